@@ -1,0 +1,205 @@
+//! Finds the cause in a chain of errors.
+//!
+//! A client wraps what happened several times over: `reqwest::Error` holds hyper-util's error, which holds hyper's, which
+//! holds an `io::Error`, which may hold another error again. The walk goes to the end of that chain and combines what it
+//! meets: the deepest error that has an opinion decides, in the light of the phases (connecting, timed out) that the
+//! errors around it know of. A verdict that was carried in ends the walk: who judged had seen more.
+
+use std::error::Error;
+use std::io;
+
+use crate::error::Judged;
+use crate::fault::Fault;
+use crate::table;
+
+/// How many errors deep a chain is followed. A longer one, or one that loops, is judged by these.
+const LONGEST_WALK: usize = 128;
+
+/// Judges an error by its whole chain of sources.
+///
+/// ```
+/// use std::io::{Error, ErrorKind};
+/// use tower_fault_classify::{Kind, judge_error};
+///
+/// let cause = Error::from(ErrorKind::ConnectionRefused);
+/// let wrapped = Error::other(Error::other(cause));
+/// assert_eq!(judge_error(&wrapped).kind(), Kind::Unavailable);
+/// ```
+pub fn judge_error(error: &(dyn Error + 'static)) -> Fault {
+    let mut evidence = Evidence::default();
+    let mut next = Some(error);
+    for _ in 0..LONGEST_WALK {
+        let Some(error) = next else { break };
+        if let Some(judged) = error.downcast_ref::<Judged>() {
+            return *judged.fault();
+        }
+        evidence.take(error);
+        next = deeper(error);
+    }
+    evidence.weigh()
+}
+
+/// What the walk has gathered so far.
+#[derive(Debug, Default)]
+struct Evidence {
+    /// A connection was still missing, so that the request was not sent.
+    connecting: bool,
+    timed_out: bool,
+    /// The deepest opinion.
+    opinion: Option<Fault>,
+}
+
+impl Evidence {
+    fn take(&mut self, error: &(dyn Error + 'static)) {
+        let opinion = match error.downcast_ref::<io::Error>() {
+            Some(error) => table::io::judge(error, self.connecting),
+            None => self.take_from_client(error),
+        };
+        self.opinion = opinion.or(self.opinion);
+    }
+
+    /// What the errors of the clients say that the user has named by a feature.
+    #[cfg_attr(
+        not(any(feature = "tower", feature = "reqwest")),
+        expect(clippy::unused_self, clippy::needless_pass_by_ref_mut, reason = "no client is named")
+    )]
+    fn take_from_client(&mut self, error: &(dyn Error + 'static)) -> Option<Fault> {
+        #[cfg(feature = "tower")]
+        {
+            if error.is::<tower::timeout::error::Elapsed>() {
+                return Some(table::io::TIMED_OUT);
+            }
+            if error.is::<tower::load_shed::error::Overloaded>() {
+                return Some(table::SHED);
+            }
+        }
+        #[cfg(feature = "reqwest")]
+        if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+            self.connecting |= error.is_connect();
+            self.timed_out |= error.is_timeout();
+            if error.is_builder() {
+                return Some(table::io::WRONG);
+            }
+            if error.is_decode() {
+                return Some(table::io::MALFORMED);
+            }
+        }
+        let _ = error;
+        None
+    }
+
+    fn weigh(self) -> Fault {
+        let fault = match self.opinion {
+            Some(fault) => fault,
+            None if self.timed_out => table::io::TIMED_OUT,
+            // No deeper cause: the name did not resolve, or the client hides why.
+            None if self.connecting => table::io::REFUSED,
+            None => table::UNKNOWN,
+        };
+        if self.connecting { table::io::unsent(fault) } else { fault }
+    }
+}
+
+/// The next error of the chain, also where `source()` would skip it.
+fn deeper<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        return error.get_ref().map(|payload| payload as &(dyn Error + 'static));
+    }
+    #[cfg(feature = "reqwest-middleware")]
+    if let Some(error) = error.downcast_ref::<reqwest_middleware::Error>() {
+        return Some(match error {
+            reqwest_middleware::Error::Middleware(error) => {
+                let error: &'a (dyn Error + Send + Sync + 'static) = error.as_ref();
+                error
+            }
+            reqwest_middleware::Error::Reqwest(error) => error,
+        });
+    }
+    error.source()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt;
+
+    use super::*;
+    use crate::fault::{Health, Kind, Origin, Retry};
+
+    #[derive(Debug)]
+    struct Wrapped(Box<dyn Error + Send + Sync>);
+
+    impl fmt::Display for Wrapped {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("wrapped")
+        }
+    }
+
+    impl Error for Wrapped {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&*self.0)
+        }
+    }
+
+    fn wrapped(times: usize, cause: impl Error + Send + Sync + 'static) -> Wrapped {
+        (1..times).fold(Wrapped(Box::new(cause)), |error, _| Wrapped(Box::new(error)))
+    }
+
+    #[test]
+    fn the_cause_is_found_through_payloads_and_sources() {
+        let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let chain = io::Error::other(wrapped(3, io::Error::other(cause)));
+        assert_eq!(judge_error(&chain).kind(), Kind::Unavailable);
+    }
+
+    #[test]
+    fn the_deepest_opinion_wins() {
+        let cause = io::Error::from(io::ErrorKind::ConnectionReset);
+        let chain = io::Error::new(io::ErrorKind::InvalidData, wrapped(2, cause));
+        assert_eq!(judge_error(&chain).kind(), Kind::Transient);
+        let chain = io::Error::new(io::ErrorKind::InvalidData, wrapped(2, fmt::Error));
+        assert_eq!(judge_error(&chain).kind(), Kind::Protocol);
+    }
+
+    #[test]
+    fn a_carried_verdict_ends_the_walk() {
+        let fault = Fault::new(Kind::Quota, Retry::Never, Health::Neutral, Origin::Remote);
+        let inner = Judged::new(fault.with_kind(Kind::Auth), io::Error::from(io::ErrorKind::TimedOut));
+        let chain = wrapped(4, Judged::new(fault, wrapped(2, inner)));
+        assert_eq!(judge_error(&chain), fault);
+    }
+
+    #[test]
+    fn what_nobody_knows_is_unknown() {
+        let fault = judge_error(&wrapped(2, fmt::Error));
+        assert_eq!((fault.kind(), fault.retry()), (Kind::Unknown, Retry::IfIdempotent));
+        assert_eq!(fault.health(), Health::Failure);
+    }
+
+    #[test]
+    fn a_chain_of_ten_thousand_ends() {
+        let chain = wrapped(10_000, io::Error::from(io::ErrorKind::ConnectionRefused));
+        assert_eq!(judge_error(&chain).kind(), Kind::Unknown);
+        // Taken apart in a loop: the drop of so deep a chain would recurse.
+        let mut error = chain.0;
+        while let Ok(next) = error.downcast::<Wrapped>() {
+            error = next.0;
+        }
+    }
+
+    #[test]
+    fn a_chain_that_loops_ends() {
+        #[derive(Debug)]
+        struct Loop;
+        impl fmt::Display for Loop {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("loop")
+            }
+        }
+        impl Error for Loop {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(self)
+            }
+        }
+        assert_eq!(judge_error(&Loop).kind(), Kind::Unknown);
+    }
+}

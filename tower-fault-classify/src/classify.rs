@@ -1,0 +1,335 @@
+//! Who judges: classifiers, rules, and the default that fits every client.
+
+use std::error::Error;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::chain::judge_error;
+use crate::fault::Verdict;
+use crate::outcome::{Outcome, judge_outcome};
+
+/// Judges what a call came to. It has an answer for every outcome.
+///
+/// [`Auto`] is the default everywhere. A closure over a response that is an [`Outcome`] is a classifier as well; its
+/// parameter's type must be written, or given through [`classify_fn`]:
+///
+/// ```
+/// use tower_fault_classify::{Verdict, classify_fn, judge_error, judge_outcome};
+///
+/// let lenient = classify_fn(|outcome: Result<&http::Response<String>, &std::io::Error>| match outcome {
+///     Ok(response) if response.status() == 503 => Verdict::Success,
+///     Ok(response) => judge_outcome(response),
+///     Err(error) => judge_error(error).into(),
+/// });
+/// # use tower_fault_classify::Classify;
+/// # let response = http::Response::builder().status(503).body(String::new()).unwrap();
+/// # assert!(lenient.classify(Ok(&response)).is_success());
+/// ```
+///
+/// To change a single case and leave the rest as it is, prepend a [`Rule`] instead.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot judge a `Result<{Res}, {Err}>`",
+    note = "the default classifier reads responses that implement `Outcome` and errors that implement `Error` or are boxed",
+    note = "for a response type of your own, write `impl Outcome for YourResponse {{}}`",
+    note = "for a response type of somebody else, call `.errors_only()` on the layer: then every response is a success"
+)]
+pub trait Classify<Res, Err> {
+    /// What the call came to.
+    fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict;
+
+    /// The response as something that a note (a verdict, the number of attempts) can be left on.
+    ///
+    /// **Default**: nothing can be left on it.
+    fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
+        let _ = response;
+        None
+    }
+}
+
+impl<F, Res, Err> Classify<Res, Err> for F
+where
+    F: Fn(Result<&Res, &Err>) -> Verdict,
+    Res: Outcome,
+{
+    #[inline]
+    fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
+        self(outcome)
+    }
+
+    #[inline]
+    fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
+        Some(response)
+    }
+}
+
+impl<C, Res, Err> Classify<Res, Err> for Arc<C>
+where
+    C: Classify<Res, Err> + ?Sized,
+{
+    #[inline]
+    fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
+        (**self).classify(outcome)
+    }
+
+    #[inline]
+    fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
+        (**self).outcome(response)
+    }
+}
+
+/// Has an opinion on some outcomes and none on the others.
+///
+/// Rules stand before a classifier, the last one added first; the first opinion wins. A closure that returns
+/// `Option<Verdict>` is a rule; its parameter's type must be written, or given through [`rule_fn`].
+pub trait Rule<Res, Err> {
+    /// What the call came to, if this rule has a word on it.
+    fn opinion(&self, outcome: Result<&Res, &Err>) -> Option<Verdict>;
+}
+
+impl<F, Res, Err> Rule<Res, Err> for F
+where
+    F: Fn(Result<&Res, &Err>) -> Option<Verdict>,
+{
+    #[inline]
+    fn opinion(&self, outcome: Result<&Res, &Err>) -> Option<Verdict> {
+        self(outcome)
+    }
+}
+
+/// Gives a closure the shape of a classifier, so that it need not spell its lifetimes.
+pub fn classify_fn<F, Res, Err>(classifier: F) -> F
+where
+    F: Fn(Result<&Res, &Err>) -> Verdict,
+{
+    classifier
+}
+
+/// Gives a closure the shape of a rule, so that it need not spell its lifetimes.
+pub fn rule_fn<F, Res, Err>(rule: F) -> F
+where
+    F: Fn(Result<&Res, &Err>) -> Option<Verdict>,
+{
+    rule
+}
+
+/// A rule before a classifier.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RuleFirst<R, C> {
+    rule: R,
+    otherwise: C,
+}
+
+impl<R, C> RuleFirst<R, C> {
+    /// Asks `rule` first, and `otherwise` where it has no opinion.
+    pub const fn new(rule: R, otherwise: C) -> Self {
+        Self { rule, otherwise }
+    }
+}
+
+impl<R, C, Res, Err> Classify<Res, Err> for RuleFirst<R, C>
+where
+    R: Rule<Res, Err>,
+    C: Classify<Res, Err>,
+{
+    #[inline]
+    fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
+        self.rule.opinion(outcome).unwrap_or_else(|| self.otherwise.classify(outcome))
+    }
+
+    #[inline]
+    fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
+        self.otherwise.outcome(response)
+    }
+}
+
+/// Marks errors that are a type of their own: they implement [`Error`].
+#[derive(Clone, Copy, Debug)]
+pub struct Typed;
+
+/// Marks errors that are boxed: `BoxError`, `anyhow::Error`, `eyre::Report`. They do not implement [`Error`], they
+/// point to one.
+#[derive(Clone, Copy, Debug)]
+pub struct Boxed;
+
+/// An error of either kind, seen as an [`Error`].
+///
+/// No single trait covers a `Box<dyn Error>` and every `Error` at once. The marker `K` keeps the two apart and is inferred
+/// from the error's type.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is neither an error nor a box with one",
+    note = "implement `std::error::Error` for it, or give the layer a classifier of your own"
+)]
+pub trait AsError<K> {
+    /// The error.
+    fn as_error(&self) -> &(dyn Error + 'static);
+}
+
+impl<E> AsError<Typed> for E
+where
+    E: Error + 'static,
+{
+    #[inline]
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+impl<E> AsError<Boxed> for E
+where
+    E: Deref<Target = dyn Error + Send + Sync>,
+{
+    #[inline]
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        &**self
+    }
+}
+
+macro_rules! marked_by_error_kind {
+    ($($(#[$doc:meta])* $classifier:ident),+ $(,)?) => {
+        $(
+            $(#[$doc])*
+            pub struct $classifier<K = Typed>(PhantomData<fn() -> K>);
+
+            impl<K> $classifier<K> {
+                /// The classifier. `K` is inferred from the errors it meets.
+                pub const fn new() -> Self {
+                    Self(PhantomData)
+                }
+            }
+
+            impl<K> Clone for $classifier<K> {
+                fn clone(&self) -> Self {
+                    *self
+                }
+            }
+
+            impl<K> Copy for $classifier<K> {}
+
+            impl<K> Default for $classifier<K> {
+                fn default() -> Self {
+                    Self::new()
+                }
+            }
+
+            impl<K> fmt::Debug for $classifier<K> {
+                fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                    f.write_str(stringify!($classifier))
+                }
+            }
+        )+
+    };
+}
+
+marked_by_error_kind! {
+    /// The default classifier: reads a response by the verdict it carries, its own word, or its status ([`judge_outcome`]),
+    /// an error by its chain of sources ([`judge_error`]).
+    ///
+    /// A response without a status is a success.
+    Auto,
+    /// Takes every response for a success and reads errors as [`Auto`] does, so that a response of any type will do.
+    ErrorsOnly,
+}
+
+impl<K, Res, Err> Classify<Res, Err> for Auto<K>
+where
+    Res: Outcome,
+    Err: AsError<K>,
+{
+    #[inline]
+    fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
+        match outcome {
+            Ok(response) => judge_outcome(response),
+            Err(error) => judge_error(error.as_error()).into(),
+        }
+    }
+
+    #[inline]
+    fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
+        Some(response)
+    }
+}
+
+impl<K, Res, Err> Classify<Res, Err> for ErrorsOnly<K>
+where
+    Err: AsError<K>,
+{
+    #[inline]
+    fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
+        match outcome {
+            Ok(_) => Verdict::Success,
+            Err(error) => judge_error(error.as_error()).into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::error::BoxError;
+    use crate::fault::{Fault, Health, Kind, Origin, Retry};
+
+    type Response = http::Response<()>;
+
+    const FAULT: Fault = Fault::new(Kind::Quota, Retry::Never, Health::Neutral, Origin::Remote);
+
+    fn response(status: u16) -> Response {
+        http::Response::builder().status(status).body(()).unwrap()
+    }
+
+    fn kind<K, E: AsError<K>>(error: &E) -> Kind
+    where
+        Auto<K>: Classify<Response, E>,
+    {
+        let verdict = Classify::<Response, E>::classify(&Auto::<K>::new(), Err(error));
+        verdict.fault().unwrap().kind()
+    }
+
+    #[test]
+    fn the_marker_is_inferred_for_typed_and_boxed_errors() {
+        let typed = io::Error::from(io::ErrorKind::TimedOut);
+        assert_eq!(kind(&typed), Kind::Timeout);
+        let boxed: BoxError = typed.into();
+        assert_eq!(kind(&boxed), Kind::Timeout);
+    }
+
+    #[test]
+    fn the_first_opinion_wins() {
+        let rule = |status: u16, verdict: Verdict| {
+            move |outcome: Result<&Response, &io::Error>| {
+                outcome.ok().filter(|response| response.status() == status).map(|_| verdict)
+            }
+        };
+        let rules = RuleFirst::new(
+            rule(503, Verdict::Success),
+            RuleFirst::new(rule(503, FAULT.into()), RuleFirst::new(rule(200, FAULT.into()), Auto::<Typed>::new())),
+        );
+        assert_eq!(rules.classify(Ok(&response(503))), Verdict::Success);
+        assert_eq!(rules.classify(Ok(&response(200))), Verdict::Fault(FAULT));
+        assert_eq!(rules.classify(Ok(&response(404))).fault().unwrap().kind(), Kind::Client);
+    }
+
+    #[test]
+    fn errors_only_takes_any_response() {
+        struct Foreign;
+        let classifier = ErrorsOnly::<Typed>::new();
+        let verdict = Classify::<Foreign, io::Error>::classify(&classifier, Ok(&Foreign));
+        assert_eq!(verdict, Verdict::Success);
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let verdict = Classify::<Foreign, io::Error>::classify(&classifier, Err(&refused));
+        assert_eq!(verdict.fault().unwrap().kind(), Kind::Unavailable);
+        let rule = rule_fn(|outcome: Result<&Foreign, &io::Error>| outcome.is_ok().then_some(FAULT.into()));
+        let classifier = RuleFirst::new(rule, classifier);
+        assert_eq!(classifier.classify(Ok(&Foreign)), Verdict::Fault(FAULT));
+    }
+
+    #[test]
+    fn a_closure_and_a_shared_one_classify() {
+        let classifier = Arc::new(classify_fn(|_: Result<&Response, &io::Error>| Verdict::Fault(FAULT)));
+        assert_eq!(classifier.classify(Ok(&response(200))), Verdict::Fault(FAULT));
+        assert!(classifier.outcome(&mut response(200)).is_some());
+    }
+}

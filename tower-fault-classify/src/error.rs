@@ -1,0 +1,85 @@
+//! The error that carries a verdict.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::fault::Fault;
+
+/// An error of any type.
+pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
+
+/// An error that was judged, with its verdict.
+///
+/// It is one concrete type, so that every layer above finds it in a chain of [`source`](Error::source)s, however deep
+/// and whatever lies around it. [`FaultClassifyLayer`](crate::FaultClassifyLayer) puts it around the error of the
+/// inner service. A layer that makes an error of its own (a circuit breaker's rejection) has a bare one as its source.
+#[derive(Debug)]
+pub struct Judged {
+    fault: Fault,
+    source: Option<BoxError>,
+}
+
+impl Judged {
+    /// A verdict around the error that it was given on. Judging a `Judged` again keeps one wrapper, not two.
+    pub fn new(fault: Fault, source: impl Into<BoxError>) -> Self {
+        match source.into().downcast::<Self>() {
+            Ok(judged) => Self { fault, source: judged.source },
+            Err(source) => Self { fault, source: Some(source) },
+        }
+    }
+
+    /// A verdict that is its own cause.
+    pub const fn bare(fault: Fault) -> Self {
+        Self { fault, source: None }
+    }
+
+    /// What went wrong.
+    pub const fn fault(&self) -> &Fault {
+        &self.fault
+    }
+
+    /// The error that was judged.
+    pub fn get_ref(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
+        self.source.as_deref()
+    }
+
+    /// Gives the error back that was judged.
+    pub fn into_inner(self) -> Option<BoxError> {
+        self.source
+    }
+}
+
+impl fmt::Display for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the call ended in a {}", self.fault)
+    }
+}
+
+impl Error for Judged {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::{Health, Kind, Origin, Retry};
+
+    const FAULT: Fault = Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote);
+
+    #[test]
+    fn the_source_is_the_original() {
+        let judged = Judged::new(FAULT, std::io::Error::other("pipe"));
+        assert!(judged.source().is_some_and(<dyn Error>::is::<std::io::Error>));
+        assert!(judged.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<std::io::Error>));
+        assert_eq!(judged.to_string(), "the call ended in a server fault (remote)");
+    }
+
+    #[test]
+    fn judging_twice_wraps_once() {
+        let twice = Judged::new(FAULT.with_retry(Retry::Always), Judged::new(FAULT, "cause"));
+        assert_eq!(twice.fault().retry(), Retry::Always);
+        assert_eq!(twice.into_inner().unwrap().to_string(), "cause");
+    }
+}

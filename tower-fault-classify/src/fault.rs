@@ -1,0 +1,279 @@
+//! The vocabulary: what a call came to, on axes that are kept apart.
+
+use std::fmt;
+use std::time::Duration;
+
+/// What a call came to.
+///
+/// A verdict is small and `Copy`, so that it can travel with a response or an error past every layer above the one
+/// that judged it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[must_use]
+pub enum Verdict {
+    /// The call did what it was asked to do.
+    Success,
+    /// It did not; the [`Fault`] says in which way.
+    Fault(Fault),
+}
+
+impl Verdict {
+    /// Whether the call did what it was asked to do.
+    pub const fn is_success(&self) -> bool {
+        matches!(self, Self::Success)
+    }
+
+    /// The fault, unless the call was a success.
+    pub const fn fault(&self) -> Option<&Fault> {
+        match self {
+            Self::Success => None,
+            Self::Fault(fault) => Some(fault),
+        }
+    }
+
+    /// What the outcome says of the server's health: a success says that it is healthy.
+    pub const fn health(&self) -> Health {
+        match self {
+            Self::Success => Health::Success,
+            Self::Fault(fault) => fault.health,
+        }
+    }
+}
+
+impl From<Fault> for Verdict {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What went wrong, whether the call may be sent again, what it says of the server's health, and where it arose.
+///
+/// The axes are independent. A 429 may be sent again although the server is healthy, a 500 says that the server is ill
+/// although a POST must not be sent again, a 404 is neither: a single yes or no cannot carry that.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_fault_classify::{Fault, Health, Kind, Origin, Retry};
+///
+/// let fault = Fault::new(Kind::Throttled, Retry::Always, Health::Neutral, Origin::Remote)
+///     .with_retry_after(Duration::from_secs(3));
+/// assert_eq!(fault.retry_after(), Some(Duration::from_secs(3)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fault {
+    kind: Kind,
+    retry: Retry,
+    health: Health,
+    origin: Origin,
+    retry_after: Option<Duration>,
+}
+
+impl Fault {
+    /// A fault with every axis given, and no delay asked for.
+    pub const fn new(kind: Kind, retry: Retry, health: Health, origin: Origin) -> Self {
+        Self { kind, retry, health, origin, retry_after: None }
+    }
+
+    /// What went wrong, for people and metrics.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Whether the call may be sent again.
+    pub const fn retry(&self) -> Retry {
+        self.retry
+    }
+
+    /// What the outcome says of the server's health.
+    pub const fn health(&self) -> Health {
+        self.health
+    }
+
+    /// Where the fault arose.
+    pub const fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// The delay that the server, or a layer in its stead, asked for before the call is sent again.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// The same fault of another kind.
+    #[must_use]
+    pub const fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// The same fault with another word on retries.
+    #[must_use]
+    pub const fn with_retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// The same fault with another word on the server's health.
+    #[must_use]
+    pub const fn with_health(mut self, health: Health) -> Self {
+        self.health = health;
+        self
+    }
+
+    /// The same fault from another place.
+    #[must_use]
+    pub const fn with_origin(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
+    /// The same fault with a delay that was asked for.
+    #[must_use]
+    pub const fn with_retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} fault ({})", self.kind, self.origin)?;
+        match self.retry_after {
+            Some(delay) => write!(f, ", retry after {delay:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An axis: an enum whose values have names, for people, logs and metric labels.
+macro_rules! axis {
+    ($(#[$doc:meta])* $axis:ident { $($(#[$value_doc:meta])* $value:ident = $name:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum $axis {
+            $($(#[$value_doc])* $value,)+
+        }
+
+        impl $axis {
+            /// The name of the value, in `snake_case`.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$value => $name,)+
+                }
+            }
+        }
+
+        impl fmt::Display for $axis {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+axis! {
+    /// What went wrong. For people and metrics: no layer of this workspace decides by it.
+    Kind {
+        /// The request was wrong and would be wrong again.
+        Client = "client",
+        /// The caller is not known, or not allowed.
+        Auth = "auth",
+        /// What was paid for or granted is used up; waiting a little does not bring it back.
+        Quota = "quota",
+        /// The request collided with the state of the resource.
+        Conflict = "conflict",
+        /// The server asks this caller to slow down.
+        Throttled = "throttled",
+        /// No answer in time.
+        Timeout = "timeout",
+        /// The connection broke, or another passing hindrance.
+        Transient = "transient",
+        /// The server cannot be reached, or says that it is not there.
+        Unavailable = "unavailable",
+        /// The server sheds everybody's load.
+        Overloaded = "overloaded",
+        /// The server failed on the request.
+        Server = "server",
+        /// The two sides do not understand each other.
+        Protocol = "protocol",
+        /// Somebody stopped waiting.
+        Cancelled = "cancelled",
+        /// A layer on this side refused to send the request.
+        Rejected = "rejected",
+        /// This machine or process lacks something.
+        Local = "local",
+        /// Nothing is known of it.
+        Unknown = "unknown",
+    }
+}
+
+axis! {
+    /// Whether the call may be sent again. It speaks of the request's fate, not of its method.
+    Retry {
+        /// The request is known not to have been processed: sending it again is safe whatever it asks for.
+        Always = "always",
+        /// It may have been processed: send it again only if doing so twice is the same as once.
+        IfIdempotent = "if_idempotent",
+        /// Sending it again does not help, or harms.
+        Never = "never",
+    }
+}
+
+axis! {
+    /// What an outcome says of the server's health.
+    Health {
+        /// It answered and is healthy, even if the answer was a refusal.
+        Success = "success",
+        /// It is failing.
+        Failure = "failure",
+        /// Nothing: the outcome neither counts nor resets a count.
+        Neutral = "neutral",
+    }
+}
+
+axis! {
+    /// Where a fault arose.
+    Origin {
+        /// The request was wrong from the start.
+        Caller = "caller",
+        /// This process or machine.
+        Local = "local",
+        /// Between the two sides.
+        Transport = "transport",
+        /// The server, or a proxy in front of it.
+        Remote = "remote",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_is_small_enough_to_be_copied_everywhere() {
+        assert!(size_of::<Verdict>() <= 24, "{}", size_of::<Verdict>());
+    }
+
+    #[test]
+    fn the_axes_change_one_at_a_time() {
+        let fault = Fault::new(Kind::Server, Retry::IfIdempotent, Health::Failure, Origin::Remote);
+        let changed = fault
+            .with_kind(Kind::Local)
+            .with_retry(Retry::Never)
+            .with_health(Health::Neutral)
+            .with_origin(Origin::Local)
+            .with_retry_after(Duration::from_millis(1_500));
+        assert_eq!(changed.kind(), Kind::Local);
+        assert_eq!(changed.retry(), Retry::Never);
+        assert_eq!(changed.health(), Health::Neutral);
+        assert_eq!(changed.origin(), Origin::Local);
+        assert_eq!(changed.to_string(), "local fault (local), retry after 1.5s");
+        assert_eq!(fault.to_string(), "server fault (remote)");
+    }
+
+    #[test]
+    fn a_success_is_healthy() {
+        assert_eq!(Verdict::Success.health(), Health::Success);
+        assert!(Verdict::Success.fault().is_none());
+    }
+}

@@ -1,0 +1,29 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_auto_cfg))]
+
+mod chain;
+mod classify;
+mod error;
+mod fault;
+mod future;
+pub mod hint;
+mod layer;
+#[cfg(feature = "reqwest-middleware")]
+pub mod middleware;
+mod outcome;
+mod service;
+mod table;
+
+#[cfg(feature = "__shared")]
+#[doc(hidden)]
+#[path = "shared/mod.rs"]
+pub mod __shared;
+
+pub use chain::judge_error;
+pub use classify::{AsError, Auto, Boxed, Classify, ErrorsOnly, Rule, RuleFirst, Typed, classify_fn, rule_fn};
+pub use error::{BoxError, Judged};
+pub use fault::{Fault, Health, Kind, Origin, Retry, Verdict};
+pub use future::ResponseFuture;
+pub use layer::{FaultClassifyLayer, KeepErrors, WrapErrors};
+pub use outcome::{Carried, Outcome, judge_outcome};
+pub use service::{ErrorMode, FaultClassify};

@@ -1,0 +1,139 @@
+//! Tower layers inside `reqwest-middleware`'s chain.
+//!
+//! The chain passes each request on through [`Next`], which it only lends. [`TowerMiddleware`] makes a service of it, which
+//! any layers fit around that ask for no more than they use: those of this workspace, tower's `TimeoutLayer`, your own.
+//!
+//! ```
+//! use reqwest_middleware::ClientBuilder;
+//! use tower_fault_classify::{FaultClassifyLayer, middleware::TowerMiddleware};
+//!
+//! let client = ClientBuilder::new(reqwest::Client::new())
+//!     .with(TowerMiddleware::new(FaultClassifyLayer::new()))
+//!     .build();
+//! ```
+//!
+//! The service is made anew for each request, so that what must outlive a request (a circuit, a budget) has to live in
+//! the layer, as it does in this workspace. The chain boxes every future, so the adapter does as well.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::mem;
+use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use http::Extensions;
+use reqwest::{Request, Response};
+use reqwest_middleware::{Error, Middleware, Next};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::error::BoxError;
+
+/// A tower layer as a middleware of `reqwest-middleware`'s chain.
+///
+/// Errors that are the chain's own come out as they went in; any other is an [`Error::Middleware`], whose source it is. The
+/// extensions are those of the attempt that ended last.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TowerMiddleware<L> {
+    layer: L,
+}
+
+impl<L> TowerMiddleware<L> {
+    /// Puts `layer` around the rest of the chain. Several layers are stacked by a `tower::ServiceBuilder`, which is a
+    /// layer when it is given by reference or through `into_inner`.
+    pub const fn new(layer: L) -> Self {
+        Self { layer }
+    }
+}
+
+#[async_trait::async_trait]
+impl<L> Middleware for TowerMiddleware<L>
+where
+    L: for<'a> Layer<NextService<'a>> + Send + Sync + 'static,
+    for<'a> <L as Layer<NextService<'a>>>::Service: Service<Request, Response = Response> + Send,
+    for<'a> <<L as Layer<NextService<'a>>>::Service as Service<Request>>::Future: Send,
+    for<'a> <<L as Layer<NextService<'a>>>::Service as Service<Request>>::Error: Into<BoxError> + Send,
+{
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let lent = Lent { shared: Mutex::new(mem::take(extensions)), home: extensions };
+        let mut service = self.layer.layer(NextService { next, extensions: &lent.shared });
+        // The error's type mentions the borrow, so that it is converted before the borrow ends.
+        let ready = poll_fn(|cx| service.poll_ready(cx)).await.map_err(into_chain_error);
+        match ready {
+            Ok(()) => service.call(request).await.map_err(into_chain_error),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn into_chain_error(error: impl Into<BoxError>) -> Error {
+    match error.into().downcast::<Error>() {
+        Ok(error) => *error,
+        Err(error) => Error::Middleware(anyhow::Error::from_boxed(error)),
+    }
+}
+
+/// The request's extensions while the layers have them; they go home also if the request is given up.
+struct Lent<'a> {
+    shared: Mutex<Extensions>,
+    home: &'a mut Extensions,
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        *self.home = mem::take(self.shared.get_mut().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+/// The rest of the chain as a service. It is always ready.
+#[derive(Clone)]
+pub struct NextService<'a> {
+    next: Next<'a>,
+    extensions: &'a Mutex<Extensions>,
+}
+
+impl fmt::Debug for NextService<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NextService").finish_non_exhaustive()
+    }
+}
+
+impl<'a> Service<Request> for NextService<'a> {
+    type Response = Response;
+    type Error = Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Error>> + Send + 'a>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let Self { next, extensions } = self.clone();
+        Box::pin(async move {
+            let mut attempt = Attempt { own: lock(extensions).clone(), shared: extensions };
+            next.run(request, &mut attempt.own).await
+        })
+    }
+}
+
+/// One attempt's copy of the extensions, written back when the attempt ends, however it ends.
+struct Attempt<'a> {
+    own: Extensions,
+    shared: &'a Mutex<Extensions>,
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        *lock(self.shared) = mem::take(&mut self.own);
+    }
+}
+
+fn lock(extensions: &Mutex<Extensions>) -> std::sync::MutexGuard<'_, Extensions> {
+    extensions.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,207 @@
+//! What a response tells of its call.
+
+use http::{Extensions, HeaderMap, StatusCode};
+
+use crate::fault::Verdict;
+use crate::hint;
+use crate::table;
+
+/// A response, as far as a verdict can be read from it.
+///
+/// Every method has a default, so that a response type of your own takes part with an empty implementation: it is then
+/// always a success, unless a rule says otherwise.
+///
+/// ```
+/// struct Rows(Vec<String>);
+/// impl tower_fault_classify::Outcome for Rows {}
+/// ```
+pub trait Outcome {
+    /// The HTTP status. **Default**: none.
+    fn status(&self) -> Option<StatusCode> {
+        None
+    }
+
+    /// The headers, where a server's hints stand. **Default**: none.
+    fn headers(&self) -> Option<&HeaderMap> {
+        None
+    }
+
+    /// Where a verdict is carried. **Default**: none, so that it is judged anew by every layer.
+    fn extensions(&self) -> Option<&Extensions> {
+        None
+    }
+
+    /// Where a verdict is written down. **Default**: none.
+    fn extensions_mut(&mut self) -> Option<&mut Extensions> {
+        None
+    }
+
+    /// What the response itself knows about its call; it goes before the status. **Default**: no opinion.
+    fn verdict(&self) -> Option<Verdict> {
+        None
+    }
+}
+
+impl<B> Outcome for http::Response<B> {
+    fn status(&self) -> Option<StatusCode> {
+        Some(self.status())
+    }
+
+    fn headers(&self) -> Option<&HeaderMap> {
+        Some(self.headers())
+    }
+
+    fn extensions(&self) -> Option<&Extensions> {
+        Some(self.extensions())
+    }
+
+    fn extensions_mut(&mut self) -> Option<&mut Extensions> {
+        Some(self.extensions_mut())
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl Outcome for reqwest::Response {
+    fn status(&self) -> Option<StatusCode> {
+        Some(self.status())
+    }
+
+    fn headers(&self) -> Option<&HeaderMap> {
+        Some(self.headers())
+    }
+
+    fn extensions(&self) -> Option<&Extensions> {
+        Some(self.extensions())
+    }
+
+    fn extensions_mut(&mut self) -> Option<&mut Extensions> {
+        Some(self.extensions_mut())
+    }
+}
+
+impl<T: Outcome + ?Sized> Outcome for Box<T> {
+    fn status(&self) -> Option<StatusCode> {
+        (**self).status()
+    }
+
+    fn headers(&self) -> Option<&HeaderMap> {
+        (**self).headers()
+    }
+
+    fn extensions(&self) -> Option<&Extensions> {
+        (**self).extensions()
+    }
+
+    fn extensions_mut(&mut self) -> Option<&mut Extensions> {
+        (**self).extensions_mut()
+    }
+
+    fn verdict(&self) -> Option<Verdict> {
+        (**self).verdict()
+    }
+}
+
+macro_rules! plain {
+    ($($response:ty),+ $(,)?) => {
+        $(impl Outcome for $response {})+
+    };
+}
+
+plain!((), bool, char, u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64);
+plain!(String, &str);
+
+impl<T> Outcome for Vec<T> {}
+impl<T> Outcome for Option<T> {}
+
+/// A verdict in a response's extensions, with the status that it was given on.
+///
+/// If the response has another status by now (a handler turned a 503 into a 200), the verdict is stale and is not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Carried {
+    verdict: Verdict,
+    status: Option<StatusCode>,
+}
+
+impl Carried {
+    /// The verdict that `response` carries, unless it is stale.
+    #[inline]
+    pub fn on(response: &(impl Outcome + ?Sized)) -> Option<Verdict> {
+        let carried = response.extensions()?.get::<Self>()?;
+        (carried.status == response.status()).then_some(carried.verdict)
+    }
+
+    /// Writes a verdict down on `response`, in place of an earlier one. A response without extensions stays as it is.
+    pub fn put(response: &mut (impl Outcome + ?Sized), verdict: Verdict) {
+        let status = response.status();
+        if let Some(extensions) = response.extensions_mut() {
+            extensions.insert(Self { verdict, status });
+        }
+    }
+}
+
+/// Judges a response that came: by the verdict it carries, by its own word, by its status.
+#[inline]
+pub fn judge_outcome(response: &(impl Outcome + ?Sized)) -> Verdict {
+    Carried::on(response).or_else(|| response.verdict()).unwrap_or_else(|| judge_status(response))
+}
+
+/// Judges a response by its status and hints alone. One without a status is a success.
+#[inline]
+pub(crate) fn judge_status(response: &(impl Outcome + ?Sized)) -> Verdict {
+    match response.status() {
+        None => Verdict::Success,
+        Some(status) => table::http::judge(status, || hint::retry_after(response.headers()?).said()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fault::{Fault, Health, Kind, Origin, Retry};
+
+    const FAULT: Fault = Fault::new(Kind::Quota, Retry::Never, Health::Neutral, Origin::Remote);
+
+    fn response(status: u16) -> http::Response<()> {
+        http::Response::builder().status(status).body(()).unwrap()
+    }
+
+    #[test]
+    fn a_status_is_judged_with_its_hint() {
+        let mut unavailable = response(503);
+        unavailable.headers_mut().insert("retry-after", "3".parse().unwrap());
+        let verdict = judge_outcome(&unavailable);
+        assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(3)));
+        assert_eq!(judge_outcome(&response(204)), Verdict::Success);
+    }
+
+    #[test]
+    fn what_has_no_status_is_a_success() {
+        assert_eq!(judge_outcome(&()), Verdict::Success);
+        assert_eq!(judge_outcome(&vec![1]), Verdict::Success);
+        assert_eq!(judge_outcome(&Box::new(7)), Verdict::Success);
+    }
+
+    #[test]
+    fn a_carried_verdict_goes_before_the_status_until_it_is_stale() {
+        let mut response = response(429);
+        Carried::put(&mut response, FAULT.into());
+        assert_eq!(judge_outcome(&response), Verdict::Fault(FAULT));
+        *response.status_mut() = StatusCode::OK;
+        assert_eq!(judge_outcome(&response), Verdict::Success);
+        assert_eq!(Carried::on(&response), None);
+    }
+
+    #[test]
+    fn a_response_may_speak_for_itself() {
+        struct Answer(bool);
+        impl Outcome for Answer {
+            fn verdict(&self) -> Option<Verdict> {
+                (!self.0).then_some(FAULT.into())
+            }
+        }
+        assert_eq!(judge_outcome(&Answer(true)), Verdict::Success);
+        assert_eq!(judge_outcome(&Answer(false)), Verdict::Fault(FAULT));
+    }
+}

@@ -1,0 +1,90 @@
+//! The service.
+
+use std::marker::PhantomData;
+use std::task::{Context, Poll};
+
+use tower_service::Service;
+
+use crate::classify::Classify;
+use crate::error::{BoxError, Judged};
+use crate::fault::Fault;
+use crate::future::ResponseFuture;
+use crate::layer::{KeepErrors, WrapErrors};
+
+/// Judges what its inner service comes to. Made by [`FaultClassifyLayer`](crate::FaultClassifyLayer).
+///
+/// An error of the inner service's readiness is judged and passed on like one of a call.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultClassify<S, C, M> {
+    inner: S,
+    classify: C,
+    errors: PhantomData<fn() -> M>,
+}
+
+impl<S, C, M> FaultClassify<S, C, M> {
+    pub(crate) const fn new(inner: S, classify: C) -> Self {
+        Self { inner, classify, errors: PhantomData }
+    }
+
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The inner service, to be changed.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Gives the inner service back.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+/// What becomes of an error that was judged.
+pub trait ErrorMode<E> {
+    /// The error that comes out.
+    type Error;
+
+    /// Passes the verdict on with the error. `judge` is asked only if the mode needs the verdict.
+    fn pass_on(error: E, judge: impl FnOnce(&E) -> Option<Fault>) -> Self::Error;
+}
+
+impl<E: Into<BoxError>> ErrorMode<E> for WrapErrors {
+    type Error = Judged;
+
+    fn pass_on(error: E, judge: impl FnOnce(&E) -> Option<Fault>) -> Judged {
+        let fault = judge(&error);
+        Judged::new(fault.unwrap_or(crate::table::HARMLESS), error)
+    }
+}
+
+impl<E> ErrorMode<E> for KeepErrors {
+    type Error = E;
+
+    fn pass_on(error: E, _: impl FnOnce(&E) -> Option<Fault>) -> E {
+        error
+    }
+}
+
+impl<S, C, M, Req> Service<Req> for FaultClassify<S, C, M>
+where
+    S: Service<Req>,
+    C: Classify<S::Response, S::Error> + Clone,
+    M: ErrorMode<S::Error>,
+{
+    type Response = S::Response;
+    type Error = M::Error;
+    type Future = ResponseFuture<S::Future, C, M>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(|error| {
+            M::pass_on(error, |error| self.classify.classify(Err(error)).fault().copied())
+        })
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        ResponseFuture::new(self.inner.call(request), self.classify.clone())
+    }
+}

@@ -1,0 +1,249 @@
+//! The only place where time is read.
+
+#![expect(clippy::disallowed_methods, reason = "this is the place where time is read")]
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+/// Where a layer reads the time: nanoseconds since some origin, as a plain `u64`.
+///
+/// | clock | a reading costs | is behind by |
+/// |---|---|---|
+/// | [`coarse`](Self::coarse), **the default** | about 4 ns on Linux, elsewhere as `precise` | up to 10 ms on Linux |
+/// | [`precise`](Self::precise) | about 25 ns | nothing |
+/// | `tokio` (feature `tokio`) | about 30 ns | nothing; stands still under `tokio::time::pause` |
+/// | [`manual`](Self::manual) | 1 ns | it goes when you move it |
+///
+/// Two clocks are equal if they read the same source; each manual clock is its own.
+#[derive(Clone)]
+pub struct Clock(Source);
+
+#[derive(Clone)]
+enum Source {
+    Coarse,
+    Precise,
+    #[cfg(feature = "__shared-tokio")]
+    Tokio,
+    Manual(ManualClock),
+}
+
+impl Clock {
+    /// The cheapest monotonic clock of the system: `CLOCK_MONOTONIC_COARSE` on Linux, [`Instant`] elsewhere.
+    pub const fn coarse() -> Self {
+        Self(Source::Coarse)
+    }
+
+    /// The precise monotonic clock of the system.
+    pub const fn precise() -> Self {
+        Self(Source::Precise)
+    }
+
+    /// Tokio's clock, which tests can pause and advance.
+    #[cfg(feature = "__shared-tokio")]
+    pub const fn tokio() -> Self {
+        Self(Source::Tokio)
+    }
+
+    /// A clock that goes only when it is moved, beginning at 0, and the handle that moves it.
+    pub fn manual() -> (Self, ManualClock) {
+        let hand = ManualClock::default();
+        (Self(Source::Manual(hand.clone())), hand)
+    }
+
+    /// Nanoseconds since the clock's origin.
+    #[inline]
+    pub fn now(&self) -> u64 {
+        match &self.0 {
+            Source::Coarse => system::coarse(),
+            Source::Precise => system::precise(),
+            #[cfg(feature = "__shared-tokio")]
+            Source::Tokio => since_origin(tokio::time::Instant::now().into_std()),
+            Source::Manual(hand) => hand.nanos.load(Ordering::Relaxed),
+        }
+    }
+
+    /// By how much a reading may be behind: what is promised to be over at a time must be awaited that much longer.
+    pub const fn slack(&self) -> Duration {
+        match self.0 {
+            Source::Coarse => system::COARSE_SLACK,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// The same clock, or the precise one in place of a coarse one if `shortest` is so short that the coarse clock's
+    /// slack would show: under 100 ms.
+    pub fn fit_for(self, shortest: Duration) -> Self {
+        match self.0 {
+            Source::Coarse if shortest < Duration::from_millis(100) => Self::precise(),
+            _ => self,
+        }
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::coarse()
+    }
+}
+
+impl PartialEq for Clock {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Source::Coarse, Source::Coarse) | (Source::Precise, Source::Precise) => true,
+            #[cfg(feature = "__shared-tokio")]
+            (Source::Tokio, Source::Tokio) => true,
+            (Source::Manual(one), Source::Manual(other)) => Arc::ptr_eq(&one.nanos, &other.nanos),
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Clock {}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.0 {
+            Source::Coarse => "Coarse",
+            Source::Precise => "Precise",
+            #[cfg(feature = "__shared-tokio")]
+            Source::Tokio => "Tokio",
+            Source::Manual(_) => "Manual",
+        })
+    }
+}
+
+/// Moves a [`Clock::manual`].
+#[derive(Clone, Debug, Default)]
+pub struct ManualClock {
+    nanos: Arc<AtomicU64>,
+}
+
+impl ManualClock {
+    /// Moves the clock forward; it stops at its end, after 584 years.
+    pub fn advance(&self, by: Duration) {
+        let by = nanos(by);
+        // The closure always answers, so the update cannot fail.
+        let _ = self.nanos.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_add(by)));
+    }
+
+    /// Sets the clock to a time since its origin, also backwards.
+    pub fn set(&self, to: Duration) {
+        self.nanos.store(nanos(to), Ordering::Relaxed);
+    }
+}
+
+/// A duration in whole nanoseconds, cut at the end of a `u64`: 584 years.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// An hour before the first reading, so that a paused clock that was started earlier is not before the origin.
+fn origin() -> Instant {
+    static ORIGIN: OnceLock<Instant> = OnceLock::new();
+    *ORIGIN.get_or_init(|| {
+        let now = Instant::now();
+        now.checked_sub(Duration::from_secs(60 * 60)).unwrap_or(now)
+    })
+}
+
+#[cfg_attr(all(target_os = "linux", not(feature = "__shared-tokio")), expect(dead_code, reason = "rustix reads instead"))]
+fn since_origin(now: Instant) -> u64 {
+    nanos(now.saturating_duration_since(origin()))
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::time::Duration;
+
+    use rustix::time::{ClockId, clock_gettime};
+
+    /// A tick of the slowest kernel in use, `CONFIG_HZ=100`.
+    pub(super) const COARSE_SLACK: Duration = Duration::from_millis(10);
+
+    #[inline]
+    pub(super) fn coarse() -> u64 {
+        read(ClockId::MonotonicCoarse)
+    }
+
+    #[inline]
+    pub(super) fn precise() -> u64 {
+        read(ClockId::Monotonic)
+    }
+
+    #[inline]
+    fn read(clock: ClockId) -> u64 {
+        let now = clock_gettime(clock);
+        // Both fields count up from 0 at boot.
+        now.tv_sec.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec.cast_unsigned())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::time::{Duration, Instant};
+
+    pub(super) const COARSE_SLACK: Duration = Duration::ZERO;
+
+    pub(super) fn coarse() -> u64 {
+        precise()
+    }
+
+    pub(super) fn precise() -> u64 {
+        super::since_origin(Instant::now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn system_clocks_do_not_run_backwards() {
+        for clock in [Clock::coarse(), Clock::precise()] {
+            let mut before = clock.now();
+            for _ in 0..10_000 {
+                let now = clock.now();
+                assert!(now >= before, "{clock:?}");
+                before = now;
+            }
+        }
+    }
+
+    #[test]
+    fn a_manual_clock_goes_when_it_is_moved_and_saturates() {
+        let (clock, hand) = Clock::manual();
+        assert_eq!(clock.now(), 0);
+        hand.advance(Duration::from_micros(5));
+        assert_eq!(clock.now(), 5_000);
+        hand.set(Duration::from_nanos(1));
+        assert_eq!(clock.now(), 1);
+        hand.advance(Duration::MAX);
+        assert_eq!(clock.now(), u64::MAX);
+        hand.advance(Duration::from_secs(1));
+        assert_eq!(clock.now(), u64::MAX);
+    }
+
+    #[test]
+    fn a_short_span_asks_for_a_precise_clock() {
+        assert_eq!(Clock::coarse().fit_for(Duration::from_millis(99)), Clock::precise());
+        assert_eq!(Clock::coarse().fit_for(Duration::from_millis(100)), Clock::coarse());
+        let (manual, _) = Clock::manual();
+        assert_eq!(manual.clone().fit_for(Duration::ZERO), manual);
+        assert_ne!(manual, Clock::manual().0);
+    }
+
+    #[cfg(feature = "__shared-tokio")]
+    #[test]
+    fn tokios_clock_stands_still_while_paused() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let clock = Clock::tokio();
+            let before = clock.now();
+            assert_eq!(clock.now(), before);
+            tokio::time::advance(Duration::from_secs(1)).await;
+            assert_eq!(clock.now() - before, 1_000_000_000);
+        });
+    }
+}

@@ -1,0 +1,74 @@
+//! The error of a configuration that cannot be.
+
+use std::error::Error;
+use std::fmt;
+
+/// A value that a configuration does not allow.
+///
+/// ```text
+/// `failure_rate` is 1.5; allowed is 0.0 to 1.0
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    field: &'static str,
+    value: String,
+    allowed: String,
+}
+
+impl ConfigError {
+    /// `value` was given for `field`, which takes what `allowed` says.
+    #[doc(hidden)]
+    pub fn new(field: &'static str, value: impl fmt::Debug, allowed: impl Into<String>) -> Self {
+        Self { field, value: format!("{value:?}"), allowed: allowed.into() }
+    }
+
+    /// An error unless `value` is in `allowed`.
+    #[doc(hidden)]
+    pub fn check<T>(field: &'static str, value: T, allowed: std::ops::RangeInclusive<T>) -> Result<T, Self>
+    where
+        T: PartialOrd + fmt::Debug,
+    {
+        if allowed.contains(&value) {
+            Ok(value)
+        } else {
+            Err(Self::new(field, value, format!("{:?} to {:?}", allowed.start(), allowed.end())))
+        }
+    }
+
+    /// The name of the setter.
+    pub const fn field(&self) -> &'static str {
+        self.field
+    }
+
+    /// The value that was given.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// What would be allowed.
+    pub fn allowed(&self) -> &str {
+        &self.allowed
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` is {}; allowed is {}", self.field, self.value, self.allowed)
+    }
+}
+
+impl Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_names_field_value_and_range() {
+        let error = ConfigError::check("failure_rate", 1.5, 0.0..=1.0).unwrap_err();
+        assert_eq!(error.to_string(), "`failure_rate` is 1.5; allowed is 0.0 to 1.0");
+        assert_eq!((error.field(), error.value(), error.allowed()), ("failure_rate", "1.5", "0.0 to 1.0"));
+        assert!(ConfigError::check("failure_rate", f64::NAN, 0.0..=1.0).is_err());
+        assert_eq!(ConfigError::check("failure_rate", 1.0, 0.0..=1.0), Ok(1.0));
+    }
+}

@@ -1,0 +1,21 @@
+//! What the breaker and the retry have in common beneath their surface: the clock, and counters that cost no atomic
+//! read-modify-write on the usual path.
+//!
+//! It lives here because both depend on this crate and must not know each other, and because a lock-free structure that
+//! is written twice has to be proven twice. It is hidden, behind a feature that nobody else names, and may change in any
+//! release: the workspace's crates are released together.
+
+mod clock;
+mod config;
+mod recycle;
+mod ring;
+mod slot;
+mod striped;
+pub mod sync;
+
+pub use clock::{Clock, ManualClock};
+pub use config::ConfigError;
+pub use recycle::{Pool, Recycle, Recycled};
+pub use ring::{EPOCH_TAGS, Ring};
+pub use slot::slot;
+pub use striped::Striped;

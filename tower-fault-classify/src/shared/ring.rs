@@ -1,0 +1,184 @@
+//! Counts over a sliding span of time, in sixteen cells.
+//!
+//! A cell is one word, `tag:32 | count:32`. A tag numbers a bucket of time, moved on by [`EPOCH_TAGS`] for every epoch: so a
+//! cell's tag alone tells whether its count is still in the span, no span ever holds two epochs, and nothing needs to be
+//! cleared. Adding and summing take the same time after any pause.
+
+use super::sync::{AtomicU64, Ordering};
+
+const CELLS: usize = 16;
+
+/// How many buckets a sum spans.
+const SPAN: i32 = 16;
+
+/// How far an epoch moves the tags on. More than a ring holds, so that nothing of an earlier epoch is in the span.
+pub const EPOCH_TAGS: u32 = 256;
+
+/// How much newer a cell may be than the time that was read for it, to be taken for the same epoch: the thread that
+/// read the clock first may arrive last.
+const NEWER: i32 = 128;
+
+/// How much newer a cell may be to be taken for a later epoch. Beyond, it is a leftover from before the tags wrapped.
+const LATER: i32 = 1 << 20;
+
+/// One ring of cells, on cache lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub struct Ring([AtomicU64; CELLS]);
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl Ring {
+    /// Adds `count` to the bucket `tag`, from any thread.
+    ///
+    /// The addition is ordered by what the caller does next; the ring itself orders nothing.
+    pub fn add(&self, tag: u32, count: u32) {
+        let cell = self.cell(tag);
+        // A failed exchange is repeated with what it found, so neither side needs an order.
+        let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| added(word, tag, count));
+    }
+
+    /// Adds `count` to the bucket `tag`, from the one thread that owns the ring: a load and a store.
+    #[inline]
+    pub(super) fn add_owned(&self, tag: u32, count: u32) {
+        let cell = self.cell(tag);
+        // Nobody else writes, so that no write can come between.
+        if let Some(word) = added(cell.load(Ordering::Relaxed), tag, count) {
+            cell.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// The sum over the span that ends with the bucket `tag`, cells that are a little newer included.
+    pub fn sum(&self, tag: u32) -> u64 {
+        self.0.iter().map(|cell| u64::from(counted(cell.load(Ordering::Relaxed), tag))).sum()
+    }
+
+    #[inline]
+    fn cell(&self, tag: u32) -> &AtomicU64 {
+        &self.0[tag as usize % CELLS]
+    }
+}
+
+const fn unpack(word: u64) -> (u32, u32) {
+    ((word >> 32) as u32, word as u32)
+}
+
+const fn pack(tag: u32, count: u32) -> u64 {
+    ((tag as u64) << 32) | count as u64
+}
+
+/// By how many buckets `tag` is younger than `now`.
+const fn age(tag: u32, now: u32) -> i32 {
+    now.wrapping_sub(tag).cast_signed()
+}
+
+/// The cell after `more` was added at `now`. `None`: it belongs to a later epoch and stays.
+#[inline]
+fn added(word: u64, now: u32, more: u32) -> Option<u64> {
+    let (tag, count) = unpack(word);
+    let age = age(tag, now);
+    if age == 0 || (age < 0 && age > -NEWER && count > 0) {
+        Some(pack(tag, count.saturating_add(more)))
+    } else if age < 0 && age > -LATER && count > 0 {
+        None
+    } else {
+        Some(pack(now, more))
+    }
+}
+
+/// What the cell adds to a sum at `now`.
+const fn counted(word: u64, now: u32) -> u32 {
+    let (tag, count) = unpack(word);
+    let age = age(tag, now);
+    if age > -NEWER && age < SPAN { count } else { 0 }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_span_holds_sixteen_buckets() {
+        let ring = Ring::default();
+        for tag in 100..120 {
+            ring.add(tag, 1);
+        }
+        assert_eq!(ring.sum(119), 16);
+        assert_eq!(ring.sum(120), 15);
+        assert_eq!(ring.sum(134), 1);
+        assert_eq!(ring.sum(135), 0);
+    }
+
+    #[test]
+    fn an_epoch_begins_empty_and_hears_nothing_of_the_last() {
+        let ring = Ring::default();
+        ring.add(1_000, 5);
+        let next = 1_000 + EPOCH_TAGS;
+        assert_eq!(ring.sum(next), 0);
+        ring.add(next, 1);
+        ring.add(1_000, 7);
+        assert_eq!(ring.sum(next), 1, "an outcome of the former epoch changes nothing");
+    }
+
+    #[test]
+    fn an_older_reading_lands_in_the_newest_bucket_and_counts() {
+        let ring = Ring::default();
+        ring.add(116, 1);
+        ring.add(100, 1);
+        assert_eq!(ring.sum(116), 2);
+        assert_eq!(ring.sum(100), 2, "a newer cell counts for who read the clock first");
+    }
+
+    #[test]
+    fn tags_wrap() {
+        let ring = Ring::default();
+        ring.add(u32::MAX, 1);
+        ring.add(0, 1);
+        assert_eq!(ring.sum(0), 2);
+        assert_eq!(ring.sum(15), 1);
+        assert_eq!(Ring::default().sum(1 << 31), 0);
+        let fresh = Ring::default();
+        fresh.add(3 << 30, 1);
+        assert_eq!(fresh.sum(3 << 30), 1, "an empty cell takes any tag");
+    }
+
+    #[test]
+    fn a_count_saturates() {
+        let ring = Ring::default();
+        ring.add(1, u32::MAX);
+        ring.add(1, 1);
+        ring.add_owned(1, 1);
+        assert_eq!(ring.sum(1), u64::from(u32::MAX));
+    }
+
+    proptest! {
+        /// Against every addition kept in a map: time that goes on by any steps, and epochs.
+        #[test]
+        fn the_sum_is_the_naive_one(steps in proptest::collection::vec((0_u32..40, 0_u32..3, prop::bool::weighted(0.1)), 1..200), start in any::<u32>()) {
+            let ring = Ring::default();
+            let mut naive: BTreeMap<(u32, u64), u64> = BTreeMap::new();
+            let (mut epoch, mut bucket) = (0_u32, 0_u64);
+            for (forward, count, next_epoch) in steps {
+                bucket += u64::from(forward);
+                epoch += u32::from(next_epoch);
+                let tag = start.wrapping_add(bucket as u32).wrapping_add(epoch * EPOCH_TAGS);
+                if forward % 2 == 0 { ring.add(tag, count) } else { ring.add_owned(tag, count) }
+                *naive.entry((epoch, bucket)).or_default() += u64::from(count);
+                let expected: u64 = naive
+                    .iter()
+                    .filter(|((of, at), _)| *of == epoch && bucket - at < CELLS as u64)
+                    .map(|(_, count)| count)
+                    .sum();
+                prop_assert_eq!(ring.sum(tag), expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! A counter that many threads add to without meeting each other.
+
+use super::ring::Ring;
+use super::slot;
+
+/// A ring for each thread's number, and one for the threads without.
+///
+/// An addition is a load and a store in the thread's own ring; a sum reads them all. A sum sees every addition that
+/// happened before it in the order that the caller's own synchronisation makes, and may miss those that run beside it.
+#[derive(Debug)]
+pub struct Striped {
+    owned: Box<[Ring]>,
+    shared: Ring,
+}
+
+impl Striped {
+    /// Empty, with a ring for each number that [`slot`](slot::slot) gives out.
+    pub fn new() -> Self {
+        Self::with_stripes(slot::slots())
+    }
+
+    /// Empty, with `stripes` owned rings. A slot beyond them shares.
+    pub fn with_stripes(stripes: usize) -> Self {
+        Self { owned: (0..stripes).map(|_| Ring::default()).collect(), shared: Ring::default() }
+    }
+
+    /// Adds `count` to the bucket `tag`. `slot` is the calling thread's own number, from [`slot`](slot::slot).
+    #[inline]
+    pub fn add(&self, slot: Option<usize>, tag: u32, count: u32) {
+        match slot.and_then(|slot| self.owned.get(slot)) {
+            Some(ring) => ring.add_owned(tag, count),
+            None => self.shared.add(tag, count),
+        }
+    }
+
+    /// The sum over the span that ends with the bucket `tag`.
+    pub fn sum(&self, tag: u32) -> u64 {
+        self.owned.iter().map(|ring| ring.sum(tag)).sum::<u64>() + self.shared.sum(tag)
+    }
+}
+
+impl Default for Striped {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_lost_between_a_thousand_threads_worth_of_additions() {
+        let striped = Striped::with_stripes(4);
+        thread::scope(|scope| {
+            for thread in 0..8 {
+                let striped = &striped;
+                scope.spawn(move || {
+                    // Four threads own a stripe, four share.
+                    let slot = (thread < 4).then_some(thread);
+                    for _ in 0..10_000 {
+                        striped.add(slot, 7, 1);
+                    }
+                });
+            }
+        });
+        assert_eq!(striped.sum(7), 80_000);
+    }
+}
+
+#[cfg(all(test, loom_models))]
+mod models {
+    use loom::thread;
+
+    use super::*;
+    use crate::__shared::sync::{AtomicU64, Ordering};
+    use loom::sync::Arc;
+
+    /// Two threads share a ring, one owns a stripe; whoever is told that all are done sees every addition.
+    #[test]
+    fn loom_what_happened_before_a_sum_is_in_it() {
+        loom::model(|| {
+            let striped = Arc::new((Striped::with_stripes(1), AtomicU64::new(0)));
+            let add = |slot: Option<usize>| {
+                let striped = Arc::clone(&striped);
+                thread::spawn(move || {
+                    striped.0.add(slot, 7, 1);
+                    striped.1.fetch_add(1, Ordering::AcqRel) == 1
+                })
+            };
+            let shares = add(None);
+            let owns = add(Some(0));
+            let last = [shares.join().unwrap(), owns.join().unwrap()];
+            assert_eq!(last.iter().filter(|last| **last).count(), 1);
+            assert_eq!(striped.0.sum(7), 2);
+        });
+    }
+
+    #[test]
+    fn loom_a_bucket_that_is_replaced_keeps_what_came_with_the_new_one() {
+        loom::model(|| {
+            let striped = Arc::new(Striped::with_stripes(0));
+            striped.add(None, 3, 9);
+            let beside = Arc::clone(&striped);
+            let other = thread::spawn(move || beside.add(None, 19, 1));
+            striped.add(None, 19, 1);
+            other.join().unwrap();
+            assert_eq!(striped.sum(19), 2);
+        });
+    }
+}

@@ -1,0 +1,18 @@
+//! The switch between std's synchronisation and loom's. Whatever is proven by a model takes its atomics from here.
+
+#[cfg(loom_models)]
+pub use loom::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU64, AtomicUsize, Ordering, fence},
+};
+#[cfg(not(loom_models))]
+pub use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU64, AtomicUsize, Ordering, fence},
+};
+
+/// Locks, also when another thread panicked while it held the lock: what these locks guard is valid between any two
+/// statements.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,219 @@
+//! HTTP statuses.
+
+use std::time::Duration;
+
+use ::http::StatusCode;
+
+use crate::fault::Health::{Failure, Neutral, Success as Healthy};
+use crate::fault::Kind::{
+    Auth, Cancelled, Client, Conflict, Overloaded, Protocol, Server, Throttled, Timeout, Transient, Unavailable,
+};
+use crate::fault::Origin::{Caller, Remote};
+use crate::fault::Retry::{Always, IfIdempotent, Never};
+use crate::fault::{Fault, Health, Kind, Origin, Retry, Verdict};
+
+/// What one status, or a run of them, means.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) first: u16,
+    pub(crate) last: u16,
+    pub(crate) fault: Fault,
+    /// Where this reading comes from.
+    #[cfg_attr(not(test), expect(dead_code, reason = "it is for the reader, and the tests ask that each row has one"))]
+    pub(crate) source: &'static str,
+}
+
+const fn one(status: u16, kind: Kind, retry: Retry, health: Health, origin: Origin, source: &'static str) -> Row {
+    run(status, status, kind, retry, health, origin, source)
+}
+
+const fn run(
+    first: u16,
+    last: u16,
+    kind: Kind,
+    retry: Retry,
+    health: Health,
+    origin: Origin,
+    source: &'static str,
+) -> Row {
+    Row { first, last, fault: Fault::new(kind, retry, health, origin), source }
+}
+
+/// The rows, in the order of their status. A status without a row takes the row of its class.
+pub(crate) const ROWS: &[Row] = &[
+    one(400, Client, Never, Healthy, Caller, "RFC 9110 §15.5.1; AIP-194"),
+    one(401, Auth, Never, Healthy, Caller, "RFC 9110 §15.5.2"),
+    one(402, Client, Never, Healthy, Caller, "RFC 9110 §15.5.3"),
+    one(403, Auth, Never, Healthy, Caller, "RFC 9110 §15.5.4"),
+    run(404, 406, Client, Never, Healthy, Caller, "RFC 9110 §15.5.5 to §15.5.7"),
+    one(407, Auth, Never, Neutral, Caller, "RFC 9110 §15.5.8: the proxy spoke, not the server"),
+    one(408, Timeout, IfIdempotent, Neutral, Remote, "RFC 9110 §15.5.9; the SDKs of AWS and OpenAI resend"),
+    one(409, Conflict, Never, Healthy, Remote, "RFC 9110 §15.5.10; Envoy's `retriable-4xx` warns of it"),
+    run(410, 418, Client, Never, Healthy, Caller, "RFC 9110 §15.5.11 to §15.5.19"),
+    one(421, Unavailable, Always, Neutral, Remote, "RFC 9110 §15.5.20: retry on another connection"),
+    one(422, Client, Never, Healthy, Caller, "RFC 9110 §15.5.21"),
+    one(423, Conflict, Never, Healthy, Remote, "RFC 4918 §11.3"),
+    one(424, Client, Never, Healthy, Caller, "RFC 4918 §11.4"),
+    one(425, Transient, Always, Neutral, Remote, "RFC 8470 §5.2: too early"),
+    one(426, Client, Never, Healthy, Caller, "RFC 9110 §15.5.22"),
+    one(428, Client, Never, Healthy, Caller, "RFC 6585 §3"),
+    one(429, Throttled, Always, Neutral, Remote, "RFC 6585 §4: refused, not processed; LLM SDKs resend their POST"),
+    one(431, Client, Never, Healthy, Caller, "RFC 6585 §5"),
+    one(451, Client, Never, Healthy, Caller, "RFC 7725 §3"),
+    one(499, Cancelled, Never, Neutral, Caller, "nginx: the client closed the request"),
+    one(500, Server, IfIdempotent, Failure, Remote, "AWS SDKs; Envoy's `5xx`"),
+    one(501, Protocol, Never, Neutral, Remote, "RFC 9110 §15.6.2: not an outage, asking again changes nothing"),
+    one(502, Unavailable, IfIdempotent, Failure, Remote, "RFC 9110 §15.6.3; Envoy's `gateway-error`"),
+    one(503, Unavailable, IfIdempotent, Failure, Remote, "RFC 9110 §15.6.4; Envoy's `gateway-error`"),
+    one(504, Timeout, IfIdempotent, Failure, Remote, "RFC 9110 §15.6.5; Envoy's `gateway-error`"),
+    one(505, Protocol, Never, Neutral, Remote, "RFC 9110 §15.6.6: not an outage"),
+    one(506, Server, Never, Failure, Remote, "RFC 2295 §8.1: misconfiguration"),
+    one(507, Server, Never, Failure, Remote, "RFC 4918 §11.5"),
+    one(508, Server, Never, Failure, Remote, "RFC 5842 §7.2: misconfiguration"),
+    one(509, Throttled, Always, Neutral, Remote, "de facto: bandwidth limit exceeded"),
+    run(510, 511, Protocol, Never, Neutral, Remote, "RFC 2774 §7; RFC 6585 §6: not an outage"),
+    one(520, Transient, IfIdempotent, Failure, Remote, "Cloudflare: the origin's answer made no sense"),
+    one(521, Unavailable, IfIdempotent, Failure, Remote, "Cloudflare: the origin refused the connection"),
+    one(522, Timeout, IfIdempotent, Failure, Remote, "Cloudflare: also a stall after connecting"),
+    one(523, Unavailable, IfIdempotent, Failure, Remote, "Cloudflare: the origin was not reached"),
+    one(524, Timeout, IfIdempotent, Failure, Remote, "Cloudflare: connected, no answer in time"),
+    run(525, 526, Server, Never, Failure, Remote, "Cloudflare: TLS with the origin"),
+    one(527, Transient, IfIdempotent, Failure, Remote, "Cloudflare: Railgun, origin unclear"),
+    one(529, Overloaded, Always, Failure, Remote, "Anthropic, Shopify: refused"),
+    one(530, Server, Never, Failure, Remote, "Cloudflare: the origin's DNS"),
+];
+
+/// Any other 4xx: RFC 9110 §15 treats it as 400.
+const OTHER_4XX: Fault = Fault::new(Client, Never, Healthy, Caller);
+
+/// Any other 5xx, and what lies outside 100..=599: RFC 9110 §15 treats both as 500.
+const OTHER_5XX: Fault = Fault::new(Server, IfIdempotent, Failure, Remote);
+
+/// 413 with `Retry-After` is a limit of the moment (RFC 9110 §15.5.14).
+const HINTED_413: Fault = Fault::new(Throttled, IfIdempotent, Healthy, Remote);
+
+/// The statuses that [`INDEX`] covers.
+const FIRST: u16 = 400;
+const LAST: u16 = 599;
+
+/// The row of each status from [`FIRST`] to [`LAST`], so that a look-up is one load.
+const INDEX: [Fault; (LAST - FIRST + 1) as usize] = {
+    let mut index = [OTHER_4XX; (LAST - FIRST + 1) as usize];
+    let mut status = 500;
+    while status <= LAST {
+        index[(status - FIRST) as usize] = OTHER_5XX;
+        status += 1;
+    }
+    let mut row = 0;
+    while row < ROWS.len() {
+        let mut status = ROWS[row].first;
+        while status <= ROWS[row].last {
+            index[(status - FIRST) as usize] = ROWS[row].fault;
+            status += 1;
+        }
+        row += 1;
+    }
+    index
+};
+
+/// What a status means, with the delay that the server asked for, which is kept where a retry may follow.
+///
+/// `retry_after` is called for faults only.
+#[inline]
+pub(crate) fn judge(status: StatusCode, retry_after: impl FnOnce() -> Option<Duration>) -> Verdict {
+    if status.as_u16() < FIRST { Verdict::Success } else { Verdict::Fault(fault(status, retry_after())) }
+}
+
+fn fault(status: StatusCode, retry_after: Option<Duration>) -> Fault {
+    let fault = match (status, retry_after) {
+        (StatusCode::PAYLOAD_TOO_LARGE, Some(_)) => HINTED_413,
+        _ => INDEX.get(usize::from(status.as_u16() - FIRST)).copied().unwrap_or(OTHER_5XX),
+    };
+    match retry_after {
+        Some(delay) if fault.retry() != Never => fault.with_retry_after(delay),
+        _ => fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(status: u16, retry_after: Option<Duration>) -> Verdict {
+        judge(StatusCode::from_u16(status).unwrap(), || retry_after)
+    }
+
+    /// The page that the table was taken from, typed a second time: status, kind, retry, health.
+    const PAGE: &[(&[u16], Kind, Retry, Health)] = &[
+        (
+            &[
+                400, 402, 404, 405, 406, 410, 411, 412, 413, 414, 415, 416, 417, 418, 422, 424, 426, 428, 431,
+                451, 419, 420, 427, 430, 440, 498,
+            ],
+            Client,
+            Never,
+            Healthy,
+        ),
+        (&[401, 403], Auth, Never, Healthy),
+        (&[407], Auth, Never, Neutral),
+        (&[408], Timeout, IfIdempotent, Neutral),
+        (&[409, 423], Conflict, Never, Healthy),
+        (&[421], Unavailable, Always, Neutral),
+        (&[425], Transient, Always, Neutral),
+        (&[429, 509], Throttled, Always, Neutral),
+        (&[499], Cancelled, Never, Neutral),
+        (&[500, 512, 519, 528, 531, 599, 600, 999], Server, IfIdempotent, Failure),
+        (&[501, 505, 510, 511], Protocol, Never, Neutral),
+        (&[502, 503, 521, 523], Unavailable, IfIdempotent, Failure),
+        (&[504, 522, 524], Timeout, IfIdempotent, Failure),
+        (&[506, 507, 508, 525, 526, 530], Server, Never, Failure),
+        (&[520, 527], Transient, IfIdempotent, Failure),
+        (&[529], Overloaded, Always, Failure),
+    ];
+
+    #[test]
+    fn every_row_says_what_its_page_says() {
+        for &(statuses, kind, retry, health) in PAGE {
+            for &status in statuses {
+                let verdict = verdict(status, None);
+                let fault = verdict.fault().unwrap_or_else(|| panic!("{status} is a fault"));
+                assert_eq!((fault.kind(), fault.retry(), fault.health()), (kind, retry, health), "{status}");
+            }
+        }
+        for row in ROWS {
+            for status in row.first..=row.last {
+                assert!(PAGE.iter().any(|(statuses, ..)| statuses.contains(&status)), "{status} is untested");
+            }
+        }
+    }
+
+    #[test]
+    fn one_to_three_hundreds_are_successes() {
+        for status in [100, 101, 199, 200, 204, 299, 301, 304, 399] {
+            assert_eq!(verdict(status, Some(Duration::from_secs(1))), Verdict::Success, "{status}");
+        }
+    }
+
+    #[test]
+    fn rows_are_sorted_and_name_their_source() {
+        assert!(ROWS.windows(2).all(|pair| pair[0].last < pair[1].first));
+        assert!(ROWS.iter().all(|row| row.first <= row.last && !row.source.is_empty()));
+    }
+
+    #[test]
+    fn a_delay_is_kept_where_a_retry_may_follow_and_nowhere_else() {
+        let delay = Duration::from_secs(7);
+        for status in 400..=599 {
+            let verdict = verdict(status, Some(delay));
+            let fault = verdict.fault().unwrap();
+            assert_eq!(fault.retry_after(), (fault.retry() != Never).then_some(delay), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_413_with_a_delay_is_a_limit_of_the_moment() {
+        let verdict = verdict(413, Some(Duration::from_secs(1)));
+        let fault = verdict.fault().unwrap();
+        assert_eq!((fault.kind(), fault.retry(), fault.health()), (Throttled, IfIdempotent, Healthy));
+    }
+}

@@ -1,0 +1,196 @@
+//! I/O errors.
+
+use std::io::{self, ErrorKind};
+
+use crate::fault::Health::{Failure, Neutral};
+use crate::fault::Kind::{Client, Local, Protocol, Timeout, Transient, Unavailable};
+use crate::fault::Origin::{Caller, Local as Here, Remote, Transport};
+use crate::fault::Retry::{Always, IfIdempotent, Never};
+use crate::fault::{Fault, Origin, Retry};
+
+/// What one kind of I/O error means: in general, and when it came while connecting.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) kind: ErrorKind,
+    pub(crate) fault: Fault,
+    /// `None`: the same, but known not to have been processed if a connection was still missing.
+    pub(crate) connecting: Option<Fault>,
+}
+
+const fn row(kind: ErrorKind, fault: Fault) -> Row {
+    Row { kind, fault, connecting: None }
+}
+
+pub(crate) const REFUSED: Fault = Fault::new(Unavailable, Always, Failure, Transport);
+const UNREACHABLE: Fault = Fault::new(Unavailable, IfIdempotent, Failure, Transport);
+const BROKEN: Fault = Fault::new(Transient, IfIdempotent, Failure, Transport);
+pub(crate) const TIMED_OUT: Fault = Fault::new(Timeout, IfIdempotent, Failure, Transport);
+const PASSING: Fault = Fault::new(Local, IfIdempotent, Neutral, Here);
+const LACKING: Fault = Fault::new(Local, Never, Neutral, Here);
+pub(crate) const MALFORMED: Fault = Fault::new(Protocol, Never, Failure, Remote);
+pub(crate) const WRONG: Fault = Fault::new(Client, Never, Neutral, Caller);
+
+/// The rows. A kind without one has no opinion of its own: a deeper cause decides.
+///
+/// Source: the meaning of each kind in `std::io::ErrorKind` and of its `errno` in POSIX; a refused connection was never
+/// opened, so nothing was processed; a socket's read timeout surfaces as `WouldBlock` on Unix.
+pub(crate) const ROWS: &[Row] = &[
+    row(ErrorKind::ConnectionRefused, REFUSED),
+    row(ErrorKind::HostUnreachable, UNREACHABLE),
+    row(ErrorKind::NetworkUnreachable, UNREACHABLE),
+    row(ErrorKind::ConnectionReset, BROKEN),
+    row(ErrorKind::ConnectionAborted, BROKEN),
+    row(ErrorKind::NotConnected, BROKEN),
+    row(ErrorKind::BrokenPipe, BROKEN),
+    row(ErrorKind::UnexpectedEof, BROKEN),
+    row(ErrorKind::WriteZero, BROKEN),
+    row(ErrorKind::TimedOut, TIMED_OUT),
+    row(ErrorKind::WouldBlock, TIMED_OUT),
+    row(ErrorKind::Interrupted, PASSING),
+    row(ErrorKind::ResourceBusy, PASSING),
+    row(ErrorKind::Deadlock, PASSING),
+    row(ErrorKind::StaleNetworkFileHandle, PASSING),
+    row(ErrorKind::NetworkDown, LACKING),
+    row(ErrorKind::AddrNotAvailable, LACKING),
+    row(ErrorKind::AddrInUse, LACKING),
+    row(ErrorKind::OutOfMemory, LACKING),
+    row(ErrorKind::StorageFull, LACKING),
+    row(ErrorKind::QuotaExceeded, LACKING),
+    row(ErrorKind::InvalidData, MALFORMED),
+    // The socket file of a Unix-domain server that is down.
+    Row { kind: ErrorKind::NotFound, fault: WRONG, connecting: Some(REFUSED) },
+    row(ErrorKind::PermissionDenied, WRONG),
+    row(ErrorKind::InvalidInput, WRONG),
+    row(ErrorKind::Unsupported, WRONG),
+    row(ErrorKind::AlreadyExists, WRONG),
+    row(ErrorKind::NotADirectory, WRONG),
+    row(ErrorKind::IsADirectory, WRONG),
+    row(ErrorKind::DirectoryNotEmpty, WRONG),
+    row(ErrorKind::ReadOnlyFilesystem, WRONG),
+    row(ErrorKind::FileTooLarge, WRONG),
+    row(ErrorKind::NotSeekable, WRONG),
+    row(ErrorKind::TooManyLinks, WRONG),
+    row(ErrorKind::InvalidFilename, WRONG),
+    row(ErrorKind::CrossesDevices, WRONG),
+    row(ErrorKind::ArgumentListTooLong, WRONG),
+    row(ErrorKind::ExecutableFileBusy, WRONG),
+];
+
+/// `ENFILE` and `EMFILE`: out of file descriptors. They have no kind of their own; the numbers are the same on Linux, the
+/// BSDs and macOS.
+#[cfg(unix)]
+const OUT_OF_DESCRIPTORS: [i32; 2] = [23, 24];
+
+/// What an I/O error says by itself, without its payload. `None`: it has no opinion.
+pub(crate) fn judge(error: &io::Error, connecting: bool) -> Option<Fault> {
+    #[cfg(unix)]
+    if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) {
+        return Some(LACKING);
+    }
+    let row = ROWS.iter().find(|row| row.kind == error.kind())?;
+    Some(match row.connecting {
+        Some(fault) if connecting => fault,
+        _ if connecting => unsent(row.fault),
+        _ => row.fault,
+    })
+}
+
+/// The same fault, of a request that never left: what might have been processed was not.
+pub(crate) const fn unsent(fault: Fault) -> Fault {
+    match (fault.retry(), fault.origin()) {
+        (Retry::IfIdempotent, Origin::Transport) => fault.with_retry(Always),
+        _ => fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::{Health, Kind};
+
+    /// The page that the table was taken from, typed a second time: error kinds, while connecting, kind, retry, health.
+    const PAGE: &[(&[ErrorKind], bool, Kind, Retry, Health)] = {
+        use ErrorKind::{
+            AddrInUse, AddrNotAvailable, AlreadyExists, ArgumentListTooLong, BrokenPipe, ConnectionAborted,
+            ConnectionRefused, ConnectionReset, CrossesDevices, Deadlock, DirectoryNotEmpty, ExecutableFileBusy,
+            FileTooLarge, HostUnreachable, Interrupted, InvalidData, InvalidFilename, InvalidInput, IsADirectory,
+            NetworkDown, NetworkUnreachable, NotADirectory, NotConnected, NotFound, NotSeekable, OutOfMemory,
+            PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy, StaleNetworkFileHandle, StorageFull,
+            TimedOut, TooManyLinks, UnexpectedEof, Unsupported, WouldBlock, WriteZero,
+        };
+        &[
+            (&[ConnectionRefused], false, Unavailable, Always, Failure),
+            (&[ConnectionRefused], true, Unavailable, Always, Failure),
+            (&[HostUnreachable, NetworkUnreachable, NotFound], true, Unavailable, Always, Failure),
+            (&[HostUnreachable, NetworkUnreachable], false, Unavailable, IfIdempotent, Failure),
+            (&[TimedOut, WouldBlock], true, Timeout, Always, Failure),
+            (&[TimedOut, WouldBlock], false, Timeout, IfIdempotent, Failure),
+            (
+                &[ConnectionReset, ConnectionAborted, BrokenPipe, UnexpectedEof, NotConnected, WriteZero],
+                false,
+                Transient,
+                IfIdempotent,
+                Failure,
+            ),
+            (&[ConnectionReset, UnexpectedEof], true, Transient, Always, Failure),
+            (
+                &[Interrupted, ResourceBusy, Deadlock, StaleNetworkFileHandle],
+                false,
+                Local,
+                IfIdempotent,
+                Neutral,
+            ),
+            (
+                &[NetworkDown, AddrNotAvailable, AddrInUse, OutOfMemory, StorageFull, QuotaExceeded],
+                false,
+                Local,
+                Never,
+                Neutral,
+            ),
+            (&[NetworkDown], true, Local, Never, Neutral),
+            (&[InvalidData], false, Protocol, Never, Failure),
+            (&[InvalidData], true, Protocol, Never, Failure),
+            (
+                &[
+                    NotFound, PermissionDenied, InvalidInput, Unsupported, AlreadyExists, NotADirectory,
+                    IsADirectory, DirectoryNotEmpty, ReadOnlyFilesystem, FileTooLarge, NotSeekable, TooManyLinks,
+                    InvalidFilename, CrossesDevices, ArgumentListTooLong, ExecutableFileBusy,
+                ],
+                false,
+                Client,
+                Never,
+                Neutral,
+            ),
+        ]
+    };
+
+    #[test]
+    fn every_row_says_what_its_page_says() {
+        for &(kinds, connecting, kind, retry, health) in PAGE {
+            for &error_kind in kinds {
+                let fault = judge(&error_kind.into(), connecting)
+                    .unwrap_or_else(|| panic!("{error_kind:?} has an opinion"));
+                let judged = (fault.kind(), fault.retry(), fault.health());
+                assert_eq!(judged, (kind, retry, health), "{error_kind:?}, connecting: {connecting}");
+            }
+        }
+        for row in ROWS {
+            assert!(PAGE.iter().any(|(kinds, ..)| kinds.contains(&row.kind)), "{:?} is untested", row.kind);
+        }
+    }
+
+    #[test]
+    fn a_kind_without_a_row_has_no_opinion() {
+        assert_eq!(judge(&io::Error::other("?"), false), None);
+        assert_eq!(judge(&io::Error::other("?"), true), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn running_out_of_descriptors_is_local() {
+        for code in OUT_OF_DESCRIPTORS {
+            let fault = judge(&io::Error::from_raw_os_error(code), true).unwrap();
+            assert_eq!((fault.kind(), fault.retry(), fault.health()), (Local, Never, Neutral));
+        }
+    }
+}
