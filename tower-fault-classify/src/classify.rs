@@ -305,7 +305,10 @@ mod tests {
         };
         let rules = RuleFirst::new(
             rule(503, Verdict::Success),
-            RuleFirst::new(rule(503, FAULT.into()), RuleFirst::new(rule(200, FAULT.into()), Auto::<Typed>::new())),
+            RuleFirst::new(
+                rule(503, FAULT.into()),
+                RuleFirst::new(rule(200, FAULT.into()), Auto::<Typed>::new()),
+            ),
         );
         assert_eq!(rules.classify(Ok(&response(503))), Verdict::Success);
         assert_eq!(rules.classify(Ok(&response(200))), Verdict::Fault(FAULT));

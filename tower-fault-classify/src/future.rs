@@ -48,9 +48,7 @@ where
                 }
                 Ok(response)
             }
-            Err(error) => {
-                Err(M::pass_on(error, |error| this.classify.classify(Err(error)).fault().copied()))
-            }
+            Err(error) => Err(M::pass_on(error, |error| this.classify.classify(Err(error)).fault().copied())),
         })
     }
 }

@@ -20,7 +20,9 @@ mod table;
 pub mod __shared;
 
 pub use chain::judge_error;
-pub use classify::{AsError, Auto, Boxed, Classify, ErrorsOnly, Rule, RuleFirst, Typed, classify_fn, rule_fn};
+pub use classify::{
+    AsError, Auto, Boxed, Classify, ErrorsOnly, Rule, RuleFirst, Typed, classify_fn, rule_fn,
+};
 pub use error::{BoxError, Judged};
 pub use fault::{Fault, Health, Kind, Origin, Retry, Verdict};
 pub use future::ResponseFuture;

@@ -79,9 +79,9 @@ where
     type Future = ResponseFuture<S::Future, C, M>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(cx).map_err(|error| {
-            M::pass_on(error, |error| self.classify.classify(Err(error)).fault().copied())
-        })
+        self.inner
+            .poll_ready(cx)
+            .map_err(|error| M::pass_on(error, |error| self.classify.classify(Err(error)).fault().copied()))
     }
 
     fn call(&mut self, request: Req) -> Self::Future {

@@ -125,7 +125,8 @@ impl ManualClock {
     pub fn advance(&self, by: Duration) {
         let by = nanos(by);
         // The closure always answers, so the update cannot fail.
-        let _ = self.nanos.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_add(by)));
+        let _ =
+            self.nanos.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_add(by)));
     }
 
     /// Sets the clock to a time since its origin, also backwards.
@@ -148,7 +149,10 @@ fn origin() -> Instant {
     })
 }
 
-#[cfg_attr(all(target_os = "linux", not(feature = "__shared-tokio")), expect(dead_code, reason = "rustix reads instead"))]
+#[cfg_attr(
+    all(target_os = "linux", not(feature = "__shared-tokio")),
+    expect(dead_code, reason = "rustix reads instead")
+)]
 fn since_origin(now: Instant) -> u64 {
     nanos(now.saturating_duration_since(origin()))
 }
@@ -237,7 +241,8 @@ mod tests {
     #[cfg(feature = "__shared-tokio")]
     #[test]
     fn tokios_clock_stands_still_while_paused() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let clock = Clock::tokio();
             let before = clock.now();

@@ -6,7 +6,8 @@ use ::http::StatusCode;
 
 use crate::fault::Health::{Failure, Neutral, Success as Healthy};
 use crate::fault::Kind::{
-    Auth, Cancelled, Client, Conflict, Overloaded, Protocol, Server, Throttled, Timeout, Transient, Unavailable,
+    Auth, Cancelled, Client, Conflict, Overloaded, Protocol, Server, Throttled, Timeout, Transient,
+    Unavailable,
 };
 use crate::fault::Origin::{Caller, Remote};
 use crate::fault::Retry::{Always, IfIdempotent, Never};
@@ -19,11 +20,21 @@ pub(crate) struct Row {
     pub(crate) last: u16,
     pub(crate) fault: Fault,
     /// Where this reading comes from.
-    #[cfg_attr(not(test), expect(dead_code, reason = "it is for the reader, and the tests ask that each row has one"))]
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "it is for the reader, and the tests ask that each row has one")
+    )]
     pub(crate) source: &'static str,
 }
 
-const fn one(status: u16, kind: Kind, retry: Retry, health: Health, origin: Origin, source: &'static str) -> Row {
+const fn one(
+    status: u16,
+    kind: Kind,
+    retry: Retry,
+    health: Health,
+    origin: Origin,
+    source: &'static str,
+) -> Row {
     run(status, status, kind, retry, health, origin, source)
 }
 
@@ -57,12 +68,26 @@ pub(crate) const ROWS: &[Row] = &[
     one(425, Transient, Always, Neutral, Remote, "RFC 8470 §5.2: too early"),
     one(426, Client, Never, Healthy, Caller, "RFC 9110 §15.5.22"),
     one(428, Client, Never, Healthy, Caller, "RFC 6585 §3"),
-    one(429, Throttled, Always, Neutral, Remote, "RFC 6585 §4: refused, not processed; LLM SDKs resend their POST"),
+    one(
+        429,
+        Throttled,
+        Always,
+        Neutral,
+        Remote,
+        "RFC 6585 §4: refused, not processed; LLM SDKs resend their POST",
+    ),
     one(431, Client, Never, Healthy, Caller, "RFC 6585 §5"),
     one(451, Client, Never, Healthy, Caller, "RFC 7725 §3"),
     one(499, Cancelled, Never, Neutral, Caller, "nginx: the client closed the request"),
     one(500, Server, IfIdempotent, Failure, Remote, "AWS SDKs; Envoy's `5xx`"),
-    one(501, Protocol, Never, Neutral, Remote, "RFC 9110 §15.6.2: not an outage, asking again changes nothing"),
+    one(
+        501,
+        Protocol,
+        Never,
+        Neutral,
+        Remote,
+        "RFC 9110 §15.6.2: not an outage, asking again changes nothing",
+    ),
     one(502, Unavailable, IfIdempotent, Failure, Remote, "RFC 9110 §15.6.3; Envoy's `gateway-error`"),
     one(503, Unavailable, IfIdempotent, Failure, Remote, "RFC 9110 §15.6.4; Envoy's `gateway-error`"),
     one(504, Timeout, IfIdempotent, Failure, Remote, "RFC 9110 §15.6.5; Envoy's `gateway-error`"),
@@ -147,8 +172,8 @@ mod tests {
     const PAGE: &[(&[u16], Kind, Retry, Health)] = &[
         (
             &[
-                400, 402, 404, 405, 406, 410, 411, 412, 413, 414, 415, 416, 417, 418, 422, 424, 426, 428, 431,
-                451, 419, 420, 427, 430, 440, 498,
+                400, 402, 404, 405, 406, 410, 411, 412, 413, 414, 415, 416, 417, 418, 422, 424, 426, 428,
+                431, 451, 419, 420, 427, 430, 440, 498,
             ],
             Client,
             Never,

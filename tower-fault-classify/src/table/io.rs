@@ -112,11 +112,12 @@ mod tests {
     const PAGE: &[(&[ErrorKind], bool, Kind, Retry, Health)] = {
         use ErrorKind::{
             AddrInUse, AddrNotAvailable, AlreadyExists, ArgumentListTooLong, BrokenPipe, ConnectionAborted,
-            ConnectionRefused, ConnectionReset, CrossesDevices, Deadlock, DirectoryNotEmpty, ExecutableFileBusy,
-            FileTooLarge, HostUnreachable, Interrupted, InvalidData, InvalidFilename, InvalidInput, IsADirectory,
-            NetworkDown, NetworkUnreachable, NotADirectory, NotConnected, NotFound, NotSeekable, OutOfMemory,
-            PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, ResourceBusy, StaleNetworkFileHandle, StorageFull,
-            TimedOut, TooManyLinks, UnexpectedEof, Unsupported, WouldBlock, WriteZero,
+            ConnectionRefused, ConnectionReset, CrossesDevices, Deadlock, DirectoryNotEmpty,
+            ExecutableFileBusy, FileTooLarge, HostUnreachable, Interrupted, InvalidData, InvalidFilename,
+            InvalidInput, IsADirectory, NetworkDown, NetworkUnreachable, NotADirectory, NotConnected,
+            NotFound, NotSeekable, OutOfMemory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+            ResourceBusy, StaleNetworkFileHandle, StorageFull, TimedOut, TooManyLinks, UnexpectedEof,
+            Unsupported, WouldBlock, WriteZero,
         };
         &[
             (&[ConnectionRefused], false, Unavailable, Always, Failure),
@@ -152,9 +153,22 @@ mod tests {
             (&[InvalidData], true, Protocol, Never, Failure),
             (
                 &[
-                    NotFound, PermissionDenied, InvalidInput, Unsupported, AlreadyExists, NotADirectory,
-                    IsADirectory, DirectoryNotEmpty, ReadOnlyFilesystem, FileTooLarge, NotSeekable, TooManyLinks,
-                    InvalidFilename, CrossesDevices, ArgumentListTooLong, ExecutableFileBusy,
+                    NotFound,
+                    PermissionDenied,
+                    InvalidInput,
+                    Unsupported,
+                    AlreadyExists,
+                    NotADirectory,
+                    IsADirectory,
+                    DirectoryNotEmpty,
+                    ReadOnlyFilesystem,
+                    FileTooLarge,
+                    NotSeekable,
+                    TooManyLinks,
+                    InvalidFilename,
+                    CrossesDevices,
+                    ArgumentListTooLong,
+                    ExecutableFileBusy,
                 ],
                 false,
                 Client,

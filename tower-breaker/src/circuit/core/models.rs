@@ -1,0 +1,223 @@
+//! Every interleaving of a few threads on one core.
+
+use std::sync::Arc as StdArc;
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+use loom::sync::Arc;
+use loom::sync::atomic::AtomicUsize;
+use loom::thread;
+use tower_fault_classify::__shared::{ManualClock, Striped};
+use tower_fault_classify::{Health, Kind, Origin, Retry};
+
+use super::super::window::Shape;
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+const RECOVERY: RecoveryLimits =
+    RecoveryLimits { open_for: 30 * SECOND, probes: 1, successes_to_close: 1, probe_lease: 30 * SECOND };
+
+const FAILURE: Verdict =
+    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+
+/// Runs a model with bounded preemptions, which keeps it to seconds. `LOOM_MAX_PREEMPTIONS` overrides the bound.
+fn model(run: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    builder.check(run);
+}
+
+fn core(consecutive_failures: u32, failure_rate: Option<f64>) -> (Arc<Core>, ManualClock) {
+    let (clock, hand) = Clock::manual();
+    hand.set(Duration::from_secs(1_000));
+    let window = Window::with_stripes(Shape::Time(60 * SECOND), Striped::with_stripes(0));
+    let trip = TripLimits { consecutive_failures, failure_rate, minimum_calls: 2 };
+    (Arc::new(Core::new(clock, window, trip, RECOVERY)), hand)
+}
+
+fn tripped() -> (Arc<Core>, ManualClock) {
+    let (core, hand) = core(1, None);
+    let entry = core.admit().unwrap();
+    core.settle(&entry, &FAILURE);
+    (core, hand)
+}
+
+#[test]
+fn loom_two_failures_at_once_reach_a_run_of_two() {
+    model(|| {
+        let (core, _hand) = core(2, None);
+        let other = Arc::clone(&core);
+        let entries = [core.admit().unwrap(), core.admit().unwrap()];
+        let thread = thread::spawn(move || other.settle(&entries[1], &FAILURE));
+        core.settle(&entries[0], &FAILURE);
+        thread.join().unwrap();
+        assert_eq!(core.view().state, CircuitState::Open);
+        assert_eq!(core.view().last.unwrap().epoch, 1, "it opened once");
+    });
+}
+
+#[test]
+fn loom_two_failures_at_once_reach_the_rate() {
+    model(|| {
+        let (core, _hand) = core(0, Some(1.0));
+        let other = Arc::clone(&core);
+        let entries = [core.admit().unwrap(), core.admit().unwrap()];
+        let thread = thread::spawn(move || other.settle(&entries[1], &FAILURE));
+        core.settle(&entries[0], &FAILURE);
+        thread.join().unwrap();
+        assert_eq!(core.view().state, CircuitState::Open, "the later of two failures sees both");
+    });
+}
+
+#[test]
+fn loom_a_failure_whose_clock_was_read_first_and_that_arrives_last_counts() {
+    model(|| {
+        let (core, hand) = core(0, Some(1.0));
+        let entries = [core.admit().unwrap(), core.admit().unwrap()];
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || {
+            other.settle(&entries[1], &FAILURE);
+        });
+        // Another bucket of the same window.
+        hand.advance(Duration::from_secs(5));
+        core.settle(&entries[0], &FAILURE);
+        thread.join().unwrap();
+        assert_eq!(core.view().state, CircuitState::Open);
+    });
+}
+
+#[test]
+fn loom_a_success_beside_a_failure_leaves_a_run_of_none_or_one() {
+    model(|| {
+        let (core, _hand) = core(3, None);
+        let entries = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
+        core.settle(&entries[0], &FAILURE);
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.settle(&entries[1], &Verdict::Success));
+        core.settle(&entries[2], &FAILURE);
+        thread.join().unwrap();
+        let view = core.view();
+        assert!(view.run <= 1, "a run of {}", view.run);
+        assert_eq!(view.counts, Counts { calls: 3, failures: 2 });
+    });
+}
+
+#[test]
+fn loom_an_outcome_of_the_past_changes_nothing() {
+    model(|| {
+        let (core, hand) = core(1, None);
+        let entries = [core.admit().unwrap(), core.admit().unwrap()];
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.settle(&entries[1], &Verdict::Success));
+        core.settle(&entries[0], &FAILURE);
+        hand.advance(Duration::from_secs(30));
+        let probe = core.admit().unwrap();
+        core.settle(&probe, &Verdict::Success);
+        thread.join().unwrap();
+        let view = core.view();
+        assert_eq!((view.state, view.run), (CircuitState::Closed, 0));
+        assert_eq!(view.counts, Counts::default(), "the new window is empty");
+    });
+}
+
+#[test]
+fn loom_a_half_open_circuit_admits_one_probe_for_one_place() {
+    model(|| {
+        let (core, hand) = tripped();
+        hand.advance(Duration::from_secs(30));
+        let admitted = Arc::new(AtomicUsize::new(0));
+        let arrive = |core: Arc<Core>, admitted: Arc<AtomicUsize>| {
+            move || {
+                if core.admit().is_ok() {
+                    admitted.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        };
+        let threads = [0, 1].map(|_| thread::spawn(arrive(Arc::clone(&core), Arc::clone(&admitted))));
+        arrive(Arc::clone(&core), Arc::clone(&admitted))();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!(admitted.load(Ordering::Relaxed), 1);
+    });
+}
+
+#[test]
+fn loom_a_lease_that_ends_frees_its_place_once() {
+    model(|| {
+        let (core, hand) = tripped();
+        hand.advance(Duration::from_secs(30));
+        let hung = core.admit().unwrap();
+        hand.advance(Duration::from_secs(30));
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.abandon(&hung));
+        let successors = usize::from(core.admit().is_ok()) + usize::from(core.admit().is_ok());
+        thread.join().unwrap();
+        assert_eq!(successors, 1);
+        assert!(core.admit().is_err(), "the place is the successor's");
+    });
+}
+
+#[test]
+fn loom_a_probe_that_fails_beside_one_that_succeeds_leaves_one_of_two_states() {
+    model(|| {
+        let (core, hand) = tripped();
+        hand.advance(Duration::from_secs(30));
+        let late = core.admit().unwrap();
+        hand.advance(Duration::from_secs(30));
+        let probe = core.admit().unwrap();
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.settle(&late, &FAILURE));
+        core.settle(&probe, &Verdict::Success);
+        thread.join().unwrap();
+        let view = core.view();
+        assert!(matches!(view.state, CircuitState::Open | CircuitState::Closed), "{view:?}");
+        assert_eq!(view.last.unwrap().epoch, 3, "only the first outcome counts");
+    });
+}
+
+struct CountWakes(std::sync::atomic::AtomicUsize);
+
+impl Wake for CountWakes {
+    fn wake(self: StdArc<Self>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn loom_a_task_that_registers_and_looks_again_misses_no_transition() {
+    model(|| {
+        let (core, _hand) = core(1, None);
+        let entry = core.admit().unwrap();
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.settle(&entry, &FAILURE));
+        let woken = StdArc::new(CountWakes(0.into()));
+        let mut seat = None;
+        core.wait(&mut seat, &Waker::from(StdArc::clone(&woken)));
+        let saw_it_open = core.admit().is_err();
+        thread.join().unwrap();
+        let woken = woken.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
+        assert!(saw_it_open || woken);
+    });
+}
+
+#[test]
+fn loom_a_retired_core_hears_nothing_of_its_last_owner() {
+    model(|| {
+        let (core, _hand) = core(1, None);
+        let entry = core.admit().unwrap();
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.settle(&entry, &FAILURE));
+        core.retire();
+        thread.join().unwrap();
+        // The next owner's circuit is closed, whichever came first.
+        core.adopt(
+            "next",
+            TripLimits { consecutive_failures: 1, failure_rate: None, minimum_calls: 1 },
+            RECOVERY,
+        );
+        let view = core.view();
+        assert_eq!((view.state, view.run, view.counts), (CircuitState::Closed, 0, Counts::default()));
+    });
+}

@@ -1,0 +1,256 @@
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Barrier};
+use std::task::Wake;
+use std::thread;
+use std::time::Duration;
+
+use tower_fault_classify::__shared::{ManualClock, Striped};
+use tower_fault_classify::{Health, Kind, Origin, Retry};
+
+use super::super::window::Shape;
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+const TRIP: TripLimits = TripLimits { consecutive_failures: 5, failure_rate: Some(0.5), minimum_calls: 10 };
+
+const RECOVERY: RecoveryLimits =
+    RecoveryLimits { open_for: 30 * SECOND, probes: 3, successes_to_close: 2, probe_lease: 30 * SECOND };
+
+const FAILURE: Verdict =
+    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+
+fn core(trip: TripLimits) -> (Core, ManualClock) {
+    core_with(trip, Shape::Time(60 * SECOND))
+}
+
+fn core_with(trip: TripLimits, shape: Shape) -> (Core, ManualClock) {
+    let (clock, hand) = Clock::manual();
+    hand.set(Duration::from_secs(1_000));
+    (Core::new(clock, Window::with_stripes(shape, Striped::with_stripes(4)), trip, RECOVERY), hand)
+}
+
+fn run(core: &Core, verdict: Verdict) -> bool {
+    core.admit().map(|entry| core.settle(&entry, &verdict)).is_ok()
+}
+
+fn state(core: &Core) -> CircuitState {
+    core.view().state
+}
+
+fn tripped() -> (Core, ManualClock) {
+    let (core, hand) = core(TRIP);
+    for _ in 0..5 {
+        run(&core, FAILURE);
+    }
+    assert_eq!(state(&core), CircuitState::Open);
+    (core, hand)
+}
+
+#[test]
+fn five_failures_in_a_row_open_and_a_success_between_starts_over() {
+    let (core, _hand) = core(TripLimits { failure_rate: None, ..TRIP });
+    for _ in 0..4 {
+        run(&core, FAILURE);
+    }
+    run(&core, Verdict::Success);
+    for _ in 0..4 {
+        run(&core, FAILURE);
+    }
+    assert_eq!((state(&core), core.view().run), (CircuitState::Closed, 4));
+    run(&core, FAILURE);
+    assert_eq!(state(&core), CircuitState::Open);
+    assert!(!run(&core, Verdict::Success));
+}
+
+#[test]
+fn half_of_ten_failures_open_by_the_rate() {
+    for shape in [Shape::Time(60 * SECOND), Shape::Count(10)] {
+        let (core, _hand) = core_with(TripLimits { consecutive_failures: 0, ..TRIP }, shape);
+        for _ in 0..5 {
+            run(&core, Verdict::Success);
+        }
+        for failures in 0..5 {
+            assert_eq!(state(&core), CircuitState::Closed, "{failures} failures, {shape:?}");
+            run(&core, FAILURE);
+        }
+        assert_eq!(state(&core), CircuitState::Open, "{shape:?}");
+        let last = core.view().last.unwrap();
+        assert_eq!(last.reason, Reason::FailureRate);
+        assert_eq!(last.counts, Some(Counts { calls: 10, failures: 5 }));
+    }
+}
+
+#[test]
+fn a_neutral_outcome_neither_counts_nor_resets() {
+    let (core, _hand) = core(TRIP);
+    let neutral = FAILURE.fault().unwrap().with_health(Health::Neutral);
+    for _ in 0..4 {
+        run(&core, FAILURE);
+        run(&core, neutral.into());
+    }
+    assert_eq!(core.view().counts, Counts { calls: 4, failures: 4 });
+    run(&core, FAILURE);
+    assert_eq!(state(&core), CircuitState::Open);
+}
+
+#[test]
+fn closing_and_opening_start_an_empty_window() {
+    let (core, hand) = tripped();
+    assert_eq!(core.view().counts, Counts::default());
+    hand.advance(Duration::from_secs(30));
+    run(&core, Verdict::Success);
+    run(&core, Verdict::Success);
+    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
+    run(&core, FAILURE);
+    assert_eq!(core.view().counts, Counts { calls: 1, failures: 1 });
+}
+
+#[test]
+fn outcomes_of_calls_begun_before_the_circuit_opened_do_not_decide_a_later_state() {
+    let (core, hand) = core(TRIP);
+    let early: Vec<_> = (0..20).map(|_| core.admit().unwrap()).collect();
+    for _ in 0..5 {
+        run(&core, FAILURE);
+    }
+    hand.advance(Duration::from_secs(30));
+    let probe = core.admit().unwrap();
+    for entry in &early[..10] {
+        core.settle(entry, &Verdict::Success);
+    }
+    for entry in &early[10..] {
+        core.settle(entry, &FAILURE);
+    }
+    assert_eq!(state(&core), CircuitState::HalfOpen);
+    core.settle(&probe, &Verdict::Success);
+    run(&core, Verdict::Success);
+    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
+}
+
+#[test]
+fn probes_of_one_round_do_not_decide_the_next() {
+    let (core, hand) = tripped();
+    hand.advance(Duration::from_secs(30));
+    let first_round = [core.admit().unwrap(), core.admit().unwrap()];
+    run(&core, FAILURE);
+    hand.advance(Duration::from_secs(30));
+    let second_round = core.admit().unwrap();
+    for probe in &first_round {
+        core.settle(probe, &Verdict::Success);
+    }
+    assert_eq!(state(&core), CircuitState::HalfOpen);
+    core.settle(&second_round, &Verdict::Success);
+    assert_eq!(state(&core), CircuitState::HalfOpen, "one success of this round");
+}
+
+#[test]
+fn a_failure_of_the_past_is_not_in_the_window() {
+    let (core, _hand) = core(TRIP);
+    let early = core.admit().unwrap();
+    for _ in 0..5 {
+        run(&core, FAILURE);
+    }
+    core.settle(&early, &FAILURE);
+    assert_eq!(core.view().counts, Counts::default());
+}
+
+#[test]
+fn a_retired_core_hears_nothing_of_its_last_owners_calls() {
+    let (core, _hand) = core(TRIP);
+    let calls: Vec<_> = (0..5).map(|_| core.admit().unwrap()).collect();
+    core.retire();
+    for call in &calls {
+        core.settle(call, &FAILURE);
+    }
+    let view = core.view();
+    assert_eq!((view.state, view.run, view.counts), (CircuitState::Closed, 0, Counts::default()));
+}
+
+#[test]
+fn a_thousand_threads_worth_of_arrivals_get_exactly_the_places_there_are() {
+    let (core, hand) = tripped();
+    for _ in 0..50 {
+        hand.advance(Duration::from_secs(30));
+        let barrier = Barrier::new(8);
+        let admitted: Vec<Entry> = thread::scope(|scope| {
+            let threads: Vec<_> = (0..8)
+                .map(|_| {
+                    scope.spawn(|| {
+                        barrier.wait();
+                        (0..125).filter_map(|_| core.admit().ok()).collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(admitted.len(), 3);
+        core.settle(&admitted[0], &FAILURE);
+    }
+}
+
+#[test]
+fn failures_on_many_threads_are_all_counted() {
+    let trip = TripLimits { consecutive_failures: 0, failure_rate: None, ..TRIP };
+    let (core, _hand) = core(trip);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..1_000 {
+                    run(&core, FAILURE);
+                    run(&core, Verdict::Success);
+                }
+            });
+        }
+    });
+    assert_eq!(core.view().counts, Counts { calls: 16_000, failures: 8_000 });
+}
+
+struct CountWakes(AtomicUsize);
+
+impl Wake for CountWakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_transition_wakes_those_who_wait_and_tells_the_observer_outside_the_lock() {
+    let (core, hand) = core(TRIP);
+    let core = Arc::new(core);
+    let woken = Arc::new(CountWakes(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut seat = None;
+    core.wait(&mut seat, &waker);
+    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    core.observe({
+        let (core, told) = (Arc::downgrade(&core), Arc::clone(&told));
+        Arc::new(move |transition: &Transition| {
+            // It would deadlock under the lock.
+            let state = core.upgrade().unwrap().view().state;
+            told.lock().unwrap().push((transition.from, transition.to, state));
+            panic!("an observer's panic is its own");
+        })
+    });
+    for _ in 0..5 {
+        run(&core, FAILURE);
+    }
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    hand.advance(Duration::from_secs(30));
+    run(&core, Verdict::Success);
+    run(&core, Verdict::Success);
+    use CircuitState::{Closed, HalfOpen, Open};
+    assert_eq!(
+        *told.lock().unwrap(),
+        [(Closed, Open, Open), (Open, HalfOpen, HalfOpen), (HalfOpen, Closed, Closed)]
+    );
+}
+
+#[test]
+fn a_clock_that_runs_back_keeps_the_circuit_open_and_breaks_nothing() {
+    let (core, hand) = tripped();
+    hand.set(Duration::ZERO);
+    let refusal = core.admit().unwrap_err();
+    assert_eq!(refusal.left, 1_030 * SECOND);
+    hand.set(Duration::from_secs(1_030));
+    assert!(core.admit().is_ok());
+}

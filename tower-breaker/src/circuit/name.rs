@@ -1,0 +1,35 @@
+//! Names that live as long as the program, so that a rejection carries one without counting references.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
+/// The name as a `'static` string. One that was made at run time is leaked, once however often it comes.
+pub(crate) fn intern(name: Cow<'static, str>) -> &'static str {
+    static NAMES: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
+    let name = match name {
+        Cow::Borrowed(name) => return name,
+        Cow::Owned(name) => name,
+    };
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let names = names.get_or_insert_default();
+    if let Some(known) = names.get(&*name) {
+        return known;
+    }
+    let name: &'static str = name.leak();
+    names.insert(name);
+    name
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_made_up_name_is_leaked_once() {
+        let first = intern(format!("tenant-{}", 7).into());
+        let second = intern(format!("tenant-{}", 7).into());
+        assert!(std::ptr::eq(first, second));
+        assert_eq!(intern("fixed".into()), "fixed");
+    }
+}

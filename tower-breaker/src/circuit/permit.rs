@@ -1,0 +1,54 @@
+//! The right to one call.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+
+use tower_fault_classify::Verdict;
+
+use super::core::{Core, Entry, Refusal};
+
+/// The right to one call through a circuit, to be settled by what the call came to.
+///
+/// It settles exactly once: by a verdict, or by being dropped, which stands for a call that was given up. It belongs to
+/// the epoch in which it was given out: once the circuit has changed its state, what the call comes to changes nothing.
+#[must_use = "a permit that is dropped stands for a call that was given up"]
+pub struct Permit {
+    core: &'static Core,
+    entry: Entry,
+}
+
+impl Permit {
+    #[inline]
+    pub(crate) fn acquire(core: &'static Core) -> Result<Self, Refusal> {
+        core.admit().map(|entry| Self { core, entry })
+    }
+
+    /// Tells the circuit what the call came to.
+    ///
+    /// A failure on the health axis counts against the server, a success for it; a neutral verdict gives a probe's place back
+    /// and counts for nothing.
+    #[inline]
+    pub fn settle(self, verdict: Verdict) {
+        let permit = ManuallyDrop::new(self);
+        permit.core.settle(&permit.entry, &verdict);
+    }
+
+    /// Whether the call may still begin. A probe's lease begins anew.
+    #[inline]
+    pub(crate) fn renew(&self) -> bool {
+        self.core.renew(&self.entry)
+    }
+}
+
+impl Drop for Permit {
+    #[inline]
+    fn drop(&mut self) {
+        self.core.abandon(&self.entry);
+    }
+}
+
+impl fmt::Debug for Permit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("entry", &self.entry).finish_non_exhaustive()
+    }
+}

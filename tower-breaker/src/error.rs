@@ -1,0 +1,143 @@
+//! The breaker's errors.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use tower_fault_classify::{Fault, Health, Judged, Kind, Origin, Retry};
+
+use crate::machine::CircuitState;
+
+/// A call that the circuit did not let through.
+///
+/// The request was not sent. Its [`source`](Error::source) is a [`Judged`] of kind `rejected`, so that every layer above, in any
+/// order of stacking, knows what happened without knowing the breaker: it is not sent again, and it says nothing of the
+/// server's health.
+#[derive(Debug)]
+pub struct Rejection {
+    circuit: &'static str,
+    state: CircuitState,
+    judged: Judged,
+}
+
+impl Rejection {
+    #[inline]
+    pub(crate) const fn new(circuit: &'static str, state: CircuitState, retry_after: Duration) -> Self {
+        let fault = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
+        Self { circuit, state, judged: Judged::bare(fault.with_retry_after(retry_after)) }
+    }
+
+    /// The name of the circuit.
+    pub const fn circuit(&self) -> &'static str {
+        self.circuit
+    }
+
+    /// Where the circuit stood.
+    pub const fn state(&self) -> CircuitState {
+        self.state
+    }
+
+    /// After how long it is worth asking again: who sleeps exactly that long finds the circuit's time over.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.judged.fault().retry_after()
+    }
+
+    /// The verdict.
+    pub const fn fault(&self) -> &Fault {
+        self.judged.fault()
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "circuit `{}` is {}, the request was not sent", self.circuit, self.state)?;
+        match self.retry_after() {
+            Some(delay) => write!(f, "; try again in {delay:.1?}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for Rejection {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.judged)
+    }
+}
+
+/// The error of a [`Breaker`](crate::Breaker) whose inner error is a type of its own.
+///
+/// Over an inner error that is boxed (`BoxError`, `anyhow::Error`) the type stays as it is, and a [`Rejection`] is boxed straight
+/// in: `error.is::<Rejection>()`.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BreakerError<E> {
+    /// The circuit did not let the call through.
+    Rejected(Rejection),
+    /// The inner service failed.
+    Inner(E),
+}
+
+impl<E> BreakerError<E> {
+    /// The rejection, if it is one.
+    pub const fn rejection(&self) -> Option<&Rejection> {
+        match self {
+            Self::Rejected(rejection) => Some(rejection),
+            Self::Inner(_) => None,
+        }
+    }
+
+    /// The inner service's error, if it is one.
+    pub fn into_inner(self) -> Option<E> {
+        match self {
+            Self::Rejected(_) => None,
+            Self::Inner(error) => Some(error),
+        }
+    }
+}
+
+impl<E> fmt::Display for BreakerError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(_) => f.write_str("rejected by the circuit breaker"),
+            Self::Inner(_) => f.write_str("the call behind the circuit breaker failed"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for BreakerError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Rejected(rejection) => Some(rejection),
+            Self::Inner(error) => Some(error),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use tower_fault_classify::judge_error;
+
+    use super::*;
+
+    #[test]
+    fn a_rejection_says_what_to_do_and_carries_its_verdict() {
+        let rejection = Rejection::new("billing", CircuitState::Open, Duration::from_millis(2_340));
+        let text = "circuit `billing` is open, the request was not sent; try again in 2.3s";
+        assert_eq!(rejection.to_string(), text);
+        let error: BreakerError<fmt::Error> = BreakerError::Rejected(rejection);
+        let fault = judge_error(&error);
+        assert_eq!(
+            (fault.kind(), fault.retry(), fault.health()),
+            (Kind::Rejected, Retry::Never, Health::Neutral)
+        );
+        assert_eq!(fault.retry_after(), Some(Duration::from_millis(2_340)));
+    }
+
+    #[test]
+    fn an_inner_error_is_found_through_the_source_and_printed_once() {
+        let error = BreakerError::Inner(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
+        assert_eq!(judge_error(&error).kind(), Kind::Unavailable);
+        assert!(!error.to_string().contains("refused"));
+        assert!(error.source().is_some_and(<dyn Error>::is::<std::io::Error>));
+    }
+}

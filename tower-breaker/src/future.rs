@@ -1,0 +1,98 @@
+//! The future of a call through the breaker.
+
+use std::fmt;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use pin_project_lite::pin_project;
+use tower_fault_classify::Classify;
+
+use crate::circuit::Permit;
+use crate::reject::ErrorMode;
+use crate::settle::Settle;
+
+pin_project! {
+    /// Comes to what the inner call comes to, or to the answer to a rejected call.
+    ///
+    /// Dropping it drops the inner call. A probe's place is free again at once, and nothing is counted.
+    pub struct ResponseFuture<F, C, R, B, J> {
+        #[pin]
+        state: State<F, C, B, J>,
+        reject: PhantomData<fn() -> R>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<F, C, B, J> {
+        Calling {
+            // Before the permit: it must be gone when the place is free again.
+            #[pin]
+            inner: F,
+            permit: Option<Permit>,
+            classify: C,
+            settle: B,
+        },
+        Rejected {
+            #[pin]
+            answer: J,
+        },
+    }
+}
+
+impl<F, C, R, B, J> ResponseFuture<F, C, R, B, J> {
+    #[inline]
+    pub(crate) const fn calling(inner: F, permit: Permit, classify: C, settle: B) -> Self {
+        let state = State::Calling { inner, permit: Some(permit), classify, settle };
+        Self { state, reject: PhantomData }
+    }
+
+    #[inline]
+    pub(crate) const fn rejected(answer: J) -> Self {
+        Self { state: State::Rejected { answer }, reject: PhantomData }
+    }
+}
+
+impl<F, C, R, B, J, Res, E> Future for ResponseFuture<F, C, R, B, J>
+where
+    F: Future<Output = Result<Res, E>>,
+    C: Classify<Res, E>,
+    R: ErrorMode<E>,
+    B: Settle<Res>,
+    J: Future<Output = Result<B::Response, R::Error>>,
+{
+    type Output = Result<B::Response, R::Error>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProj::Calling { inner, permit, classify, settle } => {
+                let result = ready!(inner.poll(cx));
+                let verdict = classify.classify(result.as_ref());
+                // The inner future panics if it is polled again, so that it cannot come to anything twice.
+                let permit = permit.take();
+                Poll::Ready(match (result, permit) {
+                    (Ok(response), Some(permit)) => Ok(settle.settle(response, permit, verdict)),
+                    (Err(error), permit) => {
+                        if let Some(permit) = permit {
+                            permit.settle(verdict);
+                        }
+                        Err(R::inner(error))
+                    }
+                    (Ok(_), None) => panic!("`ResponseFuture` polled after it was ready"),
+                })
+            }
+            StateProj::Rejected { answer } => answer.poll(cx),
+        }
+    }
+}
+
+impl<F, C, R, B, J> fmt::Debug for ResponseFuture<F, C, R, B, J> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture")
+            .field("rejected", &matches!(self.state, State::Rejected { .. }))
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,97 @@
+//! What a caller gets when the circuit does not let a call through.
+
+use std::error::Error;
+use std::fmt;
+use std::future::{Future, Ready, ready};
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use tower_fault_classify::{Boxed, Typed};
+
+use crate::error::{BreakerError, Rejection};
+
+/// How the breaker's error is made of the inner one.
+pub trait ErrorMode<E> {
+    /// The breaker's error.
+    type Error;
+
+    /// The breaker's error for an error of the inner service.
+    fn inner(error: E) -> Self::Error;
+}
+
+/// How a rejected call is answered.
+pub trait OnReject<Req, Res, E>: ErrorMode<E> {
+    /// The answer.
+    type Future: Future<Output = Result<Res, Self::Error>>;
+
+    /// Answers a request that was not let through.
+    fn reject(&self, request: Req, rejection: Rejection) -> Self::Future;
+}
+
+/// Answers with an error. The default.
+///
+/// Over an inner error that is a type of its own the error is [`BreakerError`]. Over one that is boxed it stays what it is,
+/// and the [`Rejection`] is boxed straight in. The marker `K` is inferred.
+pub struct Errors<K = Typed>(PhantomData<fn() -> K>);
+
+impl<K> Errors<K> {
+    pub(crate) const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<K> Clone for Errors<K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K> Copy for Errors<K> {}
+
+impl<K> fmt::Debug for Errors<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Errors")
+    }
+}
+
+impl<E: Error + 'static> ErrorMode<E> for Errors<Typed> {
+    type Error = BreakerError<E>;
+
+    #[inline]
+    fn inner(error: E) -> BreakerError<E> {
+        BreakerError::Inner(error)
+    }
+}
+
+impl<Req, Res, E: Error + 'static> OnReject<Req, Res, E> for Errors<Typed> {
+    type Future = Ready<Result<Res, BreakerError<E>>>;
+
+    #[inline]
+    fn reject(&self, _: Req, rejection: Rejection) -> Self::Future {
+        ready(Err(BreakerError::Rejected(rejection)))
+    }
+}
+
+impl<E> ErrorMode<E> for Errors<Boxed>
+where
+    E: Deref<Target = dyn Error + Send + Sync> + From<Rejection>,
+{
+    type Error = E;
+
+    #[inline]
+    fn inner(error: E) -> E {
+        error
+    }
+}
+
+impl<Req, Res, E> OnReject<Req, Res, E> for Errors<Boxed>
+where
+    E: Deref<Target = dyn Error + Send + Sync> + From<Rejection>,
+{
+    type Future = Ready<Result<Res, E>>;
+
+    #[inline]
+    fn reject(&self, _: Req, rejection: Rejection) -> Self::Future {
+        ready(Err(rejection.into()))
+    }
+}

@@ -1,0 +1,209 @@
+//! The service: where the circuit meets tower.
+
+use std::fmt;
+use std::task::{Context, Poll, Waker};
+
+use tower_fault_classify::Classify;
+use tower_service::Service;
+
+use crate::circuit::{Circuit, Core, Permit, Refusal, Seat};
+use crate::future::ResponseFuture;
+use crate::reject::OnReject;
+use crate::settle::Settle;
+
+/// Guards its inner service with a circuit. Made by [`BreakerLayer`](crate::BreakerLayer).
+///
+/// # Readiness
+///
+/// While the circuit refuses calls, `poll_ready` answers that it is ready without touching the inner service, and the call that
+/// follows is rejected, even if the circuit has half-opened since. Otherwise it is ready when the inner service is; a task that
+/// waits for that is woken when the circuit changes. A half-open circuit's place is taken when readiness is asked for, so that
+/// no more tasks wait for a service that may be dead than there are places.
+///
+/// An error of the inner service's readiness is judged like that of a call. A clone inherits neither readiness nor place.
+///
+/// # Cancellation
+///
+/// Dropping the future of a call drops the inner call. A probe's place is free again at once, and nothing is counted.
+pub struct Breaker<S, C, R, B> {
+    inner: S,
+    /// Makes a service without the reservation that this one holds.
+    renew: Option<fn(&S) -> S>,
+    /// The inner service has promised to take a call, and may have reserved something for it.
+    inner_ready: bool,
+    /// The circuit's answer to the last `poll_ready`.
+    admission: Option<Result<Permit, Refusal>>,
+    seat: Waiting,
+    circuit: Circuit,
+    classify: C,
+    reject: R,
+    settle: B,
+}
+
+impl<S, C, R, B> Breaker<S, C, R, B> {
+    pub(crate) fn new(
+        inner: S,
+        renew: Option<fn(&S) -> S>,
+        circuit: Circuit,
+        classify: C,
+        reject: R,
+        settle: B,
+    ) -> Self {
+        let seat = Waiting { core: circuit.core(), seat: None };
+        Self { inner, renew, inner_ready: false, admission: None, seat, circuit, classify, reject, settle }
+    }
+
+    /// A handle to the circuit.
+    pub fn circuit(&self) -> Circuit {
+        self.circuit.clone()
+    }
+
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Gives the inner service back.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    /// The answer of the last `poll_ready` if it still holds, else a new one.
+    #[inline]
+    fn admit(&mut self) -> Result<Permit, Refusal> {
+        match self.admission.take() {
+            Some(Ok(permit)) if permit.renew() => Ok(permit),
+            _ => self.circuit.admit(),
+        }
+    }
+
+    /// Gives back what the inner service reserved for a call that it will not get.
+    fn give_back(&mut self) {
+        if self.inner_ready
+            && let Some(renew) = self.renew
+        {
+            self.inner = renew(&self.inner);
+            self.inner_ready = false;
+        }
+    }
+}
+
+impl<S, C, R, B, Req> Service<Req> for Breaker<S, C, R, B>
+where
+    S: Service<Req>,
+    C: Classify<S::Response, S::Error> + Clone,
+    B: Settle<S::Response> + Clone,
+    R: OnReject<Req, B::Response, S::Error>,
+{
+    type Response = B::Response;
+    type Error = R::Error;
+    type Future = ResponseFuture<S::Future, C, R, B, R::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        let permit = match self.admit() {
+            Ok(permit) => permit,
+            Err(refusal) => {
+                self.seat.leave();
+                self.give_back();
+                self.admission = Some(Err(refusal));
+                return Poll::Ready(Ok(()));
+            }
+        };
+        match self.inner.poll_ready(cx) {
+            Poll::Ready(Ok(())) => {
+                self.seat.leave();
+                self.inner_ready = true;
+                self.admission = Some(Ok(permit));
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => {
+                self.seat.leave();
+                permit.settle(self.classify.classify(Err(&error)));
+                Poll::Ready(Err(R::inner(error)))
+            }
+            Poll::Pending => {
+                self.seat.wait(cx.waker());
+                // A transition between the admission and the registration has woken nobody.
+                self.admission = Some(Ok(permit));
+                let admission = self.admit();
+                let refused = admission.is_err();
+                self.admission = Some(admission);
+                if refused { Poll::Ready(Ok(())) } else { Poll::Pending }
+            }
+        }
+    }
+
+    fn call(&mut self, request: Req) -> Self::Future {
+        let admission = match self.admission.take() {
+            // What readiness promised is kept: the inner service was not asked.
+            Some(Err(refusal)) => Err(refusal),
+            Some(Ok(permit)) if permit.renew() => Ok(permit),
+            _ => self.circuit.admit(),
+        };
+        match admission {
+            Ok(permit) => {
+                self.inner_ready = false;
+                let inner = self.inner.call(request);
+                ResponseFuture::calling(inner, permit, self.classify.clone(), self.settle.clone())
+            }
+            Err(refusal) => {
+                self.give_back();
+                ResponseFuture::rejected(self.reject.reject(request, self.circuit.rejection(refusal)))
+            }
+        }
+    }
+}
+
+impl<S, C, R, B> Clone for Breaker<S, C, R, B>
+where
+    S: Clone,
+    C: Clone,
+    R: Clone,
+    B: Clone,
+{
+    fn clone(&self) -> Self {
+        Self::new(
+            self.inner.clone(),
+            self.renew,
+            self.circuit.clone(),
+            self.classify.clone(),
+            self.reject.clone(),
+            self.settle.clone(),
+        )
+    }
+}
+
+impl<S: fmt::Debug, C, R, B> fmt::Debug for Breaker<S, C, R, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Breaker")
+            .field("inner", &self.inner)
+            .field("circuit", &self.circuit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A task's registration with the circuit, while it waits for the inner service. Dropping it ends the wait.
+struct Waiting {
+    core: &'static Core,
+    seat: Option<Seat>,
+}
+
+impl Waiting {
+    fn wait(&mut self, waker: &Waker) {
+        self.core.wait(&mut self.seat, waker);
+    }
+
+    #[inline]
+    fn leave(&mut self) {
+        if let Some(seat) = self.seat.take() {
+            self.core.leave(seat);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    #[inline]
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
