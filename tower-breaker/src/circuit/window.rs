@@ -1,7 +1,7 @@
 //! What the closed circuit remembers of its calls.
 
 use tower_fault_classify::__shared::sync::{Mutex, lock};
-use tower_fault_classify::__shared::{Clock, EPOCH_TAGS, Ring, Striped};
+use tower_fault_classify::__shared::{Buckets, Clock, Ring, Striped};
 
 use super::gate::LAST_EPOCH;
 use crate::machine::{CountRing, Counts};
@@ -25,9 +25,7 @@ pub(crate) enum Window {
 
 #[derive(Debug)]
 pub(crate) struct TimeWindow {
-    nanos: u64,
-    /// 2⁶⁴ over a bucket's length, rounded up: a bucket's number is then a multiplication instead of a division.
-    scale: u64,
+    buckets: Buckets,
     successes: Striped,
     failures: Ring,
 }
@@ -55,10 +53,7 @@ impl Window {
     pub(crate) fn with_stripes(shape: Shape, successes: Striped) -> Self {
         match shape {
             Shape::Time(nanos) => {
-                // Fifteen buckets and the one that is being filled: the window is as long as asked, and up to a bucket longer.
-                let bucket = nanos.div_ceil(15).max(2);
-                let scale = u64::MAX / bucket + 1;
-                Self::Time(TimeWindow { nanos, scale, successes, failures: Ring::default() })
+                Self::Time(TimeWindow { buckets: Buckets::of(nanos), successes, failures: Ring::default() })
             }
             Shape::Count(size) => {
                 let ring = CountRing::new(size as usize);
@@ -69,7 +64,7 @@ impl Window {
 
     pub(crate) fn shape(&self) -> Shape {
         match self {
-            Self::Time(window) => Shape::Time(window.nanos),
+            Self::Time(window) => Shape::Time(window.buckets.span()),
             Self::Count(window) => Shape::Count(lock(window).size),
         }
     }
@@ -78,7 +73,7 @@ impl Window {
     #[inline]
     pub(crate) fn success(&self, clock: &Clock, epoch: u32, slot: Option<usize>) {
         match self {
-            Self::Time(window) => window.successes.add(slot, window.tag(clock.now(), epoch), 1),
+            Self::Time(window) => window.successes.add(slot, window.buckets.tag(clock.now(), epoch), 1),
             Self::Count(window) => {
                 lock(window).record(epoch, false);
             }
@@ -89,7 +84,7 @@ impl Window {
     pub(crate) fn failure(&self, now: u64, epoch: u32) -> Seen {
         match self {
             Self::Time(window) => {
-                let tag = window.tag(now, epoch);
+                let tag = window.buckets.tag(now, epoch);
                 window.failures.add(tag, 1);
                 Seen::Bucket(tag)
             }
@@ -121,20 +116,12 @@ impl Window {
     /// Calls and failures in the window of an epoch, at a time.
     pub(crate) fn counts_at(&self, now: u64, epoch: u32) -> Counts {
         match self {
-            Self::Time(window) => self.counts(Seen::Bucket(window.tag(now, epoch))),
+            Self::Time(window) => self.counts(Seen::Bucket(window.buckets.tag(now, epoch))),
             Self::Count(window) => {
                 let window = lock(window);
                 if window.epoch == epoch { window.ring.counts() } else { Counts::default() }
             }
         }
-    }
-}
-
-impl TimeWindow {
-    #[inline]
-    fn tag(&self, now: u64, epoch: u32) -> u32 {
-        let bucket = (u128::from(now) * u128::from(self.scale)) >> 64;
-        (bucket as u32).wrapping_add(epoch.wrapping_mul(EPOCH_TAGS))
     }
 }
 
@@ -221,7 +208,7 @@ mod tests {
             for (millis, failed) in steps {
                 hand.advance(Duration::from_millis(millis));
                 record(&window, &clock, 0, failed);
-                // The rounding of `scale` moves a bucket's edge by less than a nanosecond in this test's span.
+                // Rounding moves a bucket's edge by less than a nanosecond in this test's span.
                 let bucket = |nanos: u64| nanos / 4_000_000_000;
                 naive.push((bucket(clock.now()), failed));
                 let now = bucket(clock.now());

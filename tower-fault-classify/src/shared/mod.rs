@@ -5,6 +5,7 @@
 //! is written twice has to be proven twice. It is hidden, behind a feature that nobody else names, and may change in any
 //! release: the workspace's crates are released together.
 
+mod buckets;
 mod clock;
 mod config;
 mod recycle;
@@ -13,9 +14,10 @@ mod slot;
 mod striped;
 pub mod sync;
 
+pub use buckets::Buckets;
 pub use clock::{Clock, ManualClock};
 pub use config::ConfigError;
 pub use recycle::{Pool, Recycle, Recycled};
-pub use ring::{EPOCH_TAGS, Ring};
+pub use ring::Ring;
 pub use slot::slot;
 pub use striped::Striped;

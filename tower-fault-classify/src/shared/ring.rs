@@ -12,7 +12,7 @@ const CELLS: usize = 16;
 const SPAN: i32 = 16;
 
 /// How far an epoch moves the tags on. More than a ring holds, so that nothing of an earlier epoch is in the span.
-pub const EPOCH_TAGS: u32 = 256;
+pub(super) const EPOCH_TAGS: u32 = 256;
 
 /// How much newer a cell may be than the time that was read for it, to be taken for the same epoch: the thread that
 /// read the clock first may arrive last.

@@ -125,6 +125,9 @@ fn outcomes_of_calls_begun_before_the_circuit_opened_do_not_decide_a_later_state
     core.settle(&probe, &Verdict::Success);
     run(&core, Verdict::Success);
     assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
+    run(&core, FAILURE);
+    core.settle(&early[0], &Verdict::Success);
+    assert_eq!(core.view().run, 1, "nor does an early success end a later run");
 }
 
 #[test]

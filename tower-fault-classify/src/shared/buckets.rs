@@ -1,0 +1,63 @@
+//! Cuts time into the buckets of a [`Ring`](super::Ring).
+
+use super::ring::EPOCH_TAGS;
+
+/// Fifteen buckets of a span, and the one that is being filled: what a ring holds is as long as the span, and up to a bucket
+/// longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buckets {
+    span: u64,
+    /// 2⁶⁴ over a bucket's length, rounded up: a bucket's number is then a multiplication instead of a division.
+    scale: u64,
+}
+
+impl Buckets {
+    /// Buckets for a span of so many nanoseconds.
+    pub const fn of(span: u64) -> Self {
+        let bucket = span.div_ceil(15);
+        let bucket = if bucket < 2 { 2 } else { bucket };
+        Self { span, scale: u64::MAX / bucket + 1 }
+    }
+
+    /// The span in nanoseconds.
+    pub const fn span(&self) -> u64 {
+        self.span
+    }
+
+    /// The tag of the bucket at a time of an epoch.
+    #[inline]
+    pub const fn tag(&self, now: u64, epoch: u32) -> u32 {
+        let bucket = ((now as u128 * self.scale as u128) >> 64) as u32;
+        bucket.wrapping_add(epoch.wrapping_mul(EPOCH_TAGS))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_bucket_is_a_fifteenth_of_the_span() {
+        let buckets = Buckets::of(60_000_000_000);
+        assert_eq!((buckets.tag(0, 0), buckets.tag(3_999_999_999, 0)), (0, 0));
+        assert_eq!((buckets.tag(4_000_000_000, 0), buckets.tag(60_000_000_000, 0)), (1, 15));
+        assert_eq!(buckets.tag(4_000_000_000, 3), 1 + 3 * EPOCH_TAGS);
+    }
+
+    proptest! {
+        #[test]
+        fn time_never_runs_back_and_no_span_ends_early(span in 1..u64::MAX / 4, now in 0..u64::MAX / 4, later in 0..u64::MAX / 4) {
+            let buckets = Buckets::of(span);
+            let age = buckets.tag(now + later, 0).wrapping_sub(buckets.tag(now, 0));
+            if later <= span {
+                prop_assert!(age <= 16, "{age} buckets in a span");
+            }
+            // Far apart, the tags may have wrapped.
+            if later / span < 1 << 20 {
+                prop_assert!(age < 1 << 31);
+            }
+        }
+    }
+}
