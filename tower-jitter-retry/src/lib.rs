@@ -1,1 +1,28 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_auto_cfg))]
 
+mod backoff;
+mod budget;
+mod future;
+mod layer;
+mod policy;
+mod replay;
+mod request;
+mod rng;
+mod service;
+
+pub use backoff::Jitter;
+pub use budget::{Budget, BudgetBuilder};
+pub use future::ResponseFuture;
+pub use layer::JitterRetryLayer;
+pub use policy::{RetryPolicy, RetryPolicyBuilder};
+pub use replay::RetryBody;
+#[cfg(any(feature = "axum", feature = "tonic"))]
+pub use replay::WasEmpty;
+pub use request::{Attempt, ByTrait, CloneRequests, Resend, RetryRequest, RetrySafety, SavedHttp};
+pub use service::JitterRetry;
+#[doc(inline)]
+pub use tower_fault_classify::__shared::{Clock, ConfigError, ManualClock};
+pub use tower_fault_classify::{
+    self as fault_classify, Classify, Fault, Health, Kind, Origin, Outcome, Retry, Rule, Verdict,
+};

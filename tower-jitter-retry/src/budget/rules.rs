@@ -1,0 +1,39 @@
+//! When a budget grants a retry: pure, in exact fixed point.
+
+/// One request or retry, in millionths.
+const ONE: u128 = 1_000_000;
+
+/// What a budget allows. Shares are in millionths, so that a ratio of 0.2 is exactly that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rules {
+    ratio: u64,
+    reserve: u128,
+}
+
+impl Rules {
+    /// `ratio` retries per request, and `min_per_second` over a span of so many nanoseconds.
+    pub(super) fn new(ratio: f64, min_per_second: u32, span: u64) -> Self {
+        let ratio = (ratio * ONE as f64).round() as u64;
+        Self { ratio, reserve: u128::from(min_per_second) * u128::from(span) * ONE / 1_000_000_000 }
+    }
+
+    /// Whether one more retry stays within what the requests of the span allow.
+    pub(super) fn grant(&self, requests: u64, retries: u64) -> bool {
+        (u128::from(retries) + 1) * ONE <= u128::from(requests) * u128::from(self.ratio) + self.reserve
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_extremes_neither_overflow_nor_lie() {
+        let most = Rules::new(1_000.0, u32::MAX, 3_600_000_000_000);
+        assert!(most.grant(u64::MAX, u64::MAX));
+        assert!(!Rules::new(1.0, 0, 1_000_000_000).grant(u64::MAX, u64::MAX));
+        assert!(!Rules::new(0.0, 0, 1_000_000_000).grant(u64::MAX, 0));
+        assert!(Rules::new(0.0, 1, 1_000_000_000).grant(0, 0));
+        assert!(!Rules::new(0.0, 1, 1_000_000_000).grant(0, 1));
+    }
+}

@@ -1,0 +1,87 @@
+//! The layer.
+
+use tower_fault_classify::{Auto, ErrorsOnly, RuleFirst, Typed};
+use tower_layer::Layer;
+
+use crate::policy::RetryPolicy;
+use crate::request::{ByTrait, CloneRequests};
+use crate::service::JitterRetry;
+
+/// Sends failed requests again where that can help and cannot harm.
+///
+/// The error type stays the inner one, and so does the response's: what the last attempt came to is what the caller gets.
+///
+/// # Example
+///
+/// ```
+/// use std::time::Duration;
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
+///
+/// // As it comes:
+/// let service = ServiceBuilder::new()
+///     .layer(JitterRetryLayer::new(RetryPolicy::default()))
+///     .service(service_fn(async |_: http::Request<String>| Ok::<_, std::io::Error>(http::Response::new(()))));
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
+/// # check::<http::Request<String>, _>(&service);
+///
+/// // With limits of one's own, for requests that only need to be `Clone`:
+/// #[derive(Clone)]
+/// struct Query(String);
+///
+/// let policy = RetryPolicy::builder().max_attempts(5).max_elapsed(Duration::from_secs(20)).build()?;
+/// let service = ServiceBuilder::new()
+///     .layer(JitterRetryLayer::new(policy).clone_requests())
+///     .service(service_fn(async |query: Query| Ok::<_, std::io::Error>(query.0)));
+/// # check::<Query, _>(&service);
+/// # Ok::<(), tower_jitter_retry::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct JitterRetryLayer<C = Auto, Q = ByTrait> {
+    policy: RetryPolicy,
+    classify: C,
+    resend: Q,
+}
+
+impl<K> JitterRetryLayer<Auto<K>> {
+    /// Judges by [`Auto`].
+    pub fn new(policy: RetryPolicy) -> Self {
+        Self { policy, classify: Auto::new(), resend: ByTrait }
+    }
+}
+
+impl<Q> JitterRetryLayer<Auto<Typed>, Q> {
+    /// Judges by `classify` instead.
+    pub fn classify<C>(self, classify: C) -> JitterRetryLayer<C, Q> {
+        JitterRetryLayer { policy: self.policy, classify, resend: self.resend }
+    }
+}
+
+impl<K, Q> JitterRetryLayer<Auto<K>, Q> {
+    /// Takes every response for a success, so that a response of any type will do.
+    pub fn errors_only(self) -> JitterRetryLayer<ErrorsOnly<K>, Q> {
+        JitterRetryLayer { policy: self.policy, classify: ErrorsOnly::new(), resend: self.resend }
+    }
+}
+
+impl<C, Q> JitterRetryLayer<C, Q> {
+    /// Asks `rule` first. The rule that was added last is asked first.
+    pub fn rule<N>(self, rule: N) -> JitterRetryLayer<RuleFirst<N, C>, Q> {
+        let classify = RuleFirst::new(rule, self.classify);
+        JitterRetryLayer { policy: self.policy, classify, resend: self.resend }
+    }
+
+    /// Sends clones of the request again, which are all taken for idempotent, instead of asking its
+    /// [`RetryRequest`](crate::RetryRequest).
+    pub fn clone_requests(self) -> JitterRetryLayer<C, CloneRequests> {
+        JitterRetryLayer { policy: self.policy, classify: self.classify, resend: CloneRequests }
+    }
+}
+
+impl<S, C: Clone, Q: Clone> Layer<S> for JitterRetryLayer<C, Q> {
+    type Service = JitterRetry<S, C, Q>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        JitterRetry::new(inner, self.policy.clone(), self.classify.clone(), self.resend.clone())
+    }
+}

@@ -1,0 +1,59 @@
+//! Where randomness comes from.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A stream of random numbers for one call. It is opened at the call's first retry, so that a call without one pays nothing.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream(fastrand::Rng);
+
+impl Stream {
+    pub(crate) fn open(seed: Option<u64>) -> Self {
+        Self(seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed))
+    }
+
+    pub(crate) fn uniform(&mut self, range: RangeInclusive<u64>) -> u64 {
+        self.0.u64(range)
+    }
+}
+
+/// Gives each call a seed of its own, in a reproducible order.
+#[derive(Clone, Debug)]
+pub(crate) struct Seeds {
+    first: u64,
+    calls: Arc<AtomicU64>,
+}
+
+impl Seeds {
+    pub(crate) fn from(first: u64) -> Self {
+        Self { first, calls: Arc::default() }
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        self.first.wrapping_add(self.calls.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+
+    fn draws(seed: Option<u64>) -> Vec<u64> {
+        let mut stream = Stream::open(seed);
+        (0..8).map(|_| stream.uniform(0..=u64::MAX)).collect()
+    }
+
+    #[test]
+    fn every_call_has_a_stream_of_its_own() {
+        let seeds = Seeds::from(7);
+        let shared = seeds.clone();
+        assert_ne!(draws(Some(seeds.next())), draws(Some(shared.next())));
+        assert_ne!(draws(None), draws(None));
+    }
+
+    #[test]
+    fn a_seed_makes_a_run_reproducible() {
+        assert_eq!(draws(Some(Seeds::from(7).next())), draws(Some(Seeds::from(7).next())));
+    }
+}
