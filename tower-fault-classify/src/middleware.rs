@@ -32,8 +32,8 @@ use crate::error::BoxError;
 
 /// A tower layer as a middleware of `reqwest-middleware`'s chain.
 ///
-/// Errors that are the chain's own come out as they went in; any other is an [`Error::Middleware`], whose source it is. The
-/// extensions are those of the attempt that ended last.
+/// Errors that are the chain's own come out as they went in. Any other is the source of a [`LayerError`], which is an
+/// [`Error::Middleware`]. The extensions are those of the attempt that ended last.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TowerMiddleware<L> {
     layer: L,
@@ -75,7 +75,33 @@ where
 fn into_chain_error(error: impl Into<BoxError>) -> Error {
     match error.into().downcast::<Error>() {
         Ok(error) => *error,
-        Err(error) => Error::Middleware(anyhow::Error::from_boxed(error)),
+        Err(error) => Error::middleware(LayerError(error)),
+    }
+}
+
+/// The error of a tower layer inside the chain.
+///
+/// ```
+/// # use tower_fault_classify::Judged;
+/// fn fault_of(error: &reqwest_middleware::Error) -> Option<&Judged> {
+///     match error {
+///         reqwest_middleware::Error::Middleware(error) => error.chain().find_map(|error| error.downcast_ref()),
+///         reqwest_middleware::Error::Reqwest(_) => None,
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct LayerError(BoxError);
+
+impl fmt::Display for LayerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a tower layer in the middleware chain failed")
+    }
+}
+
+impl std::error::Error for LayerError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&*self.0)
     }
 }
 

@@ -1,1 +1,62 @@
-fn main() {}
+//! The three layers and a timeout over every client, and under a server: each compiles, answers, retries, and opens.
+
+mod axum_route;
+mod errors;
+mod hyper_client;
+mod reqwest_chain;
+mod reqwest_client;
+mod reqwest_over_middleware;
+mod tonic_channel;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use tower_breaker::{BreakerConfig, Clock};
+use tower_jitter_retry::{Jitter, RetryPolicy};
+
+/// Far more than any answer over loopback takes: no test waits for it.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Opens at the sixth failed call, and stays open for the whole test.
+fn circuit() -> BreakerConfig {
+    BreakerConfig::builder().name("stack").consecutive_failures(6).clock(Clock::manual().0).build().unwrap()
+}
+
+/// Three attempts without a delay.
+fn policy() -> RetryPolicy {
+    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build().unwrap()
+}
+
+/// An upstream that answers with the status that the path asks for, and counts.
+struct Upstream {
+    url: String,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Upstream {
+    async fn start() -> Self {
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&requests);
+        let router = Router::new().route(
+            "/{status}",
+            axum::routing::any(async move |Path(status): Path<u16>| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                StatusCode::from_u16(status).unwrap()
+            }),
+        );
+        Self { url: format!("http://{}", examples::serve(router).await), requests }
+    }
+
+    fn url(&self, status: u16) -> String {
+        format!("{}/{status}", self.url)
+    }
+
+    /// Requests since the last time it was asked.
+    fn requests(&self) -> usize {
+        self.requests.swap(0, Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,58 @@
+//! Under an axum route, where every request goes through a service of its own and errors must be answered.
+
+use axum::Router;
+use axum::error_handling::HandleErrorLayer;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use tower::ServiceBuilder;
+use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Kind};
+use tower_fault_classify::{FaultClassifyLayer, Judged, judge_error};
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::{TIMEOUT, circuit, policy};
+
+async fn explain(error: BreakerError<Judged>) -> impl IntoResponse {
+    let kind = judge_error(&error).kind();
+    let status =
+        if kind == Kind::Rejected { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
+    (status, kind.as_str())
+}
+
+#[tokio::test]
+async fn under_a_route() {
+    let breaker = BreakerLayer::new(circuit());
+    let handle = breaker.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(explain))
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT);
+    let router = Router::new()
+        .route("/fine", get(async || StatusCode::OK))
+        .route("/ill", get(async || StatusCode::INTERNAL_SERVER_ERROR))
+        .layer(stack);
+    let url = format!("http://{}", examples::serve(router).await);
+    let status = async |path: &str| {
+        let response = reqwest::get(format!("{url}{path}")).await.unwrap();
+        (response.status().as_u16(), response.text().await.unwrap())
+    };
+
+    assert_eq!(status("/fine").await.0, 200);
+    // Three attempts each: the body of a GET is empty, so that it can be sent again.
+    assert_eq!(status("/ill").await.0, 500);
+    assert_eq!(status("/ill").await.0, 500);
+    assert_eq!(handle.status().state, CircuitState::Open);
+    assert_eq!(status("/fine").await, (503, "rejected".to_owned()));
+}
+
+#[tokio::test]
+async fn the_error_stays_infallible_without_the_breaker() {
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(FaultClassifyLayer::new().keep_errors());
+    let router = Router::new().route("/", get(async || StatusCode::OK)).layer(stack);
+    let url = format!("http://{}", examples::serve(router).await);
+    assert_eq!(reqwest::get(url).await.unwrap().status(), 200);
+}

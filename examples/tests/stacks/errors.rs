@@ -1,0 +1,120 @@
+//! How errors compose: through `?`, `Buffer`, `Timeout` and a user's own enum.
+
+use std::io;
+
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::{BreakerError, BreakerLayer, Rejection};
+use tower_fault_classify::{FaultClassifyLayer, Judged, Kind, judge_error};
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::{TIMEOUT, circuit, policy};
+
+fn refused() -> io::Error {
+    io::ErrorKind::ConnectionRefused.into()
+}
+
+#[tokio::test]
+async fn a_typed_error_is_matched_and_goes_through_the_question_mark() {
+    let breaker = BreakerLayer::new(circuit());
+    let mut stack =
+        ServiceBuilder::new().layer(breaker).service(service_fn(async |_: u32| Err::<(), _>(refused())));
+    async fn boxed(
+        stack: &mut (impl Service<u32, Response = (), Error = BreakerError<io::Error>> + Send),
+    ) -> Result<(), BoxError> {
+        stack.ready().await?.call(1).await?;
+        Ok(())
+    }
+    async fn any(
+        stack: &mut (impl Service<u32, Response = (), Error = BreakerError<io::Error>> + Send),
+    ) -> anyhow::Result<()> {
+        stack.ready().await?.call(1).await?;
+        Ok(())
+    }
+    let error = boxed(&mut stack).await.unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(BreakerError::<io::Error>::Inner(_))));
+    for _ in 0..5 {
+        any(&mut stack).await.unwrap_err();
+    }
+    let error = any(&mut stack).await.unwrap_err();
+    assert!(matches!(error.downcast_ref(), Some(BreakerError::<io::Error>::Rejected(_))));
+    let text = format!("{error:#}");
+    assert!(text.starts_with("rejected by the circuit breaker: circuit `stack` is open"), "{text}");
+    match stack.ready().await.unwrap().call(1).await {
+        Err(BreakerError::Rejected(rejection)) => assert_eq!(rejection.circuit(), "stack"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_boxed_error_stays_boxed_and_holds_the_rejection() {
+    let inner = service_fn(async |_: u32| Err::<(), BoxError>(refused().into()));
+    let mut stack = ServiceBuilder::new().layer(BreakerLayer::new(circuit())).service(inner);
+    for _ in 0..6 {
+        let error: BoxError = stack.ready().await.unwrap().call(1).await.unwrap_err();
+        assert!(error.is::<io::Error>());
+    }
+    let error: BoxError = stack.ready().await.unwrap().call(1).await.unwrap_err();
+    assert!(error.is::<Rejection>());
+    assert_eq!(judge_error(&*error).kind(), Kind::Rejected);
+}
+
+#[tokio::test]
+async fn an_anyhow_error_stays_what_it_is() {
+    let inner = service_fn(async |_: u32| Err::<(), anyhow::Error>(refused().into()));
+    let mut stack = ServiceBuilder::new().layer(BreakerLayer::new(circuit())).service(inner);
+    for _ in 0..6 {
+        let error: anyhow::Error = stack.ready().await.unwrap().call(1).await.unwrap_err();
+        assert!(error.is::<io::Error>());
+    }
+    let error: anyhow::Error = stack.ready().await.unwrap().call(1).await.unwrap_err();
+    assert!(error.is::<Rejection>());
+}
+
+#[tokio::test]
+async fn a_verdict_is_read_through_a_buffer_and_a_timeout_above() {
+    let inner = service_fn(async |_: u32| Err::<(), _>(refused()));
+    let mut stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .timeout(TIMEOUT)
+        .buffer(8)
+        .layer(BreakerLayer::new(circuit()))
+        .layer(FaultClassifyLayer::new())
+        .service(inner);
+    let error: BoxError = stack.ready().await.unwrap().call(1).await.unwrap_err();
+    let inner = error.downcast_ref::<BreakerError<Judged>>().unwrap();
+    assert!(matches!(inner, BreakerError::Inner(_)));
+    assert_eq!(judge_error(&*error).kind(), Kind::Unavailable);
+    stack.ready().await.unwrap().call(1).await.unwrap_err();
+    let error = stack.ready().await.unwrap().call(1).await.unwrap_err();
+    assert_eq!(judge_error(&*error).kind(), Kind::Rejected, "six attempts opened the circuit");
+}
+
+#[derive(Debug)]
+enum AppError {
+    Busy(Rejection),
+    Io(io::Error),
+}
+
+impl From<BreakerError<io::Error>> for AppError {
+    fn from(error: BreakerError<io::Error>) -> Self {
+        match error {
+            BreakerError::Rejected(rejection) => Self::Busy(rejection),
+            BreakerError::Inner(error) => Self::Io(error),
+            _ => unreachable!("the breaker has two kinds of errors"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_user_keeps_the_inner_error_type_with_an_enum_of_his_own() {
+    let mut stack = ServiceBuilder::new()
+        .map_err(AppError::from)
+        .layer(BreakerLayer::new(circuit()))
+        .service(service_fn(async |_: u32| Err::<(), _>(refused())));
+    for _ in 0..6 {
+        let error = stack.ready().await.unwrap().call(1).await.unwrap_err();
+        assert!(matches!(error, AppError::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused));
+    }
+    let error = stack.ready().await.unwrap().call(1).await.unwrap_err();
+    assert!(matches!(error, AppError::Busy(rejection) if rejection.circuit() == "stack"));
+}

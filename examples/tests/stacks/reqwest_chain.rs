@@ -1,0 +1,90 @@
+//! Inside reqwest-middleware's chain: a service that borrows `Next<'a>`.
+
+use std::sync::Arc;
+
+use http::Extensions;
+use reqwest::{Client, Request, Response};
+use reqwest_middleware::{ClientBuilder, Middleware, Next};
+use tower::ServiceBuilder;
+use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Rejection};
+use tower_fault_classify::middleware::TowerMiddleware;
+use tower_fault_classify::{FaultClassifyLayer, Judged, Kind, judge_error};
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::{TIMEOUT, Upstream, circuit, policy};
+
+#[tokio::test]
+async fn inside_the_chain() {
+    let upstream = Upstream::start().await;
+    let breaker = BreakerLayer::new(circuit());
+    let handle = breaker.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT)
+        .into_inner();
+    let client = ClientBuilder::new(Client::new()).with(TowerMiddleware::new(stack)).build();
+    let get = async |status| client.get(upstream.url(status)).send().await;
+
+    assert_eq!((get(200).await.unwrap().status().as_u16(), upstream.requests()), (200, 1));
+    for _ in 0..2 {
+        assert_eq!(get(503).await.unwrap().status(), 503);
+    }
+    assert_eq!((handle.status().state, upstream.requests()), (CircuitState::Open, 6));
+    let error = get(200).await.unwrap_err();
+    assert_eq!((judge_error(&error).kind(), upstream.requests()), (Kind::Rejected, 0));
+    let reqwest_middleware::Error::Middleware(error) = error else { panic!("it is the stack's own error") };
+    let error = error.chain().find_map(|error| error.downcast_ref::<BreakerError<Judged>>());
+    assert!(matches!(error, Some(BreakerError::Rejected(_))));
+}
+
+/// Writes down what it was passed, and passes on what it was told.
+struct Notes(Arc<std::sync::Mutex<Vec<u32>>>);
+
+#[async_trait::async_trait]
+impl Middleware for Notes {
+    async fn handle(
+        &self,
+        request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> reqwest_middleware::Result<Response> {
+        let passes = extensions.get::<u32>().copied().unwrap_or_default() + 1;
+        extensions.insert(passes);
+        self.0.lock().unwrap().push(passes);
+        next.run(request, extensions).await
+    }
+}
+
+#[tokio::test]
+async fn the_extensions_are_those_of_the_attempt_that_ended_last() {
+    let upstream = Upstream::start().await;
+    let notes = Arc::default();
+    let client = ClientBuilder::new(Client::new())
+        .with(TowerMiddleware::new(JitterRetryLayer::new(policy())))
+        .with(Notes(Arc::clone(&notes)))
+        .build();
+    let mut extensions = Extensions::new();
+    extensions.insert("from outside");
+    let request = client.get(upstream.url(503)).build().unwrap();
+    client.execute_with_extensions(request, &mut extensions).await.unwrap();
+    assert_eq!(*notes.lock().unwrap(), [1, 2, 3]);
+    assert_eq!((extensions.get::<u32>(), extensions.get::<&str>()), (Some(&3), Some(&"from outside")));
+}
+
+#[tokio::test]
+async fn the_chains_own_error_comes_out_as_it_went_in() {
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    // Without the timeout and the wrapping of errors, the stack's error is the chain's.
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(FaultClassifyLayer::new().keep_errors())
+        .into_inner();
+    let client = ClientBuilder::new(Client::new()).with(TowerMiddleware::new(stack)).build();
+    let error = client.get(format!("http://{free}/")).send().await.unwrap_err();
+    assert!(error.is_connect());
+    let rejected = judge_error(&error);
+    assert_eq!(rejected.kind(), Kind::Unavailable);
+    assert!(!matches!(&error, reqwest_middleware::Error::Middleware(error) if error.is::<Rejection>()));
+}

@@ -1,0 +1,42 @@
+//! Over reqwest-middleware's `ClientWithMiddleware`.
+
+use reqwest::{Client, Method, Request};
+use reqwest_middleware::ClientBuilder;
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_breaker::{BreakerError, BreakerLayer, CircuitState};
+use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::{TIMEOUT, Upstream, circuit, policy};
+
+#[tokio::test]
+async fn over_a_client_with_middleware() {
+    let upstream = Upstream::start().await;
+    let breaker = BreakerLayer::new(circuit());
+    let handle = breaker.circuit();
+    let mut stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT)
+        .service(ClientBuilder::new(Client::new()).build());
+    let get = |status| Request::new(Method::GET, upstream.url(status).parse().unwrap());
+
+    let response = stack.ready().await.unwrap().call(get(200)).await.unwrap();
+    assert_eq!((response.status().as_u16(), upstream.requests()), (200, 1));
+    for _ in 0..2 {
+        stack.ready().await.unwrap().call(get(503)).await.unwrap();
+    }
+    assert_eq!((handle.status().state, upstream.requests()), (CircuitState::Open, 6));
+    let error = stack.ready().await.unwrap().call(get(200)).await.unwrap_err();
+    assert!(matches!(error, BreakerError::Rejected(_)));
+    assert_eq!(upstream.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_known_through_its_transparent_error() {
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let client = ClientBuilder::new(Client::new()).build();
+    let error = client.get(format!("http://{free}/")).send().await.unwrap_err();
+    assert_eq!(judge_error(&error).kind(), Kind::Unavailable);
+}

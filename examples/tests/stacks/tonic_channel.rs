@@ -1,0 +1,91 @@
+//! Over a tonic `Channel`, under a generated client.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use examples::echo::Words;
+use examples::echo::echo_client::EchoClient;
+use examples::echo::echo_server::{Echo, EchoServer};
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Code, Request, Response, Status};
+use tower::ServiceBuilder;
+use tower_breaker::{BreakerLayer, CircuitState};
+use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::{TIMEOUT, circuit, policy};
+
+struct Upper(Arc<AtomicUsize>);
+
+#[tonic::async_trait]
+impl Echo for Upper {
+    async fn say(&self, request: Request<Words>) -> Result<Response<Words>, Status> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let text = request.into_inner().text.to_uppercase();
+        if text.is_empty() {
+            Err(Status::invalid_argument("say something"))
+        } else {
+            Ok(Response::new(Words { text }))
+        }
+    }
+}
+
+async fn serve() -> (SocketAddr, Arc<AtomicUsize>) {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    let server = Server::builder().add_service(EchoServer::new(Upper(Arc::clone(&calls))));
+    tokio::spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
+    (address, calls)
+}
+
+fn channel(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
+}
+
+fn words(text: &str) -> Words {
+    Words { text: text.to_owned() }
+}
+
+#[tokio::test]
+async fn under_a_generated_client() {
+    let (address, calls) = serve().await;
+    let breaker = BreakerLayer::new(circuit());
+    let handle = breaker.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT)
+        .service(channel(address));
+    let mut client = EchoClient::new(stack);
+
+    let answer = client.say(words("hello")).await.unwrap();
+    assert_eq!((&*answer.into_inner().text, calls.load(Ordering::Relaxed)), ("HELLO", 1));
+    let status = client.clone().say(words("")).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(handle.status().state, CircuitState::Closed);
+}
+
+#[tokio::test]
+async fn a_dead_endpoint_opens_the_circuit_under_a_generated_client() {
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let breaker = BreakerLayer::new(circuit());
+    let handle = breaker.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT)
+        .service(channel(free));
+    let mut client = EchoClient::new(stack);
+    for _ in 0..6 {
+        let status = client.say(words("hello")).await.unwrap_err();
+        assert_eq!(judge_error(&status).kind(), Kind::Unavailable, "{status:?}");
+    }
+    assert_eq!(handle.status().state, CircuitState::Open);
+    let status = client.say(words("hello")).await.unwrap_err();
+    assert_eq!(judge_error(&status).kind(), Kind::Rejected);
+}

@@ -1,0 +1,362 @@
+//! How the breaker keeps tower's contract: readiness, reservations, wakers, cancellation.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
+use tower::limit::{ConcurrencyLimit, RateLimit};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::fault_classify::{Auto, Boxed};
+use tower_breaker::{
+    Breaker, BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Errors, Head, ManualClock, Permit,
+    Reason, Rejection, Verdict,
+};
+use tower_test::mock::{self, Mock};
+
+type MockService = Mock<&'static str, &'static str>;
+type Guarded<S> = Breaker<S, Auto<Boxed>, Errors<Boxed>, Head>;
+type BoxedLayer = BreakerLayer<Auto<Boxed>, Errors<Boxed>>;
+
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+fn layer() -> (BoxedLayer, ManualClock) {
+    let (clock, hand) = Clock::manual();
+    hand.set(Duration::from_secs(1_000));
+    (BreakerLayer::new(BreakerConfig::builder().clock(clock).build().unwrap()), hand)
+}
+
+fn guarded(
+    layer: &BoxedLayer,
+) -> (mock::Spawn<Guarded<MockService>>, mock::Handle<&'static str, &'static str>) {
+    mock::spawn_with(|inner| layer.layer(inner))
+}
+
+fn failure() -> Verdict {
+    tower_breaker::fault_classify::judge_error(&io::Error::from(io::ErrorKind::TimedOut)).into()
+}
+
+fn permit(circuit: &Circuit) -> Permit {
+    circuit.try_acquire().expect("the circuit lets the call through")
+}
+
+fn trip(circuit: &Circuit) {
+    for _ in 0..5 {
+        permit(circuit).settle(failure());
+    }
+    assert_eq!(circuit.status().state, CircuitState::Open);
+}
+
+fn close(circuit: &Circuit, hand: &ManualClock) {
+    hand.advance(OPEN_FOR);
+    for _ in 0..2 {
+        permit(circuit).settle(Verdict::Success);
+    }
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+}
+
+fn is_rejection(error: &BoxError) -> bool {
+    error.is::<Rejection>()
+}
+
+#[test]
+fn an_open_circuit_is_ready_and_rejects_without_touching_the_inner_service() {
+    let (layer, _hand) = layer();
+    let (mut service, mut handle) = guarded(&layer);
+    handle.allow(0);
+    trip(&layer.circuit());
+    assert_ready_ok!(service.poll_ready());
+    let mut call = task::spawn(service.call("request"));
+    let error = assert_ready_err!(call.poll());
+    let rejection = error.downcast_ref::<Rejection>().expect("it is a rejection");
+    assert_eq!((rejection.circuit(), rejection.state()), ("breaker", CircuitState::Open));
+    assert_eq!(rejection.retry_after(), Some(OPEN_FOR));
+    assert_pending!(handle.poll_request());
+}
+
+#[test]
+fn who_was_told_ready_by_an_open_circuit_is_rejected_even_if_it_has_closed_since() {
+    let (layer, hand) = layer();
+    let (mut service, mut handle) = guarded(&layer);
+    handle.allow(0);
+    trip(&layer.circuit());
+    assert_ready_ok!(service.poll_ready());
+    close(&layer.circuit(), &hand);
+    let mut call = task::spawn(service.call("request"));
+    assert!(is_rejection(&assert_ready_err!(call.poll())));
+    assert_pending!(handle.poll_request());
+}
+
+#[test]
+fn a_closed_circuit_is_ready_when_the_inner_service_is() {
+    let (layer, _hand) = layer();
+    let (mut service, mut handle) = guarded(&layer);
+    handle.allow(0);
+    assert_pending!(service.poll_ready());
+    handle.allow(1);
+    assert!(service.is_woken());
+    assert_ready_ok!(service.poll_ready());
+    let mut call = task::spawn(service.call("request"));
+    assert_pending!(call.poll());
+    let (request, respond) = assert_ready!(handle.poll_request()).unwrap();
+    assert_eq!(request, "request");
+    respond.send_response("response");
+    assert_eq!(assert_ready_ok!(call.poll()), "response");
+    assert_eq!(layer.circuit().status().window.calls, 1);
+}
+
+#[test]
+fn a_task_that_waits_for_the_inner_service_is_woken_when_the_circuit_opens() {
+    let (layer, _hand) = layer();
+    let (mut service, mut handle) = guarded(&layer);
+    handle.allow(0);
+    assert_pending!(service.poll_ready());
+    assert!(!service.is_woken());
+    trip(&layer.circuit());
+    assert!(service.is_woken());
+    assert_ready_ok!(service.poll_ready());
+    let mut call = task::spawn(service.call("request"));
+    assert!(is_rejection(&assert_ready_err!(call.poll())));
+}
+
+#[test]
+fn a_service_that_is_dropped_while_it_waits_leaves_no_waker_behind() {
+    let (layer, _hand) = layer();
+    let (mut service, mut handle) = guarded(&layer);
+    handle.allow(0);
+    let mut waiting = task::spawn(());
+    assert_pending!(waiting.enter(|cx, _| service.get_mut().poll_ready(cx)));
+    drop(service);
+    drop(handle);
+    assert_eq!(waiting.waker_ref_count(), 1, "the circuit has let go of it");
+}
+
+#[test]
+fn a_readiness_error_counts_as_a_failure() {
+    let (layer, _hand) = layer();
+    for _ in 0..5 {
+        let (mut service, mut handle) = guarded(&layer);
+        handle.send_error("the connection is gone");
+        let error = assert_ready_err!(service.poll_ready());
+        assert!(!is_rejection(&error));
+    }
+    let status = layer.circuit().status();
+    assert_eq!(status.state, CircuitState::Open);
+    assert_eq!(status.last_transition.unwrap().reason, Reason::ConsecutiveFailures);
+}
+
+#[test]
+fn a_clone_inherits_no_readiness() {
+    let (layer, _hand) = layer();
+    let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
+    let service = layer.layer(inner);
+    let mut service = mock::Spawn::new(service);
+    assert_ready_ok!(service.poll_ready());
+    let mut clone = service.clone();
+    assert_pending!(clone.poll_ready(), "the one place is the original's");
+    drop(service);
+    assert!(clone.is_woken());
+    assert_ready_ok!(clone.poll_ready());
+}
+
+#[test]
+fn a_rejected_call_gives_back_what_the_inner_service_reserved() {
+    let (layer, _hand) = layer();
+    let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
+    let mut other = mock::Spawn::new(inner.clone());
+    let mut service = mock::Spawn::new(layer.layer(inner));
+    assert_ready_ok!(service.poll_ready());
+    assert_pending!(other.poll_ready(), "the place is reserved");
+    trip(&layer.circuit());
+    let mut call = task::spawn(service.call(()));
+    assert!(is_rejection(&assert_ready_err!(call.poll())));
+    assert_ready_ok!(other.poll_ready(), "the place is not kept for the outage");
+}
+
+#[test]
+fn a_reservation_is_given_back_as_soon_as_readiness_is_asked_of_an_open_circuit() {
+    let (layer, _hand) = layer();
+    let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
+    let mut other = mock::Spawn::new(inner.clone());
+    let mut service = mock::Spawn::new(layer.layer(inner));
+    assert_ready_ok!(service.poll_ready());
+    trip(&layer.circuit());
+    assert_ready_ok!(service.poll_ready());
+    assert_ready_ok!(other.poll_ready());
+}
+
+#[test]
+fn the_inner_service_is_never_called_unready() {
+    let (layer, hand) = layer();
+    // It panics if it is called without a reservation of its own.
+    let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
+    let mut service = mock::Spawn::new(layer.layer(inner));
+    for _ in 0..3 {
+        assert_ready_ok!(service.poll_ready());
+        assert_ready_ok!(service.poll_ready(), "asking twice is allowed");
+        assert_ready_ok!(task::spawn(service.call(())).poll());
+        trip(&layer.circuit());
+        assert_ready_ok!(service.poll_ready());
+        assert!(is_rejection(&assert_ready_err!(task::spawn(service.call(())).poll())));
+        close(&layer.circuit(), &hand);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_not_clone_is_guarded_too() {
+    let (layer, _hand) = layer();
+    let layer = layer.over_uncloneable();
+    let inner = RateLimit::new(
+        service_fn(async |(): ()| Ok::<_, BoxError>(())),
+        tower::limit::rate::Rate::new(5, Duration::from_secs(1)),
+    );
+    layer.layer(inner).oneshot(()).await.unwrap();
+}
+
+#[test]
+fn half_open_lets_as_many_wait_for_a_dead_inner_service_as_there_are_places() {
+    let (layer, hand) = layer();
+    trip(&layer.circuit());
+    hand.advance(OPEN_FOR);
+    let (first, mut handle) = guarded(&layer);
+    handle.allow(0);
+    let mut services: Vec<_> = (0..1_000).map(|_| first.clone()).collect();
+    let ready = services.iter_mut().map(mock::Spawn::poll_ready::<&str>).filter(Poll::is_ready).count();
+    assert_eq!(ready, 997, "all but the probes are told at once");
+    let rejected = services.iter_mut().filter_map(|service| {
+        let ready = service.poll_ready().is_ready();
+        ready.then(|| assert_ready_err!(task::spawn(service.call("request")).poll()))
+    });
+    assert_eq!(rejected.filter(is_rejection).count(), 997);
+    drop(services);
+    assert_eq!((0..10).filter_map(|_| layer.circuit().try_acquire().map(std::mem::forget).ok()).count(), 3);
+}
+
+#[test]
+fn a_probe_whose_lease_ended_before_it_began_asks_again() {
+    let (layer, hand) = layer();
+    trip(&layer.circuit());
+    hand.advance(OPEN_FOR);
+    let (first, mut handle) = guarded(&layer);
+    handle.allow(10);
+    let mut late = first.clone();
+    assert_ready_ok!(late.poll_ready());
+    hand.advance(OPEN_FOR);
+    let others: Vec<_> = (0..3).map(|_| permit(&layer.circuit())).collect();
+    assert!(is_rejection(&assert_ready_err!(task::spawn(late.call("late")).poll())), "its place is taken");
+    drop(others);
+    let mut late = first.clone();
+    assert_ready_ok!(late.poll_ready());
+    assert_pending!(task::spawn(late.call("in time")).poll());
+}
+
+#[test]
+fn a_dropped_probe_gives_its_place_back_and_counts_for_nothing() {
+    let (layer, hand) = layer();
+    trip(&layer.circuit());
+    hand.advance(OPEN_FOR);
+    let (service, mut handle) = guarded(&layer);
+    handle.allow(100);
+    for _ in 0..20 {
+        let mut service = service.clone();
+        assert_ready_ok!(service.poll_ready());
+        let mut call = task::spawn(service.call("hangs"));
+        assert_pending!(call.poll());
+    }
+    let status = layer.circuit().status();
+    assert_eq!((status.state, status.window.calls), (CircuitState::HalfOpen, 0));
+}
+
+#[test]
+fn a_cancelled_call_is_neither_a_success_nor_a_failure() {
+    let (layer, _hand) = layer();
+    let (mut service, mut handle) = guarded(&layer);
+    handle.allow(100);
+    for _ in 0..4 {
+        permit(&layer.circuit()).settle(failure());
+    }
+    assert_ready_ok!(service.poll_ready());
+    let mut call = task::spawn(service.call("hangs"));
+    assert_pending!(call.poll());
+    drop(call);
+    let status = layer.circuit().status();
+    assert_eq!((status.state, status.consecutive_failures), (CircuitState::Closed, 4));
+}
+
+#[test]
+fn a_panic_in_the_inner_service_poisons_nothing_and_frees_its_place() {
+    let (layer, hand) = layer();
+    trip(&layer.circuit());
+    hand.advance(OPEN_FOR);
+    for _ in 0..10 {
+        let mut service = layer.layer(service_fn(async |(): ()| -> Result<(), BoxError> { panic!("inner") }));
+        let call = std::panic::AssertUnwindSafe(|| {
+            assert_ready_ok!(task::spawn(()).enter(|cx, _| service.poll_ready(cx)));
+            let _ = task::spawn(service.call(())).poll();
+        });
+        std::panic::catch_unwind(call).unwrap_err();
+    }
+    close(&layer.circuit(), &hand);
+}
+
+#[derive(Clone, Default)]
+struct Hangs(Arc<AtomicUsize>);
+
+impl Service<()> for Hangs {
+    type Response = ();
+    type Error = BoxError;
+    type Future = std::future::Pending<Result<(), BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        std::future::pending()
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_tasks_at_half_open_send_exactly_the_configured_number() {
+    let (layer, hand) = layer();
+    trip(&layer.circuit());
+    hand.advance(OPEN_FOR);
+    let inner = Hangs::default();
+    let service = layer.layer(inner.clone());
+    let tasks: Vec<_> = (0..1_000).map(|_| tokio::spawn(service.clone().oneshot(()))).collect();
+    let mut rejected = 0;
+    for task in tasks {
+        // The probes hang for good: whoever is not finished by now is one of them.
+        tokio::task::yield_now().await;
+        if task.is_finished() {
+            assert!(is_rejection(&task.await.unwrap().unwrap_err()));
+            rejected += 1;
+        } else {
+            task.abort();
+        }
+    }
+    assert_eq!((inner.0.load(Ordering::Relaxed), rejected), (3, 997));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_beneath_the_breaker_opens_it() {
+    let config = BreakerConfig::builder().clock(Clock::tokio()).build().unwrap();
+    let layer = BreakerLayer::new(config);
+    let circuit = layer.circuit();
+    let mut service =
+        ServiceBuilder::new().layer(layer).timeout(Duration::from_millis(10)).service(Hangs::default());
+    for _ in 0..5 {
+        assert!(!is_rejection(&service.ready().await.unwrap().call(()).await.unwrap_err()));
+    }
+    let error = service.ready().await.unwrap().call(()).await.unwrap_err();
+    assert!(is_rejection(&error));
+    tokio::time::sleep(error.downcast_ref::<Rejection>().unwrap().retry_after().unwrap()).await;
+    assert!(
+        !is_rejection(&service.ready().await.unwrap().call(()).await.unwrap_err()),
+        "who sleeps so long is let in"
+    );
+    assert_eq!(circuit.status().state, CircuitState::Open);
+}
