@@ -1,0 +1,120 @@
+//! No allocation per call, in any state, for a service that itself allocates nothing.
+
+use std::future::{Future, Ready, ready};
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tower::{Layer, Service};
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Clock};
+
+/// Fails when it is told to.
+#[derive(Clone)]
+struct Answers;
+
+impl Service<bool> for Answers {
+    type Response = ();
+    type Error = io::Error;
+    type Future = Ready<Result<(), io::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, fails: bool) -> Self::Future {
+        ready(if fails { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) })
+    }
+}
+
+fn call<S: Service<bool>>(service: &mut S, fails: bool) -> Result<S::Response, S::Error> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("it is ready") };
+    let Poll::Ready(result) = pin!(service.call(fails)).poll(&mut cx) else { panic!("it answers at once") };
+    result
+}
+
+/// Allocations of a hundred calls, after one that may set something up.
+fn allocations(mut run: impl FnMut()) -> u64 {
+    run();
+    allocation_counter::measure(|| (0..100).for_each(|_| run())).count_total
+}
+
+#[test]
+fn a_success_allocates_nothing() {
+    for config in [BreakerConfig::default(), BreakerConfig::builder().count_window(100).build().unwrap()] {
+        let mut service = BreakerLayer::new(config).layer(Answers);
+        assert_eq!(allocations(|| call(&mut service, false).unwrap()), 0);
+    }
+}
+
+#[test]
+fn a_failure_allocates_nothing() {
+    let config = BreakerConfig::builder().consecutive_failures(0).minimum_calls(u32::MAX).build().unwrap();
+    let mut service = BreakerLayer::new(config).layer(Answers);
+    assert_eq!(allocations(|| assert!(call(&mut service, true).is_err())), 0);
+    assert_eq!(
+        allocations(|| assert!(call(&mut service, true).is_err() && call(&mut service, false).is_ok())),
+        0
+    );
+}
+
+#[test]
+fn a_rejection_allocates_nothing() {
+    let mut service = BreakerLayer::new(BreakerConfig::default()).layer(Answers);
+    for _ in 0..5 {
+        call(&mut service, true).unwrap_err();
+    }
+    let rejected = |error| matches!(error, Err(BreakerError::Rejected(_)));
+    assert_eq!(allocations(|| assert!(rejected(call(&mut service, false)))), 0);
+}
+
+#[test]
+fn a_probe_allocates_nothing() {
+    let (clock, hand) = Clock::manual();
+    let config = BreakerConfig::builder().clock(clock).successes_to_close(1_000).build().unwrap();
+    let mut service = BreakerLayer::new(config).layer(Answers);
+    for _ in 0..5 {
+        call(&mut service, true).unwrap_err();
+    }
+    hand.advance(Duration::from_secs(30));
+    assert_eq!(allocations(|| call(&mut service, false).unwrap()), 0);
+}
+
+#[test]
+fn a_clone_of_the_service_allocates_nothing() {
+    let service = BreakerLayer::new(BreakerConfig::default()).layer(Answers);
+    assert_eq!(allocations(|| call(&mut service.clone(), false).unwrap()), 0);
+}
+
+#[test]
+fn opening_and_closing_for_ever_takes_no_more_memory() {
+    let (clock, hand) = Clock::manual();
+    let mut service =
+        BreakerLayer::new(BreakerConfig::builder().clock(clock).build().unwrap()).layer(Answers);
+    let mut cycle = || {
+        for _ in 0..5 {
+            call(&mut service, true).unwrap_err();
+        }
+        hand.advance(Duration::from_secs(30));
+        for _ in 0..2 {
+            call(&mut service, false).unwrap();
+        }
+    };
+    cycle();
+    let info = allocation_counter::measure(|| (0..1_000).for_each(|_| cycle()));
+    assert_eq!(info.bytes_current, 0, "{info:?}");
+}
+
+#[test]
+fn circuits_that_come_and_go_take_no_more_memory() {
+    // A shape that no other test of this process has, so that nobody else takes what was dropped.
+    let config = BreakerConfig::builder().time_window(Duration::from_secs(61)).build().unwrap();
+    let run = || {
+        let mut service = BreakerLayer::new(config.clone()).layer(Answers);
+        call(&mut service, true).unwrap_err();
+    };
+    run();
+    let info = allocation_counter::measure(|| (0..1_000).for_each(|_| run()));
+    assert_eq!(info.bytes_current, 0, "{info:?}");
+}

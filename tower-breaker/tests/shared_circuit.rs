@@ -1,0 +1,104 @@
+//! The circuit lives in the layer: under axum, which makes services as it pleases, it still opens.
+
+use axum::Router;
+use axum::body::Body;
+use axum::error_handling::HandleErrorLayer;
+use axum::http::{Request, StatusCode};
+use axum::routing::get;
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitState, Transition, Verdict};
+
+fn two_failures() -> BreakerConfig {
+    BreakerConfig::builder().consecutive_failures(2).build().unwrap()
+}
+
+async fn status(router: &Router, path: &str) -> StatusCode {
+    router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap().status()
+}
+
+#[tokio::test]
+async fn two_requests_through_two_layer_calls_open_one_circuit() {
+    let breaker = BreakerLayer::new(two_failures());
+    let circuit = breaker.circuit();
+    let stack = || {
+        ServiceBuilder::new()
+            .layer(HandleErrorLayer::new(async |_: BreakerError<std::convert::Infallible>| {
+                StatusCode::SERVICE_UNAVAILABLE
+            }))
+            .layer(breaker.clone())
+    };
+    let ill = || get(async || StatusCode::INTERNAL_SERVER_ERROR);
+    // Two routes, each with a call of `layer()` of its own.
+    let router = Router::new().route("/one", ill().layer(stack())).route("/two", ill().layer(stack()));
+    assert_eq!(status(&router, "/one").await, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+    assert_eq!(status(&router, "/two").await, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(circuit.status().state, CircuitState::Open);
+    assert_eq!(status(&router, "/one").await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(status(&router, "/two").await, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn a_layer_that_is_made_anew_has_a_circuit_of_its_own() {
+    let inner = service_fn(async |()| Err::<(), _>(std::io::Error::other("down")));
+    for _ in 0..10 {
+        let error = BreakerLayer::new(two_failures()).layer(inner).oneshot(()).await.unwrap_err();
+        assert!(matches!(error, BreakerError::Inner(_)));
+    }
+}
+
+#[tokio::test]
+async fn refusals_of_the_caller_and_of_the_moment_are_not_failures_of_the_server() {
+    let breaker = BreakerLayer::new(two_failures());
+    let circuit = breaker.circuit();
+    let service = breaker.layer(service_fn(async |status: u16| {
+        Ok::<_, std::io::Error>(http::Response::builder().status(status).body(()).unwrap())
+    }));
+    for status in [400, 401, 404, 409, 422, 429, 429, 429, 408, 499, 501] {
+        service.clone().oneshot(status).await.unwrap();
+    }
+    assert_eq!((circuit.status().state, circuit.status().consecutive_failures), (CircuitState::Closed, 0));
+    for status in [500, 503] {
+        service.clone().oneshot(status).await.unwrap();
+    }
+    assert_eq!(circuit.status().state, CircuitState::Open);
+}
+
+#[tokio::test]
+async fn what_runs_when_the_last_handle_is_gone_has_no_effect_on_the_next_circuit() {
+    // Dropped and made again at once, the circuit's storage is used again.
+    let first = Circuit::new(two_failures());
+    let permits: Vec<_> = (0..4).map(|_| first.try_acquire().unwrap()).collect();
+    drop(first);
+    let second = Circuit::new(two_failures());
+    let failure = tower_breaker::fault_classify::judge_error(&std::io::Error::other("down"));
+    for permit in permits {
+        permit.settle(Verdict::Fault(failure));
+    }
+    assert_eq!((second.status().state, second.status().consecutive_failures), (CircuitState::Closed, 0));
+}
+
+#[tokio::test]
+async fn a_transition_tells_its_reason_its_fault_and_its_counts() {
+    let (sender, told) = std::sync::mpsc::channel::<Transition>();
+    let breaker = BreakerLayer::new(
+        BreakerConfig::builder().name("told").consecutive_failures(0).minimum_calls(4).build().unwrap(),
+    )
+    .on_transition(move |transition| sender.send(*transition).unwrap());
+    let mut service = breaker.layer(service_fn(async |status: u16| {
+        Ok::<_, std::io::Error>(http::Response::builder().status(status).body(()).unwrap())
+    }));
+    for status in [200, 200, 500, 503] {
+        service.ready().await.unwrap();
+        tower::Service::call(&mut service, status).await.unwrap();
+    }
+    let transition = told.try_recv().unwrap();
+    assert_eq!(
+        (transition.circuit, transition.from, transition.to),
+        ("told", CircuitState::Closed, CircuitState::Open)
+    );
+    assert_eq!(transition.reason, tower_breaker::Reason::FailureRate);
+    assert_eq!(transition.fault.unwrap().kind(), tower_breaker::Kind::Unavailable);
+    assert!((transition.counts.unwrap().failure_rate() - 0.5).abs() < f64::EPSILON);
+    assert!(told.try_recv().is_err(), "it is told once");
+}
