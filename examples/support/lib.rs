@@ -23,3 +23,8 @@ pub async fn serve(router: Router) -> SocketAddr {
 pub mod echo {
     tonic::include_proto!("echo");
 }
+
+/// Compiles and runs the README's example.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
