@@ -71,17 +71,14 @@ where
             StateProj::Calling { inner, permit, classify, settle } => {
                 let result = ready!(inner.poll(cx));
                 let verdict = classify.classify(result.as_ref());
-                // The inner future panics if it is polled again, so that it cannot come to anything twice.
-                let permit = permit.take();
-                Poll::Ready(match (result, permit) {
-                    (Ok(response), Some(permit)) => Ok(settle.settle(response, permit, verdict)),
-                    (Err(error), permit) => {
-                        if let Some(permit) = permit {
-                            permit.settle(verdict);
-                        }
+                // The inner future panics if it is polled again, so that a call does not come to anything twice.
+                let permit = permit.take().expect("`ResponseFuture` is not polled after it was ready");
+                Poll::Ready(match result {
+                    Ok(response) => Ok(settle.settle(response, permit, verdict)),
+                    Err(error) => {
+                        permit.settle(verdict);
                         Err(R::inner(error))
                     }
-                    (Ok(_), None) => panic!("`ResponseFuture` polled after it was ready"),
                 })
             }
             StateProj::Rejected { answer } => answer.poll(cx),

@@ -1,6 +1,7 @@
 //! The service: where the circuit meets tower.
 
 use std::fmt;
+use std::mem;
 use std::task::{Context, Poll, Waker};
 
 use tower_fault_classify::Classify;
@@ -31,13 +32,22 @@ pub struct Breaker<S, C, R, B> {
     renew: Option<fn(&S) -> S>,
     /// The inner service has promised to take a call, and may have reserved something for it.
     inner_ready: bool,
-    /// The circuit's answer to the last `poll_ready`.
-    admission: Option<Result<Permit, Refusal>>,
+    promise: Promise,
     seat: Waiting,
     circuit: Circuit,
     classify: C,
     reject: R,
     settle: B,
+}
+
+/// What the last `poll_ready` promised, beyond a closed circuit's readiness, which the call asks for again.
+#[derive(Debug)]
+enum Promise {
+    Nothing,
+    /// The call is a probe; its place is taken.
+    Probe(Permit),
+    /// The call is refused. That is kept: the inner service was not asked.
+    Refused(Refusal),
 }
 
 impl<S, C, R, B> Breaker<S, C, R, B> {
@@ -50,7 +60,8 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         settle: B,
     ) -> Self {
         let seat = Waiting { core: circuit.core(), seat: None };
-        Self { inner, renew, inner_ready: false, admission: None, seat, circuit, classify, reject, settle }
+        let promise = Promise::Nothing;
+        Self { inner, renew, inner_ready: false, promise, seat, circuit, classify, reject, settle }
     }
 
     /// A handle to the circuit.
@@ -68,12 +79,34 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         self.inner
     }
 
-    /// The answer of the last `poll_ready` if it still holds, else a new one.
-    #[inline]
-    fn admit(&mut self) -> Result<Permit, Refusal> {
-        match self.admission.take() {
-            Some(Ok(permit)) if permit.renew() => Ok(permit),
+    /// Asks the circuit about the next call. A probe keeps its place while that is its own.
+    fn ask(&mut self) -> Result<Permit, Refusal> {
+        match mem::replace(&mut self.promise, Promise::Nothing) {
+            Promise::Probe(permit) if permit.renew() => Ok(permit),
             _ => self.circuit.admit(),
+        }
+    }
+
+    fn promise(&mut self, answer: Result<Permit, Refusal>) {
+        self.promise = match answer {
+            Ok(permit) if permit.is_probe() => Promise::Probe(permit),
+            Ok(_) => Promise::Nothing,
+            Err(refusal) => {
+                self.seat.leave();
+                self.give_back();
+                Promise::Refused(refusal)
+            }
+        };
+    }
+
+    /// The answer for a call that begins otherwise than closed after closed.
+    fn admit(&mut self) -> Result<Permit, Refusal> {
+        match self.promise {
+            Promise::Refused(refusal) => {
+                self.promise = Promise::Nothing;
+                Err(refusal)
+            }
+            Promise::Nothing | Promise::Probe(_) => self.ask(),
         }
     }
 
@@ -99,48 +132,51 @@ where
     type Error = R::Error;
     type Future = ResponseFuture<S::Future, C, R, B, R::Future>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        let permit = match self.admit() {
-            Ok(permit) => permit,
-            Err(refusal) => {
-                self.seat.leave();
-                self.give_back();
-                self.admission = Some(Err(refusal));
+        if !self.circuit.is_closed() || !matches!(self.promise, Promise::Nothing) {
+            let answer = self.ask();
+            let refused = answer.is_err();
+            self.promise(answer);
+            if refused {
                 return Poll::Ready(Ok(()));
             }
-        };
+        }
         match self.inner.poll_ready(cx) {
             Poll::Ready(Ok(())) => {
                 self.seat.leave();
                 self.inner_ready = true;
-                self.admission = Some(Ok(permit));
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => {
                 self.seat.leave();
-                permit.settle(self.classify.classify(Err(&error)));
+                if let Ok(permit) = self.ask() {
+                    permit.settle(self.classify.classify(Err(&error)));
+                }
                 Poll::Ready(Err(R::inner(error)))
             }
             Poll::Pending => {
                 self.seat.wait(cx.waker());
-                // A transition between the admission and the registration has woken nobody.
-                self.admission = Some(Ok(permit));
-                let admission = self.admit();
-                let refused = admission.is_err();
-                self.admission = Some(admission);
+                // A transition between the first answer and the registration has woken nobody.
+                let answer = self.ask();
+                let refused = answer.is_err();
+                self.promise(answer);
                 if refused { Poll::Ready(Ok(())) } else { Poll::Pending }
             }
         }
     }
 
+    #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let admission = match self.admission.take() {
-            // What readiness promised is kept: the inner service was not asked.
-            Some(Err(refusal)) => Err(refusal),
-            Some(Ok(permit)) if permit.renew() => Ok(permit),
-            _ => self.circuit.admit(),
-        };
-        match admission {
+        // The usual case, with nothing to carry over from `poll_ready` and nothing that passes through memory.
+        if let Promise::Nothing = self.promise
+            && let Some(permit) = self.circuit.admit_closed()
+        {
+            self.inner_ready = false;
+            let inner = self.inner.call(request);
+            return ResponseFuture::calling(inner, permit, self.classify.clone(), self.settle.clone());
+        }
+        match self.admit() {
             Ok(permit) => {
                 self.inner_ready = false;
                 let inner = self.inner.call(request);

@@ -81,6 +81,12 @@ pub(crate) struct Entry {
     ticket: Option<Ticket>,
 }
 
+impl Entry {
+    pub(crate) const fn is_probe(&self) -> bool {
+        self.ticket.is_some()
+    }
+}
+
 /// A call that was not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
@@ -138,19 +144,19 @@ impl Core {
         self.cold().observer = Some(observer);
     }
 
-    /// Lets a call in, or not.
+    /// Lets a call in if the circuit is closed: the whole of the usual admission.
     #[inline]
+    pub(crate) fn admit_closed(&self) -> Option<Entry> {
+        let gate = self.gate();
+        gate.is_closed().then(|| Entry { stamp: gate.stamp(), ticket: None })
+    }
+
+    /// Lets a call in, or not.
     pub(crate) fn admit(&self) -> Result<Entry, Refusal> {
         let gate = self.gate();
         if gate.is_closed() {
-            Ok(Entry { stamp: gate.stamp(), ticket: None })
-        } else {
-            self.admit_unclosed(gate)
+            return Ok(Entry { stamp: gate.stamp(), ticket: None });
         }
-    }
-
-    #[inline]
-    fn admit_unclosed(&self, gate: Gate) -> Result<Entry, Refusal> {
         let now = self.clock.now();
         match gate.open_for(now) {
             Some(left) => Err(Refusal { state: CircuitState::Open, left }),
@@ -175,42 +181,54 @@ impl Core {
         }
     }
 
-    /// Whether a call that was let in may still begin: no transition came between. A probe's lease begins anew.
     #[inline]
-    pub(crate) fn renew(&self, entry: &Entry) -> bool {
-        match entry.ticket {
-            None => self.gate().stamp() == entry.stamp,
+    pub(crate) fn is_closed(&self) -> bool {
+        self.gate().is_closed()
+    }
+
+    /// Whether a call that was let in may still begin: no transition came between. A probe's lease begins anew.
+    pub(crate) fn renew(&self, Entry { stamp, ticket }: Entry) -> bool {
+        match ticket {
+            None => self.gate().stamp() == stamp,
             Some(ticket) => {
                 let now = self.clock.now();
                 let mut cold = self.cold();
                 let Cold { epoch, state, limits, .. } = &mut *cold;
-                *epoch == entry.stamp.epoch() && state.renew(ticket, now, limits)
+                *epoch == stamp.epoch() && state.renew(ticket, now, limits)
             }
         }
     }
 
     /// Hears what a call came to.
     #[inline]
-    pub(crate) fn settle(&self, entry: &Entry, verdict: &Verdict) {
-        let outcome = Outcome::of(verdict);
-        match (entry.ticket, outcome) {
-            (Some(ticket), outcome) => self.settle_probe(entry.stamp, ticket, outcome),
-            (None, Outcome::Success) => self.success(entry.stamp),
-            (None, Outcome::Failure(fault)) => self.failure(entry.stamp, fault),
+    pub(crate) fn settle(&self, Entry { stamp, ticket }: Entry, verdict: Verdict) {
+        // The usual case passes in registers.
+        if ticket.is_none() && verdict.is_success() {
+            self.success(stamp);
+        } else {
+            self.settle_unusual(stamp, ticket, &verdict);
+        }
+    }
+
+    fn settle_unusual(&self, stamp: Gate, ticket: Option<Ticket>, verdict: &Verdict) {
+        match (ticket, Outcome::of(verdict)) {
+            (Some(ticket), outcome) => self.settle_probe(stamp, ticket, outcome),
+            (None, Outcome::Success) => self.success(stamp),
+            (None, Outcome::Failure(fault)) => self.failure(stamp, fault),
             (None, Outcome::Neutral) => {}
         }
     }
 
     /// Hears that a call was given up before it came to anything.
     #[inline]
-    pub(crate) fn abandon(&self, entry: &Entry) {
-        if let Some(ticket) = entry.ticket {
-            self.settle_probe(entry.stamp, ticket, Outcome::Neutral);
+    pub(crate) fn abandon(&self, Entry { stamp, ticket }: Entry) {
+        if let Some(ticket) = ticket {
+            self.settle_probe(stamp, ticket, Outcome::Neutral);
         }
     }
 
-    #[inline]
-    fn success(&self, stamp: Gate) {
+    /// Hears of a success of a call that was no probe.
+    pub(crate) fn success(&self, stamp: Gate) {
         if self.gate() == stamp || self.end_run(stamp) {
             self.window.success(&self.clock, stamp.epoch(), slot());
         }
@@ -227,7 +245,6 @@ impl Core {
             .is_ok()
     }
 
-    #[inline(never)]
     fn failure(&self, stamp: Gate, fault: &Fault) {
         if self.gate().stamp() != stamp {
             return;

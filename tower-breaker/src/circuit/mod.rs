@@ -88,6 +88,15 @@ impl Circuit {
     }
 
     #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.core.is_closed()
+    }
+
+    #[inline]
+    pub(crate) fn admit_closed(&self) -> Option<Permit> {
+        Permit::acquire_closed(self.core.forever())
+    }
+
     pub(crate) fn admit(&self) -> Result<Permit, Refusal> {
         Permit::acquire(self.core.forever())
     }
@@ -133,4 +142,22 @@ pub struct Status {
     pub retry_after: Option<Duration>,
     /// How it came to stand there.
     pub last_transition: Option<Transition>,
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use tower_fault_classify::__shared::Clock;
+
+    use super::*;
+
+    #[test]
+    fn a_rejection_adds_what_the_clock_may_be_behind() {
+        for clock in [Clock::coarse(), Clock::precise()] {
+            let slack = clock.slack();
+            let circuit = Circuit::new(BreakerConfig::builder().clock(clock).build().unwrap());
+            let rejection = circuit.rejection(Refusal { state: CircuitState::Open, left: 7 });
+            assert_eq!(rejection.retry_after(), Some(Duration::from_nanos(7) + slack));
+        }
+        assert_eq!(Clock::coarse().slack().is_zero(), cfg!(not(target_os = "linux")));
+    }
 }

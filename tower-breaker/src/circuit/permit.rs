@@ -18,7 +18,12 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// A permit of a closed circuit.
     #[inline]
+    pub(crate) fn acquire_closed(core: &'static Core) -> Option<Self> {
+        core.admit_closed().map(|entry| Self { core, entry })
+    }
+
     pub(crate) fn acquire(core: &'static Core) -> Result<Self, Refusal> {
         core.admit().map(|entry| Self { core, entry })
     }
@@ -29,21 +34,25 @@ impl Permit {
     /// and counts for nothing.
     #[inline]
     pub fn settle(self, verdict: Verdict) {
-        let permit = ManuallyDrop::new(self);
-        permit.core.settle(&permit.entry, &verdict);
+        let Self { core, entry } = *ManuallyDrop::new(self);
+        core.settle(entry, verdict);
+    }
+
+    pub(crate) const fn is_probe(&self) -> bool {
+        self.entry.is_probe()
     }
 
     /// Whether the call may still begin. A probe's lease begins anew.
     #[inline]
     pub(crate) fn renew(&self) -> bool {
-        self.core.renew(&self.entry)
+        self.core.renew(self.entry)
     }
 }
 
 impl Drop for Permit {
     #[inline]
     fn drop(&mut self) {
-        self.core.abandon(&self.entry);
+        self.core.abandon(self.entry);
     }
 }
 

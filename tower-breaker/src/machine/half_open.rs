@@ -1,12 +1,29 @@
 //! One round of probing: a bounded number of leased places.
 
+use core::num::NonZeroU64;
+
 use super::Admission;
 
-/// The place of a probe, and the number by which its holder is known.
+/// The place of a probe, and the number by which its holder is known: `serial:32 | place:32`.
+///
+/// It is one word, so that a permit, which every call carries, is three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    place: u32,
-    serial: u32,
+pub(crate) struct Ticket(NonZeroU64);
+
+impl Ticket {
+    const fn new(place: u32, serial: u32) -> Self {
+        // Serials begin at 1 and skip 0, so that the word is never 0.
+        let word = (serial as u64) << 32 | place as u64;
+        Self(NonZeroU64::new(word).expect("a serial is not 0"))
+    }
+
+    const fn place(self) -> usize {
+        self.0.get() as u32 as usize
+    }
+
+    const fn serial(self) -> u32 {
+        (self.0.get() >> 32) as u32
+    }
 }
 
 /// The places of one round and the successes so far.
@@ -17,7 +34,7 @@ pub(crate) struct Ticket {
 #[derive(Debug)]
 pub(crate) struct Round {
     places: Vec<Option<Lease>>,
-    next_serial: u32,
+    last_serial: u32,
     successes: u32,
 }
 
@@ -29,17 +46,17 @@ struct Lease {
 
 impl Round {
     pub(super) fn new(probes: u32) -> Self {
-        Self { places: vec![None; probes as usize], next_serial: 0, successes: 0 }
+        Self { places: vec![None; probes as usize], last_serial: 0, successes: 0 }
     }
 
     pub(super) fn admit(&mut self, now: u64, lease: u64) -> Admission {
         let free = self.places.iter().position(|place| place.is_none_or(|lease| lease.until <= now));
         match free {
             Some(place) => {
-                let serial = self.next_serial;
-                self.next_serial = serial.wrapping_add(1);
+                let serial = self.last_serial.checked_add(1).unwrap_or(1);
+                self.last_serial = serial;
                 self.places[place] = Some(Lease { serial, until: now.saturating_add(lease) });
-                Admission::Probe(Ticket { place: place as u32, serial })
+                Admission::Probe(Ticket::new(place as u32, serial))
             }
             None => Admission::Refused(self.next_free(now)),
         }
@@ -74,7 +91,7 @@ impl Round {
     }
 
     fn held(&mut self, ticket: Ticket) -> Option<&mut Option<Lease>> {
-        let place = self.places.get_mut(ticket.place as usize)?;
-        place.is_some_and(|lease| lease.serial == ticket.serial).then_some(place)
+        let place = self.places.get_mut(ticket.place())?;
+        place.is_some_and(|lease| lease.serial == ticket.serial()).then_some(place)
     }
 }

@@ -55,6 +55,11 @@ impl Clock {
     /// Nanoseconds since the clock's origin.
     #[inline]
     pub fn now(&self) -> u64 {
+        // A branch that is always the same, instead of a jump through a table.
+        if let Source::Coarse = self.0 { system::coarse() } else { self.now_uncommon() }
+    }
+
+    fn now_uncommon(&self) -> u64 {
         match &self.0 {
             Source::Coarse => system::coarse(),
             Source::Precise => system::precise(),

@@ -39,7 +39,7 @@ fn core(consecutive_failures: u32, failure_rate: Option<f64>) -> (Arc<Core>, Man
 fn tripped() -> (Arc<Core>, ManualClock) {
     let (core, hand) = core(1, None);
     let entry = core.admit().unwrap();
-    core.settle(&entry, &FAILURE);
+    core.settle(entry, FAILURE);
     (core, hand)
 }
 
@@ -49,8 +49,8 @@ fn loom_two_failures_at_once_reach_a_run_of_two() {
         let (core, _hand) = core(2, None);
         let other = Arc::clone(&core);
         let entries = [core.admit().unwrap(), core.admit().unwrap()];
-        let thread = thread::spawn(move || other.settle(&entries[1], &FAILURE));
-        core.settle(&entries[0], &FAILURE);
+        let thread = thread::spawn(move || other.settle(entries[1], FAILURE));
+        core.settle(entries[0], FAILURE);
         thread.join().unwrap();
         assert_eq!(core.view().state, CircuitState::Open);
         assert_eq!(core.view().last.unwrap().epoch, 1, "it opened once");
@@ -63,8 +63,8 @@ fn loom_two_failures_at_once_reach_the_rate() {
         let (core, _hand) = core(0, Some(1.0));
         let other = Arc::clone(&core);
         let entries = [core.admit().unwrap(), core.admit().unwrap()];
-        let thread = thread::spawn(move || other.settle(&entries[1], &FAILURE));
-        core.settle(&entries[0], &FAILURE);
+        let thread = thread::spawn(move || other.settle(entries[1], FAILURE));
+        core.settle(entries[0], FAILURE);
         thread.join().unwrap();
         assert_eq!(core.view().state, CircuitState::Open, "the later of two failures sees both");
     });
@@ -76,12 +76,12 @@ fn loom_two_failures_in_two_buckets_reach_the_rate_whoever_arrives_first() {
         let (core, hand) = core(0, Some(1.0));
         let entries = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(&entries[1], &FAILURE));
+        let thread = thread::spawn(move || other.settle(entries[1], FAILURE));
         // Here the other thread may stop at any point: before its clock was read, after it, or at its end.
         thread::yield_now();
         // Another bucket of the same window.
         hand.advance(Duration::from_secs(5));
-        core.settle(&entries[0], &FAILURE);
+        core.settle(entries[0], FAILURE);
         thread.join().unwrap();
         assert_eq!(core.view().state, CircuitState::Open);
     });
@@ -92,10 +92,10 @@ fn loom_a_success_beside_a_failure_leaves_a_run_of_none_or_one() {
     model(|| {
         let (core, _hand) = core(3, None);
         let entries = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
-        core.settle(&entries[0], &FAILURE);
+        core.settle(entries[0], FAILURE);
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(&entries[1], &Verdict::Success));
-        core.settle(&entries[2], &FAILURE);
+        let thread = thread::spawn(move || other.settle(entries[1], Verdict::Success));
+        core.settle(entries[2], FAILURE);
         thread.join().unwrap();
         let view = core.view();
         assert!(view.run <= 1, "a run of {}", view.run);
@@ -109,11 +109,11 @@ fn loom_an_outcome_of_the_past_changes_nothing() {
         let (core, hand) = core(1, None);
         let entries = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(&entries[1], &Verdict::Success));
-        core.settle(&entries[0], &FAILURE);
+        let thread = thread::spawn(move || other.settle(entries[1], Verdict::Success));
+        core.settle(entries[0], FAILURE);
         hand.advance(Duration::from_secs(30));
         let probe = core.admit().unwrap();
-        core.settle(&probe, &Verdict::Success);
+        core.settle(probe, Verdict::Success);
         thread.join().unwrap();
         let view = core.view();
         assert_eq!((view.state, view.run), (CircuitState::Closed, 0));
@@ -151,7 +151,7 @@ fn loom_a_lease_that_ends_frees_its_place_once() {
         let hung = core.admit().unwrap();
         hand.advance(Duration::from_secs(30));
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.abandon(&hung));
+        let thread = thread::spawn(move || other.abandon(hung));
         let successors = usize::from(core.admit().is_ok()) + usize::from(core.admit().is_ok());
         thread.join().unwrap();
         assert_eq!(successors, 1);
@@ -168,8 +168,8 @@ fn loom_a_probe_that_fails_beside_one_that_succeeds_leaves_one_of_two_states() {
         hand.advance(Duration::from_secs(30));
         let probe = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(&late, &FAILURE));
-        core.settle(&probe, &Verdict::Success);
+        let thread = thread::spawn(move || other.settle(late, FAILURE));
+        core.settle(probe, Verdict::Success);
         thread.join().unwrap();
         let view = core.view();
         assert!(matches!(view.state, CircuitState::Open | CircuitState::Closed), "{view:?}");
@@ -191,7 +191,7 @@ fn loom_a_task_that_registers_and_looks_again_misses_no_transition() {
         let (core, _hand) = core(1, None);
         let entry = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(&entry, &FAILURE));
+        let thread = thread::spawn(move || other.settle(entry, FAILURE));
         let woken = StdArc::new(CountWakes(0.into()));
         let mut seat = None;
         core.wait(&mut seat, &Waker::from(StdArc::clone(&woken)));
@@ -208,7 +208,7 @@ fn loom_a_retired_core_hears_nothing_of_its_last_owner() {
         let (core, _hand) = core(1, None);
         let entry = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(&entry, &FAILURE));
+        let thread = thread::spawn(move || other.settle(entry, FAILURE));
         core.retire();
         thread.join().unwrap();
         // The next owner's circuit is closed, whichever came first.

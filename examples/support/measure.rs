@@ -1,0 +1,90 @@
+//! Measures variants against each other in one run: what counts is the ratio, for machines are noisy.
+//!
+//! The benchmarks of the crates include this file by its path.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
+
+use std::hint::black_box;
+use std::sync::{Barrier, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Calls in one timed batch.
+const BATCH: u32 = 2_000;
+
+/// Rounds; in each, every variant runs a batch.
+const ROUNDS: usize = 400;
+
+/// One variant: a name, and a run of so many calls.
+pub(crate) struct Variant<'a> {
+    name: &'static str,
+    run: Box<dyn FnMut(u32) + 'a>,
+}
+
+/// A variant that makes the calls one by one.
+pub(crate) fn variant<'a, T>(name: &'static str, mut call: impl FnMut() -> T + 'a) -> Variant<'a> {
+    let run = move |calls| {
+        for _ in 0..calls {
+            black_box(call());
+        }
+    };
+    Variant { name, run: Box::new(run) }
+}
+
+/// Runs the variants in turn, and prints the median of each and its ratio to an uncontended lock in the same rounds.
+pub(crate) fn compare(mut variants: Vec<Variant<'_>>) {
+    let mutex = Mutex::new(0_u32);
+    variants
+        .insert(0, variant("uncontended Mutex<u32> lock", move || *black_box(&mutex).lock().unwrap() += 1));
+    let mut nanos = vec![Vec::with_capacity(ROUNDS); variants.len()];
+    for round in 0..ROUNDS {
+        for (variant, nanos) in variants.iter_mut().zip(&mut nanos) {
+            let start = Instant::now();
+            (variant.run)(BATCH);
+            // The first rounds warm up.
+            if round >= ROUNDS / 10 {
+                nanos.push(start.elapsed().as_secs_f64() * 1e9 / f64::from(BATCH));
+            }
+        }
+    }
+    let lock = median(&nanos[0]);
+    println!("{:44} {:>9} {:>9}", "", "ns", "locks");
+    for (variant, nanos) in variants.iter().zip(&nanos) {
+        let nanos = median(nanos);
+        println!("{:44} {nanos:>9.2} {:>9.2}", variant.name, nanos / lock);
+    }
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// How much more two threads get done than one, each with a runner that `make` gives it.
+pub(crate) fn scaling<F: FnMut()>(name: &str, make: impl Fn() -> F + Sync) -> f64 {
+    let per_second = |threads: usize| {
+        let barrier = Barrier::new(threads);
+        thread::scope(|scope| {
+            let handles: Vec<_> = (0..threads)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut run = make();
+                        barrier.wait();
+                        let (start, mut calls) = (Instant::now(), 0_u64);
+                        while start.elapsed() < Duration::from_millis(150) {
+                            (0..BATCH).for_each(|_| run());
+                            calls += u64::from(BATCH);
+                        }
+                        calls as f64 / start.elapsed().as_secs_f64()
+                    })
+                })
+                .collect();
+            handles.into_iter().map(|handle| handle.join().unwrap()).sum::<f64>()
+        })
+    };
+    let ratios: Vec<f64> = (0..9).map(|_| per_second(2) / per_second(1)).collect();
+    let ratio = median(&ratios);
+    println!("{name:44} {ratio:>9.2} times one thread, on two");
+    ratio
+}
