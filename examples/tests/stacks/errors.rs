@@ -13,23 +13,24 @@ fn refused() -> io::Error {
     io::ErrorKind::ConnectionRefused.into()
 }
 
+trait Stack: Service<u32, Response = (), Error = BreakerError<io::Error>> {}
+
+impl<S: Service<u32, Response = (), Error = BreakerError<io::Error>>> Stack for S {}
+
+async fn boxed(stack: &mut impl Stack) -> Result<(), BoxError> {
+    stack.ready().await?.call(1).await?;
+    Ok(())
+}
+async fn any(stack: &mut impl Stack) -> anyhow::Result<()> {
+    stack.ready().await?.call(1).await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_typed_error_is_matched_and_goes_through_the_question_mark() {
     let breaker = BreakerLayer::new(circuit());
     let mut stack =
         ServiceBuilder::new().layer(breaker).service(service_fn(async |_: u32| Err::<(), _>(refused())));
-    async fn boxed(
-        stack: &mut (impl Service<u32, Response = (), Error = BreakerError<io::Error>> + Send),
-    ) -> Result<(), BoxError> {
-        stack.ready().await?.call(1).await?;
-        Ok(())
-    }
-    async fn any(
-        stack: &mut (impl Service<u32, Response = (), Error = BreakerError<io::Error>> + Send),
-    ) -> anyhow::Result<()> {
-        stack.ready().await?.call(1).await?;
-        Ok(())
-    }
     let error = boxed(&mut stack).await.unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(BreakerError::<io::Error>::Inner(_))));
     for _ in 0..5 {

@@ -73,7 +73,7 @@ impl Circuit {
             state: view.state,
             consecutive_failures: view.run,
             window: view.counts,
-            retry_after: view.left.map(|left| self.from_now(left)),
+            retry_after: view.left.map(|left| self.with_slack(left)),
             last_transition: view.last,
         }
     }
@@ -103,11 +103,11 @@ impl Circuit {
 
     #[inline]
     pub(crate) fn rejection(&self, Refusal { state, left }: Refusal) -> Rejection {
-        Rejection::new(self.name, state, self.from_now(left))
+        Rejection::new(self.name, state, self.with_slack(left))
     }
 
     /// How long to wait so that `left` nanoseconds are over on the circuit's clock, which may be a little behind.
-    fn from_now(&self, left: u64) -> Duration {
+    fn with_slack(&self, left: u64) -> Duration {
         Duration::from_nanos(left) + self.core.clock().slack()
     }
 

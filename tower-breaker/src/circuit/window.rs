@@ -17,6 +17,10 @@ pub(crate) enum Shape {
 
 /// Counts of calls and failures, over a span of time or a number of calls. It starts anew with every epoch.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the usual variant is the large one, and must not be a pointer away"
+)]
 pub(crate) enum Window {
     Time(TimeWindow),
     /// The last n calls in the order in which they ended: one order of all outcomes, so one lock.

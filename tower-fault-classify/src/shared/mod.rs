@@ -10,6 +10,7 @@ mod clock;
 mod config;
 mod recycle;
 mod ring;
+#[cfg_attr(loom_models, path = "slot_of_a_model.rs")]
 mod slot;
 mod striped;
 pub mod sync;

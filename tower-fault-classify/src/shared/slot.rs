@@ -11,7 +11,6 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 const UNASKED: usize = usize::MAX;
 const NONE: usize = usize::MAX - 1;
 
-#[cfg(not(loom_models))]
 thread_local! {
     /// Without a destructor, so that it can be read at any time in a thread's life, for the price of a load.
     static SLOT: Cell<usize> = const { Cell::new(UNASKED) };
@@ -19,10 +18,8 @@ thread_local! {
     static LEASE: Lease = const { Lease };
 }
 
-#[cfg(not(loom_models))]
 struct Lease;
 
-#[cfg(not(loom_models))]
 impl Drop for Lease {
     fn drop(&mut self) {
         // What runs on this thread after its end shares.
@@ -42,14 +39,7 @@ fn free() -> &'static Mutex<Vec<usize>> {
     FREE.get_or_init(|| Mutex::new((0..slots()).rev().collect()))
 }
 
-/// Loom's threads are all one thread of the system: they share.
-#[cfg(loom_models)]
-pub fn slot() -> Option<usize> {
-    None
-}
-
 /// The calling thread's number, which no other living thread has; `None` if they are all taken.
-#[cfg(not(loom_models))]
 #[inline]
 pub fn slot() -> Option<usize> {
     match SLOT.get() {
@@ -59,7 +49,6 @@ pub fn slot() -> Option<usize> {
     }
 }
 
-#[cfg(not(loom_models))]
 #[cold]
 fn take() -> Option<usize> {
     let slot = free().lock().unwrap_or_else(PoisonError::into_inner).pop();
@@ -78,7 +67,7 @@ fn take() -> Option<usize> {
     slot
 }
 
-#[cfg(all(test, not(loom_models)))]
+#[cfg(test)]
 mod tests {
     use std::collections::HashSet;
     use std::sync::Barrier;

@@ -17,8 +17,10 @@ impl Exponential {
     pub(crate) fn ceiling(&self, retry: u32) -> u64 {
         let exponent = i32::try_from(retry.saturating_sub(1)).unwrap_or(i32::MAX);
         let grown = self.base as f64 * self.factor.powi(exponent);
-        // A conversion to an integer saturates, and makes 0 of a NaN, which an infinite power of nothing would be.
-        (grown as u64).min(self.cap)
+        #[expect(clippy::cast_sign_loss, reason = "neither factor is negative")]
+        // The conversion saturates, and makes 0 of a NaN, which an infinite power of nothing would be.
+        let grown = grown as u64;
+        grown.min(self.cap)
     }
 }
 

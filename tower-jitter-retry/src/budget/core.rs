@@ -128,10 +128,10 @@ mod tests {
         #[test]
         fn it_grants_as_the_naive_one(
             steps in proptest::collection::vec((0_u64..3_000, 0_u64..20, 0_usize..20), 1..100),
-            ratio in prop::sample::select(vec![0.0, 0.1, 0.2, 0.6, 1.0, 3.7]),
+            ratio_in_tenths in prop::sample::select(vec![0_u32, 1, 2, 6, 10, 37]),
             min_per_second in 0_u32..3,
         ) {
-            let core = core(ratio, min_per_second);
+            let core = core(f64::from(ratio_in_tenths) / 10.0, min_per_second);
             let bucket = SPAN.div_ceil(15);
             let (mut now, mut requests, mut retries) = (0, VecDeque::new(), VecDeque::new());
             for (millis, deposits, withdrawals) in steps {
@@ -144,9 +144,9 @@ mod tests {
                     requests.push_back(now);
                 }
                 for _ in 0..withdrawals {
-                    // 3.7 and its like are not exact in binary: millionths are.
-                    let allowed = requests.len() as u64 * (ratio * 1e6_f64).round() as u64 + u64::from(min_per_second) * 10_000_000;
-                    let expected = (retries.len() as u64 + 1) * 1_000_000 <= allowed;
+                    // In tenths of a retry, which are exact.
+                    let allowed = requests.len() as u64 * u64::from(ratio_in_tenths) + u64::from(min_per_second) * 100;
+                    let expected = (retries.len() as u64 + 1) * 10 <= allowed;
                     prop_assert_eq!(core.withdraw(now, 0), expected);
                     if expected {
                         retries.push_back(now);

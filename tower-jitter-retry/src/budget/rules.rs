@@ -13,6 +13,7 @@ pub(super) struct Rules {
 impl Rules {
     /// `ratio` retries per request, and `min_per_second` over a span of so many nanoseconds.
     pub(super) fn new(ratio: f64, min_per_second: u32, span: u64) -> Self {
+        #[expect(clippy::cast_sign_loss, reason = "a ratio is not negative")]
         let ratio = (ratio * ONE as f64).round() as u64;
         Self { ratio, reserve: u128::from(min_per_second) * u128::from(span) * ONE / 1_000_000_000 }
     }

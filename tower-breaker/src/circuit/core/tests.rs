@@ -218,6 +218,7 @@ impl Wake for CountWakes {
 
 #[test]
 fn a_transition_wakes_those_who_wait_and_tells_the_observer_outside_the_lock() {
+    use CircuitState::{Closed, HalfOpen, Open};
     let (core, hand) = core(TRIP);
     let core = Arc::new(core);
     let woken = Arc::new(CountWakes(AtomicUsize::new(0)));
@@ -241,7 +242,6 @@ fn a_transition_wakes_those_who_wait_and_tells_the_observer_outside_the_lock() {
     hand.advance(Duration::from_secs(30));
     run(&core, Verdict::Success);
     run(&core, Verdict::Success);
-    use CircuitState::{Closed, HalfOpen, Open};
     assert_eq!(
         *told.lock().unwrap(),
         [(Closed, Open, Open), (Open, HalfOpen, HalfOpen), (HalfOpen, Closed, Closed)]

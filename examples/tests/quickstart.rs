@@ -1,0 +1,64 @@
+//! Runs the quickstart as its users do.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+#[test]
+fn its_figures_add_up_and_the_stack_spares_the_upstream() {
+    let output = run(&["--json"]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+    let figures: Value = serde_json::from_slice(&output.stdout).expect("it prints one JSON object");
+    let sides: Vec<_> = figures.as_object().expect("it is an object").keys().collect();
+    assert_eq!(sides, ["naive", "stack"]);
+
+    for side in [&figures["naive"], &figures["stack"]] {
+        let count = |figure: &str| side[figure].as_u64().unwrap_or_else(|| panic!("no {figure} in {side}"));
+        assert_eq!(count("offered"), count("answered") + count("failed") + count("rejected"), "{side}");
+        let phases = side["reached_by_phase"].as_object().expect("it is an object");
+        let by_phase: u64 = phases.values().filter_map(Value::as_u64).sum();
+        assert_eq!((phases.len(), by_phase), (4, count("reached")), "{side}");
+        assert_eq!(phases["outage"], side["reached_in_outage"], "{side}");
+        // A try that timed out before it had a connection reached nobody.
+        assert!(count("reached") <= count("tries"), "{side}");
+        assert!(count("answered") > 0 && count("reached_in_outage") > 0, "{side}");
+    }
+
+    assert_eq!(figures["naive"]["offered"], figures["stack"]["offered"], "the load is the same");
+    assert_eq!(figures["naive"]["rejected"], 0, "nobody is there to reject");
+    assert!(figures["stack"]["rejected"].as_u64() > Some(0), "the circuit was never open");
+    let reached = |side: &str| figures[side]["reached_in_outage"].as_u64();
+    assert!(reached("stack") < reached("naive"), "{figures}");
+}
+
+#[test]
+fn an_unknown_flag_is_refused_with_the_usage() {
+    let output = run(&["--nonsense"]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.lines().any(|line| line.starts_with("usage: ")), "{message}");
+}
+
+#[test]
+fn help_is_not_an_error() {
+    let output = run(&["--help"]);
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    assert!(output.stdout.starts_with(b"usage: "), "{output:?}");
+}
+
+fn run(arguments: &[&str]) -> Output {
+    let mut program = target().join("examples/quickstart");
+    program.set_extension(std::env::consts::EXE_EXTENSION);
+    Command::new(&program).args(arguments).output().unwrap_or_else(|error| {
+        panic!("{error}: {} is built by `cargo build --example quickstart`", program.display())
+    })
+}
+
+/// Cargo names the path of no example to a test; both lie under the profile's folder.
+fn target() -> PathBuf {
+    let this = std::env::current_exe().expect("a test knows where it is");
+    this.ancestors().nth(2).expect("it lies in `deps`").to_owned()
+}
