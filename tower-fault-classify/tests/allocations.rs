@@ -1,0 +1,97 @@
+//! What each outcome allocates, as the table on the layer says.
+
+mod support {
+    pub(crate) mod call;
+}
+
+use std::fmt;
+use std::future::ready;
+
+use allocation_counter::measure;
+use http::Response;
+use tower::{Layer, service_fn};
+use tower_fault_classify::{BoxError, FaultClassifyLayer, Verdict, rule_fn};
+
+use support::call::{now, send};
+
+#[derive(Clone, Copy, Debug)]
+struct Broken(#[allow(dead_code, reason = "a type without a size is boxed for nothing")] u64);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("broken")
+    }
+}
+
+impl std::error::Error for Broken {}
+
+/// What `call` allocates, after it ran once on the same thread.
+fn allocations<T>(mut call: impl FnMut() -> T) -> u64 {
+    drop(call());
+    let mut call = || drop(call());
+    measure(&mut call).count_total
+}
+
+/// What the layer allocates for a response.
+fn for_response(response: impl Fn() -> Response<()>) -> u64 {
+    let alone = allocations(&response);
+    let mut service = FaultClassifyLayer::new().layer(service_fn(|()| ready(Ok::<_, Broken>(response()))));
+    let layered = allocations(|| now(send(&mut service, ())));
+    layered - alone
+}
+
+fn with_status(status: u16) -> Response<()> {
+    let mut response = Response::new(());
+    *response.status_mut() = status.try_into().unwrap();
+    response
+}
+
+#[test]
+fn a_success_allocates_nothing() {
+    assert_eq!(for_response(|| with_status(200)), 0);
+    assert_eq!(for_response(|| with_status(304)), 0);
+    let mut service =
+        FaultClassifyLayer::new().layer(service_fn(|request: u32| ready(Ok::<_, Broken>(request))));
+    assert_eq!(allocations(|| now(send(&mut service, 7))), 0);
+}
+
+#[test]
+fn a_fault_allocates_three_times_if_it_had_no_extensions_and_once_otherwise() {
+    assert_eq!(for_response(|| with_status(503)), 3);
+    let extended = || {
+        let mut response = with_status(503);
+        response.extensions_mut().insert(7_u32);
+        response
+    };
+    assert_eq!(for_response(extended), 1);
+}
+
+#[test]
+fn a_503_that_a_rule_calls_a_success_is_marked() {
+    let rule = rule_fn(|outcome: Result<&Response<()>, &Broken>| outcome.is_ok().then_some(Verdict::Success));
+    let mut service = FaultClassifyLayer::new()
+        .rule(rule)
+        .layer(service_fn(|status| ready(Ok::<_, Broken>(with_status(status)))));
+    assert_eq!(allocations(|| now(send(&mut service, 503))), 3);
+    assert_eq!(allocations(|| now(send(&mut service, 200))), 0);
+}
+
+#[test]
+fn a_typed_error_allocates_once() {
+    let mut service = FaultClassifyLayer::new().layer(service_fn(|()| ready(Err::<(), _>(Broken(7)))));
+    assert_eq!(allocations(|| now(send(&mut service, ()))), 1);
+}
+
+#[test]
+fn a_boxed_error_allocates_no_further_time() {
+    let mut service =
+        FaultClassifyLayer::new().layer(service_fn(|()| ready(Err::<(), BoxError>(Box::new(Broken(7))))));
+    assert_eq!(allocations(|| now(send(&mut service, ()))), 1, "the box of the service itself");
+}
+
+#[test]
+fn an_error_that_is_kept_allocates_nothing() {
+    let mut service =
+        FaultClassifyLayer::new().keep_errors().layer(service_fn(|()| ready(Err::<(), _>(Broken(7)))));
+    assert_eq!(allocations(|| now(send(&mut service, ()))), 0);
+}

@@ -1,0 +1,573 @@
+//! The layer over services: what becomes of their responses, errors and readiness.
+
+mod support {
+    pub(crate) mod call;
+}
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
+use std::future::{Ready, ready};
+use std::io;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Response, StatusCode};
+use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
+use tower::{Layer, Service, service_fn};
+use tower_fault_classify::{
+    BoxError, Carried, Classify, Fault, FaultClassifyLayer, Health, Judged, Kind, Origin, Outcome, Retry,
+    Rule, Verdict, classify_fn, judge_error, judge_outcome, rule_fn,
+};
+use tower_test::mock;
+
+use support::call::{now, send};
+
+const ILL: Fault = Fault::new(Kind::Overloaded, Retry::Always, Health::Failure, Origin::Remote);
+const OTHER: Fault = Fault::new(Kind::Quota, Retry::Never, Health::Neutral, Origin::Remote);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Broken(u32);
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "broken {}", self.0)
+    }
+}
+
+impl Error for Broken {}
+
+fn response(status: u16) -> Response<&'static str> {
+    Response::builder().status(status).header("x-one", "1").body("the body").unwrap()
+}
+
+/// What the default layer makes of a response.
+fn judged(response: Response<&'static str>) -> Response<&'static str> {
+    let mut response = Some(response);
+    let mut service = FaultClassifyLayer::new()
+        .layer(service_fn(move |()| ready(Ok::<_, io::Error>(response.take().unwrap()))));
+    now(send(&mut service, ())).unwrap()
+}
+
+fn fault(status: u16) -> Fault {
+    match Carried::on(&judged(response(status))) {
+        Some(Verdict::Fault(fault)) => fault,
+        other => panic!("{status} carries {other:?}"),
+    }
+}
+
+/// What the default layer makes of an error.
+fn wrapped(error: impl Error + Send + Sync + 'static) -> Judged {
+    let mut error = Some(error);
+    let mut service =
+        FaultClassifyLayer::new().layer(service_fn(move |()| ready(Err::<(), _>(error.take().unwrap()))));
+    now(send(&mut service, ())).unwrap_err()
+}
+
+#[test]
+fn a_success_is_not_marked() {
+    for status in [200, 201, 204, 206, 301, 304, 399] {
+        let response = judged(response(status));
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers().len(), 1);
+        assert_eq!(*response.body(), "the body");
+        assert!(response.extensions().is_empty(), "{status}");
+        assert_eq!(Carried::on(&response), None);
+        assert!(judge_outcome(&response).is_success());
+    }
+}
+
+#[test]
+fn a_fault_is_carried_and_the_response_is_otherwise_untouched() {
+    for status in [400, 401, 404, 408, 429, 500, 502, 503, 504, 529, 599] {
+        let response = judged(response(status));
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers()["x-one"], "1");
+        assert_eq!(*response.body(), "the body");
+        assert_eq!(response.extensions().len(), 1);
+        let verdict = Carried::on(&response).expect("a fault is carried");
+        assert!(!verdict.is_success());
+        assert_eq!(verdict, judge_outcome(&response));
+    }
+}
+
+#[test]
+fn extensions_that_were_there_stay() {
+    let mut fault = response(503);
+    fault.extensions_mut().insert(7_u32);
+    let fault = judged(fault);
+    assert_eq!(fault.extensions().get(), Some(&7_u32));
+    assert!(Carried::on(&fault).is_some());
+}
+
+#[test]
+fn a_429_and_a_404_are_no_failures_of_the_server_and_a_503_is_one() {
+    assert_eq!(fault(429).health(), Health::Neutral);
+    assert_eq!(fault(404).health(), Health::Success);
+    assert_eq!(fault(401).health(), Health::Success);
+    assert_eq!(fault(503).health(), Health::Failure);
+    assert_eq!(fault(503).kind(), Kind::Unavailable);
+    assert_eq!(fault(429).kind(), Kind::Throttled);
+}
+
+#[test]
+fn what_may_be_sent_again_does_not_follow_from_health() {
+    // The server is ill, and a POST must not be sent again.
+    assert_eq!((fault(500).health(), fault(500).retry()), (Health::Failure, Retry::IfIdempotent));
+    // It is well, and the request may be sent again whatever it asks for.
+    assert_eq!((fault(429).health(), fault(429).retry()), (Health::Neutral, Retry::Always));
+    // It is ill, and asking again does not help.
+    assert_eq!((fault(508).health(), fault(508).retry()), (Health::Failure, Retry::Never));
+    // It is well, and asking again does not help.
+    assert_eq!((fault(404).health(), fault(404).retry()), (Health::Success, Retry::Never));
+    // It is ill, and nothing was processed.
+    assert_eq!((fault(529).health(), fault(529).retry()), (Health::Failure, Retry::Always));
+}
+
+#[test]
+fn a_servers_delay_is_kept_on_every_fault_that_may_be_retried() {
+    for status in [408, 425, 429, 500, 502, 503, 504, 529] {
+        let mut answer = response(status);
+        answer.headers_mut().insert("retry-after", 7.into());
+        let verdict = Carried::on(&judged(answer)).unwrap();
+        assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(7)), "{status}");
+    }
+    let mut large = response(413);
+    large.headers_mut().insert("retry-after", 7.into());
+    let verdict = Carried::on(&judged(large)).unwrap();
+    assert_eq!(verdict.fault().unwrap().kind(), Kind::Throttled);
+    assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(7)));
+    assert_eq!(fault(413).kind(), Kind::Client);
+}
+
+#[test]
+fn a_delay_that_makes_no_sense_is_none() {
+    for garbled in ["-1", "1.5", "soon", "", "+5", "1e3"] {
+        let mut answer = response(503);
+        answer.headers_mut().insert("retry-after", garbled.parse().unwrap());
+        let verdict = Carried::on(&judged(answer)).unwrap();
+        assert_eq!(verdict.fault().unwrap().retry_after(), None, "{garbled:?}");
+    }
+}
+
+#[test]
+fn a_verdict_is_stale_once_the_status_was_changed() {
+    let mut response = judged(response(503));
+    assert!(Carried::on(&response).is_some());
+    *response.status_mut() = StatusCode::OK;
+    assert_eq!(Carried::on(&response), None);
+    assert!(judge_outcome(&response).is_success());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    assert_eq!(judge_outcome(&response).fault().unwrap().kind(), Kind::Client);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    assert!(Carried::on(&response).is_some(), "it is what was judged again");
+}
+
+#[test]
+fn a_layer_above_leaves_the_verdict_from_below() {
+    let mut service = FaultClassifyLayer::new().layer(
+        FaultClassifyLayer::new()
+            .rule(rule_fn(|outcome: Result<&Response<&'static str>, &io::Error>| {
+                outcome.is_ok_and(|response| response.status() == 404).then_some(ILL.into())
+            }))
+            .layer(service_fn(async |()| Ok::<_, io::Error>(response(404)))),
+    );
+    let response = now(send(&mut service, ())).unwrap();
+    assert_eq!(Carried::on(&response), Some(ILL.into()));
+    assert_eq!(response.extensions().len(), 1);
+}
+
+#[test]
+fn a_layer_above_replaces_a_stale_verdict() {
+    let mut service = FaultClassifyLayer::new().layer(service_fn(async |()| {
+        let mut response = judged(response(503));
+        *response.status_mut() = StatusCode::UNAUTHORIZED;
+        Ok::<_, io::Error>(response)
+    }));
+    let response = now(send(&mut service, ())).unwrap();
+    assert_eq!(Carried::on(&response).unwrap().fault().unwrap().kind(), Kind::Auth);
+}
+
+#[test]
+fn a_rule_goes_before_the_default_and_the_last_one_added_first() {
+    fn rule(status: u16, verdict: Verdict) -> impl Rule<Response<&'static str>, io::Error> + Clone {
+        rule_fn(move |outcome: Result<&Response<&'static str>, &io::Error>| {
+            outcome.is_ok_and(|response| response.status() == status).then_some(verdict)
+        })
+    }
+    let layer = FaultClassifyLayer::new()
+        .rule(rule(404, OTHER.into()))
+        .rule(rule(404, ILL.into()))
+        .rule(rule(200, OTHER.into()))
+        .rule(rule(503, Verdict::Success));
+    let carried = |status| {
+        let mut service = layer.clone().layer(service_fn(move |()| ready(Ok(response(status)))));
+        Carried::on(&now(send(&mut service, ())).unwrap())
+    };
+    assert_eq!(carried(404), Some(ILL.into()));
+    assert_eq!(carried(200), Some(OTHER.into()));
+    assert_eq!(carried(201), None);
+    assert_eq!(carried(503), Some(Verdict::Success), "so that no layer above counts it");
+    assert_eq!(carried(502).unwrap().fault().unwrap().kind(), Kind::Unavailable);
+}
+
+#[test]
+fn a_rule_sees_errors() {
+    let rule = rule_fn(|outcome: Result<&(), &Broken>| match outcome {
+        Err(Broken(1)) => Some(ILL.into()),
+        Err(Broken(2)) => Some(Verdict::Success),
+        _ => None,
+    });
+    let mut service =
+        FaultClassifyLayer::new().rule(rule).layer(service_fn(async |number| Err::<(), _>(Broken(number))));
+    let mut fault = |number| *now(send(&mut service, number)).unwrap_err().fault();
+    assert_eq!(fault(1), ILL);
+    // An error that a rule calls harmless must neither count nor be sent again.
+    assert_eq!((fault(2).health(), fault(2).retry()), (Health::Success, Retry::Never));
+    assert_eq!(fault(3), judge_error(&Broken(3)));
+}
+
+#[test]
+fn a_classifier_of_ones_own_judges_alone_and_reads_no_carried_verdict() {
+    let own = classify_fn(|outcome: Result<&Response<&'static str>, &Judged>| match outcome {
+        Ok(response) if response.status() == 503 => OTHER.into(),
+        _ => Verdict::Success,
+    });
+    let layer = FaultClassifyLayer::new().classify(own);
+    let carried = |status| {
+        let below = FaultClassifyLayer::new();
+        let mut service = layer
+            .clone()
+            .layer(below.layer(service_fn(move |()| ready(Ok::<_, io::Error>(response(status))))));
+        Carried::on(&now(send(&mut service, ())).unwrap())
+    };
+    assert_eq!(carried(503), Some(OTHER.into()), "in place of the one from below");
+    assert_eq!(carried(500), Some(Verdict::Success), "in place of the one from below");
+    assert_eq!(carried(200), None);
+}
+
+#[test]
+fn a_rule_goes_before_a_classifier_of_ones_own() {
+    let own = classify_fn(|_: Result<&u32, &Broken>| OTHER.into());
+    let rule = rule_fn(|outcome: Result<&u32, &Broken>| {
+        outcome.is_err_and(|error| error.0 == 1).then_some(ILL.into())
+    });
+    let mut service = FaultClassifyLayer::new()
+        .classify(own)
+        .rule(rule)
+        .layer(service_fn(async |number| Err::<u32, _>(Broken(number))));
+    assert_eq!(*now(send(&mut service, 1)).unwrap_err().fault(), ILL);
+    assert_eq!(*now(send(&mut service, 2)).unwrap_err().fault(), OTHER);
+}
+
+#[test]
+fn a_shared_classifier_is_one() {
+    let own: Arc<dyn Classify<u32, Broken> + Send + Sync> =
+        Arc::new(classify_fn(|_: Result<&u32, &Broken>| ILL.into()));
+    let mut service = FaultClassifyLayer::new()
+        .classify(own)
+        .layer(service_fn(async |number| Err::<u32, _>(Broken(number))));
+    assert_eq!(*now(send(&mut service, 1)).unwrap_err().fault(), ILL);
+}
+
+#[test]
+fn errors_only_takes_responses_of_any_type() {
+    #[derive(Debug, PartialEq)]
+    struct Foreign(u32);
+
+    let mut service = FaultClassifyLayer::new().errors_only().layer(service_fn(async |number| {
+        if number == 0 { Ok(Foreign(number)) } else { Err(io::Error::from(io::ErrorKind::ConnectionRefused)) }
+    }));
+    assert_eq!(now(send(&mut service, 0)).unwrap(), Foreign(0));
+    let error = now(send(&mut service, 1)).unwrap_err();
+    assert_eq!((error.fault().kind(), error.fault().retry()), (Kind::Unavailable, Retry::Always));
+}
+
+#[test]
+fn errors_only_calls_every_http_response_a_success() {
+    let mut service = FaultClassifyLayer::new()
+        .errors_only()
+        .layer(service_fn(async |()| Ok::<_, io::Error>(response(503))));
+    assert!(now(send(&mut service, ())).unwrap().extensions().is_empty());
+}
+
+#[test]
+fn a_response_of_ones_own_speaks_for_itself() {
+    struct Rows(bool);
+    impl Outcome for Rows {
+        fn verdict(&self) -> Option<Verdict> {
+            (!self.0).then_some(ILL.into())
+        }
+    }
+    // It has nowhere to carry a verdict: every layer hears its own word.
+    let mut service =
+        FaultClassifyLayer::new().layer(service_fn(async |complete| Ok::<_, io::Error>(Rows(complete))));
+    for (complete, verdict) in [(true, Verdict::Success), (false, ILL.into())] {
+        let rows = now(send(&mut service, complete)).unwrap();
+        assert_eq!(Carried::on(&rows), None);
+        assert_eq!(judge_outcome(&rows), verdict);
+    }
+}
+
+#[test]
+fn an_error_is_wrapped_and_the_original_is_within_reach() {
+    let error = wrapped(io::Error::from(io::ErrorKind::ConnectionRefused));
+    let fault = *error.fault();
+    assert_eq!(
+        (fault.kind(), fault.retry(), fault.health()),
+        (Kind::Unavailable, Retry::Always, Health::Failure)
+    );
+    let source = error.source().unwrap();
+    assert_eq!(source.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::ConnectionRefused);
+    assert!(error.get_ref().unwrap().is::<io::Error>());
+    assert_eq!(judge_error(&error), fault, "every layer above comes to the same");
+    let original = error.into_inner().unwrap().downcast::<io::Error>().unwrap();
+    assert_eq!(original.kind(), io::ErrorKind::ConnectionRefused);
+}
+
+#[test]
+fn the_original_error_is_the_same_value() {
+    #[derive(Debug)]
+    struct Holds(Arc<str>);
+    impl fmt::Display for Holds {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(&self.0)
+        }
+    }
+    impl Error for Holds {}
+
+    let payload: Arc<str> = "x".into();
+    let error = wrapped(Holds(Arc::clone(&payload)));
+    assert!(Arc::ptr_eq(&error.source().unwrap().downcast_ref::<Holds>().unwrap().0, &payload));
+}
+
+/// A reporter that walks the chain prints each line once.
+#[test]
+fn the_wrapper_does_not_say_what_its_source_says() {
+    let error = wrapped(Broken(7));
+    assert!(!error.to_string().contains("broken 7"), "{error}");
+    assert_eq!(error.source().unwrap().to_string(), "broken 7");
+}
+
+#[test]
+fn an_error_that_was_judged_is_wrapped_once() {
+    let mut service = FaultClassifyLayer::new().layer(
+        FaultClassifyLayer::new().layer(service_fn(async |()| Err::<(), _>(Judged::new(ILL, Broken(7))))),
+    );
+    let error = now(send(&mut service, ())).unwrap_err();
+    assert_eq!(*error.fault(), ILL);
+    assert_eq!(error.source().unwrap().downcast_ref(), Some(&Broken(7)));
+}
+
+#[test]
+fn a_verdict_is_found_under_any_wrapping() {
+    let deep =
+        io::Error::other(io::Error::other(Judged::new(ILL, io::Error::from(io::ErrorKind::InvalidInput))));
+    assert_eq!(*wrapped(deep).fault(), ILL);
+}
+
+#[test]
+fn the_cause_is_found_under_any_wrapping() {
+    let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
+    let deep = io::Error::other(io::Error::other(io::Error::other(cause)));
+    assert_eq!(wrapped(deep).fault().kind(), Kind::Unavailable);
+    assert_eq!(*wrapped(Broken(7)).fault(), judge_error(&Broken(7)));
+    assert_eq!(wrapped(Broken(7)).fault().kind(), Kind::Unknown);
+}
+
+#[test]
+fn keep_errors_leaves_the_type() {
+    let mut service =
+        FaultClassifyLayer::new().keep_errors().layer(service_fn(async |()| Err::<(), _>(Broken(7))));
+    let error: Broken = now(send(&mut service, ())).unwrap_err();
+    assert_eq!(error, Broken(7));
+}
+
+#[test]
+fn keep_errors_marks_responses_and_fits_an_error_that_cannot_be() {
+    let mut service = FaultClassifyLayer::new()
+        .keep_errors()
+        .layer(service_fn(async |status| Ok::<_, Infallible>(response(status))));
+    let Ok(answer) = now(send(&mut service, 503));
+    assert_eq!(Carried::on(&answer).unwrap().fault().unwrap().kind(), Kind::Unavailable);
+    let Ok(answer) = now(send(&mut service, 200));
+    assert!(answer.extensions().is_empty());
+}
+
+#[test]
+fn an_infallible_service_can_be_wrapped_as_well() {
+    let mut service =
+        FaultClassifyLayer::new().layer(service_fn(async |()| Ok::<_, Infallible>(response(503))));
+    let answer: Result<_, Judged> = now(send(&mut service, ()));
+    assert!(Carried::on(&answer.unwrap()).is_some());
+}
+
+#[test]
+fn a_boxed_error_is_wrapped_without_another_box() {
+    let mut service = FaultClassifyLayer::new().layer(service_fn(async |()| {
+        Err::<Response<()>, BoxError>(Box::new(io::Error::from(io::ErrorKind::TimedOut)))
+    }));
+    let error = now(send(&mut service, ())).unwrap_err();
+    assert_eq!(error.fault().kind(), Kind::Timeout);
+    assert!(error.source().unwrap().is::<io::Error>(), "the box is not an error of its own in the chain");
+}
+
+#[test]
+fn a_boxed_error_is_left_as_it_is_on_request() {
+    let mut service = FaultClassifyLayer::new()
+        .keep_errors()
+        .layer(service_fn(async |()| Err::<Response<()>, BoxError>(Box::new(Broken(7)))));
+    let error: BoxError = now(send(&mut service, ())).unwrap_err();
+    assert_eq!(error.downcast_ref(), Some(&Broken(7)));
+}
+
+#[test]
+fn an_error_that_only_points_to_one_is_judged() {
+    /// As `anyhow::Error` and `eyre::Report` are: no `Error` itself.
+    struct Report(BoxError);
+    impl Deref for Report {
+        type Target = dyn Error + Send + Sync;
+        fn deref(&self) -> &Self::Target {
+            &*self.0
+        }
+    }
+    impl From<Report> for BoxError {
+        fn from(report: Report) -> Self {
+            report.0
+        }
+    }
+
+    let report = || Report(io::Error::from(io::ErrorKind::ConnectionReset).into());
+    let mut service =
+        FaultClassifyLayer::new().layer(service_fn(async |()| Err::<Response<()>, _>(report())));
+    let error = now(send(&mut service, ())).unwrap_err();
+    assert_eq!(error.fault().kind(), Kind::Transient);
+    assert!(error.source().unwrap().is::<io::Error>());
+
+    let mut service = FaultClassifyLayer::new()
+        .keep_errors()
+        .layer(service_fn(async |()| Err::<Response<()>, _>(report())));
+    let kept: Report = now(send(&mut service, ())).err().unwrap();
+    assert!(kept.0.is::<io::Error>());
+}
+
+/// Is never ready.
+#[derive(Clone, Debug)]
+struct Unready(io::ErrorKind);
+
+impl Service<()> for Unready {
+    type Response = ();
+    type Error = io::Error;
+    type Future = Ready<io::Result<()>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(self.0.into()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        unreachable!("it is never ready")
+    }
+}
+
+#[test]
+fn an_error_of_readiness_is_judged_like_one_of_a_call() {
+    let error =
+        now(send(&mut FaultClassifyLayer::new().layer(Unready(io::ErrorKind::ConnectionRefused)), ()))
+            .unwrap_err();
+    assert_eq!((error.fault().kind(), error.fault().retry()), (Kind::Unavailable, Retry::Always));
+    assert!(error.source().unwrap().is::<io::Error>());
+
+    let rule = rule_fn(|outcome: Result<&(), &io::Error>| outcome.is_err().then_some(ILL.into()));
+    let mut service = FaultClassifyLayer::new().rule(rule).layer(Unready(io::ErrorKind::ConnectionRefused));
+    assert_eq!(*now(send(&mut service, ())).unwrap_err().fault(), ILL);
+
+    let mut service = FaultClassifyLayer::new().keep_errors().layer(Unready(io::ErrorKind::TimedOut));
+    let kept: io::Error = now(send(&mut service, ())).unwrap_err();
+    assert_eq!(kept.kind(), io::ErrorKind::TimedOut);
+}
+
+#[test]
+fn readiness_is_the_inner_services_own() {
+    let layer = FaultClassifyLayer::new();
+    let (mut service, mut handle) = mock::spawn_with::<(), Response<()>, _, _>(|inner| layer.layer(inner));
+    handle.allow(0);
+    assert_pending!(service.poll_ready());
+    handle.allow(1);
+    assert_ready_ok!(service.poll_ready());
+    let mut call = task::spawn(service.call(()));
+    assert_pending!(call.poll());
+    let ((), answer) = assert_ready!(task::spawn(handle.next_request()).poll()).unwrap();
+    answer.send_error(io::Error::from(io::ErrorKind::TimedOut));
+    assert_eq!(assert_ready_err!(call.poll()).fault().kind(), Kind::Timeout);
+    assert_pending!(service.poll_ready());
+}
+
+#[test]
+fn dropping_the_future_drops_the_inner_one() {
+    let token = Arc::new(());
+    let mut service = FaultClassifyLayer::new().layer(service_fn(|()| {
+        let held = Arc::clone(&token);
+        async move {
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok::<(), io::Error>(())
+        }
+    }));
+    let mut call = task::spawn(send(&mut service, ()));
+    assert_pending!(call.poll());
+    assert_eq!(Arc::strong_count(&token), 2);
+    drop(call);
+    assert_eq!(Arc::strong_count(&token), 1);
+}
+
+#[test]
+fn a_verdict_that_is_put_by_hand_is_carried() {
+    let mut answer = response(200);
+    Carried::put(&mut answer, ILL.into());
+    Carried::put(&mut answer, OTHER.into());
+    assert_eq!(Carried::on(&answer), Some(OTHER.into()));
+    assert_eq!(Carried::on(&judged(answer)), Some(OTHER.into()), "who judged had seen more than a 200");
+    // There is nowhere to put it.
+    let mut number = 7_u32;
+    Carried::put(&mut number, ILL.into());
+    assert_eq!((number, Carried::on(&number)), (7, None));
+}
+
+#[cfg(feature = "tower")]
+mod towers_own {
+    use super::*;
+
+    use tower::load_shed::LoadShedLayer;
+    use tower::timeout::TimeoutLayer;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timeout_may_be_sent_again_if_idempotent_and_counts() {
+        let inner = service_fn(|()| std::future::pending::<Result<Response<()>, io::Error>>());
+        let mut service =
+            FaultClassifyLayer::new().layer(TimeoutLayer::new(Duration::from_secs(1)).layer(inner));
+        let error = send(&mut service, ()).await.unwrap_err();
+        let fault = error.fault();
+        assert_eq!(
+            (fault.kind(), fault.retry(), fault.health()),
+            (Kind::Timeout, Retry::IfIdempotent, Health::Failure)
+        );
+        assert!(error.source().unwrap().is::<tower::timeout::error::Elapsed>());
+    }
+
+    #[test]
+    fn shed_load_was_not_sent_and_says_nothing_of_the_server() {
+        let (inner, mut handle) = mock::pair::<(), Response<()>>();
+        handle.allow(0);
+        let mut service = FaultClassifyLayer::new().layer(LoadShedLayer::new().layer(inner));
+        let error = now(send(&mut service, ())).unwrap_err();
+        let fault = error.fault();
+        assert_eq!(
+            (fault.kind(), fault.retry(), fault.health()),
+            (Kind::Rejected, Retry::Always, Health::Neutral)
+        );
+        assert_eq!(fault.origin(), Origin::Local);
+        assert!(error.source().unwrap().is::<tower::load_shed::error::Overloaded>());
+    }
+}

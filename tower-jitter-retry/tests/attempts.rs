@@ -1,0 +1,376 @@
+//! How often a request is sent, and what its caller gets.
+
+mod support;
+
+use std::error::Error;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode};
+use tower::{BoxError, Layer, ServiceBuilder, service_fn};
+use tower_fault_classify::{FaultClassifyLayer, Judged, classify_fn, judge_error, judge_outcome, rule_fn};
+use tower_jitter_retry::{Fault, Health, JitterRetryLayer, Kind, Origin, Retry, RetryPolicy, Rule, Verdict};
+
+use support::{Broken, Calls, at_once, now, request, response, send};
+
+const ILL: Fault = Fault::new(Kind::Unavailable, Retry::IfIdempotent, Health::Failure, Origin::Remote);
+const REJECTED: Fault = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
+
+/// How often a GET is sent to a server that always answers so.
+fn gets(policy: RetryPolicy, status: u16) -> usize {
+    let calls = Calls::default();
+    let mut service = JitterRetryLayer::new(policy).layer(service_fn(|_: Request<String>| {
+        calls.next();
+        async move { Ok::<_, io::Error>(response(status)) }
+    }));
+    let answer = now(send(&mut service, request(Method::GET))).unwrap();
+    assert_eq!(answer.status().as_u16(), status, "the answer is the server's own");
+    calls.made()
+}
+
+/// How often a plain request is sent to a service that always fails so.
+fn sends<E: Error + 'static>(error: impl Fn() -> E) -> (usize, E) {
+    let calls = Calls::default();
+    let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(|(): ()| {
+        calls.next();
+        let error = error();
+        async move { Err::<(), _>(error) }
+    }));
+    let error = now(send(&mut service, ())).unwrap_err();
+    (calls.made(), error)
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_default_a_request_that_fails_twice_is_sent_three_times() {
+    let calls = Calls::default();
+    let mut service =
+        JitterRetryLayer::new(RetryPolicy::default()).layer(service_fn(|request: &'static str| {
+            let call = calls.next();
+            async move { if call < 3 { Err(Broken(call)) } else { Ok(format!("{request} {call}")) } }
+        }));
+    assert_eq!(send(&mut service, "ping").await, Ok("ping 3".to_owned()));
+    assert_eq!(calls.made(), 3);
+}
+
+#[test]
+fn a_request_is_sent_until_it_succeeds_and_not_once_more() {
+    for failures in 0..20 {
+        let calls = Calls::default();
+        let mut service =
+            JitterRetryLayer::new(at_once().max_attempts(20).build().unwrap()).layer(service_fn(|_: u32| {
+                let call = calls.next();
+                async move { if call <= failures { Err(Broken(call)) } else { Ok(call) } }
+            }));
+        assert_eq!(now(send(&mut service, 7)), Ok(failures + 1));
+        assert_eq!(calls.made(), failures + 1);
+    }
+}
+
+#[test]
+fn a_service_is_used_for_one_call_after_the_other_and_each_has_its_own_attempts() {
+    let calls = Calls::default();
+    let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(|_: u32| {
+        let call = calls.next();
+        async move { Err::<(), _>(Broken(call)) }
+    }));
+    for call in 1..=5 {
+        assert_eq!(now(send(&mut service, 7)), Err(Broken(3 * call)));
+    }
+}
+
+#[test]
+fn max_attempts_counts_the_first() {
+    for attempts in 1..=7 {
+        assert_eq!(gets(at_once().max_attempts(attempts).build().unwrap(), 503), attempts as usize);
+    }
+}
+
+#[test]
+fn the_last_error_is_returned_itself_when_the_attempts_are_used_up() {
+    #[derive(Debug)]
+    struct Traced(Arc<str>);
+    impl std::fmt::Display for Traced {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(&self.0)
+        }
+    }
+    impl Error for Traced {}
+
+    let made = Mutex::new(Vec::new());
+    let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(|_: u32| {
+        let text: Arc<str> = "down".into();
+        made.lock().unwrap().push(Arc::clone(&text));
+        async move { Err::<(), _>(Traced(text)) }
+    }));
+    let Traced(last) = now(send(&mut service, 7)).unwrap_err();
+    let made = made.lock().unwrap();
+    assert_eq!(made.len(), 3);
+    assert!(Arc::ptr_eq(&last, &made[2]));
+}
+
+#[test]
+fn the_last_response_is_returned_itself_when_the_attempts_are_used_up() {
+    let calls = Calls::default();
+    let mut service =
+        JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(|_: Request<String>| {
+            let call = calls.next();
+            async move {
+                let mut response: Response<Box<usize>> = Response::new(Box::new(call));
+                *response.status_mut() = StatusCode::BAD_GATEWAY;
+                response.headers_mut().insert("x-call", call.into());
+                response.extensions_mut().insert(Broken(call));
+                Ok::<_, io::Error>(response)
+            }
+        }));
+    let answer = now(send(&mut service, request(Method::GET))).unwrap();
+    assert_eq!(answer.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(answer.headers().len(), 1);
+    assert_eq!(answer.headers()["x-call"], "3");
+    assert_eq!(answer.extensions().get(), Some(&Broken(3)));
+    assert_eq!(**answer.body(), 3);
+}
+
+#[test]
+fn an_error_is_not_wrapped_when_nothing_was_retried() {
+    let mut service =
+        JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(async |_: Request<String>| {
+            Err::<Response<()>, _>(io::Error::new(io::ErrorKind::TimedOut, Broken(1)))
+        }));
+    let error: io::Error = now(send(&mut service, request(Method::POST))).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(error.downcast::<Broken>().unwrap(), Broken(1));
+}
+
+#[test]
+fn a_boxed_error_stays_the_same_box() {
+    let mut service = JitterRetryLayer::new(at_once().build().unwrap())
+        .layer(service_fn(async |_: Request<String>| Err::<Response<()>, BoxError>(Box::new(Broken(1)))));
+    for method in [Method::POST, Method::GET] {
+        let error: BoxError = now(send(&mut service, request(method))).unwrap_err();
+        assert_eq!(*error.downcast::<Broken>().unwrap(), Broken(1));
+    }
+}
+
+#[test]
+fn a_success_is_returned_untouched() {
+    let calls = Calls::default();
+    let mut service =
+        JitterRetryLayer::new(RetryPolicy::default()).layer(service_fn(|_: Request<String>| {
+            calls.next();
+            async { Ok::<_, io::Error>(response(200)) }
+        }));
+    let answer = now(send(&mut service, request(Method::GET))).unwrap();
+    assert_eq!(calls.made(), 1);
+    assert_eq!(answer.body(), "it is 200");
+    assert!(answer.headers().is_empty());
+    assert!(answer.extensions().is_empty());
+}
+
+#[test]
+fn what_asking_again_does_not_help_is_sent_once() {
+    for status in [200, 204, 301, 304, 400, 401, 403, 404, 409, 410, 422, 499, 501, 505, 507, 511] {
+        assert_eq!(gets(at_once().build().unwrap(), status), 1, "{status}");
+    }
+    for kind in [
+        io::ErrorKind::InvalidInput,
+        io::ErrorKind::PermissionDenied,
+        io::ErrorKind::InvalidData,
+        io::ErrorKind::OutOfMemory,
+    ] {
+        let (calls, error) = sends(|| io::Error::from(kind));
+        assert_eq!((calls, error.kind()), (1, kind));
+    }
+}
+
+#[test]
+fn what_asking_again_may_help_is_sent_again() {
+    for status in [408, 421, 425, 429, 500, 502, 503, 504, 509, 520, 522, 529, 599] {
+        assert_eq!(gets(at_once().build().unwrap(), status), 3, "{status}");
+    }
+    for kind in [
+        io::ErrorKind::ConnectionRefused,
+        io::ErrorKind::ConnectionReset,
+        io::ErrorKind::BrokenPipe,
+        io::ErrorKind::UnexpectedEof,
+        io::ErrorKind::TimedOut,
+        io::ErrorKind::Interrupted,
+    ] {
+        assert_eq!(sends(|| io::Error::from(kind)).0, 3, "{kind}");
+    }
+}
+
+#[test]
+fn a_rejection_of_a_layer_below_ends_the_retries_in_any_wrapping() {
+    let (calls, error) = sends(|| Judged::bare(REJECTED));
+    assert_eq!((calls, error.fault()), (1, &REJECTED));
+
+    // Outside of a kind that would be sent again by itself.
+    let (calls, _) = sends(|| io::Error::new(io::ErrorKind::ConnectionReset, Judged::bare(REJECTED)));
+    assert_eq!(calls, 1);
+
+    // It is what the chain says first: a cause that lies deeper was seen by who judged.
+    let cause = || io::Error::from(io::ErrorKind::ConnectionRefused);
+    let (calls, _) = sends(|| io::Error::other(Judged::new(REJECTED, cause())));
+    assert_eq!(calls, 1);
+}
+
+#[test]
+fn a_rejection_in_the_second_attempt_ends_the_retries() {
+    let calls = Calls::default();
+    let mut service =
+        JitterRetryLayer::new(at_once().max_attempts(5).build().unwrap()).layer(service_fn(|(): ()| {
+            let call = calls.next();
+            async move { Err::<(), _>(Judged::bare(if call < 2 { ILL } else { REJECTED })) }
+        }));
+    assert_eq!(*now(send(&mut service, ())).unwrap_err().fault(), REJECTED);
+    assert_eq!(calls.made(), 2);
+}
+
+#[test]
+fn a_verdict_from_below_goes_before_the_status() {
+    let calls = Calls::default();
+    let rule = rule_fn(|outcome: Result<&Response<String>, &io::Error>| {
+        outcome.is_ok_and(|response| response.status() == 404).then_some(ILL.into())
+    });
+    let mut service = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(FaultClassifyLayer::new().rule(rule))
+        .service(service_fn(|_: Request<String>| {
+            calls.next();
+            async { Ok::<_, io::Error>(response(404)) }
+        }));
+    assert_eq!(now(send(&mut service, request(Method::GET))).unwrap().status(), 404);
+    assert_eq!(calls.made(), 3);
+}
+
+#[test]
+fn a_verdict_from_below_is_stale_once_the_status_was_changed() {
+    let calls = Calls::default();
+    let mut service = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .map_response(|mut response: Response<String>| {
+            *response.status_mut() = StatusCode::OK;
+            response
+        })
+        .layer(FaultClassifyLayer::new())
+        .service(service_fn(|_: Request<String>| {
+            calls.next();
+            async { Ok::<_, io::Error>(response(503)) }
+        }));
+    assert_eq!(now(send(&mut service, request(Method::GET))).unwrap().status(), 200);
+    assert_eq!(calls.made(), 1);
+}
+
+#[test]
+fn a_rule_is_asked_before_the_default_and_the_last_one_added_first() {
+    fn rule(status: u16, verdict: Verdict) -> impl Rule<Response<String>, io::Error> + Clone {
+        rule_fn(move |outcome: Result<&Response<String>, &io::Error>| {
+            outcome.is_ok_and(|response| response.status() == status).then_some(verdict)
+        })
+    }
+    let layer = JitterRetryLayer::new(at_once().build().unwrap())
+        .rule(rule(200, ILL.into()))
+        .rule(rule(503, REJECTED.into()))
+        .rule(rule(503, Verdict::Success))
+        .rule(rule(404, Verdict::Success))
+        .rule(rule(404, ILL.into()));
+    for (status, expected) in [(200, 3), (503, 1), (404, 3), (502, 3), (400, 1)] {
+        let calls = Calls::default();
+        let mut service = layer.layer(service_fn(|_: Request<String>| {
+            calls.next();
+            async move { Ok(response(status)) }
+        }));
+        assert_eq!(now(send(&mut service, request(Method::GET))).unwrap().status(), status);
+        assert_eq!(calls.made(), expected, "{status}");
+    }
+}
+
+#[test]
+fn a_classifier_of_ones_own_judges_alone_and_reads_no_carried_verdict() {
+    let calls = Calls::default();
+    let own = classify_fn(|outcome: Result<&Response<String>, &Judged>| match outcome {
+        Ok(response) if response.status() == 503 => Verdict::Success,
+        Ok(response) => judge_outcome(response),
+        Err(error) => judge_error(error).into(),
+    });
+    let mut service = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()).classify(own))
+        .layer(FaultClassifyLayer::new())
+        .service(service_fn(|_: Request<String>| {
+            calls.next();
+            async { Ok::<_, io::Error>(response(503)) }
+        }));
+    assert_eq!(now(send(&mut service, request(Method::GET))).unwrap().status(), 503);
+    assert_eq!(calls.made(), 1);
+}
+
+#[test]
+fn errors_only_takes_responses_of_any_type() {
+    #[derive(Debug, PartialEq)]
+    struct Foreign(usize);
+
+    let calls = Calls::default();
+    let mut service =
+        JitterRetryLayer::new(at_once().build().unwrap()).errors_only().layer(service_fn(|_: u32| {
+            let call = calls.next();
+            async move { if call < 3 { Err(Broken(call)) } else { Ok(Foreign(call)) } }
+        }));
+    assert_eq!(now(send(&mut service, 7)), Ok(Foreign(3)));
+}
+
+#[test]
+fn errors_only_calls_every_http_response_a_success() {
+    let calls = Calls::default();
+    let mut service = JitterRetryLayer::new(at_once().build().unwrap()).errors_only().layer(service_fn(
+        |_: Request<String>| {
+            calls.next();
+            async { Ok::<_, io::Error>(response(503)) }
+        },
+    ));
+    assert_eq!(now(send(&mut service, request(Method::GET))).unwrap().status(), 503);
+    assert_eq!(calls.made(), 1);
+}
+
+/// Every service that the layer makes is one of its own, and none needs more of the inner service than it uses.
+#[test]
+fn a_borrowed_service_fits() {
+    let owner = String::from("not static");
+    let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(|_: u32| {
+        let owner = &owner;
+        async move { Ok::<_, Broken>(owner.len()) }
+    }));
+    assert_eq!(now(send(&mut service, 7)), Ok(10));
+}
+
+#[test]
+fn what_is_out_of_range_is_named() {
+    let year = Duration::from_secs(365 * 24 * 60 * 60);
+    let longer = year + Duration::from_nanos(1);
+    let second = Duration::from_secs(1);
+    for (builder, field) in [
+        (RetryPolicy::builder().max_attempts(0), "max_attempts"),
+        (RetryPolicy::builder().max_attempts(1_001), "max_attempts"),
+        (RetryPolicy::builder().factor(0.99), "factor"),
+        (RetryPolicy::builder().factor(1_000.1), "factor"),
+        (RetryPolicy::builder().factor(f64::NAN), "factor"),
+        (RetryPolicy::builder().base(second).cap(second / 2), "base"),
+        (RetryPolicy::builder().cap(longer), "cap"),
+        (RetryPolicy::builder().max_elapsed(longer), "max_elapsed"),
+        (RetryPolicy::builder().longest_hint(longer), "longest_hint"),
+    ] {
+        let error = builder.build().unwrap_err();
+        assert_eq!(error.field(), field);
+        assert!(error.to_string().contains(error.value()), "{error}");
+        assert!(error.to_string().contains(error.allowed()), "{error}");
+    }
+    for builder in [
+        RetryPolicy::builder().max_attempts(1).factor(1.0),
+        RetryPolicy::builder().max_attempts(1_000).factor(1_000.0),
+        RetryPolicy::builder().base(second).cap(second),
+        RetryPolicy::builder().base(year).cap(year).max_elapsed(year).longest_hint(year),
+        RetryPolicy::builder().base(Duration::ZERO).cap(Duration::ZERO).longest_hint(Duration::ZERO),
+    ] {
+        assert!(builder.build().is_ok());
+    }
+}

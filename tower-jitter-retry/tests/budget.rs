@@ -1,0 +1,389 @@
+//! Retries stay a share of the traffic.
+
+mod support;
+
+use std::io;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use http::{Method, Request, Response};
+use tokio::task::JoinSet;
+use tower::{Layer, Service, service_fn};
+use tower_fault_classify::Judged;
+use tower_jitter_retry::{
+    Budget, BudgetBuilder, Clock, Fault, Health, JitterRetryLayer, Kind, ManualClock, Origin, Retry,
+    RetryPolicy, RetryPolicyBuilder, RetrySafety,
+};
+
+use support::{Broken, Calls, at_once, now, request, response, send};
+
+const SECOND: Duration = Duration::from_secs(1);
+const ILL: Fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote);
+const REJECTED: Fault = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
+
+/// A budget on a clock that is moved by hand.
+fn on_hand(builder: BudgetBuilder) -> (Budget, ManualClock) {
+    let (clock, hand) = Clock::manual();
+    hand.set(1_000 * SECOND);
+    (builder.clock(clock).build().unwrap(), hand)
+}
+
+fn share(ratio: f64) -> Budget {
+    on_hand(Budget::builder().ratio(ratio).min_per_second(0)).0
+}
+
+fn from(budget: &Budget) -> RetryPolicyBuilder {
+    at_once().budget(budget.clone())
+}
+
+/// Sends failing requests and tells how many retries there were.
+fn retries_of(layer: &JitterRetryLayer, requests: usize) -> usize {
+    let calls = Calls::default();
+    let mut service = layer.layer(service_fn(|_: u32| {
+        calls.next();
+        async { Err::<(), _>(Broken(0)) }
+    }));
+    for _ in 0..requests {
+        assert_eq!(now(send(&mut service, 7)), Err(Broken(0)));
+    }
+    calls.made() - requests
+}
+
+fn succeed(layer: &JitterRetryLayer, requests: usize) {
+    let mut service = layer.layer(service_fn(async |_: u32| Ok::<(), Broken>(())));
+    for _ in 0..requests {
+        now(send(&mut service, 7)).unwrap();
+    }
+}
+
+fn layer(builder: RetryPolicyBuilder) -> JitterRetryLayer {
+    JitterRetryLayer::new(builder.build().unwrap())
+}
+
+#[test]
+fn a_thousand_failing_requests_are_retried_as_often_as_the_ratio_says() {
+    for (ratio, expected) in
+        [(0.0, 0), (0.001, 1), (0.1, 100), (0.2, 200), (0.6, 600), (1.0, 1_000), (1.5, 1_500)]
+    {
+        let retries = retries_of(&layer(from(&share(ratio))), 1_000);
+        assert_eq!(retries, expected, "at a ratio of {ratio}");
+    }
+}
+
+#[test]
+fn the_ratio_is_kept_at_every_moment() {
+    let layer = layer(from(&share(0.1)));
+    let mut retries = 0;
+    for requests in 1..=1_000 {
+        retries += retries_of(&layer, 1);
+        assert_eq!(retries, requests / 10, "after {requests} requests");
+    }
+}
+
+#[test]
+fn a_ratio_is_exact_where_it_is_not_in_binary() {
+    let layer = layer(from(&share(0.7)).max_attempts(1_000));
+    let mut retries = 0;
+    for requests in 1..=1_000 {
+        retries += retries_of(&layer, 1);
+        assert_eq!(retries, requests * 7 / 10, "after {requests} requests");
+    }
+}
+
+#[test]
+fn without_a_budget_every_request_is_retried() {
+    assert_eq!(retries_of(&layer(at_once()), 1_000), 2_000);
+}
+
+#[test]
+fn the_default_is_a_fifth_and_ten_a_second() {
+    let (budget, hand) = on_hand(Budget::builder());
+    let layer = layer(from(&budget));
+    assert_eq!(retries_of(&layer, 1_000), 200 + 100);
+    hand.advance(5 * SECOND);
+    assert_eq!(retries_of(&layer, 10), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_has_a_budget_by_default() {
+    // Of the system's clock: all that is asserted is that there is a bound.
+    let layer = layer(RetryPolicy::builder().base(Duration::ZERO).max_attempts(1_000));
+    assert!(retries_of(&layer, 1) < 999);
+}
+
+#[test]
+fn layers_that_share_a_budget_are_bounded_together() {
+    let budget = share(0.1);
+    let one = layer(from(&budget));
+    let other = layer(from(&budget).max_attempts(10));
+    let retries: usize = (0..500).map(|_| retries_of(&one, 1) + retries_of(&other, 1)).sum();
+    assert_eq!(retries, 100);
+}
+
+#[test]
+fn what_one_layer_pays_in_another_may_draw() {
+    let budget = share(0.1);
+    succeed(&layer(from(&budget)), 1_000);
+    assert_eq!(retries_of(&layer(from(&budget).max_attempts(1_000)), 1), 100);
+}
+
+#[test]
+fn clones_of_a_policy_and_of_a_layer_share_its_budget() {
+    let policy = from(&share(0.1)).build().unwrap();
+    let layers = [JitterRetryLayer::new(policy.clone()), JitterRetryLayer::new(policy)];
+    let layers = [layers[0].clone(), layers[1].clone(), layers[0].clone()];
+    let retries: usize = (0..400).flat_map(|_| layers.iter().map(|layer| retries_of(layer, 1))).sum();
+    assert_eq!(retries, 120);
+}
+
+#[test]
+fn every_default_policy_has_a_budget_of_its_own() {
+    let policy = || RetryPolicy::builder().base(Duration::ZERO).max_attempts(50);
+    let (one, other) = (layer(policy()), layer(policy()));
+    // The reserve of a hundred is enough for one at a time only twice.
+    assert_eq!([retries_of(&one, 1), retries_of(&one, 1)], [49, 49]);
+    assert_eq!([retries_of(&other, 1), retries_of(&other, 1)], [49, 49]);
+}
+
+#[test]
+fn a_request_pays_once_however_often_it_is_sent() {
+    let layer = layer(from(&share(1.0)).max_attempts(1_000));
+    assert_eq!(retries_of(&layer, 1), 1);
+    assert_eq!(retries_of(&layer, 10), 10);
+}
+
+#[test]
+fn a_request_that_was_rejected_below_pays_nothing() {
+    let layer = layer(from(&share(1.0)).max_attempts(1_000));
+    let mut rejecting = layer.layer(service_fn(async |_: u32| Err::<(), _>(Judged::bare(REJECTED))));
+    for _ in 0..1_000 {
+        now(send(&mut rejecting, 7)).unwrap_err();
+    }
+    assert_eq!(retries_of(&layer, 1), 1);
+}
+
+#[test]
+fn what_is_not_sent_again_draws_nothing() {
+    let (budget, _hand) = on_hand(Budget::builder().ratio(0.0).min_per_second(1).span(SECOND));
+    let calls = Calls::default();
+    let mut service = layer(from(&budget)).layer(service_fn(|request: Request<String>| {
+        calls.next();
+        let status = if request.method() == Method::HEAD { 404 } else { 503 };
+        async move { Ok::<_, io::Error>(response(status)) }
+    }));
+    let mut marked = request(Method::GET);
+    marked.extensions_mut().insert(RetrySafety::Never);
+    for unsendable in [request(Method::POST), request(Method::HEAD), marked] {
+        now(send(&mut service, unsendable)).unwrap();
+    }
+    assert_eq!(calls.made(), 3);
+    now(send(&mut service, request(Method::GET))).unwrap();
+    assert_eq!(calls.made(), 5, "the one retry is still there");
+    now(send(&mut service, request(Method::GET))).unwrap();
+    assert_eq!(calls.made(), 6, "and then it is not");
+}
+
+#[test]
+fn a_sleep_that_does_not_fit_draws_nothing() {
+    let (budget, _hand) = on_hand(Budget::builder().ratio(0.0).min_per_second(1).span(SECOND));
+    let slow =
+        from(&budget).base(SECOND).jitter(tower_jitter_retry::Jitter::None).max_elapsed(Duration::ZERO);
+    assert_eq!(retries_of(&layer(slow), 5), 0);
+    assert_eq!(retries_of(&layer(from(&budget)), 5), 1);
+}
+
+#[test]
+fn a_request_without_budget_returns_its_own_outcome() {
+    let layer = layer(from(&share(0.0)));
+    let mut service = layer.layer(service_fn(async |_: Request<String>| {
+        let mut response: Response<String> = response(503);
+        response.headers_mut().insert("retry-after", 7.into());
+        Ok::<_, io::Error>(response)
+    }));
+    let answer = now(send(&mut service, request(Method::GET))).unwrap();
+    assert_eq!((answer.status().as_u16(), &**answer.body()), (503, "it is 503"));
+    assert_eq!(answer.headers()["retry-after"], "7");
+}
+
+#[test]
+fn the_reserve_is_spent_at_once_and_comes_back_after_the_span() {
+    let (budget, hand) = on_hand(Budget::builder().ratio(0.0).min_per_second(2).span(10 * SECOND));
+    let layer = layer(from(&budget).max_attempts(1_000));
+    assert_eq!(retries_of(&layer, 1), 20);
+    assert_eq!(retries_of(&layer, 100), 0);
+    hand.advance(9 * SECOND);
+    assert_eq!(retries_of(&layer, 100), 0);
+    // The span, and the bucket in which they were drawn.
+    hand.advance(2 * SECOND);
+    assert_eq!(retries_of(&layer, 100), 20);
+}
+
+#[test]
+fn a_week_without_traffic_leaves_the_reserve_and_no_more() {
+    let (budget, hand) = on_hand(Budget::builder().ratio(0.5).min_per_second(1));
+    let layer = layer(from(&budget).max_attempts(1_000));
+    succeed(&layer, 10_000);
+    hand.advance(7 * 24 * 3_600 * SECOND);
+    // The request itself, a half, and 10.
+    assert_eq!(retries_of(&layer, 1), 10);
+    assert_eq!(retries_of(&layer, 1), 1);
+}
+
+#[test]
+fn a_budget_that_was_used_up_recovers_with_the_traffic() {
+    let (budget, hand) = on_hand(Budget::builder().ratio(0.1).min_per_second(0));
+    let layer = layer(from(&budget));
+    for _ in 0..20 {
+        assert_eq!(retries_of(&layer, 1_000), 100);
+        hand.advance(11 * SECOND);
+    }
+}
+
+#[test]
+fn a_call_that_is_dropped_draws_nothing() {
+    let layer = layer(from(&share(0.1)).max_attempts(1_000));
+    succeed(&layer, 10);
+    let mut hung = layer.layer(service_fn(|_: u32| std::future::pending::<Result<(), Broken>>()));
+    for _ in 0..5 {
+        drop(hung.call(7));
+    }
+    assert_eq!(retries_of(&layer, 1), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_tasks_at_once_are_not_granted_more() {
+    let calls = Calls::default();
+    let budget = Budget::builder().ratio(0.1).min_per_second(0).clock(Clock::tokio()).build().unwrap();
+    // With delays, so that all of them fail before the first is retried.
+    let layer = layer(RetryPolicy::builder().budget(budget).max_attempts(5));
+    let service = layer.layer(service_fn({
+        let calls = calls.clone();
+        move |_: u32| {
+            calls.next();
+            async {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                Err::<(), _>(Broken(0))
+            }
+        }
+    }));
+    let mut tasks = JoinSet::new();
+    for _ in 0..1_000 {
+        let mut service = service.clone();
+        tasks.spawn(async move { send(&mut service, 7).await });
+    }
+    assert!(tasks.join_all().await.into_iter().all(|answer| answer == Err(Broken(0))));
+    // Retries that fail ask for more of them, so that what the thousand paid in is drawn to the last.
+    assert_eq!(calls.made(), 1_000 + 100);
+}
+
+#[test]
+fn threads_at_once_are_not_granted_more() {
+    const THREADS: usize = 8;
+    for ratio in [0.1, 0.25] {
+        let calls = Calls::default();
+        let budget = share(ratio);
+        let layer = layer(from(&budget).max_attempts(4));
+        let start = Arc::new(Barrier::new(THREADS));
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                let (layer, calls, start) = (layer.clone(), calls.clone(), Arc::clone(&start));
+                thread::spawn(move || {
+                    let mut service = layer.layer(service_fn(|_: u32| {
+                        calls.next();
+                        async { Err::<(), _>(Judged::bare(ILL)) }
+                    }));
+                    start.wait();
+                    for _ in 0..1_000 {
+                        now(send(&mut service, 7)).unwrap_err();
+                    }
+                })
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        let (requests, retries) = (THREADS * 1_000, calls.made() - THREADS * 1_000);
+        let allowed = requests / if ratio < 0.2 { 10 } else { 4 };
+        assert!((1..=allowed).contains(&retries), "{retries} retries, {allowed} allowed");
+        // No deposit was lost: what they did not draw is still there, and nothing else.
+        let left = retries_of(&self::layer(from(&budget).max_attempts(1_000)), 1);
+        assert_eq!(retries + left.min(999), allowed.min(retries + 999));
+    }
+}
+
+/// A server that hangs is when retries have to be bounded by the traffic, and not only by the reserve.
+#[tokio::test(start_paused = true)]
+async fn requests_that_take_longer_than_the_span_pay_as_well() {
+    let calls = Calls::default();
+    let budget = Budget::builder().ratio(0.1).min_per_second(0).clock(Clock::tokio()).build().unwrap();
+    let service = layer(from(&budget)).layer(service_fn({
+        let calls = calls.clone();
+        move |_: u32| {
+            calls.next();
+            async {
+                tokio::time::sleep(30 * SECOND).await;
+                Err::<(), _>(Broken(0))
+            }
+        }
+    }));
+    let mut tasks = JoinSet::new();
+    for _ in 0..1_000 {
+        let mut service = service.clone();
+        tasks.spawn(async move { send(&mut service, 7).await });
+    }
+    tasks.join_all().await;
+    assert_eq!(calls.made(), 1_000 + 100);
+}
+
+/// Requests that are rejected below pay nothing, so that these threads draw only, all of them for the last one as well.
+#[test]
+fn threads_that_draw_at_once_share_what_is_there_to_the_last() {
+    const THREADS: usize = 8;
+    let shed = REJECTED.with_retry(Retry::Always);
+    for round in 0..50 {
+        let calls = Calls::default();
+        let layer = layer(from(&share(0.1)).max_attempts(1_000));
+        succeed(&layer, 1_000);
+        let start = Barrier::new(THREADS);
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    let mut service = layer.layer(service_fn(|_: u32| {
+                        calls.next();
+                        async move { Err::<(), _>(Judged::bare(shed)) }
+                    }));
+                    start.wait();
+                    now(send(&mut service, 7)).unwrap_err();
+                });
+            }
+        });
+        assert_eq!(calls.made() - THREADS, 100, "in round {round}");
+    }
+}
+
+/// A dropped budget's memory is used again by the next one on the same clock; what was paid and drawn must not be.
+#[tokio::test(start_paused = true)]
+async fn a_new_budget_begins_empty() {
+    for _ in 0..50 {
+        let budget = Budget::builder().ratio(0.5).min_per_second(0).clock(Clock::tokio()).build().unwrap();
+        let layer = layer(from(&budget).max_attempts(1_000));
+        assert_eq!(retries_of(&layer, 1), 0);
+        succeed(&layer, 99);
+        assert_eq!(retries_of(&layer, 1), 50);
+        succeed(&layer, 1_000);
+    }
+}
+
+#[test]
+fn what_is_out_of_range_is_named() {
+    for (builder, field) in [
+        (Budget::builder().ratio(-0.1), "ratio"),
+        (Budget::builder().ratio(f64::NAN), "ratio"),
+        (Budget::builder().ratio(1_000.5), "ratio"),
+        (Budget::builder().span(SECOND / 2), "span"),
+        (Budget::builder().span(3_601 * SECOND), "span"),
+    ] {
+        assert_eq!(builder.build().unwrap_err().field(), field);
+    }
+}

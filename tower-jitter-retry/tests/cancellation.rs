@@ -1,0 +1,175 @@
+//! A call that is dropped leaves nothing behind, and one without delays needs no runtime.
+
+mod support;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio_test::{assert_pending, task};
+use tower::limit::ConcurrencyLimit;
+use tower::{Layer, service_fn};
+use tower_fault_classify::Judged;
+use tower_jitter_retry::{
+    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, Retry, RetryPolicy,
+};
+
+use support::{Broken, Calls, at_once, now, send};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A request whose clones can be counted.
+type Traced = Arc<()>;
+
+/// Fails at once, or hangs from an attempt on; lives as long as its token.
+struct Attempt {
+    _token: Traced,
+    hangs: bool,
+}
+
+impl Future for Attempt {
+    type Output = Result<(), Broken>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        if self.hangs { Poll::Pending } else { Poll::Ready(Err(Broken(0))) }
+    }
+}
+
+fn slow() -> RetryPolicy {
+    let builder = RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio()).jitter(Jitter::None);
+    builder.base(SECOND).max_attempts(5).build().unwrap()
+}
+
+#[test]
+fn dropping_the_future_drops_the_attempt_that_runs() {
+    for hangs_from in [1, 2, 3] {
+        let (calls, token, request) = (Calls::default(), Traced::default(), Traced::default());
+        let mut service = JitterRetryLayer::new(at_once().build().unwrap()).clone_requests().layer(
+            service_fn(|_: Traced| Attempt { _token: Arc::clone(&token), hangs: calls.next() >= hangs_from }),
+        );
+        let mut call = task::spawn(send(&mut service, Arc::clone(&request)));
+        assert_pending!(call.poll());
+        assert_eq!(calls.made(), hangs_from);
+        assert_eq!(Arc::strong_count(&token), 2, "only the attempt that hangs is alive");
+        drop(call);
+        assert_eq!(Arc::strong_count(&token), 1, "the attempt outlives its call");
+        assert_eq!(Arc::strong_count(&request), 1, "the request outlives its call");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_future_ends_the_sleep() {
+    let (calls, token, request) = (Calls::default(), Traced::default(), Traced::default());
+    let mut service = JitterRetryLayer::new(slow()).clone_requests().layer(service_fn(|_: Traced| {
+        calls.next();
+        Attempt { _token: Arc::clone(&token), hangs: false }
+    }));
+    let mut call = task::spawn(send(&mut service, Arc::clone(&request)));
+    assert_pending!(call.poll());
+    assert_eq!(Arc::strong_count(&token), 1, "the failed attempt is dropped before the sleep");
+    drop(call);
+    assert_eq!(Arc::strong_count(&request), 1, "the request outlives its call");
+    tokio::time::advance(100 * SECOND).await;
+    tokio::task::yield_now().await;
+    assert_eq!(calls.made(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_future_gives_up_the_wait_for_readiness() {
+    let calls = Calls::default();
+    let limited = ConcurrencyLimit::new(
+        service_fn(|hangs: bool| {
+            calls.next();
+            Attempt { _token: Traced::default(), hangs }
+        }),
+        1,
+    );
+    let mut rival = limited.clone();
+    let mut service = JitterRetryLayer::new(slow()).clone_requests().layer(limited);
+    let mut call = task::spawn(send(&mut service, false));
+    assert_pending!(call.poll());
+    // While the call sleeps somebody takes its place, so that it waits when it wakes.
+    let mut hung = task::spawn(send(&mut rival, true));
+    assert_pending!(hung.poll());
+    tokio::time::advance(SECOND).await;
+    assert!(call.is_woken());
+    assert_pending!(call.poll());
+    assert_eq!(calls.made(), 2);
+    drop(call);
+    drop(hung);
+    // The place that the dropped call waited for is free.
+    assert_pending!(task::spawn(send(&mut rival, true)).poll());
+    assert_eq!(calls.made(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_spawned() {
+    let metrics = runtime::Handle::current().metrics();
+    let mut service = JitterRetryLayer::new(slow()).layer(service_fn(|_: u32| {
+        assert_eq!(metrics.num_alive_tasks(), 0);
+        async { Err::<(), _>(Broken(0)) }
+    }));
+    let mut call = task::spawn(send(&mut service, 7));
+    assert_pending!(call.poll());
+    assert_eq!(metrics.num_alive_tasks(), 0);
+    drop(call);
+    assert_eq!(send(&mut service, 7).await, Err(Broken(0)));
+    assert_eq!(metrics.num_alive_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleep_wakes_its_own_task_once_it_is_over() {
+    let calls = Calls::default();
+    let mut service = JitterRetryLayer::new(slow()).layer(service_fn(|_: u32| {
+        let call = calls.next();
+        async move { Err::<(), _>(Broken(call)) }
+    }));
+    let mut call = task::spawn(send(&mut service, 7));
+    assert_pending!(call.poll());
+    tokio::time::advance(Duration::from_millis(999)).await;
+    assert_pending!(call.poll());
+    assert_eq!(calls.made(), 1, "it woke up early");
+    tokio::time::advance(Duration::from_millis(1)).await;
+    assert!(call.is_woken());
+    assert_pending!(call.poll());
+    assert_eq!(calls.made(), 2);
+}
+
+/// [`now`] polls once, on this thread, without a runtime: a sleep would panic for want of one.
+#[test]
+fn a_base_of_zero_touches_no_timer() {
+    assert!(runtime::Handle::try_current().is_err());
+    for jitter in [Jitter::None, Jitter::Full] {
+        let calls = Calls::default();
+        let policy = at_once().jitter(jitter).max_attempts(1_000).build().unwrap();
+        let mut service = JitterRetryLayer::new(policy).layer(service_fn(|_: u32| {
+            calls.next();
+            async { Err::<(), _>(Broken(0)) }
+        }));
+        assert_eq!(now(send(&mut service, 7)), Err(Broken(0)));
+        assert_eq!(calls.made(), 1_000);
+    }
+}
+
+#[test]
+fn a_call_that_is_not_retried_touches_no_timer() {
+    let mut service =
+        JitterRetryLayer::new(RetryPolicy::default()).layer(service_fn(async |request: u32| {
+            if request == 0 { Ok(()) } else { Err(Judged::bare(REFUSED)) }
+        }));
+    now(send(&mut service, 0)).unwrap();
+    now(send(&mut service, 7)).unwrap_err();
+}
+
+const REFUSED: Fault = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
+
+#[test]
+#[should_panic(expected = "no reactor running")]
+fn a_retry_that_has_to_wait_panics_without_a_runtime_as_documented() {
+    let policy = RetryPolicy::builder().jitter(Jitter::None).build().unwrap();
+    let mut service = JitterRetryLayer::new(policy).layer(service_fn(async |_: u32| Err::<(), _>(Broken(0))));
+    let _ = now(send(&mut service, 7));
+}

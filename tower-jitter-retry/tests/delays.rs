@@ -1,0 +1,398 @@
+//! When a request is sent again. Time is tokio's, paused.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Request, Response};
+use tokio::time::Instant;
+use tower::{Layer, service_fn};
+use tower_fault_classify::Judged;
+use tower_jitter_retry::{
+    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, Retry, RetryPolicy,
+    RetryPolicyBuilder,
+};
+
+use support::{Broken, request, send};
+
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// Unbounded by a budget, on tokio's clock.
+fn policy() -> RetryPolicyBuilder {
+    RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio())
+}
+
+fn layer(builder: RetryPolicyBuilder) -> JitterRetryLayer {
+    JitterRetryLayer::new(builder.build().unwrap())
+}
+
+/// Sends a request that fails whenever it is sent, and tells the pauses between the attempts.
+async fn pauses(layer: &JitterRetryLayer) -> Vec<Duration> {
+    let sent = Mutex::new(Vec::new());
+    let mut service = layer.layer(service_fn(|_: u32| {
+        sent.lock().unwrap().push(Instant::now());
+        async { Err::<(), _>(Broken(0)) }
+    }));
+    let before = Instant::now();
+    send(&mut service, 7).await.unwrap_err();
+    let sent = sent.lock().unwrap();
+    assert_eq!(sent[0], before, "the first attempt is not delayed");
+    assert_eq!(sent.last(), Some(&Instant::now()), "there is no pause after the last attempt");
+    sent.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+/// The pauses between the attempts against a server that always answers with this status and this `Retry-After`.
+async fn hinted_pauses(layer: &JitterRetryLayer, status: u16, retry_after: &str) -> Vec<Duration> {
+    let sent = Mutex::new(Vec::new());
+    let hint = HeaderValue::from_bytes(retry_after.as_bytes()).unwrap();
+    let mut service = layer.layer(service_fn(|_: Request<String>| {
+        sent.lock().unwrap().push(Instant::now());
+        let response = Response::builder().status(status).header("retry-after", &hint).body("later").unwrap();
+        async { Ok::<_, io::Error>(response) }
+    }));
+    let answer = send(&mut service, request(Method::GET)).await.unwrap();
+    assert_eq!((answer.status().as_u16(), *answer.body()), (status, "later"));
+    assert_eq!(answer.headers()["retry-after"], hint);
+    let sent = sent.lock().unwrap();
+    assert_eq!(sent.last(), Some(&Instant::now()), "there is no pause after the last attempt");
+    sent.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_jitter_the_delays_are_the_base_doubled_with_every_retry() {
+    let layer = layer(policy().jitter(Jitter::None).max_attempts(5));
+    let pauses = pauses(&layer).await;
+    assert_eq!(pauses, [100, 200, 400, 800].map(Duration::from_millis));
+}
+
+#[tokio::test(start_paused = true)]
+async fn base_factor_and_cap_are_those_of_the_policy() {
+    let layer =
+        layer(policy().jitter(Jitter::None).max_attempts(6).base(20 * MILLI).factor(3.0).cap(400 * MILLI));
+    let pauses = pauses(&layer).await;
+    assert_eq!(pauses, [20, 60, 180, 400, 400].map(Duration::from_millis));
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_default_the_delays_are_at_most_100_and_200_milliseconds() {
+    let layer = layer(policy());
+    for _ in 0..200 {
+        let pauses = pauses(&layer).await;
+        assert_eq!(pauses.len(), 2);
+        // Tokio's timer rounds up to a millisecond.
+        assert!(pauses[0] <= 101 * MILLI && pauses[1] <= 201 * MILLI, "{pauses:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_base_of_one_second_is_jittered_in_fractions_of_it() {
+    let layer = layer(policy().max_attempts(2).base(SECOND).seed(1));
+    let mut firsts = Vec::new();
+    for _ in 0..400 {
+        firsts.push(pauses(&layer).await[0]);
+    }
+    let different = firsts.iter().collect::<BTreeSet<_>>().len();
+    assert!(different > 200, "{different} different delays out of 400");
+    assert!(firsts.iter().all(|pause| *pause <= SECOND + MILLI));
+    // Uniform from 0 to the ceiling: a quarter of them in each quarter, within five standard deviations.
+    for quarter in 0..4 {
+        let there = firsts.iter().filter(|pause| (pause.as_millis().min(999)) / 250 == quarter).count();
+        assert!((57..=143).contains(&there), "{there} of 400 in quarter {quarter}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seed_makes_the_delays_reproducible() {
+    let run = async |seed| {
+        let layer = layer(policy().max_attempts(6).base(SECOND).seed(seed));
+        let mut calls = Vec::new();
+        for _ in 0..10 {
+            calls.push(pauses(&layer).await);
+        }
+        calls
+    };
+    let first = run(42).await;
+    assert_eq!(first, run(42).await);
+    assert_ne!(first, run(43).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_two_calls_get_the_same_delays() {
+    for builder in [policy(), policy().seed(42)] {
+        let layer = layer(builder.max_attempts(6).base(SECOND));
+        let mut seen = BTreeSet::new();
+        for _ in 0..100 {
+            assert!(seen.insert(pauses(&layer).await), "two calls have the same delays");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_calls_of_cloned_services_and_layers_get_different_delays() {
+    let layer = layer(policy().max_attempts(6).base(SECOND).seed(42));
+    let sent = Mutex::new(Vec::new());
+    let service = layer.layer(service_fn(|_: u32| {
+        sent.lock().unwrap().push(Instant::now());
+        async { Err::<(), _>(Broken(0)) }
+    }));
+    let mut seen = BTreeSet::new();
+    for _ in 0..10 {
+        sent.lock().unwrap().clear();
+        send(&mut service.clone(), 7).await.unwrap_err();
+        let pauses: Vec<_> = sent.lock().unwrap().windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(seen.insert(pauses), "a cloned service repeats the delays");
+        assert!(seen.insert(self::pauses(&layer.clone()).await), "a cloned layer repeats the delays");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_unseeded_layers_do_not_share_their_delays() {
+    let delays = async || pauses(&layer(policy().max_attempts(6).base(SECOND))).await;
+    assert_ne!(delays().await, delays().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_delay_exceeds_the_cap_nor_do_they_pile_up_there() {
+    let cap = 2 * SECOND;
+    let layer = layer(policy().max_attempts(6).base(SECOND).cap(cap).seed(7));
+    let mut capped = Vec::new();
+    for _ in 0..200 {
+        let pauses = pauses(&layer).await;
+        assert!(pauses.iter().all(|pause| *pause <= cap + MILLI), "{pauses:?}");
+        capped.extend_from_slice(&pauses[1..]);
+    }
+    let at_the_cap = capped.iter().filter(|pause| **pause * 100 >= cap * 99).count();
+    assert!(at_the_cap < capped.len() / 20, "{at_the_cap} of {} are within 1 % of the cap", capped.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_waited_for_never_less_and_at_most_half_as_long_again() {
+    let layer = layer(policy().max_attempts(2).seed(3));
+    for (status, hint, least, most) in [
+        (503, "3", 3_000, 4_500),
+        (429, "1", 1_000, 1_500),
+        (503, "10", 10_000, 15_000),
+        (503, "40", 40_000, 45_000),
+    ] {
+        let mut seen = BTreeSet::new();
+        for _ in 0..100 {
+            let pauses = hinted_pauses(&layer, status, hint).await;
+            assert_eq!(pauses.len(), 1);
+            assert!(pauses[0] >= Duration::from_millis(least), "{pauses:?} is early for {hint}");
+            assert!(pauses[0] <= Duration::from_millis(most + 1), "{pauses:?} is late for {hint}");
+            seen.insert(pauses[0]);
+        }
+        assert!(seen.len() > 50, "many clients come back in the same millisecond: {}", seen.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_jitter_retry_after_is_waited_for_exactly() {
+    let layer = layer(policy().jitter(Jitter::None).max_attempts(3));
+    assert_eq!(hinted_pauses(&layer, 503, "3").await, [3 * SECOND; 2]);
+    assert_eq!(hinted_pauses(&layer, 413, "3").await, [3 * SECOND; 2]);
+}
+
+/// RFC 9110 §5.3 allows one; whoever sends several wants at least the longest to be kept.
+#[tokio::test(start_paused = true)]
+async fn of_several_retry_afters_the_longest_is_waited_for() {
+    let sent = Mutex::new(Vec::new());
+    let mut service =
+        layer(policy().jitter(Jitter::None).max_attempts(2)).layer(service_fn(|_: Request<String>| {
+            sent.lock().unwrap().push(Instant::now());
+            let response =
+                Response::builder().status(429).header("retry-after", "2").header("retry-after", "7");
+            async { Ok::<_, io::Error>(response.body(()).unwrap()) }
+        }));
+    send(&mut service, request(Method::GET)).await.unwrap();
+    let sent = sent.lock().unwrap();
+    assert_eq!(sent[1] - sent[0], 7 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_above_the_cap_ends_the_retries_at_once() {
+    let century = (100 * YEAR.as_secs()).to_string();
+    let layer = layer(policy());
+    for hint in ["61", "3600", &century, "18446744073709551616", "99999999999999999999999999999999999"] {
+        assert_eq!(hinted_pauses(&layer, 503, hint).await, [], "{hint}");
+        assert_eq!(hinted_pauses(&layer, 429, hint).await, [], "{hint}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cap_on_hints_is_compared_before_the_jitter() {
+    let layer = layer(policy().max_attempts(2).seed(3));
+    for _ in 0..20 {
+        let pauses = hinted_pauses(&layer, 503, "60").await;
+        assert_eq!(pauses.len(), 1);
+        assert!((60 * SECOND..=65 * SECOND + MILLI).contains(&pauses[0]), "{pauses:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cap_on_hints_is_the_policys() {
+    let second = layer(policy().max_attempts(2).jitter(Jitter::None).longest_hint(SECOND));
+    assert_eq!(hinted_pauses(&second, 503, "1").await, [SECOND]);
+    assert_eq!(hinted_pauses(&second, 503, "2").await, []);
+    let day =
+        layer(policy().max_attempts(2).jitter(Jitter::None).longest_hint(DAY).max_elapsed(None::<Duration>));
+    assert_eq!(hinted_pauses(&day, 503, "86400").await, [DAY]);
+    assert_eq!(hinted_pauses(&day, 503, "86401").await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_cap_of_the_backoff_does_not_shorten_a_hint() {
+    let layer = layer(policy().max_attempts(2).base(MILLI).cap(10 * MILLI).jitter(Jitter::None));
+    assert_eq!(hinted_pauses(&layer, 503, "30").await, [30 * SECOND]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_garbled_retry_after_leaves_the_backoffs_own_delay() {
+    let layer = layer(policy().max_attempts(3).jitter(Jitter::None));
+    for hint in ["-1", "-30", "1.5", "1e3", "soon", "", "+5", "0x10", "30s", "３"] {
+        assert_eq!(hinted_pauses(&layer, 503, hint).await, [100 * MILLI, 200 * MILLI], "{hint:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_after_of_zero_leaves_the_backoffs_own_delay() {
+    let layer = layer(policy().max_attempts(3).jitter(Jitter::None));
+    assert_eq!(hinted_pauses(&layer, 503, "0").await, [100 * MILLI, 200 * MILLI]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_around_an_error_is_waited_for_as_well() {
+    let sent = Mutex::new(Vec::new());
+    let fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote)
+        .with_retry_after(Duration::from_millis(1_234));
+    let mut service = layer(policy().max_attempts(2).jitter(Jitter::None)).layer(service_fn(|_: u32| {
+        sent.lock().unwrap().push(Instant::now());
+        async move { Err::<(), _>(Judged::new(fault, Broken(0))) }
+    }));
+    send(&mut service, 7).await.unwrap_err();
+    let sent = sent.lock().unwrap();
+    assert_eq!(sent[1] - sent[0], Duration::from_millis(1_234));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleep_that_would_not_fit_is_not_begun() {
+    let second = || policy().jitter(Jitter::None).max_attempts(10).base(SECOND).factor(1.0);
+    assert_eq!(pauses(&layer(second().max_elapsed(2_500 * MILLI))).await, [SECOND; 2]);
+    assert_eq!(pauses(&layer(second().max_elapsed(3_000 * MILLI))).await, [SECOND; 3]);
+    assert_eq!(pauses(&layer(second().max_elapsed(999 * MILLI))).await, []);
+    assert_eq!(pauses(&layer(second().max_elapsed(Duration::ZERO))).await, []);
+    assert_eq!(pauses(&layer(second().max_elapsed(None::<Duration>))).await, [SECOND; 9]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_default_no_retry_starts_later_than_two_minutes_after_the_call() {
+    let layer = layer(policy().jitter(Jitter::None).max_attempts(100).base(50 * SECOND).cap(50 * SECOND));
+    assert_eq!(pauses(&layer).await, [50 * SECOND; 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hint_that_would_not_fit_ends_the_retries_at_once() {
+    let layer = layer(policy().jitter(Jitter::None).max_elapsed(10 * SECOND));
+    assert_eq!(hinted_pauses(&layer, 503, "30").await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_stretch_of_a_hint_counts_as_well() {
+    let layer = layer(policy().max_attempts(2).max_elapsed(11 * SECOND).seed(1));
+    let (mut waited, mut refused) = (0, 0);
+    for _ in 0..100 {
+        match hinted_pauses(&layer, 503, "10").await[..] {
+            [] => refused += 1,
+            [pause] => {
+                assert!((10 * SECOND..=11 * SECOND + MILLI).contains(&pause), "{pause:?}");
+                waited += 1;
+            }
+            _ => unreachable!("two attempts at most"),
+        }
+    }
+    assert!(waited > 0 && refused > waited, "{waited} waited, {refused} did not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_attempts_take_counts() {
+    let sent = Mutex::new(0);
+    let builder =
+        policy().jitter(Jitter::None).max_attempts(10).base(SECOND).factor(1.0).max_elapsed(10 * SECOND);
+    let mut service = layer(builder).layer(service_fn(|_: u32| {
+        *sent.lock().unwrap() += 1;
+        async {
+            tokio::time::sleep(2 * SECOND).await;
+            Err::<(), _>(Broken(0))
+        }
+    }));
+    let before = Instant::now();
+    send(&mut service, 7).await.unwrap_err();
+    // Failures after 2, 5, 8 and 11 seconds; the retry after the third would start at 9, that after the fourth at 12.
+    assert_eq!(*sent.lock().unwrap(), 4);
+    assert_eq!(before.elapsed(), 11 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_before_the_call_does_not_count() {
+    let layer = layer(policy().jitter(Jitter::None).max_elapsed(SECOND));
+    for _ in 0..3 {
+        tokio::time::advance(YEAR).await;
+        assert_eq!(pauses(&layer).await, [100 * MILLI, 200 * MILLI]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_clock_that_max_elapsed_counts_on_is_the_policys() {
+    let (clock, hand) = Clock::manual();
+    let sent = Mutex::new(0);
+    let builder = policy().jitter(Jitter::None).max_attempts(10).base(SECOND).cap(SECOND);
+    let mut service = layer(builder.max_elapsed(10 * SECOND).clock(clock)).layer(service_fn(|_: u32| {
+        *sent.lock().unwrap() += 1;
+        hand.advance(3 * SECOND);
+        async { Err::<(), _>(Broken(0)) }
+    }));
+    send(&mut service, 7).await.unwrap_err();
+    // At 3, 6 and 9 seconds a retry fits, at 12 none does.
+    assert_eq!(*sent.lock().unwrap(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_goes_backwards_does_no_harm() {
+    let (clock, hand) = Clock::manual();
+    hand.set(YEAR);
+    let mut service = layer(policy().jitter(Jitter::None).clock(clock)).layer(service_fn(|_: u32| {
+        hand.set(Duration::ZERO);
+        async { Err::<(), _>(Broken(0)) }
+    }));
+    let before = Instant::now();
+    send(&mut service, 7).await.unwrap_err();
+    assert_eq!(before.elapsed(), 300 * MILLI);
+}
+
+#[tokio::test(start_paused = true)]
+async fn delays_that_overflow_do_not_panic() {
+    let huge = policy().base(MILLI).factor(1_000.0).cap(YEAR).max_attempts(700).max_elapsed(None::<Duration>);
+    let longest = pauses(&layer(huge.clone().jitter(Jitter::None))).await;
+    assert_eq!(longest[..4], [MILLI, SECOND, 1_000 * SECOND, 1_000_000 * SECOND]);
+    assert_eq!(longest[4..], [YEAR; 695]);
+    // The clock has come to its end by now: 699 years are more than 64 bits of nanoseconds.
+    let drawn = pauses(&layer(huge.jitter(Jitter::Full).seed(5))).await;
+    assert_eq!(drawn.len(), 699);
+    assert!(drawn.iter().all(|pause| *pause <= YEAR + MILLI));
+}
+
+#[tokio::test(start_paused = true)]
+async fn delays_of_a_year_fit_into_a_year() {
+    let year = || policy().jitter(Jitter::None).base(YEAR).cap(YEAR).max_attempts(1_000);
+    assert_eq!(pauses(&layer(year().max_elapsed(YEAR))).await, [YEAR]);
+    assert_eq!(pauses(&layer(year().max_elapsed(364 * DAY))).await, []);
+    assert_eq!(pauses(&layer(year().factor(1_000.0).max_elapsed(YEAR))).await, [YEAR]);
+    let hint = policy().max_attempts(2).longest_hint(YEAR).max_elapsed(None::<Duration>).jitter(Jitter::None);
+    assert_eq!(hinted_pauses(&layer(hint), 503, "18446744073709551616").await, [YEAR]);
+}

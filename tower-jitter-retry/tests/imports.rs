@@ -1,0 +1,77 @@
+//! What each file may use, held against the files.
+
+#[path = "../../tower-fault-classify/tests/support/imports.rs"]
+mod imports;
+
+use std::path::Path;
+
+use imports::{PURE, Row, violations};
+
+const TOWER: &[&str] = &["tower_layer", "tower_service", "pin_project_lite"];
+const FUTURES: &[&str] = &["std::future", "std::pin", "std::task"];
+/// Atomics and locks come through the switch between std and loom, and with them the counters.
+const SHARED: &[&str] = &["tower_fault_classify::__shared"];
+const CLOCK: &[&str] =
+    &["tower_fault_classify::__shared::Clock", "tower_fault_classify::__shared::ConfigError"];
+const VOCABULARY: &[&str] = &[
+    "tower_fault_classify::Fault",
+    "tower_fault_classify::Kind",
+    "tower_fault_classify::Retry",
+    "tower_fault_classify::Verdict",
+];
+const JUDGES: &[&str] = &[
+    "tower_fault_classify::Auto",
+    "tower_fault_classify::Classify",
+    "tower_fault_classify::ErrorsOnly",
+    "tower_fault_classify::RuleFirst",
+    "tower_fault_classify::Typed",
+];
+const BODIES: &[&str] = &["bytes", "http", "http_body", "http_body_util", "axum_core", "tonic"];
+
+/// "What a file may use" of the design, down to this crate's files. `lib.rs` has modules, re-exports and docs only.
+const TABLE: &[Row] = &[
+    // Pure: no clock, atomic, lock, async, runtime, tower, tracing.
+    Row { files: &["backoff/"], may_use: &[PURE] },
+    Row { files: &["budget/rules.rs"], may_use: &[PURE] },
+    // Made concurrent: no runtime, no tower.
+    Row { files: &["budget/"], may_use: &[PURE, SHARED, VOCABULARY] },
+    Row { files: &["rng.rs"], may_use: &[&["std", "fastrand"]] },
+    // What is kept of a request, and what is retried: decisions, without time, locks or tower.
+    Row { files: &["replay/"], may_use: &[PURE, BODIES] },
+    Row { files: &["request.rs"], may_use: &[PURE, BODIES, &["crate::replay", "reqwest"]] },
+    Row {
+        files: &["policy.rs"],
+        may_use: &[
+            PURE,
+            VOCABULARY,
+            CLOCK,
+            &["crate::backoff", "crate::budget", "crate::request", "crate::rng"],
+        ],
+    },
+    // Glue.
+    Row {
+        files: &["layer.rs", "service.rs", "future.rs"],
+        may_use: &[
+            PURE,
+            TOWER,
+            FUTURES,
+            VOCABULARY,
+            JUDGES,
+            CLOCK,
+            &[
+                "crate::budget",
+                "crate::policy",
+                "crate::request",
+                "crate::rng",
+                "tokio::time::Sleep",
+                "tokio::time::sleep",
+            ],
+        ],
+    },
+];
+
+#[test]
+fn every_file_uses_what_the_design_allows_it() {
+    let wrong = violations(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), TABLE);
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}

@@ -1,0 +1,285 @@
+//! Every attempt waits for the readiness of the service that it goes to.
+
+mod support;
+
+use std::fmt::Debug;
+use std::future::{Future, Ready, poll_fn, ready};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Method, Request, Response};
+use tokio::task::JoinSet;
+use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
+use tower::limit::ConcurrencyLimit;
+use tower::{BoxError, Layer, Service, service_fn};
+use tower_jitter_retry::fault_classify::{Auto, Boxed};
+use tower_jitter_retry::{JitterRetryLayer, RetryBody};
+use tower_test::mock;
+
+use support::{Broken, Calls, at_once, now, request, response, send};
+
+/// Fails, or as a clone, is not ready before it was asked often enough. Panics if it is called unready.
+#[derive(Debug)]
+struct Strict {
+    shared: Arc<Shared>,
+    number: usize,
+    asked: usize,
+    ready: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// How often a clone says that it is not ready, or fails to get ready if `None`.
+    pending: Option<usize>,
+    clones: AtomicUsize,
+    calls: std::sync::Mutex<Vec<usize>>,
+}
+
+impl Strict {
+    fn new(pending: Option<usize>) -> Self {
+        let shared = Shared { pending, clones: AtomicUsize::new(0), calls: std::sync::Mutex::default() };
+        Self { shared: Arc::new(shared), number: 0, asked: 0, ready: false }
+    }
+}
+
+impl Clone for Strict {
+    fn clone(&self) -> Self {
+        let number = self.shared.clones.fetch_add(1, Ordering::SeqCst) + 1;
+        Self { shared: Arc::clone(&self.shared), number, asked: 0, ready: false }
+    }
+}
+
+impl<R> Service<R> for Strict {
+    type Response = ();
+    type Error = Broken;
+    type Future = Ready<Result<(), Broken>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+        if self.number > 0 {
+            let Some(pending) = self.shared.pending else { return Poll::Ready(Err(Broken(99))) };
+            self.asked += 1;
+            if self.asked <= pending {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: R) -> Self::Future {
+        assert!(std::mem::take(&mut self.ready), "called without being ready");
+        self.asked = 0;
+        let mut calls = self.shared.calls.lock().unwrap();
+        calls.push(self.number);
+        ready(Err(Broken(calls.len())))
+    }
+}
+
+fn layer(attempts: u32) -> JitterRetryLayer {
+    JitterRetryLayer::new(at_once().max_attempts(attempts).build().unwrap())
+}
+
+fn boxed(attempts: u32) -> JitterRetryLayer<Auto<Boxed>> {
+    JitterRetryLayer::new(at_once().max_attempts(attempts).build().unwrap())
+}
+
+#[test]
+fn the_first_attempt_takes_the_readiness_that_was_polled_and_no_clone_steals_it() {
+    let inner = Strict::new(Some(0));
+    let shared = Arc::clone(&inner.shared);
+    let mut service = layer(3).layer(inner);
+    for call in 0..3 {
+        assert_eq!(now(send(&mut service, 7_u32)), Err(Broken(3 * call + 3)));
+    }
+    let calls = shared.calls.lock().unwrap();
+    assert_eq!(*calls, [0, 1, 1, 0, 2, 2, 0, 3, 3], "the service that each attempt went to");
+}
+
+#[test]
+fn every_further_attempt_waits_for_the_readiness_of_its_clone() {
+    let inner = Strict::new(Some(4));
+    let shared = Arc::clone(&inner.shared);
+    let mut service = layer(3).layer(inner);
+    let mut call = task::spawn(call(&mut service, 7_u32));
+    for calls in [1, 2] {
+        for _ in 0..4 {
+            assert_pending!(call.poll());
+            assert!(call.is_woken());
+            assert_eq!(shared.calls.lock().unwrap().len(), calls);
+        }
+    }
+    assert_eq!(assert_ready_err!(call.poll()), Broken(3));
+}
+
+#[test]
+fn a_readiness_error_of_a_retry_is_returned() {
+    let inner = Strict::new(None);
+    let shared = Arc::clone(&inner.shared);
+    assert_eq!(now(send(&mut layer(5).layer(inner), 7_u32)), Err(Broken(99)));
+    assert_eq!(*shared.calls.lock().unwrap(), [0]);
+}
+
+#[test]
+fn a_readiness_error_of_the_first_attempt_is_returned_unchanged() {
+    let mut inner = Strict::new(None);
+    inner.number = 1;
+    assert_eq!(now(send(&mut layer(5).layer(inner), 7_u32)), Err(Broken(99)));
+}
+
+#[test]
+fn the_inner_service_is_cloned_once_a_call() {
+    for attempts in [2, 3, 10] {
+        let inner = Strict::new(Some(0));
+        let shared = Arc::clone(&inner.shared);
+        now(send(&mut layer(attempts).layer(inner), 7_u32)).unwrap_err();
+        assert_eq!(shared.clones.load(Ordering::SeqCst), 1);
+        assert_eq!(shared.calls.lock().unwrap().len(), attempts as usize);
+    }
+}
+
+#[test]
+fn the_inner_service_is_not_cloned_for_a_request_that_is_sent_once() {
+    struct Once;
+    impl RetryBody for Once {
+        type Saved = std::convert::Infallible;
+        fn save(self, _: usize) -> (Self, Option<Self::Saved>) {
+            (self, None)
+        }
+        fn again(saved: &Self::Saved) -> Option<Self> {
+            match *saved {}
+        }
+    }
+
+    let inner = Strict::new(Some(0));
+    let shared = Arc::clone(&inner.shared);
+    now(send(&mut layer(3).layer(inner.clone()), Request::new(Once))).unwrap_err();
+    now(send(&mut layer(1).layer(inner), 7_u32)).unwrap_err();
+    assert_eq!(shared.clones.load(Ordering::SeqCst), 1, "the one clone is this test's own");
+    assert_eq!(shared.calls.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn an_attempt_is_sent_only_when_the_mock_allows_it() {
+    let (mut service, mut handle) =
+        mock::spawn_with::<&'static str, &'static str, _, _>(|inner| boxed(3).layer(inner));
+    handle.allow(0);
+    assert_pending!(service.poll_ready());
+    handle.allow(1);
+    assert_ready_ok!(service.poll_ready());
+
+    let mut call = task::spawn(service.call("ping"));
+    assert_pending!(call.poll());
+    assert_ready!(task::spawn(handle.next_request()).poll()).unwrap().1.send_error(Broken(1));
+    assert!(call.is_woken());
+    assert_pending!(call.poll());
+    assert_pending!(task::spawn(handle.next_request()).poll(), "a clone was called that was not ready");
+
+    handle.allow(1);
+    assert!(call.is_woken());
+    assert_pending!(call.poll());
+    let (request, answer) = assert_ready!(task::spawn(handle.next_request()).poll()).unwrap();
+    assert_eq!(request, "ping");
+    answer.send_response("pong");
+    assert_eq!(assert_ready_ok!(call.poll()), "pong");
+}
+
+#[test]
+fn an_error_of_the_mocks_readiness_in_a_retry_is_returned() {
+    let (mut service, mut handle) =
+        mock::spawn_with::<&'static str, &'static str, _, _>(|inner| boxed(3).layer(inner));
+    handle.allow(1);
+    assert_ready_ok!(service.poll_ready());
+    let mut call = task::spawn(service.call("ping"));
+    assert_pending!(call.poll());
+    assert_ready!(task::spawn(handle.next_request()).poll()).unwrap().1.send_error(Broken(1));
+    assert_pending!(call.poll());
+    handle.send_error(Broken(7));
+    let error: BoxError = assert_ready_err!(call.poll());
+    // The mock puts a box of its own around what was sent to all its clones.
+    assert!(error.to_string().contains(&Broken(7).to_string()), "{error}");
+}
+
+#[test]
+fn a_failed_attempt_gives_its_place_back_before_the_next_waits_for_one() {
+    let calls = Calls::default();
+    let inner = ConcurrencyLimit::new(
+        service_fn(|_: u32| {
+            let call = calls.next();
+            async move { if call < 3 { Err(Broken(call)) } else { Ok(call) } }
+        }),
+        1,
+    );
+    // It panics if it is called unready, and there is one place only.
+    assert_eq!(now(send(&mut layer(3).layer(inner), 7)), Ok(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_concurrency_limit_below_holds_for_retries() {
+    let (running, most, calls) =
+        (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Calls::default());
+    let inner = ConcurrencyLimit::new(
+        service_fn({
+            let (running, most, calls) = (Arc::clone(&running), Arc::clone(&most), calls.clone());
+            move |_: u32| {
+                let (running, most) = (Arc::clone(&running), Arc::clone(&most));
+                let call = calls.next();
+                async move {
+                    most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    Err::<(), _>(Broken(call))
+                }
+            }
+        }),
+        3,
+    );
+    let service = layer(4).layer(inner);
+    let mut tasks = JoinSet::new();
+    for _ in 0..50 {
+        let mut service = service.clone();
+        tasks.spawn(async move { send(&mut service, 7).await });
+    }
+    assert!(tasks.join_all().await.iter().all(Result::is_err));
+    assert_eq!(calls.made(), 200);
+    assert_eq!(most.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn a_call_that_is_dropped_gives_its_place_back() {
+    let inner = ConcurrencyLimit::new(service_fn(|_: u32| std::future::pending::<Result<(), Broken>>()), 1);
+    let mut service = layer(3).layer(inner);
+    for _ in 0..3 {
+        let mut call = task::spawn(send(&mut service, 7));
+        assert_pending!(call.poll());
+        drop(call);
+    }
+}
+
+#[test]
+fn the_service_can_be_polled_again_while_a_call_runs() {
+    let mut service = layer(3)
+        .layer(service_fn(async |_: Request<String>| Ok::<Response<String>, io::Error>(response(503))));
+    let calls: Vec<_> = (0..3).map(|_| call(&mut service, request(Method::GET))).collect();
+    for call in calls {
+        assert_eq!(now(call).unwrap().status(), 503);
+    }
+}
+
+#[test]
+fn the_future_is_send_if_its_parts_are() {
+    fn assert_send(_: impl Future + Send) {}
+    assert_send(call(&mut layer(3).layer(Strict::new(Some(0))), 7_u32));
+}
+
+/// The future of a call to a service that is ready.
+fn call<S, R>(service: &mut S, request: R) -> S::Future
+where
+    S: Service<R, Error: Debug>,
+{
+    now(poll_fn(|cx| service.poll_ready(cx))).unwrap();
+    service.call(request)
+}

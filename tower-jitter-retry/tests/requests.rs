@@ -1,0 +1,376 @@
+//! What is kept of a request, and what goes out again.
+
+mod support;
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, Version};
+use http_body_util::{Empty, Full};
+use tower::{Layer, service_fn};
+use tower_jitter_retry::{Attempt, JitterRetryLayer, RetryBody, RetryPolicyBuilder, RetryRequest};
+
+use support::{Broken, Calls, at_once, now, response, send};
+
+fn layer(builder: RetryPolicyBuilder) -> JitterRetryLayer {
+    JitterRetryLayer::new(builder.build().unwrap())
+}
+
+/// Counts its clones.
+#[derive(Debug)]
+struct Counted(Arc<AtomicUsize>);
+
+impl Clone for Counted {
+    fn clone(&self) -> Self {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        Self(Arc::clone(&self.0))
+    }
+}
+
+/// How often a request is cloned if its first so many attempts fail.
+fn clones(attempts: u32, failures: usize) -> usize {
+    let (calls, clones) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
+    let mut service =
+        layer(at_once().max_attempts(attempts)).clone_requests().layer(service_fn(|_: Counted| {
+            let call = calls.next();
+            async move { if call <= failures { Err(Broken(call)) } else { Ok(()) } }
+        }));
+    let _ = now(send(&mut service, Counted(Arc::clone(&clones))));
+    assert_eq!(calls.made(), (failures + 1).min(attempts as usize));
+    clones.load(Ordering::SeqCst)
+}
+
+#[test]
+fn a_request_is_not_cloned_when_no_retry_can_follow() {
+    assert_eq!(clones(1, 0), 0);
+    assert_eq!(clones(1, 1), 0);
+}
+
+#[test]
+fn a_request_is_cloned_once_for_an_attempt_that_a_retry_can_follow() {
+    assert_eq!(clones(3, 0), 1);
+    assert_eq!(clones(3, 1), 2);
+    assert_eq!(clones(10, 4), 5);
+}
+
+#[test]
+fn a_request_is_not_cloned_for_the_last_attempt() {
+    assert_eq!(clones(2, 2), 1);
+    assert_eq!(clones(3, 2), 2);
+    assert_eq!(clones(3, 3), 2);
+}
+
+#[test]
+fn an_http_body_is_kept_once_and_cloned_at_most_once_a_retry() {
+    for (attempts, failures, expected) in [(1, 1, 0), (3, 0, 1), (3, 1, 2), (3, 3, 3)] {
+        let (calls, clones) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
+        let mut service =
+            layer(at_once().max_attempts(attempts)).layer(service_fn(|_: Request<Full<Noted>>| {
+                let status = if calls.next() <= failures { 503 } else { 200 };
+                async move { Ok::<_, io::Error>(response(status)) }
+            }));
+        let body = Full::new(Noted { _count: Counted(Arc::clone(&clones)), bytes: Bytes::from_static(b"x") });
+        now(send(&mut service, Request::new(body))).unwrap();
+        // A body is lent to `again`, so that the last attempt's is a clone of what is kept.
+        assert!(clones.load(Ordering::SeqCst) <= expected, "{} clones", clones.load(Ordering::SeqCst));
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Noted {
+    _count: Counted,
+    bytes: Bytes,
+}
+
+impl bytes::Buf for Noted {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+/// What of each attempt reaches a server that always says 503.
+fn sent<B: RetryBody + 'static>(request: Request<B>) -> Vec<Request<B>> {
+    let sent = Mutex::new(Vec::new());
+    let mut service = layer(at_once()).layer(service_fn(|request: Request<B>| {
+        sent.lock().unwrap().push(request);
+        async { Ok::<_, io::Error>(response(503)) }
+    }));
+    assert_eq!(now(send(&mut service, request)).unwrap().status(), 503);
+    sent.into_inner().unwrap()
+}
+
+fn whole<B>(body: B) -> Request<B> {
+    let mut request = Request::builder()
+        .method(Method::PUT)
+        .uri("https://example.org/orders/42?x=1")
+        .version(Version::HTTP_2)
+        .header("x-one", "1")
+        .header("x-two", "2")
+        .header("x-two", "3")
+        .extension(Broken(42))
+        .body(body)
+        .unwrap();
+    request.headers_mut().insert("content-length", 8.into());
+    request
+}
+
+#[test]
+fn a_request_goes_out_again_as_it_was() {
+    let sent = sent(whole("the body".to_owned()));
+    assert_eq!(sent.len(), 3);
+    for request in sent {
+        let original = whole("the body".to_owned());
+        assert_eq!(request.method(), original.method());
+        assert_eq!(request.uri(), original.uri());
+        assert_eq!(request.version(), original.version());
+        assert_eq!(request.headers(), original.headers());
+        assert_eq!(request.extensions().get(), Some(&Broken(42)));
+        assert_eq!(request.body(), original.body());
+    }
+}
+
+#[test]
+fn a_full_body_goes_out_again_whole() {
+    let long = Bytes::from(vec![7; 1_000_000]);
+    let sent = sent(whole(Full::new(long.clone())));
+    assert_eq!(sent.len(), 3);
+    for request in sent {
+        let mut body = task_body(request.into_body());
+        assert_eq!(body.remove(0), long);
+        assert!(body.is_empty());
+    }
+}
+
+/// The frames of a body that does not wait.
+fn task_body<B>(mut body: B) -> Vec<B::Data>
+where
+    B: http_body_util::BodyExt + http_body::Body<Error = Infallible> + Unpin,
+{
+    let mut frames = Vec::new();
+    while let Some(frame) = now(body.frame()) {
+        let Ok(frame) = frame;
+        frames.push(frame.into_data().unwrap_or_else(|_| panic!("there are no trailers")));
+    }
+    frames
+}
+
+#[test]
+fn a_full_body_that_the_server_read_goes_out_again_whole() {
+    let bodies = Mutex::new(Vec::new());
+    let mut service = layer(at_once()).layer(service_fn(|request: Request<Full<Bytes>>| {
+        bodies.lock().unwrap().push(task_body(request.into_body()));
+        async { Ok::<_, io::Error>(response(503)) }
+    }));
+    now(send(&mut service, whole(Full::new(Bytes::from_static(b"the body"))))).unwrap();
+    assert_eq!(*bodies.lock().unwrap(), vec![vec![Bytes::from_static(b"the body")]; 3]);
+}
+
+#[test]
+fn every_body_in_memory_goes_out_again() {
+    assert_eq!(sent(whole(())).len(), 3);
+    assert_eq!(sent(whole(Empty::<Bytes>::new())).len(), 3);
+    assert!(sent(whole("the body")).iter().all(|request| *request.body() == "the body"));
+    assert!(sent(whole(b"the body".to_vec())).iter().all(|request| request.body() == b"the body"));
+    assert!(sent(whole(b"the body".as_slice())).iter().all(|request| request.body() == b"the body"));
+    assert!(
+        sent(whole(Bytes::from_static(b"the body"))).iter().all(|request| &**request.body() == b"the body")
+    );
+}
+
+/// A body that cannot be sent twice.
+#[derive(Debug, PartialEq)]
+struct Once(u32);
+
+impl RetryBody for Once {
+    type Saved = Infallible;
+
+    fn save(self, _: usize) -> (Self, Option<Infallible>) {
+        (self, None)
+    }
+
+    fn again(saved: &Infallible) -> Option<Self> {
+        match *saved {}
+    }
+}
+
+#[test]
+fn a_body_that_cannot_be_sent_again_goes_out_once_untouched() {
+    let sent = sent(whole(Once(7)));
+    assert_eq!(sent.len(), 1);
+    assert_eq!(*sent[0].body(), Once(7));
+    assert_eq!(sent[0].headers(), whole(Once(7)).headers());
+    assert_eq!(sent[0].extensions().get(), Some(&Broken(42)));
+}
+
+/// A request that writes down what it is asked.
+#[derive(Debug)]
+struct Told {
+    log: Arc<Mutex<Vec<String>>>,
+    usable: bool,
+    again: bool,
+}
+
+impl Told {
+    fn twin(&self) -> Self {
+        Self { log: Arc::clone(&self.log), ..*self }
+    }
+
+    fn note(&self, what: impl Into<String>) {
+        self.log.lock().unwrap().push(what.into());
+    }
+}
+
+impl RetryRequest for Told {
+    type Saved = Self;
+
+    fn is_idempotent(&self) -> bool {
+        true
+    }
+
+    fn save(self, limit: usize) -> (Self, Option<Self>) {
+        self.note(format!("save {limit}"));
+        let saved = self.twin();
+        (self, Some(saved))
+    }
+
+    fn usable(saved: &Self) -> bool {
+        saved.usable
+    }
+
+    fn again(saved: Self, attempt: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
+        saved.note(format!("again {} {last}", attempt.number()));
+        let more = (!last).then(|| saved.twin());
+        saved.again.then_some((saved, more))
+    }
+}
+
+/// What the request was asked, how often it was sent, and whose outcome came back.
+fn told(attempts: u32, usable: bool, again: bool) -> (Vec<String>, usize, Broken) {
+    let (calls, log) = (Calls::default(), Arc::<Mutex<Vec<String>>>::default());
+    let mut service = layer(at_once().max_attempts(attempts)).layer(service_fn(|_: Told| {
+        let call = calls.next();
+        async move { Err::<(), _>(Broken(call)) }
+    }));
+    let error = now(send(&mut service, Told { log: Arc::clone(&log), usable, again })).unwrap_err();
+    let log = log.lock().unwrap().clone();
+    (log, calls.made(), error)
+}
+
+#[test]
+fn attempts_are_numbered_and_the_last_is_told() {
+    let (log, calls, error) = told(4, true, true);
+    assert_eq!(log, ["save 65536", "again 2 false", "again 3 false", "again 4 true"]);
+    assert_eq!((calls, error), (4, Broken(4)));
+}
+
+#[test]
+fn a_request_that_goes_out_once_is_not_saved() {
+    assert_eq!(told(1, true, true), (vec![], 1, Broken(1)));
+}
+
+#[test]
+fn a_request_that_is_no_longer_usable_leaves_the_outcome_at_hand_to_the_caller() {
+    assert_eq!(told(3, false, true), (vec!["save 65536".to_owned()], 1, Broken(1)));
+}
+
+#[test]
+fn a_request_that_cannot_be_made_again_leaves_the_outcome_at_hand_to_the_caller() {
+    let (log, calls, error) = told(3, true, false);
+    assert_eq!(log, ["save 65536", "again 2 false"]);
+    assert_eq!((calls, error), (1, Broken(1)));
+}
+
+#[test]
+fn plain_requests_are_sent_again() {
+    fn twice<R: RetryRequest + PartialEq + Clone + std::fmt::Debug + 'static>(request: R) {
+        let sent = Mutex::new(Vec::new());
+        let mut service = layer(at_once().max_attempts(2)).layer(service_fn(|request: R| {
+            sent.lock().unwrap().push(request);
+            async { Err::<(), _>(Broken(0)) }
+        }));
+        now(send(&mut service, request.clone())).unwrap_err();
+        assert_eq!(*sent.lock().unwrap(), [request.clone(), request]);
+    }
+    twice(());
+    twice(true);
+    twice('x');
+    twice(-7_i64);
+    twice(0.5_f32);
+    twice("ping");
+    twice("ping".to_owned());
+    twice(vec![1, 2, 3]);
+    twice(Some("ping"));
+    twice(Bytes::from_static(b"ping"));
+}
+
+#[cfg(feature = "axum")]
+#[test]
+fn an_axum_body_is_sent_again_if_there_is_nothing_to_read() {
+    use axum_core::body::Body;
+
+    assert_eq!(sent(whole(Body::empty())).len(), 3);
+    let mut sent = sent(whole(Body::from("the body")));
+    assert_eq!(sent.len(), 1);
+    let frame = now(http_body_util::BodyExt::frame(sent[0].body_mut())).unwrap().unwrap();
+    assert_eq!(frame.into_data().unwrap(), "the body");
+}
+
+#[cfg(feature = "tonic")]
+#[test]
+fn a_tonic_body_is_sent_again_if_there_is_nothing_to_read() {
+    use tonic::body::Body;
+
+    assert_eq!(sent(whole(Body::empty())).len(), 3);
+    let mut sent = sent(whole(Body::new(Full::new(Bytes::from_static(b"the body")))));
+    assert_eq!(sent.len(), 1);
+    let frame = now(http_body_util::BodyExt::frame(sent[0].body_mut())).unwrap().unwrap();
+    assert_eq!(frame.into_data().unwrap(), "the body");
+}
+
+#[cfg(feature = "reqwest")]
+#[test]
+fn a_reqwest_request_is_sent_again_if_its_body_is_in_memory() {
+    for (method, sends) in [(Method::PUT, 3), (Method::POST, 1)] {
+        let sent = Mutex::new(Vec::new());
+        let mut service = layer(at_once()).layer(service_fn(|request: reqwest::Request| {
+            sent.lock().unwrap().push(request);
+            async { Ok::<_, io::Error>(response(503)) }
+        }));
+        let mut request = reqwest::Request::new(method, "http://example.org/orders/42".parse().unwrap());
+        *request.body_mut() = Some("the body".into());
+        request.headers_mut().insert("x-one", 1.into());
+        now(send(&mut service, request)).unwrap();
+        let sent = sent.into_inner().unwrap();
+        assert_eq!(sent.len(), sends);
+        for request in sent {
+            assert_eq!(request.body().unwrap().as_bytes(), Some(b"the body".as_slice()));
+            assert_eq!(request.headers()["x-one"], "1");
+            assert_eq!(request.url().path(), "/orders/42");
+        }
+    }
+}
+
+#[test]
+fn a_response_is_dropped_before_the_next_attempt_begins() {
+    let alive = Arc::new(());
+    let mut service = layer(at_once()).layer(service_fn(|_: Request<String>| {
+        let (before, held) = (Arc::strong_count(&alive), Arc::clone(&alive));
+        async move {
+            assert_eq!(before, 1, "the last response still lives");
+            Ok::<_, io::Error>(Response::builder().status(503).body(held).unwrap())
+        }
+    }));
+    let answer = now(send(&mut service, support::request(Method::GET))).unwrap();
+    assert_eq!(Arc::strong_count(answer.body()), 2);
+}

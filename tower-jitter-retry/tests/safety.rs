@@ -1,0 +1,201 @@
+//! No request is sent twice that may have been processed, unless twice is the same as once.
+
+mod support;
+
+use std::io::{self, ErrorKind};
+
+use http::{Method, Request, Response};
+use tower::{Layer, service_fn};
+use tower_jitter_retry::{JitterRetryLayer, RetryPolicy, RetrySafety};
+
+use support::{Calls, at_once, now, request, response, send};
+
+/// What becomes of every attempt.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Status(u16),
+    Io(ErrorKind),
+}
+
+use Fate::{Io, Status};
+
+/// The request may have been processed.
+const UNCLEAR: [Fate; 8] = [
+    Status(408),
+    Status(500),
+    Status(502),
+    Status(503),
+    Status(504),
+    Io(ErrorKind::TimedOut),
+    Io(ErrorKind::ConnectionReset),
+    Io(ErrorKind::Other),
+];
+
+/// The request is known not to have been processed.
+const UNPROCESSED: [Fate; 5] =
+    [Status(421), Status(425), Status(429), Status(529), Io(ErrorKind::ConnectionRefused)];
+
+fn times_sent(policy: RetryPolicy, request: Request<String>, fate: Fate) -> usize {
+    let calls = Calls::default();
+    let mut service = JitterRetryLayer::new(policy).layer(service_fn(|_: Request<String>| {
+        calls.next();
+        async move {
+            match fate {
+                Status(status) => Ok::<Response<String>, io::Error>(response(status)),
+                Io(kind) => Err(kind.into()),
+            }
+        }
+    }));
+    match (now(send(&mut service, request)), fate) {
+        (Ok(answer), Status(status)) => assert_eq!(answer.status(), status),
+        (Err(error), Io(kind)) => assert_eq!(error.kind(), kind),
+        (answer, _) => panic!("{answer:?} after {fate:?}"),
+    }
+    calls.made()
+}
+
+fn default() -> RetryPolicy {
+    at_once().build().unwrap()
+}
+
+fn with_safety(safety: RetrySafety) -> RetryPolicy {
+    at_once().safety(safety).build().unwrap()
+}
+
+fn marked(method: Method, safety: RetrySafety) -> Request<String> {
+    let mut request = request(method);
+    request.extensions_mut().insert(safety);
+    request
+}
+
+fn keyed(method: Method) -> Request<String> {
+    let mut request = request(method);
+    request.headers_mut().insert("Idempotency-Key", "8e03978e-40d5-43dd-bc93-6894a57f9324".parse().unwrap());
+    request
+}
+
+#[test]
+fn a_post_is_not_sent_again_after_a_timeout_or_a_503() {
+    for fate in UNCLEAR {
+        for method in [Method::POST, Method::PATCH, Method::CONNECT, Method::from_bytes(b"PURCHASE").unwrap()]
+        {
+            assert_eq!(times_sent(default(), request(method.clone()), fate), 1, "{method} {fate:?}");
+        }
+    }
+}
+
+#[test]
+fn a_post_is_sent_again_when_it_is_known_not_to_have_been_processed() {
+    for fate in UNPROCESSED {
+        assert_eq!(times_sent(default(), request(Method::POST), fate), 3, "{fate:?}");
+    }
+}
+
+#[test]
+fn the_idempotent_methods_are_sent_again() {
+    for fate in UNCLEAR.into_iter().chain(UNPROCESSED) {
+        for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE]
+        {
+            assert_eq!(times_sent(default(), request(method.clone()), fate), 3, "{method} {fate:?}");
+        }
+    }
+}
+
+#[test]
+fn a_post_with_an_idempotency_key_is_sent_again() {
+    for fate in UNCLEAR {
+        assert_eq!(times_sent(default(), keyed(Method::POST), fate), 3, "{fate:?}");
+    }
+}
+
+#[test]
+fn a_post_is_sent_again_on_the_users_word() {
+    for fate in UNCLEAR {
+        assert_eq!(times_sent(default(), marked(Method::POST, RetrySafety::Always), fate), 3, "{fate:?}");
+        assert_eq!(times_sent(with_safety(RetrySafety::Always), request(Method::POST), fate), 3, "{fate:?}");
+    }
+}
+
+#[test]
+fn a_get_is_not_sent_again_on_the_users_word() {
+    for fate in UNCLEAR {
+        assert_eq!(times_sent(default(), marked(Method::GET, RetrySafety::Never), fate), 1, "{fate:?}");
+        assert_eq!(times_sent(with_safety(RetrySafety::Never), request(Method::GET), fate), 1, "{fate:?}");
+        assert_eq!(times_sent(with_safety(RetrySafety::Never), keyed(Method::POST), fate), 1, "{fate:?}");
+    }
+}
+
+#[test]
+fn the_users_word_says_nothing_of_requests_that_were_not_processed() {
+    for fate in UNPROCESSED {
+        assert_eq!(times_sent(default(), marked(Method::GET, RetrySafety::Never), fate), 3, "{fate:?}");
+        assert_eq!(times_sent(with_safety(RetrySafety::Never), request(Method::POST), fate), 3, "{fate:?}");
+    }
+}
+
+#[test]
+fn the_word_on_a_request_goes_before_everything_else() {
+    for fate in UNCLEAR {
+        let mut request = keyed(Method::GET);
+        request.extensions_mut().insert(RetrySafety::Never);
+        assert_eq!(times_sent(with_safety(RetrySafety::Always), request, fate), 1, "{fate:?}");
+        let request = marked(Method::POST, RetrySafety::Always);
+        assert_eq!(times_sent(with_safety(RetrySafety::Never), request, fate), 3, "{fate:?}");
+        // "As the request says" is a word as well.
+        let request = marked(Method::POST, RetrySafety::ByRequest);
+        assert_eq!(times_sent(with_safety(RetrySafety::Always), request, fate), 1, "{fate:?}");
+    }
+}
+
+#[test]
+fn the_users_word_does_not_help_a_request_that_would_fail_again() {
+    for fate in [Status(400), Status(404), Status(501), Io(ErrorKind::InvalidInput)] {
+        assert_eq!(times_sent(with_safety(RetrySafety::Always), request(Method::GET), fate), 1, "{fate:?}");
+    }
+}
+
+#[test]
+fn a_plain_request_is_idempotent_unless_the_user_says_otherwise() {
+    for (safety, kind, expected) in [
+        (RetrySafety::ByRequest, ErrorKind::TimedOut, 3),
+        (RetrySafety::Always, ErrorKind::TimedOut, 3),
+        (RetrySafety::Never, ErrorKind::TimedOut, 1),
+        (RetrySafety::Never, ErrorKind::ConnectionRefused, 3),
+    ] {
+        let calls = Calls::default();
+        let mut service = JitterRetryLayer::new(with_safety(safety)).layer(service_fn(|_: &'static str| {
+            calls.next();
+            async move { Err::<(), _>(io::Error::from(kind)) }
+        }));
+        now(send(&mut service, "ping")).unwrap_err();
+        assert_eq!(calls.made(), expected, "{safety:?} {kind}");
+    }
+}
+
+#[test]
+fn a_post_whose_first_attempt_was_refused_is_not_sent_again_after_a_timeout() {
+    let calls = Calls::default();
+    let mut service = JitterRetryLayer::new(default()).layer(service_fn(|_: Request<String>| {
+        let kind = if calls.next() == 1 { ErrorKind::ConnectionRefused } else { ErrorKind::TimedOut };
+        async move { Err::<Response<String>, _>(io::Error::from(kind)) }
+    }));
+    let error = now(send(&mut service, request(Method::POST))).unwrap_err();
+    assert_eq!((calls.made(), error.kind()), (2, ErrorKind::TimedOut));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_post_is_not_sent_again_after_towers_timeout() {
+    for (method, expected) in [(Method::POST, 1), (Method::GET, 3)] {
+        let calls = Calls::default();
+        let mut service = tower::ServiceBuilder::new()
+            .layer(JitterRetryLayer::new(default()))
+            .timeout(std::time::Duration::from_secs(1))
+            .service(service_fn(|_: Request<String>| {
+                calls.next();
+                std::future::pending::<Result<Response<String>, io::Error>>()
+            }));
+        let error = send(&mut service, request(method)).await.unwrap_err();
+        assert!(error.is::<tower::timeout::error::Elapsed>());
+        assert_eq!(calls.made(), expected);
+    }
+}
