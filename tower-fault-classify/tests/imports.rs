@@ -1,6 +1,6 @@
 //! What each file may use, held against the files.
 
-#[path = "support/imports.rs"]
+#[path = "../../examples/support/imports.rs"]
 mod imports;
 
 use std::path::Path;

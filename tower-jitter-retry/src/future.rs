@@ -20,7 +20,8 @@ use crate::rng::Stream;
 pin_project! {
     /// Comes to what the last attempt comes to.
     ///
-    /// Dropping it drops the attempt that runs, or the sleep before the next. Nothing is spawned.
+    /// Dropping it drops the attempt that runs, or the sleep before the next. Nothing is spawned. A call that is dropped before its
+    /// first attempt has come to anything pays nothing into the budget.
     ///
     /// # Panics
     ///
@@ -60,7 +61,8 @@ pub(crate) struct Call<C, Q> {
     pub(crate) limits: Limits,
     pub(crate) account: Option<Account>,
     pub(crate) clock: Clock,
-    pub(crate) started: u64,
+    /// When it first had to wait, or failed; a call that succeeds at once reads no clock for it.
+    pub(crate) started: Option<u64>,
     pub(crate) seed: Option<u64>,
     pub(crate) randomness: Option<Stream>,
     pub(crate) attempts: u32,
@@ -82,7 +84,7 @@ impl<C, Q> Call<C, Q> {
         if self.attempts == 1
             && let Some(account) = &self.account
         {
-            account.outcome(verdict, self.started);
+            account.outcome(verdict, self.clock.now());
         }
         let fault = verdict.fault()?;
         let saved = &mut spare.as_mut()?.saved;
@@ -103,9 +105,10 @@ impl<C, Q> Call<C, Q> {
     }
 
     fn delay(&mut self, fault: &Fault, now: u64) -> Option<Duration> {
+        let started = *self.started.get_or_insert(now);
         let progress = Progress {
             attempts: self.attempts,
-            elapsed: now.saturating_sub(self.started),
+            elapsed: now.saturating_sub(started),
             idempotent: self.idempotent,
         };
         let (randomness, seed) = (&mut self.randomness, self.seed);
@@ -138,7 +141,11 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Calling { attempt } => {
-                    let result = ready!(attempt.poll(cx));
+                    let Poll::Ready(result) = attempt.poll(cx) else {
+                        let Call { started, clock, .. } = this.call;
+                        started.get_or_insert_with(|| clock.now());
+                        return Poll::Pending;
+                    };
                     let verdict = this.call.classify.classify(result.as_ref());
                     let Some((request, delay)) = this.call.next_attempt(&verdict, this.spare) else {
                         return Poll::Ready(result);

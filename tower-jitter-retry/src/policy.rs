@@ -193,15 +193,17 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// The longest delay of a server's own (`Retry-After`) that is waited for, 0 to 365 days. A longer one ends the retries. The
-    /// delay is stretched by up to half of it, at most 5 s, so that clients that were told the same do not return at once.
+    /// The longest delay of a server's own (`Retry-After`) that is waited for, 0 to 365 days. A longer one ends the retries, and so
+    /// does one that does not fit into [`max_elapsed`](Self::max_elapsed). It takes the backoff's place, also of a longer one; a delay
+    /// of 0 and a header that makes no sense leave it to the backoff. The delay is stretched by up to half of it, at most 5 s, so that clients that were told the same do not return at once.
     /// **Default**: 60 s.
     pub fn longest_hint(mut self, delay: Duration) -> Self {
         self.longest_hint = delay;
         self
     }
 
-    /// Whether requests may be sent twice though the first may have been processed. **Default**: [`RetrySafety::ByRequest`].
+    /// Whether requests may be sent twice though the first may have been processed. A request's own word goes before it.
+    /// **Default**: [`RetrySafety::ByRequest`].
     pub fn safety(mut self, safety: RetrySafety) -> Self {
         self.safety = safety;
         self
@@ -214,7 +216,7 @@ impl RetryPolicyBuilder {
     }
 
     /// Where the time is read that [`max_elapsed`](Self::max_elapsed) counts. Delays are slept on tokio's timer. **Default**: the
-    /// budget's clock.
+    /// budget's clock; without a budget [`Clock::coarse`].
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self

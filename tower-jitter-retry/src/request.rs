@@ -10,7 +10,7 @@ use crate::replay::RetryBody;
 /// It says nothing of requests that are known not to have been processed (a refused connection, a 429): those may be sent again
 /// whatever they ask for.
 ///
-/// As an extension of an `http::Request` it is the word on that request and goes before everything else:
+/// As an extension of an `http::Request` it is the word on that request, and goes before that of the policy:
 ///
 /// ```
 /// use tower_jitter_retry::RetrySafety;
@@ -75,6 +75,11 @@ pub trait RetryRequest: Sized {
     /// Whether sending it twice is the same as once.
     fn is_idempotent(&self) -> bool;
 
+    /// The user's word on this request, which goes before the policy's. **Default**: none.
+    fn safety(&self) -> Option<RetrySafety> {
+        None
+    }
+
     /// The request to be sent now, and what is needed to send it again. `None`: it goes out once, as it came.
     ///
     /// Up to `limit` bytes of its body may be kept.
@@ -101,6 +106,12 @@ pub trait Resend<Req> {
     /// Whether sending it twice is the same as once.
     fn is_idempotent(&self, request: &Req) -> bool;
 
+    /// See [`RetryRequest::safety`]. **Default**: none.
+    fn safety(&self, request: &Req) -> Option<RetrySafety> {
+        let _ = request;
+        None
+    }
+
     /// See [`RetryRequest::save`].
     fn save(&self, request: Req, limit: usize) -> (Req, Option<Self::Saved>);
 
@@ -120,6 +131,10 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
 
     fn is_idempotent(&self, request: &Req) -> bool {
         request.is_idempotent()
+    }
+
+    fn safety(&self, request: &Req) -> Option<RetrySafety> {
+        request.safety()
     }
 
     fn save(&self, request: Req, limit: usize) -> (Req, Option<Req::Saved>) {
@@ -206,8 +221,11 @@ impl<B: RetryBody> RetryRequest for http::Request<B> {
     type Saved = SavedHttp<B::Saved>;
 
     fn is_idempotent(&self) -> bool {
-        let word = self.extensions().get::<RetrySafety>().copied().unwrap_or_default();
-        word.decide(is_idempotent(self.method(), self.headers()))
+        is_idempotent(self.method(), self.headers())
+    }
+
+    fn safety(&self) -> Option<RetrySafety> {
+        self.extensions().get().copied()
     }
 
     fn save(self, limit: usize) -> (Self, Option<Self::Saved>) {
@@ -218,11 +236,10 @@ impl<B: RetryBody> RetryRequest for http::Request<B> {
     }
 
     fn again(saved: Self::Saved, _: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {
-        let body = B::again(&saved.body)?;
-        if last {
-            return Some((Self::from_parts(saved.parts, body), None));
-        }
-        Some((Self::from_parts(saved.parts.clone(), body), Some(saved)))
+        let SavedHttp { parts, body } = saved;
+        let (body, more) = B::again(body, last)?;
+        let more = more.map(|body| SavedHttp { parts: parts.clone(), body });
+        Some((Self::from_parts(parts, body), more))
     }
 }
 
@@ -270,14 +287,12 @@ mod tests {
     }
 
     #[test]
-    fn a_key_or_the_users_word_goes_before_the_method() {
+    fn a_key_goes_before_the_method_and_the_users_word_before_both() {
         let mut request = http::Request::post("/").header("Idempotency-Key", "1").body(()).unwrap();
         assert!(RetryRequest::is_idempotent(&request));
+        assert_eq!(request.safety(), None);
         request.extensions_mut().insert(RetrySafety::Never);
-        assert!(!RetryRequest::is_idempotent(&request));
-        let mut request = http::Request::post("/").body(()).unwrap();
-        request.extensions_mut().insert(RetrySafety::Always);
-        assert!(RetryRequest::is_idempotent(&request));
+        assert_eq!(request.safety(), Some(RetrySafety::Never));
     }
 
     #[test]

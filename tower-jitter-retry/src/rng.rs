@@ -31,7 +31,9 @@ impl Seeds {
     }
 
     pub(crate) fn next(&self) -> u64 {
-        self.first.wrapping_add(self.calls.fetch_add(1, Ordering::Relaxed))
+        // Far apart, so that neighbouring seeds have no calls in common.
+        let call = self.calls.fetch_add(1, Ordering::Relaxed);
+        fastrand::Rng::with_seed(self.first).u64(..).wrapping_add(call)
     }
 }
 
@@ -50,6 +52,10 @@ mod tests {
         let shared = seeds.clone();
         assert_ne!(draws(Some(seeds.next())), draws(Some(shared.next())));
         assert_ne!(draws(None), draws(None));
+        let neighbour = Seeds::from(8);
+        let of = |seeds: &Seeds| (0..100).map(|_| draws(Some(seeds.next()))).collect::<Vec<_>>();
+        let (ours, theirs) = (of(&seeds), of(&neighbour));
+        assert!(ours.iter().all(|draws| !theirs.contains(draws)));
     }
 
     #[test]

@@ -63,14 +63,15 @@ where
 
     fn call(&mut self, request: Req) -> Self::Future {
         let RetryPolicy { limits, budget, clock, seeds } = &self.policy;
-        let idempotent = limits.safety.decide(self.resend.is_idempotent(&request));
+        let safety = self.resend.safety(&request).unwrap_or(limits.safety);
+        let idempotent = safety.decide(self.resend.is_idempotent(&request));
         let (request, saved) =
             if limits.max_attempts > 1 { self.resend.save(request, REPLAY_LIMIT) } else { (request, None) };
         let spare = saved.map(|saved| Spare { service: self.inner.clone(), saved: Some(saved) });
         let call = Call {
             limits: *limits,
             account: budget.as_ref().map(Budget::account),
-            started: clock.now(),
+            started: None,
             clock: clock.clone(),
             seed: seeds.as_ref().map(Seeds::next),
             attempts: 1,

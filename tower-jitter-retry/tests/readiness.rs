@@ -149,8 +149,8 @@ fn the_inner_service_is_not_cloned_for_a_request_that_is_sent_once() {
         fn save(self, _: usize) -> (Self, Option<Self::Saved>) {
             (self, None)
         }
-        fn again(saved: &Self::Saved) -> Option<Self> {
-            match *saved {}
+        fn again(saved: Self::Saved, _: bool) -> Option<(Self, Option<Self::Saved>)> {
+            match saved {}
         }
     }
 

@@ -18,8 +18,8 @@ pub trait RetryBody: Sized {
     /// as a whole already is not counted.
     fn save(self, limit: usize) -> (Self, Option<Self::Saved>);
 
-    /// The body for another attempt.
-    fn again(saved: &Self::Saved) -> Option<Self>;
+    /// The body for another attempt and, unless that is the last, what is needed for one more. `None`: it cannot be sent again.
+    fn again(saved: Self::Saved, last: bool) -> Option<(Self, Option<Self::Saved>)>;
 }
 
 macro_rules! in_memory {
@@ -33,8 +33,9 @@ macro_rules! in_memory {
                     (self, Some(saved))
                 }
 
-                fn again(saved: &Self) -> Option<Self> {
-                    Some(saved.clone())
+                fn again(saved: Self, last: bool) -> Option<(Self, Option<Self>)> {
+                    let more = (!last).then(|| saved.clone());
+                    Some((saved, more))
                 }
             }
         )+
@@ -63,8 +64,8 @@ macro_rules! boxed {
                     (self, empty)
                 }
 
-                fn again(WasEmpty(()): &WasEmpty) -> Option<Self> {
-                    Some(Self::empty())
+                fn again(empty: WasEmpty, last: bool) -> Option<(Self, Option<WasEmpty>)> {
+                    Some((Self::empty(), (!last).then_some(empty)))
                 }
             }
         )+
@@ -86,7 +87,11 @@ mod tests {
     #[test]
     fn what_is_in_memory_is_sent_again_whole() {
         let (body, saved) = Full::new(Bytes::from_static(b"text")).save(0);
-        let again = Full::again(&saved.unwrap()).unwrap();
-        assert_eq!(format!("{body:?}"), format!("{again:?}"));
+        let (second, saved) = Full::again(saved.unwrap(), false).unwrap();
+        let (third, nothing) = Full::again(saved.unwrap(), true).unwrap();
+        assert!(nothing.is_none());
+        for again in [second, third] {
+            assert_eq!(format!("{body:?}"), format!("{again:?}"));
+        }
     }
 }

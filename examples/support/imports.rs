@@ -69,6 +69,9 @@ pub(crate) fn violations(src: &Path, table: &[Row]) -> Vec<String> {
     wrong
 }
 
+/// Modules that are compiled for tests only, where they have a file of their own.
+const FOR_TESTS: [&str; 2] = ["models.rs", "tests.rs"];
+
 fn files(src: &Path) -> BTreeMap<String, String> {
     let (mut found, mut folders) = (BTreeMap::new(), vec![src.to_owned()]);
     while let Some(folder) = folders.pop() {
@@ -79,7 +82,9 @@ fn files(src: &Path) -> BTreeMap<String, String> {
             } else if path.extension().is_some_and(|extension| extension == "rs") {
                 let names: Vec<_> =
                     path.strip_prefix(src).unwrap().iter().map(|name| name.to_str().unwrap()).collect();
-                found.insert(names.join("/"), fs::read_to_string(&path).unwrap());
+                if names.last().is_some_and(|name| !FOR_TESTS.contains(name)) {
+                    found.insert(names.join("/"), fs::read_to_string(&path).unwrap());
+                }
             }
         }
     }

@@ -1,0 +1,81 @@
+//! What each file may use, held against the files.
+
+#[path = "../../examples/support/imports.rs"]
+mod imports;
+
+use std::path::Path;
+
+use imports::{PURE, Row, violations};
+
+const TOWER: &[&str] = &["tower_layer", "tower_service", "pin_project_lite"];
+const FUTURES: &[&str] = &["std::future", "std::pin", "std::task"];
+/// Atomics and locks come through the switch between std and loom, and with them the clock and the counters.
+const SHARED: &[&str] = &["tower_fault_classify::__shared"];
+const CLOCK: &[&str] =
+    &["tower_fault_classify::__shared::Clock", "tower_fault_classify::__shared::ConfigError"];
+const VOCABULARY: &[&str] = &[
+    "tower_fault_classify::Fault",
+    "tower_fault_classify::Health",
+    "tower_fault_classify::Judged",
+    "tower_fault_classify::Kind",
+    "tower_fault_classify::Origin",
+    "tower_fault_classify::Retry",
+    "tower_fault_classify::Verdict",
+];
+const JUDGES: &[&str] = &[
+    "tower_fault_classify::Auto",
+    "tower_fault_classify::Boxed",
+    "tower_fault_classify::Classify",
+    "tower_fault_classify::ErrorsOnly",
+    "tower_fault_classify::RuleFirst",
+    "tower_fault_classify::Typed",
+];
+
+/// "What a file may use" of the design, down to this crate's files. `lib.rs` has modules, re-exports and docs only.
+const TABLE: &[Row] = &[
+    // Pure: no clock, atomic, lock, async, runtime, tower, tracing.
+    Row { files: &["machine/"], may_use: &[PURE, VOCABULARY] },
+    // Made concurrent: the machine, no runtime, no tower. A waker is the one thing of async that it keeps.
+    Row {
+        files: &["circuit/"],
+        may_use: &[
+            PURE,
+            SHARED,
+            VOCABULARY,
+            &["crate::machine", "crate::observe", "crate::config", "crate::error"],
+            &["std::sync::Arc", "std::task::Waker"],
+        ],
+    },
+    Row {
+        files: &["circuit/name.rs"],
+        may_use: &[&["std::borrow", "std::collections", "std::sync::Mutex", "std::sync::PoisonError"]],
+    },
+    Row {
+        files: &["config.rs"],
+        may_use: &[PURE, CLOCK, &["std::borrow", "crate::circuit", "crate::machine"]],
+    },
+    Row { files: &["error.rs"], may_use: &[PURE, VOCABULARY, &["crate::machine"]] },
+    // Told afterwards, outside every lock.
+    Row {
+        files: &["observe/"],
+        may_use: &[PURE, VOCABULARY, &["crate::machine", "std::panic", "std::sync::Arc"]],
+    },
+    // Glue.
+    Row {
+        files: &["layer.rs", "service.rs", "future.rs", "reject.rs", "settle.rs"],
+        may_use: &[
+            PURE,
+            TOWER,
+            FUTURES,
+            VOCABULARY,
+            JUDGES,
+            &["crate::circuit", "crate::config", "crate::error", "crate::observe"],
+        ],
+    },
+];
+
+#[test]
+fn every_file_uses_what_the_design_allows_it() {
+    let wrong = violations(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), TABLE);
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
