@@ -186,7 +186,7 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// How long after the call began the last retry may start, up to 365 days; `None`: at any time. A sleep that would end later
+    /// How long after the call began (when it first had to wait) the last retry may start, up to 365 days; `None`: at any time. A sleep that would end later
     /// is not begun; the outcome at hand is returned at once. **Default**: 2 minutes.
     pub fn max_elapsed(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.max_elapsed = time.into();

@@ -354,8 +354,12 @@ async fn the_clock_that_max_elapsed_counts_on_is_the_policys() {
     let builder = policy().jitter(Jitter::None).max_attempts(10).base(SECOND).cap(SECOND);
     let mut service = layer(builder.max_elapsed(10 * SECOND).clock(clock)).layer(service_fn(|_: u32| {
         *sent.lock().unwrap() += 1;
-        hand.advance(3 * SECOND);
-        async { Err::<(), _>(Broken(0)) }
+        let hand = hand.clone();
+        async move {
+            tokio::task::yield_now().await;
+            hand.advance(3 * SECOND);
+            Err::<(), _>(Broken(0))
+        }
     }));
     send(&mut service, 7).await.unwrap_err();
     // At 3, 6 and 9 seconds a retry fits, at 12 none does.
