@@ -119,7 +119,9 @@ impl BreakerConfigBuilder {
         self
     }
 
-    /// Opens after so many failures without a success between them; 0: never. **Default**: 5.
+    /// Opens after so many failures without a success between them; 0: never. It is for little traffic: among many calls a second a
+    /// few failures in a row come by chance, and the failure rate alone is the better judge. Attempts of a retry above count one by
+    /// one. **Default**: 5.
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.consecutive_failures = failures;
         self

@@ -9,7 +9,8 @@ use crate::service::JitterRetry;
 
 /// Sends failed requests again where that can help and cannot harm.
 ///
-/// The error type stays the inner one, and so does the response's: what the last attempt came to is what the caller gets.
+/// The error type stays the inner one, and so does the response's: what the last attempt came to is what the caller gets, also
+/// when that is the rejection of a circuit breaker underneath that opened meanwhile.
 ///
 /// # Example
 ///
