@@ -13,6 +13,7 @@ pub mod middleware;
 mod outcome;
 mod service;
 mod table;
+mod wall;
 
 #[cfg(feature = "__shared")]
 #[doc(hidden)]

@@ -1,10 +1,13 @@
 //! What a response tells of its call.
 
+use std::time::Duration;
+
 use http::{Extensions, HeaderMap, StatusCode};
 
-use crate::fault::Verdict;
+use crate::fault::{Fault, Retry, Verdict};
 use crate::hint;
 use crate::table;
+use crate::wall;
 
 /// A response, as far as a verdict can be read from it.
 ///
@@ -146,20 +149,39 @@ pub fn judge_outcome(response: &(impl Outcome + ?Sized)) -> Verdict {
 }
 
 /// Judges a response by its status and hints alone. One without a status is a success.
+///
+/// `x-should-retry` goes before what the status says of a retry, and `retry-after-ms` before `Retry-After`.
 #[inline]
 pub(crate) fn judge_status(response: &(impl Outcome + ?Sized)) -> Verdict {
-    match response.status() {
-        None => Verdict::Success,
-        Some(status) => table::http::judge(status, || hint::retry_after(response.headers()?).said()),
+    let Some(status) = response.status() else { return Verdict::Success };
+    let mut delay = None;
+    let judged = table::http::judge(status, || {
+        delay = hint::delay(response.headers()?, wall::now);
+        delay
+    });
+    match judged {
+        Verdict::Success => Verdict::Success,
+        Verdict::Fault(fault) => Verdict::Fault(match response.headers() {
+            Some(headers) => overruled(fault, headers, delay),
+            None => fault,
+        }),
+    }
+}
+
+/// The fault, with the server's own word on a retry in place of the table's. The delay stays where a retry may follow.
+fn overruled(fault: Fault, headers: &HeaderMap, delay: Option<Duration>) -> Fault {
+    match (hint::should_retry(headers).said(), delay) {
+        (None, _) => fault,
+        (Some(false), _) => Fault::new(fault.kind(), Retry::Never, fault.health(), fault.origin()),
+        (Some(true), None) => fault.with_retry(Retry::Always),
+        (Some(true), Some(delay)) => fault.with_retry(Retry::Always).with_retry_after(delay),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::fault::{Fault, Health, Kind, Origin, Retry};
+    use crate::fault::{Health, Kind, Origin};
 
     const FAULT: Fault = Fault::new(Kind::Quota, Retry::Never, Health::Neutral, Origin::Remote);
 
@@ -174,6 +196,56 @@ mod tests {
         let verdict = judge_outcome(&unavailable);
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(3)));
         assert_eq!(judge_outcome(&response(204)), Verdict::Success);
+    }
+
+    fn judged(status: u16, fields: &[(&'static str, &str)]) -> Verdict {
+        let mut response = response(status);
+        for &(name, value) in fields {
+            response.headers_mut().append(name, value.parse().unwrap());
+        }
+        judge_outcome(&response)
+    }
+
+    #[test]
+    fn a_date_is_held_against_the_wall_clock_if_the_response_has_none() {
+        let long_ago = ("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT");
+        let verdict = judged(503, &[long_ago]);
+        assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::ZERO));
+        let verdict = judged(503, &[long_ago, ("date", "Sun, 06 Nov 1994 08:49:30 GMT")]);
+        assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(7)));
+    }
+
+    #[test]
+    fn the_server_s_word_goes_before_the_table_s() {
+        for status in 400..=599 {
+            let plain = *judged(status, &[]).fault().unwrap();
+            for (word, retry) in [("true", Retry::Always), ("false", Retry::Never), ("maybe", plain.retry())]
+            {
+                let verdict = judged(status, &[("x-should-retry", word)]);
+                assert_eq!(verdict, Verdict::Fault(plain.with_retry(retry)), "{status} {word}");
+            }
+        }
+        for status in [200, 204, 304, 399] {
+            assert_eq!(judged(status, &[("x-should-retry", "true")]), Verdict::Success, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_delay_is_kept_where_the_server_wants_a_retry_and_nowhere_else() {
+        let delay = Some(Duration::from_millis(1_500));
+        for status in 400..=599 {
+            for (word, kept) in [("true", delay), ("false", None)] {
+                let fields = [("x-should-retry", word), ("retry-after", "9"), ("retry-after-ms", "1500")];
+                let verdict = judged(status, &fields);
+                assert_eq!(verdict.fault().unwrap().retry_after(), kept, "{status} {word}");
+            }
+        }
+    }
+
+    #[test]
+    fn milliseconds_go_before_seconds() {
+        let verdict = judged(429, &[("retry-after", "9"), ("retry-after-ms", "1500")]);
+        assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_millis(1_500)));
     }
 
     #[test]

@@ -24,13 +24,18 @@ const LOCKS: &[&str] =
 const TABLE: &[Row] = &[
     // Pure: no clock, atomic, lock, async, runtime, tower, tracing.
     Row { files: &["fault.rs"], may_use: &[PURE] },
-    Row { files: &["hint.rs"], may_use: &[PURE, HTTP] },
+    Row {
+        files: &["hint/"],
+        may_use: &[PURE, HTTP, &["base64", "httpdate", "std::cell::LazyCell", "std::time::SystemTime"]],
+    },
     Row { files: &["table/"], may_use: &[PURE, HTTP, VOCABULARY, &["std::io"]] },
     // Who judges knows the tables and the clients, and neither time nor tower's traits.
     Row { files: &["error.rs"], may_use: &[PURE, VOCABULARY] },
-    Row { files: &["outcome.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES, &["reqwest"]] },
+    Row { files: &["outcome.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES, &["crate::wall", "reqwest"]] },
     Row { files: &["chain.rs"], may_use: &[PURE, VOCABULARY, JUDGES, CLIENTS, &["std::io", "http"]] },
     Row { files: &["classify.rs"], may_use: &[PURE, VOCABULARY, JUDGES, &["std::sync::Arc"]] },
+    // The wall clock, read in one place.
+    Row { files: &["wall.rs"], may_use: &[&["std::time::SystemTime"]] },
     // Glue.
     Row {
         files: &["layer.rs", "service.rs", "future.rs"],

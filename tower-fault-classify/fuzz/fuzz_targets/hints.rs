@@ -1,0 +1,77 @@
+//! Headers of any names and values give hints, never a panic, and no delay is longer than the longest.
+//!
+//! The input is a field a line, `name: value`; a line that is none, or whose name no function asks for, goes by.
+//!
+//!     cargo +nightly fuzz run hints -- -dict=fuzz/dictionary
+
+#![no_main]
+
+use std::cell::Cell;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use libfuzzer_sys::fuzz_target;
+use tower_fault_classify::hint::{self, Hint, LONGEST_HINT, Pushback};
+use tower_fault_classify::{Retry, judge_outcome};
+
+/// A moment between the years that the seeds name.
+fn a_moment() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_000_000_000)
+}
+
+fuzz_target!(|input: &[u8]| {
+    let headers = headers(input);
+    let called = Cell::new(false);
+    let now = || {
+        assert!(!called.replace(true), "the clock is read once");
+        a_moment()
+    };
+
+    let retry_after = checked(hint::retry_after(&headers, now));
+    assert_eq!(retry_after == Hint::Absent, !headers.contains_key("retry-after"));
+    assert!(!called.get() || headers.contains_key("retry-after"));
+    let retry_after_ms = checked(hint::retry_after_ms(&headers));
+    assert_eq!(retry_after_ms == Hint::Absent, !headers.contains_key("retry-after-ms"));
+    checked(hint::retry_info(&headers));
+    let rate_limit = checked(hint::rate_limit_reset(&headers));
+
+    match hint::grpc_retry_pushback(&headers) {
+        Hint::Absent => assert!(!headers.contains_key("grpc-retry-pushback-ms")),
+        Hint::Garbled => panic!("a garbled pushback is a stop"),
+        Hint::Says(Pushback::After(delay)) => assert!(delay <= LONGEST_HINT),
+        Hint::Says(Pushback::Stop) => {}
+    }
+
+    let delay = hint::delay(&headers, a_moment);
+    let order = [retry_after_ms, retry_after, rate_limit];
+    assert_eq!(delay, order.into_iter().find_map(Hint::said));
+
+    let should_retry = hint::should_retry(&headers);
+    let mut response = http::Response::builder().status(503).body(()).unwrap();
+    *response.headers_mut() = headers;
+    let retry = judge_outcome(&response).fault().unwrap().retry();
+    let expected = match should_retry {
+        Hint::Says(true) => Retry::Always,
+        Hint::Says(false) => Retry::Never,
+        Hint::Absent | Hint::Garbled => Retry::IfIdempotent,
+    };
+    assert_eq!(retry, expected);
+});
+
+fn headers(input: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in input.split(|&byte| byte == b'\n') {
+        let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii_start());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            // A map has a largest size.
+            let _ = headers.try_append(name, value);
+        }
+    }
+    headers
+}
+
+fn checked(hint: Hint<Duration>) -> Hint<Duration> {
+    assert!(hint.said().is_none_or(|delay| delay <= LONGEST_HINT), "{hint:?}");
+    hint
+}

@@ -1,0 +1,197 @@
+//! The fields of draft-ietf-httpapi-ratelimit-headers, which is not an RFC: they changed their form twice.
+
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName};
+
+use super::{Hint, longest, number};
+
+static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+static REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+static RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
+
+/// How long until a quota that is used up is there again, in whole seconds, cut to [`LONGEST_HINT`](super::LONGEST_HINT)
+/// (draft-ietf-httpapi-ratelimit-headers). With the feature `draft-ratelimit`, which goes when the draft does.
+///
+/// - `RateLimit: "default";r=0;t=30`, a list of quotas, as of revision 08: the longest `t` of those with `r=0`.
+/// - `RateLimit-Reset: 30`, up to revision 06, if `RateLimit-Remaining` is 0 or missing. It is asked only where `RateLimit` is missing or
+///   garbled.
+///
+/// While quota is left nobody has to wait: that is [`Absent`](Hint::Absent), as is an `r=0` without a `t`. The form of revision 07
+/// (`limit=9, remaining=0, reset=30`) is garbled. Some servers send a Unix time as `RateLimit-Reset`, against every revision;
+/// that is cut like any other absurd delay.
+pub fn rate_limit_reset(headers: &HeaderMap) -> Hint<Duration> {
+    if !headers.contains_key(&RATE_LIMIT) {
+        return older(headers);
+    }
+    let quotas = headers.get_all(&RATE_LIMIT).iter().flat_map(|list| members(list.as_bytes(), b','));
+    match longest(quotas.map(quota)) {
+        Hint::Garbled => Hint::of(older(headers).said()),
+        hint => hint,
+    }
+}
+
+fn older(headers: &HeaderMap) -> Hint<Duration> {
+    let left = headers.get_all(&REMAINING).iter().map(|value| number::whole(value.as_bytes())).min();
+    match left {
+        None | Some(Some(0)) => {
+            longest(headers.get_all(&RESET).iter().map(|value| Hint::of(number::seconds(value.as_bytes()))))
+        }
+        Some(Some(_)) => Hint::Absent,
+        Some(None) => Hint::Garbled,
+    }
+}
+
+/// A quota: its name, of any form, `;r=` what is left of it and `;t=` the seconds until it is there again.
+fn quota(item: &[u8]) -> Hint<Duration> {
+    let (mut left, mut reset) = (None, None);
+    for parameter in members(item, b';').skip(1) {
+        match parameter.trim_ascii() {
+            [b'r', b'=', value @ ..] => left = number::whole(value),
+            [b't', b'=', value @ ..] => reset = Some(value),
+            _ => {}
+        }
+    }
+    match (left, reset) {
+        (Some(0), Some(reset)) => Hint::of(number::seconds(reset)),
+        (Some(_), _) => Hint::Absent,
+        (None, _) => Hint::Garbled,
+    }
+}
+
+/// The parts of a structured field (RFC 9651) between separators, of which those within a string are none.
+fn members(field: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+    let (mut in_string, mut escaped) = (false, false);
+    field.split(move |&byte| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            _ => {}
+        }
+        byte == separator && !in_string
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::LONGEST_HINT;
+    use super::super::tests::{headers, seconds};
+    use super::*;
+    use http::HeaderValue;
+    use proptest::prelude::*;
+
+    fn hint(values: &[&[u8]]) -> Hint<Duration> {
+        rate_limit_reset(&headers("ratelimit", values))
+    }
+
+    fn older(fields: &[(&'static str, &'static str)]) -> Hint<Duration> {
+        let mut headers = HeaderMap::new();
+        for &(name, value) in fields {
+            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+        }
+        rate_limit_reset(&headers)
+    }
+
+    #[test]
+    fn a_used_up_quota_says_when_it_is_back() {
+        assert_eq!(hint(&[]), Hint::Absent);
+        assert_eq!(hint(&[b"\"default\";r=0;t=30"]), seconds(30));
+        assert_eq!(hint(&[b" \"default\" ; t=30 ;\tr=0"]), seconds(30));
+        assert_eq!(hint(&[b"default;pk=:dHJpYWwxMjEzMjM=:;r=0;t=30"]), seconds(30));
+        assert_eq!(hint(&[b"\"a\";r=0;t=99999999999999999999"]), Hint::Says(LONGEST_HINT));
+    }
+
+    #[test]
+    fn quota_that_is_left_asks_for_nothing() {
+        assert_eq!(hint(&[b"\"default\";r=1;t=30"]), Hint::Absent);
+        assert_eq!(hint(&[b"\"default\";r=10"]), Hint::Absent);
+        assert_eq!(hint(&[b"\"default\";r=0"]), Hint::Absent);
+    }
+
+    #[test]
+    fn of_several_the_longest_that_is_used_up_counts() {
+        assert_eq!(hint(&[b"\"a\";r=0;t=5, \"b\";r=9;t=60, \"c\";r=0;t=30"]), seconds(30));
+        assert_eq!(hint(&[b"\"a\";r=0;t=5", b"\"c\";r=0;t=30", b"soon"]), seconds(30));
+        assert_eq!(hint(&[b"\"a\";r=1;t=5,soon"]), Hint::Garbled);
+    }
+
+    #[test]
+    fn a_name_may_hold_anything() {
+        assert_eq!(hint(&[br#""a;r=0;t=1,b";r=0;t=2"#]), seconds(2));
+        assert_eq!(hint(&[br#""a\";r=0;t=1,b\\";r=0;t=2"#]), seconds(2));
+        assert_eq!(hint(&[br#""a\\";r=0;t=3,"b";r=0;t=2"#]), seconds(3));
+        assert_eq!(hint(&["\"ä\";r=0;t=2".as_bytes()]), seconds(2));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_garbled() {
+        for value in [
+            &b""[..],
+            b"\"default\"",
+            b"\"default\";t=30",
+            b"\"default\";r;t=30",
+            b"\"default\";r=-1;t=30",
+            b"\"default\";r=0.0;t=30",
+            b"\"default\";r=0;t=-30",
+            b"\"default\";r=0;t=1.5",
+            b"\"default;r=0;t=30",
+            b"limit=9, remaining=0, reset=30",
+            b"\xff",
+        ] {
+            assert_eq!(hint(&[value]), Hint::Garbled, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn the_older_fields_are_read() {
+        let reset = ("ratelimit-reset", "30");
+        assert_eq!(older(&[reset]), seconds(30));
+        assert_eq!(older(&[reset, ("ratelimit-reset", "40")]), seconds(40));
+        assert_eq!(older(&[reset, ("ratelimit-remaining", "0")]), seconds(30));
+        assert_eq!(older(&[reset, ("ratelimit-remaining", "1")]), Hint::Absent);
+        assert_eq!(older(&[reset, ("ratelimit-remaining", "9"), ("ratelimit-remaining", "0")]), seconds(30));
+        assert_eq!(older(&[reset, ("ratelimit-remaining", "few")]), Hint::Garbled);
+        assert_eq!(older(&[("ratelimit-remaining", "0")]), Hint::Absent);
+        assert_eq!(older(&[("ratelimit-reset", "soon")]), Hint::Garbled);
+        assert_eq!(older(&[("ratelimit-reset", "1767225600")]), Hint::Says(LONGEST_HINT));
+    }
+
+    #[test]
+    fn the_newer_field_goes_first() {
+        let reset = ("ratelimit-reset", "30");
+        assert_eq!(older(&[reset, ("ratelimit", "\"a\";r=0;t=5")]), seconds(5));
+        assert_eq!(older(&[reset, ("ratelimit", "\"a\";r=5;t=5")]), Hint::Absent);
+        assert_eq!(older(&[reset, ("ratelimit", "limit=9, remaining=0, reset=30")]), seconds(30));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_give_a_value(
+            fields in proptest::collection::vec((0..3_usize, "[rt=;,0-9a\"\\\\ -]{0,20}|\\PC{0,20}"), 0..4),
+        ) {
+            let mut headers = HeaderMap::new();
+            for (name, value) in fields {
+                if let Ok(value) = HeaderValue::from_bytes(value.as_bytes()) {
+                    headers.append([&RATE_LIMIT, &REMAINING, &RESET][name], value);
+                }
+            }
+            if let Hint::Says(delay) = rate_limit_reset(&headers) {
+                prop_assert!(delay <= LONGEST_HINT);
+            }
+        }
+
+        #[test]
+        fn what_is_written_is_read(quotas in proptest::collection::vec((r"[ -~]{0,12}", 0..3_u64, 0..1000_u64), 1..5)) {
+            let list: Vec<_> = quotas
+                .iter()
+                .map(|(name, left, reset)| {
+                    let name = name.replace('\\', "\\\\").replace('"', "\\\"");
+                    format!("\"{name}\";r={left};t={reset}")
+                })
+                .collect();
+            let said = quotas.iter().filter(|(_, left, _)| *left == 0).map(|(.., reset)| *reset).max();
+            prop_assert_eq!(hint(&[list.join(", ").as_bytes()]), said.map_or(Hint::Absent, seconds));
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What a server asks for in its headers. Pure: any bytes give a value, never a panic.
+//!
+//! | function | header | says | source |
+//! |---|---|---|---|
+//! | [`retry_after`] | `retry-after` | seconds, or a date | RFC 9110 §10.2.3 |
+//! | [`retry_after_ms`] | `retry-after-ms` | milliseconds | `OpenAI`, Azure |
+//! | [`should_retry`] | `x-should-retry` | yes or no | `OpenAI`, Anthropic |
+//! | [`grpc_retry_pushback`] | `grpc-retry-pushback-ms` | milliseconds, or stop | gRFC A6 |
+//! | [`retry_info`] | `grpc-status-details-bin` | seconds and nanoseconds | `google/rpc/error_details.proto` |
+//! | `rate_limit_reset` (feature `draft-ratelimit`) | `ratelimit`, `ratelimit-reset` | seconds | draft-ietf-httpapi-ratelimit-headers |
+//!
+//! [`delay`] asks those that speak of HTTP in the order in which they count. No clock is read here: a date is held against the
+//! response's own `Date`, and only where that is missing against what the caller passes in.
+//!
+//! ```
+//! use std::time::{Duration, SystemTime};
+//! use tower_fault_classify::hint::{self, Hint};
+//!
+//! let mut headers = http::HeaderMap::new();
+//! headers.insert("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT".parse()?);
+//! headers.insert("date", "Wed, 21 Oct 2015 07:27:15 GMT".parse()?);
+//! assert_eq!(hint::retry_after(&headers, SystemTime::now), Hint::Says(Duration::from_secs(45)));
+//!
+//! headers.insert("retry-after-ms", "1500.5".parse()?);
+//! assert_eq!(hint::delay(&headers, SystemTime::now), Some(Duration::from_micros(1_500_500)));
+//! # Ok::<(), http::header::InvalidHeaderValue>(())
+//! ```
+
+#[cfg(feature = "draft-ratelimit")]
+mod draft;
+mod fields;
+mod grpc;
+mod number;
+mod protobuf;
+
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+
+#[cfg(feature = "draft-ratelimit")]
+pub use draft::rate_limit_reset;
+pub use fields::{retry_after, retry_after_ms, should_retry};
+pub use grpc::{Pushback, grpc_retry_pushback, retry_info};
+
+/// The longest delay that a hint is taken to mean: 365 days. A longer one is cut to it.
+///
+/// It only keeps arithmetic on delays safe. What a layer is willing to wait is that layer's own, much lower, cap.
+pub const LONGEST_HINT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+/// What a header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hint<T> {
+    /// The header is not there.
+    Absent,
+    /// It is there and makes no sense.
+    Garbled,
+    /// It says this.
+    Says(T),
+}
+
+impl<T> Hint<T> {
+    /// What the header says, if it says anything.
+    pub fn said(self) -> Option<T> {
+        match self {
+            Self::Says(value) => Some(value),
+            Self::Absent | Self::Garbled => None,
+        }
+    }
+
+    /// What a header that is there says.
+    fn of(read: Option<T>) -> Self {
+        read.map_or(Self::Garbled, Self::Says)
+    }
+}
+
+/// Of several hints the longest delay, so that nobody who asked for time is hurried. The garbled do not count beside it.
+fn longest(hints: impl Iterator<Item = Hint<Duration>>) -> Hint<Duration> {
+    hints.fold(Hint::Absent, |longest, hint| match (longest, hint) {
+        (Hint::Says(one), Hint::Says(other)) => Hint::Says(one.max(other)),
+        (Hint::Says(delay), _) | (_, Hint::Says(delay)) => Hint::Says(delay),
+        (Hint::Garbled, _) | (_, Hint::Garbled) => Hint::Garbled,
+        (Hint::Absent, Hint::Absent) => Hint::Absent,
+    })
+}
+
+/// The delay that an HTTP response asks for, at most [`LONGEST_HINT`]: by `retry-after-ms`, or else by `Retry-After`, or else,
+/// with the feature `draft-ratelimit`, by the draft's fields.
+///
+/// The first that makes sense decides, whichever is longer: the finer unit is what the `OpenAI` SDKs ask first, and the draft gives
+/// way to `Retry-After` by its own words. `now` is called only where [`retry_after()`] needs it. Whether the call may be
+/// sent again at all is another question, see [`should_retry()`].
+pub fn delay(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Option<Duration> {
+    let delay = retry_after_ms(headers).said().or_else(|| retry_after(headers, now).said());
+    #[cfg(feature = "draft-ratelimit")]
+    let delay = delay.or_else(|| rate_limit_reset(headers).said());
+    delay
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+
+    /// Headers of one name.
+    pub(super) fn headers(name: &'static str, values: &[impl AsRef<[u8]>]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            let value = HeaderValue::from_bytes(value.as_ref()).unwrap();
+            headers.append(HeaderName::from_static(name), value);
+        }
+        headers
+    }
+
+    pub(super) fn seconds(seconds: u64) -> Hint<Duration> {
+        Hint::Says(Duration::from_secs(seconds))
+    }
+
+    fn of(fields: &[(&'static str, &'static str)]) -> Option<Duration> {
+        let headers = fields
+            .iter()
+            .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect();
+        delay(&headers, || panic!("no date is asked for"))
+    }
+
+    #[test]
+    fn the_finer_unit_goes_first_and_the_garbled_are_passed_over() {
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[("retry-after", "3")]), Some(Duration::from_secs(3)));
+        assert_eq!(of(&[("retry-after", "3"), ("retry-after-ms", "20")]), Some(Duration::from_millis(20)));
+        assert_eq!(of(&[("retry-after", "3"), ("retry-after-ms", "0")]), Some(Duration::ZERO));
+        assert_eq!(of(&[("retry-after", "3"), ("retry-after-ms", "soon")]), Some(Duration::from_secs(3)));
+        assert_eq!(of(&[("retry-after", "soon"), ("retry-after-ms", "soon")]), None);
+        assert_eq!(of(&[("x-should-retry", "true"), ("grpc-retry-pushback-ms", "5")]), None);
+    }
+
+    #[cfg(feature = "draft-ratelimit")]
+    #[test]
+    fn the_draft_goes_last() {
+        let limit = ("ratelimit", "\"default\";r=0;t=30");
+        assert_eq!(of(&[limit]), Some(Duration::from_secs(30)));
+        assert_eq!(of(&[limit, ("retry-after", "3")]), Some(Duration::from_secs(3)));
+        assert_eq!(of(&[limit, ("retry-after", "soon")]), Some(Duration::from_secs(30)));
+    }
+
+    #[cfg(not(feature = "draft-ratelimit"))]
+    #[test]
+    fn the_draft_is_not_read_unasked() {
+        assert_eq!(of(&[("ratelimit", "\"default\";r=0;t=30"), ("ratelimit-reset", "30")]), None);
+    }
+}

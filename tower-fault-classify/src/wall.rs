@@ -1,0 +1,10 @@
+//! The only place in this crate where the wall clock is read: for a date in a response that does not say when it was sent.
+
+#![expect(clippy::disallowed_methods, reason = "this is the place where the wall clock is read")]
+
+use std::time::SystemTime;
+
+/// What time it is, as far as this machine knows.
+pub(crate) fn now() -> SystemTime {
+    SystemTime::now()
+}
