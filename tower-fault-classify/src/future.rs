@@ -10,7 +10,8 @@ use http::StatusCode;
 use pin_project_lite::pin_project;
 
 use crate::classify::Classify;
-use crate::fault::Verdict;
+use crate::fault::{Fault, Verdict};
+use crate::observe;
 use crate::outcome::{Carried, Outcome};
 use crate::service::ErrorMode;
 
@@ -43,14 +44,31 @@ where
         Poll::Ready(match ready!(this.inner.poll(cx)) {
             Ok(mut response) => {
                 let verdict = this.classify.classify(Ok(&response));
-                if let Some(outcome) = this.classify.outcome(&mut response) {
+                let outcome = this.classify.outcome(&mut response);
+                if let Some(fault) = verdict.fault() {
+                    observe::tell(fault, outcome.as_ref().and_then(|outcome| outcome.status()));
+                }
+                if let Some(outcome) = outcome {
                     pass_on(outcome, verdict);
                 }
                 Ok(response)
             }
-            Err(error) => Err(M::pass_on(error, |error| this.classify.classify(Err(error)).fault().copied())),
+            Err(error) => Err(M::pass_on(error, |error| judge::<C, Res, _>(this.classify, error))),
         })
     }
+}
+
+/// Judges an error and tells of its fault.
+pub(crate) fn judge<C, Res, Err>(classify: &C, error: &Err) -> Option<Fault>
+where
+    C: Classify<Res, Err>,
+{
+    let verdict = classify.classify(Err(error));
+    let fault = verdict.fault().copied();
+    if let Some(fault) = &fault {
+        observe::tell(fault, None);
+    }
+    fault
 }
 
 /// Leaves the verdict on the response, unless every layer above would come to the same one by itself.

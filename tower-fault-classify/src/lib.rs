@@ -6,13 +6,19 @@ mod classify;
 mod error;
 mod fault;
 mod future;
+mod grpc;
 pub mod hint;
 mod layer;
 #[cfg(feature = "reqwest-middleware")]
 pub mod middleware;
+mod observe;
 mod outcome;
+mod rules;
 mod service;
 mod table;
+pub mod tables;
+#[cfg(feature = "tower-http")]
+mod tower_http;
 mod wall;
 
 #[cfg(feature = "__shared")]
@@ -29,4 +35,8 @@ pub use fault::{Fault, Health, Kind, Origin, Retry, Verdict};
 pub use future::ResponseFuture;
 pub use layer::{FaultClassifyLayer, KeepErrors, WrapErrors};
 pub use outcome::{Carried, Outcome, judge_outcome};
+pub use rules::{GrpcRules, StatusRules};
 pub use service::{ErrorMode, FaultClassify};
+pub use table::grpc::grpc_code_of;
+#[cfg(feature = "tower-http")]
+pub use tower_http::TowerHttp;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::{Extensions, HeaderMap, StatusCode};
 
 use crate::fault::{Fault, Retry, Verdict};
+use crate::grpc;
 use crate::hint;
 use crate::table;
 use crate::wall;
@@ -148,15 +149,19 @@ pub fn judge_outcome(response: &(impl Outcome + ?Sized)) -> Verdict {
     Carried::on(response).or_else(|| response.verdict()).unwrap_or_else(|| judge_status(response))
 }
 
-/// Judges a response by its status and hints alone. One without a status is a success.
+/// Judges a response by its head alone: a trailers-only answer of gRPC by its code, any other by its status and hints. One without
+/// a status is a success.
 ///
 /// `x-should-retry` goes before what the status says of a retry, and `retry-after-ms` before `Retry-After`.
 #[inline]
 pub(crate) fn judge_status(response: &(impl Outcome + ?Sized)) -> Verdict {
     let Some(status) = response.status() else { return Verdict::Success };
+    if let Some(verdict) = response.headers().and_then(grpc::judge_head) {
+        return verdict;
+    }
     let mut delay = None;
     let judged = table::http::judge(status, || {
-        delay = hint::delay(response.headers()?, wall::now);
+        delay = delay_on(response);
         delay
     });
     match judged {
@@ -166,6 +171,11 @@ pub(crate) fn judge_status(response: &(impl Outcome + ?Sized)) -> Verdict {
             None => fault,
         }),
     }
+}
+
+/// The delay that the server asked for.
+pub(crate) fn delay_on(response: &(impl Outcome + ?Sized)) -> Option<Duration> {
+    hint::delay(response.headers()?, wall::now)
 }
 
 /// The fault, with the server's own word on a retry in place of the table's. The delay stays where a retry may follow.
@@ -246,6 +256,22 @@ mod tests {
     fn milliseconds_go_before_seconds() {
         let verdict = judged(429, &[("retry-after", "9"), ("retry-after-ms", "1500")]);
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_millis(1_500)));
+    }
+
+    #[test]
+    fn a_grpc_answer_is_judged_by_its_code_and_an_intermediary_by_its_status() {
+        let grpc = ("content-type", "application/grpc");
+        let kind = |status, fields: &[(&'static str, &str)]| judged(status, fields).fault().map(Fault::kind);
+        assert_eq!(kind(200, &[grpc, ("grpc-status", "14")]), Some(Kind::Unavailable));
+        assert_eq!(kind(200, &[grpc, ("grpc-status", "0")]), None);
+        assert_eq!(kind(200, &[grpc]), None, "its trailers will tell");
+        assert_eq!(kind(503, &[grpc]), Some(Kind::Unavailable));
+        assert_eq!(kind(404, &[grpc]), Some(Kind::Client));
+        assert_eq!(kind(503, &[grpc, ("grpc-status", "16")]), Some(Kind::Auth));
+        assert_eq!(
+            kind(429, &[("content-type", "application/json"), ("grpc-status", "0")]),
+            Some(Kind::Throttled)
+        );
     }
 
     #[test]

@@ -8,8 +8,9 @@ use tower_service::Service;
 use crate::classify::Classify;
 use crate::error::{BoxError, Judged};
 use crate::fault::Fault;
-use crate::future::ResponseFuture;
+use crate::future::{ResponseFuture, judge};
 use crate::layer::{KeepErrors, WrapErrors};
+use crate::observe;
 
 /// Judges what its inner service comes to. Made by [`FaultClassifyLayer`](crate::FaultClassifyLayer).
 ///
@@ -63,7 +64,10 @@ impl<E: Into<BoxError>> ErrorMode<E> for WrapErrors {
 impl<E> ErrorMode<E> for KeepErrors {
     type Error = E;
 
-    fn pass_on(error: E, _: impl FnOnce(&E) -> Option<Fault>) -> E {
+    fn pass_on(error: E, judge: impl FnOnce(&E) -> Option<Fault>) -> E {
+        if observe::LISTENED_TO {
+            judge(&error);
+        }
         error
     }
 }
@@ -81,7 +85,7 @@ where
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner
             .poll_ready(cx)
-            .map_err(|error| M::pass_on(error, |error| self.classify.classify(Err(error)).fault().copied()))
+            .map_err(|error| M::pass_on(error, |error| judge::<C, S::Response, _>(&self.classify, error)))
     }
 
     fn call(&mut self, request: Req) -> Self::Future {

@@ -8,14 +8,33 @@ use std::path::Path;
 use imports::{PURE, Row, paths, violations};
 
 const HTTP: &[&str] = &["http"];
-const CLIENTS: &[&str] = &["reqwest", "reqwest_middleware", "tower::load_shed", "tower::timeout"];
+const CLIENTS: &[&str] = &[
+    "h2",
+    "hyper",
+    "hyper_util",
+    "reqwest",
+    "reqwest_middleware",
+    "tokio::time::error",
+    "tonic",
+    "tower::load_shed",
+    "tower::timeout",
+    "tower_http::timeout",
+];
 const TOWER: &[&str] = &["tower_layer", "tower_service", "pin_project_lite"];
 const FUTURES: &[&str] = &["std::future", "std::pin", "std::task"];
 /// What is said, by whoever judges.
 const VOCABULARY: &[&str] = &["crate::fault"];
 /// Who judges.
-const JUDGES: &[&str] =
-    &["crate::chain", "crate::classify", "crate::error", "crate::hint", "crate::outcome", "crate::table"];
+const JUDGES: &[&str] = &[
+    "crate::chain",
+    "crate::classify",
+    "crate::error",
+    "crate::grpc",
+    "crate::hint",
+    "crate::outcome",
+    "crate::table",
+    "crate::wall",
+];
 const SHARED: &[&str] = &["crate::__shared"];
 const LOCKS: &[&str] =
     &["std::sync::Mutex", "std::sync::MutexGuard", "std::sync::OnceLock", "std::sync::PoisonError"];
@@ -24,6 +43,7 @@ const LOCKS: &[&str] =
 const TABLE: &[Row] = &[
     // Pure: no clock, atomic, lock, async, runtime, tower, tracing.
     Row { files: &["fault.rs"], may_use: &[PURE] },
+    Row { files: &["tables.rs"], may_use: &[] },
     Row {
         files: &["hint/"],
         may_use: &[PURE, HTTP, &["base64", "httpdate", "std::cell::LazyCell", "std::time::SystemTime"]],
@@ -32,15 +52,22 @@ const TABLE: &[Row] = &[
     // Who judges knows the tables and the clients, and neither time nor tower's traits.
     Row { files: &["error.rs"], may_use: &[PURE, VOCABULARY] },
     Row { files: &["outcome.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES, &["crate::wall", "reqwest"]] },
-    Row { files: &["chain.rs"], may_use: &[PURE, VOCABULARY, JUDGES, CLIENTS, &["std::io", "http"]] },
+    Row { files: &["grpc.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES] },
+    Row { files: &["chain/"], may_use: &[PURE, VOCABULARY, JUDGES, CLIENTS, &["std::io", "http"]] },
+    Row { files: &["rules.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES, &["std::sync::Arc"]] },
     Row { files: &["classify.rs"], may_use: &[PURE, VOCABULARY, JUDGES, &["std::sync::Arc"]] },
     // The wall clock, read in one place.
     Row { files: &["wall.rs"], may_use: &[&["std::time::SystemTime"]] },
     // Glue.
     Row {
         files: &["layer.rs", "service.rs", "future.rs"],
-        may_use: &[PURE, HTTP, TOWER, FUTURES, VOCABULARY, JUDGES],
+        may_use: &[PURE, HTTP, TOWER, FUTURES, VOCABULARY, JUDGES, &["crate::observe"]],
     },
+    Row {
+        files: &["observe.rs"],
+        may_use: &[HTTP, VOCABULARY, &["metrics", "tracing", "std::cell", "std::collections"]],
+    },
+    Row { files: &["tower_http.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES, &["tower_http::classify"]] },
     Row {
         files: &["middleware.rs"],
         may_use: &[PURE, HTTP, TOWER, FUTURES, CLIENTS, JUDGES, LOCKS, &["async_trait"]],

@@ -70,7 +70,12 @@ fn in_base64(text: &[u8]) -> Hint<Duration> {
     let text = text.trim_ascii();
     let mut status = vec![0; base64::decoded_len_estimate(text.len())];
     let Ok(length) = BASE64.decode_slice(text, &mut status) else { return Hint::Garbled };
-    match in_status(&status[..length]) {
+    retry_info_in(&status[..length])
+}
+
+/// The same in a `google.rpc.Status` that was decoded already, such as the details of tonic's `Status`.
+pub fn retry_info_in(status: &[u8]) -> Hint<Duration> {
+    match in_status(status) {
         Ok(Some(delay)) => Hint::Says(delay),
         Ok(None) => Hint::Absent,
         Err(Malformed) => Hint::Garbled,

@@ -40,7 +40,7 @@ use http::HeaderMap;
 #[cfg(feature = "draft-ratelimit")]
 pub use draft::rate_limit_reset;
 pub use fields::{retry_after, retry_after_ms, should_retry};
-pub use grpc::{Pushback, grpc_retry_pushback, retry_info};
+pub use grpc::{Pushback, grpc_retry_pushback, retry_info, retry_info_in};
 
 /// The longest delay that a hint is taken to mean: 365 days. A longer one is cut to it.
 ///

@@ -20,10 +20,7 @@ pub(crate) struct Row {
     pub(crate) last: u16,
     pub(crate) fault: Fault,
     /// Where this reading comes from.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "it is for the reader, and the tests ask that each row has one")
-    )]
+    #[cfg_attr(not(test), expect(dead_code, reason = "it is for the docs, which the tests make"))]
     pub(crate) source: &'static str,
 }
 
@@ -109,13 +106,13 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 /// Any other 4xx: RFC 9110 §15 treats it as 400.
-const OTHER_4XX: Fault = Fault::new(Client, Never, Healthy, Caller);
+pub(crate) const OTHER_4XX: Fault = Fault::new(Client, Never, Healthy, Caller);
 
 /// Any other 5xx, and what lies outside 100..=599: RFC 9110 §15 treats both as 500.
-const OTHER_5XX: Fault = Fault::new(Server, IfIdempotent, Failure, Remote);
+pub(crate) const OTHER_5XX: Fault = Fault::new(Server, IfIdempotent, Failure, Remote);
 
 /// 413 with `Retry-After` is a limit of the moment (RFC 9110 §15.5.14).
-const HINTED_413: Fault = Fault::new(Throttled, IfIdempotent, Healthy, Remote);
+pub(crate) const HINTED_413: Fault = Fault::new(Throttled, IfIdempotent, Healthy, Remote);
 
 /// The statuses that [`INDEX`] covers.
 const FIRST: u16 = 400;

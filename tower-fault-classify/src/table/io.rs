@@ -23,7 +23,7 @@ const fn row(kind: ErrorKind, fault: Fault) -> Row {
 
 pub(crate) const REFUSED: Fault = Fault::new(Unavailable, Always, Failure, Transport);
 const UNREACHABLE: Fault = Fault::new(Unavailable, IfIdempotent, Failure, Transport);
-const BROKEN: Fault = Fault::new(Transient, IfIdempotent, Failure, Transport);
+pub(crate) const BROKEN: Fault = Fault::new(Transient, IfIdempotent, Failure, Transport);
 pub(crate) const TIMED_OUT: Fault = Fault::new(Timeout, IfIdempotent, Failure, Transport);
 const PASSING: Fault = Fault::new(Local, IfIdempotent, Neutral, Here);
 const LACKING: Fault = Fault::new(Local, Never, Neutral, Here);

@@ -5,6 +5,8 @@
 //! meets: the deepest error that has an opinion decides, in the light of the phases (connecting, timed out) that the
 //! errors around it know of. A verdict that was carried in ends the walk: who judged had seen more.
 
+mod clients;
+
 use std::error::Error;
 use std::io;
 
@@ -47,55 +49,46 @@ struct Evidence {
     timed_out: bool,
     /// The deepest opinion.
     opinion: Option<Fault>,
+    /// The deepest report of somebody who does not know the cause.
+    hearsay: Option<Fault>,
 }
 
 impl Evidence {
     fn take(&mut self, error: &(dyn Error + 'static)) {
-        let opinion = match error.downcast_ref::<io::Error>() {
-            Some(error) => table::io::judge(error, self.connecting),
-            None => self.take_from_client(error),
-        };
-        self.opinion = opinion.or(self.opinion);
+        match error.downcast_ref::<io::Error>() {
+            Some(error) => self.io(error),
+            None => clients::LOOKS.iter().for_each(|look| look(error, self)),
+        }
     }
 
-    /// What the errors of the clients say that the user has named by a feature.
+    fn io(&mut self, error: &io::Error) {
+        self.opinion = table::io::judge(error, self.connecting).or(self.opinion);
+    }
+
     #[cfg_attr(
-        not(any(feature = "tower", feature = "reqwest")),
-        expect(clippy::unused_self, clippy::needless_pass_by_ref_mut, reason = "no client is named")
+        not(all(feature = "reqwest", feature = "tower")),
+        allow(dead_code, reason = "no client that asks is named")
     )]
-    fn take_from_client(&mut self, error: &(dyn Error + 'static)) -> Option<Fault> {
-        #[cfg(feature = "tower")]
-        {
-            if error.is::<tower::timeout::error::Elapsed>() {
-                return Some(table::io::TIMED_OUT);
-            }
-            if error.is::<tower::load_shed::error::Overloaded>() {
-                return Some(table::SHED);
-            }
-        }
-        #[cfg(feature = "reqwest")]
-        if let Some(error) = error.downcast_ref::<reqwest::Error>() {
-            self.connecting |= error.is_connect();
-            self.timed_out |= error.is_timeout();
-            if error.is_builder() {
-                return Some(table::io::WRONG);
-            }
-            if error.is_decode() {
-                return Some(table::io::MALFORMED);
-            }
-        }
-        let _ = error;
-        None
+    fn opine(&mut self, fault: Fault) {
+        self.opinion = Some(fault);
+    }
+
+    #[cfg_attr(
+        not(all(feature = "reqwest", feature = "tower")),
+        allow(dead_code, reason = "no client that asks is named")
+    )]
+    fn hear(&mut self, fault: Fault) {
+        self.hearsay = Some(fault);
     }
 
     fn weigh(self) -> Fault {
-        let fault = match self.opinion {
-            Some(fault) => fault,
-            None if self.timed_out => table::io::TIMED_OUT,
-            // No deeper cause: the name did not resolve, or the client hides why.
-            None if self.connecting => table::io::REFUSED,
-            None => table::UNKNOWN,
+        // What timed out or could not connect without a deeper cause: a name did not resolve, or the client hides why.
+        let phase = match (self.timed_out, self.connecting) {
+            (true, _) => Some(table::io::TIMED_OUT),
+            (false, true) => Some(table::io::REFUSED),
+            (false, false) => None,
         };
+        let fault = self.opinion.or(phase).or(self.hearsay).unwrap_or(table::UNKNOWN);
         if self.connecting { table::io::unsent(fault) } else { fault }
     }
 }

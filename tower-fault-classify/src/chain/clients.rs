@@ -1,0 +1,124 @@
+//! What the errors of the clients say, each behind the feature that names its crate.
+//!
+//! An error may have an opinion of its own, or only know a fact: that a connection was still missing, that the time ran out. What a
+//! client reports without knowing the cause (a code that it made up for it) is hearsay: it counts if nobody knows more.
+
+use std::error::Error;
+
+use super::Evidence;
+#[cfg(any(
+    feature = "h2",
+    feature = "hyper",
+    feature = "reqwest",
+    feature = "tonic",
+    feature = "tower"
+))]
+use crate::table;
+
+/// A look at one error of the chain, by one client's crate.
+type Look = fn(&(dyn Error + 'static), &mut Evidence);
+
+/// The clients that the user has named.
+pub(super) const LOOKS: &[Look] = &[
+    #[cfg(feature = "h2")]
+    h2,
+    #[cfg(feature = "hyper")]
+    hyper,
+    #[cfg(feature = "hyper-util")]
+    hyper_util,
+    #[cfg(feature = "reqwest")]
+    reqwest,
+    #[cfg(feature = "tokio")]
+    tokio,
+    #[cfg(feature = "tonic")]
+    tonic,
+    #[cfg(feature = "tower")]
+    tower,
+    #[cfg(feature = "tower-http")]
+    tower_http,
+];
+
+/// RFC 9113 §8.7: `REFUSED_STREAM`, and a stream above the last one of a GOAWAY, were not processed.
+#[cfg(feature = "h2")]
+fn h2(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+    let Some(error) = error.downcast_ref::<h2::Error>() else { return };
+    if let Some(io) = error.get_io() {
+        // It is no source of the error, so that the walk does not come by it.
+        evidence.io(io);
+    } else if error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote())
+    {
+        evidence.opine(table::UNSENT_STREAM);
+    } else if error.is_library() || error.is_go_away() {
+        evidence.opine(table::io::MALFORMED);
+    } else if error.is_reset() {
+        evidence.opine(table::io::BROKEN);
+    }
+}
+
+#[cfg(feature = "hyper")]
+fn hyper(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+    let Some(error) = error.downcast_ref::<hyper::Error>() else { return };
+    evidence.timed_out |= error.is_timeout();
+    if error.is_user() {
+        evidence.opine(table::io::WRONG);
+    } else if error.is_parse() {
+        evidence.opine(table::io::MALFORMED);
+    } else if error.is_canceled() || error.is_closed() {
+        // The connection ended before it took the request.
+        evidence.opine(table::io::unsent(table::io::BROKEN));
+    } else if error.is_incomplete_message() {
+        evidence.opine(table::io::BROKEN);
+    }
+}
+
+#[cfg(feature = "hyper-util")]
+fn hyper_util(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+    let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() else { return };
+    evidence.connecting |= error.is_connect();
+}
+
+#[cfg(feature = "reqwest")]
+fn reqwest(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+    let Some(error) = error.downcast_ref::<reqwest::Error>() else { return };
+    evidence.connecting |= error.is_connect();
+    evidence.timed_out |= error.is_timeout();
+    if error.is_builder() {
+        evidence.opine(table::io::WRONG);
+    } else if error.is_redirect() {
+        evidence.opine(table::REDIRECTS);
+    } else if error.is_decode() {
+        evidence.hear(table::io::MALFORMED);
+    }
+}
+
+#[cfg(feature = "tokio")]
+fn tokio(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+    evidence.timed_out |= error.is::<tokio::time::error::Elapsed>();
+}
+
+/// A status that a client made hides its cause: its own timeout appears as CANCELLED, a transport error as UNKNOWN.
+#[cfg(feature = "tonic")]
+fn tonic(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+    evidence.timed_out |= error.is::<tonic::TimeoutExpired>();
+    evidence.connecting |= error.is::<tonic::ConnectError>();
+    if let Some(status) = error.downcast_ref::<tonic::Status>() {
+        let asked =
+            crate::grpc::asked(status.metadata().as_ref(), || crate::hint::retry_info_in(status.details()));
+        if let Some(fault) = table::grpc::judge(status.code() as u32, asked).fault() {
+            evidence.hear(*fault);
+        }
+    }
+}
+
+#[cfg(feature = "tower")]
+fn tower(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+    evidence.timed_out |= error.is::<tower::timeout::error::Elapsed>();
+    if error.is::<tower::load_shed::error::Overloaded>() {
+        evidence.opine(table::SHED);
+    }
+}
+
+#[cfg(feature = "tower-http")]
+fn tower_http(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+    evidence.timed_out |= error.is::<tower_http::timeout::TimeoutError>();
+}

@@ -1,0 +1,122 @@
+//! What the head of a gRPC answer tells.
+//!
+//! Most answers end in trailers, which only the end of the body shows. A failure without a message comes in the head alone
+//! (trailers-only), and whatever an intermediary says comes without a `grpc-status`.
+
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName};
+
+use crate::fault::Verdict;
+use crate::hint::{self, Hint, Pushback};
+use crate::table::grpc::{Asked, judge};
+
+static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
+/// UNKNOWN, which stands for a code that is none.
+const UNKNOWN: u32 = 2;
+
+/// The verdict of a trailers-only answer. `None`: it is none, and the HTTP status decides, or the trailers will.
+pub(crate) fn judge_head(headers: &HeaderMap) -> Option<Verdict> {
+    let code = code(headers)?;
+    Some(judge(code, asked(headers, || hint::retry_info(headers))))
+}
+
+/// The code in the head of a gRPC answer. One that is garbled, or given twice in two ways, is UNKNOWN.
+pub(crate) fn code(headers: &HeaderMap) -> Option<u32> {
+    let mut codes = headers.get_all(&GRPC_STATUS).iter().map(|code| parse(code.as_bytes()));
+    let first = codes.next()?;
+    if !is_grpc(headers) {
+        return None;
+    }
+    Some(if codes.all(|code| code == first) { first } else { UNKNOWN })
+}
+
+/// Digits only, as the protocol has it: at most two.
+fn parse(code: &[u8]) -> u32 {
+    match code {
+        [one @ b'0'..=b'9'] => u32::from(one - b'0'),
+        [b'1', one @ b'0'..=b'6'] => 10 + u32::from(one - b'0'),
+        _ => UNKNOWN,
+    }
+}
+
+/// `application/grpc` and its variants by message format; not gRPC-Web, whose status is in the body.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let rest = media_type.get(..16).filter(|prefix| prefix.eq_ignore_ascii_case(b"application/grpc"));
+    rest.is_some() && matches!(media_type.get(16), None | Some(b'+' | b';' | b' '))
+}
+
+/// What the server said of another attempt: a pushback goes before `RetryInfo`.
+pub(crate) fn asked(headers: &HeaderMap, retry_info: impl FnOnce() -> Hint<Duration>) -> Asked {
+    match hint::grpc_retry_pushback(headers) {
+        Hint::Says(Pushback::After(delay)) => Asked::After(delay),
+        Hint::Says(Pushback::Stop) | Hint::Garbled => Asked::Stop,
+        Hint::Absent => retry_info().said().map_or(Asked::Nothing, Asked::After),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::{Kind, Retry};
+
+    fn head(headers: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut head = HeaderMap::new();
+        for (name, value) in headers {
+            head.append(*name, value.parse().unwrap());
+        }
+        head
+    }
+
+    const GRPC: (&str, &str) = ("content-type", "application/grpc");
+
+    #[test]
+    fn a_trailers_only_answer_is_judged_by_its_code() {
+        assert_eq!(judge_head(&head(&[GRPC, ("grpc-status", "0")])), Some(Verdict::Success));
+        let kind = |code| judge_head(&head(&[GRPC, ("grpc-status", code)])).unwrap().fault().unwrap().kind();
+        assert_eq!(kind("14"), Kind::Unavailable);
+        assert_eq!(kind("16"), Kind::Auth);
+        assert_eq!(kind("3"), Kind::Client);
+    }
+
+    #[test]
+    fn what_is_garbled_or_contradicts_itself_is_unknown() {
+        for code in ["", "abc", "99", "17", "-1", "+3", " 3 4", "014", "3.0"] {
+            assert_eq!(code_of(&[GRPC, ("grpc-status", code)]), Some(2), "{code}");
+        }
+        assert_eq!(code_of(&[GRPC, ("grpc-status", "0"), ("grpc-status", "14")]), Some(2));
+        assert_eq!(code_of(&[GRPC, ("grpc-status", "14"), ("grpc-status", "14")]), Some(14));
+    }
+
+    fn code_of(headers: &[(&'static str, &'static str)]) -> Option<u32> {
+        code(&head(headers))
+    }
+
+    #[test]
+    fn only_grpc_itself_has_a_code_in_its_head() {
+        for kind in ["application/grpc", "application/grpc+proto", "Application/GRPC;charset=utf-8"] {
+            assert_eq!(code_of(&[("content-type", kind), ("grpc-status", "5")]), Some(5), "{kind}");
+        }
+        for kind in ["application/grpc-web", "application/grpc-web+proto", "application/json", ""] {
+            assert_eq!(code_of(&[("content-type", kind), ("grpc-status", "5")]), None, "{kind}");
+        }
+        assert_eq!(code_of(&[("grpc-status", "5")]), None);
+        assert_eq!(code_of(&[GRPC]), None);
+    }
+
+    #[test]
+    fn a_pushback_decides_on_another_attempt() {
+        let retry = |pushback| {
+            let head = head(&[GRPC, ("grpc-status", "8"), ("grpc-retry-pushback-ms", pushback)]);
+            let verdict = judge_head(&head).unwrap();
+            let fault = *verdict.fault().unwrap();
+            (fault.retry(), fault.retry_after())
+        };
+        assert_eq!(retry("250"), (Retry::Always, Some(Duration::from_millis(250))));
+        assert_eq!(retry("-1"), (Retry::Never, None));
+        assert_eq!(retry("soon"), (Retry::Never, None));
+    }
+}

@@ -1,0 +1,55 @@
+//! What others are told of each fault that the layer judged.
+//!
+//! Names are OpenTelemetry's where it has one: `error.type` is the kind, `http.response.status_code` the status.
+
+use http::StatusCode;
+
+use crate::fault::Fault;
+
+/// Whether anybody is told.
+pub(crate) const LISTENED_TO: bool = cfg!(any(feature = "metrics", feature = "tracing"));
+
+/// Tells of a fault. Without the features `metrics` and `tracing` it does nothing.
+#[inline]
+pub(crate) fn tell(fault: &Fault, status: Option<StatusCode>) {
+    #[cfg(feature = "metrics")]
+    count(fault);
+    #[cfg(feature = "tracing")]
+    tracing::debug!(
+        "error.type" = fault.kind().as_str(),
+        "fault.origin" = fault.origin().as_str(),
+        "fault.retry" = fault.retry().as_str(),
+        "fault.health" = fault.health().as_str(),
+        "fault.retry_after" = fault.retry_after().map(tracing::field::debug),
+        "http.response.status_code" = status.map(|status| status.as_u16()),
+        "fault",
+    );
+    let _ = (fault, status);
+}
+
+#[cfg(feature = "metrics")]
+fn count(fault: &Fault) {
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+
+    use metrics::{Key, Label, Level, Metadata};
+
+    use crate::fault::{Kind, Origin};
+
+    const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+    thread_local! {
+        /// A key with labels allocates; there are few, so that each thread makes each once.
+        static KEYS: RefCell<HashMap<(Kind, Origin), Key>> = RefCell::default();
+    }
+    KEYS.with_borrow_mut(|keys| {
+        let key = keys.entry((fault.kind(), fault.origin())).or_insert_with(|| {
+            let labels = [
+                Label::from_static_parts("error.type", fault.kind().as_str()),
+                Label::from_static_parts("fault.origin", fault.origin().as_str()),
+            ];
+            Key::from_parts("tower_fault_classify_faults_total", labels.to_vec())
+        });
+        metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA)).increment(1);
+    });
+}

@@ -1,0 +1,169 @@
+//! gRPC status codes.
+
+use std::time::Duration;
+
+use ::http::StatusCode;
+
+use crate::fault::Health::{Failure, Neutral, Success as Healthy};
+use crate::fault::Kind::{
+    Auth, Cancelled, Client, Conflict, Protocol, Server, Throttled, Timeout, Unavailable,
+};
+use crate::fault::Origin::{Caller, Remote};
+use crate::fault::Retry::{Always, IfIdempotent, Never};
+use crate::fault::{Fault, Health, Kind, Origin, Retry, Verdict};
+
+/// What one code means. The row's place is its code, less one: 0 is a success.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(test), expect(dead_code, reason = "name and source are for the docs, which the tests make"))]
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) fault: Fault,
+    /// Where this reading comes from.
+    pub(crate) source: &'static str,
+}
+
+const fn row(
+    name: &'static str,
+    kind: Kind,
+    retry: Retry,
+    health: Health,
+    origin: Origin,
+    source: &'static str,
+) -> Row {
+    Row { name, fault: Fault::new(kind, retry, health, origin), source }
+}
+
+/// The rows, by code from 1 to 16 (grpc.io, "Status codes and their use in gRPC").
+pub(crate) const ROWS: [Row; 16] = [
+    row("CANCELLED", Cancelled, Never, Neutral, Caller, "AIP-194"),
+    row("UNKNOWN", Server, Never, Failure, Remote, "AIP-194"),
+    row("INVALID_ARGUMENT", Client, Never, Healthy, Caller, "AIP-194"),
+    row("DEADLINE_EXCEEDED", Timeout, Never, Failure, Remote, "AIP-194: the caller's time is gone"),
+    row("NOT_FOUND", Client, Never, Healthy, Caller, "AIP-194"),
+    row("ALREADY_EXISTS", Client, Never, Healthy, Caller, "AIP-194"),
+    row("PERMISSION_DENIED", Auth, Never, Healthy, Caller, "AIP-194"),
+    row(
+        "RESOURCE_EXHAUSTED",
+        Throttled,
+        Never,
+        Neutral,
+        Remote,
+        "gRFC A6: only with pushback or `RetryInfo`; linkerd reads it as 429",
+    ),
+    row("FAILED_PRECONDITION", Client, Never, Healthy, Caller, "AIP-194"),
+    row("ABORTED", Conflict, Never, Healthy, Remote, "AIP-194: retry the whole transaction instead"),
+    row("OUT_OF_RANGE", Client, Never, Healthy, Caller, "AIP-194"),
+    row("UNIMPLEMENTED", Protocol, Never, Neutral, Remote, "AIP-194"),
+    row("INTERNAL", Server, Never, Failure, Remote, "AIP-194"),
+    row("UNAVAILABLE", Unavailable, IfIdempotent, Failure, Remote, "AIP-194: the one code it retries"),
+    row("DATA_LOSS", Server, Never, Failure, Remote, "AIP-194"),
+    row("UNAUTHENTICATED", Auth, Never, Healthy, Caller, "AIP-194"),
+];
+
+const UNKNOWN: u32 = 2;
+const RESOURCE_EXHAUSTED: u32 = 8;
+
+/// What a server said of another attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Nothing.
+    Nothing,
+    /// That it comes after so long.
+    After(Duration),
+    /// That there be none: a pushback that is negative or garbled (gRFC A6).
+    Stop,
+}
+
+/// What a code means, with what the server said of another attempt. A code that is none is read as UNKNOWN.
+pub(crate) fn judge(code: u32, asked: Asked) -> Verdict {
+    if code == 0 {
+        return Verdict::Success;
+    }
+    let fault = fault(code);
+    Verdict::Fault(match asked {
+        Asked::Stop => fault.with_retry(Never),
+        Asked::After(delay) if code == RESOURCE_EXHAUSTED => fault.with_retry(Always).with_retry_after(delay),
+        Asked::After(delay) if fault.retry() != Never => fault.with_retry_after(delay),
+        Asked::After(_) | Asked::Nothing => fault,
+    })
+}
+
+/// The row of a code other than 0; that of UNKNOWN for a code that is none.
+pub(crate) fn fault(code: u32) -> Fault {
+    let row = |code: u32| ROWS.get((code as usize).wrapping_sub(1));
+    row(code).or_else(|| row(UNKNOWN)).map_or(super::UNKNOWN, |row| row.fault)
+}
+
+/// The code that a gRPC client reports for an HTTP status without a `grpc-status` (grpc.io, "HTTP to gRPC Status Code Mapping").
+///
+/// The verdict on such an answer is that of the HTTP status: an intermediary spoke.
+pub const fn grpc_code_of(status: StatusCode) -> u32 {
+    match status.as_u16() {
+        400 => 13,
+        401 => 16,
+        403 => 7,
+        404 => 12,
+        429 | 502 | 503 | 504 => 14,
+        _ => UNKNOWN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page that the table was taken from, typed a second time: codes, kind, retry, health.
+    const PAGE: &[(&[u32], Kind, Retry, Health)] = &[
+        (&[1], Cancelled, Never, Neutral),
+        (&[2, 15], Server, Never, Failure),
+        (&[13], Server, Never, Failure),
+        (&[3, 5, 6, 9, 11], Client, Never, Healthy),
+        (&[7, 16], Auth, Never, Healthy),
+        (&[4], Timeout, Never, Failure),
+        (&[8], Throttled, Never, Neutral),
+        (&[10], Conflict, Never, Healthy),
+        (&[12], Protocol, Never, Neutral),
+        (&[14], Unavailable, IfIdempotent, Failure),
+        (&[17, 99, u32::MAX], Server, Never, Failure),
+    ];
+
+    #[test]
+    fn every_row_says_what_its_page_says() {
+        for &(codes, kind, retry, health) in PAGE {
+            for &code in codes {
+                let verdict = judge(code, Asked::Nothing);
+                let fault = verdict.fault().unwrap();
+                assert_eq!((fault.kind(), fault.retry(), fault.health()), (kind, retry, health), "{code}");
+            }
+        }
+        for code in 1..=16 {
+            assert!(PAGE.iter().any(|(codes, ..)| codes.contains(&code)), "{code} is untested");
+        }
+        assert_eq!(judge(0, Asked::Stop), Verdict::Success);
+        assert!(ROWS.iter().all(|row| !row.source.is_empty() && !row.name.is_empty()));
+    }
+
+    #[test]
+    fn a_pushback_decides_where_it_may() {
+        let delay = Duration::from_millis(250);
+        let told = |code, asked| {
+            let verdict = judge(code, asked);
+            let fault = *verdict.fault().unwrap();
+            (fault.retry(), fault.retry_after())
+        };
+        assert_eq!(told(8, Asked::After(delay)), (Always, Some(delay)));
+        assert_eq!(told(14, Asked::After(delay)), (IfIdempotent, Some(delay)));
+        assert_eq!(told(14, Asked::Stop), (Never, None));
+        assert_eq!(told(3, Asked::After(delay)), (Never, None));
+    }
+
+    #[test]
+    fn the_reported_code_is_grpcs_mapping() {
+        let mapping = [(400, 13), (401, 16), (403, 7), (404, 12), (429, 14), (502, 14), (503, 14), (504, 14)];
+        for (status, code) in
+            mapping.into_iter().chain([(200, 2), (204, 2), (302, 2), (418, 2), (500, 2), (599, 2)])
+        {
+            assert_eq!(grpc_code_of(StatusCode::from_u16(status).unwrap()), code, "{status}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! tower-http's classifiers, as rules of this crate.
+
+use http::Response;
+use tower_http::classify::{ClassifiedResponse, ClassifyResponse};
+
+use crate::classify::Rule;
+use crate::fault::{Fault, Health, Verdict};
+use crate::outcome::judge_outcome;
+use crate::table;
+
+/// A classifier of `tower_http::classify` as a rule on responses, for who has one already.
+///
+/// Theirs decides whether a response is a failure; what kind of failure, and whether the request may be sent again, is read from
+/// this crate's tables. A response of which it only knows at the end of its body is a success so far. On errors, of which theirs knows
+/// nothing but that they are failures, it has no opinion.
+///
+/// ```
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_fault_classify::{FaultClassifyLayer, TowerHttp};
+/// use tower_http::classify::ServerErrorsAsFailures;
+///
+/// let service = ServiceBuilder::new()
+///     .layer(FaultClassifyLayer::new().rule(TowerHttp::new(ServerErrorsAsFailures::new())))
+///     .service(service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(()))));
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
+/// # check::<(), _>(&service);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TowerHttp<C>(C);
+
+impl<C> TowerHttp<C> {
+    /// A rule that asks `classifier`.
+    pub const fn new(classifier: C) -> Self {
+        Self(classifier)
+    }
+}
+
+impl<C, B, E> Rule<Response<B>, E> for TowerHttp<C>
+where
+    C: ClassifyResponse + Clone,
+{
+    fn opinion(&self, outcome: Result<&Response<B>, &E>) -> Option<Verdict> {
+        let response = outcome.ok()?;
+        Some(match self.0.clone().classify_response(response) {
+            ClassifiedResponse::Ready(Ok(())) | ClassifiedResponse::RequiresEos(_) => Verdict::Success,
+            ClassifiedResponse::Ready(Err(_)) => failure(response).into(),
+        })
+    }
+}
+
+/// What this crate knows of a response that is a failure in any case.
+fn failure<B>(response: &Response<B>) -> Fault {
+    let known = judge_outcome(response);
+    known.fault().map_or(table::http::OTHER_5XX, |fault| fault.with_health(Health::Failure))
+}
+
+#[cfg(test)]
+mod tests {
+    use tower_http::classify::{GrpcErrorsAsFailures, ServerErrorsAsFailures, StatusInRangeAsFailures};
+
+    use super::*;
+    use crate::fault::{Kind, Retry};
+
+    fn opinion<C: ClassifyResponse + Clone>(classifier: C, status: u16) -> Verdict {
+        let response = Response::builder().status(status).header("retry-after", "2").body(()).unwrap();
+        Rule::<_, std::io::Error>::opinion(&TowerHttp::new(classifier), Ok(&response)).unwrap()
+    }
+
+    #[test]
+    fn theirs_decides_and_ours_knows_more() {
+        let verdict = opinion(ServerErrorsAsFailures::new(), 503);
+        let fault = verdict.fault().unwrap();
+        assert_eq!(
+            (fault.kind(), fault.retry(), fault.health()),
+            (Kind::Unavailable, Retry::IfIdempotent, Health::Failure)
+        );
+        assert!(fault.retry_after().is_some());
+        assert_eq!(opinion(ServerErrorsAsFailures::new(), 404), Verdict::Success);
+        assert_eq!(opinion(ServerErrorsAsFailures::new(), 200), Verdict::Success);
+    }
+
+    #[test]
+    fn what_is_a_failure_to_them_alone_is_one() {
+        let ranged = || StatusInRangeAsFailures::new(200..=404);
+        assert_eq!(opinion(ranged(), 200).fault().unwrap().kind(), Kind::Server);
+        let verdict = opinion(ranged(), 404);
+        assert_eq!((verdict.fault().unwrap().kind(), verdict.health()), (Kind::Client, Health::Failure));
+    }
+
+    #[test]
+    fn what_ends_later_is_a_success_so_far() {
+        assert_eq!(opinion(GrpcErrorsAsFailures::new(), 200), Verdict::Success);
+    }
+
+    #[test]
+    fn it_has_no_opinion_on_errors() {
+        let error = std::io::Error::other("down");
+        let rule = TowerHttp::new(ServerErrorsAsFailures::new());
+        assert_eq!(Rule::<Response<()>, _>::opinion(&rule, Err(&error)), None);
+    }
+}
