@@ -24,6 +24,9 @@ pub mod echo {
     tonic::include_proto!("echo");
 }
 
+#[cfg(feature = "clients")]
+pub mod misbehave;
+
 /// Compiles and runs the README's example.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -1,0 +1,448 @@
+//! The misbehaving servers do to real clients what they promise, and count what reached them.
+
+use std::error::Error;
+use std::io::ErrorKind;
+use std::iter::successors;
+use std::pin::pin;
+use std::time::Duration;
+
+use examples::echo::Words;
+use examples::echo::echo_client::EchoClient;
+use examples::misbehave::{Act, Grpc, Http, Reason, Refused, Reply};
+use http::Method;
+use reqwest::Client;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+fn levels<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    successors(Some(error), |&error| error.source())
+}
+
+/// The kind of the I/O error that stands in the chain.
+fn io_kind(error: &(dyn Error + 'static)) -> Option<ErrorKind> {
+    levels(error).find_map(|error| Some(error.downcast_ref::<std::io::Error>()?.kind()))
+}
+
+fn says(error: &(dyn Error + 'static), what: &str) -> bool {
+    levels(error).any(|error| error.to_string().contains(what))
+}
+
+fn client() -> Client {
+    Client::builder().no_proxy().build().unwrap()
+}
+
+async fn http(script: impl IntoIterator<Item = Act>) -> (Http, Client) {
+    let server = Http::start().await;
+    server.script(script);
+    (server, client())
+}
+
+/// What sending one POST ends with, and how many connections and requests the server saw.
+async fn post_fails(act: Act) -> (reqwest::Error, (usize, usize)) {
+    let (server, client) = http([act]).await;
+    let error = client.post(server.url()).body("body").send().await.unwrap_err();
+    assert_eq!(server.left(), 0);
+    (error, (server.connections(), server.requests().len()))
+}
+
+/// What reading the body of an answer of 200 ends with.
+async fn body_of(act: Act) -> Result<String, reqwest::Error> {
+    let (server, client) = http([act]).await;
+    let response = client.get(server.url()).send().await.unwrap();
+    assert_eq!((response.status().as_u16(), server.requests().len()), (200, 1));
+    response.text().await
+}
+
+#[tokio::test]
+async fn a_port_refuses() {
+    let refused = Refused::bind();
+    let error = client().get(refused.url()).send().await.unwrap_err();
+    assert!(error.is_connect());
+    assert_eq!(io_kind(&error), Some(ErrorKind::ConnectionRefused));
+    let status = EchoClient::connect(refused.url()).await.unwrap_err();
+    assert_eq!(io_kind(&status), Some(ErrorKind::ConnectionRefused));
+}
+
+#[tokio::test]
+async fn what_comes_is_counted_and_kept() {
+    let (server, client) = http([]).await;
+    let response =
+        client.get(format!("{}/a?b=c", server.url())).header("x-name", "value").send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    client.post(server.url()).body("abcd").send().await.unwrap();
+    server.arrived(2).await;
+    assert_eq!((server.connections(), server.left()), (1, 0));
+    let [get, post] = <[_; 2]>::try_from(server.requests()).unwrap();
+    assert_eq!((get.method, &*get.path, &*get.body), (Method::GET, "/a?b=c", &b""[..]));
+    assert_eq!(get.headers["x-name"], "value");
+    assert_eq!((post.method, &*post.path, &*post.body), (Method::POST, "/", &b"abcd"[..]));
+    assert_eq!((get.connection, post.connection), (1, 1));
+}
+
+#[tokio::test]
+async fn a_body_of_chunks_is_read() {
+    let (server, _) = http([]).await;
+    let mut socket = TcpStream::connect(server.url().trim_start_matches("http://")).await.unwrap();
+    let request = "PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n\
+        2;a=b\r\nab\r\n0A\r\n0123456789\r\n0\r\nx-trailer: a\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
+    socket.write_all(request.as_bytes()).await.unwrap();
+    server.arrived(2).await;
+    let [put, get] = <[_; 2]>::try_from(server.requests()).unwrap();
+    assert_eq!((put.method, &*put.body), (Method::PUT, &b"ab0123456789"[..]));
+    assert_eq!((get.method, &*get.path), (Method::GET, "/2"));
+}
+
+#[tokio::test]
+async fn the_script_goes_on_and_what_is_otherwise_done_follows() {
+    let (server, client) = http([Act::status(503), Act::status(429)]).await;
+    server.otherwise(Act::status(404));
+    for status in [503, 429, 404, 404] {
+        assert_eq!(client.get(server.url()).send().await.unwrap().status(), status);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_is_gone_with_its_connections() {
+    let (server, client) = http([]).await;
+    let url = server.url();
+    client.get(&url).send().await.unwrap();
+    let mut open = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
+    server.arrived(1).await;
+    drop(server);
+    assert!(matches!(open.read(&mut [0]).await, Ok(0) | Err(_)));
+    assert!(self::client().get(&url).send().await.unwrap_err().is_connect());
+}
+
+#[tokio::test]
+async fn connections_are_reset() {
+    for (act, requests) in
+        [(Act::ResetOnAccept, 0), (Act::ResetBeforeRequest, 0), (Act::ResetAfterRequest, 1)]
+    {
+        let (error, counts) = post_fails(act.clone()).await;
+        let kind = io_kind(&error);
+        // A write to a socket that is reset already is told so by another name.
+        assert!(
+            matches!(kind, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)),
+            "{act:?}: {error:?}"
+        );
+        assert!(!error.is_connect());
+        assert_eq!(counts, (1, requests), "{act:?}");
+    }
+}
+
+#[tokio::test]
+async fn connections_are_closed_without_an_answer() {
+    for (act, requests) in [(Act::CloseOnAccept, 0), (Act::CloseAfterRequest, 1)] {
+        let (error, counts) = post_fails(act.clone()).await;
+        assert!(says(&error, "connection closed before message completed"), "{act:?}: {error:?}");
+        assert_eq!(counts, (1, requests), "{act:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stall_has_no_end() {
+    let (server, client) = http([Act::Stall]).await;
+    let mut call = pin!(client.get(server.url()).send());
+    tokio::select! {
+        biased;
+        answer = &mut call => panic!("{answer:?}"),
+        () = server.arrived(1) => {}
+    }
+    // An answer would be there when that of a later request is.
+    assert_eq!(client.get(server.url()).send().await.unwrap().status(), 200);
+    assert!(timeout(Duration::ZERO, call).await.is_err());
+    assert_eq!((server.connections(), server.requests().len()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_body_is_cut() {
+    let cut = || Act::status(200).body("0123");
+    for act in [cut().content_length(10).then_close(), cut().chunked_without_end().then_close()] {
+        let error = body_of(act).await.unwrap_err();
+        assert_eq!(io_kind(&error), Some(ErrorKind::UnexpectedEof), "{error:?}");
+    }
+    assert_eq!(body_of(cut().chunked()).await.unwrap(), "0123");
+    assert_eq!(body_of(cut().without_length().then_close()).await.unwrap(), "0123");
+}
+
+#[tokio::test]
+async fn a_body_stops_coming() {
+    let (server, client) = http([Act::status(200).body("0123").content_length(10)]).await;
+    let mut response = client.get(server.url()).send().await.unwrap();
+    assert_eq!(response.chunk().await.unwrap().unwrap(), "0123");
+    assert!(timeout(Duration::ZERO, response.chunk()).await.is_err());
+}
+
+#[tokio::test]
+async fn a_length_is_shorter_than_the_body() {
+    let (server, client) = http([Act::status(200).body("0123456789").content_length(4)]).await;
+    assert_eq!(client.get(server.url()).send().await.unwrap().text().await.unwrap(), "0123");
+    assert_eq!(client.get(server.url()).send().await.unwrap().status(), 200);
+    assert_eq!(server.connections(), 2, "the rest of the body is no answer");
+}
+
+#[tokio::test]
+async fn an_answer_drips() {
+    let act = Act::status(200).body("whole").drip(Duration::from_micros(1));
+    assert_eq!(body_of(act).await.unwrap(), "whole");
+
+    let (server, client) = http([Act::status(200).body("ab").drip_body(Duration::from_secs(3600))]).await;
+    let mut response = client.get(server.url()).send().await.unwrap();
+    assert_eq!(response.chunk().await.unwrap().unwrap(), "a");
+    assert!(timeout(Duration::ZERO, response.chunk()).await.is_err());
+}
+
+#[tokio::test]
+async fn answers_that_are_none() {
+    for (act, what) in [
+        (Act::garbage(), "invalid HTTP version"),
+        (Act::raw("HTTP/1.1 200 OK\r\ncontent-"), "connection closed before message completed"),
+        (Act::status(99), "invalid HTTP status-code"),
+        (Act::status(200).header("x name", "a"), "invalid HTTP header"),
+        (Act::status(200).header("x-large", "a".repeat(1 << 20)), "message head is too large"),
+        (Act::status(200).body("0123").header("content-length", "3"), "invalid content-length"),
+    ] {
+        let (error, counts) = post_fails(act).await;
+        assert!(says(&error, what), "{what}: {error:?}");
+        assert_eq!(counts, (1, 1), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn headers_go_out_as_they_are() {
+    let act = Act::status(503).header("retry-after", "1").header("retry-after", "soon");
+    let (server, client) = http([act.header("x-name", b"\xc3\xa9\xff").body("busy")]).await;
+    let response = client.get(server.url()).send().await.unwrap();
+    assert_eq!(response.status(), 503);
+    assert!(response.headers().get_all("retry-after").iter().eq(["1", "soon"]));
+    assert_eq!(response.headers()["x-name"].as_bytes(), b"\xc3\xa9\xff");
+    assert_eq!(response.text().await.unwrap(), "busy");
+}
+
+/// What a plain socket reads, to the end, in answer to two requests that are sent together.
+async fn raw(server: &Http) -> String {
+    let mut socket = TcpStream::connect(server.url().trim_start_matches("http://")).await.unwrap();
+    socket.write_all(b"HEAD /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n").await.unwrap();
+    socket.shutdown().await.unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn informational_answers_come_first() {
+    assert_eq!(body_of(Act::status(200).body("ok").after_informational(103)).await.unwrap(), "ok");
+    let (server, _) = http([Act::status(204).after_informational(100).after_informational(103)]).await;
+    server.otherwise(Act::status(200).body("ok"));
+    let wanted = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n\
+        HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+    assert_eq!(raw(&server).await, wanted);
+}
+
+#[tokio::test]
+async fn a_connection_is_gone_between_requests() {
+    let ok = || Act::status(200).body("ok");
+    for act in [ok().then_close(), ok().then_half_close()] {
+        let (server, client) = http([act]).await;
+        assert_eq!(client.get(server.url()).send().await.unwrap().text().await.unwrap(), "ok");
+        // Or the client might not know of it yet.
+        client.get(Refused::bind().url()).send().await.unwrap_err();
+        assert_eq!(client.get(server.url()).send().await.unwrap().status(), 200);
+        assert_eq!((server.connections(), server.requests().len()), (2, 2));
+    }
+    let error = body_of(Act::status(200).body("0123").content_length(10).then_reset()).await.unwrap_err();
+    assert_eq!(io_kind(&error), Some(ErrorKind::ConnectionReset));
+}
+
+#[tokio::test]
+async fn a_kept_connection_ends_on_the_next_request() {
+    for (act, requests) in
+        [(Act::CloseAfterRequest, 2), (Act::ResetAfterRequest, 2), (Act::ResetBeforeRequest, 1)]
+    {
+        let (server, client) = http([Act::status(200), act.clone()]).await;
+        client.get(server.url()).send().await.unwrap().bytes().await.unwrap();
+        client.post(server.url()).body("once").send().await.unwrap_err();
+        assert_eq!((server.connections(), server.requests().len()), (1, requests), "{act:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_half_closed_server_still_reads() {
+    let (server, _) = http([Act::status(200).body("ok").then_half_close(), Act::status(500)]).await;
+    assert_eq!(raw(&server).await, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n");
+    server.arrived(2).await;
+    assert_eq!((&*server.requests()[1].path, server.left()), ("/2", 1));
+}
+
+/// Calls a server that plays this, and then a call that is answered: what the first ended with, and over how many connections.
+async fn call(reply: Reply) -> (Result<String, Status>, usize) {
+    let server = Grpc::start().await;
+    server.script([reply]);
+    let mut client = EchoClient::connect(server.url()).await.unwrap();
+    let first = say(&mut client).await;
+    assert_eq!(say(&mut client).await.unwrap(), "ok");
+    assert_eq!((server.requests().len(), server.left()), (2, 0));
+    (first, server.connections())
+}
+
+async fn say(client: &mut EchoClient<Channel>) -> Result<String, Status> {
+    Ok(client.say(Words { text: "hi".to_owned() }).await?.into_inner().text)
+}
+
+#[tokio::test]
+async fn calls_are_counted_and_kept() {
+    let server = Grpc::start().await;
+    let mut client = EchoClient::connect(server.url()).await.unwrap();
+    assert_eq!(say(&mut client).await.unwrap(), "ok");
+    server.otherwise(Reply::ok("other"));
+    assert_eq!(say(&mut client).await.unwrap(), "other");
+    server.arrived(2).await;
+    let [first, _] = <[_; 2]>::try_from(server.requests()).unwrap();
+    assert_eq!(
+        (first.connection, &*first.path, &*first.body),
+        (1, "/echo.Echo/Say", &b"\0\0\0\0\x04\n\x02hi"[..])
+    );
+}
+
+#[tokio::test]
+async fn statuses_are_seen_with_all_that_goes_with_them() {
+    let with = |reply: Reply| {
+        let reply = reply.grpc_message("a%20b").trailer("grpc-retry-pushback-ms", "20");
+        reply.binary_trailer("grpc-status-details-bin", b"\x08\x0e")
+    };
+    for reply in [Reply::trailers_only(14), Reply::headers().status(14)] {
+        let status = call(with(reply)).await.0.unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, "a b"));
+        assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "20");
+        assert_eq!(status.details(), b"\x08\x0e");
+    }
+}
+
+#[tokio::test]
+async fn each_form_of_an_answer_has_its_code() {
+    let message = || Reply::message("x");
+    for (reply, code) in [
+        (message().status(14), Code::Unavailable),
+        (Reply::trailers_only(0), Code::Internal),
+        (Reply::headers(), Code::Unknown),
+        (message(), Code::Unknown),
+        (Reply::trailers_only("abc"), Code::Unknown),
+        (Reply::trailers_only("99"), Code::Unknown),
+        (Reply::trailers_only(""), Code::Unknown),
+        (Reply::trailers_only(14).trailer("grpc-status", "0"), Code::Unavailable),
+        (message().status("abc"), Code::Unknown),
+        (Reply::http(200), Code::Unknown),
+        (Reply::http(400), Code::Internal),
+        (Reply::http(401), Code::Unauthenticated),
+        (Reply::http(403), Code::PermissionDenied),
+        (Reply::http(404), Code::Unimplemented),
+        (Reply::http(429), Code::Unavailable),
+        (Reply::http(500), Code::Unknown),
+        (Reply::http(503), Code::Unavailable),
+        (Reply::http(503).header("grpc-status", "7"), Code::PermissionDenied),
+        (Reply::cut_message("hello world"), Code::Internal),
+        (Reply::cut_message("hello world").status(0), Code::Internal),
+        (Reply::cut_message("hello world").status(14), Code::Unavailable),
+    ] {
+        let (result, connections) = call(reply.clone()).await;
+        assert_eq!((result.unwrap_err().code(), connections), (code, 1), "{reply:?}");
+    }
+    assert_eq!(call(message().and_message("y").status(0)).await.0.unwrap(), "x");
+}
+
+#[tokio::test]
+async fn streams_are_reset() {
+    for (reason, code) in [
+        (Reason::REFUSED_STREAM, Code::Unavailable),
+        (Reason::CANCEL, Code::Cancelled),
+        (Reason::INTERNAL_ERROR, Code::Internal),
+        (Reason::ENHANCE_YOUR_CALM, Code::ResourceExhausted),
+    ] {
+        for (reply, has_begun) in [
+            (Reply::nothing(), false),
+            (Reply::headers(), true),
+            (Reply::message("x"), true),
+            (Reply::cut_message("long"), true),
+        ] {
+            let (result, connections) = call(reply.clone().rst_stream(reason)).await;
+            let status = result.unwrap_err();
+            let cause = levels(&status).find_map(|error| error.downcast_ref::<h2::Error>()).unwrap();
+            assert!(cause.is_reset() && cause.is_remote(), "{cause:?}");
+            assert_eq!((cause.reason(), status.code(), connections), (Some(reason), code, 1), "{reply:?}");
+            assert_eq!(says(&status, "error reading a body"), has_begun, "{reply:?}: {status:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_server_goes_away() {
+    for reason in [Reason::NO_ERROR, Reason::ENHANCE_YOUR_CALM] {
+        let (result, connections) = call(Reply::nothing().go_away_below(reason)).await;
+        let status = result.unwrap_err();
+        let cause = levels(&status).find_map(|error| error.downcast_ref::<h2::Error>()).unwrap();
+        assert!(cause.is_go_away() && cause.is_remote(), "{cause:?}");
+        assert_eq!((cause.reason(), connections), (Some(reason), 2));
+    }
+    let (result, connections) = call(Reply::ok("bye").go_away_gracefully()).await;
+    assert_eq!((&*result.unwrap(), connections), ("bye", 2));
+}
+
+/// tonic shows a broken pipe only: the `GOAWAY` does not speak of this stream. So the client is a plain one.
+#[tokio::test]
+async fn a_server_goes_away_at_once() {
+    let (result, connections) = call(Reply::nothing().go_away_at_once(Reason::INTERNAL_ERROR)).await;
+    assert_eq!((result.unwrap_err().code(), connections), (Code::Unknown, 2));
+
+    let server = Grpc::start().await;
+    server.script([Reply::nothing().go_away_at_once(Reason::INTERNAL_ERROR)]);
+    let socket = TcpStream::connect(server.url().trim_start_matches("http://")).await.unwrap();
+    let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
+    let request = http::Request::post("http://echo/").body(()).unwrap();
+    let (_answer, _) = client.send_request(request, true).unwrap();
+    let error = connection.await.unwrap_err();
+    assert_eq!(
+        (error.is_go_away(), error.is_remote(), error.reason()),
+        (true, true, Some(Reason::INTERNAL_ERROR))
+    );
+}
+
+#[tokio::test]
+async fn a_connection_ends_in_a_call() {
+    for reply in [Reply::nothing(), Reply::message("x"), Reply::cut_message("hello world")] {
+        for (reply, kind) in [
+            (reply.clone().close_connection(), "BrokenPipe"),
+            (reply.clone().reset_connection(), "ConnectionReset"),
+        ] {
+            let (result, connections) = call(reply.clone()).await;
+            let status = result.unwrap_err();
+            assert_eq!((status.code(), connections), (Code::Unknown, 2), "{reply:?}");
+            // Behind a body, the I/O error stands in `h2::Error`, and is no source of it.
+            assert!(format!("{status:?}").contains(kind), "{reply:?}: {status:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_call_stalls() {
+    for reply in [Reply::nothing(), Reply::headers().stall(), Reply::message("x").stall()] {
+        let server = Grpc::start().await;
+        server.script([reply]);
+        let mut client = EchoClient::connect(server.url()).await.unwrap();
+        let mut stalled = client.clone();
+        let mut call = Box::pin(say(&mut stalled));
+        tokio::select! {
+            biased;
+            answer = &mut call => panic!("{answer:?}"),
+            () = server.arrived(1) => {}
+        }
+        // An answer would be there when that of a later call is.
+        assert_eq!(say(&mut client).await.unwrap(), "ok");
+        assert!(timeout(Duration::ZERO, &mut call).await.is_err());
+        drop(call);
+        assert_eq!(say(&mut client).await.unwrap(), "ok");
+        assert_eq!((server.connections(), server.requests().len()), (1, 3));
+    }
+}
