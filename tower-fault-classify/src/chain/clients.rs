@@ -1,11 +1,14 @@
 //! What the errors of the clients say, each behind the feature that names its crate.
 //!
-//! An error may have an opinion of its own, or only know a fact: that a connection was still missing, that the time ran out. What a
+//! An error may have an opinion of its own, or know a fact: that a connection was still missing, that nothing was written, that the
+//! time ran out, that the answer had begun. What a
 //! client reports without knowing the cause (a code that it made up for it) is hearsay: it counts if nobody knows more.
 
 use std::error::Error;
 
 use super::Evidence;
+#[cfg(any(feature = "hyper", feature = "tonic"))]
+use super::Reached;
 #[cfg(any(
     feature = "h2",
     feature = "hyper",
@@ -65,7 +68,8 @@ fn hyper(error: &(dyn Error + 'static), evidence: &mut Evidence) {
         evidence.opine(table::io::MALFORMED);
     } else if error.is_canceled() || error.is_closed() {
         // The connection ended before it took the request.
-        evidence.opine(table::io::unsent(table::io::BROKEN));
+        evidence.reached(Reached::Unsent);
+        evidence.opine(table::io::BROKEN);
     } else if error.is_incomplete_message() {
         evidence.opine(table::io::BROKEN);
     }
@@ -74,14 +78,20 @@ fn hyper(error: &(dyn Error + 'static), evidence: &mut Evidence) {
 #[cfg(feature = "hyper-util")]
 fn hyper_util(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() else { return };
-    evidence.connecting |= error.is_connect();
+    if error.is_connect() {
+        evidence.reached(Reached::Connecting);
+    }
 }
 
 #[cfg(feature = "reqwest")]
 fn reqwest(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     let Some(error) = error.downcast_ref::<reqwest::Error>() else { return };
-    evidence.connecting |= error.is_connect();
     evidence.timed_out |= error.is_timeout();
+    if error.is_connect() {
+        evidence.reached(Reached::Connecting);
+    } else if error.is_body() || error.is_decode() {
+        evidence.reached(Reached::Answered);
+    }
     if error.is_builder() {
         evidence.opine(table::io::WRONG);
     } else if error.is_redirect() {
@@ -100,8 +110,15 @@ fn tokio(error: &(dyn Error + 'static), evidence: &mut Evidence) {
 #[cfg(feature = "tonic")]
 fn tonic(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     evidence.timed_out |= error.is::<tonic::TimeoutExpired>();
-    evidence.connecting |= error.is::<tonic::ConnectError>();
+    if error.is::<tonic::ConnectError>() {
+        evidence.reached(Reached::Connecting);
+    }
     if let Some(status) = error.downcast_ref::<tonic::Status>() {
+        // Under a channel's failure to get an answer stands the channel's own error; the error of an answer's body stands there bare.
+        // gRFC A6: a call is committed once headers have come.
+        if status.source().is_some_and(|error| error.is::<hyper::Error>() || error.is::<h2::Error>()) {
+            evidence.reached(Reached::Committed);
+        }
         let asked =
             crate::grpc::asked(status.metadata().as_ref(), || crate::hint::retry_info_in(status.details()));
         if let Some(fault) = table::grpc::judge(status.code() as u32, asked).fault() {

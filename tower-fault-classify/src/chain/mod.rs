@@ -2,8 +2,8 @@
 //!
 //! A client wraps what happened several times over: `reqwest::Error` holds hyper-util's error, which holds hyper's, which
 //! holds an `io::Error`, which may hold another error again. The walk goes to the end of that chain and combines what it
-//! meets: the deepest error that has an opinion decides, in the light of the phases (connecting, timed out) that the
-//! errors around it know of. A verdict that was carried in ends the walk: who judged had seen more.
+//! meets: the deepest error that has an opinion decides, in the light of the facts (no connection yet, nothing written, timed
+//! out, answered) that the errors around it know of. A verdict that was carried in ends the walk: who judged had seen more.
 
 mod clients;
 
@@ -11,7 +11,7 @@ use std::error::Error;
 use std::io;
 
 use crate::error::Judged;
-use crate::fault::Fault;
+use crate::fault::{Fault, Retry};
 use crate::table;
 
 /// How many errors deep a chain is followed. A longer one, or one that loops, is judged by these.
@@ -41,11 +41,29 @@ pub fn judge_error(error: &(dyn Error + 'static)) -> Fault {
     evidence.weigh()
 }
 
+/// How far the request is known to have come. The farthest that any error of the chain knows of counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(
+    not(all(feature = "reqwest", feature = "tonic")),
+    allow(dead_code, reason = "no client that knows is named")
+)]
+enum Reached {
+    #[default]
+    Unknown,
+    /// A connection was still missing.
+    Connecting,
+    /// There was a connection, and nothing was written to it.
+    Unsent,
+    /// The answer had begun.
+    Answered,
+    /// The answer of a gRPC call had begun, which ends its attempts.
+    Committed,
+}
+
 /// What the walk has gathered so far.
 #[derive(Debug, Default)]
 struct Evidence {
-    /// A connection was still missing, so that the request was not sent.
-    connecting: bool,
+    reached: Reached,
     timed_out: bool,
     /// The deepest opinion.
     opinion: Option<Fault>,
@@ -62,7 +80,7 @@ impl Evidence {
     }
 
     fn io(&mut self, error: &io::Error) {
-        self.opinion = table::io::judge(error, self.connecting).or(self.opinion);
+        self.opinion = table::io::judge(error, self.reached == Reached::Connecting).or(self.opinion);
     }
 
     #[cfg_attr(
@@ -81,15 +99,31 @@ impl Evidence {
         self.hearsay = Some(fault);
     }
 
+    #[cfg_attr(
+        not(any(feature = "hyper", feature = "tonic")),
+        allow(dead_code, reason = "no client that knows is named")
+    )]
+    fn reached(&mut self, reached: Reached) {
+        self.reached = self.reached.max(reached);
+    }
+
     fn weigh(self) -> Fault {
-        // What timed out or could not connect without a deeper cause: a name did not resolve, or the client hides why.
-        let phase = match (self.timed_out, self.connecting) {
-            (true, _) => Some(table::io::TIMED_OUT),
-            (false, true) => Some(table::io::REFUSED),
-            (false, false) => None,
-        };
-        let fault = self.opinion.or(phase).or(self.hearsay).unwrap_or(table::UNKNOWN);
-        if self.connecting { table::io::unsent(fault) } else { fault }
+        let fault = self.opinion.or_else(|| self.phase()).or(self.hearsay).unwrap_or(table::UNKNOWN);
+        match self.reached {
+            Reached::Unknown => fault,
+            Reached::Connecting | Reached::Unsent => table::io::unsent(fault),
+            Reached::Answered => table::io::answered(fault),
+            Reached::Committed => fault.with_retry(Retry::Never),
+        }
+    }
+
+    /// What timed out or could not connect without a deeper cause: a name did not resolve, or the client hides why.
+    fn phase(&self) -> Option<Fault> {
+        match self.reached {
+            _ if self.timed_out => Some(table::io::TIMED_OUT),
+            Reached::Connecting => Some(table::io::REFUSED),
+            _ => None,
+        }
     }
 }
 
@@ -116,7 +150,7 @@ mod tests {
     use std::fmt;
 
     use super::*;
-    use crate::fault::{Health, Kind, Origin, Retry};
+    use crate::fault::{Health, Kind, Origin};
 
     #[derive(Debug)]
     struct Wrapped(Box<dyn Error + Send + Sync>);

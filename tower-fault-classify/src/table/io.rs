@@ -13,7 +13,7 @@ use crate::fault::{Fault, Origin, Retry};
 pub(crate) struct Row {
     pub(crate) kind: ErrorKind,
     pub(crate) fault: Fault,
-    /// `None`: the same, but known not to have been processed if a connection was still missing.
+    /// `None`: the same.
     pub(crate) connecting: Option<Fault>,
 }
 
@@ -88,11 +88,7 @@ pub(crate) fn judge(error: &io::Error, connecting: bool) -> Option<Fault> {
         return Some(LACKING);
     }
     let row = ROWS.iter().find(|row| row.kind == error.kind())?;
-    Some(match row.connecting {
-        Some(fault) if connecting => fault,
-        _ if connecting => unsent(row.fault),
-        _ => row.fault,
-    })
+    Some(row.connecting.filter(|_| connecting).unwrap_or(row.fault))
 }
 
 /// The same fault, of a request that never left: what might have been processed was not.
@@ -100,6 +96,14 @@ pub(crate) const fn unsent(fault: Fault) -> Fault {
     match (fault.retry(), fault.origin()) {
         (Retry::IfIdempotent, Origin::Transport) => fault.with_retry(Always),
         _ => fault,
+    }
+}
+
+/// The same fault, of a request that had begun to be answered: it was processed, whatever was said of its stream.
+pub(crate) const fn answered(fault: Fault) -> Fault {
+    match fault.retry() {
+        Always => fault.with_retry(IfIdempotent),
+        IfIdempotent | Never => fault,
     }
 }
 
@@ -184,6 +188,7 @@ mod tests {
             for &error_kind in kinds {
                 let fault = judge(&error_kind.into(), connecting)
                     .unwrap_or_else(|| panic!("{error_kind:?} has an opinion"));
+                let fault = if connecting { unsent(fault) } else { fault };
                 let judged = (fault.kind(), fault.retry(), fault.health());
                 assert_eq!(judged, (kind, retry, health), "{error_kind:?}, connecting: {connecting}");
             }
