@@ -62,6 +62,11 @@ fn h2(error: &(dyn Error + 'static), evidence: &mut Evidence) {
 fn hyper(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     let Some(error) = error.downcast_ref::<hyper::Error>() else { return };
     evidence.timed_out |= error.is_timeout();
+    evidence.on_the_wire |= !error.is_user();
+    if begins_with(error, "error reading a body") {
+        // The one thing that tells it: the same HTTP/2 error ends a stream before its head and after.
+        evidence.reached(Reached::Answered);
+    }
     if error.is_user() {
         evidence.opine(table::io::WRONG);
     } else if error.is_parse() {
@@ -80,7 +85,37 @@ fn hyper_util(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() else { return };
     if error.is_connect() {
         evidence.reached(Reached::Connecting);
+    } else if error.source().is_none() && begins_with(error, "client error (User") {
+        // A request that this client cannot send. Nothing else tells it.
+        evidence.opine(table::io::WRONG);
+    } else if error.connect_info().is_none() {
+        // No connection took the request.
+        evidence.reached(Reached::Unsent);
     }
+}
+
+/// Whether an error's own text begins so.
+#[cfg(feature = "hyper")]
+fn begins_with(error: &impl Error, text: &str) -> bool {
+    use std::fmt::{self, Write};
+
+    /// What is still to come of the text.
+    struct Expects<'a>(&'a str);
+
+    impl Write for Expects<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            let common = part.len().min(self.0.len());
+            let (expected, rest) = self.0.as_bytes().split_at(common);
+            if expected != &part.as_bytes()[..common] {
+                return Err(fmt::Error);
+            }
+            self.0 = str::from_utf8(rest).map_err(|_| fmt::Error)?;
+            Ok(())
+        }
+    }
+
+    let mut expects = Expects(text);
+    write!(expects, "{error}").is_ok() && expects.0.is_empty()
 }
 
 #[cfg(feature = "reqwest")]
@@ -94,6 +129,9 @@ fn reqwest(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     }
     if error.is_builder() {
         evidence.opine(table::io::WRONG);
+    } else if let Some(status) = error.status() {
+        // A response that its caller made an error of.
+        table::http::judge(status, || None).fault().into_iter().for_each(|fault| evidence.opine(*fault));
     } else if error.is_redirect() {
         evidence.opine(table::REDIRECTS);
     } else if error.is_decode() {

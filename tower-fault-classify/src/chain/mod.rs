@@ -65,6 +65,8 @@ enum Reached {
 struct Evidence {
     reached: Reached,
     timed_out: bool,
+    /// The errors below are of what came over the wire, which the caller has no part in.
+    on_the_wire: bool,
     /// The deepest opinion.
     opinion: Option<Fault>,
     /// The deepest report of somebody who does not know the cause.
@@ -80,7 +82,14 @@ impl Evidence {
     }
 
     fn io(&mut self, error: &io::Error) {
-        self.opinion = table::io::judge(error, self.reached == Reached::Connecting).or(self.opinion);
+        // A decoder's own error has a text; a socket's has a number.
+        let decoder = self.on_the_wire && error.get_ref().is_some();
+        let opinion = if decoder && error.kind() == io::ErrorKind::InvalidInput {
+            Some(table::io::MALFORMED)
+        } else {
+            table::io::judge(error, self.reached == Reached::Connecting)
+        };
+        self.opinion = opinion.or(self.opinion);
     }
 
     #[cfg_attr(

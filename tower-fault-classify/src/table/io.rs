@@ -2,11 +2,11 @@
 
 use std::io::{self, ErrorKind};
 
+use crate::fault::Fault;
 use crate::fault::Health::{Failure, Neutral};
 use crate::fault::Kind::{Client, Local, Protocol, Timeout, Transient, Unavailable};
 use crate::fault::Origin::{Caller, Local as Here, Remote, Transport};
 use crate::fault::Retry::{Always, IfIdempotent, Never};
-use crate::fault::{Fault, Origin, Retry};
 
 /// What one kind of I/O error means: in general, and when it came while connecting.
 #[derive(Clone, Copy, Debug)]
@@ -93,9 +93,9 @@ pub(crate) fn judge(error: &io::Error, connecting: bool) -> Option<Fault> {
 
 /// The same fault, of a request that never left: what might have been processed was not.
 pub(crate) const fn unsent(fault: Fault) -> Fault {
-    match (fault.retry(), fault.origin()) {
-        (Retry::IfIdempotent, Origin::Transport) => fault.with_retry(Always),
-        _ => fault,
+    match fault.retry() {
+        IfIdempotent => fault.with_retry(Always),
+        Always | Never => fault,
     }
 }
 
@@ -110,7 +110,7 @@ pub(crate) const fn answered(fault: Fault) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{Health, Kind};
+    use crate::fault::{Health, Kind, Retry};
 
     /// The page that the table was taken from, typed a second time: error kinds, while connecting, kind, retry, health.
     const PAGE: &[(&[ErrorKind], bool, Kind, Retry, Health)] = {

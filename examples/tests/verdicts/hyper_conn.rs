@@ -1,0 +1,119 @@
+//! hyper's own connections, without a pool.
+
+use bytes::Bytes;
+use examples::misbehave::{Act, Http, Refused};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tower::{BoxError, Layer, ServiceExt, service_fn};
+use tower_fault_classify::{FaultClassifyLayer, Judged};
+
+use crate::http2_rows::UNCERTAIN;
+use crate::{
+    BROKEN, BROKEN_UNSENT, GARBLED, Table, UNREACHED, failed, http1_rows, http2_rows, is_unsent, verdict,
+};
+
+type Answer = Result<Response<Incoming>, Judged>;
+
+fn post() -> Request<Full<Bytes>> {
+    Request::post("/").header("host", "localhost").body(Full::from("body")).unwrap()
+}
+
+fn address(url: &str) -> &str {
+    url.trim_start_matches("http://")
+}
+
+/// Connects, sends one request, and judges all that comes of it.
+async fn over_http1(url: &str) -> Answer {
+    let client = service_fn(async |request| {
+        let io = TokioIo::new(TcpStream::connect(address(url)).await?);
+        let (mut sender, connection) = http1::handshake(io).await?;
+        tokio::spawn(connection);
+        Ok::<_, BoxError>(sender.send_request(request).await?)
+    });
+    FaultClassifyLayer::new().layer(client).oneshot(post()).await
+}
+
+async fn over_http2(url: &str) -> Answer {
+    let client = service_fn(async |request| {
+        let io = TokioIo::new(TcpStream::connect(address(url)).await?);
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+        tokio::spawn(connection);
+        Ok::<_, BoxError>(sender.send_request(request).await?)
+    });
+    FaultClassifyLayer::new().layer(client).oneshot(post()).await
+}
+
+async fn whole(answer: Answer) -> Result<(), BoxError> {
+    answer?.into_body().collect().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn each_status_has_its_row() {
+    http1_rows::statuses(async |url| over_http1(url).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_after_the_request_may_have_brought_it() {
+    http1_rows::connections_that_die(async |url| whole(over_http1(url).await).await).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_is_a_server_that_is_not_understood() {
+    http1_rows::garbled_answers(async |url| whole(over_http1(url).await).await).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_on_accept_is_known_to_have_brought_nothing_if_hyper_knows() {
+    http1_rows::connections_that_die_on_accept(async |url| whole(over_http1(url).await).await).await;
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_known_by_its_bare_io_error() {
+    let error = over_http1(&Refused::bind().url()).await.unwrap_err();
+    Table::default().error(&"refused", &error, UNREACHED);
+}
+
+#[tokio::test]
+async fn a_request_that_a_dead_connection_is_given_was_not_sent() {
+    let mut table = Table::default();
+    for act in [Act::CloseOnAccept, Act::ResetOnAccept] {
+        let server = Http::start().await;
+        server.otherwise(act.clone());
+        let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
+        let (mut sender, connection) = http1::handshake(io).await.unwrap();
+        let _ = connection.await;
+        let error = failed(sender.send_request(post()).await);
+        assert!(is_unsent(&*error), "{error:?}");
+        table.row(&(act, &error), verdict(&*error), BROKEN_UNSENT);
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_was_turned_away_is_sent_again_until_its_answer_has_begun() {
+    http2_rows::streams(async |url| whole(over_http2(url).await).await, UNCERTAIN).await;
+}
+
+#[tokio::test]
+async fn a_connection_of_http2_that_dies_may_have_brought_the_request() {
+    http2_rows::connections_that_die(async |url| whole(over_http2(url).await).await, BROKEN).await;
+}
+
+#[tokio::test]
+async fn a_server_of_another_protocol_is_a_connection_that_broke() {
+    http2_rows::another_protocol(async |url| whole(over_http2(url).await).await).await;
+}
+
+#[tokio::test]
+async fn the_connection_knows_that_a_server_is_of_another_protocol() {
+    let server = Http::start().await;
+    server.otherwise(Act::status(200).body("a body that is longer than any head of a frame"));
+    let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
+    let (_sender, connection) =
+        http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), io).await.unwrap();
+    Table::default().error(&"HTTP/1.1", &connection.await.unwrap_err(), GARBLED);
+}

@@ -1,0 +1,161 @@
+//! hyper-util's legacy client.
+
+use bytes::Bytes;
+use examples::misbehave::{Act, Http, Refused};
+use http::{Request, Response, Version};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower_fault_classify::{FaultClassifyLayer, Judged};
+use tower_http::timeout::TimeoutBody;
+
+use crate::http1_rows as rows;
+use crate::{BROKEN_UNSENT, CALLER, SHORT, TIMEOUT, Table, UNREACHED, failed, verdict};
+
+pub(crate) type Http1<C = HttpConnector> = Client<C, Full<Bytes>>;
+
+pub(crate) fn over<C: Connect + Clone>(connector: C) -> Http1<C> {
+    Client::builder(TokioExecutor::new()).build(connector)
+}
+
+fn client() -> Http1 {
+    over(HttpConnector::new())
+}
+
+fn post(url: &str) -> Request<Full<Bytes>> {
+    Request::post(url).body(Full::from("body")).unwrap()
+}
+
+async fn send<C>(client: &Http1<C>, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Judged>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    FaultClassifyLayer::new().layer(client.clone()).oneshot(request).await
+}
+
+pub(crate) async fn exchange<C>(client: &Http1<C>, url: &str) -> Result<(), BoxError>
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    send(client, post(url)).await?.into_body().collect().await?;
+    Ok(())
+}
+
+/// Sends, and throws the body away, so that the connection is kept.
+async fn answer(client: &Http1, url: &str) -> Response<Bytes> {
+    let (head, body) = send(client, post(url)).await.unwrap().into_parts();
+    Response::from_parts(head, body.collect().await.unwrap().to_bytes())
+}
+
+#[tokio::test]
+async fn each_status_has_its_row() {
+    let client = client();
+    rows::statuses(async |url| answer(&client, url).await).await;
+}
+
+#[tokio::test]
+async fn the_server_s_delay_is_kept_where_a_retry_may_follow() {
+    let client = client();
+    rows::delays(async |url| answer(&client, url).await).await;
+}
+
+#[tokio::test]
+async fn the_server_s_word_on_a_retry_overrides_that_axis_alone() {
+    let client = client();
+    rows::should_retry(async |url| answer(&client, url).await).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_after_the_request_may_have_brought_it() {
+    rows::connections_that_die(async |url| exchange(&client(), url).await).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_is_a_server_that_is_not_understood() {
+    rows::garbled_answers(async |url| exchange(&client(), url).await).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_on_accept_is_known_to_have_brought_nothing_if_hyper_knows() {
+    rows::connections_that_die_on_accept(async |url| exchange(&client(), url).await).await;
+}
+
+/// The connector hands the connection over when it is dead already, so that nothing is left to chance.
+#[tokio::test]
+async fn a_connection_that_is_dead_before_the_request_brought_nothing() {
+    let connector = service_fn(|url: http::Uri| {
+        Box::pin(async move {
+            let stream = TcpStream::connect(url.authority().unwrap().as_str()).await?;
+            // Waits for the FIN or the RST.
+            let _ = stream.peek(&mut [0]).await;
+            Ok::<_, std::io::Error>(TokioIo::new(stream))
+        })
+    });
+    let mut table = Table::default();
+    for act in [Act::CloseOnAccept, Act::ResetOnAccept] {
+        let server = Http::start().await;
+        server.otherwise(act.clone());
+        let error = failed(exchange(&over(connector), &server.url()).await);
+        table.error(&act, &*error, BROKEN_UNSENT);
+    }
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_dies_in_a_request_may_have_brought_it() {
+    rows::kept_connections_that_die(|| {
+        let client = client();
+        async move |url: &str| exchange(&client, url).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_never_made_brought_nothing() {
+    rows::nobody_is_reached(async |url| exchange(&client(), url).await).await;
+}
+
+#[tokio::test]
+async fn a_timeout_around_the_client_may_have_come_after_the_request() {
+    let (server, mut table) = (Http::start().await, Table::default());
+    server.otherwise(Act::Stall);
+    let timed = ServiceBuilder::new().layer(FaultClassifyLayer::new()).timeout(SHORT).service(client());
+    table.error(&"tower's", &*failed(timed.oneshot(post(&server.url())).await), TIMEOUT);
+    let timed = service_fn(async |request| {
+        Ok::<_, BoxError>(tokio::time::timeout(SHORT, client().request(request)).await??)
+    });
+    let judged = FaultClassifyLayer::new().layer(timed);
+    table.error(&"tokio's", &*failed(judged.oneshot(post(&server.url())).await), TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_timeout_of_the_body_is_one() {
+    let server = Http::start().await;
+    server.otherwise(Act::status(200).body("0123").content_length(10));
+    let response = send(&client(), post(&server.url())).await.unwrap();
+    let error = failed(TimeoutBody::new(SHORT, response.into_body()).collect().await);
+    Table::default().error(&"tower-http's", &*error, TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_request_that_this_client_cannot_send_is_the_caller_s_mistake() {
+    let (server, mut table) = (Http::start().await, Table::default());
+    let mut requests = [post("/relative"), post(&server.url()), post(&server.url())];
+    *requests[1].version_mut() = Version::HTTP_2;
+    *requests[2].version_mut() = Version::HTTP_3;
+    for request in requests {
+        let what = format!("{request:?}");
+        table.error(&what, &send(&client(), request).await.unwrap_err(), CALLER);
+    }
+    assert!(server.requests().is_empty());
+}
+
+#[tokio::test]
+async fn a_verdict_is_the_same_without_a_layer() {
+    let refused = Refused::bind();
+    let error = client().request(post(&refused.url())).await.unwrap_err();
+    assert_eq!(verdict(&error), UNREACHED);
+}

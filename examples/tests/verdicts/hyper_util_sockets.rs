@@ -1,0 +1,200 @@
+//! The I/O errors that loopback does not make, put beneath hyper-util's client: where it connects, where it reads, where it asks for the
+//! request's body.
+
+use std::io::{Error, ErrorKind};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use examples::misbehave::Http;
+use http::{Request, Uri};
+use http_body_util::Full;
+use hyper::body::{Body, Frame};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retry};
+
+use crate::{Axes, BROKEN, BROKEN_UNSENT, CALLER, CONNECT_TIMEOUT, GARBLED, TIMEOUT, Table, UNREACHED, axes};
+
+const LOCAL: Axes = axes(Kind::Local, Retry::Never, Health::Neutral);
+const LOCAL_PASSING: Axes = axes(Kind::Local, Retry::IfIdempotent, Health::Neutral);
+const LOCAL_PASSING_UNSENT: Axes = axes(Kind::Local, Retry::Always, Health::Neutral);
+const UNREACHABLE: Axes = axes(Kind::Unavailable, Retry::IfIdempotent, Health::Failure);
+
+/// The kinds of an I/O error, with their rows within a connect and elsewhere.
+const KINDS: [(ErrorKind, Axes, Axes); 34] = [
+    (ErrorKind::ConnectionRefused, UNREACHED, UNREACHED),
+    (ErrorKind::HostUnreachable, UNREACHED, UNREACHABLE),
+    (ErrorKind::NetworkUnreachable, UNREACHED, UNREACHABLE),
+    (ErrorKind::NotFound, UNREACHED, CALLER),
+    (ErrorKind::TimedOut, CONNECT_TIMEOUT, TIMEOUT),
+    (ErrorKind::WouldBlock, CONNECT_TIMEOUT, TIMEOUT),
+    (ErrorKind::ConnectionReset, BROKEN_UNSENT, BROKEN),
+    (ErrorKind::ConnectionAborted, BROKEN_UNSENT, BROKEN),
+    (ErrorKind::BrokenPipe, BROKEN_UNSENT, BROKEN),
+    (ErrorKind::UnexpectedEof, BROKEN_UNSENT, BROKEN),
+    (ErrorKind::NotConnected, BROKEN_UNSENT, BROKEN),
+    (ErrorKind::WriteZero, BROKEN_UNSENT, BROKEN),
+    (ErrorKind::InvalidData, GARBLED, GARBLED),
+    (ErrorKind::Interrupted, LOCAL_PASSING_UNSENT, LOCAL_PASSING),
+    (ErrorKind::ResourceBusy, LOCAL_PASSING_UNSENT, LOCAL_PASSING),
+    (ErrorKind::Deadlock, LOCAL_PASSING_UNSENT, LOCAL_PASSING),
+    (ErrorKind::StaleNetworkFileHandle, LOCAL_PASSING_UNSENT, LOCAL_PASSING),
+    (ErrorKind::NetworkDown, LOCAL, LOCAL),
+    (ErrorKind::AddrNotAvailable, LOCAL, LOCAL),
+    (ErrorKind::AddrInUse, LOCAL, LOCAL),
+    (ErrorKind::OutOfMemory, LOCAL, LOCAL),
+    (ErrorKind::StorageFull, LOCAL, LOCAL),
+    (ErrorKind::QuotaExceeded, LOCAL, LOCAL),
+    (ErrorKind::PermissionDenied, CALLER, CALLER),
+    (ErrorKind::InvalidInput, CALLER, CALLER),
+    (ErrorKind::Unsupported, CALLER, CALLER),
+    (ErrorKind::AlreadyExists, CALLER, CALLER),
+    (ErrorKind::NotADirectory, CALLER, CALLER),
+    (ErrorKind::IsADirectory, CALLER, CALLER),
+    (ErrorKind::DirectoryNotEmpty, CALLER, CALLER),
+    (ErrorKind::ReadOnlyFilesystem, CALLER, CALLER),
+    (ErrorKind::FileTooLarge, CALLER, CALLER),
+    (ErrorKind::NotSeekable, CALLER, CALLER),
+    (ErrorKind::InvalidFilename, CALLER, CALLER),
+];
+
+/// EMFILE and ENFILE, of which std makes no kind: numbers that every Unix shares.
+#[cfg(unix)]
+const NO_MORE_FILES: [i32; 2] = [24, 23];
+
+fn post<B>(url: &str, body: B) -> Request<B> {
+    Request::post(url).body(body).unwrap()
+}
+
+async fn connect_fails(error: impl Fn() -> Error + Clone + Send + Sync + 'static) -> Judged {
+    let connector = service_fn(move |_: Uri| std::future::ready(Err::<FailsToRead, _>(error())));
+    let client = Client::builder(TokioExecutor::new()).build(connector);
+    FaultClassifyLayer::new()
+        .layer(client)
+        .oneshot(post("http://nobody", Full::<Bytes>::default()))
+        .await
+        .unwrap_err()
+}
+
+#[tokio::test]
+async fn within_a_connect() {
+    let mut table = Table::default();
+    for (kind, want, _) in KINDS {
+        table.error(&kind, &connect_fails(move || kind.into()).await, want);
+        table.error(&kind, &connect_fails(move || Error::new(kind, Error::other("why"))).await, want);
+    }
+    #[cfg(unix)]
+    for number in NO_MORE_FILES {
+        table.error(&number, &connect_fails(move || Error::from_raw_os_error(number)).await, LOCAL);
+    }
+}
+
+/// A connection that takes what is written, and then fails in the place of an answer.
+#[derive(Debug)]
+struct FailsToRead {
+    with: Option<ErrorKind>,
+    is_written: bool,
+    reader: Option<Waker>,
+}
+
+impl Read for FailsToRead {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        _: ReadBufCursor<'_>,
+    ) -> Poll<Result<(), Error>> {
+        if self.is_written {
+            // Then the end of the stream.
+            return Poll::Ready(self.with.take().map_or(Ok(()), |kind| Err(kind.into())));
+        }
+        self.reader = Some(context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Write for FailsToRead {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Error>> {
+        self.is_written = true;
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Connection for FailsToRead {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+#[tokio::test]
+async fn in_the_place_of_an_answer() {
+    let mut table = Table::default();
+    for (kind, _, want) in KINDS {
+        let connector = service_fn(move |_: Uri| {
+            std::future::ready(Ok::<_, Error>(FailsToRead {
+                with: Some(kind),
+                is_written: false,
+                reader: None,
+            }))
+        });
+        let client = Client::builder(TokioExecutor::new()).build(connector);
+        let judged = FaultClassifyLayer::new().layer(client);
+        let error = judged.oneshot(post("http://somebody", Full::<Bytes>::from("body"))).await.unwrap_err();
+        table.error(&kind, &error, want);
+    }
+}
+
+/// A body that begins, and then cannot be read.
+pub(crate) struct FailsToBeRead {
+    begun: bool,
+    with: ErrorKind,
+}
+
+impl FailsToBeRead {
+    pub(crate) const fn new(with: ErrorKind) -> Self {
+        Self { begun: false, with }
+    }
+}
+
+impl Body for FailsToBeRead {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let begun = std::mem::replace(&mut self.begun, true);
+        let first = Ok(Frame::data(Bytes::from_static(b"half")));
+        Poll::Ready(Some(if begun { Err(self.with.into()) } else { first }))
+    }
+}
+
+/// The rows of this side only: what a file says that the body is read from.
+#[tokio::test]
+async fn in_the_body_of_the_request() {
+    let (server, mut table) = (Http::start().await, Table::default());
+    for (kind, _, want) in
+        KINDS.into_iter().filter(|(_, _, want)| matches!(want.0, Kind::Client | Kind::Local))
+    {
+        let client: Client<HttpConnector, _> = Client::builder(TokioExecutor::new()).build_http();
+        let judged = FaultClassifyLayer::new().layer(client);
+        let body = FailsToBeRead::new(kind);
+        table.error(&kind, &judged.oneshot(post(&server.url(), body)).await.unwrap_err(), want);
+    }
+    assert!(server.requests().is_empty());
+}

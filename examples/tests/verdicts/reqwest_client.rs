@@ -1,0 +1,178 @@
+//! reqwest's client over HTTP/1.1.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr};
+
+use examples::misbehave::{Act, Http};
+use reqwest::redirect::Policy;
+use reqwest::{Body, Client, ClientBuilder, Method, Request, Response};
+use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retry};
+
+use crate::http1_rows as rows;
+use crate::hyper_util_sockets::FailsToBeRead;
+use crate::{CALLER, SHORT, TIMEOUT, Table, axes, failed};
+
+pub(crate) fn builder() -> ClientBuilder {
+    Client::builder().no_proxy()
+}
+
+fn client() -> Client {
+    builder().build().unwrap()
+}
+
+fn post(url: &str) -> Request {
+    let mut request = Request::new(Method::POST, url.parse().unwrap());
+    *request.body_mut() = Some("body".into());
+    request
+}
+
+async fn send(client: &Client, request: Request) -> Result<Response, Judged> {
+    FaultClassifyLayer::new().layer(client.clone()).oneshot(request).await
+}
+
+pub(crate) async fn exchange(client: &Client, url: &str) -> Result<(), BoxError> {
+    send(client, post(url)).await?.bytes().await?;
+    Ok(())
+}
+
+/// Sends, and throws the body away, so that the connection is kept.
+async fn answer(client: &Client, url: &str) -> Response {
+    let mut response = send(client, post(url)).await.unwrap();
+    while response.chunk().await.unwrap().is_some() {}
+    response
+}
+
+#[tokio::test]
+async fn each_status_has_its_row() {
+    let client = client();
+    rows::statuses(async |url| answer(&client, url).await).await;
+}
+
+/// `error_for_status` turns an answer into an error, of which the status is known.
+#[tokio::test]
+async fn a_status_that_was_made_an_error_keeps_its_row() {
+    let (server, client, mut table) = (Http::start().await, client(), Table::default());
+    for status in 400..600 {
+        server.script([Act::status(status)]);
+        let error = client.get(server.url()).send().await.unwrap().error_for_status().unwrap_err();
+        table.error(&status, &error, rows::row_of(status).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn the_server_s_delay_is_kept_where_a_retry_may_follow() {
+    let client = client();
+    rows::delays(async |url| answer(&client, url).await).await;
+}
+
+#[tokio::test]
+async fn the_server_s_word_on_a_retry_overrides_that_axis_alone() {
+    let client = client();
+    rows::should_retry(async |url| answer(&client, url).await).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_after_the_request_may_have_brought_it() {
+    rows::connections_that_die(async |url| exchange(&client(), url).await).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_none_is_a_server_that_is_not_understood() {
+    rows::garbled_answers(async |url| exchange(&client(), url).await).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_on_accept_is_known_to_have_brought_nothing_if_hyper_knows() {
+    rows::connections_that_die_on_accept(async |url| exchange(&client(), url).await).await;
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_dies_in_a_request_may_have_brought_it() {
+    rows::kept_connections_that_die(|| {
+        let client = client();
+        async move |url: &str| exchange(&client, url).await
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_never_made_brought_nothing() {
+    rows::nobody_is_reached(async |url| exchange(&client(), url).await).await;
+}
+
+/// An address of TEST-NET-1, which no machine has.
+#[tokio::test]
+async fn an_address_that_this_machine_does_not_have_is_its_own_lack() {
+    let client = builder().local_address(IpAddr::from(Ipv4Addr::new(192, 0, 2, 1))).build().unwrap();
+    let (server, local) = (Http::start().await, axes(Kind::Local, Retry::Never, Health::Neutral));
+    Table::default().error(&"not available", &*failed(exchange(&client, &server.url()).await), local);
+}
+
+#[tokio::test]
+async fn a_timeout_may_have_come_after_the_request() {
+    let (server, mut table) = (Http::start().await, Table::default());
+    server.otherwise(Act::Stall);
+    let total = builder().timeout(SHORT).build().unwrap();
+    table.error(&"the client's", &*failed(exchange(&total, &server.url()).await), TIMEOUT);
+    let read = builder().read_timeout(SHORT).build().unwrap();
+    table.error(&"the read's", &*failed(exchange(&read, &server.url()).await), TIMEOUT);
+    let mut timed = post(&server.url());
+    *timed.timeout_mut() = Some(SHORT);
+    table.error(&"the request's", &send(&client(), timed).await.unwrap_err(), TIMEOUT);
+
+    let timed = ServiceBuilder::new().layer(FaultClassifyLayer::new()).timeout(SHORT).service(client());
+    table.error(&"tower's", &timed.oneshot(post(&server.url())).await.unwrap_err(), TIMEOUT);
+    let timed = service_fn(async |request| {
+        Ok::<_, BoxError>(tokio::time::timeout(SHORT, client().execute(request)).await??)
+    });
+    let judged = FaultClassifyLayer::new().layer(timed);
+    table.error(&"tokio's", &judged.oneshot(post(&server.url())).await.unwrap_err(), TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_timeout_of_the_body_is_one() {
+    let (server, mut table) = (Http::start().await, Table::default());
+    server.otherwise(Act::status(200).body("0123").content_length(10));
+    for client in [builder().timeout(SHORT), builder().read_timeout(SHORT)] {
+        let client = client.build().unwrap();
+        table.error(&client, &*failed(exchange(&client, &server.url()).await), TIMEOUT);
+    }
+}
+
+#[tokio::test]
+async fn redirects_without_end_lead_nowhere_again() {
+    let server = Http::start().await;
+    server.otherwise(Act::status(302).header("location", "/"));
+    let error = send(&client(), post(&server.url())).await.unwrap_err();
+    Table::default().error(&"redirects", &error, axes(Kind::Protocol, Retry::Never, Health::Neutral));
+    let client = builder().redirect(Policy::none()).build().unwrap();
+    assert_eq!(send(&client, post(&server.url())).await.unwrap().status(), 302);
+}
+
+#[tokio::test]
+async fn a_request_that_cannot_be_built_is_the_caller_s_mistake() {
+    let mut table = Table::default();
+    let client = client();
+    for (what, builder) in [
+        ("no URL", client.get("not a url")),
+        ("no host", client.get("http://")),
+        ("no header", client.get("http://localhost/").header("x name", "value")),
+        ("no value", client.get("http://localhost/").header("x-name", "a\nb")),
+    ] {
+        table.error(&what, &builder.build().unwrap_err(), CALLER);
+    }
+    for url in ["ftp://localhost/", "data:,text"] {
+        table.error(&url, &send(&client, post(url)).await.unwrap_err(), CALLER);
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_the_request_that_cannot_be_read_is_a_mistake_on_this_side() {
+    let (server, mut table) = (Http::start().await, Table::default());
+    for kind in [ErrorKind::NotFound, ErrorKind::PermissionDenied] {
+        let mut request = post(&server.url());
+        *request.body_mut() = Some(Body::wrap(FailsToBeRead::new(kind)));
+        table.error(&kind, &send(&client(), request).await.unwrap_err(), CALLER);
+    }
+}

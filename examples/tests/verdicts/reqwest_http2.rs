@@ -1,0 +1,40 @@
+//! reqwest's client over HTTP/2. It resends by itself what a server says that it did not look at, twice at most: what it ends with is judged.
+
+use examples::misbehave::{Grpc, Reason, Reply};
+use reqwest::{Client, Method, Request};
+use tower::{BoxError, Layer, ServiceExt};
+use tower_fault_classify::FaultClassifyLayer;
+
+use crate::{BROKEN, TURNED_AWAY, http2_rows as rows, verdict};
+
+async fn exchange(client: reqwest::ClientBuilder, url: &str) -> Result<(), BoxError> {
+    let client = client.no_proxy().http2_prior_knowledge().build()?;
+    let mut request = Request::new(Method::POST, url.parse()?);
+    *request.body_mut() = Some("body".into());
+    FaultClassifyLayer::new().layer(client).oneshot(request).await?.bytes().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stream_that_was_turned_away_is_sent_again_until_its_answer_has_begun() {
+    rows::streams(async |url| exchange(Client::builder(), url).await, rows::UNCERTAIN).await;
+}
+
+#[tokio::test]
+async fn a_client_that_resends_nothing_has_the_same_verdict() {
+    let server = Grpc::start().await;
+    server.script([Reply::nothing().rst_stream(Reason::REFUSED_STREAM)]);
+    let client = Client::builder().retry(reqwest::retry::never());
+    let error = exchange(client, &server.url()).await.unwrap_err();
+    assert_eq!((verdict(&*error), server.requests().len()), (TURNED_AWAY, 1), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_may_have_brought_the_request() {
+    rows::connections_that_die(async |url| exchange(Client::builder(), url).await, BROKEN).await;
+}
+
+#[tokio::test]
+async fn a_server_of_another_protocol_is_a_connection_that_broke() {
+    rows::another_protocol(async |url| exchange(Client::builder(), url).await).await;
+}

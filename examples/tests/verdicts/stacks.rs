@@ -1,0 +1,217 @@
+//! What the layers above a real client do with its verdicts, and the verdicts on what they refuse themselves.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use examples::misbehave::{Act, Http, Refused};
+use reqwest::{Client, Method, Request, Response};
+use tokio::task::JoinSet;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitState, Clock};
+use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retry};
+use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
+
+use crate::{SHED, Table, axes, verdict};
+
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+fn client() -> Client {
+    Client::builder().no_proxy().build().unwrap()
+}
+
+fn request(method: Method, url: &str) -> Request {
+    let mut request = Request::new(method, url.parse().unwrap());
+    *request.body_mut() = Some("body".into());
+    request
+}
+
+fn post(url: &str) -> Request {
+    request(Method::POST, url)
+}
+
+/// Opens after three failures in a row. Its clock stands still.
+fn breaker() -> BreakerLayer {
+    let builder = BreakerConfig::builder().name("verdicts").consecutive_failures(3).open_for(OPEN_FOR);
+    BreakerLayer::new(builder.clock(Clock::manual().0).build().unwrap())
+}
+
+fn policy() -> RetryPolicy {
+    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).budget(None).build().unwrap()
+}
+
+/// A server, a circuit and a breaker over reqwest's client.
+async fn guarded() -> (Http, Circuit, impl Service<Request, Response = Response, Error = BreakerError<Judged>>)
+{
+    let breaker = breaker();
+    let circuit = breaker.circuit();
+    let service = ServiceBuilder::new().layer(breaker).layer(FaultClassifyLayer::new()).service(client());
+    (Http::start().await, circuit, service)
+}
+
+#[tokio::test]
+async fn trap_18_429s_and_the_caller_s_mistakes_do_not_open_a_circuit() {
+    for status in [429, 404, 400, 401, 403, 407, 409, 413, 422, 499, 501] {
+        let (server, circuit, mut service) = guarded().await;
+        server.otherwise(Act::status(status));
+        for _ in 0..50 {
+            let response = service.ready().await.unwrap().call(post(&server.url())).await.unwrap();
+            assert_eq!(response.status(), status);
+        }
+        assert_eq!((circuit.status().state, server.requests().len()), (CircuitState::Closed, 50), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn trap_18_failures_of_the_server_do() {
+    for act in [Act::status(500), Act::status(503), Act::status(529), Act::ResetAfterRequest, Act::garbage()]
+    {
+        let (server, circuit, mut service) = guarded().await;
+        server.otherwise(act.clone());
+        for _ in 0..3 {
+            assert_eq!(circuit.status().state, CircuitState::Closed, "{act:?}");
+            let _ = service.ready().await.unwrap().call(post(&server.url())).await;
+        }
+        assert_eq!((circuit.status().state, server.requests().len()), (CircuitState::Open, 3), "{act:?}");
+    }
+}
+
+/// A neutral outcome neither counts nor resets the count; a healthy refusal resets it.
+#[tokio::test]
+async fn trap_18_429s_between_failures_hide_nothing() {
+    for (between, state) in [(429, CircuitState::Open), (404, CircuitState::Closed)] {
+        let (server, circuit, mut service) = guarded().await;
+        server.script([500, between, 500, between, 500].map(Act::status));
+        for _ in 0..5 {
+            service.ready().await.unwrap().call(post(&server.url())).await.unwrap();
+        }
+        assert_eq!(circuit.status().state, state, "{between}");
+    }
+}
+
+/// One yes or no for both would resend a POST that a 500 answers, or leave the circuit closed.
+#[tokio::test]
+async fn trap_34_retry_and_breaker_read_different_axes_of_one_verdict() {
+    let refused = Refused::bind().url();
+    for (act, method, requests, state) in [
+        (Act::status(429), Method::POST, 3, CircuitState::Closed),
+        (Act::status(425), Method::POST, 3, CircuitState::Closed),
+        (Act::status(408), Method::GET, 3, CircuitState::Closed),
+        (Act::status(408), Method::POST, 1, CircuitState::Closed),
+        (Act::status(404), Method::GET, 1, CircuitState::Closed),
+        (Act::status(500), Method::GET, 3, CircuitState::Open),
+        (Act::status(529), Method::POST, 3, CircuitState::Open),
+        (Act::ResetAfterRequest, Method::GET, 3, CircuitState::Open),
+    ] {
+        let (server, circuit) = retried(act.clone(), method.clone(), 1).await;
+        assert_eq!((server.requests().len(), circuit.status().state), (requests, state), "{method} {act:?}");
+    }
+    for act in
+        [Act::status(500), Act::status(503), Act::status(507), Act::ResetAfterRequest, Act::CloseAfterRequest]
+    {
+        let (server, circuit) = retried(act.clone(), Method::POST, 3).await;
+        assert_eq!((server.requests().len(), circuit.status().state), (3, CircuitState::Open), "{act:?}");
+    }
+    let breaker = breaker();
+    let circuit = breaker.circuit();
+    assert!(stack(breaker).oneshot(post(&refused)).await.is_err());
+    assert_eq!(circuit.status().state, CircuitState::Open, "three attempts at a port that refuses");
+}
+
+fn stack(breaker: BreakerLayer) -> impl Service<Request, Response = Response, Error = BreakerError<Judged>> {
+    ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .service(client())
+}
+
+/// Makes so many calls through all the layers.
+async fn retried(act: Act, method: Method, calls: usize) -> (Http, Circuit) {
+    let (server, breaker) = (Http::start().await, breaker());
+    server.otherwise(act);
+    let circuit = breaker.circuit();
+    let mut stack = stack(breaker);
+    for _ in 0..calls {
+        let _ = stack.ready().await.unwrap().call(request(method.clone(), &server.url())).await;
+    }
+    (server, circuit)
+}
+
+#[tokio::test]
+async fn an_open_circuit_rejects_and_says_for_how_long() {
+    let want = axes(Kind::Rejected, Retry::Never, Health::Neutral).after(OPEN_FOR);
+    let (server, _, mut service) = guarded().await;
+    server.otherwise(Act::status(500));
+    for _ in 0..3 {
+        service.ready().await.unwrap().call(post(&server.url())).await.unwrap();
+    }
+    let mut table = Table::default();
+    let error = service.ready().await.unwrap().call(post(&server.url())).await.unwrap_err();
+    table.error(&"the breaker's error", &error, want);
+    let error = FaultClassifyLayer::new().layer(service).oneshot(post(&server.url())).await.unwrap_err();
+    table.error(&"judged again", &error, want);
+    assert_eq!(server.requests().len(), 3);
+}
+
+#[tokio::test]
+async fn a_call_that_was_shed_was_not_sent_and_says_nothing_of_the_server() {
+    let server = Http::start().await;
+    server.otherwise(Act::Stall);
+    let service = ServiceBuilder::new()
+        .layer(FaultClassifyLayer::new())
+        .load_shed()
+        .concurrency_limit(1)
+        .service(client());
+    let running = tokio::spawn(service.clone().oneshot(post(&server.url())));
+    server.arrived(1).await;
+    let error = service.oneshot(post(&server.url())).await.unwrap_err();
+    Table::default().error(&"shed", &error, SHED);
+    running.abort();
+    assert_eq!(server.requests().len(), 1);
+}
+
+/// A buffer is full, and somebody does not want to wait for it.
+#[tokio::test]
+async fn a_full_buffer_that_sheds_is_a_limit_on_this_side() {
+    let server = Http::start().await;
+    server.otherwise(Act::Stall);
+    let service = ServiceBuilder::new()
+        .layer(FaultClassifyLayer::new())
+        .load_shed()
+        .buffer(1)
+        .concurrency_limit(1)
+        .service(client());
+    // One is with the server, one with the worker, which waits for the limit, and as many as there is room for wait in the buffer.
+    let mut calls = JoinSet::new();
+    for _ in 0..8 {
+        calls.spawn(service.clone().oneshot(post(&server.url())));
+    }
+    let error = calls.join_next().await.unwrap().unwrap().unwrap_err();
+    Table::default().error(&"shed", &error, SHED);
+}
+
+#[tokio::test]
+async fn trap_34_a_rejection_is_not_retried() {
+    let (server, rejections) = (Http::start().await, Arc::new(AtomicUsize::new(0)));
+    let counter = Arc::clone(&rejections);
+    let mut stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .map_err(move |error| {
+            counter.fetch_add(
+                usize::from(matches!(error, BreakerError::<Judged>::Rejected(_))),
+                Ordering::Relaxed,
+            );
+            error
+        })
+        .layer(breaker())
+        .layer(FaultClassifyLayer::new())
+        .service(client());
+    server.otherwise(Act::status(500));
+    for _ in 0..3 {
+        stack.ready().await.unwrap().call(post(&server.url())).await.unwrap();
+    }
+    let error = stack.ready().await.unwrap().call(request(Method::GET, &server.url())).await.unwrap_err();
+    assert_eq!(verdict(&error), axes(Kind::Rejected, Retry::Never, Health::Neutral).after(OPEN_FOR));
+    assert_eq!((rejections.load(Ordering::Relaxed), server.requests().len()), (1, 3));
+}

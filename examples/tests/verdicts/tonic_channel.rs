@@ -1,0 +1,167 @@
+//! tonic's channel: what it comes to when there is no answer. Each row is looked at over the channel alone and over the layer around it.
+
+use std::sync::{Arc, Mutex};
+
+use examples::echo::Words;
+use examples::echo::echo_client::EchoClient;
+use examples::misbehave::{Act, Grpc, Http, Refused, Reply};
+use http::Response;
+use tonic::body::Body;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+use tower::util::BoxService;
+use tower::{BoxError, ServiceBuilder, ServiceExt};
+use tower_fault_classify::{Carried, FaultClassifyLayer, Health, Judged, Kind, Retry, Verdict};
+
+use crate::http1_rows::{connections_that_die_on_accept, nobody_is_reached};
+use crate::{Axes, SHORT, TIMEOUT, Table, UNREACHED, axes, failed, http2_rows};
+
+/// A generated client over the layer over a channel, and what the layer left on the last answer.
+pub(crate) struct Caller {
+    client: EchoClient<BoxService<http::Request<Body>, Response<Body>, Judged>>,
+    head: Arc<Mutex<Option<Verdict>>>,
+}
+
+impl Caller {
+    pub(crate) fn of(server: &Grpc) -> Self {
+        Self::over(endpoint(&server.url()).connect_lazy())
+    }
+
+    fn over(channel: Channel) -> Self {
+        let head = Arc::<Mutex<_>>::default();
+        let note = Arc::clone(&head);
+        let stack = ServiceBuilder::new()
+            .map_response(move |response| {
+                *note.lock().unwrap() = Carried::on(&response);
+                response
+            })
+            .layer(FaultClassifyLayer::new())
+            .service(channel);
+        Self { client: EchoClient::new(BoxService::new(stack)), head }
+    }
+
+    /// Makes a call: the verdict on the head of the answer, and what the generated client makes of it.
+    pub(crate) async fn fails(&mut self) -> (Option<Axes>, Status) {
+        *self.head.lock().unwrap() = None;
+        let status = self.client.say(words()).await.unwrap_err();
+        (self.carried(), status)
+    }
+
+    /// Makes a call that is answered.
+    pub(crate) async fn succeeds(&mut self) -> Option<Axes> {
+        self.client.say(words()).await.unwrap();
+        self.carried()
+    }
+
+    fn carried(&self) -> Option<Axes> {
+        self.head.lock().unwrap().as_ref().and_then(Verdict::fault).map(Axes::of)
+    }
+}
+
+/// The verdict on the head of an answer, without a generated client that looks at it.
+pub(crate) async fn head(server: &Grpc) -> Option<Axes> {
+    let channel = endpoint(&server.url()).connect_lazy();
+    let judged = ServiceBuilder::new().layer(FaultClassifyLayer::new()).service(channel);
+    let request = http::Request::post("/echo.Echo/Say").body(Body::empty()).unwrap();
+    let response = judged.oneshot(request).await.unwrap();
+    Carried::on(&response).as_ref().and_then(Verdict::fault).map(Axes::of)
+}
+
+/// gRFC A6: once headers have come, the call is committed.
+const BROKEN_FOR_GOOD: Axes = axes(Kind::Transient, Retry::Never, Health::Failure);
+
+fn words() -> Words {
+    Words { text: "hi".to_owned() }
+}
+
+pub(crate) fn endpoint(url: &str) -> Endpoint {
+    Endpoint::from_shared(url.to_owned()).unwrap()
+}
+
+async fn bare(channel: Channel) -> Result<(), BoxError> {
+    Ok(EchoClient::new(channel).say(words()).await.map(drop)?)
+}
+
+async fn layered(channel: Channel) -> Result<(), BoxError> {
+    Err(Caller::over(channel).fails().await.1.into())
+}
+
+/// Looks at what a call over the channel ends with, in both ways.
+pub(crate) async fn ends(table: &mut Table, what: &str, channel: Channel, want: Axes) {
+    table.error(&(what, "bare"), &*failed(bare(channel.clone()).await), want);
+    table.error(&(what, "layered"), &*failed(layered(channel).await), want);
+}
+
+#[tokio::test]
+async fn a_stream_that_was_turned_away_is_sent_again_and_never_once_its_answer_has_begun() {
+    http2_rows::streams(async |url| bare(endpoint(url).connect_lazy()).await, &[Retry::Never]).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_was_turned_away_is_so_beneath_the_generated_client() {
+    http2_rows::streams(async |url| layered(endpoint(url).connect_lazy()).await, &[Retry::Never]).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_may_have_brought_the_call() {
+    http2_rows::connections_that_die(async |url| bare(endpoint(url).connect_lazy()).await, BROKEN_FOR_GOOD)
+        .await;
+    http2_rows::connections_that_die(
+        async |url| layered(endpoint(url).connect_lazy()).await,
+        BROKEN_FOR_GOOD,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_connection_that_dies_on_accept_is_known_to_have_brought_nothing_if_hyper_knows() {
+    connections_that_die_on_accept(async |url| bare(endpoint(url).connect_lazy()).await).await;
+    connections_that_die_on_accept(async |url| layered(endpoint(url).connect_lazy()).await).await;
+}
+
+#[tokio::test]
+async fn a_server_of_another_protocol_is_a_connection_that_broke() {
+    http2_rows::another_protocol(async |url| bare(endpoint(url).connect_lazy()).await).await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_never_made_brought_nothing() {
+    nobody_is_reached(async |url| bare(endpoint(url).connect_lazy()).await).await;
+    nobody_is_reached(async |url| layered(endpoint(url).connect_lazy()).await).await;
+    let error = EchoClient::connect(Refused::bind().url()).await.unwrap_err();
+    Table::default().error(&"the channel's own", &error, UNREACHED);
+}
+
+/// tonic shows its own timeout as CANCELLED: nobody cancelled anything.
+#[tokio::test]
+async fn tonic_s_own_timeout_is_a_timeout_and_not_cancelled() {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    server.otherwise(Reply::nothing());
+    ends(&mut table, "the endpoint's", endpoint(&server.url()).timeout(SHORT).connect_lazy(), TIMEOUT).await;
+    let mut request = Request::new(words());
+    request.set_timeout(SHORT);
+    let status = EchoClient::new(endpoint(&server.url()).connect_lazy()).say(request).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Cancelled);
+    table.error(&"the request's", &status, TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_timeout_around_the_channel_may_have_come_after_the_call() {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    server.otherwise(Reply::nothing());
+    let channel = endpoint(&server.url()).connect_lazy();
+    let timed =
+        ServiceBuilder::new().layer(FaultClassifyLayer::new()).timeout(SHORT).service(channel.clone());
+    table.error(&"tower's", &EchoClient::new(timed).say(words()).await.unwrap_err(), TIMEOUT);
+    let error = tokio::time::timeout(SHORT, EchoClient::new(channel).say(words())).await.unwrap_err();
+    table.error(&"tokio's", &error, TIMEOUT);
+}
+
+/// The server takes the connection, and what is sent, and does not answer the PING.
+#[tokio::test]
+async fn a_ping_without_an_answer_is_a_timeout() {
+    let server = Http::start().await;
+    server.otherwise(Act::Stall);
+    let alive = endpoint(&server.url()).http2_keep_alive_interval(SHORT).keep_alive_timeout(SHORT);
+    ends(&mut Table::default(), "ping", alive.connect_lazy(), TIMEOUT).await;
+}

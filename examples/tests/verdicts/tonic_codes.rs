@@ -1,0 +1,149 @@
+//! The rows for gRPC's codes, over tonic: beneath a generated client, where the layer sees the head of an answer, and above it, where
+//! there is a `Status`.
+
+use examples::misbehave::{Grpc, Reply};
+use tonic::Code;
+use tower_fault_classify::{Health, Kind, Retry, grpc_code_of};
+
+use crate::http1_rows::row_of;
+use crate::tonic_channel::Caller;
+use crate::{Axes, Table, axes, verdict};
+
+const CLIENT: Axes = axes(Kind::Client, Retry::Never, Health::Success);
+const AUTH: Axes = axes(Kind::Auth, Retry::Never, Health::Success);
+pub(crate) const SERVER: Axes = axes(Kind::Server, Retry::Never, Health::Failure);
+
+/// The row of each code from 1, by the name that the fault table has for it.
+pub(crate) const CODES: [(u32, Axes); 16] = [
+    (1, axes(Kind::Cancelled, Retry::Never, Health::Neutral)),
+    (2, SERVER),
+    (3, CLIENT),
+    (4, axes(Kind::Timeout, Retry::Never, Health::Failure)),
+    (5, CLIENT),
+    (6, CLIENT),
+    (7, AUTH),
+    (8, axes(Kind::Throttled, Retry::Never, Health::Neutral)),
+    (9, CLIENT),
+    (10, axes(Kind::Conflict, Retry::Never, Health::Success)),
+    (11, CLIENT),
+    (12, axes(Kind::Protocol, Retry::Never, Health::Neutral)),
+    (13, SERVER),
+    (14, axes(Kind::Unavailable, Retry::IfIdempotent, Health::Failure)),
+    (15, SERVER),
+    (16, AUTH),
+];
+
+#[tokio::test]
+async fn each_code_without_a_message_has_its_row_beneath_and_above_the_generated_client() {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    let mut caller = Caller::of(&server);
+    for (code, want) in CODES {
+        let reply = Reply::trailers_only(code).grpc_message("why");
+        server.script([reply.clone()]);
+        let (beneath, status) = caller.fails().await;
+        assert_eq!(status.code() as u32, code);
+        table.row(&("beneath", &reply), beneath, want);
+        table.error(&("above", &reply), &status, want);
+    }
+}
+
+/// What comes in trailers, the layer beneath does not see yet: a body is judged at its end.
+#[tokio::test]
+async fn each_code_in_trailers_has_its_row_above_the_generated_client() {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    let mut caller = Caller::of(&server);
+    for (code, want) in CODES {
+        for reply in [Reply::headers(), Reply::message("text")] {
+            server.script([reply.clone().status(code)]);
+            let (_, status) = caller.fails().await;
+            assert_eq!(status.code() as u32, code);
+            table.error(&(code, reply), &status, want);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_success_carries_nothing() {
+    let server = Grpc::start().await;
+    assert_eq!(Caller::of(&server).succeeds().await, None);
+}
+
+#[tokio::test]
+async fn a_garbled_or_unknown_code_is_unknown() {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    let mut caller = Caller::of(&server);
+    for word in ["abc", "", "17", "99", "-1", "1.0", "014", "0x0e", "14 14", "99999999999999999999"] {
+        for (is_head, reply) in
+            [(true, Reply::trailers_only(word)), (false, Reply::message("text").status(word))]
+        {
+            server.script([reply.clone()]);
+            let (beneath, status) = caller.fails().await;
+            table.row(&(&reply, status.code()), beneath, Some(SERVER).filter(|_| is_head));
+            table.error(&reply, &status, SERVER);
+        }
+    }
+}
+
+/// tonic takes the first of the two.
+#[tokio::test]
+async fn a_code_that_is_said_twice_in_two_ways_is_unknown() {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    let mut caller = Caller::of(&server);
+    for (codes, want) in [((14, 0), SERVER), ((8, 14), SERVER), ((14, 14), CODES[13].1)] {
+        server.script([Reply::trailers_only(codes.0).trailer("grpc-status", codes.1.to_string())]);
+        table.row(&codes, caller.fails().await.0, want);
+    }
+}
+
+/// An intermediary spoke. What the generated client shows is the code that gRPC maps the status to.
+#[tokio::test]
+async fn an_answer_without_a_code_is_judged_by_its_http_status() {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    let mut caller = Caller::of(&server);
+    for status in 400..600 {
+        server.script([Reply::http(status)]);
+        let (beneath, shown) = caller.fails().await;
+        table.row(&status, beneath, row_of(status));
+        let code = grpc_code_of(http::StatusCode::from_u16(status).unwrap());
+        table.check(shown.code() as u32 == code, || format!("{status}: {code} is not {shown:?}"));
+    }
+    for (status, code) in [
+        (400, Code::Internal),
+        (401, Code::Unauthenticated),
+        (403, Code::PermissionDenied),
+        (404, Code::Unimplemented),
+        (429, Code::Unavailable),
+        (500, Code::Unknown),
+        (502, Code::Unavailable),
+        (503, Code::Unavailable),
+        (504, Code::Unavailable),
+    ] {
+        assert_eq!(grpc_code_of(http::StatusCode::from_u16(status).unwrap()), code as u32);
+    }
+}
+
+/// An answer that is not of gRPC's content type comes from an intermediary, whatever else it says. tonic believes it the code.
+#[tokio::test]
+async fn a_code_in_an_answer_that_is_none_of_grpc_is_not_asked() {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    let mut caller = Caller::of(&server);
+    for (code, want) in CODES {
+        server.script([Reply::http(503).header("grpc-status", code.to_string())]);
+        let (beneath, status) = caller.fails().await;
+        table.row(&("beneath", code), beneath, row_of(503));
+        table.error(&("above", code), &status, want);
+    }
+}
+
+/// The head of such an answer is a success so far.
+#[tokio::test]
+async fn an_answer_of_200_that_ends_without_a_code_is_unknown() {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    let mut caller = Caller::of(&server);
+    for reply in [Reply::headers(), Reply::message("text"), Reply::http(200)] {
+        server.script([reply.clone()]);
+        let (_, status) = caller.fails().await;
+        assert_eq!((status.code(), verdict(&status)), (Code::Unknown, SERVER));
+        table.error(&reply, &status, SERVER);
+    }
+}

@@ -1,0 +1,192 @@
+//! What a gRPC server says of another attempt, over tonic.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use examples::misbehave::{Grpc, Reply};
+use prost::Message;
+use tower_fault_classify::hint::LONGEST_HINT;
+use tower_fault_classify::{Health, Kind, Retry};
+
+use crate::tonic_channel::{Caller, head};
+use crate::tonic_codes::{CODES, SERVER};
+use crate::{Axes, Table, axes};
+
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+const DETAILS: &str = "grpc-status-details-bin";
+
+const THROTTLED: Axes = axes(Kind::Throttled, Retry::Always, Health::Neutral);
+const THROTTLED_FOR_GOOD: Axes = axes(Kind::Throttled, Retry::Never, Health::Neutral);
+const UNAVAILABLE: Axes = axes(Kind::Unavailable, Retry::IfIdempotent, Health::Failure);
+const UNAVAILABLE_FOR_GOOD: Axes = axes(Kind::Unavailable, Retry::Never, Health::Failure);
+
+const fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+/// Holds what is judged of each reply against its row, beneath the generated client where the reply is a head alone, and above it.
+async fn replies(rows: impl IntoIterator<Item = (Reply, Axes)>) {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    let mut caller = Caller::of(&server);
+    for (reply, want) in rows {
+        server.script([reply.clone()]);
+        let (beneath, status) = caller.fails().await;
+        table.row(&("beneath", &reply), beneath, want);
+        table.error(&("above", &reply), &status, want);
+    }
+}
+
+fn pushed(code: u32, value: impl AsRef<[u8]>) -> Reply {
+    Reply::trailers_only(code).trailer(PUSHBACK, value)
+}
+
+#[tokio::test]
+async fn a_pushback_is_the_delay() {
+    replies([
+        (pushed(14, "20"), UNAVAILABLE.after(ms(20))),
+        (pushed(14, "0"), UNAVAILABLE.after(ms(0))),
+        (pushed(8, "20"), THROTTLED.after(ms(20))),
+        (pushed(8, "1500"), THROTTLED.after(ms(1500))),
+        (pushed(8, "99999999999999999999999"), THROTTLED.after(LONGEST_HINT)),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_negative_or_garbled_pushback_forbids_a_retry() {
+    let said: [&[u8]; 9] = [b"-1", b"-20", b"", b"soon", b"1.5", b"20ms", b"+20", b"1e3", b"\xff"];
+    let rows = said.into_iter().flat_map(|value| {
+        [(pushed(14, value), UNAVAILABLE_FOR_GOOD), (pushed(8, value), THROTTLED_FOR_GOOD)]
+    });
+    let twice = (pushed(14, "20").trailer(PUSHBACK, "20"), UNAVAILABLE_FOR_GOOD);
+    replies(rows.chain([twice])).await;
+}
+
+/// A code that is never retried stays so, whatever delay is named.
+#[tokio::test]
+async fn a_pushback_makes_no_other_code_one_to_retry() {
+    let other = CODES.into_iter().filter(|(code, _)| ![8, 14].contains(code));
+    replies(other.flat_map(|(code, want)| [(pushed(code, "20"), want), (pushed(code, "-1"), want)])).await;
+}
+
+#[derive(Message)]
+struct RpcStatus {
+    #[prost(int32, tag = "1")]
+    code: i32,
+    #[prost(string, tag = "2")]
+    message: String,
+    #[prost(message, repeated, tag = "3")]
+    details: Vec<Any>,
+}
+
+#[derive(Clone, Message)]
+struct Any {
+    #[prost(string, tag = "1")]
+    type_url: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    value: Bytes,
+}
+
+#[derive(Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<Delay>,
+}
+
+#[derive(Message)]
+struct Delay {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(int32, tag = "2")]
+    nanos: i32,
+}
+
+fn info(seconds: i64, nanos: i32) -> Any {
+    let info = RetryInfo { retry_delay: Some(Delay { seconds, nanos }) };
+    Any {
+        type_url: "type.googleapis.com/google.rpc.RetryInfo".to_owned(),
+        value: info.encode_to_vec().into(),
+    }
+}
+
+fn other() -> Any {
+    let type_url = "type.googleapis.com/google.rpc.ErrorInfo".to_owned();
+    Any { type_url, value: Bytes::from_static(b"\x0a\x04busy") }
+}
+
+fn detailed(code: i32, details: Vec<Any>) -> Reply {
+    let status = RpcStatus { code, message: "why".to_owned(), details };
+    Reply::trailers_only(code).binary_trailer(DETAILS, &status.encode_to_vec())
+}
+
+#[tokio::test]
+async fn a_retry_info_is_the_delay() {
+    replies([
+        (detailed(8, vec![info(2, 500_000_000)]), THROTTLED.after(ms(2500))),
+        (detailed(14, vec![info(2, 0)]), UNAVAILABLE.after(ms(2000))),
+        (detailed(8, vec![other(), info(0, 20_000_000)]), THROTTLED.after(ms(20))),
+        (detailed(8, vec![info(1, 0), info(3, 0), info(2, 0)]), THROTTLED.after(ms(3000))),
+        (detailed(8, vec![info(0, 0)]), THROTTLED.after(ms(0))),
+        (detailed(8, vec![info(-2, 0)]), THROTTLED.after(ms(0))),
+        (detailed(8, vec![info(i64::MAX, 0)]), THROTTLED.after(LONGEST_HINT)),
+        // None of these names a delay.
+        (detailed(8, vec![]), THROTTLED_FOR_GOOD),
+        (detailed(8, vec![other()]), THROTTLED_FOR_GOOD),
+        (detailed(14, vec![other()]), UNAVAILABLE),
+        (Reply::trailers_only(8).binary_trailer(DETAILS, b"\xff\xff\xff"), THROTTLED_FOR_GOOD),
+        (Reply::trailers_only(14).binary_trailer(DETAILS, b"\x1a\x7f"), UNAVAILABLE),
+        // Nor does any make a code one to retry that is not.
+        (detailed(13, vec![info(2, 0)]), SERVER),
+    ])
+    .await;
+}
+
+/// tonic panics where it reads such a status: the layer must not.
+#[tokio::test]
+async fn details_that_are_no_base64_name_no_delay() {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    for (code, want) in [(8, THROTTLED_FOR_GOOD), (14, UNAVAILABLE)] {
+        let reply = Reply::trailers_only(code).trailer(DETAILS, "!!!!");
+        server.script([reply.clone()]);
+        table.row(&reply, head(&server).await, want);
+    }
+}
+
+#[tokio::test]
+async fn a_pushback_goes_before_a_retry_info() {
+    let both = |pushback| detailed(8, vec![info(2, 0)]).trailer(PUSHBACK, pushback);
+    let rows =
+        [("20", THROTTLED.after(ms(20))), ("9000", THROTTLED.after(ms(9000))), ("-1", THROTTLED_FOR_GOOD)];
+    replies(rows.map(|(pushback, want)| (both(pushback), want))).await;
+}
+
+/// They come with the status, so that a `Status` has them from the trailers too.
+#[tokio::test]
+async fn hints_in_trailers_are_seen_above_the_generated_client() {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    let mut caller = Caller::of(&server);
+    let info = RpcStatus { code: 14, message: String::new(), details: vec![info(2, 0)] }.encode_to_vec();
+    for (reply, want) in [
+        (Reply::headers().status(14).trailer(PUSHBACK, "20"), UNAVAILABLE.after(ms(20))),
+        (Reply::message("text").status(14).trailer(PUSHBACK, "-1"), UNAVAILABLE_FOR_GOOD),
+        (Reply::message("text").status(14).binary_trailer(DETAILS, &info), UNAVAILABLE.after(ms(2000))),
+    ] {
+        server.script([reply.clone()]);
+        table.error(&reply, &caller.fails().await.1, want);
+    }
+}
+
+/// An intermediary's answer has HTTP's hints.
+#[tokio::test]
+async fn an_answer_without_a_code_has_the_delay_of_its_http_headers() {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    let mut caller = Caller::of(&server);
+    for (reply, want) in [
+        (Reply::http(503).header("retry-after", "2"), UNAVAILABLE.after(ms(2000))),
+        (Reply::http(429).header("retry-after", "2").header("retry-after-ms", "30"), THROTTLED.after(ms(30))),
+        (Reply::http(503).header("x-should-retry", "false"), UNAVAILABLE_FOR_GOOD),
+    ] {
+        server.script([reply.clone()]);
+        table.row(&reply, caller.fails().await.0, want);
+    }
+}

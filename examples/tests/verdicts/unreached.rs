@@ -1,0 +1,81 @@
+//! Nobody is reached, in ways that Linux has: a queue of connections that is full, and a Unix socket that is not there.
+
+use http::Uri;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
+use tower::service_fn;
+
+use crate::{
+    CONNECT_TIMEOUT, SHORT, Table, UNREACHED, failed, hyper_util_client, reqwest_client, tonic_channel,
+};
+
+/// A port that neither accepts nor refuses: as many connections wait there as the system keeps.
+struct Crowded {
+    listener: TcpListener,
+    _waiting: TcpStream,
+}
+
+impl Crowded {
+    async fn start() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = socket.listen(0).unwrap();
+        let waiting = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        Self { listener, _waiting: waiting }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.listener.local_addr().unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_connect_timeout_of_hyper_util_left_nothing_with_the_server() {
+    let crowded = Crowded::start().await;
+    let mut connector = HttpConnector::new();
+    connector.set_connect_timeout(Some(SHORT));
+    let client = hyper_util_client::over(connector);
+    let error = failed(hyper_util_client::exchange(&client, &crowded.url()).await);
+    Table::default().error(&"no answer to a SYN", &*error, CONNECT_TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_connect_timeout_of_reqwest_left_nothing_with_the_server() {
+    let crowded = Crowded::start().await;
+    let client = reqwest_client::builder().connect_timeout(SHORT).build().unwrap();
+    let error = failed(reqwest_client::exchange(&client, &crowded.url()).await);
+    Table::default().error(&"no answer to a SYN", &*error, CONNECT_TIMEOUT);
+}
+
+#[tokio::test]
+async fn a_connect_timeout_of_tonic_left_nothing_with_the_server() {
+    let crowded = Crowded::start().await;
+    let channel = tonic_channel::endpoint(&crowded.url()).connect_timeout(SHORT).connect_lazy();
+    tonic_channel::ends(&mut Table::default(), "no answer to a SYN", channel, CONNECT_TIMEOUT).await;
+}
+
+const NO_SUCH: &str = "no-such.socket";
+
+#[tokio::test]
+async fn a_unix_socket_that_hyper_util_does_not_find_is_a_server_that_is_not_there() {
+    let connector =
+        service_fn(|_: Uri| Box::pin(async { UnixStream::connect(NO_SUCH).await.map(TokioIo::new) }));
+    let client = hyper_util_client::over(connector);
+    let error = failed(hyper_util_client::exchange(&client, "http://unix").await);
+    Table::default().error(&"not found", &*error, UNREACHED);
+}
+
+#[tokio::test]
+async fn a_unix_socket_that_reqwest_does_not_find_is_a_server_that_is_not_there() {
+    let client = reqwest_client::builder().unix_socket(NO_SUCH).build().unwrap();
+    let error = failed(reqwest_client::exchange(&client, "http://unix").await);
+    Table::default().error(&"not found", &*error, UNREACHED);
+}
+
+#[tokio::test]
+async fn a_unix_socket_that_tonic_does_not_find_is_a_server_that_is_not_there() {
+    let connector = service_fn(async |_: Uri| UnixStream::connect(NO_SUCH).await.map(TokioIo::new));
+    let channel = tonic_channel::endpoint("http://unix").connect_with_connector_lazy(connector);
+    tonic_channel::ends(&mut Table::default(), "not found", channel, UNREACHED).await;
+}

@@ -1,0 +1,160 @@
+//! What others put around a client's error does not hide its cause.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use anyhow::Context;
+use examples::misbehave::{Act, Http, Refused};
+use reqwest::{Client, Response};
+use reqwest_middleware::ClientBuilder;
+use tower::timeout::TimeoutLayer;
+use tower::{BoxError, ServiceBuilder, ServiceExt};
+use tower_fault_classify::middleware::TowerMiddleware;
+use tower_fault_classify::{FaultClassifyLayer, judge_error};
+
+use crate::{Axes, BROKEN, BROKEN_UNSENT, GARBLED, Table, UNKNOWN, UNREACHED, is_unsent, levels, verdict};
+
+fn client() -> Client {
+    Client::builder().no_proxy().build().unwrap()
+}
+
+/// A user's own error.
+#[derive(Debug)]
+struct Own(BoxError);
+
+impl fmt::Display for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the order was not placed")
+    }
+}
+
+impl Error for Own {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// Makes causes that lie behind reqwest's error, one after the other.
+async fn each_cause(look: impl AsyncFn(&str, Axes)) {
+    for (act, want) in
+        [(Act::ResetAfterRequest, BROKEN), (Act::CloseAfterRequest, BROKEN), (Act::garbage(), GARBLED)]
+    {
+        let server = Http::start().await;
+        server.otherwise(act);
+        look(&server.url(), want).await;
+    }
+    let refused = Refused::bind();
+    look(&refused.url(), UNREACHED).await;
+}
+
+/// Trap 31: the field's classifiers looked at reqwest's error, and saw none of what lies in it.
+#[tokio::test]
+async fn trap_31_an_io_error_inside_hyper_s_inside_reqwest_s_is_reached() {
+    let server = Http::start().await;
+    server.otherwise(Act::ResetAfterRequest);
+    let error = client().post(server.url()).body("body").send().await.unwrap_err();
+    let place = |is: fn(&(dyn Error + 'static)) -> bool| levels(&error).position(is).unwrap();
+    let (hyper_util, hyper, io) = (
+        place(<dyn Error>::is::<hyper_util::client::legacy::Error>),
+        place(<dyn Error>::is::<hyper::Error>),
+        place(<dyn Error>::is::<io::Error>),
+    );
+    assert!(0 < hyper_util && hyper_util < hyper && hyper < io, "{error:?}");
+    assert_eq!(verdict(&error), BROKEN);
+}
+
+#[tokio::test]
+async fn trap_31_through_boxes_and_the_user_s_own_error() {
+    each_cause(async |url, want| {
+        let mut table = Table::default();
+        let fails = async || client().post(url).body("body").send().await.map(drop).unwrap_err();
+        table.error(&"bare", &fails().await, want);
+        let boxed: BoxError = fails().await.into();
+        table.error(&"boxed", &*boxed, want);
+        table.error(&"own", &Own(boxed), want);
+        table.error(&"own, twice", &Own(Own(fails().await.into()).into()), want);
+        table.error(&"io", &io::Error::other(fails().await), want);
+        table.error(&"io, twice", &io::Error::other(io::Error::other(Own(fails().await.into()))), want);
+        let shared: Arc<dyn Error + Send + Sync> = Arc::new(fails().await);
+        table.error(&"shared", &*shared, want);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn trap_31_through_anyhow_and_its_contexts() {
+    each_cause(async |url, want| {
+        let mut table = Table::default();
+        let fails = async || client().post(url).body("body").send().await.map(drop);
+        let bare = anyhow::Error::from(fails().await.unwrap_err());
+        table.error(&"bare", bare.as_ref(), want);
+        let context = fails().await.context("placing the order").context("serving the page").unwrap_err();
+        table.error(&"with contexts", context.as_ref(), want);
+        let boxed = BoxError::from(context);
+        table.error(&"boxed", &*boxed, want);
+        let judged = ServiceBuilder::new()
+            .layer(FaultClassifyLayer::new())
+            .service_fn(async |()| fails().await.context("placing the order"));
+        table.error(&"beneath the layer", &judged.oneshot(()).await.unwrap_err(), want);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn trap_31_through_reqwest_middleware() {
+    each_cause(async |url, want| {
+        let mut table = Table::default();
+        let fails = async |client: reqwest_middleware::ClientWithMiddleware| {
+            client.post(url).body("body").send().await.map(drop).unwrap_err()
+        };
+        table.error(&"none", &fails(ClientBuilder::new(client()).build()).await, want);
+        let layer = TowerMiddleware::new(FaultClassifyLayer::new());
+        table.error(&"a layer", &fails(ClientBuilder::new(client()).with(layer).build()).await, want);
+        let layers = ServiceBuilder::new()
+            .layer(FaultClassifyLayer::new())
+            .layer(TimeoutLayer::new(std::time::Duration::from_secs(30)))
+            .into_inner();
+        let client = ClientBuilder::new(client()).with(TowerMiddleware::new(layers)).build();
+        let error = fails(client).await;
+        table.error(&"layers", &error, want);
+        table.error(&"boxed", &*BoxError::from(error), want);
+    })
+    .await;
+}
+
+/// A buffer hands out its worker's errors by reference counts.
+#[tokio::test]
+async fn trap_31_through_a_buffer_and_a_timeout_of_tower() {
+    each_cause(async |url, want| {
+        let stack = ServiceBuilder::new()
+            .layer(FaultClassifyLayer::new())
+            .buffer(4)
+            .timeout(std::time::Duration::from_secs(30))
+            .service(client());
+        let mut request = reqwest::Request::new(reqwest::Method::POST, url.parse().unwrap());
+        *request.body_mut() = Some("body".into());
+        let error = stack.oneshot(request).await.map(|response: Response| response.status()).unwrap_err();
+        Table::default().error(&url, &error, want);
+    })
+    .await;
+}
+
+/// The only sign that nothing was written stands in the middle of the chain.
+#[tokio::test]
+async fn trap_31_a_fact_in_the_middle_of_the_chain_is_seen_from_outside() {
+    let server = Http::start().await;
+    server.otherwise(Act::ResetOnAccept);
+    let error = Own(client().post(server.url()).body("body").send().await.unwrap_err().into());
+    let want = if is_unsent(&error) { BROKEN_UNSENT } else { BROKEN };
+    assert_eq!(Axes::of(&judge_error(&error)), want, "{error:?}");
+}
+
+/// What somebody in the chain made up, and nobody knows.
+#[tokio::test]
+async fn an_error_that_nobody_knows_is_unknown() {
+    let error =
+        reqwest_middleware::Error::Middleware(anyhow::anyhow!("no luck").context("asking the oracle"));
+    Table::default().error(&"made up", &error, UNKNOWN);
+}
