@@ -12,13 +12,26 @@ use crate::fault::Verdict;
 use crate::hint::{self, Hint, Pushback};
 use crate::table::grpc::{Asked, judge};
 
-static GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const NAME: &str = "grpc-status";
+static GRPC_STATUS: HeaderName = HeaderName::from_static(NAME);
 
 /// UNKNOWN, which stands for a code that is none.
 const UNKNOWN: u32 = 2;
 
 /// The verdict of a trailers-only answer. `None`: it is none, and the HTTP status decides, or the trailers will.
+#[inline]
 pub(crate) fn judge_head(headers: &HeaderMap) -> Option<Verdict> {
+    if has_code(headers) { judge_code(headers) } else { None }
+}
+
+/// Every success is asked for a code, and hardly one has it: a walk over a head's few names is quicker than the hash of one.
+fn has_code(headers: &HeaderMap) -> bool {
+    // Not the one that is looked up: of what is only compared with, the compiler knows the bytes.
+    static CODE: HeaderName = HeaderName::from_static(NAME);
+    headers.keys().any(|name| *name == CODE)
+}
+
+fn judge_code(headers: &HeaderMap) -> Option<Verdict> {
     let code = code(headers)?;
     Some(judge(code, asked(headers, || hint::retry_info(headers))))
 }

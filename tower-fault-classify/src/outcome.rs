@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::{Extensions, HeaderMap, StatusCode};
+use http::header::RETRY_AFTER;
+use http::{Extensions, HeaderMap, HeaderName, StatusCode};
 
 use crate::fault::{Fault, Retry, Verdict};
 use crate::grpc;
@@ -156,21 +157,40 @@ pub fn judge_outcome(response: &(impl Outcome + ?Sized)) -> Verdict {
 #[inline]
 pub(crate) fn judge_status(response: &(impl Outcome + ?Sized)) -> Verdict {
     let Some(status) = response.status() else { return Verdict::Success };
-    if let Some(verdict) = response.headers().and_then(grpc::judge_head) {
-        return verdict;
+    match response.headers().filter(|headers| !headers.is_empty()) {
+        Some(headers) if status < StatusCode::BAD_REQUEST => {
+            grpc::judge_head(headers).unwrap_or(Verdict::Success)
+        }
+        Some(headers) if tells(headers) => judge_fields(status, headers),
+        _ => table::http::judge(status, || None),
     }
-    let mut delay = None;
-    let judged = table::http::judge(status, || {
-        delay = delay_on(response);
-        delay
-    });
-    match judged {
-        Verdict::Success => Verdict::Success,
-        Verdict::Fault(fault) => Verdict::Fault(match response.headers() {
-            Some(headers) => overruled(fault, headers, delay),
-            None => fault,
-        }),
-    }
+}
+
+/// Whether a field can change what the status of a failure says. Most failures have none, and one walk over the names is quicker
+/// than a look-up of each.
+fn tells(headers: &HeaderMap) -> bool {
+    const COUNT: usize = if cfg!(feature = "draft-ratelimit") { 5 } else { 3 };
+    static TELLING: [HeaderName; COUNT] = [
+        HeaderName::from_static("grpc-status"),
+        HeaderName::from_static("retry-after-ms"),
+        HeaderName::from_static("x-should-retry"),
+        #[cfg(feature = "draft-ratelimit")]
+        HeaderName::from_static("ratelimit"),
+        #[cfg(feature = "draft-ratelimit")]
+        HeaderName::from_static("ratelimit-reset"),
+    ];
+    headers.keys().any(|name| TELLING.contains(name) || *name == RETRY_AFTER)
+}
+
+/// Asks every field.
+fn judge_fields(status: StatusCode, headers: &HeaderMap) -> Verdict {
+    grpc::judge_head(headers).unwrap_or_else(|| {
+        let delay = hint::delay(headers, wall::now);
+        match table::http::judge(status, || delay) {
+            Verdict::Success => Verdict::Success,
+            Verdict::Fault(fault) => Verdict::Fault(overruled(fault, headers, delay)),
+        }
+    })
 }
 
 /// The delay that the server asked for.
@@ -272,6 +292,36 @@ mod tests {
             kind(429, &[("content-type", "application/json"), ("grpc-status", "0")]),
             Some(Kind::Throttled)
         );
+    }
+
+    #[test]
+    fn a_field_that_can_change_the_verdict_is_never_passed_over() {
+        let fields = [
+            ("grpc-status", "14"),
+            ("retry-after", "3"),
+            ("retry-after-ms", "20"),
+            ("x-should-retry", "true"),
+            ("ratelimit", "\"default\";r=0;t=30"),
+            ("ratelimit-reset", "40"),
+        ];
+        for chosen in 0..1_u8 << fields.len() {
+            let mut headers = HeaderMap::new();
+            headers.insert("content-type", "application/grpc".parse().unwrap());
+            for (field, (name, value)) in fields.into_iter().enumerate() {
+                if chosen >> field & 1 == 1 {
+                    headers.insert(name, value.parse().unwrap());
+                }
+            }
+            for status in [200, 404, 413, 429, 503] {
+                let mut response = response(status);
+                response.headers_mut().clone_from(&headers);
+                assert_eq!(
+                    judge_outcome(&response),
+                    judge_fields(response.status(), &headers),
+                    "{response:?}"
+                );
+            }
+        }
     }
 
     #[test]

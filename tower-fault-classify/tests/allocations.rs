@@ -8,9 +8,9 @@ use std::fmt;
 use std::future::ready;
 
 use allocation_counter::measure;
-use http::Response;
+use http::{HeaderValue, Response};
 use tower::{Layer, service_fn};
-use tower_fault_classify::{BoxError, FaultClassifyLayer, Verdict, rule_fn};
+use tower_fault_classify::{BoxError, FaultClassifyLayer, Verdict, judge_outcome, rule_fn};
 
 use support::call::{now, send};
 
@@ -46,10 +46,40 @@ fn with_status(status: u16) -> Response<()> {
     response
 }
 
+/// A response with fields that say something and fields that do not.
+fn with_fields(status: u16, fields: &[(&'static str, &'static str)]) -> Response<()> {
+    let mut response = with_status(status);
+    for (name, value) in [("content-type", "application/json"), ("x-request-id", "7")].iter().chain(fields) {
+        response.headers_mut().insert(*name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+#[test]
+fn judging_a_response_allocates_nothing() {
+    let date = ("date", "Tue, 15 Nov 1994 08:12:31 GMT");
+    for status in [200, 304, 404, 429, 503] {
+        for fields in [
+            &[][..],
+            &[("retry-after", "3")],
+            &[("retry-after", "Tue, 15 Nov 1994 08:12:34 GMT"), date],
+            &[("retry-after-ms", "1500.5"), ("x-should-retry", "true")],
+            &[("content-type", "application/grpc"), ("grpc-status", "14")],
+        ] {
+            let response = with_fields(status, fields);
+            assert_eq!(allocations(|| judge_outcome(&response)), 0, "{response:?}");
+        }
+        let response = with_status(status);
+        assert_eq!(allocations(|| judge_outcome(&response)), 0, "{response:?}");
+    }
+}
+
 #[test]
 fn a_success_allocates_nothing() {
     assert_eq!(for_response(|| with_status(200)), 0);
     assert_eq!(for_response(|| with_status(304)), 0);
+    assert_eq!(for_response(|| with_fields(200, &[])), 0);
+    assert_eq!(for_response(|| with_fields(200, &[("content-type", "application/grpc")])), 0);
     let mut service =
         FaultClassifyLayer::new().layer(service_fn(|request: u32| ready(Ok::<_, Broken>(request))));
     assert_eq!(allocations(|| now(send(&mut service, 7))), 0);

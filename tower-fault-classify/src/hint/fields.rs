@@ -39,7 +39,7 @@ fn date(value: &HeaderValue) -> Option<SystemTime> {
 /// A sign, an exponent, a point without digits on both sides, `NaN` and `inf` are garbled. Of several such headers the longest
 /// delay is taken.
 pub fn retry_after_ms(headers: &HeaderMap) -> Hint<Duration> {
-    longest(headers.get_all(&RETRY_AFTER_MS).iter().map(|value| Hint::of(number::millis(value.as_bytes()))))
+    longest(values(headers, &RETRY_AFTER_MS).map(|value| Hint::of(number::millis(value))))
 }
 
 /// `x-should-retry`: `true` or `false`, whatever the case (`OpenAI`, Anthropic). Whether the server wants the call sent again,
@@ -47,7 +47,7 @@ pub fn retry_after_ms(headers: &HeaderMap) -> Hint<Duration> {
 ///
 /// Anything else is garbled, and so are several such headers that do not all say the same: a `true` has a POST sent twice.
 pub fn should_retry(headers: &HeaderMap) -> Hint<bool> {
-    let mut words = headers.get_all(&SHOULD_RETRY).iter().map(|value| yes_or_no(value.as_bytes()));
+    let mut words = values(headers, &SHOULD_RETRY).map(yes_or_no);
     match words.next() {
         None => Hint::Absent,
         Some(first) => Hint::of(first.filter(|_| words.all(|word| word == first))),
@@ -59,6 +59,13 @@ fn yes_or_no(word: &[u8]) -> Option<bool> {
     [true, false]
         .into_iter()
         .find(|answer| word.eq_ignore_ascii_case(if *answer { b"true" } else { b"false" }))
+}
+
+/// The values of a field whose name is not one of `http`'s. Hardly a head has it, and a walk over the few names that are there is
+/// quicker than the hash of one.
+fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let there = headers.keys().any(|other| other == name);
+    there.then(|| headers.get_all(name)).into_iter().flatten().map(HeaderValue::as_bytes)
 }
 
 #[cfg(test)]

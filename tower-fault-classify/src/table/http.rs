@@ -147,13 +147,13 @@ pub(crate) fn judge(status: StatusCode, retry_after: impl FnOnce() -> Option<Dur
 }
 
 fn fault(status: StatusCode, retry_after: Option<Duration>) -> Fault {
-    let fault = match (status, retry_after) {
-        (StatusCode::PAYLOAD_TOO_LARGE, Some(_)) => HINTED_413,
-        _ => INDEX.get(usize::from(status.as_u16() - FIRST)).copied().unwrap_or(OTHER_5XX),
+    let row = match (status, retry_after) {
+        (StatusCode::PAYLOAD_TOO_LARGE, Some(_)) => &HINTED_413,
+        _ => INDEX.get(usize::from(status.as_u16() - FIRST)).unwrap_or(&OTHER_5XX),
     };
     match retry_after {
-        Some(delay) if fault.retry() != Never => fault.with_retry_after(delay),
-        _ => fault,
+        Some(delay) if row.retry() != Never => row.with_retry_after(delay),
+        _ => *row,
     }
 }
 
