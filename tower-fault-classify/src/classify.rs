@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use crate::body::{BodyEnd, How, judge_end};
 use crate::chain::judge_error;
 use crate::fault::Verdict;
 use crate::outcome::{Outcome, judge_outcome};
@@ -46,6 +47,13 @@ pub trait Classify<Res, Err> {
         let _ = response;
         None
     }
+
+    /// What the end of a response's body makes of a call whose head was a success. It is asked only by a layer that tracks bodies.
+    ///
+    /// **Default**: what the tables say of gRPC's trailers and of the error that broke the body.
+    fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
+        judge_end(end)
+    }
 }
 
 impl<F, Res, Err> Classify<Res, Err> for F
@@ -77,6 +85,10 @@ where
     fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
         (**self).outcome(response)
     }
+
+    fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
+        (**self).classify_end(end)
+    }
 }
 
 /// Has an opinion on some outcomes and none on the others.
@@ -86,6 +98,15 @@ where
 pub trait Rule<Res, Err> {
     /// What the call came to, if this rule has a word on it.
     fn opinion(&self, outcome: Result<&Res, &Err>) -> Option<Verdict>;
+
+    /// What the end of a response's body makes of the call, if this rule has a word on it. It is asked only under a layer that tracks
+    /// bodies.
+    ///
+    /// **Default**: no opinion.
+    fn opinion_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
+        let _ = end;
+        None
+    }
 }
 
 impl<F, Res, Err> Rule<Res, Err> for F
@@ -141,6 +162,10 @@ where
     #[inline]
     fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
         self.otherwise.outcome(response)
+    }
+
+    fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
+        self.rule.opinion_on_end(end).unwrap_or_else(|| self.otherwise.classify_end(end))
     }
 }
 
@@ -260,6 +285,13 @@ where
         match outcome {
             Ok(_) => Verdict::Success,
             Err(error) => judge_error(error.as_error()).into(),
+        }
+    }
+
+    fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
+        match end.how() {
+            How::Complete(_) => Verdict::Success,
+            _ => judge_end(end),
         }
     }
 }

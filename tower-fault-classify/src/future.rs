@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use http::StatusCode;
 use pin_project_lite::pin_project;
 
+use crate::body::{Peek, Peeked, Track};
 use crate::classify::Classify;
 use crate::fault::{Fault, Verdict};
 use crate::observe;
@@ -16,45 +17,85 @@ use crate::outcome::{Carried, Outcome};
 use crate::service::ErrorMode;
 
 pin_project! {
-    /// Comes to what the inner future comes to, with the verdict on it. Dropping it drops the inner future.
-    pub struct ResponseFuture<F, C, M> {
+    /// Comes to what the inner future comes to, with the verdict on it. Dropping it drops the inner future, or the response whose body is
+    /// being read.
+    pub struct ResponseFuture<F, C, M, P, B, R> {
         #[pin]
-        inner: F,
+        state: State<F, P, R>,
         classify: C,
+        track: B,
         errors: PhantomData<fn() -> M>,
     }
 }
 
-impl<F, C, M> ResponseFuture<F, C, M> {
-    pub(crate) const fn new(inner: F, classify: C) -> Self {
-        Self { inner, classify, errors: PhantomData }
+pin_project! {
+    #[project = StateProj]
+    enum State<F, P, R> {
+        Calling {
+            #[pin]
+            inner: F,
+            peek: P,
+        },
+        Reading {
+            #[pin]
+            reading: R,
+            head: Verdict,
+            status: Option<StatusCode>,
+        },
     }
 }
 
-impl<F, C, M, Res, Err> Future for ResponseFuture<F, C, M>
+impl<F, C, M, P, B, R> ResponseFuture<F, C, M, P, B, R> {
+    pub(crate) const fn new(inner: F, classify: C, peek: P, track: B) -> Self {
+        Self { state: State::Calling { inner, peek }, classify, track, errors: PhantomData }
+    }
+}
+
+impl<F, C, M, P, B, Res, Err> Future for ResponseFuture<F, C, M, P, B, P::Reading>
 where
     F: Future<Output = Result<Res, Err>>,
     C: Classify<Res, Err>,
     M: ErrorMode<Err>,
+    P: Peek<Res>,
+    B: Track<P::Response, C>,
 {
-    type Output = Result<Res, M::Error>;
+    type Output = Result<B::Response, M::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        Poll::Ready(match ready!(this.inner.poll(cx)) {
-            Ok(mut response) => {
-                let verdict = this.classify.classify(Ok(&response));
-                let outcome = this.classify.outcome(&mut response);
-                if let Some(fault) = verdict.fault() {
-                    observe::tell(fault, outcome.as_ref().and_then(|outcome| outcome.status()));
+        let mut this = self.project();
+        loop {
+            let (response, verdict, status) = match this.state.as_mut().project() {
+                StateProj::Calling { inner, peek } => match ready!(inner.poll(cx)) {
+                    Ok(mut response) => {
+                        let head = this.classify.classify(Ok(&response));
+                        let outcome = this.classify.outcome(&mut response);
+                        let status = outcome.as_ref().and_then(|outcome| outcome.status());
+                        if let Some(outcome) = outcome {
+                            pass_on(outcome, head);
+                        }
+                        match peek.peek(response) {
+                            Peeked::Done(response) => (response, head, status),
+                            Peeked::Reading(reading) => {
+                                this.state.set(State::Reading { reading, head, status });
+                                continue;
+                            }
+                        }
+                    }
+                    Err(error) => {
+                        let judge = |error: &Err| judge::<C, Res, _>(this.classify, error);
+                        return Poll::Ready(Err(M::pass_on(error, judge)));
+                    }
+                },
+                StateProj::Reading { reading, head, status } => {
+                    let (response, verdict) = ready!(reading.poll(cx));
+                    (response, verdict.unwrap_or(*head), *status)
                 }
-                if let Some(outcome) = outcome {
-                    pass_on(outcome, verdict);
-                }
-                Ok(response)
+            };
+            if let Some(fault) = verdict.fault() {
+                observe::tell(fault, status);
             }
-            Err(error) => Err(M::pass_on(error, |error| judge::<C, Res, _>(this.classify, error))),
-        })
+            return Poll::Ready(Ok(this.track.track(response, verdict, this.classify, C::classify_end)));
+        }
     }
 }
 
@@ -83,8 +124,10 @@ fn pass_on(outcome: &mut (impl Outcome + ?Sized), verdict: Verdict) {
     }
 }
 
-impl<F: fmt::Debug, C, M> fmt::Debug for ResponseFuture<F, C, M> {
+impl<F, C, M, P, B, R> fmt::Debug for ResponseFuture<F, C, M, P, B, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").field("inner", &self.inner).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture")
+            .field("reading", &matches!(self.state, State::Reading { .. }))
+            .finish_non_exhaustive()
     }
 }

@@ -16,7 +16,7 @@ const NAME: &str = "grpc-status";
 static GRPC_STATUS: HeaderName = HeaderName::from_static(NAME);
 
 /// UNKNOWN, which stands for a code that is none.
-const UNKNOWN: u32 = 2;
+pub(crate) const UNKNOWN: u32 = 2;
 
 /// The verdict of a trailers-only answer. `None`: it is none, and the HTTP status decides, or the trailers will.
 #[inline]
@@ -32,17 +32,23 @@ fn has_code(headers: &HeaderMap) -> bool {
 }
 
 fn judge_code(headers: &HeaderMap) -> Option<Verdict> {
-    let code = code(headers)?;
-    Some(judge(code, asked(headers, || hint::retry_info(headers))))
+    Some(judge_trailers(code(headers)?, headers))
 }
 
-/// The code in the head of a gRPC answer. One that is garbled, or given twice in two ways, is UNKNOWN.
+/// The verdict of the trailers that end a gRPC answer with this code.
+pub(crate) fn judge_trailers(code: u32, trailers: &HeaderMap) -> Verdict {
+    judge(code, asked(trailers, || hint::retry_info(trailers)))
+}
+
+/// The code in the head of a gRPC answer.
 pub(crate) fn code(headers: &HeaderMap) -> Option<u32> {
+    if is_grpc(headers) { code_in(headers) } else { None }
+}
+
+/// The code in the head or the trailers of what is known to be gRPC. One that is garbled, or given twice in two ways, is UNKNOWN.
+pub(crate) fn code_in(headers: &HeaderMap) -> Option<u32> {
     let mut codes = headers.get_all(&GRPC_STATUS).iter().map(|code| parse(code.as_bytes()));
     let first = codes.next()?;
-    if !is_grpc(headers) {
-        return None;
-    }
     Some(if codes.all(|code| code == first) { first } else { UNKNOWN })
 }
 
@@ -56,7 +62,7 @@ fn parse(code: &[u8]) -> u32 {
 }
 
 /// `application/grpc` and its variants by message format; not gRPC-Web, whose status is in the body.
-fn is_grpc(headers: &HeaderMap) -> bool {
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     let media_type = headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
     let rest = media_type.get(..16).filter(|prefix| prefix.eq_ignore_ascii_case(b"application/grpc"));
     rest.is_some() && matches!(media_type.get(16), None | Some(b'+' | b';' | b' '))

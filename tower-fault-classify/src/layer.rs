@@ -1,7 +1,10 @@
 //! The layer.
 
+use std::marker::PhantomData;
+
 use tower_layer::Layer;
 
+use crate::body::{Head, TrackBody, Unwatched};
 use crate::classify::{Auto, ErrorsOnly, RuleFirst, Typed};
 use crate::service::FaultClassify;
 
@@ -46,9 +49,11 @@ use crate::service::FaultClassify;
 /// [`Carried`]: crate::Carried
 /// [`Judged`]: crate::Judged
 #[derive(Clone, Copy, Debug, Default)]
-pub struct FaultClassifyLayer<C = Auto, M = WrapErrors> {
+pub struct FaultClassifyLayer<C = Auto, M = WrapErrors, P = Head, B = Head> {
     classify: C,
-    errors: M,
+    errors: PhantomData<fn() -> M>,
+    peek: P,
+    track: B,
 }
 
 /// Wraps each error into [`Judged`](crate::Judged).
@@ -62,40 +67,109 @@ pub struct KeepErrors;
 impl<K> FaultClassifyLayer<Auto<K>> {
     /// Judges by [`Auto`].
     pub const fn new() -> Self {
-        Self { classify: Auto::new(), errors: WrapErrors }
+        Self { classify: Auto::new(), errors: PhantomData, peek: Head, track: Head }
     }
 }
 
-impl<M> FaultClassifyLayer<Auto<Typed>, M> {
+impl<M, P, B> FaultClassifyLayer<Auto<Typed>, M, P, B> {
     /// Judges by `classify` instead.
-    pub fn classify<C>(self, classify: C) -> FaultClassifyLayer<C, M> {
-        FaultClassifyLayer { classify, errors: self.errors }
+    pub fn classify<C>(self, classify: C) -> FaultClassifyLayer<C, M, P, B> {
+        let Self { errors, peek, track, .. } = self;
+        FaultClassifyLayer { classify, errors, peek, track }
     }
 }
 
-impl<K, M> FaultClassifyLayer<Auto<K>, M> {
+impl<K, M, P, B> FaultClassifyLayer<Auto<K>, M, P, B> {
     /// Takes every response for a success, so that a response of any type will do.
-    pub fn errors_only(self) -> FaultClassifyLayer<ErrorsOnly<K>, M> {
-        FaultClassifyLayer { classify: ErrorsOnly::new(), errors: self.errors }
+    pub fn errors_only(self) -> FaultClassifyLayer<ErrorsOnly<K>, M, P, B> {
+        let Self { errors, peek, track, .. } = self;
+        FaultClassifyLayer { classify: ErrorsOnly::new(), errors, peek, track }
     }
 }
 
-impl<C, M> FaultClassifyLayer<C, M> {
+impl<C, M, P, B> FaultClassifyLayer<C, M, P, B> {
     /// Asks `rule` first. The rule that was added last is asked first.
-    pub fn rule<R>(self, rule: R) -> FaultClassifyLayer<RuleFirst<R, C>, M> {
-        FaultClassifyLayer { classify: RuleFirst::new(rule, self.classify), errors: self.errors }
+    pub fn rule<R>(self, rule: R) -> FaultClassifyLayer<RuleFirst<R, C>, M, P, B> {
+        let Self { classify, errors, peek, track } = self;
+        FaultClassifyLayer { classify: RuleFirst::new(rule, classify), errors, peek, track }
     }
 
     /// Leaves errors as they are, so that the error type stays (`Infallible` under axum).
-    pub fn keep_errors(self) -> FaultClassifyLayer<C, KeepErrors> {
-        FaultClassifyLayer { classify: self.classify, errors: KeepErrors }
+    pub fn keep_errors(self) -> FaultClassifyLayer<C, KeepErrors, P, B> {
+        let Self { classify, peek, track, .. } = self;
+        FaultClassifyLayer { classify, errors: PhantomData, peek, track }
     }
 }
 
-impl<S, C: Clone, M> Layer<S> for FaultClassifyLayer<C, M> {
-    type Service = FaultClassify<S, C, M>;
+impl<C, M, B> FaultClassifyLayer<C, M, Head, B> {
+    /// Reads the beginning of each body whose status is 400 or more, and shows it to the rule of `bodies`. Its opinion goes before that of
+    /// the head and is carried by the response. The body that goes on is the same, byte for byte; its type is [`PeekedBody`], and
+    /// `reqwest::Response` stays what it is.
+    ///
+    /// A response whose body was read costs a box, and what it takes to join several frames into one; one below 400 costs nothing.
+    ///
+    /// # Panics
+    ///
+    /// The call panics outside a tokio runtime with its timer enabled, if such a body is not there at once.
+    ///
+    /// [`PeekedBody`]: crate::PeekedBody
+    #[cfg(feature = "error-body")]
+    pub fn read_error_bodies<R>(
+        self,
+        bodies: crate::body::ErrorBodies<R>,
+    ) -> FaultClassifyLayer<C, M, crate::body::ErrorBodies<R>, B> {
+        let Self { classify, errors, track, .. } = self;
+        FaultClassifyLayer { classify, errors, peek: bodies, track }
+    }
+}
+
+impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
+    /// Puts a [`JudgedBody`] around each response's body, which tells `hook` exactly once what the call came to: gRPC's trailers, an error
+    /// that breaks the stream, a reader who wants no more. If the head has the last word (a fault, a trailers-only answer), `hook` is
+    /// told with the response.
+    ///
+    /// It is not told of calls that end in an error in place of a response. Each response gets a clone of `hook`.
+    ///
+    /// ```
+    /// use tower::{ServiceBuilder, service_fn};
+    /// use tower_fault_classify::{FaultClassifyLayer, Verdict};
+    ///
+    /// let service = ServiceBuilder::new()
+    ///     .layer(FaultClassifyLayer::new().track_body(|verdict: Verdict| {
+    ///         if let Some(fault) = verdict.fault() {
+    ///             eprintln!("a stream ended in a {fault}");
+    ///         }
+    ///     }))
+    ///     .service(service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(String::new()))));
+    /// # fn check<R, S: tower::Service<R>>(_: &S) {}
+    /// # check::<(), _>(&service);
+    /// ```
+    ///
+    /// [`JudgedBody`]: crate::JudgedBody
+    pub fn track_body<H, K>(self, hook: H) -> FaultClassifyLayer<C, M, P, TrackBody<H, Unwatched, K>> {
+        let Self { classify, errors, peek, .. } = self;
+        FaultClassifyLayer { classify, errors, peek, track: TrackBody::new(hook) }
+    }
+}
+
+#[cfg(feature = "llm")]
+impl<C, M, P, H, K> FaultClassifyLayer<C, M, P, TrackBody<H, Unwatched, K>> {
+    /// Also looks for the errors within event streams of LLM APIs; see [`LlmEvents`](crate::LlmEvents). The hook is told when one is found.
+    pub fn watch_llm_events(self) -> FaultClassifyLayer<C, M, P, TrackBody<H, crate::body::LlmEvents, K>> {
+        let Self { classify, errors, peek, track } = self;
+        FaultClassifyLayer { classify, errors, peek, track: track.watched() }
+    }
+}
+
+impl<S, C, M, P, B> Layer<S> for FaultClassifyLayer<C, M, P, B>
+where
+    C: Clone,
+    P: Clone,
+    B: Clone,
+{
+    type Service = FaultClassify<S, C, M, P, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        FaultClassify::new(inner, self.classify.clone())
+        FaultClassify::new(inner, self.classify.clone(), self.peek.clone(), self.track.clone())
     }
 }

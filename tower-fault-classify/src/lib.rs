@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_auto_cfg))]
 
+mod body;
 mod chain;
 mod classify;
 mod error;
@@ -26,6 +27,14 @@ mod wall;
 #[path = "shared/mod.rs"]
 pub mod __shared;
 
+pub use body::{
+    BodyEnd, Head, How, JudgeEnd, JudgedBody, OnEnd, Peek, Peeked, PutBody, TakeBody, Told, Track, TrackBody,
+    Unwatched, Watch, judge_body,
+};
+#[cfg(feature = "error-body")]
+pub use body::{BodyRule, ErrorBodies, ErrorBody, PeekedBody, Reading};
+#[cfg(feature = "llm")]
+pub use body::{LlmErrors, LlmEvents};
 pub use chain::judge_error;
 pub use classify::{
     AsError, Auto, Boxed, Classify, ErrorsOnly, Rule, RuleFirst, Typed, classify_fn, rule_fn,

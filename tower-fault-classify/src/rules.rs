@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::StatusCode;
 
+use crate::body::BodyEnd;
 use crate::classify::Rule;
 use crate::fault::{Fault, Retry, Verdict};
 use crate::grpc;
@@ -34,7 +35,8 @@ pub struct StatusRules(Rows<u16>);
 
 /// Rows for gRPC codes that go before the built-in ones.
 ///
-/// It is a [`Rule`] for responses that carry a code in their head (trailers-only answers), and has no opinion on others.
+/// It is a [`Rule`] for responses that carry a code in their head (trailers-only answers), and, under a layer that tracks bodies, for those
+/// that carry it in their trailers. It has no opinion on others.
 #[derive(Clone, Debug, Default)]
 pub struct GrpcRules(Rows<u32>);
 
@@ -107,6 +109,10 @@ impl<Res: Outcome, Err> Rule<Res, Err> for GrpcRules {
     fn opinion(&self, outcome: Result<&Res, &Err>) -> Option<Verdict> {
         let response = outcome.ok()?;
         self.0.get(grpc::code(response.headers()?)?)
+    }
+
+    fn opinion_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
+        self.0.get(end.grpc_code()?)
     }
 }
 

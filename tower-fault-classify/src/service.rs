@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 
 use tower_service::Service;
 
+use crate::body::{Head, Peek, Track};
 use crate::classify::Classify;
 use crate::error::{BoxError, Judged};
 use crate::fault::Fault;
@@ -16,15 +17,17 @@ use crate::observe;
 ///
 /// An error of the inner service's readiness is judged and passed on like one of a call.
 #[derive(Clone, Copy, Debug)]
-pub struct FaultClassify<S, C, M> {
+pub struct FaultClassify<S, C, M, P = Head, B = Head> {
     inner: S,
     classify: C,
+    peek: P,
+    track: B,
     errors: PhantomData<fn() -> M>,
 }
 
-impl<S, C, M> FaultClassify<S, C, M> {
-    pub(crate) const fn new(inner: S, classify: C) -> Self {
-        Self { inner, classify, errors: PhantomData }
+impl<S, C, M, P, B> FaultClassify<S, C, M, P, B> {
+    pub(crate) const fn new(inner: S, classify: C, peek: P, track: B) -> Self {
+        Self { inner, classify, peek, track, errors: PhantomData }
     }
 
     /// The inner service.
@@ -72,15 +75,17 @@ impl<E> ErrorMode<E> for KeepErrors {
     }
 }
 
-impl<S, C, M, Req> Service<Req> for FaultClassify<S, C, M>
+impl<S, C, M, P, B, Req> Service<Req> for FaultClassify<S, C, M, P, B>
 where
     S: Service<Req>,
     C: Classify<S::Response, S::Error> + Clone,
     M: ErrorMode<S::Error>,
+    P: Peek<S::Response> + Clone,
+    B: Track<P::Response, C> + Clone,
 {
-    type Response = S::Response;
+    type Response = B::Response;
     type Error = M::Error;
-    type Future = ResponseFuture<S::Future, C, M>;
+    type Future = ResponseFuture<S::Future, C, M, P, B, P::Reading>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner
@@ -89,6 +94,8 @@ where
     }
 
     fn call(&mut self, request: Req) -> Self::Future {
-        ResponseFuture::new(self.inner.call(request), self.classify.clone())
+        let Self { classify, peek, track, .. } = self;
+        let (classify, peek, track) = (classify.clone(), peek.clone(), track.clone());
+        ResponseFuture::new(self.inner.call(request), classify, peek, track)
     }
 }

@@ -28,7 +28,16 @@ const LONGEST_WALK: usize = 128;
 /// assert_eq!(judge_error(&wrapped).kind(), Kind::Unavailable);
 /// ```
 pub fn judge_error(error: &(dyn Error + 'static)) -> Fault {
-    let mut evidence = Evidence::default();
+    walk(error, Reached::Unknown)
+}
+
+/// Judges an error that broke the body of a response, which may be gRPC's.
+pub(crate) fn judge_answered(error: &(dyn Error + 'static), grpc: bool) -> Fault {
+    walk(error, if grpc { Reached::Committed } else { Reached::Answered })
+}
+
+fn walk(error: &(dyn Error + 'static), reached: Reached) -> Fault {
+    let mut evidence = Evidence { reached, ..Evidence::default() };
     let mut next = Some(error);
     for _ in 0..LONGEST_WALK {
         let Some(error) = next else { break };
@@ -44,7 +53,7 @@ pub fn judge_error(error: &(dyn Error + 'static)) -> Fault {
 /// How far the request is known to have come. The farthest that any error of the chain knows of counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(
-    not(all(feature = "reqwest", feature = "tonic")),
+    not(all(feature = "hyper", feature = "hyper-util")),
     allow(dead_code, reason = "no client that knows is named")
 )]
 enum Reached {

@@ -6,6 +6,8 @@
 pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod io;
+#[cfg(any(test, feature = "llm"))]
+pub(crate) mod llm;
 
 use crate::fault::{Fault, Health, Kind, Origin, Retry};
 
@@ -22,6 +24,12 @@ pub(crate) const UNSENT_STREAM: Fault =
 #[cfg(feature = "reqwest")]
 pub(crate) const REDIRECTS: Fault = Fault::new(Kind::Protocol, Retry::Never, Health::Neutral, Origin::Remote);
 
+/// A response whose reader dropped it before its end: the caller wanted no more.
+pub(crate) const DROPPED: Fault = Fault::new(Kind::Cancelled, Retry::Never, Health::Neutral, Origin::Caller);
+
+/// A response whose body panicked while it was read: a failure, as a call that panics is.
+pub(crate) const PANICKED: Fault = Fault::new(Kind::Unknown, Retry::Never, Health::Failure, Origin::Local);
+
 /// What is said of an error that no row knows.
 pub(crate) const UNKNOWN: Fault =
     Fault::new(Kind::Unknown, Retry::IfIdempotent, Health::Failure, Origin::Transport);
@@ -33,7 +41,7 @@ pub(crate) const HARMLESS: Fault = Fault::new(Kind::Unknown, Retry::Never, Healt
 mod tests {
     use std::fmt::Write;
 
-    use super::{Fault, grpc, http, io};
+    use super::{Fault, grpc, http, io, llm};
 
     fn cells(fault: &Fault) -> String {
         format!("`{}` | `{}` | `{}` | `{}`", fault.kind(), fault.retry(), fault.health(), fault.origin())
@@ -74,6 +82,11 @@ mod tests {
             }
         }
         page.push_str("\nWhile connecting, what is sent again only if idempotent is sent again always: the request never left.\n");
+        write!(page, "\n# Error bodies of LLM APIs\n\nWith the feature `llm`, in a body whose status is 400 or more. In an event stream the retry is `never`.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
+        for row in llm::ROWS {
+            let codes: Vec<_> = row.codes.iter().map(|code| format!("`{code}`")).collect();
+            writeln!(page, "| {} | {} | {} |", codes.join(", "), cells(&row.fault), row.source).unwrap();
+        }
         page
     }
 

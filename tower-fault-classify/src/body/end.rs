@@ -1,0 +1,94 @@
+//! How a body ends, and what that means.
+
+use std::error::Error;
+
+use http::HeaderMap;
+
+use crate::chain::judge_answered;
+use crate::fault::{Retry, Verdict};
+use crate::grpc;
+use crate::table;
+
+/// Learns what a call came to, at the end of its response's body.
+///
+/// A closure that takes a [`Verdict`] is one. It is called exactly once, from within the body's `poll_frame` or its drop, so that it
+/// should be quick and must not panic.
+pub trait OnEnd {
+    /// The call is over.
+    fn on_end(self, verdict: Verdict);
+}
+
+impl<F: FnOnce(Verdict)> OnEnd for F {
+    fn on_end(self, verdict: Verdict) {
+        self(verdict);
+    }
+}
+
+/// The end of a response's body, to be judged. The head was a success.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyEnd<'a> {
+    how: How<'a>,
+    grpc: bool,
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum How<'a> {
+    /// It came to its end, with these trailers, if there were any.
+    Complete(Option<&'a HeaderMap>),
+    /// Reading it failed.
+    Failed(&'a (dyn Error + 'static)),
+    /// Its reader dropped it before its end.
+    Dropped,
+    /// Reading it panicked.
+    Panicked,
+}
+
+impl<'a> BodyEnd<'a> {
+    pub(crate) const fn new(how: How<'a>, grpc: bool) -> Self {
+        Self { how, grpc }
+    }
+
+    /// How the body ended.
+    pub const fn how(&self) -> How<'a> {
+        self.how
+    }
+
+    /// Whether the response was gRPC's own, which ends in trailers; not gRPC-Web, whose status is in its body.
+    pub const fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    /// The gRPC code that the end says: that of the trailers; UNKNOWN (2) where there is none, or it is garbled, or it contradicts itself.
+    /// `None`: this is no gRPC, or the body did not come to its end.
+    pub fn grpc_code(&self) -> Option<u32> {
+        match self.how {
+            How::Complete(trailers) if self.grpc => {
+                Some(trailers.and_then(grpc::code_in).unwrap_or(grpc::UNKNOWN))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Judges the end of a body as the tables say.
+///
+/// The call has been answered, so that it is not sent again: gRPC's own rule for it is "committed" (gRFC A6).
+pub(crate) fn judge_end(end: &BodyEnd<'_>) -> Verdict {
+    match (end.how, end.grpc_code()) {
+        (How::Complete(Some(trailers)), Some(code)) => answered(grpc::judge_trailers(code, trailers)),
+        (How::Complete(None), Some(code)) => answered(table::grpc::judge(code, table::grpc::Asked::Nothing)),
+        (How::Complete(_), None) => Verdict::Success,
+        (How::Failed(error), _) => judge_answered(error, end.grpc).into(),
+        (How::Dropped, _) => table::DROPPED.into(),
+        (How::Panicked, _) => table::PANICKED.into(),
+    }
+}
+
+fn answered(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Success => Verdict::Success,
+        Verdict::Fault(fault) => fault.with_retry(Retry::Never).into(),
+    }
+}

@@ -1,0 +1,328 @@
+//! Errors within an event stream (WHATWG HTML §9.2, "Server-sent events").
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use memchr::{memchr2, memmem};
+
+use super::{code, in_a_stream};
+use crate::body::watch::Watch;
+use crate::fault::Verdict;
+
+/// How much of one line, and of one event's data, is kept. Of a longer one the beginning is read, where the codes of errors stand.
+const KEPT: usize = 16 * 1024;
+
+/// Finds the errors in the event streams of LLM APIs: an event named `error`, and an event whose data is a JSON object with an `error`.
+///
+/// It looks at responses whose `content-type` is `text/event-stream`, whatever the chunks that they come in, and keeps at most the beginning
+/// of one event.
+#[derive(Debug, Default)]
+pub struct LlmEvents(Option<Box<Stream>>);
+
+impl Watch<Bytes> for LlmEvents {
+    fn of(headers: &HeaderMap) -> Self {
+        let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
+        let essence = media_type.split(|&byte| byte == b';').next().unwrap_or_default();
+        Self(essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream").then(Box::default))
+    }
+
+    #[inline]
+    fn data(&mut self, data: &Bytes) -> Option<Verdict> {
+        self.0.as_mut()?.take(data)
+    }
+
+    fn end(&mut self) -> Option<Verdict> {
+        self.0.as_mut()?.end()
+    }
+}
+
+/// A stream, as far as it came.
+#[derive(Debug)]
+struct Stream {
+    /// Nothing came yet: a byte order mark may.
+    first_line: bool,
+    /// The last byte was a CR: an LF that follows belongs to it.
+    after_cr: bool,
+    /// The beginning of a line whose end has not come.
+    line: Vec<u8>,
+    event: Event,
+}
+
+/// The event that is coming.
+#[derive(Debug, Default)]
+struct Event {
+    named_error: bool,
+    /// The beginning of its data.
+    data: Vec<u8>,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self { first_line: true, after_cr: false, line: Vec::new(), event: Event::default() }
+    }
+}
+
+impl Stream {
+    fn take(&mut self, mut chunk: &[u8]) -> Option<Verdict> {
+        if self.after_cr && !chunk.is_empty() {
+            self.after_cr = false;
+            chunk = chunk.strip_prefix(b"\n").unwrap_or(chunk);
+        }
+        while let Some(end) = memchr2(b'\n', b'\r', chunk) {
+            let verdict = if self.line.is_empty() {
+                self.line_of(&chunk[..end])
+            } else {
+                keep(&mut self.line, &chunk[..end]);
+                let mut line = std::mem::take(&mut self.line);
+                let verdict = self.line_of(&line);
+                line.clear();
+                self.line = line;
+                verdict
+            };
+            if verdict.is_some() {
+                return verdict;
+            }
+            let cr = chunk[end] == b'\r';
+            chunk = &chunk[end + 1..];
+            if cr {
+                self.after_cr = chunk.is_empty();
+                chunk = chunk.strip_prefix(b"\n").unwrap_or(chunk);
+            }
+        }
+        keep(&mut self.line, chunk);
+        None
+    }
+
+    /// The stream is over: what has come of an event is all of it.
+    fn end(&mut self) -> Option<Verdict> {
+        let line = std::mem::take(&mut self.line);
+        self.line_of(&line).or_else(|| self.event.dispatch())
+    }
+
+    fn line_of(&mut self, mut line: &[u8]) -> Option<Verdict> {
+        if std::mem::take(&mut self.first_line) {
+            line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+        }
+        if line.is_empty() {
+            return self.event.dispatch();
+        }
+        let colon = line.iter().position(|&byte| byte == b':').unwrap_or(line.len());
+        let value = line.get(colon + 1..).unwrap_or_default();
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match &line[..colon] {
+            b"event" => self.event.named_error = value == b"error",
+            b"data" => {
+                if !self.event.data.is_empty() {
+                    keep(&mut self.event.data, b"\n");
+                }
+                keep(&mut self.event.data, value);
+            }
+            _ => {}
+        }
+        None
+    }
+}
+
+impl Event {
+    /// The event is complete. The next one begins.
+    fn dispatch(&mut self) -> Option<Verdict> {
+        let named_error = std::mem::take(&mut self.named_error);
+        let verdict = if named_error || memmem::find(&self.data, b"\"error\"").is_some() {
+            let found = code::read(&self.data);
+            (named_error || found.error).then(|| in_a_stream(&found))
+        } else {
+            None
+        };
+        self.data.clear();
+        verdict
+    }
+}
+
+/// Adds what there is room for.
+fn keep(kept: &mut Vec<u8>, more: &[u8]) {
+    let room = KEPT.saturating_sub(kept.len()).min(more.len());
+    kept.extend_from_slice(&more[..room]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::{Health, Kind, Retry};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::{Index, select};
+
+    fn run<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Option<Verdict> {
+        let mut stream = Stream::default();
+        chunks.into_iter().find_map(|chunk| stream.take(chunk)).or_else(|| stream.end())
+    }
+
+    fn kind(stream: &str) -> Option<Kind> {
+        run([stream.as_bytes()]).map(|verdict| verdict.fault().unwrap().kind())
+    }
+
+    const OVERLOADED: &str = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"m\"}}\n\n";
+
+    #[test]
+    fn an_event_named_error_is_one() {
+        let verdict = run([OVERLOADED.as_bytes()]).unwrap();
+        let fault = verdict.fault().unwrap();
+        assert_eq!(
+            (fault.kind(), fault.retry(), fault.health()),
+            (Kind::Overloaded, Retry::Never, Health::Failure)
+        );
+        assert_eq!(
+            kind("data: {\"type\":\"error\",\"error\":{\"type\":\"api_error\"}}\nevent: error\n\n"),
+            Some(Kind::Server)
+        );
+        assert_eq!(kind("event:error\ndata:?\n\n"), Some(Kind::Server), "its data says nothing");
+        assert_eq!(kind("event: error\n\n"), Some(Kind::Server), "it has no data");
+    }
+
+    #[test]
+    fn data_with_an_error_is_one() {
+        assert_eq!(
+            kind("data: {\"error\":{\"message\":\"m\",\"type\":\"server_error\"}}\n\n"),
+            Some(Kind::Server)
+        );
+        assert_eq!(kind("data: {\"error\":{\"code\":429}}\n\n"), Some(Kind::Throttled));
+        let failed =
+            "event: response.failed\ndata: {\"response\":{\"error\":{\"code\":\"rate_limit_exceeded\"}}}\n\n";
+        assert_eq!(kind(failed), Some(Kind::Throttled));
+    }
+
+    #[test]
+    fn what_only_speaks_of_errors_is_none() {
+        for stream in [
+            "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"error\\\": {}\"}}]}\n\n",
+            "event: response.created\ndata: {\"response\":{\"error\":null}}\n\n",
+            "event: errors\ndata: {}\n\n",
+            "event: error\nevent: ping\ndata: {}\n\n",
+            ": event: error\n\ndata: [DONE]\n\n",
+            "id: error\nretry: 5\n\n",
+            "",
+        ] {
+            assert_eq!(run([stream.as_bytes()]), None, "{stream:?}");
+        }
+    }
+
+    #[test]
+    fn lines_end_in_each_of_three_ways_and_a_byte_order_mark_goes_by() {
+        for end in ["\n", "\r\n", "\r"] {
+            let stream =
+                format!("\u{feff}event: error{end}data: {{\"error\":{{\"type\":\"api_error\"}}}}{end}{end}");
+            assert_eq!(kind(&stream), Some(Kind::Server), "{end:?}");
+            let two = format!("data: 1{end}{end}event: error{end}{end}");
+            assert_eq!(kind(&two), Some(Kind::Server), "{end:?}");
+        }
+    }
+
+    #[test]
+    fn data_in_several_lines_is_one_text() {
+        assert_eq!(
+            kind("data: {\"error\":\ndata: {\"code\":\ndata: \"invalid_api_key\"}}\n\n"),
+            Some(Kind::Auth)
+        );
+    }
+
+    #[test]
+    fn an_event_that_is_cut_by_the_end_counts() {
+        assert_eq!(
+            kind("event: error\ndata: {\"error\":{\"type\":\"overloaded_error\"}}"),
+            Some(Kind::Overloaded)
+        );
+        assert_eq!(
+            kind("event: error\ndata: {\"error\":{\"type\":\"overloaded_error\",\"me"),
+            Some(Kind::Overloaded)
+        );
+    }
+
+    #[test]
+    fn a_line_that_never_ends_takes_no_more_than_is_kept() {
+        let mut stream = Stream::default();
+        assert_eq!(stream.take(b"data: {\"error\":{\"type\":\"api_error\",\"message\":\""), None);
+        for _ in 0..10_000 {
+            assert_eq!(stream.take(&[b'a'; 1000]), None);
+        }
+        assert!(stream.line.capacity() <= 2 * KEPT);
+        let verdict = stream.take(b"\"}}\n\n").unwrap();
+        assert_eq!(verdict.fault().unwrap().kind(), Kind::Server);
+    }
+
+    #[test]
+    fn data_without_end_takes_no_more_than_is_kept() {
+        let mut stream = Stream::default();
+        for _ in 0..100_000 {
+            assert_eq!(stream.take(b"data: 0123456789\n"), None);
+        }
+        assert!(stream.event.data.capacity() <= 2 * KEPT);
+    }
+
+    /// The specification, word for word, over a whole stream: what its events are.
+    fn events_of(stream: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let stream = stream.strip_prefix(b"\xef\xbb\xbf").unwrap_or(stream);
+        let text: Vec<u8> = {
+            let mut text = Vec::new();
+            let mut bytes = stream.iter().copied().peekable();
+            while let Some(byte) = bytes.next() {
+                if byte == b'\r' {
+                    bytes.next_if_eq(&b'\n');
+                    text.push(b'\n');
+                } else {
+                    text.push(byte);
+                }
+            }
+            text
+        };
+        let (mut events, mut name, mut data) = (Vec::new(), Vec::new(), Vec::new());
+        // What the end cuts counts here as a whole event.
+        for line in text.split(|&byte| byte == b'\n').chain([&b""[..]]) {
+            if line.is_empty() {
+                events.push((std::mem::take(&mut name), std::mem::take(&mut data)));
+                continue;
+            }
+            let mut parts = line.splitn(2, |&byte| byte == b':');
+            let field = parts.next().unwrap();
+            let value = parts.next().unwrap_or_default();
+            let value = value.strip_prefix(b" ").unwrap_or(value);
+            match field {
+                b"event" => name = value.to_vec(),
+                b"data" => {
+                    if !data.is_empty() {
+                        data.push(b'\n');
+                    }
+                    data.extend(value);
+                }
+                _ => {}
+            }
+        }
+        events
+    }
+
+    fn by_the_page(stream: &[u8]) -> Option<Verdict> {
+        events_of(stream).into_iter().find_map(|(name, data)| {
+            let found = code::read(&data);
+            let looked_at = name == b"error" || String::from_utf8_lossy(&data).contains("\"error\"");
+            (looked_at && (name == b"error" || found.error)).then(|| in_a_stream(&found))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn chunks_do_not_matter(
+            pieces in vec(select(vec![
+                "event", "data", "error", ":", " ", "\n", "\r", "\r\n", "\n\n", "\u{feff}", "id: 1\n", ": comment\n",
+                "event: error\n", "event: ping\n", "data: {\"error\":{\"code\":\"server_error\"}}\n",
+                "data: {\"error\":\n", "data: {\"type\":\"overloaded_error\"}}\n", "data: [DONE]\n\n", "é",
+            ]), 0..24),
+            cuts in vec(any::<Index>(), 0..12),
+        ) {
+            let stream = pieces.concat().into_bytes();
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(stream.len() + 1)).collect();
+            cuts.extend([0, stream.len()]);
+            cuts.sort_unstable();
+            let chunks = cuts.windows(2).map(|cut| &stream[cut[0]..cut[1]]);
+            prop_assert_eq!(run(chunks), by_the_page(&stream));
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Responses whose body can be taken out and replaced.
+
+use http::response::Parts;
+use http_body::Body;
+
+use crate::outcome::Outcome;
+
+/// A response whose body can be taken out.
+pub trait TakeBody: Outcome {
+    /// The body.
+    type Body: Body;
+
+    /// Takes the response apart.
+    fn take_body(self) -> (Parts, Self::Body);
+}
+
+/// A response that can have a body of type `B` in place of its own.
+pub trait PutBody<B>: TakeBody + Sized {
+    /// The response with that body.
+    type Response: Outcome;
+
+    /// Puts a response together whose head was taken from one of this type.
+    fn put_body(head: Parts, body: B) -> Self::Response;
+
+    /// The response with its own body inside one of type `B` that only passes it through.
+    ///
+    /// **Default**: takes the response apart and puts it together again. A response that has only one type stays as it is.
+    #[inline]
+    fn pass_body(self, wrap: impl FnOnce(Self::Body) -> B) -> Self::Response {
+        let (head, body) = self.take_body();
+        Self::put_body(head, wrap(body))
+    }
+}
+
+impl<B: Body> TakeBody for http::Response<B> {
+    type Body = B;
+
+    #[inline]
+    fn take_body(self) -> (Parts, B) {
+        self.into_parts()
+    }
+}
+
+impl<B: Body, N> PutBody<N> for http::Response<B> {
+    type Response = http::Response<N>;
+
+    #[inline]
+    fn put_body(head: Parts, body: N) -> http::Response<N> {
+        http::Response::from_parts(head, body)
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl TakeBody for reqwest::Response {
+    type Body = reqwest::Body;
+
+    /// The head has the URL among its extensions, where reqwest looks for it.
+    fn take_body(self) -> (Parts, reqwest::Body) {
+        use reqwest::ResponseBuilderExt;
+
+        let url = http::Response::builder().url(self.url().clone()).body(());
+        let (mut parts, body) = http::Response::<reqwest::Body>::from(self).into_parts();
+        if let Ok(url) = url {
+            parts.extensions.extend(url.into_parts().0.extensions);
+        }
+        (parts, body)
+    }
+}
+
+/// Its body is boxed.
+#[cfg(feature = "reqwest")]
+impl<N> PutBody<N> for reqwest::Response
+where
+    N: Body + Send + Sync + 'static,
+    N::Data: Into<bytes::Bytes>,
+    N::Error: Into<crate::error::BoxError>,
+{
+    type Response = reqwest::Response;
+
+    fn put_body(head: Parts, body: N) -> reqwest::Response {
+        http::Response::from_parts(head, reqwest::Body::wrap(body)).into()
+    }
+
+    fn pass_body(self, _: impl FnOnce(reqwest::Body) -> N) -> reqwest::Response {
+        self
+    }
+}
+
+#[cfg(all(test, feature = "reqwest"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reqwest_response_keeps_its_url_and_its_extensions() {
+        use reqwest::ResponseBuilderExt;
+
+        let url = reqwest::Url::parse("http://example.com/a?b=c").unwrap();
+        let response =
+            http::Response::builder().status(201).url(url.clone()).header("x-a", "b").extension(7_u8);
+        let response = reqwest::Response::from(response.body("body").unwrap());
+        let (head, body) = response.take_body();
+        let response = <reqwest::Response as PutBody<reqwest::Body>>::put_body(head, body);
+        assert_eq!((response.url(), response.status().as_u16()), (&url, 201));
+        assert_eq!(response.extensions().get(), Some(&7_u8));
+        assert_eq!(response.headers()["x-a"], "b");
+        assert_eq!(response.content_length(), Some(4));
+    }
+}

@@ -1,0 +1,121 @@
+//! A body whose beginning was read already.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+pin_project! {
+    /// A response's body, of which the beginning may have been read: it comes out again, byte for byte, ahead of the rest.
+    ///
+    /// The frames that were read come out as one. Trailers and errors come where they came, and the rest passes through as it is.
+    pub struct PeekedBody<B: Body> {
+        #[pin]
+        state: State<B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<B: Body> {
+        Unread { #[pin] body: B },
+        Read { beginning: Beginning<B::Error>, rest: Pin<Box<B>> },
+    }
+}
+
+/// What was read and has not come out again.
+pub(super) struct Beginning<E> {
+    pub(super) data: Bytes,
+    /// What came after the data that was kept: what passed the limit, trailers, an error.
+    pub(super) after: Option<Result<Frame<Bytes>, E>>,
+    /// The body came to its end.
+    pub(super) ended: bool,
+}
+
+impl<E> Beginning<E> {
+    fn next(&mut self) -> Option<Result<Frame<Bytes>, E>> {
+        if self.data.is_empty() {
+            self.after.take()
+        } else {
+            Some(Ok(Frame::data(std::mem::take(&mut self.data))))
+        }
+    }
+
+    /// The bytes that are to come out, and whether trailers or an error are.
+    fn left(&self) -> (u64, bool) {
+        let (after, more) = match &self.after {
+            Some(Ok(frame)) => frame.data_ref().map_or((0, true), |data| (data.len() as u64, false)),
+            Some(Err(_)) => (0, true),
+            None => (0, false),
+        };
+        (self.data.len() as u64 + after, more)
+    }
+}
+
+impl<B: Body> PeekedBody<B> {
+    pub(super) const fn unread(body: B) -> Self {
+        Self { state: State::Unread { body } }
+    }
+
+    pub(super) const fn read(beginning: Beginning<B::Error>, rest: Pin<Box<B>>) -> Self {
+        Self { state: State::Read { beginning, rest } }
+    }
+}
+
+impl<B: Body<Data = Bytes>> Body for PeekedBody<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    #[inline]
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        match self.project().state.project() {
+            StateProj::Unread { body } => body.poll_frame(cx),
+            StateProj::Read { beginning, rest } => match beginning.next() {
+                Some(frame) => Poll::Ready(Some(frame)),
+                None if beginning.ended => Poll::Ready(None),
+                None => rest.as_mut().poll_frame(cx),
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.state {
+            State::Unread { body } => body.is_end_stream(),
+            State::Read { beginning, rest } => {
+                beginning.left() == (0, false) && (beginning.ended || rest.is_end_stream())
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.state {
+            State::Unread { body } => body.size_hint(),
+            State::Read { beginning, rest } => {
+                let (left, _) = beginning.left();
+                let rest = if beginning.ended { SizeHint::with_exact(0) } else { rest.size_hint() };
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(left));
+                if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(left)) {
+                    hint.set_upper(upper);
+                }
+                hint
+            }
+        }
+    }
+}
+
+impl<B: Body> fmt::Debug for PeekedBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let left = match &self.state {
+            State::Unread { .. } => None,
+            State::Read { beginning, .. } => Some(beginning.left().0),
+        };
+        f.debug_struct("PeekedBody").field("read", &left).finish_non_exhaustive()
+    }
+}

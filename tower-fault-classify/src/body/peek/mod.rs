@@ -1,0 +1,121 @@
+//! The beginning of an error's body, read before the response goes on.
+
+mod body;
+mod reading;
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body::Body;
+
+pub use body::PeekedBody;
+pub use reading::Reading;
+
+use super::mode::{Peek, Peeked};
+use super::part::{PutBody, TakeBody};
+use crate::fault::Verdict;
+
+/// The beginning of the body of a response whose status is 400 or more.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct ErrorBody<'a> {
+    /// The response's status.
+    pub status: StatusCode,
+    /// The response's headers.
+    pub headers: &'a HeaderMap,
+    /// What was read of the body: at most as many bytes as the limit says.
+    pub bytes: &'a [u8],
+    /// Whether that is all of it.
+    pub whole: bool,
+}
+
+/// Has an opinion on a response by the beginning of its body.
+///
+/// A closure that takes an [`ErrorBody`] and returns `Option<Verdict>` is one. Its opinion goes before that of the response's head.
+pub trait BodyRule {
+    /// What the call came to, if this rule has a word on it.
+    fn opinion(&self, body: &ErrorBody<'_>) -> Option<Verdict>;
+}
+
+impl<F: Fn(&ErrorBody<'_>) -> Option<Verdict>> BodyRule for F {
+    fn opinion(&self, body: &ErrorBody<'_>) -> Option<Verdict> {
+        self(body)
+    }
+}
+
+/// Reads the beginning of the body of each response whose status is 400 or more, and shows it to a rule; see
+/// [`read_error_bodies`](crate::FaultClassifyLayer::read_error_bodies).
+///
+/// Whatever comes of the reading, the body that goes on has every byte of the one that came, its trailers and its error too. The body of
+/// a success is never read.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_fault_classify::{ErrorBodies, ErrorBody, Fault, FaultClassifyLayer, Health, Kind, Origin, Retry};
+///
+/// let sold_out = Fault::new(Kind::Conflict, Retry::Never, Health::Success, Origin::Remote);
+/// let rule = move |body: &ErrorBody<'_>| body.bytes.starts_with(b"sold out").then(|| sold_out.into());
+/// let bodies = ErrorBodies::new(rule).limit(1024).within(Duration::from_millis(200));
+/// let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
+/// # type Response = http::Response<http_body_util::Full<bytes::Bytes>>;
+/// # let service = tower::ServiceBuilder::new().layer(layer)
+/// #     .service(tower::service_fn(async |_: ()| Ok::<_, std::io::Error>(Response::default())));
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
+/// # check::<(), _>(&service);
+/// ```
+#[derive(Clone, Copy)]
+pub struct ErrorBodies<R> {
+    rule: R,
+    limit: usize,
+    within: Duration,
+}
+
+impl<R> ErrorBodies<R> {
+    /// Shows the bodies to `rule`.
+    pub const fn new(rule: R) -> Self {
+        Self { rule, limit: 64 * 1024, within: Duration::from_secs(1) }
+    }
+
+    /// How many bytes are read before the rule is asked. **Default**: 64 KiB.
+    ///
+    /// So much is kept in memory as well, beside the one frame that passes the limit.
+    pub const fn limit(mut self, bytes: usize) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    /// How long a body is waited for before the rule is asked about what has come. **Default**: 1 s.
+    ///
+    /// The response is held up for so long at most. A body that is there already is read without a timer. Zero: only what is there.
+    pub const fn within(mut self, time: Duration) -> Self {
+        self.within = time;
+        self
+    }
+}
+
+impl<Res, R> Peek<Res> for ErrorBodies<R>
+where
+    R: BodyRule + Clone,
+    Res: TakeBody<Body: Body<Data = Bytes>> + PutBody<PeekedBody<<Res as TakeBody>::Body>>,
+{
+    type Response = <Res as PutBody<PeekedBody<Res::Body>>>::Response;
+    type Reading = Reading<Res, R>;
+
+    #[inline]
+    fn peek(&self, response: Res) -> Peeked<Self::Response, Self::Reading> {
+        if response.status().is_some_and(|status| status >= StatusCode::BAD_REQUEST) {
+            Peeked::Reading(Reading::new(response, self.clone()))
+        } else {
+            Peeked::Done(response.pass_body(PeekedBody::unread))
+        }
+    }
+}
+
+impl<R> fmt::Debug for ErrorBodies<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limit, within, .. } = self;
+        f.debug_struct("ErrorBodies").field("limit", limit).field("within", within).finish_non_exhaustive()
+    }
+}

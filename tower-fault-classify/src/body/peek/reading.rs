@@ -1,0 +1,181 @@
+//! The reading itself.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::response::Parts;
+use http_body::{Body, Frame};
+use pin_project_lite::pin_project;
+use tokio::time::{Sleep, sleep};
+
+use super::body::{Beginning, PeekedBody};
+use super::{BodyRule, ErrorBodies, ErrorBody};
+use crate::body::part::{PutBody, TakeBody};
+use crate::fault::Verdict;
+use crate::outcome::Carried;
+
+/// Frames that are taken at once. A body that always has one more, with nothing in it, must not hold its thread.
+const FRAMES_AT_ONCE: u32 = 64;
+
+pin_project! {
+    /// Reads the beginning of a response's body. Dropping it drops the response.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct Reading<Res: TakeBody, R> {
+        status: StatusCode,
+        head: Option<(Parts, Pin<Box<Res::Body>>)>,
+        read: Read,
+        options: ErrorBodies<R>,
+        #[pin]
+        timer: Option<Sleep>,
+    }
+}
+
+/// The data that was read. One frame, which is what most errors have, is kept as it came.
+#[derive(Debug)]
+enum Read {
+    Frame(Bytes),
+    Joined(Vec<u8>),
+}
+
+impl Read {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Frame(data) => data,
+            Self::Joined(data) => data,
+        }
+    }
+
+    /// Adds as much of `data` as goes below the limit, and gives back what does not. One frame alone may be larger.
+    fn add(&mut self, mut data: Bytes, limit: usize) -> Bytes {
+        match self {
+            Self::Frame(none) if none.is_empty() => {
+                *none = data;
+                Bytes::new()
+            }
+            Self::Frame(first) => {
+                let first = Vec::from(std::mem::take(first));
+                *self = Self::Joined(first);
+                self.add(data, limit)
+            }
+            Self::Joined(joined) => {
+                let over = data.split_off(data.len().min(limit.saturating_sub(joined.len())));
+                joined.extend_from_slice(&data);
+                over
+            }
+        }
+    }
+
+    fn into_bytes(self) -> Bytes {
+        match self {
+            Self::Frame(data) => data,
+            Self::Joined(data) => data.into(),
+        }
+    }
+}
+
+impl<Res, R> Reading<Res, R>
+where
+    Res: TakeBody<Body: Body<Data = Bytes>>,
+{
+    pub(super) fn new(response: Res, options: ErrorBodies<R>) -> Self {
+        let (parts, body) = response.take_body();
+        let status = parts.status;
+        let head = Some((parts, Box::pin(body)));
+        Self { status, head, read: Read::Frame(Bytes::new()), options, timer: None }
+    }
+}
+
+impl<Res, R> Future for Reading<Res, R>
+where
+    R: BodyRule,
+    Res: TakeBody<Body: Body<Data = Bytes>> + PutBody<PeekedBody<<Res as TakeBody>::Body>>,
+{
+    type Output = (<Res as PutBody<PeekedBody<Res::Body>>>::Response, Option<Verdict>);
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let ErrorBodies { rule, limit, within } = this.options;
+        let (_, body) = this.head.as_mut().expect("`Reading` is not polled after it was ready");
+        let stopped = match read_on(body.as_mut(), this.read, *limit, cx) {
+            Poll::Ready(stopped) => stopped,
+            Poll::Pending if within.is_zero() => Stopped { after: None, ended: false },
+            Poll::Pending => {
+                if this.timer.is_none() {
+                    this.timer.set(Some(sleep(*within)));
+                }
+                if let Some(timer) = this.timer.as_pin_mut() {
+                    ready!(timer.poll(cx));
+                }
+                Stopped { after: None, ended: false }
+            }
+        };
+        let (parts, body) = this.head.take().expect("it was there");
+        let read = std::mem::replace(this.read, Read::Frame(Bytes::new()));
+        let seen = read.bytes();
+        let whole = seen.len() <= *limit && (stopped.ended || stopped.trailers() || body.is_end_stream());
+        let bytes = &seen[..seen.len().min(*limit)];
+        let verdict =
+            rule.opinion(&ErrorBody { status: *this.status, headers: &parts.headers, bytes, whole });
+        let Stopped { after, ended } = stopped;
+        let beginning = Beginning { data: read.into_bytes(), after, ended };
+        let mut response = Res::put_body(parts, PeekedBody::read(beginning, body));
+        if let Some(verdict) = verdict {
+            Carried::put(&mut response, verdict);
+        }
+        Poll::Ready((response, verdict))
+    }
+}
+
+/// Why the reading stopped.
+struct Stopped<E> {
+    /// What came and was not kept with the data.
+    after: Option<Result<Frame<Bytes>, E>>,
+    ended: bool,
+}
+
+impl<E> Stopped<E> {
+    fn trailers(&self) -> bool {
+        matches!(&self.after, Some(Ok(frame)) if frame.is_trailers())
+    }
+}
+
+/// Reads what is there, until the limit is reached or the body is over.
+fn read_on<B: Body<Data = Bytes>>(
+    mut body: Pin<&mut B>,
+    read: &mut Read,
+    limit: usize,
+    cx: &mut Context<'_>,
+) -> Poll<Stopped<B::Error>> {
+    for _ in 0..FRAMES_AT_ONCE {
+        if read.bytes().len() >= limit || body.is_end_stream() {
+            return Poll::Ready(Stopped { after: None, ended: false });
+        }
+        let after = match ready!(body.as_mut().poll_frame(cx)) {
+            None => return Poll::Ready(Stopped { after: None, ended: true }),
+            Some(Err(error)) => Err(error),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    let over = read.add(data, limit);
+                    if over.is_empty() {
+                        continue;
+                    }
+                    Ok(Frame::data(over))
+                }
+                Err(other) => Ok(other),
+            },
+        };
+        return Poll::Ready(Stopped { after: Some(after), ended: false });
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+impl<Res: TakeBody, R> fmt::Debug for Reading<Res, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reading").field("status", &self.status).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,111 @@
+//! Telling a hook at the end of a body.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use http::StatusCode;
+use http_body::Body;
+
+use super::end::OnEnd;
+use super::judged::JudgedBody;
+use super::mode::{JudgeEnd, Track};
+use super::part::{PutBody, TakeBody};
+use super::watch::{Unwatched, Watch};
+use crate::classify::{AsError, Typed};
+use crate::fault::Verdict;
+use crate::grpc;
+use crate::observe;
+
+/// Tells a hook at the end of each response's body; see [`track_body`](crate::FaultClassifyLayer::track_body).
+pub struct TrackBody<H, W = Unwatched, K = Typed> {
+    hook: H,
+    kind: PhantomData<fn() -> (W, K)>,
+}
+
+impl<H, W, K> TrackBody<H, W, K> {
+    pub(crate) const fn new(hook: H) -> Self {
+        Self { hook, kind: PhantomData }
+    }
+
+    /// The same, with its data watched by `V`.
+    #[cfg(feature = "llm")]
+    pub(crate) fn watched<V>(self) -> TrackBody<H, V, K> {
+        TrackBody::new(self.hook)
+    }
+}
+
+impl<Res, C, H, W, K> Track<Res, C> for TrackBody<H, W, K>
+where
+    C: Clone,
+    H: OnEnd + Clone,
+    W: Watch<<Res::Body as Body>::Data>,
+    Res: TakeBody + PutBody<JudgedBody<<Res as TakeBody>::Body, Told<H>, C, W>>,
+    <Res::Body as Body>::Error: AsError<K>,
+{
+    type Response = <Res as PutBody<JudgedBody<Res::Body, Told<H>, C, W>>>::Response;
+
+    fn track(&self, response: Res, head: Verdict, classify: &C, judge: JudgeEnd<C>) -> Self::Response {
+        // A fault of the head was told of already.
+        let tell = head.is_success();
+        let hook = Told { hook: self.hook.clone(), tell, status: response.status() };
+        judge_body(response, head, hook, classify, judge)
+    }
+}
+
+/// Puts a [`JudgedBody`] around a response's body. If the head has the last word, because it is a fault or tells gRPC's status, `hook`
+/// is called here.
+pub fn judge_body<Res, H, C, W, K>(
+    response: Res,
+    head: Verdict,
+    hook: H,
+    classify: &C,
+    judge: JudgeEnd<C>,
+) -> <Res as PutBody<JudgedBody<Res::Body, H, C, W>>>::Response
+where
+    C: Clone,
+    H: OnEnd,
+    W: Watch<<Res::Body as Body>::Data>,
+    Res: TakeBody + PutBody<JudgedBody<<Res as TakeBody>::Body, H, C, W>>,
+    <Res::Body as Body>::Error: AsError<K>,
+{
+    let watch = response.headers().map_or_else(W::default, W::of);
+    let grpc = response.headers().is_some_and(grpc::is_grpc);
+    let ended = !head.is_success() || response.headers().is_some_and(|headers| grpc::code(headers).is_some());
+    let (parts, body) = response.take_body();
+    let body = if ended {
+        hook.on_end(head);
+        JudgedBody::settled(body, watch)
+    } else {
+        JudgedBody::new(body, watch, grpc, hook, classify.clone(), judge)
+    };
+    Res::put_body(parts, body)
+}
+
+impl<H: Clone, W, K> Clone for TrackBody<H, W, K> {
+    fn clone(&self) -> Self {
+        Self::new(self.hook.clone())
+    }
+}
+
+impl<H, W, K> fmt::Debug for TrackBody<H, W, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TrackBody")
+    }
+}
+
+/// A hook, after whoever listens to the layer's faults (features `metrics`, `tracing`).
+#[derive(Clone, Copy, Debug)]
+pub struct Told<H> {
+    hook: H,
+    tell: bool,
+    status: Option<StatusCode>,
+}
+
+impl<H: OnEnd> OnEnd for Told<H> {
+    fn on_end(self, verdict: Verdict) {
+        if let Some(fault) = verdict.fault().filter(|_| self.tell) {
+            observe::tell(fault, self.status);
+        }
+        self.hook.on_end(verdict);
+    }
+}

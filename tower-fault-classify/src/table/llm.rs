@@ -1,0 +1,117 @@
+//! The codes and types in the error bodies of LLM APIs.
+
+use crate::fault::Health::{Failure, Neutral, Success as Healthy};
+use crate::fault::Kind::{Auth, Client, Overloaded, Quota, Server, Throttled, Timeout};
+use crate::fault::Origin::{Caller, Remote};
+use crate::fault::Retry::{Always, IfIdempotent, Never};
+use crate::fault::{Fault, Health, Kind, Origin, Retry};
+
+/// What some codes mean.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Row {
+    pub(crate) codes: &'static [&'static str],
+    pub(crate) fault: Fault,
+    /// Who says so.
+    #[cfg_attr(not(test), expect(dead_code, reason = "it is for the docs, which the tests make"))]
+    pub(crate) source: &'static str,
+}
+
+const fn row(
+    codes: &'static [&'static str],
+    kind: Kind,
+    retry: Retry,
+    health: Health,
+    origin: Origin,
+    source: &'static str,
+) -> Row {
+    Row { codes, fault: Fault::new(kind, retry, health, origin), source }
+}
+
+/// The rows: OpenAI's `error.code` and `error.type`, Anthropic's `error.type`.
+pub(crate) const ROWS: &[Row] = &[
+    row(
+        &["insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"],
+        Quota,
+        Never,
+        Neutral,
+        Remote,
+        "OpenAI, Anthropic",
+    ),
+    row(
+        &["context_length_exceeded", "invalid_request_error"],
+        Client,
+        Never,
+        Healthy,
+        Caller,
+        "OpenAI, Anthropic",
+    ),
+    row(&["not_found_error", "request_too_large"], Client, Never, Healthy, Caller, "Anthropic"),
+    row(
+        &["rate_limit_exceeded", "rate_limit_error"],
+        Throttled,
+        Always,
+        Neutral,
+        Remote,
+        "OpenAI, Anthropic",
+    ),
+    row(&["overloaded_error"], Overloaded, Always, Failure, Remote, "Anthropic"),
+    row(&["server_is_overloaded"], Overloaded, Always, Failure, Remote, "OpenAI"),
+    row(
+        &["invalid_api_key", "authentication_error", "permission_error"],
+        Auth,
+        Never,
+        Healthy,
+        Caller,
+        "OpenAI, Anthropic",
+    ),
+    row(&["timeout_error"], Timeout, IfIdempotent, Failure, Remote, "Anthropic"),
+    row(&["api_error", "server_error"], Server, IfIdempotent, Failure, Remote, "OpenAI, Anthropic"),
+];
+
+/// The fault that a code or a type stands for.
+pub(crate) fn fault(code: &str) -> Option<Fault> {
+    ROWS.iter().find(|row| row.codes.contains(&code)).map(|row| row.fault)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The page that the table was taken from, typed a second time.
+    const PAGE: &[(&str, Kind, Retry, Health)] = &[
+        ("insufficient_quota", Quota, Never, Neutral),
+        ("billing_hard_limit_reached", Quota, Never, Neutral),
+        ("billing_not_active", Quota, Never, Neutral),
+        ("billing_error", Quota, Never, Neutral),
+        ("context_length_exceeded", Client, Never, Healthy),
+        ("invalid_request_error", Client, Never, Healthy),
+        ("not_found_error", Client, Never, Healthy),
+        ("request_too_large", Client, Never, Healthy),
+        ("rate_limit_exceeded", Throttled, Always, Neutral),
+        ("rate_limit_error", Throttled, Always, Neutral),
+        ("overloaded_error", Overloaded, Always, Failure),
+        ("server_is_overloaded", Overloaded, Always, Failure),
+        ("invalid_api_key", Auth, Never, Healthy),
+        ("authentication_error", Auth, Never, Healthy),
+        ("permission_error", Auth, Never, Healthy),
+        ("timeout_error", Timeout, IfIdempotent, Failure),
+        ("api_error", Server, IfIdempotent, Failure),
+        ("server_error", Server, IfIdempotent, Failure),
+    ];
+
+    #[test]
+    fn every_row_says_what_its_page_says() {
+        for &(code, kind, retry, health) in PAGE {
+            let fault = fault(code).unwrap_or_else(|| panic!("{code} has a row"));
+            assert_eq!((fault.kind(), fault.retry(), fault.health()), (kind, retry, health), "{code}");
+        }
+        let codes: Vec<_> = ROWS.iter().flat_map(|row| row.codes).collect();
+        assert_eq!(codes.len(), PAGE.len(), "every code is tested, and none stands twice");
+    }
+
+    #[test]
+    fn a_code_without_a_row_has_no_opinion() {
+        assert_eq!(fault("model_not_found"), None);
+        assert_eq!(fault(""), None);
+    }
+}
