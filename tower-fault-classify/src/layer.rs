@@ -128,7 +128,8 @@ impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
     /// that breaks the stream, a reader who wants no more. If the head has the last word (a fault, a trailers-only answer), `hook` is
     /// told with the response.
     ///
-    /// It is not told of calls that end in an error in place of a response. Each response gets a clone of `hook`.
+    /// It is not told of calls that end in an error in place of a response. Each response gets a clone of `hook`. Under
+    /// [`errors_only`](Self::errors_only) trailers say nothing.
     ///
     /// ```
     /// use tower::{ServiceBuilder, service_fn};

@@ -36,7 +36,8 @@ pub struct StatusRules(Rows<u16>);
 /// Rows for gRPC codes that go before the built-in ones.
 ///
 /// It is a [`Rule`] for responses that carry a code in their head (trailers-only answers), and, under a layer that tracks bodies, for those
-/// that carry it in their trailers. It has no opinion on others.
+/// that carry it in their trailers, or none at all, which is UNKNOWN. It has no opinion on others. What a row says of retries stands, also
+/// at the end of a body, where the built-in rows say never.
 #[derive(Clone, Debug, Default)]
 pub struct GrpcRules(Rows<u32>);
 

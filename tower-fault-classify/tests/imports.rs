@@ -26,6 +26,7 @@ const FUTURES: &[&str] = &["std::future", "std::pin", "std::task"];
 const VOCABULARY: &[&str] = &["crate::fault"];
 /// Who judges.
 const JUDGES: &[&str] = &[
+    "crate::body",
     "crate::chain",
     "crate::classify",
     "crate::error",
@@ -58,6 +59,21 @@ const TABLE: &[Row] = &[
     Row { files: &["classify.rs"], may_use: &[PURE, VOCABULARY, JUDGES, &["std::sync::Arc"]] },
     // The wall clock, read in one place.
     Row { files: &["wall.rs"], may_use: &[&["std::time::SystemTime"]] },
+    // What stands around a body. Only who reads on in it waits, by tokio's timer; who knows the APIs of LLMs reads JSON.
+    Row {
+        files: &["body/"],
+        may_use: &[
+            PURE,
+            HTTP,
+            TOWER,
+            FUTURES,
+            VOCABULARY,
+            JUDGES,
+            &["crate::observe", "http_body", "reqwest", "bytes"],
+        ],
+    },
+    Row { files: &["body/peek/"], may_use: &[&["tokio::time", "crate::body"]] },
+    Row { files: &["body/llm/"], may_use: &[&["memchr", "serde", "serde_json", "crate::body"]] },
     // Glue.
     Row {
         files: &["layer.rs", "service.rs", "future.rs"],

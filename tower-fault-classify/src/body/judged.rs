@@ -24,13 +24,17 @@ pin_project! {
     /// | when | the verdict |
     /// |---|---|
     /// | the trailers have come, or the end without any | gRPC: that of `grpc-status`, UNKNOWN without one; else a success |
-    /// | reading fails | that of the error, of a request that was processed |
+    /// | reading fails | that of the error, of a request that was processed: never sent again if it is gRPC's, else if it is idempotent |
     /// | what watches the data has seen enough (an `error` event) | its own |
     /// | the body is dropped before its end | kind `cancelled`: neutral, never to be sent again |
-    /// | reading panics | kind `unknown`: a failure |
+    /// | reading panics | kind `unknown`: a failure, told when the body is dropped |
     ///
-    /// A body that says that it has ended when its last data comes is judged then, for its reader may not ask again.
-    pub struct JudgedBody<B: Body, H: OnEnd, C, W = Unwatched> {
+    /// A body that says that it has ended when its last data comes is judged then, for its reader may not ask again. One of gRPC waits for its
+    /// trailers, or for the end of the reading: not every body knows of trailers before they come.
+    pub struct JudgedBody<B: Body, H: OnEnd, C, W = Unwatched>
+    where
+        W: Watch<B::Data>,
+    {
         #[pin]
         inner: B,
         watch: W,
@@ -38,15 +42,20 @@ pin_project! {
         polling: bool,
     }
 
-    impl<B: Body, H: OnEnd, C, W> PinnedDrop for JudgedBody<B, H, C, W> {
+    impl<B: Body, H: OnEnd, C, W> PinnedDrop for JudgedBody<B, H, C, W>
+    where
+        W: Watch<B::Data>,
+    {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            settle(this.open, |_| match *this.polling {
-                true => How::Panicked,
+            if *this.polling {
+                settle(this.open, |_| How::Panicked);
+            } else if this.inner.is_end_stream() {
                 // Its reader knew the end when it saw it, and asked no more.
-                false if this.inner.is_end_stream() => How::Complete(None),
-                false => How::Dropped,
-            });
+                complete(this.open, this.watch, None);
+            } else {
+                settle(this.open, |_| How::Dropped);
+            }
         }
     }
 }
@@ -87,7 +96,7 @@ fn tell<E, H: OnEnd, C>(open: &mut Option<Open<E, H, C>>, verdict: Verdict) {
     }
 }
 
-impl<B: Body, H: OnEnd, C, W> JudgedBody<B, H, C, W> {
+impl<B: Body, H: OnEnd, C, W: Watch<B::Data>> JudgedBody<B, H, C, W> {
     /// A body whose end `judge` judges by `classify`. `grpc`: it is that of a gRPC call, which must end in a `grpc-status`.
     pub fn new<K>(inner: B, watch: W, grpc: bool, hook: H, classify: C, judge: JudgeEnd<C>) -> Self
     where
@@ -156,7 +165,7 @@ where
     }
 }
 
-impl<B: Body + fmt::Debug, H: OnEnd, C, W> fmt::Debug for JudgedBody<B, H, C, W> {
+impl<B: Body + fmt::Debug, H: OnEnd, C, W: Watch<B::Data>> fmt::Debug for JudgedBody<B, H, C, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JudgedBody")
             .field("inner", &self.inner)

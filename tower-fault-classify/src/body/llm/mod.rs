@@ -14,7 +14,8 @@ use crate::wall;
 /// Reads the code in an error body of OpenAI, Anthropic, and those who speak like them: a quota that is used up (429) is not asked again, a
 /// server that is overloaded (529) counts as failing, a context that is too long does not.
 ///
-/// The code goes before `x-should-retry` and the status. A delay that the headers ask for is kept where a retry may follow. A
+/// The code is looked for under `error`, under `response.error`, and at the top; a number in its place is an HTTP status, which counts in
+/// event streams alone. It goes before `x-should-retry` and the status. A delay that the headers ask for is kept where a retry may follow. A
 /// body without a code that it knows, or that is no JSON, gives no opinion: the head decides. So does one that is compressed, unless the
 /// client beneath decompresses it, as reqwest does.
 ///

@@ -27,8 +27,15 @@ pub struct ErrorBody<'a> {
     pub headers: &'a HeaderMap,
     /// What was read of the body: at most as many bytes as the limit says.
     pub bytes: &'a [u8],
-    /// Whether that is all of it.
+    /// Whether that is known to be all of it. A body that failed is not whole, and one that was read to the limit may be.
     pub whole: bool,
+}
+
+impl<'a> ErrorBody<'a> {
+    /// A body of which `bytes` were read, to try a rule with.
+    pub const fn new(status: StatusCode, headers: &'a HeaderMap, bytes: &'a [u8], whole: bool) -> Self {
+        Self { status, headers, bytes, whole }
+    }
 }
 
 /// Has an opinion on a response by the beginning of its body.

@@ -18,8 +18,11 @@ use crate::body::part::{PutBody, TakeBody};
 use crate::fault::Verdict;
 use crate::outcome::Carried;
 
-/// Frames that are taken at once. A body that always has one more, with nothing in it, must not hold its thread.
+/// Frames that are taken at once, so that a body that always has one more does not hold its thread.
 const FRAMES_AT_ONCE: u32 = 64;
+
+/// Frames with nothing in them that are taken before the reading stops: such a body may never end.
+const EMPTY_FRAMES: u32 = 1024;
 
 pin_project! {
     /// Reads the beginning of a response's body. Dropping it drops the response.
@@ -28,6 +31,7 @@ pin_project! {
         status: StatusCode,
         head: Option<(Parts, Pin<Box<Res::Body>>)>,
         read: Read,
+        empty: u32,
         options: ErrorBodies<R>,
         #[pin]
         timer: Option<Sleep>,
@@ -85,7 +89,7 @@ where
         let (parts, body) = response.take_body();
         let status = parts.status;
         let head = Some((parts, Box::pin(body)));
-        Self { status, head, read: Read::Frame(Bytes::new()), options, timer: None }
+        Self { status, head, read: Read::Frame(Bytes::new()), empty: 0, options, timer: None }
     }
 }
 
@@ -100,8 +104,12 @@ where
         let mut this = self.project();
         let ErrorBodies { rule, limit, within } = this.options;
         let (_, body) = this.head.as_mut().expect("`Reading` is not polled after it was ready");
-        let stopped = match read_on(body.as_mut(), this.read, *limit, cx) {
-            Poll::Ready(stopped) => stopped,
+        let stopped = match read_on(body.as_mut(), this.read, this.empty, *limit, cx) {
+            Poll::Ready(Some(stopped)) => stopped,
+            Poll::Ready(None) => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             Poll::Pending if within.is_zero() => Stopped { after: None, ended: false },
             Poll::Pending => {
                 if this.timer.is_none() {
@@ -116,10 +124,10 @@ where
         let (parts, body) = this.head.take().expect("it was there");
         let read = std::mem::replace(this.read, Read::Frame(Bytes::new()));
         let seen = read.bytes();
-        let whole = seen.len() <= *limit && (stopped.ended || stopped.trailers() || body.is_end_stream());
+        let nothing_left = stopped.after.is_none() && body.is_end_stream();
+        let whole = seen.len() <= *limit && (stopped.ended || stopped.trailers() || nothing_left);
         let bytes = &seen[..seen.len().min(*limit)];
-        let verdict =
-            rule.opinion(&ErrorBody { status: *this.status, headers: &parts.headers, bytes, whole });
+        let verdict = rule.opinion(&ErrorBody::new(*this.status, &parts.headers, bytes, whole));
         let Stopped { after, ended } = stopped;
         let beginning = Beginning { data: read.into_bytes(), after, ended };
         let mut response = Res::put_body(parts, PeekedBody::read(beginning, body));
@@ -143,22 +151,24 @@ impl<E> Stopped<E> {
     }
 }
 
-/// Reads what is there, until the limit is reached or the body is over.
+/// Reads what is there, until the limit is reached or the body is over. `None`: there is more, for another time.
 fn read_on<B: Body<Data = Bytes>>(
     mut body: Pin<&mut B>,
     read: &mut Read,
+    empty: &mut u32,
     limit: usize,
     cx: &mut Context<'_>,
-) -> Poll<Stopped<B::Error>> {
+) -> Poll<Option<Stopped<B::Error>>> {
     for _ in 0..FRAMES_AT_ONCE {
-        if read.bytes().len() >= limit || body.is_end_stream() {
-            return Poll::Ready(Stopped { after: None, ended: false });
+        if read.bytes().len() >= limit || *empty >= EMPTY_FRAMES || body.is_end_stream() {
+            return Poll::Ready(Some(Stopped { after: None, ended: false }));
         }
         let after = match ready!(body.as_mut().poll_frame(cx)) {
-            None => return Poll::Ready(Stopped { after: None, ended: true }),
+            None => return Poll::Ready(Some(Stopped { after: None, ended: true })),
             Some(Err(error)) => Err(error),
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
+                    *empty += u32::from(data.is_empty());
                     let over = read.add(data, limit);
                     if over.is_empty() {
                         continue;
@@ -168,10 +178,9 @@ fn read_on<B: Body<Data = Bytes>>(
                 Err(other) => Ok(other),
             },
         };
-        return Poll::Ready(Stopped { after: Some(after), ended: false });
+        return Poll::Ready(Some(Stopped { after: Some(after), ended: false }));
     }
-    cx.waker().wake_by_ref();
-    Poll::Pending
+    Poll::Ready(None)
 }
 
 impl<Res: TakeBody, R> fmt::Debug for Reading<Res, R> {

@@ -1,0 +1,64 @@
+//! Both modes over hyper-util's legacy client.
+
+use bytes::Bytes;
+use examples::misbehave::{Act, Http};
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tower::{Layer, Service, ServiceExt};
+use tower_fault_classify::{Carried, ErrorBodies, FaultClassifyLayer, Health, Kind, LlmErrors, Retry};
+
+use crate::{Log, OUT_OF_QUOTA, TIMEOUT, axes, io_kind, json, server};
+
+fn get(server: &Http) -> Request<Empty<Bytes>> {
+    Request::get(server.url()).body(Empty::new()).unwrap()
+}
+
+#[tokio::test]
+async fn error_bodies_are_read_and_ends_are_told() {
+    let trailing = format!(
+        "HTTP/1.1 429 Too Many Requests\r\ntransfer-encoding: chunked\r\ntrailer: x-checksum\r\n\r\n\
+         {:x}\r\n{OUT_OF_QUOTA}\r\n0\r\nx-checksum: 1\r\n\r\n",
+        OUT_OF_QUOTA.len()
+    );
+    let cut = json(503, "half").content_length(8).then_close();
+    let ok = Act::status(200).body("answer");
+    let cut_ok = Act::status(200).body("half").content_length(8).then_close();
+    let server = server([Act::raw(trailing), cut, ok, cut_ok]).await;
+    let log = Log::default();
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let bodies = ErrorBodies::new(LlmErrors).within(TIMEOUT);
+    let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
+    let mut service = layer.track_body(log.clone()).layer(client);
+    let mut call = async || service.ready().await.unwrap().call(get(&server)).await.unwrap();
+    let told = || log.0.lock().unwrap().drain(..).map(axes).collect::<Vec<_>>();
+
+    let response = call().await;
+    let quota = Some((Kind::Quota, Retry::Never, Health::Neutral));
+    assert_eq!(Carried::on(&response).and_then(axes), quota);
+    let all = response.into_body().collect().await.unwrap();
+    assert_eq!(all.trailers().unwrap()["x-checksum"], "1");
+    assert_eq!(all.to_bytes(), OUT_OF_QUOTA);
+    assert_eq!(told(), [quota]);
+
+    let response = call().await;
+    assert_eq!(told(), [Some((Kind::Unavailable, Retry::IfIdempotent, Health::Failure))]);
+    let mut body = response.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(io_kind(&error), Some(std::io::ErrorKind::UnexpectedEof), "{error:?}");
+    drop(body);
+    assert_eq!(told(), []);
+
+    let response = call().await;
+    assert_eq!(told(), []);
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "answer");
+    assert_eq!(told(), [None]);
+
+    let response = call().await;
+    response.into_body().collect().await.unwrap_err();
+    let [Some((kind, retry, health))] = told()[..] else { panic!("it is told once") };
+    assert_eq!((kind, health), (Kind::Transient, Health::Failure));
+    assert_ne!(retry, Retry::Always, "the request was processed");
+}

@@ -1,0 +1,79 @@
+//! What only bodies know, over real clients: gRPC's trailers, error bodies and event streams of LLM APIs, bodies that break.
+
+mod hyper_client;
+mod reqwest_client;
+mod reqwest_stream;
+mod tonic_channel;
+
+use std::error::Error;
+use std::io;
+use std::iter::successors;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use examples::misbehave::{Act, Http};
+use tower_fault_classify::{Health, Kind, OnEnd, Retry, Verdict};
+
+/// Far more than any answer over loopback takes: no test waits for it.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+type Axes = (Kind, Retry, Health);
+
+/// The axes of a fault.
+fn axes(verdict: Verdict) -> Option<Axes> {
+    verdict.fault().map(|fault| (fault.kind(), fault.retry(), fault.health()))
+}
+
+/// What a hook was told.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<Vec<Verdict>>>);
+
+impl OnEnd for Log {
+    fn on_end(self, verdict: Verdict) {
+        self.0.lock().unwrap().push(verdict);
+    }
+}
+
+impl Log {
+    fn is_empty(&self) -> bool {
+        self.0.lock().unwrap().is_empty()
+    }
+
+    /// The only verdict that was told.
+    fn only(&self) -> Option<Axes> {
+        match self.0.lock().unwrap()[..] {
+            [verdict] => axes(verdict),
+            ref told => panic!("{told:?}"),
+        }
+    }
+}
+
+/// The kind of the I/O error that stands in the chain.
+fn io_kind(error: &(dyn Error + 'static)) -> Option<io::ErrorKind> {
+    successors(Some(error), |&error| error.source())
+        .find_map(|error| Some(error.downcast_ref::<io::Error>()?.kind()))
+}
+
+const OUT_OF_QUOTA: &str = r#"{
+    "error": {
+        "message": "You exceeded your current quota, please check your plan and billing details.",
+        "type": "insufficient_quota",
+        "param": null,
+        "code": "insufficient_quota"
+    }
+}"#;
+const RATE_LIMITED: &str =
+    r#"{"error": {"message": "Limit 3 / min.", "type": "requests", "code": "rate_limit_exceeded"}}"#;
+const OVERLOADED: &str =
+    r#"{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}"#;
+
+fn json(status: u16, body: &str) -> Act {
+    Act::status(status).header("content-type", "application/json").body(body)
+}
+
+/// A server that goes through these acts, and then answers with 200.
+async fn server(script: impl IntoIterator<Item = Act>) -> Http {
+    let server = Http::start().await;
+    server.script(script);
+    server
+}

@@ -1,0 +1,83 @@
+//! Event streams over reqwest's `Client`, tracked to their end.
+
+use std::time::Duration;
+
+use examples::misbehave::{Act, Http};
+use reqwest::{Client, Response};
+use tower::{Layer, Service, ServiceExt};
+use tower_fault_classify::{Carried, FaultClassifyLayer, Health, Kind, Retry};
+
+use crate::{Log, io_kind, server};
+
+const STREAM: &str = "event: message_start\ndata: {\"type\": \"message_start\"}\n\n\
+    event: content_block_delta\ndata: {\"delta\": {\"text\": \"Grüße\"}}\n\n\
+    event: error\ndata: {\"type\": \"error\", \"error\": {\"type\": \"overloaded_error\"}}\n\n";
+
+fn stream(text: &str) -> Act {
+    Act::status(200).header("content-type", "text/event-stream; charset=utf-8").body(text)
+}
+
+/// The response to a request that is answered so, what its hook is told, and the server, which is to live as long.
+async fn get(act: Act) -> (Response, Log, Http) {
+    let server = server([act]).await;
+    let log = Log::default();
+    let client = Client::builder().no_proxy().build().unwrap();
+    let mut service =
+        FaultClassifyLayer::new().track_body(log.clone()).watch_llm_events().layer(client.clone());
+    let request = client.get(server.url()).build().unwrap();
+    let response = service.ready().await.unwrap().call(request).await.unwrap();
+    assert_eq!((response.status().as_u16(), Carried::on(&response)), (200, None));
+    assert_eq!(response.url().as_str(), format!("{}/", server.url()));
+    (response, log, server)
+}
+
+#[tokio::test]
+async fn an_error_within_a_stream_is_told_of_whatever_the_chunks() {
+    let drip = |act: Act| act.drip_body(Duration::from_micros(1));
+    for act in [stream(STREAM), drip(stream(STREAM)), drip(stream(STREAM).without_length().then_close())] {
+        let (response, log, _server) = get(act).await;
+        assert!(log.is_empty());
+        assert_eq!(response.text().await.unwrap(), STREAM);
+        assert_eq!(log.only(), Some((Kind::Overloaded, Retry::Never, Health::Failure)));
+    }
+}
+
+#[tokio::test]
+async fn it_is_told_of_though_the_stream_does_not_end() {
+    let (mut response, log, _server) = get(stream(STREAM).content_length(10_000)).await;
+    let mut text = Vec::new();
+    while text.len() < STREAM.len() {
+        text.extend_from_slice(&response.chunk().await.unwrap().unwrap());
+    }
+    assert_eq!(text, STREAM.as_bytes());
+    let overloaded = Some((Kind::Overloaded, Retry::Never, Health::Failure));
+    assert_eq!(log.only(), overloaded);
+    drop(response);
+    assert_eq!(log.only(), overloaded, "and not that it was dropped");
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_is_a_success_and_one_that_is_cut_is_not() {
+    let text = STREAM.split("event: error").next().unwrap();
+    let (response, log, _server) = get(stream(text)).await;
+    assert_eq!(response.text().await.unwrap(), text);
+    assert_eq!(log.only(), None);
+
+    for cut in [stream(text).content_length(10_000), stream(text).chunked_without_end()] {
+        let (response, log, _server) = get(cut.then_close()).await;
+        let error = response.text().await.unwrap_err();
+        assert_eq!(io_kind(&error), Some(std::io::ErrorKind::UnexpectedEof), "{error:?}");
+        let (kind, retry, health) = log.only().unwrap();
+        assert_eq!((kind, health), (Kind::Transient, Health::Failure));
+        assert_ne!(retry, Retry::Always, "the request was processed");
+    }
+}
+
+#[tokio::test]
+async fn a_reader_who_goes_away_cancels() {
+    let (mut response, log, _server) = get(stream("data: 1\n\n").content_length(10_000)).await;
+    assert_eq!(response.chunk().await.unwrap().unwrap(), "data: 1\n\n");
+    assert!(log.is_empty());
+    drop(response);
+    assert_eq!(log.only(), Some((Kind::Cancelled, Retry::Never, Health::Neutral)));
+}

@@ -1,0 +1,141 @@
+//! gRPC's trailers over a tonic `Channel`, under a generated client.
+
+use examples::echo::Words;
+use examples::echo::echo_client::EchoClient;
+use examples::misbehave::{Grpc, Reason, Reply};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tower::{Layer, ServiceBuilder};
+use tower_fault_classify::{FaultClassifyLayer, GrpcRules, Health, Kind, Retry};
+
+use crate::{Axes, Log};
+
+const UNKNOWN: Option<Axes> = Some((Kind::Server, Retry::Never, Health::Failure));
+
+fn channel(server: &Grpc) -> Channel {
+    Endpoint::from_shared(server.url()).unwrap().connect_lazy()
+}
+
+fn words() -> Words {
+    Words { text: "hi".to_owned() }
+}
+
+/// What a call that is answered so comes to, and what its hook is told.
+async fn call(reply: Reply) -> (Result<String, Status>, Option<Axes>) {
+    let server = Grpc::start().await;
+    server.script([reply]);
+    let log = Log::default();
+    let service = ServiceBuilder::new()
+        .layer(FaultClassifyLayer::new().track_body(log.clone()))
+        .service(channel(&server));
+    let mut client = EchoClient::new(service);
+    let answer = client.say(words()).await.map(|answer| answer.into_inner().text);
+    assert_eq!((server.requests().len(), server.left()), (1, 0));
+    (answer, log.only())
+}
+
+#[tokio::test]
+async fn an_answer_is_a_success() {
+    let (answer, told) = call(Reply::ok("answer")).await;
+    assert_eq!((&*answer.unwrap(), told), ("answer", None));
+}
+
+#[tokio::test]
+async fn a_failure_in_trailers_is_one_though_the_head_said_200() {
+    for (code, kind, health) in [
+        (3, Kind::Client, Health::Success),
+        (8, Kind::Throttled, Health::Neutral),
+        (13, Kind::Server, Health::Failure),
+        (14, Kind::Unavailable, Health::Failure),
+        (16, Kind::Auth, Health::Success),
+    ] {
+        for reply in [Reply::headers(), Reply::message("x"), Reply::message("x").and_message("y")] {
+            let (answer, told) = call(reply.clone().status(code)).await;
+            assert_eq!(answer.unwrap_err().code(), Code::from(code), "{reply:?}");
+            // What a server says after it has begun to answer is never sent again.
+            assert_eq!(told, Some((kind, Retry::Never, health)), "{reply:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failure_in_the_head_alone_is_told_as_it_stands_there() {
+    let (_, told) = call(Reply::trailers_only(14)).await;
+    assert_eq!(told, Some((Kind::Unavailable, Retry::IfIdempotent, Health::Failure)));
+    let (_, told) = call(Reply::trailers_only(8).trailer("grpc-retry-pushback-ms", "20")).await;
+    assert_eq!(told, Some((Kind::Throttled, Retry::Always, Health::Neutral)));
+    let (_, told) = call(Reply::http(503)).await;
+    assert_eq!(told, Some((Kind::Unavailable, Retry::IfIdempotent, Health::Failure)));
+}
+
+#[tokio::test]
+async fn a_stream_without_a_status_and_with_a_garbled_one_is_unknown() {
+    for reply in [
+        Reply::headers(),
+        Reply::message("x"),
+        Reply::message("x").status("abc"),
+        Reply::message("x").status(""),
+        Reply::message("x").status(0).trailer("grpc-status", "14"),
+        Reply::headers().status(14).trailer("grpc-status", "0"),
+    ] {
+        let (_, told) = call(reply.clone()).await;
+        assert_eq!(told, UNKNOWN, "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_is_a_failure_of_a_call_that_was_processed() {
+    for reply in [Reply::headers(), Reply::message("x"), Reply::cut_message("hello world")] {
+        for reply in [reply.clone().close_connection(), reply.clone().reset_connection()] {
+            let (answer, told) = call(reply.clone()).await;
+            let (kind, retry, health) = told.unwrap();
+            assert_eq!((kind, health), (Kind::Transient, Health::Failure), "{reply:?}: {answer:?}");
+            assert_ne!(retry, Retry::Always, "{reply:?}");
+        }
+        for reason in [Reason::INTERNAL_ERROR, Reason::REFUSED_STREAM] {
+            let (answer, told) = call(reply.clone().rst_stream(reason)).await;
+            answer.unwrap_err();
+            assert_ne!(told.unwrap().1, Retry::Always, "{reply:?} {reason}");
+        }
+    }
+    let (_, told) = call(Reply::message("x").rst_stream(Reason::INTERNAL_ERROR)).await;
+    assert_eq!(told.unwrap().2, Health::Failure);
+}
+
+#[tokio::test]
+async fn a_call_that_is_dropped_midway_was_cancelled() {
+    let server = Grpc::start().await;
+    server.script([Reply::message("x").stall()]);
+    let log = Log::default();
+    let layer = FaultClassifyLayer::new().track_body(log.clone());
+    let mut client = EchoClient::new(layer.layer(channel(&server)));
+    let mut other = client.clone();
+    let mut call = Box::pin(client.say(words()));
+    tokio::select! {
+        biased;
+        answer = &mut call => panic!("{answer:?}"),
+        () = server.arrived(1) => {}
+    }
+    // Its headers are there when those of a later answer are.
+    assert_eq!(other.say(words()).await.unwrap().into_inner().text, "ok");
+    assert!(tokio::time::timeout(std::time::Duration::ZERO, &mut call).await.is_err());
+    assert_eq!(log.only(), None, "the other one");
+    log.0.lock().unwrap().clear();
+    drop(call);
+    assert_eq!(log.only(), Some((Kind::Cancelled, Retry::Never, Health::Neutral)));
+}
+
+#[tokio::test]
+async fn rules_for_codes_change_those_in_trailers() {
+    let server = Grpc::start().await;
+    server.script([Reply::message("x").status(5), Reply::trailers_only(5)]);
+    let log = Log::default();
+    let busy = GrpcRules::row(5).with_health(Health::Failure);
+    let layer = FaultClassifyLayer::new().rule(GrpcRules::new().treat(5, busy)).track_body(log.clone());
+    let mut client = EchoClient::new(layer.layer(channel(&server)));
+    for _ in 0..2 {
+        client.say(words()).await.unwrap_err();
+        assert_eq!(log.only(), Some((Kind::Client, Retry::Never, Health::Failure)));
+        log.0.lock().unwrap().clear();
+    }
+}

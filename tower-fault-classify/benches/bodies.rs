@@ -1,0 +1,143 @@
+//! What a tracked body costs, a response and a frame, beside a bare one.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::hint::black_box;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http::Response;
+use http::header::CONTENT_TYPE;
+use http_body::{Body, Frame};
+use tower::{Layer, Service, service_fn};
+use tower_fault_classify::{ErrorBodies, ErrorBody, FaultClassifyLayer, LlmErrors, Verdict};
+
+#[path = "../../examples/support/measure.rs"]
+mod measure;
+
+use measure::{compare, variant};
+
+/// Always has the same frame.
+struct Endless(Bytes);
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(self.0.clone()))))
+    }
+}
+
+/// A service that answers with an endless body.
+fn service(
+    status: u16,
+    data: &'static [u8],
+) -> impl Service<
+    (),
+    Response = Response<Endless>,
+    Error = Infallible,
+    Future = Ready<Result<Response<Endless>, Infallible>>,
+> {
+    service_fn(move |()| {
+        let mut response = Response::new(Endless(Bytes::from_static(data)));
+        *response.status_mut() = black_box(status).try_into().expect("a status");
+        ready(Ok(response))
+    })
+}
+
+fn call<S: Service<()>>(service: &mut S) -> S::Response {
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("it is ready") };
+    match pin!(service.call(())).poll(&mut cx) {
+        Poll::Ready(Ok(response)) => response,
+        _ => panic!("it answers"),
+    }
+}
+
+/// Reads frames as a reader would who keeps them.
+fn reader(body: impl Body<Data = Bytes>) -> impl FnMut() -> usize {
+    let mut body = Box::pin(body);
+    let mut kept = Vec::new();
+    move || {
+        let mut cx = Context::from_waker(Waker::noop());
+        kept.clear();
+        if let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx)
+            && let Ok(data) = frame.into_data()
+        {
+            kept.extend_from_slice(&data);
+        }
+        black_box(&kept).len()
+    }
+}
+
+/// A stream's events, as they come.
+fn events(response: Response<Endless>) -> Response<Endless> {
+    let (mut parts, body) = response.into_parts();
+    parts.headers.insert(CONTENT_TYPE, "text/event-stream".parse().expect("a value"));
+    Response::from_parts(parts, body)
+}
+
+const EVENT: &[u8] = b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"of all the words that there are\"}}\n\n";
+static CHUNK: [u8; 16 * 1024] = [b'a'; 16 * 1024];
+const QUOTA: &[u8] = br#"{"error":{"message":"You exceeded your current quota","type":"insufficient_quota","code":"insufficient_quota"}}"#;
+
+fn main() {
+    let hook = |verdict: Verdict| {
+        black_box(verdict);
+    };
+    let tracked = || FaultClassifyLayer::new().track_body(hook);
+
+    println!("a response, dropped unread");
+    let mut bare = service(200, EVENT);
+    let mut head = FaultClassifyLayer::new().layer(service(200, EVENT));
+    let mut body = tracked().layer(service(200, EVENT));
+    let mut unread = FaultClassifyLayer::new()
+        .read_error_bodies(ErrorBodies::new(|_: &ErrorBody<'_>| None))
+        .layer(service(200, EVENT));
+    compare(vec![
+        variant("bare", || call(&mut bare)),
+        variant("judged by its head", || call(&mut head)),
+        variant("tracked", || call(&mut body)),
+        variant("error bodies are read, and this is none", || call(&mut unread)),
+    ]);
+
+    println!("\na frame of 16 KiB, copied by its reader");
+    let mut bare = reader(call(&mut service(200, &CHUNK)).into_body());
+    let mut body = reader(call(&mut tracked().layer(service(200, &CHUNK))).into_body());
+    let mut peeked = reader(
+        call(&mut tracked().read_error_bodies(ErrorBodies::new(LlmErrors)).layer(service(200, &CHUNK)))
+            .into_body(),
+    );
+    compare(vec![
+        variant("bare", &mut bare),
+        variant("tracked", &mut body),
+        variant("tracked, under error bodies that are read", &mut peeked),
+    ]);
+
+    println!("\na frame of one event, copied by its reader");
+    let mut bare = reader(call(&mut service(200, EVENT)).into_body());
+    let mut body = reader(call(&mut tracked().layer(service(200, EVENT))).into_body());
+    let streams = tower::ServiceBuilder::new().layer(tracked().watch_llm_events()).map_response(events);
+    let mut watched = reader(call(&mut streams.service(service(200, EVENT))).into_body());
+    compare(vec![
+        variant("bare", &mut bare),
+        variant("tracked", &mut body),
+        variant("tracked, its events watched", &mut watched),
+    ]);
+
+    println!("\nan error body of {} bytes", QUOTA.len());
+    let mut bare = service(429, QUOTA);
+    let once = ErrorBodies::new(LlmErrors).limit(QUOTA.len());
+    let mut read = FaultClassifyLayer::new().read_error_bodies(once).layer(service(429, QUOTA));
+    let mut head = FaultClassifyLayer::new().layer(service(429, QUOTA));
+    compare(vec![
+        variant("bare", || call(&mut bare)),
+        variant("judged by its head", || call(&mut head)),
+        variant("read, and its code found", || call(&mut read)),
+    ]);
+}

@@ -1,0 +1,433 @@
+//! Error bodies that are read ahead: what a rule sees of them, what is held up for it, and what goes on, which is all of it.
+
+#![cfg(feature = "error-body")]
+
+mod support {
+    pub(crate) mod bodies;
+    pub(crate) mod call;
+}
+mod peek {
+    #[cfg(feature = "llm")]
+    mod llm;
+    mod random;
+    #[cfg(feature = "reqwest")]
+    mod reqwest;
+}
+
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use http::Response;
+use http_body::{Body, Frame};
+use http_body_util::Full;
+use tokio::time::Instant;
+use tokio_test::{assert_pending, task};
+use tower_fault_classify::{
+    BodyRule, Carried, ErrorBodies, ErrorBody, Fault, FaultClassifyLayer, Health, Kind, Origin, Retry,
+    StatusRules, Verdict,
+};
+
+use support::bodies::{
+    Says, Script, Seen, Step, bytewise, data, drip, frame, poll, read_to_end, through, trailers,
+};
+use support::call::now;
+
+const OWN: Fault = Fault::new(Kind::Quota, Retry::Never, Health::Neutral, Origin::Remote);
+const DEFAULT_LIMIT: usize = 64 << 10;
+const DEFAULT_TIME: Duration = Duration::from_secs(1);
+
+/// The beginning of a body, and whether that is all of it.
+type Beginning = (Vec<u8>, bool);
+
+/// A rule that keeps what it is shown.
+#[derive(Clone, Debug, Default)]
+struct Shown {
+    all: Arc<Mutex<Vec<Beginning>>>,
+    opinion: Option<Verdict>,
+}
+
+impl BodyRule for Shown {
+    fn opinion(&self, body: &ErrorBody<'_>) -> Option<Verdict> {
+        assert!(body.status.as_u16() >= 400);
+        self.all().push((body.bytes.to_vec(), body.whole));
+        self.opinion
+    }
+}
+
+impl Shown {
+    fn with(opinion: impl Into<Verdict>) -> Self {
+        Self { opinion: Some(opinion.into()), ..Self::default() }
+    }
+
+    fn all(&self) -> MutexGuard<'_, Vec<Beginning>> {
+        self.all.lock().unwrap()
+    }
+
+    /// What it was shown the only time that it was asked.
+    fn only(&self) -> Beginning {
+        match &self.all()[..] {
+            [shown] => shown.clone(),
+            all => panic!("it was asked {} times", all.len()),
+        }
+    }
+}
+
+fn with_status<B>(status: u16, body: B) -> Response<B> {
+    Response::builder().status(status).header("x-one", "1").body(body).unwrap()
+}
+
+/// A rule that was asked about the body of a 503 that is there at once, and the body that goes on.
+fn read(
+    body: Script,
+    bodies: impl FnOnce(ErrorBodies<Shown>) -> ErrorBodies<Shown>,
+) -> (Shown, impl Body<Data = Bytes, Error = io::Error> + Unpin) {
+    let shown = Shown::default();
+    let layer = FaultClassifyLayer::new().read_error_bodies(bodies(ErrorBodies::new(shown.clone())));
+    let response = now(through(&layer, with_status(503, body)));
+    (shown, response.into_body())
+}
+
+/// The output of a future on tokio, whose time is paused.
+fn on_tokio<F: Future>(future: F) -> F::Output {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    runtime.enable_time().start_paused(true).build().unwrap().block_on(future)
+}
+
+fn kind(response: &Response<impl Body>) -> Option<Kind> {
+    Carried::on(response)?.fault().map(Fault::kind)
+}
+
+#[test]
+fn a_body_below_400_is_never_read() {
+    for status in [200, 204, 206, 301, 304, 399] {
+        let shown = Shown::with(OWN);
+        let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()));
+        let response = now(through(&layer, with_status(status, Script::new([Step::Panic]))));
+        assert_eq!((response.status().as_u16(), Carried::on(&response)), (status, None));
+        assert!(shown.all().is_empty(), "{status}");
+    }
+}
+
+#[test]
+fn each_body_of_400_and_more_is_shown_once_with_its_head() {
+    for status in [400, 404, 429, 499, 500, 503, 599] {
+        let rule = move |body: &ErrorBody<'_>| {
+            assert_eq!(body.status, status);
+            assert_eq!(body.headers["x-one"], "1");
+            assert_eq!((body.bytes, body.whole), (&b"the body"[..], true));
+            Some(OWN.into())
+        };
+        let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(rule));
+        let steps = [frame("the"), frame(" body"), trailers(&[("x-two", "2")])];
+        let response = now(through(&layer, with_status(status, Script::new(steps.clone()))));
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers()["x-one"], "1");
+        assert_eq!(Carried::on(&response), Some(OWN.into()), "{status}");
+        let all = bytewise(now(read_to_end(&mut response.into_body())));
+        assert_eq!(all, bytewise(now(read_to_end(&mut Script::new(steps)))));
+    }
+}
+
+#[test]
+fn a_rule_without_an_opinion_leaves_it_to_the_head() {
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(Shown::default()));
+    for (status, expected) in [(404, Kind::Client), (429, Kind::Throttled), (503, Kind::Unavailable)] {
+        let response = now(through(&layer, with_status(status, Script::new([frame("a")]))));
+        assert_eq!(kind(&response), Some(expected));
+    }
+}
+
+#[test]
+fn a_rule_for_bodies_goes_before_the_rules_for_heads() {
+    let rules = StatusRules::new().treat(503, StatusRules::row(404));
+    let bodies =
+        |rule| FaultClassifyLayer::new().rule(rules.clone()).read_error_bodies(ErrorBodies::new(rule));
+    let response = now(through(&bodies(Shown::with(OWN)), with_status(503, Script::new([]))));
+    assert_eq!(kind(&response), Some(Kind::Quota));
+    let response = now(through(&bodies(Shown::default()), with_status(503, Script::new([]))));
+    assert_eq!(kind(&response), Some(Kind::Client));
+}
+
+#[test]
+fn a_body_that_makes_a_success_of_its_head_says_so_to_the_layers_above() {
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(Shown::with(Verdict::Success)));
+    let response = now(through(&layer, with_status(404, Script::new([]))));
+    assert_eq!(Carried::on(&response), Some(Verdict::Success));
+}
+
+#[test]
+fn a_hook_for_the_end_hears_what_the_body_said_at_the_beginning() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let hook = {
+        let told = Arc::clone(&told);
+        move |verdict: Verdict| told.lock().unwrap().push(verdict)
+    };
+    let bodies = ErrorBodies::new(Shown::with(OWN));
+    let layer = FaultClassifyLayer::new().read_error_bodies(bodies).track_body(hook.clone());
+    let response = now(through(&layer, with_status(429, Script::new(drip(b"ab")))));
+    assert_eq!(*told.lock().unwrap(), [OWN.into()]);
+    let all = bytewise(now(read_to_end(&mut response.into_body())));
+    assert_eq!(all, [Seen::Data("ab".into()), Seen::End]);
+    assert_eq!(told.lock().unwrap().len(), 1);
+
+    // A success is known at the end only, and the other way round is the same.
+    let bodies = ErrorBodies::new(Shown::with(Verdict::Success));
+    let layer = FaultClassifyLayer::new().track_body(hook).read_error_bodies(bodies);
+    let response = now(through(&layer, with_status(404, Script::new([Step::Fail(ErrorKind::TimedOut)]))));
+    assert_eq!(told.lock().unwrap().len(), 1);
+    now(read_to_end(&mut response.into_body()));
+    let last = told.lock().unwrap().pop().unwrap();
+    assert_eq!(last.fault().map(Fault::kind), Some(Kind::Timeout));
+}
+
+#[test]
+fn a_rule_sees_no_more_than_the_limit() {
+    for (limit, seen) in [(0, ""), (1, "a"), (3, "abc"), (5, "abcde"), (7, "abcdefg"), (8, "abcdefg")] {
+        for steps in [vec![frame("abc"), frame(""), frame("defg")], drip(b"abcdefg"), vec![frame("abcdefg")]]
+        {
+            let (shown, mut body) = read(Script::new(steps), |bodies| bodies.limit(limit));
+            assert_eq!(shown.only().0, seen.as_bytes(), "{limit}");
+            assert!(limit >= 7 || !shown.only().1, "{limit}: there is more");
+            assert!(limit < 8 || shown.only().1, "{limit}: there is no more");
+            let all = bytewise(now(read_to_end(&mut body)));
+            assert_eq!(all, [Seen::Data("abcdefg".into()), Seen::End], "{limit}");
+        }
+    }
+}
+
+#[test]
+fn what_passed_the_limit_is_more_though_nothing_comes_after_it() {
+    for steps in [vec![frame("abc"), frame("defg")], vec![frame("abcdefg")], drip(b"abcdefg")] {
+        let (shown, _) = read(Script::new(steps).says(Says::Truth), |bodies| bodies.limit(5));
+        assert_eq!(shown.only(), (b"abcde".to_vec(), false));
+    }
+}
+
+#[test]
+fn the_limit_is_64_kib_if_nothing_else_is_said() {
+    for (length, whole) in [(DEFAULT_LIMIT - 1, true), (DEFAULT_LIMIT + 1, false), (1 << 20, false)] {
+        for part in [1 << 14, 1 << 20] {
+            let text = (0..=u8::MAX).cycle().take(length).collect::<Vec<_>>();
+            let (shown, mut body) =
+                read(Script::new(text.chunks(part).map(|part| frame(part.to_vec()))), |b| b);
+            assert_eq!(shown.only(), (text[..length.min(DEFAULT_LIMIT)].to_vec(), whole));
+            let all = bytewise(now(read_to_end(&mut body)));
+            assert_eq!(all, [Seen::Data(text.into()), Seen::End]);
+        }
+    }
+}
+
+#[test]
+fn a_body_that_breaks_breaks_again_where_it_did() {
+    let steps =
+        || [frame("ab"), Step::Fail(ErrorKind::ConnectionReset), frame("cd"), trailers(&[("x", "1")])];
+    let (shown, mut body) = read(Script::new(steps()), |bodies| bodies);
+    assert_eq!(shown.only(), (b"ab".to_vec(), false), "it is not known to be all of it");
+    let all = bytewise(now(read_to_end(&mut body)));
+    assert_eq!(all, bytewise(now(read_to_end(&mut Script::new(steps())))));
+    assert_eq!(all[..2], [Seen::Data("ab".into()), Seen::Failed(ErrorKind::ConnectionReset)]);
+}
+
+#[test]
+fn a_body_that_broke_was_not_whole_though_it_says_that_nothing_more_comes() {
+    for steps in [vec![], vec![frame("ab")]] {
+        let steps = [steps, vec![Step::Fail(ErrorKind::ConnectionReset)]].concat();
+        let (shown, mut body) = read(Script::new(steps.clone()).says(Says::Truth), |bodies| bodies);
+        assert_eq!(shown.only(), (data(&steps), false));
+        assert!(!body.is_end_stream());
+        let all = now(read_to_end(&mut body));
+        assert_eq!(all[all.len() - 2..], [Seen::Failed(ErrorKind::ConnectionReset), Seen::End]);
+    }
+}
+
+#[test]
+fn a_body_is_not_asked_again_after_its_end() {
+    for says in [Says::Nothing, Says::Truth] {
+        for steps in [vec![], vec![frame("a")], drip(b"abc"), vec![frame("a"), trailers(&[("x", "1")])]] {
+            let (shown, mut body) = read(Script::new(steps.clone()).says(says).once(), |bodies| bodies);
+            assert_eq!(shown.only(), (data(&steps), true));
+            now(read_to_end(&mut body));
+        }
+    }
+}
+
+#[test]
+fn a_body_that_is_there_needs_no_runtime_and_one_that_is_not_does() {
+    let (shown, _) = read(Script::new(drip(b"there")), |bodies| bodies);
+    assert_eq!(shown.only(), (b"there".to_vec(), true));
+    let waits = || read(Script::new([frame("a"), Step::Stall]), |bodies| bodies);
+    assert!(catch_unwind(AssertUnwindSafe(waits)).is_err());
+}
+
+#[test]
+fn a_body_of_many_frames_that_are_there_needs_no_runtime_either() {
+    let shown = Shown::default();
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()));
+    let body = Script::new(drip(&[b'a'; 1_000]));
+    // It lets others have a turn now and then, and is woken at once.
+    let mut reading = task::spawn(through(&layer, with_status(503, body)));
+    while reading.poll().is_pending() {
+        assert!(reading.is_woken());
+    }
+    assert!(shown.only() == (vec![b'a'; 1_000], true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stops_coming_holds_its_response_up_for_a_second_if_nothing_else_is_said() {
+    for within in [None, Some(Duration::from_millis(30)), Some(Duration::ZERO)] {
+        let shown = Shown::with(OWN);
+        let bodies = ErrorBodies::new(shown.clone());
+        let bodies = within.map_or(bodies.clone(), |time| bodies.within(time));
+        let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
+        let start = Instant::now();
+        let steps = [frame("ab"), frame("cd"), Step::Stall];
+        let mut response = through(&layer, with_status(503, Script::new(steps))).await;
+        assert_eq!(start.elapsed(), within.unwrap_or(DEFAULT_TIME));
+        assert_eq!(shown.only(), (b"abcd".to_vec(), false));
+        assert_eq!(Carried::on(&response), Some(OWN.into()));
+        assert_eq!(poll(response.body_mut()), Seen::Data("abcd".into()));
+        assert_eq!(poll(response.body_mut()), Seen::Pending);
+    }
+}
+
+#[test]
+fn without_time_all_that_is_there_is_read() {
+    let steps = drip(&[b'a'; 5_000]).into_iter().chain([Step::Stall]);
+    let shown = Shown::default();
+    let bodies = ErrorBodies::new(shown.clone()).within(Duration::ZERO);
+    let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
+    on_tokio(through(&layer, with_status(503, Script::new(steps))));
+    let (bytes, whole) = shown.only();
+    assert_eq!((bytes.len(), whole), (5_000, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_future_drops_the_body() {
+    let body = Script::new([frame("a"), Step::Stall]);
+    let token = body.token();
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(Shown::default()));
+    let mut call = task::spawn(through(&layer, with_status(503, body)));
+    assert_pending!(call.poll());
+    assert_eq!(Arc::strong_count(&token), 2);
+    drop(call);
+    assert_eq!(Arc::strong_count(&token), 1);
+}
+
+/// Has always one more frame, with nothing in it.
+#[derive(Debug, Default)]
+struct Endless(usize);
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.0 += 1;
+        assert!(self.0 < 10_000_000, "nobody else comes to run");
+        Poll::Ready(Some(Ok(Frame::data(Bytes::new()))))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_always_has_one_more_frame_holds_neither_its_thread_nor_the_response() {
+    let shown = Shown::default();
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()));
+    let call = tokio::spawn(async move { through(&layer, with_status(503, Endless::default())).await });
+    // Time does not pass by itself while a task is awake, and this task runs only if the other one lets it.
+    tokio::task::yield_now().await;
+    tokio::time::advance(DEFAULT_TIME + Duration::from_millis(1)).await;
+    assert_eq!(call.await.unwrap().status(), 503);
+    assert_eq!(shown.only(), (Vec::new(), false));
+}
+
+/// Frames of 64 KiB, made when they are asked for. Each byte says which frame it is of.
+#[derive(Debug)]
+struct Many(u64);
+
+impl Many {
+    const FRAME: usize = 64 << 10;
+
+    fn byte(place: u64) -> u8 {
+        (place / Self::FRAME as u64) as u8
+    }
+}
+
+impl Body for Many {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let frame = vec![self.0 as u8; Self::FRAME];
+        self.0 += 1;
+        Poll::Ready((self.0 <= 1 << 14).then(|| Ok(Frame::data(frame.into()))))
+    }
+}
+
+#[test]
+fn a_gigabyte_goes_by_in_the_memory_of_the_limit_and_a_frame() {
+    for limit in [DEFAULT_LIMIT, 100_000, 1 << 20] {
+        let shown = Shown::default();
+        let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()).limit(limit));
+        let mut place = 0;
+        let mut read = || {
+            let mut body = now(through(&layer, with_status(500, Many(0)))).into_body();
+            while let Seen::Data(data) = poll(&mut body) {
+                assert_eq!(data[0], Many::byte(place));
+                place += data.len() as u64;
+                assert_eq!(data[data.len() - 1], Many::byte(place - 1));
+            }
+        };
+        let memory = measure(&mut read);
+        assert_eq!(place, 1 << 30);
+        assert_eq!(shown.only().0.len(), limit);
+        // What the rule keeps of it, a vector that was just moved to one twice its size, and two frames.
+        let most = limit + 3 * limit + 2 * Many::FRAME + 4_096;
+        assert!(memory.bytes_max < most as u64, "{limit}: {memory:?}");
+    }
+}
+
+static LARGE: [u8; 8 << 20] = [b'a'; 8 << 20];
+
+#[test]
+fn a_frame_that_passes_the_limit_is_not_copied() {
+    for steps in [vec![frame("a"), frame(&LARGE[..])], vec![frame(&LARGE[..])]] {
+        let mut script = Some(Script::new(steps));
+        let memory = measure(|| {
+            let (_, mut body) = read(script.take().unwrap(), |bodies| bodies);
+            while poll(&mut body) != Seen::End {}
+        });
+        assert!(memory.bytes_max < 4 * DEFAULT_LIMIT as u64, "{memory:?}");
+    }
+}
+
+/// What the layer allocates for a response with this body, after it did so once on the same thread.
+fn allocations(status: u16, frame: &'static [u8]) -> u64 {
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(|_: &ErrorBody<'_>| None));
+    let mut responses = [(); 2].map(|()| Some(with_status(status, Full::new(Bytes::from_static(frame)))));
+    let mut call = |place: usize| {
+        let response = responses[place].take().unwrap();
+        drop(now(through(&layer, response)));
+    };
+    call(0);
+    measure(|| call(1)).count_total
+}
+
+#[test]
+fn a_body_of_one_frame_costs_a_box_and_a_success_costs_nothing() {
+    const CARRIED: u64 = 3;
+    assert_eq!(allocations(200, b"body"), 0);
+    assert_eq!(allocations(503, b"body"), CARRIED + 1);
+    assert_eq!(allocations(503, &LARGE), CARRIED + 1, "a large one is not copied");
+}

@@ -1,0 +1,250 @@
+//! The error bodies of LLM APIs: each code's row, what goes before what, and bodies that make no sense.
+
+use std::time::Duration;
+
+use http::Response;
+use proptest::prelude::*;
+use tower_fault_classify::{Carried, ErrorBodies, Fault, FaultClassifyLayer, Health, Kind, LlmErrors, Retry};
+
+use crate::on_tokio;
+use crate::support::bodies::{Script, Seen, Step, bytewise, drip, frame, read_to_end, through};
+use crate::support::call::now;
+
+type Row = (Kind, Retry, Health);
+
+const QUOTA: Row = (Kind::Quota, Retry::Never, Health::Neutral);
+const CLIENT: Row = (Kind::Client, Retry::Never, Health::Success);
+const THROTTLED: Row = (Kind::Throttled, Retry::Always, Health::Neutral);
+const AUTH: Row = (Kind::Auth, Retry::Never, Health::Success);
+const SERVER: Row = (Kind::Server, Retry::IfIdempotent, Health::Failure);
+const OVERLOADED: Row = (Kind::Overloaded, Retry::Always, Health::Failure);
+
+/// The fault table, "Bodies".
+const CODES: [(&str, Row); 14] = [
+    ("insufficient_quota", QUOTA),
+    ("billing_hard_limit_reached", QUOTA),
+    ("billing_not_active", QUOTA),
+    ("billing_error", QUOTA),
+    ("context_length_exceeded", CLIENT),
+    ("invalid_request_error", CLIENT),
+    ("rate_limit_exceeded", THROTTLED),
+    ("rate_limit_error", THROTTLED),
+    ("overloaded_error", OVERLOADED),
+    ("invalid_api_key", AUTH),
+    ("authentication_error", AUTH),
+    ("permission_error", AUTH),
+    ("api_error", SERVER),
+    ("server_error", SERVER),
+];
+
+fn openai(code: &str) -> String {
+    format!(r#"{{"error": {{"message": "é", "type": "a_new_type", "param": null, "code": "{code}"}}}}"#)
+}
+
+fn anthropic(code: &str) -> String {
+    format!(r#"{{"type": "error", "error": {{"type": "{code}", "message": "é"}}, "request_id": "req_1"}}"#)
+}
+
+fn fault(status: u16, headers: &[(&str, &str)], steps: Vec<Step>, limit: usize) -> Fault {
+    let mut builder = Response::builder().status(status);
+    for (name, value) in headers {
+        builder = builder.header(*name, *value);
+    }
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors).limit(limit));
+    let response = on_tokio(through(&layer, builder.body(Script::new(steps.clone())).unwrap()));
+    let fault = *Carried::on(&response).unwrap().fault().unwrap();
+    let all = bytewise(now(read_to_end(&mut response.into_body())));
+    assert_eq!(all, bytewise(now(read_to_end(&mut Script::new(steps)))));
+    fault
+}
+
+/// What the axes of a response are whose body is this text.
+fn axes(status: u16, headers: &[(&str, &str)], text: impl Into<Vec<u8>>) -> Row {
+    let fault = fault(status, headers, vec![frame(text.into())], 64 << 10);
+    (fault.kind(), fault.retry(), fault.health())
+}
+
+#[test]
+fn each_code_has_its_row_whatever_the_status() {
+    for (code, row) in CODES {
+        for status in [400, 402, 404, 429, 500, 503, 529] {
+            assert_eq!(axes(status, &[], openai(code)), row, "{status} {code}");
+            assert_eq!(axes(status, &[], anthropic(code)), row, "{status} {code}");
+        }
+    }
+}
+
+#[test]
+fn a_code_goes_before_what_the_headers_say_of_a_retry() {
+    let should = |answer| [("x-should-retry", answer)];
+    assert_eq!(axes(429, &should("true"), openai("insufficient_quota")), QUOTA);
+    assert_eq!(axes(429, &should("false"), openai("rate_limit_exceeded")), THROTTLED);
+    assert_eq!(axes(529, &should("false"), anthropic("overloaded_error")), OVERLOADED);
+    // Without a code that is known the headers go before the status.
+    for text in [openai("a_new_code"), String::new(), "<html>".to_owned(), "{}".to_owned()] {
+        assert_eq!(
+            axes(429, &should("false"), &*text),
+            (Kind::Throttled, Retry::Never, Health::Neutral),
+            "{text}"
+        );
+        assert_eq!(axes(503, &should("true"), text), (Kind::Unavailable, Retry::Always, Health::Failure));
+    }
+}
+
+#[test]
+fn a_delay_is_kept_where_a_retry_may_follow() {
+    let delay = |status, headers: &[(&str, &str)], text: String| {
+        fault(status, headers, vec![frame(text)], 64 << 10).retry_after()
+    };
+    let seconds = ("retry-after", "7");
+    let both = [seconds, ("retry-after-ms", "250")];
+    for (status, code) in [(429, "rate_limit_exceeded"), (529, "overloaded_error"), (500, "api_error")] {
+        assert_eq!(delay(status, &[seconds], anthropic(code)), Some(Duration::from_secs(7)), "{code}");
+        assert_eq!(delay(status, &both, anthropic(code)), Some(Duration::from_millis(250)), "{code}");
+        assert_eq!(delay(status, &[], anthropic(code)), None, "{code}");
+    }
+    for code in ["insufficient_quota", "invalid_request_error", "invalid_api_key"] {
+        assert_eq!(delay(429, &both, openai(code)), None, "{code}");
+    }
+    assert_eq!(delay(429, &[seconds], "no code".to_owned()), Some(Duration::from_secs(7)));
+}
+
+#[test]
+fn the_code_is_found_in_each_form_that_is_seen() {
+    for text in [
+        r#"{"error": {"code": "insufficient_quota", "type": "server_error"}}"#,
+        r#"{"error": {"type": "server_error", "code": "insufficient_quota"}}"#,
+        r#"{"error": {"type": "insufficient_quota", "code": null}}"#,
+        r#"{"error": {"type": "insufficient_quota", "code": "a_new_code"}}"#,
+        r#"{"type": "error", "error": {"type": "insufficient_quota"}}"#,
+        r#"{"type": "error", "code": "insufficient_quota"}"#,
+        r#"[{"error": {"code": "insufficient_quota"}}]"#,
+        "\n\t {\"other\": [1, {\"code\": \"server_error\"}], \"error\": {\"code\": \"insuff\\u0069cient_quota\"}}",
+    ] {
+        assert_eq!(axes(429, &[], text), QUOTA, "{text}");
+    }
+}
+
+#[test]
+fn a_word_that_is_no_code_is_none() {
+    for text in [
+        "insufficient_quota",
+        r#""insufficient_quota""#,
+        r#"{"message": "insufficient_quota"}"#,
+        r#"{"error": {"message": "insufficient_quota", "param": "insufficient_quota"}}"#,
+        r#"{"error": {"code": "insufficient_quota_2"}}"#,
+        r#"{"error": {"code": "INSUFFICIENT_QUOTA"}}"#,
+        r#"{"choices": [{"error": {"code": "insufficient_quota"}}]}"#,
+    ] {
+        assert_eq!(axes(429, &[], text), THROTTLED, "{text}");
+    }
+}
+
+#[test]
+fn a_402_is_about_money_only_if_its_body_says_so() {
+    assert_eq!(axes(402, &[], anthropic("billing_error")), QUOTA);
+    assert_eq!(axes(402, &[], "pay"), CLIENT);
+}
+
+#[test]
+fn what_stands_before_the_damage_counts() {
+    let code = &openai("insufficient_quota")[..];
+    let begun = r#"{"error": {"code": "insufficient_quota", "message": "#;
+    for (text, row) in [
+        // Cut inside a character, before and after the code.
+        (&code.as_bytes()[..=code.find('é').unwrap()], THROTTLED),
+        (&[begun.as_bytes(), b"\"\xc3"].concat(), QUOTA),
+        (&[begun.as_bytes(), b"\"\xff\xfe\", \"a\": 1}}"].concat(), QUOTA),
+        (begun.as_bytes(), QUOTA),
+        (&[begun, "nonsense}}"].concat().into_bytes(), QUOTA),
+        (b"{\"error\": {\"code\": \"insufficient_quot", THROTTLED),
+        // It is compressed.
+        (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", THROTTLED),
+    ] {
+        assert_eq!(axes(429, &[], text), row, "{}", String::from_utf8_lossy(text));
+        assert_eq!(fault(429, &[], drip(text), 64 << 10).kind(), row.0);
+    }
+}
+
+#[test]
+fn a_body_that_breaks_or_passes_the_limit_is_read_up_to_there() {
+    let text = anthropic("overloaded_error");
+    let place = text.find("overloaded_error").unwrap() + "overloaded_error\"".len();
+    assert_eq!(fault(503, &[], vec![frame(text.clone())], place).kind(), Kind::Overloaded);
+    assert_eq!(fault(503, &[], vec![frame(text.clone())], place - 2).kind(), Kind::Unavailable);
+    let broken = |length: usize| {
+        let steps = vec![frame(text[..length].to_owned()), Step::Fail(std::io::ErrorKind::ConnectionReset)];
+        fault(503, &[], steps, 64 << 10).kind()
+    };
+    assert_eq!((broken(place), broken(place - 2)), (Kind::Overloaded, Kind::Unavailable));
+}
+
+#[test]
+fn json_without_bounds_is_read_within_bounds() {
+    const DEEP: usize = 100_000;
+    const LARGE: usize = 64 << 20;
+    let read = |text: String, limit| fault(429, &[], vec![frame(text)], limit).kind();
+    for level in ["[", r#"{"a":"#, r#"{"error":"#, r#"[{"error":"#, r#"{"response":"#, r#"{"code":["#] {
+        assert_eq!(read(level.repeat(DEEP), LARGE), Kind::Throttled, "{level}");
+        let after = format!(r#"{{"error": {{"code": "insufficient_quota", "a": {}"#, level.repeat(DEEP));
+        assert_eq!(read(after, LARGE), Kind::Quota, "{level}");
+    }
+    let keys = r#""a": {"b": [0]}, "#.repeat(1_000_000);
+    let million = format!(r#"{{{keys}"error": {{{keys}"code": "insufficient_quota"}}}}"#);
+    assert_eq!(read(million.clone(), LARGE), Kind::Quota);
+    assert_eq!(read(million, 64 << 10), Kind::Throttled, "the code is past the limit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_code_that_has_come_counts_though_the_rest_does_not_come() {
+    let text = anthropic("overloaded_error");
+    let steps = [drip(&text.as_bytes()[..text.len() - 9]), vec![Step::Stall]].concat();
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors));
+    let response = through(&layer, Response::builder().status(503).body(Script::new(steps)).unwrap()).await;
+    assert_eq!(Carried::on(&response).unwrap().fault().unwrap().kind(), Kind::Overloaded);
+}
+
+#[test]
+fn a_success_is_one_whatever_its_body_says() {
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors));
+    let response = now(through(&layer, Response::new(Script::new([frame(openai("insufficient_quota"))]))));
+    assert_eq!(Carried::on(&response), None);
+}
+
+/// JSON's own pieces in any order, and bytes that are none.
+fn garbage() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        8 => "[\\[\\]{}:,\" \\\\]|\"(error|code|type|response)\":|\"[a-z_\\\\u0-9]{0,4}\"|insufficient_quota|-?[0-9.e]{1,5}|null|\\PC"
+            .prop_map(String::into_bytes),
+        1 => proptest::collection::vec(any::<u8>(), 0..4),
+    ];
+    proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_read_without_a_panic_and_handed_on(text in garbage(), limit in 0..200_usize) {
+        let fault = fault(429, &[], drip(&text), limit);
+        prop_assert!(fault.retry_after().is_none());
+    }
+
+    #[test]
+    fn splits_and_what_follows_do_not_matter(
+        (code, row) in proptest::sample::select(&CODES[..]),
+        of_anthropic: bool,
+        parts in 1..20_usize,
+        rest in garbage(),
+    ) {
+        let text = if of_anthropic { anthropic(code) } else { openai(code) }.into_bytes();
+        let steps = |text: &[u8]| text.chunks(parts).map(|part| frame(part.to_vec())).collect::<Vec<_>>();
+        prop_assert_eq!(fault(500, &[], steps(&text), 1_000).kind(), row.0);
+        let steps = steps(&[text, rest].concat());
+        prop_assert_eq!(fault(500, &[], steps, 1_000).kind(), row.0, "the rest is damage");
+    }
+}
+
+#[test]
+fn a_body_that_says_nothing_is_an_empty_one() {
+    assert_eq!(axes(429, &[], ""), THROTTLED);
+    assert_eq!(bytewise([Seen::Data("".into()), Seen::End]), [Seen::End]);
+}

@@ -1,0 +1,73 @@
+//! On reqwest's own response, whose type stays.
+
+use std::error::Error;
+use std::io::{self, ErrorKind};
+use std::iter::successors;
+
+use http::Response;
+use http_body_util::BodyExt;
+use reqwest::{Body, ResponseBuilderExt, Url};
+use tower_fault_classify::{Carried, ErrorBodies, FaultClassifyLayer};
+
+use crate::support::bodies::{Says, Script, Step, drip, frame, through, trailers};
+use crate::support::call::now;
+use crate::{OWN, Shown};
+
+const URL: &str = "http://upstream.test/path?query";
+
+/// A response of reqwest's whose body was read ahead, up to four bytes.
+fn read(status: u16, body: Script) -> (reqwest::Response, Shown) {
+    let response = Response::builder().status(status).url(URL.parse().unwrap()).header("x-one", "1");
+    let mut response = reqwest::Response::from(response.body(Body::wrap(body)).unwrap());
+    response.extensions_mut().insert(7_u32);
+    let shown = Shown::with(OWN);
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()).limit(4));
+    (now(through(&layer, response)), shown)
+}
+
+#[test]
+fn all_but_the_verdict_is_what_it_was_and_the_body_too() {
+    for text in ["", "the", "body", "the body"] {
+        let (response, shown) = read(429, Script::new(drip(text.as_bytes())).says(Says::Truth));
+        assert_eq!(shown.only().0, text.as_bytes()[..text.len().min(4)]);
+        assert_eq!(response.url(), &URL.parse::<Url>().unwrap());
+        assert_eq!(response.status(), 429);
+        assert_eq!((response.headers().len(), &response.headers()["x-one"]), (1, &"1".parse().unwrap()));
+        assert_eq!(response.extensions().get(), Some(&7_u32));
+        assert_eq!(response.content_length(), Some(text.len() as u64));
+        assert_eq!(Carried::on(&response), Some(OWN.into()));
+        assert_eq!(now(response.text()).unwrap(), text);
+    }
+}
+
+#[test]
+fn a_success_is_what_it_was() {
+    let (response, shown) = read(200, Script::new(drip(b"the body")).says(Says::Truth));
+    assert!(shown.all().is_empty());
+    assert_eq!((response.url().as_str(), response.content_length()), (URL, Some(8)));
+    assert_eq!(Carried::on(&response), None);
+    assert_eq!(now(response.text()).unwrap(), "the body");
+}
+
+#[test]
+fn trailers_pass() {
+    let steps = [frame("ab"), trailers(&[("x-checksum", "1")])];
+    let (response, shown) = read(503, Script::new(steps));
+    assert_eq!(shown.only(), (b"ab".to_vec(), true));
+    let all = now(Response::<Body>::from(response).into_body().collect()).unwrap();
+    assert_eq!(all.trailers().unwrap()["x-checksum"], "1");
+    assert_eq!(all.to_bytes(), "ab");
+}
+
+#[test]
+fn a_body_that_breaks_breaks_for_its_reader_too() {
+    for text in ["ab", "the body"] {
+        let fails = Step::Fail(ErrorKind::ConnectionReset);
+        let (mut response, _) = read(503, Script::new([frame(text), fails]));
+        assert_eq!(now(response.chunk()).unwrap().unwrap(), text);
+        let error = now(response.chunk()).unwrap_err();
+        let mut causes = successors(Some(&error as &(dyn Error + 'static)), |&error| error.source());
+        let cause = causes.find_map(|error| error.downcast_ref::<io::Error>()).unwrap();
+        assert_eq!(cause.kind(), ErrorKind::ConnectionReset);
+    }
+}

@@ -1,0 +1,226 @@
+//! Errors within the event streams of LLM APIs, whatever the chunks.
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use http_body::Body;
+use proptest::prelude::*;
+use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Retry};
+
+use crate::support::bodies::{Says, Script, Seen, Step, data, drip, frame, poll, through};
+use crate::support::call::now;
+use crate::{Log, Row, of_type, read_all, row};
+
+const STREAM: &str = "text/event-stream";
+
+/// The fault table, "Bodies", as far as the codes go.
+const CODES: [(&str, Row); 12] = [
+    ("insufficient_quota", Some((Kind::Quota, Health::Neutral))),
+    ("billing_hard_limit_reached", Some((Kind::Quota, Health::Neutral))),
+    ("context_length_exceeded", Some((Kind::Client, Health::Success))),
+    ("invalid_request_error", Some((Kind::Client, Health::Success))),
+    ("rate_limit_exceeded", Some((Kind::Throttled, Health::Neutral))),
+    ("rate_limit_error", Some((Kind::Throttled, Health::Neutral))),
+    ("overloaded_error", Some((Kind::Overloaded, Health::Failure))),
+    ("invalid_api_key", Some((Kind::Auth, Health::Success))),
+    ("authentication_error", Some((Kind::Auth, Health::Success))),
+    ("permission_error", Some((Kind::Auth, Health::Success))),
+    ("api_error", Some((Kind::Server, Health::Failure))),
+    ("server_error", Some((Kind::Server, Health::Failure))),
+];
+
+fn anthropic(code: &str) -> String {
+    let inner = format!(r#"{{"type": "error", "error": {{"type": "{code}", "message": "é \n\n"}}}}"#);
+    format!("event: error\ndata: {inner}\n\n")
+}
+
+fn openai(code: &str) -> String {
+    format!(
+        "data: {{\"error\": {{\"message\": \"é\", \"type\": \"server_error\", \"code\": \"{code}\"}}}}\n\n"
+    )
+}
+
+const BEGINNING: &str =
+    ": hello\n\nevent: content_block_delta\ndata: {\"delta\": {\"text\": \"event: error\"}}\n\n";
+const END: &str = "event: message_stop\ndata: {\"type\": \"message_stop\"}\n\ndata: [DONE]\n\n";
+
+/// A stream that is watched, and what its hook is told.
+fn watched(content: &str, steps: Vec<Step>) -> (impl StreamBody, Log) {
+    let log = Log::default();
+    let layer = FaultClassifyLayer::new().track_body(log.clone()).watch_llm_events();
+    (now(through(&layer, of_type(content, Script::new(steps)))).into_body(), log)
+}
+
+trait StreamBody: Body<Data = Bytes, Error = std::io::Error> + Unpin {}
+impl<B: Body<Data = Bytes, Error = std::io::Error> + Unpin> StreamBody for B {}
+
+/// What is told of a whole stream.
+fn told(stream: &str) -> Row {
+    let (body, log) = watched(STREAM, vec![frame(stream.to_owned())]);
+    read_all(body);
+    assert!(log.only().fault().is_none_or(|fault| fault.retry() == Retry::Never), "the stream has begun");
+    row(log.only())
+}
+
+#[test]
+fn each_code_has_its_row_and_is_never_sent_again() {
+    for (code, expected) in CODES {
+        assert_eq!(told(&anthropic(code)), expected, "{code}");
+        assert_eq!(told(&openai(code)), expected, "{code}");
+        assert_eq!(told(&[BEGINNING, &anthropic(code), END].concat()), expected, "{code}");
+    }
+}
+
+#[test]
+fn an_error_without_a_code_that_is_known_is_a_fault_none_the_less() {
+    for stream in [anthropic("new_error"), "event: error\ndata: gone\n\n".to_owned(), openai("new_code")] {
+        assert!(told(&stream).is_some(), "{stream}");
+    }
+}
+
+#[test]
+fn a_stream_that_only_speaks_of_errors_is_a_success() {
+    for stream in [
+        [BEGINNING, END].concat(),
+        "data: {\"choices\": [{\"text\": \"{\\\"error\\\": {\\\"code\\\": \\\"insufficient_quota\\\"}}\"}]}\n\n".to_owned(),
+        "event: errors\ndata: {\"a\": \"overloaded_error\"}\n\n".to_owned(),
+        "data: {\"error\": null}\n\n".to_owned(),
+        ": event: error\n\n: data: {\"error\": {\"code\": \"server_error\"}}\n\n".to_owned(),
+    ] {
+        assert_eq!(told(&stream), None, "{stream}");
+    }
+}
+
+#[test]
+fn it_is_told_with_the_byte_that_completes_the_event_and_never_again() {
+    let first = [BEGINNING, &anthropic("overloaded_error")].concat();
+    let rest = [&*anthropic("insufficient_quota"), END].concat();
+    let (mut body, log) = watched(STREAM, drip([&*first, &rest].concat().as_bytes()));
+    for _ in 1..first.len() {
+        poll(&mut body);
+        assert_eq!(log.count(), 0);
+    }
+    poll(&mut body);
+    assert_eq!(row(log.only()), Some((Kind::Overloaded, Health::Failure)));
+    read_all(body);
+    assert_eq!(log.count(), 1, "neither the second error nor the end");
+}
+
+#[test]
+fn an_event_that_is_cut_by_the_end_counts() {
+    assert_eq!(told(anthropic("overloaded_error").trim_end()), Some((Kind::Overloaded, Health::Failure)));
+}
+
+/// An HTTP/2 stream may come to its end between two polls, and its reader sees so without another one.
+#[test]
+fn an_event_that_is_cut_by_an_end_that_the_reader_did_not_ask_for_counts() {
+    let cut = anthropic("overloaded_error").trim_end().to_owned();
+    let log = Log::default();
+    let layer = FaultClassifyLayer::new().track_body(log.clone()).watch_llm_events();
+    let script = Script::new([frame(cut.clone()), Step::Wait]).says(Says::Truth);
+    let mut body = now(through(&layer, of_type(STREAM, script))).into_body();
+    assert_eq!(poll(&mut body), Seen::Data(cut.into()));
+    assert_eq!((poll(&mut body), body.is_end_stream()), (Seen::Pending, true));
+    drop(body);
+    assert_eq!(row(log.only()), Some((Kind::Overloaded, Health::Failure)));
+}
+
+#[test]
+fn the_error_is_found_in_each_form_that_is_seen() {
+    let quota = Some((Kind::Quota, Health::Neutral));
+    for (data, expected) in [
+        (r#"{"type": "error", "code": "insufficient_quota"}"#, quota),
+        (r#"{"type": "response.failed", "response": {"error": {"code": "insufficient_quota"}}}"#, quota),
+        (r#"[{"error": {"code": "insufficient_quota"}}]"#, quota),
+        (r#"{"error": "insufficient_quota"}"#, quota),
+        (r#"{"error": {"code": 429}}"#, Some((Kind::Throttled, Health::Neutral))),
+        (r#"{"error": {"code": "503"}}"#, Some((Kind::Unavailable, Health::Failure))),
+    ] {
+        assert_eq!(told(&format!("data: {data}\n\n")), expected, "{data}");
+        assert_eq!(told(&format!("\u{feff}event:error\ndata:{data}\n\n")), expected, "{data}");
+        assert_eq!(told(&format!("data: {}\n\n", data.replace(' ', "\ndata: "))), expected, "{data}");
+    }
+}
+
+#[test]
+fn only_event_streams_are_watched() {
+    let ask = |content| {
+        let (body, log) = watched(content, vec![frame(anthropic("overloaded_error"))]);
+        read_all(body);
+        row(log.only())
+    };
+    assert!(ask("text/event-stream; charset=utf-8").is_some());
+    assert!(ask("Text/Event-Stream").is_some(), "a media type has no case");
+    for other in ["text/plain", "application/json", "text/event-stream-2"] {
+        assert_eq!(ask(other), None, "{other}");
+    }
+}
+
+#[test]
+fn a_line_that_never_ends_takes_no_memory_and_no_byte_is_lost() {
+    static PART: [u8; 1 << 16] = [b'['; 1 << 16];
+    for beginning in ["data: ", "event: error\ndata: {\"error\": ", "data: {\"a\": \"", ": ", "event: "] {
+        let steps = std::iter::once(frame(beginning));
+        let steps = steps.chain(std::iter::repeat_n(frame(Bytes::from_static(&PART)), 1 << 10));
+        let (mut body, log) = watched(STREAM, steps.collect());
+        let mut count = 0;
+        let mut read = || loop {
+            match poll(&mut body) {
+                Seen::Data(data) => count += data.len(),
+                Seen::End => break,
+                other => panic!("{other:?}"),
+            }
+        };
+        let memory = measure(&mut read);
+        assert!(memory.bytes_max < 1 << 20, "{beginning}: {memory:?}");
+        assert_eq!(count, beginning.len() + (PART.len() << 10));
+        assert_eq!(log.count(), 1);
+    }
+}
+
+/// Cut into chunks at any bytes.
+fn chunks(text: &str, at: &[proptest::sample::Index]) -> Vec<Step> {
+    let mut cuts = at.iter().map(|at| at.index(text.len() + 1)).collect::<Vec<_>>();
+    cuts.extend([0, text.len()]);
+    cuts.sort_unstable();
+    cuts.windows(2).map(|ends| frame(text.as_bytes()[ends[0]..ends[1]].to_vec())).collect()
+}
+
+proptest! {
+    #[test]
+    fn chunks_and_line_ends_do_not_matter(
+        (code, expected) in proptest::sample::select(&CODES[..]),
+        of_anthropic: bool,
+        before in 0..3_usize,
+        line_end in proptest::sample::select(vec!["\n", "\r\n", "\r"]),
+        at in proptest::collection::vec(any::<proptest::sample::Index>(), 0..40),
+    ) {
+        let error = if of_anthropic { anthropic(code) } else { openai(code) };
+        let text = [&*BEGINNING.repeat(before), &error, END].concat().replace('\n', line_end);
+        let steps = chunks(&text, &at);
+        let (mut body, log) = watched(STREAM, steps.clone());
+        for step in &steps {
+            let Step::Data(data) = step else { unreachable!() };
+            prop_assert_eq!(&poll(&mut body), &Seen::Data(data.clone()));
+        }
+        prop_assert_eq!(poll(&mut body), Seen::End);
+        prop_assert_eq!(data(&steps), text.into_bytes());
+        prop_assert_eq!(row(log.only()), expected);
+        prop_assert_eq!(log.only().fault().unwrap().retry(), Retry::Never);
+    }
+
+    #[test]
+    fn garbage_is_read_without_a_panic(
+        lines in proptest::collection::vec(
+            prop_oneof![
+                "(data|event|id|retry|x)?:? ?(error|\\{\"error\":|\"code\"|[\\[\\]{}:,]|\u{feff}|\\PC){0,6}".prop_map(String::into_bytes),
+                proptest::collection::vec(any::<u8>(), 0..20),
+            ],
+            0..10,
+        ),
+        line_end in proptest::sample::select(vec!["\n", "\r\n", "\r"]),
+    ) {
+        let (body, log) = watched(STREAM, drip(&lines.join(line_end.as_bytes())));
+        read_all(body);
+        prop_assert_eq!(log.count(), 1);
+    }
+}

@@ -1,0 +1,115 @@
+//! Random bodies, each read beside a bare twin, and judged by a naive oracle.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use http_body::Body;
+use proptest::prelude::*;
+
+use crate::support::bodies::{Says, Script, Seen, Step, any_frame, frame, poll, trailers};
+use crate::{BROKEN, CODES, DROPPED, Row, UNKNOWN, of_type, row, tracked};
+
+/// The trailers of gRPC in every form, good and bad.
+fn any_trailers() -> impl Strategy<Value = Step> {
+    let status = prop_oneof![(0..20_u32).prop_map(|code| code.to_string()), "[0-9a-z ,+-]{0,3}"];
+    proptest::collection::vec(status, 0..3)
+        .prop_map(|all| trailers(&all.iter().map(|status| ("grpc-status", &**status)).collect::<Vec<_>>()))
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => any_frame(),
+        3 => Just(Step::Wait),
+        2 => any_trailers(),
+        1 => proptest::sample::select(&BROKEN[..]).prop_map(|(kind, _)| Step::Fail(kind)),
+    ]
+}
+
+/// What trailers come to.
+fn of_trailers(seen: &http::HeaderMap) -> Row {
+    let mut said = seen.get_all("grpc-status").iter().map(|status| {
+        let status = status.to_str().unwrap();
+        let digits = (1..=2).contains(&status.len()) && status.bytes().all(|byte| byte.is_ascii_digit());
+        if digits { status.parse::<usize>().ok() } else { None }
+    });
+    let Some(Some(code)) = said.next() else { return UNKNOWN };
+    if said.all(|other| other == Some(code)) { CODES.get(code).copied().unwrap_or(UNKNOWN) } else { UNKNOWN }
+}
+
+/// What the hook is told of a reader who saw this: each frame, and whether the body then said that it was over.
+fn naive(grpc: bool, seen: &[(Seen, bool)], over_at_last: bool) -> Row {
+    let end = if grpc { UNKNOWN } else { None };
+    for (what, over) in seen {
+        match what {
+            Seen::Failed(failed) => return BROKEN.iter().find(|(kind, _)| kind == failed).unwrap().1,
+            Seen::Trailers(trailers) if grpc => return of_trailers(trailers),
+            Seen::Trailers(_) | Seen::End => return end,
+            Seen::Data(_) if *over => return end,
+            Seen::Data(_) | Seen::Pending => {}
+        }
+    }
+    if over_at_last { end } else { DROPPED }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn all_passes_unchanged_and_the_hook_is_told_once_what_an_oracle_says(
+        steps in proptest::collection::vec(any_step(), 0..10),
+        kind in proptest::sample::select(vec!["application/grpc", "application/grpc-web", "text/plain"]),
+        truthful: bool,
+        polls in 0..14,
+    ) {
+        let says = if truthful { Says::Truth } else { Says::Nothing };
+        let mut twin = Script::new(steps.clone()).says(says);
+        let (wrapped, log) = tracked(of_type(kind, Script::new(steps).says(says)));
+        let mut body = wrapped.into_body();
+        let mut all = Vec::new();
+        for _ in 0..polls {
+            prop_assert_eq!(body.is_end_stream(), twin.is_end_stream());
+            prop_assert_eq!(body.size_hint().lower(), twin.size_hint().lower());
+            prop_assert_eq!(body.size_hint().upper(), twin.size_hint().upper());
+            let seen = poll(&mut body);
+            prop_assert_eq!(&seen, &poll(&mut twin));
+            let known = matches!(seen, Seen::Failed(_) | Seen::Trailers(_) | Seen::End);
+            all.push((seen, twin.is_end_stream()));
+            prop_assert!(log.count() <= 1);
+            prop_assert!(!known || log.count() == 1, "it is told when it is known");
+        }
+        drop(body);
+        prop_assert_eq!(row(log.only()), naive(kind == "application/grpc", &all, twin.is_end_stream()));
+    }
+
+    #[test]
+    fn a_body_that_lies_or_panics_passes_unchanged_and_the_hook_is_told_once(
+        steps in proptest::collection::vec(prop_oneof![9 => any_step(), 1 => Just(Step::Panic)], 0..10),
+        kind in proptest::sample::select(vec!["application/grpc", "text/plain"]),
+        lie in any::<u64>(),
+        polls in 0..14,
+    ) {
+        let mut twin = Script::new(steps.clone()).says(Says::Lies(lie));
+        let (wrapped, log) = tracked(of_type(kind, Script::new(steps).says(Says::Lies(lie))));
+        let mut body = wrapped.into_body();
+        for _ in 0..polls {
+            prop_assert!(body.is_end_stream());
+            prop_assert_eq!(body.size_hint().exact(), Some(lie));
+            let seen = catch_unwind(AssertUnwindSafe(|| poll(&mut body))).ok();
+            let bare = catch_unwind(AssertUnwindSafe(|| poll(&mut twin))).ok();
+            prop_assert_eq!(seen, bare);
+            prop_assert!(log.count() <= 1);
+        }
+        drop(body);
+        prop_assert_eq!(log.count(), 1);
+    }
+}
+
+#[test]
+fn the_oracle_knows_what_it_judges() {
+    let data = || Seen::Data("a".into());
+    assert_eq!(naive(true, &[(data(), false), (Seen::End, true)], true), UNKNOWN);
+    assert_eq!(naive(false, &[(data(), false)], false), DROPPED);
+    assert_eq!(naive(false, &[(data(), true)], true), None);
+    let Step::Trailers(status) = trailers(&[("grpc-status", "14")]) else { unreachable!() };
+    assert_eq!(naive(true, &[(Seen::Trailers(status), false)], false), CODES[14]);
+    assert_eq!(frame("a"), Step::Data("a".into()));
+}

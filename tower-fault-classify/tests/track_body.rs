@@ -1,0 +1,430 @@
+//! Bodies that are tracked: what the hook is told, how often, and what the reader sees of it, which is nothing.
+
+mod support {
+    pub(crate) mod bodies;
+    pub(crate) mod call;
+}
+mod track {
+    #[cfg(feature = "llm")]
+    mod events;
+    mod random;
+    #[cfg(feature = "reqwest")]
+    mod reqwest;
+}
+
+use std::future::ready;
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use allocation_counter::measure;
+use bytes::Bytes;
+use http::Response;
+use http_body::Body;
+use http_body_util::BodyExt;
+use tower::{Layer, service_fn};
+use tower_fault_classify::{
+    BodyEnd, BoxError, Fault, FaultClassifyLayer, GrpcRules, Health, How, Kind, OnEnd, Origin, Retry, Rule,
+    Verdict, classify_fn,
+};
+
+use support::bodies::{Says, Script, Seen, Step, answer, drip, frame, poll, through, trailers};
+use support::call::{now, send};
+
+/// What a hook was told.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<Vec<Verdict>>>);
+
+impl OnEnd for Log {
+    fn on_end(self, verdict: Verdict) {
+        self.told().push(verdict);
+    }
+}
+
+impl Log {
+    fn told(&self) -> MutexGuard<'_, Vec<Verdict>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self) -> usize {
+        self.told().len()
+    }
+
+    /// The only verdict that was told.
+    fn only(&self) -> Verdict {
+        match self.told()[..] {
+            [verdict] => verdict,
+            ref told => panic!("{told:?}"),
+        }
+    }
+
+    fn axes(&self) -> Option<(Kind, Retry, Health)> {
+        self.only().fault().map(|fault| (fault.kind(), fault.retry(), fault.health()))
+    }
+}
+
+/// What a fault says but of a retry; a success says nothing.
+type Row = Option<(Kind, Health)>;
+
+const UNKNOWN: Row = Some((Kind::Server, Health::Failure));
+
+/// The fault table, "gRPC status".
+const CODES: [Row; 17] = [
+    None,
+    Some((Kind::Cancelled, Health::Neutral)),
+    UNKNOWN,
+    Some((Kind::Client, Health::Success)),
+    Some((Kind::Timeout, Health::Failure)),
+    Some((Kind::Client, Health::Success)),
+    Some((Kind::Client, Health::Success)),
+    Some((Kind::Auth, Health::Success)),
+    Some((Kind::Throttled, Health::Neutral)),
+    Some((Kind::Client, Health::Success)),
+    Some((Kind::Conflict, Health::Success)),
+    Some((Kind::Client, Health::Success)),
+    Some((Kind::Protocol, Health::Neutral)),
+    Some((Kind::Server, Health::Failure)),
+    Some((Kind::Unavailable, Health::Failure)),
+    Some((Kind::Server, Health::Failure)),
+    Some((Kind::Auth, Health::Success)),
+];
+
+/// The fault table, "I/O and transport errors".
+const BROKEN: [(ErrorKind, Row); 5] = [
+    (ErrorKind::ConnectionReset, Some((Kind::Transient, Health::Failure))),
+    (ErrorKind::UnexpectedEof, Some((Kind::Transient, Health::Failure))),
+    (ErrorKind::TimedOut, Some((Kind::Timeout, Health::Failure))),
+    (ErrorKind::InvalidData, Some((Kind::Protocol, Health::Failure))),
+    (ErrorKind::ConnectionRefused, Some((Kind::Unavailable, Health::Failure))),
+];
+
+const DROPPED: Row = Some((Kind::Cancelled, Health::Neutral));
+
+fn row(verdict: Verdict) -> Row {
+    verdict.fault().map(|fault| (fault.kind(), fault.health()))
+}
+
+fn of_type<B>(kind: &str, body: B) -> Response<B> {
+    Response::builder().header("content-type", kind).body(body).unwrap()
+}
+
+/// A response that is tracked, and what its hook is told.
+fn tracked<B>(response: Response<B>) -> (Response<impl Body<Data = Bytes, Error = io::Error> + Unpin>, Log)
+where
+    B: Body<Data = Bytes, Error = io::Error> + Unpin,
+{
+    let log = Log::default();
+    (now(through(&FaultClassifyLayer::new().track_body(log.clone()), response)), log)
+}
+
+/// What is told of a gRPC call whose body is read until there is nothing more.
+fn of_grpc(steps: impl IntoIterator<Item = Step>) -> Log {
+    let (response, log) = tracked(of_type("application/grpc", Script::new(steps)));
+    assert_eq!(log.count(), 0, "nothing is known yet");
+    read_all(response.into_body());
+    log
+}
+
+/// Reads as a reader does who wants all of it.
+fn read_all(mut body: impl Body<Data = Bytes, Error = io::Error> + Unpin) -> Vec<Seen> {
+    let mut all = Vec::new();
+    loop {
+        let seen = poll(&mut body);
+        let over = matches!(seen, Seen::End | Seen::Failed(_));
+        all.push(seen);
+        if over {
+            return all;
+        }
+    }
+}
+
+#[test]
+fn each_code_in_trailers_has_its_row_and_is_never_sent_again() {
+    for (code, expected) in CODES.iter().enumerate() {
+        let status = code.to_string();
+        for first in [vec![], vec![frame("message")]] {
+            let log = of_grpc(first.into_iter().chain([trailers(&[("grpc-status", &status)])]));
+            assert_eq!(row(log.only()), *expected, "{code}");
+            assert!(log.only().fault().is_none_or(|fault| fault.retry() == Retry::Never), "{code}");
+        }
+    }
+    // Not even where the server asks for it: the call is committed (gRFC A6).
+    for status in ["8", "14"] {
+        let log = of_grpc([trailers(&[("grpc-status", status), ("grpc-retry-pushback-ms", "20")])]);
+        assert_eq!(log.only().fault().unwrap().retry(), Retry::Never, "{status}");
+    }
+}
+
+#[test]
+fn a_status_that_is_missing_garbled_or_contradicts_itself_is_unknown() {
+    let unknown = Some((Kind::Server, Retry::Never, Health::Failure));
+    assert_eq!(of_grpc([]).axes(), unknown);
+    assert_eq!(of_grpc([frame("message")]).axes(), unknown);
+    assert_eq!(of_grpc([frame("message"), trailers(&[("other", "0")])]).axes(), unknown);
+    for garbled in ["", "abc", "-1", "+0", "0x0", "0,0", "1.5", "99999999999999999999"] {
+        assert_eq!(of_grpc([trailers(&[("grpc-status", garbled)])]).axes(), unknown, "{garbled:?}");
+    }
+    for (one, other) in [("0", "14"), ("14", "0"), ("0", "abc"), ("7", "5")] {
+        let both = trailers(&[("grpc-status", one), ("grpc-status", other)]);
+        assert_eq!(of_grpc([both]).axes(), unknown, "{one} and {other}");
+    }
+    let twice = trailers(&[("grpc-status", "7"), ("grpc-status", "7")]);
+    assert_eq!(row(of_grpc([twice]).only()), CODES[7], "it does not contradict itself");
+}
+
+#[test]
+fn only_grpc_itself_is_asked_for_a_status() {
+    let ask = |kind: &str, steps: Vec<Step>| {
+        let (response, log) = tracked(of_type(kind, Script::new(steps)));
+        read_all(response.into_body());
+        row(log.only())
+    };
+    for grpc in ["application/grpc", "application/grpc+proto", "application/grpc+json"] {
+        assert_eq!(ask(grpc, vec![frame("message")]), UNKNOWN, "{grpc}");
+    }
+    let web = ["application/grpc-web", "application/grpc-web+proto", "application/grpc-web-text"];
+    for other in web.into_iter().chain(["application/json", "text/event-stream"]) {
+        assert_eq!(ask(other, vec![frame("message")]), None, "{other}");
+        assert_eq!(ask(other, vec![trailers(&[("x-checksum", "1")])]), None, "{other}");
+    }
+    assert_eq!(ask("text/plain", vec![trailers(&[("grpc-status", "14")])]), None);
+}
+
+#[test]
+fn what_the_head_knows_is_told_with_the_response() {
+    let head = |status: u16, fields: &[(&str, &str)]| {
+        let mut builder = Response::builder().status(status);
+        for (name, value) in fields {
+            builder = builder.header(*name, *value);
+        }
+        let steps = [frame("a"), Step::Fail(ErrorKind::ConnectionReset), trailers(&[("grpc-status", "7")])];
+        let (response, log) = tracked(builder.body(Script::new(steps.clone())).unwrap());
+        let axes = log.axes();
+        let mut body = response.into_body();
+        assert_eq!(poll(&mut body), Seen::Data("a".into()));
+        assert_eq!(poll(&mut body), Seen::Failed(ErrorKind::ConnectionReset));
+        assert!(matches!(poll(&mut body), Seen::Trailers(_)));
+        drop(body);
+        assert_eq!(log.axes(), axes, "it is not told again");
+        axes
+    };
+    assert_eq!(head(503, &[]), Some((Kind::Unavailable, Retry::IfIdempotent, Health::Failure)));
+    assert_eq!(head(429, &[]), Some((Kind::Throttled, Retry::Always, Health::Neutral)));
+    let grpc = ("content-type", "application/grpc");
+    assert_eq!(
+        head(200, &[grpc, ("grpc-status", "14")]),
+        Some((Kind::Unavailable, Retry::IfIdempotent, Health::Failure))
+    );
+    assert_eq!(head(200, &[grpc, ("grpc-status", "0")]), None);
+    assert_eq!(head(503, &[grpc]), Some((Kind::Unavailable, Retry::IfIdempotent, Health::Failure)));
+}
+
+#[test]
+fn a_body_that_breaks_is_judged_by_its_error_as_a_request_that_was_processed() {
+    for (kind, expected) in BROKEN {
+        for content in ["text/plain", "application/grpc"] {
+            let (response, log) =
+                tracked(of_type(content, Script::new([frame("a"), Step::Wait, Step::Fail(kind)])));
+            let mut body = response.into_body();
+            poll(&mut body);
+            poll(&mut body);
+            assert_eq!(log.count(), 0);
+            assert_eq!(poll(&mut body), Seen::Failed(kind));
+            assert_eq!(row(log.only()), expected, "{kind}");
+            assert_ne!(log.only().fault().unwrap().retry(), Retry::Always, "{kind}");
+            assert_eq!(poll(&mut body), Seen::End);
+            drop(body);
+            assert_eq!(log.count(), 1);
+        }
+    }
+}
+
+#[test]
+fn a_boxed_error_is_judged_alike() {
+    let log = Log::default();
+    let body = Script::new([Step::Fail(ErrorKind::TimedOut)]).map_err(BoxError::from);
+    let layer = FaultClassifyLayer::new().track_body(log.clone());
+    let body = now(through(&layer, Response::new(body))).into_body();
+    let error = now(body.collect()).unwrap_err();
+    assert_eq!(error.downcast::<io::Error>().unwrap().kind(), ErrorKind::TimedOut);
+    assert_eq!(row(log.only()), Some((Kind::Timeout, Health::Failure)));
+}
+
+#[test]
+fn a_body_that_is_dropped_before_its_end_was_cancelled() {
+    for content in ["text/plain", "application/grpc"] {
+        for polls in 0..3 {
+            let (response, log) =
+                tracked(of_type(content, Script::new([frame("a"), Step::Stall, frame("b")])));
+            let mut body = response.into_body();
+            for _ in 0..polls {
+                poll(&mut body);
+            }
+            assert_eq!(log.count(), 0);
+            drop(body);
+            assert_eq!(log.axes(), Some((Kind::Cancelled, Retry::Never, Health::Neutral)), "{polls} polls");
+        }
+    }
+}
+
+#[test]
+fn a_reader_who_asks_no_more_than_he_must_has_read_it_all() {
+    // After the last data:
+    let (response, log) = tracked(Response::new(Script::new(drip(b"ab")).says(Says::Truth)));
+    let mut body = response.into_body();
+    poll(&mut body);
+    assert_eq!(log.count(), 0);
+    poll(&mut body);
+    assert!(log.only().is_success());
+    assert_eq!((poll(&mut body), log.count()), (Seen::End, 1));
+    // Not at all:
+    let (response, log) = tracked(Response::new(Script::new([]).says(Says::Truth)));
+    assert!(response.body().is_end_stream());
+    drop(response);
+    assert!(log.only().is_success());
+    // After the trailers:
+    let steps = [frame("message"), trailers(&[("grpc-status", "0")])];
+    let (response, log) = tracked(of_type("application/grpc", Script::new(steps)));
+    let mut body = response.into_body();
+    poll(&mut body);
+    assert_eq!(log.count(), 0);
+    poll(&mut body);
+    assert!(log.only().is_success());
+}
+
+#[test]
+fn a_body_that_panics_is_a_failure_and_is_told_of_once() {
+    let (response, log) = tracked(of_type("text/plain", Script::new([frame("a"), Step::Panic])));
+    let mut body = response.into_body();
+    poll(&mut body);
+    catch_unwind(AssertUnwindSafe(|| poll(&mut body))).unwrap_err();
+    drop(body);
+    assert_eq!(row(log.only()), Some((Kind::Unknown, Health::Failure)));
+}
+
+#[test]
+fn each_response_has_its_own_hook_and_an_error_in_place_of_one_has_none() {
+    let log = Log::default();
+    let layer = FaultClassifyLayer::new().track_body(log.clone());
+    let first = now(through(&layer, Response::new(Script::new([]))));
+    let second = now(through(&layer, Response::new(Script::new([Step::Fail(ErrorKind::TimedOut)]))));
+    read_all(first.into_body());
+    read_all(second.into_body());
+    assert_eq!(
+        log.told().iter().map(|verdict| row(*verdict)).collect::<Vec<_>>(),
+        [None, Some((Kind::Timeout, Health::Failure))]
+    );
+    let broken = Err::<Response<Script>, _>(ErrorKind::ConnectionRefused.into());
+    assert!(now(answer(&layer, broken)).is_err());
+    assert_eq!(log.count(), 2);
+}
+
+#[test]
+fn rules_for_codes_change_those_that_come_in_trailers() {
+    let log = Log::default();
+    let busy = GrpcRules::row(14).with_health(Health::Neutral).with_kind(Kind::Overloaded);
+    let rules = GrpcRules::new().treat(5, Verdict::Success).treat(14, busy);
+    let layer = FaultClassifyLayer::new().rule(rules).track_body(log.clone());
+    let told = |code| {
+        let steps = [frame("message"), trailers(&[("grpc-status", code)])];
+        read_all(now(through(&layer, of_type("application/grpc", Script::new(steps)))).into_body());
+        row(log.told().pop().unwrap())
+    };
+    assert_eq!(told("5"), None);
+    assert_eq!(told("14"), Some((Kind::Overloaded, Health::Neutral)));
+    assert_eq!(told("7"), CODES[7], "it has no opinion on others");
+}
+
+/// Says of every end how it came.
+#[derive(Clone, Copy, Debug)]
+struct Tells(Kind);
+
+impl<Res, Err> Rule<Res, Err> for Tells {
+    fn opinion(&self, _: Result<&Res, &Err>) -> Option<Verdict> {
+        None
+    }
+
+    fn opinion_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
+        let fault = Fault::new(self.0, Retry::Never, Health::Success, Origin::Local);
+        match end.how() {
+            How::Dropped if !end.is_grpc() => Some(fault.into()),
+            How::Complete(Some(trailers)) if trailers.contains_key("x-moved") => Some(fault.into()),
+            How::Failed(error) if error.downcast_ref::<io::Error>().is_some() => Some(Verdict::Success),
+            _ => None,
+        }
+    }
+}
+
+#[test]
+fn a_rule_of_ones_own_sees_how_it_ended_and_the_last_one_added_is_asked_first() {
+    let log = Log::default();
+    let layer = FaultClassifyLayer::new().rule(Tells(Kind::Quota)).rule(Tells(Kind::Conflict));
+    let layer = layer.track_body(log.clone());
+    let told = |content, steps: Vec<Step>| {
+        let mut body = now(through(&layer, of_type(content, Script::new(steps)))).into_body();
+        poll(&mut body);
+        drop(body);
+        row(log.told().pop().unwrap())
+    };
+    let own = Some((Kind::Conflict, Health::Success));
+    assert_eq!(told("text/plain", vec![frame("a"), frame("b")]), own);
+    assert_eq!(told("text/plain", vec![trailers(&[("x-moved", "1")])]), own);
+    assert_eq!(told("text/plain", vec![Step::Fail(ErrorKind::TimedOut)]), None);
+    assert_eq!(told("application/grpc", vec![frame("a"), frame("b")]), DROPPED);
+    assert_eq!(told("application/grpc", vec![trailers(&[("grpc-status", "7")])]), CODES[7]);
+}
+
+#[test]
+fn errors_only_hears_of_errors_only() {
+    let log = Log::default();
+    let layer = FaultClassifyLayer::new().errors_only().track_body(log.clone());
+    let told = |status: u16, step| {
+        let mut answer = of_type("application/grpc", Script::new([frame("a"), step]));
+        *answer.status_mut() = status.try_into().unwrap();
+        let body = now(through(&layer, answer)).into_body();
+        assert_eq!(log.count(), 0, "the head is a success");
+        read_all(body);
+        row(log.told().pop().unwrap())
+    };
+    assert_eq!(told(503, frame("b")), None);
+    assert_eq!(told(200, trailers(&[("grpc-status", "14")])), None);
+    assert_eq!(told(200, Step::Fail(ErrorKind::ConnectionReset)), Some((Kind::Transient, Health::Failure)));
+}
+
+#[test]
+fn a_classifier_of_ones_own_leaves_the_end_to_the_tables() {
+    let log = Log::default();
+    let own = classify_fn(|_: Result<&Response<Script>, &io::Error>| Verdict::Success);
+    let layer = FaultClassifyLayer::new().classify(own).track_body(log.clone());
+    let steps = [trailers(&[("grpc-status", "14")])];
+    read_all(now(through(&layer, of_type("application/grpc", Script::new(steps)))).into_body());
+    assert_eq!(row(log.only()), CODES[14]);
+}
+
+/// What reading a body of so many frames allocates, and then dropping it.
+fn allocations<B: Body<Data = Bytes, Error = io::Error> + Unpin>(
+    frames: usize,
+    call: impl Fn(Response<Script>) -> Response<B>,
+) -> u64 {
+    let steps = || [drip(&vec![b'a'; frames]), vec![trailers(&[("grpc-status", "0")])]].concat();
+    let mut body = Some(of_type("application/grpc", Script::new(steps())));
+    let mut read = || {
+        let mut body = call(body.take().unwrap()).into_body();
+        while poll(&mut body) != Seen::End {}
+    };
+    measure(&mut read).count_total
+}
+
+#[test]
+fn neither_a_body_nor_its_frames_allocate() {
+    let layer = FaultClassifyLayer::new().track_body(|verdict: Verdict| assert!(verdict.is_success()));
+    for frames in [0, 1, 1_000] {
+        let bare = allocations(frames, |response| response);
+        let wrapped = allocations(frames, |response| {
+            let mut response = Some(response);
+            let once = service_fn(|()| ready(Ok::<_, io::Error>(response.take().unwrap())));
+            now(send(&mut layer.layer(once), ())).unwrap()
+        });
+        assert_eq!(wrapped, bare, "{frames} frames");
+    }
+}
