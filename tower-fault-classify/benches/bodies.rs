@@ -14,6 +14,7 @@ use tower::{Layer, Service, service_fn};
 use tower_fault_classify::{ErrorBodies, ErrorBody, FaultClassifyLayer, LlmErrors, Verdict};
 
 #[path = "../../examples/support/measure.rs"]
+#[allow(dead_code, reason = "nothing is shared between threads here")]
 mod measure;
 
 use measure::{compare, variant};
@@ -88,7 +89,7 @@ const QUOTA: &[u8] = br#"{"error":{"message":"You exceeded your current quota","
 
 fn main() {
     let hook = |verdict: Verdict| {
-        black_box(verdict);
+        let _ = black_box(verdict);
     };
     let tracked = || FaultClassifyLayer::new().track_body(hook);
 

@@ -72,8 +72,14 @@ const TABLE: &[Row] = &[
             &["crate::observe", "http_body", "reqwest", "bytes"],
         ],
     },
-    Row { files: &["body/peek/"], may_use: &[&["tokio::time", "crate::body"]] },
-    Row { files: &["body/llm/"], may_use: &[&["memchr", "serde", "serde_json", "crate::body"]] },
+    Row {
+        files: &["body/peek/"],
+        may_use: &[PURE, HTTP, TOWER, FUTURES, VOCABULARY, JUDGES, &["http_body", "bytes", "tokio::time"]],
+    },
+    Row {
+        files: &["body/llm/"],
+        may_use: &[PURE, HTTP, VOCABULARY, JUDGES, &["bytes", "memchr", "serde", "serde_json"]],
+    },
     // Glue.
     Row {
         files: &["layer.rs", "service.rs", "future.rs"],
