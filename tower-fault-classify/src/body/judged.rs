@@ -98,6 +98,7 @@ fn tell<E, H: OnEnd, C>(open: &mut Option<Open<E, H, C>>, verdict: Verdict) {
 
 impl<B: Body, H: OnEnd, C, W: Watch<B::Data>> JudgedBody<B, H, C, W> {
     /// A body whose end `judge` judges by `classify`. `grpc`: it is that of a gRPC call, which must end in a `grpc-status`.
+    #[inline]
     pub fn new<K>(inner: B, watch: W, grpc: bool, hook: H, classify: C, judge: JudgeEnd<C>) -> Self
     where
         B::Error: AsError<K>,

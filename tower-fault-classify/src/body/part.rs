@@ -22,13 +22,21 @@ pub trait PutBody<B>: TakeBody + Sized {
     /// Puts a response together whose head was taken from one of this type.
     fn put_body(head: Parts, body: B) -> Self::Response;
 
-    /// The response with its own body inside one of type `B` that only passes it through.
+    /// The response with what `wrap` makes of its body.
     ///
-    /// **Default**: takes the response apart and puts it together again. A response that has only one type stays as it is.
+    /// **Default**: takes the response apart and puts it together again.
     #[inline]
-    fn pass_body(self, wrap: impl FnOnce(Self::Body) -> B) -> Self::Response {
+    fn map_body(self, wrap: impl FnOnce(Self::Body) -> B) -> Self::Response {
         let (head, body) = self.take_body();
         Self::put_body(head, wrap(body))
+    }
+
+    /// The response with its own body inside one of type `B` that only passes it through.
+    ///
+    /// **Default**: as [`map_body`](Self::map_body). A response that has only one type stays as it is.
+    #[inline]
+    fn pass_body(self, wrap: impl FnOnce(Self::Body) -> B) -> Self::Response {
+        self.map_body(wrap)
     }
 }
 
@@ -47,6 +55,11 @@ impl<B: Body, N> PutBody<N> for http::Response<B> {
     #[inline]
     fn put_body(head: Parts, body: N) -> http::Response<N> {
         http::Response::from_parts(head, body)
+    }
+
+    #[inline]
+    fn map_body(self, wrap: impl FnOnce(B) -> N) -> http::Response<N> {
+        self.map(wrap)
     }
 }
 

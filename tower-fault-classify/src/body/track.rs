@@ -44,6 +44,7 @@ where
 {
     type Response = <Res as PutBody<JudgedBody<Res::Body, Told<H>, C, W>>>::Response;
 
+    #[inline]
     fn track(&self, response: Res, head: Verdict, classify: &C, judge: JudgeEnd<C>) -> Self::Response {
         // A fault of the head was told of already.
         let tell = head.is_success();
@@ -54,6 +55,7 @@ where
 
 /// Puts a [`JudgedBody`] around a response's body. If the head has the last word, because it is a fault or tells gRPC's status, `hook`
 /// is called here.
+#[inline]
 pub fn judge_body<Res, H, C, W, K>(
     response: Res,
     head: Verdict,
@@ -71,14 +73,12 @@ where
     let watch = response.headers().map_or_else(W::default, W::of);
     let grpc = response.headers().is_some_and(grpc::is_grpc);
     let ended = !head.is_success() || response.headers().is_some_and(|headers| grpc::code(headers).is_some());
-    let (parts, body) = response.take_body();
-    let body = if ended {
+    if ended {
         hook.on_end(head);
-        JudgedBody::settled(body, watch)
+        response.map_body(|body| JudgedBody::settled(body, watch))
     } else {
-        JudgedBody::new(body, watch, grpc, hook, classify.clone(), judge)
-    };
-    Res::put_body(parts, body)
+        response.map_body(|body| JudgedBody::new(body, watch, grpc, hook, classify.clone(), judge))
+    }
 }
 
 impl<H: Clone, W, K> Clone for TrackBody<H, W, K> {

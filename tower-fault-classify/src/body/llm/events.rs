@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use memchr::{memchr2, memmem};
+use memchr::memchr2;
+use memchr::memmem::Finder;
 
 use super::{code, in_a_stream};
 use crate::body::watch::Watch;
@@ -46,6 +47,8 @@ struct Stream {
     /// The beginning of a line whose end has not come.
     line: Vec<u8>,
     event: Event,
+    /// Looks for the key of an error; made once, for making it takes longer than looking.
+    error_key: Finder<'static>,
 }
 
 /// The event that is coming.
@@ -58,7 +61,8 @@ struct Event {
 
 impl Default for Stream {
     fn default() -> Self {
-        Self { first_line: true, after_cr: false, line: Vec::new(), event: Event::default() }
+        let (line, event) = Default::default();
+        Self { first_line: true, after_cr: false, line, event, error_key: Finder::new(b"\"error\"") }
     }
 }
 
@@ -96,7 +100,7 @@ impl Stream {
     /// The stream is over: what has come of an event is all of it.
     fn end(&mut self) -> Option<Verdict> {
         let line = std::mem::take(&mut self.line);
-        self.line_of(&line).or_else(|| self.event.dispatch())
+        self.line_of(&line).or_else(|| self.event.dispatch(&self.error_key))
     }
 
     fn line_of(&mut self, mut line: &[u8]) -> Option<Verdict> {
@@ -104,7 +108,7 @@ impl Stream {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         }
         if line.is_empty() {
-            return self.event.dispatch();
+            return self.event.dispatch(&self.error_key);
         }
         let colon = line.iter().position(|&byte| byte == b':').unwrap_or(line.len());
         let value = line.get(colon + 1..).unwrap_or_default();
@@ -125,9 +129,9 @@ impl Stream {
 
 impl Event {
     /// The event is complete. The next one begins.
-    fn dispatch(&mut self) -> Option<Verdict> {
+    fn dispatch(&mut self, error_key: &Finder<'_>) -> Option<Verdict> {
         let named_error = std::mem::take(&mut self.named_error);
-        let verdict = if named_error || memmem::find(&self.data, b"\"error\"").is_some() {
+        let verdict = if named_error || error_key.find(&self.data).is_some() {
             let found = code::read(&self.data);
             (named_error || found.error).then(|| in_a_stream(&found))
         } else {
