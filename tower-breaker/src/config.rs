@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use tower_fault_classify::__shared::{Clock, ConfigError};
 
-use crate::circuit::{Shape, intern};
-use crate::machine::{RecoveryLimits, TripLimits};
+use crate::circuit::{Setup, Shape, intern};
+use crate::machine::{Abandoned, OpenTime, RecoveryLimits, SlowLimits, TripLimits};
 
 /// What open times, leases and time windows may be.
 const DURATIONS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 60 * 60);
+
+/// What shares and rates may be.
+const SHARES: RangeInclusive<f64> = 0.0..=1.0;
 
 /// How many calls a count window may hold.
 const WINDOW_CALLS: RangeInclusive<u32> = 1..=1_000_000;
@@ -21,6 +24,9 @@ const PROBES: RangeInclusive<u32> = 1..=10_000;
 
 const MINIMUM_CALLS: u32 = 10;
 
+/// How much the time of a growing open period may grow at once.
+const GROWTH: RangeInclusive<f64> = 1.0..=100.0;
+
 /// When a circuit opens and how it closes again.
 ///
 /// | what | default |
@@ -28,12 +34,18 @@ const MINIMUM_CALLS: u32 = 10;
 /// | [`name`](BreakerConfigBuilder::name) | `"breaker"` |
 /// | [`consecutive_failures`](BreakerConfigBuilder::consecutive_failures) | opens after 5 failures in a row |
 /// | [`failure_rate`](BreakerConfigBuilder::failure_rate) | opens at 50 % |
+/// | [`slow_calls`](BreakerConfigBuilder::slow_calls) | no call is slow |
 /// | [`minimum_calls`](BreakerConfigBuilder::minimum_calls) | of at least 10 calls |
 /// | [`time_window`](BreakerConfigBuilder::time_window) | in the last 60 s |
+/// | [`abandoned`](BreakerConfigBuilder::abandoned) | ignored, unless no call is completed |
 /// | [`open_for`](BreakerConfigBuilder::open_for) | stays open 30 s |
+/// | [`open_growth`](BreakerConfigBuilder::open_growth), [`open_jitter`](BreakerConfigBuilder::open_jitter) | each time as long |
+/// | [`open_until_reset`](BreakerConfigBuilder::open_until_reset) | no |
 /// | [`probes`](BreakerConfigBuilder::probes) | then lets 3 calls through at once |
 /// | [`successes_to_close`](BreakerConfigBuilder::successes_to_close) | closes after 2 of them succeeded |
 /// | [`probe_lease`](BreakerConfigBuilder::probe_lease) | a probe keeps its place as long as the open time |
+/// | [`ramp_for`](BreakerConfigBuilder::ramp_for) | lets all calls through when it has closed |
+/// | [`mode`](BreakerConfigBuilder::mode) | [`Mode::Enforce`] |
 /// | [`clock`](BreakerConfigBuilder::clock) | [`Clock::coarse`] |
 ///
 /// ```
@@ -47,15 +59,50 @@ const MINIMUM_CALLS: u32 = 10;
 ///     .failure_rate(0.8)
 ///     .time_window(Duration::from_secs(300))
 ///     .build()?;
+/// let busy = BreakerConfig::high_traffic().name("search").build()?;
 /// # Ok::<(), tower_breaker::ConfigError>(())
 /// ```
+///
+/// With the feature `serde` it is read from and written to a file, by the names of its setters, with durations as people write them
+/// (`"1m 30s"`). What is left out has its default, what is unknown or out of range is an error. The clock is not part of it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakerConfig {
-    pub(crate) name: &'static str,
-    pub(crate) trip: TripLimits,
-    pub(crate) recovery: RecoveryLimits,
-    pub(crate) shape: Shape,
+    pub(crate) setup: Setup,
     pub(crate) clock: Clock,
+}
+
+/// What a call counts for that its caller gave up: the future was dropped, or the service while it waited for the inner one's readiness.
+///
+/// A client that times out *outside* of the breaker gives its calls up. One that hangs up because its own caller did does, too. So one call that
+/// is given up says nothing of the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum AbandonedPolicy {
+    /// For nothing, unless [`minimum_calls`](BreakerConfigBuilder::minimum_calls) of them are in the window and no call was completed in it:
+    /// then the circuit opens. Half-open, the same of the probes of a round. The default.
+    #[default]
+    IfNoneCompletes,
+    /// For nothing.
+    Ignore,
+    /// For a failure.
+    Failure,
+    /// For a failure if it had run so long, for nothing if not. 1 ms to 365 days.
+    FailureAfter(#[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))] Duration),
+}
+
+/// Whether a circuit acts on what it decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum Mode {
+    /// It rejects calls. The default.
+    #[default]
+    Enforce,
+    /// It changes its state and tells of it, and rejects no call. What it would have rejected goes through and is not counted.
+    ObserveOnly,
+    /// It lets all calls through and counts none.
+    Disabled,
 }
 
 impl BreakerConfig {
@@ -65,19 +112,49 @@ impl BreakerConfig {
             name: Cow::Borrowed("breaker"),
             consecutive_failures: 5,
             failure_rate: Some(0.5),
+            slow_calls: None,
             minimum_calls: None,
             window: Span::Time(Duration::from_secs(60)),
+            abandoned: AbandonedPolicy::IfNoneCompletes,
             open_for: Duration::from_secs(30),
+            open_growth: None,
+            open_jitter: 0.0,
+            open_until_reset: false,
             probes: 3,
             successes_to_close: 2,
             probe_lease: None,
+            ramp_for: Duration::ZERO,
+            mode: Mode::Enforce,
             clock: Clock::default(),
         }
     }
 
+    /// For many calls a second: the rate alone decides, over the last 10 s and at least 100 calls; the circuit stays open for 5 s and lets the
+    /// traffic back in over 5 s.
+    ///
+    /// A run of k failures comes by chance every (p⁻ᵏ − 1) / (1 − p) calls on average, where p is the share of calls that fail (Feller, *An
+    /// Introduction to Probability Theory and Its Applications*, vol. 1, XIII.7). With a fifth of them failing, five in a row come every
+    /// 3,905 calls: at 1,000 calls a second every four seconds, though four fifths of the calls are answered.
+    pub fn high_traffic() -> BreakerConfigBuilder {
+        Self::builder()
+            .consecutive_failures(0)
+            .minimum_calls(100)
+            .time_window(Duration::from_secs(10))
+            .open_for(Duration::from_secs(5))
+            .ramp_for(Duration::from_secs(5))
+    }
+
+    /// For a worker that makes one call at a time: five failures in a row open the circuit, and it stays open until somebody resets it.
+    ///
+    /// A rate says little of so few calls. A batch that stops keeps what it has done, and goes on when a person, or a health check that calls
+    /// [`Circuit::reset`](crate::Circuit::reset), says that the server is back.
+    pub fn single_flight() -> BreakerConfigBuilder {
+        Self::builder().failure_rate(None).open_until_reset().probes(1).successes_to_close(1)
+    }
+
     /// The circuit's name.
     pub const fn name(&self) -> &'static str {
-        self.name
+        self.setup.name
     }
 }
 
@@ -96,12 +173,19 @@ pub struct BreakerConfigBuilder {
     name: Cow<'static, str>,
     consecutive_failures: u32,
     failure_rate: Option<f64>,
+    slow_calls: Option<(Duration, f64)>,
     minimum_calls: Option<u32>,
     window: Span,
+    abandoned: AbandonedPolicy,
     open_for: Duration,
+    open_growth: Option<(f64, Duration)>,
+    open_jitter: f64,
+    open_until_reset: bool,
     probes: u32,
     successes_to_close: u32,
     probe_lease: Option<Duration>,
+    ramp_for: Duration,
+    mode: Mode,
     clock: Clock,
 }
 
@@ -134,24 +218,39 @@ impl BreakerConfigBuilder {
         self
     }
 
-    /// The failure rate counts from so many calls in the window, at least 1. **Default**: 10, or the size of a smaller
+    /// Opens when this share of the calls in the window, 0 to 1, took so long or longer, 1 ms to 365 days, whatever they came to. A probe that
+    /// is slow opens the circuit again. Every call then reads the clock when it begins. **Default**: off.
+    ///
+    /// A call that never ends is not slow, it is abandoned: see [`abandoned`](Self::abandoned).
+    pub fn slow_calls(mut self, from: Duration, rate: f64) -> Self {
+        self.slow_calls = Some((from, rate));
+        self
+    }
+
+    /// The rates count from so many calls in the window, at least 1. **Default**: 10, or the size of a smaller
     /// [`count_window`](Self::count_window).
     pub fn minimum_calls(mut self, calls: u32) -> Self {
         self.minimum_calls = Some(calls);
         self
     }
 
-    /// The failure rate is taken over a span of time, 1 ms to 365 days, in sixteen aligned buckets: the span is as long as
+    /// The rates are taken over a span of time, 1 ms to 365 days, in sixteen aligned buckets: the span is as long as
     /// asked, and up to a fifteenth longer. **Default**: 60 s.
     pub fn time_window(mut self, span: Duration) -> Self {
         self.window = Span::Time(span);
         self
     }
 
-    /// The failure rate is taken over the last `calls` calls exactly, 1 to 1,000,000. It costs an uncontended lock a call, for
+    /// The rates are taken over the last `calls` calls exactly, 1 to 1,000,000. It costs an uncontended lock a call, for
     /// the order of all calls is one. **Default**: off, see [`time_window`](Self::time_window).
     pub fn count_window(mut self, calls: u32) -> Self {
         self.window = Span::Calls(calls);
+        self
+    }
+
+    /// What a call counts for that its caller gave up. **Default**: [`AbandonedPolicy::IfNoneCompletes`].
+    pub fn abandoned(mut self, policy: AbandonedPolicy) -> Self {
+        self.abandoned = policy;
         self
     }
 
@@ -159,6 +258,26 @@ impl BreakerConfigBuilder {
     /// `Retry-After` on the call that opened it lengthens the time, up to 5 minutes. **Default**: 30 s.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;
+        self
+    }
+
+    /// Each open period is `factor` times as long as the one before, 1 to 100, up to `cap`, at least the open time and at most 365 days. It
+    /// starts over when the circuit has stayed closed as long as its last open period. **Default**: each is as long.
+    pub fn open_growth(mut self, factor: f64, cap: Duration) -> Self {
+        self.open_growth = Some((factor, cap));
+        self
+    }
+
+    /// Up to this share of an open period, 0 to 1, is added to it, drawn evenly, so that the circuits of a fleet do not probe at once.
+    /// **Default**: 0.
+    pub fn open_jitter(mut self, share: f64) -> Self {
+        self.open_jitter = share;
+        self
+    }
+
+    /// The circuit stays open until [`Circuit::reset`](crate::Circuit::reset). **Default**: off.
+    pub fn open_until_reset(mut self) -> Self {
+        self.open_until_reset = true;
         self
     }
 
@@ -182,6 +301,20 @@ impl BreakerConfigBuilder {
         self
     }
 
+    /// How long the share of calls grows, evenly from none to all, that a circuit lets through when it has closed, 1 ms to 365 days; zero: it
+    /// lets all through at once. The first call always goes through, and when the time is over all do, however few there were.
+    /// **Default**: zero.
+    pub fn ramp_for(mut self, time: Duration) -> Self {
+        self.ramp_for = time;
+        self
+    }
+
+    /// Whether the circuit acts on what it decides. **Default**: [`Mode::Enforce`].
+    pub fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
+        self
+    }
+
     /// Where the time is read. A coarse clock gives way to the precise one if a configured time is under 100 ms.
     /// **Default**: [`Clock::coarse`].
     pub fn clock(mut self, clock: Clock) -> Self {
@@ -195,41 +328,65 @@ impl BreakerConfigBuilder {
     ///
     /// The first value that is out of its range, with its field and the range.
     pub fn build(self) -> Result<BreakerConfig, ConfigError> {
+        let mut shortest = Duration::MAX;
+        let mut time = |field, time| {
+            shortest = shortest.min(time);
+            ConfigError::check(field, time, DURATIONS).map(nanos)
+        };
         if let Some(rate) = self.failure_rate {
-            ConfigError::check("failure_rate", rate, 0.0..=1.0)?;
+            ConfigError::check("failure_rate", rate, SHARES)?;
         }
-        let (shape, most_calls, mut shortest) = match self.window {
-            Span::Time(span) => {
-                ConfigError::check("time_window", span, DURATIONS)?;
-                (Shape::Time(nanos(span)), u32::MAX, span)
-            }
+        let (shape, most_calls) = match self.window {
+            Span::Time(span) => (Shape::Time(time("time_window", span)?), u32::MAX),
             Span::Calls(calls) => {
-                ConfigError::check("count_window", calls, WINDOW_CALLS)?;
-                (Shape::Count(calls), calls, Duration::MAX)
+                (Shape::Count(ConfigError::check("count_window", calls, WINDOW_CALLS)?), calls)
             }
         };
+        let slow = match self.slow_calls {
+            None => None,
+            Some((from, rate)) => Some(SlowLimits {
+                from: time("slow_calls", from)?,
+                rate: ConfigError::check("slow_calls", rate, SHARES)?,
+            }),
+        };
         let minimum_calls = self.minimum_calls.unwrap_or(MINIMUM_CALLS.min(most_calls));
-        ConfigError::check("minimum_calls", minimum_calls, 1..=most_calls)?;
-        ConfigError::check("open_for", self.open_for, DURATIONS)?;
-        ConfigError::check("probes", self.probes, PROBES)?;
-        ConfigError::check("successes_to_close", self.successes_to_close, 1..=u32::MAX)?;
-        let probe_lease = self.probe_lease.unwrap_or(self.open_for);
-        ConfigError::check("probe_lease", probe_lease, DURATIONS)?;
-        shortest = shortest.min(self.open_for).min(probe_lease);
+        let trip = TripLimits {
+            consecutive_failures: self.consecutive_failures,
+            failure_rate: self.failure_rate,
+            slow,
+            minimum_calls: ConfigError::check("minimum_calls", minimum_calls, 1..=most_calls)?,
+            abandoned: match self.abandoned {
+                AbandonedPolicy::IfNoneCompletes => Abandoned::IfNoneCompletes,
+                AbandonedPolicy::Ignore => Abandoned::Ignored,
+                AbandonedPolicy::Failure => Abandoned::Failure,
+                AbandonedPolicy::FailureAfter(after) => Abandoned::FailureFrom(time("abandoned", after)?),
+            },
+        };
+        let first = time("open_for", self.open_for)?;
+        let (factor, cap) = match self.open_growth {
+            None => (1.0, first),
+            Some((factor, cap)) => {
+                ConfigError::check("open_growth", factor, GROWTH)?;
+                (factor, nanos(ConfigError::check("open_growth", cap, self.open_for..=*DURATIONS.end())?))
+            }
+        };
+        let jitter = ConfigError::check("open_jitter", self.open_jitter, SHARES)?;
+        let recovery = RecoveryLimits {
+            open: OpenTime { first, factor, cap, jitter, held: self.open_until_reset },
+            probes: ConfigError::check("probes", self.probes, PROBES)?,
+            successes_to_close: ConfigError::check(
+                "successes_to_close",
+                self.successes_to_close,
+                1..=u32::MAX,
+            )?,
+            probe_lease: time("probe_lease", self.probe_lease.unwrap_or(self.open_for))?,
+            ramp: if self.ramp_for.is_zero() { 0 } else { time("ramp_for", self.ramp_for)? },
+        };
+        let observing = self.mode == Mode::ObserveOnly;
+        let disabled = self.mode == Mode::Disabled;
+        let name = intern(self.name);
         Ok(BreakerConfig {
-            name: intern(self.name),
-            trip: TripLimits {
-                consecutive_failures: self.consecutive_failures,
-                failure_rate: self.failure_rate,
-                minimum_calls,
-            },
-            recovery: RecoveryLimits {
-                open_for: nanos(self.open_for),
-                probes: self.probes,
-                successes_to_close: self.successes_to_close,
-                probe_lease: nanos(probe_lease),
-            },
-            shape,
+            setup: Setup { name, trip, recovery, shape, observing, disabled },
             clock: self.clock.fit_for(shortest),
         })
     }
@@ -253,16 +410,25 @@ mod tests {
     fn the_defaults_are_valid_and_those_of_the_docs() {
         let config = BreakerConfig::default();
         assert_eq!(config, BreakerConfig::builder().build().unwrap());
-        let trip = TripLimits { consecutive_failures: 5, failure_rate: Some(0.5), minimum_calls: 10 };
-        assert_eq!((config.name(), config.trip), ("breaker", trip));
+        let trip = TripLimits {
+            consecutive_failures: 5,
+            failure_rate: Some(0.5),
+            slow: None,
+            minimum_calls: 10,
+            abandoned: Abandoned::IfNoneCompletes,
+        };
+        assert_eq!((config.name(), config.setup.trip), ("breaker", trip));
         let thirty_seconds = 30_000_000_000;
         let recovery = RecoveryLimits {
-            open_for: thirty_seconds,
+            open: OpenTime::constant(thirty_seconds),
             probes: 3,
             successes_to_close: 2,
             probe_lease: thirty_seconds,
+            ramp: 0,
         };
-        assert_eq!((config.recovery, config.shape), (recovery, Shape::Time(60_000_000_000)));
+        let Setup { observing, disabled, shape, .. } = config.setup;
+        assert_eq!((config.setup.recovery, shape), (recovery, Shape::Time(60_000_000_000)));
+        assert!(!observing && !disabled);
         assert_eq!(config.clock, Clock::coarse());
     }
 
@@ -279,7 +445,21 @@ mod tests {
             assert_eq!(refused(config().time_window(duration)).0, "time_window");
             assert_eq!(refused(config().open_for(duration)).0, "open_for");
             assert_eq!(refused(config().probe_lease(duration)).0, "probe_lease");
+            assert_eq!(refused(config().slow_calls(duration, 0.5)).0, "slow_calls");
+            let abandoned = AbandonedPolicy::FailureAfter(duration);
+            assert_eq!(refused(config().abandoned(abandoned)).0, "abandoned");
+            if !duration.is_zero() {
+                assert_eq!(refused(config().ramp_for(duration)).0, "ramp_for");
+            }
         }
+        assert_eq!(refused(config().slow_calls(Duration::from_secs(1), 1.1)).0, "slow_calls");
+        let minute = Duration::from_secs(60);
+        for factor in [0.9, 101.0, f64::NAN] {
+            assert_eq!(refused(config().open_growth(factor, minute)).0, "open_growth");
+        }
+        let (field, text) = refused(config().open_growth(2.0, Duration::from_secs(29)));
+        assert_eq!((field, &*text), ("open_growth", "`open_growth` is 29s; allowed is 30s to 31536000s"));
+        assert_eq!(refused(config().open_jitter(1.5)).0, "open_jitter");
         assert_eq!(refused(config().count_window(0)).0, "count_window");
         assert_eq!(refused(config().count_window(1_000_001)).0, "count_window");
         assert_eq!(refused(config().minimum_calls(0)).0, "minimum_calls");
@@ -301,9 +481,24 @@ mod tests {
             assert!(BreakerConfig::builder().failure_rate(rate).build().is_ok());
         }
         let least = BreakerConfig::builder().count_window(1).probes(1).successes_to_close(u32::MAX);
-        assert_eq!(least.build().unwrap().trip.minimum_calls, 1);
+        assert_eq!(least.build().unwrap().setup.trip.minimum_calls, 1);
         let off = BreakerConfig::builder().failure_rate(None).consecutive_failures(0);
         assert!(off.build().is_ok());
+    }
+
+    #[test]
+    fn the_presets_are_valid() {
+        let busy = BreakerConfig::high_traffic().build().unwrap().setup;
+        assert_eq!((busy.trip.consecutive_failures, busy.trip.minimum_calls), (0, 100));
+        let single = BreakerConfig::single_flight().build().unwrap().setup;
+        assert!(single.recovery.open.held && single.trip.failure_rate.is_none());
+    }
+
+    #[test]
+    fn a_run_comes_by_chance_as_often_as_the_docs_say() {
+        let (p, k) = (0.2_f64, 5);
+        let calls = (p.powi(-k) - 1.0) / (1.0 - p);
+        assert!((calls - 3_905.0).abs() < 0.5, "{calls}");
     }
 
     #[test]

@@ -22,9 +22,17 @@ pub struct Rejection {
 
 impl Rejection {
     #[inline]
-    pub(crate) const fn new(circuit: &'static str, state: CircuitState, retry_after: Duration) -> Self {
+    pub(crate) const fn new(
+        circuit: &'static str,
+        state: CircuitState,
+        retry_after: Option<Duration>,
+    ) -> Self {
         let fault = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
-        Self { circuit, state, judged: Judged::bare(fault.with_retry_after(retry_after)) }
+        let fault = match retry_after {
+            Some(delay) => fault.with_retry_after(delay),
+            None => fault,
+        };
+        Self { circuit, state, judged: Judged::bare(fault) }
     }
 
     /// The name of the circuit.
@@ -37,7 +45,8 @@ impl Rejection {
         self.state
     }
 
-    /// After how long it is worth asking again: who sleeps exactly that long finds the circuit's time over.
+    /// After how long it is worth asking again: who sleeps exactly that long finds the circuit's time over. `None`: the circuit is open
+    /// until somebody resets or releases it.
     pub const fn retry_after(&self) -> Option<Duration> {
         self.judged.fault().retry_after()
     }
@@ -53,7 +62,7 @@ impl fmt::Display for Rejection {
         write!(f, "circuit `{}` is {}, the request was not sent", self.circuit, self.state)?;
         match self.retry_after() {
             Some(delay) => write!(f, "; try again in {delay:.1?}"),
-            None => Ok(()),
+            None => f.write_str(" and will not be until the circuit is reset or released"),
         }
     }
 }
@@ -63,6 +72,42 @@ impl Error for Rejection {
         Some(&self.judged)
     }
 }
+
+/// A control call that the circuit does not take, for it is forced, or disabled by its configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forced {
+    circuit: &'static str,
+    state: CircuitState,
+}
+
+impl Forced {
+    pub(crate) const fn new(circuit: &'static str, state: CircuitState) -> Self {
+        Self { circuit, state }
+    }
+
+    /// The name of the circuit.
+    pub const fn circuit(&self) -> &'static str {
+        self.circuit
+    }
+
+    /// What it is forced to.
+    pub const fn state(&self) -> CircuitState {
+        self.state
+    }
+}
+
+impl fmt::Display for Forced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { circuit, state } = self;
+        let remedy = match state {
+            CircuitState::Disabled => "configure it anew",
+            _ => "release it",
+        };
+        write!(f, "circuit `{circuit}` is {state}: {remedy} first")
+    }
+}
+
+impl Error for Forced {}
 
 /// The error of a [`Breaker`](crate::Breaker) whose inner error is a type of its own.
 ///
@@ -121,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_rejection_says_what_to_do_and_carries_its_verdict() {
-        let rejection = Rejection::new("billing", CircuitState::Open, Duration::from_millis(2_340));
+        let rejection = Rejection::new("billing", CircuitState::Open, Some(Duration::from_millis(2_340)));
         let text = "circuit `billing` is open, the request was not sent; try again in 2.3s";
         assert_eq!(rejection.to_string(), text);
         let error: BreakerError<fmt::Error> = BreakerError::Rejected(rejection);
@@ -131,6 +176,15 @@ mod tests {
             (Kind::Rejected, Retry::Never, Health::Neutral)
         );
         assert_eq!(fault.retry_after(), Some(Duration::from_millis(2_340)));
+    }
+
+    #[test]
+    fn a_rejection_without_an_end_says_who_must_act() {
+        let rejection = Rejection::new("billing", CircuitState::ForcedOpen, None);
+        let text = "circuit `billing` is forced open, the request was not sent and will not be until the circuit is reset or released";
+        assert_eq!(rejection.to_string(), text);
+        let text = "circuit `billing` is forced open: release it first";
+        assert_eq!(Forced::new("billing", CircuitState::ForcedOpen).to_string(), text);
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::settle::Settle;
 pin_project! {
     /// Comes to what the inner call comes to, or to the answer to a rejected call.
     ///
-    /// Dropping it drops the inner call. A probe's place is free again at once, and nothing is counted.
+    /// Dropping it drops the inner call, which is then an abandoned one: [`AbandonedPolicy`](crate::AbandonedPolicy) says what it counts
+    /// for. A probe's place is free again at once. A panic of the inner future counts as a failure, and goes on.
     pub struct ResponseFuture<F, C, R, B, J> {
         #[pin]
         state: State<F, C, B, J>,
@@ -44,8 +45,8 @@ pin_project! {
 
 impl<F, C, R, B, J> ResponseFuture<F, C, R, B, J> {
     #[inline]
-    pub(crate) const fn calling(inner: F, permit: Permit, classify: C, settle: B) -> Self {
-        let state = State::Calling { inner, permit: Some(permit), classify, settle };
+    pub(crate) const fn calling(inner: F, permit: Option<Permit>, classify: C, settle: B) -> Self {
+        let state = State::Calling { inner, permit, classify, settle };
         Self { state, reject: PhantomData }
     }
 
@@ -69,7 +70,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             StateProj::Calling { inner, permit, classify, settle } => {
-                let result = ready!(inner.poll(cx));
+                let result = ready!(Permit::guard(permit, || inner.poll(cx)));
                 let verdict = classify.classify(result.as_ref());
                 // The inner future panics if it is polled again, so that a call does not come to anything twice.
                 let permit = permit.take().expect("`ResponseFuture` is not polled after it was ready");

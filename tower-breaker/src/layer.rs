@@ -1,11 +1,14 @@
 //! The layer, which owns the circuit.
 
-use tower_fault_classify::{Auto, ErrorsOnly, RuleFirst, Typed};
+use std::borrow::Cow;
+
+use tower_fault_classify::{Auto, ErrorsOnly, Fault, Health, RuleFirst, Typed};
 use tower_layer::Layer;
 
 use crate::circuit::Circuit;
 use crate::config::BreakerConfig;
-use crate::observe::Transition;
+use crate::health::HealthBy;
+use crate::observe::{KeepFailures, Transition};
 use crate::reject::Errors;
 use crate::service::Breaker;
 use crate::settle::Head;
@@ -88,6 +91,43 @@ impl<C, R, B> BreakerLayer<C, R, B> {
     pub fn rule<N>(self, rule: N) -> BreakerLayer<RuleFirst<N, C>, R, B> {
         let Self { circuit, classify, reject, settle } = self;
         BreakerLayer { circuit, classify: RuleFirst::new(rule, classify), reject, settle }
+    }
+
+    /// Reads a fault's health by `health`, in place of its own axis: a batch job may want to stop on a 401.
+    ///
+    /// ```
+    /// use tower_breaker::{BreakerConfig, BreakerLayer, Health, Kind};
+    ///
+    /// let layer = BreakerLayer::new(BreakerConfig::default()).health(|fault| match fault.kind() {
+    ///     Kind::Auth | Kind::Quota => Health::Failure,
+    ///     _ => fault.health(),
+    /// });
+    /// # let service = tower::ServiceBuilder::new().layer(layer)
+    /// #     .service(tower::service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(()))));
+    /// # fn check<R, S: tower::Service<R>>(_: &S) {}
+    /// # check::<(), _>(&service);
+    /// ```
+    ///
+    /// It stands around the rules that were added before it; a rule that is added later has its own word.
+    pub fn health<F>(self, health: F) -> BreakerLayer<HealthBy<C, F>, R, B>
+    where
+        F: Fn(&Fault) -> Health,
+    {
+        let Self { circuit, classify, reject, settle } = self;
+        BreakerLayer { circuit, classify: HealthBy::new(classify, health), reject, settle }
+    }
+
+    /// Keeps the last failure with its type and its message for [`Status::last_failure`](crate::Status::last_failure), under `label`: the
+    /// name of the caller, of the route. **Default**: it is not kept.
+    ///
+    /// Each failure then costs the text of its error, with its allocations, and a lock.
+    pub fn keep_last_failure<K>(
+        self,
+        label: impl Into<Cow<'static, str>>,
+    ) -> BreakerLayer<KeepFailures<C, K>, R, B> {
+        let Self { circuit, classify, reject, settle } = self;
+        let classify = KeepFailures::new(classify, circuit.core(), label.into());
+        BreakerLayer { circuit, classify, reject, settle }
     }
 
     /// Tells `observer` of every change of the circuit's state, in place of an earlier one.

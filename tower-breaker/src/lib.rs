@@ -1,24 +1,31 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_auto_cfg))]
 
+mod call;
 mod circuit;
 mod config;
 mod error;
 mod future;
+mod health;
 mod layer;
 mod machine;
 mod observe;
 mod reject;
+mod rng;
+#[cfg(feature = "serde")]
+mod serde;
 mod service;
 mod settle;
 
+pub use call::Call;
 pub use circuit::{Circuit, Permit, Status};
-pub use config::{BreakerConfig, BreakerConfigBuilder};
-pub use error::{BreakerError, Rejection};
+pub use config::{AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, Mode};
+pub use error::{BreakerError, Forced, Rejection};
 pub use future::ResponseFuture;
+pub use health::HealthBy;
 pub use layer::{BreakerLayer, UncloneableBreakerLayer};
 pub use machine::{CircuitState, Counts, Reason};
-pub use observe::Transition;
+pub use observe::{KeepFailures, LastFailure, Transition};
 pub use reject::{ErrorMode, Errors, OnReject};
 pub use service::Breaker;
 pub use settle::{Head, Settle};

@@ -25,7 +25,12 @@ use crate::settle::Settle;
 ///
 /// # Cancellation
 ///
-/// Dropping the future of a call drops the inner call. A probe's place is free again at once, and nothing is counted.
+/// Dropping the future of a call drops the inner call, and a probe's place is free again at once. What an abandoned call counts for is said
+/// by [`AbandonedPolicy`](crate::AbandonedPolicy); a service that is dropped while it waits for the inner one's readiness is one, too.
+///
+/// # Panics
+///
+/// A panic of the inner service's `call` or of its future counts as a failure, and goes on to the caller.
 pub struct Breaker<S, C, R, B> {
     inner: S,
     /// Makes a service without the reservation that this one holds.
@@ -44,8 +49,8 @@ pub struct Breaker<S, C, R, B> {
 #[derive(Debug)]
 enum Promise {
     Nothing,
-    /// The call is a probe; its place is taken.
-    Probe(Permit),
+    /// The call was let in already: it is a probe, whose place is taken, or one that a ramp lets through.
+    Admitted(Unused),
     /// The call is refused. That is kept: the inner service was not asked.
     Refused(Refusal),
 }
@@ -82,15 +87,18 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
     /// Asks the circuit about the next call. A probe keeps its place while that is its own.
     fn ask(&mut self) -> Result<Permit, Refusal> {
         match mem::replace(&mut self.promise, Promise::Nothing) {
-            Promise::Probe(permit) if permit.renew() => Ok(permit),
+            Promise::Admitted(unused) if unused.0.as_ref().is_some_and(Permit::renew) => Ok(unused.begin()),
             _ => self.circuit.admit(),
         }
     }
 
     fn promise(&mut self, answer: Result<Permit, Refusal>) {
         self.promise = match answer {
-            Ok(permit) if permit.is_probe() => Promise::Probe(permit),
-            Ok(_) => Promise::Nothing,
+            Ok(permit) if self.circuit.is_closed() => {
+                permit.cancel();
+                Promise::Nothing
+            }
+            Ok(permit) => Promise::Admitted(Unused(Some(permit))),
             Err(refusal) => {
                 self.seat.leave();
                 self.give_back();
@@ -106,8 +114,21 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
                 self.promise = Promise::Nothing;
                 Err(refusal)
             }
-            Promise::Nothing | Promise::Probe(_) => self.ask(),
+            Promise::Nothing | Promise::Admitted(_) => self.ask(),
         }
+    }
+
+    fn begin<Req>(&mut self, permit: Permit, request: Req) -> ResponseFuture<S::Future, C, R, B, R::Future>
+    where
+        S: Service<Req>,
+        B: Settle<S::Response> + Clone,
+        C: Clone,
+        R: OnReject<Req, B::Response, S::Error>,
+    {
+        self.inner_ready = false;
+        let mut permit = Some(permit);
+        let inner = Permit::guard(&mut permit, || self.inner.call(request));
+        ResponseFuture::calling(inner, permit, self.classify.clone(), self.settle.clone())
     }
 
     /// Gives back what the inner service reserved for a call that it will not get.
@@ -172,16 +193,10 @@ where
         if let Promise::Nothing = self.promise
             && let Some(permit) = self.circuit.admit_closed()
         {
-            self.inner_ready = false;
-            let inner = self.inner.call(request);
-            return ResponseFuture::calling(inner, permit, self.classify.clone(), self.settle.clone());
+            return self.begin(permit, request);
         }
         match self.admit() {
-            Ok(permit) => {
-                self.inner_ready = false;
-                let inner = self.inner.call(request);
-                ResponseFuture::calling(inner, permit, self.classify.clone(), self.settle.clone())
-            }
+            Ok(permit) => self.begin(permit, request),
             Err(refusal) => {
                 self.give_back();
                 ResponseFuture::rejected(self.reject.reject(request, self.circuit.rejection(refusal)))
@@ -218,7 +233,25 @@ impl<S: fmt::Debug, C, R, B> fmt::Debug for Breaker<S, C, R, B> {
     }
 }
 
-/// A task's registration with the circuit, while it waits for the inner service. Dropping it ends the wait.
+/// A permit of a call that has not begun. Dropping it gives it back.
+#[derive(Debug)]
+struct Unused(Option<Permit>);
+
+impl Unused {
+    fn begin(mut self) -> Permit {
+        self.0.take().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Unused {
+    fn drop(&mut self) {
+        if let Some(permit) = self.0.take() {
+            permit.cancel();
+        }
+    }
+}
+
+/// A task's registration with the circuit, while it waits for the inner service. Dropping it ends the wait: the caller gave up.
 struct Waiting {
     core: &'static Core,
     seat: Option<Seat>,
@@ -240,6 +273,9 @@ impl Waiting {
 impl Drop for Waiting {
     #[inline]
     fn drop(&mut self) {
-        self.leave();
+        if self.seat.is_some() {
+            self.leave();
+            self.core.give_up_waiting();
+        }
     }
 }

@@ -4,24 +4,27 @@
 //!
 //! | case | atomic operations | beside them |
 //! |---|---|---|
-//! | admitted, closed | 1 load | |
-//! | a success, no failure counted | 1 load of the gate, 1 load and 1 store in the thread's own cell | the clock |
-//! | a success after failures | the same, and 1 compare-and-swap that empties the run | the clock |
-//! | a failure | 1 load, 1 compare-and-swap in the window, 1 on the gate, 16 loads of the failures | the clock |
-//! | refused while open | 1 load | the clock |
-//! | anything in half-open, any transition | the lock | the clock |
+//! | admitted, closed | 2 loads | |
+//! | a success, no failure counted | 6 loads, 1 store in the thread's own cell | the clock |
+//! | a success after failures, or in a ramp | the same, and 1 compare-and-swap that empties the run | the clock |
+//! | a failure | 12 loads, 1 compare-and-swap in the window, 1 on the gate, 16 loads of the failures | the clock |
+//! | refused while open | 2 loads | the clock |
+//! | anything in half-open, an admission in a ramp, any transition | the lock | the clock |
 //!
 //! # Why no transition is missed
 //!
 //! A failure is ① put into the window, ② counted on the gate, and only then ③ the window is summed. Of two failures at once
 //! the later at ② sees, by the order of the gate's exchanges, what the earlier did at ①; so it sees both. A sum may miss
-//! successes that run beside it, never one that was over before.
+//! successes that run beside it, never one that was over before. Slow and abandoned calls go the same three steps; their ② exchanges the
+//! gate's word for itself.
 //!
 //! # Why an outcome of the past changes nothing
 //!
 //! Every transition starts a new epoch, in one exchange, under the lock that orders the transitions. Without the lock the gate is
 //! changed only by exchanging a closed word for another of the same epoch; after a transition such an exchange fails, and what
 //! was put into the window carries the tag of its own epoch.
+
+mod control;
 
 use std::task::Waker;
 
@@ -30,13 +33,22 @@ use tower_fault_classify::__shared::{Clock, Pool, Recycle, slot};
 use tower_fault_classify::{Fault, Verdict};
 
 use super::gate::{Gate, LAST_EPOCH};
+use super::settings::{Limits, Settings};
 use super::waiters::{Seat, Waiters};
-use super::window::Window;
+use super::window::{Seen, Shape, Span, Window};
 use crate::machine::{
-    Admission, Change, CircuitState, Counts, Outcome, Reason, RecoveryLimits, Sample, State, Ticket,
-    TripLimits, may_reach_rate, trips,
+    Abandoned, Admission, Change, CircuitState, Counts, GIVEN_UP, Machine, Moment, Outcome, Reason,
+    RecoveryLimits, Sample, Sign, Ticket, may_reach_rate, may_reach_slow_rate, none_completes, trips,
 };
-use crate::observe::{Observer, Transition, tell};
+use crate::observe::{LastFailure, Observer, Transition, tell};
+use crate::rng::draw;
+
+pub(crate) use control::Setup;
+
+/// Every call reads the time when it begins.
+const TIMED: u64 = 1;
+/// What would be refused is let through, and not counted.
+const OBSERVING: u64 = 2;
 
 /// The state of one circuit, on cache lines of its own. The gate and the limits are read by every call and seldom
 /// written.
@@ -44,7 +56,8 @@ use crate::observe::{Observer, Transition, tell};
 #[repr(align(128))]
 pub(crate) struct Core {
     gate: AtomicU64,
-    trip_limits: AtomicTripLimits,
+    flags: AtomicU64,
+    settings: Settings,
     clock: Clock,
     window: Window,
     cold: Mutex<Cold>,
@@ -53,21 +66,29 @@ pub(crate) struct Core {
 /// What only transitions and half-open calls touch.
 struct Cold {
     name: &'static str,
+    /// Counts the circuits that have had this core.
+    owner: u64,
     epoch: u32,
-    state: State,
+    machine: Machine,
     limits: RecoveryLimits,
+    shape: Shape,
     waiters: Waiters,
     observer: Option<Observer>,
+    /// When the present state began.
+    since: u64,
     last: Option<Transition>,
+    /// The transition that opened the circuit last.
+    trip: Option<Transition>,
+    failure: Option<LastFailure>,
 }
 
 impl std::fmt::Debug for Cold {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, epoch, state, limits, last, .. } = self;
+        let Self { name, epoch, machine, limits, last, .. } = self;
         f.debug_struct("Cold")
             .field("name", name)
             .field("epoch", epoch)
-            .field("state", state)
+            .field("machine", machine)
             .field("limits", limits)
             .field("last", last)
             .finish_non_exhaustive()
@@ -78,12 +99,21 @@ impl std::fmt::Debug for Cold {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Entry {
     stamp: Gate,
-    ticket: Option<Ticket>,
+    /// Of a probe its ticket; of another call the time when it began, or 0 if nobody asks for that.
+    word: u64,
 }
 
 impl Entry {
-    pub(crate) const fn is_probe(&self) -> bool {
-        self.ticket.is_some()
+    /// A call that nobody counts.
+    const UNCOUNTED: Self = Self { stamp: Gate::free(), word: 1 };
+
+    const fn ticket(&self) -> Option<Ticket> {
+        if self.stamp.is_half_open() { Ticket::from_word(self.word) } else { None }
+    }
+
+    /// How long the call has run by now, if that is known.
+    fn took(&self, now: u64) -> Option<u64> {
+        (self.stamp.is_closed() && self.word != 0).then(|| now.saturating_sub(self.word))
     }
 }
 
@@ -91,190 +121,275 @@ impl Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) state: CircuitState,
-    /// Nanoseconds until it is worth asking again.
-    pub(crate) left: u64,
-}
-
-/// What a look at the circuit shows.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct View {
-    pub(crate) state: CircuitState,
-    pub(crate) run: u64,
-    pub(crate) counts: Counts,
+    /// Nanoseconds until it is worth asking again. `None`: until somebody does something about it.
     pub(crate) left: Option<u64>,
-    pub(crate) last: Option<Transition>,
 }
 
 impl Core {
-    pub(crate) fn new(clock: Clock, window: Window, trip: TripLimits, recovery: RecoveryLimits) -> Self {
-        Self {
-            gate: AtomicU64::new(Gate::closed(0).word()),
-            trip_limits: AtomicTripLimits::new(trip),
-            clock,
-            window,
-            cold: Mutex::new(Cold {
-                name: "",
-                epoch: 0,
-                state: State::Closed,
-                limits: recovery,
-                waiters: Waiters::default(),
-                observer: None,
-                last: None,
-            }),
-        }
-    }
-
-    /// Takes the core over for a circuit. Nobody else has it.
-    pub(crate) fn adopt(&self, name: &'static str, trip: TripLimits, recovery: RecoveryLimits) {
-        self.trip_limits.store(trip);
-        let mut cold = self.cold();
-        cold.name = name;
-        cold.limits = recovery;
-    }
-
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
-    }
-
-    pub(crate) fn window(&self) -> &Window {
-        &self.window
-    }
-
-    pub(crate) fn observe(&self, observer: Observer) {
-        self.cold().observer = Some(observer);
     }
 
     /// Lets a call in if the circuit is closed: the whole of the usual admission.
     #[inline]
     pub(crate) fn admit_closed(&self) -> Option<Entry> {
         let gate = self.gate();
-        gate.is_closed().then(|| Entry { stamp: gate.stamp(), ticket: None })
+        gate.lets_all_through().then(|| self.normal(gate.stamp()))
+    }
+
+    #[inline]
+    fn normal(&self, stamp: Gate) -> Entry {
+        Entry { stamp, word: if self.has(TIMED) { self.clock.now().max(1) } else { 0 } }
+    }
+
+    /// Relaxed: a flag is for the next call, not for this one.
+    #[inline]
+    fn has(&self, flag: u64) -> bool {
+        self.flags.load(Ordering::Relaxed) & flag != 0
     }
 
     /// Lets a call in, or not.
+    #[inline]
     pub(crate) fn admit(&self) -> Result<Entry, Refusal> {
         let gate = self.gate();
-        if gate.is_closed() {
-            return Ok(Entry { stamp: gate.stamp(), ticket: None });
+        if gate.lets_all_through() {
+            return Ok(self.normal(gate.stamp()));
+        }
+        if gate.is_free() {
+            return Ok(Entry::UNCOUNTED);
         }
         let now = self.clock.now();
         match gate.open_for(now) {
-            Some(left) => Err(Refusal { state: CircuitState::Open, left }),
-            None => self.admit_probe(now),
-        }
-    }
-
-    #[inline(never)]
-    fn admit_probe(&self, now: u64) -> Result<Entry, Refusal> {
-        let mut cold = self.cold();
-        let Cold { state, limits, .. } = &mut *cold;
-        let (admission, change) = state.admit(now, limits);
-        let state = state.name();
-        let news = change.map(|change| self.apply(&mut cold, change, None, None));
-        let epoch = cold.epoch;
-        drop(cold);
-        News::spread(news);
-        match admission {
-            Admission::Normal => Ok(Entry { stamp: Gate::closed(epoch), ticket: None }),
-            Admission::Probe(ticket) => Ok(Entry { stamp: Gate::half_open(epoch), ticket: Some(ticket) }),
-            Admission::Refused(left) => Err(Refusal { state, left }),
+            Some(left) => self.refuse(Refusal { state: CircuitState::Open, left: Some(left) }),
+            None => self.admit_slowly(now),
         }
     }
 
     #[inline]
+    fn refuse(&self, refusal: Refusal) -> Result<Entry, Refusal> {
+        if self.has(OBSERVING) { Ok(Entry::UNCOUNTED) } else { Err(refusal) }
+    }
+
+    #[inline(never)]
+    fn admit_slowly(&self, now: u64) -> Result<Entry, Refusal> {
+        let mut cold = self.cold();
+        let Cold { machine, limits, .. } = &mut *cold;
+        let (admission, change) = machine.admit(now, limits);
+        let state = machine.state();
+        if state == CircuitState::Closed && machine.ramp(now).is_none() {
+            self.end_ramp();
+        }
+        let news = change.map(|change| self.apply(&mut cold, change, None, None, now));
+        let epoch = cold.epoch;
+        drop(cold);
+        News::spread(news);
+        match admission {
+            Admission::Normal => Ok(self.normal(Gate::closed(epoch))),
+            Admission::Probe(ticket) => {
+                Ok(Entry { stamp: Gate::of(Sign::HalfOpen, epoch), word: ticket.word() })
+            }
+            Admission::Uncounted => Ok(Entry::UNCOUNTED),
+            Admission::Refused(left) => self.refuse(Refusal { state, left }),
+        }
+    }
+
+    /// Lets everything through. The caller holds the lock, so that the epoch is the machine's.
+    fn end_ramp(&self) {
+        // Beside failures and successes, which exchange the same word. No order is needed: nothing else is published by it.
+        let _ = self.gate.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let gate = Gate::from_word(word);
+            (gate.is_closed() && !gate.lets_all_through()).then(|| gate.without_ramp().word())
+        });
+    }
+
+    #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        self.gate().is_closed()
+        self.gate().lets_all_through()
     }
 
     /// Whether a call that was let in may still begin: no transition came between. A probe's lease begins anew.
-    pub(crate) fn renew(&self, Entry { stamp, ticket }: Entry) -> bool {
-        match ticket {
-            None => self.gate().stamp() == stamp,
+    pub(crate) fn renew(&self, entry: Entry) -> bool {
+        match entry.ticket() {
+            None => entry.stamp.is_closed() && self.gate().stamp() == entry.stamp,
             Some(ticket) => {
                 let now = self.clock.now();
                 let mut cold = self.cold();
-                let Cold { epoch, state, limits, .. } = &mut *cold;
-                *epoch == stamp.epoch() && state.renew(ticket, now, limits)
+                let Cold { epoch, machine, limits, .. } = &mut *cold;
+                *epoch == entry.stamp.epoch() && machine.renew(ticket, now, limits)
             }
         }
     }
 
     /// Hears what a call came to.
     #[inline]
-    pub(crate) fn settle(&self, Entry { stamp, ticket }: Entry, verdict: Verdict) {
+    pub(crate) fn settle(&self, entry: Entry, verdict: Verdict) {
         // The usual case passes in registers.
-        if ticket.is_none() && verdict.is_success() {
-            self.success(stamp);
+        if entry.word == 0 && verdict.is_success() {
+            self.success(entry.stamp);
         } else {
-            self.settle_unusual(stamp, ticket, &verdict);
+            self.settle_unusual(entry, &verdict);
         }
     }
 
-    fn settle_unusual(&self, stamp: Gate, ticket: Option<Ticket>, verdict: &Verdict) {
-        match (ticket, Outcome::of(verdict)) {
-            (Some(ticket), outcome) => self.settle_probe(stamp, ticket, outcome),
-            (None, Outcome::Success) => self.success(stamp),
-            (None, Outcome::Failure(fault)) => self.failure(stamp, fault),
-            (None, Outcome::Neutral) => {}
+    fn settle_unusual(&self, entry: Entry, verdict: &Verdict) {
+        let outcome = Outcome::of(verdict);
+        match entry.ticket() {
+            Some(ticket) => self.settle_probe(entry.stamp, ticket, outcome),
+            None if entry.stamp.is_free() => {}
+            None => match outcome {
+                Outcome::Success | Outcome::Slow if entry.word == 0 => self.success(entry.stamp),
+                Outcome::Success | Outcome::Slow => self.timed_success(entry),
+                Outcome::Failure(fault) => self.failure(entry, fault),
+                Outcome::Neutral => {}
+            },
+        }
+    }
+
+    /// Hears that a call was let in and has not begun.
+    pub(crate) fn cancel(&self, entry: Entry) {
+        if let Some(ticket) = entry.ticket() {
+            let mut cold = self.cold();
+            if cold.epoch == entry.stamp.epoch() {
+                cold.machine.give_back(ticket);
+            }
         }
     }
 
     /// Hears that a call was given up before it came to anything.
-    #[inline]
-    pub(crate) fn abandon(&self, Entry { stamp, ticket }: Entry) {
-        if let Some(ticket) = ticket {
-            self.settle_probe(stamp, ticket, Outcome::Neutral);
+    #[cold]
+    pub(crate) fn abandon(&self, entry: Entry) {
+        if entry.stamp.is_free() {
+            return;
+        }
+        let limits = self.limits();
+        let now = self.clock.now();
+        match (limits.trip.abandoned, entry.ticket()) {
+            (Abandoned::Ignored, None) => {}
+            (Abandoned::Ignored, Some(_)) => self.cancel(entry),
+            (Abandoned::Failure, _) => self.settle_unusual(entry, &GIVEN_UP.into()),
+            (Abandoned::FailureFrom(from), _) => {
+                if self.began(entry).is_some_and(|began| now.saturating_sub(began) >= from) {
+                    self.settle_unusual(entry, &GIVEN_UP.into());
+                } else {
+                    self.cancel(entry);
+                }
+            }
+            (Abandoned::IfNoneCompletes, Some(ticket)) => {
+                let most = limits.trip.minimum_calls;
+                self.with_probe(entry.stamp, now, |machine, at, recovery| {
+                    (machine.abandon_probe(ticket, most, at, recovery), None)
+                });
+            }
+            (Abandoned::IfNoneCompletes, None) => self.abandoned(entry.stamp, &limits, now),
+        }
+    }
+
+    /// Hears that a caller gave up before the service behind the circuit was ready for his call.
+    pub(crate) fn give_up_waiting(&self) {
+        let gate = self.gate();
+        if gate.is_closed() {
+            self.abandon(Entry { stamp: gate.stamp(), word: 0 });
+        }
+    }
+
+    /// When a call began, if that is known.
+    fn began(&self, entry: Entry) -> Option<u64> {
+        match entry.ticket() {
+            Some(ticket) => self.cold().machine.began(ticket),
+            None => (entry.word != 0).then_some(entry.word),
         }
     }
 
     /// Hears of a success of a call that was no probe.
+    #[inline]
     pub(crate) fn success(&self, stamp: Gate) {
         if self.gate() == stamp || self.end_run(stamp) {
-            self.window.success(&self.clock, stamp.epoch(), slot());
+            let span = self.settings.span().unwrap_or_else(|| self.limits().span);
+            self.window.success(&span, &self.clock, stamp.epoch(), slot());
+        }
+    }
+
+    fn timed_success(&self, entry: Entry) {
+        let stamp = entry.stamp;
+        let now = self.clock.now();
+        let limits = self.limits();
+        if !limits.trip.is_slow(entry.took(now)) {
+            self.success(stamp);
+        } else if self.gate().stamp() == stamp {
+            let seen = self.window.slow_success(&limits.span, now, stamp.epoch(), slot()); // ①
+            // ② also ends the run.
+            if self.end_run(stamp) {
+                self.look(stamp, &limits, 0, seen, None, now);
+            }
         }
     }
 
     /// Empties the run of failures. False: the epoch is over.
     #[cold]
     fn end_run(&self, stamp: Gate) -> bool {
-        // Release and Acquire, as every exchange on the gate: see "Why no transition is missed".
-        self.gate
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-                (Gate::from_word(word).stamp() == stamp).then_some(stamp.word())
-            })
-            .is_ok()
+        self.exchange(stamp, Gate::without_run).is_some()
     }
 
-    fn failure(&self, stamp: Gate, fault: &Fault) {
+    /// Exchanges a closed gate of this epoch for another, and returns what it was.
+    #[inline]
+    fn exchange(&self, stamp: Gate, to: impl Fn(Gate) -> Gate) -> Option<Gate> {
+        // Release publishes what was put into the window to whoever exchanges next, Acquire shows what those before have put in.
+        let before = self.gate.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            let gate = Gate::from_word(word);
+            (gate.stamp() == stamp).then(|| to(gate).word())
+        });
+        before.ok().map(Gate::from_word)
+    }
+
+    fn failure(&self, entry: Entry, fault: &Fault) {
+        let stamp = entry.stamp;
         if self.gate().stamp() != stamp {
             return;
         }
         let now = self.clock.now();
-        let seen = self.window.failure(now, stamp.epoch()); // ①
-        // ② Release publishes ① to whoever counts next, Acquire shows what those before have put in.
-        let counted = self.gate.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-            let gate = Gate::from_word(word);
-            (gate.stamp() == stamp).then(|| gate.one_more_failure().word())
-        });
-        let Ok(before) = counted else { return };
-        let run = Gate::from_word(before).one_more_failure().run();
-        let limits = self.trip_limits.load();
-        // ③
-        let window = may_reach_rate(&limits, self.window.failures(seen)).then(|| self.window.counts(seen));
-        if let Some(reason) = trips(&limits, &Sample { run, window }) {
+        let limits = self.limits();
+        let slow = limits.trip.is_slow(entry.took(now));
+        let seen = self.window.failure(&limits.span, now, stamp.epoch(), slow); // ①
+        let Some(before) = self.exchange(stamp, Gate::one_more_failure) else { return }; // ②
+        self.look(stamp, &limits, before.one_more_failure().run(), seen, Some(fault), now);
+    }
+
+    /// ③: whether the circuit opens.
+    #[inline]
+    fn look(&self, stamp: Gate, limits: &Limits, run: u64, seen: Seen, fault: Option<&Fault>, now: u64) {
+        let Limits { trip, .. } = limits;
+        let whole = may_reach_rate(trip, self.window.failures_in(seen))
+            || (trip.slow.is_some() && may_reach_slow_rate(trip, self.window.slow_in(seen)));
+        let window = whole.then(|| self.window.counts(seen));
+        if let Some(reason) = trips(trip, &Sample { run, window }) {
             self.trip(stamp.epoch(), reason, fault, now, window);
         }
     }
 
+    fn abandoned(&self, stamp: Gate, limits: &Limits, now: u64) {
+        if self.gate().stamp() != stamp {
+            return;
+        }
+        let seen = self.window.abandoned(&limits.span, now, stamp.epoch()); // ①
+        let same = self.exchange(stamp, |gate| gate); // ②
+        if same.is_some() && self.window.abandoned_in(seen) >= limits.trip.minimum_calls.into() {
+            let counts = self.window.counts(seen); // ③
+            if none_completes(&limits.trip, &counts) {
+                self.trip(stamp.epoch(), Reason::NoneCompletes, Some(&GIVEN_UP), now, Some(counts));
+            }
+        }
+    }
+
     #[cold]
-    fn trip(&self, epoch: u32, reason: Reason, fault: &Fault, now: u64, counts: Option<Counts>) {
+    fn trip(&self, epoch: u32, reason: Reason, fault: Option<&Fault>, now: u64, counts: Option<Counts>) {
+        let at = moment(now);
         let mut cold = self.cold();
         if cold.epoch != epoch {
             return;
         }
-        let Cold { state, limits, .. } = &mut *cold;
-        let change = state.trip(reason, fault, now, limits);
-        let news = change.map(|change| self.apply(&mut cold, change, Some(*fault), counts));
+        let Cold { machine, limits, .. } = &mut *cold;
+        let change = machine.trip(reason, fault, at, limits);
+        let news = change.map(|change| self.apply(&mut cold, change, fault.copied(), counts, now));
         drop(cold);
         News::spread(news);
     }
@@ -282,34 +397,62 @@ impl Core {
     #[inline(never)]
     fn settle_probe(&self, stamp: Gate, ticket: Ticket, outcome: Outcome<'_>) {
         let now = self.clock.now();
+        let limits = self.limits().trip;
+        self.with_probe(stamp, now, |machine, at, recovery| {
+            let outcome = match outcome {
+                Outcome::Success
+                    if limits.is_slow(machine.began(ticket).map(|began| now.saturating_sub(began))) =>
+                {
+                    Outcome::Slow
+                }
+                outcome => outcome,
+            };
+            let fault = match outcome {
+                Outcome::Failure(fault) => Some(*fault),
+                _ => None,
+            };
+            (machine.settle_probe(ticket, outcome, at, recovery), fault)
+        });
+    }
+
+    /// Asks the machine about a probe of this epoch.
+    fn with_probe(
+        &self,
+        stamp: Gate,
+        now: u64,
+        ask: impl FnOnce(&mut Machine, Moment, &RecoveryLimits) -> (Option<Change>, Option<Fault>),
+    ) {
+        let at = moment(now);
         let mut cold = self.cold();
         if cold.epoch != stamp.epoch() {
             return;
         }
-        let Cold { state, limits, .. } = &mut *cold;
-        let change = state.settle_probe(ticket, outcome, now, limits);
-        let fault = match outcome {
-            Outcome::Failure(fault) => Some(*fault),
-            Outcome::Success | Outcome::Neutral => None,
-        };
-        let news = change.map(|change| self.apply(&mut cold, change, fault, None));
+        let Cold { machine, limits, .. } = &mut *cold;
+        let (change, fault) = ask(machine, at, limits);
+        let news = change.map(|change| self.apply(&mut cold, change, fault, None, now));
         drop(cold);
         News::spread(news);
     }
 
     /// Starts the epoch of a state that was just taken on.
-    fn apply(&self, cold: &mut Cold, change: Change, fault: Option<Fault>, counts: Option<Counts>) -> News {
+    fn apply(
+        &self,
+        cold: &mut Cold,
+        change: Change,
+        fault: Option<Fault>,
+        counts: Option<Counts>,
+        now: u64,
+    ) -> News {
         cold.epoch = next_epoch(cold.epoch);
-        let gate = match cold.state {
-            State::Closed => Gate::closed(cold.epoch),
-            State::Open { until } => Gate::open(cold.epoch, until),
-            State::HalfOpen(_) => Gate::half_open(cold.epoch),
-        };
-        self.open_epoch(gate);
+        self.open_epoch(Gate::of(cold.machine.sign(), cold.epoch));
         let Change { from, to, reason } = change;
         let transition =
             Transition { circuit: cold.name, from, to, reason, fault, counts, epoch: cold.epoch };
+        cold.since = now;
         cold.last = Some(transition);
+        if to == CircuitState::Open {
+            cold.trip = Some(transition);
+        }
         News { wakers: cold.waiters.drain(), observer: cold.observer.clone(), transition }
     }
 
@@ -333,18 +476,11 @@ impl Core {
         drop(waker);
     }
 
-    pub(crate) fn view(&self) -> View {
-        let now = self.clock.now();
-        let cold = self.cold();
-        // Under the lock the epoch stands still, so that gate and state are of one epoch.
-        let gate = self.gate();
-        View {
-            state: cold.state.name(),
-            run: if gate.is_closed() { gate.run() } else { 0 },
-            counts: self.window.counts_at(now, cold.epoch),
-            left: gate.open_for(now),
-            last: cold.last,
-        }
+    fn limits(&self) -> Limits {
+        self.settings.limits().unwrap_or_else(|| {
+            let _cold = self.cold();
+            self.settings.limits_locked()
+        })
     }
 
     #[inline]
@@ -356,6 +492,10 @@ impl Core {
     fn cold(&self) -> MutexGuard<'_, Cold> {
         lock(&self.cold)
     }
+}
+
+fn moment(now: u64) -> Moment {
+    Moment { now, draw: draw() }
 }
 
 const fn next_epoch(epoch: u32) -> u32 {
@@ -372,13 +512,14 @@ impl Recycle for Core {
     fn retire(&self) {
         let mut cold = self.cold();
         cold.epoch = next_epoch(cold.epoch);
-        cold.state = State::Closed;
+        cold.machine = Machine::new();
         self.open_epoch(Gate::closed(cold.epoch));
         let observer = cold.observer.take();
         let wakers = cold.waiters.drain();
-        cold.last = None;
+        (cold.last, cold.trip) = (None, None);
+        let failure = cold.failure.take();
         drop(cold);
-        drop((observer, wakers));
+        drop((observer, wakers, failure));
     }
 }
 
@@ -396,44 +537,6 @@ impl News {
         wakers.into_iter().flatten().for_each(Waker::wake);
         if let Some(observer) = observer {
             tell(&observer, &transition);
-        }
-    }
-}
-
-/// [`TripLimits`] that every failure reads without a lock.
-#[derive(Debug)]
-struct AtomicTripLimits {
-    /// `consecutive_failures:32 | minimum_calls:32`
-    counts: AtomicU64,
-    /// The rate's bits; NaN: none.
-    rate: AtomicU64,
-}
-
-impl AtomicTripLimits {
-    fn new(limits: TripLimits) -> Self {
-        let (counts, rate) = Self::pack(limits);
-        Self { counts: AtomicU64::new(counts), rate: AtomicU64::new(rate) }
-    }
-
-    fn pack(limits: TripLimits) -> (u64, u64) {
-        let counts = (u64::from(limits.consecutive_failures) << 32) | u64::from(limits.minimum_calls);
-        (counts, limits.failure_rate.unwrap_or(f64::NAN).to_bits())
-    }
-
-    /// Relaxed: they are stored before the circuit has a handle, and reach every thread with it.
-    fn store(&self, limits: TripLimits) {
-        let (counts, rate) = Self::pack(limits);
-        self.counts.store(counts, Ordering::Relaxed);
-        self.rate.store(rate, Ordering::Relaxed);
-    }
-
-    fn load(&self) -> TripLimits {
-        let counts = self.counts.load(Ordering::Relaxed);
-        let rate = f64::from_bits(self.rate.load(Ordering::Relaxed));
-        TripLimits {
-            consecutive_failures: (counts >> 32) as u32,
-            minimum_calls: counts as u32,
-            failure_rate: (!rate.is_nan()).then_some(rate),
         }
     }
 }

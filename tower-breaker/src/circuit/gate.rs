@@ -2,23 +2,29 @@
 //!
 //! ```text
 //!  63           40 39     37 36                                  0
-//! ┌───────────────┬─────────┬─────────────────────────────────────┐
-//! │ epoch         │ state   │ closed: the run of failures         │
-//! │               │         │ open: the deadline, in milliseconds │
-//! └───────────────┴─────────┴─────────────────────────────────────┘
+//! ┌───────────────┬─────────┬──────┬──────────────────────────────┐
+//! │ epoch         │ closed  │ ramp │ the run of failures          │
+//! │               │ open    │      the deadline, in milliseconds  │
+//! │               │ others  │                                     │
+//! └───────────────┴─────────┴──────┴──────────────────────────────┘
 //! ```
 //!
 //! State and deadline stand in one word, so that they never disagree. A permit holds the word of its admission with an empty
-//! run: if the gate still equals it, nothing has changed and no failure is counted, all known from one comparison.
+//! payload: if the gate still equals it, nothing has changed, no failure is counted and no ramp is on, all known from one comparison.
 //!
 //! An epoch starts over after 2²⁴ changes of one circuit; an outcome would have to be as many changes late to be taken for a
 //! current one. Deadlines compare by wrap, half of the range ahead: an open circuit that nobody asks for more than two years
 //! refuses once more.
 
+use crate::machine::Sign;
+
 const PAYLOAD_BITS: u32 = 37;
 const STATE_BITS: u32 = 3;
 const PAYLOAD: u64 = (1 << PAYLOAD_BITS) - 1;
 const STATE: u64 = (1 << STATE_BITS) - 1;
+/// Not every call is let through yet.
+const RAMP: u64 = 1 << (PAYLOAD_BITS - 1);
+const RUN: u64 = RAMP - 1;
 
 /// The largest epoch.
 pub(crate) const LAST_EPOCH: u32 = (1 << (64 - PAYLOAD_BITS - STATE_BITS)) - 1;
@@ -26,6 +32,8 @@ pub(crate) const LAST_EPOCH: u32 = (1 << (64 - PAYLOAD_BITS - STATE_BITS)) - 1;
 const CLOSED: u64 = 0;
 const OPEN: u64 = 1;
 const HALF_OPEN: u64 = 2;
+const HELD: u64 = 3;
+const FREE: u64 = 4;
 
 const NANOS_PER_MILLI: u64 = 1_000_000;
 
@@ -45,18 +53,27 @@ impl Gate {
         Self(((epoch as u64) << (PAYLOAD_BITS + STATE_BITS)) | (state << PAYLOAD_BITS) | payload)
     }
 
-    /// Closed, with no failure counted.
+    /// The gate at which a machine's sign stands.
+    pub(crate) const fn of(sign: Sign, epoch: u32) -> Self {
+        match sign {
+            Sign::Closed { ramping: false } => Self::pack(epoch, CLOSED, 0),
+            Sign::Closed { ramping: true } => Self::pack(epoch, CLOSED, RAMP),
+            // Rounded up, so that nobody is let through early.
+            Sign::OpenUntil(until) => Self::pack(epoch, OPEN, until.div_ceil(NANOS_PER_MILLI) & PAYLOAD),
+            Sign::Held => Self::pack(epoch, HELD, 0),
+            Sign::HalfOpen => Self::pack(epoch, HALF_OPEN, 0),
+            Sign::Free => Self::pack(epoch, FREE, 0),
+        }
+    }
+
+    /// Closed, with no failure counted, letting all through.
     pub(crate) const fn closed(epoch: u32) -> Self {
         Self::pack(epoch, CLOSED, 0)
     }
 
-    /// Open until a time on the circuit's clock, rounded up to the millisecond.
-    pub(crate) const fn open(epoch: u32, until: u64) -> Self {
-        Self::pack(epoch, OPEN, until.div_ceil(NANOS_PER_MILLI) & PAYLOAD)
-    }
-
-    pub(crate) const fn half_open(epoch: u32) -> Self {
-        Self::pack(epoch, HALF_OPEN, 0)
+    /// The word of a permit whose call nobody counts.
+    pub(crate) const fn free() -> Self {
+        Self::pack(0, FREE, 0)
     }
 
     pub(crate) const fn epoch(self) -> u32 {
@@ -67,9 +84,22 @@ impl Gate {
         (self.0 >> PAYLOAD_BITS) & STATE
     }
 
+    /// Whether every call is let through and counted.
     #[inline]
+    pub(crate) const fn lets_all_through(self) -> bool {
+        self.0 & (STATE << PAYLOAD_BITS | RAMP) == CLOSED << PAYLOAD_BITS
+    }
+
     pub(crate) const fn is_closed(self) -> bool {
         self.state() == CLOSED
+    }
+
+    pub(crate) const fn is_half_open(self) -> bool {
+        self.state() == HALF_OPEN
+    }
+
+    pub(crate) const fn is_free(self) -> bool {
+        self.state() == FREE
     }
 
     /// The word of a permit that is given out at this gate, which is closed.
@@ -80,12 +110,22 @@ impl Gate {
 
     /// The failures since the last success, of a closed gate.
     pub(crate) const fn run(self) -> u64 {
-        self.0 & PAYLOAD
+        self.0 & RUN
+    }
+
+    /// The gate without its failures.
+    pub(crate) const fn without_run(self) -> Self {
+        Self(self.0 & !RUN)
+    }
+
+    /// The gate without its ramp.
+    pub(crate) const fn without_ramp(self) -> Self {
+        Self(self.0 & !RAMP)
     }
 
     /// The gate after one more failure. The count stays at its end.
     pub(crate) const fn one_more_failure(self) -> Self {
-        if self.run() == PAYLOAD { self } else { Self(self.0 + 1) }
+        if self.run() == RUN { self } else { Self(self.0 + 1) }
     }
 
     /// How many nanoseconds an open gate stays open. `None`: it is not open, or its time is over.
@@ -94,7 +134,7 @@ impl Gate {
         if self.state() != OPEN {
             return None;
         }
-        let left = self.run().wrapping_sub(now / NANOS_PER_MILLI) & PAYLOAD;
+        let left = (self.0 & PAYLOAD).wrapping_sub(now / NANOS_PER_MILLI) & PAYLOAD;
         if left == 0 || left > PAYLOAD / 2 {
             None
         } else {
@@ -111,33 +151,48 @@ mod tests {
 
     const YEAR: u64 = 365 * 24 * 60 * 60 * 1_000_000_000;
 
+    const SIGNS: [Sign; 6] = [
+        Sign::Closed { ramping: false },
+        Sign::Closed { ramping: true },
+        Sign::OpenUntil(u64::MAX),
+        Sign::Held,
+        Sign::HalfOpen,
+        Sign::Free,
+    ];
+
     #[test]
     fn each_state_is_told_with_its_epoch() {
         for epoch in [0, 1, LAST_EPOCH] {
-            assert!(Gate::closed(epoch).is_closed());
-            assert!(!Gate::open(epoch, 5).is_closed());
-            assert!(!Gate::half_open(epoch).is_closed());
-            for gate in [Gate::closed(epoch), Gate::open(epoch, u64::MAX), Gate::half_open(epoch)] {
+            for (place, sign) in SIGNS.into_iter().enumerate() {
+                let gate = Gate::of(sign, epoch);
                 assert_eq!(gate.epoch(), epoch);
                 assert_eq!(Gate::from_word(gate.word()), gate);
+                assert_eq!(gate.lets_all_through(), place == 0, "{sign:?}");
+                let tells = [gate.is_closed(), gate.is_half_open(), gate.is_free()];
+                let expected = [place < 2, place == 4, place == 5];
+                assert_eq!(tells, expected, "{sign:?}");
+                assert!(place == 2 || gate.open_for(0).is_none());
             }
-            assert_eq!(Gate::half_open(epoch).open_for(0), None);
         }
     }
 
     #[test]
-    fn a_run_counts_up_and_stays_at_its_end() {
-        let gate = Gate::closed(7).one_more_failure().one_more_failure();
-        assert_eq!((gate.run(), gate.epoch(), gate.is_closed()), (2, 7, true));
-        assert_eq!(gate.stamp(), Gate::closed(7));
-        let full = Gate(Gate::closed(7).word() | PAYLOAD);
-        assert_eq!(full.one_more_failure(), full);
+    fn a_run_counts_up_beside_a_ramp_and_stays_at_its_end() {
+        for ramping in [false, true] {
+            let gate = Gate::of(Sign::Closed { ramping }, 7);
+            let run = gate.one_more_failure().one_more_failure();
+            assert_eq!((run.run(), run.epoch(), run.is_closed()), (2, 7, true));
+            assert_eq!((run.without_run(), run.stamp()), (gate, Gate::closed(7)));
+            assert_eq!(run.without_ramp().without_run(), Gate::closed(7));
+            let full = Gate(gate.word() | RUN);
+            assert_eq!(full.one_more_failure(), full);
+        }
     }
 
     proptest! {
         #[test]
         fn a_deadline_is_kept_to_the_millisecond_and_never_early(now in 0..u64::MAX / 2, open_for in 0..=YEAR, later in 0..2 * YEAR) {
-            let gate = Gate::open(3, now + open_for);
+            let gate = Gate::of(Sign::OpenUntil(now + open_for), 3);
             let asked = now + later;
             match gate.open_for(asked) {
                 Some(left) => {

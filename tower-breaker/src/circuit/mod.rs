@@ -4,10 +4,11 @@ mod core;
 mod gate;
 mod name;
 mod permit;
+mod settings;
 mod waiters;
 mod window;
 
-pub(crate) use self::core::{Core, Refusal};
+pub(crate) use self::core::{Core, Refusal, Setup};
 pub(crate) use self::name::intern;
 pub(crate) use self::waiters::Seat;
 pub(crate) use self::window::Shape;
@@ -17,13 +18,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__shared::Recycled;
+use tower_fault_classify::__shared::{ConfigError, Recycled};
 
 use self::window::Window;
 use crate::config::BreakerConfig;
-use crate::error::Rejection;
-use crate::machine::{CircuitState, Counts};
-use crate::observe::Transition;
+use crate::error::{Forced, Rejection};
+use crate::machine::{CircuitState, Counts, Force};
+use crate::observe::{LastFailure, Transition};
 
 /// The handle to a circuit.
 ///
@@ -51,13 +52,13 @@ pub struct Circuit {
 impl Circuit {
     /// A closed circuit with an empty window.
     pub fn new(config: BreakerConfig) -> Self {
-        let BreakerConfig { name, trip, recovery, shape, clock } = config;
+        let BreakerConfig { setup, clock } = config;
         let core = Recycled::take(
-            |core: &Core| core.window().shape() == shape && *core.clock() == clock,
-            || Core::new(clock.clone(), Window::new(shape), trip, recovery),
+            |core: &Core| *core.clock() == clock,
+            || Core::new(clock.clone(), Window::new(), &setup),
         );
-        core.adopt(name, trip, recovery);
-        Self { core, name }
+        core.adopt(&setup);
+        Self { core, name: setup.name }
     }
 
     /// The name from the configuration.
@@ -71,10 +72,14 @@ impl Circuit {
         Status {
             circuit: self.name,
             state: view.state,
+            ramp: view.ramp,
+            lasted: Duration::from_nanos(view.lasted),
             consecutive_failures: view.run,
             window: view.counts,
             retry_after: view.left.map(|left| self.with_slack(left)),
             last_transition: view.last,
+            last_trip: view.trip,
+            last_failure: self.core.last_failure(),
         }
     }
 
@@ -103,7 +108,75 @@ impl Circuit {
 
     #[inline]
     pub(crate) fn rejection(&self, Refusal { state, left }: Refusal) -> Rejection {
-        Rejection::new(self.name, state, self.with_slack(left))
+        Rejection::new(self.name, state, left.map(|left| self.with_slack(left)))
+    }
+
+    /// Opens the circuit now; it recovers as usual. One that is open already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// The circuit is forced, or disabled by its configuration: what a hand or the configuration said goes before.
+    pub fn trip(&self) -> Result<(), Forced> {
+        self.core.trip_by_hand().map_err(|state| self.forced(state))
+    }
+
+    /// Closes the circuit now, with an empty window, no ramp, and no memory of how often it was open.
+    ///
+    /// # Errors
+    ///
+    /// See [`trip`](Self::trip).
+    pub fn reset(&self) -> Result<(), Forced> {
+        self.core.reset().map_err(|state| self.forced(state))
+    }
+
+    /// Rejects every call until [`release`](Self::release).
+    ///
+    /// # Errors
+    ///
+    /// The circuit is disabled by its configuration.
+    pub fn force_open(&self) -> Result<(), Forced> {
+        self.core.force(Force::Open).map_err(|state| self.forced(state))
+    }
+
+    /// Lets every call through, uncounted, until [`release`](Self::release).
+    ///
+    /// # Errors
+    ///
+    /// The circuit is disabled by its configuration.
+    pub fn force_closed(&self) -> Result<(), Forced> {
+        self.core.force(Force::Closed).map_err(|state| self.forced(state))
+    }
+
+    /// Gives a forced circuit back to itself: from forced open the next calls are probes, from forced closed it is closed with an empty
+    /// window. One that is not forced stays as it is.
+    pub fn release(&self) {
+        self.core.release();
+    }
+
+    /// Gives the circuit other limits while it runs.
+    ///
+    /// State, epoch, deadline and the run of failures stay, and the permits that are out stay valid. The new limits hold from the next
+    /// outcome; those of the open time and the ramp from the next opening and closing, the number of probes from the next round. A window of
+    /// another shape starts empty. A circuit that becomes disabled lets everything through; one that was starts closed.
+    ///
+    /// # Errors
+    ///
+    /// `config` has another name or another clock. They are the circuit's for good.
+    pub fn reconfigure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
+        let BreakerConfig { setup, clock } = config;
+        if setup.name != self.name {
+            return Err(ConfigError::new("name", setup.name, format!("{:?}, the circuit's own", self.name)));
+        }
+        if clock != *self.core.clock() {
+            let own = self.core.clock();
+            return Err(ConfigError::new("clock", clock, format!("{own:?}, the circuit's own")));
+        }
+        self.core.reconfigure(&setup);
+        Ok(())
+    }
+
+    fn forced(&self, state: CircuitState) -> Forced {
+        Forced::new(self.name, state)
     }
 
     /// How long to wait so that `left` nanoseconds are over on the circuit's clock, which may be a little behind.
@@ -127,21 +200,33 @@ impl fmt::Debug for Circuit {
 }
 
 /// What a circuit looks like at one moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Status {
     /// The circuit's name.
     pub circuit: &'static str,
     /// Where it stands.
     pub state: CircuitState,
+    /// The share of calls, 0 to 1, that a circuit lets through which has just closed. `None`: it does not ramp up.
+    pub ramp: Option<f64>,
+    /// How long the state has lasted.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
+    pub lasted: Duration,
     /// Failures since the last success; 0 unless closed.
     pub consecutive_failures: u64,
     /// What the window holds; it is empty at every change of the state.
     pub window: Counts,
-    /// How long it stays open.
+    /// How long it stays open. `None`: it is not, or until somebody does something about it.
+    #[cfg_attr(feature = "serde", serde(with = "crate::serde::optional_duration"))]
     pub retry_after: Option<Duration>,
     /// How it came to stand there.
     pub last_transition: Option<Transition>,
+    /// How it came to open the last time: why, and by what fault.
+    pub last_trip: Option<Transition>,
+    /// The last failure, if the layer was told to keep it: see
+    /// [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
+    pub last_failure: Option<LastFailure>,
 }
 
 #[cfg(all(test, not(loom_models)))]
@@ -155,7 +240,7 @@ mod tests {
         for clock in [Clock::coarse(), Clock::precise()] {
             let slack = clock.slack();
             let circuit = Circuit::new(BreakerConfig::builder().clock(clock).build().unwrap());
-            let rejection = circuit.rejection(Refusal { state: CircuitState::Open, left: 7 });
+            let rejection = circuit.rejection(Refusal { state: CircuitState::Open, left: Some(7) });
             assert_eq!(rejection.retry_after(), Some(Duration::from_nanos(7) + slack));
         }
         assert_eq!(Clock::coarse().slack().is_zero(), cfg!(not(target_os = "linux")));

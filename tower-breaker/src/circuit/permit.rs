@@ -1,16 +1,20 @@
 //! The right to one call.
 
 use std::fmt;
-use std::mem::ManuallyDrop;
+use std::mem::{self, ManuallyDrop};
 
-use tower_fault_classify::Verdict;
+use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
 
 use super::core::{Core, Entry, Refusal};
+
+/// The fault of a call that panicked.
+const PANICKED: Fault = Fault::new(Kind::Unknown, Retry::Never, Health::Failure, Origin::Local);
 
 /// The right to one call through a circuit, to be settled by what the call came to.
 ///
 /// It settles exactly once: by a verdict, or by being dropped, which stands for a call that was given up. It belongs to
 /// the epoch in which it was given out: once the circuit has changed its state, what the call comes to changes nothing.
+/// [`AbandonedPolicy`](crate::AbandonedPolicy) says what a call counts for that was given up.
 #[must_use = "a permit that is dropped stands for a call that was given up"]
 pub struct Permit {
     core: &'static Core,
@@ -38,8 +42,32 @@ impl Permit {
         core.settle(entry, verdict);
     }
 
-    pub(crate) const fn is_probe(&self) -> bool {
-        self.entry.is_probe()
+    /// Gives the permit back unused: the call never began.
+    ///
+    /// A probe's place is free again at once, and nothing is counted, whatever the policy for abandoned calls.
+    pub fn cancel(self) {
+        let Self { core, entry } = *ManuallyDrop::new(self);
+        core.cancel(entry);
+    }
+
+    /// Runs a part of the call. A panic in it counts as a failure, and goes on.
+    #[inline]
+    pub(crate) fn guard<T>(permit: &mut Option<Self>, run: impl FnOnce() -> T) -> T {
+        /// Dropped only while a panic goes by.
+        struct OnPanic<'a>(&'a mut Option<Permit>);
+
+        impl Drop for OnPanic<'_> {
+            fn drop(&mut self) {
+                if let Some(permit) = self.0.take() {
+                    permit.settle(PANICKED.into());
+                }
+            }
+        }
+
+        let on_panic = OnPanic(permit);
+        let value = run();
+        mem::forget(on_panic);
+        value
     }
 
     /// Whether the call may still begin. A probe's lease begins anew.

@@ -6,7 +6,7 @@ use tower_fault_classify::__shared::{Buckets, Clock, Ring, Striped};
 use super::gate::LAST_EPOCH;
 use crate::machine::{CountRing, Counts};
 
-/// The shape of a window.
+/// How much a window spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// Nanoseconds.
@@ -15,33 +15,50 @@ pub(crate) enum Shape {
     Count(u32),
 }
 
-/// Counts of calls and failures, over a span of time or a number of calls. It starts anew with every epoch.
-#[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the usual variant is the large one, and must not be a pointer away"
-)]
-pub(crate) enum Window {
-    Time(TimeWindow),
-    /// The last n calls in the order in which they ended: one order of all outcomes, so one lock.
-    Count(Mutex<CountWindow>),
+/// A shape as a settling call needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) buckets: Buckets,
+    /// 0: the buckets decide.
+    pub(crate) calls: u32,
 }
 
+impl Span {
+    /// A span for a window that nobody has used.
+    pub(crate) const fn of(shape: Shape) -> Self {
+        match shape {
+            Shape::Time(nanos) => Self { buckets: Buckets::of(nanos), calls: 0 },
+            // Buckets are kept all the same, for those that may follow.
+            Shape::Count(calls) => Self { buckets: Buckets::of(u64::MAX), calls },
+        }
+    }
+
+    /// A span for a window that has been used with another until now: it starts empty.
+    pub(crate) fn after(shape: Shape, other: Self, now: u64) -> Self {
+        let new = Self::of(shape);
+        Self { buckets: new.buckets.after(other.buckets, now), ..new }
+    }
+}
+
+/// Counts of calls, failures, slow and abandoned calls, over a span of time or a number of calls. It starts anew with every epoch, and
+/// with another span.
 #[derive(Debug)]
-pub(crate) struct TimeWindow {
-    buckets: Buckets,
+pub(crate) struct Window {
     successes: Striped,
     failures: Ring,
+    slow: Ring,
+    abandoned: Ring,
+    /// The last n calls in the order in which they ended: one order of all outcomes, so one lock.
+    last: Mutex<Option<LastCalls>>,
 }
 
 #[derive(Debug)]
-pub(crate) struct CountWindow {
-    size: u32,
+struct LastCalls {
     epoch: u32,
     ring: CountRing,
 }
 
-/// What a failure saw when it was recorded.
+/// What a call saw when it was recorded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Seen {
     /// The bucket; its sums are still to be taken.
@@ -50,97 +67,128 @@ pub(crate) enum Seen {
 }
 
 impl Window {
-    pub(crate) fn new(shape: Shape) -> Self {
-        Self::with_stripes(shape, Striped::new())
+    pub(crate) fn new() -> Self {
+        Self::with_stripes(Striped::new())
     }
 
-    pub(crate) fn with_stripes(shape: Shape, successes: Striped) -> Self {
-        match shape {
-            Shape::Time(nanos) => {
-                Self::Time(TimeWindow { buckets: Buckets::of(nanos), successes, failures: Ring::default() })
-            }
-            Shape::Count(size) => {
-                let ring = CountRing::new(size as usize);
-                Self::Count(Mutex::new(CountWindow { size, epoch: 0, ring }))
-            }
-        }
+    pub(crate) fn with_stripes(successes: Striped) -> Self {
+        let (failures, slow, abandoned) = Default::default();
+        Self { successes, failures, slow, abandoned, last: Mutex::new(None) }
     }
 
-    pub(crate) fn shape(&self) -> Shape {
-        match self {
-            Self::Time(window) => Shape::Time(window.buckets.span()),
-            Self::Count(window) => Shape::Count(lock(window).size),
-        }
-    }
-
-    /// Records a success: with a time window, the clock and the thread's own cell.
+    /// Records a success: over a span of time, the clock and the thread's own cell.
     #[inline]
-    pub(crate) fn success(&self, clock: &Clock, epoch: u32, slot: Option<usize>) {
-        match self {
-            Self::Time(window) => window.successes.add(slot, window.buckets.tag(clock.now(), epoch), 1),
-            Self::Count(window) => {
-                lock(window).record(epoch, false);
-            }
+    pub(crate) fn success(&self, span: &Span, clock: &Clock, epoch: u32, slot: Option<usize>) {
+        if span.calls == 0 {
+            self.successes.add(slot, span.buckets.tag(clock.now(), epoch), 1);
+        } else {
+            self.of_last(span, epoch, |ring| ring.record(false, false));
         }
+    }
+
+    /// Records a slow success.
+    pub(crate) fn slow_success(&self, span: &Span, now: u64, epoch: u32, slot: Option<usize>) -> Seen {
+        if span.calls > 0 {
+            return Seen::Counts(self.of_last(span, epoch, |ring| ring.record(false, true)));
+        }
+        let tag = span.buckets.tag(now, epoch);
+        self.successes.add(slot, tag, 1);
+        self.slow.add(tag, 1);
+        Seen::Bucket(tag)
     }
 
     /// Records a failure.
-    pub(crate) fn failure(&self, now: u64, epoch: u32) -> Seen {
-        match self {
-            Self::Time(window) => {
-                let tag = window.buckets.tag(now, epoch);
-                window.failures.add(tag, 1);
-                Seen::Bucket(tag)
-            }
-            Self::Count(window) => Seen::Counts(lock(window).record(epoch, true)),
+    pub(crate) fn failure(&self, span: &Span, now: u64, epoch: u32, slow: bool) -> Seen {
+        if span.calls > 0 {
+            return Seen::Counts(self.of_last(span, epoch, |ring| ring.record(true, slow)));
         }
+        let tag = span.buckets.tag(now, epoch);
+        self.failures.add(tag, 1);
+        if slow {
+            self.slow.add(tag, 1);
+        }
+        Seen::Bucket(tag)
+    }
+
+    /// Records a call that was given up.
+    pub(crate) fn abandoned(&self, span: &Span, now: u64, epoch: u32) -> Seen {
+        if span.calls > 0 {
+            return Seen::Counts(self.of_last(span, epoch, CountRing::abandon));
+        }
+        let tag = span.buckets.tag(now, epoch);
+        self.abandoned.add(tag, 1);
+        Seen::Bucket(tag)
     }
 
     /// The failures in the window.
-    pub(crate) fn failures(&self, seen: Seen) -> u64 {
-        match (self, seen) {
-            (Self::Time(window), Seen::Bucket(tag)) => window.failures.sum(tag),
-            (_, Seen::Counts(counts)) => counts.failures,
-            (Self::Count(_), Seen::Bucket(_)) => 0,
+    pub(crate) fn failures_in(&self, seen: Seen) -> u64 {
+        match seen {
+            Seen::Bucket(tag) => self.failures.sum(tag),
+            Seen::Counts(counts) => counts.failures,
         }
     }
 
-    /// Calls and failures in the window.
+    /// The slow calls in the window.
+    pub(crate) fn slow_in(&self, seen: Seen) -> u64 {
+        match seen {
+            Seen::Bucket(tag) => self.slow.sum(tag),
+            Seen::Counts(counts) => counts.slow,
+        }
+    }
+
+    /// The calls in the window that were given up.
+    pub(crate) fn abandoned_in(&self, seen: Seen) -> u64 {
+        match seen {
+            Seen::Bucket(tag) => self.abandoned.sum(tag),
+            Seen::Counts(counts) => counts.abandoned,
+        }
+    }
+
+    /// All that is in the window.
     pub(crate) fn counts(&self, seen: Seen) -> Counts {
-        match (self, seen) {
-            (Self::Time(window), Seen::Bucket(tag)) => {
-                let failures = window.failures.sum(tag);
-                Counts { calls: failures + window.successes.sum(tag), failures }
+        match seen {
+            Seen::Bucket(tag) => {
+                let failures = self.failures.sum(tag);
+                let calls = failures + self.successes.sum(tag);
+                Counts { calls, failures, slow: self.slow.sum(tag), abandoned: self.abandoned.sum(tag) }
             }
-            (_, Seen::Counts(counts)) => counts,
-            (Self::Count(_), Seen::Bucket(_)) => Counts::default(),
+            Seen::Counts(counts) => counts,
         }
     }
 
-    /// Calls and failures in the window of an epoch, at a time.
-    pub(crate) fn counts_at(&self, now: u64, epoch: u32) -> Counts {
-        match self {
-            Self::Time(window) => self.counts(Seen::Bucket(window.buckets.tag(now, epoch))),
-            Self::Count(window) => {
-                let window = lock(window);
-                if window.epoch == epoch { window.ring.counts() } else { Counts::default() }
-            }
+    /// All that is in the window of an epoch, at a time.
+    pub(crate) fn counts_at(&self, span: &Span, now: u64, epoch: u32) -> Counts {
+        if span.calls == 0 {
+            return self.counts(Seen::Bucket(span.buckets.tag(now, epoch)));
         }
+        let last = lock(&self.last);
+        last.as_ref()
+            .filter(|last| last.is(span, epoch))
+            .map_or_else(Counts::default, |last| last.ring.counts())
+    }
+
+    /// Changes the last calls of an epoch; what belongs to an older epoch changes nothing.
+    fn of_last(&self, span: &Span, epoch: u32, change: impl FnOnce(&mut CountRing) -> Counts) -> Counts {
+        let mut last = lock(&self.last);
+        let last = match &mut *last {
+            Some(last) if last.is(span, epoch) => last,
+            Some(last) if epoch.wrapping_sub(last.epoch) & LAST_EPOCH > LAST_EPOCH / 2 => {
+                return Counts::default();
+            }
+            Some(last) if last.ring.size() == span.calls as usize => {
+                last.epoch = epoch;
+                last.ring.clear();
+                last
+            }
+            other => other.insert(LastCalls { epoch, ring: CountRing::new(span.calls as usize) }),
+        };
+        change(&mut last.ring)
     }
 }
 
-impl CountWindow {
-    /// Records an outcome of an epoch; one of an older epoch changes nothing.
-    fn record(&mut self, epoch: u32, failed: bool) -> Counts {
-        if self.epoch != epoch {
-            let newer = epoch.wrapping_sub(self.epoch) & LAST_EPOCH <= LAST_EPOCH / 2;
-            if !newer {
-                return Counts::default();
-            }
-            self.epoch = epoch;
-            self.ring.clear();
-        }
-        self.ring.record(failed)
+impl LastCalls {
+    const fn is(&self, span: &Span, epoch: u32) -> bool {
+        self.epoch == epoch && self.ring.size() == span.calls as usize
     }
 }
 
@@ -152,12 +200,20 @@ mod tests {
 
     use super::*;
 
-    fn record(window: &Window, clock: &Clock, epoch: u32, failed: bool) {
+    fn record(window: &Window, span: &Span, clock: &Clock, epoch: u32, failed: bool) {
         if failed {
-            window.failure(clock.now(), epoch);
+            window.failure(span, clock.now(), epoch, false);
         } else {
-            window.success(clock, epoch, Some(0));
+            window.success(span, clock, epoch, Some(0));
         }
+    }
+
+    fn window() -> Window {
+        Window::with_stripes(Striped::with_stripes(1))
+    }
+
+    const fn counts(calls: u64, failures: u64) -> Counts {
+        Counts { calls, failures, slow: 0, abandoned: 0 }
     }
 
     #[test]
@@ -165,40 +221,72 @@ mod tests {
         for nanos in [1_000_000, 4_999_999, 60_000_000_000, 365 * 24 * 3_600_000_000_000] {
             let (clock, hand) = Clock::manual();
             hand.set(Duration::from_secs(40_000_000));
-            let window = Window::with_stripes(Shape::Time(nanos), Striped::with_stripes(1));
-            record(&window, &clock, 0, true);
-            record(&window, &clock, 0, false);
-            let whole = Counts { calls: 2, failures: 1 };
+            let (window, span) = (window(), Span::of(Shape::Time(nanos)));
+            record(&window, &span, &clock, 0, true);
+            record(&window, &span, &clock, 0, false);
+            let whole = counts(2, 1);
             hand.advance(Duration::from_nanos(nanos));
-            assert_eq!(window.counts_at(clock.now(), 0), whole, "{nanos}");
+            assert_eq!(window.counts_at(&span, clock.now(), 0), whole, "{nanos}");
             hand.advance(Duration::from_nanos(nanos / 15 + 2));
-            assert_eq!(window.counts_at(clock.now(), 0), Counts::default(), "{nanos}");
+            assert_eq!(window.counts_at(&span, clock.now(), 0), Counts::default(), "{nanos}");
         }
     }
 
     #[test]
     fn a_pause_of_a_week_leaves_an_empty_window() {
         let (clock, hand) = Clock::manual();
-        let window = Window::with_stripes(Shape::Time(60_000_000_000), Striped::with_stripes(1));
-        record(&window, &clock, 0, true);
+        let (window, span) = (window(), Span::of(Shape::Time(60_000_000_000)));
+        record(&window, &span, &clock, 0, true);
         hand.advance(Duration::from_secs(7 * 24 * 60 * 60));
-        assert_eq!(window.counts_at(clock.now(), 0), Counts::default());
-        record(&window, &clock, 0, true);
-        assert_eq!(window.counts_at(clock.now(), 0), Counts { calls: 1, failures: 1 });
+        assert_eq!(window.counts_at(&span, clock.now(), 0), Counts::default());
+        record(&window, &span, &clock, 0, true);
+        assert_eq!(window.counts_at(&span, clock.now(), 0), counts(1, 1));
     }
 
     #[test]
     fn every_epoch_starts_empty() {
         let (clock, _hand) = Clock::manual();
         for shape in [Shape::Time(60_000_000_000), Shape::Count(10)] {
-            let window = Window::with_stripes(shape, Striped::with_stripes(1));
-            record(&window, &clock, 4, true);
-            record(&window, &clock, 5, false);
-            assert_eq!(window.counts_at(clock.now(), 5), Counts { calls: 1, failures: 0 });
-            record(&window, &clock, 4, true);
-            assert_eq!(window.counts_at(clock.now(), 5), Counts { calls: 1, failures: 0 }, "{shape:?}");
-            record(&window, &clock, LAST_EPOCH, true);
-            assert_eq!(window.shape(), shape);
+            let (window, span) = (window(), Span::of(shape));
+            record(&window, &span, &clock, 4, true);
+            record(&window, &span, &clock, 5, false);
+            assert_eq!(window.counts_at(&span, clock.now(), 5), counts(1, 0));
+            record(&window, &span, &clock, 4, true);
+            assert_eq!(window.counts_at(&span, clock.now(), 5), counts(1, 0), "{shape:?}");
+            record(&window, &span, &clock, LAST_EPOCH, true);
+        }
+    }
+
+    #[test]
+    fn another_span_starts_empty_and_counts_on_in_the_same_epoch() {
+        let (clock, hand) = Clock::manual();
+        hand.set(Duration::from_secs(40_000_000));
+        let window = window();
+        let shapes = [60, 600, 1, 3_600].map(|seconds| Shape::Time(seconds * 1_000_000_000));
+        let mut span = Span::of(Shape::Time(60_000_000_000));
+        for shape in shapes.into_iter().chain([Shape::Count(5), Shape::Count(7), shapes[0], shapes[1]]) {
+            record(&window, &span, &clock, 3, true);
+            span = Span::after(shape, span, clock.now());
+            assert_eq!(window.counts_at(&span, clock.now(), 3), counts(0, 0), "{shape:?}");
+            record(&window, &span, &clock, 3, true);
+            record(&window, &span, &clock, 3, false);
+            assert_eq!(window.counts_at(&span, clock.now(), 3), counts(2, 1), "{shape:?}");
+        }
+    }
+
+    #[test]
+    fn slow_and_abandoned_calls_are_counted_beside_the_others() {
+        let (clock, _hand) = Clock::manual();
+        for shape in [Shape::Time(60_000_000_000), Shape::Count(10)] {
+            let (window, span) = (window(), Span::of(shape));
+            let now = clock.now();
+            window.abandoned(&span, now, 0);
+            let seen = window.abandoned(&span, now, 0);
+            assert_eq!((window.abandoned_in(seen), window.counts(seen).calls), (2, 0));
+            window.failure(&span, now, 0, true);
+            let seen = window.slow_success(&span, now, 0, Some(0));
+            assert_eq!((window.slow_in(seen), window.failures_in(seen)), (2, 1));
+            assert_eq!(window.counts(seen).calls, 2, "{shape:?}");
         }
     }
 
@@ -207,11 +295,11 @@ mod tests {
         #[test]
         fn the_time_window_counts_as_the_naive_one(steps in proptest::collection::vec((0_u64..8_000, any::<bool>()), 1..200)) {
             let (clock, hand) = Clock::manual();
-            let window = Window::with_stripes(Shape::Time(60_000_000_000), Striped::with_stripes(1));
+            let (window, span) = (window(), Span::of(Shape::Time(60_000_000_000)));
             let mut naive: Vec<(u64, bool)> = Vec::new();
             for (millis, failed) in steps {
                 hand.advance(Duration::from_millis(millis));
-                record(&window, &clock, 0, failed);
+                record(&window, &span, &clock, 0, failed);
                 // Rounding moves a bucket's edge by less than a nanosecond in this test's span.
                 let bucket = |nanos: u64| nanos / 4_000_000_000;
                 naive.push((bucket(clock.now()), failed));
@@ -220,8 +308,9 @@ mod tests {
                 let expected = Counts {
                     calls: inside.clone().count() as u64,
                     failures: inside.filter(|(_, failed)| *failed).count() as u64,
+                    ..Counts::default()
                 };
-                prop_assert_eq!(window.counts_at(clock.now(), 0), expected);
+                prop_assert_eq!(window.counts_at(&span, clock.now(), 0), expected);
             }
         }
     }

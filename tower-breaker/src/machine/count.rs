@@ -2,37 +2,66 @@
 
 use super::Counts;
 
-/// The outcomes of the last calls, one bit each.
+/// The outcomes of the last calls: one bit each for failed, one for slow.
 #[derive(Debug)]
 pub(crate) struct CountRing {
-    failed: Box<[u64]>,
+    failed: Bits,
+    slow: Bits,
     size: usize,
     /// Where the next outcome goes, which is where the oldest stands once the ring is full.
     next: usize,
     counts: Counts,
 }
 
+/// One bit a call.
+#[derive(Debug)]
+struct Bits(Box<[u64]>);
+
+impl Bits {
+    fn new(size: usize) -> Self {
+        Self(vec![0; size.div_ceil(64)].into())
+    }
+
+    /// Sets a bit, and returns what it was.
+    fn replace(&mut self, index: usize, bit: bool) -> bool {
+        let (word, mask) = (&mut self.0[index / 64], 1 << (index % 64));
+        let was = *word & mask != 0;
+        *word = if bit { *word | mask } else { *word & !mask };
+        was
+    }
+}
+
 impl CountRing {
     /// An empty window of `size` calls, at least one.
     pub(crate) fn new(size: usize) -> Self {
-        Self { failed: vec![0; size.div_ceil(64)].into(), size, next: 0, counts: Counts::default() }
+        Self { failed: Bits::new(size), slow: Bits::new(size), size, next: 0, counts: Counts::default() }
+    }
+
+    /// How many calls it holds at most.
+    pub(crate) const fn size(&self) -> usize {
+        self.size
     }
 
     /// What the window holds after one more call.
-    pub(crate) fn record(&mut self, failed: bool) -> Counts {
-        let (word, bit) = (self.next / 64, 1 << (self.next % 64));
+    pub(crate) fn record(&mut self, failed: bool, slow: bool) -> Counts {
+        let (was_failed, was_slow) =
+            (self.failed.replace(self.next, failed), self.slow.replace(self.next, slow));
         if self.counts.calls == self.size as u64 {
-            self.counts.failures -= u64::from(self.failed[word] & bit != 0);
+            self.counts.failures -= u64::from(was_failed);
+            self.counts.slow -= u64::from(was_slow);
         } else {
             self.counts.calls += 1;
         }
-        if failed {
-            self.failed[word] |= bit;
-            self.counts.failures += 1;
-        } else {
-            self.failed[word] &= !bit;
-        }
+        self.counts.failures += u64::from(failed);
+        self.counts.slow += u64::from(slow);
+        self.counts.abandoned = 0;
         self.next = (self.next + 1) % self.size;
+        self.counts
+    }
+
+    /// Counts a call that was given up. A call that is completed starts that count over.
+    pub(crate) fn abandon(&mut self) -> Counts {
+        self.counts.abandoned += 1;
         self.counts
     }
 
@@ -56,35 +85,45 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_exactly_the_last_calls(size in 1_usize..200, calls in proptest::collection::vec(any::<bool>(), 0..500), clear_at in 0_usize..500) {
+        fn it_holds_exactly_the_last_calls(size in 1_usize..200, calls in proptest::collection::vec(any::<(bool, bool)>(), 0..500), clear_at in 0_usize..500) {
             let mut ring = CountRing::new(size);
             let mut all = Vec::new();
-            for (index, failed) in calls.into_iter().enumerate() {
+            for (index, call) in calls.into_iter().enumerate() {
                 if index == clear_at {
                     ring.clear();
                     all.clear();
                 }
-                all.push(failed);
+                all.push(call);
                 let last = &all[all.len().saturating_sub(size)..];
                 let expected = Counts {
                     calls: last.len() as u64,
-                    failures: last.iter().filter(|failed| **failed).count() as u64,
+                    failures: last.iter().filter(|(failed, _)| *failed).count() as u64,
+                    slow: last.iter().filter(|(_, slow)| *slow).count() as u64,
+                    abandoned: 0,
                 };
-                prop_assert_eq!(ring.record(failed), expected);
+                prop_assert_eq!(ring.record(call.0, call.1), expected);
                 prop_assert_eq!(ring.counts(), expected);
             }
         }
     }
 
     #[test]
+    fn calls_that_were_given_up_are_counted_since_the_last_that_was_completed() {
+        let mut ring = CountRing::new(3);
+        assert_eq!(ring.abandon().abandoned + ring.abandon().abandoned, 3);
+        assert_eq!(ring.record(false, false), Counts { calls: 1, ..Counts::default() });
+        assert_eq!(ring.abandon(), Counts { calls: 1, abandoned: 1, ..Counts::default() });
+    }
+
+    #[test]
     fn a_window_that_was_full_of_successes_opens_after_as_many_failures_as_any_other() {
         let mut ring = CountRing::new(10);
         for _ in 0..100_000 {
-            ring.record(false);
+            ring.record(false, false);
         }
         for _ in 0..5 {
-            ring.record(true);
+            ring.record(true, false);
         }
-        assert_eq!(ring.counts(), Counts { calls: 10, failures: 5 });
+        assert_eq!(ring.counts(), Counts { calls: 10, failures: 5, ..Counts::default() });
     }
 }

@@ -4,6 +4,7 @@ use core::fmt;
 
 /// Where a circuit stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum CircuitState {
     /// Calls go through and are counted.
@@ -12,58 +13,121 @@ pub enum CircuitState {
     Open,
     /// A few calls go through as probes, the others are rejected.
     HalfOpen,
+    /// Calls are rejected until the circuit is released by hand.
+    ForcedOpen,
+    /// Calls go through and are not counted, until the circuit is released by hand.
+    ForcedClosed,
+    /// Calls go through and are not counted, for the configuration says so.
+    Disabled,
+}
+
+impl CircuitState {
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+            Self::ForcedOpen => "forced open",
+            Self::ForcedClosed => "forced closed",
+            Self::Disabled => "disabled",
+        }
+    }
 }
 
 impl fmt::Display for CircuitState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half-open",
-        })
+        f.write_str(self.as_str())
     }
 }
 
 /// Why a circuit changed its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Reason {
     /// So many calls failed in a row.
     ConsecutiveFailures,
     /// The share of failed calls in the window reached the limit.
     FailureRate,
+    /// The share of slow calls in the window reached the limit.
+    SlowRate,
+    /// Callers gave up on many calls, and none was completed.
+    NoneCompletes,
     /// The open time is over.
     OpenTimeOver,
     /// A probe failed.
     ProbeFailed,
+    /// A probe was slow.
+    ProbeSlow,
     /// Enough probes succeeded.
     ProbesSucceeded,
+    /// It was tripped by hand.
+    Tripped,
+    /// It was forced by hand.
+    Forced,
+    /// It was released by hand.
+    Released,
+    /// It was reset by hand.
+    Reset,
+    /// It was configured anew.
+    Reconfigured,
+}
+
+impl Reason {
+    /// Its text.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ConsecutiveFailures => "too many failures in a row",
+            Self::FailureRate => "failure rate too high",
+            Self::SlowRate => "share of slow calls too high",
+            Self::NoneCompletes => "callers gave up and no call was completed",
+            Self::OpenTimeOver => "open time is over",
+            Self::ProbeFailed => "a probe failed",
+            Self::ProbeSlow => "a probe was slow",
+            Self::ProbesSucceeded => "probes succeeded",
+            Self::Tripped => "tripped by hand",
+            Self::Forced => "forced by hand",
+            Self::Released => "released by hand",
+            Self::Reset => "reset by hand",
+            Self::Reconfigured => "configured anew",
+        }
+    }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::ConsecutiveFailures => "too many failures in a row",
-            Self::FailureRate => "failure rate too high",
-            Self::OpenTimeOver => "open time is over",
-            Self::ProbeFailed => "a probe failed",
-            Self::ProbesSucceeded => "probes succeeded",
-        })
+        f.write_str(self.as_str())
     }
 }
 
 /// What a window holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[non_exhaustive]
 pub struct Counts {
     /// Calls that said something of the server's health.
     pub calls: u64,
     /// Those that failed.
     pub failures: u64,
+    /// Those that were slow, failed or not.
+    pub slow: u64,
+    /// Calls that were given up, of which nothing else is counted.
+    pub abandoned: u64,
 }
 
 impl Counts {
     /// The share of failed calls, 0 to 1; 0 without calls.
     pub fn failure_rate(&self) -> f64 {
-        if self.calls == 0 { 0.0 } else { self.failures as f64 / self.calls as f64 }
+        share(self.failures, self.calls)
     }
+
+    /// The share of slow calls, 0 to 1; 0 without calls.
+    pub fn slow_rate(&self) -> f64 {
+        share(self.slow, self.calls)
+    }
+}
+
+fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }

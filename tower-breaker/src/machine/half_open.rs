@@ -11,6 +11,19 @@ use super::Admission;
 pub(crate) struct Ticket(NonZeroU64);
 
 impl Ticket {
+    /// The word that a permit carries; it is never 0.
+    pub(crate) const fn word(self) -> u64 {
+        self.0.get()
+    }
+
+    /// The ticket of such a word.
+    pub(crate) const fn from_word(word: u64) -> Option<Self> {
+        match NonZeroU64::new(word) {
+            Some(word) => Some(Self(word)),
+            None => None,
+        }
+    }
+
     const fn new(place: u32, serial: u32) -> Self {
         // Serials begin at 1 and skip 0, so that the word is never 0.
         let word = (serial as u64) << 32 | place as u64;
@@ -36,17 +49,19 @@ pub(crate) struct Round {
     places: Vec<Option<Lease>>,
     last_serial: u32,
     successes: u32,
+    abandoned: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Lease {
     serial: u32,
+    from: u64,
     until: u64,
 }
 
 impl Round {
     pub(super) fn new(probes: u32) -> Self {
-        Self { places: vec![None; probes as usize], last_serial: 0, successes: 0 }
+        Self { places: vec![None; probes as usize], last_serial: 0, successes: 0, abandoned: 0 }
     }
 
     pub(super) fn admit(&mut self, now: u64, lease: u64) -> Admission {
@@ -55,10 +70,10 @@ impl Round {
             Some(place) => {
                 let serial = self.last_serial.checked_add(1).unwrap_or(1);
                 self.last_serial = serial;
-                self.places[place] = Some(Lease { serial, until: now.saturating_add(lease) });
+                self.places[place] = Some(Lease { serial, from: now, until: now.saturating_add(lease) });
                 Admission::Probe(Ticket::new(place as u32, serial))
             }
-            None => Admission::Refused(self.next_free(now)),
+            None => Admission::Refused(Some(self.next_free(now))),
         }
     }
 
@@ -77,6 +92,7 @@ impl Round {
     pub(super) fn renew(&mut self, ticket: Ticket, now: u64, lease: u64) -> bool {
         match self.held(ticket) {
             Some(Some(place)) if place.until > now => {
+                place.from = now;
                 place.until = now.saturating_add(lease);
                 true
             }
@@ -88,6 +104,18 @@ impl Round {
     pub(super) fn succeed(&mut self) -> u32 {
         self.successes = self.successes.saturating_add(1);
         self.successes
+    }
+
+    /// Counts a probe that was given up, and says whether that are `most`, with no success among them.
+    pub(super) fn abandon_reaches(&mut self, most: u32) -> bool {
+        self.abandoned = self.abandoned.saturating_add(1);
+        self.successes == 0 && self.abandoned >= most
+    }
+
+    /// When the lease began that `ticket` holds.
+    pub(super) fn began(&self, ticket: Ticket) -> Option<u64> {
+        let lease = self.places.get(ticket.place()).copied().flatten()?;
+        (lease.serial == ticket.serial()).then_some(lease.from)
     }
 
     fn held(&mut self, ticket: Ticket) -> Option<&mut Option<Lease>> {

@@ -1,9 +1,6 @@
 //! The numbers that decide, validated by [`BreakerConfig`](crate::BreakerConfig). Times are in nanoseconds.
 
-use core::time::Duration;
-
-/// How long a server's own `Retry-After` can keep a circuit open.
-const LONGEST_HINT: Duration = Duration::from_secs(5 * 60);
+use super::open_time::OpenTime;
 
 /// When a closed circuit opens.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -12,27 +9,57 @@ pub(crate) struct TripLimits {
     pub(crate) consecutive_failures: u32,
     /// At this share of failed calls; `None`: never.
     pub(crate) failure_rate: Option<f64>,
-    /// The rate counts from so many calls in the window.
+    /// At this share of slow calls.
+    pub(crate) slow: Option<SlowLimits>,
+    /// The rates count from so many calls in the window.
     pub(crate) minimum_calls: u32,
+    pub(crate) abandoned: Abandoned,
+}
+
+/// When a call is slow, and what share of slow calls is too much.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct SlowLimits {
+    /// A call that takes so long is slow.
+    pub(crate) from: u64,
+    pub(crate) rate: f64,
+}
+
+/// What an abandoned call counts for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Abandoned {
+    /// For nothing, unless there are enough of them and no call was completed.
+    IfNoneCompletes,
+    Ignored,
+    Failure,
+    /// For a failure if it had run so long.
+    FailureFrom(u64),
+}
+
+impl TripLimits {
+    /// Whether a call's time must be known.
+    pub(crate) const fn timed(&self) -> bool {
+        self.slow.is_some() || matches!(self.abandoned, Abandoned::FailureFrom(_))
+    }
+
+    /// Whether a call that took so long was slow.
+    pub(crate) fn is_slow(&self, took: Option<u64>) -> bool {
+        match (&self.slow, took) {
+            (Some(slow), Some(took)) => took >= slow.from,
+            _ => false,
+        }
+    }
 }
 
 /// How an open circuit closes again.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RecoveryLimits {
-    pub(crate) open_for: u64,
+    pub(crate) open: OpenTime,
     /// How many probes may run at once.
     pub(crate) probes: u32,
     /// So many successful probes close the circuit.
     pub(crate) successes_to_close: u32,
     /// How long a probe keeps its place.
     pub(crate) probe_lease: u64,
-}
-
-impl RecoveryLimits {
-    /// How long the circuit stays open, given what the server asked for: never shorter than its own time, and longer only
-    /// up to a cap.
-    pub(super) fn open_time(&self, asked_for: Option<Duration>) -> u64 {
-        let hint = asked_for.map_or(0, |delay| delay.min(LONGEST_HINT).as_nanos() as u64);
-        self.open_for.max(hint)
-    }
+    /// How long the share of calls grows that a circuit lets through after it has closed; 0: it lets through all.
+    pub(crate) ramp: u64,
 }

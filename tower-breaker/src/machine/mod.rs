@@ -13,6 +13,9 @@
 //!                                    └───────────┘
 //! ```
 //!
+//! Closed may begin with a ramp, which lets a growing share of the calls through. From every state a hand can force the circuit open or
+//! closed; released, it is half-open or closed.
+//!
 //! A decision is a plain function of the state, what happened, the time and the limits. There is no clock here, no atomic, no
 //! lock and no allocation on the way of a call: `circuit/` stores the state and makes it concurrent, and asks here what to
 //! do. Times are nanoseconds on the circuit's clock.
@@ -21,54 +24,115 @@ mod count;
 mod facts;
 mod half_open;
 mod limits;
+mod open_time;
+mod ramp;
 
 pub(crate) use count::CountRing;
 pub(crate) use half_open::Ticket;
-pub(crate) use limits::{RecoveryLimits, TripLimits};
+pub(crate) use limits::{Abandoned, RecoveryLimits, SlowLimits, TripLimits};
+pub(crate) use open_time::OpenTime;
 
 pub use facts::{CircuitState, Counts, Reason};
 
 use core::time::Duration;
 
 use half_open::Round;
-use tower_fault_classify::{Fault, Health, Kind, Verdict};
+use open_time::Row;
+use ramp::{Ramp, Step};
+use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
 
-/// What a closed circuit knows of its calls when one of them failed.
+/// What a closed circuit knows of its calls when one of them failed, or was slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
-    /// Failures without a success between them, this one included.
+    /// Failures without a success between them, this one included; 0 if this one was none.
     pub(crate) run: u64,
-    /// What the window holds. `None`: it cannot reach the rate, so nobody looked.
+    /// What the window holds. `None`: it cannot reach a rate, so nobody looked.
     pub(crate) window: Option<Counts>,
 }
 
-/// Whether the window must be looked at: `failures` are too few to reach the rate, whatever the number of calls.
+/// Whether the whole window must be looked at: `failures` are too few to reach the rate, whatever the number of calls.
 pub(crate) fn may_reach_rate(limits: &TripLimits, failures: u64) -> bool {
     limits.failure_rate.is_some_and(|rate| reaches(failures, u64::from(limits.minimum_calls), rate))
 }
 
-/// Why a closed circuit opens after a failure, if it does.
+/// The same of slow calls.
+pub(crate) fn may_reach_slow_rate(limits: &TripLimits, slow: u64) -> bool {
+    limits.slow.is_some_and(|limit| reaches(slow, u64::from(limits.minimum_calls), limit.rate))
+}
+
+/// Why a closed circuit opens after a failure or a slow call, if it does.
 pub(crate) fn trips(limits: &TripLimits, sample: &Sample) -> Option<Reason> {
     if limits.consecutive_failures > 0 && sample.run >= u64::from(limits.consecutive_failures) {
         return Some(Reason::ConsecutiveFailures);
     }
     let counts = sample.window?;
-    let enough = counts.calls >= u64::from(limits.minimum_calls);
-    (enough && reaches(counts.failures, counts.calls, limits.failure_rate?)).then_some(Reason::FailureRate)
+    if counts.calls < u64::from(limits.minimum_calls) {
+        return None;
+    }
+    if limits.failure_rate.is_some_and(|rate| reaches(counts.failures, counts.calls, rate)) {
+        return Some(Reason::FailureRate);
+    }
+    limits.slow.is_some_and(|slow| reaches(counts.slow, counts.calls, slow.rate)).then_some(Reason::SlowRate)
 }
 
-/// Whether `failures` of `calls` are at least `rate`. The quotient is compared, not the product: both sides are then the
+/// Whether callers gave up on so many calls, and none was completed, that the circuit opens.
+pub(crate) fn none_completes(limits: &TripLimits, counts: &Counts) -> bool {
+    counts.calls == 0 && counts.abandoned >= u64::from(limits.minimum_calls)
+}
+
+/// Whether `part` of `calls` is at least `rate`. The quotient is compared, not the product: both sides are then the
 /// nearest double to the same decimal, so that 7 of 100 do reach 0.07.
-fn reaches(failures: u64, calls: u64, rate: f64) -> bool {
-    failures > 0 && failures as f64 / calls as f64 >= rate
+fn reaches(part: u64, calls: u64, rate: f64) -> bool {
+    part > 0 && part as f64 / calls as f64 >= rate
 }
 
-/// The state, without what `circuit/` keeps in its own storage (the run of failures and the window).
+/// A circuit, without what `circuit/` keeps in its own storage (the run of failures and the window).
 #[derive(Debug)]
-pub(crate) enum State {
-    Closed,
-    Open { until: u64 },
+pub(crate) struct Machine {
+    state: State,
+    row: Row,
+}
+
+#[derive(Debug)]
+enum State {
+    Closed {
+        ramp: Option<Ramp>,
+    },
+    /// `None`: until it is reset.
+    Open {
+        until: Option<u64>,
+    },
     HalfOpen(Round),
+    Forced(Force),
+}
+
+/// What a hand, or the configuration, has made of a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Force {
+    Open,
+    Closed,
+    Disabled,
+}
+
+/// The time of a decision, and a number drawn evenly from 0 to 1 for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) now: u64,
+    pub(crate) draw: f64,
+}
+
+/// What stands at the gate, for those who do not ask the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sign {
+    Closed {
+        ramping: bool,
+    },
+    OpenUntil(u64),
+    /// Refusing until a hand does something about it.
+    Held,
+    HalfOpen,
+    /// Letting through, and counting nothing.
+    Free,
 }
 
 /// What came of asking for a place.
@@ -78,8 +142,10 @@ pub(crate) enum Admission {
     Normal,
     /// The call is a probe and holds this place.
     Probe(Ticket),
-    /// The call is refused for so many nanoseconds.
-    Refused(u64),
+    /// The call goes through, and nobody counts it.
+    Uncounted,
+    /// The call is refused for so many nanoseconds; `None`: until somebody does something about it.
+    Refused(Option<u64>),
 }
 
 /// A change of the state, to be applied by who stores it.
@@ -90,41 +156,75 @@ pub(crate) struct Change {
     pub(crate) reason: Reason,
 }
 
-impl State {
-    /// Its name.
-    pub(crate) const fn name(&self) -> CircuitState {
-        match self {
-            Self::Closed => CircuitState::Closed,
-            Self::Open { .. } => CircuitState::Open,
-            Self::HalfOpen(_) => CircuitState::HalfOpen,
+impl Machine {
+    pub(crate) fn new() -> Self {
+        Self { state: State::Closed { ramp: None }, row: Row::default() }
+    }
+
+    /// Where it stands.
+    pub(crate) const fn state(&self) -> CircuitState {
+        match self.state {
+            State::Closed { .. } => CircuitState::Closed,
+            State::Open { .. } => CircuitState::Open,
+            State::HalfOpen(_) => CircuitState::HalfOpen,
+            State::Forced(Force::Open) => CircuitState::ForcedOpen,
+            State::Forced(Force::Closed) => CircuitState::ForcedClosed,
+            State::Forced(Force::Disabled) => CircuitState::Disabled,
+        }
+    }
+
+    pub(crate) const fn sign(&self) -> Sign {
+        match self.state {
+            State::Closed { ramp } => Sign::Closed { ramping: ramp.is_some() },
+            State::Open { until: Some(until) } => Sign::OpenUntil(until),
+            State::Open { until: None } | State::Forced(Force::Open) => Sign::Held,
+            State::HalfOpen(_) => Sign::HalfOpen,
+            State::Forced(Force::Closed | Force::Disabled) => Sign::Free,
+        }
+    }
+
+    /// The share of calls that a ramp lets through.
+    pub(crate) fn ramp(&self, now: u64) -> Option<f64> {
+        match &self.state {
+            State::Closed { ramp: Some(ramp) } => Some(ramp.share(now)),
+            _ => None,
         }
     }
 
     /// Decides on a call that wants to begin. An open circuit whose time is over half-opens for it.
     pub(crate) fn admit(&mut self, now: u64, limits: &RecoveryLimits) -> (Admission, Option<Change>) {
-        match self {
-            Self::Closed => (Admission::Normal, None),
-            Self::Open { until } if now < *until => (Admission::Refused(*until - now), None),
-            Self::Open { .. } => {
-                let change =
-                    self.become_state(Self::HalfOpen(Round::new(limits.probes)), Reason::OpenTimeOver);
-                (self.admit(now, limits).0, Some(change))
+        let admission = match &mut self.state {
+            State::Closed { ramp } => match ramp.as_mut().map(|ramp| ramp.step(now)) {
+                None | Some(Step::Admitted) => Admission::Normal,
+                Some(Step::Refused(left)) => Admission::Refused(Some(left)),
+                Some(Step::Over) => {
+                    *ramp = None;
+                    Admission::Normal
+                }
+            },
+            State::Open { until: None } | State::Forced(Force::Open) => Admission::Refused(None),
+            State::Open { until: Some(until) } if now < *until => Admission::Refused(Some(*until - now)),
+            State::Open { .. } => {
+                let change = self.half_open(limits, Reason::OpenTimeOver);
+                return (self.admit(now, limits).0, Some(change));
             }
-            Self::HalfOpen(round) => (round.admit(now, limits.probe_lease), None),
-        }
+            State::HalfOpen(round) => round.admit(now, limits.probe_lease),
+            State::Forced(Force::Closed | Force::Disabled) => Admission::Uncounted,
+        };
+        (admission, None)
     }
 
     /// Opens a closed circuit. `None`: somebody else was first.
     pub(crate) fn trip(
         &mut self,
         reason: Reason,
-        fault: &Fault,
-        now: u64,
+        fault: Option<&Fault>,
+        at: Moment,
         limits: &RecoveryLimits,
     ) -> Option<Change> {
-        match self {
-            Self::Closed => Some(self.open(reason, fault, now, limits)),
-            Self::Open { .. } | Self::HalfOpen(_) => None,
+        match self.state {
+            State::Closed { .. } => Some(self.open(reason, fault, at, limits)),
+            _ => None,
         }
     }
 
@@ -133,39 +233,132 @@ impl State {
         &mut self,
         ticket: Ticket,
         outcome: Outcome<'_>,
-        now: u64,
+        at: Moment,
         limits: &RecoveryLimits,
     ) -> Option<Change> {
-        let Self::HalfOpen(round) = self else { return None };
+        let State::HalfOpen(round) = &mut self.state else { return None };
         round.give_back(ticket);
         match outcome {
             Outcome::Neutral => None,
-            Outcome::Failure(fault) => Some(self.open(Reason::ProbeFailed, fault, now, limits)),
+            Outcome::Failure(fault) => Some(self.open(Reason::ProbeFailed, Some(fault), at, limits)),
+            Outcome::Slow => Some(self.open(Reason::ProbeSlow, None, at, limits)),
             Outcome::Success => {
                 let successes = round.succeed();
-                (successes >= limits.successes_to_close)
-                    .then(|| self.become_state(Self::Closed, Reason::ProbesSucceeded))
+                (successes >= limits.successes_to_close).then(|| {
+                    self.row.closed(at.now);
+                    let ramp = Ramp::new(at.now, limits.ramp);
+                    self.become_state(State::Closed { ramp }, Reason::ProbesSucceeded)
+                })
             }
+        }
+    }
+
+    /// Hears that a caller gave up on a probe. When that has happened to `most` probes of a round, and none has succeeded, the server hangs.
+    pub(crate) fn abandon_probe(
+        &mut self,
+        ticket: Ticket,
+        most: u32,
+        at: Moment,
+        limits: &RecoveryLimits,
+    ) -> Option<Change> {
+        let State::HalfOpen(round) = &mut self.state else { return None };
+        round.give_back(ticket);
+        round.abandon_reaches(most).then(|| self.open(Reason::NoneCompletes, None, at, limits))
+    }
+
+    /// A probe was not begun after all.
+    pub(crate) fn give_back(&mut self, ticket: Ticket) {
+        if let State::HalfOpen(round) = &mut self.state {
+            round.give_back(ticket);
+        }
+    }
+
+    /// When the call of a probe began. `None`: its place is another's by now.
+    pub(crate) fn began(&self, ticket: Ticket) -> Option<u64> {
+        match &self.state {
+            State::HalfOpen(round) => round.began(ticket),
+            _ => None,
         }
     }
 
     /// Whether a probe still holds its place; if so, its lease begins anew.
     pub(crate) fn renew(&mut self, ticket: Ticket, now: u64, limits: &RecoveryLimits) -> bool {
-        match self {
-            Self::HalfOpen(round) => round.renew(ticket, now, limits.probe_lease),
-            Self::Closed | Self::Open { .. } => false,
+        match &mut self.state {
+            State::HalfOpen(round) => round.renew(ticket, now, limits.probe_lease),
+            _ => false,
         }
     }
 
-    fn open(&mut self, reason: Reason, fault: &Fault, now: u64, limits: &RecoveryLimits) -> Change {
-        let until = now.saturating_add(limits.open_time(asked_for(fault)));
-        self.become_state(Self::Open { until }, reason)
+    /// Opens it by hand. An open one stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// It is forced.
+    pub(crate) fn trip_by_hand(
+        &mut self,
+        at: Moment,
+        limits: &RecoveryLimits,
+    ) -> Result<Option<Change>, Force> {
+        match self.state {
+            State::Closed { .. } | State::HalfOpen(_) => {
+                Ok(Some(self.open(Reason::Tripped, None, at, limits)))
+            }
+            State::Open { .. } => Ok(None),
+            State::Forced(force) => Err(force),
+        }
     }
 
-    fn become_state(&mut self, to: Self, reason: Reason) -> Change {
-        let change = Change { from: self.name(), to: to.name(), reason };
-        *self = to;
-        change
+    /// Closes it by hand, with an empty window and no memory of earlier open periods.
+    ///
+    /// # Errors
+    ///
+    /// It is forced.
+    pub(crate) fn reset(&mut self) -> Result<Change, Force> {
+        match self.state {
+            State::Forced(force) => Err(force),
+            _ => Ok(self.close(Reason::Reset)),
+        }
+    }
+
+    /// Forces it. `None`: it is so already.
+    pub(crate) fn force(&mut self, force: Force) -> Option<Change> {
+        let reason = if force == Force::Disabled { Reason::Reconfigured } else { Reason::Forced };
+        match self.state {
+            State::Forced(other) if other == force => None,
+            _ => Some(self.become_state(State::Forced(force), reason)),
+        }
+    }
+
+    /// Gives it back to itself: from forced open the next call is a probe, from forced closed and disabled it is closed. `None`: it was
+    /// its own.
+    pub(crate) fn release(&mut self, limits: &RecoveryLimits) -> Option<Change> {
+        match self.state {
+            State::Forced(Force::Open) => Some(self.half_open(limits, Reason::Released)),
+            State::Forced(Force::Closed) => Some(self.close(Reason::Released)),
+            State::Forced(Force::Disabled) => Some(self.close(Reason::Reconfigured)),
+            _ => None,
+        }
+    }
+
+    fn open(&mut self, reason: Reason, fault: Option<&Fault>, at: Moment, limits: &RecoveryLimits) -> Change {
+        let period = self.row.next(&limits.open, at.now, at.draw, fault.and_then(asked_for));
+        let until = period.map(|period| at.now.saturating_add(period));
+        self.become_state(State::Open { until }, reason)
+    }
+
+    fn half_open(&mut self, limits: &RecoveryLimits, reason: Reason) -> Change {
+        self.become_state(State::HalfOpen(Round::new(limits.probes)), reason)
+    }
+
+    fn close(&mut self, reason: Reason) -> Change {
+        self.row = Row::default();
+        self.become_state(State::Closed { ramp: None }, reason)
+    }
+
+    fn become_state(&mut self, to: State, reason: Reason) -> Change {
+        let from = self.state();
+        self.state = to;
+        Change { from, to: self.state(), reason }
     }
 }
 
@@ -178,8 +371,10 @@ fn asked_for(fault: &Fault) -> Option<Duration> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome<'a> {
     Success,
+    /// A success that took too long.
+    Slow,
     Failure(&'a Fault),
-    /// It says nothing of the server's health, or it was dropped before it said anything.
+    /// It says nothing of the server's health.
     Neutral,
 }
 
@@ -196,6 +391,9 @@ impl<'a> Outcome<'a> {
         }
     }
 }
+
+/// The fault of a call that its caller gave up, where that counts as a failure.
+pub(crate) const GIVEN_UP: Fault = Fault::new(Kind::Cancelled, Retry::Never, Health::Failure, Origin::Caller);
 
 #[cfg(all(test, not(loom_models)))]
 mod tests;

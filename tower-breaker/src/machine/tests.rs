@@ -9,29 +9,44 @@ const SECOND: u64 = 1_000_000_000;
 
 const FAULT: Fault = Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote);
 
-const TRIP: TripLimits = TripLimits { consecutive_failures: 5, failure_rate: Some(0.5), minimum_calls: 10 };
+const TRIP: TripLimits = TripLimits {
+    consecutive_failures: 5,
+    failure_rate: Some(0.5),
+    slow: None,
+    minimum_calls: 10,
+    abandoned: Abandoned::IfNoneCompletes,
+};
 
-const LIMITS: RecoveryLimits =
-    RecoveryLimits { open_for: 30 * SECOND, probes: 3, successes_to_close: 2, probe_lease: 30 * SECOND };
+const LIMITS: RecoveryLimits = RecoveryLimits {
+    open: OpenTime::constant(30 * SECOND),
+    probes: 3,
+    successes_to_close: 2,
+    probe_lease: 30 * SECOND,
+    ramp: 0,
+};
+
+fn at(now: u64) -> Moment {
+    Moment { now, draw: 0.0 }
+}
 
 fn rate(limits: &TripLimits, failures: u64, calls: u64) -> Option<Reason> {
-    trips(limits, &Sample { run: 1, window: Some(Counts { calls, failures }) })
+    trips(limits, &Sample { run: 1, window: Some(Counts { calls, failures, ..Counts::default() }) })
 }
 
-fn open(now: u64) -> State {
-    let mut state = State::Closed;
-    state.trip(Reason::FailureRate, &FAULT, now, &LIMITS).unwrap();
+fn open(now: u64) -> Machine {
+    let mut state = Machine::new();
+    state.trip(Reason::FailureRate, Some(&FAULT), at(now), &LIMITS).unwrap();
     state
 }
 
-fn half_open(now: u64) -> State {
-    let mut state = open(now - LIMITS.open_for);
+fn half_open(now: u64) -> Machine {
+    let mut state = open(now - LIMITS.open.first);
     let (Admission::Probe(ticket), Some(_)) = state.admit(now, &LIMITS) else { panic!("it half-opens") };
-    state.settle_probe(ticket, Outcome::Neutral, now, &LIMITS);
+    state.settle_probe(ticket, Outcome::Neutral, at(now), &LIMITS);
     state
 }
 
-fn probe(state: &mut State, now: u64) -> Ticket {
+fn probe(state: &mut Machine, now: u64) -> Ticket {
     match state.admit(now, &LIMITS) {
         (Admission::Probe(ticket), None) => ticket,
         other => panic!("a free place was expected, not {other:?}"),
@@ -83,8 +98,8 @@ fn nobody_looks_at_the_window_while_its_failures_cannot_reach_the_rate() {
 #[test]
 fn an_open_circuit_refuses_until_its_time_is_over() {
     let mut state = open(SECOND);
-    assert_eq!(state.admit(SECOND, &LIMITS), (Admission::Refused(30 * SECOND), None));
-    assert_eq!(state.admit(31 * SECOND - 1, &LIMITS), (Admission::Refused(1), None));
+    assert_eq!(state.admit(SECOND, &LIMITS), (Admission::Refused(Some(30 * SECOND)), None));
+    assert_eq!(state.admit(31 * SECOND - 1, &LIMITS), (Admission::Refused(Some(1)), None));
     let (admission, change) = state.admit(31 * SECOND, &LIMITS);
     assert!(matches!(admission, Admission::Probe(_)));
     let change = change.unwrap();
@@ -95,11 +110,11 @@ fn an_open_circuit_refuses_until_its_time_is_over() {
 #[test]
 fn the_servers_delay_lengthens_the_open_time_up_to_its_cap_and_never_shortens_it() {
     let opened_for = |fault: Fault| {
-        let mut state = State::Closed;
-        state.trip(Reason::FailureRate, &fault, 0, &LIMITS).unwrap();
-        match state {
-            State::Open { until } => until / SECOND,
-            _ => panic!("it is open"),
+        let mut state = Machine::new();
+        state.trip(Reason::FailureRate, Some(&fault), at(0), &LIMITS).unwrap();
+        match state.sign() {
+            Sign::OpenUntil(until) => until / SECOND,
+            other => panic!("it is open, not {other:?}"),
         }
     };
     assert_eq!(opened_for(FAULT.with_retry_after(Duration::from_secs(1))), 30);
@@ -113,8 +128,8 @@ fn the_servers_delay_lengthens_the_open_time_up_to_its_cap_and_never_shortens_it
 fn only_so_many_probes_run_at_once_and_each_gives_its_place_back() {
     let mut state = half_open(100 * SECOND);
     let tickets: Vec<_> = (0..3).map(|_| probe(&mut state, 100 * SECOND)).collect();
-    assert_eq!(state.admit(101 * SECOND, &LIMITS).0, Admission::Refused(29 * SECOND));
-    state.settle_probe(tickets[1], Outcome::Neutral, 101 * SECOND, &LIMITS);
+    assert_eq!(state.admit(101 * SECOND, &LIMITS).0, Admission::Refused(Some(29 * SECOND)));
+    state.settle_probe(tickets[1], Outcome::Neutral, at(101 * SECOND), &LIMITS);
     probe(&mut state, 101 * SECOND);
     assert!(matches!(state.admit(101 * SECOND, &LIMITS).0, Admission::Refused(_)));
 }
@@ -123,14 +138,14 @@ fn only_so_many_probes_run_at_once_and_each_gives_its_place_back() {
 fn a_place_is_free_again_when_its_lease_ends_and_only_once() {
     let mut state = half_open(100 * SECOND);
     let hung: Vec<_> = (0..3).map(|_| probe(&mut state, 100 * SECOND)).collect();
-    let at = 130 * SECOND;
-    let successors: Vec<_> = (0..3).map(|_| probe(&mut state, at)).collect();
+    let end = 130 * SECOND;
+    let successors: Vec<_> = (0..3).map(|_| probe(&mut state, end)).collect();
     for ticket in hung {
-        state.settle_probe(ticket, Outcome::Neutral, at, &LIMITS);
+        state.settle_probe(ticket, Outcome::Neutral, at(end), &LIMITS);
     }
-    assert!(matches!(state.admit(at, &LIMITS).0, Admission::Refused(_)), "the places are the successors'");
-    state.settle_probe(successors[0], Outcome::Neutral, at, &LIMITS);
-    probe(&mut state, at);
+    assert!(matches!(state.admit(end, &LIMITS).0, Admission::Refused(_)), "the places are the successors'");
+    state.settle_probe(successors[0], Outcome::Neutral, at(end), &LIMITS);
+    probe(&mut state, end);
 }
 
 #[test]
@@ -139,9 +154,9 @@ fn a_late_probe_of_the_same_round_still_counts() {
     let hung = probe(&mut state, 100 * SECOND);
     let late = 200 * SECOND;
     assert!(!state.renew(hung, late, &LIMITS));
-    assert_eq!(state.settle_probe(hung, Outcome::Success, late, &LIMITS), None);
+    assert_eq!(state.settle_probe(hung, Outcome::Success, at(late), &LIMITS), None);
     let second = probe(&mut state, late);
-    let change = state.settle_probe(second, Outcome::Success, late, &LIMITS).unwrap();
+    let change = state.settle_probe(second, Outcome::Success, at(late), &LIMITS).unwrap();
     assert_eq!((change.to, change.reason), (CircuitState::Closed, Reason::ProbesSucceeded));
 }
 
@@ -150,10 +165,10 @@ fn any_failed_probe_opens_again_for_the_whole_time() {
     let mut state = half_open(100 * SECOND);
     let first = probe(&mut state, 100 * SECOND);
     let second = probe(&mut state, 100 * SECOND);
-    assert_eq!(state.settle_probe(first, Outcome::Success, 110 * SECOND, &LIMITS), None);
-    let change = state.settle_probe(second, Outcome::Failure(&FAULT), 110 * SECOND, &LIMITS).unwrap();
+    assert_eq!(state.settle_probe(first, Outcome::Success, at(110 * SECOND), &LIMITS), None);
+    let change = state.settle_probe(second, Outcome::Failure(&FAULT), at(110 * SECOND), &LIMITS).unwrap();
     assert_eq!((change.to, change.reason), (CircuitState::Open, Reason::ProbeFailed));
-    assert_eq!(state.admit(110 * SECOND, &LIMITS), (Admission::Refused(30 * SECOND), None));
+    assert_eq!(state.admit(110 * SECOND, &LIMITS), (Admission::Refused(Some(30 * SECOND)), None));
 }
 
 #[test]
@@ -167,10 +182,10 @@ fn a_lease_is_renewed_while_it_runs() {
 
 #[test]
 fn times_saturate() {
-    let limits = RecoveryLimits { open_for: u64::MAX, probe_lease: u64::MAX, ..LIMITS };
-    let mut state = State::Closed;
-    state.trip(Reason::FailureRate, &FAULT, u64::MAX - 1, &limits).unwrap();
-    assert_eq!(state.admit(0, &limits), (Admission::Refused(u64::MAX), None), "a clock that ran back");
+    let limits = RecoveryLimits { open: OpenTime::constant(u64::MAX), probe_lease: u64::MAX, ..LIMITS };
+    let mut state = Machine::new();
+    state.trip(Reason::FailureRate, Some(&FAULT), at(u64::MAX - 1), &limits).unwrap();
+    assert_eq!(state.admit(0, &limits), (Admission::Refused(Some(u64::MAX)), None), "a clock that ran back");
     assert!(matches!(state.admit(u64::MAX, &limits).0, Admission::Probe(_)));
 }
 
@@ -201,8 +216,8 @@ proptest! {
     ) {
         let limits = RecoveryLimits { probes, successes_to_close, ..LIMITS };
         let mut now = 1_000 * SECOND;
-        let mut state = State::Closed;
-        state.trip(Reason::FailureRate, &FAULT, now, &limits).unwrap();
+        let mut state = Machine::new();
+        state.trip(Reason::FailureRate, Some(&FAULT), at(now), &limits).unwrap();
         let mut round = 0;
         let mut running: Vec<(u32, Ticket, u64)> = Vec::new();
         for step in steps {
@@ -225,22 +240,22 @@ proptest! {
                         Some(false) => Outcome::Failure(&FAULT),
                     };
                     // The circuit hears of probes of the round that runs; older ones it knows by their epoch.
-                    if of == round && state.settle_probe(ticket, outcome, now, &limits).is_some() {
+                    if of == round && state.settle_probe(ticket, outcome, at(now), &limits).is_some() {
                         running.clear();
                         round += 1;
                     }
                 },
             }
-            if matches!(state, State::Closed) {
-                state.trip(Reason::FailureRate, &FAULT, now, &limits).unwrap();
+            if state.state() == CircuitState::Closed {
+                state.trip(Reason::FailureRate, Some(&FAULT), at(now), &limits).unwrap();
             }
         }
         for _ in 0..=successes_to_close {
-            now += limits.open_for.max(limits.probe_lease);
+            now += limits.open.first.max(limits.probe_lease);
             if let (Admission::Probe(ticket), _) = state.admit(now, &limits) {
-                state.settle_probe(ticket, Outcome::Success, now, &limits);
+                state.settle_probe(ticket, Outcome::Success, at(now), &limits);
             }
         }
-        prop_assert!(matches!(state, State::Closed), "{state:?}");
+        prop_assert!(state.state() == CircuitState::Closed, "{state:?}");
     }
 }

@@ -1,5 +1,9 @@
 //! What others are told, always outside every lock.
 
+mod failure;
+
+pub use failure::{KeepFailures, LastFailure};
+
 use std::sync::Arc;
 
 use tower_fault_classify::Fault;
@@ -8,6 +12,7 @@ use crate::machine::{CircuitState, Counts, Reason};
 
 /// A change of a circuit's state.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Transition {
     /// The circuit's name.
@@ -19,6 +24,7 @@ pub struct Transition {
     /// Why.
     pub reason: Reason,
     /// The fault of the call that caused the change, if a call did.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::fault"))]
     pub fault: Option<Fault>,
     /// What the window held, where it was looked at.
     pub counts: Option<Counts>,

@@ -6,9 +6,10 @@ use super::ring::EPOCH_TAGS;
 /// longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Buckets {
-    span: u64,
     /// 2⁶⁴ over a bucket's length, rounded up: a bucket's number is then a multiplication instead of a division.
     scale: u64,
+    /// What is added to every tag.
+    offset: u32,
 }
 
 impl Buckets {
@@ -16,19 +17,31 @@ impl Buckets {
     pub const fn of(span: u64) -> Self {
         let bucket = span.div_ceil(15);
         let bucket = if bucket < 2 { 2 } else { bucket };
-        Self { span, scale: u64::MAX / bucket + 1 }
+        Self { scale: u64::MAX / bucket + 1, offset: 0 }
     }
 
-    /// The span in nanoseconds.
-    pub const fn span(&self) -> u64 {
-        self.span
+    /// The same buckets, to be used from `now` on in the rings where `others` were: those start empty.
+    pub const fn after(self, others: Self, now: u64) -> Self {
+        let offset = others.tag(now, 1).wrapping_sub(Self { offset: 0, ..self }.tag(now, 0));
+        Self { offset, ..self }
     }
 
     /// The tag of the bucket at a time of an epoch.
     #[inline]
     pub const fn tag(&self, now: u64, epoch: u32) -> u32 {
         let bucket = ((now as u128 * self.scale as u128) >> 64) as u32;
-        bucket.wrapping_add(epoch.wrapping_mul(EPOCH_TAGS))
+        bucket.wrapping_add(epoch.wrapping_mul(EPOCH_TAGS)).wrapping_add(self.offset)
+    }
+
+    /// The two words that they can be kept as.
+    pub const fn words(self) -> [u64; 2] {
+        [self.scale, self.offset as u64]
+    }
+
+    /// The buckets that were kept as these words.
+    #[inline]
+    pub const fn from_words([scale, offset]: [u64; 2]) -> Self {
+        Self { scale, offset: offset as u32 }
     }
 }
 
@@ -44,6 +57,18 @@ mod tests {
         assert_eq!((buckets.tag(0, 0), buckets.tag(3_999_999_999, 0)), (0, 0));
         assert_eq!((buckets.tag(4_000_000_000, 0), buckets.tag(60_000_000_000, 0)), (1, 15));
         assert_eq!(buckets.tag(4_000_000_000, 3), 1 + 3 * EPOCH_TAGS);
+    }
+
+    #[test]
+    fn others_in_the_same_rings_start_a_new_epoch_away() {
+        for (old, new, now) in [(60, 600, 10_000_000), (600, 60, 10_000_000), (1, 1_000_000, 7)] {
+            let [old, new] = [old, new].map(|seconds| Buckets::of(seconds * 1_000_000_000));
+            let now = now * 1_000_000_000;
+            let after = new.after(old, now);
+            assert_eq!(after.tag(now, 5), old.tag(now, 6));
+            assert_eq!(Buckets::from_words(after.words()), after);
+            assert_eq!(old.after(after, now).tag(now, 5), old.tag(now, 7));
+        }
     }
 
     proptest! {

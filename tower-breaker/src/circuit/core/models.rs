@@ -10,13 +10,32 @@ use loom::thread;
 use tower_fault_classify::__shared::{ManualClock, Striped};
 use tower_fault_classify::{Health, Kind, Origin, Retry};
 
-use super::super::window::Shape;
+use super::control::Setup;
 use super::*;
+use crate::machine::{OpenTime, TripLimits};
 
 const SECOND: u64 = 1_000_000_000;
 
-const RECOVERY: RecoveryLimits =
-    RecoveryLimits { open_for: 30 * SECOND, probes: 1, successes_to_close: 1, probe_lease: 30 * SECOND };
+const SETUP: Setup = Setup {
+    name: "model",
+    trip: TripLimits {
+        consecutive_failures: 0,
+        failure_rate: None,
+        slow: None,
+        minimum_calls: 2,
+        abandoned: Abandoned::IfNoneCompletes,
+    },
+    recovery: RecoveryLimits {
+        open: OpenTime::constant(30 * SECOND),
+        probes: 1,
+        successes_to_close: 1,
+        probe_lease: 30 * SECOND,
+        ramp: 0,
+    },
+    shape: Shape::Time(60 * SECOND),
+    observing: false,
+    disabled: false,
+};
 
 const FAILURE: Verdict =
     Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
@@ -29,11 +48,13 @@ fn model(run: impl Fn() + Send + Sync + 'static) {
 }
 
 fn core(consecutive_failures: u32, failure_rate: Option<f64>) -> (Arc<Core>, ManualClock) {
+    core_with(&Setup { trip: TripLimits { consecutive_failures, failure_rate, ..SETUP.trip }, ..SETUP })
+}
+
+fn core_with(setup: &Setup) -> (Arc<Core>, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    let window = Window::with_stripes(Shape::Time(60 * SECOND), Striped::with_stripes(0));
-    let trip = TripLimits { consecutive_failures, failure_rate, minimum_calls: 2 };
-    (Arc::new(Core::new(clock, window, trip, RECOVERY)), hand)
+    (Arc::new(Core::new(clock, Window::with_stripes(Striped::with_stripes(0)), setup)), hand)
 }
 
 fn tripped() -> (Arc<Core>, ManualClock) {
@@ -99,7 +120,7 @@ fn loom_a_success_beside_a_failure_leaves_a_run_of_none_or_one() {
         thread.join().unwrap();
         let view = core.view();
         assert!(view.run <= 1, "a run of {}", view.run);
-        assert_eq!(view.counts, Counts { calls: 3, failures: 2 });
+        assert_eq!(view.counts, Counts { calls: 3, failures: 2, ..Counts::default() });
     });
 }
 
@@ -212,11 +233,7 @@ fn loom_a_retired_core_hears_nothing_of_its_last_owner() {
         core.retire();
         thread.join().unwrap();
         // The next owner's circuit is closed, whichever came first.
-        core.adopt(
-            "next",
-            TripLimits { consecutive_failures: 1, failure_rate: None, minimum_calls: 1 },
-            RECOVERY,
-        );
+        core.adopt(&Setup { name: "next", ..SETUP });
         let view = core.view();
         assert_eq!((view.state, view.run, view.counts), (CircuitState::Closed, 0, Counts::default()));
     });

@@ -7,38 +7,63 @@ use std::time::Duration;
 use tower_fault_classify::__shared::{ManualClock, Striped};
 use tower_fault_classify::{Health, Kind, Origin, Retry};
 
-use super::super::window::Shape;
+use super::control::Setup;
 use super::*;
+use crate::machine::{OpenTime, TripLimits};
 
-const SECOND: u64 = 1_000_000_000;
+pub(super) const SECOND: u64 = 1_000_000_000;
 
-const TRIP: TripLimits = TripLimits { consecutive_failures: 5, failure_rate: Some(0.5), minimum_calls: 10 };
+pub(super) const TRIP: TripLimits = TripLimits {
+    consecutive_failures: 5,
+    failure_rate: Some(0.5),
+    slow: None,
+    minimum_calls: 10,
+    abandoned: Abandoned::IfNoneCompletes,
+};
 
-const RECOVERY: RecoveryLimits =
-    RecoveryLimits { open_for: 30 * SECOND, probes: 3, successes_to_close: 2, probe_lease: 30 * SECOND };
+pub(super) const RECOVERY: RecoveryLimits = RecoveryLimits {
+    open: OpenTime::constant(30 * SECOND),
+    probes: 3,
+    successes_to_close: 2,
+    probe_lease: 30 * SECOND,
+    ramp: 0,
+};
 
-const FAILURE: Verdict =
+pub(super) const SETUP: Setup = Setup {
+    name: "test",
+    trip: TRIP,
+    recovery: RECOVERY,
+    shape: Shape::Time(60 * SECOND),
+    observing: false,
+    disabled: false,
+};
+
+pub(super) const FAILURE: Verdict =
     Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
 
-fn core(trip: TripLimits) -> (Core, ManualClock) {
-    core_with(trip, Shape::Time(60 * SECOND))
+pub(super) fn core(trip: TripLimits) -> (Core, ManualClock) {
+    core_with(&Setup { trip, ..SETUP })
 }
 
-fn core_with(trip: TripLimits, shape: Shape) -> (Core, ManualClock) {
+pub(super) fn core_with(setup: &Setup) -> (Core, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    (Core::new(clock, Window::with_stripes(shape, Striped::with_stripes(4)), trip, RECOVERY), hand)
+    (Core::new(clock, Window::with_stripes(Striped::with_stripes(4)), setup), hand)
 }
 
-fn run(core: &Core, verdict: Verdict) -> bool {
+fn counts(calls: u64, failures: u64) -> Counts {
+    Counts { calls, failures, ..Counts::default() }
+}
+
+pub(super) fn run(core: &Core, verdict: Verdict) -> bool {
     core.admit().map(|entry| core.settle(entry, verdict)).is_ok()
 }
 
-fn state(core: &Core) -> CircuitState {
+pub(super) fn state(core: &Core) -> CircuitState {
     core.view().state
 }
 
-fn tripped() -> (Core, ManualClock) {
+pub(super) fn tripped() -> (Core, ManualClock) {
     let (core, hand) = core(TRIP);
     for _ in 0..5 {
         run(&core, FAILURE);
@@ -66,7 +91,8 @@ fn five_failures_in_a_row_open_and_a_success_between_starts_over() {
 #[test]
 fn half_of_ten_failures_open_by_the_rate() {
     for shape in [Shape::Time(60 * SECOND), Shape::Count(10)] {
-        let (core, _hand) = core_with(TripLimits { consecutive_failures: 0, ..TRIP }, shape);
+        let (core, _hand) =
+            core_with(&Setup { trip: TripLimits { consecutive_failures: 0, ..TRIP }, shape, ..SETUP });
         for _ in 0..5 {
             run(&core, Verdict::Success);
         }
@@ -77,7 +103,7 @@ fn half_of_ten_failures_open_by_the_rate() {
         assert_eq!(state(&core), CircuitState::Open, "{shape:?}");
         let last = core.view().last.unwrap();
         assert_eq!(last.reason, Reason::FailureRate);
-        assert_eq!(last.counts, Some(Counts { calls: 10, failures: 5 }));
+        assert_eq!(last.counts, Some(counts(10, 5)));
     }
 }
 
@@ -89,7 +115,7 @@ fn a_neutral_outcome_neither_counts_nor_resets() {
         run(&core, FAILURE);
         run(&core, neutral.into());
     }
-    assert_eq!(core.view().counts, Counts { calls: 4, failures: 4 });
+    assert_eq!(core.view().counts, counts(4, 4));
     run(&core, FAILURE);
     assert_eq!(state(&core), CircuitState::Open);
 }
@@ -103,7 +129,7 @@ fn closing_and_opening_start_an_empty_window() {
     run(&core, Verdict::Success);
     assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
     run(&core, FAILURE);
-    assert_eq!(core.view().counts, Counts { calls: 1, failures: 1 });
+    assert_eq!(core.view().counts, counts(1, 1));
 }
 
 #[test]
@@ -205,7 +231,7 @@ fn failures_on_many_threads_are_all_counted() {
             });
         }
     });
-    assert_eq!(core.view().counts, Counts { calls: 16_000, failures: 8_000 });
+    assert_eq!(core.view().counts, counts(16_000, 8_000));
 }
 
 struct CountWakes(AtomicUsize);
@@ -253,7 +279,10 @@ fn a_clock_that_runs_back_keeps_the_circuit_open_and_breaks_nothing() {
     let (core, hand) = tripped();
     hand.set(Duration::ZERO);
     let refusal = core.admit().unwrap_err();
-    assert_eq!(refusal.left, 1_030 * SECOND);
+    assert_eq!(refusal.left, Some(1_030 * SECOND));
     hand.set(Duration::from_secs(1_030));
     assert!(core.admit().is_ok());
 }
+
+mod control;
+mod policies;

@@ -1,0 +1,191 @@
+//! What is done to a circuit from outside of its calls.
+
+use super::{
+    CircuitState, Clock, Cold, Core, Counts, Gate, Limits, Machine, Mutex, News, OBSERVING, Observer,
+    RecoveryLimits, Settings, Span, TIMED, Transition, Waiters, Window, moment,
+};
+use crate::circuit::window::Shape;
+use crate::machine::{Change, Force, TripLimits};
+use crate::observe::LastFailure;
+use tower_fault_classify::__shared::sync::{AtomicU64, Ordering};
+
+/// What a configuration tells a core, beside the clock.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Setup {
+    pub(crate) name: &'static str,
+    pub(crate) trip: TripLimits,
+    pub(crate) recovery: RecoveryLimits,
+    pub(crate) shape: Shape,
+    pub(crate) observing: bool,
+    pub(crate) disabled: bool,
+}
+
+/// What a look at the circuit shows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct View {
+    pub(crate) state: CircuitState,
+    pub(crate) ramp: Option<f64>,
+    pub(crate) run: u64,
+    pub(crate) counts: Counts,
+    pub(crate) left: Option<u64>,
+    /// How long the state has lasted.
+    pub(crate) lasted: u64,
+    pub(crate) last: Option<Transition>,
+    pub(crate) trip: Option<Transition>,
+}
+
+impl Core {
+    pub(crate) fn new(clock: Clock, window: Window, setup: &Setup) -> Self {
+        let limits = Limits { span: Span::of(setup.shape), trip: setup.trip };
+        let core = Self {
+            gate: AtomicU64::new(Gate::closed(0).word()),
+            flags: AtomicU64::new(0),
+            settings: Settings::new(&limits),
+            window,
+            cold: Mutex::new(Cold {
+                name: setup.name,
+                owner: 0,
+                epoch: 0,
+                machine: Machine::new(),
+                limits: setup.recovery,
+                shape: setup.shape,
+                waiters: Waiters::default(),
+                observer: None,
+                since: clock.now(),
+                last: None,
+                trip: None,
+                failure: None,
+            }),
+            clock,
+        };
+        core.adopt(setup);
+        core
+    }
+
+    /// Takes the core over for a circuit. Nobody else has it.
+    pub(crate) fn adopt(&self, setup: &Setup) {
+        let mut cold = self.cold();
+        cold.name = setup.name;
+        cold.owner += 1;
+        cold.since = self.clock.now();
+        self.write(&mut cold, setup, None);
+        // Nobody has been told of the circuit yet, so that this is how it begins, not a change.
+        if setup.disabled && cold.machine.force(Force::Disabled).is_some() {
+            self.open_epoch(Gate::of(cold.machine.sign(), cold.epoch));
+        }
+    }
+
+    /// Changes the limits, and keeps all the rest. The window starts empty if its shape is another.
+    pub(crate) fn reconfigure(&self, setup: &Setup) {
+        let now = self.clock.now();
+        let mut cold = self.cold();
+        let before = cold.shape;
+        self.write(&mut cold, setup, Some(before));
+        let Cold { machine, limits, .. } = &mut *cold;
+        let change = match (setup.disabled, machine.state()) {
+            // A hand goes before the configuration.
+            (_, CircuitState::ForcedOpen | CircuitState::ForcedClosed) => None,
+            (true, _) => machine.force(Force::Disabled),
+            (false, CircuitState::Disabled) => machine.release(limits),
+            (false, _) => None,
+        };
+        let news = change.map(|change| self.apply(&mut cold, change, None, None, now));
+        drop(cold);
+        News::spread(news);
+    }
+
+    fn write(&self, cold: &mut Cold, setup: &Setup, before: Option<Shape>) {
+        let span = self.settings.limits_locked().span;
+        let span =
+            if before == Some(setup.shape) { span } else { Span::after(setup.shape, span, self.clock.now()) };
+        self.settings.write(&Limits { span, trip: setup.trip });
+        let timed = if setup.trip.timed() { TIMED } else { 0 };
+        let observing = if setup.observing { OBSERVING } else { 0 };
+        self.flags.store(timed | observing, Ordering::Relaxed);
+        cold.limits = setup.recovery;
+        cold.shape = setup.shape;
+    }
+
+    pub(crate) fn observe(&self, observer: Observer) {
+        self.cold().observer = Some(observer);
+    }
+
+    /// The number of the circuit that has the core.
+    pub(crate) fn owner(&self) -> u64 {
+        self.cold().owner
+    }
+
+    /// Keeps a failure in place of the last one, if it is one of this owner's.
+    pub(crate) fn keep(&self, owner: u64, failure: LastFailure) {
+        let mut cold = self.cold();
+        if cold.owner == owner {
+            let before = cold.failure.replace(failure);
+            drop(cold);
+            drop(before);
+        }
+    }
+
+    pub(crate) fn last_failure(&self) -> Option<LastFailure> {
+        self.cold().failure.clone()
+    }
+
+    /// Opens by hand; see [`Machine::trip_by_hand`].
+    pub(crate) fn trip_by_hand(&self) -> Result<(), CircuitState> {
+        let at = moment(self.clock.now());
+        self.control(|machine, limits| machine.trip_by_hand(at, limits))
+    }
+
+    /// Closes by hand; see [`Machine::reset`].
+    pub(crate) fn reset(&self) -> Result<(), CircuitState> {
+        self.control(|machine, _| machine.reset().map(Some))
+    }
+
+    pub(crate) fn force(&self, force: Force) -> Result<(), CircuitState> {
+        self.control(|machine, _| match machine.state() {
+            CircuitState::Disabled => Err(Force::Disabled),
+            _ => Ok(machine.force(force)),
+        })
+    }
+
+    pub(crate) fn release(&self) {
+        // Disabled is the configuration's, and not forced by hand.
+        let released = self.control(|machine, limits| match machine.state() {
+            CircuitState::Disabled => Ok(None),
+            _ => Ok(machine.release(limits)),
+        });
+        debug_assert!(released.is_ok(), "a release is never refused");
+    }
+
+    /// Does something to the machine. The error is the state that forbids it.
+    fn control(
+        &self,
+        act: impl FnOnce(&mut Machine, &RecoveryLimits) -> Result<Option<Change>, Force>,
+    ) -> Result<(), CircuitState> {
+        let now = self.clock.now();
+        let mut cold = self.cold();
+        let Cold { machine, limits, .. } = &mut *cold;
+        let Ok(change) = act(machine, limits) else { return Err(machine.state()) };
+        let news = change.map(|change| self.apply(&mut cold, change, None, None, now));
+        drop(cold);
+        News::spread(news);
+        Ok(())
+    }
+
+    pub(crate) fn view(&self) -> View {
+        let now = self.clock.now();
+        let cold = self.cold();
+        // Under the lock the epoch and the limits stand still, so that all is of one epoch.
+        let gate = self.gate();
+        let span = self.settings.limits_locked().span;
+        View {
+            state: cold.machine.state(),
+            ramp: cold.machine.ramp(now),
+            run: if gate.is_closed() { gate.run() } else { 0 },
+            counts: self.window.counts_at(&span, now, cold.epoch),
+            left: gate.open_for(now),
+            lasted: now.saturating_sub(cold.since),
+            last: cold.last,
+            trip: cold.trip,
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! Hands on the circuit, and configurations.
+
+use super::*;
+use crate::machine::Force;
+
+#[test]
+fn a_hand_trips_and_it_recovers_as_usual() {
+    let (core, hand) = core(TRIP);
+    core.trip_by_hand().unwrap();
+    assert_eq!(core.view().trip.unwrap().reason, Reason::Tripped);
+    hand.advance(Duration::from_secs(10));
+    core.trip_by_hand().unwrap();
+    assert_eq!(core.admit().unwrap_err().left, Some(20 * SECOND), "an open one is not extended");
+    hand.advance(Duration::from_secs(20));
+    run(&core, Verdict::Success);
+    run(&core, Verdict::Success);
+    assert_eq!(state(&core), CircuitState::Closed);
+}
+
+#[test]
+fn a_half_open_circuit_is_tripped_too() {
+    let (core, hand) = tripped();
+    hand.advance(Duration::from_secs(30));
+    let probe = core.admit().unwrap();
+    core.trip_by_hand().unwrap();
+    core.settle(probe, Verdict::Success);
+    assert_eq!(state(&core), CircuitState::Open);
+}
+
+#[test]
+fn a_forced_circuit_does_what_it_is_told_until_it_is_released() {
+    let (core, hand) = core(TRIP);
+    core.force(Force::Open).unwrap();
+    hand.advance(Duration::from_secs(100_000));
+    assert_eq!(core.admit().unwrap_err(), Refusal { state: CircuitState::ForcedOpen, left: None });
+    assert_eq!(core.trip_by_hand(), Err(CircuitState::ForcedOpen));
+    assert_eq!(core.reset(), Err(CircuitState::ForcedOpen));
+    core.release();
+    assert_eq!(state(&core), CircuitState::HalfOpen, "the next call is a probe");
+    run(&core, Verdict::Success);
+    run(&core, Verdict::Success);
+
+    core.force(Force::Closed).unwrap();
+    for _ in 0..100 {
+        assert!(run(&core, FAILURE));
+    }
+    assert_eq!((state(&core), core.view().counts), (CircuitState::ForcedClosed, Counts::default()));
+    assert_eq!(core.trip_by_hand(), Err(CircuitState::ForcedClosed));
+    core.release();
+    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
+    core.release();
+    assert_eq!(core.view().last.unwrap().reason, Reason::Released, "what is not forced is not released");
+}
+
+#[test]
+fn calls_from_before_a_force_decide_nothing_after_it() {
+    let (core, _hand) = core(TRIP);
+    let entries: Vec<_> = (0..10).map(|_| core.admit().unwrap()).collect();
+    core.force(Force::Closed).unwrap();
+    let free = core.admit().unwrap();
+    core.release();
+    entries.into_iter().for_each(|entry| core.settle(entry, FAILURE));
+    core.settle(free, FAILURE);
+    core.abandon(free);
+    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
+}
+
+#[test]
+fn one_force_follows_another() {
+    let (core, _hand) = core(TRIP);
+    core.force(Force::Open).unwrap();
+    core.force(Force::Closed).unwrap();
+    assert!(core.admit().is_ok());
+    core.force(Force::Open).unwrap();
+    let epoch = core.view().last.unwrap().epoch;
+    core.force(Force::Open).unwrap();
+    assert_eq!(core.view().last.unwrap().epoch, epoch, "what is so already is no change");
+}
+
+#[test]
+fn a_reset_closes_with_an_empty_window_and_no_memory() {
+    let growing = OpenTime { factor: 2.0, cap: 1_000 * SECOND, ..RECOVERY.open };
+    let (core, hand) = core_with(&Setup { recovery: RecoveryLimits { open: growing, ..RECOVERY }, ..SETUP });
+    for period in [30, 60, 120] {
+        core.trip_by_hand().unwrap();
+        assert_eq!(core.admit().unwrap_err().left, Some(period * SECOND));
+        hand.advance(Duration::from_secs(period));
+        run(&core, Verdict::Success);
+        run(&core, Verdict::Success);
+    }
+    run(&core, FAILURE);
+    core.reset().unwrap();
+    assert_eq!((core.view().counts, core.view().run), (Counts::default(), 0));
+    core.trip_by_hand().unwrap();
+    assert_eq!(core.admit().unwrap_err().left, Some(30 * SECOND));
+}
+
+#[test]
+fn an_open_time_without_end_waits_for_a_reset() {
+    let held = OpenTime { held: true, ..RECOVERY.open };
+    let (core, hand) = core_with(&Setup { recovery: RecoveryLimits { open: held, ..RECOVERY }, ..SETUP });
+    core.trip_by_hand().unwrap();
+    hand.advance(Duration::from_secs(1_000_000));
+    assert_eq!(core.admit().unwrap_err(), Refusal { state: CircuitState::Open, left: None });
+    core.reset().unwrap();
+    assert!(run(&core, Verdict::Success));
+}
+
+#[test]
+fn an_observing_circuit_rejects_nothing_and_leaves_out_what_it_would_have_rejected() {
+    let (core, hand) = core_with(&Setup { observing: true, ..SETUP });
+    for _ in 0..5 {
+        run(&core, FAILURE);
+    }
+    assert_eq!(state(&core), CircuitState::Open);
+    for _ in 0..10 {
+        assert!(run(&core, FAILURE));
+    }
+    hand.advance(Duration::from_secs(30));
+    let probes: Vec<_> = (0..3).map(|_| core.admit().unwrap()).collect();
+    let shadow = core.admit().unwrap();
+    core.settle(shadow, FAILURE);
+    assert_eq!(state(&core), CircuitState::HalfOpen, "it would have been rejected");
+    probes.into_iter().for_each(|probe| core.settle(probe, Verdict::Success));
+    assert_eq!(state(&core), CircuitState::Closed);
+}
+
+#[test]
+fn a_disabled_circuit_lets_all_through_and_counts_none() {
+    let (core, _hand) = core_with(&Setup { disabled: true, ..SETUP });
+    for _ in 0..100 {
+        assert!(run(&core, FAILURE));
+    }
+    assert_eq!((state(&core), core.view().counts), (CircuitState::Disabled, Counts::default()));
+    assert_eq!(core.force(Force::Open), Err(CircuitState::Disabled));
+    core.release();
+    assert_eq!(state(&core), CircuitState::Disabled, "it is the configuration's");
+    core.reconfigure(&SETUP);
+    assert_eq!(
+        (state(&core), core.view().last.unwrap().reason),
+        (CircuitState::Closed, Reason::Reconfigured)
+    );
+}
+
+#[test]
+fn a_new_configuration_keeps_state_epoch_deadline_and_run() {
+    let (core, hand) = core(TRIP);
+    (0..3).for_each(|_| assert!(run(&core, FAILURE)));
+    let early = core.admit().unwrap();
+    let trip = TripLimits { consecutive_failures: 4, failure_rate: None, ..TRIP };
+    core.reconfigure(&Setup { trip, ..SETUP });
+    let view = core.view();
+    assert_eq!((view.run, view.counts, view.last.is_none()), (3, counts(3, 3), true));
+    core.settle(early, FAILURE);
+    assert_eq!(state(&core), CircuitState::Open, "the permit is valid and the new limit holds");
+    hand.advance(Duration::from_secs(10));
+    let short = RecoveryLimits { open: OpenTime::constant(SECOND), ..RECOVERY };
+    core.reconfigure(&Setup { recovery: short, ..SETUP });
+    assert_eq!(core.admit().unwrap_err().left, Some(20 * SECOND), "the deadline stays");
+}
+
+#[test]
+fn a_window_of_another_shape_starts_empty() {
+    let (core, _hand) = core(TRIP);
+    let shapes = [Shape::Count(7), Shape::Count(9), Shape::Time(SECOND), Shape::Time(600 * SECOND)];
+    for shape in shapes {
+        run(&core, FAILURE);
+        run(&core, Verdict::Success);
+        core.reconfigure(&Setup { shape, ..SETUP });
+        assert_eq!(core.view().counts, Counts::default(), "{shape:?}");
+        run(&core, Verdict::Success);
+        core.reconfigure(&Setup { shape, ..SETUP });
+        assert_eq!(core.view().counts, counts(1, 0), "the same shape goes on: {shape:?}");
+    }
+}
+
+#[test]
+fn a_hand_goes_before_a_configuration() {
+    let (core, _hand) = core(TRIP);
+    core.force(Force::Open).unwrap();
+    core.reconfigure(&Setup { disabled: true, ..SETUP });
+    assert_eq!(state(&core), CircuitState::ForcedOpen);
+}

@@ -1,0 +1,233 @@
+//! What counts, beside failures: slow calls, abandoned ones, ramps.
+
+use super::*;
+use crate::machine::SlowLimits;
+
+const SLOW: TripLimits = TripLimits {
+    consecutive_failures: 0,
+    failure_rate: None,
+    slow: Some(SlowLimits { from: SECOND, rate: 0.5 }),
+    ..TRIP
+};
+
+/// A call that takes so many milliseconds.
+fn call(core: &Core, hand: &ManualClock, millis: u64, verdict: Verdict) {
+    let entry = core.admit().unwrap();
+    hand.advance(Duration::from_millis(millis));
+    core.settle(entry, verdict);
+}
+
+#[test]
+fn half_of_ten_slow_calls_open_whatever_they_came_to() {
+    for shape in [Shape::Time(60 * SECOND), Shape::Count(10)] {
+        for verdict in [Verdict::Success, FAILURE] {
+            let (core, hand) = core_with(&Setup { trip: SLOW, shape, ..SETUP });
+            for _ in 0..5 {
+                call(&core, &hand, 999, Verdict::Success);
+            }
+            for slow in 0..5 {
+                assert_eq!(state(&core), CircuitState::Closed, "{slow} slow calls, {shape:?}");
+                call(&core, &hand, 1_000, verdict);
+            }
+            assert_eq!(state(&core), CircuitState::Open, "{shape:?}");
+            let last = core.view().last.unwrap();
+            assert_eq!((last.reason, last.counts.unwrap().slow), (Reason::SlowRate, 5));
+        }
+    }
+}
+
+#[test]
+fn a_slow_success_ends_a_run_of_failures() {
+    let (core, hand) = core(TripLimits { consecutive_failures: 5, ..SLOW });
+    for _ in 0..4 {
+        call(&core, &hand, 1, FAILURE);
+    }
+    call(&core, &hand, 2_000, Verdict::Success);
+    assert_eq!((core.view().run, core.view().counts.slow), (0, 1));
+}
+
+#[test]
+fn a_slow_probe_opens_again() {
+    let (core, hand) = core(TripLimits { consecutive_failures: 1, ..SLOW });
+    call(&core, &hand, 1, FAILURE);
+    hand.advance(Duration::from_secs(30));
+    call(&core, &hand, 1_500, Verdict::Success);
+    assert_eq!(core.view().last.unwrap().reason, Reason::ProbeSlow);
+    hand.advance(Duration::from_secs(30));
+    call(&core, &hand, 10, Verdict::Success);
+    call(&core, &hand, 10, Verdict::Success);
+    assert_eq!(state(&core), CircuitState::Closed);
+}
+
+#[test]
+fn no_call_is_slow_unless_somebody_asks_for_it() {
+    let (core, hand) = core(TRIP);
+    for _ in 0..50 {
+        call(&core, &hand, 100, Verdict::Success);
+    }
+    assert_eq!(core.view().counts.slow, 0);
+}
+
+fn with_policy(abandoned: Abandoned) -> (Core, ManualClock) {
+    core(TripLimits { abandoned, ..TRIP })
+}
+
+fn abandon(core: &Core, hand: &ManualClock, millis: u64) {
+    if let Ok(entry) = core.admit() {
+        hand.advance(Duration::from_millis(millis));
+        core.abandon(entry);
+    }
+}
+
+#[test]
+fn ten_abandoned_calls_open_if_no_call_was_completed() {
+    for shape in [Shape::Time(60 * SECOND), Shape::Count(20)] {
+        let (core, hand) = core_with(&Setup { shape, ..SETUP });
+        for abandoned in 0..10 {
+            assert_eq!(state(&core), CircuitState::Closed, "{abandoned} abandoned calls, {shape:?}");
+            abandon(&core, &hand, 1);
+        }
+        let last = core.view().last.unwrap();
+        assert_eq!((last.to, last.reason), (CircuitState::Open, Reason::NoneCompletes), "{shape:?}");
+    }
+}
+
+#[test]
+fn one_completed_call_is_enough_to_ignore_the_abandoned() {
+    for verdict in [Verdict::Success, FAILURE] {
+        let (core, hand) = with_policy(Abandoned::IfNoneCompletes);
+        run(&core, verdict);
+        for _ in 0..1_000 {
+            abandon(&core, &hand, 1);
+        }
+        assert_eq!((state(&core), core.view().counts.calls), (CircuitState::Closed, 1));
+    }
+}
+
+#[test]
+fn the_abandoned_of_another_window_do_not_count() {
+    let (core, hand) = with_policy(Abandoned::IfNoneCompletes);
+    for _ in 0..100 {
+        for _ in 0..9 {
+            abandon(&core, &hand, 0);
+        }
+        hand.advance(Duration::from_secs(70));
+    }
+    assert_eq!(state(&core), CircuitState::Closed);
+}
+
+#[test]
+fn a_round_of_probes_of_which_none_completes_opens_again() {
+    let (core, hand) = tripped();
+    hand.advance(Duration::from_secs(30));
+    for _ in 0..9 {
+        abandon(&core, &hand, 1);
+    }
+    assert_eq!(state(&core), CircuitState::HalfOpen);
+    abandon(&core, &hand, 1);
+    let last = core.view().last.unwrap();
+    assert_eq!((last.to, last.reason), (CircuitState::Open, Reason::NoneCompletes));
+}
+
+#[test]
+fn each_policy_does_what_it_says() {
+    let (core, hand) = with_policy(Abandoned::Ignored);
+    (0..1_000).for_each(|_| abandon(&core, &hand, 1));
+    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
+
+    let (core, hand) = with_policy(Abandoned::Failure);
+    (0..5).for_each(|_| abandon(&core, &hand, 0));
+    assert_eq!(core.view().last.unwrap().reason, Reason::ConsecutiveFailures);
+    hand.advance(Duration::from_secs(30));
+    abandon(&core, &hand, 0);
+    assert_eq!(core.view().last.unwrap().reason, Reason::ProbeFailed);
+
+    let (core, hand) = with_policy(Abandoned::FailureFrom(SECOND));
+    (0..100).for_each(|_| abandon(&core, &hand, 999));
+    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
+    (0..5).for_each(|_| abandon(&core, &hand, 1_000));
+    assert_eq!(state(&core), CircuitState::Open);
+    hand.advance(Duration::from_secs(30));
+    abandon(&core, &hand, 999);
+    assert_eq!(state(&core), CircuitState::HalfOpen);
+    abandon(&core, &hand, 1_000);
+    assert_eq!(state(&core), CircuitState::Open);
+}
+
+#[test]
+fn a_call_that_never_began_counts_for_nothing() {
+    let (core, hand) = with_policy(Abandoned::Failure);
+    for _ in 0..100 {
+        core.cancel(core.admit().unwrap());
+    }
+    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
+    (0..5).for_each(|_| abandon(&core, &hand, 0));
+    hand.advance(Duration::from_secs(30));
+    for _ in 0..100 {
+        core.cancel(core.admit().unwrap());
+    }
+    assert_eq!(state(&core), CircuitState::HalfOpen);
+}
+
+fn ramping() -> (Core, ManualClock) {
+    let (core, hand) =
+        core_with(&Setup { recovery: RecoveryLimits { ramp: 10 * SECOND, ..RECOVERY }, ..SETUP });
+    (0..5).for_each(|_| assert!(run(&core, FAILURE)));
+    hand.advance(Duration::from_secs(30));
+    (0..2).for_each(|_| assert!(run(&core, Verdict::Success)));
+    assert_eq!((state(&core), core.view().ramp), (CircuitState::Closed, Some(0.0)));
+    (core, hand)
+}
+
+#[test]
+fn a_ramp_lets_a_growing_share_through_and_ends_by_time_alone() {
+    let (core, hand) = ramping();
+    let mut shares = Vec::new();
+    for _ in 0..10 {
+        let admitted = (0..1_000).filter(|_| {
+            hand.advance(Duration::from_millis(1));
+            run(&core, Verdict::Success)
+        });
+        shares.push(admitted.count() / 50);
+    }
+    assert_eq!(shares, [1, 3, 5, 7, 9, 11, 13, 15, 17, 19]);
+    assert!(run(&core, Verdict::Success) && run(&core, Verdict::Success));
+    assert_eq!(core.view().ramp, None);
+    assert!(core.is_closed());
+}
+
+#[test]
+fn one_request_a_second_is_through_again_when_the_ramp_is_over() {
+    let (core, hand) = ramping();
+    for _ in 0..10 {
+        hand.advance(Duration::from_secs(1));
+        run(&core, Verdict::Success);
+    }
+    assert!(core.admit().is_ok() && core.is_closed());
+}
+
+#[test]
+fn failures_in_a_ramp_count_as_in_any_closed_circuit() {
+    let (core, hand) = ramping();
+    hand.advance(Duration::from_secs(9));
+    let mut failures = 0;
+    while state(&core) == CircuitState::Closed {
+        failures += u32::from(run(&core, FAILURE));
+    }
+    assert_eq!(failures, 5);
+    assert_eq!(core.view().last.unwrap().reason, Reason::ConsecutiveFailures);
+}
+
+#[test]
+fn a_success_within_a_ramp_ends_a_run_and_not_the_ramp() {
+    let (core, hand) = ramping();
+    hand.advance(Duration::from_secs(5));
+    let entries: Vec<_> = (0..40).filter_map(|_| core.admit().ok()).take(3).collect();
+    core.settle(entries[0], FAILURE);
+    core.settle(entries[1], Verdict::Success);
+    assert_eq!((core.view().run, core.view().ramp.is_some(), core.is_closed()), (0, true, false));
+    hand.advance(Duration::from_secs(5));
+    assert!(core.admit().is_ok());
+    core.settle(entries[2], FAILURE);
+    assert_eq!(core.view().run, 1, "what began in the ramp counts after it");
+}

@@ -1,0 +1,199 @@
+//! The limits that a settling call reads without a lock, and that a new configuration changes under it.
+//!
+//! A sequence lock: the turn is odd while the words are written. Who reads looks at the turn before and after; if it was odd or has moved,
+//! he takes the circuit's lock, which keeps writers out, and reads again. So nobody ever acts on half of a configuration.
+
+use tower_fault_classify::__shared::Buckets;
+use tower_fault_classify::__shared::sync::{AtomicU64, Ordering, fence};
+
+use super::window::Span;
+use crate::machine::{Abandoned, SlowLimits, TripLimits};
+
+/// `scale`, `offset` of the buckets, calls of the window, `consecutive:32 | minimum:32`, failure rate, slow from, slow rate, abandoned.
+const WORDS: usize = 8;
+
+/// What a settling call must know.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Limits {
+    pub(crate) span: Span,
+    pub(crate) trip: TripLimits,
+}
+
+#[derive(Debug)]
+pub(crate) struct Settings {
+    turn: AtomicU64,
+    words: [AtomicU64; WORDS],
+}
+
+impl Settings {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        Self { turn: AtomicU64::new(0), words: pack(limits).map(AtomicU64::new) }
+    }
+
+    /// Writes a new configuration. The caller holds the circuit's lock.
+    pub(crate) fn write(&self, limits: &Limits) {
+        let turn = self.turn.load(Ordering::Relaxed);
+        self.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
+        // Whoever reads one of the words below sees the odd turn, or a later one.
+        fence(Ordering::Release);
+        for (word, value) in self.words.iter().zip(pack(limits)) {
+            word.store(value, Ordering::Relaxed);
+        }
+        // Release: whoever sees this turn sees the words.
+        self.turn.store(turn.wrapping_add(2), Ordering::Release);
+    }
+
+    /// The window's span alone. `None`: it is being written.
+    #[inline]
+    pub(crate) fn span(&self) -> Option<Span> {
+        self.read(|words| {
+            let [scale, offset, calls, ..] = words;
+            unpack_span([scale, offset, calls].map(load))
+        })
+    }
+
+    /// All limits. `None`: they are being written.
+    pub(crate) fn limits(&self) -> Option<Limits> {
+        self.read(|words| unpack(words.each_ref().map(load)))
+    }
+
+    /// All limits, for a caller who holds the circuit's lock.
+    pub(crate) fn limits_locked(&self) -> Limits {
+        unpack(self.words.each_ref().map(load))
+    }
+
+    #[inline]
+    fn read<T>(&self, read: impl FnOnce(&[AtomicU64; WORDS]) -> T) -> Option<T> {
+        // Acquire: with the words of this turn, or of a later one.
+        let turn = self.turn.load(Ordering::Acquire);
+        let value = read(&self.words);
+        // If a word was of a later turn, the turn is seen to have moved.
+        fence(Ordering::Acquire);
+        (turn.is_multiple_of(2) && self.turn.load(Ordering::Relaxed) == turn).then_some(value)
+    }
+}
+
+#[inline]
+fn load(word: &AtomicU64) -> u64 {
+    word.load(Ordering::Relaxed)
+}
+
+fn pack(Limits { span, trip }: &Limits) -> [u64; WORDS] {
+    let [scale, offset] = span.buckets.words();
+    let counts = (u64::from(trip.consecutive_failures) << 32) | u64::from(trip.minimum_calls);
+    let slow = trip.slow.unwrap_or(SlowLimits { from: 0, rate: f64::NAN });
+    let abandoned = match trip.abandoned {
+        Abandoned::IfNoneCompletes => 0,
+        Abandoned::Ignored => 1,
+        Abandoned::Failure => 2,
+        Abandoned::FailureFrom(nanos) => nanos.saturating_add(3),
+    };
+    let rate = trip.failure_rate.unwrap_or(f64::NAN);
+    [scale, offset, span.calls.into(), counts, rate.to_bits(), slow.from, slow.rate.to_bits(), abandoned]
+}
+
+fn unpack([scale, offset, calls, counts, rate, slow_from, slow_rate, abandoned]: [u64; WORDS]) -> Limits {
+    let number = |bits| Some(f64::from_bits(bits)).filter(|rate| !rate.is_nan());
+    Limits {
+        span: unpack_span([scale, offset, calls]),
+        trip: TripLimits {
+            consecutive_failures: (counts >> 32) as u32,
+            minimum_calls: counts as u32,
+            failure_rate: number(rate),
+            slow: number(slow_rate).map(|rate| SlowLimits { from: slow_from, rate }),
+            abandoned: match abandoned {
+                0 => Abandoned::IfNoneCompletes,
+                1 => Abandoned::Ignored,
+                2 => Abandoned::Failure,
+                nanos => Abandoned::FailureFrom(nanos - 3),
+            },
+        },
+    }
+}
+
+#[inline]
+const fn unpack_span([scale, offset, calls]: [u64; 3]) -> Span {
+    Span { buckets: Buckets::from_words([scale, offset]), calls: calls as u32 }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn limits() -> impl Strategy<Value = Limits> {
+        let abandoned = prop_oneof![
+            Just(Abandoned::IfNoneCompletes),
+            Just(Abandoned::Ignored),
+            Just(Abandoned::Failure),
+            (0..u64::MAX - 3).prop_map(Abandoned::FailureFrom),
+        ];
+        let slow = proptest::option::of((any::<u64>(), 0.0..=1.0));
+        let span = (1..u64::MAX, any::<u32>());
+        (span, any::<(u32, u32)>(), proptest::option::of(0.0..=1.0), slow, abandoned).prop_map(
+            |((span, calls), (consecutive_failures, minimum_calls), failure_rate, slow, abandoned)| Limits {
+                span: Span { buckets: Buckets::of(span), calls },
+                trip: TripLimits {
+                    consecutive_failures,
+                    minimum_calls,
+                    failure_rate,
+                    slow: slow.map(|(from, rate)| SlowLimits { from, rate }),
+                    abandoned,
+                },
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read(first in limits(), second in limits()) {
+            let settings = Settings::new(&first);
+            prop_assert_eq!(settings.limits(), Some(first));
+            settings.write(&second);
+            prop_assert_eq!(settings.limits(), Some(second));
+            prop_assert_eq!(settings.limits_locked(), second);
+            prop_assert_eq!(settings.span(), Some(second.span));
+        }
+    }
+}
+
+#[cfg(all(test, loom_models))]
+mod models {
+    use loom::sync::Arc;
+    use loom::thread;
+
+    use super::*;
+
+    fn limits(number: u32) -> Limits {
+        Limits {
+            span: Span { buckets: Buckets::of(1_000_000), calls: number },
+            trip: TripLimits {
+                consecutive_failures: number,
+                failure_rate: None,
+                slow: None,
+                minimum_calls: number,
+                abandoned: Abandoned::FailureFrom(number.into()),
+            },
+        }
+    }
+
+    #[test]
+    fn loom_nobody_reads_half_of_a_configuration() {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = builder.preemption_bound.or(Some(3));
+        builder.check(|| {
+            let settings = Arc::new(Settings::new(&limits(1)));
+            let other = Arc::clone(&settings);
+            let thread = thread::spawn(move || {
+                other.write(&limits(2));
+                other.write(&limits(3));
+            });
+            if let Some(read) = settings.limits() {
+                assert!([1, 2, 3].map(limits).contains(&read), "{read:?}");
+            }
+            thread.join().unwrap();
+            assert_eq!(settings.limits(), Some(limits(3)));
+        });
+    }
+}

@@ -1,0 +1,42 @@
+//! Reading the health axis another way.
+
+use std::fmt;
+
+use tower_fault_classify::{Classify, Fault, Health, Outcome, Verdict};
+
+/// A classifier whose word on the server's health is another's; see [`health`](crate::BreakerLayer::health).
+#[derive(Clone, Copy)]
+pub struct HealthBy<C, F> {
+    classify: C,
+    health: F,
+}
+
+impl<C, F> HealthBy<C, F> {
+    pub(crate) const fn new(classify: C, health: F) -> Self {
+        Self { classify, health }
+    }
+}
+
+impl<C, F, Res, Err> Classify<Res, Err> for HealthBy<C, F>
+where
+    C: Classify<Res, Err>,
+    F: Fn(&Fault) -> Health,
+{
+    #[inline]
+    fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
+        match self.classify.classify(outcome) {
+            Verdict::Success => Verdict::Success,
+            Verdict::Fault(fault) => fault.with_health((self.health)(&fault)).into(),
+        }
+    }
+
+    fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
+        self.classify.outcome(response)
+    }
+}
+
+impl<C: fmt::Debug, F> fmt::Debug for HealthBy<C, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HealthBy").field("classify", &self.classify).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,118 @@
+//! How a circuit that has closed lets traffic back in.
+
+/// One call, in credit.
+const CALL: u64 = 1 << 16;
+
+/// The growing share of calls that is let through after closing.
+///
+/// The share grows evenly with time, from none to all, and a call that comes adds the share of that moment to a credit; a whole one is spent
+/// on a call. So the share is that of the traffic there is, whatever its rate, no random number is needed, and the first call always goes
+/// through. When the time is over, everything does, however little traffic there was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ramp {
+    from: u64,
+    span: u64,
+    credit: u64,
+}
+
+/// What a ramp says to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Admitted,
+    /// Refused; the ramp is over in so many nanoseconds.
+    Refused(u64),
+    /// The ramp is over.
+    Over,
+}
+
+impl Ramp {
+    /// A ramp over `span` nanoseconds; `None` for 0, which lets all through.
+    pub(super) const fn new(now: u64, span: u64) -> Option<Self> {
+        if span == 0 { None } else { Some(Self { from: now, span, credit: CALL }) }
+    }
+
+    pub(super) fn step(&mut self, now: u64) -> Step {
+        let passed = now.saturating_sub(self.from);
+        if passed >= self.span {
+            return Step::Over;
+        }
+        // No more than one call is saved up, so that a pause does not end in a burst.
+        self.credit = (self.credit + self.portion(passed)).min(2 * CALL - 1);
+        if self.credit < CALL {
+            return Step::Refused(self.span - passed);
+        }
+        self.credit -= CALL;
+        Step::Admitted
+    }
+
+    fn portion(&self, passed: u64) -> u64 {
+        (u128::from(passed) * u128::from(CALL) / u128::from(self.span)) as u64
+    }
+
+    /// The share of calls that is let through, 0 to 1.
+    pub(super) fn share(&self, now: u64) -> f64 {
+        let passed = now.saturating_sub(self.from).min(self.span);
+        passed as f64 / self.span as f64
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// How many of the calls that come evenly in each tenth of the ramp are let through.
+    fn admitted(a_tenth: u64) -> Vec<u64> {
+        let mut ramp = Ramp::new(0, 10 * SECOND).unwrap();
+        let each = SECOND / a_tenth;
+        (0..10)
+            .map(|tenth| {
+                let times = (0..a_tenth).map(|call| tenth * SECOND + call * each);
+                times.filter(|&now| ramp.step(now) == Step::Admitted).count() as u64
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_share_grows_evenly_whatever_the_traffic() {
+        for a_tenth in [1_000, 100_000] {
+            for (tenth, admitted) in (0..).zip(admitted(a_tenth)) {
+                let expected = a_tenth * (2 * tenth + 1) / 20;
+                assert!(admitted.abs_diff(expected) <= 2 + a_tenth / 1_000, "{admitted}, not {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_call_a_second_is_let_through_again_long_before_the_end() {
+        assert_eq!(admitted(1).iter().sum::<u64>(), 5, "half of them, as of any traffic");
+        let mut ramp = Ramp::new(0, 10 * SECOND).unwrap();
+        assert_eq!(ramp.step(0), Step::Admitted, "the first always is");
+        assert_eq!(ramp.step(10 * SECOND), Step::Over, "and all when the time is over");
+    }
+
+    #[test]
+    fn a_pause_ends_in_no_burst() {
+        let mut ramp = Ramp::new(0, 10 * SECOND).unwrap();
+        let burst = (0..100).filter(|_| ramp.step(5 * SECOND) == Step::Admitted).count();
+        assert_eq!(burst, 51, "half of a hundred, and the first");
+    }
+
+    #[test]
+    fn who_waits_as_long_as_told_is_let_through() {
+        let mut ramp = Ramp::new(SECOND, SECOND).unwrap();
+        assert_eq!(ramp.step(SECOND), Step::Admitted);
+        let Step::Refused(left) = ramp.step(SECOND + 10) else { panic!("it is refused") };
+        assert_eq!(ramp.step(SECOND + 10 + left), Step::Over);
+    }
+
+    #[test]
+    fn a_clock_that_runs_back_stands_still() {
+        let mut ramp = Ramp::new(SECOND, SECOND).unwrap();
+        ramp.step(SECOND);
+        assert!(matches!(ramp.step(0), Step::Refused(_)));
+        assert_eq!(ramp.share(0).to_bits(), 0.0_f64.to_bits());
+        assert!(Ramp::new(0, 0).is_none());
+    }
+}
