@@ -59,7 +59,9 @@ fn calls_from_before_a_force_decide_nothing_after_it() {
     core.force(Force::Closed).unwrap();
     let free = core.admit().unwrap();
     core.release();
-    entries.into_iter().for_each(|entry| core.settle(entry, FAILURE));
+    for entry in entries {
+        core.settle(entry, FAILURE);
+    }
     core.settle(free, FAILURE);
     core.abandon(free);
     assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
@@ -121,7 +123,9 @@ fn an_observing_circuit_rejects_nothing_and_leaves_out_what_it_would_have_reject
     let shadow = core.admit().unwrap();
     core.settle(shadow, FAILURE);
     assert_eq!(state(&core), CircuitState::HalfOpen, "it would have been rejected");
-    probes.into_iter().for_each(|probe| core.settle(probe, Verdict::Success));
+    for probe in probes {
+        core.settle(probe, Verdict::Success);
+    }
     assert_eq!(state(&core), CircuitState::Closed);
 }
 
