@@ -35,6 +35,12 @@ impl Rejection {
         Self { circuit, state, judged: Judged::bare(fault) }
     }
 
+    /// Takes it apart. What has to lie in memory for a while does so as parts: loading in one piece what was stored in several stalls.
+    #[inline]
+    pub(crate) const fn parts(&self) -> (&'static str, CircuitState, Option<Duration>) {
+        (self.circuit, self.state, self.retry_after())
+    }
+
     /// The name of the circuit.
     pub const fn circuit(&self) -> &'static str {
         self.circuit
@@ -47,6 +53,7 @@ impl Rejection {
 
     /// After how long it is worth asking again: who sleeps exactly that long finds the circuit's time over. `None`: the circuit is open
     /// until somebody resets or releases it.
+    #[inline]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.judged.fault().retry_after()
     }

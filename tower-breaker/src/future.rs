@@ -77,7 +77,7 @@ where
                 Poll::Ready(match result {
                     Ok(response) => Ok(settle.settle(response, permit, verdict)),
                     Err(error) => {
-                        permit.settle(verdict);
+                        permit.settle_by(&verdict);
                         Err(R::inner(error))
                     }
                 })

@@ -26,7 +26,7 @@ pub use health::HealthBy;
 pub use layer::{BreakerLayer, UncloneableBreakerLayer};
 pub use machine::{CircuitState, Counts, Reason};
 pub use observe::{KeepFailures, LastFailure, Transition};
-pub use reject::{ErrorMode, Errors, OnReject};
+pub use reject::{ErrorMode, Errors, OnReject, Rejected};
 pub use service::Breaker;
 pub use settle::{Head, Settle};
 #[doc(inline)]

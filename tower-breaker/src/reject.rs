@@ -2,12 +2,16 @@
 
 use std::error::Error;
 use std::fmt;
-use std::future::{Future, Ready, ready};
+use std::future::Future;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tower_fault_classify::{Boxed, Typed};
 
+use crate::circuit::CircuitState;
 use crate::error::{BreakerError, Rejection};
 
 /// How the breaker's error is made of the inner one.
@@ -64,11 +68,11 @@ impl<E: Error + 'static> ErrorMode<E> for Errors<Typed> {
 }
 
 impl<Req, Res, E: Error + 'static> OnReject<Req, Res, E> for Errors<Typed> {
-    type Future = Ready<Result<Res, BreakerError<E>>>;
+    type Future = Rejected<Res, BreakerError<E>>;
 
     #[inline]
     fn reject(&self, _: Req, rejection: Rejection) -> Self::Future {
-        ready(Err(BreakerError::Rejected(rejection)))
+        Rejected::new(&rejection, BreakerError::Rejected)
     }
 }
 
@@ -88,10 +92,43 @@ impl<Req, Res, E> OnReject<Req, Res, E> for Errors<Boxed>
 where
     E: Deref<Target = dyn Error + Send + Sync> + From<Rejection>,
 {
-    type Future = Ready<Result<Res, E>>;
+    type Future = Rejected<Res, E>;
 
     #[inline]
     fn reject(&self, _: Req, rejection: Rejection) -> Self::Future {
-        ready(Err(rejection.into()))
+        Rejected::new(&rejection, E::from)
+    }
+}
+
+/// Comes to the error of a rejected call at once.
+pub struct Rejected<Res, E> {
+    circuit: &'static str,
+    state: CircuitState,
+    retry_after: Option<Duration>,
+    error: fn(Rejection) -> E,
+    response: PhantomData<fn() -> Res>,
+}
+
+impl<Res, E> Rejected<Res, E> {
+    #[inline]
+    fn new(rejection: &Rejection, error: fn(Rejection) -> E) -> Self {
+        let (circuit, state, retry_after) = rejection.parts();
+        Self { circuit, state, retry_after, error, response: PhantomData }
+    }
+}
+
+impl<Res, E> Future for Rejected<Res, E> {
+    type Output = Result<Res, E>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { circuit, state, retry_after, error, .. } = *self;
+        Poll::Ready(Err(error(Rejection::new(circuit, state, retry_after))))
+    }
+}
+
+impl<Res, E> fmt::Debug for Rejected<Res, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rejected").field("circuit", &self.circuit).finish_non_exhaustive()
     }
 }

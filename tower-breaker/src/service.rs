@@ -38,6 +38,8 @@ pub struct Breaker<S, C, R, B> {
     /// The inner service has promised to take a call, and may have reserved something for it.
     inner_ready: bool,
     promise: Promise,
+    /// The last `poll_ready` found the circuit open for so many nanoseconds, and the call is refused; 0: it did not.
+    refused_for: u64,
     seat: Waiting,
     circuit: Circuit,
     classify: C,
@@ -66,7 +68,19 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
     ) -> Self {
         let seat = Waiting { core: circuit.core(), seat: None };
         let promise = Promise::Nothing;
-        Self { inner, renew, inner_ready: false, promise, seat, circuit, classify, reject, settle }
+        let refused_for = 0;
+        Self {
+            inner,
+            renew,
+            inner_ready: false,
+            promise,
+            refused_for,
+            seat,
+            circuit,
+            classify,
+            reject,
+            settle,
+        }
     }
 
     /// A handle to the circuit.
@@ -131,6 +145,16 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         ResponseFuture::calling(inner, permit, self.classify.clone(), self.settle.clone())
     }
 
+    /// Gives up the wait for the inner service, its readiness, and what the last `poll_ready` promised.
+    #[inline]
+    fn forget_readiness(&mut self) {
+        if self.inner_ready || self.seat.seat.is_some() || !matches!(self.promise, Promise::Nothing) {
+            self.seat.leave();
+            self.give_back();
+            self.promise = Promise::Nothing;
+        }
+    }
+
     /// Gives back what the inner service reserved for a call that it will not get.
     fn give_back(&mut self) {
         if self.inner_ready
@@ -155,7 +179,13 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.refused_for = 0;
         if !self.circuit.is_closed() || !matches!(self.promise, Promise::Nothing) {
+            self.refused_for = self.circuit.refuses_for();
+            if self.refused_for > 0 {
+                self.forget_readiness();
+                return Poll::Ready(Ok(()));
+            }
             let answer = self.ask();
             let refused = answer.is_err();
             self.promise(answer);
@@ -189,6 +219,10 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
+        if self.refused_for > 0 {
+            let rejection = self.circuit.open_rejection(mem::take(&mut self.refused_for));
+            return ResponseFuture::rejected(self.reject.reject(request, rejection));
+        }
         // The usual case, with nothing to carry over from `poll_ready` and nothing that passes through memory.
         if let Promise::Nothing = self.promise
             && let Some(permit) = self.circuit.admit_closed()

@@ -38,7 +38,7 @@ use super::waiters::{Seat, Waiters};
 use super::window::{Seen, Shape, Span, Window};
 use crate::machine::{
     Abandoned, Admission, Change, CircuitState, Counts, GIVEN_UP, Machine, Moment, Outcome, Reason,
-    RecoveryLimits, Sample, Sign, Ticket, may_reach_rate, may_reach_slow_rate, none_completes, trips,
+    RecoveryLimits, Sample, Sign, Ticket, fewest_failures, may_reach_slow_rate, none_completes, trips,
 };
 use crate::observe::{LastFailure, Observer, Transition, tell};
 use crate::rng::draw;
@@ -165,6 +165,15 @@ impl Core {
         }
     }
 
+    /// How long the circuit refuses calls, if the gate alone says so; else 0.
+    #[inline]
+    pub(crate) fn refuses_for(&self) -> u64 {
+        match self.gate().open_for(self.clock.now()) {
+            Some(left) if !self.has(OBSERVING) => left,
+            _ => 0,
+        }
+    }
+
     #[inline]
     fn refuse(&self, refusal: Refusal) -> Result<Entry, Refusal> {
         if self.has(OBSERVING) { Ok(Entry::UNCOUNTED) } else { Err(refusal) }
@@ -222,12 +231,12 @@ impl Core {
 
     /// Hears what a call came to.
     #[inline]
-    pub(crate) fn settle(&self, entry: Entry, verdict: Verdict) {
+    pub(crate) fn settle(&self, entry: Entry, verdict: &Verdict) {
         // The usual case passes in registers.
         if entry.word == 0 && verdict.is_success() {
             self.success(entry.stamp);
         } else {
-            self.settle_unusual(entry, &verdict);
+            self.settle_unusual(entry, verdict);
         }
     }
 
@@ -346,6 +355,26 @@ impl Core {
         if self.gate().stamp() != stamp {
             return;
         }
+        if entry.word != 0 {
+            return self.timed_failure(entry, fault);
+        }
+        let now = self.clock.now();
+        let glance = self.settings.glance().unwrap_or_else(|| {
+            let _cold = self.cold();
+            self.settings.glance().expect("nobody writes under the lock")
+        });
+        let seen = self.window.failure(&glance.span, now, stamp.epoch(), false); // ①
+        let Some(before) = self.exchange(stamp, Gate::one_more_failure) else { return }; // ②
+        let run = before.one_more_failure().run();
+        // ③
+        if run >= glance.run || self.window.failures_in(seen) >= glance.failures {
+            self.look(stamp, &self.limits(), run, seen, Some(fault), now);
+        }
+    }
+
+    #[inline(never)]
+    fn timed_failure(&self, entry: Entry, fault: &Fault) {
+        let stamp = entry.stamp;
         let now = self.clock.now();
         let limits = self.limits();
         let slow = limits.trip.is_slow(entry.took(now));
@@ -355,10 +384,10 @@ impl Core {
     }
 
     /// ③: whether the circuit opens.
-    #[inline]
+    #[inline(never)]
     fn look(&self, stamp: Gate, limits: &Limits, run: u64, seen: Seen, fault: Option<&Fault>, now: u64) {
         let Limits { trip, .. } = limits;
-        let whole = may_reach_rate(trip, self.window.failures_in(seen))
+        let whole = self.window.failures_in(seen) >= fewest_failures(trip)
             || (trip.slow.is_some() && may_reach_slow_rate(trip, self.window.slow_in(seen)));
         let window = whole.then(|| self.window.counts(seen));
         if let Some(reason) = trips(trip, &Sample { run, window }) {

@@ -23,7 +23,8 @@ use tower_fault_classify::__shared::{ConfigError, Recycled};
 use self::window::Window;
 use crate::config::BreakerConfig;
 use crate::error::{Forced, Rejection};
-use crate::machine::{CircuitState, Counts, Force};
+pub(crate) use crate::machine::CircuitState;
+use crate::machine::{Counts, Force};
 use crate::observe::{LastFailure, Transition};
 
 /// The handle to a circuit.
@@ -180,10 +181,24 @@ impl Circuit {
     }
 
     /// How long to wait so that `left` nanoseconds are over on the circuit's clock, which may be a little behind.
+    #[inline]
     fn with_slack(&self, left: u64) -> Duration {
         Duration::from_nanos(left) + self.core.clock().slack()
     }
 
+    /// How long the circuit refuses calls, in nanoseconds, if that is known without a lock; else 0.
+    #[inline]
+    pub(crate) fn refuses_for(&self) -> u64 {
+        self.core.refuses_for()
+    }
+
+    /// The rejection of a call that an open circuit refuses for so many nanoseconds.
+    #[inline]
+    pub(crate) fn open_rejection(&self, left: u64) -> Rejection {
+        Rejection::new(self.name, CircuitState::Open, Some(self.with_slack(left)))
+    }
+
+    #[inline]
     pub(crate) fn core(&self) -> &'static Core {
         self.core.forever()
     }

@@ -38,6 +38,12 @@ impl Permit {
     /// and counts for nothing.
     #[inline]
     pub fn settle(self, verdict: Verdict) {
+        self.settle_by(&verdict);
+    }
+
+    /// The same. A verdict that is moved is copied, in one piece from where it was put in several, which stalls.
+    #[inline]
+    pub(crate) fn settle_by(self, verdict: &Verdict) {
         let Self { core, entry } = *ManuallyDrop::new(self);
         core.settle(entry, verdict);
     }

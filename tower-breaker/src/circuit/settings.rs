@@ -7,10 +7,21 @@ use tower_fault_classify::__shared::Buckets;
 use tower_fault_classify::__shared::sync::{AtomicU64, Ordering, fence};
 
 use super::window::Span;
-use crate::machine::{Abandoned, SlowLimits, TripLimits};
+use crate::machine::{Abandoned, SlowLimits, TripLimits, fewest_failures};
 
-/// `scale`, `offset` of the buckets, calls of the window, `consecutive:32 | minimum:32`, failure rate, slow from, slow rate, abandoned.
-const WORDS: usize = 8;
+/// Scale and offset of the buckets, calls of the window, run and failures to look at, `consecutive:32 | minimum:32`, failure rate, slow
+/// from, slow rate, abandoned.
+const WORDS: usize = 10;
+
+/// What a failing call must know to see whether there is anything to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Glance {
+    pub(crate) span: Span,
+    /// A run of so many failures opens the circuit.
+    pub(crate) run: u64,
+    /// So many failures in the window may reach the rate.
+    pub(crate) failures: u64,
+}
 
 /// What a settling call must know.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -52,6 +63,16 @@ impl Settings {
         })
     }
 
+    /// What a failing call needs first. `None`: it is being written.
+    #[inline]
+    pub(crate) fn glance(&self) -> Option<Glance> {
+        self.read(|words| {
+            let [scale, offset, calls, run, failures, ..] = words;
+            let span = unpack_span([scale, offset, calls].map(load));
+            Glance { span, run: load(run), failures: load(failures) }
+        })
+    }
+
     /// All limits. `None`: they are being written.
     pub(crate) fn limits(&self) -> Option<Limits> {
         self.read(|words| unpack(words.each_ref().map(load)))
@@ -89,10 +110,16 @@ fn pack(Limits { span, trip }: &Limits) -> [u64; WORDS] {
         Abandoned::FailureFrom(nanos) => nanos.saturating_add(3),
     };
     let rate = trip.failure_rate.unwrap_or(f64::NAN);
-    [scale, offset, span.calls.into(), counts, rate.to_bits(), slow.from, slow.rate.to_bits(), abandoned]
+    let run = if trip.consecutive_failures == 0 { u64::MAX } else { trip.consecutive_failures.into() };
+    let slow_rate = slow.rate.to_bits();
+    let calls = span.calls.into();
+    let failures = fewest_failures(trip);
+    [scale, offset, calls, run, failures, counts, rate.to_bits(), slow.from, slow_rate, abandoned]
 }
 
-fn unpack([scale, offset, calls, counts, rate, slow_from, slow_rate, abandoned]: [u64; WORDS]) -> Limits {
+fn unpack(
+    [scale, offset, calls, _, _, counts, rate, slow_from, slow_rate, abandoned]: [u64; WORDS],
+) -> Limits {
     let number = |bits| Some(f64::from_bits(bits)).filter(|rate| !rate.is_nan());
     Limits {
         span: unpack_span([scale, offset, calls]),

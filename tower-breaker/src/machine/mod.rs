@@ -50,12 +50,20 @@ pub(crate) struct Sample {
     pub(crate) window: Option<Counts>,
 }
 
-/// Whether the whole window must be looked at: `failures` are too few to reach the rate, whatever the number of calls.
-pub(crate) fn may_reach_rate(limits: &TripLimits, failures: u64) -> bool {
-    limits.failure_rate.is_some_and(|rate| reaches(failures, u64::from(limits.minimum_calls), rate))
+/// The fewest failures in a window that can reach the rate, whatever the number of calls: nobody looks at the whole window before.
+/// `u64::MAX`: none can.
+pub(crate) fn fewest_failures(limits: &TripLimits) -> u64 {
+    let (Some(rate), minimum) = (limits.failure_rate, u64::from(limits.minimum_calls)) else {
+        return u64::MAX;
+    };
+    // The product may be off by one where the quotient, which decides, is not.
+    #[expect(clippy::cast_sign_loss, reason = "neither is negative")]
+    let about = (rate * minimum as f64) as u64;
+    let first = about.saturating_sub(1);
+    (first..=first + 3).find(|&failures| reaches(failures, minimum, rate)).unwrap_or(u64::MAX)
 }
 
-/// The same of slow calls.
+/// Whether the whole window must be looked at for its slow calls.
 pub(crate) fn may_reach_slow_rate(limits: &TripLimits, slow: u64) -> bool {
     limits.slow.is_some_and(|limit| reaches(slow, u64::from(limits.minimum_calls), limit.rate))
 }

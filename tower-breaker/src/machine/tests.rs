@@ -90,9 +90,22 @@ fn a_rate_of_zero_trips_on_the_first_failure_and_never_without_one() {
 
 #[test]
 fn nobody_looks_at_the_window_while_its_failures_cannot_reach_the_rate() {
-    assert!(!may_reach_rate(&TRIP, 4));
-    assert!(may_reach_rate(&TRIP, 5));
-    assert!(!may_reach_rate(&TripLimits { failure_rate: None, ..TRIP }, 1_000));
+    let fewest = |rate, minimum_calls| {
+        fewest_failures(&TripLimits { failure_rate: Some(rate), minimum_calls, ..TRIP })
+    };
+    assert_eq!(
+        (fewest(0.5, 10), fewest(0.07, 100), fewest(0.0, 1), fewest(1.0, u32::MAX)),
+        (5, 7, 1, u32::MAX.into())
+    );
+    assert_eq!(fewest_failures(&TripLimits { failure_rate: None, ..TRIP }), u64::MAX);
+    for minimum in 1..200 {
+        for percent in 0..=100 {
+            let rate = f64::from(percent) / 100.0;
+            let (fewest, calls) = (fewest(rate, minimum), minimum.into());
+            assert!(reaches(fewest, calls, rate), "{percent} % of {minimum}");
+            assert!(fewest == 1 || !reaches(fewest - 1, calls, rate), "{percent} % of {minimum}");
+        }
+    }
 }
 
 #[test]

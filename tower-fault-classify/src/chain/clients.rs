@@ -50,11 +50,11 @@ fn h2(error: &(dyn Error + 'static), evidence: &mut Evidence) {
         evidence.io(io);
     } else if error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote())
     {
-        evidence.opine(table::UNSENT_STREAM);
+        evidence.opine(&table::UNSENT_STREAM);
     } else if error.is_library() || error.is_go_away() {
-        evidence.opine(table::io::MALFORMED);
+        evidence.opine(&table::io::MALFORMED);
     } else if error.is_reset() {
-        evidence.opine(table::io::BROKEN);
+        evidence.opine(&table::io::BROKEN);
     }
 }
 
@@ -68,15 +68,15 @@ fn hyper(error: &(dyn Error + 'static), evidence: &mut Evidence) {
         evidence.reached(Reached::Answered);
     }
     if error.is_user() {
-        evidence.opine(table::io::WRONG);
+        evidence.opine(&table::io::WRONG);
     } else if error.is_parse() {
-        evidence.opine(table::io::MALFORMED);
+        evidence.opine(&table::io::MALFORMED);
     } else if error.is_canceled() || error.is_closed() {
         // The connection ended before it took the request.
         evidence.reached(Reached::Unsent);
-        evidence.opine(table::io::BROKEN);
+        evidence.opine(&table::io::BROKEN);
     } else if error.is_incomplete_message() {
-        evidence.opine(table::io::BROKEN);
+        evidence.opine(&table::io::BROKEN);
     }
 }
 
@@ -87,7 +87,7 @@ fn hyper_util(error: &(dyn Error + 'static), evidence: &mut Evidence) {
         evidence.reached(Reached::Connecting);
     } else if error.source().is_none() && begins_with(error, "client error (User") {
         // A request that this client cannot send. Nothing else tells it.
-        evidence.opine(table::io::WRONG);
+        evidence.opine(&table::io::WRONG);
     } else if error.connect_info().is_none() {
         // No connection took the request.
         evidence.reached(Reached::Unsent);
@@ -128,12 +128,14 @@ fn reqwest(error: &(dyn Error + 'static), evidence: &mut Evidence) {
         evidence.reached(Reached::Answered);
     }
     if error.is_builder() {
-        evidence.opine(table::io::WRONG);
+        evidence.opine(&table::io::WRONG);
     } else if let Some(status) = error.status() {
         // A response that its caller made an error of.
-        table::http::judge(status, || None).fault().into_iter().for_each(|fault| evidence.opine(*fault));
+        if let Some(fault) = table::http::row(status) {
+            evidence.opine(fault);
+        }
     } else if error.is_redirect() {
-        evidence.opine(table::REDIRECTS);
+        evidence.opine(&table::REDIRECTS);
     } else if error.is_decode() {
         evidence.hear(table::io::MALFORMED);
     }
@@ -169,7 +171,7 @@ fn tonic(error: &(dyn Error + 'static), evidence: &mut Evidence) {
 fn tower(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     evidence.timed_out |= error.is::<tower::timeout::error::Elapsed>();
     if error.is::<tower::load_shed::error::Overloaded>() {
-        evidence.opine(table::SHED);
+        evidence.opine(&table::SHED);
     }
 }
 

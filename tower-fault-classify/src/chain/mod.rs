@@ -41,10 +41,17 @@ fn walk(error: &(dyn Error + 'static), reached: Reached) -> Fault {
     let mut next = Some(error);
     for _ in 0..LONGEST_WALK {
         let Some(error) = next else { break };
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            evidence.io(error);
+            next = error.get_ref().map(|payload| payload as &(dyn Error + 'static));
+            continue;
+        }
         if let Some(judged) = error.downcast_ref::<Judged>() {
             return *judged.fault();
         }
-        evidence.take(error);
+        for look in clients::LOOKS {
+            look(error, &mut evidence);
+        }
         next = deeper(error);
     }
     evidence.weigh()
@@ -76,25 +83,18 @@ struct Evidence {
     timed_out: bool,
     /// The errors below are of what came over the wire, which the caller has no part in.
     on_the_wire: bool,
-    /// The deepest opinion.
-    opinion: Option<Fault>,
+    /// The deepest opinion. A reference: a fault that is copied as often as it is thought better of costs more than the walk.
+    opinion: Option<&'static Fault>,
     /// The deepest report of somebody who does not know the cause.
     hearsay: Option<Fault>,
 }
 
 impl Evidence {
-    fn take(&mut self, error: &(dyn Error + 'static)) {
-        match error.downcast_ref::<io::Error>() {
-            Some(error) => self.io(error),
-            None => clients::LOOKS.iter().for_each(|look| look(error, self)),
-        }
-    }
-
     fn io(&mut self, error: &io::Error) {
         // A decoder's own error has a text; a socket's has a number.
         let decoder = self.on_the_wire && error.get_ref().is_some();
         let opinion = if decoder && error.kind() == io::ErrorKind::InvalidInput {
-            Some(table::io::MALFORMED)
+            Some(&table::io::MALFORMED)
         } else {
             table::io::judge(error, self.reached == Reached::Connecting)
         };
@@ -105,7 +105,7 @@ impl Evidence {
         not(all(feature = "reqwest", feature = "tower")),
         allow(dead_code, reason = "no client that asks is named")
     )]
-    fn opine(&mut self, fault: Fault) {
+    fn opine(&mut self, fault: &'static Fault) {
         self.opinion = Some(fault);
     }
 
@@ -126,7 +126,8 @@ impl Evidence {
     }
 
     fn weigh(self) -> Fault {
-        let fault = self.opinion.or_else(|| self.phase()).or(self.hearsay).unwrap_or(table::UNKNOWN);
+        let fault =
+            *self.opinion.or_else(|| self.phase()).or(self.hearsay.as_ref()).unwrap_or(&table::UNKNOWN);
         match self.reached {
             Reached::Unknown => fault,
             Reached::Connecting | Reached::Unsent => table::io::unsent(fault),
@@ -136,10 +137,10 @@ impl Evidence {
     }
 
     /// What timed out or could not connect without a deeper cause: a name did not resolve, or the client hides why.
-    fn phase(&self) -> Option<Fault> {
+    fn phase(&self) -> Option<&'static Fault> {
         match self.reached {
-            _ if self.timed_out => Some(table::io::TIMED_OUT),
-            Reached::Connecting => Some(table::io::REFUSED),
+            _ if self.timed_out => Some(&table::io::TIMED_OUT),
+            Reached::Connecting => Some(&table::io::REFUSED),
             _ => None,
         }
     }
@@ -147,9 +148,6 @@ impl Evidence {
 
 /// The next error of the chain, also where `source()` would skip it.
 fn deeper<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
-    if let Some(error) = error.downcast_ref::<io::Error>() {
-        return error.get_ref().map(|payload| payload as &(dyn Error + 'static));
-    }
     #[cfg(feature = "reqwest-middleware")]
     if let Some(error) = error.downcast_ref::<reqwest_middleware::Error>() {
         return Some(match error {

@@ -119,7 +119,7 @@ const FIRST: u16 = 400;
 const LAST: u16 = 599;
 
 /// The row of each status from [`FIRST`] to [`LAST`], so that a look-up is one load.
-const INDEX: [Fault; (LAST - FIRST + 1) as usize] = {
+static INDEX: [Fault; (LAST - FIRST + 1) as usize] = {
     let mut index = [OTHER_4XX; (LAST - FIRST + 1) as usize];
     let mut status = 500;
     while status <= LAST {
@@ -146,10 +146,16 @@ pub(crate) fn judge(status: StatusCode, retry_after: impl FnOnce() -> Option<Dur
     if status.as_u16() < FIRST { Verdict::Success } else { Verdict::Fault(fault(status, retry_after())) }
 }
 
+/// The row of a status without hints; `None` for a success.
+pub(crate) fn row(status: StatusCode) -> Option<&'static Fault> {
+    let place = status.as_u16().checked_sub(FIRST)?;
+    Some(INDEX.get(usize::from(place)).unwrap_or(&OTHER_5XX))
+}
+
 fn fault(status: StatusCode, retry_after: Option<Duration>) -> Fault {
     let row = match (status, retry_after) {
         (StatusCode::PAYLOAD_TOO_LARGE, Some(_)) => &HINTED_413,
-        _ => INDEX.get(usize::from(status.as_u16() - FIRST)).unwrap_or(&OTHER_5XX),
+        _ => row(status).unwrap_or(&OTHER_5XX),
     };
     match retry_after {
         Some(delay) if row.retry() != Never => row.with_retry_after(delay),

@@ -76,19 +76,31 @@ pub(crate) const ROWS: &[Row] = &[
     row(ErrorKind::ExecutableFileBusy, WRONG),
 ];
 
+/// The place of each kind's row, by the kind's number; a place beyond the rows is none. A kind with a larger number than any of the
+/// standard library's today has no row.
+static INDEX: [u8; 64] = {
+    let mut index = [u8::MAX; 64];
+    let mut row = 0;
+    while row < ROWS.len() {
+        index[ROWS[row].kind as usize] = row as u8;
+        row += 1;
+    }
+    index
+};
+
 /// `ENFILE` and `EMFILE`: out of file descriptors. They have no kind of their own; the numbers are the same on Linux, the
 /// BSDs and macOS.
 #[cfg(unix)]
 const OUT_OF_DESCRIPTORS: [i32; 2] = [23, 24];
 
 /// What an I/O error says by itself, without its payload. `None`: it has no opinion.
-pub(crate) fn judge(error: &io::Error, connecting: bool) -> Option<Fault> {
+pub(crate) fn judge(error: &io::Error, connecting: bool) -> Option<&'static Fault> {
     #[cfg(unix)]
     if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) {
-        return Some(LACKING);
+        return Some(&LACKING);
     }
-    let row = ROWS.iter().find(|row| row.kind == error.kind())?;
-    Some(row.connecting.filter(|_| connecting).unwrap_or(row.fault))
+    let row = ROWS.get(usize::from(*INDEX.get(error.kind() as usize)?))?;
+    Some(row.connecting.as_ref().filter(|_| connecting).unwrap_or(&row.fault))
 }
 
 /// The same fault, of a request that never left: what might have been processed was not.
@@ -186,7 +198,7 @@ mod tests {
     fn every_row_says_what_its_page_says() {
         for &(kinds, connecting, kind, retry, health) in PAGE {
             for &error_kind in kinds {
-                let fault = judge(&error_kind.into(), connecting)
+                let fault = *judge(&error_kind.into(), connecting)
                     .unwrap_or_else(|| panic!("{error_kind:?} has an opinion"));
                 let fault = if connecting { unsent(fault) } else { fault };
                 let judged = (fault.kind(), fault.retry(), fault.health());

@@ -12,7 +12,7 @@ use tower_fault_classify::{Health, Kind, Origin, Retry};
 
 use super::control::Setup;
 use super::*;
-use crate::machine::{OpenTime, TripLimits};
+use crate::machine::{Force, OpenTime, SlowLimits, TripLimits};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -60,7 +60,7 @@ fn core_with(setup: &Setup) -> (Arc<Core>, ManualClock) {
 fn tripped() -> (Arc<Core>, ManualClock) {
     let (core, hand) = core(1, None);
     let entry = core.admit().unwrap();
-    core.settle(entry, FAILURE);
+    core.settle(entry, &FAILURE);
     (core, hand)
 }
 
@@ -70,8 +70,8 @@ fn loom_two_failures_at_once_reach_a_run_of_two() {
         let (core, _hand) = core(2, None);
         let other = Arc::clone(&core);
         let entries = [core.admit().unwrap(), core.admit().unwrap()];
-        let thread = thread::spawn(move || other.settle(entries[1], FAILURE));
-        core.settle(entries[0], FAILURE);
+        let thread = thread::spawn(move || other.settle(entries[1], &FAILURE));
+        core.settle(entries[0], &FAILURE);
         thread.join().unwrap();
         assert_eq!(core.view().state, CircuitState::Open);
         assert_eq!(core.view().last.unwrap().epoch, 1, "it opened once");
@@ -84,8 +84,8 @@ fn loom_two_failures_at_once_reach_the_rate() {
         let (core, _hand) = core(0, Some(1.0));
         let other = Arc::clone(&core);
         let entries = [core.admit().unwrap(), core.admit().unwrap()];
-        let thread = thread::spawn(move || other.settle(entries[1], FAILURE));
-        core.settle(entries[0], FAILURE);
+        let thread = thread::spawn(move || other.settle(entries[1], &FAILURE));
+        core.settle(entries[0], &FAILURE);
         thread.join().unwrap();
         assert_eq!(core.view().state, CircuitState::Open, "the later of two failures sees both");
     });
@@ -97,12 +97,12 @@ fn loom_two_failures_in_two_buckets_reach_the_rate_whoever_arrives_first() {
         let (core, hand) = core(0, Some(1.0));
         let entries = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entries[1], FAILURE));
+        let thread = thread::spawn(move || other.settle(entries[1], &FAILURE));
         // Here the other thread may stop at any point: before its clock was read, after it, or at its end.
         thread::yield_now();
         // Another bucket of the same window.
         hand.advance(Duration::from_secs(5));
-        core.settle(entries[0], FAILURE);
+        core.settle(entries[0], &FAILURE);
         thread.join().unwrap();
         assert_eq!(core.view().state, CircuitState::Open);
     });
@@ -113,10 +113,10 @@ fn loom_a_success_beside_a_failure_leaves_a_run_of_none_or_one() {
     model(|| {
         let (core, _hand) = core(3, None);
         let entries = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
-        core.settle(entries[0], FAILURE);
+        core.settle(entries[0], &FAILURE);
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entries[1], Verdict::Success));
-        core.settle(entries[2], FAILURE);
+        let thread = thread::spawn(move || other.settle(entries[1], &Verdict::Success));
+        core.settle(entries[2], &FAILURE);
         thread.join().unwrap();
         let view = core.view();
         assert!(view.run <= 1, "a run of {}", view.run);
@@ -130,11 +130,11 @@ fn loom_an_outcome_of_the_past_changes_nothing() {
         let (core, hand) = core(1, None);
         let entries = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entries[1], Verdict::Success));
-        core.settle(entries[0], FAILURE);
+        let thread = thread::spawn(move || other.settle(entries[1], &Verdict::Success));
+        core.settle(entries[0], &FAILURE);
         hand.advance(Duration::from_secs(30));
         let probe = core.admit().unwrap();
-        core.settle(probe, Verdict::Success);
+        core.settle(probe, &Verdict::Success);
         thread.join().unwrap();
         let view = core.view();
         assert_eq!((view.state, view.run), (CircuitState::Closed, 0));
@@ -189,8 +189,8 @@ fn loom_a_probe_that_fails_beside_one_that_succeeds_leaves_one_of_two_states() {
         hand.advance(Duration::from_secs(30));
         let probe = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(late, FAILURE));
-        core.settle(probe, Verdict::Success);
+        let thread = thread::spawn(move || other.settle(late, &FAILURE));
+        core.settle(probe, &Verdict::Success);
         thread.join().unwrap();
         let view = core.view();
         assert!(matches!(view.state, CircuitState::Open | CircuitState::Closed), "{view:?}");
@@ -212,7 +212,7 @@ fn loom_a_task_that_registers_and_looks_again_misses_no_transition() {
         let (core, _hand) = core(1, None);
         let entry = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entry, FAILURE));
+        let thread = thread::spawn(move || other.settle(entry, &FAILURE));
         let woken = StdArc::new(CountWakes(0.into()));
         let mut seat = None;
         core.wait(&mut seat, &Waker::from(StdArc::clone(&woken)));
@@ -229,12 +229,219 @@ fn loom_a_retired_core_hears_nothing_of_its_last_owner() {
         let (core, _hand) = core(1, None);
         let entry = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entry, FAILURE));
+        let thread = thread::spawn(move || other.settle(entry, &FAILURE));
         core.retire();
         thread.join().unwrap();
         // The next owner's circuit is closed, whichever came first.
         core.adopt(&Setup { name: "next", ..SETUP });
         let view = core.view();
         assert_eq!((view.state, view.run, view.counts), (CircuitState::Closed, 0, Counts::default()));
+    });
+}
+
+/// What everybody must agree on once all threads are done: the gate lets calls through if and only if the machine does.
+fn agrees(core: &Core) -> CircuitState {
+    let view = core.view();
+    assert_eq!(core.is_closed(), view.state == CircuitState::Closed && view.ramp.is_none(), "{view:?}");
+    assert_eq!(core.admit_closed().is_some(), core.is_closed());
+    view.state
+}
+
+#[test]
+fn loom_a_force_beside_a_failure_wins_and_leaves_nothing_of_it() {
+    model(|| {
+        let (core, _hand) = core(1, None);
+        let entry = core.admit().unwrap();
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.settle(entry, &FAILURE));
+        core.force(Force::Open).unwrap();
+        thread.join().unwrap();
+        assert_eq!(agrees(&core), CircuitState::ForcedOpen);
+        assert!(core.admit().is_err());
+        core.release();
+        core.settle(core.admit().unwrap(), &Verdict::Success);
+        assert_eq!(agrees(&core), CircuitState::Closed);
+        let view = core.view();
+        assert_eq!(
+            (view.run, view.counts),
+            (0, Counts::default()),
+            "the failure is of an epoch that is over"
+        );
+    });
+}
+
+#[test]
+fn loom_outcomes_from_before_a_release_change_nothing_after_it() {
+    model(|| {
+        let (core, _hand) = core(1, None);
+        let early = core.admit().unwrap();
+        core.force(Force::Closed).unwrap();
+        let uncounted = core.admit().unwrap();
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || {
+            other.settle(early, &FAILURE);
+            other.settle(uncounted, &FAILURE);
+        });
+        core.release();
+        thread.join().unwrap();
+        assert_eq!(agrees(&core), CircuitState::Closed);
+        let view = core.view();
+        assert_eq!((view.run, view.counts, view.last.unwrap().epoch), (0, Counts::default(), 2));
+    });
+}
+
+#[test]
+fn loom_a_probe_from_before_a_force_is_none_of_the_round_that_a_release_begins() {
+    for verdict in [Verdict::Success, FAILURE] {
+        model(move || {
+            let (core, hand) = tripped();
+            hand.advance(Duration::from_secs(30));
+            let early = core.admit().unwrap();
+            core.force(Force::Open).unwrap();
+            let other = Arc::clone(&core);
+            let thread = thread::spawn(move || other.settle(early, &verdict));
+            core.release();
+            let probe = core.admit().expect("the round has its place");
+            thread.join().unwrap();
+            assert_eq!(agrees(&core), CircuitState::HalfOpen);
+            assert!(core.admit().is_err(), "the early probe gives back no place of this round");
+            core.settle(probe, &Verdict::Success);
+            assert_eq!(agrees(&core), CircuitState::Closed);
+        });
+    }
+}
+
+#[test]
+fn loom_a_smaller_limit_beside_a_failure_holds_from_the_next_outcome_at_the_latest() {
+    model(|| {
+        let (core, _hand) = core(9, None);
+        let entries = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
+        core.settle(entries[0], &FAILURE);
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.settle(entries[1], &FAILURE));
+        core.reconfigure(&Setup { trip: TripLimits { consecutive_failures: 2, ..SETUP.trip }, ..SETUP });
+        thread.join().unwrap();
+        match agrees(&core) {
+            CircuitState::Closed => {
+                assert_eq!(core.view().run, 2, "the run stays");
+                core.settle(entries[2], &FAILURE);
+                assert_eq!(agrees(&core), CircuitState::Open);
+            }
+            state => assert_eq!(state, CircuitState::Open, "the limit was there already"),
+        }
+        assert_eq!(core.view().last.unwrap().epoch, 1, "it opened once");
+    });
+}
+
+#[test]
+fn loom_a_failure_is_judged_by_one_configuration_or_the_other() {
+    let limits = |rate, minimum_calls| {
+        let trip = TripLimits { failure_rate: Some(rate), minimum_calls, ..SETUP.trip };
+        Setup { trip, ..SETUP }
+    };
+    model(move || {
+        let (core, _hand) = core_with(&limits(1.0, 2));
+        let entries = [core.admit().unwrap(), core.admit().unwrap()];
+        core.settle(entries[0], &Verdict::Success);
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.settle(entries[1], &FAILURE));
+        core.reconfigure(&limits(0.5, 4));
+        thread.join().unwrap();
+        // One of two calls failed: too few for the one share, of too few calls for the other.
+        assert_eq!(agrees(&core), CircuitState::Closed);
+        assert_eq!(core.view().counts, Counts { calls: 2, failures: 1, ..Counts::default() });
+    });
+}
+
+#[test]
+fn loom_two_abandoned_calls_open_if_none_completes_whoever_arrives_first() {
+    model(|| {
+        let (core, hand) = core(0, None);
+        let entries = [core.admit().unwrap(), core.admit().unwrap()];
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.abandon(entries[1]));
+        thread::yield_now();
+        // Another bucket of the same window.
+        hand.advance(Duration::from_secs(5));
+        core.abandon(entries[0]);
+        thread.join().unwrap();
+        assert_eq!(agrees(&core), CircuitState::Open);
+        assert_eq!(core.view().last.unwrap().reason, Reason::NoneCompletes);
+    });
+}
+
+#[test]
+fn loom_two_slow_successes_at_once_reach_the_slow_rate() {
+    let slow = Some(SlowLimits { from: SECOND, rate: 1.0 });
+    model(move || {
+        let (core, hand) = core_with(&Setup { trip: TripLimits { slow, ..SETUP.trip }, ..SETUP });
+        let entries = [core.admit().unwrap(), core.admit().unwrap()];
+        hand.advance(Duration::from_secs(2));
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.settle(entries[1], &Verdict::Success));
+        thread::yield_now();
+        hand.advance(Duration::from_secs(5));
+        core.settle(entries[0], &Verdict::Success);
+        thread.join().unwrap();
+        assert_eq!(agrees(&core), CircuitState::Open, "the later of two sees both");
+        let last = core.view().last.unwrap();
+        assert_eq!((last.reason, last.epoch), (Reason::SlowRate, 1));
+    });
+}
+
+#[test]
+fn loom_the_end_of_a_ramp_loses_no_outcome_that_comes_beside_it() {
+    for (verdict, run) in [(FAILURE, 2), (Verdict::Success, 0)] {
+        model(move || {
+            let recovery = RecoveryLimits { ramp: 10 * SECOND, ..SETUP.recovery };
+            let trip = TripLimits { consecutive_failures: 9, ..SETUP.trip };
+            let (core, hand) = core_with(&Setup { trip, recovery, ..SETUP });
+            core.trip_by_hand().unwrap();
+            hand.advance(Duration::from_secs(30));
+            core.settle(core.admit().unwrap(), &Verdict::Success);
+            assert!(!core.is_closed(), "it ramps up");
+            hand.advance(Duration::from_secs(9));
+            core.settle(core.admit().unwrap(), &FAILURE);
+            let entry = core.admit().unwrap();
+            hand.advance(Duration::from_secs(1));
+            let other = Arc::clone(&core);
+            let thread = thread::spawn(move || other.settle(entry, &verdict));
+            assert!(core.admit().is_ok());
+            thread.join().unwrap();
+            assert_eq!(agrees(&core), CircuitState::Closed);
+            assert!(core.is_closed(), "all calls go through");
+            assert_eq!((core.view().run, core.view().counts.calls), (run, 2));
+        });
+    }
+}
+
+#[test]
+fn loom_a_reset_beside_a_failure_that_trips_leaves_a_closed_circuit_and_nothing_of_it() {
+    model(|| {
+        let (core, _hand) = core(1, None);
+        let entry = core.admit().unwrap();
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.settle(entry, &FAILURE));
+        core.reset().unwrap();
+        thread.join().unwrap();
+        assert_eq!(agrees(&core), CircuitState::Closed);
+        let view = core.view();
+        assert_eq!((view.run, view.counts), (0, Counts::default()));
+        assert_eq!(view.last.unwrap().reason, Reason::Reset, "the reset came last, or the failure too late");
+    });
+}
+
+#[test]
+fn loom_a_reset_beside_a_trip_by_hand_leaves_what_came_last() {
+    model(|| {
+        let (core, _hand) = core(1, None);
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.trip_by_hand().unwrap());
+        core.reset().unwrap();
+        thread.join().unwrap();
+        let state = agrees(&core);
+        let last = core.view().last.unwrap();
+        assert_eq!((last.to, last.epoch), (state, 2));
+        assert_eq!(state == CircuitState::Open, last.reason == Reason::Tripped);
     });
 }

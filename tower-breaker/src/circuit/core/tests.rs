@@ -56,7 +56,7 @@ fn counts(calls: u64, failures: u64) -> Counts {
 }
 
 pub(super) fn run(core: &Core, verdict: Verdict) -> bool {
-    core.admit().map(|entry| core.settle(entry, verdict)).is_ok()
+    core.admit().map(|entry| core.settle(entry, &verdict)).is_ok()
 }
 
 pub(super) fn state(core: &Core) -> CircuitState {
@@ -142,17 +142,17 @@ fn outcomes_of_calls_begun_before_the_circuit_opened_do_not_decide_a_later_state
     hand.advance(Duration::from_secs(30));
     let probe = core.admit().unwrap();
     for &entry in &early[..10] {
-        core.settle(entry, Verdict::Success);
+        core.settle(entry, &Verdict::Success);
     }
     for &entry in &early[10..] {
-        core.settle(entry, FAILURE);
+        core.settle(entry, &FAILURE);
     }
     assert_eq!(state(&core), CircuitState::HalfOpen);
-    core.settle(probe, Verdict::Success);
+    core.settle(probe, &Verdict::Success);
     run(&core, Verdict::Success);
     assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
     run(&core, FAILURE);
-    core.settle(early[0], Verdict::Success);
+    core.settle(early[0], &Verdict::Success);
     assert_eq!(core.view().run, 1, "nor does an early success end a later run");
 }
 
@@ -165,10 +165,10 @@ fn probes_of_one_round_do_not_decide_the_next() {
     hand.advance(Duration::from_secs(30));
     let second_round = core.admit().unwrap();
     for probe in first_round {
-        core.settle(probe, Verdict::Success);
+        core.settle(probe, &Verdict::Success);
     }
     assert_eq!(state(&core), CircuitState::HalfOpen);
-    core.settle(second_round, Verdict::Success);
+    core.settle(second_round, &Verdict::Success);
     assert_eq!(state(&core), CircuitState::HalfOpen, "one success of this round");
 }
 
@@ -179,7 +179,7 @@ fn a_failure_of_the_past_is_not_in_the_window() {
     for _ in 0..5 {
         run(&core, FAILURE);
     }
-    core.settle(early, FAILURE);
+    core.settle(early, &FAILURE);
     assert_eq!(core.view().counts, Counts::default());
 }
 
@@ -189,7 +189,7 @@ fn a_retired_core_hears_nothing_of_its_last_owners_calls() {
     let calls: Vec<_> = (0..5).map(|_| core.admit().unwrap()).collect();
     core.retire();
     for call in calls {
-        core.settle(call, FAILURE);
+        core.settle(call, &FAILURE);
     }
     let view = core.view();
     assert_eq!((view.state, view.run, view.counts), (CircuitState::Closed, 0, Counts::default()));
@@ -213,7 +213,7 @@ fn a_thousand_threads_worth_of_arrivals_get_exactly_the_places_there_are() {
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(admitted.len(), 3);
-        core.settle(admitted[0], FAILURE);
+        core.settle(admitted[0], &FAILURE);
     }
 }
 

@@ -23,7 +23,7 @@ fn a_half_open_circuit_is_tripped_too() {
     hand.advance(Duration::from_secs(30));
     let probe = core.admit().unwrap();
     core.trip_by_hand().unwrap();
-    core.settle(probe, Verdict::Success);
+    core.settle(probe, &Verdict::Success);
     assert_eq!(state(&core), CircuitState::Open);
 }
 
@@ -60,9 +60,9 @@ fn calls_from_before_a_force_decide_nothing_after_it() {
     let free = core.admit().unwrap();
     core.release();
     for entry in entries {
-        core.settle(entry, FAILURE);
+        core.settle(entry, &FAILURE);
     }
-    core.settle(free, FAILURE);
+    core.settle(free, &FAILURE);
     core.abandon(free);
     assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
 }
@@ -121,10 +121,10 @@ fn an_observing_circuit_rejects_nothing_and_leaves_out_what_it_would_have_reject
     hand.advance(Duration::from_secs(30));
     let probes: Vec<_> = (0..3).map(|_| core.admit().unwrap()).collect();
     let shadow = core.admit().unwrap();
-    core.settle(shadow, FAILURE);
+    core.settle(shadow, &FAILURE);
     assert_eq!(state(&core), CircuitState::HalfOpen, "it would have been rejected");
     for probe in probes {
-        core.settle(probe, Verdict::Success);
+        core.settle(probe, &Verdict::Success);
     }
     assert_eq!(state(&core), CircuitState::Closed);
 }
@@ -155,7 +155,7 @@ fn a_new_configuration_keeps_state_epoch_deadline_and_run() {
     core.reconfigure(&Setup { trip, ..SETUP });
     let view = core.view();
     assert_eq!((view.run, view.counts, view.last.is_none()), (3, counts(3, 3), true));
-    core.settle(early, FAILURE);
+    core.settle(early, &FAILURE);
     assert_eq!(state(&core), CircuitState::Open, "the permit is valid and the new limit holds");
     hand.advance(Duration::from_secs(10));
     let short = RecoveryLimits { open: OpenTime::constant(SECOND), ..RECOVERY };

@@ -14,7 +14,7 @@ const SLOW: TripLimits = TripLimits {
 fn call(core: &Core, hand: &ManualClock, millis: u64, verdict: Verdict) {
     let entry = core.admit().unwrap();
     hand.advance(Duration::from_millis(millis));
-    core.settle(entry, verdict);
+    core.settle(entry, &verdict);
 }
 
 #[test]
@@ -223,11 +223,11 @@ fn a_success_within_a_ramp_ends_a_run_and_not_the_ramp() {
     let (core, hand) = ramping();
     hand.advance(Duration::from_secs(5));
     let entries: Vec<_> = (0..40).filter_map(|_| core.admit().ok()).take(3).collect();
-    core.settle(entries[0], FAILURE);
-    core.settle(entries[1], Verdict::Success);
+    core.settle(entries[0], &FAILURE);
+    core.settle(entries[1], &Verdict::Success);
     assert_eq!((core.view().run, core.view().ramp.is_some(), core.is_closed()), (0, true, false));
     hand.advance(Duration::from_secs(5));
     assert!(core.admit().is_ok());
-    core.settle(entries[2], FAILURE);
+    core.settle(entries[2], &FAILURE);
     assert_eq!(core.view().run, 1, "what began in the ramp counts after it");
 }
