@@ -1,60 +1,16 @@
 //! What a call through the breaker costs, beside a bare service and an uncontended lock.
 
-use std::future::Future;
 use std::hint::black_box;
-use std::io;
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll, Waker};
 
-use tower::{Layer, Service};
+use tower::Layer;
 use tower_breaker::{BreakerConfig, BreakerLayer};
 
+mod bare;
 #[path = "../../examples/support/measure.rs"]
 mod measure;
 
+use bare::{Bare, call};
 use measure::{compare, scaling, variant};
-
-/// Fails when it is told to.
-#[derive(Clone)]
-struct Bare;
-
-impl Service<bool> for Bare {
-    type Response = u32;
-    type Error = io::Error;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, fails: bool) -> Self::Future {
-        Answer { fails: black_box(fails) }
-    }
-}
-
-/// Answers at once.
-struct Answer {
-    fails: bool,
-}
-
-impl Future for Answer {
-    type Output = Result<u32, io::Error>;
-
-    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        Poll::Ready(if self.fails { Err(io::ErrorKind::TimedOut.into()) } else { Ok(1) })
-    }
-}
-
-#[inline]
-fn call<S: Service<bool>>(service: &mut S, fails: bool) -> bool {
-    let mut cx = Context::from_waker(Waker::noop());
-    let ready = service.poll_ready(&mut cx).is_ready();
-    let done = match pin!(service.call(fails)).poll(&mut cx) {
-        Poll::Ready(result) => result.is_ok(),
-        Poll::Pending => false,
-    };
-    ready && done
-}
 
 fn main() {
     let default = || BreakerLayer::new(BreakerConfig::default()).layer(Bare);

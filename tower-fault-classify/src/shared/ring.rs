@@ -93,8 +93,9 @@ fn added(word: u64, now: u32, more: u32) -> Option<u64> {
 /// What the cell adds to a sum at `now`.
 const fn counted(word: u64, now: u32) -> u32 {
     let (tag, count) = unpack(word);
-    let age = age(tag, now);
-    if age > -NEWER && age < SPAN { count } else { 0 }
+    // Between `-NEWER` and `SPAN`, by one comparison.
+    let shifted = age(tag, now).wrapping_add(NEWER - 1).cast_unsigned();
+    if shifted < (SPAN + NEWER - 1).cast_unsigned() { count } else { 0 }
 }
 
 #[cfg(all(test, not(loom_models)))]

@@ -1,0 +1,52 @@
+//! A service that does nothing, and a call of it.
+
+use std::future::Future;
+use std::hint::black_box;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use tower::Service;
+
+/// Fails when it is told to.
+#[derive(Clone)]
+pub(crate) struct Bare;
+
+impl Service<bool> for Bare {
+    type Response = u32;
+    type Error = io::Error;
+    type Future = Answer;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, fails: bool) -> Self::Future {
+        Answer { fails: black_box(fails) }
+    }
+}
+
+/// Answers at once.
+pub(crate) struct Answer {
+    fails: bool,
+}
+
+impl Future for Answer {
+    type Output = Result<u32, io::Error>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Poll::Ready(if self.fails { Err(io::ErrorKind::TimedOut.into()) } else { Ok(1) })
+    }
+}
+
+/// Asks for readiness, calls, polls. Whether there was a success.
+#[inline]
+pub(crate) fn call<S: Service<bool>>(service: &mut S, fails: bool) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    let ready = service.poll_ready(&mut cx).is_ready();
+    let done = match pin!(service.call(fails)).poll(&mut cx) {
+        Poll::Ready(result) => result.is_ok(),
+        Poll::Pending => false,
+    };
+    ready && done
+}

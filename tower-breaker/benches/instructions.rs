@@ -1,0 +1,37 @@
+//! Runs one path so and so often, for callgrind to count its instructions: `.ci/instructions` compares them with those on record.
+
+use std::env::args;
+use std::hint::black_box;
+
+use tower::Layer;
+use tower_breaker::{BreakerConfig, BreakerLayer, Clock};
+
+mod bare;
+
+use bare::{Bare, call};
+
+fn main() {
+    let (Some(path), Some(calls)) = (args().nth(1), args().nth(2)) else { return };
+    // `cargo test` and `cargo bench` give arguments of their own.
+    let Ok(calls) = calls.parse::<u32>() else { return };
+    let default = || BreakerConfig::builder().clock(Clock::manual().0);
+    let layer = |config: tower_breaker::BreakerConfigBuilder| {
+        BreakerLayer::new(config.build().expect("it is valid")).layer(Bare)
+    };
+    let mut service = match &*path {
+        "failure" => layer(default().consecutive_failures(0).minimum_calls(u32::MAX)),
+        _ => layer(default()),
+    };
+    while path == "rejected" && service.circuit().status().retry_after.is_none() {
+        call(&mut service, true);
+    }
+    let mut bare = Bare;
+    for _ in 0..calls {
+        black_box(match &*path {
+            "bare" => call(&mut bare, false),
+            "failure" => call(&mut service, true),
+            "clone" => call(&mut service.clone(), false),
+            _ => call(&mut service, false),
+        });
+    }
+}
