@@ -99,6 +99,8 @@ fn reaches(part: u64, calls: u64, rate: f64) -> bool {
 pub(crate) struct Machine {
     state: State,
     row: Row,
+    /// The configuration says so, whatever a hand has forced meanwhile.
+    disabled: bool,
 }
 
 #[derive(Debug)]
@@ -166,7 +168,7 @@ pub(crate) struct Change {
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Self { state: State::Closed { ramp: None }, row: Row::default() }
+        Self { state: State::Closed { ramp: None }, row: Row::default(), disabled: false }
     }
 
     /// Where it stands.
@@ -328,23 +330,39 @@ impl Machine {
         }
     }
 
-    /// Forces it. `None`: it is so already.
-    pub(crate) fn force(&mut self, force: Force) -> Option<Change> {
-        let reason = if force == Force::Disabled { Reason::Reconfigured } else { Reason::Forced };
+    /// Forces it by hand. `None`: it is so already.
+    ///
+    /// # Errors
+    ///
+    /// It is disabled.
+    pub(crate) fn force(&mut self, force: Force) -> Result<Option<Change>, Force> {
         match self.state {
-            State::Forced(other) if other == force => None,
-            _ => Some(self.become_state(State::Forced(force), reason)),
+            State::Forced(Force::Disabled) => Err(Force::Disabled),
+            State::Forced(other) if other == force => Ok(None),
+            _ => Ok(Some(self.become_state(State::Forced(force), Reason::Forced))),
         }
     }
 
-    /// Gives it back to itself: from forced open the next call is a probe, from forced closed and disabled it is closed. `None`: it was
-    /// its own.
+    /// Gives it back to itself: from forced open the next call is a probe, from forced closed it is closed; and disabled if the
+    /// configuration has come to say so. `None`: no hand has forced it.
     pub(crate) fn release(&mut self, limits: &RecoveryLimits) -> Option<Change> {
         match self.state {
+            State::Forced(Force::Open | Force::Closed) if self.disabled => {
+                Some(self.become_state(State::Forced(Force::Disabled), Reason::Released))
+            }
             State::Forced(Force::Open) => Some(self.half_open(limits, Reason::Released)),
             State::Forced(Force::Closed) => Some(self.close(Reason::Released)),
-            State::Forced(Force::Disabled) => Some(self.close(Reason::Reconfigured)),
             _ => None,
+        }
+    }
+
+    /// Hears from the configuration whether it is disabled. What a hand has forced goes before.
+    pub(crate) fn disable(&mut self, disabled: bool) -> Option<Change> {
+        self.disabled = disabled;
+        match self.state {
+            State::Forced(Force::Open | Force::Closed) => None,
+            State::Forced(Force::Disabled) => (!disabled).then(|| self.close(Reason::Reconfigured)),
+            _ => disabled.then(|| self.become_state(State::Forced(Force::Disabled), Reason::Reconfigured)),
         }
     }
 

@@ -70,7 +70,7 @@ impl Core {
         cold.since = self.clock.now();
         self.write(&mut cold, setup, None);
         // Nobody has been told of the circuit yet, so that this is how it begins, not a change.
-        if setup.disabled && cold.machine.force(Force::Disabled).is_some() {
+        if cold.machine.disable(setup.disabled).is_some() {
             self.open_epoch(Gate::of(cold.machine.sign(), cold.epoch));
         }
     }
@@ -81,14 +81,7 @@ impl Core {
         let mut cold = self.cold();
         let before = cold.shape;
         self.write(&mut cold, setup, Some(before));
-        let Cold { machine, limits, .. } = &mut *cold;
-        let change = match (setup.disabled, machine.state()) {
-            // A hand goes before the configuration.
-            (_, CircuitState::ForcedOpen | CircuitState::ForcedClosed) => None,
-            (true, _) => machine.force(Force::Disabled),
-            (false, CircuitState::Disabled) => machine.release(limits),
-            (false, _) => None,
-        };
+        let change = cold.machine.disable(setup.disabled);
         let news = change.map(|change| self.apply(&mut cold, change, None, None, now));
         drop(cold);
         News::spread(news);
@@ -141,18 +134,11 @@ impl Core {
     }
 
     pub(crate) fn force(&self, force: Force) -> Result<(), CircuitState> {
-        self.control(|machine, _| match machine.state() {
-            CircuitState::Disabled => Err(Force::Disabled),
-            _ => Ok(machine.force(force)),
-        })
+        self.control(|machine, _| machine.force(force))
     }
 
     pub(crate) fn release(&self) {
-        // Disabled is the configuration's, and not forced by hand.
-        let released = self.control(|machine, limits| match machine.state() {
-            CircuitState::Disabled => Ok(None),
-            _ => Ok(machine.release(limits)),
-        });
+        let released = self.control(|machine, limits| Ok(machine.release(limits)));
         debug_assert!(released.is_ok(), "a release is never refused");
     }
 

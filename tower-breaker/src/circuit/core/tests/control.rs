@@ -184,4 +184,6 @@ fn a_hand_goes_before_a_configuration() {
     core.force(Force::Open).unwrap();
     core.reconfigure(&Setup { disabled: true, ..SETUP });
     assert_eq!(state(&core), CircuitState::ForcedOpen);
+    core.release();
+    assert_eq!(state(&core), CircuitState::Disabled, "the configuration comes to its own");
 }
