@@ -167,6 +167,12 @@ impl Window {
             .map_or_else(Counts::default, |last| last.ring.counts())
     }
 
+    /// Empties a window of so many calls, whatever its size. One over time is left behind by its buckets: see [`Span::after`].
+    pub(crate) fn forget_last_calls(&self) {
+        let last = lock(&self.last).take();
+        drop(last);
+    }
+
     /// Changes the last calls of an epoch; what belongs to an older epoch changes nothing.
     fn of_last(&self, span: &Span, epoch: u32, change: impl FnOnce(&mut CountRing) -> Counts) -> Counts {
         let mut last = lock(&self.last);

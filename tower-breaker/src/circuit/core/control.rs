@@ -92,6 +92,9 @@ impl Core {
         let span =
             if before == Some(setup.shape) { span } else { Span::after(setup.shape, span, self.clock.now()) };
         self.settings.write(&Limits { span, trip: setup.trip });
+        if before != Some(setup.shape) {
+            self.window.forget_last_calls();
+        }
         let timed = if setup.trip.timed() { TIMED } else { 0 };
         let observing = if setup.observing { OBSERVING } else { 0 };
         self.flags.store(timed | observing, Ordering::Relaxed);
