@@ -37,10 +37,9 @@ pub struct Breaker<S, C, R, B> {
     renew: Option<fn(&S) -> S>,
     /// The inner service has promised to take a call, and may have reserved something for it.
     inner_ready: bool,
-    promise: Promise,
+    waiting: Waiting,
     /// The last `poll_ready` found the circuit open for so many nanoseconds, and the call is refused; 0: it did not.
     refused_for: u64,
-    seat: Waiting,
     circuit: Circuit,
     classify: C,
     reject: R,
@@ -66,21 +65,9 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         reject: R,
         settle: B,
     ) -> Self {
-        let seat = Waiting { core: circuit.core(), seat: None };
-        let promise = Promise::Nothing;
-        let refused_for = 0;
-        Self {
-            inner,
-            renew,
-            inner_ready: false,
-            promise,
-            refused_for,
-            seat,
-            circuit,
-            classify,
-            reject,
-            settle,
-        }
+        let waiting = Waiting { core: circuit.core(), seat: None, since: 0, promise: Promise::Nothing };
+        let (inner_ready, refused_for) = (false, 0);
+        Self { inner, renew, inner_ready, waiting, refused_for, circuit, classify, reject, settle }
     }
 
     /// A handle to the circuit.
@@ -100,21 +87,21 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
 
     /// Asks the circuit about the next call. A probe keeps its place while that is its own.
     fn ask(&mut self) -> Result<Permit, Refusal> {
-        match mem::replace(&mut self.promise, Promise::Nothing) {
+        match mem::replace(&mut self.waiting.promise, Promise::Nothing) {
             Promise::Admitted(unused) if unused.0.as_ref().is_some_and(Permit::renew) => Ok(unused.begin()),
             _ => self.circuit.admit(),
         }
     }
 
     fn promise(&mut self, answer: Result<Permit, Refusal>) {
-        self.promise = match answer {
+        self.waiting.promise = match answer {
             Ok(permit) if self.circuit.is_closed() => {
                 permit.cancel();
                 Promise::Nothing
             }
             Ok(permit) => Promise::Admitted(Unused(Some(permit))),
             Err(refusal) => {
-                self.seat.leave();
+                self.waiting.leave();
                 self.give_back();
                 Promise::Refused(refusal)
             }
@@ -123,9 +110,9 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
 
     /// The answer for a call that begins otherwise than closed after closed.
     fn admit(&mut self) -> Result<Permit, Refusal> {
-        match self.promise {
+        match self.waiting.promise {
             Promise::Refused(refusal) => {
-                self.promise = Promise::Nothing;
+                self.waiting.promise = Promise::Nothing;
                 Err(refusal)
             }
             Promise::Nothing | Promise::Admitted(_) => self.ask(),
@@ -148,10 +135,13 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
     /// Gives up the wait for the inner service, its readiness, and what the last `poll_ready` promised.
     #[inline]
     fn forget_readiness(&mut self) {
-        if self.inner_ready || self.seat.seat.is_some() || !matches!(self.promise, Promise::Nothing) {
-            self.seat.leave();
+        if self.inner_ready
+            || self.waiting.seat.is_some()
+            || !matches!(self.waiting.promise, Promise::Nothing)
+        {
+            self.waiting.leave();
             self.give_back();
-            self.promise = Promise::Nothing;
+            self.waiting.promise = Promise::Nothing;
         }
     }
 
@@ -180,7 +170,7 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.refused_for = 0;
-        if !self.circuit.is_closed() || !matches!(self.promise, Promise::Nothing) {
+        if !self.circuit.is_closed() || !matches!(self.waiting.promise, Promise::Nothing) {
             self.refused_for = self.circuit.refuses_for();
             if self.refused_for > 0 {
                 self.forget_readiness();
@@ -195,19 +185,19 @@ where
         }
         match self.inner.poll_ready(cx) {
             Poll::Ready(Ok(())) => {
-                self.seat.leave();
+                self.waiting.leave();
                 self.inner_ready = true;
                 Poll::Ready(Ok(()))
             }
             Poll::Ready(Err(error)) => {
-                self.seat.leave();
+                self.waiting.leave();
                 if let Ok(permit) = self.ask() {
                     permit.settle(self.classify.classify(Err(&error)));
                 }
                 Poll::Ready(Err(R::inner(error)))
             }
             Poll::Pending => {
-                self.seat.wait(cx.waker());
+                self.waiting.wait(cx.waker());
                 // A transition between the first answer and the registration has woken nobody.
                 let answer = self.ask();
                 let refused = answer.is_err();
@@ -224,7 +214,7 @@ where
             return ResponseFuture::rejected(self.reject.reject(request, rejection));
         }
         // The usual case, with nothing to carry over from `poll_ready` and nothing that passes through memory.
-        if let Promise::Nothing = self.promise
+        if let Promise::Nothing = self.waiting.promise
             && let Some(permit) = self.circuit.admit_closed()
         {
             return self.begin(permit, request);
@@ -285,14 +275,21 @@ impl Drop for Unused {
     }
 }
 
-/// A task's registration with the circuit, while it waits for the inner service. Dropping it ends the wait: the caller gave up.
+/// What was promised to the caller, and his registration with the circuit while he waits for the inner service. Dropping it while he waits
+/// means that he gave up.
 struct Waiting {
     core: &'static Core,
     seat: Option<Seat>,
+    /// When the wait began.
+    since: u64,
+    promise: Promise,
 }
 
 impl Waiting {
     fn wait(&mut self, waker: &Waker) {
+        if self.seat.is_none() {
+            self.since = self.core.clock().now();
+        }
         self.core.wait(&mut self.seat, waker);
     }
 
@@ -309,7 +306,11 @@ impl Drop for Waiting {
     fn drop(&mut self) {
         if self.seat.is_some() {
             self.leave();
-            self.core.give_up_waiting();
+            match mem::replace(&mut self.promise, Promise::Nothing) {
+                // A permit that is dropped is that of an abandoned call.
+                Promise::Admitted(unused) => drop(unused.begin()),
+                _ => self.core.give_up_waiting(self.since),
+            }
         }
     }
 }

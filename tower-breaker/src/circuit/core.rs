@@ -293,11 +293,11 @@ impl Core {
         }
     }
 
-    /// Hears that a caller gave up before the service behind the circuit was ready for his call.
-    pub(crate) fn give_up_waiting(&self) {
+    /// Hears that a caller gave up who had waited since then for the service behind the circuit.
+    pub(crate) fn give_up_waiting(&self, since: u64) {
         let gate = self.gate();
         if gate.is_closed() {
-            self.abandon(Entry { stamp: gate.stamp(), word: 0 });
+            self.abandon(Entry { stamp: gate.stamp(), word: since.max(1) });
         }
     }
 
