@@ -25,20 +25,20 @@
 //! was put into the window carries the tag of its own epoch.
 
 mod control;
+mod settle;
 
 use std::task::Waker;
 
 use tower_fault_classify::__shared::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
-use tower_fault_classify::__shared::{Clock, Pool, Recycle, slot};
-use tower_fault_classify::{Fault, Verdict};
+use tower_fault_classify::__shared::{Clock, Pool, Recycle};
+use tower_fault_classify::Fault;
 
 use super::gate::{Gate, LAST_EPOCH};
 use super::settings::{Limits, Settings};
 use super::waiters::{Seat, Waiters};
-use super::window::{Seen, Shape, Span, Window};
+use super::window::{Shape, Span, Window};
 use crate::machine::{
-    Abandoned, Admission, Change, CircuitState, Counts, GIVEN_UP, Machine, Moment, Outcome, Reason,
-    RecoveryLimits, Sample, Sign, Ticket, fewest_failures, may_reach_slow_rate, none_completes, trips,
+    Admission, Change, CircuitState, Counts, Machine, Moment, RecoveryLimits, Sign, Ticket,
 };
 use crate::observe::{LastFailure, Observer, Transition, tell};
 use crate::rng::draw;
@@ -57,6 +57,8 @@ const OBSERVING: u64 = 2;
 pub(crate) struct Core {
     gate: AtomicU64,
     flags: AtomicU64,
+    /// The latest time at which anything but a fast success was recorded.
+    latest: AtomicU64,
     settings: Settings,
     clock: Clock,
     window: Window,
@@ -140,6 +142,17 @@ impl Core {
     #[inline]
     fn normal(&self, stamp: Gate) -> Entry {
         Entry { stamp, word: if self.has(TIMED) { self.clock.now().max(1) } else { 0 } }
+    }
+
+    /// The time at which an outcome is recorded. A clock that has run back stands still: the outcome lands in the newest bucket.
+    #[inline]
+    fn latest(&self, now: u64) -> u64 {
+        // Relaxed, and a load before a store: of threads that read different times at once either may win.
+        let latest = self.latest.load(Ordering::Relaxed);
+        if now > latest {
+            self.latest.store(now, Ordering::Relaxed);
+        }
+        now.max(latest)
     }
 
     /// Relaxed: a flag is for the next call, not for this one.
@@ -227,240 +240,6 @@ impl Core {
                 *epoch == entry.stamp.epoch() && machine.renew(ticket, now, limits)
             }
         }
-    }
-
-    /// Hears what a call came to.
-    #[inline]
-    pub(crate) fn settle(&self, entry: Entry, verdict: &Verdict) {
-        // The usual case passes in registers.
-        if entry.word == 0 && verdict.is_success() {
-            self.success(entry.stamp);
-        } else {
-            self.settle_unusual(entry, verdict);
-        }
-    }
-
-    fn settle_unusual(&self, entry: Entry, verdict: &Verdict) {
-        let outcome = Outcome::of(verdict);
-        match entry.ticket() {
-            Some(ticket) => self.settle_probe(entry.stamp, ticket, outcome),
-            None if entry.stamp.is_free() => {}
-            None => match outcome {
-                Outcome::Success | Outcome::Slow if entry.word == 0 => self.success(entry.stamp),
-                Outcome::Success | Outcome::Slow => self.timed_success(entry),
-                Outcome::Failure(fault) => self.failure(entry, fault),
-                Outcome::Neutral => {}
-            },
-        }
-    }
-
-    /// Hears that a call was let in and has not begun.
-    pub(crate) fn cancel(&self, entry: Entry) {
-        if let Some(ticket) = entry.ticket() {
-            let mut cold = self.cold();
-            if cold.epoch == entry.stamp.epoch() {
-                cold.machine.give_back(ticket);
-            }
-        }
-    }
-
-    /// Hears that a call was given up before it came to anything.
-    #[cold]
-    pub(crate) fn abandon(&self, entry: Entry) {
-        if entry.stamp.is_free() {
-            return;
-        }
-        let limits = self.limits();
-        let now = self.clock.now();
-        match (limits.trip.abandoned, entry.ticket()) {
-            (Abandoned::Ignored, None) => {}
-            (Abandoned::Ignored, Some(_)) => self.cancel(entry),
-            (Abandoned::Failure, _) => self.settle_unusual(entry, &GIVEN_UP.into()),
-            (Abandoned::FailureFrom(from), _) => {
-                if self.began(entry).is_some_and(|began| now.saturating_sub(began) >= from) {
-                    self.settle_unusual(entry, &GIVEN_UP.into());
-                } else {
-                    self.cancel(entry);
-                }
-            }
-            (Abandoned::IfNoneCompletes, Some(ticket)) => {
-                let most = limits.trip.minimum_calls;
-                self.with_probe(entry.stamp, now, |machine, at, recovery| {
-                    (machine.abandon_probe(ticket, most, at, recovery), None)
-                });
-            }
-            (Abandoned::IfNoneCompletes, None) => self.abandoned(entry.stamp, &limits, now),
-        }
-    }
-
-    /// Hears that a caller gave up who had waited since then for the service behind the circuit.
-    pub(crate) fn give_up_waiting(&self, since: u64) {
-        let gate = self.gate();
-        if gate.is_closed() {
-            self.abandon(Entry { stamp: gate.stamp(), word: since.max(1) });
-        }
-    }
-
-    /// When a call began, if that is known.
-    fn began(&self, entry: Entry) -> Option<u64> {
-        match entry.ticket() {
-            Some(ticket) => self.cold().machine.began(ticket),
-            None => (entry.word != 0).then_some(entry.word),
-        }
-    }
-
-    /// Hears of a success of a call that was no probe.
-    #[inline]
-    pub(crate) fn success(&self, stamp: Gate) {
-        if self.gate() == stamp || self.end_run(stamp) {
-            let span = self.settings.span().unwrap_or_else(|| self.limits().span);
-            self.window.success(&span, &self.clock, stamp.epoch(), slot());
-        }
-    }
-
-    fn timed_success(&self, entry: Entry) {
-        let stamp = entry.stamp;
-        let now = self.clock.now();
-        let limits = self.limits();
-        if !limits.trip.is_slow(entry.took(now)) {
-            self.success(stamp);
-        } else if self.gate().stamp() == stamp {
-            let seen = self.window.slow_success(&limits.span, now, stamp.epoch(), slot()); // ①
-            // ② also ends the run.
-            if self.end_run(stamp) {
-                self.look(stamp, &limits, 0, seen, None, now);
-            }
-        }
-    }
-
-    /// Empties the run of failures. False: the epoch is over.
-    #[cold]
-    fn end_run(&self, stamp: Gate) -> bool {
-        self.exchange(stamp, Gate::without_run).is_some()
-    }
-
-    /// Exchanges a closed gate of this epoch for another, and returns what it was.
-    #[inline]
-    fn exchange(&self, stamp: Gate, to: impl Fn(Gate) -> Gate) -> Option<Gate> {
-        // Release publishes what was put into the window to whoever exchanges next, Acquire shows what those before have put in.
-        let before = self.gate.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-            let gate = Gate::from_word(word);
-            (gate.stamp() == stamp).then(|| to(gate).word())
-        });
-        before.ok().map(Gate::from_word)
-    }
-
-    fn failure(&self, entry: Entry, fault: &Fault) {
-        let stamp = entry.stamp;
-        if self.gate().stamp() != stamp {
-            return;
-        }
-        if entry.word != 0 {
-            return self.timed_failure(entry, fault);
-        }
-        let now = self.clock.now();
-        let glance = self.settings.glance().unwrap_or_else(|| {
-            let _cold = self.cold();
-            self.settings.glance().expect("nobody writes under the lock")
-        });
-        let seen = self.window.failure(&glance.span, now, stamp.epoch(), false); // ①
-        let Some(before) = self.exchange(stamp, Gate::one_more_failure) else { return }; // ②
-        let run = before.one_more_failure().run();
-        // ③
-        if run >= glance.run || self.window.failures_in(seen) >= glance.failures {
-            self.look(stamp, &self.limits(), run, seen, Some(fault), now);
-        }
-    }
-
-    #[inline(never)]
-    fn timed_failure(&self, entry: Entry, fault: &Fault) {
-        let stamp = entry.stamp;
-        let now = self.clock.now();
-        let limits = self.limits();
-        let slow = limits.trip.is_slow(entry.took(now));
-        let seen = self.window.failure(&limits.span, now, stamp.epoch(), slow); // ①
-        let Some(before) = self.exchange(stamp, Gate::one_more_failure) else { return }; // ②
-        self.look(stamp, &limits, before.one_more_failure().run(), seen, Some(fault), now);
-    }
-
-    /// ③: whether the circuit opens.
-    #[inline(never)]
-    fn look(&self, stamp: Gate, limits: &Limits, run: u64, seen: Seen, fault: Option<&Fault>, now: u64) {
-        let Limits { trip, .. } = limits;
-        let whole = self.window.failures_in(seen) >= fewest_failures(trip)
-            || (trip.slow.is_some() && may_reach_slow_rate(trip, self.window.slow_in(seen)));
-        let window = whole.then(|| self.window.counts(seen));
-        if let Some(reason) = trips(trip, &Sample { run, window }) {
-            self.trip(stamp.epoch(), reason, fault, now, window);
-        }
-    }
-
-    fn abandoned(&self, stamp: Gate, limits: &Limits, now: u64) {
-        if self.gate().stamp() != stamp {
-            return;
-        }
-        let seen = self.window.abandoned(&limits.span, now, stamp.epoch()); // ①
-        let same = self.exchange(stamp, |gate| gate); // ②
-        if same.is_some() && self.window.abandoned_in(seen) >= limits.trip.minimum_calls.into() {
-            let counts = self.window.counts(seen); // ③
-            if none_completes(&limits.trip, &counts) {
-                self.trip(stamp.epoch(), Reason::NoneCompletes, Some(&GIVEN_UP), now, Some(counts));
-            }
-        }
-    }
-
-    #[cold]
-    fn trip(&self, epoch: u32, reason: Reason, fault: Option<&Fault>, now: u64, counts: Option<Counts>) {
-        let at = moment(now);
-        let mut cold = self.cold();
-        if cold.epoch != epoch {
-            return;
-        }
-        let Cold { machine, limits, .. } = &mut *cold;
-        let change = machine.trip(reason, fault, at, limits);
-        let news = change.map(|change| self.apply(&mut cold, change, fault.copied(), counts, now));
-        drop(cold);
-        News::spread(news);
-    }
-
-    #[inline(never)]
-    fn settle_probe(&self, stamp: Gate, ticket: Ticket, outcome: Outcome<'_>) {
-        let now = self.clock.now();
-        let limits = self.limits().trip;
-        self.with_probe(stamp, now, |machine, at, recovery| {
-            let outcome = match outcome {
-                Outcome::Success
-                    if limits.is_slow(machine.began(ticket).map(|began| now.saturating_sub(began))) =>
-                {
-                    Outcome::Slow
-                }
-                outcome => outcome,
-            };
-            let fault = match outcome {
-                Outcome::Failure(fault) => Some(*fault),
-                _ => None,
-            };
-            (machine.settle_probe(ticket, outcome, at, recovery), fault)
-        });
-    }
-
-    /// Asks the machine about a probe of this epoch.
-    fn with_probe(
-        &self,
-        stamp: Gate,
-        now: u64,
-        ask: impl FnOnce(&mut Machine, Moment, &RecoveryLimits) -> (Option<Change>, Option<Fault>),
-    ) {
-        let at = moment(now);
-        let mut cold = self.cold();
-        if cold.epoch != stamp.epoch() {
-            return;
-        }
-        let Cold { machine, limits, .. } = &mut *cold;
-        let (change, fault) = ask(machine, at, limits);
-        let news = change.map(|change| self.apply(&mut cold, change, fault, None, now));
-        drop(cold);
-        News::spread(news);
     }
 
     /// Starts the epoch of a state that was just taken on.

@@ -77,7 +77,9 @@ pub(crate) fn trips(limits: &TripLimits, sample: &Sample) -> Option<Reason> {
     if counts.calls < u64::from(limits.minimum_calls) {
         return None;
     }
-    if limits.failure_rate.is_some_and(|rate| reaches(counts.failures, counts.calls, rate)) {
+    // A slow success is no moment to judge the failures.
+    let failed = sample.run > 0;
+    if failed && limits.failure_rate.is_some_and(|rate| reaches(counts.failures, counts.calls, rate)) {
         return Some(Reason::FailureRate);
     }
     limits.slow.is_some_and(|slow| reaches(counts.slow, counts.calls, slow.rate)).then_some(Reason::SlowRate)
@@ -283,12 +285,10 @@ impl Machine {
         }
     }
 
-    /// When the call of a probe began. `None`: its place is another's by now.
-    pub(crate) fn began(&self, ticket: Ticket) -> Option<u64> {
-        match &self.state {
-            State::HalfOpen(round) => round.began(ticket),
-            _ => None,
-        }
+    /// How long a probe of this round has run at least: since its lease began, or the whole of it if its place is another's by now.
+    pub(crate) fn ran_for(&self, ticket: Ticket, now: u64, limits: &RecoveryLimits) -> Option<u64> {
+        let State::HalfOpen(round) = &self.state else { return None };
+        Some(round.began(ticket).map_or(limits.probe_lease, |from| now.saturating_sub(from)))
     }
 
     /// Whether a probe still holds its place; if so, its lease begins anew.

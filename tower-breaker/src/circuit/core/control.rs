@@ -40,6 +40,7 @@ impl Core {
         let core = Self {
             gate: AtomicU64::new(Gate::closed(0).word()),
             flags: AtomicU64::new(0),
+            latest: AtomicU64::new(0),
             settings: Settings::new(&limits),
             window,
             cold: Mutex::new(Cold {

@@ -5,11 +5,11 @@ use std::thread;
 use std::time::Duration;
 
 use tower_fault_classify::__shared::{ManualClock, Striped};
-use tower_fault_classify::{Health, Kind, Origin, Retry};
+use tower_fault_classify::{Health, Kind, Origin, Retry, Verdict};
 
 use super::control::Setup;
 use super::*;
-use crate::machine::{OpenTime, TripLimits};
+use crate::machine::{Abandoned, OpenTime, Reason, TripLimits};
 
 pub(super) const SECOND: u64 = 1_000_000_000;
 

@@ -1,0 +1,409 @@
+//! Hands on a circuit, its modes and its configuration, as its users see them.
+
+use std::future::ready;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio_test::task;
+use tower::{Layer, Service, service_fn};
+use tower_breaker::{
+    BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState, Clock, Counts,
+    Fault, Forced, Health, Kind, ManualClock, Mode, Origin, Reason, Retry, Verdict,
+};
+
+const FAILURE: Verdict =
+    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+const SECOND: Duration = Duration::from_secs(1);
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+/// A circuit with its clock, which its later configurations must name again.
+struct Bench {
+    circuit: Circuit,
+    clock: Clock,
+    hand: ManualClock,
+}
+
+impl Bench {
+    fn new(config: BreakerConfigBuilder) -> Self {
+        let (clock, hand) = Clock::manual();
+        hand.set(Duration::from_secs(1_000));
+        let circuit = Circuit::new(config.clock(clock.clone()).build().unwrap());
+        Self { circuit, clock, hand }
+    }
+
+    fn reconfigure(&self, config: BreakerConfigBuilder) {
+        self.circuit.reconfigure(config.clock(self.clock.clone()).build().unwrap()).unwrap();
+    }
+
+    /// Whether the circuit let so many calls through.
+    fn send(&self, number: usize, verdict: Verdict) -> bool {
+        let sent = (0..number).filter(|_| self.circuit.try_acquire().map(|p| p.settle(verdict)).is_ok());
+        sent.count() == number
+    }
+
+    fn state(&self) -> CircuitState {
+        self.circuit.status().state
+    }
+
+    fn window(&self) -> (u64, u64) {
+        let Counts { calls, failures, .. } = self.circuit.status().window;
+        (calls, failures)
+    }
+
+    fn half_open(&self) {
+        self.circuit.trip().unwrap();
+        self.hand.advance(self.circuit.status().retry_after.unwrap());
+        self.circuit.try_acquire().unwrap().cancel();
+        assert_eq!(self.state(), CircuitState::HalfOpen);
+    }
+}
+
+fn config() -> BreakerConfigBuilder {
+    BreakerConfig::builder()
+}
+
+#[test]
+fn a_tripped_circuit_recovers_as_usual_and_a_second_trip_does_not_extend_it() {
+    let bench = Bench::new(config());
+    bench.circuit.trip().unwrap();
+    let trip = bench.circuit.status().last_trip.unwrap();
+    assert_eq!((trip.from, trip.reason, trip.fault), (CircuitState::Closed, Reason::Tripped, None));
+    bench.hand.advance(10 * SECOND);
+    bench.circuit.trip().unwrap();
+    assert_eq!(bench.circuit.try_acquire().unwrap_err().retry_after(), Some(20 * SECOND));
+    bench.hand.advance(20 * SECOND);
+    assert!(bench.send(1, Verdict::Success));
+    bench.circuit.trip().unwrap();
+    assert_eq!(bench.state(), CircuitState::Open, "from half-open, too");
+    bench.hand.advance(OPEN_FOR);
+    assert!(bench.send(2, Verdict::Success));
+    assert_eq!(bench.state(), CircuitState::Closed);
+}
+
+#[test]
+fn a_reset_closes_from_every_state_with_an_empty_window_no_ramp_and_no_memory() {
+    let growing = config().open_growth(2.0, 1_000 * SECOND).ramp_for(10 * SECOND);
+    let reach: [fn(&Bench); 4] = [
+        |bench| assert!(bench.send(4, FAILURE)),
+        |bench| bench.circuit.trip().unwrap(),
+        Bench::half_open,
+        |bench| {
+            bench.half_open();
+            assert!(bench.send(2, Verdict::Success));
+            assert!(bench.circuit.status().ramp.is_some());
+        },
+    ];
+    for reach in reach {
+        let bench = Bench::new(growing.clone());
+        bench.half_open();
+        assert!(bench.send(1, FAILURE), "so that the next period is a longer one");
+        bench.hand.advance(60 * SECOND);
+        assert!(bench.send(2, Verdict::Success));
+        bench.hand.advance(10 * SECOND);
+        reach(&bench);
+        let early = bench.circuit.try_acquire();
+        bench.circuit.reset().unwrap();
+        drop(early.map(|permit| permit.settle(FAILURE)));
+        let status = bench.circuit.status();
+        assert_eq!((status.state, status.ramp, status.consecutive_failures), (CircuitState::Closed, None, 0));
+        assert_eq!((status.window, status.retry_after), (Counts::default(), None));
+        assert_eq!(status.last_transition.unwrap().reason, Reason::Reset);
+        assert!(bench.send(100, Verdict::Success));
+        bench.circuit.trip().unwrap();
+        assert_eq!(bench.circuit.status().retry_after, Some(OPEN_FOR));
+    }
+}
+
+#[test]
+fn a_force_goes_before_everything_until_it_is_released() {
+    let bench = Bench::new(config());
+    bench.circuit.force_open().unwrap();
+    bench.hand.advance(365 * 86_400 * SECOND);
+    let rejection = bench.circuit.try_acquire().unwrap_err();
+    assert_eq!((rejection.state(), rejection.retry_after()), (CircuitState::ForcedOpen, None));
+    for refused in [bench.circuit.trip(), bench.circuit.reset()] {
+        let Forced { .. } = refused.unwrap_err();
+        assert_eq!(refused.unwrap_err().state(), CircuitState::ForcedOpen);
+        assert_eq!(refused.unwrap_err().circuit(), "breaker");
+    }
+    bench.circuit.force_closed().unwrap();
+    assert!(bench.send(100, FAILURE));
+    assert_eq!((bench.state(), bench.window()), (CircuitState::ForcedClosed, (0, 0)));
+    assert_eq!(bench.circuit.trip().unwrap_err().state(), CircuitState::ForcedClosed);
+    assert_eq!(bench.circuit.reset().unwrap_err().state(), CircuitState::ForcedClosed);
+    bench.circuit.force_open().unwrap();
+    assert!(bench.circuit.try_acquire().is_err());
+}
+
+#[test]
+fn released_from_forced_open_the_next_calls_are_probes_and_from_forced_closed_the_window_is_empty() {
+    let bench = Bench::new(config());
+    bench.circuit.release();
+    assert!(bench.circuit.status().last_transition.is_none(), "one that is not forced stays as it is");
+    assert!(bench.send(4, FAILURE));
+    let early = bench.circuit.try_acquire().unwrap();
+    bench.circuit.force_open().unwrap();
+    bench.circuit.release();
+    let probes: Vec<_> = (0..10).filter_map(|_| bench.circuit.try_acquire().ok()).collect();
+    assert_eq!((probes.len(), bench.state()), (3, CircuitState::HalfOpen));
+    early.settle(FAILURE);
+    assert_eq!(bench.state(), CircuitState::HalfOpen, "what began before the force changes nothing");
+    probes.into_iter().take(2).for_each(|probe| probe.settle(Verdict::Success));
+    assert_eq!(bench.state(), CircuitState::Closed);
+
+    assert!(bench.send(4, FAILURE));
+    bench.circuit.force_closed().unwrap();
+    let uncounted = bench.circuit.try_acquire().unwrap();
+    bench.circuit.release();
+    uncounted.settle(FAILURE);
+    let status = bench.circuit.status();
+    assert_eq!((status.state, status.consecutive_failures), (CircuitState::Closed, 0));
+    assert_eq!(status.window, Counts::default());
+}
+
+#[test]
+fn a_released_circuit_that_is_ill_opens_again_for_the_whole_time() {
+    let bench = Bench::new(config());
+    bench.circuit.force_open().unwrap();
+    bench.circuit.release();
+    assert!(bench.send(1, FAILURE));
+    assert_eq!(bench.circuit.status().retry_after, Some(OPEN_FOR));
+}
+
+#[test]
+fn observe_only_rejects_nothing_goes_through_the_states_and_leaves_out_what_it_would_have_rejected() {
+    let bench = Bench::new(config().mode(Mode::ObserveOnly));
+    assert!(bench.send(5, FAILURE));
+    assert_eq!(bench.state(), CircuitState::Open);
+    assert!(bench.send(100, FAILURE) && bench.send(100, Verdict::Success));
+    assert_eq!((bench.state(), bench.window()), (CircuitState::Open, (0, 0)));
+    bench.hand.advance(OPEN_FOR);
+    let permits: Vec<_> = (0..10).map(|_| bench.circuit.try_acquire().unwrap()).collect();
+    assert_eq!(bench.state(), CircuitState::HalfOpen);
+    // The first three are probes, the others would have been rejected.
+    permits.into_iter().rev().enumerate().for_each(|(place, permit)| {
+        permit.settle(if place < 7 { FAILURE } else { Verdict::Success });
+    });
+    assert_eq!((bench.state(), bench.window()), (CircuitState::Closed, (0, 0)));
+}
+
+#[test]
+fn a_circuit_that_only_observes_rejects_by_hand_no_more_than_by_itself() {
+    let bench = Bench::new(config().mode(Mode::ObserveOnly));
+    bench.circuit.trip().unwrap();
+    assert!(bench.send(10, Verdict::Success));
+    assert_eq!(bench.state(), CircuitState::Open);
+    bench.reconfigure(config());
+    assert!(bench.circuit.try_acquire().is_err(), "state and deadline stay, and now it acts on them");
+}
+
+#[test]
+fn a_disabled_circuit_counts_nothing_and_takes_no_orders() {
+    let bench = Bench::new(config().mode(Mode::Disabled));
+    assert!(bench.send(1_000, FAILURE));
+    let orders = [Circuit::trip, Circuit::reset, Circuit::force_open, Circuit::force_closed];
+    for order in orders {
+        let error = order(&bench.circuit).unwrap_err();
+        assert_eq!(error.state(), CircuitState::Disabled);
+        assert_eq!(error.to_string(), "circuit `breaker` is disabled: configure it anew first");
+    }
+    bench.circuit.release();
+    assert_eq!((bench.state(), bench.window()), (CircuitState::Disabled, (0, 0)));
+    bench.reconfigure(config());
+    assert_eq!(bench.state(), CircuitState::Closed);
+    bench.half_open();
+    let probe = bench.circuit.try_acquire().unwrap();
+    bench.reconfigure(config().mode(Mode::Disabled));
+    probe.settle(FAILURE);
+    assert!(bench.send(1_000, FAILURE), "disabled, from any state");
+    assert_eq!(bench.circuit.status().last_transition.unwrap().reason, Reason::Reconfigured);
+}
+
+#[test]
+fn a_configuration_of_another_name_or_clock_is_refused_by_field_and_changes_nothing() {
+    let bench = Bench::new(config().name("orders"));
+    let own = || config().name("orders").clock(bench.clock.clone());
+    let name = bench.circuit.reconfigure(own().name("payments").mode(Mode::Disabled).build().unwrap());
+    let clock = own().clock(Clock::manual().0).mode(Mode::Disabled).build().unwrap();
+    let clock = bench.circuit.reconfigure(clock);
+    let (name, clock) = (name.unwrap_err(), clock.unwrap_err());
+    assert_eq!((name.field(), name.value()), ("name", "\"payments\""));
+    assert_eq!(name.to_string(), "`name` is \"payments\"; allowed is \"orders\", the circuit's own");
+    assert_eq!(clock.field(), "clock");
+    assert_eq!(bench.state(), CircuitState::Closed);
+    assert!(bench.circuit.reconfigure(own().build().unwrap()).is_ok());
+}
+
+#[test]
+fn a_new_configuration_keeps_state_epoch_deadline_run_and_permits() {
+    let bench = Bench::new(config().failure_rate(None));
+    assert!(bench.send(3, FAILURE));
+    let permits: Vec<_> = (0..2).map(|_| bench.circuit.try_acquire().unwrap()).collect();
+    bench.reconfigure(config().consecutive_failures(2).failure_rate(None));
+    let status = bench.circuit.status();
+    assert_eq!((status.consecutive_failures, status.state), (3, CircuitState::Closed));
+    assert_eq!((bench.window(), status.last_transition.is_none()), ((3, 3), true));
+    for permit in permits {
+        permit.settle(FAILURE);
+    }
+    let trip = bench.circuit.status().last_trip.unwrap();
+    assert_eq!(
+        (trip.reason, trip.epoch),
+        (Reason::ConsecutiveFailures, 1),
+        "the next outcome is the limit's"
+    );
+    bench.hand.advance(SECOND);
+    bench.reconfigure(config().open_for(2 * SECOND).probes(1).successes_to_close(1));
+    assert_eq!(bench.circuit.status().retry_after, Some(29 * SECOND), "the deadline stays");
+    bench.hand.advance(29 * SECOND);
+    assert!(bench.send(1, FAILURE));
+    assert_eq!(bench.circuit.status().retry_after, Some(2 * SECOND), "and the next is of the new limits");
+}
+
+#[test]
+fn the_number_of_probes_is_a_rounds_own_and_the_window_goes_on_unless_its_shape_is_another() {
+    let bench = Bench::new(config());
+    bench.half_open();
+    bench.reconfigure(config().probes(1).successes_to_close(9));
+    let permits: Vec<_> = (0..9).filter_map(|_| bench.circuit.try_acquire().ok()).collect();
+    assert_eq!(permits.len(), 3, "the round has its places");
+    bench.circuit.trip().unwrap();
+    bench.hand.advance(OPEN_FOR);
+    let permits: Vec<_> = (0..9).filter_map(|_| bench.circuit.try_acquire().ok()).collect();
+    assert_eq!(permits.len(), 1, "and the next one its own");
+    bench.circuit.reset().unwrap();
+    drop(permits);
+    let shapes = [config(), config().count_window(20), config().count_window(30)];
+    for shape in shapes {
+        bench.reconfigure(shape.clone());
+        assert_eq!(bench.window(), (0, 0));
+        assert!(bench.send(2, FAILURE) && bench.send(2, Verdict::Success));
+        bench.reconfigure(shape.consecutive_failures(3).minimum_calls(20));
+        assert_eq!(bench.window(), (4, 2));
+    }
+}
+
+#[test]
+fn a_hand_goes_before_a_configuration() {
+    let bench = Bench::new(config());
+    bench.circuit.force_open().unwrap();
+    bench.reconfigure(config().mode(Mode::Disabled));
+    assert_eq!(bench.state(), CircuitState::ForcedOpen);
+    assert!(bench.circuit.try_acquire().is_err());
+}
+
+#[test]
+fn a_circuit_that_was_configured_to_be_disabled_under_a_force_is_so_once_it_is_released() {
+    for force in [Circuit::force_open, Circuit::force_closed] {
+        let bench = Bench::new(config());
+        force(&bench.circuit).unwrap();
+        bench.reconfigure(config().mode(Mode::Disabled));
+        bench.circuit.release();
+        assert!(bench.send(100, FAILURE), "it lets all calls through and counts none");
+        assert_eq!((bench.state(), bench.window()), (CircuitState::Disabled, (0, 0)));
+    }
+}
+
+#[test]
+fn a_window_starts_empty_also_when_its_shape_comes_back() {
+    let shapes = [config(), config().count_window(20), config().count_window(30)];
+    for shape in &shapes {
+        for other in &shapes {
+            let bench = Bench::new(shape.clone());
+            assert!(bench.send(4, FAILURE));
+            bench.reconfigure(other.clone());
+            bench.reconfigure(shape.clone());
+            // The same shape goes on, whether it was configured once or twice.
+            let expected = if std::ptr::eq(shape, other) { 4 } else { 0 };
+            assert_eq!(bench.window(), (expected, expected), "{shape:?} after {other:?}");
+        }
+    }
+}
+
+#[test]
+fn the_status_tells_since_when_until_when_why_and_by_what_fault() {
+    let bench = Bench::new(config().name("orders").consecutive_failures(0).failure_rate(0.5));
+    bench.hand.advance(7 * SECOND);
+    assert!(bench.send(5, Verdict::Success) && bench.send(4, FAILURE));
+    let status = bench.circuit.status();
+    assert_eq!((status.circuit, status.lasted, status.consecutive_failures), ("orders", 7 * SECOND, 4));
+    assert!((status.window.failure_rate() - 4.0 / 9.0).abs() < 1e-12);
+    assert!(status.last_transition.is_none() && status.last_trip.is_none() && status.retry_after.is_none());
+    assert!(bench.send(1, FAILURE));
+    bench.hand.advance(2 * SECOND);
+    let status = bench.circuit.status();
+    assert_eq!((status.state, status.consecutive_failures), (CircuitState::Open, 0));
+    assert_eq!((status.lasted, status.retry_after), (2 * SECOND, Some(28 * SECOND)));
+    let trip = status.last_trip.unwrap();
+    assert_eq!(
+        (trip.circuit, trip.reason, trip.fault),
+        ("orders", Reason::FailureRate, FAILURE.fault().copied())
+    );
+    assert_eq!(trip.counts.map(|counts| (counts.calls, counts.failures)), Some((10, 5)));
+    bench.hand.advance(28 * SECOND);
+    assert!(bench.send(2, Verdict::Success));
+    let status = bench.circuit.status();
+    let last = status.last_transition.unwrap();
+    assert_eq!((last.from, last.to), (CircuitState::HalfOpen, CircuitState::Closed));
+    assert_eq!((last.epoch, status.last_trip.unwrap().epoch), (3, 1), "the trip is remembered");
+    assert_eq!((status.lasted, status.retry_after), (Duration::ZERO, None));
+}
+
+/// Never ready.
+#[derive(Clone)]
+struct Dead;
+
+impl Service<()> for Dead {
+    type Response = http::Response<()>;
+    type Error = io::Error;
+    type Future = std::future::Ready<io::Result<http::Response<()>>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        unreachable!("it is never ready")
+    }
+}
+
+#[test]
+fn tasks_that_wait_for_readiness_are_woken_by_every_hand_on_the_circuit() {
+    let hands: [fn(&Circuit); 4] = [
+        |circuit| circuit.trip().unwrap(),
+        |circuit| circuit.reset().unwrap(),
+        |circuit| circuit.force_open().unwrap(),
+        |circuit| circuit.force_closed().unwrap(),
+    ];
+    for (number, hand) in hands.into_iter().enumerate() {
+        let layer: BreakerLayer = BreakerLayer::new(config().build().unwrap());
+        let circuit = layer.circuit();
+        let mut waiting: Vec<_> = (0..10).map(|_| (task::spawn(()), layer.layer(Dead))).collect();
+        for (task, service) in &mut waiting {
+            assert!(task.enter(|cx, _| service.poll_ready(cx)).is_pending());
+        }
+        hand(&circuit);
+        let rejects = circuit.try_acquire().is_err();
+        for (task, service) in &mut waiting {
+            assert!(task.is_woken(), "hand {number}");
+            let answer = task.enter(|cx, _| service.poll_ready(cx));
+            assert_eq!(answer.is_ready(), rejects, "hand {number}");
+            if rejects {
+                let Poll::Ready(answer) = task::spawn(service.call(())).poll() else { panic!("at once") };
+                assert!(matches!(answer, Err(BreakerError::Rejected(_))));
+            }
+        }
+    }
+}
+
+#[test]
+fn who_was_told_ready_before_a_force_is_rejected_after_it() {
+    let layer: BreakerLayer = BreakerLayer::new(config().build().unwrap());
+    let inner = service_fn(|()| ready(Ok::<_, io::Error>(http::Response::new(()))));
+    let mut service = layer.layer(inner);
+    assert!(task::spawn(()).enter(|cx, _| service.poll_ready(cx)).is_ready());
+    layer.circuit().force_open().unwrap();
+    let Poll::Ready(answer) = task::spawn(service.call(())).poll() else { panic!("at once") };
+    assert!(matches!(answer, Err(BreakerError::Rejected(_))));
+}

@@ -1,0 +1,299 @@
+//! Whatever happens to a circuit, it does what a naive one would that keeps every event in a list; and it can always close again.
+
+#[path = "histories/naive.rs"]
+mod naive;
+
+use std::time::Duration;
+
+use naive::{Call, Naive};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tower_breaker::{
+    AbandonedPolicy, BreakerConfig, Circuit, CircuitState, Clock, Counts, Fault, Health, Kind, ManualClock,
+    Mode, Origin, Permit, Retry, Verdict,
+};
+
+const FAULT: Fault = Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote);
+
+/// Milliseconds, as everything here. A ramp of eight seconds makes shares of sixteenths.
+const RAMP: u64 = 8_000;
+const SLOW: u64 = 1_000;
+const YEAR: u64 = 365 * 86_400_000;
+
+const fn millis(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[derive(Clone, Debug)]
+struct Limits {
+    consecutive: u32,
+    rate: Option<f64>,
+    slow: Option<f64>,
+    minimum: u32,
+    /// Calls; `None`: 15 seconds.
+    calls: Option<u32>,
+    abandoned: AbandonedPolicy,
+    open_for: u64,
+    growth: Option<(f64, u64)>,
+    held: bool,
+    probes: u32,
+    successes: u32,
+    lease: u64,
+    ramp: u64,
+    mode: Mode,
+}
+
+impl Limits {
+    fn config(&self, clock: &Clock) -> BreakerConfig {
+        let config = BreakerConfig::builder().clock(clock.clone()).mode(self.mode).abandoned(self.abandoned);
+        let config = config.consecutive_failures(self.consecutive).failure_rate(self.rate);
+        let config = config.probes(self.probes).successes_to_close(self.successes);
+        let config = config.open_for(millis(self.open_for)).probe_lease(millis(self.lease));
+        let mut config = config.minimum_calls(self.minimum).ramp_for(millis(self.ramp));
+        if let Some(rate) = self.slow {
+            config = config.slow_calls(millis(SLOW), rate);
+        }
+        if let Some((factor, cap)) = self.growth {
+            config = config.open_growth(factor, millis(cap));
+        }
+        if self.held {
+            config = config.open_until_reset();
+        }
+        let config = match self.calls {
+            Some(calls) => config.count_window(calls),
+            None => config.time_window(millis(15_000)),
+        };
+        config.build().unwrap()
+    }
+
+    fn timed(&self) -> bool {
+        self.slow.is_some() || matches!(self.abandoned, AbandonedPolicy::FailureAfter(_))
+    }
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    let rates = || prop::sample::select(vec![None, Some(0.0), Some(0.3), Some(0.5), Some(1.0)]);
+    let abandoned = prop::sample::select(vec![
+        AbandonedPolicy::IfNoneCompletes,
+        AbandonedPolicy::IfNoneCompletes,
+        AbandonedPolicy::Ignore,
+        AbandonedPolicy::Failure,
+        AbandonedPolicy::FailureAfter(millis(2_000)),
+    ]);
+    let modes = prop::sample::select(vec![Mode::Enforce, Mode::Enforce, Mode::Enforce, Mode::ObserveOnly]);
+    let trip = (0_u32..5, rates(), rates(), 1_u32..6, prop::option::of(6_u32..12), abandoned);
+    let growth = prop::sample::select(vec![None, Some((2.0, 40_000)), Some((3.0, 10_000))]);
+    let open = (growth, prop::bool::weighted(0.1));
+    let recovery = (1_u32..4, 1_u32..5, prop::sample::select(vec![5_000, 20_000]), any::<bool>());
+    (trip, open, recovery, modes).prop_map(
+        |(trip, (growth, held), (probes, successes, lease, ramp), mode)| {
+            let (consecutive, rate, slow, minimum, calls, abandoned) = trip;
+            let ramp = if ramp { RAMP } else { 0 };
+            let mut limits = Limits {
+                open_for: 10_000,
+                consecutive,
+                rate,
+                slow,
+                minimum,
+                calls,
+                abandoned,
+                growth,
+                held,
+                probes,
+                successes,
+                lease,
+                ramp,
+                mode,
+            };
+            if limits.timed() {
+                // What a probe took is asked of its lease; those that outlive theirs have a test of their own.
+                limits.lease = YEAR;
+            }
+            limits
+        },
+    )
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Success,
+    Failure,
+    Neutral,
+    Drop,
+    Cancel,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Admit,
+    End(usize, End),
+    Forward(u64),
+    Back(u64),
+    Trip,
+    Reset,
+    ForceOpen,
+    ForceClosed,
+    Release,
+    Reconfigure(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    use End::{Cancel, Drop, Failure, Neutral, Success};
+    let ends =
+        vec![Success, Success, Success, Failure, Failure, Failure, Failure, Neutral, Drop, Drop, Cancel];
+    let hands = vec![
+        Step::Trip,
+        Step::Trip,
+        Step::Reset,
+        Step::ForceOpen,
+        Step::ForceClosed,
+        Step::Release,
+        Step::Release,
+    ];
+    let forward = prop::sample::select(vec![500, 500, 1_000, 1_500, 2_000, 5_000, 10_000, 16_000, 40_000]);
+    prop_oneof![
+        20 => Just(Step::Admit),
+        20 => (any::<usize>(), prop::sample::select(ends)).prop_map(|(which, end)| Step::End(which, end)),
+        10 => forward.prop_map(Step::Forward),
+        1 => prop::sample::select(vec![500, 3_000, 20_000, 900_000]).prop_map(Step::Back),
+        2 => prop::sample::select(hands),
+        1 => (0..3_usize).prop_map(Step::Reconfigure),
+    ]
+}
+
+/// The circuit beside the naive one.
+struct Pair {
+    circuit: Circuit,
+    naive: Naive,
+    clock: Clock,
+    hand: ManualClock,
+    running: Vec<(Permit, Call)>,
+}
+
+impl Pair {
+    fn new(limits: &Limits) -> Self {
+        let (clock, hand) = Clock::manual();
+        hand.set(millis(1_000_000));
+        let (circuit, naive) = (Circuit::new(limits.config(&clock)), Naive::new(limits.clone()));
+        Self { circuit, naive, clock, hand, running: Vec::new() }
+    }
+
+    fn now(&self) -> u64 {
+        self.clock.now() / 1_000_000
+    }
+
+    fn admit(&mut self) -> Result<(), TestCaseError> {
+        let now = self.now();
+        match (self.circuit.try_acquire(), self.naive.admit(now)) {
+            (Ok(permit), Ok(call)) => self.running.push((permit, call)),
+            (Err(rejection), Err(left)) => prop_assert_eq!(rejection.retry_after(), left.map(millis)),
+            (circuit, naive) => prop_assert!(false, "{circuit:?} instead of {naive:?}"),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, which: usize, end: End) {
+        if self.running.is_empty() {
+            return;
+        }
+        let (permit, call) = self.running.swap_remove(which % self.running.len());
+        match end {
+            End::Success => permit.settle(Verdict::Success),
+            End::Failure => permit.settle(FAULT.into()),
+            End::Neutral => permit.settle(FAULT.with_health(Health::Neutral).into()),
+            End::Drop => drop(permit),
+            End::Cancel => permit.cancel(),
+        }
+        let now = self.now();
+        self.naive.end(call, end, now);
+    }
+
+    fn hand(&mut self, step: Step) -> Result<(), TestCaseError> {
+        let obeyed = match step {
+            Step::Trip => self.circuit.trip(),
+            Step::Reset => self.circuit.reset(),
+            Step::ForceOpen => self.circuit.force_open(),
+            Step::ForceClosed => self.circuit.force_closed(),
+            _ => {
+                self.circuit.release();
+                Ok(())
+            }
+        };
+        let now = self.now();
+        prop_assert_eq!(obeyed.is_ok(), self.naive.hand(step, now), "{:?}", step);
+        Ok(())
+    }
+
+    fn reconfigure(&mut self, limits: &Limits) {
+        self.circuit.reconfigure(limits.config(&self.clock)).unwrap();
+        self.naive.reconfigure(limits.clone());
+    }
+
+    fn agree(&self) -> Result<(), TestCaseError> {
+        let status = self.circuit.status();
+        prop_assert_eq!(status.state, self.naive.name());
+        prop_assert_eq!(status.last_transition.map_or(0, |last| u64::from(last.epoch)), self.naive.era);
+        let Counts { calls, failures, slow, abandoned, .. } = status.window;
+        prop_assert_eq!([calls, failures, slow, abandoned], self.naive.counts(self.now()));
+        prop_assert_eq!(status.consecutive_failures, self.naive.run);
+        Ok(())
+    }
+
+    /// Given successes and time, whatever runs besides.
+    fn closes(&mut self, limits: &Limits) -> Result<(), TestCaseError> {
+        self.hand(Step::Release)?;
+        if self.naive.name() == CircuitState::Disabled {
+            self.reconfigure(limits);
+        }
+        self.hand.advance(millis(2 * YEAR));
+        drop(self.circuit.try_acquire().map(Permit::cancel));
+        if self.circuit.status().state == CircuitState::Open {
+            // Nothing but a reset ends it.
+            self.circuit.reset().unwrap();
+        }
+        for _ in 0..=self.naive.limits.successes {
+            self.hand.advance(millis(2 * YEAR));
+            if let Ok(permit) = self.circuit.try_acquire() {
+                permit.settle(Verdict::Success);
+            }
+        }
+        let status = self.circuit.status();
+        prop_assert!(status.state == CircuitState::Closed && status.ramp.is_none(), "{status:?}");
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1_024))]
+    #[test]
+    fn a_circuit_does_what_the_naive_one_does_and_can_always_close_again(
+        mut limits in [limits(), limits(), limits()],
+        disabled in any::<bool>(),
+        steps in vec(step(), 1..150),
+    ) {
+        if disabled {
+            limits[2].mode = Mode::Disabled;
+        }
+        if limits.iter().any(Limits::timed) {
+            for limits in &mut limits {
+                limits.lease = YEAR;
+            }
+        }
+        let exact = limits.iter().all(|limits| limits.calls.is_some());
+        let mut pair = Pair::new(&limits[0]);
+        for step in steps {
+            match step {
+                Step::Admit => pair.admit()?,
+                Step::End(which, end) => pair.end(which, end),
+                // A time window puts what an older clock says into a newer bucket, which no list can tell.
+                Step::Back(by) if exact => pair.hand.set(millis(pair.now() - by.min(pair.now()))),
+                Step::Forward(by) | Step::Back(by) => pair.hand.advance(millis(by)),
+                Step::Reconfigure(which) => pair.reconfigure(&limits[which]),
+                hand => pair.hand(hand)?,
+            }
+            pair.agree()?;
+        }
+        let limits = limits[0].clone();
+        pair.closes(&limits)?;
+    }
+}

@@ -1,0 +1,287 @@
+//! A circuit that keeps every event in a list and counts them anew each time.
+
+use tower_breaker::{AbandonedPolicy, CircuitState, Mode};
+
+use super::{End, Limits, RAMP, SLOW, Step, millis};
+
+/// One call that was let in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Call {
+    /// The number of the state in which it began.
+    pub(crate) era: u64,
+    pub(crate) kind: CallKind,
+    pub(crate) began: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum CallKind {
+    Normal,
+    Probe(u64),
+    Uncounted,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lease {
+    probe: u64,
+    until: u64,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum State {
+    /// Since when it ramps up, and the sixteenths of a call that are saved up.
+    Closed(Option<(u64, u64)>),
+    Open(Option<u64>),
+    HalfOpen {
+        places: Vec<Option<Lease>>,
+        successes: u32,
+        abandoned: u32,
+    },
+    ForcedOpen,
+    ForcedClosed,
+    Disabled,
+}
+
+/// What ended in this era: when, and whether it failed and was slow; `None`: it was given up.
+pub(crate) type Event = (u64, Option<(bool, bool)>);
+
+pub(crate) struct Naive {
+    pub(crate) limits: Limits,
+    state: State,
+    pub(crate) era: u64,
+    /// Failures since the last success.
+    pub(crate) run: u64,
+    events: Vec<Event>,
+    probes: u64,
+    /// Open periods in a row, the last one, and when the circuit closed after it.
+    row: (i32, u64, Option<u64>),
+}
+
+impl Naive {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let state = if limits.mode == Mode::Disabled { State::Disabled } else { State::Closed(None) };
+        Self { limits, state, era: 0, run: 0, events: Vec::new(), probes: 0, row: (0, 0, None) }
+    }
+
+    fn become_state(&mut self, state: State) {
+        self.state = state;
+        self.era += 1;
+        self.run = 0;
+        self.events.clear();
+    }
+
+    fn close_by_hand(&mut self) {
+        self.row = (0, 0, None);
+        self.become_state(State::Closed(None));
+    }
+
+    fn open(&mut self, now: u64) {
+        let (before, last, closed_at) = self.row;
+        let calm = closed_at.is_some_and(|at| now.saturating_sub(at) >= last);
+        let before = if calm { 0 } else { before };
+        let (factor, cap) = self.limits.growth.unwrap_or((1.0, self.limits.open_for));
+        #[expect(clippy::cast_sign_loss, reason = "it is not negative")]
+        let grown = (self.limits.open_for as f64 * f64::powi(factor, before)) as u64;
+        let period = grown.min(cap);
+        self.row = (before + 1, period, None);
+        self.become_state(State::Open((!self.limits.held).then(|| now + period)));
+    }
+
+    fn half_open(&mut self) {
+        let places = vec![None; self.limits.probes as usize];
+        self.become_state(State::HalfOpen { places, successes: 0, abandoned: 0 });
+    }
+
+    /// The call, or how long it is refused.
+    pub(crate) fn admit(&mut self, now: u64) -> Result<Call, Option<u64>> {
+        if let State::Open(Some(until)) = self.state
+            && now >= until
+        {
+            self.half_open();
+        }
+        let kind = match &mut self.state {
+            State::ForcedOpen | State::Open(None) => Err(None),
+            State::Open(Some(until)) => Err(Some(*until - now)),
+            State::ForcedClosed | State::Disabled => Ok(CallKind::Uncounted),
+            State::Closed(None) => Ok(CallKind::Normal),
+            State::Closed(ramp) => {
+                let (since, credit) = ramp.unwrap();
+                let passed = now.saturating_sub(since);
+                if passed >= RAMP {
+                    self.state = State::Closed(None);
+                    Ok(CallKind::Normal)
+                } else {
+                    let credit = credit + passed * 16 / RAMP;
+                    let admitted = credit >= 16;
+                    self.state = State::Closed(Some((since, if admitted { credit - 16 } else { credit })));
+                    if admitted { Ok(CallKind::Normal) } else { Err(Some(RAMP - passed)) }
+                }
+            }
+            State::HalfOpen { places, .. } => {
+                let free = places.iter_mut().find(|place| place.is_none_or(|lease| lease.until <= now));
+                if let Some(free) = free {
+                    self.probes += 1;
+                    *free = Some(Lease { probe: self.probes, until: now + self.limits.lease });
+                    Ok(CallKind::Probe(self.probes))
+                } else {
+                    Err(places.iter().flatten().map(|lease| lease.until - now).min())
+                }
+            }
+        };
+        let observing = self.limits.mode == Mode::ObserveOnly;
+        let kind = kind.or_else(|left| if observing { Ok(CallKind::Uncounted) } else { Err(left) })?;
+        let timed = self.limits.timed() || matches!(kind, CallKind::Probe(_));
+        Ok(Call { era: self.era, kind, began: timed.then_some(now) })
+    }
+
+    pub(crate) fn counts(&self, now: u64) -> [u64; 4] {
+        let completed = |event: &&Event| event.1.is_some();
+        let inside: Vec<&Event> = match self.limits.calls {
+            Some(calls) => {
+                let all: Vec<_> = self.events.iter().filter(completed).collect();
+                all[all.len().saturating_sub(calls as usize)..].to_vec()
+            }
+            // A fifteenth of the span is a second.
+            None => self.events.iter().filter(|(at, _)| now / 1_000 - at / 1_000 < 16).collect(),
+        };
+        let number = |keep: &dyn Fn(Option<(bool, bool)>) -> bool| {
+            inside.iter().filter(|event| keep(event.1)).count() as u64
+        };
+        let abandoned = match self.limits.calls {
+            // Since the last call that was completed.
+            Some(_) => self.events.iter().rev().take_while(|event| event.1.is_none()).count() as u64,
+            None => number(&|end| end.is_none()),
+        };
+        let failures = number(&|end| end.is_some_and(|(failed, _)| failed));
+        let slow = number(&|end| end.is_some_and(|(_, slow)| slow));
+        [number(&|end| end.is_some()), failures, slow, abandoned]
+    }
+
+    pub(crate) fn end(&mut self, call: Call, end: End, now: u64) {
+        if call.era != self.era || call.kind == CallKind::Uncounted {
+            return;
+        }
+        let took = call.began.map(|began| now.saturating_sub(began));
+        let end = match (end, self.limits.abandoned) {
+            (End::Drop, AbandonedPolicy::Ignore) => End::Cancel,
+            (End::Drop, AbandonedPolicy::Failure) => End::Failure,
+            (End::Drop, AbandonedPolicy::FailureAfter(after)) => {
+                if took.is_some_and(|took| millis(took) >= after) { End::Failure } else { End::Cancel }
+            }
+            (end, _) => end,
+        };
+        let slow = self.limits.slow.is_some() && took.is_some_and(|took| took >= SLOW);
+        match call.kind {
+            CallKind::Probe(probe) => self.end_probe(probe, end, slow, now),
+            _ => self.end_normal(end, took.is_some(), slow, now),
+        }
+    }
+
+    fn end_probe(&mut self, probe: u64, end: End, slow: bool, now: u64) {
+        let State::HalfOpen { places, successes, abandoned } = &mut self.state else { unreachable!() };
+        for place in places {
+            if place.is_some_and(|lease| lease.probe == probe) {
+                *place = None;
+            }
+        }
+        match end {
+            End::Neutral | End::Cancel => {}
+            End::Success if !slow => {
+                *successes += 1;
+                if *successes >= self.limits.successes {
+                    self.row.2 = Some(now);
+                    self.become_state(State::Closed((self.limits.ramp > 0).then_some((now, 16))));
+                }
+            }
+            End::Success | End::Failure => self.open(now),
+            End::Drop => {
+                *abandoned += 1;
+                if *successes == 0 && *abandoned >= self.limits.minimum {
+                    self.open(now);
+                }
+            }
+        }
+    }
+
+    fn end_normal(&mut self, end: End, timed: bool, slow: bool, now: u64) {
+        let Limits { consecutive, rate, minimum, .. } = self.limits;
+        let failed = end == End::Failure;
+        match end {
+            End::Neutral | End::Cancel => return,
+            End::Drop => {
+                self.events.push((now, None));
+                let [calls, _, _, abandoned] = self.counts(now);
+                if calls == 0 && abandoned >= minimum.into() {
+                    self.open(now);
+                }
+                return;
+            }
+            End::Success => {
+                self.run = 0;
+                self.events.push((now, Some((false, slow))));
+                if !slow {
+                    return;
+                }
+            }
+            End::Failure => {
+                self.run += 1;
+                self.events.push((now, Some((true, slow))));
+            }
+        }
+        let [calls, failures, slow, _] = self.counts(now);
+        let reaches = |part: u64, rate: Option<f64>| {
+            part > 0 && calls >= minimum.into() && rate.is_some_and(|rate| part as f64 / calls as f64 >= rate)
+        };
+        let in_a_row = consecutive > 0 && self.run >= consecutive.into();
+        // A call that began before anybody asked for slow ones does not ask for them either.
+        if in_a_row || (failed && reaches(failures, rate)) || (timed && reaches(slow, self.limits.slow)) {
+            self.open(now);
+        }
+    }
+
+    /// Whether the hand is obeyed.
+    pub(crate) fn hand(&mut self, step: Step, now: u64) -> bool {
+        let disabled = self.limits.mode == Mode::Disabled;
+        match (step, &self.state) {
+            (Step::Release, State::ForcedOpen | State::ForcedClosed) if disabled => {
+                self.become_state(State::Disabled);
+            }
+            (Step::Release, State::ForcedOpen) => self.half_open(),
+            (Step::Reset, State::Closed(_) | State::Open(_) | State::HalfOpen { .. })
+            | (Step::Release, State::ForcedClosed) => self.close_by_hand(),
+            (_, State::Disabled) => return matches!(step, Step::Release),
+            (Step::ForceOpen, State::ForcedOpen) | (Step::ForceClosed, State::ForcedClosed) => {}
+            (Step::ForceOpen, _) => self.become_state(State::ForcedOpen),
+            (Step::ForceClosed, _) => self.become_state(State::ForcedClosed),
+            (Step::Trip | Step::Reset, State::ForcedOpen | State::ForcedClosed) => return false,
+            (Step::Trip, State::Closed(_) | State::HalfOpen { .. }) => self.open(now),
+            _ => {}
+        }
+        true
+    }
+
+    pub(crate) fn reconfigure(&mut self, limits: Limits) {
+        if limits.calls != self.limits.calls {
+            self.events.clear();
+        }
+        let disabled = limits.mode == Mode::Disabled;
+        self.limits = limits;
+        match self.state {
+            State::Disabled if !disabled => self.close_by_hand(),
+            State::Closed(_) | State::Open(_) | State::HalfOpen { .. } if disabled => {
+                self.become_state(State::Disabled);
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn name(&self) -> CircuitState {
+        match self.state {
+            State::Closed(_) => CircuitState::Closed,
+            State::Open(_) => CircuitState::Open,
+            State::HalfOpen { .. } => CircuitState::HalfOpen,
+            State::ForcedOpen => CircuitState::ForcedOpen,
+            State::ForcedClosed => CircuitState::ForcedClosed,
+            State::Disabled => CircuitState::Disabled,
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! What opens a circuit, what a call counts for, and how long the circuit stays open: through tower, by a clock that is moved by hand.
+
+use std::future::pending;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_breaker::{
+    AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState,
+    Clock, Fault, Health, Kind, ManualClock, Origin, Reason, Retry, Verdict,
+};
+
+type Response = http::Response<()>;
+type Answer = Result<Response, BreakerError<io::Error>>;
+
+const SECOND: Duration = Duration::from_secs(1);
+const OPEN_FOR: Duration = Duration::from_secs(30);
+/// In place of a status.
+const REFUSED: u16 = 0;
+const HANGS: u16 = 1;
+const PANICS: u16 = 2;
+const PANICS_IN_CALL: u16 = 3;
+
+const FAILURE: Verdict =
+    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+
+fn config() -> BreakerConfigBuilder {
+    BreakerConfig::builder()
+}
+
+fn layer(config: BreakerConfigBuilder) -> (BreakerLayer, ManualClock) {
+    let (clock, hand) = Clock::manual();
+    hand.set(Duration::from_secs(1_000));
+    (BreakerLayer::new(config.clock(clock).build().unwrap()), hand)
+}
+
+/// Answers with the status that it is asked for, and with the number of seconds as `Retry-After`.
+fn server()
+-> impl Service<(u16, u64), Response = Response, Error = io::Error, Future: Send> + Clone + Send + Sync {
+    service_fn(|(status, retry_after): (u16, u64)| {
+        assert_ne!(status, PANICS_IN_CALL);
+        async move {
+            match status {
+                HANGS => pending().await,
+                PANICS => panic!("it was asked to"),
+                REFUSED => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody is there")),
+                _ => {
+                    let response = http::Response::builder().status(status);
+                    Ok(response.header("retry-after", retry_after).body(()).unwrap())
+                }
+            }
+        }
+    })
+}
+
+fn start<S: Service<(u16, u64)>>(service: &mut S, status: u16) -> task::Spawn<S::Future> {
+    start_with(service, (status, 0))
+}
+
+fn start_with<S: Service<(u16, u64)>>(service: &mut S, request: (u16, u64)) -> task::Spawn<S::Future> {
+    let ready = task::spawn(()).enter(|cx, _| service.poll_ready(cx));
+    assert!(assert_ready!(ready).is_ok());
+    task::spawn(service.call(request))
+}
+
+/// Sends a request and waits for the answer, for `took`.
+fn send<S>(service: &mut S, status: u16, took: Duration, hand: &ManualClock) -> Answer
+where
+    S: Service<(u16, u64), Response = Response, Error = BreakerError<io::Error>>,
+{
+    let mut call = start(service, status);
+    hand.advance(took);
+    assert_ready!(call.poll())
+}
+
+fn is_rejected(answer: &Answer) -> bool {
+    matches!(answer, Err(BreakerError::Rejected(_)))
+}
+
+fn state(circuit: &Circuit) -> CircuitState {
+    circuit.status().state
+}
+
+fn why(circuit: &Circuit) -> Reason {
+    assert_eq!(state(circuit), CircuitState::Open);
+    circuit.status().last_trip.expect("it has opened").reason
+}
+
+fn close(circuit: &Circuit) {
+    (0..2).for_each(|_| circuit.try_acquire().unwrap().settle(Verdict::Success));
+    assert_eq!(state(circuit), CircuitState::Closed);
+}
+
+#[test]
+fn half_of_ten_calls_that_take_as_long_as_the_limit_open_it_and_so_does_a_slow_probe() {
+    for status in [200, 404, 503] {
+        let limits = config().slow_calls(SECOND, 0.5).consecutive_failures(0).failure_rate(None);
+        let (layer, hand) = layer(limits);
+        let circuit = layer.circuit();
+        let mut service = layer.layer(server());
+        let under = Duration::from_millis(999);
+        (0..5).for_each(|_| assert!(send(&mut service, 200, under, &hand).is_ok()));
+        for slow in 0..5 {
+            assert_eq!((state(&circuit), circuit.status().window.slow), (CircuitState::Closed, slow));
+            send(&mut service, status, SECOND, &hand).unwrap();
+        }
+        assert_eq!(why(&circuit), Reason::SlowRate, "{status}");
+        hand.advance(OPEN_FOR);
+        send(&mut service, 200, SECOND, &hand).unwrap();
+        assert_eq!(why(&circuit), Reason::ProbeSlow);
+        hand.advance(OPEN_FOR);
+        (0..2).for_each(|_| assert!(send(&mut service, 200, under, &hand).is_ok()));
+        assert_eq!(state(&circuit), CircuitState::Closed);
+    }
+}
+
+/// Ready when told, and then it hangs.
+#[derive(Clone)]
+struct Connection {
+    ready: bool,
+}
+
+impl Service<()> for Connection {
+    type Response = Response;
+    type Error = io::Error;
+    type Future = std::future::Pending<Result<Response, io::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.ready { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        pending()
+    }
+}
+
+/// Gives up calls after `after` until the circuit opens, and says how many that took; after 100 it gives that up, too.
+fn give_up(connection: &Connection, layer: &BreakerLayer, hand: &ManualClock, after: Duration) -> usize {
+    let before = layer.circuit().status().state;
+    for calls in 0..100 {
+        if layer.circuit().status().state != before {
+            return calls;
+        }
+        let mut service = layer.layer(connection.clone());
+        let ready = task::spawn(()).enter(|cx, _| service.poll_ready(cx));
+        assert_eq!(ready.is_ready(), connection.ready);
+        let call = connection.ready.then(|| {
+            let mut call = task::spawn(service.call(()));
+            assert_pending!(call.poll());
+            call
+        });
+        hand.advance(after);
+        drop((call, service));
+    }
+    100
+}
+
+/// How many calls that are given up it takes to open a closed circuit, and why it opens.
+fn until_open(policy: AbandonedPolicy, ready: bool, after: Duration) -> (usize, Option<Reason>) {
+    let limits = config().failure_rate(None).time_window(Duration::from_secs(3_600));
+    let (layer, hand) = layer(limits.abandoned(policy));
+    let number = give_up(&Connection { ready }, &layer, &hand, after);
+    (number, layer.circuit().status().last_trip.map(|trip| trip.reason))
+}
+
+#[test]
+fn a_call_that_is_given_up_counts_for_what_the_policy_says() {
+    use AbandonedPolicy::{Failure, FailureAfter, IfNoneCompletes, Ignore};
+    let just_under = Duration::from_nanos(999_999_999);
+    assert_eq!(until_open(IfNoneCompletes, true, SECOND), (10, Some(Reason::NoneCompletes)));
+    assert_eq!(until_open(Ignore, true, SECOND), (100, None));
+    assert_eq!(until_open(Failure, true, Duration::ZERO), (5, Some(Reason::ConsecutiveFailures)));
+    assert_eq!(until_open(FailureAfter(SECOND), true, just_under), (100, None));
+    assert_eq!(until_open(FailureAfter(SECOND), true, SECOND), (5, Some(Reason::ConsecutiveFailures)));
+}
+
+#[test]
+fn a_service_that_is_dropped_while_it_waits_for_readiness_counts_for_what_the_policy_says() {
+    use AbandonedPolicy::{Failure, FailureAfter, IfNoneCompletes, Ignore};
+    let just_under = Duration::from_nanos(999_999_999);
+    assert_eq!(until_open(IfNoneCompletes, false, SECOND), (10, Some(Reason::NoneCompletes)));
+    assert_eq!(until_open(Ignore, false, SECOND), (100, None));
+    assert_eq!(until_open(Failure, false, Duration::ZERO), (5, Some(Reason::ConsecutiveFailures)));
+    assert_eq!(until_open(FailureAfter(SECOND), false, just_under), (100, None));
+}
+
+#[test]
+fn a_service_that_is_dropped_after_it_waited_as_long_as_the_limit_of_the_policy_is_a_failure() {
+    let policy = AbandonedPolicy::FailureAfter(SECOND);
+    assert_eq!(until_open(policy, false, SECOND), (5, Some(Reason::ConsecutiveFailures)));
+}
+
+/// The same of probes and a half-open circuit.
+fn probes_until_open(policy: AbandonedPolicy, ready: bool) -> (usize, Reason) {
+    let (layer, hand) = layer(config().abandoned(policy));
+    let circuit = layer.circuit();
+    circuit.trip().unwrap();
+    hand.advance(OPEN_FOR);
+    circuit.try_acquire().unwrap().cancel();
+    let number = give_up(&Connection { ready }, &layer, &hand, SECOND);
+    (number, circuit.status().last_trip.unwrap().reason)
+}
+
+#[test]
+fn a_probe_that_is_given_up_counts_for_what_the_policy_says() {
+    use AbandonedPolicy::{Failure, FailureAfter, IfNoneCompletes, Ignore};
+    assert_eq!(probes_until_open(IfNoneCompletes, true), (10, Reason::NoneCompletes));
+    assert_eq!(probes_until_open(Ignore, true), (100, Reason::Tripped));
+    assert_eq!(probes_until_open(Failure, true), (1, Reason::ProbeFailed));
+    assert_eq!(probes_until_open(FailureAfter(SECOND), true), (1, Reason::ProbeFailed));
+}
+
+#[test]
+fn probes_that_are_given_up_while_they_wait_for_readiness_open_it_again_by_default() {
+    assert_eq!(probes_until_open(AbandonedPolicy::Ignore, false), (100, Reason::Tripped));
+    assert_eq!(probes_until_open(AbandonedPolicy::IfNoneCompletes, false), (10, Reason::NoneCompletes));
+}
+
+#[test]
+fn a_probe_that_is_given_up_while_it_waits_for_readiness_is_a_failure_if_the_policy_says_so() {
+    assert_eq!(probes_until_open(AbandonedPolicy::Failure, false), (1, Reason::ProbeFailed));
+}
+
+#[test]
+fn one_call_that_was_completed_speaks_for_the_server_as_long_as_it_is_in_the_window() {
+    let (layer, hand) = layer(config());
+    let circuit = layer.circuit();
+    let mut service = layer.layer(server());
+    send(&mut service, 503, SECOND, &hand).unwrap();
+    (0..100).for_each(|_| assert_pending!(start(&mut service, HANGS).poll()));
+    assert_eq!(state(&circuit), CircuitState::Closed, "it answered, if not well");
+    hand.advance(Duration::from_secs(66));
+    (0..10).for_each(|_| assert_pending!(start(&mut service, HANGS).poll()));
+    assert_eq!(why(&circuit), Reason::NoneCompletes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_outside_of_the_breaker_over_a_hung_server_opens_it_by_default() {
+    for ready in [true, false] {
+        let layer: BreakerLayer = BreakerLayer::new(config().clock(Clock::tokio()).build().unwrap());
+        let service = layer.layer(Connection { ready });
+        let call = async || tokio::time::timeout(SECOND, service.clone().oneshot(())).await;
+        for number in 0..10 {
+            assert!(call().await.is_err(), "call {number} times out, ready: {ready}");
+        }
+        assert!(is_rejected(&call().await.expect("it answers at once")), "ready: {ready}");
+    }
+}
+
+/// Runs into a panic, and says whether there was one.
+fn panics<T>(run: impl FnOnce() -> T) -> bool {
+    catch_unwind(AssertUnwindSafe(run)).is_err()
+}
+
+#[test]
+fn a_panic_counts_as_one_failure_wherever_it_comes_from_and_nothing_is_poisoned() {
+    type Step = fn(&BreakerLayer) -> bool;
+    let panicking: [Step; 5] = [
+        |layer| panics(|| start(&mut layer.layer(server()), PANICS_IN_CALL)),
+        |layer| panics(|| start(&mut layer.layer(server()), PANICS).poll()),
+        |layer| {
+            // The future is there after the panic, and dropped: it is settled already.
+            let mut call = start(&mut layer.layer(server()), PANICS);
+            panics(|| call.poll())
+        },
+        |layer| {
+            let call = async { panic!("it was asked to") };
+            panics(|| task::spawn(layer.circuit().call::<_, (), io::Error, _>(call)).poll())
+        },
+        |layer| panics(|| layer.circuit().call_blocking::<(), io::Error, _>(|| panic!("it was asked to"))),
+    ];
+    for (place, panicking) in panicking.into_iter().enumerate() {
+        let (layer, hand) = layer(config().abandoned(AbandonedPolicy::Failure));
+        let circuit = layer.circuit();
+        for failures in 1..=5 {
+            assert!(panicking(&layer), "place {place}");
+            let counted = circuit.status().consecutive_failures;
+            assert_eq!(counted, failures % 5, "place {place}");
+        }
+        assert_eq!(why(&circuit), Reason::ConsecutiveFailures, "place {place}");
+        hand.advance(OPEN_FOR);
+        assert!(panicking(&layer), "place {place}");
+        assert_eq!(why(&circuit), Reason::ProbeFailed, "place {place}");
+        hand.advance(OPEN_FOR);
+        let mut service = layer.layer(server());
+        (0..2).for_each(|_| assert!(send(&mut service, 200, SECOND, &hand).is_ok()));
+        assert_eq!(state(&circuit), CircuitState::Closed, "place {place}");
+    }
+}
+
+#[test]
+fn a_ramp_lets_its_share_through_and_tells_the_others_when_it_is_over() {
+    let (layer, hand) = layer(config().ramp_for(Duration::from_secs(10)));
+    let circuit = layer.circuit();
+    let mut service = layer.layer(server());
+    circuit.trip().unwrap();
+    hand.advance(OPEN_FOR);
+    close(&circuit);
+    for (half, expected) in [(0_u8, 250), (1, 750)] {
+        let mut admitted = 0_usize;
+        for call in 0..1_000 {
+            let answer = send(&mut service, 200, Duration::from_millis(5), &hand);
+            admitted += usize::from(answer.is_ok());
+            if let Err(BreakerError::Rejected(rejection)) = answer {
+                let over = Duration::from_millis(10_000 - 5_000 * u64::from(half) - 5 * call);
+                assert_eq!((rejection.state(), rejection.retry_after()), (CircuitState::Closed, Some(over)));
+            }
+        }
+        assert!(admitted.abs_diff(expected) <= 2, "{admitted}, not {expected}");
+        let share = circuit.status().ramp.unwrap();
+        assert!((share - 0.5 * f64::from(half + 1)).abs() < 1e-9, "{share}");
+    }
+    (0..100).for_each(|_| assert!(send(&mut service, 200, Duration::ZERO, &hand).is_ok()));
+    assert_eq!(circuit.status().ramp, None);
+}
+
+#[test]
+fn an_open_period_grows_by_its_factor_up_to_its_cap_and_jitter_only_adds() {
+    let mut added = Vec::new();
+    for _ in 0..50 {
+        let growing = config().open_for(10 * SECOND).open_growth(2.0, 100 * SECOND).open_jitter(0.25);
+        let (layer, hand) = layer(growing);
+        let circuit = layer.circuit();
+        circuit.trip().unwrap();
+        for base in [10, 20, 40, 80, 100, 100] {
+            let period = circuit.status().retry_after.unwrap();
+            let share = period.as_secs_f64() / f64::from(base) - 1.0;
+            // Kept to the millisecond.
+            assert!((0.0..=0.250_1).contains(&share), "{period:?} for {base} s");
+            added.push(share);
+            hand.advance(period.saturating_sub(Duration::from_millis(1)));
+            assert!(circuit.try_acquire().is_err());
+            hand.advance(Duration::from_millis(1));
+            circuit.try_acquire().unwrap().settle(FAILURE);
+        }
+    }
+    let mean = added.iter().sum::<f64>() / added.len() as f64;
+    assert!((0.08..0.17).contains(&mean), "{mean}: drawn evenly, circuit by circuit");
+}
+
+#[test]
+fn growth_starts_over_when_it_stayed_closed_as_long_as_its_last_open_period() {
+    let (layer, hand) = layer(config().open_for(10 * SECOND).open_growth(3.0, 1_000 * SECOND));
+    let circuit = layer.circuit();
+    for (period, closed_for) in
+        [(10, Duration::from_millis(9_999)), (30, SECOND), (90, 90 * SECOND), (10, SECOND)]
+    {
+        circuit.trip().unwrap();
+        assert_eq!(circuit.status().retry_after, Some(period * SECOND));
+        hand.advance(period * SECOND);
+        close(&circuit);
+        hand.advance(closed_for);
+    }
+}
+
+#[test]
+fn open_until_reset_has_no_end_whatever_the_server_says() {
+    for limits in [config().open_until_reset(), BreakerConfig::single_flight()] {
+        let (layer, hand) = layer(limits);
+        let circuit = layer.circuit();
+        let mut service = layer.layer(server());
+        (0..5).for_each(|_| {
+            assert_ready!(start_with(&mut service, (503, 60)).poll()).unwrap();
+        });
+        hand.advance(365 * 86_400 * SECOND);
+        let answer = send(&mut service, 200, SECOND, &hand);
+        let rejection = answer.as_ref().unwrap_err().rejection().unwrap();
+        assert_eq!((rejection.state(), rejection.retry_after()), (CircuitState::Open, None));
+        assert_eq!(circuit.status().retry_after, None);
+        circuit.reset().unwrap();
+        assert!(send(&mut service, 200, SECOND, &hand).is_ok());
+    }
+}
+
+#[test]
+fn the_delay_that_the_server_asked_for_on_the_call_that_opened_it_lengthens_the_open_time() {
+    for (asked_for, open_for) in [(0, 30), (29, 30), (90, 90), (300, 300), (86_400, 300)] {
+        let (layer, hand) = layer(config());
+        let mut service = layer.layer(server());
+        for hint in [200, 200, 200, 200, asked_for] {
+            assert_ready!(start_with(&mut service, (503, hint)).poll()).unwrap();
+        }
+        let open_for = Duration::from_secs(open_for);
+        assert_eq!(layer.circuit().status().retry_after, Some(open_for), "asked for {asked_for} s");
+        hand.advance(open_for);
+        // The same of a probe.
+        assert_ready!(start_with(&mut service, (503, asked_for)).poll()).unwrap();
+        assert_eq!(layer.circuit().status().retry_after, Some(open_for));
+    }
+}
+
+#[test]
+fn health_is_read_by_the_function_in_place_of_the_axis() {
+    let (layer, hand) = layer(config());
+    let circuit = layer.circuit();
+    let layer = layer.health(|fault| match fault.kind() {
+        Kind::Auth => Health::Failure,
+        Kind::Server => Health::Neutral,
+        _ => fault.health(),
+    });
+    let mut service = layer.layer(server());
+    (0..100).for_each(|_| assert!(send(&mut service, 500, SECOND, &hand).is_ok()));
+    assert_eq!(circuit.status().window.calls, 0, "neutral");
+    (0..5).for_each(|_| assert!(send(&mut service, 401, SECOND, &hand).is_ok()));
+    assert_eq!(why(&circuit), Reason::ConsecutiveFailures);
+    circuit.reset().unwrap();
+    (0..5).for_each(|_| assert!(send(&mut service, 503, SECOND, &hand).is_ok()));
+    assert_eq!(why(&circuit), Reason::ConsecutiveFailures, "the others keep theirs");
+}
+
+#[test]
+fn the_last_failure_is_kept_with_type_message_and_label_and_nothing_but_failures_is() {
+    let (layer, hand) = layer(config());
+    let circuit = layer.circuit();
+    let mut service = layer.keep_last_failure("orders").layer(server());
+    for status in [200, 404, 429] {
+        send(&mut service, status, SECOND, &hand).unwrap();
+        assert!(circuit.status().last_failure.is_none(), "{status} is no failure");
+    }
+    send(&mut service, 503, SECOND, &hand).unwrap();
+    let last = circuit.status().last_failure.unwrap();
+    assert_eq!((&*last.label, last.fault.kind()), ("orders", Kind::Unavailable));
+    assert_eq!(last.message, last.fault.to_string());
+    assert!(last.type_name.contains("Response"), "{}", last.type_name);
+    send(&mut service, REFUSED, SECOND, &hand).unwrap_err();
+    send(&mut service, 200, SECOND, &hand).unwrap();
+    let last = circuit.status().last_failure.unwrap();
+    assert_eq!((&*last.message, &*last.label), ("nobody is there", "orders"));
+    assert_eq!(last.type_name, std::any::type_name::<io::Error>());
+}
+
+#[test]
+fn keeping_the_last_failure_allocates_at_failures_and_not_at_successes() {
+    let limits = || config().consecutive_failures(0).failure_rate(None);
+    let (plain, keeps) = (layer(limits()).0, layer(limits()).0);
+    let circuit = plain.circuit();
+    let (mut plain, mut keeps) = (plain.layer(server()), keeps.keep_last_failure("orders").layer(server()));
+    let [success, failure] = [429, REFUSED].map(|status| allocations(&mut plain, status));
+    assert!(circuit.status().last_failure.is_none(), "nobody asked for it");
+    assert_eq!(allocations(&mut keeps, 429), success);
+    assert!(allocations(&mut keeps, REFUSED) > failure);
+}
+
+fn allocations<S: Service<(u16, u64), Future: std::future::Future>>(service: &mut S, status: u16) -> u64 {
+    allocation_counter::measure(|| drop(assert_ready!(start(service, status).poll()))).count_total
+}

@@ -1,0 +1,324 @@
+//! The circuit alone: permits, futures on an executor that is not tokio's, threads, and input that makes no sense.
+
+use std::future::{Future, pending};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use tower_breaker::{
+    AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, Circuit, CircuitState, Clock, Counts,
+    Fault, Health, Kind, ManualClock, Origin, Reason, Retry, Verdict,
+};
+
+const FAULT: Fault = Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote);
+const FAILURE: Verdict = Verdict::Fault(FAULT);
+const SECOND: Duration = Duration::from_secs(1);
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+fn config() -> BreakerConfigBuilder {
+    BreakerConfig::builder()
+}
+
+fn circuit(config: BreakerConfigBuilder) -> (Circuit, ManualClock) {
+    let (clock, hand) = Clock::manual();
+    hand.set(Duration::from_secs(1_000));
+    (Circuit::new(config.clock(clock).build().unwrap()), hand)
+}
+
+fn send(circuit: &Circuit, verdict: Verdict) -> bool {
+    circuit.try_acquire().map(|permit| permit.settle(verdict)).is_ok()
+}
+
+fn state(circuit: &Circuit) -> CircuitState {
+    circuit.status().state
+}
+
+fn half_open(circuit: &Circuit, hand: &ManualClock) {
+    circuit.trip().unwrap();
+    hand.advance(OPEN_FOR);
+    circuit.try_acquire().unwrap().cancel();
+    assert_eq!(state(circuit), CircuitState::HalfOpen);
+}
+
+fn places(circuit: &Circuit) -> usize {
+    let permits: Vec<_> = std::iter::from_fn(|| circuit.try_acquire().ok()).collect();
+    let places = permits.len();
+    permits.into_iter().for_each(tower_breaker::Permit::cancel);
+    places
+}
+
+fn refused() -> io::Error {
+    io::ErrorKind::ConnectionRefused.into()
+}
+
+/// Runs a future on this thread, which sleeps in between.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+#[test]
+fn a_permit_settles_by_its_verdict_and_is_cancelled_or_dropped_for_nothing() {
+    let (circuit, hand) = circuit(config());
+    assert!(send(&circuit, Verdict::Success) && send(&circuit, FAILURE));
+    assert!(send(&circuit, FAULT.with_health(Health::Success).into()));
+    assert!(send(&circuit, FAULT.with_health(Health::Neutral).into()));
+    circuit.try_acquire().unwrap().cancel();
+    drop(circuit.try_acquire().unwrap());
+    let Counts { calls, failures, .. } = circuit.status().window;
+    assert_eq!((calls, failures), (3, 1));
+    half_open(&circuit, &hand);
+    for give_back in [
+        |circuit: &Circuit| circuit.try_acquire().unwrap().cancel(),
+        |circuit: &Circuit| drop(circuit.try_acquire().unwrap()),
+        |circuit: &Circuit| assert!(send(circuit, FAULT.with_health(Health::Neutral).into())),
+    ] {
+        give_back(&circuit);
+        assert_eq!((state(&circuit), places(&circuit)), (CircuitState::HalfOpen, 3));
+    }
+    assert!(send(&circuit, Verdict::Success) && send(&circuit, Verdict::Success));
+    assert_eq!(state(&circuit), CircuitState::Closed);
+}
+
+#[test]
+fn a_probe_that_comes_late_counts_in_its_round_and_gives_back_no_place_that_is_anothers() {
+    let (circuit, hand) = circuit(config().probes(1));
+    half_open(&circuit, &hand);
+    let late = circuit.try_acquire().unwrap();
+    hand.advance(OPEN_FOR);
+    let successor = circuit.try_acquire().unwrap();
+    late.settle(Verdict::Success);
+    assert!(circuit.try_acquire().is_err(), "the place is the successor's");
+    successor.settle(Verdict::Success);
+    assert_eq!(state(&circuit), CircuitState::Closed, "two successes");
+}
+
+#[test]
+fn a_probe_that_was_slow_opens_again_also_when_its_place_is_anothers() {
+    let (circuit, hand) = circuit(config().slow_calls(SECOND, 1.0).probes(1));
+    half_open(&circuit, &hand);
+    let slow = circuit.try_acquire().unwrap();
+    hand.advance(OPEN_FOR);
+    let successor = circuit.try_acquire().unwrap();
+    slow.settle(Verdict::Success);
+    assert_eq!(circuit.status().last_trip.unwrap().reason, Reason::ProbeSlow);
+    drop(successor);
+}
+
+#[test]
+fn a_probe_that_is_given_up_after_the_limit_is_a_failure_also_when_its_place_is_anothers() {
+    let (circuit, hand) = circuit(config().abandoned(AbandonedPolicy::FailureAfter(SECOND)).probes(1));
+    half_open(&circuit, &hand);
+    let hung = circuit.try_acquire().unwrap();
+    hand.advance(OPEN_FOR);
+    let successor = circuit.try_acquire().unwrap();
+    drop(hung);
+    assert_eq!(circuit.status().last_trip.unwrap().reason, Reason::ProbeFailed);
+    successor.cancel();
+}
+
+#[test]
+fn a_permit_outlives_its_circuit_and_its_state() {
+    let (circuit, hand) = circuit(config());
+    let early: Vec<_> = (0..10).map(|_| circuit.try_acquire().unwrap()).collect();
+    half_open(&circuit, &hand);
+    for permit in early {
+        permit.settle(FAILURE);
+    }
+    assert_eq!(state(&circuit), CircuitState::HalfOpen);
+    let last = circuit.try_acquire().unwrap();
+    drop(circuit);
+    last.settle(FAILURE);
+}
+
+#[test]
+fn futures_run_through_it_on_an_executor_of_ones_own() {
+    let (circuit, hand) = circuit(config());
+    let answer = block_on(circuit.call(async { Ok::<_, io::Error>(7) }));
+    assert_eq!(answer.unwrap(), 7);
+    // One that waits for another thread.
+    let cell = Arc::new((AtomicUsize::new(0), std::sync::Mutex::new(None::<Waker>)));
+    let there = Arc::clone(&cell);
+    let waits = std::future::poll_fn(move |cx| {
+        *there.1.lock().unwrap() = Some(cx.waker().clone());
+        let value = there.0.load(Ordering::SeqCst);
+        if value == 0 { Poll::Pending } else { Poll::Ready(Ok::<_, io::Error>(value)) }
+    });
+    let waker = thread::spawn(move || {
+        cell.0.store(8, Ordering::SeqCst);
+        cell.1.lock().unwrap().take().map(Waker::wake)
+    });
+    assert_eq!(block_on(circuit.call(waits)).unwrap(), 8);
+    waker.join().unwrap();
+    for _ in 0..5 {
+        let error = block_on(circuit.call(async { Err::<(), _>(refused()) })).unwrap_err();
+        assert!(matches!(error, BreakerError::Inner(_)));
+    }
+    let never = circuit.call::<_, (), io::Error, _>(async { unreachable!("it is not begun") });
+    assert!(block_on(never).unwrap_err().rejection().is_some());
+    hand.advance(OPEN_FOR);
+    // Asked when it is polled first, not before.
+    let calls: Vec<_> = (0..10).map(|_| circuit.call(async { Ok::<_, io::Error>(()) })).collect();
+    assert_eq!(state(&circuit), CircuitState::Open);
+    for call in calls {
+        block_on(call).unwrap();
+    }
+    assert_eq!(state(&circuit), CircuitState::Closed);
+}
+
+#[test]
+fn a_future_that_is_dropped_before_its_first_poll_is_no_call_and_after_it_an_abandoned_one() {
+    let (circuit, _hand) = circuit(config().abandoned(AbandonedPolicy::Failure));
+    let hangs = || circuit.call(pending::<io::Result<()>>());
+    drop(hangs());
+    assert_eq!(circuit.status().consecutive_failures, 0);
+    for failures in 1..5 {
+        let polled = pin!(hangs()).poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        assert_eq!((polled, circuit.status().consecutive_failures), (true, failures));
+    }
+}
+
+#[test]
+fn eight_threads_count_every_call_and_open_it_once() {
+    let (circuit, hand) = circuit(config().consecutive_failures(0).failure_rate(0.5).minimum_calls(16_000));
+    let per_thread = |answer: fn() -> io::Result<()>, calls: usize| {
+        thread::scope(|scope| {
+            let run = || (0..calls).filter(|_| circuit.call_blocking(answer).is_ok()).count();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(run)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
+        })
+    };
+    assert_eq!(per_thread(|| Ok(()), 1_000), 8_000);
+    assert_eq!(circuit.status().window.calls, 8_000);
+    assert_eq!(per_thread(|| Err(refused()), 1_000), 0);
+    let trip = circuit.status().last_trip.expect("half of sixteen thousand failed");
+    assert_eq!((trip.epoch, trip.counts.unwrap().calls), (1, 16_000));
+    assert_eq!(per_thread(|| unreachable!("it is open"), 1_000), 0);
+    hand.advance(OPEN_FOR);
+    assert!(per_thread(|| Ok(()), 100) > 2);
+    assert_eq!(state(&circuit), CircuitState::Closed);
+}
+
+#[test]
+fn a_clock_that_stands_still_trips_and_counts_as_any_other() {
+    let (circuit, _hand) = circuit(config().consecutive_failures(0).slow_calls(SECOND, 0.1));
+    (0..1_000).for_each(|_| assert!(send(&circuit, Verdict::Success)));
+    for failure in 1..=1_000 {
+        assert_eq!(send(&circuit, FAILURE), failure <= 1_000);
+    }
+    assert_eq!(circuit.status().last_trip.unwrap().reason, Reason::FailureRate);
+    assert_eq!(circuit.try_acquire().unwrap_err().retry_after(), Some(OPEN_FOR));
+}
+
+#[test]
+fn an_outcome_by_a_clock_that_ran_back_lands_in_the_newest_bucket() {
+    for back_to in [999, 940, 500, 1, 0] {
+        let (circuit, hand) = circuit(config().consecutive_failures(0).slow_calls(SECOND, 1.0));
+        let early = circuit.try_acquire().unwrap();
+        (0..8).for_each(|_| assert!(send(&circuit, FAILURE)));
+        hand.set(Duration::from_secs(back_to));
+        early.settle(FAILURE);
+        assert_eq!(circuit.status().window.slow, 0, "no call takes less than no time");
+        hand.set(Duration::from_secs(1_059));
+        assert_eq!(circuit.status().window.failures, 9, "back to {back_to} s");
+    }
+}
+
+#[test]
+fn a_clock_that_runs_back_neither_closes_nor_wedges_it() {
+    for back_to in [999, 940, 500, 1, 0] {
+        let (circuit, hand) = circuit(config().ramp_for(10 * SECOND));
+        (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
+        hand.set(Duration::from_secs(back_to));
+        let left = Duration::from_secs(1_030 - back_to);
+        assert_eq!(circuit.try_acquire().unwrap_err().retry_after(), Some(left));
+        hand.set(Duration::from_secs(1_030));
+        assert!(send(&circuit, Verdict::Success));
+        hand.set(Duration::from_secs(back_to));
+        assert!(send(&circuit, Verdict::Success));
+        assert_eq!(state(&circuit), CircuitState::Closed);
+        (0..5).for_each(|_| _ = send(&circuit, FAILURE));
+        hand.set(Duration::from_secs(2_000));
+        assert!(send(&circuit, Verdict::Success));
+        assert_eq!((state(&circuit), circuit.status().ramp), (CircuitState::Closed, None));
+    }
+}
+
+#[test]
+fn the_end_of_the_clock_is_not_the_end_of_the_circuit() {
+    let year = Duration::from_secs(365 * 86_400);
+    let limits = config().open_for(year).probe_lease(year).time_window(year).ramp_for(year).open_jitter(1.0);
+    let (circuit, hand) = circuit(limits.open_growth(100.0, year));
+    hand.set(Duration::MAX);
+    (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
+    assert_eq!(circuit.status().last_trip.unwrap().reason, Reason::ConsecutiveFailures);
+    drop(circuit.try_acquire());
+    circuit.reset().unwrap();
+    assert!(send(&circuit, Verdict::Success));
+}
+
+#[test]
+fn the_largest_numbers_neither_overflow_nor_trip() {
+    let most = config().consecutive_failures(u32::MAX).minimum_calls(u32::MAX).probes(10_000);
+    let (circuit, hand) = circuit(most.successes_to_close(u32::MAX).slow_calls(SECOND, 1.0));
+    (0..10_000).for_each(|_| assert!(send(&circuit, FAILURE)));
+    assert_eq!((state(&circuit), circuit.status().consecutive_failures), (CircuitState::Closed, 10_000));
+    half_open(&circuit, &hand);
+    assert_eq!(places(&circuit), 10_000);
+    (0..20_000).for_each(|_| assert!(send(&circuit, Verdict::Success)));
+    assert_eq!(state(&circuit), CircuitState::HalfOpen);
+    let (circuit, _hand) = self::circuit(config().count_window(1_000_000).consecutive_failures(0));
+    (0..9).for_each(|_| assert!(send(&circuit, FAILURE)));
+    assert!(send(&circuit, Verdict::Success));
+    assert_eq!(state(&circuit), CircuitState::Closed, "the share is looked at when a call fails");
+    assert!(send(&circuit, FAILURE));
+    assert_eq!(state(&circuit), CircuitState::Open);
+}
+
+#[test]
+fn rates_of_zero_and_one_and_a_limit_of_one_trip_where_they_say() {
+    let rate = |rate: f64| circuit(config().consecutive_failures(0).failure_rate(rate).minimum_calls(1)).0;
+    let zero = rate(0.0);
+    (0..1_000).for_each(|_| assert!(send(&zero, Verdict::Success)));
+    assert_eq!(state(&zero), CircuitState::Closed, "no share is reached without a failure");
+    assert!(send(&zero, FAILURE));
+    assert_eq!(state(&zero), CircuitState::Open);
+    let one = rate(1.0);
+    assert!(send(&one, Verdict::Success));
+    (0..1_000).for_each(|_| assert!(send(&one, FAILURE)));
+    assert_eq!(state(&one), CircuitState::Closed, "one succeeded");
+    let first = circuit(config().consecutive_failures(1).failure_rate(None)).0;
+    assert!(send(&first, Verdict::Success) && send(&first, FAILURE));
+    assert_eq!(state(&first), CircuitState::Open);
+    let never = circuit(config().consecutive_failures(0).failure_rate(None)).0;
+    (0..1_000).for_each(|_| assert!(send(&never, FAILURE)));
+    assert_eq!(state(&never), CircuitState::Closed);
+}
+
+#[test]
+fn the_failure_rate_is_looked_at_when_a_call_fails_not_when_one_is_slow() {
+    let (circuit, hand) = circuit(config().consecutive_failures(0).slow_calls(SECOND, 1.0));
+    (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
+    for _ in 0..5 {
+        let permit = circuit.try_acquire().unwrap();
+        hand.advance(SECOND);
+        permit.settle(Verdict::Success);
+    }
+    assert_eq!(state(&circuit), CircuitState::Closed, "half of ten failed, and the last did not");
+}
