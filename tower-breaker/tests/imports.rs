@@ -53,7 +53,7 @@ const TABLE: &[Row] = &[
         may_use: &[&["std::borrow", "std::collections", "std::sync::Mutex", "std::sync::PoisonError"]],
     },
     Row {
-        files: &["config.rs"],
+        files: &["config.rs", "config/"],
         may_use: &[PURE, CLOCK, &["std::borrow", "crate::circuit", "crate::machine"]],
     },
     Row {

@@ -7,7 +7,7 @@
 //! | admitted, closed | 2 loads: gate, flags | |
 //! | a success, no failure counted | 6 loads: gate, turn, 3 words, turn; 1 load and 1 store in the thread's own cell | the clock |
 //! | a success after failures, or in a ramp | the same, and 1 compare-and-swap that empties the run | the clock |
-//! | a failure | 9 loads: gate, turn, 5 words, turn, gate; 1 compare-and-swap in the window, 1 on the gate, 16 loads of the failures | the clock |
+//! | a failure | 10 loads: gate, turn, 5 words, turn, latest time, gate; 1 compare-and-swap in the window, 1 on the gate, 16 loads of the failures | the clock |
 //! | refused while open | 2 loads: gate, flags | the clock |
 //! | anything in half-open, an admission in a ramp, any transition | the lock | the clock |
 //!

@@ -331,7 +331,10 @@ fn loom_a_smaller_limit_beside_a_failure_holds_from_the_next_outcome_at_the_late
 
 /// Neither configuration opens the circuit after these outcomes and one more failure.
 fn stays_closed_between(one: Setup, other: Setup, outcomes: &'static [Verdict]) {
-    model(move || {
+    // A configuration is many words: with more preemptions this lasts minutes, and one between two reads is what it is about.
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.check(move || {
         let (core, _hand) = core_with(&one);
         outcomes.iter().for_each(|outcome| core.settle(core.admit().unwrap(), outcome));
         let (entry, beside) = (core.admit().unwrap(), Arc::clone(&core));

@@ -116,7 +116,7 @@ impl Core {
             let seen = self.window.slow_success(&limits.span, self.latest(now), stamp.epoch(), slot()); // ①
             // ② also ends the run.
             if self.end_run(stamp) {
-                self.look(stamp, &limits, 0, seen, None, now);
+                self.look(stamp, &limits, 0, Some(seen), None, now);
             }
         }
     }
@@ -156,7 +156,10 @@ impl Core {
         let run = before.one_more_failure().run();
         // ③
         if run >= glance.run || self.window.failures_in(seen) >= glance.failures {
-            self.look(stamp, &self.limits(), run, seen, Some(fault), now);
+            let limits = self.limits();
+            // A window of another shape has been configured since: it starts empty, without this failure.
+            let seen = (limits.span == glance.span).then_some(seen);
+            self.look(stamp, &limits, run, seen, Some(fault), now);
         }
     }
 
@@ -168,16 +171,25 @@ impl Core {
         let slow = limits.trip.is_slow(entry.took(now));
         let seen = self.window.failure(&limits.span, self.latest(now), stamp.epoch(), slow); // ①
         let Some(before) = self.exchange(stamp, Gate::one_more_failure) else { return }; // ②
-        self.look(stamp, &limits, before.one_more_failure().run(), seen, Some(fault), now);
+        self.look(stamp, &limits, before.one_more_failure().run(), Some(seen), Some(fault), now);
     }
 
-    /// ③: whether the circuit opens.
+    /// ③: whether the circuit opens. `seen` is where the call was recorded, if that window is still the circuit's.
     #[inline(never)]
-    fn look(&self, stamp: Gate, limits: &Limits, run: u64, seen: Seen, fault: Option<&Fault>, now: u64) {
-        let Limits { trip, .. } = limits;
-        let whole = self.window.failures_in(seen) >= fewest_failures(trip)
-            || (trip.slow.is_some() && may_reach_slow_rate(trip, self.window.slow_in(seen)));
-        let window = whole.then(|| self.window.counts(seen));
+    fn look(
+        &self,
+        stamp: Gate,
+        Limits { trip, .. }: &Limits,
+        run: u64,
+        seen: Option<Seen>,
+        fault: Option<&Fault>,
+        now: u64,
+    ) {
+        let may_reach = |seen: &Seen| {
+            self.window.failures_in(*seen) >= fewest_failures(trip)
+                || (trip.slow.is_some() && may_reach_slow_rate(trip, self.window.slow_in(*seen)))
+        };
+        let window = seen.filter(may_reach).map(|seen| self.window.counts(seen));
         if let Some(reason) = trips(trip, &Sample { run, window }) {
             self.trip(stamp.epoch(), reason, fault, now, window);
         }
