@@ -121,6 +121,17 @@ fn a_neutral_outcome_neither_counts_nor_resets() {
 }
 
 #[test]
+fn a_fault_that_is_the_callers_ends_a_run_and_counts_as_a_call() {
+    let (core, _hand) = core(TRIP);
+    let mistake = FAILURE.fault().unwrap().with_health(Health::Success);
+    for _ in 0..4 {
+        run(&core, FAILURE);
+    }
+    run(&core, mistake.into());
+    assert_eq!((core.view().run, core.view().counts), (0, counts(5, 4)));
+}
+
+#[test]
 fn closing_and_opening_start_an_empty_window() {
     let (core, hand) = tripped();
     assert_eq!(core.view().counts, Counts::default());
