@@ -71,8 +71,9 @@ where
     <Res::Body as Body>::Error: AsError<K>,
 {
     let watch = response.headers().map_or_else(W::default, W::of);
-    let grpc = response.headers().is_some_and(grpc::is_grpc);
-    let ended = !head.is_success() || response.headers().is_some_and(|headers| grpc::code(headers).is_some());
+    let grpc = response.headers().filter(|headers| grpc::is_grpc(headers));
+    let ended = !head.is_success() || grpc.is_some_and(|headers| grpc::code_in(headers).is_some());
+    let grpc = grpc.is_some();
     if ended {
         hook.on_end(head);
         response.map_body(|body| JudgedBody::settled(body, watch))

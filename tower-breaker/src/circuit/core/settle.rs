@@ -58,8 +58,7 @@ impl Core {
         let limits = self.limits();
         let now = self.clock.now();
         match (limits.trip.abandoned, entry.ticket()) {
-            (Abandoned::Ignored, None) => {}
-            (Abandoned::Ignored, Some(_)) => self.cancel(entry),
+            (Abandoned::Ignored, _) => self.cancel(entry),
             (Abandoned::Failure, _) => self.settle_unusual(entry, &GIVEN_UP.into()),
             (Abandoned::FailureFrom(from), _) => {
                 if self.ran_for(entry, now).is_some_and(|ran| ran >= from) {
