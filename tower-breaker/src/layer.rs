@@ -130,10 +130,7 @@ impl<C, R, B> BreakerLayer<C, R, B> {
         BreakerLayer { circuit, classify, reject, settle }
     }
 
-    /// Tells `observer` of every change of the circuit's state, in place of an earlier one.
-    ///
-    /// It is called outside every lock by the call that caused the change, so that it should be quick. Two changes in short
-    /// order may be told by two threads at once; [`Transition::epoch`] gives their order. A panic ends in the observer.
+    /// Tells `observer` of every change of the circuit's state: see [`Circuit::on_transition`].
     pub fn on_transition(self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
         self.circuit.on_transition(observer);
         self

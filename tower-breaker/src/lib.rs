@@ -19,12 +19,14 @@ mod settle;
 
 pub use call::Call;
 pub use circuit::{Circuit, Permit, Status};
+#[doc(hidden)]
+pub use circuit::{Hold, OneOf, Own};
 pub use config::{AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, Mode};
 pub use error::{BreakerError, Forced, Rejection};
 pub use future::ResponseFuture;
 pub use health::HealthBy;
 pub use layer::{BreakerLayer, UncloneableBreakerLayer};
-pub use machine::{CircuitState, Counts, Reason};
+pub use machine::{CircuitState, Counts, HealthReport, Reason};
 pub use observe::{KeepFailures, LastFailure, Transition};
 pub use reject::{ErrorMode, Errors, OnReject, Rejected};
 pub use service::Breaker;

@@ -46,6 +46,11 @@ pub(crate) mod optional_duration {
     }
 }
 
+/// A time of the wall clock as RFC 3339 writes it.
+pub(crate) fn time<S: Serializer>(time: &std::time::SystemTime, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&humantime::format_rfc3339_millis(*time))
+}
+
 /// A fault by its axes.
 pub(crate) fn one_fault<S: Serializer>(fault: &Fault, to: S) -> Result<S::Ok, S::Error> {
     let mut axes = to.serialize_struct("Fault", 5)?;

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use tower_fault_classify::Classify;
 use tower_service::Service;
 
-use crate::circuit::{Circuit, Core, Permit, Refusal, Seat};
+use crate::circuit::{Circuit, Core, Permit, Refusal, Seat, WaitsFor};
 use crate::future::ResponseFuture;
 use crate::reject::OnReject;
 use crate::settle::Settle;
@@ -290,7 +290,7 @@ impl Waiting {
         if self.seat.is_none() {
             self.since = self.core.clock().now();
         }
-        self.core.wait(&mut self.seat, waker);
+        self.core.wait(&mut self.seat, waker, WaitsFor::Change);
     }
 
     #[inline]

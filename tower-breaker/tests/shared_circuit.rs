@@ -84,7 +84,7 @@ async fn a_transition_tells_its_reason_its_fault_and_its_counts() {
     let breaker = BreakerLayer::new(
         BreakerConfig::builder().name("told").consecutive_failures(0).minimum_calls(4).build().unwrap(),
     )
-    .on_transition(move |transition| sender.send(*transition).unwrap());
+    .on_transition(move |transition| sender.send(transition.clone()).unwrap());
     let mut service = breaker.layer(service_fn(async |status: u16| {
         Ok::<_, std::io::Error>(http::Response::builder().status(status).body(()).unwrap())
     }));

@@ -5,6 +5,6 @@
 use std::time::SystemTime;
 
 /// What time it is, as far as this machine knows.
-pub(crate) fn now() -> SystemTime {
+pub fn now() -> SystemTime {
     SystemTime::now()
 }

@@ -24,82 +24,41 @@
 //! changed only by exchanging a closed word for another of the same epoch; after a transition such an exchange fails, and what
 //! was put into the window carries the tag of its own epoch.
 
+mod cold;
 mod control;
 mod settle;
 
+use std::mem;
 use std::task::Waker;
 
-use tower_fault_classify::__shared::sync::{AtomicU64, Mutex, MutexGuard, Ordering, lock};
+use tower_fault_classify::__shared::sync::{MutexGuard, Ordering, lock};
 use tower_fault_classify::__shared::{Clock, Pool, Recycle};
-use tower_fault_classify::Fault;
 
 use super::gate::{Gate, LAST_EPOCH};
-use super::settings::{Limits, Settings};
-use super::waiters::{Seat, Waiters};
-use super::window::{Shape, Span, Window};
-use crate::machine::{
-    Admission, Change, CircuitState, Counts, Machine, Moment, RecoveryLimits, Sign, Ticket,
-};
-use crate::observe::{LastFailure, Observer, Transition, tell};
+use super::settings::Limits;
+use super::store::{Plan, Single, Store};
+use super::waiters::{Seat, WaitsFor};
+use crate::machine::{Admission, CircuitState, Machine, Moment, Sign, Ticket};
 use crate::rng::draw;
 
-pub(crate) use control::Setup;
+pub(crate) use cold::Cold;
+pub(crate) use control::{Setup, View};
+pub(crate) use settle::Took;
 
 /// Every call reads the time when it begins.
 const TIMED: u64 = 1;
 /// What would be refused is let through, and not counted.
 const OBSERVING: u64 = 2;
 
-/// The state of one circuit, on cache lines of its own. The gate and the limits are read by every call and seldom
-/// written.
+/// The state of one circuit, wherever its parts stand.
 #[derive(Debug)]
-#[repr(align(128))]
-pub(crate) struct Core {
-    gate: AtomicU64,
-    flags: AtomicU64,
-    /// The latest time at which anything but a fast success was recorded.
-    latest: AtomicU64,
-    settings: Settings,
-    clock: Clock,
-    window: Window,
-    cold: Mutex<Cold>,
-}
-
-/// What only transitions and half-open calls touch.
-struct Cold {
-    name: &'static str,
-    /// Counts the circuits that have had this core.
-    owner: u64,
-    epoch: u32,
-    machine: Machine,
-    limits: RecoveryLimits,
-    shape: Shape,
-    waiters: Waiters,
-    observer: Option<Observer>,
-    /// When the present state began.
-    since: u64,
-    last: Option<Transition>,
-    /// The transition that opened the circuit last.
-    trip: Option<Transition>,
-    failure: Option<LastFailure>,
-}
-
-impl std::fmt::Debug for Cold {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, epoch, machine, limits, last, .. } = self;
-        f.debug_struct("Cold")
-            .field("name", name)
-            .field("epoch", epoch)
-            .field("machine", machine)
-            .field("limits", limits)
-            .field("last", last)
-            .finish_non_exhaustive()
-    }
+pub(crate) struct Core<T: Store = Single> {
+    store: T,
 }
 
 /// A call that was let in, in the words of the core.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry {
+pub struct Entry {
     stamp: Gate,
     /// Of a probe its ticket; of another call the time when it began, or 0 if nobody asks for that.
     word: u64,
@@ -107,7 +66,12 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// A call that nobody counts.
-    const UNCOUNTED: Self = Self { stamp: Gate::free(), word: 1 };
+    pub(crate) const UNCOUNTED: Self = Self { stamp: Gate::free(), word: 1 };
+
+    #[inline]
+    pub(crate) const fn is_uncounted(&self) -> bool {
+        self.stamp.is_free()
+    }
 
     const fn ticket(&self) -> Option<Ticket> {
         if self.stamp.is_half_open() { Ticket::from_word(self.word) } else { None }
@@ -121,15 +85,24 @@ impl Entry {
 
 /// A call that was not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub struct Refusal {
     pub(crate) state: CircuitState,
     /// Nanoseconds until it is worth asking again. `None`: until somebody does something about it.
     pub(crate) left: Option<u64>,
 }
 
-impl Core {
+impl<T: Store> Core<T> {
+    pub(crate) const fn of(store: T) -> Self {
+        Self { store }
+    }
+
+    pub(crate) const fn store(&self) -> &T {
+        &self.store
+    }
+
+    #[inline]
     pub(crate) fn clock(&self) -> &Clock {
-        &self.clock
+        &self.plan().clock
     }
 
     /// Lets a call in if the circuit is closed: the whole of the usual admission.
@@ -141,16 +114,16 @@ impl Core {
 
     #[inline]
     fn normal(&self, stamp: Gate) -> Entry {
-        Entry { stamp, word: if self.has(TIMED) { self.clock.now().max(1) } else { 0 } }
+        Entry { stamp, word: if self.has(TIMED) { self.plan().clock.now().max(1) } else { 0 } }
     }
 
     /// The time at which an outcome is recorded. A clock that has run back stands still: the outcome lands in the newest bucket.
     #[inline]
     fn latest(&self, now: u64) -> u64 {
         // Relaxed, and a load before a store: of threads that read different times at once either may win.
-        let latest = self.latest.load(Ordering::Relaxed);
+        let latest = self.plan().latest.load(Ordering::Relaxed);
         if now > latest {
-            self.latest.store(now, Ordering::Relaxed);
+            self.plan().latest.store(now, Ordering::Relaxed);
         }
         now.max(latest)
     }
@@ -158,7 +131,7 @@ impl Core {
     /// Relaxed: a flag is for the next call, not for this one.
     #[inline]
     fn has(&self, flag: u64) -> bool {
-        self.flags.load(Ordering::Relaxed) & flag != 0
+        self.plan().flags.load(Ordering::Relaxed) & flag != 0
     }
 
     /// Lets a call in, or not.
@@ -171,7 +144,7 @@ impl Core {
         if gate.is_free() {
             return Ok(Entry::UNCOUNTED);
         }
-        let now = self.clock.now();
+        let now = self.plan().clock.now();
         match gate.open_for(now) {
             Some(left) => self.refuse(Refusal { state: CircuitState::Open, left: Some(left) }),
             None => self.admit_slowly(now),
@@ -181,7 +154,7 @@ impl Core {
     /// How long the circuit refuses calls, if the gate alone says so; else 0.
     #[inline]
     pub(crate) fn refuses_for(&self) -> u64 {
-        match self.gate().open_for(self.clock.now()) {
+        match self.gate().open_for(self.plan().clock.now()) {
             Some(left) if !self.has(OBSERVING) => left,
             _ => 0,
         }
@@ -204,7 +177,7 @@ impl Core {
         let news = change.map(|change| self.apply(&mut cold, change, None, None, now));
         let epoch = cold.epoch;
         drop(cold);
-        News::spread(news);
+        self.spread(news);
         match admission {
             Admission::Normal => Ok(self.normal(Gate::closed(epoch))),
             Admission::Probe(ticket) => {
@@ -218,7 +191,7 @@ impl Core {
     /// Lets everything through. The caller holds the lock, so that the epoch is the machine's.
     fn end_ramp(&self) {
         // Beside failures and successes, which exchange the same word. No order is needed: nothing else is published by it.
-        let _ = self.gate.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+        let _ = self.store.gate().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let gate = Gate::from_word(word);
             (gate.is_closed() && !gate.lets_all_through()).then(|| gate.without_ramp().word())
         });
@@ -234,7 +207,7 @@ impl Core {
         match entry.ticket() {
             None => entry.stamp.is_closed() && self.gate().stamp() == entry.stamp,
             Some(ticket) => {
-                let now = self.clock.now();
+                let now = self.plan().clock.now();
                 let mut cold = self.cold();
                 let Cold { epoch, machine, limits, .. } = &mut *cold;
                 *epoch == entry.stamp.epoch() && machine.renew(ticket, now, limits)
@@ -242,39 +215,17 @@ impl Core {
         }
     }
 
-    /// Starts the epoch of a state that was just taken on.
-    fn apply(
-        &self,
-        cold: &mut Cold,
-        change: Change,
-        fault: Option<Fault>,
-        counts: Option<Counts>,
-        now: u64,
-    ) -> News {
-        cold.epoch = next_epoch(cold.epoch);
-        self.open_epoch(Gate::of(cold.machine.sign(), cold.epoch));
-        let Change { from, to, reason } = change;
-        let transition =
-            Transition { circuit: cold.name, from, to, reason, fault, counts, epoch: cold.epoch };
-        cold.since = now;
-        cold.last = Some(transition);
-        if to == CircuitState::Open {
-            cold.trip = Some(transition);
-        }
-        News { wakers: cold.waiters.drain(), observer: cold.observer.clone(), transition }
-    }
-
     /// Publishes the word of a new epoch; the caller holds the lock.
     fn open_epoch(&self, gate: Gate) {
         // Release: who reads this epoch sees what was done before it began. An exchange rather than a store, so that it
         // stands in one order with those of the failures and successes that run beside it.
-        self.gate.swap(gate.word(), Ordering::AcqRel);
+        self.store.gate().swap(gate.word(), Ordering::AcqRel);
     }
 
     /// Registers a task that waits for something else, to be woken by the next transition. Look at the gate again
     /// afterwards: a transition that came before has woken nobody.
-    pub(crate) fn wait(&self, seat: &mut Option<Seat>, waker: &Waker) {
-        *seat = Some(self.cold().waiters.register(*seat, waker));
+    pub(crate) fn wait(&self, seat: &mut Option<Seat>, waker: &Waker, what: WaitsFor) {
+        *seat = Some(self.cold().waiters.register(*seat, waker, what));
     }
 
     /// The task waits no longer.
@@ -285,20 +236,30 @@ impl Core {
     }
 
     fn limits(&self) -> Limits {
-        self.settings.limits().unwrap_or_else(|| {
+        self.plan().settings.limits().unwrap_or_else(|| {
             let _cold = self.cold();
-            self.settings.limits_locked()
+            self.plan().settings.limits_locked()
         })
     }
 
     #[inline]
     fn gate(&self) -> Gate {
         // Acquire: what was done before this epoch began is visible to the calls of this epoch.
-        Gate::from_word(self.gate.load(Ordering::Acquire))
+        Gate::from_word(self.store.gate().load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn plan(&self) -> &Plan {
+        self.store.plan()
+    }
+
+    #[inline]
+    fn window(&self) -> &T::Window {
+        self.store.window()
     }
 
     fn cold(&self) -> MutexGuard<'_, Cold> {
-        lock(&self.cold)
+        lock(self.store.cold())
     }
 }
 
@@ -322,30 +283,11 @@ impl Recycle for Core {
         cold.epoch = next_epoch(cold.epoch);
         cold.machine = Machine::new();
         self.open_epoch(Gate::closed(cold.epoch));
-        let observer = cold.observer.take();
+        let watchers = mem::take(&mut cold.watchers);
         let wakers = cold.waiters.drain();
-        (cold.last, cold.trip) = (None, None);
-        let failure = cold.failure.take();
+        let news = (cold.last.take(), cold.trip.take(), cold.failure.take());
         drop(cold);
-        drop((observer, wakers, failure));
-    }
-}
-
-/// A transition that others are to hear of, once the lock is released.
-#[must_use]
-struct News {
-    wakers: Vec<Option<Waker>>,
-    observer: Option<Observer>,
-    transition: Transition,
-}
-
-impl News {
-    fn spread(news: Option<Self>) {
-        let Some(Self { wakers, observer, transition }) = news else { return };
-        wakers.into_iter().flatten().for_each(Waker::wake);
-        if let Some(observer) = observer {
-            tell(&observer, &transition);
-        }
+        drop((watchers, wakers, news));
     }
 }
 

@@ -66,6 +66,11 @@ impl Gate {
         }
     }
 
+    /// The gate of a new circuit.
+    pub(crate) const fn at_first(disabled: bool) -> Self {
+        Self::of(if disabled { Sign::Free } else { Sign::Closed { ramping: false } }, 0)
+    }
+
     /// Closed, with no failure counted, letting all through.
     pub(crate) const fn closed(epoch: u32) -> Self {
         Self::pack(epoch, CLOSED, 0)

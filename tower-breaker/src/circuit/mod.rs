@@ -2,15 +2,20 @@
 
 mod core;
 mod gate;
+mod hold;
+mod keyed;
 mod name;
 mod permit;
 mod settings;
+mod store;
 mod waiters;
 mod window;
 
-pub(crate) use self::core::{Core, Refusal, Setup};
+pub(crate) use self::core::{Core, Refusal, Setup, Took};
+pub use self::hold::{Hold, OneOf, Own};
+pub(crate) use self::keyed::{Common, Keyed};
 pub(crate) use self::name::intern;
-pub(crate) use self::waiters::Seat;
+pub(crate) use self::waiters::{Seat, WaitsFor};
 pub(crate) use self::window::Shape;
 pub use permit::Permit;
 
@@ -18,14 +23,104 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__shared::{ConfigError, Recycled};
+use tower_fault_classify::__shared::{ConfigError, Recycled, Striped};
 
-use self::window::Window;
+use self::core::View;
 use crate::config::BreakerConfig;
 use crate::error::{Forced, Rejection};
 pub(crate) use crate::machine::CircuitState;
-use crate::machine::{Counts, Force};
+use crate::machine::{Counts, Force, HealthReport};
 use crate::observe::{LastFailure, Transition};
+
+/// What can be done with any handle to a circuit, which has a `core`, a `name` and a way to `hold` it.
+macro_rules! controls {
+    ($handle:ident $(<$key:ident>)?, $permit:ty) => {
+        impl$(<$key>)? $handle$(<$key>)? {
+            /// Where the circuit stands, and what it counts.
+            pub fn status(&self) -> Status {
+                Status::of(self.name, self.core.key(), self.core.view(), self.core.clock().slack())
+            }
+
+            /// Asks to begin a call.
+            ///
+            /// # Errors
+            ///
+            /// A [`Rejection`] while the circuit is open, or half-open with all places taken.
+            pub fn try_acquire(&self) -> Result<$permit, Rejection> {
+                self.admit().map_err(|refusal| self.rejection(refusal))
+            }
+
+            pub(crate) fn admit(&self) -> Result<$permit, Refusal> {
+                Permit::acquire(self.hold())
+            }
+
+            #[inline]
+            pub(crate) fn rejection(&self, Refusal { state, left }: Refusal) -> Rejection {
+                Rejection::new(self.name, state, left.map(|left| self.with_slack(left)))
+            }
+
+            /// Opens the circuit now; it recovers as usual. One that is open already stays as it is.
+            ///
+            /// # Errors
+            ///
+            /// The circuit is forced, or disabled by its configuration: what a hand or the configuration said goes before.
+            pub fn trip(&self) -> Result<(), Forced> {
+                self.core.trip_by_hand().map_err(|state| self.forced(state))
+            }
+
+            /// Closes the circuit now, with an empty window, no ramp, and no memory of how often it was open.
+            ///
+            /// # Errors
+            ///
+            /// See [`trip`](Self::trip).
+            pub fn reset(&self) -> Result<(), Forced> {
+                self.core.reset().map_err(|state| self.forced(state))
+            }
+
+            /// Rejects every call until [`release`](Self::release).
+            ///
+            /// # Errors
+            ///
+            /// The circuit is disabled by its configuration.
+            pub fn force_open(&self) -> Result<(), Forced> {
+                self.core.force(Force::Open).map_err(|state| self.forced(state))
+            }
+
+            /// Lets every call through, uncounted, until [`release`](Self::release).
+            ///
+            /// # Errors
+            ///
+            /// The circuit is disabled by its configuration.
+            pub fn force_closed(&self) -> Result<(), Forced> {
+                self.core.force(Force::Closed).map_err(|state| self.forced(state))
+            }
+
+            /// Gives a forced circuit back to itself: from forced open the next calls are probes, from forced closed it is closed with
+            /// an empty window. One that is not forced stays as it is.
+            pub fn release(&self) {
+                self.core.release();
+            }
+
+            /// Hears what a health checker says of the server: see [`HealthReport`]. What a hand has forced, or the configuration has
+            /// disabled, goes before, and is not changed.
+            pub fn report(&self, report: HealthReport) {
+                self.core.report(report);
+            }
+
+            fn forced(&self, state: CircuitState) -> Forced {
+                Forced::new(self.name, state)
+            }
+
+            /// How long to wait so that `left` nanoseconds are over on the circuit's clock, which may be a little behind.
+            #[inline]
+            fn with_slack(&self, left: u64) -> Duration {
+                Duration::from_nanos(left) + self.core.clock().slack()
+            }
+        }
+    };
+}
+
+pub(crate) use controls;
 
 /// The handle to a circuit.
 ///
@@ -56,7 +151,7 @@ impl Circuit {
         let BreakerConfig { setup, clock } = config;
         let core = Recycled::take(
             |core: &Core| *core.clock() == clock,
-            || Core::new(clock.clone(), Window::new(), &setup),
+            || Core::new(clock.clone(), Striped::new(), &setup),
         );
         core.adopt(&setup);
         Self { core, name: setup.name }
@@ -67,30 +162,13 @@ impl Circuit {
         self.name
     }
 
-    /// Where the circuit stands, and what it counts.
-    pub fn status(&self) -> Status {
-        let view = self.core.view();
-        Status {
-            circuit: self.name,
-            state: view.state,
-            ramp: view.ramp,
-            lasted: Duration::from_nanos(view.lasted),
-            consecutive_failures: view.run,
-            window: view.counts,
-            retry_after: view.left.map(|left| self.with_slack(left)),
-            last_transition: view.last,
-            last_trip: view.trip,
-            last_failure: self.core.last_failure(),
-        }
-    }
-
-    /// Asks to begin a call.
+    /// Tells `observer` of every change of the circuit's state, beside those who are told already.
     ///
-    /// # Errors
-    ///
-    /// A [`Rejection`] while the circuit is open, or half-open with all places taken.
-    pub fn try_acquire(&self) -> Result<Permit, Rejection> {
-        self.admit().map_err(|refusal| self.rejection(refusal))
+    /// It is called outside every lock, by the call that caused the change, so that it should be quick: one that never returns holds up that
+    /// call, and no other. Two changes in short order may be told by two threads at once; [`Transition::epoch`] gives their order. A panic
+    /// ends in the observer. It is told until the circuit ends.
+    pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
+        self.core.watchers().add(Arc::new(observer));
     }
 
     #[inline]
@@ -101,57 +179,6 @@ impl Circuit {
     #[inline]
     pub(crate) fn admit_closed(&self) -> Option<Permit> {
         Permit::acquire_closed(self.core.forever())
-    }
-
-    pub(crate) fn admit(&self) -> Result<Permit, Refusal> {
-        Permit::acquire(self.core.forever())
-    }
-
-    #[inline]
-    pub(crate) fn rejection(&self, Refusal { state, left }: Refusal) -> Rejection {
-        Rejection::new(self.name, state, left.map(|left| self.with_slack(left)))
-    }
-
-    /// Opens the circuit now; it recovers as usual. One that is open already stays as it is.
-    ///
-    /// # Errors
-    ///
-    /// The circuit is forced, or disabled by its configuration: what a hand or the configuration said goes before.
-    pub fn trip(&self) -> Result<(), Forced> {
-        self.core.trip_by_hand().map_err(|state| self.forced(state))
-    }
-
-    /// Closes the circuit now, with an empty window, no ramp, and no memory of how often it was open.
-    ///
-    /// # Errors
-    ///
-    /// See [`trip`](Self::trip).
-    pub fn reset(&self) -> Result<(), Forced> {
-        self.core.reset().map_err(|state| self.forced(state))
-    }
-
-    /// Rejects every call until [`release`](Self::release).
-    ///
-    /// # Errors
-    ///
-    /// The circuit is disabled by its configuration.
-    pub fn force_open(&self) -> Result<(), Forced> {
-        self.core.force(Force::Open).map_err(|state| self.forced(state))
-    }
-
-    /// Lets every call through, uncounted, until [`release`](Self::release).
-    ///
-    /// # Errors
-    ///
-    /// The circuit is disabled by its configuration.
-    pub fn force_closed(&self) -> Result<(), Forced> {
-        self.core.force(Force::Closed).map_err(|state| self.forced(state))
-    }
-
-    /// Gives a forced circuit back to itself: from forced open the next calls are probes, from forced closed it is closed with an empty
-    /// window. One that is not forced stays as it is.
-    pub fn release(&self) {
-        self.core.release();
     }
 
     /// Gives the circuit other limits while it runs.
@@ -176,16 +203,6 @@ impl Circuit {
         Ok(())
     }
 
-    fn forced(&self, state: CircuitState) -> Forced {
-        Forced::new(self.name, state)
-    }
-
-    /// How long to wait so that `left` nanoseconds are over on the circuit's clock, which may be a little behind.
-    #[inline]
-    fn with_slack(&self, left: u64) -> Duration {
-        Duration::from_nanos(left) + self.core.clock().slack()
-    }
-
     /// How long the circuit refuses calls, in nanoseconds, if that is known without a lock; else 0.
     #[inline]
     pub(crate) fn refuses_for(&self) -> u64 {
@@ -198,15 +215,17 @@ impl Circuit {
         Rejection::new(self.name, CircuitState::Open, Some(self.with_slack(left)))
     }
 
+    fn hold(&self) -> Own {
+        Own(self.core.forever())
+    }
+
     #[inline]
     pub(crate) fn core(&self) -> &'static Core {
         self.core.forever()
     }
-
-    pub(crate) fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
-        self.core.observe(Arc::new(observer));
-    }
 }
+
+controls!(Circuit, Permit);
 
 impl fmt::Debug for Circuit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -221,6 +240,8 @@ impl fmt::Debug for Circuit {
 pub struct Status {
     /// The circuit's name.
     pub circuit: &'static str,
+    /// The key of one that is one of many.
+    pub key: Option<Arc<str>>,
     /// Where it stands.
     pub state: CircuitState,
     /// The share of calls, 0 to 1, that a circuit lets through which has just closed. `None`: it does not ramp up.
@@ -242,6 +263,26 @@ pub struct Status {
     /// The last failure, if the layer was told to keep it: see
     /// [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
     pub last_failure: Option<LastFailure>,
+}
+
+impl Status {
+    fn of(circuit: &'static str, key: Option<Arc<str>>, view: View, slack: Duration) -> Self {
+        let keyed =
+            |transition: Option<Transition>| transition.map(|last| Transition { key: key.clone(), ..last });
+        Self {
+            circuit,
+            state: view.state,
+            ramp: view.ramp,
+            lasted: Duration::from_nanos(view.lasted),
+            consecutive_failures: view.run,
+            window: view.counts,
+            retry_after: view.left.map(|left| Duration::from_nanos(left) + slack),
+            last_transition: keyed(view.last),
+            last_trip: keyed(view.trip),
+            last_failure: view.failure,
+            key,
+        }
+    }
 }
 
 #[cfg(all(test, not(loom_models)))]

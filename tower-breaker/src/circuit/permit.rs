@@ -5,7 +5,8 @@ use std::mem::{self, ManuallyDrop};
 
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
 
-use super::core::{Core, Entry, Refusal};
+use super::core::{Core, Entry, Refusal, Took};
+use super::hold::{Hold, Own};
 
 /// The fault of a call that panicked.
 const PANICKED: Fault = Fault::new(Kind::Unknown, Retry::Never, Health::Failure, Origin::Local);
@@ -16,8 +17,8 @@ const PANICKED: Fault = Fault::new(Kind::Unknown, Retry::Never, Health::Failure,
 /// the epoch in which it was given out: once the circuit has changed its state, what the call comes to changes nothing.
 /// [`AbandonedPolicy`](crate::AbandonedPolicy) says what a call counts for that was given up.
 #[must_use = "a permit that is dropped stands for a call that was given up"]
-pub struct Permit {
-    core: &'static Core,
+pub struct Permit<H: Hold = Own> {
+    hold: H,
     entry: Entry,
 }
 
@@ -25,11 +26,17 @@ impl Permit {
     /// A permit of a closed circuit.
     #[inline]
     pub(crate) fn acquire_closed(core: &'static Core) -> Option<Self> {
-        core.admit_closed().map(|entry| Self { core, entry })
+        core.admit_closed().map(|entry| Self { hold: Own(core), entry })
     }
+}
 
-    pub(crate) fn acquire(core: &'static Core) -> Result<Self, Refusal> {
-        core.admit().map(|entry| Self { core, entry })
+impl<H: Hold> Permit<H> {
+    #[inline]
+    pub(crate) fn acquire(hold: H) -> Result<Self, Refusal> {
+        match hold.admit() {
+            Ok(entry) => Ok(Self { hold, entry }),
+            Err(refusal) => Err(refusal),
+        }
     }
 
     /// Tells the circuit what the call came to.
@@ -44,25 +51,45 @@ impl Permit {
     /// The same. A verdict that is moved is copied, in one piece from where it was put in several, which stalls.
     #[inline]
     pub(crate) fn settle_by(self, verdict: &Verdict) {
-        let Self { core, entry } = *ManuallyDrop::new(self);
-        core.settle(entry, verdict);
+        self.done(|hold, entry| hold.settle(entry, verdict));
     }
 
     /// Gives the permit back unused: the call never began.
     ///
     /// A probe's place is free again at once, and nothing is counted, whatever the policy for abandoned calls.
     pub fn cancel(self) {
-        let Self { core, entry } = *ManuallyDrop::new(self);
-        core.cancel(entry);
+        self.done(H::cancel);
+    }
+
+    /// How long the call has taken until now, if that matters.
+    pub(crate) fn took(&self) -> Took {
+        self.hold.took(self.entry)
+    }
+
+    /// Tells the circuit what a call came to that was answered before, after so long.
+    pub(crate) fn settle_late(self, verdict: &Verdict, took: Took) {
+        self.done(|hold, entry| hold.settle_late(entry, verdict, took));
+    }
+
+    /// The time on the circuit's clock.
+    pub(crate) fn now(&self) -> u64 {
+        self.hold.now()
+    }
+
+    /// Settles it, without a drop.
+    #[inline(always)]
+    fn done(self, settle: impl FnOnce(&H, Entry)) {
+        let mut this = ManuallyDrop::new(self);
+        settle(&this.hold.take(), this.entry);
     }
 
     /// Runs a part of the call. A panic in it counts as a failure, and goes on.
     #[inline]
     pub(crate) fn guard<T>(permit: &mut Option<Self>, run: impl FnOnce() -> T) -> T {
         /// Dropped only while a panic goes by.
-        struct OnPanic<'a>(&'a mut Option<Permit>);
+        struct OnPanic<'a, H: Hold>(&'a mut Option<Permit<H>>);
 
-        impl Drop for OnPanic<'_> {
+        impl<H: Hold> Drop for OnPanic<'_, H> {
             fn drop(&mut self) {
                 if let Some(permit) = self.0.take() {
                     permit.settle(PANICKED.into());
@@ -79,18 +106,18 @@ impl Permit {
     /// Whether the call may still begin. A probe's lease begins anew.
     #[inline]
     pub(crate) fn renew(&self) -> bool {
-        self.core.renew(self.entry)
+        self.hold.renew(self.entry)
     }
 }
 
-impl Drop for Permit {
+impl<H: Hold> Drop for Permit<H> {
     #[inline]
     fn drop(&mut self) {
-        self.core.abandon(self.entry);
+        self.hold.abandon(self.entry);
     }
 }
 
-impl fmt::Debug for Permit {
+impl<H: Hold> fmt::Debug for Permit<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Permit").field("entry", &self.entry).finish_non_exhaustive()
     }

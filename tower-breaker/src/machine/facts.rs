@@ -41,6 +41,17 @@ impl fmt::Display for CircuitState {
     }
 }
 
+/// What a health checker says of the server behind a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
+#[non_exhaustive]
+pub enum HealthReport {
+    /// It is down: a circuit that lets calls through opens. It recovers as usual, and saying so again does not keep it open longer.
+    Critical,
+    /// It is back: an open circuit lets probes through at once.
+    Recovered,
+}
+
 /// Why a circuit changed its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
@@ -72,6 +83,10 @@ pub enum Reason {
     Reset,
     /// It was configured anew.
     Reconfigured,
+    /// A health checker said that the server is down.
+    ReportedCritical,
+    /// A health checker said that the server is back.
+    ReportedRecovered,
 }
 
 impl Reason {
@@ -91,6 +106,8 @@ impl Reason {
             Self::Released => "released by hand",
             Self::Reset => "reset by hand",
             Self::Reconfigured => "configured anew",
+            Self::ReportedCritical => "reported critical by a health checker",
+            Self::ReportedRecovered => "reported recovered by a health checker",
         }
     }
 }

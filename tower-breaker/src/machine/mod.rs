@@ -32,7 +32,7 @@ pub(crate) use half_open::Ticket;
 pub(crate) use limits::{Abandoned, RecoveryLimits, SlowLimits, TripLimits};
 pub(crate) use open_time::OpenTime;
 
-pub use facts::{CircuitState, Counts, Reason};
+pub use facts::{CircuitState, Counts, HealthReport, Reason};
 
 use core::time::Duration;
 
@@ -315,6 +315,34 @@ impl Machine {
             }
             State::Open { .. } => Ok(None),
             State::Forced(force) => Err(force),
+        }
+    }
+
+    /// Hears what somebody outside says of the server. What a hand has forced goes before, and an open circuit stays open no longer for it.
+    pub(crate) fn report(
+        &mut self,
+        report: HealthReport,
+        at: Moment,
+        limits: &RecoveryLimits,
+    ) -> Option<Change> {
+        match (report, &self.state) {
+            (HealthReport::Critical, State::Closed { .. } | State::HalfOpen(_)) => {
+                Some(self.open(Reason::ReportedCritical, None, at, limits))
+            }
+            (HealthReport::Recovered, State::Open { .. }) => {
+                Some(self.half_open(limits, Reason::ReportedRecovered))
+            }
+            _ => None,
+        }
+    }
+
+    /// When nobody misses it any more, if nobody uses it: an open or half-open circuit has recovered as far as anybody asked, and had as
+    /// long again. `None`: not by itself, or it is closed, and its window tells.
+    pub(crate) fn forgotten_at(&self, since: u64) -> Option<u64> {
+        match self.state {
+            State::Open { until } => Some(until?.saturating_add(self.row.last())),
+            State::HalfOpen(_) => Some(since.saturating_add(self.row.last())),
+            State::Closed { .. } | State::Forced(_) => None,
         }
     }
 

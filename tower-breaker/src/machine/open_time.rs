@@ -59,6 +59,11 @@ impl Row {
         self.closed_at = Some(now);
     }
 
+    /// How long the last period was; 0 if there was none.
+    pub(super) const fn last(&self) -> u64 {
+        self.last
+    }
+
     /// Begins a period and says how long it is. `None`: until it is reset.
     pub(super) fn next(
         &mut self,

@@ -1,22 +1,27 @@
 //! What others are told, always outside every lock.
 
 mod failure;
+mod watchers;
 
 pub use failure::{KeepFailures, LastFailure};
+pub(crate) use watchers::Watchers;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use tower_fault_classify::Fault;
 
 use crate::machine::{CircuitState, Counts, Reason};
 
 /// A change of a circuit's state.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Transition {
     /// The circuit's name.
     pub circuit: &'static str,
+    /// The key of one that is one of many, as its layer labels it.
+    pub key: Option<Arc<str>>,
     /// Where it stood.
     pub from: CircuitState,
     /// Where it stands now.
@@ -28,16 +33,9 @@ pub struct Transition {
     pub fault: Option<Fault>,
     /// What the window held, where it was looked at.
     pub counts: Option<Counts>,
+    /// When it was, by the wall clock: for people, no decision reads it.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::time"))]
+    pub at: SystemTime,
     /// Counts the circuit's changes, so that two of them can be told in order; it starts over after 2²⁴.
     pub epoch: u32,
-}
-
-/// Who is told of transitions.
-pub(crate) type Observer = Arc<dyn Fn(&Transition) + Send + Sync>;
-
-/// Tells an observer. Its panic ends there: the call that happened to cause the transition has no part in it.
-pub(crate) fn tell(observer: &Observer, transition: &Transition) {
-    let told = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| observer(transition)));
-    // The panic hook has reported it.
-    drop(told);
 }

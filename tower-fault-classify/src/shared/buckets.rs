@@ -13,9 +13,14 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// Buckets for a span of so many nanoseconds.
+    /// Buckets for a span of so many nanoseconds, as a [`Ring`](super::Ring) holds them.
     pub const fn of(span: u64) -> Self {
-        let bucket = span.div_ceil(15);
+        Self::cut(span, 15)
+    }
+
+    /// Buckets for a span of so many nanoseconds, of which so many make up the span.
+    pub const fn cut(span: u64, parts: u64) -> Self {
+        let bucket = span.div_ceil(parts);
         let bucket = if bucket < 2 { 2 } else { bucket };
         Self { scale: u64::MAX / bucket + 1, offset: 0 }
     }

@@ -19,6 +19,8 @@ pub use buckets::Buckets;
 pub use clock::{Clock, ManualClock};
 pub use config::ConfigError;
 pub use recycle::{Pool, Recycle, Recycled};
-pub use ring::Ring;
+pub use ring::{Addition, Ring, counts};
 pub use slot::slot;
 pub use striped::Striped;
+
+pub use crate::wall::now as wall_time;

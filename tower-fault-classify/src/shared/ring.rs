@@ -76,26 +76,54 @@ const fn age(tag: u32, now: u32) -> i32 {
     now.wrapping_sub(tag).cast_signed()
 }
 
+/// What becomes of a cell to which something is added whose bucket is so many buckets younger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addition {
+    /// It counts in the cell.
+    Joins,
+    /// The cell belongs to a later epoch and stays as it is.
+    Void,
+    /// The cell has had its time.
+    Replaces,
+}
+
+impl Addition {
+    /// `empty`: the cell has never been used, so that its tag says nothing.
+    #[inline]
+    pub const fn after(age: i32, empty: bool) -> Self {
+        if age == 0 || (age < 0 && age > -NEWER && !empty) {
+            Self::Joins
+        } else if age < 0 && age > -LATER && !empty {
+            Self::Void
+        } else {
+            Self::Replaces
+        }
+    }
+}
+
+/// Whether a cell is in a sum over so many buckets that ends so many buckets after the cell's own, or a little before it.
+#[inline]
+pub const fn counts(age: i32, span: i32) -> bool {
+    // Between `-NEWER` and `span`, by one comparison.
+    let shifted = age.wrapping_add(NEWER - 1).cast_unsigned();
+    shifted < (span + NEWER - 1).cast_unsigned()
+}
+
 /// The cell after `more` was added at `now`. `None`: it belongs to a later epoch and stays.
 #[inline]
 fn added(word: u64, now: u32, more: u32) -> Option<u64> {
     let (tag, count) = unpack(word);
-    let age = age(tag, now);
-    if age == 0 || (age < 0 && age > -NEWER && count > 0) {
-        Some(pack(tag, count.saturating_add(more)))
-    } else if age < 0 && age > -LATER && count > 0 {
-        None
-    } else {
-        Some(pack(now, more))
+    match Addition::after(age(tag, now), count == 0) {
+        Addition::Joins => Some(pack(tag, count.saturating_add(more))),
+        Addition::Void => None,
+        Addition::Replaces => Some(pack(now, more)),
     }
 }
 
 /// What the cell adds to a sum at `now`.
 const fn counted(word: u64, now: u32) -> u32 {
     let (tag, count) = unpack(word);
-    // Between `-NEWER` and `SPAN`, by one comparison.
-    let shifted = age(tag, now).wrapping_add(NEWER - 1).cast_unsigned();
-    if shifted < (SPAN + NEWER - 1).cast_unsigned() { count } else { 0 }
+    if counts(age(tag, now), SPAN) { count } else { 0 }
 }
 
 #[cfg(all(test, not(loom_models)))]

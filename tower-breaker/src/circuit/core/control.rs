@@ -1,13 +1,14 @@
 //! What is done to a circuit from outside of its calls.
 
-use super::{
-    CircuitState, Clock, Cold, Core, Counts, Gate, Limits, Machine, Mutex, News, OBSERVING, Observer,
-    RecoveryLimits, Settings, Span, TIMED, Transition, Waiters, Window, moment,
-};
-use crate::circuit::window::Shape;
-use crate::machine::{Change, Force, TripLimits};
-use crate::observe::LastFailure;
-use tower_fault_classify::__shared::sync::{AtomicU64, Ordering};
+use std::sync::Arc;
+
+use tower_fault_classify::__shared::sync::Ordering;
+use tower_fault_classify::__shared::{Clock, Striped};
+
+use super::super::window::{Counting, Shape, Span, Window};
+use super::{CircuitState, Cold, Core, Gate, Limits, Machine, OBSERVING, Single, Store, TIMED, moment};
+use crate::machine::{Change, Counts, Force, HealthReport, RecoveryLimits, TripLimits};
+use crate::observe::{LastFailure, Transition, Watchers};
 
 /// What a configuration tells a core, beside the clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,7 +22,7 @@ pub(crate) struct Setup {
 }
 
 /// What a look at the circuit shows.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct View {
     pub(crate) state: CircuitState,
     pub(crate) ramp: Option<f64>,
@@ -32,33 +33,22 @@ pub(crate) struct View {
     pub(crate) lasted: u64,
     pub(crate) last: Option<Transition>,
     pub(crate) trip: Option<Transition>,
+    pub(crate) failure: Option<LastFailure>,
+}
+
+impl Setup {
+    /// What a call must know of it at once.
+    pub(crate) const fn flags(&self) -> u64 {
+        let timed = if self.trip.timed() { TIMED } else { 0 };
+        let observing = if self.observing { OBSERVING } else { 0 };
+        timed | observing
+    }
 }
 
 impl Core {
-    pub(crate) fn new(clock: Clock, window: Window, setup: &Setup) -> Self {
-        let limits = Limits { span: Span::of(setup.shape), trip: setup.trip };
-        let core = Self {
-            gate: AtomicU64::new(Gate::closed(0).word()),
-            flags: AtomicU64::new(0),
-            latest: AtomicU64::new(0),
-            settings: Settings::new(&limits),
-            window,
-            cold: Mutex::new(Cold {
-                name: setup.name,
-                owner: 0,
-                epoch: 0,
-                machine: Machine::new(),
-                limits: setup.recovery,
-                shape: setup.shape,
-                waiters: Waiters::default(),
-                observer: None,
-                since: clock.now(),
-                last: None,
-                trip: None,
-                failure: None,
-            }),
-            clock,
-        };
+    /// A closed circuit.
+    pub(crate) fn new(clock: Clock, stripes: Striped, setup: &Setup) -> Self {
+        let core = Self::of(Single::new(clock, stripes, setup));
         core.adopt(setup);
         core
     }
@@ -68,7 +58,7 @@ impl Core {
         let mut cold = self.cold();
         cold.name = setup.name;
         cold.owner += 1;
-        cold.since = self.clock.now();
+        cold.since = self.plan().clock.now();
         self.write(&mut cold, setup, None);
         // Nobody has been told of the circuit yet, so that this is how it begins, not a change.
         if cold.machine.disable(setup.disabled).is_some() {
@@ -78,33 +68,30 @@ impl Core {
 
     /// Changes the limits, and keeps all the rest. The window starts empty if its shape is another.
     pub(crate) fn reconfigure(&self, setup: &Setup) {
-        let now = self.clock.now();
+        let now = self.plan().clock.now();
         let mut cold = self.cold();
         let before = cold.shape;
         self.write(&mut cold, setup, Some(before));
         let change = cold.machine.disable(setup.disabled);
         let news = change.map(|change| self.apply(&mut cold, change, None, None, now));
         drop(cold);
-        News::spread(news);
+        self.spread(news);
     }
 
     fn write(&self, cold: &mut Cold, setup: &Setup, before: Option<Shape>) {
-        let span = self.settings.limits_locked().span;
-        let span =
-            if before == Some(setup.shape) { span } else { Span::after(setup.shape, span, self.clock.now()) };
-        self.settings.write(&Limits { span, trip: setup.trip });
+        let span = self.plan().settings.limits_locked().span;
+        let span = if before == Some(setup.shape) {
+            span
+        } else {
+            Span::after(setup.shape, span, Window::PARTS, self.plan().clock.now())
+        };
+        self.plan().settings.write(&Limits { span, trip: setup.trip });
         if before != Some(setup.shape) {
-            self.window.forget_last_calls();
+            self.window().forget_last_calls();
         }
-        let timed = if setup.trip.timed() { TIMED } else { 0 };
-        let observing = if setup.observing { OBSERVING } else { 0 };
-        self.flags.store(timed | observing, Ordering::Relaxed);
+        self.plan().flags.store(setup.flags(), Ordering::Relaxed);
         cold.limits = setup.recovery;
         cold.shape = setup.shape;
-    }
-
-    pub(crate) fn observe(&self, observer: Observer) {
-        self.cold().observer = Some(observer);
     }
 
     /// The number of the circuit that has the core.
@@ -121,14 +108,20 @@ impl Core {
             drop(before);
         }
     }
+}
 
-    pub(crate) fn last_failure(&self) -> Option<LastFailure> {
-        self.cold().failure.clone()
+impl<T: Store> Core<T> {
+    pub(crate) fn key(&self) -> Option<Arc<str>> {
+        self.store().key()
+    }
+
+    pub(crate) fn watchers(&self) -> Arc<Watchers> {
+        Arc::clone(&self.cold().watchers)
     }
 
     /// Opens by hand; see [`Machine::trip_by_hand`].
     pub(crate) fn trip_by_hand(&self) -> Result<(), CircuitState> {
-        let at = moment(self.clock.now());
+        let at = moment(self.plan().clock.now());
         self.control(|machine, limits| machine.trip_by_hand(at, limits))
     }
 
@@ -146,36 +139,44 @@ impl Core {
         debug_assert!(released.is_ok(), "a release is never refused");
     }
 
+    /// Hears what a health checker says; see [`Machine::report`]. Under force it says nothing.
+    pub(crate) fn report(&self, report: HealthReport) {
+        let at = moment(self.plan().clock.now());
+        let reported = self.control(|machine, limits| Ok(machine.report(report, at, limits)));
+        debug_assert!(reported.is_ok(), "a report is never refused");
+    }
+
     /// Does something to the machine. The error is the state that forbids it.
     fn control(
         &self,
         act: impl FnOnce(&mut Machine, &RecoveryLimits) -> Result<Option<Change>, Force>,
     ) -> Result<(), CircuitState> {
-        let now = self.clock.now();
+        let now = self.plan().clock.now();
         let mut cold = self.cold();
         let Cold { machine, limits, .. } = &mut *cold;
         let Ok(change) = act(machine, limits) else { return Err(machine.state()) };
         let news = change.map(|change| self.apply(&mut cold, change, None, None, now));
         drop(cold);
-        News::spread(news);
+        self.spread(news);
         Ok(())
     }
 
     pub(crate) fn view(&self) -> View {
-        let now = self.clock.now();
+        let now = self.plan().clock.now();
         let cold = self.cold();
         // Under the lock the epoch and the limits stand still, so that all is of one epoch.
         let gate = self.gate();
-        let span = self.settings.limits_locked().span;
+        let span = self.plan().settings.limits_locked().span;
         View {
             state: cold.machine.state(),
             ramp: cold.machine.ramp(now),
             run: if gate.is_closed() { gate.run() } else { 0 },
-            counts: self.window.counts_at(&span, now, cold.epoch),
+            counts: self.window().counts_at(&span, now, cold.epoch),
             left: gate.open_for(now),
             lasted: now.saturating_sub(cold.since),
-            last: cold.last,
-            trip: cold.trip,
+            last: cold.last.clone(),
+            trip: cold.trip.clone(),
+            failure: cold.failure.clone(),
         }
     }
 }

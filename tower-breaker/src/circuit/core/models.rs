@@ -8,11 +8,11 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 use tower_fault_classify::__shared::{ManualClock, Striped};
-use tower_fault_classify::{Health, Kind, Origin, Retry, Verdict};
+use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
 
-use super::control::Setup;
 use super::*;
-use crate::machine::{Abandoned, Force, OpenTime, Reason, SlowLimits, TripLimits};
+use crate::circuit::window::Shape;
+use crate::machine::{Abandoned, Force, OpenTime, Reason, RecoveryLimits, SlowLimits, TripLimits};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -54,7 +54,7 @@ fn core(consecutive_failures: u32, failure_rate: Option<f64>) -> (Arc<Core>, Man
 fn core_with(setup: &Setup) -> (Arc<Core>, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    (Arc::new(Core::new(clock, Window::with_stripes(Striped::with_stripes(0)), setup)), hand)
+    (Arc::new(Core::new(clock, Striped::with_stripes(0), setup)), hand)
 }
 
 fn tripped() -> (Arc<Core>, ManualClock) {
@@ -215,7 +215,7 @@ fn loom_a_task_that_registers_and_looks_again_misses_no_transition() {
         let thread = thread::spawn(move || other.settle(entry, &FAILURE));
         let woken = StdArc::new(CountWakes(0.into()));
         let mut seat = None;
-        core.wait(&mut seat, &Waker::from(StdArc::clone(&woken)));
+        core.wait(&mut seat, &Waker::from(StdArc::clone(&woken)), WaitsFor::Change);
         let saw_it_open = core.admit().is_err();
         thread.join().unwrap();
         let woken = woken.0.load(std::sync::atomic::Ordering::SeqCst) > 0;

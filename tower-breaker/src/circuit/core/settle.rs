@@ -4,16 +4,35 @@ use tower_fault_classify::__shared::slot;
 use tower_fault_classify::__shared::sync::Ordering;
 use tower_fault_classify::{Fault, Verdict};
 
-use super::{Cold, Core, Entry, News, moment};
+use super::cold::wake;
+use super::{Cold, Core, Entry, Store, TIMED, moment};
 use crate::circuit::gate::Gate;
 use crate::circuit::settings::Limits;
-use crate::circuit::window::Seen;
+use crate::circuit::window::{Counting, Seen};
 use crate::machine::{
     Abandoned, Change, Counts, GIVEN_UP, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, Ticket,
     fewest_failures, may_reach_slow_rate, none_completes, trips,
 };
 
-impl Core {
+/// How long a call took.
+#[derive(Clone, Copy, Debug)]
+pub enum Took {
+    /// It took until it is settled.
+    UntilNow,
+    /// It took so many nanoseconds; `None`: nobody knows.
+    So(Option<u64>),
+}
+
+impl Took {
+    fn or(self, until_now: impl FnOnce() -> Option<u64>) -> Option<u64> {
+        match self {
+            Self::UntilNow => until_now(),
+            Self::So(took) => took,
+        }
+    }
+}
+
+impl<T: Store> Core<T> {
     /// Hears what a call came to.
     #[inline]
     pub(crate) fn settle(&self, entry: Entry, verdict: &Verdict) {
@@ -21,48 +40,67 @@ impl Core {
         if entry.word == 0 && verdict.is_success() {
             self.success(entry.stamp);
         } else {
-            self.settle_unusual(entry, verdict);
+            self.settle_unusual(entry, verdict, Took::UntilNow);
         }
     }
 
-    fn settle_unusual(&self, entry: Entry, verdict: &Verdict) {
+    /// Hears what a call came to that was answered before, after so long.
+    pub(crate) fn settle_late(&self, entry: Entry, verdict: &Verdict, took: Took) {
+        self.settle_unusual(entry, verdict, took);
+    }
+
+    /// How long a call has taken until now, if that matters.
+    pub(crate) fn took(&self, entry: Entry) -> Took {
+        if !self.has(TIMED) {
+            return Took::UntilNow;
+        }
+        Took::So(self.ran_for(entry, self.plan().clock.now()))
+    }
+
+    #[inline(never)]
+    fn settle_unusual(&self, entry: Entry, verdict: &Verdict, took: Took) {
         let outcome = Outcome::of(verdict);
         match entry.ticket() {
-            Some(ticket) => self.settle_probe(entry.stamp, ticket, outcome),
-            None if entry.stamp.is_free() => {}
+            Some(ticket) => self.settle_probe(entry.stamp, ticket, outcome, took),
+            None if entry.is_uncounted() => {}
             None => match outcome {
                 Outcome::Success | Outcome::Slow if entry.word == 0 => self.success(entry.stamp),
-                Outcome::Success | Outcome::Slow => self.timed_success(entry),
-                Outcome::Failure(fault) => self.failure(entry, fault),
+                Outcome::Success | Outcome::Slow => self.timed_success(entry, took),
+                Outcome::Failure(fault) => self.failure(entry, fault, took),
                 Outcome::Neutral => {}
             },
         }
     }
 
     /// Hears that a call was let in and has not begun.
+    #[inline(never)]
     pub(crate) fn cancel(&self, entry: Entry) {
         if let Some(ticket) = entry.ticket() {
             let mut cold = self.cold();
             if cold.epoch == entry.stamp.epoch() {
                 cold.machine.give_back(ticket);
+                let wakers = cold.place_is_free();
+                drop(cold);
+                wake(wakers);
             }
         }
     }
 
     /// Hears that a call was given up before it came to anything.
     #[cold]
+    #[inline(never)]
     pub(crate) fn abandon(&self, entry: Entry) {
-        if entry.stamp.is_free() {
+        if entry.is_uncounted() {
             return;
         }
         let limits = self.limits();
-        let now = self.clock.now();
+        let now = self.plan().clock.now();
         match (limits.trip.abandoned, entry.ticket()) {
             (Abandoned::Ignored, _) => self.cancel(entry),
-            (Abandoned::Failure, _) => self.settle_unusual(entry, &GIVEN_UP.into()),
+            (Abandoned::Failure, _) => self.settle_unusual(entry, &GIVEN_UP.into(), Took::UntilNow),
             (Abandoned::FailureFrom(from), _) => {
                 if self.ran_for(entry, now).is_some_and(|ran| ran >= from) {
-                    self.settle_unusual(entry, &GIVEN_UP.into());
+                    self.settle_unusual(entry, &GIVEN_UP.into(), Took::UntilNow);
                 } else {
                     self.cancel(entry);
                 }
@@ -100,19 +138,19 @@ impl Core {
     #[inline]
     pub(crate) fn success(&self, stamp: Gate) {
         if self.gate() == stamp || self.end_run(stamp) {
-            let span = self.settings.span().unwrap_or_else(|| self.limits().span);
-            self.window.success(&span, &self.clock, stamp.epoch(), slot());
+            let span = self.plan().settings.span().unwrap_or_else(|| self.limits().span);
+            self.window().success(&span, &self.plan().clock, stamp.epoch(), slot());
         }
     }
 
-    fn timed_success(&self, entry: Entry) {
+    fn timed_success(&self, entry: Entry, took: Took) {
         let stamp = entry.stamp;
-        let now = self.clock.now();
+        let now = self.plan().clock.now();
         let limits = self.limits();
-        if !limits.trip.is_slow(entry.took(now)) {
+        if !limits.trip.is_slow(took.or(|| entry.took(now))) {
             self.success(stamp);
         } else if self.gate().stamp() == stamp {
-            let seen = self.window.slow_success(&limits.span, self.latest(now), stamp.epoch(), slot()); // ①
+            let seen = self.window().slow_success(&limits.span, self.latest(now), stamp.epoch(), slot()); // ①
             // ② also ends the run.
             if self.end_run(stamp) {
                 self.look(stamp, &limits, 0, Some(seen), None, now);
@@ -122,6 +160,7 @@ impl Core {
 
     /// Empties the run of failures. False: the epoch is over.
     #[cold]
+    #[inline(never)]
     fn end_run(&self, stamp: Gate) -> bool {
         self.exchange(stamp, Gate::without_run).is_some()
     }
@@ -130,31 +169,31 @@ impl Core {
     #[inline]
     fn exchange(&self, stamp: Gate, to: impl Fn(Gate) -> Gate) -> Option<Gate> {
         // Release publishes what was put into the window to whoever exchanges next, Acquire shows what those before have put in.
-        let before = self.gate.fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+        let before = self.store.gate().fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
             let gate = Gate::from_word(word);
             (gate.stamp() == stamp).then(|| to(gate).word())
         });
         before.ok().map(Gate::from_word)
     }
 
-    fn failure(&self, entry: Entry, fault: &Fault) {
+    fn failure(&self, entry: Entry, fault: &Fault, took: Took) {
         let stamp = entry.stamp;
         if self.gate().stamp() != stamp {
             return;
         }
         if entry.word != 0 {
-            return self.timed_failure(entry, fault);
+            return self.timed_failure(entry, fault, took);
         }
-        let now = self.clock.now();
-        let glance = self.settings.glance().unwrap_or_else(|| {
+        let now = self.plan().clock.now();
+        let glance = self.plan().settings.glance().unwrap_or_else(|| {
             let _cold = self.cold();
-            self.settings.glance().expect("nobody writes under the lock")
+            self.plan().settings.glance().expect("nobody writes under the lock")
         });
-        let seen = self.window.failure(&glance.span, self.latest(now), stamp.epoch(), false); // ①
+        let seen = self.window().failure(&glance.span, self.latest(now), stamp.epoch(), false); // ①
         let Some(before) = self.exchange(stamp, Gate::one_more_failure) else { return }; // ②
         let run = before.one_more_failure().run();
         // ③
-        if run >= glance.run || self.window.failures_in(seen) >= glance.failures {
+        if run >= glance.run || self.window().failures_in(seen) >= glance.failures {
             let limits = self.limits();
             // A window of another shape has been configured since: it starts empty, without this failure.
             let seen = (limits.span == glance.span).then_some(seen);
@@ -163,12 +202,12 @@ impl Core {
     }
 
     #[inline(never)]
-    fn timed_failure(&self, entry: Entry, fault: &Fault) {
+    fn timed_failure(&self, entry: Entry, fault: &Fault, took: Took) {
         let stamp = entry.stamp;
-        let now = self.clock.now();
+        let now = self.plan().clock.now();
         let limits = self.limits();
-        let slow = limits.trip.is_slow(entry.took(now));
-        let seen = self.window.failure(&limits.span, self.latest(now), stamp.epoch(), slow); // ①
+        let slow = limits.trip.is_slow(took.or(|| entry.took(now)));
+        let seen = self.window().failure(&limits.span, self.latest(now), stamp.epoch(), slow); // ①
         let Some(before) = self.exchange(stamp, Gate::one_more_failure) else { return }; // ②
         self.look(stamp, &limits, before.one_more_failure().run(), Some(seen), Some(fault), now);
     }
@@ -185,10 +224,10 @@ impl Core {
         now: u64,
     ) {
         let may_reach = |seen: &Seen| {
-            self.window.failures_in(*seen) >= fewest_failures(trip)
-                || (trip.slow.is_some() && may_reach_slow_rate(trip, self.window.slow_in(*seen)))
+            self.window().failures_in(*seen) >= fewest_failures(trip)
+                || (trip.slow.is_some() && may_reach_slow_rate(trip, self.window().slow_in(*seen)))
         };
-        let window = seen.filter(may_reach).map(|seen| self.window.counts(seen));
+        let window = seen.filter(may_reach).map(|seen| self.window().counts(seen));
         if let Some(reason) = trips(trip, &Sample { run, window }) {
             self.trip(stamp.epoch(), reason, fault, now, window);
         }
@@ -198,10 +237,10 @@ impl Core {
         if self.gate().stamp() != stamp {
             return;
         }
-        let seen = self.window.abandoned(&limits.span, self.latest(now), stamp.epoch()); // ①
+        let seen = self.window().abandoned(&limits.span, self.latest(now), stamp.epoch()); // ①
         let same = self.exchange(stamp, |gate| gate); // ②
-        if same.is_some() && self.window.abandoned_in(seen) >= limits.trip.minimum_calls.into() {
-            let counts = self.window.counts(seen); // ③
+        if same.is_some() && self.window().abandoned_in(seen) >= limits.trip.minimum_calls.into() {
+            let counts = self.window().counts(seen); // ③
             if none_completes(&limits.trip, &counts) {
                 self.trip(stamp.epoch(), Reason::NoneCompletes, Some(&GIVEN_UP), now, Some(counts));
             }
@@ -219,16 +258,18 @@ impl Core {
         let change = machine.trip(reason, fault, at, limits);
         let news = change.map(|change| self.apply(&mut cold, change, fault.copied(), counts, now));
         drop(cold);
-        News::spread(news);
+        self.spread(news);
     }
 
     #[inline(never)]
-    fn settle_probe(&self, stamp: Gate, ticket: Ticket, outcome: Outcome<'_>) {
-        let now = self.clock.now();
+    fn settle_probe(&self, stamp: Gate, ticket: Ticket, outcome: Outcome<'_>, took: Took) {
+        let now = self.plan().clock.now();
         let limits = self.limits().trip;
         self.with_probe(stamp, now, |machine, at, recovery| {
             let outcome = match outcome {
-                Outcome::Success if limits.is_slow(machine.ran_for(ticket, now, recovery)) => Outcome::Slow,
+                Outcome::Success if limits.is_slow(took.or(|| machine.ran_for(ticket, now, recovery))) => {
+                    Outcome::Slow
+                }
                 outcome => outcome,
             };
             let fault = match outcome {
@@ -254,7 +295,9 @@ impl Core {
         let Cold { machine, limits, .. } = &mut *cold;
         let (change, fault) = ask(machine, at, limits);
         let news = change.map(|change| self.apply(&mut cold, change, fault, None, now));
+        let wakers = cold.place_is_free();
         drop(cold);
-        News::spread(news);
+        wake(wakers);
+        self.spread(news);
     }
 }

@@ -5,11 +5,12 @@ use std::thread;
 use std::time::Duration;
 
 use tower_fault_classify::__shared::{ManualClock, Striped};
-use tower_fault_classify::{Health, Kind, Origin, Retry, Verdict};
+use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
 
-use super::control::Setup;
 use super::*;
-use crate::machine::{Abandoned, OpenTime, Reason, TripLimits};
+use crate::circuit::window::{Shape, Span};
+use crate::machine::{Abandoned, Counts, OpenTime, Reason, RecoveryLimits, TripLimits};
+use crate::observe::Transition;
 
 pub(super) const SECOND: u64 = 1_000_000_000;
 
@@ -48,7 +49,7 @@ pub(super) fn core(trip: TripLimits) -> (Core, ManualClock) {
 pub(super) fn core_with(setup: &Setup) -> (Core, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    (Core::new(clock, Window::with_stripes(Striped::with_stripes(4)), setup), hand)
+    (Core::new(clock, Striped::with_stripes(4), setup), hand)
 }
 
 fn counts(calls: u64, failures: u64) -> Counts {
@@ -261,9 +262,9 @@ fn a_transition_wakes_those_who_wait_and_tells_the_observer_outside_the_lock() {
     let woken = Arc::new(CountWakes(AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&woken));
     let mut seat = None;
-    core.wait(&mut seat, &waker);
+    core.wait(&mut seat, &waker, WaitsFor::Change);
     let told = Arc::new(std::sync::Mutex::new(Vec::new()));
-    core.observe({
+    core.watchers().add({
         let (core, told) = (Arc::downgrade(&core), Arc::clone(&told));
         Arc::new(move |transition: &Transition| {
             // It would deadlock under the lock.

@@ -1,0 +1,125 @@
+//! What only transitions and half-open calls touch.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::Waker;
+
+use tower_fault_classify::__shared::wall_time;
+use tower_fault_classify::Fault;
+
+use super::super::gate::Gate;
+use super::super::waiters::Waiters;
+use super::super::window::Shape;
+use super::control::Setup;
+use super::{Core, Store, next_epoch};
+use crate::machine::{Change, CircuitState, Counts, Machine, RecoveryLimits};
+use crate::observe::{LastFailure, Transition, Watchers};
+
+/// The part of a circuit that stands behind its lock.
+pub(crate) struct Cold {
+    pub(super) name: &'static str,
+    /// Counts the circuits that have had this core.
+    pub(super) owner: u64,
+    pub(super) epoch: u32,
+    pub(super) machine: Machine,
+    pub(super) limits: RecoveryLimits,
+    pub(super) shape: Shape,
+    pub(super) waiters: Waiters,
+    pub(super) watchers: Arc<Watchers>,
+    /// When the present state began.
+    pub(super) since: u64,
+    pub(super) last: Option<Transition>,
+    /// The transition that opened the circuit last.
+    pub(super) trip: Option<Transition>,
+    pub(super) failure: Option<LastFailure>,
+}
+
+impl Cold {
+    /// That of a closed circuit.
+    pub(crate) fn new(setup: &Setup, now: u64, watchers: Arc<Watchers>) -> Self {
+        let mut machine = Machine::new();
+        // Nobody has been told of the circuit yet, so that this is how it begins, not a change.
+        let _ = machine.disable(setup.disabled);
+        Self {
+            name: setup.name,
+            owner: 0,
+            epoch: 0,
+            machine,
+            limits: setup.recovery,
+            shape: setup.shape,
+            waiters: Waiters::default(),
+            watchers,
+            since: now,
+            last: None,
+            trip: None,
+            failure: None,
+        }
+    }
+
+    /// Whether a circuit that is not closed has recovered as far as anybody asked, and had as long again, by now.
+    pub(crate) fn is_forgotten(&self, now: u64) -> bool {
+        self.machine.forgotten_at(self.since).is_some_and(|at| now >= at)
+    }
+
+    /// Those who wait for a place, if anybody does: one is free.
+    pub(super) fn place_is_free(&mut self) -> Vec<Option<Waker>> {
+        if self.waiters.want_places() { self.waiters.drain() } else { Vec::new() }
+    }
+}
+
+impl fmt::Debug for Cold {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, epoch, machine, limits, last, .. } = self;
+        f.debug_struct("Cold")
+            .field("name", name)
+            .field("epoch", epoch)
+            .field("machine", machine)
+            .field("limits", limits)
+            .field("last", last)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: Store> Core<T> {
+    /// Starts the epoch of a state that was just taken on.
+    pub(super) fn apply(
+        &self,
+        cold: &mut Cold,
+        change: Change,
+        fault: Option<Fault>,
+        counts: Option<Counts>,
+        now: u64,
+    ) -> News {
+        cold.epoch = next_epoch(cold.epoch);
+        self.open_epoch(Gate::of(cold.machine.sign(), cold.epoch));
+        let Change { from, to, reason } = change;
+        let (circuit, at, epoch) = (cold.name, wall_time(), cold.epoch);
+        let transition = Transition { circuit, key: None, from, to, reason, fault, counts, at, epoch };
+        cold.since = now;
+        if to == CircuitState::Open {
+            cold.trip = Some(transition.clone());
+        }
+        cold.last = Some(transition.clone());
+        News { wakers: cold.waiters.drain(), watchers: Arc::clone(&cold.watchers), transition }
+    }
+
+    /// Tells of a change, once the lock is released.
+    pub(super) fn spread(&self, news: Option<News>) {
+        let Some(News { wakers, watchers, transition }) = news else { return };
+        wake(wakers);
+        watchers.tell(&Transition { key: self.store().key(), ..transition });
+    }
+}
+
+/// Wakes tasks, outside every lock.
+pub(super) fn wake(wakers: Vec<Option<Waker>>) {
+    wakers.into_iter().flatten().for_each(Waker::wake);
+}
+
+/// A transition that others are to hear of, once the lock is released.
+#[must_use]
+pub(super) struct News {
+    wakers: Vec<Option<Waker>>,
+    watchers: Arc<Watchers>,
+    transition: Transition,
+}

@@ -1,0 +1,135 @@
+//! How a permit holds its circuit.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tower_fault_classify::Verdict;
+
+use super::core::{Core, Entry, Refusal, Took};
+use super::keyed::Keyed;
+use super::store::{Single, Store};
+
+/// What a permit needs of the circuit that it holds. Only this crate's handles are any use as one.
+#[doc(hidden)]
+pub trait Hold {
+    /// Takes the circuit over; what is left is of no use, and costs nothing to forget.
+    fn take(&mut self) -> Self;
+    fn admit(&self) -> Result<Entry, Refusal>;
+    fn renew(&self, entry: Entry) -> bool;
+    fn settle(&self, entry: Entry, verdict: &Verdict);
+    fn settle_late(&self, entry: Entry, verdict: &Verdict, took: Took);
+    fn cancel(&self, entry: Entry);
+    fn abandon(&self, entry: Entry);
+    fn took(&self, entry: Entry) -> Took;
+    fn now(&self) -> u64;
+}
+
+/// Holds a circuit of its own, which is never freed, so that nobody counts.
+#[derive(Clone, Copy)]
+pub struct Own(pub(super) &'static Core);
+
+/// Holds a circuit that is one of many, so that it is not dropped meanwhile.
+pub struct OneOf<K>(Option<Arc<Core<Keyed<K>>>>);
+
+impl<K> OneOf<K> {
+    pub(super) const fn new(core: Arc<Core<Keyed<K>>>) -> Self {
+        Self(Some(core))
+    }
+}
+
+/// Reaches a circuit, wherever its parts stand.
+pub(super) trait Reach {
+    type Store: Store;
+
+    fn core(&self) -> &Core<Self::Store>;
+
+    /// See [`Hold::take`].
+    fn take(&mut self) -> Self;
+}
+
+impl Reach for Own {
+    type Store = Single;
+
+    #[inline]
+    fn core(&self) -> &Core {
+        self.0
+    }
+
+    #[inline]
+    fn take(&mut self) -> Self {
+        *self
+    }
+}
+
+impl<K> Reach for OneOf<K> {
+    type Store = Keyed<K>;
+
+    #[inline]
+    fn core(&self) -> &Core<Keyed<K>> {
+        self.0.as_ref().expect("a permit holds its circuit until it is settled")
+    }
+
+    #[inline]
+    fn take(&mut self) -> Self {
+        Self(self.0.take())
+    }
+}
+
+impl<R: Reach> Hold for R {
+    #[inline]
+    fn take(&mut self) -> Self {
+        Reach::take(self)
+    }
+
+    #[inline]
+    fn admit(&self) -> Result<Entry, Refusal> {
+        self.core().admit()
+    }
+
+    #[inline]
+    fn renew(&self, entry: Entry) -> bool {
+        self.core().renew(entry)
+    }
+
+    #[inline]
+    fn settle(&self, entry: Entry, verdict: &Verdict) {
+        self.core().settle(entry, verdict);
+    }
+
+    #[inline]
+    fn settle_late(&self, entry: Entry, verdict: &Verdict, took: Took) {
+        self.core().settle_late(entry, verdict, took);
+    }
+
+    #[inline]
+    fn cancel(&self, entry: Entry) {
+        self.core().cancel(entry);
+    }
+
+    #[inline]
+    fn abandon(&self, entry: Entry) {
+        self.core().abandon(entry);
+    }
+
+    #[inline]
+    fn took(&self, entry: Entry) -> Took {
+        self.core().took(entry)
+    }
+
+    #[inline]
+    fn now(&self) -> u64 {
+        self.core().clock().now()
+    }
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Own")
+    }
+}
+
+impl<K> fmt::Debug for OneOf<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OneOf")
+    }
+}

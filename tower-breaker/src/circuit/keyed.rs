@@ -1,0 +1,187 @@
+//! The parts of a circuit that is one of many: as few bytes as will do, and the rest once it is in trouble.
+//!
+//! A circuit whose calls all succeed has its key, a gate and eleven cells. What only transitions, slow and abandoned calls and half-open need
+//! is made when the first of them comes, and stays until the circuit is dropped. Configuration, clock and watchers are those of all of them.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, OnceLock};
+
+use tower_fault_classify::__shared::Clock;
+use tower_fault_classify::__shared::sync::{AtomicU64, Mutex, Ordering, lock};
+
+use super::core::{Cold, Core, Setup};
+use super::gate::Gate;
+use super::store::{Plan, Store};
+use super::window::{Counting, LastCalls, Pairs};
+use crate::machine::Counts;
+use crate::observe::Watchers;
+
+/// How a key is told to people.
+type Label<K> = Box<dyn Fn(&K) -> String + Send + Sync>;
+
+/// What the circuits of a layer have in common.
+pub(crate) struct Common<K> {
+    plan: Plan,
+    setup: Setup,
+    watchers: Arc<Watchers>,
+    label: Label<K>,
+}
+
+impl<K> Common<K> {
+    pub(crate) fn new(setup: Setup, clock: Clock, label: Label<K>) -> Self {
+        Self { plan: Plan::new(clock, &setup, Pairs::PARTS), setup, watchers: Arc::default(), label }
+    }
+
+    pub(crate) const fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    pub(crate) const fn watchers(&self) -> &Arc<Watchers> {
+        &self.watchers
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.plan.clock
+    }
+}
+
+/// A circuit by its key.
+pub(crate) struct Keyed<K> {
+    key: K,
+    gate: AtomicU64,
+    /// Calls and failures.
+    calls: Pairs,
+    trouble: OnceLock<Box<Trouble>>,
+    common: Arc<Common<K>>,
+}
+
+/// What a circuit does without as long as its calls succeed.
+struct Trouble {
+    cold: Mutex<Cold>,
+    /// Slow and abandoned calls.
+    aside: Pairs,
+}
+
+impl<K> Keyed<K> {
+    pub(crate) fn new(key: K, common: Arc<Common<K>>) -> Self {
+        let gate = Gate::at_first(common.setup.disabled);
+        let (calls, trouble) = Default::default();
+        Self { key, gate: AtomicU64::new(gate.word()), calls, trouble, common }
+    }
+
+    pub(crate) const fn by(&self) -> &K {
+        &self.key
+    }
+
+    fn trouble(&self) -> &Trouble {
+        self.trouble.get_or_init(|| {
+            let Common { setup, watchers, plan, .. } = &*self.common;
+            Box::new(Trouble {
+                cold: Mutex::new(Cold::new(setup, plan.clock.now(), Arc::clone(watchers))),
+                aside: Pairs::default(),
+            })
+        })
+    }
+}
+
+impl<K> Core<Keyed<K>> {
+    /// Whether nobody would miss the circuit: it is closed with an empty window, or it has been open, or half-open, for as long again as it
+    /// had to be. One that is forced, or open until it is reset, is not.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        let Keyed { gate, calls, trouble, common, .. } = self.store();
+        let now = common.plan.clock.now();
+        // Acquire: with what was done before this epoch began.
+        let gate = Gate::from_word(gate.load(Ordering::Acquire));
+        if !gate.is_closed() {
+            return trouble.get().is_some_and(|trouble| lock(&trouble.cold).is_forgotten(now));
+        }
+        let span = common.plan.settings.limits_locked().span;
+        let tag = span.buckets.tag(now, gate.epoch());
+        calls.sum(tag) == [0, 0] && trouble.get().is_none_or(|trouble| trouble.aside.sum(tag) == [0, 0])
+    }
+}
+
+impl<K> Store for Keyed<K> {
+    type Window = Self;
+
+    #[inline]
+    fn gate(&self) -> &AtomicU64 {
+        &self.gate
+    }
+
+    #[inline]
+    fn plan(&self) -> &Plan {
+        &self.common.plan
+    }
+
+    #[inline]
+    fn window(&self) -> &Self {
+        self
+    }
+
+    fn cold(&self) -> &Mutex<Cold> {
+        &self.trouble().cold
+    }
+
+    fn key(&self) -> Option<Arc<str>> {
+        // The label is for people: a call has no part in its panic.
+        let label = catch_unwind(AssertUnwindSafe(|| (self.common.label)(&self.key)));
+        label.ok().map(Arc::from)
+    }
+}
+
+impl<K> Counting for Keyed<K> {
+    const PARTS: u64 = Pairs::PARTS;
+
+    #[inline]
+    fn add_success(&self, tag: u32, _: Option<usize>) {
+        self.calls.add(tag, 1, 0);
+    }
+
+    fn add_failure(&self, tag: u32) {
+        self.calls.add(tag, 1, 1);
+    }
+
+    fn add_slow(&self, tag: u32) {
+        self.trouble().aside.add(tag, 1, 0);
+    }
+
+    fn add_abandoned(&self, tag: u32) {
+        self.trouble().aside.add(tag, 0, 1);
+    }
+
+    fn failures(&self, tag: u32) -> u64 {
+        self.calls.sum(tag)[1]
+    }
+
+    fn slow(&self, tag: u32) -> u64 {
+        self.sums(tag).slow
+    }
+
+    fn abandonments(&self, tag: u32) -> u64 {
+        self.sums(tag).abandoned
+    }
+
+    fn sums(&self, tag: u32) -> Counts {
+        let [calls, failures] = self.calls.sum(tag);
+        let [slow, abandoned] = self.trouble.get().map_or([0, 0], |trouble| trouble.aside.sum(tag));
+        Counts { calls, failures, slow, abandoned }
+    }
+
+    fn last(&self) -> Option<&Mutex<Option<LastCalls>>> {
+        None
+    }
+}
+
+impl<K> fmt::Debug for Common<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Common").field("setup", &self.setup).finish_non_exhaustive()
+    }
+}
+
+impl<K> fmt::Debug for Keyed<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keyed").field("gate", &self.gate).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,100 @@
+//! Where the parts of a circuit stand: each circuit has its own, or many share what their configuration says.
+
+use std::sync::Arc;
+
+use tower_fault_classify::__shared::sync::{AtomicU64, Mutex};
+use tower_fault_classify::__shared::{Clock, Striped};
+
+use super::core::{Cold, Setup};
+use super::gate::Gate;
+use super::settings::{Limits, Settings};
+use super::window::{Counting, Span, Window};
+
+/// The parts of a circuit.
+pub(crate) trait Store {
+    /// What it counts with.
+    type Window: Counting;
+
+    /// The word that every call reads.
+    fn gate(&self) -> &AtomicU64;
+    /// What a call must know besides.
+    fn plan(&self) -> &Plan;
+    /// Its counts.
+    fn window(&self) -> &Self::Window;
+    /// What only transitions and half-open calls touch.
+    fn cold(&self) -> &Mutex<Cold>;
+    /// What it is called among those that share its name. It may run a user's code: never under a lock.
+    fn key(&self) -> Option<Arc<str>>;
+}
+
+/// What a call reads besides the gate: seldom written, but for the latest time.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(super) flags: AtomicU64,
+    /// The latest time at which anything but a fast success was recorded.
+    pub(super) latest: AtomicU64,
+    pub(super) settings: Settings,
+    pub(super) clock: Clock,
+}
+
+impl Plan {
+    pub(crate) fn new(clock: Clock, setup: &Setup, parts: u64) -> Self {
+        let limits = Limits { span: Span::of(setup.shape, parts), trip: setup.trip };
+        Self {
+            flags: AtomicU64::new(setup.flags()),
+            latest: AtomicU64::new(0),
+            settings: Settings::new(&limits),
+            clock,
+        }
+    }
+}
+
+/// A circuit that has all its parts to itself, on cache lines of its own.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Single {
+    gate: AtomicU64,
+    plan: Plan,
+    window: Window,
+    cold: Mutex<Cold>,
+}
+
+impl Single {
+    /// The parts of a closed circuit. `stripes`: how its successes are counted.
+    pub(crate) fn new(clock: Clock, stripes: Striped, setup: &Setup) -> Self {
+        let cold = Cold::new(setup, clock.now(), Arc::default());
+        Self {
+            gate: AtomicU64::new(Gate::at_first(setup.disabled).word()),
+            plan: Plan::new(clock, setup, Window::PARTS),
+            window: Window::with_stripes(stripes),
+            cold: Mutex::new(cold),
+        }
+    }
+}
+
+impl Store for Single {
+    type Window = Window;
+
+    #[inline]
+    fn gate(&self) -> &AtomicU64 {
+        &self.gate
+    }
+
+    #[inline]
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    #[inline]
+    fn window(&self) -> &Window {
+        &self.window
+    }
+
+    fn cold(&self) -> &Mutex<Cold> {
+        &self.cold
+    }
+
+    fn key(&self) -> Option<Arc<str>> {
+        None
+    }
+}
