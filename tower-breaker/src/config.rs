@@ -1,14 +1,19 @@
 //! The configuration: a builder that lets no invalid one exist.
 
 mod builder;
+#[cfg(feature = "keyed")]
+mod keyed;
 
 pub use builder::BreakerConfigBuilder;
+#[cfg(feature = "keyed")]
+pub use keyed::{KeyedConfig, KeyedConfigBuilder, Overflow};
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use tower_fault_classify::__shared::Clock;
 
-use crate::circuit::Setup;
+use crate::circuit::{Setup, intern};
 
 /// When a circuit opens and how it closes again.
 ///
@@ -115,6 +120,12 @@ impl BreakerConfig {
     /// [`Circuit::reset`](crate::Circuit::reset), says that the server is back.
     pub fn single_flight() -> BreakerConfigBuilder {
         Self::builder().failure_rate(None).open_until_reset().probes(1).successes_to_close(1)
+    }
+
+    /// The same limits for a circuit of another name.
+    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.setup.name = intern(name.into());
+        self
     }
 
     /// The circuit's name.

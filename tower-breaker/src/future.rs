@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tower_fault_classify::Classify;
 
-use crate::circuit::Permit;
+use crate::circuit::{Hold, Own, Permit};
 use crate::reject::ErrorMode;
 use crate::settle::Settle;
 
@@ -18,51 +18,53 @@ pin_project! {
     ///
     /// Dropping it drops the inner call, which is then an abandoned one: [`AbandonedPolicy`](crate::AbandonedPolicy) says what it counts
     /// for. A probe's place is free again at once. A panic of the inner future counts as a failure, and goes on.
-    pub struct ResponseFuture<F, C, R, B, J> {
+    pub struct ResponseFuture<F, C, R, B, J, H: Hold = Own> {
         #[pin]
-        state: State<F, C, B, J>,
+        state: State<F, C, B, J, H>,
         reject: PhantomData<fn() -> R>,
     }
 }
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, C, B, J> {
+    enum State<F, C, B, J, H: Hold> {
         Calling {
             // Before the permit: it must be gone when the place is free again.
             #[pin]
             inner: F,
-            permit: Option<Permit>,
+            permit: Option<Permit<H>>,
             classify: C,
             settle: B,
         },
         Rejected {
             #[pin]
             answer: J,
+            settle: B,
         },
     }
 }
 
-impl<F, C, R, B, J> ResponseFuture<F, C, R, B, J> {
+impl<F, C, R, B, J, H: Hold> ResponseFuture<F, C, R, B, J, H> {
     #[inline]
-    pub(crate) const fn calling(inner: F, permit: Option<Permit>, classify: C, settle: B) -> Self {
+    pub(crate) const fn calling(inner: F, permit: Option<Permit<H>>, classify: C, settle: B) -> Self {
         let state = State::Calling { inner, permit, classify, settle };
         Self { state, reject: PhantomData }
     }
 
     #[inline]
-    pub(crate) const fn rejected(answer: J) -> Self {
-        Self { state: State::Rejected { answer }, reject: PhantomData }
+    pub(crate) const fn rejected(answer: J, settle: B) -> Self {
+        Self { state: State::Rejected { answer, settle }, reject: PhantomData }
     }
 }
 
-impl<F, C, R, B, J, Res, E> Future for ResponseFuture<F, C, R, B, J>
+impl<F, C, R, B, J, H, Res, E> Future for ResponseFuture<F, C, R, B, J, H>
 where
     F: Future<Output = Result<Res, E>>,
     C: Classify<Res, E>,
     R: ErrorMode<E>,
-    B: Settle<Res>,
-    J: Future<Output = Result<B::Response, R::Error>>,
+    B: Settle<Res, C, H>,
+    J: Future<Output = Result<Res, R::Error>>,
+    H: Hold,
 {
     type Output = Result<B::Response, R::Error>;
 
@@ -75,19 +77,19 @@ where
                 // The inner future panics if it is polled again, so that a call does not come to anything twice.
                 let permit = permit.take().expect("`ResponseFuture` is not polled after it was ready");
                 Poll::Ready(match result {
-                    Ok(response) => Ok(settle.settle(response, permit, verdict)),
+                    Ok(response) => Ok(settle.settle(response, permit, &verdict, classify, C::classify_end)),
                     Err(error) => {
                         permit.settle_by(&verdict);
                         Err(R::inner(error))
                     }
                 })
             }
-            StateProj::Rejected { answer } => answer.poll(cx),
+            StateProj::Rejected { answer, settle } => settle.pass(answer.poll(cx)),
         }
     }
 }
 
-impl<F, C, R, B, J> fmt::Debug for ResponseFuture<F, C, R, B, J> {
+impl<F, C, R, B, J, H: Hold> fmt::Debug for ResponseFuture<F, C, R, B, J, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
             .field("rejected", &matches!(self.state, State::Rejected { .. }))

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tower_fault_classify::{Classify, Fault, Health, Outcome, Verdict};
+use tower_fault_classify::{BodyEnd, Classify, Fault, Health, Outcome, Verdict};
 
 /// A classifier whose word on the server's health is another's; see [`health`](crate::BreakerLayer::health).
 #[derive(Clone, Copy)]
@@ -17,6 +17,16 @@ impl<C, F> HealthBy<C, F> {
     }
 }
 
+impl<C, F: Fn(&Fault) -> Health> HealthBy<C, F> {
+    #[inline]
+    fn read(&self, verdict: Verdict) -> Verdict {
+        match verdict {
+            Verdict::Success => Verdict::Success,
+            Verdict::Fault(fault) => fault.with_health((self.health)(&fault)).into(),
+        }
+    }
+}
+
 impl<C, F, Res, Err> Classify<Res, Err> for HealthBy<C, F>
 where
     C: Classify<Res, Err>,
@@ -24,14 +34,15 @@ where
 {
     #[inline]
     fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
-        match self.classify.classify(outcome) {
-            Verdict::Success => Verdict::Success,
-            Verdict::Fault(fault) => fault.with_health((self.health)(&fault)).into(),
-        }
+        self.read(self.classify.classify(outcome))
     }
 
     fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
         self.classify.outcome(response)
+    }
+
+    fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
+        self.read(self.classify.classify_end(end))
     }
 }
 

@@ -1,15 +1,19 @@
 //! The layer, which owns the circuit.
 
 use std::borrow::Cow;
+use std::future::Future;
+use std::time::Duration;
 
-use tower_fault_classify::{Auto, ErrorsOnly, Fault, Health, RuleFirst, Typed};
+use tower_fault_classify::{Auto, ErrorsOnly, Fault, Health, RuleFirst, Typed, Unwatched};
 use tower_layer::Layer;
 
+use crate::body::TrackBody;
 use crate::circuit::Circuit;
 use crate::config::BreakerConfig;
+use crate::error::Rejection;
 use crate::health::HealthBy;
 use crate::observe::{KeepFailures, Transition};
-use crate::reject::Errors;
+use crate::reject::{Errors, Fallback, FallbackAsync, GrpcUnavailable, Http503};
 use crate::service::Breaker;
 use crate::settle::Head;
 
@@ -58,6 +62,7 @@ use crate::settle::Head;
 #[derive(Clone, Debug)]
 pub struct BreakerLayer<C = Auto, R = Errors, B = Head> {
     circuit: Circuit,
+    not_ready: bool,
     classify: C,
     reject: R,
     settle: B,
@@ -66,31 +71,165 @@ pub struct BreakerLayer<C = Auto, R = Errors, B = Head> {
 impl<KC, KR> BreakerLayer<Auto<KC>, Errors<KR>> {
     /// A closed circuit, judging by [`Auto`].
     pub fn new(config: BreakerConfig) -> Self {
-        Self { circuit: Circuit::new(config), classify: Auto::new(), reject: Errors::new(), settle: Head }
+        Self::with_circuit(Circuit::new(config))
+    }
+}
+
+impl<KC, KR> BreakerLayer<Auto<KC>, Errors<KR>> {
+    /// Over a circuit that stands already: one of a [`CircuitRegistry`](crate::CircuitRegistry), or of another layer.
+    pub fn with_circuit(circuit: Circuit) -> Self {
+        let (classify, reject) = (Auto::new(), Errors::new());
+        Self { circuit, not_ready: false, classify, reject, settle: Head }
     }
 }
 
 impl<R, B> BreakerLayer<Auto<Typed>, R, B> {
     /// Judges by `classify` instead.
     pub fn classify<C>(self, classify: C) -> BreakerLayer<C, R, B> {
-        let Self { circuit, reject, settle, .. } = self;
-        BreakerLayer { circuit, classify, reject, settle }
+        let Self { circuit, not_ready, reject, settle, .. } = self;
+        BreakerLayer { circuit, not_ready, classify, reject, settle }
     }
 }
 
 impl<K, R, B> BreakerLayer<Auto<K>, R, B> {
     /// Takes every response for a success, so that a response of any type will do.
     pub fn errors_only(self) -> BreakerLayer<ErrorsOnly<K>, R, B> {
-        let Self { circuit, reject, settle, .. } = self;
-        BreakerLayer { circuit, classify: ErrorsOnly::new(), reject, settle }
+        let Self { circuit, not_ready, reject, settle, .. } = self;
+        BreakerLayer { circuit, not_ready, classify: ErrorsOnly::new(), reject, settle }
+    }
+}
+
+impl<C, B> BreakerLayer<C, Errors<Typed>, B> {
+    /// Answers a rejected call with what `answer` makes of it, instead of an error. The error type is then the inner service's own. **Default**:
+    /// an error.
+    ///
+    /// A panic of `answer` goes on to the caller; the circuit has no part in it.
+    ///
+    /// ```
+    /// use tower::{ServiceBuilder, service_fn};
+    /// use tower_breaker::{BreakerConfig, BreakerLayer, Rejection};
+    ///
+    /// let service = ServiceBuilder::new()
+    ///     .layer(BreakerLayer::new(BreakerConfig::default()).fallback(|word: String, _: &Rejection| word))
+    ///     .service(service_fn(async |word: String| Ok::<_, std::io::Error>(word.to_uppercase())));
+    /// # fn check<R, S: tower::Service<R, Error = std::io::Error>>(_: &S) {}
+    /// # check::<String, _>(&service);
+    /// ```
+    pub fn fallback<Req, Res, F>(self, answer: F) -> BreakerLayer<C, Fallback<F>, B>
+    where
+        F: Fn(Req, &Rejection) -> Res,
+    {
+        self.on_reject(Fallback::new(answer))
+    }
+
+    /// Answers a rejected call with what the future of `answer` comes to: another server's answer, or an error of the inner service's type.
+    ///
+    /// Dropping the call drops that future. A panic of either goes on to the caller.
+    ///
+    /// ```
+    /// use tower::{ServiceBuilder, service_fn};
+    /// use tower_breaker::{BreakerConfig, BreakerLayer, Rejection};
+    ///
+    /// let layer = BreakerLayer::new(BreakerConfig::default())
+    ///     .fallback_async(async |key: u32, _: Rejection| Ok::<_, std::io::Error>(format!("the last known {key}")));
+    /// let service = ServiceBuilder::new()
+    ///     .layer(layer)
+    ///     .service(service_fn(async |key: u32| Ok::<_, std::io::Error>(format!("the present {key}"))));
+    /// # fn check<R, S: tower::Service<R, Error = std::io::Error>>(_: &S) {}
+    /// # check::<u32, _>(&service);
+    /// ```
+    pub fn fallback_async<Req, F, Fut>(self, answer: F) -> BreakerLayer<C, FallbackAsync<F>, B>
+    where
+        F: Fn(Req, Rejection) -> Fut,
+        Fut: Future,
+    {
+        self.on_reject(FallbackAsync::new(answer))
+    }
+
+    /// Answers a rejected call with an empty 503 with `Retry-After`: whole seconds, rounded up, at least one; none if somebody has to act first.
+    ///
+    /// An axum stack stays infallible by it. The response carries the rejection's verdict, so that no layer above sends the request again.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use tower::{ServiceBuilder, service_fn};
+    /// use tower_breaker::{BreakerConfig, BreakerLayer};
+    ///
+    /// let service = ServiceBuilder::new()
+    ///     .layer(BreakerLayer::new(BreakerConfig::default()).http_fallback())
+    ///     .service(service_fn(async |_: ()| Ok::<_, Infallible>(http::Response::new(String::new()))));
+    /// # fn check<R, S: tower::Service<R, Error = Infallible>>(_: &S) {}
+    /// # check::<(), _>(&service);
+    /// ```
+    pub fn http_fallback(self) -> BreakerLayer<C, Http503, B> {
+        self.on_reject(Http503)
+    }
+
+    /// Answers a rejected call with a trailers-only `UNAVAILABLE`, with the time to wait in `grpc-retry-pushback-ms`: -1 if somebody has to act
+    /// first. It carries the rejection's verdict, as that of [`http_fallback`](Self::http_fallback) does.
+    pub fn grpc_fallback(self) -> BreakerLayer<C, GrpcUnavailable, B> {
+        self.on_reject(GrpcUnavailable)
+    }
+
+    fn on_reject<N>(self, reject: N) -> BreakerLayer<C, N, B> {
+        let Self { circuit, not_ready, classify, settle, .. } = self;
+        BreakerLayer { circuit, not_ready, classify, reject, settle }
+    }
+}
+
+impl<C, R> BreakerLayer<C, R, Head> {
+    /// A call is over when its response's body is, and counts for what the end says: gRPC's trailers, an error while it is read, a body that
+    /// is dropped before its end. Its permit travels with the body. **Default**: a call is over when the response comes, its body unread.
+    ///
+    /// | the body | counts for |
+    /// |---|---|
+    /// | comes to its end, or fails | the verdict on its end |
+    /// | is dropped before | a call that was given up: see [`AbandonedPolicy`](crate::AbandonedPolicy) |
+    /// | still comes [`healthy_after`](BreakerLayer::healthy_after) the head | a success, whatever follows |
+    ///
+    /// A slow call is one whose *head* was slow. The response's body becomes a [`JudgedBody`](tower_fault_classify::JudgedBody); a
+    /// `reqwest::Response` stays one, its body is boxed.
+    ///
+    /// ```
+    /// use tower::{ServiceBuilder, service_fn};
+    /// use tower_breaker::{BreakerConfig, BreakerLayer};
+    ///
+    /// let service = ServiceBuilder::new()
+    ///     .layer(BreakerLayer::new(BreakerConfig::default()).track_body())
+    ///     .service(service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(String::new()))));
+    /// # fn check<R, S: tower::Service<R>>(_: &S) {}
+    /// # check::<(), _>(&service);
+    /// ```
+    pub fn track_body<K>(self) -> BreakerLayer<C, R, TrackBody<Unwatched, K>> {
+        let Self { circuit, not_ready, classify, reject, .. } = self;
+        let settle = TrackBody::new(circuit.core().clock().clone(), circuit.core().probe_lease());
+        BreakerLayer { circuit, not_ready, classify, reject, settle }
+    }
+}
+
+impl<C, R, W, K> BreakerLayer<C, R, TrackBody<W, K>> {
+    /// A stream whose data still comes so long after its head is a success: it does not keep a probe's place for hours. Zero: with its first
+    /// data. **Default**: the [`probe_lease`](crate::BreakerConfigBuilder::probe_lease).
+    pub fn healthy_after(self, time: Duration) -> Self {
+        Self { settle: self.settle.healthy_after(time), ..self }
+    }
+}
+
+#[cfg(feature = "llm")]
+impl<C, R, K> BreakerLayer<C, R, TrackBody<Unwatched, K>> {
+    /// Also looks for the errors within event streams of LLM APIs; see [`LlmEvents`](tower_fault_classify::LlmEvents). A call is over when one
+    /// is found.
+    pub fn watch_llm_events(self) -> BreakerLayer<C, R, TrackBody<tower_fault_classify::LlmEvents, K>> {
+        let Self { circuit, not_ready, classify, reject, settle } = self;
+        BreakerLayer { circuit, not_ready, classify, reject, settle: settle.watched() }
     }
 }
 
 impl<C, R, B> BreakerLayer<C, R, B> {
     /// Asks `rule` first. The rule that was added last is asked first.
     pub fn rule<N>(self, rule: N) -> BreakerLayer<RuleFirst<N, C>, R, B> {
-        let Self { circuit, classify, reject, settle } = self;
-        BreakerLayer { circuit, classify: RuleFirst::new(rule, classify), reject, settle }
+        let Self { circuit, not_ready, classify, reject, settle } = self;
+        BreakerLayer { circuit, not_ready, classify: RuleFirst::new(rule, classify), reject, settle }
     }
 
     /// Reads a fault's health by `health`, in place of its own axis: a batch job may want to stop on a 401.
@@ -113,8 +252,8 @@ impl<C, R, B> BreakerLayer<C, R, B> {
     where
         F: Fn(&Fault) -> Health,
     {
-        let Self { circuit, classify, reject, settle } = self;
-        BreakerLayer { circuit, classify: HealthBy::new(classify, health), reject, settle }
+        let Self { circuit, not_ready, classify, reject, settle } = self;
+        BreakerLayer { circuit, not_ready, classify: HealthBy::new(classify, health), reject, settle }
     }
 
     /// Keeps the last failure with its type and its message for [`Status::last_failure`](crate::Status::last_failure), under `label`: the
@@ -125,15 +264,42 @@ impl<C, R, B> BreakerLayer<C, R, B> {
         self,
         label: impl Into<Cow<'static, str>>,
     ) -> BreakerLayer<KeepFailures<C, K>, R, B> {
-        let Self { circuit, classify, reject, settle } = self;
+        let Self { circuit, not_ready, classify, reject, settle } = self;
         let classify = KeepFailures::new(classify, circuit.core(), label.into());
-        BreakerLayer { circuit, classify, reject, settle }
+        BreakerLayer { circuit, not_ready, classify, reject, settle }
     }
 
     /// Tells `observer` of every change of the circuit's state: see [`Circuit::on_transition`].
     pub fn on_transition(self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
         self.circuit.on_transition(observer);
         self
+    }
+
+    /// The services are not ready while the circuit refuses calls, so that a balancer (`tower::balance`, `ready_cache`) passes them by. **Default**:
+    /// they are ready, and reject.
+    ///
+    /// A service that becomes ready holds a half-open circuit's place until it is called, it is dropped, or the lease ends. It goes on by itself
+    /// when the open time is over, when a place is free, and when the circuit is released, reset or closed. A call is rejected all the same if
+    /// the circuit opened after the service was ready. If all endpoints of a balancer are open, the balancer waits: with
+    /// `load_shed` above it fails fast.
+    ///
+    /// # Panics
+    ///
+    /// Polling a service panics outside of a tokio runtime whose timer is enabled.
+    ///
+    /// ```
+    /// use tower::{ServiceBuilder, service_fn};
+    /// use tower_breaker::{BreakerConfig, BreakerLayer};
+    ///
+    /// let endpoint = ServiceBuilder::new()
+    ///     .layer(BreakerLayer::new(BreakerConfig::default()).not_ready_when_open())
+    ///     .service(service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(()))));
+    /// # fn check<R, S: tower::Service<R>>(_: &S) {}
+    /// # check::<(), _>(&endpoint);
+    /// ```
+    #[cfg(feature = "tokio")]
+    pub fn not_ready_when_open(self) -> Self {
+        Self { not_ready: true, ..self }
     }
 
     /// A handle to the circuit that this layer's services share.
@@ -150,6 +316,24 @@ impl<C, R, B> BreakerLayer<C, R, B> {
     }
 }
 
+impl<C, R, B> BreakerLayer<C, R, B>
+where
+    C: Clone,
+    R: Clone,
+    B: Clone,
+{
+    fn service<S>(&self, inner: S, renew: Option<fn(&S) -> S>) -> Breaker<S, C, R, B> {
+        let Self { circuit, not_ready, classify, reject, settle } = self.clone();
+        let service = Breaker::new(inner, renew, circuit, classify, reject, settle);
+        #[cfg(feature = "tokio")]
+        if not_ready {
+            return service.not_ready_when_open();
+        }
+        let _ = not_ready;
+        service
+    }
+}
+
 impl<S, C, R, B> Layer<S> for BreakerLayer<C, R, B>
 where
     S: Clone,
@@ -160,8 +344,7 @@ where
     type Service = Breaker<S, C, R, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let Self { circuit, classify, reject, settle } = self.clone();
-        Breaker::new(inner, Some(S::clone), circuit, classify, reject, settle)
+        self.service(inner, Some(S::clone))
     }
 }
 
@@ -178,7 +361,6 @@ where
     type Service = Breaker<S, C, R, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let BreakerLayer { circuit, classify, reject, settle } = self.0.clone();
-        Breaker::new(inner, None, circuit, classify, reject, settle)
+        self.0.service(inner, None)
     }
 }

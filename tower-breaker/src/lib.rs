@@ -1,15 +1,21 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_auto_cfg))]
 
+mod body;
 mod call;
+#[macro_use]
 mod circuit;
 mod config;
 mod error;
 mod future;
 mod health;
+#[cfg(feature = "keyed")]
+mod keyed;
 mod layer;
 mod machine;
 mod observe;
+mod patience;
+mod registry;
 mod reject;
 mod rng;
 #[cfg(feature = "serde")]
@@ -17,18 +23,26 @@ mod serde;
 mod service;
 mod settle;
 
+pub use body::TrackBody;
 pub use call::Call;
 pub use circuit::{Circuit, Permit, Status};
 #[doc(hidden)]
 pub use circuit::{Hold, OneOf, Own};
 pub use config::{AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, Mode};
+#[cfg(feature = "keyed")]
+pub use config::{KeyedConfig, KeyedConfigBuilder, Overflow};
 pub use error::{BreakerError, Forced, Rejection};
 pub use future::ResponseFuture;
 pub use health::HealthBy;
+#[cfg(feature = "keyed")]
+pub use keyed::{ByRef, ByValue, KeyedBreaker, KeyedBreakerLayer, KeyedResponseFuture, PickCircuit};
 pub use layer::{BreakerLayer, UncloneableBreakerLayer};
 pub use machine::{CircuitState, Counts, HealthReport, Reason};
 pub use observe::{KeepFailures, LastFailure, Transition};
-pub use reject::{ErrorMode, Errors, OnReject, Rejected};
+pub use registry::{CircuitRegistry, ControlError};
+#[cfg(feature = "keyed")]
+pub use registry::{KeyedCircuit, KeyedCircuits};
+pub use reject::{ErrorMode, Errors, Fallback, FallbackAsync, GrpcUnavailable, Http503, OnReject, Rejected};
 pub use service::Breaker;
 pub use settle::{Head, Settle};
 #[doc(inline)]

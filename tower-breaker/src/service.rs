@@ -2,13 +2,15 @@
 
 use std::fmt;
 use std::mem;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use tower_fault_classify::Classify;
 use tower_service::Service;
 
 use crate::circuit::{Circuit, Core, Permit, Refusal, Seat, WaitsFor};
+use crate::error::Rejection;
 use crate::future::ResponseFuture;
+use crate::patience::Patience;
 use crate::reject::OnReject;
 use crate::settle::Settle;
 
@@ -20,6 +22,8 @@ use crate::settle::Settle;
 /// follows is rejected, even if the circuit has half-opened since. Otherwise it is ready when the inner service is; a task that
 /// waits for that is woken when the circuit changes. A half-open circuit's place is taken when readiness is asked for, so that
 /// no more tasks wait for a service that may be dead than there are places.
+///
+/// A service that is [`not_ready_when_open`](crate::BreakerLayer::not_ready_when_open) waits instead, and then takes a half-open circuit's place.
 ///
 /// An error of the inner service's readiness is judged like that of a call. A clone inherits neither readiness nor place.
 ///
@@ -41,6 +45,8 @@ pub struct Breaker<S, C, R, B> {
     /// The last `poll_ready` found the circuit open for so many nanoseconds, and the call is refused; 0: it did not.
     refused_for: u64,
     circuit: Circuit,
+    /// Of a service that is not ready while its circuit refuses calls.
+    patience: Option<Patience>,
     classify: C,
     reject: R,
     settle: B,
@@ -65,9 +71,16 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         reject: R,
         settle: B,
     ) -> Self {
-        let waiting = Waiting { core: circuit.core(), seat: None, since: 0, promise: Promise::Nothing };
-        let (inner_ready, refused_for) = (false, 0);
-        Self { inner, renew, inner_ready, waiting, refused_for, circuit, classify, reject, settle }
+        let core = circuit.core();
+        let waiting = Waiting { core, seat: None, outside: false, since: 0, promise: Promise::Nothing };
+        let (inner_ready, refused_for, patience) = (false, 0, None);
+        Self { inner, renew, inner_ready, waiting, refused_for, circuit, patience, classify, reject, settle }
+    }
+
+    /// The same service, not ready while its circuit refuses calls.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn not_ready_when_open(self) -> Self {
+        Self { patience: Some(Patience::default()), ..self }
     }
 
     /// A handle to the circuit.
@@ -93,19 +106,59 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         }
     }
 
-    fn promise(&mut self, answer: Result<Permit, Refusal>) {
-        self.waiting.promise = match answer {
-            Ok(permit) if self.circuit.is_closed() => {
-                permit.cancel();
-                Promise::Nothing
+    /// Remembers an answer for the call. True: it is refused, and the inner service need not be asked. Pending: it is refused, and this service
+    /// is not ready meanwhile.
+    fn promise(&mut self, answer: Result<Permit, Refusal>, cx: &mut Context<'_>) -> Poll<bool> {
+        match self.outlast(answer, cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(permit)) => {
+                self.waiting.promise = if self.circuit.is_closed() {
+                    permit.cancel();
+                    Promise::Nothing
+                } else {
+                    Promise::Admitted(Unused(Some(permit)))
+                };
+                Poll::Ready(false)
             }
-            Ok(permit) => Promise::Admitted(Unused(Some(permit))),
-            Err(refusal) => {
+            Poll::Ready(Err(refusal)) => {
                 self.waiting.leave();
                 self.give_back();
-                Promise::Refused(refusal)
+                self.waiting.promise = Promise::Refused(refusal);
+                Poll::Ready(true)
             }
-        };
+        }
+    }
+
+    /// The answer, once it is no refusal, if this service is not ready before.
+    fn outlast(
+        &mut self,
+        mut answer: Result<Permit, Refusal>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Permit, Refusal>> {
+        if self.patience.is_none() {
+            return Poll::Ready(answer);
+        }
+        let mut registered = false;
+        loop {
+            let refusal = match answer {
+                Ok(permit) => {
+                    self.waiting.come_in();
+                    return Poll::Ready(Ok(permit));
+                }
+                Err(refusal) => refusal,
+            };
+            if registered {
+                let left = self.circuit.worth_waiting(refusal);
+                let Some(patience) = &mut self.patience else { return Poll::Ready(Err(refusal)) };
+                ready!(patience.poll(cx, left));
+            } else {
+                self.give_back();
+                self.waiting.stay_out(cx.waker());
+                registered = true;
+            }
+            // The timer's clock is not the circuit's, and whoever changed it before the registration has woken nobody.
+            answer = self.circuit.admit();
+        }
     }
 
     /// The answer for a call that begins otherwise than closed after closed.
@@ -122,14 +175,87 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
     fn begin<Req>(&mut self, permit: Permit, request: Req) -> ResponseFuture<S::Future, C, R, B, R::Future>
     where
         S: Service<Req>,
-        B: Settle<S::Response> + Clone,
+        B: Settle<S::Response, C> + Clone,
         C: Clone,
-        R: OnReject<Req, B::Response, S::Error>,
+        R: OnReject<Req, S::Response, S::Error>,
     {
         self.inner_ready = false;
         let mut permit = Some(permit);
         let inner = Permit::guard(&mut permit, || self.inner.call(request));
         ResponseFuture::calling(inner, permit, self.classify.clone(), self.settle.clone())
+    }
+
+    /// Asks a circuit that is not closed, and then the inner service.
+    #[inline(never)]
+    fn poll_ready_slowly<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), R::Error>>
+    where
+        S: Service<Req>,
+        C: Classify<S::Response, S::Error>,
+        R: OnReject<Req, S::Response, S::Error>,
+    {
+        let answer = self.ask();
+        if ready!(self.promise(answer, cx)) {
+            return Poll::Ready(Ok(()));
+        }
+        let ready = self.inner.poll_ready(cx);
+        self.not_ready_yet(ready, cx)
+    }
+
+    /// Goes on after the inner service's word on its readiness.
+    #[inline(never)]
+    fn not_ready_yet<Req>(
+        &mut self,
+        mut ready: Poll<Result<(), S::Error>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), R::Error>>
+    where
+        S: Service<Req>,
+        C: Classify<S::Response, S::Error>,
+        R: OnReject<Req, S::Response, S::Error>,
+    {
+        loop {
+            match ready {
+                Poll::Ready(Ok(())) => {
+                    self.waiting.leave();
+                    self.inner_ready = true;
+                    return Poll::Ready(Ok(()));
+                }
+                Poll::Ready(Err(error)) => {
+                    self.waiting.leave();
+                    if let Ok(permit) = self.ask() {
+                        permit.settle(self.classify.classify(Err(&error)));
+                    }
+                    return Poll::Ready(Err(R::inner(error)));
+                }
+                Poll::Pending => {}
+            }
+            self.waiting.wait(cx.waker(), WaitsFor::Change);
+            // A transition between the first answer and the registration has woken nobody.
+            let answer = self.ask();
+            let refused = answer.is_err();
+            if ready!(self.promise(answer, cx)) {
+                return Poll::Ready(Ok(()));
+            }
+            if !refused {
+                return Poll::Pending;
+            }
+            // It was refused, and is let in by now: the inner service has heard nothing of this task.
+            ready = self.inner.poll_ready(cx);
+        }
+    }
+
+    #[inline]
+    fn rejected<Req>(
+        &self,
+        request: Req,
+        rejection: Rejection,
+    ) -> ResponseFuture<S::Future, C, R, B, R::Future>
+    where
+        S: Service<Req>,
+        B: Clone,
+        R: OnReject<Req, S::Response, S::Error>,
+    {
+        ResponseFuture::rejected(self.reject.reject(request, rejection), self.settle.clone())
     }
 
     /// Gives up the wait for the inner service, its readiness, and what the last `poll_ready` promised.
@@ -160,8 +286,8 @@ impl<S, C, R, B, Req> Service<Req> for Breaker<S, C, R, B>
 where
     S: Service<Req>,
     C: Classify<S::Response, S::Error> + Clone,
-    B: Settle<S::Response> + Clone,
-    R: OnReject<Req, B::Response, S::Error>,
+    B: Settle<S::Response, C> + Clone,
+    R: OnReject<Req, S::Response, S::Error>,
 {
     type Response = B::Response;
     type Error = R::Error;
@@ -170,48 +296,31 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.refused_for = 0;
-        if !self.circuit.is_closed() || !matches!(self.waiting.promise, Promise::Nothing) {
+        let usual = matches!(self.waiting.promise, Promise::Nothing);
+        if usual && self.circuit.is_closed() {
+            let ready = self.inner.poll_ready(cx);
+            if let Poll::Ready(Ok(())) = ready {
+                self.waiting.leave();
+                self.inner_ready = true;
+                return ready.map_err(R::inner);
+            }
+            return self.not_ready_yet(ready, cx);
+        }
+        if self.patience.is_none() {
             self.refused_for = self.circuit.refuses_for();
             if self.refused_for > 0 {
                 self.forget_readiness();
                 return Poll::Ready(Ok(()));
             }
-            let answer = self.ask();
-            let refused = answer.is_err();
-            self.promise(answer);
-            if refused {
-                return Poll::Ready(Ok(()));
-            }
         }
-        match self.inner.poll_ready(cx) {
-            Poll::Ready(Ok(())) => {
-                self.waiting.leave();
-                self.inner_ready = true;
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Err(error)) => {
-                self.waiting.leave();
-                if let Ok(permit) = self.ask() {
-                    permit.settle(self.classify.classify(Err(&error)));
-                }
-                Poll::Ready(Err(R::inner(error)))
-            }
-            Poll::Pending => {
-                self.waiting.wait(cx.waker());
-                // A transition between the first answer and the registration has woken nobody.
-                let answer = self.ask();
-                let refused = answer.is_err();
-                self.promise(answer);
-                if refused { Poll::Ready(Ok(())) } else { Poll::Pending }
-            }
-        }
+        self.poll_ready_slowly(cx)
     }
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
         if self.refused_for > 0 {
             let rejection = self.circuit.open_rejection(mem::take(&mut self.refused_for));
-            return ResponseFuture::rejected(self.reject.reject(request, rejection));
+            return self.rejected(request, rejection);
         }
         // The usual case, with nothing to carry over from `poll_ready` and nothing that passes through memory.
         if let Promise::Nothing = self.waiting.promise
@@ -223,7 +332,7 @@ where
             Ok(permit) => self.begin(permit, request),
             Err(refusal) => {
                 self.give_back();
-                ResponseFuture::rejected(self.reject.reject(request, self.circuit.rejection(refusal)))
+                self.rejected(request, self.circuit.rejection(refusal))
             }
         }
     }
@@ -237,14 +346,19 @@ where
     B: Clone,
 {
     fn clone(&self) -> Self {
-        Self::new(
+        let clone = Self::new(
             self.inner.clone(),
             self.renew,
             self.circuit.clone(),
             self.classify.clone(),
             self.reject.clone(),
             self.settle.clone(),
-        )
+        );
+        #[cfg(feature = "tokio")]
+        if self.patience.is_some() {
+            return clone.not_ready_when_open();
+        }
+        clone
     }
 }
 
@@ -280,17 +394,32 @@ impl Drop for Unused {
 struct Waiting {
     core: &'static Core,
     seat: Option<Seat>,
-    /// When the wait began.
+    /// It waits for the circuit itself: nobody was let in.
+    outside: bool,
+    /// When the wait for the inner service began.
     since: u64,
     promise: Promise,
 }
 
 impl Waiting {
-    fn wait(&mut self, waker: &Waker) {
+    fn wait(&mut self, waker: &Waker, what: WaitsFor) {
         if self.seat.is_none() {
             self.since = self.core.clock().now();
         }
-        self.core.wait(&mut self.seat, waker, WaitsFor::Change);
+        self.core.wait(&mut self.seat, waker, what);
+    }
+
+    /// Waits to be let in.
+    fn stay_out(&mut self, waker: &Waker) {
+        self.outside = true;
+        self.wait(waker, WaitsFor::Place);
+    }
+
+    /// Is let in.
+    fn come_in(&mut self) {
+        if mem::take(&mut self.outside) {
+            self.leave();
+        }
     }
 
     #[inline]
@@ -309,6 +438,7 @@ impl Drop for Waiting {
             match mem::replace(&mut self.promise, Promise::Nothing) {
                 // A permit that is dropped is that of an abandoned call.
                 Promise::Admitted(unused) => drop(unused.begin()),
+                _ if self.outside => {}
                 _ => self.core.give_up_waiting(self.since),
             }
         }

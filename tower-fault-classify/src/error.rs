@@ -4,6 +4,10 @@ use std::error::Error;
 use std::fmt;
 
 use crate::fault::Fault;
+#[cfg(feature = "tonic")]
+use crate::fault::Kind;
+#[cfg(feature = "tonic")]
+use crate::grpc;
 
 /// An error of any type.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
@@ -13,24 +17,38 @@ pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 /// It is one concrete type, so that every layer above finds it in a chain of [`source`](Error::source)s, however deep
 /// and whatever lies around it. [`FaultClassifyLayer`](crate::FaultClassifyLayer) puts it around the error of the
 /// inner service. A layer that makes an error of its own (a circuit breaker's rejection) has a bare one as its source.
+///
+/// With the feature `tonic`, a bare rejection's cause is a `tonic::Status` with the code `UNAVAILABLE`, made when somebody asks for it: a
+/// generated client takes the status that it finds among an error's sources, and `UNKNOWN` if there is none.
 #[derive(Debug)]
 pub struct Judged {
     fault: Fault,
     source: Option<BoxError>,
+    #[cfg(feature = "tonic")]
+    status: std::sync::OnceLock<Box<tonic::Status>>,
 }
 
 impl Judged {
     /// A verdict around the error that it was given on. Judging a `Judged` again keeps one wrapper, not two.
     pub fn new(fault: Fault, source: impl Into<BoxError>) -> Self {
         match source.into().downcast::<Self>() {
-            Ok(judged) => Self { fault, source: judged.source },
-            Err(source) => Self { fault, source: Some(source) },
+            Ok(judged) => Self::of(fault, judged.source),
+            Err(source) => Self::of(fault, Some(source)),
         }
     }
 
     /// A verdict that is its own cause.
     pub const fn bare(fault: Fault) -> Self {
-        Self { fault, source: None }
+        Self::of(fault, None)
+    }
+
+    const fn of(fault: Fault, source: Option<BoxError>) -> Self {
+        Self {
+            fault,
+            source,
+            #[cfg(feature = "tonic")]
+            status: std::sync::OnceLock::new(),
+        }
     }
 
     /// What went wrong.
@@ -57,7 +75,14 @@ impl fmt::Display for Judged {
 
 impl Error for Judged {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_ref().map(|source| &**source as &(dyn Error + 'static))
+        if let Some(source) = &self.source {
+            return Some(&**source);
+        }
+        #[cfg(feature = "tonic")]
+        if self.fault.kind() == Kind::Rejected {
+            return Some(&**self.status.get_or_init(|| Box::new(grpc::rejected(&self.fault))));
+        }
+        None
     }
 }
 

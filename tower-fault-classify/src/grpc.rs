@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "__shared")]
+use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName};
 
@@ -17,6 +19,25 @@ static GRPC_STATUS: HeaderName = HeaderName::from_static(NAME);
 
 /// UNKNOWN, which stands for a code that is none.
 pub(crate) const UNKNOWN: u32 = 2;
+
+/// The time to wait as gRPC tells it (gRFC A6, `grpc-retry-pushback-ms`): milliseconds, rounded up, and -1 for who should not try again.
+#[cfg(feature = "__shared")]
+pub fn pushback(delay: Option<Duration>) -> HeaderValue {
+    // Implementations read an `int32`.
+    let millis = delay
+        .and_then(|delay| i32::try_from(delay.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128)).ok());
+    millis.unwrap_or(-1).into()
+}
+
+/// What a gRPC client is told of a call that a layer of this side rejected.
+#[cfg(feature = "tonic")]
+pub(crate) fn rejected(fault: &crate::fault::Fault) -> tonic::Status {
+    let text = "the request was not sent, a layer of this side rejected it";
+    match fault.retry_after() {
+        Some(delay) => tonic::Status::unavailable(format!("{text}; try again in {delay:.1?}")),
+        None => tonic::Status::unavailable(text),
+    }
+}
 
 /// The verdict of a trailers-only answer. `None`: it is none, and the HTTP status decides, or the trailers will.
 #[inline]
@@ -91,6 +112,16 @@ mod tests {
     }
 
     const GRPC: (&str, &str) = ("content-type", "application/grpc");
+
+    #[cfg(feature = "__shared")]
+    #[test]
+    fn pushback_is_in_milliseconds_up_and_a_negative_one_means_never() {
+        let text = |delay| pushback(delay).to_str().unwrap().to_owned();
+        assert_eq!(text(Some(Duration::from_nanos(1))), "1");
+        assert_eq!(text(Some(Duration::from_micros(1_500))), "2");
+        assert_eq!(text(Some(Duration::MAX)), "2147483647");
+        assert_eq!(text(None), "-1");
+    }
 
     #[test]
     fn a_trailers_only_answer_is_judged_by_its_code() {

@@ -1,13 +1,14 @@
 //! How a permit holds its circuit.
 
 use std::fmt;
-use std::sync::Arc;
+use std::task::Waker;
 
 use tower_fault_classify::Verdict;
 
 use super::core::{Core, Entry, Refusal, Took};
-use super::keyed::Keyed;
+use super::keyed::{Keyed, SharedCore};
 use super::store::{Single, Store};
+use super::waiters::{Seat, WaitsFor};
 
 /// What a permit needs of the circuit that it holds. Only this crate's handles are any use as one.
 #[doc(hidden)]
@@ -21,7 +22,8 @@ pub trait Hold {
     fn cancel(&self, entry: Entry);
     fn abandon(&self, entry: Entry);
     fn took(&self, entry: Entry) -> Took;
-    fn now(&self) -> u64;
+    fn wait(&self, seat: &mut Option<Seat>, waker: &Waker);
+    fn leave(&self, seat: Seat);
 }
 
 /// Holds a circuit of its own, which is never freed, so that nobody counts.
@@ -29,10 +31,10 @@ pub trait Hold {
 pub struct Own(pub(super) &'static Core);
 
 /// Holds a circuit that is one of many, so that it is not dropped meanwhile.
-pub struct OneOf<K>(Option<Arc<Core<Keyed<K>>>>);
+pub struct OneOf<K>(Option<SharedCore<K>>);
 
 impl<K> OneOf<K> {
-    pub(super) const fn new(core: Arc<Core<Keyed<K>>>) -> Self {
+    pub(crate) const fn new(core: SharedCore<K>) -> Self {
         Self(Some(core))
     }
 }
@@ -117,8 +119,13 @@ impl<R: Reach> Hold for R {
     }
 
     #[inline]
-    fn now(&self) -> u64 {
-        self.core().clock().now()
+    fn wait(&self, seat: &mut Option<Seat>, waker: &Waker) {
+        self.core().wait(seat, waker, WaitsFor::Change);
+    }
+
+    #[inline]
+    fn leave(&self, seat: Seat) {
+        self.core().leave(seat);
     }
 }
 

@@ -8,17 +8,28 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 use tower_fault_classify::__shared::Clock;
-use tower_fault_classify::__shared::sync::{AtomicU64, Mutex, Ordering, lock};
+use tower_fault_classify::__shared::sync::{self, AtomicU64, Mutex, Ordering, fence, lock};
 
 use super::core::{Cold, Core, Setup};
 use super::gate::Gate;
 use super::store::{Plan, Store};
-use super::window::{Counting, LastCalls, Pairs};
+use super::window::{Counting, LastCalls, Pairs, Shape};
 use crate::machine::Counts;
 use crate::observe::Watchers;
 
 /// How a key is told to people.
-type Label<K> = Box<dyn Fn(&K) -> String + Send + Sync>;
+type Label<K> = fn(&K) -> String;
+
+/// A circuit that many hold: what stores it, and the calls that run through it.
+pub(crate) type SharedCore<K> = sync::Arc<Core<Keyed<K>>>;
+
+/// How many hold a circuit. What those who do so no longer did to it is seen from here on.
+pub(crate) fn strong_count<K>(core: &SharedCore<K>) -> usize {
+    let count = sync::Arc::strong_count(core);
+    // Each gave it up with a release, and the count was read after.
+    fence(Ordering::Acquire);
+    count
+}
 
 /// What the circuits of a layer have in common.
 pub(crate) struct Common<K> {
@@ -41,8 +52,16 @@ impl<K> Common<K> {
         &self.watchers
     }
 
-    pub(crate) fn clock(&self) -> &Clock {
+    pub(crate) const fn clock(&self) -> &Clock {
         &self.plan.clock
+    }
+
+    /// How long it takes until another part of a window is over, in nanoseconds.
+    pub(crate) const fn bucket(&self) -> u64 {
+        match self.setup.shape {
+            Shape::Time(nanos) => nanos / Pairs::PARTS,
+            Shape::Count(_) => 0,
+        }
     }
 }
 

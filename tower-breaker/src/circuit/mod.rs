@@ -1,5 +1,7 @@
 //! The machine made concurrent: the state's storage, and the handles to it.
 
+#[macro_use]
+mod controls;
 mod core;
 mod gate;
 mod hold;
@@ -13,7 +15,8 @@ mod window;
 
 pub(crate) use self::core::{Core, Refusal, Setup, Took};
 pub use self::hold::{Hold, OneOf, Own};
-pub(crate) use self::keyed::{Common, Keyed};
+#[cfg(feature = "keyed")]
+pub(crate) use self::keyed::{Common, Keyed, SharedCore, strong_count};
 pub(crate) use self::name::intern;
 pub(crate) use self::waiters::{Seat, WaitsFor};
 pub(crate) use self::window::Shape;
@@ -31,96 +34,6 @@ use crate::error::{Forced, Rejection};
 pub(crate) use crate::machine::CircuitState;
 use crate::machine::{Counts, Force, HealthReport};
 use crate::observe::{LastFailure, Transition};
-
-/// What can be done with any handle to a circuit, which has a `core`, a `name` and a way to `hold` it.
-macro_rules! controls {
-    ($handle:ident $(<$key:ident>)?, $permit:ty) => {
-        impl$(<$key>)? $handle$(<$key>)? {
-            /// Where the circuit stands, and what it counts.
-            pub fn status(&self) -> Status {
-                Status::of(self.name, self.core.key(), self.core.view(), self.core.clock().slack())
-            }
-
-            /// Asks to begin a call.
-            ///
-            /// # Errors
-            ///
-            /// A [`Rejection`] while the circuit is open, or half-open with all places taken.
-            pub fn try_acquire(&self) -> Result<$permit, Rejection> {
-                self.admit().map_err(|refusal| self.rejection(refusal))
-            }
-
-            pub(crate) fn admit(&self) -> Result<$permit, Refusal> {
-                Permit::acquire(self.hold())
-            }
-
-            #[inline]
-            pub(crate) fn rejection(&self, Refusal { state, left }: Refusal) -> Rejection {
-                Rejection::new(self.name, state, left.map(|left| self.with_slack(left)))
-            }
-
-            /// Opens the circuit now; it recovers as usual. One that is open already stays as it is.
-            ///
-            /// # Errors
-            ///
-            /// The circuit is forced, or disabled by its configuration: what a hand or the configuration said goes before.
-            pub fn trip(&self) -> Result<(), Forced> {
-                self.core.trip_by_hand().map_err(|state| self.forced(state))
-            }
-
-            /// Closes the circuit now, with an empty window, no ramp, and no memory of how often it was open.
-            ///
-            /// # Errors
-            ///
-            /// See [`trip`](Self::trip).
-            pub fn reset(&self) -> Result<(), Forced> {
-                self.core.reset().map_err(|state| self.forced(state))
-            }
-
-            /// Rejects every call until [`release`](Self::release).
-            ///
-            /// # Errors
-            ///
-            /// The circuit is disabled by its configuration.
-            pub fn force_open(&self) -> Result<(), Forced> {
-                self.core.force(Force::Open).map_err(|state| self.forced(state))
-            }
-
-            /// Lets every call through, uncounted, until [`release`](Self::release).
-            ///
-            /// # Errors
-            ///
-            /// The circuit is disabled by its configuration.
-            pub fn force_closed(&self) -> Result<(), Forced> {
-                self.core.force(Force::Closed).map_err(|state| self.forced(state))
-            }
-
-            /// Gives a forced circuit back to itself: from forced open the next calls are probes, from forced closed it is closed with
-            /// an empty window. One that is not forced stays as it is.
-            pub fn release(&self) {
-                self.core.release();
-            }
-
-            /// Hears what a health checker says of the server: see [`HealthReport`]. What a hand has forced, or the configuration has
-            /// disabled, goes before, and is not changed.
-            pub fn report(&self, report: HealthReport) {
-                self.core.report(report);
-            }
-
-            fn forced(&self, state: CircuitState) -> Forced {
-                Forced::new(self.name, state)
-            }
-
-            /// How long to wait so that `left` nanoseconds are over on the circuit's clock, which may be a little behind.
-            #[inline]
-            fn with_slack(&self, left: u64) -> Duration {
-                Duration::from_nanos(left) + self.core.clock().slack()
-            }
-        }
-    };
-}
-
-pub(crate) use controls;
 
 /// The handle to a circuit.
 ///
@@ -209,6 +122,14 @@ impl Circuit {
         self.core.refuses_for()
     }
 
+    /// After how long to ask again after a refusal. A ramp lets calls through all along, so that it is asked before it is over.
+    pub(crate) fn worth_waiting(&self, Refusal { state, left }: Refusal) -> Option<Duration> {
+        const ASKED_IN_A_RAMP: u32 = 16;
+
+        let left = self.with_slack(left?);
+        Some(if state == CircuitState::Closed { left / ASKED_IN_A_RAMP } else { left })
+    }
+
     /// The rejection of a call that an open circuit refuses for so many nanoseconds.
     #[inline]
     pub(crate) fn open_rejection(&self, left: u64) -> Rejection {
@@ -266,7 +187,7 @@ pub struct Status {
 }
 
 impl Status {
-    fn of(circuit: &'static str, key: Option<Arc<str>>, view: View, slack: Duration) -> Self {
+    pub(crate) fn of(circuit: &'static str, key: Option<Arc<str>>, view: View, slack: Duration) -> Self {
         let keyed =
             |transition: Option<Transition>| transition.map(|last| Transition { key: key.clone(), ..last });
         Self {

@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::mem::{self, ManuallyDrop};
+use std::task::Waker;
 
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
 
 use super::core::{Core, Entry, Refusal, Took};
-use super::hold::{Hold, Own};
+use super::hold::{Hold, OneOf, Own};
+use super::waiters::Seat;
 
 /// The fault of a call that panicked.
 const PANICKED: Fault = Fault::new(Kind::Unknown, Retry::Never, Health::Failure, Origin::Local);
@@ -27,6 +29,19 @@ impl Permit {
     #[inline]
     pub(crate) fn acquire_closed(core: &'static Core) -> Option<Self> {
         core.admit_closed().map(|entry| Self { hold: Own(core), entry })
+    }
+}
+
+#[cfg(feature = "keyed")]
+impl<K> Permit<OneOf<K>> {
+    #[inline]
+    pub(crate) const fn of(hold: OneOf<K>, entry: Entry) -> Self {
+        Self { hold, entry }
+    }
+
+    /// Whether nobody counts the call.
+    pub(crate) const fn is_uncounted(&self) -> bool {
+        self.entry.is_uncounted()
     }
 }
 
@@ -71,13 +86,8 @@ impl<H: Hold> Permit<H> {
         self.done(|hold, entry| hold.settle_late(entry, verdict, took));
     }
 
-    /// The time on the circuit's clock.
-    pub(crate) fn now(&self) -> u64 {
-        self.hold.now()
-    }
-
     /// Settles it, without a drop.
-    #[inline(always)]
+    #[inline]
     fn done(self, settle: impl FnOnce(&H, Entry)) {
         let mut this = ManuallyDrop::new(self);
         settle(&this.hold.take(), this.entry);
@@ -101,6 +111,24 @@ impl<H: Hold> Permit<H> {
         let value = run();
         mem::forget(on_panic);
         value
+    }
+
+    /// Asks the same circuit again, for a call that may not begin any more.
+    pub(crate) fn ask_again(self) -> Result<Self, Refusal> {
+        let mut this = ManuallyDrop::new(self);
+        let hold = this.hold.take();
+        hold.cancel(this.entry);
+        Self::acquire(hold)
+    }
+
+    /// Registers a task that waits for something else, to be woken by a change of the circuit.
+    pub(crate) fn wait(&self, seat: &mut Option<Seat>, waker: &Waker) {
+        self.hold.wait(seat, waker);
+    }
+
+    /// The task waits no longer.
+    pub(crate) fn leave(&self, seat: Seat) {
+        self.hold.leave(seat);
     }
 
     /// Whether the call may still begin. A probe's lease begins anew.

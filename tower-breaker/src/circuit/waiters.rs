@@ -5,7 +5,7 @@ use std::task::Waker;
 
 /// Where a task is registered. It is void once the round is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seat {
+pub struct Seat {
     round: u64,
     index: usize,
 }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use tower_fault_classify::{AsError, Classify, Fault, Health, Outcome, Typed, Verdict};
+use tower_fault_classify::{AsError, BodyEnd, Classify, Fault, Health, How, Outcome, Typed, Verdict};
 
 use crate::circuit::Core;
 
@@ -40,6 +40,18 @@ impl<C, K> KeepFailures<C, K> {
     }
 }
 
+impl<C, K> KeepFailures<C, K> {
+    fn keep(&self, verdict: &Verdict, tell: impl FnOnce(&Fault) -> (&'static str, String)) {
+        if let Verdict::Fault(fault) = *verdict
+            && fault.health() == Health::Failure
+        {
+            let (type_name, message) = tell(&fault);
+            let label = self.label.clone();
+            self.core.keep(self.owner, LastFailure { fault, type_name, message, label });
+        }
+    }
+}
+
 impl<C, K, Res, Err> Classify<Res, Err> for KeepFailures<C, K>
 where
     C: Classify<Res, Err>,
@@ -47,21 +59,24 @@ where
 {
     fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
         let verdict = self.classify.classify(outcome);
-        if let Verdict::Fault(fault) = verdict
-            && fault.health() == Health::Failure
-        {
-            let (type_name, message) = match outcome {
-                Ok(_) => (type_name::<Res>(), fault.to_string()),
-                Err(error) => (type_name::<Err>(), error.as_error().to_string()),
-            };
-            let label = self.label.clone();
-            self.core.keep(self.owner, LastFailure { fault, type_name, message, label });
-        }
+        self.keep(&verdict, |fault| match outcome {
+            Ok(_) => (type_name::<Res>(), fault.to_string()),
+            Err(error) => (type_name::<Err>(), error.as_error().to_string()),
+        });
         verdict
     }
 
     fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
         self.classify.outcome(response)
+    }
+
+    fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
+        let verdict = self.classify.classify_end(end);
+        self.keep(&verdict, |fault| match end.how() {
+            How::Failed(error) => (type_name::<Res>(), error.to_string()),
+            _ => (type_name::<Res>(), fault.to_string()),
+        });
+        verdict
     }
 }
 

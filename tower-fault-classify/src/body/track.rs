@@ -49,16 +49,18 @@ where
         // A fault of the head was told of already.
         let tell = head.is_success();
         let hook = Told { hook: self.hook.clone(), tell, status: response.status() };
-        judge_body(response, head, hook, classify, judge)
+        let watch = response.headers().map_or_else(W::default, W::of);
+        judge_body(response, head, watch, hook, classify, judge)
     }
 }
 
-/// Puts a [`JudgedBody`] around a response's body. If the head has the last word, because it is a fault or tells gRPC's status, `hook`
+/// Puts a [`JudgedBody`] around a response's body, whose data `watch` looks at. If the head has the last word, because it is a fault or tells gRPC's status, `hook`
 /// is called here.
 #[inline]
 pub fn judge_body<Res, H, C, W, K>(
     response: Res,
     head: Verdict,
+    watch: W,
     hook: H,
     classify: &C,
     judge: JudgeEnd<C>,
@@ -70,7 +72,6 @@ where
     Res: TakeBody + PutBody<JudgedBody<<Res as TakeBody>::Body, H, C, W>>,
     <Res::Body as Body>::Error: AsError<K>,
 {
-    let watch = response.headers().map_or_else(W::default, W::of);
     let grpc = response.headers().filter(|headers| grpc::is_grpc(headers));
     let ended = !head.is_success() || grpc.is_some_and(|headers| grpc::code_in(headers).is_some());
     let grpc = grpc.is_some();

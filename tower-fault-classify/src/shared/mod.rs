@@ -23,4 +23,5 @@ pub use ring::{Addition, Ring, counts};
 pub use slot::slot;
 pub use striped::Striped;
 
+pub use crate::grpc::pushback;
 pub use crate::wall::now as wall_time;

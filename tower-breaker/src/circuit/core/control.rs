@@ -94,6 +94,11 @@ impl Core {
         cold.shape = setup.shape;
     }
 
+    /// How long a probe keeps its place, in nanoseconds.
+    pub(crate) fn probe_lease(&self) -> u64 {
+        self.cold().limits.probe_lease
+    }
+
     /// The number of the circuit that has the core.
     pub(crate) fn owner(&self) -> u64 {
         self.cold().owner

@@ -8,7 +8,7 @@ use tower_fault_classify::__shared::{ManualClock, Striped};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
 
 use super::*;
-use crate::circuit::window::{Shape, Span};
+use crate::circuit::window::Shape;
 use crate::machine::{Abandoned, Counts, OpenTime, Reason, RecoveryLimits, TripLimits};
 use crate::observe::Transition;
 

@@ -8,6 +8,7 @@ use tower_fault_classify::__shared::sync::{AtomicU64, Ordering};
 use tower_fault_classify::__shared::{Addition, counts};
 
 const CELLS: usize = 11;
+const SPAN: i32 = 11;
 const COUNT_BITS: u32 = 18;
 const FULL: u32 = (1 << COUNT_BITS) - 1;
 const TAG_BITS: u32 = 64 - 2 * COUNT_BITS;
@@ -42,7 +43,7 @@ impl Pairs {
         let mut sums = [0, 0];
         for cell in &self.0 {
             let (cells_tag, first, second) = unpack(cell.load(Ordering::Relaxed));
-            if counts(age(cells_tag, tag), CELLS as i32) {
+            if counts(age(cells_tag, tag), SPAN) {
                 sums[0] += u64::from(first);
                 sums[1] += u64::from(second);
             }

@@ -1,4 +1,11 @@
-//! What a caller gets when the circuit does not let a call through.
+//! What a caller gets when the circuit does not let a call through: an error, or an answer in its place.
+
+mod fallback;
+mod people;
+mod ready_made;
+
+pub use fallback::{Fallback, FallbackAsync};
+pub use ready_made::{GrpcUnavailable, Http503};
 
 use std::error::Error;
 use std::fmt;

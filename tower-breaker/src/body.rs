@@ -1,0 +1,138 @@
+//! Calls that are over when the response's body is.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::task::Poll;
+use std::time::Duration;
+
+use http::HeaderMap;
+use http_body::Body;
+use tower_fault_classify::__shared::Clock;
+use tower_fault_classify::{
+    AsError, JudgeEnd, JudgedBody, Kind, OnEnd, Origin, PutBody, TakeBody, Typed, Unwatched, Verdict, Watch,
+    judge_body,
+};
+
+use crate::circuit::{Hold, Permit, Took};
+use crate::settle::Settle;
+
+/// Settles at the end of the response's body; see [`track_body`](crate::BreakerLayer::track_body).
+pub struct TrackBody<W = Unwatched, K = Typed> {
+    clock: Clock,
+    /// In nanoseconds.
+    healthy_after: u64,
+    kind: PhantomData<fn() -> (W, K)>,
+}
+
+impl<W, K> TrackBody<W, K> {
+    pub(crate) const fn new(clock: Clock, healthy_after: u64) -> Self {
+        Self { clock, healthy_after, kind: PhantomData }
+    }
+
+    pub(crate) fn healthy_after(self, time: Duration) -> Self {
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        Self { healthy_after: nanos, ..self }
+    }
+
+    /// The same, with its data watched by `V`.
+    #[cfg(feature = "llm")]
+    pub(crate) fn watched<V>(self) -> TrackBody<V, K> {
+        TrackBody::new(self.clock, self.healthy_after)
+    }
+}
+
+/// A response of which a body was tracked by a permit that holds its circuit by `H`.
+type Tracked<Res, C, H, W> =
+    <Res as PutBody<JudgedBody<<Res as TakeBody>::Body, AtEnd<H>, C, Healthy<W>>>>::Response;
+
+impl<Res, C, H, W, K> Settle<Res, C, H> for TrackBody<W, K>
+where
+    C: Clone,
+    H: Hold,
+    W: Watch<<Res::Body as Body>::Data>,
+    Res: TakeBody + PutBody<JudgedBody<<Res as TakeBody>::Body, AtEnd<H>, C, Healthy<W>>>,
+    <Res::Body as Body>::Error: AsError<K>,
+{
+    type Response = Tracked<Res, C, H, W>;
+
+    fn settle(
+        &self,
+        response: Res,
+        permit: Permit<H>,
+        verdict: &Verdict,
+        classify: &C,
+        judge: JudgeEnd<C>,
+    ) -> Self::Response {
+        let healthy_from = self.clock.now().saturating_add(self.healthy_after);
+        let watch = response.headers().map_or_else(W::default, W::of);
+        let watch = Healthy { watch, limit: Some((self.clock.clone(), healthy_from)) };
+        let hook = AtEnd { took: permit.took(), permit, clock: self.clock.clone(), healthy_from };
+        judge_body(response, *verdict, watch, hook, classify, judge)
+    }
+
+    fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Self::Response, E>> {
+        answer.map_ok(|response| response.map_body(|body| JudgedBody::settled(body, Healthy::default())))
+    }
+}
+
+impl<W, K> Clone for TrackBody<W, K> {
+    fn clone(&self) -> Self {
+        Self::new(self.clock.clone(), self.healthy_after)
+    }
+}
+
+impl<W, K> fmt::Debug for TrackBody<W, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let healthy_after = Duration::from_nanos(self.healthy_after);
+        f.debug_struct("TrackBody").field("healthy_after", &healthy_after).finish_non_exhaustive()
+    }
+}
+
+/// Settles a permit at the end of a body.
+#[derive(Debug)]
+pub struct AtEnd<H: Hold> {
+    permit: Permit<H>,
+    /// How long the head took: a stream that goes on for hours is not slow.
+    took: Took,
+    clock: Clock,
+    healthy_from: u64,
+}
+
+impl<H: Hold> OnEnd for AtEnd<H> {
+    fn on_end(self, verdict: Verdict) {
+        let Self { permit, took, clock, healthy_from } = self;
+        let given_up = |fault: &tower_fault_classify::Fault| {
+            (fault.kind(), fault.origin()) == (Kind::Cancelled, Origin::Caller)
+        };
+        if !verdict.fault().is_some_and(given_up) {
+            permit.settle_late(&verdict, took);
+        } else if clock.now() >= healthy_from {
+            permit.settle_late(&Verdict::Success, took);
+        }
+        // Else the permit is dropped, which stands for a call that was given up.
+    }
+}
+
+/// Takes a stream for a success whose data still comes after a time. One without a limit never does.
+#[derive(Debug, Default)]
+pub struct Healthy<W> {
+    watch: W,
+    limit: Option<(Clock, u64)>,
+}
+
+impl<D, W: Watch<D>> Watch<D> for Healthy<W> {
+    fn of(headers: &HeaderMap) -> Self {
+        Self { watch: W::of(headers), limit: None }
+    }
+
+    #[inline]
+    fn data(&mut self, data: &D) -> Option<Verdict> {
+        let seen = self.watch.data(data);
+        let healthy = || self.limit.as_ref().is_some_and(|(clock, from)| clock.now() >= *from);
+        seen.or_else(|| healthy().then_some(Verdict::Success))
+    }
+
+    fn end(&mut self) -> Option<Verdict> {
+        self.watch.end()
+    }
+}

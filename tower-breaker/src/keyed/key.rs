@@ -1,0 +1,73 @@
+//! The key of a request.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::Hash;
+use std::marker::PhantomData;
+
+use crate::registry::keyed::{Found, KeyedCircuits};
+
+/// Picks the circuit of a request. Its two kinds are [`ByValue`] and [`ByRef`].
+pub trait PickCircuit<Req, K> {
+    /// Looks the circuit up by the request's key.
+    #[doc(hidden)]
+    fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> Found<K>;
+}
+
+/// Picks by a key that a closure makes; see [`KeyedBreakerLayer::new`](crate::KeyedBreakerLayer::new).
+#[derive(Clone, Copy)]
+pub struct ByValue<F>(pub(super) F);
+
+impl<F, Req, K> PickCircuit<Req, K> for ByValue<F>
+where
+    F: Fn(&Req) -> K,
+    K: Clone + Eq + Hash,
+{
+    #[inline]
+    fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> Found<K> {
+        circuits.seek((self.0)(request))
+    }
+}
+
+impl<F> fmt::Debug for ByValue<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ByValue")
+    }
+}
+
+/// Picks by a part of the request, which is made a key only if it is new; see
+/// [`KeyedBreakerLayer::by_ref`](crate::KeyedBreakerLayer::by_ref).
+pub struct ByRef<F, Q: ?Sized> {
+    key: F,
+    part: PhantomData<fn() -> Box<Q>>,
+}
+
+impl<F, Q: ?Sized> ByRef<F, Q> {
+    pub(super) const fn new(key: F) -> Self {
+        Self { key, part: PhantomData }
+    }
+}
+
+impl<F, Q, Req, K> PickCircuit<Req, K> for ByRef<F, Q>
+where
+    F: for<'a> Fn(&'a Req) -> &'a Q,
+    Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
+    K: Borrow<Q> + Clone + Eq + Hash,
+{
+    #[inline]
+    fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> Found<K> {
+        circuits.seek_by((self.key)(request))
+    }
+}
+
+impl<F: Clone, Q: ?Sized> Clone for ByRef<F, Q> {
+    fn clone(&self) -> Self {
+        Self::new(self.key.clone())
+    }
+}
+
+impl<F, Q: ?Sized> fmt::Debug for ByRef<F, Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ByRef")
+    }
+}

@@ -1,0 +1,256 @@
+//! The layer, which owns the circuits.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::future::Future;
+use std::hash::Hash;
+use std::time::Duration;
+
+use tower_fault_classify::{Auto, ErrorsOnly, Fault, Health, RuleFirst, Typed, Unwatched};
+use tower_layer::Layer;
+
+use super::key::{ByRef, ByValue};
+use super::service::KeyedBreaker;
+use crate::body::TrackBody;
+use crate::config::KeyedConfig;
+use crate::error::Rejection;
+use crate::health::HealthBy;
+use crate::observe::Transition;
+use crate::registry::keyed::KeyedCircuits;
+use crate::reject::{Errors, Fallback, FallbackAsync, GrpcUnavailable, Http503};
+use crate::settle::Head;
+
+/// A circuit for each key of a request: its host, its route, a gRPC method, a tenant, a model.
+///
+/// The circuits live in the layer: every service that it makes shares them. A key is kept as it is, once for its circuit and once where it is
+/// found, for as long as its circuit is. What a stranger can make long is better cut, or hashed, by the closure that picks it.
+///
+/// | | |
+/// |---|---|
+/// | memory | about 160 bytes a key beside the key itself, and 1 KB of one that is or was in trouble |
+/// | how many | [`max_keys`](crate::KeyedConfigBuilder::max_keys) |
+/// | a call by a known key | no allocation, unless its closure makes one |
+/// | its label | as the key is debugged: in [`Status`](crate::Status), [`Transition`], logs |
+///
+/// Keys are hashed by [foldhash](https://docs.rs/foldhash), with a seed drawn for each layer.
+///
+/// # Example
+///
+/// ```
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_breaker::{BreakerConfig, KeyedBreakerLayer, KeyedConfig};
+///
+/// // By a part of the request:
+/// let host = |request: &http::Request<()>| request.uri().host().unwrap_or_default();
+/// let service = ServiceBuilder::new()
+///     .layer(KeyedBreakerLayer::by_ref(KeyedConfig::default(), host))
+///     .service(service_fn(async |_: http::Request<()>| Ok::<_, std::io::Error>(http::Response::new(()))));
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
+/// # check::<http::Request<()>, _>(&service);
+///
+/// // By a key that is made of it, with limits of one's own:
+/// let each = BreakerConfig::builder().name("tenants").consecutive_failures(3).build()?;
+/// let layer = KeyedBreakerLayer::new(KeyedConfig::builder(each).max_keys(1_000).build()?, |request: &(u64, String)| request.0)
+///     .on_transition(|transition| eprintln!("tenant {:?} is {}", transition.key, transition.to));
+/// let circuits = layer.circuits();
+/// let service = ServiceBuilder::new()
+///     .layer(layer)
+///     .service(service_fn(async |(_, text): (u64, String)| Ok::<_, std::io::Error>(text)));
+/// # check::<(u64, String), _>(&service);
+/// assert!(circuits.get(&7).is_none(), "nobody has called yet");
+/// # Ok::<(), tower_breaker::ConfigError>(())
+/// ```
+pub struct KeyedBreakerLayer<F, K, C = Auto, R = Errors, B = Head> {
+    key: F,
+    circuits: KeyedCircuits<K>,
+    classify: C,
+    reject: R,
+    settle: B,
+}
+
+impl<F, K, KC, KR> KeyedBreakerLayer<ByValue<F>, K, Auto<KC>, Errors<KR>> {
+    /// Picks the circuit by the key that `key` makes of a request, judging by [`Auto`].
+    ///
+    /// A panic of `key` goes on to the caller, from `call`; no circuit has a part in it.
+    pub fn new<Req>(config: KeyedConfig, key: F) -> Self
+    where
+        F: Fn(&Req) -> K,
+        K: Clone + Eq + fmt::Debug + Hash,
+    {
+        Self::of(config, ByValue(key))
+    }
+}
+
+impl<F, Q, K, KC, KR> KeyedBreakerLayer<ByRef<F, Q>, K, Auto<KC>, Errors<KR>>
+where
+    Q: ?Sized,
+{
+    /// Picks the circuit by a part of the request, judging by [`Auto`]. A known key then costs no allocation: a `str` becomes a `String` only when
+    /// its circuit is made.
+    ///
+    /// A panic of `key` goes on to the caller, from `call`; no circuit has a part in it.
+    pub fn by_ref<Req>(config: KeyedConfig, key: F) -> Self
+    where
+        F: for<'a> Fn(&'a Req) -> &'a Q,
+        Q: Eq + Hash + ToOwned<Owned = K>,
+        K: Borrow<Q> + Clone + Eq + fmt::Debug + Hash,
+    {
+        Self::of(config, ByRef::new(key))
+    }
+}
+
+impl<F, K, KC, KR> KeyedBreakerLayer<F, K, Auto<KC>, Errors<KR>> {
+    fn of(config: KeyedConfig, key: F) -> Self
+    where
+        K: Eq + fmt::Debug + Hash,
+    {
+        let (classify, reject) = (Auto::new(), Errors::new());
+        Self { key, circuits: KeyedCircuits::new(config), classify, reject, settle: Head }
+    }
+}
+
+impl<F, K, R, B> KeyedBreakerLayer<F, K, Auto<Typed>, R, B> {
+    /// Judges by `classify` instead.
+    pub fn classify<C>(self, classify: C) -> KeyedBreakerLayer<F, K, C, R, B> {
+        self.map_classify(|_| classify)
+    }
+}
+
+impl<F, K, M, R, B> KeyedBreakerLayer<F, K, Auto<M>, R, B> {
+    /// Takes every response for a success, so that a response of any type will do.
+    pub fn errors_only(self) -> KeyedBreakerLayer<F, K, ErrorsOnly<M>, R, B> {
+        self.map_classify(|_| ErrorsOnly::new())
+    }
+}
+
+impl<F, K, C, B> KeyedBreakerLayer<F, K, C, Errors<Typed>, B> {
+    /// Answers a rejected call instead of an error; see [`BreakerLayer::fallback`](crate::BreakerLayer::fallback).
+    pub fn fallback<Req, Res, A>(self, answer: A) -> KeyedBreakerLayer<F, K, C, Fallback<A>, B>
+    where
+        A: Fn(Req, &Rejection) -> Res,
+    {
+        self.on_reject(Fallback::new(answer))
+    }
+
+    /// Answers a rejected call with what a future comes to; see
+    /// [`BreakerLayer::fallback_async`](crate::BreakerLayer::fallback_async).
+    pub fn fallback_async<Req, A, Fut>(self, answer: A) -> KeyedBreakerLayer<F, K, C, FallbackAsync<A>, B>
+    where
+        A: Fn(Req, Rejection) -> Fut,
+        Fut: Future,
+    {
+        self.on_reject(FallbackAsync::new(answer))
+    }
+
+    /// Answers a rejected call with a 503; see [`BreakerLayer::http_fallback`](crate::BreakerLayer::http_fallback).
+    pub fn http_fallback(self) -> KeyedBreakerLayer<F, K, C, Http503, B> {
+        self.on_reject(Http503)
+    }
+
+    /// Answers a rejected call with an `UNAVAILABLE`; see [`BreakerLayer::grpc_fallback`](crate::BreakerLayer::grpc_fallback).
+    pub fn grpc_fallback(self) -> KeyedBreakerLayer<F, K, C, GrpcUnavailable, B> {
+        self.on_reject(GrpcUnavailable)
+    }
+
+    fn on_reject<N>(self, reject: N) -> KeyedBreakerLayer<F, K, C, N, B> {
+        let Self { key, circuits, classify, settle, .. } = self;
+        KeyedBreakerLayer { key, circuits, classify, reject, settle }
+    }
+}
+
+impl<F, K, C, R> KeyedBreakerLayer<F, K, C, R, Head> {
+    /// A call is over when its response's body is; see [`BreakerLayer::track_body`](crate::BreakerLayer::track_body).
+    pub fn track_body<M>(self) -> KeyedBreakerLayer<F, K, C, R, TrackBody<Unwatched, M>> {
+        let common = self.circuits.common();
+        let settle = TrackBody::new(common.clock().clone(), common.setup().recovery.probe_lease);
+        self.map_settle(|_| settle)
+    }
+}
+
+impl<F, K, C, R, W, M> KeyedBreakerLayer<F, K, C, R, TrackBody<W, M>> {
+    /// A stream whose data still comes so long after its head is a success; see
+    /// [`BreakerLayer::healthy_after`](crate::BreakerLayer::healthy_after).
+    pub fn healthy_after(self, time: Duration) -> Self {
+        self.map_settle(|settle| settle.healthy_after(time))
+    }
+}
+
+#[cfg(feature = "llm")]
+impl<F, K, C, R, M> KeyedBreakerLayer<F, K, C, R, TrackBody<Unwatched, M>> {
+    /// Also looks for the errors within event streams of LLM APIs; see
+    /// [`BreakerLayer::watch_llm_events`](crate::BreakerLayer::watch_llm_events).
+    pub fn watch_llm_events(
+        self,
+    ) -> KeyedBreakerLayer<F, K, C, R, TrackBody<tower_fault_classify::LlmEvents, M>> {
+        self.map_settle(TrackBody::watched)
+    }
+}
+
+impl<F, K, C, R, B> KeyedBreakerLayer<F, K, C, R, B> {
+    /// Asks `rule` first. The rule that was added last is asked first.
+    pub fn rule<N>(self, rule: N) -> KeyedBreakerLayer<F, K, RuleFirst<N, C>, R, B> {
+        self.map_classify(|classify| RuleFirst::new(rule, classify))
+    }
+
+    /// Reads a fault's health by `health`; see [`BreakerLayer::health`](crate::BreakerLayer::health).
+    pub fn health<H>(self, health: H) -> KeyedBreakerLayer<F, K, HealthBy<C, H>, R, B>
+    where
+        H: Fn(&Fault) -> Health,
+    {
+        self.map_classify(|classify| HealthBy::new(classify, health))
+    }
+
+    /// Tells `observer` of every change of a circuit's state: see [`KeyedCircuits::on_transition`].
+    pub fn on_transition(self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
+        self.circuits.on_transition(observer);
+        self
+    }
+
+    /// A handle to the circuits that this layer's services share.
+    pub fn circuits(&self) -> KeyedCircuits<K> {
+        self.circuits.clone()
+    }
+
+    fn map_classify<N>(self, map: impl FnOnce(C) -> N) -> KeyedBreakerLayer<F, K, N, R, B> {
+        let Self { key, circuits, classify, reject, settle } = self;
+        KeyedBreakerLayer { key, circuits, classify: map(classify), reject, settle }
+    }
+
+    fn map_settle<N>(self, map: impl FnOnce(B) -> N) -> KeyedBreakerLayer<F, K, C, R, N> {
+        let Self { key, circuits, classify, reject, settle } = self;
+        KeyedBreakerLayer { key, circuits, classify, reject, settle: map(settle) }
+    }
+}
+
+impl<S, F, K, C, R, B> Layer<S> for KeyedBreakerLayer<F, K, C, R, B>
+where
+    F: Clone,
+    C: Clone,
+    R: Clone,
+    B: Clone,
+{
+    type Service = KeyedBreaker<S, F, K, C, R, B>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let Self { key, circuits, classify, reject, settle } = self.clone();
+        KeyedBreaker { inner, key, circuits, classify, reject, settle }
+    }
+}
+
+impl<F: Clone, K, C: Clone, R: Clone, B: Clone> Clone for KeyedBreakerLayer<F, K, C, R, B> {
+    fn clone(&self) -> Self {
+        Self {
+            key: self.key.clone(),
+            circuits: self.circuits.clone(),
+            classify: self.classify.clone(),
+            reject: self.reject.clone(),
+            settle: self.settle.clone(),
+        }
+    }
+}
+
+impl<F, K, C, R, B> fmt::Debug for KeyedBreakerLayer<F, K, C, R, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedBreakerLayer").field("circuits", &self.circuits).finish_non_exhaustive()
+    }
+}

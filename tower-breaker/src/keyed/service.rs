@@ -1,0 +1,125 @@
+//! The service: it picks the circuit of each call.
+
+use std::fmt;
+use std::task::{Context, Poll};
+
+use tower_fault_classify::Classify;
+use tower_service::Service;
+
+use super::future::{KeyedResponseFuture, Waits};
+use super::key::PickCircuit;
+use crate::circuit::{OneOf, Permit};
+use crate::error::Rejection;
+use crate::registry::keyed::{Found, KeyedCircuits};
+use crate::reject::OnReject;
+use crate::settle::Settle;
+
+/// Guards its inner service with a circuit for each key. Made by [`KeyedBreakerLayer`](crate::KeyedBreakerLayer).
+///
+/// # Readiness
+///
+/// It is always ready: which circuit a call goes through is known when there is a request. `call` picks the circuit and asks it; the future then
+/// waits for the readiness of a clone of the inner service, so that one key's dead connection holds up no other's calls. A call that waits is
+/// rejected when its circuit opens. What a rejected call did not need was never reserved.
+///
+/// # Cancellation
+///
+/// As of a [`Breaker`](crate::Breaker): dropping the future drops the inner call, and a probe's place is free again at once.
+///
+/// # Panics
+///
+/// A panic of the inner service's `poll_ready`, of its `call` or of its future counts as a failure of its key, and goes on to the caller.
+pub struct KeyedBreaker<S, F, K, C, R, B> {
+    pub(super) inner: S,
+    pub(super) key: F,
+    pub(super) circuits: KeyedCircuits<K>,
+    pub(super) classify: C,
+    pub(super) reject: R,
+    pub(super) settle: B,
+}
+
+impl<S, F, K, C, R, B> KeyedBreaker<S, F, K, C, R, B> {
+    /// A handle to the circuits.
+    pub fn circuits(&self) -> KeyedCircuits<K> {
+        self.circuits.clone()
+    }
+
+    /// The inner service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Gives the inner service back.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    /// The permit of a call, or why there is none.
+    #[inline]
+    fn admit<Req>(&self, request: &Req) -> Result<Permit<OneOf<K>>, Rejection>
+    where
+        F: PickCircuit<Req, K>,
+    {
+        let Found(core) = self.key.pick(request, &self.circuits);
+        match core.admit() {
+            Ok(entry) => Ok(Permit::of(OneOf::new(core), entry)),
+            Err(refusal) => Err(self.circuits.handle(core).rejection(refusal)),
+        }
+    }
+}
+
+impl<S, F, K, C, R, B, Req> Service<Req> for KeyedBreaker<S, F, K, C, R, B>
+where
+    S: Service<Req> + Clone,
+    F: PickCircuit<Req, K>,
+    C: Classify<S::Response, S::Error> + Clone,
+    B: Settle<S::Response, C, OneOf<K>> + Clone,
+    R: OnReject<Req, S::Response, S::Error> + Clone,
+{
+    type Response = B::Response;
+    type Error = R::Error;
+    type Future = KeyedResponseFuture<S, Req, K, C, R, B, S::Future, R::Future>;
+
+    #[inline]
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    #[inline]
+    fn call(&mut self, request: Req) -> Self::Future {
+        let (classify, settle) = (self.classify.clone(), self.settle.clone());
+        match self.admit(&request) {
+            Ok(permit) => KeyedResponseFuture::waiting(
+                self.inner.clone(),
+                request,
+                Waits::new(permit, self.circuits.name(), self.circuits.common().clock().slack()),
+                classify,
+                self.reject.clone(),
+                settle,
+            ),
+            Err(rejection) => KeyedResponseFuture::rejected(self.reject.reject(request, rejection), settle),
+        }
+    }
+}
+
+impl<S: Clone, F: Clone, K, C: Clone, R: Clone, B: Clone> Clone for KeyedBreaker<S, F, K, C, R, B> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            key: self.key.clone(),
+            circuits: self.circuits.clone(),
+            classify: self.classify.clone(),
+            reject: self.reject.clone(),
+            settle: self.settle.clone(),
+        }
+    }
+}
+
+impl<S: fmt::Debug, F, K, C, R, B> fmt::Debug for KeyedBreaker<S, F, K, C, R, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyedBreaker")
+            .field("inner", &self.inner)
+            .field("circuits", &self.circuits)
+            .finish_non_exhaustive()
+    }
+}

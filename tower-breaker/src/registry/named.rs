@@ -1,0 +1,248 @@
+//! Circuits by name.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tower_fault_classify::__shared::ConfigError;
+
+use crate::circuit::{Circuit, Status};
+use crate::config::BreakerConfig;
+use crate::error::Forced;
+use crate::machine::HealthReport;
+use crate::observe::{Transition, Watchers};
+
+/// The circuits of a program, by name: for a dashboard, a health page, a hand that has to act.
+///
+/// A clone is another handle to the same registry. A circuit that was made stays until it is [removed](Self::remove); so names are to be few:
+/// for keys of requests there is `KeyedBreakerLayer` (feature `keyed`). Its lock is never held while a circuit is called.
+///
+/// ```
+/// use tower_breaker::{BreakerConfig, BreakerLayer, CircuitRegistry};
+///
+/// let registry = CircuitRegistry::new(BreakerConfig::default());
+/// registry.configure(BreakerConfig::builder().name("search").consecutive_failures(3).build()?)?;
+///
+/// let search = BreakerLayer::with_circuit(registry.circuit("search"));
+/// let billing = BreakerLayer::with_circuit(registry.circuit("billing"));
+/// # let service = tower::ServiceBuilder::new().layer(search).layer(billing)
+/// #     .service(tower::service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(()))));
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
+/// # check::<(), _>(&service);
+///
+/// registry.force_open("billing")?;
+/// for status in registry.statuses() {
+///     println!("{} is {}", status.circuit, status.state);
+/// }
+/// assert!(registry.trip("biling").is_err(), "it is not made by a slip of the pen");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct CircuitRegistry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    default: BreakerConfig,
+    entries: Mutex<BTreeMap<&'static str, Entry>>,
+    watchers: Arc<Watchers>,
+}
+
+/// What is known of a name.
+enum Entry {
+    /// How its circuit is to be, once it is asked for.
+    Configured(BreakerConfig),
+    Made(Circuit),
+}
+
+impl CircuitRegistry {
+    /// An empty registry. Circuits that are not configured are made by `default`, each with its own name.
+    pub fn new(default: BreakerConfig) -> Self {
+        let inner = Inner { default, entries: Mutex::default(), watchers: Arc::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The circuit of a name, made if there is none yet. A name that is made at run time is kept for as long as the program runs, once.
+    pub fn circuit(&self, name: impl Into<Cow<'static, str>>) -> Circuit {
+        let name = name.into();
+        let mut entries = self.entries();
+        let config = match entries.get(&*name) {
+            Some(Entry::Made(circuit)) => return circuit.clone(),
+            Some(Entry::Configured(config)) => config.clone(),
+            None => self.inner.default.clone().named(name),
+        };
+        let circuit = Circuit::new(config);
+        let watchers = Arc::clone(&self.inner.watchers);
+        circuit.on_transition(move |transition| watchers.tell(transition));
+        entries.insert(circuit.name(), Entry::Made(circuit.clone()));
+        circuit
+    }
+
+    /// Gives the circuit of `config`'s name these limits: when it is made, or at once if it is there; see [`Circuit::reconfigure`].
+    ///
+    /// # Errors
+    ///
+    /// The circuit is there, and has another clock.
+    pub fn configure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
+        let mut entries = self.entries();
+        if let Some(Entry::Made(circuit)) = entries.get(config.name()) {
+            let circuit = circuit.clone();
+            drop(entries);
+            return circuit.reconfigure(config);
+        }
+        entries.insert(config.name(), Entry::Configured(config));
+        Ok(())
+    }
+
+    /// The circuit of a name, if it was made.
+    pub fn get(&self, name: &str) -> Option<Circuit> {
+        match self.entries().get(name) {
+            Some(Entry::Made(circuit)) => Some(circuit.clone()),
+            _ => None,
+        }
+    }
+
+    /// The circuits that were made, by name.
+    pub fn circuits(&self) -> Vec<Circuit> {
+        let entries = self.entries();
+        let made = entries.values().filter_map(|entry| match entry {
+            Entry::Made(circuit) => Some(circuit.clone()),
+            Entry::Configured(_) => None,
+        });
+        made.collect()
+    }
+
+    /// Where each of them stands, by name.
+    pub fn statuses(&self) -> Vec<Status> {
+        self.circuits().iter().map(Circuit::status).collect()
+    }
+
+    /// Forgets a name, with its configuration. Its circuit goes on for those who hold it, and is told of here no more than it was; the next who asks
+    /// for the name gets a new one.
+    pub fn remove(&self, name: &str) -> Option<Circuit> {
+        match self.entries().remove(name) {
+            Some(Entry::Made(circuit)) => Some(circuit),
+            _ => None,
+        }
+    }
+
+    /// Tells `observer` of every change of every circuit's state; see [`Circuit::on_transition`].
+    pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
+        self.inner.watchers.add(Arc::new(observer));
+    }
+
+    /// Closes every circuit that no hand has forced.
+    pub fn reset_all(&self) {
+        for circuit in self.circuits() {
+            // A forced one stays as it is.
+            let _ = circuit.reset();
+        }
+    }
+
+    /// See [`Circuit::trip`].
+    ///
+    /// # Errors
+    ///
+    /// There is no such circuit, or it is forced.
+    pub fn trip(&self, name: &str) -> Result<(), ControlError> {
+        Ok(self.known(name)?.trip()?)
+    }
+
+    /// See [`Circuit::reset`].
+    ///
+    /// # Errors
+    ///
+    /// There is no such circuit, or it is forced.
+    pub fn reset(&self, name: &str) -> Result<(), ControlError> {
+        Ok(self.known(name)?.reset()?)
+    }
+
+    /// See [`Circuit::force_open`].
+    ///
+    /// # Errors
+    ///
+    /// There is no such circuit, or it is disabled.
+    pub fn force_open(&self, name: &str) -> Result<(), ControlError> {
+        Ok(self.known(name)?.force_open()?)
+    }
+
+    /// See [`Circuit::force_closed`].
+    ///
+    /// # Errors
+    ///
+    /// There is no such circuit, or it is disabled.
+    pub fn force_closed(&self, name: &str) -> Result<(), ControlError> {
+        Ok(self.known(name)?.force_closed()?)
+    }
+
+    /// See [`Circuit::release`].
+    ///
+    /// # Errors
+    ///
+    /// There is no such circuit.
+    pub fn release(&self, name: &str) -> Result<(), ControlError> {
+        self.known(name)?.release();
+        Ok(())
+    }
+
+    /// See [`Circuit::report`].
+    ///
+    /// # Errors
+    ///
+    /// There is no such circuit.
+    pub fn report(&self, name: &str, report: HealthReport) -> Result<(), ControlError> {
+        self.known(name)?.report(report);
+        Ok(())
+    }
+
+    fn known(&self, name: &str) -> Result<Circuit, ControlError> {
+        self.get(name).ok_or_else(|| ControlError::Unknown { name: name.to_owned() })
+    }
+
+    fn entries(&self) -> MutexGuard<'_, BTreeMap<&'static str, Entry>> {
+        self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for CircuitRegistry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitRegistry").field("circuits", &self.circuits()).finish_non_exhaustive()
+    }
+}
+
+/// What a registry could not do to a circuit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// There is no circuit of that name.
+    Unknown {
+        /// The name.
+        name: String,
+    },
+    /// The circuit does not take it.
+    Forced(Forced),
+}
+
+impl From<Forced> for ControlError {
+    fn from(forced: Forced) -> Self {
+        Self::Forced(forced)
+    }
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown { name } => {
+                write!(
+                    f,
+                    "there is no circuit `{name}`: ask the registry for it first, or look for a slip in the name"
+                )
+            }
+            Self::Forced(forced) => forced.fmt(f),
+        }
+    }
+}
+
+impl Error for ControlError {}

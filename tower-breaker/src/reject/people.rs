@@ -1,0 +1,59 @@
+//! Rejections as the errors of the frameworks that people use.
+
+#[cfg(feature = "axum")]
+mod axum {
+    use axum_core::body::Body;
+    use axum_core::response::{IntoResponse, Response};
+
+    use crate::error::{BreakerError, Rejection};
+    use crate::reject::ready_made::unavailable;
+
+    /// A 503 with `Retry-After`, that says what happened. It carries the rejection's verdict, so that no layer above sends the request again.
+    impl IntoResponse for Rejection {
+        fn into_response(self) -> Response {
+            unavailable(&self, Body::from(self.to_string()))
+        }
+    }
+
+    /// The rejection's response, or the inner error's.
+    impl<E: IntoResponse> IntoResponse for BreakerError<E> {
+        fn into_response(self) -> Response {
+            match self {
+                Self::Rejected(rejection) => rejection.into_response(),
+                Self::Inner(error) => error.into_response(),
+            }
+        }
+    }
+}
+
+#[cfg(feature = "tonic")]
+mod tonic {
+    use tonic::Status;
+    use tower_fault_classify::__shared::pushback;
+
+    use crate::error::{BreakerError, Rejection};
+
+    /// `UNAVAILABLE`, with the time to wait in `grpc-retry-pushback-ms`. The rejection is its source.
+    impl From<Rejection> for Status {
+        fn from(rejection: Rejection) -> Self {
+            let mut status = Self::unavailable(rejection.to_string());
+            let pushback = pushback(rejection.retry_after());
+            // It is digits, perhaps after a sign.
+            if let Ok(pushback) = pushback.to_str().unwrap_or_default().parse() {
+                status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
+            }
+            status.set_source(std::sync::Arc::new(rejection));
+            status
+        }
+    }
+
+    /// The rejection's status, or the inner error's.
+    impl<E: Into<Status>> From<BreakerError<E>> for Status {
+        fn from(error: BreakerError<E>) -> Self {
+            match error {
+                BreakerError::Rejected(rejection) => rejection.into(),
+                BreakerError::Inner(error) => error.into(),
+            }
+        }
+    }
+}
