@@ -25,9 +25,12 @@ mod settle;
 
 pub use body::TrackBody;
 pub use call::Call;
+#[cfg(feature = "keyed")]
+#[doc(hidden)]
+pub use circuit::OneOf;
 pub use circuit::{Circuit, Permit, Status};
 #[doc(hidden)]
-pub use circuit::{Hold, OneOf, Own};
+pub use circuit::{Hold, Own};
 pub use config::{AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, Mode};
 #[cfg(feature = "keyed")]
 pub use config::{KeyedConfig, KeyedConfigBuilder, Overflow};
@@ -39,6 +42,8 @@ pub use keyed::{ByRef, ByValue, KeyedBreaker, KeyedBreakerLayer, KeyedResponseFu
 pub use layer::{BreakerLayer, UncloneableBreakerLayer};
 pub use machine::{CircuitState, Counts, HealthReport, Reason};
 pub use observe::{KeepFailures, LastFailure, Transition};
+#[cfg(feature = "stream")]
+pub use observe::{Missed, Transitions};
 pub use registry::{CircuitRegistry, ControlError};
 #[cfg(feature = "keyed")]
 pub use registry::{KeyedCircuit, KeyedCircuits};

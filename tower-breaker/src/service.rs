@@ -255,6 +255,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         B: Clone,
         R: OnReject<Req, S::Response, S::Error>,
     {
+        self.waiting.core.tell_refused(rejection.circuit(), rejection.state());
         ResponseFuture::rejected(self.reject.reject(request, rejection), self.settle.clone())
     }
 

@@ -120,6 +120,23 @@ const TABLE: &[Row] = &[
         ],
     },
     Row {
+        files: &["observe/watchers.rs", "observe/stream.rs"],
+        may_use: &[
+            PURE,
+            FUTURES,
+            &["crate::observe", "futures_core", "std::panic", "std::sync", "tokio::sync", "tokio_stream"],
+        ],
+    },
+    Row {
+        files: &["observe/metrics.rs"],
+        may_use: &[
+            PURE,
+            VOCABULARY,
+            &["boxcar", "crate::machine", "crate::observe", "metrics", "std::collections", "std::sync"],
+        ],
+    },
+    Row { files: &["observe/log.rs"], may_use: &[PURE, &["crate::machine", "crate::observe", "tracing"]] },
+    Row {
         files: &["observe/failure.rs"],
         may_use: &[
             PURE,

@@ -15,7 +15,10 @@ macro_rules! controls {
             ///
             /// A [`Rejection`] while the circuit is open, or half-open with all places taken.
             pub fn try_acquire(&self) -> Result<$permit, Rejection> {
-                self.admit().map_err(|refusal| self.rejection(refusal))
+                self.admit().map_err(|refusal| {
+                    self.core.tell_refused(self.name, refusal.state);
+                    self.rejection(refusal)
+                })
             }
 
             pub(crate) fn admit(&self) -> Result<$permit, Refusal> {

@@ -27,6 +27,7 @@
 mod cold;
 mod control;
 mod settle;
+mod tell;
 
 use std::mem;
 use std::task::Waker;
@@ -49,6 +50,9 @@ pub(crate) use settle::Took;
 const TIMED: u64 = 1;
 /// What would be refused is let through, and not counted.
 const OBSERVING: u64 = 2;
+/// Above the flags stands the number of the circuit's meters (feature `metrics`).
+#[cfg(feature = "metrics")]
+const METERS: u32 = 32;
 
 /// The state of one circuit, wherever its parts stand.
 #[derive(Debug)]
@@ -162,7 +166,11 @@ impl<T: Store> Core<T> {
 
     #[inline]
     fn refuse(&self, refusal: Refusal) -> Result<Entry, Refusal> {
-        if self.has(OBSERVING) { Ok(Entry::UNCOUNTED) } else { Err(refusal) }
+        if !self.has(OBSERVING) {
+            return Err(refusal);
+        }
+        self.tell_spared(refusal);
+        Ok(Entry::UNCOUNTED)
     }
 
     #[inline(never)]
@@ -280,6 +288,8 @@ impl Recycle for Core {
 
     fn retire(&self) {
         let mut cold = self.cold();
+        #[cfg(feature = "metrics")]
+        self.meters().ends(cold.machine.state());
         cold.epoch = next_epoch(cold.epoch);
         cold.machine = Machine::new();
         self.open_epoch(Gate::closed(cold.epoch));

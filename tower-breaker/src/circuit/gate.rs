@@ -16,7 +16,7 @@
 //! current one. Deadlines compare by wrap, half of the range ahead: an open circuit that nobody asks for more than two years
 //! refuses once more.
 
-use crate::machine::Sign;
+use crate::machine::{CircuitState, Sign};
 
 const PAYLOAD_BITS: u32 = 37;
 const STATE_BITS: u32 = 3;
@@ -74,6 +74,11 @@ impl Gate {
     /// Closed, with no failure counted, letting all through.
     pub(crate) const fn closed(epoch: u32) -> Self {
         Self::pack(epoch, CLOSED, 0)
+    }
+
+    /// Where a circuit stands that has never changed.
+    pub(crate) const fn untroubled_state(self) -> CircuitState {
+        if self.is_free() { CircuitState::Disabled } else { CircuitState::Closed }
     }
 
     /// The word of a permit whose call nobody counts.

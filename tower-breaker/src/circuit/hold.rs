@@ -6,9 +6,9 @@ use std::task::Waker;
 use tower_fault_classify::Verdict;
 
 use super::core::{Core, Entry, Refusal, Took};
-use super::keyed::{Keyed, SharedCore};
 use super::store::{Single, Store};
 use super::waiters::{Seat, WaitsFor};
+use crate::machine::CircuitState;
 
 /// What a permit needs of the circuit that it holds. Only this crate's handles are any use as one.
 #[doc(hidden)]
@@ -24,20 +24,12 @@ pub trait Hold {
     fn took(&self, entry: Entry) -> Took;
     fn wait(&self, seat: &mut Option<Seat>, waker: &Waker);
     fn leave(&self, seat: Seat);
+    fn tell_refused(&self, circuit: &'static str, state: CircuitState);
 }
 
 /// Holds a circuit of its own, which is never freed, so that nobody counts.
 #[derive(Clone, Copy)]
 pub struct Own(pub(super) &'static Core);
-
-/// Holds a circuit that is one of many, so that it is not dropped meanwhile.
-pub struct OneOf<K>(Option<SharedCore<K>>);
-
-impl<K> OneOf<K> {
-    pub(crate) const fn new(core: SharedCore<K>) -> Self {
-        Self(Some(core))
-    }
-}
 
 /// Reaches a circuit, wherever its parts stand.
 pub(super) trait Reach {
@@ -60,20 +52,6 @@ impl Reach for Own {
     #[inline]
     fn take(&mut self) -> Self {
         *self
-    }
-}
-
-impl<K> Reach for OneOf<K> {
-    type Store = Keyed<K>;
-
-    #[inline]
-    fn core(&self) -> &Core<Keyed<K>> {
-        self.0.as_ref().expect("a permit holds its circuit until it is settled")
-    }
-
-    #[inline]
-    fn take(&mut self) -> Self {
-        Self(self.0.take())
     }
 }
 
@@ -127,16 +105,14 @@ impl<R: Reach> Hold for R {
     fn leave(&self, seat: Seat) {
         self.core().leave(seat);
     }
+
+    fn tell_refused(&self, circuit: &'static str, state: CircuitState) {
+        self.core().tell_refused(circuit, state);
+    }
 }
 
 impl fmt::Debug for Own {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Own")
-    }
-}
-
-impl<K> fmt::Debug for OneOf<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OneOf")
     }
 }

@@ -12,6 +12,7 @@ use tower_fault_classify::__shared::sync::{self, AtomicU64, Mutex, Ordering, fen
 
 use super::core::{Cold, Core, Setup};
 use super::gate::Gate;
+use super::hold::Reach;
 use super::store::{Plan, Store};
 use super::window::{Counting, LastCalls, Pairs, Shape};
 use crate::machine::Counts;
@@ -40,8 +41,13 @@ pub(crate) struct Common<K> {
 }
 
 impl<K> Common<K> {
-    pub(crate) fn new(setup: Setup, clock: Clock, label: Label<K>) -> Self {
-        Self { plan: Plan::new(clock, &setup, Pairs::PARTS), setup, watchers: Arc::default(), label }
+    pub(crate) fn new(setup: Setup, clock: Clock, label: Label<K>, watchers: Arc<Watchers>) -> Self {
+        Self { plan: Plan::new(clock, &setup, Pairs::PARTS), setup, watchers, label }
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn meters(&self) -> &'static crate::observe::Meters {
+        crate::observe::meters(crate::observe::number(self.setup.name))
     }
 
     pub(crate) const fn setup(&self) -> &Setup {
@@ -62,6 +68,29 @@ impl<K> Common<K> {
             Shape::Time(nanos) => nanos / Pairs::PARTS,
             Shape::Count(_) => 0,
         }
+    }
+}
+
+/// Holds a circuit that is one of many, so that it is not dropped meanwhile.
+pub struct OneOf<K>(Option<SharedCore<K>>);
+
+impl<K> OneOf<K> {
+    pub(crate) const fn new(core: SharedCore<K>) -> Self {
+        Self(Some(core))
+    }
+}
+
+impl<K> Reach for OneOf<K> {
+    type Store = Keyed<K>;
+
+    #[inline]
+    fn core(&self) -> &Core<Keyed<K>> {
+        self.0.as_ref().expect("a permit holds its circuit until it is settled")
+    }
+
+    #[inline]
+    fn take(&mut self) -> Self {
+        Self(self.0.take())
     }
 }
 
@@ -86,6 +115,8 @@ impl<K> Keyed<K> {
     pub(crate) fn new(key: K, common: Arc<Common<K>>) -> Self {
         let gate = Gate::at_first(common.setup.disabled);
         let (calls, trouble) = Default::default();
+        #[cfg(feature = "metrics")]
+        common.meters().begins(gate.untroubled_state());
         Self { key, gate: AtomicU64::new(gate.word()), calls, trouble, common }
     }
 
@@ -143,6 +174,10 @@ impl<K> Store for Keyed<K> {
         &self.trouble().cold
     }
 
+    fn cold_if_any(&self) -> Option<&Mutex<Cold>> {
+        self.trouble.get().map(|trouble| &trouble.cold)
+    }
+
     fn key(&self) -> Option<Arc<str>> {
         // The label is for people: a call has no part in its panic.
         let label = catch_unwind(AssertUnwindSafe(|| (self.common.label)(&self.key)));
@@ -193,6 +228,17 @@ impl<K> Counting for Keyed<K> {
     }
 }
 
+#[cfg(feature = "metrics")]
+impl<K> Drop for Keyed<K> {
+    fn drop(&mut self) {
+        let state = match self.trouble.get() {
+            Some(trouble) => lock(&trouble.cold).state(),
+            None => Gate::at_first(self.common.setup.disabled).untroubled_state(),
+        };
+        self.common.meters().ends(state);
+    }
+}
+
 impl<K> fmt::Debug for Common<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Common").field("setup", &self.setup).finish_non_exhaustive()
@@ -202,5 +248,11 @@ impl<K> fmt::Debug for Common<K> {
 impl<K> fmt::Debug for Keyed<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keyed").field("gate", &self.gate).finish_non_exhaustive()
+    }
+}
+
+impl<K> fmt::Debug for OneOf<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OneOf")
     }
 }

@@ -5,6 +5,7 @@ mod controls;
 mod core;
 mod gate;
 mod hold;
+#[cfg(feature = "keyed")]
 mod keyed;
 mod name;
 mod permit;
@@ -14,7 +15,9 @@ mod waiters;
 mod window;
 
 pub(crate) use self::core::{Core, Refusal, Setup, Took};
-pub use self::hold::{Hold, OneOf, Own};
+pub use self::hold::{Hold, Own};
+#[cfg(feature = "keyed")]
+pub use self::keyed::OneOf;
 #[cfg(feature = "keyed")]
 pub(crate) use self::keyed::{Common, Keyed, SharedCore, strong_count};
 pub(crate) use self::name::intern;
@@ -82,6 +85,12 @@ impl Circuit {
     /// ends in the observer. It is told until the circuit ends.
     pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
         self.core.watchers().add(Arc::new(observer));
+    }
+
+    /// The changes of the circuit's state from now on, as a stream that never holds the circuit up.
+    #[cfg(feature = "stream")]
+    pub fn transitions(&self) -> crate::observe::Transitions {
+        self.core.watchers().stream()
     }
 
     #[inline]

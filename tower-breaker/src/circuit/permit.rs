@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::mem::{self, ManuallyDrop};
+#[cfg(feature = "keyed")]
 use std::task::Waker;
 
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
 
 use super::core::{Core, Entry, Refusal, Took};
-use super::hold::{Hold, OneOf, Own};
+use super::hold::{Hold, Own};
+#[cfg(feature = "keyed")]
 use super::waiters::Seat;
 
 /// The fault of a call that panicked.
@@ -29,19 +31,6 @@ impl Permit {
     #[inline]
     pub(crate) fn acquire_closed(core: &'static Core) -> Option<Self> {
         core.admit_closed().map(|entry| Self { hold: Own(core), entry })
-    }
-}
-
-#[cfg(feature = "keyed")]
-impl<K> Permit<OneOf<K>> {
-    #[inline]
-    pub(crate) const fn of(hold: OneOf<K>, entry: Entry) -> Self {
-        Self { hold, entry }
-    }
-
-    /// Whether nobody counts the call.
-    pub(crate) const fn is_uncounted(&self) -> bool {
-        self.entry.is_uncounted()
     }
 }
 
@@ -113,12 +102,37 @@ impl<H: Hold> Permit<H> {
         value
     }
 
+    /// Whether the call may still begin. A probe's lease begins anew.
+    #[inline]
+    pub(crate) fn renew(&self) -> bool {
+        self.hold.renew(self.entry)
+    }
+}
+
+#[cfg(feature = "keyed")]
+impl<H: Hold> Permit<H> {
+    #[inline]
+    pub(crate) const fn of(hold: H, entry: Entry) -> Self {
+        Self { hold, entry }
+    }
+
+    /// Whether nobody counts the call.
+    pub(crate) const fn is_uncounted(&self) -> bool {
+        self.entry.is_uncounted()
+    }
+
     /// Asks the same circuit again, for a call that may not begin any more.
-    pub(crate) fn ask_again(self) -> Result<Self, Refusal> {
+    pub(crate) fn ask_again(self, circuit: &'static str) -> Result<Self, Refusal> {
         let mut this = ManuallyDrop::new(self);
         let hold = this.hold.take();
         hold.cancel(this.entry);
-        Self::acquire(hold)
+        match hold.admit() {
+            Ok(entry) => Ok(Self { hold, entry }),
+            Err(refusal) => {
+                hold.tell_refused(circuit, refusal.state);
+                Err(refusal)
+            }
+        }
     }
 
     /// Registers a task that waits for something else, to be woken by a change of the circuit.
@@ -129,12 +143,6 @@ impl<H: Hold> Permit<H> {
     /// The task waits no longer.
     pub(crate) fn leave(&self, seat: Seat) {
         self.hold.leave(seat);
-    }
-
-    /// Whether the call may still begin. A probe's lease begins anew.
-    #[inline]
-    pub(crate) fn renew(&self) -> bool {
-        self.hold.renew(self.entry)
     }
 }
 

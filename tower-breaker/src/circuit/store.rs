@@ -23,6 +23,8 @@ pub(crate) trait Store {
     fn window(&self) -> &Self::Window;
     /// What only transitions and half-open calls touch.
     fn cold(&self) -> &Mutex<Cold>;
+    /// The same, if anything has touched it.
+    fn cold_if_any(&self) -> Option<&Mutex<Cold>>;
     /// What it is called among those that share its name. It may run a user's code: never under a lock.
     fn key(&self) -> Option<Arc<str>>;
 }
@@ -92,6 +94,10 @@ impl Store for Single {
 
     fn cold(&self) -> &Mutex<Cold> {
         &self.cold
+    }
+
+    fn cold_if_any(&self) -> Option<&Mutex<Cold>> {
+        Some(&self.cold)
     }
 
     fn key(&self) -> Option<Arc<str>> {

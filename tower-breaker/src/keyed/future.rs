@@ -65,7 +65,7 @@ impl<K> Waits<K> {
         match self.permit.take() {
             Some(permit) if !permit.renew() => {
                 let uncounted = permit.is_uncounted();
-                match permit.ask_again() {
+                match permit.ask_again(self.circuit) {
                     Ok(permit) => {
                         if !(uncounted && permit.is_uncounted()) {
                             self.leave(&permit);

@@ -41,7 +41,10 @@ use crate::settle::Head;
 /// use tower_breaker::{BreakerConfig, KeyedBreakerLayer, KeyedConfig};
 ///
 /// // By a part of the request:
-/// let host = |request: &http::Request<()>| request.uri().host().unwrap_or_default();
+/// fn host(request: &http::Request<()>) -> &str {
+///     request.uri().host().unwrap_or_default()
+/// }
+///
 /// let service = ServiceBuilder::new()
 ///     .layer(KeyedBreakerLayer::by_ref(KeyedConfig::default(), host))
 ///     .service(service_fn(async |_: http::Request<()>| Ok::<_, std::io::Error>(http::Response::new(()))));

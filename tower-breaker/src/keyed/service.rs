@@ -63,7 +63,10 @@ impl<S, F, K, C, R, B> KeyedBreaker<S, F, K, C, R, B> {
         let Found(core) = self.key.pick(request, &self.circuits);
         match core.admit() {
             Ok(entry) => Ok(Permit::of(OneOf::new(core), entry)),
-            Err(refusal) => Err(self.circuits.handle(core).rejection(refusal)),
+            Err(refusal) => {
+                core.tell_refused(self.circuits.name(), refusal.state);
+                Err(self.circuits.handle(core).rejection(refusal))
+            }
         }
     }
 }

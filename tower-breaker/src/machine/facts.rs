@@ -3,11 +3,12 @@
 use core::fmt;
 
 /// Where a circuit stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum CircuitState {
-    /// Calls go through and are counted.
+    /// Calls go through and are counted. A circuit begins so.
+    #[default]
     Closed,
     /// Calls are rejected at once.
     Open,

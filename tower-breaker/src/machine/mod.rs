@@ -338,6 +338,7 @@ impl Machine {
 
     /// When nobody misses it any more, if nobody uses it: an open or half-open circuit has recovered as far as anybody asked, and had as
     /// long again. `None`: not by itself, or it is closed, and its window tells.
+    #[cfg(feature = "keyed")]
     pub(crate) fn forgotten_at(&self, since: u64) -> Option<u64> {
         match self.state {
             State::Open { until } => Some(until?.saturating_add(self.row.last())),

@@ -60,6 +60,7 @@ impl Row {
     }
 
     /// How long the last period was; 0 if there was none.
+    #[cfg(feature = "keyed")]
     pub(super) const fn last(&self) -> u64 {
         self.last
     }

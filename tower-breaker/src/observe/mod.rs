@@ -1,9 +1,19 @@
 //! What others are told, always outside every lock.
 
 mod failure;
+#[cfg(feature = "tracing")]
+mod log;
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(feature = "stream")]
+mod stream;
 mod watchers;
 
 pub use failure::{KeepFailures, LastFailure};
+#[cfg(feature = "metrics")]
+pub(crate) use metrics::{Meters, meters, number};
+#[cfg(feature = "stream")]
+pub use stream::{Missed, Transitions};
 pub(crate) use watchers::Watchers;
 
 use std::sync::Arc;
@@ -38,4 +48,19 @@ pub struct Transition {
     pub at: SystemTime,
     /// Counts the circuit's changes, so that two of them can be told in order; it starts over after 2²⁴.
     pub epoch: u32,
+}
+
+/// Logs a change of a circuit. Without the feature `tracing` it does nothing.
+pub(crate) fn changed(transition: &Transition) {
+    #[cfg(feature = "tracing")]
+    log::changed(transition);
+    let _ = transition;
+}
+
+/// Logs a call that was not let through, or, of a circuit that only observes, would not have been. Without the feature `tracing` it does nothing.
+#[inline]
+pub(crate) fn rejected(circuit: &'static str, state: CircuitState, enforced: bool) {
+    #[cfg(feature = "tracing")]
+    log::rejected(circuit, state, enforced);
+    let _ = (circuit, state, enforced);
 }

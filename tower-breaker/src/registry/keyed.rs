@@ -81,10 +81,12 @@ impl<K: fmt::Debug> KeyedCircuits<K> {
         K: Eq + Hash,
     {
         let KeyedConfig { each, max_keys, overflow } = config;
-        let common = Common::new(each.setup, each.clock.clone(), label);
+        let common = Common::new(each.setup, each.clock.clone(), label, Arc::default());
         let guards_overflow = overflow == Overflow::Shared;
         let disabled = each.setup.disabled || !guards_overflow;
-        let overflow = Common::new(Setup { disabled, ..each.setup }, each.clock, |_| "(overflow)".to_owned());
+        let setup = Setup { disabled, ..each.setup };
+        let watchers = Arc::clone(common.watchers());
+        let overflow = Common::new(setup, each.clock, |_| "(overflow)".to_owned(), watchers);
         let inner = Inner {
             map: DashMap::with_hasher(RandomState::default()),
             common: Arc::new(common),
@@ -162,6 +164,8 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
             Ok(core) => Found(core),
             Err(key) => {
                 overflowed.fetch_add(1, Ordering::Relaxed);
+                #[cfg(feature = "metrics")]
+                overflow.common.meters().overflows.increment(1);
                 Found(overflow.get(key))
             }
         }
@@ -194,6 +198,8 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
                 return Err(key);
             };
             evicted.fetch_add(1, Ordering::Relaxed);
+            #[cfg(feature = "metrics")]
+            common.meters().evictions.increment(1);
             Some(place)
         };
         let core = SharedCore::new(Core::of(Keyed::new(key.clone(), Arc::clone(common))));
@@ -298,9 +304,13 @@ impl<K> KeyedCircuits<K> {
 
     /// Tells `observer` of every change of a circuit's state; see [`Circuit::on_transition`](crate::Circuit::on_transition).
     pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
-        let observer: Arc<dyn Fn(&Transition) + Send + Sync> = Arc::new(observer);
-        self.inner.common.watchers().add(Arc::clone(&observer));
-        self.inner.overflow.common.watchers().add(observer);
+        self.inner.common.watchers().add(Arc::new(observer));
+    }
+
+    /// The changes of every circuit's state from now on, as a stream that never holds a circuit up.
+    #[cfg(feature = "stream")]
+    pub fn transitions(&self) -> crate::observe::Transitions {
+        self.inner.common.watchers().stream()
     }
 
     /// The name from the configuration.

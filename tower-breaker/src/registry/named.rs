@@ -133,6 +133,12 @@ impl CircuitRegistry {
         self.inner.watchers.add(Arc::new(observer));
     }
 
+    /// The changes of every circuit's state from now on, as a stream that never holds a circuit up.
+    #[cfg(feature = "stream")]
+    pub fn transitions(&self) -> crate::observe::Transitions {
+        self.inner.watchers.stream()
+    }
+
     /// Closes every circuit that no hand has forced.
     pub fn reset_all(&self) {
         for circuit in self.circuits() {

@@ -13,7 +13,7 @@ use super::super::window::Shape;
 use super::control::Setup;
 use super::{Core, Store, next_epoch};
 use crate::machine::{Change, CircuitState, Counts, Machine, RecoveryLimits};
-use crate::observe::{LastFailure, Transition, Watchers};
+use crate::observe::{self, LastFailure, Transition, Watchers};
 
 /// The part of a circuit that stands behind its lock.
 pub(crate) struct Cold {
@@ -56,7 +56,13 @@ impl Cold {
         }
     }
 
+    #[cfg(all(feature = "keyed", feature = "metrics"))]
+    pub(crate) const fn state(&self) -> CircuitState {
+        self.machine.state()
+    }
+
     /// Whether a circuit that is not closed has recovered as far as anybody asked, and had as long again, by now.
+    #[cfg(feature = "keyed")]
     pub(crate) fn is_forgotten(&self, now: u64) -> bool {
         self.machine.forgotten_at(self.since).is_some_and(|at| now >= at)
     }
@@ -107,7 +113,11 @@ impl<T: Store> Core<T> {
     pub(super) fn spread(&self, news: Option<News>) {
         let Some(News { wakers, watchers, transition }) = news else { return };
         wake(wakers);
-        watchers.tell(&Transition { key: self.store().key(), ..transition });
+        #[cfg(feature = "metrics")]
+        self.meters().changed(&transition);
+        let transition = Transition { key: self.store().key(), ..transition };
+        observe::changed(&transition);
+        watchers.tell(&transition);
     }
 }
 

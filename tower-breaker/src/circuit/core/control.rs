@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tower_fault_classify::__shared::sync::Ordering;
+use tower_fault_classify::__shared::sync::{Ordering, lock};
 use tower_fault_classify::__shared::{Clock, Striped};
 
 use super::super::window::{Counting, Shape, Span, Window};
@@ -22,7 +22,7 @@ pub(crate) struct Setup {
 }
 
 /// What a look at the circuit shows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct View {
     pub(crate) state: CircuitState,
     pub(crate) ramp: Option<f64>,
@@ -38,19 +38,21 @@ pub(crate) struct View {
 
 impl Setup {
     /// What a call must know of it at once.
-    pub(crate) const fn flags(&self) -> u64 {
+    pub(crate) fn flags(&self) -> u64 {
         let timed = if self.trip.timed() { TIMED } else { 0 };
         let observing = if self.observing { OBSERVING } else { 0 };
-        timed | observing
+        #[cfg(feature = "metrics")]
+        let meters = u64::from(crate::observe::number(self.name)) << super::METERS;
+        #[cfg(not(feature = "metrics"))]
+        let meters = 0;
+        timed | observing | meters
     }
 }
 
 impl Core {
-    /// A closed circuit.
+    /// A core that is yet to be adopted.
     pub(crate) fn new(clock: Clock, stripes: Striped, setup: &Setup) -> Self {
-        let core = Self::of(Single::new(clock, stripes, setup));
-        core.adopt(setup);
-        core
+        Self::of(Single::new(clock, stripes, setup))
     }
 
     /// Takes the core over for a circuit. Nobody else has it.
@@ -64,6 +66,8 @@ impl Core {
         if cold.machine.disable(setup.disabled).is_some() {
             self.open_epoch(Gate::of(cold.machine.sign(), cold.epoch));
         }
+        #[cfg(feature = "metrics")]
+        self.meters().begins(cold.machine.state());
     }
 
     /// Changes the limits, and keeps all the rest. The window starts empty if its shape is another.
@@ -168,15 +172,21 @@ impl<T: Store> Core<T> {
 
     pub(crate) fn view(&self) -> View {
         let now = self.plan().clock.now();
-        let cold = self.cold();
+        let cold = self.store().cold_if_any().map(lock);
         // Under the lock the epoch and the limits stand still, so that all is of one epoch.
         let gate = self.gate();
         let span = self.plan().settings.limits_locked().span;
+        let run = if gate.is_closed() { gate.run() } else { 0 };
+        let counts = self.window().counts_at(&span, now, gate.epoch());
+        let Some(cold) = cold else {
+            let state = gate.untroubled_state();
+            return View { state, run, counts, ..View::default() };
+        };
         View {
             state: cold.machine.state(),
             ramp: cold.machine.ramp(now),
-            run: if gate.is_closed() { gate.run() } else { 0 },
-            counts: self.window().counts_at(&span, now, cold.epoch),
+            run,
+            counts,
             left: gate.open_for(now),
             lasted: now.saturating_sub(cold.since),
             last: cold.last.clone(),

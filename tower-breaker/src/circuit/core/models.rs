@@ -54,7 +54,9 @@ fn core(consecutive_failures: u32, failure_rate: Option<f64>) -> (Arc<Core>, Man
 fn core_with(setup: &Setup) -> (Arc<Core>, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    (Arc::new(Core::new(clock, Striped::with_stripes(0), setup)), hand)
+    let core = Core::new(clock, Striped::with_stripes(0), setup);
+    core.adopt(setup);
+    (Arc::new(core), hand)
 }
 
 fn tripped() -> (Arc<Core>, ManualClock) {

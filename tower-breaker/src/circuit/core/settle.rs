@@ -36,6 +36,7 @@ impl<T: Store> Core<T> {
     /// Hears what a call came to.
     #[inline]
     pub(crate) fn settle(&self, entry: Entry, verdict: &Verdict) {
+        self.tell_settled(verdict);
         // The usual case passes in registers.
         if entry.word == 0 && verdict.is_success() {
             self.success(entry.stamp);
@@ -46,6 +47,7 @@ impl<T: Store> Core<T> {
 
     /// Hears what a call came to that was answered before, after so long.
     pub(crate) fn settle_late(&self, entry: Entry, verdict: &Verdict, took: Took) {
+        self.tell_settled(verdict);
         self.settle_unusual(entry, verdict, took);
     }
 
@@ -90,6 +92,7 @@ impl<T: Store> Core<T> {
     #[cold]
     #[inline(never)]
     pub(crate) fn abandon(&self, entry: Entry) {
+        self.tell_abandoned();
         if entry.is_uncounted() {
             return;
         }
@@ -147,7 +150,9 @@ impl<T: Store> Core<T> {
         let stamp = entry.stamp;
         let now = self.plan().clock.now();
         let limits = self.limits();
-        if !limits.trip.is_slow(took.or(|| entry.took(now))) {
+        let slow = limits.trip.is_slow(took.or(|| entry.took(now)));
+        self.tell_slow(slow);
+        if !slow {
             self.success(stamp);
         } else if self.gate().stamp() == stamp {
             let seen = self.window().slow_success(&limits.span, self.latest(now), stamp.epoch(), slot()); // ①
@@ -207,6 +212,7 @@ impl<T: Store> Core<T> {
         let now = self.plan().clock.now();
         let limits = self.limits();
         let slow = limits.trip.is_slow(took.or(|| entry.took(now)));
+        self.tell_slow(slow);
         let seen = self.window().failure(&limits.span, self.latest(now), stamp.epoch(), slow); // ①
         let Some(before) = self.exchange(stamp, Gate::one_more_failure) else { return }; // ②
         self.look(stamp, &limits, before.one_more_failure().run(), Some(seen), Some(fault), now);
@@ -268,6 +274,7 @@ impl<T: Store> Core<T> {
         self.with_probe(stamp, now, |machine, at, recovery| {
             let outcome = match outcome {
                 Outcome::Success if limits.is_slow(took.or(|| machine.ran_for(ticket, now, recovery))) => {
+                    self.tell_slow(true);
                     Outcome::Slow
                 }
                 outcome => outcome,

@@ -49,7 +49,9 @@ pub(super) fn core(trip: TripLimits) -> (Core, ManualClock) {
 pub(super) fn core_with(setup: &Setup) -> (Core, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    (Core::new(clock, Striped::with_stripes(4), setup), hand)
+    let core = Core::new(clock, Striped::with_stripes(4), setup);
+    core.adopt(setup);
+    (core, hand)
 }
 
 fn counts(calls: u64, failures: u64) -> Counts {

@@ -1,8 +1,10 @@
 //! What the closed circuit remembers of its calls.
 
+#[cfg(feature = "keyed")]
 mod pairs;
 mod wide;
 
+#[cfg(feature = "keyed")]
 pub(crate) use pairs::Pairs;
 pub(crate) use wide::Window;
 

@@ -1,0 +1,143 @@
+//! Counters and gauges, for whatever recorder the crate `metrics` was given.
+//!
+//! | name | labels | |
+//! |---|---|---|
+//! | `tower_breaker_circuits` | `circuit`, `state` | a gauge: how many circuits of the name stand there; all states are there from the start |
+//! | `tower_breaker_calls_total` | `circuit`, `outcome` | calls that were let through, by `success`, `failure`, `neutral`, `abandoned` |
+//! | `tower_breaker_slow_calls_total` | `circuit` | those of them that were slow |
+//! | `tower_breaker_rejections_total` | `circuit`, `state` | calls that were not |
+//! | `tower_breaker_transitions_total` | `circuit`, `from`, `to`, `reason` | |
+//! | `tower_breaker_evictions_total` | `circuit` | keys that were forgotten for others |
+//! | `tower_breaker_overflows_total` | `circuit` | calls whose key found no room |
+//!
+//! They are registered for each name once, when its first circuit is made; a recorder that is installed later hears nothing of them. A call then
+//! costs one look-up and what the recorder's counter costs.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use metrics::{Counter, Gauge, counter, gauge};
+use tower_fault_classify::{Health, Verdict};
+
+use super::Transition;
+use crate::machine::CircuitState;
+
+/// The instruments of the circuits of one name.
+#[derive(Debug)]
+pub(crate) struct Meters {
+    success: Counter,
+    failure: Counter,
+    neutral: Counter,
+    abandoned: Counter,
+    slow: Counter,
+    /// By [`STATES`].
+    rejections: [Counter; STATES.len()],
+    circuits: [Gauge; STATES.len()],
+    pub(crate) evictions: Counter,
+    pub(crate) overflows: Counter,
+}
+
+const STATES: [CircuitState; 6] = [
+    CircuitState::Closed,
+    CircuitState::Open,
+    CircuitState::HalfOpen,
+    CircuitState::ForcedOpen,
+    CircuitState::ForcedClosed,
+    CircuitState::Disabled,
+];
+
+static ALL: boxcar::Vec<Meters> = boxcar::Vec::new();
+
+/// The number of a name's meters, which are registered once.
+pub(crate) fn number(circuit: &'static str) -> u32 {
+    static NUMBERS: Mutex<Option<HashMap<&'static str, u32>>> = Mutex::new(None);
+    let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
+    *numbers
+        .get_or_insert_default()
+        .entry(circuit)
+        .or_insert_with(|| ALL.push(Meters::register(circuit)) as u32)
+}
+
+/// The meters of a number.
+#[inline]
+pub(crate) fn meters(number: u32) -> &'static Meters {
+    &ALL[number as usize]
+}
+
+impl Meters {
+    fn register(circuit: &'static str) -> Self {
+        let calls = |outcome: &'static str| counter!("tower_breaker_calls_total", "circuit" => circuit, "outcome" => outcome);
+        Self {
+            success: calls("success"),
+            failure: calls("failure"),
+            neutral: calls("neutral"),
+            abandoned: calls("abandoned"),
+            slow: counter!("tower_breaker_slow_calls_total", "circuit" => circuit),
+            rejections: STATES.map(|state| {
+                counter!("tower_breaker_rejections_total", "circuit" => circuit, "state" => state.as_str())
+            }),
+            circuits: STATES.map(|state| {
+                let circuits = gauge!("tower_breaker_circuits", "circuit" => circuit, "state" => state.as_str());
+                // So that it is there before its first circuit is.
+                circuits.increment(0.0);
+                circuits
+            }),
+            evictions: counter!("tower_breaker_evictions_total", "circuit" => circuit),
+            overflows: counter!("tower_breaker_overflows_total", "circuit" => circuit),
+        }
+    }
+
+    /// A call that was let through came to something.
+    #[inline]
+    pub(crate) fn settled(&self, verdict: &Verdict) {
+        let outcome = match verdict {
+            Verdict::Success => &self.success,
+            Verdict::Fault(fault) => match fault.health() {
+                Health::Success => &self.success,
+                Health::Failure => &self.failure,
+                _ => &self.neutral,
+            },
+        };
+        outcome.increment(1);
+    }
+
+    pub(crate) fn abandoned(&self) {
+        self.abandoned.increment(1);
+    }
+
+    pub(crate) fn slow(&self) {
+        self.slow.increment(1);
+    }
+
+    pub(crate) fn rejected(&self, state: CircuitState) {
+        self.rejections[place(state)].increment(1);
+    }
+
+    /// A circuit begins.
+    pub(crate) fn begins(&self, state: CircuitState) {
+        self.circuits[place(state)].increment(1.0);
+    }
+
+    /// A circuit ends.
+    pub(crate) fn ends(&self, state: CircuitState) {
+        self.circuits[place(state)].decrement(1.0);
+    }
+
+    pub(crate) fn changed(&self, Transition { circuit, from, to, reason, .. }: &Transition) {
+        self.ends(*from);
+        self.begins(*to);
+        counter!(
+            "tower_breaker_transitions_total",
+            "circuit" => *circuit,
+            "from" => from.as_str(),
+            "to" => to.as_str(),
+            "reason" => reason.as_str(),
+        )
+        .increment(1);
+    }
+}
+
+fn place(state: CircuitState) -> usize {
+    // They are all there.
+    STATES.iter().position(|other| *other == state).unwrap_or_default()
+}
