@@ -4,7 +4,7 @@ use std::env::args;
 use std::hint::black_box;
 
 use tower::Layer;
-use tower_breaker::{BreakerConfig, BreakerLayer, Clock};
+use tower_breaker::{BreakerConfig, BreakerLayer, Clock, KeyedBreakerLayer, KeyedConfig};
 
 mod bare;
 
@@ -25,11 +25,14 @@ fn main() {
     while path == "rejected" && service.circuit().status().retry_after.is_none() {
         call(&mut service, true);
     }
+    let config = default().build().map(KeyedConfig::builder).and_then(|config| config.build());
+    let mut keyed = KeyedBreakerLayer::new(config.expect("it is valid"), |key: &u64| *key).layer(Bare);
     let mut bare = Bare;
     for _ in 0..calls {
         black_box(match &*path {
             "bare" => call(&mut bare, false),
             "failure" => call(&mut service, true),
+            "keyed" => call(&mut keyed, 7_u64),
             "clone" => call(&mut service.clone(), false),
             _ => call(&mut service, false),
         });

@@ -73,18 +73,35 @@ where
         match self.project().state.project() {
             StateProj::Calling { inner, permit, classify, settle } => {
                 let result = ready!(Permit::guard(permit, || inner.poll(cx)));
-                let verdict = classify.classify(result.as_ref());
-                // The inner future panics if it is polled again, so that a call does not come to anything twice.
-                let permit = permit.take().expect("`ResponseFuture` is not polled after it was ready");
-                Poll::Ready(match result {
-                    Ok(response) => Ok(settle.settle(response, permit, &verdict, classify, C::classify_end)),
-                    Err(error) => {
-                        permit.settle_by(&verdict);
-                        Err(R::inner(error))
-                    }
-                })
+                Poll::Ready(finish::<R, _, _, _, _, _>(result, permit, classify, settle))
             }
             StateProj::Rejected { answer, settle } => settle.pass(answer.poll(cx)),
+        }
+    }
+}
+
+/// Judges what a call came to, and settles its permit.
+#[inline]
+pub(crate) fn finish<R, Res, E, C, B, H>(
+    result: Result<Res, E>,
+    permit: &mut Option<Permit<H>>,
+    classify: &C,
+    settle: &B,
+) -> Result<B::Response, R::Error>
+where
+    C: Classify<Res, E>,
+    R: ErrorMode<E>,
+    B: Settle<Res, C, H>,
+    H: Hold,
+{
+    let verdict = classify.classify(result.as_ref());
+    // The inner future panics if it is polled again, so that a call does not come to anything twice.
+    let permit = permit.take().expect("`ResponseFuture` is not polled after it was ready");
+    match result {
+        Ok(response) => Ok(settle.settle(response, permit, &verdict, classify, C::classify_end)),
+        Err(error) => {
+            permit.settle_by(&verdict);
+            Err(R::inner(error))
         }
     }
 }

@@ -6,8 +6,6 @@ use std::fmt;
 use crate::fault::Fault;
 #[cfg(feature = "tonic")]
 use crate::fault::Kind;
-#[cfg(feature = "tonic")]
-use crate::grpc;
 
 /// An error of any type.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
@@ -80,9 +78,19 @@ impl Error for Judged {
         }
         #[cfg(feature = "tonic")]
         if self.fault.kind() == Kind::Rejected {
-            return Some(&**self.status.get_or_init(|| Box::new(grpc::rejected(&self.fault))));
+            return Some(&**self.status.get_or_init(|| Box::new(rejected(&self.fault))));
         }
         None
+    }
+}
+
+/// What a gRPC client is told of a call that a layer of this side rejected.
+#[cfg(feature = "tonic")]
+fn rejected(fault: &Fault) -> tonic::Status {
+    let text = "the request was not sent, a layer of this side rejected it";
+    match fault.retry_after() {
+        Some(delay) => tonic::Status::unavailable(format!("{text}; try again in {delay:.1?}")),
+        None => tonic::Status::unavailable(text),
     }
 }
 
@@ -99,6 +107,25 @@ mod tests {
         assert!(judged.source().is_some_and(<dyn Error>::is::<std::io::Error>));
         assert!(judged.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<std::io::Error>));
         assert_eq!(judged.to_string(), "the call ended in a server fault (remote)");
+    }
+
+    #[cfg(feature = "tonic")]
+    #[test]
+    fn a_grpc_client_finds_a_status_behind_a_rejection_and_behind_no_other_fault() {
+        use std::time::Duration;
+
+        let rejected = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
+        let found = |judged: &Judged| {
+            let status = judged.source()?.downcast_ref::<tonic::Status>()?;
+            Some((status.code(), status.message().to_owned()))
+        };
+        let text = "the request was not sent, a layer of this side rejected it";
+        let unavailable = tonic::Code::Unavailable;
+        assert_eq!(found(&Judged::bare(rejected)), Some((unavailable, text.to_owned())));
+        let later = Judged::bare(rejected.with_retry_after(Duration::from_millis(2_340)));
+        assert_eq!(found(&later), Some((unavailable, format!("{text}; try again in 2.3s"))));
+        assert_eq!(found(&Judged::bare(FAULT)), None);
+        assert_eq!(found(&Judged::new(rejected, "cause")), None, "it has a cause of its own");
     }
 
     #[test]

@@ -29,16 +29,6 @@ pub fn pushback(delay: Option<Duration>) -> HeaderValue {
     millis.unwrap_or(-1).into()
 }
 
-/// What a gRPC client is told of a call that a layer of this side rejected.
-#[cfg(feature = "tonic")]
-pub(crate) fn rejected(fault: &crate::fault::Fault) -> tonic::Status {
-    let text = "the request was not sent, a layer of this side rejected it";
-    match fault.retry_after() {
-        Some(delay) => tonic::Status::unavailable(format!("{text}; try again in {delay:.1?}")),
-        None => tonic::Status::unavailable(text),
-    }
-}
-
 /// The verdict of a trailers-only answer. `None`: it is none, and the HTTP status decides, or the trailers will.
 #[inline]
 pub(crate) fn judge_head(headers: &HeaderMap) -> Option<Verdict> {

@@ -12,7 +12,22 @@ use tower::Service;
 #[derive(Clone)]
 pub(crate) struct Bare;
 
-impl Service<bool> for Bare {
+/// A request, which may say that it fails. A key does not.
+pub(crate) trait Fails {
+    fn fails(&self) -> bool {
+        false
+    }
+}
+
+impl Fails for bool {
+    fn fails(&self) -> bool {
+        *self
+    }
+}
+
+impl Fails for u64 {}
+
+impl<Req: Fails> Service<Req> for Bare {
     type Response = u32;
     type Error = io::Error;
     type Future = Answer;
@@ -21,8 +36,8 @@ impl Service<bool> for Bare {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, fails: bool) -> Self::Future {
-        Answer { fails: black_box(fails) }
+    fn call(&mut self, request: Req) -> Self::Future {
+        Answer { fails: black_box(request.fails()) }
     }
 }
 
@@ -41,10 +56,10 @@ impl Future for Answer {
 
 /// Asks for readiness, calls, polls. Whether there was a success.
 #[inline]
-pub(crate) fn call<S: Service<bool>>(service: &mut S, fails: bool) -> bool {
+pub(crate) fn call<S: Service<Req>, Req>(service: &mut S, request: Req) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     let ready = service.poll_ready(&mut cx).is_ready();
-    let done = match pin!(service.call(fails)).poll(&mut cx) {
+    let done = match pin!(service.call(request)).poll(&mut cx) {
         Poll::Ready(result) => result.is_ok(),
         Poll::Pending => false,
     };

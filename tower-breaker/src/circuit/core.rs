@@ -211,16 +211,21 @@ impl<T: Store> Core<T> {
     }
 
     /// Whether a call that was let in may still begin: no transition came between. A probe's lease begins anew.
+    #[inline]
     pub(crate) fn renew(&self, entry: Entry) -> bool {
-        match entry.ticket() {
-            None => entry.stamp.is_closed() && self.gate().stamp() == entry.stamp,
-            Some(ticket) => {
-                let now = self.plan().clock.now();
-                let mut cold = self.cold();
-                let Cold { epoch, machine, limits, .. } = &mut *cold;
-                *epoch == entry.stamp.epoch() && machine.renew(ticket, now, limits)
-            }
+        if entry.stamp.is_closed() {
+            self.gate().stamp() == entry.stamp
+        } else {
+            entry.ticket().is_some_and(|ticket| self.renew_probe(entry.stamp, ticket))
         }
+    }
+
+    #[cold]
+    fn renew_probe(&self, stamp: Gate, ticket: Ticket) -> bool {
+        let now = self.plan().clock.now();
+        let mut cold = self.cold();
+        let Cold { epoch, machine, limits, .. } = &mut *cold;
+        *epoch == stamp.epoch() && machine.renew(ticket, now, limits)
     }
 
     /// Publishes the word of a new epoch; the caller holds the lock.

@@ -8,7 +8,6 @@ use tower_fault_classify::Verdict;
 use super::core::{Core, Entry, Refusal, Took};
 use super::store::{Single, Store};
 use super::waiters::{Seat, WaitsFor};
-use crate::machine::CircuitState;
 
 /// What a permit needs of the circuit that it holds. Only this crate's handles are any use as one.
 #[doc(hidden)]
@@ -24,7 +23,6 @@ pub trait Hold {
     fn took(&self, entry: Entry) -> Took;
     fn wait(&self, seat: &mut Option<Seat>, waker: &Waker);
     fn leave(&self, seat: Seat);
-    fn tell_refused(&self, circuit: &'static str, state: CircuitState);
 }
 
 /// Holds a circuit of its own, which is never freed, so that nobody counts.
@@ -104,10 +102,6 @@ impl<R: Reach> Hold for R {
     #[inline]
     fn leave(&self, seat: Seat) {
         self.core().leave(seat);
-    }
-
-    fn tell_refused(&self, circuit: &'static str, state: CircuitState) {
-        self.core().tell_refused(circuit, state);
     }
 }
 

@@ -6,15 +6,17 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tower_fault_classify::__shared::Clock;
 use tower_fault_classify::__shared::sync::{self, AtomicU64, Mutex, Ordering, fence, lock};
 
-use super::core::{Cold, Core, Setup};
+use super::core::{Cold, Core, Refusal, Setup};
 use super::gate::Gate;
 use super::hold::Reach;
 use super::store::{Plan, Store};
 use super::window::{Counting, LastCalls, Pairs, Shape};
+use crate::error::Rejection;
 use crate::machine::Counts;
 use crate::observe::Watchers;
 
@@ -77,6 +79,19 @@ pub struct OneOf<K>(Option<SharedCore<K>>);
 impl<K> OneOf<K> {
     pub(crate) const fn new(core: SharedCore<K>) -> Self {
         Self(Some(core))
+    }
+
+    /// Turns a call away.
+    #[cold]
+    pub(crate) fn rejection(&self, Refusal { state, left }: Refusal) -> Rejection {
+        let (circuit, slack) = (self.circuit(), self.core().clock().slack());
+        self.core().tell_refused(circuit, state);
+        Rejection::new(circuit, state, left.map(|left| Duration::from_nanos(left) + slack))
+    }
+
+    /// The name that it shares with the layer's other circuits.
+    pub(crate) fn circuit(&self) -> &'static str {
+        self.core().store().common.setup.name
     }
 }
 

@@ -111,27 +111,24 @@ impl<H: Hold> Permit<H> {
 
 #[cfg(feature = "keyed")]
 impl<H: Hold> Permit<H> {
-    #[inline]
-    pub(crate) const fn of(hold: H, entry: Entry) -> Self {
-        Self { hold, entry }
-    }
-
     /// Whether nobody counts the call.
     pub(crate) const fn is_uncounted(&self) -> bool {
         self.entry.is_uncounted()
     }
 
     /// Asks the same circuit again, for a call that may not begin any more.
-    pub(crate) fn ask_again(self, circuit: &'static str) -> Result<Self, Refusal> {
+    pub(crate) fn ask_again(self) -> Result<Self, (H, Refusal)> {
         let mut this = ManuallyDrop::new(self);
         let hold = this.hold.take();
         hold.cancel(this.entry);
+        Self::ask(hold)
+    }
+
+    #[inline]
+    pub(crate) fn ask(hold: H) -> Result<Self, (H, Refusal)> {
         match hold.admit() {
             Ok(entry) => Ok(Self { hold, entry }),
-            Err(refusal) => {
-                hold.tell_refused(circuit, refusal.state);
-                Err(refusal)
-            }
+            Err(refusal) => Err((hold, refusal)),
         }
     }
 

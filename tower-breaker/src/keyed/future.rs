@@ -3,47 +3,47 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::task::{Context, Poll, Waker, ready};
 
 use pin_project_lite::pin_project;
 use tower_fault_classify::Classify;
 use tower_service::Service;
 
-use crate::circuit::{OneOf, Permit, Refusal, Seat};
+use crate::circuit::{Hold, OneOf, Permit, Seat};
 use crate::error::Rejection;
-use crate::future::ResponseFuture;
+use crate::future::finish;
 use crate::reject::OnReject;
 use crate::settle::Settle;
 
 pin_project! {
     /// Waits for the inner service's readiness, and comes to what the inner call comes to, or to the answer to a rejected call.
     ///
-    /// Dropping it gives the call up, as that of a [`ResponseFuture`].
+    /// Dropping it gives the call up, as that of a [`ResponseFuture`](crate::ResponseFuture).
     pub struct KeyedResponseFuture<S, Req, K, C, R, B, F, J> {
+        // Before the permit: it must be gone when the place is free again.
         #[pin]
-        state: State<S, Req, K, C, R, B, F, J>,
+        phase: Phase<F, J>,
+        // What waits for each other, until the call begins.
+        waiting: Option<(S, Req)>,
+        waits: Waits<K>,
+        classify: C,
+        reject: R,
+        settle: B,
     }
 }
 
 pin_project! {
-    #[project = StateProj]
-    #[project_replace = StateOwn]
-    enum State<S, Req, K, C, R, B, F, J> {
-        Waiting {
-            // Before the permit: it must be gone when the place is free again.
-            service: S,
-            request: Req,
-            waits: Waits<K>,
-            classify: C,
-            reject: R,
-            settle: B,
-        },
+    #[project = PhaseProj]
+    enum Phase<F, J> {
+        Waiting,
         Calling {
             #[pin]
-            future: ResponseFuture<F, C, R, B, J, OneOf<K>>,
+            inner: F,
         },
-        Done,
+        Rejected {
+            #[pin]
+            answer: J,
+        },
     }
 }
 
@@ -51,36 +51,54 @@ pin_project! {
 pub(super) struct Waits<K> {
     permit: Option<Permit<OneOf<K>>>,
     seat: Option<Seat>,
-    circuit: &'static str,
-    slack: Duration,
 }
 
 impl<K> Waits<K> {
-    pub(super) const fn new(permit: Permit<OneOf<K>>, circuit: &'static str, slack: Duration) -> Self {
-        Self { permit: Some(permit), seat: None, circuit, slack }
+    /// Asks the circuit again, if it has changed since it was asked.
+    #[inline]
+    fn ask(&mut self) -> Result<(), Rejection> {
+        if self.permit.as_ref().is_none_or(Permit::renew) { Ok(()) } else { self.ask_again() }
     }
 
-    /// Asks the circuit again, if it has changed since it was asked.
-    fn ask(&mut self) -> Result<(), Rejection> {
-        match self.permit.take() {
-            Some(permit) if !permit.renew() => {
-                let uncounted = permit.is_uncounted();
-                match permit.ask_again(self.circuit) {
-                    Ok(permit) => {
-                        if !(uncounted && permit.is_uncounted()) {
-                            self.leave(&permit);
-                        }
-                        self.permit = Some(permit);
-                    }
-                    Err(Refusal { state, left }) => {
-                        let retry_after = left.map(|left| Duration::from_nanos(left) + self.slack);
-                        return Err(Rejection::new(self.circuit, state, retry_after));
-                    }
+    #[cold]
+    fn ask_again(&mut self) -> Result<(), Rejection> {
+        let Some(permit) = self.permit.take() else { return Ok(()) };
+        let uncounted = permit.is_uncounted();
+        match permit.ask_again() {
+            Ok(permit) => {
+                let still_uncounted = uncounted && permit.is_uncounted();
+                self.permit = Some(permit);
+                if !still_uncounted {
+                    self.leave();
                 }
+                Ok(())
             }
-            same => self.permit = same,
+            Err((hold, refusal)) => {
+                if let Some(seat) = self.seat.take() {
+                    hold.leave(seat);
+                }
+                Err(hold.rejection(refusal))
+            }
         }
-        Ok(())
+    }
+
+    /// Asks the service for its readiness, as long as the circuit lets the call through.
+    #[inline]
+    fn poll<E>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll_ready: impl FnOnce(&mut Context<'_>) -> Poll<Result<(), E>>,
+    ) -> Poll<Result<Result<(), E>, Rejection>> {
+        if let Err(rejection) = self.ask() {
+            return Poll::Ready(Err(rejection));
+        }
+        match Permit::guard(&mut self.permit, || poll_ready(cx)) {
+            Poll::Ready(ready) => Poll::Ready(Ok(ready)),
+            Poll::Pending => match self.wait(cx.waker()) {
+                Ok(()) => Poll::Pending,
+                Err(rejection) => Poll::Ready(Err(rejection)),
+            },
+        }
     }
 
     /// Waits to hear of a change of the circuit.
@@ -97,16 +115,9 @@ impl<K> Waits<K> {
     }
 
     /// The wait is over.
-    fn enter(&mut self) -> Option<Permit<OneOf<K>>> {
-        let permit = self.permit.take();
-        if let Some(permit) = &permit {
-            self.leave(permit);
-        }
-        permit
-    }
-
-    fn leave(&mut self, permit: &Permit<OneOf<K>>) {
-        if let Some(seat) = self.seat.take() {
+    #[inline]
+    fn leave(&mut self) {
+        if let (Some(seat), Some(permit)) = (self.seat.take(), &self.permit) {
             permit.leave(seat);
         }
     }
@@ -115,10 +126,8 @@ impl<K> Waits<K> {
 impl<K> Drop for Waits<K> {
     #[inline]
     fn drop(&mut self) {
-        if self.permit.is_some() {
-            // A permit that is dropped is that of a call that was given up.
-            drop(self.enter());
-        }
+        self.leave();
+        // A permit that is still there is that of a call that was given up.
     }
 }
 
@@ -127,16 +136,18 @@ impl<S, Req, K, C, R, B, F, J> KeyedResponseFuture<S, Req, K, C, R, B, F, J> {
     pub(super) const fn waiting(
         service: S,
         request: Req,
-        waits: Waits<K>,
+        permit: Permit<OneOf<K>>,
         classify: C,
         reject: R,
         settle: B,
     ) -> Self {
-        Self { state: State::Waiting { service, request, waits, classify, reject, settle } }
+        let waits = Waits { permit: Some(permit), seat: None };
+        Self { phase: Phase::Waiting, waiting: Some((service, request)), waits, classify, reject, settle }
     }
 
-    pub(super) const fn rejected(answer: J, settle: B) -> Self {
-        Self { state: State::Calling { future: ResponseFuture::rejected(answer, settle) } }
+    pub(super) const fn rejected(answer: J, classify: C, reject: R, settle: B) -> Self {
+        let waits = Waits { permit: None, seat: None };
+        Self { phase: Phase::Rejected { answer }, waiting: None, waits, classify, reject, settle }
     }
 }
 
@@ -151,41 +162,44 @@ where
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = self.project().state;
-        if let StateProj::Waiting { service, waits, classify, .. } = state.as_mut().project() {
-            let asked = match waits.ask() {
-                Err(rejection) => Err(rejection),
-                Ok(()) => match Permit::guard(&mut waits.permit, || service.poll_ready(cx)) {
-                    Poll::Ready(Ok(())) => Ok(()),
-                    Poll::Ready(Err(error)) => {
-                        if let Some(permit) = waits.enter() {
-                            permit.settle(classify.classify(Err(&error)));
-                        }
-                        return Poll::Ready(Err(R::inner(error)));
+        let mut this = self.project();
+        if let Some((service, _)) = this.waiting {
+            let asked = ready!(this.waits.poll(cx, |cx| service.poll_ready(cx)));
+            if let Some((mut service, request)) = this.waiting.take() {
+                match asked {
+                    Ok(Ok(())) => {
+                        this.waits.leave();
+                        let inner = Permit::guard(&mut this.waits.permit, || service.call(request));
+                        this.phase.set(Phase::Calling { inner });
                     }
-                    Poll::Pending => match waits.wait(cx.waker()) {
-                        Ok(()) => return Poll::Pending,
-                        Err(rejection) => Err(rejection),
-                    },
-                },
-            };
-            if let StateOwn::Waiting { mut service, request, mut waits, classify, reject, settle } =
-                state.as_mut().project_replace(State::Done)
-            {
-                let future = match asked {
-                    Ok(()) => {
-                        let mut permit = waits.enter();
-                        let inner = Permit::guard(&mut permit, || service.call(request));
-                        ResponseFuture::calling(inner, permit, classify, settle)
+                    Ok(Err(error)) => {
+                        this.waits.leave();
+                        let failed = Err::<S::Response, _>(error);
+                        return Poll::Ready(finish::<R, _, _, _, _, _>(
+                            failed,
+                            &mut this.waits.permit,
+                            this.classify,
+                            this.settle,
+                        ));
                     }
-                    Err(rejection) => ResponseFuture::rejected(reject.reject(request, rejection), settle),
-                };
-                state.set(State::Calling { future });
+                    Err(rejection) => {
+                        this.phase.set(Phase::Rejected { answer: this.reject.reject(request, rejection) });
+                    }
+                }
             }
         }
-        match state.project() {
-            StateProj::Calling { future } => future.poll(cx),
-            _ => panic!("`KeyedResponseFuture` is not polled after it was ready"),
+        match this.phase.project() {
+            PhaseProj::Calling { inner } => {
+                let result = ready!(Permit::guard(&mut this.waits.permit, || inner.poll(cx)));
+                Poll::Ready(finish::<R, _, _, _, _, _>(
+                    result,
+                    &mut this.waits.permit,
+                    this.classify,
+                    this.settle,
+                ))
+            }
+            PhaseProj::Rejected { answer } => this.settle.pass(answer.poll(cx)),
+            PhaseProj::Waiting => panic!("`KeyedResponseFuture` is not polled after it was ready"),
         }
     }
 }
@@ -193,7 +207,7 @@ where
 impl<S, Req, K, C, R, B, F, J> fmt::Debug for KeyedResponseFuture<S, Req, K, C, R, B, F, J> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedResponseFuture")
-            .field("waiting", &matches!(self.state, State::Waiting { .. }))
+            .field("waiting", &self.waiting.is_some())
             .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use tower_fault_classify::Classify;
 use tower_service::Service;
 
-use super::future::{KeyedResponseFuture, Waits};
+use super::future::KeyedResponseFuture;
 use super::key::PickCircuit;
 use crate::circuit::{OneOf, Permit};
 use crate::error::Rejection;
@@ -61,13 +61,7 @@ impl<S, F, K, C, R, B> KeyedBreaker<S, F, K, C, R, B> {
         F: PickCircuit<Req, K>,
     {
         let Found(core) = self.key.pick(request, &self.circuits);
-        match core.admit() {
-            Ok(entry) => Ok(Permit::of(OneOf::new(core), entry)),
-            Err(refusal) => {
-                core.tell_refused(self.circuits.name(), refusal.state);
-                Err(self.circuits.handle(core).rejection(refusal))
-            }
-        }
+        Permit::ask(OneOf::new(core)).map_err(|(hold, refusal)| hold.rejection(refusal))
     }
 }
 
@@ -90,17 +84,15 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let (classify, settle) = (self.classify.clone(), self.settle.clone());
+        let (classify, reject, settle) = (self.classify.clone(), self.reject.clone(), self.settle.clone());
         match self.admit(&request) {
-            Ok(permit) => KeyedResponseFuture::waiting(
-                self.inner.clone(),
-                request,
-                Waits::new(permit, self.circuits.name(), self.circuits.common().clock().slack()),
-                classify,
-                self.reject.clone(),
-                settle,
-            ),
-            Err(rejection) => KeyedResponseFuture::rejected(self.reject.reject(request, rejection), settle),
+            Ok(permit) => {
+                KeyedResponseFuture::waiting(self.inner.clone(), request, permit, classify, reject, settle)
+            }
+            Err(rejection) => {
+                let answer = reject.reject(request, rejection);
+                KeyedResponseFuture::rejected(answer, classify, reject, settle)
+            }
         }
     }
 }

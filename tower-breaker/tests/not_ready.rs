@@ -1,0 +1,346 @@
+//! Services that are not ready while their circuit refuses calls, and what balancers make of them.
+
+use std::future::{Ready, ready};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_test::{assert_pending, assert_ready_ok, task};
+use tower::balance::p2c::Balance;
+use tower::buffer::Buffer;
+use tower::discover::ServiceList;
+use tower::limit::ConcurrencyLimit;
+use tower::load::Constant;
+use tower::load_shed::LoadShed;
+use tower::ready_cache::ReadyCache;
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+use tower_breaker::{
+    Breaker, BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState, Clock,
+    HealthReport, Verdict,
+};
+use tower_test::mock::Spawn;
+
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+/// Answers with its number, and counts its calls.
+#[derive(Clone, Debug, Default)]
+struct Endpoint {
+    number: usize,
+    calls: Arc<AtomicUsize>,
+}
+
+impl Service<()> for Endpoint {
+    type Response = usize;
+    type Error = io::Error;
+    type Future = Ready<Result<usize, io::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        ready(Ok(self.number))
+    }
+}
+
+type Guarded<S = Endpoint> = Breaker<
+    S,
+    tower_breaker::fault_classify::Auto,
+    tower_breaker::Errors,
+    tower_breaker::Head,
+>;
+
+fn config() -> BreakerConfigBuilder {
+    BreakerConfig::builder().clock(Clock::tokio()).open_for(OPEN_FOR).probes(1).successes_to_close(1)
+}
+
+fn layer(config: BreakerConfigBuilder) -> BreakerLayer {
+    BreakerLayer::new(config.build().unwrap()).not_ready_when_open()
+}
+
+fn endpoint(number: usize) -> (Guarded, Circuit) {
+    let layer = layer(config());
+    (layer.layer(Endpoint { number, ..Endpoint::default() }), layer.circuit())
+}
+
+async fn call<S: Service<()>>(service: &mut S) -> Result<S::Response, S::Error> {
+    service.ready().await?.call(()).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_is_ready_again_when_the_open_time_is_over_though_nobody_else_polls() {
+    let (mut service, circuit) = endpoint(1);
+    circuit.trip().unwrap();
+    let mut early = pin!(service.ready());
+    assert!(timeout(OPEN_FOR - Duration::from_millis(1), &mut early).await.is_err());
+    let service = timeout(Duration::from_millis(10), early).await.expect("the time is over").unwrap();
+    assert_eq!(circuit.status().state, CircuitState::HalfOpen);
+    assert_eq!(service.call(()).await.unwrap(), 1);
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_that_was_made_longer_meanwhile_is_waited_for() {
+    let (mut service, circuit) = endpoint(1);
+    circuit.trip().unwrap();
+    let mut waits = task::spawn(service.ready());
+    assert_pending!(waits.poll());
+    tokio::time::advance(OPEN_FOR / 2).await;
+    circuit.reset().unwrap();
+    circuit.trip().unwrap();
+    drop(waits);
+    assert!(timeout(OPEN_FOR - Duration::from_millis(1), service.ready()).await.is_err());
+    assert!(timeout(Duration::from_millis(10), service.ready()).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hand_and_a_health_report_wake_it() {
+    type Act = fn(&Circuit);
+    let acts: [(Act, Act); 4] = [
+        (|circuit| circuit.trip().unwrap(), |circuit| circuit.reset().unwrap()),
+        (|circuit| circuit.force_open().unwrap(), Circuit::release),
+        (|circuit| circuit.force_open().unwrap(), |circuit| circuit.force_closed().unwrap()),
+        (|circuit| circuit.trip().unwrap(), |circuit| circuit.report(HealthReport::Recovered)),
+    ];
+    for (shut, open) in acts {
+        let (mut service, circuit) = endpoint(1);
+        shut(&circuit);
+        let mut waits = task::spawn(service.ready());
+        assert_pending!(waits.poll());
+        assert!(!waits.is_woken());
+        open(&circuit);
+        assert!(waits.is_woken(), "{:?}", circuit.status().state);
+        assert_ready_ok!(waits.poll());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_forced_open_waits_without_a_timer() {
+    let (mut service, circuit) = endpoint(1);
+    circuit.force_open().unwrap();
+    assert!(timeout(Duration::from_secs(365 * 24 * 3_600), service.ready()).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ready_holds_a_place_and_gives_it_back_when_it_is_dropped() {
+    let (first, circuit) = endpoint(1);
+    let (mut first, mut second) = (Spawn::new(first.clone()), Spawn::new(first));
+    circuit.report(HealthReport::Critical);
+    circuit.report(HealthReport::Recovered);
+    assert_ready_ok!(first.poll_ready());
+    assert_pending!(second.poll_ready(), "the one place is taken");
+    assert_ready_ok!(first.poll_ready(), "it keeps its place when it is asked again");
+    drop(first);
+    assert!(second.is_woken(), "the place is free");
+    assert_ready_ok!(second.poll_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_whose_call_says_nothing_of_the_server_is_free_again() {
+    let (service, circuit) = endpoint(1);
+    let mut second = Spawn::new(service);
+    circuit.report(HealthReport::Critical);
+    circuit.report(HealthReport::Recovered);
+    let permit = circuit.try_acquire().unwrap();
+    assert_pending!(second.poll_ready());
+    let neutral = tower_breaker::Fault::new(
+        tower_breaker::Kind::Client,
+        tower_breaker::Retry::Never,
+        tower_breaker::Health::Neutral,
+        tower_breaker::Origin::Caller,
+    );
+    permit.settle(Verdict::Fault(neutral));
+    assert!(second.is_woken());
+    assert_ready_ok!(second.poll_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_that_is_not_used_is_anothers_when_the_lease_ends() {
+    let layer = layer(config().probe_lease(Duration::from_secs(5)));
+    let mut first = Spawn::new(layer.layer(Endpoint::default()));
+    let mut second = layer.layer(Endpoint::default());
+    layer.circuit().report(HealthReport::Critical);
+    layer.circuit().report(HealthReport::Recovered);
+    assert_ready_ok!(first.poll_ready());
+    assert!(timeout(Duration::from_millis(4_999), second.ready()).await.is_err());
+    assert!(timeout(Duration::from_millis(10), second.ready()).await.is_ok(), "by its own timer");
+    assert_pending!(first.poll_ready(), "its place is another's by now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_rejected_if_the_circuit_opened_after_it_was_ready() {
+    let (mut service, circuit) = endpoint(1);
+    service.ready().await.unwrap();
+    circuit.trip().unwrap();
+    let error = service.call(()).await.unwrap_err();
+    assert!(matches!(error, BreakerError::Rejected(_)));
+    assert_eq!(service.get_ref().calls.load(Ordering::Relaxed), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ramp_lets_it_through_long_before_its_end() {
+    let layer = layer(config().ramp_for(Duration::from_secs(160)));
+    let mut service = layer.layer(Endpoint::default());
+    layer.circuit().report(HealthReport::Critical);
+    layer.circuit().report(HealthReport::Recovered);
+    call(&mut service).await.unwrap();
+    assert_eq!(layer.circuit().status().ramp, Some(0.0));
+    call(&mut service).await.expect("the first goes through");
+    let second = timeout(Duration::from_secs(100), call(&mut service)).await;
+    assert!(second.is_ok(), "it asks again before the end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_wait_take_one_place_each_in_turn() {
+    let layer = layer(config().probes(2).successes_to_close(1_000));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let endpoint = Endpoint { calls: Arc::clone(&calls), ..Endpoint::default() };
+    layer.circuit().trip().unwrap();
+    let tasks: Vec<_> = (0..1_000)
+        .map(|_| {
+            let mut service = layer.layer(endpoint.clone());
+            tokio::spawn(async move { call(&mut service).await.unwrap() })
+        })
+        .collect();
+    for task in tasks {
+        timeout(OPEN_FOR * 2, task).await.expect("nobody waits for ever").unwrap();
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 1_000);
+    assert_eq!(layer.circuit().status().state, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_balancer_passes_an_open_endpoint_by() {
+    let ((one, first), (two, _)) = (endpoint(1), endpoint(2));
+    let calls = Arc::clone(&one.get_ref().calls);
+    let endpoints = [Constant::new(one, 1), Constant::new(two, 1)];
+    let mut balance = Balance::new(ServiceList::new(endpoints));
+    for _ in 0..50 {
+        call(&mut balance).await.unwrap();
+    }
+    let before = calls.load(Ordering::Relaxed);
+    assert!(before > 0, "both are asked while they are closed");
+    first.force_open().unwrap();
+    for _ in 0..50 {
+        assert_eq!(call(&mut balance).await.unwrap(), 2);
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), before);
+    first.release();
+    for _ in 0..50 {
+        call(&mut balance).await.unwrap();
+    }
+    assert!(calls.load(Ordering::Relaxed) > before, "it is back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_balancer_whose_endpoints_are_all_open_waits_and_one_that_sheds_load_fails_fast() {
+    let ((one, first), (two, second)) = (endpoint(1), endpoint(2));
+    first.trip().unwrap();
+    second.trip().unwrap();
+    let endpoints = [Constant::new(one, 1), Constant::new(two, 1)];
+    let balance = Balance::new(ServiceList::new(endpoints));
+    let mut shedding = LoadShed::new(balance);
+    assert!(call(&mut shedding).await.unwrap_err().is::<tower::load_shed::error::Overloaded>());
+    tokio::time::sleep(OPEN_FOR + Duration::from_millis(1)).await;
+    call(&mut shedding).await.expect("a probe goes through");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ready_cache_holds_back_an_open_one_until_its_time_is_over() {
+    let (service, circuit) = endpoint(1);
+    let mut cache: ReadyCache<&str, Guarded, ()> = ReadyCache::default();
+    cache.push("one", service);
+    circuit.trip().unwrap();
+    let mut pending = task::spawn(std::future::poll_fn(|cx| {
+        let _ = cache.poll_pending(cx);
+        if cache.ready_len() == 1 { Poll::Ready(()) } else { Poll::Pending }
+    }));
+    assert_pending!(pending.poll());
+    tokio::time::sleep(OPEN_FOR + Duration::from_millis(10)).await;
+    assert!(pending.is_woken());
+    assert!(pending.poll().is_ready());
+    drop(pending);
+    assert_eq!(cache.call_ready_index(0, ()).await.unwrap(), 1);
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+}
+
+/// Each stack answers while closed, fails fast or waits while open, and answers again.
+async fn survives<S>(mut stack: S, circuit: &Circuit, waits: bool)
+where
+    S: Service<(), Response = usize>,
+    S::Error: Into<BoxError>,
+{
+    assert_eq!(call(&mut stack).await.map_err(Into::into).unwrap(), 1);
+    circuit.trip().unwrap();
+    let outcome = timeout(OPEN_FOR / 2, call(&mut stack)).await;
+    assert_eq!(outcome.is_err(), waits, "whether it waits");
+    assert!(outcome.is_err() || outcome.unwrap().is_err(), "an open circuit lets nothing through");
+    tokio::time::sleep(OPEN_FOR + Duration::from_millis(1)).await;
+    assert_eq!(call(&mut stack).await.map_err(Into::into).unwrap(), 1, "and its time is over");
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_stands_above_and_below_a_limit_a_buffer_and_load_shedding_in_both_modes() {
+    for not_ready in [false, true] {
+        let layer = || {
+            let layer: BreakerLayer = BreakerLayer::new(config().build().unwrap());
+            if not_ready { layer.not_ready_when_open() } else { layer }
+        };
+        let endpoint = || Endpoint { number: 1, ..Endpoint::default() };
+
+        let breaker = layer();
+        let circuit = breaker.circuit();
+        survives(ConcurrencyLimit::new(breaker.layer(endpoint()), 1), &circuit, not_ready).await;
+        let breaker = layer();
+        let circuit = breaker.circuit();
+        survives(breaker.layer(ConcurrencyLimit::new(endpoint(), 1)), &circuit, not_ready).await;
+
+        let breaker = layer();
+        let circuit = breaker.circuit();
+        // The buffer takes a request, and its worker waits with it.
+        survives(Buffer::new(breaker.layer(endpoint()), 8), &circuit, not_ready).await;
+
+        let breaker = layer();
+        let circuit = breaker.circuit();
+        survives(LoadShed::new(breaker.layer(endpoint())), &circuit, false).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_stands_above_services_whose_error_is_boxed() {
+    for not_ready in [false, true] {
+        let layer = || {
+            let layer = BreakerLayer::new(config().build().unwrap());
+            if not_ready { layer.not_ready_when_open() } else { layer }
+        };
+        let endpoint = || Endpoint { number: 1, ..Endpoint::default() };
+        let breaker = layer();
+        let circuit = breaker.circuit();
+        let stack = ServiceBuilder::new().layer(breaker).buffer(8).service(endpoint());
+        survives(stack, &circuit, not_ready).await;
+        let breaker = layer();
+        let circuit = breaker.circuit();
+        let stack = ServiceBuilder::new().layer(breaker).load_shed().service(endpoint());
+        survives(stack, &circuit, not_ready).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reservation_below_is_given_back_while_the_circuit_is_open() {
+    let limit = ConcurrencyLimit::new(Endpoint::default(), 1);
+    let layer = layer(config());
+    let mut guarded = Spawn::new(layer.layer(limit.clone()));
+    let mut other = Spawn::new(limit);
+    assert_ready_ok!(guarded.poll_ready());
+    assert_pending!(other.poll_ready(), "the one place is taken");
+    layer.circuit().trip().unwrap();
+    assert_pending!(guarded.poll_ready());
+    assert!(other.is_woken());
+    assert_ready_ok!(other.poll_ready());
+}
