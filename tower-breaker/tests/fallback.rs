@@ -1,0 +1,219 @@
+//! Answers in place of an error.
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use futures::FutureExt;
+use http::{Request, Response, StatusCode};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::fault_classify::{Auto, Carried, Classify, judge_outcome};
+use tower_breaker::{
+    BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Health, Kind, ManualClock, Rejection, Retry,
+    Verdict,
+};
+
+fn config() -> (BreakerConfig, ManualClock) {
+    let (clock, hand) = Clock::manual();
+    hand.set(Duration::from_secs(1_000));
+    (BreakerConfig::builder().name("search").clock(clock).build().unwrap(), hand)
+}
+
+/// Fails, and has an error type of its own.
+#[derive(Clone, Debug)]
+struct Broken;
+
+impl Service<&'static str> for Broken {
+    type Response = String;
+    type Error = io::Error;
+    type Future = Ready<Result<String, io::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: &'static str) -> Self::Future {
+        ready(Err(io::ErrorKind::ConnectionRefused.into()))
+    }
+}
+
+async fn call<S: Service<Req>, Req>(service: &mut S, request: Req) -> Result<S::Response, S::Error> {
+    service.ready().await?.call(request).await
+}
+
+#[tokio::test]
+async fn a_fallback_has_the_request_and_the_rejection_and_the_error_stays_the_inner_one() {
+    let (config, _hand) = config();
+    let layer = BreakerLayer::new(config).fallback(|request: &'static str, rejection: &Rejection| {
+        format!("{request}: {} is {}", rejection.circuit(), rejection.state())
+    });
+    let mut service = layer.layer(Broken);
+    let error: io::Error = call(&mut service, "one").await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    layer.circuit().trip().unwrap();
+    assert_eq!(call(&mut service, "two").await.unwrap(), "two: search is open");
+}
+
+#[tokio::test]
+async fn an_async_one_may_wait_and_may_fail_with_an_error_of_the_inner_type() {
+    let (config, _hand) = config();
+    let layer = BreakerLayer::new(config).fallback_async(async |request: &'static str, _: Rejection| {
+        tokio::task::yield_now().await;
+        if request == "known" { Ok("cached".to_owned()) } else { Err(io::ErrorKind::NotFound.into()) }
+    });
+    let mut service = layer.layer(Broken);
+    layer.circuit().force_open().unwrap();
+    assert_eq!(call(&mut service, "known").await.unwrap(), "cached");
+    assert_eq!(call(&mut service, "new").await.unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert_eq!(layer.circuit().status().window.calls, 0, "neither is the server's");
+}
+
+#[tokio::test]
+async fn a_fallback_that_panics_does_so_to_its_caller_and_the_circuit_goes_on() {
+    let (config, hand) = config();
+    let layer = BreakerLayer::new(config).fallback(|_: &'static str, _: &Rejection| panic!("no answer"));
+    let mut service = layer.layer(service_fn(async |text: &'static str| Ok::<_, io::Error>(text)));
+    let circuit = layer.circuit();
+    circuit.trip().unwrap();
+    for _ in 0..3 {
+        let panicked = AssertUnwindSafe(call(&mut service, "one")).catch_unwind().await;
+        assert!(panicked.is_err());
+    }
+    assert_eq!(circuit.status().last_transition.unwrap().epoch, 1, "nothing came of it");
+    hand.advance(Duration::from_secs(31));
+    for _ in 0..2 {
+        assert_eq!(call(&mut service, "two").await.unwrap(), "two");
+    }
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+}
+
+#[tokio::test]
+async fn an_async_fallback_that_is_dropped_is_dropped() {
+    let (config, _hand) = config();
+    let (dropped, is_dropped) = std::sync::mpsc::channel::<()>();
+    let layer = BreakerLayer::new(config).fallback_async(move |_: &'static str, _: Rejection| {
+        let dropped = dropped.clone();
+        async move {
+            std::future::pending::<()>().await;
+            drop(dropped);
+            Ok::<_, io::Error>(String::new())
+        }
+    });
+    let mut service = layer.layer(Broken);
+    layer.circuit().trip().unwrap();
+    let answer = tokio::time::timeout(Duration::from_millis(1), call(&mut service, "one")).await;
+    assert!(answer.is_err());
+    drop((service, layer));
+    assert_eq!(is_dropped.recv(), Err(std::sync::mpsc::RecvError), "nobody holds it any more");
+}
+
+fn responding() -> impl Service<Request<()>, Response = Response<String>, Error = Infallible> + Clone {
+    service_fn(async |_: Request<()>| Ok(Response::new("fresh".to_owned())))
+}
+
+fn open(circuit: &Circuit, hand: &ManualClock, left: Duration) {
+    circuit.trip().unwrap();
+    hand.advance(Duration::from_secs(30).saturating_sub(left));
+}
+
+#[tokio::test]
+async fn http_503_tells_the_time_in_whole_seconds_up() {
+    for (left, seconds) in [(30_000, "30"), (29_001, "30"), (29_000, "29"), (1_000, "1"), (1, "1")] {
+        let (config, hand) = config();
+        let layer = BreakerLayer::new(config).http_fallback();
+        open(&layer.circuit(), &hand, Duration::from_millis(left));
+        let response = call(&mut layer.layer(responding()), Request::new(())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(response.headers()["retry-after"], seconds, "{left} ms");
+        assert_eq!(response.body(), "");
+    }
+    let (config, _hand) = config();
+    let layer = BreakerLayer::new(config).http_fallback();
+    layer.circuit().force_open().unwrap();
+    let response = call(&mut layer.layer(responding()), Request::new(())).await.unwrap();
+    assert!(response.headers().get("retry-after").is_none(), "nobody knows");
+}
+
+#[tokio::test]
+async fn grpc_unavailable_is_a_trailers_only_answer_with_pushback() {
+    let (config, hand) = config();
+    let layer = BreakerLayer::new(config).grpc_fallback();
+    let circuit = layer.circuit();
+    open(&circuit, &hand, Duration::from_millis(2_340));
+    let mut service = layer.layer(responding());
+    let response = call(&mut service, Request::new(())).await.unwrap();
+    let field = |name| response.headers()[name].to_str().unwrap();
+    assert_eq!((response.status(), field("content-type")), (StatusCode::OK, "application/grpc"));
+    assert_eq!((field("grpc-status"), field("grpc-retry-pushback-ms")), ("14", "2340"));
+    let text = "circuit `search` is open, the request was not sent; try again in 2.3s";
+    assert_eq!(field("grpc-message"), text);
+    circuit.force_open().unwrap();
+    let response = call(&mut service, Request::new(())).await.unwrap();
+    assert_eq!(response.headers()["grpc-retry-pushback-ms"], "-1", "who should not try again");
+}
+
+#[tokio::test]
+async fn both_are_marked_as_ours_so_that_no_layer_above_takes_them_for_the_servers_word() {
+    let judged = |response: &Response<String>| {
+        assert!(Carried::on(response).is_some());
+        let verdict = judge_outcome(response);
+        let fault = *verdict.fault().expect("it is no success");
+        assert_eq!((fault.kind(), fault.retry()), (Kind::Rejected, Retry::Never));
+        assert_eq!(fault.health(), Health::Neutral);
+    };
+    let (config, _hand) = config();
+    let layer = BreakerLayer::new(config.clone()).http_fallback();
+    layer.circuit().trip().unwrap();
+    judged(&call(&mut layer.layer(responding()), Request::new(())).await.unwrap());
+    let layer = BreakerLayer::new(config).grpc_fallback();
+    layer.circuit().trip().unwrap();
+    let response = call(&mut layer.layer(responding()), Request::new(())).await.unwrap();
+    judged(&response);
+    let outcome: Result<_, &io::Error> = Ok(&response);
+    assert_ne!(Auto::<tower_breaker::fault_classify::Typed>::new().classify(outcome), Verdict::Success);
+}
+
+#[tokio::test]
+async fn a_breaker_above_does_not_count_what_one_below_rejected() {
+    let (config, _hand) = config();
+    let below = BreakerLayer::new(config.clone()).http_fallback();
+    let above = BreakerLayer::new(config).http_fallback();
+    let circuits = (above.circuit(), below.circuit());
+    below.circuit().force_open().unwrap();
+    let mut stack = ServiceBuilder::new().layer(above).layer(below).service(responding());
+    for _ in 0..50 {
+        assert_eq!(call(&mut stack, Request::new(())).await.unwrap().status(), 503);
+    }
+    assert_eq!(circuits.0.status().state, CircuitState::Closed);
+    assert_eq!(circuits.0.status().window.calls, 0);
+}
+
+#[tokio::test]
+async fn an_axum_route_stays_infallible() {
+    let (config, _hand) = config();
+    let layer = BreakerLayer::new(config).http_fallback();
+    let circuit = layer.circuit();
+    let mut app: Router = Router::new().route("/", get(async || "fresh")).layer(layer);
+    let get = || Request::new(axum::body::Body::empty());
+    assert_eq!(call(&mut app, get()).await.unwrap().status(), StatusCode::OK);
+    circuit.trip().unwrap();
+    let response = call(&mut app, get()).await.unwrap();
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.headers()["retry-after"], "30");
+}
+
+#[tokio::test]
+async fn over_a_boxed_error_a_fallback_keeps_it_boxed() {
+    let (config, _hand) = config();
+    let layer = BreakerLayer::new(config)
+        .classify(Auto::<tower_breaker::fault_classify::Boxed>::new())
+        .fallback(|text: &'static str, _: &Rejection| text.to_owned());
+    layer.circuit().trip().unwrap();
+    let inner = service_fn(async |_: &'static str| Err::<String, BoxError>("broken".into()));
+    assert_eq!(call(&mut layer.layer(inner), "kept").await.unwrap(), "kept");
+}

@@ -1,0 +1,370 @@
+//! Calls that are over when the response's body is.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use tower::{Layer, Service, ServiceExt};
+use tower_breaker::fault_classify::{BodyEnd, How, Rule};
+use tower_breaker::{
+    AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Fault,
+    Health, Kind, ManualClock, Origin, Reason, Retry, Verdict,
+};
+
+/// One step of a body.
+#[derive(Clone, Debug)]
+enum Step {
+    Data(&'static str),
+    Trailers(&'static str),
+    Fails,
+    Panics,
+}
+
+use Step::{Data, Fails, Panics, Trailers};
+
+/// A body by a script.
+#[derive(Clone, Debug, Default)]
+struct Script(VecDeque<Step>);
+
+impl Body for Script {
+    type Data = &'static [u8];
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, io::Error>>> {
+        Poll::Ready(self.0.pop_front().map(|step| match step {
+            Data(text) => Ok(Frame::data(text.as_bytes())),
+            Trailers(code) => {
+                let mut trailers = HeaderMap::new();
+                trailers.insert("grpc-status", code.parse().unwrap());
+                Ok(Frame::trailers(trailers))
+            }
+            Fails => Err(io::ErrorKind::ConnectionReset.into()),
+            Panics => panic!("the body panics"),
+        }))
+    }
+}
+
+/// Answers each request with the body that it is.
+#[derive(Clone, Debug)]
+struct Server {
+    grpc: bool,
+    status: u16,
+}
+
+const HTTP: Server = Server { grpc: false, status: 200 };
+const GRPC: Server = Server { grpc: true, status: 200 };
+
+impl Service<Request<Script>> for Server {
+    type Response = Response<Script>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Script>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Script>) -> Self::Future {
+        let mut response = Response::new(request.into_body());
+        *response.status_mut() = self.status.try_into().unwrap();
+        if self.grpc {
+            response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        }
+        ready(Ok(response))
+    }
+}
+
+fn config() -> (BreakerConfigBuilder, ManualClock) {
+    let (clock, hand) = Clock::manual();
+    hand.set(Duration::from_secs(1_000));
+    (BreakerConfig::builder().clock(clock).consecutive_failures(1), hand)
+}
+
+fn tracking(config: BreakerConfigBuilder) -> BreakerLayer<
+    tower_breaker::fault_classify::Auto,
+    tower_breaker::Errors,
+    tower_breaker::TrackBody,
+> {
+    BreakerLayer::new(config.build().unwrap()).track_body()
+}
+
+async fn ask<S, B>(service: &mut S, steps: &[Step]) -> Response<B>
+where
+    S: Service<Request<Script>, Response = Response<B>>,
+    S::Error: std::fmt::Debug,
+{
+    let request = Request::new(Script(steps.iter().cloned().collect()));
+    service.ready().await.unwrap().call(request).await.unwrap()
+}
+
+fn counts(circuit: &Circuit) -> (u64, u64, u64) {
+    let window = circuit.status().window;
+    (window.calls, window.failures, window.abandoned)
+}
+
+#[tokio::test]
+async fn a_call_counts_when_its_body_ends_and_not_before() {
+    let (config, _hand) = config();
+    let layer = tracking(config);
+    let mut service = layer.layer(HTTP);
+    let mut body = ask(&mut service, &[Data("a"), Data("b")]).await.into_body();
+    for _ in 0..2 {
+        body.frame().await.unwrap().unwrap();
+        assert_eq!(counts(&layer.circuit()), (0, 0, 0), "it is not over");
+    }
+    assert!(body.frame().await.is_none());
+    assert_eq!(counts(&layer.circuit()), (1, 0, 0));
+    drop(body);
+    assert_eq!(counts(&layer.circuit()), (1, 0, 0), "and it counts once");
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_is_a_failure_and_the_bytes_before_arrive() {
+    let (config, _hand) = config();
+    let layer = tracking(config);
+    let mut body = ask(&mut layer.layer(HTTP), &[Data("a"), Fails]).await.into_body();
+    assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), b"a");
+    assert_eq!(layer.circuit().status().state, CircuitState::Closed);
+    let error = body.frame().await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    let status = layer.circuit().status();
+    assert_eq!(status.state, CircuitState::Open);
+    let fault = status.last_trip.unwrap().fault.expect("by a fault");
+    assert_eq!(fault.health(), Health::Failure);
+}
+
+#[tokio::test]
+async fn trailers_decide_on_a_grpc_call() {
+    for (code, state) in [("0", CircuitState::Closed), ("14", CircuitState::Open), ("3", CircuitState::Closed)] {
+        let (config, _hand) = config();
+        let layer = tracking(config);
+        let mut body = ask(&mut layer.layer(GRPC), &[Data("a"), Trailers(code)]).await.into_body();
+        while let Some(frame) = body.frame().await {
+            frame.unwrap();
+        }
+        assert_eq!(layer.circuit().status().state, state, "grpc-status {code}");
+    }
+    let (config, _hand) = config();
+    let layer = tracking(config);
+    ask(&mut layer.layer(GRPC), &[Data("a")]).await.into_body().collect().await.unwrap();
+    assert_eq!(layer.circuit().status().state, CircuitState::Open, "no trailers are UNKNOWN");
+}
+
+#[tokio::test]
+async fn a_head_that_is_a_fault_counts_at_once() {
+    let (config, _hand) = config();
+    let layer = tracking(config);
+    let response = ask(&mut layer.layer(Server { status: 503, ..HTTP }), &[Data("a")]).await;
+    assert_eq!(layer.circuit().status().state, CircuitState::Open);
+    drop(response);
+    assert_eq!(layer.circuit().status().last_transition.unwrap().epoch, 1);
+}
+
+#[tokio::test]
+async fn a_body_that_is_dropped_is_a_call_that_was_given_up() {
+    let policies = [
+        (AbandonedPolicy::Ignore, (0, 0, 0)),
+        (AbandonedPolicy::IfNoneCompletes, (0, 0, 1)),
+        (AbandonedPolicy::Failure, (1, 1, 0)),
+    ];
+    for (policy, expected) in policies {
+        let (config, _hand) = config();
+        let layer = tracking(config.consecutive_failures(0).abandoned(policy));
+        let mut body = ask(&mut layer.layer(HTTP), &[Data("a"), Data("b")]).await.into_body();
+        body.frame().await.unwrap().unwrap();
+        drop(body);
+        assert_eq!(counts(&layer.circuit()), expected, "{policy:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_probe_keeps_its_place_until_its_body_ends_and_then_decides() {
+    for (last, state) in [(Data("z"), CircuitState::Closed), (Fails, CircuitState::Open)] {
+        let (config, hand) = config();
+        let layer = tracking(config.probes(1).successes_to_close(1));
+        let circuit = layer.circuit();
+        let mut service = layer.layer(HTTP);
+        circuit.trip().unwrap();
+        hand.advance(Duration::from_secs(30));
+        let mut body = ask(&mut service, &[Data("a"), last]).await.into_body();
+        assert_eq!(circuit.status().state, CircuitState::HalfOpen);
+        assert!(circuit.try_acquire().is_err(), "its place is taken");
+        while let Some(Ok(_)) = body.frame().await {}
+        assert_eq!(circuit.status().state, state);
+    }
+}
+
+#[tokio::test]
+async fn a_probe_whose_body_is_dropped_gives_its_place_back_at_once() {
+    let (config, hand) = config();
+    let layer = tracking(config.probes(1).successes_to_close(1));
+    let circuit = layer.circuit();
+    circuit.trip().unwrap();
+    hand.advance(Duration::from_secs(30));
+    let response = ask(&mut layer.layer(HTTP), &[Data("a")]).await;
+    assert!(circuit.try_acquire().is_err());
+    drop(response);
+    circuit.try_acquire().expect("the place is free").cancel();
+    assert_eq!(circuit.status().state, CircuitState::HalfOpen);
+}
+
+#[tokio::test]
+async fn a_stream_that_still_comes_after_a_lease_is_a_success_and_closes_the_circuit() {
+    let (config, hand) = config();
+    let layer = tracking(config.probes(1).successes_to_close(1).probe_lease(Duration::from_secs(7)));
+    let circuit = layer.circuit();
+    circuit.trip().unwrap();
+    hand.advance(Duration::from_secs(30));
+    let mut body = ask(&mut layer.layer(HTTP), &[Data("a"), Data("b"), Data("c"), Fails]).await.into_body();
+    hand.advance(Duration::from_millis(6_999));
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(circuit.status().state, CircuitState::HalfOpen);
+    hand.advance(Duration::from_millis(1));
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+    body.frame().await.unwrap().unwrap();
+    assert!(body.frame().await.unwrap().is_err());
+    assert_eq!(circuit.status().state, CircuitState::Closed, "what follows says nothing more");
+}
+
+#[tokio::test]
+async fn healthy_after_is_ones_own_and_a_healthy_stream_that_is_dropped_was_a_success() {
+    let (config, hand) = config();
+    let layer = tracking(config.abandoned(AbandonedPolicy::Failure)).healthy_after(Duration::from_secs(2));
+    let mut service = layer.layer(HTTP);
+    let body = ask(&mut service, &[Data("a"), Data("b")]).await.into_body();
+    hand.advance(Duration::from_secs(2));
+    drop(body);
+    assert_eq!(counts(&layer.circuit()), (1, 0, 0));
+    let body = ask(&mut service, &[Data("a"), Data("b")]).await.into_body();
+    hand.advance(Duration::from_millis(1_999));
+    drop(body);
+    assert_eq!(layer.circuit().status().state, CircuitState::Open, "a moment earlier it was given up");
+}
+
+#[tokio::test]
+async fn a_long_stream_is_not_slow_and_a_slow_head_is() {
+    let (config, hand) = config();
+    let config = config.slow_calls(Duration::from_secs(1), 1.0).minimum_calls(1).failure_rate(None);
+    let layer = tracking(config.clone());
+    let mut body = ask(&mut layer.layer(HTTP), &[Data("a")]).await.into_body();
+    hand.advance(Duration::from_secs(3_600));
+    while body.frame().await.is_some() {}
+    assert_eq!(counts(&layer.circuit()), (1, 0, 0));
+    assert_eq!(layer.circuit().status().window.slow, 0);
+
+    let (slow_server, mut handle) = tower_test::mock::pair::<Request<Script>, Response<Script>>();
+    let layer = BreakerLayer::new(config.build().unwrap()).track_body();
+    let circuit = layer.circuit();
+    let mut service = tower_test::mock::Spawn::new(layer.layer(slow_server));
+    let mut call = {
+        tokio_test::assert_ready_ok!(service.poll_ready());
+        tokio_test::task::spawn(service.call(Request::new(Script::default())))
+    };
+    tokio_test::assert_pending!(call.poll());
+    let (_, respond) = handle.next_request().await.unwrap();
+    hand.advance(Duration::from_secs(1));
+    respond.send_response(Response::new(Script([Data("a")].into())));
+    let response = tokio_test::assert_ready_ok!(call.poll());
+    assert_eq!(circuit.status().state, CircuitState::Closed, "it is not over");
+    let mut body = response.into_body();
+    while body.frame().await.is_some() {}
+    let trip = circuit.status().last_trip.expect("it was slow");
+    assert_eq!(trip.reason, Reason::SlowRate);
+}
+
+#[tokio::test]
+async fn a_panic_while_the_body_is_read_is_a_failure() {
+    let (config, _hand) = config();
+    let layer = tracking(config);
+    let body = ask(&mut layer.layer(HTTP), &[Panics]).await.into_body();
+    let panicked = tokio::spawn(async move { body.collect().await.map(drop) }).await;
+    assert!(panicked.unwrap_err().is_panic());
+    assert_eq!(layer.circuit().status().state, CircuitState::Open);
+}
+
+#[tokio::test]
+async fn a_body_of_an_earlier_epoch_changes_nothing() {
+    let (config, _hand) = config();
+    let layer = tracking(config);
+    let mut body = ask(&mut layer.layer(HTTP), &[Fails]).await.into_body();
+    layer.circuit().trip().unwrap();
+    layer.circuit().reset().unwrap();
+    assert!(body.frame().await.unwrap().is_err());
+    assert_eq!(layer.circuit().status().state, CircuitState::Closed);
+    assert_eq!(counts(&layer.circuit()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_rejected_call_has_a_body_that_nobody_counts() {
+    let (config, _hand) = config();
+    let layer = BreakerLayer::new(config.build().unwrap())
+        .fallback(|request: Request<Script>, _: &tower_breaker::Rejection| Response::new(request.into_body()))
+        .track_body();
+    layer.circuit().force_open().unwrap();
+    let body = ask(&mut layer.layer(HTTP), &[Data("kept"), Data(" back")]).await.into_body();
+    let whole = body.collect().await.unwrap().to_bytes();
+    assert_eq!(whole, "kept back");
+    layer.circuit().release();
+    assert_eq!(counts(&layer.circuit()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn rules_and_the_reading_of_health_hold_at_the_end_too() {
+    /// A body that its reader drops is the server's fault.
+    #[derive(Clone)]
+    struct Impatient;
+
+    impl<Res, Err> Rule<Res, Err> for Impatient {
+        fn opinion(&self, _: Result<&Res, &Err>) -> Option<Verdict> {
+            None
+        }
+
+        fn opinion_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
+            let fault = Fault::new(Kind::Timeout, Retry::Never, Health::Failure, Origin::Remote);
+            matches!(end.how(), How::Dropped).then_some(fault.into())
+        }
+    }
+
+    let (config, _hand) = config();
+    let layer = BreakerLayer::new(config.build().unwrap()).rule(Impatient).track_body();
+    drop(ask(&mut layer.layer(HTTP), &[Data("a")]).await);
+    assert_eq!(layer.circuit().status().state, CircuitState::Open);
+
+    let (config, _hand) = self::config();
+    let layer = BreakerLayer::new(config.build().unwrap()).health(|_| Health::Neutral).track_body();
+    let mut body = ask(&mut layer.layer(HTTP), &[Fails]).await.into_body();
+    assert!(body.frame().await.unwrap().is_err());
+    assert_eq!(layer.circuit().status().state, CircuitState::Closed);
+
+    let (config, _hand) = self::config();
+    let layer = BreakerLayer::new(config.build().unwrap()).keep_last_failure("reader").track_body();
+    let mut body = ask(&mut layer.layer(HTTP), &[Fails]).await.into_body();
+    assert!(body.frame().await.unwrap().is_err());
+    let failure = layer.circuit().status().last_failure.expect("it was kept");
+    assert_eq!((&*failure.label, &*failure.message), ("reader", "connection reset"));
+}
+
+#[tokio::test]
+async fn tracking_allocates_nothing_per_frame() {
+    let (config, _hand) = config();
+    let layer = tracking(config);
+    let steps = vec![Data("a"); 1_000];
+    let mut body = std::pin::pin!(ask(&mut layer.layer(HTTP), &steps).await.into_body());
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    let allocations = allocation_counter::measure(|| {
+        for _ in 0..1_000 {
+            assert!(body.as_mut().poll_frame(&mut cx).is_ready());
+        }
+    });
+    assert_eq!(allocations.count_total, 0);
+}
