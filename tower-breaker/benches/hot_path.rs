@@ -22,6 +22,9 @@ fn main() {
     let mut failure = BreakerLayer::new(never.build().unwrap()).layer(Bare);
     let mut small = BreakerLayer::new(counting(10)).layer(Bare);
     let mut large = BreakerLayer::new(counting(1_000_000)).layer(Bare);
+    let mut watched = default();
+    let _stuck = watched.circuit().transitions();
+    watched.circuit().on_transition(|_| {});
     let mut open = default();
     while call(&mut open, true) || open.circuit().status().retry_after.is_none() {}
 
@@ -33,6 +36,7 @@ fn main() {
             black_box(&mut clones);
             call(&mut service, false)
         }),
+        variant("closed, success, a stuck reader of transitions", || call(&mut watched, false)),
         variant("closed, failure", || call(&mut failure, true)),
         variant("open, rejected", || call(&mut open, false)),
         variant("closed, success, window of 10 calls", || call(&mut small, false)),

@@ -4,7 +4,7 @@ use std::env::args;
 use std::hint::black_box;
 
 use tower::Layer;
-use tower_breaker::{BreakerConfig, BreakerLayer, Clock, KeyedBreakerLayer, KeyedConfig};
+use tower_breaker::{BreakerConfig, BreakerLayer, Clock, KeyedBreakerLayer, KeyedConfig, KeyedConfigBuilder};
 
 mod bare;
 
@@ -25,7 +25,7 @@ fn main() {
     while path == "rejected" && service.circuit().status().retry_after.is_none() {
         call(&mut service, true);
     }
-    let config = default().build().map(KeyedConfig::builder).and_then(|config| config.build());
+    let config = default().build().map(KeyedConfig::builder).and_then(KeyedConfigBuilder::build);
     let mut keyed = KeyedBreakerLayer::new(config.expect("it is valid"), |key: &u64| *key).layer(Bare);
     let mut bare = Bare;
     for _ in 0..calls {

@@ -64,6 +64,53 @@ fn main() {
         }
     });
     println!("{:44} {:>9.2} of the bare service's scaling", "", keyed / bare);
+    memory();
+}
+
+/// What keys cost in memory, and what ten million junk keys do to it.
+fn memory() {
+    let bytes = measure_bytes(|| {
+        let layer = layer(100_000);
+        let mut service = layer.layer(Bare);
+        for key in 0..100_000 {
+            call(&mut service, key);
+        }
+        layer
+    });
+    println!("{:44} {:>9.1} bytes", "one of 100,000 keys", bytes.0 as f64 / 100_000.0);
+
+    let layer = layer(10_000);
+    let mut service = layer.layer(Bare);
+    for _ in 0..4 {
+        layer.circuits().get_or_insert(0).unwrap().try_acquire().unwrap().settle(failure());
+    }
+    let mut next = 1;
+    let mut junk = |calls: u64| {
+        for _ in 0..calls {
+            call(&mut service, next);
+            next += 1;
+        }
+    };
+    junk(10_000);
+    let (bytes, ()) = measure_bytes(|| junk(10_000_000));
+    let circuits = layer.circuits();
+    let run = circuits.get(&0).unwrap().status().consecutive_failures;
+    println!(
+        "10,000,000 junk keys: {bytes} bytes more, {} circuits, {} forgotten, {} without room; a live one's run of failures is {run}",
+        circuits.len(),
+        circuits.evicted(),
+        circuits.overflowed(),
+    );
+}
+
+fn measure_bytes<T>(run: impl FnOnce() -> T) -> (i64, T) {
+    let mut made = None;
+    let allocations = allocation_counter::measure(|| made = Some(run()));
+    (allocations.bytes_current, made.unwrap())
+}
+
+fn failure() -> Verdict {
+    tower_breaker::fault_classify::judge_error(&std::io::Error::from(std::io::ErrorKind::TimedOut)).into()
 }
 
 fn layer(max_keys: usize) -> KeyedBreakerLayer<ByValue<fn(&u64) -> u64>, u64> {

@@ -89,11 +89,9 @@ fn config() -> (BreakerConfigBuilder, ManualClock) {
     (BreakerConfig::builder().clock(clock).consecutive_failures(1), hand)
 }
 
-fn tracking(config: BreakerConfigBuilder) -> BreakerLayer<
-    tower_breaker::fault_classify::Auto,
-    tower_breaker::Errors,
-    tower_breaker::TrackBody,
-> {
+fn tracking(
+    config: BreakerConfigBuilder,
+) -> BreakerLayer<tower_breaker::fault_classify::Auto, tower_breaker::Errors, tower_breaker::TrackBody> {
     BreakerLayer::new(config.build().unwrap()).track_body()
 }
 
@@ -144,7 +142,9 @@ async fn a_body_that_breaks_is_a_failure_and_the_bytes_before_arrive() {
 
 #[tokio::test]
 async fn trailers_decide_on_a_grpc_call() {
-    for (code, state) in [("0", CircuitState::Closed), ("14", CircuitState::Open), ("3", CircuitState::Closed)] {
+    for (code, state) in
+        [("0", CircuitState::Closed), ("14", CircuitState::Open), ("3", CircuitState::Closed)]
+    {
         let (config, _hand) = config();
         let layer = tracking(config);
         let mut body = ask(&mut layer.layer(GRPC), &[Data("a"), Trailers(code)]).await.into_body();

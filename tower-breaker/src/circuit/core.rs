@@ -52,7 +52,7 @@ const TIMED: u64 = 1;
 const OBSERVING: u64 = 2;
 /// Above the flags stands the number of the circuit's meters (feature `metrics`).
 #[cfg(feature = "metrics")]
-const METERS: u32 = 32;
+pub(super) const METERS: u32 = 32;
 
 /// The state of one circuit, wherever its parts stand.
 #[derive(Debug)]
@@ -294,7 +294,9 @@ impl Recycle for Core {
     fn retire(&self) {
         let mut cold = self.cold();
         #[cfg(feature = "metrics")]
-        self.meters().ends(cold.machine.state());
+        if let Some(meters) = self.meters() {
+            meters.ends(cold.machine.state());
+        }
         cold.epoch = next_epoch(cold.epoch);
         cold.machine = Machine::new();
         self.open_epoch(Gate::closed(cold.epoch));

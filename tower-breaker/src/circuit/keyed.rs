@@ -26,12 +26,15 @@ type Label<K> = fn(&K) -> String;
 /// A circuit that many hold: what stores it, and the calls that run through it.
 pub(crate) type SharedCore<K> = sync::Arc<Core<Keyed<K>>>;
 
-/// How many hold a circuit. What those who do so no longer did to it is seen from here on.
-pub(crate) fn strong_count<K>(core: &SharedCore<K>) -> usize {
-    let count = sync::Arc::strong_count(core);
-    // Each gave it up with a release, and the count was read after.
+/// Whether a circuit can go: only so many hold it, so that no call runs through it, and nobody would miss it. Who asks keeps others from taking
+/// it meanwhile.
+pub(crate) fn may_go<K>(core: &SharedCore<K>, holders: usize) -> bool {
+    if sync::Arc::strong_count(core) != holders {
+        return false;
+    }
+    // Each who gave it up did so with a release, and the count was read after: what his call came to is seen below.
     fence(Ordering::Acquire);
-    count
+    core.is_forgotten()
 }
 
 /// What the circuits of a layer have in common.
@@ -48,8 +51,8 @@ impl<K> Common<K> {
     }
 
     #[cfg(feature = "metrics")]
-    pub(crate) fn meters(&self) -> &'static crate::observe::Meters {
-        crate::observe::meters(crate::observe::number(self.setup.name))
+    pub(crate) fn meters(&self) -> Option<&'static crate::observe::Meters> {
+        self.plan.meters()
     }
 
     pub(crate) const fn setup(&self) -> &Setup {
@@ -131,7 +134,9 @@ impl<K> Keyed<K> {
         let gate = Gate::at_first(common.setup.disabled);
         let (calls, trouble) = Default::default();
         #[cfg(feature = "metrics")]
-        common.meters().begins(gate.untroubled_state());
+        if let Some(meters) = common.meters() {
+            meters.begins(gate.untroubled_state());
+        }
         Self { key, gate: AtomicU64::new(gate.word()), calls, trouble, common }
     }
 
@@ -250,7 +255,9 @@ impl<K> Drop for Keyed<K> {
             Some(trouble) => lock(&trouble.cold).state(),
             None => Gate::at_first(self.common.setup.disabled).untroubled_state(),
         };
-        self.common.meters().ends(state);
+        if let Some(meters) = self.common.meters() {
+            meters.ends(state);
+        }
     }
 }
 
@@ -271,3 +278,6 @@ impl<K> fmt::Debug for OneOf<K> {
         f.write_str("OneOf")
     }
 }
+
+#[cfg(all(test, loom_models))]
+mod models;

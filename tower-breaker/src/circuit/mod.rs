@@ -19,7 +19,7 @@ pub use self::hold::{Hold, Own};
 #[cfg(feature = "keyed")]
 pub use self::keyed::OneOf;
 #[cfg(feature = "keyed")]
-pub(crate) use self::keyed::{Common, Keyed, SharedCore, strong_count};
+pub(crate) use self::keyed::{Common, Keyed, SharedCore, may_go};
 pub(crate) use self::name::intern;
 pub(crate) use self::waiters::{Seat, WaitsFor};
 pub(crate) use self::window::Shape;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "metrics")]
+use tower_fault_classify::__shared::sync::Ordering;
 use tower_fault_classify::__shared::sync::{AtomicU64, Mutex};
 use tower_fault_classify::__shared::{Clock, Striped};
 
@@ -48,6 +50,20 @@ impl Plan {
             settings: Settings::new(&limits),
             clock,
         }
+    }
+}
+
+#[cfg(feature = "metrics")]
+impl Plan {
+    #[inline]
+    pub(crate) fn is_metered(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) >> super::core::METERS != 0
+    }
+
+    /// The meters of the circuit's name, if there is a recorder: their number stands above the flags.
+    pub(crate) fn meters(&self) -> Option<&'static crate::observe::Meters> {
+        // Relaxed: it was written before anybody had the circuit.
+        crate::observe::meters((self.flags.load(Ordering::Relaxed) >> super::core::METERS) as u32)
     }
 }
 

@@ -10,8 +10,8 @@
 //! | `tower_breaker_evictions_total` | `circuit` | keys that were forgotten for others |
 //! | `tower_breaker_overflows_total` | `circuit` | calls whose key found no room |
 //!
-//! They are registered for each name once, when its first circuit is made; a recorder that is installed later hears nothing of them. A call then
-//! costs one look-up and what the recorder's counter costs.
+//! They are registered for each name once, when the first of its circuits is made that finds a recorder installed; a circuit that was made before
+//! is not heard of. A call then costs one look-up and what the recorder's counter costs, and without a recorder one comparison.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -48,20 +48,31 @@ const STATES: [CircuitState; 6] = [
 
 static ALL: boxcar::Vec<Meters> = boxcar::Vec::new();
 
-/// The number of a name's meters, which are registered once.
+/// The number of a name's meters, which are registered once; 0 while there is no recorder.
 pub(crate) fn number(circuit: &'static str) -> u32 {
     static NUMBERS: Mutex<Option<HashMap<&'static str, u32>>> = Mutex::new(None);
     let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
-    *numbers
-        .get_or_insert_default()
-        .entry(circuit)
-        .or_insert_with(|| ALL.push(Meters::register(circuit)) as u32)
+    let numbers = numbers.get_or_insert_default();
+    if let Some(number) = numbers.get(circuit) {
+        return *number;
+    }
+    if !has_recorder() {
+        return 0;
+    }
+    let number = ALL.push(Meters::register(circuit)) as u32 + 1;
+    numbers.insert(circuit, number);
+    number
 }
 
 /// The meters of a number.
 #[inline]
-pub(crate) fn meters(number: u32) -> &'static Meters {
-    &ALL[number as usize]
+pub(crate) fn meters(number: u32) -> Option<&'static Meters> {
+    if number == 0 { None } else { ALL.get(number as usize - 1) }
+}
+
+/// Whether anybody counts. The recorder that stands in for none has no state, and a real one has some.
+fn has_recorder() -> bool {
+    metrics::with_recorder(|recorder| size_of_val(recorder) > 0)
 }
 
 impl Meters {

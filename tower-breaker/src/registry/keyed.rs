@@ -24,7 +24,7 @@ use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
 use crate::circuit::{
-    CircuitState, Common, Core, Keyed, OneOf, Permit, Refusal, Setup, SharedCore, Status, strong_count,
+    CircuitState, Common, Core, Keyed, OneOf, Permit, Refusal, Setup, SharedCore, Status, may_go,
 };
 use crate::config::{KeyedConfig, Overflow};
 use crate::error::{Forced, Rejection};
@@ -165,7 +165,9 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
             Err(key) => {
                 overflowed.fetch_add(1, Ordering::Relaxed);
                 #[cfg(feature = "metrics")]
-                overflow.common.meters().overflows.increment(1);
+                if let Some(meters) = overflow.common.meters() {
+                    meters.overflows.increment(1);
+                }
                 Found(overflow.get(key))
             }
         }
@@ -199,7 +201,9 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
             };
             evicted.fetch_add(1, Ordering::Relaxed);
             #[cfg(feature = "metrics")]
-            common.meters().evictions.increment(1);
+            if let Some(meters) = common.meters() {
+                meters.evictions.increment(1);
+            }
             Some(place)
         };
         let core = SharedCore::new(Core::of(Keyed::new(key.clone(), Arc::clone(common))));
@@ -216,16 +220,15 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
 
     /// Takes a circuit out of the map, if nobody would miss it.
     fn forget(&self, core: &SharedCore<K>) -> bool {
-        // A key whose hash panicked was taken out and its place not taken.
-        let is_lost = || strong_count(core) < HOLDERS;
-        // Cheap, and mostly it says no.
+        // It takes no lock, and mostly it says no.
         if !core.is_forgotten() {
             return false;
         }
-        let gone = self.inner.map.remove_if(core.store().by(), |_, own| {
-            SharedCore::ptr_eq(own, core) && strong_count(own) == HOLDERS && own.is_forgotten()
-        });
-        gone.is_some() || is_lost()
+        let map = &self.inner.map;
+        let gone =
+            map.remove_if(core.store().by(), |_, own| SharedCore::ptr_eq(own, core) && may_go(own, HOLDERS));
+        // A key whose hash panicked may have got no further than the list.
+        gone.is_some() || may_go(core, 1)
     }
 }
 

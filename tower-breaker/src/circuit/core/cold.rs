@@ -114,7 +114,9 @@ impl<T: Store> Core<T> {
         let Some(News { wakers, watchers, transition }) = news else { return };
         wake(wakers);
         #[cfg(feature = "metrics")]
-        self.meters().changed(&transition);
+        if let Some(meters) = self.meters() {
+            meters.changed(&transition);
+        }
         let transition = Transition { key: self.store().key(), ..transition };
         observe::changed(&transition);
         watchers.tell(&transition);

@@ -67,7 +67,9 @@ impl Core {
             self.open_epoch(Gate::of(cold.machine.sign(), cold.epoch));
         }
         #[cfg(feature = "metrics")]
-        self.meters().begins(cold.machine.state());
+        if let Some(meters) = self.meters() {
+            meters.begins(cold.machine.state());
+        }
     }
 
     /// Changes the limits, and keeps all the rest. The window starts empty if its shape is another.

@@ -12,7 +12,7 @@ use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
 
 use super::*;
 use crate::circuit::window::Shape;
-use crate::machine::{Abandoned, Force, OpenTime, Reason, RecoveryLimits, SlowLimits, TripLimits};
+use crate::machine::{Abandoned, Counts, Force, OpenTime, Reason, RecoveryLimits, SlowLimits, TripLimits};
 
 const SECOND: u64 = 1_000_000_000;
 

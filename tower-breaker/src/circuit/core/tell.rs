@@ -6,36 +6,58 @@ use tower_fault_classify::Verdict;
 
 use super::{CircuitState, Core, Refusal, Store};
 use crate::observe;
-#[cfg(feature = "metrics")]
-use tower_fault_classify::__shared::sync::Ordering;
 
 impl<T: Store> Core<T> {
-    /// The meters of the circuit's name: their number stands above the flags.
+    /// Whether there is a recorder. What follows if there is one stands apart, so that it is not in the way if there is none.
     #[cfg(feature = "metrics")]
     #[inline]
-    pub(super) fn meters(&self) -> &'static observe::Meters {
-        // Relaxed: it was written before anybody had the circuit.
-        observe::meters((self.plan().flags.load(Ordering::Relaxed) >> super::METERS) as u32)
+    fn is_metered(&self) -> bool {
+        self.plan().is_metered()
+    }
+
+    #[cfg(feature = "metrics")]
+    #[inline(never)]
+    fn count_settled(&self, verdict: &Verdict) {
+        if let Some(meters) = self.meters() {
+            meters.settled(verdict);
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    #[inline(never)]
+    fn count_refused(&self, state: CircuitState) {
+        if let Some(meters) = self.meters() {
+            meters.rejected(state);
+        }
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(crate) fn meters(&self) -> Option<&'static observe::Meters> {
+        self.plan().meters()
     }
 
     #[inline]
     pub(super) fn tell_settled(&self, verdict: &Verdict) {
         #[cfg(feature = "metrics")]
-        self.meters().settled(verdict);
+        if self.is_metered() {
+            self.count_settled(verdict);
+        }
         let _ = verdict;
     }
 
     #[inline]
     pub(super) fn tell_abandoned(&self) {
         #[cfg(feature = "metrics")]
-        self.meters().abandoned();
+        if let Some(meters) = self.meters() {
+            meters.abandoned();
+        }
     }
 
     #[inline]
     pub(super) fn tell_slow(&self, slow: bool) {
         #[cfg(feature = "metrics")]
-        if slow {
-            self.meters().slow();
+        if let Some(meters) = self.meters().filter(|_| slow) {
+            meters.slow();
         }
         let _ = slow;
     }
@@ -44,7 +66,9 @@ impl<T: Store> Core<T> {
     #[inline]
     pub(crate) fn tell_refused(&self, circuit: &'static str, state: CircuitState) {
         #[cfg(feature = "metrics")]
-        self.meters().rejected(state);
+        if self.is_metered() {
+            self.count_refused(state);
+        }
         observe::rejected(circuit, state, true);
     }
 
