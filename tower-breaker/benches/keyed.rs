@@ -113,7 +113,9 @@ fn failure() -> Verdict {
     tower_breaker::fault_classify::judge_error(&std::io::Error::from(std::io::ErrorKind::TimedOut)).into()
 }
 
-fn layer(max_keys: usize) -> KeyedBreakerLayer<ByValue<fn(&u64) -> u64>, u64> {
+type Layered = KeyedBreakerLayer<ByValue<fn(&u64) -> u64>, u64>;
+
+fn layer(max_keys: usize) -> Layered {
     let config = KeyedConfig::builder(BreakerConfig::default()).max_keys(max_keys).build().unwrap();
     KeyedBreakerLayer::new(config, |key: &u64| *key)
 }

@@ -23,7 +23,7 @@ use crate::settle::Settle;
 /// waits for that is woken when the circuit changes. A half-open circuit's place is taken when readiness is asked for, so that
 /// no more tasks wait for a service that may be dead than there are places.
 ///
-/// A service that is [`not_ready_when_open`](crate::BreakerLayer::not_ready_when_open) waits instead, and then takes a half-open circuit's place.
+/// A service that is `not_ready_when_open` waits instead, and then takes a half-open circuit's place.
 ///
 /// An error of the inner service's readiness is judged like that of a call. A clone inherits neither readiness nor place.
 ///

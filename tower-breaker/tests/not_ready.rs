@@ -25,6 +25,7 @@ use tower_breaker::{
 use tower_test::mock::Spawn;
 
 const OPEN_FOR: Duration = Duration::from_secs(30);
+const NEARLY_OPEN_FOR: Duration = Duration::from_millis(29_999);
 
 /// Answers with its number, and counts its calls.
 #[derive(Clone, Debug, Default)]
@@ -73,7 +74,7 @@ async fn it_is_ready_again_when_the_open_time_is_over_though_nobody_else_polls()
     let (mut service, circuit) = endpoint(1);
     circuit.trip().unwrap();
     let mut early = pin!(service.ready());
-    assert!(timeout(OPEN_FOR - Duration::from_millis(1), &mut early).await.is_err());
+    assert!(timeout(NEARLY_OPEN_FOR, &mut early).await.is_err());
     let service = timeout(Duration::from_millis(10), early).await.expect("the time is over").unwrap();
     assert_eq!(circuit.status().state, CircuitState::HalfOpen);
     assert_eq!(service.call(()).await.unwrap(), 1);
@@ -90,7 +91,7 @@ async fn a_time_that_was_made_longer_meanwhile_is_waited_for() {
     circuit.reset().unwrap();
     circuit.trip().unwrap();
     drop(waits);
-    assert!(timeout(OPEN_FOR - Duration::from_millis(1), service.ready()).await.is_err());
+    assert!(timeout(NEARLY_OPEN_FOR, service.ready()).await.is_err());
     assert!(timeout(Duration::from_millis(10), service.ready()).await.is_ok());
 }
 

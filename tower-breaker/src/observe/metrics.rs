@@ -1,17 +1,7 @@
-//! Counters and gauges, for whatever recorder the crate `metrics` was given.
+//! Counters and gauges, for whatever recorder the crate `metrics` was given. The README has their names.
 //!
-//! | name | labels | |
-//! |---|---|---|
-//! | `tower_breaker_circuits` | `circuit`, `state` | a gauge: how many circuits of the name stand there; all states are there from the start |
-//! | `tower_breaker_calls_total` | `circuit`, `outcome` | calls that were let through, by `success`, `failure`, `neutral`, `abandoned` |
-//! | `tower_breaker_slow_calls_total` | `circuit` | those of them that were slow |
-//! | `tower_breaker_rejections_total` | `circuit`, `state` | calls that were not |
-//! | `tower_breaker_transitions_total` | `circuit`, `from`, `to`, `reason` | |
-//! | `tower_breaker_evictions_total` | `circuit` | keys that were forgotten for others |
-//! | `tower_breaker_overflows_total` | `circuit` | calls whose key found no room |
-//!
-//! They are registered for each name once, when the first of its circuits is made that finds a recorder installed; a circuit that was made before
-//! is not heard of. A call then costs one look-up and what the recorder's counter costs, and without a recorder one comparison.
+//! Instruments are registered for each name once, and a circuit knows their number: a call that is counted costs one look-up, and one that is not,
+//! for there is no recorder, a comparison.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
