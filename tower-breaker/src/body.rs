@@ -9,8 +9,8 @@ use http::HeaderMap;
 use http_body::Body;
 use tower_fault_classify::__shared::Clock;
 use tower_fault_classify::{
-    AsError, JudgeEnd, JudgedBody, Kind, OnEnd, Origin, PutBody, TakeBody, Typed, Unwatched, Verdict, Watch,
-    judge_body,
+    AsError, Fault, JudgeEnd, JudgedBody, Kind, OnEnd, Origin, PutBody, TakeBody, Typed, Unwatched, Verdict,
+    Watch, judge_body,
 };
 
 use crate::circuit::{Hold, Permit, Took};
@@ -66,7 +66,7 @@ where
         let healthy_from = self.clock.now().saturating_add(self.healthy_after);
         let watch = response.headers().map_or_else(W::default, W::of);
         let watch = Healthy { watch, limit: Some((self.clock.clone(), healthy_from)) };
-        let hook = AtEnd { took: permit.took(), permit, clock: self.clock.clone(), healthy_from };
+        let hook = AtEnd { took: permit.took(), permit };
         judge_body(response, *verdict, watch, hook, classify, judge)
     }
 
@@ -94,22 +94,15 @@ pub struct AtEnd<H: Hold> {
     permit: Permit<H>,
     /// How long the head took: a stream that goes on for hours is not slow.
     took: Took,
-    clock: Clock,
-    healthy_from: u64,
 }
 
 impl<H: Hold> OnEnd for AtEnd<H> {
     fn on_end(self, verdict: Verdict) {
-        let Self { permit, took, clock, healthy_from } = self;
-        let given_up = |fault: &tower_fault_classify::Fault| {
-            (fault.kind(), fault.origin()) == (Kind::Cancelled, Origin::Caller)
-        };
+        let given_up = |fault: &Fault| (fault.kind(), fault.origin()) == (Kind::Cancelled, Origin::Caller);
+        // A permit that is dropped stands for a call that was given up.
         if !verdict.fault().is_some_and(given_up) {
-            permit.settle_late(&verdict, took);
-        } else if clock.now() >= healthy_from {
-            permit.settle_late(&Verdict::Success, took);
+            self.permit.settle_late(&verdict, self.took);
         }
-        // Else the permit is dropped, which stands for a call that was given up.
     }
 }
 

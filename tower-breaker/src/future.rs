@@ -81,7 +81,8 @@ where
 }
 
 /// Judges what a call came to, and settles its permit.
-#[inline]
+#[expect(clippy::inline_always, reason = "what it is given would go through memory, twice a call")]
+#[inline(always)]
 pub(crate) fn finish<R, Res, E, C, B, H>(
     result: Result<Res, E>,
     permit: &mut Option<Permit<H>>,

@@ -54,7 +54,7 @@ const TABLE: &[Row] = &[
         may_use: &[
             PURE,
             SHARED,
-            &["crate::circuit", "crate::machine", "crate::observe"],
+            &["crate::circuit", "crate::error", "crate::machine", "crate::observe"],
             &["std::panic", "std::sync::Arc", "std::sync::OnceLock"],
         ],
     },
@@ -135,7 +135,10 @@ const TABLE: &[Row] = &[
             &["boxcar", "crate::machine", "crate::observe", "metrics", "std::collections", "std::sync"],
         ],
     },
-    Row { files: &["observe/log.rs"], may_use: &[PURE, &["crate::machine", "crate::observe", "tracing"]] },
+    Row {
+        files: &["observe/log.rs"],
+        may_use: &[PURE, &["crate::machine", "crate::observe", "std::sync::Arc", "tracing"]],
+    },
     Row {
         files: &["observe/failure.rs"],
         may_use: &[

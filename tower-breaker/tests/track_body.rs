@@ -237,16 +237,19 @@ async fn a_stream_that_still_comes_after_a_lease_is_a_success_and_closes_the_cir
 }
 
 #[tokio::test]
-async fn healthy_after_is_ones_own_and_a_healthy_stream_that_is_dropped_was_a_success() {
+async fn healthy_after_is_ones_own_and_counts_from_the_head() {
     let (config, hand) = config();
     let layer = tracking(config.abandoned(AbandonedPolicy::Failure)).healthy_after(Duration::from_secs(2));
     let mut service = layer.layer(HTTP);
-    let body = ask(&mut service, &[Data("a"), Data("b")]).await.into_body();
+    let mut body = ask(&mut service, &[Data("a"), Data("b")]).await.into_body();
     hand.advance(Duration::from_secs(2));
-    drop(body);
+    body.frame().await.unwrap().unwrap();
     assert_eq!(counts(&layer.circuit()), (1, 0, 0));
-    let body = ask(&mut service, &[Data("a"), Data("b")]).await.into_body();
+    drop(body);
+    assert_eq!(counts(&layer.circuit()), (1, 0, 0), "it was a success, whatever follows");
+    let mut body = ask(&mut service, &[Data("a"), Data("b")]).await.into_body();
     hand.advance(Duration::from_millis(1_999));
+    body.frame().await.unwrap().unwrap();
     drop(body);
     assert_eq!(layer.circuit().status().state, CircuitState::Open, "a moment earlier it was given up");
 }

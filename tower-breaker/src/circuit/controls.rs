@@ -30,7 +30,8 @@ macro_rules! controls {
                 Rejection::new(self.name, state, left.map(|left| self.with_slack(left)))
             }
 
-            /// Opens the circuit now; it recovers as usual. One that is open already stays as it is.
+            /// Opens the circuit now; it recovers as usual. One that is open already stays as it is, also when its time is over and nobody has
+            /// called since.
             ///
             /// # Errors
             ///
@@ -39,7 +40,8 @@ macro_rules! controls {
                 self.core.trip_by_hand().map_err(|state| self.forced(state))
             }
 
-            /// Closes the circuit now, with an empty window, no ramp, and no memory of how often it was open.
+            /// Closes the circuit now, with an empty window, no ramp, and no memory of how often it was open. One that is closed already begins
+            /// anew, and that is told as a change, too.
             ///
             /// # Errors
             ///

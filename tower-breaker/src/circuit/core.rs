@@ -64,7 +64,7 @@ pub(crate) struct Core<T: Store = Single> {
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     stamp: Gate,
-    /// Of a probe its ticket; of another call the time when it began, or 0 if nobody asks for that.
+    /// Of a probe its ticket; of another call the time when it began, one up, or 0 if nobody asks for that.
     word: u64,
 }
 
@@ -83,7 +83,7 @@ impl Entry {
 
     /// How long the call has run by now, if that is known.
     fn took(&self, now: u64) -> Option<u64> {
-        (self.stamp.is_closed() && self.word != 0).then(|| now.saturating_sub(self.word))
+        (self.stamp.is_closed() && self.word != 0).then(|| now.saturating_sub(self.word - 1))
     }
 }
 
@@ -118,7 +118,7 @@ impl<T: Store> Core<T> {
 
     #[inline]
     fn normal(&self, stamp: Gate) -> Entry {
-        Entry { stamp, word: if self.has(TIMED) { self.plan().clock.now().max(1) } else { 0 } }
+        Entry { stamp, word: if self.has(TIMED) { begun_at(self.plan().clock.now()) } else { 0 } }
     }
 
     /// The time at which an outcome is recorded. A clock that has run back stands still: the outcome lands in the newest bucket.
@@ -274,6 +274,11 @@ impl<T: Store> Core<T> {
     fn cold(&self) -> MutexGuard<'_, Cold> {
         lock(self.store.cold())
     }
+}
+
+/// The word of a call that began at a time.
+const fn begun_at(now: u64) -> u64 {
+    now.saturating_add(1)
 }
 
 fn moment(now: u64) -> Moment {

@@ -138,6 +138,11 @@ impl Gate {
         if self.run() == RUN { self } else { Self(self.0 + 1) }
     }
 
+    /// Whether it is open until some time, be that over or not.
+    pub(crate) const fn is_timed(self) -> bool {
+        self.state() == OPEN
+    }
+
     /// How many nanoseconds an open gate stays open. `None`: it is not open, or its time is over.
     #[inline]
     pub(crate) const fn open_for(self, now: u64) -> Option<u64> {

@@ -43,11 +43,25 @@ pub(crate) struct Common<K> {
     setup: Setup,
     watchers: Arc<Watchers>,
     label: Label<K>,
+    /// Whether its circuits are told to stand somewhere (feature `metrics`). One that stands for unguarded calls is not.
+    stands: bool,
 }
 
 impl<K> Common<K> {
-    pub(crate) fn new(setup: Setup, clock: Clock, label: Label<K>, watchers: Arc<Watchers>) -> Self {
-        Self { plan: Plan::new(clock, &setup, Pairs::PARTS), setup, watchers, label }
+    pub(crate) fn new(setup: Setup, clock: Clock, label: Label<K>) -> Self {
+        let plan = Plan::new(clock, &setup, Pairs::PARTS);
+        Self { plan, setup, watchers: Arc::default(), label, stands: true }
+    }
+
+    /// What a circuit has in common with these that keys share which find no room. Without `guards` it is disabled, and stands nowhere.
+    pub(crate) fn for_overflow(&self, guards: bool) -> Self {
+        let setup = Setup { disabled: self.setup.disabled || !guards, ..self.setup };
+        let watchers = Arc::clone(&self.watchers);
+        Self {
+            watchers,
+            stands: guards,
+            ..Self::new(setup, self.clock().clone(), |_| "(overflow)".to_owned())
+        }
     }
 
     #[cfg(feature = "metrics")]
@@ -134,7 +148,7 @@ impl<K> Keyed<K> {
         let gate = Gate::at_first(common.setup.disabled);
         let (calls, trouble) = Default::default();
         #[cfg(feature = "metrics")]
-        if let Some(meters) = common.meters() {
+        if let Some(meters) = common.meters().filter(|_| common.stands) {
             meters.begins(gate.untroubled_state());
         }
         Self { key, gate: AtomicU64::new(gate.word()), calls, trouble, common }
@@ -255,7 +269,7 @@ impl<K> Drop for Keyed<K> {
             Some(trouble) => lock(&trouble.cold).state(),
             None => Gate::at_first(self.common.setup.disabled).untroubled_state(),
         };
-        if let Some(meters) = self.common.meters() {
+        if let Some(meters) = self.common.meters().filter(|_| self.common.stands) {
             meters.ends(state);
         }
     }

@@ -183,7 +183,8 @@ pub struct Status {
     pub consecutive_failures: u64,
     /// What the window holds; it is empty at every change of the state.
     pub window: Counts,
-    /// How long it stays open. `None`: it is not, or until somebody does something about it.
+    /// How long it stays open; zero: its time is over, and the next call is a probe. `None`: it is not open, or until somebody does something
+    /// about it.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::optional_duration"))]
     pub retry_after: Option<Duration>,
     /// How it came to stand there.
@@ -206,7 +207,10 @@ impl Status {
             lasted: Duration::from_nanos(view.lasted),
             consecutive_failures: view.run,
             window: view.counts,
-            retry_after: view.left.map(|left| Duration::from_nanos(left) + slack),
+            retry_after: view.left.map(|left| match left {
+                0 => Duration::ZERO,
+                left => Duration::from_nanos(left) + slack,
+            }),
             last_transition: keyed(view.last),
             last_trip: keyed(view.trip),
             last_failure: view.failure,

@@ -76,7 +76,8 @@ impl<H: Hold> Permit<H> {
     }
 
     /// Settles it, without a drop.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "what it is given would go through memory, twice a call")]
+    #[inline(always)]
     fn done(self, settle: impl FnOnce(&H, Entry)) {
         let mut this = ManuallyDrop::new(self);
         settle(&this.hold.take(), this.entry);

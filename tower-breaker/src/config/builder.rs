@@ -119,7 +119,7 @@ impl BreakerConfigBuilder {
     }
 
     /// The rates are taken over a span of time, 1 ms to 365 days, in sixteen aligned buckets: the span is as long as
-    /// asked, and up to a fifteenth longer. **Default**: 60 s.
+    /// asked, and up to a fifteenth longer; a tenth, in eleven buckets, for circuits by a key. **Default**: 60 s.
     pub fn time_window(mut self, span: Duration) -> Self {
         self.window = Span::Time(span);
         self

@@ -70,7 +70,8 @@ pub struct KeyedConfigBuilder {
 impl KeyedConfigBuilder {
     /// How many circuits are kept at most, 1 to 100,000,000. One is forgotten for a new key when no call runs through it, nobody holds a handle
     /// to it, no hand has forced it, and it is closed with an empty window, or has been open or half-open for as long again as it had
-    /// to. **Default**: 10,000.
+    /// to. A call looks for one among a few, so that it takes a bounded time, and not again for a tenth of the window once there was none at
+    /// all. **Default**: 10,000.
     pub const fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self

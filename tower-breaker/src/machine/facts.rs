@@ -23,6 +23,18 @@ pub enum CircuitState {
 }
 
 impl CircuitState {
+    /// Its name for machines: in labels and fields.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+            Self::ForcedOpen => "forced_open",
+            Self::ForcedClosed => "forced_closed",
+            Self::Disabled => "disabled",
+        }
+    }
+
     /// Its name.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,7 +59,7 @@ impl fmt::Display for CircuitState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum HealthReport {
-    /// It is down: a circuit that lets calls through opens. It recovers as usual, and saying so again does not keep it open longer.
+    /// It is down: a closed or half-open circuit opens. It recovers as usual, and saying so again does not keep it open longer.
     Critical,
     /// It is back: an open circuit lets probes through at once.
     Recovered,
@@ -91,6 +103,27 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Its name for machines: in labels and fields.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::ConsecutiveFailures => "consecutive_failures",
+            Self::FailureRate => "failure_rate",
+            Self::SlowRate => "slow_rate",
+            Self::NoneCompletes => "none_completes",
+            Self::OpenTimeOver => "open_time_over",
+            Self::ProbeFailed => "probe_failed",
+            Self::ProbeSlow => "probe_slow",
+            Self::ProbesSucceeded => "probes_succeeded",
+            Self::Tripped => "tripped",
+            Self::Forced => "forced",
+            Self::Released => "released",
+            Self::Reset => "reset",
+            Self::Reconfigured => "reconfigured",
+            Self::ReportedCritical => "reported_critical",
+            Self::ReportedRecovered => "reported_recovered",
+        }
+    }
+
     /// Its text.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -1,5 +1,7 @@
 //! Events for `tracing`: transitions at warn, rejections at debug.
 
+use std::sync::Arc;
+
 use super::Transition;
 use crate::machine::CircuitState;
 
@@ -8,9 +10,9 @@ pub(super) fn changed(transition: &Transition) {
     tracing::warn!(
         circuit,
         key = key.as_deref(),
-        from = from.as_str(),
-        to = to.as_str(),
-        reason = reason.as_str(),
+        from = from.label(),
+        to = to.label(),
+        reason = reason.label(),
         "error.type" = fault.map(|fault| fault.kind().as_str()),
         calls = counts.map(|counts| counts.calls),
         failures = counts.map(|counts| counts.failures),
@@ -20,10 +22,20 @@ pub(super) fn changed(transition: &Transition) {
     );
 }
 
-pub(super) fn rejected(circuit: &str, state: CircuitState, enforced: bool) {
+pub(super) fn rejected(
+    circuit: &str,
+    key: impl FnOnce() -> Option<Arc<str>>,
+    state: CircuitState,
+    enforced: bool,
+) {
+    // A label is made for who reads it.
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let (key, state) = (key(), state.label());
     if enforced {
-        tracing::debug!(circuit, state = state.as_str(), "call rejected");
+        tracing::debug!(circuit, key = key.as_deref(), state, "call rejected");
     } else {
-        tracing::debug!(circuit, state = state.as_str(), "call would have been rejected");
+        tracing::debug!(circuit, key = key.as_deref(), state, "call would have been rejected");
     }
 }

@@ -75,10 +75,10 @@ impl Meters {
             abandoned: calls("abandoned"),
             slow: counter!("tower_breaker_slow_calls_total", "circuit" => circuit),
             rejections: STATES.map(|state| {
-                counter!("tower_breaker_rejections_total", "circuit" => circuit, "state" => state.as_str())
+                counter!("tower_breaker_rejections_total", "circuit" => circuit, "state" => state.label())
             }),
             circuits: STATES.map(|state| {
-                let circuits = gauge!("tower_breaker_circuits", "circuit" => circuit, "state" => state.as_str());
+                let circuits = gauge!("tower_breaker_circuits", "circuit" => circuit, "state" => state.label());
                 // So that it is there before its first circuit is.
                 circuits.increment(0.0);
                 circuits
@@ -130,9 +130,9 @@ impl Meters {
         counter!(
             "tower_breaker_transitions_total",
             "circuit" => *circuit,
-            "from" => from.as_str(),
-            "to" => to.as_str(),
-            "reason" => reason.as_str(),
+            "from" => from.label(),
+            "to" => to.label(),
+            "reason" => reason.label(),
         )
         .increment(1);
     }

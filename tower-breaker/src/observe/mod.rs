@@ -59,8 +59,14 @@ pub(crate) fn changed(transition: &Transition) {
 
 /// Logs a call that was not let through, or, of a circuit that only observes, would not have been. Without the feature `tracing` it does nothing.
 #[inline]
-pub(crate) fn rejected(circuit: &'static str, state: CircuitState, enforced: bool) {
+pub(crate) fn rejected(
+    circuit: &'static str,
+    key: impl FnOnce() -> Option<Arc<str>>,
+    state: CircuitState,
+    enforced: bool,
+) {
     #[cfg(feature = "tracing")]
-    log::rejected(circuit, state, enforced);
-    let _ = (circuit, state, enforced);
+    log::rejected(circuit, key, state, enforced);
+    #[cfg(not(feature = "tracing"))]
+    let _ = (circuit, key, state, enforced);
 }

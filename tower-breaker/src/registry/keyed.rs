@@ -3,8 +3,9 @@
 //! # How one is forgotten for another
 //!
 //! The map is read by every call and written by new keys alone. What is kept stands in a second list, in which a hand goes round as that of a
-//! clock: a new key that finds no room lets it pass a few circuits, and takes the place of the first that nobody would miss. So a new key takes a
-//! bounded time, and memory is that of the most keys that were kept. Once a whole round was in vain, new keys do not ask again for a while.
+//! clock: a call by a new key that finds no room lets it pass a few circuits, and takes the place of the first that nobody would miss. So a call takes
+//! a bounded time, and memory is that of the most keys that were kept. Once a whole round was in vain, calls do not ask again for a while. Who asks for
+//! a circuit by hand lets it go a whole round.
 //!
 //! # Why no call loses its circuit
 //!
@@ -23,15 +24,13 @@ use std::time::Duration;
 use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
-use crate::circuit::{
-    CircuitState, Common, Core, Keyed, OneOf, Permit, Refusal, Setup, SharedCore, Status, may_go,
-};
+use crate::circuit::{CircuitState, Common, Core, Keyed, OneOf, Permit, Refusal, SharedCore, Status, may_go};
 use crate::config::{KeyedConfig, Overflow};
 use crate::error::{Forced, Rejection};
 use crate::machine::{Force, HealthReport};
 use crate::observe::Transition;
 
-/// How many circuits the hand passes for one new key.
+/// How many circuits the hand passes for one call by a new key.
 const STEPS: usize = 16;
 
 /// Who holds a circuit that no call runs through: the map and the list.
@@ -81,12 +80,9 @@ impl<K: fmt::Debug> KeyedCircuits<K> {
         K: Eq + Hash,
     {
         let KeyedConfig { each, max_keys, overflow } = config;
-        let common = Common::new(each.setup, each.clock.clone(), label, Arc::default());
+        let common = Common::new(each.setup, each.clock, label);
         let guards_overflow = overflow == Overflow::Shared;
-        let disabled = each.setup.disabled || !guards_overflow;
-        let setup = Setup { disabled, ..each.setup };
-        let watchers = Arc::clone(common.watchers());
-        let overflow = Common::new(setup, each.clock, |_| "(overflow)".to_owned(), watchers);
+        let overflow = common.for_overflow(guards_overflow);
         let inner = Inner {
             map: DashMap::with_hasher(RandomState::default()),
             common: Arc::new(common),
@@ -117,7 +113,7 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
     where
         K: Clone,
     {
-        self.find(&key).or_else(|| self.insert(key).ok()).map(|core| self.handle(core))
+        self.find(&key).or_else(|| self.insert(key, usize::MAX).ok()).map(|core| self.handle(core))
     }
 
     #[inline]
@@ -126,7 +122,7 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.inner.map.get(key).map(|core| SharedCore::clone(&core))
+        self.inner.map.view(key, |_, core| SharedCore::clone(core))
     }
 
     /// What a call by a key goes through.
@@ -160,7 +156,9 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         K: Clone,
     {
         let Inner { overflow, overflowed, .. } = &*self.inner;
-        match self.insert(key) {
+        // Relaxed: who reads an older value looks for room once more than he had to.
+        let is_full = self.inner.common.clock().now() < self.inner.full_until.load(Ordering::Relaxed);
+        match if is_full { Err(key) } else { self.insert(key, STEPS) } {
             Ok(core) => Found(core),
             Err(key) => {
                 overflowed.fetch_add(1, Ordering::Relaxed);
@@ -173,17 +171,13 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         }
     }
 
-    /// Makes a circuit, in the place of one that nobody would miss if there is no other. The key comes back if there is none.
-    fn insert(&self, key: K) -> Result<SharedCore<K>, K>
+    /// Makes a circuit, in the place of one that nobody would miss if there is no other: it is looked for among so many. The key comes back if
+    /// there is none.
+    fn insert(&self, key: K, steps: usize) -> Result<SharedCore<K>, K>
     where
         K: Clone,
     {
         let Inner { map, common, max_keys, hand, full_until, evicted, .. } = &*self.inner;
-        let now = common.clock().now();
-        // Relaxed: who reads an older value looks for room once more than he had to.
-        if now < full_until.load(Ordering::Relaxed) {
-            return Err(key);
-        }
         let mut hand = hand.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(core) = self.find(&key) {
             // Another call by the same key was here first.
@@ -192,10 +186,11 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         let place = if hand.circuits.len() < *max_keys {
             None
         } else {
-            let Some(place) = hand.pass(|core| self.forget(core)) else {
+            let Some(place) = hand.pass(steps, |core| self.forget(core)) else {
                 if hand.passed >= hand.circuits.len() {
                     hand.passed = 0;
-                    full_until.store(now.saturating_add(common.bucket()), Ordering::Relaxed);
+                    let until = common.clock().now().saturating_add(common.bucket());
+                    full_until.store(until, Ordering::Relaxed);
                 }
                 return Err(key);
             };
@@ -239,9 +234,9 @@ impl<K> fmt::Debug for Found<K> {
 }
 
 impl<K> Hand<K> {
-    /// Passes a few circuits, and says where it found one to forget.
-    fn pass(&mut self, forget: impl Fn(&SharedCore<K>) -> bool) -> Option<usize> {
-        for _ in 0..STEPS.min(self.circuits.len()) {
+    /// Passes so many circuits, each once at most, and says where it found one to forget.
+    fn pass(&mut self, steps: usize, forget: impl Fn(&SharedCore<K>) -> bool) -> Option<usize> {
+        for _ in 0..steps.min(self.circuits.len()) {
             let at = self.at;
             self.at = (at + 1) % self.circuits.len();
             if forget(&self.circuits[at]) {
@@ -288,7 +283,8 @@ impl<K> KeyedCircuits<K> {
         self.inner.overflowed.load(Ordering::Relaxed)
     }
 
-    /// The circuit that keys share which find no room, once there was one: see [`Overflow::Shared`].
+    /// The circuit that keys share which find no room, once there was one: see [`Overflow::Shared`]. Its label is `(overflow)`, its key the first that
+    /// found none; [`all`](Self::all) leaves it out.
     pub fn overflow(&self) -> Option<KeyedCircuit<K>> {
         let Inner { overflow, guards_overflow, .. } = &*self.inner;
         let core = overflow.circuit.get().filter(|_| *guards_overflow)?;

@@ -119,8 +119,8 @@ impl CircuitRegistry {
         self.circuits().iter().map(Circuit::status).collect()
     }
 
-    /// Forgets a name, with its configuration. Its circuit goes on for those who hold it, and is told of here no more than it was; the next who asks
-    /// for the name gets a new one.
+    /// Forgets a name, with its configuration. Its circuit goes on for those who hold it, and the registry's observers still hear of it; the next
+    /// who asks for the name gets a new one.
     pub fn remove(&self, name: &str) -> Option<Circuit> {
         match self.entries().remove(name) {
             Some(Entry::Made(circuit)) => Some(circuit),

@@ -189,7 +189,7 @@ impl<T: Store> Core<T> {
             ramp: cold.machine.ramp(now),
             run,
             counts,
-            left: gate.open_for(now),
+            left: gate.is_timed().then(|| gate.open_for(now).unwrap_or(0)),
             lasted: now.saturating_sub(cold.since),
             last: cold.last.clone(),
             trip: cold.trip.clone(),

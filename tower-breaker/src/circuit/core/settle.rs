@@ -5,7 +5,7 @@ use tower_fault_classify::__shared::sync::Ordering;
 use tower_fault_classify::{Fault, Verdict};
 
 use super::cold::wake;
-use super::{Cold, Core, Entry, Store, TIMED, moment};
+use super::{Cold, Core, Entry, Store, TIMED, begun_at, moment};
 use crate::circuit::gate::Gate;
 use crate::circuit::settings::Limits;
 use crate::circuit::window::{Counting, Seen};
@@ -122,7 +122,7 @@ impl<T: Store> Core<T> {
     pub(crate) fn give_up_waiting(&self, since: u64) {
         let gate = self.gate();
         if gate.is_closed() {
-            self.abandon(Entry { stamp: gate.stamp(), word: since.max(1) });
+            self.abandon(Entry { stamp: gate.stamp(), word: begun_at(since) });
         }
     }
 

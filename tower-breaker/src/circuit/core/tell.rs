@@ -69,7 +69,7 @@ impl<T: Store> Core<T> {
         if self.is_metered() {
             self.count_refused(state);
         }
-        observe::rejected(circuit, state, true);
+        observe::rejected(circuit, || self.key(), state, true);
     }
 
     /// A call would have been turned away, were the circuit not only observing.
@@ -77,7 +77,7 @@ impl<T: Store> Core<T> {
     pub(super) fn tell_spared(&self, refusal: Refusal) {
         if cfg!(feature = "tracing") {
             let circuit = self.cold().name;
-            observe::rejected(circuit, refusal.state, false);
+            observe::rejected(circuit, || self.key(), refusal.state, false);
         }
     }
 }

@@ -40,7 +40,7 @@ fn circuit(consecutive_failures: u32, failure_rate: Option<f64>) -> (SharedCore<
         observing: false,
         disabled: false,
     };
-    let common = Common::new(setup, clock, |key: &u32| key.to_string(), StdArc::default());
+    let common = Common::new(setup, clock, |key: &u32| key.to_string());
     let core = SharedCore::new(Core::of(Keyed::new(7, StdArc::new(common))));
     // What std's `OnceLock` orders loom does not see.
     core.store().trouble();

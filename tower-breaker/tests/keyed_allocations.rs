@@ -1,0 +1,169 @@
+//! What a key costs: no allocation per call by a known one, and few bytes while it is kept.
+#![cfg(feature = "keyed")]
+
+use std::future::{Future, Ready, ready};
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tower::{Layer, Service};
+use tower_breaker::{
+    BreakerConfig, BreakerError, CircuitState, Clock, KeyedBreakerLayer, KeyedCircuits, KeyedConfig, Overflow,
+};
+
+/// A key in two forms, and whether the call is to fail.
+type Request = (u64, &'static str, bool);
+
+#[derive(Clone)]
+struct Answers;
+
+impl Service<Request> for Answers {
+    type Response = ();
+    type Error = io::Error;
+    type Future = Ready<Result<(), io::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (_, _, fails): Request) -> Self::Future {
+        ready(if fails { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) })
+    }
+}
+
+fn call<S: Service<Request>>(service: &mut S, request: Request) -> Result<S::Response, S::Error> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("it is ready") };
+    let Poll::Ready(result) = pin!(service.call(request)).poll(&mut cx) else { panic!("it answers at once") };
+    result
+}
+
+/// Allocations of a hundred calls, after one that may set something up.
+fn allocations(mut run: impl FnMut()) -> u64 {
+    run();
+    allocation_counter::measure(|| (0..100).for_each(|_| run())).count_total
+}
+
+fn by_number(request: &Request) -> u64 {
+    request.0
+}
+
+fn by_text(request: &Request) -> &str {
+    request.1
+}
+
+fn rejected(result: &Result<(), BreakerError<io::Error>>) -> bool {
+    matches!(result, Err(BreakerError::Rejected(_)))
+}
+
+#[test]
+fn a_call_by_a_known_number_allocates_nothing() {
+    let mut service = KeyedBreakerLayer::new(KeyedConfig::default(), by_number).layer(Answers);
+    (0..100).for_each(|key| call(&mut service, (key, "", false)).unwrap());
+    assert_eq!(allocations(|| (0..100).for_each(|key| call(&mut service, (key, "", false)).unwrap())), 0);
+    assert_eq!(allocations(|| call(&mut service.clone(), (1, "", false)).unwrap()), 0);
+}
+
+#[test]
+fn a_call_by_a_known_text_allocates_nothing() {
+    let mut service = KeyedBreakerLayer::by_ref(KeyedConfig::default(), by_text).layer(Answers);
+    for key in
+        ["api.example", "", "a name that is longer than any that would fit into a string without allocating"]
+    {
+        assert_eq!(allocations(|| call(&mut service, (0, key, false)).unwrap()), 0);
+    }
+}
+
+#[test]
+fn a_failure_a_rejection_and_a_probe_by_a_known_key_allocate_nothing() {
+    let (clock, hand) = Clock::manual();
+    let each = BreakerConfig::builder().clock(clock).consecutive_failures(300).failure_rate(None);
+    let each = each.successes_to_close(10_000).build().unwrap();
+    let layer = KeyedBreakerLayer::new(KeyedConfig::builder(each).build().unwrap(), by_number);
+    let mut service = layer.layer(Answers);
+    assert_eq!(allocations(|| assert!(call(&mut service, (1, "", true)).is_err())), 0);
+    while !rejected(&call(&mut service, (1, "", true))) {}
+    assert_eq!(allocations(|| assert!(rejected(&call(&mut service, (1, "", false))))), 0);
+    hand.advance(Duration::from_secs(30));
+    assert_eq!(allocations(|| call(&mut service, (1, "", false)).unwrap()), 0);
+    assert_eq!(layer.circuits().get(&1).unwrap().status().state, CircuitState::HalfOpen);
+}
+
+#[test]
+fn a_call_whose_key_finds_no_room_allocates_nothing() {
+    for overflow in [Overflow::Unguarded, Overflow::Shared] {
+        let config = KeyedConfig::builder(BreakerConfig::default()).max_keys(1).overflow(overflow);
+        let mut service = KeyedBreakerLayer::new(config.build().unwrap(), by_number).layer(Answers);
+        call(&mut service, (0, "", false)).unwrap();
+        let mut key = 0;
+        let mut stranger = || {
+            key += 1;
+            call(&mut service, (key, "", false)).unwrap();
+        };
+        assert_eq!(allocations(&mut stranger), 0, "{overflow:?}");
+    }
+}
+
+fn bytes_of(keys: u64, call_each: impl Fn(&KeyedCircuits<u64>, u64)) -> u64 {
+    let config = KeyedConfig::builder(BreakerConfig::default()).max_keys(keys as usize).build().unwrap();
+    let mut layer = None;
+    let info = allocation_counter::measure(|| {
+        let made = KeyedBreakerLayer::<_, _>::new(config, by_number);
+        let circuits = made.circuits();
+        let mut service = made.layer(Answers);
+        for key in 0..keys {
+            call(&mut service, (key, "", false)).unwrap();
+            call_each(&circuits, key);
+        }
+        assert_eq!(circuits.len() as u64, keys);
+        layer = Some(made);
+    });
+    drop(layer);
+    u64::try_from(info.bytes_current).unwrap() / keys
+}
+
+#[test]
+fn a_hundred_thousand_numbers_take_at_most_two_hundred_bytes_each() {
+    let bytes = bytes_of(100_000, |_, _| {});
+    println!("{bytes} bytes a key");
+    assert!(bytes <= 200, "{bytes} bytes a key");
+}
+
+/// The documents say about 1 KB.
+#[test]
+fn a_key_in_trouble_takes_about_a_kilobyte_more() {
+    let bytes = bytes_of(10_000, |circuits, key| circuits.get(&key).unwrap().trip().unwrap());
+    println!("{bytes} bytes a key in trouble");
+    assert!(bytes <= 1_500, "{bytes} bytes a key in trouble");
+}
+
+#[test]
+fn keys_that_come_and_go_take_no_more_memory_and_what_was_kept_is_freed_at_the_end() {
+    let (clock, hand) = Clock::manual();
+    let each = BreakerConfig::builder().clock(clock).build().unwrap();
+    let config = KeyedConfig::builder(each).max_keys(100).build().unwrap();
+    let layer = KeyedBreakerLayer::new(config, by_number);
+    let mut service = layer.layer(Answers);
+    let mut key = 0;
+    let mut round = || {
+        for _ in 0..100 {
+            key += 1;
+            for _ in 0..5 {
+                call(&mut service, (key, "", true)).unwrap_err();
+            }
+        }
+        hand.advance(Duration::from_secs(70));
+    };
+    (0..10).for_each(|_| round());
+    let info = allocation_counter::measure(|| (0..100).for_each(|_| round()));
+    assert!(info.bytes_current.abs() < 100 * 200, "{info:?}");
+    assert_eq!((layer.circuits().len(), layer.circuits().evicted()), (100, 10_900));
+
+    let whole = allocation_counter::measure(|| {
+        let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::default(), by_number);
+        let mut service = layer.layer(Answers);
+        (0..1_000).for_each(|key| drop(call(&mut service, (key, "", key % 2 == 0))));
+    });
+    assert!(whole.bytes_current.abs() < 4_096, "{whole:?}");
+}

@@ -1,0 +1,521 @@
+//! What people and their frameworks are told of a rejected call, and what they get in its place.
+#![cfg(all(feature = "axum", feature = "keyed", feature = "stream", feature = "tonic"))]
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::{Ready, pending, ready};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::error_handling::HandleErrorLayer;
+use axum::http::{Request, Response, StatusCode};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use futures::{FutureExt, StreamExt};
+use http_body_util::BodyExt;
+use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
+use tonic::{Code, Status};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::fault_classify::{Judged, judge_error, judge_outcome};
+use tower_breaker::{
+    BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitRegistry, CircuitState,
+    Clock, Fault, Health, KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Mode, Origin, Rejection, Retry,
+    Verdict,
+};
+
+const FAILURE: Verdict =
+    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+fn timed(config: BreakerConfigBuilder) -> (BreakerConfig, ManualClock) {
+    let (clock, hand) = Clock::manual();
+    hand.set(Duration::from_secs(1_000));
+    (config.clock(clock).build().unwrap(), hand)
+}
+
+fn circuit(name: &'static str) -> (Circuit, ManualClock) {
+    let (config, hand) = timed(BreakerConfig::builder().name(name));
+    (Circuit::new(config), hand)
+}
+
+/// The rejection of a circuit that stays open so long.
+fn rejection(left: Duration) -> Rejection {
+    let (circuit, hand) = circuit("billing");
+    circuit.trip().unwrap();
+    hand.advance(OPEN_FOR.checked_sub(left).unwrap());
+    let rejection = circuit.try_acquire().unwrap_err();
+    assert_eq!(rejection.retry_after(), Some(left));
+    rejection
+}
+
+fn forced() -> Rejection {
+    let (circuit, _hand) = circuit("billing");
+    circuit.force_open().unwrap();
+    circuit.try_acquire().unwrap_err()
+}
+
+fn until_reset() -> Rejection {
+    let (config, _hand) = timed(BreakerConfig::builder().name("billing").open_until_reset());
+    let circuit = Circuit::new(config);
+    circuit.trip().unwrap();
+    circuit.try_acquire().unwrap_err()
+}
+
+/// Whether the fault is a rejection that nobody sends again or counts.
+fn says_rejected(fault: &Fault, retry_after: Option<Duration>) -> bool {
+    let axes = (fault.kind(), fault.retry(), fault.health(), fault.origin());
+    axes == (Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local)
+        && fault.retry_after() == retry_after
+}
+
+#[test]
+fn a_rejection_says_which_circuit_where_it_stands_that_nothing_was_sent_and_when_to_come_again() {
+    let text = rejection(Duration::from_secs(20)).to_string();
+    for word in ["`billing`", "is open", "was not sent", "try again in 20"] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    for (rejection, state) in [(forced(), "forced open"), (until_reset(), "open")] {
+        let text = rejection.to_string();
+        for word in ["`billing`", &format!("is {state}"), "was not sent", "reset", "released"] {
+            assert!(text.contains(word), "{word}: {text}");
+        }
+        assert!(!text.contains("try again"), "{text}");
+    }
+    let (circuit, hand) = circuit("billing");
+    circuit.trip().unwrap();
+    hand.advance(OPEN_FOR);
+    let _probes: Vec<_> = (0..3).map(|_| circuit.try_acquire().unwrap()).collect();
+    let rejection = circuit.try_acquire().unwrap_err();
+    assert!(rejection.to_string().contains("is half-open"), "{rejection}");
+}
+
+#[test]
+fn an_order_that_is_not_taken_says_what_to_do_first() {
+    let (forced, _hand) = circuit("billing");
+    forced.force_closed().unwrap();
+    let text = forced.trip().unwrap_err().to_string();
+    assert!(
+        text.contains("`billing`") && text.contains("forced closed") && text.contains("release"),
+        "{text}"
+    );
+    let disabled = Circuit::new(BreakerConfig::builder().mode(Mode::Disabled).build().unwrap());
+    let text = disabled.force_open().unwrap_err().to_string();
+    assert!(text.contains("disabled") && text.contains("configure it anew"), "{text}");
+    let text = CircuitRegistry::new(BreakerConfig::default()).trip("biling").unwrap_err().to_string();
+    assert!(text.contains("`biling`") && text.contains("no circuit"), "{text}");
+}
+
+#[test]
+fn a_reader_that_missed_something_is_told_how_much() {
+    let (circuit, _hand) = circuit("billing");
+    let mut transitions = circuit.transitions();
+    for _ in 0..150 {
+        circuit.trip().unwrap();
+        circuit.reset().unwrap();
+    }
+    let missed = transitions.next().now_or_never().unwrap().unwrap().unwrap_err();
+    assert_eq!(missed.transitions(), 44);
+    assert!(missed.to_string().contains("44"), "{missed}");
+    let _: &(dyn Error + Send + Sync) = &missed;
+}
+
+#[test]
+fn an_error_of_the_breaker_says_what_its_cause_says_once_and_leads_to_it() {
+    let error = BreakerError::<io::Error>::Rejected(rejection(OPEN_FOR));
+    let inner = BreakerError::Inner(io::Error::other("the cable is cut"));
+    for error in [&error as &(dyn Error + 'static), &inner] {
+        let texts: Vec<_> = chain(error).map(ToString::to_string).collect();
+        assert!(texts.windows(2).all(|pair| pair[0] != pair[1]), "said twice: {texts:?}");
+    }
+    let texts: String = chain(&error).map(ToString::to_string).collect();
+    assert_eq!(texts.matches(&rejection(OPEN_FOR).to_string()).count(), 1, "{texts}");
+    assert!(
+        chain(&error).any(<dyn Error>::is::<Rejection>) && chain(&inner).any(<dyn Error>::is::<io::Error>)
+    );
+    let texts: String = chain(&inner).map(ToString::to_string).collect();
+    assert_eq!(texts.matches("the cable is cut").count(), 1, "{texts}");
+    assert!(inner.rejection().is_none());
+    assert_eq!(inner.into_inner().unwrap().to_string(), "the cable is cut");
+    assert!(error.rejection().is_some() && error.into_inner().is_none());
+}
+
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+#[test]
+fn every_error_around_a_rejection_is_known_for_one() {
+    let error = BreakerError::<io::Error>::Rejected(rejection(OPEN_FOR));
+    assert!(chain(&error).any(<dyn Error>::is::<Judged>));
+    assert!(says_rejected(&judge_error(&error), Some(OPEN_FOR)));
+    assert!(says_rejected(&judge_error(&rejection(OPEN_FOR)), Some(OPEN_FOR)));
+    assert!(says_rejected(&judge_error(&forced()), None));
+    let boxed: BoxError = error.into();
+    assert!(says_rejected(&judge_error(&io::Error::other(boxed)), Some(OPEN_FOR)), "whoever wraps it");
+    let nested = BreakerError::Inner(BreakerError::<io::Error>::Rejected(forced()));
+    assert!(says_rejected(&judge_error(&nested), None), "one breaker over another");
+    let inner = BreakerError::Inner(io::Error::from(io::ErrorKind::ConnectionRefused));
+    assert_eq!(judge_error(&inner).kind(), Kind::Unavailable, "an inner error is judged as itself");
+}
+
+fn retry_after<B>(response: &Response<B>) -> Option<&str> {
+    Some(response.headers().get("retry-after")?.to_str().unwrap())
+}
+
+/// Times to wait, and the whole seconds that are told of them.
+const SECONDS: [(Duration, &str); 7] = [
+    (Duration::from_secs(30), "30"),
+    (Duration::from_secs(20), "20"),
+    (Duration::from_nanos(19_000_000_001), "20"),
+    (Duration::from_millis(1_001), "2"),
+    (Duration::from_secs(1), "1"),
+    (Duration::from_millis(999), "1"),
+    (Duration::from_nanos(1), "1"),
+];
+
+#[tokio::test]
+async fn a_rejection_is_a_503_that_says_what_happened_and_when_to_come_again() {
+    for (left, seconds) in SECONDS {
+        let response = rejection(left).into_response();
+        assert_eq!(
+            (response.status(), retry_after(&response)),
+            (StatusCode::SERVICE_UNAVAILABLE, Some(seconds))
+        );
+        let verdict = judge_outcome(&response);
+        assert!(says_rejected(verdict.fault().unwrap(), Some(left)), "{verdict:?}");
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        let text = std::str::from_utf8(&body).unwrap();
+        assert!(text.contains("`billing`") && text.contains("was not sent"), "{text}");
+    }
+    for rejection in [forced(), until_reset()] {
+        let response = rejection.into_response();
+        assert_eq!((response.status(), retry_after(&response)), (StatusCode::SERVICE_UNAVAILABLE, None));
+        assert!(says_rejected(judge_outcome(&response).fault().unwrap(), None));
+    }
+}
+
+#[test]
+fn an_error_of_the_breaker_is_the_response_of_what_it_holds() {
+    let rejected = BreakerError::<StatusCode>::Rejected(rejection(OPEN_FOR)).into_response();
+    assert_eq!((rejected.status(), retry_after(&rejected)), (StatusCode::SERVICE_UNAVAILABLE, Some("30")));
+    let inner = BreakerError::Inner(StatusCode::IM_A_TEAPOT).into_response();
+    assert_eq!((inner.status(), retry_after(&inner)), (StatusCode::IM_A_TEAPOT, None));
+}
+
+#[tokio::test]
+async fn a_router_answers_with_the_error_of_the_breaker_as_it_comes() {
+    let layer: BreakerLayer = BreakerLayer::new(BreakerConfig::default());
+    let circuit = layer.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(HandleErrorLayer::new(async |error: BreakerError<Infallible>| error))
+        .layer(layer);
+    let router = Router::new().route("/", get(async || StatusCode::OK)).layer(stack);
+    let ask = || router.clone().oneshot(Request::get("/").body(Body::empty()).unwrap());
+    assert_eq!(ask().await.unwrap().status(), StatusCode::OK);
+    circuit.force_open().unwrap();
+    let response = ask().await.unwrap();
+    assert_eq!((response.status(), retry_after(&response)), (StatusCode::SERVICE_UNAVAILABLE, None));
+}
+
+fn pushback(status: &Status) -> Option<&str> {
+    Some(status.metadata().get("grpc-retry-pushback-ms")?.to_str().unwrap())
+}
+
+/// Times to wait, and the milliseconds that are told of them.
+const MILLIS: [(Duration, &str); 4] = [
+    (Duration::from_secs(30), "30000"),
+    (Duration::from_millis(1_001), "1001"),
+    (Duration::from_nanos(1_000_001), "2"),
+    (Duration::from_nanos(1), "1"),
+];
+
+#[test]
+fn a_rejection_is_a_status_unavailable_that_says_when_to_come_again_and_whose_source_it_is() {
+    for (left, millis) in MILLIS {
+        let status = Status::from(rejection(left));
+        assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, Some(millis)));
+        assert!(status.message().contains("`billing`"), "{}", status.message());
+        assert!(chain(&status).any(<dyn Error>::is::<Rejection>));
+        assert!(says_rejected(&judge_error(&status), Some(left)), "{:?}", judge_error(&status));
+    }
+    let status = Status::from(forced());
+    assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, Some("-1")));
+    assert!(says_rejected(&judge_error(&status), None));
+}
+
+#[test]
+fn an_error_of_the_breaker_is_the_status_of_what_it_holds() {
+    let status = Status::from(BreakerError::<Status>::Rejected(rejection(OPEN_FOR)));
+    assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, Some("30000")));
+    let status = Status::from(BreakerError::Inner(Status::not_found("no such bill")));
+    assert_eq!((status.code(), status.message()), (Code::NotFound, "no such bill"));
+}
+
+#[test]
+fn a_generated_client_gets_unavailable_of_a_rejection_however_it_is_boxed() {
+    let boxes: [(&str, BoxError); 4] = [
+        ("of a typed inner error", BreakerError::<io::Error>::Rejected(rejection(OPEN_FOR)).into()),
+        ("of an inner status", BreakerError::<Status>::Rejected(rejection(OPEN_FOR)).into()),
+        ("straight in", rejection(OPEN_FOR).into()),
+        (
+            "wrapped by another layer",
+            io::Error::other(BreakerError::<io::Error>::Rejected(rejection(OPEN_FOR))).into(),
+        ),
+    ];
+    for (what, error) in boxes {
+        let found = chain(error.as_ref()).find_map(|error| error.downcast_ref::<Status>());
+        assert_eq!(found.map(Status::code), Some(Code::Unavailable), "{what}");
+        assert!(
+            says_rejected(&judge_error(error.as_ref()), Some(OPEN_FOR)),
+            "{what}: it is still a rejection"
+        );
+        assert_eq!(Status::from_error(error).code(), Code::Unavailable, "{what}");
+    }
+    let until_released: BoxError = BreakerError::<io::Error>::Rejected(forced()).into();
+    assert_eq!(Status::from_error(until_released).code(), Code::Unavailable);
+    let inner: BoxError = BreakerError::Inner(Status::not_found("no such bill")).into();
+    let status = Status::from_error(inner);
+    assert_eq!((status.code(), status.message()), (Code::NotFound, "no such bill"));
+}
+
+/// Counts what reaches it. It says what it was asked.
+#[derive(Clone, Default)]
+struct Echo(Arc<AtomicUsize>);
+
+impl<T> Service<T> for Echo {
+    type Response = Response<T>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<T>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: T) -> Self::Future {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        ready(Ok(Response::new(request)))
+    }
+}
+
+/// What a call comes to that is answered at once.
+fn ask<S: Service<T>, T>(service: &mut S, request: T) -> Result<S::Response, S::Error> {
+    assert!(task::spawn(()).enter(|cx, _| service.poll_ready(cx)).is_ready());
+    assert_ready!(task::spawn(service.call(request)).poll())
+}
+
+#[test]
+fn an_http_fallback_is_an_empty_503_that_says_when_to_come_again() {
+    for (left, seconds) in SECONDS {
+        let (config, hand) = timed(BreakerConfig::builder());
+        let layer = BreakerLayer::new(config).http_fallback();
+        let mut service = layer.layer(Echo::default());
+        assert_eq!(ask(&mut service, String::from("a")).unwrap().status(), StatusCode::OK);
+        layer.circuit().trip().unwrap();
+        hand.advance(OPEN_FOR.checked_sub(left).unwrap());
+        let response = ask(&mut service, String::from("a")).unwrap();
+        assert_eq!(
+            (response.status(), retry_after(&response)),
+            (StatusCode::SERVICE_UNAVAILABLE, Some(seconds))
+        );
+        assert!(response.body().is_empty());
+        assert!(says_rejected(judge_outcome(&response).fault().unwrap(), Some(left)));
+        layer.circuit().force_open().unwrap();
+        let response = ask(&mut service, String::from("a")).unwrap();
+        assert_eq!((response.status(), retry_after(&response)), (StatusCode::SERVICE_UNAVAILABLE, None));
+        assert_eq!(service.get_ref().0.load(Ordering::Relaxed), 1, "the inner service was not asked");
+    }
+}
+
+#[test]
+fn a_grpc_fallback_is_an_unavailable_in_the_head_that_says_when_to_come_again() {
+    for (left, millis) in MILLIS {
+        let (config, hand) = timed(BreakerConfig::builder().name("bücher 100%"));
+        let layer = BreakerLayer::new(config).grpc_fallback();
+        let mut service = layer.layer(Echo::default());
+        layer.circuit().trip().unwrap();
+        hand.advance(OPEN_FOR.checked_sub(left).unwrap());
+        for (force, millis, left) in [(false, millis, Some(left)), (true, "-1", None)] {
+            if force {
+                layer.circuit().force_open().unwrap();
+            }
+            let response = ask(&mut service, String::from("a")).unwrap();
+            assert_eq!((response.status(), response.body().as_str()), (StatusCode::OK, ""));
+            assert_eq!(response.headers()["content-type"], "application/grpc");
+            let status = Status::from_header_map(response.headers()).unwrap();
+            assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, Some(millis)));
+            assert!(status.message().contains("`bücher 100%`"), "{}", status.message());
+            let verdict = judge_outcome(&response);
+            assert!(says_rejected(verdict.fault().unwrap(), left), "{verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn a_breaker_above_counts_nothing_of_a_fallback_beneath() {
+    let outer: BreakerLayer = BreakerLayer::new(BreakerConfig::default());
+    let http = BreakerLayer::new(BreakerConfig::default()).http_fallback();
+    http.circuit().force_open().unwrap();
+    let mut service = outer.layer(http.layer(Echo::default()));
+    (0..20).for_each(|_| assert_eq!(ask(&mut service, String::new()).unwrap().status(), 503));
+    let grpc = BreakerLayer::new(BreakerConfig::default()).grpc_fallback();
+    grpc.circuit().force_open().unwrap();
+    let mut service = outer.layer(grpc.layer(Echo::default()));
+    (0..20).for_each(|_| assert_eq!(ask(&mut service, String::new()).unwrap().status(), 200));
+    let errors: BreakerLayer = BreakerLayer::new(BreakerConfig::default());
+    errors.circuit().force_open().unwrap();
+    let mut service = outer.layer(errors.layer(Echo::default()));
+    for _ in 0..20 {
+        let error = ask(&mut service, String::new()).unwrap_err();
+        assert!(matches!(error, BreakerError::Inner(BreakerError::Rejected(_))));
+    }
+    let status = outer.circuit().status();
+    assert_eq!(
+        (status.state, status.window.calls, status.consecutive_failures),
+        (CircuitState::Closed, 0, 0)
+    );
+}
+
+#[test]
+fn an_answer_of_ones_own_is_made_of_the_request_and_the_rejection_and_of_nothing_else() {
+    let (config, _hand) = timed(BreakerConfig::builder().name("words").consecutive_failures(2));
+    let layer = BreakerLayer::new(config).fallback(|word: String, rejection: &Rejection| {
+        format!("{word} of {} in {:?}", rejection.circuit(), rejection.retry_after().unwrap())
+    });
+    let mut service = layer.layer(service_fn(async |word: String| match word.as_str() {
+        "bad" => Err(io::Error::from(io::ErrorKind::TimedOut)),
+        _ => Ok(word.to_uppercase()),
+    }));
+    assert_eq!(ask(&mut service, "good".to_owned()).unwrap(), "GOOD");
+    for _ in 0..2 {
+        let error: io::Error = ask(&mut service, "bad".to_owned()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "an error of the inner service stays one");
+    }
+    assert_eq!(ask(&mut service, "good".to_owned()).unwrap(), "good of words in 30s");
+}
+
+#[test]
+fn an_answer_that_panics_goes_on_to_the_caller_and_the_circuit_has_no_part_in_it() {
+    let (config, hand) = timed(BreakerConfig::builder());
+    let layer = BreakerLayer::new(config).fallback(|(), _: &Rejection| panic!("no answer"));
+    let mut service = layer.layer(service_fn(async |()| Ok::<(), io::Error>(())));
+    layer.circuit().trip().unwrap();
+    let epoch = || layer.circuit().status().last_transition.unwrap().epoch;
+    let opened = epoch();
+    for _ in 0..20 {
+        catch_unwind(AssertUnwindSafe(|| ask(&mut service, ()))).unwrap_err();
+    }
+    assert_eq!(epoch(), opened);
+    hand.advance(OPEN_FOR);
+    let places: Vec<_> = (0..3).map(|_| layer.circuit().try_acquire().expect("a place")).collect();
+    for _ in 0..20 {
+        catch_unwind(AssertUnwindSafe(|| ask(&mut service, ()))).unwrap_err();
+    }
+    for place in places {
+        place.settle(Verdict::Success);
+    }
+    ask(&mut service, ()).unwrap();
+}
+
+#[test]
+fn a_future_answers_a_rejected_call_may_fail_and_is_dropped_with_the_call() {
+    let (config, _hand) = timed(BreakerConfig::builder());
+    let dropped = Arc::new(());
+    let held = Arc::clone(&dropped);
+    let layer = BreakerLayer::new(config).fallback_async(move |key: u32, _: Rejection| {
+        let held = Arc::clone(&held);
+        async move {
+            match key {
+                0 => pending().await,
+                1 => Err(io::Error::other("neither here")),
+                _ => Ok(()),
+            }
+            .inspect(|()| drop(held))
+        }
+    });
+    let mut service = layer.layer(service_fn(async |_: u32| Ok::<(), io::Error>(())));
+    layer.circuit().trip().unwrap();
+    assert_eq!(ask(&mut service, 1).unwrap_err().to_string(), "neither here");
+    ask(&mut service, 2).unwrap();
+    let mut hangs = task::spawn(service.call(0));
+    let others = Arc::strong_count(&dropped);
+    assert_pending!(hangs.poll());
+    drop(hangs);
+    assert_eq!(Arc::strong_count(&dropped), others - 1);
+    let status = layer.circuit().status();
+    assert_eq!((status.state, status.window.abandoned), (CircuitState::Open, 0), "none of it counts");
+    layer.circuit().reset().unwrap();
+    ask(&mut service, 1).expect("closed, the inner service answers");
+}
+
+#[test]
+fn a_layer_by_keys_answers_in_the_same_ways() {
+    let key = |request: &String| request.len();
+    let config = || KeyedConfig::builder(timed(BreakerConfig::builder()).0).build().unwrap();
+    let force = |circuit: Option<tower_breaker::KeyedCircuit<usize>>| circuit.unwrap().force_open().unwrap();
+
+    let layer = KeyedBreakerLayer::new(config(), key).http_fallback();
+    force(layer.circuits().get_or_insert(3));
+    let mut service = layer.layer(Echo::default());
+    assert_eq!(ask(&mut service, "bad".to_owned()).unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ask(&mut service, "good".to_owned()).unwrap().status(), StatusCode::OK);
+
+    let layer = KeyedBreakerLayer::new(config(), key).grpc_fallback();
+    force(layer.circuits().get_or_insert(3));
+    let response = ask(&mut layer.layer(Echo::default()), "bad".to_owned()).unwrap();
+    assert_eq!(response.headers()["grpc-status"], "14");
+
+    let layer = KeyedBreakerLayer::new(config(), key)
+        .fallback(|request: String, _: &Rejection| Response::new(format!("no {request}")));
+    force(layer.circuits().get_or_insert(3));
+    assert_eq!(ask(&mut layer.layer(Echo::default()), "bad".to_owned()).unwrap().body(), "no bad");
+
+    let layer = KeyedBreakerLayer::new(config(), key)
+        .fallback_async(async |request: String, _: Rejection| Ok(Response::new(format!("no {request}"))));
+    force(layer.circuits().get_or_insert(3));
+    assert_eq!(ask(&mut layer.layer(Echo::default()), "bad".to_owned()).unwrap().body(), "no bad");
+}
+
+#[test]
+fn a_call_by_a_key_that_waits_is_answered_with_its_request_when_its_circuit_opens() {
+    let config = KeyedConfig::builder(timed(BreakerConfig::builder()).0).build().unwrap();
+    let layer = KeyedBreakerLayer::new(config, |request: &String| request.len())
+        .fallback(|request: String, _: &Rejection| Response::new(format!("no {request}")));
+    let inner = tower::limit::ConcurrencyLimit::new(Echo::default(), 0);
+    let mut waiting = task::spawn(layer.layer(inner).call("bad".to_owned()));
+    assert_pending!(waiting.poll());
+    layer.circuits().get(&3).unwrap().try_acquire().unwrap().settle(FAILURE);
+    assert_pending!(waiting.poll());
+    layer.circuits().get(&3).unwrap().trip().unwrap();
+    assert!(waiting.is_woken());
+    assert_eq!(assert_ready_ok!(waiting.poll()).body(), "no bad");
+}
+
+#[tokio::test]
+async fn a_router_is_guarded_by_the_path_of_each_request_and_stays_infallible() {
+    fn path(request: &Request<Body>) -> &str {
+        request.uri().path()
+    }
+    let each = BreakerConfig::builder().consecutive_failures(2).build().unwrap();
+    let layer = KeyedBreakerLayer::by_ref(KeyedConfig::builder(each).build().unwrap(), path);
+    let circuits = layer.circuits();
+    let router = Router::new()
+        .route("/ill", get(async || StatusCode::INTERNAL_SERVER_ERROR))
+        .route("/well", get(async || StatusCode::OK))
+        .layer(layer.http_fallback());
+    let ask = async |path: &str| {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        // On another thread's stack, so to say: the future must be `Send`.
+        tokio::spawn(router.clone().oneshot(request)).await.unwrap().unwrap().status()
+    };
+    for _ in 0..2 {
+        assert_eq!(ask("/ill").await, StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    assert_eq!(ask("/ill").await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(ask("/well").await, StatusCode::OK);
+    assert_eq!(circuits.get("/ill").unwrap().status().state, CircuitState::Open);
+}

@@ -1,0 +1,419 @@
+//! Circuits by name: asked for, configured, told of and acted on in one place.
+
+use std::collections::HashSet;
+use std::error::Error;
+use std::future::{Ready, ready};
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use tokio_test::{assert_ready_err, assert_ready_ok, task};
+use tower::{Layer, Service, service_fn};
+use tower_breaker::{
+    BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitRegistry, CircuitState,
+    Clock, ControlError, Counts, Fault, Health, HealthReport, Kind, ManualClock, Mode, Origin, Reason, Retry,
+    Verdict,
+};
+
+const FAILURE: Verdict =
+    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+struct Bench {
+    registry: CircuitRegistry,
+    clock: Clock,
+    hand: ManualClock,
+}
+
+impl Bench {
+    fn new(default: BreakerConfigBuilder) -> Self {
+        let (clock, hand) = Clock::manual();
+        hand.set(Duration::from_secs(1_000));
+        let registry = CircuitRegistry::new(default.clock(clock.clone()).build().unwrap());
+        Self { registry, clock, hand }
+    }
+
+    fn configure(&self, config: BreakerConfigBuilder) {
+        self.registry.configure(config.clock(self.clock.clone()).build().unwrap()).unwrap();
+    }
+
+    fn state(&self, name: &str) -> CircuitState {
+        self.registry.get(name).expect("it was made").status().state
+    }
+
+    fn names(&self) -> Vec<&'static str> {
+        self.registry.circuits().iter().map(Circuit::name).collect()
+    }
+}
+
+fn config() -> BreakerConfigBuilder {
+    BreakerConfig::builder()
+}
+
+fn fail(circuit: &Circuit, times: usize) {
+    for _ in 0..times {
+        circuit.try_acquire().unwrap().settle(FAILURE);
+    }
+}
+
+#[test]
+fn a_name_is_one_circuit_however_often_and_by_whatever_handle_it_is_asked_for() {
+    let bench = Bench::new(config());
+    let twin = bench.registry.clone();
+    fail(&bench.registry.circuit("search"), 2);
+    fail(&twin.circuit(String::from("search")), 2);
+    let circuit = bench.registry.circuit("search");
+    assert_eq!((circuit.name(), circuit.status().consecutive_failures), ("search", 4));
+    fail(&twin.get("search").unwrap(), 1);
+    assert_eq!(bench.state("search"), CircuitState::Open);
+    assert_eq!(circuit.try_acquire().unwrap_err().circuit(), "search");
+    assert_eq!(twin.circuit("billing").status().state, CircuitState::Closed);
+    assert!(bench.registry.get("Search").is_none());
+}
+
+#[test]
+fn circuits_that_are_not_configured_have_the_defaults_limits_and_their_own_names() {
+    let bench = Bench::new(config().name("the default").consecutive_failures(2));
+    for name in ["a", "b"] {
+        let circuit = bench.registry.circuit(name);
+        fail(&circuit, 1);
+        assert_eq!(circuit.status().state, CircuitState::Closed);
+        fail(&circuit, 1);
+        assert_eq!((circuit.status().state, circuit.status().circuit), (CircuitState::Open, name));
+    }
+    assert!(bench.registry.get("the default").is_none());
+}
+
+#[test]
+fn a_circuit_ends_in_the_registry_only_when_it_is_removed() {
+    let bench = Bench::new(config());
+    bench.registry.circuit("a").trip().unwrap();
+    assert_eq!(bench.state("a"), CircuitState::Open, "though nobody held it meanwhile");
+    let circuit = bench.registry.remove("a").unwrap();
+    assert!(bench.registry.get("a").is_none() && bench.registry.remove("a").is_none());
+    assert!(circuit.try_acquire().is_err(), "it goes on for those who hold it");
+    let new = bench.registry.circuit("a");
+    new.try_acquire().unwrap().settle(Verdict::Success);
+    circuit.reset().unwrap();
+    assert_eq!((new.status().window.calls, circuit.status().window.calls), (1, 0));
+}
+
+#[test]
+fn a_removed_name_forgets_its_configuration() {
+    let bench = Bench::new(config());
+    bench.configure(config().name("made").consecutive_failures(1));
+    bench.configure(config().name("waiting").consecutive_failures(1));
+    bench.registry.circuit("made");
+    assert!(bench.registry.remove("made").is_some());
+    assert!(bench.registry.remove("waiting").is_none(), "it was not made yet");
+    for name in ["made", "waiting"] {
+        fail(&bench.registry.circuit(name), 4);
+        assert_eq!(bench.state(name), CircuitState::Closed);
+    }
+}
+
+#[test]
+fn circuits_and_statuses_are_those_that_were_made_in_the_order_of_their_names() {
+    let bench = Bench::new(config());
+    bench.configure(config().name("only configured"));
+    for name in ["m", "z", "a", "ab", "A", ""] {
+        bench.registry.circuit(name);
+    }
+    bench.registry.trip("m").unwrap();
+    let sorted = ["", "A", "a", "ab", "m", "z"];
+    assert_eq!(bench.names(), sorted);
+    let statuses = bench.registry.statuses();
+    assert_eq!(statuses.iter().map(|status| status.circuit).collect::<Vec<_>>(), sorted);
+    let open = statuses.iter().filter(|status| status.state == CircuitState::Open);
+    assert_eq!(open.map(|status| status.circuit).collect::<Vec<_>>(), ["m"]);
+}
+
+type Order = fn(&CircuitRegistry, &str) -> Result<(), ControlError>;
+
+#[test]
+fn no_order_makes_a_circuit_and_an_unknown_name_is_told_back() {
+    let bench = Bench::new(config());
+    bench.configure(config().name("configured"));
+    bench.registry.circuit("billing");
+    let orders: [(&str, Order); 7] = [
+        ("trip", CircuitRegistry::trip),
+        ("reset", CircuitRegistry::reset),
+        ("force_open", CircuitRegistry::force_open),
+        ("force_closed", CircuitRegistry::force_closed),
+        ("release", CircuitRegistry::release),
+        ("critical", |registry, name| registry.report(name, HealthReport::Critical)),
+        ("recovered", |registry, name| registry.report(name, HealthReport::Recovered)),
+    ];
+    for (what, order) in orders {
+        for name in ["biling", "", "configured"] {
+            let error = order(&bench.registry, name).unwrap_err();
+            assert!(!matches!(error, ControlError::Forced(_)), "{what}: {error:?}");
+            assert!(error.to_string().contains(&format!("`{name}`")), "{what}: {error}");
+        }
+        assert_eq!(bench.names(), ["billing"], "{what}");
+        assert!(bench.registry.get("biling").is_none() && bench.registry.remove("biling").is_none());
+    }
+    assert_eq!(bench.state("billing"), CircuitState::Closed);
+}
+
+#[test]
+fn each_order_does_to_the_circuit_of_its_name_what_the_circuits_own_does() {
+    let bench = Bench::new(config());
+    let circuit = bench.registry.circuit("a");
+    bench.registry.circuit("bystander");
+    let registry = &bench.registry;
+    let state = || bench.state("a");
+    registry.trip("a").unwrap();
+    assert_eq!(
+        (state(), circuit.status().last_transition.unwrap().reason),
+        (CircuitState::Open, Reason::Tripped)
+    );
+    registry.reset("a").unwrap();
+    assert_eq!(state(), CircuitState::Closed);
+    registry.force_open("a").unwrap();
+    assert_eq!(state(), CircuitState::ForcedOpen);
+    registry.release("a").unwrap();
+    assert_eq!(state(), CircuitState::HalfOpen);
+    registry.force_closed("a").unwrap();
+    assert_eq!(state(), CircuitState::ForcedClosed);
+    registry.release("a").unwrap();
+    assert_eq!(state(), CircuitState::Closed);
+    registry.report("a", HealthReport::Critical).unwrap();
+    assert_eq!(state(), CircuitState::Open);
+    registry.report("a", HealthReport::Recovered).unwrap();
+    assert_eq!(state(), CircuitState::HalfOpen);
+    assert!(registry.get("bystander").unwrap().status().last_transition.is_none());
+}
+
+#[test]
+fn what_a_forced_or_disabled_circuit_does_not_take_is_an_error_that_says_so() {
+    let bench = Bench::new(config());
+    bench.registry.circuit("a");
+    bench.configure(config().name("off").mode(Mode::Disabled));
+    bench.registry.circuit("off");
+    bench.registry.force_open("a").unwrap();
+    for error in [bench.registry.trip("a").unwrap_err(), bench.registry.reset("a").unwrap_err()] {
+        let text = error.to_string();
+        let ControlError::Forced(forced) = error else { panic!("{text}") };
+        assert_eq!((forced.circuit(), forced.state()), ("a", CircuitState::ForcedOpen));
+        assert_eq!(text, forced.to_string());
+        assert_eq!(ControlError::from(forced).to_string(), text);
+    }
+    for error in
+        [bench.registry.force_open("off").unwrap_err(), bench.registry.force_closed("off").unwrap_err()]
+    {
+        let ControlError::Forced(forced) = &error else { panic!("{error}") };
+        assert_eq!((forced.circuit(), forced.state()), ("off", CircuitState::Disabled));
+    }
+    bench.registry.report("a", HealthReport::Recovered).unwrap();
+    assert_eq!(bench.state("a"), CircuitState::ForcedOpen, "a report is no error, and changes nothing");
+    let _: &(dyn Error + Send + Sync) = &bench.registry.trip("a").unwrap_err();
+}
+
+#[test]
+fn a_configuration_holds_from_the_making_or_at_once_and_for_its_own_name_alone() {
+    let bench = Bench::new(config());
+    bench.configure(config().name("before").consecutive_failures(1));
+    assert!(bench.registry.get("before").is_none() && bench.names().is_empty(), "configuring makes none");
+    bench.configure(config().name("before").consecutive_failures(3));
+    let before = bench.registry.circuit("before");
+    fail(&before, 2);
+    assert_eq!(before.status().state, CircuitState::Closed, "the last word counts");
+    fail(&before, 1);
+    assert_eq!(before.status().state, CircuitState::Open);
+
+    let after = bench.registry.circuit("after");
+    fail(&after, 2);
+    bench.configure(config().name("after").consecutive_failures(3));
+    assert_eq!(after.status().consecutive_failures, 2, "it is the same circuit");
+    fail(&after, 1);
+    assert_eq!(after.status().state, CircuitState::Open);
+
+    let other = bench.registry.circuit("other");
+    fail(&other, 4);
+    assert_eq!(other.status().state, CircuitState::Closed);
+}
+
+#[test]
+fn a_configuration_of_another_clock_is_refused_for_a_circuit_that_is_there_and_changes_nothing() {
+    let bench = Bench::new(config());
+    let circuit = bench.registry.circuit("a");
+    let error = bench
+        .registry
+        .configure(config().name("a").consecutive_failures(1).clock(Clock::manual().0).build().unwrap());
+    assert_eq!(error.unwrap_err().field(), "clock");
+    fail(&circuit, 4);
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+    let (clock, hand) = Clock::manual();
+    bench.registry.configure(config().name("b").clock(clock).build().unwrap()).unwrap();
+    let circuit = bench.registry.circuit("b");
+    circuit.trip().unwrap();
+    bench.hand.advance(OPEN_FOR);
+    assert!(circuit.try_acquire().is_err(), "one that is made later has the clock that it was given");
+    hand.advance(OPEN_FOR);
+    assert!(circuit.try_acquire().is_ok());
+}
+
+#[test]
+fn all_are_closed_with_an_empty_window_but_those_that_a_hand_has_forced() {
+    let bench = Bench::new(config());
+    bench.configure(config().name("off").mode(Mode::Disabled));
+    bench.configure(config().name("held").open_until_reset());
+    for name in ["open", "held", "half-open", "failing", "forced open", "forced closed", "off"] {
+        bench.registry.circuit(name);
+    }
+    bench.registry.trip("half-open").unwrap();
+    bench.hand.advance(OPEN_FOR);
+    bench.registry.get("half-open").unwrap().try_acquire().unwrap().cancel();
+    assert_eq!(bench.state("half-open"), CircuitState::HalfOpen);
+    bench.registry.trip("open").unwrap();
+    bench.registry.trip("held").unwrap();
+    fail(&bench.registry.circuit("failing"), 4);
+    bench.registry.force_open("forced open").unwrap();
+    bench.registry.force_closed("forced closed").unwrap();
+    bench.registry.reset_all();
+    for name in ["open", "held", "half-open", "failing"] {
+        let status = bench.registry.circuit(name).status();
+        assert_eq!((status.state, status.window), (CircuitState::Closed, Counts::default()), "{name}");
+        assert_eq!(status.consecutive_failures, 0, "{name}");
+    }
+    assert_eq!(bench.state("forced open"), CircuitState::ForcedOpen);
+    assert_eq!(bench.state("forced closed"), CircuitState::ForcedClosed);
+    assert_eq!(bench.state("off"), CircuitState::Disabled);
+}
+
+#[test]
+fn an_observer_hears_of_circuits_that_were_there_and_of_those_to_come() {
+    let bench = Bench::new(config());
+    bench.registry.circuit("early");
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    bench.registry.on_transition(move |transition| {
+        assert!(transition.key.is_none());
+        tell.lock().unwrap().push((transition.circuit, transition.to));
+    });
+    bench.registry.circuit("late");
+    bench.configure(config().name("configured"));
+    for name in ["early", "late", "configured"] {
+        fail(&bench.registry.circuit(name), 5);
+        assert_eq!(told.lock().unwrap().drain(..).collect::<Vec<_>>(), [(name, CircuitState::Open)]);
+    }
+}
+
+#[test]
+fn a_removed_circuit_is_told_of_as_it_was_and_its_successor_too() {
+    let bench = Bench::new(config());
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    bench.registry.on_transition(move |transition| tell.lock().unwrap().push(transition.to));
+    let old = bench.registry.circuit("a");
+    bench.registry.remove("a").unwrap();
+    bench.registry.trip("a").unwrap_err();
+    bench.registry.circuit("a").trip().unwrap();
+    assert_eq!(told.lock().unwrap().drain(..).collect::<Vec<_>>(), [CircuitState::Open]);
+    assert_eq!(old.status().state, CircuitState::Closed);
+}
+
+#[test]
+fn an_observer_may_ask_the_registry_for_anything() {
+    let bench = Bench::new(config());
+    let registry = bench.registry.clone();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    bench.registry.on_transition(move |transition| {
+        if transition.circuit == "a" && transition.to == CircuitState::Open {
+            assert_eq!(registry.get("a").unwrap().status().state, CircuitState::Open);
+            assert_eq!(registry.statuses().len(), 1);
+            registry.circuit("fallback").force_closed().unwrap();
+            registry.reset("a").unwrap();
+            registry.on_transition(|_| {});
+            registry.remove("fallback").unwrap();
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    fail(&bench.registry.circuit("a"), 5);
+    assert_eq!((asked.load(Ordering::Relaxed), bench.state("a")), (1, CircuitState::Closed));
+}
+
+fn answers(fails: bool) -> Ready<Result<(), io::Error>> {
+    ready(if fails { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) })
+}
+
+#[test]
+fn a_layer_over_a_circuit_of_the_registry_is_guarded_by_that_circuit() {
+    let bench = Bench::new(config());
+    let layer = || BreakerLayer::with_circuit(bench.registry.circuit("search"));
+    let mut one = layer().layer(service_fn(answers));
+    let mut two = layer().layer(service_fn(answers));
+    let mut call = |fails: bool, first: bool| {
+        let service = if first { &mut one } else { &mut two };
+        assert_ready_ok!(task::spawn(()).enter(|cx, _| service.poll_ready(cx)));
+        task::spawn(service.call(fails))
+    };
+    for n in 0..5 {
+        let mut call = call(true, n % 2 == 0);
+        assert!(matches!(assert_ready_err!(call.poll()), BreakerError::Inner(_)));
+    }
+    assert_eq!(bench.state("search"), CircuitState::Open);
+    assert!(matches!(assert_ready_err!(call(false, true).poll()), BreakerError::Rejected(_)));
+    bench.registry.reset("search").unwrap();
+    assert_ready_ok!(call(false, false).poll());
+}
+
+#[test]
+fn threads_that_ask_for_the_same_names_get_one_circuit_of_each() {
+    for _ in 0..50 {
+        let bench = Bench::new(config().consecutive_failures(8));
+        let barrier = Barrier::new(8);
+        let opened = Arc::new(Mutex::new(Vec::new()));
+        let tell = Arc::clone(&opened);
+        bench.registry.on_transition(move |transition| tell.lock().unwrap().push(transition.circuit));
+        let names = ["a", "b", "c", "d"];
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    barrier.wait();
+                    for name in names {
+                        fail(&bench.registry.circuit(name), 1);
+                    }
+                });
+            }
+        });
+        let mut opened = opened.lock().unwrap();
+        opened.sort_unstable();
+        assert_eq!((&opened[..], bench.registry.circuits().len()), (&names[..], 4));
+    }
+}
+
+#[test]
+fn threads_that_ask_configure_remove_and_observe_get_in_nobodys_way() {
+    let bench = Bench::new(config());
+    let barrier = Barrier::new(4);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            barrier.wait();
+            (0..2_000).for_each(|_| bench.registry.circuit("a").trip().unwrap());
+        });
+        scope.spawn(|| {
+            barrier.wait();
+            (0..2_000).for_each(|n| bench.configure(config().name("a").consecutive_failures(n)));
+        });
+        scope.spawn(|| {
+            barrier.wait();
+            (0..2_000).for_each(|_| drop(bench.registry.remove("a")));
+        });
+        scope.spawn(|| {
+            barrier.wait();
+            for _ in 0..2_000 {
+                bench.registry.reset_all();
+                let names: HashSet<_> =
+                    bench.registry.statuses().iter().map(|status| status.circuit).collect();
+                assert!(names.is_empty() || names == HashSet::from(["a"]));
+            }
+        });
+    });
+    bench.registry.circuit("a").reset().unwrap();
+    assert_eq!(bench.state("a"), CircuitState::Closed);
+}
