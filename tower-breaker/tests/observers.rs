@@ -543,6 +543,7 @@ fn with_book<T>(test: impl FnOnce(&Book) -> T) -> T {
     metrics::with_local_recorder(&book, || test(&book))
 }
 
+/// Trap 16.
 #[test]
 fn all_states_have_a_gauge_from_the_start_and_the_old_ones_goes_back_to_nothing() {
     with_book(|book| {

@@ -61,6 +61,7 @@ fn is_rejection(error: &BoxError) -> bool {
     error.is::<Rejection>()
 }
 
+/// Trap 9.
 #[test]
 fn an_open_circuit_is_ready_and_rejects_without_touching_the_inner_service() {
     let (layer, _hand) = layer();
@@ -133,6 +134,7 @@ fn a_service_that_is_dropped_while_it_waits_leaves_no_waker_behind() {
     assert_eq!(waiting.waker_ref_count(), 1, "the circuit has let go of it");
 }
 
+/// Trap 11.
 #[test]
 fn a_readiness_error_counts_as_a_failure() {
     let (layer, _hand) = layer();
@@ -147,6 +149,7 @@ fn a_readiness_error_counts_as_a_failure() {
     assert_eq!(status.last_transition.unwrap().reason, Reason::ConsecutiveFailures);
 }
 
+/// Trap 10.
 #[test]
 fn a_clone_inherits_no_readiness() {
     let (layer, _hand) = layer();
@@ -187,6 +190,7 @@ fn a_reservation_is_given_back_as_soon_as_readiness_is_asked_of_an_open_circuit(
     assert_ready_ok!(other.poll_ready());
 }
 
+/// Trap 10.
 #[test]
 fn the_inner_service_is_never_called_unready() {
     let (layer, hand) = layer();

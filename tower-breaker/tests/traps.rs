@@ -14,7 +14,8 @@ use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, service_fn};
 use tower_breaker::{
     AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState,
-    Clock, Counts, Fault, Health, Kind, ManualClock, Origin, Reason, Retry, Verdict,
+    Clock, Counts, Fault, Health, HealthReport, KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Origin,
+    Reason, Retry, Verdict,
 };
 
 const FAILURE: Verdict =
@@ -371,4 +372,27 @@ fn throttling_and_mistakes_of_the_caller_never_open_the_circuit_nor_keep_it_from
     // It answered, so it is there.
     assert!(answer(&mut service, 404).is_ok() && answer(&mut service, 404).is_ok());
     assert_eq!(state(&circuit), CircuitState::Closed);
+}
+
+/// Trap 15.
+#[test]
+fn opening_and_closing_again_takes_no_more_memory_however_often() {
+    let (circuit, _hand) = circuit(config().successes_to_close(1));
+    let each = KeyedConfig::builder(config().successes_to_close(1).build().unwrap()).build().unwrap();
+    let layer = KeyedBreakerLayer::<_, _>::new(each, |key: &u64| *key);
+    let keyed = layer.circuits().get_or_insert(7).unwrap();
+    let mut unread = circuit.transitions();
+    let cycle = || {
+        circuit.trip().unwrap();
+        circuit.report(HealthReport::Recovered);
+        circuit.try_acquire().unwrap().settle(Verdict::Success);
+        keyed.trip().unwrap();
+        keyed.report(HealthReport::Recovered);
+        keyed.try_acquire().unwrap().settle(Verdict::Success);
+    };
+    (0..1_000).for_each(|_| cycle());
+    let info = allocation_counter::measure(|| (0..10_000).for_each(|_| cycle()));
+    assert_eq!(info.bytes_current, 0, "{info:?}");
+    let missed = futures::executor::block_on(futures::StreamExt::next(&mut unread)).unwrap().unwrap_err();
+    assert_eq!(missed.transitions(), 33_000 - 256);
 }
