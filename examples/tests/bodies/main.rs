@@ -1,5 +1,6 @@
 //! What only bodies know, over real clients: gRPC's trailers, error bodies and event streams of LLM APIs, bodies that break.
 
+mod breaker;
 mod hyper_client;
 mod reqwest_client;
 mod reqwest_stream;

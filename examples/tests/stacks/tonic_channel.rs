@@ -87,5 +87,5 @@ async fn a_dead_endpoint_opens_the_circuit_under_a_generated_client() {
     }
     assert_eq!(handle.status().state, CircuitState::Open);
     let status = client.say(words("hello")).await.unwrap_err();
-    assert_eq!(judge_error(&status).kind(), Kind::Rejected);
+    assert_eq!((status.code(), judge_error(&status).kind()), (Code::Unavailable, Kind::Rejected));
 }

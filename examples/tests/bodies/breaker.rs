@@ -1,0 +1,94 @@
+//! A circuit that hears the end of its calls' bodies, over real clients.
+
+use examples::echo::Words;
+use examples::echo::echo_client::EchoClient;
+use examples::misbehave::{Act, Grpc, Reply};
+use reqwest::{Client, Method, Request, Response};
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Rejection};
+
+use crate::server;
+
+fn config() -> BreakerConfig {
+    BreakerConfig::builder().name("echo").consecutive_failures(2).build().unwrap()
+}
+
+fn channel(server: &Grpc) -> Channel {
+    Endpoint::from_shared(server.url()).unwrap().connect_lazy()
+}
+
+fn words() -> Words {
+    Words { text: "hi".to_owned() }
+}
+
+/// What two calls come to that are answered so: the code and where the circuit stands.
+async fn after_two(reply: Reply) -> (Code, Circuit) {
+    let server = Grpc::start().await;
+    server.script([reply.clone(), reply]);
+    let breaker = BreakerLayer::new(config()).track_body();
+    let circuit = breaker.circuit();
+    let mut client = EchoClient::new(ServiceBuilder::new().layer(breaker).service(channel(&server)));
+    let mut code = Code::Ok;
+    for _ in 0..2 {
+        code = client.say(words()).await.map_or_else(|status| status.code(), |_| Code::Ok);
+    }
+    assert_eq!(server.left(), 0);
+    (code, circuit)
+}
+
+#[tokio::test]
+async fn unavailable_in_trailers_opens_the_circuit_and_a_callers_mistake_does_not() {
+    let (code, circuit) = after_two(Reply::message("x").status(14)).await;
+    assert_eq!((code, circuit.status().state), (Code::Unavailable, CircuitState::Open));
+    let (code, circuit) = after_two(Reply::message("x").status(3)).await;
+    assert_eq!((code, circuit.status().state), (Code::InvalidArgument, CircuitState::Closed));
+    assert_eq!(circuit.status().window.failures, 0);
+    let (code, circuit) = after_two(Reply::ok("answer")).await;
+    assert_eq!((code, circuit.status().window.calls), (Code::Ok, 2));
+}
+
+#[tokio::test]
+async fn a_rejection_is_unavailable_at_a_generated_client_and_so_is_the_ready_made_answer() {
+    let server = Grpc::start().await;
+    let breaker = BreakerLayer::new(config());
+    breaker.circuit().trip().unwrap();
+    let stack = ServiceBuilder::new().layer(breaker.clone()).service(channel(&server));
+    let status = EchoClient::new(stack).say(words()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    let mut source = std::error::Error::source(&status);
+    while let Some(error) = source.filter(|error| !error.is::<Rejection>()) {
+        source = error.source();
+    }
+    let rejection = source.and_then(|error| error.downcast_ref::<Rejection>());
+    assert_eq!(rejection.expect("it is in the chain").circuit(), "echo");
+
+    let stack = ServiceBuilder::new().layer(breaker.grpc_fallback()).service(channel(&server));
+    let status = EchoClient::new(stack).say(words()).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().starts_with("circuit `echo` is open"), "{status:?}");
+    assert!(status.metadata().get("grpc-retry-pushback-ms").is_some());
+    assert_eq!(server.requests().len(), 0);
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_under_reqwest_is_a_failure_and_a_whole_one_a_success() {
+    let cut = Act::status(200).body("half").content_length(10).then_close();
+    let server = server([Act::status(200).body("whole"), cut]).await;
+    let breaker = BreakerLayer::new(config()).track_body();
+    let circuit = breaker.circuit();
+    let client = Client::builder().no_proxy().build().unwrap();
+    let mut stack = ServiceBuilder::new().layer(breaker).service(client);
+    let mut get = async || -> Response {
+        let request = Request::new(Method::GET, server.url().parse().unwrap());
+        stack.ready().await.unwrap().call(request).await.unwrap()
+    };
+    let whole = get().await;
+    assert_eq!(circuit.status().window.calls, 0, "its body is to come");
+    assert_eq!(whole.text().await.unwrap(), "whole");
+    assert_eq!(circuit.status().window.calls, 1);
+    get().await.text().await.unwrap_err();
+    let window = circuit.status().window;
+    assert_eq!((window.calls, window.failures), (2, 1));
+}
