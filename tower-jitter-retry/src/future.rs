@@ -12,6 +12,7 @@ use tower_fault_classify::__shared::Clock;
 use tower_fault_classify::{Classify, Fault, Verdict};
 use tower_service::Service;
 
+use crate::backoff::Position;
 use crate::budget::Account;
 use crate::policy::{Limits, Progress};
 use crate::request::{Attempt, Resend};
@@ -67,6 +68,7 @@ pub(crate) struct Call<C, Q> {
     pub(crate) randomness: Option<Stream>,
     pub(crate) attempts: u32,
     pub(crate) idempotent: bool,
+    pub(crate) position: Position,
     pub(crate) classify: C,
     pub(crate) resend: Q,
 }
@@ -106,14 +108,17 @@ impl<C, Q> Call<C, Q> {
 
     fn delay(&mut self, fault: &Fault, now: u64) -> Option<Duration> {
         let started = *self.started.get_or_insert(now);
-        let progress = Progress {
+        let mut progress = Progress {
             attempts: self.attempts,
             elapsed: now.saturating_sub(started),
             idempotent: self.idempotent,
+            position: self.position,
         };
         let (randomness, seed) = (&mut self.randomness, self.seed);
         let uniform = |range| randomness.get_or_insert_with(|| Stream::open(seed)).uniform(range);
-        self.limits.delay(fault, progress, uniform).map(Duration::from_nanos)
+        let delay = self.limits.delay(fault, &mut progress, uniform);
+        self.position = progress.position;
+        delay.map(Duration::from_nanos)
     }
 }
 

@@ -9,9 +9,11 @@ mod policy;
 mod replay;
 mod request;
 mod rng;
+#[cfg(feature = "serde")]
+mod serde;
 mod service;
 
-pub use backoff::Jitter;
+pub use backoff::{Backoff, Delays, Jitter};
 pub use budget::{Budget, BudgetBuilder};
 pub use future::ResponseFuture;
 pub use layer::JitterRetryLayer;

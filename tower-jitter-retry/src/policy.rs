@@ -6,13 +6,14 @@ use std::time::Duration;
 use tower_fault_classify::__shared::{Clock, ConfigError};
 use tower_fault_classify::{Fault, Retry};
 
-use crate::backoff::{Exponential, Jitter};
+use crate::backoff::{Backoff, Jitter, Position};
 use crate::budget::Budget;
 use crate::request::RetrySafety;
 use crate::rng::Seeds;
 
 const ATTEMPTS: RangeInclusive<u32> = 1..=1_000;
 const FACTORS: RangeInclusive<f64> = 1.0..=1_000.0;
+const SHARES: RangeInclusive<f64> = 0.0..=1.0;
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What is retried, how often and after which delay.
@@ -50,8 +51,7 @@ pub struct RetryPolicy {
 pub(crate) struct Limits {
     pub(crate) max_attempts: u32,
     pub(crate) safety: RetrySafety,
-    backoff: Exponential,
-    jitter: Jitter,
+    pub(crate) backoff: Backoff,
     max_elapsed: Option<u64>,
     longest_hint: u64,
 }
@@ -75,6 +75,13 @@ impl RetryPolicy {
     }
 }
 
+impl RetryPolicy {
+    /// How its delays grow and are drawn.
+    pub const fn backoff(&self) -> Backoff {
+        self.limits.backoff
+    }
+}
+
 impl Default for RetryPolicy {
     fn default() -> Self {
         let policy = Self::builder().build();
@@ -92,6 +99,8 @@ pub(crate) struct Progress {
     pub(crate) elapsed: u64,
     /// Doing it twice is the same as once.
     pub(crate) idempotent: bool,
+    /// How far the backoff has come.
+    pub(crate) position: Position,
 }
 
 impl Limits {
@@ -99,7 +108,7 @@ impl Limits {
     pub(crate) fn delay(
         &self,
         fault: &Fault,
-        progress: Progress,
+        progress: &mut Progress,
         uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
     ) -> Option<u64> {
         let permitted = match fault.retry() {
@@ -116,10 +125,12 @@ impl Limits {
                 if hint > self.longest_hint {
                     return None;
                 }
-                self.jitter.stretch(hint, uniform)
+                // What the server asks for says more than the attempts before it.
+                progress.position = Position::START;
+                self.backoff.jitter.stretch(hint, uniform)
             }
             // A hint of 0 says that any time will do: the backoff knows a good one.
-            _ => self.jitter.draw(self.backoff.ceiling(progress.attempts), uniform),
+            _ => self.backoff.next(&mut progress.position, uniform),
         };
         let fits = self.max_elapsed.is_none_or(|max| progress.elapsed.saturating_add(delay) <= max);
         fits.then_some(delay)
@@ -180,7 +191,8 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// How a delay is drawn below the longest one. **Default**: [`Jitter::Full`].
+    /// How a delay is drawn around or below the longest one; a share in it is 0 to 1, a time 0 to 365 days. **Default**:
+    /// [`Jitter::Full`].
     pub fn jitter(mut self, jitter: Jitter) -> Self {
         self.jitter = jitter;
         self
@@ -194,8 +206,8 @@ impl RetryPolicyBuilder {
     }
 
     /// The longest delay of a server's own (`Retry-After`) that is waited for, 0 to 365 days. A longer one ends the retries, and so
-    /// does one that does not fit into [`max_elapsed`](Self::max_elapsed). It takes the backoff's place, also of a longer one; a delay
-    /// of 0 and a header that makes no sense leave it to the backoff. The delay is stretched by up to half of it, at most 5 s, so that clients that were told the same do not return at once.
+    /// does one that does not fit into [`max_elapsed`](Self::max_elapsed). It takes the backoff's place, also of a longer one, and
+    /// the backoff begins anew after it; a delay of 0 and a header that makes no sense leave it to the backoff. The delay is stretched by up to half of it, at most 5 s, so that clients that were told the same do not return at once.
     /// **Default**: 60 s.
     pub fn longest_hint(mut self, delay: Duration) -> Self {
         self.longest_hint = delay;
@@ -238,6 +250,15 @@ impl RetryPolicyBuilder {
         ConfigError::check("cap", self.cap, Duration::ZERO..=LONGEST)?;
         ConfigError::check("base", self.base, Duration::ZERO..=self.cap)?;
         ConfigError::check("factor", self.factor, FACTORS)?;
+        match self.jitter {
+            Jitter::Proportional(share) | Jitter::CenkaltiProportional(share) => {
+                ConfigError::check("jitter", share, SHARES)?;
+            }
+            Jitter::Additive(most) | Jitter::TenacityAdditive(most) => {
+                ConfigError::check("jitter", most, Duration::ZERO..=LONGEST)?;
+            }
+            _ => {}
+        }
         if let Some(time) = self.max_elapsed {
             ConfigError::check("max_elapsed", time, Duration::ZERO..=LONGEST)?;
         }
@@ -256,8 +277,12 @@ impl RetryPolicyBuilder {
             limits: Limits {
                 max_attempts: self.max_attempts,
                 safety: self.safety,
-                backoff: Exponential { base: nanos(self.base), factor: self.factor, cap: nanos(self.cap) },
-                jitter: self.jitter,
+                backoff: Backoff {
+                    base: nanos(self.base),
+                    factor: self.factor,
+                    cap: nanos(self.cap),
+                    jitter: self.jitter,
+                },
                 max_elapsed: self.max_elapsed.map(nanos),
                 longest_hint: nanos(self.longest_hint),
             },
@@ -278,15 +303,15 @@ mod tests {
 
     const FAULT: Fault = Fault::new(Kind::Unavailable, Retry::IfIdempotent, Health::Failure, Origin::Remote);
 
-    const FIRST: Progress = Progress { attempts: 1, elapsed: 0, idempotent: true };
+    const FIRST: Progress = Progress { attempts: 1, elapsed: 0, idempotent: true, position: Position::START };
 
     fn limits(builder: RetryPolicyBuilder) -> Limits {
         builder.build().unwrap().limits
     }
 
     /// The delay if every draw takes the largest.
-    fn longest(limits: &Limits, fault: &Fault, progress: Progress) -> Option<u64> {
-        limits.delay(fault, progress, |range| *range.end())
+    fn longest(limits: &Limits, fault: &Fault, mut progress: Progress) -> Option<u64> {
+        limits.delay(fault, &mut progress, |range| *range.end())
     }
 
     #[test]
@@ -303,10 +328,25 @@ mod tests {
     #[test]
     fn it_is_sent_three_times_in_all_with_growing_delays() {
         let limits = limits(RetryPolicy::builder());
-        let delay = |attempts| longest(&limits, &FAULT, Progress { attempts, ..FIRST });
+        let mut progress = FIRST;
+        let mut delay = |attempts| {
+            progress.attempts = attempts;
+            limits.delay(&FAULT, &mut progress, |range| *range.end())
+        };
         assert_eq!(delay(1), Some(SECOND / 10));
         assert_eq!(delay(2), Some(SECOND / 5));
         assert_eq!(delay(3), None);
+    }
+
+    #[test]
+    fn the_backoff_begins_anew_after_a_servers_delay() {
+        let limits = limits(RetryPolicy::builder().max_attempts(10));
+        let mut progress = FIRST;
+        let pushback = FAULT.with_retry_after(Duration::from_secs(2));
+        let mut delay = |fault| limits.delay(fault, &mut progress, |range| *range.end()).unwrap();
+        let delays = [&FAULT, &FAULT, &FAULT, &pushback, &FAULT, &FAULT].map(&mut delay);
+        let tenth = SECOND / 10;
+        assert_eq!(delays, [tenth, 2 * tenth, 4 * tenth, 3 * SECOND, tenth, 2 * tenth]);
     }
 
     #[test]
@@ -314,7 +354,7 @@ mod tests {
         let limits = limits(RetryPolicy::builder());
         let hinted = |delay| FAULT.with_retry_after(delay);
         let four = hinted(Duration::from_secs(4));
-        assert_eq!(limits.delay(&four, FIRST, |range| *range.start()), Some(4 * SECOND));
+        assert_eq!(limits.delay(&four, &mut { FIRST }, |range| *range.start()), Some(4 * SECOND));
         assert_eq!(longest(&limits, &four, FIRST), Some(6 * SECOND));
         assert_eq!(
             longest(&limits, &hinted(Duration::from_secs(60)), FIRST),
@@ -345,6 +385,13 @@ mod tests {
         assert_eq!(field(policy().max_attempts(1_001)), "max_attempts");
         for factor in [0.0, 0.999, -1.0, f64::NAN, f64::INFINITY] {
             assert_eq!(field(policy().factor(factor)), "factor");
+        }
+        for share in [-0.1, 1.1, f64::NAN] {
+            assert_eq!(field(policy().jitter(Jitter::Proportional(share))), "jitter");
+            assert_eq!(field(policy().jitter(Jitter::CenkaltiProportional(share))), "jitter");
+        }
+        for jitter in [Jitter::Additive(Duration::MAX), Jitter::TenacityAdditive(Duration::MAX)] {
+            assert_eq!(field(policy().jitter(jitter)), "jitter");
         }
         let error = policy().base(Duration::from_secs(11)).build().unwrap_err();
         assert_eq!(error.to_string(), "`base` is 11s; allowed is 0ns to 10s");

@@ -31,9 +31,10 @@ impl Seeds {
     }
 
     pub(crate) fn next(&self) -> u64 {
-        // Far apart, so that neighbouring seeds have no calls in common.
+        // Drawn twice, so that neighbouring seeds have no calls in common and neighbouring calls no bits.
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
-        fastrand::Rng::with_seed(self.first).u64(..).wrapping_add(call)
+        let first = fastrand::Rng::with_seed(self.first).u64(..);
+        fastrand::Rng::with_seed(first.wrapping_add(call)).u64(..)
     }
 }
 

@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use tower_fault_classify::Classify;
 use tower_service::Service;
 
+use crate::backoff::Position;
 use crate::budget::Budget;
 use crate::future::{Call, ResponseFuture, Spare};
 use crate::policy::RetryPolicy;
@@ -76,6 +77,7 @@ where
             seed: seeds.as_ref().map(Seeds::next),
             attempts: 1,
             idempotent,
+            position: Position::START,
             randomness: None,
             classify: self.classify.clone(),
             resend: self.resend.clone(),

@@ -48,6 +48,7 @@ const TABLE: &[Row] = &[
             &["crate::backoff", "crate::budget", "crate::request", "crate::rng"],
         ],
     },
+    Row { files: &["serde.rs"], may_use: &[PURE, &["serde", "humantime"]] },
     // Glue.
     Row {
         files: &["layer.rs", "service.rs", "future.rs"],
@@ -59,6 +60,7 @@ const TABLE: &[Row] = &[
             JUDGES,
             CLOCK,
             &[
+                "crate::backoff::Position",
                 "crate::budget",
                 "crate::policy",
                 "crate::request",

@@ -1,31 +1,87 @@
 //! Spreads delays, so that clients that failed together do not return together.
 
 use core::ops::RangeInclusive;
+use core::time::Duration;
 
-/// How a delay is drawn below the backoff's ceiling.
+/// How a delay is drawn. `c` is the ceiling, `min(cap, base · factor^(n-1))` before retry n; `last` is the delay before.
 ///
-/// It is drawn uniformly, in nanoseconds, from a range that was cut at the cap; never drawn first and cut afterwards, which would
-/// pile every client up at the cap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+/// Ours draw uniformly, in nanoseconds, from a range that was cut at the cap; never first and cut afterwards, which would pile every
+/// client up at the cap. Where a published formula does clamp, or goes over the cap, it stands here as well, under its name.
+///
+/// | jitter | a delay is drawn from | source |
+/// |---|---|---|
+/// | [`None`](Self::None) | `c` | |
+/// | [`Full`](Self::Full), **the default** | `0 ..= c` | M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 |
+/// | [`Equal`](Self::Equal) | `c/2 ..= c` | the same |
+/// | [`Decorrelated`](Self::Decorrelated) | `base ..= min(cap, 3 · last)` | the same, cut |
+/// | [`Proportional(f)`](Self::Proportional) | `c·(1-f) ..= min(cap, c·(1+f))` | cenkalti/backoff v4 with f = 0.5, cut |
+/// | [`Additive(d)`](Self::Additive) | `min(c, cap-d) ..= min(cap, c+d)` | tenacity's `wait_exponential_jitter` with d = 5 s, moved below the cap |
+/// | [`AwsDecorrelated`](Self::AwsDecorrelated) | `min(cap, base ..= 3 · last)` | the first article, to the letter |
+/// | [`CenkaltiProportional(f)`](Self::CenkaltiProportional) | `c·(1-f) ..= c·(1+f)` | cenkalti/backoff v4, to the letter: up to `cap·(1+f)` |
+/// | [`TenacityAdditive(d)`](Self::TenacityAdditive) | `min(cap, c ..= c+d)` | tenacity 8, to the letter |
+///
+/// A server's own delay (`Retry-After`) is stretched by up to half of it, 5 s at most, whatever the jitter, but for `None`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Jitter {
     /// The ceiling itself. For tests, and for a single client.
     None,
-    /// Anything from 0 to the ceiling: the least load on the server for the same number of retries (M. Brooker, "Exponential
-    /// Backoff and Jitter", AWS Architecture Blog, 2015).
+    /// Anything up to the ceiling: the least load on the server for the same number of retries.
     #[default]
     Full,
+    /// Between half the ceiling and the ceiling: no retry follows at once.
+    Equal,
+    /// Between the base and three times the last delay. It grows by its own draws: the factor has no part in it.
+    Decorrelated,
+    /// Around the ceiling, by a share of it, 0 to 1.
+    Proportional(f64),
+    /// Up to so much above the ceiling, 0 to 365 days. Where the cap would leave less room than that, the range is moved below it, so that
+    /// delays that have come to the cap are still spread.
+    Additive(Duration),
+    /// As `Decorrelated`, but clamped: in the long run a third and more of the delays are the cap itself.
+    AwsDecorrelated,
+    /// As `Proportional`, but not cut: a delay may pass the cap by the share.
+    CenkaltiProportional(f64),
+    /// As `Additive`, but clamped: in the long run every delay is the cap itself.
+    TenacityAdditive(Duration),
 }
 
 /// The longest that a server's own delay is stretched: 5 s.
 const LONGEST_STRETCH: u64 = 5_000_000_000;
 
+/// Where on its way a delay is drawn. Times are in nanoseconds; neither base, ceiling nor last is over the cap, or the published variant
+/// that made it so is in use.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Point {
+    pub(super) base: u64,
+    pub(super) cap: u64,
+    pub(super) last: u64,
+    pub(super) ceiling: u64,
+}
+
 impl Jitter {
-    /// A delay below a ceiling. `uniform` draws from a range.
-    pub(crate) fn draw(self, ceiling: u64, uniform: impl FnOnce(RangeInclusive<u64>) -> u64) -> u64 {
+    /// A delay. `uniform` draws from a range.
+    pub(super) fn draw(self, at: Point, uniform: impl FnOnce(RangeInclusive<u64>) -> u64) -> u64 {
+        let Point { base, cap, last, ceiling } = at;
         match self {
             Self::None => ceiling,
             Self::Full => uniform(0..=ceiling),
+            Self::Equal => uniform(ceiling / 2..=ceiling),
+            Self::Decorrelated => uniform(base..=last.saturating_mul(3).min(cap)),
+            Self::Proportional(share) => {
+                let width = part(ceiling, share);
+                uniform(ceiling - width..=ceiling.saturating_add(width).min(cap))
+            }
+            Self::Additive(most) => {
+                let most = nanos(most).min(cap);
+                uniform(ceiling.min(cap - most)..=ceiling.saturating_add(most).min(cap))
+            }
+            Self::AwsDecorrelated => uniform(base..=last.saturating_mul(3)).min(cap),
+            Self::CenkaltiProportional(share) => {
+                let width = part(ceiling, share);
+                uniform(ceiling - width..=ceiling.saturating_add(width))
+            }
+            Self::TenacityAdditive(most) => ceiling.saturating_add(uniform(0..=nanos(most))).min(cap),
         }
     }
 
@@ -34,48 +90,19 @@ impl Jitter {
     pub(crate) fn stretch(self, delay: u64, uniform: impl FnOnce(RangeInclusive<u64>) -> u64) -> u64 {
         match self {
             Self::None => delay,
-            Self::Full => delay.saturating_add(uniform(0..=(delay / 2).min(LONGEST_STRETCH))),
+            _ => delay.saturating_add(uniform(0..=(delay / 2).min(LONGEST_STRETCH))),
         }
     }
 }
 
-#[cfg(all(test, not(loom_models)))]
-mod tests {
-    use super::*;
+/// A share, 0 to 1, of a time.
+fn part(time: u64, share: f64) -> u64 {
+    #[expect(clippy::cast_sign_loss, reason = "a share is not negative")]
+    let part = (time as f64 * share) as u64;
+    part.min(time)
+}
 
-    const SECOND: u64 = 1_000_000_000;
-
-    fn draws(draw: impl Fn(&mut fastrand::Rng) -> u64) -> Vec<u64> {
-        let mut rng = fastrand::Rng::with_seed(7);
-        (0..100_000).map(|_| draw(&mut rng)).collect()
-    }
-
-    fn mean(draws: &[u64]) -> f64 {
-        draws.iter().map(|draw| *draw as f64).sum::<f64>() / draws.len() as f64
-    }
-
-    #[test]
-    fn full_jitter_is_uniform_below_the_ceiling_in_nanoseconds() {
-        let draws = draws(|rng| Jitter::Full.draw(SECOND, |range| rng.u64(range)));
-        assert!(draws.iter().all(|draw| *draw <= SECOND));
-        let mean = mean(&draws) / SECOND as f64;
-        assert!((mean - 0.5).abs() < 0.005, "a mean of {mean}");
-        let variance =
-            draws.iter().map(|draw| (*draw as f64 / SECOND as f64 - mean).powi(2)).sum::<f64>() / 1e5;
-        assert!((variance - 1.0 / 12.0).abs() < 0.002, "a variance of {variance}");
-        let whole_millis = draws.iter().filter(|draw| *draw % 1_000_000 == 0).count();
-        assert!(whole_millis < 10, "{whole_millis} draws are whole milliseconds");
-        let at_the_cap = draws.iter().filter(|draw| **draw > SECOND - SECOND / 1_000).count();
-        assert!((50..200).contains(&at_the_cap), "{at_the_cap} of 100,000 draws in the last thousandth");
-    }
-
-    #[test]
-    fn a_servers_delay_is_stretched_by_half_at_most_and_never_shortened() {
-        let draws = draws(|rng| Jitter::Full.stretch(4 * SECOND, |range| rng.u64(range)));
-        assert!(draws.iter().all(|draw| (4 * SECOND..=6 * SECOND).contains(draw)));
-        assert!((mean(&draws) / SECOND as f64 - 5.0).abs() < 0.01);
-        assert_eq!(Jitter::Full.stretch(60 * SECOND, |range| *range.end()), 65 * SECOND);
-        assert_eq!(Jitter::Full.stretch(u64::MAX, |range| *range.end()), u64::MAX);
-        assert_eq!(Jitter::None.stretch(SECOND, |range| *range.end()), SECOND);
-    }
+/// A duration in whole nanoseconds, cut at the end of a `u64`: 584 years.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,20 +1,75 @@
 //! How long to wait before the next attempt: pure mathematics, in nanoseconds, the cap applied last.
+//!
+//! Clients that failed together and wait equally long return together. So a delay is drawn from a range ([`Jitter`]) around or below a
+//! ceiling that grows with every retry, `min(cap, base · factor^(n-1))`.
 
 mod jitter;
+#[cfg(all(test, not(loom_models)))]
+mod tests;
+
+use core::ops::RangeInclusive;
+use core::time::Duration;
 
 pub use jitter::Jitter;
+use jitter::Point;
 
-/// A ceiling that grows by a factor with every retry, up to a cap. Times are in nanoseconds.
+/// How delays grow and how they are drawn: base, factor, cap and [`Jitter`] of a [`RetryPolicy`](crate::RetryPolicy), which checked
+/// them.
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_jitter_retry::{Jitter, RetryPolicy};
+///
+/// let policy = RetryPolicy::builder().base(Duration::from_secs(1)).jitter(Jitter::Equal).build()?;
+/// let mut rng = fastrand::Rng::with_seed(7);
+/// let delays: Vec<Duration> = policy.backoff().delays(|range| rng.u64(range)).take(5).collect();
+/// assert!((Duration::from_millis(500)..=Duration::from_secs(1)).contains(&delays[0]));
+/// assert!((Duration::from_secs(5)..=Duration::from_secs(10)).contains(&delays[4]), "half the cap to the cap");
+/// # Ok::<(), tower_jitter_retry::ConfigError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Exponential {
+pub struct Backoff {
+    /// In nanoseconds, as the cap.
     pub(crate) base: u64,
     pub(crate) factor: f64,
     pub(crate) cap: u64,
+    pub(crate) jitter: Jitter,
 }
 
-impl Exponential {
+/// How far a call is on its way through the delays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    retries: u32,
+    last: u64,
+}
+
+impl Position {
+    /// The delays begin anew.
+    pub(crate) const START: Self = Self { retries: 0, last: 0 };
+}
+
+impl Backoff {
+    /// The delays of one call, without end. `uniform` draws evenly from a range of nanoseconds.
+    pub fn delays<U: FnMut(RangeInclusive<u64>) -> u64>(&self, uniform: U) -> Delays<U> {
+        Delays { backoff: *self, position: Position::START, uniform }
+    }
+
+    /// The delay before the next retry, in nanoseconds.
+    pub(crate) fn next(
+        &self,
+        position: &mut Position,
+        uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
+    ) -> u64 {
+        position.retries = position.retries.saturating_add(1);
+        let Self { base, cap, jitter, .. } = *self;
+        let last = if position.retries == 1 { base } else { position.last };
+        let point = Point { base, cap, last, ceiling: self.ceiling(position.retries) };
+        position.last = jitter.draw(point, uniform);
+        position.last
+    }
+
     /// The ceiling before a retry, the first one being number 1: `min(cap, base · factor^(retry - 1))`.
-    pub(crate) fn ceiling(&self, retry: u32) -> u64 {
+    fn ceiling(&self, retry: u32) -> u64 {
         let exponent = i32::try_from(retry.saturating_sub(1)).unwrap_or(i32::MAX);
         let grown = self.base as f64 * self.factor.powi(exponent);
         #[expect(clippy::cast_sign_loss, reason = "neither factor is negative")]
@@ -24,38 +79,18 @@ impl Exponential {
     }
 }
 
-#[cfg(all(test, not(loom_models)))]
-mod tests {
-    use proptest::prelude::*;
+/// The delays of one call. Made by [`Backoff::delays`].
+#[derive(Clone, Copy, Debug)]
+pub struct Delays<U> {
+    backoff: Backoff,
+    position: Position,
+    uniform: U,
+}
 
-    use super::*;
+impl<U: FnMut(RangeInclusive<u64>) -> u64> Iterator for Delays<U> {
+    type Item = Duration;
 
-    const MILLI: u64 = 1_000_000;
-
-    #[test]
-    fn it_doubles_up_to_its_cap() {
-        let backoff = Exponential { base: 100 * MILLI, factor: 2.0, cap: 10_000 * MILLI };
-        let ceilings: Vec<_> = (1..=9).map(|retry| backoff.ceiling(retry) / MILLI).collect();
-        assert_eq!(ceilings, [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]);
-    }
-
-    #[test]
-    fn extremes_saturate() {
-        let backoff = Exponential { base: 1, factor: 1_000.0, cap: u64::MAX };
-        assert_eq!(backoff.ceiling(u32::MAX), u64::MAX);
-        let nothing = Exponential { base: 0, factor: 1_000.0, cap: u64::MAX };
-        assert_eq!(nothing.ceiling(u32::MAX), 0);
-        let level = Exponential { base: 7, factor: 1.0, cap: 9 };
-        assert_eq!((level.ceiling(0), level.ceiling(1), level.ceiling(u32::MAX)), (7, 7, 7));
-    }
-
-    proptest! {
-        #[test]
-        fn it_never_falls_and_never_passes_the_cap(base in 0..u64::MAX, cap in 0..u64::MAX, factor in 1.0..1_000.0, retry in 0_u32..2_000) {
-            let backoff = Exponential { base: base.min(cap), factor, cap };
-            let ceiling = backoff.ceiling(retry);
-            prop_assert!(ceiling <= cap);
-            prop_assert!(backoff.ceiling(retry + 1) >= ceiling);
-        }
+    fn next(&mut self) -> Option<Duration> {
+        Some(Duration::from_nanos(self.backoff.next(&mut self.position, &mut self.uniform)))
     }
 }

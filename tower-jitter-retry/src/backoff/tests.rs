@@ -1,0 +1,234 @@
+//! Distributions over 100,000 seeded draws, and the extremes.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const MILLI: u64 = 1_000_000;
+const SECOND: u64 = 1_000_000_000;
+const DRAWS: usize = 100_000;
+
+/// Doubling from 1 s to 8 s.
+fn backoff(jitter: Jitter) -> Backoff {
+    Backoff { base: SECOND, factor: 2.0, cap: 8 * SECOND, jitter }
+}
+
+/// The delays before retry number `retry` of as many calls, in seconds.
+fn draws(jitter: Jitter, retry: usize) -> Vec<f64> {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let mut draw = || backoff(jitter).delays(|range| rng.u64(range)).nth(retry - 1);
+    (0..DRAWS).filter_map(|_| draw()).map(|delay| delay.as_secs_f64()).collect()
+}
+
+fn mean(draws: &[f64]) -> f64 {
+    draws.iter().sum::<f64>() / draws.len() as f64
+}
+
+fn variance(draws: &[f64]) -> f64 {
+    let mean = mean(draws);
+    draws.iter().map(|draw| (draw - mean).powi(2)).sum::<f64>() / draws.len() as f64
+}
+
+/// The share of the draws that are the cap itself.
+fn at_the_cap(draws: &[f64]) -> f64 {
+    draws.iter().filter(|draw| **draw >= 8.0).count() as f64 / draws.len() as f64
+}
+
+/// Whether the draws are even between two bounds: within them, with the mean, the spread and the twentieths of an even distribution, and
+/// with hardly two alike.
+fn assert_even(draws: &[f64], from: f64, to: f64, what: &str) {
+    assert_eq!(draws.len(), DRAWS);
+    let width = to - from;
+    assert!(draws.iter().all(|draw| (from..=to).contains(draw)), "{what}: out of {from}..={to}");
+    let mean = mean(draws);
+    assert!((mean - (from + width / 2.0)).abs() < width * 0.005, "{what}: a mean of {mean}");
+    let variance = variance(draws);
+    let expected = width * width / 12.0;
+    assert!((variance - expected).abs() < expected * 0.02, "{what}: a variance of {variance}");
+    let mut buckets = [0_u32; 20];
+    for draw in draws {
+        buckets[(((draw - from) / width * 20.0) as usize).min(19)] += 1;
+    }
+    // Five standard deviations of a twentieth of 100,000.
+    assert!(buckets.iter().all(|count| count.abs_diff(5_000) < 350), "{what}: {buckets:?}");
+    let mut nanos: Vec<_> = draws.iter().map(|draw| Duration::from_secs_f64(*draw)).collect();
+    nanos.sort_unstable();
+    nanos.dedup();
+    assert!(nanos.len() > DRAWS - 100, "{what}: {} different delays", nanos.len());
+    let whole_millis = nanos.iter().filter(|delay| delay.subsec_nanos() % 1_000_000 == 0).count();
+    assert!(whole_millis < 10, "{what}: {whole_millis} draws are whole milliseconds");
+}
+
+#[test]
+fn each_jitter_is_even_over_its_range_below_the_cap_and_at_it() {
+    let additive = Jitter::Additive(Duration::from_secs(5));
+    for (jitter, retry, from, to) in [
+        (Jitter::Full, 1, 0.0, 1.0),
+        (Jitter::Full, 3, 0.0, 4.0),
+        (Jitter::Full, 9, 0.0, 8.0),
+        (Jitter::Equal, 1, 0.5, 1.0),
+        (Jitter::Equal, 3, 2.0, 4.0),
+        (Jitter::Equal, 9, 4.0, 8.0),
+        (Jitter::Decorrelated, 1, 1.0, 3.0),
+        (Jitter::Proportional(0.5), 1, 0.5, 1.5),
+        (Jitter::Proportional(0.5), 3, 2.0, 6.0),
+        (Jitter::Proportional(0.5), 9, 4.0, 8.0),
+        (Jitter::Proportional(1.0), 2, 0.0, 4.0),
+        (additive, 1, 1.0, 6.0),
+        (additive, 2, 2.0, 7.0),
+        (additive, 3, 3.0, 8.0),
+        (additive, 9, 3.0, 8.0),
+        (Jitter::AwsDecorrelated, 1, 1.0, 3.0),
+        (Jitter::CenkaltiProportional(0.5), 3, 2.0, 6.0),
+        (Jitter::CenkaltiProportional(0.5), 9, 4.0, 12.0),
+        (Jitter::TenacityAdditive(Duration::from_secs(5)), 2, 2.0, 7.0),
+    ] {
+        assert_even(&draws(jitter, retry), from, to, &format!("{jitter:?} before retry {retry}"));
+    }
+}
+
+#[test]
+fn none_of_ours_piles_up_at_the_cap_and_the_published_do() {
+    for jitter in [
+        Jitter::Full,
+        Jitter::Equal,
+        Jitter::Decorrelated,
+        Jitter::Proportional(0.5),
+        Jitter::Additive(Duration::from_secs(5)),
+    ] {
+        for retry in [2, 4, 20] {
+            let draws = draws(jitter, retry);
+            assert!(at_the_cap(&draws) < 1e-4, "{jitter:?} before retry {retry}");
+            // Nor just below it: the last hundredth of the narrowest range here holds a hundredth of the draws.
+            let near = draws.iter().filter(|draw| **draw > 7.96).count() as f64 / DRAWS as f64;
+            assert!(near < 0.02, "{jitter:?} before retry {retry}: {near} within 40 ms of the cap");
+        }
+    }
+    let aws = at_the_cap(&draws(Jitter::AwsDecorrelated, 20));
+    assert!((0.3..0.7).contains(&aws), "{aws}");
+    let tenacity = Jitter::TenacityAdditive(Duration::from_secs(5));
+    assert!((at_the_cap(&draws(tenacity, 3)) - 0.2).abs() < 0.01, "4 to 9 s, clamped at 8");
+    assert!((at_the_cap(&draws(tenacity, 9)) - 1.0).abs() < 1e-9);
+}
+
+#[test]
+fn decorrelated_delays_hang_on_the_last_one() {
+    let mut rng = fastrand::Rng::with_seed(11);
+    let mut delays = backoff(Jitter::Decorrelated).delays(|range| rng.u64(range));
+    let mut last = Duration::from_secs(1);
+    let mut thirds = [0_u32; 3];
+    for _ in 0..DRAWS {
+        let delay = delays.next().unwrap();
+        let most = (last * 3).min(Duration::from_secs(8));
+        assert!((Duration::from_secs(1)..=most).contains(&delay), "{delay:?} after {last:?}");
+        let range = (most - Duration::from_secs(1)).as_secs_f64();
+        let place = (delay.as_secs_f64() - 1.0) / range.max(f64::EPSILON);
+        thirds[((place * 3.0) as usize).min(2)] += 1;
+        last = delay;
+    }
+    assert!(thirds.iter().all(|count| count.abs_diff(33_333) < 750), "{thirds:?}");
+}
+
+/// A draw of one call says nothing of the next one's, nor of the next delay of the same call.
+#[test]
+fn neither_calls_nor_the_delays_of_one_call_hang_together() {
+    let seeds = crate::rng::Seeds::from(7);
+    let calls: Vec<[f64; 2]> = (0..DRAWS)
+        .map(|_| {
+            let mut stream = crate::rng::Stream::open(Some(seeds.next()));
+            let mut delays = backoff(Jitter::Full).delays(|range| stream.uniform(range));
+            [delays.next(), delays.next()].map(|delay| delay.unwrap().as_secs_f64())
+        })
+        .collect();
+    let first: Vec<f64> = calls.iter().map(|call| call[0]).collect();
+    let second: Vec<f64> = calls.iter().map(|call| call[1] / 2.0).collect();
+    assert_even(&first, 0.0, 1.0, "the first delays of calls");
+    assert_even(&second, 0.0, 1.0, "the second delays of calls");
+    let correlation = |one: &[f64], other: &[f64]| {
+        let (one_mean, other_mean) = (mean(one), mean(other));
+        let shared: f64 = one.iter().zip(other).map(|(a, b)| (a - one_mean) * (b - other_mean)).sum();
+        shared / one.len() as f64 / (variance(one) * variance(other)).sqrt()
+    };
+    for (what, found) in [
+        ("neighbouring calls", correlation(&first[1..], &first[..DRAWS - 1])),
+        ("calls that stand two apart", correlation(&first[2..], &first[..DRAWS - 2])),
+        ("the delays of one call", correlation(&first, &second)),
+        ("a call's last and the next one's first", correlation(&first[1..], &second[..DRAWS - 1])),
+    ] {
+        // Four standard deviations of independent draws.
+        assert!(found.abs() < 0.0127, "{what}: {found}");
+    }
+}
+
+#[test]
+fn it_doubles_up_to_its_cap() {
+    let backoff = Backoff { base: 100 * MILLI, factor: 2.0, cap: 10_000 * MILLI, jitter: Jitter::None };
+    let delays: Vec<_> = backoff.delays(|_| unreachable!()).take(9).map(|delay| delay.as_millis()).collect();
+    assert_eq!(delays, [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]);
+}
+
+#[test]
+fn extremes_saturate() {
+    let of = |base, factor, cap, jitter| Backoff { base, factor, cap, jitter };
+    assert_eq!(of(1, 1_000.0, u64::MAX, Jitter::None).ceiling(u32::MAX), u64::MAX);
+    assert_eq!(of(0, 1_000.0, u64::MAX, Jitter::None).ceiling(u32::MAX), 0);
+    let level = of(7, 1.0, 9, Jitter::None);
+    assert_eq!((level.ceiling(0), level.ceiling(1), level.ceiling(u32::MAX)), (7, 7, 7));
+    let most = Duration::MAX;
+    for jitter in [Jitter::Decorrelated, Jitter::Proportional(1.0), Jitter::Additive(most)] {
+        let mut delays = of(u64::MAX, 1_000.0, u64::MAX, jitter).delays(|range| *range.end());
+        assert_eq!(delays.nth(3), Some(Duration::from_nanos(u64::MAX)), "{jitter:?}");
+    }
+    let nothing = of(0, 2.0, 0, Jitter::Additive(most)).delays(|range| *range.end()).next();
+    assert_eq!(nothing, Some(Duration::ZERO), "the cap is applied last");
+}
+
+#[test]
+fn a_servers_delay_is_stretched_by_half_at_most_and_never_shortened() {
+    let mut rng = fastrand::Rng::with_seed(7);
+    let draws: Vec<f64> = (0..DRAWS)
+        .map(|_| Jitter::Full.stretch(4 * SECOND, |range| rng.u64(range)) as f64 / SECOND as f64)
+        .collect();
+    assert_even(&draws, 4.0, 6.0, "a hint of 4 s");
+    assert_eq!(Jitter::Equal.stretch(60 * SECOND, |range| *range.end()), 65 * SECOND);
+    assert_eq!(Jitter::Full.stretch(u64::MAX, |range| *range.end()), u64::MAX);
+    assert_eq!(Jitter::None.stretch(SECOND, |range| *range.end()), SECOND);
+}
+
+fn any_jitter() -> impl Strategy<Value = Jitter> {
+    let time = (0..u64::MAX).prop_map(Duration::from_nanos);
+    prop_oneof![
+        Just(Jitter::None),
+        Just(Jitter::Full),
+        Just(Jitter::Equal),
+        Just(Jitter::Decorrelated),
+        (0.0..=1.0).prop_map(Jitter::Proportional),
+        time.prop_map(Jitter::Additive),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn the_ceiling_never_falls_and_never_passes_the_cap(base in 0..u64::MAX, cap in 0..u64::MAX, factor in 1.0..1_000.0, retry in 0_u32..2_000) {
+        let backoff = Backoff { base: base.min(cap), factor, cap, jitter: Jitter::None };
+        let ceiling = backoff.ceiling(retry);
+        prop_assert!(ceiling <= cap);
+        prop_assert!(backoff.ceiling(retry + 1) >= ceiling);
+    }
+
+    /// Of ours, and of every range it is true that it is one.
+    #[test]
+    fn no_delay_passes_the_cap(jitter in any_jitter(), base in 0..u64::MAX, cap in 0..u64::MAX, factor in 1.0..1_000.0, seed in any::<u64>()) {
+        let backoff = Backoff { base: base.min(cap), factor, cap, jitter };
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let draw = |range: RangeInclusive<u64>| {
+            assert!(!range.is_empty(), "{range:?}");
+            rng.u64(range)
+        };
+        for delay in backoff.delays(draw).take(50) {
+            prop_assert!(delay <= Duration::from_nanos(cap));
+        }
+    }
+}
