@@ -13,7 +13,7 @@ use tower_fault_classify::{Classify, Fault, Verdict};
 use tower_service::Service;
 
 use crate::backoff::Position;
-use crate::budget::Account;
+use crate::budget::{Account, Ticket};
 use crate::policy::{Limits, Progress};
 use crate::request::{Attempt, Resend};
 use crate::rng::Stream;
@@ -61,6 +61,8 @@ pub(crate) struct Spare<S, Saved> {
 pub(crate) struct Call<C, Q> {
     pub(crate) limits: Limits,
     pub(crate) account: Option<Account>,
+    /// What the attempt that runs was paid with, if it is a retry.
+    pub(crate) ticket: Option<Ticket>,
     pub(crate) clock: Clock,
     /// When it first had to wait, or failed; a call that succeeds at once reads no clock for it.
     pub(crate) started: Option<u64>,
@@ -86,7 +88,10 @@ impl<C, Q> Call<C, Q> {
         if self.attempts == 1
             && let Some(account) = &self.account
         {
-            account.outcome(verdict, self.clock.now());
+            account.outcome(verdict);
+        }
+        if let Some(ticket) = self.ticket.take() {
+            ticket.settle(verdict);
         }
         let fault = verdict.fault()?;
         let saved = &mut spare.as_mut()?.saved;
@@ -96,8 +101,8 @@ impl<C, Q> Call<C, Q> {
         }
         let now = self.clock.now();
         let delay = self.delay(fault, now)?;
-        if self.account.is_some_and(|account| !account.try_retry(now)) {
-            return None;
+        if let Some(account) = &self.account {
+            self.ticket = Some(account.try_retry(fault)?);
         }
         let attempt = self.attempts + 1;
         let last = attempt == self.limits.max_attempts;

@@ -14,7 +14,7 @@ mod serde;
 mod service;
 
 pub use backoff::{Backoff, Delays, Jitter};
-pub use budget::{Budget, BudgetBuilder};
+pub use budget::{AwsBudgetBuilder, Budget, BudgetBuilder, GrpcBudgetBuilder, RetryBudget, Ticket};
 pub use future::ResponseFuture;
 pub use layer::JitterRetryLayer;
 pub use policy::{RetryPolicy, RetryPolicyBuilder};

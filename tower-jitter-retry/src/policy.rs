@@ -228,7 +228,7 @@ impl RetryPolicyBuilder {
     }
 
     /// Where the time is read that [`max_elapsed`](Self::max_elapsed) counts. Delays are slept on tokio's timer. **Default**: the
-    /// budget's clock; without a budget [`Clock::coarse`].
+    /// budget's clock, if it has one; else [`Clock::coarse`]. A budget counts by its own.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self
@@ -271,8 +271,7 @@ impl RetryPolicyBuilder {
                 None => Some(Budget::default()),
             },
         };
-        let clock =
-            self.clock.or_else(|| budget.as_ref().map(|budget| budget.clock().clone())).unwrap_or_default();
+        let clock = self.clock.or_else(|| budget.as_ref()?.clock().cloned()).unwrap_or_default();
         Ok(RetryPolicy {
             limits: Limits {
                 max_attempts: self.max_attempts,

@@ -72,6 +72,7 @@ where
         let call = Call {
             limits: *limits,
             account: budget.as_ref().map(Budget::account),
+            ticket: None,
             started: None,
             clock: clock.clone(),
             seed: seeds.as_ref().map(Seeds::next),

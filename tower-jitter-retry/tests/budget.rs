@@ -387,3 +387,65 @@ fn what_is_out_of_range_is_named() {
         assert_eq!(builder.build().unwrap_err().field(), field);
     }
 }
+
+/// The policy's clock counts `max_elapsed`, the budget's the span.
+#[test]
+fn a_budget_counts_by_its_own_clock() {
+    let (budget, hand) = on_hand(Budget::builder().ratio(0.0).min_per_second(1).span(10 * SECOND));
+    let (clock, others) = Clock::manual();
+    let layer = layer(from(&budget).clock(clock).max_attempts(1_000).max_elapsed(None::<Duration>));
+    assert_eq!(retries_of(&layer, 1), 10);
+    others.advance(3_600 * SECOND);
+    assert_eq!(retries_of(&layer, 1), 0);
+    hand.advance(11 * SECOND);
+    assert_eq!(retries_of(&layer, 1), 10);
+}
+
+#[test]
+fn grpcs_throttle_holds_behind_the_layer() {
+    let layer = layer(from(&Budget::grpc().build().unwrap()).max_attempts(1_000));
+    // After 1, 2, 3 and 4 failures 9, 8, 7 and 6 tokens are left, more than half.
+    assert_eq!(retries_of(&layer, 1), 4);
+    assert_eq!(retries_of(&layer, 100), 0);
+    succeed(&layer, 50);
+    assert_eq!(retries_of(&layer, 1), 0, "a hundred failures emptied it");
+    succeed(&layer, 50);
+    assert_eq!(retries_of(&layer, 1), 4);
+}
+
+#[test]
+fn the_aws_quota_holds_behind_the_layer_and_is_refunded() {
+    let budget = Budget::aws().build().unwrap();
+    let layer = layer(from(&budget).max_attempts(1_000));
+    let calls = Calls::default();
+    let mut recovering = layer.layer(service_fn(|_: u32| {
+        let call = calls.next();
+        async move { if call % 2 == 0 { Ok(()) } else { Err(Broken(call)) } }
+    }));
+    for _ in 0..1_000 {
+        now(send(&mut recovering, 7)).unwrap();
+    }
+    assert_eq!(retries_of(&layer, 1), 100, "every retry that succeeded was refunded");
+    assert_eq!(retries_of(&layer, 1), 0);
+    succeed(&layer, 20);
+    assert_eq!(retries_of(&layer, 1), 4, "20 successes pay for four retries");
+}
+
+#[test]
+fn a_retry_whose_call_is_dropped_stays_paid() {
+    let budget = Budget::aws().capacity(5).timeout_cost(5).build().unwrap();
+    let layer = layer(from(&budget));
+    let calls = Calls::default();
+    let mut hanging =
+        layer.layer(service_fn(|_: u32| {
+            let call = calls.next();
+            async move {
+                if call == 1 { Err(Broken(1)) } else { std::future::pending::<Result<(), Broken>>().await }
+            }
+        }));
+    let mut call = tokio_test::task::spawn(send(&mut hanging, 7));
+    tokio_test::assert_pending!(call.poll());
+    assert_eq!(calls.made(), 2);
+    drop(call);
+    assert_eq!(retries_of(&layer, 1), 0);
+}

@@ -15,6 +15,7 @@ const CLOCK: &[&str] =
     &["tower_fault_classify::__shared::Clock", "tower_fault_classify::__shared::ConfigError"];
 const VOCABULARY: &[&str] = &[
     "tower_fault_classify::Fault",
+    "tower_fault_classify::Health",
     "tower_fault_classify::Kind",
     "tower_fault_classify::Retry",
     "tower_fault_classify::Verdict",
@@ -32,9 +33,9 @@ const BODIES: &[&str] = &["bytes", "http", "http_body", "http_body_util", "axum_
 const TABLE: &[Row] = &[
     // Pure: no clock, atomic, lock, async, runtime, tower, tracing.
     Row { files: &["backoff/"], may_use: &[PURE] },
-    Row { files: &["budget/rules.rs"], may_use: &[PURE] },
-    // Made concurrent: no runtime, no tower.
-    Row { files: &["budget/"], may_use: &[PURE, SHARED, VOCABULARY] },
+    Row { files: &["budget/window/rules.rs", "budget/tokens/rules.rs"], may_use: &[PURE, VOCABULARY] },
+    // Made concurrent: no runtime, no tower. The `Arc` holds a budget of the user's own.
+    Row { files: &["budget/"], may_use: &[PURE, SHARED, VOCABULARY, &["std::sync::Arc"]] },
     Row { files: &["rng.rs"], may_use: &[&["std", "fastrand"]] },
     // What is kept of a request, and what is retried: decisions, without time, locks or tower.
     Row { files: &["replay/"], may_use: &[PURE, BODIES] },

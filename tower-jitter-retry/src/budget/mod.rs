@@ -1,25 +1,145 @@
 //! Keeps retries a small share of the traffic.
 //!
 //! When a service fails for everybody, retries multiply its load exactly when it can bear the least. A budget allows them only in
-//! proportion to the requests that were made: each request pays in, each retry draws.
+//! proportion to the requests that were made, or to those that succeeded.
 //!
-//! One client's budget does not protect a server from ten thousand clients unless it is small: each of them has its own.
+//! | budget | allows | forgets | who uses it |
+//! |---|---|---|---|
+//! | [`Budget::builder`], **the default** | a share of the requests of the last seconds, and a few a second beside | by time | Finagle, linkerd, tower |
+//! | [`Budget::grpc`] | any, while more than half of its tokens are left; failures take one, successes give a part of one | by successes | gRPC (gRFC A6) |
+//! | [`Budget::aws`] | what its tokens pay for; a retry that succeeds gets its price back | by successes | the AWS SDKs ("standard" mode) |
+//! | [`Budget::custom`] | what a [`RetryBudget`] of your own allows | | |
+//!
+//! One client's budget does not protect a server from ten thousand clients unless it is small: each of them has its own, and the
+//! reserves add up. Ten retries a second are little for one client and 100,000 a second for ten thousand: give many clients a small
+//! `min_per_second`, or none.
+//!
+//! Everything is counted in exact fixed point, by compare-and-swap or under a lock that retries alone take, in the same time after
+//! any pause.
 
-mod core;
-mod rules;
+mod tokens;
+mod window;
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::Arc;
 
-use tower_fault_classify::__shared::{Buckets, Clock, ConfigError, Recycled};
-use tower_fault_classify::{Kind, Verdict};
+use tower_fault_classify::__shared::{Clock, Recycled};
+use tower_fault_classify::{Fault, Verdict};
 
-use self::core::BudgetCore;
-use self::rules::Rules;
+pub use self::tokens::{AwsBudgetBuilder, GrpcBudgetBuilder};
+use self::tokens::{Refund, TokenCore};
+pub use self::window::BudgetBuilder;
+use self::window::WindowCore;
 
-/// A share of the requests of the last seconds that may be spent on retries, and a few a second beside it.
+/// Decides whether a retry may be made. The ready-made ones stand with [`Budget`].
 ///
-/// Clones share one budget; give one to several policies to bound their retries together.
+/// What a request pays and what a retry costs may hang on what went wrong; no time is passed in: a budget that needs one reads its own
+/// clock. It is asked by many threads at once and must not block.
+///
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// use tower_jitter_retry::{Budget, Fault, RetryBudget, RetryPolicy, Ticket, Verdict};
+///
+/// /// At most so many retries under way at once.
+/// #[derive(Debug)]
+/// struct AtOnce(&'static AtomicUsize, usize);
+///
+/// impl RetryBudget for AtOnce {
+///     fn outcome(&self, _: &Verdict) {}
+///
+///     fn try_retry(&self, _: &Fault) -> Option<Ticket> {
+///         let (running, most) = (self.0, self.1);
+///         let more = |now: usize| (now < most).then_some(now + 1);
+///         running.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+///         Some(Ticket::new(move |_| drop(running.fetch_sub(1, Ordering::AcqRel))))
+///     }
+/// }
+///
+/// static RUNNING: AtomicUsize = AtomicUsize::new(0);
+/// let policy = RetryPolicy::builder().budget(Budget::custom(AtOnce(&RUNNING, 3))).build()?;
+/// # Ok::<(), tower_jitter_retry::ConfigError>(())
+/// ```
+pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
+    /// Is told what the first attempt of each request came to. What further attempts come to, their tickets are told.
+    fn outcome(&self, verdict: &Verdict);
+
+    /// Draws for a retry after `fault`. `None`: there is not enough, and the fault is the caller's.
+    fn try_retry(&self, fault: &Fault) -> Option<Ticket>;
+}
+
+/// The right to one retry. A budget gives it, and it gives something back if the retry turns out well.
+///
+/// A ticket that is dropped was not used to an end (the caller stopped waiting): what was paid stays paid, no failure is counted.
+#[derive(Debug)]
+#[must_use]
+pub struct Ticket(Stub);
+
+enum Stub {
+    Paid,
+    Tokens(Refund),
+    Custom(Option<Settle>),
+}
+
+type Settle = Box<dyn FnOnce(Option<&Verdict>) + Send + Sync>;
+
+impl Ticket {
+    /// A ticket that gives nothing back.
+    pub const fn paid() -> Self {
+        Self(Stub::Paid)
+    }
+
+    /// A ticket of a budget of your own: `settle` is called once, with what the retry came to, or with nothing if the ticket was dropped.
+    /// It costs an allocation.
+    pub fn new(settle: impl FnOnce(Option<&Verdict>) + Send + Sync + 'static) -> Self {
+        Self(Stub::Custom(Some(Box::new(settle))))
+    }
+
+    /// The retry succeeded.
+    pub fn succeeded(self) {
+        self.settle(&Verdict::Success);
+    }
+
+    /// The retry failed.
+    pub fn failed(self, fault: &Fault) {
+        self.settle(&Verdict::Fault(*fault));
+    }
+
+    pub(crate) fn settle(mut self, verdict: &Verdict) {
+        match &mut self.0 {
+            Stub::Paid => {}
+            Stub::Tokens(refund) => refund.settle(verdict),
+            Stub::Custom(settle) => {
+                if let Some(settle) = settle.take() {
+                    settle(Some(verdict));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        if let Self::Custom(settle) = self
+            && let Some(settle) = settle.take()
+        {
+            settle(None);
+        }
+    }
+}
+
+impl fmt::Debug for Stub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Paid => "Paid",
+            Self::Tokens(_) => "Tokens",
+            Self::Custom(_) => "Custom",
+        })
+    }
+}
+
+/// A budget that clones share; give one to several policies to bound their retries together.
+///
+/// The default allows 20 % of the requests of the last 10 s, and 10 retries a second.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,33 +147,68 @@ use self::rules::Rules;
 ///
 /// let default = Budget::default();
 /// let strict = Budget::builder().ratio(0.05).min_per_second(1).build()?;
+/// let as_grpc_has_it = Budget::grpc().build()?;
+/// let as_the_aws_sdks_have_it = Budget::aws().build()?;
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
 /// ```
 #[derive(Clone)]
-pub struct Budget {
-    core: Recycled<BudgetCore>,
-    /// Calls that outlive the last handle must not pay into the next owner's budget.
-    epoch: u32,
+pub struct Budget(Kind);
+
+/// Calls that outlive the last handle must not pay into the next owner's budget: so the epoch.
+#[derive(Clone)]
+enum Kind {
+    Window(Recycled<WindowCore>, u32),
+    Tokens(Recycled<TokenCore>, u32),
+    Custom(Arc<dyn RetryBudget>),
 }
 
 impl Budget {
-    /// A builder with the defaults: 20 % of the requests of the last 10 s, and 10 retries a second (the defaults of Finagle's
+    /// A window, with its defaults: 20 % of the requests of the last 10 s, and 10 retries a second (the defaults of Finagle's
     /// `RetryBudget`, which tower's follow).
     pub fn builder() -> BudgetBuilder {
-        BudgetBuilder {
-            ratio: 0.2,
-            min_per_second: 10,
-            span: Duration::from_secs(10),
-            clock: Clock::default(),
+        BudgetBuilder::default()
+    }
+
+    /// gRPC's throttle, with the defaults of gRFC A6's example: 10 tokens, a tenth of one back for a success.
+    pub fn grpc() -> GrpcBudgetBuilder {
+        GrpcBudgetBuilder::default()
+    }
+
+    /// The retry quota of the AWS SDKs, with their defaults: 500 tokens, 5 for a retry, 10 for one after a timeout.
+    pub fn aws() -> AwsBudgetBuilder {
+        AwsBudgetBuilder::default()
+    }
+
+    /// A budget of your own. It costs a call the counting of a reference, which the ready-made ones do not.
+    pub fn custom(budget: impl RetryBudget) -> Self {
+        Self(Kind::Custom(Arc::new(budget)))
+    }
+
+    /// The clock by which it counts, if it counts by time.
+    pub(crate) fn clock(&self) -> Option<&Clock> {
+        match &self.0 {
+            Kind::Window(core, _) => Some(core.clock()),
+            Kind::Tokens(..) | Kind::Custom(_) => None,
         }
     }
 
-    pub(crate) fn clock(&self) -> &Clock {
-        self.core.clock()
+    #[inline]
+    pub(crate) fn account(&self) -> Account {
+        match &self.0 {
+            Kind::Window(core, epoch) => Account::Window(core.forever(), *epoch),
+            Kind::Tokens(core, epoch) => Account::Tokens(core.forever(), *epoch),
+            Kind::Custom(budget) => Account::Custom(Arc::clone(budget)),
+        }
+    }
+}
+
+impl RetryBudget for Budget {
+    fn outcome(&self, verdict: &Verdict) {
+        self.account().outcome(verdict);
     }
 
-    pub(crate) fn account(&self) -> Account {
-        Account { core: self.core.forever(), epoch: self.epoch }
+    fn try_retry(&self, fault: &Fault) -> Option<Ticket> {
+        self.account().try_retry(fault)
     }
 }
 
@@ -68,181 +223,98 @@ impl Default for Budget {
 impl PartialEq for Budget {
     /// Whether both are handles to one budget.
     fn eq(&self, other: &Self) -> bool {
-        self.core.is(&other.core)
+        match (&self.0, &other.0) {
+            (Kind::Window(one, _), Kind::Window(other, _)) => one.is(other),
+            (Kind::Tokens(one, _), Kind::Tokens(other, _)) => one.is(other),
+            (Kind::Custom(one), Kind::Custom(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
     }
 }
 
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Budget").field("core", &*self.core).field("epoch", &self.epoch).finish()
+        match &self.0 {
+            Kind::Window(core, _) => f.debug_tuple("Budget").field(&**core).finish(),
+            Kind::Tokens(core, _) => f.debug_tuple("Budget").field(&**core).finish(),
+            Kind::Custom(budget) => f.debug_tuple("Budget").field(budget).finish(),
+        }
     }
 }
 
-/// A budget as a call sees it: without a handle, so that a call counts no references.
-#[derive(Clone, Copy)]
-pub(crate) struct Account {
-    core: &'static BudgetCore,
-    epoch: u32,
+/// A budget as a call sees it: without a counted handle, but for one of the user's own.
+#[derive(Clone)]
+pub(crate) enum Account {
+    Window(&'static WindowCore, u32),
+    Tokens(&'static TokenCore, u32),
+    Custom(Arc<dyn RetryBudget>),
 }
 
 impl Account {
-    /// Pays in for a request, by what its first attempt came to. One that was never sent pays nothing.
     #[inline]
-    pub(crate) fn outcome(&self, verdict: &Verdict, now: u64) {
-        if verdict.fault().is_none_or(|fault| fault.kind() != Kind::Rejected) {
-            self.core.deposit(now, self.epoch);
+    pub(crate) fn outcome(&self, verdict: &Verdict) {
+        match self {
+            Self::Window(core, epoch) => core.outcome(verdict, *epoch),
+            Self::Tokens(core, epoch) => core.settle(verdict, *epoch, None),
+            Self::Custom(budget) => budget.outcome(verdict),
         }
     }
 
-    /// Draws for a retry, if there is enough.
-    pub(crate) fn try_retry(&self, now: u64) -> bool {
-        self.core.withdraw(now, self.epoch)
-    }
-}
-
-/// Builds a [`Budget`].
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct BudgetBuilder {
-    ratio: f64,
-    min_per_second: u32,
-    span: Duration,
-    clock: Clock,
-}
-
-impl BudgetBuilder {
-    /// Retries per request, 0 to 1,000, kept to a millionth. **Default**: 0.2.
-    pub fn ratio(mut self, ratio: f64) -> Self {
-        self.ratio = ratio;
-        self
-    }
-
-    /// Retries a second that are allowed beside, so that a client with little traffic can retry at all. They are counted over
-    /// the whole [`span`](Self::span): 10 a second over 10 s are 100 at once. **Default**: 10.
-    pub fn min_per_second(mut self, retries: u32) -> Self {
-        self.min_per_second = retries;
-        self
-    }
-
-    /// Over how long requests and retries are counted, 1 s to 1 hour, in sixteen buckets. **Default**: 10 s.
-    pub fn span(mut self, span: Duration) -> Self {
-        self.span = span;
-        self
-    }
-
-    /// Where the time is read. It is the clock of every policy that uses the budget. **Default**: [`Clock::coarse`].
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Checks every value.
-    ///
-    /// # Errors
-    ///
-    /// The first value that is out of its range, with its field and the range.
-    pub fn build(self) -> Result<Budget, ConfigError> {
-        ConfigError::check("ratio", self.ratio, 0.0..=1_000.0)?;
-        let spans = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
-        let span = ConfigError::check("span", self.span, spans)?.as_nanos() as u64;
-        let (rules, buckets, clock) =
-            (Rules::new(self.ratio, self.min_per_second, span), Buckets::of(span), self.clock);
-        let core = Recycled::take(
-            |core: &BudgetCore| core.fits(rules, buckets, &clock),
-            || BudgetCore::new(rules, buckets, clock.clone()),
-        );
-        let epoch = core.epoch();
-        Ok(Budget { core, epoch })
+    pub(crate) fn try_retry(&self, fault: &Fault) -> Option<Ticket> {
+        match self {
+            Self::Window(core, epoch) => core.try_retry(*epoch).then_some(Ticket(Stub::Paid)),
+            Self::Tokens(core, epoch) => {
+                core.withdraw(fault, *epoch).map(|refund| Ticket(Stub::Tokens(refund)))
+            }
+            Self::Custom(budget) => budget.try_retry(fault),
+        }
     }
 }
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
-    use tower_fault_classify::{Fault, Health, Origin, Retry};
+    use std::sync::Mutex;
+
+    use tower_fault_classify::{Health, Kind, Origin, Retry};
 
     use super::*;
 
-    fn budget(ratio: f64, min_per_second: u32) -> (Budget, tower_fault_classify::__shared::ManualClock) {
-        let (clock, hand) = Clock::manual();
-        (Budget::builder().ratio(ratio).min_per_second(min_per_second).clock(clock).build().unwrap(), hand)
-    }
+    const FAULT: Fault = Fault::new(Kind::Server, Retry::IfIdempotent, Health::Failure, Origin::Remote);
 
-    fn granted(budget: &Budget) -> usize {
-        let now = budget.clock().now();
-        (0..10_000).take_while(|_| budget.account().try_retry(now)).count()
-    }
+    #[derive(Debug, Default)]
+    struct Told(Arc<Mutex<Vec<String>>>);
 
-    fn pay(budget: &Budget, requests: usize) {
-        let now = budget.clock().now();
-        for _ in 0..requests {
-            budget.account().outcome(&Verdict::Success, now);
+    impl RetryBudget for Told {
+        fn outcome(&self, verdict: &Verdict) {
+            self.0.lock().unwrap().push(format!("{}", verdict.is_success()));
+        }
+
+        fn try_retry(&self, fault: &Fault) -> Option<Ticket> {
+            self.0.lock().unwrap().push(fault.kind().to_string());
+            let told = Arc::clone(&self.0);
+            Some(Ticket::new(move |verdict| {
+                told.lock().unwrap().push(format!("{:?}", verdict.map(Verdict::is_success)));
+            }))
         }
     }
 
     #[test]
-    fn it_grants_the_ratio_exactly() {
-        for (ratio, granted_of_a_thousand) in
-            [(0.0, 0), (0.1, 100), (0.2, 200), (0.6, 600), (1.0, 1_000), (2.5, 2_500)]
-        {
-            let (budget, _hand) = budget(ratio, 0);
-            assert_eq!(granted(&budget), 0, "nothing was paid in");
-            pay(&budget, 1_000);
-            assert_eq!(granted(&budget), granted_of_a_thousand, "{ratio}");
-        }
+    fn a_budget_of_ones_own_is_told_everything_once() {
+        let told = Told::default();
+        let log = Arc::clone(&told.0);
+        let budget = Budget::custom(told);
+        assert_eq!(budget, budget.clone());
+        budget.outcome(&FAULT.into());
+        budget.try_retry(&FAULT).unwrap().succeeded();
+        budget.try_retry(&FAULT).unwrap().failed(&FAULT);
+        drop(budget.try_retry(&FAULT));
+        let expected = ["false", "server", "Some(true)", "server", "Some(false)", "server", "None"];
+        assert_eq!(*log.lock().unwrap(), expected);
     }
 
     #[test]
-    fn the_reserve_is_there_without_traffic_and_comes_back() {
-        let (budget, hand) = budget(0.2, 10);
-        assert_eq!(granted(&budget), 100);
-        assert_eq!(granted(&budget), 0);
-        hand.advance(Duration::from_secs(11));
-        assert_eq!(granted(&budget), 100);
-    }
-
-    #[test]
-    fn a_week_of_idleness_leaves_the_reserve_and_no_more() {
-        let (budget, hand) = budget(0.2, 1);
-        pay(&budget, 1_000_000);
-        hand.advance(Duration::from_secs(7 * 24 * 60 * 60));
-        assert_eq!(granted(&budget), 10);
-    }
-
-    #[test]
-    fn a_rejected_request_pays_nothing() {
-        let (budget, _hand) = budget(1.0, 0);
-        let rejected = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
-        budget.account().outcome(&rejected.into(), 0);
-        assert_eq!(granted(&budget), 0);
-        budget.account().outcome(&rejected.with_kind(Kind::Server).into(), 0);
-        assert_eq!(granted(&budget), 1);
-    }
-
-    #[test]
-    fn a_call_of_the_last_owner_neither_pays_nor_draws() {
-        let (clock, _hand) = Clock::manual();
-        let builder = Budget::builder().ratio(1.0).min_per_second(0).clock(clock);
-        let first = builder.clone().build().unwrap();
-        let (late, core) = (first.account(), first.core.forever());
-        drop(first);
-        let second = builder.build().unwrap();
-        assert!(std::ptr::eq(second.core.forever(), core), "it was used again");
-        late.outcome(&Verdict::Success, 0);
-        assert_eq!(granted(&second), 0);
-        pay(&second, 1);
-        assert!(!late.try_retry(0));
-        assert_eq!(granted(&second), 1);
-    }
-
-    #[test]
-    fn what_is_out_of_range_is_named() {
-        let field = |builder: BudgetBuilder| builder.build().unwrap_err().field();
-        for ratio in [-0.1, 1_000.1, f64::NAN, f64::INFINITY] {
-            assert_eq!(field(Budget::builder().ratio(ratio)), "ratio");
-        }
-        for span in [Duration::ZERO, Duration::from_millis(999), Duration::from_secs(3_601)] {
-            assert_eq!(field(Budget::builder().span(span)), "span");
-        }
-        assert!(Budget::builder().ratio(1_000.0).min_per_second(u32::MAX).build().is_ok());
+    fn kinds_differ() {
+        assert_ne!(Budget::default(), Budget::grpc().build().unwrap());
+        assert_ne!(Budget::aws().build().unwrap(), Budget::aws().build().unwrap());
     }
 }

@@ -1,4 +1,4 @@
-//! The budget made concurrent.
+//! The window made concurrent.
 //!
 //! A deposit is the hot path: a load and a store in the calling thread's own cell, no read-modify-write. A withdrawal happens
 //! on retries only: it sums what was paid in and drawn, and draws, under a lock, so that two at once cannot both take the
@@ -6,11 +6,12 @@
 
 use tower_fault_classify::__shared::sync::{AtomicU64, Mutex, Ordering, lock};
 use tower_fault_classify::__shared::{Buckets, Clock, Pool, Recycle, Ring, Striped, slot};
+use tower_fault_classify::{Kind, Verdict};
 
 use super::rules::Rules;
 
 #[derive(Debug)]
-pub(super) struct BudgetCore {
+pub(crate) struct WindowCore {
     rules: Rules,
     buckets: Buckets,
     clock: Clock,
@@ -20,7 +21,7 @@ pub(super) struct BudgetCore {
     epoch: AtomicU64,
 }
 
-impl BudgetCore {
+impl WindowCore {
     pub(super) fn new(rules: Rules, buckets: Buckets, clock: Clock) -> Self {
         Self::with_stripes(rules, buckets, clock, Striped::new())
     }
@@ -40,7 +41,7 @@ impl BudgetCore {
         self.rules == rules && self.buckets == buckets && self.clock == *clock
     }
 
-    pub(super) fn clock(&self) -> &Clock {
+    pub(crate) fn clock(&self) -> &Clock {
         &self.clock
     }
 
@@ -49,12 +50,25 @@ impl BudgetCore {
         self.epoch.load(Ordering::Relaxed) as u32
     }
 
+    /// Pays in for a request, by what its first attempt came to. One that was never sent pays nothing.
     #[inline]
-    pub(super) fn deposit(&self, now: u64, epoch: u32) {
+    pub(crate) fn outcome(&self, verdict: &Verdict, epoch: u32) {
+        if verdict.fault().is_none_or(|fault| fault.kind() != Kind::Rejected) {
+            self.deposit(self.clock.now(), epoch);
+        }
+    }
+
+    /// Draws for a retry, if there is enough.
+    pub(crate) fn try_retry(&self, epoch: u32) -> bool {
+        self.withdraw(self.clock.now(), epoch)
+    }
+
+    #[inline]
+    fn deposit(&self, now: u64, epoch: u32) {
         self.requests.add(slot(), self.buckets.tag(now, epoch), 1);
     }
 
-    pub(super) fn withdraw(&self, now: u64, epoch: u32) -> bool {
+    fn withdraw(&self, now: u64, epoch: u32) -> bool {
         let retries = lock(&self.retries);
         if self.epoch() != epoch {
             return false;
@@ -68,9 +82,9 @@ impl BudgetCore {
     }
 }
 
-static POOL: Pool<BudgetCore> = Pool::new();
+static POOL: Pool<WindowCore> = Pool::new();
 
-impl Recycle for BudgetCore {
+impl Recycle for WindowCore {
     fn pool() -> &'static Pool<Self> {
         &POOL
     }
@@ -96,9 +110,9 @@ mod tests {
 
     const SPAN: u64 = 10_000_000_000;
 
-    fn core(ratio: f64, min_per_second: u32) -> BudgetCore {
+    fn core(ratio: f64, min_per_second: u32) -> WindowCore {
         let rules = Rules::new(ratio, min_per_second, SPAN);
-        BudgetCore::with_stripes(rules, Buckets::of(SPAN), Clock::manual().0, Striped::with_stripes(2))
+        WindowCore::with_stripes(rules, Buckets::of(SPAN), Clock::manual().0, Striped::with_stripes(2))
     }
 
     #[test]
@@ -166,10 +180,10 @@ mod models {
 
     const SPAN: u64 = 10_000_000_000;
 
-    fn core(ratio: f64) -> Arc<BudgetCore> {
+    fn core(ratio: f64) -> Arc<WindowCore> {
         let rules = Rules::new(ratio, 0, SPAN);
         let striped = Striped::with_stripes(0);
-        Arc::new(BudgetCore::with_stripes(rules, Buckets::of(SPAN), Clock::manual().0, striped))
+        Arc::new(WindowCore::with_stripes(rules, Buckets::of(SPAN), Clock::manual().0, striped))
     }
 
     #[test]

@@ -5,7 +5,7 @@ const ONE: u128 = 1_000_000;
 
 /// What a budget allows. Shares are in millionths, so that a ratio of 0.2 is exactly that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Rules {
+pub(crate) struct Rules {
     ratio: u64,
     reserve: u128,
 }

@@ -1,0 +1,298 @@
+//! A bucket of tokens that threads share: one word, `epoch:24 | tokens:40`, changed by compare-and-swap.
+//!
+//! Nothing is added first and checked afterwards, so that no two retries are paid from the same token and none gets lost. A word with
+//! another owner's epoch is left alone.
+
+use tower_fault_classify::__shared::sync::{AtomicU64, Ordering};
+use tower_fault_classify::__shared::{Pool, Recycle};
+use tower_fault_classify::{Fault, Verdict};
+
+use super::rules::{MOST, Rules};
+
+#[derive(Debug)]
+pub(crate) struct TokenCore {
+    rules: Rules,
+    word: AtomicU64,
+}
+
+const EPOCHS: u32 = (1 << 24) - 1;
+
+const fn pack(epoch: u32, tokens: u64) -> u64 {
+    ((epoch as u64) << 40) | tokens
+}
+
+const fn epoch_in(word: u64) -> u32 {
+    (word >> 40) as u32
+}
+
+impl TokenCore {
+    /// Full.
+    pub(super) fn new(rules: Rules) -> Self {
+        Self { rules, word: AtomicU64::new(pack(0, rules.capacity)) }
+    }
+
+    pub(super) fn fits(&self, rules: Rules) -> bool {
+        self.rules == rules
+    }
+
+    pub(super) fn epoch(&self) -> u32 {
+        // Relaxed: it changes only while nobody has a handle, and the pool's lock orders owners.
+        epoch_in(self.word.load(Ordering::Relaxed))
+    }
+
+    /// Counts what an attempt came to. A full bucket that would only be filled is not written to.
+    #[inline]
+    pub(crate) fn settle(&self, verdict: &Verdict, epoch: u32, paid: Option<u64>) {
+        let settled = |word: u64| {
+            let tokens = word & MOST;
+            let after = self.rules.settled(tokens, verdict, paid);
+            (epoch_in(word) == epoch && after != tokens).then(|| pack(epoch, after))
+        };
+        // Relaxed: the word is all there is, and nothing else is told by it.
+        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, settled);
+    }
+
+    /// Pays for a retry.
+    pub(crate) fn withdraw(&'static self, fault: &Fault, epoch: u32) -> Option<Refund> {
+        let paid = self.pay(fault, epoch)?;
+        Some(Refund { core: self, epoch, paid })
+    }
+
+    fn pay(&self, fault: &Fault, epoch: u32) -> Option<u64> {
+        let paying = |word: u64| {
+            let price = self.rules.price(word & MOST, fault)?;
+            // No price is higher than what is there.
+            (epoch_in(word) == epoch).then(|| word - price)
+        };
+        // Relaxed: as above.
+        let before = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paying).ok()?;
+        self.rules.price(before & MOST, fault)
+    }
+}
+
+static POOL: Pool<TokenCore> = Pool::new();
+
+impl Recycle for TokenCore {
+    fn pool() -> &'static Pool<Self> {
+        &POOL
+    }
+
+    fn retire(&self) {
+        let next = (self.epoch() + 1) & EPOCHS;
+        // Relaxed: whoever still holds the old epoch finds another in the word, whichever write comes first.
+        self.word.store(pack(next, self.rules.capacity), Ordering::Relaxed);
+    }
+}
+
+/// What a retry was paid with.
+pub(crate) struct Refund {
+    core: &'static TokenCore,
+    epoch: u32,
+    paid: u64,
+}
+
+impl Refund {
+    pub(crate) fn settle(&self, verdict: &Verdict) {
+        self.core.settle(verdict, self.epoch, Some(self.paid));
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::thread;
+
+    use proptest::prelude::*;
+    use tower_fault_classify::{Health, Kind, Origin, Retry};
+
+    use super::super::rules::{ONE, Scheme};
+    use super::*;
+
+    const FAILURE: Fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote);
+    const TIMEOUT: Fault = FAILURE.with_kind(Kind::Timeout);
+    const AWS: Scheme = Scheme::Aws { increment: ONE, cost: 5 * ONE, timeout_cost: 10 * ONE };
+
+    fn core(capacity: u64, scheme: Scheme) -> TokenCore {
+        TokenCore::new(Rules { capacity: capacity * ONE, scheme })
+    }
+
+    fn tokens(core: &TokenCore) -> u64 {
+        core.word.load(Ordering::Relaxed) & MOST
+    }
+
+    #[test]
+    fn threads_at_once_are_granted_what_is_there_and_give_it_back_to_the_last_token() {
+        for _ in 0..20 {
+            let core = core(500, AWS);
+            let (granted, timed_out) = (AtomicU64::new(0), AtomicU64::new(0));
+            let run = |thread: usize| {
+                for retry in 0..40 {
+                    let timeout = (thread + retry) % 2 == 0;
+                    if core.pay(if timeout { &TIMEOUT } else { &FAILURE }, 0).is_some() {
+                        let counter = if timeout { &timed_out } else { &granted };
+                        counter.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            };
+            thread::scope(|scope| (0..8).for_each(|thread| drop(scope.spawn(move || run(thread)))));
+            let paid = granted.load(Ordering::Relaxed) * 5 + timed_out.load(Ordering::Relaxed) * 10;
+            assert_eq!(tokens(&core), (500 - paid) * ONE, "none lost and none made");
+            assert!(paid > 490, "they drew to the last");
+            let (core, timed_out) = (&core, timed_out.load(Ordering::Relaxed));
+            thread::scope(|scope| {
+                for _ in 0..granted.load(Ordering::Relaxed) {
+                    scope.spawn(move || core.settle(&Verdict::Success, 0, Some(5 * ONE)));
+                }
+                scope.spawn(move || {
+                    (0..timed_out).for_each(|_| core.settle(&Verdict::Success, 0, Some(10 * ONE)));
+                });
+            });
+            assert_eq!(tokens(core), 500 * ONE);
+        }
+    }
+
+    #[test]
+    fn failures_and_successes_of_threads_at_once_are_all_counted() {
+        let core = core(100_000, Scheme::Grpc { ratio: 100 });
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10_000).for_each(|_| core.settle(&FAILURE.into(), 0, None)));
+            }
+        });
+        assert_eq!(tokens(&core), 60_000 * ONE);
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10_000).for_each(|_| core.settle(&Verdict::Success, 0, None)));
+                scope.spawn(|| (0..1_000).for_each(|_| core.settle(&FAILURE.into(), 0, None)));
+            }
+        });
+        assert_eq!(tokens(&core), 60_000 * ONE);
+    }
+
+    /// What a call does next.
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Succeeds,
+        Fails,
+        Retries { timeout: bool, succeeds: bool },
+    }
+
+    fn any_step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            Just(Step::Succeeds),
+            Just(Step::Fails),
+            any::<(bool, bool)>().prop_map(|(timeout, succeeds)| Step::Retries { timeout, succeeds }),
+        ]
+    }
+
+    proptest! {
+        /// Against sums of whole thousandths that know no words, epochs and exchanges.
+        #[test]
+        fn it_grants_as_the_naive_ones(
+            steps in proptest::collection::vec(any_step(), 1..400),
+            capacity in 1_u64..30,
+            ratio in 1_u64..3_000,
+            aws in any::<bool>(),
+        ) {
+            let scheme = if aws { AWS } else { Scheme::Grpc { ratio } };
+            let core = core(capacity, scheme);
+            let most = (capacity * 1_000).cast_signed();
+            let mut naive = most;
+            let add = |naive: &mut i64, more: i64| *naive = (*naive + more).clamp(0, most);
+            let (success, failure) = if aws { (1_000, 0) } else { (ratio.cast_signed(), -1_000) };
+            for step in steps {
+                match step {
+                    Step::Succeeds => {
+                        core.settle(&Verdict::Success, 0, None);
+                        add(&mut naive, success);
+                    }
+                    Step::Fails => {
+                        core.settle(&FAILURE.into(), 0, None);
+                        add(&mut naive, failure);
+                    }
+                    Step::Retries { timeout, succeeds } => {
+                        let fault = if timeout { TIMEOUT } else { FAILURE };
+                        let price = match (aws, timeout) {
+                            (false, _) => 0,
+                            (true, false) => 5_000,
+                            (true, true) => 10_000,
+                        };
+                        let expected = if aws { naive >= price } else { naive > most / 2 };
+                        let paid = core.pay(&fault, 0);
+                        prop_assert_eq!(paid.is_some(), expected);
+                        if let Some(paid) = paid {
+                            prop_assert_eq!(paid.cast_signed(), price);
+                            add(&mut naive, -price);
+                            let verdict = if succeeds { Verdict::Success } else { fault.into() };
+                            core.settle(&verdict, 0, Some(paid));
+                            add(&mut naive, match (aws, succeeds) {
+                                (true, true) => price,
+                                (false, true) => success,
+                                (_, false) => failure,
+                            });
+                        }
+                    }
+                }
+                prop_assert_eq!(tokens(&core).cast_signed(), naive);
+            }
+        }
+    }
+}
+
+#[cfg(all(test, loom_models))]
+mod models {
+    use loom::sync::Arc;
+    use loom::thread;
+    use tower_fault_classify::{Health, Kind, Origin, Retry};
+
+    use super::super::rules::{ONE, Scheme};
+    use super::*;
+
+    const FAILURE: Fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote);
+
+    fn core(tokens: u64) -> Arc<TokenCore> {
+        let scheme = Scheme::Aws { increment: ONE, cost: 5 * ONE, timeout_cost: 10 * ONE };
+        Arc::new(TokenCore::new(Rules { capacity: tokens * ONE, scheme }))
+    }
+
+    #[test]
+    fn loom_the_last_tokens_pay_for_one_retry() {
+        loom::model(|| {
+            let core = core(9);
+            let other = Arc::clone(&core);
+            let thread = thread::spawn(move || other.pay(&FAILURE, 0).is_some());
+            let here = core.pay(&FAILURE, 0).is_some();
+            assert_ne!(here, thread.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn loom_a_refund_beside_a_payment_is_not_lost() {
+        loom::model(|| {
+            let core = core(10);
+            assert_eq!(core.pay(&FAILURE, 0), Some(5 * ONE));
+            let other = Arc::clone(&core);
+            let thread = thread::spawn(move || other.settle(&Verdict::Success, 0, Some(5 * ONE)));
+            assert_eq!(core.pay(&FAILURE, 0), Some(5 * ONE));
+            thread.join().unwrap();
+            assert!(core.pay(&FAILURE, 0).is_some() && core.pay(&FAILURE, 0).is_none());
+        });
+    }
+
+    #[test]
+    fn loom_what_the_last_owner_settles_is_not_the_next_ones() {
+        loom::model(|| {
+            let core = core(5);
+            assert_eq!(core.pay(&FAILURE, 0), Some(5 * ONE));
+            let other = Arc::clone(&core);
+            let thread = thread::spawn(move || {
+                other.settle(&Verdict::Success, 0, Some(5 * ONE));
+                other.pay(&FAILURE, 0)
+            });
+            core.retire();
+            assert!(core.pay(&FAILURE, 1).is_some());
+            thread.join().unwrap();
+            assert!(core.pay(&FAILURE, 1).is_none());
+        });
+    }
+}

@@ -1,0 +1,114 @@
+//! What an outcome does to a bucket of tokens, and what a retry costs: pure, in exact fixed point.
+
+use tower_fault_classify::{Fault, Health, Kind, Retry, Verdict};
+
+/// One token, in thousandths: gRFC A6 keeps three digits of a ratio.
+pub(super) const ONE: u64 = 1_000;
+
+/// What a bucket holds at most: 40 bits, of a word that has an epoch as well.
+pub(super) const MOST: u64 = (1 << 40) - 1;
+
+/// How a bucket is filled and emptied, in thousandths of a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    pub(super) capacity: u64,
+    pub(super) scheme: Scheme,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// gRFC A6.
+    Grpc {
+        /// Given for a success.
+        ratio: u64,
+    },
+    /// The "standard" retry mode of the AWS SDKs.
+    Aws {
+        /// Given for a request that succeeds at once.
+        increment: u64,
+        cost: u64,
+        /// After a timeout.
+        timeout_cost: u64,
+    },
+}
+
+impl Rules {
+    /// What is left after an attempt came to `verdict`; `paid` is what it cost, if it was a retry.
+    pub(super) fn settled(&self, tokens: u64, verdict: &Verdict, paid: Option<u64>) -> u64 {
+        let more = match (self.scheme, verdict) {
+            (Scheme::Grpc { ratio }, verdict) => match effect(verdict) {
+                Effect::Fills => ratio,
+                Effect::Drains => return tokens.saturating_sub(ONE),
+                Effect::Nothing => 0,
+            },
+            (Scheme::Aws { increment, .. }, Verdict::Success) => paid.unwrap_or(increment),
+            (Scheme::Aws { .. }, Verdict::Fault(_)) => 0,
+        };
+        (tokens + more).min(self.capacity)
+    }
+
+    /// What a retry after `fault` costs, if there is enough for it.
+    pub(super) fn price(&self, tokens: u64, fault: &Fault) -> Option<u64> {
+        match self.scheme {
+            // "If token_count is less than or equal to the threshold, defined to be (max_tokens / 2), then RPCs will not be
+            // retried." The failure itself has drained already.
+            Scheme::Grpc { .. } => (tokens * 2 > self.capacity).then_some(0),
+            Scheme::Aws { cost, timeout_cost, .. } => {
+                let price = if fault.kind() == Kind::Timeout { timeout_cost } else { cost };
+                (tokens >= price).then_some(price)
+            }
+        }
+    }
+}
+
+enum Effect {
+    Fills,
+    Drains,
+    Nothing,
+}
+
+/// gRFC A6 counts as a failure what could be retried, or was pushed back; a success is what the server answered properly.
+fn effect(verdict: &Verdict) -> Effect {
+    let Verdict::Fault(fault) = verdict else { return Effect::Fills };
+    match (fault.kind(), fault.retry(), fault.health()) {
+        // Never sent: the server has no part in it.
+        (Kind::Rejected, ..) => Effect::Nothing,
+        (Kind::Throttled | Kind::Overloaded, ..)
+        | (_, Retry::Always | Retry::IfIdempotent, _)
+        | (.., Health::Failure) => Effect::Drains,
+        (.., Health::Success) => Effect::Fills,
+        _ => Effect::Nothing,
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use tower_fault_classify::Origin;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_drains_and_an_answer_fills_and_what_was_not_sent_does_neither() {
+        let rules = Rules { capacity: 10 * ONE, scheme: Scheme::Grpc { ratio: 100 } };
+        let after = |kind, retry, health| {
+            rules.settled(5 * ONE, &Fault::new(kind, retry, health, Origin::Remote).into(), None)
+        };
+        assert_eq!(rules.settled(5 * ONE, &Verdict::Success, None), 5_100);
+        assert_eq!(after(Kind::Unavailable, Retry::IfIdempotent, Health::Failure), 4_000);
+        assert_eq!(after(Kind::Server, Retry::Never, Health::Failure), 4_000);
+        assert_eq!(after(Kind::Throttled, Retry::Never, Health::Neutral), 4_000, "pushed back");
+        assert_eq!(after(Kind::Client, Retry::Never, Health::Success), 5_100);
+        assert_eq!(after(Kind::Rejected, Retry::Always, Health::Neutral), 5_000);
+        assert_eq!(after(Kind::Cancelled, Retry::Never, Health::Neutral), 5_000);
+    }
+
+    #[test]
+    fn neither_end_is_passed() {
+        let rules = Rules { capacity: MOST, scheme: Scheme::Grpc { ratio: MOST } };
+        assert_eq!(rules.settled(MOST, &Verdict::Success, None), MOST);
+        let failure = Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote);
+        assert_eq!(rules.settled(1, &failure.into(), None), 0);
+        assert_eq!(rules.price(MOST, &failure), Some(0));
+        assert_eq!(rules.price(MOST / 2, &failure), None);
+    }
+}
