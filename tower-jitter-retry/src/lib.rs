@@ -18,9 +18,9 @@ pub use budget::{AwsBudgetBuilder, Budget, BudgetBuilder, GrpcBudgetBuilder, Ret
 pub use future::ResponseFuture;
 pub use layer::JitterRetryLayer;
 pub use policy::{RetryPolicy, RetryPolicyBuilder};
-pub use replay::RetryBody;
-#[cfg(any(feature = "axum", feature = "tonic"))]
-pub use replay::WasEmpty;
+#[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
+pub use replay::SavedBody;
+pub use replay::{Replay, ReplayBody, ReplayError, RetryBody};
 pub use request::{Attempt, ByTrait, CloneRequests, Resend, RetryRequest, RetrySafety, SavedHttp};
 pub use service::JitterRetry;
 #[doc(inline)]

@@ -235,6 +235,10 @@ impl<B: RetryBody> RetryRequest for http::Request<B> {
         (Self::from_parts(parts, body), saved)
     }
 
+    fn usable(saved: &Self::Saved) -> bool {
+        B::usable(&saved.body)
+    }
+
     fn again(saved: Self::Saved, _: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {
         let SavedHttp { parts, body } = saved;
         let (body, more) = B::again(body, last)?;

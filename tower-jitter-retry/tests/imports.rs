@@ -38,7 +38,16 @@ const TABLE: &[Row] = &[
     Row { files: &["budget/"], may_use: &[PURE, SHARED, VOCABULARY, &["std::sync::Arc"]] },
     Row { files: &["rng.rs"], may_use: &[&["std", "fastrand"]] },
     // What is kept of a request, and what is retried: decisions, without time, locks or tower.
-    Row { files: &["replay/"], may_use: &[PURE, BODIES] },
+    Row { files: &["replay/mod.rs"], may_use: &[PURE, BODIES, &["crate::replay", "reqwest"]] },
+    Row {
+        files: &["replay/prefix.rs", "replay/error.rs"],
+        may_use: &[PURE, &["bytes", "crate::ReplayBody"]],
+    },
+    // A body that attempts take from each other is shared between them.
+    Row {
+        files: &["replay/body.rs", "replay/tape.rs"],
+        may_use: &[PURE, BODIES, SHARED, FUTURES, &["std::sync::Arc", "crate::replay"]],
+    },
     Row { files: &["request.rs"], may_use: &[PURE, BODIES, &["crate::replay", "reqwest"]] },
     Row {
         files: &["policy.rs"],

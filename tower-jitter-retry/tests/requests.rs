@@ -313,28 +313,114 @@ fn plain_requests_are_sent_again() {
     twice(Bytes::from_static(b"ping"));
 }
 
+/// What each attempt's server reads, if it reads so many frames and says 503 then.
+#[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
+fn read_by_frames<B>(body: B, frames: &[usize]) -> Vec<(Vec<u8>, bool)>
+where
+    B: RetryBody + http_body::Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::fmt::Debug,
+{
+    let (read, calls) = (Mutex::new(Vec::new()), Calls::default());
+    let policy = at_once().max_attempts(frames.len() as u32);
+    let mut service = layer(policy).layer(service_fn(|request: Request<B>| {
+        let (mut body, mut bytes, mut ended) = (request.into_body(), Vec::new(), false);
+        for _ in 0..frames[calls.next() - 1] {
+            match now(http_body_util::BodyExt::frame(&mut body)) {
+                Some(frame) => bytes.extend(frame.unwrap().into_data().unwrap()),
+                None => ended = true,
+            }
+        }
+        read.lock().unwrap().push((bytes, ended));
+        async { Ok::<_, io::Error>(response(503)) }
+    }));
+    assert_eq!(now(send(&mut service, whole(body))).unwrap().status(), 503);
+    read.into_inner().unwrap()
+}
+
+/// Three frames, of which nothing says how long they are.
+#[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
+fn stream() -> three::Three {
+    three::Three::default()
+}
+
+#[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
+fn is_sent_again<B>(make: impl Fn() -> B)
+where
+    B: RetryBody + http_body::Body<Data = Bytes> + Unpin + 'static,
+    B::Error: std::fmt::Debug,
+{
+    let read = read_by_frames(make(), &[1, 2, 100]);
+    let expected =
+        [(b"one ".to_vec(), false), (b"one two ".to_vec(), false), (b"one two three".to_vec(), true)];
+    assert_eq!(read, expected);
+}
+
+#[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
+mod three {
+    use std::convert::Infallible;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use bytes::Bytes;
+    use http_body::{Body, Frame};
+
+    #[derive(Default)]
+    pub(crate) struct Three(usize);
+
+    impl Body for Three {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let data = ["one ", "two ", "three"].get(self.0).copied();
+            self.0 += 1;
+            Poll::Ready(data.map(|data| Ok(Frame::data(data.into()))))
+        }
+    }
+}
+
 #[cfg(feature = "axum")]
 #[test]
-fn an_axum_body_is_sent_again_if_there_is_nothing_to_read() {
+fn an_axum_body_is_sent_again_and_stays_one() {
     use axum_core::body::Body;
 
     assert_eq!(sent(whole(Body::empty())).len(), 3);
-    let mut sent = sent(whole(Body::from("the body")));
-    assert_eq!(sent.len(), 1);
-    let frame = now(http_body_util::BodyExt::frame(sent[0].body_mut())).unwrap().unwrap();
-    assert_eq!(frame.into_data().unwrap(), "the body");
+    is_sent_again(|| Body::new(stream()));
 }
 
 #[cfg(feature = "tonic")]
 #[test]
-fn a_tonic_body_is_sent_again_if_there_is_nothing_to_read() {
+fn a_tonic_body_is_sent_again_and_stays_one() {
     use tonic::body::Body;
 
     assert_eq!(sent(whole(Body::empty())).len(), 3);
-    let mut sent = sent(whole(Body::new(Full::new(Bytes::from_static(b"the body")))));
-    assert_eq!(sent.len(), 1);
-    let frame = now(http_body_util::BodyExt::frame(sent[0].body_mut())).unwrap().unwrap();
-    assert_eq!(frame.into_data().unwrap(), "the body");
+    is_sent_again(|| Body::new(stream()));
+}
+
+#[cfg(feature = "reqwest")]
+#[test]
+fn a_reqwest_body_is_sent_again_and_stays_one() {
+    use reqwest::Body;
+
+    assert_eq!(sent(whole(Body::default())).len(), 3);
+    is_sent_again(|| Body::wrap(stream()));
+}
+
+#[cfg(feature = "reqwest")]
+#[test]
+fn a_reqwest_request_with_a_stream_goes_out_once() {
+    let sent = Mutex::new(Vec::new());
+    let mut service = layer(at_once()).layer(service_fn(|request: reqwest::Request| {
+        sent.lock().unwrap().push(request);
+        async { Ok::<_, io::Error>(response(503)) }
+    }));
+    let mut request = reqwest::Request::new(Method::PUT, "http://example.org/".parse().unwrap());
+    *request.body_mut() = Some(reqwest::Body::wrap(stream()));
+    now(send(&mut service, request)).unwrap();
+    assert_eq!(sent.lock().unwrap().len(), 1);
 }
 
 #[cfg(feature = "reqwest")]

@@ -1,0 +1,144 @@
+//! A streaming body that can be sent again.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::RetryBody;
+use super::error::BoxError;
+use super::tape::{Reader, Step, Tape, in_bytes};
+
+/// A streaming body that can be sent again, as long as what was read of it stays within a limit.
+///
+/// | what | how |
+/// |---|---|
+/// | what the first attempt reads | goes by at once, and is kept as it goes, up to [`replay_limit`](crate::RetryPolicyBuilder::replay_limit) |
+/// | a further attempt | gets what was read, and then the rest, which is kept in its turn; with trailers |
+/// | while an earlier attempt still sends it | the further one takes it over, and the earlier one fails ([`ReplayError`](crate::ReplayError)) |
+/// | a body that outgrows the limit | goes on untouched, is no longer kept, and its request is not sent again |
+/// | a body that fails | likewise: the caller gets what the attempt came to |
+///
+/// What a body says of its size does not decide: an endless one may fail after its first bytes. The server sees the whole body or one that
+/// is cut, never a wrong one. A piece that was kept comes as one frame, whatever frames it came in.
+///
+/// The body must be `Unpin`: `Box::pin` one that is not. A request whose body is kept costs one allocation, and what is kept: at most the
+/// limit.
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body_util::StreamBody;
+/// use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+/// use tower_jitter_retry::{JitterRetryLayer, ReplayBody, RetryPolicy};
+///
+/// # async fn example(upload: http_body_util::combinators::UnsyncBoxBody<Bytes, std::io::Error>) -> Result<(), std::io::Error> {
+/// let mut service = ServiceBuilder::new()
+///     .layer(JitterRetryLayer::new(RetryPolicy::default()))
+///     .service(service_fn(async |_: http::Request<ReplayBody<_>>| Ok::<_, std::io::Error>(http::Response::new(()))));
+/// let request = http::Request::put("/upload").body(ReplayBody::new(upload)).unwrap();
+/// service.ready().await?.call(request).await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct ReplayBody<B>(State<B>);
+
+enum State<B> {
+    /// Nobody keeps it.
+    Through(B),
+    /// It is kept, and may be taken over.
+    Kept(Reader<B>),
+}
+
+impl<B> ReplayBody<B> {
+    /// A body that passes through as it is until a [`JitterRetry`](crate::JitterRetry) keeps it.
+    pub const fn new(body: B) -> Self {
+        Self(State::Through(body))
+    }
+}
+
+impl<B> Body for ReplayBody<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            State::Through(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map(|frame| frame.map(|frame| frame.map(in_bytes).map_err(Into::into))),
+            State::Kept(reader) => match reader.read(cx) {
+                Step::Read(read) => read,
+                Step::Outgrown(frame, rest) => {
+                    self.0 = State::Through(rest);
+                    Poll::Ready(Some(Ok(frame)))
+                }
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            State::Through(body) => body.is_end_stream(),
+            State::Kept(reader) => reader.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            State::Through(body) => body.size_hint(),
+            State::Kept(reader) => reader.size_hint(),
+        }
+    }
+}
+
+/// What is kept of a streaming body.
+pub struct Replay<B>(Arc<Tape<B>>);
+
+/// One that is kept already goes out once more as it is.
+impl<B> RetryBody for ReplayBody<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
+    type Saved = Replay<B>;
+
+    fn save(self, limit: usize) -> (Self, Option<Replay<B>>) {
+        match self.0 {
+            State::Through(body) => {
+                let (tape, reader) = Tape::record(body, limit);
+                (Self(State::Kept(reader)), Some(Replay(tape)))
+            }
+            kept @ State::Kept(_) => (Self(kept), None),
+        }
+    }
+
+    fn usable(saved: &Replay<B>) -> bool {
+        saved.0.is_whole()
+    }
+
+    fn again(saved: Replay<B>, last: bool) -> Option<(Self, Option<Replay<B>>)> {
+        let reader = Tape::take_over(&saved.0)?;
+        Some((Self(State::Kept(reader)), (!last).then_some(saved)))
+    }
+}
+
+impl<B> fmt::Debug for ReplayBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplayBody").field("kept", &matches!(self.0, State::Kept(_))).finish_non_exhaustive()
+    }
+}
+
+impl<B> fmt::Debug for Replay<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Replay")
+    }
+}

@@ -1,0 +1,292 @@
+//! A body that attempts take from each other.
+//!
+//! One attempt at a time holds the body: what it reads goes by, and is kept. The next attempt takes it over, also while the one before
+//! still has it in its hands: a server may answer before it has read everything, and its client then goes on sending. Whoever is behind
+//! finds that out at its next reading, and fails: its server sees a body that is cut, never one that ends too early.
+//!
+//! A body is polled under the lock. It is a request's own, so that nobody waits for it but at a take-over.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use tower_fault_classify::__shared::sync::{Mutex, lock};
+
+use super::error::{BoxError, ReplayError};
+use super::prefix::Prefix;
+
+/// What is known of a body that may be sent again.
+pub(super) struct Tape<B>(Mutex<Reel<B>>);
+
+struct Reel<B> {
+    /// The attempt that may read on.
+    holder: u32,
+    /// The rest of the body. `None`: it has ended, failed, outgrown the limit, or is its last reader's.
+    rest: Option<B>,
+    prefix: Prefix,
+    trailers: Option<HeaderMap>,
+    ended: bool,
+    /// Of the holder's task, which has to hear of a take-over.
+    waker: Option<Waker>,
+    /// Set around the body's own code, so that it stays set if that panics.
+    reading: bool,
+}
+
+/// Where one attempt stands.
+pub(super) struct Reader<B> {
+    tape: Arc<Tape<B>>,
+    place: Place,
+    attempt: u32,
+}
+
+/// How far what earlier attempts read has been played.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    piece: usize,
+    trailers: bool,
+}
+
+/// What a reading came to.
+pub(super) type Read = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
+
+/// A frame, or the body that has outgrown the limit and is the reader's alone from here on.
+pub(super) enum Step<B> {
+    Read(Read),
+    Outgrown(Frame<Bytes>, B),
+}
+
+impl<B: Body + Unpin> Tape<B>
+where
+    B::Error: Into<BoxError>,
+{
+    /// Of the first attempt, and its reader.
+    pub(super) fn record(body: B, limit: usize) -> (Arc<Self>, Reader<B>) {
+        let reel = Reel {
+            holder: 1,
+            rest: Some(body),
+            prefix: Prefix::new(limit),
+            trailers: None,
+            ended: false,
+            waker: None,
+            reading: false,
+        };
+        let tape = Arc::new(Self(Mutex::new(reel)));
+        let reader = Reader { tape: Arc::clone(&tape), place: Place::default(), attempt: 1 };
+        (tape, reader)
+    }
+
+    /// Whether another attempt would have all of the body.
+    pub(super) fn is_whole(&self) -> bool {
+        lock(&self.0).is_whole()
+    }
+
+    /// Takes the body over. `None`: not all of it is there any more.
+    pub(super) fn take_over(tape: &Arc<Self>) -> Option<Reader<B>> {
+        let mut reel = lock(&tape.0);
+        if !reel.is_whole() {
+            return None;
+        }
+        reel.holder += 1;
+        reel.prefix.seal();
+        let (attempt, waker) = (reel.holder, reel.waker.take());
+        drop(reel);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Some(Reader { tape: Arc::clone(tape), place: Place::default(), attempt })
+    }
+}
+
+impl<B: Body + Unpin> Reel<B>
+where
+    B::Error: Into<BoxError>,
+{
+    fn is_whole(&self) -> bool {
+        !self.reading && (self.ended || self.rest.is_some())
+    }
+
+    /// What was read already, if the reader is behind.
+    fn replay(&self, place: &mut Place) -> Option<Frame<Bytes>> {
+        if let Some(data) = self.prefix.piece(place.piece) {
+            place.piece += 1;
+            return Some(Frame::data(data));
+        }
+        if !self.ended || place.trailers {
+            return None;
+        }
+        place.trailers = true;
+        self.trailers.clone().map(Frame::trailers)
+    }
+
+    fn read(&mut self, place: &mut Place, cx: &mut Context<'_>) -> Step<B> {
+        if let Some(frame) = self.replay(place) {
+            return Step::Read(Poll::Ready(Some(Ok(frame))));
+        }
+        if self.ended {
+            return Step::Read(Poll::Ready(None));
+        }
+        let Some(rest) = self.rest.as_mut().filter(|_| !self.reading) else {
+            return Step::Read(Poll::Ready(Some(Err(ReplayError::Broken.into()))));
+        };
+        self.reading = true;
+        let polled = Pin::new(rest).poll_frame(cx);
+        self.reading = false;
+        match polled {
+            Poll::Pending => {
+                match &mut self.waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    empty => *empty = Some(cx.waker().clone()),
+                }
+                Step::Read(Poll::Pending)
+            }
+            Poll::Ready(None) => {
+                self.end(None);
+                Step::Read(Poll::Ready(None))
+            }
+            Poll::Ready(Some(Err(error))) => {
+                self.rest = None;
+                self.prefix.forget();
+                Step::Read(Poll::Ready(Some(Err(error.into()))))
+            }
+            Poll::Ready(Some(Ok(frame))) => self.keep(frame, place),
+        }
+    }
+
+    fn keep(&mut self, frame: Frame<B::Data>, place: &mut Place) -> Step<B> {
+        let frame = in_bytes(frame);
+        if let Some(trailers) = frame.trailers_ref() {
+            self.end(Some(trailers.clone()));
+            place.trailers = true;
+        } else if !frame.data_ref().is_some_and(|data| self.prefix.keep(data)) {
+            // The prefix was played before the rest was read, so that nobody needs it any more.
+            self.prefix.forget();
+            if let Some(rest) = self.rest.take() {
+                return Step::Outgrown(frame, rest);
+            }
+        }
+        Step::Read(Poll::Ready(Some(Ok(frame))))
+    }
+
+    fn end(&mut self, trailers: Option<HeaderMap>) {
+        self.trailers = trailers;
+        self.ended = true;
+        self.rest = None;
+        self.waker = None;
+    }
+
+    fn is_end_stream(&self, place: Place) -> bool {
+        let played = self.prefix.left(place.piece) == 0;
+        let ended = if self.ended {
+            place.trailers || self.trailers.is_none()
+        } else {
+            self.rest.as_ref().is_some_and(Body::is_end_stream)
+        };
+        played && ended
+    }
+
+    fn size_hint(&self, place: Place) -> SizeHint {
+        let left = self.prefix.left(place.piece) as u64;
+        let rest = match &self.rest {
+            Some(rest) => rest.size_hint(),
+            None if self.ended => SizeHint::with_exact(0),
+            None => SizeHint::new(),
+        };
+        let mut hint = SizeHint::new();
+        hint.set_lower(rest.lower().saturating_add(left));
+        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(left)) {
+            hint.set_upper(upper);
+        }
+        hint
+    }
+}
+
+/// The frame with its data in one piece: without a copy if it is `Bytes` already.
+pub(super) fn in_bytes<D: Buf>(frame: Frame<D>) -> Frame<Bytes> {
+    frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
+}
+
+impl<B: Body + Unpin> Reader<B>
+where
+    B::Error: Into<BoxError>,
+{
+    pub(super) fn read(&mut self, cx: &mut Context<'_>) -> Step<B> {
+        let mut reel = lock(&self.tape.0);
+        if reel.holder != self.attempt {
+            return Step::Read(Poll::Ready(Some(Err(ReplayError::TakenOver.into()))));
+        }
+        reel.read(&mut self.place, cx)
+    }
+
+    /// A body that was taken over has not ended: it fails.
+    pub(super) fn is_end_stream(&self) -> bool {
+        let reel = lock(&self.tape.0);
+        reel.holder == self.attempt && reel.is_end_stream(self.place)
+    }
+
+    pub(super) fn size_hint(&self) -> SizeHint {
+        let reel = lock(&self.tape.0);
+        if reel.holder == self.attempt { reel.size_hint(self.place) } else { SizeHint::new() }
+    }
+}
+
+impl<B> fmt::Debug for Reader<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("attempt", &self.attempt).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, loom_models))]
+mod models {
+    use loom::thread;
+    use std::convert::Infallible;
+
+    use super::*;
+
+    /// Counts down, a byte at a time.
+    struct Countdown(u8);
+
+    impl Body for Countdown {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            let left = self.0.checked_sub(1);
+            Poll::Ready(left.map(|left| {
+                self.0 = left;
+                Ok(Frame::data(Bytes::copy_from_slice(&[left])))
+            }))
+        }
+    }
+
+    /// What a reader sees, and whether it saw an end.
+    fn read(mut reader: Reader<Countdown>) -> (Vec<u8>, bool) {
+        let (mut seen, mut cx) = (Vec::new(), Context::from_waker(Waker::noop()));
+        loop {
+            match reader.read(&mut cx) {
+                Step::Read(Poll::Ready(Some(Ok(frame)))) => seen.extend(frame.into_data().unwrap()),
+                Step::Read(Poll::Ready(end)) => return (seen, end.is_none()),
+                Step::Read(Poll::Pending) | Step::Outgrown(..) => unreachable!(),
+            }
+        }
+    }
+
+    #[test]
+    fn loom_a_body_that_is_taken_over_is_whole_or_cut_for_each() {
+        loom::model(|| {
+            let (tape, first) = Tape::record(Countdown(2), 10);
+            let thread = thread::spawn(move || read(first));
+            let second = read(Tape::take_over(&tape).unwrap());
+            assert_eq!(second, (vec![1, 0], true), "the retry has all of it");
+            let (seen, ended) = thread.join().unwrap();
+            assert!([1, 0].starts_with(&seen));
+            assert!(!ended || seen == [1, 0], "{seen:?} is not the end");
+        });
+    }
+}

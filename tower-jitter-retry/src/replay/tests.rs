@@ -1,0 +1,387 @@
+//! The server sees the whole body or one that is cut, never a wrong one.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use proptest::prelude::*;
+
+use super::*;
+
+/// What a body does at one reading.
+#[derive(Clone, Debug)]
+enum Act {
+    Data(Vec<u8>),
+    Waits,
+    Trailers,
+    Fails,
+}
+
+/// A body that does what it is told. Its data is of two chunks.
+struct Acts {
+    acts: VecDeque<Act>,
+    said: Option<u64>,
+    /// How often it was polled after its end.
+    overrun: Rc<Cell<usize>>,
+    over: bool,
+}
+
+fn acts(acts: impl IntoIterator<Item = Act>) -> Acts {
+    Acts { acts: acts.into_iter().collect(), said: None, overrun: Rc::default(), over: false }
+}
+
+fn trailers() -> HeaderMap {
+    HeaderMap::from_iter([(http::HeaderName::from_static("x-sum"), http::HeaderValue::from_static("7"))])
+}
+
+impl Body for Acts {
+    type Data = bytes::buf::Chain<Bytes, Bytes>;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, io::Error>>> {
+        let Some(act) = self.acts.pop_front() else {
+            if self.over {
+                self.overrun.set(self.overrun.get() + 1);
+            }
+            self.over = true;
+            return Poll::Ready(None);
+        };
+        Poll::Ready(Some(match act {
+            Act::Data(data) => {
+                let (one, other) = data.split_at(data.len() / 2);
+                let data = bytes::Buf::chain(Bytes::copy_from_slice(one), Bytes::copy_from_slice(other));
+                Ok(Frame::data(data))
+            }
+            Act::Trailers => Ok(Frame::trailers(trailers())),
+            Act::Fails => Err(io::Error::other("the disk is gone")),
+            Act::Waits => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+        }))
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.said.map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+/// What a server sees of a body.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Seen {
+    data: Vec<u8>,
+    trailers: Option<HeaderMap>,
+    /// `None`: it stopped reading. `Some(Err)`: the body broke.
+    end: Option<Result<(), String>>,
+}
+
+/// Reads so many times at most.
+fn read<B: Body<Data = Bytes, Error = error::BoxError> + Unpin>(
+    body: &mut B,
+    readings: usize,
+    seen: &mut Seen,
+) {
+    let mut cx = Context::from_waker(Waker::noop());
+    for _ in 0..readings {
+        if seen.end.is_some() {
+            return;
+        }
+        match Pin::new(&mut *body).poll_frame(&mut cx) {
+            Poll::Pending => {}
+            Poll::Ready(None) => seen.end = Some(Ok(())),
+            Poll::Ready(Some(Err(error))) => seen.end = Some(Err(error.to_string())),
+            Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => seen.data.extend(data),
+                Err(frame) => seen.trailers = frame.into_trailers().ok(),
+            },
+        }
+    }
+}
+
+fn all<B: Body<Data = Bytes, Error = error::BoxError> + Unpin>(body: &mut B) -> Seen {
+    let mut seen = Seen::default();
+    read(body, usize::MAX, &mut seen);
+    seen
+}
+
+fn whole(data: &[u8], trailers: Option<HeaderMap>) -> Seen {
+    Seen { data: data.to_vec(), trailers, end: Some(Ok(())) }
+}
+
+fn data(data: &[u8]) -> Act {
+    Act::Data(data.to_vec())
+}
+
+type Saved = Option<Replay<Acts>>;
+
+fn save(body: Acts, limit: usize) -> (ReplayBody<Acts>, Saved) {
+    ReplayBody::new(body).save(limit)
+}
+
+fn again(saved: Saved) -> (ReplayBody<Acts>, Saved) {
+    RetryBody::again(saved.unwrap(), false).unwrap()
+}
+
+#[test]
+fn what_is_in_memory_is_sent_again_whole() {
+    let (body, saved) = Full::new(Bytes::from_static(b"text")).save(0);
+    let (second, saved) = Full::again(saved.unwrap(), false).unwrap();
+    let (third, nothing) = Full::again(saved.unwrap(), true).unwrap();
+    assert!(nothing.is_none());
+    for again in [second, third] {
+        assert_eq!(format!("{body:?}"), format!("{again:?}"));
+    }
+}
+
+#[test]
+fn what_was_read_is_played_again_and_the_rest_goes_on_with_its_trailers() {
+    let (mut first, saved) = save(acts([data(b"ab"), data(b"cd"), data(b"ef"), Act::Trailers]), 100);
+    let mut seen = Seen::default();
+    read(&mut first, 2, &mut seen);
+    assert_eq!(seen.data, b"abcd");
+    drop(first);
+    let (mut second, saved) = again(saved);
+    let mut seen = Seen::default();
+    read(&mut second, 2, &mut seen);
+    assert_eq!(seen.data, b"abcdef", "one piece, and one frame of the rest");
+    let (mut third, saved) = again(saved);
+    assert_eq!(all(&mut third), whole(b"abcdef", Some(trailers())));
+    let (mut fourth, _) = again(saved);
+    assert_eq!(all(&mut fourth), whole(b"abcdef", Some(trailers())), "the trailers are kept as well");
+}
+
+#[test]
+fn nothing_is_read_before_it_is_asked_for_and_nothing_after_the_end() {
+    let body = acts([data(b"ab")]);
+    let overrun = Rc::clone(&body.overrun);
+    let (mut first, saved) = save(body, 100);
+    assert_eq!(all(&mut first), whole(b"ab", None));
+    let (mut second, saved) = again(saved);
+    assert_eq!(all(&mut second), whole(b"ab", None));
+    assert_eq!(all(&mut again(saved).0), whole(b"ab", None));
+    assert_eq!(overrun.get(), 0);
+}
+
+#[test]
+fn a_body_that_outgrows_the_limit_goes_on_untouched_and_is_not_sent_again() {
+    for at in 0..4 {
+        let body = acts([data(b"ab"), data(b"cd"), data(b"ef"), Act::Waits, data(b"gh"), Act::Trailers]);
+        let (mut first, saved) = save(body, 5);
+        let mut seen = Seen::default();
+        read(&mut first, at, &mut seen);
+        assert_eq!(ReplayBody::usable(saved.as_ref().unwrap()), at < 3, "after {at} frames");
+        if at == 3 {
+            assert!(format!("{first:?}").contains("kept: false"), "no lock is taken for the rest");
+            assert!(ReplayBody::again(saved.unwrap(), false).is_none());
+        }
+        read(&mut first, usize::MAX, &mut seen);
+        assert_eq!(seen, whole(b"abcdefgh", Some(trailers())));
+    }
+}
+
+/// The retry has played what was kept when the rest outgrows the limit.
+#[test]
+fn a_body_that_outgrows_the_limit_in_its_second_attempt_is_whole_there() {
+    let (mut first, saved) = save(acts([data(b"ab"), data(b"cd"), data(b"ef")]), 4);
+    read(&mut first, 1, &mut Seen::default());
+    let (mut second, saved) = again(saved);
+    assert_eq!(all(&mut second), whole(b"abcdef", None));
+    assert!(!ReplayBody::usable(saved.as_ref().unwrap()));
+    assert!(ReplayBody::again(saved.unwrap(), true).is_none());
+}
+
+#[test]
+fn the_size_hint_does_not_decide_and_is_that_of_the_whole() {
+    let mut body = acts([data(b"ab"), data(b"cd")]);
+    body.said = Some(1 << 40);
+    let (mut first, saved) = save(body, 100);
+    assert_eq!(first.size_hint().exact(), Some(1 << 40));
+    read(&mut first, 1, &mut Seen::default());
+    let (mut second, _) = again(saved);
+    assert_eq!(second.size_hint().exact(), Some((1 << 40) + 2), "what the rest says, and what was kept");
+    assert_eq!(first.size_hint().exact(), None, "what was taken over knows nothing any more");
+    assert_eq!(all(&mut second), whole(b"abcd", None));
+    assert_eq!((second.size_hint().exact(), second.is_end_stream()), (Some(0), true));
+}
+
+#[test]
+fn a_retry_takes_the_body_over_while_the_first_attempt_still_holds_it() {
+    struct Woken(AtomicUsize);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    /// Never goes on.
+    struct Hung;
+    impl Body for Hung {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+            Poll::Pending
+        }
+    }
+
+    let (mut first, saved) = ReplayBody::new(Hung).save(100);
+    let woken = Arc::new(Woken(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(Pin::new(&mut first).poll_frame(&mut Context::from_waker(&waker)).is_pending());
+    let (mut second, _) = ReplayBody::again(saved.unwrap(), true).unwrap();
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1, "the first has to give up its connection");
+    assert!(!first.is_end_stream(), "it is cut, not over");
+    let end = all(&mut first).end.unwrap().unwrap_err();
+    assert!(end.contains("another attempt"), "{end}");
+    assert!(Pin::new(&mut second).poll_frame(&mut Context::from_waker(&waker)).is_pending());
+}
+
+#[test]
+fn a_body_that_fails_is_not_sent_again_and_keeps_its_error() {
+    let (mut first, saved) = save(acts([data(b"ab"), Act::Fails, data(b"cd")]), 100);
+    let seen = all(&mut first);
+    assert_eq!((&*seen.data, seen.end), (&b"ab"[..], Some(Err("the disk is gone".to_owned()))));
+    assert!(!ReplayBody::usable(saved.as_ref().unwrap()));
+    assert!(all(&mut first).end.unwrap().unwrap_err().contains("broke"), "and does not go on either");
+}
+
+#[test]
+fn a_body_that_panics_is_not_sent_again() {
+    struct Panics;
+    impl Body for Panics {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+            panic!("as it is meant to");
+        }
+    }
+    let (first, saved) = ReplayBody::new(Panics).save(100);
+    let mut held = std::panic::AssertUnwindSafe(first);
+    let panicked = std::panic::catch_unwind(move || all(&mut held.0));
+    assert!(panicked.is_err());
+    assert!(!ReplayBody::usable(saved.as_ref().unwrap()));
+}
+
+/// An outer layer keeps it, so that an inner one would keep it twice.
+#[test]
+fn a_body_that_is_kept_is_not_kept_again() {
+    let (first, saved) = save(acts([data(b"ab")]), 100);
+    let (mut first, nothing) = first.save(100);
+    assert!(nothing.is_none() && saved.is_some());
+    assert_eq!(all(&mut first), whole(b"ab", None));
+}
+
+#[test]
+fn an_ended_body_says_so() {
+    let (first, saved) = ReplayBody::new(Full::new(Bytes::new())).save(100);
+    assert!(first.is_end_stream());
+    let (mut second, _) = ReplayBody::again(saved.unwrap(), true).unwrap();
+    assert!(second.is_end_stream() && second.size_hint().exact() == Some(0));
+    let end = poll_fn(|cx| Pin::new(&mut second).poll_frame(cx));
+    assert!(matches!(std::pin::pin!(end).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(None)));
+}
+
+fn any_act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        4 => proptest::collection::vec(any::<u8>(), 0..12).prop_map(Act::Data),
+        1 => Just(Act::Waits),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_server_sees_the_whole_body_or_a_cut_one_never_a_wrong_one(
+        frames in proptest::collection::vec(any_act(), 0..12),
+        with_trailers in any::<bool>(),
+        fails_at in proptest::option::of(0_usize..12),
+        limit in 0_usize..80,
+        said in proptest::option::of(any::<u64>()),
+        attempts in proptest::collection::vec((0_usize..16, any::<bool>(), 0_usize..4), 1..6),
+    ) {
+        let mut script = frames.clone();
+        if let Some(at) = fails_at {
+            script.insert(at.min(script.len()), Act::Fails);
+        }
+        // Nothing comes after them.
+        if with_trailers {
+            script.push(Act::Trailers);
+        }
+        let complete: Vec<u8> = frames
+            .iter()
+            .flat_map(|act| if let Act::Data(data) = act { data.clone() } else { Vec::new() })
+            .collect();
+        let mut body = acts(script);
+        body.said = said;
+        let (body, saved) = save(body, limit);
+        let (mut current, mut saved) = (body, saved);
+        let mut held: Vec<(ReplayBody<Acts>, Seen)> = Vec::new();
+        let check = |seen: &Seen| {
+            prop_assert!(complete.starts_with(&seen.data), "{:?} of {complete:?}", seen.data);
+            if seen.end == Some(Ok(())) {
+                prop_assert_eq!(&seen.data, &complete);
+                prop_assert_eq!(seen.trailers.is_some(), with_trailers);
+                prop_assert!(fails_at.is_none());
+            }
+            Ok(())
+        };
+        let last = attempts.len();
+        for (number, (readings, dropped, late)) in attempts.into_iter().enumerate() {
+            let mut seen = Seen::default();
+            read(&mut current, readings, &mut seen);
+            check(&seen)?;
+            if !dropped {
+                held.push((std::mem::replace(&mut current, ReplayBody::new(acts([]))), seen.clone()));
+            }
+            let Some(kept) = saved.take() else { break };
+            if !ReplayBody::usable(&kept) {
+                prop_assert!(ReplayBody::again(kept, false).is_none());
+                // Whoever holds it has the rest to himself, or the error.
+                if let Some((body, mut seen)) = held.pop().filter(|_| !dropped) {
+                    let mut body = body;
+                    read(&mut body, 1_000, &mut seen);
+                    check(&seen)?;
+                    prop_assert!(seen.end.is_some());
+                }
+                return Ok(());
+            }
+            // What an attempt saw was kept, so that it cannot be more than the limit.
+            prop_assert!(seen.data.len() <= limit);
+            let (next, more) = ReplayBody::again(kept, number + 1 == last).unwrap();
+            (current, saved) = (next, more);
+            // Attempts that were given up go on reading for a while.
+            for (body, seen) in &mut held {
+                read(body, late, seen);
+                check(seen)?;
+            }
+        }
+        let mut seen = Seen::default();
+        read(&mut current, 1_000, &mut seen);
+        check(&seen)?;
+        if fails_at.is_none() {
+            prop_assert_eq!(&seen, &whole(&complete, with_trailers.then(trailers)), "the last attempt has all");
+        }
+        for (body, seen) in &mut held {
+            let before = seen.end.clone();
+            read(body, 1_000, seen);
+            check(seen)?;
+            prop_assert!(before == Some(Ok(())) || matches!(seen.end, Some(Err(_))), "{seen:?} is cut, not over");
+        }
+    }
+}
