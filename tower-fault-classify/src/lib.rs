@@ -43,7 +43,7 @@ pub use error::{BoxError, Judged};
 pub use fault::{Fault, Health, Kind, Origin, Retry, Verdict};
 pub use future::ResponseFuture;
 pub use layer::{FaultClassifyLayer, KeepErrors, WrapErrors};
-pub use outcome::{Carried, Outcome, judge_outcome};
+pub use outcome::{Carried, Outcome, grpc_has_begun, judge_outcome};
 pub use rules::{GrpcRules, StatusRules};
 pub use service::{ErrorMode, FaultClassify};
 pub use table::grpc::grpc_code_of;

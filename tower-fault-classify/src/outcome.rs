@@ -150,6 +150,13 @@ pub fn judge_outcome(response: &(impl Outcome + ?Sized)) -> Verdict {
     Carried::on(response).or_else(|| response.verdict()).unwrap_or_else(|| judge_status(response))
 }
 
+/// Whether the answer of a gRPC call has begun: its head has come and does not end it, so that a part of it may have been read (gRFC A6:
+/// such a call is committed, and not made again).
+pub fn grpc_has_begun(response: &(impl Outcome + ?Sized)) -> bool {
+    let grpc = response.headers().filter(|headers| grpc::is_grpc(headers));
+    response.status() == Some(StatusCode::OK) && grpc.is_some_and(|headers| grpc::code_in(headers).is_none())
+}
+
 /// Judges a response by its head alone: a trailers-only answer of gRPC by its code, any other by its status and hints. One without
 /// a status is a success.
 ///
@@ -322,6 +329,23 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn a_grpc_answer_has_begun_unless_its_head_ends_it() {
+        let begun = |status: u16, fields: &[(&'static str, &str)]| {
+            let mut response = response(status);
+            for &(name, value) in fields {
+                response.headers_mut().append(name, value.parse().unwrap());
+            }
+            grpc_has_begun(&response)
+        };
+        let grpc = ("content-type", "application/grpc");
+        assert!(begun(200, &[grpc]));
+        assert!(!begun(200, &[grpc, ("grpc-status", "14")]), "trailers only");
+        assert!(!begun(503, &[grpc]), "an intermediary's");
+        assert!(!begun(200, &[("content-type", "application/json")]));
+        assert!(!grpc_has_begun(&()));
     }
 
     #[test]

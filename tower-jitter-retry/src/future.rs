@@ -4,19 +4,15 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
-use tower_fault_classify::__shared::Clock;
-use tower_fault_classify::{Classify, Fault, Verdict};
+use tower_fault_classify::{Classify, Verdict, grpc_has_begun};
 use tower_service::Service;
 
-use crate::backoff::Position;
-use crate::budget::{Account, Ticket};
-use crate::policy::{Limits, Progress};
-use crate::request::{Attempt, Resend};
-use crate::rng::Stream;
+use crate::call::Call;
+use crate::policy::GiveUp;
+use crate::request::Resend;
 
 pin_project! {
     /// Comes to what the last attempt comes to.
@@ -36,8 +32,10 @@ pin_project! {
         state: State<S::Future>,
         // The request of the next attempt, while it waits.
         next: Option<Req>,
-        spare: Option<Spare<S, Q::Saved>>,
-        call: Call<C, Q>,
+        spare: Spare<S, Q::Saved>,
+        call: Call,
+        classify: C,
+        resend: Q,
     }
 }
 
@@ -51,80 +49,14 @@ pin_project! {
     }
 }
 
-/// What further attempts need. A request that goes out once has none.
-pub(crate) struct Spare<S, Saved> {
-    pub(crate) service: S,
-    pub(crate) saved: Option<Saved>,
-}
-
-/// What a call knows of itself.
-pub(crate) struct Call<C, Q> {
-    pub(crate) limits: Limits,
-    pub(crate) account: Option<Account>,
-    /// What the attempt that runs was paid with, if it is a retry.
-    pub(crate) ticket: Option<Ticket>,
-    pub(crate) clock: Clock,
-    /// When it first had to wait, or failed; a call that succeeds at once reads no clock for it.
-    pub(crate) started: Option<u64>,
-    pub(crate) seed: Option<u64>,
-    pub(crate) randomness: Option<Stream>,
-    pub(crate) attempts: u32,
-    pub(crate) idempotent: bool,
-    pub(crate) position: Position,
-    pub(crate) classify: C,
-    pub(crate) resend: Q,
-}
-
-impl<C, Q> Call<C, Q> {
-    /// The request of the next attempt and how long it waits. `None`: what the last attempt came to is the caller's.
-    fn next_attempt<S, Req>(
-        &mut self,
-        verdict: &Verdict,
-        spare: &mut Option<Spare<S, Q::Saved>>,
-    ) -> Option<(Req, Duration)>
-    where
-        Q: Resend<Req>,
-    {
-        if self.attempts == 1
-            && let Some(account) = &self.account
-        {
-            account.outcome(verdict);
-        }
-        if let Some(ticket) = self.ticket.take() {
-            ticket.settle(verdict);
-        }
-        let fault = verdict.fault()?;
-        let saved = &mut spare.as_mut()?.saved;
-        // Asked before anything is drawn or given up.
-        if !saved.as_ref().is_some_and(|saved| self.resend.usable(saved)) {
-            return None;
-        }
-        let now = self.clock.now();
-        let delay = self.delay(fault, now)?;
-        if let Some(account) = &self.account {
-            self.ticket = Some(account.try_retry(fault)?);
-        }
-        let attempt = self.attempts + 1;
-        let last = attempt == self.limits.max_attempts;
-        let (request, more) = self.resend.again(saved.take()?, Attempt::new(attempt), last)?;
-        *saved = more;
-        Some((request, delay))
-    }
-
-    fn delay(&mut self, fault: &Fault, now: u64) -> Option<Duration> {
-        let started = *self.started.get_or_insert(now);
-        let mut progress = Progress {
-            attempts: self.attempts,
-            elapsed: now.saturating_sub(started),
-            idempotent: self.idempotent,
-            position: self.position,
-        };
-        let (randomness, seed) = (&mut self.randomness, self.seed);
-        let uniform = |range| randomness.get_or_insert_with(|| Stream::open(seed)).uniform(range);
-        let delay = self.limits.delay(fault, &mut progress, uniform);
-        self.position = progress.position;
-        delay.map(Duration::from_nanos)
-    }
+/// What further attempts need.
+pub(crate) enum Spare<S, Saved> {
+    /// The request goes out once, and why.
+    None(GiveUp),
+    Some {
+        service: S,
+        saved: Option<Saved>,
+    },
 }
 
 impl<S, Req, C, Q> ResponseFuture<S, Req, C, Q>
@@ -132,9 +64,45 @@ where
     S: Service<Req>,
     Q: Resend<Req>,
 {
-    pub(crate) const fn new(attempt: S::Future, call: Call<C, Q>, spare: Option<Spare<S, Q::Saved>>) -> Self {
-        Self { state: State::Calling { attempt }, next: None, spare, call }
+    pub(crate) const fn new(
+        attempt: S::Future,
+        call: Call,
+        spare: Spare<S, Q::Saved>,
+        classify: C,
+        resend: Q,
+    ) -> Self {
+        Self { state: State::Calling { attempt }, next: None, spare, call, classify, resend }
     }
+}
+
+/// What hinders another attempt.
+fn hindrance<S, Req, Q: Resend<Req>>(spare: &Spare<S, Q::Saved>, resend: &Q) -> Option<GiveUp> {
+    match spare {
+        Spare::None(reason) => Some(*reason),
+        Spare::Some { saved, .. } => {
+            let usable = saved.as_ref().is_some_and(|saved| resend.usable(saved));
+            (!usable).then_some(GiveUp::NotReplayable)
+        }
+    }
+}
+
+/// The request of another attempt. `None`: it cannot be made after all.
+fn another<S, Req, Q: Resend<Req>>(spare: &mut Spare<S, Q::Saved>, resend: &Q, call: &Call) -> Option<Req> {
+    let Spare::Some { saved, .. } = spare else { return None };
+    let (attempt, last) = call.following();
+    let (request, more) = resend.again(saved.take()?, attempt, last)?;
+    *saved = more;
+    Some(request)
+}
+
+/// Whether a part of the answer may have come to the caller already (gRFC A6): a fault that was read into the head of an answer that had
+/// begun changes nothing in that.
+fn committed<C, Res, Err>(classify: &C, result: &mut Result<Res, Err>, verdict: &Verdict) -> bool
+where
+    C: Classify<Res, Err>,
+{
+    let Ok(response) = result else { return false };
+    !verdict.is_success() && classify.outcome(response).is_some_and(|response| grpc_has_begun(response))
 }
 
 impl<S, Req, C, Q> Future for ResponseFuture<S, Req, C, Q>
@@ -151,13 +119,24 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Calling { attempt } => {
-                    let Poll::Ready(result) = attempt.poll(cx) else {
-                        let Call { started, clock, .. } = this.call;
-                        started.get_or_insert_with(|| clock.now());
+                    let Poll::Ready(mut result) = attempt.poll(cx) else {
+                        this.call.waits();
                         return Poll::Pending;
                     };
-                    let verdict = this.call.classify.classify(result.as_ref());
-                    let Some((request, delay)) = this.call.next_attempt(&verdict, this.spare) else {
+                    let verdict = this.classify.classify(result.as_ref());
+                    let (spare, resend) = (&*this.spare, &*this.resend);
+                    let began = committed(this.classify, &mut result, &verdict);
+                    let hindered = || {
+                        if began { Some(GiveUp::Committed) } else { hindrance::<_, Req, _>(spare, resend) }
+                    };
+                    let again = match this.call.after(&verdict, hindered) {
+                        Some(delay) => {
+                            another(this.spare, this.resend, this.call).map(|request| (request, delay))
+                        }
+                        None => None,
+                    };
+                    let Some((request, delay)) = again else {
+                        leave_note(this.classify, this.call, &mut result);
                         return Poll::Ready(result);
                     };
                     drop(result);
@@ -173,18 +152,36 @@ where
                     this.state.set(State::Waking);
                 }
                 StateProj::Waking => {
-                    let spare = this.spare.as_mut().expect("a retry has a service");
-                    if let Err(error) = ready!(spare.service.poll_ready(cx)) {
+                    let Spare::Some { service, .. } = this.spare else {
+                        unreachable!("a retry has a service")
+                    };
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
                         return Poll::Ready(Err(error));
                     }
-                    let request =
+                    let mut request =
                         this.next.take().expect("a retry that failed to get ready is not polled again");
-                    this.call.attempts += 1;
-                    let attempt = spare.service.call(request);
+                    this.call.advance();
+                    this.resend.mark(&mut request, this.call.mark());
+                    let attempt = service.call(request);
                     this.state.set(State::Calling { attempt });
                 }
             }
         }
+    }
+}
+
+/// Leaves attempts and time on the response of a call that was retried.
+#[inline]
+fn leave_note<C, Res, Err>(classify: &C, call: &Call, result: &mut Result<Res, Err>)
+where
+    C: Classify<Res, Err>,
+{
+    if call.attempts() > 1
+        && let Some(retried) = call.retried()
+        && let Ok(response) = result
+        && let Some(extensions) = classify.outcome(response).and_then(|response| response.extensions_mut())
+    {
+        extensions.insert(retried);
     }
 }
 
@@ -194,6 +191,6 @@ where
     Q: Resend<Req>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").field("attempts", &self.call.attempts).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("attempts", &self.call.attempts()).finish_non_exhaustive()
     }
 }

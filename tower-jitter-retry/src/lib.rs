@@ -3,8 +3,11 @@
 
 mod backoff;
 mod budget;
+mod call;
+mod deadline;
 mod future;
 mod layer;
+mod observe;
 mod policy;
 mod replay;
 mod request;
@@ -15,13 +18,17 @@ mod service;
 
 pub use backoff::{Backoff, Delays, Jitter};
 pub use budget::{AwsBudgetBuilder, Budget, BudgetBuilder, GrpcBudgetBuilder, RetryBudget, Ticket};
+pub use deadline::Deadline;
 pub use future::ResponseFuture;
 pub use layer::JitterRetryLayer;
-pub use policy::{RetryPolicy, RetryPolicyBuilder};
+pub use observe::{Retried, RetryEvent};
+pub use policy::{GiveUp, RetryPolicy, RetryPolicyBuilder};
 #[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
 pub use replay::SavedBody;
 pub use replay::{Replay, ReplayBody, ReplayError, RetryBody};
-pub use request::{Attempt, ByTrait, CloneRequests, Resend, RetryRequest, RetrySafety, SavedHttp};
+pub use request::{
+    Attempt, ByTrait, CloneRequests, Mark, Notes, Resend, RetryRequest, RetrySafety, SavedHttp, remove_marker,
+};
 pub use service::JitterRetry;
 #[doc(inline)]
 pub use tower_fault_classify::__shared::{Clock, ConfigError, ManualClock};

@@ -5,15 +5,11 @@ use std::task::{Context, Poll};
 use tower_fault_classify::Classify;
 use tower_service::Service;
 
-use crate::backoff::Position;
-use crate::budget::Budget;
-use crate::future::{Call, ResponseFuture, Spare};
-use crate::policy::RetryPolicy;
+use crate::call::Call;
+use crate::deadline::Deadline;
+use crate::future::{ResponseFuture, Spare};
+use crate::policy::{GiveUp, RetryPolicy};
 use crate::request::Resend;
-use crate::rng::Seeds;
-
-/// How much of a streaming body is kept so that it can be sent again: 64 KiB.
-const REPLAY_LIMIT: usize = 64 * 1024;
 
 /// Sends failed requests of its inner service again. Made by [`JitterRetryLayer`](crate::JitterRetryLayer).
 ///
@@ -25,11 +21,12 @@ pub struct JitterRetry<S, C, Q> {
     policy: RetryPolicy,
     classify: C,
     resend: Q,
+    unmark: bool,
 }
 
 impl<S, C, Q> JitterRetry<S, C, Q> {
-    pub(crate) const fn new(inner: S, policy: RetryPolicy, classify: C, resend: Q) -> Self {
-        Self { inner, policy, classify, resend }
+    pub(crate) const fn new(inner: S, policy: RetryPolicy, classify: C, resend: Q, unmark: bool) -> Self {
+        Self { inner, policy, classify, resend, unmark }
     }
 
     /// The inner service.
@@ -62,27 +59,40 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Req) -> Self::Future {
-        let RetryPolicy { limits, budget, clock, seeds } = &self.policy;
-        let safety = self.resend.safety(&request).unwrap_or(limits.safety);
-        let idempotent = safety.decide(self.resend.is_idempotent(&request));
-        let (request, saved) =
-            if limits.max_attempts > 1 { self.resend.save(request, REPLAY_LIMIT) } else { (request, None) };
-        let spare = saved.map(|saved| Spare { service: self.inner.clone(), saved: Some(saved) });
-        let call = Call {
-            limits: *limits,
-            account: budget.as_ref().map(Budget::account),
-            ticket: None,
-            started: None,
-            clock: clock.clone(),
-            seed: seeds.as_ref().map(Seeds::next),
-            attempts: 1,
-            idempotent,
-            position: Position::START,
-            randomness: None,
-            classify: self.classify.clone(),
-            resend: self.resend.clone(),
+    #[inline]
+    fn call(&mut self, mut request: Req) -> Self::Future {
+        let Self { inner, policy, classify, resend, unmark } = self;
+        let limits = &policy.limits;
+        if *unmark {
+            resend.unmark(&mut request);
+        }
+        let notes = resend.notes(&mut request);
+        let listed = |request: &Req| {
+            let method = policy.methods.as_ref().zip(resend.grpc_method(request));
+            method.is_some_and(|(methods, method)| methods.contain(method))
         };
-        ResponseFuture::new(self.inner.call(request), call, spare)
+        let itself = resend.is_idempotent(&request) || listed(&request);
+        let idempotent = notes.safety.unwrap_or(limits.safety).decide(itself);
+        let call = Call::new(policy, idempotent, notes.deadline.map(Deadline::remaining));
+        let once = if limits.max_attempts == 1 {
+            Some(GiveUp::Attempts)
+        } else {
+            (limits.marker && notes.attempt.is_some()).then_some(GiveUp::Nested)
+        };
+        let spare = match once {
+            Some(reason) => Spare::None(reason),
+            None => match resend.save(request, policy.replay_limit) {
+                (saved_request, Some(saved)) => {
+                    request = saved_request;
+                    resend.mark(&mut request, call.mark());
+                    Spare::Some { service: inner.clone(), saved: Some(saved) }
+                }
+                (saved_request, None) => {
+                    request = saved_request;
+                    Spare::None(GiveUp::NotReplayable)
+                }
+            },
+        };
+        ResponseFuture::new(inner.call(request), call, spare, classify.clone(), resend.clone())
     }
 }

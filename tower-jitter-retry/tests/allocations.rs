@@ -6,9 +6,13 @@ use std::future::{Ready, ready};
 use std::time::Duration;
 
 use allocation_counter::measure;
+use bytes::Bytes;
 use http::Request;
+use http_body_util::Full;
 use tower::{Layer, Service, service_fn};
-use tower_jitter_retry::{Budget, JitterRetryLayer, RetryPolicy};
+use tower_jitter_retry::{
+    Budget, JitterRetryLayer, ReplayBody, RetryBody, RetryPolicy, RetryPolicyBuilder, remove_marker,
+};
 
 use support::{Broken, Calls, at_once, now, send};
 
@@ -74,17 +78,66 @@ fn a_request_that_is_sent_once_allocates_nothing() {
     assert_eq!(allocations(&mut service), 0);
 }
 
-/// Its headers are empty, so that keeping it costs nothing.
-#[test]
-fn an_http_request_without_headers_is_kept_without_allocating() {
-    let mut service = JitterRetryLayer::new(RetryPolicy::default())
-        .layer(service_fn(|request: Request<&'static str>| ready(Ok::<_, Broken>(request.body().len()))));
-    now(send(&mut service, Request::new("the body"))).unwrap();
-    let request = Request::new("the body");
+/// What a call with an HTTP request allocates that succeeds at once.
+fn allocations_of<B: RetryBody + 'static>(policy: RetryPolicyBuilder, make: impl Fn() -> Request<B>) -> u64 {
+    let mut service = JitterRetryLayer::new(policy.build().unwrap())
+        .layer(service_fn(|_: Request<B>| ready(Ok::<_, Broken>(1_u32))));
+    now(send(&mut service, make())).unwrap();
+    let request = make();
     let allocated = measure(|| {
         now(send(&mut service, request)).unwrap();
     });
-    assert_eq!(allocated.count_total, 0);
+    allocated.count_total
+}
+
+/// Of the mark in empty extensions: their box, the map in it, and the mark.
+const MARK: u64 = 3;
+
+#[test]
+fn an_http_request_costs_its_clone_the_mark_and_the_handle_of_its_stream() {
+    let plain = || Request::new("the body");
+    let with_headers =
+        || Request::builder().header("x-one", "1").header("x-two", "2").body("the body").unwrap();
+    let headers = measure(|| drop(with_headers().headers().clone())).count_total
+        - measure(|| drop(with_headers())).count_total;
+    let streaming = || Request::new(ReplayBody::new(Full::new(Bytes::from_static(b"the body"))));
+    let unmarked = || at_once().marker(false);
+    assert_eq!(allocations_of(unmarked(), plain), 0);
+    assert_eq!(allocations_of(at_once(), plain), MARK);
+    assert_eq!(allocations_of(unmarked(), with_headers), headers);
+    assert_eq!(allocations_of(at_once(), with_headers), headers + MARK);
+    assert_eq!(allocations_of(unmarked(), streaming), 1, "the handle; nothing is kept of what is not read");
+    assert_eq!(allocations_of(at_once(), streaming), 1 + MARK);
+    // Into extensions that are not empty, the mark alone.
+    let extended = || {
+        let mut request = plain();
+        request.extensions_mut().insert(7_u8);
+        request
+    };
+    let extensions = measure(|| drop(extended().extensions().clone())).count_total
+        - measure(|| drop(extended())).count_total;
+    assert_eq!(allocations_of(at_once(), extended), extensions + 1);
+}
+
+#[test]
+fn an_http_request_that_is_sent_once_allocates_nothing() {
+    let with_headers = || Request::builder().header("x-one", "1").body("the body").unwrap();
+    assert_eq!(allocations_of(at_once().max_attempts(1), with_headers), 0);
+    let marked = || {
+        let mut request = with_headers();
+        remove_marker(&mut request);
+        request
+    };
+    assert_eq!(allocations_of(at_once().max_attempts(1), marked), 0);
+}
+
+#[test]
+fn a_retry_through_the_quota_of_tokens_allocates_nothing() {
+    for budget in [Budget::grpc().max_tokens(1_000).build().unwrap(), Budget::aws().build().unwrap()] {
+        let policy = at_once().max_attempts(20).budget(budget).build().unwrap();
+        let mut service = JitterRetryLayer::new(policy).layer(service_fn(failing));
+        assert_eq!(allocations(&mut service), 0);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -48,17 +48,60 @@ const TABLE: &[Row] = &[
         files: &["replay/body.rs", "replay/tape.rs"],
         may_use: &[PURE, BODIES, SHARED, FUTURES, &["std::sync::Arc", "crate::replay"]],
     },
-    Row { files: &["request.rs"], may_use: &[PURE, BODIES, &["crate::replay", "reqwest"]] },
+    Row { files: &["request/"], may_use: &[PURE, BODIES, &["crate::deadline", "crate::replay", "reqwest"]] },
+    // It reads tokio's clock, for a moment that was given in its time.
+    Row { files: &["deadline.rs"], may_use: &[PURE, &["std::time::Instant", "tokio::time::Instant"]] },
+    // The decision.
     Row {
-        files: &["policy.rs"],
+        files: &["policy/limits.rs"],
+        may_use: &[PURE, VOCABULARY, &["crate::backoff", "crate::request::RetrySafety"]],
+    },
+    Row { files: &["policy/methods.rs"], may_use: &[PURE, CLOCK] },
+    // The configuration: what every part of a call is made from.
+    Row {
+        files: &["policy/mod.rs", "policy/builder.rs"],
+        may_use: &[
+            PURE,
+            CLOCK,
+            &[
+                "crate::backoff",
+                "crate::budget",
+                "crate::observe",
+                "crate::policy",
+                "crate::request",
+                "crate::rng",
+            ],
+            &["std::sync::Arc", "http::HeaderName"],
+        ],
+    },
+    // Tells, and changes nothing.
+    Row {
+        files: &["observe/"],
+        may_use: &[
+            PURE,
+            VOCABULARY,
+            &["crate::policy::GiveUp", "metrics", "tracing"],
+            &["std::cell", "std::collections", "std::panic", "std::sync::Arc", "std::thread_local"],
+        ],
+    },
+    Row { files: &["serde.rs"], may_use: &[PURE, &["serde", "humantime"]] },
+    // What a call knows of itself: it asks the decision and the budget, and tells.
+    Row {
+        files: &["call.rs"],
         may_use: &[
             PURE,
             VOCABULARY,
             CLOCK,
-            &["crate::backoff", "crate::budget", "crate::request", "crate::rng"],
+            &[
+                "crate::backoff::Position",
+                "crate::budget",
+                "crate::observe",
+                "crate::policy",
+                "crate::request",
+            ],
+            &["crate::rng", "std::sync::Arc"],
         ],
     },
-    Row { files: &["serde.rs"], may_use: &[PURE, &["serde", "humantime"]] },
     // Glue.
     Row {
         files: &["layer.rs", "service.rs", "future.rs"],
@@ -68,15 +111,14 @@ const TABLE: &[Row] = &[
             FUTURES,
             VOCABULARY,
             JUDGES,
-            CLOCK,
             &[
-                "crate::backoff::Position",
-                "crate::budget",
+                "crate::call",
+                "crate::deadline",
                 "crate::policy",
                 "crate::request",
-                "crate::rng",
                 "tokio::time::Sleep",
                 "tokio::time::sleep",
+                "tower_fault_classify::grpc_has_begun",
             ],
         ],
     },

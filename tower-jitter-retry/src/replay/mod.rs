@@ -40,6 +40,11 @@ pub trait RetryBody: Sized {
         true
     }
 
+    /// The body once more, by reference. **Default**: it cannot be had so.
+    fn duplicate(&self) -> Option<Self> {
+        None
+    }
+
     /// The body for another attempt and, unless that is the last, what is needed for one more. `None`: it cannot be sent again.
     fn again(saved: Self::Saved, last: bool) -> Option<(Self, Option<Self::Saved>)>;
 }
@@ -53,6 +58,10 @@ macro_rules! in_memory {
                 fn save(self, _: usize) -> (Self, Option<Self>) {
                     let saved = self.clone();
                     (self, Some(saved))
+                }
+
+                fn duplicate(&self) -> Option<Self> {
+                    Some(self.clone())
                 }
 
                 fn again(saved: Self, last: bool) -> Option<(Self, Option<Self>)> {
@@ -87,6 +96,10 @@ macro_rules! boxed {
                     }
                     let (body, saved) = ReplayBody::new(self).save(limit);
                     ($wrap(body), saved.map(|saved| SavedBody(Some(saved))))
+                }
+
+                fn duplicate(&self) -> Option<Self> {
+                    http_body::Body::is_end_stream(self).then(|| $empty)
                 }
 
                 fn usable(saved: &SavedBody<Self>) -> bool {

@@ -212,6 +212,7 @@ fn the_size_hint_does_not_decide_and_is_that_of_the_whole() {
     assert_eq!(second.size_hint().exact(), Some((1 << 40) + 2), "what the rest says, and what was kept");
     assert_eq!(first.size_hint().exact(), None, "what was taken over knows nothing any more");
     assert_eq!(all(&mut second), whole(b"abcd", None));
+    assert!(!first.is_end_stream(), "it saw a part only");
     assert_eq!((second.size_hint().exact(), second.is_end_stream()), (Some(0), true));
 }
 

@@ -1,9 +1,16 @@
 //! How a request is sent again.
 
-use http::Method;
-use http::request::Parts;
+mod grpc;
+mod http;
+#[cfg(feature = "reqwest")]
+mod reqwest;
 
-use crate::replay::RetryBody;
+use std::time::Duration;
+
+use ::http::HeaderName;
+
+pub use self::http::{SavedHttp, remove_marker};
+use crate::deadline::Deadline;
 
 /// Whether a request may be sent twice though the first may have been processed.
 ///
@@ -44,6 +51,10 @@ impl RetrySafety {
 }
 
 /// The number of an attempt; the first is 1.
+///
+/// In the extensions of an `http::Request` it is the mark of a layer that may send the request again: retries further in stay quiet,
+/// so that three layers of three attempts make three calls, and not 27. A layer that cannot send it again marks nothing. A handler can
+/// read it there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt(u32);
 
@@ -56,6 +67,32 @@ impl Attempt {
     pub const fn number(self) -> u32 {
         self.0
     }
+}
+
+/// What is written down on a request for the retry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Notes {
+    /// The user's word on this request, which goes before the policy's.
+    pub safety: Option<RetrySafety>,
+    /// Until when it must be done.
+    pub deadline: Option<Deadline>,
+    /// The mark of a layer further out, which sends it again.
+    pub attempt: Option<Attempt>,
+}
+
+/// What is written on a request right before it is sent.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Mark<'a> {
+    /// The number of the attempt.
+    pub attempt: Attempt,
+    /// The time that is left, if there is a deadline.
+    pub remaining: Option<Duration>,
+    /// Whether the number is to be written down at all.
+    pub marker: bool,
+    /// The header that says it, if there is to be one.
+    pub header: Option<&'a HeaderName>,
 }
 
 /// A request that knows how it is sent again.
@@ -75,8 +112,29 @@ pub trait RetryRequest: Sized {
     /// Whether sending it twice is the same as once.
     fn is_idempotent(&self) -> bool;
 
-    /// The user's word on this request, which goes before the policy's. **Default**: none.
-    fn safety(&self) -> Option<RetrySafety> {
+    /// What is written down on the request for the retry. It may be taken off to be read, and is put back. **Default**: nothing.
+    fn notes(&mut self) -> Notes {
+        Notes::default()
+    }
+
+    /// The method of gRPC that the request calls, `/package.Service/Method`, to be looked up among the policy's
+    /// [`idempotent_methods`](crate::RetryPolicyBuilder::idempotent_methods). **Default**: none.
+    fn grpc_method(&self) -> Option<&str> {
+        None
+    }
+
+    /// Writes the number of the attempt and the time that is left on the request, right before it is sent. It is asked only for requests
+    /// that can be sent again. **Default**: does nothing.
+    fn mark(&mut self, mark: Mark<'_>) {
+        let _ = mark;
+    }
+
+    /// Takes the mark of a layer further out off. **Default**: does nothing.
+    fn unmark(&mut self) {}
+
+    /// The request once more, by reference: for [`TowerPolicy`](crate::TowerPolicy), which is shown no more. **Default**: it cannot be
+    /// had so.
+    fn duplicate(&self) -> Option<Self> {
         None
     }
 
@@ -106,8 +164,30 @@ pub trait Resend<Req> {
     /// Whether sending it twice is the same as once.
     fn is_idempotent(&self, request: &Req) -> bool;
 
-    /// See [`RetryRequest::safety`]. **Default**: none.
-    fn safety(&self, request: &Req) -> Option<RetrySafety> {
+    /// See [`RetryRequest::notes`]. **Default**: nothing.
+    fn notes(&self, request: &mut Req) -> Notes {
+        let _ = request;
+        Notes::default()
+    }
+
+    /// See [`RetryRequest::grpc_method`]. **Default**: none.
+    fn grpc_method<'r>(&self, request: &'r Req) -> Option<&'r str> {
+        let _ = request;
+        None
+    }
+
+    /// See [`RetryRequest::mark`]. **Default**: does nothing.
+    fn mark(&self, request: &mut Req, mark: Mark<'_>) {
+        let _ = (request, mark);
+    }
+
+    /// See [`RetryRequest::unmark`]. **Default**: does nothing.
+    fn unmark(&self, request: &mut Req) {
+        let _ = request;
+    }
+
+    /// See [`RetryRequest::duplicate`]. **Default**: it cannot be had so.
+    fn duplicate(&self, request: &Req) -> Option<Req> {
         let _ = request;
         None
     }
@@ -133,8 +213,24 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
         request.is_idempotent()
     }
 
-    fn safety(&self, request: &Req) -> Option<RetrySafety> {
-        request.safety()
+    fn notes(&self, request: &mut Req) -> Notes {
+        request.notes()
+    }
+
+    fn grpc_method<'r>(&self, request: &'r Req) -> Option<&'r str> {
+        request.grpc_method()
+    }
+
+    fn mark(&self, request: &mut Req, mark: Mark<'_>) {
+        request.mark(mark);
+    }
+
+    fn unmark(&self, request: &mut Req) {
+        request.unmark();
+    }
+
+    fn duplicate(&self, request: &Req) -> Option<Req> {
+        request.duplicate()
     }
 
     fn save(&self, request: Req, limit: usize) -> (Req, Option<Req::Saved>) {
@@ -161,6 +257,10 @@ impl<Req: Clone> Resend<Req> for CloneRequests {
         true
     }
 
+    fn duplicate(&self, request: &Req) -> Option<Req> {
+        Some(request.clone())
+    }
+
     fn save(&self, request: Req, _: usize) -> (Req, Option<Req>) {
         let saved = request.clone();
         (request, Some(saved))
@@ -185,6 +285,10 @@ macro_rules! plain {
                     CloneRequests.is_idempotent(self)
                 }
 
+                fn duplicate(&self) -> Option<Self> {
+                    CloneRequests.duplicate(self)
+                }
+
                 fn save(self, limit: usize) -> (Self, Option<Self>) {
                     CloneRequests.save(self, limit)
                 }
@@ -200,118 +304,3 @@ macro_rules! plain {
 plain!([] (), [] bool, [] char, [] u8, [] u16, [] u32, [] u64, [] u128, [] usize);
 plain!([] i8, [] i16, [] i32, [] i64, [] i128, [] isize, [] f32, [] f64);
 plain!([] String, [] &'static str, [] bytes::Bytes, [T: Clone] Vec<T>, [T: Clone] Option<T>);
-
-/// The header by which a client says that a server will recognise a request that it has seen before
-/// (draft-ietf-httpapi-idempotency-key-header).
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
-
-/// RFC 9110 §9.2.2.
-fn is_idempotent(method: &Method, headers: &http::HeaderMap) -> bool {
-    method.is_idempotent() || headers.contains_key(IDEMPOTENCY_KEY)
-}
-
-/// What is kept of an `http::Request`.
-#[derive(Clone, Debug)]
-pub struct SavedHttp<B> {
-    parts: Parts,
-    body: B,
-}
-
-impl<B: RetryBody> RetryRequest for http::Request<B> {
-    type Saved = SavedHttp<B::Saved>;
-
-    fn is_idempotent(&self) -> bool {
-        is_idempotent(self.method(), self.headers())
-    }
-
-    fn safety(&self) -> Option<RetrySafety> {
-        self.extensions().get().copied()
-    }
-
-    fn save(self, limit: usize) -> (Self, Option<Self::Saved>) {
-        let (parts, body) = self.into_parts();
-        let (body, saved) = body.save(limit);
-        let saved = saved.map(|body| SavedHttp { parts: parts.clone(), body });
-        (Self::from_parts(parts, body), saved)
-    }
-
-    fn usable(saved: &Self::Saved) -> bool {
-        B::usable(&saved.body)
-    }
-
-    fn again(saved: Self::Saved, _: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {
-        let SavedHttp { parts, body } = saved;
-        let (body, more) = B::again(body, last)?;
-        let more = more.map(|body| SavedHttp { parts: parts.clone(), body });
-        Some((Self::from_parts(parts, body), more))
-    }
-}
-
-/// Through `try_clone`: a request with a streaming body goes out once.
-#[cfg(feature = "reqwest")]
-impl RetryRequest for reqwest::Request {
-    type Saved = Self;
-
-    fn is_idempotent(&self) -> bool {
-        is_idempotent(self.method(), self.headers())
-    }
-
-    fn save(self, _: usize) -> (Self, Option<Self>) {
-        let saved = self.try_clone();
-        (self, saved)
-    }
-
-    fn again(saved: Self, _: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
-        if last {
-            return Some((saved, None));
-        }
-        // What could be cloned once can be cloned again; if not, this attempt is the last.
-        let more = saved.try_clone();
-        Some((saved, more))
-    }
-}
-
-#[cfg(all(test, not(loom_models)))]
-mod tests {
-    use super::*;
-
-    fn idempotent(method: &str) -> bool {
-        let request = http::Request::builder().method(method).body(()).unwrap();
-        RetryRequest::is_idempotent(&request)
-    }
-
-    #[test]
-    fn the_methods_are_those_of_rfc_9110() {
-        for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
-            assert!(idempotent(method), "{method}");
-        }
-        for method in ["POST", "PATCH", "CONNECT", "REPORT", "get"] {
-            assert!(!idempotent(method), "{method}");
-        }
-    }
-
-    #[test]
-    fn a_key_goes_before_the_method_and_the_users_word_before_both() {
-        let mut request = http::Request::post("/").header("Idempotency-Key", "1").body(()).unwrap();
-        assert!(RetryRequest::is_idempotent(&request));
-        assert_eq!(request.safety(), None);
-        request.extensions_mut().insert(RetrySafety::Never);
-        assert_eq!(request.safety(), Some(RetrySafety::Never));
-    }
-
-    #[test]
-    fn an_http_request_goes_out_again_as_it_was() {
-        let mut request = http::Request::put("/a?b").header("x", "y").body("text".to_owned()).unwrap();
-        request.extensions_mut().insert(7_u8);
-        let (_, saved) = request.save(1_024);
-        let (second, saved) = RetryRequest::again(saved.unwrap(), Attempt::new(2), false).unwrap();
-        let (third, nothing) =
-            <http::Request<String> as RetryRequest>::again(saved.unwrap(), Attempt::new(3), true).unwrap();
-        assert!(nothing.is_none());
-        for request in [second, third] {
-            assert_eq!((request.method(), request.uri().path()), (&Method::PUT, "/a"));
-            assert_eq!((request.headers()["x"].to_str().unwrap(), &**request.body()), ("y", "text"));
-            assert_eq!(request.extensions().get(), Some(&7_u8));
-        }
-    }
-}

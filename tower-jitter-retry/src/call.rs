@@ -1,0 +1,168 @@
+//! What a call knows of itself while it is made, and maybe made again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tower_fault_classify::__shared::Clock;
+use tower_fault_classify::{Fault, Verdict};
+
+use crate::backoff::Position;
+use crate::budget::{Account, Budget, Ticket};
+use crate::observe::{self, Retried, RetryEvent};
+use crate::policy::{Extras, GiveUp, Limits, Progress, RetryPolicy, nanos};
+use crate::request::{Attempt, Mark};
+use crate::rng::{Seeds, Stream};
+
+/// A call under way. It holds the policy's numbers, and counts no reference unless the policy has something that needs it.
+#[derive(Clone)]
+pub(crate) struct Call {
+    limits: Limits,
+    account: Option<Account>,
+    clock: Clock,
+    extras: Option<Arc<Extras>>,
+    seed: Option<u64>,
+    randomness: Option<Stream>,
+    /// When it first had to wait, or failed; a call that succeeds at once reads no clock for it. With a deadline, when it began.
+    started: Option<u64>,
+    deadline: Option<u64>,
+    attempts: u32,
+    idempotent: bool,
+    position: Position,
+    /// What the attempt that runs was paid with, if it is a retry.
+    ticket: Spent,
+}
+
+/// A ticket is one call's. A clone of a call (a policy of tower's is cloned with it) has none.
+#[derive(Default)]
+struct Spent(Option<Ticket>);
+
+impl Clone for Spent {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Call {
+    #[inline]
+    pub(crate) fn new(policy: &RetryPolicy, idempotent: bool, deadline: Option<Duration>) -> Self {
+        let RetryPolicy { limits, budget, clock, seeds, extras, .. } = policy;
+        Self {
+            limits: *limits,
+            account: budget.as_ref().map(Budget::account),
+            clock: clock.clone(),
+            extras: extras.clone(),
+            seed: seeds.as_ref().map(Seeds::next),
+            randomness: None,
+            started: deadline.map(|_| clock.now()),
+            deadline: deadline.map(nanos),
+            attempts: 1,
+            idempotent,
+            position: Position::START,
+            ticket: Spent(None),
+        }
+    }
+
+    /// The attempt did not come to anything at once.
+    #[inline]
+    pub(crate) fn waits(&mut self) {
+        if self.started.is_none() {
+            self.started = Some(self.clock.now());
+        }
+    }
+
+    /// How long the next attempt waits after one that came to `verdict`. `None`: what it came to is the caller's. `hindered` says why a
+    /// retry that is allowed cannot be made; it is asked before anything is drawn.
+    #[inline]
+    pub(crate) fn after(
+        &mut self,
+        verdict: &Verdict,
+        hindered: impl FnOnce() -> Option<GiveUp>,
+    ) -> Option<Duration> {
+        observe::attempt();
+        if self.attempts == 1
+            && let Some(account) = &self.account
+        {
+            account.outcome(verdict);
+        }
+        if let Some(ticket) = self.ticket.0.take() {
+            ticket.settle(verdict);
+        }
+        self.after_fault(verdict.fault()?, hindered)
+    }
+
+    fn after_fault(&mut self, fault: &Fault, hindered: impl FnOnce() -> Option<GiveUp>) -> Option<Duration> {
+        match self.decide(fault, hindered) {
+            Ok(delay) => {
+                let observer = self.extras.as_ref().and_then(|extras| extras.observer.as_ref());
+                let elapsed = self.elapsed();
+                observe::retry(
+                    &RetryEvent { attempt: self.attempts, fault: *fault, delay, elapsed },
+                    observer,
+                );
+                Some(delay)
+            }
+            Err(reason) => {
+                observe::give_up(reason, fault, self.attempts);
+                None
+            }
+        }
+    }
+
+    fn decide(
+        &mut self,
+        fault: &Fault,
+        hindered: impl FnOnce() -> Option<GiveUp>,
+    ) -> Result<Duration, GiveUp> {
+        self.limits.permits(fault, self.attempts, self.idempotent)?;
+        if let Some(reason) = hindered() {
+            return Err(reason);
+        }
+        self.waits();
+        let mut progress =
+            Progress { elapsed: nanos(self.elapsed()), deadline: self.deadline, position: self.position };
+        let (randomness, seed) = (&mut self.randomness, self.seed);
+        let uniform = |range| randomness.get_or_insert_with(|| Stream::open(seed)).uniform(range);
+        let delay = self.limits.delay(fault, &mut progress, uniform)?;
+        self.position = progress.position;
+        if let Some(account) = &self.account {
+            self.ticket.0 = Some(account.try_retry(fault).ok_or(GiveUp::Budget)?);
+        }
+        Ok(Duration::from_nanos(delay))
+    }
+
+    /// The next attempt is the one that runs.
+    pub(crate) fn advance(&mut self) {
+        self.attempts += 1;
+    }
+
+    /// The attempt after the one that runs, and whether it is the last.
+    pub(crate) fn following(&self) -> (Attempt, bool) {
+        let next = self.attempts + 1;
+        (Attempt::new(next), next == self.limits.max_attempts)
+    }
+
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// What is written on the request of the attempt that runs, at the moment when it is sent.
+    pub(crate) fn mark(&self) -> Mark<'_> {
+        let left = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(nanos(self.elapsed())));
+        Mark {
+            attempt: Attempt::new(self.attempts),
+            remaining: self.deadline.map(left),
+            marker: self.limits.marker,
+            header: self.extras.as_ref().and_then(|extras| extras.header.as_ref()),
+        }
+    }
+
+    /// What the response says of the retries, if there were any.
+    pub(crate) fn retried(&self) -> Option<Retried> {
+        (self.attempts > 1).then(|| Retried { attempts: self.attempts, elapsed: self.elapsed() })
+    }
+
+    fn elapsed(&self) -> Duration {
+        let since = |started| self.clock.now().saturating_sub(started);
+        Duration::from_nanos(self.started.map_or(0, since))
+    }
+}

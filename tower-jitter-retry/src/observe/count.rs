@@ -1,0 +1,58 @@
+//! Counting.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use metrics::{Key, Label, Level, Metadata, with_recorder};
+use tower_fault_classify::{Fault, Kind};
+
+use super::RetryEvent;
+use crate::policy::GiveUp;
+
+const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+static ATTEMPTS: Key = Key::from_static_name("tower_jitter_retry_attempts_total");
+static DELAYS: Key = Key::from_static_name("tower_jitter_retry_delay_seconds");
+static REFUSALS: Key = Key::from_static_name("tower_jitter_retry_budget_refusals_total");
+
+thread_local! {
+    /// A key with labels allocates; there are few, so that each thread makes each once.
+    static KEYS: RefCell<HashMap<(Kind, Option<GiveUp>), Key>> = RefCell::default();
+}
+
+pub(super) fn attempt() {
+    increment(&ATTEMPTS);
+}
+
+pub(super) fn retry(event: &RetryEvent) {
+    labelled(&event.fault, None);
+    with_recorder(|recorder| recorder.register_histogram(&DELAYS, &METADATA))
+        .record(event.delay.as_secs_f64());
+}
+
+pub(super) fn give_up(reason: GiveUp, fault: &Fault) {
+    labelled(fault, Some(reason));
+    if reason == GiveUp::Budget {
+        increment(&REFUSALS);
+    }
+}
+
+fn labelled(fault: &Fault, reason: Option<GiveUp>) {
+    KEYS.with_borrow_mut(|keys| {
+        let key = keys.entry((fault.kind(), reason)).or_insert_with(|| {
+            let mut labels = vec![Label::from_static_parts("error.type", fault.kind().as_str())];
+            match reason {
+                None => Key::from_parts("tower_jitter_retry_retries_total", labels),
+                Some(reason) => {
+                    labels.push(Label::from_static_parts("reason", reason.as_str()));
+                    Key::from_parts("tower_jitter_retry_give_ups_total", labels)
+                }
+            }
+        });
+        increment(key);
+    });
+}
+
+fn increment(key: &Key) {
+    with_recorder(|recorder| recorder.register_counter(key, &METADATA)).increment(1);
+}

@@ -1,0 +1,249 @@
+//! The configuration.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderName;
+use tower_fault_classify::__shared::{Clock, ConfigError};
+
+use super::limits::{Limits, nanos};
+use super::{Extras, Methods, RetryPolicy};
+use crate::backoff::{Backoff, Jitter};
+use crate::budget::Budget;
+use crate::observe::{Observer, RetryEvent};
+use crate::request::RetrySafety;
+use crate::rng::Seeds;
+
+const ATTEMPTS: RangeInclusive<u32> = 1..=1_000;
+const FACTORS: RangeInclusive<f64> = 1.0..=1_000.0;
+const SHARES: RangeInclusive<f64> = 0.0..=1.0;
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const REPLAY_LIMITS: RangeInclusive<usize> = 0..=1 << 30;
+
+/// Builds a [`RetryPolicy`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct RetryPolicyBuilder {
+    max_attempts: u32,
+    base: Duration,
+    factor: f64,
+    cap: Duration,
+    jitter: Jitter,
+    max_elapsed: Option<Duration>,
+    longest_hint: Duration,
+    safety: RetrySafety,
+    budget: Spending,
+    clock: Option<Clock>,
+    seed: Option<u64>,
+    replay_limit: usize,
+    methods: Vec<String>,
+    marker: bool,
+    header: Option<HeaderName>,
+    observer: Option<Observer>,
+}
+
+#[derive(Clone, Debug)]
+enum Spending {
+    Default,
+    Given(Option<Budget>),
+}
+
+impl Default for RetryPolicyBuilder {
+    fn default() -> Self {
+        Self {
+            max_attempts: 3,
+            base: Duration::from_millis(100),
+            factor: 2.0,
+            cap: Duration::from_secs(10),
+            jitter: Jitter::Full,
+            max_elapsed: Some(Duration::from_secs(120)),
+            longest_hint: Duration::from_secs(60),
+            safety: RetrySafety::ByRequest,
+            budget: Spending::Default,
+            clock: None,
+            seed: None,
+            replay_limit: 64 * 1024,
+            methods: Vec::new(),
+            marker: true,
+            header: None,
+            observer: None,
+        }
+    }
+}
+
+impl RetryPolicyBuilder {
+    /// How often a request is sent at most, the first time included, 1 to 1,000. 1: never again. **Default**: 3.
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.max_attempts = attempts;
+        self
+    }
+
+    /// The longest delay before the first retry, 0 to [`cap`](Self::cap). 0: retries follow at once, without a timer.
+    /// **Default**: 100 ms.
+    pub fn base(mut self, delay: Duration) -> Self {
+        self.base = delay;
+        self
+    }
+
+    /// What the longest delay is multiplied with at every further retry, 1 to 1,000. **Default**: 2.
+    pub fn factor(mut self, factor: f64) -> Self {
+        self.factor = factor;
+        self
+    }
+
+    /// What the longest delay grows to, 0 to 365 days. **Default**: 10 s.
+    pub fn cap(mut self, delay: Duration) -> Self {
+        self.cap = delay;
+        self
+    }
+
+    /// How a delay is drawn around or below the longest one; a share in it is 0 to 1, a time 0 to 365 days. **Default**:
+    /// [`Jitter::Full`].
+    pub fn jitter(mut self, jitter: Jitter) -> Self {
+        self.jitter = jitter;
+        self
+    }
+
+    /// How long after the call began (when it first had to wait) the last retry may start, up to 365 days; `None`: at any time. A sleep that would end later
+    /// is not begun; the outcome at hand is returned at once. **Default**: 2 minutes.
+    pub fn max_elapsed(mut self, time: impl Into<Option<Duration>>) -> Self {
+        self.max_elapsed = time.into();
+        self
+    }
+
+    /// The longest delay of a server's own (`Retry-After`) that is waited for, 0 to 365 days. A longer one ends the retries, and so
+    /// does one that does not fit into [`max_elapsed`](Self::max_elapsed). It takes the backoff's place, also of a longer one, and
+    /// the backoff begins anew after it; a delay of 0 and a header that makes no sense leave it to the backoff. The delay is stretched by up to half of it, at most 5 s, so that clients that were told the same do not return at once.
+    /// **Default**: 60 s.
+    pub fn longest_hint(mut self, delay: Duration) -> Self {
+        self.longest_hint = delay;
+        self
+    }
+
+    /// Whether requests may be sent twice though the first may have been processed. A request's own word goes before it.
+    /// **Default**: [`RetrySafety::ByRequest`].
+    pub fn safety(mut self, safety: RetrySafety) -> Self {
+        self.safety = safety;
+        self
+    }
+
+    /// What retries are paid from; `None`: without bound. **Default**: a [`Budget::default`] of the policy's own.
+    pub fn budget(mut self, budget: impl Into<Option<Budget>>) -> Self {
+        self.budget = Spending::Given(budget.into());
+        self
+    }
+
+    /// Where the time is read that [`max_elapsed`](Self::max_elapsed) counts. Delays are slept on tokio's timer. **Default**: the
+    /// budget's clock, if it has one; else [`Clock::coarse`]. A budget counts by its own.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Makes the delays reproducible: the calls draw from streams that follow from the seed, each from its own. **Default**: off.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// How many bytes of a streaming body are kept so that it can be sent again, 0 to 1 GiB; see [`ReplayBody`](crate::ReplayBody).
+    /// **Default**: 64 KiB.
+    pub fn replay_limit(mut self, bytes: usize) -> Self {
+        self.replay_limit = bytes;
+        self
+    }
+
+    /// The methods of gRPC that may be sent twice, as `package.Service/Method`, or `package.Service/*` for all of a service. They replace
+    /// those given before. gRPC sends everything by POST, so that without them nothing that a server may have processed is sent
+    /// again. **Default**: none.
+    pub fn idempotent_methods<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
+        self.methods = methods.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Whether requests that this layer may send again are marked with their [`Attempt`](crate::Attempt), so that retries further in stay
+    /// quiet: three layers of three attempts would make 27 of one call. Off: it neither marks nor heeds a mark. **Default**: on.
+    pub fn marker(mut self, on: bool) -> Self {
+        self.marker = on;
+        self
+    }
+
+    /// A header of HTTP requests that says the number of the attempt, from 1. gRPC's own, `grpc-previous-rpc-attempts`, stands on the
+    /// retries of gRPC in any case, as long as the [`marker`](Self::marker) is on. **Default**: none.
+    pub fn marker_header(mut self, name: HeaderName) -> Self {
+        self.header = Some(name);
+        self
+    }
+
+    /// Is told of every retry, when it is decided on: before its delay. It must not block. A panic in it ends there. It costs a call the
+    /// counting of a reference. **Default**: nobody is told.
+    pub fn on_retry(mut self, told: impl Fn(&RetryEvent) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Observer::new(told));
+        self
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    ///
+    /// The first value that is out of its range, with its field and the range.
+    pub fn build(self) -> Result<RetryPolicy, ConfigError> {
+        ConfigError::check("max_attempts", self.max_attempts, ATTEMPTS)?;
+        ConfigError::check("cap", self.cap, Duration::ZERO..=LONGEST)?;
+        ConfigError::check("base", self.base, Duration::ZERO..=self.cap)?;
+        ConfigError::check("factor", self.factor, FACTORS)?;
+        check_jitter(self.jitter)?;
+        if let Some(time) = self.max_elapsed {
+            ConfigError::check("max_elapsed", time, Duration::ZERO..=LONGEST)?;
+        }
+        ConfigError::check("longest_hint", self.longest_hint, Duration::ZERO..=LONGEST)?;
+        ConfigError::check("replay_limit", self.replay_limit, REPLAY_LIMITS)?;
+        let methods =
+            if self.methods.is_empty() { None } else { Some(Arc::new(Methods::parse(self.methods)?)) };
+        let budget = match self.budget {
+            Spending::Given(budget) => budget,
+            Spending::Default => match &self.clock {
+                // The budget of a test stands on the test's clock.
+                Some(clock) => Some(Budget::builder().clock(clock.clone()).build()?),
+                None => Some(Budget::default()),
+            },
+        };
+        let clock = self.clock.or_else(|| budget.as_ref()?.clock().cloned()).unwrap_or_default();
+        Ok(RetryPolicy {
+            limits: Limits {
+                max_attempts: self.max_attempts,
+                safety: self.safety,
+                backoff: Backoff {
+                    base: nanos(self.base),
+                    factor: self.factor,
+                    cap: nanos(self.cap),
+                    jitter: self.jitter,
+                },
+                max_elapsed: self.max_elapsed.map(nanos),
+                marker: self.marker,
+                longest_hint: nanos(self.longest_hint),
+            },
+            budget,
+            clock,
+            seeds: self.seed.map(Seeds::from),
+            replay_limit: self.replay_limit,
+            methods,
+            extras: (self.observer.is_some() || self.header.is_some())
+                .then(|| Arc::new(Extras { observer: self.observer, header: self.header })),
+        })
+    }
+}
+
+fn check_jitter(jitter: Jitter) -> Result<(), ConfigError> {
+    match jitter {
+        Jitter::Proportional(share) | Jitter::CenkaltiProportional(share) => {
+            ConfigError::check("jitter", share, SHARES)?;
+        }
+        Jitter::Additive(most) | Jitter::TenacityAdditive(most) => {
+            ConfigError::check("jitter", most, Duration::ZERO..=LONGEST)?;
+        }
+        _ => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! The decision, a plain function of what happened and what is allowed.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use tower_fault_classify::{Fault, Retry};
+
+use crate::backoff::{Backoff, Position};
+use crate::request::RetrySafety;
+
+/// The numbers that decide. They are copied into every call. Times are in nanoseconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Limits {
+    pub(crate) max_attempts: u32,
+    pub(crate) safety: RetrySafety,
+    pub(crate) backoff: Backoff,
+    pub(crate) marker: bool,
+    pub(super) max_elapsed: Option<u64>,
+    pub(super) longest_hint: u64,
+}
+
+/// What a call has behind it when one of its attempts failed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress {
+    /// Nanoseconds since the call began.
+    pub(crate) elapsed: u64,
+    /// How many of those the caller gives it.
+    pub(crate) deadline: Option<u64>,
+    /// How far the backoff has come.
+    pub(crate) position: Position,
+}
+
+/// Why a call that failed is not made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum GiveUp {
+    /// Asking again would not help, or the server forbids it.
+    NotRetryable,
+    /// It may have been processed, and doing it twice is not the same as once.
+    NotIdempotent,
+    /// It was made as often as is allowed.
+    Attempts,
+    /// A layer further out makes the retries.
+    Nested,
+    /// gRPC: the answer had begun, so that the caller may have seen a part of it.
+    Committed,
+    /// Its request cannot be sent again, or no longer.
+    NotReplayable,
+    /// The server asks for a longer delay than is waited for.
+    HintTooLong,
+    /// Its delay would not end in time.
+    OutOfTime,
+    /// The budget refused.
+    Budget,
+}
+
+impl GiveUp {
+    /// The name of the reason, in `snake_case`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotRetryable => "not_retryable",
+            Self::NotIdempotent => "not_idempotent",
+            Self::Attempts => "attempts",
+            Self::Nested => "nested",
+            Self::Committed => "committed",
+            Self::NotReplayable => "not_replayable",
+            Self::HintTooLong => "hint_too_long",
+            Self::OutOfTime => "out_of_time",
+            Self::Budget => "budget",
+        }
+    }
+}
+
+impl fmt::Display for GiveUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Limits {
+    /// Whether a call may be made again at all.
+    pub(crate) fn permits(&self, fault: &Fault, attempts: u32, idempotent: bool) -> Result<(), GiveUp> {
+        match fault.retry() {
+            Retry::IfIdempotent if !idempotent => Err(GiveUp::NotIdempotent),
+            Retry::Always | Retry::IfIdempotent if attempts >= self.max_attempts => Err(GiveUp::Attempts),
+            Retry::Always | Retry::IfIdempotent => Ok(()),
+            _ => Err(GiveUp::NotRetryable),
+        }
+    }
+
+    /// After how many nanoseconds a call that may be made again is.
+    pub(crate) fn delay(
+        &self,
+        fault: &Fault,
+        progress: &mut Progress,
+        uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
+    ) -> Result<u64, GiveUp> {
+        let delay = match fault.retry_after() {
+            Some(hint) if !hint.is_zero() => {
+                let hint = nanos(hint);
+                if hint > self.longest_hint {
+                    return Err(GiveUp::HintTooLong);
+                }
+                // What the server asks for says more than the attempts before it.
+                progress.position = Position::START;
+                self.backoff.jitter.stretch(hint, uniform)
+            }
+            // A hint of 0 says that any time will do: the backoff knows a good one.
+            _ => self.backoff.next(&mut progress.position, uniform),
+        };
+        let end = progress.elapsed.saturating_add(delay);
+        // What begins at the deadline has no time left.
+        if self.max_elapsed.is_none_or(|max| end <= max)
+            && progress.deadline.is_none_or(|deadline| end < deadline)
+        {
+            Ok(delay)
+        } else {
+            Err(GiveUp::OutOfTime)
+        }
+    }
+}
+
+/// A duration in whole nanoseconds, cut at the end of a `u64`: 584 years.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

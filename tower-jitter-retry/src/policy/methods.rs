@@ -1,0 +1,76 @@
+//! Which methods of gRPC may be called twice.
+
+use tower_fault_classify::__shared::ConfigError;
+
+/// Names as `package.Service/Method`, and services as `package.Service/`, sorted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Methods(Vec<Box<str>>);
+
+impl Methods {
+    /// A method for each name; a slash ahead of it does no harm, and `*` in place of the method stands for all of the service.
+    pub(super) fn parse(names: Vec<String>) -> Result<Self, ConfigError> {
+        let mut methods = Vec::with_capacity(names.len());
+        for name in names {
+            let method = name.strip_prefix('/').unwrap_or(&name);
+            match method.split_once('/') {
+                Some((service, "*")) if !service.is_empty() => methods.push(format!("{service}/").into()),
+                Some((service, rest))
+                    if !service.is_empty() && !rest.is_empty() && !rest.contains(['/', '*']) =>
+                {
+                    methods.push(method.into());
+                }
+                _ => {
+                    let allowed = "`package.Service/Method` or `package.Service/*`";
+                    return Err(ConfigError::new("idempotent_methods", name, allowed));
+                }
+            }
+        }
+        methods.sort_unstable();
+        Ok(Self(methods))
+    }
+
+    /// Whether a path, `/package.Service/Method`, is one of them.
+    pub(crate) fn contain(&self, path: &str) -> bool {
+        let Some(method) = path.strip_prefix('/') else { return false };
+        let has = |name: &str| self.0.binary_search_by(|method| (**method).cmp(name)).is_ok();
+        has(method) || method.find('/').is_some_and(|slash| has(&method[..=slash]))
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+
+    fn methods(names: &[&str]) -> Result<Methods, ConfigError> {
+        Methods::parse(names.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_method_is_one_of_the_list_or_of_a_service_in_it() {
+        let methods = methods(&["shop.Orders/Get", "/shop.Orders/List", "shop.Stock/*"]).unwrap();
+        for path in ["/shop.Orders/Get", "/shop.Orders/List", "/shop.Stock/Get", "/shop.Stock/Put"] {
+            assert!(methods.contain(path), "{path}");
+        }
+        for path in [
+            "/shop.Orders/Put",
+            "/shop.Orders/",
+            "shop.Orders/Get",
+            "/shop.Orders/Get/",
+            "/",
+            "",
+            "/shop.Stocks/Get",
+        ] {
+            assert!(!methods.contain(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_method_is_named() {
+        for name in
+            ["", "/", "Get", "/Get", "shop.Orders/", "shop.Orders/Get/Now", "*/Get/*", "*", "shop.Orders/G*"]
+        {
+            let error = methods(&["shop.Stock/*", name]).unwrap_err();
+            assert_eq!((error.field(), error.value()), ("idempotent_methods", &*format!("{name:?}")));
+        }
+    }
+}

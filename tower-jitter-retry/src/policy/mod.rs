@@ -1,0 +1,91 @@
+//! What is retried, when: the configuration, and the decision, which is a plain function.
+
+mod builder;
+mod limits;
+mod methods;
+#[cfg(all(test, not(loom_models)))]
+mod tests;
+
+use std::sync::Arc;
+
+use http::HeaderName;
+use tower_fault_classify::__shared::Clock;
+
+use crate::backoff::Backoff;
+use crate::budget::Budget;
+use crate::observe::Observer;
+use crate::rng::Seeds;
+
+pub use builder::RetryPolicyBuilder;
+pub use limits::GiveUp;
+pub(crate) use limits::{Limits, Progress, nanos};
+pub(crate) use methods::Methods;
+
+/// What is retried, how often and after which delay.
+///
+/// | what | default |
+/// |---|---|
+/// | [`max_attempts`](RetryPolicyBuilder::max_attempts) | 3, the first included |
+/// | [`base`](RetryPolicyBuilder::base), [`factor`](RetryPolicyBuilder::factor), [`cap`](RetryPolicyBuilder::cap) | 100 ms, doubled with every retry, up to 10 s |
+/// | [`jitter`](RetryPolicyBuilder::jitter) | [`Jitter::Full`](crate::Jitter::Full) |
+/// | [`max_elapsed`](RetryPolicyBuilder::max_elapsed) | 2 minutes |
+/// | [`longest_hint`](RetryPolicyBuilder::longest_hint) | a server's own delay is kept up to 60 s |
+/// | [`budget`](RetryPolicyBuilder::budget) | [`Budget::default`]: 20 % of the requests, and 10 retries a second |
+/// | [`safety`](RetryPolicyBuilder::safety) | [`RetrySafety::ByRequest`](crate::RetrySafety::ByRequest) |
+/// | [`idempotent_methods`](RetryPolicyBuilder::idempotent_methods) | no method of gRPC |
+/// | [`replay_limit`](RetryPolicyBuilder::replay_limit) | 64 KiB of a streaming body |
+/// | [`marker`](RetryPolicyBuilder::marker), [`marker_header`](RetryPolicyBuilder::marker_header) | on, no header |
+/// | [`on_retry`](RetryPolicyBuilder::on_retry) | nobody is told |
+///
+/// Clones share the budget. With the feature `serde` a policy is read from a file, by the names of the setters:
+///
+/// ```json
+/// {"max_attempts": 5, "base": "50ms", "jitter": {"proportional": 0.5}, "budget": {"window": {"ratio": 0.1}}}
+/// ```
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_jitter_retry::RetryPolicy;
+///
+/// let default = RetryPolicy::default();
+/// let eager = RetryPolicy::builder().max_attempts(5).base(Duration::from_millis(20)).build()?;
+/// # Ok::<(), tower_jitter_retry::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    pub(crate) limits: Limits,
+    pub(crate) budget: Option<Budget>,
+    pub(crate) clock: Clock,
+    pub(crate) seeds: Option<Seeds>,
+    pub(crate) replay_limit: usize,
+    pub(crate) methods: Option<Arc<Methods>>,
+    /// What costs a call the counting of a reference, so that it is there only if it is used.
+    pub(crate) extras: Option<Arc<Extras>>,
+}
+
+/// What few policies have.
+#[derive(Debug, Default)]
+pub(crate) struct Extras {
+    pub(crate) observer: Option<Observer>,
+    pub(crate) header: Option<HeaderName>,
+}
+
+impl RetryPolicy {
+    /// A builder with the defaults.
+    pub fn builder() -> RetryPolicyBuilder {
+        RetryPolicyBuilder::default()
+    }
+
+    /// How its delays grow and are drawn.
+    pub const fn backoff(&self) -> Backoff {
+        self.limits.backoff
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        let policy = Self::builder().build();
+        // A test holds that the defaults are in their ranges.
+        policy.unwrap_or_else(|error| unreachable!("the defaults are valid: {error}"))
+    }
+}

@@ -1,0 +1,131 @@
+//! What is decided, and what is not allowed.
+
+use std::time::Duration;
+
+use tower_fault_classify::{Fault, Health, Kind, Origin, Retry};
+
+use super::limits::{GiveUp, Limits, Progress};
+use super::*;
+use crate::backoff::{Jitter, Position};
+
+const SECOND: u64 = 1_000_000_000;
+
+const FAULT: Fault = Fault::new(Kind::Unavailable, Retry::IfIdempotent, Health::Failure, Origin::Remote);
+
+const FIRST: Progress = Progress { elapsed: 0, deadline: None, position: Position::START };
+
+fn limits(builder: RetryPolicyBuilder) -> Limits {
+    builder.build().unwrap().limits
+}
+
+/// The delay if every draw takes the largest.
+fn longest(limits: &Limits, fault: &Fault, mut progress: Progress) -> Option<u64> {
+    limits.delay(fault, &mut progress, |range| *range.end()).ok()
+}
+
+#[test]
+fn the_fate_and_the_idempotency_decide() {
+    let limits = limits(RetryPolicy::builder());
+    let permits = |retry, idempotent| limits.permits(&FAULT.with_retry(retry), 1, idempotent);
+    assert_eq!(permits(Retry::Always, false), Ok(()));
+    assert_eq!(permits(Retry::Always, true), Ok(()));
+    assert_eq!(permits(Retry::IfIdempotent, true), Ok(()));
+    assert_eq!(permits(Retry::IfIdempotent, false), Err(GiveUp::NotIdempotent));
+    assert_eq!(permits(Retry::Never, true), Err(GiveUp::NotRetryable));
+}
+
+#[test]
+fn it_is_sent_three_times_in_all_with_growing_delays() {
+    let limits = limits(RetryPolicy::builder());
+    assert_eq!(
+        [1, 2, 3].map(|attempts| limits.permits(&FAULT, attempts, true)),
+        [Ok(()), Ok(()), Err(GiveUp::Attempts)]
+    );
+    let mut progress = FIRST;
+    let mut delay = || limits.delay(&FAULT, &mut progress, |range| *range.end());
+    assert_eq!((delay(), delay()), (Ok(SECOND / 10), Ok(SECOND / 5)));
+}
+
+#[test]
+fn the_backoff_begins_anew_after_a_servers_delay() {
+    let limits = limits(RetryPolicy::builder().max_attempts(10));
+    let mut progress = FIRST;
+    let pushback = FAULT.with_retry_after(Duration::from_secs(2));
+    let mut delay = |fault| limits.delay(fault, &mut progress, |range| *range.end()).unwrap();
+    let delays = [&FAULT, &FAULT, &FAULT, &pushback, &FAULT, &FAULT].map(&mut delay);
+    let tenth = SECOND / 10;
+    assert_eq!(delays, [tenth, 2 * tenth, 4 * tenth, 3 * SECOND, tenth, 2 * tenth]);
+}
+
+#[test]
+fn a_retry_ends_its_sleep_before_the_deadline() {
+    let limits = limits(RetryPolicy::builder());
+    let by = |deadline| {
+        limits.delay(&FAULT, &mut Progress { deadline: Some(deadline), ..FIRST }, |range| *range.end())
+    };
+    assert_eq!(by(SECOND / 10 + 1), Ok(SECOND / 10));
+    assert_eq!(by(SECOND / 10), Err(GiveUp::OutOfTime), "it would have no time left");
+    assert_eq!(by(0), Err(GiveUp::OutOfTime));
+}
+
+#[test]
+fn a_servers_delay_takes_the_backoffs_place_and_is_never_shortened() {
+    let limits = limits(RetryPolicy::builder());
+    let hinted = |delay| FAULT.with_retry_after(delay);
+    let four = hinted(Duration::from_secs(4));
+    assert_eq!(limits.delay(&four, &mut { FIRST }, |range| *range.start()), Ok(4 * SECOND));
+    assert_eq!(longest(&limits, &four, FIRST), Some(6 * SECOND));
+    assert_eq!(longest(&limits, &hinted(Duration::from_secs(60)), FIRST), Some(65 * SECOND), "at the cap");
+    assert_eq!(longest(&limits, &hinted(Duration::from_millis(60_001)), FIRST), None, "over the cap");
+    assert_eq!(longest(&limits, &hinted(Duration::MAX), FIRST), None);
+    assert_eq!(longest(&limits, &hinted(Duration::ZERO), FIRST), Some(SECOND / 10), "any time will do");
+}
+
+#[test]
+fn a_sleep_that_would_not_fit_is_not_begun() {
+    let bounded = limits(RetryPolicy::builder().max_elapsed(Duration::from_secs(10)));
+    let at = |elapsed| longest(&bounded, &FAULT, Progress { elapsed, ..FIRST });
+    assert_eq!(at(10 * SECOND - SECOND / 10), Some(SECOND / 10), "it ends just in time");
+    assert_eq!(at(10 * SECOND - SECOND / 10 + 1), None);
+    assert_eq!(at(u64::MAX), None);
+    let unbounded = limits(RetryPolicy::builder().max_elapsed(None));
+    assert!(longest(&unbounded, &FAULT, Progress { elapsed: u64::MAX, ..FIRST }).is_some());
+}
+
+#[test]
+fn what_is_out_of_range_is_named_with_value_and_range() {
+    let field = |builder: RetryPolicyBuilder| builder.build().expect_err("it is out of range").field();
+    let policy = RetryPolicy::builder;
+    assert_eq!(field(policy().max_attempts(0)), "max_attempts");
+    assert_eq!(field(policy().max_attempts(1_001)), "max_attempts");
+    for factor in [0.0, 0.999, -1.0, f64::NAN, f64::INFINITY] {
+        assert_eq!(field(policy().factor(factor)), "factor");
+    }
+    for share in [-0.1, 1.1, f64::NAN] {
+        assert_eq!(field(policy().jitter(Jitter::Proportional(share))), "jitter");
+        assert_eq!(field(policy().jitter(Jitter::CenkaltiProportional(share))), "jitter");
+    }
+    for jitter in [Jitter::Additive(Duration::MAX), Jitter::TenacityAdditive(Duration::MAX)] {
+        assert_eq!(field(policy().jitter(jitter)), "jitter");
+    }
+    let error = policy().base(Duration::from_secs(11)).build().unwrap_err();
+    assert_eq!(error.to_string(), "`base` is 11s; allowed is 0ns to 10s");
+    for builder in [
+        policy().cap(Duration::MAX),
+        policy().max_elapsed(Duration::MAX),
+        policy().longest_hint(Duration::MAX),
+    ] {
+        assert!(["cap", "max_elapsed", "longest_hint"].contains(&field(builder)));
+    }
+    assert_eq!(field(policy().replay_limit((1 << 30) + 1)), "replay_limit");
+    assert_eq!(field(policy().idempotent_methods(["Get"])), "idempotent_methods");
+    assert!(policy().base(Duration::ZERO).cap(Duration::ZERO).max_elapsed(Duration::ZERO).build().is_ok());
+}
+
+#[test]
+fn clones_share_the_budget_and_every_policy_has_its_own() {
+    let policy = RetryPolicy::default();
+    assert_eq!(policy.budget, policy.clone().budget);
+    assert_ne!(policy.budget, RetryPolicy::default().budget);
+    assert!(RetryPolicy::builder().budget(None).build().unwrap().budget.is_none());
+}

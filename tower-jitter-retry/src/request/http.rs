@@ -1,0 +1,229 @@
+//! `http::Request`.
+
+use ::http::request::Parts;
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+
+use super::grpc;
+use super::{Attempt, Mark, Notes, RetryRequest};
+use crate::deadline::Deadline;
+use crate::replay::RetryBody;
+
+/// The header by which a client says that a server will recognise a request that it has seen before
+/// (draft-ietf-httpapi-idempotency-key-header).
+static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// RFC 9110 §9.2.2.
+pub(super) fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
+    method.is_idempotent() || headers.contains_key(&IDEMPOTENCY_KEY)
+}
+
+/// What is kept of an `http::Request`.
+#[derive(Clone, Debug)]
+pub struct SavedHttp<B> {
+    parts: Parts,
+    body: B,
+}
+
+impl<B: RetryBody> RetryRequest for Request<B> {
+    type Saved = SavedHttp<B::Saved>;
+
+    fn is_idempotent(&self) -> bool {
+        is_idempotent(self.method(), self.headers())
+    }
+
+    #[inline]
+    fn notes(&mut self) -> Notes {
+        Notes {
+            deadline: earliest(noted(self.extensions()).deadline, self.headers()),
+            ..noted(self.extensions())
+        }
+    }
+
+    fn grpc_method(&self) -> Option<&str> {
+        grpc::is_grpc(self.headers()).then(|| self.uri().path())
+    }
+
+    fn mark(&mut self, mark: Mark<'_>) {
+        if mark.marker {
+            self.extensions_mut().insert(mark.attempt);
+        }
+        mark_headers(self.headers_mut(), mark);
+    }
+
+    fn unmark(&mut self) {
+        remove_marker(self);
+    }
+
+    fn duplicate(&self) -> Option<Self> {
+        let body = self.body().duplicate()?;
+        let mut request = Request::new(body);
+        request.method_mut().clone_from(self.method());
+        request.uri_mut().clone_from(self.uri());
+        *request.version_mut() = self.version();
+        request.headers_mut().clone_from(self.headers());
+        request.extensions_mut().clone_from(self.extensions());
+        Some(request)
+    }
+
+    fn save(self, limit: usize) -> (Self, Option<Self::Saved>) {
+        let (parts, body) = self.into_parts();
+        let (body, saved) = body.save(limit);
+        let saved = saved.map(|body| SavedHttp { parts: parts.clone(), body });
+        (Self::from_parts(parts, body), saved)
+    }
+
+    fn usable(saved: &Self::Saved) -> bool {
+        B::usable(&saved.body)
+    }
+
+    fn again(saved: Self::Saved, _: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {
+        let SavedHttp { parts, body } = saved;
+        let (body, more) = B::again(body, last)?;
+        let more = more.map(|body| SavedHttp { parts: parts.clone(), body });
+        Some((Self::from_parts(parts, body), more))
+    }
+}
+
+/// What the extensions say.
+#[inline]
+pub(super) fn noted(extensions: &::http::Extensions) -> Notes {
+    if extensions.is_empty() {
+        return Notes::default();
+    }
+    Notes {
+        safety: extensions.get().copied(),
+        deadline: extensions.get().copied(),
+        attempt: extensions.get().copied(),
+    }
+}
+
+/// The extension's deadline, or that of `grpc-timeout` if it is the earlier.
+#[inline]
+pub(super) fn earliest(deadline: Option<Deadline>, headers: &HeaderMap) -> Option<Deadline> {
+    let Some(timeout) = grpc::timeout(headers) else { return deadline };
+    let earlier = deadline.is_some_and(|deadline| deadline.remaining() <= timeout);
+    if earlier { deadline } else { Some(Deadline::within(timeout)) }
+}
+
+pub(super) fn mark_headers(headers: &mut HeaderMap, mark: Mark<'_>) {
+    let Mark { attempt, remaining, marker, header } = mark;
+    if marker && let Some(name) = header {
+        headers.insert(name, HeaderValue::from(attempt.number()));
+    }
+    if marker && attempt.number() > 1 && grpc::is_grpc(headers) {
+        headers.insert(&grpc::PREVIOUS_ATTEMPTS, HeaderValue::from(attempt.number() - 1));
+    }
+    if let Some(remaining) = remaining {
+        grpc::shorten_timeout(headers, remaining);
+    }
+}
+
+/// Takes the [`Attempt`] of a retry further out off a request, so that one further in makes retries of its own: for a proxy, whose calls
+/// are not those of its client. [`JitterRetryLayer::remove_marker`](crate::JitterRetryLayer::remove_marker) does it for all requests of a
+/// layer.
+///
+/// gRPC's `grpc-previous-rpc-attempts` goes as well: it speaks of another connection.
+pub fn remove_marker<B>(request: &mut Request<B>) {
+    request.extensions_mut().remove::<Attempt>();
+    request.headers_mut().remove(&grpc::PREVIOUS_ATTEMPTS);
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+    use crate::request::RetrySafety;
+
+    fn idempotent(method: &str) -> bool {
+        let request = Request::builder().method(method).body(()).unwrap();
+        RetryRequest::is_idempotent(&request)
+    }
+
+    #[test]
+    fn the_methods_are_those_of_rfc_9110() {
+        for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
+            assert!(idempotent(method), "{method}");
+        }
+        for method in ["POST", "PATCH", "CONNECT", "REPORT", "get"] {
+            assert!(!idempotent(method), "{method}");
+        }
+    }
+
+    #[test]
+    fn a_key_goes_before_the_method_and_the_users_word_before_both() {
+        let mut request = Request::post("/").header("Idempotency-Key", "1").body(()).unwrap();
+        assert!(RetryRequest::is_idempotent(&request));
+        assert_eq!(request.notes().safety, None);
+        request.extensions_mut().insert(RetrySafety::Never);
+        assert_eq!(request.notes().safety, Some(RetrySafety::Never));
+    }
+
+    #[test]
+    fn an_http_request_goes_out_again_as_it_was() {
+        let mut request = Request::put("/a?b").header("x", "y").body("text".to_owned()).unwrap();
+        request.extensions_mut().insert(7_u8);
+        let (_, saved) = request.save(1_024);
+        let (second, saved) = RetryRequest::again(saved.unwrap(), Attempt::new(2), false).unwrap();
+        let (third, nothing) =
+            <Request<String> as RetryRequest>::again(saved.unwrap(), Attempt::new(3), true).unwrap();
+        assert!(nothing.is_none());
+        for request in [second, third] {
+            assert_eq!((request.method(), request.uri().path()), (&Method::PUT, "/a"));
+            assert_eq!((request.headers()["x"].to_str().unwrap(), &**request.body()), ("y", "text"));
+            assert_eq!(request.extensions().get(), Some(&7_u8));
+        }
+    }
+
+    #[test]
+    fn the_earlier_of_two_deadlines_counts() {
+        use std::time::Duration;
+
+        let left = |deadline: Option<u64>, timeout: Option<&str>| {
+            let mut request = Request::new(());
+            if let Some(seconds) = deadline {
+                request.extensions_mut().insert(Deadline::within(Duration::from_secs(seconds)));
+            }
+            if let Some(timeout) = timeout {
+                request.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
+            }
+            request.notes().deadline.map(|deadline| deadline.remaining().as_secs())
+        };
+        assert_eq!(left(None, None), None);
+        assert_eq!(left(Some(3), None), Some(3));
+        assert_eq!(left(None, Some("2S")), Some(2));
+        assert_eq!(left(Some(3), Some("2S")), Some(2));
+        assert_eq!(left(Some(1), Some("2S")), Some(1));
+        assert_eq!(left(Some(3), Some("soon")), Some(3), "what is garbled says nothing");
+    }
+
+    #[test]
+    fn marks_are_written_and_taken_off() {
+        let name = HeaderName::from_static("x-attempt");
+        let mark = |number, marker| Mark {
+            attempt: Attempt::new(number),
+            remaining: None,
+            marker,
+            header: Some(&name),
+        };
+        let mut request = Request::builder().header("content-type", "application/grpc").body(()).unwrap();
+        request.mark(mark(1, true));
+        assert_eq!(request.notes().attempt, Some(Attempt::new(1)));
+        assert_eq!(request.headers()["x-attempt"], "1");
+        assert!(
+            !request.headers().contains_key("grpc-previous-rpc-attempts"),
+            "there was none before the first"
+        );
+        request.mark(mark(3, true));
+        assert_eq!(
+            (&request.headers()["x-attempt"], &request.headers()["grpc-previous-rpc-attempts"]),
+            (&"3".parse().unwrap(), &"2".parse().unwrap())
+        );
+        remove_marker(&mut request);
+        assert_eq!(request.notes().attempt, None);
+        assert!(!request.headers().contains_key("grpc-previous-rpc-attempts"));
+        let mut request = Request::new(());
+        request.mark(mark(2, false));
+        assert!(request.extensions().is_empty() && request.headers().is_empty());
+        request.mark(mark(2, true));
+        assert_eq!(request.headers().len(), 1, "it is not gRPC's");
+    }
+}

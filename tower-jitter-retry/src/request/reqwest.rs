@@ -1,0 +1,126 @@
+//! `reqwest::Request`.
+
+use std::mem::{replace, take};
+
+use ::http::Extensions;
+use ::reqwest::{Method, Request, Url};
+
+use super::grpc;
+use super::http::{earliest, is_idempotent, mark_headers, noted};
+use super::{Attempt, Mark, Notes, RetryRequest};
+
+/// Reads or changes a request's extensions, which reqwest shows nobody: they come out only as those of an `http::Request`. The rest of the
+/// request stays where it is, so that nothing of it is cloned or parsed.
+fn with_extensions<T>(request: &mut Request, with: impl FnOnce(&mut Extensions) -> T) -> T
+where
+    T: Default,
+{
+    let Ok(nowhere) = Url::parse("http://a/") else { return T::default() };
+    let shell = replace(request, Request::new(Method::GET, nowhere.clone()));
+    let (method, url, version) = (shell.method().clone(), shell.url().clone(), shell.version());
+    let mut shell = shell;
+    let (headers, body) = (take(shell.headers_mut()), shell.body_mut().take());
+    *shell.url_mut() = nowhere;
+    let mut result = T::default();
+    // A shell that goes nowhere has no URL that either side could refuse.
+    if let Ok(mut shell) = ::http::Request::<::reqwest::Body>::try_from(shell) {
+        result = with(shell.extensions_mut());
+        if let Ok(shell) = Request::try_from(shell) {
+            *request = shell;
+        }
+    }
+    *request.method_mut() = method;
+    *request.url_mut() = url;
+    *request.version_mut() = version;
+    *request.headers_mut() = headers;
+    *request.body_mut() = body;
+    result
+}
+
+/// Through `try_clone`: a request with a streaming body goes out once.
+impl RetryRequest for Request {
+    type Saved = Self;
+
+    fn is_idempotent(&self) -> bool {
+        is_idempotent(self.method(), self.headers())
+    }
+
+    fn notes(&mut self) -> Notes {
+        let notes = with_extensions(self, |extensions| noted(extensions));
+        Notes { deadline: earliest(notes.deadline, self.headers()), ..notes }
+    }
+
+    fn grpc_method(&self) -> Option<&str> {
+        grpc::is_grpc(self.headers()).then(|| self.url().path())
+    }
+
+    fn mark(&mut self, mark: Mark<'_>) {
+        if mark.marker {
+            with_extensions(self, |extensions| extensions.insert(mark.attempt));
+        }
+        mark_headers(self.headers_mut(), mark);
+    }
+
+    fn unmark(&mut self) {
+        with_extensions(self, Extensions::remove::<Attempt>);
+        self.headers_mut().remove(&grpc::PREVIOUS_ATTEMPTS);
+    }
+
+    fn duplicate(&self) -> Option<Self> {
+        self.try_clone()
+    }
+
+    fn save(self, _: usize) -> (Self, Option<Self>) {
+        let saved = self.try_clone();
+        (self, saved)
+    }
+
+    fn again(saved: Self, _: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
+        if last {
+            return Some((saved, None));
+        }
+        // What could be cloned once can be cloned again; if not, this attempt is the last.
+        let more = saved.try_clone();
+        Some((saved, more))
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::deadline::Deadline;
+    use crate::request::RetrySafety;
+
+    #[test]
+    fn what_is_written_down_is_read_and_the_rest_is_untouched() {
+        let url = "http://user@example.org:81/a%20b?c=d#e";
+        let mut request = Request::new(Method::PUT, url.parse().unwrap());
+        *request.body_mut() = Some("text".into());
+        *request.timeout_mut() = Some(Duration::from_secs(7));
+        *request.version_mut() = ::http::Version::HTTP_2;
+        request.headers_mut().insert("x-one", 1.into());
+        assert_eq!(request.notes(), Notes::default());
+        with_extensions(&mut request, |extensions| {
+            extensions.insert(RetrySafety::Always);
+            extensions.insert(Deadline::within(Duration::from_secs(3)));
+        });
+        request.mark(Mark { attempt: Attempt::new(2), remaining: None, marker: true, header: None });
+        let notes = request.notes();
+        assert_eq!((notes.safety, notes.attempt), (Some(RetrySafety::Always), Some(Attempt::new(2))));
+        assert_eq!(notes.deadline, Some(Deadline::within(Duration::from_secs(3))));
+        request.unmark();
+        assert_eq!(request.notes().attempt, None);
+        assert_eq!((request.method(), request.url().as_str()), (&Method::PUT, url));
+        assert_eq!(
+            (request.timeout(), request.version()),
+            (Some(&Duration::from_secs(7)), ::http::Version::HTTP_2)
+        );
+        assert_eq!(request.body().unwrap().as_bytes(), Some(&b"text"[..]));
+        assert_eq!((request.headers().len(), request.headers()["x-one"].as_bytes()), (1, &b"1"[..]));
+        let mut empty = Request::new(Method::GET, url.parse().unwrap());
+        empty.notes();
+        assert!(empty.body().is_none());
+    }
+}

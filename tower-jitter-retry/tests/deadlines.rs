@@ -1,0 +1,138 @@
+//! A call's own deadline. Time is tokio's, paused.
+
+mod support;
+
+use std::io;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use http::{Method, Request, Response};
+use tokio::time::Instant;
+use tower::{Layer, service_fn};
+use tower_jitter_retry::{
+    Budget, Clock, Deadline, Jitter, JitterRetryLayer, Retried, RetryPolicy, RetryPolicyBuilder, RetrySafety,
+};
+
+use support::{request, response, send};
+
+const MILLI: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A second between attempts, without end.
+fn policy() -> RetryPolicyBuilder {
+    RetryPolicy::builder()
+        .budget(None::<Budget>)
+        .clock(Clock::tokio())
+        .jitter(Jitter::None)
+        .base(SECOND)
+        .factor(1.0)
+        .max_attempts(1_000)
+        .max_elapsed(None::<Duration>)
+}
+
+/// What each attempt carried as `grpc-timeout` and when it was sent, against a server that takes so long to say 503.
+async fn attempts(request: Request<String>, takes: Duration) -> Vec<(Duration, Option<String>)> {
+    let (sent, before) = (Mutex::new(Vec::new()), Instant::now());
+    let mut service =
+        JitterRetryLayer::new(policy().build().unwrap()).layer(service_fn(|request: Request<String>| {
+            let timeout =
+                request.headers().get("grpc-timeout").map(|value| value.to_str().unwrap().to_owned());
+            sent.lock().unwrap().push((before.elapsed(), timeout));
+            async move {
+                tokio::time::sleep(takes).await;
+                Ok::<_, io::Error>(response(503))
+            }
+        }));
+    let answer = send(&mut service, request).await.unwrap();
+    assert_eq!(answer.status(), 503, "the last real outcome");
+    let sent = sent.into_inner().unwrap();
+    assert_eq!(before.elapsed(), sent.last().unwrap().0 + takes, "no sleep is begun that does not fit");
+    if sent.len() > 1 {
+        let retried = answer.extensions().get::<Retried>().unwrap();
+        assert_eq!((retried.attempts as usize, retried.elapsed), (sent.len(), before.elapsed()));
+    }
+    sent
+}
+
+fn with(deadline: Deadline) -> Request<String> {
+    let mut request = request(Method::GET);
+    request.extensions_mut().insert(deadline);
+    request
+}
+
+fn with_timeout(timeout: &str) -> Request<String> {
+    let mut request = request(Method::POST);
+    request.extensions_mut().insert(RetrySafety::Always);
+    request.headers_mut().insert("grpc-timeout", timeout.parse().unwrap());
+    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sleep_that_would_not_end_before_the_deadline_is_not_begun() {
+    for (within, expected) in [(500, 1), (1_000, 1), (1_001, 2), (2_500, 3), (3_000, 3), (3_001, 4)] {
+        let sent = attempts(with(Deadline::within(within * MILLI)), Duration::ZERO).await;
+        assert_eq!(sent.len(), expected, "within {within} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_attempts_take_counts_from_the_beginning_of_the_call() {
+    let sent = attempts(with(Deadline::within(5 * SECOND)), 700 * MILLI).await;
+    assert_eq!(sent.iter().map(|(at, _)| at.as_millis()).collect::<Vec<_>>(), [0, 1_700, 3_400]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_that_has_passed_leaves_one_attempt() {
+    let now = Instant::now().into_std();
+    for deadline in [Deadline::within(Duration::ZERO), Deadline::at(now - SECOND), Deadline::at(now)] {
+        assert_eq!(attempts(with(deadline), Duration::ZERO).await.len(), 1, "{deadline:?}");
+    }
+    let at_once = policy().base(Duration::ZERO).build().unwrap();
+    let sent = Mutex::new(0);
+    let mut service = JitterRetryLayer::new(at_once).layer(service_fn(|_: Request<String>| {
+        *sent.lock().unwrap() += 1;
+        async { Ok::<_, io::Error>(response(503)) }
+    }));
+    send(&mut service, with(Deadline::within(Duration::ZERO))).await.unwrap();
+    assert_eq!(*sent.lock().unwrap(), 1, "nor is there a retry without delay");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_moment_is_a_deadline_as_well() {
+    let moment = Instant::now().into_std() + 2_500 * MILLI;
+    assert_eq!(attempts(with(Deadline::at(moment)), Duration::ZERO).await.len(), 3);
+    // It is by now half a second away.
+    assert_eq!(attempts(with(Deadline::at(moment)), Duration::ZERO).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_attempt_of_grpc_carries_the_time_that_is_left() {
+    let sent = attempts(with_timeout("4S"), 100 * MILLI).await;
+    let timeouts: Vec<_> = sent.iter().map(|(_, timeout)| timeout.as_deref().unwrap()).collect();
+    assert_eq!(timeouts, ["4S", "2900000u", "1800000u", "700000u"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_earlier_deadline_is_the_timeout() {
+    let mut request = with_timeout("1H");
+    request.extensions_mut().insert(Deadline::within(1_500 * MILLI));
+    let sent = attempts(request, Duration::ZERO).await;
+    let timeouts: Vec<_> = sent.iter().map(|(_, timeout)| timeout.as_deref().unwrap()).collect();
+    assert_eq!(timeouts, ["1500000u", "500000u"]);
+    // A call that came without one gets none.
+    let sent = attempts(with(Deadline::within(1_500 * MILLI)), Duration::ZERO).await;
+    assert_eq!(sent.iter().filter(|(_, timeout)| timeout.is_none()).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_garbled_timeout_is_left_alone() {
+    let sent = Mutex::new(Vec::new());
+    let policy = policy().max_attempts(3).build().unwrap();
+    let mut service = JitterRetryLayer::new(policy).layer(service_fn(|request: Request<String>| {
+        sent.lock().unwrap().push(request.headers()["grpc-timeout"].clone());
+        async { Ok::<Response<String>, io::Error>(response(503)) }
+    }));
+    send(&mut service, with_timeout("soon")).await.unwrap();
+    assert_eq!(*sent.lock().unwrap(), ["soon"; 3]);
+}

@@ -1,0 +1,122 @@
+//! What is gRPC's own: methods by list, pushback, answers that have begun.
+
+mod support;
+
+use std::io;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use http::{Request, Response};
+use tokio::time::Instant;
+use tower::{Layer, service_fn};
+use tower_jitter_retry::{
+    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, Retry, RetryPolicy,
+    RetryPolicyBuilder, RetrySafety,
+};
+
+use support::{Calls, at_once, now, send};
+
+const ILL: Fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote);
+
+fn call(path: &str) -> Request<String> {
+    let request = Request::post(path).header("content-type", "application/grpc");
+    request.body(String::new()).unwrap()
+}
+
+/// An answer without a message.
+fn trailers_only(code: &str) -> Response<String> {
+    let response = Response::builder().header("content-type", "application/grpc").header("grpc-status", code);
+    response.body(String::new()).unwrap()
+}
+
+fn times_sent(policy: RetryPolicyBuilder, request: Request<String>, code: &'static str) -> usize {
+    let calls = Calls::default();
+    let mut service =
+        JitterRetryLayer::new(policy.build().unwrap()).layer(service_fn(|_: Request<String>| {
+            calls.next();
+            async move { Ok::<_, io::Error>(trailers_only(code)) }
+        }));
+    assert_eq!(now(send(&mut service, request)).unwrap().headers()["grpc-status"], code);
+    calls.made()
+}
+
+#[test]
+fn a_method_is_called_again_if_it_is_on_the_list() {
+    let policy = || at_once().idempotent_methods(["shop.Orders/Get", "shop.Stock/*"]);
+    for (path, expected) in
+        [("/shop.Orders/Get", 3), ("/shop.Stock/Any", 3), ("/shop.Orders/Put", 1), ("/other.Orders/Get", 1)]
+    {
+        assert_eq!(times_sent(policy(), call(path), "14"), expected, "{path}");
+        assert_eq!(times_sent(policy(), call(path), "5"), 1, "NOT_FOUND is not helped by it: {path}");
+    }
+    assert_eq!(times_sent(at_once(), call("/shop.Orders/Get"), "14"), 1, "by default there is no list");
+    let mut forbidden = call("/shop.Orders/Get");
+    forbidden.extensions_mut().insert(RetrySafety::Never);
+    assert_eq!(times_sent(policy(), forbidden, "14"), 1, "the word on the request goes before the list");
+    let plain = Request::post("/shop.Orders/Get").body(String::new()).unwrap();
+    assert_eq!(times_sent(policy(), plain, "14"), 1, "a POST to the same path is not gRPC's");
+}
+
+/// A rule that knows better cannot take back what the caller may have read.
+#[test]
+fn an_answer_that_has_begun_is_not_asked_for_again() {
+    let rule = |outcome: Result<&Response<String>, &io::Error>| outcome.is_ok().then_some(ILL.into());
+    for (answer, expected) in [
+        (Response::builder().header("content-type", "application/grpc"), 1),
+        (Response::builder().header("content-type", "application/grpc").header("grpc-status", "14"), 3),
+        (Response::builder().header("content-type", "application/grpc").status(503), 3),
+        (Response::builder().header("content-type", "text/plain"), 3),
+    ] {
+        let answer = answer.body(String::new()).unwrap();
+        let calls = Calls::default();
+        let layer = JitterRetryLayer::new(at_once().build().unwrap()).rule(rule);
+        let mut service = layer.layer(service_fn(|_: Request<String>| {
+            calls.next();
+            let answer = answer.clone();
+            async move { Ok::<_, io::Error>(answer) }
+        }));
+        now(send(&mut service, call("/shop.Orders/Put"))).unwrap();
+        assert_eq!(calls.made(), expected, "{answer:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pushback_sets_the_backoff_back_to_its_start() {
+    let sent = Mutex::new(Vec::new());
+    let policy = RetryPolicy::builder()
+        .budget(None::<Budget>)
+        .clock(Clock::tokio())
+        .jitter(Jitter::None)
+        .max_attempts(7)
+        .safety(RetrySafety::Always);
+    let mut service =
+        JitterRetryLayer::new(policy.build().unwrap()).layer(service_fn(|_: Request<String>| {
+            let mut sent = sent.lock().unwrap();
+            sent.push(Instant::now());
+            let mut answer = trailers_only("14");
+            if sent.len() == 4 {
+                answer.headers_mut().insert("grpc-retry-pushback-ms", 3_000.into());
+            }
+            async { Ok::<_, io::Error>(answer) }
+        }));
+    send(&mut service, call("/shop.Orders/Put")).await.unwrap();
+    let sent = sent.lock().unwrap();
+    let pauses: Vec<_> = sent.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses, [100, 200, 400, 3_000, 100, 200].map(Duration::from_millis));
+}
+
+#[test]
+fn a_pushback_that_is_negative_or_garbled_is_a_stop() {
+    for pushback in ["-1", "soon", "", "1.5"] {
+        let calls = Calls::default();
+        let policy = at_once().safety(RetrySafety::Always).build().unwrap();
+        let mut service = JitterRetryLayer::new(policy).layer(service_fn(|_: Request<String>| {
+            calls.next();
+            let mut answer = trailers_only("14");
+            answer.headers_mut().insert("grpc-retry-pushback-ms", pushback.parse().unwrap());
+            async { Ok::<_, io::Error>(answer) }
+        }));
+        now(send(&mut service, call("/shop.Orders/Put"))).unwrap();
+        assert_eq!(calls.made(), 1, "{pushback:?}");
+    }
+}

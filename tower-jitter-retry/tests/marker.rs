@@ -1,0 +1,220 @@
+//! Nested retries, and what marks a request.
+
+mod support;
+
+use std::io;
+use std::sync::Mutex;
+
+use http::{HeaderName, Method, Request, Response};
+use tower::{Layer, Service, ServiceBuilder, service_fn};
+use tower_jitter_retry::{Attempt, JitterRetryLayer, RetryPolicyBuilder, RetrySafety, remove_marker};
+
+use support::{Broken, Calls, at_once, now, request, response, send};
+
+fn layer(builder: RetryPolicyBuilder) -> JitterRetryLayer {
+    JitterRetryLayer::new(builder.build().unwrap())
+}
+
+fn three() -> JitterRetryLayer {
+    layer(at_once())
+}
+
+/// A server that always says 503, and what it was sent.
+fn failing<B>(
+    sent: &Mutex<Vec<Request<B>>>,
+) -> impl Service<Request<B>, Response = Response<String>, Error = io::Error, Future: Send> + Clone + '_
+where
+    B: Send,
+{
+    service_fn(move |request: Request<B>| {
+        sent.lock().unwrap().push(request);
+        std::future::ready(Ok(response(503)))
+    })
+}
+
+fn sends(service: impl for<'a> FnOnce(&'a Mutex<Vec<Request<String>>>)) -> Vec<Request<String>> {
+    let sent = Mutex::new(Vec::new());
+    service(&sent);
+    sent.into_inner().unwrap()
+}
+
+#[test]
+fn three_nested_layers_of_three_make_three_calls() {
+    let sent = sends(|sent| {
+        let mut service =
+            ServiceBuilder::new().layer(three()).layer(three()).layer(three()).service(failing(sent));
+        now(send(&mut service, request(Method::GET))).unwrap();
+    });
+    assert_eq!(sent.len(), 3);
+    let numbers: Vec<_> =
+        sent.iter().map(|sent| sent.extensions().get::<Attempt>().unwrap().number()).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
+#[test]
+fn a_layer_that_cannot_retry_silences_nobody() {
+    // The second retries, and says so to nobody.
+    for (outer, expected) in [(at_once().max_attempts(1), (3, 1)), (at_once().marker(false), (9, 3))] {
+        let calls = Calls::default();
+        let unmarked = Mutex::new(0);
+        let mut service = ServiceBuilder::new()
+            .layer(layer(outer))
+            .layer(service_between(&unmarked))
+            .layer(three())
+            .service(service_fn(|_: Request<String>| {
+                calls.next();
+                async { Ok::<_, io::Error>(response(503)) }
+            }));
+        let mut request = request(Method::POST);
+        request.extensions_mut().insert(RetrySafety::Always);
+        now(send(&mut service, request)).unwrap();
+        assert_eq!((calls.made(), *unmarked.lock().unwrap()), expected);
+    }
+}
+
+/// Counts the requests that pass without a mark.
+fn service_between<'a, S>(unmarked: &'a Mutex<usize>) -> impl Layer<S, Service = Between<'a, S>> {
+    tower::layer::layer_fn(move |inner| Between { inner, unmarked })
+}
+
+#[derive(Clone)]
+struct Between<'a, S> {
+    inner: S,
+    unmarked: &'a Mutex<usize>,
+}
+
+impl<S: Service<Request<B>>, B> Service<Request<B>> for Between<'_, S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> S::Future {
+        *self.unmarked.lock().unwrap() += usize::from(request.extensions().get::<Attempt>().is_none());
+        self.inner.call(request)
+    }
+}
+
+/// A body that nobody can send again further out, and somebody can further in.
+#[test]
+fn a_request_that_cannot_be_sent_again_further_out_is_retried_further_in() {
+    struct Streaming;
+    impl tower_jitter_retry::RetryBody for Streaming {
+        type Saved = ();
+        fn save(self, _: usize) -> (Self, Option<()>) {
+            (self, None)
+        }
+        fn again((): (), _: bool) -> Option<(Self, Option<()>)> {
+            None
+        }
+    }
+    let calls = Calls::default();
+    let mut service = ServiceBuilder::new()
+        .layer(three())
+        .map_request(|request: Request<Streaming>| request.map(|Streaming| "collected".to_owned()))
+        .layer(three())
+        .service(service_fn(|request: Request<String>| {
+            calls.next();
+            assert!(request.extensions().get::<Attempt>().is_some(), "the inner layer marks");
+            async { Ok::<_, io::Error>(response(503)) }
+        }));
+    now(send(&mut service, Request::put("/").body(Streaming).unwrap())).unwrap();
+    assert_eq!(calls.made(), 3);
+}
+
+#[test]
+fn without_the_marker_every_layer_retries() {
+    let quiet = || layer(at_once().marker(false));
+    let sent = sends(|sent| {
+        let mut service =
+            ServiceBuilder::new().layer(quiet()).layer(quiet()).layer(quiet()).service(failing(sent));
+        now(send(&mut service, request(Method::GET))).unwrap();
+    });
+    assert_eq!(sent.len(), 27, "that is why it is on");
+    assert!(sent.iter().all(|sent| sent.extensions().is_empty()));
+}
+
+#[test]
+fn a_proxy_takes_the_mark_off() {
+    let sent = sends(|sent| {
+        let mut service = ServiceBuilder::new()
+            .layer(three())
+            .map_request(|mut request: Request<String>| {
+                remove_marker(&mut request);
+                request
+            })
+            .layer(three())
+            .service(failing(sent));
+        now(send(&mut service, request(Method::GET))).unwrap();
+    });
+    assert_eq!(sent.len(), 9);
+    let sent = sends(|sent| {
+        let mut service =
+            ServiceBuilder::new().layer(three()).layer(three().remove_marker()).service(failing(sent));
+        now(send(&mut service, request(Method::GET))).unwrap();
+    });
+    assert_eq!(sent.len(), 9);
+}
+
+#[test]
+fn a_header_says_the_number_if_it_is_asked_for() {
+    let name = HeaderName::from_static("x-attempt");
+    let sent = sends(|sent| {
+        let mut service = layer(at_once().marker_header(name.clone())).layer(failing(sent));
+        now(send(&mut service, request(Method::GET))).unwrap();
+    });
+    let numbers: Vec<_> = sent.iter().map(|sent| sent.headers()[&name].to_str().unwrap()).collect();
+    assert_eq!(numbers, ["1", "2", "3"]);
+    let sent = sends(|sent| {
+        let mut service = three().layer(failing(sent));
+        now(send(&mut service, request(Method::GET))).unwrap();
+    });
+    assert!(sent.iter().all(|sent| sent.headers().is_empty()), "and not otherwise");
+}
+
+#[test]
+fn grpcs_header_says_how_many_came_before() {
+    let sent = sends(|sent| {
+        let mut service = three().layer(failing(sent));
+        let mut request = request(Method::POST);
+        request.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
+        request.extensions_mut().insert(RetrySafety::Always);
+        now(send(&mut service, request)).unwrap();
+    });
+    let before = |sent: &Request<String>| sent.headers().get("grpc-previous-rpc-attempts").cloned();
+    assert_eq!(before(&sent[0]), None);
+    assert_eq!(before(&sent[1]).unwrap(), "1");
+    assert_eq!(before(&sent[2]).unwrap(), "2");
+}
+
+#[test]
+fn the_mark_of_the_first_attempt_is_not_on_the_second() {
+    let numbers = Mutex::new(Vec::new());
+    let mut service = three().layer(service_fn(|request: Request<&'static str>| {
+        let mut marks = 0;
+        request.extensions().get::<Attempt>().inspect(|attempt| marks = attempt.number());
+        numbers.lock().unwrap().push(marks);
+        async { Err::<Response<()>, _>(Broken(0)) }
+    }));
+    now(send(&mut service, Request::new("text"))).unwrap_err();
+    assert_eq!(*numbers.lock().unwrap(), [1, 2, 3]);
+}
+
+#[cfg(feature = "reqwest")]
+#[test]
+fn nested_layers_over_reqwest_make_three_calls_as_well() {
+    let calls = Calls::default();
+    let mut service = ServiceBuilder::new().layer(three()).layer(three()).layer(three()).service(service_fn(
+        |request: reqwest::Request| {
+            calls.next();
+            assert_eq!(request.url().as_str(), "http://example.org/a?b#c");
+            async { Ok::<_, io::Error>(response(503)) }
+        },
+    ));
+    let request = reqwest::Request::new(Method::GET, "http://example.org/a?b#c".parse().unwrap());
+    now(send(&mut service, request)).unwrap();
+    assert_eq!(calls.made(), 3);
+}
