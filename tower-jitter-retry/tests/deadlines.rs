@@ -136,3 +136,17 @@ async fn a_garbled_timeout_is_left_alone() {
     send(&mut service, with_timeout("soon")).await.unwrap();
     assert_eq!(*sent.lock().unwrap(), ["soon"; 3]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_counts_from_the_call_and_not_from_the_first_poll() {
+    let sent = Mutex::new(0);
+    let mut service =
+        JitterRetryLayer::new(policy().build().unwrap()).layer(service_fn(|_: Request<String>| {
+            *sent.lock().unwrap() += 1;
+            async { Ok::<_, io::Error>(response(503)) }
+        }));
+    let call = tower::Service::call(&mut service, with(Deadline::within(2_500 * MILLI)));
+    tokio::time::advance(2 * SECOND).await;
+    call.await.unwrap();
+    assert_eq!(*sent.lock().unwrap(), 1);
+}

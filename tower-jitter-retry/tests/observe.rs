@@ -1,0 +1,200 @@
+//! What others are told.
+
+mod support;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Method, Request};
+use tower::{Layer, service_fn};
+use tower_jitter_retry::{Budget, Clock, Jitter, JitterRetryLayer, Kind, Retried, RetryEvent, RetryPolicy};
+
+use support::{Broken, Calls, at_once, now, request, response, send};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn every_retry_is_told_before_its_delay_with_attempts_from_one() {
+    let told = Arc::<Mutex<Vec<RetryEvent>>>::default();
+    let policy = RetryPolicy::builder()
+        .budget(None::<Budget>)
+        .clock(Clock::tokio())
+        .jitter(Jitter::None)
+        .base(SECOND)
+        .on_retry({
+            let told = Arc::clone(&told);
+            move |event| told.lock().unwrap().push(*event)
+        });
+    let (calls, seen) = (Calls::default(), Arc::clone(&told));
+    let mut service =
+        JitterRetryLayer::new(policy.build().unwrap()).layer(service_fn(move |_: Request<String>| {
+            let call = calls.next();
+            assert_eq!(seen.lock().unwrap().len(), call - 1, "it is told before the attempt");
+            async { Ok::<_, io::Error>(response(503)) }
+        }));
+    send(&mut service, request(Method::GET)).await.unwrap();
+    let told = told.lock().unwrap();
+    let events: Vec<_> = told.iter().map(|event| (event.attempt, event.delay, event.elapsed)).collect();
+    assert_eq!(events, [(1, SECOND, Duration::ZERO), (2, 2 * SECOND, SECOND)]);
+    assert!(told.iter().all(|event| event.fault.kind() == Kind::Unavailable));
+}
+
+#[test]
+fn nothing_is_told_of_what_is_not_sent_again() {
+    let refused = Budget::builder().ratio(0.0).min_per_second(0).build().unwrap();
+    for (policy, status) in [
+        (at_once(), 200),
+        (at_once(), 404),
+        (at_once().max_attempts(1), 503),
+        (at_once().budget(refused), 503),
+    ] {
+        let policy = policy.on_retry(|event| panic!("{event:?}")).build().unwrap();
+        let mut service = JitterRetryLayer::new(policy)
+            .layer(service_fn(move |_: Request<String>| async move { Ok::<_, io::Error>(response(status)) }));
+        let answer = now(send(&mut service, request(Method::GET))).unwrap();
+        assert_eq!(answer.extensions().get::<Retried>(), None);
+    }
+}
+
+#[test]
+fn a_panic_of_who_is_told_ends_there() {
+    let policy = at_once().on_retry(|_| panic!("as it is meant to")).build().unwrap();
+    let mut service = JitterRetryLayer::new(policy).layer(service_fn(async |_: u32| Err::<(), _>(Broken(7))));
+    assert_eq!(now(send(&mut service, 7)), Err(Broken(7)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_response_says_how_often_and_how_long() {
+    let calls = Calls::default();
+    let policy =
+        RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio()).jitter(Jitter::None).base(SECOND);
+    let mut service =
+        JitterRetryLayer::new(policy.build().unwrap()).layer(service_fn(|_: Request<String>| {
+            let status = if calls.next() < 3 { 503 } else { 200 };
+            async move {
+                tokio::time::sleep(SECOND).await;
+                Ok::<_, io::Error>(response(status))
+            }
+        }));
+    let answer = send(&mut service, request(Method::GET)).await.unwrap();
+    let retried = answer.extensions().get::<Retried>().unwrap();
+    assert_eq!((retried.attempts, retried.elapsed), (3, 6 * SECOND));
+    let answer = send(&mut service, request(Method::GET)).await.unwrap();
+    assert!(answer.extensions().is_empty(), "a success at the first attempt is left alone");
+}
+
+/// What the metrics count after a hand of calls.
+#[cfg(feature = "metrics")]
+#[test]
+fn attempts_retries_delays_refusals_and_reasons_are_counted() {
+    use std::collections::BTreeMap;
+
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    use tower_jitter_retry::RetrySafety;
+
+    fn run(policy: tower_jitter_retry::RetryPolicyBuilder, status: u16, method: Method) {
+        let mut service = JitterRetryLayer::new(policy.build().unwrap())
+            .layer(service_fn(move |_: Request<String>| async move { Ok::<_, io::Error>(response(status)) }));
+        now(send(&mut service, request(method))).unwrap();
+    }
+
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        run(at_once(), 200, Method::GET);
+        run(at_once(), 503, Method::GET);
+        run(at_once(), 404, Method::GET);
+        run(at_once(), 503, Method::POST);
+        run(at_once().safety(RetrySafety::Always), 429, Method::POST);
+        run(at_once().max_elapsed(Duration::ZERO).base(SECOND).jitter(Jitter::None), 503, Method::GET);
+        run(
+            at_once().budget(Budget::builder().ratio(0.0).min_per_second(0).build().unwrap()),
+            503,
+            Method::GET,
+        );
+    });
+    let mut counted = BTreeMap::new();
+    for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+        let labels = key.key().labels().map(|label| format!("{}={}", label.key(), label.value()));
+        let name = key.key().name().trim_start_matches("tower_jitter_retry_");
+        let value = match value {
+            DebugValue::Counter(count) => count,
+            DebugValue::Histogram(delays) => delays.len() as u64,
+            DebugValue::Gauge(_) => unreachable!("there is none"),
+        };
+        counted.insert(format!("{name}{{{}}}", labels.collect::<Vec<_>>().join(",")), value);
+    }
+    let expected = [
+        ("attempts_total{}", 11),
+        ("budget_refusals_total{}", 1),
+        ("delay_seconds{}", 4),
+        ("give_ups_total{error.type=client,reason=not_retryable}", 1),
+        ("give_ups_total{error.type=throttled,reason=attempts}", 1),
+        ("give_ups_total{error.type=unavailable,reason=attempts}", 1),
+        ("give_ups_total{error.type=unavailable,reason=budget}", 1),
+        ("give_ups_total{error.type=unavailable,reason=not_idempotent}", 1),
+        ("give_ups_total{error.type=unavailable,reason=out_of_time}", 1),
+        ("retries_total{error.type=throttled}", 2),
+        ("retries_total{error.type=unavailable}", 2),
+    ];
+    let expected: BTreeMap<_, _> =
+        expected.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
+    assert_eq!(counted, expected);
+}
+
+/// Retries and their end, with their fields.
+#[cfg(feature = "tracing")]
+#[test]
+fn retries_and_reasons_are_traced_with_the_resend_count() {
+    use std::fmt::Debug;
+    use tracing::field::{Field, Visit};
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Metadata, Subscriber};
+
+    #[derive(Clone, Default)]
+    struct Heard(Arc<Mutex<Vec<String>>>);
+
+    struct Fields(String);
+
+    impl Visit for Fields {
+        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+            if ["message", "http.request.resend_count", "error.type", "retry.reason"].contains(&field.name())
+            {
+                self.0 += &format!("{}={value:?} ", field.name());
+            }
+        }
+    }
+
+    impl Subscriber for Heard {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target().starts_with("tower_jitter_retry")
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            let mut fields = Fields(String::new());
+            event.record(&mut fields);
+            self.0.lock().unwrap().push(fields.0);
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    let heard = Heard::default();
+    tracing::subscriber::with_default(heard.clone(), || {
+        let mut service = JitterRetryLayer::new(at_once().build().unwrap())
+            .layer(service_fn(async |_: Request<String>| Ok::<_, io::Error>(response(503))));
+        now(send(&mut service, request(Method::GET))).unwrap();
+    });
+    let heard = heard.0.lock().unwrap();
+    let expected = [
+        "message=retry http.request.resend_count=1 error.type=\"unavailable\" ",
+        "message=retry http.request.resend_count=2 error.type=\"unavailable\" ",
+        "message=no retry retry.reason=\"attempts\" error.type=\"unavailable\" ",
+    ];
+    assert_eq!(*heard, expected);
+}
