@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tower_fault_classify::__shared::Clock;
-use tower_fault_classify::{Fault, Verdict};
+use tower_fault_classify::{Classify, Fault, Verdict};
 
 use crate::backoff::Position;
 use crate::budget::{Account, Budget, Ticket};
@@ -156,9 +156,26 @@ impl Call {
         }
     }
 
-    /// What the response says of the retries, if there were any.
-    pub(crate) fn retried(&self) -> Option<Retried> {
-        (self.attempts > 1).then(|| Retried { attempts: self.attempts, elapsed: self.elapsed() })
+    /// The same for an attempt that is sent after so long.
+    #[cfg(feature = "tower-retry")]
+    pub(crate) fn mark_after(&self, delay: Duration) -> Mark<'_> {
+        let mark = self.mark();
+        Mark { remaining: mark.remaining.map(|remaining| remaining.saturating_sub(delay)), ..mark }
+    }
+
+    /// Leaves attempts and time on the response of a call that was retried.
+    #[inline]
+    pub(crate) fn leave_note<C, Res, Err>(&self, classify: &C, result: &mut Result<Res, Err>)
+    where
+        C: Classify<Res, Err>,
+    {
+        if self.attempts > 1
+            && let Ok(response) = result
+            && let Some(extensions) =
+                classify.outcome(response).and_then(|response| response.extensions_mut())
+        {
+            extensions.insert(Retried { attempts: self.attempts, elapsed: self.elapsed() });
+        }
     }
 
     fn elapsed(&self) -> Duration {

@@ -136,7 +136,7 @@ where
                         None => None,
                     };
                     let Some((request, delay)) = again else {
-                        leave_note(this.classify, this.call, &mut result);
+                        this.call.leave_note(this.classify, &mut result);
                         return Poll::Ready(result);
                     };
                     drop(result);
@@ -167,21 +167,6 @@ where
                 }
             }
         }
-    }
-}
-
-/// Leaves attempts and time on the response of a call that was retried.
-#[inline]
-fn leave_note<C, Res, Err>(classify: &C, call: &Call, result: &mut Result<Res, Err>)
-where
-    C: Classify<Res, Err>,
-{
-    if call.attempts() > 1
-        && let Some(retried) = call.retried()
-        && let Ok(response) = result
-        && let Some(extensions) = classify.outcome(response).and_then(|response| response.extensions_mut())
-    {
-        extensions.insert(retried);
     }
 }
 

@@ -11,10 +11,13 @@ mod observe;
 mod policy;
 mod replay;
 mod request;
+mod retrier;
 mod rng;
 #[cfg(feature = "serde")]
 mod serde;
 mod service;
+#[cfg(feature = "tower-retry")]
+mod tower_policy;
 
 pub use backoff::{Backoff, Delays, Jitter};
 pub use budget::{AwsBudgetBuilder, Budget, BudgetBuilder, GrpcBudgetBuilder, RetryBudget, Ticket};
@@ -29,9 +32,12 @@ pub use replay::{Replay, ReplayBody, ReplayError, RetryBody};
 pub use request::{
     Attempt, ByTrait, CloneRequests, Mark, Notes, Resend, RetryRequest, RetrySafety, SavedHttp, remove_marker,
 };
+pub use retrier::{Retrier, Retrying};
 pub use service::JitterRetry;
 #[doc(inline)]
 pub use tower_fault_classify::__shared::{Clock, ConfigError, ManualClock};
 pub use tower_fault_classify::{
     self as fault_classify, Classify, Fault, Health, Kind, Origin, Outcome, Retry, Rule, Verdict,
 };
+#[cfg(feature = "tower-retry")]
+pub use tower_policy::{Delay, TowerPolicy};

@@ -84,13 +84,27 @@ const TABLE: &[Row] = &[
             &["std::cell", "std::collections", "std::panic", "std::sync::Arc", "std::thread_local"],
         ],
     },
-    Row { files: &["serde.rs"], may_use: &[PURE, &["serde", "humantime"]] },
+    Row {
+        files: &["serde.rs"],
+        may_use: &[
+            PURE,
+            CLOCK,
+            &[
+                "crate::backoff::Jitter",
+                "crate::budget::Budget",
+                "crate::policy",
+                "crate::request::RetrySafety",
+            ],
+            &["serde", "humantime", "http::HeaderName"],
+        ],
+    },
     // What a call knows of itself: it asks the decision and the budget, and tells.
     Row {
         files: &["call.rs"],
         may_use: &[
             PURE,
             VOCABULARY,
+            JUDGES,
             CLOCK,
             &[
                 "crate::backoff::Position",
@@ -104,7 +118,7 @@ const TABLE: &[Row] = &[
     },
     // Glue.
     Row {
-        files: &["layer.rs", "service.rs", "future.rs"],
+        files: &["layer.rs", "service.rs", "future.rs", "retrier.rs", "tower_policy.rs"],
         may_use: &[
             PURE,
             TOWER,
@@ -119,6 +133,8 @@ const TABLE: &[Row] = &[
                 "tokio::time::Sleep",
                 "tokio::time::sleep",
                 "tower_fault_classify::grpc_has_begun",
+                "std::thread",
+                "tower::retry::Policy",
             ],
         ],
     },

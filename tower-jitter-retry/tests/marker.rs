@@ -135,6 +135,11 @@ fn without_the_marker_every_layer_retries() {
     });
     assert_eq!(sent.len(), 27, "that is why it is on");
     assert!(sent.iter().all(|sent| sent.extensions().is_empty()));
+    let sent = sends(|sent| {
+        let mut service = ServiceBuilder::new().layer(three()).layer(quiet()).service(failing(sent));
+        now(send(&mut service, request(Method::GET))).unwrap();
+    });
+    assert_eq!(sent.len(), 9, "nor does it heed the mark of another");
 }
 
 #[test]

@@ -1,0 +1,268 @@
+//! Retries without tower: for workers, batch jobs and scripts.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::thread;
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst};
+
+use crate::call::Call;
+use crate::policy::RetryPolicy;
+
+impl RetryPolicy {
+    /// Calls a closure until what it comes to is not to be retried, and comes to that. Budget, delays, hints and limits are those of the layer;
+    /// what it does counts as idempotent, unless [`safety`](crate::RetryPolicyBuilder::safety) is `Never`.
+    ///
+    /// It is judged by [`Auto`]: a response by its status, an error by its chain of sources. If it returns what is no
+    /// [`Outcome`](crate::Outcome), a file or a row, say `policy.errors_only().retry(…)`.
+    ///
+    /// The future does nothing before it is polled. Dropping it drops the attempt that runs, or the sleep. Nothing is spawned.
+    ///
+    /// ```
+    /// use std::io;
+    /// use tower_jitter_retry::RetryPolicy;
+    ///
+    /// # async fn fetch(page: u32) -> io::Result<String> { Ok(page.to_string()) }
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
+    /// let policy = RetryPolicy::default();
+    /// let page = policy.retry(async || fetch(7).await).await?;
+    /// # assert_eq!(page, "7");
+    /// # Ok::<(), io::Error>(())
+    /// # })?;
+    /// # Ok::<(), io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The last one, itself.
+    ///
+    /// # Panics
+    ///
+    /// If a retry has to wait and there is no tokio runtime with its timer enabled.
+    pub fn retry<F, Fut, T, E, K>(&self, attempt: F) -> Retrying<F, Fut, Auto<K>>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        Auto<K>: Classify<T, E>,
+    {
+        Retrying::new(self, attempt, Auto::new())
+    }
+
+    /// Calls a closure on this thread, which sleeps between the attempts; else as [`retry`](Self::retry).
+    ///
+    /// ```
+    /// use tower_jitter_retry::RetryPolicy;
+    ///
+    /// let text = RetryPolicy::default().retry_blocking(|| std::fs::read_to_string("/dev/null"))?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The last one, itself.
+    pub fn retry_blocking<T, E, K>(&self, attempt: impl FnMut() -> Result<T, E>) -> Result<T, E>
+    where
+        Auto<K>: Classify<T, E>,
+    {
+        blocking(self, attempt, &Auto::new(), sleep)
+    }
+
+    /// Takes whatever is returned for a success, so that it may be of any type.
+    pub fn errors_only<K>(&self) -> Retrier<ErrorsOnly<K>> {
+        Retrier { policy: self.clone(), classify: ErrorsOnly::new() }
+    }
+
+    /// Judges by `classify` instead of [`Auto`].
+    pub fn classify<C>(&self, classify: C) -> Retrier<C> {
+        Retrier { policy: self.clone(), classify }
+    }
+}
+
+/// A policy with a classifier. Made by [`RetryPolicy::errors_only`] and [`RetryPolicy::classify`].
+#[derive(Clone, Debug)]
+pub struct Retrier<C> {
+    policy: RetryPolicy,
+    classify: C,
+}
+
+impl<C> Retrier<C> {
+    /// Asks `rule` first. The rule that was added last is asked first.
+    pub fn rule<N>(self, rule: N) -> Retrier<RuleFirst<N, C>> {
+        Retrier { policy: self.policy, classify: RuleFirst::new(rule, self.classify) }
+    }
+
+    /// See [`RetryPolicy::retry`].
+    pub fn retry<F, Fut, T, E>(&self, attempt: F) -> Retrying<F, Fut, C>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T, E>>,
+        C: Classify<T, E> + Clone,
+    {
+        Retrying::new(&self.policy, attempt, self.classify.clone())
+    }
+
+    /// See [`RetryPolicy::retry_blocking`].
+    ///
+    /// # Errors
+    ///
+    /// The last one, itself.
+    pub fn retry_blocking<T, E>(&self, attempt: impl FnMut() -> Result<T, E>) -> Result<T, E>
+    where
+        C: Classify<T, E>,
+    {
+        blocking(&self.policy, attempt, &self.classify, sleep)
+    }
+}
+
+fn begin(policy: &RetryPolicy) -> Call {
+    Call::new(policy, policy.limits.safety.decide(true), None)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the caller asked for a thread that sleeps")]
+fn sleep(delay: Duration) {
+    thread::sleep(delay);
+}
+
+fn blocking<T, E, C: Classify<T, E>>(
+    policy: &RetryPolicy,
+    mut attempt: impl FnMut() -> Result<T, E>,
+    classify: &C,
+    mut sleep: impl FnMut(Duration),
+) -> Result<T, E> {
+    let mut call = begin(policy);
+    // An attempt is as long as it is: there is no first time that it had to wait.
+    call.waits();
+    loop {
+        let mut result = attempt();
+        let verdict = classify.classify(result.as_ref());
+        let Some(delay) = call.after(&verdict, || None) else {
+            call.leave_note(classify, &mut result);
+            return result;
+        };
+        drop(result);
+        if !delay.is_zero() {
+            sleep(delay);
+        }
+        call.advance();
+    }
+}
+
+pin_project! {
+    /// Comes to what the last attempt comes to. Made by [`RetryPolicy::retry`].
+    pub struct Retrying<F, Fut, C> {
+        attempt: F,
+        #[pin]
+        state: State<Fut>,
+        call: Call,
+        classify: C,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<Fut> {
+        Idle,
+        Calling { #[pin] attempt: Fut },
+        Sleeping { #[pin] sleep: Sleep },
+    }
+}
+
+impl<F, Fut, C> Retrying<F, Fut, C> {
+    fn new(policy: &RetryPolicy, attempt: F, classify: C) -> Self {
+        Self { attempt, state: State::Idle, call: begin(policy), classify }
+    }
+}
+
+impl<F, Fut, T, E, C> Future for Retrying<F, Fut, C>
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, E>>,
+    C: Classify<T, E>,
+{
+    type Output = Result<T, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProj::Idle => {
+                    let attempt = (this.attempt)();
+                    this.state.set(State::Calling { attempt });
+                }
+                StateProj::Calling { attempt } => {
+                    let Poll::Ready(mut result) = attempt.poll(cx) else {
+                        this.call.waits();
+                        return Poll::Pending;
+                    };
+                    let verdict = this.classify.classify(result.as_ref());
+                    let Some(delay) = this.call.after(&verdict, || None) else {
+                        this.call.leave_note(this.classify, &mut result);
+                        return Poll::Ready(result);
+                    };
+                    drop(result);
+                    this.call.advance();
+                    this.state.set(if delay.is_zero() {
+                        State::Idle
+                    } else {
+                        State::Sleeping { sleep: tokio::time::sleep(delay) }
+                    });
+                }
+                StateProj::Sleeping { sleep } => {
+                    ready!(sleep.poll(cx));
+                    this.state.set(State::Idle);
+                }
+            }
+        }
+    }
+}
+
+impl<F, Fut, C> fmt::Debug for Retrying<F, Fut, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Retrying").field("attempts", &self.call.attempts()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use std::io;
+
+    use tower_fault_classify::__shared::Clock;
+    use tower_fault_classify::Typed;
+
+    use super::*;
+    use crate::backoff::Jitter;
+    use crate::budget::Budget;
+
+    #[test]
+    fn a_thread_sleeps_between_the_attempts_as_long_as_there_is_time() {
+        let (clock, hand) = Clock::manual();
+        let second = Duration::from_secs(1);
+        let policy = RetryPolicy::builder()
+            .budget(None::<Budget>)
+            .clock(clock)
+            .jitter(Jitter::None)
+            .base(second)
+            .max_attempts(10)
+            .max_elapsed(20 * second)
+            .build()
+            .unwrap();
+        let (mut calls, mut slept) = (0, Vec::new());
+        let attempt = || {
+            calls += 1;
+            hand.advance(second);
+            Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))
+        };
+        let sleep = |delay| {
+            hand.advance(delay);
+            slept.push(delay.as_secs());
+        };
+        let error = blocking(&policy, attempt, &Auto::<Typed>::new(), sleep).unwrap_err();
+        // 1 + 1 + 1 + 2 + 1 + 4 + 1 = 11 s are over; eight more and an attempt fit, ten more do not.
+        assert_eq!((error.kind(), calls, slept), (io::ErrorKind::TimedOut, 5, vec![1, 2, 4, 8]));
+    }
+}

@@ -1,0 +1,173 @@
+//! The policy behind tower's own retry layer.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+use tower::retry::Policy;
+use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst, Typed, grpc_has_begun};
+
+use crate::call::Call;
+use crate::deadline::Deadline;
+use crate::policy::{GiveUp, RetryPolicy};
+use crate::request::{ByTrait, CloneRequests, Resend};
+
+impl RetryPolicy {
+    /// The same policy for [`tower::retry::RetryLayer`]; clones and services share its budget.
+    ///
+    /// It is a type of its own, since tower's policy is also what tells one request's attempts apart, and since what kind of errors
+    /// are judged has to be inferred. tower shows it the request by reference only, and that costs something:
+    ///
+    /// | | [`JitterRetryLayer`](crate::JitterRetryLayer) | this |
+    /// |---|---|---|
+    /// | a streaming body | is kept while it is read | goes out once |
+    /// | the mark of the first attempt | is set | cannot be: retries further in stay quiet from the second on |
+    /// | clones of a request | one for each attempt that another may follow | one for each attempt, for tower asks no policy about one without |
+    /// | deadlines, hints, budget, gRPC, marks from further out, `on_retry`, `Retried` | yes | yes |
+    ///
+    /// ```
+    /// use tower::{ServiceBuilder, retry::RetryLayer, service_fn};
+    /// use tower_jitter_retry::RetryPolicy;
+    ///
+    /// let policy = RetryPolicy::builder().max_attempts(5).build()?;
+    /// let service = ServiceBuilder::new()
+    ///     .layer(RetryLayer::new(policy.for_tower()))
+    ///     .service(service_fn(async |_: http::Request<String>| Ok::<_, std::io::Error>(http::Response::new(()))));
+    /// # fn check<R, S: tower::Service<R>>(_: &S) {}
+    /// # check::<http::Request<String>, _>(&service);
+    /// # Ok::<(), tower_jitter_retry::ConfigError>(())
+    /// ```
+    pub fn for_tower<K>(&self) -> TowerPolicy<Auto<K>> {
+        TowerPolicy { policy: self.clone(), classify: Auto::new(), resend: ByTrait, call: None }
+    }
+}
+
+/// A [`RetryPolicy`] as tower's [`Policy`]. Made by [`RetryPolicy::for_tower`].
+#[derive(Clone)]
+pub struct TowerPolicy<C = Auto, Q = ByTrait> {
+    policy: RetryPolicy,
+    classify: C,
+    resend: Q,
+    /// Of the request that this clone is for. The policy of the service itself has that of the last request, to be cloned with it.
+    call: Option<Running>,
+}
+
+#[derive(Clone)]
+struct Running {
+    call: Call,
+    nested: bool,
+    /// It has made an attempt.
+    begun: bool,
+}
+
+impl<Q> TowerPolicy<Auto<Typed>, Q> {
+    /// Judges by `classify` instead.
+    pub fn classify<C>(self, classify: C) -> TowerPolicy<C, Q> {
+        TowerPolicy { policy: self.policy, classify, resend: self.resend, call: None }
+    }
+}
+
+impl<K, Q> TowerPolicy<Auto<K>, Q> {
+    /// Takes every response for a success, so that a response of any type will do.
+    pub fn errors_only(self) -> TowerPolicy<ErrorsOnly<K>, Q> {
+        TowerPolicy { policy: self.policy, classify: ErrorsOnly::new(), resend: self.resend, call: None }
+    }
+}
+
+impl<C, Q> TowerPolicy<C, Q> {
+    /// Asks `rule` first. The rule that was added last is asked first.
+    pub fn rule<N>(self, rule: N) -> TowerPolicy<RuleFirst<N, C>, Q> {
+        let classify = RuleFirst::new(rule, self.classify);
+        TowerPolicy { policy: self.policy, classify, resend: self.resend, call: None }
+    }
+
+    /// Sends clones of the request again, which are all taken for idempotent.
+    pub fn clone_requests(self) -> TowerPolicy<C, CloneRequests> {
+        TowerPolicy { policy: self.policy, classify: self.classify, resend: CloneRequests, call: None }
+    }
+}
+
+impl<C, Q, Req, Res, Err> Policy<Req, Res, Err> for TowerPolicy<C, Q>
+where
+    C: Classify<Res, Err>,
+    Q: Resend<Req>,
+{
+    type Future = Delay;
+
+    fn retry(&mut self, request: &mut Req, result: &mut Result<Res, Err>) -> Option<Delay> {
+        let Self { classify, resend, call, .. } = self;
+        let Running { call, nested, begun } = call.as_mut()?;
+        *begun = true;
+        let verdict = classify.classify(result.as_ref());
+        let committed = !verdict.is_success()
+            && match result {
+                Ok(response) => classify.outcome(response).is_some_and(|response| grpc_has_begun(response)),
+                Err(_) => false,
+            };
+        let hindered = || match (committed, *nested) {
+            (true, _) => Some(GiveUp::Committed),
+            (false, true) => Some(GiveUp::Nested),
+            (false, false) => None,
+        };
+        let Some(delay) = call.after(&verdict, hindered) else {
+            call.leave_note(classify, result);
+            return None;
+        };
+        call.advance();
+        // The time that is left is what there is after the sleep.
+        resend.mark(request, call.mark_after(delay));
+        let sleep = (!delay.is_zero()).then(|| tokio::time::sleep(delay));
+        Some(Delay { sleep })
+    }
+
+    fn clone_request(&mut self, request: &Req) -> Option<Req> {
+        let Self { policy, resend, call, .. } = self;
+        if call.as_ref().is_some_and(|running| running.begun) {
+            return resend.duplicate(request);
+        }
+        *call = None;
+        if policy.limits.max_attempts == 1 {
+            return None;
+        }
+        let mut request = resend.duplicate(request)?;
+        let notes = resend.notes(&mut request);
+        let listed = policy.methods.as_ref().zip(resend.grpc_method(&request));
+        let listed = listed.is_some_and(|(methods, method)| methods.contain(method));
+        let itself = resend.is_idempotent(&request) || listed;
+        let idempotent = notes.safety.unwrap_or(policy.limits.safety).decide(itself);
+        let nested = policy.limits.marker && notes.attempt.is_some();
+        let running = Call::new(policy, idempotent, notes.deadline.map(Deadline::remaining));
+        *call = Some(Running { call: running, nested, begun: false });
+        Some(request)
+    }
+}
+
+pin_project! {
+    /// The delay before a retry. A delay of zero uses no timer.
+    #[derive(Debug)]
+    pub struct Delay {
+        #[pin]
+        sleep: Option<Sleep>,
+    }
+}
+
+impl Future for Delay {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().sleep.as_pin_mut().map_or(Poll::Ready(()), |sleep| sleep.poll(cx))
+    }
+}
+
+impl<C: fmt::Debug, Q: fmt::Debug> fmt::Debug for TowerPolicy<C, Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TowerPolicy")
+            .field("policy", &self.policy)
+            .field("classify", &self.classify)
+            .field("resend", &self.resend)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,148 @@
+//! The policy behind tower's own retry layer.
+#![cfg(feature = "tower-retry")]
+
+mod support;
+
+use std::io;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use http::{Method, Request, Response};
+use http_body_util::Full;
+use tokio::time::Instant;
+use tower::retry::RetryLayer;
+use tower::{BoxError, Layer, service_fn};
+use tower_jitter_retry::{
+    Attempt, Budget, Clock, Deadline, Jitter, ReplayBody, Retried, RetryPolicy, RetryPolicyBuilder,
+    RetrySafety,
+};
+
+use support::{Broken, Calls, at_once, now, request, response, send};
+
+fn sent(policy: RetryPolicyBuilder, request: Request<String>, status: u16) -> Vec<Request<String>> {
+    let sent = Mutex::new(Vec::new());
+    let layer = RetryLayer::new(policy.build().unwrap().for_tower());
+    let mut service = layer.layer(service_fn(|request: Request<String>| {
+        sent.lock().unwrap().push(request);
+        async move { Ok::<_, io::Error>(response(status)) }
+    }));
+    let answer = now(send(&mut service, request)).unwrap();
+    assert_eq!(answer.status(), status);
+    let sent = sent.into_inner().unwrap();
+    assert_eq!(
+        answer.extensions().get::<Retried>().map_or(1, |retried| retried.attempts as usize),
+        sent.len()
+    );
+    sent
+}
+
+#[test]
+fn it_decides_as_behind_the_layer() {
+    let marked = || {
+        let mut request = request(Method::POST);
+        request.extensions_mut().insert(RetrySafety::Always);
+        request
+    };
+    for (request, status, expected) in [
+        (request(Method::GET), 503, 3),
+        (request(Method::GET), 200, 1),
+        (request(Method::GET), 404, 1),
+        (request(Method::POST), 503, 1),
+        (request(Method::POST), 429, 3),
+        (marked(), 503, 3),
+    ] {
+        assert_eq!(sent(at_once(), request, status).len(), expected, "{status}");
+    }
+    assert_eq!(sent(at_once().max_attempts(1), request(Method::GET), 503).len(), 1);
+}
+
+#[test]
+fn one_service_makes_each_call_anew() {
+    let calls = Calls::default();
+    let policy = at_once().build().unwrap().for_tower().clone_requests();
+    let mut service = RetryLayer::new(policy).layer(service_fn(|_: std::sync::Arc<()>| {
+        let call = calls.next();
+        async move { Err::<(), _>(Broken(call)) }
+    }));
+    for call in 1..=5 {
+        assert_eq!(now(send(&mut service, std::sync::Arc::default())), Err(Broken(3 * call)));
+    }
+}
+
+#[test]
+fn boxed_errors_are_inferred_and_rules_are_asked() {
+    let calls = Calls::default();
+    let policy = at_once().build().unwrap().for_tower().rule(|outcome: Result<&Response<()>, &BoxError>| {
+        outcome.is_err().then_some(tower_jitter_retry::Verdict::Success)
+    });
+    let mut service = RetryLayer::new(policy).layer(service_fn(|_: Request<()>| {
+        calls.next();
+        async { Err::<Response<()>, BoxError>(Box::new(Broken(1))) }
+    }));
+    now(send(&mut service, Request::new(()))).unwrap_err();
+    assert_eq!(calls.made(), 1);
+}
+
+#[test]
+fn a_retry_is_marked_and_a_mark_is_heeded() {
+    let numbers = |sent: Vec<Request<String>>| -> Vec<_> {
+        sent.iter().map(|sent| sent.extensions().get::<Attempt>().map(|attempt| attempt.number())).collect()
+    };
+    let first = sent(at_once(), request(Method::GET), 503);
+    let second = first[1].clone();
+    assert_eq!(numbers(first), [None, Some(2), Some(3)]);
+    assert_eq!(sent(at_once(), second, 503).len(), 1, "it is nested");
+}
+
+#[test]
+fn a_stream_goes_out_once() {
+    let calls = Calls::default();
+    let layer = RetryLayer::new(at_once().build().unwrap().for_tower());
+    let mut service = layer.layer(service_fn(|_: Request<ReplayBody<Full<bytes::Bytes>>>| {
+        calls.next();
+        async { Ok::<_, io::Error>(response(503)) }
+    }));
+    now(send(&mut service, Request::new(ReplayBody::new(Full::default())))).unwrap();
+    assert_eq!(calls.made(), 1);
+}
+
+#[test]
+fn the_budget_is_paid_and_refunded() {
+    let calls = Calls::default();
+    let budget = Budget::aws().capacity(5).timeout_cost(5).increment(0).build().unwrap();
+    let layer = RetryLayer::new(at_once().budget(budget).max_attempts(2).build().unwrap().for_tower());
+    let mut service = layer.layer(service_fn(|fails: u32| {
+        let call = calls.next();
+        async move { if fails == 2 || call % 2 == 1 { Err(Broken(call)) } else { Ok(()) } }
+    }));
+    for _ in 0..10 {
+        now(send(&mut service, 1)).expect("the one retry is refunded, for it succeeds");
+    }
+    now(send(&mut service, 2)).unwrap_err();
+    let before = calls.made();
+    now(send(&mut service, 2)).unwrap_err();
+    assert_eq!(calls.made(), before + 1, "one that failed is not");
+}
+
+#[tokio::test(start_paused = true)]
+async fn delays_and_deadlines_are_kept() {
+    let second = Duration::from_secs(1);
+    let policy =
+        RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio()).jitter(Jitter::None).base(second);
+    let times = Mutex::new(Vec::new());
+    let layer = RetryLayer::new(policy.max_attempts(9).build().unwrap().for_tower());
+    let mut service = layer.layer(service_fn(|request: Request<String>| {
+        let timeout = request.headers()["grpc-timeout"].to_str().unwrap().to_owned();
+        times.lock().unwrap().push((Instant::now(), timeout));
+        async { Ok::<_, io::Error>(response(503)) }
+    }));
+    let mut request = request(Method::GET);
+    request.headers_mut().insert("grpc-timeout", "1M".parse().unwrap());
+    request.extensions_mut().insert(Deadline::within(4 * second));
+    let before = Instant::now();
+    send(&mut service, request).await.unwrap();
+    let times: Vec<_> =
+        times.into_inner().unwrap().into_iter().map(|(at, left)| ((at - before).as_secs(), left)).collect();
+    let expected = [(0, "1M"), (1, "3000000u"), (3, "1000000u")];
+    assert_eq!(times, expected.map(|(at, left)| (at, left.to_owned())));
+}

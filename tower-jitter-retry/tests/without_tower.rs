@@ -1,0 +1,224 @@
+//! Retries of closures.
+
+mod support;
+
+use std::error::Error;
+use std::future::{Future, pending, ready};
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use http::Response;
+use tokio::time::Instant;
+use tower::BoxError;
+use tower_jitter_retry::{
+    Budget, Clock, Fault, Health, Jitter, Kind, Origin, Retried, Retry, RetryPolicy, RetryPolicyBuilder,
+    RetrySafety, Verdict,
+};
+
+use support::{Broken, Calls, at_once, now, response};
+
+const ILL: Fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote);
+
+fn policy(builder: RetryPolicyBuilder) -> RetryPolicy {
+    builder.build().unwrap()
+}
+
+#[test]
+fn a_closure_is_called_until_it_succeeds() {
+    let calls = Calls::default();
+    let policy = policy(at_once().max_attempts(9));
+    let attempt = async || {
+        let call = calls.next();
+        if call < 5 { Err(Broken(call)) } else { Ok(call) }
+    };
+    assert_eq!(now(policy.retry(attempt)), Ok(5));
+    let calls = Calls::default();
+    let attempt = || {
+        let call = calls.next();
+        if call < 5 { Err(Broken(call)) } else { Ok(call) }
+    };
+    assert_eq!(policy.retry_blocking(attempt), Ok(5));
+}
+
+#[test]
+fn every_shape_of_closure_will_do_and_nothing_happens_before_the_first_poll() {
+    struct Worker(Calls);
+    impl Worker {
+        async fn once(&self) -> io::Result<usize> {
+            Ok(self.0.next())
+        }
+    }
+    async fn free() -> io::Result<u32> {
+        Ok(7)
+    }
+    fn is_send<T: Send>(value: T) -> T {
+        value
+    }
+
+    let (policy, worker) = (policy(at_once()), Worker(Calls::default()));
+    drop(policy.retry(|| worker.once()));
+    assert_eq!(worker.0.made(), 0);
+    assert_eq!(now(policy.retry(|| worker.once())).unwrap(), 1);
+    assert_eq!(now(policy.retry(free)).unwrap(), 7);
+    assert_eq!(now(is_send(policy.retry(|| async { free().await }))).unwrap(), 7);
+    let mut made = 0;
+    let counted = policy.retry(|| {
+        made += 1;
+        ready(Ok::<_, io::Error>(made))
+    });
+    assert_eq!(now(counted).unwrap(), 1);
+    assert_eq!(now(policy.retry(|| ready(Err::<(), BoxError>("no".into())))).unwrap_err().to_string(), "no");
+}
+
+#[test]
+fn a_response_is_judged_as_behind_the_layer() {
+    let calls = Calls::default();
+    let policy = policy(at_once());
+    let answer = now(policy.retry(async || {
+        calls.next();
+        Ok::<_, io::Error>(response(503))
+    }))
+    .unwrap();
+    assert_eq!((answer.status().as_u16(), calls.made()), (503, 3));
+    assert_eq!(answer.extensions().get::<Retried>().unwrap().attempts, 3);
+    let answer = policy.retry_blocking(|| Ok::<_, io::Error>(response(404))).unwrap();
+    assert_eq!(answer.extensions().get::<Retried>(), None, "a 404 is not asked for again");
+}
+
+#[test]
+fn anything_can_be_returned_with_errors_only_and_any_classifier_judges() {
+    struct Opaque;
+    let calls = Calls::default();
+    let policy = policy(at_once());
+    now(policy.errors_only().retry(async || {
+        calls.next();
+        Ok::<_, io::Error>(Opaque)
+    }))
+    .unwrap();
+    assert_eq!(calls.made(), 1);
+    policy.errors_only().retry_blocking(|| Ok::<_, io::Error>(Opaque)).unwrap();
+
+    let judged = |outcome: Result<&u32, &Broken>| {
+        if outcome.is_ok_and(|row| *row < 3) { Verdict::Fault(ILL) } else { Verdict::Success }
+    };
+    let mut row = 0;
+    let next = || {
+        row += 1;
+        Ok::<_, Broken>(row)
+    };
+    assert_eq!(policy.classify(judged).retry_blocking(next), Ok(3));
+
+    let rule = |outcome: Result<&u32, &io::Error>| (outcome.is_ok_and(|row| *row < 2)).then_some(ILL.into());
+    let mut row = 0;
+    let next = || {
+        row += 1;
+        Ok::<_, io::Error>(row)
+    };
+    assert_eq!(policy.errors_only().rule(rule).retry_blocking(next).unwrap(), 2);
+}
+
+#[test]
+fn what_may_not_be_done_twice_is_not() {
+    for (safety, kind, expected) in [
+        (RetrySafety::Never, ErrorKind::TimedOut, 1),
+        (RetrySafety::Never, ErrorKind::ConnectionRefused, 3),
+        (RetrySafety::ByRequest, ErrorKind::TimedOut, 3),
+        (RetrySafety::ByRequest, ErrorKind::PermissionDenied, 1),
+    ] {
+        let policy = policy(at_once().safety(safety));
+        let calls = Calls::default();
+        let error = policy
+            .retry_blocking(|| {
+                calls.next();
+                Err::<(), _>(io::Error::from(kind))
+            })
+            .unwrap_err();
+        assert_eq!((calls.made(), error.kind()), (expected, kind));
+    }
+}
+
+#[test]
+fn the_budget_bounds_them_together() {
+    let budget = Budget::builder().ratio(0.1).min_per_second(0).clock(Clock::manual().0).build().unwrap();
+    let policy = policy(at_once().budget(budget));
+    let calls = Calls::default();
+    for call in 0..1_000 {
+        let attempt = || {
+            calls.next();
+            Err::<(), _>(Broken(0))
+        };
+        let failed: Result<(), Broken> = if call % 2 == 0 {
+            policy.retry_blocking(attempt)
+        } else {
+            now(policy.retry(|| ready(attempt())))
+        };
+        failed.unwrap_err();
+    }
+    assert_eq!(calls.made(), 1_100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn delays_and_limits_are_those_of_the_layer() {
+    let base = Duration::from_secs(1);
+    let policy = policy(
+        RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio()).jitter(Jitter::None).base(base),
+    );
+    let (before, calls) = (Instant::now(), Calls::default());
+    let attempt = async || {
+        calls.next();
+        Err::<(), _>(Broken(0))
+    };
+    policy.retry(attempt).await.unwrap_err();
+    assert_eq!((calls.made(), before.elapsed()), (3, 3 * base));
+    let hinted = || {
+        let response = Response::builder().status(503).header("retry-after", "7").body(()).unwrap();
+        ready(Ok::<_, io::Error>(response))
+    };
+    let before = Instant::now();
+    policy.retry(hinted).await.unwrap();
+    assert_eq!(before.elapsed(), 14 * base);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_future_drops_the_attempt_and_the_sleep() {
+    let calls = Calls::default();
+    let policy = policy(RetryPolicy::builder().jitter(Jitter::None));
+    let mut sleeping = tokio_test::task::spawn(policy.retry(async || {
+        calls.next();
+        Err::<(), _>(Broken(0))
+    }));
+    tokio_test::assert_pending!(sleeping.poll());
+    drop(sleeping);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    tokio::task::yield_now().await;
+    assert_eq!(calls.made(), 1);
+
+    let token = std::sync::Arc::new(());
+    let mut hung = tokio_test::task::spawn(policy.retry(|| {
+        let held = std::sync::Arc::clone(&token);
+        async move {
+            let _held = held;
+            pending::<Result<(), Broken>>().await
+        }
+    }));
+    tokio_test::assert_pending!(hung.poll());
+    assert_eq!(std::sync::Arc::strong_count(&token), 2);
+    drop(hung);
+    assert_eq!(std::sync::Arc::strong_count(&token), 1);
+}
+
+#[tokio::test]
+async fn it_can_be_spawned() {
+    async fn query(id: &str) -> Result<usize, Box<dyn Error + Send + Sync>> {
+        Ok(id.len())
+    }
+    fn spawn<F: Future<Output: Send> + Send + 'static>(future: F) -> tokio::task::JoinHandle<F::Output> {
+        tokio::spawn(future)
+    }
+    let policy = RetryPolicy::default();
+    let task = spawn(async move {
+        let id = "forty-two".to_owned();
+        policy.retry(|| query(&id)).await
+    });
+    assert_eq!(task.await.unwrap().unwrap(), 9);
+}
