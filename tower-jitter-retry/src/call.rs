@@ -18,6 +18,8 @@ use crate::rng::{Seeds, Stream};
 pub(crate) struct Call {
     limits: Limits,
     account: Option<Account>,
+    /// The budget's owner, apart from the account: together they would be moved through memory.
+    owner: u32,
     clock: Clock,
     extras: Option<Arc<Extras>>,
     seed: Option<u64>,
@@ -49,6 +51,7 @@ impl Call {
         Self {
             limits: *limits,
             account: budget.as_ref().map(Budget::account),
+            owner: budget.as_ref().map_or(0, Budget::owner),
             clock: clock.clone(),
             extras: extras.clone(),
             seed: seeds.as_ref().map(Seeds::next),
@@ -70,9 +73,17 @@ impl Call {
         }
     }
 
+    /// The first attempt was a success.
+    #[inline]
+    pub(crate) fn succeeded_at_once(&self) {
+        observe::attempt();
+        if let Some(account) = &self.account {
+            account.outcome(&Verdict::Success, self.owner);
+        }
+    }
+
     /// How long the next attempt waits after one that came to `verdict`. `None`: what it came to is the caller's. `hindered` says why a
     /// retry that is allowed cannot be made; it is asked before anything is drawn.
-    #[inline]
     pub(crate) fn after(
         &mut self,
         verdict: &Verdict,
@@ -82,7 +93,7 @@ impl Call {
         if self.attempts == 1
             && let Some(account) = &self.account
         {
-            account.outcome(verdict);
+            account.outcome(verdict, self.owner);
         }
         if let Some(ticket) = self.ticket.0.take() {
             ticket.settle(verdict);
@@ -91,20 +102,26 @@ impl Call {
     }
 
     fn after_fault(&mut self, fault: &Fault, hindered: impl FnOnce() -> Option<GiveUp>) -> Option<Duration> {
-        match self.decide(fault, hindered) {
-            Ok(delay) => {
-                let observer = self.extras.as_ref().and_then(|extras| extras.observer.as_ref());
-                let elapsed = self.elapsed();
-                observe::retry(
-                    &RetryEvent { attempt: self.attempts, fault: *fault, delay, elapsed },
-                    observer,
-                );
-                Some(delay)
-            }
-            Err(reason) => {
-                observe::give_up(reason, fault, self.attempts);
-                None
-            }
+        let decision = self.decide(fault, hindered);
+        decision.inspect_err(|reason| observe::give_up(*reason, fault, self.attempts)).ok()
+    }
+
+    /// Another attempt follows after the delay.
+    pub(crate) fn go_on(&mut self, verdict: &Verdict, delay: Duration) {
+        if let Some(fault) = verdict.fault() {
+            let observer = self.extras.as_ref().and_then(|extras| extras.observer.as_ref());
+            let elapsed = self.elapsed();
+            observe::retry(&RetryEvent { attempt: self.attempts, fault: *fault, delay, elapsed }, observer);
+        }
+        self.attempts += 1;
+    }
+
+    /// Another attempt was decided on, and its request could not be made after all.
+    pub(crate) fn cannot_go_on(&mut self, verdict: &Verdict) {
+        // What was paid stays paid: a budget cannot know better.
+        self.ticket = Spent(None);
+        if let Some(fault) = verdict.fault() {
+            observe::give_up(GiveUp::NotReplayable, fault, self.attempts);
         }
     }
 
@@ -125,14 +142,9 @@ impl Call {
         let delay = self.limits.delay(fault, &mut progress, uniform)?;
         self.position = progress.position;
         if let Some(account) = &self.account {
-            self.ticket.0 = Some(account.try_retry(fault).ok_or(GiveUp::Budget)?);
+            self.ticket.0 = Some(account.try_retry(fault, self.owner).ok_or(GiveUp::Budget)?);
         }
         Ok(Duration::from_nanos(delay))
-    }
-
-    /// The next attempt is the one that runs.
-    pub(crate) fn advance(&mut self) {
-        self.attempts += 1;
     }
 
     /// The attempt after the one that runs, and whether it is the last.

@@ -119,26 +119,34 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Calling { attempt } => {
-                    let Poll::Ready(mut result) = attempt.poll(cx) else {
+                    let Poll::Ready(result) = attempt.poll(cx) else {
                         this.call.waits();
                         return Poll::Pending;
                     };
                     let verdict = this.classify.classify(result.as_ref());
+                    // Most calls end here: the response is moved on by itself, for a result as a whole would go through memory.
+                    let mut result = match result {
+                        Ok(response) if verdict.is_success() && this.call.attempts() == 1 => {
+                            this.call.succeeded_at_once();
+                            return Poll::Ready(Ok(response));
+                        }
+                        result => result,
+                    };
                     let (spare, resend) = (&*this.spare, &*this.resend);
                     let began = committed(this.classify, &mut result, &verdict);
                     let hindered = || {
                         if began { Some(GiveUp::Committed) } else { hindrance::<_, Req, _>(spare, resend) }
                     };
-                    let again = match this.call.after(&verdict, hindered) {
-                        Some(delay) => {
-                            another(this.spare, this.resend, this.call).map(|request| (request, delay))
-                        }
-                        None => None,
-                    };
-                    let Some((request, delay)) = again else {
+                    let Some(delay) = this.call.after(&verdict, hindered) else {
                         this.call.leave_note(this.classify, &mut result);
                         return Poll::Ready(result);
                     };
+                    let Some(request) = another(this.spare, this.resend, this.call) else {
+                        this.call.cannot_go_on(&verdict);
+                        this.call.leave_note(this.classify, &mut result);
+                        return Poll::Ready(result);
+                    };
+                    this.call.go_on(&verdict, delay);
                     drop(result);
                     *this.next = Some(request);
                     this.state.set(if delay.is_zero() {
@@ -160,7 +168,6 @@ where
                     }
                     let mut request =
                         this.next.take().expect("a retry that failed to get ready is not polled again");
-                    this.call.advance();
                     this.resend.mark(&mut request, this.call.mark());
                     let attempt = service.call(request);
                     this.state.set(State::Calling { attempt });

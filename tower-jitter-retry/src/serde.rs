@@ -8,7 +8,7 @@ use http::HeaderName;
 use tower_fault_classify::__shared::ConfigError;
 
 use crate::backoff::Jitter;
-use crate::budget::Budget;
+use crate::budget::{AwsBudgetBuilder, Budget, BudgetBuilder, GrpcBudgetBuilder};
 use crate::policy::{RetryPolicy, RetryPolicyBuilder};
 use crate::request::RetrySafety;
 
@@ -137,20 +137,19 @@ impl BudgetInFile {
     fn build(self) -> Result<Budget, ConfigError> {
         match self {
             Self::Window { ratio, min_per_second, span } => {
-                let builder = with(Budget::builder(), ratio, |builder, ratio| builder.ratio(ratio));
-                let builder =
-                    with(builder, min_per_second, |builder, retries| builder.min_per_second(retries));
+                let builder = with(Budget::builder(), ratio, BudgetBuilder::ratio);
+                let builder = with(builder, min_per_second, BudgetBuilder::min_per_second);
                 with(builder, span, |builder, Human(span)| builder.span(span)).build()
             }
             Self::Grpc { max_tokens, ratio } => {
-                let builder = with(Budget::grpc(), max_tokens, |builder, tokens| builder.max_tokens(tokens));
-                with(builder, ratio, |builder, ratio| builder.ratio(ratio)).build()
+                let builder = with(Budget::grpc(), max_tokens, GrpcBudgetBuilder::max_tokens);
+                with(builder, ratio, GrpcBudgetBuilder::ratio).build()
             }
             Self::Aws { capacity, cost, timeout_cost, increment } => {
-                let builder = with(Budget::aws(), capacity, |builder, tokens| builder.capacity(tokens));
-                let builder = with(builder, cost, |builder, tokens| builder.cost(tokens));
-                let builder = with(builder, timeout_cost, |builder, tokens| builder.timeout_cost(tokens));
-                with(builder, increment, |builder, tokens| builder.increment(tokens)).build()
+                let builder = with(Budget::aws(), capacity, AwsBudgetBuilder::capacity);
+                let builder = with(builder, cost, AwsBudgetBuilder::cost);
+                let builder = with(builder, timeout_cost, AwsBudgetBuilder::timeout_cost);
+                with(builder, increment, AwsBudgetBuilder::increment).build()
             }
         }
     }
@@ -179,11 +178,10 @@ impl File {
         });
         builder = with(builder, self.longest_hint, |builder, Human(delay)| builder.longest_hint(delay));
         builder = with(builder, self.safety, |builder, safety| builder.safety(safety.into()));
-        builder = with(builder, budget, |builder, budget| builder.budget(budget));
+        builder = with(builder, budget, Builder::budget);
         builder = with(builder, self.seed, Builder::seed);
         builder = with(builder, self.replay_limit, Builder::replay_limit);
-        builder =
-            with(builder, self.idempotent_methods, |builder, methods| builder.idempotent_methods(methods));
+        builder = with(builder, self.idempotent_methods, Builder::idempotent_methods);
         builder = with(builder, self.marker, Builder::marker);
         with(builder, header.transpose()?, Builder::marker_header).build()
     }

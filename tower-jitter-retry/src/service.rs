@@ -8,7 +8,7 @@ use tower_service::Service;
 use crate::call::Call;
 use crate::deadline::Deadline;
 use crate::future::{ResponseFuture, Spare};
-use crate::policy::{GiveUp, RetryPolicy};
+use crate::policy::{GiveUp, Methods, RetryPolicy};
 use crate::request::Resend;
 
 /// Sends failed requests of its inner service again. Made by [`JitterRetryLayer`](crate::JitterRetryLayer).
@@ -68,12 +68,13 @@ where
         }
         let notes = resend.notes(&mut request);
         let listed = |request: &Req| {
-            let method = policy.methods.as_ref().zip(resend.grpc_method(request));
-            method.is_some_and(|(methods, method)| methods.contain(method))
+            let listed =
+                |methods: &Methods| resend.grpc_method(request).is_some_and(|method| methods.contain(method));
+            policy.methods.as_deref().is_some_and(listed)
         };
         let itself = resend.is_idempotent(&request) || listed(&request);
         let idempotent = notes.safety.unwrap_or(limits.safety).decide(itself);
-        let call = Call::new(policy, idempotent, notes.deadline.map(Deadline::remaining));
+        let deadline = notes.deadline.map(Deadline::remaining);
         let once = if limits.max_attempts == 1 {
             Some(GiveUp::Attempts)
         } else {
@@ -84,7 +85,7 @@ where
             None => match resend.save(request, policy.replay_limit) {
                 (saved_request, Some(saved)) => {
                     request = saved_request;
-                    resend.mark(&mut request, call.mark());
+                    resend.mark(&mut request, policy.first_mark(deadline));
                     Spare::Some { service: inner.clone(), saved: Some(saved) }
                 }
                 (saved_request, None) => {
@@ -93,6 +94,9 @@ where
                 }
             },
         };
-        ResponseFuture::new(inner.call(request), call, spare, classify.clone(), resend.clone())
+        let attempt = inner.call(request);
+        // Made where it stays: it is large, and a move costs more than all else.
+        let call = Call::new(policy, idempotent, deadline);
+        ResponseFuture::new(attempt, call, spare, classify.clone(), resend.clone())
     }
 }

@@ -116,7 +116,7 @@ where
             call.leave_note(classify, result);
             return None;
         };
-        call.advance();
+        call.go_on(&verdict, delay);
         // The time that is left is what there is after the sleep.
         resend.mark(request, call.mark_after(delay));
         let sleep = (!delay.is_zero()).then(|| tokio::time::sleep(delay));
@@ -128,7 +128,6 @@ where
         if call.as_ref().is_some_and(|running| running.begun) {
             return resend.duplicate(request);
         }
-        *call = None;
         if policy.limits.max_attempts == 1 {
             return None;
         }

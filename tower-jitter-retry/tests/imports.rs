@@ -89,12 +89,7 @@ const TABLE: &[Row] = &[
         may_use: &[
             PURE,
             CLOCK,
-            &[
-                "crate::backoff::Jitter",
-                "crate::budget::Budget",
-                "crate::policy",
-                "crate::request::RetrySafety",
-            ],
+            &["crate::backoff::Jitter", "crate::budget", "crate::policy", "crate::request::RetrySafety"],
             &["serde", "humantime", "http::HeaderName"],
         ],
     },

@@ -73,7 +73,7 @@ fn a_layer_that_cannot_retry_silences_nobody() {
 }
 
 /// Counts the requests that pass without a mark.
-fn service_between<'a, S>(unmarked: &'a Mutex<usize>) -> impl Layer<S, Service = Between<'a, S>> {
+fn service_between<S>(unmarked: &Mutex<usize>) -> impl Layer<S, Service = Between<'_, S>> {
     tower::layer::layer_fn(move |inner| Between { inner, unmarked })
 }
 

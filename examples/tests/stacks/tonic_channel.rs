@@ -81,7 +81,8 @@ async fn a_dead_endpoint_opens_the_circuit_under_a_generated_client() {
         .timeout(TIMEOUT)
         .service(channel(free));
     let mut client = EchoClient::new(stack);
-    for _ in 0..6 {
+    // Each is sent three times: who was never reached has processed nothing.
+    for _ in 0..2 {
         let status = client.say(words("hello")).await.unwrap_err();
         assert_eq!(judge_error(&status).kind(), Kind::Unavailable, "{status:?}");
     }

@@ -6,6 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 
+#[expect(clippy::cast_sign_loss, reason = "a place is not negative")]
+fn index(place: f64, buckets: usize) -> usize {
+    ((place * buckets as f64) as usize).min(buckets - 1)
+}
+
 const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 const DRAWS: usize = 100_000;
@@ -49,7 +54,7 @@ fn assert_even(draws: &[f64], from: f64, to: f64, what: &str) {
     assert!((variance - expected).abs() < expected * 0.02, "{what}: a variance of {variance}");
     let mut buckets = [0_u32; 20];
     for draw in draws {
-        buckets[(((draw - from) / width * 20.0) as usize).min(19)] += 1;
+        buckets[index((draw - from) / width, 20)] += 1;
     }
     // Five standard deviations of a twentieth of 100,000.
     assert!(buckets.iter().all(|count| count.abs_diff(5_000) < 350), "{what}: {buckets:?}");
@@ -123,9 +128,9 @@ fn decorrelated_delays_hang_on_the_last_one() {
         let delay = delays.next().unwrap();
         let most = (last * 3).min(Duration::from_secs(8));
         assert!((Duration::from_secs(1)..=most).contains(&delay), "{delay:?} after {last:?}");
-        let range = (most - Duration::from_secs(1)).as_secs_f64();
+        let range = most.as_secs_f64() - 1.0;
         let place = (delay.as_secs_f64() - 1.0) / range.max(f64::EPSILON);
-        thirds[((place * 3.0) as usize).min(2)] += 1;
+        thirds[index(place, 3)] += 1;
         last = delay;
     }
     assert!(thirds.iter().all(|count| count.abs_diff(33_333) < 750), "{thirds:?}");

@@ -159,7 +159,8 @@ pub struct Budget(Kind);
 enum Kind {
     Window(Recycled<WindowCore>, u32),
     Tokens(Recycled<TokenCore>, u32),
-    Custom(Arc<dyn RetryBudget>),
+    /// Twice, so that a call holds a thin pointer.
+    Custom(Arc<Arc<dyn RetryBudget>>),
 }
 
 impl Budget {
@@ -181,7 +182,7 @@ impl Budget {
 
     /// A budget of your own. It costs a call the counting of a reference, which the ready-made ones do not.
     pub fn custom(budget: impl RetryBudget) -> Self {
-        Self(Kind::Custom(Arc::new(budget)))
+        Self(Kind::Custom(Arc::new(Arc::new(budget))))
     }
 
     /// The clock by which it counts, if it counts by time.
@@ -195,20 +196,29 @@ impl Budget {
     #[inline]
     pub(crate) fn account(&self) -> Account {
         match &self.0 {
-            Kind::Window(core, epoch) => Account::Window(core.forever(), *epoch),
-            Kind::Tokens(core, epoch) => Account::Tokens(core.forever(), *epoch),
+            Kind::Window(core, _) => Account::Window(core.forever()),
+            Kind::Tokens(core, _) => Account::Tokens(core.forever()),
             Kind::Custom(budget) => Account::Custom(Arc::clone(budget)),
+        }
+    }
+
+    /// Tells the core's owners apart.
+    #[inline]
+    pub(crate) fn owner(&self) -> u32 {
+        match &self.0 {
+            Kind::Window(_, epoch) | Kind::Tokens(_, epoch) => *epoch,
+            Kind::Custom(_) => 0,
         }
     }
 }
 
 impl RetryBudget for Budget {
     fn outcome(&self, verdict: &Verdict) {
-        self.account().outcome(verdict);
+        self.account().outcome(verdict, self.owner());
     }
 
     fn try_retry(&self, fault: &Fault) -> Option<Ticket> {
-        self.account().try_retry(fault)
+        self.account().try_retry(fault, self.owner())
     }
 }
 
@@ -242,30 +252,29 @@ impl fmt::Debug for Budget {
     }
 }
 
-/// A budget as a call sees it: without a counted handle, but for one of the user's own.
+/// A budget as a call sees it: without a counted handle, but for one of the user's own. A tag and a pointer, so that it travels in
+/// registers.
 #[derive(Clone)]
 pub(crate) enum Account {
-    Window(&'static WindowCore, u32),
-    Tokens(&'static TokenCore, u32),
-    Custom(Arc<dyn RetryBudget>),
+    Window(&'static WindowCore),
+    Tokens(&'static TokenCore),
+    Custom(Arc<Arc<dyn RetryBudget>>),
 }
 
 impl Account {
     #[inline]
-    pub(crate) fn outcome(&self, verdict: &Verdict) {
+    pub(crate) fn outcome(&self, verdict: &Verdict, owner: u32) {
         match self {
-            Self::Window(core, epoch) => core.outcome(verdict, *epoch),
-            Self::Tokens(core, epoch) => core.settle(verdict, *epoch, None),
+            Self::Window(core) => core.outcome(verdict, owner),
+            Self::Tokens(core) => core.settle(verdict, owner, None),
             Self::Custom(budget) => budget.outcome(verdict),
         }
     }
 
-    pub(crate) fn try_retry(&self, fault: &Fault) -> Option<Ticket> {
+    pub(crate) fn try_retry(&self, fault: &Fault, owner: u32) -> Option<Ticket> {
         match self {
-            Self::Window(core, epoch) => core.try_retry(*epoch).then_some(Ticket(Stub::Paid)),
-            Self::Tokens(core, epoch) => {
-                core.withdraw(fault, *epoch).map(|refund| Ticket(Stub::Tokens(refund)))
-            }
+            Self::Window(core) => core.try_retry(owner).then_some(Ticket(Stub::Paid)),
+            Self::Tokens(core) => core.withdraw(fault, owner).map(|refund| Ticket(Stub::Tokens(refund))),
             Self::Custom(budget) => budget.try_retry(fault),
         }
     }

@@ -7,6 +7,7 @@ mod methods;
 mod tests;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderName;
 use tower_fault_classify::__shared::Clock;
@@ -14,6 +15,7 @@ use tower_fault_classify::__shared::Clock;
 use crate::backoff::Backoff;
 use crate::budget::Budget;
 use crate::observe::Observer;
+use crate::request::{Attempt, Mark};
 use crate::rng::Seeds;
 
 pub use builder::RetryPolicyBuilder;
@@ -79,6 +81,19 @@ impl RetryPolicy {
     /// How its delays grow and are drawn.
     pub const fn backoff(&self) -> Backoff {
         self.limits.backoff
+    }
+}
+
+impl RetryPolicy {
+    /// What is written on the request of a first attempt.
+    #[inline]
+    pub(crate) fn first_mark(&self, remaining: Option<Duration>) -> Mark<'_> {
+        Mark {
+            attempt: Attempt::new(1),
+            remaining,
+            marker: self.limits.marker,
+            header: self.extras.as_ref().and_then(|extras| extras.header.as_ref()),
+        }
     }
 }
 

@@ -1,7 +1,5 @@
 //! What is decided, and what is not allowed.
 
-use std::time::Duration;
-
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retry};
 
 use super::limits::{GiveUp, Limits, Progress};

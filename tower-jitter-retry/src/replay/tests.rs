@@ -27,7 +27,7 @@ enum Act {
 
 /// A body that does what it is told. Its data is of two chunks.
 struct Acts {
-    acts: VecDeque<Act>,
+    script: VecDeque<Act>,
     said: Option<u64>,
     /// How often it was polled after its end.
     overrun: Rc<Cell<usize>>,
@@ -35,7 +35,7 @@ struct Acts {
 }
 
 fn acts(acts: impl IntoIterator<Item = Act>) -> Acts {
-    Acts { acts: acts.into_iter().collect(), said: None, overrun: Rc::default(), over: false }
+    Acts { script: acts.into_iter().collect(), said: None, overrun: Rc::default(), over: false }
 }
 
 fn trailers() -> HeaderMap {
@@ -50,7 +50,7 @@ impl Body for Acts {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, io::Error>>> {
-        let Some(act) = self.acts.pop_front() else {
+        let Some(act) = self.script.pop_front() else {
             if self.over {
                 self.overrun.set(self.overrun.get() + 1);
             }

@@ -33,10 +33,8 @@ impl<B: RetryBody> RetryRequest for Request<B> {
 
     #[inline]
     fn notes(&mut self) -> Notes {
-        Notes {
-            deadline: earliest(noted(self.extensions()).deadline, self.headers()),
-            ..noted(self.extensions())
-        }
+        let notes = noted(self.extensions());
+        Notes { deadline: earliest(notes.deadline, self.headers()), ..notes }
     }
 
     fn grpc_method(&self) -> Option<&str> {

@@ -127,7 +127,7 @@ mod tests {
             let (granted, timed_out) = (AtomicU64::new(0), AtomicU64::new(0));
             let run = |thread: usize| {
                 for retry in 0..40 {
-                    let timeout = (thread + retry) % 2 == 0;
+                    let timeout = (thread + retry).is_multiple_of(2);
                     if core.pay(if timeout { &TIMEOUT } else { &FAILURE }, 0).is_some() {
                         let counter = if timeout { &timed_out } else { &granted };
                         counter.fetch_add(1, Ordering::Relaxed);

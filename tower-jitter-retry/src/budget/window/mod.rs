@@ -141,18 +141,18 @@ mod tests {
         let (clock, _hand) = Clock::manual();
         let builder = Budget::builder().ratio(1.0).min_per_second(0).clock(clock);
         let first = builder.clone().build().unwrap();
-        let late = first.account();
+        let (late, owner) = (first.account(), first.owner());
         drop(first);
         let second = builder.build().unwrap();
         let core = |account: &Account| match account {
-            Account::Window(core, _) => *core,
+            Account::Window(core) => *core,
             _ => unreachable!("it is a window"),
         };
         assert!(std::ptr::eq(core(&second.account()), core(&late)), "it was used again");
-        late.outcome(&Verdict::Success);
+        late.outcome(&Verdict::Success, owner);
         assert_eq!(granted(&second), 0);
         pay(&second, 1);
-        assert!(late.try_retry(&FAULT).is_none());
+        assert!(late.try_retry(&FAULT, owner).is_none());
         assert_eq!(granted(&second), 1);
     }
 

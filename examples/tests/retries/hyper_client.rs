@@ -1,0 +1,104 @@
+//! Over hyper-util's legacy client.
+
+use std::collections::VecDeque;
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use examples::misbehave::{Act, Http};
+use http::{Method, Request};
+use http_body::{Body, Frame};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_jitter_retry::{JitterRetryLayer, ReplayBody, Retried};
+
+use crate::{TIMEOUT, at_once};
+
+/// Nothing says how long it is, so that it goes out in chunks.
+#[derive(Debug)]
+pub(crate) struct Stream(pub(crate) VecDeque<io::Result<&'static str>>);
+
+impl Stream {
+    pub(crate) fn of(frames: impl IntoIterator<Item = &'static str>) -> Self {
+        Self(frames.into_iter().map(Ok).collect())
+    }
+}
+
+impl Body for Stream {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        Poll::Ready(self.0.pop_front().map(|frame| frame.map(|data| Frame::data(data.into()))))
+    }
+}
+
+/// Sends a stream to a server that does these acts; what came of it, and the bodies that the server saw.
+async fn sent(
+    method: Method,
+    body: Stream,
+    limit: usize,
+    acts: &[Act],
+) -> (Result<(u16, u32), ()>, Vec<Bytes>) {
+    let server = Http::start().await;
+    server.script(acts.to_vec());
+    let mut stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(at_once().replay_limit(limit).build().unwrap()))
+        .timeout(TIMEOUT)
+        .service(Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Stream>>());
+    let request = Request::builder().method(method).uri(server.url()).body(ReplayBody::new(body)).unwrap();
+    let answer = stack.ready().await.unwrap().call(request).await;
+    let answer = answer.map(|answer| {
+        let attempts = answer.extensions().get::<Retried>().map_or(1, |retried| retried.attempts);
+        (answer.status().as_u16(), attempts)
+    });
+    let bodies = server.requests().into_iter().map(|request| request.body).collect();
+    (answer.map_err(|_| ()), bodies)
+}
+
+fn text() -> Stream {
+    Stream::of(["the ", "whole ", "body"])
+}
+
+#[tokio::test]
+async fn a_server_that_fails_twice_gets_the_whole_stream_three_times() {
+    for failure in
+        [Act::status(503), Act::status(500).then_close(), Act::ResetAfterRequest, Act::CloseAfterRequest]
+    {
+        let acts = [failure.clone(), failure.clone(), Act::status(200)];
+        let (answer, bodies) = sent(Method::PUT, text(), 1024, &acts).await;
+        assert_eq!(answer, Ok((200, 3)), "{failure:?}");
+        assert_eq!(bodies, ["the whole body"; 3], "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_post_is_sent_once_unless_it_was_not_processed() {
+    for (failure, times) in [
+        (Act::status(503), 1),
+        (Act::status(500), 1),
+        (Act::ResetAfterRequest, 1),
+        (Act::status(429), 3),
+        (Act::status(421), 3),
+    ] {
+        let acts = [failure.clone(), failure.clone(), Act::status(200)];
+        let (_, bodies) = sent(Method::POST, text(), 1024, &acts).await;
+        assert_eq!(bodies, vec!["the whole body"; times], "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_outgrows_the_limit_goes_out_once_and_whole() {
+    let (answer, bodies) = sent(Method::PUT, text(), 5, &[Act::status(503)]).await;
+    assert_eq!((answer, bodies), (Ok((503, 1)), vec![Bytes::from("the whole body")]));
+}
+
+#[tokio::test]
+async fn a_stream_that_fails_is_sent_once_and_its_error_is_the_callers() {
+    let mut stream = text();
+    stream.0.push_back(Err(io::Error::other("the disk is gone")));
+    let (answer, _) = sent(Method::PUT, stream, 1024, &[Act::Stall]).await;
+    assert_eq!(answer, Err(()));
+}

@@ -1,0 +1,103 @@
+//! Over reqwest's `Client`.
+
+use examples::misbehave::{Act, Http};
+use reqwest::{Body, Client, Method, Request};
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_fault_classify::{ErrorBodies, FaultClassifyLayer, LlmErrors};
+use tower_jitter_retry::{JitterRetryLayer, Retried};
+
+use crate::hyper_client::Stream;
+use crate::{TIMEOUT, at_once};
+
+fn request(method: Method, server: &Http) -> Request {
+    let mut request = Request::new(method, server.url().parse().unwrap());
+    *request.body_mut() = Some("the body".into());
+    request
+}
+
+/// The status, the attempts, and how often the server was asked.
+async fn sent(request: Request, server: &Http) -> (u16, u32, usize) {
+    let before = server.requests().len();
+    let mut stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT)
+        .service(Client::new());
+    let answer = stack.ready().await.unwrap().call(request).await.unwrap();
+    let attempts = answer.extensions().get::<Retried>().map_or(1, |retried| retried.attempts);
+    (answer.status().as_u16(), attempts, server.requests().len() - before)
+}
+
+#[tokio::test]
+async fn a_server_that_fails_n_times_is_asked_once_more() {
+    let server = Http::start().await;
+    for failures in 0..5_usize {
+        server.script(std::iter::repeat_n(Act::status(503), failures));
+        server.script([Act::status(200)]);
+        let (status, attempts, asked) = sent(request(Method::PUT, &server), &server).await;
+        let expected = if failures < 3 { (200, failures + 1) } else { (503, 3) };
+        assert_eq!((status, attempts as usize, asked), (expected.0, expected.1, expected.1), "{failures}");
+        // What is left of the script is for nobody.
+        while server.left() > 0 {
+            sent(request(Method::POST, &server), &server).await;
+        }
+    }
+    assert!(server.requests().iter().all(|request| request.body == "the body"));
+}
+
+#[tokio::test]
+async fn a_post_is_sent_once_unless_a_rule_allows_more() {
+    let server = Http::start().await;
+    server.otherwise(Act::status(503));
+    assert_eq!(sent(request(Method::POST, &server), &server).await, (503, 1, 1));
+    let mut keyed = request(Method::POST, &server);
+    keyed.headers_mut().insert("idempotency-key", "8e03978e".parse().unwrap());
+    assert_eq!(sent(keyed, &server).await, (503, 3, 3));
+    server.otherwise(Act::status(429).header("retry-after", "0"));
+    assert_eq!(sent(request(Method::POST, &server), &server).await, (429, 3, 3));
+    server.otherwise(Act::status(503).header("x-should-retry", "false"));
+    assert_eq!(sent(request(Method::PUT, &server), &server).await, (503, 1, 1));
+}
+
+#[tokio::test]
+async fn a_request_with_a_stream_goes_out_once() {
+    let server = Http::start().await;
+    server.otherwise(Act::status(503));
+    let mut streaming = request(Method::PUT, &server);
+    *streaming.body_mut() = Some(Body::wrap(Stream::of(["the ", "body"])));
+    assert_eq!(sent(streaming, &server).await, (503, 1, 1));
+    assert_eq!(server.requests()[0].body, "the body");
+}
+
+#[tokio::test]
+async fn three_nested_layers_of_three_ask_the_server_three_times() {
+    let server = Http::start().await;
+    server.otherwise(Act::status(503));
+    let layer = || JitterRetryLayer::new(at_once().build().unwrap());
+    let mut stack = ServiceBuilder::new()
+        .layer(layer())
+        .layer(layer())
+        .layer(layer())
+        .timeout(TIMEOUT)
+        .service(Client::new());
+    stack.ready().await.unwrap().call(request(Method::GET, &server)).await.unwrap();
+    assert_eq!(server.requests().len(), 3);
+    assert!(server.requests().iter().all(|request| !request.headers.contains_key("x-attempt")));
+}
+
+/// What has come of an error's body is read before the retry, so that its connection can be used again.
+#[tokio::test]
+async fn retries_keep_the_connection_when_error_bodies_are_read() {
+    let server = Http::start().await;
+    server.script([Act::status(503).body("x".repeat(3_000)), Act::status(503).body("y".repeat(3_000))]);
+    let bodies = ErrorBodies::new(LlmErrors).within(TIMEOUT);
+    let mut stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(FaultClassifyLayer::new().read_error_bodies(bodies))
+        .timeout(TIMEOUT)
+        .service(Client::new());
+    let answer = stack.ready().await.unwrap().call(request(Method::GET, &server)).await.unwrap();
+    assert_eq!((answer.status().as_u16(), server.requests().len()), (200, 3));
+    let connections: Vec<_> = server.requests().iter().map(|request| request.connection).collect();
+    assert_eq!(connections, [1, 1, 1]);
+}

@@ -1,0 +1,80 @@
+//! A unary call over a tonic `Channel`, under a generated client.
+
+use std::time::Duration;
+
+use examples::echo::Words;
+use examples::echo::echo_client::EchoClient;
+use examples::misbehave::{Grpc, Reason, Reply};
+use tonic::transport::Endpoint;
+use tonic::{Code, Request};
+use tower::ServiceBuilder;
+use tower_jitter_retry::{JitterRetryLayer, RetryPolicyBuilder};
+
+use crate::{TIMEOUT, at_once};
+
+fn listed() -> RetryPolicyBuilder {
+    at_once().idempotent_methods(["echo.Echo/Say"])
+}
+
+/// The answer, or the code, and how often the server was asked.
+async fn said(policy: RetryPolicyBuilder, replies: &[Reply]) -> (Result<String, Code>, usize) {
+    let server = Grpc::start().await;
+    server.script(replies.to_vec());
+    let answer = say(&server, policy, Request::new(Words { text: "hello".to_owned() })).await;
+    let requests = server.requests();
+    assert!(requests.iter().all(|request| request.body.ends_with(b"hello")), "each has the whole message");
+    (answer, requests.len())
+}
+
+async fn say(server: &Grpc, policy: RetryPolicyBuilder, request: Request<Words>) -> Result<String, Code> {
+    let channel = Endpoint::from_shared(server.url()).unwrap().timeout(TIMEOUT).connect_lazy();
+    let stack = ServiceBuilder::new().layer(JitterRetryLayer::new(policy.build().unwrap())).service(channel);
+    let answer = EchoClient::new(stack).say(request).await;
+    answer.map(|answer| answer.into_inner().text).map_err(|status| status.code())
+}
+
+#[tokio::test]
+async fn a_server_that_fails_twice_is_asked_three_times() {
+    let unavailable = || Reply::trailers_only(14);
+    let answer = said(listed(), &[unavailable(), unavailable(), Reply::ok("hi")]).await;
+    assert_eq!(answer, (Ok("hi".to_owned()), 3));
+    let answer = said(listed(), &[unavailable(), unavailable(), unavailable()]).await;
+    assert_eq!(answer, (Err(Code::Unavailable), 3), "the last outcome");
+}
+
+#[tokio::test]
+async fn a_method_that_is_not_listed_is_called_once_unless_it_was_not_processed() {
+    assert_eq!(said(at_once(), &[Reply::trailers_only(14)]).await, (Err(Code::Unavailable), 1));
+    let refused = Reply::nothing().rst_stream(Reason::REFUSED_STREAM);
+    let (answer, asked) = said(at_once(), &[refused, Reply::ok("hi")]).await;
+    assert_eq!((answer, asked), (Ok("hi".to_owned()), 2));
+}
+
+#[tokio::test]
+async fn an_answer_that_has_begun_and_a_push_back_end_it() {
+    let begun = Reply::headers().status(14);
+    assert_eq!(said(listed(), &[begun]).await, (Err(Code::Unavailable), 1));
+    let stop = Reply::trailers_only(14).header("grpc-retry-pushback-ms", "-1");
+    assert_eq!(said(listed(), &[stop]).await, (Err(Code::Unavailable), 1));
+    let not_found = Reply::trailers_only(5);
+    assert_eq!(said(listed(), &[not_found]).await, (Err(Code::NotFound), 1));
+}
+
+#[tokio::test]
+async fn each_attempt_says_how_many_came_before_and_how_much_time_is_left() {
+    let server = Grpc::start().await;
+    server.script([Reply::trailers_only(14), Reply::trailers_only(14)]);
+    let mut request = Request::new(Words { text: "hello".to_owned() });
+    request.set_timeout(Duration::from_secs(25));
+    assert_eq!(say(&server, listed(), request).await, Ok("ok".to_owned()));
+    let header = |name: &str| -> Vec<_> {
+        let values = server.requests().into_iter().map(|request| request.headers.get(name).cloned());
+        values.map(|value| value.map(|value| value.to_str().unwrap().to_owned())).collect()
+    };
+    assert_eq!(header("grpc-previous-rpc-attempts"), [None, Some("1".to_owned()), Some("2".to_owned())]);
+    let left: Vec<u64> = header("grpc-timeout")
+        .into_iter()
+        .map(|left| left.unwrap().strip_suffix('u').unwrap().parse().unwrap())
+        .collect();
+    assert!(left[0] == 25_000_000 && left[1] <= left[0] && left[2] <= left[1], "{left:?}");
+}
