@@ -11,7 +11,7 @@ use crate::budget::{Account, Budget, Ticket};
 use crate::observe::{self, Retried, RetryEvent};
 use crate::policy::{Extras, GiveUp, Limits, Progress, RetryPolicy, nanos};
 use crate::request::{Attempt, Mark};
-use crate::rng::{Seeds, Stream};
+use crate::rng::Randomness;
 
 /// A call under way. It holds the policy's numbers, and counts no reference unless the policy has something that needs it.
 #[derive(Clone)]
@@ -22,8 +22,7 @@ pub(crate) struct Call {
     owner: u32,
     clock: Clock,
     extras: Option<Arc<Extras>>,
-    seed: Option<u64>,
-    randomness: Option<Stream>,
+    randomness: Randomness,
     /// When it first had to wait, or failed; a call that succeeds at once reads no clock for it. With a deadline, when it began.
     started: Option<u64>,
     deadline: Option<u64>,
@@ -54,8 +53,7 @@ impl Call {
             owner: budget.as_ref().map_or(0, Budget::owner),
             clock: clock.clone(),
             extras: extras.clone(),
-            seed: seeds.as_ref().map(Seeds::next),
-            randomness: None,
+            randomness: Randomness::of(seeds.as_ref()),
             started: deadline.map(|_| clock.now()),
             deadline: deadline.map(nanos),
             attempts: 1,
@@ -137,9 +135,8 @@ impl Call {
         self.waits();
         let mut progress =
             Progress { elapsed: nanos(self.elapsed()), deadline: self.deadline, position: self.position };
-        let (randomness, seed) = (&mut self.randomness, self.seed);
-        let uniform = |range| randomness.get_or_insert_with(|| Stream::open(seed)).uniform(range);
-        let delay = self.limits.delay(fault, &mut progress, uniform)?;
+        let randomness = &mut self.randomness;
+        let delay = self.limits.delay(fault, &mut progress, |range| randomness.uniform(range))?;
         self.position = progress.position;
         if let Some(account) = &self.account {
             self.ticket.0 = Some(account.try_retry(fault, self.owner).ok_or(GiveUp::Budget)?);

@@ -18,6 +18,32 @@ impl Stream {
     }
 }
 
+/// A call's stream, or what it is opened from.
+#[derive(Clone, Debug)]
+pub(crate) enum Randomness {
+    Unseeded,
+    Seeded(u64),
+    Open(Stream),
+}
+
+impl Randomness {
+    /// That of one more call.
+    #[inline]
+    pub(crate) fn of(seeds: Option<&Seeds>) -> Self {
+        seeds.map_or(Self::Unseeded, |seeds| Self::Seeded(seeds.next()))
+    }
+
+    pub(crate) fn uniform(&mut self, range: RangeInclusive<u64>) -> u64 {
+        let stream = match self {
+            Self::Open(stream) => return stream.uniform(range),
+            Self::Unseeded => Stream::open(None),
+            Self::Seeded(seed) => Stream::open(Some(*seed)),
+        };
+        *self = Self::Open(stream);
+        self.uniform(range)
+    }
+}
+
 /// Gives each call a seed of its own, in a reproducible order.
 #[derive(Clone, Debug)]
 pub(crate) struct Seeds {

@@ -269,7 +269,7 @@ fn trap_28_an_error_is_the_inner_one_retried_or_not() {
         [(1, ErrorKind::TimedOut), (3, ErrorKind::TimedOut), (3, ErrorKind::PermissionDenied)]
     {
         let mut service = layer(at_once().max_attempts(attempts))
-            .layer(service_fn(async move |_: u32| Err::<(), _>(io::Error::new(kind, Broken(7)))));
+            .layer(service_fn(move |_: u32| async move { Err::<(), _>(io::Error::new(kind, Broken(7))) }));
         let error: io::Error = now(send(&mut service, 7)).unwrap_err();
         assert_eq!((error.kind(), error.downcast::<Broken>().unwrap()), (kind, Broken(7)));
     }

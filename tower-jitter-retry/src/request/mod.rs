@@ -209,22 +209,27 @@ pub struct ByTrait;
 impl<Req: RetryRequest> Resend<Req> for ByTrait {
     type Saved = Req::Saved;
 
+    #[inline]
     fn is_idempotent(&self, request: &Req) -> bool {
         request.is_idempotent()
     }
 
+    #[inline]
     fn notes(&self, request: &mut Req) -> Notes {
         request.notes()
     }
 
+    #[inline]
     fn grpc_method<'r>(&self, request: &'r Req) -> Option<&'r str> {
         request.grpc_method()
     }
 
+    #[inline]
     fn mark(&self, request: &mut Req, mark: Mark<'_>) {
         request.mark(mark);
     }
 
+    #[inline]
     fn unmark(&self, request: &mut Req) {
         request.unmark();
     }
@@ -233,14 +238,17 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
         request.duplicate()
     }
 
+    #[inline]
     fn save(&self, request: Req, limit: usize) -> (Req, Option<Req::Saved>) {
         request.save(limit)
     }
 
+    #[inline]
     fn usable(&self, saved: &Req::Saved) -> bool {
         Req::usable(saved)
     }
 
+    #[inline]
     fn again(&self, saved: Req::Saved, attempt: Attempt, last: bool) -> Option<(Req, Option<Req::Saved>)> {
         Req::again(saved, attempt, last)
     }
@@ -253,6 +261,7 @@ pub struct CloneRequests;
 impl<Req: Clone> Resend<Req> for CloneRequests {
     type Saved = Req;
 
+    #[inline]
     fn is_idempotent(&self, _: &Req) -> bool {
         true
     }
@@ -261,15 +270,18 @@ impl<Req: Clone> Resend<Req> for CloneRequests {
         Some(request.clone())
     }
 
+    #[inline]
     fn save(&self, request: Req, _: usize) -> (Req, Option<Req>) {
         let saved = request.clone();
         (request, Some(saved))
     }
 
+    #[inline]
     fn usable(&self, _: &Req) -> bool {
         true
     }
 
+    #[inline]
     fn again(&self, saved: Req, _: Attempt, last: bool) -> Option<(Req, Option<Req>)> {
         if last { Some((saved, None)) } else { Some((saved.clone(), Some(saved))) }
     }
@@ -281,6 +293,7 @@ macro_rules! plain {
             impl<$($generics)*> RetryRequest for $request {
                 type Saved = Self;
 
+                #[inline]
                 fn is_idempotent(&self) -> bool {
                     CloneRequests.is_idempotent(self)
                 }
@@ -289,10 +302,12 @@ macro_rules! plain {
                     CloneRequests.duplicate(self)
                 }
 
+                #[inline]
                 fn save(self, limit: usize) -> (Self, Option<Self>) {
                     CloneRequests.save(self, limit)
                 }
 
+                #[inline]
                 fn again(saved: Self, attempt: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
                     CloneRequests.again(saved, attempt, last)
                 }
