@@ -99,9 +99,28 @@ fn attempts_retries_delays_refusals_and_reasons_are_counted() {
         now(send(&mut service, request(method))).unwrap();
     }
 
+    /// Cannot be made again when it comes to it.
+    struct Fickle;
+    impl tower_jitter_retry::RetryRequest for Fickle {
+        type Saved = ();
+        fn is_idempotent(&self) -> bool {
+            true
+        }
+        fn save(self, _: usize) -> (Self, Option<()>) {
+            (self, Some(()))
+        }
+        fn again((): (), _: tower_jitter_retry::Attempt, _: bool) -> Option<(Self, Option<()>)> {
+            None
+        }
+    }
+
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
+        let told = at_once().on_retry(|event| panic!("{event:?}")).build().unwrap();
+        let mut fickle = JitterRetryLayer::new(told)
+            .layer(service_fn(async |_: Fickle| Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))));
+        now(send(&mut fickle, Fickle)).unwrap_err();
         run(at_once(), 200, Method::GET);
         run(at_once(), 503, Method::GET);
         run(at_once(), 404, Method::GET);
@@ -126,11 +145,12 @@ fn attempts_retries_delays_refusals_and_reasons_are_counted() {
         counted.insert(format!("{name}{{{}}}", labels.collect::<Vec<_>>().join(",")), value);
     }
     let expected = [
-        ("attempts_total{}", 11),
+        ("attempts_total{}", 12),
         ("budget_refusals_total{}", 1),
         ("delay_seconds{}", 4),
         ("give_ups_total{error.type=client,reason=not_retryable}", 1),
         ("give_ups_total{error.type=throttled,reason=attempts}", 1),
+        ("give_ups_total{error.type=timeout,reason=not_replayable}", 1),
         ("give_ups_total{error.type=unavailable,reason=attempts}", 1),
         ("give_ups_total{error.type=unavailable,reason=budget}", 1),
         ("give_ups_total{error.type=unavailable,reason=not_idempotent}", 1),
@@ -147,7 +167,8 @@ fn attempts_retries_delays_refusals_and_reasons_are_counted() {
 #[cfg(feature = "tracing")]
 #[test]
 fn retries_and_reasons_are_traced_with_the_resend_count() {
-    use std::fmt::Debug;
+    use std::fmt::{Debug, Write};
+
     use tracing::field::{Field, Visit};
     use tracing::span::{Attributes, Id, Record};
     use tracing::{Event, Metadata, Subscriber};
@@ -161,7 +182,7 @@ fn retries_and_reasons_are_traced_with_the_resend_count() {
         fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
             if ["message", "http.request.resend_count", "error.type", "retry.reason"].contains(&field.name())
             {
-                self.0 += &format!("{}={value:?} ", field.name());
+                let _ = write!(self.0, "{}={value:?} ", field.name());
             }
         }
     }

@@ -45,11 +45,11 @@ fn every_shape_of_closure_will_do_and_nothing_happens_before_the_first_poll() {
     struct Worker(Calls);
     impl Worker {
         async fn once(&self) -> io::Result<usize> {
-            Ok(self.0.next())
+            ready(Ok(self.0.next())).await
         }
     }
     async fn free() -> io::Result<u32> {
-        Ok(7)
+        ready(Ok(7)).await
     }
     fn is_send<T: Send>(value: T) -> T {
         value
@@ -197,8 +197,9 @@ async fn dropping_the_future_drops_the_attempt_and_the_sleep() {
     let mut hung = tokio_test::task::spawn(policy.retry(|| {
         let held = std::sync::Arc::clone(&token);
         async move {
-            let _held = held;
-            pending::<Result<(), Broken>>().await
+            let hung = pending::<Result<(), Broken>>().await;
+            drop(held);
+            hung
         }
     }));
     tokio_test::assert_pending!(hung.poll());
@@ -210,7 +211,7 @@ async fn dropping_the_future_drops_the_attempt_and_the_sleep() {
 #[tokio::test]
 async fn it_can_be_spawned() {
     async fn query(id: &str) -> Result<usize, Box<dyn Error + Send + Sync>> {
-        Ok(id.len())
+        ready(Ok(id.len())).await
     }
     fn spawn<F: Future<Output: Send> + Send + 'static>(future: F) -> tokio::task::JoinHandle<F::Output> {
         tokio::spawn(future)

@@ -190,6 +190,23 @@ fn a_body_that_outgrows_the_limit_goes_on_untouched_and_is_not_sent_again() {
     }
 }
 
+#[test]
+fn a_body_that_outgrew_the_limit_holds_no_memory() {
+    let frame = || Act::Data(vec![7; 50_000]);
+    let (mut first, saved) = save(acts([frame(), frame(), frame()]), 65_536);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut read = 0;
+    let held = allocation_counter::measure(|| {
+        while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut first).poll_frame(&mut cx) {
+            read += frame.data_ref().map_or(0, Bytes::len);
+        }
+    });
+    assert_eq!(read, 150_000);
+    // The frames of the script are gone as well.
+    assert!(held.bytes_current <= -140_000, "{} bytes", held.bytes_current);
+    drop(saved);
+}
+
 /// The retry has played what was kept when the rest outgrows the limit.
 #[test]
 fn a_body_that_outgrows_the_limit_in_its_second_attempt_is_whole_there() {

@@ -97,7 +97,7 @@ pub struct Mark<'a> {
 
 /// A request that knows how it is sent again.
 ///
-/// It is implemented for `http::Request` over any [`RetryBody`], for `reqwest::Request` (feature `reqwest`), and for strings, numbers
+/// It is implemented for `http::Request` over any [`RetryBody`](crate::RetryBody), for `reqwest::Request` (feature `reqwest`), and for strings, numbers
 /// and the like. For a request of your own that is `Clone`, use
 /// [`clone_requests`](crate::JitterRetryLayer::clone_requests).
 #[diagnostic::on_unimplemented(
