@@ -78,9 +78,10 @@ impl Recycle for TokenCore {
     }
 
     fn retire(&self) {
-        let next = (self.epoch() + 1) & EPOCHS;
-        // Relaxed: whoever still holds the old epoch finds another in the word, whichever write comes first.
-        self.word.store(pack(next, self.rules.capacity), Ordering::Relaxed);
+        let refilled = |word: u64| Some(pack((epoch_in(word) + 1) & EPOCHS, self.rules.capacity));
+        // Relaxed: whoever still holds the old epoch finds another in the word, whichever exchange comes first. An exchange and no plain
+        // store, so that it has a place among theirs. The closure always answers, so that it cannot fail.
+        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refilled);
     }
 }
 
