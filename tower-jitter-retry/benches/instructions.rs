@@ -20,10 +20,14 @@ fn main() {
         "unbounded" => builder.budget(None::<Budget>),
         _ => builder.clock(Clock::manual().0),
     };
+    let breaker = tower_breaker::BreakerLayer::new(tower_breaker::BreakerConfig::default());
+    let both = RetryPolicy::builder().budget(None::<Budget>).build().expect("it is valid");
+    let mut both = JitterRetryLayer::new(both).layer(breaker.layer(Bare));
     let mut service = JitterRetryLayer::new(policy.build().expect("it is valid")).layer(Bare);
     let mut bare = Bare;
     for _ in 0..calls {
         black_box(match &*path {
+            "both" => call(&mut both, false),
             "bare" => call(&mut bare, false),
             _ => call(&mut service, false),
         });

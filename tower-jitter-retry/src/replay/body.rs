@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use super::RetryBody;
 use super::error::BoxError;
-use super::tape::{Reader, Step, Tape, in_bytes};
+use super::tape::{Reader, Step, Tape};
 
 /// A streaming body that can be sent again, as long as what was read of it stays within a limit.
 ///
@@ -23,7 +23,7 @@ use super::tape::{Reader, Step, Tape, in_bytes};
 /// | a body that fails | likewise: the caller gets what the attempt came to |
 ///
 /// What a body says of its size does not decide: an endless one may fail after its first bytes. The server sees the whole body or one that
-/// is cut, never a wrong one. A piece that was kept comes as one frame, whatever frames it came in.
+/// is cut, never a wrong one. What was kept comes in pieces of its own, whatever frames it came in.
 ///
 /// The body must be `Unpin`: `Box::pin` one that is not. A request whose body is kept costs one allocation, and what is kept: at most the
 /// limit.
@@ -62,19 +62,21 @@ impl<B> ReplayBody<B> {
 impl<B> Body for ReplayBody<B>
 where
     B: Body + Unpin,
+    B::Data: Into<Bytes>,
     B::Error: Into<BoxError>,
 {
     type Data = Bytes;
     type Error = BoxError;
 
+    #[inline]
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
-            State::Through(body) => Pin::new(body)
-                .poll_frame(cx)
-                .map(|frame| frame.map(|frame| frame.map(in_bytes).map_err(Into::into))),
+            State::Through(body) => Pin::new(body).poll_frame(cx).map(|frame| {
+                frame.map(|frame| frame.map(|frame| frame.map_data(Into::into)).map_err(Into::into))
+            }),
             State::Kept(reader) => match reader.read(cx) {
                 Step::Read(read) => read,
                 Step::Outgrown(frame, rest) => {
@@ -107,6 +109,7 @@ pub struct Replay<B>(Arc<Tape<B>>);
 impl<B> RetryBody for ReplayBody<B>
 where
     B: Body + Unpin,
+    B::Data: Into<Bytes>,
     B::Error: Into<BoxError>,
 {
     type Saved = Replay<B>;

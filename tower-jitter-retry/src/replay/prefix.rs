@@ -2,51 +2,71 @@
 
 use bytes::Bytes;
 
-/// The beginning of a body: what earlier attempts read, a piece each, and what the present one reads.
+/// The smallest piece that room is made for.
+const SMALLEST: usize = 1024;
+
+/// The beginning of a body, in pieces: those that are full or an earlier attempt's, and the one that is being filled.
 ///
-/// The data is copied: a frame may be a small view of a large buffer, which would be held with it. The room for it is never more than
-/// the limit.
+/// The data is copied: a frame may be a small view of a large buffer, which would be held with it. A piece never grows, so that it is
+/// not held twice while it is moved: all pieces together have room for the limit and no more.
 #[derive(Debug)]
 pub(super) struct Prefix {
     sealed: Vec<Bytes>,
     open: Vec<u8>,
-    /// The bytes in both.
+    /// The bytes that were kept.
     length: usize,
+    /// The room of all pieces.
+    room: usize,
     limit: usize,
 }
 
 impl Prefix {
     /// Empty. It allocates when there is something to keep.
     pub(super) const fn new(limit: usize) -> Self {
-        Self { sealed: Vec::new(), open: Vec::new(), length: 0, limit }
+        Self { sealed: Vec::new(), open: Vec::new(), length: 0, room: 0, limit }
     }
 
     /// Keeps what was read. `false`: it would pass the limit.
-    pub(super) fn keep(&mut self, data: &[u8]) -> bool {
-        let room = self.limit - self.length;
-        if data.len() > room {
+    pub(super) fn keep(&mut self, mut data: &[u8]) -> bool {
+        if data.len() > self.limit - self.length {
             return false;
         }
-        if self.open.capacity() - self.open.len() < data.len() {
-            // Doubled as usual, but for the limit.
-            let more = data.len().max(self.open.len()).min(room);
-            self.open.reserve_exact(more);
-        }
-        self.open.extend_from_slice(data);
         self.length += data.len();
+        while !data.is_empty() {
+            let free = self.open.capacity() - self.open.len();
+            if free == 0 {
+                self.seal();
+                // Doubled as usual, but for the limit. What a sealed piece left free is free again.
+                let room = self.room.max(data.len()).max(SMALLEST).min(self.limit - self.room);
+                self.open = Vec::with_capacity(room);
+                self.room += room;
+                continue;
+            }
+            let (now, later) = data.split_at(free.min(data.len()));
+            self.open.extend_from_slice(now);
+            data = later;
+        }
         true
     }
 
     /// What the present attempt read is an earlier one's from here on.
     pub(super) fn seal(&mut self) {
         if !self.open.is_empty() {
-            self.sealed.push(Bytes::from(std::mem::take(&mut self.open)));
+            let mut piece = std::mem::take(&mut self.open);
+            self.room -= piece.capacity() - piece.len();
+            piece.shrink_to_fit();
+            self.sealed.push(Bytes::from(piece));
         }
     }
 
     /// A piece of what earlier attempts read.
     pub(super) fn piece(&self, at: usize) -> Option<Bytes> {
         self.sealed.get(at).cloned()
+    }
+
+    /// How many pieces there are that are not being filled.
+    pub(super) fn pieces(&self) -> usize {
+        self.sealed.len()
     }
 
     /// How many bytes there are from a piece on.
@@ -65,23 +85,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_room_is_never_more_than_the_limit() {
+    fn the_room_is_never_more_than_the_limit_and_nothing_is_lost() {
         for limit in [0, 1, 7, 1_000, 65_536] {
             let mut prefix = Prefix::new(limit);
-            let mut kept = 0;
+            let mut kept = Vec::new();
             for size in (1..100).cycle() {
-                if !prefix.keep(&vec![0; size]) {
+                let data: Vec<u8> = (0..size).map(|byte| (byte + kept.len()) as u8).collect();
+                if !prefix.keep(&data) {
                     break;
                 }
-                kept += size;
+                kept.extend(data);
                 let sealed: usize = prefix.sealed.iter().map(Bytes::len).sum();
                 assert!(sealed + prefix.open.capacity() <= limit, "{} of {limit}", prefix.open.capacity());
                 if size % 40 == 0 {
-                    prefix.open.shrink_to_fit();
                     prefix.seal();
                 }
             }
-            assert!(kept + 100 > limit && prefix.length == kept);
+            assert!(kept.len() + 100 > limit && prefix.length == kept.len());
+            prefix.seal();
+            assert_eq!((prefix.sealed.concat(), prefix.left(0)), (kept.clone(), kept.len()));
         }
     }
 

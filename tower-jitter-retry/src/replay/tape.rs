@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tower_fault_classify::__shared::sync::{Mutex, lock};
@@ -61,6 +61,7 @@ pub(super) enum Step<B> {
 
 impl<B: Body + Unpin> Tape<B>
 where
+    B::Data: Into<Bytes>,
     B::Error: Into<BoxError>,
 {
     /// Of the first attempt, and its reader.
@@ -103,6 +104,7 @@ where
 
 impl<B: Body + Unpin> Reel<B>
 where
+    B::Data: Into<Bytes>,
     B::Error: Into<BoxError>,
 {
     fn is_whole(&self) -> bool {
@@ -157,11 +159,14 @@ where
     }
 
     fn keep(&mut self, frame: Frame<B::Data>, place: &mut Place) -> Step<B> {
-        let frame = in_bytes(frame);
+        let frame = frame.map_data(Into::into);
         if let Some(trailers) = frame.trailers_ref() {
             self.end(Some(trailers.clone()));
             place.trailers = true;
-        } else if !frame.data_ref().is_some_and(|data| self.prefix.keep(data)) {
+        } else if frame.data_ref().is_some_and(|data| self.prefix.keep(data)) {
+            // What is full by now is what this reader has read itself.
+            place.piece = self.prefix.pieces();
+        } else {
             // The prefix was played before the rest was read, so that nobody needs it any more.
             self.prefix.forget();
             if let Some(rest) = self.rest.take() {
@@ -204,13 +209,9 @@ where
     }
 }
 
-/// The frame with its data in one piece: without a copy if it is `Bytes` already.
-pub(super) fn in_bytes<D: Buf>(frame: Frame<D>) -> Frame<Bytes> {
-    frame.map_data(|mut data| data.copy_to_bytes(data.remaining()))
-}
-
 impl<B: Body + Unpin> Reader<B>
 where
+    B::Data: Into<Bytes>,
     B::Error: Into<BoxError>,
 {
     pub(super) fn read(&mut self, cx: &mut Context<'_>) -> Step<B> {
