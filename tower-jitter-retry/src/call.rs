@@ -1,5 +1,6 @@
 //! What a call knows of itself while it is made, and maybe made again.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,7 +45,11 @@ impl Clone for Spent {
 }
 
 impl Call {
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "else it is made here and moved, across the stores that made it"
+    )]
+    #[inline(always)]
     pub(crate) fn new(policy: &RetryPolicy, idempotent: bool, deadline: Option<Duration>) -> Self {
         let RetryPolicy { limits, budget, clock, seeds, extras, .. } = policy;
         Self {
@@ -106,8 +111,10 @@ impl Call {
 
     /// Another attempt follows after the delay.
     pub(crate) fn go_on(&mut self, verdict: &Verdict, delay: Duration) {
-        if let Some(fault) = verdict.fault() {
-            let observer = self.extras.as_ref().and_then(|extras| extras.observer.as_ref());
+        let observer = self.extras.as_ref().and_then(|extras| extras.observer.as_ref());
+        if let Some(fault) = verdict.fault()
+            && (observe::LISTENED_TO || observer.is_some())
+        {
             let elapsed = self.elapsed();
             observe::retry(&RetryEvent { attempt: self.attempts, fault: *fault, delay, elapsed }, observer);
         }
@@ -132,11 +139,15 @@ impl Call {
         if let Some(reason) = hindered() {
             return Err(reason);
         }
-        self.waits();
-        let mut progress =
-            Progress { elapsed: nanos(self.elapsed()), deadline: self.deadline, position: self.position };
+        let now = self.clock.now();
+        let elapsed = now.saturating_sub(*self.started.get_or_insert(now));
+        let mut progress = Progress { elapsed, deadline: self.deadline, position: self.position };
         let randomness = &mut self.randomness;
-        let delay = self.limits.delay(fault, &mut progress, |range| randomness.uniform(range))?;
+        let uniform = |range: RangeInclusive<u64>| {
+            // A range of one needs no stream: a delay that is off costs nothing.
+            if range.start() == range.end() { *range.start() } else { randomness.uniform(range) }
+        };
+        let delay = self.limits.delay(fault, &mut progress, uniform)?;
         self.position = progress.position;
         if let Some(account) = &self.account {
             self.ticket.0 = Some(account.try_retry(fault, self.owner).ok_or(GiveUp::Budget)?);

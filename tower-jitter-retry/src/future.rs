@@ -64,6 +64,7 @@ where
     S: Service<Req>,
     Q: Resend<Req>,
 {
+    #[inline]
     pub(crate) const fn new(
         attempt: S::Future,
         call: Call,

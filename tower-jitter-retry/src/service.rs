@@ -55,6 +55,7 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S, Req, C, Q>;
 
+    #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         self.inner.poll_ready(cx)
     }

@@ -73,6 +73,9 @@ impl fmt::Debug for Observer {
     }
 }
 
+/// Whether anybody but the user is told.
+pub(crate) const LISTENED_TO: bool = cfg!(any(feature = "metrics", feature = "tracing"));
+
 /// Tells that an attempt has ended.
 #[inline]
 pub(crate) fn attempt() {
