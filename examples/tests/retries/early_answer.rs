@@ -73,5 +73,5 @@ async fn the_retry_has_all_of_the_body_and_the_first_server_sees_a_cut_one() {
         let answer = stack.ready().await.unwrap().call(request).await.unwrap();
         assert_eq!(answer.status(), 200);
     };
-    tokio::join!(server, client);
+    tokio::time::timeout(TIMEOUT, async { tokio::join!(server, client) }).await.unwrap();
 }
