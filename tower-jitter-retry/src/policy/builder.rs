@@ -163,7 +163,8 @@ impl RetryPolicyBuilder {
     }
 
     /// Whether requests that this layer may send again are marked with their [`Attempt`](crate::Attempt), so that retries further in stay
-    /// quiet: three layers of three attempts would make 27 of one call. Off: it neither marks nor heeds a mark. **Default**: on.
+    /// quiet: three layers of three attempts would make 27 of one call. Off: it neither marks nor heeds a mark. Requests of HTTP and of reqwest can
+    /// carry a mark; of any others, nested layers do multiply. **Default**: on.
     pub fn marker(mut self, on: bool) -> Self {
         self.marker = on;
         self
