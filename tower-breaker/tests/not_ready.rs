@@ -344,6 +344,18 @@ async fn it_stands_above_services_whose_error_is_boxed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_stands_above_a_balancer_which_is_not_clone() {
+    for not_ready in [false, true] {
+        let layer = BreakerLayer::new(config().build().unwrap());
+        let layer = if not_ready { layer.not_ready_when_open() } else { layer };
+        let circuit = layer.circuit();
+        let endpoints = [1, 1].map(|number| Constant::new(Endpoint { number, ..Endpoint::default() }, 1));
+        let balance = Balance::new(ServiceList::new(endpoints));
+        survives(layer.over_uncloneable().layer(balance), &circuit, not_ready).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reservation_below_is_given_back_while_the_circuit_is_open() {
     let limit = ConcurrencyLimit::new(Endpoint::default(), 1);
     let layer = layer(config());
