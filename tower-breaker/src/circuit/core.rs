@@ -314,6 +314,6 @@ impl Recycle for Core {
 }
 
 #[cfg(all(test, loom_models))]
-mod models;
+pub(super) mod models;
 #[cfg(all(test, not(loom_models)))]
 mod tests;

@@ -16,7 +16,7 @@ use crate::machine::{Abandoned, Counts, Force, OpenTime, Reason, RecoveryLimits,
 
 const SECOND: u64 = 1_000_000_000;
 
-const SETUP: Setup = Setup {
+pub(in crate::circuit) const SETUP: Setup = Setup {
     name: "model",
     trip: TripLimits {
         consecutive_failures: 0,
@@ -37,11 +37,11 @@ const SETUP: Setup = Setup {
     disabled: false,
 };
 
-const FAILURE: Verdict =
+pub(in crate::circuit) const FAILURE: Verdict =
     Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
 
 /// Runs a model with bounded preemptions, which keeps it to seconds. `LOOM_MAX_PREEMPTIONS` overrides the bound.
-fn model(run: impl Fn() + Send + Sync + 'static) {
+pub(in crate::circuit) fn model(run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(3));
     builder.check(run);

@@ -6,51 +6,23 @@ use std::time::Duration;
 use loom::sync::{Arc, RwLock};
 use loom::thread;
 use tower_fault_classify::__shared::ManualClock;
-use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
+use tower_fault_classify::Verdict;
 
 use super::*;
 use crate::circuit::Permit;
-use crate::machine::{Abandoned, CircuitState, OpenTime, RecoveryLimits, TripLimits};
-
-const SECOND: u64 = 1_000_000_000;
-
-const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+use crate::circuit::core::models::{FAILURE, SETUP, model};
+use crate::machine::{CircuitState, TripLimits};
 
 fn circuit(consecutive_failures: u32, failure_rate: Option<f64>) -> (SharedCore<u32>, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    let setup = Setup {
-        name: "model",
-        trip: TripLimits {
-            consecutive_failures,
-            failure_rate,
-            slow: None,
-            minimum_calls: 2,
-            abandoned: Abandoned::IfNoneCompletes,
-        },
-        recovery: RecoveryLimits {
-            open: OpenTime::constant(30 * SECOND),
-            probes: 1,
-            successes_to_close: 1,
-            probe_lease: 30 * SECOND,
-            ramp: 0,
-        },
-        shape: Shape::Time(60 * SECOND),
-        observing: false,
-        disabled: false,
-    };
+    let trip = TripLimits { consecutive_failures, failure_rate, ..SETUP.trip };
+    let setup = Setup { trip, ..SETUP };
     let common = Common::new(setup, clock, |key: &u32| key.to_string());
     let core = SharedCore::new(Core::of(Keyed::new(7, StdArc::new(common))));
     // What std's `OnceLock` orders loom does not see.
     core.store().trouble();
     (core, hand)
-}
-
-fn model(run: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(3));
-    builder.check(run);
 }
 
 /// The map's lock around its one entry, and the list's own handle.

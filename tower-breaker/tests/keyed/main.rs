@@ -1,0 +1,461 @@
+//! Circuits by a key: each on its own, bounded, and never forgotten while somebody would miss it.
+#![cfg(all(feature = "keyed", feature = "tokio"))]
+
+mod room;
+mod waiting;
+
+use std::collections::{HashSet, VecDeque};
+use std::future::{Future, Ready, pending, ready};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::Duration;
+
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
+use tower::limit::ConcurrencyLimit;
+use tower::{Layer, Service, service_fn};
+use tower_breaker::{
+    AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, ByRef, ByValue, CircuitState, Clock,
+    Counts, Fault, Health, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedConfig, Kind, ManualClock,
+    Mode, Origin, Overflow, Reason, Retry, Verdict,
+};
+
+const FAULT: Fault = Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote);
+const FAILURE: Verdict = Verdict::Fault(FAULT);
+const NEUTRAL: Verdict =
+    Verdict::Fault(Fault::new(Kind::Throttled, Retry::Always, Health::Neutral, Origin::Remote));
+const SECOND: Duration = Duration::from_secs(1);
+const OPEN_FOR: Duration = Duration::from_secs(30);
+/// A time window of 60 s holds nothing any more that is so old.
+const FORGOTTEN: Duration = Duration::from_secs(70);
+
+/// A key, and whether the call is to fail.
+type Request = (u64, bool);
+type ByNumber = KeyedBreakerLayer<ByValue<fn(&Request) -> u64>, u64>;
+
+struct Bench {
+    layer: ByNumber,
+    circuits: KeyedCircuits<u64>,
+    hand: ManualClock,
+    /// Numbers of keys that nobody has used.
+    junk: u64,
+}
+
+impl Bench {
+    fn new(each: BreakerConfigBuilder, max_keys: usize, overflow: Overflow) -> Self {
+        let (clock, hand) = Clock::manual();
+        hand.set(Duration::from_secs(1_000));
+        let each = each.clock(clock).build().unwrap();
+        let config = KeyedConfig::builder(each).max_keys(max_keys).overflow(overflow).build().unwrap();
+        let layer: ByNumber = KeyedBreakerLayer::new(config, |request| request.0);
+        Self { circuits: layer.circuits(), layer, hand, junk: 1_000_000 }
+    }
+
+    fn of(max_keys: usize) -> Self {
+        Self::new(BreakerConfig::builder(), max_keys, Overflow::Unguarded)
+    }
+
+    fn send(&self, key: u64, fails: bool) -> Result<(), BreakerError<io::Error>> {
+        answer(&mut self.layer.layer(service_fn(answers)), (key, fails))
+    }
+
+    fn fail(&self, key: u64, times: usize) {
+        for _ in 0..times {
+            assert!(is_inner(&self.send(key, true)), "the call is let through");
+        }
+    }
+
+    fn succeed(&self, key: u64) {
+        self.send(key, false).unwrap();
+    }
+
+    fn is_rejected(&self, key: u64) -> bool {
+        matches!(self.send(key, false), Err(BreakerError::Rejected(_)))
+    }
+
+    fn circuit(&self, key: u64) -> KeyedCircuit<u64> {
+        self.circuits.get(&key).expect("there is a circuit")
+    }
+
+    fn state(&self, key: u64) -> CircuitState {
+        self.circuit(key).status().state
+    }
+
+    /// Sends so many calls that succeed, each with a new key.
+    fn junk(&mut self, calls: u64) {
+        for _ in 0..calls {
+            self.junk += 1;
+            self.succeed(self.junk);
+        }
+    }
+}
+
+fn answers((_, fails): Request) -> Ready<Result<(), io::Error>> {
+    ready(if fails { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) })
+}
+
+fn is_inner(result: &Result<(), BreakerError<io::Error>>) -> bool {
+    matches!(result, Err(BreakerError::Inner(_)))
+}
+
+fn config() -> BreakerConfigBuilder {
+    BreakerConfig::builder()
+}
+
+/// Sends a request and waits for the answer, which is there at once.
+fn answer<S: Service<R>, R>(service: &mut S, request: R) -> Result<S::Response, S::Error> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("it is always ready") };
+    let Poll::Ready(result) = pin!(service.call(request)).poll(&mut cx) else { panic!("it answers at once") };
+    result
+}
+
+#[test]
+fn each_key_has_a_circuit_of_its_own_and_a_dead_one_rejects_no_other() {
+    let bench = Bench::of(10_000);
+    bench.fail(0, 5);
+    for key in 1..1_000 {
+        bench.succeed(key);
+        bench.fail(key, 4);
+        assert!(bench.is_rejected(0));
+    }
+    assert!((1..1_000).all(|key| bench.state(key) == CircuitState::Closed));
+    bench.fail(7, 1);
+    assert!(bench.is_rejected(7) && !bench.is_rejected(8));
+    let status = bench.circuit(0).status();
+    let trip = status.last_trip.unwrap();
+    assert_eq!((status.state, trip.reason), (CircuitState::Open, Reason::ConsecutiveFailures));
+    assert_eq!((status.key.as_deref(), trip.key.as_deref()), (Some("0"), Some("0")));
+    assert_eq!(bench.circuit(7).status().key.as_deref(), Some("7"));
+}
+
+#[test]
+fn a_rejection_names_the_layers_circuits_and_tells_of_its_own_keys_time() {
+    let bench = Bench::new(config().name("tenants"), 10, Overflow::Unguarded);
+    bench.fail(1, 5);
+    bench.hand.advance(10 * SECOND);
+    bench.fail(2, 5);
+    for (key, left) in [(1, 20), (2, 30)] {
+        let error = bench.send(key, false).unwrap_err();
+        let rejection = error.rejection().unwrap();
+        assert_eq!((rejection.circuit(), rejection.state()), ("tenants", CircuitState::Open));
+        assert_eq!(rejection.retry_after(), Some(left * SECOND));
+    }
+    assert_eq!((bench.circuits.name(), bench.circuit(1).name()), ("tenants", "tenants"));
+}
+
+#[test]
+fn all_services_and_clones_of_a_layer_share_the_circuits_and_another_layer_has_its_own() {
+    let bench = Bench::of(10);
+    let twin = bench.layer.clone();
+    let mut one = bench.layer.layer(service_fn(answers));
+    let mut two = twin.layer(service_fn(answers));
+    for _ in 0..2 {
+        answer(&mut one, (1, true)).unwrap_err();
+        answer(&mut two, (1, true)).unwrap_err();
+    }
+    answer(&mut one.clone(), (1, true)).unwrap_err();
+    let rejected = answer(&mut two, (1, false));
+    assert!(matches!(rejected, Err(BreakerError::Rejected(_))));
+    assert_eq!(one.circuits().get(&1).unwrap().status().state, CircuitState::Open);
+    assert_eq!(twin.circuits().len(), 1);
+    assert!(!Bench::of(10).is_rejected(1));
+}
+
+type ByText = KeyedBreakerLayer<ByRef<fn(&(String, bool)) -> &str, str>, String>;
+
+fn text(request: &(String, bool)) -> &str {
+    &request.0
+}
+
+fn by_text() -> ByText {
+    KeyedBreakerLayer::by_ref(KeyedConfig::default(), text)
+}
+
+fn send_text(layer: &ByText, key: &str, fails: bool) -> Result<(), BreakerError<io::Error>> {
+    let inner = service_fn(|(_, fails): (String, bool)| answers((0, fails)));
+    answer(&mut layer.layer(inner), (key.to_owned(), fails))
+}
+
+#[test]
+fn by_a_part_of_the_request_equal_texts_are_one_key_and_others_are_not() {
+    let layer = by_text();
+    for _ in 0..5 {
+        assert!(is_inner(&send_text(&layer, "a.example", true)));
+    }
+    assert!(matches!(send_text(&layer, "a.example", false), Err(BreakerError::Rejected(_))));
+    for other in ["b.example", "", "A.EXAMPLE", "a.example ", "a.exampl"] {
+        send_text(&layer, other, false).unwrap();
+    }
+    let circuits = layer.circuits();
+    let status = circuits.get("a.example").unwrap().status();
+    assert_eq!((status.state, status.key.as_deref()), (CircuitState::Open, Some("a.example")));
+    assert_eq!((circuits.len(), circuits.get("c.example").is_none()), (6, true));
+    assert_eq!(circuits.get("").unwrap().key(), "");
+}
+
+#[test]
+fn a_key_of_a_megabyte_is_a_key_as_any_other() {
+    let layer = by_text();
+    let long = "k".repeat(1 << 20);
+    let other = format!("{}l", "k".repeat((1 << 20) - 1));
+    for _ in 0..5 {
+        send_text(&layer, &long, true).unwrap_err();
+        send_text(&layer, &other, false).unwrap();
+    }
+    assert!(matches!(send_text(&layer, &long, false), Err(BreakerError::Rejected(_))));
+    send_text(&layer, &other, false).unwrap();
+    let circuits = layer.circuits();
+    assert_eq!(circuits.len(), 2);
+    assert_eq!(circuits.get(long.as_str()).unwrap().key().len(), 1 << 20);
+    assert_eq!(circuits.get(long.as_str()).unwrap().status().state, CircuitState::Open);
+}
+
+#[test]
+fn a_panic_of_the_key_closure_goes_to_the_caller_and_spoils_nothing() {
+    let by_value = KeyedBreakerLayer::new(KeyedConfig::default(), |request: &Request| {
+        assert_ne!(request.0, 13, "an unlucky key");
+        request.0
+    });
+    let (mut service, circuits) = (by_value.layer(service_fn(answers)), by_value.circuits());
+    answer(&mut service, (1, true)).unwrap_err();
+    for _ in 0..10 {
+        // It comes from `call`, not from the future.
+        catch_unwind(AssertUnwindSafe(|| drop(service.call((13, false))))).unwrap_err();
+    }
+    assert_eq!((circuits.len(), circuits.get(&1).unwrap().status().window.failures), (1, 1));
+    answer(&mut service, (1, false)).unwrap();
+    answer(&mut service, (2, false)).unwrap();
+    assert_eq!(circuits.len(), 2);
+
+    let by_ref: ByText = KeyedBreakerLayer::by_ref(KeyedConfig::default(), |(key, _)| {
+        assert_ne!(key, "13", "an unlucky key");
+        key
+    });
+    for _ in 0..10 {
+        catch_unwind(AssertUnwindSafe(|| send_text(&by_ref, "13", false))).unwrap_err();
+    }
+    assert!(by_ref.circuits().is_empty());
+    send_text(&by_ref, "14", false).unwrap();
+}
+
+#[test]
+fn a_number_of_keys_out_of_range_and_a_count_window_are_refused_by_field() {
+    for keys in [0, 100_000_001, usize::MAX] {
+        let error = KeyedConfig::builder(BreakerConfig::default()).max_keys(keys).build().unwrap_err();
+        assert_eq!((error.field(), error.value()), ("max_keys", keys.to_string().as_str()));
+    }
+    for keys in [1, 100_000_000] {
+        KeyedConfig::builder(BreakerConfig::default()).max_keys(keys).build().unwrap();
+    }
+    let each = config().count_window(100).build().unwrap();
+    assert_eq!(KeyedConfig::builder(each).build().unwrap_err().field(), "count_window");
+}
+
+#[test]
+fn ten_thousand_keys_are_kept_by_default() {
+    let layer: ByNumber = KeyedBreakerLayer::new(KeyedConfig::default(), |request| request.0);
+    let mut service = layer.layer(service_fn(answers));
+    (0..10_010).for_each(|key| answer(&mut service, (key, false)).unwrap());
+    assert_eq!((layer.circuits().len(), layer.circuits().overflowed()), (10_000, 10));
+}
+
+#[test]
+fn all_are_reset_but_those_that_a_hand_has_forced() {
+    let bench = Bench::new(config(), 4, Overflow::Shared);
+    bench.fail(0, 5);
+    bench.fail(1, 4);
+    bench.circuits.get_or_insert(2).unwrap().force_open().unwrap();
+    bench.circuits.get_or_insert(3).unwrap().force_closed().unwrap();
+    (10..15).for_each(|key| bench.fail(key, 1));
+    assert!(bench.is_rejected(10));
+    bench.circuits.reset_all();
+    for key in [0, 1] {
+        let status = bench.circuit(key).status();
+        assert_eq!((status.state, status.consecutive_failures), (CircuitState::Closed, 0));
+        assert_eq!(status.window, Counts::default());
+    }
+    assert_eq!(bench.state(2), CircuitState::ForcedOpen);
+    assert_eq!(bench.state(3), CircuitState::ForcedClosed);
+    assert!(!bench.is_rejected(10), "the shared one is a circuit, too");
+}
+
+#[test]
+fn a_key_can_be_forced_open_before_its_first_call() {
+    let bench = Bench::of(10);
+    assert!(bench.circuits.get(&1).is_none() && bench.circuits.is_empty(), "asking makes none");
+    bench.circuits.get_or_insert(1).unwrap().force_open().unwrap();
+    let error = bench.send(1, false).unwrap_err();
+    assert_eq!(error.rejection().unwrap().retry_after(), None);
+    bench.circuit(1).release();
+    bench.succeed(1);
+    bench.succeed(1);
+    assert_eq!(bench.state(1), CircuitState::Closed);
+    assert!(bench.circuits.clone().get_or_insert(1).is_some());
+    assert_eq!(bench.circuits.len(), 1);
+}
+
+#[test]
+fn a_change_is_told_with_the_label_of_its_key() {
+    let bench = Bench::new(config().name("tenants"), 10, Overflow::Unguarded);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    for note in ["layer", "circuits"] {
+        let told = Arc::clone(&told);
+        let observer = move |transition: &tower_breaker::Transition| {
+            let key = transition.key.as_deref().map(str::to_owned);
+            told.lock().unwrap().push((note, transition.circuit, key.unwrap(), transition.to));
+        };
+        match note {
+            "layer" => drop(bench.layer.clone().on_transition(observer)),
+            _ => bench.circuits.on_transition(observer),
+        }
+    }
+    bench.fail(42, 5);
+    bench.circuits.get_or_insert(7).unwrap().force_open().unwrap();
+    let expected: HashSet<_> = [("42", CircuitState::Open), ("7", CircuitState::ForcedOpen)]
+        .into_iter()
+        .flat_map(|(key, to)| ["layer", "circuits"].map(|note| (note, "tenants", key.to_owned(), to)))
+        .collect();
+    assert_eq!(told.lock().unwrap().len(), 4);
+    assert_eq!(told.lock().unwrap().drain(..).collect::<HashSet<_>>(), expected);
+}
+
+#[test]
+fn a_thousand_calls_at_half_open_send_as_many_probes_of_each_key_as_there_are_places() {
+    let bench = Bench::of(100);
+    let keys = 4;
+    (0..keys).for_each(|key| bench.fail(key, 5));
+    bench.hand.advance(OPEN_FOR);
+    let sent: [AtomicUsize; 5] = Default::default();
+    let service = bench.layer.layer(service_fn(|(key, _): Request| {
+        sent[key as usize].fetch_add(1, Ordering::Relaxed);
+        pending::<Result<(), io::Error>>()
+    }));
+    let barrier = Barrier::new(8);
+    let rejected: usize = thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    let mut calls: Vec<_> =
+                        (0..1_000).map(|n| task::spawn(service.clone().call((n % 5, false)))).collect();
+                    let rejected = calls.iter_mut().filter_map(|call| match call.poll() {
+                        Poll::Ready(Err(BreakerError::Rejected(_))) => Some(()),
+                        _ => None,
+                    });
+                    let rejected = rejected.count();
+                    barrier.wait();
+                    rejected
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    let sent = sent.map(AtomicUsize::into_inner);
+    assert_eq!(sent, [3, 3, 3, 3, 1_600], "three of each that is half-open, all of the one that is closed");
+    assert_eq!(rejected, 4 * (1_600 - 3));
+}
+
+#[test]
+fn a_probe_that_fails_opens_its_own_key_again_and_no_other() {
+    let bench = Bench::of(10);
+    bench.fail(0, 5);
+    bench.fail(1, 5);
+    bench.hand.advance(OPEN_FOR);
+    bench.fail(0, 1);
+    bench.succeed(1);
+    bench.succeed(1);
+    assert_eq!((bench.state(0), bench.state(1)), (CircuitState::Open, CircuitState::Closed));
+    assert_eq!(bench.circuit(0).status().last_trip.unwrap().reason, Reason::ProbeFailed);
+}
+
+#[test]
+fn a_hundred_thousand_circuits_trip_at_once_and_recover_at_once() {
+    let bench = Bench::of(100_000);
+    let told = Arc::new(Mutex::new(HashSet::new()));
+    let tell = Arc::clone(&told);
+    bench.circuits.on_transition(move |transition| {
+        assert!(tell.lock().unwrap().insert((transition.key.clone().unwrap(), transition.to)));
+    });
+    let of_all = |work: &(dyn Fn(u64) + Sync)| {
+        let barrier = Barrier::new(4);
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let barrier = &barrier;
+                scope.spawn(move || {
+                    barrier.wait();
+                    (0..25_000).for_each(|key| work(thread * 25_000 + key));
+                });
+            }
+        });
+    };
+    of_all(&|key| bench.fail(key, 5));
+    assert!(bench.circuits.all().iter().all(|circuit| circuit.status().state == CircuitState::Open));
+    of_all(&|key| assert!(bench.is_rejected(key)));
+    assert_eq!(told.lock().unwrap().len(), 100_000);
+    bench.hand.advance(OPEN_FOR);
+    of_all(&|key| (0..2).for_each(|_| bench.succeed(key)));
+    assert!(bench.circuits.all().iter().all(|circuit| circuit.status().state == CircuitState::Closed));
+    assert_eq!((told.lock().unwrap().len(), bench.circuits.len()), (300_000, 100_000));
+}
+
+#[test]
+fn a_body_that_is_still_read_keeps_its_circuit_and_counts_for_it() {
+    let (clock, hand) = Clock::manual();
+    let each = config().clock(clock).consecutive_failures(1).abandoned(AbandonedPolicy::Failure);
+    let config = KeyedConfig::builder(each.build().unwrap()).max_keys(1).build().unwrap();
+    let layer = KeyedBreakerLayer::new(config, |request: &u64| *request)
+        .track_body()
+        .healthy_after(365 * 86_400 * SECOND);
+    let mut service = layer.layer(service_fn(|_: u64| {
+        ready(Ok::<_, io::Error>(http::Response::new("the whole of it".to_owned())))
+    }));
+    let response = answer(&mut service, 0).unwrap();
+    for key in 1..100 {
+        hand.advance(FORGOTTEN);
+        drop(answer(&mut service, key).unwrap());
+    }
+    assert!(layer.circuits().get(&0).is_some());
+    drop(response);
+    assert_eq!(layer.circuits().get(&0).unwrap().status().state, CircuitState::Open);
+    assert!(matches!(answer(&mut service, 0), Err(BreakerError::Rejected(_))));
+}
+
+#[test]
+fn a_body_of_which_nothing_came_was_given_up_however_late_it_is_dropped() {
+    for seconds in [29, 31] {
+        let (clock, hand) = Clock::manual();
+        let each = config().clock(clock).abandoned(AbandonedPolicy::Failure).build().unwrap();
+        let config = KeyedConfig::builder(each).build().unwrap();
+        let layer = KeyedBreakerLayer::new(config, |request: &u64| *request).track_body();
+        let mut service = layer.layer(service_fn(|_: u64| {
+            let body = StreamBody::new(futures::stream::pending::<Result<Frame<&'static [u8]>, io::Error>>());
+            ready(Ok::<_, io::Error>(http::Response::new(body)))
+        }));
+        let mut response = answer(&mut service, 0).unwrap();
+        assert_pending!(task::spawn(response.body_mut().frame()).poll());
+        hand.advance(seconds * SECOND);
+        drop(response);
+        let Counts { calls, failures, .. } = layer.circuits().get(&0).unwrap().status().window;
+        assert_eq!((calls, failures), (1, 1), "dropped after {seconds} s");
+    }
+}
+
+#[test]
+fn a_window_is_as_long_as_asked_and_up_to_a_tenth_longer() {
+    for millis in 0..100 {
+        let bench = Bench::of(1);
+        bench.hand.advance(Duration::from_millis(millis * 73));
+        bench.fail(0, 1);
+        bench.hand.advance(60 * SECOND);
+        assert_eq!(bench.circuit(0).status().window.calls, 1, "at {millis}");
+        bench.hand.advance(6 * SECOND);
+        assert_eq!(bench.circuit(0).status().window.calls, 0, "at {millis}");
+    }
+}

@@ -1,0 +1,341 @@
+//! Which circuits are kept, and which make room for others.
+
+use super::*;
+
+#[test]
+fn no_more_circuits_are_kept_than_allowed_and_the_others_go_unguarded() {
+    let bench = Bench::of(100);
+    (0..100).for_each(|key| bench.fail(key, 1));
+    bench.fail(100, 1_000);
+    let circuits = &bench.circuits;
+    assert_eq!((circuits.len(), circuits.all().len(), circuits.evicted()), (100, 100, 0));
+    assert_eq!(circuits.overflowed(), 1_000, "calls, not keys");
+    assert!(circuits.get(&100).is_none() && circuits.get_or_insert(100).is_none());
+    assert!(circuits.overflow().is_none(), "they do not share one");
+    bench.fail(5, 4);
+    assert!(bench.is_rejected(5), "the kept ones are guarded all the same");
+}
+
+#[test]
+fn overflowing_keys_share_one_circuit_if_they_are_told_to_and_spare_the_others() {
+    let bench = Bench::new(config(), 2, Overflow::Shared);
+    bench.fail(0, 1);
+    bench.fail(1, 1);
+    assert!(bench.circuits.overflow().is_none(), "there was no need yet");
+    (10..15).for_each(|key| bench.fail(key, 1));
+    assert_eq!(bench.circuits.overflow().unwrap().status().state, CircuitState::Open);
+    assert!((10..30).all(|key| bench.is_rejected(key)));
+    assert_eq!((bench.circuits.overflowed(), bench.circuits.len()), (25, 2));
+    bench.succeed(0);
+    bench.succeed(1);
+    bench.hand.advance(OPEN_FOR);
+    bench.succeed(40);
+    bench.succeed(41);
+    assert_eq!(bench.circuits.overflow().unwrap().status().state, CircuitState::Closed);
+}
+
+#[test]
+fn a_key_that_found_no_room_gets_its_own_circuit_once_there_is_some() {
+    for overflow in [Overflow::Unguarded, Overflow::Shared] {
+        let bench = Bench::new(config(), 2, overflow);
+        bench.succeed(0);
+        bench.succeed(1);
+        bench.succeed(2);
+        assert!(bench.circuits.get(&2).is_none());
+        bench.hand.advance(FORGOTTEN);
+        bench.fail(2, 5);
+        assert!(bench.is_rejected(2));
+        assert_eq!(bench.state(2), CircuitState::Open);
+        assert_eq!((bench.circuits.evicted(), bench.circuits.overflowed(), bench.circuits.len()), (1, 1, 2));
+    }
+}
+
+#[test]
+fn circuits_that_are_closed_with_an_empty_window_make_room() {
+    let mut bench = Bench::of(100);
+    for round in 1..=50 {
+        bench.junk(100);
+        bench.hand.advance(FORGOTTEN);
+        assert_eq!(bench.circuits.len(), 100);
+        assert_eq!((bench.circuits.evicted(), bench.circuits.overflowed()), ((round - 1) * 100, 0));
+    }
+}
+
+#[test]
+fn a_circuit_whose_window_is_not_empty_makes_no_room() {
+    type Send = fn(&Bench);
+    let outcomes: [(&str, Send); 3] = [
+        ("a success", |bench| bench.succeed(0)),
+        ("a failure", |bench| bench.fail(0, 1)),
+        ("a call that was given up", |bench| drop(bench.circuits.get(&0).unwrap().try_acquire().unwrap())),
+    ];
+    for (what, send) in outcomes {
+        let mut bench = Bench::of(1);
+        bench.circuits.get_or_insert(0).unwrap();
+        send(&bench);
+        bench.hand.advance(59 * SECOND);
+        bench.junk(100);
+        assert!(bench.circuits.get(&0).is_some(), "{what}");
+        bench.hand.advance(FORGOTTEN);
+        bench.junk(1);
+        assert!(bench.circuits.get(&0).is_none(), "{what}, for ever");
+    }
+}
+
+#[test]
+fn calls_that_were_given_up_are_not_forgotten_for_junk_so_that_a_server_that_hangs_is_found_out() {
+    let mut bench = Bench::of(4);
+    for _ in 0..9 {
+        drop(bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap());
+        bench.junk(100);
+    }
+    drop(bench.circuit(0).try_acquire().unwrap());
+    let status = bench.circuit(0).status();
+    assert_eq!((status.state, status.last_trip.unwrap().reason), (CircuitState::Open, Reason::NoneCompletes));
+}
+
+#[test]
+fn a_circuit_on_which_only_neutral_calls_came_makes_room_at_once() {
+    let mut bench = Bench::of(1);
+    for _ in 0..100 {
+        bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap().settle(NEUTRAL);
+        bench.circuits.get_or_insert(1).expect("nobody misses the other");
+        assert_eq!(bench.circuits.len(), 1);
+    }
+    bench.junk(1);
+    assert!(bench.circuits.get(&1).is_none());
+}
+
+#[test]
+fn an_open_circuit_is_kept_for_its_time_and_as_long_again() {
+    let hint = Verdict::Fault(FAULT.with_retry_after(100 * SECOND));
+    for (verdict, time) in [(FAILURE, OPEN_FOR), (hint, 100 * SECOND)] {
+        for (late, kept) in [(false, true), (true, false)] {
+            let mut bench = Bench::of(1);
+            (0..5).for_each(|_| {
+                bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap().settle(verdict);
+            });
+            assert_eq!(bench.circuit(0).status().retry_after, Some(time));
+            bench.hand.advance(
+                (2 * time).checked_sub(if late { Duration::ZERO } else { Duration::from_millis(1) }).unwrap(),
+            );
+            bench.junk(10);
+            assert_eq!(bench.circuits.get(&0).is_some(), kept, "{time:?}, late: {late}");
+        }
+    }
+}
+
+#[test]
+fn a_half_open_circuit_is_kept_as_long_as_an_open_one() {
+    for (left, kept) in [(1, true), (0, false)] {
+        let mut bench = Bench::of(1);
+        bench.fail(0, 5);
+        bench.hand.advance(OPEN_FOR);
+        bench.succeed(0);
+        assert_eq!(bench.state(0), CircuitState::HalfOpen);
+        bench.hand.advance(OPEN_FOR.checked_sub(left * Duration::from_millis(1)).unwrap());
+        bench.junk(10);
+        assert_eq!(bench.circuits.get(&0).is_some(), kept);
+    }
+}
+
+#[test]
+fn a_circuit_that_is_open_until_somebody_resets_it_is_never_forgotten() {
+    let mut bench = Bench::new(config().open_until_reset(), 2, Overflow::Unguarded);
+    bench.fail(0, 5);
+    for _ in 0..10 {
+        bench.hand.advance(365 * 86_400 * SECOND);
+        bench.junk(100);
+        assert!(bench.is_rejected(0));
+    }
+}
+
+#[test]
+fn a_circuit_that_a_hand_has_forced_is_never_forgotten() {
+    let mut bench = Bench::of(3);
+    bench.circuits.get_or_insert(0).unwrap().force_open().unwrap();
+    bench.circuits.get_or_insert(1).unwrap().force_closed().unwrap();
+    for _ in 0..100 {
+        bench.hand.advance(365 * 86_400 * SECOND);
+        bench.junk(100);
+        assert!(bench.is_rejected(0));
+    }
+    bench.fail(1, 100);
+    assert_eq!(bench.state(1), CircuitState::ForcedClosed);
+    assert_eq!(bench.circuits.evicted(), 99, "the one place that was left went round");
+}
+
+#[test]
+fn a_circuit_whose_call_is_on_its_way_is_never_forgotten() {
+    let mut bench = Bench::new(config().consecutive_failures(1), 2, Overflow::Unguarded);
+    let permit = bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap();
+    for _ in 0..10 {
+        bench.hand.advance(FORGOTTEN);
+        bench.junk(100);
+    }
+    permit.settle(FAILURE);
+    assert!(bench.is_rejected(0), "it counted where the next call looks");
+}
+
+#[test]
+fn a_circuit_whose_call_hangs_or_waits_or_was_not_begun_is_never_forgotten() {
+    let mut bench = Bench::new(config().abandoned(AbandonedPolicy::Failure), 4, Overflow::Unguarded);
+    let mut hangs = bench.layer.layer(service_fn(|_: Request| pending::<Result<(), io::Error>>()));
+    let mut waits = bench.layer.layer(ConcurrencyLimit::new(service_fn(answers), 0));
+    let mut hanging = task::spawn(hangs.call((0, false)));
+    assert_pending!(hanging.poll());
+    let mut waiting = task::spawn(waits.call((1, false)));
+    assert_pending!(waiting.poll());
+    let not_begun = hangs.call((2, false));
+    for _ in 0..10 {
+        bench.hand.advance(FORGOTTEN);
+        bench.junk(100);
+    }
+    assert!(bench.circuits.evicted() > 0, "there was something to forget");
+    assert!((0..3).all(|key| bench.circuits.get(&key).is_some()));
+    drop((hanging, waiting));
+    assert_eq!(bench.circuit(0).status().window.failures, 1);
+    assert_eq!(bench.circuit(1).status().window.failures, 1);
+    drop(not_begun);
+    bench.hand.advance(2 * FORGOTTEN);
+    bench.junk(4);
+    assert!((0..3).all(|key| bench.circuits.get(&key).is_none()), "and afterwards they are");
+}
+
+#[test]
+fn a_circuit_to_which_somebody_holds_a_handle_is_never_forgotten() {
+    let mut bench = Bench::of(2);
+    let held = bench.circuits.get_or_insert(0).unwrap();
+    let twin = held.clone();
+    drop(held);
+    for _ in 0..10 {
+        bench.hand.advance(FORGOTTEN);
+        bench.junk(100);
+    }
+    twin.trip().unwrap();
+    assert!(bench.is_rejected(0), "it is the circuit of the next call");
+    drop(twin);
+    bench.hand.advance(2 * OPEN_FOR);
+    bench.junk(10);
+    assert!(bench.circuits.get(&0).is_none());
+}
+
+#[test]
+fn holding_all_circuits_keeps_all_of_them() {
+    let mut bench = Bench::of(10);
+    (0..10).for_each(|key| bench.succeed(key));
+    let all = bench.circuits.all();
+    bench.hand.advance(FORGOTTEN);
+    bench.junk(100);
+    assert_eq!((bench.circuits.evicted(), bench.circuits.overflowed()), (0, 100));
+    let keys: HashSet<_> = all.iter().map(|circuit| *circuit.key()).collect();
+    assert_eq!(keys, (0..10).collect());
+}
+
+/// Trap 15.
+#[test]
+fn a_hundred_thousand_junk_keys_leave_a_live_circuits_history_as_it_was() {
+    let mut bench = Bench::new(config().failure_rate(None), 100, Overflow::Unguarded);
+    for _ in 0..200 {
+        bench.hand.advance(SECOND);
+        bench.fail(0, 1);
+        bench.succeed(0);
+        bench.junk(500);
+        assert_eq!(bench.circuits.len().max(100), 100);
+    }
+    assert!(bench.circuits.evicted() > 100, "they did come and go");
+    let Counts { calls, failures, .. } = bench.circuit(0).status().window;
+    assert!((118..=130).contains(&calls) && failures * 2 == calls, "{calls} calls, {failures} failures");
+
+    bench.fail(0, 4);
+    bench.junk(100_000);
+    assert_eq!(bench.circuit(0).status().consecutive_failures, 4);
+    bench.fail(0, 1);
+    bench.junk(100_000);
+    assert!(bench.is_rejected(0));
+    bench.hand.advance(OPEN_FOR);
+    bench.junk(100_000);
+    bench.succeed(0);
+    bench.succeed(0);
+    assert_eq!(bench.state(0), CircuitState::Closed);
+    assert_eq!(bench.circuit(0).status().last_trip.unwrap().reason, Reason::ConsecutiveFailures);
+}
+
+/// Trap 15.
+#[test]
+fn dead_keys_cannot_fill_the_map() {
+    let bench = Bench::of(100);
+    (0..100).for_each(|key| bench.fail(key, 5));
+    bench.hand.advance(2 * OPEN_FOR);
+    (100..200).for_each(|key| bench.fail(key, 5));
+    assert_eq!((bench.circuits.evicted(), bench.circuits.overflowed()), (100, 0));
+    assert!((100..200).all(|key| bench.is_rejected(key)));
+}
+
+#[test]
+fn a_call_finds_its_circuit_while_threads_make_others_come_and_go() {
+    let mut bench = Bench::new(config().consecutive_failures(1), 8, Overflow::Unguarded);
+    bench.junk(1);
+    let (bench, rounds) = (&bench, AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let rounds = &rounds;
+            scope.spawn(move || {
+                for round in 0..5_000 {
+                    let junk = 1_000 + round * 4 + thread;
+                    bench.circuits.get_or_insert(junk);
+                    let Some(circuit) = bench.circuits.get_or_insert(thread) else { continue };
+                    let permit = circuit.try_acquire().unwrap();
+                    drop(circuit);
+                    bench.circuits.get_or_insert(junk + 100_000);
+                    permit.settle(FAILURE);
+                    assert!(bench.is_rejected(thread), "nobody else knows this key");
+                    bench.circuit(thread).reset().unwrap();
+                    rounds.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert!(bench.circuits.len() <= 8);
+    assert!(bench.circuits.evicted() > 0 && rounds.into_inner() > 0);
+}
+
+#[test]
+fn threads_that_ask_for_the_same_new_key_get_one_circuit() {
+    let bench = Bench::new(config().consecutive_failures(8).failure_rate(None), 10_000, Overflow::Unguarded);
+    let barrier = Barrier::new(8);
+    let trips = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&trips);
+    bench.circuits.on_transition(move |_| {
+        told.fetch_add(1, Ordering::Relaxed);
+    });
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                barrier.wait();
+                (0..1_000).for_each(|key| bench.fail(key, 1));
+            });
+        }
+    });
+    assert_eq!((bench.circuits.len(), trips.load(Ordering::Relaxed)), (1_000, 1_000));
+    assert!((0..1_000).all(|key| bench.is_rejected(key)));
+}
+
+#[test]
+fn who_asks_for_a_circuit_gets_the_place_of_the_one_that_can_be_forgotten() {
+    let bench = Bench::of(1_000);
+    let mut held: Vec<_> = (0..1_000).map(|key| bench.circuits.get_or_insert(key).unwrap()).collect();
+    drop(held.remove(500));
+    assert!(bench.circuits.get_or_insert(1_000).is_some());
+    assert!(bench.circuits.get(&500).is_none());
+}
+
+#[test]
+fn who_asks_for_a_circuit_gets_room_as_soon_as_there_is_some_again() {
+    let mut bench = Bench::of(2);
+    let held: Vec<_> = (0..2).map(|key| bench.circuits.get_or_insert(key).unwrap()).collect();
+    bench.junk(100);
+    assert!(bench.circuits.get_or_insert(2).is_none());
+    drop(held);
+    assert!(bench.circuits.get_or_insert(2).is_some());
+}

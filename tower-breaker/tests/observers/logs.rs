@@ -1,0 +1,137 @@
+//! Events of `tracing`.
+
+use super::*;
+
+/// Keeps the events of this crate.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Event>>>);
+
+#[derive(Clone, Debug)]
+struct Event {
+    level: tracing::Level,
+    fields: HashMap<&'static str, String>,
+}
+
+impl Event {
+    fn field(&self, name: &str) -> &str {
+        self.fields.get(name).map_or("", String::as_str)
+    }
+
+    fn says(&self, word: &str) -> bool {
+        self.fields.values().any(|value| value.contains(word))
+    }
+}
+
+struct Fields(HashMap<&'static str, String>);
+
+impl tracing::field::Visit for Fields {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
+        let mut text = String::new();
+        write!(text, "{value:?}").unwrap();
+        self.0.insert(field.name(), text);
+    }
+
+    fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+        self.0.insert(field.name(), value.to_owned());
+    }
+}
+
+impl tracing::Subscriber for Log {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut fields = Fields(HashMap::new());
+        event.record(&mut fields);
+        if event.metadata().target().starts_with("tower_breaker") {
+            self.0.lock().unwrap().push(Event { level: *event.metadata().level(), fields: fields.0 });
+        }
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+fn logged(work: impl FnOnce()) -> Vec<Event> {
+    let log = Log::default();
+    tracing::subscriber::with_default(log.clone(), work);
+
+    log.0.lock().unwrap().drain(..).collect()
+}
+
+#[test]
+fn each_change_is_one_event_at_warn_that_tells_circuit_states_and_reason() {
+    let (circuit, hand) = circuit(config().name("search"));
+    let events = logged(|| {
+        send(&circuit, 5, FAILURE);
+        hand.advance(OPEN_FOR);
+        send(&circuit, 2, Verdict::Success);
+    });
+    assert_eq!(events.len(), 3, "{events:?}");
+    for (event, (from, to, reason)) in events.iter().zip([OPENS, HALF_OPENS, CLOSES]) {
+        assert_eq!((event.level, event.field("circuit")), (tracing::Level::WARN, "search"), "{event:?}");
+        assert_eq!((event.field("from"), event.field("to")), (from.label(), to.label()), "{event:?}");
+        assert_eq!(event.field("reason"), reason.label(), "{event:?}");
+    }
+    assert_eq!(events.iter().map(|event| event.field("epoch")).collect::<Vec<_>>(), ["1", "2", "3"]);
+    assert!(events[0].says("overloaded"), "the fault is told: {:?}", events[0]);
+}
+
+#[test]
+fn each_rejection_is_one_event_at_debug_that_tells_circuit_and_state() {
+    let (circuit, _hand) = circuit(config().name("search"));
+    circuit.trip().unwrap();
+    let events = logged(|| (0..3).for_each(|_| drop(circuit.try_acquire().unwrap_err())));
+    assert_eq!(events.len(), 3, "{events:?}");
+    for event in events {
+        assert_eq!((event.level, event.field("circuit")), (tracing::Level::DEBUG, "search"), "{event:?}");
+        assert_eq!(event.field("state"), "open", "{event:?}");
+    }
+    circuit.reset().unwrap();
+    assert!(logged(|| send(&circuit, 4, FAILURE)).is_empty(), "calls are not logged");
+}
+
+#[test]
+fn a_service_logs_a_rejection_once() {
+    let (each, _hand) = timed(config().name("single"));
+    let layer: BreakerLayer = BreakerLayer::new(each);
+    layer.circuit().trip().unwrap();
+    let mut service = layer.layer(service_fn(answers));
+    let events = logged(|| drop(answer(&mut service, (0, false)).unwrap_err()));
+    assert_eq!((events.len(), events[0].level), (1, tracing::Level::DEBUG), "{events:?}");
+}
+
+#[test]
+fn what_is_logged_of_a_circuit_by_a_key_tells_the_key() {
+    let (each, _hand) = timed(config().name("tenants"));
+    let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::builder(each).build().unwrap(), by_number);
+    let mut service = layer.layer(service_fn(answers));
+    let events = logged(|| (0..6).for_each(|_| drop(answer(&mut service, (4_711, true)))));
+    let levels: Vec<_> = events.iter().map(|event| event.level).collect();
+    assert_eq!(levels, [tracing::Level::WARN, tracing::Level::DEBUG], "{events:?}");
+    for event in events {
+        assert_eq!(event.field("circuit"), "tenants", "{event:?}");
+        assert!(event.says("4711"), "{event:?}");
+    }
+}
+
+#[test]
+fn a_circuit_that_only_observes_logs_what_it_would_have_rejected() {
+    let (circuit, _hand) = circuit(config().mode(Mode::ObserveOnly));
+    let events = logged(|| {
+        send(&circuit, 5, FAILURE);
+        send(&circuit, 2, Verdict::Success);
+    });
+    let levels: Vec<_> = events.iter().map(|event| event.level).collect();
+    assert_eq!(levels, [tracing::Level::WARN, tracing::Level::DEBUG, tracing::Level::DEBUG], "{events:?}");
+}

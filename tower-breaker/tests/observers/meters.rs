@@ -1,0 +1,384 @@
+//! Counters and gauges.
+
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+
+use super::*;
+
+/// Keeps what it is told, by name and labels.
+#[derive(Clone, Default)]
+struct Book(Arc<Mutex<HashMap<String, Entry>>>);
+
+#[derive(Clone)]
+struct Entry {
+    value: Arc<AtomicU64>,
+    is_gauge: bool,
+}
+
+impl Book {
+    fn register(&self, key: &Key, is_gauge: bool) -> Arc<AtomicU64> {
+        let mut labels: Vec<_> =
+            key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
+        labels.sort_unstable();
+        let name = format!("{}{{{}}}", key.name(), labels.join(","));
+        let mut book = self.0.lock().unwrap();
+        let entry = book.entry(name).or_insert_with(|| Entry { value: Arc::default(), is_gauge });
+        assert_eq!(entry.is_gauge, is_gauge);
+        Arc::clone(&entry.value)
+    }
+
+    /// `None`: it was not registered.
+    fn find(&self, name: &str) -> Option<i64> {
+        let Entry { value, is_gauge } = self.0.lock().unwrap().get(name)?.clone();
+        let value = value.load(Ordering::SeqCst);
+        Some(if is_gauge { f64::from_bits(value) as i64 } else { i64::try_from(value).unwrap() })
+    }
+
+    /// 0 if nobody has counted it.
+    fn count(&self, name: &str) -> i64 {
+        self.find(name).unwrap_or_default()
+    }
+
+    fn calls(&self, circuit: &str) -> [i64; 4] {
+        ["success", "failure", "neutral", "abandoned"].map(|outcome| {
+            self.count(&format!("tower_breaker_calls_total{{circuit={circuit},outcome={outcome}}}"))
+        })
+    }
+
+    /// How many circuits stand there, of all states in their order.
+    fn circuits(&self, circuit: &str) -> [Option<i64>; 6] {
+        STATES.map(|state| {
+            let state = state.label();
+            self.find(&format!("tower_breaker_circuits{{circuit={circuit},state={state}}}"))
+        })
+    }
+
+    fn of_circuit(&self, circuit: &str) -> Vec<String> {
+        let book = self.0.lock().unwrap();
+        let mut names: Vec<_> =
+            book.keys().filter(|name| name.contains(&format!("circuit={circuit}"))).cloned().collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+const STATES: [CircuitState; 6] = [
+    CircuitState::Closed,
+    CircuitState::Open,
+    CircuitState::HalfOpen,
+    CircuitState::ForcedOpen,
+    CircuitState::ForcedClosed,
+    CircuitState::Disabled,
+];
+
+/// The gauges, of which those of two states are not 0.
+fn standing<const N: usize>(at: [(CircuitState, i64); N]) -> [Option<i64>; 6] {
+    STATES.map(|state| Some(at.iter().find(|(at, _)| *at == state).map_or(0, |(_, number)| *number)))
+}
+
+impl Recorder for Book {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        self.register(key, false).into()
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        self.register(key, true).into()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+/// Runs a test with a recorder. The circuits of each need names of their own: instruments are registered once for each name.
+fn with_book<T>(test: impl FnOnce(&Book) -> T) -> T {
+    let book = Book::default();
+    metrics::with_local_recorder(&book, || test(&book))
+}
+
+/// Trap 16.
+#[test]
+fn all_states_have_a_gauge_from_the_start_and_the_old_ones_goes_back_to_nothing() {
+    with_book(|book| {
+        let (circuit, hand) = circuit(config().name("gauged"));
+        let stands = |state| assert_eq!(book.circuits("gauged"), standing([(state, 1)]), "{state}");
+        stands(CircuitState::Closed);
+        send(&circuit, 5, FAILURE);
+        stands(CircuitState::Open);
+        hand.advance(OPEN_FOR);
+        let probe = circuit.try_acquire().unwrap();
+        stands(CircuitState::HalfOpen);
+        probe.settle(FAILURE);
+        stands(CircuitState::Open);
+        hand.advance(OPEN_FOR);
+        send(&circuit, 2, Verdict::Success);
+        stands(CircuitState::Closed);
+        circuit.force_open().unwrap();
+        stands(CircuitState::ForcedOpen);
+        circuit.force_closed().unwrap();
+        stands(CircuitState::ForcedClosed);
+        circuit.force_closed().unwrap();
+        stands(CircuitState::ForcedClosed);
+        circuit.release();
+        stands(CircuitState::Closed);
+        circuit.reset().unwrap();
+        stands(CircuitState::Closed);
+        drop(circuit);
+        assert_eq!(book.circuits("gauged"), standing([]));
+    });
+}
+
+#[test]
+fn a_circuit_that_begins_or_becomes_disabled_stands_there() {
+    with_book(|book| {
+        let (clock, _hand) = Clock::manual();
+        let config = |mode| config().name("switched").mode(mode).clock(clock.clone()).build().unwrap();
+        let circuit = Circuit::new(config(Mode::Disabled));
+        assert_eq!(book.circuits("switched"), standing([(CircuitState::Disabled, 1)]));
+        circuit.reconfigure(config(Mode::Enforce)).unwrap();
+        assert_eq!(book.circuits("switched"), standing([(CircuitState::Closed, 1)]));
+        circuit.reconfigure(config(Mode::Disabled)).unwrap();
+        assert_eq!(book.circuits("switched"), standing([(CircuitState::Disabled, 1)]));
+    });
+}
+
+#[test]
+fn circuits_of_one_name_are_added_up_and_those_of_another_are_not() {
+    with_book(|book| {
+        let circuits: Vec<_> = (0..3).map(|_| circuit(config().name("many")).0).collect();
+        let (other, _hand) = circuit(config().name("another"));
+        circuits[0].trip().unwrap();
+        let (closed, open) = (CircuitState::Closed, CircuitState::Open);
+        assert_eq!(book.circuits("many"), standing([(closed, 2), (open, 1)]));
+        assert_eq!(book.circuits("another"), standing([(closed, 1)]));
+        drop(circuits);
+        assert_eq!(book.circuits("many"), standing([]));
+        drop(other);
+        let _again = circuit(config().name("many"));
+        assert_eq!(book.circuits("many"), standing([(closed, 1)]), "where one ended another may begin");
+        assert_eq!(book.circuits("another"), standing([]));
+    });
+}
+
+#[test]
+fn calls_are_counted_by_what_they_came_to() {
+    with_book(|book| {
+        let (circuit, hand) = circuit(config().name("called").failure_rate(None));
+        send(&circuit, 3, Verdict::Success);
+        send(&circuit, 4, NEUTRAL);
+        send(&circuit, 2, FAILURE);
+        (0..6).for_each(|_| drop(circuit.try_acquire().unwrap()));
+        circuit.try_acquire().unwrap().cancel();
+        assert_eq!(book.calls("called"), [3, 2, 4, 6], "one that never began is none");
+        let panicked =
+            AssertUnwindSafe(|| circuit.call_blocking(|| -> Result<(), io::Error> { panic!("inner") }));
+        assert!(catch_unwind(panicked).is_err());
+        assert_eq!(book.calls("called"), [3, 3, 4, 6], "a panic is a failure");
+        send(&circuit, 2, FAILURE);
+        hand.advance(OPEN_FOR);
+        send(&circuit, 2, Verdict::Success);
+        assert_eq!(book.calls("called"), [5, 5, 4, 6], "probes are calls");
+    });
+}
+
+#[test]
+fn a_call_that_ends_after_the_circuit_has_changed_was_let_through_all_the_same() {
+    with_book(|book| {
+        let (circuit, _hand) = circuit(config().name("late"));
+        let permits: Vec<_> = (0..3).map(|_| circuit.try_acquire().unwrap()).collect();
+        circuit.trip().unwrap();
+        for permit in permits {
+            permit.settle(FAILURE);
+        }
+        assert_eq!(book.calls("late"), [0, 3, 0, 0]);
+    });
+}
+
+#[test]
+fn a_call_that_a_hand_lets_through_was_let_through() {
+    with_book(|book| {
+        let (circuit, _hand) = circuit(config().name("by hand"));
+        circuit.force_closed().unwrap();
+        send(&circuit, 3, FAILURE);
+        send(&circuit, 2, Verdict::Success);
+        assert_eq!(book.calls("by hand"), [2, 3, 0, 0]);
+    });
+}
+
+#[test]
+fn slow_calls_are_counted_whatever_they_came_to() {
+    with_book(|book| {
+        let (circuit, hand) = circuit(config().name("slow").slow_calls(SECOND, 1.0).minimum_calls(100));
+        for (verdict, time) in [(Verdict::Success, 1_000), (FAILURE, 2_000), (Verdict::Success, 999)] {
+            let permit = circuit.try_acquire().unwrap();
+            hand.advance(Duration::from_millis(time));
+            permit.settle(verdict);
+        }
+        assert_eq!(book.count("tower_breaker_slow_calls_total{circuit=slow}"), 2);
+        assert_eq!(book.calls("slow"), [2, 1, 0, 0]);
+    });
+}
+
+#[test]
+fn rejections_are_counted_by_the_state_and_rejected_calls_are_no_calls() {
+    with_book(|book| {
+        let (circuit, hand) = circuit(config().name("rejects"));
+        let rejections = |state: CircuitState| {
+            let state = state.label();
+            book.count(&format!("tower_breaker_rejections_total{{circuit=rejects,state={state}}}"))
+        };
+        let reject = |times: usize| (0..times).for_each(|_| drop(circuit.try_acquire().unwrap_err()));
+        circuit.trip().unwrap();
+        reject(3);
+        hand.advance(OPEN_FOR);
+        let probes: Vec<_> = (0..3).map(|_| circuit.try_acquire().unwrap()).collect();
+        reject(5);
+        probes.into_iter().for_each(tower_breaker::Permit::cancel);
+        circuit.force_open().unwrap();
+        reject(7);
+        let by_state = STATES.map(rejections);
+        assert_eq!(by_state, [0, 3, 5, 7, 0, 0]);
+        assert_eq!(book.calls("rejects"), [0, 0, 0, 0]);
+    });
+}
+
+#[test]
+fn a_call_that_a_circuit_only_would_have_rejected_was_let_through() {
+    with_book(|book| {
+        let (circuit, _hand) = circuit(config().name("observes").mode(Mode::ObserveOnly));
+        send(&circuit, 5, FAILURE);
+        send(&circuit, 3, FAILURE);
+        send(&circuit, 2, Verdict::Success);
+        assert_eq!(book.calls("observes"), [2, 8, 0, 0]);
+    });
+}
+
+#[test]
+fn a_service_counts_a_call_and_a_rejection_once() {
+    with_book(|book| {
+        let (config, _hand) = timed(config().name("served"));
+        let layer: BreakerLayer = BreakerLayer::new(config);
+        let mut service = layer.layer(service_fn(answers));
+        (0..3).for_each(|_| drop(answer(&mut service, (0, false))));
+        (0..5).for_each(|_| drop(answer(&mut service, (0, true))));
+        (0..7).for_each(|_| drop(answer(&mut service, (0, true))));
+        assert_eq!(book.calls("served"), [3, 5, 0, 0]);
+        assert_eq!(book.count("tower_breaker_rejections_total{circuit=served,state=open}"), 7);
+    });
+}
+
+#[test]
+fn transitions_are_counted_from_where_to_where_and_why() {
+    with_book(|book| {
+        let (circuit, hand) = circuit(config().name("changes"));
+        let transitions = |(from, to, reason): Step| {
+            let (from, to, reason) = (from.label(), to.label(), reason.label());
+            let labels = format!("circuit=changes,from={from},reason={reason},to={to}");
+            book.count(&format!("tower_breaker_transitions_total{{{labels}}}"))
+        };
+        for round in 1..=3 {
+            send(&circuit, 5, FAILURE);
+            hand.advance(OPEN_FOR);
+            send(&circuit, 2, Verdict::Success);
+            assert_eq!([OPENS, HALF_OPENS, CLOSES].map(transitions), [round; 3]);
+        }
+        circuit.trip().unwrap();
+        circuit.trip().unwrap();
+        let tripped = (CircuitState::Closed, CircuitState::Open, Reason::Tripped);
+        assert_eq!([tripped, OPENS].map(transitions), [1, 3], "one that changes nothing is none");
+    });
+}
+
+#[test]
+fn keys_share_their_layers_instruments_and_evictions_and_overflows_are_counted() {
+    with_book(|book| {
+        let (each, hand) = timed(config().name("keyed"));
+        let config = KeyedConfig::builder(each).max_keys(4).build().unwrap();
+        let layer = KeyedBreakerLayer::<_, _>::new(config, by_number);
+        let mut service = layer.layer(service_fn(answers));
+        let (closed, open) = (CircuitState::Closed, CircuitState::Open);
+        (0..4).for_each(|key| drop(answer(&mut service, (key, false))));
+        (0..5).for_each(|_| drop(answer(&mut service, (0, true))));
+        (0..5).for_each(|_| drop(answer(&mut service, (1, true))));
+        answer(&mut service, (1, false)).unwrap_err();
+        assert_eq!(book.circuits("keyed"), standing([(closed, 2), (open, 2)]));
+        assert_eq!(book.calls("keyed"), [4, 10, 0, 0]);
+        assert_eq!(book.count("tower_breaker_rejections_total{circuit=keyed,state=open}"), 1);
+        (10..13).for_each(|key| drop(answer(&mut service, (key, false))));
+        assert_eq!(book.count("tower_breaker_overflows_total{circuit=keyed}"), 3);
+        assert_eq!(book.count("tower_breaker_evictions_total{circuit=keyed}"), 0);
+        hand.advance(3 * OPEN_FOR);
+        (20..24).for_each(|key| drop(answer(&mut service, (key, false))));
+        assert_eq!(book.count("tower_breaker_evictions_total{circuit=keyed}"), 4);
+        assert_eq!((layer.circuits().evicted(), layer.circuits().overflowed()), (4, 3));
+        let standing_in = |number: usize| book.circuits("keyed")[number].unwrap();
+        assert_eq!([0, 1, 2].map(standing_in), [4, 0, 0], "a forgotten one stands nowhere");
+        let names = book.of_circuit("keyed");
+        assert!(!names.iter().any(|name| name.contains("key=") || name.contains("20")), "{names:?}");
+        drop((service, layer));
+        assert_eq!(book.circuits("keyed"), standing([]));
+    });
+}
+
+#[test]
+fn a_call_that_goes_unguarded_makes_no_circuit() {
+    with_book(|book| {
+        let (each, _hand) = timed(config().name("phantom"));
+        let config = KeyedConfig::builder(each).max_keys(1).build().unwrap();
+        let layer = KeyedBreakerLayer::<_, _>::new(config, by_number);
+        let mut service = layer.layer(service_fn(answers));
+        (0..3).for_each(|key| drop(answer(&mut service, (key, false))));
+        assert_eq!((layer.circuits().len(), layer.circuits().overflow().is_none()), (1, true));
+        assert_eq!(book.circuits("phantom"), standing([(CircuitState::Closed, 1)]));
+    });
+}
+
+#[test]
+fn a_call_that_found_no_room_was_let_through_and_one_that_shares_a_circuit_is_counted() {
+    with_book(|book| {
+        for (name, overflow) in [("unguarded", Overflow::Unguarded), ("shared", Overflow::Shared)] {
+            let (each, _hand) = timed(config().name(name));
+            let config = KeyedConfig::builder(each).max_keys(1).overflow(overflow).build().unwrap();
+            let mut service = KeyedBreakerLayer::<_, _>::new(config, by_number).layer(service_fn(answers));
+            (0..6).for_each(|key| drop(answer(&mut service, (key, key > 0))));
+            assert_eq!(book.calls(name), [1, 5, 0, 0], "{name}");
+            let stand = if name == "shared" { CircuitState::Open } else { CircuitState::Closed };
+            assert_eq!(
+                book.circuits(name)[STATES.iter().position(|s| *s == stand).unwrap()],
+                Some(1),
+                "{name}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_metric_has_the_labels_of_the_table_and_no_others() {
+    with_book(|book| {
+        let (circuit, _hand) = circuit(config().name("labelled").slow_calls(SECOND, 1.0));
+        send(&circuit, 5, FAILURE);
+        circuit.try_acquire().unwrap_err();
+        let shapes: BTreeSet<_> = book.of_circuit("labelled").iter().map(|name| shape(name)).collect();
+        let allowed = BTreeSet::from([
+            "tower_breaker_circuits circuit state".to_owned(),
+            "tower_breaker_calls_total circuit outcome".to_owned(),
+            "tower_breaker_slow_calls_total circuit".to_owned(),
+            "tower_breaker_rejections_total circuit state".to_owned(),
+            "tower_breaker_transitions_total circuit from reason to".to_owned(),
+            "tower_breaker_evictions_total circuit".to_owned(),
+            "tower_breaker_overflows_total circuit".to_owned(),
+        ]);
+        assert!(shapes.is_subset(&allowed), "{shapes:?}");
+        assert!(shapes.len() >= 4, "{shapes:?}");
+    });
+}
+
+/// The name and the keys of the labels.
+fn shape(metric: &str) -> String {
+    let (name, labels) = metric.trim_end_matches('}').split_once('{').unwrap();
+    let keys = labels.split(',').map(|label| label.split_once('=').unwrap().0);
+    std::iter::once(name).chain(keys).collect::<Vec<_>>().join(" ")
+}
