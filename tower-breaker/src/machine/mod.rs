@@ -26,11 +26,13 @@ mod half_open;
 mod limits;
 mod open_time;
 mod ramp;
+mod trip;
 
 pub(crate) use count::CountRing;
 pub(crate) use half_open::Ticket;
 pub(crate) use limits::{Abandoned, RecoveryLimits, SlowLimits, TripLimits};
 pub(crate) use open_time::OpenTime;
+pub(crate) use trip::{Sample, fewest_failures, may_reach_slow_rate, none_completes, trips};
 
 pub use facts::{CircuitState, Counts, HealthReport, Reason};
 
@@ -40,61 +42,6 @@ use half_open::Round;
 use open_time::Row;
 use ramp::{Ramp, Step};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
-
-/// What a closed circuit knows of its calls when one of them failed, or was slow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Sample {
-    /// Failures without a success between them, this one included; 0 if this one was none.
-    pub(crate) run: u64,
-    /// What the window holds. `None`: it cannot reach a rate, so nobody looked.
-    pub(crate) window: Option<Counts>,
-}
-
-/// The fewest failures in a window that can reach the rate, whatever the number of calls: nobody looks at the whole window before.
-/// `u64::MAX`: none can.
-pub(crate) fn fewest_failures(limits: &TripLimits) -> u64 {
-    let (Some(rate), minimum) = (limits.failure_rate, u64::from(limits.minimum_calls)) else {
-        return u64::MAX;
-    };
-    // The product may be off by one where the quotient, which decides, is not.
-    #[expect(clippy::cast_sign_loss, reason = "neither is negative")]
-    let about = (rate * minimum as f64) as u64;
-    let first = about.saturating_sub(1);
-    (first..=first + 3).find(|&failures| reaches(failures, minimum, rate)).unwrap_or(u64::MAX)
-}
-
-/// Whether the whole window must be looked at for its slow calls.
-pub(crate) fn may_reach_slow_rate(limits: &TripLimits, slow: u64) -> bool {
-    limits.slow.is_some_and(|limit| reaches(slow, u64::from(limits.minimum_calls), limit.rate))
-}
-
-/// Why a closed circuit opens after a failure or a slow call, if it does.
-pub(crate) fn trips(limits: &TripLimits, sample: &Sample) -> Option<Reason> {
-    if limits.consecutive_failures > 0 && sample.run >= u64::from(limits.consecutive_failures) {
-        return Some(Reason::ConsecutiveFailures);
-    }
-    let counts = sample.window?;
-    if counts.calls < u64::from(limits.minimum_calls) {
-        return None;
-    }
-    // A slow success is no moment to judge the failures.
-    let failed = sample.run > 0;
-    if failed && limits.failure_rate.is_some_and(|rate| reaches(counts.failures, counts.calls, rate)) {
-        return Some(Reason::FailureRate);
-    }
-    limits.slow.is_some_and(|slow| reaches(counts.slow, counts.calls, slow.rate)).then_some(Reason::SlowRate)
-}
-
-/// Whether callers gave up on so many calls, and none was completed, that the circuit opens.
-pub(crate) fn none_completes(limits: &TripLimits, counts: &Counts) -> bool {
-    counts.calls == 0 && counts.abandoned >= u64::from(limits.minimum_calls)
-}
-
-/// Whether `part` of `calls` is at least `rate`. The quotient is compared, not the product: both sides are then the
-/// nearest double to the same decimal, so that 7 of 100 do reach 0.07.
-fn reaches(part: u64, calls: u64, rate: f64) -> bool {
-    part > 0 && part as f64 / calls as f64 >= rate
-}
 
 /// A circuit, without what `circuit/` keeps in its own storage (the run of failures and the window).
 #[derive(Debug)]

@@ -3,6 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use tower_fault_classify::{Origin, Retry};
 
+use super::trip::reaches;
 use super::*;
 
 const SECOND: u64 = 1_000_000_000;
