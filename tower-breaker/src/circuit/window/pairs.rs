@@ -12,6 +12,9 @@ const SPAN: i32 = 11;
 const COUNT_BITS: u32 = 18;
 const FULL: u32 = (1 << COUNT_BITS) - 1;
 const TAG_BITS: u32 = 64 - 2 * COUNT_BITS;
+const TAG: u32 = (1 << TAG_BITS) - 1;
+/// The bits into which a full count runs over.
+const CARRIES: u64 = (1 << COUNT_BITS) | (1 << (2 * COUNT_BITS));
 
 /// A ring of cells.
 #[derive(Debug)]
@@ -33,6 +36,15 @@ impl Pairs {
     #[inline]
     pub(crate) fn add(&self, tag: u32, first: u32, second: u32) {
         let cell = &self.0[tag as usize % CELLS];
+        // The usual case: a cell of that bucket, with no count that is full.
+        let (word, more) = (cell.load(Ordering::Relaxed), pack(0, first, second));
+        let sum = word.wrapping_add(more);
+        if (word >> (2 * COUNT_BITS)) as u32 == tag & TAG && (word ^ more ^ sum) & CARRIES == 0 {
+            let exchanged = cell.compare_exchange_weak(word, sum, Ordering::Relaxed, Ordering::Relaxed);
+            if exchanged.is_ok() {
+                return;
+            }
+        }
         // A failed exchange is repeated with what it found, so neither side needs an order.
         let _ =
             cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| added(word, tag, first, second));
