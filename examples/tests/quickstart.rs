@@ -1,13 +1,12 @@
 //! Runs the quickstart as its users do.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
+use examples::run_example;
 
 use serde_json::Value;
 
 #[test]
 fn its_figures_add_up_and_the_stack_spares_the_upstream() {
-    let output = run(&["--json"]);
+    let output = run_example("quickstart", &["--json"]);
     assert!(output.status.success(), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
     let figures: Value = serde_json::from_slice(&output.stdout).expect("it prints one JSON object");
@@ -35,7 +34,7 @@ fn its_figures_add_up_and_the_stack_spares_the_upstream() {
 
 #[test]
 fn an_unknown_flag_is_refused_with_the_usage() {
-    let output = run(&["--nonsense"]);
+    let output = run_example("quickstart", &["--nonsense"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(output.stdout.is_empty(), "{output:?}");
     let message = String::from_utf8_lossy(&output.stderr);
@@ -44,21 +43,7 @@ fn an_unknown_flag_is_refused_with_the_usage() {
 
 #[test]
 fn help_is_not_an_error() {
-    let output = run(&["--help"]);
+    let output = run_example("quickstart", &["--help"]);
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     assert!(output.stdout.starts_with(b"usage: "), "{output:?}");
-}
-
-fn run(arguments: &[&str]) -> Output {
-    let mut program = target().join("examples/quickstart");
-    program.set_extension(std::env::consts::EXE_EXTENSION);
-    Command::new(&program).args(arguments).output().unwrap_or_else(|error| {
-        panic!("{error}: {} is built by `cargo build --example quickstart`", program.display())
-    })
-}
-
-/// Cargo names the path of no example to a test; both lie under the profile's folder.
-fn target() -> PathBuf {
-    let this = std::env::current_exe().expect("a test knows where it is");
-    this.ancestors().nth(2).expect("it lies in `deps`").to_owned()
 }

@@ -43,14 +43,23 @@ pub(crate) struct Common<K> {
     setup: Setup,
     watchers: Arc<Watchers>,
     label: Label<K>,
-    /// Whether its circuits are told to stand somewhere (feature `metrics`). One that stands for unguarded calls is not.
+    /// Whether its circuits are told to stand somewhere. One that stands for unguarded calls is not.
+    #[cfg(feature = "metrics")]
     stands: bool,
 }
 
 impl<K> Common<K> {
     pub(crate) fn new(setup: Setup, clock: Clock, label: Label<K>) -> Self {
         let plan = Plan::new(clock, &setup, Pairs::PARTS);
-        Self { plan, setup, watchers: Arc::default(), label, stands: true }
+        let watchers = Arc::default();
+        Self {
+            plan,
+            setup,
+            watchers,
+            label,
+            #[cfg(feature = "metrics")]
+            stands: true,
+        }
     }
 
     /// What a circuit has in common with these that keys share which find no room. Without `guards` it is disabled, and stands nowhere.
@@ -59,6 +68,7 @@ impl<K> Common<K> {
         let watchers = Arc::clone(&self.watchers);
         Self {
             watchers,
+            #[cfg(feature = "metrics")]
             stands: guards,
             ..Self::new(setup, self.clock().clone(), |_| "(overflow)".to_owned())
         }

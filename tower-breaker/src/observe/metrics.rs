@@ -23,7 +23,9 @@ pub(crate) struct Meters {
     /// By [`STATES`].
     rejections: [Counter; STATES.len()],
     circuits: [Gauge; STATES.len()],
+    #[cfg(feature = "keyed")]
     pub(crate) evictions: Counter,
+    #[cfg(feature = "keyed")]
     pub(crate) overflows: Counter,
 }
 
@@ -83,7 +85,9 @@ impl Meters {
                 circuits.increment(0.0);
                 circuits
             }),
+            #[cfg(feature = "keyed")]
             evictions: counter!("tower_breaker_evictions_total", "circuit" => circuit),
+            #[cfg(feature = "keyed")]
             overflows: counter!("tower_breaker_overflows_total", "circuit" => circuit),
         }
     }

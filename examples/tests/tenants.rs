@@ -1,0 +1,16 @@
+//! Runs the tenants as their users do.
+
+use examples::text_of_example;
+
+#[test]
+fn a_dead_tenant_fails_three_times_and_is_answered_from_then_on() {
+    let text = text_of_example("tenants");
+    let changes: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# ")).collect();
+    let opens = "globex: closed -> open (too many failures in a row)";
+    let probes = "globex: open -> half-open (reported recovered by a health checker)";
+    assert_eq!(changes, [opens, probes, "globex: half-open -> open (a probe failed)"]);
+    let end: Vec<_> = text.lines().rev().take(3).collect();
+    let answered = |tenant: &str| format!("{tenant}: 6 answered, 0 failed, its circuit is closed");
+    let globex = "globex: 3 answered, 3 failed, its circuit is open";
+    assert_eq!(end, [&*answered("initech"), globex, &answered("acme")]);
+}
