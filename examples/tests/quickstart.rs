@@ -1,7 +1,6 @@
 //! Runs the quickstart as its users do.
 
 use examples::run_example;
-
 use serde_json::Value;
 
 #[test]

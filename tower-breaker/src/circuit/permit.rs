@@ -37,9 +37,15 @@ impl Permit {
 impl<H: Hold> Permit<H> {
     #[inline]
     pub(crate) fn acquire(hold: H) -> Result<Self, Refusal> {
+        Self::ask(hold).map_err(|(_, refusal)| refusal)
+    }
+
+    /// The same, with the circuit given back that refuses.
+    #[inline]
+    pub(crate) fn ask(hold: H) -> Result<Self, (H, Refusal)> {
         match hold.admit() {
             Ok(entry) => Ok(Self { hold, entry }),
-            Err(refusal) => Err(refusal),
+            Err(refusal) => Err((hold, refusal)),
         }
     }
 
@@ -123,14 +129,6 @@ impl<H: Hold> Permit<H> {
         let hold = this.hold.take();
         hold.cancel(this.entry);
         Self::ask(hold)
-    }
-
-    #[inline]
-    pub(crate) fn ask(hold: H) -> Result<Self, (H, Refusal)> {
-        match hold.admit() {
-            Ok(entry) => Ok(Self { hold, entry }),
-            Err(refusal) => Err((hold, refusal)),
-        }
     }
 
     /// Registers a task that waits for something else, to be woken by a change of the circuit.

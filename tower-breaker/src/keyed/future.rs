@@ -92,6 +92,8 @@ impl<K> Waits<K> {
         if let Err(rejection) = self.ask() {
             return Poll::Ready(Err(rejection));
         }
+        // Before the service is asked: it may panic, and the permit is gone then.
+        self.leave();
         match Permit::guard(&mut self.permit, || poll_ready(cx)) {
             Poll::Ready(ready) => Poll::Ready(Ok(ready)),
             Poll::Pending => match self.wait(cx.waker()) {
@@ -114,7 +116,7 @@ impl<K> Waits<K> {
         Ok(())
     }
 
-    /// The wait is over.
+    /// Waits no longer to hear of a change.
     #[inline]
     fn leave(&mut self) {
         if let (Some(seat), Some(permit)) = (self.seat.take(), &self.permit) {
@@ -168,12 +170,10 @@ where
             if let Some((mut service, request)) = this.waiting.take() {
                 match asked {
                     Ok(Ok(())) => {
-                        this.waits.leave();
                         let inner = Permit::guard(&mut this.waits.permit, || service.call(request));
                         this.phase.set(Phase::Calling { inner });
                     }
                     Ok(Err(error)) => {
-                        this.waits.leave();
                         let failed = Err::<S::Response, _>(error);
                         return Poll::Ready(finish::<R, _, _, _, _, _>(
                             failed,

@@ -54,7 +54,27 @@ impl fmt::Display for CircuitState {
     }
 }
 
-/// What a health checker says of the server behind a circuit.
+/// What a health checker says of the server behind a circuit: see [`Circuit::report`](crate::Circuit::report).
+///
+/// ```
+/// use tokio::sync::watch;
+/// use tower_breaker::{BreakerConfig, Circuit, CircuitState, HealthReport};
+///
+/// # tokio_test::block_on(async {
+/// let circuit = Circuit::new(BreakerConfig::default());
+/// let (checker, mut reports) = watch::channel(HealthReport::Recovered);
+/// let follower = circuit.clone();
+/// let follows = tokio::spawn(async move {
+///     while reports.changed().await.is_ok() {
+///         follower.report(*reports.borrow_and_update());
+///     }
+/// });
+/// checker.send(HealthReport::Critical).unwrap();
+/// # drop(checker);
+/// # follows.await.unwrap();
+/// # assert_eq!(circuit.status().state, CircuitState::Open);
+/// # });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]

@@ -71,6 +71,9 @@ struct Hand<K> {
     passed: usize,
 }
 
+/// What the map held of a circuit; nothing, if it got no further than the list.
+type Entry<K> = Option<(K, SharedCore<K>)>;
+
 /// The circuit that a call by a key goes through.
 pub struct Found<K>(pub(crate) SharedCore<K>);
 
@@ -183,10 +186,10 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
             // Another call by the same key was here first.
             return Ok(core);
         }
-        let place = if hand.circuits.len() < *max_keys {
+        let found = if hand.circuits.len() < *max_keys {
             None
         } else {
-            let Some(place) = hand.pass(steps, |core| self.forget(core)) else {
+            let Some(found) = hand.pass(steps, |core| self.forget(core)) else {
                 if hand.passed >= hand.circuits.len() {
                     hand.passed = 0;
                     let until = common.clock().now().saturating_add(common.bucket());
@@ -199,10 +202,11 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
             if let Some(meters) = common.meters() {
                 meters.evictions.increment(1);
             }
-            Some(place)
+            Some(found)
         };
         let core = SharedCore::new(Core::of(Keyed::new(key.clone(), Arc::clone(common))));
-        let forgotten = place.map(|place| mem::replace(&mut hand.circuits[place], SharedCore::clone(&core)));
+        let forgotten = found
+            .map(|(place, entry)| (mem::replace(&mut hand.circuits[place], SharedCore::clone(&core)), entry));
         if forgotten.is_none() {
             hand.circuits.push(SharedCore::clone(&core));
         }
@@ -213,17 +217,17 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         Ok(core)
     }
 
-    /// Takes a circuit out of the map, if nobody would miss it.
-    fn forget(&self, core: &SharedCore<K>) -> bool {
+    /// Takes a circuit out of the map, if nobody would miss it. What the map held of it is to be dropped outside of the lock.
+    fn forget(&self, core: &SharedCore<K>) -> Option<Entry<K>> {
         // It takes no lock, and mostly it says no.
         if !core.is_forgotten() {
-            return false;
+            return None;
         }
         let map = &self.inner.map;
         let gone =
             map.remove_if(core.store().by(), |_, own| SharedCore::ptr_eq(own, core) && may_go(own, HOLDERS));
         // A key whose hash panicked may have got no further than the list.
-        gone.is_some() || may_go(core, 1)
+        if gone.is_some() || may_go(core, 1) { Some(gone) } else { None }
     }
 }
 
@@ -235,13 +239,13 @@ impl<K> fmt::Debug for Found<K> {
 
 impl<K> Hand<K> {
     /// Passes so many circuits, each once at most, and says where it found one to forget.
-    fn pass(&mut self, steps: usize, forget: impl Fn(&SharedCore<K>) -> bool) -> Option<usize> {
+    fn pass<T>(&mut self, steps: usize, forget: impl Fn(&SharedCore<K>) -> Option<T>) -> Option<(usize, T)> {
         for _ in 0..steps.min(self.circuits.len()) {
             let at = self.at;
             self.at = (at + 1) % self.circuits.len();
-            if forget(&self.circuits[at]) {
+            if let Some(gone) = forget(&self.circuits[at]) {
                 self.passed = 0;
-                return Some(at);
+                return Some((at, gone));
             }
             self.passed += 1;
         }

@@ -186,6 +186,39 @@ fn a_call_that_waits_and_is_dropped_leaves_no_waker_gives_its_place_back_and_was
     bench.succeed(0);
 }
 
+#[test]
+fn a_service_that_panics_while_a_call_waits_for_it_leaves_no_waker() {
+    /// Is asked for its readiness twice.
+    #[derive(Clone)]
+    struct Panics(u32);
+
+    impl Service<Request> for Panics {
+        type Response = ();
+        type Error = io::Error;
+        type Future = Ready<Result<(), io::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
+            self.0 += 1;
+            assert!(self.0 < 2, "asked twice");
+            Poll::Pending
+        }
+
+        fn call(&mut self, request: Request) -> Self::Future {
+            answers(request)
+        }
+    }
+
+    let bench = Bench::of(10);
+    let mut waker = task::spawn(());
+    let mut call = Box::pin(bench.layer.layer(Panics(0)).call((0, false)));
+    assert_pending!(waker.enter(|cx, _| call.as_mut().poll(cx)));
+    let poll = AssertUnwindSafe(|| waker.enter(|cx, _| call.as_mut().poll(cx)).is_ready());
+    assert!(catch_unwind(poll).is_err());
+    drop(call);
+    assert_eq!(waker.waker_ref_count(), 1, "the circuit has let go of it");
+    assert_eq!(bench.circuit(0).status().window.failures, 1);
+}
+
 /// It goes wrong in the way that the request says.
 #[derive(Clone)]
 struct Broken(&'static str);
