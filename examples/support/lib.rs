@@ -46,13 +46,11 @@ pub fn text_of_example(name: &str) -> String {
 }
 
 /// The gRPC client and server of `proto/echo.proto`.
-#[cfg(feature = "clients")]
 #[allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "the code is generated")]
 pub mod echo {
     tonic::include_proto!("echo");
 }
 
-#[cfg(feature = "clients")]
 pub mod misbehave;
 
 /// Compiles and runs the README's example.
