@@ -65,7 +65,7 @@ where
     ) -> Self::Response {
         let healthy_from = self.clock.now().saturating_add(self.healthy_after);
         let watch = response.headers().map_or_else(W::default, W::of);
-        let watch = Healthy { watch, limit: Some((self.clock.clone(), healthy_from)) };
+        let watch = Healthy { watch, limit: Some((self.clock, healthy_from)) };
         let hook = AtEnd { took: permit.took(), permit };
         judge_body(response, *verdict, watch, hook, classify, judge)
     }
@@ -77,7 +77,7 @@ where
 
 impl<W, K> Clone for TrackBody<W, K> {
     fn clone(&self) -> Self {
-        Self::new(self.clock.clone(), self.healthy_after)
+        Self::new(self.clock, self.healthy_after)
     }
 }
 

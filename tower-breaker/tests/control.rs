@@ -28,12 +28,12 @@ impl Bench {
     fn new(config: BreakerConfigBuilder) -> Self {
         let (clock, hand) = Clock::manual();
         hand.set(Duration::from_secs(1_000));
-        let circuit = Circuit::new(config.clock(clock.clone()).build().unwrap());
+        let circuit = Circuit::new(config.clock(clock).build().unwrap());
         Self { circuit, clock, hand }
     }
 
     fn reconfigure(&self, config: BreakerConfigBuilder) {
-        self.circuit.reconfigure(config.clock(self.clock.clone()).build().unwrap()).unwrap();
+        self.circuit.reconfigure(config.clock(self.clock).build().unwrap()).unwrap();
     }
 
     /// Whether the circuit let so many calls through.
@@ -223,7 +223,7 @@ fn a_disabled_circuit_counts_nothing_and_takes_no_orders() {
 #[test]
 fn a_configuration_of_another_name_or_clock_is_refused_by_field_and_changes_nothing() {
     let bench = Bench::new(config().name("orders"));
-    let own = || config().name("orders").clock(bench.clock.clone());
+    let own = || config().name("orders").clock(bench.clock);
     let name = bench.circuit.reconfigure(own().name("payments").mode(Mode::Disabled).build().unwrap());
     let clock = own().clock(Clock::manual().0).mode(Mode::Disabled).build().unwrap();
     let clock = bench.circuit.reconfigure(clock);

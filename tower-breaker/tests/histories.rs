@@ -45,7 +45,7 @@ struct Limits {
 
 impl Limits {
     fn config(&self, clock: &Clock) -> BreakerConfig {
-        let config = BreakerConfig::builder().clock(clock.clone()).mode(self.mode).abandoned(self.abandoned);
+        let config = BreakerConfig::builder().clock(*clock).mode(self.mode).abandoned(self.abandoned);
         let config = config.consecutive_failures(self.consecutive).failure_rate(self.rate);
         let config = config.probes(self.probes).successes_to_close(self.successes);
         let config = config.open_for(millis(self.open_for)).probe_lease(millis(self.lease));

@@ -31,12 +31,12 @@ impl Bench {
     fn new(default: BreakerConfigBuilder) -> Self {
         let (clock, hand) = Clock::manual();
         hand.set(Duration::from_secs(1_000));
-        let registry = CircuitRegistry::new(default.clock(clock.clone()).build().unwrap());
+        let registry = CircuitRegistry::new(default.clock(clock).build().unwrap());
         Self { registry, clock, hand }
     }
 
     fn configure(&self, config: BreakerConfigBuilder) {
-        self.registry.configure(config.clock(self.clock.clone()).build().unwrap()).unwrap();
+        self.registry.configure(config.clock(self.clock).build().unwrap()).unwrap();
     }
 
     fn state(&self, name: &str) -> CircuitState {

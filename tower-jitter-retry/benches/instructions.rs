@@ -2,6 +2,7 @@
 
 use std::env::args;
 use std::hint::black_box;
+use std::time::Duration;
 
 use tower::{Layer, ServiceBuilder};
 use tower_breaker::{BreakerConfig, BreakerLayer};
@@ -28,10 +29,18 @@ fn main() {
         .layer(JitterRetryLayer::new(policy(Some(budget))))
         .layer(BreakerLayer::new(breaker))
         .service(Bare);
+    let attempts = |most| {
+        let policy =
+            RetryPolicy::builder().clock(clock()).budget(None).base(Duration::ZERO).max_attempts(most);
+        JitterRetryLayer::new(policy.build().expect("it is valid")).layer(Bare)
+    };
+    let (mut once, mut twice) = (attempts(1), attempts(2));
     for _ in 0..calls {
         black_box(match &*path {
             "bare" => call(&mut bare, false),
             "no-budget" => call(&mut unbounded, false),
+            "failed-once" => call(&mut once, true),
+            "failed-twice" => call(&mut twice, true),
             "over-breaker" => call(&mut over_breaker, false),
             _ => call(&mut default, false),
         });

@@ -4,24 +4,19 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__shared::Clock;
 use tower_fault_classify::{Classify, Fault, Verdict};
 
 use crate::backoff::Position;
-use crate::budget::{Account, Budget, Ticket};
+use crate::budget::{RetryBudget, Ticket};
 use crate::observe::{self, Retried, RetryEvent};
-use crate::policy::{Extras, GiveUp, Limits, Progress, RetryPolicy, nanos};
+use crate::policy::{Extras, GiveUp, Plan, Progress, RetryPolicy, nanos};
 use crate::request::{Attempt, Mark};
 use crate::rng::Randomness;
 
-/// A call under way. It holds the policy's numbers, and counts no reference unless the policy has something that needs it.
+/// A call under way. It counts no reference unless the policy has something that needs it.
 #[derive(Clone)]
 pub(crate) struct Call {
-    limits: Limits,
-    account: Option<Account>,
-    /// The budget's owner, apart from the account: together they would be moved through memory.
-    owner: u32,
-    clock: Clock,
+    plan: Plan,
     extras: Option<Arc<Extras>>,
     randomness: Randomness,
     /// When it first had to wait, or failed; a call that succeeds at once reads no clock for it. With a deadline, when it began.
@@ -51,15 +46,12 @@ impl Call {
     )]
     #[inline(always)]
     pub(crate) fn new(policy: &RetryPolicy, idempotent: bool, deadline: Option<Duration>) -> Self {
-        let RetryPolicy { limits, budget, clock, seeds, extras, .. } = policy;
+        let RetryPolicy { plan, seeds, extras, .. } = policy;
         Self {
-            limits: *limits,
-            account: budget.as_ref().map(Budget::account),
-            owner: budget.as_ref().map_or(0, Budget::owner),
-            clock: clock.clone(),
+            plan: *plan,
             extras: extras.clone(),
             randomness: Randomness::of(seeds.as_ref()),
-            started: deadline.map(|_| clock.now()),
+            started: deadline.map(|_| plan.clock.now()),
             deadline: deadline.map(nanos),
             attempts: 1,
             idempotent,
@@ -72,7 +64,7 @@ impl Call {
     #[inline]
     pub(crate) fn waits(&mut self) {
         if self.started.is_none() {
-            self.started = Some(self.clock.now());
+            self.started = Some(self.plan.clock.now());
         }
     }
 
@@ -80,9 +72,31 @@ impl Call {
     #[inline]
     pub(crate) fn succeeded_at_once(&self) {
         observe::attempt();
-        if let Some(account) = &self.account {
-            account.outcome(&Verdict::Success, self.owner);
+        self.pay(&Verdict::Success);
+    }
+
+    /// Tells the budget what the first attempt came to.
+    #[inline]
+    fn pay(&self, verdict: &Verdict) {
+        if let Some(account) = self.plan.account {
+            account.outcome(verdict);
+        } else if let Some(budget) = self.own_budget() {
+            budget.outcome(verdict);
         }
+    }
+
+    fn own_budget(&self) -> Option<&Arc<dyn RetryBudget>> {
+        self.extras.as_ref()?.budget.as_ref()
+    }
+
+    /// Draws for a retry.
+    fn draw(&self, fault: &Fault) -> Result<Option<Ticket>, GiveUp> {
+        let ticket = match (self.plan.account, self.own_budget()) {
+            (Some(account), _) => account.try_retry(fault),
+            (None, Some(budget)) => budget.try_retry(fault),
+            (None, None) => return Ok(None),
+        };
+        ticket.map(Some).ok_or(GiveUp::Budget)
     }
 
     /// How long the next attempt waits after one that came to `verdict`. `None`: what it came to is the caller's. `hindered` says why a
@@ -93,10 +107,8 @@ impl Call {
         hindered: impl FnOnce() -> Option<GiveUp>,
     ) -> Option<Duration> {
         observe::attempt();
-        if self.attempts == 1
-            && let Some(account) = &self.account
-        {
-            account.outcome(verdict, self.owner);
+        if self.attempts == 1 {
+            self.pay(verdict);
         }
         if let Some(ticket) = self.ticket.0.take() {
             ticket.settle(verdict);
@@ -135,11 +147,11 @@ impl Call {
         fault: &Fault,
         hindered: impl FnOnce() -> Option<GiveUp>,
     ) -> Result<Duration, GiveUp> {
-        self.limits.permits(fault, self.attempts, self.idempotent)?;
+        self.plan.limits.permits(fault, self.attempts, self.idempotent)?;
         if let Some(reason) = hindered() {
             return Err(reason);
         }
-        let now = self.clock.now();
+        let now = self.plan.clock.now();
         let elapsed = now.saturating_sub(*self.started.get_or_insert(now));
         let mut progress = Progress { elapsed, deadline: self.deadline, position: self.position };
         let randomness = &mut self.randomness;
@@ -147,31 +159,31 @@ impl Call {
             // A range of one needs no stream: a delay that is off costs nothing.
             if range.start() == range.end() { *range.start() } else { randomness.uniform(range) }
         };
-        let delay = self.limits.delay(fault, &mut progress, uniform)?;
+        let delay = self.plan.limits.delay(fault, &mut progress, uniform)?;
         self.position = progress.position;
-        if let Some(account) = &self.account {
-            self.ticket.0 = Some(account.try_retry(fault, self.owner).ok_or(GiveUp::Budget)?);
-        }
+        self.ticket.0 = self.draw(fault)?;
         Ok(Duration::from_nanos(delay))
     }
 
     /// The attempt after the one that runs, and whether it is the last.
     pub(crate) fn following(&self) -> (Attempt, bool) {
         let next = self.attempts + 1;
-        (Attempt::new(next), next == self.limits.max_attempts)
+        (Attempt::new(next), next == self.plan.limits.max_attempts)
     }
 
     pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// What is written on the request of the attempt that runs, at the moment when it is sent.
+    /// What is written on the request of the attempt that runs, at the moment when it is sent. Nothing is computed for a request that
+    /// bears no marks.
+    #[inline]
     pub(crate) fn mark(&self) -> Mark<'_> {
         let left = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(nanos(self.elapsed())));
         Mark {
             attempt: Attempt::new(self.attempts),
             remaining: self.deadline.map(left),
-            marker: self.limits.marker,
+            marker: self.plan.limits.marker,
             header: self.extras.as_ref().and_then(|extras| extras.header.as_ref()),
         }
     }
@@ -199,7 +211,7 @@ impl Call {
     }
 
     fn elapsed(&self) -> Duration {
-        let since = |started| self.clock.now().saturating_sub(started);
+        let since = |started| self.plan.clock.now().saturating_sub(started);
         Duration::from_nanos(self.started.map_or(0, since))
     }
 }

@@ -120,7 +120,7 @@ impl<C> Retrier<C> {
 }
 
 fn begin(policy: &RetryPolicy) -> Call {
-    Call::new(policy, policy.limits.safety.decide(true), None)
+    Call::new(policy, policy.plan.limits.safety.decide(true), None)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the caller asked for a thread that sleeps")]

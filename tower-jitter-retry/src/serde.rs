@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn what_is_left_out_has_its_default() {
         let (read, default) = (read("{}").unwrap(), RetryPolicy::default());
-        assert_eq!((read.limits, read.replay_limit), (default.limits, default.replay_limit));
+        assert_eq!((read.plan.limits, read.replay_limit), (default.plan.limits, default.replay_limit));
         assert!(read.seeds.is_none() && read.extras.is_none() && read.methods.is_none());
         assert_eq!(granted(&read), 100);
     }
@@ -242,7 +242,7 @@ mod tests {
             .marker(false)
             .build()
             .unwrap();
-        assert_eq!((read.limits, read.replay_limit), (built.limits, 1_024));
+        assert_eq!((read.plan.limits, read.replay_limit), (built.plan.limits, 1_024));
         assert!(read.seeds.is_some() && read.methods.as_ref().unwrap().contain("/shop.Orders/Get"));
         assert_eq!(read.extras.as_ref().unwrap().header, Some(HeaderName::from_static("x-attempt")));
         assert_eq!(granted(&read), 3);
@@ -269,7 +269,7 @@ mod tests {
         let unbounded = read(r#"{"budget": "none", "max_elapsed": "none"}"#).unwrap();
         assert!(unbounded.budget.is_none());
         let limitless = RetryPolicy::builder().max_elapsed(None).build().unwrap();
-        assert_eq!(unbounded.limits, limitless.limits);
+        assert_eq!(unbounded.plan.limits, limitless.plan.limits);
     }
 
     #[test]

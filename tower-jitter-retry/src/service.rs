@@ -63,7 +63,7 @@ where
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
         let Self { inner, policy, classify, resend, unmark } = self;
-        let limits = &policy.limits;
+        let limits = &policy.plan.limits;
         if *unmark {
             resend.unmark(&mut request);
         }

@@ -128,7 +128,7 @@ where
         if call.as_ref().is_some_and(|running| running.begun) {
             return resend.duplicate(request);
         }
-        if policy.limits.max_attempts == 1 {
+        if policy.plan.limits.max_attempts == 1 {
             return None;
         }
         let mut request = resend.duplicate(request)?;
@@ -136,8 +136,8 @@ where
         let listed = policy.methods.as_ref().zip(resend.grpc_method(&request));
         let listed = listed.is_some_and(|(methods, method)| methods.contain(method));
         let itself = resend.is_idempotent(&request) || listed;
-        let idempotent = notes.safety.unwrap_or(policy.limits.safety).decide(itself);
-        let nested = policy.limits.marker && notes.attempt.is_some();
+        let idempotent = notes.safety.unwrap_or(policy.plan.limits.safety).decide(itself);
+        let nested = policy.plan.limits.marker && notes.attempt.is_some();
         let running = Call::new(policy, idempotent, notes.deadline.map(Deadline::remaining));
         *call = Some(Running { call: running, nested, begun: false });
         Some(request)

@@ -70,7 +70,7 @@ impl<K> Common<K> {
             watchers,
             #[cfg(feature = "metrics")]
             stands: guards,
-            ..Self::new(setup, self.clock().clone(), |_| "(overflow)".to_owned())
+            ..Self::new(setup, *self.clock(), |_| "(overflow)".to_owned())
         }
     }
 

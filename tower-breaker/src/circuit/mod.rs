@@ -63,12 +63,11 @@ pub struct Circuit {
 
 impl Circuit {
     /// A closed circuit with an empty window.
+    #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
         let BreakerConfig { setup, clock } = config;
-        let core = Recycled::take(
-            |core: &Core| *core.clock() == clock,
-            || Core::new(clock.clone(), Striped::new(), &setup),
-        );
+        let core =
+            Recycled::take(|core: &Core| *core.clock() == clock, || Core::new(clock, Striped::new(), &setup));
         core.adopt(&setup);
         Self { core, name: setup.name }
     }
@@ -112,6 +111,7 @@ impl Circuit {
     /// # Errors
     ///
     /// `config` has another name or another clock. They are the circuit's for good.
+    #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn reconfigure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
         let BreakerConfig { setup, clock } = config;
         if setup.name != self.name {

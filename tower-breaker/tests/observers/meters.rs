@@ -135,7 +135,7 @@ fn all_states_have_a_gauge_from_the_start_and_the_old_ones_goes_back_to_nothing(
 fn a_circuit_that_begins_or_becomes_disabled_stands_there() {
     with_book(|book| {
         let (clock, _hand) = Clock::manual();
-        let config = |mode| config().name("switched").mode(mode).clock(clock.clone()).build().unwrap();
+        let config = |mode| config().name("switched").mode(mode).clock(clock).build().unwrap();
         let circuit = Circuit::new(config(Mode::Disabled));
         assert_eq!(book.circuits("switched"), standing([(CircuitState::Disabled, 1)]));
         circuit.reconfigure(config(Mode::Enforce)).unwrap();

@@ -113,6 +113,13 @@ pub const fn counts(age: i32, span: i32) -> bool {
 #[inline]
 fn added(word: u64, now: u32, more: u32) -> Option<u64> {
     let (tag, count) = unpack(word);
+    if tag == now { Some(pack(tag, count.saturating_add(more))) } else { added_to_another(word, now, more) }
+}
+
+/// Once a bucket, and when two threads read the clock at its edge.
+#[cold]
+fn added_to_another(word: u64, now: u32, more: u32) -> Option<u64> {
+    let (tag, count) = unpack(word);
     match Addition::after(age(tag, now), count == 0) {
         Addition::Joins => Some(pack(tag, count.saturating_add(more))),
         Addition::Void => None,

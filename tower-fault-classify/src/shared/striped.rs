@@ -29,13 +29,36 @@ impl Striped {
     pub fn add(&self, slot: Option<usize>, tag: u32, count: u32) {
         match slot.and_then(|slot| self.owned.get(slot)) {
             Some(ring) => ring.add_owned(tag, count),
-            None => self.shared.add(tag, count),
+            None => self.add_shared(tag, count),
         }
+    }
+
+    #[cold]
+    fn add_shared(&self, tag: u32, count: u32) {
+        self.shared.add(tag, count);
     }
 
     /// The sum over the span that ends with the bucket `tag`.
     pub fn sum(&self, tag: u32) -> u64 {
-        self.owned.iter().map(|ring| ring.sum(tag)).sum::<u64>() + self.shared.sum(tag)
+        self.rings().map(|ring| ring.sum(tag)).sum()
+    }
+
+    /// Whether the sum over the span that ends with the bucket `tag` is `enough`. A larger sum must be so too: the rest of the rings is
+    /// not read once a part of it is.
+    pub fn reaches(&self, tag: u32, enough: impl Fn(u64) -> bool) -> bool {
+        let mut sum = 0;
+        let mut rings = self.rings();
+        loop {
+            if enough(sum) {
+                return true;
+            }
+            let Some(ring) = rings.next() else { return false };
+            sum += ring.sum(tag);
+        }
+    }
+
+    fn rings(&self) -> impl Iterator<Item = &Ring> {
+        self.owned.iter().chain([&self.shared])
     }
 }
 
@@ -67,6 +90,8 @@ mod tests {
             }
         });
         assert_eq!(striped.sum(7), 80_000);
+        assert!(striped.reaches(7, |sum| sum == 80_000) && striped.reaches(7, |_| true));
+        assert!(!striped.reaches(7, |sum| sum > 80_000) && !striped.reaches(8 + 16, |sum| sum > 0));
     }
 }
 

@@ -60,12 +60,20 @@ impl Backoff {
         position: &mut Position,
         uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
     ) -> u64 {
+        if self.is_off() {
+            return 0;
+        }
         position.retries = position.retries.saturating_add(1);
         let Self { base, cap, jitter, .. } = *self;
         let last = if position.retries == 1 { base } else { position.last };
         let point = Point { base, cap, last, ceiling: self.ceiling(position.retries) };
         position.last = jitter.draw(point, uniform);
         position.last
+    }
+
+    /// Whether every delay is zero: what grows from nothing, and has nothing added to it.
+    const fn is_off(&self) -> bool {
+        self.base == 0 && !matches!(self.jitter, Jitter::Additive(_) | Jitter::TenacityAdditive(_))
     }
 
     /// The ceiling before a retry, the first one being number 1: `min(cap, base · factor^(retry - 1))`.

@@ -77,10 +77,30 @@ pub struct Ticket(Stub);
 enum Stub {
     Paid,
     Tokens(Refund),
-    Custom(Option<Settle>),
+    Custom(Settle),
 }
 
-type Settle = Box<dyn FnOnce(Option<&Verdict>) + Send + Sync>;
+/// Is told once what became of a ticket.
+struct Settle(Option<Box<Told>>);
+
+type Told = dyn FnOnce(Option<&Verdict>) + Send + Sync;
+
+impl Settle {
+    fn tell(&mut self, verdict: Option<&Verdict>) {
+        if let Some(told) = self.0.take() {
+            told(verdict);
+        }
+    }
+}
+
+impl Drop for Settle {
+    // Apart, so that a call without one passes it by without a step aside.
+    #[cold]
+    #[inline(never)]
+    fn drop(&mut self) {
+        self.tell(None);
+    }
+}
 
 impl Ticket {
     /// A ticket that gives nothing back.
@@ -91,7 +111,7 @@ impl Ticket {
     /// A ticket of a budget of your own: `settle` is called once, with what the retry came to, or with nothing if the ticket was dropped.
     /// It costs an allocation.
     pub fn new(settle: impl FnOnce(Option<&Verdict>) + Send + Sync + 'static) -> Self {
-        Self(Stub::Custom(Some(Box::new(settle))))
+        Self(Stub::Custom(Settle(Some(Box::new(settle)))))
     }
 
     /// The retry succeeded.
@@ -108,21 +128,7 @@ impl Ticket {
         match &mut self.0 {
             Stub::Paid => {}
             Stub::Tokens(refund) => refund.settle(verdict),
-            Stub::Custom(settle) => {
-                if let Some(settle) = settle.take() {
-                    settle(Some(verdict));
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Stub {
-    fn drop(&mut self) {
-        if let Self::Custom(settle) = self
-            && let Some(settle) = settle.take()
-        {
-            settle(None);
+            Stub::Custom(settle) => settle.tell(Some(verdict)),
         }
     }
 }
@@ -159,8 +165,7 @@ pub struct Budget(Kind);
 enum Kind {
     Window(Recycled<WindowCore>, u32),
     Tokens(Recycled<TokenCore>, u32),
-    /// Twice, so that a call holds a thin pointer.
-    Custom(Arc<Arc<dyn RetryBudget>>),
+    Custom(Arc<dyn RetryBudget>),
 }
 
 impl Budget {
@@ -182,7 +187,7 @@ impl Budget {
 
     /// A budget of your own. It costs a call the counting of a reference, which the ready-made ones do not.
     pub fn custom(budget: impl RetryBudget) -> Self {
-        Self(Kind::Custom(Arc::new(Arc::new(budget))))
+        Self(Kind::Custom(Arc::new(budget)))
     }
 
     /// The clock by which it counts, if it counts by time.
@@ -193,32 +198,38 @@ impl Budget {
         }
     }
 
-    #[inline]
-    pub(crate) fn account(&self) -> Account {
+    /// One of the user's own.
+    pub(crate) fn own(&self) -> Option<&Arc<dyn RetryBudget>> {
         match &self.0 {
-            Kind::Window(core, _) => Account::Window(core.forever()),
-            Kind::Tokens(core, _) => Account::Tokens(core.forever()),
-            Kind::Custom(budget) => Account::Custom(Arc::clone(budget)),
+            Kind::Custom(budget) => Some(budget),
+            Kind::Window(..) | Kind::Tokens(..) => None,
         }
     }
 
-    /// Tells the core's owners apart.
-    #[inline]
-    pub(crate) fn owner(&self) -> u32 {
+    /// A ready-made one.
+    pub(crate) fn account(&self) -> Option<Account> {
         match &self.0 {
-            Kind::Window(_, epoch) | Kind::Tokens(_, epoch) => *epoch,
-            Kind::Custom(_) => 0,
+            Kind::Window(core, epoch) => Some(Account::Window(core.forever(), *epoch)),
+            Kind::Tokens(core, epoch) => Some(Account::Tokens(core.forever(), *epoch)),
+            Kind::Custom(_) => None,
         }
     }
 }
 
 impl RetryBudget for Budget {
     fn outcome(&self, verdict: &Verdict) {
-        self.account().outcome(verdict, self.owner());
+        match (self.own(), self.account()) {
+            (Some(own), _) => own.outcome(verdict),
+            (_, Some(account)) => account.outcome(verdict),
+            (None, None) => {}
+        }
     }
 
     fn try_retry(&self, fault: &Fault) -> Option<Ticket> {
-        self.account().try_retry(fault, self.owner())
+        match (self.own(), self.account()) {
+            (Some(own), _) => own.try_retry(fault),
+            (_, account) => account?.try_retry(fault),
+        }
     }
 }
 
@@ -252,30 +263,28 @@ impl fmt::Debug for Budget {
     }
 }
 
-/// A budget as a call sees it: without a counted handle, but for one of the user's own. A tag and a pointer, so that it travels in
-/// registers.
-#[derive(Clone)]
+/// A ready-made budget as a call sees it: without a counted handle, but with the epoch of its owner.
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Account {
-    Window(&'static WindowCore),
-    Tokens(&'static TokenCore),
-    Custom(Arc<Arc<dyn RetryBudget>>),
+    Window(&'static WindowCore, u32),
+    Tokens(&'static TokenCore, u32),
 }
 
 impl Account {
     #[inline]
-    pub(crate) fn outcome(&self, verdict: &Verdict, owner: u32) {
+    pub(crate) fn outcome(self, verdict: &Verdict) {
         match self {
-            Self::Window(core) => core.outcome(verdict, owner),
-            Self::Tokens(core) => core.settle(verdict, owner, None),
-            Self::Custom(budget) => budget.outcome(verdict),
+            Self::Window(core, owner) => core.outcome(verdict, owner),
+            Self::Tokens(core, owner) => core.settle(verdict, owner, None),
         }
     }
 
-    pub(crate) fn try_retry(&self, fault: &Fault, owner: u32) -> Option<Ticket> {
+    pub(crate) fn try_retry(self, fault: &Fault) -> Option<Ticket> {
         match self {
-            Self::Window(core) => core.try_retry(owner).then_some(Ticket(Stub::Paid)),
-            Self::Tokens(core) => core.withdraw(fault, owner).map(|refund| Ticket(Stub::Tokens(refund))),
-            Self::Custom(budget) => budget.try_retry(fault),
+            Self::Window(core, owner) => core.try_retry(owner).then_some(Ticket(Stub::Paid)),
+            Self::Tokens(core, owner) => {
+                core.withdraw(fault, owner).map(|refund| Ticket(Stub::Tokens(refund)))
+            }
         }
     }
 }

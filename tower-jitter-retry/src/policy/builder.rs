@@ -8,7 +8,7 @@ use http::HeaderName;
 use tower_fault_classify::__shared::{Clock, ConfigError};
 
 use super::limits::{Limits, nanos};
-use super::{Extras, Methods, RetryPolicy};
+use super::{Extras, Methods, Plan, RetryPolicy};
 use crate::backoff::{Backoff, Jitter};
 use crate::budget::Budget;
 use crate::observe::{Observer, RetryEvent};
@@ -206,32 +206,36 @@ impl RetryPolicyBuilder {
             Spending::Given(budget) => budget,
             Spending::Default => match &self.clock {
                 // The budget of a test stands on the test's clock.
-                Some(clock) => Some(Budget::builder().clock(clock.clone()).build()?),
+                Some(clock) => Some(Budget::builder().clock(*clock).build()?),
                 None => Some(Budget::default()),
             },
         };
-        let clock = self.clock.or_else(|| budget.as_ref()?.clock().cloned()).unwrap_or_default();
-        Ok(RetryPolicy {
-            limits: Limits {
-                max_attempts: self.max_attempts,
-                safety: self.safety,
-                backoff: Backoff {
-                    base: nanos(self.base),
-                    factor: self.factor,
-                    cap: nanos(self.cap),
-                    jitter: self.jitter,
-                },
-                max_elapsed: self.max_elapsed.map(nanos),
-                marker: self.marker,
-                longest_hint: nanos(self.longest_hint),
+        let clock = self.clock.or_else(|| budget.as_ref()?.clock().copied()).unwrap_or_default();
+        let limits = Limits {
+            max_attempts: self.max_attempts,
+            safety: self.safety,
+            backoff: Backoff {
+                base: nanos(self.base),
+                factor: self.factor,
+                cap: nanos(self.cap),
+                jitter: self.jitter,
             },
+            max_elapsed: self.max_elapsed.map(nanos),
+            marker: self.marker,
+            longest_hint: nanos(self.longest_hint),
+        };
+        let extras = Extras {
+            budget: budget.as_ref().and_then(Budget::own).cloned(),
+            observer: self.observer,
+            header: self.header,
+        };
+        Ok(RetryPolicy {
+            plan: Plan { limits, clock, account: budget.as_ref().and_then(Budget::account) },
             budget,
-            clock,
             seeds: self.seed.map(Seeds::from),
             replay_limit: self.replay_limit,
             methods,
-            extras: (self.observer.is_some() || self.header.is_some())
-                .then(|| Arc::new(Extras { observer: self.observer, header: self.header })),
+            extras: extras.into_shared(),
         })
     }
 }

@@ -13,7 +13,7 @@ use http::HeaderName;
 use tower_fault_classify::__shared::Clock;
 
 use crate::backoff::Backoff;
-use crate::budget::Budget;
+use crate::budget::{Account, Budget, RetryBudget};
 use crate::observe::Observer;
 use crate::request::{Attempt, Mark};
 use crate::rng::Seeds;
@@ -55,9 +55,8 @@ pub(crate) use methods::Methods;
 /// ```
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
-    pub(crate) limits: Limits,
+    pub(crate) plan: Plan,
     pub(crate) budget: Option<Budget>,
-    pub(crate) clock: Clock,
     pub(crate) seeds: Option<Seeds>,
     pub(crate) replay_limit: usize,
     pub(crate) methods: Option<Arc<Methods>>,
@@ -65,11 +64,29 @@ pub struct RetryPolicy {
     pub(crate) extras: Option<Arc<Extras>>,
 }
 
+/// What every call copies, so that it reaches nothing of its policy: a copy is cheaper than the counting of a reference.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Plan {
+    pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
+    /// The policy's budget, if it is a ready-made one. The policy's own handle keeps it.
+    pub(crate) account: Option<Account>,
+}
+
 /// What few policies have.
 #[derive(Debug, Default)]
 pub(crate) struct Extras {
+    pub(crate) budget: Option<Arc<dyn RetryBudget>>,
     pub(crate) observer: Option<Observer>,
     pub(crate) header: Option<HeaderName>,
+}
+
+impl Extras {
+    /// Nothing, if there is nothing in it.
+    fn into_shared(self) -> Option<Arc<Self>> {
+        let any = self.budget.is_some() || self.observer.is_some() || self.header.is_some();
+        any.then(|| Arc::new(self))
+    }
 }
 
 impl RetryPolicy {
@@ -80,7 +97,12 @@ impl RetryPolicy {
 
     /// How its delays grow and are drawn.
     pub const fn backoff(&self) -> Backoff {
-        self.limits.backoff
+        self.plan.limits.backoff
+    }
+
+    /// What its retries are paid from: give it to another policy to bound both together. `None`: they are without bound.
+    pub const fn budget(&self) -> Option<&Budget> {
+        self.budget.as_ref()
     }
 }
 
@@ -91,7 +113,7 @@ impl RetryPolicy {
         Mark {
             attempt: Attempt::new(1),
             remaining,
-            marker: self.limits.marker,
+            marker: self.plan.limits.marker,
             header: self.extras.as_ref().and_then(|extras| extras.header.as_ref()),
         }
     }

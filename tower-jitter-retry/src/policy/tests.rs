@@ -13,7 +13,7 @@ const FAULT: Fault = Fault::new(Kind::Unavailable, Retry::IfIdempotent, Health::
 const FIRST: Progress = Progress { elapsed: 0, deadline: None, position: Position::START };
 
 fn limits(builder: RetryPolicyBuilder) -> Limits {
-    builder.build().unwrap().limits
+    builder.build().unwrap().plan.limits
 }
 
 /// The delay if every draw takes the largest.

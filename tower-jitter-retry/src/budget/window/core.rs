@@ -74,7 +74,9 @@ impl WindowCore {
             return false;
         }
         let tag = self.buckets.tag(now, epoch);
-        let granted = self.rules.grant(self.requests.sum(tag), retries.sum(tag));
+        let drawn = retries.sum(tag);
+        // As long as the reserve, or a part of what was paid in, is enough, the rest need not be counted.
+        let granted = self.requests.reaches(tag, |requests| self.rules.grant(requests, drawn));
         if granted {
             retries.add(tag, 1);
         }
