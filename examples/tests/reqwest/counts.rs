@@ -1,0 +1,82 @@
+//! How often the server is asked: exactly as often as policy and idempotency allow, in each place where the stack can stand.
+
+use examples::misbehave::{Act, Http};
+use reqwest::{Method, Request};
+use reqwest_middleware::ClientBuilder;
+use tower_fault_classify::middleware::TowerMiddleware;
+use tower_fault_classify::{FaultClassifyLayer, judge_error};
+
+use crate::{inside, plain, send, stack};
+
+/// What the server does with every request, and how often it is asked by a GET and by a POST.
+fn rows() -> Vec<(Act, usize, usize)> {
+    vec![
+        (Act::status(200), 1, 1),
+        (Act::status(404), 1, 1),
+        (Act::status(421), 3, 3),
+        (Act::status(429), 3, 3),
+        (Act::status(500), 3, 1),
+        (Act::status(503), 3, 1),
+        (Act::status(503).header("x-should-retry", "false"), 1, 1),
+        (Act::ResetAfterRequest, 3, 1),
+        (Act::CloseAfterRequest, 3, 1),
+        (Act::garbage(), 1, 1),
+    ]
+}
+
+fn request(method: &Method, server: &Http) -> Request {
+    let mut request = Request::new(method.clone(), server.url().parse().unwrap());
+    *request.body_mut() = Some("the body".into());
+    request
+}
+
+/// `exchange` sends one request; it says the status or the kind of the fault.
+async fn counted(exchange: impl AsyncFn(Request) -> String) {
+    for (act, gets, posts) in rows() {
+        for (method, asked) in [(Method::GET, gets), (Method::POST, posts)] {
+            let server = Http::start().await;
+            server.otherwise(act.clone());
+            let answer = exchange(request(&method, &server)).await;
+            let requests = server.requests();
+            assert_eq!(requests.len(), asked, "{method} of {act:?}: {answer}");
+            assert!(requests.iter().all(|request| request.body == "the body"), "{method} of {act:?}");
+            if let Act::Answer(_) = act {
+                let status = answer.parse::<u16>().is_ok();
+                assert!(status || answer == "protocol", "{method} of {act:?}: {answer}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn over_reqwest() {
+    counted(async |request| {
+        let answer = send(&mut stack(plain().build().unwrap()), request).await;
+        answer
+            .map_or_else(|error| judge_error(&error).kind().to_string(), |a| a.status().as_u16().to_string())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn over_a_client_with_middleware() {
+    counted(async |request| {
+        let client = ClientBuilder::new(plain().build().unwrap())
+            .with(TowerMiddleware::new(FaultClassifyLayer::new().keep_errors()))
+            .build();
+        let answer = send(&mut stack(client), request).await;
+        answer
+            .map_or_else(|error| judge_error(&error).kind().to_string(), |a| a.status().as_u16().to_string())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn inside_the_chain() {
+    counted(async |request| {
+        let answer = inside(plain().build().unwrap()).execute(request).await;
+        answer
+            .map_or_else(|error| judge_error(&error).kind().to_string(), |a| a.status().as_u16().to_string())
+    })
+    .await;
+}

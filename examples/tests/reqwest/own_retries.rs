@@ -1,0 +1,52 @@
+//! What reqwest and hyper-util send again by themselves, and what that makes of a stack above.
+//!
+//! reqwest resends what an HTTP/2 server says that it did not look at, twice at most, each time a retry above asks it: the attempts
+//! multiply. With `reqwest::retry::never()` the stack alone decides. hyper-util resends a request that found its kept connection closed before anything
+//! was written: nobody has seen that one, so that no attempt is counted twice.
+
+use examples::misbehave::{Act, Grpc, Http, Reason, Reply};
+use reqwest::{Client, Method, Request};
+
+use crate::{plain, send, stack};
+
+fn post(url: &str) -> Request {
+    let mut request = Request::new(Method::POST, url.parse().unwrap());
+    *request.body_mut() = Some("once".into());
+    request
+}
+
+/// How often a server that answers every request with `reply` over HTTP/2 is asked by one POST.
+async fn asked(client: reqwest::ClientBuilder, reply: Reply) -> usize {
+    let server = Grpc::start().await;
+    server.otherwise(reply);
+    let client = client.no_proxy().http2_prior_knowledge().build().unwrap();
+    send(&mut stack(client), post(&server.url())).await.unwrap_err();
+    server.requests().len()
+}
+
+#[tokio::test]
+async fn a_refused_stream_is_sent_nine_times_with_reqwests_own_retries_and_thrice_without() {
+    let refused = || Reply::nothing().rst_stream(Reason::REFUSED_STREAM);
+    assert_eq!(asked(Client::builder(), refused()).await, 9);
+    assert_eq!(asked(plain(), refused()).await, 3);
+}
+
+#[tokio::test]
+async fn a_post_that_may_have_been_processed_is_sent_once_with_them_and_without() {
+    let gone = || Reply::nothing().go_away_at_once(Reason::NO_ERROR);
+    assert_eq!(asked(Client::builder(), gone()).await, 1);
+    assert_eq!(asked(plain(), gone()).await, 1);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_was_closed_meanwhile_costs_no_attempt() {
+    let server = Http::start().await;
+    let client = plain().build().unwrap();
+    let mut stack = stack(client);
+    for connection in 1..=20 {
+        server.script([Act::status(200).then_close()]);
+        send(&mut stack, post(&server.url())).await.unwrap();
+        assert_eq!(server.requests().len(), connection, "each POST came once");
+    }
+    assert!(server.requests().iter().all(|request| request.body == "once"));
+}

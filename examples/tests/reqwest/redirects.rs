@@ -1,0 +1,54 @@
+//! reqwest follows redirects beneath the stack: a chain of them is one attempt, judged by where it ends.
+
+use bytes::Bytes;
+use examples::misbehave::{Act, Http};
+use reqwest::redirect::Policy;
+use reqwest::{Method, Request};
+
+use crate::{plain, send, stack};
+
+/// The status that came, and what reached the server: method, path and body.
+async fn sent(method: Method, acts: Vec<Act>) -> (u16, Vec<(Method, String, Bytes)>) {
+    let server = Http::start().await;
+    server.script(acts);
+    let mut request = Request::new(method, format!("{}/first", server.url()).parse().unwrap());
+    *request.body_mut() = Some("the body".into());
+    let answer = send(&mut stack(plain().build().unwrap()), request).await.unwrap();
+    let seen = server.requests().into_iter().map(|seen| (seen.method, seen.path, seen.body));
+    (answer.status().as_u16(), seen.collect())
+}
+
+fn to(status: u16, path: &str) -> Act {
+    Act::status(status).header("location", path)
+}
+
+fn row(method: Method, path: &str, body: &'static str) -> (Method, String, Bytes) {
+    (method, path.to_owned(), Bytes::from(body))
+}
+
+#[tokio::test]
+async fn a_retry_begins_at_the_first_address_again() {
+    let acts = vec![to(307, "/second"), Act::status(503), to(307, "/third"), Act::status(200)];
+    let (status, seen) = sent(Method::PUT, acts).await;
+    let paths: Vec<_> = seen.iter().map(|(_, path, _)| &**path).collect();
+    assert_eq!((status, paths), (200, vec!["/first", "/second", "/first", "/third"]));
+    assert!(seen.iter().all(|(_, _, body)| body == "the body"), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_post_that_became_a_get_is_still_the_callers_post() {
+    let acts = vec![to(303, "/receipt"), Act::status(503)];
+    let (status, seen) = sent(Method::POST, acts).await;
+    assert_eq!(status, 503);
+    assert_eq!(seen, [row(Method::POST, "/first", "the body"), row(Method::GET, "/receipt", "")]);
+}
+
+#[tokio::test]
+async fn a_redirect_that_is_not_followed_is_an_answer() {
+    let server = Http::start().await;
+    server.otherwise(to(307, "/second"));
+    let mut stack = stack(plain().redirect(Policy::none()).build().unwrap());
+    let request = Request::new(Method::GET, server.url().parse().unwrap());
+    assert_eq!(send(&mut stack, request).await.unwrap().status(), 307);
+    assert_eq!(server.requests().len(), 1);
+}

@@ -1,0 +1,95 @@
+//! Bodies that stream, both ways, through the whole stack: whole, once, and not kept back.
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::body::Body;
+use axum::routing::{get, put};
+use bytes::Bytes;
+use reqwest::{Method, Request};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::{inside, plain, send, stack};
+
+type Piece = Result<Bytes, std::io::Error>;
+
+/// Says back what it is told, as it comes.
+async fn echo() -> String {
+    let router = Router::new().route("/", put(async |body: Body| body));
+    format!("http://{}/", examples::serve(router).await)
+}
+
+fn piece(number: usize) -> Bytes {
+    Bytes::from(vec![b'a' + (number % 26) as u8; 1 + number * 7 % 5_000])
+}
+
+/// A request whose body has so many pieces, and the bytes of all.
+fn large(url: &str, pieces: usize) -> (Request, Vec<u8>) {
+    let all: Vec<Bytes> = (0..pieces).map(piece).collect();
+    let bytes = all.concat();
+    let mut request = Request::new(Method::PUT, url.parse().unwrap());
+    let stream = tokio_stream::iter(all.into_iter().map(Piece::Ok));
+    *request.body_mut() = Some(reqwest::Body::wrap_stream(stream));
+    (request, bytes)
+}
+
+#[tokio::test]
+async fn a_large_body_goes_there_and_back_whole() {
+    let (url, client) = (echo().await, plain().build().unwrap());
+    let (request, bytes) = large(&url, 1_000);
+    let answer = send(&mut stack(client.clone()), request).await.unwrap();
+    assert!(answer.bytes().await.unwrap() == bytes, "over the client");
+
+    let (request, bytes) = large(&url, 1_000);
+    let answer = inside(client).execute(request).await.unwrap();
+    assert!(answer.bytes().await.unwrap() == bytes, "inside the chain");
+}
+
+/// Nothing that the stack does waits for the end of a body: each piece is sent after the one before has come back.
+#[tokio::test]
+async fn a_request_and_its_answer_are_under_way_at_once() {
+    let url = echo().await;
+    let (pieces, body) = mpsc::channel::<Piece>(1);
+    let mut request = Request::new(Method::PUT, url.parse().unwrap());
+    *request.body_mut() = Some(reqwest::Body::wrap_stream(ReceiverStream::new(body)));
+    let mut stack = stack(plain().build().unwrap());
+    pieces.send(Ok(piece(0))).await.unwrap();
+    let mut answer = send(&mut stack, request).await.unwrap();
+    for number in 0..20 {
+        let mut back = Vec::new();
+        while back.len() < piece(number).len() {
+            back.extend(answer.chunk().await.unwrap().expect("the body goes on"));
+        }
+        assert_eq!(back, piece(number));
+        pieces.send(Ok(piece(number + 1))).await.unwrap();
+    }
+    drop(pieces);
+    assert_eq!(answer.bytes().await.unwrap(), piece(20));
+}
+
+/// The layers hold no answer back to look at it.
+#[tokio::test]
+async fn an_answer_is_read_while_the_server_still_writes_it() {
+    let (pieces, body) = mpsc::channel::<Piece>(1);
+    let body = Arc::new(Mutex::new(Some(body)));
+    let router = Router::new().route(
+        "/",
+        get(async move || {
+            Body::from_stream(ReceiverStream::new(body.lock().unwrap().take().expect("it is asked once")))
+        }),
+    );
+    let url = format!("http://{}/", examples::serve(router).await);
+    let request = Request::new(Method::GET, url.parse().unwrap());
+    let mut answer = send(&mut stack(plain().build().unwrap()), request).await.unwrap();
+    for number in 0..20 {
+        pieces.send(Ok(piece(number))).await.unwrap();
+        let mut read = Vec::new();
+        while read.len() < piece(number).len() {
+            read.extend(answer.chunk().await.unwrap().expect("the body goes on"));
+        }
+        assert_eq!(read, piece(number));
+    }
+    drop(pieces);
+    assert_eq!(answer.chunk().await.unwrap(), None);
+}
