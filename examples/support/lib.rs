@@ -57,3 +57,8 @@ pub mod misbehave;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// Compiles its configurations.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/coming-from-elsewhere.md")]
+struct ComingFromElsewhere;
