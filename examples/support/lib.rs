@@ -58,6 +58,11 @@ pub mod misbehave;
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+/// Runs its programs.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/errors.md")]
+struct Errors;
+
 /// Compiles its configurations.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/coming-from-elsewhere.md")]
