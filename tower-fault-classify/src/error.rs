@@ -5,7 +5,9 @@ use std::fmt;
 
 use crate::fault::Fault;
 #[cfg(feature = "tonic")]
-use crate::fault::Kind;
+use crate::fault::{Kind, Retry};
+#[cfg(feature = "tonic")]
+use crate::grpc::pushback;
 
 /// An error of any type.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
@@ -16,8 +18,9 @@ pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 /// and whatever lies around it. [`FaultClassifyLayer`](crate::FaultClassifyLayer) puts it around the error of the
 /// inner service. A layer that makes an error of its own (a circuit breaker's rejection) has a bare one as its source.
 ///
-/// With the feature `tonic`, a bare rejection's cause is a `tonic::Status` with the code `UNAVAILABLE`, made when somebody asks for it: a
-/// generated client takes the status that it finds among an error's sources, and `UNKNOWN` if there is none.
+/// With the feature `tonic`, a bare rejection's cause is a `tonic::Status` with the code `UNAVAILABLE` and the time to wait in
+/// `grpc-retry-pushback-ms` (-1 if there is none and no retry is allowed), made when somebody asks for it: a generated client takes the
+/// status that it finds among an error's sources, and `UNKNOWN` if there is none.
 #[derive(Debug)]
 pub struct Judged {
     fault: Fault,
@@ -88,10 +91,18 @@ impl Error for Judged {
 #[cfg(feature = "tonic")]
 fn rejected(fault: &Fault) -> tonic::Status {
     let text = "the request was not sent, a layer of this side rejected it";
-    match fault.retry_after() {
+    let mut status = match fault.retry_after() {
         Some(delay) => tonic::Status::unavailable(format!("{text}; try again in {delay:.1?}")),
         None => tonic::Status::unavailable(text),
+    };
+    let delay = fault.retry_after();
+    // A server that hands the status on tells its own client the same.
+    if (delay.is_some() || fault.retry() == Retry::Never)
+        && let Ok(pushback) = pushback(delay).to_str().unwrap_or_default().parse()
+    {
+        status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
     }
+    status
 }
 
 #[cfg(test)]
@@ -117,13 +128,23 @@ mod tests {
         let rejected = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
         let found = |judged: &Judged| {
             let status = judged.source()?.downcast_ref::<tonic::Status>()?;
-            Some((status.code(), status.message().to_owned()))
+            let pushback = status.metadata().get("grpc-retry-pushback-ms");
+            let pushback = pushback.map(|pushback| pushback.to_str().unwrap_or_default().to_owned());
+            Some((status.code(), status.message().to_owned(), pushback))
         };
         let text = "the request was not sent, a layer of this side rejected it";
         let unavailable = tonic::Code::Unavailable;
-        assert_eq!(found(&Judged::bare(rejected)), Some((unavailable, text.to_owned())));
+        assert_eq!(
+            found(&Judged::bare(rejected)),
+            Some((unavailable, text.to_owned(), Some("-1".to_owned())))
+        );
+        let anytime = Judged::bare(rejected.with_retry(Retry::Always));
+        assert_eq!(found(&anytime), Some((unavailable, text.to_owned(), None)));
         let later = Judged::bare(rejected.with_retry_after(Duration::from_millis(2_340)));
-        assert_eq!(found(&later), Some((unavailable, format!("{text}; try again in 2.3s"))));
+        assert_eq!(
+            found(&later),
+            Some((unavailable, format!("{text}; try again in 2.3s"), Some("2340".to_owned())))
+        );
         assert_eq!(found(&Judged::bare(FAULT)), None);
         assert_eq!(found(&Judged::new(rejected, "cause")), None, "it has a cause of its own");
     }

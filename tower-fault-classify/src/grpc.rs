@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-#[cfg(feature = "__shared")]
+#[cfg(any(feature = "__shared", feature = "tonic"))]
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName};
@@ -21,7 +21,7 @@ static GRPC_STATUS: HeaderName = HeaderName::from_static(NAME);
 pub(crate) const UNKNOWN: u32 = 2;
 
 /// The time to wait as gRPC tells it (gRFC A6, `grpc-retry-pushback-ms`): milliseconds, rounded up, and -1 for who should not try again.
-#[cfg(feature = "__shared")]
+#[cfg(any(feature = "__shared", feature = "tonic"))]
 pub fn pushback(delay: Option<Duration>) -> HeaderValue {
     // Implementations read an `int32`.
     let millis = delay

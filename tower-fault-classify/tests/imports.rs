@@ -52,7 +52,10 @@ const TABLE: &[Row] = &[
     Row { files: &["table/"], may_use: &[PURE, HTTP, VOCABULARY, &["std::io"]] },
     // Who judges knows the tables and the clients, and neither time nor tower's traits.
     // A rejection is a status for who asks for one.
-    Row { files: &["error.rs"], may_use: &[PURE, VOCABULARY, &["std::sync::OnceLock", "tonic::Status"]] },
+    Row {
+        files: &["error.rs"],
+        may_use: &[PURE, VOCABULARY, &["std::sync::OnceLock", "crate::grpc::pushback", "tonic::Status"]],
+    },
     Row { files: &["outcome.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES, &["crate::wall", "reqwest"]] },
     Row { files: &["grpc.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES] },
     Row { files: &["chain/"], may_use: &[PURE, VOCABULARY, JUDGES, CLIENTS, &["std::io", "http"]] },
