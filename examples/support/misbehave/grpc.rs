@@ -21,6 +21,9 @@ use super::stage::{Listening, Seen, Stage};
 use super::wire::Wire;
 
 const MAX_BODY: usize = 64 << 20;
+/// As hyper's servers have it. With the smaller one of its own, `h2` ends a connection on which a few hundred calls say something short
+/// at once.
+const WINDOW: u32 = 1 << 20;
 /// The type of the frame.
 const GOAWAY: u8 = 7;
 
@@ -96,7 +99,8 @@ enum Order {
 
 async fn serve(stream: TcpStream, stage: Arc<Stage<Reply>>, number: usize) {
     let wire = Wire::new(stream);
-    let Ok(mut connection) = h2::server::handshake(wire.clone()).await else { return };
+    let handshake = h2::server::Builder::new().initial_connection_window_size(WINDOW).handshake(wire.clone());
+    let Ok(mut connection) = handshake.await else { return };
     let (orders, mut ordered) = mpsc::unbounded_channel();
     // Dropped, and with it every stream, when the connection ends.
     let mut streams = JoinSet::new();
