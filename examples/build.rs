@@ -2,6 +2,8 @@
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    tonic_prost_build::configure().compile_fds(protox::compile(["proto/echo.proto"], ["proto"])?)?;
+    let files = protox::compile(["proto/echo.proto"], ["proto"])?;
+    // A server has the methods that it is written for, and not a type for each of the others.
+    tonic_prost_build::configure().generate_default_stubs(true).compile_fds(files)?;
     Ok(())
 }
