@@ -1,0 +1,177 @@
+//! A balancer over several servers, each behind a circuit that is not ready while it is open.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::BuildHasherDefault;
+use std::pin::pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+use examples::echo::echo_client::EchoClient;
+use examples::misbehave::{Grpc, Refused, Reply};
+use http_body::Body as HttpBody;
+use tokio::task::yield_now;
+use tokio::time::advance;
+use tonic::Code;
+use tonic::body::Body;
+use tower::balance::p2c::Balance;
+use tower::discover::ServiceList;
+use tower::load::{CompleteOnResponse, PendingRequests};
+use tower::util::rng::HasherRng;
+use tower::{BoxError, Service, ServiceBuilder};
+use tower_breaker::{BreakerConfig, BreakerLayer, Clock};
+use tower_fault_classify::FaultClassifyLayer;
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::{Standstill, TIMEOUT, all_listed, channel, words};
+
+const OPEN_FOR: Duration = Duration::from_secs(10);
+/// A circuit's deadlines are rounded up.
+const OVER: Duration = Duration::from_millis(10_010);
+
+/// Over a channel to each of these, in an order that is the same in every run. A circuit opens at the first failure, and closes at the first
+/// success.
+fn balance(
+    urls: impl IntoIterator<Item = String>,
+) -> impl Service<
+    http::Request<Body>,
+    Response = http::Response<impl HttpBody<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static>,
+    Error = BoxError,
+    Future: Send,
+> + Send {
+    let endpoint = |url: String| {
+        let config = BreakerConfig::builder().consecutive_failures(1).successes_to_close(1);
+        let config = config.open_for(OPEN_FOR).clock(Clock::tokio()).build().unwrap();
+        let stack = ServiceBuilder::new()
+            .layer(BreakerLayer::new(config).not_ready_when_open())
+            .layer(FaultClassifyLayer::new())
+            .timeout(TIMEOUT)
+            .service(channel(&url));
+        PendingRequests::new(stack, CompleteOnResponse::default())
+    };
+    let endpoints: Vec<_> = urls.into_iter().map(endpoint).collect();
+    let order = HasherRng::with_hasher(BuildHasherDefault::<DefaultHasher>::default());
+    Balance::from_rng(ServiceList::new::<http::Request<Body>>(endpoints), order)
+}
+
+async fn servers<const N: usize>() -> [Grpc; N] {
+    let mut servers = Vec::new();
+    for _ in 0..N {
+        servers.push(Grpc::start().await);
+    }
+    servers.try_into().unwrap()
+}
+
+fn asked<const N: usize>(servers: &[Grpc; N]) -> [usize; N] {
+    servers.each_ref().map(|server| server.requests().len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_fails_is_passed_by_and_comes_back_after_its_open_time() {
+    let _still = Standstill::begin();
+    let servers = servers::<3>().await;
+    let mut client = EchoClient::new(balance(servers.each_ref().map(Grpc::url)));
+    servers[0].otherwise(Reply::trailers_only(14));
+    let mut failed = 0;
+    for _ in 0..60 {
+        if let Err(status) = client.say(words("a")).await {
+            assert_eq!(status.code(), Code::Unavailable);
+            failed += 1;
+        }
+    }
+    let [dead, others @ ..] = asked(&servers);
+    assert_eq!((failed, dead, others[0] + others[1]), (1, 1, 59));
+    assert!(others[0] > 10 && others[1] > 10, "{others:?}");
+
+    // Its probe fails, and it is passed by once more.
+    advance(OVER).await;
+    for _ in 0..60 {
+        failed += usize::from(client.say(words("a")).await.is_err());
+    }
+    assert_eq!((failed, asked(&servers)[0]), (2, 2));
+
+    servers[0].otherwise(Reply::ok("ok"));
+    advance(OVER).await;
+    for _ in 0..60 {
+        client.say(words("a")).await.unwrap();
+    }
+    let [back, others @ ..] = asked(&servers);
+    assert!(back > 2 + 10, "{back}");
+    assert_eq!(back + others[0] + others[1], 180);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_does_not_notice_a_dead_server_with_a_retry_above() {
+    let _still = Standstill::begin();
+    let (servers, refused) = (servers::<2>().await, Refused::bind());
+    let policy = all_listed().build().unwrap();
+    let stack = ServiceBuilder::new().layer(JitterRetryLayer::new(policy)).buffer(16).service(balance([
+        refused.url(),
+        servers[0].url(),
+        servers[1].url(),
+    ]));
+    servers[1].script([Reply::trailers_only(14)]);
+    let mut client = EchoClient::new(stack);
+    for _ in 0..40 {
+        client.say(words("a")).await.unwrap();
+    }
+    let [alive, flaky] = asked(&servers);
+    assert_eq!((alive, flaky), (40, 1));
+    advance(OVER).await;
+    for _ in 0..40 {
+        client.say(words("a")).await.unwrap();
+    }
+    let [alive, flaky] = asked(&servers);
+    assert!(flaky > 10, "{flaky}");
+    assert_eq!(alive + flaky, 81);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_balancer_waits_while_all_are_open() {
+    let _still = Standstill::begin();
+    let servers = servers::<2>().await;
+    let mut client = EchoClient::new(balance(servers.each_ref().map(Grpc::url)));
+    for server in &servers {
+        server.script([Reply::trailers_only(14)]);
+    }
+    for _ in 0..2 {
+        assert_eq!(client.say(words("a")).await.unwrap_err().code(), Code::Unavailable);
+    }
+    let mut call = pin!(client.say(words("a")));
+    for _ in 0..100 {
+        tokio::select! {
+            biased;
+            answer = &mut call => panic!("{answer:?}"),
+            () = yield_now() => {}
+        }
+    }
+    advance(OVER).await;
+    call.await.unwrap();
+    let [one, other] = asked(&servers);
+    assert!(one + other == 3 && one.min(other) == 1, "{one}, {other}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_load_shed_above_it_fails_fast_while_all_are_open() {
+    let _still = Standstill::begin();
+    let servers = servers::<2>().await;
+    let shed = ServiceBuilder::new().load_shed().service(balance(servers.each_ref().map(Grpc::url)));
+    let mut client = EchoClient::new(shed);
+    for server in &servers {
+        server.script([Reply::trailers_only(14)]);
+    }
+    for _ in 0..2 {
+        assert_eq!(client.say(words("a")).await.unwrap_err().code(), Code::Unavailable);
+    }
+    for _ in 0..10 {
+        let status = client.say(words("a")).await.unwrap_err();
+        // tonic's own reading of the error, which it does not keep.
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    }
+    assert_eq!(asked(&servers), [1, 1]);
+    advance(OVER).await;
+    for _ in 0..10 {
+        client.say(words("a")).await.unwrap();
+    }
+    let [one, other] = asked(&servers);
+    assert_eq!(one + other, 12);
+}

@@ -1,0 +1,192 @@
+//! Each kind of call through all layers: every message comes once, when it is said, and a status comes as it was given.
+
+use examples::echo::Words;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Request, Status, Streaming};
+use tower_breaker::{BreakerConfig, Circuit};
+
+use crate::speaker::{Failure, Speaker};
+use crate::{TIMEOUT, all_listed, client, words};
+
+fn circuit() -> Circuit {
+    Circuit::new(BreakerConfig::builder().name("speaker").build().unwrap())
+}
+
+/// A stream of messages, and the hand that sends them.
+pub(crate) fn stream() -> (mpsc::UnboundedSender<Words>, UnboundedReceiverStream<Words>) {
+    let (hand, stream) = mpsc::unbounded_channel();
+    (hand, UnboundedReceiverStream::new(stream))
+}
+
+/// The next message of an answer.
+pub(crate) async fn next(answer: &mut Streaming<Words>) -> Option<String> {
+    answer.message().await.unwrap().map(|words| words.text)
+}
+
+#[tokio::test]
+async fn metadata_goes_both_ways_with_a_unary_call() {
+    let mut server = Speaker::start().await;
+    let circuit = circuit();
+    let mut request = Request::new(words("hello"));
+    request.metadata_mut().insert("x-tag", MetadataValue::from_static("seven"));
+    let answer = client(&server.url, all_listed(), &circuit).say(request).await.unwrap();
+    assert_eq!(answer.metadata().get("x-tag").unwrap(), "seven");
+    assert_eq!(answer.metadata().get("grpc-status").unwrap(), "0", "the trailers are merged into it");
+    assert_eq!(answer.into_inner().text, "HELLO");
+    assert_eq!(server.heard(), ["say", "hello"]);
+    assert_eq!(circuit.status().window.calls, 1);
+}
+
+#[tokio::test]
+async fn a_stream_to_the_server_comes_message_by_message() {
+    let mut server = Speaker::start().await;
+    let circuit = circuit();
+    let (hand, stream) = stream();
+    let mut client = client(&server.url, all_listed(), &circuit);
+    let call = client.gather(stream);
+    let says = async {
+        assert_eq!(server.hears().await, "gather");
+        for text in ["one", "two", "three"] {
+            hand.send(words(text)).unwrap();
+            assert_eq!(server.hears().await, text);
+        }
+        assert_eq!(circuit.status().window.calls, 0, "it is not over");
+        drop(hand);
+    };
+    let (answer, ()) = timeout(TIMEOUT, async { tokio::join!(call, says) }).await.unwrap();
+    assert_eq!(answer.unwrap().into_inner().text, "one two three");
+    assert_eq!(server.heard(), ["."]);
+    assert_eq!(circuit.status().window.calls, 1);
+}
+
+#[tokio::test]
+async fn a_stream_from_the_server_comes_message_by_message() {
+    let mut server = Speaker::start().await;
+    let circuit = circuit();
+    let mut client = client(&server.url, all_listed(), &circuit);
+    timeout(TIMEOUT, async {
+        let mut answer = client.spell(words("abc")).await.unwrap().into_inner();
+        for letter in ["a", "b", "c"] {
+            server.breath.add_permits(1);
+            assert_eq!(next(&mut answer).await.as_deref(), Some(letter));
+            assert_eq!(circuit.status().window.calls, 0, "it is not over");
+        }
+        assert_eq!(next(&mut answer).await, None);
+    })
+    .await
+    .unwrap();
+    assert_eq!(server.heard(), ["spell", "abc"]);
+    assert_eq!(circuit.status().window.calls, 1);
+}
+
+#[tokio::test]
+async fn a_conversation_is_one() {
+    let mut server = Speaker::start().await;
+    let circuit = circuit();
+    let (hand, stream) = stream();
+    let mut client = client(&server.url, all_listed(), &circuit);
+    let mut heard = vec!["talk".to_owned()];
+    timeout(TIMEOUT, async {
+        let mut answer = client.talk(stream).await.unwrap().into_inner();
+        for number in 0..100 {
+            hand.send(words(&format!("ping {number}"))).unwrap();
+            assert_eq!(next(&mut answer).await, Some(format!("PING {number}")));
+            heard.push(format!("ping {number}"));
+        }
+        assert_eq!(circuit.status().window.calls, 0, "it is not over");
+        drop(hand);
+        assert_eq!(next(&mut answer).await, None);
+    })
+    .await
+    .unwrap();
+    heard.push(".".to_owned());
+    assert_eq!(server.heard(), heard);
+    assert_eq!(circuit.status().window.calls, 1);
+}
+
+#[tokio::test]
+async fn long_streams_come_whole_and_in_order_in_both_directions() {
+    let mut server = Speaker::start().await;
+    let (hand, stream) = stream();
+    // More than any window of HTTP/2 that is in use by default, and than a retry would keep.
+    let texts: Vec<_> = (0..64).map(|number| format!("{number:02} {}", "x".repeat(32 << 10))).collect();
+    for text in &texts {
+        hand.send(words(text)).unwrap();
+    }
+    drop(hand);
+    timeout(TIMEOUT, async {
+        let mut answer =
+            client(&server.url, all_listed(), &circuit()).talk(stream).await.unwrap().into_inner();
+        for text in &texts {
+            assert!(next(&mut answer).await.is_some_and(|said| said == text.to_uppercase()));
+        }
+        assert_eq!(next(&mut answer).await, None);
+    })
+    .await
+    .unwrap();
+    let heard = server.heard();
+    assert!(heard[1..=64] == texts && heard.len() == 66, "{} heard", heard.len());
+}
+
+/// As a server gives it: with everything that a status may have.
+fn refusal(code: Code) -> Status {
+    let mut metadata = MetadataMap::new();
+    metadata.insert("x-limit", MetadataValue::from_static("7"));
+    metadata.append("x-limit", MetadataValue::from_static("8"));
+    metadata.insert_bin("x-trace-bin", MetadataValue::from_bytes(b"\0\xff"));
+    Status::with_details_and_metadata(code, "50 % of `ä`\n", (&b"\x08\x0d\xff"[..]).into(), metadata)
+}
+
+fn assert_same(status: &Status, given: &Status) {
+    assert_eq!((status.code(), status.message()), (given.code(), given.message()));
+    assert_eq!(status.details(), given.details());
+    let all = |status: &Status| -> Vec<_> { status.metadata().get_all("x-limit").iter().cloned().collect() };
+    assert_eq!(all(status), all(given));
+    let trace = |status: &Status| status.metadata().get_bin("x-trace-bin").unwrap().to_bytes().unwrap();
+    assert_eq!(trace(status), trace(given));
+}
+
+#[tokio::test]
+async fn a_status_reaches_the_caller_as_it_was_given() {
+    let server = Speaker::start().await;
+    let circuit = circuit();
+    let mut client = client(&server.url, all_listed(), &circuit);
+    // The first is not retried for its code, the second is out of attempts.
+    for (code, attempts) in [(Code::FailedPrecondition, 1), (Code::Unavailable, 3)] {
+        let given = refusal(code);
+        let fail = |says| {
+            let failures = (0..if says > 0 { 1 } else { attempts }).map(|_| Failure {
+                hears: 1,
+                says,
+                status: given.clone(),
+            });
+            server.fail(failures);
+        };
+        circuit.reset().unwrap();
+        fail(0);
+        assert_same(&client.say(words("a")).await.unwrap_err(), &given);
+        circuit.reset().unwrap();
+        fail(0);
+        assert_same(&client.gather(tokio_stream::once(words("a"))).await.unwrap_err(), &given);
+        circuit.reset().unwrap();
+        fail(0);
+        assert_same(&client.spell(words("a")).await.unwrap_err(), &given);
+        circuit.reset().unwrap();
+        fail(0);
+        assert_same(&client.talk(tokio_stream::once(words("a"))).await.unwrap_err(), &given);
+
+        server.breath.add_permits(1);
+        circuit.reset().unwrap();
+        fail(1);
+        let mut answer = client.spell(words("ab")).await.unwrap().into_inner();
+        assert_eq!(next(&mut answer).await.as_deref(), Some("a"));
+        assert_same(&answer.message().await.unwrap_err(), &given);
+        fail(1);
+        let mut answer = client.talk(tokio_stream::once(words("a"))).await.unwrap().into_inner();
+        assert_eq!(next(&mut answer).await.as_deref(), Some("A"));
+        assert_same(&answer.message().await.unwrap_err(), &given);
+    }
+}

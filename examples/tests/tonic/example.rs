@@ -1,0 +1,39 @@
+//! Runs the example as its users do.
+
+use examples::text_of_example;
+
+#[test]
+fn what_may_be_called_twice_is_and_a_server_that_is_down_is_left_alone_until_it_is_back() {
+    let text = text_of_example("tonic");
+    let (notes, calls): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with('#'));
+    let rejected =
+        "Unavailable: the request was not sent, a layer of this side rejected it; try again in 10.0s";
+    let nonsense = "nonsense: InvalidArgument: not now (asked: 1, circuit: closed)";
+    assert_eq!(
+        calls[..2],
+        ["hello: HELLO (asked: 1, circuit: closed)", "busy: BUSY (asked: 3, circuit: closed)"]
+    );
+    assert_eq!(calls[2..8], [nonsense; 6]);
+    assert_eq!(
+        calls[8..11],
+        [
+            "down: Unavailable: not now (asked: 3, circuit: closed)".to_owned(),
+            format!("down: {rejected} (asked: 2, circuit: open)"),
+            format!("down: {rejected} (asked: 0, circuit: open)"),
+        ]
+    );
+    assert_eq!(calls[11], "back: BACK (asked: 1, circuit: half-open)");
+    assert_eq!(calls[12..], ["back: BACK (asked: 1, circuit: closed)"; 3]);
+    let changes: Vec<_> = notes.iter().filter(|note| note.contains("->")).collect();
+    assert_eq!(
+        changes,
+        [
+            "#   closed -> open (too many failures in a row)",
+            "#   open -> half-open (open time is over)",
+            "#   half-open -> closed (probes succeeded)"
+        ]
+        .each_ref()
+    );
+    assert_eq!(notes.iter().filter(|note| note.ends_with("failed: unavailable")).count(), 6);
+    assert_eq!(notes.iter().filter(|note| note.ends_with("come again in 10000 ms")).count(), 2);
+}

@@ -1,0 +1,174 @@
+//! What is asked again, when, and with how much time left.
+
+use std::time::Duration;
+
+use examples::echo::echo_client::EchoClient;
+use examples::misbehave::{Grpc, Reason, Reply};
+use tokio::time::Instant;
+use tonic::{Code, Request};
+use tower::ServiceBuilder;
+use tower_breaker::{BreakerConfig, Circuit, Mode};
+use tower_jitter_retry::{Clock, Deadline, JitterRetryLayer, RetryPolicyBuilder, RetrySafety};
+
+use crate::{all_listed, at_once, channel, client, words};
+
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
+
+/// How often the server was asked by a call that is answered so at first, and how long the retry slept.
+async fn slept(policy: RetryPolicyBuilder, reply: Reply) -> (usize, Duration) {
+    let server = Grpc::start().await;
+    server.script([reply]);
+    let policy = policy.clock(Clock::tokio()).build().unwrap();
+    let stack = ServiceBuilder::new().layer(JitterRetryLayer::new(policy)).service(channel(&server.url()));
+    // No other timer runs: paused time goes on by what is slept, and by nothing else.
+    let start = Instant::now();
+    let answer = EchoClient::new(stack).say(words("a")).await;
+    let asked = server.requests().len();
+    assert_eq!(answer.is_ok(), asked == 2, "{answer:?}");
+    (asked, start.elapsed())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pushback_is_slept_in_place_of_the_backoff() {
+    let ms = Duration::from_millis;
+    let pushed = |code: u32, delay: &str| Reply::trailers_only(code).trailer(PUSHBACK, delay);
+    assert_eq!(slept(all_listed(), pushed(14, "20")).await, (2, ms(20)));
+    assert_eq!(slept(all_listed(), pushed(14, "60000")).await, (2, ms(60_000)));
+    assert_eq!(slept(all_listed(), pushed(14, "60001")).await, (1, ms(0)), "longer than it waits");
+    assert_eq!(slept(all_listed(), pushed(14, "-1")).await, (1, ms(0)));
+    assert_eq!(slept(at_once(), pushed(14, "20")).await, (1, ms(0)), "it may have been processed");
+    assert_eq!(slept(at_once(), pushed(8, "30")).await, (2, ms(30)), "it was turned away");
+    assert_eq!(slept(all_listed(), pushed(13, "30")).await, (1, ms(0)), "no code to retry");
+    let late = Reply::message("x").status(14).trailer(PUSHBACK, "20");
+    assert_eq!(slept(all_listed(), late).await, (1, ms(0)), "its answer had begun");
+    let backoff = all_listed().base(ms(70));
+    assert_eq!(slept(backoff.clone(), Reply::trailers_only(14)).await, (2, ms(70)));
+    assert_eq!(slept(backoff, pushed(14, "20")).await, (2, ms(20)));
+}
+
+fn quiet_circuit() -> Circuit {
+    Circuit::new(BreakerConfig::builder().mode(Mode::Disabled).build().unwrap())
+}
+
+/// How often a call of each kind is made that fails for the time being.
+async fn asked(policy: RetryPolicyBuilder) -> [usize; 4] {
+    let server = Grpc::start().await;
+    server.otherwise(Reply::trailers_only(14));
+    let mut client = client(&server.url(), policy, &quiet_circuit());
+    assert_eq!(client.say(words("a")).await.unwrap_err().code(), Code::Unavailable);
+    client.gather(tokio_stream::once(words("a"))).await.unwrap_err();
+    client.spell(words("a")).await.unwrap_err();
+    client.talk(tokio_stream::once(words("a"))).await.unwrap_err();
+    let requests = server.requests();
+    assert!(requests.iter().all(|request| request.body.ends_with(b"a")), "each has the whole message");
+    ["Say", "Gather", "Spell", "Talk"].map(|method| {
+        requests.iter().filter(|request| request.path == format!("/echo.Echo/{method}")).count()
+    })
+}
+
+#[tokio::test]
+async fn each_method_is_listed_for_itself() {
+    assert_eq!(asked(at_once()).await, [1, 1, 1, 1]);
+    assert_eq!(asked(at_once().idempotent_methods(["echo.Echo/Say", "echo.Echo/Talk"])).await, [3, 1, 1, 3]);
+    assert_eq!(asked(at_once().idempotent_methods(["echo.Echo/say", "echo.Other/*"])).await, [1, 1, 1, 1]);
+    assert_eq!(asked(all_listed()).await, [3, 3, 3, 3]);
+}
+
+#[tokio::test]
+async fn a_request_s_own_word_goes_before_the_list() {
+    let server = Grpc::start().await;
+    server.otherwise(Reply::trailers_only(14));
+    for (safety, policy, attempts) in
+        [(RetrySafety::Always, at_once(), 3), (RetrySafety::Never, all_listed(), 1)]
+    {
+        let before = server.requests().len();
+        let mut request = Request::new(words("a"));
+        request.extensions_mut().insert(safety);
+        client(&server.url(), policy, &quiet_circuit()).say(request).await.unwrap_err();
+        assert_eq!(server.requests().len() - before, attempts, "{safety:?}");
+    }
+}
+
+/// Makes a call whose attempts take ten seconds each and all fail: the timeouts that the server was told.
+async fn told(request: Request<examples::echo::Words>) -> Vec<Option<String>> {
+    let server = Grpc::start().await;
+    server.otherwise(Reply::trailers_only(14));
+    let (clock, hand) = Clock::manual();
+    let policy = all_listed().max_attempts(10).max_elapsed(None).clock(clock).build().unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy))
+        .map_response(move |response| {
+            hand.advance(Duration::from_secs(10));
+            response
+        })
+        .service(channel(&server.url()));
+    EchoClient::new(stack).say(request).await.unwrap_err();
+    let timeout = |headers: &http::HeaderMap| headers.get("grpc-timeout")?.to_str().ok().map(str::to_owned);
+    server.requests().iter().map(|request| timeout(&request.headers)).collect()
+}
+
+#[tokio::test]
+async fn each_attempt_has_the_time_that_is_left_and_none_begins_without() {
+    let mut request = Request::new(words("a"));
+    request.set_timeout(Duration::from_secs(25));
+    let left = ["25000000u", "15000000u", "5000000u"].map(|left| Some(left.to_owned()));
+    assert_eq!(told(request).await, left);
+
+    // The earlier of the two counts.
+    let mut request = Request::new(words("a"));
+    request.set_timeout(Duration::from_secs(45));
+    request.extensions_mut().insert(Deadline::within(Duration::from_secs(15)));
+    assert_eq!(told(request).await, ["15000000u", "5000000u"].map(|left| Some(left.to_owned())));
+
+    let mut request = Request::new(words("a"));
+    request.extensions_mut().insert(Deadline::within(Duration::from_secs(15)));
+    assert_eq!(
+        told(request).await,
+        [None, None],
+        "a deadline of the caller's own is not the server's business"
+    );
+}
+
+#[tokio::test]
+async fn a_sleep_that_would_not_fit_is_not_begun() {
+    let server = Grpc::start().await;
+    server.otherwise(Reply::trailers_only(14).trailer(PUSHBACK, "50000"));
+    let policy = all_listed().on_retry(|retry| panic!("{retry:?}"));
+    let mut client = client(&server.url(), policy, &quiet_circuit());
+    let mut request = Request::new(words("a"));
+    request.set_timeout(Duration::from_secs(40));
+    let status = client.say(request).await.unwrap_err();
+    assert_eq!(
+        (status.code(), status.metadata().get(PUSHBACK).unwrap().as_bytes()),
+        (Code::Unavailable, &b"50000"[..])
+    );
+    let mut request = Request::new(words("a"));
+    request.extensions_mut().insert(Deadline::within(Duration::from_secs(40)));
+    assert_eq!(client.say(request).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_stream_whose_head_has_come_is_never_asked_for_again() {
+    let replies = [
+        Reply::headers().status(14),
+        Reply::message("x").status(14),
+        Reply::message("x").rst_stream(Reason::REFUSED_STREAM),
+        Reply::message("x").close_connection(),
+        Reply::cut_message("hello").status(14),
+    ];
+    for reply in replies {
+        let server = Grpc::start().await;
+        server.script([reply.clone()]);
+        let mut client = client(&server.url(), all_listed(), &quiet_circuit());
+        let answer = client.spell(words("a")).await;
+        let mut end = answer.map(tonic::Response::into_inner);
+        while let Ok(stream) = &mut end {
+            match stream.message().await {
+                Ok(message) => assert!(message.is_some(), "{reply:?} is no answer"),
+                Err(status) => end = Err(status),
+            }
+        }
+        assert_eq!(server.requests().len(), 1, "{reply:?}");
+    }
+}

@@ -1,0 +1,129 @@
+//! A server that sheds: its own circuit answers while its handlers fail.
+
+use std::time::Duration;
+
+use examples::echo::echo_client::EchoClient;
+use tokio::sync::mpsc;
+use tokio::time::advance;
+use tonic::{Code, Status};
+use tower::ServiceBuilder;
+use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, ManualClock};
+use tower_fault_classify::Health;
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::speaker::{Failure, Speaker};
+use crate::{Standstill, all_listed, channel, words};
+
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+/// Opens at the second failure in a row.
+fn circuit() -> (Circuit, ManualClock) {
+    let (clock, hand) = Clock::manual();
+    let config = BreakerConfig::builder().name("server").consecutive_failures(2).successes_to_close(1);
+    (Circuit::new(config.open_for(OPEN_FOR).clock(clock).build().unwrap()), hand)
+}
+
+fn unavailable() -> Failure {
+    Failure::at_once(Status::unavailable("the database is gone"))
+}
+
+fn assert_shed(status: &Status, pushback: &str) {
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().starts_with("circuit `server` is"), "{status:?}");
+    assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), pushback, "{status:?}");
+}
+
+#[tokio::test]
+async fn while_its_handlers_fail_a_server_says_when_to_come_again() {
+    let (circuit, hand) = circuit();
+    let mut server = Speaker::layered(BreakerLayer::with_circuit(circuit.clone()).grpc_fallback()).await;
+    let mut client = EchoClient::new(channel(&server.url));
+    server.fail((0..3).map(|_| Failure::at_once(Status::invalid_argument("what?"))));
+    for _ in 0..3 {
+        assert_eq!(client.say(words("a")).await.unwrap_err().code(), Code::InvalidArgument);
+    }
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+    server.fail([unavailable(), unavailable()]);
+    assert_eq!(client.say(words("a")).await.unwrap_err().message(), "the database is gone");
+    assert_eq!(client.spell(words("a")).await.unwrap_err().message(), "the database is gone");
+    assert_eq!(server.heard().len(), 10);
+
+    // Every connection has a service of its own, and they share the circuit.
+    let mut other = EchoClient::new(channel(&server.url));
+    for client in [&mut client, &mut other] {
+        assert_shed(&client.say(words("a")).await.unwrap_err(), "30000");
+        assert_shed(&client.gather(tokio_stream::once(words("a"))).await.unwrap_err(), "30000");
+        assert_shed(&client.spell(words("a")).await.unwrap_err(), "30000");
+        assert_shed(&client.talk(tokio_stream::once(words("a"))).await.unwrap_err(), "30000");
+    }
+    hand.advance(Duration::from_millis(29_500));
+    assert_shed(&client.say(words("a")).await.unwrap_err(), "500");
+    assert_eq!(server.heard(), [""; 0]);
+
+    hand.advance(Duration::from_millis(500));
+    assert_eq!(client.say(words("a")).await.unwrap().into_inner().text, "A");
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_retries_comes_when_it_was_told_to_and_is_let_in() {
+    let _still = Standstill::begin();
+    let (circuit, hand) = circuit();
+    let mut server = Speaker::layered(BreakerLayer::with_circuit(circuit.clone()).grpc_fallback()).await;
+    circuit.trip().unwrap();
+    let (told, mut delays) = mpsc::unbounded_channel();
+    let policy = all_listed().clock(Clock::tokio()).on_retry(move |retry| told.send(retry.delay).unwrap());
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy.build().unwrap()))
+        .service(channel(&server.url));
+    let mut client = EchoClient::new(stack);
+    let call = client.say(words("a"));
+    let clock = async {
+        assert_eq!(delays.recv().await, Some(OPEN_FOR));
+        hand.advance(OPEN_FOR);
+        advance(OPEN_FOR).await;
+    };
+    let (answer, ()) = tokio::join!(call, clock);
+    assert_eq!(answer.unwrap().into_inner().text, "A");
+    delays.try_recv().expect_err("it comes once more, and not too early");
+    assert_eq!(server.heard(), ["say", "a"]);
+}
+
+#[tokio::test]
+async fn a_client_stays_away_from_a_server_that_was_closed_by_hand() {
+    let (circuit, _) = circuit();
+    let server = Speaker::layered(BreakerLayer::with_circuit(circuit.clone()).grpc_fallback()).await;
+    circuit.force_open().unwrap();
+    let policy = all_listed().on_retry(|retry| panic!("{retry:?}")).build().unwrap();
+    let stack = ServiceBuilder::new().layer(JitterRetryLayer::new(policy)).service(channel(&server.url));
+    assert_shed(&EchoClient::new(stack).say(words("a")).await.unwrap_err(), "-1");
+}
+
+#[tokio::test]
+async fn what_a_stream_says_at_its_end_counts_if_the_circuit_hears_it() {
+    let late = || Failure { hears: 0, says: 1, status: Status::unavailable("the database is gone") };
+    let (heads, _) = circuit();
+    let server = Speaker::layered(BreakerLayer::with_circuit(heads.clone()).grpc_fallback()).await;
+    fail_late(&server, [late(), late()]).await;
+    assert_eq!(heads.status().state, CircuitState::Closed);
+
+    let (ends, _) = circuit();
+    let layer = BreakerLayer::with_circuit(ends.clone()).track_body().grpc_fallback();
+    let server = Speaker::layered(layer).await;
+    fail_late(&server, [late(), late()]).await;
+    assert_eq!(ends.status().state, CircuitState::Open);
+    assert_eq!(ends.status().last_trip.unwrap().fault.map(|fault| fault.health()), Some(Health::Failure));
+    assert_shed(&EchoClient::new(channel(&server.url)).say(words("a")).await.unwrap_err(), "30000");
+}
+
+/// Asks for a stream for each failure, and reads it to where it fails.
+async fn fail_late<const N: usize>(server: &Speaker, failures: [Failure; N]) {
+    server.fail(failures);
+    server.breath.add_permits(N);
+    let mut client = EchoClient::new(channel(&server.url));
+    for _ in 0..N {
+        let mut answer = client.spell(words("ab")).await.unwrap().into_inner();
+        assert_eq!(answer.message().await.unwrap().unwrap().text, "a");
+        assert_eq!(answer.message().await.unwrap_err().code(), Code::Unavailable);
+    }
+}

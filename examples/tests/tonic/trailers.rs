@@ -1,0 +1,154 @@
+//! What the circuit learns from the head of an answer and from its trailers, by all four kinds of calls, and what they get when it is open.
+
+use examples::echo::Words;
+use examples::echo::echo_client::EchoClient;
+use examples::misbehave::{Grpc, Reason, Reply};
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status, Streaming};
+use tower::ServiceBuilder;
+use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Reason as Why};
+use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
+
+use crate::{all_listed, at_once, channel, client, words};
+
+/// Opens at the third failure in a row, and stays open.
+fn circuit() -> Circuit {
+    let config = BreakerConfig::builder().name("speaker").consecutive_failures(3).clock(Clock::manual().0);
+    Circuit::new(config.build().unwrap())
+}
+
+async fn to_the_end(answer: Result<Response<Streaming<Words>>, Status>) -> Code {
+    let mut answer = match answer {
+        Ok(answer) => answer.into_inner(),
+        Err(status) => return status.code(),
+    };
+    loop {
+        match answer.message().await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Code::Ok,
+            Err(status) => return status.code(),
+        }
+    }
+}
+
+fn code(answer: Result<Response<Words>, Status>) -> Code {
+    answer.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+/// Makes a call of each kind, to its end.
+macro_rules! all_kinds {
+    ($client:expr) => {{
+        let client = &mut $client;
+        [
+            code(client.say(words("a")).await),
+            code(client.gather(tokio_stream::once(words("a"))).await),
+            to_the_end(client.spell(words("a")).await).await,
+            to_the_end(client.talk(tokio_stream::once(words("a"))).await).await,
+        ]
+    }};
+}
+
+/// What four calls come to, one of each kind, that are all answered so, and what the circuit makes of it.
+async fn answered(reply: Reply) -> ([Code; 4], Circuit, usize) {
+    let (server, circuit) = (Grpc::start().await, circuit());
+    server.otherwise(reply);
+    let codes = all_kinds!(client(&server.url(), at_once(), &circuit));
+    (codes, circuit, server.requests().len())
+}
+
+#[tokio::test]
+async fn unavailable_opens_the_circuit_in_the_head_and_in_trailers_by_whatever_kind_of_call() {
+    for reply in [
+        Reply::trailers_only(14),
+        Reply::headers().status(14),
+        Reply::message("x").status(14),
+        Reply::message("x").and_message("y").status(14),
+        Reply::message("x").rst_stream(Reason::INTERNAL_ERROR),
+    ] {
+        let (codes, circuit, asked) = answered(reply.clone()).await;
+        let status = circuit.status();
+        assert_eq!((status.state, asked), (CircuitState::Open, 3), "{reply:?}: {codes:?}");
+        assert_eq!(status.last_trip.unwrap().reason, Why::ConsecutiveFailures);
+        assert_eq!(codes[3], Code::Unavailable, "the rejection");
+    }
+}
+
+#[tokio::test]
+async fn a_callers_mistake_does_not_wherever_it_stands() {
+    for reply in [
+        Reply::trailers_only(3),
+        Reply::headers().status(3),
+        Reply::message("x").status(3),
+        Reply::message("x").and_message("y").status(3),
+    ] {
+        let (codes, circuit, asked) = answered(reply.clone()).await;
+        assert_eq!((codes, asked), ([Code::InvalidArgument; 4], 4), "{reply:?}");
+        let status = circuit.status();
+        assert_eq!(status.state, CircuitState::Closed);
+        assert_eq!((status.window.calls, status.window.failures), (4, 0), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_mistake_between_failures_ends_their_run() {
+    let (server, circuit) = (Grpc::start().await, circuit());
+    let mut client = client(&server.url(), at_once(), &circuit);
+    let failed = || Reply::message("x").status(14);
+    server.script([failed(), failed(), Reply::message("x").status(3), failed()]);
+    all_kinds!(client);
+    assert_eq!((circuit.status().state, circuit.status().consecutive_failures), (CircuitState::Closed, 1));
+}
+
+/// The head said that all was well, and nobody listens to the rest.
+#[tokio::test]
+async fn trailers_count_only_for_a_circuit_that_hears_the_end() {
+    let (server, circuit) = (Grpc::start().await, circuit());
+    let heads = ServiceBuilder::new()
+        .layer(BreakerLayer::with_circuit(circuit.clone()))
+        .layer(FaultClassifyLayer::new())
+        .service(channel(&server.url()));
+    server.otherwise(Reply::message("x").status(14));
+    assert_eq!(all_kinds!(EchoClient::new(heads)), [Code::Unavailable; 4]);
+    assert_eq!(circuit.status().window.failures, 0);
+}
+
+#[tokio::test]
+async fn a_stream_that_is_not_read_to_its_end_is_no_failure() {
+    let (server, circuit) = (Grpc::start().await, circuit());
+    server.otherwise(Reply::message("x").status(14));
+    let mut client = client(&server.url(), at_once(), &circuit);
+    for _ in 0..3 {
+        let mut answer = client.spell(words("a")).await.unwrap().into_inner();
+        assert_eq!(answer.message().await.unwrap().unwrap().text, "x");
+    }
+    let window = circuit.status().window;
+    assert_eq!((window.calls, window.failures, window.abandoned), (0, 0, 3));
+}
+
+fn assert_rejected(status: &Status, pushback: &str) {
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), pushback);
+    assert_eq!(judge_error(status).kind(), Kind::Rejected);
+}
+
+#[tokio::test]
+async fn a_rejection_is_unavailable_by_whatever_kind_of_call_and_reaches_nobody() {
+    let (server, circuit) = (Grpc::start().await, circuit());
+    let mut client = client(&server.url(), all_listed(), &circuit);
+    circuit.trip().unwrap();
+    for pushback in ["30000", "-1"] {
+        assert_rejected(&client.say(words("a")).await.unwrap_err(), pushback);
+        assert_rejected(&client.gather(tokio_stream::once(words("a"))).await.unwrap_err(), pushback);
+        assert_rejected(&client.spell(words("a")).await.unwrap_err(), pushback);
+        assert_rejected(&client.talk(tokio_stream::once(words("a"))).await.unwrap_err(), pushback);
+        circuit.force_open().unwrap();
+    }
+    assert_eq!(server.connections(), 0);
+
+    let fallback = ServiceBuilder::new()
+        .layer(BreakerLayer::with_circuit(circuit.clone()).track_body().grpc_fallback())
+        .layer(FaultClassifyLayer::new().keep_errors())
+        .service::<Channel>(channel(&server.url()));
+    assert_eq!(all_kinds!(EchoClient::new(fallback)), [Code::Unavailable; 4]);
+    assert_eq!(server.connections(), 0);
+}
