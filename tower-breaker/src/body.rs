@@ -98,10 +98,15 @@ pub struct AtEnd<H: Hold> {
 
 impl<H: Hold> OnEnd for AtEnd<H> {
     fn on_end(self, verdict: Verdict) {
+        self.permit.settle_late(&verdict, self.took);
+    }
+
+    fn on_drop(self, verdict: Verdict) {
+        // A rule may read it another way.
         let given_up = |fault: &Fault| (fault.kind(), fault.origin()) == (Kind::Cancelled, Origin::Caller);
         // A permit that is dropped stands for a call that was given up.
         if !verdict.fault().is_some_and(given_up) {
-            self.permit.settle_late(&verdict, self.took);
+            self.on_end(verdict);
         }
     }
 }

@@ -160,6 +160,20 @@ async fn trailers_decide_on_a_grpc_call() {
 }
 
 #[tokio::test]
+async fn a_call_that_the_server_cancels_is_none_that_was_given_up() {
+    let (config, _hand) = config();
+    let layer = tracking(config.consecutive_failures(0).abandoned(AbandonedPolicy::Failure));
+    let mut body = ask(&mut layer.layer(GRPC), &[Data("a"), Trailers("1")]).await.into_body();
+    while let Some(frame) = body.frame().await {
+        frame.unwrap();
+    }
+    assert_eq!(counts(&layer.circuit()), (0, 0, 0));
+    let body = ask(&mut layer.layer(GRPC), &[Data("a"), Trailers("1")]).await.into_body();
+    drop(body);
+    assert_eq!(counts(&layer.circuit()), (1, 1, 0));
+}
+
+#[tokio::test]
 async fn a_head_that_is_a_fault_counts_at_once() {
     let (config, _hand) = config();
     let layer = tracking(config);

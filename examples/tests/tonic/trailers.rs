@@ -89,6 +89,17 @@ async fn a_callers_mistake_does_not_wherever_it_stands() {
     }
 }
 
+/// It says nothing of its health, and the caller has not given up.
+#[tokio::test]
+async fn a_server_that_cancels_counts_for_nothing() {
+    for reply in [Reply::trailers_only(1), Reply::headers().status(1), Reply::message("x").status(1)] {
+        let (codes, circuit, _) = answered(reply.clone()).await;
+        assert_eq!(codes, [Code::Cancelled; 4]);
+        let window = circuit.status().window;
+        assert_eq!((window.calls, window.failures, window.abandoned), (0, 0, 0), "{reply:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_mistake_between_failures_ends_their_run() {
     let (server, circuit) = (Grpc::start().await, circuit());

@@ -16,6 +16,15 @@ use crate::table;
 pub trait OnEnd {
     /// The call is over.
     fn on_end(self, verdict: Verdict);
+
+    /// The call is over for its reader has dropped the body before its end: the verdict alone does not tell it from a server's own
+    /// CANCELLED. **Default**: as [`on_end`](Self::on_end).
+    fn on_drop(self, verdict: Verdict)
+    where
+        Self: Sized,
+    {
+        self.on_end(verdict);
+    }
 }
 
 impl<F: FnOnce(Verdict)> OnEnd for F {

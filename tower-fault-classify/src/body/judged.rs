@@ -73,7 +73,11 @@ struct Open<E, H, C> {
 fn settle<'a, E, H: OnEnd, C>(open: &mut Option<Open<E, H, C>>, how: impl FnOnce(&Open<E, H, C>) -> How<'a>) {
     if let Some(open) = open.take() {
         let end = BodyEnd::new(how(&open), open.grpc);
-        open.hook.on_end((open.judge)(&open.classify, &end));
+        let verdict = (open.judge)(&open.classify, &end);
+        match end.how() {
+            How::Dropped => open.hook.on_drop(verdict),
+            _ => open.hook.on_end(verdict),
+        }
     }
 }
 

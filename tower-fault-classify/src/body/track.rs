@@ -103,11 +103,22 @@ pub struct Told<H> {
     status: Option<StatusCode>,
 }
 
-impl<H: OnEnd> OnEnd for Told<H> {
-    fn on_end(self, verdict: Verdict) {
+impl<H> Told<H> {
+    /// Tells those who listen, and gives the hook.
+    fn listened(self, verdict: Verdict) -> H {
         if let Some(fault) = verdict.fault().filter(|_| self.tell) {
             observe::tell(fault, self.status);
         }
-        self.hook.on_end(verdict);
+        self.hook
+    }
+}
+
+impl<H: OnEnd> OnEnd for Told<H> {
+    fn on_end(self, verdict: Verdict) {
+        self.listened(verdict).on_end(verdict);
+    }
+
+    fn on_drop(self, verdict: Verdict) {
+        self.listened(verdict).on_drop(verdict);
     }
 }
