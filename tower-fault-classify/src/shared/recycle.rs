@@ -10,7 +10,8 @@
 //! 1. A value is in its pool, or has at least one handle; never both. Only [`Recycled::take`] takes it out, with one
 //!    handle, only the drop of the last handle puts it in.
 //! 2. Whoever holds a `&'static` without a handle may still use the value after it was given to another owner. So a value
-//!    must tell its owners apart: [`Recycle::retire`] starts a new epoch, and what comes from an old one changes nothing.
+//!    must tell its owners apart: [`Recycle::retire`] or [`Recycle::renew`] starts a new epoch, and what comes from an old one changes
+//!    nothing.
 //! 3. Memory is bounded by the largest number of values of each shape that were alive at once.
 
 use std::ops::Deref;
@@ -23,8 +24,12 @@ pub trait Recycle: Sized + Sync + 'static {
     /// Where unused values wait.
     fn pool() -> &'static Pool<Self>;
 
-    /// Starts a new epoch: what the last owner's calls still do must have no effect from here on.
-    fn retire(&self);
+    /// The last handle is gone. What the last owner's calls still do must have no effect on anybody else. **Default**: nothing.
+    fn retire(&self) {}
+
+    /// Another owner takes the value over. What the last owner's calls still do must have no effect on him. **Default**: nothing, for
+    /// those who have started a new epoch when they were retired.
+    fn renew(&self) {}
 }
 
 /// Values that nobody owns at present.
@@ -66,9 +71,13 @@ impl<T: Recycle> Recycled<T> {
             let found = nodes.iter().position(|node| fits(&node.value));
             found.map(|index| nodes.swap_remove(index))
         };
-        let node = waiting.unwrap_or_else(|| {
-            Box::leak(Box::new(Node { handles: Apart(AtomicUsize::new(0)), value: make() }))
-        });
+        let node = match waiting {
+            Some(node) => {
+                node.value.renew();
+                node
+            }
+            None => Box::leak(Box::new(Node { handles: Apart(AtomicUsize::new(0)), value: make() })),
+        };
         // The pool's lock made the former owner's drop visible; nobody else has the node.
         node.handles.0.store(1, Ordering::Relaxed);
         Self(node)
@@ -124,7 +133,8 @@ mod tests {
     #[derive(Debug, Default)]
     struct Value {
         shape: u64,
-        epoch: AtomicU64,
+        retired: AtomicU64,
+        renewed: AtomicU64,
     }
 
     static POOL: Pool<Value> = Pool::new();
@@ -135,7 +145,11 @@ mod tests {
         }
 
         fn retire(&self) {
-            self.epoch.fetch_add(1, Ordering::Relaxed);
+            self.retired.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn renew(&self) {
+            self.renewed.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -149,13 +163,15 @@ mod tests {
         let second = first.clone();
         let value = first.forever();
         drop(first);
-        assert_eq!(value.epoch.load(Ordering::Relaxed), 0, "a handle is left");
+        let told = || (value.retired.load(Ordering::Relaxed), value.renewed.load(Ordering::Relaxed));
+        assert_eq!(told(), (0, 0), "a handle is left");
         drop(second);
-        assert_eq!(value.epoch.load(Ordering::Relaxed), 1);
+        assert_eq!(told(), (1, 0));
         let other = take(2);
         assert!(!std::ptr::eq(other.forever(), value));
         let again = take(1);
         assert!(std::ptr::eq(again.forever(), value));
+        assert_eq!(told(), (1, 1));
         assert!(!again.is(&take(1)), "a value in use is not given out");
     }
 }

@@ -52,7 +52,7 @@ impl TokenCore {
         let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, settled);
     }
 
-    /// Pays for a retry.
+    /// Pays for a retry. A call whose budget belongs to another owner by now pays as from a full one of its own.
     pub(crate) fn withdraw(&'static self, fault: &Fault, epoch: u32) -> Option<Refund> {
         let paid = self.pay(fault, epoch)?;
         Some(Refund { core: self, epoch, paid })
@@ -65,8 +65,11 @@ impl TokenCore {
             (epoch_in(word) == epoch).then(|| word - price)
         };
         // Relaxed: as above.
-        let before = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paying).ok()?;
-        self.rules.price(before & MOST, fault)
+        match self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paying) {
+            Ok(before) => self.rules.price(before & MOST, fault),
+            Err(word) if epoch_in(word) != epoch => self.rules.price(self.rules.capacity, fault),
+            Err(_) => None,
+        }
     }
 }
 
@@ -77,7 +80,8 @@ impl Recycle for TokenCore {
         &POOL
     }
 
-    fn retire(&self) {
+    // Not when it is retired: a call outlives the service that made it, as `oneshot` has it, and goes on with its budget.
+    fn renew(&self) {
         let refilled = |word: u64| Some(pack((epoch_in(word) + 1) & EPOCHS, self.rules.capacity));
         // Relaxed: whoever still holds the old epoch finds another in the word, whichever exchange comes first. An exchange and no plain
         // store, so that it has a place among theirs. The closure always answers, so that it cannot fail.
@@ -290,7 +294,7 @@ mod models {
                 other.settle(&Verdict::Success, 0, Some(5 * ONE));
                 other.pay(&FAILURE, 0)
             });
-            core.retire();
+            core.renew();
             assert!(core.pay(&FAILURE, 1).is_some());
             thread.join().unwrap();
             assert!(core.pay(&FAILURE, 1).is_none());

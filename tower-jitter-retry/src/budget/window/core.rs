@@ -58,7 +58,8 @@ impl WindowCore {
         }
     }
 
-    /// Draws for a retry, if there is enough.
+    /// Draws for a retry, if there is enough. For a call whose budget belongs to another owner by now, there is what a new one would have
+    /// for it alone.
     pub(crate) fn try_retry(&self, epoch: u32) -> bool {
         self.withdraw(self.clock.now(), epoch)
     }
@@ -71,7 +72,7 @@ impl WindowCore {
     fn withdraw(&self, now: u64, epoch: u32) -> bool {
         let retries = lock(&self.retries);
         if self.epoch() != epoch {
-            return false;
+            return self.rules.grant(1, 0);
         }
         let tag = self.buckets.tag(now, epoch);
         let drawn = retries.sum(tag);
@@ -91,7 +92,8 @@ impl Recycle for WindowCore {
         &POOL
     }
 
-    fn retire(&self) {
+    // Not when it is retired: a call outlives the service that made it, as `oneshot` has it, and goes on with its budget.
+    fn renew(&self) {
         // Under the lock, so that no withdrawal of the last owner runs across it.
         let retries = lock(&self.retries);
         self.epoch.fetch_add(1, Ordering::Relaxed);
@@ -219,7 +221,7 @@ mod models {
             core.deposit(0, 0);
             let other = Arc::clone(&core);
             let thread = thread::spawn(move || other.withdraw(0, 0));
-            core.retire();
+            core.renew();
             core.deposit(0, 1);
             thread.join().unwrap();
             assert!(core.withdraw(0, 1) && !core.withdraw(0, 1));

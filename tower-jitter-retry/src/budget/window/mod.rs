@@ -152,8 +152,20 @@ mod tests {
         late.outcome(&Verdict::Success);
         assert_eq!(granted(&second), 0);
         pay(&second, 1);
-        assert!(late.try_retry(&FAULT).is_none());
+        assert!(late.try_retry(&FAULT).is_some(), "as the only call of a new one");
         assert_eq!(granted(&second), 1);
+    }
+
+    #[test]
+    fn a_call_that_outlives_every_handle_goes_on_with_its_budget() {
+        let (first, _hand) = budget(0.5, 0);
+        pay(&first, 1);
+        let late = first.account().unwrap();
+        drop(first);
+        assert!(late.try_retry(&FAULT).is_none(), "one request does not pay for a retry");
+        late.outcome(&Verdict::Success);
+        assert!(late.try_retry(&FAULT).is_some());
+        assert!(late.try_retry(&FAULT).is_none());
     }
 
     #[test]

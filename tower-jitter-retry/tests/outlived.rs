@@ -1,0 +1,81 @@
+//! Calls that outlive the service that made them: `oneshot` drops it as soon as the call is made.
+
+mod support;
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tower::{Layer, ServiceExt, service_fn};
+use tower_jitter_retry::{Budget, JitterRetryLayer, RetryPolicy};
+
+use support::{Broken, Calls, at_once, now};
+
+/// Every ready-made budget, and none.
+fn budgets() -> Vec<Option<Budget>> {
+    vec![
+        None,
+        Some(Budget::default()),
+        Some(Budget::grpc().build().unwrap()),
+        Some(Budget::aws().build().unwrap()),
+    ]
+}
+
+#[test]
+fn the_only_handle_is_gone_and_the_call_is_retried() {
+    for budget in budgets() {
+        let calls = Calls::default();
+        let layer = JitterRetryLayer::new(at_once().budget(budget.clone()).build().unwrap());
+        // Nobody else has it.
+        drop(budget);
+        let stack = layer.layer(service_fn(async |_: u32| match calls.next() {
+            3 => Ok(3),
+            call => Err(Broken(call)),
+        }));
+        drop(layer);
+        assert_eq!(now(stack.oneshot(7)), Ok(3));
+    }
+}
+
+/// A policy a call is a mistake, for then no budget bounds anything. But it does not take the retries away.
+#[tokio::test(start_paused = true)]
+async fn calls_with_a_policy_each_are_retried_though_each_takes_the_budget_of_another() {
+    let calls = Calls::default();
+    let mut callers = JoinSet::new();
+    for _ in 0..100 {
+        let calls = calls.clone();
+        let policy = RetryPolicy::builder().base(Duration::from_secs(1)).build().unwrap();
+        let stack = JitterRetryLayer::new(policy).layer(service_fn(move |_: u32| {
+            calls.next();
+            async {
+                tokio::task::yield_now().await;
+                Err::<(), _>(Broken(0))
+            }
+        }));
+        callers.spawn(stack.oneshot(7));
+        tokio::task::yield_now().await;
+    }
+    callers.join_all().await;
+    assert_eq!(calls.made(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_budget_still_bounds_the_calls_that_are_under_way_when_its_last_handle_goes() {
+    let calls = Calls::default();
+    let budget = Budget::aws().capacity(50).build().unwrap();
+    let policy = RetryPolicy::builder().base(Duration::from_secs(1)).budget(budget).build().unwrap();
+    let counter = calls.clone();
+    let stack = JitterRetryLayer::new(policy).layer(service_fn(move |_: u32| {
+        counter.next();
+        async {
+            tokio::task::yield_now().await;
+            Err::<(), _>(Broken(0))
+        }
+    }));
+    let mut callers = JoinSet::new();
+    for _ in 0..1_000 {
+        callers.spawn(stack.clone().oneshot(7));
+    }
+    drop(stack);
+    callers.join_all().await;
+    assert_eq!(calls.made(), 1_010, "fifty tokens pay for ten retries");
+}
