@@ -96,6 +96,13 @@ async fn a_body_of_chunks_is_read() {
 }
 
 #[tokio::test]
+async fn a_request_is_echoed() {
+    let (server, client) = http([Act::Echo]).await;
+    let response = client.post(format!("{}/a?b", server.url())).body("text").send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.text().await.unwrap()), (200, "/a?b\ntext".to_owned()));
+}
+
+#[tokio::test]
 async fn the_script_goes_on_and_what_is_otherwise_done_follows() {
     let (server, client) = http([Act::status(503), Act::status(429)]).await;
     server.otherwise(Act::status(404));

@@ -35,6 +35,8 @@ pub enum Act {
     CloseAfterRequest,
     /// Reads the request, and does nothing more until the client ends the connection.
     Stall,
+    /// Reads the request, and answers 200 with its path, a line feed, and its body.
+    Echo,
     /// Reads the request, and answers. Made by [`status`](Self::status) and [`raw`](Self::raw).
     Answer(Answer),
 }

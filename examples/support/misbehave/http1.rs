@@ -94,6 +94,10 @@ async fn converse(reader: &mut Reader, stage: &Stage<Act>) -> io::Result<End> {
         }
         let request = reader.request().await?;
         let only_head = request.method == Method::HEAD;
+        let act = match act {
+            Act::Echo => Act::status(200).body([request.path.as_bytes(), b"\n", &*request.body].concat()),
+            act => act,
+        };
         stage.record(request);
         let end = match act {
             Act::Answer(answer) => {

@@ -1,0 +1,22 @@
+//! The example, as its users run it.
+
+use examples::text_of_example;
+
+#[test]
+fn a_stream_is_sent_again_and_a_function_fails_until_its_circuit_opens() {
+    let text = text_of_example("hyper");
+    let said: Vec<_> = text.lines().collect();
+    let read = "function: read 16 bytes, and failed";
+    let wanted = [
+        "hyper: attempt 3 of PUT was told \"to be sent again\"",
+        "hyper: the circuit is closed",
+        read,
+        read,
+        read,
+        "function: PUT failed; the circuit is closed",
+        read,
+        "function: POST failed; the circuit is open",
+        "function: POST failed; the circuit is open",
+    ];
+    assert_eq!(said, wanted);
+}

@@ -1,0 +1,3 @@
+//! hyper-util's legacy client: what it sends again by itself, and what the layers over it do.
+
+mod example;

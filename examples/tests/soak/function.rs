@@ -1,0 +1,76 @@
+//! Over a function, which needs neither sockets nor a body of any kind.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use examples::misbehave::Seen;
+use http::{HeaderMap, Request, Response, StatusCode};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::BreakerLayer;
+use tower_fault_classify::FaultClassifyLayer;
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::load::{Came, Ledger, Order, check, number, run};
+use crate::{TIMEOUT, circuit, policy};
+
+/// Fails one call in five, in turn with these; it has seen it, but for those to which it says that it was never reached.
+fn answer(seen: &Mutex<Vec<Seen>>, request: Request<Bytes>) -> io::Result<Response<Bytes>> {
+    let (head, body) = request.into_parts();
+    let order = Order::new(number(head.uri.path()));
+    if !order.is_reachable() {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    let echo = [head.uri.path().as_bytes(), b"\n", &*body].concat();
+    let (method, path) = (head.method, head.uri.path().to_owned());
+    let mut seen = seen.lock().unwrap();
+    seen.push(Seen { connection: 0, method, path, headers: HeaderMap::new(), body });
+    let fault = |status| Response::builder().status(status).body(Bytes::new()).map_err(io::Error::other);
+    match seen.len() % 30 {
+        5 => fault(StatusCode::SERVICE_UNAVAILABLE),
+        10 => fault(StatusCode::INTERNAL_SERVER_ERROR),
+        15 => fault(StatusCode::TOO_MANY_REQUESTS),
+        20 => Err(io::ErrorKind::ConnectionReset.into()),
+        25 => Err(io::ErrorKind::TimedOut.into()),
+        0 => Err(io::ErrorKind::UnexpectedEof.into()),
+        _ => Ok(Response::new(echo.into())),
+    }
+}
+
+fn came(result: &io::Result<Response<Bytes>>) -> Came {
+    match result {
+        Ok(response) => Came::with(response.status()),
+        Err(error) => Came::without_an_answer(error.kind() == io::ErrorKind::ConnectionRefused),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_function() {
+    let (ledger, breaker) = (Ledger::default(), BreakerLayer::new(circuit()));
+    let (handle, seen) = (breaker.circuit(), Arc::new(Mutex::new(Vec::new())));
+    let record = Arc::clone(&seen);
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT)
+        .layer(ledger.layer(|request: &Request<Bytes>| number(request.uri().path()), came))
+        .service(service_fn(move |request| {
+            let record = Arc::clone(&record);
+            async move {
+                // So that calls overlap.
+                tokio::task::yield_now().await;
+                answer(&record, request)
+            }
+        }));
+    let ends = run(move |order| {
+        let stack = stack.clone();
+        async move {
+            let request = Request::builder().method(&order.method).uri(&order.path).body(order.body)?;
+            let response = stack.oneshot(request).await?;
+            Ok((response.status().as_u16(), response.into_body()))
+        }
+    })
+    .await;
+    check(&ends, &ledger, handle.status().window, &seen.lock().unwrap(), 0);
+}

@@ -1,0 +1,71 @@
+//! Through a gateway of axum: client, gateway, downstream.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{StatusCode, Version, header};
+use axum::response::IntoResponse;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tower::{ServiceBuilder, ServiceExt};
+use tower_breaker::{Counts, KeyedBreakerLayer, KeyedConfig};
+use tower_fault_classify::FaultClassifyLayer;
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::hyper_client::came;
+use crate::load::{Ledger, Order, Upstream, number, run};
+use crate::{TIMEOUT, circuit, policy};
+
+/// Over HTTP/2 up to the gateway: with a socket more for each request this would exceed many a system's limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn through_a_gateway() {
+    let (upstream, ledger) = (Upstream::start().await, Ledger::default());
+    let keyed = KeyedConfig::builder(circuit()).build().unwrap();
+    let breaker =
+        KeyedBreakerLayer::by_ref(keyed, |request: &Request| request.uri().authority().unwrap().as_str());
+    let circuits = breaker.circuits();
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT)
+        .layer(ledger.layer(|request: &Request| number(request.uri().path()), came))
+        .service(Client::builder(TokioExecutor::new()).build_http());
+    let base = upstream.base();
+    let forward = async move |mut request: Request| {
+        let path = request.uri().path().to_owned();
+        *request.uri_mut() = (base(&Order::new(number(&path))) + &path).parse().unwrap();
+        *request.version_mut() = Version::HTTP_11;
+        request.headers_mut().remove(header::HOST);
+        match stack.clone().oneshot(request).await {
+            Ok(response) => response.map(Body::new),
+            Err(_) => StatusCode::BAD_GATEWAY.into_response(),
+        }
+    };
+    let gateway = format!("http://{}", examples::serve(Router::new().fallback(forward)).await);
+
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let ends = run(move |order| {
+        let (client, url) = (client.clone(), format!("{gateway}{}", order.path));
+        async move {
+            let request = Request::builder().method(order.method).uri(url).body(Full::new(order.body))?;
+            let response = client.request(request).await?;
+            let status = response.status().as_u16();
+            Ok((status, response.into_body().collect().await?.to_bytes()))
+        }
+    })
+    .await;
+
+    // The server's circuit, and that of the port where nobody listens.
+    let mut window = Counts::default();
+    for circuit in circuits.all() {
+        let of = circuit.status().window;
+        window.calls += of.calls;
+        window.failures += of.failures;
+        window.slow += of.slow;
+        window.abandoned += of.abandoned;
+    }
+    assert_eq!(circuits.len(), 2);
+    upstream.check(&ends, &ledger, window);
+}

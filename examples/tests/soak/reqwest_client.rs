@@ -1,0 +1,49 @@
+//! Over reqwest's `Client`.
+
+use reqwest::{Client, Error, Request, Response};
+use tower::{BoxError, ServiceBuilder, ServiceExt};
+use tower_breaker::BreakerLayer;
+use tower_fault_classify::FaultClassifyLayer;
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::load::{Came, Ledger, Order, Upstream, number, run};
+use crate::{TIMEOUT, circuit, policy};
+
+pub(crate) fn request(order: &Order, base: &str) -> Result<Request, BoxError> {
+    let mut request = Request::new(order.method.clone(), format!("{base}{}", order.path).parse()?);
+    if !order.body.is_empty() {
+        *request.body_mut() = Some(order.body.clone().into());
+    }
+    Ok(request)
+}
+
+fn came(result: &Result<Response, Error>) -> Came {
+    match result {
+        Ok(response) => Came::with(response.status()),
+        Err(error) => Came::without_an_answer(error.is_connect()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_reqwest() {
+    let (upstream, ledger, breaker) =
+        (Upstream::start().await, Ledger::default(), BreakerLayer::new(circuit()));
+    let handle = breaker.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT)
+        .layer(ledger.layer(|request: &Request| number(request.url().path()), came))
+        .service(Client::new());
+    let base = upstream.base();
+    let ends = run(move |order| {
+        let (stack, base) = (stack.clone(), base.clone());
+        async move {
+            let response = stack.oneshot(request(&order, &base(&order))?).await?;
+            Ok((response.status().as_u16(), response.bytes().await?))
+        }
+    })
+    .await;
+    upstream.check(&ends, &ledger, handle.status().window);
+}

@@ -1,0 +1,73 @@
+//! Over reqwest-middleware's `ClientWithMiddleware`, and within its chain.
+
+use ::reqwest_middleware::{ClientBuilder, Error};
+use reqwest::{Client, Request, Response};
+use tower::{ServiceBuilder, ServiceExt};
+use tower_breaker::BreakerLayer;
+use tower_fault_classify::FaultClassifyLayer;
+use tower_fault_classify::middleware::TowerMiddleware;
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::load::{Came, Ledger, Upstream, number, run};
+use crate::reqwest_client::request;
+use crate::{TIMEOUT, circuit, policy};
+
+fn came(result: &Result<Response, Error>) -> Came {
+    match result {
+        Ok(response) => Came::with(response.status()),
+        Err(error) => Came::without_an_answer(error.is_connect()),
+    }
+}
+
+fn path(request: &Request) -> usize {
+    number(request.url().path())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_client_with_middleware() {
+    let (upstream, ledger, breaker) =
+        (Upstream::start().await, Ledger::default(), BreakerLayer::new(circuit()));
+    let handle = breaker.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT)
+        .layer(ledger.layer(path, came))
+        .service(ClientBuilder::new(Client::new()).build());
+    let base = upstream.base();
+    let ends = run(move |order| {
+        let (stack, base) = (stack.clone(), base.clone());
+        async move {
+            let response = stack.oneshot(request(&order, &base(&order))?).await?;
+            Ok((response.status().as_u16(), response.bytes().await?))
+        }
+    })
+    .await;
+    upstream.check(&ends, &ledger, handle.status().window);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn inside_the_chain() {
+    let (upstream, ledger, breaker) =
+        (Upstream::start().await, Ledger::default(), BreakerLayer::new(circuit()));
+    let handle = breaker.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT)
+        .layer(ledger.layer(path as fn(&Request) -> usize, came))
+        .into_inner();
+    let client = ClientBuilder::new(Client::new()).with(TowerMiddleware::new(stack)).build();
+    let base = upstream.base();
+    let ends = run(move |order| {
+        let (client, base) = (client.clone(), base.clone());
+        async move {
+            let response = client.execute(request(&order, &base(&order))?).await?;
+            Ok((response.status().as_u16(), response.bytes().await?))
+        }
+    })
+    .await;
+    upstream.check(&ends, &ledger, handle.status().window);
+}
