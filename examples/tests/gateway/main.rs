@@ -1,3 +1,147 @@
 //! A gateway of axum: what its clients and its downstreams see of it.
 
+mod bodies;
+mod circuits;
+mod disconnect;
 mod example;
+mod shutdown;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use examples::misbehave::Http;
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::timeout;
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceBuilder, ServiceExt};
+use tower_breaker::{
+    BreakerConfig, BreakerError, BreakerLayer, CircuitState, Clock, KeyedBreakerLayer, KeyedCircuits,
+    KeyedConfig, ManualClock,
+};
+use tower_fault_classify::{FaultClassifyLayer, Judged};
+use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
+
+/// Far more than any answer over loopback takes: no test waits for it.
+const TIMEOUT: Duration = Duration::from_secs(30);
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+type Stack = BoxCloneSyncService<Request, http::Response<Incoming>, BreakerError<Judged>>;
+
+/// The gateway of the example, over downstreams and a clock that a test has in its hands.
+struct Gateway {
+    url: String,
+    clock: ManualClock,
+    circuits: KeyedCircuits<String>,
+    orders: Http,
+    prices: Http,
+    /// What the guarded route answers.
+    report: Arc<AtomicU16>,
+    stop: Arc<Notify>,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+/// Three attempts without a delay.
+fn policy() -> RetryPolicy {
+    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build().unwrap()
+}
+
+fn config(clock: &Clock) -> BreakerConfig {
+    let config = BreakerConfig::builder().consecutive_failures(3).open_for(OPEN_FOR).clock(clock.clone());
+    config.probes(1).successes_to_close(1).build().unwrap()
+}
+
+fn authority(server: &Http) -> String {
+    server.url().replace("http://", "")
+}
+
+async fn forward(State((stack, to)): State<(Stack, String)>, mut request: Request) -> Response {
+    let path = request.uri().path_and_query().unwrap().as_str();
+    *request.uri_mut() = format!("{to}{path}").parse().unwrap();
+    request.headers_mut().remove(header::HOST);
+    request.headers_mut().remove(header::CONNECTION);
+    match stack.oneshot(request).await {
+        Ok(response) => response.map(Body::new),
+        Err(BreakerError::Rejected(rejection)) => rejection.into_response(),
+        Err(_) => StatusCode::BAD_GATEWAY.into_response(),
+    }
+}
+
+/// Waits for what other tasks bring about, without a clock.
+async fn comes_true(what: impl Fn() -> bool) {
+    let waits = async {
+        while !what() {
+            yield_now().await;
+        }
+    };
+    timeout(TIMEOUT, waits).await.unwrap();
+}
+
+impl Gateway {
+    async fn start() -> Self {
+        let (orders, prices) = (Http::start().await, Http::start().await);
+        let (clock, hand) = Clock::manual();
+        let keyed = KeyedConfig::builder(config(&clock)).build().unwrap();
+        let breaker =
+            KeyedBreakerLayer::by_ref(keyed, |request: &Request| request.uri().authority().unwrap().as_str());
+        let circuits = breaker.circuits();
+        let stack: Stack = BoxCloneSyncService::new(
+            ServiceBuilder::new()
+                .layer(JitterRetryLayer::new(policy()).remove_marker())
+                .layer(breaker)
+                .layer(FaultClassifyLayer::new())
+                .timeout(TIMEOUT)
+                .service(Client::builder(TokioExecutor::new()).build_http()),
+        );
+        let to = |server: &Http| Router::new().fallback(forward).with_state((stack.clone(), server.url()));
+        let report = Arc::new(AtomicU16::new(200));
+        let says = Arc::clone(&report);
+        let answer = async move || StatusCode::from_u16(says.load(Ordering::Relaxed)).unwrap();
+        let (of, keys) = (circuits.clone(), [("orders", authority(&orders)), ("prices", authority(&prices))]);
+        let ready = async move || {
+            let is_open =
+                |key: &str| of.get(key).is_some_and(|circuit| circuit.status().state == CircuitState::Open);
+            let open: Vec<_> = keys.iter().filter(|(_, key)| is_open(key)).map(|(name, _)| *name).collect();
+            let status =
+                if open.contains(&"orders") { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+            (status, open.join(" "))
+        };
+        let app = Router::new()
+            .nest("/orders", to(&orders))
+            .nest("/prices", to(&prices))
+            .route("/report", any(answer).layer(BreakerLayer::new(config(&clock)).http_fallback()))
+            .route("/ready", any(ready));
+
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let stop = Arc::new(Notify::new());
+        let stopped = Arc::clone(&stop);
+        let serving =
+            axum::serve(listener, app).with_graceful_shutdown(async move { stopped.notified().await });
+        let serving = tokio::spawn(serving.into_future());
+        Self { url, clock: hand, circuits, orders, prices, report, stop, serving }
+    }
+
+    /// The status, the value of `Retry-After`, and the body.
+    async fn get(&self, path: &str) -> (u16, Option<String>, String) {
+        let response = reqwest::get(format!("{}{path}", self.url)).await.unwrap();
+        let after =
+            response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), after, response.text().await.unwrap())
+    }
+
+    async fn status(&self, path: &str) -> u16 {
+        self.get(path).await.0
+    }
+}

@@ -1,0 +1,71 @@
+//! Bodies that stream through the gateway.
+
+use std::io;
+
+use bytes::Bytes;
+use examples::misbehave::Act;
+use reqwest::{Body, Client, Method};
+
+use crate::Gateway;
+
+/// In so many pieces, each with its number; nobody is told the length.
+fn pieces(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{number:->1000}")).collect()
+}
+
+async fn sent(gateway: &Gateway, method: Method, count: usize) -> u16 {
+    let frames = pieces(count).into_iter().map(io::Result::Ok);
+    let request = Client::new().request(method, format!("{}/orders/1", gateway.url));
+    let response = request.body(Body::wrap_stream(tokio_stream::iter(frames))).send().await.unwrap();
+    response.status().as_u16()
+}
+
+#[tokio::test]
+async fn a_stream_that_is_kept_arrives_whole_each_time() {
+    let gateway = Gateway::start().await;
+    for failure in [Act::status(503), Act::ResetAfterRequest] {
+        let before = gateway.orders.requests().len();
+        gateway.orders.script([failure.clone(), failure.clone()]);
+        assert_eq!(sent(&gateway, Method::PUT, 50).await, 200, "{failure:?}");
+        let seen = gateway.orders.requests().split_off(before);
+        assert_eq!(seen.len(), 3);
+        assert!(seen.iter().all(|request| request.body == pieces(50).concat()), "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_outgrows_what_is_kept_arrives_whole_and_once() {
+    let gateway = Gateway::start().await;
+    gateway.orders.script([Act::status(503)]);
+    assert_eq!(sent(&gateway, Method::PUT, 1_000).await, 503);
+    assert_eq!(sent(&gateway, Method::PUT, 1_000).await, 200);
+    let bodies: Vec<_> = gateway.orders.requests().into_iter().map(|request| request.body).collect();
+    assert!(bodies == [Bytes::from(pieces(1_000).concat()), Bytes::from(pieces(1_000).concat())]);
+}
+
+#[tokio::test]
+async fn a_post_arrives_once_unless_it_was_not_processed() {
+    for (failure, times) in [(Act::status(500), 1), (Act::CloseAfterRequest, 1), (Act::status(429), 2)] {
+        let gateway = Gateway::start().await;
+        gateway.orders.script([failure.clone()]);
+        sent(&gateway, Method::POST, 20).await;
+        let seen = gateway.orders.requests();
+        assert_eq!(seen.len(), times, "{failure:?}");
+        assert!(seen.iter().all(|request| request.body == pieces(20).concat()), "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_is_cut_for_the_client_too() {
+    let gateway = Gateway::start().await;
+    gateway.orders.script([
+        Act::status(200).body("half").content_length(8).then_close(),
+        Act::status(200).body("half").chunked_without_end().then_close(),
+    ]);
+    for _ in 0..2 {
+        let response = reqwest::get(format!("{}/orders/1", gateway.url)).await.unwrap();
+        assert_eq!(response.status(), 200);
+        response.text().await.unwrap_err();
+    }
+    assert_eq!(gateway.orders.requests().len(), 2, "an answer that has begun is not asked for again");
+}

@@ -1,0 +1,133 @@
+//! What opens, for whom, and what is told of it.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::atomic::Ordering;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::routing::{MethodRouter, any};
+use examples::misbehave::Act;
+use tower::{Layer, Service, ServiceExt, service_fn};
+use tower_breaker::{BreakerLayer, Clock};
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::{Gateway, OPEN_FOR, config, policy};
+
+#[tokio::test]
+async fn a_dead_downstream_leaves_the_other_alone() {
+    let gateway = Gateway::start().await;
+    gateway.prices.otherwise(Act::ResetAfterRequest);
+    gateway.orders.otherwise(Act::Echo);
+
+    assert_eq!(gateway.status("/prices/1").await, 502);
+    let (status, after, _) = gateway.get("/prices/2").await;
+    assert_eq!((status, after.as_deref()), (503, Some("30")));
+    assert_eq!(gateway.prices.requests().len(), 3, "three attempts opened the circuit, and none followed");
+    for number in 1..=5 {
+        let (status, _, body) = gateway.get(&format!("/orders/{number}?a=b")).await;
+        assert_eq!((status, body), (200, format!("/{number}?a=b\n")));
+    }
+}
+
+#[tokio::test]
+async fn a_guarded_route_answers_503_with_the_time_to_wait_and_is_back_after_it() {
+    let gateway = Gateway::start().await;
+    assert_eq!(gateway.status("/report").await, 200);
+    gateway.report.store(500, Ordering::Relaxed);
+    for _ in 0..3 {
+        assert_eq!(gateway.get("/report").await, (500, None, String::new()));
+    }
+    gateway.report.store(200, Ordering::Relaxed);
+    assert_eq!(gateway.get("/report").await, (503, Some("30".to_owned()), String::new()));
+    assert_eq!(gateway.status("/ready").await, 200, "other routes have nothing to do with it");
+    gateway.clock.advance(OPEN_FOR);
+    assert_eq!(gateway.get("/report").await, (200, None, String::new()));
+}
+
+/// A router takes no service that can fail; this is what it asks of one.
+#[tokio::test]
+async fn the_error_of_a_guarded_route_stays_infallible() {
+    fn infallible<S: Service<Request, Error = Infallible>>(service: S) -> S {
+        service
+    }
+    let breaker = BreakerLayer::new(config(&Clock::manual().0));
+    breaker.circuit().trip().unwrap();
+    let route: MethodRouter<(), Infallible> =
+        any(async || StatusCode::OK).layer(breaker.clone().http_fallback());
+    let Ok(response) = infallible(route).oneshot(Request::new(Body::empty())).await;
+    assert_eq!(response.status(), 503);
+
+    let fine = service_fn(async |_: Request| Ok::<_, Infallible>(http::Response::new(Body::empty())));
+    let Ok(response) = infallible(breaker.http_fallback().layer(fine)).oneshot(Request::default()).await;
+    assert_eq!(response.status(), 503);
+}
+
+#[tokio::test]
+async fn the_page_of_readiness_tells_what_is_open_and_when_it_is_back() {
+    let gateway = Gateway::start().await;
+    let ready = async || {
+        let (status, _, open) = gateway.get("/ready").await;
+        (status, open)
+    };
+    assert_eq!(ready().await, (200, String::new()));
+
+    gateway.prices.otherwise(Act::status(503));
+    assert_eq!(gateway.status("/prices/1").await, 503);
+    assert_eq!(ready().await, (200, "prices".to_owned()));
+    gateway.orders.otherwise(Act::status(500));
+    assert_eq!(gateway.status("/orders/1").await, 500);
+    assert_eq!(ready().await, (503, "orders prices".to_owned()));
+
+    gateway.orders.otherwise(Act::status(200));
+    gateway.clock.advance(OPEN_FOR);
+    assert_eq!(gateway.status("/orders/1").await, 200);
+    assert_eq!(gateway.status("/prices/1").await, 503, "the probe fails, and is not sent again");
+    assert_eq!(gateway.prices.requests().len(), 4);
+    assert_eq!(ready().await, (200, "prices".to_owned()));
+
+    gateway.prices.otherwise(Act::status(200));
+    gateway.clock.advance(OPEN_FOR);
+    assert_eq!(gateway.status("/prices/1").await, 200);
+    assert_eq!(ready().await, (200, String::new()));
+}
+
+#[tokio::test]
+async fn downstream_sees_no_mark_of_an_attempt() {
+    let gateway = Gateway::start().await;
+    gateway.orders.script([Act::status(503), Act::status(503)]);
+    let request = reqwest::Client::new().get(format!("{}/orders/1", gateway.url));
+    let request = request.header("x-mine", "1").header("grpc-previous-rpc-attempts", "2");
+    assert_eq!(request.send().await.unwrap().status(), 200);
+
+    let seen = gateway.orders.requests();
+    assert_eq!(seen.len(), 3);
+    for request in seen {
+        let names: BTreeSet<_> = request.headers.keys().map(http::HeaderName::as_str).collect();
+        assert_eq!(names, BTreeSet::from(["accept", "host", "x-mine"]));
+        assert_eq!(request.headers["host"], gateway.orders.url().replace("http://", ""));
+    }
+}
+
+/// The caller's retry, on the same thread, marks a request by its extensions: those that a router hands on.
+#[tokio::test]
+async fn a_gateway_s_retries_are_its_own() {
+    for (remove, times) in [(true, 9), (false, 3)] {
+        let server = examples::misbehave::Http::start().await;
+        server.otherwise(Act::status(503));
+        let own = JitterRetryLayer::new(policy());
+        let own = if remove { own.remove_marker() } else { own };
+        let client =
+            hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+        let (stack, url) = (own.layer(client), server.url());
+        let forward = async move |mut request: Request| {
+            *request.uri_mut() = url.parse().unwrap();
+            stack.oneshot(request).await.unwrap().map(Body::new)
+        };
+        let app = axum::Router::new().fallback(forward);
+        let caller = JitterRetryLayer::new(policy()).layer(app);
+        assert_eq!(caller.clone().oneshot(Request::new(Body::empty())).await.unwrap().status(), 503);
+        assert_eq!(server.requests().len(), times, "{remove}");
+    }
+}

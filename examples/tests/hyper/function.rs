@@ -1,0 +1,86 @@
+//! The stack over a function instead of a client, and readiness.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, CircuitState, Clock};
+use tower_fault_classify::FaultClassifyLayer;
+use tower_jitter_retry::{Jitter, JitterRetryLayer, ReplayBody, RetryPolicy};
+
+/// Four failures in a row open it; its clock stands still.
+fn breaker() -> BreakerLayer {
+    let config = BreakerConfig::builder().name("function").consecutive_failures(4).clock(Clock::manual().0);
+    BreakerLayer::new(config.build().unwrap())
+}
+
+fn policy() -> RetryPolicy {
+    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build().unwrap()
+}
+
+/// It borrows from the test and is not `'static`, and its answers are not `Send`.
+#[tokio::test]
+async fn a_function_that_borrows_is_called_like_a_client() {
+    let calls = AtomicUsize::new(0);
+    let breaker = breaker();
+    let circuit = breaker.circuit();
+    let mut stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .service(service_fn(async |request: Request<ReplayBody<Full<Bytes>>>| {
+            let body = request.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
+            let answer = std::rc::Rc::new(String::from_utf8(body.to_vec()).unwrap());
+            match calls.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+                1 => {
+                    let unavailable = Response::builder().status(StatusCode::SERVICE_UNAVAILABLE);
+                    Ok(unavailable.body(answer).unwrap())
+                }
+                2 => Ok(Response::new(answer)),
+                _ => Err(io::ErrorKind::ConnectionReset.into()),
+            }
+        }));
+    let put = || Request::put("/").body(ReplayBody::new(Full::from("thrice"))).unwrap();
+    let response = stack.ready().await.unwrap().call(put()).await.unwrap();
+    assert_eq!((response.status(), response.body().as_str()), (StatusCode::OK, "thrice"));
+    assert_eq!(calls.load(Ordering::Relaxed), 3);
+
+    stack.ready().await.unwrap().call(put()).await.unwrap_err();
+    let error = stack.ready().await.unwrap().call(put()).await.unwrap_err();
+    assert!(matches!(error, BreakerError::Rejected(_)), "the circuit opened under its retries");
+    assert_eq!((circuit.status().state, calls.load(Ordering::Relaxed)), (CircuitState::Open, 7));
+}
+
+/// The client is always ready; what keeps a stack waiting is a limit beneath, which an open circuit does not wait for.
+#[tokio::test]
+async fn an_open_circuit_over_a_full_client_is_ready_and_rejects() {
+    let server = examples::misbehave::Http::start().await;
+    server.otherwise(examples::misbehave::Act::Stall);
+    let breaker = breaker();
+    let circuit = breaker.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .concurrency_limit(1)
+        .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
+    let get = || Request::get(server.url()).body(Full::default()).unwrap();
+    let mut under_way = tokio_test::task::spawn(stack.clone().oneshot(get()));
+    assert!(under_way.poll().is_pending());
+
+    let mut waiting = stack.clone();
+    let mut waits = tokio_test::task::spawn(waiting.ready());
+    assert!(waits.poll().is_pending(), "the only place is taken");
+    circuit.trip().unwrap();
+    assert!(waits.is_woken());
+    let std::task::Poll::Ready(Ok(ready)) = waits.poll() else { panic!("an open circuit is ready") };
+    let error = ready.call(get()).await.unwrap_err();
+    assert!(matches!(error, BreakerError::Rejected(_)));
+}

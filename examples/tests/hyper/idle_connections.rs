@@ -1,0 +1,135 @@
+//! A kept connection that ended while it was idle: the client learns of it before the next request, or with that on its way to it and nothing written.
+//!
+//! The wire is one in memory: over a socket it is up to chance whether the client's side hears of the end before the request.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::task::yield_now;
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_fault_classify::{FaultClassifyLayer, Retry, judge_error};
+use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
+
+struct Wire(TokioIo<DuplexStream>);
+
+impl Connection for Wire {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl Read for Wire {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        to: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, to)
+    }
+}
+
+impl Write for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, from: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, from)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Reads a request whose body is `once`, and answers it.
+async fn answer(end: &mut DuplexStream) {
+    let mut read = Vec::new();
+    while !read.ends_with(b"once") {
+        assert_ne!(end.read_buf(&mut read).await.unwrap(), 0);
+    }
+    end.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+}
+
+/// Two POSTs, between which the connection ends, and the client hears of it before the second or not: the second's status, or whether it may be sent again; attempts; connections.
+async fn two_posts(by_itself: bool, max_attempts: u32, hears: bool) -> (Result<u16, Retry>, usize, usize) {
+    let (accepts, mut accepted) = unbounded_channel();
+    let connector = service_fn(move |_: http::Uri| {
+        let (near, far) = duplex(4096);
+        accepts.send(far).unwrap();
+        std::future::ready(Ok::<_, io::Error>(Wire(TokioIo::new(near))))
+    });
+    let client = Client::builder(TokioExecutor::new()).retry_canceled_requests(by_itself).build(connector);
+    let (attempts, policy) = (Arc::new(AtomicUsize::new(0)), RetryPolicy::builder().base(Duration::ZERO));
+    let counter = Arc::clone(&attempts);
+    let mut stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy.max_attempts(max_attempts).build().unwrap()))
+        .layer(FaultClassifyLayer::new())
+        .map_request(move |request: Request<Full<Bytes>>| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            request
+        })
+        .service(client);
+    let post = || Request::post("http://server/").body(Full::from("once")).unwrap();
+
+    let serves = async {
+        let mut end = accepted.recv().await.unwrap();
+        answer(&mut end).await;
+        end
+    };
+    let (response, end) = tokio::join!(stack.ready().await.unwrap().call(post()), serves);
+    response.unwrap().into_body().collect().await.unwrap();
+    // The connection goes back to the pool in a task of its own.
+    for _ in 0..8 {
+        yield_now().await;
+    }
+    drop(end);
+    // If it does not, no other task runs from here to the request.
+    for _ in 0..if hears { 8 } else { 0 } {
+        yield_now().await;
+    }
+    let call = stack.ready().await.unwrap().call(post());
+    let mut connections = 1;
+    let serves = async {
+        while let Some(mut end) = accepted.recv().await {
+            connections += 1;
+            answer(&mut end).await;
+        }
+    };
+    let came = tokio::select! {
+        biased;
+        came = call => came,
+        () = serves => unreachable!("the client lives"),
+    };
+    let came = came.map(|response| response.status().as_u16());
+    (came.map_err(|error| judge_error(&error).retry()), attempts.load(Ordering::Relaxed), connections)
+}
+
+#[tokio::test]
+async fn a_connection_that_is_known_to_be_closed_is_not_taken_from_the_pool() {
+    assert_eq!(two_posts(false, 1, true).await, (Ok(200), 2, 2));
+}
+
+#[tokio::test]
+async fn the_client_sends_a_post_again_by_itself_and_no_layer_hears_of_it() {
+    assert_eq!(two_posts(true, 3, false).await, (Ok(200), 2, 2));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_leaves_it_to_the_retry_for_nobody_has_seen_the_post() {
+    assert_eq!(two_posts(false, 3, false).await, (Ok(200), 3, 2));
+    assert_eq!(two_posts(false, 1, false).await, (Err(Retry::Always), 2, 1));
+}
