@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use hyper::body::Incoming;
@@ -51,6 +51,7 @@ async fn forward(State((stack, to)): State<(Stack, String)>, mut request: Reques
         Err(_) => return StatusCode::BAD_REQUEST.into_response(),
     }
     // They speak of the connection to the gateway.
+    *request.version_mut() = Version::HTTP_11;
     request.headers_mut().remove(header::HOST);
     request.headers_mut().remove(header::CONNECTION);
     match stack.oneshot(request).await {

@@ -58,7 +58,7 @@ fn policy() -> RetryPolicy {
 }
 
 fn config(clock: &Clock) -> BreakerConfig {
-    let config = BreakerConfig::builder().consecutive_failures(3).open_for(OPEN_FOR).clock(clock.clone());
+    let config = BreakerConfig::builder().consecutive_failures(3).open_for(OPEN_FOR).clock(*clock);
     config.probes(1).successes_to_close(1).build().unwrap()
 }
 
