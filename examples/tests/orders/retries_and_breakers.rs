@@ -49,7 +49,10 @@ async fn a_limit_on_the_whole_call_cuts_attempts_and_delays() {
     assert_eq!((judge_error(&*error).kind(), begun.elapsed()), (Kind::Timeout, TOTAL));
     // At 0 s and at 2 s; the second was cut after half a second, and says nothing of the server.
     let status = circuit.status();
-    assert_eq!((backend.times(), status.window.calls, status.window.failures), (vec![Duration::ZERO, 2 * EACH], 1, 1));
+    assert_eq!(
+        (backend.times(), status.window.calls, status.window.failures),
+        (vec![Duration::ZERO, 2 * EACH], 1, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
