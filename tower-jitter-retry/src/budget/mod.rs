@@ -145,6 +145,9 @@ impl fmt::Debug for Stub {
 
 /// A budget that clones share; give one to several policies to bound their retries together.
 ///
+/// A call that outlives the last handle goes on with it; once its place in memory belongs to another budget, the call draws as the
+/// only one of a new budget would.
+///
 /// The default allows 20 % of the requests of the last 10 s, and 10 retries a second.
 ///
 /// ```
