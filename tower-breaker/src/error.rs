@@ -32,7 +32,7 @@ impl Rejection {
             Some(delay) => fault.with_retry_after(delay),
             None => fault,
         };
-        Self { circuit, state, judged: Judged::bare(fault) }
+        Self { circuit, state, judged: Judged::bare_by(fault, circuit) }
     }
 
     /// Takes it apart. What has to lie in memory for a while does so as parts: loading in one piece what was stored in several stalls.

@@ -26,6 +26,8 @@ pub struct Judged {
     fault: Fault,
     source: Option<BoxError>,
     #[cfg(feature = "tonic")]
+    by: Option<&'static str>,
+    #[cfg(feature = "tonic")]
     status: std::sync::OnceLock<Box<tonic::Status>>,
 }
 
@@ -43,10 +45,23 @@ impl Judged {
         Self::of(fault, None)
     }
 
+    /// As [`bare`](Self::bare), of a layer that has a name: the `tonic::Status` says it.
+    #[cfg_attr(not(feature = "tonic"), expect(unused_mut, unused_variables, reason = "only a status says it"))]
+    pub const fn bare_by(fault: Fault, name: &'static str) -> Self {
+        let mut bare = Self::of(fault, None);
+        #[cfg(feature = "tonic")]
+        {
+            bare.by = Some(name);
+        }
+        bare
+    }
+
     const fn of(fault: Fault, source: Option<BoxError>) -> Self {
         Self {
             fault,
             source,
+            #[cfg(feature = "tonic")]
+            by: None,
             #[cfg(feature = "tonic")]
             status: std::sync::OnceLock::new(),
         }
@@ -81,7 +96,7 @@ impl Error for Judged {
         }
         #[cfg(feature = "tonic")]
         if self.fault.kind() == Kind::Rejected {
-            return Some(&**self.status.get_or_init(|| Box::new(rejected(&self.fault))));
+            return Some(&**self.status.get_or_init(|| Box::new(rejected(&self.fault, self.by))));
         }
         None
     }
@@ -89,8 +104,9 @@ impl Error for Judged {
 
 /// What a gRPC client is told of a call that a layer of this side rejected.
 #[cfg(feature = "tonic")]
-fn rejected(fault: &Fault) -> tonic::Status {
-    let text = "the request was not sent, a layer of this side rejected it";
+fn rejected(fault: &Fault, by: Option<&str>) -> tonic::Status {
+    let by = by.map_or_else(|| "a layer of this side".to_owned(), |name| format!("`{name}`"));
+    let text = format!("the request was not sent, {by} rejected it");
     let mut status = match fault.retry_after() {
         Some(delay) => tonic::Status::unavailable(format!("{text}; try again in {delay:.1?}")),
         None => tonic::Status::unavailable(text),
@@ -145,6 +161,8 @@ mod tests {
             found(&later),
             Some((unavailable, format!("{text}; try again in 2.3s"), Some("2340".to_owned())))
         );
+        let named = found(&Judged::bare_by(rejected, "stock")).unwrap();
+        assert_eq!(named.1, "the request was not sent, `stock` rejected it");
         assert_eq!(found(&Judged::bare(FAULT)), None);
         assert_eq!(found(&Judged::new(rejected, "cause")), None, "it has a cause of its own");
     }
