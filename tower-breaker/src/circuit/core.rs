@@ -132,6 +132,13 @@ impl<T: Store> Core<T> {
         now.max(latest)
     }
 
+    /// Whether something was recorded here at a later time than this: the clock has run back since, as tokio's does from one runtime with paused
+    /// time to the next. What another owner recorded would then seem to belong to the past.
+    pub(crate) fn is_ahead_of(&self, now: u64) -> bool {
+        // Relaxed: the pool's lock made the last owner's end visible.
+        self.plan().latest.load(Ordering::Relaxed) > now
+    }
+
     /// Relaxed: a flag is for the next call, not for this one.
     #[inline]
     fn has(&self, flag: u64) -> bool {
@@ -297,6 +304,8 @@ impl Recycle for Core {
     }
 
     fn retire(&self) {
+        // Fast successes have left no time.
+        self.latest(self.plan().clock.now());
         let mut cold = self.cold();
         #[cfg(feature = "metrics")]
         if let Some(meters) = self.meters() {

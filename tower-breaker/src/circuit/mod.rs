@@ -66,8 +66,11 @@ impl Circuit {
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
         let BreakerConfig { setup, clock } = config;
-        let core =
-            Recycled::take(|core: &Core| *core.clock() == clock, || Core::new(clock, Striped::new(), &setup));
+        let now = clock.now();
+        let core = Recycled::take(
+            |core: &Core| *core.clock() == clock && !core.is_ahead_of(now),
+            || Core::new(clock, Striped::new(), &setup),
+        );
         core.adopt(&setup);
         Self { core, name: setup.name }
     }
