@@ -19,6 +19,8 @@ pub(crate) struct WindowCore {
     retries: Mutex<Ring>,
     /// Counts the owners. 32 bits of it are used; a tag has room for 24 of them.
     epoch: AtomicU64,
+    /// When the last owner ended.
+    ended: AtomicU64,
 }
 
 impl WindowCore {
@@ -34,11 +36,18 @@ impl WindowCore {
             requests,
             retries: Mutex::new(Ring::default()),
             epoch: AtomicU64::new(0),
+            ended: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn fits(&self, rules: Rules, buckets: Buckets, clock: &Clock) -> bool {
-        self.rules == rules && self.buckets == buckets && self.clock == *clock
+    /// A clock that has run back since the last owner ended, as tokio's does from one runtime with paused time to the next, would put what
+    /// another one pays in into the past.
+    pub(super) fn fits(&self, rules: Rules, buckets: Buckets, clock: &Clock, now: u64) -> bool {
+        self.rules == rules
+            && self.buckets == buckets
+            && self.clock == *clock
+            // Relaxed: the pool's lock orders owners.
+            && self.ended.load(Ordering::Relaxed) <= now
     }
 
     pub(crate) fn clock(&self) -> &Clock {
@@ -90,6 +99,10 @@ static POOL: Pool<WindowCore> = Pool::new();
 impl Recycle for WindowCore {
     fn pool() -> &'static Pool<Self> {
         &POOL
+    }
+
+    fn retire(&self) {
+        self.ended.store(self.clock.now(), Ordering::Relaxed);
     }
 
     // Not when it is retired: a call outlives the service that made it, as `oneshot` has it, and goes on with its budget.
