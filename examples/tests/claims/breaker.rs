@@ -1,0 +1,146 @@
+//! The README of `tower-breaker`.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use examples::misbehave::{Act, Http};
+use reqwest::Method;
+use tokio::task::JoinSet;
+use tokio::time::advance;
+use tower::{ServiceBuilder, ServiceExt};
+use tower_breaker::{BreakerError, BreakerLayer, Circuit, CircuitState, Clock, Verdict};
+use tower_fault_classify::{FaultClassifyLayer, judge_error};
+
+use crate::{SECOND, Standstill, circuit, client, request};
+
+/// What a server says when it fails lengthens the open time, up to five minutes, and never shortens it.
+#[tokio::test(start_paused = true)]
+async fn a_servers_own_delay_lengthens_the_open_time_whatever_it_says() {
+    let rows = [
+        ("1", 30),
+        ("0", 30),
+        ("soon", 30),
+        ("-120", 30),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 30),
+        ("120", 120),
+        ("300", 300),
+        ("3600", 300),
+        ("3155760000", 300),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 300),
+    ];
+    for (hint, open_for) in rows {
+        let server = Http::start().await;
+        server.script([Act::status(503).header("retry-after", hint)]);
+        let layer = BreakerLayer::new(circuit().consecutive_failures(1).build().unwrap());
+        let circuit = layer.circuit();
+        let stack = ServiceBuilder::new().layer(layer).layer(FaultClassifyLayer::new()).service(client());
+        {
+            let _still = Standstill::begin();
+            stack.clone().oneshot(request(Method::POST, &server)).await.unwrap();
+        }
+        let told = circuit.status().retry_after.unwrap();
+        assert!((open_for..=open_for + 1).contains(&told.as_secs()), "{hint}: {told:?}");
+        advance(Duration::from_secs(open_for - 1)).await;
+        let Err(BreakerError::Rejected(rejection)) =
+            stack.clone().oneshot(request(Method::POST, &server)).await
+        else {
+            panic!("{hint}: it is open")
+        };
+        // Who sleeps as long as the rejection says is let in.
+        advance(rejection.retry_after().unwrap()).await;
+        let _still = Standstill::begin();
+        stack.oneshot(request(Method::POST, &server)).await.unwrap();
+        assert_eq!(server.requests().len(), 2, "{hint}");
+    }
+}
+
+/// A body that is dropped is a call that was given up, whatever its head said: ten of them and no other look like a server that hangs.
+#[tokio::test]
+async fn ten_bodies_that_nobody_reads_open_a_circuit_that_hears_the_end_and_one_that_is_read_keeps_it_closed()
+{
+    for (read, state) in [(0, CircuitState::Open), (1, CircuitState::Closed)] {
+        let server = Http::start().await;
+        server.otherwise(Act::status(200).body("a body"));
+        let layer = BreakerLayer::new(circuit().clock(Clock::manual().0).build().unwrap()).track_body();
+        let circuit = layer.circuit();
+        let stack = ServiceBuilder::new().layer(layer).service(client());
+        for call in 0..10 + read {
+            let response = stack.clone().oneshot(request(Method::GET, &server)).await.unwrap();
+            if call < read {
+                response.bytes().await.unwrap();
+            }
+        }
+        assert_eq!(circuit.status().state, state);
+    }
+    // There is nothing to be read.
+    let server = Http::start().await;
+    let layer = BreakerLayer::new(circuit().clock(Clock::manual().0).build().unwrap()).track_body();
+    let circuit = layer.circuit();
+    let stack = ServiceBuilder::new().layer(layer).service(client());
+    for _ in 0..20 {
+        stack.clone().oneshot(request(Method::GET, &server)).await.unwrap();
+    }
+    assert_eq!(circuit.status().window.calls, 20);
+}
+
+/// Tests with paused time run one after the other in a process, each beginning at the present: what one counted in its future is not there
+/// for the next.
+#[test]
+fn a_circuit_counts_in_a_runtime_whose_time_is_before_that_of_the_last_one() {
+    let counted = |moves: u32| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.unwrap().block_on(async {
+            let circuit = Circuit::new(circuit().failure_rate(None).build().unwrap());
+            for _ in 0..16 {
+                advance(moves * SECOND).await;
+                circuit.try_acquire().unwrap().settle(Verdict::Success);
+                circuit
+                    .try_acquire()
+                    .unwrap()
+                    .settle(judge_error(&io::Error::from(ErrorKind::ConnectionReset)).into());
+            }
+            circuit.status().window
+        })
+    };
+    let (first, second) = (counted(3_600), counted(0));
+    assert_eq!((first.calls, first.failures), (2, 1));
+    assert_eq!((second.calls, second.failures), (32, 16));
+}
+
+/// A thousand callers find the open time over at once: the server sees the probes, and the others are told so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_tasks_at_a_half_open_circuit_send_its_probes_alone() {
+    let server = Http::start().await;
+    server.otherwise(Act::Stall);
+    let (clock, hand) = Clock::manual();
+    let layer = BreakerLayer::new(circuit().clock(clock).probes(3).build().unwrap());
+    let handle = layer.circuit();
+    let stack = ServiceBuilder::new().layer(layer).layer(FaultClassifyLayer::new()).service(client());
+    handle.trip().unwrap();
+    hand.advance(30 * SECOND);
+    let rejected = Arc::new(AtomicUsize::new(0));
+    let mut tasks = JoinSet::new();
+    for _ in 0..1_000 {
+        let (stack, rejected, request) =
+            (stack.clone(), Arc::clone(&rejected), request(Method::GET, &server));
+        tasks.spawn(async move {
+            if let Err(BreakerError::Rejected(_)) = stack.oneshot(request).await {
+                rejected.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+    server.arrived(3).await;
+    for _ in 0..997 {
+        tasks.join_next().await.unwrap().unwrap();
+    }
+    assert_eq!((rejected.load(Ordering::Relaxed), server.requests().len()), (997, 3));
+    // The probes are cancelled, and their places are free again.
+    tasks.shutdown().await;
+    server.otherwise(Act::status(200));
+    for _ in 0..2 {
+        stack.clone().oneshot(request(Method::GET, &server)).await.unwrap();
+    }
+    assert_eq!(handle.status().state, CircuitState::Closed);
+}

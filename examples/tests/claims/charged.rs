@@ -1,0 +1,299 @@
+//! `docs/stacking.md`: what is charged to whom, and clients that retry by themselves.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::get;
+use bytes::Bytes;
+use examples::misbehave::{Act, Grpc, Http, Reason, Reply};
+use http_body_util::Full;
+use hyper_util::rt::TokioExecutor;
+use reqwest::Method;
+use reqwest_middleware::ClientBuilder;
+use reqwest_retry::RetryTransientMiddleware;
+use reqwest_retry::policies::ExponentialBackoff;
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::{Instant, advance};
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::{BreakerError, BreakerLayer, CircuitState};
+use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
+use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
+
+use crate::{SECOND, Standstill, TIMEOUT, at_once, circuit, client, request};
+
+/// A run of two failures opens the circuit: what stands between them shows whether it ended the run, or counted at all.
+#[tokio::test]
+async fn an_answer_between_two_failures_ends_their_run_and_a_neutral_one_does_not() {
+    let rows = [(200, true), (404, true), (401, true), (429, false), (408, false), (500, false)];
+    for (between, ended) in rows {
+        let server = Http::start().await;
+        server.script([500, between, 500].map(Act::status));
+        let layer = BreakerLayer::new(circuit().consecutive_failures(2).build().unwrap());
+        let circuit = layer.circuit();
+        let stack = ServiceBuilder::new().layer(layer).layer(FaultClassifyLayer::new()).service(client());
+        for _ in 0..3 {
+            let _ = stack.clone().oneshot(request(Method::POST, &server)).await;
+        }
+        let (state, calls) = if ended { (CircuitState::Closed, 3) } else { (CircuitState::Open, 0) };
+        let status = circuit.status();
+        assert_eq!((status.state, status.window.calls), (state, calls), "{between}");
+    }
+}
+
+/// A POST that found no place was not sent, so that it is tried again; the one that has the place hangs until its timeout, and is not.
+#[tokio::test(start_paused = true)]
+async fn a_post_that_is_shed_beneath_is_sent_later_and_one_that_timed_out_is_not() {
+    let server = Http::start().await;
+    server.script([Act::Stall]);
+    let policy = RetryPolicy::builder().base(6 * SECOND).factor(1.0).jitter(Jitter::None).build().unwrap();
+    let layer = BreakerLayer::new(circuit().build().unwrap());
+    let circuit = layer.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy))
+        .layer(layer)
+        .layer(FaultClassifyLayer::new())
+        .load_shed()
+        .concurrency_limit(1)
+        .timeout(10 * SECOND)
+        .service(client());
+    let first = tokio::spawn(stack.clone().oneshot(request(Method::POST, &server)));
+    {
+        let _still = Standstill::begin();
+        server.arrived(1).await;
+    }
+    let begun = Instant::now();
+    let second = stack.oneshot(request(Method::POST, &server));
+    assert_eq!(second.await.unwrap().status(), 200);
+    assert!(begun.elapsed() >= 12 * SECOND, "at once and after six seconds there was no place");
+    assert_eq!(judge_error(&first.await.unwrap().unwrap_err()).kind(), Kind::Timeout);
+    let window = circuit.status().window;
+    assert_eq!((server.requests().len(), window.calls, window.failures, window.abandoned), (2, 2, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_buffer_beneath_refuses_what_is_tried_again_and_the_circuit_does_not_count_it() {
+    let layer = BreakerLayer::new(circuit().build().unwrap());
+    let circuit = layer.circuit();
+    let sent = AtomicUsize::new(0);
+    let policy = RetryPolicy::builder().base(SECOND).factor(1.0).jitter(Jitter::None).build().unwrap();
+    // The one place is the test's own: the worker waits for it with the first request in hand.
+    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
+    let held = std::sync::Arc::clone(&places).acquire_owned().await.unwrap();
+    let limited = tower::limit::ConcurrencyLimit::with_semaphore(
+        service_fn(async |_: http::Request<()>| Ok::<_, io::Error>(http::Response::new(()))),
+        places,
+    );
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy))
+        .map_request(|request| {
+            sent.fetch_add(1, Ordering::Relaxed);
+            request
+        })
+        .layer(layer)
+        .layer(FaultClassifyLayer::new())
+        .load_shed()
+        .buffer(1)
+        .service(limited);
+    let post = || http::Request::post("/").body(()).unwrap();
+    let mut one = tokio_test::task::spawn(stack.clone().oneshot(post()));
+    let mut two = tokio_test::task::spawn(stack.clone().oneshot(post()));
+    let mut three = tokio_test::task::spawn(stack.clone().oneshot(post()));
+    assert!(one.poll().is_pending());
+    yield_now().await;
+    assert!(two.poll().is_pending() && three.poll().is_pending());
+    assert_eq!((sent.load(Ordering::Relaxed), circuit.status().window.calls), (3, 0));
+    drop(held);
+    for task in [one, two, three] {
+        task.await.unwrap();
+    }
+    let window = circuit.status().window;
+    assert_eq!((sent.load(Ordering::Relaxed), window.calls, window.failures), (4, 3, 0));
+}
+
+async fn three_at_once<S>(stack: S)
+where
+    S: Service<u32, Error: Into<BoxError>, Response: Send, Future: Send> + Clone + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    for _ in 0..3 {
+        let stack = stack.clone();
+        tasks.spawn(async move { stack.oneshot(7).await.map(drop).map_err(Into::into) });
+    }
+    for answer in tasks.join_all().await {
+        let answer: Result<(), BoxError> = answer;
+        answer.unwrap();
+    }
+}
+
+/// Three calls of 0.6 s each for one place: the last waits for 1.2 s, and a call is slow from 1 s on.
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_place_is_not_slow_and_waiting_in_a_buffer_is() {
+    let slow = || circuit().slow_calls(SECOND, 1.0).build().unwrap();
+    let service = || {
+        service_fn(async |item: u32| {
+            tokio::time::sleep(Duration::from_millis(600)).await;
+            Ok::<_, io::Error>(item)
+        })
+    };
+    let layer = BreakerLayer::new(slow());
+    let circuit = layer.circuit();
+    let begun = Instant::now();
+    three_at_once(ServiceBuilder::new().layer(layer).concurrency_limit(1).service(service())).await;
+    assert_eq!((begun.elapsed().as_millis(), circuit.status().window.slow), (1_800, 0));
+
+    let layer = BreakerLayer::new(slow());
+    let circuit = layer.circuit();
+    three_at_once(ServiceBuilder::new().layer(layer).buffer(3).concurrency_limit(1).service(service())).await;
+    assert_eq!((circuit.status().window.calls, circuit.status().window.slow), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_turn_at_the_rate_is_not_slow_without_a_buffer() {
+    let layer = BreakerLayer::new(circuit().slow_calls(SECOND, 1.0).build().unwrap());
+    let circuit = layer.circuit();
+    let mut stack = ServiceBuilder::new()
+        .layer(layer.over_uncloneable())
+        .rate_limit(1, 2 * SECOND)
+        .service(service_fn(async |item: u32| Ok::<_, io::Error>(item)));
+    let begun = Instant::now();
+    for _ in 0..3 {
+        stack.ready().await.unwrap().call(7).await.unwrap();
+    }
+    assert_eq!((begun.elapsed().as_secs(), circuit.status().window.slow), (4, 0));
+}
+
+/// tower's `Timeout` begins with the call, and what is waited for before it is not in its time.
+#[tokio::test(start_paused = true)]
+async fn a_limit_on_the_whole_call_leaves_out_the_first_attempts_wait_for_readiness() {
+    let layer = BreakerLayer::new(circuit().build().unwrap());
+    let stack = ServiceBuilder::new()
+        .timeout(3 * SECOND)
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(layer)
+        .layer(FaultClassifyLayer::new())
+        .concurrency_limit(1)
+        .service(service_fn(async |seconds: u32| {
+            tokio::time::sleep(seconds * SECOND).await;
+            Ok::<_, io::Error>(seconds)
+        }));
+    let begun = Instant::now();
+    let (first, second, third) =
+        tokio::join!(stack.clone().oneshot(2), stack.clone().oneshot(2), stack.clone().oneshot(2));
+    assert!(first.is_ok() && second.is_ok() && third.is_ok());
+    assert_eq!(begun.elapsed().as_secs(), 6);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_shed_beneath_gives_its_place_back() {
+    let layer = BreakerLayer::new(
+        circuit().consecutive_failures(1).probes(1).successes_to_close(1).open_for(SECOND).build().unwrap(),
+    );
+    let circuit = layer.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(layer)
+        .layer(FaultClassifyLayer::new())
+        .load_shed()
+        .concurrency_limit(1)
+        .service(service_fn(async |item: u32| match item {
+            0 => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+            item => {
+                tokio::time::sleep(item * SECOND).await;
+                Ok(item)
+            }
+        }));
+    let mut holds = tokio_test::task::spawn(stack.clone().oneshot(60));
+    assert!(holds.poll().is_pending());
+    circuit.trip().unwrap();
+    advance(2 * SECOND).await;
+    for _ in 0..5 {
+        let error = stack.clone().oneshot(1).await.unwrap_err();
+        assert!(matches!(error, BreakerError::Inner(_)), "the one place for a probe is free: {error}");
+    }
+    assert_eq!(circuit.status().state, CircuitState::HalfOpen);
+    drop(holds);
+    stack.oneshot(1).await.unwrap();
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+}
+
+/// reqwest-retry inside of the client, ours around it.
+#[tokio::test]
+async fn the_retries_of_reqwest_retry_in_the_chain_multiply_ours() {
+    for (inner, asked) in [(0, 3), (2, 9)] {
+        let server = Http::start().await;
+        server.otherwise(Act::status(503));
+        let theirs = ExponentialBackoff::builder()
+            .retry_bounds(Duration::ZERO, Duration::ZERO)
+            .build_with_max_retries(inner);
+        let chain =
+            ClientBuilder::new(client()).with(RetryTransientMiddleware::new_with_policy(theirs)).build();
+        let stack = ServiceBuilder::new()
+            .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+            .layer(BreakerLayer::new(circuit().consecutive_failures(0).build().unwrap()))
+            .layer(FaultClassifyLayer::new())
+            .service(chain);
+        assert_eq!(stack.oneshot(request(Method::GET, &server)).await.unwrap().status(), 503);
+        assert_eq!(server.requests().len(), asked);
+    }
+}
+
+/// Each is asked to send what an HTTP/2 server says that it did not look at: reqwest would send it again.
+#[tokio::test]
+async fn neither_a_channel_of_tonics_nor_hyper_utils_client_sends_a_refused_stream_again() {
+    let server = Grpc::start().await;
+    server.otherwise(Reply::nothing().rst_stream(Reason::REFUSED_STREAM));
+    let channel = tonic::transport::Endpoint::from_shared(server.url()).unwrap().connect_lazy();
+    let mut echo = examples::echo::echo_client::EchoClient::new(channel);
+    echo.say(examples::echo::Words::default()).await.unwrap_err();
+    assert_eq!(server.requests().len(), 1);
+
+    let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<Full<Bytes>>();
+    client.request(http::Request::get(server.url()).body(Full::default()).unwrap()).await.unwrap_err();
+    assert_eq!(server.requests().len(), 2);
+}
+
+/// The seconds of the server's `Retry-After` are rounded up, so that a client that keeps to them finds the circuit half-open.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_as_a_guarded_route_told_it_is_let_in() {
+    let _still = Standstill::begin();
+    let calls = std::sync::Arc::new(AtomicUsize::new(0));
+    let counter = std::sync::Arc::clone(&calls);
+    let config = circuit().consecutive_failures(2).probes(1).successes_to_close(1);
+    let layer = BreakerLayer::new(config.open_for(Duration::from_millis(7_300)).build().unwrap());
+    let handle = layer.circuit();
+    let router = Router::new()
+        .route(
+            "/",
+            get(async move || match counter.fetch_add(1, Ordering::Relaxed) {
+                0 => panic!("a handler that panics"),
+                1 => http::StatusCode::INTERNAL_SERVER_ERROR,
+                _ => http::StatusCode::OK,
+            }),
+        )
+        .layer(layer.http_fallback());
+    let url = format!("http://{}/", examples::serve(router).await);
+    let plain = client();
+    plain.get(&url).send().await.unwrap_err();
+    assert_eq!(plain.get(&url).send().await.unwrap().status(), 500);
+    assert_eq!(handle.status().state, CircuitState::Open, "a panic is a failure");
+
+    let retries = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let told = std::sync::Arc::clone(&retries);
+    let policy = at_once().on_retry(move |event| told.lock().unwrap().push(event.delay)).build().unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy))
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT)
+        .service(plain.clone());
+    let call = tokio::spawn(stack.oneshot(plain.get(&url).build().unwrap()));
+    while retries.lock().unwrap().is_empty() {
+        yield_now().await;
+    }
+    assert_eq!(*retries.lock().unwrap(), [8 * SECOND]);
+    advance(8 * SECOND).await;
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    assert_eq!((handle.status().state, calls.load(Ordering::Relaxed)), (CircuitState::Closed, 3));
+}

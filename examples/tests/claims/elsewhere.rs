@@ -1,0 +1,288 @@
+//! `docs/coming-from-elsewhere.md`: what each configuration does, beside what it is said to equal.
+
+use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use examples::misbehave::{Act, Http};
+use reqwest::Method;
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
+use reqwest_retry::RetryTransientMiddleware;
+use reqwest_retry::policies::ExponentialBackoff;
+use tokio::time::{Instant, advance};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::{
+    AbandonedPolicy, BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Reason, Verdict,
+};
+use tower_fault_classify::middleware::TowerMiddleware;
+use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy, RetrySafety};
+
+use crate::{SECOND, client, request};
+
+fn failed() -> Verdict {
+    tower_fault_classify::judge_error(&io::Error::from(io::ErrorKind::ConnectionReset)).into()
+}
+
+fn fail(circuit: &Circuit) {
+    circuit.try_acquire().unwrap().settle(failed());
+}
+
+fn succeed(circuit: &Circuit) {
+    circuit.try_acquire().unwrap().settle(Verdict::Success);
+}
+
+fn of_tower_resilience() -> (Circuit, tower_breaker::ManualClock) {
+    let (clock, hand) = Clock::manual();
+    let config = BreakerConfig::builder()
+        .consecutive_failures(0)
+        .failure_rate(0.5)
+        .count_window(100)
+        .minimum_calls(20)
+        .slow_calls(2 * SECOND, 0.8)
+        .open_for(30 * SECOND)
+        .probes(3)
+        .successes_to_close(3)
+        .clock(clock);
+    (Circuit::new(config.build().unwrap()), hand)
+}
+
+#[test]
+fn the_breaker_of_tower_resilience_opens_at_half_of_twenty_and_closes_after_three_probes() {
+    let (circuit, hand) = of_tower_resilience();
+    for _ in 0..19 {
+        fail(&circuit);
+    }
+    assert_eq!(circuit.status().state, CircuitState::Closed, "a run alone does not open it");
+    fail(&circuit);
+    assert_eq!(circuit.status().state, CircuitState::Open);
+    hand.advance(29 * SECOND);
+    circuit.try_acquire().unwrap_err();
+    hand.advance(SECOND);
+    let probes: Vec<_> = (0..3).map(|_| circuit.try_acquire().unwrap()).collect();
+    circuit.try_acquire().unwrap_err();
+    for probe in probes {
+        assert_eq!(circuit.status().state, CircuitState::HalfOpen);
+        probe.settle(Verdict::Success);
+    }
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+}
+
+#[test]
+fn the_breaker_of_tower_resilience_looks_at_the_last_hundred_and_at_slow_ones() {
+    let (circuit, _hand) = of_tower_resilience();
+    for _ in 0..100 {
+        succeed(&circuit);
+    }
+    for _ in 0..49 {
+        fail(&circuit);
+    }
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+    fail(&circuit);
+    assert_eq!(circuit.status().state, CircuitState::Open);
+
+    let (circuit, hand) = of_tower_resilience();
+    for _ in 0..4 {
+        succeed(&circuit);
+    }
+    for _ in 0..16 {
+        assert_eq!(circuit.status().state, CircuitState::Closed);
+        let permit = circuit.try_acquire().unwrap();
+        hand.advance(2 * SECOND);
+        permit.settle(Verdict::Success);
+    }
+    let trip = circuit.status().last_trip.unwrap();
+    assert_eq!((circuit.status().state, trip.reason), (CircuitState::Open, Reason::SlowRate));
+}
+
+/// It is what `.manual_mode()` means: nothing that happens opens it, and a hand does.
+#[test]
+fn a_circuit_without_a_trigger_is_opened_by_a_hand_alone() {
+    let config = BreakerConfig::builder().consecutive_failures(0).failure_rate(None);
+    let config = config.abandoned(AbandonedPolicy::Ignore).clock(Clock::manual().0);
+    let circuit = Circuit::new(config.build().unwrap());
+    for _ in 0..100 {
+        fail(&circuit);
+    }
+    circuit.reset().unwrap();
+    for _ in 0..100 {
+        drop(circuit.try_acquire().unwrap());
+    }
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+    circuit.force_open().unwrap();
+    circuit.try_acquire().unwrap_err();
+}
+
+#[test]
+fn the_breaker_of_seatbelt_opens_at_ten_of_a_hundred_in_half_a_minute() {
+    let breaker = || {
+        let (clock, hand) = Clock::manual();
+        let config = BreakerConfig::builder()
+            .name("search")
+            .consecutive_failures(0)
+            .failure_rate(0.1)
+            .minimum_calls(100)
+            .time_window(30 * SECOND)
+            .open_for(5 * SECOND)
+            .clock(clock);
+        (Circuit::new(config.build().unwrap()), hand)
+    };
+    let (circuit, hand) = breaker();
+    for _ in 0..99 {
+        fail(&circuit);
+    }
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+    fail(&circuit);
+    assert_eq!(circuit.status().state, CircuitState::Open);
+    hand.advance(5 * SECOND);
+    circuit.try_acquire().unwrap().settle(Verdict::Success);
+
+    let (circuit, hand) = breaker();
+    for _ in 0..91 {
+        succeed(&circuit);
+    }
+    for _ in 0..9 {
+        fail(&circuit);
+    }
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+    fail(&circuit);
+    assert_eq!(circuit.status().state, CircuitState::Closed, "ten of 101");
+    // A window and a part of it later none of them counts.
+    hand.advance(32 * SECOND);
+    assert_eq!(circuit.status().window.calls, 0);
+}
+
+/// When the attempts of a call that fails begin, and how long each takes.
+async fn begun(policy: RetryPolicy, each: Duration) -> Vec<Duration> {
+    let start = Instant::now();
+    let times = std::sync::Mutex::new(Vec::new());
+    let stack =
+        ServiceBuilder::new().layer(JitterRetryLayer::new(policy)).service(service_fn(async |_: u32| {
+            times.lock().unwrap().push(start.elapsed());
+            tokio::time::sleep(each).await;
+            Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))
+        }));
+    stack.oneshot(7).await.unwrap_err();
+    times.into_inner().unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_retry_of_tower_resilience_makes_four_attempts_with_doubled_delays() {
+    let policy = RetryPolicy::builder()
+        .max_attempts(4)
+        .base(Duration::from_millis(100))
+        .jitter(Jitter::None)
+        .budget(None)
+        .build()
+        .unwrap();
+    let times = begun(policy, Duration::ZERO).await;
+    assert_eq!(times, [0, 100, 300, 700].map(Duration::from_millis));
+}
+
+fn of_reqwest_retry(base: Duration) -> RetryPolicy {
+    RetryPolicy::builder()
+        .max_attempts(4)
+        .base(base)
+        .cap(60 * SECOND)
+        .safety(RetrySafety::Always)
+        .max_elapsed(None)
+        .budget(None)
+        .clock(Clock::tokio())
+        .build()
+        .unwrap()
+}
+
+/// Its policy has no limit on the time, and ours is told so.
+#[tokio::test(start_paused = true)]
+async fn four_attempts_of_a_minute_each_are_made_without_a_limit_on_the_time() {
+    assert_eq!(begun(of_reqwest_retry(SECOND), 60 * SECOND).await.len(), 4);
+    let limited = RetryPolicy::builder().max_attempts(4).base(SECOND).clock(Clock::tokio()).build().unwrap();
+    assert!(begun(limited, 60 * SECOND).await.len() < 4);
+}
+
+/// The same requests through both, and how often the server was asked.
+#[tokio::test]
+async fn reqwest_retry_and_its_equal_ask_as_often_but_where_the_page_says() {
+    let ours = |client| -> ClientWithMiddleware {
+        let layer = JitterRetryLayer::new(of_reqwest_retry(Duration::ZERO));
+        ClientBuilder::new(client).with(TowerMiddleware::new(layer)).build()
+    };
+    let theirs = |client| -> ClientWithMiddleware {
+        let policy = ExponentialBackoff::builder()
+            .retry_bounds(Duration::ZERO, Duration::ZERO)
+            .build_with_max_retries(3);
+        ClientBuilder::new(client).with(RetryTransientMiddleware::new_with_policy(policy)).build()
+    };
+    let rows = [
+        (Act::status(200), 1, 1),
+        (Act::status(404), 1, 1),
+        (Act::status(408), 4, 4),
+        (Act::status(429), 4, 4),
+        (Act::status(500), 4, 4),
+        (Act::status(502), 4, 4),
+        (Act::status(503), 4, 4),
+        (Act::status(504), 4, 4),
+        (Act::ResetAfterRequest, 4, 4),
+        (Act::CloseAfterRequest, 4, 4),
+        // What would be answered in the same way again.
+        (Act::status(501), 4, 1),
+        (Act::status(505), 4, 1),
+        (Act::status(507), 4, 1),
+        (Act::status(511), 4, 1),
+        // What is not processed, and may be by another connection.
+        (Act::status(421), 1, 4),
+        (Act::status(425), 1, 4),
+    ];
+    for (act, by_them, by_us) in rows {
+        for method in [Method::GET, Method::POST] {
+            let server = Http::start().await;
+            server.otherwise(act.clone());
+            let _ = theirs(client()).execute(request(method.clone(), &server)).await;
+            assert_eq!(server.requests().len(), by_them, "theirs: {method} of {act:?}");
+            let _ = ours(client()).execute(request(method.clone(), &server)).await;
+            assert_eq!(server.requests().len() - by_them, by_us, "ours: {method} of {act:?}");
+        }
+    }
+}
+
+/// The shortest and the longest delays of a policy.
+fn range(policy: &RetryPolicy) -> [Vec<u128>; 2] {
+    let least = policy.backoff().delays(|range| *range.start()).take(6);
+    let most = policy.backoff().delays(|range| *range.end()).take(6);
+    [least.map(|delay| delay.as_millis()).collect(), most.map(|delay| delay.as_millis()).collect()]
+}
+
+#[test]
+fn the_delays_of_towers_backoff_are_spread_to_both_sides() {
+    let policy = RetryPolicy::builder()
+        .base(Duration::from_millis(50))
+        .cap(SECOND)
+        .jitter(Jitter::Proportional(0.5))
+        .build()
+        .unwrap();
+    assert_eq!(range(&policy), [vec![25, 50, 100, 200, 400, 500], vec![75, 150, 300, 600, 1_000, 1_000]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_a_failure_and_no_response_is_where_errors_alone_count() {
+    let asked = AtomicUsize::new(0);
+    let layer = BreakerLayer::new(crate::circuit().consecutive_failures(2).build().unwrap()).errors_only();
+    let circuit = layer.circuit();
+    let stack = ServiceBuilder::new().layer(layer).service(service_fn(async |ok: bool| {
+        asked.fetch_add(1, Ordering::Relaxed);
+        if ok {
+            return Ok(http::Response::builder().status(503).body(()).unwrap());
+        }
+        Err(io::Error::from(io::ErrorKind::ConnectionReset))
+    }));
+    for _ in 0..10 {
+        assert_eq!(stack.clone().oneshot(true).await.unwrap().status(), 503);
+    }
+    assert_eq!((circuit.status().window.failures, circuit.status().window.calls), (0, 10));
+    for _ in 0..2 {
+        stack.clone().oneshot(false).await.unwrap_err();
+    }
+    assert_eq!(circuit.status().state, CircuitState::Open);
+    advance(SECOND).await;
+    stack.oneshot(true).await.unwrap_err();
+    assert_eq!(asked.load(Ordering::Relaxed), 12);
+}

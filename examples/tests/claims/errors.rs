@@ -1,0 +1,294 @@
+//! `docs/errors.md`, in combinations that it does not show.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use examples::echo::Words;
+use examples::echo::echo_client::EchoClient;
+use examples::misbehave::{Act, Grpc, Http, Refused, Reply};
+use http::StatusCode;
+use reqwest::Method;
+use reqwest_middleware::{ClientBuilder, Middleware, Next};
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Clock, Rejection};
+use tower_fault_classify::middleware::TowerMiddleware;
+use tower_fault_classify::{FaultClassifyLayer, Judged, Kind, judge_error};
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::{TIMEOUT, at_once, circuit, client, request};
+
+/// The first error in the chain that is of the type.
+fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
+    error.downcast_ref().or_else(|| find(error.source()?))
+}
+
+fn refused() -> io::Error {
+    io::ErrorKind::ConnectionRefused.into()
+}
+
+/// Opens at the first failure.
+fn touchy() -> BreakerLayer {
+    BreakerLayer::new(circuit().consecutive_failures(1).clock(Clock::manual().0).build().unwrap())
+}
+
+#[tokio::test]
+async fn a_breaker_over_a_buffer_over_a_classifier_keeps_the_box_and_all_that_is_in_it() {
+    let breaker = BreakerLayer::new(circuit().consecutive_failures(1).build().unwrap());
+    let stack = ServiceBuilder::new()
+        .layer(breaker)
+        .buffer(8)
+        .layer(FaultClassifyLayer::new())
+        .service(service_fn(async |_: u32| Err::<u32, _>(refused())));
+    let error: BoxError = stack.clone().oneshot(7).await.unwrap_err();
+    assert!(error.is::<Judged>());
+    assert_eq!(find::<io::Error>(&*error).map(io::Error::kind), Some(io::ErrorKind::ConnectionRefused));
+    assert_eq!(judge_error(&*error).kind(), Kind::Unavailable);
+    let error: BoxError = stack.oneshot(7).await.unwrap_err();
+    assert!(error.is::<Rejection>(), "it is straight in the box");
+}
+
+/// Not ready, with an error of its own.
+#[derive(Clone)]
+struct Broken;
+
+impl Service<u32> for Broken {
+    type Response = u32;
+    type Error = io::Error;
+    type Future = std::future::Ready<io::Result<u32>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Err(refused()))
+    }
+
+    fn call(&mut self, item: u32) -> Self::Future {
+        std::future::ready(Ok(item))
+    }
+}
+
+/// A buffer's worker keeps the error that ended it, and hands it to every call from then on.
+#[tokio::test]
+async fn the_error_that_ended_a_buffer_is_judged_by_what_it_was() {
+    let stack = ServiceBuilder::new()
+        .layer(BreakerLayer::new(circuit().consecutive_failures(2).build().unwrap()))
+        .layer(FaultClassifyLayer::new())
+        .buffer(8)
+        .service(Broken);
+    for expected in [Kind::Unavailable, Kind::Unavailable, Kind::Rejected] {
+        let error = stack.clone().oneshot(7).await.unwrap_err();
+        assert_eq!(judge_error(&error).kind(), expected, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_an_anyhow_error_was_is_found_beneath_its_contexts_below_and_above() {
+    use anyhow::Context;
+    let asked = AtomicUsize::new(0);
+    let mut stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(BreakerLayer::new(circuit().consecutive_failures(3).build().unwrap()))
+        .service(service_fn(async |_: u32| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            Err::<u32, _>(refused()).context("the socket").context("the stock")
+        }));
+    let error: anyhow::Error = stack.ready().await.unwrap().call(7).await.context("the page").unwrap_err();
+    assert_eq!((judge_error(&*error).kind(), asked.load(Ordering::Relaxed)), (Kind::Unavailable, 3));
+    assert_eq!(format!("{error}: {}", error.root_cause()), format!("the page: {}", refused()));
+
+    let error = stack.ready().await.unwrap().call(7).await.context("the page").unwrap_err();
+    assert_eq!((judge_error(&*error).kind(), asked.load(Ordering::Relaxed)), (Kind::Rejected, 3));
+    assert!(error.is::<Rejection>());
+}
+
+/// A middleware that fails as no client does.
+struct Fails(Arc<AtomicUsize>);
+
+#[async_trait::async_trait]
+impl Middleware for Fails {
+    async fn handle(
+        &self,
+        _: reqwest::Request,
+        _: &mut http::Extensions,
+        _: Next<'_>,
+    ) -> reqwest_middleware::Result<reqwest::Response> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Err(reqwest_middleware::Error::Middleware(anyhow::Error::new(refused()).context("the token")))
+    }
+}
+
+#[tokio::test]
+async fn an_anyhow_error_within_the_chain_is_judged_retried_and_handed_on() {
+    let refused = Refused::bind();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let breaker = BreakerLayer::new(circuit().consecutive_failures(3).build().unwrap());
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .map_err(|error: BreakerError<Judged>| anyhow::Error::new(error).context("the stack"))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .into_inner();
+    let chain = ClientBuilder::new(client())
+        .with(TowerMiddleware::new(stack))
+        .with(Fails(Arc::clone(&asked)))
+        .build();
+    for (kind, inner) in [(Kind::Unavailable, true), (Kind::Rejected, false)] {
+        let error = chain.get(refused.url()).send().await.unwrap_err();
+        assert_eq!((judge_error(&error).kind(), asked.load(Ordering::Relaxed)), (kind, 3));
+        let reqwest_middleware::Error::Middleware(error) = error else { panic!("{error:?}") };
+        let own = error.chain().find_map(|error| error.downcast_ref::<BreakerError<Judged>>());
+        assert_eq!(matches!(own, Some(BreakerError::Inner(_))), inner, "{error:?}");
+        assert_eq!(matches!(own, Some(BreakerError::Rejected(_))), !inner, "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_fallback_under_a_retry_is_asked_once_and_the_error_is_the_clients_own() {
+    let (asked, fallbacks) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let outer = BreakerLayer::new(circuit().build().unwrap());
+    let outside = outer.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(outer)
+        .layer(JitterRetryLayer::new(at_once().max_attempts(5).build().unwrap()))
+        .layer(touchy().fallback(|_: u32, rejection: &Rejection| {
+            fallbacks.fetch_add(1, Ordering::Relaxed);
+            rejection.circuit().to_owned()
+        }))
+        .service(service_fn(async |_: u32| {
+            asked.fetch_add(1, Ordering::Relaxed);
+            Err::<String, _>(refused())
+        }));
+    // The first attempt opens the circuit, and the second is the fallback's.
+    for asked_fallbacks in 1..=3 {
+        let answer: Result<String, BreakerError<io::Error>> = stack.clone().oneshot(7).await;
+        assert_eq!(answer.unwrap(), "claims");
+        assert_eq!((asked.load(Ordering::Relaxed), fallbacks.load(Ordering::Relaxed)), (1, asked_fallbacks));
+    }
+    assert_eq!(outside.status().window.failures, 0);
+}
+
+#[tokio::test]
+async fn a_ready_made_503_under_a_retry_and_a_breaker_is_sent_once_and_counted_by_nobody() {
+    let outer = touchy();
+    let outside = outer.circuit();
+    let inner = touchy();
+    let inside = inner.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(outer)
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(FaultClassifyLayer::new().keep_errors())
+        .layer(inner.http_fallback())
+        .service(service_fn(async |_: http::Request<()>| Ok::<_, Infallible>(http::Response::new(()))));
+    inside.trip().unwrap();
+    for _ in 0..3 {
+        let response = stack.clone().oneshot(http::Request::new(())).await.unwrap();
+        assert_eq!(
+            (response.status(), &response.headers()["retry-after"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &"30".parse().unwrap())
+        );
+    }
+    assert_eq!(outside.status().window.calls, 0);
+}
+
+#[derive(Debug)]
+struct Teapot;
+
+impl fmt::Display for Teapot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a teapot")
+    }
+}
+
+impl Error for Teapot {}
+
+impl IntoResponse for Teapot {
+    fn into_response(self) -> Response {
+        StatusCode::IM_A_TEAPOT.into_response()
+    }
+}
+
+/// The handler's calls go through a circuit, and its errors are responses by `?`.
+#[tokio::test]
+async fn a_handler_returns_what_its_circuit_did_and_no_retry_around_it_asks_again() {
+    let layer = touchy();
+    let circuit = layer.circuit();
+    let kettle = ServiceBuilder::new().layer(layer).service(service_fn(async |()| Err::<(), _>(Teapot)));
+    let handled = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&handled);
+    let router: Router = Router::new().route(
+        "/",
+        get(async move || -> Result<&'static str, BreakerError<Teapot>> {
+            counter.fetch_add(1, Ordering::Relaxed);
+            kettle.clone().oneshot(()).await?;
+            Ok("tea")
+        }),
+    );
+    let router =
+        ServiceBuilder::new().layer(JitterRetryLayer::new(at_once().build().unwrap())).service(router);
+    let ask = async || {
+        let request = axum::extract::Request::get("/").body(axum::body::Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
+        let after = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+        (response.status().as_u16(), after)
+    };
+    assert_eq!(ask().await, (418, None));
+    circuit.trip().unwrap();
+    assert_eq!(ask().await, (503, Some("30".to_owned())));
+    circuit.force_open().unwrap();
+    assert_eq!(ask().await, (503, None), "nobody knows when somebody acts");
+    assert_eq!(handled.load(Ordering::Relaxed), 3);
+}
+
+/// Around each of them the client was generated over.
+#[tokio::test]
+async fn a_generated_client_is_told_of_a_rejection_and_of_a_status_through_whatever_is_around_the_circuit() {
+    let server = Grpc::start().await;
+    let said =
+        || Reply::trailers_only(5).grpc_message("no such word").binary_trailer("details-bin", b"\0\xff");
+    server.otherwise(said());
+    let channel = tonic::transport::Endpoint::from_shared(server.url()).unwrap().connect_lazy();
+    let layer = BreakerLayer::new(BreakerConfig::default().named("echo"));
+    let circuit = layer.circuit();
+    let inner =
+        ServiceBuilder::new().layer(layer).layer(FaultClassifyLayer::new()).timeout(TIMEOUT).service(channel);
+    macro_rules! told {
+        ($layers:expr) => {{
+            let mut echo = EchoClient::new($layers.service(inner.clone()));
+            circuit.reset().unwrap();
+            let status = echo.say(Words::default()).await.unwrap_err();
+            assert_eq!((status.code(), status.message()), (tonic::Code::NotFound, "no such word"));
+            let details = status.metadata().get_bin("details-bin").unwrap();
+            assert_eq!(details.to_bytes().unwrap().as_ref(), b"\0\xff");
+            circuit.trip().unwrap();
+            let status = echo.say(Words::default()).await.unwrap_err();
+            assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+        }};
+    }
+    let retry = || JitterRetryLayer::new(at_once().build().unwrap());
+    told!(ServiceBuilder::new().layer(retry()));
+    told!(ServiceBuilder::new().buffer(4).layer(retry()));
+    told!(ServiceBuilder::new().timeout(TIMEOUT).load_shed().layer(retry()));
+    told!(ServiceBuilder::new().layer(FaultClassifyLayer::new()).buffer(4).layer(retry()));
+    told!(ServiceBuilder::new().layer(BreakerLayer::new(BreakerConfig::default())).layer(retry()));
+    told!(ServiceBuilder::new().map_err(|error| anyhow::Error::new(error).context("the stock")));
+}
+
+/// A retry and a fault that no other layer judged change no type.
+#[tokio::test]
+async fn a_classifier_that_keeps_errors_under_a_retry_leaves_reqwests_own() {
+    let server = Http::start().await;
+    server.otherwise(Act::ResetAfterRequest);
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(FaultClassifyLayer::new().keep_errors())
+        .service(client());
+    let error: reqwest::Error = stack.oneshot(request(Method::GET, &server)).await.unwrap_err();
+    assert!(error.is_request());
+    assert_eq!((judge_error(&error).kind(), server.requests().len()), (Kind::Transient, 3));
+}

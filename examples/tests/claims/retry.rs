@@ -1,0 +1,322 @@
+//! The README of `tower-jitter-retry`.
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use examples::misbehave::{Act, Http};
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use reqwest::Method;
+use reqwest_middleware::ClientBuilder;
+use tokio::task::{JoinSet, yield_now};
+use tokio::time::advance;
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::{BreakerLayer, Clock};
+use tower_fault_classify::middleware::TowerMiddleware;
+use tower_fault_classify::{Auto, FaultClassifyLayer, Judged};
+use tower_jitter_retry::{
+    Attempt, Budget, Deadline, Jitter, JitterRetryLayer, ReplayBody, RetryPolicy, RetryPolicyBuilder,
+    RetrySafety,
+};
+
+use crate::{SECOND, Standstill, TIMEOUT, at_once, circuit, client, request};
+
+fn retry<K>(policy: RetryPolicyBuilder) -> JitterRetryLayer<Auto<K>> {
+    JitterRetryLayer::new(policy.build().unwrap())
+}
+
+/// reqwest shows its request's extensions to nobody; they come with an `http::Request`.
+#[tokio::test(start_paused = true)]
+async fn the_users_word_and_the_deadline_on_one_request_of_reqwests_are_heard() {
+    let _still = Standstill::begin();
+    let asked = async |method: Method, extend: fn(&mut http::Extensions), policy: RetryPolicyBuilder| {
+        let server = Http::start().await;
+        server.otherwise(Act::status(503));
+        let mut request = http::Request::new("the body");
+        *request.method_mut() = method;
+        *request.uri_mut() = server.url().parse().unwrap();
+        extend(request.extensions_mut());
+        let stack = ServiceBuilder::new().layer(retry(policy)).service(client());
+        let response = stack.oneshot(request.try_into().unwrap()).await.unwrap();
+        assert_eq!(response.status(), 503);
+        server.requests().len()
+    };
+    assert_eq!(asked(Method::POST, |_| {}, at_once()).await, 1);
+    let always = |extensions: &mut http::Extensions| _ = extensions.insert(RetrySafety::Always);
+    assert_eq!(asked(Method::POST, always, at_once()).await, 3);
+    let never = |extensions: &mut http::Extensions| _ = extensions.insert(RetrySafety::Never);
+    assert_eq!(asked(Method::PUT, never, at_once()).await, 1);
+    let soon = |extensions: &mut http::Extensions| _ = extensions.insert(Deadline::within(SECOND));
+    assert_eq!(asked(Method::GET, soon, at_once().base(2 * SECOND).cap(2 * SECOND)).await, 1);
+}
+
+/// What a server may say, and how long is waited before the one retry, the stretch of half included. Without it, a second.
+#[tokio::test(start_paused = true)]
+async fn hostile_hints_are_kept_capped_or_left_to_the_backoff() {
+    let _still = Standstill::begin();
+    // Milliseconds; the backoff's own lie between half a second and a whole.
+    let backoff = || Some(500..=1_000);
+    let rows: [(&[&str], Option<RangeInclusive<u128>>); 14] = [
+        (&["0"], backoff()),
+        (&["soon"], backoff()),
+        (&["-5"], backoff()),
+        (&[""], backoff()),
+        (&["Thu, 01 Jan 1970 00:00:00 GMT"], backoff()),
+        (&["Thu, 32 Foo 1970 00:00:00 GMT"], backoff()),
+        (&["20"], Some(20_000..=25_000)),
+        (&["4"], Some(4_000..=6_000)),
+        (&["60"], Some(60_000..=65_000)),
+        (&["61"], None),
+        (&["3155760000"], None),
+        (&["99999999999999999999999999"], None),
+        (&["Fri, 31 Dec 9999 23:59:59 GMT"], None),
+        (&["soon", "4"], Some(4_000..=6_000)),
+    ];
+    for (hints, expected) in rows {
+        let server = Http::start().await;
+        let mut act = Act::status(429);
+        for hint in hints {
+            act = act.header("retry-after", hint.as_bytes());
+        }
+        server.script([act]);
+        let delays = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&delays);
+        let policy = RetryPolicy::builder()
+            .base(SECOND)
+            .jitter(Jitter::Equal)
+            .seed(7)
+            .on_retry(move |event| told.lock().unwrap().push(event.delay));
+        let stack = ServiceBuilder::new().layer(retry(policy)).service(client());
+        let call = tokio::spawn(stack.oneshot(request(Method::POST, &server)));
+        while delays.lock().unwrap().is_empty() && !call.is_finished() {
+            yield_now().await;
+        }
+        let delay = delays.lock().unwrap().first().copied();
+        match (delay, expected) {
+            (None, None) => assert_eq!(call.await.unwrap().unwrap().status(), 429),
+            (Some(delay), Some(range)) => {
+                assert!(range.contains(&delay.as_millis()), "{hints:?}: {delay:?}");
+                advance(delay + Duration::from_millis(2)).await;
+                assert_eq!(call.await.unwrap().unwrap().status(), 200);
+            }
+            (delay, expected) => panic!("{hints:?}: {delay:?} instead of {expected:?}"),
+        }
+    }
+}
+
+/// One outside of the client, one in its chain, and one around the client beneath: the mark goes along through all of them.
+#[tokio::test]
+async fn retries_over_a_client_in_its_chain_and_around_a_buffer_ask_three_times() {
+    let server = Http::start().await;
+    server.otherwise(Act::status(503));
+    let chain = ClientBuilder::new(client())
+        .with(TowerMiddleware::new(retry(at_once())))
+        .with(TowerMiddleware::new(retry(at_once())))
+        .build();
+    let stack = ServiceBuilder::new()
+        .layer(retry(at_once()))
+        .buffer(4)
+        .layer(FaultClassifyLayer::new())
+        .service(chain);
+    let response = stack.oneshot(request(Method::GET, &server)).await.unwrap();
+    assert_eq!((response.status().as_u16(), server.requests().len()), (503, 3));
+}
+
+/// A stream that reqwest cannot clone is not marked by the layer outside, so that the one further in may still retry what it can.
+#[tokio::test]
+async fn a_mark_is_on_requests_of_http_that_can_be_sent_again_and_on_no_others() {
+    let marks = Mutex::new(Vec::new());
+    let stack = ServiceBuilder::new().layer(retry(at_once())).service(service_fn(
+        async |request: http::Request<String>| {
+            marks.lock().unwrap().push(request.extensions().get::<Attempt>().map(|attempt| attempt.number()));
+            Ok::<_, io::Error>(http::Response::builder().status(503).body(()).unwrap())
+        },
+    ));
+    stack.clone().oneshot(http::Request::get("/").body(String::new()).unwrap()).await.unwrap();
+    assert_eq!(marks.lock().unwrap().drain(..).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+    // It may still be sent again after a refusal.
+    stack.oneshot(http::Request::post("/").body(String::new()).unwrap()).await.unwrap();
+    assert_eq!(marks.lock().unwrap().drain(..).collect::<Vec<_>>(), [Some(1)]);
+    let once = ServiceBuilder::new().layer(retry(at_once().max_attempts(1))).layer(retry(at_once())).service(
+        service_fn(async |_: http::Request<String>| {
+            marks.lock().unwrap().push(None);
+            Ok::<_, io::Error>(http::Response::builder().status(503).body(()).unwrap())
+        }),
+    );
+    once.oneshot(http::Request::get("/").body(String::new()).unwrap()).await.unwrap();
+    assert_eq!(marks.lock().unwrap().len(), 3, "a layer that makes one attempt marks nothing");
+}
+
+/// The default budget has a hundred retries at hand, and a fifth of a retry more for each request.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_calls_at_once_get_the_default_budgets_retries_and_no_more() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&asked);
+    let stack = ServiceBuilder::new()
+        .layer(retry(RetryPolicy::builder()))
+        .layer(FaultClassifyLayer::new())
+        .service(service_fn(move |_: u32| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            async {
+                tokio::time::sleep(SECOND).await;
+                Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset))
+            }
+        }));
+    let mut tasks = JoinSet::new();
+    for item in 0..1_000 {
+        tasks.spawn(stack.clone().oneshot(item));
+    }
+    let answers: Vec<Result<(), Judged>> = tasks.join_all().await;
+    assert!(answers.iter().all(Result::is_err));
+    assert_eq!(asked.load(Ordering::Relaxed), 1_300);
+}
+
+/// As for circuits: what a budget was paid in a runtime whose time went far ahead is not in the way of the next one.
+#[test]
+fn a_budget_grants_in_a_runtime_whose_time_is_before_that_of_the_last_one() {
+    let granted = |moves: Duration| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.unwrap().block_on(async {
+            let budget =
+                Budget::builder().ratio(0.2).min_per_second(0).clock(Clock::tokio()).build().unwrap();
+            let policy = at_once().max_attempts(2).budget(budget).build().unwrap();
+            let asked = AtomicUsize::new(0);
+            for _ in 0..100 {
+                advance(moves).await;
+                let failed = async || {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset))
+                };
+                policy.retry(failed).await.unwrap_err();
+            }
+            asked.into_inner() - 100
+        })
+    };
+    assert!(granted(Duration::from_millis(300)) > 0 && granted(60 * SECOND) == 0);
+    assert_eq!(granted(Duration::ZERO), 20);
+}
+
+/// Everything that the call was made of goes while it is under way, and while it sleeps.
+#[tokio::test(start_paused = true)]
+async fn a_call_is_finished_though_its_layers_handles_and_services_are_gone() {
+    let still = Standstill::begin();
+    let server = Http::start().await;
+    server.script([Act::status(503), Act::status(500)]);
+    let call = {
+        let breaker = BreakerLayer::new(circuit().build().unwrap());
+        let stack = ServiceBuilder::new()
+            .layer(retry(at_once().base(SECOND)))
+            .layer(breaker)
+            .layer(FaultClassifyLayer::new())
+            .timeout(TIMEOUT)
+            .service(client());
+        tokio::spawn(stack.oneshot(request(Method::GET, &server)))
+    };
+    // Circuits that are made meanwhile take nobody's place.
+    let others: Vec<_> = (0..100).map(|_| BreakerLayer::<Auto>::new(circuit().build().unwrap())).collect();
+    server.arrived(1).await;
+    for count in [2, 3] {
+        while server.requests().len() < count {
+            advance(Duration::from_millis(100)).await;
+            for _ in 0..100 {
+                yield_now().await;
+            }
+        }
+    }
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+    assert!(others.iter().all(|layer| layer.circuit().status().window.calls == 0));
+    drop(still);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_is_dropped_in_its_attempt_or_in_its_sleep_sends_nothing_more() {
+    let _still = Standstill::begin();
+    let server = Http::start().await;
+    server.script([Act::Stall, Act::status(503)]);
+    let breaker = BreakerLayer::new(circuit().build().unwrap());
+    let circuit = breaker.circuit();
+    let delays = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&delays);
+    let policy = at_once().base(SECOND).on_retry(move |_| _ = told.fetch_add(1, Ordering::Relaxed));
+    let stack = ServiceBuilder::new()
+        .layer(retry(policy))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .service(client());
+    // Before its first poll, in its attempt, and in its sleep.
+    drop(stack.clone().oneshot(request(Method::GET, &server)));
+    let call = tokio::spawn(stack.clone().oneshot(request(Method::GET, &server)));
+    server.arrived(1).await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    let window = circuit.status().window;
+    assert_eq!((window.calls, window.abandoned), (0, 1));
+
+    let call = tokio::spawn(stack.oneshot(request(Method::GET, &server)));
+    while delays.load(Ordering::Relaxed) == 0 {
+        yield_now().await;
+    }
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    advance(10 * SECOND).await;
+    for _ in 0..100 {
+        yield_now().await;
+    }
+    let window = circuit.status().window;
+    assert_eq!((server.requests().len(), window.calls, window.failures, window.abandoned), (2, 1, 1, 1));
+}
+
+/// A stream of frames that says no length.
+fn stream(frames: usize) -> impl http_body::Body<Data = Bytes, Error = std::convert::Infallible> + Send {
+    let frames = (0..frames).map(|_| Ok(http_body::Frame::data(Bytes::from_static(&[b'x'; 1_024]))));
+    http_body_util::StreamBody::new(tokio_stream::iter(frames))
+}
+
+/// The whole stack over hyper-util's client. 64 KiB are kept, and a KiB more is not.
+#[tokio::test]
+async fn a_stream_of_64_kib_is_sent_again_whole_and_a_longer_one_once() {
+    for (frames, asked) in [(0, 3), (1, 3), (64, 3), (65, 1), (200, 1)] {
+        let server = Http::start().await;
+        server.otherwise(Act::status(503));
+        let client = Client::builder(TokioExecutor::new()).build_http();
+        let stack = ServiceBuilder::new()
+            .layer(retry(at_once()))
+            .layer(BreakerLayer::new(circuit().build().unwrap()))
+            .layer(FaultClassifyLayer::new())
+            .timeout(TIMEOUT)
+            .service(client);
+        let request = http::Request::put(server.url()).body(ReplayBody::new(stream(frames))).unwrap();
+        assert_eq!(stack.oneshot(request).await.unwrap().status(), 503);
+        let requests = server.requests();
+        assert_eq!(requests.len(), asked, "{frames}");
+        assert!(requests.iter().all(|request| request.body.len() == frames * 1_024), "{frames}");
+    }
+}
+
+/// A body of a string goes out again as it is, with the headers of the caller and none of ours.
+#[tokio::test]
+async fn each_attempt_is_the_callers_request_and_nothing_else() {
+    let server = Http::start().await;
+    server.script([Act::status(503), Act::CloseAfterRequest]);
+    let stack = ServiceBuilder::new()
+        .layer(retry(at_once()))
+        .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
+    let request = http::Request::post(server.url())
+        .header("idempotency-key", "one")
+        .header("x-twice", "a")
+        .header("x-twice", "b")
+        .body(Full::from("the body"))
+        .unwrap();
+    assert_eq!(stack.oneshot(request).await.unwrap().status(), 200);
+    let requests = server.requests();
+    assert_eq!(requests.len(), 3);
+    for request in &requests {
+        assert_eq!((&request.headers, &request.body), (&requests[0].headers, &requests[0].body));
+    }
+    assert_eq!(requests[2].headers.get_all("x-twice").iter().count(), 2);
+}
