@@ -66,9 +66,9 @@ impl Circuit {
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
         let BreakerConfig { setup, clock } = config;
-        let now = clock.now();
+        // The time is read under the pool's lock: who ended before has not ended later than that.
         let core = Recycled::take(
-            |core: &Core| *core.clock() == clock && !core.is_ahead_of(now),
+            |core: &Core| *core.clock() == clock && !core.is_ahead_of(clock.now()),
             || Core::new(clock, Striped::new(), &setup),
         );
         core.adopt(&setup);

@@ -64,9 +64,8 @@ impl BudgetBuilder {
         let span = ConfigError::check("span", self.span, spans)?.as_nanos() as u64;
         let (rules, buckets, clock) =
             (Rules::new(self.ratio, self.min_per_second, span), Buckets::of(span), self.clock);
-        let now = clock.now();
         let core = Recycled::take(
-            |core: &WindowCore| core.fits(rules, buckets, &clock, now),
+            |core: &WindowCore| core.fits(rules, buckets, &clock),
             || WindowCore::new(rules, buckets, clock),
         );
         let epoch = core.epoch();
