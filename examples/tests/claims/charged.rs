@@ -183,6 +183,14 @@ async fn a_limit_on_the_whole_call_leaves_out_the_first_attempts_wait_for_readin
         tokio::join!(stack.clone().oneshot(2), stack.clone().oneshot(2), stack.clone().oneshot(2));
     assert!(first.is_ok() && second.is_ok() && third.is_ok());
     assert_eq!(begun.elapsed().as_secs(), 6);
+
+    // In a buffer they wait after the call.
+    let stack = ServiceBuilder::new().timeout(3 * SECOND).buffer(8).service(stack.into_inner());
+    let begun = Instant::now();
+    let (first, second, third) =
+        tokio::join!(stack.clone().oneshot(2), stack.clone().oneshot(2), stack.clone().oneshot(2));
+    assert!(first.is_ok() && second.is_err() && third.is_err());
+    assert_eq!(begun.elapsed().as_secs(), 3);
 }
 
 #[tokio::test(start_paused = true)]
