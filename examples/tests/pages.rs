@@ -34,7 +34,8 @@ fn each_link_to_a_file_leads_to_one() {
         let text = read(page);
         let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(link, _)| link));
         // The rest are addresses and items of the documentation.
-        let files = links.filter(|link| link.starts_with(['.', '#']) || (link.contains('.') && !link.contains(':')));
+        let files =
+            links.filter(|link| link.starts_with(['.', '#']) || (link.contains('.') && !link.contains(':')));
         for link in files {
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
             let target = root().join(page).parent().unwrap().join(file);

@@ -200,6 +200,18 @@ async fn a_body_that_is_dropped_is_a_call_that_was_given_up() {
     }
 }
 
+/// A caller who looks at the status alone has what he wanted: ten of them are no server that hangs.
+#[tokio::test]
+async fn a_body_that_nobody_asks_for_is_as_good_as_its_head() {
+    let (config, _hand) = config();
+    let layer = tracking(config.consecutive_failures(0).minimum_calls(10));
+    for _ in 0..20 {
+        drop(ask(&mut layer.layer(HTTP), &[Data("a"), Data("b")]).await);
+    }
+    assert_eq!(counts(&layer.circuit()), (20, 0, 0));
+    assert_eq!(layer.circuit().status().state, CircuitState::Closed);
+}
+
 #[tokio::test]
 async fn a_probe_keeps_its_place_until_its_body_ends_and_then_decides() {
     for (last, state) in [(Data("z"), CircuitState::Closed), (Fails, CircuitState::Open)] {
@@ -224,9 +236,10 @@ async fn a_probe_whose_body_is_dropped_gives_its_place_back_at_once() {
     let circuit = layer.circuit();
     circuit.trip().unwrap();
     hand.advance(Duration::from_secs(30));
-    let response = ask(&mut layer.layer(HTTP), &[Data("a")]).await;
+    let mut body = ask(&mut layer.layer(HTTP), &[Data("a"), Data("b")]).await.into_body();
+    body.frame().await.unwrap().unwrap();
     assert!(circuit.try_acquire().is_err());
-    drop(response);
+    drop(body);
     circuit.try_acquire().expect("the place is free").cancel();
     assert_eq!(circuit.status().state, CircuitState::HalfOpen);
 }
@@ -354,7 +367,9 @@ async fn rules_and_the_reading_of_health_hold_at_the_end_too() {
 
     let (config, _hand) = config();
     let layer = BreakerLayer::new(config.build().unwrap()).rule(Impatient).track_body();
-    drop(ask(&mut layer.layer(HTTP), &[Data("a")]).await);
+    let mut body = ask(&mut layer.layer(HTTP), &[Data("a"), Data("b")]).await.into_body();
+    body.frame().await.unwrap().unwrap();
+    drop(body);
     assert_eq!(layer.circuit().status().state, CircuitState::Open);
 
     let (config, _hand) = self::config();

@@ -46,7 +46,10 @@ impl Judged {
     }
 
     /// As [`bare`](Self::bare), of a layer that has a name: the `tonic::Status` says it.
-    #[cfg_attr(not(feature = "tonic"), expect(unused_mut, unused_variables, reason = "only a status says it"))]
+    #[cfg_attr(
+        not(feature = "tonic"),
+        expect(unused_mut, unused_variables, reason = "only a status says it")
+    )]
     pub const fn bare_by(fault: Fault, name: &'static str) -> Self {
         let mut bare = Self::of(fault, None);
         #[cfg(feature = "tonic")]

@@ -27,6 +27,7 @@ pin_project! {
     /// | reading fails | that of the error, of a request that was processed: never sent again if it is gRPC's, else if it is idempotent |
     /// | what watches the data has seen enough (an `error` event) | its own |
     /// | the body is dropped before its end | kind `cancelled`: neutral, never to be sent again |
+    /// | it is dropped and was never asked for anything | gRPC: as above, for its trailers are unknown; else a success: the head was one, and nobody wanted more |
     /// | reading panics | kind `unknown`: a failure, told when the body is dropped |
     ///
     /// A body that says that it has ended when its last data comes is judged then, for its reader may not ask again. One of gRPC waits for its
@@ -40,6 +41,7 @@ pin_project! {
         watch: W,
         open: Option<Open<B::Error, H, C>>,
         polling: bool,
+        asked: bool,
     }
 
     impl<B: Body, H: OnEnd, C, W> PinnedDrop for JudgedBody<B, H, C, W>
@@ -52,6 +54,8 @@ pin_project! {
                 settle(this.open, |_| How::Panicked);
             } else if this.inner.is_end_stream() {
                 // Its reader knew the end when it saw it, and asked no more.
+                complete(this.open, this.watch, None);
+            } else if !*this.asked && this.open.as_ref().is_some_and(|open| !open.grpc) {
                 complete(this.open, this.watch, None);
             } else {
                 settle(this.open, |_| How::Dropped);
@@ -108,7 +112,7 @@ impl<B: Body, H: OnEnd, C, W: Watch<B::Data>> JudgedBody<B, H, C, W> {
         B::Error: AsError<K>,
     {
         let open = Open { hook, classify, judge, as_error: B::Error::as_error, grpc };
-        let mut body = Self { inner, watch, open: Some(open), polling: false };
+        let mut body = Self { inner, watch, open: Some(open), polling: false, asked: false };
         // gRPC's end is in its trailers, and not every body knows of them before they come.
         if !grpc && body.inner.is_end_stream() {
             settle(&mut body.open, |_| How::Complete(None));
@@ -118,7 +122,7 @@ impl<B: Body, H: OnEnd, C, W: Watch<B::Data>> JudgedBody<B, H, C, W> {
 
     /// A body on whose call the head had the last word.
     pub fn settled(inner: B, watch: W) -> Self {
-        Self { inner, watch, open: None, polling: false }
+        Self { inner, watch, open: None, polling: false, asked: false }
     }
 }
 
@@ -138,6 +142,7 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
         *this.polling = true;
+        *this.asked = true;
         let polled = this.inner.as_mut().poll_frame(cx);
         *this.polling = false;
         if this.open.is_some()

@@ -47,7 +47,8 @@ fn naive(grpc: bool, seen: &[(Seen, bool)], over_at_last: bool) -> Row {
             Seen::Data(_) | Seen::Pending => {}
         }
     }
-    if over_at_last { end } else { DROPPED }
+    // Who never asked wanted no more than the head.
+    if over_at_last || (seen.is_empty() && !grpc) { end } else { DROPPED }
 }
 
 proptest! {
