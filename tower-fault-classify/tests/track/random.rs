@@ -29,7 +29,8 @@ fn of_trailers(seen: &http::HeaderMap) -> Row {
     let mut said = seen.get_all("grpc-status").iter().map(|status| {
         let status = status.to_str().unwrap();
         let digits = (1..=2).contains(&status.len()) && status.bytes().all(|byte| byte.is_ascii_digit());
-        if digits { status.parse::<usize>().ok() } else { None }
+        let canonical = digits && (status.len() == 1 || !status.starts_with('0'));
+        if canonical { status.parse::<usize>().ok() } else { None }
     });
     let Some(Some(code)) = said.next() else { return UNKNOWN };
     if said.all(|other| other == Some(code)) { CODES.get(code).copied().unwrap_or(UNKNOWN) } else { UNKNOWN }
