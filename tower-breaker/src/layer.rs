@@ -179,12 +179,13 @@ impl<C, B> BreakerLayer<C, Errors<Typed>, B> {
 
 impl<C, R> BreakerLayer<C, R, Head> {
     /// A call is over when its response's body is, and counts for what the end says: gRPC's trailers, an error while it is read, a body that
-    /// is dropped before its end. Its permit travels with the body. **Default**: a call is over when the response comes, its body unread.
+    /// is dropped halfway. Its permit travels with the body. **Default**: a call is over when the response comes, its body unread.
     ///
     /// | the body | counts for |
     /// |---|---|
     /// | comes to its end, or fails | the verdict on its end |
-    /// | is dropped before | a call that was given up: see [`AbandonedPolicy`](crate::AbandonedPolicy) |
+    /// | is dropped halfway; gRPC: at any time before its end | a call that was given up: see [`AbandonedPolicy`](crate::AbandonedPolicy) |
+    /// | is dropped and was never asked for anything | its head, which was a success |
     /// | still comes [`healthy_after`](BreakerLayer::healthy_after) the head | a success, whatever follows |
     ///
     /// A slow call is one whose *head* was slow. The response's body becomes a [`JudgedBody`](tower_fault_classify::JudgedBody); a

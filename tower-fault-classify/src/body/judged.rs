@@ -52,10 +52,10 @@ pin_project! {
             let this = this.project();
             if *this.polling {
                 settle(this.open, |_| How::Panicked);
-            } else if this.inner.is_end_stream() {
-                // Its reader knew the end when it saw it, and asked no more.
-                complete(this.open, this.watch, None);
-            } else if !*this.asked && this.open.as_ref().is_some_and(|open| !open.grpc) {
+            } else if this.inner.is_end_stream()
+                || (!*this.asked && this.open.as_ref().is_some_and(|open| !open.grpc))
+            {
+                // Its reader knew the end when it saw it, and asked no more; or wanted no more than the head.
                 complete(this.open, this.watch, None);
             } else {
                 settle(this.open, |_| How::Dropped);

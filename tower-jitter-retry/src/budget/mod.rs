@@ -221,17 +221,17 @@ impl Budget {
 
 impl RetryBudget for Budget {
     fn outcome(&self, verdict: &Verdict) {
-        match (self.own(), self.account()) {
-            (Some(own), _) => own.outcome(verdict),
-            (_, Some(account)) => account.outcome(verdict),
-            (None, None) => {}
+        if let Some(account) = self.account() {
+            account.outcome(verdict);
+        } else if let Some(own) = self.own() {
+            own.outcome(verdict);
         }
     }
 
     fn try_retry(&self, fault: &Fault) -> Option<Ticket> {
-        match (self.own(), self.account()) {
-            (Some(own), _) => own.try_retry(fault),
-            (_, account) => account?.try_retry(fault),
+        match self.account() {
+            Some(account) => account.try_retry(fault),
+            None => self.own()?.try_retry(fault),
         }
     }
 }
