@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use tower_fault_classify::{Fault, Health, Judged, Kind, Origin, Retry};
+use tower_fault_classify::{Fault, Health, Judged, Kind, Origin, Retryable};
 
 use crate::machine::CircuitState;
 
@@ -27,7 +27,7 @@ impl Rejection {
         state: CircuitState,
         retry_after: Option<Duration>,
     ) -> Self {
-        let fault = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
+        let fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
         let fault = match retry_after {
             Some(delay) => fault.with_retry_after(delay),
             None => fault,
@@ -179,8 +179,8 @@ mod tests {
         let error: BreakerError<fmt::Error> = BreakerError::Rejected(rejection);
         let fault = judge_error(&error);
         assert_eq!(
-            (fault.kind(), fault.retry(), fault.health()),
-            (Kind::Rejected, Retry::Never, Health::Neutral)
+            (fault.kind(), fault.retryable(), fault.health()),
+            (Kind::Rejected, Retryable::Never, Health::Neutral)
         );
         assert_eq!(fault.retry_after(), Some(Duration::from_millis(2_340)));
     }

@@ -27,7 +27,7 @@ use crate::settle::Head;
 /// ```
 /// use std::time::Duration;
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_breaker::{BreakerConfig, BreakerLayer, Fault, Health, Kind, Origin, Retry};
+/// use tower_breaker::{BreakerConfig, BreakerLayer, Fault, Health, Kind, Origin, Retryable};
 ///
 /// // As it comes:
 /// let service = ServiceBuilder::new()
@@ -38,7 +38,7 @@ use crate::settle::Head;
 ///
 /// // With limits, a rule and an observer of one's own:
 /// let config = BreakerConfig::builder().name("search").open_for(Duration::from_secs(5)).build()?;
-/// let broken = Fault::new(Kind::Auth, Retry::Never, Health::Failure, Origin::Remote);
+/// let broken = Fault::new(Kind::Auth, Retryable::Never, Health::Failure, Origin::Remote);
 /// let layer = BreakerLayer::new(config)
 ///     .rule(move |outcome: Result<&http::Response<()>, &std::io::Error>| match outcome {
 ///         Ok(response) if response.status() == 401 => Some(broken.into()),

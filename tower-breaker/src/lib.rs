@@ -53,5 +53,5 @@ pub use settle::{Head, Settle};
 #[doc(inline)]
 pub use tower_fault_classify::__shared::{Clock, ConfigError, ManualClock};
 pub use tower_fault_classify::{
-    self as fault_classify, Classify, Fault, Health, Kind, Origin, Outcome, Retry, Rule, Verdict,
+    self as fault_classify, Classify, Fault, Health, Kind, Origin, Outcome, Retryable, Rule, Verdict,
 };

@@ -55,7 +55,7 @@ pub(crate) fn time<S: Serializer>(time: &std::time::SystemTime, to: S) -> Result
 pub(crate) fn one_fault<S: Serializer>(fault: &Fault, to: S) -> Result<S::Ok, S::Error> {
     let mut axes = to.serialize_struct("Fault", 5)?;
     axes.serialize_field("kind", fault.kind().as_str())?;
-    axes.serialize_field("retry", fault.retry().as_str())?;
+    axes.serialize_field("retryable", fault.retryable().as_str())?;
     axes.serialize_field("health", fault.health().as_str())?;
     axes.serialize_field("origin", fault.origin().as_str())?;
     axes.serialize_field("retry_after", &fault.retry_after().map(Human))?;

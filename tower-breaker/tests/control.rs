@@ -9,11 +9,11 @@ use tokio_test::task;
 use tower::{Layer, Service, service_fn};
 use tower_breaker::{
     BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState, Clock, Counts,
-    Fault, Forced, Health, Kind, ManualClock, Mode, Origin, Reason, Retry, Verdict,
+    Fault, Forced, Health, Kind, ManualClock, Mode, Origin, Reason, Retryable, Verdict,
 };
 
 const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
 const SECOND: Duration = Duration::from_secs(1);
 const OPEN_FOR: Duration = Duration::from_secs(30);
 

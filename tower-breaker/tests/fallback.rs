@@ -14,8 +14,8 @@ use http::{Request, Response, StatusCode};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::fault_classify::{Auto, Carried, Classify, judge_outcome};
 use tower_breaker::{
-    BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Health, Kind, ManualClock, Rejection, Retry,
-    Verdict,
+    BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Health, Kind, ManualClock, Rejection,
+    Retryable, Verdict,
 };
 
 fn config() -> (BreakerConfig, ManualClock) {
@@ -163,7 +163,7 @@ async fn both_are_marked_as_ours_so_that_no_layer_above_takes_them_for_the_serve
         assert!(Carried::on(response).is_some());
         let verdict = judge_outcome(response);
         let fault = *verdict.fault().expect("it is no success");
-        assert_eq!((fault.kind(), fault.retry()), (Kind::Rejected, Retry::Never));
+        assert_eq!((fault.kind(), fault.retryable()), (Kind::Rejected, Retryable::Never));
         assert_eq!(fault.health(), Health::Neutral);
     };
     let (config, _hand) = config();

@@ -10,10 +10,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tower_breaker::{
     AbandonedPolicy, BreakerConfig, Circuit, CircuitState, Clock, Counts, Fault, Health, Kind, ManualClock,
-    Mode, Origin, Permit, Retry, Verdict,
+    Mode, Origin, Permit, Retryable, Verdict,
 };
 
-const FAULT: Fault = Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote);
+const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
 
 /// Milliseconds, as everything here. A ramp of eight seconds makes shares of sixteenths.
 const RAMP: u64 = 8_000;

@@ -19,7 +19,7 @@ const VOCABULARY: &[&str] = &[
     "tower_fault_classify::Judged",
     "tower_fault_classify::Kind",
     "tower_fault_classify::Origin",
-    "tower_fault_classify::Retry",
+    "tower_fault_classify::Retryable",
     "tower_fault_classify::Verdict",
 ];
 const JUDGES: &[&str] = &[

@@ -160,7 +160,7 @@ async fn a_place_whose_call_says_nothing_of_the_server_is_free_again() {
     assert_pending!(second.poll_ready());
     let neutral = tower_breaker::Fault::new(
         tower_breaker::Kind::Client,
-        tower_breaker::Retry::Never,
+        tower_breaker::Retryable::Never,
         tower_breaker::Health::Neutral,
         tower_breaker::Origin::Caller,
     );

@@ -24,12 +24,12 @@ use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::fault_classify::{Judged, judge_error, judge_outcome};
 use tower_breaker::{
     BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitRegistry, CircuitState,
-    Clock, Fault, Health, KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Mode, Origin, Rejection, Retry,
-    Verdict,
+    Clock, Fault, Health, KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Mode, Origin, Rejection,
+    Retryable, Verdict,
 };
 
 const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
 fn timed(config: BreakerConfigBuilder) -> (BreakerConfig, ManualClock) {
@@ -68,8 +68,8 @@ fn until_reset() -> Rejection {
 
 /// Whether the fault is a rejection that nobody sends again or counts.
 fn says_rejected(fault: &Fault, retry_after: Option<Duration>) -> bool {
-    let axes = (fault.kind(), fault.retry(), fault.health(), fault.origin());
-    axes == (Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local)
+    let axes = (fault.kind(), fault.retryable(), fault.health(), fault.origin());
+    axes == (Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local)
         && fault.retry_after() == retry_after
 }
 

@@ -10,7 +10,7 @@ use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_breaker::{
     AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState,
-    Clock, Fault, Health, Kind, ManualClock, Origin, Reason, Retry, Verdict,
+    Clock, Fault, Health, Kind, ManualClock, Origin, Reason, Retryable, Verdict,
 };
 
 type Response = http::Response<()>;
@@ -25,7 +25,7 @@ const PANICS: u16 = 2;
 const PANICS_IN_CALL: u16 = 3;
 
 const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
 
 fn config() -> BreakerConfigBuilder {
     BreakerConfig::builder()

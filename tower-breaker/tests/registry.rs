@@ -13,12 +13,12 @@ use tokio_test::{assert_ready_err, assert_ready_ok, task};
 use tower::{Layer, Service, service_fn};
 use tower_breaker::{
     BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitRegistry, CircuitState,
-    Clock, ControlError, Counts, Fault, Health, HealthReport, Kind, ManualClock, Mode, Origin, Reason, Retry,
-    Verdict,
+    Clock, ControlError, Counts, Fault, Health, HealthReport, Kind, ManualClock, Mode, Origin, Reason,
+    Retryable, Verdict,
 };
 
 const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
 struct Bench {

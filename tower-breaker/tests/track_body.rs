@@ -15,7 +15,7 @@ use tower::{Layer, Service, ServiceExt};
 use tower_breaker::fault_classify::{BodyEnd, How, Rule};
 use tower_breaker::{
     AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Fault,
-    Health, Kind, ManualClock, Origin, Reason, Retry, Verdict,
+    Health, Kind, ManualClock, Origin, Reason, Retryable, Verdict,
 };
 
 /// One step of a body.
@@ -360,7 +360,7 @@ async fn rules_and_the_reading_of_health_hold_at_the_end_too() {
         }
 
         fn opinion_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
-            let fault = Fault::new(Kind::Timeout, Retry::Never, Health::Failure, Origin::Remote);
+            let fault = Fault::new(Kind::Timeout, Retryable::Never, Health::Failure, Origin::Remote);
             matches!(end.how(), How::Dropped).then_some(fault.into())
         }
     }

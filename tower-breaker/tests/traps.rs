@@ -15,11 +15,11 @@ use tower::{Layer, Service, service_fn};
 use tower_breaker::{
     AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState,
     Clock, Counts, Fault, Health, HealthReport, KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Origin,
-    Reason, Retry, Verdict,
+    Reason, Retryable, Verdict,
 };
 
 const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
 
 fn config() -> BreakerConfigBuilder {
     BreakerConfig::builder()

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use tower_breaker::{
     AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, Circuit, CircuitState, Clock, Counts,
-    Fault, Health, Kind, ManualClock, Origin, Reason, Retry, Verdict,
+    Fault, Health, Kind, ManualClock, Origin, Reason, Retryable, Verdict,
 };
 
-const FAULT: Fault = Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote);
+const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
 const FAILURE: Verdict = Verdict::Fault(FAULT);
 const SECOND: Duration = Duration::from_secs(1);
 const OPEN_FOR: Duration = Duration::from_secs(30);

@@ -302,11 +302,11 @@ mod tests {
 
     use super::*;
     use crate::error::BoxError;
-    use crate::fault::{Fault, Health, Kind, Origin, Retry};
+    use crate::fault::{Fault, Health, Kind, Origin, Retryable};
 
     type Response = http::Response<()>;
 
-    const FAULT: Fault = Fault::new(Kind::Quota, Retry::Never, Health::Neutral, Origin::Remote);
+    const FAULT: Fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);
 
     fn response(status: u16) -> Response {
         http::Response::builder().status(status).body(()).unwrap()

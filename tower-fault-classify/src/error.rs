@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::fault::Fault;
 #[cfg(feature = "tonic")]
-use crate::fault::{Kind, Retry};
+use crate::fault::{Kind, Retryable};
 #[cfg(feature = "tonic")]
 use crate::grpc::pushback;
 
@@ -116,7 +116,7 @@ fn rejected(fault: &Fault, by: Option<&str>) -> tonic::Status {
     };
     let delay = fault.retry_after();
     // A server that hands the status on tells its own client the same.
-    if (delay.is_some() || fault.retry() == Retry::Never)
+    if (delay.is_some() || fault.retryable() == Retryable::Never)
         && let Ok(pushback) = pushback(delay).to_str().unwrap_or_default().parse()
     {
         status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
@@ -127,9 +127,9 @@ fn rejected(fault: &Fault, by: Option<&str>) -> tonic::Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{Health, Kind, Origin, Retry};
+    use crate::fault::{Health, Kind, Origin, Retryable};
 
-    const FAULT: Fault = Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote);
+    const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
 
     #[test]
     fn the_source_is_the_original() {
@@ -144,7 +144,7 @@ mod tests {
     fn a_grpc_client_finds_a_status_behind_a_rejection_and_behind_no_other_fault() {
         use std::time::Duration;
 
-        let rejected = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
+        let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
         let found = |judged: &Judged| {
             let status = judged.source()?.downcast_ref::<tonic::Status>()?;
             let pushback = status.metadata().get("grpc-retry-pushback-ms");
@@ -157,7 +157,7 @@ mod tests {
             found(&Judged::bare(rejected)),
             Some((unavailable, text.to_owned(), Some("-1".to_owned())))
         );
-        let anytime = Judged::bare(rejected.with_retry(Retry::Always));
+        let anytime = Judged::bare(rejected.with_retryable(Retryable::Unsent));
         assert_eq!(found(&anytime), Some((unavailable, text.to_owned(), None)));
         let later = Judged::bare(rejected.with_retry_after(Duration::from_millis(2_340)));
         assert_eq!(
@@ -172,8 +172,8 @@ mod tests {
 
     #[test]
     fn judging_twice_wraps_once() {
-        let twice = Judged::new(FAULT.with_retry(Retry::Always), Judged::new(FAULT, "cause"));
-        assert_eq!(twice.fault().retry(), Retry::Always);
+        let twice = Judged::new(FAULT.with_retryable(Retryable::Unsent), Judged::new(FAULT, "cause"));
+        assert_eq!(twice.fault().retryable(), Retryable::Unsent);
         assert_eq!(twice.into_inner().unwrap().to_string(), "cause");
     }
 }

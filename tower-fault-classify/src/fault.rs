@@ -52,16 +52,16 @@ impl From<Fault> for Verdict {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_fault_classify::{Fault, Health, Kind, Origin, Retry};
+/// use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
 ///
-/// let fault = Fault::new(Kind::Throttled, Retry::Always, Health::Neutral, Origin::Remote)
+/// let fault = Fault::new(Kind::Throttled, Retryable::Refused, Health::Neutral, Origin::Remote)
 ///     .with_retry_after(Duration::from_secs(3));
 /// assert_eq!(fault.retry_after(), Some(Duration::from_secs(3)));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fault {
     kind: Kind,
-    retry: Retry,
+    retryable: Retryable,
     health: Health,
     origin: Origin,
     retry_after: Option<Duration>,
@@ -69,8 +69,8 @@ pub struct Fault {
 
 impl Fault {
     /// A fault with every axis given, and no delay asked for.
-    pub const fn new(kind: Kind, retry: Retry, health: Health, origin: Origin) -> Self {
-        Self { kind, retry, health, origin, retry_after: None }
+    pub const fn new(kind: Kind, retryable: Retryable, health: Health, origin: Origin) -> Self {
+        Self { kind, retryable, health, origin, retry_after: None }
     }
 
     /// What went wrong, for people and metrics.
@@ -79,8 +79,8 @@ impl Fault {
     }
 
     /// Whether the call may be sent again.
-    pub const fn retry(&self) -> Retry {
-        self.retry
+    pub const fn retryable(&self) -> Retryable {
+        self.retryable
     }
 
     /// What the outcome says of the server's health.
@@ -107,8 +107,8 @@ impl Fault {
 
     /// The same fault with another word on retries.
     #[must_use]
-    pub const fn with_retry(mut self, retry: Retry) -> Self {
-        self.retry = retry;
+    pub const fn with_retryable(mut self, retryable: Retryable) -> Self {
+        self.retryable = retryable;
         self
     }
 
@@ -208,13 +208,17 @@ axis! {
 }
 
 axis! {
-    /// Whether the call may be sent again. It speaks of the request's fate, not of its method.
-    Retry {
-        /// The request is known not to have been processed: sending it again is safe whatever it asks for.
-        Always = "always",
-        /// It may have been processed: send it again only if doing so twice is the same as once.
+    /// Whether the call may be sent again. The axis describes the fate of the request, not its method.
+    Retryable {
+        /// The request never reached the server: a refused connection, a rejection by a layer on this side. Sending it
+        /// again is safe, whatever it asks for.
+        Unsent = "unsent",
+        /// The server says that it did not process the request: 429, 421, `RESOURCE_EXHAUSTED` with pushback. Sending it
+        /// again is as safe as the server's word.
+        Refused = "refused",
+        /// The server may have processed the request: send it again only if the request is idempotent.
         IfIdempotent = "if_idempotent",
-        /// Sending it again does not help, or harms.
+        /// Sending the request again does not help, or does harm.
         Never = "never",
     }
 }
@@ -256,15 +260,15 @@ mod tests {
 
     #[test]
     fn the_axes_change_one_at_a_time() {
-        let fault = Fault::new(Kind::Server, Retry::IfIdempotent, Health::Failure, Origin::Remote);
+        let fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
         let changed = fault
             .with_kind(Kind::Local)
-            .with_retry(Retry::Never)
+            .with_retryable(Retryable::Never)
             .with_health(Health::Neutral)
             .with_origin(Origin::Local)
             .with_retry_after(Duration::from_millis(1_500));
         assert_eq!(changed.kind(), Kind::Local);
-        assert_eq!(changed.retry(), Retry::Never);
+        assert_eq!(changed.retryable(), Retryable::Never);
         assert_eq!(changed.health(), Health::Neutral);
         assert_eq!(changed.origin(), Origin::Local);
         assert_eq!(changed.to_string(), "local fault (local), retry after 1.5s");

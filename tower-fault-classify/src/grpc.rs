@@ -91,7 +91,7 @@ pub(crate) fn asked(headers: &HeaderMap, retry_info: impl FnOnce() -> Hint<Durat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{Kind, Retry};
+    use crate::fault::{Kind, Retryable};
 
     fn head(headers: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut head = HeaderMap::new();
@@ -153,10 +153,10 @@ mod tests {
             let head = head(&[GRPC, ("grpc-status", "8"), ("grpc-retry-pushback-ms", pushback)]);
             let verdict = judge_head(&head).unwrap();
             let fault = *verdict.fault().unwrap();
-            (fault.retry(), fault.retry_after())
+            (fault.retryable(), fault.retry_after())
         };
-        assert_eq!(retry("250"), (Retry::Always, Some(Duration::from_millis(250))));
-        assert_eq!(retry("-1"), (Retry::Never, None));
-        assert_eq!(retry("soon"), (Retry::Never, None));
+        assert_eq!(retry("250"), (Retryable::Refused, Some(Duration::from_millis(250))));
+        assert_eq!(retry("-1"), (Retryable::Never, None));
+        assert_eq!(retry("soon"), (Retryable::Never, None));
     }
 }

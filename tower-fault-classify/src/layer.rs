@@ -24,7 +24,7 @@ use crate::service::FaultClassify;
 ///
 /// ```
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_fault_classify::{FaultClassifyLayer, Fault, Health, Kind, Origin, Retry, rule_fn};
+/// use tower_fault_classify::{FaultClassifyLayer, Fault, Health, Kind, Origin, Retryable, rule_fn};
 ///
 /// // As it comes:
 /// let service = ServiceBuilder::new()
@@ -34,7 +34,7 @@ use crate::service::FaultClassify;
 /// # check::<(), _>(&service);
 ///
 /// // With a rule of one's own for a server that says 404 while it starts:
-/// let starting = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote);
+/// let starting = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
 /// let service = ServiceBuilder::new()
 ///     .layer(FaultClassifyLayer::new().rule(rule_fn(
 ///         move |outcome: Result<&http::Response<()>, &std::io::Error>| match outcome {

@@ -40,7 +40,7 @@ pub use classify::{
     AsError, Auto, Boxed, Classify, ErrorsOnly, Rule, RuleFirst, Typed, classify_fn, rule_fn,
 };
 pub use error::{BoxError, Judged};
-pub use fault::{Fault, Health, Kind, Origin, Retry, Verdict};
+pub use fault::{Fault, Health, Kind, Origin, Retryable, Verdict};
 pub use future::ResponseFuture;
 pub use layer::{FaultClassifyLayer, KeepErrors, WrapErrors};
 pub use outcome::{Carried, Outcome, grpc_has_begun, judge_outcome};

@@ -18,7 +18,7 @@ pub(crate) fn tell(fault: &Fault, status: Option<StatusCode>) {
     tracing::debug!(
         "error.type" = fault.kind().as_str(),
         "fault.origin" = fault.origin().as_str(),
-        "fault.retry" = fault.retry().as_str(),
+        "fault.retryable" = fault.retryable().as_str(),
         "fault.health" = fault.health().as_str(),
         "fault.retry_after" = fault.retry_after().map(tracing::field::debug),
         "http.response.status_code" = status.map(|status| status.as_u16()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::header::RETRY_AFTER;
 use http::{Extensions, HeaderMap, HeaderName, StatusCode};
 
-use crate::fault::{Fault, Retry, Verdict};
+use crate::fault::{Fault, Retryable, Verdict};
 use crate::grpc;
 use crate::hint;
 use crate::table;
@@ -160,7 +160,8 @@ pub fn grpc_has_begun(response: &(impl Outcome + ?Sized)) -> bool {
 /// Judges a response by its head alone: a trailers-only answer of gRPC by its code, any other by its status and hints. One without
 /// a status is a success.
 ///
-/// `x-should-retry` goes before what the status says of a retry, and `retry-after-ms` before `Retry-After`.
+/// `x-should-retry: false` rules a retry out. `true` allows one if the request is idempotent where the status rules it out; it never
+/// makes a request count as unprocessed. Of the delays, `retry-after-ms` before `Retry-After`.
 #[inline]
 pub(crate) fn judge_status(response: &(impl Outcome + ?Sized)) -> Verdict {
     let Some(status) = response.status() else { return Verdict::Success };
@@ -205,13 +206,15 @@ pub(crate) fn delay_on(response: &(impl Outcome + ?Sized)) -> Option<Duration> {
     hint::delay(response.headers()?, wall::now)
 }
 
-/// The fault, with the server's own word on a retry in place of the table's. The delay stays where a retry may follow.
+/// Applies `x-should-retry` to the table's fault. The delay stays where a retry may follow.
 fn overruled(fault: Fault, headers: &HeaderMap, delay: Option<Duration>) -> Fault {
-    match (hint::should_retry(headers).said(), delay) {
-        (None, _) => fault,
-        (Some(false), _) => Fault::new(fault.kind(), Retry::Never, fault.health(), fault.origin()),
-        (Some(true), None) => fault.with_retry(Retry::Always),
-        (Some(true), Some(delay)) => fault.with_retry(Retry::Always).with_retry_after(delay),
+    match hint::should_retry(headers).said() {
+        Some(false) => Fault::new(fault.kind(), Retryable::Never, fault.health(), fault.origin()),
+        Some(true) if fault.retryable() == Retryable::Never => {
+            let raised = fault.with_retryable(Retryable::IfIdempotent);
+            delay.map_or(raised, |delay| raised.with_retry_after(delay))
+        }
+        None | Some(true) => fault,
     }
 }
 
@@ -220,7 +223,7 @@ mod tests {
     use super::*;
     use crate::fault::{Health, Kind, Origin};
 
-    const FAULT: Fault = Fault::new(Kind::Quota, Retry::Never, Health::Neutral, Origin::Remote);
+    const FAULT: Fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);
 
     fn response(status: u16) -> http::Response<()> {
         http::Response::builder().status(status).body(()).unwrap()
@@ -253,13 +256,17 @@ mod tests {
     }
 
     #[test]
-    fn the_server_s_word_goes_before_the_table_s() {
+    fn should_retry_true_raises_never_to_if_idempotent_and_no_higher() {
         for status in 400..=599 {
             let plain = *judged(status, &[]).fault().unwrap();
-            for (word, retry) in [("true", Retry::Always), ("false", Retry::Never), ("maybe", plain.retry())]
+            let raised = match plain.retryable() {
+                Retryable::Never => Retryable::IfIdempotent,
+                retryable => retryable,
+            };
+            for (word, retry) in [("true", raised), ("false", Retryable::Never), ("maybe", plain.retryable())]
             {
                 let verdict = judged(status, &[("x-should-retry", word)]);
-                assert_eq!(verdict, Verdict::Fault(plain.with_retry(retry)), "{status} {word}");
+                assert_eq!(verdict, Verdict::Fault(plain.with_retryable(retry)), "{status} {word}");
             }
         }
         for status in [200, 204, 304, 399] {

@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use crate::body::BodyEnd;
 use crate::classify::Rule;
-use crate::fault::{Fault, Retry, Verdict};
+use crate::fault::{Fault, Retryable, Verdict};
 use crate::grpc;
 use crate::outcome::{Outcome, delay_on};
 use crate::table;
@@ -17,11 +17,11 @@ use crate::table;
 /// kept where a retry may follow.
 ///
 /// ```
-/// use tower_fault_classify::{FaultClassifyLayer, Retry, StatusRules, Verdict};
+/// use tower_fault_classify::{FaultClassifyLayer, Retryable, StatusRules, Verdict};
 ///
 /// let rules = StatusRules::new()
 ///     // This API means "try again" by it.
-///     .treat(409, StatusRules::row(409).with_retry(Retry::IfIdempotent))
+///     .treat(409, StatusRules::row(409).with_retryable(Retryable::IfIdempotent))
 ///     // And has no rows to show.
 ///     .treat(404, Verdict::Success);
 /// # let service = tower::ServiceBuilder::new()
@@ -120,7 +120,7 @@ impl<Res: Outcome, Err> Rule<Res, Err> for GrpcRules {
 /// Keeps the server's delay, if the row has none of its own and a retry may follow.
 fn with_hint(verdict: Verdict, response: &impl Outcome) -> Verdict {
     match verdict {
-        Verdict::Fault(fault) if fault.retry_after().is_none() && fault.retry() != Retry::Never => {
+        Verdict::Fault(fault) if fault.retry_after().is_none() && fault.retryable() != Retryable::Never => {
             Verdict::Fault(delay_on(response).map_or(fault, |delay| fault.with_retry_after(delay)))
         }
         verdict => verdict,
@@ -147,14 +147,14 @@ mod tests {
     #[test]
     fn only_what_was_named_is_changed() {
         let rules = StatusRules::new()
-            .treat(409, StatusRules::row(409).with_retry(Retry::IfIdempotent))
+            .treat(409, StatusRules::row(409).with_retryable(Retryable::IfIdempotent))
             .treat(404, StatusRules::row(404))
             .treat(404, Verdict::Success);
         assert_eq!(opinion(&rules, &response(404)), Some(Verdict::Success));
         assert_eq!(opinion(&rules, &response(503)), None);
         let conflict = opinion(&rules, &response(409)).unwrap();
         let fault = conflict.fault().unwrap();
-        assert_eq!((fault.kind(), fault.retry()), (Kind::Conflict, Retry::IfIdempotent));
+        assert_eq!((fault.kind(), fault.retryable()), (Kind::Conflict, Retryable::IfIdempotent));
         assert_eq!(fault.retry_after(), Some(Duration::from_secs(3)), "the server's delay is kept");
     }
 
@@ -175,13 +175,13 @@ mod tests {
 
     #[test]
     fn a_code_is_changed_in_a_trailers_only_answer() {
-        let rules = GrpcRules::new().treat(10, GrpcRules::row(10).with_retry(Retry::IfIdempotent));
+        let rules = GrpcRules::new().treat(10, GrpcRules::row(10).with_retryable(Retryable::IfIdempotent));
         let answer = |code: &str| {
             let answer = http::Response::builder().header("content-type", "application/grpc");
             answer.header("grpc-status", code).body(()).unwrap()
         };
         let aborted = opinion(&rules, &answer("10")).unwrap();
-        assert_eq!(aborted.fault().unwrap().retry(), Retry::IfIdempotent);
+        assert_eq!(aborted.fault().unwrap().retryable(), Retryable::IfIdempotent);
         assert_eq!(opinion(&rules, &answer("14")), None);
         assert_eq!(opinion(&rules, &http::Response::new(())), None);
     }

@@ -59,7 +59,7 @@ mod tests {
     use tower_http::classify::{GrpcErrorsAsFailures, ServerErrorsAsFailures, StatusInRangeAsFailures};
 
     use super::*;
-    use crate::fault::{Kind, Retry};
+    use crate::fault::{Kind, Retryable};
 
     fn opinion<C: ClassifyResponse + Clone>(classifier: C, status: u16) -> Verdict {
         let response = Response::builder().status(status).header("retry-after", "2").body(()).unwrap();
@@ -71,8 +71,8 @@ mod tests {
         let verdict = opinion(ServerErrorsAsFailures::new(), 503);
         let fault = verdict.fault().unwrap();
         assert_eq!(
-            (fault.kind(), fault.retry(), fault.health()),
-            (Kind::Unavailable, Retry::IfIdempotent, Health::Failure)
+            (fault.kind(), fault.retryable(), fault.health()),
+            (Kind::Unavailable, Retryable::IfIdempotent, Health::Failure)
         );
         assert!(fault.retry_after().is_some());
         assert_eq!(opinion(ServerErrorsAsFailures::new(), 404), Verdict::Success);

@@ -29,7 +29,7 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tokio_test::{assert_pending, task};
 use tower_fault_classify::{
-    BodyRule, Carried, ErrorBodies, ErrorBody, Fault, FaultClassifyLayer, Health, Kind, Origin, Retry,
+    BodyRule, Carried, ErrorBodies, ErrorBody, Fault, FaultClassifyLayer, Health, Kind, Origin, Retryable,
     StatusRules, Verdict,
 };
 
@@ -38,7 +38,7 @@ use support::bodies::{
 };
 use support::call::now;
 
-const OWN: Fault = Fault::new(Kind::Quota, Retry::Never, Health::Neutral, Origin::Remote);
+const OWN: Fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);
 const DEFAULT_LIMIT: usize = 64 << 10;
 const DEFAULT_TIME: Duration = Duration::from_secs(1);
 

@@ -18,15 +18,15 @@ use http::{Response, StatusCode};
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::{Layer, Service, service_fn};
 use tower_fault_classify::{
-    BoxError, Carried, Classify, Fault, FaultClassifyLayer, Health, Judged, Kind, Origin, Outcome, Retry,
+    BoxError, Carried, Classify, Fault, FaultClassifyLayer, Health, Judged, Kind, Origin, Outcome, Retryable,
     Rule, Verdict, classify_fn, judge_error, judge_outcome, rule_fn,
 };
 use tower_test::mock;
 
 use support::call::{now, send};
 
-const ILL: Fault = Fault::new(Kind::Overloaded, Retry::Always, Health::Failure, Origin::Remote);
-const OTHER: Fault = Fault::new(Kind::Quota, Retry::Never, Health::Neutral, Origin::Remote);
+const ILL: Fault = Fault::new(Kind::Overloaded, Retryable::Refused, Health::Failure, Origin::Remote);
+const OTHER: Fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Broken(u32);
@@ -115,15 +115,15 @@ fn a_429_and_a_404_are_no_failures_of_the_server_and_a_503_is_one() {
 #[test]
 fn what_may_be_sent_again_does_not_follow_from_health() {
     // The server is ill, and a POST must not be sent again.
-    assert_eq!((fault(500).health(), fault(500).retry()), (Health::Failure, Retry::IfIdempotent));
+    assert_eq!((fault(500).health(), fault(500).retryable()), (Health::Failure, Retryable::IfIdempotent));
     // It is well, and the request may be sent again whatever it asks for.
-    assert_eq!((fault(429).health(), fault(429).retry()), (Health::Neutral, Retry::Always));
+    assert_eq!((fault(429).health(), fault(429).retryable()), (Health::Neutral, Retryable::Refused));
     // It is ill, and asking again does not help.
-    assert_eq!((fault(508).health(), fault(508).retry()), (Health::Failure, Retry::Never));
+    assert_eq!((fault(508).health(), fault(508).retryable()), (Health::Failure, Retryable::Never));
     // It is well, and asking again does not help.
-    assert_eq!((fault(404).health(), fault(404).retry()), (Health::Success, Retry::Never));
+    assert_eq!((fault(404).health(), fault(404).retryable()), (Health::Success, Retryable::Never));
     // It is ill, and nothing was processed.
-    assert_eq!((fault(529).health(), fault(529).retry()), (Health::Failure, Retry::Always));
+    assert_eq!((fault(529).health(), fault(529).retryable()), (Health::Failure, Retryable::Refused));
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn a_rule_sees_errors() {
     let mut fault = |number| *now(send(&mut service, number)).unwrap_err().fault();
     assert_eq!(fault(1), ILL);
     // An error that a rule calls harmless must neither count nor be sent again.
-    assert_eq!((fault(2).health(), fault(2).retry()), (Health::Success, Retry::Never));
+    assert_eq!((fault(2).health(), fault(2).retryable()), (Health::Success, Retryable::Never));
     assert_eq!(fault(3), judge_error(&Broken(3)));
 }
 
@@ -282,7 +282,7 @@ fn errors_only_takes_responses_of_any_type() {
     }));
     assert_eq!(now(send(&mut service, 0)).unwrap(), Foreign(0));
     let error = now(send(&mut service, 1)).unwrap_err();
-    assert_eq!((error.fault().kind(), error.fault().retry()), (Kind::Unavailable, Retry::Always));
+    assert_eq!((error.fault().kind(), error.fault().retryable()), (Kind::Unavailable, Retryable::Unsent));
 }
 
 #[test]
@@ -316,8 +316,8 @@ fn an_error_is_wrapped_and_the_original_is_within_reach() {
     let error = wrapped(io::Error::from(io::ErrorKind::ConnectionRefused));
     let fault = *error.fault();
     assert_eq!(
-        (fault.kind(), fault.retry(), fault.health()),
-        (Kind::Unavailable, Retry::Always, Health::Failure)
+        (fault.kind(), fault.retryable(), fault.health()),
+        (Kind::Unavailable, Retryable::Unsent, Health::Failure)
     );
     let source = error.source().unwrap();
     assert_eq!(source.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::ConnectionRefused);
@@ -476,7 +476,7 @@ fn an_error_of_readiness_is_judged_like_one_of_a_call() {
     let error =
         now(send(&mut FaultClassifyLayer::new().layer(Unready(io::ErrorKind::ConnectionRefused)), ()))
             .unwrap_err();
-    assert_eq!((error.fault().kind(), error.fault().retry()), (Kind::Unavailable, Retry::Always));
+    assert_eq!((error.fault().kind(), error.fault().retryable()), (Kind::Unavailable, Retryable::Unsent));
     assert!(error.source().unwrap().is::<io::Error>());
 
     let rule = rule_fn(|outcome: Result<&(), &io::Error>| outcome.is_err().then_some(ILL.into()));
@@ -550,8 +550,8 @@ mod towers_own {
         let error = send(&mut service, ()).await.unwrap_err();
         let fault = error.fault();
         assert_eq!(
-            (fault.kind(), fault.retry(), fault.health()),
-            (Kind::Timeout, Retry::IfIdempotent, Health::Failure)
+            (fault.kind(), fault.retryable(), fault.health()),
+            (Kind::Timeout, Retryable::IfIdempotent, Health::Failure)
         );
         assert!(error.source().unwrap().is::<tower::timeout::error::Elapsed>());
     }
@@ -564,8 +564,8 @@ mod towers_own {
         let error = now(send(&mut service, ())).unwrap_err();
         let fault = error.fault();
         assert_eq!(
-            (fault.kind(), fault.retry(), fault.health()),
-            (Kind::Rejected, Retry::Always, Health::Neutral)
+            (fault.kind(), fault.retryable(), fault.health()),
+            (Kind::Rejected, Retryable::Unsent, Health::Neutral)
         );
         assert_eq!(fault.origin(), Origin::Local);
         assert!(error.source().unwrap().is::<tower::load_shed::error::Overloaded>());

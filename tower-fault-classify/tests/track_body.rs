@@ -24,8 +24,8 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use tower::{Layer, service_fn};
 use tower_fault_classify::{
-    BodyEnd, BoxError, Fault, FaultClassifyLayer, GrpcRules, Health, How, Kind, OnEnd, Origin, Retry, Rule,
-    Verdict, classify_fn,
+    BodyEnd, BoxError, Fault, FaultClassifyLayer, GrpcRules, Health, How, Kind, OnEnd, Origin, Retryable,
+    Rule, Verdict, classify_fn,
 };
 
 use support::bodies::{Says, Script, Seen, Step, answer, drip, frame, poll, through, trailers};
@@ -58,8 +58,8 @@ impl Log {
         }
     }
 
-    fn axes(&self) -> Option<(Kind, Retry, Health)> {
-        self.only().fault().map(|fault| (fault.kind(), fault.retry(), fault.health()))
+    fn axes(&self) -> Option<(Kind, Retryable, Health)> {
+        self.only().fault().map(|fault| (fault.kind(), fault.retryable(), fault.health()))
     }
 }
 
@@ -145,19 +145,19 @@ fn each_code_in_trailers_has_its_row_and_is_never_sent_again() {
         for first in [vec![], vec![frame("message")]] {
             let log = of_grpc(first.into_iter().chain([trailers(&[("grpc-status", &status)])]));
             assert_eq!(row(log.only()), *expected, "{code}");
-            assert!(log.only().fault().is_none_or(|fault| fault.retry() == Retry::Never), "{code}");
+            assert!(log.only().fault().is_none_or(|fault| fault.retryable() == Retryable::Never), "{code}");
         }
     }
     // Not even where the server asks for it: the call is committed (gRFC A6).
     for status in ["8", "14"] {
         let log = of_grpc([trailers(&[("grpc-status", status), ("grpc-retry-pushback-ms", "20")])]);
-        assert_eq!(log.only().fault().unwrap().retry(), Retry::Never, "{status}");
+        assert_eq!(log.only().fault().unwrap().retryable(), Retryable::Never, "{status}");
     }
 }
 
 #[test]
 fn a_status_that_is_missing_garbled_or_contradicts_itself_is_unknown() {
-    let unknown = Some((Kind::Server, Retry::Never, Health::Failure));
+    let unknown = Some((Kind::Server, Retryable::Never, Health::Failure));
     assert_eq!(of_grpc([]).axes(), unknown);
     assert_eq!(of_grpc([frame("message")]).axes(), unknown);
     assert_eq!(of_grpc([frame("message"), trailers(&[("other", "0")])]).axes(), unknown);
@@ -208,15 +208,15 @@ fn what_the_head_knows_is_told_with_the_response() {
         assert_eq!(log.axes(), axes, "it is not told again");
         axes
     };
-    assert_eq!(head(503, &[]), Some((Kind::Unavailable, Retry::IfIdempotent, Health::Failure)));
-    assert_eq!(head(429, &[]), Some((Kind::Throttled, Retry::Always, Health::Neutral)));
+    assert_eq!(head(503, &[]), Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Failure)));
+    assert_eq!(head(429, &[]), Some((Kind::Throttled, Retryable::Refused, Health::Neutral)));
     let grpc = ("content-type", "application/grpc");
     assert_eq!(
         head(200, &[grpc, ("grpc-status", "14")]),
-        Some((Kind::Unavailable, Retry::IfIdempotent, Health::Failure))
+        Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Failure))
     );
     assert_eq!(head(200, &[grpc, ("grpc-status", "0")]), None);
-    assert_eq!(head(503, &[grpc]), Some((Kind::Unavailable, Retry::IfIdempotent, Health::Failure)));
+    assert_eq!(head(503, &[grpc]), Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Failure)));
 }
 
 #[test]
@@ -231,7 +231,10 @@ fn a_body_that_breaks_is_judged_by_its_error_as_a_request_that_was_processed() {
             assert_eq!(log.count(), 0);
             assert_eq!(poll(&mut body), Seen::Failed(kind));
             assert_eq!(row(log.only()), expected, "{kind}");
-            assert_ne!(log.only().fault().unwrap().retry(), Retry::Always, "{kind}");
+            assert!(
+                !matches!(log.only().fault().unwrap().retryable(), Retryable::Unsent | Retryable::Refused),
+                "{kind}"
+            );
             assert_eq!(poll(&mut body), Seen::End);
             drop(body);
             assert_eq!(log.count(), 1);
@@ -262,7 +265,11 @@ fn a_body_that_is_dropped_before_its_end_was_cancelled() {
             }
             assert_eq!(log.count(), 0);
             drop(body);
-            assert_eq!(log.axes(), Some((Kind::Cancelled, Retry::Never, Health::Neutral)), "{polls} polls");
+            assert_eq!(
+                log.axes(),
+                Some((Kind::Cancelled, Retryable::Never, Health::Neutral)),
+                "{polls} polls"
+            );
         }
     }
 }
@@ -352,7 +359,7 @@ impl<Res, Err> Rule<Res, Err> for Tells {
     }
 
     fn opinion_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
-        let fault = Fault::new(self.0, Retry::Never, Health::Success, Origin::Local);
+        let fault = Fault::new(self.0, Retryable::Never, Health::Success, Origin::Local);
         match end.how() {
             How::Dropped if !end.is_grpc() => Some(fault.into()),
             How::Complete(Some(trailers)) if trailers.contains_key("x-moved") => Some(fault.into()),

@@ -37,7 +37,7 @@ pub use service::JitterRetry;
 #[doc(inline)]
 pub use tower_fault_classify::__shared::{Clock, ConfigError, ManualClock};
 pub use tower_fault_classify::{
-    self as fault_classify, Classify, Fault, Health, Kind, Origin, Outcome, Retry, Rule, Verdict,
+    self as fault_classify, Classify, Fault, Health, Kind, Origin, Outcome, Retryable, Rule, Verdict,
 };
 #[cfg(feature = "tower-retry")]
 pub use tower_policy::{Delay, TowerPolicy};

@@ -206,9 +206,9 @@ mod tests {
 
     /// How many retries a policy's budget grants at first.
     fn granted(policy: &RetryPolicy) -> usize {
-        use tower_fault_classify::{Fault, Health, Kind, Origin, Retry};
+        use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
 
-        let fault = Fault::new(Kind::Server, Retry::IfIdempotent, Health::Failure, Origin::Remote);
+        let fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
         let budget = policy.budget.as_ref().expect("it has one");
         (0..10_000).take_while(|_| budget.try_retry(&fault).is_some()).count()
     }

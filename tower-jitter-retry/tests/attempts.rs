@@ -10,12 +10,14 @@ use std::time::Duration;
 use http::{Method, Request, Response, StatusCode};
 use tower::{BoxError, Layer, ServiceBuilder, service_fn};
 use tower_fault_classify::{FaultClassifyLayer, Judged, classify_fn, judge_error, judge_outcome, rule_fn};
-use tower_jitter_retry::{Fault, Health, JitterRetryLayer, Kind, Origin, Retry, RetryPolicy, Rule, Verdict};
+use tower_jitter_retry::{
+    Fault, Health, JitterRetryLayer, Kind, Origin, RetryPolicy, Retryable, Rule, Verdict,
+};
 
 use support::{Broken, Calls, at_once, now, request, response, send};
 
-const ILL: Fault = Fault::new(Kind::Unavailable, Retry::IfIdempotent, Health::Failure, Origin::Remote);
-const REJECTED: Fault = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
+const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
+const REJECTED: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
 
 /// How often a GET is sent to a server that always answers so.
 fn gets(policy: RetryPolicy, status: u16) -> usize {

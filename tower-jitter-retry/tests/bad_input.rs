@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use tower::{Layer, service_fn};
 use tower_fault_classify::Judged;
 use tower_jitter_retry::{
-    Attempt, Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, Retry, RetryPolicy,
-    RetryPolicyBuilder, RetryRequest,
+    Attempt, Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RetryPolicy,
+    RetryPolicyBuilder, RetryRequest, Retryable,
 };
 
 use support::{Broken, Calls, at_once, now, request, send};
@@ -139,7 +139,7 @@ fn a_clone_that_fails_leaves_the_last_outcome() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fault_of_ones_own_with_an_absurd_delay_does_no_harm() {
-    let fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote);
+    let fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
     for delay in [Duration::MAX, CENTURY] {
         let calls = Calls::default();
         let policy = RetryPolicy::builder().clock(Clock::tokio()).max_elapsed(None).build().unwrap();

@@ -12,15 +12,15 @@ use tokio::task::JoinSet;
 use tower::{Layer, Service, service_fn};
 use tower_fault_classify::Judged;
 use tower_jitter_retry::{
-    Budget, BudgetBuilder, Clock, Fault, Health, JitterRetryLayer, Kind, ManualClock, Origin, Retry,
-    RetryPolicy, RetryPolicyBuilder, RetrySafety,
+    Budget, BudgetBuilder, Clock, Fault, Health, JitterRetryLayer, Kind, ManualClock, Origin, RetryPolicy,
+    RetryPolicyBuilder, RetrySafety, Retryable,
 };
 
 use support::{Broken, Calls, at_once, now, request, response, send};
 
 const SECOND: Duration = Duration::from_secs(1);
-const ILL: Fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote);
-const REJECTED: Fault = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
+const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
+const REJECTED: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
 
 /// A budget on a clock that is moved by hand.
 fn on_hand(builder: BudgetBuilder) -> (Budget, ManualClock) {
@@ -340,7 +340,7 @@ async fn requests_that_take_longer_than_the_span_pay_as_well() {
 #[test]
 fn threads_that_draw_at_once_share_what_is_there_to_the_last() {
     const THREADS: usize = 8;
-    let shed = REJECTED.with_retry(Retry::Always);
+    let shed = REJECTED.with_retryable(Retryable::Unsent);
     for round in 0..50 {
         let calls = Calls::default();
         let layer = layer(from(&share(0.1)).max_attempts(1_000));

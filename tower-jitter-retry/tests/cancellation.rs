@@ -14,7 +14,7 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, service_fn};
 use tower_fault_classify::Judged;
 use tower_jitter_retry::{
-    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, Retry, RetryPolicy,
+    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RetryPolicy, Retryable,
 };
 
 use support::{Broken, Calls, at_once, now, send};
@@ -164,7 +164,7 @@ fn a_call_that_is_not_retried_touches_no_timer() {
     now(send(&mut service, 7)).unwrap_err();
 }
 
-const REFUSED: Fault = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
+const REFUSED: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
 
 #[test]
 #[should_panic(expected = "no reactor running")]

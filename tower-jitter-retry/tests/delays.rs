@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use tower::{Layer, service_fn};
 use tower_fault_classify::Judged;
 use tower_jitter_retry::{
-    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, Retry, RetryPolicy,
-    RetryPolicyBuilder,
+    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RetryPolicy, RetryPolicyBuilder,
+    Retryable,
 };
 
 use support::{Broken, request, send};
@@ -269,7 +269,7 @@ async fn a_retry_after_of_zero_leaves_the_backoffs_own_delay() {
 #[tokio::test(start_paused = true)]
 async fn a_hint_around_an_error_is_waited_for_as_well() {
     let sent = Mutex::new(Vec::new());
-    let fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote)
+    let fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote)
         .with_retry_after(Duration::from_millis(1_234));
     let mut service = layer(policy().max_attempts(2).jitter(Jitter::None)).layer(service_fn(|_: u32| {
         sent.lock().unwrap().push(Instant::now());

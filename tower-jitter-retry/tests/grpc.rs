@@ -10,13 +10,13 @@ use http::{Request, Response};
 use tokio::time::Instant;
 use tower::{Layer, service_fn};
 use tower_jitter_retry::{
-    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, Retry, RetryPolicy,
-    RetryPolicyBuilder, RetrySafety,
+    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RetryPolicy, RetryPolicyBuilder,
+    RetrySafety, Retryable,
 };
 
 use support::{Calls, at_once, now, send};
 
-const ILL: Fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote);
+const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
 
 fn call(path: &str) -> Request<String> {
     let request = Request::post(path).header("content-type", "application/grpc");

@@ -17,7 +17,7 @@ const VOCABULARY: &[&str] = &[
     "tower_fault_classify::Fault",
     "tower_fault_classify::Health",
     "tower_fault_classify::Kind",
-    "tower_fault_classify::Retry",
+    "tower_fault_classify::Retryable",
     "tower_fault_classify::Verdict",
 ];
 const JUDGES: &[&str] = &[

@@ -11,13 +11,13 @@ use http::Response;
 use tokio::time::Instant;
 use tower::BoxError;
 use tower_jitter_retry::{
-    Budget, Clock, Fault, Health, Jitter, Kind, Origin, Retried, Retry, RetryPolicy, RetryPolicyBuilder,
-    RetrySafety, Verdict,
+    Budget, Clock, Fault, Health, Jitter, Kind, Origin, Retried, RetryPolicy, RetryPolicyBuilder,
+    RetrySafety, Retryable, Verdict,
 };
 
 use support::{Broken, Calls, at_once, now, response};
 
-const ILL: Fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote);
+const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
 
 fn policy(builder: RetryPolicyBuilder) -> RetryPolicy {
     builder.build().unwrap()

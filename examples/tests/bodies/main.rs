@@ -13,16 +13,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use examples::misbehave::{Act, Http};
-use tower_fault_classify::{Health, Kind, OnEnd, Retry, Verdict};
+use tower_fault_classify::{Health, Kind, OnEnd, Retryable, Verdict};
 
 /// Far more than any answer over loopback takes: no test waits for it.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-type Axes = (Kind, Retry, Health);
+type Axes = (Kind, Retryable, Health);
 
 /// The axes of a fault.
 fn axes(verdict: Verdict) -> Option<Axes> {
-    verdict.fault().map(|fault| (fault.kind(), fault.retry(), fault.health()))
+    verdict.fault().map(|fault| (fault.kind(), fault.retryable(), fault.health()))
 }
 
 /// What a hook was told.

@@ -8,12 +8,12 @@ use reqwest::{Client, Method, Request, Response};
 use tokio::time::timeout;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer, CircuitState, Clock};
-use tower_fault_classify::{Carried, ErrorBodies, FaultClassifyLayer, Health, Kind, LlmErrors, Retry};
+use tower_fault_classify::{Carried, ErrorBodies, FaultClassifyLayer, Health, Kind, LlmErrors, Retryable};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 use crate::{Axes, OUT_OF_QUOTA, OVERLOADED, RATE_LIMITED, TIMEOUT, axes, io_kind, json, server};
 
-const QUOTA: Axes = (Kind::Quota, Retry::Never, Health::Neutral);
+const QUOTA: Axes = (Kind::Quota, Retryable::Never, Health::Neutral);
 const HELD_UP_FOR_LONG: ErrorBodies<LlmErrors> = ErrorBodies::new(LlmErrors).within(TIMEOUT);
 
 fn client() -> Client {
@@ -83,7 +83,7 @@ async fn the_last_of_the_retries_is_handed_on_as_it_came() {
         .layer(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG));
     let response = send(layers, &server).await;
     assert_eq!(server.requests().len(), 3);
-    assert_eq!(carried(&response), Some((Kind::Overloaded, Retry::Always, Health::Failure)));
+    assert_eq!(carried(&response), Some((Kind::Overloaded, Retryable::Refused, Health::Failure)));
     assert_eq!(response.text().await.unwrap(), OVERLOADED);
 }
 
@@ -118,7 +118,7 @@ async fn a_body_that_comes_byte_by_byte_is_read_whole() {
 async fn a_body_that_is_cut_says_what_it_said_and_breaks_for_its_reader_as_it_would() {
     let cut = || json(429, OUT_OF_QUOTA).content_length(1_000).then_close();
     let halved = || json(429, &OUT_OF_QUOTA[..40]).chunked_without_end().then_close();
-    let throttled = (Kind::Throttled, Retry::Always, Health::Neutral);
+    let throttled = (Kind::Throttled, Retryable::Refused, Health::Neutral);
     for (act, expected) in [(cut(), QUOTA), (halved(), throttled)] {
         let server = server([act.clone(), act]).await;
         let bare = client().execute(post(&server)).await.unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use examples::misbehave::{Act, Http};
 use reqwest::{Client, Response};
 use tower::{Layer, Service, ServiceExt};
-use tower_fault_classify::{Carried, FaultClassifyLayer, Health, Kind, Retry};
+use tower_fault_classify::{Carried, FaultClassifyLayer, Health, Kind, Retryable};
 
 use crate::{Log, io_kind, server};
 
@@ -38,7 +38,7 @@ async fn an_error_within_a_stream_is_told_of_whatever_the_chunks() {
         let (response, log, _server) = get(act).await;
         assert!(log.is_empty());
         assert_eq!(response.text().await.unwrap(), STREAM);
-        assert_eq!(log.only(), Some((Kind::Overloaded, Retry::Never, Health::Failure)));
+        assert_eq!(log.only(), Some((Kind::Overloaded, Retryable::Never, Health::Failure)));
     }
 }
 
@@ -50,7 +50,7 @@ async fn it_is_told_of_though_the_stream_does_not_end() {
         text.extend_from_slice(&response.chunk().await.unwrap().unwrap());
     }
     assert_eq!(text, STREAM.as_bytes());
-    let overloaded = Some((Kind::Overloaded, Retry::Never, Health::Failure));
+    let overloaded = Some((Kind::Overloaded, Retryable::Never, Health::Failure));
     assert_eq!(log.only(), overloaded);
     drop(response);
     assert_eq!(log.only(), overloaded, "and not that it was dropped");
@@ -69,7 +69,7 @@ async fn a_stream_that_ends_is_a_success_and_one_that_is_cut_is_not() {
         assert_eq!(io_kind(&error), Some(std::io::ErrorKind::UnexpectedEof), "{error:?}");
         let (kind, retry, health) = log.only().unwrap();
         assert_eq!((kind, health), (Kind::Transient, Health::Failure));
-        assert_ne!(retry, Retry::Always, "the request was processed");
+        assert!(!matches!(retry, Retryable::Unsent | Retryable::Refused), "the request was processed");
     }
 }
 
@@ -79,5 +79,5 @@ async fn a_reader_who_goes_away_cancels() {
     assert_eq!(response.chunk().await.unwrap().unwrap(), "data: 1\n\n");
     assert!(log.is_empty());
     drop(response);
-    assert_eq!(log.only(), Some((Kind::Cancelled, Retry::Never, Health::Neutral)));
+    assert_eq!(log.only(), Some((Kind::Cancelled, Retryable::Never, Health::Neutral)));
 }

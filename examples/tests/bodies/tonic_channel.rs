@@ -6,11 +6,11 @@ use examples::misbehave::{Grpc, Reason, Reply};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::{Layer, ServiceBuilder};
-use tower_fault_classify::{FaultClassifyLayer, GrpcRules, Health, Kind, Retry};
+use tower_fault_classify::{FaultClassifyLayer, GrpcRules, Health, Kind, Retryable};
 
 use crate::{Axes, Log};
 
-const UNKNOWN: Option<Axes> = Some((Kind::Server, Retry::Never, Health::Failure));
+const UNKNOWN: Option<Axes> = Some((Kind::Server, Retryable::Never, Health::Failure));
 
 fn channel(server: &Grpc) -> Channel {
     Endpoint::from_shared(server.url()).unwrap().connect_lazy()
@@ -53,7 +53,7 @@ async fn a_failure_in_trailers_is_one_though_the_head_said_200() {
             let (answer, told) = call(reply.clone().status(code)).await;
             assert_eq!(answer.unwrap_err().code(), Code::from(code), "{reply:?}");
             // What a server says after it has begun to answer is never sent again.
-            assert_eq!(told, Some((kind, Retry::Never, health)), "{reply:?}");
+            assert_eq!(told, Some((kind, Retryable::Never, health)), "{reply:?}");
         }
     }
 }
@@ -61,11 +61,11 @@ async fn a_failure_in_trailers_is_one_though_the_head_said_200() {
 #[tokio::test]
 async fn a_failure_in_the_head_alone_is_told_as_it_stands_there() {
     let (_, told) = call(Reply::trailers_only(14)).await;
-    assert_eq!(told, Some((Kind::Unavailable, Retry::IfIdempotent, Health::Failure)));
+    assert_eq!(told, Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Failure)));
     let (_, told) = call(Reply::trailers_only(8).trailer("grpc-retry-pushback-ms", "20")).await;
-    assert_eq!(told, Some((Kind::Throttled, Retry::Always, Health::Neutral)));
+    assert_eq!(told, Some((Kind::Throttled, Retryable::Refused, Health::Neutral)));
     let (_, told) = call(Reply::http(503)).await;
-    assert_eq!(told, Some((Kind::Unavailable, Retry::IfIdempotent, Health::Failure)));
+    assert_eq!(told, Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Failure)));
 }
 
 #[tokio::test]
@@ -90,12 +90,12 @@ async fn a_stream_that_breaks_is_a_failure_of_a_call_that_was_processed() {
             let (answer, told) = call(reply.clone()).await;
             let (kind, retry, health) = told.unwrap();
             assert_eq!((kind, health), (Kind::Transient, Health::Failure), "{reply:?}: {answer:?}");
-            assert_ne!(retry, Retry::Always, "{reply:?}");
+            assert!(!matches!(retry, Retryable::Unsent | Retryable::Refused), "{reply:?}");
         }
         for reason in [Reason::INTERNAL_ERROR, Reason::REFUSED_STREAM] {
             let (answer, told) = call(reply.clone().rst_stream(reason)).await;
             answer.unwrap_err();
-            assert_ne!(told.unwrap().1, Retry::Always, "{reply:?} {reason}");
+            assert!(!matches!(told.unwrap().1, Retryable::Unsent | Retryable::Refused), "{reply:?} {reason}");
         }
     }
     let (_, told) = call(Reply::message("x").rst_stream(Reason::INTERNAL_ERROR)).await;
@@ -122,7 +122,7 @@ async fn a_call_that_is_dropped_midway_was_cancelled() {
     assert_eq!(log.only(), None, "the other one");
     log.0.lock().unwrap().clear();
     drop(call);
-    assert_eq!(log.only(), Some((Kind::Cancelled, Retry::Never, Health::Neutral)));
+    assert_eq!(log.only(), Some((Kind::Cancelled, Retryable::Never, Health::Neutral)));
 }
 
 #[tokio::test]
@@ -135,7 +135,7 @@ async fn rules_for_codes_change_those_in_trailers() {
     let mut client = EchoClient::new(layer.layer(channel(&server)));
     for _ in 0..2 {
         client.say(words()).await.unwrap_err();
-        assert_eq!(log.only(), Some((Kind::Client, Retry::Never, Health::Failure)));
+        assert_eq!(log.only(), Some((Kind::Client, Retryable::Never, Health::Failure)));
         log.0.lock().unwrap().clear();
     }
 }

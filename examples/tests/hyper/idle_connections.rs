@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::yield_now;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_fault_classify::{FaultClassifyLayer, Retry, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, Retryable, judge_error};
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
 struct Wire(TokioIo<DuplexStream>);
@@ -65,7 +65,11 @@ async fn answer(end: &mut DuplexStream) {
 }
 
 /// Two POSTs, between which the connection ends, and the client hears of it before the second or not: the second's status, or whether it may be sent again; attempts; connections.
-async fn two_posts(by_itself: bool, max_attempts: u32, hears: bool) -> (Result<u16, Retry>, usize, usize) {
+async fn two_posts(
+    by_itself: bool,
+    max_attempts: u32,
+    hears: bool,
+) -> (Result<u16, Retryable>, usize, usize) {
     let (accepts, mut accepted) = unbounded_channel();
     let connector = service_fn(move |_: http::Uri| {
         let (near, far) = duplex(4096);
@@ -115,7 +119,7 @@ async fn two_posts(by_itself: bool, max_attempts: u32, hears: bool) -> (Result<u
         () = serves => unreachable!("the client lives"),
     };
     let came = came.map(|response| response.status().as_u16());
-    (came.map_err(|error| judge_error(&error).retry()), attempts.load(Ordering::Relaxed), connections)
+    (came.map_err(|error| judge_error(&error).retryable()), attempts.load(Ordering::Relaxed), connections)
 }
 
 #[tokio::test]
@@ -131,5 +135,5 @@ async fn the_client_sends_a_post_again_by_itself_and_no_layer_hears_of_it() {
 #[tokio::test]
 async fn a_client_that_does_not_leaves_it_to_the_retry_for_nobody_has_seen_the_post() {
     assert_eq!(two_posts(false, 3, false).await, (Ok(200), 3, 2));
-    assert_eq!(two_posts(false, 1, false).await, (Err(Retry::Always), 2, 1));
+    assert_eq!(two_posts(false, 1, false).await, (Err(Retryable::Unsent), 2, 1));
 }

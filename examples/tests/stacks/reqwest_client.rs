@@ -62,6 +62,9 @@ async fn a_refused_connection_is_known_through_every_wrapper() {
         ServiceBuilder::new().layer(FaultClassifyLayer::new()).timeout(TIMEOUT).service(Client::new());
     let error = stack.ready().await.unwrap().call(get(&format!("http://{free}/"))).await.unwrap_err();
     let fault = judge_error(&error);
-    assert_eq!((fault.kind(), fault.retry()), (Kind::Unavailable, tower_fault_classify::Retry::Always));
+    assert_eq!(
+        (fault.kind(), fault.retryable()),
+        (Kind::Unavailable, tower_fault_classify::Retryable::Unsent)
+    );
     assert!(error.get_ref().unwrap().downcast_ref::<reqwest::Error>().unwrap().is_connect());
 }

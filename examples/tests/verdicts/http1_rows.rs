@@ -5,42 +5,42 @@ use std::time::Duration;
 use examples::misbehave::{Act, Http, Refused};
 use tower::BoxError;
 use tower_fault_classify::hint::LONGEST_HINT;
-use tower_fault_classify::{Carried, Health, Kind, Outcome, Retry, Verdict};
+use tower_fault_classify::{Carried, Health, Kind, Outcome, Retryable, Verdict};
 
 use crate::{
     Axes, BROKEN, BROKEN_UNSENT, GARBLED, Table, UNREACHED, axes, failed, is_unsent,
     name_that_does_not_resolve,
 };
 
-const CLIENT: Axes = axes(Kind::Client, Retry::Never, Health::Success);
-const SERVER: Axes = axes(Kind::Server, Retry::IfIdempotent, Health::Failure);
-const MISCONFIGURED: Axes = axes(Kind::Server, Retry::Never, Health::Failure);
-const CONFLICT: Axes = axes(Kind::Conflict, Retry::Never, Health::Success);
-const UNSUPPORTED: Axes = axes(Kind::Protocol, Retry::Never, Health::Neutral);
-const UNAVAILABLE: Axes = axes(Kind::Unavailable, Retry::IfIdempotent, Health::Failure);
-const THROTTLED: Axes = axes(Kind::Throttled, Retry::Always, Health::Neutral);
+const CLIENT: Axes = axes(Kind::Client, Retryable::Never, Health::Success);
+const SERVER: Axes = axes(Kind::Server, Retryable::IfIdempotent, Health::Failure);
+const MISCONFIGURED: Axes = axes(Kind::Server, Retryable::Never, Health::Failure);
+const CONFLICT: Axes = axes(Kind::Conflict, Retryable::Never, Health::Success);
+const UNSUPPORTED: Axes = axes(Kind::Protocol, Retryable::Never, Health::Neutral);
+const UNAVAILABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure);
+const THROTTLED: Axes = axes(Kind::Throttled, Retryable::Refused, Health::Neutral);
 
 /// The rows that the fault table names, in its order.
 const STATUSES: [(&[u16], Axes); 19] = [
-    (&[401, 403], axes(Kind::Auth, Retry::Never, Health::Success)),
-    (&[407], axes(Kind::Auth, Retry::Never, Health::Neutral)),
-    (&[408], axes(Kind::Timeout, Retry::IfIdempotent, Health::Neutral)),
+    (&[401, 403], axes(Kind::Auth, Retryable::Never, Health::Success)),
+    (&[407], axes(Kind::Auth, Retryable::Never, Health::Neutral)),
+    (&[408], axes(Kind::Timeout, Retryable::IfIdempotent, Health::Neutral)),
     (&[409, 423], CONFLICT),
-    (&[421], axes(Kind::Unavailable, Retry::Always, Health::Neutral)),
-    (&[425], axes(Kind::Transient, Retry::Always, Health::Neutral)),
+    (&[421], axes(Kind::Unavailable, Retryable::Refused, Health::Neutral)),
+    (&[425], axes(Kind::Transient, Retryable::Refused, Health::Neutral)),
     (&[429], THROTTLED),
-    (&[499], axes(Kind::Cancelled, Retry::Never, Health::Neutral)),
+    (&[499], axes(Kind::Cancelled, Retryable::Never, Health::Neutral)),
     (&[500], SERVER),
     (&[501, 505, 510, 511], UNSUPPORTED),
     (&[502, 503], UNAVAILABLE),
-    (&[504], axes(Kind::Timeout, Retry::IfIdempotent, Health::Failure)),
+    (&[504], axes(Kind::Timeout, Retryable::IfIdempotent, Health::Failure)),
     (&[506, 508, 507], MISCONFIGURED),
     (&[509], THROTTLED),
     (&[521, 523], UNAVAILABLE),
-    (&[522, 524], axes(Kind::Timeout, Retry::IfIdempotent, Health::Failure)),
-    (&[520, 527], axes(Kind::Transient, Retry::IfIdempotent, Health::Failure)),
+    (&[522, 524], axes(Kind::Timeout, Retryable::IfIdempotent, Health::Failure)),
+    (&[520, 527], axes(Kind::Transient, Retryable::IfIdempotent, Health::Failure)),
     (&[525, 526, 530], MISCONFIGURED),
-    (&[529], axes(Kind::Overloaded, Retry::Always, Health::Failure)),
+    (&[529], axes(Kind::Overloaded, Retryable::Refused, Health::Failure)),
 ];
 
 /// What the fault table says of a status. A success is nothing.
@@ -161,7 +161,7 @@ pub(crate) async fn delays<R: Outcome>(call: impl AsyncFn(&str) -> R) {
     };
     let asked = DELAYS.map(|(headers, delay)| (with(429, headers), THROTTLED.after(delay)));
     let garbled = NO_DELAYS.map(|headers| (with(429, headers), THROTTLED));
-    let too_large = axes(Kind::Throttled, Retry::IfIdempotent, Health::Success);
+    let too_large = axes(Kind::Throttled, Retryable::IfIdempotent, Health::Success);
     let of_413 = [
         (with(413, &[(AFTER, b"3")]), too_large.after(seconds(3))),
         (with(413, &[(AFTER, b"0")]), too_large.after(seconds(0))),
@@ -169,7 +169,7 @@ pub(crate) async fn delays<R: Outcome>(call: impl AsyncFn(&str) -> R) {
     ];
     let of_all = (200..=600).filter(|status| *status != 413).filter_map(|status| {
         let row = row_of(status)?;
-        let want = if row.1 == Retry::Never { row } else { row.after(seconds(7)) };
+        let want = if row.1 == Retryable::Never { row } else { row.after(seconds(7)) };
         Some((with(status, &[(AFTER, b"7")]), want))
     });
     let rows = asked.into_iter().chain(garbled).chain(of_413).chain(of_all);
@@ -182,11 +182,15 @@ pub(crate) async fn should_retry<R: Outcome>(call: impl AsyncFn(&str) -> R) {
     let mut rows = Vec::new();
     for status in (200..=600).filter(|status| *status != 413) {
         let with = |retry| row_of(status).map(|row| axes(row.0, retry, row.2));
-        rows.push((said(status, b"true"), with(Retry::Always)));
-        rows.push((said(status, b"false"), with(Retry::Never)));
+        let raised = row_of(status).map(|row| match row.1 {
+            Retryable::Never => axes(row.0, Retryable::IfIdempotent, row.2),
+            retryable => axes(row.0, retryable, row.2),
+        });
+        rows.push((said(status, b"true"), raised));
+        rows.push((said(status, b"false"), with(Retryable::Never)));
     }
-    let again = axes(Kind::Server, Retry::Always, Health::Failure);
-    let never = axes(Kind::Server, Retry::Never, Health::Failure);
+    let again = axes(Kind::Server, Retryable::IfIdempotent, Health::Failure);
+    let never = axes(Kind::Server, Retryable::Never, Health::Failure);
     rows.extend([
         (said(500, b"TRUE"), Some(again)),
         (said(500, b"False"), Some(never)),
@@ -195,11 +199,11 @@ pub(crate) async fn should_retry<R: Outcome>(call: impl AsyncFn(&str) -> R) {
         (said(500, b"false").header(AFTER, "2"), Some(never)),
         (
             said(429, b"false").header(AFTER_MS, "20"),
-            Some(axes(Kind::Throttled, Retry::Never, Health::Neutral)),
+            Some(axes(Kind::Throttled, Retryable::Never, Health::Neutral)),
         ),
         (
             said(404, b"true").header(AFTER, "2"),
-            Some(axes(Kind::Client, Retry::Always, Health::Success).after(seconds(2))),
+            Some(axes(Kind::Client, Retryable::IfIdempotent, Health::Success).after(seconds(2))),
         ),
     ]);
     // What makes no sense, or contradicts itself, leaves the status's row.

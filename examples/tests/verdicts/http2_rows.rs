@@ -2,7 +2,7 @@
 
 use examples::misbehave::{Act, Grpc, Http, Reason, Reply};
 use tower::BoxError;
-use tower_fault_classify::Retry;
+use tower_fault_classify::Retryable;
 
 use crate::{Axes, BROKEN, TURNED_AWAY, Table, chain, failed, verdict};
 
@@ -17,7 +17,7 @@ async fn fails(reply: &Reply, exchange: &impl AsyncFn(&str) -> Result<(), BoxErr
 
 /// Streams that the server says it did not look at; and ends that only look so, for an answer had begun, or tell nothing of what the server
 /// did. `committed` is what a client may say of a retry when an answer had begun (gRFC A6).
-pub(crate) async fn streams(exchange: impl AsyncFn(&str) -> Result<(), BoxError>, committed: &[Retry]) {
+pub(crate) async fn streams(exchange: impl AsyncFn(&str) -> Result<(), BoxError>, committed: &[Retryable]) {
     let mut table = Table::default();
     for reply in [
         Reply::nothing().rst_stream(Reason::REFUSED_STREAM),
@@ -40,7 +40,7 @@ pub(crate) async fn streams(exchange: impl AsyncFn(&str) -> Result<(), BoxError>
 }
 
 /// What may be said of a retry of a request that may have been processed.
-pub(crate) const UNCERTAIN: &[Retry] = &[Retry::IfIdempotent, Retry::Never];
+pub(crate) const UNCERTAIN: &[Retryable] = &[Retryable::IfIdempotent, Retryable::Never];
 
 fn begun() -> [Reply; 3] {
     [Reply::headers(), Reply::message("text"), Reply::cut_message("long text")]

@@ -15,14 +15,14 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retry};
+use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retryable};
 
 use crate::{Axes, BROKEN, BROKEN_UNSENT, CALLER, CONNECT_TIMEOUT, GARBLED, TIMEOUT, Table, UNREACHED, axes};
 
-const LOCAL: Axes = axes(Kind::Local, Retry::Never, Health::Neutral);
-const LOCAL_PASSING: Axes = axes(Kind::Local, Retry::IfIdempotent, Health::Neutral);
-const LOCAL_PASSING_UNSENT: Axes = axes(Kind::Local, Retry::Always, Health::Neutral);
-const UNREACHABLE: Axes = axes(Kind::Unavailable, Retry::IfIdempotent, Health::Failure);
+const LOCAL: Axes = axes(Kind::Local, Retryable::Never, Health::Neutral);
+const LOCAL_PASSING: Axes = axes(Kind::Local, Retryable::IfIdempotent, Health::Neutral);
+const LOCAL_PASSING_UNSENT: Axes = axes(Kind::Local, Retryable::Unsent, Health::Neutral);
+const UNREACHABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure);
 
 /// The kinds of an I/O error, with their rows within a connect and elsewhere.
 const KINDS: [(ErrorKind, Axes, Axes); 34] = [

@@ -26,11 +26,11 @@ use std::time::Duration;
 
 use hyper_util::client::legacy;
 use tower::BoxError;
-use tower_fault_classify::{Fault, Health, Judged, Kind, Retry, judge_error};
+use tower_fault_classify::{Fault, Health, Judged, Kind, Retryable, judge_error};
 
 /// What a fault is, or is wanted to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Axes(Kind, Retry, Health, Option<Duration>);
+struct Axes(Kind, Retryable, Health, Option<Duration>);
 
 impl Axes {
     /// The same with a delay that the server asked for.
@@ -39,32 +39,32 @@ impl Axes {
     }
 
     const fn of(fault: &Fault) -> Self {
-        Self(fault.kind(), fault.retry(), fault.health(), fault.retry_after())
+        Self(fault.kind(), fault.retryable(), fault.health(), fault.retry_after())
     }
 }
 
-const fn axes(kind: Kind, retry: Retry, health: Health) -> Axes {
+const fn axes(kind: Kind, retry: Retryable, health: Health) -> Axes {
     Axes(kind, retry, health, None)
 }
 
 /// Nobody was reached.
-const UNREACHED: Axes = axes(Kind::Unavailable, Retry::Always, Health::Failure);
+const UNREACHED: Axes = axes(Kind::Unavailable, Retryable::Unsent, Health::Failure);
 /// Nobody was reached in time.
-const CONNECT_TIMEOUT: Axes = axes(Kind::Timeout, Retry::Always, Health::Failure);
-const TIMEOUT: Axes = axes(Kind::Timeout, Retry::IfIdempotent, Health::Failure);
+const CONNECT_TIMEOUT: Axes = axes(Kind::Timeout, Retryable::Unsent, Health::Failure);
+const TIMEOUT: Axes = axes(Kind::Timeout, Retryable::IfIdempotent, Health::Failure);
 /// The connection broke.
-const BROKEN: Axes = axes(Kind::Transient, Retry::IfIdempotent, Health::Failure);
+const BROKEN: Axes = axes(Kind::Transient, Retryable::IfIdempotent, Health::Failure);
 /// The connection broke before anything was written.
-const BROKEN_UNSENT: Axes = axes(Kind::Transient, Retry::Always, Health::Failure);
+const BROKEN_UNSENT: Axes = axes(Kind::Transient, Retryable::Unsent, Health::Failure);
 /// The answer made no sense.
-const GARBLED: Axes = axes(Kind::Protocol, Retry::Never, Health::Failure);
+const GARBLED: Axes = axes(Kind::Protocol, Retryable::Never, Health::Failure);
 /// The server says that it did not look at the stream.
-const TURNED_AWAY: Axes = axes(Kind::Unavailable, Retry::Always, Health::Neutral);
+const TURNED_AWAY: Axes = axes(Kind::Unavailable, Retryable::Unsent, Health::Neutral);
 /// The request could not be built, or its body could not be read.
-const CALLER: Axes = axes(Kind::Client, Retry::Never, Health::Neutral);
+const CALLER: Axes = axes(Kind::Client, Retryable::Never, Health::Neutral);
 /// A limit on this side.
-const SHED: Axes = axes(Kind::Rejected, Retry::Always, Health::Neutral);
-const UNKNOWN: Axes = axes(Kind::Unknown, Retry::IfIdempotent, Health::Failure);
+const SHED: Axes = axes(Kind::Rejected, Retryable::Unsent, Health::Neutral);
+const UNKNOWN: Axes = axes(Kind::Unknown, Retryable::IfIdempotent, Health::Failure);
 
 /// Limits waits that have no other end.
 const SHORT: Duration = Duration::from_millis(30);

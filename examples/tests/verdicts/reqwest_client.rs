@@ -7,7 +7,7 @@ use examples::misbehave::{Act, Http};
 use reqwest::redirect::Policy;
 use reqwest::{Body, Client, ClientBuilder, Method, Request, Response};
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
-use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retry};
+use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retryable};
 
 use crate::http1_rows as rows;
 use crate::hyper_util_sockets::FailsToBeRead;
@@ -105,7 +105,7 @@ async fn a_connection_that_was_never_made_brought_nothing() {
 #[tokio::test]
 async fn an_address_that_this_machine_does_not_have_is_its_own_lack() {
     let client = builder().local_address(IpAddr::from(Ipv4Addr::new(192, 0, 2, 1))).build().unwrap();
-    let (server, local) = (Http::start().await, axes(Kind::Local, Retry::Never, Health::Neutral));
+    let (server, local) = (Http::start().await, axes(Kind::Local, Retryable::Never, Health::Neutral));
     Table::default().error(&"not available", &*failed(exchange(&client, &server.url()).await), local);
 }
 
@@ -145,7 +145,7 @@ async fn redirects_without_end_lead_nowhere_again() {
     let server = Http::start().await;
     server.otherwise(Act::status(302).header("location", "/"));
     let error = send(&client(), post(&server.url())).await.unwrap_err();
-    Table::default().error(&"redirects", &error, axes(Kind::Protocol, Retry::Never, Health::Neutral));
+    Table::default().error(&"redirects", &error, axes(Kind::Protocol, Retryable::Never, Health::Neutral));
     let client = builder().redirect(Policy::none()).build().unwrap();
     assert_eq!(send(&client, post(&server.url())).await.unwrap().status(), 302);
 }

@@ -9,7 +9,7 @@ use reqwest::{Client, Method, Request, Response};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitState, Clock};
-use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retry};
+use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retryable};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 use crate::{SHED, Table, axes, verdict};
@@ -140,7 +140,7 @@ async fn retried(act: Act, method: Method, calls: usize) -> (Http, Circuit) {
 
 #[tokio::test]
 async fn an_open_circuit_rejects_and_says_for_how_long() {
-    let want = axes(Kind::Rejected, Retry::Never, Health::Neutral).after(OPEN_FOR);
+    let want = axes(Kind::Rejected, Retryable::Never, Health::Neutral).after(OPEN_FOR);
     let (server, _, mut service) = guarded().await;
     server.otherwise(Act::status(500));
     for _ in 0..3 {
@@ -212,6 +212,6 @@ async fn trap_34_a_rejection_is_not_retried() {
         stack.ready().await.unwrap().call(post(&server.url())).await.unwrap();
     }
     let error = stack.ready().await.unwrap().call(request(Method::GET, &server.url())).await.unwrap_err();
-    assert_eq!(verdict(&error), axes(Kind::Rejected, Retry::Never, Health::Neutral).after(OPEN_FOR));
+    assert_eq!(verdict(&error), axes(Kind::Rejected, Retryable::Never, Health::Neutral).after(OPEN_FOR));
     assert_eq!((rejections.load(Ordering::Relaxed), server.requests().len()), (1, 3));
 }

@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tower::util::BoxService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
-use tower_fault_classify::{Carried, FaultClassifyLayer, Health, Judged, Kind, Retry, Verdict};
+use tower_fault_classify::{Carried, FaultClassifyLayer, Health, Judged, Kind, Retryable, Verdict};
 
 use crate::http1_rows::{connections_that_die_on_accept, nobody_is_reached};
 use crate::{Axes, SHORT, TIMEOUT, Table, UNREACHED, axes, failed, http2_rows};
@@ -68,7 +68,7 @@ pub(crate) async fn head(server: &Grpc) -> Option<Axes> {
 }
 
 /// gRFC A6: once headers have come, the call is committed.
-const BROKEN_FOR_GOOD: Axes = axes(Kind::Transient, Retry::Never, Health::Failure);
+const BROKEN_FOR_GOOD: Axes = axes(Kind::Transient, Retryable::Never, Health::Failure);
 
 fn words() -> Words {
     Words { text: "hi".to_owned() }
@@ -94,12 +94,12 @@ pub(crate) async fn ends(table: &mut Table, what: &str, channel: Channel, want: 
 
 #[tokio::test]
 async fn a_stream_that_was_turned_away_is_sent_again_and_never_once_its_answer_has_begun() {
-    http2_rows::streams(async |url| bare(endpoint(url).connect_lazy()).await, &[Retry::Never]).await;
+    http2_rows::streams(async |url| bare(endpoint(url).connect_lazy()).await, &[Retryable::Never]).await;
 }
 
 #[tokio::test]
 async fn a_stream_that_was_turned_away_is_so_beneath_the_generated_client() {
-    http2_rows::streams(async |url| layered(endpoint(url).connect_lazy()).await, &[Retry::Never]).await;
+    http2_rows::streams(async |url| layered(endpoint(url).connect_lazy()).await, &[Retryable::Never]).await;
 }
 
 #[tokio::test]

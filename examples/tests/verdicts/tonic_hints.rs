@@ -6,7 +6,7 @@ use bytes::Bytes;
 use examples::misbehave::{Grpc, Reply};
 use prost::Message;
 use tower_fault_classify::hint::LONGEST_HINT;
-use tower_fault_classify::{Health, Kind, Retry};
+use tower_fault_classify::{Health, Kind, Retryable};
 
 use crate::tonic_channel::{Caller, head};
 use crate::tonic_codes::{CODES, SERVER};
@@ -15,10 +15,10 @@ use crate::{Axes, Table, axes};
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 const DETAILS: &str = "grpc-status-details-bin";
 
-const THROTTLED: Axes = axes(Kind::Throttled, Retry::Always, Health::Neutral);
-const THROTTLED_FOR_GOOD: Axes = axes(Kind::Throttled, Retry::Never, Health::Neutral);
-const UNAVAILABLE: Axes = axes(Kind::Unavailable, Retry::IfIdempotent, Health::Failure);
-const UNAVAILABLE_FOR_GOOD: Axes = axes(Kind::Unavailable, Retry::Never, Health::Failure);
+const THROTTLED: Axes = axes(Kind::Throttled, Retryable::Refused, Health::Neutral);
+const THROTTLED_FOR_GOOD: Axes = axes(Kind::Throttled, Retryable::Never, Health::Neutral);
+const UNAVAILABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure);
+const UNAVAILABLE_FOR_GOOD: Axes = axes(Kind::Unavailable, Retryable::Never, Health::Failure);
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

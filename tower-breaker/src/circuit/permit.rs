@@ -5,7 +5,7 @@ use std::mem::{self, ManuallyDrop};
 #[cfg(feature = "keyed")]
 use std::task::Waker;
 
-use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
+use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::core::{Core, Entry, Refusal, Took};
 use super::hold::{Hold, Own};
@@ -13,7 +13,7 @@ use super::hold::{Hold, Own};
 use super::waiters::Seat;
 
 /// The fault of a call that panicked.
-const PANICKED: Fault = Fault::new(Kind::Unknown, Retry::Never, Health::Failure, Origin::Local);
+const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Failure, Origin::Local);
 
 /// The right to one call through a circuit, to be settled by what the call came to.
 ///

@@ -41,7 +41,7 @@ use core::time::Duration;
 use half_open::Round;
 use open_time::Row;
 use ramp::{Ramp, Step};
-use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
+use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 /// A circuit, without what `circuit/` keeps in its own storage (the run of failures and the window).
 #[derive(Debug)]
@@ -395,7 +395,8 @@ impl<'a> Outcome<'a> {
 }
 
 /// The fault of a call that its caller gave up, where that counts as a failure.
-pub(crate) const GIVEN_UP: Fault = Fault::new(Kind::Cancelled, Retry::Never, Health::Failure, Origin::Caller);
+pub(crate) const GIVEN_UP: Fault =
+    Fault::new(Kind::Cancelled, Retryable::Never, Health::Failure, Origin::Caller);
 
 #[cfg(all(test, not(loom_models)))]
 mod tests;

@@ -1,14 +1,14 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use tower_fault_classify::{Origin, Retry};
+use tower_fault_classify::{Origin, Retryable};
 
 use super::trip::reaches;
 use super::*;
 
 const SECOND: u64 = 1_000_000_000;
 
-const FAULT: Fault = Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote);
+const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
 
 const TRIP: TripLimits = TripLimits {
     consecutive_failures: 5,

@@ -23,13 +23,13 @@ use tower::{Layer, Service, service_fn};
 use tower_breaker::{
     AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, ByRef, ByValue, CircuitState, Clock,
     Counts, Fault, Health, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedConfig, Kind, ManualClock,
-    Mode, Origin, Overflow, Reason, Retry, Verdict,
+    Mode, Origin, Overflow, Reason, Retryable, Verdict,
 };
 
-const FAULT: Fault = Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote);
+const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
 const FAILURE: Verdict = Verdict::Fault(FAULT);
 const NEUTRAL: Verdict =
-    Verdict::Fault(Fault::new(Kind::Throttled, Retry::Always, Health::Neutral, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Throttled, Retryable::Refused, Health::Neutral, Origin::Remote));
 const SECOND: Duration = Duration::from_secs(1);
 const OPEN_FOR: Duration = Duration::from_secs(30);
 /// A time window of 60 s holds nothing any more that is so old.

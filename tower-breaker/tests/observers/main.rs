@@ -22,13 +22,13 @@ use tower::{Layer, Service, service_fn};
 use tower_breaker::{
     BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitRegistry, CircuitState, Clock, Fault,
     Health, HealthReport, KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Mode, Origin, Overflow, Reason,
-    Retry, Transition, Transitions, Verdict,
+    Retryable, Transition, Transitions, Verdict,
 };
 
-const FAULT: Fault = Fault::new(Kind::Overloaded, Retry::Never, Health::Failure, Origin::Remote);
+const FAULT: Fault = Fault::new(Kind::Overloaded, Retryable::Never, Health::Failure, Origin::Remote);
 const FAILURE: Verdict = Verdict::Fault(FAULT);
 const NEUTRAL: Verdict =
-    Verdict::Fault(Fault::new(Kind::Throttled, Retry::Always, Health::Neutral, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Throttled, Retryable::Refused, Health::Neutral, Origin::Remote));
 const SECOND: Duration = Duration::from_secs(1);
 const OPEN_FOR: Duration = Duration::from_secs(30);
 

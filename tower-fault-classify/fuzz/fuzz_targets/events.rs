@@ -9,7 +9,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use libfuzzer_sys::fuzz_target;
-use tower_fault_classify::{LlmEvents, Retry, Verdict, Watch};
+use tower_fault_classify::{LlmEvents, Retryable, Verdict, Watch};
 
 fuzz_target!(|input: &[u8]| {
     let Some((&cuts, input)) = input.split_first() else { return };
@@ -25,7 +25,7 @@ fuzz_target!(|input: &[u8]| {
     let verdict = watch(&[stream]);
     assert_eq!(watch(&chunks), verdict);
     if let Some(verdict) = verdict {
-        assert_eq!(verdict.fault().map(|fault| fault.retry()), Some(Retry::Never));
+        assert_eq!(verdict.fault().map(|fault| fault.retryable()), Some(Retryable::Never));
     }
 });
 

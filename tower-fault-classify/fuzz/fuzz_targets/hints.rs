@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use tower_fault_classify::hint::{self, Hint, LONGEST_HINT, Pushback};
-use tower_fault_classify::{Retry, judge_outcome};
+use tower_fault_classify::{Retryable, judge_outcome};
 
 /// A moment between the years that the seeds name.
 fn a_moment() -> SystemTime {
@@ -49,11 +49,11 @@ fuzz_target!(|input: &[u8]| {
     let should_retry = hint::should_retry(&headers);
     let mut response = http::Response::builder().status(503).body(()).unwrap();
     *response.headers_mut() = headers;
-    let retry = judge_outcome(&response).fault().unwrap().retry();
+    let retry = judge_outcome(&response).fault().unwrap().retryable();
     let expected = match should_retry {
-        Hint::Says(true) => Retry::Always,
-        Hint::Says(false) => Retry::Never,
-        Hint::Absent | Hint::Garbled => Retry::IfIdempotent,
+        Hint::Says(true) => Retryable::IfIdempotent,
+        Hint::Says(false) => Retryable::Never,
+        Hint::Absent | Hint::Garbled => Retryable::IfIdempotent,
     };
     assert_eq!(retry, expected);
 });

@@ -5,7 +5,7 @@ use std::error::Error;
 use http::HeaderMap;
 
 use crate::chain::judge_answered;
-use crate::fault::{Retry, Verdict};
+use crate::fault::{Retryable, Verdict};
 use crate::grpc;
 use crate::table;
 
@@ -98,6 +98,6 @@ pub(crate) fn judge_end(end: &BodyEnd<'_>) -> Verdict {
 fn answered(verdict: Verdict) -> Verdict {
     match verdict {
         Verdict::Success => Verdict::Success,
-        Verdict::Fault(fault) => fault.with_retry(Retry::Never).into(),
+        Verdict::Fault(fault) => fault.with_retryable(Retryable::Never).into(),
     }
 }

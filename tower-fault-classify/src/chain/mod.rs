@@ -11,7 +11,7 @@ use std::error::Error;
 use std::io;
 
 use crate::error::Judged;
-use crate::fault::{Fault, Retry};
+use crate::fault::{Fault, Retryable};
 use crate::table;
 
 /// How many errors deep a chain is followed. A longer one, or one that loops, is judged by these.
@@ -132,7 +132,7 @@ impl Evidence {
             Reached::Unknown => fault,
             Reached::Connecting | Reached::Unsent => table::io::unsent(fault),
             Reached::Answered => table::io::answered(fault),
-            Reached::Committed => fault.with_retry(Retry::Never),
+            Reached::Committed => fault.with_retryable(Retryable::Never),
         }
     }
 
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_carried_verdict_ends_the_walk() {
-        let fault = Fault::new(Kind::Quota, Retry::Never, Health::Neutral, Origin::Remote);
+        let fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);
         let inner = Judged::new(fault.with_kind(Kind::Auth), io::Error::from(io::ErrorKind::TimedOut));
         let chain = wrapped(4, Judged::new(fault, wrapped(2, inner)));
         assert_eq!(judge_error(&chain), fault);
@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn what_nobody_knows_is_unknown() {
         let fault = judge_error(&wrapped(2, fmt::Error));
-        assert_eq!((fault.kind(), fault.retry()), (Kind::Unknown, Retry::IfIdempotent));
+        assert_eq!((fault.kind(), fault.retryable()), (Kind::Unknown, Retryable::IfIdempotent));
         assert_eq!(fault.health(), Health::Failure);
     }
 

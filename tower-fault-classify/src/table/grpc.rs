@@ -9,8 +9,8 @@ use crate::fault::Kind::{
     Auth, Cancelled, Client, Conflict, Protocol, Server, Throttled, Timeout, Unavailable,
 };
 use crate::fault::Origin::{Caller, Remote};
-use crate::fault::Retry::{Always, IfIdempotent, Never};
-use crate::fault::{Fault, Health, Kind, Origin, Retry, Verdict};
+use crate::fault::Retryable::{IfIdempotent, Never, Refused};
+use crate::fault::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 /// What one code means. The row's place is its code, less one: 0 is a success.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,7 @@ pub(crate) struct Row {
 const fn row(
     name: &'static str,
     kind: Kind,
-    retry: Retry,
+    retry: Retryable,
     health: Health,
     origin: Origin,
     source: &'static str,
@@ -81,9 +81,11 @@ pub(crate) fn judge(code: u32, asked: Asked) -> Verdict {
     }
     let fault = fault(code);
     Verdict::Fault(match asked {
-        Asked::Stop => fault.with_retry(Never),
-        Asked::After(delay) if code == RESOURCE_EXHAUSTED => fault.with_retry(Always).with_retry_after(delay),
-        Asked::After(delay) if fault.retry() != Never => fault.with_retry_after(delay),
+        Asked::Stop => fault.with_retryable(Never),
+        Asked::After(delay) if code == RESOURCE_EXHAUSTED => {
+            fault.with_retryable(Refused).with_retry_after(delay)
+        }
+        Asked::After(delay) if fault.retryable() != Never => fault.with_retry_after(delay),
         Asked::After(_) | Asked::Nothing => fault,
     })
 }
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     /// The page that the table was taken from, typed a second time: codes, kind, retry, health.
-    const PAGE: &[(&[u32], Kind, Retry, Health)] = &[
+    const PAGE: &[(&[u32], Kind, Retryable, Health)] = &[
         (&[1], Cancelled, Never, Neutral),
         (&[2, 15], Server, Never, Failure),
         (&[13], Server, Never, Failure),
@@ -133,7 +135,11 @@ mod tests {
             for &code in codes {
                 let verdict = judge(code, Asked::Nothing);
                 let fault = verdict.fault().unwrap();
-                assert_eq!((fault.kind(), fault.retry(), fault.health()), (kind, retry, health), "{code}");
+                assert_eq!(
+                    (fault.kind(), fault.retryable(), fault.health()),
+                    (kind, retry, health),
+                    "{code}"
+                );
             }
         }
         for code in 1..=16 {
@@ -149,9 +155,9 @@ mod tests {
         let told = |code, asked| {
             let verdict = judge(code, asked);
             let fault = *verdict.fault().unwrap();
-            (fault.retry(), fault.retry_after())
+            (fault.retryable(), fault.retry_after())
         };
-        assert_eq!(told(8, Asked::After(delay)), (Always, Some(delay)));
+        assert_eq!(told(8, Asked::After(delay)), (Refused, Some(delay)));
         assert_eq!(told(14, Asked::After(delay)), (IfIdempotent, Some(delay)));
         assert_eq!(told(14, Asked::Stop), (Never, None));
         assert_eq!(told(3, Asked::After(delay)), (Never, None));

@@ -10,8 +10,8 @@ use crate::fault::Kind::{
     Unavailable,
 };
 use crate::fault::Origin::{Caller, Remote};
-use crate::fault::Retry::{Always, IfIdempotent, Never};
-use crate::fault::{Fault, Health, Kind, Origin, Retry, Verdict};
+use crate::fault::Retryable::{IfIdempotent, Never, Refused};
+use crate::fault::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 /// What one status, or a run of them, means.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ pub(crate) struct Row {
 const fn one(
     status: u16,
     kind: Kind,
-    retry: Retry,
+    retry: Retryable,
     health: Health,
     origin: Origin,
     source: &'static str,
@@ -39,7 +39,7 @@ const fn run(
     first: u16,
     last: u16,
     kind: Kind,
-    retry: Retry,
+    retry: Retryable,
     health: Health,
     origin: Origin,
     source: &'static str,
@@ -58,17 +58,17 @@ pub(crate) const ROWS: &[Row] = &[
     one(408, Timeout, IfIdempotent, Neutral, Remote, "RFC 9110 §15.5.9; the SDKs of AWS and OpenAI resend"),
     one(409, Conflict, Never, Healthy, Remote, "RFC 9110 §15.5.10; Envoy's `retriable-4xx` warns of it"),
     run(410, 418, Client, Never, Healthy, Caller, "RFC 9110 §15.5.11 to §15.5.19"),
-    one(421, Unavailable, Always, Neutral, Remote, "RFC 9110 §15.5.20: retry on another connection"),
+    one(421, Unavailable, Refused, Neutral, Remote, "RFC 9110 §15.5.20: retry on another connection"),
     one(422, Client, Never, Healthy, Caller, "RFC 9110 §15.5.21"),
     one(423, Conflict, Never, Healthy, Remote, "RFC 4918 §11.3"),
     one(424, Client, Never, Healthy, Caller, "RFC 4918 §11.4"),
-    one(425, Transient, Always, Neutral, Remote, "RFC 8470 §5.2: too early"),
+    one(425, Transient, Refused, Neutral, Remote, "RFC 8470 §5.2: too early"),
     one(426, Client, Never, Healthy, Caller, "RFC 9110 §15.5.22"),
     one(428, Client, Never, Healthy, Caller, "RFC 6585 §3"),
     one(
         429,
         Throttled,
-        Always,
+        Refused,
         Neutral,
         Remote,
         "RFC 6585 §4: refused, not processed; LLM SDKs resend their POST",
@@ -92,7 +92,7 @@ pub(crate) const ROWS: &[Row] = &[
     one(506, Server, Never, Failure, Remote, "RFC 2295 §8.1: misconfiguration"),
     one(507, Server, Never, Failure, Remote, "RFC 4918 §11.5"),
     one(508, Server, Never, Failure, Remote, "RFC 5842 §7.2: misconfiguration"),
-    one(509, Throttled, Always, Neutral, Remote, "de facto: bandwidth limit exceeded"),
+    one(509, Throttled, Refused, Neutral, Remote, "de facto: bandwidth limit exceeded"),
     run(510, 511, Protocol, Never, Neutral, Remote, "RFC 2774 §7; RFC 6585 §6: not an outage"),
     one(520, Transient, IfIdempotent, Failure, Remote, "Cloudflare: the origin's answer made no sense"),
     one(521, Unavailable, IfIdempotent, Failure, Remote, "Cloudflare: the origin refused the connection"),
@@ -101,7 +101,7 @@ pub(crate) const ROWS: &[Row] = &[
     one(524, Timeout, IfIdempotent, Failure, Remote, "Cloudflare: connected, no answer in time"),
     run(525, 526, Server, Never, Failure, Remote, "Cloudflare: TLS with the origin"),
     one(527, Transient, IfIdempotent, Failure, Remote, "Cloudflare: Railgun, origin unclear"),
-    one(529, Overloaded, Always, Failure, Remote, "Anthropic, Shopify: refused"),
+    one(529, Overloaded, Refused, Failure, Remote, "Anthropic, Shopify: refused"),
     one(530, Server, Never, Failure, Remote, "Cloudflare: the origin's DNS"),
 ];
 
@@ -158,7 +158,7 @@ fn fault(status: StatusCode, retry_after: Option<Duration>) -> Fault {
         _ => row(status).unwrap_or(&OTHER_5XX),
     };
     match retry_after {
-        Some(delay) if row.retry() != Never => row.with_retry_after(delay),
+        Some(delay) if row.retryable() != Never => row.with_retry_after(delay),
         _ => *row,
     }
 }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     /// The page that the table was taken from, typed a second time: status, kind, retry, health.
-    const PAGE: &[(&[u16], Kind, Retry, Health)] = &[
+    const PAGE: &[(&[u16], Kind, Retryable, Health)] = &[
         (
             &[
                 400, 402, 404, 405, 406, 410, 411, 412, 413, 414, 415, 416, 417, 418, 422, 424, 426, 428,
@@ -186,9 +186,9 @@ mod tests {
         (&[407], Auth, Never, Neutral),
         (&[408], Timeout, IfIdempotent, Neutral),
         (&[409, 423], Conflict, Never, Healthy),
-        (&[421], Unavailable, Always, Neutral),
-        (&[425], Transient, Always, Neutral),
-        (&[429, 509], Throttled, Always, Neutral),
+        (&[421], Unavailable, Refused, Neutral),
+        (&[425], Transient, Refused, Neutral),
+        (&[429, 509], Throttled, Refused, Neutral),
         (&[499], Cancelled, Never, Neutral),
         (&[500, 512, 519, 528, 531, 599, 600, 999], Server, IfIdempotent, Failure),
         (&[501, 505, 510, 511], Protocol, Never, Neutral),
@@ -196,7 +196,7 @@ mod tests {
         (&[504, 522, 524], Timeout, IfIdempotent, Failure),
         (&[506, 507, 508, 525, 526, 530], Server, Never, Failure),
         (&[520, 527], Transient, IfIdempotent, Failure),
-        (&[529], Overloaded, Always, Failure),
+        (&[529], Overloaded, Refused, Failure),
     ];
 
     #[test]
@@ -205,7 +205,11 @@ mod tests {
             for &status in statuses {
                 let verdict = verdict(status, None);
                 let fault = verdict.fault().unwrap_or_else(|| panic!("{status} is a fault"));
-                assert_eq!((fault.kind(), fault.retry(), fault.health()), (kind, retry, health), "{status}");
+                assert_eq!(
+                    (fault.kind(), fault.retryable(), fault.health()),
+                    (kind, retry, health),
+                    "{status}"
+                );
             }
         }
         for row in ROWS {
@@ -234,7 +238,7 @@ mod tests {
         for status in 400..=599 {
             let verdict = verdict(status, Some(delay));
             let fault = verdict.fault().unwrap();
-            assert_eq!(fault.retry_after(), (fault.retry() != Never).then_some(delay), "{status}");
+            assert_eq!(fault.retry_after(), (fault.retryable() != Never).then_some(delay), "{status}");
         }
     }
 
@@ -242,6 +246,6 @@ mod tests {
     fn a_413_with_a_delay_is_a_limit_of_the_moment() {
         let verdict = verdict(413, Some(Duration::from_secs(1)));
         let fault = verdict.fault().unwrap();
-        assert_eq!((fault.kind(), fault.retry(), fault.health()), (Throttled, IfIdempotent, Healthy));
+        assert_eq!((fault.kind(), fault.retryable(), fault.health()), (Throttled, IfIdempotent, Healthy));
     }
 }

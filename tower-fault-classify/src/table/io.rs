@@ -6,7 +6,7 @@ use crate::fault::Fault;
 use crate::fault::Health::{Failure, Neutral};
 use crate::fault::Kind::{Client, Local, Protocol, Timeout, Transient, Unavailable};
 use crate::fault::Origin::{Caller, Local as Here, Remote, Transport};
-use crate::fault::Retry::{Always, IfIdempotent, Never};
+use crate::fault::Retryable::{IfIdempotent, Never, Refused, Unsent};
 
 /// What one kind of I/O error means: in general, and when it came while connecting.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ const fn row(kind: ErrorKind, fault: Fault) -> Row {
     Row { kind, fault, connecting: None }
 }
 
-pub(crate) const REFUSED: Fault = Fault::new(Unavailable, Always, Failure, Transport);
+pub(crate) const REFUSED: Fault = Fault::new(Unavailable, Unsent, Failure, Transport);
 const UNREACHABLE: Fault = Fault::new(Unavailable, IfIdempotent, Failure, Transport);
 pub(crate) const BROKEN: Fault = Fault::new(Transient, IfIdempotent, Failure, Transport);
 pub(crate) const TIMED_OUT: Fault = Fault::new(Timeout, IfIdempotent, Failure, Transport);
@@ -105,16 +105,16 @@ pub(crate) fn judge(error: &io::Error, connecting: bool) -> Option<&'static Faul
 
 /// The same fault, of a request that never left: what might have been processed was not.
 pub(crate) const fn unsent(fault: Fault) -> Fault {
-    match fault.retry() {
-        IfIdempotent => fault.with_retry(Always),
-        Always | Never => fault,
+    match fault.retryable() {
+        IfIdempotent => fault.with_retryable(Unsent),
+        _ => fault,
     }
 }
 
 /// The same fault, of a request that had begun to be answered: it was processed, whatever was said of its stream.
 pub(crate) const fn answered(fault: Fault) -> Fault {
-    match fault.retry() {
-        Always => fault.with_retry(IfIdempotent),
+    match fault.retryable() {
+        Unsent | Refused => fault.with_retryable(IfIdempotent),
         IfIdempotent | Never => fault,
     }
 }
@@ -122,10 +122,10 @@ pub(crate) const fn answered(fault: Fault) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{Health, Kind, Retry};
+    use crate::fault::{Health, Kind, Retryable};
 
     /// The page that the table was taken from, typed a second time: error kinds, while connecting, kind, retry, health.
-    const PAGE: &[(&[ErrorKind], bool, Kind, Retry, Health)] = {
+    const PAGE: &[(&[ErrorKind], bool, Kind, Retryable, Health)] = {
         use ErrorKind::{
             AddrInUse, AddrNotAvailable, AlreadyExists, ArgumentListTooLong, BrokenPipe, ConnectionAborted,
             ConnectionRefused, ConnectionReset, CrossesDevices, Deadlock, DirectoryNotEmpty,
@@ -136,11 +136,11 @@ mod tests {
             Unsupported, WouldBlock, WriteZero,
         };
         &[
-            (&[ConnectionRefused], false, Unavailable, Always, Failure),
-            (&[ConnectionRefused], true, Unavailable, Always, Failure),
-            (&[HostUnreachable, NetworkUnreachable, NotFound], true, Unavailable, Always, Failure),
+            (&[ConnectionRefused], false, Unavailable, Unsent, Failure),
+            (&[ConnectionRefused], true, Unavailable, Unsent, Failure),
+            (&[HostUnreachable, NetworkUnreachable, NotFound], true, Unavailable, Unsent, Failure),
             (&[HostUnreachable, NetworkUnreachable], false, Unavailable, IfIdempotent, Failure),
-            (&[TimedOut, WouldBlock], true, Timeout, Always, Failure),
+            (&[TimedOut, WouldBlock], true, Timeout, Unsent, Failure),
             (&[TimedOut, WouldBlock], false, Timeout, IfIdempotent, Failure),
             (
                 &[ConnectionReset, ConnectionAborted, BrokenPipe, UnexpectedEof, NotConnected, WriteZero],
@@ -149,7 +149,7 @@ mod tests {
                 IfIdempotent,
                 Failure,
             ),
-            (&[ConnectionReset, UnexpectedEof], true, Transient, Always, Failure),
+            (&[ConnectionReset, UnexpectedEof], true, Transient, Unsent, Failure),
             (
                 &[Interrupted, ResourceBusy, Deadlock, StaleNetworkFileHandle],
                 false,
@@ -201,7 +201,7 @@ mod tests {
                 let fault = *judge(&error_kind.into(), connecting)
                     .unwrap_or_else(|| panic!("{error_kind:?} has an opinion"));
                 let fault = if connecting { unsent(fault) } else { fault };
-                let judged = (fault.kind(), fault.retry(), fault.health());
+                let judged = (fault.kind(), fault.retryable(), fault.health());
                 assert_eq!(judged, (kind, retry, health), "{error_kind:?}, connecting: {connecting}");
             }
         }
@@ -221,7 +221,7 @@ mod tests {
     fn running_out_of_descriptors_is_local() {
         for code in OUT_OF_DESCRIPTORS {
             let fault = judge(&io::Error::from_raw_os_error(code), true).unwrap();
-            assert_eq!((fault.kind(), fault.retry(), fault.health()), (Local, Never, Neutral));
+            assert_eq!((fault.kind(), fault.retryable(), fault.health()), (Local, Never, Neutral));
         }
     }
 }

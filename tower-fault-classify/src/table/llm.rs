@@ -3,8 +3,8 @@
 use crate::fault::Health::{Failure, Neutral, Success as Healthy};
 use crate::fault::Kind::{Auth, Client, Overloaded, Quota, Server, Throttled, Timeout};
 use crate::fault::Origin::{Caller, Remote};
-use crate::fault::Retry::{Always, IfIdempotent, Never};
-use crate::fault::{Fault, Health, Kind, Origin, Retry};
+use crate::fault::Retryable::{IfIdempotent, Never, Refused};
+use crate::fault::{Fault, Health, Kind, Origin, Retryable};
 
 /// What some codes mean.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Row {
 const fn row(
     codes: &'static [&'static str],
     kind: Kind,
-    retry: Retry,
+    retry: Retryable,
     health: Health,
     origin: Origin,
     source: &'static str,
@@ -49,13 +49,13 @@ pub(crate) const ROWS: &[Row] = &[
     row(
         &["rate_limit_exceeded", "rate_limit_error"],
         Throttled,
-        Always,
+        Refused,
         Neutral,
         Remote,
         "OpenAI, Anthropic",
     ),
-    row(&["overloaded_error"], Overloaded, Always, Failure, Remote, "Anthropic"),
-    row(&["server_is_overloaded"], Overloaded, Always, Failure, Remote, "OpenAI"),
+    row(&["overloaded_error"], Overloaded, Refused, Failure, Remote, "Anthropic"),
+    row(&["server_is_overloaded"], Overloaded, Refused, Failure, Remote, "OpenAI"),
     row(
         &["invalid_api_key", "authentication_error", "permission_error"],
         Auth,
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     /// The page that the table was taken from, typed a second time.
-    const PAGE: &[(&str, Kind, Retry, Health)] = &[
+    const PAGE: &[(&str, Kind, Retryable, Health)] = &[
         ("insufficient_quota", Quota, Never, Neutral),
         ("billing_hard_limit_reached", Quota, Never, Neutral),
         ("billing_not_active", Quota, Never, Neutral),
@@ -87,10 +87,10 @@ mod tests {
         ("invalid_request_error", Client, Never, Healthy),
         ("not_found_error", Client, Never, Healthy),
         ("request_too_large", Client, Never, Healthy),
-        ("rate_limit_exceeded", Throttled, Always, Neutral),
-        ("rate_limit_error", Throttled, Always, Neutral),
-        ("overloaded_error", Overloaded, Always, Failure),
-        ("server_is_overloaded", Overloaded, Always, Failure),
+        ("rate_limit_exceeded", Throttled, Refused, Neutral),
+        ("rate_limit_error", Throttled, Refused, Neutral),
+        ("overloaded_error", Overloaded, Refused, Failure),
+        ("server_is_overloaded", Overloaded, Refused, Failure),
         ("invalid_api_key", Auth, Never, Healthy),
         ("authentication_error", Auth, Never, Healthy),
         ("permission_error", Auth, Never, Healthy),
@@ -103,7 +103,7 @@ mod tests {
     fn every_row_says_what_its_page_says() {
         for &(code, kind, retry, health) in PAGE {
             let fault = fault(code).unwrap_or_else(|| panic!("{code} has a row"));
-            assert_eq!((fault.kind(), fault.retry(), fault.health()), (kind, retry, health), "{code}");
+            assert_eq!((fault.kind(), fault.retryable(), fault.health()), (kind, retry, health), "{code}");
         }
         let codes: Vec<_> = ROWS.iter().flat_map(|row| row.codes).collect();
         assert_eq!(codes.len(), PAGE.len(), "every code is tested, and none stands twice");

@@ -9,33 +9,37 @@ pub(crate) mod io;
 #[cfg(any(test, feature = "llm"))]
 pub(crate) mod llm;
 
-use crate::fault::{Fault, Health, Kind, Origin, Retry};
+use crate::fault::{Fault, Health, Kind, Origin, Retryable};
 
 /// A layer on this side was full: the request was never sent.
 #[cfg(feature = "tower")]
-pub(crate) const SHED: Fault = Fault::new(Kind::Rejected, Retry::Always, Health::Neutral, Origin::Local);
+pub(crate) const SHED: Fault = Fault::new(Kind::Rejected, Retryable::Unsent, Health::Neutral, Origin::Local);
 
 /// A stream of HTTP/2 that the server did not take on (RFC 9113 §8.7; gRFC A6 calls it a transparent retry).
 #[cfg(feature = "h2")]
 pub(crate) const UNSENT_STREAM: Fault =
-    Fault::new(Kind::Unavailable, Retry::Always, Health::Neutral, Origin::Remote);
+    Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Neutral, Origin::Remote);
 
 /// Redirects that lead in a circle or too far: another attempt goes the same way.
 #[cfg(feature = "reqwest")]
-pub(crate) const REDIRECTS: Fault = Fault::new(Kind::Protocol, Retry::Never, Health::Neutral, Origin::Remote);
+pub(crate) const REDIRECTS: Fault =
+    Fault::new(Kind::Protocol, Retryable::Never, Health::Neutral, Origin::Remote);
 
 /// A response whose reader dropped it before its end: the caller wanted no more.
-pub(crate) const DROPPED: Fault = Fault::new(Kind::Cancelled, Retry::Never, Health::Neutral, Origin::Caller);
+pub(crate) const DROPPED: Fault =
+    Fault::new(Kind::Cancelled, Retryable::Never, Health::Neutral, Origin::Caller);
 
 /// A response whose body panicked while it was read: a failure, as a call that panics is.
-pub(crate) const PANICKED: Fault = Fault::new(Kind::Unknown, Retry::Never, Health::Failure, Origin::Local);
+pub(crate) const PANICKED: Fault =
+    Fault::new(Kind::Unknown, Retryable::Never, Health::Failure, Origin::Local);
 
 /// What is said of an error that no row knows.
 pub(crate) const UNKNOWN: Fault =
-    Fault::new(Kind::Unknown, Retry::IfIdempotent, Health::Failure, Origin::Transport);
+    Fault::new(Kind::Unknown, Retryable::IfIdempotent, Health::Failure, Origin::Transport);
 
 /// What is written around an error that a classifier calls a success: layers above must neither count nor resend it.
-pub(crate) const HARMLESS: Fault = Fault::new(Kind::Unknown, Retry::Never, Health::Success, Origin::Local);
+pub(crate) const HARMLESS: Fault =
+    Fault::new(Kind::Unknown, Retryable::Never, Health::Success, Origin::Local);
 
 #[cfg(test)]
 mod tests {
@@ -44,7 +48,7 @@ mod tests {
     use super::{Fault, grpc, http, io, llm};
 
     fn cells(fault: &Fault) -> String {
-        format!("`{}` | `{}` | `{}` | `{}`", fault.kind(), fault.retry(), fault.health(), fault.origin())
+        format!("`{}` | `{}` | `{}` | `{}`", fault.kind(), fault.retryable(), fault.health(), fault.origin())
     }
 
     const AXES: &str = "kind | retry | health | origin";

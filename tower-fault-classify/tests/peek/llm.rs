@@ -4,20 +4,22 @@ use std::time::Duration;
 
 use http::Response;
 use proptest::prelude::*;
-use tower_fault_classify::{Carried, ErrorBodies, Fault, FaultClassifyLayer, Health, Kind, LlmErrors, Retry};
+use tower_fault_classify::{
+    Carried, ErrorBodies, Fault, FaultClassifyLayer, Health, Kind, LlmErrors, Retryable,
+};
 
 use crate::on_tokio;
 use crate::support::bodies::{Script, Seen, Step, bytewise, drip, frame, read_to_end, through};
 use crate::support::call::now;
 
-type Row = (Kind, Retry, Health);
+type Row = (Kind, Retryable, Health);
 
-const QUOTA: Row = (Kind::Quota, Retry::Never, Health::Neutral);
-const CLIENT: Row = (Kind::Client, Retry::Never, Health::Success);
-const THROTTLED: Row = (Kind::Throttled, Retry::Always, Health::Neutral);
-const AUTH: Row = (Kind::Auth, Retry::Never, Health::Success);
-const SERVER: Row = (Kind::Server, Retry::IfIdempotent, Health::Failure);
-const OVERLOADED: Row = (Kind::Overloaded, Retry::Always, Health::Failure);
+const QUOTA: Row = (Kind::Quota, Retryable::Never, Health::Neutral);
+const CLIENT: Row = (Kind::Client, Retryable::Never, Health::Success);
+const THROTTLED: Row = (Kind::Throttled, Retryable::Refused, Health::Neutral);
+const AUTH: Row = (Kind::Auth, Retryable::Never, Health::Success);
+const SERVER: Row = (Kind::Server, Retryable::IfIdempotent, Health::Failure);
+const OVERLOADED: Row = (Kind::Overloaded, Retryable::Refused, Health::Failure);
 
 /// The fault table, "Bodies".
 const CODES: [(&str, Row); 14] = [
@@ -61,7 +63,7 @@ fn fault(status: u16, headers: &[(&str, &str)], steps: Vec<Step>, limit: usize) 
 /// What the axes of a response are whose body is this text.
 fn axes(status: u16, headers: &[(&str, &str)], text: impl Into<Vec<u8>>) -> Row {
     let fault = fault(status, headers, vec![frame(text.into())], 64 << 10);
-    (fault.kind(), fault.retry(), fault.health())
+    (fault.kind(), fault.retryable(), fault.health())
 }
 
 #[test]
@@ -84,10 +86,13 @@ fn a_code_goes_before_what_the_headers_say_of_a_retry() {
     for text in [openai("a_new_code"), String::new(), "<html>".to_owned(), "{}".to_owned()] {
         assert_eq!(
             axes(429, &should("false"), &*text),
-            (Kind::Throttled, Retry::Never, Health::Neutral),
+            (Kind::Throttled, Retryable::Never, Health::Neutral),
             "{text}"
         );
-        assert_eq!(axes(503, &should("true"), text), (Kind::Unavailable, Retry::Always, Health::Failure));
+        assert_eq!(
+            axes(503, &should("true"), text),
+            (Kind::Unavailable, Retryable::IfIdempotent, Health::Failure)
+        );
     }
 }
 

@@ -4,7 +4,7 @@ use allocation_counter::measure;
 use bytes::Bytes;
 use http_body::Body;
 use proptest::prelude::*;
-use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Retry};
+use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Retryable};
 
 use crate::support::bodies::{Says, Script, Seen, Step, data, drip, frame, poll, through};
 use crate::support::call::now;
@@ -57,7 +57,10 @@ impl<B: Body<Data = Bytes, Error = std::io::Error> + Unpin> StreamBody for B {}
 fn told(stream: &str) -> Row {
     let (body, log) = watched(STREAM, vec![frame(stream.to_owned())]);
     read_all(body);
-    assert!(log.only().fault().is_none_or(|fault| fault.retry() == Retry::Never), "the stream has begun");
+    assert!(
+        log.only().fault().is_none_or(|fault| fault.retryable() == Retryable::Never),
+        "the stream has begun"
+    );
     row(log.only())
 }
 
@@ -205,7 +208,7 @@ proptest! {
         prop_assert_eq!(poll(&mut body), Seen::End);
         prop_assert_eq!(data(&steps), text.into_bytes());
         prop_assert_eq!(row(log.only()), expected);
-        prop_assert_eq!(log.only().fault().unwrap().retry(), Retry::Never);
+        prop_assert_eq!(log.only().fault().unwrap().retryable(), Retryable::Never);
     }
 
     #[test]

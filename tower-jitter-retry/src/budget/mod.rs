@@ -296,11 +296,11 @@ impl Account {
 mod tests {
     use std::sync::Mutex;
 
-    use tower_fault_classify::{Health, Kind, Origin, Retry};
+    use tower_fault_classify::{Health, Kind, Origin, Retryable};
 
     use super::*;
 
-    const FAULT: Fault = Fault::new(Kind::Server, Retry::IfIdempotent, Health::Failure, Origin::Remote);
+    const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
 
     #[derive(Debug, Default)]
     struct Told(Arc<Mutex<Vec<String>>>);

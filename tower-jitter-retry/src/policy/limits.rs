@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tower_fault_classify::{Fault, Retry};
+use tower_fault_classify::{Fault, Retryable};
 
 use crate::backoff::{Backoff, Position};
 use crate::request::RetrySafety;
@@ -81,10 +81,11 @@ impl fmt::Display for GiveUp {
 impl Limits {
     /// Whether a call may be made again at all.
     pub(crate) fn permits(&self, fault: &Fault, attempts: u32, idempotent: bool) -> Result<(), GiveUp> {
-        match fault.retry() {
-            Retry::IfIdempotent if !idempotent => Err(GiveUp::NotIdempotent),
-            Retry::Always | Retry::IfIdempotent if attempts >= self.max_attempts => Err(GiveUp::Attempts),
-            Retry::Always | Retry::IfIdempotent => Ok(()),
+        match fault.retryable() {
+            Retryable::IfIdempotent if !idempotent => Err(GiveUp::NotIdempotent),
+            Retryable::Unsent | Retryable::Refused | Retryable::IfIdempotent => {
+                if attempts >= self.max_attempts { Err(GiveUp::Attempts) } else { Ok(()) }
+            }
             _ => Err(GiveUp::NotRetryable),
         }
     }

@@ -1,6 +1,6 @@
 //! What is decided, and what is not allowed.
 
-use tower_fault_classify::{Fault, Health, Kind, Origin, Retry};
+use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
 
 use super::limits::{GiveUp, Limits, Progress};
 use super::*;
@@ -8,7 +8,7 @@ use crate::backoff::{Jitter, Position};
 
 const SECOND: u64 = 1_000_000_000;
 
-const FAULT: Fault = Fault::new(Kind::Unavailable, Retry::IfIdempotent, Health::Failure, Origin::Remote);
+const FAULT: Fault = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
 
 const FIRST: Progress = Progress { elapsed: 0, deadline: None, position: Position::START };
 
@@ -24,12 +24,12 @@ fn longest(limits: &Limits, fault: &Fault, mut progress: Progress) -> Option<u64
 #[test]
 fn the_fate_and_the_idempotency_decide() {
     let limits = limits(RetryPolicy::builder());
-    let permits = |retry, idempotent| limits.permits(&FAULT.with_retry(retry), 1, idempotent);
-    assert_eq!(permits(Retry::Always, false), Ok(()));
-    assert_eq!(permits(Retry::Always, true), Ok(()));
-    assert_eq!(permits(Retry::IfIdempotent, true), Ok(()));
-    assert_eq!(permits(Retry::IfIdempotent, false), Err(GiveUp::NotIdempotent));
-    assert_eq!(permits(Retry::Never, true), Err(GiveUp::NotRetryable));
+    let permits = |retry, idempotent| limits.permits(&FAULT.with_retryable(retry), 1, idempotent);
+    assert_eq!(permits(Retryable::Unsent, false), Ok(()));
+    assert_eq!(permits(Retryable::Unsent, true), Ok(()));
+    assert_eq!(permits(Retryable::IfIdempotent, true), Ok(()));
+    assert_eq!(permits(Retryable::IfIdempotent, false), Err(GiveUp::NotIdempotent));
+    assert_eq!(permits(Retryable::Never, true), Err(GiveUp::NotRetryable));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
 use tower_fault_classify::__shared::{ManualClock, Striped};
-use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
+use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
 use crate::circuit::window::Shape;
@@ -38,7 +38,7 @@ pub(in crate::circuit) const SETUP: Setup = Setup {
 };
 
 pub(in crate::circuit) const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
 
 /// Runs a model with bounded preemptions, which keeps it to seconds. `LOOM_MAX_PREEMPTIONS` overrides the bound.
 pub(in crate::circuit) fn model(run: impl Fn() + Send + Sync + 'static) {

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use tower_fault_classify::__shared::{ManualClock, Striped};
-use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
+use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
 use crate::circuit::window::Shape;
@@ -40,7 +40,7 @@ pub(super) const SETUP: Setup = Setup {
 };
 
 pub(super) const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
 
 pub(super) fn core(trip: TripLimits) -> (Core, ManualClock) {
     core_with(&Setup { trip, ..SETUP })

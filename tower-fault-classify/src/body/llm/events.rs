@@ -151,7 +151,7 @@ fn keep(kept: &mut Vec<u8>, more: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{Health, Kind, Retry};
+    use crate::fault::{Health, Kind, Retryable};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::{Index, select};
@@ -172,8 +172,8 @@ mod tests {
         let verdict = run([OVERLOADED.as_bytes()]).unwrap();
         let fault = verdict.fault().unwrap();
         assert_eq!(
-            (fault.kind(), fault.retry(), fault.health()),
-            (Kind::Overloaded, Retry::Never, Health::Failure)
+            (fault.kind(), fault.retryable(), fault.health()),
+            (Kind::Overloaded, Retryable::Never, Health::Failure)
         );
         assert_eq!(
             kind("data: {\"type\":\"error\",\"error\":{\"type\":\"api_error\"}}\nevent: error\n\n"),

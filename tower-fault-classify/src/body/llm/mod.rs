@@ -6,7 +6,7 @@ mod events;
 pub use events::LlmEvents;
 
 use super::peek::{BodyRule, ErrorBody};
-use crate::fault::{Retry, Verdict};
+use crate::fault::{Retryable, Verdict};
 use crate::hint;
 use crate::table;
 use crate::wall;
@@ -39,7 +39,7 @@ impl BodyRule for LlmErrors {
     fn opinion(&self, body: &ErrorBody<'_>) -> Option<Verdict> {
         let fault = code::read(body.bytes).row()?;
         Some(match hint::delay(body.headers, wall::now) {
-            Some(delay) if fault.retry() != Retry::Never => fault.with_retry_after(delay).into(),
+            Some(delay) if fault.retryable() != Retryable::Never => fault.with_retry_after(delay).into(),
             _ => fault.into(),
         })
     }
@@ -48,5 +48,5 @@ impl BodyRule for LlmErrors {
 /// What an `error` event in a stream stands for: the stream has begun, so that the call is not sent again.
 fn in_a_stream(found: &code::Found) -> Verdict {
     let fault = found.row().or_else(|| found.status_row()).unwrap_or(table::http::OTHER_5XX);
-    fault.with_retry(Retry::Never).into()
+    fault.with_retryable(Retryable::Never).into()
 }

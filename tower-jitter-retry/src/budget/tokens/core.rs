@@ -108,12 +108,12 @@ mod tests {
     use std::thread;
 
     use proptest::prelude::*;
-    use tower_fault_classify::{Health, Kind, Origin, Retry};
+    use tower_fault_classify::{Health, Kind, Origin, Retryable};
 
     use super::super::rules::{ONE, Scheme};
     use super::*;
 
-    const FAILURE: Fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote);
+    const FAILURE: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
     const TIMEOUT: Fault = FAILURE.with_kind(Kind::Timeout);
     const AWS: Scheme = Scheme::Aws { increment: ONE, cost: 5 * ONE, timeout_cost: 10 * ONE };
 
@@ -248,12 +248,12 @@ mod tests {
 mod models {
     use loom::sync::Arc;
     use loom::thread;
-    use tower_fault_classify::{Health, Kind, Origin, Retry};
+    use tower_fault_classify::{Health, Kind, Origin, Retryable};
 
     use super::super::rules::{ONE, Scheme};
     use super::*;
 
-    const FAILURE: Fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote);
+    const FAILURE: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
 
     fn core(tokens: u64) -> Arc<TokenCore> {
         let scheme = Scheme::Aws { increment: ONE, cost: 5 * ONE, timeout_cost: 10 * ONE };

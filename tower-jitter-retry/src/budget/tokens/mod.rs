@@ -136,12 +136,12 @@ impl AwsBudgetBuilder {
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
-    use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
+    use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
     use super::*;
     use crate::budget::RetryBudget;
 
-    const FAILURE: Fault = Fault::new(Kind::Unavailable, Retry::Always, Health::Failure, Origin::Remote);
+    const FAILURE: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
 
     #[test]
     fn grpcs_throttle_closes_at_half_and_failures_drain_it_even_unretried() {

@@ -1,6 +1,6 @@
 //! What an outcome does to a bucket of tokens, and what a retry costs: pure, in exact fixed point.
 
-use tower_fault_classify::{Fault, Health, Kind, Retry, Verdict};
+use tower_fault_classify::{Fault, Health, Kind, Retryable, Verdict};
 
 /// One token, in thousandths: gRFC A6 keeps three digits of a ratio.
 pub(super) const ONE: u64 = 1_000;
@@ -70,11 +70,11 @@ enum Effect {
 /// gRFC A6 counts as a failure what could be retried, or was pushed back; a success is what the server answered properly.
 fn effect(verdict: &Verdict) -> Effect {
     let Verdict::Fault(fault) = verdict else { return Effect::Fills };
-    match (fault.kind(), fault.retry(), fault.health()) {
+    match (fault.kind(), fault.retryable(), fault.health()) {
         // Never sent: the server has no part in it.
         (Kind::Rejected, ..) => Effect::Nothing,
         (Kind::Throttled | Kind::Overloaded, ..)
-        | (_, Retry::Always | Retry::IfIdempotent, _)
+        | (_, Retryable::Unsent | Retryable::Refused | Retryable::IfIdempotent, _)
         | (.., Health::Failure) => Effect::Drains,
         (.., Health::Success) => Effect::Fills,
         _ => Effect::Nothing,
@@ -94,19 +94,19 @@ mod tests {
             rules.settled(5 * ONE, &Fault::new(kind, retry, health, Origin::Remote).into(), None)
         };
         assert_eq!(rules.settled(5 * ONE, &Verdict::Success, None), 5_100);
-        assert_eq!(after(Kind::Unavailable, Retry::IfIdempotent, Health::Failure), 4_000);
-        assert_eq!(after(Kind::Server, Retry::Never, Health::Failure), 4_000);
-        assert_eq!(after(Kind::Throttled, Retry::Never, Health::Neutral), 4_000, "pushed back");
-        assert_eq!(after(Kind::Client, Retry::Never, Health::Success), 5_100);
-        assert_eq!(after(Kind::Rejected, Retry::Always, Health::Neutral), 5_000);
-        assert_eq!(after(Kind::Cancelled, Retry::Never, Health::Neutral), 5_000);
+        assert_eq!(after(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure), 4_000);
+        assert_eq!(after(Kind::Server, Retryable::Never, Health::Failure), 4_000);
+        assert_eq!(after(Kind::Throttled, Retryable::Never, Health::Neutral), 4_000, "pushed back");
+        assert_eq!(after(Kind::Client, Retryable::Never, Health::Success), 5_100);
+        assert_eq!(after(Kind::Rejected, Retryable::Unsent, Health::Neutral), 5_000);
+        assert_eq!(after(Kind::Cancelled, Retryable::Never, Health::Neutral), 5_000);
     }
 
     #[test]
     fn neither_end_is_passed() {
         let rules = Rules { capacity: MOST, scheme: Scheme::Grpc { ratio: MOST } };
         assert_eq!(rules.settled(MOST, &Verdict::Success, None), MOST);
-        let failure = Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote);
+        let failure = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
         assert_eq!(rules.settled(1, &failure.into(), None), 0);
         assert_eq!(rules.price(MOST, &failure), Some(0));
         assert_eq!(rules.price(MOST / 2, &failure), None);

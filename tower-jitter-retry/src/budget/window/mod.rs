@@ -75,12 +75,12 @@ impl BudgetBuilder {
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
-    use tower_fault_classify::{Fault, Health, Kind, Origin, Retry, Verdict};
+    use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
     use super::*;
     use crate::budget::{Account, RetryBudget};
 
-    const FAULT: Fault = Fault::new(Kind::Server, Retry::Never, Health::Failure, Origin::Remote);
+    const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
 
     fn budget(ratio: f64, min_per_second: u32) -> (Budget, tower_fault_classify::__shared::ManualClock) {
         let (clock, hand) = Clock::manual();
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn a_rejected_request_pays_nothing() {
         let (budget, _hand) = budget(1.0, 0);
-        let rejected = Fault::new(Kind::Rejected, Retry::Never, Health::Neutral, Origin::Local);
+        let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
         budget.outcome(&rejected.into());
         assert_eq!(granted(&budget), 0);
         budget.outcome(&rejected.with_kind(Kind::Server).into());
