@@ -433,20 +433,22 @@ fn the_aws_quota_holds_behind_the_layer_and_is_refunded() {
 }
 
 #[test]
-fn a_retry_whose_call_is_dropped_stays_paid() {
-    let budget = Budget::aws().capacity(5).timeout_cost(5).build().unwrap();
+fn aws_retry_whose_caller_leaves_returns_its_cost() {
+    let budget = Budget::aws().capacity(5).timeout_cost(5).increment(0).build().unwrap();
     let layer = layer(from(&budget));
-    let calls = Calls::default();
-    let mut hanging =
-        layer.layer(service_fn(|_: u32| {
+    for _ in 0..100 {
+        let calls = Calls::default();
+        let mut hanging = layer.layer(service_fn(|_: u32| {
             let call = calls.next();
             async move {
                 if call == 1 { Err(Broken(1)) } else { std::future::pending::<Result<(), Broken>>().await }
             }
         }));
-    let mut call = tokio_test::task::spawn(send(&mut hanging, 7));
-    tokio_test::assert_pending!(call.poll());
-    assert_eq!(calls.made(), 2);
-    drop(call);
-    assert_eq!(retries_of(&layer, 1), 0);
+        let mut call = tokio_test::task::spawn(send(&mut hanging, 7));
+        tokio_test::assert_pending!(call.poll());
+        assert_eq!(calls.made(), 2, "the retry hangs");
+        drop(call);
+    }
+    assert_eq!(retries_of(&layer, 1), 1);
+    assert_eq!(retries_of(&layer, 1), 0, "a retry that failed keeps its cost");
 }

@@ -35,7 +35,7 @@ const TABLE: &[Row] = &[
     Row { files: &["backoff/"], may_use: &[PURE] },
     Row { files: &["budget/window/rules.rs", "budget/tokens/rules.rs"], may_use: &[PURE, VOCABULARY] },
     // Made concurrent: no runtime, no tower. The `Arc` holds a budget of the user's own.
-    Row { files: &["budget/"], may_use: &[PURE, SHARED, VOCABULARY, &["std::sync::Arc"]] },
+    Row { files: &["budget/"], may_use: &[PURE, SHARED, VOCABULARY, &["std::panic", "std::sync::Arc"]] },
     Row { files: &["rng.rs"], may_use: &[&["std", "fastrand"]] },
     // What is kept of a request, and what is retried: decisions, without time, locks or tower.
     Row { files: &["replay/mod.rs"], may_use: &[PURE, BODIES, &["crate::replay", "reqwest"]] },

@@ -7,7 +7,7 @@
 //! |---|---|---|---|
 //! | [`Budget::builder`], **the default** | a share of the requests of the last seconds, and a few a second beside | by time | Finagle, linkerd, tower |
 //! | [`Budget::grpc`] | any, while more than half of its tokens are left; failures take one, successes give a part of one | by successes | gRPC (gRFC A6) |
-//! | [`Budget::aws`] | what its tokens pay for; a retry that succeeds gets its price back | by successes | the AWS SDKs ("standard" mode) |
+//! | [`Budget::aws`] | what its tokens pay for; a retry that succeeds, is not sent or is cancelled returns its cost | by successes | the AWS SDKs ("standard" mode) |
 //! | [`Budget::custom`] | what a [`RetryBudget`] of your own allows | | |
 //!
 //! One client's budget does not protect a server from ten thousand clients unless it is small: each of them has its own, and the
@@ -21,6 +21,7 @@ mod tokens;
 mod window;
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tower_fault_classify::__shared::{Clock, Recycled};
@@ -67,9 +68,14 @@ pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
     fn try_retry(&self, fault: &Fault) -> Option<Ticket>;
 }
 
-/// The right to one retry. A budget gives it, and it gives something back if the retry turns out well.
+/// The right to one retry. The budget grants it, and the retry's outcome settles it.
 ///
-/// A ticket that is dropped was not used to an end (the caller stopped waiting): what was paid stays paid, no failure is counted.
+/// | the retry | [`Budget::aws`] | [`Budget::grpc`] | [`Budget::builder`] |
+/// |---|---|---|---|
+/// | succeeded | returns the cost | adds a part of a token | |
+/// | failed | keeps the cost | takes a token | |
+/// | was rejected on this side, so that nothing was sent | returns the cost | | |
+/// | was dropped, because the caller stopped waiting | returns the cost | | |
 #[derive(Debug)]
 #[must_use]
 pub struct Ticket(Stub);
@@ -94,11 +100,13 @@ impl Settle {
 }
 
 impl Drop for Settle {
-    // Apart, so that a call without one passes it by without a step aside.
+    // Out of line, because most calls have no ticket of this kind.
     #[cold]
     #[inline(never)]
     fn drop(&mut self) {
-        self.tell(None);
+        // The ticket may be dropped while its task unwinds. A panic that leaves this `drop` would
+        // then abort the process.
+        drop(catch_unwind(AssertUnwindSafe(|| self.tell(None))));
     }
 }
 
@@ -108,8 +116,11 @@ impl Ticket {
         Self(Stub::Paid)
     }
 
-    /// A ticket of a budget of your own: `settle` is called once, with what the retry came to, or with nothing if the ticket was dropped.
-    /// It costs an allocation.
+    /// A ticket of a custom budget. `settle` is called once: with the retry's verdict, or with
+    /// `None` if the ticket was dropped.
+    ///
+    /// A panic of `settle` that is called with `None` is caught, because the ticket may be dropped
+    /// during another panic. Creating the ticket allocates.
     pub fn new(settle: impl FnOnce(Option<&Verdict>) + Send + Sync + 'static) -> Self {
         Self(Stub::Custom(Settle(Some(Box::new(settle)))))
     }
@@ -124,11 +135,11 @@ impl Ticket {
         self.settle(&Verdict::Fault(*fault));
     }
 
-    pub(crate) fn settle(mut self, verdict: &Verdict) {
-        match &mut self.0 {
+    pub(crate) fn settle(self, verdict: &Verdict) {
+        match self.0 {
             Stub::Paid => {}
             Stub::Tokens(refund) => refund.settle(verdict),
-            Stub::Custom(settle) => settle.tell(Some(verdict)),
+            Stub::Custom(mut settle) => settle.tell(Some(verdict)),
         }
     }
 }
@@ -331,6 +342,23 @@ mod tests {
         drop(budget.try_retry(&FAULT));
         let expected = ["false", "server", "Some(true)", "server", "Some(false)", "server", "None"];
         assert_eq!(*log.lock().unwrap(), expected);
+    }
+
+    /// An escaped panic would abort the whole test process.
+    #[test]
+    fn ticket_dropped_during_a_panic_does_not_abort_the_process() {
+        let settled = Arc::new(Mutex::new(0));
+        let told = Arc::clone(&settled);
+        let unwound = catch_unwind(AssertUnwindSafe(move || {
+            let _ticket = Ticket::new(move |_| {
+                *told.lock().unwrap() += 1;
+                panic!("the ticket's own panic");
+            });
+            panic!("the call's panic");
+        }));
+        let panic = unwound.unwrap_err();
+        assert_eq!(panic.downcast_ref::<&str>(), Some(&"the call's panic"));
+        assert_eq!(Arc::into_inner(settled).unwrap().into_inner().unwrap(), 1);
     }
 
     #[test]

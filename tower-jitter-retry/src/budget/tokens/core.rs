@@ -52,10 +52,20 @@ impl TokenCore {
         let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, settled);
     }
 
+    /// Returns what a retry was paid with.
+    fn put_back(&self, paid: u64, epoch: u32) {
+        let returned = |word: u64| {
+            let tokens = (word & MOST) + paid;
+            (paid > 0 && epoch_in(word) == epoch).then(|| pack(epoch, tokens.min(self.rules.capacity)))
+        };
+        // Relaxed: as above.
+        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, returned);
+    }
+
     /// Pays for a retry. A call whose budget belongs to another owner by now pays as from a full one of its own.
     pub(crate) fn withdraw(&'static self, fault: &Fault, epoch: u32) -> Option<Refund> {
         let paid = self.pay(fault, epoch)?;
-        Some(Refund { core: self, epoch, paid })
+        Some(Refund { core: self, epoch, paid: Some(paid) })
     }
 
     fn pay(&self, fault: &Fault, epoch: u32) -> Option<u64> {
@@ -89,16 +99,27 @@ impl Recycle for TokenCore {
     }
 }
 
-/// What a retry was paid with.
+/// The tokens that a retry was paid with. Dropping it unsettled returns them, because the retry was
+/// not sent or its caller left.
 pub(crate) struct Refund {
     core: &'static TokenCore,
     epoch: u32,
-    paid: u64,
+    /// `None`: settled.
+    paid: Option<u64>,
 }
 
 impl Refund {
-    pub(crate) fn settle(&self, verdict: &Verdict) {
-        self.core.settle(verdict, self.epoch, Some(self.paid));
+    pub(crate) fn settle(mut self, verdict: &Verdict) {
+        let paid = self.paid.take();
+        self.core.settle(verdict, self.epoch, paid);
+    }
+}
+
+impl Drop for Refund {
+    fn drop(&mut self) {
+        if let Some(paid) = self.paid.take() {
+            self.core.put_back(paid, self.epoch);
+        }
     }
 }
 

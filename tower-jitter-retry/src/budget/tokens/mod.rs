@@ -73,8 +73,9 @@ impl GrpcBudgetBuilder {
 
 /// Builds the retry quota of the AWS SDKs' "standard" mode.
 ///
-/// A bucket is full at first. A retry pays its price, and gets it back if it succeeds; a request that succeeds without a retry gives a
-/// little.
+/// The bucket starts full. A retry pays its cost. The cost is returned if the retry succeeds, if it
+/// is rejected before it is sent, or if its caller stops waiting. A request that succeeds without a
+/// retry adds a little.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct AwsBudgetBuilder {
@@ -190,7 +191,9 @@ mod tests {
         }
         let tickets: Vec<_> = (0..1_000).map_while(|_| budget.try_retry(&FAILURE)).collect();
         assert_eq!(tickets.len(), 100);
-        drop(tickets);
+        for ticket in tickets {
+            ticket.failed(&FAILURE);
+        }
         for _ in 0..4 {
             budget.outcome(&Verdict::Success);
             assert!(budget.try_retry(&FAILURE).is_none());
@@ -200,6 +203,18 @@ mod tests {
         budget.outcome(&Verdict::Success);
         budget.try_retry(&FAILURE).expect("five successes pay for a retry").failed(&FAILURE);
         assert!(budget.try_retry(&FAILURE).is_none(), "one that fails is not refunded");
+    }
+
+    #[test]
+    fn aws_ticket_dropped_or_rejected_returns_its_cost() {
+        let budget = Budget::aws().capacity(5).timeout_cost(5).increment(0).build().unwrap();
+        for _ in 0..3 {
+            drop(budget.try_retry(&FAILURE).expect("the caller of the retry before left"));
+            let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
+            budget.try_retry(&FAILURE).expect("the cost was returned").failed(&rejected);
+        }
+        budget.try_retry(&FAILURE).expect("nothing was sent").failed(&FAILURE);
+        assert!(budget.try_retry(&FAILURE).is_none(), "a retry that failed keeps its cost");
     }
 
     #[test]
@@ -230,6 +245,7 @@ mod tests {
         assert_eq!(aws(Budget::aws().timeout_cost(501)), "timeout_cost");
         assert_eq!(aws(Budget::aws().increment(501)), "increment");
         let most = Budget::aws().capacity(1_000_000_000).cost(1_000_000_000).build().unwrap();
-        assert!(most.try_retry(&FAILURE).is_some() && most.try_retry(&FAILURE).is_none());
+        let ticket = most.try_retry(&FAILURE);
+        assert!(ticket.is_some() && most.try_retry(&FAILURE).is_none());
     }
 }

@@ -42,6 +42,10 @@ impl Rules {
                 Effect::Nothing => 0,
             },
             (Scheme::Aws { increment, .. }, Verdict::Success) => paid.unwrap_or(increment),
+            // Nothing was sent, so that the retry cost the server nothing.
+            (Scheme::Aws { .. }, Verdict::Fault(fault)) if fault.kind() == Kind::Rejected => {
+                paid.unwrap_or(0)
+            }
             (Scheme::Aws { .. }, Verdict::Fault(_)) => 0,
         };
         (tokens + more).min(self.capacity)
