@@ -36,7 +36,7 @@ fn stack() -> Result<(Stack, KeyedCircuits<String>), BoxError> {
     });
     let circuits = breaker.circuits();
     let stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(RetryPolicy::default()).remove_marker())
+        .layer(JitterRetryLayer::new(RetryPolicy::gateway().build()?))
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .timeout(Duration::from_secs(5))

@@ -10,7 +10,7 @@ use crate::backoff::Position;
 use crate::budget::{RetryBudget, Ticket};
 use crate::observe::{self, Retried, RetryEvent};
 use crate::policy::{Extras, GiveUp, Plan, Progress, RetryPolicy, nanos};
-use crate::request::{Attempt, Mark};
+use crate::request::{Attempt, Mark, ResendAfter};
 use crate::rng::Randomness;
 
 /// A call under way. It counts no reference unless the policy has something that needs it.
@@ -23,7 +23,7 @@ pub(crate) struct Call {
     started: Option<u64>,
     deadline: Option<u64>,
     attempts: u32,
-    idempotent: bool,
+    resend_after: ResendAfter,
     position: Position,
     /// What the attempt that runs was paid with, if it is a retry.
     ticket: Spent,
@@ -45,7 +45,7 @@ impl Call {
         reason = "else it is made here and moved, across the stores that made it"
     )]
     #[inline(always)]
-    pub(crate) fn new(policy: &RetryPolicy, idempotent: bool, deadline: Option<Duration>) -> Self {
+    pub(crate) fn new(policy: &RetryPolicy, resend_after: ResendAfter, deadline: Option<Duration>) -> Self {
         let RetryPolicy { plan, seeds, extras, .. } = policy;
         Self {
             plan: *plan,
@@ -54,7 +54,7 @@ impl Call {
             started: deadline.map(|_| plan.clock.now()),
             deadline: deadline.map(nanos),
             attempts: 1,
-            idempotent,
+            resend_after,
             position: Position::START,
             ticket: Spent(None),
         }
@@ -147,7 +147,7 @@ impl Call {
         fault: &Fault,
         hindered: impl FnOnce() -> Option<GiveUp>,
     ) -> Result<Duration, GiveUp> {
-        self.plan.limits.permits(fault, self.attempts, self.idempotent)?;
+        self.plan.limits.permits(fault, self.attempts, self.resend_after)?;
         if let Some(reason) = hindered() {
             return Err(reason);
         }

@@ -42,32 +42,26 @@ pub struct JitterRetryLayer<C = Auto, Q = ByTrait> {
     policy: RetryPolicy,
     classify: C,
     resend: Q,
-    unmark: bool,
 }
 
 impl<K> JitterRetryLayer<Auto<K>> {
     /// Judges by [`Auto`].
     pub fn new(policy: RetryPolicy) -> Self {
-        Self { policy, classify: Auto::new(), resend: ByTrait, unmark: false }
+        Self { policy, classify: Auto::new(), resend: ByTrait }
     }
 }
 
 impl<Q> JitterRetryLayer<Auto<Typed>, Q> {
     /// Judges by `classify` instead.
     pub fn classify<C>(self, classify: C) -> JitterRetryLayer<C, Q> {
-        JitterRetryLayer { policy: self.policy, classify, resend: self.resend, unmark: self.unmark }
+        JitterRetryLayer { policy: self.policy, classify, resend: self.resend }
     }
 }
 
 impl<K, Q> JitterRetryLayer<Auto<K>, Q> {
     /// Takes every response for a success, so that a response of any type will do.
     pub fn errors_only(self) -> JitterRetryLayer<ErrorsOnly<K>, Q> {
-        JitterRetryLayer {
-            policy: self.policy,
-            classify: ErrorsOnly::new(),
-            resend: self.resend,
-            unmark: self.unmark,
-        }
+        JitterRetryLayer { policy: self.policy, classify: ErrorsOnly::new(), resend: self.resend }
     }
 }
 
@@ -75,26 +69,20 @@ impl<C, Q> JitterRetryLayer<C, Q> {
     /// Asks `rule` first. The rule that was added last is asked first.
     pub fn rule<N>(self, rule: N) -> JitterRetryLayer<RuleFirst<N, C>, Q> {
         let classify = RuleFirst::new(rule, self.classify);
-        JitterRetryLayer { policy: self.policy, classify, resend: self.resend, unmark: self.unmark }
+        JitterRetryLayer { policy: self.policy, classify, resend: self.resend }
     }
 
     /// Sends clones of the request again, which are all taken for idempotent, instead of asking its
     /// [`RetryRequest`](crate::RetryRequest).
     pub fn clone_requests(self) -> JitterRetryLayer<C, CloneRequests> {
-        JitterRetryLayer {
-            policy: self.policy,
-            classify: self.classify,
-            resend: CloneRequests,
-            unmark: self.unmark,
-        }
+        JitterRetryLayer { policy: self.policy, classify: self.classify, resend: CloneRequests }
     }
 }
 
 impl<C, Q> JitterRetryLayer<C, Q> {
-    /// Takes the mark of a retry further out off every request, so that this layer makes retries of its own: for a proxy, whose calls are
-    /// not those of its client. See [`remove_marker`](crate::remove_marker).
+    /// Sets [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker) of this layer's policy.
     pub fn remove_marker(mut self) -> Self {
-        self.unmark = true;
+        self.policy.remove_marker = true;
         self
     }
 }
@@ -103,6 +91,6 @@ impl<S, C: Clone, Q: Clone> Layer<S> for JitterRetryLayer<C, Q> {
     type Service = JitterRetry<S, C, Q>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        JitterRetry::new(inner, self.policy.clone(), self.classify.clone(), self.resend.clone(), self.unmark)
+        JitterRetry::new(inner, self.policy.clone(), self.classify.clone(), self.resend.clone())
     }
 }

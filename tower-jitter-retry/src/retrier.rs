@@ -12,11 +12,13 @@ use tokio::time::Sleep;
 use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst};
 
 use crate::call::Call;
-use crate::policy::RetryPolicy;
+use crate::policy::{Limits, RetryPolicy};
+use crate::request::ResendAfter;
 
 impl RetryPolicy {
     /// Calls a closure until what it comes to is not to be retried, and comes to that. Budget, delays, hints and limits are those of the layer;
-    /// what it does counts as idempotent, unless [`safety`](crate::RetryPolicyBuilder::safety) is `Never`.
+    /// what it does counts as idempotent, unless [`safety`](crate::RetryPolicyBuilder::safety) is `Never`: then the closure
+    /// is called once.
     ///
     /// It is judged by [`Auto`]: a response by its status, an error by its chain of sources. If it returns what is no
     /// [`Outcome`](crate::Outcome), a file or a row, say `policy.errors_only().retry(…)`.
@@ -120,7 +122,8 @@ impl<C> Retrier<C> {
 }
 
 fn begin(policy: &RetryPolicy) -> Call {
-    Call::new(policy, policy.plan.limits.safety.decide(true), None)
+    let Limits { safety, non_idempotent, .. } = policy.plan.limits;
+    Call::new(policy, ResendAfter::of(None, safety, non_idempotent, true, || false), None)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the caller asked for a thread that sleeps")]

@@ -10,7 +10,7 @@ use tower_fault_classify::__shared::ConfigError;
 use crate::backoff::Jitter;
 use crate::budget::{AwsBudgetBuilder, Budget, BudgetBuilder, GrpcBudgetBuilder};
 use crate::policy::{RetryPolicy, RetryPolicyBuilder};
-use crate::request::RetrySafety;
+use crate::request::{NonIdempotent, RetrySafety};
 
 /// A duration as people write it: `"1m 30s"`.
 #[derive(Clone, Copy, Debug)]
@@ -37,12 +37,14 @@ struct File {
     max_elapsed: Option<Limit<Human>>,
     longest_hint: Option<Human>,
     safety: Option<SafetyInFile>,
+    non_idempotent: Option<NonIdempotentInFile>,
     budget: Option<Limit<BudgetInFile>>,
     seed: Option<u64>,
     replay_limit: Option<usize>,
     idempotent_methods: Option<Vec<String>>,
     marker: Option<bool>,
     marker_header: Option<String>,
+    remove_marker: Option<bool>,
 }
 
 /// Something, or `"none"`.
@@ -102,6 +104,7 @@ impl From<JitterInFile> for Jitter {
 #[serde(rename_all = "snake_case")]
 enum SafetyInFile {
     ByRequest,
+    ByMethod,
     Always,
     Never,
 }
@@ -110,8 +113,27 @@ impl From<SafetyInFile> for RetrySafety {
     fn from(safety: SafetyInFile) -> Self {
         match safety {
             SafetyInFile::ByRequest => Self::ByRequest,
+            SafetyInFile::ByMethod => Self::ByMethod,
             SafetyInFile::Always => Self::Always,
             SafetyInFile::Never => Self::Never,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum NonIdempotentInFile {
+    Never,
+    Unsent,
+    UnsentOrRefused,
+}
+
+impl From<NonIdempotentInFile> for NonIdempotent {
+    fn from(level: NonIdempotentInFile) -> Self {
+        match level {
+            NonIdempotentInFile::Never => Self::Never,
+            NonIdempotentInFile::Unsent => Self::Unsent,
+            NonIdempotentInFile::UnsentOrRefused => Self::UnsentOrRefused,
         }
     }
 }
@@ -178,11 +200,13 @@ impl File {
         });
         builder = with(builder, self.longest_hint, |builder, Human(delay)| builder.longest_hint(delay));
         builder = with(builder, self.safety, |builder, safety| builder.safety(safety.into()));
+        builder = with(builder, self.non_idempotent, |builder, level| builder.non_idempotent(level.into()));
         builder = with(builder, budget, Builder::budget);
         builder = with(builder, self.seed, Builder::seed);
         builder = with(builder, self.replay_limit, Builder::replay_limit);
         builder = with(builder, self.idempotent_methods, Builder::idempotent_methods);
         builder = with(builder, self.marker, Builder::marker);
+        builder = with(builder, self.remove_marker, Builder::remove_marker);
         with(builder, header.transpose()?, Builder::marker_header).build()
     }
 }
@@ -227,7 +251,7 @@ mod tests {
     fn every_field_is_read() {
         let text = r#"{
             "max_attempts": 5, "base": "50ms", "factor": 1.5, "cap": "1m 30s", "jitter": {"additive": "5s"},
-            "max_elapsed": "20s", "longest_hint": "2m", "safety": "always", "seed": 7, "replay_limit": 1024,
+            "max_elapsed": "20s", "longest_hint": "2m", "safety": "by_method", "non_idempotent": "unsent", "remove_marker": true, "seed": 7, "replay_limit": 1024,
             "budget": {"window": {"ratio": 0.0, "min_per_second": 1, "span": "3s"}},
             "idempotent_methods": ["shop.Orders/Get"], "marker": false, "marker_header": "X-Attempt"
         }"#;
@@ -240,12 +264,17 @@ mod tests {
             .jitter(Jitter::Additive(Duration::from_secs(5)))
             .max_elapsed(Duration::from_secs(20))
             .longest_hint(Duration::from_secs(120))
-            .safety(RetrySafety::Always)
+            .safety(RetrySafety::ByMethod)
+            .non_idempotent(NonIdempotent::Unsent)
             .marker(false)
             .build()
             .unwrap();
         assert_eq!((read.plan.limits, read.replay_limit), (built.plan.limits, 1_024));
-        assert!(read.seeds.is_some() && read.methods.as_ref().unwrap().contain("/shop.Orders/Get"));
+        assert!(
+            read.remove_marker
+                && read.seeds.is_some()
+                && read.methods.as_ref().unwrap().contain("/shop.Orders/Get")
+        );
         assert_eq!(read.extras.as_ref().unwrap().header, Some(HeaderName::from_static("x-attempt")));
         assert_eq!(granted(&read), 3);
     }

@@ -8,7 +8,7 @@ use tower_service::Service;
 use crate::call::Call;
 use crate::deadline::Deadline;
 use crate::future::{ResponseFuture, Spare};
-use crate::policy::{GiveUp, Methods, RetryPolicy};
+use crate::policy::{GiveUp, RetryPolicy};
 use crate::request::Resend;
 
 /// Sends failed requests of its inner service again. Made by [`JitterRetryLayer`](crate::JitterRetryLayer).
@@ -21,12 +21,11 @@ pub struct JitterRetry<S, C, Q> {
     policy: RetryPolicy,
     classify: C,
     resend: Q,
-    unmark: bool,
 }
 
 impl<S, C, Q> JitterRetry<S, C, Q> {
-    pub(crate) const fn new(inner: S, policy: RetryPolicy, classify: C, resend: Q, unmark: bool) -> Self {
-        Self { inner, policy, classify, resend, unmark }
+    pub(crate) const fn new(inner: S, policy: RetryPolicy, classify: C, resend: Q) -> Self {
+        Self { inner, policy, classify, resend }
     }
 
     /// The inner service.
@@ -62,19 +61,13 @@ where
 
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
-        let Self { inner, policy, classify, resend, unmark } = self;
+        let Self { inner, policy, classify, resend } = self;
         let limits = &policy.plan.limits;
-        if *unmark {
-            resend.unmark(&mut request);
+        if policy.remove_marker {
+            resend.unmark(&mut request, policy.marker_header());
         }
         let notes = resend.notes(&mut request);
-        let listed = |request: &Req| {
-            let listed =
-                |methods: &Methods| resend.grpc_method(request).is_some_and(|method| methods.contain(method));
-            policy.methods.as_deref().is_some_and(listed)
-        };
-        let itself = resend.is_idempotent(&request) || listed(&request);
-        let idempotent = notes.safety.unwrap_or(limits.safety).decide(itself);
+        let resend_after = policy.resend_after(resend, &request, notes.safety);
         let deadline = notes.deadline.map(Deadline::remaining);
         let once = if limits.max_attempts == 1 {
             Some(GiveUp::Attempts)
@@ -97,7 +90,7 @@ where
         };
         let attempt = inner.call(request);
         // Made where it stays: it is large, and a move costs more than all else.
-        let call = Call::new(policy, idempotent, deadline);
+        let call = Call::new(policy, resend_after, deadline);
         ResponseFuture::new(attempt, call, spare, classify.clone(), resend.clone())
     }
 }

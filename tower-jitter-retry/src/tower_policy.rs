@@ -25,6 +25,7 @@ impl RetryPolicy {
     /// |---|---|---|
     /// | a streaming body | is kept while it is read | goes out once |
     /// | the mark of the first attempt | is set | cannot be: retries further in stay quiet from the second on |
+    /// | [`remove_marker`](crate::RetryPolicyBuilder::remove_marker) | from every attempt | from retries only: remove the marks above this layer with [`remove_marker`](crate::remove_marker) |
     /// | clones of a request | one for each attempt that another may follow | one for each attempt, for tower asks no policy about one without |
     /// | deadlines, hints, budget, gRPC, marks from further out, `on_retry`, `Retried` | yes | yes |
     ///
@@ -132,13 +133,13 @@ where
             return None;
         }
         let mut request = resend.duplicate(request)?;
+        if policy.remove_marker {
+            resend.unmark(&mut request, policy.marker_header());
+        }
         let notes = resend.notes(&mut request);
-        let listed = policy.methods.as_ref().zip(resend.grpc_method(&request));
-        let listed = listed.is_some_and(|(methods, method)| methods.contain(method));
-        let itself = resend.is_idempotent(&request) || listed;
-        let idempotent = notes.safety.unwrap_or(policy.plan.limits.safety).decide(itself);
+        let resend_after = policy.resend_after(resend, &request, notes.safety);
         let nested = policy.plan.limits.marker && notes.attempt.is_some();
-        let running = Call::new(policy, idempotent, notes.deadline.map(Deadline::remaining));
+        let running = Call::new(policy, resend_after, notes.deadline.map(Deadline::remaining));
         *call = Some(Running { call: running, nested, begun: false });
         Some(request)
     }

@@ -48,14 +48,12 @@ const TABLE: &[Row] = &[
         files: &["replay/body.rs", "replay/tape.rs"],
         may_use: &[PURE, BODIES, SHARED, FUTURES, &["std::sync::Arc", "crate::replay"]],
     },
+    Row { files: &["request/safety.rs"], may_use: &[PURE, VOCABULARY] },
     Row { files: &["request/"], may_use: &[PURE, BODIES, &["crate::deadline", "crate::replay", "reqwest"]] },
     // It reads tokio's clock, for a moment that was given in its time.
     Row { files: &["deadline.rs"], may_use: &[PURE, &["std::time::Instant", "tokio::time::Instant"]] },
     // The decision.
-    Row {
-        files: &["policy/limits.rs"],
-        may_use: &[PURE, VOCABULARY, &["crate::backoff", "crate::request::RetrySafety"]],
-    },
+    Row { files: &["policy/limits.rs"], may_use: &[PURE, VOCABULARY, &["crate::backoff", "crate::request"]] },
     Row { files: &["policy/methods.rs"], may_use: &[PURE, CLOCK] },
     // The configuration: what every part of a call is made from.
     Row {
@@ -89,7 +87,7 @@ const TABLE: &[Row] = &[
         may_use: &[
             PURE,
             CLOCK,
-            &["crate::backoff::Jitter", "crate::budget", "crate::policy", "crate::request::RetrySafety"],
+            &["crate::backoff::Jitter", "crate::budget", "crate::policy", "crate::request"],
             &["serde", "humantime", "http::HeaderName"],
         ],
     },

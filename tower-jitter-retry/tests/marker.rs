@@ -7,7 +7,9 @@ use std::sync::Mutex;
 
 use http::{HeaderName, Method, Request, Response};
 use tower::{Layer, Service, ServiceBuilder, service_fn};
-use tower_jitter_retry::{Attempt, JitterRetryLayer, RetryPolicyBuilder, RetrySafety, remove_marker};
+use tower_jitter_retry::{
+    Attempt, Budget, JitterRetryLayer, RetryPolicy, RetryPolicyBuilder, RetrySafety, remove_marker,
+};
 
 use support::{Broken, Calls, at_once, now, request, response, send};
 
@@ -162,6 +164,51 @@ fn a_proxy_takes_the_mark_off() {
         now(send(&mut service, request(Method::GET))).unwrap();
     });
     assert_eq!(sent.len(), 9);
+}
+
+#[test]
+fn remove_marker_remote_headers_removed_from_every_request() {
+    let name = HeaderName::from_static("x-attempt");
+    let remote = |method| {
+        let mut request = request(method);
+        request.headers_mut().append("x-attempt", "7".parse().unwrap());
+        request.headers_mut().append("x-attempt", "8".parse().unwrap());
+        request.headers_mut().append("grpc-previous-rpc-attempts", "6".parse().unwrap());
+        request
+    };
+    // A single attempt is not marked, so that nothing overwrites what the remote client wrote.
+    for policy in [at_once().max_attempts(1), at_once().marker(false)] {
+        for method in [Method::GET, Method::POST] {
+            let policy = policy.clone().marker_header(name.clone());
+            let sent = sends(|sent| {
+                let mut service = layer(policy.clone()).remove_marker().layer(failing(sent));
+                now(send(&mut service, remote(method.clone()))).unwrap();
+            });
+            assert!(sent.iter().all(|sent| sent.headers().is_empty()), "{method}: {sent:?}");
+        }
+    }
+    let policy = at_once().marker_header(name.clone());
+    let sent = sends(|sent| {
+        let mut service = layer(policy).remove_marker().layer(failing(sent));
+        now(send(&mut service, remote(Method::GET))).unwrap();
+    });
+    let numbers: Vec<_> = sent.iter().map(|sent| sent.headers()[&name].to_str().unwrap()).collect();
+    assert_eq!(numbers, ["1", "2", "3"]);
+    assert!(sent.iter().all(|sent| sent.headers().len() == 1), "{sent:?}");
+}
+
+#[test]
+fn gateway_removes_remote_marks_without_a_setting() {
+    let policy = RetryPolicy::gateway().base(std::time::Duration::ZERO).budget(None::<Budget>);
+    let sent = sends(|sent| {
+        let mut service =
+            ServiceBuilder::new().layer(three()).layer(layer(policy.max_attempts(2))).service(failing(sent));
+        let mut request = request(Method::GET);
+        request.headers_mut().insert("grpc-previous-rpc-attempts", "6".parse().unwrap());
+        now(send(&mut service, request)).unwrap();
+    });
+    assert_eq!(sent.len(), 6);
+    assert!(sent.iter().all(|sent| sent.headers().is_empty()));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 
 use http::{Method, Request, Response};
 use tower::{Layer, service_fn};
-use tower_jitter_retry::{JitterRetryLayer, RetryPolicy, RetrySafety};
+use tower_jitter_retry::{Budget, JitterRetryLayer, NonIdempotent, RetryPolicy, RetrySafety};
 
 use support::{Calls, at_once, now, request, response, send};
 
@@ -126,10 +126,25 @@ fn a_get_is_not_sent_again_on_the_users_word() {
 }
 
 #[test]
-fn the_users_word_says_nothing_of_requests_that_were_not_processed() {
+fn retry_safety_never_unsent_request_sent_once() {
     for fate in UNPROCESSED {
-        assert_eq!(times_sent(default(), marked(Method::GET, RetrySafety::Never), fate), 3, "{fate:?}");
-        assert_eq!(times_sent(with_safety(RetrySafety::Never), request(Method::POST), fate), 3, "{fate:?}");
+        for method in [Method::GET, Method::POST] {
+            let marked = marked(method.clone(), RetrySafety::Never);
+            assert_eq!(times_sent(default(), marked, fate), 1, "{method} {fate:?}");
+            let policy = with_safety(RetrySafety::Never);
+            assert_eq!(times_sent(policy, request(method.clone()), fate), 1, "{method} {fate:?}");
+        }
+    }
+}
+
+#[test]
+fn idempotency_key_blank_post_sent_once() {
+    for key in ["", " ", "\t "] {
+        for fate in UNCLEAR {
+            let mut request = request(Method::POST);
+            request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+            assert_eq!(times_sent(default(), request, fate), 1, "{key:?} {fate:?}");
+        }
     }
 }
 
@@ -160,7 +175,7 @@ fn a_plain_request_is_idempotent_unless_the_user_says_otherwise() {
         (RetrySafety::ByRequest, ErrorKind::TimedOut, 3),
         (RetrySafety::Always, ErrorKind::TimedOut, 3),
         (RetrySafety::Never, ErrorKind::TimedOut, 1),
-        (RetrySafety::Never, ErrorKind::ConnectionRefused, 3),
+        (RetrySafety::Never, ErrorKind::ConnectionRefused, 1),
     ] {
         let calls = Calls::default();
         let mut service = JitterRetryLayer::new(with_safety(safety)).layer(service_fn(|_: &'static str| {
@@ -198,4 +213,56 @@ async fn a_post_is_not_sent_again_after_towers_timeout() {
         assert!(error.is::<tower::timeout::error::Elapsed>());
         assert_eq!(calls.made(), expected);
     }
+}
+
+/// The server's word that it did not process the request.
+const REFUSED: [Fate; 4] = [Status(421), Status(425), Status(429), Status(529)];
+
+/// The proof that the request was not sent.
+const UNSENT: Fate = Io(ErrorKind::ConnectionRefused);
+
+#[test]
+fn non_idempotent_level_bounds_retries_of_post_only() {
+    for (level, unsent, refused) in
+        [(NonIdempotent::Never, 1, 1), (NonIdempotent::Unsent, 3, 1), (NonIdempotent::UnsentOrRefused, 3, 3)]
+    {
+        let policy = || at_once().non_idempotent(level).build().unwrap();
+        assert_eq!(times_sent(policy(), request(Method::POST), UNSENT), unsent, "{level:?}");
+        assert_eq!(times_sent(policy(), request(Method::GET), UNSENT), 3, "{level:?}");
+        for fate in REFUSED {
+            assert_eq!(times_sent(policy(), request(Method::POST), fate), refused, "{level:?} {fate:?}");
+            assert_eq!(times_sent(policy(), request(Method::GET), fate), 3, "{level:?} {fate:?}");
+            assert_eq!(times_sent(policy(), keyed(Method::POST), fate), 3, "{level:?} {fate:?}");
+            let always = marked(Method::POST, RetrySafety::Always);
+            assert_eq!(times_sent(policy(), always, fate), 3, "{level:?} {fate:?}");
+        }
+        for fate in UNCLEAR {
+            assert_eq!(times_sent(policy(), request(Method::POST), fate), 1, "{level:?} {fate:?}");
+        }
+    }
+}
+
+#[test]
+fn by_method_ignores_the_idempotency_key() {
+    let policy = || with_safety(RetrySafety::ByMethod);
+    for fate in UNCLEAR {
+        assert_eq!(times_sent(policy(), keyed(Method::POST), fate), 1, "{fate:?}");
+        assert_eq!(times_sent(policy(), request(Method::PUT), fate), 3, "{fate:?}");
+        let mut request = keyed(Method::POST);
+        request.extensions_mut().insert(RetrySafety::ByMethod);
+        assert_eq!(times_sent(default(), request, fate), 1, "{fate:?}");
+    }
+}
+
+#[test]
+fn gateway_sends_post_again_only_if_it_was_not_sent() {
+    let policy =
+        || RetryPolicy::gateway().base(std::time::Duration::ZERO).budget(None::<Budget>).build().unwrap();
+    for fate in UNCLEAR.into_iter().chain(REFUSED) {
+        for post in [request(Method::POST), keyed(Method::POST), request(Method::PATCH)] {
+            assert_eq!(times_sent(policy(), post, fate), 1, "{fate:?}");
+        }
+        assert_eq!(times_sent(policy(), request(Method::GET), fate), 3, "{fate:?}");
+    }
+    assert_eq!(times_sent(policy(), request(Method::POST), UNSENT), 3);
 }

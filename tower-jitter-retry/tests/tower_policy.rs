@@ -84,6 +84,22 @@ fn boxed_errors_are_inferred_and_rules_are_asked() {
 }
 
 #[test]
+fn tower_policy_remove_marker_remote_marks_do_not_silence() {
+    let remote = |method| {
+        let earlier = sent(at_once(), request(Method::GET), 503).remove(1);
+        let mut request = request(method);
+        request.extensions_mut().extend(earlier.extensions().clone());
+        request.headers_mut().insert("x-attempt", "7".parse().unwrap());
+        request
+    };
+    let policy = || at_once().marker_header(http::HeaderName::from_static("x-attempt")).remove_marker(true);
+    let attempts = sent(policy(), remote(Method::GET), 503);
+    let numbers: Vec<_> = attempts.iter().map(|sent| sent.headers()["x-attempt"].to_str().unwrap()).collect();
+    assert_eq!(numbers, ["7", "2", "3"], "tower gives the first attempt to no policy");
+    assert_eq!(sent(at_once(), remote(Method::GET), 503).len(), 1, "a mark is heeded otherwise");
+}
+
+#[test]
 fn a_retry_is_marked_and_a_mark_is_heeded() {
     let numbers = |sent: Vec<Request<String>>| -> Vec<_> {
         sent.iter().map(|sent| sent.extensions().get::<Attempt>().map(|attempt| attempt.number())).collect()

@@ -121,7 +121,7 @@ fn anything_can_be_returned_with_errors_only_and_any_classifier_judges() {
 fn what_may_not_be_done_twice_is_not() {
     for (safety, kind, expected) in [
         (RetrySafety::Never, ErrorKind::TimedOut, 1),
-        (RetrySafety::Never, ErrorKind::ConnectionRefused, 3),
+        (RetrySafety::Never, ErrorKind::ConnectionRefused, 1),
         (RetrySafety::ByRequest, ErrorKind::TimedOut, 3),
         (RetrySafety::ByRequest, ErrorKind::PermissionDenied, 1),
     ] {

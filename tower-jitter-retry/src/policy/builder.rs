@@ -12,7 +12,7 @@ use super::{Extras, Methods, Plan, RetryPolicy};
 use crate::backoff::{Backoff, Jitter};
 use crate::budget::Budget;
 use crate::observe::{Observer, RetryEvent};
-use crate::request::RetrySafety;
+use crate::request::{NonIdempotent, RetrySafety};
 use crate::rng::Seeds;
 
 const ATTEMPTS: RangeInclusive<u32> = 1..=1_000;
@@ -33,6 +33,7 @@ pub struct RetryPolicyBuilder {
     max_elapsed: Option<Duration>,
     longest_hint: Duration,
     safety: RetrySafety,
+    non_idempotent: NonIdempotent,
     budget: Spending,
     clock: Option<Clock>,
     seed: Option<u64>,
@@ -40,6 +41,7 @@ pub struct RetryPolicyBuilder {
     methods: Vec<String>,
     marker: bool,
     header: Option<HeaderName>,
+    remove_marker: bool,
     observer: Option<Observer>,
 }
 
@@ -60,6 +62,7 @@ impl Default for RetryPolicyBuilder {
             max_elapsed: Some(Duration::from_secs(120)),
             longest_hint: Duration::from_secs(60),
             safety: RetrySafety::ByRequest,
+            non_idempotent: NonIdempotent::UnsentOrRefused,
             budget: Spending::Default,
             clock: None,
             seed: None,
@@ -67,6 +70,7 @@ impl Default for RetryPolicyBuilder {
             methods: Vec::new(),
             marker: true,
             header: None,
+            remove_marker: false,
             observer: None,
         }
     }
@@ -121,10 +125,17 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Whether requests may be sent twice though the first may have been processed. A request's own word goes before it.
+    /// Sets whether requests may be sent more than once. A request's own [`RetrySafety`] takes precedence.
     /// **Default**: [`RetrySafety::ByRequest`].
     pub fn safety(mut self, safety: RetrySafety) -> Self {
         self.safety = safety;
+        self
+    }
+
+    /// Sets the faults after which a request that is not idempotent is sent again. [`RetrySafety`] decides whether a
+    /// request is idempotent. **Default**: [`NonIdempotent::UnsentOrRefused`].
+    pub fn non_idempotent(mut self, level: NonIdempotent) -> Self {
+        self.non_idempotent = level;
         self
     }
 
@@ -177,6 +188,15 @@ impl RetryPolicyBuilder {
         self
     }
 
+    /// Removes the marks of other retry layers from every request before this layer reads or writes any: the
+    /// [`Attempt`](crate::Attempt) in the extensions, the [`marker_header`](Self::marker_header), and gRPC's
+    /// `grpc-previous-rpc-attempts`. Set it where requests come from remote clients, which then can neither write these
+    /// marks nor silence this layer. **Default**: off, and on with [`RetryPolicy::gateway`].
+    pub fn remove_marker(mut self, on: bool) -> Self {
+        self.remove_marker = on;
+        self
+    }
+
     /// Is told of every retry, when it is decided on: before its delay. It must not block. A panic in it ends there. It costs a call the
     /// counting of a reference. **Default**: nobody is told.
     pub fn on_retry(mut self, told: impl Fn(&RetryEvent) + Send + Sync + 'static) -> Self {
@@ -214,6 +234,7 @@ impl RetryPolicyBuilder {
         let limits = Limits {
             max_attempts: self.max_attempts,
             safety: self.safety,
+            non_idempotent: self.non_idempotent,
             backoff: Backoff {
                 base: nanos(self.base),
                 factor: self.factor,
@@ -234,6 +255,7 @@ impl RetryPolicyBuilder {
             budget,
             seeds: self.seed.map(Seeds::from),
             replay_limit: self.replay_limit,
+            remove_marker: self.remove_marker,
             methods,
             extras: extras.into_shared(),
         })

@@ -7,13 +7,14 @@ use std::time::Duration;
 use tower_fault_classify::{Fault, Retryable};
 
 use crate::backoff::{Backoff, Position};
-use crate::request::RetrySafety;
+use crate::request::{NonIdempotent, ResendAfter, RetrySafety};
 
 /// The numbers that decide. They are copied into every call. Times are in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) max_attempts: u32,
     pub(crate) safety: RetrySafety,
+    pub(crate) non_idempotent: NonIdempotent,
     pub(crate) backoff: Backoff,
     pub(crate) marker: bool,
     pub(super) max_elapsed: Option<u64>,
@@ -37,7 +38,8 @@ pub(crate) struct Progress {
 pub enum GiveUp {
     /// Asking again would not help, or the server forbids it.
     NotRetryable,
-    /// It may have been processed, and doing it twice is not the same as once.
+    /// The request is not idempotent, and [`NonIdempotent`] does not allow another attempt after this fault; or it is
+    /// marked [`RetrySafety::Never`].
     NotIdempotent,
     /// It was made as often as is allowed.
     Attempts,
@@ -80,11 +82,16 @@ impl fmt::Display for GiveUp {
 
 impl Limits {
     /// Whether a call may be made again at all.
-    pub(crate) fn permits(&self, fault: &Fault, attempts: u32, idempotent: bool) -> Result<(), GiveUp> {
+    pub(crate) fn permits(&self, fault: &Fault, attempts: u32, resend: ResendAfter) -> Result<(), GiveUp> {
         match fault.retryable() {
-            Retryable::IfIdempotent if !idempotent => Err(GiveUp::NotIdempotent),
             Retryable::Unsent | Retryable::Refused | Retryable::IfIdempotent => {
-                if attempts >= self.max_attempts { Err(GiveUp::Attempts) } else { Ok(()) }
+                if !resend.includes(fault.retryable()) {
+                    Err(GiveUp::NotIdempotent)
+                } else if attempts >= self.max_attempts {
+                    Err(GiveUp::Attempts)
+                } else {
+                    Ok(())
+                }
             }
             _ => Err(GiveUp::NotRetryable),
         }

@@ -15,7 +15,7 @@ use tower_fault_classify::__shared::Clock;
 use crate::backoff::Backoff;
 use crate::budget::{Account, Budget, RetryBudget};
 use crate::observe::Observer;
-use crate::request::{Attempt, Mark};
+use crate::request::{Attempt, Mark, NonIdempotent, Resend, ResendAfter, RetrySafety};
 use crate::rng::Seeds;
 
 pub use builder::RetryPolicyBuilder;
@@ -34,9 +34,11 @@ pub(crate) use methods::Methods;
 /// | [`longest_hint`](RetryPolicyBuilder::longest_hint) | a server's own delay is kept up to 60 s |
 /// | [`budget`](RetryPolicyBuilder::budget) | [`Budget::default`]: 20 % of the requests, and 10 retries a second |
 /// | [`safety`](RetryPolicyBuilder::safety) | [`RetrySafety::ByRequest`](crate::RetrySafety::ByRequest) |
+/// | [`non_idempotent`](RetryPolicyBuilder::non_idempotent) | [`NonIdempotent::UnsentOrRefused`] |
 /// | [`idempotent_methods`](RetryPolicyBuilder::idempotent_methods) | no method of gRPC |
 /// | [`replay_limit`](RetryPolicyBuilder::replay_limit) | 64 KiB of a streaming body |
 /// | [`marker`](RetryPolicyBuilder::marker), [`marker_header`](RetryPolicyBuilder::marker_header) | on, no header |
+/// | [`remove_marker`](RetryPolicyBuilder::remove_marker) | off |
 /// | [`on_retry`](RetryPolicyBuilder::on_retry) | nobody is told |
 ///
 /// Clones share the budget. With the feature `serde` a policy is read from a file, by the names of the setters:
@@ -59,6 +61,7 @@ pub struct RetryPolicy {
     pub(crate) budget: Option<Budget>,
     pub(crate) seeds: Option<Seeds>,
     pub(crate) replay_limit: usize,
+    pub(crate) remove_marker: bool,
     pub(crate) methods: Option<Arc<Methods>>,
     /// What costs a call the counting of a reference, so that it is there only if it is used.
     pub(crate) extras: Option<Arc<Extras>>,
@@ -95,6 +98,27 @@ impl RetryPolicy {
         RetryPolicyBuilder::default()
     }
 
+    /// A builder for a gateway or another proxy, whose requests come from remote clients. It differs from the defaults in:
+    ///
+    /// | what | value | reason |
+    /// |---|---|---|
+    /// | [`safety`](RetryPolicyBuilder::safety) | [`RetrySafety::ByMethod`] | the backend may not know the `Idempotency-Key` that a remote client sends |
+    /// | [`non_idempotent`](RetryPolicyBuilder::non_idempotent) | [`NonIdempotent::Unsent`] | RFC 9110 §9.2.2 forbids a proxy to send anything else again |
+    /// | [`remove_marker`](RetryPolicyBuilder::remove_marker) | on | a remote client must not write the marks of retries |
+    ///
+    /// ```
+    /// use tower_jitter_retry::RetryPolicy;
+    ///
+    /// let policy = RetryPolicy::gateway().max_attempts(2).build()?;
+    /// # Ok::<(), tower_jitter_retry::ConfigError>(())
+    /// ```
+    pub fn gateway() -> RetryPolicyBuilder {
+        Self::builder()
+            .safety(RetrySafety::ByMethod)
+            .non_idempotent(NonIdempotent::Unsent)
+            .remove_marker(true)
+    }
+
     /// How its delays grow and are drawn.
     pub const fn backoff(&self) -> Backoff {
         self.plan.limits.backoff
@@ -114,8 +138,30 @@ impl RetryPolicy {
             attempt: Attempt::new(1),
             remaining,
             marker: self.plan.limits.marker,
-            header: self.extras.as_ref().and_then(|extras| extras.header.as_ref()),
+            header: self.marker_header(),
         }
+    }
+
+    pub(crate) fn marker_header(&self) -> Option<&HeaderName> {
+        self.extras.as_ref()?.header.as_ref()
+    }
+
+    /// The faults after which one request may be sent again. `own` is the request's own word.
+    #[inline]
+    pub(crate) fn resend_after<Req, Q: Resend<Req>>(
+        &self,
+        resend: &Q,
+        request: &Req,
+        own: Option<RetrySafety>,
+    ) -> ResendAfter {
+        let listed = || {
+            let listed =
+                |methods: &Methods| resend.grpc_method(request).is_some_and(|method| methods.contain(method));
+            self.methods.as_deref().is_some_and(listed)
+        };
+        let idempotent = resend.is_idempotent(request) || listed();
+        let Limits { safety, non_idempotent, .. } = self.plan.limits;
+        ResendAfter::of(own, safety, non_idempotent, idempotent, || resend.has_idempotency_key(request))
     }
 }
 

@@ -5,6 +5,7 @@ use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
 use super::limits::{GiveUp, Limits, Progress};
 use super::*;
 use crate::backoff::{Jitter, Position};
+use crate::request::ResendAfter;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -24,19 +25,21 @@ fn longest(limits: &Limits, fault: &Fault, mut progress: Progress) -> Option<u64
 #[test]
 fn the_fate_and_the_idempotency_decide() {
     let limits = limits(RetryPolicy::builder());
-    let permits = |retry, idempotent| limits.permits(&FAULT.with_retryable(retry), 1, idempotent);
-    assert_eq!(permits(Retryable::Unsent, false), Ok(()));
-    assert_eq!(permits(Retryable::Unsent, true), Ok(()));
-    assert_eq!(permits(Retryable::IfIdempotent, true), Ok(()));
-    assert_eq!(permits(Retryable::IfIdempotent, false), Err(GiveUp::NotIdempotent));
-    assert_eq!(permits(Retryable::Never, true), Err(GiveUp::NotRetryable));
+    let permits = |retry, resend| limits.permits(&FAULT.with_retryable(retry), 1, resend);
+    assert_eq!(permits(Retryable::Unsent, ResendAfter::Nothing), Err(GiveUp::NotIdempotent));
+    assert_eq!(permits(Retryable::Unsent, ResendAfter::Unsent), Ok(()));
+    assert_eq!(permits(Retryable::Refused, ResendAfter::Unsent), Err(GiveUp::NotIdempotent));
+    assert_eq!(permits(Retryable::Refused, ResendAfter::Refused), Ok(()));
+    assert_eq!(permits(Retryable::IfIdempotent, ResendAfter::Any), Ok(()));
+    assert_eq!(permits(Retryable::IfIdempotent, ResendAfter::Refused), Err(GiveUp::NotIdempotent));
+    assert_eq!(permits(Retryable::Never, ResendAfter::Any), Err(GiveUp::NotRetryable));
 }
 
 #[test]
 fn it_is_sent_three_times_in_all_with_growing_delays() {
     let limits = limits(RetryPolicy::builder());
     assert_eq!(
-        [1, 2, 3].map(|attempts| limits.permits(&FAULT, attempts, true)),
+        [1, 2, 3].map(|attempts| limits.permits(&FAULT, attempts, ResendAfter::Any)),
         [Ok(()), Ok(()), Err(GiveUp::Attempts)]
     );
     let mut progress = FIRST;

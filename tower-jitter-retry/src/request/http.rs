@@ -1,7 +1,7 @@
 //! `http::Request`.
 
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Request};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use super::grpc;
 use super::{Attempt, Mark, Notes, RetryRequest};
@@ -12,9 +12,10 @@ use crate::replay::RetryBody;
 /// (draft-ietf-httpapi-idempotency-key-header).
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// RFC 9110 §9.2.2.
-pub(super) fn is_idempotent(method: &Method, headers: &HeaderMap) -> bool {
-    method.is_idempotent() || headers.contains_key(&IDEMPOTENCY_KEY)
+/// Whether there is an idempotency key that is not blank.
+pub(super) fn has_idempotency_key(headers: &HeaderMap) -> bool {
+    let key = headers.get(&IDEMPOTENCY_KEY);
+    key.is_some_and(|key| !key.as_bytes().trim_ascii().is_empty())
 }
 
 /// What is kept of an `http::Request`.
@@ -28,7 +29,11 @@ impl<B: RetryBody> RetryRequest for Request<B> {
     type Saved = SavedHttp<B::Saved>;
 
     fn is_idempotent(&self) -> bool {
-        is_idempotent(self.method(), self.headers())
+        self.method().is_idempotent()
+    }
+
+    fn has_idempotency_key(&self) -> bool {
+        has_idempotency_key(self.headers())
     }
 
     #[inline]
@@ -48,8 +53,9 @@ impl<B: RetryBody> RetryRequest for Request<B> {
         mark_headers(self.headers_mut(), mark);
     }
 
-    fn unmark(&mut self) {
-        remove_marker(self);
+    fn unmark(&mut self, header: Option<&HeaderName>) {
+        self.extensions_mut().remove::<Attempt>();
+        unmark_headers(self.headers_mut(), header);
     }
 
     fn duplicate(&self) -> Option<Self> {
@@ -116,18 +122,28 @@ pub(super) fn mark_headers(headers: &mut HeaderMap, mark: Mark<'_>) {
     }
 }
 
-/// Takes the [`Attempt`] of a retry further out off a request, so that one further in makes retries of its own: for a proxy, whose calls
-/// are not those of its client. [`JitterRetryLayer::remove_marker`](crate::JitterRetryLayer::remove_marker) does it for all requests of a
-/// layer.
+/// Removes what a retry layer, or a remote client in its name, may have written into the headers.
+pub(super) fn unmark_headers(headers: &mut HeaderMap, header: Option<&HeaderName>) {
+    headers.remove(&grpc::PREVIOUS_ATTEMPTS);
+    if let Some(name) = header {
+        headers.remove(name);
+    }
+}
+
+/// Removes the marks of a retry layer further out from a request, so that layers further in retry it by themselves.
 ///
-/// gRPC's `grpc-previous-rpc-attempts` goes as well: it speaks of another connection.
+/// It removes the [`Attempt`] in the extensions and gRPC's `grpc-previous-rpc-attempts`. It does not know a
+/// [`marker_header`](crate::RetryPolicyBuilder::marker_header): remove that header as well, or use
+/// [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker), which removes all three.
 pub fn remove_marker<B>(request: &mut Request<B>) {
     request.extensions_mut().remove::<Attempt>();
-    request.headers_mut().remove(&grpc::PREVIOUS_ATTEMPTS);
+    unmark_headers(request.headers_mut(), None);
 }
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
+    use ::http::Method;
+
     use super::*;
     use crate::request::RetrySafety;
 
@@ -147,9 +163,9 @@ mod tests {
     }
 
     #[test]
-    fn a_key_goes_before_the_method_and_the_users_word_before_both() {
+    fn idempotency_key_and_safety_are_read_apart_from_the_method() {
         let mut request = Request::post("/").header("Idempotency-Key", "1").body(()).unwrap();
-        assert!(RetryRequest::is_idempotent(&request));
+        assert!(!RetryRequest::is_idempotent(&request) && request.has_idempotency_key());
         assert_eq!(request.notes().safety, None);
         request.extensions_mut().insert(RetrySafety::Never);
         assert_eq!(request.notes().safety, Some(RetrySafety::Never));

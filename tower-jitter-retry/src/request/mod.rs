@@ -4,51 +4,16 @@ mod grpc;
 mod http;
 #[cfg(feature = "reqwest")]
 mod reqwest;
+mod safety;
 
 use std::time::Duration;
 
 use ::http::HeaderName;
 
 pub use self::http::{SavedHttp, remove_marker};
+pub(crate) use self::safety::ResendAfter;
+pub use self::safety::{NonIdempotent, RetrySafety};
 use crate::deadline::Deadline;
-
-/// Whether a request may be sent twice though the first may have been processed.
-///
-/// It says nothing of requests that are known not to have been processed (a refused connection, a 429): those may be sent again
-/// whatever they ask for.
-///
-/// As an extension of an `http::Request` it is the word on that request, and goes before that of the policy:
-///
-/// ```
-/// use tower_jitter_retry::RetrySafety;
-///
-/// let mut request = http::Request::post("/orders/42/confirm").body(String::new())?;
-/// request.extensions_mut().insert(RetrySafety::Always);
-/// # Ok::<(), http::Error>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum RetrySafety {
-    /// As the request says: an HTTP request by its method (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE) or an
-    /// `Idempotency-Key` header; any other request may be, since it was put behind a retry.
-    #[default]
-    ByRequest,
-    /// It may be.
-    Always,
-    /// It may not be.
-    Never,
-}
-
-impl RetrySafety {
-    /// Whether a request that says `idempotent` of itself may be sent twice.
-    pub(crate) const fn decide(self, idempotent: bool) -> bool {
-        match self {
-            Self::ByRequest => idempotent,
-            Self::Always => true,
-            Self::Never => false,
-        }
-    }
-}
 
 /// The number of an attempt; the first is 1.
 ///
@@ -109,8 +74,14 @@ pub trait RetryRequest: Sized {
     /// What is kept so that the request can be sent again.
     type Saved;
 
-    /// Whether sending it twice is the same as once.
+    /// Whether sending the request twice has the effect of sending it once, whatever its headers say.
     fn is_idempotent(&self) -> bool;
+
+    /// Whether the request carries an idempotency key, by which a server recognizes a request that it has seen before.
+    /// [`RetrySafety::ByMethod`] ignores it. **Default**: no.
+    fn has_idempotency_key(&self) -> bool {
+        false
+    }
 
     /// What is written down on the request for the retry. It may be taken off to be read, and is put back. **Default**: nothing.
     fn notes(&mut self) -> Notes {
@@ -129,8 +100,11 @@ pub trait RetryRequest: Sized {
         let _ = mark;
     }
 
-    /// Takes the mark of a layer further out off. **Default**: does nothing.
-    fn unmark(&mut self) {}
+    /// Removes the marks of a layer further out, `header` among them: the policy's
+    /// [`marker_header`](crate::RetryPolicyBuilder::marker_header). **Default**: does nothing.
+    fn unmark(&mut self, header: Option<&HeaderName>) {
+        let _ = header;
+    }
 
     /// The request once more, by reference: for [`TowerPolicy`](crate::TowerPolicy), which is shown no more. **Default**: it cannot be
     /// had so.
@@ -161,8 +135,14 @@ pub trait Resend<Req> {
     /// What is kept so that a request can be sent again.
     type Saved;
 
-    /// Whether sending it twice is the same as once.
+    /// See [`RetryRequest::is_idempotent`].
     fn is_idempotent(&self, request: &Req) -> bool;
+
+    /// See [`RetryRequest::has_idempotency_key`]. **Default**: no.
+    fn has_idempotency_key(&self, request: &Req) -> bool {
+        let _ = request;
+        false
+    }
 
     /// See [`RetryRequest::notes`]. **Default**: nothing.
     fn notes(&self, request: &mut Req) -> Notes {
@@ -182,8 +162,8 @@ pub trait Resend<Req> {
     }
 
     /// See [`RetryRequest::unmark`]. **Default**: does nothing.
-    fn unmark(&self, request: &mut Req) {
-        let _ = request;
+    fn unmark(&self, request: &mut Req, header: Option<&HeaderName>) {
+        let _ = (request, header);
     }
 
     /// See [`RetryRequest::duplicate`]. **Default**: it cannot be had so.
@@ -215,6 +195,11 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
     }
 
     #[inline]
+    fn has_idempotency_key(&self, request: &Req) -> bool {
+        request.has_idempotency_key()
+    }
+
+    #[inline]
     fn notes(&self, request: &mut Req) -> Notes {
         request.notes()
     }
@@ -230,8 +215,8 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
     }
 
     #[inline]
-    fn unmark(&self, request: &mut Req) {
-        request.unmark();
+    fn unmark(&self, request: &mut Req, header: Option<&HeaderName>) {
+        request.unmark(header);
     }
 
     fn duplicate(&self, request: &Req) -> Option<Req> {

@@ -2,11 +2,11 @@
 
 use std::mem::{replace, take};
 
-use ::http::Extensions;
+use ::http::{Extensions, HeaderName};
 use ::reqwest::{Method, Request, Url};
 
 use super::grpc;
-use super::http::{earliest, is_idempotent, mark_headers, noted};
+use super::http::{earliest, has_idempotency_key, mark_headers, noted, unmark_headers};
 use super::{Attempt, Mark, Notes, RetryRequest};
 
 /// Reads or changes a request's extensions, which reqwest shows nobody: they come out only as those of an `http::Request`. The rest of the
@@ -42,7 +42,11 @@ impl RetryRequest for Request {
     type Saved = Self;
 
     fn is_idempotent(&self) -> bool {
-        is_idempotent(self.method(), self.headers())
+        self.method().is_idempotent()
+    }
+
+    fn has_idempotency_key(&self) -> bool {
+        has_idempotency_key(self.headers())
     }
 
     fn notes(&mut self) -> Notes {
@@ -61,9 +65,9 @@ impl RetryRequest for Request {
         mark_headers(self.headers_mut(), mark);
     }
 
-    fn unmark(&mut self) {
+    fn unmark(&mut self, header: Option<&HeaderName>) {
         with_extensions(self, Extensions::remove::<Attempt>);
-        self.headers_mut().remove(&grpc::PREVIOUS_ATTEMPTS);
+        unmark_headers(self.headers_mut(), header);
     }
 
     fn duplicate(&self) -> Option<Self> {
@@ -110,7 +114,7 @@ mod tests {
         let notes = request.notes();
         assert_eq!((notes.safety, notes.attempt), (Some(RetrySafety::Always), Some(Attempt::new(2))));
         assert_eq!(notes.deadline, Some(Deadline::within(Duration::from_secs(3))));
-        request.unmark();
+        request.unmark(None);
         assert_eq!(request.notes().attempt, None);
         assert_eq!((request.method(), request.url().as_str()), (&Method::PUT, url));
         assert_eq!(
