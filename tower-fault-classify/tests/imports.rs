@@ -16,6 +16,7 @@ const CLIENTS: &[&str] = &[
     "reqwest_middleware",
     "tokio::time::error",
     "tonic",
+    "tower::buffer",
     "tower::load_shed",
     "tower::timeout",
     "tower_http::timeout",

@@ -2,9 +2,9 @@
 
 use examples::misbehave::{Act, Grpc, Http, Reason, Reply};
 use tower::BoxError;
-use tower_fault_classify::Retryable;
+use tower_fault_classify::{Health, Kind, Retryable};
 
-use crate::{Axes, BROKEN, TURNED_AWAY, Table, chain, failed, verdict};
+use crate::{Axes, BROKEN, TURNED_AWAY, Table, axes, chain, failed, verdict};
 
 async fn fails(reply: &Reply, exchange: &impl AsyncFn(&str) -> Result<(), BoxError>) -> BoxError {
     let server = Grpc::start().await;
@@ -36,6 +36,20 @@ pub(crate) async fn streams(exchange: impl AsyncFn(&str) -> Result<(), BoxError>
         let error = fails(&reply, &exchange).await;
         let retry = verdict(&*error).1;
         table.check(may_be.contains(&retry), || format!("{reply:?}: {retry:?}: {:?}", chain(&*error)));
+    }
+}
+
+/// Streams and connections for which the server requires HTTP/1.1 or a safer TLS: the same request over the same connection fails again.
+pub(crate) async fn other_connection_required(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
+    let (mut table, want) = (Table::default(), axes(Kind::Protocol, Retryable::Never, Health::Neutral));
+    for reason in [Reason::HTTP_1_1_REQUIRED, Reason::INADEQUATE_SECURITY] {
+        for reply in [
+            Reply::nothing().rst_stream(reason),
+            Reply::nothing().go_away_below(reason),
+            Reply::headers().rst_stream(reason),
+        ] {
+            table.error(&reply, &*fails(&reply, &exchange).await, want);
+        }
     }
 }
 

@@ -1,20 +1,50 @@
 //! hyper's own connections, without a pool.
 
+use std::sync::{Arc, Mutex};
+
 use bytes::Bytes;
-use examples::misbehave::{Act, Http, Refused};
+use examples::misbehave::{Act, Grpc, Http, Refused, Reply};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
+use hyper::rt::Executor;
+use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
-use tower_fault_classify::{FaultClassifyLayer, Judged};
+use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Origin, Retryable, judge_error};
 
 use crate::http2_rows::UNCERTAIN;
 use crate::{
-    BROKEN, BROKEN_UNSENT, GARBLED, Table, UNREACHED, failed, http1_rows, http2_rows, is_unsent, verdict,
+    Axes, BROKEN, BROKEN_UNSENT, GARBLED, Table, UNREACHED, axes, failed, http1_rows, http2_rows, is_unsent,
+    verdict,
 };
+
+/// The request may have been sent, and the server has no part in the failure.
+const CONNECTION_TASK_GONE: Axes = axes(Kind::Transient, Retryable::IfIdempotent, Health::Neutral);
+
+/// Spawns tasks, and aborts them all, as a runtime does that is shut down.
+#[derive(Clone, Debug, Default)]
+struct AbortingExecutor(Arc<Mutex<JoinSet<()>>>);
+
+impl AbortingExecutor {
+    fn abort(&self) {
+        self.0.lock().unwrap().abort_all();
+    }
+}
+
+impl<F> Executor<F> for AbortingExecutor
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.lock().unwrap().spawn(async {
+            task.await;
+        });
+    }
+}
 
 type Answer = Result<Response<Incoming>, Judged>;
 
@@ -96,6 +126,55 @@ async fn a_request_that_a_dead_connection_is_given_was_not_sent() {
 #[tokio::test]
 async fn a_stream_that_was_turned_away_is_sent_again_until_its_answer_has_begun() {
     http2_rows::streams(async |url| whole(over_http2(url).await).await, UNCERTAIN).await;
+}
+
+#[tokio::test]
+async fn stream_that_requires_another_connection_is_protocol_never() {
+    http2_rows::other_connection_required(async |url| whole(over_http2(url).await).await).await;
+}
+
+/// A runtime that is shut down drops the task that drives a connection.
+#[tokio::test]
+async fn dropped_http1_connection_task_is_transient_and_neutral() {
+    let server = Http::start().await;
+    server.otherwise(Act::Stall);
+    let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
+    let (mut sender, connection) = http1::handshake(io).await.unwrap();
+    let task = tokio::spawn(connection);
+    let answer = tokio::spawn(sender.send_request(post()));
+    server.arrived(1).await;
+    task.abort();
+    let error = failed(answer.await.unwrap());
+    Table::default().error(&"HTTP/1.1", &*error, CONNECTION_TASK_GONE);
+    assert_eq!(judge_error(&*error).origin(), Origin::Local);
+}
+
+#[tokio::test]
+async fn dropped_http2_connection_task_is_transient_and_neutral() {
+    let server = Grpc::start().await;
+    server.otherwise(Reply::nothing());
+    let executor = AbortingExecutor::default();
+    let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
+    let (mut sender, connection) = http2::handshake(executor.clone(), io).await.unwrap();
+    executor.execute(connection);
+    let answer = tokio::spawn(sender.send_request(post()));
+    server.arrived(1).await;
+    executor.abort();
+    Table::default().error(&"HTTP/2", &*failed(answer.await.unwrap()), CONNECTION_TASK_GONE);
+}
+
+#[tokio::test]
+async fn dropped_connection_task_of_pooled_client_is_transient_and_neutral() {
+    let server = Http::start().await;
+    server.otherwise(Act::Stall);
+    let executor = AbortingExecutor::default();
+    let client = Client::builder(executor.clone()).build_http();
+    let mut request = post();
+    *request.uri_mut() = server.url().parse().unwrap();
+    let answer = tokio::spawn(client.request(request));
+    server.arrived(1).await;
+    executor.abort();
+    Table::default().error(&"pooled", &*failed(answer.await.unwrap()), CONNECTION_TASK_GONE);
 }
 
 #[tokio::test]

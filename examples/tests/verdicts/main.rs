@@ -4,6 +4,7 @@
 //! Some rows are not here: a rejected certificate, for no client of this workspace is built with TLS; a call that its caller
 //! dropped, which leaves nothing to judge; and what a body says, which no layer reads.
 
+mod connectors;
 mod http1_rows;
 mod http2_rows;
 mod hyper_conn;

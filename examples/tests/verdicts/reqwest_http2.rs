@@ -30,6 +30,11 @@ async fn a_client_that_resends_nothing_has_the_same_verdict() {
 }
 
 #[tokio::test]
+async fn stream_that_requires_another_connection_is_protocol_never() {
+    rows::other_connection_required(async |url| exchange(Client::builder(), url).await).await;
+}
+
+#[tokio::test]
 async fn a_connection_that_dies_may_have_brought_the_request() {
     rows::connections_that_die(async |url| exchange(Client::builder(), url).await, BROKEN).await;
 }

@@ -103,6 +103,12 @@ async fn a_stream_that_was_turned_away_is_so_beneath_the_generated_client() {
 }
 
 #[tokio::test]
+async fn stream_that_requires_another_connection_is_protocol_never() {
+    http2_rows::other_connection_required(async |url| bare(endpoint(url).connect_lazy()).await).await;
+    http2_rows::other_connection_required(async |url| layered(endpoint(url).connect_lazy()).await).await;
+}
+
+#[tokio::test]
 async fn a_connection_that_dies_may_have_brought_the_call() {
     http2_rows::connections_that_die(async |url| bare(endpoint(url).connect_lazy()).await, BROKEN_FOR_GOOD)
         .await;

@@ -4,17 +4,21 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 
 use anyhow::Context;
 use examples::misbehave::{Act, Http, Refused};
 use reqwest::{Client, Response};
 use reqwest_middleware::ClientBuilder;
+use tower::buffer::Buffer;
 use tower::timeout::TimeoutLayer;
-use tower::{BoxError, ServiceBuilder, ServiceExt};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_fault_classify::middleware::TowerMiddleware;
-use tower_fault_classify::{FaultClassifyLayer, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Retryable, judge_error};
 
-use crate::{Axes, BROKEN, BROKEN_UNSENT, GARBLED, Table, UNKNOWN, UNREACHED, is_unsent, levels, verdict};
+use crate::{
+    Axes, BROKEN, BROKEN_UNSENT, GARBLED, Table, UNKNOWN, UNREACHED, axes, failed, is_unsent, levels, verdict,
+};
 
 fn client() -> Client {
     Client::builder().no_proxy().build().unwrap()
@@ -139,6 +143,56 @@ async fn trap_31_through_a_buffer_and_a_timeout_of_tower() {
         Table::default().error(&url, &error, want);
     })
     .await;
+}
+
+type Calls = tower::util::BoxCloneService<(), (), io::Error>;
+
+fn refusing() -> Calls {
+    Calls::new(tower::service_fn(async |()| Err(io::Error::from(io::ErrorKind::ConnectionRefused))))
+}
+
+#[tokio::test]
+async fn closed_buffer_is_local_never_neutral() {
+    let (mut table, want) = (Table::default(), axes(Kind::Local, Retryable::Never, Health::Neutral));
+    // The worker has ended before the call.
+    let (mut buffer, worker) = Buffer::pair(refusing(), 4);
+    drop(worker);
+    table.error(&"not ready", &*failed(buffer.ready().await), want);
+    // The worker ends with the call in its queue.
+    let (mut buffer, worker) = Buffer::pair(refusing(), 4);
+    let answer = buffer.ready().await.unwrap().call(());
+    drop(worker);
+    table.error(&"queued", &*failed(answer.await), want);
+    let (buffer, worker) = Buffer::pair(refusing(), 4);
+    drop(worker);
+    let judged = FaultClassifyLayer::new().layer(buffer).oneshot(()).await;
+    table.error(&"judged", &judged.unwrap_err(), want);
+}
+
+/// A buffer whose service has failed gives that error to every later caller.
+#[tokio::test]
+async fn failed_service_behind_buffer_keeps_its_cause() {
+    /// Is never ready.
+    #[derive(Clone)]
+    struct Fails;
+    impl Service<()> for Fails {
+        type Response = ();
+        type Error = io::Error;
+        type Future = std::future::Ready<io::Result<()>>;
+
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::ConnectionRefused.into()))
+        }
+
+        fn call(&mut self, (): ()) -> Self::Future {
+            unreachable!("it is never ready")
+        }
+    }
+    let buffer = Buffer::new(Fails, 4);
+    let mut table = Table::default();
+    for call in 0..2 {
+        table.error(&call, &*failed(buffer.clone().oneshot(()).await), UNREACHED);
+    }
 }
 
 /// The only sign that nothing was written stands in the middle of the chain.

@@ -29,6 +29,8 @@ pub(super) const LOOKS: &[Look] = &[
     hyper,
     #[cfg(feature = "hyper-util")]
     hyper_util,
+    #[cfg(any(feature = "hyper-util", feature = "tonic"))]
+    connector,
     #[cfg(feature = "reqwest")]
     reqwest,
     #[cfg(feature = "tokio")]
@@ -48,6 +50,9 @@ fn h2(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     if let Some(io) = error.get_io() {
         // It is no source of the error, so that the walk does not come by it.
         evidence.io(io);
+    } else if matches!(error.reason(), Some(h2::Reason::HTTP_1_1_REQUIRED | h2::Reason::INADEQUATE_SECURITY))
+    {
+        evidence.opine(&table::OTHER_CONNECTION_REQUIRED);
     } else if error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote())
     {
         evidence.opine(&table::UNSENT_STREAM);
@@ -63,11 +68,16 @@ fn hyper(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     let Some(error) = error.downcast_ref::<hyper::Error>() else { return };
     evidence.timed_out |= error.is_timeout();
     evidence.on_the_wire |= !error.is_user();
-    if begins_with(error, "error reading a body") {
+    let text = Text::of(error);
+    if text.starts_with("error reading a body") {
         // The one thing that tells it: the same HTTP/2 error ends a stream before its head and after.
         evidence.reached(Reached::Answered);
     }
-    if error.is_user() {
+    if text.starts_with("dispatch task is gone") {
+        // hyper counts this as a mistake of the user. The task that drives the connection ended with the request in
+        // its hands: its runtime was shut down, or it panicked.
+        evidence.opine(&table::CONNECTION_TASK_GONE);
+    } else if error.is_user() {
         evidence.opine(&table::io::WRONG);
     } else if error.is_parse() {
         evidence.opine(&table::io::MALFORMED);
@@ -85,7 +95,7 @@ fn hyper_util(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() else { return };
     if error.is_connect() {
         evidence.reached(Reached::Connecting);
-    } else if error.source().is_none() && begins_with(error, "client error (User") {
+    } else if error.source().is_none() && Text::of(error).starts_with("client error (User") {
         // A request that this client cannot send. Nothing else tells it.
         evidence.opine(&table::io::WRONG);
     } else if error.connect_info().is_none() {
@@ -94,28 +104,53 @@ fn hyper_util(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     }
 }
 
-/// Whether an error's own text begins so.
+/// Connectors keep most of their error types private, so that only the text tells what happened.
+#[cfg(any(feature = "hyper-util", feature = "tonic"))]
+fn connector(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+    // Elsewhere the same words may be anybody's.
+    if evidence.reached == Reached::Connecting
+        && let Some(fault) = table::connector::judge(Text::of(error).as_bytes())
+    {
+        evidence.opine(fault);
+    }
+}
+
+/// The beginning of an error's text, without an allocation.
 #[cfg(feature = "hyper")]
-fn begins_with(error: &impl Error, text: &str) -> bool {
-    use std::fmt::{self, Write};
+struct Text {
+    bytes: [u8; 64],
+    len: usize,
+}
 
-    /// What is still to come of the text.
-    struct Expects<'a>(&'a str);
+#[cfg(feature = "hyper")]
+impl Text {
+    fn of(error: &(impl Error + ?Sized)) -> Self {
+        use std::fmt::Write;
 
-    impl Write for Expects<'_> {
-        fn write_str(&mut self, part: &str) -> fmt::Result {
-            let common = part.len().min(self.0.len());
-            let (expected, rest) = self.0.as_bytes().split_at(common);
-            if expected != &part.as_bytes()[..common] {
-                return Err(fmt::Error);
-            }
-            self.0 = str::from_utf8(rest).map_err(|_| fmt::Error)?;
-            Ok(())
-        }
+        let mut text = Self { bytes: [0; 64], len: 0 };
+        // An error means that the text is longer than the buffer.
+        let _ = write!(text, "{error}");
+        text
     }
 
-    let mut expects = Expects(text);
-    write!(expects, "{error}").is_ok() && expects.0.is_empty()
+    fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn starts_with(&self, start: &str) -> bool {
+        self.as_bytes().starts_with(start.as_bytes())
+    }
+}
+
+#[cfg(feature = "hyper")]
+impl std::fmt::Write for Text {
+    fn write_str(&mut self, part: &str) -> std::fmt::Result {
+        let room = &mut self.bytes[self.len..];
+        let taken = part.len().min(room.len());
+        room[..taken].copy_from_slice(&part.as_bytes()[..taken]);
+        self.len += taken;
+        if taken == part.len() { Ok(()) } else { Err(std::fmt::Error) }
+    }
 }
 
 #[cfg(feature = "reqwest")]
@@ -172,6 +207,8 @@ fn tower(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     evidence.timed_out |= error.is::<tower::timeout::error::Elapsed>();
     if error.is::<tower::load_shed::error::Overloaded>() {
         evidence.opine(&table::SHED);
+    } else if error.is::<tower::buffer::error::Closed>() {
+        evidence.opine(&table::WORKER_GONE);
     }
 }
 

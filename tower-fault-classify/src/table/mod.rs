@@ -3,6 +3,8 @@
 //! The tables hold facts only. Who walks an error's chain to find the row is [`chain`](crate::chain); who chooses
 //! between a carried verdict, a rule and a table is [`classify`](crate::classify).
 
+#[cfg(any(test, feature = "hyper-util", feature = "tonic"))]
+pub(crate) mod connector;
 pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod io;
@@ -12,11 +14,27 @@ pub(crate) mod llm;
 use crate::fault::{Fault, Health, Kind, Origin, Retryable};
 
 /// A layer on this side was full: the request was never sent.
-#[cfg(feature = "tower")]
+#[cfg(any(test, feature = "tower"))]
 pub(crate) const SHED: Fault = Fault::new(Kind::Rejected, Retryable::Unsent, Health::Neutral, Origin::Local);
 
+/// The worker of a `Buffer` has ended, and with it every later call through that buffer.
+#[cfg(any(test, feature = "tower"))]
+pub(crate) const WORKER_GONE: Fault =
+    Fault::new(Kind::Local, Retryable::Never, Health::Neutral, Origin::Local);
+
+/// The task on this side that drives a connection ended before the answer came. The request may have been sent.
+#[cfg(any(test, feature = "hyper"))]
+pub(crate) const CONNECTION_TASK_GONE: Fault =
+    Fault::new(Kind::Transient, Retryable::IfIdempotent, Health::Neutral, Origin::Local);
+
+/// RFC 9113 §7: the server wants HTTP/1.1, or a safer TLS, for this request. Over the same connection the answer stays
+/// the same.
+#[cfg(any(test, feature = "h2"))]
+pub(crate) const OTHER_CONNECTION_REQUIRED: Fault =
+    Fault::new(Kind::Protocol, Retryable::Never, Health::Neutral, Origin::Remote);
+
 /// A stream of HTTP/2 that the server did not take on (RFC 9113 §8.7; gRFC A6 calls it a transparent retry).
-#[cfg(feature = "h2")]
+#[cfg(any(test, feature = "h2"))]
 pub(crate) const UNSENT_STREAM: Fault =
     Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Neutral, Origin::Remote);
 
@@ -45,7 +63,7 @@ pub(crate) const HARMLESS: Fault =
 mod tests {
     use std::fmt::Write;
 
-    use super::{Fault, grpc, http, io, llm};
+    use super::{Fault, connector, grpc, http, io, llm};
 
     fn cells(fault: &Fault) -> String {
         format!("`{}` | `{}` | `{}` | `{}`", fault.kind(), fault.retryable(), fault.health(), fault.origin())
@@ -56,7 +74,7 @@ mod tests {
     /// The tables as the docs show them.
     fn page() -> String {
         let mut page = String::from(
-            "The built-in tables, row by row.\n\nThis page is made from the tables themselves: a test compares the two, and writes the page anew when it is\nrun with `UPDATE_TABLES=1`.\n",
+            "The built-in tables, row by row.\n\nA test generates this page from the tables and compares the two. With `UPDATE_TABLES=1` the test rewrites the page.\n",
         );
         write!(page, "\n# HTTP\n\n1xx, 2xx and 3xx are successes.\n\n| status | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in http::ROWS {
@@ -85,7 +103,21 @@ mod tests {
                 writeln!(page, "| `{:?}` while connecting | {} |", row.kind, cells(&fault)).unwrap();
             }
         }
-        page.push_str("\nWhile connecting, what is sent again only if idempotent is sent again always: the request never left.\n");
+        page.push_str("\nWhile a connection is being opened, `if_idempotent` becomes `unsent`: no part of the request was sent.\n");
+        write!(page, "\n# Errors of connectors\n\nMost connectors keep their error types private. These errors are recognised by the beginning of their text, within a failure to\nconnect (features `hyper-util`, `reqwest` and `tonic`).\n\n| text | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
+        for row in connector::ROWS {
+            writeln!(page, "| `{}` | {} | {} |", row.text, cells(&row.fault), row.source).unwrap();
+        }
+        write!(page, "\n# Errors of clients and layers\n\nEach with the feature of its crate.\n\n| error | {AXES} |\n|---|---|---|---|---|\n").unwrap();
+        for (error, fault) in [
+            ("HTTP/2: `REFUSED_STREAM`, a stream above the last one of a `GOAWAY`", super::UNSENT_STREAM),
+            ("HTTP/2: `HTTP_1_1_REQUIRED`, `INADEQUATE_SECURITY`", super::OTHER_CONNECTION_REQUIRED),
+            ("hyper: the task of the connection was dropped, or panicked", super::CONNECTION_TASK_GONE),
+            ("tower: `load_shed::error::Overloaded`", super::SHED),
+            ("tower: `buffer::error::Closed`", super::WORKER_GONE),
+        ] {
+            writeln!(page, "| {error} | {} |", cells(&fault)).unwrap();
+        }
         write!(page, "\n# Error bodies of LLM APIs\n\nWith the feature `llm`, in a body whose status is 400 or more. In an event stream the retry is `never`.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in llm::ROWS {
             let codes: Vec<_> = row.codes.iter().map(|code| format!("`{code}`")).collect();

@@ -1,0 +1,150 @@
+//! Connect errors that are no sign of a dead server: a proxy that refuses, and a client without TLS.
+
+use std::convert::Infallible;
+use std::io;
+
+use bytes::Bytes;
+use examples::misbehave::{Act, Http, Refused};
+use http::{Request, Uri};
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use reqwest_middleware::ClientBuilder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tower::{BoxError, Layer, ServiceExt};
+use tower_fault_classify::middleware::TowerMiddleware;
+use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Origin, Retryable, judge_error};
+
+use crate::{Axes, BROKEN_UNSENT, CALLER, Table, UNREACHED, axes, failed, hyper_util_client, reqwest_client};
+
+/// A proxy refuses the tunnel: the server was not reached, and the same request is refused again.
+const PROXY_REFUSES: Axes = axes(Kind::Auth, Retryable::Never, Health::Neutral);
+/// A proxy sends something that is no answer to `CONNECT`.
+const PROXY_GARBLED: Axes = axes(Kind::Protocol, Retryable::Never, Health::Neutral);
+
+/// Sends a request through a proxy's tunnel.
+async fn through_tunnel(proxy: &str) -> BoxError {
+    let tunnel = Tunnel::new(proxy.parse().unwrap(), HttpConnector::new());
+    let client = hyper_util_client::over(tunnel);
+    failed(hyper_util_client::exchange(&client, "http://server.invalid:80").await)
+}
+
+#[tokio::test]
+async fn connect_tunnel_refused_by_proxy_is_auth_never_neutral() {
+    let mut table = Table::default();
+    for status in [407, 403] {
+        let proxy = Http::start().await;
+        proxy.otherwise(Act::status(status));
+        let error = through_tunnel(&proxy.url()).await;
+        table.error(&status, &*error, PROXY_REFUSES);
+        table.check(judge_error(&*error).origin() == Origin::Remote, || format!("origin of {status}"));
+        table.check(proxy.requests()[0].method == "CONNECT", || format!("{:?}", proxy.requests()));
+    }
+}
+
+#[tokio::test]
+async fn connect_tunnel_other_failures_keep_their_own_meaning() {
+    let mut table = Table::default();
+    let proxy = Http::start().await;
+    proxy.script([
+        Act::CloseAfterRequest,
+        Act::ResetAfterRequest,
+        Act::raw(format!("HTTP/1.1 200 OK\r\nx-large: {}", "a".repeat(9000))),
+    ]);
+    table.error(&"FIN", &*through_tunnel(&proxy.url()).await, BROKEN_UNSENT);
+    table.error(&"RST", &*through_tunnel(&proxy.url()).await, BROKEN_UNSENT);
+    table.error(&"large head", &*through_tunnel(&proxy.url()).await, PROXY_GARBLED);
+    let refused = Refused::bind();
+    table.error(&"refused", &*through_tunnel(&refused.url()).await, UNREACHED);
+}
+
+/// Answers each message of one client with the next of `replies`.
+async fn socks_proxy(replies: &'static [&'static [u8]]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        for reply in replies {
+            let _ = stream.read(&mut [0; 512]).await.unwrap();
+            stream.write_all(reply).await.unwrap();
+        }
+        let _ = stream.read(&mut [0; 512]).await;
+    });
+    url
+}
+
+async fn through_socks(replies: &'static [&'static [u8]]) -> BoxError {
+    let proxy: Uri = socks_proxy(replies).await.parse().unwrap();
+    let socks = SocksV5::new(proxy, HttpConnector::new()).with_auth("user".to_owned(), "password".to_owned());
+    let client = hyper_util_client::over(socks);
+    failed(hyper_util_client::exchange(&client, "http://server.invalid:80").await)
+}
+
+#[tokio::test]
+async fn socks_proxy_refusal_is_auth_never_neutral() {
+    let mut table = Table::default();
+    // The proxy chooses "user name and password", and turns the password down.
+    let error = through_socks(&[&[5, 2], &[1, 1]]).await;
+    table.error(&"password", &*error, PROXY_REFUSES);
+    // The proxy takes the password, and its rules do not allow the connection.
+    let error = through_socks(&[&[5, 2], &[1, 0], &[5, 2, 0, 1, 0, 0, 0, 0, 0, 0]]).await;
+    table.error(&"not allowed", &*error, PROXY_REFUSES);
+    // The proxy could not connect to the server.
+    let error = through_socks(&[&[5, 2], &[1, 0], &[5, 5, 0, 1, 0, 0, 0, 0, 0, 0]]).await;
+    table.error(&"server refused", &*error, UNREACHED);
+}
+
+const HTTPS: &str = "https://127.0.0.1:1/";
+
+#[tokio::test]
+async fn https_without_tls_in_hyper_util_is_client_never_neutral() {
+    let mut table = Table::default();
+    let client = hyper_util_client::over(HttpConnector::new());
+    let error = failed(hyper_util_client::exchange(&client, HTTPS).await);
+    table.error(&HTTPS, &*error, CALLER);
+    table.check(judge_error(&*error).origin() == Origin::Caller, || "origin".to_owned());
+
+    let client: Client<_, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).http2_only(true).build(HttpConnector::new());
+    let request = Request::post(HTTPS).body(Full::default()).unwrap();
+    let error = failed(FaultClassifyLayer::new().layer(client).oneshot(request).await);
+    table.error(&"HTTP/2", &*error, CALLER);
+}
+
+#[tokio::test]
+async fn https_without_tls_in_reqwest_is_client_never_neutral() {
+    let mut table = Table::default();
+    let client = reqwest_client::builder().build().unwrap();
+    table.error(&HTTPS, &*failed(reqwest_client::exchange(&client, HTTPS).await), CALLER);
+    let layer = TowerMiddleware::new(FaultClassifyLayer::new());
+    let middleware = ClientBuilder::new(client).with(layer).build();
+    table.error(&"middleware", &middleware.get(HTTPS).send().await.unwrap_err(), CALLER);
+}
+
+/// Other clients that tell a mistake of configuration by their text alone. They are built here without TLS, so that the
+/// errors are made by hand.
+#[tokio::test]
+async fn scheme_not_supported_by_other_connectors_is_client_never_neutral() {
+    let mut table = Table::default();
+    let error = tonic::ConnectError("Connecting to HTTPS without TLS enabled".into());
+    table.error(&"tonic", &error, CALLER);
+    let connector = tower::service_fn(|_: Uri| {
+        Box::pin(async { Err::<TokioIo<TcpStream>, _>(io::Error::other("unsupported scheme http")) })
+    });
+    let client = hyper_util_client::over(connector);
+    let error = failed(hyper_util_client::exchange(&client, "http://127.0.0.1:1/").await);
+    table.error(&"hyper-rustls", &*error, CALLER);
+}
+
+/// Outside of a connect error the same words may be anybody's.
+#[tokio::test]
+async fn proxy_text_outside_a_connect_error_is_unknown() {
+    let service = tower::service_fn(async |()| {
+        Err::<Infallible, BoxError>("tunnel error: proxy authorization required".into())
+    });
+    let error = FaultClassifyLayer::new().errors_only().layer(service).oneshot(()).await.unwrap_err();
+    Table::default().error(&"text", &error, crate::UNKNOWN);
+}
