@@ -64,13 +64,15 @@ pub struct Fault {
     retryable: Retryable,
     health: Health,
     origin: Origin,
+    /// Whether `retry_after` is exact; `false` without one.
+    exact: bool,
     retry_after: Option<Duration>,
 }
 
 impl Fault {
     /// A fault with every axis given, and no delay asked for.
     pub const fn new(kind: Kind, retryable: Retryable, health: Health, origin: Origin) -> Self {
-        Self { kind, retryable, health, origin, retry_after: None }
+        Self { kind, retryable, health, origin, exact: false, retry_after: None }
     }
 
     /// What went wrong, for people and metrics.
@@ -96,6 +98,14 @@ impl Fault {
     /// The delay that the server, or a layer in its stead, asked for before the call is sent again.
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
+    }
+
+    /// Whether [`retry_after`](Self::retry_after) replaces the client's own backoff.
+    ///
+    /// `true` for gRPC's pushback, where a delay of zero means at once. `false` for a minimum, such
+    /// as `Retry-After`: the client waits at least that long, and longer if its backoff is longer.
+    pub const fn retry_after_is_exact(&self) -> bool {
+        self.exact
     }
 
     /// The same fault of another kind.
@@ -126,10 +136,19 @@ impl Fault {
         self
     }
 
-    /// The same fault with a delay that was asked for.
+    /// The same fault with a delay that was asked for, as a minimum.
     #[must_use]
     pub const fn with_retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
+        self.exact = false;
+        self
+    }
+
+    /// The same fault with a delay that replaces the client's own backoff, as gRPC's pushback does.
+    #[must_use]
+    pub const fn with_exact_retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self.exact = true;
         self
     }
 }
@@ -274,6 +293,15 @@ mod tests {
         assert_eq!(changed.to_string(), "local fault (local), retry after 1.5s");
         assert_eq!(fault.to_string(), "server fault (remote)");
         assert_eq!(fault.with_retry_after(Duration::ZERO).to_string(), fault.to_string());
+    }
+
+    #[test]
+    fn retry_after_is_a_minimum_unless_it_is_exact() {
+        let fault = Fault::new(Kind::Unavailable, Retryable::Refused, Health::Failure, Origin::Remote);
+        assert!(!fault.retry_after_is_exact());
+        let exact = fault.with_exact_retry_after(Duration::ZERO);
+        assert_eq!((exact.retry_after(), exact.retry_after_is_exact()), (Some(Duration::ZERO), true));
+        assert!(!exact.with_retry_after(Duration::ZERO).retry_after_is_exact());
     }
 
     #[test]

@@ -82,9 +82,9 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 /// What the server said of another attempt: a pushback goes before `RetryInfo`.
 pub(crate) fn asked(headers: &HeaderMap, retry_info: impl FnOnce() -> Hint<Duration>) -> Asked {
     match hint::grpc_retry_pushback(headers) {
-        Hint::Says(Pushback::After(delay)) => Asked::After(delay),
+        Hint::Says(Pushback::After(delay)) => Asked::Exactly(delay),
         Hint::Says(Pushback::Stop) | Hint::Garbled => Asked::Stop,
-        Hint::Absent => retry_info().said().map_or(Asked::Nothing, Asked::After),
+        Hint::Absent => retry_info().said().map_or(Asked::Nothing, Asked::AtLeast),
     }
 }
 

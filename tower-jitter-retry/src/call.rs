@@ -155,10 +155,7 @@ impl Call {
         let elapsed = now.saturating_sub(*self.started.get_or_insert(now));
         let mut progress = Progress { elapsed, deadline: self.deadline, position: self.position };
         let randomness = &mut self.randomness;
-        let uniform = |range: RangeInclusive<u64>| {
-            // A range of one needs no stream: a delay that is off costs nothing.
-            if range.start() == range.end() { *range.start() } else { randomness.uniform(range) }
-        };
+        let uniform = |range: RangeInclusive<u64>| randomness.uniform(range);
         let delay = self.plan.limits.delay(fault, &mut progress, uniform)?;
         self.position = progress.position;
         self.ticket.0 = self.draw(fault)?;

@@ -303,20 +303,53 @@ async fn a_hint_that_would_not_fit_ends_the_retries_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_stretch_of_a_hint_counts_as_well() {
-    let layer = layer(policy().max_attempts(2).max_elapsed(11 * SECOND).seed(1));
-    let (mut waited, mut refused) = (0, 0);
-    for _ in 0..100 {
-        match hinted_pauses(&layer, 503, "10").await[..] {
-            [] => refused += 1,
-            [pause] => {
-                assert!((10 * SECOND..=11 * SECOND + MILLI).contains(&pause), "{pause:?}");
-                waited += 1;
-            }
-            _ => unreachable!("two attempts at most"),
-        }
+async fn hint_that_fits_is_retried_with_its_stretch_cut_at_the_time_left() {
+    let layer = layer(policy().max_attempts(2).max_elapsed(10 * SECOND).seed(1));
+    let mut seen = BTreeSet::new();
+    for _ in 0..400 {
+        let pauses = hinted_pauses(&layer, 503, "8").await;
+        assert_eq!(pauses.len(), 1, "8 s fit into 10 s");
+        assert!((8 * SECOND..=10 * SECOND).contains(&pauses[0]), "{pauses:?}");
+        seen.insert(pauses[0]);
     }
-    assert!(waited > 0 && refused > waited, "{waited} waited, {refused} did not");
+    assert!(seen.len() > 200, "{} different delays", seen.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn backoff_beyond_the_time_left_is_drawn_from_what_is_left() {
+    let layer = layer(policy().max_attempts(2).base(10 * SECOND).max_elapsed(SECOND).seed(1));
+    for _ in 0..400 {
+        let pauses = pauses(&layer).await;
+        assert_eq!(pauses.len(), 1);
+        assert!(pauses[0] <= SECOND, "{pauses:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_time_left_means_no_retry() {
+    let layer = layer(policy().max_elapsed(Duration::ZERO));
+    assert_eq!(pauses(&layer).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn short_hint_does_not_erase_the_backoff() {
+    let layer = layer(policy().jitter(Jitter::None).max_attempts(6));
+    let sent = Mutex::new(Vec::new());
+    let mut service = layer.layer(service_fn(|_: Request<String>| {
+        sent.lock().unwrap().push(Instant::now());
+        let response = Response::builder().status(503).header("retry-after-ms", "0.000001");
+        async { Ok::<_, io::Error>(response.body(()).unwrap()) }
+    }));
+    send(&mut service, request(Method::GET)).await.unwrap();
+    let sent = sent.into_inner().unwrap();
+    let pauses: Vec<_> = sent.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses, [100, 200, 400, 800, 1_600].map(Duration::from_millis));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hint_longer_than_the_backoff_leaves_its_growth() {
+    let layer = layer(policy().jitter(Jitter::None).max_attempts(5).base(SECOND));
+    assert_eq!(hinted_pauses(&layer, 503, "3").await, [3, 3, 4, 8].map(Duration::from_secs));
 }
 
 #[tokio::test(start_paused = true)]

@@ -105,6 +105,53 @@ async fn a_pushback_sets_the_backoff_back_to_its_start() {
     assert_eq!(pauses, [100, 200, 400, 3_000, 100, 200].map(Duration::from_millis));
 }
 
+#[tokio::test(start_paused = true)]
+async fn pushback_of_zero_is_immediate() {
+    let sent = Mutex::new(Vec::new());
+    let policy = RetryPolicy::builder()
+        .budget(None::<Budget>)
+        .clock(Clock::tokio())
+        .jitter(Jitter::None)
+        .base(Duration::from_secs(1))
+        .max_attempts(4)
+        .safety(RetrySafety::Always);
+    let mut service =
+        JitterRetryLayer::new(policy.build().unwrap()).layer(service_fn(|_: Request<String>| {
+            sent.lock().unwrap().push(Instant::now());
+            let mut answer = trailers_only("14");
+            answer.headers_mut().insert("grpc-retry-pushback-ms", 0.into());
+            async { Ok::<_, io::Error>(answer) }
+        }));
+    send(&mut service, call("/shop.Orders/Put")).await.unwrap();
+    let sent = sent.into_inner().unwrap();
+    assert_eq!(sent.len(), 4);
+    assert!(sent.iter().all(|at| *at == sent[0]), "{sent:?}");
+}
+
+/// `RetryInfo` is a minimum; pushback replaces the backoff, also with a shorter delay.
+#[tokio::test(start_paused = true)]
+async fn pushback_shorter_than_the_backoff_is_exact() {
+    let sent = Mutex::new(Vec::new());
+    let policy = RetryPolicy::builder()
+        .budget(None::<Budget>)
+        .clock(Clock::tokio())
+        .jitter(Jitter::None)
+        .base(Duration::from_secs(1))
+        .max_attempts(3)
+        .safety(RetrySafety::Always);
+    let mut service =
+        JitterRetryLayer::new(policy.build().unwrap()).layer(service_fn(|_: Request<String>| {
+            sent.lock().unwrap().push(Instant::now());
+            let mut answer = trailers_only("14");
+            answer.headers_mut().insert("grpc-retry-pushback-ms", 20.into());
+            async { Ok::<_, io::Error>(answer) }
+        }));
+    send(&mut service, call("/shop.Orders/Put")).await.unwrap();
+    let sent = sent.into_inner().unwrap();
+    let pauses: Vec<_> = sent.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses, [20, 20].map(Duration::from_millis));
+}
+
 #[test]
 fn a_pushback_that_is_negative_or_garbled_is_a_stop() {
     for pushback in ["-1", "soon", "", "1.5"] {

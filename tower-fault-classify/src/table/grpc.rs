@@ -68,8 +68,10 @@ const RESOURCE_EXHAUSTED: u32 = 8;
 pub(crate) enum Asked {
     /// Nothing.
     Nothing,
-    /// That it comes after so long.
-    After(Duration),
+    /// To wait at least this long (`RetryInfo`).
+    AtLeast(Duration),
+    /// To wait exactly this long (pushback, gRFC A6).
+    Exactly(Duration),
     /// That there be none: a pushback that is negative or garbled (gRFC A6).
     Stop,
 }
@@ -80,13 +82,14 @@ pub(crate) fn judge(code: u32, asked: Asked) -> Verdict {
         return Verdict::Success;
     }
     let fault = fault(code);
+    // A server that names a delay for RESOURCE_EXHAUSTED did not process the request.
+    let hinted = if code == RESOURCE_EXHAUSTED { fault.with_retryable(Refused) } else { fault };
     Verdict::Fault(match asked {
+        Asked::Nothing => fault,
         Asked::Stop => fault.with_retryable(Never),
-        Asked::After(delay) if code == RESOURCE_EXHAUSTED => {
-            fault.with_retryable(Refused).with_retry_after(delay)
-        }
-        Asked::After(delay) if fault.retryable() != Never => fault.with_retry_after(delay),
-        Asked::After(_) | Asked::Nothing => fault,
+        _ if hinted.retryable() == Never => fault,
+        Asked::AtLeast(delay) => hinted.with_retry_after(delay),
+        Asked::Exactly(delay) => hinted.with_exact_retry_after(delay),
     })
 }
 
@@ -155,12 +158,14 @@ mod tests {
         let told = |code, asked| {
             let verdict = judge(code, asked);
             let fault = *verdict.fault().unwrap();
-            (fault.retryable(), fault.retry_after())
+            (fault.retryable(), fault.retry_after(), fault.retry_after_is_exact())
         };
-        assert_eq!(told(8, Asked::After(delay)), (Refused, Some(delay)));
-        assert_eq!(told(14, Asked::After(delay)), (IfIdempotent, Some(delay)));
-        assert_eq!(told(14, Asked::Stop), (Never, None));
-        assert_eq!(told(3, Asked::After(delay)), (Never, None));
+        for (asked, exact) in [(Asked::AtLeast(delay), false), (Asked::Exactly(delay), true)] {
+            assert_eq!(told(8, asked), (Refused, Some(delay), exact));
+            assert_eq!(told(14, asked), (IfIdempotent, Some(delay), exact));
+            assert_eq!(told(3, asked), (Never, None, false));
+        }
+        assert_eq!(told(14, Asked::Stop), (Never, None, false));
     }
 
     #[test]

@@ -20,7 +20,11 @@ use core::time::Duration;
 /// | [`CenkaltiProportional(f)`](Self::CenkaltiProportional) | `c·(1-f) ..= c·(1+f)` | cenkalti/backoff v4, to the letter: up to `cap·(1+f)` |
 /// | [`TenacityAdditive(d)`](Self::TenacityAdditive) | `min(cap, c ..= c+d)` | tenacity 8, to the letter |
 ///
-/// A server's own delay (`Retry-After`) is stretched by up to half of it, 5 s at most, whatever the jitter, but for `None`.
+/// Where less time is left for the call than the range allows, the range is cut at the time that is
+/// left, as it is at the cap. If even its lower end does not fit, there is no retry.
+///
+/// A server's own delay (`Retry-After`, pushback) is stretched by up to half of it, at most 5 s, with
+/// every jitter except `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Jitter {
@@ -60,39 +64,81 @@ pub(super) struct Point {
 }
 
 impl Jitter {
-    /// A delay. `uniform` draws from a range.
-    pub(super) fn draw(self, at: Point, uniform: impl FnOnce(RangeInclusive<u64>) -> u64) -> u64 {
+    /// Draws a delay of at most `left`, or returns `None` if no delay of this jitter is that short.
+    /// `uniform` draws from a range.
+    pub(super) fn draw(
+        self,
+        at: Point,
+        left: u64,
+        uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
+    ) -> Option<u64> {
+        let delay = within(self.range(at), left, uniform)?;
+        // The clamped variants draw first and are cut afterwards: that is what their names stand for.
+        let clamped = matches!(self, Self::AwsDecorrelated | Self::TenacityAdditive(_));
+        Some(if clamped { delay.min(at.cap) } else { delay })
+    }
+
+    /// The range that a delay is drawn from.
+    fn range(self, at: Point) -> RangeInclusive<u64> {
         let Point { base, cap, last, ceiling } = at;
         match self {
-            Self::None => ceiling,
-            Self::Full => uniform(0..=ceiling),
-            Self::Equal => uniform(ceiling / 2..=ceiling),
-            Self::Decorrelated => uniform(base..=last.saturating_mul(3).min(cap)),
+            Self::None => ceiling..=ceiling,
+            Self::Full => 0..=ceiling,
+            Self::Equal => ceiling / 2..=ceiling,
+            Self::Decorrelated => base..=last.saturating_mul(3).min(cap),
             Self::Proportional(share) => {
                 let width = part(ceiling, share);
-                uniform(ceiling - width..=ceiling.saturating_add(width).min(cap))
+                ceiling - width..=ceiling.saturating_add(width).min(cap)
             }
             Self::Additive(most) => {
                 let most = nanos(most).min(cap);
-                uniform(ceiling.min(cap - most)..=ceiling.saturating_add(most).min(cap))
+                ceiling.min(cap - most)..=ceiling.saturating_add(most).min(cap)
             }
-            Self::AwsDecorrelated => uniform(base..=last.saturating_mul(3)).min(cap),
+            Self::AwsDecorrelated => base..=last.saturating_mul(3),
             Self::CenkaltiProportional(share) => {
                 let width = part(ceiling, share);
-                uniform(ceiling - width..=ceiling.saturating_add(width))
+                ceiling - width..=ceiling.saturating_add(width)
             }
-            Self::TenacityAdditive(most) => ceiling.saturating_add(uniform(0..=nanos(most))).min(cap),
+            Self::TenacityAdditive(most) => ceiling..=ceiling.saturating_add(nanos(most)),
         }
     }
 
-    /// A delay that a server asked for, stretched by up to half of it, never shortened: clients that were told the same do not
-    /// come back in the same millisecond.
-    pub(crate) fn stretch(self, delay: u64, uniform: impl FnOnce(RangeInclusive<u64>) -> u64) -> u64 {
-        match self {
-            Self::None => delay,
-            _ => delay.saturating_add(uniform(0..=(delay / 2).min(LONGEST_STRETCH))),
-        }
+    /// Stretches a delay that a server asked for by up to half of it, to at most `left`, and never
+    /// shortens it: clients that received the same delay do not return in the same millisecond.
+    /// `None`: the delay itself is longer than `left`.
+    pub(crate) fn stretch(
+        self,
+        delay: u64,
+        left: u64,
+        uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
+    ) -> Option<u64> {
+        let most = match self {
+            Self::None => 0,
+            _ => (delay / 2).min(LONGEST_STRETCH),
+        };
+        within(delay..=delay.saturating_add(most), left, uniform)
     }
+}
+
+/// How late tokio's timer may fire: it counts in whole milliseconds.
+const TIMER_TICK: u64 = 1_000_000;
+
+/// Draws from `range`, cut at `left`. The cut keeps a timer tick free, so that the timer's rounding
+/// does not carry a delay past the end.
+fn within(
+    range: RangeInclusive<u64>,
+    left: u64,
+    uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
+) -> Option<u64> {
+    let (shortest, mut longest) = range.into_inner();
+    if shortest > left {
+        return None;
+    }
+    if longest > left {
+        longest = left.saturating_sub(TIMER_TICK).max(shortest);
+    }
+    // A range of one value needs no random number.
+    Some(if shortest == longest { shortest } else { uniform(shortest..=longest) })
 }
 
 /// A share, 0 to 1, of a time.

@@ -44,7 +44,7 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// The delays begin anew.
+    /// Before the first delay.
     pub(crate) const START: Self = Self { retries: 0, last: 0 };
 }
 
@@ -54,21 +54,22 @@ impl Backoff {
         Delays { backoff: *self, position: Position::START, uniform }
     }
 
-    /// The delay before the next retry, in nanoseconds.
+    /// The delay before the next retry, in nanoseconds, at most `left`. `None`: no delay is that short.
     pub(crate) fn next(
         &self,
         position: &mut Position,
+        left: u64,
         uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
-    ) -> u64 {
+    ) -> Option<u64> {
         if self.is_off() {
-            return 0;
+            return Some(0);
         }
         position.retries = position.retries.saturating_add(1);
         let Self { base, cap, jitter, .. } = *self;
         let last = if position.retries == 1 { base } else { position.last };
         let point = Point { base, cap, last, ceiling: self.ceiling(position.retries) };
-        position.last = jitter.draw(point, uniform);
-        position.last
+        position.last = jitter.draw(point, left, uniform)?;
+        Some(position.last)
     }
 
     /// Whether every delay is zero: what grows from nothing, and has nothing added to it.
@@ -99,6 +100,6 @@ impl<U: FnMut(RangeInclusive<u64>) -> u64> Iterator for Delays<U> {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        Some(Duration::from_nanos(self.backoff.next(&mut self.position, &mut self.uniform)))
+        self.backoff.next(&mut self.position, u64::MAX, &mut self.uniform).map(Duration::from_nanos)
     }
 }

@@ -194,12 +194,52 @@ fn extremes_saturate() {
 fn a_servers_delay_is_stretched_by_half_at_most_and_never_shortened() {
     let mut rng = fastrand::Rng::with_seed(7);
     let draws: Vec<f64> = (0..DRAWS)
-        .map(|_| Jitter::Full.stretch(4 * SECOND, |range| rng.u64(range)) as f64 / SECOND as f64)
+        .filter_map(|_| Jitter::Full.stretch(4 * SECOND, u64::MAX, |range| rng.u64(range)))
+        .map(|delay| delay as f64 / SECOND as f64)
         .collect();
     assert_even(&draws, 4.0, 6.0, "a hint of 4 s");
-    assert_eq!(Jitter::Equal.stretch(60 * SECOND, |range| *range.end()), 65 * SECOND);
-    assert_eq!(Jitter::Full.stretch(u64::MAX, |range| *range.end()), u64::MAX);
-    assert_eq!(Jitter::None.stretch(SECOND, |range| *range.end()), SECOND);
+    let longest = |jitter: Jitter, delay| jitter.stretch(delay, u64::MAX, |range| *range.end());
+    assert_eq!(longest(Jitter::Equal, 60 * SECOND), Some(65 * SECOND));
+    assert_eq!(longest(Jitter::Full, u64::MAX), Some(u64::MAX));
+    assert_eq!(longest(Jitter::None, SECOND), Some(SECOND));
+}
+
+#[test]
+fn range_beyond_the_time_left_is_cut_before_drawing() {
+    let left = 3 * SECOND;
+    // Before the third retry the ceiling is 4 s.
+    for (jitter, from) in [
+        (Jitter::Full, 0.0),
+        (Jitter::Equal, 2.0),
+        (Jitter::Decorrelated, 1.0),
+        (Jitter::Proportional(0.5), 2.0),
+        (Jitter::Additive(Duration::from_secs(6)), 2.0),
+        (Jitter::AwsDecorrelated, 1.0),
+        (Jitter::CenkaltiProportional(0.5), 2.0),
+    ] {
+        let mut rng = fastrand::Rng::with_seed(7);
+        let third = Position { retries: 2, last: 2 * SECOND };
+        let mut draw = || backoff(jitter).next(&mut third.clone(), left, |range| rng.u64(range));
+        let draws: Vec<_> = (0..DRAWS).map(|_| draw().unwrap() as f64 / SECOND as f64).collect();
+        // A tick of the timer is kept free.
+        assert_even(&draws, from, 2.999, &format!("{jitter:?}"));
+    }
+    let stretched = Jitter::Full.stretch(2 * SECOND + SECOND / 2, left, |range| *range.end());
+    assert_eq!(stretched, Some(left - MILLI), "of a hint, the stretch is cut");
+}
+
+#[test]
+fn range_that_begins_after_the_time_left_has_no_delay() {
+    let next = |jitter, left| {
+        backoff(jitter).next(&mut Position { retries: 2, last: 2 * SECOND }, left, |range| *range.start())
+    };
+    assert_eq!(next(Jitter::None, 4 * SECOND), Some(4 * SECOND));
+    assert_eq!(next(Jitter::None, 4 * SECOND - 1), None);
+    assert_eq!(next(Jitter::Equal, 2 * SECOND), Some(2 * SECOND));
+    assert_eq!(next(Jitter::Equal, 2 * SECOND - 1), None);
+    assert_eq!(next(Jitter::Decorrelated, SECOND - 1), None);
+    assert_eq!(next(Jitter::Full, 1), Some(0));
+    assert_eq!(Jitter::Full.stretch(SECOND, SECOND - 1, |range| *range.start()), None);
 }
 
 fn any_jitter() -> impl Strategy<Value = Jitter> {

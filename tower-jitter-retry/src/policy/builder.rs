@@ -116,10 +116,18 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// The longest delay of a server's own (`Retry-After`) that is waited for, 0 to 365 days. A longer one ends the retries, and so
-    /// does one that does not fit into [`max_elapsed`](Self::max_elapsed). It takes the backoff's place, also of a longer one, and
-    /// the backoff begins anew after it; a delay of 0 and a header that makes no sense leave it to the backoff. The delay is stretched by up to half of it, at most 5 s, so that clients that were told the same do not return at once.
-    /// **Default**: 60 s.
+    /// The longest delay that a server may ask for, 0 to 365 days. A longer one ends the retries, and
+    /// so does one that does not fit into [`max_elapsed`](Self::max_elapsed). **Default**: 60 s.
+    ///
+    /// `Retry-After`, `retry-after-ms` and gRPC's `RetryInfo` are minimums: the retry waits for the
+    /// longer of the hint and the backoff's own delay, and the backoff goes on growing. A hint of 0
+    /// and a header that makes no sense leave the backoff's delay.
+    ///
+    /// `grpc-retry-pushback-ms` is exact: it replaces the backoff, which starts again after it. 0
+    /// means at once.
+    ///
+    /// Either is stretched by up to half of it, at most 5 s and at most to the time that is left, so
+    /// that clients that received the same hint do not return at once.
     pub fn longest_hint(mut self, delay: Duration) -> Self {
         self.longest_hint = delay;
         self

@@ -97,35 +97,53 @@ impl Limits {
         }
     }
 
-    /// After how many nanoseconds a call that may be made again is.
+    /// The delay before a retry, in nanoseconds.
+    ///
+    /// | the server asked for | delay |
+    /// |---|---|
+    /// | nothing | the backoff's |
+    /// | a minimum (`Retry-After`) | the longer of the backoff's and the minimum, which is stretched |
+    /// | exactly this long (gRPC's pushback) | that, stretched; the backoff starts again after it |
+    ///
+    /// Ranges are cut at the time that is left before a delay is drawn from them.
     pub(crate) fn delay(
         &self,
         fault: &Fault,
         progress: &mut Progress,
-        uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
+        mut uniform: impl FnMut(RangeInclusive<u64>) -> u64,
     ) -> Result<u64, GiveUp> {
-        let delay = match fault.retry_after() {
-            Some(hint) if !hint.is_zero() => {
-                let hint = nanos(hint);
-                if hint > self.longest_hint {
-                    return Err(GiveUp::HintTooLong);
-                }
-                // What the server asks for says more than the attempts before it.
-                progress.position = Position::START;
-                self.backoff.jitter.stretch(hint, uniform)
-            }
-            // A hint of 0 says that any time will do: the backoff knows a good one.
-            _ => self.backoff.next(&mut progress.position, uniform),
-        };
-        let end = progress.elapsed.saturating_add(delay);
-        // What begins at the deadline has no time left.
-        if self.max_elapsed.is_none_or(|max| end <= max)
-            && progress.deadline.is_none_or(|deadline| end < deadline)
-        {
-            Ok(delay)
-        } else {
-            Err(GiveUp::OutOfTime)
+        let left = self.left(progress.elapsed, progress.deadline);
+        // At the very end only a retry that was decided on earlier may start.
+        let left = left.filter(|left| *left > 0).ok_or(GiveUp::OutOfTime)?;
+        let hint = fault.retry_after().map(nanos);
+        if hint.is_some_and(|hint| hint > self.longest_hint) {
+            return Err(GiveUp::HintTooLong);
         }
+        let exact = fault.retry_after_is_exact();
+        if exact {
+            progress.position = Position::START;
+        }
+        let backoff =
+            if exact { Some(0) } else { self.backoff.next(&mut progress.position, left, &mut uniform) };
+        let hinted = self.backoff.jitter.stretch(hint.unwrap_or(0), left, uniform);
+        backoff.zip(hinted).map(|(backoff, hinted)| backoff.max(hinted)).ok_or(GiveUp::OutOfTime)
+    }
+
+    /// How many nanoseconds from now a retry may start at the latest. `None`: no retry may start any
+    /// more.
+    ///
+    /// A retry may start at the very end of `max_elapsed`, but not at the deadline: it would have no
+    /// time left.
+    pub(crate) fn left(&self, elapsed: u64, deadline: Option<u64>) -> Option<u64> {
+        let until_end = match self.max_elapsed {
+            Some(end) => end.checked_sub(elapsed)?,
+            None => u64::MAX,
+        };
+        let until_deadline = match deadline {
+            Some(deadline) => deadline.checked_sub(1)?.checked_sub(elapsed)?,
+            None => u64::MAX,
+        };
+        Some(until_end.min(until_deadline))
     }
 }
 

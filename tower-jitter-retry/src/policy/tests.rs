@@ -18,6 +18,9 @@ fn limits(builder: RetryPolicyBuilder) -> Limits {
 }
 
 /// The delay if every draw takes the largest.
+/// The tick of the timer that a cut keeps free.
+const TICK: u64 = 1_000_000;
+
 fn longest(limits: &Limits, fault: &Fault, mut progress: Progress) -> Option<u64> {
     limits.delay(fault, &mut progress, |range| *range.end()).ok()
 }
@@ -48,14 +51,29 @@ fn it_is_sent_three_times_in_all_with_growing_delays() {
 }
 
 #[test]
-fn the_backoff_begins_anew_after_a_servers_delay() {
+fn backoff_grows_on_after_a_minimum_and_starts_again_after_a_pushback() {
     let limits = limits(RetryPolicy::builder().max_attempts(10));
-    let mut progress = FIRST;
-    let pushback = FAULT.with_retry_after(Duration::from_secs(2));
-    let mut delay = |fault| limits.delay(fault, &mut progress, |range| *range.end()).unwrap();
-    let delays = [&FAULT, &FAULT, &FAULT, &pushback, &FAULT, &FAULT].map(&mut delay);
+    let two_seconds = Duration::from_secs(2);
+    let (minimum, pushback) =
+        (FAULT.with_retry_after(two_seconds), FAULT.with_exact_retry_after(two_seconds));
+    let delays = |hinted| {
+        let mut progress = FIRST;
+        let mut delay = |fault| limits.delay(fault, &mut progress, |range| *range.end()).unwrap();
+        [&FAULT, &FAULT, &FAULT, hinted, &FAULT, &FAULT].map(&mut delay)
+    };
     let tenth = SECOND / 10;
-    assert_eq!(delays, [tenth, 2 * tenth, 4 * tenth, 3 * SECOND, tenth, 2 * tenth]);
+    assert_eq!(delays(&minimum), [tenth, 2 * tenth, 4 * tenth, 3 * SECOND, 16 * tenth, 32 * tenth]);
+    assert_eq!(delays(&pushback), [tenth, 2 * tenth, 4 * tenth, 3 * SECOND, tenth, 2 * tenth]);
+}
+
+#[test]
+fn minimum_shorter_than_the_backoff_leaves_the_backoff() {
+    let limits = limits(RetryPolicy::builder());
+    let tiny = FAULT.with_retry_after(Duration::from_nanos(1));
+    assert_eq!(longest(&limits, &tiny, FIRST), Some(SECOND / 10));
+    let zero = FAULT.with_exact_retry_after(Duration::ZERO);
+    assert_eq!(longest(&limits, &zero, FIRST), Some(0), "a pushback is exact");
+    assert_eq!(longest(&limits, &FAULT.with_exact_retry_after(Duration::from_secs(61)), FIRST), None);
 }
 
 #[test]
@@ -65,7 +83,9 @@ fn a_retry_ends_its_sleep_before_the_deadline() {
         limits.delay(&FAULT, &mut Progress { deadline: Some(deadline), ..FIRST }, |range| *range.end())
     };
     assert_eq!(by(SECOND / 10 + 1), Ok(SECOND / 10));
-    assert_eq!(by(SECOND / 10), Err(GiveUp::OutOfTime), "it would have no time left");
+    let cut = SECOND / 10 - 1 - TICK;
+    assert_eq!(by(SECOND / 10), Ok(cut), "at the deadline it would have no time left");
+    assert_eq!(by(1), Err(GiveUp::OutOfTime));
     assert_eq!(by(0), Err(GiveUp::OutOfTime));
 }
 
@@ -87,8 +107,17 @@ fn a_sleep_that_would_not_fit_is_not_begun() {
     let bounded = limits(RetryPolicy::builder().max_elapsed(Duration::from_secs(10)));
     let at = |elapsed| longest(&bounded, &FAULT, Progress { elapsed, ..FIRST });
     assert_eq!(at(10 * SECOND - SECOND / 10), Some(SECOND / 10), "it ends just in time");
-    assert_eq!(at(10 * SECOND - SECOND / 10 + 1), None);
+    assert_eq!(at(10 * SECOND - SECOND / 10 + 1), Some(SECOND / 10 - 1 - TICK), "the range is cut");
+    assert_eq!(at(10 * SECOND - 1), Some(0));
+    assert_eq!(at(10 * SECOND), None, "nothing is left");
     assert_eq!(at(u64::MAX), None);
+    let hinted = |seconds, elapsed| {
+        let fault = FAULT.with_retry_after(Duration::from_secs(seconds));
+        longest(&bounded, &fault, Progress { elapsed, ..FIRST })
+    };
+    assert_eq!(hinted(8, 0), Some(10 * SECOND - TICK), "of a hint, the stretch is cut");
+    assert_eq!(hinted(8, 2 * SECOND), Some(8 * SECOND));
+    assert_eq!(hinted(8, 2 * SECOND + 1), None, "the hint itself does not fit");
     let unbounded = limits(RetryPolicy::builder().max_elapsed(None));
     assert!(longest(&unbounded, &FAULT, Progress { elapsed: u64::MAX, ..FIRST }).is_some());
 }
