@@ -20,6 +20,7 @@ mod table;
 pub mod tables;
 #[cfg(feature = "tower-http")]
 mod tower_http;
+pub mod upload;
 mod wall;
 
 #[cfg(feature = "__shared")]

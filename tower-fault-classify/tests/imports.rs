@@ -59,7 +59,11 @@ const TABLE: &[Row] = &[
     },
     Row { files: &["outcome.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES, &["crate::wall", "reqwest"]] },
     Row { files: &["grpc.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES] },
-    Row { files: &["chain/"], may_use: &[PURE, VOCABULARY, JUDGES, CLIENTS, &["std::io", "http"]] },
+    Row {
+        files: &["chain/"],
+        may_use: &[PURE, VOCABULARY, JUDGES, CLIENTS, &["std::io", "http", "crate::upload"]],
+    },
+    Row { files: &["upload.rs"], may_use: &[PURE, JUDGES] },
     Row { files: &["rules.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES, &["std::sync::Arc"]] },
     Row { files: &["classify.rs"], may_use: &[PURE, VOCABULARY, JUDGES, &["std::sync::Arc"]] },
     // The wall clock, read in one place.

@@ -29,6 +29,9 @@ const JUDGES: &[&str] = &[
 ];
 const BODIES: &[&str] = &["bytes", "http", "http_body", "http_body_util", "axum_core", "tonic"];
 
+/// The errors of request bodies, and what is known of a body while it is sent.
+const UPLOADS: &[&str] = &["tower_fault_classify::upload"];
+
 /// "What a file may use" of the design, down to this crate's files. `lib.rs` has modules, re-exports and docs only.
 const TABLE: &[Row] = &[
     // Pure: no clock, atomic, lock, async, runtime, tower, tracing.
@@ -41,7 +44,7 @@ const TABLE: &[Row] = &[
     Row { files: &["replay/mod.rs"], may_use: &[PURE, BODIES, &["crate::replay", "reqwest"]] },
     Row {
         files: &["replay/prefix.rs", "replay/error.rs"],
-        may_use: &[PURE, &["bytes", "crate::ReplayBody"]],
+        may_use: &[PURE, &["bytes", "crate::ReplayBody"], UPLOADS],
     },
     // A body that attempts take from each other is shared between them.
     Row {

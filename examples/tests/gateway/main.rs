@@ -5,6 +5,7 @@ mod circuits;
 mod disconnect;
 mod example;
 mod shutdown;
+mod uploads;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};

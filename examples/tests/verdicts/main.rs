@@ -10,7 +10,9 @@ mod http2_rows;
 mod hyper_conn;
 mod hyper_util_client;
 mod hyper_util_sockets;
+mod request_bodies;
 mod reqwest_client;
+
 mod reqwest_http2;
 mod stacks;
 mod tonic_channel;

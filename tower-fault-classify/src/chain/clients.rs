@@ -50,6 +50,9 @@ fn h2(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     if let Some(io) = error.get_io() {
         // It is no source of the error, so that the walk does not come by it.
         evidence.io(io);
+    } else if error.is_reset() && !error.is_remote() && !error.is_library() {
+        // hyper resets a stream itself when the request's body fails. The body's own error is lost.
+        evidence.conclude(&table::REQUEST_BODY);
     } else if matches!(error.reason(), Some(h2::Reason::HTTP_1_1_REQUIRED | h2::Reason::INADEQUATE_SECURITY))
     {
         evidence.opine(&table::OTHER_CONNECTION_REQUIRED);
@@ -73,7 +76,10 @@ fn hyper(error: &(dyn Error + 'static), evidence: &mut Evidence) {
         // The one thing that tells it: the same HTTP/2 error ends a stream before its head and after.
         evidence.reached(Reached::Answered);
     }
-    if text.starts_with("dispatch task is gone") {
+    if text.starts_with("error from user's Body stream") || error.is_body_write_aborted() {
+        // The source is the error of the request's body: it says nothing about the server.
+        evidence.conclude(&table::REQUEST_BODY);
+    } else if text.starts_with("dispatch task is gone") {
         // hyper counts this as a mistake of the user. The task that drives the connection ended with the request in
         // its hands: its runtime was shut down, or it panicked.
         evidence.opine(&table::CONNECTION_TASK_GONE);

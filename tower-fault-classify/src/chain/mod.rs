@@ -4,6 +4,7 @@
 //! holds an `io::Error`, which may hold another error again. The walk goes to the end of that chain and combines what it
 //! meets: the deepest error that has an opinion decides, in the light of the facts (no connection yet, nothing written, timed
 //! out, answered) that the errors around it know of. A verdict that was carried in ends the walk: who judged had seen more.
+//! The error of the request's own body ends the walk as well: its causes say nothing about the server.
 
 mod clients;
 
@@ -13,6 +14,7 @@ use std::io;
 use crate::error::Judged;
 use crate::fault::{Fault, Retryable};
 use crate::table;
+use crate::upload::UploadError;
 
 /// How many errors deep a chain is followed. A longer one, or one that loops, is judged by these.
 const LONGEST_WALK: usize = 128;
@@ -49,8 +51,14 @@ fn walk(error: &(dyn Error + 'static), reached: Reached) -> Fault {
         if let Some(judged) = error.downcast_ref::<Judged>() {
             return *judged.fault();
         }
+        if error.is::<UploadError>() {
+            return table::REQUEST_BODY;
+        }
         for look in clients::LOOKS {
             look(error, &mut evidence);
+        }
+        if let Some(fault) = evidence.conclusion {
+            return *fault;
         }
         next = deeper(error);
     }
@@ -83,6 +91,8 @@ struct Evidence {
     timed_out: bool,
     /// The errors below are of what came over the wire, which the caller has no part in.
     on_the_wire: bool,
+    /// Ends the walk: the errors below are not about the call.
+    conclusion: Option<&'static Fault>,
     /// The deepest opinion. A reference: a fault that is copied as often as it is thought better of costs more than the walk.
     opinion: Option<&'static Fault>,
     /// The deepest report of somebody who does not know the cause.
@@ -107,6 +117,14 @@ impl Evidence {
     )]
     fn opine(&mut self, fault: &'static Fault) {
         self.opinion = Some(fault);
+    }
+
+    #[cfg_attr(
+        not(any(feature = "h2", feature = "hyper")),
+        allow(dead_code, reason = "no client that reports a failed request body is named")
+    )]
+    fn conclude(&mut self, fault: &'static Fault) {
+        self.conclusion = Some(fault);
     }
 
     #[cfg_attr(

@@ -51,6 +51,10 @@ pub(crate) const DROPPED: Fault =
 pub(crate) const PANICKED: Fault =
     Fault::new(Kind::Unknown, Retryable::Never, Health::Failure, Origin::Local);
 
+/// The request's own body failed: its source broke, or it was shorter than its `content-length`.
+pub(crate) const REQUEST_BODY: Fault =
+    Fault::new(Kind::Client, Retryable::Never, Health::Neutral, Origin::Caller);
+
 /// What is said of an error that no row knows.
 pub(crate) const UNKNOWN: Fault =
     Fault::new(Kind::Unknown, Retryable::IfIdempotent, Health::Failure, Origin::Transport);
@@ -115,9 +119,14 @@ mod tests {
             ("hyper: the task of the connection was dropped, or panicked", super::CONNECTION_TASK_GONE),
             ("tower: `load_shed::error::Overloaded`", super::SHED),
             ("tower: `buffer::error::Closed`", super::WORKER_GONE),
+            (
+                "hyper: the body of the request fails, or is shorter than its `content-length`",
+                super::REQUEST_BODY,
+            ),
         ] {
             writeln!(page, "| {error} | {} |", cells(&fault)).unwrap();
         }
+        page.push_str("\nThe error of the request's own body ends the walk of the chain: the causes below it say nothing about the server.\n");
         write!(page, "\n# Error bodies of LLM APIs\n\nWith the feature `llm`, in a body whose status is 400 or more. In an event stream the retry is `never`.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in llm::ROWS {
             let codes: Vec<_> = row.codes.iter().map(|code| format!("`{code}`")).collect();

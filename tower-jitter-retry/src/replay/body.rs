@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::RetryBody;
-use super::error::BoxError;
+use super::error::{BoxError, failed};
 use super::tape::{Reader, Step, Tape};
 
 /// A streaming body that can be sent again, as long as what was read of it stays within a limit.
@@ -20,7 +20,7 @@ use super::tape::{Reader, Step, Tape};
 /// | a further attempt | gets what was read, and then the rest, which is kept in its turn; with trailers |
 /// | while an earlier attempt still sends it | the further one takes it over, and the earlier one fails ([`ReplayError`](crate::ReplayError)) |
 /// | a body that outgrows the limit | goes on untouched, is no longer kept, and its request is not sent again |
-/// | a body that fails | likewise: the caller gets what the attempt came to |
+/// | a body that fails | likewise: the caller gets what the attempt came to. The error is an [`UploadError`], which counts neither against the server nor for a retry |
 ///
 /// What a body says of its size does not decide: an endless one may fail after its first bytes. The server sees the whole body or one that
 /// is cut, never a wrong one. What was kept comes in pieces of its own, whatever frames it came in.
@@ -43,6 +43,8 @@ use super::tape::{Reader, Step, Tape};
 /// # Ok(())
 /// # }
 /// ```
+///
+/// [`UploadError`]: tower_fault_classify::upload::UploadError
 pub struct ReplayBody<B>(State<B>);
 
 enum State<B> {
@@ -75,7 +77,7 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
             State::Through(body) => Pin::new(body).poll_frame(cx).map(|frame| {
-                frame.map(|frame| frame.map(|frame| frame.map_data(Into::into)).map_err(Into::into))
+                frame.map(|frame| frame.map(|frame| frame.map_data(Into::into)).map_err(failed))
             }),
             State::Kept(reader) => match reader.read(cx) {
                 Step::Read(read) => read,

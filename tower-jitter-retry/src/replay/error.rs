@@ -3,9 +3,18 @@
 use std::error::Error;
 use std::fmt;
 
+use tower_fault_classify::upload::UploadError;
+
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
+/// Marks an error as one of the request's body, so that it is not taken for one of the connection.
+pub(super) fn failed(error: impl Into<BoxError>) -> BoxError {
+    UploadError::new(error).into()
+}
+
 /// Why a [`ReplayBody`](crate::ReplayBody) fails though the body in it does not. The client cuts the request short then.
+///
+/// It is the source of an [`UploadError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReplayError {

@@ -16,7 +16,7 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tower_fault_classify::__shared::sync::{Mutex, lock};
 
-use super::error::{BoxError, ReplayError};
+use super::error::{BoxError, ReplayError, failed};
 use super::prefix::Prefix;
 
 /// What is known of a body that may be sent again.
@@ -132,7 +132,7 @@ where
             return Step::Read(Poll::Ready(None));
         }
         let Some(rest) = self.rest.as_mut().filter(|_| !self.reading) else {
-            return Step::Read(Poll::Ready(Some(Err(ReplayError::Broken.into()))));
+            return Step::Read(Poll::Ready(Some(Err(failed(ReplayError::Broken)))));
         };
         self.reading = true;
         let polled = Pin::new(rest).poll_frame(cx);
@@ -152,7 +152,7 @@ where
             Poll::Ready(Some(Err(error))) => {
                 self.rest = None;
                 self.prefix.forget();
-                Step::Read(Poll::Ready(Some(Err(error.into()))))
+                Step::Read(Poll::Ready(Some(Err(failed(error)))))
             }
             Poll::Ready(Some(Ok(frame))) => self.keep(frame, place),
         }
@@ -217,7 +217,7 @@ where
     pub(super) fn read(&mut self, cx: &mut Context<'_>) -> Step<B> {
         let mut reel = lock(&self.tape.0);
         if reel.holder != self.attempt {
-            return Step::Read(Poll::Ready(Some(Err(ReplayError::TakenOver.into()))));
+            return Step::Read(Poll::Ready(Some(Err(failed(ReplayError::TakenOver)))));
         }
         reel.read(&mut self.place, cx)
     }

@@ -271,9 +271,39 @@ fn a_retry_takes_the_body_over_while_the_first_attempt_still_holds_it() {
 fn a_body_that_fails_is_not_sent_again_and_keeps_its_error() {
     let (mut first, saved) = save(acts([data(b"ab"), Act::Fails, data(b"cd")]), 100);
     let seen = all(&mut first);
-    assert_eq!((&*seen.data, seen.end), (&b"ab"[..], Some(Err("the disk is gone".to_owned()))));
+    assert_eq!(
+        (&*seen.data, seen.end),
+        (&b"ab"[..], Some(Err("the body of the request failed: the disk is gone".to_owned())))
+    );
     assert!(!ReplayBody::usable(saved.as_ref().unwrap()));
     assert!(all(&mut first).end.unwrap().unwrap_err().contains("broke"), "and does not go on either");
+}
+
+/// A client without a wrapper of its own passes the error on.
+#[test]
+fn error_of_replayed_body_is_not_read_as_one_of_the_connection() {
+    use tower_fault_classify::{Health, Retryable, judge_error};
+
+    struct Refused;
+    impl Body for Refused {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+            Poll::Ready(Some(Err(io::ErrorKind::ConnectionRefused.into())))
+        }
+    }
+    let unsaved = ReplayBody::new(Refused);
+    let (saved, _) = ReplayBody::new(Refused).save(100);
+    for mut body in [unsaved, saved] {
+        let polled = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        let Poll::Ready(Some(Err(error))) = polled else { panic!("the body fails") };
+        let fault = judge_error(&*error);
+        assert_eq!((fault.retryable(), fault.health()), (Retryable::Never, Health::Neutral));
+    }
 }
 
 #[test]

@@ -1,0 +1,53 @@
+//! Uploads that break or stall on the side of the remote client: they are not charged to the downstream.
+
+use examples::misbehave::Act;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tower_breaker::CircuitState;
+
+use crate::{Gateway, authority, comes_true};
+
+/// How a remote client ends a chunked upload that is not complete.
+#[derive(Clone, Copy, Debug)]
+enum Breaks {
+    /// Writes a chunk header that is not a number.
+    BadChunk,
+    /// Closes its half of the connection.
+    Fin,
+    /// Resets the connection.
+    Reset,
+}
+
+/// Sends the beginning of a chunked upload, waits until the downstream has seen it, and breaks it.
+async fn broken_upload(gateway: &Gateway, method: &str, how: Breaks) {
+    let before = gateway.orders.connections();
+    let mut client = TcpStream::connect(gateway.url.replace("http://", "")).await.unwrap();
+    let head = format!("{method} /orders/1 HTTP/1.1\r\nhost: gateway\r\ntransfer-encoding: chunked\r\n\r\n");
+    client.write_all(format!("{head}5\r\nhello\r\n").as_bytes()).await.unwrap();
+    comes_true(|| gateway.orders.connections() > before).await;
+    match how {
+        Breaks::BadChunk => client.write_all(b"not a number\r\n").await.unwrap(),
+        Breaks::Fin => client.shutdown().await.unwrap(),
+        Breaks::Reset => return client.set_zero_linger().unwrap(),
+    }
+    // The gateway answers, or closes the connection: either way it is done with the upload.
+    let mut answer = Vec::new();
+    let _ = client.read_to_end(&mut answer).await;
+}
+
+#[tokio::test]
+async fn broken_uploads_leave_circuit_closed_and_are_sent_once() {
+    for method in ["POST", "PUT"] {
+        for how in [Breaks::BadChunk, Breaks::Fin, Breaks::Reset] {
+            let gateway = Gateway::start().await;
+            gateway.orders.otherwise(Act::Echo);
+            for number in 1..=3 {
+                broken_upload(&gateway, method, how).await;
+                assert_eq!(gateway.orders.connections(), number, "{method} {how:?}: it was sent once");
+            }
+            assert_eq!(gateway.status("/orders/2").await, 200, "{method} {how:?}: an honest request passes");
+            let status = gateway.circuits.get(&authority(&gateway.orders)).unwrap().status();
+            assert_eq!((status.state, status.window.failures), (CircuitState::Closed, 0), "{method} {how:?}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Request bodies that fail: the error is the caller's, whatever its cause, over every client and both versions of HTTP.
+
+use std::io::{Error, ErrorKind};
+use std::iter::once_with;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use examples::echo::Words;
+use examples::echo::echo_client::EchoClient;
+use examples::misbehave::{Grpc, Http, Reply};
+use http::Request;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
+use hyper::client::conn::{http1, http2};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tonic::transport::Endpoint;
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+use tower_fault_classify::{FaultClassifyLayer, Judged, Origin, judge_error};
+
+use crate::{CALLER, Table, failed, levels};
+
+type Upload = BoxBody<Bytes, BoxError>;
+
+type Cause = fn() -> BoxError;
+
+/// Causes that would mean something else if they were the connection's.
+const CAUSES: [(&str, Cause); 9] = [
+    ("refused", || Error::from(ErrorKind::ConnectionRefused).into()),
+    ("reset", || Error::from(ErrorKind::ConnectionReset).into()),
+    ("end of file", || Error::from(ErrorKind::UnexpectedEof).into()),
+    ("timeout", || Error::from(ErrorKind::TimedOut).into()),
+    ("malformed", || Error::from(ErrorKind::InvalidData).into()),
+    ("unknown", || "the disk is gone".into()),
+    ("refused stream", || h2::Error::from(h2::Reason::REFUSED_STREAM).into()),
+    ("unavailable", || tonic::Status::unavailable("the source is down").into()),
+    ("elapsed", || tower::timeout::error::Elapsed::new().into()),
+];
+
+/// A body that fails after this many frames.
+fn failing(frames: usize, cause: Cause) -> Upload {
+    let frames = (0..frames).map(|_| Ok(Frame::data(Bytes::from_static(b"data"))));
+    let frames = frames.chain(once_with(move || Err(cause())));
+    BodyExt::boxed(StreamBody::new(tokio_stream::iter(frames.collect::<Vec<_>>())))
+}
+
+/// Sends each failing body to a server that would answer, and checks the verdict.
+async fn table(url: &str, send: impl AsyncFn(&str, Upload) -> Result<(), BoxError>) {
+    let mut table = Table::default();
+    for (name, cause) in CAUSES {
+        for frames in [0, 1, 3] {
+            let error = failed(send(url, failing(frames, cause)).await);
+            table.error(&(name, frames), &*error, CALLER);
+        }
+    }
+}
+
+fn post(url: &str, body: Upload) -> Request<Upload> {
+    Request::post(url).header("host", "localhost").body(body).unwrap()
+}
+
+/// A server of HTTP/2 that answers only when the request is complete.
+async fn http2_server() -> Grpc {
+    let server = Grpc::start().await;
+    server.otherwise(Reply::nothing());
+    server
+}
+
+async fn judged<S, R>(service: S, request: R) -> Result<(), BoxError>
+where
+    S: Service<R, Error: Into<BoxError> + std::error::Error + Send + Sync + 'static>,
+{
+    FaultClassifyLayer::new().errors_only().layer(service).oneshot(request).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn failed_request_body_over_hyper_util_is_the_callers() {
+    let server = Http::start().await;
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    table(&server.url(), async |url, body| judged(client.clone(), post(url, body)).await).await;
+    assert!(server.requests().is_empty(), "no body was complete");
+
+    let server = http2_server().await;
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    table(&server.url(), async |url, body| judged(client.clone(), post(url, body)).await).await;
+}
+
+#[tokio::test]
+async fn failed_request_body_over_hyper_connection_is_the_callers() {
+    let server = Http::start().await;
+    table(&server.url(), async |url, body| {
+        let io = TokioIo::new(TcpStream::connect(url.trim_start_matches("http://")).await?);
+        let (mut sender, connection) = http1::handshake(io).await?;
+        tokio::spawn(connection);
+        Ok(sender.send_request(post("/", body)).await.map(drop)?)
+    })
+    .await;
+    let server = http2_server().await;
+    table(&server.url(), async |url, body| {
+        let io = TokioIo::new(TcpStream::connect(url.trim_start_matches("http://")).await?);
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+        tokio::spawn(connection);
+        Ok(sender.send_request(post(url, body)).await.map(drop)?)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn failed_request_body_over_reqwest_is_the_callers() {
+    let send = async |client: &reqwest::Client, url: &str, body: Upload| {
+        let mut request = reqwest::Request::new(reqwest::Method::POST, url.parse()?);
+        *request.body_mut() = Some(reqwest::Body::wrap(body));
+        judged(client.clone(), request).await
+    };
+    let server = Http::start().await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    table(&server.url(), async |url, body| send(&client, url, body).await).await;
+    let server = http2_server().await;
+    let client = reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap();
+    table(&server.url(), async |url, body| send(&client, url, body).await).await;
+}
+
+#[tokio::test]
+async fn failed_request_body_over_tonic_is_the_callers() {
+    let server = http2_server().await;
+    let channel = Endpoint::from_shared(server.url()).unwrap().connect_lazy();
+    table(&server.url(), async |_, body| {
+        let body = Arc::new(Mutex::new(Some(body)));
+        let stack = ServiceBuilder::new()
+            .map_request(move |request: Request<tonic::body::Body>| {
+                let body = body.lock().unwrap().take().expect("one call is made");
+                request.map(|_| tonic::body::Body::new(body))
+            })
+            .layer(FaultClassifyLayer::new())
+            .service(channel.clone());
+        let messages = tokio_stream::iter([Words { text: "one".to_owned() }]);
+        let status = EchoClient::new(stack).gather(messages).await.map(drop).unwrap_err();
+        let judged = levels(&status).any(<dyn std::error::Error>::is::<Judged>);
+        assert!(judged, "{status:?}");
+        Err(status.into())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn request_body_that_is_shorter_than_announced_is_the_callers() {
+    let server = Http::start().await;
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let frames = tokio_stream::iter([Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"data")))]);
+    let mut request = post(&server.url(), BodyExt::boxed(StreamBody::new(frames)));
+    request.headers_mut().insert("content-length", 9.into());
+    let error = client.request(request).await.unwrap_err();
+    Table::default().error(&"short", &error, CALLER);
+    assert_eq!(judge_error(&error).origin(), Origin::Caller);
+}

@@ -1,0 +1,81 @@
+//! Bodies of requests.
+
+use std::error::Error;
+use std::fmt;
+
+use crate::error::BoxError;
+
+/// The body of a request failed while it was sent.
+///
+/// Such an error is the caller's: [`judge_error`](crate::judge_error) returns kind `client`, never retried and neutral, and
+/// looks no deeper. An upload source that fails with `ConnectionRefused` is not a server that refuses connections.
+///
+/// The retry's `ReplayBody` wraps the errors of the body that it replays. Wrap the errors of your own request bodies if
+/// your client passes them on without a wrapper of its own, as hyper's clients have:
+///
+/// ```
+/// use std::io::{Error, ErrorKind};
+/// use tower_fault_classify::{Health, Kind, judge_error, upload::UploadError};
+///
+/// let error = UploadError::new(Error::from(ErrorKind::ConnectionRefused));
+/// let fault = judge_error(&error);
+/// assert_eq!((fault.kind(), fault.health()), (Kind::Client, Health::Neutral));
+/// ```
+#[derive(Debug)]
+pub struct UploadError(BoxError);
+
+impl UploadError {
+    /// Wraps the error of a request's body. An `UploadError` is returned as it is.
+    pub fn new(source: impl Into<BoxError>) -> Self {
+        match source.into().downcast::<Self>() {
+            Ok(wrapped) => *wrapped,
+            Err(source) => Self(source),
+        }
+    }
+
+    /// Returns the body's own error.
+    pub fn into_inner(self) -> BoxError {
+        self.0
+    }
+}
+
+impl fmt::Display for UploadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the body of the request failed: {}", self.0)
+    }
+}
+
+impl Error for UploadError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::chain::judge_error;
+    use crate::fault::{Health, Kind, Origin, Retryable};
+
+    #[test]
+    fn request_body_error_is_the_callers_whatever_its_cause() {
+        for kind in
+            [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut]
+        {
+            let error = io::Error::other(UploadError::new(UploadError::new(io::Error::from(kind))));
+            let fault = judge_error(&error);
+            assert_eq!((fault.kind(), fault.retryable()), (Kind::Client, Retryable::Never), "{kind:?}");
+            assert_eq!((fault.health(), fault.origin()), (Health::Neutral, Origin::Caller), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn request_body_error_is_wrapped_once_and_given_back() {
+        let error = UploadError::new(UploadError::new("the disk is gone"));
+        assert_eq!(error.to_string(), "the body of the request failed: the disk is gone");
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("the disk is gone"));
+        assert_eq!(error.into_inner().to_string(), "the disk is gone");
+    }
+}
