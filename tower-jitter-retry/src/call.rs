@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tower_fault_classify::__shared::Clock;
 use tower_fault_classify::{Classify, Fault, Verdict};
 
 use crate::backoff::Position;
@@ -58,6 +59,15 @@ impl Call {
             position: Position::START,
             ticket: Spent(None),
         }
+    }
+
+    /// Takes the time from the system's clock where it would be tokio's: for a thread that sleeps,
+    /// whose time goes on while tokio's is paused.
+    pub(crate) fn on_thread(mut self) -> Self {
+        if self.plan.clock == Clock::tokio() {
+            self.plan.clock = Clock::precise();
+        }
+        self
     }
 
     /// The attempt did not come to anything at once.

@@ -137,7 +137,7 @@ fn blocking<T, E, C: Classify<T, E>>(
     classify: &C,
     mut sleep: impl FnMut(Duration),
 ) -> Result<T, E> {
-    let mut call = begin(policy);
+    let mut call = begin(policy).on_thread();
     // An attempt is as long as it is: there is no first time that it had to wait.
     call.waits();
     loop {

@@ -388,6 +388,16 @@ fn what_is_out_of_range_is_named() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn default_budget_refills_under_a_paused_clock_without_a_clock_being_set() {
+    let layer = layer(RetryPolicy::builder().base(Duration::ZERO).max_attempts(1_000));
+    for _ in 0..3 {
+        assert_eq!(retries_of(&layer, 1), 100, "ten a second over ten seconds");
+        assert_eq!(retries_of(&layer, 1), 0);
+        tokio::time::advance(11 * SECOND).await;
+    }
+}
+
 /// The policy's clock counts `max_elapsed`, the budget's the span.
 #[test]
 fn a_budget_counts_by_its_own_clock() {

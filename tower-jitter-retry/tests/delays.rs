@@ -400,6 +400,20 @@ async fn the_clock_that_max_elapsed_counts_on_is_the_policys() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn max_elapsed_ends_under_a_paused_clock_without_a_clock_being_set() {
+    let policy = RetryPolicy::builder().budget(None::<Budget>).jitter(Jitter::None).base(SECOND).factor(1.0);
+    let policy = policy.max_attempts(1_000).max_elapsed(10 * SECOND);
+    assert_eq!(pauses(&layer(policy.clone())).await, [SECOND; 10]);
+    let calls = Mutex::new(0);
+    let attempt = async || {
+        *calls.lock().unwrap() += 1;
+        Err::<(), _>(Broken(0))
+    };
+    policy.build().unwrap().retry(attempt).await.unwrap_err();
+    assert_eq!(*calls.lock().unwrap(), 11);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_clock_that_goes_backwards_does_no_harm() {
     let (clock, hand) = Clock::manual();
     hand.set(YEAR);

@@ -14,6 +14,7 @@ use std::{fmt, ptr};
 /// | [`coarse`](Self::coarse), **the default** | about 4 ns on Linux, elsewhere as `precise` | up to 10 ms on Linux |
 /// | [`precise`](Self::precise) | about 25 ns | nothing |
 /// | `tokio` (feature `tokio`) | about 30 ns | nothing; stands still under `tokio::time::pause` |
+/// | `runtime` (feature `tokio`) | as `tokio` with tokio's feature `test-util`, else as `coarse` | the same |
 /// | [`manual`](Self::manual) | 1 ns | it goes when you move it |
 ///
 /// Two clocks are equal if they read the same source; each manual clock is its own.
@@ -44,6 +45,13 @@ impl Clock {
     #[cfg(feature = "__shared-tokio")]
     pub const fn tokio() -> Self {
         Self(Source::Tokio)
+    }
+
+    /// Tokio's clock where it can be paused, which takes tokio's feature `test-util`; elsewhere the
+    /// coarse clock, which nobody can pause and which is cheaper.
+    #[cfg(feature = "__shared-tokio")]
+    pub const fn runtime() -> Self {
+        if pausable::TOKIO { Self::tokio() } else { Self::coarse() }
     }
 
     /// A clock that goes only when it is moved, beginning at 0, and the handle that moves it.
@@ -118,6 +126,45 @@ impl fmt::Debug for Clock {
             Source::Tokio => "Tokio",
             Source::Manual(_) => "Manual",
         })
+    }
+}
+
+/// Finds out whether tokio's clock can be paused.
+#[cfg(feature = "__shared-tokio")]
+mod pausable {
+    /// Whether tokio is built with its feature `test-util`, which no `cfg` of this crate can see.
+    #[allow(
+        unused_imports,
+        clippy::wildcard_imports,
+        reason = "without `test-util` there is no `pause` to import by its name"
+    )]
+    pub(super) const TOKIO: bool = {
+        use tokio::time::*;
+        // `tokio::time::pause` if it exists, else the function below.
+        exists(pause)
+    };
+
+    struct Absent;
+
+    #[allow(dead_code, reason = "tokio's own takes its place with `test-util`")]
+    fn pause() -> Absent {
+        Absent
+    }
+
+    trait Returned {
+        const EXISTS: bool;
+    }
+
+    impl Returned for () {
+        const EXISTS: bool = true;
+    }
+
+    impl Returned for Absent {
+        const EXISTS: bool = false;
+    }
+
+    const fn exists<R: Returned>(_: fn() -> R) -> bool {
+        R::EXISTS
     }
 }
 
@@ -243,6 +290,12 @@ mod tests {
         let (manual, _) = Clock::manual();
         assert_eq!(manual.fit_for(Duration::ZERO), manual);
         assert_ne!(manual, Clock::manual().0);
+    }
+
+    #[cfg(feature = "__shared-tokio")]
+    #[test]
+    fn runtime_clock_is_tokios_in_a_build_that_can_pause_it() {
+        assert_eq!(Clock::runtime(), Clock::tokio(), "this crate is tested with tokio's `test-util`");
     }
 
     #[cfg(feature = "__shared-tokio")]

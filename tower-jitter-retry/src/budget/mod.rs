@@ -24,7 +24,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tower_fault_classify::__shared::{Clock, Recycled};
+use tower_fault_classify::__shared::Recycled;
 use tower_fault_classify::{Fault, Verdict};
 
 pub use self::tokens::{AwsBudgetBuilder, GrpcBudgetBuilder};
@@ -202,14 +202,6 @@ impl Budget {
     /// A budget of your own. It costs a call the counting of a reference, which the ready-made ones do not.
     pub fn custom(budget: impl RetryBudget) -> Self {
         Self(Kind::Custom(Arc::new(budget)))
-    }
-
-    /// The clock by which it counts, if it counts by time.
-    pub(crate) fn clock(&self) -> Option<&Clock> {
-        match &self.0 {
-            Kind::Window(core, _) => Some(core.clock()),
-            Kind::Tokens(..) | Kind::Custom(_) => None,
-        }
     }
 
     /// One of the user's own.

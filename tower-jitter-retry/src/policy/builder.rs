@@ -153,8 +153,13 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Where the time is read that [`max_elapsed`](Self::max_elapsed) counts. Delays are slept on tokio's timer. **Default**: the
-    /// budget's clock, if it has one; else [`Clock::coarse`]. A budget counts by its own.
+    /// The clock of [`max_elapsed`](Self::max_elapsed) and of deadlines. Delays are slept on tokio's
+    /// timer whatever the clock. A budget has a clock of its own; the default budget of a policy with
+    /// a clock takes that.
+    ///
+    /// **Default**: [`Clock::tokio`], the clock of the timer. It is first read when a call waits or
+    /// fails: an immediate success reads none. [`retry_blocking`](RetryPolicy::retry_blocking), whose
+    /// thread sleeps, reads [`Clock::precise`] instead.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self
@@ -238,7 +243,7 @@ impl RetryPolicyBuilder {
                 None => Some(Budget::default()),
             },
         };
-        let clock = self.clock.or_else(|| budget.as_ref()?.clock().copied()).unwrap_or_default();
+        let clock = self.clock.unwrap_or(Clock::tokio());
         let limits = Limits {
             max_attempts: self.max_attempts,
             safety: self.safety,

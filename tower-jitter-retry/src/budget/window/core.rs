@@ -50,10 +50,6 @@ impl WindowCore {
             && self.ended.load(Ordering::Relaxed) <= clock.now()
     }
 
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.clock
-    }
-
     pub(super) fn epoch(&self) -> u32 {
         // Relaxed: it changes only while nobody has a handle, and the pool's lock orders owners.
         self.epoch.load(Ordering::Relaxed) as u32

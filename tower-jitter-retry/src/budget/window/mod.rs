@@ -23,7 +23,7 @@ pub struct BudgetBuilder {
 
 impl Default for BudgetBuilder {
     fn default() -> Self {
-        Self { ratio: 0.2, min_per_second: 10, span: Duration::from_secs(10), clock: Clock::default() }
+        Self { ratio: 0.2, min_per_second: 10, span: Duration::from_secs(10), clock: Clock::runtime() }
     }
 }
 
@@ -47,7 +47,8 @@ impl BudgetBuilder {
         self
     }
 
-    /// Where the time is read. A policy that has no clock of its own takes the budget's. **Default**: [`Clock::coarse`].
+    /// Where the time is read. **Default**: [`Clock::runtime`], so that the budget refills under
+    /// `tokio::time::pause`.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
