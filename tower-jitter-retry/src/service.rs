@@ -9,7 +9,7 @@ use crate::call::Call;
 use crate::deadline::Deadline;
 use crate::future::{ResponseFuture, Spare};
 use crate::policy::{GiveUp, RetryPolicy};
-use crate::request::Resend;
+use crate::request::{Resend, ResendAfter};
 
 /// Sends failed requests of its inner service again. Made by [`JitterRetryLayer`](crate::JitterRetryLayer).
 ///
@@ -71,6 +71,8 @@ where
         let deadline = notes.deadline.map(Deadline::remaining);
         let once = if limits.max_attempts == 1 {
             Some(GiveUp::Attempts)
+        } else if resend_after == ResendAfter::Nothing {
+            Some(GiveUp::NotIdempotent)
         } else {
             (limits.marker && notes.attempt.is_some()).then_some(GiveUp::Nested)
         };

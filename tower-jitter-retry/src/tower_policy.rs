@@ -127,12 +127,12 @@ where
     fn clone_request(&mut self, request: &Req) -> Option<Req> {
         let Self { policy, resend, call, .. } = self;
         if call.as_ref().is_some_and(|running| running.begun) {
-            return resend.duplicate(request);
+            return resend.duplicate(request, policy.replay_limit);
         }
         if policy.plan.limits.max_attempts == 1 {
             return None;
         }
-        let mut request = resend.duplicate(request)?;
+        let mut request = resend.duplicate(request, policy.replay_limit)?;
         if policy.remove_marker {
             resend.unmark(&mut request, policy.marker_header());
         }

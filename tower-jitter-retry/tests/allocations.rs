@@ -11,7 +11,8 @@ use http::Request;
 use http_body_util::Full;
 use tower::{Layer, Service, service_fn};
 use tower_jitter_retry::{
-    Budget, JitterRetryLayer, ReplayBody, RetryBody, RetryPolicy, RetryPolicyBuilder, remove_marker,
+    Budget, JitterRetryLayer, ReplayBody, RetryBody, RetryPolicy, RetryPolicyBuilder, RetrySafety,
+    remove_marker,
 };
 
 use support::{Broken, Calls, at_once, now, send};
@@ -148,4 +149,102 @@ async fn a_retry_with_a_delay_allocates_nothing_either() {
     let mut call = tokio_test::task::spawn(send(&mut service, 7));
     let allocated = measure(|| assert!(call.poll().is_pending()));
     assert_eq!(allocated.count_total, 0);
+}
+
+/// The bytes that one call keeps beside its request at most, and how often it was sent, to a server that fails.
+fn copied<B: RetryBody + 'static>(policy: RetryPolicyBuilder, body: impl Fn() -> B) -> (u64, usize) {
+    let calls = Calls::default();
+    let mut service = JitterRetryLayer::new(policy.marker(false).build().unwrap()).layer(service_fn(
+        |request: Request<B>| {
+            calls.next();
+            drop(request);
+            ready(Err::<u32, _>(Broken(0)))
+        },
+    ));
+    let request = || Request::put("/").body(body()).unwrap();
+    now(send(&mut service, request())).unwrap_err();
+    let warm = calls.made();
+    let mut request = Some(request());
+    let allocated = measure(|| {
+        now(send(&mut service, request.take().unwrap())).unwrap_err();
+    });
+    (allocated.bytes_total, calls.made() - warm)
+}
+
+/// A buffer whose clones are copies.
+fn cursor(length: usize) -> Full<std::io::Cursor<Vec<u8>>> {
+    Full::new(std::io::Cursor::new(vec![7; length]))
+}
+
+#[test]
+fn body_in_memory_is_copied_up_to_the_replay_limit_and_sent_once_beyond_it() {
+    let policy = |limit| at_once().max_attempts(2).replay_limit(limit);
+    for (limit, length, copies, sent) in
+        [(1_000, 1_000, 1, 2), (1_000, 1_001, 0, 1), (0, 1, 0, 1), (0, 0, 0, 2)]
+    {
+        let expected = (copies * length as u64, sent);
+        assert_eq!(copied(policy(limit), || "x".repeat(length)), expected, "string, {length} of {limit}");
+        assert_eq!(copied(policy(limit), || vec![7_u8; length]), expected, "vector, {length} of {limit}");
+        assert_eq!(copied(policy(limit), || cursor(length)), expected, "cursor, {length} of {limit}");
+    }
+}
+
+#[test]
+fn body_in_memory_that_shares_its_data_is_not_copied_and_needs_no_limit() {
+    let policy = || at_once().replay_limit(0);
+    let bytes = || {
+        let bytes = Bytes::from(vec![7; 1_000_000]);
+        // The first clone makes the data shared.
+        drop(bytes.clone());
+        bytes
+    };
+    assert_eq!(copied(policy(), bytes), (0, 3));
+    assert_eq!(copied(policy(), || Full::new(bytes())), (0, 3));
+    assert_eq!(copied(policy(), || "text"), (0, 3));
+    assert_eq!(copied(policy(), || Full::new(b"text".as_slice())), (0, 3));
+}
+
+#[test]
+fn body_in_memory_is_not_copied_for_a_request_that_is_sent_once() {
+    let body = || "x".repeat(10_000);
+    assert_eq!(copied(at_once().max_attempts(1), body), (0, 1));
+    assert_eq!(copied(at_once().safety(RetrySafety::Never), body), (0, 1));
+}
+
+#[cfg(feature = "reqwest")]
+#[test]
+fn reqwest_body_in_memory_is_shared() {
+    let body = || {
+        let bytes = Bytes::from(vec![7; 1_000_000]);
+        drop(bytes.clone());
+        reqwest::Body::from(bytes)
+    };
+    assert_eq!(copied(at_once().replay_limit(0), body), (0, 3));
+}
+
+#[cfg(feature = "tower-retry")]
+#[test]
+fn body_in_memory_is_copied_for_the_policy_of_tower_up_to_the_replay_limit() {
+    use tower::retry::{Policy, RetryLayer};
+
+    let made = |limit: usize| {
+        let calls = Calls::default();
+        let policy = at_once().max_attempts(2).replay_limit(limit).marker(false).build().unwrap();
+        let mut service = RetryLayer::new(policy.for_tower()).layer(service_fn(|_: Request<String>| {
+            calls.next();
+            ready(Err::<u32, _>(Broken(0)))
+        }));
+        now(send(&mut service, Request::put("/").body("x".repeat(1_000)).unwrap())).unwrap_err();
+        calls.made()
+    };
+    assert_eq!((made(1_000), made(999)), (2, 1));
+
+    let policy = at_once().replay_limit(999).build().unwrap();
+    let request = Request::put("/").body("x".repeat(1_000)).unwrap();
+    let allocated = measure(|| {
+        let mut policy = policy.for_tower();
+        let duplicate = Policy::<_, u32, Broken>::clone_request(&mut policy, &request);
+        assert!(duplicate.is_none());
+    });
+    assert!(allocated.bytes_total < 1_000, "{} bytes", allocated.bytes_total);
 }

@@ -41,7 +41,11 @@ const TABLE: &[Row] = &[
     Row { files: &["budget/"], may_use: &[PURE, SHARED, VOCABULARY, &["std::panic", "std::sync::Arc"]] },
     Row { files: &["rng.rs"], may_use: &[&["std", "fastrand"]] },
     // What is kept of a request, and what is retried: decisions, without time, locks or tower.
-    Row { files: &["replay/mod.rs"], may_use: &[PURE, BODIES, &["crate::replay", "reqwest"]] },
+    // It takes the data of a body in memory, and knows the types whose clones share it.
+    Row {
+        files: &["replay/mod.rs"],
+        may_use: &[PURE, BODIES, FUTURES, &["crate::replay", "reqwest", "std::any::TypeId"]],
+    },
     Row {
         files: &["replay/prefix.rs", "replay/error.rs"],
         may_use: &[PURE, &["bytes", "crate::ReplayBody"], UPLOADS],

@@ -313,6 +313,20 @@ fn plain_requests_are_sent_again() {
     twice(Bytes::from_static(b"ping"));
 }
 
+/// reqwest clones such a body when it follows a 307 or 308.
+#[cfg(feature = "reqwest")]
+#[test]
+fn reqwest_body_in_memory_stays_in_memory_in_each_attempt() {
+    for text in ["", "the body"] {
+        let sent = sent(whole(reqwest::Body::from(text)));
+        assert_eq!(sent.len(), 3);
+        for request in sent {
+            assert_eq!(request.body().as_bytes(), Some(text.as_bytes()));
+            assert_eq!(http_body::Body::size_hint(request.body()).exact(), Some(text.len() as u64));
+        }
+    }
+}
+
 /// What each attempt's server reads, if it reads so many frames and says 503 then.
 #[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
 fn read_by_frames<B>(body: B, frames: &[usize]) -> Vec<(Vec<u8>, bool)>

@@ -52,9 +52,9 @@ fn plain() -> reqwest::ClientBuilder {
     Client::builder().no_proxy().retry(reqwest::retry::never())
 }
 
-async fn send<S>(stack: &mut S, request: Request) -> Result<S::Response, S::Error>
+async fn send<S, R>(stack: &mut S, request: R) -> Result<S::Response, S::Error>
 where
-    S: Service<Request>,
+    S: Service<R>,
 {
     stack.ready().await?.call(request).await
 }

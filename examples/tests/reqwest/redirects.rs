@@ -1,9 +1,14 @@
 //! reqwest follows redirects beneath the stack: a chain of them is one attempt, judged by where it ends.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use examples::misbehave::{Act, Http};
 use reqwest::redirect::Policy;
-use reqwest::{Method, Request};
+use reqwest::{Body, Method, Request};
+use tower::ServiceBuilder;
+use tower_fault_classify::FaultClassifyLayer;
+use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 use crate::{plain, send, stack};
 
@@ -41,6 +46,40 @@ async fn a_post_that_became_a_get_is_still_the_callers_post() {
     let (status, seen) = sent(Method::POST, acts).await;
     assert_eq!(status, 503);
     assert_eq!(seen, [row(Method::POST, "/first", "the body"), row(Method::GET, "/receipt", "")]);
+}
+
+/// Clients that take an `http::Request` make it reqwest's own.
+#[tokio::test]
+async fn body_in_memory_is_sent_again_after_307_and_308_beneath_the_retry_layer() {
+    let server = Http::start().await;
+    let policy = RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build().unwrap();
+    let mut stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy))
+        .layer(FaultClassifyLayer::new())
+        .map_request(|request: http::Request<Body>| Request::try_from(request).unwrap())
+        .service(plain().build().unwrap());
+    for status in [307, 308] {
+        for method in [Method::POST, Method::PUT] {
+            let before = server.requests().len();
+            server.script([to(status, "/second"), Act::status(200)]);
+            let request =
+                http::Request::builder().method(method.clone()).uri(format!("{}/first", server.url()));
+            let request = request.body(Body::from("the body")).unwrap();
+            let answer = send(&mut stack, request).await.unwrap();
+            assert_eq!(answer.status(), 200, "{status} {method}");
+            for (seen, path) in server.requests()[before..].iter().zip(["/first", "/second"]) {
+                assert_eq!((&*seen.path, &seen.body), (path, &Bytes::from("the body")), "{status} {method}");
+                assert_eq!(seen.headers["content-length"], "8", "{status} {method}");
+            }
+        }
+    }
+    assert_eq!(server.requests().len(), 8);
+
+    // A retry starts at the first address again, and its redirects are followed as well.
+    server.script([Act::status(503), to(307, "/second"), Act::status(200)]);
+    let request = http::Request::put(format!("{}/first", server.url())).body(Body::from("the body")).unwrap();
+    assert_eq!(send(&mut stack, request).await.unwrap().status(), 200);
+    assert!(server.requests().iter().all(|seen| seen.body == "the body"));
 }
 
 #[tokio::test]

@@ -36,7 +36,7 @@ pub(crate) use methods::Methods;
 /// | [`safety`](RetryPolicyBuilder::safety) | [`RetrySafety::ByRequest`](crate::RetrySafety::ByRequest) |
 /// | [`non_idempotent`](RetryPolicyBuilder::non_idempotent) | [`NonIdempotent::UnsentOrRefused`] |
 /// | [`idempotent_methods`](RetryPolicyBuilder::idempotent_methods) | no method of gRPC |
-/// | [`replay_limit`](RetryPolicyBuilder::replay_limit) | 64 KiB of a streaming body |
+/// | [`replay_limit`](RetryPolicyBuilder::replay_limit) | 64 KiB of a body that streams or has to be copied |
 /// | [`marker`](RetryPolicyBuilder::marker), [`marker_header`](RetryPolicyBuilder::marker_header) | on, no header |
 /// | [`remove_marker`](RetryPolicyBuilder::remove_marker) | off |
 /// | [`on_retry`](RetryPolicyBuilder::on_retry) | nobody is told |

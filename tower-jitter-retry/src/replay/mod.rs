@@ -1,7 +1,7 @@
 //! Bodies that can be sent twice.
 //!
-//! What is in memory is cloned. A stream can be read once only, so that what the first attempt reads is kept while it reads, up to a limit:
-//! [`ReplayBody`].
+//! A body in memory is cloned if its clones share the data, and copied up to a limit if they do not. A stream can be read once only: what
+//! the first attempt reads is kept while it reads, up to the same limit ([`ReplayBody`]).
 
 mod body;
 mod error;
@@ -10,7 +10,9 @@ mod tape;
 #[cfg(all(test, not(loom_models)))]
 mod tests;
 
-use bytes::Bytes;
+use std::any::TypeId;
+
+use bytes::{Buf, Bytes};
 use http_body_util::{Empty, Full};
 
 pub use body::{Replay, ReplayBody};
@@ -28,8 +30,9 @@ pub trait RetryBody: Sized {
     /// What is kept so that the body can be sent again.
     type Saved;
 
-    /// The body to be sent now, and what is needed to send it again. Up to `limit` bytes of a stream may be kept; what is in memory
-    /// as a whole already is not counted.
+    /// The body to be sent now, and what is needed to send it again. `None`: it goes out once, as it came.
+    ///
+    /// At most `limit` bytes may be copied or kept. Data that is shared with the body that goes out does not count.
     fn save(self, limit: usize) -> (Self, Option<Self::Saved>);
 
     /// Whether [`again`](Self::again) will succeed.
@@ -40,8 +43,9 @@ pub trait RetryBody: Sized {
         true
     }
 
-    /// The body once more, by reference. **Default**: it cannot be had so.
-    fn duplicate(&self) -> Option<Self> {
+    /// The body once more, by reference, if that copies at most `limit` bytes. **Default**: it cannot be had so.
+    fn duplicate(&self, limit: usize) -> Option<Self> {
+        let _ = limit;
         None
     }
 
@@ -49,19 +53,21 @@ pub trait RetryBody: Sized {
     fn again(saved: Self::Saved, last: bool) -> Option<(Self, Option<Self::Saved>)>;
 }
 
+/// A body in memory. `$copied` is the number of bytes that its clone copies.
 macro_rules! in_memory {
-    ($([$($generics:tt)*] $body:ty),+ $(,)?) => {
+    ($([$($generics:tt)*] $body:ty, $copied:expr;)+) => {
         $(
             impl<$($generics)*> RetryBody for $body {
                 type Saved = Self;
 
-                fn save(self, _: usize) -> (Self, Option<Self>) {
-                    let saved = self.clone();
-                    (self, Some(saved))
+                fn save(self, limit: usize) -> (Self, Option<Self>) {
+                    let saved = self.duplicate(limit);
+                    (self, saved)
                 }
 
-                fn duplicate(&self) -> Option<Self> {
-                    Some(self.clone())
+                fn duplicate(&self, limit: usize) -> Option<Self> {
+                    let copied: fn(&Self) -> usize = $copied;
+                    (copied(self) <= limit).then(|| self.clone())
                 }
 
                 fn again(saved: Self, last: bool) -> Option<(Self, Option<Self>)> {
@@ -73,43 +79,83 @@ macro_rules! in_memory {
     };
 }
 
-in_memory!([] (), [] String, [] &'static str, [] Vec<u8>, [] &'static [u8], [] Bytes);
-in_memory!([D] Empty<D>, [D: Clone] Full<D>);
+in_memory! {
+    [] (), |()| 0;
+    [] &'static str, |_| 0;
+    [] &'static [u8], |_| 0;
+    [] Bytes, |_| 0;
+    [D] Empty<D>, |_| 0;
+    [] String, String::len;
+    [] Vec<u8>, Vec::len;
+    [D: Buf + Clone + 'static] Full<D>, copied_with;
+}
 
-/// What is kept of a body whose type its client fixes.
+/// The bytes that a clone of the body copies: none if its data is shared between clones.
+fn copied_with<D: Buf + 'static>(body: &Full<D>) -> usize {
+    let shared = [TypeId::of::<Bytes>(), TypeId::of::<&'static [u8]>()];
+    if shared.contains(&TypeId::of::<D>()) {
+        return 0;
+    }
+    http_body::Body::size_hint(body).exact().and_then(|size| size.try_into().ok()).unwrap_or(usize::MAX)
+}
+
+/// What is kept of a body whose type is the client's.
 #[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
 #[derive(Debug)]
-pub struct SavedBody<B>(Option<Replay<B>>);
+pub struct SavedBody<B>(Kept<B>);
 
-/// Such a body is replaced by one of the same type around a [`ReplayBody`]. One that is empty costs nothing.
 #[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
-macro_rules! boxed {
-    ($($(#[$feature:meta])* $body:ty, $wrap:path, $empty:expr;)+) => {
+#[derive(Debug)]
+enum Kept<B> {
+    /// The whole body, shared with the one that goes out.
+    Whole(Bytes),
+    Stream(Replay<B>),
+}
+
+/// A body whose type is the client's. One in memory, as far as that can be seen from outside, stays what it is. Any other is replaced by
+/// one of the same type around a [`ReplayBody`].
+///
+/// - `$take` takes the data of a body in memory.
+/// - `$copy` copies the data of a body in memory.
+/// - `$from` makes a body in memory.
+#[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
+macro_rules! of_client {
+    ($($(#[$feature:meta])* $body:ty, $wrap:path, $take:path, $copy:path, $from:expr;)+) => {
         $(
             $(#[$feature])*
             impl RetryBody for $body {
                 type Saved = SavedBody<Self>;
 
-                fn save(self, limit: usize) -> (Self, Option<SavedBody<Self>>) {
-                    if http_body::Body::is_end_stream(&self) {
-                        return (self, Some(SavedBody(None)));
+                fn save(mut self, limit: usize) -> (Self, Option<SavedBody<Self>>) {
+                    if let Some(data) = $take(&mut self) {
+                        return ($from(data.clone()), Some(SavedBody(Kept::Whole(data))));
                     }
                     let (body, saved) = ReplayBody::new(self).save(limit);
-                    ($wrap(body), saved.map(|saved| SavedBody(Some(saved))))
+                    ($wrap(body), saved.map(|saved| SavedBody(Kept::Stream(saved))))
                 }
 
-                fn duplicate(&self) -> Option<Self> {
-                    http_body::Body::is_end_stream(self).then(|| $empty)
+                fn duplicate(&self, limit: usize) -> Option<Self> {
+                    $copy(self, limit).map($from)
                 }
 
                 fn usable(saved: &SavedBody<Self>) -> bool {
-                    saved.0.as_ref().is_none_or(ReplayBody::usable)
+                    match &saved.0 {
+                        Kept::Whole(_) => true,
+                        Kept::Stream(replay) => ReplayBody::usable(replay),
+                    }
                 }
 
                 fn again(saved: SavedBody<Self>, last: bool) -> Option<(Self, Option<SavedBody<Self>>)> {
-                    let Some(replay) = saved.0 else { return Some(($empty, (!last).then_some(SavedBody(None)))) };
-                    let (body, more) = ReplayBody::again(replay, last)?;
-                    Some(($wrap(body), more.map(|more| SavedBody(Some(more)))))
+                    match saved.0 {
+                        Kept::Whole(data) => {
+                            let more = (!last).then(|| SavedBody(Kept::Whole(data.clone())));
+                            Some(($from(data), more))
+                        }
+                        Kept::Stream(replay) => {
+                            let (body, more) = ReplayBody::again(replay, last)?;
+                            Some(($wrap(body), more.map(|more| SavedBody(Kept::Stream(more)))))
+                        }
+                    }
                 }
             }
         )+
@@ -117,11 +163,50 @@ macro_rules! boxed {
 }
 
 #[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
-boxed! {
+of_client! {
     #[cfg(feature = "axum")]
-    axum_core::body::Body, axum_core::body::Body::new, axum_core::body::Body::empty();
+    axum_core::body::Body, axum_core::body::Body::new, boxed::take, boxed::copy, axum_core::body::Body::from;
     #[cfg(feature = "reqwest")]
-    reqwest::Body, reqwest::Body::wrap, reqwest::Body::default();
+    reqwest::Body, reqwest::Body::wrap, of_reqwest::take, of_reqwest::copy, reqwest::Body::from;
     #[cfg(feature = "tonic")]
-    tonic::body::Body, tonic::body::Body::new, tonic::body::Body::empty();
+    tonic::body::Body, tonic::body::Body::new, boxed::take, boxed::copy, |_: Bytes| tonic::body::Body::empty();
+}
+
+/// A box shows nothing of what is in it but that it is empty.
+#[cfg(any(feature = "axum", feature = "tonic"))]
+mod boxed {
+    use bytes::Bytes;
+    use http_body::Body;
+
+    pub(super) fn take(body: &mut impl Body) -> Option<Bytes> {
+        copy(body, 0)
+    }
+
+    pub(super) fn copy(body: &impl Body, _: usize) -> Option<Bytes> {
+        body.is_end_stream().then(Bytes::new)
+    }
+}
+
+/// reqwest's own bodies in memory stay what they are: reqwest clones them when it follows a redirect.
+#[cfg(feature = "reqwest")]
+mod of_reqwest {
+    use std::pin::Pin;
+    use std::task::{Context, Poll, Waker};
+
+    use bytes::Bytes;
+    use http_body::Body;
+
+    /// Such a body is one frame, which is taken without copying it.
+    pub(super) fn take(body: &mut reqwest::Body) -> Option<Bytes> {
+        body.as_bytes()?;
+        match Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(None) => Some(Bytes::new()),
+            Poll::Ready(Some(Ok(frame))) => frame.into_data().ok(),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => None,
+        }
+    }
+
+    pub(super) fn copy(body: &reqwest::Body, limit: usize) -> Option<Bytes> {
+        body.as_bytes().filter(|data| data.len() <= limit).map(Bytes::copy_from_slice)
+    }
 }

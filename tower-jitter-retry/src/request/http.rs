@@ -58,8 +58,8 @@ impl<B: RetryBody> RetryRequest for Request<B> {
         unmark_headers(self.headers_mut(), header);
     }
 
-    fn duplicate(&self) -> Option<Self> {
-        let body = self.body().duplicate()?;
+    fn duplicate(&self, limit: usize) -> Option<Self> {
+        let body = self.body().duplicate(limit)?;
         let mut request = Request::new(body);
         request.method_mut().clone_from(self.method());
         request.uri_mut().clone_from(self.uri());

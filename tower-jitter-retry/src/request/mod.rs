@@ -106,15 +106,16 @@ pub trait RetryRequest: Sized {
         let _ = header;
     }
 
-    /// The request once more, by reference: for [`TowerPolicy`](crate::TowerPolicy), which is shown no more. **Default**: it cannot be
-    /// had so.
-    fn duplicate(&self) -> Option<Self> {
+    /// The request once more, by reference: for [`TowerPolicy`](crate::TowerPolicy), which is shown no more. At most `limit` bytes of its
+    /// body may be copied. **Default**: it cannot be had so.
+    fn duplicate(&self, limit: usize) -> Option<Self> {
+        let _ = limit;
         None
     }
 
     /// The request to be sent now, and what is needed to send it again. `None`: it goes out once, as it came.
     ///
-    /// Up to `limit` bytes of its body may be kept.
+    /// At most `limit` bytes of its body may be copied or kept.
     fn save(self, limit: usize) -> (Self, Option<Self::Saved>);
 
     /// Whether [`again`](Self::again) will succeed. It is asked before what the last attempt came to is given up.
@@ -167,8 +168,8 @@ pub trait Resend<Req> {
     }
 
     /// See [`RetryRequest::duplicate`]. **Default**: it cannot be had so.
-    fn duplicate(&self, request: &Req) -> Option<Req> {
-        let _ = request;
+    fn duplicate(&self, request: &Req, limit: usize) -> Option<Req> {
+        let _ = (request, limit);
         None
     }
 
@@ -219,8 +220,8 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
         request.unmark(header);
     }
 
-    fn duplicate(&self, request: &Req) -> Option<Req> {
-        request.duplicate()
+    fn duplicate(&self, request: &Req, limit: usize) -> Option<Req> {
+        request.duplicate(limit)
     }
 
     #[inline]
@@ -251,7 +252,7 @@ impl<Req: Clone> Resend<Req> for CloneRequests {
         true
     }
 
-    fn duplicate(&self, request: &Req) -> Option<Req> {
+    fn duplicate(&self, request: &Req, _: usize) -> Option<Req> {
         Some(request.clone())
     }
 
@@ -283,8 +284,8 @@ macro_rules! plain {
                     CloneRequests.is_idempotent(self)
                 }
 
-                fn duplicate(&self) -> Option<Self> {
-                    CloneRequests.duplicate(self)
+                fn duplicate(&self, limit: usize) -> Option<Self> {
+                    CloneRequests.duplicate(self, limit)
                 }
 
                 #[inline]

@@ -70,7 +70,7 @@ impl RetryRequest for Request {
         unmark_headers(self.headers_mut(), header);
     }
 
-    fn duplicate(&self) -> Option<Self> {
+    fn duplicate(&self, _: usize) -> Option<Self> {
         self.try_clone()
     }
 
