@@ -41,6 +41,29 @@ pub struct StatusRules(Rows<u16>);
 #[derive(Clone, Debug, Default)]
 pub struct GrpcRules(Rows<u32>);
 
+/// Judges every response as the answer to a gRPC call: for stacks that carry nothing else.
+///
+/// A response below 400 whose `content-type` is neither gRPC's nor gRPC-Web's comes from something that does not speak
+/// gRPC, such as the login page of a proxy. gRPC calls it UNKNOWN
+/// ([HTTP to gRPC status code mapping](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md)), and so
+/// does this rule. Statuses from 400 keep their HTTP row.
+///
+/// Without the rule such a response is a success: no layer sees the request when it classifies the response, and an HTML
+/// page is what other requests ask for.
+///
+/// ```
+/// use tower_fault_classify::{FaultClassifyLayer, GrpcOnly};
+///
+/// let layer = FaultClassifyLayer::new().rule(GrpcOnly);
+/// # let service = tower::ServiceBuilder::new()
+/// #     .layer(layer)
+/// #     .service(tower::service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(()))));
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
+/// # check::<(), _>(&service);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GrpcOnly;
+
 /// Shared by clones, for a classifier is cloned with every call.
 #[derive(Clone, Debug)]
 struct Rows<N>(Arc<[(N, Verdict)]>);
@@ -117,6 +140,15 @@ impl<Res: Outcome, Err> Rule<Res, Err> for GrpcRules {
     }
 }
 
+impl<Res: Outcome, Err> Rule<Res, Err> for GrpcOnly {
+    fn opinion(&self, outcome: Result<&Res, &Err>) -> Option<Verdict> {
+        let response = outcome.ok()?;
+        let is_success = response.status()? < StatusCode::BAD_REQUEST;
+        let speaks_grpc = response.headers().is_some_and(grpc::is_grpc_or_web);
+        (is_success && !speaks_grpc).then(|| table::grpc::fault(grpc::UNKNOWN).into())
+    }
+}
+
 /// Keeps the server's delay, if the row has none of its own and a retry may follow.
 fn with_hint(verdict: Verdict, response: &impl Outcome) -> Verdict {
     match verdict {
@@ -163,6 +195,26 @@ mod tests {
         let own = StatusRules::row(503).with_retry_after(Duration::from_secs(1));
         let verdict = opinion(&StatusRules::new().treat(503, own), &response(503)).unwrap();
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn grpc_only_judges_other_content_types_as_unknown() {
+        let of_type = |status: u16, content_type: &str| {
+            let response = http::Response::builder().status(status).header("content-type", content_type);
+            opinion(&GrpcOnly, &response.body(()).unwrap())
+        };
+        let unknown = Some(GrpcRules::row(2).into());
+        for status in [200, 204, 302] {
+            for content_type in ["text/html", "application/json", "application/grpcs", ""] {
+                assert_eq!(of_type(status, content_type), unknown, "{status} {content_type}");
+            }
+        }
+        for content_type in ["application/grpc", "application/grpc+proto", "application/grpc-web-text+proto"]
+        {
+            assert_eq!(of_type(200, content_type), None, "{content_type}");
+        }
+        assert_eq!(of_type(503, "text/html"), None, "the HTTP row decides");
+        assert_eq!(opinion(&GrpcOnly, &Response::new(())), unknown, "no content type");
     }
 
     #[test]
