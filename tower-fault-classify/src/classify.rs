@@ -100,6 +100,15 @@ pub trait Rule<Res, Err> {
     /// What the call came to, if this rule has a word on it.
     fn opinion(&self, outcome: Result<&Res, &Err>) -> Option<Verdict>;
 
+    /// Changes the verdict of the rules and the classifier behind this rule. It is called only where this rule has no
+    /// opinion.
+    ///
+    /// **Default**: leaves it as it is.
+    #[inline]
+    fn revise(&self, verdict: Verdict) -> Verdict {
+        verdict
+    }
+
     /// What the end of a response's body makes of the call, if this rule has a word on it. It is asked only under a layer that tracks
     /// bodies.
     ///
@@ -157,7 +166,7 @@ where
 {
     #[inline]
     fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
-        self.rule.opinion(outcome).unwrap_or_else(|| self.otherwise.classify(outcome))
+        self.rule.opinion(outcome).unwrap_or_else(|| self.rule.revise(self.otherwise.classify(outcome)))
     }
 
     #[inline]
@@ -166,7 +175,7 @@ where
     }
 
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
-        self.rule.opinion_on_end(end).unwrap_or_else(|| self.otherwise.classify_end(end))
+        self.rule.opinion_on_end(end).unwrap_or_else(|| self.rule.revise(self.otherwise.classify_end(end)))
     }
 }
 

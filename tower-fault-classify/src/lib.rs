@@ -45,7 +45,7 @@ pub use fault::{Fault, Health, Kind, Origin, Retryable, Verdict};
 pub use future::ResponseFuture;
 pub use layer::{FaultClassifyLayer, KeepErrors, WrapErrors};
 pub use outcome::{Carried, Outcome, grpc_has_begun, judge_outcome};
-pub use rules::{GrpcOnly, GrpcRules, StatusRules};
+pub use rules::{GrpcOnly, GrpcRules, StatusRules, UnknownErrors};
 pub use service::{ErrorMode, FaultClassify};
 pub use table::grpc::grpc_code_of;
 #[cfg(feature = "tower-http")]
