@@ -49,6 +49,13 @@ pub trait Classify<Res, Err> {
         None
     }
 
+    /// Whether a response can be a fault. A retry layer reads it to tell nested retry layers what it covers.
+    ///
+    /// **Default**: yes.
+    fn judges_responses(&self) -> bool {
+        true
+    }
+
     /// What the end of a response's body makes of a call whose head was a success. It is asked only by a layer that tracks bodies.
     ///
     /// **Default**: what the tables say of gRPC's trailers and of the error that broke the body.
@@ -85,6 +92,11 @@ where
     #[inline]
     fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
         (**self).outcome(response)
+    }
+
+    #[inline]
+    fn judges_responses(&self) -> bool {
+        (**self).judges_responses()
     }
 
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
@@ -172,6 +184,12 @@ where
     #[inline]
     fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
         self.otherwise.outcome(response)
+    }
+
+    /// As `otherwise` says: a rule judges some responses, and which ones is not known.
+    #[inline]
+    fn judges_responses(&self) -> bool {
+        self.otherwise.judges_responses()
     }
 
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
@@ -309,6 +327,11 @@ where
             Ok(_) => Verdict::Success,
             Err(error) => judge_error(error.as_error()).into(),
         }
+    }
+
+    #[inline]
+    fn judges_responses(&self) -> bool {
+        false
     }
 
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {

@@ -11,7 +11,7 @@ use crate::backoff::Position;
 use crate::budget::{RetryBudget, Ticket};
 use crate::observe::{self, Retried, RetryEvent};
 use crate::policy::{Extras, GiveUp, Plan, Progress, RetryPolicy, nanos};
-use crate::request::{Attempt, Mark, ResendAfter};
+use crate::request::{Attempt, Coverage, Mark, Outer, ResendAfter};
 use crate::rng::Randomness;
 
 /// A call under way. It counts no reference unless the policy has something that needs it.
@@ -82,7 +82,10 @@ impl Call {
     #[inline]
     pub(crate) fn succeeded_at_once(&self) {
         observe::attempt();
-        self.pay(&Verdict::Success);
+        // Without a budget nothing is paid, and this check saves a call.
+        if self.plan.account.is_some() || self.extras.is_some() {
+            self.pay(&Verdict::Success);
+        }
     }
 
     /// Tells the budget what the first attempt came to.
@@ -90,7 +93,14 @@ impl Call {
     fn pay(&self, verdict: &Verdict) {
         if let Some(account) = self.plan.account {
             account.outcome(verdict);
-        } else if let Some(budget) = self.own_budget() {
+        } else {
+            self.pay_own_budget(verdict);
+        }
+    }
+
+    #[inline(never)]
+    fn pay_own_budget(&self, verdict: &Verdict) {
+        if let Some(budget) = self.own_budget() {
             budget.outcome(verdict);
         }
     }
@@ -173,22 +183,26 @@ impl Call {
     }
 
     /// The attempt after the one that runs, and whether it is the last.
-    pub(crate) fn following(&self) -> (Attempt, bool) {
+    pub(crate) fn following(&self, outer: Outer, judges_responses: bool) -> (Attempt, bool) {
         let next = self.attempts + 1;
-        (Attempt::new(next), next == self.plan.limits.max_attempts)
+        (self.attempt(next, outer, judges_responses), next == self.plan.limits.max_attempts)
     }
 
     pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
 
+    fn attempt(&self, number: u32, outer: Outer, judges_responses: bool) -> Attempt {
+        outer.attempt(number, Coverage::of(self.resend_after, judges_responses))
+    }
+
     /// What is written on the request of the attempt that runs, at the moment when it is sent. Nothing is computed for a request that
     /// bears no marks.
     #[inline]
-    pub(crate) fn mark(&self) -> Mark<'_> {
+    pub(crate) fn mark(&self, outer: Outer, judges_responses: bool) -> Mark<'_> {
         let left = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(nanos(self.elapsed())));
         Mark {
-            attempt: Attempt::new(self.attempts),
+            attempt: self.attempt(self.attempts, outer, judges_responses),
             remaining: self.deadline.map(left),
             marker: self.plan.limits.marker,
             header: self.extras.as_ref().and_then(|extras| extras.header.as_ref()),
@@ -197,8 +211,8 @@ impl Call {
 
     /// The same for an attempt that is sent after so long.
     #[cfg(feature = "tower-retry")]
-    pub(crate) fn mark_after(&self, delay: Duration) -> Mark<'_> {
-        let mark = self.mark();
+    pub(crate) fn mark_after(&self, outer: Outer, judges_responses: bool, delay: Duration) -> Mark<'_> {
+        let mark = self.mark(outer, judges_responses);
         Mark { remaining: mark.remaining.map(|remaining| remaining.saturating_sub(delay)), ..mark }
     }
 

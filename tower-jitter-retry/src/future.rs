@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use crate::call::Call;
 use crate::policy::GiveUp;
-use crate::request::Resend;
+use crate::request::{Outer, Resend};
 
 pin_project! {
     /// Comes to what the last attempt comes to.
@@ -56,6 +56,7 @@ pub(crate) enum Spare<S, Saved> {
     Some {
         service: S,
         saved: Option<Saved>,
+        outer: Outer,
     },
 }
 
@@ -76,10 +77,20 @@ where
     }
 }
 
-/// What hinders another attempt.
-fn hindrance<S, Req, Q: Resend<Req>>(spare: &Spare<S, Q::Saved>, resend: &Q) -> Option<GiveUp> {
+/// What hinders another attempt after a response, or an error, with this verdict.
+fn hindrance<S, Req, Q: Resend<Req>>(
+    spare: &Spare<S, Q::Saved>,
+    resend: &Q,
+    verdict: &Verdict,
+    is_response: bool,
+) -> Option<GiveUp> {
     match spare {
         Spare::None(reason) => Some(*reason),
+        Spare::Some { outer, .. }
+            if verdict.fault().is_some_and(|fault| outer.includes(fault.retryable(), is_response)) =>
+        {
+            Some(GiveUp::Nested)
+        }
         Spare::Some { saved, .. } => {
             let usable = saved.as_ref().is_some_and(|saved| resend.usable(saved));
             (!usable).then_some(GiveUp::NotReplayable)
@@ -88,9 +99,14 @@ fn hindrance<S, Req, Q: Resend<Req>>(spare: &Spare<S, Q::Saved>, resend: &Q) -> 
 }
 
 /// The request of another attempt. `None`: it cannot be made after all.
-fn another<S, Req, Q: Resend<Req>>(spare: &mut Spare<S, Q::Saved>, resend: &Q, call: &Call) -> Option<Req> {
-    let Spare::Some { saved, .. } = spare else { return None };
-    let (attempt, last) = call.following();
+fn another<S, Req, Q: Resend<Req>>(
+    spare: &mut Spare<S, Q::Saved>,
+    resend: &Q,
+    call: &Call,
+    judges_responses: bool,
+) -> Option<Req> {
+    let Spare::Some { saved, outer, .. } = spare else { return None };
+    let (attempt, last) = call.following(*outer, judges_responses);
     let (request, more) = resend.again(saved.take()?, attempt, last)?;
     *saved = more;
     Some(request)
@@ -135,14 +151,17 @@ where
                     };
                     let (spare, resend) = (&*this.spare, &*this.resend);
                     let began = committed(this.classify, &mut result, &verdict);
+                    let is_response = result.is_ok();
                     let hindered = || {
-                        if began { Some(GiveUp::Committed) } else { hindrance::<_, Req, _>(spare, resend) }
+                        let committed = began.then_some(GiveUp::Committed);
+                        committed.or_else(|| hindrance::<_, Req, _>(spare, resend, &verdict, is_response))
                     };
                     let Some(delay) = this.call.after(&verdict, hindered) else {
                         this.call.leave_note(this.classify, &mut result);
                         return Poll::Ready(result);
                     };
-                    let Some(request) = another(this.spare, this.resend, this.call) else {
+                    let judges_responses = this.classify.judges_responses();
+                    let Some(request) = another(this.spare, this.resend, this.call, judges_responses) else {
                         this.call.cannot_go_on(&verdict);
                         this.call.leave_note(this.classify, &mut result);
                         return Poll::Ready(result);
@@ -161,7 +180,7 @@ where
                     this.state.set(State::Waking);
                 }
                 StateProj::Waking => {
-                    let Spare::Some { service, .. } = this.spare else {
+                    let Spare::Some { service, outer, .. } = this.spare else {
                         unreachable!("a retry has a service")
                     };
                     if let Err(error) = ready!(service.poll_ready(cx)) {
@@ -169,7 +188,8 @@ where
                     }
                     let mut request =
                         this.next.take().expect("a retry that failed to get ready is not polled again");
-                    this.resend.mark(&mut request, this.call.mark());
+                    let mark = this.call.mark(*outer, this.classify.judges_responses());
+                    this.resend.mark(&mut request, mark);
                     let attempt = service.call(request);
                     this.state.set(State::Calling { attempt });
                 }

@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst};
 
 use crate::call::Call;
-use crate::policy::{Limits, RetryPolicy};
+use crate::policy::RetryPolicy;
 use crate::request::ResendAfter;
 
 impl RetryPolicy {
@@ -125,8 +125,8 @@ impl<C> Retrier<C> {
 }
 
 fn begin(policy: &RetryPolicy) -> Call {
-    let Limits { safety, non_idempotent, .. } = policy.plan.limits;
-    Call::new(policy, ResendAfter::of(None, safety, non_idempotent, true, || false), None)
+    let resend_after = ResendAfter::of(None, policy.safety, policy.non_idempotent, true, || false);
+    Call::new(policy, resend_after, None)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the caller asked for a thread that sleeps")]

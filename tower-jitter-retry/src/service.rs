@@ -9,7 +9,7 @@ use crate::call::Call;
 use crate::deadline::Deadline;
 use crate::future::{ResponseFuture, Spare};
 use crate::policy::{GiveUp, RetryPolicy};
-use crate::request::{Resend, ResendAfter};
+use crate::request::{Coverage, Resend, ResendAfter};
 
 /// Sends failed requests of its inner service again. Made by [`JitterRetryLayer`](crate::JitterRetryLayer).
 ///
@@ -69,20 +69,21 @@ where
         let notes = resend.notes(&mut request);
         let resend_after = policy.resend_after(resend, &request, notes.safety);
         let deadline = notes.deadline.map(Deadline::remaining);
-        let once = if limits.max_attempts == 1 {
-            Some(GiveUp::Attempts)
-        } else if resend_after == ResendAfter::Nothing {
-            Some(GiveUp::NotIdempotent)
+        let outer = policy.outer(&notes);
+        let own = Coverage::of(resend_after, classify.judges_responses());
+        let once = if limits.max_attempts == 1 || resend_after == ResendAfter::Nothing || outer.contains(own)
+        {
+            Some(policy.why_once(resend_after))
         } else {
-            (limits.marker && notes.attempt.is_some()).then_some(GiveUp::Nested)
+            None
         };
         let spare = match once {
             Some(reason) => Spare::None(reason),
             None => match resend.save(request, policy.replay_limit) {
                 (saved_request, Some(saved)) => {
                     request = saved_request;
-                    resend.mark(&mut request, policy.first_mark(deadline));
-                    Spare::Some { service: inner.clone(), saved: Some(saved) }
+                    resend.mark(&mut request, policy.first_mark(outer.attempt(1, own), deadline));
+                    Spare::Some { service: inner.clone(), saved: Some(saved), outer }
                 }
                 (saved_request, None) => {
                     request = saved_request;

@@ -13,7 +13,7 @@ use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst, Typed, grpc_ha
 use crate::call::Call;
 use crate::deadline::Deadline;
 use crate::policy::{GiveUp, RetryPolicy};
-use crate::request::{ByTrait, CloneRequests, Resend};
+use crate::request::{ByTrait, CloneRequests, Outer, Resend};
 
 impl RetryPolicy {
     /// The same policy for [`tower::retry::RetryLayer`]; clones and services share its budget.
@@ -59,7 +59,7 @@ pub struct TowerPolicy<C = Auto, Q = ByTrait> {
 #[derive(Clone)]
 struct Running {
     call: Call,
-    nested: bool,
+    outer: Outer,
     /// It has made an attempt.
     begun: bool,
 }
@@ -100,7 +100,7 @@ where
 
     fn retry(&mut self, request: &mut Req, result: &mut Result<Res, Err>) -> Option<Delay> {
         let Self { classify, resend, call, .. } = self;
-        let Running { call, nested, begun } = call.as_mut()?;
+        let Running { call, outer, begun } = call.as_mut()?;
         *begun = true;
         let verdict = classify.classify(result.as_ref());
         let committed = !verdict.is_success()
@@ -108,10 +108,11 @@ where
                 Ok(response) => classify.outcome(response).is_some_and(|response| grpc_has_begun(response)),
                 Err(_) => false,
             };
-        let hindered = || match (committed, *nested) {
-            (true, _) => Some(GiveUp::Committed),
-            (false, true) => Some(GiveUp::Nested),
-            (false, false) => None,
+        let is_response = result.is_ok();
+        let nested = || verdict.fault().is_some_and(|fault| outer.includes(fault.retryable(), is_response));
+        let hindered = || {
+            let begun = committed.then_some(GiveUp::Committed);
+            begun.or_else(|| nested().then_some(GiveUp::Nested))
         };
         let Some(delay) = call.after(&verdict, hindered) else {
             call.leave_note(classify, result);
@@ -119,7 +120,7 @@ where
         };
         call.go_on(&verdict, delay);
         // The time that is left is what there is after the sleep.
-        resend.mark(request, call.mark_after(delay));
+        resend.mark(request, call.mark_after(*outer, classify.judges_responses(), delay));
         let sleep = (!delay.is_zero()).then(|| tokio::time::sleep(delay));
         Some(Delay { sleep })
     }
@@ -138,9 +139,8 @@ where
         }
         let notes = resend.notes(&mut request);
         let resend_after = policy.resend_after(resend, &request, notes.safety);
-        let nested = policy.plan.limits.marker && notes.attempt.is_some();
         let running = Call::new(policy, resend_after, notes.deadline.map(Deadline::remaining));
-        *call = Some(Running { call: running, nested, begun: false });
+        *call = Some(Running { call: running, outer: policy.outer(&notes), begun: false });
         Some(request)
     }
 }

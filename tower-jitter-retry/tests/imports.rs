@@ -55,7 +55,10 @@ const TABLE: &[Row] = &[
         files: &["replay/body.rs", "replay/tape.rs"],
         may_use: &[PURE, BODIES, SHARED, FUTURES, &["std::sync::Arc", "crate::replay"]],
     },
-    Row { files: &["request/safety.rs"], may_use: &[PURE, VOCABULARY] },
+    Row {
+        files: &["request/safety.rs", "request/attempt.rs"],
+        may_use: &[PURE, VOCABULARY, &["crate::request::safety"]],
+    },
     Row { files: &["request/"], may_use: &[PURE, BODIES, &["crate::deadline", "crate::replay", "reqwest"]] },
     // It reads tokio's clock, for a moment that was given in its time.
     Row { files: &["deadline.rs"], may_use: &[PURE, &["std::time::Instant", "tokio::time::Instant"]] },
@@ -68,6 +71,7 @@ const TABLE: &[Row] = &[
         may_use: &[
             PURE,
             CLOCK,
+            VOCABULARY,
             &[
                 "crate::backoff",
                 "crate::budget",

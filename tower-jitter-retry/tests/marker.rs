@@ -8,7 +8,8 @@ use std::sync::Mutex;
 use http::{HeaderName, Method, Request, Response};
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_jitter_retry::{
-    Attempt, Budget, JitterRetryLayer, RetryPolicy, RetryPolicyBuilder, RetrySafety, remove_marker,
+    Attempt, Budget, JitterRetryLayer, NonIdempotent, RetryPolicy, RetryPolicyBuilder, RetrySafety,
+    remove_marker,
 };
 
 use support::{Broken, Calls, at_once, now, request, response, send};
@@ -211,6 +212,146 @@ fn gateway_removes_remote_marks_without_a_setting() {
     assert!(sent.iter().all(|sent| sent.headers().is_empty()));
 }
 
+/// A POST of gRPC to a method that is in no list but that of [`listed`].
+fn grpc_request() -> Request<String> {
+    let mut request = Request::post("/shop.Orders/Get").body("the body".to_owned()).unwrap();
+    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    request
+}
+
+fn listed() -> JitterRetryLayer {
+    layer(at_once().idempotent_methods(["shop.Orders/Get"]))
+}
+
+#[test]
+fn outer_without_the_grpc_method_does_not_silence_inner_with_it() {
+    let sent = sends(|sent| {
+        let mut service = ServiceBuilder::new().layer(three()).layer(listed()).service(failing(sent));
+        now(send(&mut service, grpc_request())).unwrap();
+    });
+    assert_eq!(sent.len(), 3);
+    let sent = sends(|sent| {
+        let mut service =
+            ServiceBuilder::new().layer(three()).layer(listed()).layer(listed()).service(failing(sent));
+        now(send(&mut service, grpc_request())).unwrap();
+    });
+    assert_eq!(sent.len(), 3, "the second layer silences the third");
+}
+
+#[test]
+fn outer_by_request_does_not_silence_inner_always() {
+    let always = || layer(at_once().safety(RetrySafety::Always));
+    for (status, expected) in [(503, 3), (429, 3)] {
+        let calls = Calls::default();
+        let mut service = ServiceBuilder::new().layer(three()).layer(always()).layer(always()).service(
+            service_fn(|_: Request<String>| {
+                calls.next();
+                async move { Ok::<_, io::Error>(response(status)) }
+            }),
+        );
+        now(send(&mut service, request(Method::POST))).unwrap();
+        assert_eq!(calls.made(), expected, "{status}");
+    }
+}
+
+#[test]
+fn outer_level_silences_inner_only_for_what_it_allows() {
+    let outer = |level| layer(at_once().non_idempotent(level));
+    for (level, made) in [
+        (NonIdempotent::Never, [3, 3]),
+        (NonIdempotent::Unsent, [3, 3]),
+        (NonIdempotent::UnsentOrRefused, [3, 3]),
+    ] {
+        for (refused, made) in [false, true].into_iter().zip(made) {
+            let calls = Calls::default();
+            let mut service = ServiceBuilder::new().layer(outer(level)).layer(three()).service(service_fn(
+                |_: Request<String>| {
+                    calls.next();
+                    async move {
+                        if refused { Err(io::ErrorKind::ConnectionRefused.into()) } else { Ok(response(429)) }
+                    }
+                },
+            ));
+            let _: Result<_, io::Error> = now(send(&mut service, request(Method::POST)));
+            assert_eq!(calls.made(), made, "{level:?} refused {refused}");
+        }
+    }
+}
+
+#[test]
+fn outer_errors_only_does_not_silence_inner_on_responses() {
+    let calls = Calls::default();
+    let inner = |status: u16| {
+        let calls = calls.clone();
+        service_fn(move |_: Request<String>| {
+            calls.next();
+            async move {
+                match status {
+                    0 => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+                    status => Ok(response(status)),
+                }
+            }
+        })
+    };
+    for (status, expected) in [(503, 3), (0, 3)] {
+        let before = calls.made();
+        let mut service =
+            ServiceBuilder::new().layer(three().errors_only()).layer(three()).service(inner(status));
+        let _: Result<_, io::Error> = now(send(&mut service, request(Method::GET)));
+        assert_eq!(calls.made() - before, expected, "{status}");
+        let before = calls.made();
+        let mut service = ServiceBuilder::new()
+            .layer(three())
+            .layer(three().errors_only())
+            .layer(three())
+            .service(inner(status));
+        let _: Result<_, io::Error> = now(send(&mut service, request(Method::GET)));
+        assert_eq!(calls.made() - before, expected, "{status} under a layer that covers both");
+    }
+}
+
+#[test]
+fn attempt_numbers_count_from_the_outermost_layer() {
+    let name = HeaderName::from_static("x-attempt");
+    let numbered = || at_once().marker_header(name.clone());
+    let numbers = |answers: [u16; 4]| {
+        let answers = Mutex::new(answers.into_iter());
+        let sent = sends(|sent| {
+            let mut service = ServiceBuilder::new()
+                .layer(layer(numbered()))
+                .layer(layer(numbered().safety(RetrySafety::Always)))
+                .service(service_fn(|request: Request<String>| {
+                    sent.lock().unwrap().push(request);
+                    let status = answers.lock().unwrap().next().unwrap();
+                    async move { Ok::<_, io::Error>(response(status)) }
+                }));
+            now(send(&mut service, request(Method::POST))).unwrap();
+        });
+        let number = |sent: &Request<String>| {
+            let number = sent.extensions().get::<Attempt>().unwrap().number();
+            assert_eq!(sent.headers()["x-attempt"], number.to_string());
+            number
+        };
+        sent.iter().map(number).collect::<Vec<_>>()
+    };
+    // A 429 is sent again by the outer layer, a 503 by the inner one.
+    assert_eq!(numbers([503, 503, 200, 0]), [1, 2, 3]);
+    assert_eq!(numbers([429, 429, 200, 0]), [1, 2, 3]);
+    assert_eq!(numbers([429, 503, 503, 200]), [1, 2, 3, 4]);
+}
+
+#[test]
+fn retry_safety_never_is_not_marked() {
+    let sent = sends(|sent| {
+        let mut service = three().layer(failing(sent));
+        let mut request = request(Method::GET);
+        request.extensions_mut().insert(RetrySafety::Never);
+        now(send(&mut service, request)).unwrap();
+    });
+    assert_eq!(sent.len(), 1);
+    assert_eq!(sent[0].extensions().get::<Attempt>(), None);
+}
+
 #[test]
 fn a_header_says_the_number_if_it_is_asked_for() {
     let name = HeaderName::from_static("x-attempt");
@@ -253,6 +394,24 @@ fn the_mark_of_the_first_attempt_is_not_on_the_second() {
     }));
     now(send(&mut service, Request::new("text"))).unwrap_err();
     assert_eq!(*numbers.lock().unwrap(), [1, 2, 3]);
+}
+
+#[cfg(feature = "reqwest")]
+#[test]
+fn outer_over_reqwest_silences_inner_only_for_what_it_covers() {
+    let always = || layer(at_once().safety(RetrySafety::Always));
+    for (method, status) in [(Method::POST, 503), (Method::POST, 429), (Method::GET, 503)] {
+        let calls = Calls::default();
+        let mut service = ServiceBuilder::new().layer(three()).layer(always()).layer(always()).service(
+            service_fn(|_: reqwest::Request| {
+                calls.next();
+                async move { Ok::<_, io::Error>(response(status)) }
+            }),
+        );
+        let request = reqwest::Request::new(method.clone(), "http://example.org/".parse().unwrap());
+        now(send(&mut service, request)).unwrap();
+        assert_eq!(calls.made(), 3, "{method} {status}");
+    }
 }
 
 #[cfg(feature = "reqwest")]

@@ -187,9 +187,10 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Whether requests that this layer may send again are marked with their [`Attempt`](crate::Attempt), so that retries further in stay
-    /// quiet: three layers of three attempts would make 27 of one call. Off: it neither marks nor heeds a mark. Requests of HTTP and of reqwest can
-    /// carry a mark; of any others, nested layers do multiply. **Default**: on.
+    /// Sets whether requests that this layer may send again are marked with their [`Attempt`](crate::Attempt). A layer
+    /// further in then leaves the faults to this layer that this layer retries; without marks, three layers of three
+    /// attempts make 27 of one call. Off: this layer writes no mark and ignores the marks of others. Requests of `http`
+    /// and of reqwest carry marks; attempts of any other request multiply. **Default**: on.
     pub fn marker(mut self, on: bool) -> Self {
         self.marker = on;
         self
@@ -247,8 +248,6 @@ impl RetryPolicyBuilder {
         let clock = self.clock.unwrap_or(Clock::tokio());
         let limits = Limits {
             max_attempts: self.max_attempts,
-            safety: self.safety,
-            non_idempotent: self.non_idempotent,
             backoff: Backoff {
                 base: nanos(self.base),
                 factor: self.factor,
@@ -269,6 +268,8 @@ impl RetryPolicyBuilder {
             budget,
             seeds: self.seed.map(Seeds::from),
             replay_limit: self.replay_limit,
+            safety: self.safety,
+            non_idempotent: self.non_idempotent,
             remove_marker: self.remove_marker,
             methods,
             extras: extras.into_shared(),

@@ -7,14 +7,12 @@ use std::time::Duration;
 use tower_fault_classify::{Fault, Retryable};
 
 use crate::backoff::{Backoff, Position};
-use crate::request::{NonIdempotent, ResendAfter, RetrySafety};
+use crate::request::ResendAfter;
 
 /// The numbers that decide. They are copied into every call. Times are in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) max_attempts: u32,
-    pub(crate) safety: RetrySafety,
-    pub(crate) non_idempotent: NonIdempotent,
     pub(crate) backoff: Backoff,
     pub(crate) marker: bool,
     pub(super) max_elapsed: Option<u64>,
@@ -38,12 +36,12 @@ pub(crate) struct Progress {
 pub enum GiveUp {
     /// Asking again would not help, or the server forbids it.
     NotRetryable,
-    /// The request is not idempotent, and [`NonIdempotent`] does not allow another attempt after this fault; or it is
-    /// marked [`RetrySafety::Never`].
+    /// The request is not idempotent, and [`NonIdempotent`](crate::NonIdempotent) does not allow another attempt after this fault; or it is
+    /// marked [`RetrySafety::Never`](crate::RetrySafety::Never).
     NotIdempotent,
     /// It was made as often as is allowed.
     Attempts,
-    /// A layer further out makes the retries.
+    /// A layer further out retries this fault.
     Nested,
     /// gRPC: the answer had begun, so that the caller may have seen a part of it.
     Committed,

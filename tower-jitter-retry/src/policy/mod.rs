@@ -15,7 +15,7 @@ use tower_fault_classify::__shared::Clock;
 use crate::backoff::Backoff;
 use crate::budget::{Account, Budget, RetryBudget};
 use crate::observe::Observer;
-use crate::request::{Attempt, Mark, NonIdempotent, Resend, ResendAfter, RetrySafety};
+use crate::request::{Attempt, Mark, NonIdempotent, Notes, Outer, Resend, ResendAfter, RetrySafety};
 use crate::rng::Seeds;
 
 pub use builder::RetryPolicyBuilder;
@@ -61,6 +61,8 @@ pub struct RetryPolicy {
     pub(crate) budget: Option<Budget>,
     pub(crate) seeds: Option<Seeds>,
     pub(crate) replay_limit: usize,
+    pub(crate) safety: RetrySafety,
+    pub(crate) non_idempotent: NonIdempotent,
     pub(crate) remove_marker: bool,
     pub(crate) methods: Option<Arc<Methods>>,
     /// What costs a call the counting of a reference, so that it is there only if it is used.
@@ -133,17 +135,28 @@ impl RetryPolicy {
 impl RetryPolicy {
     /// What is written on the request of a first attempt.
     #[inline]
-    pub(crate) fn first_mark(&self, remaining: Option<Duration>) -> Mark<'_> {
-        Mark {
-            attempt: Attempt::new(1),
-            remaining,
-            marker: self.plan.limits.marker,
-            header: self.marker_header(),
-        }
+    pub(crate) fn first_mark(&self, attempt: Attempt, remaining: Option<Duration>) -> Mark<'_> {
+        Mark { attempt, remaining, marker: self.plan.limits.marker, header: self.marker_header() }
     }
 
     pub(crate) fn marker_header(&self) -> Option<&HeaderName> {
         self.extras.as_ref()?.header.as_ref()
+    }
+
+    /// Why a request is sent once, if it is.
+    #[cold]
+    pub(crate) fn why_once(&self, resend_after: ResendAfter) -> GiveUp {
+        match (self.plan.limits.max_attempts, resend_after) {
+            (1, _) => GiveUp::Attempts,
+            (_, ResendAfter::Nothing) => GiveUp::NotIdempotent,
+            _ => GiveUp::Nested,
+        }
+    }
+
+    /// The layers further out that this policy heeds.
+    #[inline]
+    pub(crate) fn outer(&self, notes: &Notes) -> Outer {
+        Outer::new(if self.plan.limits.marker { notes.attempt } else { None })
     }
 
     /// The faults after which one request may be sent again. `own` is the request's own word.
@@ -160,8 +173,9 @@ impl RetryPolicy {
             self.methods.as_deref().is_some_and(listed)
         };
         let idempotent = resend.is_idempotent(request) || listed();
-        let Limits { safety, non_idempotent, .. } = self.plan.limits;
-        ResendAfter::of(own, safety, non_idempotent, idempotent, || resend.has_idempotency_key(request))
+        ResendAfter::of(own, self.safety, self.non_idempotent, idempotent, || {
+            resend.has_idempotency_key(request)
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a request is sent again.
 
+mod attempt;
 mod grpc;
 mod http;
 #[cfg(feature = "reqwest")]
@@ -10,29 +11,12 @@ use std::time::Duration;
 
 use ::http::HeaderName;
 
+pub use self::attempt::Attempt;
+pub(crate) use self::attempt::{Coverage, Outer};
 pub use self::http::{SavedHttp, remove_marker};
 pub(crate) use self::safety::ResendAfter;
 pub use self::safety::{NonIdempotent, RetrySafety};
 use crate::deadline::Deadline;
-
-/// The number of an attempt; the first is 1.
-///
-/// In the extensions of an `http::Request` it is the mark of a layer that may send the request again: retries further in stay quiet,
-/// so that three layers of three attempts make three calls, and not 27. A layer that cannot send it again marks nothing. A handler can
-/// read it there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Attempt(u32);
-
-impl Attempt {
-    pub(crate) const fn new(number: u32) -> Self {
-        Self(number)
-    }
-
-    /// The number, from 1.
-    pub const fn number(self) -> u32 {
-        self.0
-    }
-}
 
 /// What is written down on a request for the retry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

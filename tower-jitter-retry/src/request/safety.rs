@@ -61,7 +61,7 @@ pub enum NonIdempotent {
 }
 
 /// The faults after which one request may be sent again, each level with those of the levels before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum ResendAfter {
     Nothing,
     Unsent,
