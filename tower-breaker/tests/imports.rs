@@ -132,7 +132,15 @@ const TABLE: &[Row] = &[
         may_use: &[
             PURE,
             VOCABULARY,
-            &["boxcar", "crate::machine", "crate::observe", "metrics", "std::collections", "std::sync"],
+            &[
+                "boxcar",
+                "crate::machine",
+                "crate::observe",
+                "metrics",
+                "std::collections",
+                "std::sync",
+                "std::thread",
+            ],
         ],
     },
     Row {

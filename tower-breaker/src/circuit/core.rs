@@ -50,9 +50,10 @@ pub(crate) use settle::Took;
 const TIMED: u64 = 1;
 /// What would be refused is let through, and not counted.
 const OBSERVING: u64 = 2;
-/// Above the flags stands the number of the circuit's meters (feature `metrics`).
-#[cfg(feature = "metrics")]
+/// The word of the flags is `meters:32 | first epoch:24 | flags:8`: the number of the meters of the circuit's name, and
+/// the epoch in which the circuit began, so that the two never disagree.
 pub(super) const METERS: u32 = 32;
+const FIRST_EPOCH: u32 = 8;
 
 /// The state of one circuit, wherever its parts stand.
 #[derive(Debug)]
@@ -69,8 +70,10 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// A call that nobody counts.
-    pub(crate) const UNCOUNTED: Self = Self { stamp: Gate::free(), word: 1 };
+    /// A call that is not counted in the window.
+    const fn uncounted(epoch: u32) -> Self {
+        Self { stamp: Gate::free(epoch), word: 1 }
+    }
 
     #[inline]
     pub(crate) const fn is_uncounted(&self) -> bool {
@@ -153,11 +156,11 @@ impl<T: Store> Core<T> {
             return Ok(self.normal(gate.stamp()));
         }
         if gate.is_free() {
-            return Ok(Entry::UNCOUNTED);
+            return Ok(Entry::uncounted(gate.epoch()));
         }
         let now = self.plan().clock.now();
         match gate.open_for(now) {
-            Some(left) => self.refuse(Refusal { state: CircuitState::Open, left: Some(left) }),
+            Some(left) => self.refuse(Refusal { state: CircuitState::Open, left: Some(left) }, gate.epoch()),
             None => self.admit_slowly(now),
         }
     }
@@ -172,12 +175,12 @@ impl<T: Store> Core<T> {
     }
 
     #[inline]
-    fn refuse(&self, refusal: Refusal) -> Result<Entry, Refusal> {
+    fn refuse(&self, refusal: Refusal, epoch: u32) -> Result<Entry, Refusal> {
         if !self.has(OBSERVING) {
             return Err(refusal);
         }
         self.tell_spared(refusal);
-        Ok(Entry::UNCOUNTED)
+        Ok(Entry::uncounted(epoch))
     }
 
     #[inline(never)]
@@ -198,8 +201,8 @@ impl<T: Store> Core<T> {
             Admission::Probe(ticket) => {
                 Ok(Entry { stamp: Gate::of(Sign::HalfOpen, epoch), word: ticket.word() })
             }
-            Admission::Uncounted => Ok(Entry::UNCOUNTED),
-            Admission::Refused(left) => self.refuse(Refusal { state, left }),
+            Admission::Uncounted => Ok(Entry::uncounted(epoch)),
+            Admission::Refused(left) => self.refuse(Refusal { state, left }, epoch),
         }
     }
 
@@ -245,7 +248,13 @@ impl<T: Store> Core<T> {
     /// Registers a task that waits for something else, to be woken by the next transition. Look at the gate again
     /// afterwards: a transition that came before has woken nobody.
     pub(crate) fn wait(&self, seat: &mut Option<Seat>, waker: &Waker, what: WaitsFor) {
-        *seat = Some(self.cold().waiters.register(*seat, waker, what));
+        // A waker may run anything when it is cloned or dropped: both are done outside the lock.
+        let waker = waker.clone();
+        let mut cold = self.cold();
+        let (registered, former) = cold.waiters.register(*seat, waker, what);
+        drop(cold);
+        drop(former);
+        *seat = Some(registered);
     }
 
     /// The task waits no longer.
@@ -307,17 +316,20 @@ impl Recycle for Core {
         // Fast successes have left no time.
         self.latest(self.plan().clock.now());
         let mut cold = self.cold();
-        #[cfg(feature = "metrics")]
-        if let Some(meters) = self.meters() {
-            meters.ends(cold.machine.state());
-        }
+        let (meters, state) = (self.plan().meters(), cold.machine.state());
+        cold.owner += 1;
         cold.epoch = next_epoch(cold.epoch);
         cold.machine = Machine::new();
         self.open_epoch(Gate::closed(cold.epoch));
+        // Release, after the gate: an outcome that reads these flags finds the epoch of its call to be over.
+        self.plan().flags.store(0, Ordering::Release);
         let watchers = mem::take(&mut cold.watchers);
         let wakers = cold.waiters.drain();
         let news = (cold.last.take(), cold.trip.take(), cold.failure.take());
         drop(cold);
+        if let Some(meters) = meters {
+            meters.ends(state);
+        }
         drop((watchers, wakers, news));
     }
 }

@@ -81,9 +81,9 @@ impl Gate {
         if self.is_free() { CircuitState::Disabled } else { CircuitState::Closed }
     }
 
-    /// The word of a permit whose call nobody counts.
-    pub(crate) const fn free() -> Self {
-        Self::pack(0, FREE, 0)
+    /// The word of a permit whose call is not counted in the window.
+    pub(crate) const fn free(epoch: u32) -> Self {
+        Self::pack(epoch, FREE, 0)
     }
 
     pub(crate) const fn epoch(self) -> u32 {

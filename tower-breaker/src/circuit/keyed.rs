@@ -18,7 +18,7 @@ use super::store::{Plan, Store};
 use super::window::{Counting, LastCalls, Pairs, Shape};
 use crate::error::Rejection;
 use crate::machine::Counts;
-use crate::observe::Watchers;
+use crate::observe::{Meters, Watchers};
 
 /// How a key is told to people.
 type Label<K> = fn(&K) -> String;
@@ -43,39 +43,24 @@ pub(crate) struct Common<K> {
     setup: Setup,
     watchers: Arc<Watchers>,
     label: Label<K>,
-    /// Whether its circuits are told to stand somewhere. One that stands for unguarded calls is not.
-    #[cfg(feature = "metrics")]
+    /// Whether the gauges count its circuits. The one of unguarded calls is not counted.
     stands: bool,
 }
 
 impl<K> Common<K> {
     pub(crate) fn new(setup: Setup, clock: Clock, label: Label<K>) -> Self {
-        let plan = Plan::new(clock, &setup, Pairs::PARTS);
-        let watchers = Arc::default();
-        Self {
-            plan,
-            setup,
-            watchers,
-            label,
-            #[cfg(feature = "metrics")]
-            stands: true,
-        }
+        let plan = Plan::new(clock, &setup, Pairs::PARTS, setup.register_meters());
+        Self { plan, setup, watchers: Arc::default(), label, stands: true }
     }
 
     /// What a circuit has in common with these that keys share which find no room. Without `guards` it is disabled, and stands nowhere.
     pub(crate) fn for_overflow(&self, guards: bool) -> Self {
         let setup = Setup { disabled: self.setup.disabled || !guards, ..self.setup };
         let watchers = Arc::clone(&self.watchers);
-        Self {
-            watchers,
-            #[cfg(feature = "metrics")]
-            stands: guards,
-            ..Self::new(setup, *self.clock(), |_| "(overflow)".to_owned())
-        }
+        Self { watchers, stands: guards, ..Self::new(setup, *self.clock(), |_| "(overflow)".to_owned()) }
     }
 
-    #[cfg(feature = "metrics")]
-    pub(crate) fn meters(&self) -> Option<&'static crate::observe::Meters> {
+    pub(crate) fn meters(&self) -> Option<&'static Meters> {
         self.plan.meters()
     }
 
@@ -157,11 +142,18 @@ impl<K> Keyed<K> {
     pub(crate) fn new(key: K, common: Arc<Common<K>>) -> Self {
         let gate = Gate::at_first(common.setup.disabled);
         let (calls, trouble) = Default::default();
-        #[cfg(feature = "metrics")]
-        if let Some(meters) = common.meters().filter(|_| common.stands) {
-            meters.begins(gate.untroubled_state());
-        }
         Self { key, gate: AtomicU64::new(gate.word()), calls, trouble, common }
+    }
+
+    /// Counts the circuit in the gauges, until it is dropped. It runs the recorder: never under a lock.
+    pub(crate) fn begin(&self) {
+        if let Some(meters) = self.standing() {
+            meters.begins(Gate::at_first(self.common.setup.disabled).untroubled_state());
+        }
+    }
+
+    fn standing(&self) -> Option<&'static Meters> {
+        self.common.meters().filter(|_| self.common.stands)
     }
 
     pub(crate) const fn by(&self) -> &K {
@@ -273,16 +265,14 @@ impl<K> Counting for Keyed<K> {
     }
 }
 
-#[cfg(feature = "metrics")]
 impl<K> Drop for Keyed<K> {
     fn drop(&mut self) {
+        let Some(meters) = self.standing() else { return };
         let state = match self.trouble.get() {
             Some(trouble) => lock(&trouble.cold).state(),
             None => Gate::at_first(self.common.setup.disabled).untroubled_state(),
         };
-        if let Some(meters) = self.common.meters().filter(|_| self.common.stands) {
-            meters.ends(state);
-        }
+        meters.ends(state);
     }
 }
 

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-#[cfg(feature = "metrics")]
-use tower_fault_classify::__shared::sync::Ordering;
-use tower_fault_classify::__shared::sync::{AtomicU64, Mutex};
+use tower_fault_classify::__shared::sync::{AtomicU64, Mutex, Ordering};
 use tower_fault_classify::__shared::{Clock, Striped};
 
-use super::core::{Cold, Setup};
+use super::core::{Cold, METERS, Setup};
 use super::gate::Gate;
 use super::settings::{Limits, Settings};
 use super::window::{Counting, Span, Window};
+use crate::observe::{Meters, meters};
 
 /// The parts of a circuit.
 pub(crate) trait Store {
@@ -42,10 +41,10 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(clock: Clock, setup: &Setup, parts: u64) -> Self {
+    pub(crate) fn new(clock: Clock, setup: &Setup, parts: u64, meters: u32) -> Self {
         let limits = Limits { span: Span::of(setup.shape, parts), trip: setup.trip };
         Self {
-            flags: AtomicU64::new(setup.flags()),
+            flags: AtomicU64::new(setup.flags(meters, 0)),
             latest: AtomicU64::new(0),
             settings: Settings::new(&limits),
             clock,
@@ -53,17 +52,17 @@ impl Plan {
     }
 }
 
-#[cfg(feature = "metrics")]
 impl Plan {
+    /// Whether there is a recorder: without the feature `metrics` there is none.
     #[inline]
-    pub(crate) fn is_metered(&self) -> bool {
-        self.flags.load(Ordering::Relaxed) >> super::core::METERS != 0
+    pub(super) fn is_metered(&self) -> bool {
+        cfg!(feature = "metrics") && self.flags.load(Ordering::Relaxed) >> METERS != 0
     }
 
-    /// The meters of the circuit's name, if there is a recorder: their number stands above the flags.
-    pub(crate) fn meters(&self) -> Option<&'static crate::observe::Meters> {
-        // Relaxed: it was written before anybody had the circuit.
-        crate::observe::meters((self.flags.load(Ordering::Relaxed) >> super::core::METERS) as u32)
+    /// The meters of the circuit's name, if there is a recorder.
+    pub(crate) fn meters(&self) -> Option<&'static Meters> {
+        // Relaxed: the number is written under the circuit's lock, or before anybody has the circuit.
+        meters((self.flags.load(Ordering::Relaxed) >> METERS) as u32)
     }
 }
 
@@ -83,7 +82,8 @@ impl Single {
         let cold = Cold::new(setup, clock.now(), Arc::default());
         Self {
             gate: AtomicU64::new(Gate::at_first(setup.disabled).word()),
-            plan: Plan::new(clock, setup, Window::PARTS),
+            // The owner that adopts the circuit registers its meters.
+            plan: Plan::new(clock, setup, Window::PARTS, 0),
             window: Window::with_stripes(stripes),
             cold: Mutex::new(cold),
         }

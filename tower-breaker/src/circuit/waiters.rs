@@ -30,23 +30,28 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
-    /// Registers a task, at the seat that it has already if that is still its own.
-    pub(crate) fn register(&mut self, seat: Option<Seat>, waker: &Waker, what: WaitsFor) -> Seat {
+    /// Registers a task, at the seat that it has already if that is still its own. The waker that is registered no
+    /// longer is returned, so that it is dropped outside the lock.
+    pub(crate) fn register(
+        &mut self,
+        seat: Option<Seat>,
+        waker: Waker,
+        what: WaitsFor,
+    ) -> (Seat, Option<Waker>) {
         self.places |= what == WaitsFor::Place;
         if let Some(seat) = seat.filter(|seat| seat.round == self.round)
             && let Some(Some(registered)) = self.seats.get_mut(seat.index)
         {
-            registered.clone_from(waker);
-            return seat;
+            return (seat, Some(mem::replace(registered, waker)));
         }
         let index = if let Some(index) = self.free.pop() {
-            self.seats[index] = Some(waker.clone());
+            self.seats[index] = Some(waker);
             index
         } else {
-            self.seats.push(Some(waker.clone()));
+            self.seats.push(Some(waker));
             self.seats.len() - 1
         };
-        Seat { round: self.round, index }
+        (Seat { round: self.round, index }, None)
     }
 
     /// Frees a seat. The waker is returned so that it is dropped outside the lock.
@@ -81,18 +86,19 @@ mod tests {
 
     #[test]
     fn a_task_keeps_its_seat_until_the_round_ends() {
-        let waker = Waker::noop();
+        let waker = || Waker::noop().clone();
         let mut waiters = Waiters::default();
-        let seat = waiters.register(None, waker, WaitsFor::Change);
-        assert_eq!(waiters.register(Some(seat), waker, WaitsFor::Change), seat);
-        let other = waiters.register(None, waker, WaitsFor::Change);
+        let (seat, _) = waiters.register(None, waker(), WaitsFor::Change);
+        let (same, former) = waiters.register(Some(seat), waker(), WaitsFor::Change);
+        assert_eq!((same, former.is_some()), (seat, true));
+        let (other, _) = waiters.register(None, waker(), WaitsFor::Change);
         assert_ne!(seat, other);
         assert!(waiters.leave(seat).is_some());
         assert!(waiters.leave(seat).is_none(), "a seat is left once");
-        assert_eq!(waiters.register(None, waker, WaitsFor::Change), seat, "a free seat is taken again");
+        assert_eq!(waiters.register(None, waker(), WaitsFor::Change).0, seat, "a free seat is taken again");
         assert_eq!(waiters.drain().into_iter().flatten().count(), 2);
         assert!(waiters.leave(other).is_none(), "the round is over");
-        let next = waiters.register(Some(other), waker, WaitsFor::Place);
+        let (next, _) = waiters.register(Some(other), waker(), WaitsFor::Place);
         assert_ne!(next, other);
         assert!(waiters.want_places());
         assert_eq!(waiters.drain().len(), 1);
@@ -103,7 +109,7 @@ mod tests {
     fn memory_is_bounded_by_those_who_wait_at_once() {
         let mut waiters = Waiters::default();
         for _ in 0..10_000 {
-            let seat = waiters.register(None, Waker::noop(), WaitsFor::Change);
+            let (seat, _) = waiters.register(None, Waker::noop().clone(), WaitsFor::Change);
             waiters.leave(seat);
         }
         assert_eq!(waiters.drain().len(), 1);

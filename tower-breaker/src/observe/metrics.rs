@@ -3,8 +3,9 @@
 //! Instruments are registered for each name once, and a circuit knows their number: a call that is counted costs one look-up, and one that is not,
 //! for there is no recorder, a comparison.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::thread;
 
 use metrics::{Counter, Gauge, counter, gauge};
 use tower_fault_classify::{Health, Verdict};
@@ -24,9 +25,9 @@ pub(crate) struct Meters {
     rejections: [Counter; STATES.len()],
     circuits: [Gauge; STATES.len()],
     #[cfg(feature = "keyed")]
-    pub(crate) evictions: Counter,
+    evictions: Counter,
     #[cfg(feature = "keyed")]
-    pub(crate) overflows: Counter,
+    overflows: Counter,
 }
 
 const STATES: [CircuitState; 6] = [
@@ -40,18 +41,26 @@ const STATES: [CircuitState; 6] = [
 
 static ALL: boxcar::Vec<Meters> = boxcar::Vec::new();
 
-/// The number of a name's meters, which are registered once; 0 while there is no recorder.
+/// The number of a name's meters, which are registered once; 0 while there is no recorder. It runs the recorder: never
+/// under a lock.
 pub(crate) fn number(circuit: &'static str) -> u32 {
-    static NUMBERS: Mutex<Option<HashMap<&'static str, u32>>> = Mutex::new(None);
-    let mut numbers = NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let numbers = numbers.get_or_insert_default();
-    if let Some(number) = numbers.get(circuit) {
-        return *number;
+    static NUMBERS: Mutex<BTreeMap<&'static str, u32>> = Mutex::new(BTreeMap::new());
+    let numbers = || NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = numbers().get(circuit).copied();
+    if let Some(number) = known {
+        return number;
     }
     if !has_recorder() {
         return 0;
     }
-    let number = ALL.push(Meters::register(circuit)) as u32 + 1;
+    let meters = Meters::register(circuit);
+    let mut numbers = numbers();
+    if let Some(number) = numbers.get(circuit).copied() {
+        // Another thread was first. The instruments are dropped after the lock.
+        drop(numbers);
+        return number;
+    }
+    let number = ALL.push(meters) as u32 + 1;
     numbers.insert(circuit, number);
     number
 }
@@ -62,9 +71,35 @@ pub(crate) fn meters(number: u32) -> Option<&'static Meters> {
     if number == 0 { None } else { ALL.get(number as usize - 1) }
 }
 
-/// Whether anybody counts. The recorder that stands in for none has no state, and a real one has some.
+/// Whether a recorder is installed.
 fn has_recorder() -> bool {
-    metrics::with_recorder(|recorder| size_of_val(recorder) > 0)
+    possible_placeholder().is_none_or(|address| !is_placeholder(address))
+}
+
+/// The address of the current recorder, if that may be the placeholder that the crate `metrics` passes on while no
+/// recorder is installed: a static without a size. A recorder that is installed for the whole program is boxed, and a
+/// box without a size has no address of its own.
+fn possible_placeholder() -> Option<usize> {
+    metrics::with_recorder(|recorder| {
+        let address = std::ptr::from_ref(recorder).addr();
+        (size_of_val(recorder) == 0 && address != align_of_val(recorder)).then_some(address)
+    })
+}
+
+/// Tells the placeholder from a recorder without fields that is installed for this thread alone. A new thread has no
+/// recorder of its own; it is asked once in a program.
+fn is_placeholder(address: usize) -> bool {
+    static PLACEHOLDER: OnceLock<usize> = OnceLock::new();
+    if let Some(placeholder) = PLACEHOLDER.get() {
+        return *placeholder == address;
+    }
+    match thread::Builder::new().spawn(possible_placeholder).map(thread::JoinHandle::join) {
+        Ok(Ok(Some(placeholder))) => *PLACEHOLDER.get_or_init(|| placeholder) == address,
+        // A recorder is installed for the whole program: the placeholder is not in use any more.
+        Ok(Ok(None)) => false,
+        // This platform has no threads.
+        Ok(Err(_)) | Err(_) => true,
+    }
 }
 
 impl Meters {
@@ -116,6 +151,16 @@ impl Meters {
 
     pub(crate) fn rejected(&self, state: CircuitState) {
         self.rejections[place(state)].increment(1);
+    }
+
+    #[cfg(feature = "keyed")]
+    pub(crate) fn evicted(&self) {
+        self.evictions.increment(1);
+    }
+
+    #[cfg(feature = "keyed")]
+    pub(crate) fn overflowed(&self) {
+        self.overflows.increment(1);
     }
 
     /// A circuit begins.

@@ -3,14 +3,13 @@
 mod failure;
 #[cfg(feature = "tracing")]
 mod log;
-#[cfg(feature = "metrics")]
+#[cfg_attr(not(feature = "metrics"), path = "no_metrics.rs")]
 mod metrics;
 #[cfg(feature = "stream")]
 mod stream;
 mod watchers;
 
 pub use failure::{KeepFailures, LastFailure};
-#[cfg(feature = "metrics")]
 pub(crate) use metrics::{Meters, meters, number};
 #[cfg(feature = "stream")]
 pub use stream::{Missed, Transitions};

@@ -2,8 +2,10 @@
 
 use std::error::Error;
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 
 use futures_core::Stream;
 use tokio::sync::broadcast::{Receiver, Sender};
@@ -35,11 +37,36 @@ const KEPT: usize = 256;
 /// }
 /// # });
 /// ```
-pub struct Transitions(BroadcastStream<Transition>);
+pub struct Transitions {
+    stream: BroadcastStream<Transition>,
+    // After the stream, which has clones of it.
+    relay: Arc<Relay>,
+}
 
 impl Transitions {
     pub(super) fn new(receiver: Receiver<Transition>) -> Self {
-        Self(BroadcastStream::new(receiver))
+        Self { stream: BroadcastStream::new(receiver), relay: Arc::default() }
+    }
+}
+
+/// Stands between the channel and the reader's waker, which may run anything when it is cloned or dropped: the channel
+/// clones wakers under its lock.
+#[derive(Default)]
+struct Relay(Mutex<Option<Waker>>);
+
+impl Relay {
+    /// Puts a waker in the place of another, which is returned so that it is dropped outside the lock.
+    fn replace(&self, waker: Option<Waker>) -> Option<Waker> {
+        mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), waker)
+    }
+}
+
+impl Wake for Relay {
+    fn wake(self: Arc<Self>) {
+        let waker = self.replace(None);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
     }
 }
 
@@ -52,7 +79,10 @@ impl Stream for Transitions {
     type Item = Result<Transition, Missed>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.0).poll_next(cx).map(|next| {
+        let former = self.relay.replace(Some(cx.waker().clone()));
+        drop(former);
+        let relay = Waker::from(Arc::clone(&self.relay));
+        Pin::new(&mut self.stream).poll_next(&mut Context::from_waker(&relay)).map(|next| {
             next.map(|next| {
                 next.map_err(|BroadcastStreamRecvError::Lagged(transitions)| Missed { transitions })
             })

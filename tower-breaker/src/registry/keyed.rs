@@ -165,9 +165,8 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
             Ok(core) => Found(core),
             Err(key) => {
                 overflowed.fetch_add(1, Ordering::Relaxed);
-                #[cfg(feature = "metrics")]
                 if let Some(meters) = overflow.common.meters() {
-                    meters.overflows.increment(1);
+                    meters.overflowed();
                 }
                 Found(overflow.get(key))
             }
@@ -197,11 +196,6 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
                 }
                 return Err(key);
             };
-            evicted.fetch_add(1, Ordering::Relaxed);
-            #[cfg(feature = "metrics")]
-            if let Some(meters) = common.meters() {
-                meters.evictions.increment(1);
-            }
             Some(found)
         };
         let core = SharedCore::new(Core::of(Keyed::new(key.clone(), Arc::clone(common))));
@@ -212,7 +206,14 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         }
         map.insert(key, SharedCore::clone(&core));
         drop(hand);
-        // After the lock: dropping a key may run anything.
+        // After the lock: a recorder, and the drop of a key, may run anything.
+        core.store().begin();
+        if forgotten.is_some() {
+            evicted.fetch_add(1, Ordering::Relaxed);
+            if let Some(meters) = common.meters() {
+                meters.evicted();
+            }
+        }
         drop(forgotten);
         Ok(core)
     }
@@ -255,8 +256,16 @@ impl<K> Hand<K> {
 
 impl<K> Shared<K> {
     fn get(&self, key: K) -> SharedCore<K> {
-        let make = || SharedCore::new(Core::of(Keyed::new(key, Arc::clone(&self.common))));
-        SharedCore::clone(self.circuit.get_or_init(make))
+        let mut made = false;
+        let core = self.circuit.get_or_init(|| {
+            made = true;
+            SharedCore::new(Core::of(Keyed::new(key, Arc::clone(&self.common))))
+        });
+        // Not while others wait for the circuit: a recorder may run anything.
+        if made {
+            core.store().begin();
+        }
+        SharedCore::clone(core)
     }
 }
 

@@ -46,8 +46,16 @@ pub struct CircuitRegistry {
 
 struct Inner {
     default: BreakerConfig,
-    entries: Mutex<BTreeMap<&'static str, Entry>>,
+    entries: Mutex<Entries>,
     watchers: Arc<Watchers>,
+}
+
+type Entries = BTreeMap<&'static str, Entry>;
+
+/// How to come by the circuit of a name.
+enum Plan {
+    Get(Circuit),
+    Make(BreakerConfig),
 }
 
 /// What is known of a name.
@@ -66,18 +74,32 @@ impl CircuitRegistry {
 
     /// The circuit of a name, made if there is none yet. A name that is made at run time is kept for as long as the program runs, once.
     pub fn circuit(&self, name: impl Into<Cow<'static, str>>) -> Circuit {
-        let name = name.into();
-        let mut entries = self.entries();
-        let config = match entries.get(&*name) {
-            Some(Entry::Made(circuit)) => return circuit.clone(),
-            Some(Entry::Configured(config)) => config.clone(),
-            None => self.inner.default.clone().named(name),
+        let default = self.inner.default.clone().named(name.into());
+        let name = default.name();
+        let plan = |entries: &Entries| match entries.get(name) {
+            Some(Entry::Made(circuit)) => Plan::Get(circuit.clone()),
+            Some(Entry::Configured(config)) => Plan::Make(config.clone()),
+            None => Plan::Make(default.clone()),
         };
-        let circuit = Circuit::new(config);
-        let watchers = Arc::clone(&self.inner.watchers);
-        circuit.on_transition(move |transition| watchers.tell(transition));
-        entries.insert(circuit.name(), Entry::Made(circuit.clone()));
-        circuit
+        let mut planned = plan(&self.entries());
+        loop {
+            let config = match planned {
+                Plan::Get(circuit) => return circuit,
+                Plan::Make(config) => config,
+            };
+            // A circuit registers its instruments with the program's recorder, which may run anything: not under the lock.
+            let circuit = Circuit::new(config.clone());
+            let watchers = Arc::clone(&self.inner.watchers);
+            circuit.on_transition(move |transition| watchers.tell(transition));
+            let mut entries = self.entries();
+            planned = plan(&entries);
+            if matches!(&planned, Plan::Make(still) if *still == config) {
+                entries.insert(name, Entry::Made(circuit.clone()));
+                return circuit;
+            }
+            // Another thread made or configured it meanwhile. The lock is released before the circuit ends.
+            drop(entries);
+        }
     }
 
     /// Gives the circuit of `config`'s name these limits: when it is made, or at once if it is there; see [`Circuit::reconfigure`].
@@ -122,7 +144,8 @@ impl CircuitRegistry {
     /// Forgets a name, with its configuration. Its circuit goes on for those who hold it, and the registry's observers still hear of it; the next
     /// who asks for the name gets a new one.
     pub fn remove(&self, name: &str) -> Option<Circuit> {
-        match self.entries().remove(name) {
+        let removed = self.entries().remove(name);
+        match removed {
             Some(Entry::Made(circuit)) => Some(circuit),
             _ => None,
         }
@@ -207,7 +230,7 @@ impl CircuitRegistry {
         self.get(name).ok_or_else(|| ControlError::Unknown { name: name.to_owned() })
     }
 
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<&'static str, Entry>> {
+    fn entries(&self) -> MutexGuard<'_, Entries> {
         self.inner.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

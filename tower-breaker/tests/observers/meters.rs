@@ -382,3 +382,115 @@ fn shape(metric: &str) -> String {
     let keys = labels.split(',').map(|label| label.split_once('=').unwrap().0);
     std::iter::once(name).chain(keys).collect::<Vec<_>>().join(" ")
 }
+
+#[test]
+fn permit_that_outlives_its_circuit_is_not_counted_under_another_name() {
+    with_book(|book| {
+        let (clock, hand) = Clock::manual();
+        hand.set(Duration::from_secs(1_000));
+        let named = |name| {
+            let config = config().name(name).clock(clock).slow_calls(SECOND, 1.0).build();
+            Circuit::new(config.unwrap())
+        };
+        let circuit = named("ended");
+        let permits = [(); 4].map(|()| circuit.try_acquire().unwrap());
+        circuit.force_closed().unwrap();
+        let uncounted = [(); 2].map(|()| circuit.try_acquire().unwrap());
+        drop(circuit);
+        let _next = named("not ended");
+        hand.advance(2 * SECOND);
+        let [success, failure, neutral, abandoned] = permits;
+        success.settle(Verdict::Success);
+        failure.settle(FAILURE);
+        neutral.settle(NEUTRAL);
+        drop(abandoned);
+        let [success, abandoned] = uncounted;
+        success.settle(Verdict::Success);
+        drop(abandoned);
+        assert_eq!(book.calls("not ended"), [0; 4]);
+        assert_eq!(book.count("tower_breaker_slow_calls_total{circuit=not ended}"), 0);
+        assert_eq!(book.circuits("ended"), standing([]));
+        assert_eq!(book.circuits("not ended"), standing([(CircuitState::Closed, 1)]));
+    });
+}
+
+#[test]
+fn recorder_installed_after_circuit_counts_its_state_from_reconfigure_on() {
+    let (config, _hand) = timed(config().name("late recorder"));
+    let circuit = Circuit::new(config.clone());
+    circuit.trip().unwrap();
+    with_book(|book| {
+        circuit.reset().unwrap();
+        assert!(book.of_circuit("late recorder").is_empty(), "it was made without a recorder");
+        circuit.reconfigure(config.clone()).unwrap();
+        assert_eq!(book.circuits("late recorder"), standing([(CircuitState::Closed, 1)]));
+        circuit.reconfigure(config.clone()).unwrap();
+        circuit.trip().unwrap();
+        assert_eq!(book.circuits("late recorder"), standing([(CircuitState::Open, 1)]));
+        drop(circuit);
+        assert_eq!(book.circuits("late recorder"), standing([]));
+    });
+}
+
+#[test]
+fn reconfigure_that_disables_circuit_counts_late_recorder_once() {
+    let (clock, _hand) = Clock::manual();
+    let config = |mode| config().name("late and disabled").mode(mode).clock(clock).build().unwrap();
+    let circuit = Circuit::new(config(Mode::Enforce));
+    with_book(|book| {
+        circuit.reconfigure(config(Mode::Disabled)).unwrap();
+        assert_eq!(book.circuits("late and disabled"), standing([(CircuitState::Disabled, 1)]));
+    });
+}
+
+/// A recorder without fields; what it registers is counted together.
+struct Fieldless;
+
+static COUNTED: AtomicU64 = AtomicU64::new(0);
+
+impl Recorder for Fieldless {
+    fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+    fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        struct Counts;
+        impl metrics::CounterFn for Counts {
+            fn increment(&self, value: u64) {
+                COUNTED.fetch_add(value, Ordering::Relaxed);
+            }
+            fn absolute(&self, _: u64) {}
+        }
+        if key.name() == "tower_breaker_calls_total" {
+            Counter::from_arc(Arc::new(Counts))
+        } else {
+            Counter::noop()
+        }
+    }
+
+    fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn recorder_without_fields_is_a_recorder() {
+    static RECORDER: Fieldless = Fieldless;
+    let on_stack = Fieldless;
+    let recorders: [(&str, &dyn Recorder); 3] =
+        [("variable", &on_stack), ("static", &RECORDER), ("temporary", &Fieldless)];
+    let name = |place: &str| format!("fieldless {place}");
+    for (number, (place, recorder)) in recorders.into_iter().enumerate() {
+        let (before, _hand) = circuit(config().name(name(place)));
+        send(&before, 1, Verdict::Success);
+        metrics::with_local_recorder(recorder, || {
+            let (circuit, _hand) = circuit(config().name(name(place)));
+            send(&circuit, 1, Verdict::Success);
+        });
+        assert_eq!(COUNTED.load(Ordering::Relaxed), number as u64 + 1, "{place}");
+    }
+}

@@ -7,13 +7,13 @@ use std::task::Waker;
 use tower_fault_classify::__shared::wall_time;
 use tower_fault_classify::Fault;
 
-use super::super::gate::Gate;
+use super::super::gate::{Gate, LAST_EPOCH};
 use super::super::waiters::Waiters;
 use super::super::window::Shape;
 use super::control::Setup;
 use super::{Core, Store, next_epoch};
 use crate::machine::{Change, CircuitState, Counts, Machine, RecoveryLimits};
-use crate::observe::{self, LastFailure, Transition, Watchers};
+use crate::observe::{self, LastFailure, Meters, Transition, Watchers};
 
 /// The part of a circuit that stands behind its lock.
 pub(crate) struct Cold {
@@ -21,6 +21,8 @@ pub(crate) struct Cold {
     /// Counts the circuits that have had this core.
     pub(super) owner: u64,
     pub(super) epoch: u32,
+    /// The epoch in which the circuit began.
+    pub(super) first_epoch: u32,
     pub(super) machine: Machine,
     pub(super) limits: RecoveryLimits,
     pub(super) shape: Shape,
@@ -44,6 +46,7 @@ impl Cold {
             name: setup.name,
             owner: 0,
             epoch: 0,
+            first_epoch: 0,
             machine,
             limits: setup.recovery,
             shape: setup.shape,
@@ -56,7 +59,7 @@ impl Cold {
         }
     }
 
-    #[cfg(all(feature = "keyed", feature = "metrics"))]
+    #[cfg(feature = "keyed")]
     pub(crate) const fn state(&self) -> CircuitState {
         self.machine.state()
     }
@@ -99,22 +102,23 @@ impl<T: Store> Core<T> {
         cold.epoch = next_epoch(cold.epoch);
         self.open_epoch(Gate::of(cold.machine.sign(), cold.epoch));
         let Change { from, to, reason } = change;
-        let (circuit, at, epoch) = (cold.name, wall_time(), cold.epoch);
+        let epoch = cold.epoch.wrapping_sub(cold.first_epoch) & LAST_EPOCH;
+        let (circuit, at) = (cold.name, wall_time());
         let transition = Transition { circuit, key: None, from, to, reason, fault, counts, at, epoch };
         cold.since = now;
         if to == CircuitState::Open {
             cold.trip = Some(transition.clone());
         }
         cold.last = Some(transition.clone());
-        News { wakers: cold.waiters.drain(), watchers: Arc::clone(&cold.watchers), transition }
+        let (wakers, watchers) = (cold.waiters.drain(), Arc::clone(&cold.watchers));
+        News { wakers, watchers, meters: self.plan().meters(), transition }
     }
 
     /// Tells of a change, once the lock is released.
     pub(super) fn spread(&self, news: Option<News>) {
-        let Some(News { wakers, watchers, transition }) = news else { return };
+        let Some(News { wakers, watchers, meters, transition }) = news else { return };
         wake(wakers);
-        #[cfg(feature = "metrics")]
-        if let Some(meters) = self.meters() {
+        if let Some(meters) = meters {
             meters.changed(&transition);
         }
         let transition = Transition { key: self.store().key(), ..transition };
@@ -133,5 +137,6 @@ pub(super) fn wake(wakers: Vec<Option<Waker>>) {
 pub(super) struct News {
     wakers: Vec<Option<Waker>>,
     watchers: Arc<Watchers>,
+    meters: Option<&'static Meters>,
     transition: Transition,
 }

@@ -6,9 +6,12 @@ use tower_fault_classify::__shared::sync::{Ordering, lock};
 use tower_fault_classify::__shared::{Clock, Striped};
 
 use super::super::window::{Counting, Shape, Span, Window};
-use super::{CircuitState, Cold, Core, Gate, Limits, Machine, OBSERVING, Single, Store, TIMED, moment};
+use super::{
+    CircuitState, Cold, Core, FIRST_EPOCH, Gate, Limits, METERS, Machine, OBSERVING, Single, Store, TIMED,
+    moment,
+};
 use crate::machine::{Change, Counts, Force, HealthReport, RecoveryLimits, TripLimits};
-use crate::observe::{LastFailure, Transition, Watchers};
+use crate::observe::{LastFailure, Transition, Watchers, meters, number};
 
 /// What a configuration tells a core, beside the clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -37,15 +40,17 @@ pub(crate) struct View {
 }
 
 impl Setup {
-    /// What a call must know of it at once.
-    pub(crate) fn flags(&self) -> u64 {
+    /// Registers the meters of the name, if there is a recorder, and returns their number. It runs the recorder: never
+    /// under a lock.
+    pub(crate) fn register_meters(&self) -> u32 {
+        number(self.name)
+    }
+
+    /// The word that tells a call at once what it must know of the configuration.
+    pub(crate) fn flags(&self, meters: u32, first_epoch: u32) -> u64 {
         let timed = if self.trip.timed() { TIMED } else { 0 };
         let observing = if self.observing { OBSERVING } else { 0 };
-        #[cfg(feature = "metrics")]
-        let meters = u64::from(crate::observe::number(self.name)) << super::METERS;
-        #[cfg(not(feature = "metrics"))]
-        let meters = 0;
-        timed | observing | meters
+        (u64::from(meters) << METERS) | (u64::from(first_epoch) << FIRST_EPOCH) | timed | observing
     }
 }
 
@@ -57,34 +62,42 @@ impl Core {
 
     /// Takes the core over for a circuit. Nobody else has it.
     pub(crate) fn adopt(&self, setup: &Setup) {
+        let number = setup.register_meters();
         let mut cold = self.cold();
         cold.name = setup.name;
-        cold.owner += 1;
+        cold.first_epoch = cold.epoch;
         cold.since = self.plan().clock.now();
-        self.write(&mut cold, setup, None);
+        self.write(&mut cold, setup, None, number);
         // Nobody has been told of the circuit yet, so that this is how it begins, not a change.
         if cold.machine.disable(setup.disabled).is_some() {
             self.open_epoch(Gate::of(cold.machine.sign(), cold.epoch));
         }
-        #[cfg(feature = "metrics")]
-        if let Some(meters) = self.meters() {
-            meters.begins(cold.machine.state());
+        let state = cold.machine.state();
+        drop(cold);
+        if let Some(meters) = meters(number) {
+            meters.begins(state);
         }
     }
 
     /// Changes the limits, and keeps all the rest. The window starts empty if its shape is another.
     pub(crate) fn reconfigure(&self, setup: &Setup) {
         let now = self.plan().clock.now();
+        let number = setup.register_meters();
         let mut cold = self.cold();
-        let before = cold.shape;
-        self.write(&mut cold, setup, Some(before));
+        let (shape, metered) = (cold.shape, self.plan().meters().is_some());
+        self.write(&mut cold, setup, Some(shape), number);
+        let state = cold.machine.state();
         let change = cold.machine.disable(setup.disabled);
         let news = change.map(|change| self.apply(&mut cold, change, None, None, now));
         drop(cold);
+        // The recorder was installed after the circuit began.
+        if let Some(meters) = meters(number).filter(|_| !metered) {
+            meters.begins(state);
+        }
         self.spread(news);
     }
 
-    fn write(&self, cold: &mut Cold, setup: &Setup, before: Option<Shape>) {
+    fn write(&self, cold: &mut Cold, setup: &Setup, before: Option<Shape>, meters: u32) {
         let span = self.plan().settings.limits_locked().span;
         let span = if before == Some(setup.shape) {
             span
@@ -95,7 +108,8 @@ impl Core {
         if before != Some(setup.shape) {
             self.window().forget_last_calls();
         }
-        self.plan().flags.store(setup.flags(), Ordering::Relaxed);
+        // Release: whoever finds the circuit's first epoch here finds a gate that is no older.
+        self.plan().flags.store(setup.flags(meters, cold.first_epoch), Ordering::Release);
         cold.limits = setup.recovery;
         cold.shape = setup.shape;
     }

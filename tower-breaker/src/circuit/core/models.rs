@@ -241,6 +241,22 @@ fn loom_a_retired_core_hears_nothing_of_its_last_owner() {
     });
 }
 
+#[test]
+fn loom_outcome_of_ended_circuit_never_reads_flags_of_next() {
+    model(|| {
+        let (core, _hand) = core(1, None);
+        let entry = core.admit().unwrap();
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || other.flags_of(entry.stamp));
+        core.retire();
+        core.adopt(&Setup { observing: true, ..SETUP });
+        let flags = thread.join().unwrap();
+        assert!(flags.is_none_or(|flags| flags & OBSERVING == 0), "{flags:?}");
+        let own = core.admit().unwrap();
+        assert!(core.flags_of(own.stamp).is_some_and(|flags| flags & OBSERVING != 0));
+    });
+}
+
 /// What everybody must agree on once all threads are done: the gate lets calls through if and only if the machine does.
 fn agrees(core: &Core) -> CircuitState {
     let view = core.view();

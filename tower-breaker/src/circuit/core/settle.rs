@@ -36,7 +36,7 @@ impl<T: Store> Core<T> {
     /// Hears what a call came to.
     #[inline]
     pub(crate) fn settle(&self, entry: Entry, verdict: &Verdict) {
-        self.tell_settled(verdict);
+        self.tell_settled(entry.stamp, verdict);
         // The usual case passes in registers.
         if entry.word == 0 && verdict.is_success() {
             self.success(entry.stamp);
@@ -47,7 +47,7 @@ impl<T: Store> Core<T> {
 
     /// Hears what a call came to that was answered before, after so long.
     pub(crate) fn settle_late(&self, entry: Entry, verdict: &Verdict, took: Took) {
-        self.tell_settled(verdict);
+        self.tell_settled(entry.stamp, verdict);
         self.settle_unusual(entry, verdict, took);
     }
 
@@ -92,7 +92,7 @@ impl<T: Store> Core<T> {
     #[cold]
     #[inline(never)]
     pub(crate) fn abandon(&self, entry: Entry) {
-        self.tell_abandoned();
+        self.tell_abandoned(entry.stamp);
         if entry.is_uncounted() {
             return;
         }
@@ -151,7 +151,7 @@ impl<T: Store> Core<T> {
         let now = self.plan().clock.now();
         let limits = self.limits();
         let slow = limits.trip.is_slow(took.or(|| entry.took(now)));
-        self.tell_slow(slow);
+        self.tell_slow(stamp, slow);
         if !slow {
             self.success(stamp);
         } else if self.gate().stamp() == stamp {
@@ -212,7 +212,7 @@ impl<T: Store> Core<T> {
         let now = self.plan().clock.now();
         let limits = self.limits();
         let slow = limits.trip.is_slow(took.or(|| entry.took(now)));
-        self.tell_slow(slow);
+        self.tell_slow(stamp, slow);
         let seen = self.window().failure(&limits.span, self.latest(now), stamp.epoch(), slow); // ①
         let Some(before) = self.exchange(stamp, Gate::one_more_failure) else { return }; // ②
         self.look(stamp, &limits, before.one_more_failure().run(), Some(seen), Some(fault), now);
@@ -294,10 +294,11 @@ impl<T: Store> Core<T> {
     fn settle_probe(&self, stamp: Gate, ticket: Ticket, outcome: Outcome<'_>, took: Took) {
         let now = self.plan().clock.now();
         let limits = self.limits().trip;
+        let mut slow = false;
         self.with_probe(stamp, now, |machine, at, recovery| {
             let outcome = match outcome {
                 Outcome::Success if limits.is_slow(took.or(|| machine.ran_for(ticket, now, recovery))) => {
-                    self.tell_slow(true);
+                    slow = true;
                     Outcome::Slow
                 }
                 outcome => outcome,
@@ -308,6 +309,7 @@ impl<T: Store> Core<T> {
             };
             (machine.settle_probe(ticket, outcome, at, recovery), fault)
         });
+        self.tell_slow(stamp, slow);
     }
 
     /// Asks the machine about a probe of this epoch.

@@ -1,72 +1,72 @@
 //! What others hear of a circuit's calls. Without the features `metrics` and `tracing` all of it is nothing.
 
-#![cfg_attr(not(feature = "metrics"), expect(clippy::unused_self, reason = "it is asked for its meters"))]
-
+use tower_fault_classify::__shared::sync::Ordering;
 use tower_fault_classify::Verdict;
 
-use super::{CircuitState, Core, Refusal, Store};
-use crate::observe;
+use super::{CircuitState, Core, FIRST_EPOCH, Gate, LAST_EPOCH, METERS, Refusal, Store};
+use crate::observe::{self, Meters};
 
 impl<T: Store> Core<T> {
-    /// Whether there is a recorder. What follows if there is one stands apart, so that it is not in the way if there is none.
-    #[cfg(feature = "metrics")]
-    #[inline]
-    fn is_metered(&self) -> bool {
-        self.plan().is_metered()
+    /// The flags for the outcome of a call. `None`: the call's circuit has ended, and its core may be another circuit's
+    /// by now.
+    pub(super) fn flags_of(&self, stamp: Gate) -> Option<u64> {
+        // Acquire: the gate that is read below is no older than the circuit that wrote these flags.
+        let flags = self.plan().flags.load(Ordering::Acquire);
+        let first_epoch = (flags >> FIRST_EPOCH) as u32;
+        let age = |epoch: u32| epoch.wrapping_sub(first_epoch) & LAST_EPOCH;
+        (age(stamp.epoch()) <= age(self.gate().epoch())).then_some(flags)
     }
 
-    #[cfg(feature = "metrics")]
+    /// The meters for the outcome of a call.
+    fn meters_of(&self, stamp: Gate) -> Option<&'static Meters> {
+        observe::meters((self.flags_of(stamp)? >> METERS) as u32)
+    }
+
+    // What follows if there is a recorder is out of line, so that it is not in the way if there is none.
     #[inline(never)]
-    fn count_settled(&self, verdict: &Verdict) {
-        if let Some(meters) = self.meters() {
+    fn count_settled(&self, stamp: Gate, verdict: &Verdict) {
+        if let Some(meters) = self.meters_of(stamp) {
             meters.settled(verdict);
         }
     }
 
-    #[cfg(feature = "metrics")]
     #[inline(never)]
     fn count_refused(&self, state: CircuitState) {
-        if let Some(meters) = self.meters() {
+        if let Some(meters) = self.plan().meters() {
             meters.rejected(state);
         }
     }
 
-    #[cfg(feature = "metrics")]
-    pub(crate) fn meters(&self) -> Option<&'static observe::Meters> {
-        self.plan().meters()
-    }
-
     #[inline]
-    pub(super) fn tell_settled(&self, verdict: &Verdict) {
-        #[cfg(feature = "metrics")]
-        if self.is_metered() {
-            self.count_settled(verdict);
+    pub(super) fn tell_settled(&self, stamp: Gate, verdict: &Verdict) {
+        if self.plan().is_metered() {
+            self.count_settled(stamp, verdict);
         }
-        let _ = verdict;
     }
 
     #[inline]
-    pub(super) fn tell_abandoned(&self) {
-        #[cfg(feature = "metrics")]
-        if let Some(meters) = self.meters() {
+    pub(super) fn tell_abandoned(&self, stamp: Gate) {
+        if self.plan().is_metered()
+            && let Some(meters) = self.meters_of(stamp)
+        {
             meters.abandoned();
         }
     }
 
     #[inline]
-    pub(super) fn tell_slow(&self, slow: bool) {
-        #[cfg(feature = "metrics")]
-        if let Some(meters) = self.meters().filter(|_| slow) {
+    pub(super) fn tell_slow(&self, stamp: Gate, slow: bool) {
+        if slow
+            && self.plan().is_metered()
+            && let Some(meters) = self.meters_of(stamp)
+        {
             meters.slow();
         }
-        let _ = slow;
     }
 
     /// A call was turned away.
     #[inline]
     pub(crate) fn tell_refused(&self, circuit: &'static str, state: CircuitState) {
-        #[cfg(feature = "metrics")]
-        if self.is_metered() {
+        if self.plan().is_metered() {
             self.count_refused(state);
         }
         observe::rejected(circuit, || self.key(), state, true);

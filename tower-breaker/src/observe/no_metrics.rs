@@ -1,0 +1,59 @@
+//! What stands in for the metrics without the feature `metrics`: there are no meters, and no code for them.
+
+use tower_fault_classify::Verdict;
+
+use super::Transition;
+use crate::machine::CircuitState;
+
+/// The instruments of a name. There are none.
+#[derive(Debug)]
+pub(crate) enum Meters {}
+
+pub(crate) const fn number(_: &'static str) -> u32 {
+    0
+}
+
+#[inline]
+pub(crate) const fn meters(_: u32) -> Option<&'static Meters> {
+    None
+}
+
+impl Meters {
+    pub(crate) const fn settled(&self, _: &Verdict) {
+        match *self {}
+    }
+
+    pub(crate) const fn abandoned(&self) {
+        match *self {}
+    }
+
+    pub(crate) const fn slow(&self) {
+        match *self {}
+    }
+
+    pub(crate) const fn rejected(&self, _: CircuitState) {
+        match *self {}
+    }
+
+    pub(crate) const fn begins(&self, _: CircuitState) {
+        match *self {}
+    }
+
+    pub(crate) const fn ends(&self, _: CircuitState) {
+        match *self {}
+    }
+
+    pub(crate) const fn changed(&self, _: &Transition) {
+        match *self {}
+    }
+
+    #[cfg(feature = "keyed")]
+    pub(crate) const fn evicted(&self) {
+        match *self {}
+    }
+
+    #[cfg(feature = "keyed")]
+    pub(crate) const fn overflowed(&self) {
+        match *self {}
+    }
+}

@@ -1,0 +1,237 @@
+//! The storage of a circuit that has ended is used again. The next circuit has nothing of the former one.
+//!
+//! Each test has a manual clock of its own, so that no other test takes the storage over meanwhile.
+#![cfg(all(feature = "keyed", feature = "stream", feature = "tokio"))]
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use tokio::sync::oneshot;
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::{Layer, Service, service_fn};
+use tower_breaker::{
+    BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Counts, Fault, Health,
+    HealthReport, KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Mode, Origin, Permit, Retryable,
+    Verdict,
+};
+
+const FAILURE: Verdict =
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
+const SECOND: Duration = Duration::from_secs(1);
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+/// Makes circuits on one clock, one after the other in the same storage.
+struct Storage {
+    clock: Clock,
+    hand: ManualClock,
+}
+
+impl Storage {
+    fn new() -> Self {
+        let (clock, hand) = Clock::manual();
+        hand.set(1_000 * SECOND);
+        Self { clock, hand }
+    }
+
+    fn config(&self, name: &'static str) -> BreakerConfigBuilder {
+        BreakerConfig::builder().name(name).clock(self.clock)
+    }
+
+    fn circuit(&self, name: &'static str) -> Circuit {
+        Circuit::new(self.config(name).build().unwrap())
+    }
+}
+
+fn trip(circuit: &Circuit) {
+    (0..5).for_each(|_| circuit.try_acquire().unwrap().settle(FAILURE));
+    assert_eq!(circuit.status().state, CircuitState::Open);
+}
+
+fn assert_is_new(circuit: &Circuit, former: &str) {
+    let status = circuit.status();
+    assert_eq!(status.circuit, circuit.name(), "after {former}");
+    assert_eq!((status.state, status.ramp), (CircuitState::Closed, None), "after {former}");
+    assert_eq!((status.consecutive_failures, status.window), (0, Counts::default()), "after {former}");
+    assert_eq!((status.retry_after, status.lasted), (None, Duration::ZERO), "after {former}");
+    assert!(status.last_transition.is_none() && status.last_trip.is_none(), "after {former}");
+    assert!(status.last_failure.is_none(), "after {former}: {:?}", status.last_failure);
+}
+
+#[test]
+fn new_circuit_has_no_state_of_former_one() {
+    type Use = fn(&Storage, &Circuit);
+    let uses: [(&str, Use); 11] = [
+        ("failures", |_, circuit| (0..4).for_each(|_| circuit.try_acquire().unwrap().settle(FAILURE))),
+        ("successes", |_, circuit| circuit.try_acquire().unwrap().settle(Verdict::Success)),
+        ("abandoned calls", |_, circuit| drop(circuit.try_acquire().unwrap())),
+        ("an open circuit", |_, circuit| trip(circuit)),
+        ("a half-open circuit", |storage, circuit| {
+            trip(circuit);
+            storage.hand.advance(OPEN_FOR);
+            circuit.try_acquire().unwrap().cancel();
+        }),
+        ("a slow start", |storage, circuit| {
+            circuit.reconfigure(storage.config("a").ramp_for(100 * SECOND).build().unwrap()).unwrap();
+            trip(circuit);
+            storage.hand.advance(OPEN_FOR);
+            (0..2).for_each(|_| circuit.try_acquire().unwrap().settle(Verdict::Success));
+            assert!(circuit.status().ramp.is_some());
+        }),
+        ("a forced circuit", |_, circuit| circuit.force_open().unwrap()),
+        ("a circuit that is forced closed", |_, circuit| circuit.force_closed().unwrap()),
+        ("a health report", |_, circuit| circuit.report(HealthReport::Critical)),
+        ("a disabled circuit", |storage, circuit| {
+            let config = storage.config("a").mode(Mode::Disabled).build().unwrap();
+            circuit.reconfigure(config).unwrap();
+        }),
+        ("other limits", |storage, circuit| {
+            let config = storage.config("a").mode(Mode::ObserveOnly).consecutive_failures(1).count_window(3);
+            circuit.reconfigure(config.build().unwrap()).unwrap();
+        }),
+    ];
+    let storage = Storage::new();
+    for (former, spoil) in uses {
+        let circuit = storage.circuit("a");
+        spoil(&storage, &circuit);
+        drop(circuit);
+        let next = storage.circuit("b");
+        assert_is_new(&next, former);
+        (0..4).for_each(|_| next.try_acquire().unwrap().settle(FAILURE));
+        let Counts { calls, failures, slow, abandoned, .. } = next.status().window;
+        assert_eq!([calls, failures, slow, abandoned], [4, 4, 0, 0], "after {former}");
+        trip_by_one_more(&next, former);
+    }
+}
+
+fn trip_by_one_more(circuit: &Circuit, former: &str) {
+    circuit.try_acquire().unwrap().settle(FAILURE);
+    let status = circuit.status();
+    assert_eq!(status.state, CircuitState::Open, "after {former}");
+    assert_eq!(status.last_transition.unwrap().epoch, 1, "after {former}: it is the first change");
+    assert!(circuit.try_acquire().is_err(), "after {former}");
+}
+
+/// A service whose calls are answered by hand.
+fn answered_later(
+    storage: &Storage,
+    name: &'static str,
+) -> (impl Service<oneshot::Receiver<io::Error>, Response = (), Error: std::fmt::Debug>, Circuit) {
+    let layer = BreakerLayer::new(storage.config(name).build().unwrap());
+    let circuit = layer.circuit();
+    let service = layer
+        .errors_only()
+        .keep_last_failure("label")
+        .layer(service_fn(async |answer: oneshot::Receiver<io::Error>| Err::<(), _>(answer.await.unwrap())));
+    (service, circuit)
+}
+
+#[test]
+fn last_failure_of_ended_circuit_is_not_shown_by_next() {
+    for ends_late in [false, true] {
+        let storage = Storage::new();
+        let (mut service, circuit) = answered_later(&storage, "a");
+        let (answer, asked) = oneshot::channel();
+        assert!(service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+        let mut call = task::spawn(service.call(asked));
+        assert_pending!(call.poll());
+        drop((service, circuit));
+        let early = ends_late.then(|| storage.circuit("b"));
+        answer.send(io::Error::other("a's secret token")).unwrap();
+        assert!(assert_ready!(call.poll()).is_err());
+        let next = early.unwrap_or_else(|| storage.circuit("b"));
+        assert_is_new(&next, "a call that failed after its circuit had ended");
+    }
+}
+
+#[test]
+fn permit_of_ended_circuit_changes_nothing_in_next() {
+    type Settle = fn(Permit);
+    let settles: [Settle; 4] =
+        [|permit| permit.settle(FAILURE), |permit| permit.settle(Verdict::Success), drop, Permit::cancel];
+    for (number, settle) in settles.into_iter().enumerate() {
+        let storage = Storage::new();
+        let circuit = storage.circuit("a");
+        let closed = circuit.try_acquire().unwrap();
+        drop(circuit);
+        let next = storage.circuit("b");
+        settle(closed);
+        assert_is_new(&next, "a permit");
+
+        trip(&next);
+        storage.hand.advance(OPEN_FOR);
+        let probe = next.try_acquire().unwrap();
+        drop(next);
+        let last = storage.circuit("c");
+        trip(&last);
+        storage.hand.advance(OPEN_FOR);
+        let own = last.try_acquire().unwrap();
+        settle(probe);
+        assert_eq!(last.status().state, CircuitState::HalfOpen, "{number}");
+        own.cancel();
+    }
+}
+
+#[test]
+fn observers_and_streams_of_ended_circuit_are_not_notified_by_next() {
+    let storage = Storage::new();
+    let circuit = storage.circuit("a");
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    circuit.on_transition(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+    });
+    let mut stream = circuit.transitions();
+    drop(circuit);
+    let next = storage.circuit("b");
+    trip(&next);
+    assert_eq!(calls.load(Ordering::Relaxed), 0);
+    assert_eq!(Arc::strong_count(&calls), 1, "the observer was dropped with its circuit");
+    assert!(stream.next().now_or_never().expect("it has ended").is_none());
+}
+
+#[test]
+fn task_that_waited_for_ended_circuit_is_not_woken_by_next() {
+    #[derive(Default)]
+    struct CountWakes(AtomicUsize);
+    impl Wake for CountWakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    let storage = Storage::new();
+    let count = Arc::new(CountWakes::default());
+    let waker = Waker::from(Arc::clone(&count));
+    let never = tower::limit::ConcurrencyLimit::new(service_fn(async |()| Ok::<_, io::Error>(())), 0);
+    let layer = BreakerLayer::new(storage.config("a").build().unwrap());
+    let mut service = layer.errors_only().layer(never);
+    let polled: Poll<Result<(), _>> = service.poll_ready(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    drop(service);
+    let next = storage.circuit("b");
+    trip(&next);
+    assert_eq!(count.0.load(Ordering::Relaxed), 0);
+    drop(waker);
+    assert_eq!(Arc::strong_count(&count), 1, "the waker was dropped with its service");
+}
+
+#[test]
+fn key_that_takes_place_of_evicted_one_has_no_state_of_it() {
+    let storage = Storage::new();
+    let config =
+        KeyedConfig::builder(storage.config("tenants").build().unwrap()).max_keys(1).build().unwrap();
+    let layer = KeyedBreakerLayer::<_, _>::new(config, |key: &u64| *key);
+    let circuits = layer.circuits();
+    let former = circuits.get_or_insert(1).unwrap();
+    (0..5).for_each(|_| former.try_acquire().unwrap().settle(FAILURE));
+    drop(former);
+    storage.hand.advance(2 * OPEN_FOR);
+    let status = circuits.get_or_insert(2).unwrap().status();
+    assert_eq!((status.key.as_deref(), status.state), (Some("2"), CircuitState::Closed));
+    assert_eq!((status.consecutive_failures, status.window), (0, Counts::default()));
+    assert!(status.last_transition.is_none() && status.last_trip.is_none() && status.last_failure.is_none());
+}
