@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -58,6 +59,18 @@ pub(crate) enum Spare<S, Saved> {
         saved: Option<Saved>,
         outer: Outer,
     },
+}
+
+impl<S, Saved> Spare<S, Saved> {
+    /// Drops what is kept of the request: no attempt follows.
+    #[inline]
+    fn release(&mut self) {
+        if mem::needs_drop::<Saved>()
+            && let Self::Some { saved, .. } = self
+        {
+            *saved = None;
+        }
+    }
 }
 
 impl<S, Req, C, Q> ResponseFuture<S, Req, C, Q>
@@ -145,6 +158,7 @@ where
                     let mut result = match result {
                         Ok(response) if verdict.is_success() && this.call.attempts() == 1 => {
                             this.call.succeeded_at_once();
+                            this.spare.release();
                             return Poll::Ready(Ok(response));
                         }
                         result => result,
@@ -158,6 +172,7 @@ where
                     };
                     let Some(delay) = this.call.after(&verdict, hindered) else {
                         this.call.leave_note(this.classify, &mut result);
+                        this.spare.release();
                         return Poll::Ready(result);
                     };
                     let judges_responses = this.classify.judges_responses();
@@ -184,6 +199,7 @@ where
                         unreachable!("a retry has a service")
                     };
                     if let Err(error) = ready!(service.poll_ready(cx)) {
+                        this.spare.release();
                         return Poll::Ready(Err(error));
                     }
                     let mut request =

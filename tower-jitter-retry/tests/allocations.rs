@@ -2,12 +2,16 @@
 
 mod support;
 
-use std::future::{Ready, ready};
+use std::future::{Future, Ready, ready};
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use allocation_counter::measure;
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
+use http_body::Body;
 use http_body_util::Full;
 use tower::{Layer, Service, service_fn};
 use tower_jitter_retry::{
@@ -15,7 +19,7 @@ use tower_jitter_retry::{
     remove_marker,
 };
 
-use support::{Broken, Calls, at_once, now, send};
+use support::{Broken, Calls, at_once, now, response, send};
 
 /// What one call allocates, after a first one on the same thread.
 fn allocations<S>(service: &mut S) -> u64
@@ -247,4 +251,69 @@ fn body_in_memory_is_copied_for_the_policy_of_tower_up_to_the_replay_limit() {
         assert!(duplicate.is_none());
     });
     assert!(allocated.bytes_total < 1_000, "{} bytes", allocated.bytes_total);
+}
+
+/// An upload that has sent one frame and waits for the rest.
+struct Begun(Option<Bytes>);
+
+impl Body for Begun {
+    type Data = Bytes;
+    type Error = Broken;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, Broken>>> {
+        self.0.take().map_or(Poll::Pending, |data| Poll::Ready(Some(Ok(http_body::Frame::data(data)))))
+    }
+}
+
+/// A server that answers with this status before the request's body is complete, and reads on.
+fn answers_early(
+    status: u16,
+    under_way: &Mutex<Vec<ReplayBody<Begun>>>,
+) -> impl Service<Request<ReplayBody<Begun>>, Response = Response<String>, Error = Broken, Future = impl Unpin>
++ Clone {
+    service_fn(move |request: Request<ReplayBody<Begun>>| {
+        let mut body = request.into_body();
+        let _ = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
+        under_way.lock().unwrap().push(body);
+        ready(Ok(response(status)))
+    })
+}
+
+#[test]
+fn answered_streams_keep_no_replay_buffers() {
+    const LARGE: usize = 60_000;
+    const STREAMS: i64 = 200;
+    let under_way = Mutex::new(Vec::with_capacity(600));
+    let data = Bytes::from(vec![7; LARGE]);
+    for status in [200, 503] {
+        let mut service =
+            JitterRetryLayer::new(at_once().build().unwrap()).layer(answers_early(status, &under_way));
+        let held = measure(|| {
+            for _ in 0..STREAMS {
+                let request = Request::put("/").body(ReplayBody::new(Begun(Some(data.clone())))).unwrap();
+                assert_eq!(now(send(&mut service, request)).unwrap().status(), status);
+            }
+        });
+        let each = held.bytes_current / STREAMS;
+        assert!(each < 1_024, "{each} bytes for each stream that was answered with {status}");
+        under_way.lock().unwrap().clear();
+    }
+}
+
+/// Whoever holds the future after it has returned its response holds no buffer.
+#[test]
+fn future_that_has_ended_keeps_no_replay_buffer() {
+    let under_way = Mutex::new(Vec::with_capacity(3));
+    let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(answers_early(200, &under_way));
+    let data = Bytes::from_static(&[7; 16_000]);
+    let request = Request::put("/").body(ReplayBody::new(Begun(Some(data)))).unwrap();
+    let mut call = None;
+    let held = measure(|| {
+        let call = call.insert(Box::pin(service.call(request)));
+        assert!(call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    });
+    assert!(held.bytes_current < 4_096, "{} bytes", held.bytes_current);
 }

@@ -254,9 +254,8 @@ impl<K> Counting for Keyed<K> {
     }
 
     fn sums(&self, tag: u32) -> Counts {
-        // Every numerator before its denominator, as in the other window.
-        let [slow, abandoned] = self.trouble.get().map_or([0, 0], |trouble| trouble.aside.sum(tag));
         let [calls, failures] = self.calls.sum(tag);
+        let [slow, abandoned] = self.trouble.get().map_or([0, 0], |trouble| trouble.aside.sum(tag));
         Counts { calls, failures, slow, abandoned }
     }
 

@@ -19,6 +19,7 @@ use super::tape::{Reader, Step, Tape};
 /// | what the first attempt reads | goes by at once, and is kept as it goes, up to [`replay_limit`](crate::RetryPolicyBuilder::replay_limit) |
 /// | a further attempt | gets what was read, and then the rest, which is kept in its turn; with trailers |
 /// | while an earlier attempt still sends it | the further one takes it over, and the earlier one fails ([`ReplayError`](crate::ReplayError)) |
+/// | while the last attempt sends it, and once the caller has the response | nothing more is kept, and what was kept goes as it is sent |
 /// | a body that outgrows the limit | goes on untouched, is no longer kept, and its request is not sent again |
 /// | a body that fails | likewise: the caller gets what the attempt came to. The error is an [`UploadError`], which counts neither against the server nor for a retry |
 ///
@@ -81,7 +82,7 @@ where
             }),
             State::Kept(reader) => match reader.read(cx) {
                 Step::Read(read) => read,
-                Step::Outgrown(frame, rest) => {
+                Step::Alone(frame, rest) => {
                     self.0 = State::Through(rest);
                     Poll::Ready(Some(Ok(frame)))
                 }
@@ -104,8 +105,14 @@ where
     }
 }
 
-/// What is kept of a streaming body.
+/// What is kept of a streaming body. Dropping it gives back what the body that goes out has read already: no attempt follows.
 pub struct Replay<B>(Arc<Tape<B>>);
+
+impl<B> Drop for Replay<B> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
 
 /// One that is kept already goes out once more as it is.
 impl<B> RetryBody for ReplayBody<B>
@@ -131,7 +138,7 @@ where
     }
 
     fn again(saved: Replay<B>, last: bool) -> Option<(Self, Option<Replay<B>>)> {
-        let reader = Tape::take_over(&saved.0)?;
+        let reader = Tape::take_over(&saved.0, last)?;
         Some((Self(State::Kept(reader)), (!last).then_some(saved)))
     }
 }

@@ -28,7 +28,7 @@ impl Prefix {
 
     /// Keeps what was read. `false`: it would pass the limit.
     pub(super) fn keep(&mut self, mut data: &[u8]) -> bool {
-        if data.len() > self.limit - self.length {
+        if data.len() > self.limit.saturating_sub(self.length) {
             return false;
         }
         self.length += data.len();
@@ -64,7 +64,21 @@ impl Prefix {
         self.sealed.get(at).cloned()
     }
 
-    /// How many pieces there are that are not being filled.
+    /// The same, which is not needed again.
+    pub(super) fn take_piece(&mut self, at: usize) -> Option<Bytes> {
+        self.sealed.get_mut(at).map(std::mem::take)
+    }
+
+    /// Keeps only what a reader at this piece has not read yet. What is being filled it has read itself.
+    pub(super) fn release(&mut self, at: usize) {
+        for piece in self.sealed.iter_mut().take(at) {
+            *piece = Bytes::new();
+        }
+        self.open = Vec::new();
+        self.limit = 0;
+    }
+
+    /// How many pieces there are that are not being filled, released ones included.
     pub(super) fn pieces(&self) -> usize {
         self.sealed.len()
     }

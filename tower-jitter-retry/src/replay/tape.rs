@@ -29,6 +29,10 @@ struct Reel<B> {
     rest: Option<B>,
     prefix: Prefix,
     trailers: Option<HeaderMap>,
+    /// How far the holder has played what earlier attempts read.
+    place: Place,
+    /// Another attempt may follow: what is read is kept.
+    kept: bool,
     ended: bool,
     /// Of the holder's task, which has to hear of a take-over.
     waker: Option<Waker>,
@@ -39,7 +43,6 @@ struct Reel<B> {
 /// Where one attempt stands.
 pub(super) struct Reader<B> {
     tape: Arc<Tape<B>>,
-    place: Place,
     attempt: u32,
 }
 
@@ -53,10 +56,10 @@ struct Place {
 /// What a reading came to.
 pub(super) type Read = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
-/// A frame, or the body that has outgrown the limit and is the reader's alone from here on.
+/// A frame, or the body that is the reader's alone from here on: it has outgrown the limit, or no attempt follows.
 pub(super) enum Step<B> {
     Read(Read),
-    Outgrown(Frame<Bytes>, B),
+    Alone(Frame<Bytes>, B),
 }
 
 impl<B: Body + Unpin> Tape<B>
@@ -71,12 +74,14 @@ where
             rest: Some(body),
             prefix: Prefix::new(limit),
             trailers: None,
+            place: Place::default(),
+            kept: true,
             ended: false,
             waker: None,
             reading: false,
         };
         let tape = Arc::new(Self(Mutex::new(reel)));
-        let reader = Reader { tape: Arc::clone(&tape), place: Place::default(), attempt: 1 };
+        let reader = Reader { tape: Arc::clone(&tape), attempt: 1 };
         (tape, reader)
     }
 
@@ -85,20 +90,35 @@ where
         lock(&self.0).is_whole()
     }
 
-    /// Takes the body over. `None`: not all of it is there any more.
-    pub(super) fn take_over(tape: &Arc<Self>) -> Option<Reader<B>> {
+    /// Takes the body over. `None`: not all of it is there any more. The last attempt keeps nothing.
+    pub(super) fn take_over(tape: &Arc<Self>, last: bool) -> Option<Reader<B>> {
         let mut reel = lock(&tape.0);
         if !reel.is_whole() {
             return None;
         }
         reel.holder += 1;
         reel.prefix.seal();
+        reel.place = Place::default();
+        reel.kept = !last;
         let (attempt, waker) = (reel.holder, reel.waker.take());
         drop(reel);
         if let Some(waker) = waker {
             waker.wake();
         }
-        Some(Reader { tape: Arc::clone(tape), place: Place::default(), attempt })
+        Some(Reader { tape: Arc::clone(tape), attempt })
+    }
+}
+
+impl<B> Tape<B> {
+    /// No attempt follows: gives back the memory of what the present attempt has read.
+    pub(super) fn release(&self) {
+        let mut reel = lock(&self.0);
+        let Place { piece, trailers } = reel.place;
+        reel.kept = false;
+        reel.prefix.release(piece);
+        if trailers {
+            reel.trailers = None;
+        }
     }
 }
 
@@ -108,24 +128,25 @@ where
     B::Error: Into<BoxError>,
 {
     fn is_whole(&self) -> bool {
-        !self.reading && (self.ended || self.rest.is_some())
+        self.kept && !self.reading && (self.ended || self.rest.is_some())
     }
 
     /// What was read already, if the reader is behind.
-    fn replay(&self, place: &mut Place) -> Option<Frame<Bytes>> {
-        if let Some(data) = self.prefix.piece(place.piece) {
-            place.piece += 1;
+    fn replay(&mut self) -> Option<Frame<Bytes>> {
+        let at = self.place.piece;
+        if let Some(data) = if self.kept { self.prefix.piece(at) } else { self.prefix.take_piece(at) } {
+            self.place.piece += 1;
             return Some(Frame::data(data));
         }
-        if !self.ended || place.trailers {
+        if !self.ended || self.place.trailers {
             return None;
         }
-        place.trailers = true;
-        self.trailers.clone().map(Frame::trailers)
+        self.place.trailers = true;
+        if self.kept { self.trailers.clone() } else { self.trailers.take() }.map(Frame::trailers)
     }
 
-    fn read(&mut self, place: &mut Place, cx: &mut Context<'_>) -> Step<B> {
-        if let Some(frame) = self.replay(place) {
+    fn read(&mut self, cx: &mut Context<'_>) -> Step<B> {
+        if let Some(frame) = self.replay() {
             return Step::Read(Poll::Ready(Some(Ok(frame))));
         }
         if self.ended {
@@ -154,23 +175,23 @@ where
                 self.prefix.forget();
                 Step::Read(Poll::Ready(Some(Err(failed(error)))))
             }
-            Poll::Ready(Some(Ok(frame))) => self.keep(frame, place),
+            Poll::Ready(Some(Ok(frame))) => self.keep(frame),
         }
     }
 
-    fn keep(&mut self, frame: Frame<B::Data>, place: &mut Place) -> Step<B> {
+    fn keep(&mut self, frame: Frame<B::Data>) -> Step<B> {
         let frame = frame.map_data(Into::into);
         if let Some(trailers) = frame.trailers_ref() {
-            self.end(Some(trailers.clone()));
-            place.trailers = true;
-        } else if frame.data_ref().is_some_and(|data| self.prefix.keep(data)) {
+            self.end(self.kept.then(|| trailers.clone()));
+            self.place.trailers = true;
+        } else if self.kept && frame.data_ref().is_some_and(|data| self.prefix.keep(data)) {
             // What is full by now is what this reader has read itself.
-            place.piece = self.prefix.pieces();
+            self.place.piece = self.prefix.pieces();
         } else {
-            // The prefix was played before the rest was read, so that nobody needs it any more.
+            // The prefix was played before the rest was read, so that no reader needs it.
             self.prefix.forget();
             if let Some(rest) = self.rest.take() {
-                return Step::Outgrown(frame, rest);
+                return Step::Alone(frame, rest);
             }
         }
         Step::Read(Poll::Ready(Some(Ok(frame))))
@@ -183,18 +204,18 @@ where
         self.waker = None;
     }
 
-    fn is_end_stream(&self, place: Place) -> bool {
-        let played = self.prefix.left(place.piece) == 0;
+    fn is_end_stream(&self) -> bool {
+        let played = self.prefix.left(self.place.piece) == 0;
         let ended = if self.ended {
-            place.trailers || self.trailers.is_none()
+            self.place.trailers || self.trailers.is_none()
         } else {
             self.rest.as_ref().is_some_and(Body::is_end_stream)
         };
         played && ended
     }
 
-    fn size_hint(&self, place: Place) -> SizeHint {
-        let left = self.prefix.left(place.piece) as u64;
+    fn size_hint(&self) -> SizeHint {
+        let left = self.prefix.left(self.place.piece) as u64;
         let rest = match &self.rest {
             Some(rest) => rest.size_hint(),
             None if self.ended => SizeHint::with_exact(0),
@@ -214,23 +235,23 @@ where
     B::Data: Into<Bytes>,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn read(&mut self, cx: &mut Context<'_>) -> Step<B> {
+    pub(super) fn read(&self, cx: &mut Context<'_>) -> Step<B> {
         let mut reel = lock(&self.tape.0);
         if reel.holder != self.attempt {
             return Step::Read(Poll::Ready(Some(Err(failed(ReplayError::TakenOver)))));
         }
-        reel.read(&mut self.place, cx)
+        reel.read(cx)
     }
 
     /// A body that was taken over has not ended: it fails.
     pub(super) fn is_end_stream(&self) -> bool {
         let reel = lock(&self.tape.0);
-        reel.holder == self.attempt && reel.is_end_stream(self.place)
+        reel.holder == self.attempt && reel.is_end_stream()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
         let reel = lock(&self.tape.0);
-        if reel.holder == self.attempt { reel.size_hint(self.place) } else { SizeHint::new() }
+        if reel.holder == self.attempt { reel.size_hint() } else { SizeHint::new() }
     }
 }
 
@@ -267,13 +288,13 @@ mod models {
     }
 
     /// What a reader sees, and whether it saw an end.
-    fn read(mut reader: Reader<Countdown>) -> (Vec<u8>, bool) {
+    fn read(reader: &Reader<Countdown>) -> (Vec<u8>, bool) {
         let (mut seen, mut cx) = (Vec::new(), Context::from_waker(Waker::noop()));
         loop {
             match reader.read(&mut cx) {
                 Step::Read(Poll::Ready(Some(Ok(frame)))) => seen.extend(frame.into_data().unwrap()),
                 Step::Read(Poll::Ready(end)) => return (seen, end.is_none()),
-                Step::Read(Poll::Pending) | Step::Outgrown(..) => unreachable!(),
+                Step::Read(Poll::Pending) | Step::Alone(..) => unreachable!(),
             }
         }
     }
@@ -282,8 +303,8 @@ mod models {
     fn loom_a_body_that_is_taken_over_is_whole_or_cut_for_each() {
         loom::model(|| {
             let (tape, first) = Tape::record(Countdown(2), 10);
-            let thread = thread::spawn(move || read(first));
-            let second = read(Tape::take_over(&tape).unwrap());
+            let thread = thread::spawn(move || read(&first));
+            let second = read(&Tape::take_over(&tape, false).unwrap());
             assert_eq!(second, (vec![1, 0], true), "the retry has all of it");
             let (seen, ended) = thread.join().unwrap();
             assert!([1, 0].starts_with(&seen));

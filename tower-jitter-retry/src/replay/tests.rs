@@ -207,6 +207,82 @@ fn a_body_that_outgrew_the_limit_holds_no_memory() {
     drop(saved);
 }
 
+/// Reads this many frames, and returns the bytes of their data.
+fn read_frames(body: &mut ReplayBody<Acts>, frames: usize) -> usize {
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut bytes = 0;
+    for _ in 0..frames {
+        let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut *body).poll_frame(&mut cx) else { break };
+        bytes += frame.data_ref().map_or(0, Bytes::len);
+    }
+    bytes
+}
+
+/// What a stream may hold beside its data: its handle and the list of the pieces.
+const HANDLE: i64 = 1_024;
+
+#[test]
+fn stream_whose_call_has_ended_keeps_nothing() {
+    let frame = || Act::Data(vec![7; 2_000]);
+    for attempts in 1..=3 {
+        let body = acts(std::iter::repeat_with(frame).take(40));
+        let mut under_way = None;
+        let held = allocation_counter::measure(|| {
+            let (mut body, mut saved) = save(body, 65_536);
+            assert_eq!(read_frames(&mut body, 10), 20_000);
+            for _ in 1..attempts {
+                (body, saved) = again(saved);
+                assert!(read_frames(&mut body, 15) > 20_000);
+            }
+            drop(saved);
+            under_way = Some(body);
+        });
+        // The frames that the body has given out are no longer its own.
+        assert!(held.bytes_current < HANDLE, "{attempts} attempts: {} bytes", held.bytes_current);
+        let mut body = under_way.unwrap();
+        let held = allocation_counter::measure(|| assert!(read_frames(&mut body, usize::MAX) > 0));
+        assert!(held.bytes_max < 1_024, "{} bytes were kept of the rest", held.bytes_max);
+    }
+}
+
+#[test]
+fn last_attempt_keeps_nothing_and_gives_back_what_it_has_sent() {
+    const LIMIT: usize = 8 << 20;
+    let frame = || Act::Data(vec![7; 100_000]);
+    let (mut first, saved) = save(acts(std::iter::repeat_with(frame).take(100)), LIMIT);
+    let mut second = None;
+    let held = allocation_counter::measure(|| {
+        assert_eq!(read_frames(&mut first, 40), 4_000_000);
+        second = ReplayBody::again(saved.unwrap(), true);
+    });
+    assert!(held.bytes_current > 0, "the beginning is still to be sent");
+    let (mut second, _) = second.unwrap();
+    let mut sent = 0;
+    let given_back = allocation_counter::measure(|| sent = read_frames(&mut second, usize::MAX));
+    assert_eq!(sent, 10_000_000, "the last attempt has all of it");
+    assert!(given_back.bytes_current <= -4_000_000, "{} bytes", given_back.bytes_current);
+    assert!(given_back.bytes_max < 1_024, "{} bytes were kept of the rest", given_back.bytes_max);
+}
+
+/// The end of a call while its last attempt still plays what an earlier one read.
+#[test]
+fn stream_released_in_the_middle_of_its_replay_is_whole() {
+    for played in 0..5 {
+        let script = [data(b"ab"), data(b"cd"), data(b"ef"), Act::Trailers];
+        let (mut first, saved) = save(acts(script.clone()), 100);
+        read(&mut first, 4, &mut Seen::default());
+        let (mut second, saved) = again(saved);
+        read(&mut second, 1, &mut Seen::default());
+        let (mut third, saved) = again(saved);
+        let mut seen = Seen::default();
+        read(&mut third, played, &mut seen);
+        drop(saved);
+        read(&mut third, usize::MAX, &mut seen);
+        assert_eq!(seen, whole(b"abcdef", Some(trailers())), "after {played} frames");
+        assert!(third.is_end_stream());
+    }
+}
+
 /// The retry has played what was kept when the rest outgrows the limit.
 #[test]
 fn a_body_that_outgrows_the_limit_in_its_second_attempt_is_whole_there() {
@@ -225,7 +301,7 @@ fn the_size_hint_does_not_decide_and_is_that_of_the_whole() {
     let (mut first, saved) = save(body, 100);
     assert_eq!(first.size_hint().exact(), Some(1 << 40));
     read(&mut first, 1, &mut Seen::default());
-    let (mut second, _) = again(saved);
+    let (mut second, _saved) = again(saved);
     assert_eq!(second.size_hint().exact(), Some((1 << 40) + 2), "what the rest says, and what was kept");
     assert_eq!(first.size_hint().exact(), None, "what was taken over knows nothing any more");
     assert_eq!(all(&mut second), whole(b"abcd", None));
