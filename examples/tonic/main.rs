@@ -16,7 +16,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
 use tower::ServiceBuilder;
 use tower_breaker::{BreakerConfig, BreakerLayer, Clock};
-use tower_fault_classify::FaultClassifyLayer;
+use tower_fault_classify::{FaultClassifyLayer, GrpcOnly};
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
 #[allow(unreachable_pub, clippy::pedantic, reason = "the code is generated")]
@@ -75,7 +75,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(retries))
         .layer(breaker)
-        .layer(FaultClassifyLayer::new())
+        // This stack carries gRPC alone: a proxy's HTML page is a failure, whatever its status.
+        .layer(FaultClassifyLayer::new().rule(GrpcOnly))
         .timeout(Duration::from_secs(5))
         .service(channel);
     let mut client = EchoClient::new(stack);

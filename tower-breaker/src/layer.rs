@@ -93,6 +93,9 @@ impl<R, B> BreakerLayer<Auto<Typed>, R, B> {
 
 impl<K, R, B> BreakerLayer<Auto<K>, R, B> {
     /// Takes every response for a success, so that a response of any type will do.
+    ///
+    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a success even if it is
+    /// an `Err`. For those, leave `errors_only` off or use `.classify(NestedErrors::new())`.
     pub fn errors_only(self) -> BreakerLayer<ErrorsOnly<K>, R, B> {
         let Self { circuit, not_ready, reject, settle, .. } = self;
         BreakerLayer { circuit, not_ready, classify: ErrorsOnly::new(), reject, settle }

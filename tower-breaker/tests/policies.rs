@@ -12,6 +12,7 @@ use tower_breaker::{
     AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState,
     Clock, Fault, Health, Kind, ManualClock, Origin, Reason, Retryable, Verdict,
 };
+use tower_fault_classify::NestedErrors;
 
 type Response = http::Response<()>;
 type Answer = Result<Response, BreakerError<io::Error>>;
@@ -446,4 +447,32 @@ fn keeping_the_last_failure_allocates_at_failures_and_not_at_successes() {
 
 fn allocations<S: Service<(u16, u64), Future: std::future::Future>>(service: &mut S, status: u16) -> u64 {
     allocation_counter::measure(|| drop(assert_ready!(start(service, status).poll()))).count_total
+}
+
+/// A worker's query under a timeout: the query's own error is nested in the timeout's result.
+#[test]
+fn nested_results_count_their_inner_error() {
+    type Nested<T> = Result<Result<T, io::Error>, io::Error>;
+    struct Row;
+
+    let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+    let state_after = |layer: &BreakerLayer, answer: fn() -> Nested<u32>| {
+        let mut service = layer.layer(service_fn(move |()| std::future::ready(answer())));
+        for _ in 0..5 {
+            assert!(tokio_test::block_on(async { service.ready().await.unwrap().call(()).await }).is_ok());
+        }
+        layer.circuit().status().state
+    };
+    let (layer, _) = layer(config());
+    assert_eq!(state_after(&layer, || Ok(Ok(1))), CircuitState::Closed);
+    assert_eq!(state_after(&layer, || Ok(Err(io::ErrorKind::ConnectionRefused.into()))), CircuitState::Open);
+
+    // A value without an `Outcome`.
+    let layer = BreakerLayer::new(BreakerConfig::default()).classify(NestedErrors::new());
+    let mut service =
+        layer.layer(service_fn(move |()| std::future::ready(Nested::<Row>::Ok(Err(refused())))));
+    for _ in 0..5 {
+        assert!(tokio_test::block_on(async { service.ready().await.unwrap().call(()).await }).is_ok());
+    }
+    assert_eq!(layer.circuit().status().state, CircuitState::Open);
 }

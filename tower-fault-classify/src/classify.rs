@@ -34,7 +34,8 @@ use crate::outcome::{Outcome, judge_outcome};
     message = "`{Self}` cannot judge a `Result<{Res}, {Err}>`",
     note = "the default classifier reads responses that implement `Outcome` and errors that implement `Error` or are boxed",
     note = "for a response type of your own, write `impl Outcome for YourResponse {{}}`",
-    note = "for a response type of somebody else, call `.errors_only()` on the layer: then every response is a success"
+    note = "for a response type of somebody else, call `.errors_only()` on the layer: then every response is a success",
+    note = "for a `Result` as the response, with an error that is boxed or a value of any type, use `.classify(NestedErrors::new())`"
 )]
 pub trait Classify<Res, Err> {
     /// What the call came to.
@@ -111,6 +112,15 @@ pub trait Rule<Res, Err> {
     /// What the call came to, if this rule has a word on it.
     fn opinion(&self, outcome: Result<&Res, &Err>) -> Option<Verdict>;
 
+    /// Changes the verdict of the rules and the classifier behind this rule. It is called only where this rule has no
+    /// opinion.
+    ///
+    /// **Default**: leaves it as it is.
+    #[inline]
+    fn revise(&self, verdict: Verdict) -> Verdict {
+        verdict
+    }
+
     /// What the end of a response's body makes of the call, if this rule has a word on it. It is asked only under a layer that tracks
     /// bodies.
     ///
@@ -168,7 +178,7 @@ where
 {
     #[inline]
     fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
-        self.rule.opinion(outcome).unwrap_or_else(|| self.otherwise.classify(outcome))
+        self.rule.opinion(outcome).unwrap_or_else(|| self.rule.revise(self.otherwise.classify(outcome)))
     }
 
     #[inline]
@@ -183,7 +193,7 @@ where
     }
 
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
-        self.rule.opinion_on_end(end).unwrap_or_else(|| self.otherwise.classify_end(end))
+        self.rule.opinion_on_end(end).unwrap_or_else(|| self.rule.revise(self.otherwise.classify_end(end)))
     }
 }
 
@@ -272,7 +282,20 @@ marked_by_error_kind! {
     /// A response without a status is a success.
     Auto,
     /// Takes every response for a success and reads errors as [`Auto`] does, so that a response of any type will do.
+    ///
+    /// A response that is itself a `Result` counts as a success too, also an `Err`: see [`NestedErrors`].
     ErrorsOnly,
+    /// Classifies a result within a result, as `tokio::time::timeout` returns it: either error is read as [`Auto`] does,
+    /// and a value of any type is a success.
+    ///
+    /// ```
+    /// use std::io::{Error, ErrorKind};
+    /// use tower_fault_classify::{Classify, NestedErrors};
+    ///
+    /// let refused = Ok::<Result<u32, Error>, Error>(Err(ErrorKind::ConnectionRefused.into()));
+    /// assert!(NestedErrors::new().classify(refused.as_ref()).fault().is_some());
+    /// ```
+    NestedErrors,
 }
 
 impl<K, Res, Err> Classify<Res, Err> for Auto<K>
@@ -315,6 +338,21 @@ where
         match end.how() {
             How::Complete(_) => Verdict::Success,
             _ => judge_end(end),
+        }
+    }
+}
+
+impl<K, J, T, E, Err> Classify<Result<T, E>, Err> for NestedErrors<(K, J)>
+where
+    E: AsError<J>,
+    Err: AsError<K>,
+{
+    #[inline]
+    fn classify(&self, outcome: Result<&Result<T, E>, &Err>) -> Verdict {
+        match outcome {
+            Ok(Ok(_)) => Verdict::Success,
+            Ok(Err(error)) => judge_error(error.as_error()).into(),
+            Err(error) => judge_error(error.as_error()).into(),
         }
     }
 }
@@ -382,6 +420,23 @@ mod tests {
         let rule = rule_fn(|outcome: Result<&Foreign, &io::Error>| outcome.is_ok().then_some(FAULT.into()));
         let classifier = RuleFirst::new(rule, classifier);
         assert_eq!(classifier.classify(Ok(&Foreign)), Verdict::Fault(FAULT));
+    }
+
+    #[test]
+    fn nested_errors_judges_typed_and_boxed_inner_errors() {
+        struct Foreign;
+        let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+        let kind = |verdict: Verdict| verdict.fault().map(Fault::kind);
+        let typed = |outcome: Result<Result<Foreign, io::Error>, io::Error>| {
+            kind(NestedErrors::new().classify(outcome.as_ref()))
+        };
+        assert_eq!(typed(Ok(Ok(Foreign))), None);
+        assert_eq!(typed(Ok(Err(refused()))), Some(Kind::Unavailable));
+        assert_eq!(typed(Err(refused())), Some(Kind::Unavailable));
+        let boxed = Ok::<Result<Foreign, BoxError>, io::Error>(Err(refused().into()));
+        assert_eq!(kind(NestedErrors::new().classify(boxed.as_ref())), Some(Kind::Unavailable));
+        let boxed = Ok::<Result<Foreign, io::Error>, BoxError>(Err(refused()));
+        assert_eq!(kind(NestedErrors::new().classify(boxed.as_ref())), Some(Kind::Unavailable));
     }
 
     #[test]

@@ -265,6 +265,8 @@ axis! {
         Transport = "transport",
         /// The server, or a proxy in front of it.
         Remote = "remote",
+        /// Not known: the error is of a type that no table has a row for.
+        Unknown = "unknown",
     }
 }
 

@@ -74,9 +74,29 @@ fn parse(code: &[u8]) -> u32 {
 
 /// `application/grpc` and its variants by message format; not gRPC-Web, whose status is in the body.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
-    let media_type = headers.get(CONTENT_TYPE).map(http::HeaderValue::as_bytes).unwrap_or_default();
-    let rest = media_type.get(..16).filter(|prefix| prefix.eq_ignore_ascii_case(b"application/grpc"));
-    rest.is_some() && matches!(media_type.get(16), None | Some(b'+' | b';' | b' '))
+    after_application_grpc(headers).is_some_and(ends_subtype)
+}
+
+/// `application/grpc`, gRPC-Web in either encoding, and their variants by message format.
+pub(crate) fn is_grpc_or_web(headers: &HeaderMap) -> bool {
+    after_application_grpc(headers).is_some_and(|rest| {
+        let web = ["-web-text", "-web"].into_iter().find_map(|web| {
+            let (start, rest) = rest.split_at_checked(web.len())?;
+            start.eq_ignore_ascii_case(web.as_bytes()).then_some(rest)
+        });
+        ends_subtype(web.unwrap_or(rest))
+    })
+}
+
+/// The part of the `content-type` after `application/grpc`.
+fn after_application_grpc(headers: &HeaderMap) -> Option<&[u8]> {
+    let (start, rest) = headers.get(CONTENT_TYPE)?.as_bytes().split_at_checked(16)?;
+    start.eq_ignore_ascii_case(b"application/grpc").then_some(rest)
+}
+
+/// Whether a media type's subtype ends here.
+fn ends_subtype(rest: &[u8]) -> bool {
+    matches!(rest.first(), None | Some(b'+' | b';' | b' '))
 }
 
 /// What the server said of another attempt: a pushback goes before `RetryInfo`.

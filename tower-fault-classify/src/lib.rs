@@ -38,14 +38,14 @@ pub use body::{BodyRule, ErrorBodies, ErrorBody, PeekedBody, Reading};
 pub use body::{LlmErrors, LlmEvents};
 pub use chain::judge_error;
 pub use classify::{
-    AsError, Auto, Boxed, Classify, ErrorsOnly, Rule, RuleFirst, Typed, classify_fn, rule_fn,
+    AsError, Auto, Boxed, Classify, ErrorsOnly, NestedErrors, Rule, RuleFirst, Typed, classify_fn, rule_fn,
 };
 pub use error::{BoxError, Judged};
 pub use fault::{Fault, Health, Kind, Origin, Retryable, Verdict};
 pub use future::ResponseFuture;
 pub use layer::{FaultClassifyLayer, KeepErrors, WrapErrors};
 pub use outcome::{Carried, Outcome, grpc_has_begun, judge_outcome};
-pub use rules::{GrpcRules, StatusRules};
+pub use rules::{GrpcOnly, GrpcRules, StatusRules, UnknownErrors};
 pub use service::{ErrorMode, FaultClassify};
 pub use table::grpc::grpc_code_of;
 #[cfg(feature = "tower-http")]

@@ -1,10 +1,12 @@
 //! What a response tells of its call.
 
+use std::error::Error;
 use std::time::Duration;
 
 use http::header::RETRY_AFTER;
 use http::{Extensions, HeaderMap, HeaderName, StatusCode};
 
+use crate::chain::judge_error;
 use crate::fault::{Fault, Retryable, Verdict};
 use crate::grpc;
 use crate::hint;
@@ -103,6 +105,36 @@ impl<T: Outcome + ?Sized> Outcome for Box<T> {
 
     fn verdict(&self) -> Option<Verdict> {
         (**self).verdict()
+    }
+}
+
+/// The response of a call whose own error is nested in another result, as `tokio::time::timeout` returns it: the inner
+/// response is read as it is, and the inner error by its chain of sources.
+///
+/// The error must implement [`Error`]. A boxed one (`BoxError`, `anyhow::Error`) does not: combine the two results with
+/// `??` below the layer, or use [`NestedErrors`](crate::NestedErrors).
+impl<T: Outcome, E: Error + 'static> Outcome for Result<T, E> {
+    fn status(&self) -> Option<StatusCode> {
+        self.as_ref().ok()?.status()
+    }
+
+    fn headers(&self) -> Option<&HeaderMap> {
+        self.as_ref().ok()?.headers()
+    }
+
+    fn extensions(&self) -> Option<&Extensions> {
+        self.as_ref().ok()?.extensions()
+    }
+
+    fn extensions_mut(&mut self) -> Option<&mut Extensions> {
+        self.as_mut().ok()?.extensions_mut()
+    }
+
+    fn verdict(&self) -> Option<Verdict> {
+        match self {
+            Ok(response) => response.verdict(),
+            Err(error) => Some(judge_error(error).into()),
+        }
     }
 }
 
@@ -360,6 +392,21 @@ mod tests {
         assert_eq!(judge_outcome(&()), Verdict::Success);
         assert_eq!(judge_outcome(&vec![1]), Verdict::Success);
         assert_eq!(judge_outcome(&Box::new(7)), Verdict::Success);
+    }
+
+    #[test]
+    fn nested_result_is_judged_by_its_inner_error_or_response() {
+        use std::io::{Error, ErrorKind};
+
+        let kind = |nested: &dyn Outcome| judge_outcome(nested).fault().map(Fault::kind);
+        let refused = || Error::from(ErrorKind::ConnectionRefused);
+        assert_eq!(kind(&Ok::<_, Error>(())), None);
+        assert_eq!(kind(&Err::<(), _>(refused())), Some(Kind::Unavailable));
+        assert_eq!(kind(&Ok::<_, Error>(Err::<u8, _>(refused()))), Some(Kind::Unavailable), "three deep");
+        assert_eq!(kind(&Ok::<_, Error>(response(429))), Some(Kind::Throttled));
+        let mut carries = Ok::<_, Error>(response(503));
+        Carried::put(&mut carries, FAULT.into());
+        assert_eq!(kind(&carries), Some(Kind::Quota));
     }
 
     #[test]

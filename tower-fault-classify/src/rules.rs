@@ -1,12 +1,14 @@
-//! Single rows of the built-in tables, changed.
+//! Rules that change parts of the built-in tables.
 
 use std::sync::Arc;
 
 use http::StatusCode;
 
 use crate::body::BodyEnd;
-use crate::classify::Rule;
-use crate::fault::{Fault, Retryable, Verdict};
+use crate::chain::judge_error;
+use crate::classify::{AsError, Rule};
+use crate::error::{BoxError, Judged};
+use crate::fault::{Fault, Kind, Origin, Retryable, Verdict};
 use crate::grpc;
 use crate::outcome::{Outcome, delay_on};
 use crate::table;
@@ -40,6 +42,108 @@ pub struct StatusRules(Rows<u16>);
 /// at the end of a body, where the built-in rows say never.
 #[derive(Clone, Debug, Default)]
 pub struct GrpcRules(Rows<u32>);
+
+/// Judges every response as the answer to a gRPC call: for stacks that carry nothing else.
+///
+/// A response below 400 whose `content-type` is neither gRPC's nor gRPC-Web's comes from something that does not speak
+/// gRPC, such as the login page of a proxy. gRPC calls it UNKNOWN
+/// ([HTTP to gRPC status code mapping](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md)), and so
+/// does this rule. Statuses from 400 keep their HTTP row.
+///
+/// Without the rule such a response is a success: no layer sees the request when it classifies the response, and an HTML
+/// page is what other requests ask for.
+///
+/// ```
+/// use tower_fault_classify::{FaultClassifyLayer, GrpcOnly};
+///
+/// let layer = FaultClassifyLayer::new().rule(GrpcOnly);
+/// # let service = tower::ServiceBuilder::new()
+/// #     .layer(layer)
+/// #     .service(tower::service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(()))));
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
+/// # check::<(), _>(&service);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GrpcOnly;
+
+/// Changes how errors are judged that no table has a row for.
+///
+/// **Without it** such an error counts as a failure of the server and is sent again if the request is idempotent
+/// ([`row`](Self::row)). A breaker then opens on errors of a driver or a library that it does not know.
+///
+/// In [`FaultClassifyLayer`](crate::FaultClassifyLayer), next to the client, it holds for every layer above. The breaker's
+/// and the retry's layers, and `RetryPolicy::errors_only`, take it by `.rule(…)` as well:
+///
+/// ```
+/// use tower_fault_classify::{FaultClassifyLayer, Health, Retryable, UnknownErrors};
+///
+/// let row = UnknownErrors::row().with_health(Health::Neutral).with_retryable(Retryable::Never);
+/// let layer = FaultClassifyLayer::new().rule(UnknownErrors::treat(row));
+/// # let service = tower::ServiceBuilder::new()
+/// #     .layer(layer)
+/// #     .service(tower::service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(()))));
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
+/// # check::<(), _>(&service);
+/// ```
+///
+/// For calls through a bare circuit, which takes no rules, [`judge`](Self::judge) the error inside the call.
+///
+/// If it is known how far the request came, that decides whether the request is sent again, unless the row says `Never`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UnknownErrors(Verdict);
+
+impl UnknownErrors {
+    /// Judges an unknown error so. `Verdict::Success` makes it count as a success.
+    pub fn treat(verdict: impl Into<Verdict>) -> Self {
+        Self(verdict.into())
+    }
+
+    /// Returns the built-in row, to be changed.
+    pub const fn row() -> Fault {
+        table::UNKNOWN
+    }
+
+    /// Judges an error by its chain of sources and this rule, and wraps it together with the verdict. Every layer and
+    /// every circuit reads that verdict.
+    ///
+    /// ```
+    /// use tower_fault_classify::{Health, UnknownErrors};
+    ///
+    /// # async fn query() -> Result<u32, std::fmt::Error> { Err(std::fmt::Error) }
+    /// # tokio_test::block_on(async {
+    /// let unknown = UnknownErrors::treat(UnknownErrors::row().with_health(Health::Neutral));
+    /// // The future for `circuit.call(…)`:
+    /// let call = async { query().await.map_err(|error| unknown.judge(error)) };
+    /// assert_eq!(call.await.unwrap_err().fault().health(), Health::Neutral);
+    /// # });
+    /// ```
+    pub fn judge<E, K>(self, error: E) -> Judged
+    where
+        E: AsError<K> + Into<BoxError>,
+    {
+        let verdict = self.revised(judge_error(error.as_error()).into());
+        Judged::new(verdict.fault().copied().unwrap_or(table::HARMLESS), error)
+    }
+
+    fn revised(self, verdict: Verdict) -> Verdict {
+        match (verdict, self.0) {
+            (Verdict::Fault(judged), Verdict::Fault(row)) if is_unknown(&judged) => {
+                let retryable = match (judged.retryable(), row.retryable()) {
+                    (Retryable::IfIdempotent, row) | (_, row @ Retryable::Never) => row,
+                    (known, _) => known,
+                };
+                row.with_retryable(retryable).into()
+            }
+            (Verdict::Fault(judged), Verdict::Success) if is_unknown(&judged) => Verdict::Success,
+            (verdict, _) => verdict,
+        }
+    }
+}
+
+/// Another origin means that somebody knows more: a panic is `Unknown` by its kind and local.
+fn is_unknown(fault: &Fault) -> bool {
+    (fault.kind(), fault.origin()) == (Kind::Unknown, Origin::Unknown)
+}
 
 /// Shared by clones, for a classifier is cloned with every call.
 #[derive(Clone, Debug)]
@@ -117,6 +221,27 @@ impl<Res: Outcome, Err> Rule<Res, Err> for GrpcRules {
     }
 }
 
+impl<Res: Outcome, Err> Rule<Res, Err> for GrpcOnly {
+    fn opinion(&self, outcome: Result<&Res, &Err>) -> Option<Verdict> {
+        let response = outcome.ok()?;
+        let is_success = response.status()? < StatusCode::BAD_REQUEST;
+        let speaks_grpc = response.headers().is_some_and(grpc::is_grpc_or_web);
+        (is_success && !speaks_grpc).then(|| table::grpc::fault(grpc::UNKNOWN).into())
+    }
+}
+
+impl<Res, Err> Rule<Res, Err> for UnknownErrors {
+    #[inline]
+    fn opinion(&self, _: Result<&Res, &Err>) -> Option<Verdict> {
+        None
+    }
+
+    #[inline]
+    fn revise(&self, verdict: Verdict) -> Verdict {
+        self.revised(verdict)
+    }
+}
+
 /// Keeps the server's delay, if the row has none of its own and a retry may follow.
 fn with_hint(verdict: Verdict, response: &impl Outcome) -> Verdict {
     match verdict {
@@ -132,7 +257,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::fault::Kind;
+    use crate::classify::{Auto, Classify, ErrorsOnly, RuleFirst};
+    use crate::fault::Health;
 
     type Response = http::Response<()>;
 
@@ -163,6 +289,73 @@ mod tests {
         let own = StatusRules::row(503).with_retry_after(Duration::from_secs(1));
         let verdict = opinion(&StatusRules::new().treat(503, own), &response(503)).unwrap();
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn grpc_only_judges_other_content_types_as_unknown() {
+        let of_type = |status: u16, content_type: &str| {
+            let response = http::Response::builder().status(status).header("content-type", content_type);
+            opinion(&GrpcOnly, &response.body(()).unwrap())
+        };
+        let unknown = Some(GrpcRules::row(2).into());
+        for status in [200, 204, 302] {
+            for content_type in ["text/html", "application/json", "application/grpcs", ""] {
+                assert_eq!(of_type(status, content_type), unknown, "{status} {content_type}");
+            }
+        }
+        for content_type in ["application/grpc", "application/grpc+proto", "application/grpc-web-text+proto"]
+        {
+            assert_eq!(of_type(200, content_type), None, "{content_type}");
+        }
+        assert_eq!(of_type(503, "text/html"), None, "the HTTP row decides");
+        assert_eq!(opinion(&GrpcOnly, &Response::new(())), unknown, "no content type");
+    }
+
+    #[derive(Debug)]
+    struct Foreign;
+
+    impl std::fmt::Display for Foreign {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("foreign")
+        }
+    }
+
+    impl std::error::Error for Foreign {}
+
+    #[test]
+    fn unknown_errors_changes_unknown_faults_alone() {
+        let row = UnknownErrors::row().with_health(Health::Neutral).with_retryable(Retryable::Never);
+        let rules = RuleFirst::new(UnknownErrors::treat(row), ErrorsOnly::new());
+        let judged = |error: BoxError| Classify::<(), BoxError>::classify(&rules, Err(&error));
+        assert_eq!(judged(Foreign.into()), Verdict::Fault(row));
+        assert_eq!(judged("text".into()), Verdict::Fault(row));
+        assert_eq!(judged(Judged::new(UnknownErrors::row(), Foreign).into()), Verdict::Fault(row), "carried");
+        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+        let kept = judge_error(&refused);
+        assert_eq!(judged(refused.into()), Verdict::Fault(kept));
+        assert_eq!(judged(Judged::bare(table::PANICKED).into()), Verdict::Fault(table::PANICKED));
+        // The inner error of a nested result as well.
+        let nested = RuleFirst::new(UnknownErrors::treat(row), Auto::new());
+        let verdict = nested.classify(Ok::<_, &std::io::Error>(&Err::<(), _>(Foreign)));
+        assert_eq!(verdict, Verdict::Fault(row));
+        assert_eq!(nested.classify(Ok::<_, &std::io::Error>(&Ok::<_, Foreign>(()))), Verdict::Success);
+    }
+
+    #[test]
+    fn unknown_errors_keeps_what_is_known_of_the_request() {
+        let neutral = UnknownErrors::treat(UnknownErrors::row().with_health(Health::Neutral));
+        let never = UnknownErrors::treat(UnknownErrors::row().with_retryable(Retryable::Never));
+        let retryable = |rule: UnknownErrors, known| {
+            let verdict = rule.revised(UnknownErrors::row().with_retryable(known).into());
+            verdict.fault().unwrap().retryable()
+        };
+        for known in [Retryable::Unsent, Retryable::IfIdempotent, Retryable::Never] {
+            assert_eq!(retryable(neutral, known), known);
+            assert_eq!(retryable(never, known), Retryable::Never);
+        }
+        let success = UnknownErrors::treat(Verdict::Success);
+        assert_eq!(success.revised(UnknownErrors::row().into()), Verdict::Success);
+        assert_eq!(success.judge(Foreign).fault(), &table::HARMLESS);
     }
 
     #[test]

@@ -18,8 +18,8 @@ use http::{Response, StatusCode};
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::{Layer, Service, service_fn};
 use tower_fault_classify::{
-    BoxError, Carried, Classify, Fault, FaultClassifyLayer, Health, Judged, Kind, Origin, Outcome, Retryable,
-    Rule, Verdict, classify_fn, judge_error, judge_outcome, rule_fn,
+    BoxError, Carried, Classify, Fault, FaultClassifyLayer, Health, Judged, Kind, NestedErrors, Origin,
+    Outcome, Retryable, Rule, Verdict, classify_fn, judge_error, judge_outcome, rule_fn,
 };
 use tower_test::mock;
 
@@ -570,4 +570,38 @@ mod towers_own {
         assert_eq!(fault.origin(), Origin::Local);
         assert!(error.source().unwrap().is::<tower::load_shed::error::Overloaded>());
     }
+}
+
+/// A query with its own error inside the result of a timeout, as `tokio::time::timeout` returns it.
+type Nested<E> = Result<Result<Response<&'static str>, E>, io::Error>;
+
+fn refused() -> io::Error {
+    io::ErrorKind::ConnectionRefused.into()
+}
+
+#[test]
+fn nested_result_is_left_as_it_is_and_its_response_carries_the_verdict() {
+    let call = |nested: fn() -> Nested<io::Error>| {
+        let mut service = FaultClassifyLayer::new().layer(service_fn(move |()| ready(nested())));
+        now(send(&mut service, ())).unwrap()
+    };
+    let error = call(|| Ok(Err(refused()))).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    let answer = call(|| Ok(Ok(response(429)))).unwrap();
+    assert_eq!(Carried::on(&answer).unwrap().fault().unwrap().kind(), Kind::Throttled);
+    assert!(Carried::on(&call(|| Ok(Ok(response(200)))).unwrap()).is_none());
+}
+
+#[test]
+fn nested_error_of_any_kind_has_a_classifier() {
+    let classify = |nested: Nested<BoxError>| classify_nested(&nested);
+    assert_eq!(classify(Ok(Err(refused().into()))), Some(Kind::Unavailable));
+    assert_eq!(classify(Ok(Ok(response(503)))), None, "a value is a success");
+}
+
+fn classify_nested<T, E, K>(nested: &Result<T, E>) -> Option<Kind>
+where
+    NestedErrors<K>: Classify<T, E>,
+{
+    NestedErrors::<K>::new().classify(nested.as_ref()).fault().map(Fault::kind)
 }

@@ -60,6 +60,9 @@ impl<Q> JitterRetryLayer<Auto<Typed>, Q> {
 
 impl<K, Q> JitterRetryLayer<Auto<K>, Q> {
     /// Takes every response for a success, so that a response of any type will do.
+    ///
+    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a success even if it is
+    /// an `Err`. For those, leave `errors_only` off or use `.classify(NestedErrors::new())`.
     pub fn errors_only(self) -> JitterRetryLayer<ErrorsOnly<K>, Q> {
         JitterRetryLayer { policy: self.policy, classify: ErrorsOnly::new(), resend: self.resend }
     }

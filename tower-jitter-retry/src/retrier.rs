@@ -75,6 +75,9 @@ impl RetryPolicy {
     }
 
     /// Takes whatever is returned for a success, so that it may be of any type.
+    ///
+    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a success even if it is
+    /// an `Err`. For those, leave `errors_only` off or use `.classify(NestedErrors::new())`.
     pub fn errors_only<K>(&self) -> Retrier<ErrorsOnly<K>> {
         Retrier { policy: self.clone(), classify: ErrorsOnly::new() }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::Response;
 use tokio::time::Instant;
 use tower::BoxError;
+use tower_fault_classify::NestedErrors;
 use tower_jitter_retry::{
     Budget, Clock, Fault, Health, Jitter, Kind, Origin, Retried, RetryPolicy, RetryPolicyBuilder,
     RetrySafety, Retryable, Verdict,
@@ -222,4 +223,32 @@ async fn it_can_be_spawned() {
         policy.retry(|| query(&id)).await
     });
     assert_eq!(task.await.unwrap().unwrap(), 9);
+}
+
+/// A query under a timeout, whose own error is nested in the timeout's result.
+#[test]
+fn nested_result_is_retried_by_its_inner_error() {
+    type Nested<T> = Result<Result<T, io::Error>, io::Error>;
+    struct Row;
+
+    let (policy, calls) = (policy(at_once().max_attempts(3)), Calls::default());
+    let refused = || io::Error::from(ErrorKind::ConnectionRefused);
+    let fails = || {
+        calls.next();
+        Nested::<u32>::Ok(Err(refused()))
+    };
+    assert!(now(policy.retry(async || fails())).unwrap().is_err());
+    assert_eq!(calls.made(), 3);
+    assert!(policy.retry_blocking(fails).unwrap().is_err());
+    assert_eq!(calls.made(), 6);
+
+    // A value without an `Outcome`.
+    let fails = || {
+        calls.next();
+        Nested::<Row>::Ok(Err(refused()))
+    };
+    let nested = policy.classify(NestedErrors::new());
+    assert!(now(nested.retry(async || fails())).unwrap().is_err());
+    assert!(nested.retry_blocking(fails).unwrap().is_err());
+    assert_eq!(calls.made(), 12);
 }

@@ -5,6 +5,7 @@ mod charged;
 mod elsewhere;
 mod errors;
 mod retry;
+mod unknown;
 
 use std::sync::mpsc;
 use std::time::Duration;

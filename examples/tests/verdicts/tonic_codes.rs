@@ -1,9 +1,14 @@
 //! The rows for gRPC's codes, over tonic: beneath a generated client, where the layer sees the head of an answer, and above it, where
 //! there is a `Status`.
 
+use examples::echo::Words;
+use examples::echo::echo_client::EchoClient;
 use examples::misbehave::{Grpc, Reply};
 use tonic::Code;
-use tower_fault_classify::{Health, Kind, Retryable, grpc_code_of};
+use tower::{ServiceBuilder, ServiceExt};
+use tower_fault_classify::{
+    Carried, FaultClassifyLayer, GrpcOnly, Health, Kind, Retryable, Verdict, grpc_code_of,
+};
 
 use crate::http1_rows::row_of;
 use crate::tonic_channel::Caller;
@@ -146,4 +151,22 @@ async fn an_answer_of_200_that_ends_without_a_code_is_unknown() {
         assert_eq!((status.code(), verdict(&status)), (Code::Unknown, SERVER));
         table.error(&reply, &status, SERVER);
     }
+}
+
+/// A proxy in front of the server shows its login page, or redirects to it.
+#[tokio::test]
+async fn response_that_is_not_grpc_is_unknown_under_grpc_only() {
+    let (server, mut table) = (Grpc::start().await, Table::default());
+    server.otherwise(Reply::http(200));
+    let channel = crate::tonic_channel::endpoint(&server.url()).connect_lazy();
+    let stack = ServiceBuilder::new().layer(FaultClassifyLayer::new().rule(GrpcOnly)).service(channel);
+    for status in [200, 302] {
+        server.script([Reply::http(status)]);
+        let request = http::Request::post("/echo.Echo/Say").body(tonic::body::Body::empty()).unwrap();
+        let response = stack.clone().oneshot(request).await.unwrap();
+        let carried = Carried::on(&response);
+        table.row(&("beneath", status), carried.as_ref().and_then(Verdict::fault).map(Axes::of), SERVER);
+    }
+    let status = EchoClient::new(stack).say(Words { text: "hi".to_owned() }).await.unwrap_err();
+    table.error(&("above", &status), &status, SERVER);
 }

@@ -254,8 +254,9 @@ impl<K> Counting for Keyed<K> {
     }
 
     fn sums(&self, tag: u32) -> Counts {
-        let [calls, failures] = self.calls.sum(tag);
+        // Every numerator before its denominator, as in the other window.
         let [slow, abandoned] = self.trouble.get().map_or([0, 0], |trouble| trouble.aside.sum(tag));
+        let [calls, failures] = self.calls.sum(tag);
         Counts { calls, failures, slow, abandoned }
     }
 

@@ -230,10 +230,10 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_knows_is_unknown() {
+    fn unknown_error_counts_and_is_retried_if_idempotent() {
         let fault = judge_error(&wrapped(2, fmt::Error));
         assert_eq!((fault.kind(), fault.retryable()), (Kind::Unknown, Retryable::IfIdempotent));
-        assert_eq!(fault.health(), Health::Failure);
+        assert_eq!((fault.health(), fault.origin()), (Health::Failure, Origin::Unknown));
     }
 
     #[test]

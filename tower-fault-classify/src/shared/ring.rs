@@ -35,11 +35,12 @@ impl Default for Ring {
 impl Ring {
     /// Adds `count` to the bucket `tag`, from any thread.
     ///
-    /// The addition is ordered by what the caller does next; the ring itself orders nothing.
+    /// A sum that sees the addition also shows what the caller did before it.
     pub fn add(&self, tag: u32, count: u32) {
         let cell = self.cell(tag);
-        // A failed exchange is repeated with what it found, so neither side needs an order.
-        let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| added(word, tag, count));
+        // Release: with what was added to other rings before. A failed exchange is repeated with what it
+        // found, so it needs no order.
+        let _ = cell.fetch_update(Ordering::Release, Ordering::Relaxed, |word| added(word, tag, count));
     }
 
     /// Adds `count` to the bucket `tag`, from the one thread that owns the ring: a load and a store.
@@ -54,7 +55,8 @@ impl Ring {
 
     /// The sum over the span that ends with the bucket `tag`, cells that are a little newer included.
     pub fn sum(&self, tag: u32) -> u64 {
-        self.0.iter().map(|cell| u64::from(counted(cell.load(Ordering::Relaxed), tag))).sum()
+        // Acquire: a ring that is read afterwards holds what was added to it before what is seen here.
+        self.0.iter().map(|cell| u64::from(counted(cell.load(Ordering::Acquire), tag))).sum()
     }
 
     #[inline]

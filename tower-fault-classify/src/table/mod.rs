@@ -55,9 +55,9 @@ pub(crate) const PANICKED: Fault =
 pub(crate) const REQUEST_BODY: Fault =
     Fault::new(Kind::Client, Retryable::Never, Health::Neutral, Origin::Caller);
 
-/// What is said of an error that no row knows.
+/// An error that no row matches.
 pub(crate) const UNKNOWN: Fault =
-    Fault::new(Kind::Unknown, Retryable::IfIdempotent, Health::Failure, Origin::Transport);
+    Fault::new(Kind::Unknown, Retryable::IfIdempotent, Health::Failure, Origin::Unknown);
 
 /// What is written around an error that a classifier calls a success: layers above must neither count nor resend it.
 pub(crate) const HARMLESS: Fault =
@@ -127,6 +127,7 @@ mod tests {
             writeln!(page, "| {error} | {} |", cells(&fault)).unwrap();
         }
         page.push_str("\nThe error of the request's own body ends the walk of the chain: the causes below it say nothing about the server.\n");
+        write!(page, "\n# Unknown errors\n\nAn error that no row matches counts as a failure of the server, and is sent again if the request is idempotent. This is the\nconvention: resilience4j, Polly and `tower_http::classify` count every error as a failure too. A `Rule`, `UnknownErrors`, changes it\nin any layer: `.rule(UnknownErrors::treat(…))`.\n\n| error | {AXES} |\n|---|---|---|---|---|\n| any other | {} |\n", cells(&super::UNKNOWN)).unwrap();
         write!(page, "\n# Error bodies of LLM APIs\n\nWith the feature `llm`, in a body whose status is 400 or more. In an event stream the retry is `never`.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in llm::ROWS {
             let codes: Vec<_> = row.codes.iter().map(|code| format!("`{code}`")).collect();

@@ -468,3 +468,43 @@ fn loom_a_reset_beside_a_trip_by_hand_leaves_what_came_last() {
         assert_eq!(state == CircuitState::Open, last.reason == Reason::Tripped);
     });
 }
+
+#[test]
+fn loom_slow_calls_are_never_more_than_calls() {
+    let slow = Some(SlowLimits { from: SECOND, rate: 1.0 });
+    for verdict in [Verdict::Success, FAILURE] {
+        model(move || {
+            let trip = TripLimits { slow, minimum_calls: 9, ..SETUP.trip };
+            let (core, hand) = core_with(&Setup { trip, ..SETUP });
+            let entry = core.admit().unwrap();
+            hand.advance(Duration::from_secs(2));
+            let other = Arc::clone(&core);
+            // The reader is the thread that is started: loom then lets it read old values beside new ones.
+            let reader = thread::spawn(move || other.view().counts);
+            core.settle(entry, &verdict);
+            let Counts { calls, failures, slow, .. } = reader.join().unwrap();
+            assert!(slow <= calls && failures <= calls, "{slow} slow and {failures} failed of {calls}");
+        });
+    }
+}
+
+#[test]
+fn loom_bucket_that_ends_during_a_sum_opens_no_circuit() {
+    model(|| {
+        let (core, hand) = core(0, Some(0.6));
+        let settle = |verdict| core.settle(core.admit().unwrap(), &verdict);
+        [FAILURE, Verdict::Success, Verdict::Success].into_iter().for_each(settle);
+        let entries = [core.admit().unwrap(), core.admit().unwrap()];
+        // The first bucket is the oldest of the window: two of four calls failed.
+        hand.advance(Duration::from_secs(60));
+        let other = Arc::clone(&core);
+        let thread = thread::spawn(move || {
+            // It has left the window: one of two calls failed.
+            hand.advance(Duration::from_secs(4));
+            other.settle(entries[1], &Verdict::Success);
+        });
+        core.settle(entries[0], &FAILURE);
+        thread.join().unwrap();
+        assert_eq!(agrees(&core), CircuitState::Closed);
+    });
+}

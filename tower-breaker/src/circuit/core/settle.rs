@@ -8,7 +8,7 @@ use super::cold::wake;
 use super::{Cold, Core, Entry, Store, TIMED, begun_at, moment};
 use crate::circuit::gate::Gate;
 use crate::circuit::settings::Limits;
-use crate::circuit::window::{Counting, Seen};
+use crate::circuit::window::{Counting, Seen, Span};
 use crate::machine::{
     Abandoned, Change, Counts, GIVEN_UP, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, Ticket,
     fewest_failures, may_reach_slow_rate, none_completes, trips,
@@ -223,9 +223,9 @@ impl<T: Store> Core<T> {
     fn look(
         &self,
         stamp: Gate,
-        Limits { trip, .. }: &Limits,
+        Limits { trip, span }: &Limits,
         run: u64,
-        seen: Option<Seen>,
+        mut seen: Option<Seen>,
         fault: Option<&Fault>,
         now: u64,
     ) {
@@ -233,22 +233,45 @@ impl<T: Store> Core<T> {
             self.window().failures_in(*seen) >= fewest_failures(trip)
                 || (trip.slow.is_some() && may_reach_slow_rate(trip, self.window().slow_in(*seen)))
         };
-        let window = seen.filter(may_reach).map(|seen| self.window().counts(seen));
-        if let Some(reason) = trips(trip, &Sample { run, window }) {
-            self.trip(stamp.epoch(), reason, fault, now, window);
+        loop {
+            let window = seen.filter(may_reach).map(|seen| self.window().counts(seen));
+            let Some(reason) = trips(trip, &Sample { run, window }) else { return };
+            match window.and(seen).and_then(|seen| self.moved_on(span, seen, stamp)) {
+                None => return self.trip(stamp.epoch(), reason, fault, now, window),
+                later => seen = later,
+            }
         }
+    }
+
+    /// The current bucket, if it is another than the one whose window was summed.
+    ///
+    /// When a bucket ends, calls of the next one replace the counts of the oldest. A sum that runs
+    /// meanwhile may hold the oldest failures without the oldest calls, so it must be taken again.
+    fn moved_on(&self, span: &Span, seen: Seen, stamp: Gate) -> Option<Seen> {
+        let Seen::Bucket(summed) = seen else { return None };
+        let current = span.buckets.tag(self.latest(self.plan().clock.now()), stamp.epoch());
+        (current != summed).then_some(Seen::Bucket(current))
     }
 
     fn abandoned(&self, stamp: Gate, limits: &Limits, now: u64) {
         if self.gate().stamp() != stamp {
             return;
         }
-        let seen = self.window().abandoned(&limits.span, self.latest(now), stamp.epoch()); // ①
-        let same = self.exchange(stamp, |gate| gate); // ②
-        if same.is_some() && self.window().abandoned_in(seen) >= limits.trip.minimum_calls.into() {
+        let mut seen = self.window().abandoned(&limits.span, self.latest(now), stamp.epoch()); // ①
+        if self.exchange(stamp, |gate| gate).is_none() {
+            return; // ②
+        }
+        while self.window().abandoned_in(seen) >= limits.trip.minimum_calls.into() {
             let counts = self.window().counts(seen); // ③
-            if none_completes(&limits.trip, &counts) {
-                self.trip(stamp.epoch(), Reason::NoneCompletes, Some(&GIVEN_UP), now, Some(counts));
+            if !none_completes(&limits.trip, &counts) {
+                return;
+            }
+            match self.moved_on(&limits.span, seen, stamp) {
+                None => {
+                    let counts = Some(counts);
+                    return self.trip(stamp.epoch(), Reason::NoneCompletes, Some(&GIVEN_UP), now, counts);
+                }
+                Some(later) => seen = later,
             }
         }
     }

@@ -11,12 +11,15 @@ use tower_fault_classify::Verdict;
 use super::*;
 use crate::circuit::Permit;
 use crate::circuit::core::models::{FAILURE, SETUP, model};
-use crate::machine::{CircuitState, TripLimits};
+use crate::machine::{CircuitState, SlowLimits, TripLimits};
 
 fn circuit(consecutive_failures: u32, failure_rate: Option<f64>) -> (SharedCore<u32>, ManualClock) {
+    circuit_with(TripLimits { consecutive_failures, failure_rate, ..SETUP.trip })
+}
+
+fn circuit_with(trip: TripLimits) -> (SharedCore<u32>, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    let trip = TripLimits { consecutive_failures, failure_rate, ..SETUP.trip };
     let setup = Setup { trip, ..SETUP };
     let common = Common::new(setup, clock, |key: &u32| key.to_string());
     let core = SharedCore::new(Core::of(Keyed::new(7, StdArc::new(common))));
@@ -125,4 +128,22 @@ fn loom_additions_to_a_pair_meet_and_none_is_lost() {
         assert!([[1, 0], [2, 0]].contains(&pairs.sum(18)), "{:?}", pairs.sum(18));
         assert!(sums[0] >= 1, "{sums:?}");
     });
+}
+
+#[test]
+fn loom_keyed_slow_calls_are_never_more_than_calls() {
+    let slow = Some(SlowLimits { from: 1_000_000_000, rate: 1.0 });
+    for verdict in [Verdict::Success, FAILURE] {
+        model(move || {
+            let (core, hand) = circuit_with(TripLimits { slow, minimum_calls: 9, ..SETUP.trip });
+            let permit = Permit::ask(OneOf::new(SharedCore::clone(&core))).unwrap();
+            hand.advance(Duration::from_secs(2));
+            // The reader is the thread that is started: loom then lets it read old values beside new ones.
+            let other = SharedCore::clone(&core);
+            let reader = thread::spawn(move || other.view().counts);
+            permit.settle(verdict);
+            let Counts { calls, failures, slow, .. } = reader.join().unwrap();
+            assert!(slow <= calls && failures <= calls, "{slow} slow and {failures} failed of {calls}");
+        });
+    }
 }

@@ -58,7 +58,7 @@ pub(crate) trait Counting {
     fn add_success(&self, tag: u32, slot: Option<usize>);
     /// Counts a failure.
     fn add_failure(&self, tag: u32);
-    /// Counts a call as slow that is counted besides.
+    /// Counts a call as slow that was counted before: a reader that sees it here sees it there, too.
     fn add_slow(&self, tag: u32);
     /// Counts a call that was given up.
     fn add_abandoned(&self, tag: u32);
@@ -69,7 +69,7 @@ pub(crate) trait Counting {
     fn slow(&self, tag: u32) -> u64;
     /// The calls that were given up.
     fn abandonments(&self, tag: u32) -> u64;
-    /// All of them.
+    /// All of them. A call that is counted as slow is also in `calls`.
     fn sums(&self, tag: u32) -> Counts;
 
     /// The last n calls in the order in which they ended: one order of all outcomes, so one lock. `None`: it has no such window, and no

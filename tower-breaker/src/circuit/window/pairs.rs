@@ -32,7 +32,7 @@ impl Pairs {
 
     /// Adds to the two counts of a bucket, at most one to each, from any thread.
     ///
-    /// The addition is ordered by what the caller does next; the ring itself orders nothing.
+    /// A sum that sees the addition also shows what the caller did before it.
     #[inline]
     pub(crate) fn add(&self, tag: u32, first: u32, second: u32) {
         let cell = &self.0[tag as usize % CELLS];
@@ -40,21 +40,23 @@ impl Pairs {
         let (word, more) = (cell.load(Ordering::Relaxed), pack(0, first, second));
         let sum = word.wrapping_add(more);
         if (word >> (2 * COUNT_BITS)) as u32 == tag & TAG && (word ^ more ^ sum) & CARRIES == 0 {
-            let exchanged = cell.compare_exchange_weak(word, sum, Ordering::Relaxed, Ordering::Relaxed);
+            // Release: with what was added to other rings before.
+            let exchanged = cell.compare_exchange_weak(word, sum, Ordering::Release, Ordering::Relaxed);
             if exchanged.is_ok() {
                 return;
             }
         }
-        // A failed exchange is repeated with what it found, so neither side needs an order.
+        // Release: as above. A failed exchange is repeated with what it found, so it needs no order.
         let _ =
-            cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| added(word, tag, first, second));
+            cell.fetch_update(Ordering::Release, Ordering::Relaxed, |word| added(word, tag, first, second));
     }
 
     /// The sums over the span that ends with the bucket `tag`, cells that are a little newer included.
     pub(crate) fn sum(&self, tag: u32) -> [u64; 2] {
         let mut sums = [0, 0];
         for cell in &self.0 {
-            let (cells_tag, first, second) = unpack(cell.load(Ordering::Relaxed));
+            // Acquire: a ring that is read afterwards holds what was added to it before what is seen here.
+            let (cells_tag, first, second) = unpack(cell.load(Ordering::Acquire));
             if counts(age(cells_tag, tag), SPAN) {
                 sums[0] += u64::from(first);
                 sums[1] += u64::from(second);

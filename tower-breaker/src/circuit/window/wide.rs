@@ -58,9 +58,12 @@ impl Counting for Window {
     }
 
     fn sums(&self, tag: u32) -> Counts {
+        // Every numerator before its denominator: a call that is recorded meanwhile may then be missing
+        // in a numerator, never in the denominator alone.
+        let (slow, abandoned) = (self.slow.sum(tag), self.abandoned.sum(tag));
         let failures = self.failures.sum(tag);
         let calls = failures + self.successes.sum(tag);
-        Counts { calls, failures, slow: self.slow.sum(tag), abandoned: self.abandoned.sum(tag) }
+        Counts { calls, failures, slow, abandoned }
     }
 
     fn last(&self) -> Option<&Mutex<Option<LastCalls>>> {

@@ -1,0 +1,110 @@
+//! Errors that no table knows: the convention, and the setting that changes it in every layer.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::{BreakerLayer, Circuit, CircuitState};
+use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Origin, Retryable, UnknownErrors, judge_error};
+use tower_jitter_retry::JitterRetryLayer;
+
+use crate::{at_once, circuit};
+
+/// The error of a driver that no table has a row for.
+#[derive(Debug)]
+struct DriverError;
+
+impl fmt::Display for DriverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("row not found")
+    }
+}
+
+impl std::error::Error for DriverError {}
+
+/// Says nothing about the server, and is not sent again.
+fn setting() -> UnknownErrors {
+    UnknownErrors::treat(UnknownErrors::row().with_health(Health::Neutral).with_retryable(Retryable::Never))
+}
+
+/// Counts its calls, and fails.
+#[derive(Clone, Default)]
+struct Driver(Arc<AtomicU32>);
+
+impl Driver {
+    async fn query(&self) -> Result<u32, DriverError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        std::future::ready(Err(DriverError)).await
+    }
+
+    fn calls(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn service(&self) -> impl Service<(), Response = u32, Error = DriverError, Future: Send> + Clone + use<> {
+        let driver = self.clone();
+        service_fn(move |()| {
+            let driver = driver.clone();
+            async move { driver.query().await }
+        })
+    }
+}
+
+/// Makes five calls, which open a circuit if they fail.
+async fn five<S: Service<()> + Clone>(service: S) {
+    for _ in 0..5 {
+        assert!(service.clone().oneshot(()).await.is_err());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_error_counts_and_is_retried_by_convention() {
+    let fault = judge_error(&DriverError);
+    assert_eq!((fault.kind(), fault.retryable()), (Kind::Unknown, Retryable::IfIdempotent));
+    assert_eq!((fault.health(), fault.origin()), (Health::Failure, Origin::Unknown));
+
+    let (driver, breaker) = (Driver::default(), BreakerLayer::new(circuit().build().unwrap()));
+    five(breaker.layer(driver.service())).await;
+    assert_eq!(breaker.circuit().status().state, CircuitState::Open);
+
+    let retry = JitterRetryLayer::new(at_once().build().unwrap()).clone_requests();
+    assert!(retry.layer(driver.service()).oneshot(()).await.is_err());
+    assert_eq!(driver.calls(), 5 + 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_errors_next_to_the_client_holds_in_the_layers_above() {
+    let (driver, breaker) = (Driver::default(), BreakerLayer::new(circuit().build().unwrap()));
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()).clone_requests())
+        .layer(breaker.clone())
+        .layer(FaultClassifyLayer::new().rule(setting()))
+        .service(driver.service());
+    five(stack).await;
+    assert_eq!((driver.calls(), breaker.circuit().status().state), (5, CircuitState::Closed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_errors_is_a_rule_of_every_layer_and_policy() {
+    let (driver, breaker) = (Driver::default(), BreakerLayer::new(circuit().build().unwrap()));
+    let breaker = breaker.rule(setting());
+    five(breaker.layer(driver.service())).await;
+    assert_eq!(breaker.circuit().status().state, CircuitState::Closed);
+
+    let policy = at_once().build().unwrap();
+    let retry = JitterRetryLayer::new(policy.clone()).clone_requests().rule(setting());
+    assert!(retry.layer(driver.service()).oneshot(()).await.is_err());
+    assert!(policy.errors_only().rule(setting()).retry(|| driver.query()).await.is_err());
+    assert_eq!(driver.calls(), 5 + 1 + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_errors_judges_the_calls_of_a_bare_circuit() {
+    let (driver, circuit) = (Driver::default(), Circuit::new(circuit().build().unwrap()));
+    for _ in 0..5 {
+        let call = async { driver.query().await.map_err(|error| setting().judge(error)) };
+        assert!(circuit.call(call).await.is_err());
+    }
+    assert_eq!((driver.calls(), circuit.status().state), (5, CircuitState::Closed));
+}
