@@ -8,7 +8,7 @@
 //! | a success, no failure counted | 6 loads: gate, turn, 3 words, turn; 1 load and 1 store in the thread's own cell | the clock |
 //! | a success after failures, or in a ramp | the same, and 1 compare-and-swap that empties the run | the clock |
 //! | a failure | 10 loads: gate, turn, 5 words, turn, latest time, gate; 1 compare-and-swap in the window, 1 on the gate, 16 loads of the failures | the clock |
-//! | refused while open | 2 loads: gate, flags | the clock |
+//! | refused while open | 3 loads: gate, deadline, flags | the clock |
 //! | anything in half-open, an admission in a ramp, any transition | the lock | the clock |
 //!
 //! # Why no transition is missed
@@ -159,7 +159,7 @@ impl<T: Store> Core<T> {
             return Ok(Entry::uncounted(gate.epoch()));
         }
         let now = self.plan().clock.now();
-        match gate.open_for(now) {
+        match self.open_for(gate, now) {
             Some(left) => self.refuse(Refusal { state: CircuitState::Open, left: Some(left) }, gate.epoch()),
             None => self.admit_slowly(now),
         }
@@ -168,10 +168,24 @@ impl<T: Store> Core<T> {
     /// How long the circuit refuses calls, if the gate alone says so; else 0.
     #[inline]
     pub(crate) fn refuses_for(&self) -> u64 {
-        match self.gate().open_for(self.plan().clock.now()) {
+        match self.open_for(self.gate(), self.plan().clock.now()) {
             Some(left) if !self.has(OBSERVING) => left,
             _ => 0,
         }
+    }
+
+    /// How many nanoseconds an open circuit refuses calls. `None`: it is not open, or its time is over.
+    ///
+    /// The deadline may be a later one than the gate's, if the circuit has opened again since. It is
+    /// then open now, too.
+    #[inline]
+    pub(super) fn open_for(&self, gate: Gate, now: u64) -> Option<u64> {
+        if !gate.is_timed() {
+            return None;
+        }
+        // Relaxed: the gate was read with Acquire, and the deadline was written before it.
+        let left = self.store.deadline().load(Ordering::Relaxed).saturating_sub(now);
+        (left > 0).then_some(left)
     }
 
     #[inline]
@@ -238,8 +252,13 @@ impl<T: Store> Core<T> {
         *epoch == stamp.epoch() && machine.renew(ticket, now, limits)
     }
 
-    /// Publishes the word of a new epoch; the caller holds the lock.
-    fn open_epoch(&self, gate: Gate) {
+    /// Publishes a new epoch; the caller holds the lock.
+    fn open_epoch(&self, sign: Sign, epoch: u32) {
+        if let Sign::OpenUntil(until) = sign {
+            // Relaxed: the exchange below publishes it.
+            self.store.deadline().store(until, Ordering::Relaxed);
+        }
+        let gate = Gate::of(sign, epoch);
         // Release: who reads this epoch sees what was done before it began. An exchange rather than a store, so that it
         // stands in one order with those of the failures and successes that run beside it.
         self.store.gate().swap(gate.word(), Ordering::AcqRel);
@@ -320,7 +339,7 @@ impl Recycle for Core {
         cold.owner += 1;
         cold.epoch = next_epoch(cold.epoch);
         cold.machine = Machine::new();
-        self.open_epoch(Gate::closed(cold.epoch));
+        self.open_epoch(Sign::Closed { ramping: false }, cold.epoch);
         // Release, after the gate: an outcome that reads these flags finds the epoch of its call to be over.
         self.plan().flags.store(0, Ordering::Release);
         let watchers = mem::take(&mut cold.watchers);

@@ -4,17 +4,16 @@
 //!  63           40 39     37 36                                  0
 //! ┌───────────────┬─────────┬──────┬──────────────────────────────┐
 //! │ epoch         │ closed  │ ramp │ the run of failures          │
-//! │               │ open    │      the deadline, in milliseconds  │
 //! │               │ others  │                                     │
 //! └───────────────┴─────────┴──────┴──────────────────────────────┘
 //! ```
 //!
-//! State and deadline stand in one word, so that they never disagree. A permit holds the word of its admission with an empty
+//! The deadline of an open circuit is in a word of its own, which is written before the gate opens: see
+//! [`Core::open_for`](super::Core::open_for). A permit holds the word of its admission with an empty
 //! payload: if the gate still equals it, nothing has changed, no failure is counted and no ramp is on, all known from one comparison.
 //!
 //! An epoch starts over after 2²⁴ changes of one circuit; an outcome would have to be as many changes late to be taken for a
-//! current one. Deadlines compare by wrap, half of the range ahead: an open circuit that nobody asks for more than two years
-//! refuses once more.
+//! current one.
 
 use crate::machine::{CircuitState, Sign};
 
@@ -34,8 +33,6 @@ const OPEN: u64 = 1;
 const HALF_OPEN: u64 = 2;
 const HELD: u64 = 3;
 const FREE: u64 = 4;
-
-const NANOS_PER_MILLI: u64 = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Gate(u64);
@@ -58,8 +55,7 @@ impl Gate {
         match sign {
             Sign::Closed { ramping: false } => Self::pack(epoch, CLOSED, 0),
             Sign::Closed { ramping: true } => Self::pack(epoch, CLOSED, RAMP),
-            // Rounded up, so that nobody is let through early.
-            Sign::OpenUntil(until) => Self::pack(epoch, OPEN, until.div_ceil(NANOS_PER_MILLI) & PAYLOAD),
+            Sign::OpenUntil(_) => Self::pack(epoch, OPEN, 0),
             Sign::Held => Self::pack(epoch, HELD, 0),
             Sign::HalfOpen => Self::pack(epoch, HALF_OPEN, 0),
             Sign::Free => Self::pack(epoch, FREE, 0),
@@ -138,33 +134,16 @@ impl Gate {
         if self.run() == RUN { self } else { Self(self.0 + 1) }
     }
 
-    /// Whether it is open until some time, be that over or not.
+    /// Whether it is open until a deadline, which may be over.
+    #[inline]
     pub(crate) const fn is_timed(self) -> bool {
         self.state() == OPEN
-    }
-
-    /// How many nanoseconds an open gate stays open. `None`: it is not open, or its time is over.
-    #[inline]
-    pub(crate) const fn open_for(self, now: u64) -> Option<u64> {
-        if self.state() != OPEN {
-            return None;
-        }
-        let left = (self.0 & PAYLOAD).wrapping_sub(now / NANOS_PER_MILLI) & PAYLOAD;
-        if left == 0 || left > PAYLOAD / 2 {
-            None
-        } else {
-            Some(left * NANOS_PER_MILLI - now % NANOS_PER_MILLI)
-        }
     }
 }
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    const YEAR: u64 = 365 * 24 * 60 * 60 * 1_000_000_000;
 
     const SIGNS: [Sign; 6] = [
         Sign::Closed { ramping: false },
@@ -186,7 +165,7 @@ mod tests {
                 let tells = [gate.is_closed(), gate.is_half_open(), gate.is_free()];
                 let expected = [place < 2, place == 4, place == 5];
                 assert_eq!(tells, expected, "{sign:?}");
-                assert!(place == 2 || gate.open_for(0).is_none());
+                assert_eq!(gate.is_timed(), place == 2, "{sign:?}");
             }
         }
     }
@@ -201,21 +180,6 @@ mod tests {
             assert_eq!(run.without_ramp().without_run(), Gate::closed(7));
             let full = Gate(gate.word() | RUN);
             assert_eq!(full.one_more_failure(), full);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_deadline_is_kept_to_the_millisecond_and_never_early(now in 0..u64::MAX / 2, open_for in 0..=YEAR, later in 0..2 * YEAR) {
-            let gate = Gate::of(Sign::OpenUntil(now + open_for), 3);
-            let asked = now + later;
-            match gate.open_for(asked) {
-                Some(left) => {
-                    let deadline = asked + left;
-                    prop_assert!(deadline >= now + open_for && deadline < now + open_for + NANOS_PER_MILLI);
-                }
-                None => prop_assert!(asked >= now + open_for),
-            }
         }
     }
 }

@@ -133,6 +133,7 @@ pub(crate) struct Keyed<K> {
 
 /// What a circuit does without as long as its calls succeed.
 struct Trouble {
+    deadline: AtomicU64,
     cold: Mutex<Cold>,
     /// Slow and abandoned calls.
     aside: Pairs,
@@ -164,6 +165,7 @@ impl<K> Keyed<K> {
         self.trouble.get_or_init(|| {
             let Common { setup, watchers, plan, .. } = &*self.common;
             Box::new(Trouble {
+                deadline: AtomicU64::new(0),
                 cold: Mutex::new(Cold::new(setup, plan.clock.now(), Arc::clone(watchers))),
                 aside: Pairs::default(),
             })
@@ -194,6 +196,11 @@ impl<K> Store for Keyed<K> {
     #[inline]
     fn gate(&self) -> &AtomicU64 {
         &self.gate
+    }
+
+    #[inline]
+    fn deadline(&self) -> &AtomicU64 {
+        &self.trouble().deadline
     }
 
     #[inline]

@@ -18,6 +18,8 @@ pub(crate) trait Store {
 
     /// The word that every call reads.
     fn gate(&self) -> &AtomicU64;
+    /// When an open circuit lets probes through. It is written before the gate that says so.
+    fn deadline(&self) -> &AtomicU64;
     /// What a call must know besides.
     fn plan(&self) -> &Plan;
     /// Its counts.
@@ -71,6 +73,7 @@ impl Plan {
 #[repr(align(128))]
 pub(crate) struct Single {
     gate: AtomicU64,
+    deadline: AtomicU64,
     plan: Plan,
     window: Window,
     cold: Mutex<Cold>,
@@ -82,6 +85,7 @@ impl Single {
         let cold = Cold::new(setup, clock.now(), Arc::default());
         Self {
             gate: AtomicU64::new(Gate::at_first(setup.disabled).word()),
+            deadline: AtomicU64::new(0),
             // The owner that adopts the circuit registers its meters.
             plan: Plan::new(clock, setup, Window::PARTS, 0),
             window: Window::with_stripes(stripes),
@@ -96,6 +100,11 @@ impl Store for Single {
     #[inline]
     fn gate(&self) -> &AtomicU64 {
         &self.gate
+    }
+
+    #[inline]
+    fn deadline(&self) -> &AtomicU64 {
+        &self.deadline
     }
 
     #[inline]

@@ -138,7 +138,7 @@ impl BreakerConfigBuilder {
         self
     }
 
-    /// How long the circuit stays open before it lets probes through, 1 ms to 365 days, kept to the millisecond. A server's
+    /// How long the circuit stays open before it lets probes through, 1 ms to 365 days. A server's
     /// `Retry-After` on the call that opened it lengthens the time, up to 5 minutes. **Default**: 30 s.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;

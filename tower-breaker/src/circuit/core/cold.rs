@@ -7,7 +7,7 @@ use std::task::Waker;
 use tower_fault_classify::__shared::wall_time;
 use tower_fault_classify::Fault;
 
-use super::super::gate::{Gate, LAST_EPOCH};
+use super::super::gate::LAST_EPOCH;
 use super::super::waiters::Waiters;
 use super::super::window::Shape;
 use super::control::Setup;
@@ -100,7 +100,7 @@ impl<T: Store> Core<T> {
         now: u64,
     ) -> News {
         cold.epoch = next_epoch(cold.epoch);
-        self.open_epoch(Gate::of(cold.machine.sign(), cold.epoch));
+        self.open_epoch(cold.machine.sign(), cold.epoch);
         let Change { from, to, reason } = change;
         let epoch = cold.epoch.wrapping_sub(cold.first_epoch) & LAST_EPOCH;
         let (circuit, at) = (cold.name, wall_time());

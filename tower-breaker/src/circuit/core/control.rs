@@ -7,8 +7,7 @@ use tower_fault_classify::__shared::{Clock, Striped};
 
 use super::super::window::{Counting, Shape, Span, Window};
 use super::{
-    CircuitState, Cold, Core, FIRST_EPOCH, Gate, Limits, METERS, Machine, OBSERVING, Single, Store, TIMED,
-    moment,
+    CircuitState, Cold, Core, FIRST_EPOCH, Limits, METERS, Machine, OBSERVING, Single, Store, TIMED, moment,
 };
 use crate::machine::{Change, Counts, Force, HealthReport, RecoveryLimits, TripLimits};
 use crate::observe::{LastFailure, Transition, Watchers, meters, number};
@@ -70,7 +69,7 @@ impl Core {
         self.write(&mut cold, setup, None, number);
         // Nobody has been told of the circuit yet, so that this is how it begins, not a change.
         if cold.machine.disable(setup.disabled).is_some() {
-            self.open_epoch(Gate::of(cold.machine.sign(), cold.epoch));
+            self.open_epoch(cold.machine.sign(), cold.epoch);
         }
         let state = cold.machine.state();
         drop(cold);
@@ -203,7 +202,7 @@ impl<T: Store> Core<T> {
             ramp: cold.machine.ramp(now),
             run,
             counts,
-            left: gate.is_timed().then(|| gate.open_for(now).unwrap_or(0)),
+            left: gate.is_timed().then(|| self.open_for(gate, now).unwrap_or(0)),
             lasted: now.saturating_sub(cold.since),
             last: cold.last.clone(),
             trip: cold.trip.clone(),

@@ -508,3 +508,20 @@ fn loom_bucket_that_ends_during_a_sum_opens_no_circuit() {
         assert_eq!(agrees(&core), CircuitState::Closed);
     });
 }
+
+#[test]
+fn loom_open_gate_shows_its_deadline() {
+    model(|| {
+        let (core, _hand) = core(1, None);
+        let entry = core.admit().unwrap();
+        let other = Arc::clone(&core);
+        // The reader is the thread that is started: loom then lets it read old values beside new ones.
+        let reader = thread::spawn(move || other.admit());
+        core.settle(entry, &FAILURE);
+        if let Err(refusal) = reader.join().unwrap() {
+            assert_eq!(refusal.left, Some(30 * SECOND));
+        } else {
+            assert_eq!(agrees(&core), CircuitState::Open, "it was admitted before");
+        }
+    });
+}

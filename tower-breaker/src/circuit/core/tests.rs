@@ -248,6 +248,29 @@ fn failures_on_many_threads_are_all_counted() {
     assert_eq!(core.view().counts, counts(16_000, 8_000));
 }
 
+#[test]
+fn open_circuit_idle_for_years_admits_a_probe() {
+    const DAY: u64 = 86_400;
+    for days in [1, 365, 3 * 365, 797, 1_592, 2_000, 5 * 365, 100 * 365] {
+        let (core, hand) = tripped();
+        hand.advance(Duration::from_secs(days * DAY));
+        assert_eq!(core.refuses_for(), 0, "{days} days");
+        assert!(core.admit().is_ok(), "{days} days");
+        assert_eq!(state(&core), CircuitState::HalfOpen, "{days} days");
+    }
+}
+
+#[test]
+fn open_time_is_exact_to_the_nanosecond() {
+    let open = OpenTime::constant(30 * SECOND + 7);
+    let (core, hand) = core_with(&Setup { recovery: RecoveryLimits { open, ..RECOVERY }, ..SETUP });
+    (0..5).for_each(|_| assert!(run(&core, FAILURE)));
+    hand.advance(Duration::from_secs(30) + Duration::from_nanos(6));
+    assert_eq!(core.admit().unwrap_err().left, Some(1));
+    hand.advance(Duration::from_nanos(1));
+    assert!(core.admit().is_ok());
+}
+
 struct CountWakes(AtomicUsize);
 
 impl Wake for CountWakes {
