@@ -16,7 +16,7 @@ use reqwest::{Client, Method, Request};
 use tokio::net::TcpListener;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer};
-use tower_fault_classify::{Carried, FaultClassifyLayer, Judged};
+use tower_fault_classify::{Carried, ErrorChain, FaultClassifyLayer, Judged};
 use tower_jitter_retry::{JitterRetryLayer, Retried, RetryPolicy};
 
 /// Prices are there at every third request, orders fail, and what is put into the archive comes back.
@@ -57,7 +57,7 @@ async fn tell(what: &str, answer: Answer) {
             println!("{what}: {}, {bytes} bytes, {attempts} attempt(s), judged as {kind}", status.as_u16());
         }
         Err(BreakerError::Rejected(rejection)) => println!("{what}: not sent, {rejection}"),
-        Err(error) => println!("{what}: {error}"),
+        Err(error) => println!("{what}: {}", ErrorChain(&error)),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer};
 use tower_fault_classify::middleware::TowerMiddleware;
-use tower_fault_classify::{FaultClassifyLayer, Judged, judge_error};
+use tower_fault_classify::{ErrorChain, FaultClassifyLayer, Judged, judge_error};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 /// A middleware as users have them: it counts what passes it.
@@ -62,7 +62,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         match over.ready().await?.call(Request::new(Method::GET, url.parse()?)).await {
             Ok(response) => println!("over: {}", response.status().as_u16()),
             Err(BreakerError::Rejected(rejection)) => println!("over: {rejection}"),
-            Err(error) => println!("over: {error}"),
+            Err(error) => println!("over: {}", ErrorChain(&error)),
         }
     }
     println!("over: {} requests passed the chain", passed.swap(0, Ordering::Relaxed));

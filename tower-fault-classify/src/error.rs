@@ -1,8 +1,10 @@
-//! The error that carries a verdict.
+//! The error that carries a verdict, and the text of a whole chain of errors.
 
 use std::error::Error;
 use std::fmt;
+use std::iter::successors;
 
+use crate::chain::LONGEST_WALK;
 use crate::fault::Fault;
 #[cfg(feature = "tonic")]
 use crate::fault::{Kind, Retryable};
@@ -45,7 +47,7 @@ impl Judged {
         Self::of(fault, None)
     }
 
-    /// As [`bare`](Self::bare), of a layer that has a name: the `tonic::Status` says it.
+    /// As [`bare`](Self::bare), for the rejection of a circuit breaker: the `tonic::Status` contains its name.
     #[cfg_attr(
         not(feature = "tonic"),
         expect(unused_mut, unused_variables, reason = "only a status says it")
@@ -88,7 +90,10 @@ impl Judged {
 
 impl fmt::Display for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the call ended in a {}", self.fault)
+        match self.source {
+            Some(_) => write!(f, "call failed, classified as {}", self.fault),
+            None => self.fault.fmt(f),
+        }
     }
 }
 
@@ -105,13 +110,56 @@ impl Error for Judged {
     }
 }
 
-/// What a gRPC client is told of a call that a layer of this side rejected.
+/// Prints an error and all its sources in one line, from the outermost to the cause.
+///
+/// The `Display` of this workspace's errors says what one layer knows, and leaves the rest to
+/// [`source`](Error::source). Where a program prints one line, it prints the chain:
+///
+/// ```
+/// use std::io::{Error, ErrorKind};
+/// use tower_fault_classify::{ErrorChain, Judged, judge_error};
+///
+/// let refused = Error::from(ErrorKind::ConnectionRefused);
+/// let error = Judged::new(judge_error(&refused), refused);
+/// assert_eq!(error.to_string(), "call failed, classified as unavailable (origin: transport)");
+/// assert_eq!(
+///     ErrorChain(&error).to_string(),
+///     "call failed, classified as unavailable (origin: transport): connection refused"
+/// );
+/// ```
+///
+/// A source that the error before it has printed already is left out, and so is the bare verdict of a rejection. The `{:#}`
+/// of `anyhow::Error` prints the same chain with them.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
+
+impl fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = self.0.to_string();
+        f.write_str(&text)?;
+        for source in successors(self.0.source(), |&error| error.source()).take(LONGEST_WALK) {
+            if source.downcast_ref::<Judged>().is_some_and(|judged| judged.source.is_none()) {
+                break;
+            }
+            let cause = source.to_string();
+            if !text.ends_with(&cause) {
+                write!(f, ": {cause}")?;
+            }
+            text = cause;
+        }
+        Ok(())
+    }
+}
+
+/// The status that a gRPC client gets for a call that was rejected on this side.
 #[cfg(feature = "tonic")]
 fn rejected(fault: &Fault, by: Option<&str>) -> tonic::Status {
-    let by = by.map_or_else(|| "a layer of this side".to_owned(), |name| format!("`{name}`"));
-    let text = format!("the request was not sent, {by} rejected it");
+    let text = match by {
+        Some(name) => format!("circuit breaker `{name}` rejected the call"),
+        None => "a layer on this side rejected the call".to_owned(),
+    };
     let mut status = match fault.retry_after() {
-        Some(delay) => tonic::Status::unavailable(format!("{text}; try again in {delay:.1?}")),
+        Some(delay) => tonic::Status::unavailable(format!("{text}; retry after {delay:.1?}")),
         None => tonic::Status::unavailable(text),
     };
     let delay = fault.retry_after();
@@ -136,7 +184,8 @@ mod tests {
         let judged = Judged::new(FAULT, std::io::Error::other("pipe"));
         assert!(judged.source().is_some_and(<dyn Error>::is::<std::io::Error>));
         assert!(judged.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<std::io::Error>));
-        assert_eq!(judged.to_string(), "the call ended in a server fault (remote)");
+        assert_eq!(judged.to_string(), "call failed, classified as server (origin: remote)");
+        assert_eq!(Judged::bare(FAULT).to_string(), "server (origin: remote)");
     }
 
     #[cfg(feature = "tonic")]
@@ -151,7 +200,7 @@ mod tests {
             let pushback = pushback.map(|pushback| pushback.to_str().unwrap_or_default().to_owned());
             Some((status.code(), status.message().to_owned(), pushback))
         };
-        let text = "the request was not sent, a layer of this side rejected it";
+        let text = "a layer on this side rejected the call";
         let unavailable = tonic::Code::Unavailable;
         assert_eq!(
             found(&Judged::bare(rejected)),
@@ -162,12 +211,38 @@ mod tests {
         let later = Judged::bare(rejected.with_retry_after(Duration::from_millis(2_340)));
         assert_eq!(
             found(&later),
-            Some((unavailable, format!("{text}; try again in 2.3s"), Some("2340".to_owned())))
+            Some((unavailable, format!("{text}; retry after 2.3s"), Some("2340".to_owned())))
         );
         let named = found(&Judged::bare_by(rejected, "stock")).unwrap();
-        assert_eq!(named.1, "the request was not sent, `stock` rejected it");
+        assert_eq!(named.1, "circuit breaker `stock` rejected the call");
         assert_eq!(found(&Judged::bare(FAULT)), None);
         assert_eq!(found(&Judged::new(rejected, "cause")), None, "it has a cause of its own");
+    }
+
+    #[test]
+    fn error_chain_prints_each_text_once() {
+        #[derive(Debug)]
+        struct Layer(&'static str, BoxError);
+        impl fmt::Display for Layer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+        impl Error for Layer {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(&*self.1)
+            }
+        }
+        let io = || Judged::new(FAULT, std::io::Error::other("pipe"));
+        let judged = "call failed, classified as server (origin: remote): pipe";
+        assert_eq!(ErrorChain(&io()).to_string(), judged);
+        assert_eq!(ErrorChain(&Layer("outer", io().into())).to_string(), format!("outer: {judged}"));
+        // Some errors repeat their source, such as those of tower's buffer.
+        let repeats = Layer("buffer failed: pipe", Layer("pipe", "deeper".into()).into());
+        assert_eq!(ErrorChain(&repeats).to_string(), "buffer failed: pipe: deeper");
+        let rejection = Layer("circuit breaker is open", Judged::bare(FAULT).into());
+        assert_eq!(ErrorChain(&rejection).to_string(), "circuit breaker is open");
+        assert_eq!(ErrorChain(&Judged::bare(FAULT)).to_string(), "server (origin: remote)");
     }
 
     #[test]

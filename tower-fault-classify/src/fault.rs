@@ -155,7 +155,7 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} fault ({})", self.kind, self.origin)?;
+        write!(f, "{} (origin: {})", self.kind, self.origin)?;
         match self.retry_after {
             Some(delay) if !delay.is_zero() => write!(f, ", retry after {delay:?}"),
             _ => Ok(()),
@@ -292,8 +292,8 @@ mod tests {
         assert_eq!(changed.retryable(), Retryable::Never);
         assert_eq!(changed.health(), Health::Neutral);
         assert_eq!(changed.origin(), Origin::Local);
-        assert_eq!(changed.to_string(), "local fault (local), retry after 1.5s");
-        assert_eq!(fault.to_string(), "server fault (remote)");
+        assert_eq!(changed.to_string(), "local (origin: local), retry after 1.5s");
+        assert_eq!(fault.to_string(), "server (origin: remote)");
         assert_eq!(fault.with_retry_after(Duration::ZERO).to_string(), fault.to_string());
     }
 

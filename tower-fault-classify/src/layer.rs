@@ -141,7 +141,7 @@ impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
     /// let service = ServiceBuilder::new()
     ///     .layer(FaultClassifyLayer::new().track_body(|verdict: Verdict| {
     ///         if let Some(fault) = verdict.fault() {
-    ///             eprintln!("a stream ended in a {fault}");
+    ///             eprintln!("response stream failed: {fault}");
     ///         }
     ///     }))
     ///     .service(service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(String::new()))));

@@ -40,7 +40,7 @@ pub use chain::judge_error;
 pub use classify::{
     AsError, Auto, Boxed, Classify, ErrorsOnly, NestedErrors, Rule, RuleFirst, Typed, classify_fn, rule_fn,
 };
-pub use error::{BoxError, Judged};
+pub use error::{BoxError, ErrorChain, Judged};
 pub use fault::{Fault, Health, Kind, Origin, Retryable, Verdict};
 pub use future::ResponseFuture;
 pub use layer::{FaultClassifyLayer, KeepErrors, WrapErrors};

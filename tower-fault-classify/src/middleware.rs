@@ -95,7 +95,7 @@ pub struct LayerError(BoxError);
 
 impl fmt::Display for LayerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a tower layer in the middleware chain failed")
+        f.write_str("call through the tower layers in the middleware chain failed")
     }
 }
 

@@ -41,7 +41,7 @@ impl UploadError {
 
 impl fmt::Display for UploadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the body of the request failed: {}", self.0)
+        f.write_str("request body failed")
     }
 }
 
@@ -57,6 +57,7 @@ mod tests {
 
     use super::*;
     use crate::chain::judge_error;
+    use crate::error::ErrorChain;
     use crate::fault::{Health, Kind, Origin, Retryable};
 
     #[test]
@@ -74,7 +75,8 @@ mod tests {
     #[test]
     fn request_body_error_is_wrapped_once_and_given_back() {
         let error = UploadError::new(UploadError::new("the disk is gone"));
-        assert_eq!(error.to_string(), "the body of the request failed: the disk is gone");
+        assert_eq!(error.to_string(), "request body failed");
+        assert_eq!(ErrorChain(&error).to_string(), "request body failed: the disk is gone");
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("the disk is gone"));
         assert_eq!(error.into_inner().to_string(), "the disk is gone");
     }

@@ -55,7 +55,11 @@ const TABLE: &[Row] = &[
     // A rejection is a status for who asks for one.
     Row {
         files: &["error.rs"],
-        may_use: &[PURE, VOCABULARY, &["std::sync::OnceLock", "crate::grpc::pushback", "tonic::Status"]],
+        may_use: &[
+            PURE,
+            VOCABULARY,
+            &["std::sync::OnceLock", "crate::chain::LONGEST_WALK", "crate::grpc::pushback", "tonic::Status"],
+        ],
     },
     Row { files: &["outcome.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES, &["crate::wall", "reqwest"]] },
     Row { files: &["grpc.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES] },

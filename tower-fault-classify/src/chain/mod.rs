@@ -17,7 +17,7 @@ use crate::table;
 use crate::upload::UploadError;
 
 /// How many errors deep a chain is followed. A longer one, or one that loops, is judged by these.
-const LONGEST_WALK: usize = 128;
+pub(crate) const LONGEST_WALK: usize = 128;
 
 /// Judges an error by its whole chain of sources.
 ///

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use proptest::prelude::*;
+use tower_fault_classify::ErrorChain;
 
 use super::*;
 
@@ -99,7 +100,7 @@ fn read<B: Body<Data = Bytes, Error = error::BoxError> + Unpin>(
         match Pin::new(&mut *body).poll_frame(&mut cx) {
             Poll::Pending => {}
             Poll::Ready(None) => seen.end = Some(Ok(())),
-            Poll::Ready(Some(Err(error))) => seen.end = Some(Err(error.to_string())),
+            Poll::Ready(Some(Err(error))) => seen.end = Some(Err(ErrorChain(&*error).to_string())),
             Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
                 Ok(data) => seen.data.extend(data),
                 Err(frame) => seen.trailers = frame.into_trailers().ok(),
@@ -349,7 +350,7 @@ fn a_body_that_fails_is_not_sent_again_and_keeps_its_error() {
     let seen = all(&mut first);
     assert_eq!(
         (&*seen.data, seen.end),
-        (&b"ab"[..], Some(Err("the body of the request failed: the disk is gone".to_owned())))
+        (&b"ab"[..], Some(Err("request body failed: the disk is gone".to_owned())))
     );
     assert!(!ReplayBody::usable(saved.as_ref().unwrap()));
     assert!(all(&mut first).end.unwrap().unwrap_err().contains("broke"), "and does not go on either");
