@@ -313,8 +313,12 @@ impl<C, R, B> BreakerLayer<C, R, B> {
 
     /// The same layer for a service that is not `Clone`, such as `RateLimit`.
     ///
-    /// A rejected call then cannot give back what the inner service reserved for it (a place in a `ConcurrencyLimit`); the
-    /// reservation stays until the next call that is let through.
+    /// A rejected call cannot give back what the inner service has reserved for it, because tower's only way to do that is to
+    /// drop the service. A permit of a `ConcurrencyLimit` below, or a place in its queue, is kept until the next call that is
+    /// let through, and others that share the limit wait meanwhile. To avoid that:
+    ///
+    /// - put the limit above the breaker, so that the limited service is the breaker itself;
+    /// - or put a `Buffer` between the breaker and the inner service: a `Buffer` is `Clone`.
     pub fn over_uncloneable(self) -> UncloneableBreakerLayer<C, R, B> {
         UncloneableBreakerLayer(self)
     }

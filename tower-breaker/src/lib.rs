@@ -14,7 +14,7 @@ mod keyed;
 mod layer;
 mod machine;
 mod observe;
-mod patience;
+mod readiness;
 mod registry;
 mod reject;
 mod rng;

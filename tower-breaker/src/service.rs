@@ -1,16 +1,15 @@
 //! The service: where the circuit meets tower.
 
 use std::fmt;
-use std::mem;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
-use tower_fault_classify::Classify;
+use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
 
-use crate::circuit::{Circuit, Core, Permit, Refusal, Seat, WaitsFor};
+use crate::circuit::{Arrival, Circuit, Permit, Refusal, Reserved};
 use crate::error::Rejection;
 use crate::future::ResponseFuture;
-use crate::patience::Patience;
+use crate::readiness::Readiness;
 use crate::reject::OnReject;
 use crate::settle::Settle;
 
@@ -18,14 +17,25 @@ use crate::settle::Settle;
 ///
 /// # Readiness
 ///
-/// While the circuit refuses calls, `poll_ready` answers that it is ready without touching the inner service, and the call that
-/// follows is rejected, even if the circuit has half-opened since. Otherwise it is ready when the inner service is; a task that
-/// waits for that is woken when the circuit changes. A half-open circuit's place is taken when readiness is asked for, so that
-/// no more tasks wait for a service that may be dead than there are places.
+/// | circuit | `poll_ready` | `call` |
+/// |---|---|---|
+/// | closed | that of the inner service | sent |
+/// | slow start | that of the inner service | sent or rejected: the share is one of calls, not of polls |
+/// | open | ready at once; the inner service is not polled | rejected, even if the circuit has changed since |
+/// | half-open, a slot is free | reserves the slot, then that of the inner service | sent as a probe |
+/// | half-open, no slot is free | as if open | rejected |
 ///
-/// A service that is `not_ready_when_open` waits instead, and then takes a half-open circuit's place.
+/// A task that waits for the inner service is woken when the circuit changes. A service that is `not_ready_when_open` is
+/// pending wherever the table says "ready at once", and in a slow start until a call is let through.
 ///
-/// An error of the inner service's readiness is judged like that of a call. A clone inherits neither readiness nor place.
+/// An error of the inner service's readiness is judged like that of a call. A clone inherits neither readiness nor a slot.
+///
+/// # Reservations
+///
+/// An inner service that was polled may hold a reservation, or wait for one in a queue: a permit of a `ConcurrencyLimit`, a
+/// slot of a `Buffer`. When the call is rejected, the breaker replaces the inner service by a clone of it, which gives the
+/// reservation back at once. An inner service that is not `Clone` keeps it:
+/// see [`over_uncloneable`](crate::BreakerLayer::over_uncloneable).
 ///
 /// # Cancellation
 ///
@@ -39,27 +49,12 @@ pub struct Breaker<S, C, R, B> {
     inner: S,
     /// Makes a service without the reservation that this one holds.
     renew: Option<fn(&S) -> S>,
-    /// The inner service has promised to take a call, and may have reserved something for it.
-    inner_ready: bool,
-    waiting: Waiting,
-    /// The last `poll_ready` found the circuit open for so many nanoseconds, and the call is refused; 0: it did not.
-    refused_for: u64,
+    readiness: Readiness,
     circuit: Circuit,
-    /// Of a service that is not ready while its circuit refuses calls.
-    patience: Option<Patience>,
+    not_ready_when_open: bool,
     classify: C,
     reject: R,
     settle: B,
-}
-
-/// What the last `poll_ready` promised, beyond a closed circuit's readiness, which the call asks for again.
-#[derive(Debug)]
-enum Promise {
-    Nothing,
-    /// The call was let in already: it is a probe, whose place is taken, or one that a ramp lets through.
-    Admitted(Unused),
-    /// The call is refused. That is kept: the inner service was not asked.
-    Refused(Refusal),
 }
 
 impl<S, C, R, B> Breaker<S, C, R, B> {
@@ -71,16 +66,14 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         reject: R,
         settle: B,
     ) -> Self {
-        let core = circuit.core();
-        let waiting = Waiting { core, seat: None, outside: false, since: 0, promise: Promise::Nothing };
-        let (inner_ready, refused_for, patience) = (false, 0, None);
-        Self { inner, renew, inner_ready, waiting, refused_for, circuit, patience, classify, reject, settle }
+        let (readiness, not_ready_when_open) = (Readiness::Idle, false);
+        Self { inner, renew, readiness, circuit, not_ready_when_open, classify, reject, settle }
     }
 
     /// The same service, not ready while its circuit refuses calls.
     #[cfg(feature = "tokio")]
     pub(crate) fn not_ready_when_open(self) -> Self {
-        Self { patience: Some(Patience::default()), ..self }
+        Self { not_ready_when_open: true, ..self }
     }
 
     /// A handle to the circuit.
@@ -98,78 +91,55 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         self.inner
     }
 
-    /// Asks the circuit about the next call. A probe keeps its place while that is its own.
-    fn ask(&mut self) -> Result<Permit, Refusal> {
-        match mem::replace(&mut self.waiting.promise, Promise::Nothing) {
-            Promise::Admitted(unused) if unused.0.as_ref().is_some_and(Permit::renew) => Ok(unused.begin()),
-            _ => self.circuit.admit(),
+    /// Asks the circuit about the next call. What it has reserved already stays reserved.
+    fn ask(&mut self, arrival: Arrival) -> Result<Option<Reserved>, Refusal> {
+        match self.readiness.take_reserved() {
+            Some(reserved) if reserved.renew() => Ok(Some(reserved)),
+            _ => Reserved::reserve(self.circuit.core(), arrival),
         }
     }
 
-    /// Remembers an answer for the call. True: it is refused, and the inner service need not be asked. Pending: it is refused, and this service
-    /// is not ready meanwhile.
-    fn promise(&mut self, answer: Result<Permit, Refusal>, cx: &mut Context<'_>) -> Poll<bool> {
-        match self.outlast(answer, cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Ok(permit)) => {
-                self.waiting.promise = if self.circuit.is_closed() {
-                    permit.cancel();
-                    Promise::Nothing
-                } else {
-                    Promise::Admitted(Unused(Some(permit)))
-                };
-                Poll::Ready(false)
-            }
-            Poll::Ready(Err(refusal)) => {
-                self.waiting.leave();
-                self.give_back();
-                self.waiting.promise = Promise::Refused(refusal);
-                Poll::Ready(true)
-            }
+    /// Asks the circuit until it lets the call in, or refuses it for good. Pending: the service is not ready meanwhile.
+    fn poll_circuit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Reserved>, Refusal>> {
+        if !self.not_ready_when_open {
+            return Poll::Ready(self.ask(Arrival::AtCall));
         }
-    }
-
-    /// The answer, once it is no refusal, if this service is not ready before.
-    fn outlast(
-        &mut self,
-        mut answer: Result<Permit, Refusal>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Permit, Refusal>> {
-        if self.patience.is_none() {
-            return Poll::Ready(answer);
-        }
-        let mut registered = false;
+        let waits_already = self.readiness.waits_for_circuit();
+        let mut answer = self.ask(if waits_already { Arrival::Again } else { Arrival::Now });
+        let mut is_registered = false;
         loop {
-            let refusal = match answer {
-                Ok(permit) => {
-                    self.waiting.come_in();
-                    return Poll::Ready(Ok(permit));
-                }
-                Err(refusal) => refusal,
-            };
-            if registered {
-                let left = self.circuit.worth_waiting(refusal);
-                let Some(patience) = &mut self.patience else { return Poll::Ready(Err(refusal)) };
-                ready!(patience.poll(cx, left));
+            let Err(refusal) = answer else { return Poll::Ready(answer) };
+            if is_registered {
+                ready!(self.readiness.poll_timer(cx, self.circuit.worth_waiting(refusal)));
+                answer = self.ask(Arrival::Now);
             } else {
-                self.give_back();
-                self.waiting.stay_out(cx.waker());
-                registered = true;
+                if !waits_already {
+                    self.give_back();
+                }
+                self.readiness.wait_for_circuit(self.circuit.core(), cx.waker());
+                is_registered = true;
+                // A change between the first answer and the registration has woken nobody.
+                answer = self.ask(Arrival::Again);
             }
-            // The timer's clock is not the circuit's, and whoever changed it before the registration has woken nobody.
-            answer = self.circuit.admit();
         }
     }
 
-    /// The answer for a call that begins otherwise than closed after closed.
+    /// Decides on a call that begins otherwise than closed after closed.
+    #[inline(never)]
     fn admit(&mut self) -> Result<Permit, Refusal> {
-        match self.waiting.promise {
-            Promise::Refused(refusal) => {
-                self.waiting.promise = Promise::Nothing;
-                Err(refusal)
+        let permit = if let Readiness::Rejected(refusal) = self.readiness {
+            Err(refusal)
+        } else {
+            match self.readiness.take_reserved() {
+                Some(reserved) if reserved.renew() => Ok(reserved.begin()),
+                _ => self.circuit.admit(),
             }
-            Promise::Nothing | Promise::Admitted(_) => self.ask(),
+        };
+        match permit {
+            Ok(_) => self.readiness.become_state(Readiness::Idle),
+            Err(_) => self.give_back(),
         }
+        permit
     }
 
     fn begin<Req>(&mut self, permit: Permit, request: Req) -> ResponseFuture<S::Future, C, R, B, R::Future>
@@ -179,33 +149,16 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         C: Clone,
         R: OnReject<Req, S::Response, S::Error>,
     {
-        self.inner_ready = false;
         let mut permit = Some(permit);
         let inner = Permit::guard(&mut permit, || self.inner.call(request));
         ResponseFuture::calling(inner, permit, self.classify.clone(), self.settle.clone())
     }
 
-    /// Asks a circuit that is not closed, and then the inner service.
+    /// Asks the circuit, and then the inner service unless `polled` has its answer already.
     #[inline(never)]
-    fn poll_ready_slowly<Req>(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), R::Error>>
-    where
-        S: Service<Req>,
-        C: Classify<S::Response, S::Error>,
-        R: OnReject<Req, S::Response, S::Error>,
-    {
-        let answer = self.ask();
-        if ready!(self.promise(answer, cx)) {
-            return Poll::Ready(Ok(()));
-        }
-        let ready = self.inner.poll_ready(cx);
-        self.not_ready_yet(ready, cx)
-    }
-
-    /// Goes on after the inner service's word on its readiness.
-    #[inline(never)]
-    fn not_ready_yet<Req>(
+    fn poll_ready_slowly<Req>(
         &mut self,
-        mut ready: Poll<Result<(), S::Error>>,
+        mut polled: Option<Poll<Result<(), S::Error>>>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), R::Error>>
     where
@@ -214,33 +167,47 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         R: OnReject<Req, S::Response, S::Error>,
     {
         loop {
+            let ready = match polled.take() {
+                Some(ready) => ready,
+                None => match ready!(self.poll_circuit(cx)) {
+                    Ok(reserved) => {
+                        self.readiness.admit(reserved);
+                        self.inner.poll_ready(cx)
+                    }
+                    Err(refusal) => {
+                        self.give_back();
+                        self.readiness = Readiness::Rejected(refusal);
+                        return Poll::Ready(Ok(()));
+                    }
+                },
+            };
             match ready {
                 Poll::Ready(Ok(())) => {
-                    self.waiting.leave();
-                    self.inner_ready = true;
+                    self.readiness.end_inner_wait();
                     return Poll::Ready(Ok(()));
                 }
                 Poll::Ready(Err(error)) => {
-                    self.waiting.leave();
-                    if let Ok(permit) = self.ask() {
-                        permit.settle(self.classify.classify(Err(&error)));
-                    }
+                    self.readiness.end_inner_wait();
+                    let verdict = self.classify.classify(Err(&error));
+                    self.settle_readiness(&verdict);
                     return Poll::Ready(Err(R::inner(error)));
                 }
                 Poll::Pending => {}
             }
-            self.waiting.wait(cx.waker(), WaitsFor::Change);
-            // A transition between the first answer and the registration has woken nobody.
-            let answer = self.ask();
-            let refused = answer.is_err();
-            if ready!(self.promise(answer, cx)) {
-                return Poll::Ready(Ok(()));
-            }
-            if !refused {
+            self.readiness.wait_for_inner(self.circuit.core(), cx.waker());
+            // A change between the first answer and the registration has woken nobody.
+            if let Ok(reserved) = self.ask(Arrival::AtCall) {
+                self.readiness.admit(reserved);
                 return Poll::Pending;
             }
-            // It was refused, and is let in by now: the inner service has heard nothing of this task.
-            ready = self.inner.poll_ready(cx);
+        }
+    }
+
+    /// Counts an error of the inner service's readiness like one of a call.
+    fn settle_readiness(&mut self, verdict: &Verdict) {
+        let reserved = self.readiness.take_reserved().map(Reserved::begin);
+        if let Some(permit) = reserved.or_else(|| self.circuit.permit_if_closed()) {
+            permit.settle_by(verdict);
         }
     }
 
@@ -255,31 +222,18 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         B: Clone,
         R: OnReject<Req, S::Response, S::Error>,
     {
-        self.waiting.core.tell_refused(rejection.circuit(), rejection.state());
+        self.circuit.core().tell_refused(rejection.circuit(), rejection.state());
         ResponseFuture::rejected(self.reject.reject(request, rejection), self.settle.clone())
     }
 
-    /// Gives up the wait for the inner service, its readiness, and what the last `poll_ready` promised.
-    #[inline]
-    fn forget_readiness(&mut self) {
-        if self.inner_ready
-            || self.waiting.seat.is_some()
-            || !matches!(self.waiting.promise, Promise::Nothing)
-        {
-            self.waiting.leave();
-            self.give_back();
-            self.waiting.promise = Promise::Nothing;
-        }
-    }
-
-    /// Gives back what the inner service reserved for a call that it will not get.
+    /// Drops what the inner service and the circuit have reserved for the call.
     fn give_back(&mut self) {
-        if self.inner_ready
+        if self.readiness.has_polled()
             && let Some(renew) = self.renew
         {
             self.inner = renew(&self.inner);
-            self.inner_ready = false;
         }
+        self.readiness.become_state(Readiness::Idle);
     }
 }
 
@@ -296,45 +250,43 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.refused_for = 0;
-        let usual = matches!(self.waiting.promise, Promise::Nothing);
-        if usual && self.circuit.is_closed() {
+        if self.readiness.holds_nothing() && self.circuit.is_closed() {
+            // Before the inner service is polled, which may panic.
+            self.readiness.overwrite(Readiness::Ready);
             let ready = self.inner.poll_ready(cx);
             if let Poll::Ready(Ok(())) = ready {
-                self.waiting.leave();
-                self.inner_ready = true;
                 return ready.map_err(R::inner);
             }
-            return self.not_ready_yet(ready, cx);
+            return self.poll_ready_slowly(Some(ready), cx);
         }
-        if self.patience.is_none() {
-            self.refused_for = self.circuit.refuses_for();
-            if self.refused_for > 0 {
-                self.forget_readiness();
-                return Poll::Ready(Ok(()));
+        if !self.not_ready_when_open
+            && let Some(left) = self.circuit.refuses_for()
+        {
+            if !matches!(self.readiness, Readiness::Idle | Readiness::Open(_)) {
+                self.give_back();
             }
+            self.readiness.overwrite(Readiness::Open(left));
+            return Poll::Ready(Ok(()));
         }
-        self.poll_ready_slowly(cx)
+        self.poll_ready_slowly(None, cx)
     }
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        if self.refused_for > 0 {
-            let rejection = self.circuit.open_rejection(mem::take(&mut self.refused_for));
-            return self.rejected(request, rejection);
+        if let Readiness::Open(left) = self.readiness {
+            self.readiness.overwrite(Readiness::Idle);
+            return self.rejected(request, self.circuit.open_rejection(left));
         }
-        // The usual case, with nothing to carry over from `poll_ready` and nothing that passes through memory.
-        if let Promise::Nothing = self.waiting.promise
+        // The usual case, with nothing that passes through memory.
+        if self.readiness.holds_nothing()
             && let Some(permit) = self.circuit.admit_closed()
         {
+            self.readiness.overwrite(Readiness::Idle);
             return self.begin(permit, request);
         }
         match self.admit() {
             Ok(permit) => self.begin(permit, request),
-            Err(refusal) => {
-                self.give_back();
-                self.rejected(request, self.circuit.rejection(refusal))
-            }
+            Err(refusal) => self.rejected(request, self.circuit.rejection(refusal)),
         }
     }
 }
@@ -356,7 +308,7 @@ where
             self.settle.clone(),
         );
         #[cfg(feature = "tokio")]
-        if self.patience.is_some() {
+        if self.not_ready_when_open {
             return clone.not_ready_when_open();
         }
         clone
@@ -369,79 +321,5 @@ impl<S: fmt::Debug, C, R, B> fmt::Debug for Breaker<S, C, R, B> {
             .field("inner", &self.inner)
             .field("circuit", &self.circuit)
             .finish_non_exhaustive()
-    }
-}
-
-/// A permit of a call that has not begun. Dropping it gives it back.
-#[derive(Debug)]
-struct Unused(Option<Permit>);
-
-impl Unused {
-    fn begin(mut self) -> Permit {
-        self.0.take().expect("it is there until it is dropped")
-    }
-}
-
-impl Drop for Unused {
-    fn drop(&mut self) {
-        if let Some(permit) = self.0.take() {
-            permit.cancel();
-        }
-    }
-}
-
-/// What was promised to the caller, and his registration with the circuit while he waits for the inner service. Dropping it while he waits
-/// means that he gave up.
-struct Waiting {
-    core: &'static Core,
-    seat: Option<Seat>,
-    /// It waits for the circuit itself: nobody was let in.
-    outside: bool,
-    /// When the wait for the inner service began.
-    since: u64,
-    promise: Promise,
-}
-
-impl Waiting {
-    fn wait(&mut self, waker: &Waker, what: WaitsFor) {
-        if self.seat.is_none() {
-            self.since = self.core.clock().now();
-        }
-        self.core.wait(&mut self.seat, waker, what);
-    }
-
-    /// Waits to be let in.
-    fn stay_out(&mut self, waker: &Waker) {
-        self.outside = true;
-        self.wait(waker, WaitsFor::Place);
-    }
-
-    /// Is let in.
-    fn come_in(&mut self) {
-        if mem::take(&mut self.outside) {
-            self.leave();
-        }
-    }
-
-    #[inline]
-    fn leave(&mut self) {
-        if let Some(seat) = self.seat.take() {
-            self.core.leave(seat);
-        }
-    }
-}
-
-impl Drop for Waiting {
-    #[inline]
-    fn drop(&mut self) {
-        if self.seat.is_some() {
-            self.leave();
-            match mem::replace(&mut self.promise, Promise::Nothing) {
-                // A permit that is dropped is that of an abandoned call.
-                Promise::Admitted(unused) => drop(unused.begin()),
-                _ if self.outside => {}
-                _ => self.core.give_up_waiting(self.since),
-            }
-        }
     }
 }

@@ -106,7 +106,10 @@ const TABLE: &[Row] = &[
             ],
         ],
     },
-    Row { files: &["patience.rs"], may_use: &[PURE, FUTURES, &["tokio::time", "untimed"]] },
+    Row {
+        files: &["readiness.rs"],
+        may_use: &[PURE, FUTURES, &["crate::circuit", "timed", "tokio::time", "untimed"]],
+    },
     Row { files: &["rng.rs"], may_use: &[&["fastrand"]] },
     Row { files: &["error.rs"], may_use: &[PURE, VOCABULARY, &["crate::machine"]] },
     // Told afterwards, outside every lock.
@@ -183,7 +186,7 @@ const TABLE: &[Row] = &[
                 "crate::body",
                 "crate::future",
                 "crate::observe",
-                "crate::patience",
+                "crate::readiness",
                 "crate::registry",
                 "crate::reject",
                 "crate::settle",

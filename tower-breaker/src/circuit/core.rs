@@ -39,7 +39,9 @@ use super::gate::{Gate, LAST_EPOCH};
 use super::settings::Limits;
 use super::store::{Plan, Single, Store};
 use super::waiters::{Seat, WaitsFor};
-use crate::machine::{Admission, CircuitState, Machine, Moment, Sign, Ticket};
+use crate::machine::{
+    Admission, Arrival, Change, CircuitState, Machine, Moment, RecoveryLimits, Sign, Ticket,
+};
 use crate::rng::draw;
 
 pub(crate) use cold::Cold;
@@ -165,13 +167,38 @@ impl<T: Store> Core<T> {
         }
     }
 
-    /// How long the circuit refuses calls, if the gate alone says so; else 0.
+    /// For how many nanoseconds calls are refused, if the gate alone says so.
     #[inline]
-    pub(crate) fn refuses_for(&self) -> u64 {
-        match self.open_for(self.gate(), self.plan().clock.now()) {
-            Some(left) if !self.has(OBSERVING) => left,
-            _ => 0,
+    pub(crate) fn refuses_for(&self) -> Option<u64> {
+        self.open_for(self.gate(), self.plan().clock.now()).filter(|_| !self.has(OBSERVING))
+    }
+
+    /// Lets a call in, or not, whose service is asked for its readiness. `Ok(None)`: nothing is reserved for it, and it asks
+    /// again when it begins.
+    pub(crate) fn reserve(&self, arrival: Arrival) -> Result<Option<Entry>, Refusal> {
+        let gate = self.gate();
+        if gate.lets_all_through() || gate.is_free() || (gate.is_closed() && arrival == Arrival::AtCall) {
+            return Ok(None);
         }
+        let now = self.plan().clock.now();
+        let answer = match self.open_for(gate, now) {
+            Some(left) => Err(Refusal { state: CircuitState::Open, left: Some(left) }),
+            None => self
+                .ask_machine(now, |machine, limits| machine.reserve(now, arrival, limits))
+                .map_err(|(refusal, _)| refusal),
+        };
+        match answer {
+            Ok(entry) => Ok(Some(entry).filter(|entry| !entry.is_uncounted())),
+            // It is told when the call begins.
+            Err(_) if self.has(OBSERVING) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// A call that was let in by a closed circuit, also in a slow start.
+    pub(crate) fn entry_if_closed(&self) -> Option<Entry> {
+        let gate = self.gate();
+        gate.is_closed().then(|| self.normal(gate.stamp()))
     }
 
     /// How many nanoseconds an open circuit refuses calls. `None`: it is not open, or its time is over.
@@ -199,9 +226,20 @@ impl<T: Store> Core<T> {
 
     #[inline(never)]
     fn admit_slowly(&self, now: u64) -> Result<Entry, Refusal> {
+        self.ask_machine(now, |machine, limits| machine.admit(now, limits))
+            .or_else(|(refusal, epoch)| self.refuse(refusal, epoch))
+    }
+
+    /// Asks the machine about a call. A refusal comes with the epoch in which it was decided.
+    #[inline(never)]
+    fn ask_machine(
+        &self,
+        now: u64,
+        ask: impl FnOnce(&mut Machine, &RecoveryLimits) -> (Admission, Option<Change>),
+    ) -> Result<Entry, (Refusal, u32)> {
         let mut cold = self.cold();
         let Cold { machine, limits, .. } = &mut *cold;
-        let (admission, change) = machine.admit(now, limits);
+        let (admission, change) = ask(machine, limits);
         let state = machine.state();
         if state == CircuitState::Closed && machine.ramp(now).is_none() {
             self.end_ramp();
@@ -216,7 +254,7 @@ impl<T: Store> Core<T> {
                 Ok(Entry { stamp: Gate::of(Sign::HalfOpen, epoch), word: ticket.word() })
             }
             Admission::Uncounted => Ok(Entry::uncounted(epoch)),
-            Admission::Refused(left) => self.refuse(Refusal { state, left }, epoch),
+            Admission::Refused(left) => Err((Refusal { state, left }, epoch)),
         }
     }
 

@@ -24,6 +24,7 @@ pub(crate) use self::name::intern;
 pub(crate) use self::waiters::{Seat, WaitsFor};
 pub(crate) use self::window::Shape;
 pub use permit::Permit;
+pub(crate) use permit::Reserved;
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ use tower_fault_classify::__shared::{ConfigError, Recycled, Striped};
 use self::core::View;
 use crate::config::BreakerConfig;
 use crate::error::{Forced, Rejection};
-pub(crate) use crate::machine::CircuitState;
+pub(crate) use crate::machine::{Arrival, CircuitState};
 use crate::machine::{Counts, Force, HealthReport};
 use crate::observe::{LastFailure, Transition};
 
@@ -128,10 +129,20 @@ impl Circuit {
         Ok(())
     }
 
-    /// How long the circuit refuses calls, in nanoseconds, if that is known without a lock; else 0.
+    pub(crate) fn permit_if_closed(&self) -> Option<Permit> {
+        Permit::if_closed(self.core.forever())
+    }
+
+    /// For how many nanoseconds the circuit is open and refuses calls, if that is known without a lock.
     #[inline]
-    pub(crate) fn refuses_for(&self) -> u64 {
+    pub(crate) fn refuses_for(&self) -> Option<u64> {
         self.core.refuses_for()
+    }
+
+    /// The rejection of a call that an open circuit refuses for so many nanoseconds.
+    #[inline]
+    pub(crate) fn open_rejection(&self, left: u64) -> Rejection {
+        Rejection::new(self.name, CircuitState::Open, Some(self.with_slack(left)))
     }
 
     /// After how long to ask again after a refusal. A ramp lets calls through all along, so that it is asked before it is over.
@@ -140,12 +151,6 @@ impl Circuit {
 
         let left = self.with_slack(left?);
         Some(if state == CircuitState::Closed { left / ASKED_IN_A_RAMP } else { left })
-    }
-
-    /// The rejection of a call that an open circuit refuses for so many nanoseconds.
-    #[inline]
-    pub(crate) fn open_rejection(&self, left: u64) -> Rejection {
-        Rejection::new(self.name, CircuitState::Open, Some(self.with_slack(left)))
     }
 
     fn hold(&self) -> Own {

@@ -11,6 +11,7 @@ use super::core::{Core, Entry, Refusal, Took};
 use super::hold::{Hold, Own};
 #[cfg(feature = "keyed")]
 use super::waiters::Seat;
+use crate::machine::Arrival;
 
 /// The fault of a call that panicked.
 const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Failure, Origin::Local);
@@ -31,6 +32,11 @@ impl Permit {
     #[inline]
     pub(crate) fn acquire_closed(core: &'static Core) -> Option<Self> {
         core.admit_closed().map(|entry| Self { hold: Own(core), entry })
+    }
+
+    /// A permit of a closed circuit, also in a slow start, for what is counted and was not asked for.
+    pub(crate) fn if_closed(core: &'static Core) -> Option<Self> {
+        core.entry_if_closed().map(|entry| Self { hold: Own(core), entry })
     }
 }
 
@@ -66,7 +72,8 @@ impl<H: Hold> Permit<H> {
 
     /// Gives the permit back unused: the call never began.
     ///
-    /// A probe's place is free again at once, and nothing is counted, whatever the policy for abandoned calls.
+    /// A probe's slot is free at once, a call in a slow start returns its credit, and nothing is counted, whatever the
+    /// policy for cancelled calls.
     pub fn cancel(self) {
         self.done(H::cancel);
     }
@@ -108,11 +115,36 @@ impl<H: Hold> Permit<H> {
         mem::forget(on_panic);
         value
     }
+}
 
-    /// Whether the call may still begin. A probe's lease begins anew.
-    #[inline]
+/// The admission of a call that has not begun. Dropping it takes the admission back.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    core: &'static Core,
+    entry: Entry,
+}
+
+impl Reserved {
+    /// See [`Core::reserve`].
+    pub(crate) fn reserve(core: &'static Core, arrival: Arrival) -> Result<Option<Self>, Refusal> {
+        Ok(core.reserve(arrival)?.map(|entry| Self { core, entry }))
+    }
+
+    /// Whether the call may still begin. A probe's lease is extended.
     pub(crate) fn renew(&self) -> bool {
-        self.hold.renew(self.entry)
+        self.core.renew(self.entry)
+    }
+
+    /// Begins the call.
+    pub(crate) fn begin(self) -> Permit {
+        let this = ManuallyDrop::new(self);
+        Permit { hold: Own(this.core), entry: this.entry }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.core.cancel(self.entry);
     }
 }
 
@@ -121,6 +153,12 @@ impl<H: Hold> Permit<H> {
     /// Whether nobody counts the call.
     pub(crate) const fn is_uncounted(&self) -> bool {
         self.entry.is_uncounted()
+    }
+
+    /// Whether the call may still begin. A probe's lease is extended.
+    #[inline]
+    pub(crate) fn renew(&self) -> bool {
+        self.hold.renew(self.entry)
     }
 
     /// Asks the same circuit again, for a call that may not begin any more.

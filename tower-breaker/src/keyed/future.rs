@@ -183,6 +183,8 @@ where
                         ));
                     }
                     Err(rejection) => {
+                        // With what it has reserved, before the user's answer runs.
+                        drop(service);
                         this.phase.set(Phase::Rejected { answer: this.reject.reject(request, rejection) });
                     }
                 }

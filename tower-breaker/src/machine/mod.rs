@@ -94,6 +94,17 @@ pub(crate) enum Sign {
     Free,
 }
 
+/// How a service that asks whether it is ready counts in a slow start, whose share is one of calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// Not yet: the call is counted when it begins.
+    AtCall,
+    /// A call arrives now.
+    Now,
+    /// The call has arrived before, and waits.
+    Again,
+}
+
 /// What came of asking for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -153,14 +164,7 @@ impl Machine {
     /// Decides on a call that wants to begin. An open circuit whose time is over half-opens for it.
     pub(crate) fn admit(&mut self, now: u64, limits: &RecoveryLimits) -> (Admission, Option<Change>) {
         let admission = match &mut self.state {
-            State::Closed { ramp } => match ramp.as_mut().map(|ramp| ramp.step(now)) {
-                None | Some(Step::Admitted) => Admission::Normal,
-                Some(Step::Refused(left)) => Admission::Refused(Some(left)),
-                Some(Step::Over) => {
-                    *ramp = None;
-                    Admission::Normal
-                }
-            },
+            State::Closed { ramp } => admit_closed(ramp, |ramp| ramp.step(now)),
             State::Open { until: None } | State::Forced(Force::Open) => Admission::Refused(None),
             State::Open { until: Some(until) } if now < *until => Admission::Refused(Some(*until - now)),
             State::Open { .. } => {
@@ -171,6 +175,29 @@ impl Machine {
             State::Forced(Force::Closed | Force::Disabled) => Admission::Uncounted,
         };
         (admission, None)
+    }
+
+    /// Decides on a call whose service asks whether it is ready. What a closed circuit lets in is then not counted yet, or
+    /// counted for good, as `arrival` says.
+    pub(crate) fn reserve(
+        &mut self,
+        now: u64,
+        arrival: Arrival,
+        limits: &RecoveryLimits,
+    ) -> (Admission, Option<Change>) {
+        let admission = match (&mut self.state, arrival) {
+            (State::Closed { .. }, Arrival::AtCall) => Admission::Uncounted,
+            (State::Closed { ramp }, Arrival::Again) => admit_closed(ramp, |ramp| ramp.spend(now)),
+            _ => return self.admit(now, limits),
+        };
+        (admission, None)
+    }
+
+    /// A call that a slow start let in has not begun after all.
+    pub(crate) fn give_back_credit(&mut self, now: u64) {
+        if let State::Closed { ramp: Some(ramp) } = &mut self.state {
+            ramp.give_back(now);
+        }
     }
 
     /// Opens a closed circuit. `None`: somebody else was first.
@@ -361,6 +388,18 @@ impl Machine {
         let from = self.state();
         self.state = to;
         Change { from, to: self.state(), reason }
+    }
+}
+
+/// Decides on a call of a closed circuit, and ends its slow start when the time is over.
+fn admit_closed(ramp: &mut Option<Ramp>, step: impl FnOnce(&mut Ramp) -> Step) -> Admission {
+    match ramp.as_mut().map(step) {
+        None | Some(Step::Admitted) => Admission::Normal,
+        Some(Step::Refused(left)) => Admission::Refused(Some(left)),
+        Some(Step::Over) => {
+            *ramp = None;
+            Admission::Normal
+        }
     }
 }
 

@@ -12,6 +12,7 @@ const CALL: u64 = 1 << 16;
 pub(super) struct Ramp {
     from: u64,
     span: u64,
+    /// At most a whole call, and less after each decision that spends one.
     credit: u64,
 }
 
@@ -31,13 +32,18 @@ impl Ramp {
         if span == 0 { None } else { Some(Self { from: now, span, credit: CALL }) }
     }
 
+    /// Decides on a call that comes.
     pub(super) fn step(&mut self, now: u64) -> Step {
+        self.credit += self.portion(now);
+        self.spend(now)
+    }
+
+    /// Decides on a call that has come before and was refused.
+    pub(super) fn spend(&mut self, now: u64) -> Step {
         let passed = now.saturating_sub(self.from);
         if passed >= self.span {
             return Step::Over;
         }
-        // No more than one call is saved up, so that a pause does not end in a burst.
-        self.credit = (self.credit + self.portion(passed)).min(2 * CALL - 1);
         if self.credit < CALL {
             return Step::Refused(self.span - passed);
         }
@@ -45,7 +51,15 @@ impl Ramp {
         Step::Admitted
     }
 
-    fn portion(&self, passed: u64) -> u64 {
+    /// Undoes an admission: the call has not begun. The share is taken as that of now.
+    pub(super) fn give_back(&mut self, now: u64) {
+        // No more than one call is saved up, so that a pause does not end in a burst.
+        self.credit = (self.credit + CALL - self.portion(now)).min(CALL);
+    }
+
+    /// The share of this moment, in credit.
+    fn portion(&self, now: u64) -> u64 {
+        let passed = now.saturating_sub(self.from).min(self.span);
         (u128::from(passed) * u128::from(CALL) / u128::from(self.span)) as u64
     }
 
@@ -97,6 +111,39 @@ mod tests {
         let mut ramp = Ramp::new(0, 10 * SECOND).unwrap();
         let burst = (0..100).filter(|_| ramp.step(5 * SECOND) == Step::Admitted).count();
         assert_eq!(burst, 51, "half of a hundred, and the first");
+    }
+
+    #[test]
+    fn cancelled_calls_change_nothing() {
+        let mut ramp = Ramp::new(0, 10 * SECOND).unwrap();
+        let mut other = ramp;
+        let mut admitted = [0, 0];
+        for call in 0..10_000 {
+            let now = call * SECOND / 1_000;
+            for _ in 0..call % 3 {
+                if ramp.step(now) == Step::Admitted {
+                    ramp.give_back(now);
+                } else {
+                    // It has come and was refused: the other has one call more as well.
+                    other.step(now);
+                }
+            }
+            admitted[0] += u64::from(ramp.step(now) == Step::Admitted);
+            admitted[1] += u64::from(other.step(now) == Step::Admitted);
+            assert_eq!(ramp.credit, other.credit, "at {now}");
+        }
+        assert_eq!(admitted[0], admitted[1]);
+    }
+
+    #[test]
+    fn waiting_call_spends_what_others_have_added_and_adds_nothing() {
+        let mut ramp = Ramp::new(0, 10 * SECOND).unwrap();
+        let half = 5 * SECOND;
+        assert_eq!(ramp.spend(half), Step::Admitted, "the first is saved up");
+        assert!((0..100).all(|_| matches!(ramp.spend(half), Step::Refused(_))));
+        assert!(matches!(ramp.step(half), Step::Refused(_)));
+        assert_eq!(ramp.step(half), Step::Admitted);
+        assert_eq!(ramp.spend(10 * SECOND), Step::Over);
     }
 
     #[test]

@@ -160,6 +160,13 @@ impl Naive {
         if call.era != self.era || call.kind == CallKind::Uncounted {
             return;
         }
+        if let (End::Cancel, CallKind::Normal, State::Closed(Some((since, credit)))) =
+            (end, call.kind, &mut self.state)
+        {
+            // The call has not begun: its credit goes back, and no more than one call is saved up.
+            let share = now.saturating_sub(*since).min(RAMP) * 16 / RAMP;
+            *credit = (*credit + 16 - share).min(16);
+        }
         let took = call.began.map(|began| now.saturating_sub(began));
         let end = match (end, self.limits.abandoned) {
             (End::Drop, AbandonedPolicy::Ignore) => End::Cancel,

@@ -6,6 +6,7 @@ use tower_fault_classify::__shared::sync::{Ordering, lock};
 use tower_fault_classify::__shared::{Clock, Striped};
 
 use super::super::window::{Counting, Shape, Span, Window};
+use super::cold::wake;
 use super::{
     CircuitState, Cold, Core, FIRST_EPOCH, Limits, METERS, Machine, OBSERVING, Single, Store, TIMED, moment,
 };
@@ -87,12 +88,15 @@ impl Core {
         self.write(&mut cold, setup, Some(shape), number);
         let state = cold.machine.state();
         let change = cold.machine.disable(setup.disabled);
+        // Without a change of the state, too: the circuit may have begun to observe, or to reject.
+        let wakers = cold.waiters.drain();
         let news = change.map(|change| self.apply(&mut cold, change, None, None, now));
         drop(cold);
         // The recorder was installed after the circuit began.
         if let Some(meters) = meters(number).filter(|_| !metered) {
             meters.begins(state);
         }
+        wake(wakers);
         self.spread(news);
     }
 

@@ -226,6 +226,24 @@ fn loom_a_task_that_registers_and_looks_again_misses_no_transition() {
 }
 
 #[test]
+fn loom_task_that_registers_and_asks_again_misses_no_reconfiguration() {
+    model(|| {
+        let (core, _hand) = tripped();
+        let other = Arc::clone(&core);
+        let setup =
+            Setup { trip: TripLimits { consecutive_failures: 1, ..SETUP.trip }, observing: true, ..SETUP };
+        let thread = thread::spawn(move || other.reconfigure(&setup));
+        let woken = StdArc::new(CountWakes(0.into()));
+        let mut seat = None;
+        core.wait(&mut seat, &Waker::from(StdArc::clone(&woken)), WaitsFor::Place);
+        let is_let_in = core.reserve(Arrival::Now).is_ok();
+        thread.join().unwrap();
+        let woken = woken.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
+        assert!(is_let_in || woken);
+    });
+}
+
+#[test]
 fn loom_a_retired_core_hears_nothing_of_its_last_owner() {
     model(|| {
         let (core, _hand) = core(1, None);

@@ -74,17 +74,31 @@ impl<T: Store> Core<T> {
         }
     }
 
-    /// Hears that a call was let in and has not begun.
+    /// Takes back the admission of a call that has not begun: a probe's slot, or its credit in a slow start.
     #[inline(never)]
     pub(crate) fn cancel(&self, entry: Entry) {
+        let gate = self.gate();
+        if entry.stamp.is_closed() && gate.stamp() == entry.stamp && !gate.lets_all_through() {
+            let now = self.plan().clock.now();
+            self.give_back(entry, |machine| machine.give_back_credit(now));
+        }
+        self.free_slot(entry);
+    }
+
+    /// Frees the slot of a probe.
+    fn free_slot(&self, entry: Entry) {
         if let Some(ticket) = entry.ticket() {
-            let mut cold = self.cold();
-            if cold.epoch == entry.stamp.epoch() {
-                cold.machine.give_back(ticket);
-                let wakers = cold.place_is_free();
-                drop(cold);
-                wake(wakers);
-            }
+            self.give_back(entry, |machine| machine.give_back(ticket));
+        }
+    }
+
+    fn give_back(&self, entry: Entry, give_back: impl FnOnce(&mut Machine)) {
+        let mut cold = self.cold();
+        if cold.epoch == entry.stamp.epoch() {
+            give_back(&mut cold.machine);
+            let wakers = cold.place_is_free();
+            drop(cold);
+            wake(wakers);
         }
     }
 
@@ -99,13 +113,13 @@ impl<T: Store> Core<T> {
         let limits = self.limits();
         let now = self.plan().clock.now();
         match (limits.trip.abandoned, entry.ticket()) {
-            (Abandoned::Ignored, _) => self.cancel(entry),
+            (Abandoned::Ignored, _) => self.free_slot(entry),
             (Abandoned::Failure, _) => self.settle_unusual(entry, &GIVEN_UP.into(), Took::UntilNow),
             (Abandoned::FailureFrom(from), _) => {
                 if self.ran_for(entry, now).is_some_and(|ran| ran >= from) {
                     self.settle_unusual(entry, &GIVEN_UP.into(), Took::UntilNow);
                 } else {
-                    self.cancel(entry);
+                    self.free_slot(entry);
                 }
             }
             (Abandoned::IfNoneCompletes, Some(ticket)) => {

@@ -1,0 +1,323 @@
+//! Reservations of the inner service: a service whose call is rejected holds none, queued or granted.
+
+mod histories;
+mod slow_start;
+
+use std::future::{Ready, ready};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
+use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+use tower_breaker::fault_classify::{Auto, Boxed};
+use tower_breaker::{
+    Breaker, BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Errors, Head,
+    KeyedBreakerLayer, KeyedConfig, Mode, Rejection,
+};
+use tower_test::mock::{self, Mock, Spawn};
+
+const SECOND: Duration = Duration::from_secs(1);
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+type BoxedLayer = BreakerLayer<Auto<Boxed>, Errors<Boxed>>;
+type Guarded<S> = Breaker<S, Auto<Boxed>, Errors<Boxed>, Head>;
+
+fn config() -> BreakerConfigBuilder {
+    BreakerConfig::builder().clock(Clock::tokio()).open_for(OPEN_FOR)
+}
+
+fn layer(not_ready: bool) -> BoxedLayer {
+    let layer = BreakerLayer::new(config().build().unwrap());
+    if not_ready { layer.not_ready_when_open() } else { layer }
+}
+
+/// A server that is up or down, and answers after a while.
+#[derive(Clone, Default)]
+struct Server {
+    is_up: Arc<AtomicBool>,
+}
+
+impl Server {
+    async fn answer(self) -> Result<(), BoxError> {
+        sleep(SECOND / 20).await;
+        if self.is_up.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err(io::Error::from(io::ErrorKind::ConnectionRefused).into())
+        }
+    }
+}
+
+/// Calls again and again, and pauses after a failure: as long as a rejection says.
+async fn work<S: Service<(), Error = BoxError>>(mut service: S, mut succeeded: impl FnMut()) {
+    loop {
+        let result = match service.ready().await {
+            Ok(service) => service.call(()).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Ok(_) => succeeded(),
+            Err(error) => {
+                let rejection = error.downcast_ref::<Rejection>();
+                sleep(rejection.and_then(Rejection::retry_after).unwrap_or(SECOND)).await;
+            }
+        }
+    }
+}
+
+/// Polls the readiness of each in turn: the second waits behind the first, its circuit opens, and it is polled again.
+/// The third must then be next in the queue.
+fn assert_queued_reservation_is_given_back<S>(first: S, layer: &BoxedLayer, third: S)
+where
+    S: Service<(), Response = (), Error = BoxError> + Clone,
+{
+    let (mut first, mut third) = (Spawn::new(first), Spawn::new(third));
+    let mut guarded = Spawn::new(layer.layer(first.get_ref().clone()));
+    assert_ready_ok!(first.poll_ready());
+    assert_pending!(guarded.poll_ready());
+    assert_pending!(third.poll_ready());
+    layer.circuit().trip().unwrap();
+    assert!(guarded.is_woken());
+    let _ = guarded.poll_ready();
+    drop(first);
+    assert!(third.is_woken(), "the rejected service is no longer in the queue");
+    assert_ready_ok!(third.poll_ready());
+}
+
+fn unit() -> impl Service<(), Response = (), Error = BoxError, Future: Send> + Clone {
+    tower::service_fn(async |(): ()| Ok::<_, BoxError>(()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn queued_concurrency_permit_is_given_back_on_rejection() {
+    for not_ready in [false, true] {
+        let limit = ConcurrencyLimit::new(unit(), 1);
+        assert_queued_reservation_is_given_back(limit.clone(), &layer(not_ready), limit);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn queued_buffer_slot_is_given_back_on_rejection() {
+    for not_ready in [false, true] {
+        // The worker is not running: the buffer has one slot, and it stays with the one who has it.
+        let (buffer, _worker) = tower::buffer::Buffer::pair(unit(), 1);
+        assert_queued_reservation_is_given_back(buffer.clone(), &layer(not_ready), buffer);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn queued_permit_of_a_keyed_call_is_given_back_before_its_fallback_answers() {
+    let config = KeyedConfig::builder(config().build().unwrap()).build().unwrap();
+    let layer = KeyedBreakerLayer::new(config, |(): &()| 7)
+        .errors_only()
+        .fallback_async(|(), _| std::future::pending::<Result<(), BoxError>>());
+    let limit = ConcurrencyLimit::new(unit(), 1);
+    let (mut first, mut third) = (Spawn::new(limit.clone()), Spawn::new(limit.clone()));
+    let mut guarded = Spawn::new(layer.layer(limit));
+    assert_ready_ok!(first.poll_ready());
+    assert_ready_ok!(guarded.poll_ready());
+    let mut call = task::spawn(guarded.call(()));
+    assert_pending!(call.poll());
+    assert_pending!(third.poll_ready());
+    layer.circuits().get(&7).unwrap().trip().unwrap();
+    assert!(call.is_woken());
+    assert_pending!(call.poll(), "the fallback takes its time");
+    drop(first);
+    assert!(third.is_woken());
+    assert_ready_ok!(third.poll_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn queued_permit_is_given_back_when_the_call_is_rejected() {
+    // Half-open circuits reserve a slot in `poll_ready`; the lease can end before the call.
+    let layer = BreakerLayer::new(config().probes(1).build().unwrap());
+    let limit = ConcurrencyLimit::new(unit(), 1);
+    let mut other = Spawn::new(limit.clone());
+    let mut guarded: Spawn<Guarded<_>> = Spawn::new(layer.layer(limit));
+    layer.circuit().trip().unwrap();
+    tokio::time::advance(OPEN_FOR + SECOND).await;
+    assert_ready_ok!(guarded.poll_ready());
+    assert_pending!(other.poll_ready());
+    tokio::time::advance(OPEN_FOR + SECOND).await;
+    let _probe = layer.circuit().try_acquire().unwrap();
+    assert_ready_err!(task::spawn(guarded.call(())).poll());
+    assert_ready_ok!(other.poll_ready());
+}
+
+/// Its readiness fails, after a limit above it has granted a permit.
+#[derive(Clone)]
+struct Broken;
+
+impl Service<()> for Broken {
+    type Response = ();
+    type Error = BoxError;
+    type Future = Ready<Result<(), BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Err("the connection is gone".into()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        ready(Ok(()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn permit_kept_by_a_readiness_error_is_given_back_on_rejection() {
+    for not_ready in [false, true] {
+        let layer = layer(not_ready);
+        let limit = ConcurrencyLimit::new(Broken, 1);
+        let mut guarded = Spawn::new(layer.layer(limit.clone()));
+        let mut other = Spawn::new(limit);
+        assert_ready_err!(guarded.poll_ready());
+        assert_pending!(other.poll_ready(), "the permit was granted before the error");
+        layer.circuit().trip().unwrap();
+        let _ = guarded.poll_ready();
+        assert_ready_err!(other.poll_ready());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_workers_over_a_limit_of_one_close_the_circuit_after_one_open_period() {
+    for not_ready in [false, true] {
+        let layer = layer(not_ready);
+        let server = Server::default();
+        let answer = server.clone();
+        let limit = ConcurrencyLimit::new(tower::service_fn(move |()| answer.clone().answer()), 1);
+        let workers: Vec<_> =
+            (0..50).map(|_| tokio::spawn(work(layer.layer(limit.clone()), || {}))).collect();
+        sleep(600 * SECOND).await;
+        assert_ne!(layer.circuit().status().state, CircuitState::Closed);
+        server.is_up.store(true, Ordering::Relaxed);
+        let began = Instant::now();
+        while layer.circuit().status().state != CircuitState::Closed {
+            sleep(SECOND / 10).await;
+        }
+        let took = began.elapsed();
+        workers.iter().for_each(tokio::task::JoinHandle::abort);
+        assert!(took <= OPEN_FOR + 2 * SECOND, "not ready when open: {not_ready}, closed after {took:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn open_circuit_does_not_starve_another_under_a_global_limit() {
+    for not_ready in [false, true] {
+        let limit = GlobalConcurrencyLimitLayer::new(2);
+        let (dead, live) = (Server::default(), Server::default());
+        live.is_up.store(true, Ordering::Relaxed);
+        let start =
+            |layer: &BoxedLayer, server: &Server, workers: usize, succeeded: Arc<dyn Fn() + Send + Sync>| {
+                let server = server.clone();
+                let inner = ServiceBuilder::new()
+                    .layer(limit.clone())
+                    .service(tower::service_fn(move |()| server.clone().answer()));
+                let run = |_| {
+                    let succeeded = Arc::clone(&succeeded);
+                    tokio::spawn(work(layer.layer(inner.clone()), move || succeeded()))
+                };
+                (0..workers).map(run).collect::<Vec<_>>()
+            };
+        let (first, second) = (layer(not_ready), layer(not_ready));
+        let successes = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counter = Arc::clone(&successes);
+        let mut workers = start(&first, &dead, 50, Arc::new(|| {}));
+        workers.extend(start(
+            &second,
+            &live,
+            2,
+            Arc::new(move || _ = counter.fetch_add(1, Ordering::Relaxed)),
+        ));
+        sleep(60 * SECOND).await;
+        let before = successes.load(Ordering::Relaxed);
+        sleep(600 * SECOND).await;
+        let per_minute = (successes.load(Ordering::Relaxed) - before) / 10;
+        workers.iter().for_each(tokio::task::JoinHandle::abort);
+        assert_eq!(second.circuit().status().state, CircuitState::Closed);
+        assert!(per_minute > 1_000, "not ready when open: {not_ready}, {per_minute} successes a minute");
+    }
+}
+
+type GuardedMock = Spawn<Guarded<Mock<(), ()>>>;
+
+/// A service that is not ready when open, over an inner service whose readiness the handle decides.
+fn not_ready_over_mock() -> (GuardedMock, mock::Handle<(), ()>, Circuit) {
+    let layer = layer(true);
+    let (service, mut handle) = mock::spawn_with(|inner| layer.layer(inner));
+    handle.allow(0);
+    (service, handle, layer.circuit())
+}
+
+#[tokio::test(start_paused = true)]
+async fn not_ready_service_that_waits_for_the_inner_one_is_woken_when_the_circuit_changes() {
+    let (mut service, _handle, circuit) = not_ready_over_mock();
+    circuit.trip().unwrap();
+    assert_pending!(service.poll_ready());
+    circuit.reset().unwrap();
+    assert!(service.is_woken());
+    assert_pending!(service.poll_ready(), "the inner service is not ready");
+    circuit.trip().unwrap();
+    assert!(service.is_woken());
+}
+
+#[tokio::test(start_paused = true)]
+async fn not_ready_service_dropped_while_the_inner_one_is_pending_counts_as_cancelled() {
+    let (mut service, _handle, circuit) = not_ready_over_mock();
+    circuit.trip().unwrap();
+    assert_pending!(service.poll_ready());
+    circuit.reset().unwrap();
+    assert_pending!(service.poll_ready());
+    drop(service);
+    assert_eq!(circuit.status().window.abandoned, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn not_ready_service_is_woken_when_its_circuit_becomes_observe_only() {
+    let (mut service, mut handle, circuit) = not_ready_over_mock();
+    handle.allow(1);
+    circuit.force_open().unwrap();
+    assert_pending!(service.poll_ready());
+    circuit.reconfigure(config().mode(Mode::ObserveOnly).build().unwrap()).unwrap();
+    assert!(service.is_woken());
+    assert_ready_ok!(service.poll_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_service_is_woken_when_its_circuit_begins_to_reject() {
+    let layer = layer(false);
+    let (mut service, mut handle) = mock::spawn_with(|inner: Mock<(), ()>| layer.layer(inner));
+    handle.allow(0);
+    let circuit = layer.circuit();
+    circuit.reconfigure(config().mode(Mode::ObserveOnly).build().unwrap()).unwrap();
+    circuit.force_open().unwrap();
+    assert_pending!(service.poll_ready(), "an observing circuit rejects nothing");
+    circuit.reconfigure(config().build().unwrap()).unwrap();
+    assert!(service.is_woken());
+    assert_ready_ok!(service.poll_ready());
+    assert_ready_err!(task::spawn(service.call(())).poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn timer_of_a_service_polled_often_still_fires() {
+    // A slow start of 160 s asks again after a sixteenth of the time that is left.
+    let config = config().probes(1).successes_to_close(1).ramp_for(160 * SECOND);
+    let layer = BreakerLayer::new(config.build().unwrap()).not_ready_when_open();
+    let mut service = Spawn::new(layer.layer(unit()));
+    layer.circuit().trip().unwrap();
+    tokio::time::advance(OPEN_FOR + SECOND).await;
+    for _ in 0..2 {
+        assert_ready_ok!(service.poll_ready());
+        assert_ready_ok!(task::spawn(service.call(())).poll());
+    }
+    for _ in 0..80 {
+        if service.poll_ready().is_ready() {
+            return;
+        }
+        tokio::time::advance(SECOND).await;
+    }
+    panic!("a service that is polled every second is still not ready after 80 s");
+}

@@ -1,0 +1,107 @@
+//! A slow start lets a share of the calls through: readiness that is asked for and not used does not count.
+
+use tower_breaker::Verdict;
+
+use super::*;
+
+const RAMP: Duration = Duration::from_secs(100);
+
+/// A closed circuit in the middle of its slow start, with no call saved up.
+async fn half_way(not_ready: bool) -> BoxedLayer {
+    let config = config().probes(1).successes_to_close(1).ramp_for(RAMP);
+    let layer = BreakerLayer::new(config.build().unwrap());
+    let layer = if not_ready { layer.not_ready_when_open() } else { layer };
+    let circuit = layer.circuit();
+    circuit.trip().unwrap();
+    tokio::time::advance(OPEN_FOR + SECOND).await;
+    circuit.try_acquire().unwrap().settle(Verdict::Success);
+    assert_eq!(circuit.status().ramp, Some(0.0));
+    circuit.try_acquire().expect("the first call of a slow start is let through").settle(Verdict::Success);
+    tokio::time::advance(RAMP / 2).await;
+    layer
+}
+
+/// How many of a hundred calls are let through.
+fn admitted<S>(service: &mut Spawn<S>, mut before_each: impl FnMut(&mut Spawn<S>)) -> usize
+where
+    S: Service<(), Response = (), Error = BoxError>,
+{
+    let calls = (0..100).filter(|_| {
+        before_each(service);
+        assert_ready_ok!(service.poll_ready());
+        matches!(task::spawn(service.call(())).poll(), Poll::Ready(Ok(())))
+    });
+    calls.count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_start_does_not_count_repeated_polls_of_readiness() {
+    let layer = half_way(false).await;
+    let mut service = Spawn::new(layer.layer(unit()));
+    let let_through =
+        admitted(&mut service, |service| (0..7).for_each(|_| assert_ready_ok!(service.poll_ready())));
+    assert_eq!(let_through, 50, "half of a hundred");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_start_does_not_count_services_that_were_ready_and_dropped() {
+    let layer = half_way(false).await;
+    let mut service = Spawn::new(layer.layer(unit()));
+    let let_through = admitted(&mut service, |service| {
+        let mut unused = service.clone();
+        assert_ready_ok!(unused.poll_ready());
+    });
+    assert_eq!(let_through, 50, "half of a hundred");
+}
+
+#[tokio::test(start_paused = true)]
+async fn slow_start_call_rejected_after_ready_gives_its_reservation_back() {
+    let layer = half_way(false).await;
+    let limit = ConcurrencyLimit::new(unit(), 1);
+    let (mut guarded, mut other) = (Spawn::new(layer.layer(limit.clone())), Spawn::new(limit));
+    assert_ready_ok!(guarded.poll_ready());
+    assert_pending!(other.poll_ready());
+    assert_ready_err!(task::spawn(guarded.call(())).poll(), "the first of two is rejected");
+    assert_ready_ok!(other.poll_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn cancelled_permit_returns_its_credit_in_a_slow_start() {
+    let circuit = half_way(false).await.circuit();
+    assert!(circuit.try_acquire().is_err(), "half a call is saved up");
+    for _ in 0..100 {
+        circuit.try_acquire().expect("the credit is back").cancel();
+    }
+    // A call that has begun keeps its credit, even if its caller leaves.
+    drop(circuit.try_acquire().unwrap());
+    assert!(circuit.try_acquire().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn not_ready_service_dropped_after_ready_returns_its_credit_in_a_slow_start() {
+    let layer = half_way(true).await;
+    assert!(layer.circuit().try_acquire().is_err(), "half a call is saved up");
+    let service = Spawn::new(layer.layer(unit()));
+    for _ in 0..100 {
+        assert_ready_ok!(service.clone().poll_ready());
+    }
+    // While one is ready it holds the credit.
+    let mut ready = service.clone();
+    assert_ready_ok!(ready.poll_ready());
+    assert!(layer.circuit().try_acquire().is_err());
+    assert_ready_ok!(task::spawn(ready.call(())).poll());
+}
+
+#[tokio::test(start_paused = true)]
+async fn not_ready_service_counts_once_however_often_it_is_polled_in_a_slow_start() {
+    let layer = half_way(true).await;
+    let mut waiting = Spawn::new(layer.layer(unit()));
+    assert_pending!(waiting.poll_ready());
+    for _ in 0..100 {
+        assert_pending!(waiting.poll_ready());
+    }
+    // Its own arrival and the next call's make a whole call, and no more.
+    let circuit = layer.circuit();
+    circuit.try_acquire().expect("the next call is let through").settle(Verdict::Success);
+    assert!(circuit.try_acquire().is_err());
+}
