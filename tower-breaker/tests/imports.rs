@@ -97,7 +97,6 @@ const TABLE: &[Row] = &[
                 "crate::error",
                 "crate::machine",
                 "crate::observe",
-                "dashmap",
                 "foldhash",
                 "std::borrow",
                 "std::collections",
@@ -105,6 +104,11 @@ const TABLE: &[Row] = &[
                 "std::sync",
             ],
         ],
+    },
+    // The table of the circuits by a key, which the models run.
+    Row {
+        files: &["registry/table.rs"],
+        may_use: &[SHARED, &["crate::circuit", "hashbrown", "std::thread::available_parallelism"]],
     },
     Row {
         files: &["readiness.rs"],

@@ -95,7 +95,8 @@ fn a_call_whose_key_finds_no_room_allocates_nothing() {
     for overflow in [Overflow::Unguarded, Overflow::Shared] {
         let config = KeyedConfig::builder(BreakerConfig::default()).max_keys(1).overflow(overflow);
         let mut service = KeyedBreakerLayer::new(config.build().unwrap(), by_number).layer(Answers);
-        call(&mut service, (0, "", false)).unwrap();
+        // A circuit that has just failed is kept.
+        call(&mut service, (0, "", true)).unwrap_err();
         let mut key = 0;
         let mut stranger = || {
             key += 1;

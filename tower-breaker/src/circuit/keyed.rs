@@ -26,15 +26,26 @@ type Label<K> = fn(&K) -> String;
 /// A circuit that many hold: what stores it, and the calls that run through it.
 pub(crate) type SharedCore<K> = sync::Arc<Core<Keyed<K>>>;
 
-/// Whether a circuit can go: only so many hold it, so that no call runs through it, and nobody would miss it. Who asks keeps others from taking
-/// it meanwhile.
-pub(crate) fn may_go<K>(core: &SharedCore<K>, holders: usize) -> bool {
+/// What is lost with a circuit that is evicted. The least goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Loss {
+    /// Nothing: it is closed with an empty window, or has been open or half-open for twice its open duration.
+    Idle,
+    /// It is closed, and its window holds this number of calls, all of them fast and successful.
+    Successes(u64),
+    /// It is closed, and its window holds this number of failed, slow and abandoned calls, none of them recent.
+    Failures(u64),
+}
+
+/// What is lost with a circuit if it is evicted now. `None`: it must be kept, or a call or a handle holds it, besides
+/// the given number of handles of the map. The caller keeps calls from finding it meanwhile, or asks again.
+pub(crate) fn loss<K>(core: &SharedCore<K>, holders: usize) -> Option<Loss> {
     if sync::Arc::strong_count(core) != holders {
-        return false;
+        return None;
     }
-    // Each who gave it up did so with a release, and the count was read after: what his call came to is seen below.
+    // Each holder gave the circuit up with a release, and the count was read after: the outcome of its call is seen below.
     fence(Ordering::Acquire);
-    core.is_forgotten()
+    core.loss()
 }
 
 /// What the circuits of a layer have in common.
@@ -124,6 +135,7 @@ impl<K> Reach for OneOf<K> {
 /// A circuit by its key.
 pub(crate) struct Keyed<K> {
     key: K,
+    hash: u64,
     gate: AtomicU64,
     /// Calls and failures.
     calls: Pairs,
@@ -140,10 +152,11 @@ struct Trouble {
 }
 
 impl<K> Keyed<K> {
-    pub(crate) fn new(key: K, common: Arc<Common<K>>) -> Self {
+    /// A new circuit of a key with a hash. It is counted in the gauges once it [begins](Self::begin).
+    pub(crate) fn new(key: K, hash: u64, common: Arc<Common<K>>) -> Self {
         let gate = Gate::at_first(common.setup.disabled);
         let (calls, trouble) = Default::default();
-        Self { key, gate: AtomicU64::new(gate.word()), calls, trouble, common }
+        Self { key, hash, gate: AtomicU64::new(gate.word()), calls, trouble, common }
     }
 
     /// Counts the circuit in the gauges, until it is dropped. It runs the recorder: never under a lock.
@@ -161,6 +174,10 @@ impl<K> Keyed<K> {
         &self.key
     }
 
+    pub(crate) const fn hash(&self) -> u64 {
+        self.hash
+    }
+
     fn trouble(&self) -> &Trouble {
         self.trouble.get_or_init(|| {
             let Common { setup, watchers, plan, .. } = &*self.common;
@@ -174,19 +191,40 @@ impl<K> Keyed<K> {
 }
 
 impl<K> Core<Keyed<K>> {
-    /// Whether nobody would miss the circuit: it is closed with an empty window, or it has been open, or half-open, for as long again as it
-    /// had to be. One that is forced, or open until it is reset, is not.
-    pub(crate) fn is_forgotten(&self) -> bool {
+    /// Whether the circuit is as a new one would be.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.loss() == Some(Loss::Idle)
+    }
+
+    /// What is lost if the circuit is evicted. `None`: it must be kept, because one of these is true:
+    ///
+    /// - it is open or half-open, for less than twice its open duration;
+    /// - it is forced, or open until it is reset;
+    /// - it is in its slow start;
+    /// - a call failed, was slow or was abandoned in this tenth of the window or in the one before.
+    fn loss(&self) -> Option<Loss> {
         let Keyed { gate, calls, trouble, common, .. } = self.store();
         let now = common.plan.clock.now();
         // Acquire: with what was done before this epoch began.
         let gate = Gate::from_word(gate.load(Ordering::Acquire));
+        let trouble = trouble.get();
         if !gate.is_closed() {
-            return trouble.get().is_some_and(|trouble| lock(&trouble.cold).is_forgotten(now));
+            return trouble.filter(|trouble| lock(&trouble.cold).is_forgotten(now)).map(|_| Loss::Idle);
         }
-        let span = common.plan.settings.limits_locked().span;
-        let tag = span.buckets.tag(now, gate.epoch());
-        calls.sum(tag) == [0, 0] && trouble.get().is_none_or(|trouble| trouble.aside.sum(tag) == [0, 0])
+        if !gate.lets_all_through() && trouble.is_some_and(|trouble| lock(&trouble.cold).is_ramping(now)) {
+            return None;
+        }
+        let tag = common.plan.settings.limits_locked().span.buckets.tag(now, gate.epoch());
+        let bad = |[_, failed]: [u64; 2], aside: [u64; 2]| failed + aside[0] + aside[1];
+        let (all, aside) = (calls.sum(tag), trouble.map_or([0, 0], |trouble| trouble.aside.sum(tag)));
+        match bad(all, aside) {
+            0 if all[0] == 0 => Some(Loss::Idle),
+            0 => Some(Loss::Successes(all[0])),
+            number => {
+                let aside = trouble.map_or([0, 0], |trouble| trouble.aside.newest(tag));
+                (bad(calls.newest(tag), aside) == 0).then_some(Loss::Failures(number))
+            }
+        }
     }
 }
 
@@ -302,4 +340,4 @@ impl<K> fmt::Debug for OneOf<K> {
 }
 
 #[cfg(all(test, loom_models))]
-mod models;
+pub(super) mod models;

@@ -19,10 +19,15 @@ pub use self::hold::{Hold, Own};
 #[cfg(feature = "keyed")]
 pub use self::keyed::OneOf;
 #[cfg(feature = "keyed")]
-pub(crate) use self::keyed::{Common, Keyed, SharedCore, may_go};
+pub(crate) use self::keyed::{Common, Keyed, Loss, SharedCore, loss};
 pub(crate) use self::name::intern;
 pub(crate) use self::waiters::{Seat, WaitsFor};
 pub(crate) use self::window::Shape;
+#[cfg(all(test, loom_models, feature = "keyed"))]
+pub(crate) use self::{
+    core::models::{FAILURE, model},
+    keyed::models::circuit,
+};
 pub use permit::Permit;
 pub(crate) use permit::Reserved;
 

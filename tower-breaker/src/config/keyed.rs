@@ -32,14 +32,14 @@ pub struct KeyedConfig {
     pub(crate) overflow: Overflow,
 }
 
-/// What becomes of a call by a new key while so many circuits are kept that cannot be forgotten.
+/// What happens to a call with a new key when the map is full and no circuit can be evicted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// It goes through, and nobody counts it: no key is rejected for what another's calls came to. The default.
+    /// The call is sent unguarded: no key is rejected for the failures of another. The default.
     #[default]
     Unguarded,
-    /// It goes through one circuit that all such keys share.
+    /// The call goes through one circuit that all such keys share.
     Shared,
 }
 
@@ -68,16 +68,36 @@ pub struct KeyedConfigBuilder {
 }
 
 impl KeyedConfigBuilder {
-    /// How many circuits are kept at most, 1 to 100,000,000. One is forgotten for a new key when no call runs through it, nobody holds a handle
-    /// to it, no hand has forced it, and it is closed with an empty window, or has been open or half-open for as long again as it had
-    /// to. A call looks for one among a few, so that it takes a bounded time, and not again for a tenth of the window once there was none at
-    /// all. **Default**: 10,000.
+    /// Sets how many circuits are kept at most, 1 to 100,000,000.
+    ///
+    /// When the map is full, a call by a new key looks at the next 16 circuits, and evicts the one with which the least is
+    /// lost:
+    ///
+    /// | order | circuit |
+    /// |---|---|
+    /// | 1 | idle: closed with an empty window, or open or half-open for twice its open duration |
+    /// | 2 | closed, with successes only in its window; the one with the fewest first |
+    /// | 3 | closed, with failed, slow or abandoned calls in its window, the last of them more than a tenth of the window ago; the one with the fewest first |
+    ///
+    /// These are never evicted, so that a flood of junk keys cannot make a dead key look healthy again:
+    ///
+    /// - a circuit with a call in progress, or to which a handle is held;
+    /// - a circuit that is open or half-open, until twice its open duration has passed;
+    /// - a circuit that is forced, or open until it is reset;
+    /// - a circuit in its slow start;
+    /// - a circuit with a call that failed, was slow or was abandoned in this tenth of the window or in the one before.
+    ///
+    /// If none of the 16 can be evicted, the call is subject to [`overflow`](Self::overflow). Once all circuits have been
+    /// looked at in vain, new keys do not look again for a hundredth of the window. So a flood of junk keys that fail fills
+    /// the map for a fifth of the window at most; after that, new keys get circuits again.
+    ///
+    /// **Default**: 10,000.
     pub const fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self
     }
 
-    /// What becomes of a call by a new key when there is none to forget. **Default**: [`Overflow::Unguarded`].
+    /// Sets what happens to a call with a new key when no circuit can be evicted. **Default**: [`Overflow::Unguarded`].
     pub const fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
         self

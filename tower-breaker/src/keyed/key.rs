@@ -21,7 +21,7 @@ pub struct ByValue<F>(pub(super) F);
 impl<F, Req, K> PickCircuit<Req, K> for ByValue<F>
 where
     F: Fn(&Req) -> K,
-    K: Clone + Eq + Hash,
+    K: Eq + Hash,
 {
     #[inline]
     fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> Found<K> {
@@ -52,7 +52,7 @@ impl<F, Q, Req, K> PickCircuit<Req, K> for ByRef<F, Q>
 where
     F: for<'a> Fn(&'a Req) -> &'a Q,
     Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
-    K: Borrow<Q> + Clone + Eq + Hash,
+    K: Borrow<Q> + Eq + Hash,
 {
     #[inline]
     fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> Found<K> {

@@ -22,17 +22,18 @@ use crate::settle::Head;
 
 /// A circuit for each key of a request: its host, its route, a gRPC method, a tenant, a model.
 ///
-/// The circuits live in the layer: every service that it makes shares them. A key is kept as it is, once for its circuit and once where it is
-/// found, for as long as its circuit is. What a stranger can make long is better cut, or hashed, by the closure that picks it.
+/// The circuits live in the layer: every service that it makes shares them. A key is kept once, for as long as its circuit
+/// is. If remote clients choose the keys, let the closure cut or hash long ones.
 ///
 /// | | |
 /// |---|---|
-/// | memory | about 180 bytes a key with a `u64`, and 0.7 KB more of one that is or was in trouble |
+/// | memory | about 190 bytes a key with a `u64`, and 0.7 KB more of one that is or was in trouble |
 /// | how many | [`max_keys`](crate::KeyedConfigBuilder::max_keys) |
 /// | a call by a known key | no allocation, unless its closure makes one |
 /// | its label | as the key is debugged, a text without its quotes: in [`Status`](crate::Status), [`Transition`], logs |
 ///
-/// Keys are hashed by [foldhash](https://docs.rs/foldhash), with a seed drawn for each layer.
+/// Keys are hashed by [foldhash](https://docs.rs/foldhash), with a seed drawn for each layer. No lock is held while a key is
+/// hashed, compared, formatted or dropped, so that each may use the circuits.
 ///
 /// # Example
 ///
@@ -78,7 +79,7 @@ impl<F, K, KC, KR> KeyedBreakerLayer<ByValue<F>, K, Auto<KC>, Errors<KR>> {
     pub fn new<Req>(config: KeyedConfig, key: F) -> Self
     where
         F: Fn(&Req) -> K,
-        K: Clone + Eq + fmt::Debug + Hash,
+        K: Eq + fmt::Debug + Hash,
     {
         Self::of(config, ByValue(key))
     }
@@ -96,7 +97,7 @@ where
     where
         F: for<'a> Fn(&'a Req) -> &'a Q,
         Q: Eq + Hash + ToOwned<Owned = K>,
-        K: Borrow<Q> + Clone + Eq + fmt::Debug + Hash,
+        K: Borrow<Q> + Eq + fmt::Debug + Hash,
     {
         Self::of(config, ByRef::new(key))
     }

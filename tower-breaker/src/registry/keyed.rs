@@ -1,30 +1,39 @@
-//! Circuits by a key, of which only so many are kept.
+//! Circuits by a key, in a bounded number.
 //!
-//! # How one is forgotten for another
+//! # Eviction
 //!
-//! The map is read by every call and written by new keys alone. What is kept stands in a second list, in which a hand goes round as that of a
-//! clock: a call by a new key that finds no room lets it pass a few circuits, and takes the place of the first that nobody would miss. So a call takes
-//! a bounded time, and memory is that of the most keys that were kept. Once a whole round was in vain, calls do not ask again for a while. Who asks for
-//! a circuit by hand lets it go a whole round.
+//! Every call reads the table; only new keys write to it. A list holds the same circuits, and a hand goes round in it as
+//! that of a clock. A call by a new key that finds the map full looks at the next few circuits, and evicts the one with
+//! which the least is lost. So a call takes a bounded time. Once a whole round was in vain, calls by new keys do not look
+//! for a hundredth of the window. [`KeyedCircuits::get_or_insert`] looks at a whole round.
 //!
 //! # Why no call loses its circuit
 //!
-//! A call that finds its circuit takes a handle to it under the map's lock, and keeps it until it is settled. A circuit is forgotten under the
-//! same lock, and only if the map and the list are all who hold it: a call has then either not found it yet, and makes a new one, or it is
-//! settled, and what it came to is in the window that was looked at.
+//! A call that finds its circuit takes a handle to it under the lock of the table's shard, and keeps it until it is
+//! settled. A circuit is evicted under the same lock, and only if the table and the list are its only holders. A call has
+//! then either not found it yet, and makes a new one, or it is settled, and its outcome is in the window that was looked
+//! at.
+//!
+//! # Why no user code runs under a lock
+//!
+//! Keys are hashed before a lock is taken and compared after it is released. A key that is inserted is compared with all
+//! that have its hash; if another key was inserted meanwhile, they are compared once more. Recorders run, and keys are
+//! dropped, at the end.
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::Hash;
+use std::hash::{BuildHasher, Hash};
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use dashmap::DashMap;
 use foldhash::fast::RandomState;
 
-use crate::circuit::{CircuitState, Common, Core, Keyed, OneOf, Permit, Refusal, SharedCore, Status, may_go};
+use super::table::Table;
+use crate::circuit::{
+    CircuitState, Common, Core, Keyed, Loss, OneOf, Permit, Refusal, SharedCore, Status, loss,
+};
 use crate::config::{KeyedConfig, Overflow};
 use crate::error::{Forced, Rejection};
 use crate::machine::{Force, HealthReport};
@@ -33,7 +42,10 @@ use crate::observe::Transition;
 /// How many circuits the hand passes for one call by a new key.
 const STEPS: usize = 16;
 
-/// Who holds a circuit that no call runs through: the map and the list.
+/// How often a new key is compared with those that have its hash, while others are inserted.
+const ATTEMPTS: u32 = 16;
+
+/// The holders of a circuit that no call runs through: the table and the list.
 const HOLDERS: usize = 2;
 
 /// The circuits of a [`KeyedBreakerLayer`](crate::KeyedBreakerLayer), by their keys.
@@ -44,7 +56,8 @@ pub struct KeyedCircuits<K> {
 }
 
 struct Inner<K> {
-    map: DashMap<K, SharedCore<K>, RandomState>,
+    table: Table<K>,
+    hasher: RandomState,
     common: Arc<Common<K>>,
     /// What keys share that find no room: a circuit, or one that is disabled.
     overflow: Shared<K>,
@@ -63,16 +76,15 @@ struct Shared<K> {
     circuit: OnceLock<SharedCore<K>>,
 }
 
-/// What is kept, and where the hand stands.
+/// The circuits that are kept, and where the hand is.
 struct Hand<K> {
     circuits: Vec<SharedCore<K>>,
     at: usize,
-    /// How many it has passed in vain.
+    /// How many circuits it has passed in vain.
     passed: usize,
+    /// How many circuits have been inserted.
+    insertions: u64,
 }
-
-/// What the map held of a circuit; nothing, if it got no further than the list.
-type Entry<K> = Option<(K, SharedCore<K>)>;
 
 /// The circuit that a call by a key goes through.
 pub struct Found<K>(pub(crate) SharedCore<K>);
@@ -87,12 +99,13 @@ impl<K: fmt::Debug> KeyedCircuits<K> {
         let guards_overflow = overflow == Overflow::Shared;
         let overflow = common.for_overflow(guards_overflow);
         let inner = Inner {
-            map: DashMap::with_hasher(RandomState::default()),
+            table: Table::new(),
+            hasher: RandomState::default(),
             common: Arc::new(common),
             overflow: Shared { common: Arc::new(overflow), circuit: OnceLock::new() },
             guards_overflow,
             max_keys,
-            hand: Mutex::new(Hand { circuits: Vec::new(), at: 0, passed: 0 }),
+            hand: Mutex::new(Hand { circuits: Vec::new(), at: 0, passed: 0, insertions: 0 }),
             full_until: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             overflowed: AtomicU64::new(0),
@@ -111,32 +124,46 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         self.find(key).map(|core| self.handle(core))
     }
 
-    /// The circuit of a key, made if there is none yet: to force one open before its first call. `None`: there is no room.
-    pub fn get_or_insert(&self, key: K) -> Option<KeyedCircuit<K>>
-    where
-        K: Clone,
-    {
-        self.find(&key).or_else(|| self.insert(key, usize::MAX).ok()).map(|core| self.handle(core))
+    /// The circuit of a key, made if there is none yet: to force one open before its first call. `None`: the map is full,
+    /// and no circuit can be evicted.
+    pub fn get_or_insert(&self, key: K) -> Option<KeyedCircuit<K>> {
+        let hash = self.hash(&key);
+        let core = match self.find_hashed(hash, &key) {
+            Some(core) => core,
+            None => self.insert(key, hash, usize::MAX).ok()?,
+        };
+        Some(self.handle(core))
     }
 
-    #[inline]
     fn find<Q>(&self, key: &Q) -> Option<SharedCore<K>>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        self.inner.map.view(key, |_, core| SharedCore::clone(core))
+        self.find_hashed(self.hash(key), key)
     }
 
-    /// What a call by a key goes through.
     #[inline]
-    pub(crate) fn seek(&self, key: K) -> Found<K>
+    fn find_hashed<Q>(&self, hash: u64, key: &Q) -> Option<SharedCore<K>>
     where
-        K: Clone,
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
     {
-        match self.find(&key) {
+        self.inner.table.find(hash, |other| other.borrow() == key)
+    }
+
+    #[inline]
+    fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
+        self.inner.hasher.hash_one(key)
+    }
+
+    /// The circuit that a call by a key goes through.
+    #[inline]
+    pub(crate) fn seek(&self, key: K) -> Found<K> {
+        let hash = self.hash(&key);
+        match self.find_hashed(hash, &key) {
             Some(core) => Found(core),
-            None => self.take_in(key),
+            None => self.take_in(key, hash),
         }
     }
 
@@ -144,24 +171,22 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
     #[inline]
     pub(crate) fn seek_by<Q>(&self, key: &Q) -> Found<K>
     where
-        K: Borrow<Q> + Clone,
+        K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
-        match self.find(key) {
+        let hash = self.hash(key);
+        match self.find_hashed(hash, key) {
             Some(core) => Found(core),
-            None => self.take_in(key.to_owned()),
+            None => self.take_in(key.to_owned(), hash),
         }
     }
 
     #[cold]
-    fn take_in(&self, key: K) -> Found<K>
-    where
-        K: Clone,
-    {
+    fn take_in(&self, key: K, hash: u64) -> Found<K> {
         let Inner { overflow, overflowed, .. } = &*self.inner;
-        // Relaxed: who reads an older value looks for room once more than he had to.
+        // Relaxed: a thread that reads an older value looks for room once more than needed.
         let is_full = self.inner.common.clock().now() < self.inner.full_until.load(Ordering::Relaxed);
-        match if is_full { Err(key) } else { self.insert(key, STEPS) } {
+        match if is_full { Err(key) } else { self.insert(key, hash, STEPS) } {
             Ok(core) => Found(core),
             Err(key) => {
                 overflowed.fetch_add(1, Ordering::Relaxed);
@@ -173,62 +198,60 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         }
     }
 
-    /// Makes a circuit, in the place of one that nobody would miss if there is no other: it is looked for among so many. The key comes back if
-    /// there is none.
-    fn insert(&self, key: K, steps: usize) -> Result<SharedCore<K>, K>
-    where
-        K: Clone,
-    {
-        let Inner { map, common, max_keys, hand, full_until, evicted, .. } = &*self.inner;
-        let mut hand = hand.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(core) = self.find(&key) {
-            // Another call by the same key was here first.
-            return Ok(core);
-        }
-        let found = if hand.circuits.len() < *max_keys {
+    /// Makes a circuit. If the map is full, one of the next `steps` circuits is evicted for it; the key comes back if none
+    /// of them can be.
+    fn insert(&self, key: K, hash: u64, steps: usize) -> Result<SharedCore<K>, K> {
+        let Inner { table, common, max_keys, full_until, evicted, .. } = &*self.inner;
+        let mut compared_at = None;
+        let mut attempts = ATTEMPTS;
+        let mut hand = loop {
+            let hand = self.hand();
+            if compared_at == Some(hand.insertions) {
+                break hand;
+            }
+            let equals = table.with_hash(hash);
+            if equals.is_empty() {
+                break hand;
+            }
+            // Another call by the same key was here first, or another key has the same hash.
+            compared_at = Some(hand.insertions);
+            drop(hand);
+            if let Some(core) = equals.into_iter().find(|core| *core.store().by() == key) {
+                return Ok(core);
+            }
+            attempts -= 1;
+            if attempts == 0 {
+                return Err(key);
+            }
+        };
+        let place = if hand.circuits.len() < *max_keys {
             None
         } else {
-            let Some(found) = hand.pass(steps, |core| self.forget(core)) else {
+            let Some(place) = hand.evict(steps, table) else {
                 if hand.passed >= hand.circuits.len() {
                     hand.passed = 0;
-                    let until = common.clock().now().saturating_add(common.bucket());
+                    let until = common.clock().now().saturating_add(common.bucket() / 10);
                     full_until.store(until, Ordering::Relaxed);
                 }
+                // The lock is released before the key is dropped.
+                drop(hand);
                 return Err(key);
             };
-            Some(found)
+            Some(place)
         };
-        let core = SharedCore::new(Core::of(Keyed::new(key.clone(), Arc::clone(common))));
-        let forgotten = found
-            .map(|(place, entry)| (mem::replace(&mut hand.circuits[place], SharedCore::clone(&core)), entry));
-        if forgotten.is_none() {
-            hand.circuits.push(SharedCore::clone(&core));
-        }
-        map.insert(key, SharedCore::clone(&core));
+        let core = SharedCore::new(Core::of(Keyed::new(key, hash, Arc::clone(common))));
+        table.insert(SharedCore::clone(&core));
+        let former = hand.put(place, SharedCore::clone(&core));
         drop(hand);
-        // After the lock: a recorder, and the drop of a key, may run anything.
         core.store().begin();
-        if forgotten.is_some() {
+        if former.is_some() {
             evicted.fetch_add(1, Ordering::Relaxed);
             if let Some(meters) = common.meters() {
                 meters.evicted();
             }
         }
-        drop(forgotten);
+        drop(former);
         Ok(core)
-    }
-
-    /// Takes a circuit out of the map, if nobody would miss it. What the map held of it is to be dropped outside of the lock.
-    fn forget(&self, core: &SharedCore<K>) -> Option<Entry<K>> {
-        // It takes no lock, and mostly it says no.
-        if !core.is_forgotten() {
-            return None;
-        }
-        let map = &self.inner.map;
-        let gone =
-            map.remove_if(core.store().by(), |_, own| SharedCore::ptr_eq(own, core) && may_go(own, HOLDERS));
-        // A key whose hash panicked may have got no further than the list.
-        if gone.is_some() || may_go(core, 1) { Some(gone) } else { None }
     }
 }
 
@@ -239,18 +262,48 @@ impl<K> fmt::Debug for Found<K> {
 }
 
 impl<K> Hand<K> {
-    /// Passes so many circuits, each once at most, and says where it found one to forget.
-    fn pass<T>(&mut self, steps: usize, forget: impl Fn(&SharedCore<K>) -> Option<T>) -> Option<(usize, T)> {
-        for _ in 0..steps.min(self.circuits.len()) {
-            let at = self.at;
-            self.at = (at + 1) % self.circuits.len();
-            if let Some(gone) = forget(&self.circuits[at]) {
+    /// Looks at up to so many circuits, each once at most, and removes one from the table. Returns its place in the list.
+    fn evict(&mut self, steps: usize, table: &Table<K>) -> Option<usize> {
+        let mut left = steps.min(self.circuits.len());
+        while left > 0 {
+            let now = left.min(STEPS);
+            if let Some((place, least)) = self.least_of(now)
+                && table.remove_if(&self.circuits[place], |core| loss(core, HOLDERS) == Some(least))
+            {
+                self.at = (place + 1) % self.circuits.len();
                 self.passed = 0;
-                return Some((at, gone));
+                return Some(place);
             }
-            self.passed += 1;
+            self.at = (self.at + now) % self.circuits.len();
+            self.passed += now;
+            left -= now;
         }
         None
+    }
+
+    /// The first of the next circuits with which the least is lost.
+    fn least_of(&self, number: usize) -> Option<(usize, Loss)> {
+        let mut least: Option<(usize, Loss)> = None;
+        for place in (self.at..self.at + number).map(|place| place % self.circuits.len()) {
+            let Some(lost) = loss(&self.circuits[place], HOLDERS) else { continue };
+            if least.is_none_or(|(_, least)| lost < least) {
+                least = Some((place, lost));
+            }
+            if lost == Loss::Idle {
+                break;
+            }
+        }
+        least
+    }
+
+    /// Puts a circuit into the list, in the place of an evicted one, which is returned.
+    fn put(&mut self, place: Option<usize>, core: SharedCore<K>) -> Option<SharedCore<K>> {
+        self.insertions += 1;
+        let Some(place) = place else {
+            self.circuits.push(core);
+            return None;
+        };
+        Some(mem::replace(&mut self.circuits[place], core))
     }
 }
 
@@ -259,7 +312,7 @@ impl<K> Shared<K> {
         let mut made = false;
         let core = self.circuit.get_or_init(|| {
             made = true;
-            SharedCore::new(Core::of(Keyed::new(key, Arc::clone(&self.common))))
+            SharedCore::new(Core::of(Keyed::new(key, 0, Arc::clone(&self.common))))
         });
         // Not while others wait for the circuit: a recorder may run anything.
         if made {
@@ -391,7 +444,7 @@ impl<K> KeyedCircuit<K> {
 
     /// Whether anything can be reset.
     fn is_touched(&self) -> bool {
-        self.core.view().state != CircuitState::Closed || !self.core.is_forgotten()
+        self.core.view().state != CircuitState::Closed || !self.core.is_idle()
     }
 
     fn hold(&self) -> OneOf<K> {

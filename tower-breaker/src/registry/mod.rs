@@ -3,6 +3,8 @@
 #[cfg(feature = "keyed")]
 pub(crate) mod keyed;
 mod named;
+#[cfg(feature = "keyed")]
+mod table;
 
 #[cfg(feature = "keyed")]
 pub use keyed::{KeyedCircuit, KeyedCircuits};

@@ -1,6 +1,7 @@
 //! Circuits by a key: each on its own, bounded, and never forgotten while somebody would miss it.
 #![cfg(all(feature = "keyed", feature = "tokio"))]
 
+mod flood;
 mod room;
 mod waiting;
 
@@ -85,6 +86,14 @@ impl Bench {
 
     fn state(&self, key: u64) -> CircuitState {
         self.circuit(key).status().state
+    }
+
+    /// Sends so many calls that fail, each with a new key.
+    fn failing_junk(&mut self, calls: u64) {
+        for _ in 0..calls {
+            self.junk += 1;
+            self.fail(self.junk, 1);
+        }
     }
 
     /// Sends so many calls that succeed, each with a new key.
@@ -262,7 +271,8 @@ fn a_number_of_keys_out_of_range_and_a_count_window_are_refused_by_field() {
 fn ten_thousand_keys_are_kept_by_default() {
     let layer: ByNumber = KeyedBreakerLayer::new(KeyedConfig::default(), |request| request.0);
     let mut service = layer.layer(service_fn(answers));
-    (0..10_010).for_each(|key| answer(&mut service, (key, false)).unwrap());
+    // A circuit that has just failed is kept.
+    (0..10_010).for_each(|key| drop(answer(&mut service, (key, true)).unwrap_err()));
     assert_eq!((layer.circuits().len(), layer.circuits().overflowed()), (10_000, 10));
 }
 

@@ -26,9 +26,9 @@ fn overflowing_keys_share_one_circuit_if_they_are_told_to_and_spare_the_others()
     assert_eq!(bench.circuits.overflow().unwrap().status().state, CircuitState::Open);
     assert!((10..30).all(|key| bench.is_rejected(key)));
     assert_eq!((bench.circuits.overflowed(), bench.circuits.len()), (25, 2));
-    bench.succeed(0);
-    bench.succeed(1);
     bench.hand.advance(OPEN_FOR);
+    bench.fail(0, 1);
+    bench.fail(1, 1);
     bench.succeed(40);
     bench.succeed(41);
     assert_eq!(bench.circuits.overflow().unwrap().status().state, CircuitState::Closed);
@@ -38,8 +38,8 @@ fn overflowing_keys_share_one_circuit_if_they_are_told_to_and_spare_the_others()
 fn a_key_that_found_no_room_gets_its_own_circuit_once_there_is_some() {
     for overflow in [Overflow::Unguarded, Overflow::Shared] {
         let bench = Bench::new(config(), 2, overflow);
-        bench.succeed(0);
-        bench.succeed(1);
+        bench.fail(0, 1);
+        bench.fail(1, 1);
         bench.succeed(2);
         assert!(bench.circuits.get(&2).is_none());
         bench.hand.advance(FORGOTTEN);
@@ -62,23 +62,28 @@ fn circuits_that_are_closed_with_an_empty_window_make_room() {
 }
 
 #[test]
-fn a_circuit_whose_window_is_not_empty_makes_no_room() {
+fn circuit_with_recent_bad_call_makes_no_room() {
     type Send = fn(&Bench);
     let outcomes: [(&str, Send); 3] = [
-        ("a success", |bench| bench.succeed(0)),
         ("a failure", |bench| bench.fail(0, 1)),
-        ("a call that was given up", |bench| drop(bench.circuits.get(&0).unwrap().try_acquire().unwrap())),
+        ("a slow call", |bench| {
+            let permit = bench.circuit(0).try_acquire().unwrap();
+            bench.hand.advance(2 * SECOND);
+            permit.settle(Verdict::Success);
+        }),
+        ("an abandoned call", |bench| drop(bench.circuit(0).try_acquire().unwrap())),
     ];
     for (what, send) in outcomes {
-        let mut bench = Bench::of(1);
+        let slow = config().slow_calls(SECOND, 1.0);
+        let mut bench = Bench::new(slow, 1, Overflow::Unguarded);
         bench.circuits.get_or_insert(0).unwrap();
         send(&bench);
-        bench.hand.advance(59 * SECOND);
+        bench.hand.advance(5 * SECOND);
         bench.junk(100);
         assert!(bench.circuits.get(&0).is_some(), "{what}");
-        bench.hand.advance(FORGOTTEN);
+        bench.hand.advance(7 * SECOND);
         bench.junk(1);
-        assert!(bench.circuits.get(&0).is_none(), "{what}, for ever");
+        assert!(bench.circuits.get(&0).is_none(), "{what}, for more than two tenths of the window");
     }
 }
 
@@ -162,7 +167,7 @@ fn a_circuit_that_a_hand_has_forced_is_never_forgotten() {
     }
     bench.fail(1, 100);
     assert_eq!(bench.state(1), CircuitState::ForcedClosed);
-    assert_eq!(bench.circuits.evicted(), 99, "the one place that was left went round");
+    assert_eq!(bench.circuits.evicted(), 9_999, "the one place that was left went round");
 }
 
 #[test]

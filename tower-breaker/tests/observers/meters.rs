@@ -300,12 +300,13 @@ fn keys_share_their_layers_instruments_and_evictions_and_overflows_are_counted()
         let layer = KeyedBreakerLayer::<_, _>::new(config, by_number);
         let mut service = layer.layer(service_fn(answers));
         let (closed, open) = (CircuitState::Closed, CircuitState::Open);
-        (0..4).for_each(|key| drop(answer(&mut service, (key, false))));
+        // Circuits that have just failed are kept.
+        (0..4).for_each(|key| drop(answer(&mut service, (key, key > 1))));
         (0..5).for_each(|_| drop(answer(&mut service, (0, true))));
         (0..5).for_each(|_| drop(answer(&mut service, (1, true))));
         answer(&mut service, (1, false)).unwrap_err();
         assert_eq!(book.circuits("keyed"), standing([(closed, 2), (open, 2)]));
-        assert_eq!(book.calls("keyed"), [4, 10, 0, 0]);
+        assert_eq!(book.calls("keyed"), [2, 12, 0, 0]);
         assert_eq!(book.count("tower_breaker_rejections_total{circuit=keyed,state=open}"), 1);
         (10..13).for_each(|key| drop(answer(&mut service, (key, false))));
         assert_eq!(book.count("tower_breaker_overflows_total{circuit=keyed}"), 3);
@@ -330,7 +331,7 @@ fn a_call_that_goes_unguarded_makes_no_circuit() {
         let config = KeyedConfig::builder(each).max_keys(1).build().unwrap();
         let layer = KeyedBreakerLayer::<_, _>::new(config, by_number);
         let mut service = layer.layer(service_fn(answers));
-        (0..3).for_each(|key| drop(answer(&mut service, (key, false))));
+        (0..3).for_each(|key| drop(answer(&mut service, (key, true))));
         assert_eq!((layer.circuits().len(), layer.circuits().overflow().is_none()), (1, true));
         assert_eq!(book.circuits("phantom"), standing([(CircuitState::Closed, 1)]));
     });
@@ -343,8 +344,8 @@ fn a_call_that_found_no_room_was_let_through_and_one_that_shares_a_circuit_is_co
             let (each, _hand) = timed(config().name(name));
             let config = KeyedConfig::builder(each).max_keys(1).overflow(overflow).build().unwrap();
             let mut service = KeyedBreakerLayer::<_, _>::new(config, by_number).layer(service_fn(answers));
-            (0..6).for_each(|key| drop(answer(&mut service, (key, key > 0))));
-            assert_eq!(book.calls(name), [1, 5, 0, 0], "{name}");
+            (0..6).for_each(|key| drop(answer(&mut service, (key, true))));
+            assert_eq!(book.calls(name), [0, 6, 0, 0], "{name}");
             let stand = if name == "shared" { CircuitState::Open } else { CircuitState::Closed };
             assert_eq!(
                 book.circuits(name)[STATES.iter().position(|s| *s == stand).unwrap()],

@@ -2,12 +2,12 @@
 
 #[cfg(loom_models)]
 pub use loom::sync::{
-    Arc, Mutex, MutexGuard,
+    Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
     atomic::{AtomicU64, AtomicUsize, Ordering, fence},
 };
 #[cfg(not(loom_models))]
 pub use std::sync::{
-    Arc, Mutex, MutexGuard,
+    Arc, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard,
     atomic::{AtomicU64, AtomicUsize, Ordering, fence},
 };
 
@@ -15,4 +15,14 @@ pub use std::sync::{
 /// statements.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Locks for reading, also when another thread panicked while it held the lock: see [`lock`].
+pub fn read<T>(rw_lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    rw_lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Locks for writing, also when another thread panicked while it held the lock: see [`lock`].
+pub fn write<T>(rw_lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    rw_lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -70,6 +70,12 @@ impl Cold {
         self.machine.forgotten_at(self.since).is_some_and(|at| now >= at)
     }
 
+    /// Whether the circuit has closed and does not let all calls through yet.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn is_ramping(&self, now: u64) -> bool {
+        self.machine.ramp(now).is_some_and(|share| share < 1.0)
+    }
+
     /// Those who wait for a place, if anybody does: one is free.
     pub(super) fn place_is_free(&mut self) -> Vec<Option<Waker>> {
         if self.waiters.want_places() { self.waiters.drain() } else { Vec::new() }

@@ -37,11 +37,11 @@ pub(in crate::circuit) const SETUP: Setup = Setup {
     disabled: false,
 };
 
-pub(in crate::circuit) const FAILURE: Verdict =
+pub(crate) const FAILURE: Verdict =
     Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
 
 /// Runs a model with bounded preemptions, which keeps it to seconds. `LOOM_MAX_PREEMPTIONS` overrides the bound.
-pub(in crate::circuit) fn model(run: impl Fn() + Send + Sync + 'static) {
+pub(crate) fn model(run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(3));
     builder.check(run);

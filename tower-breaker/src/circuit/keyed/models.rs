@@ -1,9 +1,9 @@
-//! Every interleaving of a call and of who forgets its circuit.
+//! Every interleaving of calls by one key.
 
 use std::sync::Arc as StdArc;
 use std::time::Duration;
 
-use loom::sync::{Arc, RwLock};
+use loom::sync::Arc;
 use loom::thread;
 use tower_fault_classify::__shared::ManualClock;
 use tower_fault_classify::Verdict;
@@ -13,7 +13,11 @@ use crate::circuit::Permit;
 use crate::circuit::core::models::{FAILURE, SETUP, model};
 use crate::machine::{CircuitState, SlowLimits, TripLimits};
 
-fn circuit(consecutive_failures: u32, failure_rate: Option<f64>) -> (SharedCore<u32>, ManualClock) {
+/// A circuit of the key 7, whose hash is 7, too.
+pub(crate) fn circuit(
+    consecutive_failures: u32,
+    failure_rate: Option<f64>,
+) -> (SharedCore<u32>, ManualClock) {
     circuit_with(TripLimits { consecutive_failures, failure_rate, ..SETUP.trip })
 }
 
@@ -22,78 +26,10 @@ fn circuit_with(trip: TripLimits) -> (SharedCore<u32>, ManualClock) {
     hand.set(Duration::from_secs(1_000));
     let setup = Setup { trip, ..SETUP };
     let common = Common::new(setup, clock, |key: &u32| key.to_string());
-    let core = SharedCore::new(Core::of(Keyed::new(7, StdArc::new(common))));
+    let core = SharedCore::new(Core::of(Keyed::new(7, 7, StdArc::new(common))));
     // What std's `OnceLock` orders loom does not see.
     core.store().trouble();
     (core, hand)
-}
-
-/// The map's lock around its one entry, and the list's own handle.
-struct Map {
-    entry: RwLock<Option<SharedCore<u32>>>,
-    listed: SharedCore<u32>,
-}
-
-impl Map {
-    fn of(core: SharedCore<u32>) -> Arc<Self> {
-        Arc::new(Self { entry: RwLock::new(Some(SharedCore::clone(&core))), listed: core })
-    }
-
-    /// As `find` of the map does: a handle, taken under the lock.
-    fn find(&self) -> Option<SharedCore<u32>> {
-        self.entry.read().unwrap().as_ref().map(SharedCore::clone)
-    }
-
-    /// As `forget` of the map does: under the lock, if only the map and the list hold it.
-    fn forget(&self) -> bool {
-        let mut entry = self.entry.write().unwrap();
-        let gone = entry.as_ref().is_some_and(|core| may_go(core, 2));
-        if gone {
-            *entry = None;
-        }
-        gone
-    }
-}
-
-#[test]
-fn loom_a_circuit_is_not_forgotten_under_a_call_nor_what_it_came_to() {
-    model(|| {
-        let (core, _hand) = circuit(1, None);
-        let map = Map::of(core);
-        let other = Arc::clone(&map);
-        let caller = thread::spawn(move || {
-            let Some(core) = other.find() else { return false };
-            let Ok(permit) = Permit::ask(OneOf::new(core)) else { return false };
-            permit.settle(FAILURE);
-            true
-        });
-        let forgotten = map.forget();
-        let failed = caller.join().unwrap();
-        assert!(!(forgotten && failed), "it was forgotten with a call in it");
-        if failed {
-            assert_eq!(map.listed.view().state, CircuitState::Open);
-            assert!(!map.forget(), "it has just opened");
-        }
-    });
-}
-
-#[test]
-fn loom_a_success_keeps_its_circuit_from_being_forgotten() {
-    model(|| {
-        let (core, _hand) = circuit(5, None);
-        let map = Map::of(core);
-        let other = Arc::clone(&map);
-        let caller = thread::spawn(move || {
-            let Some(core) = other.find() else { return false };
-            let Ok(permit) = Permit::ask(OneOf::new(core)) else { return false };
-            permit.settle(Verdict::Success);
-            true
-        });
-        let forgotten = map.forget();
-        let succeeded = caller.join().unwrap();
-        assert!(!(forgotten && succeeded));
-        assert!(!succeeded || !map.forget(), "its window is not empty");
-    });
 }
 
 #[test]

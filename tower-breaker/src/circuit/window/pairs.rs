@@ -53,11 +53,20 @@ impl Pairs {
 
     /// The sums over the span that ends with the bucket `tag`, cells that are a little newer included.
     pub(crate) fn sum(&self, tag: u32) -> [u64; 2] {
+        self.sum_of(tag, SPAN)
+    }
+
+    /// The sums over the bucket `tag` and the one before it, cells that are a little newer included.
+    pub(crate) fn newest(&self, tag: u32) -> [u64; 2] {
+        self.sum_of(tag, 2)
+    }
+
+    fn sum_of(&self, tag: u32, span: i32) -> [u64; 2] {
         let mut sums = [0, 0];
         for cell in &self.0 {
             // Acquire: a ring that is read afterwards holds what was added to it before what is seen here.
             let (cells_tag, first, second) = unpack(cell.load(Ordering::Acquire));
-            if counts(age(cells_tag, tag), SPAN) {
+            if counts(age(cells_tag, tag), span) {
                 sums[0] += u64::from(first);
                 sums[1] += u64::from(second);
             }

@@ -1,0 +1,64 @@
+//! User code that calls back into the breaker: no lock is held while it runs.
+//!
+//! Every operation of the public interface runs with every kind of user code armed. A hook, when it runs, calls every
+//! operation itself, on the same circuits. An operation that runs user code under a lock then never returns. A new
+//! operation needs a row in [`OPERATIONS`], and new user code a variant of [`Hook`].
+//!
+//! A waker's `clone` has no hook: it cannot be written without unsafe code.
+#![cfg(all(feature = "keyed", feature = "metrics", feature = "stream", feature = "tokio"))]
+
+mod hooks;
+mod operations;
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use hooks::{Hook, HostileRecorder};
+use operations::{OPERATIONS, Target};
+
+/// An operation that takes longer than this is deadlocked.
+const BOUND: Duration = Duration::from_secs(120);
+
+thread_local! {
+    /// What the hooks of this thread call back into.
+    static ARMED: RefCell<Option<Target>> = const { RefCell::new(None) };
+    /// The hooks that have run on this thread.
+    static RAN: RefCell<BTreeSet<Hook>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+/// Runs an operation with all hooks armed, and returns the hooks that have run.
+fn run_armed(operation: fn(&Target)) -> BTreeSet<Hook> {
+    let target = Target::new();
+    let own = target.clone();
+    ARMED.set(Some(target));
+    operation(&own);
+    // The circuits end with their last handle, while the hooks are still armed.
+    let last = ARMED.replace(None);
+    ARMED.set(Some(Target::new()));
+    drop((own, last));
+    let last = ARMED.replace(None);
+    drop(last);
+    RAN.take()
+}
+
+#[test]
+fn user_code_that_calls_back_from_any_hook_does_not_deadlock() {
+    metrics::set_global_recorder(HostileRecorder).expect("it is the only recorder of this process");
+    let mut ran = BTreeSet::new();
+    for (name, operation) in OPERATIONS {
+        let (done, is_done) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let hooks = run_armed(*operation);
+            done.send(hooks).expect("the test waits for it");
+        });
+        match is_done.recv_timeout(BOUND) {
+            Ok(hooks) => ran.extend(hooks),
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("`{name}` is deadlocked"),
+            Err(mpsc::RecvTimeoutError::Disconnected) => panic!("`{name}` panicked: {:?}", thread.join()),
+        }
+    }
+    assert_eq!(ran, Hook::ALL.iter().copied().collect(), "each hook has run");
+}

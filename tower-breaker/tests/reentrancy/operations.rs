@@ -1,0 +1,331 @@
+//! Every operation of the public interface.
+
+use std::future::{Future, Pending, Ready, pending, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::Stream;
+use tower::{Layer, Service, service_fn};
+use tower_breaker::{
+    BreakerConfig, BreakerConfigBuilder, BreakerLayer, ByValue, Circuit, CircuitRegistry, Clock, Fault,
+    Health, HealthReport, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedConfig, Kind, ManualClock,
+    Mode, Origin, Overflow, Retryable, Verdict,
+};
+
+use super::hooks::{HostileError, HostileKey, observer, waker};
+
+const FAILURE: Verdict =
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
+
+const KEPT: usize = 4;
+
+type Keyed = KeyedBreakerLayer<ByValue<fn(&u64) -> HostileKey>, HostileKey>;
+
+/// What the operations work on, and the hooks call back into.
+#[derive(Clone)]
+pub(crate) struct Target {
+    circuit: Circuit,
+    registry: CircuitRegistry,
+    keyed: Keyed,
+    clock: Clock,
+    hand: Arc<ManualClock>,
+}
+
+fn config(clock: Clock) -> BreakerConfigBuilder {
+    BreakerConfig::builder()
+        .name(fresh_name())
+        .consecutive_failures(2)
+        .slow_calls(Duration::from_secs(1), 0.5)
+        .minimum_calls(2)
+        .clock(clock)
+}
+
+/// A name that no circuit has had, so that its instruments are registered.
+fn fresh_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("hostile {}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A key that no call has had.
+fn fresh_key() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(KEPT as u64);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Target {
+    pub(crate) fn new() -> Self {
+        let (clock, hand) = Clock::manual();
+        hand.set(Duration::from_secs(1_000));
+        let each = config(clock).build().expect("it is valid");
+        let default = each.clone();
+        let circuit = Circuit::new(config(clock).build().expect("it is valid"));
+        circuit.on_transition(observer());
+        let registry = CircuitRegistry::new(default);
+        registry.on_transition(observer());
+        let keyed = KeyedConfig::builder(each).max_keys(KEPT).overflow(Overflow::Shared);
+        let key: fn(&u64) -> HostileKey = |number| HostileKey::new(*number);
+        let keyed =
+            KeyedBreakerLayer::new(keyed.build().expect("it is valid"), key).on_transition(observer());
+        Self { circuit, registry, keyed, clock, hand: Arc::new(hand) }
+    }
+
+    fn circuits(&self) -> KeyedCircuits<HostileKey> {
+        self.keyed.circuits()
+    }
+
+    fn of_key(&self) -> Option<KeyedCircuit<HostileKey>> {
+        self.circuits().get_or_insert(HostileKey::new(0))
+    }
+}
+
+/// The name of an operation, and the operation.
+type Operation = (&'static str, fn(&Target));
+
+/// All operations. The result of each depends on what the others have done, and is ignored.
+pub(crate) const OPERATIONS: &[Operation] = &[
+    ("Circuit::new", |target| drop(Circuit::new(config(target.clock).build().expect("it is valid")))),
+    ("Circuit::status", |target| drop(target.circuit.status())),
+    ("Circuit debug", |target| drop(format!("{:?}", target.circuit))),
+    ("Circuit::on_transition", |target| target.circuit.on_transition(|_| ())),
+    ("Circuit calls", |target| {
+        for verdict in [FAILURE, Verdict::Success, FAILURE] {
+            if let Ok(permit) = target.circuit.try_acquire() {
+                permit.settle(verdict);
+            }
+        }
+    }),
+    ("Circuit slow calls", |target| {
+        for _ in 0..3 {
+            if let Ok(permit) = target.circuit.try_acquire() {
+                target.hand.advance(Duration::from_secs(2));
+                permit.settle(Verdict::Success);
+            }
+        }
+    }),
+    ("Circuit probes", |target| {
+        ignore(target.circuit.trip());
+        target.hand.advance(Duration::from_secs(60));
+        if let Ok(permit) = target.circuit.try_acquire() {
+            target.hand.advance(Duration::from_secs(2));
+            permit.settle(Verdict::Success);
+        }
+        target.hand.advance(Duration::from_secs(60));
+        drop(target.circuit.try_acquire());
+        if let Ok(permit) = target.circuit.try_acquire() {
+            permit.cancel();
+        }
+    }),
+    ("Circuit::call", |target| {
+        let mut call = Box::pin(target.circuit.call(ready(Err::<(), _>(HostileError))));
+        ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
+        let mut call = Box::pin(target.circuit.call(pending::<Result<(), HostileError>>()));
+        ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
+    }),
+    ("Circuit::call_blocking", |target| drop(target.circuit.call_blocking(|| Err::<(), _>(HostileError)))),
+    ("Circuit::trip", |target| ignore(target.circuit.trip())),
+    ("Circuit::reset", |target| ignore(target.circuit.reset())),
+    ("Circuit::force_open", |target| ignore(target.circuit.force_open())),
+    ("Circuit::force_closed", |target| ignore(target.circuit.force_closed())),
+    ("Circuit::release", |target| target.circuit.release()),
+    ("Circuit::report", |target| {
+        target.circuit.report(HealthReport::Critical);
+        target.circuit.report(HealthReport::Recovered);
+    }),
+    ("Circuit::reconfigure", |target| {
+        for mode in [Mode::ObserveOnly, Mode::Disabled, Mode::Enforce] {
+            let config = config(target.clock).name(target.circuit.name()).mode(mode);
+            target.circuit.reconfigure(config.build().expect("it is valid")).expect("it fits");
+        }
+    }),
+    ("Circuit::transitions", |target| {
+        let mut transitions = target.circuit.transitions();
+        poll_stream(&mut transitions);
+        ignore(target.circuit.reset());
+        poll_stream(&mut transitions);
+        poll_stream(&mut transitions);
+        poll_stream(&mut transitions);
+    }),
+    ("Breaker calls", |target| {
+        let layer =
+            BreakerLayer::with_circuit(target.circuit.clone()).errors_only().keep_last_failure("label");
+        let mut service = layer.layer(service_fn(fails));
+        for _ in 0..3 {
+            if let Poll::Ready(Ok(())) = service.poll_ready(&mut Context::from_waker(&waker())) {
+                let mut call = Box::pin(service.call(0));
+                ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
+            }
+        }
+        drop(target.circuit.status());
+    }),
+    ("Breaker waits", |target| {
+        ignore(target.circuit.reset());
+        let mut service = BreakerLayer::with_circuit(target.circuit.clone()).errors_only().layer(Never);
+        for _ in 0..3 {
+            ignore(service.poll_ready(&mut Context::from_waker(&waker())));
+        }
+        ignore(target.circuit.trip());
+        ignore(service.poll_ready(&mut Context::from_waker(&waker())));
+        target.hand.advance(Duration::from_secs(60));
+        ignore(service.poll_ready(&mut Context::from_waker(&waker())));
+        ignore(service.poll_ready(&mut Context::from_waker(&waker())));
+    }),
+    ("Breaker that is not ready waits", |target| {
+        ignore(target.circuit.force_open());
+        let layer = BreakerLayer::with_circuit(target.circuit.clone()).errors_only().not_ready_when_open();
+        let mut service = layer.layer(service_fn(fails));
+        for _ in 0..3 {
+            ignore(service.poll_ready(&mut Context::from_waker(&waker())));
+        }
+        target.circuit.release();
+        ignore(service.poll_ready(&mut Context::from_waker(&waker())));
+        drop(service);
+        ignore(target.circuit.reset());
+    }),
+    ("CircuitRegistry::circuit", |target| {
+        let circuit = target.registry.circuit(fresh_name());
+        drop(target.registry.remove(circuit.name()));
+    }),
+    ("CircuitRegistry::configure", |target| {
+        let named = |name: String| config(target.clock).name(name).build().expect("it is valid");
+        let name = fresh_name();
+        ignore(target.registry.configure(named(name.clone())));
+        drop(target.registry.circuit(name.clone()));
+        ignore(target.registry.configure(named(name.clone())));
+        drop(target.registry.remove(&name));
+    }),
+    ("CircuitRegistry::remove", |target| {
+        let circuit = target.registry.circuit(fresh_name());
+        let name = circuit.name();
+        drop(circuit);
+        drop(target.registry.remove(name));
+    }),
+    ("CircuitRegistry readers", |target| {
+        drop(target.registry.get("kept"));
+        drop(target.registry.circuits());
+        drop(target.registry.statuses());
+        drop(format!("{:?}", target.registry));
+    }),
+    ("CircuitRegistry::on_transition", |target| target.registry.on_transition(|_| ())),
+    ("CircuitRegistry::transitions", |target| {
+        let mut transitions = target.registry.transitions();
+        poll_stream(&mut transitions);
+        target.registry.reset_all();
+        poll_stream(&mut transitions);
+    }),
+    ("CircuitRegistry controls", |target| {
+        let name = target.registry.circuit("kept").name();
+        ignore(target.registry.trip(name));
+        ignore(target.registry.reset(name));
+        ignore(target.registry.force_open(name));
+        ignore(target.registry.force_closed(name));
+        ignore(target.registry.release(name));
+        ignore(target.registry.report(name, HealthReport::Critical));
+        target.registry.reset_all();
+    }),
+    ("KeyedBreakerLayer::new", |target| {
+        let each = config(target.clock).build().expect("it is valid");
+        let config = KeyedConfig::builder(each).build().expect("it is valid");
+        let layer = KeyedBreakerLayer::<_, _>::new(config, |number: &u64| HostileKey::new(*number));
+        drop(layer.circuits().get_or_insert(HostileKey::new(0)));
+    }),
+    ("KeyedBreaker calls", |target| {
+        let mut service = target.keyed.clone().errors_only().layer(service_fn(fails));
+        // As many keys as are kept, one that is called again, and more, which evict the others or find no room.
+        for key in (0..KEPT as u64).chain([0, 0, fresh_key(), fresh_key()]) {
+            let mut call = Box::pin(service.call(key));
+            ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
+        }
+        target.hand.advance(Duration::from_secs(1_000));
+        for _ in 0..KEPT {
+            let mut call = Box::pin(service.call(fresh_key()));
+            ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
+        }
+    }),
+    ("KeyedBreaker waits", |target| {
+        let mut service = target.keyed.clone().errors_only().layer(Never);
+        let mut call = Box::pin(service.call(0));
+        for _ in 0..3 {
+            ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
+        }
+        if let Some(circuit) = target.circuits().get(&HostileKey::new(0)) {
+            ignore(circuit.trip());
+            ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
+            drop(call);
+            ignore(circuit.reset());
+        }
+    }),
+    ("KeyedCircuits::get", |target| {
+        for key in 0..KEPT as u64 {
+            drop(target.circuits().get(&HostileKey::new(key)));
+        }
+    }),
+    ("KeyedCircuits::get_or_insert", |target| {
+        target.hand.advance(Duration::from_secs(1_000));
+        for _ in 0..2 * KEPT {
+            drop(target.circuits().get_or_insert(HostileKey::new(fresh_key())));
+        }
+    }),
+    ("KeyedCircuits readers", |target| {
+        let circuits = target.circuits();
+        for circuit in circuits.all() {
+            drop(format!("{:?} {circuit:?}", circuit.key()));
+        }
+        let _ = (circuits.len(), circuits.is_empty(), circuits.evicted(), circuits.overflowed());
+        drop(circuits.overflow().map(|circuit| circuit.status()));
+        drop(format!("{circuits:?}"));
+    }),
+    ("KeyedCircuits::reset_all", |target| target.circuits().reset_all()),
+    ("KeyedCircuits::on_transition", |target| target.circuits().on_transition(|_| ())),
+    ("KeyedCircuits::transitions", |target| {
+        let mut transitions = target.circuits().transitions();
+        poll_stream(&mut transitions);
+        ignore(target.of_key().map(|circuit| circuit.trip()));
+        poll_stream(&mut transitions);
+        poll_stream(&mut transitions);
+    }),
+    ("KeyedCircuit controls", |target| {
+        let Some(circuit) = target.of_key() else { return };
+        ignore(circuit.trip());
+        ignore(circuit.reset());
+        ignore(circuit.force_open());
+        ignore(circuit.force_closed());
+        circuit.release();
+        circuit.report(HealthReport::Critical);
+        circuit.report(HealthReport::Recovered);
+        drop(circuit.try_acquire());
+        ignore(circuit.reset());
+        drop(circuit.status());
+    }),
+];
+
+/// Ignores a result, which depends on what other operations have done to the circuit.
+fn ignore<T>(_result: T) {}
+
+fn poll_stream(stream: &mut (impl Stream + Unpin)) {
+    ignore(Pin::new(stream).poll_next(&mut Context::from_waker(&waker())));
+}
+
+fn fails(_: u64) -> Ready<Result<(), HostileError>> {
+    ready(Err(HostileError))
+}
+
+/// A service that is never ready.
+#[derive(Clone)]
+struct Never;
+
+impl Service<u64> for Never {
+    type Response = ();
+    type Error = HostileError;
+    type Future = Pending<Result<(), HostileError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), HostileError>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: u64) -> Self::Future {
+        pending()
+    }
+}
