@@ -23,6 +23,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, CircuitState};
 use tower_breaker::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
+use tower_fault_classify::upload::{UploadBody, UploadLayer};
 use tower_fault_classify::{FaultClassifyLayer, Judged};
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
@@ -31,12 +32,15 @@ type Stack = BoxCloneSyncService<Request, http::Response<Incoming>, BreakerError
 
 fn stack() -> Result<(Stack, KeyedCircuits<String>), BoxError> {
     let each = BreakerConfig::builder().name("downstreams").consecutive_failures(3).build()?;
-    let breaker = KeyedBreakerLayer::by_ref(KeyedConfig::builder(each).build()?, |request: &Request| {
+    let config = KeyedConfig::builder(each).build()?;
+    let breaker = KeyedBreakerLayer::by_ref(config, |request: &http::Request<UploadBody<Body>>| {
         request.uri().authority().map_or("", |authority| authority.as_str())
     });
     let circuits = breaker.circuits();
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(RetryPolicy::gateway().build()?))
+        // A remote client that stops in the middle of its upload is not a failure of the downstream.
+        .layer(UploadLayer::new())
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .timeout(Duration::from_secs(5))

@@ -11,6 +11,7 @@ use crate::fault::{Fault, Retryable, Verdict};
 use crate::grpc;
 use crate::hint;
 use crate::table;
+use crate::upload::excused;
 use crate::wall;
 
 /// A response, as far as a verdict can be read from it.
@@ -179,7 +180,10 @@ impl Carried {
 /// Judges a response that came: by the verdict it carries, by its own word, by its status.
 #[inline]
 pub fn judge_outcome(response: &(impl Outcome + ?Sized)) -> Verdict {
-    Carried::on(response).or_else(|| response.verdict()).unwrap_or_else(|| judge_status(response))
+    Carried::on(response).or_else(|| response.verdict()).unwrap_or_else(|| match judge_status(response) {
+        Verdict::Success => Verdict::Success,
+        Verdict::Fault(fault) => Verdict::Fault(excused(fault)),
+    })
 }
 
 /// Whether the answer of a gRPC call has begun: its head has come and does not end it, so that a part of it may have been read (gRFC A6:

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 use tokio::time::Sleep;
+use tower_fault_classify::__shared::Waiting;
 use tower_fault_classify::{Classify, Verdict, grpc_has_begun};
 use tower_service::Service;
 
@@ -111,6 +112,13 @@ fn hindrance<S, Req, Q: Resend<Req>>(
     }
 }
 
+/// Notes for the time of a poll whether the request's body waits for its source, if that is known.
+#[inline]
+fn note<S, Req, Q: Resend<Req>>(spare: &Spare<S, Q::Saved>, resend: &Q) -> Option<Waiting> {
+    let Spare::Some { saved: Some(saved), .. } = spare else { return None };
+    resend.waits(saved).map(Waiting::enter)
+}
+
 /// The request of another attempt. `None`: it cannot be made after all.
 fn another<S, Req, Q: Resend<Req>>(
     spare: &mut Spare<S, Q::Saved>,
@@ -149,6 +157,8 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Calling { attempt } => {
+                    // This layer and those beneath judge the attempt while the note is there.
+                    let _note = note::<_, Req, _>(this.spare, this.resend);
                     let Poll::Ready(result) = attempt.poll(cx) else {
                         this.call.waits();
                         return Poll::Pending;

@@ -137,6 +137,7 @@ const TABLE: &[Row] = &[
                 "tokio::time::Sleep",
                 "tokio::time::sleep",
                 "tower_fault_classify::grpc_has_begun",
+                "tower_fault_classify::__shared::Waiting",
                 "std::thread",
                 "tower::retry::Policy",
             ],

@@ -31,6 +31,7 @@ use tower_breaker::{
     BreakerConfig, BreakerError, BreakerLayer, CircuitState, Clock, KeyedBreakerLayer, KeyedCircuits,
     KeyedConfig, ManualClock,
 };
+use tower_fault_classify::upload::{UploadBody, UploadLayer};
 use tower_fault_classify::{FaultClassifyLayer, Judged};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
@@ -94,12 +95,14 @@ impl Gateway {
         let (orders, prices) = (Http::start().await, Http::start().await);
         let (clock, hand) = Clock::manual();
         let keyed = KeyedConfig::builder(config(&clock)).build().unwrap();
-        let breaker =
-            KeyedBreakerLayer::by_ref(keyed, |request: &Request| request.uri().authority().unwrap().as_str());
+        let breaker = KeyedBreakerLayer::by_ref(keyed, |request: &http::Request<UploadBody<Body>>| {
+            request.uri().authority().unwrap().as_str()
+        });
         let circuits = breaker.circuits();
         let stack: Stack = BoxCloneSyncService::new(
             ServiceBuilder::new()
                 .layer(JitterRetryLayer::new(policy()).remove_marker())
+                .layer(UploadLayer::new())
                 .layer(breaker)
                 .layer(FaultClassifyLayer::new())
                 .timeout(TIMEOUT)

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower_breaker::CircuitState;
 
-use crate::{Gateway, authority, comes_true};
+use crate::{Gateway, TIMEOUT, authority, comes_true};
 
 /// How a remote client ends a chunked upload that is not complete.
 #[derive(Clone, Copy, Debug)]
@@ -49,5 +49,40 @@ async fn broken_uploads_leave_circuit_closed_and_are_sent_once() {
             let status = gateway.circuits.get(&authority(&gateway.orders)).unwrap().status();
             assert_eq!((status.state, status.window.failures), (CircuitState::Closed, 0), "{method} {how:?}");
         }
+    }
+}
+
+/// Sends the beginning of an upload and nothing more until the downstream's time is over; returns the gateway's status line.
+async fn stalled_upload(gateway: &Gateway, method: &str) -> String {
+    let mut client = TcpStream::connect(gateway.url.replace("http://", "")).await.unwrap();
+    let head = format!(
+        "{method} /orders/1 HTTP/1.1\r\nhost: gateway\r\ncontent-length: 1000\r\nexpect: 100-continue\r\n\r\n"
+    );
+    client.write_all(head.as_bytes()).await.unwrap();
+    // It comes when the client beneath the gateway asks for the body for the first time.
+    let mut line = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    client.read_exact(&mut line).await.unwrap();
+    assert!(line.starts_with(b"HTTP/1.1 100"));
+    client.write_all(b"four").await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(2 * TIMEOUT).await;
+    tokio::time::resume();
+    let mut answer = [0; "HTTP/1.1 502".len()];
+    client.read_exact(&mut answer).await.unwrap();
+    String::from_utf8(answer.to_vec()).unwrap()
+}
+
+#[tokio::test]
+async fn stalled_uploads_leave_circuit_closed_and_are_sent_once() {
+    for method in ["POST", "PUT"] {
+        let gateway = Gateway::start().await;
+        gateway.orders.otherwise(Act::Echo);
+        for number in 1..=3 {
+            assert_eq!(stalled_upload(&gateway, method).await, "HTTP/1.1 502", "{method}");
+            assert_eq!(gateway.orders.connections(), number, "{method}: it was sent once");
+        }
+        assert_eq!(gateway.status("/orders/2").await, 200, "{method}: an honest request passes");
+        let status = gateway.circuits.get(&authority(&gateway.orders)).unwrap().status();
+        assert_eq!((status.state, status.window.failures), (CircuitState::Closed, 0), "{method}");
     }
 }

@@ -4,6 +4,7 @@ mod buffers;
 mod limits;
 mod page;
 mod retries_and_breakers;
+mod uploads;
 
 use std::collections::VecDeque;
 use std::io;

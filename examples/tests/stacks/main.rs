@@ -7,6 +7,7 @@ mod reqwest_chain;
 mod reqwest_client;
 mod reqwest_over_middleware;
 mod tonic_channel;
+mod uploads;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

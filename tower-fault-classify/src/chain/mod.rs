@@ -14,7 +14,7 @@ use std::io;
 use crate::error::Judged;
 use crate::fault::{Fault, Retryable};
 use crate::table;
-use crate::upload::UploadError;
+use crate::upload::{UploadError, excused};
 
 /// How many errors deep a chain is followed. A longer one, or one that loops, is judged by these.
 pub(crate) const LONGEST_WALK: usize = 128;
@@ -91,6 +91,8 @@ struct Evidence {
     timed_out: bool,
     /// The errors below are of what came over the wire, which the caller has no part in.
     on_the_wire: bool,
+    /// The deepest I/O error is the operating system's, which knows nothing of a request's body.
+    of_system: bool,
     /// Ends the walk: the errors below are not about the call.
     conclusion: Option<&'static Fault>,
     /// The deepest opinion. A reference: a fault that is copied as often as it is thought better of costs more than the walk.
@@ -109,6 +111,7 @@ impl Evidence {
             table::io::judge(error, self.reached == Reached::Connecting)
         };
         self.opinion = opinion.or(self.opinion);
+        self.of_system = error.raw_os_error().is_some();
     }
 
     #[cfg_attr(
@@ -147,7 +150,8 @@ impl Evidence {
         let fault =
             *self.opinion.or_else(|| self.phase()).or(self.hearsay.as_ref()).unwrap_or(&table::UNKNOWN);
         match self.reached {
-            Reached::Unknown => fault,
+            Reached::Unknown if self.of_system => fault,
+            Reached::Unknown => excused(fault),
             Reached::Connecting | Reached::Unsent => table::io::unsent(fault),
             Reached::Answered => table::io::answered(fault),
             Reached::Committed => fault.with_retryable(Retryable::Never),

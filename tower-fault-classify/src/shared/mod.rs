@@ -24,4 +24,5 @@ pub use slot::slot;
 pub use striped::Striped;
 
 pub use crate::grpc::pushback;
+pub use crate::upload::Waiting;
 pub use crate::wall::now as wall_time;

@@ -55,6 +55,10 @@ pub(crate) const PANICKED: Fault =
 pub(crate) const REQUEST_BODY: Fault =
     Fault::new(Kind::Client, Retryable::Never, Health::Neutral, Origin::Caller);
 
+/// A timeout ended the call while the request's body waited for its source.
+pub(crate) const UPLOAD_STALLED: Fault =
+    Fault::new(Kind::Timeout, Retryable::Never, Health::Neutral, Origin::Caller);
+
 /// An error that no row matches.
 pub(crate) const UNKNOWN: Fault =
     Fault::new(Kind::Unknown, Retryable::IfIdempotent, Health::Failure, Origin::Unknown);
@@ -122,6 +126,10 @@ mod tests {
             (
                 "hyper: the body of the request fails, or is shorter than its `content-length`",
                 super::REQUEST_BODY,
+            ),
+            (
+                "a timeout while the body of the request waits for its source (`upload`)",
+                super::UPLOAD_STALLED,
             ),
         ] {
             writeln!(page, "| {error} | {} |", cells(&fault)).unwrap();

@@ -23,6 +23,9 @@ use super::tape::{Reader, Step, Tape};
 /// | a body that outgrows the limit | goes on untouched, is no longer kept, and its request is not sent again |
 /// | a body that fails | likewise: the caller gets what the attempt came to. The error is an [`UploadError`], which counts neither against the server nor for a retry |
 ///
+/// While such a body waits for its source, a timeout says nothing about the server: the attempt is not retried, and the layers beneath
+/// judge it as neutral; see [`upload`](tower_fault_classify::upload).
+///
 /// What a body says of its size does not decide: an endless one may fail after its first bytes. The server sees the whole body or one that
 /// is cut, never a wrong one. What was kept comes in pieces of its own, whatever frames it came in.
 ///
@@ -49,8 +52,8 @@ use super::tape::{Reader, Step, Tape};
 pub struct ReplayBody<B>(State<B>);
 
 enum State<B> {
-    /// Nobody keeps it.
-    Through(B),
+    /// It is not kept. `tape` is what was kept of it, if it was.
+    Through { body: B, tape: Option<Arc<Tape<B>>> },
     /// It is kept, and may be taken over.
     Kept(Reader<B>),
 }
@@ -58,7 +61,7 @@ enum State<B> {
 impl<B> ReplayBody<B> {
     /// A body that passes through as it is until a [`JitterRetry`](crate::JitterRetry) keeps it.
     pub const fn new(body: B) -> Self {
-        Self(State::Through(body))
+        Self(State::Through { body, tape: None })
     }
 }
 
@@ -77,13 +80,20 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
-            State::Through(body) => Pin::new(body).poll_frame(cx).map(|frame| {
-                frame.map(|frame| frame.map(|frame| frame.map_data(Into::into)).map_err(failed))
-            }),
+            State::Through { body, tape } => {
+                let polled = Pin::new(body).poll_frame(cx);
+                if let Some(tape) = tape {
+                    tape.set_waits(polled.is_pending());
+                }
+                polled.map(|frame| {
+                    frame.map(|frame| frame.map(|frame| frame.map_data(Into::into)).map_err(failed))
+                })
+            }
             State::Kept(reader) => match reader.read(cx) {
                 Step::Read(read) => read,
-                Step::Alone(frame, rest) => {
-                    self.0 = State::Through(rest);
+                Step::Alone(frame, body) => {
+                    let tape = Some(reader.tape());
+                    self.0 = State::Through { body, tape };
                     Poll::Ready(Some(Ok(frame)))
                 }
             },
@@ -92,14 +102,14 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            State::Through(body) => body.is_end_stream(),
+            State::Through { body, .. } => body.is_end_stream(),
             State::Kept(reader) => reader.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            State::Through(body) => body.size_hint(),
+            State::Through { body, .. } => body.size_hint(),
             State::Kept(reader) => reader.size_hint(),
         }
     }
@@ -125,7 +135,7 @@ where
 
     fn save(self, limit: usize) -> (Self, Option<Replay<B>>) {
         match self.0 {
-            State::Through(body) => {
+            State::Through { body, .. } => {
                 let (tape, reader) = Tape::record(body, limit);
                 (Self(State::Kept(reader)), Some(Replay(tape)))
             }
@@ -137,9 +147,13 @@ where
         saved.0.is_whole()
     }
 
+    fn waits(saved: &Replay<B>) -> Option<bool> {
+        Some(saved.0.waits())
+    }
+
     fn again(saved: Replay<B>, last: bool) -> Option<(Self, Option<Replay<B>>)> {
         let reader = Tape::take_over(&saved.0, last)?;
-        Some((Self(State::Kept(reader)), (!last).then_some(saved)))
+        Some((Self(State::Kept(reader)), Some(saved)))
     }
 }
 

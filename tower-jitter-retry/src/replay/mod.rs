@@ -49,7 +49,18 @@ pub trait RetryBody: Sized {
         None
     }
 
-    /// The body for another attempt and, unless that is the last, what is needed for one more. `None`: it cannot be sent again.
+    /// Whether the body that goes out waits for its source, so that a timeout says nothing about the server; see
+    /// [`upload`](tower_fault_classify::upload). `None`: that is not known, as of a body in memory.
+    ///
+    /// **Default**: not known.
+    #[inline]
+    fn waits(saved: &Self::Saved) -> Option<bool> {
+        let _ = saved;
+        None
+    }
+
+    /// The body for another attempt, and what is kept of it: what is needed for one more attempt, unless this is the last, and for
+    /// [`waits`](Self::waits). `None`: it cannot be sent again.
     fn again(saved: Self::Saved, last: bool) -> Option<(Self, Option<Self::Saved>)>;
 }
 
@@ -142,6 +153,13 @@ macro_rules! of_client {
                     match &saved.0 {
                         Kept::Whole(_) => true,
                         Kept::Stream(replay) => ReplayBody::usable(replay),
+                    }
+                }
+
+                fn waits(saved: &SavedBody<Self>) -> Option<bool> {
+                    match &saved.0 {
+                        Kept::Whole(_) => None,
+                        Kept::Stream(replay) => ReplayBody::waits(replay),
                     }
                 }
 

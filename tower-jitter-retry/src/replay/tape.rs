@@ -14,13 +14,18 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use tower_fault_classify::__shared::sync::{Mutex, lock};
+use tower_fault_classify::__shared::sync::{AtomicBool, Mutex, Ordering, lock};
 
 use super::error::{BoxError, ReplayError, failed};
 use super::prefix::Prefix;
 
 /// What is known of a body that may be sent again.
-pub(super) struct Tape<B>(Mutex<Reel<B>>);
+pub(super) struct Tape<B> {
+    /// The present attempt waits for the body's source. Written by the attempt that holds the body, under the lock as long as
+    /// another can take it over. Relaxed: it guards nothing, and whoever reads it is late by the time that a timeout takes.
+    waits: AtomicBool,
+    reel: Mutex<Reel<B>>,
+}
 
 struct Reel<B> {
     /// The attempt that may read on.
@@ -80,19 +85,19 @@ where
             waker: None,
             reading: false,
         };
-        let tape = Arc::new(Self(Mutex::new(reel)));
+        let tape = Arc::new(Self { waits: AtomicBool::new(false), reel: Mutex::new(reel) });
         let reader = Reader { tape: Arc::clone(&tape), attempt: 1 };
         (tape, reader)
     }
 
     /// Whether another attempt would have all of the body.
     pub(super) fn is_whole(&self) -> bool {
-        lock(&self.0).is_whole()
+        lock(&self.reel).is_whole()
     }
 
     /// Takes the body over. `None`: not all of it is there any more. The last attempt keeps nothing.
     pub(super) fn take_over(tape: &Arc<Self>, last: bool) -> Option<Reader<B>> {
-        let mut reel = lock(&tape.0);
+        let mut reel = lock(&tape.reel);
         if !reel.is_whole() {
             return None;
         }
@@ -100,6 +105,7 @@ where
         reel.prefix.seal();
         reel.place = Place::default();
         reel.kept = !last;
+        tape.set_waits(false);
         let (attempt, waker) = (reel.holder, reel.waker.take());
         drop(reel);
         if let Some(waker) = waker {
@@ -110,9 +116,20 @@ where
 }
 
 impl<B> Tape<B> {
+    /// Whether the present attempt waits for the body's source.
+    pub(super) fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_waits(&self, waits: bool) {
+        if self.waits() != waits {
+            self.waits.store(waits, Ordering::Relaxed);
+        }
+    }
+
     /// No attempt follows: gives back the memory of what the present attempt has read.
     pub(super) fn release(&self) {
-        let mut reel = lock(&self.0);
+        let mut reel = lock(&self.reel);
         let Place { piece, trailers } = reel.place;
         reel.kept = false;
         reel.prefix.release(piece);
@@ -236,21 +253,27 @@ where
     B::Error: Into<BoxError>,
 {
     pub(super) fn read(&self, cx: &mut Context<'_>) -> Step<B> {
-        let mut reel = lock(&self.tape.0);
+        let mut reel = lock(&self.tape.reel);
         if reel.holder != self.attempt {
             return Step::Read(Poll::Ready(Some(Err(failed(ReplayError::TakenOver)))));
         }
-        reel.read(cx)
+        let step = reel.read(cx);
+        self.tape.set_waits(matches!(step, Step::Read(Poll::Pending)));
+        step
+    }
+
+    pub(super) fn tape(&self) -> Arc<Tape<B>> {
+        Arc::clone(&self.tape)
     }
 
     /// A body that was taken over has not ended: it fails.
     pub(super) fn is_end_stream(&self) -> bool {
-        let reel = lock(&self.tape.0);
+        let reel = lock(&self.tape.reel);
         reel.holder == self.attempt && reel.is_end_stream()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        let reel = lock(&self.tape.0);
+        let reel = lock(&self.tape.reel);
         if reel.holder == self.attempt { reel.size_hint() } else { SizeHint::new() }
     }
 }
@@ -297,6 +320,36 @@ mod models {
                 Step::Read(Poll::Pending) | Step::Alone(..) => unreachable!(),
             }
         }
+    }
+
+    /// Never goes on.
+    struct Stalled;
+
+    impl Body for Stalled {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn loom_attempt_that_has_not_read_does_not_wait() {
+        loom::model(|| {
+            let (tape, first) = Tape::record(Stalled, 10);
+            let thread = thread::spawn(move || {
+                let _ = first.read(&mut Context::from_waker(Waker::noop()));
+            });
+            let second = Tape::take_over(&tape, false).unwrap();
+            thread.join().unwrap();
+            assert!(!tape.waits(), "the first attempt no longer speaks for the body");
+            let _ = second.read(&mut Context::from_waker(Waker::noop()));
+            assert!(tape.waits());
+        });
     }
 
     #[test]

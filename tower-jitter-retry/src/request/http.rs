@@ -80,6 +80,10 @@ impl<B: RetryBody> RetryRequest for Request<B> {
         B::usable(&saved.body)
     }
 
+    fn waits(saved: &Self::Saved) -> Option<bool> {
+        B::waits(&saved.body)
+    }
+
     fn again(saved: Self::Saved, _: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {
         let SavedHttp { parts, body } = saved;
         let (body, more) = B::again(body, last)?;

@@ -110,8 +110,16 @@ pub trait RetryRequest: Sized {
         true
     }
 
-    /// The request for another attempt and, unless that is the last, what is needed for one more. `None`: it cannot be sent
-    /// again, and what the last attempt came to is the caller's.
+    /// Whether the request's body waits for its source; see [`RetryBody::waits`](crate::RetryBody::waits). It is asked at each poll
+    /// of an attempt. **Default**: not known.
+    #[inline]
+    fn waits(saved: &Self::Saved) -> Option<bool> {
+        let _ = saved;
+        None
+    }
+
+    /// The request for another attempt, and what is kept of it: what is needed for one more attempt, unless this is the last, and for
+    /// [`waits`](Self::waits). `None`: it cannot be sent again, and what the last attempt came to is the caller's.
     fn again(saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)>;
 }
 
@@ -162,6 +170,13 @@ pub trait Resend<Req> {
 
     /// See [`RetryRequest::usable`].
     fn usable(&self, saved: &Self::Saved) -> bool;
+
+    /// See [`RetryRequest::waits`]. **Default**: not known.
+    #[inline]
+    fn waits(&self, saved: &Self::Saved) -> Option<bool> {
+        let _ = saved;
+        None
+    }
 
     /// See [`RetryRequest::again`].
     fn again(&self, saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Req, Option<Self::Saved>)>;
@@ -216,6 +231,11 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
     #[inline]
     fn usable(&self, saved: &Req::Saved) -> bool {
         Req::usable(saved)
+    }
+
+    #[inline]
+    fn waits(&self, saved: &Req::Saved) -> Option<bool> {
+        Req::waits(saved)
     }
 
     #[inline]

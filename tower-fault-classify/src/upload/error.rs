@@ -1,4 +1,4 @@
-//! Bodies of requests.
+//! The error of a request's body.
 
 use std::error::Error;
 use std::fmt;

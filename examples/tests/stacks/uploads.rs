@@ -1,0 +1,196 @@
+//! Uploads that stall, over real clients: with a retry layer, with an `UploadLayer`, with both, and with neither.
+
+use std::convert::Infallible;
+
+use axum::body::Body;
+use axum::http::StatusCode;
+use bytes::Bytes;
+use http::Request;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_breaker::{BreakerLayer, Circuit};
+use tower_fault_classify::FaultClassifyLayer;
+use tower_fault_classify::upload::UploadLayer;
+use tower_jitter_retry::{JitterRetryLayer, ReplayBody};
+
+use crate::{TIMEOUT, circuit, policy};
+
+type Frames = StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>;
+
+/// A server of both versions of HTTP that reads, and never answers.
+struct Hangs {
+    url: String,
+    /// Is sent to when the first bytes of a request's body are there.
+    begun: mpsc::UnboundedReceiver<()>,
+}
+
+impl Hangs {
+    async fn start() -> Self {
+        let (sender, begun) = mpsc::unbounded_channel();
+        let hang = async move |mut body: Body| -> StatusCode {
+            body.frame().await.unwrap().unwrap();
+            sender.send(()).unwrap();
+            while let Some(Ok(_)) = body.frame().await {}
+            std::future::pending().await
+        };
+        let router = axum::Router::new().route("/", axum::routing::put(hang));
+        Self { url: format!("http://{}/", examples::serve(router).await), begun }
+    }
+}
+
+/// Makes a call, and ends the time of each of its attempts when the server has the beginning of the body. Returns how often the
+/// request was sent.
+async fn attempts<S, R>(server: &mut Hangs, service: S, request: R) -> usize
+where
+    S: Service<R, Response: Send, Error: Send, Future: Send> + Send + 'static,
+    R: Send + 'static,
+{
+    let mut call = tokio::spawn(async move { service.oneshot(request).await.is_err() });
+    let mut sent = 0;
+    loop {
+        tokio::select! {
+            failed = &mut call => {
+                assert!(failed.unwrap());
+                return sent;
+            }
+            begun = server.begun.recv() => begun.unwrap(),
+        }
+        sent += 1;
+        tokio::time::pause();
+        tokio::time::advance(2 * TIMEOUT).await;
+        tokio::time::resume();
+    }
+}
+
+/// How an upload goes on after its first four bytes.
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    Stalls,
+    Ends,
+}
+
+/// Makes three calls. Returns how often their requests were sent, and how many failures the circuit counted.
+async fn three<S, R>(
+    service: S,
+    circuit: Circuit,
+    then: Then,
+    request: impl Fn(&str, Frames) -> R,
+) -> (usize, u64)
+where
+    S: Service<R, Response: Send, Error: Send, Future: Send> + Clone + Send + 'static,
+    R: Send + 'static,
+{
+    let mut server = Hangs::start().await;
+    let mut sent = 0;
+    for _ in 0..3 {
+        let (sender, frames) = mpsc::channel(1);
+        sender.send(Ok(Frame::data(Bytes::from_static(b"four")))).await.unwrap();
+        // Dropping the sender ends the body.
+        let _sender = (then == Then::Stalls).then_some(sender);
+        let request = request(&server.url, StreamBody::new(ReceiverStream::new(frames)));
+        sent += attempts(&mut server, service.clone(), request).await;
+    }
+    (sent, circuit.status().window.failures)
+}
+
+fn put<B>(url: &str, body: B) -> Request<B> {
+    Request::put(url).body(body).unwrap()
+}
+
+#[tokio::test]
+async fn stalled_upload_under_upload_layer_is_no_failure() {
+    for http2 in [false, true] {
+        let breaker = BreakerLayer::new(circuit());
+        let circuit = breaker.circuit();
+        let stack = ServiceBuilder::new()
+            .layer(UploadLayer::new())
+            .layer(breaker)
+            .layer(FaultClassifyLayer::new())
+            .timeout(TIMEOUT)
+            .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
+        assert_eq!(three(stack, circuit, Then::Stalls, put).await, (3, 0), "HTTP/2: {http2}");
+    }
+}
+
+#[tokio::test]
+async fn complete_upload_to_server_that_hangs_is_a_failure() {
+    for http2 in [false, true] {
+        let breaker = BreakerLayer::new(circuit());
+        let circuit = breaker.circuit();
+        let stack = ServiceBuilder::new()
+            .layer(UploadLayer::new())
+            .layer(breaker)
+            .layer(FaultClassifyLayer::new())
+            .timeout(TIMEOUT)
+            .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
+        assert_eq!(three(stack, circuit, Then::Ends, put).await, (3, 3), "HTTP/2: {http2}");
+    }
+}
+
+/// The limit that the documentation states.
+#[tokio::test]
+async fn stalled_upload_that_no_layer_tracks_is_a_failure() {
+    let breaker = BreakerLayer::new(circuit());
+    let circuit = breaker.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .timeout(TIMEOUT)
+        .service(Client::builder(TokioExecutor::new()).build_http());
+    assert_eq!(three(stack, circuit, Then::Stalls, put).await, (3, 3));
+}
+
+#[tokio::test]
+async fn stalled_upload_under_retry_layer_is_no_failure_and_sent_once() {
+    let replayed = |url: &str, frames| put(url, ReplayBody::new(frames));
+    for http2 in [false, true] {
+        let breaker = BreakerLayer::new(circuit());
+        let circuit = breaker.circuit();
+        let stack = ServiceBuilder::new()
+            .layer(JitterRetryLayer::new(policy()))
+            .layer(breaker)
+            .layer(FaultClassifyLayer::new())
+            .timeout(TIMEOUT)
+            .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
+        assert_eq!(three(stack, circuit, Then::Stalls, replayed).await, (3, 0), "HTTP/2: {http2}");
+    }
+}
+
+/// Neither a classifying layer nor an upload layer beneath: the breaker judges by itself.
+#[tokio::test]
+async fn stalled_upload_under_retry_and_breaker_alone_is_no_failure() {
+    let breaker = BreakerLayer::new(circuit());
+    let circuit = breaker.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(breaker)
+        .timeout(TIMEOUT)
+        .service(Client::builder(TokioExecutor::new()).build_http());
+    let replayed = |url: &str, frames| put(url, ReplayBody::new(frames));
+    assert_eq!(three(stack, circuit, Then::Stalls, replayed).await, (3, 0));
+}
+
+#[tokio::test]
+async fn stalled_upload_over_reqwest_is_no_failure() {
+    let request = |url: &str, frames| {
+        let mut request = reqwest::Request::new(reqwest::Method::PUT, url.parse().unwrap());
+        *request.body_mut() = Some(reqwest::Body::wrap(frames));
+        request
+    };
+    let breaker = BreakerLayer::new(circuit());
+    let circuit = breaker.circuit();
+    // reqwest's own timeout is one as well.
+    let client = reqwest::Client::builder().no_proxy().timeout(TIMEOUT).build().unwrap();
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy()))
+        .layer(UploadLayer::new())
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .service(client);
+    assert_eq!(three(stack, circuit, Then::Stalls, request).await, (3, 0));
+}

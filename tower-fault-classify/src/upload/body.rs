@@ -1,0 +1,134 @@
+//! A body that notes whether it waits.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+
+use http_body::{Body, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::error::UploadError;
+use crate::error::BoxError;
+
+/// Whether a body waits for its source. `None`: it is complete, so that there is nothing to wait for.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Source(Option<Arc<AtomicBool>>);
+
+impl Source {
+    /// Allocates, unless the body is complete.
+    fn of(body: &impl Body) -> Self {
+        Self((!body.is_end_stream()).then(Arc::default))
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        // It guards nothing else, and whoever reads it is late by the time that a timeout takes.
+        self.0.as_ref().is_some_and(|waits| waits.load(Ordering::Relaxed))
+    }
+
+    fn note(&self, waits: bool) {
+        if let Some(flag) = &self.0
+            && flag.load(Ordering::Relaxed) != waits
+        {
+            flag.store(waits, Ordering::Relaxed);
+        }
+    }
+}
+
+pin_project! {
+    /// The body of a request that an [`UploadLayer`](super::UploadLayer) tracks.
+    ///
+    /// Frames, trailers, size hint and [`is_end_stream`](Body::is_end_stream) are the inner body's. Its error is an
+    /// [`UploadError`]. A body that is complete when its request is sent (`is_end_stream`) allocates nothing; any other costs
+    /// one allocation of a few bytes.
+    #[derive(Debug)]
+    pub struct UploadBody<B> {
+        #[pin]
+        inner: B,
+        source: Source,
+    }
+}
+
+impl<B: Body> UploadBody<B> {
+    fn track(inner: B) -> (Self, Source) {
+        let source = Source::of(&inner);
+        (Self { inner, source: source.clone() }, source)
+    }
+}
+
+impl<B> Body for UploadBody<B>
+where
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Data = B::Data;
+    type Error = UploadError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, UploadError>>> {
+        let this = self.project();
+        let polled = this.inner.poll_frame(cx);
+        this.source.note(polled.is_pending());
+        Poll::Ready(ready!(polled).map(|frame| frame.map_err(UploadError::new)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A request whose body an [`UploadLayer`](super::UploadLayer) can track: `http::Request`, and `reqwest::Request` with the
+/// feature `reqwest`.
+pub trait TrackUpload: sealed::Sealed {
+    /// The request with a body that is tracked.
+    type Tracked;
+
+    #[doc(hidden)]
+    fn track(self) -> sealed::Tracking<Self::Tracked>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+
+    #[derive(Debug)]
+    pub struct Tracking<R>(pub(in crate::upload) R, pub(in crate::upload) super::Source);
+}
+
+pub(super) use sealed::Tracking;
+
+impl<B> sealed::Sealed for http::Request<B> {}
+
+impl<B: Body> TrackUpload for http::Request<B> {
+    type Tracked = http::Request<UploadBody<B>>;
+
+    fn track(self) -> Tracking<Self::Tracked> {
+        let (parts, body) = self.into_parts();
+        let (body, source) = UploadBody::track(body);
+        Tracking(http::Request::from_parts(parts, body), source)
+    }
+}
+
+#[cfg(feature = "reqwest")]
+impl sealed::Sealed for reqwest::Request {}
+
+/// A body in memory stays in memory: reqwest clones it when it follows a redirect.
+#[cfg(feature = "reqwest")]
+impl TrackUpload for reqwest::Request {
+    type Tracked = Self;
+
+    fn track(mut self) -> Tracking<Self> {
+        let streams = self.body().is_some_and(|body| body.as_bytes().is_none());
+        let Some(body) = self.body_mut().take_if(|_| streams) else {
+            return Tracking(self, Source::default());
+        };
+        let (body, source) = UploadBody::track(body);
+        *self.body_mut() = Some(reqwest::Body::wrap(body));
+        Tracking(self, source)
+    }
+}

@@ -1,0 +1,83 @@
+//! The layer that tracks request bodies.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::body::{Source, TrackUpload, Tracking};
+use super::waiting::Waiting;
+
+/// Tracks the bodies of requests, so that a timeout is not charged to the server while a body waits for its source.
+///
+/// It belongs beneath a retry layer, and above a breaker and a [`FaultClassifyLayer`](crate::FaultClassifyLayer). The layers
+/// beneath get an `http::Request<UploadBody<B>>`, or a `reqwest::Request`. A client that fixes the type of its body (tonic's
+/// `Channel`) needs a `map_request` beneath that boxes the body again.
+///
+/// See the [module](crate::upload) for what is tracked without it.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct UploadLayer;
+
+impl UploadLayer {
+    /// Tracks the bodies of all requests.
+    pub const fn new() -> Self {
+        Self
+    }
+}
+
+impl<S> Layer<S> for UploadLayer {
+    type Service = Upload<S>;
+
+    fn layer(&self, inner: S) -> Upload<S> {
+        Upload { inner }
+    }
+}
+
+/// Tracks the bodies of requests to its inner service. Made by [`UploadLayer`].
+#[derive(Clone, Copy, Debug)]
+pub struct Upload<S> {
+    inner: S,
+}
+
+impl<S, R> Service<R> for Upload<S>
+where
+    R: TrackUpload,
+    S: Service<R::Tracked>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let Tracking(request, source) = request.track();
+        ResponseFuture { inner: self.inner.call(request), source }
+    }
+}
+
+pin_project! {
+    /// The response future of [`Upload`].
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        inner: F,
+        source: Source,
+    }
+}
+
+impl<F: Future> Future for ResponseFuture<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let _note = Waiting::enter(this.source.waits());
+        this.inner.poll(cx)
+    }
+}

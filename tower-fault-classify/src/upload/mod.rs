@@ -1,0 +1,55 @@
+//! Streaming uploads: bodies of requests that fail, or that wait for their source.
+//!
+//! A request with a streaming body is only as good as the source of that body. If the source fails, or sends nothing for so
+//! long that a timeout ends the call, the server is not to blame:
+//!
+//! | what happens to the request's body | verdict |
+//! |---|---|
+//! | it fails ([`UploadError`], or what hyper's clients make of its error) | kind `client`, never retried, neutral |
+//! | it waits for its source when a timeout ends the call | kind `timeout`, never retried, neutral |
+//! | it is complete, or the client does not read it, when a timeout ends the call | kind `timeout`, a failure of the server |
+//!
+//! A failed body is recognised without further ado. Whether a body *waits* has to be tracked while it is sent:
+//!
+//! - The retry layer tracks each streaming body that it may send again.
+//! - [`UploadLayer`] tracks every streaming body, with or without a retry layer.
+//! - **A streaming body that neither of them tracks is not known to wait.** A timeout then counts as a failure of the server.
+//!
+//! A gateway passes on the bodies of clients that it does not control. It needs an [`UploadLayer`]: without one, a few uploads
+//! that stall open the circuit for everybody.
+//!
+//! A body that waits is one whose last `poll_frame` returned `Pending`. A call in which both sides talk in turn looks like
+//! that as well: the client's stream waits because its caller waits for the server. A server that hangs in such a call is
+//! not noticed by a timeout over an upload that is tracked.
+//!
+//! ```
+//! use std::time::Duration;
+//! use http_body_util::Full;
+//! use tower::{BoxError, ServiceBuilder, service_fn};
+//! use tower_fault_classify::{FaultClassifyLayer, upload::{UploadBody, UploadLayer}};
+//!
+//! type Body = Full<bytes::Bytes>;
+//!
+//! let service = ServiceBuilder::new()
+//!     // Above each layer that judges, and beneath a retry.
+//!     .layer(UploadLayer::new())
+//!     .layer(FaultClassifyLayer::new())
+//!     .layer(tower::timeout::TimeoutLayer::new(Duration::from_secs(5)))
+//!     .service(service_fn(async |_: http::Request<UploadBody<Body>>| {
+//!         Ok::<_, BoxError>(http::Response::new(()))
+//!     }));
+//! # fn check<R, S: tower::Service<R>>(_: &S) {}
+//! # check::<http::Request<Body>, _>(&service);
+//! ```
+
+mod body;
+mod error;
+mod layer;
+mod waiting;
+
+pub use body::{TrackUpload, UploadBody};
+pub use error::UploadError;
+pub use layer::{ResponseFuture, Upload, UploadLayer};
+#[doc(hidden)]
+pub use waiting::Waiting;
+pub(crate) use waiting::excused;

@@ -1,0 +1,70 @@
+//! Whether the body of the request that is under way waits for its source.
+//!
+//! A classifier sees the outcome of a call and nothing of its request. What a layer further out knows of the request's body
+//! is therefore noted for the time in which that layer polls the call: every classifier that judges the outcome runs within
+//! that poll.
+
+use std::cell::Cell;
+
+use crate::fault::{Fault, Kind};
+use crate::table;
+
+thread_local! {
+    static WAITS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Notes on this thread whether the request's body waits, until it is dropped. What was noted before is then noted again.
+#[derive(Debug)]
+#[must_use]
+pub struct Waiting {
+    before: bool,
+}
+
+impl Waiting {
+    /// Notes whether the body of the request that is about to be polled waits.
+    #[inline]
+    pub fn enter(waits: bool) -> Self {
+        Self { before: WAITS.replace(waits) }
+    }
+}
+
+impl Drop for Waiting {
+    #[inline]
+    fn drop(&mut self) {
+        WAITS.set(self.before);
+    }
+}
+
+/// The same fault; a timeout that is charged to the server becomes one of the caller while the request's body waits.
+pub(crate) fn excused(fault: Fault) -> Fault {
+    if fault.kind() == Kind::Timeout && WAITS.get() { table::UPLOAD_STALLED } else { fault }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn inner_note_hides_outer_note_until_it_is_dropped() {
+        let timeout = table::io::TIMED_OUT;
+        assert_eq!(excused(timeout), timeout);
+        let outer = Waiting::enter(true);
+        assert_eq!(excused(timeout), table::UPLOAD_STALLED);
+        let inner = Waiting::enter(false);
+        assert_eq!(excused(timeout), timeout);
+        drop(inner);
+        assert_eq!(excused(timeout), table::UPLOAD_STALLED);
+        assert_eq!(excused(table::io::BROKEN), table::io::BROKEN, "only timeouts are excused");
+        drop(outer);
+        assert_eq!(excused(timeout), timeout);
+    }
+
+    #[test]
+    fn note_ends_when_the_poll_panics() {
+        let panicked = std::panic::catch_unwind(|| {
+            let _note = Waiting::enter(true);
+            panic!("as it is meant to");
+        });
+        assert!(panicked.is_err() && !WAITS.get());
+    }
+}

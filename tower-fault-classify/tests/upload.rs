@@ -1,0 +1,176 @@
+//! Request bodies that are tracked: what they cost, and what a timeout means while they wait.
+
+use std::convert::Infallible;
+use std::future::{Future, pending, ready};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Empty, Full};
+use tokio::time::{error::Elapsed, timeout};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_fault_classify::upload::{UploadBody, UploadError, UploadLayer};
+use tower_fault_classify::{
+    ErrorChain, Fault, FaultClassifyLayer, Health, Judged, Kind, Origin, Retryable, judge_error,
+};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Sends one frame, and then stalls or ends.
+struct Upload {
+    frame: Option<Bytes>,
+    stalls: bool,
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.frame.take() {
+            Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
+            None if self.stalls => Poll::Pending,
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+/// Cannot be read.
+#[derive(Debug)]
+struct Fails;
+
+impl Body for Fails {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        Poll::Ready(Some(Err("the disk is gone")))
+    }
+}
+
+fn post(stalls: bool) -> Request<Upload> {
+    Request::post("/").body(Upload { frame: Some(Bytes::from_static(b"four")), stalls }).unwrap()
+}
+
+/// The verdict on a call that a timeout ends after this many frames of the request's body were asked for.
+async fn verdict(request: Request<Upload>, frames: usize) -> Fault {
+    let client = service_fn(async |request: Request<UploadBody<Upload>>| {
+        timeout(TIMEOUT, async move {
+            let mut body = request.into_body();
+            for _ in 0..frames {
+                body.frame().await;
+            }
+            pending::<Response<()>>().await
+        })
+        .await
+    });
+    let service =
+        ServiceBuilder::new().layer(UploadLayer::new()).layer(FaultClassifyLayer::new()).service(client);
+    let error: Judged = service.oneshot(request).await.unwrap_err();
+    *error.fault()
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeout_while_tracked_upload_waits_is_the_callers() {
+    let fault = verdict(post(true), 2).await;
+    assert_eq!((fault.kind(), fault.retryable()), (Kind::Timeout, Retryable::Never));
+    assert_eq!((fault.health(), fault.origin()), (Health::Neutral, Origin::Caller));
+}
+
+#[tokio::test(start_paused = true)]
+async fn timeout_of_complete_or_unread_upload_is_the_servers() {
+    for (stalls, frames) in [(false, 2), (true, 1), (true, 0)] {
+        let fault = verdict(post(stalls), frames).await;
+        assert_eq!((fault.kind(), fault.health()), (Kind::Timeout, Health::Failure), "{stalls} {frames}");
+    }
+}
+
+/// What the server says of a request whose body has not come is no fault of its own.
+#[tokio::test(start_paused = true)]
+async fn timeout_that_the_server_reports_while_upload_waits_is_the_callers() {
+    for (stalls, health) in [(true, Health::Neutral), (false, Health::Failure)] {
+        let client = service_fn(async |request: Request<UploadBody<Upload>>| {
+            let mut body = request.into_body();
+            let _ = timeout(TIMEOUT, async { while body.frame().await.is_some() {} }).await;
+            // Still under way, as a client has it.
+            tokio::time::sleep(TIMEOUT).await;
+            drop(body);
+            Ok::<_, Infallible>(Response::builder().status(504).body(()).unwrap())
+        });
+        let service =
+            ServiceBuilder::new().layer(UploadLayer::new()).layer(FaultClassifyLayer::new()).service(client);
+        let response = service.oneshot(post(stalls)).await.unwrap();
+        let verdict = tower_fault_classify::judge_outcome(&response);
+        assert_eq!((verdict.health(), response.status().as_u16()), (health, 504));
+    }
+}
+
+#[tokio::test]
+async fn tracked_body_is_the_inner_body_with_its_error_marked() {
+    let client = service_fn(async |request: Request<UploadBody<Fails>>| request.into_body().collect().await);
+    let error: UploadError = UploadLayer::new().layer(client).oneshot(Request::new(Fails)).await.unwrap_err();
+    assert_eq!(ErrorChain(&error).to_string(), "request body failed: the disk is gone");
+    assert_eq!(judge_error(&error).health(), Health::Neutral);
+
+    let client = service_fn(async |request: Request<UploadBody<Full<Bytes>>>| {
+        let body = request.into_body();
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(4), false));
+        body.collect().await.map(http_body_util::Collected::to_bytes)
+    });
+    let body = Request::new(Full::from("four"));
+    assert_eq!(UploadLayer::new().layer(client).oneshot(body).await.unwrap(), "four");
+}
+
+/// What one call allocates that succeeds at once.
+fn allocations<B: Body + 'static>(request: impl Fn() -> Request<B>) -> u64 {
+    let mut service = UploadLayer::new()
+        .layer(service_fn(|_: Request<UploadBody<B>>| ready(Ok::<_, Elapsed>(Response::new(())))));
+    let request = request();
+    let allocated = allocation_counter::measure(|| {
+        let call = pin!(service.call(request));
+        assert!(call.poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    });
+    allocated.count_total
+}
+
+#[test]
+fn complete_request_body_allocates_nothing() {
+    assert_eq!(allocations(|| Request::new(Empty::<Bytes>::new())), 0);
+    assert_eq!(allocations(|| Request::new(Full::<Bytes>::default())), 0);
+    assert_eq!(allocations(|| Request::new(String::new())), 0);
+    assert_eq!(allocations(|| post(true)), 1, "the flag that a stream shares with its call");
+}
+
+#[cfg(feature = "reqwest")]
+#[tokio::test]
+async fn reqwest_body_in_memory_stays_in_memory_and_stream_is_tracked() {
+    let seen = service_fn(async |request: reqwest::Request| {
+        let body = request.body();
+        Ok::<_, Infallible>(body.map(|body| body.as_bytes().map(<[u8]>::to_vec)))
+    });
+    let request = |body: Option<reqwest::Body>| {
+        let mut request = reqwest::Request::new(reqwest::Method::POST, "http://localhost/".parse().unwrap());
+        *request.body_mut() = body;
+        request
+    };
+    let service = UploadLayer::new().layer(seen);
+    assert_eq!(service.oneshot(request(None)).await, Ok(None));
+    assert_eq!(service.oneshot(request(Some("four".into()))).await, Ok(Some(Some(b"four".to_vec()))));
+    let stream = reqwest::Body::wrap(Full::<Bytes>::from("four"));
+    assert_eq!(service.oneshot(request(Some(stream))).await, Ok(Some(None)));
+
+    let mut in_memory = Some(request(Some("four".into())));
+    let mut service = UploadLayer::new()
+        .layer(service_fn(|_: reqwest::Request| ready(Ok::<_, Elapsed>(Response::new(())))));
+    let allocated = allocation_counter::measure(|| drop(service.call(in_memory.take().unwrap())));
+    assert_eq!(allocated.count_total, 0);
+}
