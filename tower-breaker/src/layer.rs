@@ -260,10 +260,10 @@ impl<C, R, B> BreakerLayer<C, R, B> {
         BreakerLayer { circuit, not_ready, classify: HealthBy::new(classify, health), reject, settle }
     }
 
-    /// Keeps the last failure with its type and its message for [`Status::last_failure`](crate::Status::last_failure), under `label`: the
-    /// name of the caller, of the route. **Default**: it is not kept.
+    /// Keeps the last failure for [`Status::last_failure`](crate::Status::last_failure), with the type of its cause, the text
+    /// of the chain of its errors, and `label`: the name of the caller, of the route. **Default**: it is not kept.
     ///
-    /// Each failure then costs the text of its error, with its allocations, and a lock.
+    /// Each failure then costs the text of its errors, with its allocations, and a lock.
     pub fn keep_last_failure<K>(
         self,
         label: impl Into<Cow<'static, str>>,

@@ -161,7 +161,12 @@ const TABLE: &[Row] = &[
             VOCABULARY,
             JUDGES,
             &["crate::circuit::Core", "std::any", "std::borrow"],
-            &["tower_fault_classify::BodyEnd", "tower_fault_classify::How"],
+            &[
+                "tower_fault_classify::BodyEnd",
+                "tower_fault_classify::How",
+                "tower_fault_classify::__shared::error_chain",
+                "tower_fault_classify::__shared::type_name_of",
+            ],
         ],
     },
     // Glue.

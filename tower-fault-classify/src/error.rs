@@ -1,5 +1,6 @@
 //! The error that carries a verdict, and the text of a whole chain of errors.
 
+use std::any::type_name;
 use std::error::Error;
 use std::fmt;
 use std::iter::successors;
@@ -27,46 +28,36 @@ pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 pub struct Judged {
     fault: Fault,
     source: Option<BoxError>,
-    #[cfg(feature = "tonic")]
-    by: Option<&'static str>,
+    /// The type of the source; without a source, the name of the circuit breaker.
+    name: Option<&'static str>,
     #[cfg(feature = "tonic")]
     status: std::sync::OnceLock<Box<tonic::Status>>,
 }
 
 impl Judged {
     /// A verdict around the error that it was given on. Judging a `Judged` again keeps one wrapper, not two.
-    pub fn new(fault: Fault, source: impl Into<BoxError>) -> Self {
+    pub fn new<E: Into<BoxError>>(fault: Fault, source: E) -> Self {
         match source.into().downcast::<Self>() {
-            Ok(judged) => Self::of(fault, judged.source),
-            Err(source) => Self::of(fault, Some(source)),
+            Ok(judged) => Self::of(fault, judged.source, judged.name),
+            Err(source) => Self::of(fault, Some(source), Some(type_name::<E>())),
         }
     }
 
     /// A verdict that is its own cause.
     pub const fn bare(fault: Fault) -> Self {
-        Self::of(fault, None)
+        Self::of(fault, None, None)
     }
 
     /// As [`bare`](Self::bare), for the rejection of a circuit breaker: the `tonic::Status` contains its name.
-    #[cfg_attr(
-        not(feature = "tonic"),
-        expect(unused_mut, unused_variables, reason = "only a status says it")
-    )]
     pub const fn bare_by(fault: Fault, name: &'static str) -> Self {
-        let mut bare = Self::of(fault, None);
-        #[cfg(feature = "tonic")]
-        {
-            bare.by = Some(name);
-        }
-        bare
+        Self::of(fault, None, Some(name))
     }
 
-    const fn of(fault: Fault, source: Option<BoxError>) -> Self {
+    const fn of(fault: Fault, source: Option<BoxError>, name: Option<&'static str>) -> Self {
         Self {
             fault,
             source,
-            #[cfg(feature = "tonic")]
-            by: None,
+            name,
             #[cfg(feature = "tonic")]
             status: std::sync::OnceLock::new(),
         }
@@ -80,6 +71,12 @@ impl Judged {
     /// The error that was judged.
     pub fn get_ref(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         self.source.as_deref()
+    }
+
+    /// The name of the type that the error had when it was judged.
+    #[doc(hidden)]
+    pub fn source_type(&self) -> Option<&'static str> {
+        self.name.filter(|_| self.source.is_some())
     }
 
     /// Gives the error back that was judged.
@@ -104,7 +101,7 @@ impl Error for Judged {
         }
         #[cfg(feature = "tonic")]
         if self.fault.kind() == Kind::Rejected {
-            return Some(&**self.status.get_or_init(|| Box::new(rejected(&self.fault, self.by))));
+            return Some(&**self.status.get_or_init(|| Box::new(rejected(&self.fault, self.name))));
         }
         None
     }

@@ -58,7 +58,8 @@ const TABLE: &[Row] = &[
         may_use: &[
             PURE,
             VOCABULARY,
-            &["std::sync::OnceLock", "crate::chain::LONGEST_WALK", "crate::grpc::pushback", "tonic::Status"],
+            &["std::any::type_name", "std::sync::OnceLock", "crate::chain::LONGEST_WALK"],
+            &["crate::grpc::pushback", "tonic::Status"],
         ],
     },
     Row {
@@ -133,6 +134,7 @@ const TABLE: &[Row] = &[
         files: &["shared/mod.rs"],
         may_use: &[SHARED, &["crate::grpc::pushback", "crate::upload::Waiting", "crate::wall::now"]],
     },
+    Row { files: &["shared/cause.rs"], may_use: &[PURE, JUDGES, CLIENTS, &["std::any", "std::io"]] },
     Row { files: &["shared/sync.rs"], may_use: &[&["std::sync", "loom::sync"]] },
     Row { files: &["shared/recycle.rs"], may_use: &[PURE, SHARED, LOCKS] },
     Row { files: &["shared/slot.rs"], may_use: &[PURE, SHARED, LOCKS, &["std::cell", "std::thread"]] },

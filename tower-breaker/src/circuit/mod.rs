@@ -192,9 +192,11 @@ pub struct Status {
     /// How long the state has lasted.
     #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
     pub lasted: Duration,
-    /// Failures since the last success; 0 unless closed.
+    /// Failures since the last success; 0 unless closed. The number that led to the last trip is in
+    /// [`last_trip`](Self::last_trip).
     pub consecutive_failures: u64,
-    /// What the window holds; it is empty at every change of the state.
+    /// What the window holds. It starts empty at every change of the state: what it held at the last trip is in
+    /// [`last_trip`](Self::last_trip).
     pub window: Counts,
     /// How long it stays open; zero: its time is over, and the next call is a probe. `None`: it is not open, or until somebody does something
     /// about it.
@@ -202,7 +204,7 @@ pub struct Status {
     pub retry_after: Option<Duration>,
     /// How it came to stand there.
     pub last_transition: Option<Transition>,
-    /// How it came to open the last time: why, and by what fault.
+    /// The last transition that opened the circuit: its reason, its fault, and the counts that led to it.
     pub last_trip: Option<Transition>,
     /// The last failure, if the layer was told to keep it: see
     /// [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).

@@ -2,10 +2,12 @@
 
 use std::any::type_name;
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 
-use tower_fault_classify::{AsError, BodyEnd, Classify, Fault, Health, How, Outcome, Typed, Verdict};
+use tower_fault_classify::__shared::{error_chain, type_name_of};
+use tower_fault_classify::{AsError, BodyEnd, Classify, Fault, Health, How, Judged, Outcome, Typed, Verdict};
 
 use crate::circuit::Core;
 
@@ -17,9 +19,11 @@ pub struct LastFailure {
     /// What it was judged to be.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::one_fault"))]
     pub fault: Fault,
-    /// The type of the error, or of the response, as the compiler calls it: it is for people.
+    /// The compiler's name of the cause's type, for people: the innermost error whose type is known. Known are the types of
+    /// the standard library and of the clients whose features are on, the type that the classifier was given, and the type
+    /// that the service returns. For a response, the type of the response.
     pub type_name: &'static str,
-    /// What the error says; of a response, what it was judged to be.
+    /// The text of the error and of its sources, separated by colons. For a response, the text of its fault.
     pub message: String,
     /// The label that the layer was given.
     pub label: Cow<'static, str>,
@@ -61,7 +65,9 @@ where
         let verdict = self.classify.classify(outcome);
         self.keep(&verdict, |fault| match outcome {
             Ok(_) => (type_name::<Res>(), fault.to_string()),
-            Err(error) => (type_name::<Err>(), error.as_error().to_string()),
+            Err(error) => {
+                (cause_type(error.as_error()).unwrap_or(type_name::<Err>()), text(error.as_error()))
+            }
         });
         verdict
     }
@@ -73,11 +79,39 @@ where
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
         let verdict = self.classify.classify_end(end);
         self.keep(&verdict, |fault| match end.how() {
-            How::Failed(error) => (type_name::<Res>(), error.to_string()),
+            How::Failed(error) => (cause_type(error).unwrap_or(type_name::<Res>()), text(error)),
             _ => (type_name::<Res>(), fault.to_string()),
         });
         verdict
     }
+}
+
+/// The name of the innermost error whose type is known.
+fn cause_type(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let names = error_chain(error).filter_map(|error| match error.downcast_ref::<Judged>() {
+        Some(judged) => judged.source_type(),
+        None => type_name_of(error),
+    });
+    // What was boxed before it was judged has no type of its own any more.
+    names.reduce(|outer, inner| if inner.contains("dyn ") { outer } else { inner })
+}
+
+/// The text of the chain. A verdict around an error adds nothing, and what an error has said already is not repeated.
+fn text(error: &(dyn Error + 'static)) -> String {
+    let is_wrapper = |error: &(dyn Error + 'static)| {
+        error.downcast_ref::<Judged>().is_some_and(|judged| judged.get_ref().is_some())
+    };
+    let mut whole = String::new();
+    for error in error_chain(error).filter(|error| !is_wrapper(*error)) {
+        let text = error.to_string();
+        if whole.is_empty() {
+            whole = text;
+        } else if !whole.ends_with(&text) {
+            whole.push_str(": ");
+            whole.push_str(&text);
+        }
+    }
+    whole
 }
 
 impl<C: Clone, K> Clone for KeepFailures<C, K> {

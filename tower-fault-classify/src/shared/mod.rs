@@ -6,6 +6,7 @@
 //! release: the workspace's crates are released together.
 
 mod buckets;
+mod cause;
 mod clock;
 mod config;
 mod recycle;
@@ -16,6 +17,7 @@ mod striped;
 pub mod sync;
 
 pub use buckets::Buckets;
+pub use cause::{error_chain, type_name_of};
 pub use clock::{Clock, ManualClock};
 pub use config::ConfigError;
 pub use recycle::{Pool, Recycle, Recycled};

@@ -9,10 +9,10 @@ use tower_fault_classify::Fault;
 
 use super::super::gate::LAST_EPOCH;
 use super::super::waiters::Waiters;
-use super::super::window::Shape;
+use super::super::window::{Counting, Shape};
 use super::control::Setup;
 use super::{Core, Store, next_epoch};
-use crate::machine::{Change, CircuitState, Counts, Machine, RecoveryLimits};
+use crate::machine::{Change, CircuitState, Machine, RecoveryLimits, Sample};
 use crate::observe::{self, LastFailure, Meters, Transition, Watchers};
 
 /// The part of a circuit that stands behind its lock.
@@ -102,15 +102,29 @@ impl<T: Store> Core<T> {
         cold: &mut Cold,
         change: Change,
         fault: Option<Fault>,
-        counts: Option<Counts>,
+        sample: Option<Sample>,
         now: u64,
     ) -> News {
+        let closed = (change.from == CircuitState::Closed).then(|| self.last_sample(sample, cold.epoch, now));
+        let consecutive_failures = closed.map_or(0, |closed| closed.run);
+        let counts = closed.and_then(|closed| closed.window);
         cold.epoch = next_epoch(cold.epoch);
         self.open_epoch(cold.machine.sign(), cold.epoch);
         let Change { from, to, reason } = change;
         let epoch = cold.epoch.wrapping_sub(cold.first_epoch) & LAST_EPOCH;
         let (circuit, at) = (cold.name, wall_time());
-        let transition = Transition { circuit, key: None, from, to, reason, fault, counts, at, epoch };
+        let transition = Transition {
+            circuit,
+            key: None,
+            from,
+            to,
+            reason,
+            fault,
+            counts,
+            consecutive_failures,
+            at,
+            epoch,
+        };
         cold.since = now;
         if to == CircuitState::Open {
             cold.trip = Some(transition.clone());
@@ -118,6 +132,18 @@ impl<T: Store> Core<T> {
         cold.last = Some(transition.clone());
         let (wakers, watchers) = (cold.waiters.drain(), Arc::clone(&cold.watchers));
         News { wakers, watchers, meters: self.plan().meters(), transition }
+    }
+
+    /// What a closed circuit has counted, in the epoch that ends now. `sample`: what led to the change, if calls did. The
+    /// caller holds the lock.
+    fn last_sample(&self, sample: Option<Sample>, epoch: u32, now: u64) -> Sample {
+        let Sample { run, window } = sample.unwrap_or(Sample { run: 0, window: None });
+        let window = window.unwrap_or_else(|| {
+            let span = self.plan().settings.limits_locked().span;
+            self.window().counts_at(&span, now, epoch)
+        });
+        // A success that came meanwhile may have ended the run.
+        Sample { run: run.max(self.gate().run()), window: Some(window) }
     }
 
     /// Tells of a change, once the lock is released.

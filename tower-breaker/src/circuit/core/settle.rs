@@ -10,7 +10,7 @@ use crate::circuit::gate::Gate;
 use crate::circuit::settings::Limits;
 use crate::circuit::window::{Counting, Seen, Span};
 use crate::machine::{
-    Abandoned, Change, Counts, GIVEN_UP, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, Ticket,
+    Abandoned, Change, GIVEN_UP, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, Ticket,
     fewest_failures, may_reach_slow_rate, none_completes, trips,
 };
 
@@ -249,9 +249,10 @@ impl<T: Store> Core<T> {
         };
         loop {
             let window = seen.filter(may_reach).map(|seen| self.window().counts(seen));
-            let Some(reason) = trips(trip, &Sample { run, window }) else { return };
+            let sample = Sample { run, window };
+            let Some(reason) = trips(trip, &sample) else { return };
             match window.and(seen).and_then(|seen| self.moved_on(span, seen, stamp)) {
-                None => return self.trip(stamp.epoch(), reason, fault, now, window),
+                None => return self.trip(stamp.epoch(), reason, fault, now, sample),
                 later => seen = later,
             }
         }
@@ -282,8 +283,8 @@ impl<T: Store> Core<T> {
             }
             match self.moved_on(&limits.span, seen, stamp) {
                 None => {
-                    let counts = Some(counts);
-                    return self.trip(stamp.epoch(), Reason::NoneCompletes, Some(&GIVEN_UP), now, counts);
+                    let sample = Sample { run: 0, window: Some(counts) };
+                    return self.trip(stamp.epoch(), Reason::NoneCompletes, Some(&GIVEN_UP), now, sample);
                 }
                 Some(later) => seen = later,
             }
@@ -291,7 +292,7 @@ impl<T: Store> Core<T> {
     }
 
     #[cold]
-    fn trip(&self, epoch: u32, reason: Reason, fault: Option<&Fault>, now: u64, counts: Option<Counts>) {
+    fn trip(&self, epoch: u32, reason: Reason, fault: Option<&Fault>, now: u64, sample: Sample) {
         let at = moment(now);
         let mut cold = self.cold();
         if cold.epoch != epoch {
@@ -299,7 +300,7 @@ impl<T: Store> Core<T> {
         }
         let Cold { machine, limits, .. } = &mut *cold;
         let change = machine.trip(reason, fault, at, limits);
-        let news = change.map(|change| self.apply(&mut cold, change, fault.copied(), counts, now));
+        let news = change.map(|change| self.apply(&mut cold, change, fault.copied(), Some(sample), now));
         drop(cold);
         self.spread(news);
     }

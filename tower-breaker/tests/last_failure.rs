@@ -1,0 +1,215 @@
+//! What is kept of the last failure, and of the counts that led to a trip.
+#![cfg(all(feature = "keyed", feature = "tokio", feature = "tower"))]
+
+use std::any::type_name;
+use std::error::Error;
+use std::fmt;
+use std::future::{Ready, ready};
+use std::io;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use tokio_test::{assert_ready, task};
+use tower::timeout::TimeoutLayer;
+use tower::{BoxError, Layer, Service, ServiceBuilder, service_fn};
+use tower_breaker::fault_classify::{FaultClassifyLayer, Judged, judge_error};
+use tower_breaker::{
+    BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Counts, Fault, Health,
+    HealthReport, KeyedBreakerLayer, KeyedConfig, Kind, LastFailure, ManualClock, Origin, Reason, Retryable,
+    Verdict,
+};
+
+/// An error of a user's own, with a cause.
+#[derive(Debug)]
+struct QueryError(Option<io::Error>);
+
+impl fmt::Display for QueryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("query failed")
+    }
+}
+
+impl Error for QueryError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.as_ref().map(|cause| cause as &(dyn Error + 'static))
+    }
+}
+
+fn refused() -> io::Error {
+    io::ErrorKind::ConnectionRefused.into()
+}
+
+/// A service whose calls fail by an error.
+fn fails<E>(
+    error: fn() -> E,
+) -> impl Service<(), Response = (), Error = E, Future = Ready<Result<(), E>>> + Clone {
+    service_fn(move |()| ready(Err(error())))
+}
+
+/// Calls a service once, and returns the failure that its circuit has kept.
+fn failure_of<S>(mut service: S, circuit: &Circuit) -> LastFailure
+where
+    S: Service<()>,
+{
+    assert!(service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+    assert!(assert_ready!(task::spawn(service.call(())).poll()).is_err());
+    circuit.status().last_failure.expect("it was kept")
+}
+
+#[test]
+fn last_failure_over_recommended_stack_is_cause() {
+    let layer = BreakerLayer::new(BreakerConfig::default());
+    let circuit = layer.circuit();
+    let service = ServiceBuilder::new()
+        .layer(layer.errors_only().keep_last_failure("label"))
+        .layer(FaultClassifyLayer::new().errors_only())
+        .layer(TimeoutLayer::new(Duration::from_secs(1)))
+        .service(fails(|| QueryError(Some(refused()))));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let _entered = runtime.enter();
+    let last = failure_of(service, &circuit);
+    assert_eq!((last.type_name, last.fault.kind()), (type_name::<io::Error>(), Kind::Unavailable));
+    assert_eq!(last.message, "query failed: connection refused");
+}
+
+#[test]
+fn last_failure_of_judged_error_has_type_and_text_of_error_inside() {
+    let layer = BreakerLayer::new(BreakerConfig::default());
+    let circuit = layer.circuit();
+    let service = ServiceBuilder::new()
+        .layer(layer.errors_only().keep_last_failure("label"))
+        .layer(FaultClassifyLayer::new().errors_only())
+        .service(fails(|| QueryError(None)));
+    let last = failure_of(service, &circuit);
+    assert_eq!((last.type_name, &*last.message), (type_name::<QueryError>(), "query failed"));
+}
+
+#[test]
+fn last_failure_of_unknown_boxed_error_is_not_named_after_verdict() {
+    let layer = BreakerLayer::new(BreakerConfig::default());
+    let circuit = layer.circuit();
+    let service = ServiceBuilder::new()
+        .layer(layer.errors_only().keep_last_failure("label"))
+        .layer(FaultClassifyLayer::new().errors_only())
+        .service(fails(|| BoxError::from("unknown")));
+    let last = failure_of(service, &circuit);
+    assert_eq!((last.type_name, &*last.message), (type_name::<BoxError>(), "unknown"));
+}
+
+#[test]
+fn last_failure_without_classifier_is_cause() {
+    let layer = BreakerLayer::new(BreakerConfig::default());
+    let circuit = layer.circuit();
+    let service = layer.errors_only().keep_last_failure("label").layer(fails(|| QueryError(Some(refused()))));
+    let last = failure_of(service, &circuit);
+    assert_eq!(
+        (last.type_name, &*last.message),
+        (type_name::<io::Error>(), "query failed: connection refused")
+    );
+}
+
+#[test]
+fn last_failure_of_boxed_verdict_is_error_inside() {
+    let layer = BreakerLayer::new(BreakerConfig::default());
+    let circuit = layer.circuit();
+    let boxed = || BoxError::from(Judged::new(judge_error(&refused()), QueryError(None)));
+    let service = layer.errors_only().keep_last_failure("label").layer(fails(boxed));
+    let last = failure_of(service, &circuit);
+    assert_eq!((last.type_name, &*last.message), (type_name::<QueryError>(), "query failed"));
+}
+
+const FAILURE: Verdict =
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
+
+fn timed(config: BreakerConfigBuilder) -> (BreakerConfig, ManualClock) {
+    let (clock, hand) = Clock::manual();
+    hand.set(Duration::from_secs(1_000));
+    (config.clock(clock).build().unwrap(), hand)
+}
+
+fn send(circuit: &Circuit, verdicts: &[Verdict]) {
+    for verdict in verdicts {
+        circuit.try_acquire().unwrap().settle(*verdict);
+    }
+}
+
+const TWO_SUCCESSES: &[Verdict] = &[Verdict::Success; 2];
+
+fn assert_counts(counts: Option<Counts>, calls: u64, failures: u64) {
+    let counts = counts.expect("the circuit was closed");
+    assert_eq!((counts.calls, counts.failures), (calls, failures));
+}
+
+#[test]
+fn trip_by_consecutive_failures_keeps_counts() {
+    let limits = || BreakerConfig::builder().failure_rate(None);
+    for config in [BreakerConfig::builder(), limits(), limits().count_window(20)] {
+        let (config, _hand) = timed(config);
+        let circuit = Circuit::new(config);
+        send(&circuit, TWO_SUCCESSES);
+        send(&circuit, &[FAILURE; 5]);
+        let status = circuit.status();
+        assert_eq!(
+            (status.state, status.consecutive_failures, status.window.calls),
+            (CircuitState::Open, 0, 0)
+        );
+        let trip = status.last_trip.unwrap();
+        assert_eq!((trip.reason, trip.consecutive_failures), (Reason::ConsecutiveFailures, 5));
+        assert_counts(trip.counts, 7, 5);
+        assert_counts(status.last_transition.unwrap().counts, 7, 5);
+    }
+}
+
+#[test]
+fn every_change_of_closed_circuit_keeps_counts() {
+    type Change = fn(&Circuit);
+    let changes: [Change; 4] = [
+        |circuit| circuit.trip().unwrap(),
+        |circuit| circuit.report(HealthReport::Critical),
+        |circuit| circuit.force_open().unwrap(),
+        |circuit| circuit.reset().unwrap(),
+    ];
+    for change in changes {
+        let (config, _hand) = timed(BreakerConfig::builder());
+        let circuit = Circuit::new(config);
+        send(&circuit, TWO_SUCCESSES);
+        send(&circuit, &[FAILURE; 3]);
+        change(&circuit);
+        let last = circuit.status().last_transition.unwrap();
+        assert_eq!(last.consecutive_failures, 3, "{}", last.reason);
+        assert_counts(last.counts, 5, 3);
+    }
+}
+
+#[test]
+fn trip_by_rate_keeps_counts_that_led_to_it() {
+    let (config, _hand) = timed(BreakerConfig::builder().consecutive_failures(0).failure_rate(0.5));
+    let circuit = Circuit::new(config);
+    send(&circuit, &[Verdict::Success; 5]);
+    send(&circuit, &[FAILURE; 5]);
+    let trip = circuit.status().last_trip.unwrap();
+    assert_eq!((trip.reason, trip.consecutive_failures), (Reason::FailureRate, 5));
+    assert_counts(trip.counts, 10, 5);
+}
+
+#[test]
+fn change_of_circuit_that_was_not_closed_has_no_counts() {
+    let (config, hand) = timed(BreakerConfig::builder());
+    let circuit = Circuit::new(config);
+    send(&circuit, &[FAILURE; 5]);
+    hand.advance(Duration::from_secs(30));
+    send(&circuit, &[FAILURE]);
+    let trip = circuit.status().last_trip.unwrap();
+    assert_eq!((trip.reason, trip.consecutive_failures, trip.counts), (Reason::ProbeFailed, 0, None));
+}
+
+#[test]
+fn trip_of_keyed_circuit_keeps_counts() {
+    let (each, _hand) = timed(BreakerConfig::builder());
+    let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::builder(each).build().unwrap(), |key: &u64| *key);
+    let circuit = layer.circuits().get_or_insert(7).unwrap();
+    (0..5).for_each(|_| circuit.try_acquire().unwrap().settle(FAILURE));
+    let trip = circuit.status().last_trip.unwrap();
+    assert_eq!(trip.consecutive_failures, 5);
+    assert_counts(trip.counts, 5, 5);
+}

@@ -1,0 +1,55 @@
+//! A chain of errors, and the names of their types, for people.
+
+use std::any::type_name;
+use std::error::Error;
+use std::iter::successors;
+
+use crate::chain::LONGEST_WALK;
+
+/// An error and its sources, from the outermost to the cause.
+pub fn error_chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    successors(Some(error), |&error| error.source()).take(LONGEST_WALK)
+}
+
+/// The name of an error's type, if it is one of the standard library or of a client that the user has named: an error
+/// behind a `dyn Error` does not tell its type.
+pub fn type_name_of(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    macro_rules! first_of {
+        ($($(#[$only:meta])? $type:ty,)+) => {
+            $(
+                $(#[$only])?
+                if error.is::<$type>() {
+                    return Some(type_name::<$type>());
+                }
+            )+
+        };
+    }
+    first_of!(
+        std::io::Error,
+        #[cfg(feature = "h2")]
+        h2::Error,
+        #[cfg(feature = "hyper")]
+        hyper::Error,
+        #[cfg(feature = "hyper-util")]
+        hyper_util::client::legacy::Error,
+        #[cfg(feature = "reqwest")]
+        reqwest::Error,
+        #[cfg(feature = "tokio")]
+        tokio::time::error::Elapsed,
+        #[cfg(feature = "tonic")]
+        tonic::ConnectError,
+        #[cfg(feature = "tonic")]
+        tonic::Status,
+        #[cfg(feature = "tonic")]
+        tonic::TimeoutExpired,
+        #[cfg(feature = "tower")]
+        tower::buffer::error::Closed,
+        #[cfg(feature = "tower")]
+        tower::load_shed::error::Overloaded,
+        #[cfg(feature = "tower")]
+        tower::timeout::error::Elapsed,
+        #[cfg(feature = "tower-http")]
+        tower_http::timeout::TimeoutError,
+    );
+    None
+}
