@@ -39,7 +39,7 @@ fn stack() -> Result<(Stack, KeyedCircuits<String>), BoxError> {
     let circuits = breaker.circuits();
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(RetryPolicy::gateway().build()?))
-        // A remote client that stops in the middle of its upload is not a failure of the downstream.
+        // A remote client whose upload stalls is not a failure of the downstream.
         .layer(UploadLayer::new())
         .layer(breaker)
         .layer(FaultClassifyLayer::new())

@@ -61,7 +61,8 @@ fn post(stalls: bool) -> Request<Upload> {
     Request::post("/").body(Upload { frame: Some(Bytes::from_static(b"four")), stalls }).unwrap()
 }
 
-/// The verdict on a call that a timeout ends after this many frames of the request's body were asked for.
+/// The verdict on a call that a timeout ends after this many frames of the request's body were
+/// asked for.
 async fn verdict(request: Request<Upload>, frames: usize) -> Fault {
     let client = service_fn(async |request: Request<UploadBody<Upload>>| {
         timeout(TIMEOUT, async move {

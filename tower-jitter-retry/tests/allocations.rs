@@ -155,7 +155,8 @@ async fn a_retry_with_a_delay_allocates_nothing_either() {
     assert_eq!(allocated.count_total, 0);
 }
 
-/// The bytes that one call keeps beside its request at most, and how often it was sent, to a server that fails.
+/// The bytes that one call keeps beside its request at most, and how often it was sent, to a server
+/// that fails.
 fn copied<B: RetryBody + 'static>(policy: RetryPolicyBuilder, body: impl Fn() -> B) -> (u64, usize) {
     let calls = Calls::default();
     let mut service = JitterRetryLayer::new(policy.marker(false).build().unwrap()).layer(service_fn(
@@ -303,7 +304,7 @@ fn answered_streams_keep_no_replay_buffers() {
     }
 }
 
-/// Whoever holds the future after it has returned its response holds no buffer.
+/// A future that is kept after it has returned its response holds no buffer.
 #[test]
 fn future_that_has_ended_keeps_no_replay_buffer() {
     let under_way = Mutex::new(Vec::with_capacity(3));

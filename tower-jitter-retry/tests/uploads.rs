@@ -1,4 +1,5 @@
-//! Uploads that wait for their source when a timeout ends the attempt: the server is not to blame, and nothing is sent again.
+//! Uploads that wait for their source when a timeout ends the attempt: the server is not to blame,
+//! and nothing is sent again.
 
 mod support;
 
@@ -97,7 +98,8 @@ async fn timeout_of_complete_or_unread_upload_is_retried() {
     assert_eq!(attempts(upload(3, true), 0).await, 3, "the client has not read");
 }
 
-/// One that has outgrown the limit is no longer kept, and one that is sent for the last time is not either.
+/// One that has outgrown the limit is no longer kept, and one that is sent for the last time is not
+/// either.
 #[tokio::test(start_paused = true)]
 async fn upload_beyond_replay_limit_is_tracked() {
     let calls = Calls::default();

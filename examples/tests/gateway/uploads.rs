@@ -1,4 +1,5 @@
-//! Uploads that break or stall on the side of the remote client: they are not charged to the downstream.
+//! Uploads that break or stall on the side of the remote client: they are not charged to the
+//! downstream.
 
 use examples::misbehave::Act;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -52,7 +53,8 @@ async fn broken_uploads_leave_circuit_closed_and_are_sent_once() {
     }
 }
 
-/// Sends the beginning of an upload and nothing more until the downstream's time is over; returns the gateway's status line.
+/// Sends the beginning of an upload and nothing more until the downstream's time is over; returns
+/// the gateway's status line.
 async fn stalled_upload(gateway: &Gateway, method: &str) -> String {
     let mut client = TcpStream::connect(gateway.url.replace("http://", "")).await.unwrap();
     let head = format!(

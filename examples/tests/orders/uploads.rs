@@ -18,7 +18,8 @@ use tower_jitter_retry::ReplayBody;
 
 use crate::{EACH, breaker, retry};
 
-/// The body of a request, as a gateway has it: it comes over a channel. Dropping the sender ends it.
+/// The body of a request, as a gateway has it: it comes over a channel. Dropping the sender ends
+/// it.
 type Body = StreamBody<ReceiverStream<Result<Frame<Bytes>, BoxError>>>;
 
 fn put(frames: mpsc::Receiver<Result<Frame<Bytes>, BoxError>>) -> Request<ReplayBody<Body>> {

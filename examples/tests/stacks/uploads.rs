@@ -1,4 +1,5 @@
-//! Uploads that stall, over real clients: with a retry layer, with an `UploadLayer`, with both, and with neither.
+//! Uploads that stall, over real clients: with a retry layer, with an `UploadLayer`, with both, and
+//! with neither.
 
 use std::convert::Infallible;
 
@@ -43,8 +44,8 @@ impl Hangs {
     }
 }
 
-/// Makes a call, and ends the time of each of its attempts when the server has the beginning of the body. Returns how often the
-/// request was sent.
+/// Makes a call, and ends the time of each of its attempts when the server has the beginning of the
+/// body. Returns how often the request was sent.
 async fn attempts<S, R>(server: &mut Hangs, service: S, request: R) -> usize
 where
     S: Service<R, Response: Send, Error: Send, Future: Send> + Send + 'static,
@@ -74,7 +75,8 @@ enum Then {
     Ends,
 }
 
-/// Makes three calls. Returns how often their requests were sent, and how many failures the circuit counted.
+/// Makes three calls. Returns how often their requests were sent, and how many failures the circuit
+/// counted.
 async fn three<S, R>(
     service: S,
     circuit: Circuit,

@@ -1,4 +1,5 @@
-//! Request bodies that fail: the error is the caller's, whatever its cause, over every client and both versions of HTTP.
+//! Request bodies that fail: the error is the caller's, whatever its cause, over every client and
+//! both versions of HTTP.
 
 use std::io::{Error, ErrorKind};
 use std::iter::once_with;

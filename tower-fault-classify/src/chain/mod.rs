@@ -1,10 +1,12 @@
 //! Finds the cause in a chain of errors.
 //!
-//! A client wraps what happened several times over: `reqwest::Error` holds hyper-util's error, which holds hyper's, which
-//! holds an `io::Error`, which may hold another error again. The walk goes to the end of that chain and combines what it
-//! meets: the deepest error that has an opinion decides, in the light of the facts (no connection yet, nothing written, timed
-//! out, answered) that the errors around it know of. A verdict that was carried in ends the walk: who judged had seen more.
-//! The error of the request's own body ends the walk as well: its causes say nothing about the server.
+//! A client wraps what happened several times over: `reqwest::Error` holds hyper-util's error,
+//! which holds hyper's, which holds an `io::Error`, which may hold another error again. The walk
+//! goes to the end of that chain and combines what it meets: the deepest error that has an opinion
+//! decides, in the light of the facts (no connection yet, nothing written, timed out, answered)
+//! that the errors around it know of. A verdict that was carried in ends the walk: who judged had
+//! seen more. The error of the request's own body ends the walk as well: its causes say nothing
+//! about the server.
 
 mod clients;
 

@@ -11,7 +11,8 @@ use pin_project_lite::pin_project;
 use super::error::UploadError;
 use crate::error::BoxError;
 
-/// Whether a body waits for its source. `None`: it is complete, so that there is nothing to wait for.
+/// Whether a body waits for its source. `None`: it is complete, so that there is nothing to wait
+/// for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Source(Option<Arc<AtomicBool>>);
 
@@ -22,7 +23,8 @@ impl Source {
     }
 
     pub(super) fn waits(&self) -> bool {
-        // It guards nothing else, and whoever reads it is late by the time that a timeout takes.
+        // Relaxed: it guards no other memory, and a reader that sees an old value misjudges one
+        // call.
         self.0.as_ref().is_some_and(|waits| waits.load(Ordering::Relaxed))
     }
 
@@ -38,9 +40,9 @@ impl Source {
 pin_project! {
     /// The body of a request that an [`UploadLayer`](super::UploadLayer) tracks.
     ///
-    /// Frames, trailers, size hint and [`is_end_stream`](Body::is_end_stream) are the inner body's. Its error is an
-    /// [`UploadError`]. A body that is complete when its request is sent (`is_end_stream`) allocates nothing; any other costs
-    /// one allocation of a few bytes.
+    /// Frames, trailers, size hint and [`is_end_stream`](Body::is_end_stream) are the inner body's.
+    /// Its error is an [`UploadError`]. A body that is complete when its request is sent
+    /// (`is_end_stream`) allocates nothing; any other costs one allocation of a few bytes.
     #[derive(Debug)]
     pub struct UploadBody<B> {
         #[pin]
@@ -83,8 +85,8 @@ where
     }
 }
 
-/// A request whose body an [`UploadLayer`](super::UploadLayer) can track: `http::Request`, and `reqwest::Request` with the
-/// feature `reqwest`.
+/// A request whose body an [`UploadLayer`](super::UploadLayer) can track: `http::Request`, and
+/// `reqwest::Request` with the feature `reqwest`.
 pub trait TrackUpload: sealed::Sealed {
     /// The request with a body that is tracked.
     type Tracked;

@@ -7,11 +7,13 @@ use crate::error::BoxError;
 
 /// The body of a request failed while it was sent.
 ///
-/// Such an error is the caller's: [`judge_error`](crate::judge_error) returns kind `client`, never retried and neutral, and
-/// looks no deeper. An upload source that fails with `ConnectionRefused` is not a server that refuses connections.
+/// Such an error is the caller's: [`judge_error`](crate::judge_error) returns kind `client`, never
+/// retried and neutral, and looks no deeper. An upload source that fails with `ConnectionRefused`
+/// is not a server that refuses connections.
 ///
-/// The retry's `ReplayBody` wraps the errors of the body that it replays. Wrap the errors of your own request bodies if
-/// your client passes them on without a wrapper of its own, as hyper's clients have:
+/// The retry's `ReplayBody` wraps the errors of the body that it replays. Wrap the errors of your
+/// own request bodies if your client passes them on without a wrapper of its own, as hyper's
+/// clients have:
 ///
 /// ```
 /// use std::io::{Error, ErrorKind};

@@ -11,11 +11,13 @@ use tower_service::Service;
 use super::body::{Source, TrackUpload, Tracking};
 use super::waiting::Waiting;
 
-/// Tracks the bodies of requests, so that a timeout is not charged to the server while a body waits for its source.
+/// Tracks the bodies of requests, so that a timeout is not charged to the server while a body waits
+/// for its source.
 ///
-/// It belongs beneath a retry layer, and above a breaker and a [`FaultClassifyLayer`](crate::FaultClassifyLayer). The layers
-/// beneath get an `http::Request<UploadBody<B>>`, or a `reqwest::Request`. A client that fixes the type of its body (tonic's
-/// `Channel`) needs a `map_request` beneath that boxes the body again.
+/// It belongs beneath a retry layer, and above a breaker and a
+/// [`FaultClassifyLayer`](crate::FaultClassifyLayer). The layers beneath get an
+/// `http::Request<UploadBody<B>>`, or a `reqwest::Request`. A client that fixes the type of its
+/// body (tonic's `Channel`) needs a `map_request` beneath that boxes the body again.
 ///
 /// See the [module](crate::upload) for what is tracked without it.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,7 +1,7 @@
 //! Streaming uploads: bodies of requests that fail, or that wait for their source.
 //!
-//! A request with a streaming body is only as good as the source of that body. If the source fails, or sends nothing for so
-//! long that a timeout ends the call, the server is not to blame:
+//! A request with a streaming body is only as good as the source of that body. If the source fails,
+//! or sends nothing for so long that a timeout ends the call, the server is not to blame:
 //!
 //! | what happens to the request's body | verdict |
 //! |---|---|
@@ -9,18 +9,21 @@
 //! | it waits for its source when a timeout ends the call | kind `timeout`, never retried, neutral |
 //! | it is complete, or the client does not read it, when a timeout ends the call | kind `timeout`, a failure of the server |
 //!
-//! A failed body is recognised without further ado. Whether a body *waits* has to be tracked while it is sent:
+//! A failed body is recognised by its error. Whether a body *waits* has to be tracked while it is
+//! sent:
 //!
 //! - The retry layer tracks each streaming body that it may send again.
 //! - [`UploadLayer`] tracks every streaming body, with or without a retry layer.
-//! - **A streaming body that neither of them tracks is not known to wait.** A timeout then counts as a failure of the server.
+//! - **A streaming body that neither of them tracks is not known to wait.** A timeout then counts
+//!   as a failure of the server.
 //!
-//! A gateway passes on the bodies of clients that it does not control. It needs an [`UploadLayer`]: without one, a few uploads
-//! that stall open the circuit for everybody.
+//! A gateway passes on the bodies of clients that it does not control. It needs an [`UploadLayer`]:
+//! without one, a few uploads that stall open the circuit for everybody.
 //!
-//! A body that waits is one whose last `poll_frame` returned `Pending`. A call in which both sides talk in turn looks like
-//! that as well: the client's stream waits because its caller waits for the server. A server that hangs in such a call is
-//! not noticed by a timeout over an upload that is tracked.
+//! A body that waits is one whose last `poll_frame` returned `Pending`. In a call in which both
+//! sides send in turn, the client's stream is also pending while its caller waits for the server.
+//! If the server hangs in such a call, a timeout over a tracked upload does not count as its
+//! failure.
 //!
 //! ```
 //! use std::time::Duration;

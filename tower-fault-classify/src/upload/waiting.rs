@@ -1,8 +1,8 @@
 //! Whether the body of the request that is under way waits for its source.
 //!
-//! A classifier sees the outcome of a call and nothing of its request. What a layer further out knows of the request's body
-//! is therefore noted for the time in which that layer polls the call: every classifier that judges the outcome runs within
-//! that poll.
+//! A classifier gets the outcome of a call, and nothing of its request. An outer layer that tracks
+//! the request's body therefore sets a thread-local flag while it polls the call. Every classifier
+//! that judges the outcome runs within that poll.
 
 use std::cell::Cell;
 
@@ -13,7 +13,7 @@ thread_local! {
     static WAITS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Notes on this thread whether the request's body waits, until it is dropped. What was noted before is then noted again.
+/// Sets the flag of this thread until it is dropped, and then restores the value before.
 #[derive(Debug)]
 #[must_use]
 pub struct Waiting {
@@ -21,7 +21,7 @@ pub struct Waiting {
 }
 
 impl Waiting {
-    /// Notes whether the body of the request that is about to be polled waits.
+    /// Sets whether the body of the request that is about to be polled waits.
     #[inline]
     pub fn enter(waits: bool) -> Self {
         Self { before: WAITS.replace(waits) }
@@ -35,7 +35,8 @@ impl Drop for Waiting {
     }
 }
 
-/// The same fault; a timeout that is charged to the server becomes one of the caller while the request's body waits.
+/// The same fault; a timeout that is charged to the server becomes one of the caller while the
+/// request's body waits.
 pub(crate) fn excused(fault: Fault) -> Fault {
     if fault.kind() == Kind::Timeout && WAITS.get() { table::UPLOAD_STALLED } else { fault }
 }

@@ -171,9 +171,10 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets how many bytes of a request's body are kept so that it can be sent again, 0 to 1 GiB: of a streaming body
-    /// ([`ReplayBody`](crate::ReplayBody)), and of one in memory that has to be copied (`String`, `Vec<u8>`). A larger body goes out
-    /// once. Data that is shared (`Bytes`) does not count. **Default**: 64 KiB.
+    /// Sets how many bytes of a request's body are kept so that it can be sent again, 0 to 1 GiB:
+    /// of a streaming body ([`ReplayBody`](crate::ReplayBody)), and of one in memory that has to be
+    /// copied (`String`, `Vec<u8>`). A larger body goes out once. Data that is shared (`Bytes`)
+    /// does not count. **Default**: 64 KiB.
     pub fn replay_limit(mut self, bytes: usize) -> Self {
         self.replay_limit = bytes;
         self

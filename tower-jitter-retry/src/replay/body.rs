@@ -23,8 +23,9 @@ use super::tape::{Reader, Step, Tape};
 /// | a body that outgrows the limit | goes on untouched, is no longer kept, and its request is not sent again |
 /// | a body that fails | likewise: the caller gets what the attempt came to. The error is an [`UploadError`], which counts neither against the server nor for a retry |
 ///
-/// While such a body waits for its source, a timeout says nothing about the server: the attempt is not retried, and the layers beneath
-/// judge it as neutral; see [`upload`](tower_fault_classify::upload).
+/// While such a body waits for its source, a timeout says nothing about the server: the attempt is
+/// not retried, and the layers beneath judge it as neutral; see
+/// [`upload`](tower_fault_classify::upload).
 ///
 /// What a body says of its size does not decide: an endless one may fail after its first bytes. The server sees the whole body or one that
 /// is cut, never a wrong one. What was kept comes in pieces of its own, whatever frames it came in.
@@ -115,7 +116,8 @@ where
     }
 }
 
-/// What is kept of a streaming body. Dropping it gives back what the body that goes out has read already: no attempt follows.
+/// What is kept of a streaming body. Dropping it gives back what the body that goes out has read
+/// already: no attempt follows.
 pub struct Replay<B>(Arc<Tape<B>>);
 
 impl<B> Drop for Replay<B> {

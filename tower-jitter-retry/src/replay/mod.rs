@@ -1,7 +1,8 @@
 //! Bodies that can be sent twice.
 //!
-//! A body in memory is cloned if its clones share the data, and copied up to a limit if they do not. A stream can be read once only: what
-//! the first attempt reads is kept while it reads, up to the same limit ([`ReplayBody`]).
+//! A body in memory is cloned if its clones share the data, and copied up to a limit if they do
+//! not. A stream can be read once only: what the first attempt reads is kept while it reads, up to
+//! the same limit ([`ReplayBody`]).
 
 mod body;
 mod error;
@@ -30,9 +31,11 @@ pub trait RetryBody: Sized {
     /// What is kept so that the body can be sent again.
     type Saved;
 
-    /// The body to be sent now, and what is needed to send it again. `None`: it goes out once, as it came.
+    /// The body to be sent now, and what is needed to send it again. `None`: it goes out once, as
+    /// it came.
     ///
-    /// At most `limit` bytes may be copied or kept. Data that is shared with the body that goes out does not count.
+    /// At most `limit` bytes may be copied or kept. Data that is shared with the body that goes out
+    /// does not count.
     fn save(self, limit: usize) -> (Self, Option<Self::Saved>);
 
     /// Whether [`again`](Self::again) will succeed.
@@ -43,14 +46,16 @@ pub trait RetryBody: Sized {
         true
     }
 
-    /// The body once more, by reference, if that copies at most `limit` bytes. **Default**: it cannot be had so.
+    /// The body once more, by reference, if that copies at most `limit` bytes. **Default**: not
+    /// possible.
     fn duplicate(&self, limit: usize) -> Option<Self> {
         let _ = limit;
         None
     }
 
-    /// Whether the body that goes out waits for its source, so that a timeout says nothing about the server; see
-    /// [`upload`](tower_fault_classify::upload). `None`: that is not known, as of a body in memory.
+    /// Whether the body that goes out waits for its source, so that a timeout says nothing about
+    /// the server; see [`upload`](tower_fault_classify::upload). `None`: that is not known, as of a
+    /// body in memory.
     ///
     /// **Default**: not known.
     #[inline]
@@ -59,8 +64,8 @@ pub trait RetryBody: Sized {
         None
     }
 
-    /// The body for another attempt, and what is kept of it: what is needed for one more attempt, unless this is the last, and for
-    /// [`waits`](Self::waits). `None`: it cannot be sent again.
+    /// The body for another attempt, and what is kept of it: what is needed for one more attempt,
+    /// unless this is the last, and for [`waits`](Self::waits). `None`: it cannot be sent again.
     fn again(saved: Self::Saved, last: bool) -> Option<(Self, Option<Self::Saved>)>;
 }
 
@@ -123,8 +128,8 @@ enum Kept<B> {
     Stream(Replay<B>),
 }
 
-/// A body whose type is the client's. One in memory, as far as that can be seen from outside, stays what it is. Any other is replaced by
-/// one of the same type around a [`ReplayBody`].
+/// A body whose type is the client's. One in memory, as far as that can be seen from outside, stays
+/// what it is. Any other is replaced by one of the same type around a [`ReplayBody`].
 ///
 /// - `$take` takes the data of a body in memory.
 /// - `$copy` copies the data of a body in memory.
@@ -205,7 +210,8 @@ mod boxed {
     }
 }
 
-/// reqwest's own bodies in memory stay what they are: reqwest clones them when it follows a redirect.
+/// reqwest's own bodies in memory stay what they are: reqwest clones them when it follows a
+/// redirect.
 #[cfg(feature = "reqwest")]
 mod of_reqwest {
     use std::pin::Pin;

@@ -69,7 +69,8 @@ impl Prefix {
         self.sealed.get_mut(at).map(std::mem::take)
     }
 
-    /// Keeps only what a reader at this piece has not read yet. What is being filled it has read itself.
+    /// Keeps only what a reader at this piece has not read yet. What is being filled it has read
+    /// itself.
     pub(super) fn release(&mut self, at: usize) {
         for piece in self.sealed.iter_mut().take(at) {
             *piece = Bytes::new();

@@ -21,8 +21,9 @@ use super::prefix::Prefix;
 
 /// What is known of a body that may be sent again.
 pub(super) struct Tape<B> {
-    /// The present attempt waits for the body's source. Written by the attempt that holds the body, under the lock as long as
-    /// another can take it over. Relaxed: it guards nothing, and whoever reads it is late by the time that a timeout takes.
+    /// The present attempt waits for the body's source. Written by the attempt that holds the body,
+    /// under the lock as long as another attempt can take it over. Relaxed: it guards no other
+    /// memory, and a reader that sees an old value misjudges one call.
     waits: AtomicBool,
     reel: Mutex<Reel<B>>,
 }
@@ -61,7 +62,8 @@ struct Place {
 /// What a reading came to.
 pub(super) type Read = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
-/// A frame, or the body that is the reader's alone from here on: it has outgrown the limit, or no attempt follows.
+/// A frame, or the body that is the reader's alone from here on: it has outgrown the limit, or no
+/// attempt follows.
 pub(super) enum Step<B> {
     Read(Read),
     Alone(Frame<Bytes>, B),
@@ -95,7 +97,8 @@ where
         lock(&self.reel).is_whole()
     }
 
-    /// Takes the body over. `None`: not all of it is there any more. The last attempt keeps nothing.
+    /// Takes the body over. `None`: not all of it is there any more. The last attempt keeps
+    /// nothing.
     pub(super) fn take_over(tape: &Arc<Self>, last: bool) -> Option<Reader<B>> {
         let mut reel = lock(&tape.reel);
         if !reel.is_whole() {

@@ -115,7 +115,8 @@ mod tests {
             for time in [Duration::from_nanos(nanos), Duration::from_secs(seconds)] {
                 let read = parse(format(time).as_bytes()).unwrap();
                 prop_assert!(read <= time.max(Duration::from_nanos(1)));
-                // A unit is at most 1,000 times the finer one, so that at least five of the eight digits are left.
+                // A unit is at most 1,000 times the finer one, so that at least five of the eight
+                // digits are left.
                 prop_assert!(read >= time.min(Duration::from_secs(99_999_999 * 3_600)).mul_f64(0.999_99) || time.is_zero());
             }
         }

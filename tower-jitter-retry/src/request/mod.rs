@@ -90,8 +90,8 @@ pub trait RetryRequest: Sized {
         let _ = header;
     }
 
-    /// The request once more, by reference: for [`TowerPolicy`](crate::TowerPolicy), which is shown no more. At most `limit` bytes of its
-    /// body may be copied. **Default**: it cannot be had so.
+    /// The request once more, by reference: for [`TowerPolicy`](crate::TowerPolicy), which gets no
+    /// more than that. At most `limit` bytes of its body may be copied. **Default**: not possible.
     fn duplicate(&self, limit: usize) -> Option<Self> {
         let _ = limit;
         None
@@ -110,16 +110,18 @@ pub trait RetryRequest: Sized {
         true
     }
 
-    /// Whether the request's body waits for its source; see [`RetryBody::waits`](crate::RetryBody::waits). It is asked at each poll
-    /// of an attempt. **Default**: not known.
+    /// Whether the request's body waits for its source; see
+    /// [`RetryBody::waits`](crate::RetryBody::waits). It is asked at each poll of an attempt.
+    /// **Default**: not known.
     #[inline]
     fn waits(saved: &Self::Saved) -> Option<bool> {
         let _ = saved;
         None
     }
 
-    /// The request for another attempt, and what is kept of it: what is needed for one more attempt, unless this is the last, and for
-    /// [`waits`](Self::waits). `None`: it cannot be sent again, and what the last attempt came to is the caller's.
+    /// The request for another attempt, and what is kept of it: what is needed for one more
+    /// attempt, unless this is the last, and for [`waits`](Self::waits). `None`: it cannot be sent
+    /// again, and what the last attempt came to is the caller's.
     fn again(saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)>;
 }
 
