@@ -6,6 +6,8 @@ use std::convert::Infallible;
 use axum::body::Body;
 use axum::http::StatusCode;
 use bytes::Bytes;
+use examples::echo::Words;
+use examples::echo::echo_client::EchoClient;
 use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -13,7 +15,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tower::{Service, ServiceBuilder, ServiceExt};
+use tonic::transport::Endpoint;
+use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{BreakerLayer, Circuit};
 use tower_fault_classify::FaultClassifyLayer;
 use tower_fault_classify::upload::UploadLayer;
@@ -39,7 +42,7 @@ impl Hangs {
             while let Some(Ok(_)) = body.frame().await {}
             std::future::pending().await
         };
-        let router = axum::Router::new().route("/", axum::routing::put(hang));
+        let router = axum::Router::new().fallback(hang);
         Self { url: format!("http://{}/", examples::serve(router).await), begun }
     }
 }
@@ -195,4 +198,32 @@ async fn stalled_upload_over_reqwest_is_no_failure() {
         .layer(FaultClassifyLayer::new())
         .service(client);
     assert_eq!(three(stack, circuit, Then::Stalls, request).await, (3, 0));
+}
+
+/// A client stream of gRPC, which the channel's own timeout ends.
+#[tokio::test]
+async fn stalled_client_stream_over_tonic_is_no_failure() {
+    for (then, failures) in [(Then::Stalls, 0), (Then::Ends, 3)] {
+        let mut server = Hangs::start().await;
+        let breaker = BreakerLayer::new(circuit());
+        let circuit = breaker.circuit();
+        let channel = Endpoint::from_shared(server.url.clone()).unwrap().timeout(TIMEOUT).connect_lazy();
+        let stack = ServiceBuilder::new()
+            .layer(JitterRetryLayer::new(policy()))
+            .layer(breaker)
+            .layer(FaultClassifyLayer::new())
+            .service(channel);
+        for _ in 0..3 {
+            let (sender, words) = mpsc::channel(1);
+            sender.send(Words { text: "four".to_owned() }).await.unwrap();
+            let _sender = (then == Then::Stalls).then_some(sender);
+            let client = EchoClient::new(stack.clone());
+            let gather = service_fn(move |words| {
+                let mut client = client.clone();
+                async move { client.gather(ReceiverStream::new(words)).await }
+            });
+            assert_eq!(attempts(&mut server, gather, words).await, 1, "a POST that may have been processed");
+        }
+        assert_eq!(circuit.status().window.failures, failures);
+    }
 }
