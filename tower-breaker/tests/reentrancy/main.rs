@@ -2,7 +2,7 @@
 //!
 //! Every operation of the public interface runs with every kind of user code armed. A hook, when it runs, calls every
 //! operation itself, on the same circuits. An operation that runs user code under a lock then never returns. A new
-//! operation needs a row in [`OPERATIONS`], and new user code a variant of [`Hook`].
+//! operation needs a row in [`OPERATIONS`], which a test checks, and new user code a variant of [`Hook`].
 //!
 //! A waker's `clone` has no hook: it cannot be written without unsafe code.
 #![cfg(all(feature = "keyed", feature = "metrics", feature = "stream", feature = "tokio"))]
@@ -12,6 +12,8 @@ mod operations;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
@@ -42,6 +44,32 @@ fn run_armed(operation: fn(&Target)) -> BTreeSet<Hook> {
     let last = ARMED.replace(None);
     drop(last);
     RAN.take()
+}
+
+/// The public functions of the handles, as their sources have them.
+#[test]
+fn every_function_of_a_handle_is_among_the_operations() {
+    let read = |file: &str| {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let operations = read("tests/reentrancy/operations.rs");
+    let called: BTreeSet<&str> = operations.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+    let mut missing = Vec::new();
+    for file in ["mod.rs", "controls.rs", "permit.rs"]
+        .map(|file| format!("src/circuit/{file}"))
+        .into_iter()
+        .chain(["named.rs", "keyed.rs"].map(|file| format!("src/registry/{file}")))
+    {
+        let source = read(&file);
+        let functions = source.lines().filter_map(|line| {
+            let line = line.trim_start().strip_prefix("pub ")?;
+            line.strip_prefix("const ").unwrap_or(line).strip_prefix("fn ")
+        });
+        let names = functions.filter_map(|function| function.split(['(', '<']).next());
+        missing.extend(names.filter(|name| !called.contains(name)).map(|name| format!("{file}: {name}")));
+    }
+    assert!(missing.is_empty(), "add a row to `OPERATIONS` for each: {missing:?}");
 }
 
 #[test]
