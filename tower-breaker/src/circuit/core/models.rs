@@ -44,6 +44,8 @@ pub(crate) const FAILURE: Verdict =
 pub(crate) fn model(run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(3));
+    // A transition sums the windows, cell by cell, more than once.
+    builder.max_branches = 4_000;
     builder.check(run);
 }
 
