@@ -91,6 +91,10 @@ impl KeyedConfigBuilder {
     /// looked at in vain, new keys do not look again for a hundredth of the window. So a flood of junk keys that fail fills
     /// the map for a fifth of the window at most; after that, new keys get circuits again.
     ///
+    /// A flood of keys that each open their circuit, or whose calls hang, fills the map for as long as it lasts. If remote
+    /// clients choose the keys, keep more circuits than they can open in twice the open duration, limit the calls in
+    /// progress below the layer, or choose [`Overflow::Shared`].
+    ///
     /// **Default**: 10,000.
     pub const fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;

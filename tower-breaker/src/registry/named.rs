@@ -17,7 +17,7 @@ use crate::observe::{Transition, Watchers};
 /// The circuits of a program, by name: for a dashboard, a health page, a hand that has to act.
 ///
 /// A clone is another handle to the same registry. A circuit that was made stays until it is [removed](Self::remove); so names are to be few:
-/// for keys of requests there is `KeyedBreakerLayer` (feature `keyed`). Its lock is never held while a circuit is called.
+/// for keys of requests there is `KeyedBreakerLayer` (feature `keyed`). Its lock is not held while a circuit is made or called.
 ///
 /// ```
 /// use tower_breaker::{BreakerConfig, BreakerLayer, CircuitRegistry};
