@@ -27,10 +27,8 @@ pub enum ReplayError {
 impl fmt::Display for ReplayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::TakenOver => {
-                "the request's body is sent by another attempt of the call by now; this one was given up"
-            }
-            Self::Broken => "the request's body broke while it was read; the error then says why",
+            Self::TakenOver => "another attempt of the call took over the request body",
+            Self::Broken => "an earlier read of the request body failed or panicked",
         })
     }
 }

@@ -59,6 +59,14 @@ impl Prefix {
         }
     }
 
+    /// Adds what an earlier attempt read when the body had been taken over already. The limit does
+    /// not apply, for the present attempt needs it.
+    pub(super) fn add(&mut self, data: &[u8]) {
+        self.length += data.len();
+        self.room += data.len();
+        self.sealed.push(Bytes::copy_from_slice(data));
+    }
+
     /// A piece of what earlier attempts read.
     pub(super) fn piece(&self, at: usize) -> Option<Bytes> {
         self.sealed.get(at).cloned()

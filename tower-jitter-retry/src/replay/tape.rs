@@ -1,12 +1,16 @@
 //! A body that attempts take from each other.
 //!
-//! One attempt at a time holds the body: what it reads goes by, and is kept. The next attempt takes it over, also while the one before
-//! still has it in its hands: a server may answer before it has read everything, and its client then goes on sending. Whoever is behind
-//! finds that out at its next reading, and fails: its server sees a body that is cut, never one that ends too early.
+//! One attempt at a time holds the body. What it reads is passed on and kept. The next attempt
+//! takes the body over, also while the attempt before still sends it: a server may answer before it
+//! has read everything, and its client then goes on sending. The attempt before fails at its next
+//! read: its server sees a body that is cut, never one that ends too early.
 //!
-//! A body is polled under the lock. It is a request's own, so that nobody waits for it but at a take-over.
+//! No code of the body or of a waker runs under the lock, except the body's `is_end_stream` and
+//! `size_hint`. An attempt takes the body out to read it, and puts it back. If the body was taken
+//! over meanwhile, what was read belongs to the next attempt.
 
 use std::fmt;
+use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -31,8 +35,7 @@ pub(super) struct Tape<B> {
 struct Reel<B> {
     /// The attempt that may read on.
     holder: u32,
-    /// The rest of the body. `None`: it has ended, failed, outgrown the limit, or is its last reader's.
-    rest: Option<B>,
+    rest: Rest<B>,
     prefix: Prefix,
     trailers: Option<HeaderMap>,
     /// How far the holder has played what earlier attempts read.
@@ -40,10 +43,27 @@ struct Reel<B> {
     /// Another attempt may follow: what is read is kept.
     kept: bool,
     ended: bool,
-    /// Of the holder's task, which has to hear of a take-over.
+    /// Of the holder's task: it is woken when the body is taken over, or put back by an earlier
+    /// attempt.
     waker: Option<Waker>,
-    /// Set around the body's own code, so that it stays set if that panics.
-    reading: bool,
+}
+
+/// The rest of the body.
+enum Rest<B> {
+    Here(B),
+    /// An attempt is reading it, without the lock.
+    Out,
+    /// It has ended, failed, panicked, or is its last reader's.
+    Gone,
+}
+
+impl<B> Rest<B> {
+    fn get(&self) -> Option<&B> {
+        match self {
+            Self::Here(body) => Some(body),
+            Self::Out | Self::Gone => None,
+        }
+    }
 }
 
 /// Where one attempt stands.
@@ -62,6 +82,41 @@ struct Place {
 /// What a reading came to.
 pub(super) type Read = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
+/// What a reading of the body itself came to.
+enum Outcome {
+    Pending,
+    End,
+    Failed(BoxError),
+    Frame(Frame<Bytes>),
+}
+
+/// What a reading came to when the body was put back, and the body, if it is to be dropped.
+struct Put<B> {
+    step: Step<B>,
+    spent: Option<B>,
+}
+
+impl<B> Put<B> {
+    fn step(read: Read) -> Self {
+        Self { step: Step::Read(read), spent: None }
+    }
+}
+
+/// Dropped while the body is out: it has panicked.
+struct Out<'a, B>(&'a Tape<B>);
+
+impl<B> Drop for Out<'_, B> {
+    fn drop(&mut self) {
+        let mut reel = lock(&self.0.reel);
+        reel.rest = Rest::Gone;
+        let waker = reel.waker.take();
+        drop(reel);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
 /// A frame, or the body that is the reader's alone from here on: it has outgrown the limit, or no
 /// attempt follows.
 pub(super) enum Step<B> {
@@ -78,14 +133,13 @@ where
     pub(super) fn record(body: B, limit: usize) -> (Arc<Self>, Reader<B>) {
         let reel = Reel {
             holder: 1,
-            rest: Some(body),
+            rest: Rest::Here(body),
             prefix: Prefix::new(limit),
             trailers: None,
             place: Place::default(),
             kept: true,
             ended: false,
             waker: None,
-            reading: false,
         };
         let tape = Arc::new(Self { waits: AtomicBool::new(false), reel: Mutex::new(reel) });
         let reader = Reader { tape: Arc::clone(&tape), attempt: 1 };
@@ -148,7 +202,7 @@ where
     B::Error: Into<BoxError>,
 {
     fn is_whole(&self) -> bool {
-        self.kept && !self.reading && (self.ended || self.rest.is_some())
+        self.kept && (self.ended || !matches!(self.rest, Rest::Gone))
     }
 
     /// What was read already, if the reader is behind.
@@ -165,63 +219,76 @@ where
         if self.kept { self.trailers.clone() } else { self.trailers.take() }.map(Frame::trailers)
     }
 
-    fn read(&mut self, cx: &mut Context<'_>) -> Step<B> {
-        if let Some(frame) = self.replay() {
-            return Step::Read(Poll::Ready(Some(Ok(frame))));
-        }
-        if self.ended {
-            return Step::Read(Poll::Ready(None));
-        }
-        let Some(rest) = self.rest.as_mut().filter(|_| !self.reading) else {
-            return Step::Read(Poll::Ready(Some(Err(failed(ReplayError::Broken)))));
-        };
-        self.reading = true;
-        let polled = Pin::new(rest).poll_frame(cx);
-        self.reading = false;
-        match polled {
-            Poll::Pending => {
-                match &mut self.waker {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    empty => *empty = Some(cx.waker().clone()),
-                }
-                Step::Read(Poll::Pending)
+    /// Puts the body back after the holder has read it.
+    fn put_back(&mut self, read: Outcome, body: B) -> Put<B> {
+        match read {
+            Outcome::Pending => {
+                self.rest = Rest::Here(body);
+                Put::step(Poll::Pending)
             }
-            Poll::Ready(None) => {
+            Outcome::End => {
                 self.end(None);
-                Step::Read(Poll::Ready(None))
+                Put { spent: Some(body), ..Put::step(Poll::Ready(None)) }
             }
-            Poll::Ready(Some(Err(error))) => {
-                self.rest = None;
+            Outcome::Failed(error) => {
+                self.rest = Rest::Gone;
                 self.prefix.forget();
-                Step::Read(Poll::Ready(Some(Err(failed(error)))))
+                Put { spent: Some(body), ..Put::step(Poll::Ready(Some(Err(error)))) }
             }
-            Poll::Ready(Some(Ok(frame))) => self.keep(frame),
+            Outcome::Frame(frame) => self.keep(frame, body),
         }
     }
 
-    fn keep(&mut self, frame: Frame<B::Data>) -> Step<B> {
-        let frame = frame.map_data(Into::into);
+    fn keep(&mut self, frame: Frame<Bytes>, body: B) -> Put<B> {
         if let Some(trailers) = frame.trailers_ref() {
             self.end(self.kept.then(|| trailers.clone()));
             self.place.trailers = true;
-        } else if self.kept && frame.data_ref().is_some_and(|data| self.prefix.keep(data)) {
+            return Put { spent: Some(body), ..Put::step(Poll::Ready(Some(Ok(frame)))) };
+        }
+        if self.kept && frame.data_ref().is_some_and(|data| self.prefix.keep(data)) {
             // What is full by now is what this reader has read itself.
             self.place.piece = self.prefix.pieces();
-        } else {
-            // The prefix was played before the rest was read, so that no reader needs it.
-            self.prefix.forget();
-            if let Some(rest) = self.rest.take() {
-                return Step::Alone(frame, rest);
-            }
+            self.rest = Rest::Here(body);
+            return Put::step(Poll::Ready(Some(Ok(frame))));
         }
-        Step::Read(Poll::Ready(Some(Ok(frame))))
+        // The prefix was played before the rest was read, so that no reader needs it.
+        self.prefix.forget();
+        self.rest = Rest::Gone;
+        Put { step: Step::Alone(frame, body), spent: None }
+    }
+
+    /// Puts the body back after a read by an attempt that no longer holds it. What was read belongs
+    /// to the holder.
+    fn hand_over(&mut self, read: Outcome, body: B) -> Put<B> {
+        let mut put = Put::step(Poll::Ready(Some(Err(failed(ReplayError::TakenOver)))));
+        match read {
+            Outcome::Pending => self.rest = Rest::Here(body),
+            Outcome::End => {
+                self.end(None);
+                put.spent = Some(body);
+            }
+            Outcome::Failed(_) => {
+                self.rest = Rest::Gone;
+                put.spent = Some(body);
+            }
+            Outcome::Frame(frame) => match frame.into_data() {
+                Ok(data) => {
+                    self.prefix.add(&data);
+                    self.rest = Rest::Here(body);
+                }
+                Err(frame) => {
+                    self.end(frame.into_trailers().ok());
+                    put.spent = Some(body);
+                }
+            },
+        }
+        put
     }
 
     fn end(&mut self, trailers: Option<HeaderMap>) {
         self.trailers = trailers;
         self.ended = true;
-        self.rest = None;
-        self.waker = None;
+        self.rest = Rest::Gone;
     }
 
     fn is_end_stream(&self) -> bool {
@@ -229,14 +296,14 @@ where
         let ended = if self.ended {
             self.place.trailers || self.trailers.is_none()
         } else {
-            self.rest.as_ref().is_some_and(Body::is_end_stream)
+            self.rest.get().is_some_and(Body::is_end_stream)
         };
         played && ended
     }
 
     fn size_hint(&self) -> SizeHint {
         let left = self.prefix.left(self.place.piece) as u64;
-        let rest = match &self.rest {
+        let rest = match self.rest.get() {
             Some(rest) => rest.size_hint(),
             None if self.ended => SizeHint::with_exact(0),
             None => SizeHint::new(),
@@ -256,13 +323,76 @@ where
     B::Error: Into<BoxError>,
 {
     pub(super) fn read(&self, cx: &mut Context<'_>) -> Step<B> {
+        let mut body = match self.take_out(cx) {
+            Ok(body) => body,
+            Err(read) => return Step::Read(read),
+        };
+        let out = Out(&self.tape);
+        let read = match Pin::new(&mut body).poll_frame(cx) {
+            Poll::Pending => Outcome::Pending,
+            Poll::Ready(None) => Outcome::End,
+            Poll::Ready(Some(Err(error))) => Outcome::Failed(failed(error)),
+            Poll::Ready(Some(Ok(frame))) => Outcome::Frame(frame.map_data(Into::into)),
+        };
+        // It has not panicked.
+        mem::forget(out);
+        let mut waker = matches!(read, Outcome::Pending).then(|| cx.waker().clone());
+
         let mut reel = lock(&self.tape.reel);
-        if reel.holder != self.attempt {
-            return Step::Read(Poll::Ready(Some(Err(failed(ReplayError::TakenOver)))));
+        let holds = reel.holder == self.attempt;
+        let put = if holds {
+            // An attempt that waits is woken at a take-over; one that has read on does not wait.
+            mem::swap(&mut reel.waker, &mut waker);
+            let put = reel.put_back(read, body);
+            self.tape.set_waits(matches!(put.step, Step::Read(Poll::Pending)));
+            put
+        } else {
+            waker = reel.waker.take();
+            reel.hand_over(read, body)
+        };
+        drop(reel);
+        if let Some(waker) = waker
+            && !holds
+        {
+            waker.wake();
         }
-        let step = reel.read(cx);
-        self.tape.set_waits(matches!(step, Step::Read(Poll::Pending)));
-        step
+        drop(put.spent);
+        put.step
+    }
+
+    /// Takes the body out to read it, or returns what there is to read without it.
+    fn take_out(&self, cx: &mut Context<'_>) -> Result<B, Read> {
+        let mut waker = None;
+        loop {
+            let mut reel = lock(&self.tape.reel);
+            if reel.holder != self.attempt {
+                return Err(Poll::Ready(Some(Err(failed(ReplayError::TakenOver)))));
+            }
+            if let Some(frame) = reel.replay() {
+                return Err(Poll::Ready(Some(Ok(frame))));
+            }
+            if reel.ended {
+                self.tape.set_waits(false);
+                return Err(Poll::Ready(None));
+            }
+            match mem::replace(&mut reel.rest, Rest::Out) {
+                Rest::Here(body) => return Ok(body),
+                Rest::Gone => {
+                    reel.rest = Rest::Gone;
+                    return Err(Poll::Ready(Some(Err(failed(ReplayError::Broken)))));
+                }
+                // An attempt before is reading it, and wakes this one.
+                Rest::Out if waker.is_some() => {
+                    mem::swap(&mut reel.waker, &mut waker);
+                    drop(reel);
+                    return Err(Poll::Pending);
+                }
+                Rest::Out => {
+                    drop(reel);
+                    waker = Some(cx.waker().clone());
+                }
+            }
+        }
     }
 
     pub(super) fn tape(&self) -> Arc<Tape<B>> {
@@ -320,7 +450,9 @@ mod models {
             match reader.read(&mut cx) {
                 Step::Read(Poll::Ready(Some(Ok(frame)))) => seen.extend(frame.into_data().unwrap()),
                 Step::Read(Poll::Ready(end)) => return (seen, end.is_none()),
-                Step::Read(Poll::Pending) | Step::Alone(..) => unreachable!(),
+                // The first attempt is reading.
+                Step::Read(Poll::Pending) => thread::yield_now(),
+                Step::Alone(..) => unreachable!(),
             }
         }
     }
@@ -352,6 +484,26 @@ mod models {
             assert!(!tape.waits(), "the first attempt no longer speaks for the body");
             let _ = second.read(&mut Context::from_waker(Waker::noop()));
             assert!(tape.waits());
+        });
+    }
+
+    #[test]
+    fn loom_attempt_that_waits_for_the_body_is_woken() {
+        struct Woken(std::sync::atomic::AtomicBool);
+        impl std::task::Wake for Woken {
+            fn wake(self: Arc<Self>) {
+                self.0.store(true, std::sync::atomic::Ordering::SeqCst);
+            }
+        }
+        loom::model(|| {
+            let (tape, first) = Tape::record(Countdown(2), 10);
+            let thread = thread::spawn(move || read(&first));
+            let second = Tape::take_over(&tape, false).unwrap();
+            let woken = Arc::new(Woken(false.into()));
+            let waker = Waker::from(Arc::clone(&woken));
+            let waits = matches!(second.read(&mut Context::from_waker(&waker)), Step::Read(Poll::Pending));
+            thread.join().unwrap();
+            assert!(!waits || woken.0.load(std::sync::atomic::Ordering::SeqCst));
         });
     }
 

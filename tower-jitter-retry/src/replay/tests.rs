@@ -353,7 +353,7 @@ fn a_body_that_fails_is_not_sent_again_and_keeps_its_error() {
         (&b"ab"[..], Some(Err("request body failed: the disk is gone".to_owned())))
     );
     assert!(!ReplayBody::usable(saved.as_ref().unwrap()));
-    assert!(all(&mut first).end.unwrap().unwrap_err().contains("broke"), "and does not go on either");
+    assert!(all(&mut first).end.unwrap().unwrap_err().contains("earlier read"), "and does not go on either");
 }
 
 /// A client without a wrapper of its own passes the error on.
@@ -421,6 +421,71 @@ fn an_ended_body_says_so() {
     assert!(second.is_end_stream() && second.size_hint().exact() == Some(0));
     let end = poll_fn(|cx| Pin::new(&mut second).poll_frame(cx));
     assert!(matches!(std::pin::pin!(end).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(None)));
+}
+
+/// A retry that starts while the attempt before is in the middle of a read, as on another thread.
+#[test]
+fn body_taken_over_during_a_read_is_whole_in_the_next_attempt() {
+    type Taken = Option<(ReplayBody<Nested>, Option<Replay<Nested>>)>;
+
+    /// Starts the next attempt from within its first read.
+    struct Nested {
+        frames: VecDeque<Act>,
+        saved: Rc<Cell<Option<Replay<Nested>>>>,
+        next: Rc<Cell<Taken>>,
+        seen: Rc<Cell<Option<bool>>>,
+    }
+    impl Body for Nested {
+        type Data = &'static [u8];
+        type Error = io::Error;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Self::Data>, io::Error>>> {
+            if let Some(saved) = self.saved.take() {
+                assert!(ReplayBody::usable(&saved));
+                let (mut next, more) = ReplayBody::again(saved, false).unwrap();
+                self.seen.set(Some(Pin::new(&mut next).poll_frame(cx).is_pending()));
+                self.next.set(Some((next, more)));
+            }
+            Poll::Ready(match self.frames.pop_front() {
+                Some(Act::Data(data)) => {
+                    let data: &'static [u8] = data.leak();
+                    Some(Ok(Frame::data(data)))
+                }
+                Some(Act::Trailers) => Some(Ok(Frame::trailers(trailers()))),
+                Some(Act::Fails) => Some(Err(io::Error::other("the disk is gone"))),
+                Some(Act::Waits) => return Poll::Pending,
+                None => None,
+            })
+        }
+    }
+    let broken =
+        Some(Err("request body failed: an earlier read of the request body failed or panicked".to_owned()));
+    let cases = [
+        (vec![data(b"ab"), data(b"cd"), Act::Trailers], whole(b"abcd", Some(trailers()))),
+        (vec![Act::Trailers], whole(b"", Some(trailers()))),
+        (vec![], whole(b"", None)),
+        (vec![Act::Waits, data(b"ab")], whole(b"ab", None)),
+        (vec![Act::Fails], Seen { end: broken, ..Seen::default() }),
+    ];
+    for (script, expected) in cases {
+        let (saved, next, seen) = (Rc::default(), Rc::default(), Rc::default());
+        let body = Nested {
+            frames: script.clone().into(),
+            saved: Rc::clone(&saved),
+            next: Rc::clone(&next),
+            seen: Rc::clone(&seen),
+        };
+        let (mut first, kept) = ReplayBody::new(body).save(100);
+        saved.set(kept);
+        let cut = all(&mut first).end.unwrap().unwrap_err();
+        assert!(cut.contains("another attempt"), "{script:?}: {cut}");
+        assert_eq!(seen.get(), Some(true), "{script:?}: it waits until the body is back");
+        let (mut second, _saved) = next.take().unwrap();
+        assert_eq!(all(&mut second), expected, "{script:?}");
+    }
 }
 
 fn any_act() -> impl Strategy<Value = Act> {
