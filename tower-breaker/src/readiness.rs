@@ -253,7 +253,7 @@ mod untimed {
 
     /// Without the feature `tokio` no service waits for its circuit.
     #[derive(Debug, Default)]
-    pub(super) struct OpenTimer;
+    pub(super) struct OpenTimer(());
 
     impl OpenTimer {
         #[expect(clippy::unused_self, reason = "as with a timer")]
