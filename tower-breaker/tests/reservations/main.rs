@@ -70,9 +70,12 @@ async fn work<S: Service<(), Error = BoxError>>(mut service: S, mut succeeded: i
     }
 }
 
-/// Polls the readiness of each in turn: the second waits behind the first, its circuit opens, and it is polled again.
-/// The third must then be next in the queue.
-fn assert_queued_reservation_is_given_back<S>(first: S, layer: &BoxedLayer, third: S)
+/// What ends a queued reservation.
+type Ends<S> = fn(&BoxedLayer, &mut Spawn<Guarded<S>>);
+
+/// Polls the readiness of each in turn: the second waits behind the first, and `end` ends its reservation. The third must
+/// then be next in the queue.
+fn assert_queued_reservation_is_given_back<S>(first: S, layer: &BoxedLayer, third: S, end: Ends<S>)
 where
     S: Service<(), Response = (), Error = BoxError> + Clone,
 {
@@ -81,12 +84,47 @@ where
     assert_ready_ok!(first.poll_ready());
     assert_pending!(guarded.poll_ready());
     assert_pending!(third.poll_ready());
-    layer.circuit().trip().unwrap();
-    assert!(guarded.is_woken());
-    let _ = guarded.poll_ready();
+    end(layer, &mut guarded);
     drop(first);
     assert!(third.is_woken(), "the rejected service is no longer in the queue");
     assert_ready_ok!(third.poll_ready());
+}
+
+/// Polls a service that was woken because its circuit rejects calls.
+fn poll_woken<S>(guarded: &mut Spawn<Guarded<S>>)
+where
+    S: Service<(), Response = (), Error = BoxError> + Clone,
+{
+    assert!(guarded.is_woken());
+    let _ = guarded.poll_ready();
+}
+
+/// Every way in which a service that was polled is not called.
+fn ends<S>() -> [Ends<S>; 5]
+where
+    S: Service<(), Response = (), Error = BoxError> + Clone,
+{
+    [
+        |layer, guarded| {
+            layer.circuit().trip().unwrap();
+            poll_woken(guarded);
+        },
+        |layer, guarded| {
+            layer.circuit().force_open().unwrap();
+            poll_woken(guarded);
+        },
+        |layer, guarded| {
+            let circuit = layer.circuit();
+            circuit.reconfigure(config().mode(Mode::ObserveOnly).build().unwrap()).unwrap();
+            circuit.force_open().unwrap();
+            assert_pending!(guarded.poll_ready(), "an observing circuit rejects nothing");
+            circuit.reconfigure(config().build().unwrap()).unwrap();
+            poll_woken(guarded);
+        },
+        // A clone has its own place in the queue.
+        |_, guarded| *guarded = guarded.clone(),
+        |layer, guarded| *guarded = Spawn::new(layer.layer(guarded.get_ref().get_ref().clone())),
+    ]
 }
 
 fn unit() -> impl Service<(), Response = (), Error = BoxError, Future: Send> + Clone {
@@ -94,20 +132,40 @@ fn unit() -> impl Service<(), Response = (), Error = BoxError, Future: Send> + C
 }
 
 #[tokio::test(start_paused = true)]
-async fn queued_concurrency_permit_is_given_back_on_rejection() {
+async fn queued_concurrency_permit_is_given_back_whenever_the_call_is_not_made() {
     for not_ready in [false, true] {
-        let limit = ConcurrencyLimit::new(unit(), 1);
-        assert_queued_reservation_is_given_back(limit.clone(), &layer(not_ready), limit);
+        for end in ends() {
+            let limit = ConcurrencyLimit::new(unit(), 1);
+            assert_queued_reservation_is_given_back(limit.clone(), &layer(not_ready), limit, end);
+        }
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn queued_buffer_slot_is_given_back_on_rejection() {
+async fn queued_buffer_slot_is_given_back_whenever_the_call_is_not_made() {
     for not_ready in [false, true] {
-        // The worker is not running: the buffer has one slot, and it stays with the one who has it.
-        let (buffer, _worker) = tower::buffer::Buffer::pair(unit(), 1);
-        assert_queued_reservation_is_given_back(buffer.clone(), &layer(not_ready), buffer);
+        for end in ends() {
+            // The worker is not running: the buffer has one slot, and it stays with the one who has it.
+            let (buffer, _worker) = tower::buffer::Buffer::pair(unit(), 1);
+            assert_queued_reservation_is_given_back(buffer.clone(), &layer(not_ready), buffer, end);
+        }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn granted_permit_is_given_back_before_the_fallback_answers() {
+    let layer = BreakerLayer::new(config().build().unwrap())
+        .errors_only()
+        .fallback_async(|(), _| std::future::pending::<Result<(), BoxError>>());
+    let limit = ConcurrencyLimit::new(unit(), 1);
+    let (mut guarded, mut other) = (Spawn::new(layer.layer(limit.clone())), Spawn::new(limit));
+    assert_ready_ok!(guarded.poll_ready());
+    assert_pending!(other.poll_ready());
+    layer.circuit().force_open().unwrap();
+    let mut call = task::spawn(guarded.call(()));
+    assert_pending!(call.poll(), "the fallback takes its time");
+    assert!(other.is_woken());
+    assert_ready_ok!(other.poll_ready());
 }
 
 #[tokio::test(start_paused = true)]
@@ -276,14 +334,22 @@ async fn not_ready_service_dropped_while_the_inner_one_is_pending_counts_as_canc
 }
 
 #[tokio::test(start_paused = true)]
-async fn not_ready_service_is_woken_when_its_circuit_becomes_observe_only() {
-    let (mut service, mut handle, circuit) = not_ready_over_mock();
-    handle.allow(1);
-    circuit.force_open().unwrap();
-    assert_pending!(service.poll_ready());
-    circuit.reconfigure(config().mode(Mode::ObserveOnly).build().unwrap()).unwrap();
-    assert!(service.is_woken());
-    assert_ready_ok!(service.poll_ready());
+async fn not_ready_service_is_woken_when_reconfigure_lets_calls_through() {
+    type Shut = fn(&Circuit);
+    let shuts: [(Shut, Mode); 3] = [
+        (|circuit| circuit.trip().unwrap(), Mode::ObserveOnly),
+        (|circuit| circuit.force_open().unwrap(), Mode::ObserveOnly),
+        (|circuit| circuit.trip().unwrap(), Mode::Disabled),
+    ];
+    for (shut, mode) in shuts {
+        let (mut service, mut handle, circuit) = not_ready_over_mock();
+        handle.allow(1);
+        shut(&circuit);
+        assert_pending!(service.poll_ready());
+        circuit.reconfigure(config().mode(mode).build().unwrap()).unwrap();
+        assert!(service.is_woken(), "{mode:?}");
+        assert_ready_ok!(service.poll_ready());
+    }
 }
 
 #[tokio::test(start_paused = true)]
