@@ -46,13 +46,21 @@ impl Rejection {
         self.circuit
     }
 
-    /// Where the circuit stood.
+    /// The state of the circuit. A closed circuit rejects calls only in its slow start, which admits a share of them.
     pub const fn state(&self) -> CircuitState {
         self.state
     }
 
-    /// After how long it is worth asking again: who sleeps exactly that long finds the circuit's time over. `None`: the circuit is open
-    /// until somebody resets or releases it.
+    /// How long to wait before the next call.
+    ///
+    /// | state | time |
+    /// |---|---|
+    /// | open | until the circuit admits a probe: a task that sleeps this long finds the open time over |
+    /// | half-open | 1 s, or until the first probe's lease ends if that is sooner: most probes end in milliseconds |
+    /// | closed, in its slow start | 1 s, or until the slow start ends if that is sooner |
+    /// | forced open, or open until it is reset | `None` |
+    ///
+    /// Responses carry it in `Retry-After`, rounded up to whole seconds, and in `grpc-retry-pushback-ms`.
     #[inline]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.judged.fault().retry_after()
@@ -66,7 +74,11 @@ impl Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "circuit `{}` is {}, the request was not sent", self.circuit, self.state)?;
+        let state = match self.state {
+            CircuitState::Closed => "in slow start",
+            state => state.as_str(),
+        };
+        write!(f, "circuit `{}` is {state}, the request was not sent", self.circuit)?;
         match self.retry_after() {
             Some(delay) => write!(f, "; try again in {delay:.1?}"),
             None => f.write_str(" and will not be until the circuit is reset or released"),

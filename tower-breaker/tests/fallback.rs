@@ -158,6 +158,33 @@ async fn grpc_unavailable_is_a_trailers_only_answer_with_pushback() {
 }
 
 #[tokio::test]
+async fn half_open_and_slow_start_answers_say_to_come_back_after_a_second() {
+    let (clock, hand) = Clock::manual();
+    let config = BreakerConfig::builder().clock(clock).probes(1).successes_to_close(1);
+    let config = config.ramp_for(Duration::from_secs(100)).build().unwrap();
+    let http = BreakerLayer::new(config.clone()).http_fallback();
+    let grpc = BreakerLayer::new(config).grpc_fallback();
+    let answers = async || {
+        let http = call(&mut http.layer(responding()), Request::new(())).await.unwrap();
+        let grpc = call(&mut grpc.layer(responding()), Request::new(())).await.unwrap();
+        [(http, "retry-after"), (grpc, "grpc-retry-pushback-ms")]
+            .map(|(response, name)| response.headers().get(name).unwrap().to_str().unwrap().to_owned())
+    };
+    let circuits = [http.circuit(), grpc.circuit()];
+    for circuit in &circuits {
+        circuit.trip().unwrap();
+    }
+    hand.advance(Duration::from_secs(30));
+    let probes = circuits.clone().map(|circuit| circuit.try_acquire().unwrap());
+    assert_eq!(answers().await, ["1", "1000"], "half-open");
+    for (circuit, probe) in circuits.iter().zip(probes) {
+        probe.settle(Verdict::Success);
+        circuit.try_acquire().expect("the first call of a slow start").settle(Verdict::Success);
+    }
+    assert_eq!(answers().await, ["1", "1000"], "slow start");
+}
+
+#[tokio::test]
 async fn both_are_marked_as_ours_so_that_no_layer_above_takes_them_for_the_servers_word() {
     let judged = |response: &Response<String>| {
         assert!(Carried::on(response).is_some());

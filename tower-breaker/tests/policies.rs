@@ -293,7 +293,7 @@ fn a_panic_counts_as_one_failure_wherever_it_comes_from_and_nothing_is_poisoned(
 }
 
 #[test]
-fn a_ramp_lets_its_share_through_and_tells_the_others_when_it_is_over() {
+fn slow_start_admits_its_share_and_tells_the_others_to_come_back_soon() {
     let (layer, hand) = layer(config().ramp_for(Duration::from_secs(10)));
     let circuit = layer.circuit();
     let mut service = layer.layer(server());
@@ -306,8 +306,10 @@ fn a_ramp_lets_its_share_through_and_tells_the_others_when_it_is_over() {
             let answer = send(&mut service, 200, Duration::from_millis(5), &hand);
             admitted += usize::from(answer.is_ok());
             if let Err(BreakerError::Rejected(rejection)) = answer {
-                let over = Duration::from_millis(10_000 - 5_000 * u64::from(half) - 5 * call);
-                assert_eq!((rejection.state(), rejection.retry_after()), (CircuitState::Closed, Some(over)));
+                let left = Duration::from_millis(10_000 - 5_000 * u64::from(half) - 5 * call);
+                let expected = (CircuitState::Closed, Some(SECOND.min(left)));
+                assert_eq!((rejection.state(), rejection.retry_after()), expected);
+                assert!(rejection.to_string().contains("is in slow start"), "{rejection}");
             }
         }
         assert!(admitted.abs_diff(expected) <= 2, "{admitted}, not {expected}");
@@ -316,6 +318,21 @@ fn a_ramp_lets_its_share_through_and_tells_the_others_when_it_is_over() {
     }
     (0..100).for_each(|_| assert!(send(&mut service, 200, Duration::ZERO, &hand).is_ok()));
     assert_eq!(circuit.status().ramp, None);
+}
+
+#[test]
+fn half_open_rejection_says_to_come_back_after_a_second_not_after_the_lease() {
+    for (lease, expected) in [(30 * SECOND, SECOND), (SECOND / 2, SECOND / 2)] {
+        let (layer, hand) = layer(config().probes(1).probe_lease(lease));
+        let circuit = layer.circuit();
+        circuit.trip().unwrap();
+        hand.advance(OPEN_FOR);
+        let probe = circuit.try_acquire().unwrap();
+        let rejection = circuit.try_acquire().unwrap_err();
+        assert_eq!((rejection.state(), rejection.retry_after()), (CircuitState::HalfOpen, Some(expected)));
+        probe.settle(Verdict::Success);
+        assert!(circuit.try_acquire().is_ok(), "a probe that has ended frees its slot at once");
+    }
 }
 
 #[test]

@@ -26,8 +26,9 @@ macro_rules! controls {
             }
 
             #[inline]
-            pub(crate) fn rejection(&self, Refusal { state, left }: Refusal) -> Rejection {
-                Rejection::new(self.name, state, left.map(|left| self.with_slack(left)))
+            pub(crate) fn rejection(&self, refusal: Refusal) -> Rejection {
+                let retry_after = refusal.retry_after(self.core.clock().slack());
+                Rejection::new(self.name, refusal.state, retry_after)
             }
 
             /// Opens the circuit now; it recovers as usual. One that is open already stays as it is, also when its time is over and nobody has
@@ -82,12 +83,6 @@ macro_rules! controls {
 
             fn forced(&self, state: CircuitState) -> Forced {
                 Forced::new(self.name, state)
-            }
-
-            /// How long to wait so that `left` nanoseconds are over on the circuit's clock, which may be a little behind.
-            #[inline]
-            fn with_slack(&self, left: u64) -> Duration {
-                Duration::from_nanos(left) + self.core.clock().slack()
             }
         }
     };

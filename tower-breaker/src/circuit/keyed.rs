@@ -6,7 +6,6 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use tower_fault_classify::__shared::Clock;
 use tower_fault_classify::__shared::sync::{self, AtomicU64, Mutex, Ordering, fence, lock};
@@ -106,10 +105,10 @@ impl<K> OneOf<K> {
 
     /// Turns a call away.
     #[cold]
-    pub(crate) fn rejection(&self, Refusal { state, left }: Refusal) -> Rejection {
-        let (circuit, slack) = (self.circuit(), self.core().clock().slack());
-        self.core().tell_refused(circuit, state);
-        Rejection::new(circuit, state, left.map(|left| Duration::from_nanos(left) + slack))
+    pub(crate) fn rejection(&self, refusal: Refusal) -> Rejection {
+        let circuit = self.circuit();
+        self.core().tell_refused(circuit, refusal.state);
+        Rejection::new(circuit, refusal.state, refusal.retry_after(self.core().clock().slack()))
     }
 
     /// The name that it shares with the layer's other circuits.

@@ -150,12 +150,19 @@ impl Circuit {
         Rejection::new(self.name, CircuitState::Open, Some(self.with_slack(left)))
     }
 
-    /// After how long to ask again after a refusal. A ramp lets calls through all along, so that it is asked before it is over.
+    /// How long a service that is not ready waits before it asks again, if nothing wakes it. A slow start admits calls all
+    /// the time, so it is asked before its end.
     pub(crate) fn worth_waiting(&self, Refusal { state, left }: Refusal) -> Option<Duration> {
         const ASKED_IN_A_RAMP: u32 = 16;
 
         let left = self.with_slack(left?);
         Some(if state == CircuitState::Closed { left / ASKED_IN_A_RAMP } else { left })
+    }
+
+    /// How long to wait so that `left` nanoseconds are over on the circuit's clock, which may be a little behind.
+    #[inline]
+    fn with_slack(&self, left: u64) -> Duration {
+        Duration::from_nanos(left) + self.core.clock().slack()
     }
 
     fn hold(&self) -> Own {

@@ -4,6 +4,9 @@ use tower_breaker::{AbandonedPolicy, CircuitState, Mode};
 
 use super::{End, Limits, RAMP, SLOW, Step, millis};
 
+/// How long a caller waits for a free slot, or in a slow start, in milliseconds.
+const SOON: u64 = 1_000;
+
 /// One call that was let in.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
@@ -113,7 +116,7 @@ impl Naive {
                     let credit = credit + passed * 16 / RAMP;
                     let admitted = credit >= 16;
                     self.state = State::Closed(Some((since, if admitted { credit - 16 } else { credit })));
-                    if admitted { Ok(CallKind::Normal) } else { Err(Some(RAMP - passed)) }
+                    if admitted { Ok(CallKind::Normal) } else { Err(Some(SOON.min(RAMP - passed))) }
                 }
             }
             State::HalfOpen { places, .. } => {
@@ -123,7 +126,7 @@ impl Naive {
                     *free = Some(Lease { probe: self.probes, until: now + self.limits.lease });
                     Ok(CallKind::Probe(self.probes))
                 } else {
-                    Err(places.iter().flatten().map(|lease| lease.until - now).min())
+                    Err(places.iter().flatten().map(|lease| SOON.min(lease.until - now)).min())
                 }
             }
         };

@@ -160,6 +160,42 @@ fn a_rejection_names_the_layers_circuits_and_tells_of_its_own_keys_time() {
 }
 
 #[test]
+fn keyed_half_open_and_slow_start_rejections_say_to_come_back_after_a_second() {
+    let each = config().probes(1).successes_to_close(1).ramp_for(100 * SECOND);
+    let bench = Bench::new(each, 10, Overflow::Unguarded);
+    bench.fail(1, 5);
+    bench.hand.advance(OPEN_FOR);
+    let circuit = bench.circuit(1);
+    let told = || {
+        let rejection = circuit.try_acquire().unwrap_err();
+        (rejection.state(), rejection.retry_after())
+    };
+    let probe = circuit.try_acquire().unwrap();
+    assert_eq!(told(), (CircuitState::HalfOpen, Some(SECOND)));
+    probe.settle(Verdict::Success);
+    bench.succeed(1);
+    assert_eq!(told(), (CircuitState::Closed, Some(SECOND)));
+}
+
+#[test]
+fn keyed_permit_that_is_cancelled_returns_its_credit_in_a_slow_start() {
+    let each = config().probes(1).successes_to_close(1).ramp_for(100 * SECOND);
+    let bench = Bench::new(each, 10, Overflow::Unguarded);
+    bench.fail(1, 5);
+    bench.hand.advance(OPEN_FOR);
+    bench.succeed(1);
+    bench.succeed(1);
+    bench.hand.advance(50 * SECOND);
+    let circuit = bench.circuit(1);
+    assert!(circuit.try_acquire().is_err(), "half a call is saved up");
+    for _ in 0..100 {
+        circuit.try_acquire().expect("the credit is back").cancel();
+    }
+    circuit.try_acquire().unwrap().settle(Verdict::Success);
+    assert!(circuit.try_acquire().is_err(), "the call has used the credit");
+}
+
+#[test]
 fn all_services_and_clones_of_a_layer_share_the_circuits_and_another_layer_has_its_own() {
     let bench = Bench::of(10);
     let twin = bench.layer.clone();
