@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use crate::call::Call;
 use crate::policy::GiveUp;
-use crate::request::{Outer, Resend};
+use crate::request::{Outer, RequestInfo, Resend};
 
 pin_project! {
     /// Comes to what the last attempt comes to.
@@ -148,6 +148,7 @@ where
     S: Service<Req>,
     C: Classify<S::Response, S::Error>,
     Q: Resend<Req>,
+    Req: RequestInfo,
 {
     type Output = Result<S::Response, S::Error>;
 
@@ -215,7 +216,7 @@ where
                     let mut request =
                         this.next.take().expect("a retry that failed to get ready is not polled again");
                     let mark = this.call.mark(*outer, this.classify.judges_responses());
-                    this.resend.mark(&mut request, mark);
+                    request.mark(mark);
                     let attempt = service.call(request);
                     this.state.set(State::Calling { attempt });
                 }

@@ -17,7 +17,7 @@ use crate::service::JitterRetry;
 /// ```
 /// use std::time::Duration;
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
+/// use tower_jitter_retry::{JitterRetryLayer, RequestInfo, RetryPolicy};
 ///
 /// // As it comes:
 /// let service = ServiceBuilder::new()
@@ -26,9 +26,11 @@ use crate::service::JitterRetry;
 /// # fn check<R, S: tower::Service<R>>(_: &S) {}
 /// # check::<http::Request<String>, _>(&service);
 ///
-/// // With limits of one's own, for requests that only need to be `Clone`:
+/// // With limits of one's own, for a request type of one's own that is `Clone` and counts as idempotent:
 /// #[derive(Clone)]
 /// struct Query(String);
+///
+/// impl RequestInfo for Query {}
 ///
 /// let policy = RetryPolicy::builder().max_attempts(5).max_elapsed(Duration::from_secs(20)).build()?;
 /// let service = ServiceBuilder::new()
@@ -75,8 +77,13 @@ impl<C, Q> JitterRetryLayer<C, Q> {
         JitterRetryLayer { policy: self.policy, classify, resend: self.resend }
     }
 
-    /// Sends clones of the request again, which are all taken for idempotent, instead of asking its
-    /// [`RetryRequest`](crate::RetryRequest).
+    /// Sends clones of the request again, so that its body need not be a [`RetryBody`](crate::RetryBody) and a request
+    /// type of your own need not be a [`RetryRequest`](crate::RetryRequest).
+    ///
+    /// Only the way to copy the request changes. Its [`RequestInfo`](crate::RequestInfo) counts as it does without: the
+    /// method, `Idempotency-Key`, [`RetrySafety`](crate::RetrySafety), [`Deadline`](crate::Deadline), gRPC method and marks
+    /// of an `http::Request<B>`, for any `B` that is `Clone`. [`replay_limit`](crate::RetryPolicyBuilder::replay_limit)
+    /// does not apply: a clone is made whatever its size.
     pub fn clone_requests(self) -> JitterRetryLayer<C, CloneRequests> {
         JitterRetryLayer { policy: self.policy, classify: self.classify, resend: CloneRequests }
     }

@@ -30,8 +30,8 @@ pub use policy::{GiveUp, RetryPolicy, RetryPolicyBuilder};
 pub use replay::SavedBody;
 pub use replay::{Replay, ReplayBody, ReplayError, RetryBody};
 pub use request::{
-    Attempt, ByTrait, CloneRequests, Mark, NonIdempotent, Notes, Resend, RetryRequest, RetrySafety,
-    SavedHttp, remove_marker,
+    Attempt, ByTrait, CloneRequests, Mark, NonIdempotent, Notes, RequestInfo, Resend, RetryRequest,
+    RetrySafety, SavedHttp, remove_marker,
 };
 pub use retrier::{Retrier, Retrying};
 pub use service::JitterRetry;

@@ -9,7 +9,7 @@ use crate::call::Call;
 use crate::deadline::Deadline;
 use crate::future::{ResponseFuture, Spare};
 use crate::policy::{GiveUp, RetryPolicy};
-use crate::request::{Coverage, Resend, ResendAfter};
+use crate::request::{Coverage, RequestInfo, Resend, ResendAfter};
 
 /// Sends failed requests of its inner service again. Made by [`JitterRetryLayer`](crate::JitterRetryLayer).
 ///
@@ -49,6 +49,7 @@ where
     S: Service<Req> + Clone,
     C: Classify<S::Response, S::Error> + Clone,
     Q: Resend<Req> + Clone,
+    Req: RequestInfo,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -64,10 +65,10 @@ where
         let Self { inner, policy, classify, resend } = self;
         let limits = &policy.plan.limits;
         if policy.remove_marker {
-            resend.unmark(&mut request, policy.marker_header());
+            request.unmark(policy.marker_header());
         }
-        let notes = resend.notes(&mut request);
-        let resend_after = policy.resend_after(resend, &request, notes.safety);
+        let notes = request.notes();
+        let resend_after = policy.resend_after(&request, notes.safety);
         let deadline = notes.deadline.map(Deadline::remaining);
         let outer = policy.outer(&notes);
         let own = Coverage::of(resend_after, classify.judges_responses());
@@ -82,7 +83,7 @@ where
             None => match resend.save(request, policy.replay_limit) {
                 (saved_request, Some(saved)) => {
                     request = saved_request;
-                    resend.mark(&mut request, policy.first_mark(outer.attempt(1, own), deadline));
+                    request.mark(policy.first_mark(outer.attempt(1, own), deadline));
                     Spare::Some { service: inner.clone(), saved: Some(saved), outer }
                 }
                 (saved_request, None) => {

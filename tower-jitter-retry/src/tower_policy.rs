@@ -13,7 +13,7 @@ use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst, Typed, grpc_ha
 use crate::call::Call;
 use crate::deadline::Deadline;
 use crate::policy::{GiveUp, RetryPolicy};
-use crate::request::{ByTrait, CloneRequests, Outer, Resend};
+use crate::request::{ByTrait, CloneRequests, Outer, RequestInfo, Resend};
 
 impl RetryPolicy {
     /// The same policy for [`tower::retry::RetryLayer`]; clones and services share its budget.
@@ -85,7 +85,7 @@ impl<C, Q> TowerPolicy<C, Q> {
         TowerPolicy { policy: self.policy, classify, resend: self.resend, call: None }
     }
 
-    /// Sends clones of the request again, which are all taken for idempotent.
+    /// As [`JitterRetryLayer::clone_requests`](crate::JitterRetryLayer::clone_requests).
     pub fn clone_requests(self) -> TowerPolicy<C, CloneRequests> {
         TowerPolicy { policy: self.policy, classify: self.classify, resend: CloneRequests, call: None }
     }
@@ -95,11 +95,12 @@ impl<C, Q, Req, Res, Err> Policy<Req, Res, Err> for TowerPolicy<C, Q>
 where
     C: Classify<Res, Err>,
     Q: Resend<Req>,
+    Req: RequestInfo,
 {
     type Future = Delay;
 
     fn retry(&mut self, request: &mut Req, result: &mut Result<Res, Err>) -> Option<Delay> {
-        let Self { classify, resend, call, .. } = self;
+        let Self { classify, call, .. } = self;
         let Running { call, outer, begun } = call.as_mut()?;
         *begun = true;
         let verdict = classify.classify(result.as_ref());
@@ -120,7 +121,7 @@ where
         };
         call.go_on(&verdict, delay);
         // The time that is left is what there is after the sleep.
-        resend.mark(request, call.mark_after(*outer, classify.judges_responses(), delay));
+        request.mark(call.mark_after(*outer, classify.judges_responses(), delay));
         let sleep = (!delay.is_zero()).then(|| tokio::time::sleep(delay));
         Some(Delay { sleep })
     }
@@ -135,10 +136,10 @@ where
         }
         let mut request = resend.duplicate(request, policy.replay_limit)?;
         if policy.remove_marker {
-            resend.unmark(&mut request, policy.marker_header());
+            request.unmark(policy.marker_header());
         }
-        let notes = resend.notes(&mut request);
-        let resend_after = policy.resend_after(resend, &request, notes.safety);
+        let notes = request.notes();
+        let resend_after = policy.resend_after(&request, notes.safety);
         let running = Call::new(policy, resend_after, notes.deadline.map(Deadline::remaining));
         *call = Some(Running { call: running, outer: policy.outer(&notes), begun: false });
         Some(request)

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tower::{Layer, service_fn};
 use tower_fault_classify::Judged;
 use tower_jitter_retry::{
-    Attempt, Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RetryPolicy,
+    Attempt, Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RequestInfo, RetryPolicy,
     RetryPolicyBuilder, RetryRequest, Retryable,
 };
 
@@ -109,12 +109,10 @@ async fn hints_of_nothing_of_a_century_garbled_and_negative() {
 #[derive(Debug)]
 struct Fickle;
 
+impl RequestInfo for Fickle {}
+
 impl RetryRequest for Fickle {
     type Saved = ();
-
-    fn is_idempotent(&self) -> bool {
-        true
-    }
 
     fn save(self, _: usize) -> (Self, Option<()>) {
         (self, Some(()))

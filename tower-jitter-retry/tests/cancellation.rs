@@ -14,7 +14,7 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, service_fn};
 use tower_fault_classify::Judged;
 use tower_jitter_retry::{
-    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RetryPolicy, Retryable,
+    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RequestInfo, RetryPolicy, Retryable,
 };
 
 use support::{Broken, Calls, at_once, now, send};
@@ -22,7 +22,16 @@ use support::{Broken, Calls, at_once, now, send};
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A request whose clones can be counted.
-type Traced = Arc<()>;
+#[derive(Clone, Default)]
+struct Traced(Arc<()>);
+
+impl RequestInfo for Traced {}
+
+impl Traced {
+    fn count(&self) -> usize {
+        Arc::strong_count(&self.0)
+    }
+}
 
 /// Fails at once, or hangs from an attempt on; lives as long as its token.
 struct Attempt {
@@ -48,15 +57,15 @@ fn dropping_the_future_drops_the_attempt_that_runs() {
     for hangs_from in [1, 2, 3] {
         let (calls, token, request) = (Calls::default(), Traced::default(), Traced::default());
         let mut service = JitterRetryLayer::new(at_once().build().unwrap()).clone_requests().layer(
-            service_fn(|_: Traced| Attempt { _token: Arc::clone(&token), hangs: calls.next() >= hangs_from }),
+            service_fn(|_: Traced| Attempt { _token: token.clone(), hangs: calls.next() >= hangs_from }),
         );
-        let mut call = task::spawn(send(&mut service, Arc::clone(&request)));
+        let mut call = task::spawn(send(&mut service, request.clone()));
         assert_pending!(call.poll());
         assert_eq!(calls.made(), hangs_from);
-        assert_eq!(Arc::strong_count(&token), 2, "only the attempt that hangs is alive");
+        assert_eq!(token.count(), 2, "only the attempt that hangs is alive");
         drop(call);
-        assert_eq!(Arc::strong_count(&token), 1, "the attempt outlives its call");
-        assert_eq!(Arc::strong_count(&request), 1, "the request outlives its call");
+        assert_eq!(token.count(), 1, "the attempt outlives its call");
+        assert_eq!(request.count(), 1, "the request outlives its call");
     }
 }
 
@@ -65,13 +74,13 @@ async fn dropping_the_future_ends_the_sleep() {
     let (calls, token, request) = (Calls::default(), Traced::default(), Traced::default());
     let mut service = JitterRetryLayer::new(slow()).clone_requests().layer(service_fn(|_: Traced| {
         calls.next();
-        Attempt { _token: Arc::clone(&token), hangs: false }
+        Attempt { _token: token.clone(), hangs: false }
     }));
-    let mut call = task::spawn(send(&mut service, Arc::clone(&request)));
+    let mut call = task::spawn(send(&mut service, request.clone()));
     assert_pending!(call.poll());
-    assert_eq!(Arc::strong_count(&token), 1, "the failed attempt is dropped before the sleep");
+    assert_eq!(token.count(), 1, "the failed attempt is dropped before the sleep");
     drop(call);
-    assert_eq!(Arc::strong_count(&request), 1, "the request outlives its call");
+    assert_eq!(request.count(), 1, "the request outlives its call");
     tokio::time::advance(100 * SECOND).await;
     tokio::task::yield_now().await;
     assert_eq!(calls.made(), 1);

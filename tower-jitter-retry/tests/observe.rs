@@ -101,11 +101,9 @@ fn attempts_retries_delays_refusals_and_reasons_are_counted() {
 
     /// Cannot be made again when it comes to it.
     struct Fickle;
+    impl tower_jitter_retry::RequestInfo for Fickle {}
     impl tower_jitter_retry::RetryRequest for Fickle {
         type Saved = ();
-        fn is_idempotent(&self) -> bool {
-            true
-        }
         fn save(self, _: usize) -> (Self, Option<()>) {
             (self, Some(()))
         }

@@ -11,7 +11,9 @@ use bytes::Bytes;
 use http::{Method, Request, Response, Version};
 use http_body_util::{Empty, Full};
 use tower::{Layer, service_fn};
-use tower_jitter_retry::{Attempt, JitterRetryLayer, RetryBody, RetryPolicyBuilder, RetryRequest};
+use tower_jitter_retry::{
+    Attempt, JitterRetryLayer, RequestInfo, RetryBody, RetryPolicyBuilder, RetryRequest,
+};
 
 use support::{Broken, Calls, at_once, now, response, send};
 
@@ -29,6 +31,8 @@ impl Clone for Counted {
         Self(Arc::clone(&self.0))
     }
 }
+
+impl RequestInfo for Counted {}
 
 /// How often a request is cloned if its first so many attempts fail.
 fn clones(attempts: u32, failures: usize) -> usize {
@@ -230,12 +234,10 @@ impl Told {
     }
 }
 
+impl RequestInfo for Told {}
+
 impl RetryRequest for Told {
     type Saved = Self;
-
-    fn is_idempotent(&self) -> bool {
-        true
-    }
 
     fn save(self, limit: usize) -> (Self, Option<Self>) {
         self.note(format!("save {limit}"));

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tower::retry::RetryLayer;
 use tower::{BoxError, Layer, service_fn};
 use tower_jitter_retry::{
-    Attempt, Budget, Clock, Deadline, Jitter, ReplayBody, Retried, RetryPolicy, RetryPolicyBuilder,
-    RetrySafety,
+    Attempt, Budget, Clock, Deadline, Jitter, ReplayBody, RequestInfo, Retried, RetryPolicy,
+    RetryPolicyBuilder, RetrySafety,
 };
 
 use support::{Broken, Calls, at_once, now, request, response, send};
@@ -56,16 +56,21 @@ fn it_decides_as_behind_the_layer() {
     assert_eq!(sent(at_once().max_attempts(1), request(Method::GET), 503).len(), 1);
 }
 
+#[derive(Clone)]
+struct Query;
+
+impl RequestInfo for Query {}
+
 #[test]
 fn one_service_makes_each_call_anew() {
     let calls = Calls::default();
     let policy = at_once().build().unwrap().for_tower().clone_requests();
-    let mut service = RetryLayer::new(policy).layer(service_fn(|_: std::sync::Arc<()>| {
+    let mut service = RetryLayer::new(policy).layer(service_fn(|_: Query| {
         let call = calls.next();
         async move { Err::<(), _>(Broken(call)) }
     }));
     for call in 1..=5 {
-        assert_eq!(now(send(&mut service, std::sync::Arc::default())), Err(Broken(3 * call)));
+        assert_eq!(now(send(&mut service, Query)), Err(Broken(3 * call)));
     }
 }
 

@@ -15,7 +15,8 @@ use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_jitter_retry::{
-    Budget, BudgetBuilder, Clock, Jitter, JitterRetryLayer, ReplayBody, RetryPolicy, RetryPolicyBuilder,
+    Budget, BudgetBuilder, Clock, Jitter, JitterRetryLayer, ReplayBody, RequestInfo, RetryPolicy,
+    RetryPolicyBuilder,
 };
 
 use support::{Broken, Calls, at_once, now, request, response, send};
@@ -242,6 +243,7 @@ fn trap_26_a_request_is_not_cloned_when_no_retry_can_follow() {
             Self(Arc::clone(&self.0))
         }
     }
+    impl RequestInfo for Counted {}
     for (attempts, expected) in [(1, 0), (2, 1), (3, 2)] {
         let clones = Arc::default();
         let mut service = JitterRetryLayer::new(at_once().max_attempts(attempts).build().unwrap())

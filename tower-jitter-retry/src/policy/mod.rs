@@ -15,7 +15,7 @@ use tower_fault_classify::__shared::Clock;
 use crate::backoff::Backoff;
 use crate::budget::{Account, Budget, RetryBudget};
 use crate::observe::Observer;
-use crate::request::{Attempt, Mark, NonIdempotent, Notes, Outer, Resend, ResendAfter, RetrySafety};
+use crate::request::{Attempt, Mark, NonIdempotent, Notes, Outer, RequestInfo, ResendAfter, RetrySafety};
 use crate::rng::Seeds;
 
 pub use builder::RetryPolicyBuilder;
@@ -161,21 +161,15 @@ impl RetryPolicy {
 
     /// The faults after which one request may be sent again. `own` is the request's own word.
     #[inline]
-    pub(crate) fn resend_after<Req, Q: Resend<Req>>(
-        &self,
-        resend: &Q,
-        request: &Req,
-        own: Option<RetrySafety>,
-    ) -> ResendAfter {
+    pub(crate) fn resend_after(&self, request: &impl RequestInfo, own: Option<RetrySafety>) -> ResendAfter {
         let listed = || {
             let listed =
-                |methods: &Methods| resend.grpc_method(request).is_some_and(|method| methods.contain(method));
+                |methods: &Methods| request.grpc_method().is_some_and(|method| methods.contain(method));
             self.methods.as_deref().is_some_and(listed)
         };
-        let idempotent = resend.is_idempotent(request) || listed();
-        ResendAfter::of(own, self.safety, self.non_idempotent, idempotent, || {
-            resend.has_idempotency_key(request)
-        })
+        let idempotent = request.is_idempotent() || listed();
+        let has_key = || request.has_idempotency_key();
+        ResendAfter::of(own, self.safety, self.non_idempotent, idempotent, has_key)
     }
 }
 

@@ -25,7 +25,8 @@ pub use error::ReplayError;
 #[diagnostic::on_unimplemented(
     message = "the body `{Self}` does not say how it is sent again",
     note = "it is implemented for `()`, strings, `Bytes`, `Full` and `Empty`, and behind features for the bodies of tonic, axum and reqwest",
-    note = "wrap any other that streams: `ReplayBody::new(body)`"
+    note = "wrap any other that streams: `ReplayBody::new(body)`",
+    note = "if the body is `Clone`, `.clone_requests()` on the layer clones the request with it; its method, headers and extensions still decide whether it is sent again"
 )]
 pub trait RetryBody: Sized {
     /// What is kept so that the body can be sent again.

@@ -4,7 +4,7 @@ use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use super::grpc;
-use super::{Attempt, Mark, Notes, RetryRequest};
+use super::{Attempt, Mark, Notes, RequestInfo, RetryRequest};
 use crate::deadline::Deadline;
 use crate::replay::RetryBody;
 
@@ -25,9 +25,7 @@ pub struct SavedHttp<B> {
     body: B,
 }
 
-impl<B: RetryBody> RetryRequest for Request<B> {
-    type Saved = SavedHttp<B::Saved>;
-
+impl<B> RequestInfo for Request<B> {
     fn is_idempotent(&self) -> bool {
         self.method().is_idempotent()
     }
@@ -57,6 +55,10 @@ impl<B: RetryBody> RetryRequest for Request<B> {
         self.extensions_mut().remove::<Attempt>();
         unmark_headers(self.headers_mut(), header);
     }
+}
+
+impl<B: RetryBody> RetryRequest for Request<B> {
+    type Saved = SavedHttp<B::Saved>;
 
     fn duplicate(&self, limit: usize) -> Option<Self> {
         let body = self.body().duplicate(limit)?;
@@ -153,7 +155,7 @@ mod tests {
 
     fn idempotent(method: &str) -> bool {
         let request = Request::builder().method(method).body(()).unwrap();
-        RetryRequest::is_idempotent(&request)
+        RequestInfo::is_idempotent(&request)
     }
 
     #[test]
@@ -169,7 +171,7 @@ mod tests {
     #[test]
     fn idempotency_key_and_safety_are_read_apart_from_the_method() {
         let mut request = Request::post("/").header("Idempotency-Key", "1").body(()).unwrap();
-        assert!(!RetryRequest::is_idempotent(&request) && request.has_idempotency_key());
+        assert!(!RequestInfo::is_idempotent(&request) && request.has_idempotency_key());
         assert_eq!(request.notes().safety, None);
         request.extensions_mut().insert(RetrySafety::Never);
         assert_eq!(request.notes().safety, Some(RetrySafety::Never));

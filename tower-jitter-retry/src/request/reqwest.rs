@@ -7,7 +7,7 @@ use ::reqwest::{Method, Request, Url};
 
 use super::grpc;
 use super::http::{earliest, has_idempotency_key, mark_headers, noted, unmark_headers};
-use super::{Attempt, Mark, Notes, RetryRequest};
+use super::{Attempt, Mark, Notes, RequestInfo, RetryRequest};
 
 /// Reads or changes a request's extensions, which reqwest shows nobody: they come out only as those of an `http::Request`. The rest of the
 /// request stays where it is, so that nothing of it is cloned or parsed.
@@ -37,10 +37,7 @@ where
     result
 }
 
-/// Through `try_clone`: a request with a streaming body goes out once.
-impl RetryRequest for Request {
-    type Saved = Self;
-
+impl RequestInfo for Request {
     fn is_idempotent(&self) -> bool {
         self.method().is_idempotent()
     }
@@ -69,6 +66,11 @@ impl RetryRequest for Request {
         with_extensions(self, Extensions::remove::<Attempt>);
         unmark_headers(self.headers_mut(), header);
     }
+}
+
+/// Through `try_clone`: a request with a streaming body goes out once.
+impl RetryRequest for Request {
+    type Saved = Self;
 
     fn duplicate(&self, _: usize) -> Option<Self> {
         self.try_clone()

@@ -1,0 +1,181 @@
+//! `clone_requests()`: the body is cloned, and everything else of an HTTP request counts as without it.
+
+mod support;
+
+use std::io::{self, ErrorKind};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use http::{HeaderName, Method, Request, Response};
+use tower::{Layer, ServiceBuilder, service_fn};
+use tower_jitter_retry::{Attempt, Deadline, JitterRetryLayer, RequestInfo, RetryPolicyBuilder, RetrySafety};
+
+use support::{Broken, Calls, at_once, now, response, send};
+
+/// A body that does not say how it is sent again.
+#[derive(Clone, Debug, PartialEq)]
+struct Form(String);
+
+fn form(method: Method) -> Request<Form> {
+    Request::builder().method(method).uri("/orders/42").body(Form("a=b".to_owned())).unwrap()
+}
+
+/// The requests that are sent if each one is answered with the status, or refused for 0.
+fn sent(policy: RetryPolicyBuilder, request: Request<Form>, status: u16) -> Vec<Request<Form>> {
+    let sent = Mutex::new(Vec::new());
+    let layer = JitterRetryLayer::new(policy.build().unwrap()).clone_requests();
+    let mut service = layer.layer(service_fn(|request: Request<Form>| {
+        sent.lock().unwrap().push(request);
+        async move { answer(status) }
+    }));
+    let _ = now(send(&mut service, request));
+    sent.into_inner().unwrap()
+}
+
+fn answer(status: u16) -> io::Result<Response<String>> {
+    if status == 0 { Err(ErrorKind::ConnectionRefused.into()) } else { Ok(response(status)) }
+}
+
+#[test]
+fn cloned_post_that_may_have_been_processed_is_sent_once() {
+    for status in [408, 500, 502, 503, 504] {
+        for method in [Method::POST, Method::PATCH] {
+            assert_eq!(sent(at_once(), form(method.clone()), status).len(), 1, "{method} {status}");
+        }
+        assert_eq!(sent(at_once(), form(Method::GET), status).len(), 3, "{status}");
+    }
+    for status in [0, 421, 425, 429, 529] {
+        assert_eq!(sent(at_once(), form(Method::POST), status).len(), 3, "{status}");
+    }
+}
+
+#[test]
+fn cloned_request_keeps_its_safety_and_its_idempotency_key() {
+    for (safety, key, expected) in [
+        (None, None, 1),
+        (None, Some("1"), 3),
+        (None, Some(" "), 1),
+        (Some(RetrySafety::Always), None, 3),
+        (Some(RetrySafety::ByMethod), Some("1"), 1),
+        (Some(RetrySafety::Never), Some("1"), 1),
+    ] {
+        let mut request = form(Method::POST);
+        if let Some(safety) = safety {
+            request.extensions_mut().insert(safety);
+        }
+        if let Some(key) = key {
+            request.headers_mut().insert("idempotency-key", key.parse().unwrap());
+        }
+        assert_eq!(sent(at_once(), request, 503).len(), expected, "{safety:?} {key:?}");
+    }
+    let mut get = form(Method::GET);
+    get.extensions_mut().insert(RetrySafety::Never);
+    assert_eq!(sent(at_once(), get, 0).len(), 1);
+}
+
+#[test]
+fn cloned_request_keeps_its_deadline() {
+    for timeout in [None, Some("0n")] {
+        let mut get = form(Method::GET);
+        match timeout {
+            None => drop(get.extensions_mut().insert(Deadline::within(Duration::ZERO))),
+            Some(timeout) => drop(get.headers_mut().insert("grpc-timeout", timeout.parse().unwrap())),
+        }
+        assert_eq!(sent(at_once(), get, 503).len(), 1, "{timeout:?}");
+    }
+}
+
+#[test]
+fn cloned_grpc_call_is_sent_again_if_its_method_is_listed() {
+    let call = |path: &str| {
+        let mut call = form(Method::POST);
+        *call.uri_mut() = path.parse().unwrap();
+        call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        call
+    };
+    let policy = || at_once().idempotent_methods(["shop.Orders/Get"]);
+    assert_eq!(sent(policy(), call("/shop.Orders/Put"), 503).len(), 1);
+    let attempts = sent(policy(), call("/shop.Orders/Get"), 503);
+    let previous: Vec<_> =
+        attempts.iter().map(|sent| sent.headers().get("grpc-previous-rpc-attempts").cloned()).collect();
+    assert_eq!(previous, [None, Some(1.into()), Some(2.into())]);
+}
+
+#[test]
+fn cloned_request_carries_marks_and_nested_layers_do_not_multiply() {
+    let header = HeaderName::from_static("x-attempt");
+    let attempts = sent(at_once().marker_header(header), form(Method::GET), 503);
+    let numbers: Vec<_> = attempts.iter().map(|sent| sent.headers()["x-attempt"].clone()).collect();
+    assert_eq!(numbers, ["1", "2", "3"]);
+    assert!(attempts.iter().all(|sent| sent.extensions().get::<Attempt>().is_some()));
+    assert!(attempts.iter().all(|sent| *sent.body() == Form("a=b".to_owned())));
+
+    let calls = Calls::default();
+    let layer = || JitterRetryLayer::new(at_once().build().unwrap()).clone_requests();
+    let mut service =
+        ServiceBuilder::new().layer(layer()).layer(layer()).service(service_fn(|_: Request<Form>| {
+            calls.next();
+            async { answer(503) }
+        }));
+    now(send(&mut service, form(Method::GET))).unwrap();
+    assert_eq!(calls.made(), 3);
+}
+
+#[cfg(feature = "tower-retry")]
+#[test]
+fn cloned_request_behind_towers_retry_layer_keeps_every_check() {
+    let calls = Calls::default();
+    let policy = at_once().build().unwrap().for_tower().clone_requests();
+    let mut service = tower::retry::RetryLayer::new(policy).layer(service_fn(|_: Request<Form>| {
+        calls.next();
+        async { answer(503) }
+    }));
+    let mut never = form(Method::GET);
+    never.extensions_mut().insert(RetrySafety::Never);
+    for (request, expected) in [(form(Method::POST), 1), (form(Method::GET), 3), (never, 1)] {
+        let before = calls.made();
+        now(send(&mut service, request)).unwrap();
+        assert_eq!(calls.made() - before, expected);
+    }
+}
+
+/// A request type that knows whether it is idempotent.
+#[derive(Clone)]
+struct Command {
+    reads: bool,
+}
+
+impl RequestInfo for Command {
+    fn is_idempotent(&self) -> bool {
+        self.reads
+    }
+}
+
+#[test]
+fn request_type_of_ones_own_decides_whether_it_is_idempotent() {
+    for (reads, expected) in [(true, 3), (false, 1)] {
+        let calls = Calls::default();
+        let layer = JitterRetryLayer::new(at_once().build().unwrap()).clone_requests();
+        let mut service = layer.layer(service_fn(|_: Command| {
+            let call = calls.next();
+            async move { Err::<(), _>(Broken(call)) }
+        }));
+        now(send(&mut service, Command { reads })).unwrap_err();
+        assert_eq!(calls.made(), expected);
+    }
+}
+
+/// An optional HTTP request is still one.
+#[test]
+fn optional_post_is_sent_once() {
+    for (request, expected) in [(Some(form(Method::POST)), 1), (Some(form(Method::GET)), 3), (None, 3)] {
+        let calls = Calls::default();
+        let layer = JitterRetryLayer::new(at_once().build().unwrap()).clone_requests();
+        let mut service = layer.layer(service_fn(|_: Option<Request<Form>>| {
+            calls.next();
+            async { answer(503) }
+        }));
+        now(send(&mut service, request)).unwrap();
+        assert_eq!(calls.made(), expected);
+    }
+}
