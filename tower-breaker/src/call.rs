@@ -1,23 +1,52 @@
 //! A call through a circuit, without tower.
 
+#[cfg(feature = "tokio")]
+mod within;
+
+#[cfg(feature = "tokio")]
+pub use within::CallWithin;
+
 use std::fmt;
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
-use tower_fault_classify::{AsError, Classify, ErrorsOnly};
+use tower_fault_classify::{AsError, Classify, ErrorsOnly, NestedErrors};
 
 use crate::circuit::{Circuit, Permit};
 use crate::error::BreakerError;
 
 impl Circuit {
-    /// Runs a future through the circuit: a worker's job, a query to a pool. An `Ok` is a success, an error is judged by its chain of
-    /// sources.
+    /// Runs a future through the circuit: a worker's job, a query to a pool.
     ///
-    /// The circuit is asked when the future is polled first. Dropping it drops the call, which is then an abandoned one. It runs on any
-    /// executor.
+    /// **Every `Ok` counts as a success, also an `Ok` that holds an error.** A future that returns a result within a result
+    /// hides its failures from the circuit:
+    ///
+    /// ```
+    /// # #[cfg(feature = "tokio")] {
+    /// # use std::time::Duration;
+    /// # use tower_breaker::{BreakerConfig, Circuit};
+    /// # async fn query() -> std::io::Result<u32> { Err(std::io::ErrorKind::ConnectionRefused.into()) }
+    /// # tokio_test::block_on(async {
+    /// # let circuit = Circuit::new(BreakerConfig::default());
+    /// # let limit = Duration::from_secs(1);
+    /// // Wrong: a refused connection is an `Ok(Err(_))`, and counts as a success.
+    /// let _ = circuit.call(tokio::time::timeout(limit, query())).await;
+    /// assert_eq!(circuit.status().window.failures, 0);
+    ///
+    /// // Right: a refused connection and an elapsed timeout are failures.
+    /// let _ = circuit.call_within(limit, query()).await;
+    /// assert_eq!(circuit.status().window.failures, 1);
+    /// # });
+    /// # }
+    /// ```
+    ///
+    /// Use [`call_within`](Self::call_within) for a timeout, and [`call_nested`](Self::call_nested) for any other result
+    /// within a result, as a `JoinHandle` returns it.
+    ///
+    /// An error is classified by its chain of sources. The circuit decides when the future is first polled. The future runs
+    /// on any executor.
     ///
     /// ```
     /// use tower_breaker::{BreakerConfig, BreakerError, Circuit};
@@ -33,22 +62,63 @@ impl Circuit {
     /// # });
     /// ```
     ///
+    /// # Cancellation
+    ///
+    /// Dropping the returned future drops `call`, which then counts as a cancelled call: see
+    /// [`AbandonedPolicy`](crate::AbandonedPolicy). Before its first poll it counts for nothing.
+    ///
     /// # Errors
     ///
-    /// [`BreakerError::Rejected`] if the circuit does not let the call through, [`BreakerError::Inner`] with the call's own error.
+    /// [`BreakerError::Rejected`] if the circuit rejects the call, [`BreakerError::Inner`] with the call's own error.
     ///
     /// # Panics
     ///
-    /// A panic of the call goes on to the caller. It counts as a failure.
-    pub fn call<F, T, E, K>(&self, call: F) -> Call<F, K>
+    /// A panic of the call counts as a failure, and propagates to the caller.
+    pub fn call<F, T, E, K>(&self, call: F) -> Call<F, ErrorsOnly<K>>
     where
         F: Future<Output = Result<T, E>>,
         E: AsError<K>,
     {
-        Call { inner: call, circuit: self.clone(), permit: None, kind: PhantomData }
+        Call::new(self, call, ErrorsOnly::new())
     }
 
-    /// Runs a closure through the circuit, on this thread. An `Ok` is a success, an error is judged by its chain of sources.
+    /// Runs a future that returns a result within a result through the circuit.
+    ///
+    /// As [`call`](Self::call), but an `Ok(Err(error))` is classified by `error`. The output keeps its shape.
+    ///
+    /// ```
+    /// use tower_breaker::{BreakerConfig, Circuit};
+    ///
+    /// # async fn query() -> Result<u32, std::io::Error> { Err(std::io::ErrorKind::ConnectionRefused.into()) }
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let circuit = Circuit::new(BreakerConfig::default());
+    /// let answer = circuit.call_nested(tokio::spawn(query())).await;
+    /// assert!(matches!(answer, Ok(Err(_))), "the task has ended, and its query has failed");
+    /// assert_eq!(circuit.status().window.failures, 1);
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`BreakerError::Rejected`] if the circuit rejects the call, [`BreakerError::Inner`] with the outer error. The inner
+    /// error is within the `Ok`.
+    ///
+    /// # Panics
+    ///
+    /// See [`call`](Self::call).
+    pub fn call_nested<F, T, E, O, K, J>(&self, call: F) -> Call<F, NestedErrors<(K, J)>>
+    where
+        F: Future<Output = Result<Result<T, E>, O>>,
+        E: AsError<J>,
+        O: AsError<K>,
+    {
+        Call::new(self, call, NestedErrors::new())
+    }
+
+    /// Runs a closure through the circuit, on this thread. An `Ok` is a success, an error is classified by its chain of
+    /// sources. For a result within a result use [`call_blocking_nested`](Self::call_blocking_nested).
+    ///
+    /// A closure cannot be stopped, so there is no variant with a timeout: set one on the client that it uses.
     ///
     /// ```
     /// use tower_breaker::{BreakerConfig, Circuit};
@@ -64,41 +134,90 @@ impl Circuit {
     ///
     /// # Panics
     ///
-    /// A panic of the closure goes on to the caller. It counts as a failure.
+    /// A panic of the closure counts as a failure, and propagates to the caller.
     pub fn call_blocking<T, E, K>(&self, call: impl FnOnce() -> Result<T, E>) -> Result<T, BreakerError<E>>
     where
         E: AsError<K>,
     {
+        self.run(call, &ErrorsOnly::new())
+    }
+
+    /// Runs a closure that returns a result within a result through the circuit, on this thread.
+    ///
+    /// As [`call_blocking`](Self::call_blocking), but an `Ok(Err(error))` is classified by `error`.
+    ///
+    /// ```
+    /// use std::sync::mpsc;
+    /// use std::time::Duration;
+    /// use tower_breaker::{BreakerConfig, Circuit};
+    ///
+    /// let circuit = Circuit::new(BreakerConfig::default());
+    /// let (answers, answer) = mpsc::channel();
+    /// answers.send(Err::<u32, _>(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)))?;
+    /// let answer = circuit.call_blocking_nested(|| answer.recv_timeout(Duration::from_secs(1)));
+    /// assert!(matches!(answer, Ok(Err(_))), "there was an answer, and it was an error");
+    /// assert_eq!(circuit.status().window.failures, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [`call_nested`](Self::call_nested).
+    ///
+    /// # Panics
+    ///
+    /// See [`call_blocking`](Self::call_blocking).
+    pub fn call_blocking_nested<T, E, O, K, J>(
+        &self,
+        call: impl FnOnce() -> Result<Result<T, E>, O>,
+    ) -> Result<Result<T, E>, BreakerError<O>>
+    where
+        E: AsError<J>,
+        O: AsError<K>,
+    {
+        self.run(call, &NestedErrors::new())
+    }
+
+    fn run<T, E, C>(&self, call: impl FnOnce() -> Result<T, E>, classify: &C) -> Result<T, BreakerError<E>>
+    where
+        C: Classify<T, E>,
+    {
         let mut permit = Some(self.try_acquire().map_err(BreakerError::Rejected)?);
         let result = Permit::guard(&mut permit, call);
-        settle(&mut permit, &result);
+        settle(&mut permit, &result, classify);
         result.map_err(BreakerError::Inner)
     }
 }
 
-fn settle<T, E: AsError<K>, K>(permit: &mut Option<Permit>, result: &Result<T, E>) {
+fn settle<T, E, C: Classify<T, E>>(permit: &mut Option<Permit>, result: &Result<T, E>, classify: &C) {
     if let Some(permit) = permit.take() {
-        permit.settle(ErrorsOnly::<K>::new().classify(result.as_ref()));
+        permit.settle(classify.classify(result.as_ref()));
     }
 }
 
 pin_project! {
-    /// A future that runs through a circuit. Made by [`Circuit::call`].
+    /// A future that runs through a circuit. Returned by [`Circuit::call`] and [`Circuit::call_nested`].
     #[must_use = "futures do nothing unless polled"]
-    pub struct Call<F, K> {
-        // Before the permit: it must be gone when the place is free again.
+    pub struct Call<F, C> {
+        // Before the permit: it must be dropped when the slot is free again.
         #[pin]
         inner: F,
         permit: Option<Permit>,
         circuit: Circuit,
-        kind: PhantomData<fn() -> K>,
+        classify: C,
     }
 }
 
-impl<F, T, E, K> Future for Call<F, K>
+impl<F, C> Call<F, C> {
+    fn new(circuit: &Circuit, inner: F, classify: C) -> Self {
+        Self { inner, circuit: circuit.clone(), permit: None, classify }
+    }
+}
+
+impl<F, T, E, C> Future for Call<F, C>
 where
     F: Future<Output = Result<T, E>>,
-    E: AsError<K>,
+    C: Classify<T, E>,
 {
     type Output = Result<T, BreakerError<E>>;
 
@@ -111,12 +230,12 @@ where
             }
         }
         let result = ready!(Permit::guard(this.permit, || this.inner.poll(cx)));
-        settle(this.permit, &result);
+        settle(this.permit, &result, this.classify);
         Poll::Ready(result.map_err(BreakerError::Inner))
     }
 }
 
-impl<F, K> fmt::Debug for Call<F, K> {
+impl<F, C> fmt::Debug for Call<F, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Call").field("circuit", &self.circuit.name()).finish_non_exhaustive()
     }

@@ -139,6 +139,8 @@ pub enum BreakerError<E> {
     Rejected(Rejection),
     /// The inner service failed.
     Inner(E),
+    /// The call took too long. Only [`Circuit::call_within`](crate::Circuit) returns it.
+    TimedOut(TimedOut),
 }
 
 impl<E> BreakerError<E> {
@@ -146,14 +148,14 @@ impl<E> BreakerError<E> {
     pub const fn rejection(&self) -> Option<&Rejection> {
         match self {
             Self::Rejected(rejection) => Some(rejection),
-            Self::Inner(_) => None,
+            Self::Inner(_) | Self::TimedOut(_) => None,
         }
     }
 
     /// The inner service's error, if it is one.
     pub fn into_inner(self) -> Option<E> {
         match self {
-            Self::Rejected(_) => None,
+            Self::Rejected(_) | Self::TimedOut(_) => None,
             Self::Inner(error) => Some(error),
         }
     }
@@ -164,6 +166,7 @@ impl<E> fmt::Display for BreakerError<E> {
         match self {
             Self::Rejected(_) => f.write_str("rejected by the circuit breaker"),
             Self::Inner(_) => f.write_str("the call behind the circuit breaker failed"),
+            Self::TimedOut(error) => error.fmt(f),
         }
     }
 }
@@ -173,7 +176,46 @@ impl<E: Error + 'static> Error for BreakerError<E> {
         match self {
             Self::Rejected(rejection) => Some(rejection),
             Self::Inner(error) => Some(error),
+            Self::TimedOut(error) => Some(error),
         }
+    }
+}
+
+/// A call that [`Circuit::call_within`](crate::Circuit) stopped because its time was over. It counts as a failure.
+///
+/// Its [`source`](Error::source) is a [`Judged`] of kind `timeout`, so that every layer above knows what happened.
+#[derive(Debug)]
+pub struct TimedOut {
+    after: Duration,
+    judged: Judged,
+}
+
+impl TimedOut {
+    #[cfg(feature = "tokio")]
+    pub(crate) const fn new(after: Duration, fault: Fault) -> Self {
+        Self { after, judged: Judged::bare(fault) }
+    }
+
+    /// How long the call was allowed to take.
+    pub const fn after(&self) -> Duration {
+        self.after
+    }
+
+    /// The verdict.
+    pub const fn fault(&self) -> &Fault {
+        self.judged.fault()
+    }
+}
+
+impl fmt::Display for TimedOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "call timed out after {:?}", self.after)
+    }
+}
+
+impl Error for TimedOut {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.judged)
     }
 }
 

@@ -25,6 +25,8 @@ mod settle;
 
 pub use body::TrackBody;
 pub use call::Call;
+#[cfg(feature = "tokio")]
+pub use call::CallWithin;
 #[cfg(feature = "keyed")]
 #[doc(hidden)]
 pub use circuit::OneOf;
@@ -34,7 +36,7 @@ pub use circuit::{Hold, Own};
 pub use config::{AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, Mode};
 #[cfg(feature = "keyed")]
 pub use config::{KeyedConfig, KeyedConfigBuilder, Overflow};
-pub use error::{BreakerError, Forced, Rejection};
+pub use error::{BreakerError, Forced, Rejection, TimedOut};
 pub use future::ResponseFuture;
 pub use health::HealthBy;
 #[cfg(feature = "keyed")]

@@ -28,6 +28,7 @@ const JUDGES: &[&str] = &[
     "tower_fault_classify::Boxed",
     "tower_fault_classify::Classify",
     "tower_fault_classify::ErrorsOnly",
+    "tower_fault_classify::NestedErrors",
     "tower_fault_classify::Outcome",
     "tower_fault_classify::RuleFirst",
     "tower_fault_classify::Typed",
@@ -173,6 +174,7 @@ const TABLE: &[Row] = &[
     Row {
         files: &[
             "call.rs",
+            "call/",
             "health.rs",
             "keyed/",
             "layer.rs",
@@ -205,6 +207,24 @@ const TABLE: &[Row] = &[
                 "tower_fault_classify::JudgeEnd",
                 "tower_fault_classify::Unwatched",
                 "tower_fault_classify::LlmEvents",
+            ],
+        ],
+    },
+    // The timer is tokio's, and so is the error that is classified.
+    Row {
+        files: &["call/within.rs"],
+        may_use: &[
+            FUTURES,
+            JUDGES,
+            &[
+                "crate::call",
+                "crate::circuit",
+                "crate::error",
+                "pin_project_lite",
+                "std::fmt",
+                "std::time",
+                "tokio::time",
+                "tower_fault_classify::judge_error",
             ],
         ],
     },

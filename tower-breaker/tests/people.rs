@@ -1,5 +1,5 @@
 //! What people and their frameworks are told of a rejected call, and what they get in its place.
-#![cfg(all(feature = "axum", feature = "keyed", feature = "stream", feature = "tonic"))]
+#![cfg(all(feature = "axum", feature = "keyed", feature = "stream", feature = "tokio", feature = "tonic"))]
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -161,6 +161,33 @@ fn every_error_around_a_rejection_is_known_for_one() {
     assert!(says_rejected(&judge_error(&nested), None), "one breaker over another");
     let inner = BreakerError::Inner(io::Error::from(io::ErrorKind::ConnectionRefused));
     assert_eq!(judge_error(&inner).kind(), Kind::Unavailable, "an inner error is judged as itself");
+}
+
+/// The error of a call that took too long.
+async fn timed_out() -> BreakerError<StatusCode> {
+    let circuit = Circuit::new(BreakerConfig::default());
+    let hangs = pending::<Result<(), BoxError>>();
+    let Err(BreakerError::TimedOut(error)) = circuit.call_within(Duration::from_secs(5), hangs).await else {
+        panic!("the time is over");
+    };
+    BreakerError::TimedOut(error)
+}
+
+#[tokio::test(start_paused = true)]
+async fn timed_out_call_is_a_504_that_carries_its_verdict() {
+    let response = timed_out().await.into_response();
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(judge_outcome(&response).fault().unwrap().kind(), Kind::Timeout);
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(&body[..], b"call timed out after 5s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn timed_out_call_is_a_grpc_deadline_exceeded_with_the_error_as_its_source() {
+    let BreakerError::TimedOut(error) = timed_out().await else { panic!("it timed out") };
+    let status = Status::from(BreakerError::<Status>::TimedOut(error));
+    assert_eq!((status.code(), status.message()), (Code::DeadlineExceeded, "call timed out after 5s"));
+    assert_eq!(judge_error(&status).kind(), Kind::Timeout);
 }
 
 fn retry_after<B>(response: &Response<B>) -> Option<&str> {

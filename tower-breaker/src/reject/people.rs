@@ -4,8 +4,10 @@
 mod axum {
     use axum_core::body::Body;
     use axum_core::response::{IntoResponse, Response};
+    use http::StatusCode;
+    use tower_fault_classify::Carried;
 
-    use crate::error::{BreakerError, Rejection};
+    use crate::error::{BreakerError, Rejection, TimedOut};
     use crate::reject::ready_made::unavailable;
 
     /// A 503 with `Retry-After`, that says what happened. It carries the rejection's verdict, so that no layer above sends the request again.
@@ -15,12 +17,23 @@ mod axum {
         }
     }
 
-    /// The rejection's response, or the inner error's.
+    /// A 504 that says what happened. It carries the verdict.
+    impl IntoResponse for TimedOut {
+        fn into_response(self) -> Response {
+            let mut response = Response::new(Body::from(self.to_string()));
+            *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+            Carried::put(&mut response, (*self.fault()).into());
+            response
+        }
+    }
+
+    /// The response of the error that it holds.
     impl<E: IntoResponse> IntoResponse for BreakerError<E> {
         fn into_response(self) -> Response {
             match self {
                 Self::Rejected(rejection) => rejection.into_response(),
                 Self::Inner(error) => error.into_response(),
+                Self::TimedOut(error) => error.into_response(),
             }
         }
     }
@@ -31,7 +44,7 @@ mod tonic {
     use tonic::Status;
     use tower_fault_classify::__shared::pushback;
 
-    use crate::error::{BreakerError, Rejection};
+    use crate::error::{BreakerError, Rejection, TimedOut};
 
     /// `UNAVAILABLE`, with the time to wait in `grpc-retry-pushback-ms`. The rejection is its source.
     impl From<Rejection> for Status {
@@ -47,12 +60,22 @@ mod tonic {
         }
     }
 
-    /// The rejection's status, or the inner error's.
+    /// `DEADLINE_EXCEEDED`. The error is its source.
+    impl From<TimedOut> for Status {
+        fn from(error: TimedOut) -> Self {
+            let mut status = Self::deadline_exceeded(error.to_string());
+            status.set_source(std::sync::Arc::new(error));
+            status
+        }
+    }
+
+    /// The status of the error that it holds.
     impl<E: Into<Status>> From<BreakerError<E>> for Status {
         fn from(error: BreakerError<E>) -> Self {
             match error {
                 BreakerError::Rejected(rejection) => rejection.into(),
                 BreakerError::Inner(error) => error.into(),
+                BreakerError::TimedOut(error) => error.into(),
             }
         }
     }

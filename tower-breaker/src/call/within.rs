@@ -1,0 +1,134 @@
+//! A call through a circuit, with a timeout.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+use tokio::time::error::Elapsed;
+use tokio::time::{Timeout, timeout};
+use tower_fault_classify::{AsError, NestedErrors, Typed, judge_error};
+
+use super::Call;
+use crate::circuit::Circuit;
+use crate::error::{BreakerError, TimedOut};
+
+impl Circuit {
+    /// Runs a future through the circuit, with a timeout.
+    ///
+    /// The time starts at the first poll, when the circuit lets the call in. When it is over, the future is dropped, and
+    /// the call counts as a failure. An error is classified by its chain of sources.
+    ///
+    /// It must be polled within a tokio runtime with its timer enabled.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_breaker::{BreakerConfig, BreakerError, Circuit};
+    ///
+    /// # async fn query() -> Result<u32, std::io::Error> { std::future::pending().await }
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(async {
+    /// let circuit = Circuit::new(BreakerConfig::default());
+    /// match circuit.call_within(Duration::from_secs(5), query()).await {
+    ///     Ok(rows) => println!("{rows} rows"),
+    ///     Err(BreakerError::Rejected(rejection)) => println!("{rejection}"),
+    ///     Err(BreakerError::TimedOut(error)) => println!("{error}"),
+    ///     Err(BreakerError::Inner(error)) => println!("{error}"),
+    ///     Err(error) => println!("{error}"),
+    /// }
+    /// assert_eq!(circuit.status().window.failures, 1);
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`BreakerError::Rejected`] if the circuit rejects the call, [`BreakerError::TimedOut`] if the time is over,
+    /// [`BreakerError::Inner`] with the call's own error.
+    ///
+    /// # Panics
+    ///
+    /// A panic of the call counts as a failure, and propagates to the caller. The future panics if it is polled outside
+    /// of a tokio runtime.
+    pub fn call_within<F, T, E, K>(&self, time: Duration, call: F) -> CallWithin<F, K>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: AsError<K>,
+    {
+        let limited = Limited::Unpolled { call: Some(call), time };
+        CallWithin { call: Call::new(self, limited, NestedErrors::new()), time }
+    }
+}
+
+pin_project! {
+    /// A future that runs through a circuit, with a timeout. Returned by [`Circuit::call_within`].
+    #[must_use = "futures do nothing unless polled"]
+    pub struct CallWithin<F, K> {
+        #[pin]
+        call: Call<Limited<F>, NestedErrors<(Typed, K)>>,
+        time: Duration,
+    }
+}
+
+impl<F, T, E, K> Future for CallWithin<F, K>
+where
+    F: Future<Output = Result<T, E>>,
+    E: AsError<K>,
+{
+    type Output = Result<T, BreakerError<E>>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let result = match ready!(this.call.poll(cx)) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => Err(BreakerError::Inner(error)),
+            Err(BreakerError::Inner(elapsed)) => {
+                Err(BreakerError::TimedOut(TimedOut::new(*this.time, judge_error(&elapsed))))
+            }
+            Err(BreakerError::TimedOut(error)) => Err(BreakerError::TimedOut(error)),
+            Err(BreakerError::Rejected(rejection)) => Err(BreakerError::Rejected(rejection)),
+        };
+        Poll::Ready(result)
+    }
+}
+
+impl<F, K> fmt::Debug for CallWithin<F, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallWithin").field("call", &self.call).field("time", &self.time).finish()
+    }
+}
+
+pin_project! {
+    /// A timeout whose time starts at the first poll.
+    #[project = LimitedProj]
+    enum Limited<F> {
+        Unpolled {
+            call: Option<F>,
+            time: Duration,
+        },
+        Polled {
+            #[pin]
+            call: Timeout<F>,
+        },
+    }
+}
+
+impl<F: Future> Future for Limited<F> {
+    type Output = Result<F::Output, Elapsed>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if let LimitedProj::Unpolled { call, time } = self.as_mut().project()
+            && let Some(call) = call.take()
+        {
+            let call = timeout(*time, call);
+            self.set(Self::Polled { call });
+        }
+        let LimitedProj::Polled { call } = self.as_mut().project() else {
+            panic!("`CallWithin` polled after it was ready");
+        };
+        let result = ready!(call.poll(cx));
+        // The call is dropped before it is settled, so that it has ended when a probe's slot is free again.
+        self.set(Self::Unpolled { call: None, time: Duration::ZERO });
+        Poll::Ready(result)
+    }
+}

@@ -1,0 +1,201 @@
+//! Calls through a bare circuit: results within results, and timeouts.
+#![cfg(feature = "tokio")]
+
+use std::future::{Future, pending, ready};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::time::{Instant, advance, sleep, timeout};
+use tokio_test::{assert_pending, task};
+use tower::BoxError;
+use tower_breaker::fault_classify::{ErrorChain, judge_error};
+use tower_breaker::{
+    AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, Circuit, CircuitState, Clock, Health,
+    Kind, Reason,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const OPEN_FOR: Duration = Duration::from_secs(30);
+
+fn config() -> BreakerConfigBuilder {
+    BreakerConfig::builder().clock(Clock::tokio()).open_for(OPEN_FOR)
+}
+
+fn circuit() -> Circuit {
+    Circuit::new(config().build().unwrap())
+}
+
+fn refused() -> io::Error {
+    io::ErrorKind::ConnectionRefused.into()
+}
+
+/// A query to a dead server.
+fn query() -> impl Future<Output = io::Result<u32>> {
+    ready(Err(refused()))
+}
+
+fn state(circuit: &Circuit) -> CircuitState {
+    circuit.status().state
+}
+
+/// Runs the call five times, which opens the circuit if each is a failure.
+async fn is_opened_by<F: Future>(circuit: &Circuit, call: impl Fn() -> F) -> bool {
+    for _ in 0..5 {
+        call().await;
+    }
+    state(circuit) == CircuitState::Open
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_takes_an_error_within_an_ok_for_a_success() {
+    let circuit = circuit();
+    let opened = is_opened_by(&circuit, || circuit.call(timeout(SECOND, query()))).await;
+    assert!(!opened, "what the documentation of `call` warns of");
+    assert_eq!(circuit.status().window.failures, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_within_counts_an_error_of_the_call_as_a_failure() {
+    let circuit = circuit();
+    let call = || circuit.call_within(SECOND, query());
+    let error = call().await.unwrap_err();
+    assert!(matches!(&error, BreakerError::Inner(error) if error.kind() == io::ErrorKind::ConnectionRefused));
+    assert!(is_opened_by(&circuit, call).await);
+    assert!(matches!(call().await, Err(BreakerError::Rejected(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_within_counts_an_elapsed_timeout_as_a_failure() {
+    let circuit = circuit();
+    let call = || circuit.call_within(5 * SECOND, pending::<io::Result<u32>>());
+    let began = Instant::now();
+    let error = call().await.unwrap_err();
+    assert_eq!(began.elapsed(), 5 * SECOND);
+    let BreakerError::TimedOut(timed_out) = &error else { panic!("{error:?}") };
+    assert_eq!(timed_out.after(), 5 * SECOND);
+    let fault = judge_error(&error);
+    assert_eq!((fault.kind(), fault.health()), (Kind::Timeout, Health::Failure));
+    assert_eq!(fault, *timed_out.fault());
+    assert_eq!(ErrorChain(&error).to_string(), "call timed out after 5s");
+    assert!(is_opened_by(&circuit, call).await);
+    let trip = circuit.status().last_trip.unwrap();
+    assert_eq!((trip.reason, trip.fault.unwrap().kind()), (Reason::ConsecutiveFailures, Kind::Timeout));
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_within_returns_the_value_of_a_call_that_is_in_time() {
+    let circuit = circuit();
+    let call = async {
+        sleep(SECOND).await;
+        Ok::<_, io::Error>(7)
+    };
+    assert_eq!(circuit.call_within(2 * SECOND, call).await.unwrap(), 7);
+    assert_eq!((circuit.status().window.calls, circuit.status().window.failures), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_within_takes_boxed_errors() {
+    let circuit = circuit();
+    let call = || circuit.call_within(SECOND, async { Err::<u32, BoxError>(refused().into()) });
+    assert!(is_opened_by(&circuit, call).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_within_starts_its_time_at_the_first_poll() {
+    let circuit = circuit();
+    let mut call = task::spawn(circuit.call_within(SECOND, pending::<io::Result<u32>>()));
+    advance(10 * SECOND).await;
+    assert_pending!(call.poll());
+    advance(SECOND / 2).await;
+    assert_pending!(call.poll());
+    advance(SECOND / 2).await;
+    assert!(call.is_woken());
+    assert!(call.poll().is_ready());
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_within_drops_the_call_before_its_slot_is_free() {
+    struct SetOnDrop(Arc<AtomicBool>);
+    impl Drop for SetOnDrop {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let circuit = circuit();
+    let is_dropped = Arc::new(AtomicBool::new(false));
+    let guard = SetOnDrop(Arc::clone(&is_dropped));
+    let hangs = async move {
+        let _guard = guard;
+        pending::<io::Result<u32>>().await
+    };
+    let mut call = task::spawn(circuit.call_within(SECOND, hangs));
+    assert_pending!(call.poll());
+    advance(SECOND).await;
+    assert!(call.poll().is_ready());
+    assert!(is_dropped.load(Ordering::Relaxed), "although the future of the call is still there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_within_that_is_dropped_counts_as_cancelled() {
+    let config = config().abandoned(AbandonedPolicy::Failure).build().unwrap();
+    let circuit = Circuit::new(config);
+    drop(circuit.call_within(SECOND, pending::<io::Result<u32>>()));
+    assert_eq!(circuit.status().window.calls, 0, "it was not polled");
+    let mut call = task::spawn(circuit.call_within(SECOND, pending::<io::Result<u32>>()));
+    assert_pending!(call.poll());
+    drop(call);
+    assert_eq!(circuit.status().window.failures, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_within_that_is_rejected_does_not_poll_the_call() {
+    let circuit = circuit();
+    circuit.trip().unwrap();
+    let call = async { unreachable!("the circuit is open") };
+    let result: Result<u32, BreakerError<io::Error>> = circuit.call_within(SECOND, call).await;
+    assert!(result.unwrap_err().rejection().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_nested_counts_the_inner_error_as_a_failure_and_keeps_the_output() {
+    let circuit = circuit();
+    let call = || circuit.call_nested(timeout(SECOND, query()));
+    assert!(matches!(call().await, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused));
+    assert!(is_opened_by(&circuit, call).await);
+    assert!(matches!(call().await, Err(BreakerError::Rejected(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_nested_counts_the_outer_error_as_a_failure() {
+    let circuit = circuit();
+    let call = || circuit.call_nested(timeout(SECOND, pending::<Result<u32, BoxError>>()));
+    assert!(matches!(call().await, Err(BreakerError::Inner(_))));
+    assert!(is_opened_by(&circuit, call).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_nested_takes_an_ok_within_an_ok_for_a_success() {
+    let circuit = circuit();
+    let answer = circuit.call_nested(timeout(SECOND, async { Ok::<_, io::Error>(7) })).await;
+    assert_eq!(answer.unwrap().unwrap(), 7);
+    assert_eq!((circuit.status().window.calls, circuit.status().window.failures), (1, 0));
+}
+
+#[test]
+fn call_blocking_nested_counts_either_error_as_a_failure() {
+    type Nested = Result<io::Result<u32>, io::Error>;
+    let answers: [(fn() -> Nested, bool); 3] =
+        [(|| Ok(Ok(7)), false), (|| Ok(Err(refused())), true), (|| Err(refused()), true)];
+    for (answer, opens) in answers {
+        let circuit = Circuit::new(BreakerConfig::default());
+        for _ in 0..5 {
+            let result = circuit.call_blocking_nested(answer);
+            assert_eq!(matches!(result, Ok(Ok(7))), !opens);
+        }
+        assert_eq!(state(&circuit) == CircuitState::Open, opens);
+        let rejected = circuit.call_blocking_nested(answer).is_err_and(|error| error.rejection().is_some());
+        assert_eq!(rejected, opens);
+    }
+}
