@@ -23,6 +23,7 @@ fn each_link_to_a_file_leads_to_one() {
     for page in [
         "README.md",
         "CONTRIBUTING.md",
+        "docs/configuration.md",
         "docs/stacking.md",
         "docs/errors.md",
         "docs/coming-from-elsewhere.md",

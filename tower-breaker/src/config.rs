@@ -5,6 +5,8 @@ mod builder;
 mod keyed;
 
 pub use builder::BreakerConfigBuilder;
+#[cfg(feature = "serde")]
+pub(crate) use builder::{DURATIONS, GROWTH, PROBES, SHARES, WINDOW_CALLS};
 #[cfg(feature = "keyed")]
 pub use keyed::{KeyedConfig, KeyedConfigBuilder, Overflow};
 
@@ -51,8 +53,39 @@ use crate::circuit::{Setup, intern};
 /// # Ok::<(), tower_breaker::ConfigError>(())
 /// ```
 ///
-/// With the feature `serde` it is read from and written to a file, by the names of its setters, with durations as people write them
-/// (`"1m 30s"`). What is left out has its default, what is unknown or out of range is an error. The clock is not part of it.
+/// # Configuration files
+///
+/// With the feature `serde`, a configuration is read from a file and written to one. The fields
+/// have the names of the setters.
+///
+/// ```
+/// # #[cfg(feature = "serde")] {
+/// # use tower_breaker::BreakerConfig;
+/// let file = r#"
+///     name = "search"
+///     consecutive_failures = "none"
+///     failure_rate = 0.8
+///     slow_calls = { from = "2s", rate = 0.5 }
+///     time_window = "5m"
+///     open_growth = { factor = 2.0, cap = "10m" }
+/// "#;
+/// let config: BreakerConfig = toml::from_str(file)?;
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// - A field that is left out has its default.
+/// - `"none"` turns off: `consecutive_failures`, `failure_rate`, `slow_calls`, `open_growth`,
+///   `open_jitter`, `ramp_for`.
+/// - `null` is an error, because it could mean either.
+/// - A duration is a text of numbers, each with its unit: d, h, m, s, ms, us or ns. Examples are
+///   `"1m 30s"` and `"1.5s"`.
+/// - An unknown field, and a field that is there twice, are errors.
+/// - An error names the field, its value and what is allowed.
+///
+/// A configuration that is written and read back is the same, except for the clock, which is not
+/// written. Rates with more than 15 digits need a format that reads them exactly: TOML does, and
+/// `serde_json` with its feature `float_roundtrip`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakerConfig {
     pub(crate) setup: Setup,
@@ -64,7 +97,6 @@ pub struct BreakerConfig {
 /// A client that times out *outside* of the breaker gives its calls up. One that hangs up because its own caller did does, too. So one call that
 /// is given up says nothing of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum AbandonedPolicy {
     /// For nothing, unless [`minimum_calls`](BreakerConfigBuilder::minimum_calls) of them are in the window and no call was completed in it:
@@ -76,12 +108,11 @@ pub enum AbandonedPolicy {
     /// For a failure.
     Failure,
     /// For a failure if it had run so long, for nothing if not. 1 ms to 365 days.
-    FailureAfter(#[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))] Duration),
+    FailureAfter(Duration),
 }
 
 /// Whether a circuit acts on what it decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Mode {
     /// It rejects calls. The default.

@@ -1,52 +1,37 @@
-//! Configurations and statuses in files: by the setters' names, with durations as people write them.
+//! Configurations in files, and statuses: by the setters' names, with durations as people write
+//! them.
 
-#![expect(clippy::ref_option, reason = "serde hands a field on so")]
+#![expect(clippy::ref_option, reason = "serde passes a field as a reference")]
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ::serde::de::Error as _;
+use ::serde::de::{Error as _, MapAccess};
 use ::serde::ser::SerializeStruct;
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tower_fault_classify::__shared::ConfigError;
+use tower_fault_classify::__shared::file::{
+    Fields, Flag, Human, Number, OrNone, Scalar, Setting, Text, Time, Whole, Word, read_table,
+};
 use tower_fault_classify::Fault;
 
 use crate::circuit::Shape;
-use crate::config::{AbandonedPolicy, BreakerConfig, Mode};
-use crate::machine::{Abandoned, OpenTime, RecoveryLimits, TripLimits};
+use crate::config::{AbandonedPolicy, BreakerConfig, DURATIONS, GROWTH, Mode, PROBES, SHARES, WINDOW_CALLS};
+use crate::machine::{Abandoned, OpenTime, RecoveryLimits, SlowLimits, TripLimits};
 
-/// A duration as people write it: `"1m 30s"`.
-pub(crate) mod duration {
-    use std::time::Duration;
-
-    use ::serde::de::Error as _;
-    use ::serde::{Deserialize, Deserializer, Serializer};
-
-    pub(crate) fn serialize<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(&humantime::format_duration(*duration))
-    }
-
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(from)?;
-        humantime::parse_duration(&text).map_err(|error| {
-            D::Error::custom(format_args!("`{text}` is no duration such as \"1m 30s\": {error}"))
-        })
-    }
+/// The field of a duration.
+pub(crate) fn duration<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    Human(*duration).serialize(to)
 }
 
-/// The same, where there may be none.
-pub(crate) mod optional_duration {
-    use std::time::Duration;
-
-    use ::serde::{Serialize, Serializer};
-
-    use super::Human;
-
-    pub(crate) fn serialize<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-        duration.map(Human).serialize(to)
-    }
+/// The field of a duration that can be absent.
+pub(crate) fn optional_duration<S: Serializer>(
+    duration: &Option<Duration>,
+    to: S,
+) -> Result<S::Ok, S::Error> {
+    duration.map(Human).serialize(to)
 }
 
-/// A time of the wall clock as RFC 3339 writes it.
+/// The field of a wall-clock time, in the format of RFC 3339.
 pub(crate) fn time<S: Serializer>(time: &std::time::SystemTime, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&humantime::format_rfc3339_millis(*time))
 }
@@ -62,7 +47,7 @@ pub(crate) fn one_fault<S: Serializer>(fault: &Fault, to: S) -> Result<S::Ok, S:
     axes.end()
 }
 
-/// The same, where there may be none.
+/// The field of a fault that can be absent.
 pub(crate) fn fault<S: Serializer>(fault: &Option<Fault>, to: S) -> Result<S::Ok, S::Error> {
     struct Axes<'a>(&'a Fault);
 
@@ -75,232 +60,583 @@ pub(crate) fn fault<S: Serializer>(fault: &Option<Fault>, to: S) -> Result<S::Ok
     fault.as_ref().map(Axes).serialize(to)
 }
 
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(transparent)]
-struct Human(#[serde(with = "duration")] Duration);
+const FIELDS: [&str; 17] = [
+    "name",
+    "consecutive_failures",
+    "failure_rate",
+    "slow_calls",
+    "minimum_calls",
+    "time_window",
+    "count_window",
+    "abandoned",
+    "open_for",
+    "open_growth",
+    "open_jitter",
+    "open_until_reset",
+    "probes",
+    "successes_to_close",
+    "probe_lease",
+    "ramp_for",
+    "mode",
+];
 
-impl Human {
-    const fn nanos(nanos: u64) -> Self {
-        Self(Duration::from_nanos(nanos))
+const MODES: Word<Mode> =
+    Word(&[("enforce", Mode::Enforce), ("observe_only", Mode::ObserveOnly), ("disabled", Mode::Disabled)]);
+
+/// Any count, and none.
+const COUNTS: RangeInclusive<u32> = 0..=u32::MAX;
+
+const AT_LEAST_ONE: RangeInclusive<u32> = 1..=u32::MAX;
+
+/// The table of a configuration.
+struct Config;
+
+impl Setting for Config {
+    type Value = BreakerConfig;
+
+    fn allowed(&self) -> String {
+        "a table with the settings of a circuit breaker".to_owned()
+    }
+
+    fn scalar(&self, _: &Scalar<'_>) -> Option<BreakerConfig> {
+        None
+    }
+
+    fn table<'de, A: MapAccess<'de>>(
+        &self,
+        fields: &mut Fields<A>,
+    ) -> Result<Option<BreakerConfig>, A::Error> {
+        let mut builder = BreakerConfig::builder();
+        let (mut time_window, mut count_window) = (None, None);
+        while let Some(name) = fields.next_name()? {
+            builder = match &*name {
+                "name" => builder.name(fields.value(Text)?),
+                "consecutive_failures" => {
+                    builder.consecutive_failures(fields.value(OrNone(Whole(COUNTS)))?.unwrap_or(0))
+                }
+                "failure_rate" => builder.failure_rate(fields.value(OrNone(Number(SHARES)))?),
+                "slow_calls" => match fields.value(OrNone(SlowCalls))? {
+                    Some(SlowCallsTable { from: Human(from), rate }) => builder.slow_calls(from, rate),
+                    None => builder,
+                },
+                "minimum_calls" => builder.minimum_calls(fields.value(Whole(AT_LEAST_ONE))?),
+                "time_window" => {
+                    time_window = Some(fields.value(Time(DURATIONS))?);
+                    builder
+                }
+                "count_window" => {
+                    count_window = Some(fields.value(Whole(WINDOW_CALLS))?);
+                    builder
+                }
+                "abandoned" => builder.abandoned(fields.value(AbandonedCalls)?),
+                "open_for" => builder.open_for(fields.value(Time(DURATIONS))?),
+                "open_growth" => match fields.value(OrNone(Growth))? {
+                    Some(GrowthTable { factor, cap: Human(cap) }) => builder.open_growth(factor, cap),
+                    None => builder,
+                },
+                "open_jitter" => builder.open_jitter(fields.value(OrNone(Number(SHARES)))?.unwrap_or(0.0)),
+                "open_until_reset" if fields.value(Flag)? => builder.open_until_reset(),
+                "open_until_reset" => builder,
+                "probes" => builder.probes(fields.value(Whole(PROBES))?),
+                "successes_to_close" => builder.successes_to_close(fields.value(Whole(AT_LEAST_ONE))?),
+                "probe_lease" => builder.probe_lease(fields.value(Time(DURATIONS))?),
+                "ramp_for" => builder.ramp_for(fields.value(OrNone(RampTime))?.unwrap_or_default()),
+                "mode" => builder.mode(fields.value(MODES)?),
+                _ => return Err(fields.unknown(&name, &FIELDS)),
+            };
+        }
+        builder = match (time_window, count_window) {
+            (None, None) => builder,
+            (Some(span), None) => builder.time_window(span),
+            (None, Some(calls)) => builder.count_window(calls),
+            (Some(_), Some(calls)) => {
+                return Err(A::Error::custom(format_args!(
+                    "`count_window` is {calls}; allowed is one of `time_window` and `count_window`"
+                )));
+            }
+        };
+        builder.build().map(Some).map_err(A::Error::custom)
     }
 }
 
-/// A configuration as it stands in a file.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct File {
-    name: String,
-    consecutive_failures: u32,
-    failure_rate: Option<f64>,
-    slow_calls: Option<SlowCalls>,
-    minimum_calls: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    time_window: Option<Human>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    count_window: Option<u32>,
-    abandoned: AbandonedPolicy,
-    open_for: Human,
-    open_growth: Option<OpenGrowth>,
-    open_jitter: f64,
-    open_until_reset: bool,
-    probes: u32,
-    successes_to_close: u32,
-    probe_lease: Option<Human>,
-    ramp_for: Human,
-    mode: Mode,
-}
+/// `{ from = "2s", rate = 0.8 }`.
+struct SlowCalls;
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SlowCalls {
+#[derive(Serialize)]
+struct SlowCallsTable {
     from: Human,
     rate: f64,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OpenGrowth {
+impl Setting for SlowCalls {
+    type Value = SlowCallsTable;
+
+    fn allowed(&self) -> String {
+        "a table such as { from = \"2s\", rate = 0.8 }".to_owned()
+    }
+
+    fn scalar(&self, _: &Scalar<'_>) -> Option<SlowCallsTable> {
+        None
+    }
+
+    fn table<'de, A: MapAccess<'de>>(
+        &self,
+        fields: &mut Fields<A>,
+    ) -> Result<Option<SlowCallsTable>, A::Error> {
+        let (mut from, mut rate) = (None, None);
+        while let Some(name) = fields.next_name()? {
+            match &*name {
+                "from" => from = Some(Human(fields.value(Time(DURATIONS))?)),
+                "rate" => rate = Some(fields.value(Number(SHARES))?),
+                _ => return Err(fields.unknown(&name, &["from", "rate"])),
+            }
+        }
+        let (from, rate) = (fields.required("from", from)?, fields.required("rate", rate)?);
+        Ok(Some(SlowCallsTable { from, rate }))
+    }
+}
+
+/// `{ factor = 2.0, cap = "10m" }`.
+struct Growth;
+
+#[derive(Serialize)]
+struct GrowthTable {
     factor: f64,
     cap: Human,
 }
 
-impl Default for File {
-    /// What follows from other fields is left out, so that it follows from those of the file.
-    fn default() -> Self {
-        let default = Self::from(&BreakerConfig::default());
-        Self { minimum_calls: None, time_window: None, probe_lease: None, ..default }
-    }
-}
+impl Setting for Growth {
+    type Value = GrowthTable;
 
-impl From<&BreakerConfig> for File {
-    fn from(config: &BreakerConfig) -> Self {
-        let setup = &config.setup;
-        let TripLimits { consecutive_failures, failure_rate, slow, minimum_calls, abandoned } = setup.trip;
-        let RecoveryLimits { open, probes, successes_to_close, probe_lease, ramp } = setup.recovery;
-        let OpenTime { first, factor, cap, jitter, held } = open;
-        let (time_window, count_window) = match setup.shape {
-            Shape::Time(nanos) => (Some(Human::nanos(nanos)), None),
-            Shape::Count(calls) => (None, Some(calls)),
-        };
-        Self {
-            name: setup.name.to_owned(),
-            consecutive_failures,
-            failure_rate,
-            slow_calls: slow.map(|slow| SlowCalls { from: Human::nanos(slow.from), rate: slow.rate }),
-            minimum_calls: Some(minimum_calls),
-            time_window,
-            count_window,
-            abandoned: match abandoned {
-                Abandoned::IfNoneCompletes => AbandonedPolicy::IfNoneCompletes,
-                Abandoned::Ignored => AbandonedPolicy::Ignore,
-                Abandoned::Failure => AbandonedPolicy::Failure,
-                Abandoned::FailureFrom(nanos) => AbandonedPolicy::FailureAfter(Duration::from_nanos(nanos)),
-            },
-            open_for: Human::nanos(first),
-            open_growth: (factor > 1.0 || cap > first).then(|| OpenGrowth { factor, cap: Human::nanos(cap) }),
-            open_jitter: jitter,
-            open_until_reset: held,
-            probes,
-            successes_to_close,
-            probe_lease: Some(Human::nanos(probe_lease)),
-            ramp_for: Human::nanos(ramp),
-            mode: match (setup.disabled, setup.observing) {
-                (true, _) => Mode::Disabled,
-                (false, true) => Mode::ObserveOnly,
-                (false, false) => Mode::Enforce,
-            },
-        }
+    fn allowed(&self) -> String {
+        "a table such as { factor = 2.0, cap = \"10m\" }".to_owned()
     }
-}
 
-impl File {
-    fn build(self) -> Result<BreakerConfig, ConfigError> {
-        let mut builder = BreakerConfig::builder()
-            .name(self.name)
-            .consecutive_failures(self.consecutive_failures)
-            .failure_rate(self.failure_rate)
-            .abandoned(self.abandoned)
-            .open_for(self.open_for.0)
-            .open_jitter(self.open_jitter)
-            .probes(self.probes)
-            .successes_to_close(self.successes_to_close)
-            .ramp_for(self.ramp_for.0)
-            .mode(self.mode);
-        builder = match (self.time_window, self.count_window) {
-            (None, None) => builder,
-            (Some(span), None) => builder.time_window(span.0),
-            (None, Some(calls)) => builder.count_window(calls),
-            (Some(_), Some(calls)) => {
-                return Err(ConfigError::new(
-                    "count_window",
-                    calls,
-                    "one of `time_window` and `count_window`",
-                ));
+    fn scalar(&self, _: &Scalar<'_>) -> Option<GrowthTable> {
+        None
+    }
+
+    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<GrowthTable>, A::Error> {
+        let (mut factor, mut cap) = (None, None);
+        while let Some(name) = fields.next_name()? {
+            match &*name {
+                "factor" => factor = Some(fields.value(Number(GROWTH))?),
+                "cap" => cap = Some(Human(fields.value(Time(DURATIONS))?)),
+                _ => return Err(fields.unknown(&name, &["factor", "cap"])),
             }
-        };
-        if let Some(SlowCalls { from, rate }) = self.slow_calls {
-            builder = builder.slow_calls(from.0, rate);
         }
-        if let Some(calls) = self.minimum_calls {
-            builder = builder.minimum_calls(calls);
-        }
-        if let Some(OpenGrowth { factor, cap }) = self.open_growth {
-            builder = builder.open_growth(factor, cap.0);
-        }
-        if self.open_until_reset {
-            builder = builder.open_until_reset();
-        }
-        if let Some(lease) = self.probe_lease {
-            builder = builder.probe_lease(lease.0);
-        }
-        builder.build()
+        let (factor, cap) = (fields.required("factor", factor)?, fields.required("cap", cap)?);
+        Ok(Some(GrowthTable { factor, cap }))
     }
 }
 
-impl Serialize for BreakerConfig {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        File::from(self).serialize(to)
+const ABANDONED: Word<AbandonedPolicy> = Word(&[
+    ("if_none_completes", AbandonedPolicy::IfNoneCompletes),
+    ("ignore", AbandonedPolicy::Ignore),
+    ("failure", AbandonedPolicy::Failure),
+]);
+
+/// A word, or `{ failure_after = "5s" }`.
+struct AbandonedCalls;
+
+impl Setting for AbandonedCalls {
+    type Value = AbandonedPolicy;
+
+    fn allowed(&self) -> String {
+        format!("{}, or a table such as {{ failure_after = \"5s\" }}", ABANDONED.allowed())
+    }
+
+    fn scalar(&self, given: &Scalar<'_>) -> Option<AbandonedPolicy> {
+        ABANDONED.scalar(given)
+    }
+
+    fn table<'de, A: MapAccess<'de>>(
+        &self,
+        fields: &mut Fields<A>,
+    ) -> Result<Option<AbandonedPolicy>, A::Error> {
+        match fields.next_name()?.as_deref() {
+            Some("failure_after") => {
+                let after = fields.value(Time(DURATIONS))?;
+                fields.only(AbandonedPolicy::FailureAfter(after))
+            }
+            Some(name) => Err(fields.unknown(name, &["failure_after"])),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The duration of a ramp: zero is off.
+struct RampTime;
+
+impl Setting for RampTime {
+    type Value = Duration;
+
+    fn allowed(&self) -> String {
+        Time(DURATIONS).allowed()
+    }
+
+    fn scalar(&self, given: &Scalar<'_>) -> Option<Duration> {
+        let zero = Time(Duration::ZERO..=Duration::ZERO).scalar(given);
+        zero.or_else(|| Time(DURATIONS).scalar(given))
     }
 }
 
 impl<'de> Deserialize<'de> for BreakerConfig {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        File::deserialize(from)?.build().map_err(D::Error::custom)
+        read_table(Config, from)
+    }
+}
+
+/// What is written is read back as the same configuration: nothing is left to a default but the
+/// clock.
+impl Serialize for BreakerConfig {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let setup = &self.setup;
+        let TripLimits { consecutive_failures, failure_rate, slow, minimum_calls, abandoned } = setup.trip;
+        let RecoveryLimits { open, probes, successes_to_close, probe_lease, ramp } = setup.recovery;
+        let OpenTime { first, factor, cap, jitter, held } = open;
+        let slow = slow.map(|SlowLimits { from, rate }| SlowCallsTable { from: human(from), rate });
+        let growth = (factor > 1.0 || cap > first).then(|| GrowthTable { factor, cap: human(cap) });
+        let mode = match (setup.disabled, setup.observing) {
+            (true, _) => Mode::Disabled,
+            (false, true) => Mode::ObserveOnly,
+            (false, false) => Mode::Enforce,
+        };
+        // One of the two windows is left out.
+        let mut table = to.serialize_struct("BreakerConfig", FIELDS.len() - 1)?;
+        table.serialize_field("name", setup.name)?;
+        table.serialize_field("consecutive_failures", &consecutive_failures)?;
+        table.serialize_field("failure_rate", &OrNone(failure_rate))?;
+        table.serialize_field("slow_calls", &OrNone(slow))?;
+        table.serialize_field("minimum_calls", &minimum_calls)?;
+        match setup.shape {
+            Shape::Time(nanos) => table.serialize_field("time_window", &human(nanos))?,
+            Shape::Count(calls) => table.serialize_field("count_window", &calls)?,
+        }
+        table.serialize_field("abandoned", &WrittenAbandoned(abandoned))?;
+        table.serialize_field("open_for", &human(first))?;
+        table.serialize_field("open_growth", &OrNone(growth))?;
+        table.serialize_field("open_jitter", &jitter)?;
+        table.serialize_field("open_until_reset", &held)?;
+        table.serialize_field("probes", &probes)?;
+        table.serialize_field("successes_to_close", &successes_to_close)?;
+        table.serialize_field("probe_lease", &human(probe_lease))?;
+        table.serialize_field("ramp_for", &human(ramp))?;
+        table.serialize_field("mode", &MODES.of(&mode))?;
+        table.end()
+    }
+}
+
+const fn human(nanos: u64) -> Human {
+    Human(Duration::from_nanos(nanos))
+}
+
+struct WrittenAbandoned(Abandoned);
+
+impl Serialize for WrittenAbandoned {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let policy = match self.0 {
+            Abandoned::IfNoneCompletes => AbandonedPolicy::IfNoneCompletes,
+            Abandoned::Ignored => AbandonedPolicy::Ignore,
+            Abandoned::Failure => AbandonedPolicy::Failure,
+            Abandoned::FailureFrom(nanos) => {
+                let mut table = to.serialize_struct("FailureAfter", 1)?;
+                table.serialize_field("failure_after", &human(nanos))?;
+                return table.end();
+            }
+        };
+        ABANDONED.of(&policy).serialize(to)
     }
 }
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::circuit::Circuit;
 
-    fn read(text: &str) -> Result<BreakerConfig, String> {
+    fn from_json(text: &str) -> Result<BreakerConfig, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
+    fn from_toml(text: &str) -> Result<BreakerConfig, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// Writes and reads it back, in both formats.
+    fn round_trip(config: &BreakerConfig) {
+        let json = serde_json::to_string(config).unwrap();
+        assert_eq!(from_json(&json).as_ref(), Ok(config), "{json}");
+        let toml = toml::to_string(config).unwrap();
+        assert_eq!(from_toml(&toml).as_ref(), Ok(config), "{toml}");
+    }
+
     #[test]
-    fn what_is_left_out_has_its_default() {
-        assert_eq!(read("{}"), Ok(BreakerConfig::default()));
-        let short = read(r#"{"open_for": "2s", "count_window": 4}"#).unwrap();
+    fn field_left_out_has_its_default() {
+        assert_eq!(from_json("{}"), Ok(BreakerConfig::default()));
+        assert_eq!(from_toml(""), Ok(BreakerConfig::default()));
+        let short = from_json(r#"{"open_for": "2s", "count_window": 4}"#).unwrap();
         let built = BreakerConfig::builder().open_for(Duration::from_secs(2)).count_window(4).build();
-        assert_eq!(short, built.unwrap(), "what follows from other fields follows from these");
+        assert_eq!(
+            short,
+            built.unwrap(),
+            "defaults that follow from other fields follow from those of the file"
+        );
     }
 
     #[test]
-    fn every_field_is_written_and_read() {
-        let configs = [
-            BreakerConfig::builder(),
-            BreakerConfig::high_traffic(),
-            BreakerConfig::single_flight(),
-            BreakerConfig::builder()
-                .name("search")
-                .consecutive_failures(7)
-                .failure_rate(0.25)
-                .slow_calls(Duration::from_millis(1_500), 0.1)
-                .minimum_calls(3)
-                .count_window(50)
-                .abandoned(AbandonedPolicy::FailureAfter(Duration::from_millis(250)))
-                .open_for(Duration::from_millis(90_500))
-                .open_growth(1.5, Duration::from_secs(600))
-                .open_jitter(0.2)
-                .probes(4)
-                .successes_to_close(9)
-                .probe_lease(Duration::from_secs(5))
-                .ramp_for(Duration::from_secs(7))
-                .mode(Mode::ObserveOnly),
-        ];
-        for config in configs {
-            let config = config.build().unwrap();
-            let text = serde_json::to_string(&config).unwrap();
-            assert_eq!(read(&text), Ok(config), "{text}");
+    fn preset_written_is_read_back() {
+        for builder in
+            [BreakerConfig::builder(), BreakerConfig::high_traffic(), BreakerConfig::single_flight()]
+        {
+            round_trip(&builder.build().unwrap());
         }
     }
 
     #[test]
-    fn durations_are_written_as_people_do() {
-        let text = r#"{"open_for": "1m 30s", "ramp_for": "250ms", "abandoned": {"failure_after": "5s"}}"#;
-        let config = read(text).unwrap();
-        assert_eq!(config.setup.recovery.open.first, 90_000_000_000);
-        assert!(serde_json::to_string(&config).unwrap().contains(r#""open_for":"1m 30s""#));
+    fn none_turns_a_setting_off() {
+        let off = BreakerConfig::builder()
+            .consecutive_failures(0)
+            .failure_rate(None)
+            .open_jitter(0.0)
+            .ramp_for(Duration::ZERO)
+            .build()
+            .unwrap();
+        let fields =
+            ["consecutive_failures", "failure_rate", "slow_calls", "open_growth", "open_jitter", "ramp_for"];
+        let json = fields.map(|field| format!(r#""{field}": "none""#)).join(", ");
+        assert_eq!(from_json(&format!("{{{json}}}")).as_ref(), Ok(&off));
+        let toml = fields.map(|field| format!("{field} = \"none\"")).join("\n");
+        assert_eq!(from_toml(&toml).as_ref(), Ok(&off));
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn null_is_refused_for_every_field() {
+        for field in FIELDS {
+            let error = from_json(&format!(r#"{{"{field}": null}}"#)).unwrap_err();
+            assert!(error.starts_with(&format!("`{field}` is null; allowed is ")), "{error}");
+            assert!(error.contains("; leave the field out for its default at line 1"), "{error}");
+        }
+    }
+
+    /// Values in JSON, which are TOML as well, and how the error begins.
+    const WRONG: [(&str, &str, &str); 38] = [
+        ("name", "5", "`name` is 5; allowed is text"),
+        (
+            "consecutive_failures",
+            "-1",
+            "`consecutive_failures` is -1; allowed is 0 to 4294967295, or \"none\"",
+        ),
+        ("consecutive_failures", "4294967296", "`consecutive_failures` is 4294967296; allowed is 0 to"),
+        ("failure_rate", "1.5", "`failure_rate` is 1.5; allowed is 0.0 to 1.0, or \"none\" to turn it off"),
+        ("failure_rate", "-0.5", "`failure_rate` is -0.5; allowed is 0.0 to 1.0"),
+        ("failure_rate", "50", "`failure_rate` is 50; allowed is 0.0 to 1.0"),
+        ("failure_rate", "\"half\"", "`failure_rate` is \"half\"; allowed is 0.0 to 1.0"),
+        ("failure_rate", "\"0.5\"", "`failure_rate` is \"0.5\"; allowed is 0.0 to 1.0"),
+        ("failure_rate", "[0.5]", "`failure_rate` is a list; allowed is 0.0 to 1.0"),
+        ("failure_rate", "false", "`failure_rate` is false; allowed is 0.0 to 1.0"),
+        (
+            "slow_calls",
+            "\"2s\"",
+            "`slow_calls` is \"2s\"; allowed is a table such as { from = \"2s\", rate = 0.8 }",
+        ),
+        ("slow_calls", "{}", "field `slow_calls.from` is missing"),
+        ("minimum_calls", "0", "`minimum_calls` is 0; allowed is 1 to 4294967295"),
+        ("minimum_calls", "2.5", "`minimum_calls` is 2.5; allowed is 1 to 4294967295"),
+        ("minimum_calls", "\"none\"", "`minimum_calls` is \"none\"; allowed is 1 to 4294967295"),
+        ("time_window", "\"0s\"", "`time_window` is \"0s\"; allowed is 1ms to 365d"),
+        ("time_window", "\"366d\"", "`time_window` is \"366d\"; allowed is 1ms to 365d"),
+        ("count_window", "0", "`count_window` is 0; allowed is 1 to 1000000"),
+        (
+            "abandoned",
+            "\"fail\"",
+            "`abandoned` is \"fail\"; allowed is \"if_none_completes\", \"ignore\" or \"failure\",",
+        ),
+        ("abandoned", "{}", "`abandoned` is a table; allowed is "),
+        ("open_for", "30", "`open_for` is 30; allowed is 1ms to 365d, such as \"1m 30s\""),
+        ("open_for", "\"30\"", "`open_for` is \"30\"; allowed is 1ms to 365d"),
+        ("open_for", "\"soon\"", "`open_for` is \"soon\"; allowed is 1ms to 365d"),
+        ("open_for", "\"-30s\"", "`open_for` is \"-30s\"; allowed is 1ms to 365d"),
+        ("open_for", "\"NaN\"", "`open_for` is \"NaN\"; allowed is 1ms to 365d"),
+        (
+            "open_for",
+            "\"1M\"",
+            "`open_for` is \"1M\"; allowed is 1ms to 365d, such as \"1m 30s\", with the units ns, us, ms, s, m, h or d",
+        ),
+        ("open_for", "\"99999999999999999999d\"", "`open_for` is \"99999999999999999999d\"; allowed is 1ms"),
+        (
+            "open_growth",
+            "2.0",
+            "`open_growth` is 2.0; allowed is a table such as { factor = 2.0, cap = \"10m\" }",
+        ),
+        ("open_jitter", "1.1", "`open_jitter` is 1.1; allowed is 0.0 to 1.0"),
+        ("open_until_reset", "\"yes\"", "`open_until_reset` is \"yes\"; allowed is true or false"),
+        ("open_until_reset", "1", "`open_until_reset` is 1; allowed is true or false"),
+        ("probes", "0", "`probes` is 0; allowed is 1 to 10000"),
+        ("probes", "10001", "`probes` is 10001; allowed is 1 to 10000"),
+        ("successes_to_close", "0", "`successes_to_close` is 0; allowed is 1 to 4294967295"),
+        ("probe_lease", "\"0s\"", "`probe_lease` is \"0s\"; allowed is 1ms to 365d"),
+        ("ramp_for", "\"1ns\"", "`ramp_for` is \"1ns\"; allowed is 1ms to 365d"),
+        ("mode", "\"off\"", "`mode` is \"off\"; allowed is \"enforce\", \"observe_only\" or \"disabled\""),
+        ("mode", "true", "`mode` is true; allowed is \"enforce\""),
+    ];
+
+    /// Both files are refused with this error.
+    fn refused(json: &str, toml: &str, says: &str) {
+        let error = from_json(json).unwrap_err();
+        assert!(error.starts_with(says), "{error}\n{says}");
+        let error = from_toml(toml).unwrap_err();
+        assert!(error.contains(says), "{error}\n{says}");
+    }
+
+    #[test]
+    fn wrong_value_is_named_with_its_field_and_range() {
+        for (field, value, says) in WRONG {
+            refused(&format!("{{\"{field}\": {value}}}"), &format!("{field} = {value}"), says);
+        }
+        refused(
+            r#"{"slow_calls": {"from": "1s", "rate": 2}}"#,
+            r#"slow_calls = {from = "1s", rate = 2}"#,
+            "`slow_calls.rate` is 2; allowed is 0.0 to 1.0",
+        );
+        refused(
+            r#"{"open_growth": {"factor": 2, "cap": "29s"}}"#,
+            r#"open_growth = {factor = 2, cap = "29s"}"#,
+            "`open_growth` is 29s; allowed is 30s to 31536000s",
+        );
+        refused(
+            r#"{"abandoned": {"failure_after": "1M"}}"#,
+            r#"abandoned = {failure_after = "1M"}"#,
+            "`abandoned.failure_after` is \"1M\"; allowed is 1ms to 365d",
+        );
+        for number in ["nan", "inf", "-inf"] {
+            let error = from_toml(&format!("failure_rate = {number}")).unwrap_err();
+            let number = number.replace("nan", "NaN");
+            assert!(error.contains(&format!("`failure_rate` is {number}; allowed is 0.0 to 1.0")), "{error}");
+        }
+    }
+
+    #[test]
+    fn wrong_value_is_found_at_its_place_in_the_file() {
+        let error = from_json("{\n  \"probes\": 2,\n  \"failure_rate\": 1.5\n}").unwrap_err();
+        assert!(error.contains("at line 3"), "{error}");
+        let error = from_toml("probes = 2\nfailure_rate = 1.5\n").unwrap_err();
+        assert!(error.contains("line 2, column 16"), "{error}");
+    }
+
+    #[test]
+    fn unknown_or_repeated_field_is_named() {
         for (text, says) in [
-            (r#"{"failure_rate": 1.5}"#, "`failure_rate` is 1.5; allowed is 0.0 to 1.0"),
-            (r#"{"open_for": "soon"}"#, "`soon` is no duration"),
-            (r#"{"open_for": 30}"#, "expected a string"),
-            (r#"{"opened_for": "30s"}"#, "unknown field `opened_for`"),
-            (r#"{"count_window": 5, "time_window": "1s"}"#, "`count_window` is 5"),
-            (r#"{"mode": "off"}"#, "unknown variant `off`"),
+            (
+                r#"{"opened_for": "30s"}"#,
+                "unknown field `opened_for`; allowed is `name`, `consecutive_failures`,",
+            ),
+            (r#"{"probes": 1, "probes": 2}"#, "field `probes` is there twice"),
+            (
+                r#"{"slow_calls": {"rate": 0.5, "after": "1s"}}"#,
+                "unknown field `slow_calls.after`; allowed is `from` or `rate`",
+            ),
+            (r#"{"open_growth": {"factor": 2.0}}"#, "field `open_growth.cap` is missing"),
+            (
+                r#"{"abandoned": {"after": "1s"}}"#,
+                "unknown field `abandoned.after`; allowed is `failure_after`",
+            ),
+            (
+                r#"{"abandoned": {"failure_after": "1s", "x": 1}}"#,
+                "field `abandoned.x` is one too many; allowed is one",
+            ),
+            (
+                r#"{"count_window": 5, "time_window": "1s"}"#,
+                "`count_window` is 5; allowed is one of `time_window` and",
+            ),
+            (r#"{"count_window": 5, "minimum_calls": 6}"#, "`minimum_calls` is 6; allowed is 1 to 5"),
+            ("5", "invalid type: integer `5`, expected a table with the settings of a circuit breaker"),
         ] {
-            let error = read(text).unwrap_err();
-            assert!(error.contains(says), "{error}");
+            let error = from_json(text).unwrap_err();
+            assert!(error.starts_with(says), "{error}");
+        }
+    }
+
+    fn duration() -> impl Strategy<Value = Duration> {
+        let [least, most] = [DURATIONS.start(), DURATIONS.end()].map(|end| end.as_nanos() as u64);
+        prop_oneof![least..=most, least..=1_000_000_000].prop_map(Duration::from_nanos)
+    }
+
+    fn abandoned() -> impl Strategy<Value = AbandonedPolicy> {
+        prop_oneof![
+            Just(AbandonedPolicy::IfNoneCompletes),
+            Just(AbandonedPolicy::Ignore),
+            Just(AbandonedPolicy::Failure),
+            duration().prop_map(AbandonedPolicy::FailureAfter),
+        ]
+    }
+
+    /// A window, and how many calls it asks for at least.
+    fn window() -> impl Strategy<Value = (Result<Duration, u32>, Option<u32>)> {
+        let by_time = (duration().prop_map(Ok), proptest::option::of(AT_LEAST_ONE));
+        let by_count =
+            WINDOW_CALLS.prop_flat_map(|calls| (Just(Err(calls)), proptest::option::of(1..=calls)));
+        prop_oneof![by_time, by_count]
+    }
+
+    prop_compose! {
+        /// Any valid configuration on the default clock.
+        fn config()(
+            (name, consecutive_failures, failure_rate) in (".*", any::<u32>(), proptest::option::of(SHARES)),
+            (window, minimum_calls) in window(),
+            slow in proptest::option::of((duration(), SHARES)),
+            abandoned in abandoned(),
+            (open_for, longer) in (duration(), duration()),
+            growth in proptest::option::of(GROWTH),
+            (jitter, until_reset) in (SHARES, any::<bool>()),
+            (probes, successes, lease) in (PROBES, AT_LEAST_ONE, proptest::option::of(duration())),
+            ramp in prop_oneof![Just(Duration::ZERO), duration()],
+            mode in prop_oneof![Just(Mode::Enforce), Just(Mode::ObserveOnly), Just(Mode::Disabled)],
+        ) -> BreakerConfig {
+            let mut builder = BreakerConfig::builder()
+                .name(name)
+                .consecutive_failures(consecutive_failures)
+                .failure_rate(failure_rate)
+                .abandoned(abandoned)
+                .open_for(open_for)
+                .open_jitter(jitter)
+                .probes(probes)
+                .successes_to_close(successes)
+                .ramp_for(ramp)
+                .mode(mode);
+            builder = match window {
+                Ok(span) => builder.time_window(span),
+                Err(calls) => builder.count_window(calls),
+            };
+            if let Some(calls) = minimum_calls {
+                builder = builder.minimum_calls(calls);
+            }
+            if let Some((from, rate)) = slow {
+                builder = builder.slow_calls(from, rate);
+            }
+            if let Some(factor) = growth {
+                builder = builder.open_growth(factor, open_for.max(longer));
+            }
+            if until_reset {
+                builder = builder.open_until_reset();
+            }
+            if let Some(lease) = lease {
+                builder = builder.probe_lease(lease);
+            }
+            builder.build().unwrap()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn configuration_written_is_read_back(config in config()) {
+            round_trip(&config);
         }
     }
 
     #[test]
-    fn a_status_is_written() {
+    fn status_is_written() {
         let circuit = Circuit::new(BreakerConfig::builder().name("search").build().unwrap());
         circuit.trip().unwrap();
         let status = serde_json::to_value(circuit.status()).unwrap();

@@ -73,7 +73,6 @@ const TABLE: &[Row] = &[
         files: &["serde.rs"],
         may_use: &[
             PURE,
-            CLOCK,
             VOCABULARY,
             &[
                 "serde",
@@ -82,7 +81,7 @@ const TABLE: &[Row] = &[
                 "crate::circuit",
                 "crate::config",
                 "crate::machine",
-                "crate::Human",
+                "tower_fault_classify::__shared::file",
             ],
         ],
     },

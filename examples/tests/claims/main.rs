@@ -2,6 +2,7 @@
 
 mod breaker;
 mod charged;
+mod configuration;
 mod elsewhere;
 mod errors;
 mod retry;

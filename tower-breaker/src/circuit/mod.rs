@@ -197,7 +197,7 @@ pub struct Status {
     /// The share of calls, 0 to 1, that a circuit lets through which has just closed. `None`: it does not ramp up.
     pub ramp: Option<f64>,
     /// How long the state has lasted.
-    #[cfg_attr(feature = "serde", serde(with = "crate::serde::duration"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::duration"))]
     pub lasted: Duration,
     /// Failures since the last success; 0 unless closed. The number that led to the last trip is in
     /// [`last_trip`](Self::last_trip).
@@ -207,7 +207,7 @@ pub struct Status {
     pub window: Counts,
     /// How long it stays open; zero: its time is over, and the next call is a probe. `None`: it is not open, or until somebody does something
     /// about it.
-    #[cfg_attr(feature = "serde", serde(with = "crate::serde::optional_duration"))]
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::optional_duration"))]
     pub retry_after: Option<Duration>,
     /// How it came to stand there.
     pub last_transition: Option<Transition>,

@@ -11,22 +11,22 @@ use crate::circuit::{Setup, Shape, intern};
 use crate::machine::{Abandoned, OpenTime, RecoveryLimits, SlowLimits, TripLimits};
 
 /// What open times, leases and time windows may be.
-const DURATIONS: RangeInclusive<Duration> =
+pub(crate) const DURATIONS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What shares and rates may be.
-const SHARES: RangeInclusive<f64> = 0.0..=1.0;
+pub(crate) const SHARES: RangeInclusive<f64> = 0.0..=1.0;
 
 /// How many calls a count window may hold.
-const WINDOW_CALLS: RangeInclusive<u32> = 1..=1_000_000;
+pub(crate) const WINDOW_CALLS: RangeInclusive<u32> = 1..=1_000_000;
 
 /// How many probes may run at once.
-const PROBES: RangeInclusive<u32> = 1..=10_000;
+pub(crate) const PROBES: RangeInclusive<u32> = 1..=10_000;
 
 const MINIMUM_CALLS: u32 = 10;
 
 /// How much the time of a growing open period may grow at once.
-const GROWTH: RangeInclusive<f64> = 1.0..=100.0;
+pub(crate) const GROWTH: RangeInclusive<f64> = 1.0..=100.0;
 
 /// Builds a [`BreakerConfig`].
 #[derive(Clone, Debug)]

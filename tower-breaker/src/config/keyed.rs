@@ -116,7 +116,11 @@ impl KeyedConfigBuilder {
     pub fn build(self) -> Result<KeyedConfig, ConfigError> {
         let Self { each, max_keys, overflow } = self;
         if let Shape::Count(calls) = each.setup.shape {
-            return Err(ConfigError::new("count_window", calls, "a `time_window`, of circuits by a key"));
+            return Err(ConfigError::new(
+                "count_window",
+                calls,
+                "none: circuits by key need a `time_window`",
+            ));
         }
         ConfigError::check("max_keys", max_keys, MAX_KEYS)?;
         Ok(KeyedConfig { each, max_keys, overflow })

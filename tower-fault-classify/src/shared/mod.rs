@@ -9,6 +9,8 @@ mod buckets;
 mod cause;
 mod clock;
 mod config;
+#[cfg(feature = "__shared-serde")]
+pub mod file;
 mod recycle;
 mod ring;
 #[cfg_attr(loom_models, path = "slot_of_a_model.rs")]

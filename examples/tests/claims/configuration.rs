@@ -1,0 +1,63 @@
+//! `docs/configuration.md`: its files are complete, and are read as the configurations that they
+//! show.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use serde_json::Value;
+use tower_breaker::{AbandonedPolicy, BreakerConfig, Mode};
+
+use crate::SECOND;
+
+fn page() -> String {
+    fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md")).unwrap()
+}
+
+/// The code blocks of a language below a heading.
+fn blocks(page: &str, heading: &str, language: &str) -> Vec<String> {
+    let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let fence = format!("```{language}\n");
+    let blocks = section.split(&fence).skip(1).map(|block| block.split("```").next().unwrap());
+    blocks.map(ToOwned::to_owned).collect()
+}
+
+fn names(file: &Value) -> BTreeSet<String> {
+    file.as_object().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn files_of_the_breaker_are_complete_and_alike() {
+    let page = page();
+    let [toml, json] = ["toml", "json"].map(|language| blocks(&page, "Circuit breaker", language).remove(0));
+    let built = BreakerConfig::builder()
+        .name("search")
+        .consecutive_failures(7)
+        .failure_rate(0.25)
+        .slow_calls(Duration::from_millis(1_500), 0.1)
+        .minimum_calls(20)
+        .time_window(30 * SECOND)
+        .abandoned(AbandonedPolicy::FailureAfter(5 * SECOND))
+        .open_for(10 * SECOND)
+        .open_growth(2.0, 600 * SECOND)
+        .open_jitter(0.2)
+        .probes(4)
+        .successes_to_close(9)
+        .probe_lease(5 * SECOND)
+        .ramp_for(7 * SECOND)
+        .mode(Mode::ObserveOnly)
+        .build()
+        .unwrap();
+    assert_eq!(toml::from_str::<BreakerConfig>(&toml).unwrap(), built);
+    assert_eq!(serde_json::from_str::<BreakerConfig>(&json).unwrap(), built);
+    let written = serde_json::to_value(&built).unwrap();
+    assert_eq!(names(&serde_json::from_str(&json).unwrap()), names(&written));
+}
+
+#[test]
+fn error_on_the_page_is_the_real_one() {
+    let file = "name = \"search\"\nprobes = 4\nfailure_rate = 1.5\n";
+    let error = toml::from_str::<BreakerConfig>(file).unwrap_err();
+    assert!(page().contains(&error.to_string()), "{error}");
+}
