@@ -9,6 +9,7 @@ use tower_fault_classify::{Classify, Fault, Verdict};
 
 use crate::backoff::Position;
 use crate::budget::{RetryBudget, Ticket};
+use crate::last::Last;
 use crate::observe::{self, Retried, RetryEvent};
 use crate::policy::{Extras, GiveUp, Plan, Progress, RetryPolicy, nanos};
 use crate::request::{Attempt, Coverage, Mark, Outer, ResendAfter};
@@ -119,13 +120,17 @@ impl Call {
         ticket.map(Some).ok_or(GiveUp::Budget)
     }
 
-    /// How long the next attempt waits after one that came to `verdict`. `None`: what it came to is the caller's. `hindered` says why a
-    /// retry that is allowed cannot be made; it is asked before anything is drawn.
+    /// Returns the fault of an attempt, and how long the next attempt waits. `hindered` says why a
+    /// retry that is allowed cannot be made; it is called before anything is drawn from the budget.
+    ///
+    /// # Errors
+    ///
+    /// The reason if no attempt follows; none after a success.
     pub(crate) fn after(
         &mut self,
         verdict: &Verdict,
         hindered: impl FnOnce() -> Option<GiveUp>,
-    ) -> Option<Duration> {
+    ) -> Result<(Fault, Duration), Option<GiveUp>> {
         observe::attempt();
         if self.attempts == 1 {
             self.pay(verdict);
@@ -133,33 +138,66 @@ impl Call {
         if let Some(ticket) = self.ticket.0.take() {
             ticket.settle(verdict);
         }
-        self.after_fault(verdict.fault()?, hindered)
-    }
-
-    fn after_fault(&mut self, fault: &Fault, hindered: impl FnOnce() -> Option<GiveUp>) -> Option<Duration> {
-        let decision = self.decide(fault, hindered);
-        decision.inspect_err(|reason| observe::give_up(*reason, fault, self.attempts)).ok()
+        let fault = *verdict.fault().ok_or(None)?;
+        match self.decide(&fault, hindered) {
+            Ok(delay) => Ok((fault, delay)),
+            Err(reason) => {
+                observe::give_up(reason, &fault, self.attempts);
+                Err(Some(reason))
+            }
+        }
     }
 
     /// Another attempt follows after the delay.
-    pub(crate) fn go_on(&mut self, verdict: &Verdict, delay: Duration) {
+    pub(crate) fn go_on(&mut self, fault: &Fault, delay: Duration) {
         let observer = self.extras.as_ref().and_then(|extras| extras.observer.as_ref());
-        if let Some(fault) = verdict.fault()
-            && (observe::LISTENED_TO || observer.is_some())
-        {
+        if observe::LISTENED_TO || observer.is_some() {
             let elapsed = self.elapsed();
             observe::retry(&RetryEvent { attempt: self.attempts, fault: *fault, delay, elapsed }, observer);
         }
         self.attempts += 1;
     }
 
-    /// Another attempt was decided on, and its request could not be made after all.
-    pub(crate) fn cannot_go_on(&mut self, verdict: &Verdict) {
-        // What was paid stays paid: a budget cannot know better.
+    /// Another attempt was decided on, and its request could not be made after all. Returns the
+    /// reason.
+    pub(crate) fn cannot_go_on(&mut self, fault: &Fault) -> GiveUp {
+        // A ticket that is dropped unsettled is one of a call that was never made.
         self.ticket = Spent(None);
-        if let Some(fault) = verdict.fault() {
-            observe::give_up(GiveUp::NotReplayable, fault, self.attempts);
-        }
+        observe::give_up(GiveUp::NotReplayable, fault, self.attempts);
+        GiveUp::NotReplayable
+    }
+
+    /// The attempt that was to follow the last one is not sent. Returns the outcome for the caller.
+    pub(crate) fn stop<C, Res, Err>(
+        &mut self,
+        reason: GiveUp,
+        last: Last<Result<Res, Err>>,
+        classify: &C,
+    ) -> Result<Res, Err>
+    where
+        C: Classify<Res, Err>,
+    {
+        let Last { mut result, fault } = last;
+        self.ticket = Spent(None);
+        self.attempts -= 1;
+        observe::give_up(reason, &fault, self.attempts);
+        self.note(classify, &mut result, Some(reason));
+        result
+    }
+
+    /// Returns how long the next attempt may still wait before it is sent. `None`: without end.
+    ///
+    /// # Errors
+    ///
+    /// The limit that is exceeded.
+    pub(crate) fn time_left(&self) -> Result<Option<Duration>, GiveUp> {
+        let left = self.plan.limits.left(nanos(self.elapsed()), self.deadline)?;
+        Ok((left < u64::MAX).then(|| Duration::from_nanos(left)))
+    }
+
+    /// Returns the limit that ends the call's time first.
+    pub(crate) fn time_limit(&self) -> GiveUp {
+        self.plan.limits.end(self.deadline).limit
     }
 
     fn decide(
@@ -216,18 +254,30 @@ impl Call {
         Mark { remaining: mark.remaining.map(|remaining| remaining.saturating_sub(delay)), ..mark }
     }
 
-    /// Leaves attempts and time on the response of a call that was retried.
+    /// Leaves a [`Retried`] on the outcome of a call that was retried.
     #[inline]
-    pub(crate) fn leave_note<C, Res, Err>(&self, classify: &C, result: &mut Result<Res, Err>)
+    pub(crate) fn leave_note<C, Res, Err>(
+        &self,
+        classify: &C,
+        result: &mut Result<Res, Err>,
+        ended: Option<GiveUp>,
+    ) where
+        C: Classify<Res, Err>,
+    {
+        if self.attempts > 1 {
+            self.note(classify, result, ended);
+        }
+    }
+
+    fn note<C, Res, Err>(&self, classify: &C, result: &mut Result<Res, Err>, ended: Option<GiveUp>)
     where
         C: Classify<Res, Err>,
     {
-        if self.attempts > 1
-            && let Ok(response) = result
+        if let Ok(response) = result
             && let Some(extensions) =
                 classify.outcome(response).and_then(|response| response.extensions_mut())
         {
-            extensions.insert(Retried { attempts: self.attempts, elapsed: self.elapsed() });
+            extensions.insert(Retried { attempts: self.attempts, elapsed: self.elapsed(), ended });
         }
     }
 

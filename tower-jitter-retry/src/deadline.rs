@@ -2,10 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-/// Until when one call must be done, as an extension of its `http::Request`.
+/// The time by which one call must be done, as an extension of its `http::Request`.
 ///
-/// A delay that would not end before it is not begun: the caller gets what the last attempt came to, at once. The attempt that runs is not
-/// cut short; that is what a timeout is for. A deadline that has passed already, or a time of zero, leaves the first attempt and no retry.
+/// No retry is sent after it. A delay that would not end before it is not begun: the caller gets
+/// the outcome of the last attempt at once. A retry that waits for the inner service's readiness
+/// stops waiting at the deadline, with the same result. The attempt that runs is not cut short;
+/// that is what a timeout is for. A deadline that has passed already, or a time of zero, leaves the
+/// first attempt and no retry.
 ///
 /// gRPC's own `grpc-timeout` is a deadline as well, and the earlier of the two counts; each attempt carries the time that is left.
 ///

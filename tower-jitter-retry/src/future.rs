@@ -7,33 +7,44 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
+use tokio::runtime::Handle;
 use tokio::time::Sleep;
 use tower_fault_classify::__shared::Waiting;
 use tower_fault_classify::{Classify, Verdict, grpc_has_begun};
 use tower_service::Service;
 
 use crate::call::Call;
+use crate::last::Last;
 use crate::policy::GiveUp;
 use crate::request::{Outer, RequestInfo, Resend};
 
+type Outcome<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
+
 pin_project! {
-    /// Comes to what the last attempt comes to.
+    /// Resolves to the outcome of the last attempt that was sent.
+    ///
+    /// An attempt is sent only in time: before the request's [`Deadline`](crate::Deadline) (or
+    /// `grpc-timeout`) and within [`max_elapsed`](crate::RetryPolicyBuilder::max_elapsed). A retry
+    /// that waits for the inner service's readiness waits until then, and the future resolves to
+    /// the outcome of the attempt before it. That outcome is kept during the delay and the wait, so
+    /// that the body of a response is dropped only when the next attempt is sent.
     ///
     /// Dropping it drops the attempt that runs, or the sleep before the next. Nothing is spawned. A call that is dropped before its
     /// first attempt has come to anything pays nothing into the budget.
     ///
     /// # Panics
     ///
-    /// If a retry has to wait and there is no tokio runtime with its timer enabled.
+    /// If a retry has to sleep, or to wait for readiness in limited time, on a tokio runtime
+    /// without its timer enabled; if it has to sleep outside of a runtime. Outside of a runtime
+    /// nothing ends a wait for readiness early, and the time is checked when the inner service is
+    /// ready.
     pub struct ResponseFuture<S, Req, C, Q>
     where
         S: Service<Req>,
         Q: Resend<Req>,
     {
         #[pin]
-        state: State<S::Future>,
-        // The request of the next attempt, while it waits.
-        next: Option<Req>,
+        state: State<S::Future, Next<Req, Outcome<S, Req>>>,
         spare: Spare<S, Q::Saved>,
         call: Call,
         classify: C,
@@ -43,12 +54,26 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    enum State<F> {
+    enum State<F, N> {
         Calling { #[pin] attempt: F },
-        Sleeping { #[pin] sleep: Sleep },
-        // Waits for the inner service's readiness.
-        Waking,
+        Waiting { next: Option<N>, #[pin] wait: Wait },
     }
+}
+
+pin_project! {
+    #[project = WaitProj]
+    enum Wait {
+        Delay { #[pin] sleep: Sleep },
+        // For the inner service's readiness, with a timer if the wait is pending and limited.
+        Readiness { #[pin] timer: Option<Sleep> },
+    }
+}
+
+/// An attempt that waits to be sent.
+struct Next<Req, R> {
+    request: Req,
+    /// The attempt before it.
+    last: Last<R>,
 }
 
 /// What further attempts need.
@@ -87,7 +112,152 @@ where
         classify: C,
         resend: Q,
     ) -> Self {
-        Self { state: State::Calling { attempt }, next: None, spare, call, classify, resend }
+        Self { state: State::Calling { attempt }, spare, call, classify, resend }
+    }
+}
+
+impl<S, Req, C, Q> Future for ResponseFuture<S, Req, C, Q>
+where
+    S: Service<Req>,
+    C: Classify<S::Response, S::Error>,
+    Q: Resend<Req>,
+    Req: RequestInfo,
+{
+    type Output = Result<S::Response, S::Error>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let this = self.as_mut().project();
+            if let StateProj::Calling { attempt } = this.state.project() {
+                // This layer and those beneath judge the attempt while the note is there.
+                let note = note::<_, Req, _>(this.spare, this.resend);
+                let Poll::Ready(result) = attempt.poll(cx) else {
+                    this.call.waits();
+                    return Poll::Pending;
+                };
+                let verdict = this.classify.classify(result.as_ref());
+                drop(note);
+                // Most calls end here: the response is moved on by itself, for a result as a whole
+                // would go through memory.
+                let result = match result {
+                    Ok(response) if verdict.is_success() && this.call.attempts() == 1 => {
+                        this.call.succeeded_at_once();
+                        this.spare.release();
+                        return Poll::Ready(Ok(response));
+                    }
+                    result => result,
+                };
+                if let Some(result) = self.as_mut().after(result, &verdict) {
+                    return Poll::Ready(result);
+                }
+            }
+            if let Some(result) = ready!(self.as_mut().poll_send(cx)) {
+                return Poll::Ready(result);
+            }
+        }
+    }
+}
+
+impl<S, Req, C, Q> ResponseFuture<S, Req, C, Q>
+where
+    S: Service<Req>,
+    C: Classify<S::Response, S::Error>,
+    Q: Resend<Req>,
+    Req: RequestInfo,
+{
+    /// Decides what follows an attempt. Returns its result if no other attempt follows.
+    // Out of line, because most calls succeed at once.
+    #[inline(never)]
+    fn after(
+        self: Pin<&mut Self>,
+        mut result: Outcome<S, Req>,
+        verdict: &Verdict,
+    ) -> Option<Outcome<S, Req>> {
+        let mut this = self.project();
+        let begun = committed(this.classify, &mut result, verdict);
+        let (spare, resend, is_response) = (&*this.spare, &*this.resend, result.is_ok());
+        let hindered = || {
+            let committed = begun.then_some(GiveUp::Committed);
+            committed.or_else(|| hindrance::<_, Req, _>(spare, resend, verdict, is_response))
+        };
+        let (fault, delay) = match this.call.after(verdict, hindered) {
+            Ok(retry) => retry,
+            Err(ended) => {
+                this.call.leave_note(this.classify, &mut result, ended);
+                this.spare.release();
+                return Some(result);
+            }
+        };
+        let judges_responses = this.classify.judges_responses();
+        let Some(request) = another(this.spare, this.resend, this.call, judges_responses) else {
+            let ended = this.call.cannot_go_on(&fault);
+            this.call.leave_note(this.classify, &mut result, Some(ended));
+            return Some(result);
+        };
+        this.call.go_on(&fault, delay);
+        let next = Some(Next { request, last: Last { result, fault } });
+        let wait = if delay.is_zero() {
+            Wait::Readiness { timer: None }
+        } else {
+            Wait::Delay { sleep: tokio::time::sleep(delay) }
+        };
+        this.state.set(State::Waiting { next, wait });
+        None
+    }
+
+    /// Waits for the delay and for the inner service, and sends the next attempt. Ready with the
+    /// outcome for the caller if the attempt is not sent.
+    #[inline(never)]
+    fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Outcome<S, Req>>> {
+        let mut this = self.project();
+        let StateProj::Waiting { next, mut wait } = this.state.as_mut().project() else {
+            return Poll::Ready(None);
+        };
+        let Spare::Some { service, outer, .. } = this.spare else { polled_after_end() };
+        if let WaitProj::Delay { sleep } = wait.as_mut().project() {
+            ready!(sleep.poll(cx));
+            wait.set(Wait::Readiness { timer: None });
+        }
+        let in_time = match service.poll_ready(cx) {
+            Poll::Ready(Ok(())) => this.call.time_left().map(drop),
+            Poll::Ready(Err(error)) => {
+                this.spare.release();
+                return Poll::Ready(Some(Err(error)));
+            }
+            Poll::Pending => Err(ready!(wait.poll_limit(this.call, cx))),
+        };
+        let Next { mut request, last } = next.take().unwrap_or_else(|| polled_after_end());
+        if let Err(limit) = in_time {
+            // The clone of the service may hold a reservation, or wait for one.
+            *this.spare = Spare::None(limit);
+            return Poll::Ready(Some(this.call.stop(limit, last, this.classify)));
+        }
+        drop(last);
+        let mark = this.call.mark(*outer, this.classify.judges_responses());
+        request.mark(mark);
+        let attempt = service.call(request);
+        this.state.set(State::Calling { attempt });
+        Poll::Ready(None)
+    }
+}
+
+impl Wait {
+    /// Waits until the call's time is over. Returns the limit that ended it.
+    fn poll_limit(self: Pin<&mut Self>, call: &Call, cx: &mut Context<'_>) -> Poll<GiveUp> {
+        let WaitProj::Readiness { mut timer } = self.project() else { return Poll::Pending };
+        let left = match call.time_left() {
+            Ok(None) => return Poll::Pending,
+            Ok(Some(left)) => left,
+            Err(limit) => return Poll::Ready(limit),
+        };
+        if timer.is_none() && Handle::try_current().is_ok() {
+            timer.set(Some(tokio::time::sleep(left)));
+        }
+        match timer.as_pin_mut() {
+            Some(timer) => timer.poll(cx).map(|()| call.time_limit()),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -143,86 +313,9 @@ where
     !verdict.is_success() && classify.outcome(response).is_some_and(|response| grpc_has_begun(response))
 }
 
-impl<S, Req, C, Q> Future for ResponseFuture<S, Req, C, Q>
-where
-    S: Service<Req>,
-    C: Classify<S::Response, S::Error>,
-    Q: Resend<Req>,
-    Req: RequestInfo,
-{
-    type Output = Result<S::Response, S::Error>;
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            match this.state.as_mut().project() {
-                StateProj::Calling { attempt } => {
-                    // This layer and those beneath judge the attempt while the note is there.
-                    let _note = note::<_, Req, _>(this.spare, this.resend);
-                    let Poll::Ready(result) = attempt.poll(cx) else {
-                        this.call.waits();
-                        return Poll::Pending;
-                    };
-                    let verdict = this.classify.classify(result.as_ref());
-                    // Most calls end here: the response is moved on by itself, for a result as a whole would go through memory.
-                    let mut result = match result {
-                        Ok(response) if verdict.is_success() && this.call.attempts() == 1 => {
-                            this.call.succeeded_at_once();
-                            this.spare.release();
-                            return Poll::Ready(Ok(response));
-                        }
-                        result => result,
-                    };
-                    let (spare, resend) = (&*this.spare, &*this.resend);
-                    let began = committed(this.classify, &mut result, &verdict);
-                    let is_response = result.is_ok();
-                    let hindered = || {
-                        let committed = began.then_some(GiveUp::Committed);
-                        committed.or_else(|| hindrance::<_, Req, _>(spare, resend, &verdict, is_response))
-                    };
-                    let Some(delay) = this.call.after(&verdict, hindered) else {
-                        this.call.leave_note(this.classify, &mut result);
-                        this.spare.release();
-                        return Poll::Ready(result);
-                    };
-                    let judges_responses = this.classify.judges_responses();
-                    let Some(request) = another(this.spare, this.resend, this.call, judges_responses) else {
-                        this.call.cannot_go_on(&verdict);
-                        this.call.leave_note(this.classify, &mut result);
-                        return Poll::Ready(result);
-                    };
-                    this.call.go_on(&verdict, delay);
-                    drop(result);
-                    *this.next = Some(request);
-                    this.state.set(if delay.is_zero() {
-                        State::Waking
-                    } else {
-                        State::Sleeping { sleep: tokio::time::sleep(delay) }
-                    });
-                }
-                StateProj::Sleeping { sleep } => {
-                    ready!(sleep.poll(cx));
-                    this.state.set(State::Waking);
-                }
-                StateProj::Waking => {
-                    let Spare::Some { service, outer, .. } = this.spare else {
-                        unreachable!("a retry has a service")
-                    };
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
-                        this.spare.release();
-                        return Poll::Ready(Err(error));
-                    }
-                    let mut request =
-                        this.next.take().expect("a retry that failed to get ready is not polled again");
-                    let mark = this.call.mark(*outer, this.classify.judges_responses());
-                    request.mark(mark);
-                    let attempt = service.call(request);
-                    this.state.set(State::Calling { attempt });
-                }
-            }
-        }
-    }
+#[cold]
+fn polled_after_end() -> ! {
+    panic!("`ResponseFuture` was polled after it was ready")
 }
 
 impl<S, Req, C, Q> fmt::Debug for ResponseFuture<S, Req, C, Q>

@@ -6,6 +6,7 @@ mod budget;
 mod call;
 mod deadline;
 mod future;
+mod last;
 mod layer;
 mod observe;
 mod policy;

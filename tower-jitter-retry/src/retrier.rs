@@ -12,6 +12,7 @@ use tokio::time::Sleep;
 use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst};
 
 use crate::call::Call;
+use crate::last::Last;
 use crate::policy::RetryPolicy;
 use crate::request::ResendAfter;
 
@@ -146,24 +147,34 @@ fn blocking<T, E, C: Classify<T, E>>(
     loop {
         let mut result = attempt();
         let verdict = classify.classify(result.as_ref());
-        let Some(delay) = call.after(&verdict, || None) else {
-            call.leave_note(classify, &mut result);
-            return result;
+        let (fault, delay) = match call.after(&verdict, || None) {
+            Ok(retry) => retry,
+            Err(ended) => {
+                call.leave_note(classify, &mut result, ended);
+                return result;
+            }
         };
-        drop(result);
-        call.go_on(&verdict, delay);
+        call.go_on(&fault, delay);
         if !delay.is_zero() {
             sleep(delay);
+            if let Err(limit) = call.time_left() {
+                return call.stop(limit, Last { result, fault }, classify);
+            }
         }
     }
 }
 
 pin_project! {
-    /// Comes to what the last attempt comes to. Made by [`RetryPolicy::retry`].
-    pub struct Retrying<F, Fut, C> {
+    /// Resolves to the outcome of the last attempt. Made by [`RetryPolicy::retry`].
+    pub struct Retrying<F, Fut, C>
+    where
+        Fut: Future,
+    {
         attempt: F,
         #[pin]
         state: State<Fut>,
+        // The outcome of the last attempt, while the next one waits.
+        last: Option<Last<Fut::Output>>,
         call: Call,
         classify: C,
     }
@@ -178,9 +189,9 @@ pin_project! {
     }
 }
 
-impl<F, Fut, C> Retrying<F, Fut, C> {
+impl<F, Fut: Future, C> Retrying<F, Fut, C> {
     fn new(policy: &RetryPolicy, attempt: F, classify: C) -> Self {
-        Self { attempt, state: State::Idle, call: begin(policy), classify }
+        Self { attempt, state: State::Idle, last: None, call: begin(policy), classify }
     }
 }
 
@@ -197,6 +208,7 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Idle => {
+                    *this.last = None;
                     let attempt = (this.attempt)();
                     this.state.set(State::Calling { attempt });
                 }
@@ -206,12 +218,15 @@ where
                         return Poll::Pending;
                     };
                     let verdict = this.classify.classify(result.as_ref());
-                    let Some(delay) = this.call.after(&verdict, || None) else {
-                        this.call.leave_note(this.classify, &mut result);
-                        return Poll::Ready(result);
+                    let (fault, delay) = match this.call.after(&verdict, || None) {
+                        Ok(retry) => retry,
+                        Err(ended) => {
+                            this.call.leave_note(this.classify, &mut result, ended);
+                            return Poll::Ready(result);
+                        }
                     };
-                    drop(result);
-                    this.call.go_on(&verdict, delay);
+                    this.call.go_on(&fault, delay);
+                    *this.last = Some(Last { result, fault });
                     this.state.set(if delay.is_zero() {
                         State::Idle
                     } else {
@@ -221,13 +236,17 @@ where
                 StateProj::Sleeping { sleep } => {
                     ready!(sleep.poll(cx));
                     this.state.set(State::Idle);
+                    if let Err(limit) = this.call.time_left() {
+                        let last = this.last.take().expect("a retry follows an attempt");
+                        return Poll::Ready(this.call.stop(limit, last, this.classify));
+                    }
                 }
             }
         }
     }
 }
 
-impl<F, Fut, C> fmt::Debug for Retrying<F, Fut, C> {
+impl<F, Fut: Future, C> fmt::Debug for Retrying<F, Fut, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Retrying").field("attempts", &self.call.attempts()).finish_non_exhaustive()
     }
@@ -270,5 +289,27 @@ mod tests {
         let error = blocking(&policy, attempt, &Auto::<Typed>::new(), sleep).unwrap_err();
         // 1 + 1 + 1 + 2 + 1 + 4 + 1 = 11 s are over, that of the first attempt included: eight more do not fit.
         assert_eq!((error.kind(), calls, slept), (io::ErrorKind::TimedOut, 4, vec![1, 2, 4]));
+    }
+
+    #[test]
+    fn thread_that_sleeps_too_long_makes_no_further_attempt() {
+        let (clock, hand) = Clock::manual();
+        let second = Duration::from_secs(1);
+        let policy = RetryPolicy::builder()
+            .budget(None::<Budget>)
+            .clock(clock)
+            .jitter(Jitter::None)
+            .base(second)
+            .max_elapsed(5 * second)
+            .build()
+            .unwrap();
+        let mut calls = 0;
+        let attempt = || {
+            calls += 1;
+            Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))
+        };
+        let oversleep = |_| hand.advance(6 * second);
+        let error = blocking(&policy, attempt, &Auto::<Typed>::new(), oversleep).unwrap_err();
+        assert_eq!((error.kind(), calls), (io::ErrorKind::TimedOut, 1));
     }
 }

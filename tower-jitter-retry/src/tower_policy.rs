@@ -18,14 +18,16 @@ use crate::request::{ByTrait, CloneRequests, Outer, RequestInfo, Resend};
 impl RetryPolicy {
     /// The same policy for [`tower::retry::RetryLayer`]; clones and services share its budget.
     ///
-    /// It is a type of its own, since tower's policy is also what tells one request's attempts apart, and since what kind of errors
-    /// are judged has to be inferred. tower shows it the request by reference only, and that costs something:
+    /// It is a type of its own, since tower's policy is also what tells one request's attempts
+    /// apart, and since what kind of errors are judged has to be inferred. tower shows it the
+    /// request and the result by reference only, and that costs something:
     ///
     /// | | [`JitterRetryLayer`](crate::JitterRetryLayer) | this |
     /// |---|---|---|
     /// | a streaming body | is kept while it is read | goes out once |
     /// | the mark of the first attempt | is set | cannot be: retries further in stay quiet from the second on |
     /// | [`remove_marker`](crate::RetryPolicyBuilder::remove_marker) | from every attempt | from retries only: remove the marks above this layer with [`remove_marker`](crate::remove_marker) |
+    /// | a retry that waits for the inner service's readiness | waits until the deadline or `max_elapsed` at most | waits without end, and is sent even if it is too late: tower asks no policy there |
     /// | clones of a request | one for each attempt that another may follow | one for each attempt, for tower asks no policy about one without |
     /// | deadlines, hints, budget, gRPC, marks from further out, `on_retry`, `Retried` | yes | yes |
     ///
@@ -115,11 +117,14 @@ where
             let begun = committed.then_some(GiveUp::Committed);
             begun.or_else(|| nested().then_some(GiveUp::Nested))
         };
-        let Some(delay) = call.after(&verdict, hindered) else {
-            call.leave_note(classify, result);
-            return None;
+        let (fault, delay) = match call.after(&verdict, hindered) {
+            Ok(retry) => retry,
+            Err(ended) => {
+                call.leave_note(classify, result, ended);
+                return None;
+            }
         };
-        call.go_on(&verdict, delay);
+        call.go_on(&fault, delay);
         // The time that is left is what there is after the sleep.
         request.mark(call.mark_after(*outer, classify.judges_responses(), delay));
         let sleep = (!delay.is_zero()).then(|| tokio::time::sleep(delay));

@@ -102,6 +102,7 @@ const TABLE: &[Row] = &[
             &["serde", "humantime", "http::HeaderName"],
         ],
     },
+    Row { files: &["last.rs"], may_use: &[PURE, VOCABULARY] },
     // What a call knows of itself: it asks the decision and the budget, and tells.
     Row {
         files: &["call.rs"],
@@ -113,6 +114,7 @@ const TABLE: &[Row] = &[
             &[
                 "crate::backoff::Position",
                 "crate::budget",
+                "crate::last",
                 "crate::observe",
                 "crate::policy",
                 "crate::request",
@@ -132,8 +134,10 @@ const TABLE: &[Row] = &[
             &[
                 "crate::call",
                 "crate::deadline",
+                "crate::last",
                 "crate::policy",
                 "crate::request",
+                "tokio::runtime::Handle",
                 "tokio::time::Sleep",
                 "tokio::time::sleep",
                 "tower_fault_classify::grpc_has_begun",

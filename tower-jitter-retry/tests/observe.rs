@@ -152,7 +152,7 @@ fn attempts_retries_delays_refusals_and_reasons_are_counted() {
         ("give_ups_total{error.type=unavailable,reason=attempts}", 1),
         ("give_ups_total{error.type=unavailable,reason=budget}", 1),
         ("give_ups_total{error.type=unavailable,reason=not_idempotent}", 1),
-        ("give_ups_total{error.type=unavailable,reason=out_of_time}", 1),
+        ("give_ups_total{error.type=unavailable,reason=max_elapsed}", 1),
         ("retries_total{error.type=throttled}", 2),
         ("retries_total{error.type=unavailable}", 2),
     ];

@@ -36,7 +36,7 @@ pub struct RetryEvent {
     pub elapsed: Duration,
 }
 
-/// Attempts and time of a call that was retried, in its response's extensions.
+/// What happened to a call that was retried, in its response's extensions.
 ///
 /// ```
 /// use tower_jitter_retry::Retried;
@@ -51,10 +51,13 @@ pub struct RetryEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retried {
-    /// How often the request was sent, at least twice.
+    /// How many attempts were made, the first included. 1 if a retry was decided on and then not
+    /// sent.
     pub attempts: u32,
     /// From the beginning of the call, or when it first had to wait, to its end, delays included.
     pub elapsed: Duration,
+    /// Why no further attempt followed. `None`: the last attempt was a success.
+    pub ended: Option<GiveUp>,
 }
 
 /// Who is told of retries.

@@ -109,8 +109,10 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// How long after the call began (when it first had to wait) the last retry may start, up to 365 days; `None`: at any time. A sleep that would end later
-    /// is not begun; the outcome at hand is returned at once. **Default**: 2 minutes.
+    /// Sets how long after the call began (when it first had to wait) the last retry may start, up
+    /// to 365 days; `None`: at any time. A delay that would end later is not begun, and a wait for
+    /// the inner service's readiness ends then. The caller gets the outcome of the last attempt.
+    /// **Default**: 2 minutes.
     pub fn max_elapsed(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.max_elapsed = time.into();
         self

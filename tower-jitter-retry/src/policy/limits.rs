@@ -49,8 +49,11 @@ pub enum GiveUp {
     NotReplayable,
     /// The server asks for a longer delay than is waited for.
     HintTooLong,
-    /// Its delay would not end in time.
-    OutOfTime,
+    /// The next attempt would start after the request's [`Deadline`](crate::Deadline) or
+    /// `grpc-timeout`.
+    Deadline,
+    /// The next attempt would start after [`max_elapsed`](crate::RetryPolicyBuilder::max_elapsed).
+    MaxElapsed,
     /// The budget refused.
     Budget,
 }
@@ -66,7 +69,8 @@ impl GiveUp {
             Self::Committed => "committed",
             Self::NotReplayable => "not_replayable",
             Self::HintTooLong => "hint_too_long",
-            Self::OutOfTime => "out_of_time",
+            Self::Deadline => "deadline",
+            Self::MaxElapsed => "max_elapsed",
             Self::Budget => "budget",
         }
     }
@@ -110,9 +114,12 @@ impl Limits {
         progress: &mut Progress,
         mut uniform: impl FnMut(RangeInclusive<u64>) -> u64,
     ) -> Result<u64, GiveUp> {
-        let left = self.left(progress.elapsed, progress.deadline);
+        let limit = self.end(progress.deadline).limit;
         // At the very end only a retry that was decided on earlier may start.
-        let left = left.filter(|left| *left > 0).ok_or(GiveUp::OutOfTime)?;
+        let left = self.left(progress.elapsed, progress.deadline)?;
+        if left == 0 {
+            return Err(limit);
+        }
         let hint = fault.retry_after().map(nanos);
         if hint.is_some_and(|hint| hint > self.longest_hint) {
             return Err(GiveUp::HintTooLong);
@@ -124,25 +131,45 @@ impl Limits {
         let backoff =
             if exact { Some(0) } else { self.backoff.next(&mut progress.position, left, &mut uniform) };
         let hinted = self.backoff.jitter.stretch(hint.unwrap_or(0), left, uniform);
-        backoff.zip(hinted).map(|(backoff, hinted)| backoff.max(hinted)).ok_or(GiveUp::OutOfTime)
+        backoff.zip(hinted).map(|(backoff, hinted)| backoff.max(hinted)).ok_or(limit)
     }
 
-    /// How many nanoseconds from now a retry may start at the latest. `None`: no retry may start any
-    /// more.
+    /// Returns how many nanoseconds from now a retry may start at the latest. `u64::MAX` means at
+    /// any time.
+    ///
+    /// # Errors
+    ///
+    /// The limit that is exceeded, if no retry may start any more.
+    pub(crate) fn left(&self, elapsed: u64, deadline: Option<u64>) -> Result<u64, GiveUp> {
+        let End { latest, limit } = self.end(deadline);
+        match latest {
+            Some(u64::MAX) => Ok(u64::MAX),
+            _ => latest.and_then(|latest| latest.checked_sub(elapsed)).ok_or(limit),
+        }
+    }
+
+    /// Returns the earlier of the two limits of a call's time.
     ///
     /// A retry may start at the very end of `max_elapsed`, but not at the deadline: it would have no
     /// time left.
-    pub(crate) fn left(&self, elapsed: u64, deadline: Option<u64>) -> Option<u64> {
-        let until_end = match self.max_elapsed {
-            Some(end) => end.checked_sub(elapsed)?,
-            None => u64::MAX,
-        };
-        let until_deadline = match deadline {
-            Some(deadline) => deadline.checked_sub(1)?.checked_sub(elapsed)?,
-            None => u64::MAX,
-        };
-        Some(until_end.min(until_deadline))
+    pub(crate) fn end(&self, deadline: Option<u64>) -> End {
+        let latest = self.max_elapsed.unwrap_or(u64::MAX);
+        match deadline {
+            Some(deadline) if deadline <= latest => {
+                End { latest: deadline.checked_sub(1), limit: GiveUp::Deadline }
+            }
+            _ => End { latest: Some(latest), limit: GiveUp::MaxElapsed },
+        }
     }
+}
+
+/// When the last retry of a call may start.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct End {
+    /// In nanoseconds since the call began. `None`: never.
+    latest: Option<u64>,
+    /// The limit that determines it.
+    pub(crate) limit: GiveUp,
 }
 
 /// A duration in whole nanoseconds, cut at the end of a `u64`: 584 years.

@@ -17,10 +17,10 @@ fn limits(builder: RetryPolicyBuilder) -> Limits {
     builder.build().unwrap().plan.limits
 }
 
-/// The delay if every draw takes the largest.
 /// The tick of the timer that a cut keeps free.
 const TICK: u64 = 1_000_000;
 
+/// The delay if every draw takes the largest.
 fn longest(limits: &Limits, fault: &Fault, mut progress: Progress) -> Option<u64> {
     limits.delay(fault, &mut progress, |range| *range.end()).ok()
 }
@@ -85,8 +85,8 @@ fn a_retry_ends_its_sleep_before_the_deadline() {
     assert_eq!(by(SECOND / 10 + 1), Ok(SECOND / 10));
     let cut = SECOND / 10 - 1 - TICK;
     assert_eq!(by(SECOND / 10), Ok(cut), "at the deadline it would have no time left");
-    assert_eq!(by(1), Err(GiveUp::OutOfTime));
-    assert_eq!(by(0), Err(GiveUp::OutOfTime));
+    assert_eq!(by(1), Err(GiveUp::Deadline));
+    assert_eq!(by(0), Err(GiveUp::Deadline));
 }
 
 #[test]
