@@ -83,13 +83,16 @@ use crate::circuit::{Setup, intern};
 /// - An unknown field, and a field that is there twice, are errors.
 /// - An error names the field, its value and what is allowed.
 ///
-/// A configuration that is written and read back is the same, except for the clock, which is not
-/// written. Rates with more than 15 digits need a format that reads them exactly: TOML does, and
-/// `serde_json` with its feature `float_roundtrip`.
+/// A file has no clock: a circuit that is created from it reads the default clock, and
+/// [`Circuit::reconfigure`](crate::Circuit::reconfigure) keeps the circuit's. A configuration that
+/// is written and read back is the same, except for the clock. Rates with more than 15 digits need
+/// a format that reads them exactly: TOML does, and `serde_json` with its feature
+/// `float_roundtrip`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakerConfig {
     pub(crate) setup: Setup,
-    pub(crate) clock: Clock,
+    /// As it was set.
+    pub(crate) clock: Option<Clock>,
 }
 
 /// What a call counts for that its caller gave up: the future was dropped, or the service while it waited for the inner one's readiness.
@@ -157,6 +160,11 @@ impl BreakerConfig {
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.setup.name = intern(name.into());
         self
+    }
+
+    /// The clock of a circuit that is created.
+    pub(crate) fn clock(&self) -> Clock {
+        self.setup.fit(self.clock.unwrap_or_default())
     }
 
     /// The circuit's name.

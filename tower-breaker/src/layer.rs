@@ -206,7 +206,7 @@ impl<C, R> BreakerLayer<C, R, Head> {
     /// ```
     pub fn track_body<K>(self) -> BreakerLayer<C, R, TrackBody<Unwatched, K>> {
         let Self { circuit, not_ready, classify, reject, .. } = self;
-        let settle = TrackBody::new(*circuit.core().clock(), circuit.core().probe_lease());
+        let settle = TrackBody::new(circuit.core().clock(), circuit.core().probe_lease());
         BreakerLayer { circuit, not_ready, classify, reject, settle }
     }
 }

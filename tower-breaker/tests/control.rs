@@ -17,7 +17,7 @@ const FAILURE: Verdict =
 const SECOND: Duration = Duration::from_secs(1);
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
-/// A circuit with its clock, which its later configurations must name again.
+/// A circuit with its clock.
 struct Bench {
     circuit: Circuit,
     clock: Clock,
@@ -33,7 +33,7 @@ impl Bench {
     }
 
     fn reconfigure(&self, config: BreakerConfigBuilder) {
-        self.circuit.reconfigure(config.clock(self.clock).build().unwrap()).unwrap();
+        self.circuit.reconfigure(config.build().unwrap()).unwrap();
     }
 
     /// Whether the circuit let so many calls through.

@@ -44,8 +44,8 @@ struct Limits {
 }
 
 impl Limits {
-    fn config(&self, clock: &Clock) -> BreakerConfig {
-        let config = BreakerConfig::builder().clock(*clock).mode(self.mode).abandoned(self.abandoned);
+    fn config(&self, clock: Clock) -> BreakerConfig {
+        let config = BreakerConfig::builder().clock(clock).mode(self.mode).abandoned(self.abandoned);
         let config = config.consecutive_failures(self.consecutive).failure_rate(self.rate);
         let config = config.probes(self.probes).successes_to_close(self.successes);
         let config = config.open_for(millis(self.open_for)).probe_lease(millis(self.lease));
@@ -174,7 +174,7 @@ impl Pair {
     fn new(limits: &Limits) -> Self {
         let (clock, hand) = Clock::manual();
         hand.set(millis(1_000_000));
-        let (circuit, naive) = (Circuit::new(limits.config(&clock)), Naive::new(limits.clone()));
+        let (circuit, naive) = (Circuit::new(limits.config(clock)), Naive::new(limits.clone()));
         Self { circuit, naive, clock, hand, running: Vec::new() }
     }
 
@@ -225,7 +225,7 @@ impl Pair {
     }
 
     fn reconfigure(&mut self, limits: &Limits) {
-        self.circuit.reconfigure(limits.config(&self.clock)).unwrap();
+        self.circuit.reconfigure(limits.config(self.clock)).unwrap();
         self.naive.reconfigure(limits.clone());
     }
 

@@ -52,7 +52,7 @@ async fn the_error_of_a_guarded_route_stays_infallible() {
     fn infallible<S: Service<Request, Error = Infallible>>(service: S) -> S {
         service
     }
-    let breaker = BreakerLayer::new(config(&Clock::manual().0));
+    let breaker = BreakerLayer::new(config(Clock::manual().0));
     breaker.circuit().trip().unwrap();
     let route: MethodRouter<(), Infallible> =
         any(async || StatusCode::OK).layer(breaker.clone().http_fallback());

@@ -59,8 +59,8 @@ fn policy() -> RetryPolicy {
     RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build().unwrap()
 }
 
-fn config(clock: &Clock) -> BreakerConfig {
-    let config = BreakerConfig::builder().consecutive_failures(3).open_for(OPEN_FOR).clock(*clock);
+fn config(clock: Clock) -> BreakerConfig {
+    let config = BreakerConfig::builder().consecutive_failures(3).open_for(OPEN_FOR).clock(clock);
     config.probes(1).successes_to_close(1).build().unwrap()
 }
 
@@ -94,7 +94,7 @@ impl Gateway {
     async fn start() -> Self {
         let (orders, prices) = (Http::start().await, Http::start().await);
         let (clock, hand) = Clock::manual();
-        let keyed = KeyedConfig::builder(config(&clock)).build().unwrap();
+        let keyed = KeyedConfig::builder(config(clock)).build().unwrap();
         let breaker = KeyedBreakerLayer::by_ref(keyed, |request: &http::Request<UploadBody<Body>>| {
             request.uri().authority().unwrap().as_str()
         });
@@ -124,7 +124,7 @@ impl Gateway {
         let app = Router::new()
             .nest("/orders", to(&orders))
             .nest("/prices", to(&prices))
-            .route("/report", any(answer).layer(BreakerLayer::new(config(&clock)).http_fallback()))
+            .route("/report", any(answer).layer(BreakerLayer::new(config(clock)).http_fallback()))
             .route("/ready", any(ready));
 
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();

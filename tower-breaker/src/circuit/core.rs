@@ -124,8 +124,8 @@ impl<T: Store> Core<T> {
     }
 
     #[inline]
-    pub(crate) fn clock(&self) -> &Clock {
-        &self.plan().clock
+    pub(crate) fn clock(&self) -> Clock {
+        self.plan().clock.load()
     }
 
     /// Lets a call in if the circuit is closed: the whole of the usual admission.

@@ -67,7 +67,7 @@ impl<K> Common<K> {
     pub(crate) fn for_overflow(&self, guards: bool) -> Self {
         let setup = Setup { disabled: self.setup.disabled || !guards, ..self.setup };
         let watchers = Arc::clone(&self.watchers);
-        Self { watchers, stands: guards, ..Self::new(setup, *self.clock(), |_| "(overflow)".to_owned()) }
+        Self { watchers, stands: guards, ..Self::new(setup, self.clock(), |_| "(overflow)".to_owned()) }
     }
 
     pub(crate) fn meters(&self) -> Option<&'static Meters> {
@@ -82,8 +82,8 @@ impl<K> Common<K> {
         &self.watchers
     }
 
-    pub(crate) const fn clock(&self) -> &Clock {
-        &self.plan.clock
+    pub(crate) fn clock(&self) -> Clock {
+        self.plan.clock.load()
     }
 
     /// How long it takes until another part of a window is over, in nanoseconds.

@@ -35,7 +35,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__shared::{ConfigError, Recycled, Striped};
+use tower_fault_classify::__shared::{Clock, ConfigError, Recycled, Striped};
 
 use self::core::View;
 use crate::config::BreakerConfig;
@@ -65,20 +65,23 @@ use crate::observe::{LastFailure, Transition};
 pub struct Circuit {
     core: Recycled<Core>,
     name: &'static str,
+    /// As it was configured. The core reads the precise clock in place of the coarse one while a
+    /// time is short.
+    clock: Clock,
 }
 
 impl Circuit {
     /// A closed circuit with an empty window.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
-        let BreakerConfig { setup, clock } = config;
+        let (setup, clock) = (config.setup, config.clock());
         // The time is read under the pool's lock: who ended before has not ended later than that.
         let core = Recycled::take(
-            |core: &Core| *core.clock() == clock && !core.is_ahead_of(clock.now()),
+            |core: &Core| core.clock() == clock && !core.is_ahead_of(clock.now()),
             || Core::new(clock, Striped::new(), &setup),
         );
         core.adopt(&setup);
-        Self { core, name: setup.name }
+        Self { core, name: setup.name, clock: config.clock.unwrap_or_default() }
     }
 
     /// The name from the configuration.
@@ -117,20 +120,25 @@ impl Circuit {
     /// outcome; those of the open time and the ramp from the next opening and closing, the number of probes from the next round. A window of
     /// another shape starts empty. A circuit that becomes disabled lets everything through; one that was starts closed.
     ///
+    /// A configuration whose clock was not set keeps the circuit's clock: so does every
+    /// configuration from a file. A circuit on [`Clock::coarse`] reads [`Clock::precise`] as long
+    /// as one of its times is under 100 ms, and changes between the two as the configurations
+    /// require.
+    ///
     /// # Errors
     ///
-    /// `config` has another name or another clock. They are the circuit's for good.
+    /// `config` has another name, or a [clock](crate::BreakerConfigBuilder::clock) was set that is
+    /// not the circuit's. Name and clock of a circuit never change.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn reconfigure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
         let BreakerConfig { setup, clock } = config;
         if setup.name != self.name {
             return Err(ConfigError::new("name", setup.name, format!("{:?}, the circuit's own", self.name)));
         }
-        if clock != *self.core.clock() {
-            let own = self.core.clock();
-            return Err(ConfigError::new("clock", clock, format!("{own:?}, the circuit's own")));
+        if let Some(clock) = clock.filter(|clock| *clock != self.clock) {
+            return Err(ConfigError::new("clock", clock, format!("{:?}, the circuit's own", self.clock)));
         }
-        self.core.reconfigure(&setup);
+        self.core.reconfigure(&setup, setup.fit(self.clock));
         Ok(())
     }
 
@@ -243,9 +251,32 @@ impl Status {
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
-    use tower_fault_classify::__shared::Clock;
-
     use super::*;
+
+    #[test]
+    fn circuit_reads_precise_clock_while_a_time_is_short() {
+        let config = |clock: Option<Clock>, millis| {
+            let config = BreakerConfig::builder().open_for(Duration::from_millis(millis)).build().unwrap();
+            BreakerConfig { clock, ..config }
+        };
+        let (manual, _hand) = Clock::manual();
+        let (coarse, precise) = (Clock::coarse(), Clock::precise());
+        for (set, short, long) in [
+            (None, precise, coarse),
+            (Some(coarse), precise, coarse),
+            (Some(precise), precise, precise),
+            (Some(manual), manual, manual),
+        ] {
+            let circuit = Circuit::new(config(set, 99));
+            assert_eq!(circuit.core.clock(), short, "{set:?}");
+            for (again, millis, reads) in
+                [(None, 100, long), (set, 99, short), (set, 100, long), (None, 99, short)]
+            {
+                circuit.reconfigure(config(again, millis)).unwrap();
+                assert_eq!(circuit.core.clock(), reads, "{set:?}, then {again:?} and {millis} ms");
+            }
+        }
+    }
 
     #[test]
     fn a_rejection_adds_what_the_clock_may_be_behind() {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tower_fault_classify::__shared::sync::{AtomicU64, Mutex, Ordering};
-use tower_fault_classify::__shared::{Clock, Striped};
+use tower_fault_classify::__shared::{AtomicClock, Clock, Striped};
 
 use super::core::{Cold, METERS, Setup};
 use super::gate::Gate;
@@ -39,7 +39,7 @@ pub(crate) struct Plan {
     /// The latest time at which anything but a fast success was recorded.
     pub(super) latest: AtomicU64,
     pub(super) settings: Settings,
-    pub(super) clock: Clock,
+    pub(super) clock: AtomicClock,
 }
 
 impl Plan {
@@ -49,7 +49,7 @@ impl Plan {
             flags: AtomicU64::new(setup.flags(meters, 0)),
             latest: AtomicU64::new(0),
             settings: Settings::new(&limits),
-            clock,
+            clock: AtomicClock::new(clock),
         }
     }
 }

@@ -48,7 +48,7 @@ pub struct BreakerConfigBuilder {
     probe_lease: Option<Duration>,
     ramp_for: Duration,
     mode: Mode,
-    clock: Clock,
+    clock: Option<Clock>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -76,7 +76,7 @@ impl BreakerConfigBuilder {
             probe_lease: None,
             ramp_for: Duration::ZERO,
             mode: Mode::Enforce,
-            clock: Clock::default(),
+            clock: None,
         }
     }
 
@@ -204,10 +204,14 @@ impl BreakerConfigBuilder {
         self
     }
 
-    /// Where the time is read. A coarse clock gives way to the precise one if a configured time is under 100 ms.
-    /// **Default**: [`Clock::coarse`].
+    /// Sets the clock of the circuit. **Default**: [`Clock::coarse`]; for
+    /// [`Circuit::reconfigure`](crate::Circuit::reconfigure), the circuit's own clock.
+    ///
+    /// If a configured time is under 100 ms, the circuit reads [`Clock::precise`] in place of
+    /// [`Clock::coarse`]. Both show the same time, so that `reconfigure` may change from one to the
+    /// other.
     pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
+        self.clock = Some(clock);
         self
     }
 
@@ -217,11 +221,7 @@ impl BreakerConfigBuilder {
     ///
     /// The first value that is out of its range, with its field and the range.
     pub fn build(self) -> Result<BreakerConfig, ConfigError> {
-        let mut shortest = Duration::MAX;
-        let mut time = |field, time| {
-            shortest = shortest.min(time);
-            ConfigError::check(field, time, DURATIONS).map(nanos)
-        };
+        let time = |field, time| ConfigError::check(field, time, DURATIONS).map(nanos);
         if let Some(rate) = self.failure_rate {
             ConfigError::check("failure_rate", rate, SHARES)?;
         }
@@ -276,7 +276,7 @@ impl BreakerConfigBuilder {
         let name = intern(self.name);
         Ok(BreakerConfig {
             setup: Setup { name, trip, recovery, shape, observing, disabled },
-            clock: self.clock.fit_for(shortest),
+            clock: self.clock,
         })
     }
 }
@@ -318,7 +318,7 @@ mod tests {
         let Setup { observing, disabled, shape, .. } = config.setup;
         assert_eq!((config.setup.recovery, shape), (recovery, Shape::Time(60_000_000_000)));
         assert!(!observing && !disabled);
-        assert_eq!(config.clock, Clock::coarse());
+        assert_eq!((config.clock, config.clock()), (None, Clock::coarse()));
     }
 
     #[test]
@@ -392,7 +392,20 @@ mod tests {
 
     #[test]
     fn short_times_take_the_precise_clock() {
-        let short = BreakerConfig::builder().open_for(Duration::from_millis(50)).build().unwrap();
-        assert_eq!(short.clock, Clock::precise());
+        let config = BreakerConfig::builder;
+        let short = Duration::from_millis(99);
+        let builders = [
+            config().time_window(short),
+            config().slow_calls(short, 0.5),
+            config().abandoned(AbandonedPolicy::FailureAfter(short)),
+            config().open_for(short),
+            config().probe_lease(short),
+            config().ramp_for(short),
+        ];
+        for builder in builders {
+            assert_eq!(builder.clone().build().unwrap().clock(), Clock::precise(), "{builder:?}");
+            let (manual, _hand) = Clock::manual();
+            assert_eq!(builder.clock(manual).build().unwrap().clock(), manual);
+        }
     }
 }

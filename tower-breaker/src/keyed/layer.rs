@@ -169,7 +169,7 @@ impl<F, K, C, R> KeyedBreakerLayer<F, K, C, R, Head> {
     /// A call is over when its response's body is; see [`BreakerLayer::track_body`](crate::BreakerLayer::track_body).
     pub fn track_body<M>(self) -> KeyedBreakerLayer<F, K, C, R, TrackBody<Unwatched, M>> {
         let common = self.circuits.common();
-        let settle = TrackBody::new(*common.clock(), common.setup().recovery.probe_lease);
+        let settle = TrackBody::new(common.clock(), common.setup().recovery.probe_lease);
         self.map_settle(|_| settle)
     }
 }

@@ -94,7 +94,7 @@ impl<K: fmt::Debug> KeyedCircuits<K> {
         K: Eq + Hash,
     {
         let KeyedConfig { each, max_keys, overflow } = config;
-        let common = Common::new(each.setup, each.clock, label);
+        let common = Common::new(each.setup, each.clock(), label);
         let guards_overflow = overflow == Overflow::Shared;
         let overflow = common.for_overflow(guards_overflow);
         let inner = Inner {

@@ -102,11 +102,16 @@ impl CircuitRegistry {
         }
     }
 
-    /// Gives the circuit of `config`'s name these limits: when it is made, or at once if it is there; see [`Circuit::reconfigure`].
+    /// Sets the limits of the circuit with the name in `config`: immediately if the circuit exists,
+    /// otherwise when it is created. See [`Circuit::reconfigure`].
+    ///
+    /// If the clock of `config` was not set, an existing circuit keeps its clock. A circuit that is
+    /// created later reads the clock of the configuration that `config` replaces, or that of the
+    /// registry's default configuration.
     ///
     /// # Errors
     ///
-    /// The circuit is there, and has another clock.
+    /// The circuit exists, and a clock was set that is not the circuit's.
     pub fn configure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
         let mut entries = self.entries();
         if let Some(Entry::Made(circuit)) = entries.get(config.name()) {
@@ -114,6 +119,11 @@ impl CircuitRegistry {
             drop(entries);
             return circuit.reconfigure(config);
         }
+        let clock = match entries.get(config.name()) {
+            Some(Entry::Configured(replaced)) => replaced.clock,
+            _ => self.inner.default.clock,
+        };
+        let config = BreakerConfig { clock: config.clock.or(clock), ..config };
         entries.insert(config.name(), Entry::Configured(config));
         Ok(())
     }

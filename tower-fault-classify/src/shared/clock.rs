@@ -2,10 +2,12 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the place where time is read")]
 
+use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
-use std::{fmt, ptr};
+
+use super::sync;
 
 /// Where a layer reads the time: nanoseconds since some origin, as a plain `u64`.
 ///
@@ -18,33 +20,33 @@ use std::{fmt, ptr};
 /// | [`manual`](Self::manual) | 1 ns | it goes when you move it |
 ///
 /// Two clocks are equal if they read the same source; each manual clock is its own.
-#[derive(Clone, Copy)]
-pub struct Clock(Source);
+//
+// A number and no reference, so that an `AtomicClock` can hold it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Clock(u64);
 
-#[derive(Clone, Copy)]
-enum Source {
-    Coarse,
-    Precise,
-    #[cfg(feature = "__shared-tokio")]
-    Tokio,
-    Manual(&'static AtomicU64),
-}
+const COARSE: u64 = 0;
+const PRECISE: u64 = 1;
+#[cfg(feature = "__shared-tokio")]
+const TOKIO: u64 = 2;
+/// The number of the first manual clock.
+const FIRST_MANUAL: u64 = 3;
 
 impl Clock {
     /// The cheapest monotonic clock of the system: `CLOCK_MONOTONIC_COARSE` on Linux, [`Instant`] elsewhere.
     pub const fn coarse() -> Self {
-        Self(Source::Coarse)
+        Self(COARSE)
     }
 
     /// The precise monotonic clock of the system.
     pub const fn precise() -> Self {
-        Self(Source::Precise)
+        Self(PRECISE)
     }
 
     /// Tokio's clock, which tests can pause and advance.
     #[cfg(feature = "__shared-tokio")]
     pub const fn tokio() -> Self {
-        Self(Source::Tokio)
+        Self(TOKIO)
     }
 
     /// Tokio's clock where it can be paused, which takes tokio's feature `test-util`; elsewhere the
@@ -54,44 +56,45 @@ impl Clock {
         if pausable::TOKIO { Self::tokio() } else { Self::coarse() }
     }
 
-    /// A clock that goes only when it is moved, beginning at 0, and the handle that moves it.
+    /// Creates a clock that starts at 0 and advances only through the returned handle.
     ///
-    /// It is for tests: its eight bytes are never freed, so that a clock can be copied.
+    /// It is for tests. Its time takes 8 to 16 bytes that are never freed, because a clock can be
+    /// copied.
     pub fn manual() -> (Self, ManualClock) {
-        let nanos = Box::leak(Box::default());
-        (Self(Source::Manual(nanos)), ManualClock { nanos })
+        let number = manual::next();
+        (Self(FIRST_MANUAL + number), ManualClock { nanos: manual::nanos(number) })
     }
 
     /// Nanoseconds since the clock's origin.
     #[inline]
     pub fn now(&self) -> u64 {
         // A branch that is always the same, instead of a jump through a table.
-        if let Source::Coarse = self.0 { system::coarse() } else { self.now_uncommon() }
+        if self.0 == COARSE { system::coarse() } else { self.now_uncommon() }
     }
 
-    fn now_uncommon(&self) -> u64 {
-        match &self.0 {
-            Source::Coarse => system::coarse(),
-            Source::Precise => system::precise(),
+    fn now_uncommon(self) -> u64 {
+        match self.0 {
+            COARSE => system::coarse(),
+            PRECISE => system::precise(),
             #[cfg(feature = "__shared-tokio")]
-            Source::Tokio => since_origin(tokio::time::Instant::now().into_std()),
-            Source::Manual(nanos) => nanos.load(Ordering::Relaxed),
+            TOKIO => since_origin(tokio::time::Instant::now().into_std()),
+            number => manual::nanos(number - FIRST_MANUAL).load(Ordering::Relaxed),
         }
     }
 
     /// By how much a reading may be behind: what is promised to be over at a time must be awaited that much longer.
     pub const fn slack(&self) -> Duration {
         match self.0 {
-            Source::Coarse => system::COARSE_SLACK,
+            COARSE => system::COARSE_SLACK,
             _ => Duration::ZERO,
         }
     }
 
-    /// The same clock, or the precise one in place of a coarse one if `shortest` is so short that the coarse clock's
-    /// slack would show: under 100 ms.
+    /// Returns the precise clock in place of the coarse one if `shortest` is under 100 ms, because
+    /// the slack of the coarse clock would show. Every other clock is returned as it is.
     pub fn fit_for(self, shortest: Duration) -> Self {
         match self.0 {
-            Source::Coarse if shortest < Duration::from_millis(100) => Self::precise(),
+            COARSE if shortest < Duration::from_millis(100) => Self::precise(),
             _ => self,
         }
     }
@@ -103,29 +106,68 @@ impl Default for Clock {
     }
 }
 
-impl PartialEq for Clock {
-    fn eq(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
-            (Source::Coarse, Source::Coarse) | (Source::Precise, Source::Precise) => true,
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            COARSE => f.write_str("Coarse"),
+            PRECISE => f.write_str("Precise"),
             #[cfg(feature = "__shared-tokio")]
-            (Source::Tokio, Source::Tokio) => true,
-            (Source::Manual(one), Source::Manual(other)) => ptr::eq(*one, *other),
-            _ => false,
+            TOKIO => f.write_str("Tokio"),
+            number => f.debug_tuple("Manual").field(&(number - FIRST_MANUAL)).finish(),
         }
     }
 }
 
-impl Eq for Clock {}
+/// A clock that can be replaced while other threads read it.
+#[derive(Debug)]
+pub struct AtomicClock(sync::AtomicU64);
 
-impl fmt::Debug for Clock {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &self.0 {
-            Source::Coarse => "Coarse",
-            Source::Precise => "Precise",
-            #[cfg(feature = "__shared-tokio")]
-            Source::Tokio => "Tokio",
-            Source::Manual(_) => "Manual",
-        })
+impl AtomicClock {
+    /// Holds `clock`.
+    pub fn new(clock: Clock) -> Self {
+        Self(sync::AtomicU64::new(clock.0))
+    }
+
+    /// Returns the clock.
+    #[inline]
+    pub fn load(&self) -> Clock {
+        // Acquire: a reader of a new clock sees what the writer did before.
+        Clock(self.0.load(Ordering::Acquire))
+    }
+
+    /// Returns the time of the clock.
+    #[inline]
+    pub fn now(&self) -> u64 {
+        self.load().now()
+    }
+
+    /// Replaces the clock.
+    pub fn store(&self, clock: Clock) {
+        self.0.store(clock.0, Ordering::Release);
+    }
+}
+
+/// The times of the manual clocks. A clock finds its own by its number.
+mod manual {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// Chunk `n` has 2ⁿ times, so that no time ever moves and all chunks are few.
+    static CHUNKS: [OnceLock<Box<[AtomicU64]>>; 63] = [const { OnceLock::new() }; 63];
+
+    /// The number of another clock.
+    pub(super) fn next() -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        // Relaxed: only the number matters.
+        NEXT.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn nanos(number: u64) -> &'static AtomicU64 {
+        let chunk = (number + 1).ilog2();
+        let length = 1 << chunk;
+        let times = CHUNKS[chunk as usize]
+            .get_or_init(|| std::iter::repeat_with(|| AtomicU64::new(0)).take(length).collect());
+        &times[number as usize + 1 - length]
     }
 }
 

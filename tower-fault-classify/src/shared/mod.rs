@@ -20,7 +20,7 @@ pub mod sync;
 
 pub use buckets::Buckets;
 pub use cause::{error_chain, type_name_of};
-pub use clock::{Clock, ManualClock};
+pub use clock::{AtomicClock, Clock, ManualClock};
 pub use config::ConfigError;
 pub use recycle::{Pool, Recycle, Recycled};
 pub use ring::{Addition, Ring, counts};

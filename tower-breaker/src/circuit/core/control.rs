@@ -1,6 +1,7 @@
 //! What is done to a circuit from outside of its calls.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tower_fault_classify::__shared::sync::{Ordering, lock};
 use tower_fault_classify::__shared::{Clock, Striped};
@@ -10,7 +11,7 @@ use super::cold::wake;
 use super::{
     CircuitState, Cold, Core, FIRST_EPOCH, Limits, METERS, Machine, OBSERVING, Single, Store, TIMED, moment,
 };
-use crate::machine::{Change, Counts, Force, HealthReport, RecoveryLimits, TripLimits};
+use crate::machine::{Abandoned, Change, Counts, Force, HealthReport, RecoveryLimits, TripLimits};
 use crate::observe::{LastFailure, Transition, Watchers, meters, number};
 
 /// What a configuration tells a core, beside the clock.
@@ -40,6 +41,24 @@ pub(crate) struct View {
 }
 
 impl Setup {
+    /// The clock to be read for a circuit that is configured with `clock`: see [`Clock::fit_for`].
+    pub(crate) fn fit(&self, clock: Clock) -> Clock {
+        let window = match self.shape {
+            Shape::Time(nanos) => nanos,
+            Shape::Count(_) => u64::MAX,
+        };
+        let slow = self.trip.slow.map_or(u64::MAX, |slow| slow.from);
+        let cancelled = match self.trip.abandoned {
+            Abandoned::FailureFrom(nanos) => nanos,
+            _ => u64::MAX,
+        };
+        let RecoveryLimits { open, probe_lease, ramp, .. } = self.recovery;
+        let ramp = if ramp == 0 { u64::MAX } else { ramp };
+        let times = [window, slow, cancelled, open.first, probe_lease, ramp];
+        let shortest = times.into_iter().fold(u64::MAX, u64::min);
+        clock.fit_for(Duration::from_nanos(shortest))
+    }
+
     /// Registers the meters of the name, if there is a recorder, and returns their number. It runs the recorder: never
     /// under a lock.
     pub(crate) fn register_meters(&self) -> u32 {
@@ -80,11 +99,13 @@ impl Core {
     }
 
     /// Changes the limits, and keeps all the rest. The window starts empty if its shape is another.
-    pub(crate) fn reconfigure(&self, setup: &Setup) {
-        let now = self.plan().clock.now();
+    /// `clock` shows the same time as the clock in use.
+    pub(crate) fn reconfigure(&self, setup: &Setup, clock: Clock) {
+        let now = clock.now();
         let number = setup.register_meters();
         let mut cold = self.cold();
         let (shape, metered) = (cold.shape, self.plan().meters().is_some());
+        self.plan().clock.store(clock);
         self.write(&mut cold, setup, Some(shape), number);
         let state = cold.machine.state();
         let change = cold.machine.disable(setup.disabled);

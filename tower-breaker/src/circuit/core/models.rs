@@ -353,7 +353,10 @@ fn loom_a_smaller_limit_beside_a_failure_holds_from_the_next_outcome_at_the_late
         core.settle(entries[0], &FAILURE);
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.settle(entries[1], &FAILURE));
-        core.reconfigure(&Setup { trip: TripLimits { consecutive_failures: 2, ..SETUP.trip }, ..SETUP });
+        core.reconfigure(
+            &Setup { trip: TripLimits { consecutive_failures: 2, ..SETUP.trip }, ..SETUP },
+            core.clock(),
+        );
         thread.join().unwrap();
         match agrees(&core) {
             CircuitState::Closed => {
@@ -377,7 +380,7 @@ fn stays_closed_between(one: Setup, other: Setup, outcomes: &'static [Verdict]) 
         outcomes.iter().for_each(|outcome| core.settle(core.admit().unwrap(), outcome));
         let (entry, beside) = (core.admit().unwrap(), Arc::clone(&core));
         let thread = thread::spawn(move || beside.settle(entry, &FAILURE));
-        core.reconfigure(&other);
+        core.reconfigure(&other, core.clock());
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::Closed);
     });

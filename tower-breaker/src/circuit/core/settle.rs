@@ -156,7 +156,7 @@ impl<T: Store> Core<T> {
     pub(crate) fn success(&self, stamp: Gate) {
         if self.gate() == stamp || self.end_run(stamp) {
             let span = self.plan().settings.span().unwrap_or_else(|| self.limits().span);
-            self.window().success(&span, &self.plan().clock, stamp.epoch(), slot());
+            self.window().success(&span, self.clock(), stamp.epoch(), slot());
         }
     }
 

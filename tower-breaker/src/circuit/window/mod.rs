@@ -78,7 +78,7 @@ pub(crate) trait Counting {
 
     /// Records a success: over a span of time, the clock and the thread's own cell.
     #[inline]
-    fn success(&self, span: &Span, clock: &Clock, epoch: u32, slot: Option<usize>) {
+    fn success(&self, span: &Span, clock: Clock, epoch: u32, slot: Option<usize>) {
         if span.calls == 0 {
             self.add_success(span.buckets.tag(clock.now(), epoch), slot);
         } else {
@@ -221,7 +221,7 @@ mod tests {
 
     use super::*;
 
-    fn record(window: &Window, span: &Span, clock: &Clock, epoch: u32, failed: bool) {
+    fn record(window: &Window, span: &Span, clock: Clock, epoch: u32, failed: bool) {
         if failed {
             window.failure(span, clock.now(), epoch, false);
         } else {
@@ -243,8 +243,8 @@ mod tests {
             let (clock, hand) = Clock::manual();
             hand.set(Duration::from_secs(40_000_000));
             let (window, span) = (window(), Span::of(Shape::Time(nanos), Window::PARTS));
-            record(&window, &span, &clock, 0, true);
-            record(&window, &span, &clock, 0, false);
+            record(&window, &span, clock, 0, true);
+            record(&window, &span, clock, 0, false);
             let whole = counts(2, 1);
             hand.advance(Duration::from_nanos(nanos));
             assert_eq!(window.counts_at(&span, clock.now(), 0), whole, "{nanos}");
@@ -257,10 +257,10 @@ mod tests {
     fn a_pause_of_a_week_leaves_an_empty_window() {
         let (clock, hand) = Clock::manual();
         let (window, span) = (window(), Span::of(Shape::Time(60_000_000_000), Window::PARTS));
-        record(&window, &span, &clock, 0, true);
+        record(&window, &span, clock, 0, true);
         hand.advance(Duration::from_secs(7 * 24 * 60 * 60));
         assert_eq!(window.counts_at(&span, clock.now(), 0), Counts::default());
-        record(&window, &span, &clock, 0, true);
+        record(&window, &span, clock, 0, true);
         assert_eq!(window.counts_at(&span, clock.now(), 0), counts(1, 1));
     }
 
@@ -269,12 +269,12 @@ mod tests {
         let (clock, _hand) = Clock::manual();
         for shape in [Shape::Time(60_000_000_000), Shape::Count(10)] {
             let (window, span) = (window(), Span::of(shape, Window::PARTS));
-            record(&window, &span, &clock, 4, true);
-            record(&window, &span, &clock, 5, false);
+            record(&window, &span, clock, 4, true);
+            record(&window, &span, clock, 5, false);
             assert_eq!(window.counts_at(&span, clock.now(), 5), counts(1, 0));
-            record(&window, &span, &clock, 4, true);
+            record(&window, &span, clock, 4, true);
             assert_eq!(window.counts_at(&span, clock.now(), 5), counts(1, 0), "{shape:?}");
-            record(&window, &span, &clock, LAST_EPOCH, true);
+            record(&window, &span, clock, LAST_EPOCH, true);
         }
     }
 
@@ -286,11 +286,11 @@ mod tests {
         let shapes = [60, 600, 1, 3_600].map(|seconds| Shape::Time(seconds * 1_000_000_000));
         let mut span = Span::of(Shape::Time(60_000_000_000), Window::PARTS);
         for shape in shapes.into_iter().chain([Shape::Count(5), Shape::Count(7), shapes[0], shapes[1]]) {
-            record(&window, &span, &clock, 3, true);
+            record(&window, &span, clock, 3, true);
             span = Span::after(shape, span, Window::PARTS, clock.now());
             assert_eq!(window.counts_at(&span, clock.now(), 3), counts(0, 0), "{shape:?}");
-            record(&window, &span, &clock, 3, true);
-            record(&window, &span, &clock, 3, false);
+            record(&window, &span, clock, 3, true);
+            record(&window, &span, clock, 3, false);
             assert_eq!(window.counts_at(&span, clock.now(), 3), counts(2, 1), "{shape:?}");
         }
     }
@@ -320,7 +320,7 @@ mod tests {
             let mut naive: Vec<(u64, bool)> = Vec::new();
             for (millis, failed) in steps {
                 hand.advance(Duration::from_millis(millis));
-                record(&window, &span, &clock, 0, failed);
+                record(&window, &span, clock, 0, failed);
                 // Rounding moves a bucket's edge by less than a nanosecond in this test's span.
                 let bucket = |nanos: u64| nanos / 4_000_000_000;
                 naive.push((bucket(clock.now()), failed));

@@ -42,10 +42,10 @@ impl WindowCore {
 
     /// A clock that has run back since the last owner ended, as tokio's does from one runtime with paused time to the next, would put what
     /// another one pays in into the past.
-    pub(super) fn fits(&self, rules: Rules, buckets: Buckets, clock: &Clock) -> bool {
+    pub(super) fn fits(&self, rules: Rules, buckets: Buckets, clock: Clock) -> bool {
         self.rules == rules
             && self.buckets == buckets
-            && self.clock == *clock
+            && self.clock == clock
             // Relaxed: the pool's lock orders owners, so that the time is also read after the last one's end.
             && self.ended.load(Ordering::Relaxed) <= clock.now()
     }

@@ -66,7 +66,7 @@ impl BudgetBuilder {
         let (rules, buckets, clock) =
             (Rules::new(self.ratio, self.min_per_second, span), Buckets::of(span), self.clock);
         let core = Recycled::take(
-            |core: &WindowCore| core.fits(rules, buckets, &clock),
+            |core: &WindowCore| core.fits(rules, buckets, clock),
             || WindowCore::new(rules, buckets, clock),
         );
         let epoch = core.epoch();

@@ -139,7 +139,7 @@ fn a_disabled_circuit_lets_all_through_and_counts_none() {
     assert_eq!(core.force(Force::Open), Err(CircuitState::Disabled));
     core.release();
     assert_eq!(state(&core), CircuitState::Disabled, "it is the configuration's");
-    core.reconfigure(&SETUP);
+    core.reconfigure(&SETUP, core.clock());
     assert_eq!(
         (state(&core), core.view().last.unwrap().reason),
         (CircuitState::Closed, Reason::Reconfigured)
@@ -152,14 +152,14 @@ fn a_new_configuration_keeps_state_epoch_deadline_and_run() {
     (0..3).for_each(|_| assert!(run(&core, FAILURE)));
     let early = core.admit().unwrap();
     let trip = TripLimits { consecutive_failures: 4, failure_rate: None, ..TRIP };
-    core.reconfigure(&Setup { trip, ..SETUP });
+    core.reconfigure(&Setup { trip, ..SETUP }, core.clock());
     let view = core.view();
     assert_eq!((view.run, view.counts, view.last.is_none()), (3, counts(3, 3), true));
     core.settle(early, &FAILURE);
     assert_eq!(state(&core), CircuitState::Open, "the permit is valid and the new limit holds");
     hand.advance(Duration::from_secs(10));
     let short = RecoveryLimits { open: OpenTime::constant(SECOND), ..RECOVERY };
-    core.reconfigure(&Setup { recovery: short, ..SETUP });
+    core.reconfigure(&Setup { recovery: short, ..SETUP }, core.clock());
     assert_eq!(core.admit().unwrap_err().left, Some(20 * SECOND), "the deadline stays");
 }
 
@@ -170,10 +170,10 @@ fn a_window_of_another_shape_starts_empty() {
     for shape in shapes {
         run(&core, FAILURE);
         run(&core, Verdict::Success);
-        core.reconfigure(&Setup { shape, ..SETUP });
+        core.reconfigure(&Setup { shape, ..SETUP }, core.clock());
         assert_eq!(core.view().counts, Counts::default(), "{shape:?}");
         run(&core, Verdict::Success);
-        core.reconfigure(&Setup { shape, ..SETUP });
+        core.reconfigure(&Setup { shape, ..SETUP }, core.clock());
         assert_eq!(core.view().counts, counts(1, 0), "the same shape goes on: {shape:?}");
     }
 }
@@ -182,7 +182,7 @@ fn a_window_of_another_shape_starts_empty() {
 fn a_hand_goes_before_a_configuration() {
     let (core, _hand) = core(TRIP);
     core.force(Force::Open).unwrap();
-    core.reconfigure(&Setup { disabled: true, ..SETUP });
+    core.reconfigure(&Setup { disabled: true, ..SETUP }, core.clock());
     assert_eq!(state(&core), CircuitState::ForcedOpen);
     core.release();
     assert_eq!(state(&core), CircuitState::Disabled, "the configuration comes to its own");

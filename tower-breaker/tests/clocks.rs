@@ -1,0 +1,79 @@
+//! Which clock a circuit reads, before and after it is reconfigured.
+#![cfg(all(feature = "serde", feature = "tokio"))]
+
+use std::time::Duration;
+
+use tower_breaker::{BreakerConfig, BreakerConfigBuilder, Circuit, CircuitRegistry, Clock, ManualClock};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn config() -> BreakerConfigBuilder {
+    BreakerConfig::builder()
+}
+
+fn from_file(text: &str) -> BreakerConfig {
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn reconfigure_without_a_clock_keeps_the_circuits_clock() {
+    let (manual, hand) = Clock::manual();
+    for clock in [None, Some(Clock::coarse()), Some(Clock::precise()), Some(Clock::tokio()), Some(manual)] {
+        for (before, after) in [(30_000, 50), (50, 30_000), (100, 99), (99, 100), (30_000, 60_000)] {
+            let open_for = |millis| config().open_for(Duration::from_millis(millis));
+            let first = open_for(before);
+            let first = if let Some(clock) = clock { first.clock(clock) } else { first };
+            let circuit = Circuit::new(first.build().unwrap());
+            let built = open_for(after).build().unwrap();
+            let read = from_file(&format!(r#"{{"open_for": "{after}ms", "probes": 7}}"#));
+            for config in [built, read] {
+                let reconfigured = circuit.reconfigure(config);
+                assert_eq!(reconfigured, Ok(()), "{clock:?}, from {before} ms to {after} ms");
+            }
+        }
+    }
+    let circuit = Circuit::new(config().clock(manual).build().unwrap());
+    circuit.reconfigure(config().open_for(SECOND).build().unwrap()).unwrap();
+    assert!(reads_manual_clock(&circuit, &hand));
+}
+
+#[test]
+fn reconfigure_with_another_clock_fails_whatever_the_times() {
+    let clocks = [Clock::coarse(), Clock::precise(), Clock::tokio(), Clock::manual().0, Clock::manual().0];
+    for own in clocks {
+        for other in clocks.into_iter().filter(|other| *other != own) {
+            for millis in [50, 30_000] {
+                let config = || config().open_for(Duration::from_millis(millis));
+                let circuit = Circuit::new(config().clock(own).build().unwrap());
+                let error = circuit.reconfigure(config().clock(other).build().unwrap()).unwrap_err();
+                let text = format!("`clock` is {other:?}; allowed is {own:?}, the circuit's own");
+                assert_eq!((error.field(), error.to_string()), ("clock", text));
+            }
+        }
+    }
+}
+
+/// Whether the circuit reads a clock that stands at 0 until it is moved by a second.
+fn reads_manual_clock(circuit: &Circuit, hand: &ManualClock) -> bool {
+    circuit.trip().unwrap();
+    let waits = circuit.try_acquire().unwrap_err().retry_after() == Some(SECOND);
+    hand.advance(SECOND);
+    waits && circuit.try_acquire().is_ok()
+}
+
+#[test]
+fn registry_configured_from_file_uses_clock_of_its_default() {
+    let (clock, hand) = Clock::manual();
+    let registry = CircuitRegistry::new(config().clock(clock).build().unwrap());
+    let existing = registry.circuit("existing");
+    for name in ["existing", "new"] {
+        registry.configure(from_file(&format!(r#"{{"name": "{name}", "open_for": "1s"}}"#))).unwrap();
+    }
+    assert!(reads_manual_clock(&existing, &hand));
+    assert!(reads_manual_clock(&registry.circuit("new"), &hand));
+
+    let (other, other_hand) = Clock::manual();
+    registry.configure(config().name("other").clock(other).build().unwrap()).unwrap();
+    registry.configure(from_file(r#"{"name": "other", "open_for": "1s"}"#)).unwrap();
+    assert!(reads_manual_clock(&registry.circuit("other"), &other_hand));
+}
