@@ -135,7 +135,7 @@ const TABLE: &[Row] = &[
         may_use: &[SHARED, &["crate::grpc::pushback", "crate::upload::Waiting", "crate::wall::now"]],
     },
     Row { files: &["shared/cause.rs"], may_use: &[PURE, JUDGES, CLIENTS, &["std::any", "std::io"]] },
-    Row { files: &["shared/file.rs"], may_use: &[PURE, &["serde"]] },
+    Row { files: &["shared/file.rs"], may_use: &[PURE, SHARED, &["serde"]] },
     Row { files: &["shared/sync.rs"], may_use: &[&["std::sync", "loom::sync"]] },
     Row { files: &["shared/recycle.rs"], may_use: &[PURE, SHARED, LOCKS] },
     Row { files: &["shared/slot.rs"], may_use: &[PURE, SHARED, LOCKS, &["std::cell", "std::thread"]] },

@@ -56,6 +56,12 @@ impl Seeds {
         Self { first, calls: Arc::default() }
     }
 
+    /// The seed that all others follow from.
+    #[cfg(feature = "serde")]
+    pub(crate) const fn first(&self) -> u64 {
+        self.first
+    }
+
     pub(crate) fn next(&self) -> u64 {
         // Drawn twice, so that neighbouring seeds have no calls in common and neighbouring calls no bits.
         let call = self.calls.fetch_add(1, Ordering::Relaxed);

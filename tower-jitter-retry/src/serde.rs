@@ -1,331 +1,689 @@
-//! Policies from files: by the setters' names, with durations as people write them.
+//! Policies in files: by the setters' names, with durations as people write them.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use ::serde::de::Error as _;
-use ::serde::{Deserialize, Deserializer};
+use ::serde::de::{Error as _, MapAccess};
+use ::serde::ser::{Error as _, SerializeStruct};
+use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 use http::HeaderName;
-use tower_fault_classify::__shared::ConfigError;
+use tower_fault_classify::__shared::file::{
+    Fields, Flag, Human, Number, OrNone, Scalar, Setting, Texts, Time, Whole, Word, read_table,
+};
 
 use crate::backoff::Jitter;
-use crate::budget::{AwsBudgetBuilder, Budget, BudgetBuilder, GrpcBudgetBuilder};
-use crate::policy::{RetryPolicy, RetryPolicyBuilder};
+use crate::budget::{Budget, GRPC_RATIOS, GRPC_TOKENS, RATIOS, SPANS, TOKENS};
+use crate::policy::{ATTEMPTS, FACTORS, LONGEST, REPLAY_LIMITS, RetryPolicy, SHARES};
 use crate::request::{NonIdempotent, RetrySafety};
 
-/// A duration as people write it: `"1m 30s"`.
-#[derive(Clone, Copy, Debug)]
-struct Human(Duration);
+const FIELDS: [&str; 16] = [
+    "max_attempts",
+    "base",
+    "factor",
+    "cap",
+    "jitter",
+    "max_elapsed",
+    "longest_hint",
+    "safety",
+    "non_idempotent",
+    "budget",
+    "seed",
+    "replay_limit",
+    "idempotent_methods",
+    "marker",
+    "marker_header",
+    "remove_marker",
+];
 
-impl<'de> Deserialize<'de> for Human {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        humantime::parse_duration(&text).map(Self).map_err(|error| {
-            D::Error::custom(format_args!("`{text}` is no duration such as \"1m 30s\": {error}"))
-        })
+const TIMES: RangeInclusive<Duration> = Duration::ZERO..=LONGEST;
+
+const COUNTS: RangeInclusive<u32> = 0..=u32::MAX;
+
+const SAFETIES: Word<RetrySafety> = Word(&[
+    ("by_request", RetrySafety::ByRequest),
+    ("by_method", RetrySafety::ByMethod),
+    ("always", RetrySafety::Always),
+    ("never", RetrySafety::Never),
+]);
+
+const LEVELS: Word<NonIdempotent> = Word(&[
+    ("never", NonIdempotent::Never),
+    ("unsent", NonIdempotent::Unsent),
+    ("unsent_or_refused", NonIdempotent::UnsentOrRefused),
+]);
+
+/// The jitters without a parameter.
+const JITTERS: Word<Jitter> = Word(&[
+    ("none", Jitter::None),
+    ("full", Jitter::Full),
+    ("equal", Jitter::Equal),
+    ("decorrelated", Jitter::Decorrelated),
+    ("aws_decorrelated", Jitter::AwsDecorrelated),
+]);
+
+/// The table of a policy.
+struct Policy;
+
+impl Setting for Policy {
+    type Value = RetryPolicy;
+
+    fn allowed(&self) -> String {
+        "a table with the settings of a retry policy".to_owned()
     }
-}
 
-/// A policy as it stands in a file. What is left out has its default.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct File {
-    max_attempts: Option<u32>,
-    base: Option<Human>,
-    factor: Option<f64>,
-    cap: Option<Human>,
-    jitter: Option<JitterInFile>,
-    max_elapsed: Option<Limit<Human>>,
-    longest_hint: Option<Human>,
-    safety: Option<SafetyInFile>,
-    non_idempotent: Option<NonIdempotentInFile>,
-    budget: Option<Limit<BudgetInFile>>,
-    seed: Option<u64>,
-    replay_limit: Option<usize>,
-    idempotent_methods: Option<Vec<String>>,
-    marker: Option<bool>,
-    marker_header: Option<String>,
-    remove_marker: Option<bool>,
-}
+    fn scalar(&self, _: &Scalar<'_>) -> Option<RetryPolicy> {
+        None
+    }
 
-/// Something, or `"none"`.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Limit<T> {
-    None(Nothing),
-    Some(T),
-}
-
-impl<T> Limit<T> {
-    fn into_option(self) -> Option<T> {
-        match self {
-            Self::None(_) => None,
-            Self::Some(limit) => Some(limit),
+    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<RetryPolicy>, A::Error> {
+        let mut builder = RetryPolicy::builder();
+        while let Some(name) = fields.next_name()? {
+            builder = match &*name {
+                "max_attempts" => builder.max_attempts(fields.value(Whole(ATTEMPTS))?),
+                "base" => builder.base(fields.value(Time(TIMES))?),
+                "factor" => builder.factor(fields.value(Number(FACTORS))?),
+                "cap" => builder.cap(fields.value(Time(TIMES))?),
+                "jitter" => builder.jitter(fields.value(AnyJitter)?),
+                "max_elapsed" => builder.max_elapsed(fields.value(OrNone(Time(TIMES)))?),
+                "longest_hint" => builder.longest_hint(fields.value(Time(TIMES))?),
+                "safety" => builder.safety(fields.value(SAFETIES)?),
+                "non_idempotent" => builder.non_idempotent(fields.value(LEVELS)?),
+                "budget" => builder.budget(fields.value(OrNone(AnyBudget))?),
+                "seed" => match fields.value(OrNone(Seed))? {
+                    Some(seed) => builder.seed(seed),
+                    None => builder,
+                },
+                "replay_limit" => builder.replay_limit(fields.value(Whole(REPLAY_LIMITS))?),
+                "idempotent_methods" => builder.idempotent_methods(fields.value(Texts)?),
+                "marker" => builder.marker(fields.value(Flag)?),
+                "marker_header" => builder.marker_header(fields.value(Header)?),
+                "remove_marker" => builder.remove_marker(fields.value(Flag)?),
+                _ => return Err(fields.unknown(&name, &FIELDS)),
+            };
         }
+        builder.build().map(Some).map_err(A::Error::custom)
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Nothing {
-    None,
-}
+/// A word, or a table such as `{ proportional = 0.5 }`.
+struct AnyJitter;
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum JitterInFile {
-    None,
-    Full,
-    Equal,
-    Decorrelated,
-    Proportional(f64),
-    Additive(Human),
-    AwsDecorrelated,
-    CenkaltiProportional(f64),
-    TenacityAdditive(Human),
-}
+impl Setting for AnyJitter {
+    type Value = Jitter;
 
-impl From<JitterInFile> for Jitter {
-    fn from(jitter: JitterInFile) -> Self {
-        match jitter {
-            JitterInFile::None => Self::None,
-            JitterInFile::Full => Self::Full,
-            JitterInFile::Equal => Self::Equal,
-            JitterInFile::Decorrelated => Self::Decorrelated,
-            JitterInFile::Proportional(share) => Self::Proportional(share),
-            JitterInFile::Additive(Human(most)) => Self::Additive(most),
-            JitterInFile::AwsDecorrelated => Self::AwsDecorrelated,
-            JitterInFile::CenkaltiProportional(share) => Self::CenkaltiProportional(share),
-            JitterInFile::TenacityAdditive(Human(most)) => Self::TenacityAdditive(most),
-        }
+    fn allowed(&self) -> String {
+        format!(
+            "{}, or a table such as {{ proportional = 0.5 }} or {{ additive = \"5s\" }}",
+            JITTERS.allowed()
+        )
     }
-}
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum SafetyInFile {
-    ByRequest,
-    ByMethod,
-    Always,
-    Never,
-}
-
-impl From<SafetyInFile> for RetrySafety {
-    fn from(safety: SafetyInFile) -> Self {
-        match safety {
-            SafetyInFile::ByRequest => Self::ByRequest,
-            SafetyInFile::ByMethod => Self::ByMethod,
-            SafetyInFile::Always => Self::Always,
-            SafetyInFile::Never => Self::Never,
-        }
+    fn scalar(&self, given: &Scalar<'_>) -> Option<Jitter> {
+        JITTERS.scalar(given)
     }
-}
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum NonIdempotentInFile {
-    Never,
-    Unsent,
-    UnsentOrRefused,
-}
-
-impl From<NonIdempotentInFile> for NonIdempotent {
-    fn from(level: NonIdempotentInFile) -> Self {
-        match level {
-            NonIdempotentInFile::Never => Self::Never,
-            NonIdempotentInFile::Unsent => Self::Unsent,
-            NonIdempotentInFile::UnsentOrRefused => Self::UnsentOrRefused,
-        }
-    }
-}
-
-/// A budget as it stands in a file: its kind, with what differs from the kind's defaults.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum BudgetInFile {
-    Window { ratio: Option<f64>, min_per_second: Option<u32>, span: Option<Human> },
-    Grpc { max_tokens: Option<u32>, ratio: Option<f64> },
-    Aws { capacity: Option<u32>, cost: Option<u32>, timeout_cost: Option<u32>, increment: Option<u32> },
-}
-
-/// The builder with a value, if the file has it.
-fn with<B, T>(builder: B, value: Option<T>, set: impl FnOnce(B, T) -> B) -> B {
-    match value {
-        Some(value) => set(builder, value),
-        None => builder,
-    }
-}
-
-impl BudgetInFile {
-    fn build(self) -> Result<Budget, ConfigError> {
-        match self {
-            Self::Window { ratio, min_per_second, span } => {
-                let builder = with(Budget::builder(), ratio, BudgetBuilder::ratio);
-                let builder = with(builder, min_per_second, BudgetBuilder::min_per_second);
-                with(builder, span, |builder, Human(span)| builder.span(span)).build()
-            }
-            Self::Grpc { max_tokens, ratio } => {
-                let builder = with(Budget::grpc(), max_tokens, GrpcBudgetBuilder::max_tokens);
-                with(builder, ratio, GrpcBudgetBuilder::ratio).build()
-            }
-            Self::Aws { capacity, cost, timeout_cost, increment } => {
-                let builder = with(Budget::aws(), capacity, AwsBudgetBuilder::capacity);
-                let builder = with(builder, cost, AwsBudgetBuilder::cost);
-                let builder = with(builder, timeout_cost, AwsBudgetBuilder::timeout_cost);
-                with(builder, increment, AwsBudgetBuilder::increment).build()
-            }
-        }
-    }
-}
-
-impl File {
-    fn build(self) -> Result<RetryPolicy, ConfigError> {
-        type Builder = RetryPolicyBuilder;
-
-        let header = self.marker_header.map(|name| {
-            let parsed = HeaderName::from_bytes(name.as_bytes());
-            parsed.map_err(|_| ConfigError::new("marker_header", name, "the name of a header"))
-        });
-        let budget = match self.budget.map(Limit::into_option) {
-            Some(Some(budget)) => Some(Some(budget.build()?)),
-            Some(None) => Some(None),
-            None => None,
+    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Jitter>, A::Error> {
+        const NAMES: [&str; 4] = ["proportional", "additive", "cenkalti_proportional", "tenacity_additive"];
+        let jitter = match fields.next_name()?.as_deref() {
+            Some("proportional") => Jitter::Proportional(fields.value(Number(SHARES))?),
+            Some("additive") => Jitter::Additive(fields.value(Time(TIMES))?),
+            Some("cenkalti_proportional") => Jitter::CenkaltiProportional(fields.value(Number(SHARES))?),
+            Some("tenacity_additive") => Jitter::TenacityAdditive(fields.value(Time(TIMES))?),
+            Some(name) => return Err(fields.unknown(name, &NAMES)),
+            None => return Ok(None),
         };
-        let mut builder = with(RetryPolicy::builder(), self.max_attempts, Builder::max_attempts);
-        builder = with(builder, self.base, |builder, Human(base)| builder.base(base));
-        builder = with(builder, self.factor, Builder::factor);
-        builder = with(builder, self.cap, |builder, Human(cap)| builder.cap(cap));
-        builder = with(builder, self.jitter, |builder, jitter| builder.jitter(jitter.into()));
-        builder = with(builder, self.max_elapsed, |builder, time| {
-            builder.max_elapsed(time.into_option().map(|Human(time)| time))
-        });
-        builder = with(builder, self.longest_hint, |builder, Human(delay)| builder.longest_hint(delay));
-        builder = with(builder, self.safety, |builder, safety| builder.safety(safety.into()));
-        builder = with(builder, self.non_idempotent, |builder, level| builder.non_idempotent(level.into()));
-        builder = with(builder, budget, Builder::budget);
-        builder = with(builder, self.seed, Builder::seed);
-        builder = with(builder, self.replay_limit, Builder::replay_limit);
-        builder = with(builder, self.idempotent_methods, Builder::idempotent_methods);
-        builder = with(builder, self.marker, Builder::marker);
-        builder = with(builder, self.remove_marker, Builder::remove_marker);
-        with(builder, header.transpose()?, Builder::marker_header).build()
+        fields.only(jitter)
     }
 }
 
-/// By the names of the setters; a duration is `"1m 30s"`, no limit is `"none"`. What is out of its range is an error as at
-/// [`build`](RetryPolicyBuilder::build).
+/// The kind of a budget, with the settings that differ from the kind's defaults.
+struct AnyBudget;
+
+impl Setting for AnyBudget {
+    type Value = Budget;
+
+    fn allowed(&self) -> String {
+        "a table such as { window = { ratio = 0.2 } }, with one of `window`, `grpc` and `aws`".to_owned()
+    }
+
+    fn scalar(&self, _: &Scalar<'_>) -> Option<Budget> {
+        None
+    }
+
+    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Budget>, A::Error> {
+        let budget = match fields.next_name()?.as_deref() {
+            Some("window") => fields.value(WindowBudget)?,
+            Some("grpc") => fields.value(GrpcBudget)?,
+            Some("aws") => fields.value(AwsBudget)?,
+            Some(name) => return Err(fields.unknown(name, &["window", "grpc", "aws"])),
+            None => return Ok(None),
+        };
+        fields.only(budget)
+    }
+}
+
+struct WindowBudget;
+
+impl Setting for WindowBudget {
+    type Value = Budget;
+
+    fn allowed(&self) -> String {
+        "a table such as { ratio = 0.2, min_per_second = 10, span = \"10s\" }".to_owned()
+    }
+
+    fn scalar(&self, _: &Scalar<'_>) -> Option<Budget> {
+        None
+    }
+
+    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Budget>, A::Error> {
+        let mut builder = Budget::builder();
+        while let Some(name) = fields.next_name()? {
+            builder = match &*name {
+                "ratio" => builder.ratio(fields.value(Number(RATIOS))?),
+                "min_per_second" => builder.min_per_second(fields.value(Whole(COUNTS))?),
+                "span" => builder.span(fields.value(Time(SPANS))?),
+                _ => return Err(fields.unknown(&name, &["ratio", "min_per_second", "span"])),
+            };
+        }
+        builder.build().map(Some).map_err(|error| fields.refused(&error))
+    }
+}
+
+struct GrpcBudget;
+
+impl Setting for GrpcBudget {
+    type Value = Budget;
+
+    fn allowed(&self) -> String {
+        "a table such as { max_tokens = 10, ratio = 0.1 }".to_owned()
+    }
+
+    fn scalar(&self, _: &Scalar<'_>) -> Option<Budget> {
+        None
+    }
+
+    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Budget>, A::Error> {
+        let mut builder = Budget::grpc();
+        while let Some(name) = fields.next_name()? {
+            builder = match &*name {
+                "max_tokens" => builder.max_tokens(fields.value(Whole(GRPC_TOKENS))?),
+                "ratio" => builder.ratio(fields.value(Number(GRPC_RATIOS))?),
+                _ => return Err(fields.unknown(&name, &["max_tokens", "ratio"])),
+            };
+        }
+        builder.build().map(Some).map_err(|error| fields.refused(&error))
+    }
+}
+
+struct AwsBudget;
+
+impl Setting for AwsBudget {
+    type Value = Budget;
+
+    fn allowed(&self) -> String {
+        "a table such as { capacity = 500, cost = 5, timeout_cost = 10, increment = 1 }".to_owned()
+    }
+
+    fn scalar(&self, _: &Scalar<'_>) -> Option<Budget> {
+        None
+    }
+
+    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Budget>, A::Error> {
+        let mut builder = Budget::aws();
+        while let Some(name) = fields.next_name()? {
+            builder = match &*name {
+                "capacity" => builder.capacity(fields.value(Whole(TOKENS))?),
+                "cost" => builder.cost(fields.value(Whole(TOKENS))?),
+                "timeout_cost" => builder.timeout_cost(fields.value(Whole(TOKENS))?),
+                "increment" => builder.increment(fields.value(Whole(0..=*TOKENS.end()))?),
+                _ => {
+                    let known = ["capacity", "cost", "timeout_cost", "increment"];
+                    return Err(fields.unknown(&name, &known));
+                }
+            };
+        }
+        builder.build().map(Some).map_err(|error| fields.refused(&error))
+    }
+}
+
+/// A seed. One that is beyond the integers of TOML, 64 bits with a sign, is written in quotes.
+struct Seed;
+
+impl Setting for Seed {
+    type Value = u64;
+
+    fn allowed(&self) -> String {
+        format!("0 to {}, in quotes if it is above {}", u64::MAX, i64::MAX)
+    }
+
+    fn scalar(&self, given: &Scalar<'_>) -> Option<u64> {
+        match given {
+            Scalar::Integer(seed) => u64::try_from(*seed).ok(),
+            Scalar::Text(seed) => seed.parse().ok(),
+            _ => None,
+        }
+    }
+}
+
+struct Header;
+
+impl Setting for Header {
+    type Value = HeaderName;
+
+    fn allowed(&self) -> String {
+        "the name of an HTTP header".to_owned()
+    }
+
+    fn scalar(&self, given: &Scalar<'_>) -> Option<HeaderName> {
+        match given {
+            Scalar::Text(name) => HeaderName::from_bytes(name.as_bytes()).ok(),
+            _ => None,
+        }
+    }
+}
+
+/// See [`RetryPolicy`](RetryPolicy#configuration-files).
 impl<'de> Deserialize<'de> for RetryPolicy {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        File::deserialize(from)?.build().map_err(D::Error::custom)
+        read_table(Policy, from)
+    }
+}
+
+/// See [`RetryPolicy`](RetryPolicy#configuration-files).
+///
+/// # Errors
+///
+/// The policy has a custom budget.
+impl Serialize for RetryPolicy {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let limits = &self.plan.limits;
+        let backoff = &limits.backoff;
+        let budget = self.budget.as_ref().map(|budget| {
+            budget
+                .settings()
+                .ok_or_else(|| S::Error::custom("`budget` is a custom budget, which cannot be written"))
+        });
+        let seed = self.seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
+        let methods: Vec<_> = self.methods.iter().flat_map(|methods| methods.names()).collect();
+        let header = self.marker_header();
+        let mut table = to.serialize_struct("RetryPolicy", FIELDS.len() - usize::from(header.is_none()))?;
+        table.serialize_field("max_attempts", &limits.max_attempts)?;
+        table.serialize_field("base", &human(backoff.base))?;
+        table.serialize_field("factor", &backoff.factor)?;
+        table.serialize_field("cap", &human(backoff.cap))?;
+        table.serialize_field("jitter", &WrittenJitter(backoff.jitter))?;
+        table.serialize_field("max_elapsed", &OrNone(limits.max_elapsed.map(human)))?;
+        table.serialize_field("longest_hint", &human(limits.longest_hint))?;
+        table.serialize_field("safety", &SAFETIES.of(&self.safety))?;
+        table.serialize_field("non_idempotent", &LEVELS.of(&self.non_idempotent))?;
+        table.serialize_field("budget", &OrNone(budget.transpose()?))?;
+        table.serialize_field("seed", &OrNone(seed))?;
+        table.serialize_field("replay_limit", &self.replay_limit)?;
+        table.serialize_field("idempotent_methods", &methods)?;
+        table.serialize_field("marker", &limits.marker)?;
+        if let Some(header) = header {
+            table.serialize_field("marker_header", header.as_str())?;
+        }
+        table.serialize_field("remove_marker", &self.remove_marker)?;
+        table.end()
+    }
+}
+
+const fn human(nanos: u64) -> Human {
+    Human(Duration::from_nanos(nanos))
+}
+
+struct WrittenJitter(Jitter);
+
+impl Serialize for WrittenJitter {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Jitter::Proportional(share) => to.collect_map([("proportional", share)]),
+            Jitter::Additive(most) => to.collect_map([("additive", Human(most))]),
+            Jitter::CenkaltiProportional(share) => to.collect_map([("cenkalti_proportional", share)]),
+            Jitter::TenacityAdditive(most) => to.collect_map([("tenacity_additive", Human(most))]),
+            word => JITTERS.of(&word).serialize(to),
+        }
+    }
+}
+
+struct WrittenSeed(u64);
+
+impl Serialize for WrittenSeed {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match i64::try_from(self.0) {
+            Ok(seed) => to.serialize_i64(seed),
+            Err(_) => to.collect_str(&self.0),
+        }
     }
 }
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
-    use super::*;
-    use crate::budget::RetryBudget;
+    use proptest::prelude::*;
+    use tower_fault_classify::{Fault, Verdict};
 
-    fn read(text: &str) -> Result<RetryPolicy, String> {
+    use super::*;
+    use crate::budget::{RetryBudget, Settings, Ticket};
+    use crate::policy::{Limits, RetryPolicyBuilder};
+
+    fn from_json(text: &str) -> Result<RetryPolicy, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// How many retries a policy's budget grants at first.
-    fn granted(policy: &RetryPolicy) -> usize {
-        use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
-
-        let fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
-        let budget = policy.budget.as_ref().expect("it has one");
-        // The tickets are kept, because a ticket that is dropped returns its cost.
-        let tickets: Vec<_> = (0..10_000).map_while(|_| budget.try_retry(&fault)).collect();
-        tickets.len()
+    fn from_toml(text: &str) -> Result<RetryPolicy, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
     }
 
-    #[test]
-    fn what_is_left_out_has_its_default() {
-        let (read, default) = (read("{}").unwrap(), RetryPolicy::default());
-        assert_eq!((read.plan.limits, read.replay_limit), (default.plan.limits, default.replay_limit));
-        assert!(read.seeds.is_none() && read.extras.is_none() && read.methods.is_none());
-        assert_eq!(granted(&read), 100);
+    /// All of a policy that a file holds.
+    #[derive(Debug, PartialEq)]
+    struct Parts {
+        limits: Limits,
+        budget: Option<Settings>,
+        seed: Option<u64>,
+        replay_limit: usize,
+        safety: RetrySafety,
+        non_idempotent: NonIdempotent,
+        methods: Vec<String>,
+        header: Option<HeaderName>,
+        remove_marker: bool,
     }
 
-    #[test]
-    fn every_field_is_read() {
-        let text = r#"{
-            "max_attempts": 5, "base": "50ms", "factor": 1.5, "cap": "1m 30s", "jitter": {"additive": "5s"},
-            "max_elapsed": "20s", "longest_hint": "2m", "safety": "by_method", "non_idempotent": "unsent", "remove_marker": true, "seed": 7, "replay_limit": 1024,
-            "budget": {"window": {"ratio": 0.0, "min_per_second": 1, "span": "3s"}},
-            "idempotent_methods": ["shop.Orders/Get"], "marker": false, "marker_header": "X-Attempt"
-        }"#;
-        let read = read(text).unwrap();
-        let built = RetryPolicy::builder()
-            .max_attempts(5)
-            .base(Duration::from_millis(50))
-            .factor(1.5)
-            .cap(Duration::from_secs(90))
-            .jitter(Jitter::Additive(Duration::from_secs(5)))
-            .max_elapsed(Duration::from_secs(20))
-            .longest_hint(Duration::from_secs(120))
-            .safety(RetrySafety::ByMethod)
-            .non_idempotent(NonIdempotent::Unsent)
-            .marker(false)
-            .build()
-            .unwrap();
-        assert_eq!((read.plan.limits, read.replay_limit), (built.plan.limits, 1_024));
-        assert!(
-            read.remove_marker
-                && read.seeds.is_some()
-                && read.methods.as_ref().unwrap().contain("/shop.Orders/Get")
-        );
-        assert_eq!(read.extras.as_ref().unwrap().header, Some(HeaderName::from_static("x-attempt")));
-        assert_eq!(granted(&read), 3);
-    }
-
-    #[test]
-    fn every_jitter_and_budget_is_read_and_none_is_none() {
-        for (text, jitter) in [
-            (r#""none""#, Jitter::None),
-            (r#""full""#, Jitter::Full),
-            (r#""equal""#, Jitter::Equal),
-            (r#""decorrelated""#, Jitter::Decorrelated),
-            (r#"{"proportional": 0.5}"#, Jitter::Proportional(0.5)),
-            (r#""aws_decorrelated""#, Jitter::AwsDecorrelated),
-            (r#"{"cenkalti_proportional": 0.25}"#, Jitter::CenkaltiProportional(0.25)),
-            (r#"{"tenacity_additive": "1s"}"#, Jitter::TenacityAdditive(Duration::from_secs(1))),
-        ] {
-            assert_eq!(read(&format!(r#"{{"jitter": {text}}}"#)).unwrap().backoff().jitter, jitter);
+    impl Parts {
+        fn of(policy: &RetryPolicy) -> Self {
+            Self {
+                limits: policy.plan.limits,
+                budget: policy.budget.as_ref().map(|budget| budget.settings().unwrap()),
+                seed: policy.seeds.as_ref().map(crate::rng::Seeds::first),
+                replay_limit: policy.replay_limit,
+                safety: policy.safety,
+                non_idempotent: policy.non_idempotent,
+                methods: policy.methods.iter().flat_map(|methods| methods.names()).collect(),
+                header: policy.marker_header().cloned(),
+                remove_marker: policy.remove_marker,
+            }
         }
-        let budget = |text: &str| granted(&read(&format!(r#"{{"budget": {text}}}"#)).unwrap());
-        assert_eq!(budget(r#"{"aws": {}}"#), 100);
-        assert_eq!(budget(r#"{"aws": {"capacity": 50, "cost": 10, "timeout_cost": 20, "increment": 0}}"#), 5);
-        assert_eq!(budget(r#"{"grpc": {"max_tokens": 4, "ratio": 0.5}}"#), 10_000, "nothing has failed yet");
-        let unbounded = read(r#"{"budget": "none", "max_elapsed": "none"}"#).unwrap();
-        assert!(unbounded.budget.is_none());
-        let limitless = RetryPolicy::builder().max_elapsed(None).build().unwrap();
-        assert_eq!(unbounded.plan.limits, limitless.plan.limits);
+    }
+
+    fn parts(policy: Result<RetryPolicy, String>) -> Result<Parts, String> {
+        policy.map(|policy| Parts::of(&policy))
+    }
+
+    /// Writes and reads it back, in both formats.
+    fn round_trip(policy: &RetryPolicy) {
+        let json = serde_json::to_string(policy).unwrap();
+        assert_eq!(parts(from_json(&json)), Ok(Parts::of(policy)), "{json}");
+        let toml = toml::to_string(policy).unwrap();
+        assert_eq!(parts(from_toml(&toml)), Ok(Parts::of(policy)), "{toml}");
+    }
+
+    fn built(builder: RetryPolicyBuilder) -> Result<Parts, String> {
+        parts(builder.build().map_err(|error| error.to_string()))
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
-        for (text, says) in [
-            (r#"{"max_attempts": 0}"#, "`max_attempts` is 0; allowed is 1 to 1000"),
-            (r#"{"base": "11s"}"#, "`base` is 11s; allowed is 0ns to 10s"),
-            (r#"{"base": "soon"}"#, "`soon` is no duration"),
-            (r#"{"base": 5}"#, "expected a string"),
-            (r#"{"attempts": 5}"#, "unknown field `attempts`"),
-            (r#"{"jitter": "some"}"#, "unknown variant `some`"),
-            (r#"{"jitter": {"proportional": 2.0}}"#, "`jitter` is 2.0"),
-            (r#"{"budget": {"window": {"ratio": -1.0}}}"#, "`ratio` is -1.0"),
-            (r#"{"marker_header": "a b"}"#, "`marker_header` is \"a b\""),
-            (r#"{"idempotent_methods": ["Get"]}"#, "`idempotent_methods` is \"Get\""),
+    fn field_left_out_has_its_default() {
+        assert_eq!(parts(from_json("{}")), built(RetryPolicy::builder()));
+        assert_eq!(parts(from_toml("")), built(RetryPolicy::builder()));
+        let window = Budget::builder().ratio(0.1).build().unwrap();
+        let read = from_json(r#"{"max_attempts": 5, "budget": {"window": {"ratio": 0.1}}}"#);
+        assert_eq!(parts(read), built(RetryPolicy::builder().max_attempts(5).budget(window)));
+        for (kind, budget) in [
+            ("window", Budget::default()),
+            ("grpc", Budget::grpc().build().unwrap()),
+            ("aws", Budget::aws().build().unwrap()),
         ] {
-            let error = read(text).unwrap_err();
-            assert!(error.contains(says), "{error}");
+            let read = from_json(&format!(r#"{{"budget": {{"{kind}": {{}}}}}}"#));
+            assert_eq!(parts(read), built(RetryPolicy::builder().budget(budget)));
         }
-        for text in [
+    }
+
+    #[test]
+    fn preset_written_is_read_back() {
+        round_trip(&RetryPolicy::default());
+        round_trip(&RetryPolicy::gateway().build().unwrap());
+    }
+
+    #[test]
+    fn none_turns_a_setting_off() {
+        let off = || RetryPolicy::builder().max_elapsed(None).budget(None).jitter(Jitter::None);
+        let fields = ["max_elapsed", "budget", "jitter", "seed"];
+        let json = fields.map(|field| format!(r#""{field}": "none""#)).join(", ");
+        assert_eq!(parts(from_json(&format!("{{{json}}}"))), built(off()));
+        let toml = fields.map(|field| format!("{field} = \"none\"")).join("\n");
+        assert_eq!(parts(from_toml(&toml)), built(off()));
+    }
+
+    #[test]
+    fn null_is_refused_for_every_field() {
+        for field in FIELDS {
+            let error = from_json(&format!(r#"{{"{field}": null}}"#)).unwrap_err();
+            assert!(error.starts_with(&format!("`{field}` is null; allowed is ")), "{error}");
+            assert!(error.contains("; leave the field out for its default at line 1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn custom_budget_is_not_written() {
+        #[derive(Debug)]
+        struct Custom;
+
+        impl RetryBudget for Custom {
+            fn outcome(&self, _: &Verdict) {}
+
+            fn try_retry(&self, _: &Fault) -> Option<Ticket> {
+                None
+            }
+        }
+
+        let policy = RetryPolicy::builder().budget(Budget::custom(Custom)).build().unwrap();
+        let error = serde_json::to_string(&policy).unwrap_err();
+        assert_eq!(error.to_string(), "`budget` is a custom budget, which cannot be written");
+    }
+
+    /// Values in JSON, which are TOML as well, and how the error begins.
+    const WRONG: [(&str, &str, &str); 33] = [
+        ("max_attempts", "0", "`max_attempts` is 0; allowed is 1 to 1000"),
+        ("max_attempts", "-1", "`max_attempts` is -1; allowed is 1 to 1000"),
+        ("max_attempts", "3.5", "`max_attempts` is 3.5; allowed is 1 to 1000"),
+        ("max_attempts", "\"none\"", "`max_attempts` is \"none\"; allowed is 1 to 1000"),
+        (
+            "base",
+            "5",
+            "`base` is 5; allowed is 0s to 365d, such as \"1m 30s\", with the units ns, us, ms, s, m, h or d",
+        ),
+        ("base", "\"soon\"", "`base` is \"soon\"; allowed is 0s to 365d"),
+        ("base", "\"11s\"", "`base` is 11s; allowed is 0ns to 10s"),
+        ("factor", "0.5", "`factor` is 0.5; allowed is 1.0 to 1000.0"),
+        ("factor", "\"2\"", "`factor` is \"2\"; allowed is 1.0 to 1000.0"),
+        ("cap", "\"366d\"", "`cap` is \"366d\"; allowed is 0s to 365d"),
+        ("cap", "\"1M\"", "`cap` is \"1M\"; allowed is 0s to 365d"),
+        (
+            "jitter",
+            "\"some\"",
+            "`jitter` is \"some\"; allowed is \"none\", \"full\", \"equal\", \"decorrelated\" or \"aws_decorrelated\", or a table such as { proportional = 0.5 }",
+        ),
+        ("jitter", "0.5", "`jitter` is 0.5; allowed is \"none\""),
+        ("jitter", "{}", "`jitter` is a table; allowed is \"none\""),
+        (
+            "max_elapsed",
+            "\"-1s\"",
+            "`max_elapsed` is \"-1s\"; allowed is 0s to 365d, such as \"1m 30s\", with the units ns, us, ms, s, m, h or d, or \"none\" to turn it off",
+        ),
+        ("max_elapsed", "120", "`max_elapsed` is 120; allowed is 0s to 365d"),
+        ("max_elapsed", "\"never\"", "`max_elapsed` is \"never\"; allowed is 0s to 365d"),
+        ("longest_hint", "\"none\"", "`longest_hint` is \"none\"; allowed is 0s to 365d"),
+        (
+            "safety",
+            "\"sometimes\"",
+            "`safety` is \"sometimes\"; allowed is \"by_request\", \"by_method\", \"always\" or \"never\"",
+        ),
+        (
+            "non_idempotent",
+            "\"refused\"",
+            "`non_idempotent` is \"refused\"; allowed is \"never\", \"unsent\" or \"unsent_or_refused\"",
+        ),
+        (
+            "budget",
+            "0.2",
+            "`budget` is 0.2; allowed is a table such as { window = { ratio = 0.2 } }, with one of `window`, `grpc` and `aws`, or \"none\" to turn it off",
+        ),
+        ("budget", "\"window\"", "`budget` is \"window\"; allowed is a table"),
+        ("budget", "{}", "`budget` is a table; allowed is a table such as"),
+        ("seed", "-1", "`seed` is -1; allowed is 0 to 18446744073709551615"),
+        ("seed", "\"many\"", "`seed` is \"many\"; allowed is 0 to 18446744073709551615"),
+        ("replay_limit", "1073741825", "`replay_limit` is 1073741825; allowed is 0 to 1073741824"),
+        ("replay_limit", "\"64 KiB\"", "`replay_limit` is \"64 KiB\"; allowed is 0 to 1073741824"),
+        (
+            "idempotent_methods",
+            "\"shop.Orders/Get\"",
+            "`idempotent_methods` is \"shop.Orders/Get\"; allowed is a list of texts",
+        ),
+        ("idempotent_methods", "[\"shop.Orders/Get\", 5]", "`idempotent_methods` is 5; allowed is text"),
+        (
+            "idempotent_methods",
+            "[\"Get\"]",
+            "`idempotent_methods` is \"Get\"; allowed is `package.Service/Method` or",
+        ),
+        ("marker", "\"on\"", "`marker` is \"on\"; allowed is true or false"),
+        ("marker_header", "\"a b\"", "`marker_header` is \"a b\"; allowed is the name of an HTTP header"),
+        ("remove_marker", "1", "`remove_marker` is 1; allowed is true or false"),
+    ];
+
+    /// Tables in JSON, and how the error begins.
+    const WRONG_TABLES: [(&str, &str); 11] = [
+        (r#"{"jitter": {"proportional": 2.0}}"#, "`jitter.proportional` is 2.0; allowed is 0.0 to 1.0"),
+        (r#"{"jitter": {"additive": 5}}"#, "`jitter.additive` is 5; allowed is 0s to 365d"),
+        (r#"{"jitter": {"some": 5}}"#, "unknown field `jitter.some`; allowed is `proportional`, `additive`,"),
+        (
+            r#"{"jitter": {"additive": "5s", "proportional": 1}}"#,
+            "field `jitter.proportional` is one too many",
+        ),
+        (
+            r#"{"budget": {"windows": {}}}"#,
+            "unknown field `budget.windows`; allowed is `window`, `grpc` or `aws`",
+        ),
+        (
+            r#"{"budget": {"window": 0.2}}"#,
+            "`budget.window` is 0.2; allowed is a table such as { ratio = 0.2,",
+        ),
+        (
+            r#"{"budget": {"window": {"ratio": -1.0}}}"#,
+            "`budget.window.ratio` is -1.0; allowed is 0.0 to 1000.0",
+        ),
+        (
             r#"{"budget": {"window": {"ratios": 1.0}}}"#,
-            r#"{"budget": "some"}"#,
-            r#"{"max_elapsed": "soon"}"#,
-        ] {
-            assert!(read(text).is_err(), "{text}");
+            "unknown field `budget.window.ratios`; allowed is `ratio`,",
+        ),
+        (
+            r#"{"budget": {"grpc": {"max_tokens": 1001}}}"#,
+            "`budget.grpc.max_tokens` is 1001; allowed is 1 to 1000",
+        ),
+        (r#"{"budget": {"aws": {"cost": 501}}}"#, "`budget.aws.cost` is 501; allowed is 1 to 500"),
+        (r#"{"attempts": 5}"#, "unknown field `attempts`; allowed is `max_attempts`, `base`,"),
+    ];
+
+    #[test]
+    fn wrong_value_is_named_with_its_field_and_range() {
+        for (field, value, says) in WRONG {
+            let error = from_json(&format!("{{\"{field}\": {value}}}")).unwrap_err();
+            assert!(error.starts_with(says), "{error}\n{says}");
+            let error = from_toml(&format!("{field} = {value}")).unwrap_err();
+            assert!(error.contains(says), "{error}\n{says}");
+        }
+        for (json, says) in WRONG_TABLES {
+            let error = from_json(json).unwrap_err();
+            assert!(error.starts_with(says), "{error}\n{says}");
+        }
+    }
+
+    fn duration(range: RangeInclusive<Duration>) -> impl Strategy<Value = Duration> {
+        let [least, most] = [range.start(), range.end()].map(|end| end.as_nanos() as u64);
+        (least..=most).prop_map(Duration::from_nanos)
+    }
+
+    fn jitter() -> impl Strategy<Value = Jitter> {
+        prop_oneof![
+            Just(Jitter::None),
+            Just(Jitter::Full),
+            Just(Jitter::Equal),
+            Just(Jitter::Decorrelated),
+            Just(Jitter::AwsDecorrelated),
+            SHARES.prop_map(Jitter::Proportional),
+            duration(TIMES).prop_map(Jitter::Additive),
+            SHARES.prop_map(Jitter::CenkaltiProportional),
+            duration(TIMES).prop_map(Jitter::TenacityAdditive),
+        ]
+    }
+
+    fn budget() -> impl Strategy<Value = Option<Budget>> {
+        let window = (RATIOS, COUNTS, duration(SPANS)).prop_map(|(ratio, retries, span)| {
+            Budget::builder().ratio(ratio).min_per_second(retries).span(span).build()
+        });
+        let grpc = (GRPC_TOKENS, GRPC_RATIOS)
+            .prop_map(|(tokens, ratio)| Budget::grpc().max_tokens(tokens).ratio(ratio).build());
+        let aws = TOKENS
+            .prop_flat_map(|capacity| (Just(capacity), 1..=capacity, 1..=capacity, 0..=capacity))
+            .prop_map(|(capacity, cost, timeout_cost, increment)| {
+                Budget::aws()
+                    .capacity(capacity)
+                    .cost(cost)
+                    .timeout_cost(timeout_cost)
+                    .increment(increment)
+                    .build()
+            });
+        prop_oneof![
+            Just(None),
+            window.prop_map(|budget| Some(budget.unwrap())),
+            grpc.prop_map(|budget| Some(budget.unwrap())),
+            aws.prop_map(|budget| Some(budget.unwrap())),
+        ]
+    }
+
+    prop_compose! {
+        /// Any valid policy without a custom budget.
+        fn policy()(
+            (attempts, one, other, factor) in (ATTEMPTS, duration(TIMES), duration(TIMES), FACTORS),
+            (jitter, max_elapsed) in (jitter(), proptest::option::of(duration(TIMES))),
+            longest_hint in duration(TIMES),
+            safety in proptest::sample::select(SAFETIES.0.to_vec()),
+            level in proptest::sample::select(LEVELS.0.to_vec()),
+            budget in budget(),
+            seed in proptest::option::of(any::<u64>()),
+            replay_limit in REPLAY_LIMITS,
+            methods in proptest::collection::vec("/?[a-z]{1,3}\\.[A-Z]/([A-Za-z]{1,3}|\\*)", 0..3),
+            (marker, remove_marker) in any::<(bool, bool)>(),
+            header in proptest::option::of("[a-z][a-z0-9-]{0,9}"),
+        ) -> RetryPolicy {
+            let mut builder = RetryPolicy::builder()
+                .max_attempts(attempts)
+                .base(one.min(other))
+                .cap(one.max(other))
+                .factor(factor)
+                .jitter(jitter)
+                .max_elapsed(max_elapsed)
+                .longest_hint(longest_hint)
+                .safety(safety.1)
+                .non_idempotent(level.1)
+                .budget(budget)
+                .replay_limit(replay_limit)
+                .idempotent_methods(methods)
+                .marker(marker)
+                .remove_marker(remove_marker);
+            if let Some(seed) = seed {
+                builder = builder.seed(seed);
+            }
+            if let Some(header) = header {
+                builder = builder.marker_header(HeaderName::try_from(header).unwrap());
+            }
+            builder.build().unwrap()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn policy_written_is_read_back(policy in policy()) {
+            round_trip(&policy);
         }
     }
 }

@@ -36,9 +36,15 @@ const UPLOADS: &[&str] = &["tower_fault_classify::upload"];
 const TABLE: &[Row] = &[
     // Pure: no clock, atomic, lock, async, runtime, tower, tracing.
     Row { files: &["backoff/"], may_use: &[PURE] },
-    Row { files: &["budget/window/rules.rs", "budget/tokens/rules.rs"], may_use: &[PURE, VOCABULARY] },
+    Row {
+        files: &["budget/window/rules.rs", "budget/tokens/rules.rs"],
+        may_use: &[PURE, VOCABULARY, &["crate::budget::Settings"]],
+    },
     // Made concurrent: no runtime, no tower. The `Arc` holds a budget of the user's own.
-    Row { files: &["budget/"], may_use: &[PURE, SHARED, VOCABULARY, &["std::panic", "std::sync::Arc"]] },
+    Row {
+        files: &["budget/"],
+        may_use: &[PURE, SHARED, VOCABULARY, &["std::panic", "std::sync::Arc", "serde::Serialize"]],
+    },
     Row { files: &["rng.rs"], may_use: &[&["std", "fastrand"]] },
     // What is kept of a request, and what is retried: decisions, without time, locks or tower.
     // It takes the data of a body in memory, and knows the types whose clones share it.
@@ -97,9 +103,9 @@ const TABLE: &[Row] = &[
         files: &["serde.rs"],
         may_use: &[
             PURE,
-            CLOCK,
+            SHARED,
             &["crate::backoff::Jitter", "crate::budget", "crate::policy", "crate::request"],
-            &["serde", "humantime", "http::HeaderName"],
+            &["serde", "http::HeaderName"],
         ],
     },
     Row { files: &["last.rs"], may_use: &[PURE, VOCABULARY] },

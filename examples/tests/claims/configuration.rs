@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tower_breaker::{AbandonedPolicy, BreakerConfig, Mode};
+use tower_jitter_retry::{Budget, Jitter, NonIdempotent, RetryPolicy, RetrySafety};
 
 use crate::SECOND;
 
@@ -53,6 +54,48 @@ fn files_of_the_breaker_are_complete_and_alike() {
     assert_eq!(serde_json::from_str::<BreakerConfig>(&json).unwrap(), built);
     let written = serde_json::to_value(&built).unwrap();
     assert_eq!(names(&serde_json::from_str(&json).unwrap()), names(&written));
+}
+
+/// The policies of a page are compared as they are written.
+fn written(policy: &RetryPolicy) -> Value {
+    serde_json::to_value(policy).unwrap()
+}
+
+#[test]
+fn files_of_the_retry_are_complete_and_alike() {
+    let page = page();
+    let [toml, json] = ["toml", "json"].map(|language| blocks(&page, "Retry", language).remove(0));
+    let budget = Budget::builder().ratio(0.1).min_per_second(3).span(10 * SECOND).build().unwrap();
+    let built = RetryPolicy::builder()
+        .max_attempts(5)
+        .base(Duration::from_millis(50))
+        .factor(1.5)
+        .cap(90 * SECOND)
+        .jitter(Jitter::Proportional(0.5))
+        .max_elapsed(20 * SECOND)
+        .longest_hint(120 * SECOND)
+        .safety(RetrySafety::ByMethod)
+        .non_idempotent(NonIdempotent::Unsent)
+        .budget(budget)
+        .seed(7)
+        .replay_limit(64 * 1024)
+        .idempotent_methods(["shop.Orders/Get", "shop.Stock/*"])
+        .marker_header(http::HeaderName::from_static("x-attempt"))
+        .remove_marker(true)
+        .build()
+        .unwrap();
+    assert_eq!(written(&toml::from_str(&toml).unwrap()), written(&built));
+    assert_eq!(written(&serde_json::from_str(&json).unwrap()), written(&built));
+    assert_eq!(names(&serde_json::from_str(&json).unwrap()), names(&written(&built)));
+}
+
+#[test]
+fn budgets_on_the_page_have_their_defaults() {
+    let [grpc, aws] = [Budget::grpc().build(), Budget::aws().build()].map(Result::unwrap);
+    for (block, budget) in blocks(&page(), "Retry", "json")[1..].iter().zip([grpc, aws]) {
+        let built = RetryPolicy::builder().budget(budget).build().unwrap();
+        assert_eq!(written(&serde_json::from_str(block).unwrap()), written(&built));
+    }
 }
 
 #[test]

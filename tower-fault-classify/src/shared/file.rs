@@ -17,6 +17,8 @@ use std::time::Duration;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Serialize, Serializer};
 
+use super::ConfigError;
+
 /// A kind of value, with its range.
 pub trait Setting {
     type Value;
@@ -119,6 +121,12 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
             self.prefix,
             alternatives(known.iter().map(|name| format!("`{name}`")))
         ))
+    }
+
+    /// The error for a value that a builder refused.
+    pub fn refused(&self, error: &ConfigError) -> A::Error {
+        let (field, value, allowed) = (error.field(), error.value(), error.allowed());
+        A::Error::custom(format_args!("`{}{field}` is {value}; allowed is {allowed}", self.prefix))
     }
 
     /// The value of a field that must be there.
@@ -473,7 +481,7 @@ fn unit_names() -> String {
 /// A duration as people write it: `1m 30s`, `1.5s`.
 ///
 /// Months and years are left out, because their length varies.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Human(pub Duration);
 
 impl Human {

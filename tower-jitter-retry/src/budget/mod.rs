@@ -25,12 +25,18 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tower_fault_classify::__shared::Recycled;
+#[cfg(feature = "serde")]
+use tower_fault_classify::__shared::file::Human;
 use tower_fault_classify::{Fault, Verdict};
 
 pub use self::tokens::{AwsBudgetBuilder, GrpcBudgetBuilder};
+#[cfg(feature = "serde")]
+pub(crate) use self::tokens::{GRPC_RATIOS, GRPC_TOKENS, TOKENS};
 use self::tokens::{Refund, TokenCore};
 pub use self::window::BudgetBuilder;
 use self::window::WindowCore;
+#[cfg(feature = "serde")]
+pub(crate) use self::window::{RATIOS, SPANS};
 
 /// Decides whether a retry may be made. The ready-made ones stand with [`Budget`].
 ///
@@ -212,6 +218,16 @@ impl Budget {
         }
     }
 
+    /// The settings of the builder. `None`: the budget is a custom one.
+    #[cfg(feature = "serde")]
+    pub(crate) fn settings(&self) -> Option<Settings> {
+        match &self.0 {
+            Kind::Window(core, _) => Some(core.settings()),
+            Kind::Tokens(core, _) => Some(core.settings()),
+            Kind::Custom(_) => None,
+        }
+    }
+
     /// A ready-made one.
     pub(crate) fn account(&self) -> Option<Account> {
         match &self.0 {
@@ -220,6 +236,16 @@ impl Budget {
             Kind::Custom(_) => None,
         }
     }
+}
+
+/// The settings of a budget, as they are written to a file.
+#[cfg(feature = "serde")]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Settings {
+    Window { ratio: f64, min_per_second: u32, span: Human },
+    Grpc { max_tokens: u32, ratio: f64 },
+    Aws { capacity: u32, cost: u32, timeout_cost: u32, increment: u32 },
 }
 
 impl RetryBudget for Budget {

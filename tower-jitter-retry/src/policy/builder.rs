@@ -15,11 +15,11 @@ use crate::observe::{Observer, RetryEvent};
 use crate::request::{NonIdempotent, RetrySafety};
 use crate::rng::Seeds;
 
-const ATTEMPTS: RangeInclusive<u32> = 1..=1_000;
-const FACTORS: RangeInclusive<f64> = 1.0..=1_000.0;
-const SHARES: RangeInclusive<f64> = 0.0..=1.0;
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-const REPLAY_LIMITS: RangeInclusive<usize> = 0..=1 << 30;
+pub(crate) const ATTEMPTS: RangeInclusive<u32> = 1..=1_000;
+pub(crate) const FACTORS: RangeInclusive<f64> = 1.0..=1_000.0;
+pub(crate) const SHARES: RangeInclusive<f64> = 0.0..=1.0;
+pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub(crate) const REPLAY_LIMITS: RangeInclusive<usize> = 0..=1 << 30;
 
 /// Builds a [`RetryPolicy`].
 #[derive(Clone, Debug)]

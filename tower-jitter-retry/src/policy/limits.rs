@@ -15,8 +15,8 @@ pub(crate) struct Limits {
     pub(crate) max_attempts: u32,
     pub(crate) backoff: Backoff,
     pub(crate) marker: bool,
-    pub(super) max_elapsed: Option<u64>,
-    pub(super) longest_hint: u64,
+    pub(crate) max_elapsed: Option<u64>,
+    pub(crate) longest_hint: u64,
 }
 
 /// What a call has behind it when one of its attempts failed.

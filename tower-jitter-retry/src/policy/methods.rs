@@ -29,6 +29,12 @@ impl Methods {
         Ok(Self(methods))
     }
 
+    /// The names, as a user writes them.
+    #[cfg(feature = "serde")]
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|name| if name.ends_with('/') { format!("{name}*") } else { name.to_string() })
+    }
+
     /// Whether a path, `/package.Service/Method`, is one of them.
     pub(crate) fn contain(&self, path: &str) -> bool {
         let Some(method) = path.strip_prefix('/') else { return false };

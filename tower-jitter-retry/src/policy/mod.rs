@@ -19,6 +19,8 @@ use crate::request::{Attempt, Mark, NonIdempotent, Notes, Outer, RequestInfo, Re
 use crate::rng::Seeds;
 
 pub use builder::RetryPolicyBuilder;
+#[cfg(feature = "serde")]
+pub(crate) use builder::{ATTEMPTS, FACTORS, LONGEST, REPLAY_LIMITS, SHARES};
 pub use limits::GiveUp;
 pub(crate) use limits::{Limits, Progress, nanos};
 pub(crate) use methods::Methods;
@@ -41,11 +43,7 @@ pub(crate) use methods::Methods;
 /// | [`remove_marker`](RetryPolicyBuilder::remove_marker) | off |
 /// | [`on_retry`](RetryPolicyBuilder::on_retry) | nobody is told |
 ///
-/// Clones share the budget. With the feature `serde` a policy is read from a file, by the names of the setters:
-///
-/// ```json
-/// {"max_attempts": 5, "base": "50ms", "jitter": {"proportional": 0.5}, "budget": {"window": {"ratio": 0.1}}}
-/// ```
+/// Clones share the budget.
 ///
 /// ```
 /// use std::time::Duration;
@@ -55,6 +53,39 @@ pub(crate) use methods::Methods;
 /// let eager = RetryPolicy::builder().max_attempts(5).base(Duration::from_millis(20)).build()?;
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
 /// ```
+///
+/// # Configuration files
+///
+/// With the feature `serde`, a policy is read from a file and written to one. The fields have the
+/// names of the setters.
+///
+/// ```
+/// # #[cfg(feature = "serde")] {
+/// # use tower_jitter_retry::RetryPolicy;
+/// let file = r#"
+///     max_attempts = 5
+///     base = "50ms"
+///     jitter = { proportional = 0.5 }
+///     max_elapsed = "none"
+///     budget = { window = { ratio = 0.1, min_per_second = 3 } }
+/// "#;
+/// let policy: RetryPolicy = toml::from_str(file)?;
+/// # }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// - A field that is left out has its default.
+/// - `"none"` turns off: `jitter`, `max_elapsed`, `budget`, `seed`.
+/// - `null` is an error, because it could mean either.
+/// - A duration is a text of numbers, each with its unit: d, h, m, s, ms, us or ns. Examples are
+///   `"1m 30s"` and `"1.5s"`.
+/// - An unknown field, and a field that is there twice, are errors.
+/// - An error names the field, its value and what is allowed.
+///
+/// A policy that is written and read back has the same settings, and a budget of its own. The clock
+/// and [`on_retry`](RetryPolicyBuilder::on_retry) are not written. A policy with a custom budget
+/// cannot be written. Ratios with more than 15 digits need a format that reads them exactly: TOML
+/// does, and `serde_json` with its feature `float_roundtrip`.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
     pub(crate) plan: Plan,

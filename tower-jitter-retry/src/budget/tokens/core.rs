@@ -8,6 +8,8 @@ use tower_fault_classify::__shared::{Pool, Recycle};
 use tower_fault_classify::{Fault, Verdict};
 
 use super::rules::{MOST, Rules};
+#[cfg(feature = "serde")]
+use crate::budget::Settings;
 
 #[derive(Debug)]
 pub(crate) struct TokenCore {
@@ -33,6 +35,11 @@ impl TokenCore {
 
     pub(super) fn fits(&self, rules: Rules) -> bool {
         self.rules == rules
+    }
+
+    #[cfg(feature = "serde")]
+    pub(crate) fn settings(&self) -> Settings {
+        self.rules.settings()
     }
 
     pub(super) fn epoch(&self) -> u32 {

@@ -5,6 +5,8 @@
 mod core;
 mod rules;
 
+use std::ops::RangeInclusive;
+
 use tower_fault_classify::__shared::{ConfigError, Recycled};
 
 pub(super) use self::core::{Refund, TokenCore};
@@ -12,7 +14,13 @@ use self::rules::{ONE, Rules, Scheme};
 use super::{Budget, Kind};
 
 /// What a whole number of tokens may be.
-const TOKENS: std::ops::RangeInclusive<u32> = 1..=1_000_000_000;
+pub(crate) const TOKENS: RangeInclusive<u32> = 1..=1_000_000_000;
+
+/// What a bucket of gRPC may hold.
+pub(crate) const GRPC_TOKENS: RangeInclusive<u32> = 1..=1_000;
+
+/// What a success may give back to a bucket of gRPC.
+pub(crate) const GRPC_RATIOS: RangeInclusive<f64> = 0.001..=1_000.0;
 
 fn take(rules: Rules) -> Budget {
     let core = Recycled::take(|core: &TokenCore| core.fits(rules), || TokenCore::new(rules));
@@ -63,8 +71,8 @@ impl GrpcBudgetBuilder {
     ///
     /// The first value that is out of its range, with its field and the range.
     pub fn build(self) -> Result<Budget, ConfigError> {
-        ConfigError::check("max_tokens", self.max_tokens, 1..=1_000)?;
-        ConfigError::check("ratio", self.ratio, 0.001..=1_000.0)?;
+        ConfigError::check("max_tokens", self.max_tokens, GRPC_TOKENS)?;
+        ConfigError::check("ratio", self.ratio, GRPC_RATIOS)?;
         #[expect(clippy::cast_sign_loss, reason = "the ratio is positive")]
         let ratio = (self.ratio * ONE as f64).round() as u64;
         Ok(take(Rules { capacity: thousandths(self.max_tokens), scheme: Scheme::Grpc { ratio } }))

@@ -2,6 +2,9 @@
 
 use tower_fault_classify::{Fault, Health, Kind, Retryable, Verdict};
 
+#[cfg(feature = "serde")]
+use crate::budget::Settings;
+
 /// One token, in thousandths: gRFC A6 keeps three digits of a ratio.
 pub(super) const ONE: u64 = 1_000;
 
@@ -33,6 +36,26 @@ pub(super) enum Scheme {
 }
 
 impl Rules {
+    /// The settings that these rules were made from.
+    #[cfg(feature = "serde")]
+    pub(super) const fn settings(&self) -> Settings {
+        const fn whole(thousandths: u64) -> u32 {
+            (thousandths / ONE) as u32
+        }
+
+        match self.scheme {
+            Scheme::Grpc { ratio } => {
+                Settings::Grpc { max_tokens: whole(self.capacity), ratio: ratio as f64 / ONE as f64 }
+            }
+            Scheme::Aws { increment, cost, timeout_cost } => Settings::Aws {
+                capacity: whole(self.capacity),
+                cost: whole(cost),
+                timeout_cost: whole(timeout_cost),
+                increment: whole(increment),
+            },
+        }
+    }
+
     /// What is left after an attempt came to `verdict`; `paid` is what it cost, if it was a retry.
     pub(super) fn settled(&self, tokens: u64, verdict: &Verdict, paid: Option<u64>) -> u64 {
         let more = match (self.scheme, verdict) {

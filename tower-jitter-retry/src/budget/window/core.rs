@@ -4,11 +4,18 @@
 //! on retries only: it sums what was paid in and drawn, and draws, under a lock, so that two at once cannot both take the
 //! last one, not even across the edge of a bucket.
 
+#[cfg(feature = "serde")]
+use std::time::Duration;
+
+#[cfg(feature = "serde")]
+use tower_fault_classify::__shared::file::Human;
 use tower_fault_classify::__shared::sync::{AtomicU64, Mutex, Ordering, lock};
 use tower_fault_classify::__shared::{Buckets, Clock, Pool, Recycle, Ring, Striped, slot};
 use tower_fault_classify::{Kind, Verdict};
 
 use super::rules::Rules;
+#[cfg(feature = "serde")]
+use crate::budget::Settings;
 
 #[derive(Debug)]
 pub(crate) struct WindowCore {
@@ -48,6 +55,12 @@ impl WindowCore {
             && self.clock == clock
             // Relaxed: the pool's lock orders owners, so that the time is also read after the last one's end.
             && self.ended.load(Ordering::Relaxed) <= clock.now()
+    }
+
+    #[cfg(feature = "serde")]
+    pub(crate) fn settings(&self) -> Settings {
+        let (ratio, min_per_second, span) = self.rules.settings();
+        Settings::Window { ratio, min_per_second, span: Human(Duration::from_nanos(span)) }
     }
 
     pub(super) fn epoch(&self) -> u32 {

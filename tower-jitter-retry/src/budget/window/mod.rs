@@ -3,6 +3,7 @@
 mod core;
 mod rules;
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tower_fault_classify::__shared::{Buckets, Clock, ConfigError, Recycled};
@@ -10,6 +11,10 @@ use tower_fault_classify::__shared::{Buckets, Clock, ConfigError, Recycled};
 pub(super) use self::core::WindowCore;
 use self::rules::Rules;
 use super::{Budget, Kind};
+
+pub(crate) const RATIOS: RangeInclusive<f64> = 0.0..=1_000.0;
+
+pub(crate) const SPANS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
 
 /// Builds a budget over a sliding window.
 #[derive(Clone, Debug)]
@@ -60,9 +65,8 @@ impl BudgetBuilder {
     ///
     /// The first value that is out of its range, with its field and the range.
     pub fn build(self) -> Result<Budget, ConfigError> {
-        ConfigError::check("ratio", self.ratio, 0.0..=1_000.0)?;
-        let spans = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
-        let span = ConfigError::check("span", self.span, spans)?.as_nanos() as u64;
+        ConfigError::check("ratio", self.ratio, RATIOS)?;
+        let span = ConfigError::check("span", self.span, SPANS)?.as_nanos() as u64;
         let (rules, buckets, clock) =
             (Rules::new(self.ratio, self.min_per_second, span), Buckets::of(span), self.clock);
         let core = Recycled::take(

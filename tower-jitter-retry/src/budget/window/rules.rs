@@ -7,6 +7,10 @@ const ONE: u128 = 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
     ratio: u64,
+    min_per_second: u32,
+    /// In nanoseconds.
+    span: u64,
+    /// The retries of [`min_per_second`](Self::min_per_second) over the span.
     reserve: u128,
 }
 
@@ -15,7 +19,14 @@ impl Rules {
     pub(super) fn new(ratio: f64, min_per_second: u32, span: u64) -> Self {
         #[expect(clippy::cast_sign_loss, reason = "a ratio is not negative")]
         let ratio = (ratio * ONE as f64).round() as u64;
-        Self { ratio, reserve: u128::from(min_per_second) * u128::from(span) * ONE / 1_000_000_000 }
+        let reserve = u128::from(min_per_second) * u128::from(span) * ONE / 1_000_000_000;
+        Self { ratio, min_per_second, span, reserve }
+    }
+
+    /// The settings that these rules were made from: ratio, retries a second, nanoseconds.
+    #[cfg(feature = "serde")]
+    pub(super) const fn settings(&self) -> (f64, u32, u64) {
+        (self.ratio as f64 / ONE as f64, self.min_per_second, self.span)
     }
 
     /// Whether one more retry stays within what the requests of the span allow.
