@@ -2,26 +2,34 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use examples::misbehave::{Act, Http, Refused};
-use http::{Request, Uri};
+use http::{Request, Response, Uri};
 use http_body_util::Full;
-use hyper_util::client::legacy::Client;
+use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
+use hyper_util::client::legacy::{self as client, Client};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use reqwest_middleware::ClientBuilder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{BoxError, Layer, ServiceExt};
+use tower_breaker::{BreakerConfig, BreakerLayer, CircuitState};
 use tower_fault_classify::middleware::TowerMiddleware;
-use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Origin, Retryable, judge_error};
+use tower_fault_classify::{
+    Classify, FaultClassifyLayer, Health, Kind, Origin, Retryable, Verdict, judge_error,
+};
+use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
 use crate::{Axes, BROKEN_UNSENT, CALLER, Table, UNREACHED, axes, failed, hyper_util_client, reqwest_client};
 
-/// A proxy refuses the tunnel: the server was not reached, and the same request is refused again.
+/// A proxy wants credentials: the server was not reached, and the same request is refused again.
 const PROXY_REFUSES: Axes = axes(Kind::Auth, Retryable::Never, Health::Neutral);
+/// A proxy opens no tunnel, and the error does not say why.
+const NO_TUNNEL: Axes = axes(Kind::Unavailable, Retryable::Unsent, Health::Neutral);
 /// A proxy sends something that is no answer to `CONNECT`.
 const PROXY_GARBLED: Axes = axes(Kind::Protocol, Retryable::Never, Health::Neutral);
 
@@ -33,16 +41,66 @@ async fn through_tunnel(proxy: &str) -> BoxError {
 }
 
 #[tokio::test]
-async fn connect_tunnel_refused_by_proxy_is_auth_never_neutral() {
+async fn connect_tunnel_refused_by_proxy_is_neutral() {
     let mut table = Table::default();
-    for status in [407, 403] {
+    let refusals = [403, 429, 500, 502, 503, 504].map(|status| (status, NO_TUNNEL));
+    for (status, want) in [(407, PROXY_REFUSES)].into_iter().chain(refusals) {
         let proxy = Http::start().await;
         proxy.otherwise(Act::status(status));
         let error = through_tunnel(&proxy.url()).await;
-        table.error(&status, &*error, PROXY_REFUSES);
+        table.error(&status, &*error, want);
         table.check(judge_error(&*error).origin() == Origin::Remote, || format!("origin of {status}"));
         table.check(proxy.requests()[0].method == "CONNECT", || format!("{:?}", proxy.requests()));
     }
+}
+
+/// How often a POST asks a proxy for a tunnel, if the proxy always answers with this status.
+async fn tunnels_asked_for(status: u16) -> usize {
+    let proxy = Http::start().await;
+    proxy.otherwise(Act::status(status));
+    let tunnel = Tunnel::new(proxy.url().parse().unwrap(), HttpConnector::new());
+    let policy = RetryPolicy::builder().max_attempts(3).base(Duration::ZERO).build().unwrap();
+    let client = JitterRetryLayer::new(policy).layer(hyper_util_client::over(tunnel));
+    let request = Request::post("http://server.invalid:80").body(Full::<Bytes>::default()).unwrap();
+    failed(client.oneshot(request).await);
+    proxy.requests().len()
+}
+
+#[tokio::test]
+async fn post_through_proxy_that_opens_no_tunnel_is_sent_again() {
+    for (status, times) in [(407, 1), (403, 3), (502, 3), (503, 3), (504, 3)] {
+        assert_eq!(tunnels_asked_for(status).await, times, "{status}");
+    }
+}
+
+/// The rule of the classifier's README.
+fn unavailable_fails<R>(outcome: Result<&R, &client::Error>) -> Option<Verdict> {
+    let fault = judge_error(outcome.err()?);
+    (fault.kind() == Kind::Unavailable).then(|| fault.with_health(Health::Failure).into())
+}
+
+/// The state of a circuit after one call through a proxy that does not reach the server.
+async fn state_after_503<C>(classify: FaultClassifyLayer<C>) -> CircuitState
+where
+    C: Classify<Response<Incoming>, client::Error> + Clone,
+{
+    let proxy = Http::start().await;
+    proxy.otherwise(Act::status(503));
+    let tunnel = Tunnel::new(proxy.url().parse().unwrap(), HttpConnector::new());
+    let config = BreakerConfig::builder().consecutive_failures(1).build().unwrap();
+    let breaker = BreakerLayer::new(config);
+    let circuit = breaker.circuit();
+    let client = breaker.layer(classify.layer(hyper_util_client::over(tunnel)));
+    let request = Request::post("http://server.invalid:80").body(Full::<Bytes>::default()).unwrap();
+    failed(client.oneshot(request).await);
+    circuit.status().state
+}
+
+#[tokio::test]
+async fn proxy_that_opens_no_tunnel_opens_the_circuit_only_with_the_rule() {
+    assert_eq!(state_after_503(FaultClassifyLayer::new()).await, CircuitState::Closed);
+    let with_rule = FaultClassifyLayer::new().rule(unavailable_fails);
+    assert_eq!(state_after_503(with_rule).await, CircuitState::Open);
 }
 
 #[tokio::test]

@@ -5,9 +5,9 @@
 
 use crate::fault::Fault;
 use crate::fault::Health::Neutral;
-use crate::fault::Kind::{Auth, Protocol};
+use crate::fault::Kind::{Auth, Protocol, Unavailable};
 use crate::fault::Origin::Remote;
-use crate::fault::Retryable::Never;
+use crate::fault::Retryable::{Never, Unsent};
 use crate::table::io::{BROKEN, WRONG};
 
 /// What one text means.
@@ -25,6 +25,10 @@ const fn row(text: &'static str, fault: Fault, source: &'static str) -> Row {
 
 /// The proxy was reached and does not let this client through. It says nothing about the server.
 const PROXY_REFUSES: Fault = Fault::new(Auth, Never, Neutral, Remote);
+/// The proxy opened no tunnel: its rules forbid it (403), or it did not reach the server (502, 503,
+/// 504). The error is the same. The request was not sent, so that another attempt does no harm. A
+/// server must not be blamed for the rules of a proxy, so that the error counts for nothing.
+const NO_TUNNEL: Fault = Fault::new(Unavailable, Unsent, Neutral, Remote);
 /// The proxy's answer is not understood.
 const PROXY_GARBLED: Fault = Fault::new(Protocol, Never, Neutral, Remote);
 
@@ -33,8 +37,8 @@ pub(crate) const ROWS: &[Row] = &[
     row("tunnel error: proxy authorization required", PROXY_REFUSES, "hyper-util: 407 to `CONNECT`"),
     row(
         "tunnel error: unsuccessful",
-        PROXY_REFUSES,
-        "hyper-util: 403 to `CONNECT`, or any other status but 200 and 407, which the error does not tell apart",
+        NO_TUNNEL,
+        "hyper-util: any other status to `CONNECT` but 200. The error does not tell 403 from 502, 503 and 504",
     ),
     row("tunnel error: proxy response headers too long", PROXY_GARBLED, "hyper-util"),
     row("tunnel error: unexpected end of file", BROKEN, "hyper-util: the proxy closed the connection"),
