@@ -139,7 +139,7 @@ fn retry_safety_never_unsent_request_sent_once() {
 
 #[test]
 fn idempotency_key_blank_post_sent_once() {
-    for key in ["", " ", "\t "] {
+    for key in ["", " ", "\t ", "\"\"", "\"  \"", " \"\" ", "\""] {
         for fate in UNCLEAR {
             let mut request = request(Method::POST);
             request.headers_mut().insert("idempotency-key", key.parse().unwrap());

@@ -12,10 +12,11 @@ use crate::replay::RetryBody;
 /// (draft-ietf-httpapi-idempotency-key-header).
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Whether there is an idempotency key that is not blank.
+/// Whether there is an idempotency key that is not blank. The draft makes it a string in quotes, so quotes alone are
+/// blank too.
 pub(super) fn has_idempotency_key(headers: &HeaderMap) -> bool {
     let key = headers.get(&IDEMPOTENCY_KEY);
-    key.is_some_and(|key| !key.as_bytes().trim_ascii().is_empty())
+    key.is_some_and(|key| key.as_bytes().iter().any(|byte| !byte.is_ascii_whitespace() && *byte != b'"'))
 }
 
 /// What is kept of an `http::Request`.

@@ -24,8 +24,8 @@ use tower_fault_classify::Retryable;
 #[non_exhaustive]
 pub enum RetrySafety {
     /// The request decides. An HTTP request is idempotent by its method (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT,
-    /// DELETE) or by an `Idempotency-Key` header that is not blank. A gRPC call is idempotent if its method is in
-    /// [`idempotent_methods`](crate::RetryPolicyBuilder::idempotent_methods). Any other request counts as idempotent
+    /// DELETE) or by an `Idempotency-Key` header that is not blank; `""` is blank. A gRPC call is idempotent if its method
+    /// is in [`idempotent_methods`](crate::RetryPolicyBuilder::idempotent_methods). Any other request counts as idempotent
     /// unless its [`RequestInfo`](crate::RequestInfo) says otherwise, because it was put behind a retry layer.
     #[default]
     ByRequest,
