@@ -189,12 +189,14 @@ async fn scheme_not_supported_by_other_connectors_is_client_never_neutral() {
     let mut table = Table::default();
     let error = tonic::ConnectError("Connecting to HTTPS without TLS enabled".into());
     table.error(&"tonic", &error, CALLER);
-    let connector = tower::service_fn(|_: Uri| {
-        Box::pin(async { Err::<TokioIo<TcpStream>, _>(io::Error::other("unsupported scheme http")) })
-    });
-    let client = hyper_util_client::over(connector);
-    let error = failed(hyper_util_client::exchange(&client, "http://127.0.0.1:1/").await);
-    table.error(&"hyper-rustls", &*error, CALLER);
+    for text in ["unsupported scheme http", "https required but URI was not https"] {
+        let connector = tower::service_fn(move |_: Uri| {
+            Box::pin(async move { Err::<TokioIo<TcpStream>, _>(io::Error::other(text)) })
+        });
+        let client = hyper_util_client::over(connector);
+        let error = failed(hyper_util_client::exchange(&client, "http://127.0.0.1:1/").await);
+        table.error(&text, &*error, CALLER);
+    }
 }
 
 /// Outside of a connect error the same words may be anybody's.

@@ -65,6 +65,7 @@ pub(crate) const ROWS: &[Row] = &[
         "tonic: `https` and an endpoint without `tls_config`",
     ),
     row("unsupported scheme", WRONG, "hyper-rustls: `http` and a client for `https` alone"),
+    row("https required but URI was not https", WRONG, "hyper-tls: `http` and a client for `https` alone"),
 ];
 
 /// The fault that an error's text stands for.
