@@ -181,8 +181,10 @@ impl Carried {
 #[inline]
 pub fn judge_outcome(response: &(impl Outcome + ?Sized)) -> Verdict {
     Carried::on(response).or_else(|| response.verdict()).unwrap_or_else(|| match judge_status(response) {
-        Verdict::Success => Verdict::Success,
-        Verdict::Fault(fault) => Verdict::Fault(excused(fault)),
+        Verdict::Fault(fault) if !response.status().is_some_and(table::http::is_unreached) => {
+            Verdict::Fault(excused(fault))
+        }
+        verdict => verdict,
     })
 }
 

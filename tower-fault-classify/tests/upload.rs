@@ -15,6 +15,7 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_fault_classify::upload::{UploadBody, UploadError, UploadLayer};
 use tower_fault_classify::{
     ErrorChain, Fault, FaultClassifyLayer, Health, Judged, Kind, Origin, Retryable, judge_error,
+    judge_outcome,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -95,23 +96,58 @@ async fn timeout_of_complete_or_unread_upload_is_the_servers() {
     }
 }
 
+/// The fault of a server that answers with `status` after it waited for the rest of the request.
+async fn answered(status: u16, stalls: bool) -> Fault {
+    let client = service_fn(async |request: Request<UploadBody<Upload>>| {
+        let mut body = request.into_body();
+        let _ = timeout(TIMEOUT, async { while body.frame().await.is_some() {} }).await;
+        // Still under way, as a client has it.
+        tokio::time::sleep(TIMEOUT).await;
+        drop(body);
+        Ok::<_, Infallible>(Response::builder().status(status).body(()).unwrap())
+    });
+    let service =
+        ServiceBuilder::new().layer(UploadLayer::new()).layer(FaultClassifyLayer::new()).service(client);
+    let response = service.oneshot(post(stalls)).await.unwrap();
+    *judge_outcome(&response).fault().unwrap()
+}
+
 /// What the server says of a request whose body has not come is no fault of its own.
 #[tokio::test(start_paused = true)]
 async fn timeout_that_the_server_reports_while_upload_waits_is_the_callers() {
-    for (stalls, health) in [(true, Health::Neutral), (false, Health::Failure)] {
+    for status in [504, 524] {
+        assert_eq!(answered(status, false).await.health(), Health::Failure, "{status}");
+        let fault = answered(status, true).await;
+        assert_eq!((fault.health(), fault.retryable()), (Health::Neutral, Retryable::Never), "{status}");
+    }
+}
+
+/// Cloudflare's 522: the origin did not accept the connection, or acknowledged nothing.
+#[tokio::test(start_paused = true)]
+async fn origin_that_its_proxy_cannot_reach_while_upload_waits_is_a_failure() {
+    for stalls in [false, true] {
+        let fault = answered(522, stalls).await;
+        assert_eq!((fault.health(), fault.retryable()), (Health::Failure, Retryable::IfIdempotent));
+    }
+}
+
+/// The same statuses, which reqwest's caller made errors of.
+#[cfg(feature = "reqwest")]
+#[tokio::test(start_paused = true)]
+async fn status_error_of_reqwest_while_upload_waits_is_judged_like_the_response() {
+    for (status, health) in [(504, Health::Neutral), (522, Health::Failure)] {
         let client = service_fn(async |request: Request<UploadBody<Upload>>| {
             let mut body = request.into_body();
             let _ = timeout(TIMEOUT, async { while body.frame().await.is_some() {} }).await;
-            // Still under way, as a client has it.
             tokio::time::sleep(TIMEOUT).await;
             drop(body);
-            Ok::<_, Infallible>(Response::builder().status(504).body(()).unwrap())
+            let response = Response::builder().status(status).body("").unwrap();
+            reqwest::Response::from(response).error_for_status()
         });
         let service =
             ServiceBuilder::new().layer(UploadLayer::new()).layer(FaultClassifyLayer::new()).service(client);
-        let response = service.oneshot(post(stalls)).await.unwrap();
-        let verdict = tower_fault_classify::judge_outcome(&response);
-        assert_eq!((verdict.health(), response.status().as_u16()), (health, 504));
+        let error: Judged = service.oneshot(post(true)).await.unwrap_err();
+        assert_eq!(error.fault().health(), health, "{status}");
     }
 }
 
@@ -144,11 +180,13 @@ fn allocations<B: Body + 'static>(request: impl Fn() -> Request<B>) -> u64 {
 }
 
 #[test]
-fn complete_request_body_allocates_nothing() {
+fn empty_request_body_allocates_nothing() {
     assert_eq!(allocations(|| Request::new(Empty::<Bytes>::new())), 0);
     assert_eq!(allocations(|| Request::new(Full::<Bytes>::default())), 0);
     assert_eq!(allocations(|| Request::new(String::new())), 0);
-    assert_eq!(allocations(|| post(true)), 1, "the flag that a stream shares with its call");
+    // The flag that the body shares with its call.
+    assert_eq!(allocations(|| Request::new(Full::<Bytes>::from("four"))), 1);
+    assert_eq!(allocations(|| post(true)), 1);
 }
 
 #[cfg(feature = "reqwest")]

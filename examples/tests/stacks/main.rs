@@ -1,6 +1,7 @@
 //! The three layers and a timeout over every client, and under a server: each compiles, answers, retries, and opens.
 
 mod axum_route;
+mod dead_peers;
 mod errors;
 mod hyper_client;
 mod reqwest_chain;

@@ -69,7 +69,11 @@ fn h2(error: &(dyn Error + 'static), evidence: &mut Evidence) {
 #[cfg(feature = "hyper")]
 fn hyper(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     let Some(error) = error.downcast_ref::<hyper::Error>() else { return };
-    evidence.timed_out |= error.is_timeout();
+    if error.is_timeout() {
+        // hyper's client limits no call: this is a ping that the peer did not acknowledge.
+        evidence.timed_out = true;
+        evidence.peer_gone = true;
+    }
     evidence.on_the_wire |= !error.is_user();
     let text = Text::of(error);
     if text.starts_with("error reading a body") {
@@ -172,6 +176,7 @@ fn reqwest(error: &(dyn Error + 'static), evidence: &mut Evidence) {
         evidence.opine(&table::io::WRONG);
     } else if let Some(status) = error.status() {
         // A response that its caller made an error of.
+        evidence.peer_gone |= table::http::is_unreached(status);
         if let Some(fault) = table::http::row(status) {
             evidence.opine(fault);
         }

@@ -93,8 +93,9 @@ struct Evidence {
     timed_out: bool,
     /// The errors below are of what came over the wire, which the caller has no part in.
     on_the_wire: bool,
-    /// The deepest I/O error is the operating system's, which knows nothing of a request's body.
-    of_system: bool,
+    /// The peer is gone, whatever the request's body does: the operating system says so, or the peer
+    /// did not answer a ping, or a proxy's attempt to connect.
+    peer_gone: bool,
     /// Ends the walk: the errors below are not about the call.
     conclusion: Option<&'static Fault>,
     /// The deepest opinion. A reference: a fault that is copied as often as it is thought better of costs more than the walk.
@@ -113,7 +114,7 @@ impl Evidence {
             table::io::judge(error, self.reached == Reached::Connecting)
         };
         self.opinion = opinion.or(self.opinion);
-        self.of_system = error.raw_os_error().is_some();
+        self.peer_gone |= error.raw_os_error().is_some();
     }
 
     #[cfg_attr(
@@ -152,7 +153,7 @@ impl Evidence {
         let fault =
             *self.opinion.or_else(|| self.phase()).or(self.hearsay.as_ref()).unwrap_or(&table::UNKNOWN);
         match self.reached {
-            Reached::Unknown if self.of_system => fault,
+            Reached::Unknown if self.peer_gone => fault,
             Reached::Unknown => excused(fault),
             Reached::Connecting | Reached::Unsent => table::io::unsent(fault),
             Reached::Answered => table::io::answered(fault),

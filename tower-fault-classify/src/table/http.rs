@@ -114,6 +114,12 @@ pub(crate) const OTHER_5XX: Fault = Fault::new(Server, IfIdempotent, Failure, Re
 /// 413 with `Retry-After` is a limit of the moment (RFC 9110 §15.5.14).
 pub(crate) const HINTED_413: Fault = Fault::new(Throttled, IfIdempotent, Healthy, Remote);
 
+/// Whether a proxy says that it could not reach the server at all, which has nothing to do with the
+/// request's body. The other timeouts may be about a body that did not come.
+pub(crate) fn is_unreached(status: StatusCode) -> bool {
+    status.as_u16() == 522
+}
+
 /// The statuses that [`INDEX`] covers.
 const FIRST: u16 = 400;
 const LAST: u16 = 599;

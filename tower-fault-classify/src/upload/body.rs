@@ -11,13 +11,12 @@ use pin_project_lite::pin_project;
 use super::error::UploadError;
 use crate::error::BoxError;
 
-/// Whether a body waits for its source. `None`: it is complete, so that there is nothing to wait
-/// for.
+/// Whether a body waits for its source. `None`: it is empty, so that there is nothing to wait for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Source(Option<Arc<AtomicBool>>);
 
 impl Source {
-    /// Allocates, unless the body is complete.
+    /// Allocates, unless the body is empty.
     fn of(body: &impl Body) -> Self {
         Self((!body.is_end_stream()).then(Arc::default))
     }
@@ -41,8 +40,8 @@ pin_project! {
     /// The body of a request that an [`UploadLayer`](super::UploadLayer) tracks.
     ///
     /// Frames, trailers, size hint and [`is_end_stream`](Body::is_end_stream) are the inner body's.
-    /// Its error is an [`UploadError`]. A body that is complete when its request is sent
-    /// (`is_end_stream`) allocates nothing; any other costs one allocation of a few bytes.
+    /// Its error is an [`UploadError`]. An empty body (`is_end_stream`) allocates nothing. Any
+    /// other, one in memory too, costs one allocation of a few bytes.
     #[derive(Debug)]
     pub struct UploadBody<B> {
         #[pin]

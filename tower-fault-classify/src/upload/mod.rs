@@ -8,6 +8,7 @@
 //! | it fails ([`UploadError`], or what hyper's clients make of its error) | kind `client`, never retried, neutral |
 //! | it waits for its source when a timeout ends the call | kind `timeout`, never retried, neutral |
 //! | it is complete, or the client does not read it, when a timeout ends the call | kind `timeout`, a failure of the server |
+//! | it waits, and the peer is gone: no ping of HTTP/2 is answered, the operating system gives the connection up, a proxy answers 522 | kind `timeout`, a failure of the server |
 //!
 //! A failed body is recognised by its error. Whether a body *waits* has to be tracked while it is
 //! sent:
@@ -24,6 +25,12 @@
 //! sides send in turn, the client's stream is also pending while its caller waits for the server.
 //! If the server hangs in such a call, a timeout over a tracked upload does not count as its
 //! failure.
+//!
+//! The verdict on a call is found while that call is polled, and so the note that its body waits
+//! holds for everything that is polled by it. If a service sends an upload and, in the same future
+//! (`join!`, `select!`), makes another call, then a timeout of the other call is not charged to its
+//! server either while the upload waits. Give the other call a task of its own (`tokio::spawn`), or
+//! make it above the layer that tracks the upload.
 //!
 //! ```
 //! use std::time::Duration;

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use crate::fault::{Fault, Kind};
+use crate::fault::{Fault, Kind, Retryable};
 use crate::table;
 
 thread_local! {
@@ -35,10 +35,11 @@ impl Drop for Waiting {
     }
 }
 
-/// The same fault; a timeout that is charged to the server becomes one of the caller while the
-/// request's body waits.
+/// The same fault; a timeout of a request that may have been processed becomes one of the caller
+/// while the request's body waits.
 pub(crate) fn excused(fault: Fault) -> Fault {
-    if fault.kind() == Kind::Timeout && WAITS.get() { table::UPLOAD_STALLED } else { fault }
+    let processed = !matches!(fault.retryable(), Retryable::Unsent | Retryable::Refused);
+    if fault.kind() == Kind::Timeout && processed && WAITS.get() { table::UPLOAD_STALLED } else { fault }
 }
 
 #[cfg(test)]
@@ -56,6 +57,10 @@ mod tests {
         drop(inner);
         assert_eq!(excused(timeout), table::UPLOAD_STALLED);
         assert_eq!(excused(table::io::BROKEN), table::io::BROKEN, "only timeouts are excused");
+        for unprocessed in [Retryable::Unsent, Retryable::Refused] {
+            let fault = timeout.with_retryable(unprocessed);
+            assert_eq!(excused(fault), fault, "the body was not asked for");
+        }
         drop(outer);
         assert_eq!(excused(timeout), timeout);
     }
