@@ -169,9 +169,10 @@ async fn closed_buffer_is_local_never_neutral() {
     table.error(&"judged", &judged.unwrap_err(), want);
 }
 
-/// A buffer whose service has failed gives that error to every later caller.
+/// The worker of a buffer ends when its service fails to become ready. Every later call through the buffer gets the
+/// same error, also after the server has recovered.
 #[tokio::test]
-async fn failed_service_behind_buffer_keeps_its_cause() {
+async fn failed_service_behind_buffer_keeps_its_cause_and_is_never_retried() {
     /// Is never ready.
     #[derive(Clone)]
     struct Fails;
@@ -188,10 +189,14 @@ async fn failed_service_behind_buffer_keeps_its_cause() {
             unreachable!("it is never ready")
         }
     }
+    let (mut table, want) = (Table::default(), axes(Kind::Unavailable, Retryable::Never, Health::Failure));
     let buffer = Buffer::new(Fails, 4);
-    let mut table = Table::default();
+    let judged_above = FaultClassifyLayer::new().layer(buffer.clone());
+    let judged_below = Buffer::new(FaultClassifyLayer::new().layer(Fails), 4);
     for call in 0..2 {
-        table.error(&call, &*failed(buffer.clone().oneshot(()).await), UNREACHED);
+        table.error(&call, &*failed(buffer.clone().oneshot(()).await), want);
+        table.error(&("judged above", call), &judged_above.clone().oneshot(()).await.unwrap_err(), want);
+        table.error(&("judged below", call), &*failed(judged_below.clone().oneshot(()).await), want);
     }
 }
 

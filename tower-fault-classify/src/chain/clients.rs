@@ -216,6 +216,7 @@ fn tonic(error: &(dyn Error + 'static), evidence: &mut Evidence) {
 #[cfg(feature = "tower")]
 fn tower(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     evidence.timed_out |= error.is::<tower::timeout::error::Elapsed>();
+    evidence.worker_ended |= error.is::<tower::buffer::error::ServiceError>();
     if error.is::<tower::load_shed::error::Overloaded>() {
         evidence.opine(&table::SHED);
     } else if error.is::<tower::buffer::error::Closed>() {

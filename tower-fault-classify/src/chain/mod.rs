@@ -42,29 +42,9 @@ pub(crate) fn judge_answered(error: &(dyn Error + 'static), grpc: bool) -> Fault
 
 fn walk(error: &(dyn Error + 'static), reached: Reached) -> Fault {
     let mut evidence = Evidence { reached, ..Evidence::default() };
-    let mut next = Some(error);
-    for _ in 0..LONGEST_WALK {
-        let Some(error) = next else { break };
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            evidence.io(error);
-            next = error.get_ref().map(|payload| payload as &(dyn Error + 'static));
-            continue;
-        }
-        if let Some(judged) = error.downcast_ref::<Judged>() {
-            return *judged.fault();
-        }
-        if error.is::<UploadError>() {
-            return table::REQUEST_BODY;
-        }
-        for look in clients::LOOKS {
-            look(error, &mut evidence);
-        }
-        if let Some(fault) = evidence.conclusion {
-            return *fault;
-        }
-        next = deeper(error);
-    }
-    evidence.weigh()
+    let fault = evidence.gather(error);
+    // Also after a carried verdict: whoever judged the error inside did not see what ended around it.
+    if evidence.worker_ended { fault.with_retryable(Retryable::Never) } else { fault }
 }
 
 /// How far the request is known to have come. The farthest that any error of the chain knows of counts.
@@ -88,6 +68,7 @@ enum Reached {
 
 /// What the walk has gathered so far.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 struct Evidence {
     reached: Reached,
     timed_out: bool,
@@ -98,6 +79,8 @@ struct Evidence {
     peer_gone: bool,
     /// Ends the walk: the errors below are not about the call.
     conclusion: Option<&'static Fault>,
+    /// The worker behind the service's handle has ended, so that every later call through the handle fails as well.
+    worker_ended: bool,
     /// The deepest opinion. A reference: a fault that is copied as often as it is thought better of costs more than the walk.
     opinion: Option<&'static Fault>,
     /// The deepest report of somebody who does not know the cause.
@@ -105,6 +88,33 @@ struct Evidence {
 }
 
 impl Evidence {
+    /// Walks the chain to its end, or to an error that ends the walk.
+    fn gather(&mut self, error: &(dyn Error + 'static)) -> Fault {
+        let mut next = Some(error);
+        for _ in 0..LONGEST_WALK {
+            let Some(error) = next else { break };
+            if let Some(error) = error.downcast_ref::<io::Error>() {
+                self.io(error);
+                next = error.get_ref().map(|payload| payload as &(dyn Error + 'static));
+                continue;
+            }
+            if let Some(judged) = error.downcast_ref::<Judged>() {
+                return *judged.fault();
+            }
+            if error.is::<UploadError>() {
+                return table::REQUEST_BODY;
+            }
+            for look in clients::LOOKS {
+                look(error, self);
+            }
+            if let Some(fault) = self.conclusion {
+                return *fault;
+            }
+            next = deeper(error);
+        }
+        self.weigh()
+    }
+
     fn io(&mut self, error: &io::Error) {
         // A decoder's own error has a text; a socket's has a number.
         let decoder = self.on_the_wire && error.get_ref().is_some();
@@ -149,7 +159,7 @@ impl Evidence {
         self.reached = self.reached.max(reached);
     }
 
-    fn weigh(self) -> Fault {
+    fn weigh(&self) -> Fault {
         let fault =
             *self.opinion.or_else(|| self.phase()).or(self.hearsay.as_ref()).unwrap_or(&table::UNKNOWN);
         match self.reached {
