@@ -88,3 +88,26 @@ async fn stalled_uploads_leave_circuit_closed_and_are_sent_once() {
         assert_eq!((status.state, status.window.failures), (CircuitState::Closed, 0), "{method}");
     }
 }
+
+/// The downstream has a limit of its own on the time of a request, and closes the connection.
+#[tokio::test]
+async fn stalled_uploads_that_downstream_gives_up_leave_circuit_closed_and_are_sent_once() {
+    for method in ["POST", "PUT"] {
+        let gateway = Gateway::start().await;
+        gateway.orders.script([Act::ResetBeforeRequest, Act::ResetBeforeRequest, Act::ResetBeforeRequest]);
+        gateway.orders.otherwise(Act::Echo);
+        for number in 1..=3 {
+            let mut client = TcpStream::connect(gateway.url.replace("http://", "")).await.unwrap();
+            let head =
+                format!("{method} /orders/1 HTTP/1.1\r\nhost: gateway\r\ncontent-length: 1000\r\n\r\nfour");
+            client.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = [0; "HTTP/1.1 502".len()];
+            client.read_exact(&mut answer).await.unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 502", "{method}");
+            assert_eq!(gateway.orders.connections(), number, "{method}: it was sent once");
+        }
+        assert_eq!(gateway.status("/orders/2").await, 200, "{method}: an honest request passes");
+        let status = gateway.circuits.get(&authority(&gateway.orders)).unwrap().status();
+        assert_eq!((status.state, status.window.failures), (CircuitState::Closed, 0), "{method}");
+    }
+}

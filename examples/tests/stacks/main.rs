@@ -1,9 +1,9 @@
 //! The three layers and a timeout over every client, and under a server: each compiles, answers, retries, and opens.
 
 mod axum_route;
-mod dead_peers;
 mod errors;
 mod hyper_client;
+mod lost_peers;
 mod reqwest_chain;
 mod reqwest_client;
 mod reqwest_over_middleware;

@@ -16,7 +16,7 @@ use std::io;
 use crate::error::Judged;
 use crate::fault::{Fault, Retryable};
 use crate::table;
-use crate::upload::{UploadError, excused};
+use crate::upload::{UploadError, broken_off, excused};
 
 /// How many errors deep a chain is followed. A longer one, or one that loops, is judged by these.
 pub(crate) const LONGEST_WALK: usize = 128;
@@ -163,8 +163,8 @@ impl Evidence {
         let fault =
             *self.opinion.or_else(|| self.phase()).or(self.hearsay.as_ref()).unwrap_or(&table::UNKNOWN);
         match self.reached {
-            Reached::Unknown if self.peer_gone => fault,
-            Reached::Unknown => excused(fault),
+            Reached::Unknown if self.peer_gone => broken_off(fault),
+            Reached::Unknown => broken_off(excused(fault)),
             Reached::Connecting | Reached::Unsent => table::io::unsent(fault),
             Reached::Answered => table::io::answered(fault),
             Reached::Committed => fault.with_retryable(Retryable::Never),

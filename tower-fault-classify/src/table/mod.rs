@@ -59,6 +59,11 @@ pub(crate) const REQUEST_BODY: Fault =
 pub(crate) const UPLOAD_STALLED: Fault =
     Fault::new(Kind::Timeout, Retryable::Never, Health::Neutral, Origin::Caller);
 
+/// The connection was lost while the request's body waited for its source. The peer may have given
+/// the request up.
+pub(crate) const UPLOAD_BROKEN_OFF: Fault =
+    Fault::new(Kind::Transient, Retryable::Never, Health::Neutral, Origin::Transport);
+
 /// An error that no row matches.
 pub(crate) const UNKNOWN: Fault =
     Fault::new(Kind::Unknown, Retryable::IfIdempotent, Health::Failure, Origin::Unknown);
@@ -130,6 +135,10 @@ mod tests {
             (
                 "a timeout while the body of the request waits for its source (`upload`)",
                 super::UPLOAD_STALLED,
+            ),
+            (
+                "the connection is lost, or the HTTP/2 stream reset, while the body of the request waits for its source (`upload`)",
+                super::UPLOAD_BROKEN_OFF,
             ),
         ] {
             writeln!(page, "| {error} | {} |", cells(&fault)).unwrap();

@@ -1,13 +1,15 @@
 //! Streaming uploads: bodies of requests that fail, or that wait for their source.
 //!
 //! A request with a streaming body is only as good as the source of that body. If the source fails,
-//! or sends nothing for so long that a timeout ends the call, the server is not to blame:
+//! or sends nothing for so long that a timeout ends the call, the server is not to blame. Nor is a
+//! server to blame that closes the connection by its own limit on the time of a request:
 //!
 //! | what happens to the request's body | verdict |
 //! |---|---|
 //! | it fails ([`UploadError`], or what hyper's clients make of its error) | kind `client`, never retried, neutral |
 //! | it waits for its source when a timeout ends the call | kind `timeout`, never retried, neutral |
-//! | it is complete, or the client does not read it, when a timeout ends the call | kind `timeout`, a failure of the server |
+//! | it waits for its source when the connection is lost, or its HTTP/2 stream is reset, before the response | kind `transient`, never retried, neutral |
+//! | it is complete, or the client does not read it, when a timeout ends the call or the connection is lost | a failure of the server |
 //! | it waits, and the peer is gone: no ping of HTTP/2 is answered, the operating system gives the connection up, a proxy answers 522 | kind `timeout`, a failure of the server |
 //!
 //! A failed body is recognised by its error. Whether a body *waits* has to be tracked while it is
@@ -15,8 +17,11 @@
 //!
 //! - The retry layer tracks each streaming body that it may send again.
 //! - [`UploadLayer`] tracks every streaming body, with or without a retry layer.
-//! - **A streaming body that neither of them tracks is not known to wait.** A timeout then counts
-//!   as a failure of the server.
+//! - **A streaming body that neither of them tracks is not known to wait.** A timeout, or a lost
+//!   connection, then counts as a failure of the server.
+//!
+//! A server that crashes while an upload waits looks like one that closes the connection. It is not
+//! excused for long: the next connection to it is refused, and that counts.
 //!
 //! A gateway passes on the bodies of clients that it does not control. It needs an [`UploadLayer`]:
 //! without one, a few uploads that stall open the circuit for everybody.
@@ -62,4 +67,4 @@ pub use error::UploadError;
 pub use layer::{ResponseFuture, Upload, UploadLayer};
 #[doc(hidden)]
 pub use waiting::Waiting;
-pub(crate) use waiting::excused;
+pub(crate) use waiting::{broken_off, excused};

@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 
-use crate::fault::{Fault, Kind, Retryable};
+use crate::fault::{Fault, Kind, Origin, Retryable};
 use crate::table;
 
 thread_local! {
@@ -42,6 +42,13 @@ pub(crate) fn excused(fault: Fault) -> Fault {
     if fault.kind() == Kind::Timeout && processed && WAITS.get() { table::UPLOAD_STALLED } else { fault }
 }
 
+/// The same fault; a connection that is lost before the response is not charged to the server while
+/// the request's body waits. Many servers end a request so that takes too long to come.
+pub(crate) fn broken_off(fault: Fault) -> Fault {
+    let lost = fault.kind() == Kind::Transient && fault.origin() == Origin::Transport;
+    if lost && WAITS.get() { table::UPLOAD_BROKEN_OFF } else { fault }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,12 +64,17 @@ mod tests {
         drop(inner);
         assert_eq!(excused(timeout), table::UPLOAD_STALLED);
         assert_eq!(excused(table::io::BROKEN), table::io::BROKEN, "only timeouts are excused");
+        assert_eq!(broken_off(table::io::BROKEN), table::UPLOAD_BROKEN_OFF);
+        for other in [table::io::REFUSED, table::CONNECTION_TASK_GONE, table::UNKNOWN] {
+            assert_eq!(broken_off(other), other);
+        }
         for unprocessed in [Retryable::Unsent, Retryable::Refused] {
             let fault = timeout.with_retryable(unprocessed);
             assert_eq!(excused(fault), fault, "the body was not asked for");
         }
         drop(outer);
         assert_eq!(excused(timeout), timeout);
+        assert_eq!(broken_off(table::io::BROKEN), table::io::BROKEN);
     }
 
     #[test]

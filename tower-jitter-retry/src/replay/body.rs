@@ -23,8 +23,8 @@ use super::tape::{Reader, Step, Tape};
 /// | a body that outgrows the limit | goes on untouched, is no longer kept, and its request is not sent again |
 /// | a body that fails | likewise: the caller gets what the attempt came to. The error is an [`UploadError`], which counts neither against the server nor for a retry |
 ///
-/// While such a body waits for its source, a timeout says nothing about the server: the attempt is
-/// not retried, and the layers beneath judge it as neutral; see
+/// While such a body waits for its source, a timeout or a lost connection says nothing about the
+/// server: the attempt is not retried, and the layers beneath judge it as neutral; see
 /// [`upload`](tower_fault_classify::upload).
 ///
 /// What a body says of its size does not decide: an endless one may fail after its first bytes. The server sees the whole body or one that
