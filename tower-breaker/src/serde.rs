@@ -14,7 +14,7 @@ use tower_fault_classify::__shared::file::{
 };
 use tower_fault_classify::Fault;
 
-use crate::circuit::Shape;
+use crate::circuit::{Setup, Shape};
 use crate::config::{AbandonedPolicy, BreakerConfig, DURATIONS, GROWTH, Mode, PROBES, SHARES, WINDOW_CALLS};
 use crate::machine::{Abandoned, OpenTime, RecoveryLimits, SlowLimits, TripLimits};
 
@@ -291,25 +291,27 @@ impl<'de> Deserialize<'de> for BreakerConfig {
 /// clock.
 impl Serialize for BreakerConfig {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let setup = &self.setup;
-        let TripLimits { consecutive_failures, failure_rate, slow, minimum_calls, abandoned } = setup.trip;
-        let RecoveryLimits { open, probes, successes_to_close, probe_lease, ramp } = setup.recovery;
+        // In parts, so that a new setting does not compile until it is written.
+        let Self { setup, clock: _ } = self;
+        let Setup { name, trip, recovery, shape, observing, disabled } = *setup;
+        let TripLimits { consecutive_failures, failure_rate, slow, minimum_calls, abandoned } = trip;
+        let RecoveryLimits { open, probes, successes_to_close, probe_lease, ramp } = recovery;
         let OpenTime { first, factor, cap, jitter, held } = open;
         let slow = slow.map(|SlowLimits { from, rate }| SlowCallsTable { from: human(from), rate });
         let growth = (factor > 1.0 || cap > first).then(|| GrowthTable { factor, cap: human(cap) });
-        let mode = match (setup.disabled, setup.observing) {
+        let mode = match (disabled, observing) {
             (true, _) => Mode::Disabled,
             (false, true) => Mode::ObserveOnly,
             (false, false) => Mode::Enforce,
         };
         // One of the two windows is left out.
         let mut table = to.serialize_struct("BreakerConfig", FIELDS.len() - 1)?;
-        table.serialize_field("name", setup.name)?;
+        table.serialize_field("name", name)?;
         table.serialize_field("consecutive_failures", &consecutive_failures)?;
         table.serialize_field("failure_rate", &OrNone(failure_rate))?;
         table.serialize_field("slow_calls", &OrNone(slow))?;
         table.serialize_field("minimum_calls", &minimum_calls)?;
-        match setup.shape {
+        match shape {
             Shape::Time(nanos) => table.serialize_field("time_window", &human(nanos))?,
             Shape::Count(calls) => table.serialize_field("count_window", &calls)?,
         }

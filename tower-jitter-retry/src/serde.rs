@@ -11,9 +11,9 @@ use tower_fault_classify::__shared::file::{
     Fields, Flag, Human, Number, OrNone, Scalar, Setting, Texts, Time, Whole, Word, read_table,
 };
 
-use crate::backoff::Jitter;
+use crate::backoff::{Backoff, Jitter};
 use crate::budget::{Budget, GRPC_RATIOS, GRPC_TOKENS, RATIOS, SPANS, TOKENS};
-use crate::policy::{ATTEMPTS, FACTORS, LONGEST, REPLAY_LIMITS, RetryPolicy, SHARES};
+use crate::policy::{ATTEMPTS, Extras, FACTORS, LONGEST, Limits, Plan, REPLAY_LIMITS, RetryPolicy, SHARES};
 use crate::request::{NonIdempotent, RetrySafety};
 
 const FIELDS: [&str; 16] = [
@@ -296,35 +296,48 @@ impl<'de> Deserialize<'de> for RetryPolicy {
 /// The policy has a custom budget.
 impl Serialize for RetryPolicy {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let limits = &self.plan.limits;
-        let backoff = &limits.backoff;
-        let budget = self.budget.as_ref().map(|budget| {
+        // In parts, so that a new setting does not compile until it is written.
+        let Self {
+            plan,
+            budget,
+            seeds,
+            replay_limit,
+            safety,
+            non_idempotent,
+            remove_marker,
+            methods,
+            extras,
+        } = self;
+        let Plan { limits, clock: _, account: _ } = plan;
+        let Limits { max_attempts, backoff, marker, max_elapsed, longest_hint } = limits;
+        let Backoff { base, factor, cap, jitter } = backoff;
+        let header = extras.as_deref().and_then(|Extras { budget: _, observer: _, header }| header.as_ref());
+        let budget = budget.as_ref().map(|budget| {
             budget
                 .settings()
                 .ok_or_else(|| S::Error::custom("`budget` is a custom budget, which cannot be written"))
         });
-        let seed = self.seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
-        let methods: Vec<_> = self.methods.iter().flat_map(|methods| methods.names()).collect();
-        let header = self.marker_header();
+        let seed = seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
+        let methods: Vec<_> = methods.iter().flat_map(|methods| methods.names()).collect();
         let mut table = to.serialize_struct("RetryPolicy", FIELDS.len() - usize::from(header.is_none()))?;
-        table.serialize_field("max_attempts", &limits.max_attempts)?;
-        table.serialize_field("base", &human(backoff.base))?;
-        table.serialize_field("factor", &backoff.factor)?;
-        table.serialize_field("cap", &human(backoff.cap))?;
-        table.serialize_field("jitter", &WrittenJitter(backoff.jitter))?;
-        table.serialize_field("max_elapsed", &OrNone(limits.max_elapsed.map(human)))?;
-        table.serialize_field("longest_hint", &human(limits.longest_hint))?;
-        table.serialize_field("safety", &SAFETIES.of(&self.safety))?;
-        table.serialize_field("non_idempotent", &LEVELS.of(&self.non_idempotent))?;
+        table.serialize_field("max_attempts", max_attempts)?;
+        table.serialize_field("base", &human(*base))?;
+        table.serialize_field("factor", factor)?;
+        table.serialize_field("cap", &human(*cap))?;
+        table.serialize_field("jitter", &WrittenJitter(*jitter))?;
+        table.serialize_field("max_elapsed", &OrNone(max_elapsed.map(human)))?;
+        table.serialize_field("longest_hint", &human(*longest_hint))?;
+        table.serialize_field("safety", &SAFETIES.of(safety))?;
+        table.serialize_field("non_idempotent", &LEVELS.of(non_idempotent))?;
         table.serialize_field("budget", &OrNone(budget.transpose()?))?;
         table.serialize_field("seed", &OrNone(seed))?;
-        table.serialize_field("replay_limit", &self.replay_limit)?;
+        table.serialize_field("replay_limit", replay_limit)?;
         table.serialize_field("idempotent_methods", &methods)?;
-        table.serialize_field("marker", &limits.marker)?;
+        table.serialize_field("marker", marker)?;
         if let Some(header) = header {
             table.serialize_field("marker_header", header.as_str())?;
         }
-        table.serialize_field("remove_marker", &self.remove_marker)?;
+        table.serialize_field("remove_marker", remove_marker)?;
         table.end()
     }
 }
@@ -365,7 +378,7 @@ mod tests {
 
     use super::*;
     use crate::budget::{RetryBudget, Settings, Ticket};
-    use crate::policy::{Limits, RetryPolicyBuilder};
+    use crate::policy::RetryPolicyBuilder;
 
     fn from_json(text: &str) -> Result<RetryPolicy, String> {
         serde_json::from_str(text).map_err(|error| error.to_string())

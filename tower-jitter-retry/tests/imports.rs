@@ -104,7 +104,7 @@ const TABLE: &[Row] = &[
         may_use: &[
             PURE,
             SHARED,
-            &["crate::backoff::Jitter", "crate::budget", "crate::policy", "crate::request"],
+            &["crate::backoff", "crate::budget", "crate::policy", "crate::request"],
             &["serde", "http::HeaderName"],
         ],
     },
