@@ -12,7 +12,7 @@ use crate::circuit::Circuit;
 use crate::config::BreakerConfig;
 use crate::error::Rejection;
 use crate::health::HealthBy;
-use crate::observe::{KeepFailures, Transition};
+use crate::observe::{KeepLastFailure, LastFailureMode, NoLastFailure, Transition};
 use crate::reject::{Errors, Fallback, FallbackAsync, GrpcUnavailable, Http503};
 use crate::service::Breaker;
 use crate::settle::Head;
@@ -60,12 +60,13 @@ use crate::settle::Head;
 /// fn check<Request, S: tower::Service<Request>>(_: &S) {}
 /// ```
 #[derive(Clone, Debug)]
-pub struct BreakerLayer<C = Auto, R = Errors, B = Head> {
+pub struct BreakerLayer<C = Auto, R = Errors, B = Head, L = NoLastFailure> {
     circuit: Circuit,
     not_ready: bool,
     classify: C,
     reject: R,
     settle: B,
+    last_failure: L,
 }
 
 impl<KC, KR> BreakerLayer<Auto<KC>, Errors<KR>> {
@@ -79,30 +80,30 @@ impl<KC, KR> BreakerLayer<Auto<KC>, Errors<KR>> {
     /// Over a circuit that stands already: one of a [`CircuitRegistry`](crate::CircuitRegistry), or of another layer.
     pub fn with_circuit(circuit: Circuit) -> Self {
         let (classify, reject) = (Auto::new(), Errors::new());
-        Self { circuit, not_ready: false, classify, reject, settle: Head }
+        Self { circuit, not_ready: false, classify, reject, settle: Head, last_failure: NoLastFailure }
     }
 }
 
-impl<R, B> BreakerLayer<Auto<Typed>, R, B> {
+impl<R, B, L> BreakerLayer<Auto<Typed>, R, B, L> {
     /// Judges by `classify` instead.
-    pub fn classify<C>(self, classify: C) -> BreakerLayer<C, R, B> {
-        let Self { circuit, not_ready, reject, settle, .. } = self;
-        BreakerLayer { circuit, not_ready, classify, reject, settle }
+    pub fn classify<C>(self, classify: C) -> BreakerLayer<C, R, B, L> {
+        let Self { circuit, not_ready, reject, settle, last_failure, .. } = self;
+        BreakerLayer { circuit, not_ready, classify, reject, settle, last_failure }
     }
 }
 
-impl<K, R, B> BreakerLayer<Auto<K>, R, B> {
+impl<K, R, B, L> BreakerLayer<Auto<K>, R, B, L> {
     /// Takes every response for a success, so that a response of any type will do.
     ///
     /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a success even if it is
     /// an `Err`. For those, leave `errors_only` off or use `.classify(NestedErrors::new())`.
-    pub fn errors_only(self) -> BreakerLayer<ErrorsOnly<K>, R, B> {
-        let Self { circuit, not_ready, reject, settle, .. } = self;
-        BreakerLayer { circuit, not_ready, classify: ErrorsOnly::new(), reject, settle }
+    pub fn errors_only(self) -> BreakerLayer<ErrorsOnly<K>, R, B, L> {
+        let Self { circuit, not_ready, reject, settle, last_failure, .. } = self;
+        BreakerLayer { circuit, not_ready, classify: ErrorsOnly::new(), reject, settle, last_failure }
     }
 }
 
-impl<C, B> BreakerLayer<C, Errors<Typed>, B> {
+impl<C, B, L> BreakerLayer<C, Errors<Typed>, B, L> {
     /// Answers a rejected call with what `answer` makes of it, instead of an error. The error type is then the inner service's own. **Default**:
     /// an error.
     ///
@@ -118,7 +119,7 @@ impl<C, B> BreakerLayer<C, Errors<Typed>, B> {
     /// # fn check<R, S: tower::Service<R, Error = std::io::Error>>(_: &S) {}
     /// # check::<String, _>(&service);
     /// ```
-    pub fn fallback<Req, Res, F>(self, answer: F) -> BreakerLayer<C, Fallback<F>, B>
+    pub fn fallback<Req, Res, F>(self, answer: F) -> BreakerLayer<C, Fallback<F>, B, L>
     where
         F: Fn(Req, &Rejection) -> Res,
     {
@@ -141,7 +142,7 @@ impl<C, B> BreakerLayer<C, Errors<Typed>, B> {
     /// # fn check<R, S: tower::Service<R, Error = std::io::Error>>(_: &S) {}
     /// # check::<u32, _>(&service);
     /// ```
-    pub fn fallback_async<Req, F, Fut>(self, answer: F) -> BreakerLayer<C, FallbackAsync<F>, B>
+    pub fn fallback_async<Req, F, Fut>(self, answer: F) -> BreakerLayer<C, FallbackAsync<F>, B, L>
     where
         F: Fn(Req, Rejection) -> Fut,
         Fut: Future,
@@ -164,23 +165,23 @@ impl<C, B> BreakerLayer<C, Errors<Typed>, B> {
     /// # fn check<R, S: tower::Service<R, Error = Infallible>>(_: &S) {}
     /// # check::<(), _>(&service);
     /// ```
-    pub fn http_fallback(self) -> BreakerLayer<C, Http503, B> {
+    pub fn http_fallback(self) -> BreakerLayer<C, Http503, B, L> {
         self.on_reject(Http503)
     }
 
     /// Answers a rejected call with a trailers-only `UNAVAILABLE`, with the time to wait in `grpc-retry-pushback-ms`: -1 if somebody has to act
     /// first. It carries the rejection's verdict, as that of [`http_fallback`](Self::http_fallback) does.
-    pub fn grpc_fallback(self) -> BreakerLayer<C, GrpcUnavailable, B> {
+    pub fn grpc_fallback(self) -> BreakerLayer<C, GrpcUnavailable, B, L> {
         self.on_reject(GrpcUnavailable)
     }
 
-    fn on_reject<N>(self, reject: N) -> BreakerLayer<C, N, B> {
-        let Self { circuit, not_ready, classify, settle, .. } = self;
-        BreakerLayer { circuit, not_ready, classify, reject, settle }
+    fn on_reject<N>(self, reject: N) -> BreakerLayer<C, N, B, L> {
+        let Self { circuit, not_ready, classify, settle, last_failure, .. } = self;
+        BreakerLayer { circuit, not_ready, classify, reject, settle, last_failure }
     }
 }
 
-impl<C, R> BreakerLayer<C, R, Head> {
+impl<C, R, L> BreakerLayer<C, R, Head, L> {
     /// A call is over when its response's body is, and counts for what the end says: gRPC's trailers, an error while it is read, a body that
     /// is dropped halfway. Its permit travels with the body. **Default**: a call is over when the response comes, its body unread.
     ///
@@ -204,14 +205,14 @@ impl<C, R> BreakerLayer<C, R, Head> {
     /// # fn check<R, S: tower::Service<R>>(_: &S) {}
     /// # check::<(), _>(&service);
     /// ```
-    pub fn track_body<K>(self) -> BreakerLayer<C, R, TrackBody<Unwatched, K>> {
-        let Self { circuit, not_ready, classify, reject, .. } = self;
+    pub fn track_body<K>(self) -> BreakerLayer<C, R, TrackBody<Unwatched, K>, L> {
+        let Self { circuit, not_ready, classify, reject, last_failure, .. } = self;
         let settle = TrackBody::new(circuit.core().clock(), circuit.core().probe_lease());
-        BreakerLayer { circuit, not_ready, classify, reject, settle }
+        BreakerLayer { circuit, not_ready, classify, reject, settle, last_failure }
     }
 }
 
-impl<C, R, W, K> BreakerLayer<C, R, TrackBody<W, K>> {
+impl<C, R, W, K, L> BreakerLayer<C, R, TrackBody<W, K>, L> {
     /// A stream whose data still comes so long after its head is a success: it does not keep a probe's place for hours. Zero: with its first
     /// data. **Default**: the [`probe_lease`](crate::BreakerConfigBuilder::probe_lease).
     pub fn healthy_after(self, time: Duration) -> Self {
@@ -220,20 +221,27 @@ impl<C, R, W, K> BreakerLayer<C, R, TrackBody<W, K>> {
 }
 
 #[cfg(feature = "llm")]
-impl<C, R, K> BreakerLayer<C, R, TrackBody<Unwatched, K>> {
+impl<C, R, K, L> BreakerLayer<C, R, TrackBody<Unwatched, K>, L> {
     /// Also looks for the errors within event streams of LLM APIs; see [`LlmEvents`](tower_fault_classify::LlmEvents). A call is over when one
     /// is found.
-    pub fn watch_llm_events(self) -> BreakerLayer<C, R, TrackBody<tower_fault_classify::LlmEvents, K>> {
-        let Self { circuit, not_ready, classify, reject, settle } = self;
-        BreakerLayer { circuit, not_ready, classify, reject, settle: settle.watched() }
+    pub fn watch_llm_events(self) -> BreakerLayer<C, R, TrackBody<tower_fault_classify::LlmEvents, K>, L> {
+        let Self { circuit, not_ready, classify, reject, settle, last_failure } = self;
+        BreakerLayer { circuit, not_ready, classify, reject, settle: settle.watched(), last_failure }
     }
 }
 
-impl<C, R, B> BreakerLayer<C, R, B> {
+impl<C, R, B, L> BreakerLayer<C, R, B, L> {
     /// Asks `rule` first. The rule that was added last is asked first.
-    pub fn rule<N>(self, rule: N) -> BreakerLayer<RuleFirst<N, C>, R, B> {
-        let Self { circuit, not_ready, classify, reject, settle } = self;
-        BreakerLayer { circuit, not_ready, classify: RuleFirst::new(rule, classify), reject, settle }
+    pub fn rule<N>(self, rule: N) -> BreakerLayer<RuleFirst<N, C>, R, B, L> {
+        let Self { circuit, not_ready, classify, reject, settle, last_failure } = self;
+        BreakerLayer {
+            circuit,
+            not_ready,
+            classify: RuleFirst::new(rule, classify),
+            reject,
+            settle,
+            last_failure,
+        }
     }
 
     /// Reads a fault's health by `health`, in place of its own axis: a batch job may want to stop on a 401.
@@ -252,25 +260,35 @@ impl<C, R, B> BreakerLayer<C, R, B> {
     /// ```
     ///
     /// It stands around the rules that were added before it; a rule that is added later has its own word.
-    pub fn health<F>(self, health: F) -> BreakerLayer<HealthBy<C, F>, R, B>
+    pub fn health<F>(self, health: F) -> BreakerLayer<HealthBy<C, F>, R, B, L>
     where
         F: Fn(&Fault) -> Health,
     {
-        let Self { circuit, not_ready, classify, reject, settle } = self;
-        BreakerLayer { circuit, not_ready, classify: HealthBy::new(classify, health), reject, settle }
+        let Self { circuit, not_ready, classify, reject, settle, last_failure } = self;
+        BreakerLayer {
+            circuit,
+            not_ready,
+            classify: HealthBy::new(classify, health),
+            reject,
+            settle,
+            last_failure,
+        }
     }
 
     /// Keeps the last failure for [`Status::last_failure`](crate::Status::last_failure), with the type of its cause, the text
     /// of the chain of its errors, and `label`: the name of the caller, of the route. **Default**: it is not kept.
     ///
+    /// The failure is what the whole classifier says, so that rules may be added before or after this call. A call that
+    /// panics counts as a failure, and is not kept.
+    ///
     /// Each failure then costs the text of its errors, with its allocations, and a lock.
     pub fn keep_last_failure<K>(
         self,
         label: impl Into<Cow<'static, str>>,
-    ) -> BreakerLayer<KeepFailures<C, K>, R, B> {
-        let Self { circuit, not_ready, classify, reject, settle } = self;
-        let classify = KeepFailures::new(classify, circuit.core(), label.into());
-        BreakerLayer { circuit, not_ready, classify, reject, settle }
+    ) -> BreakerLayer<C, R, B, KeepLastFailure<K>> {
+        let Self { circuit, not_ready, classify, reject, settle, .. } = self;
+        let last_failure = KeepLastFailure::new(label.into());
+        BreakerLayer { circuit, not_ready, classify, reject, settle, last_failure }
     }
 
     /// Tells `observer` of every change of the circuit's state: see [`Circuit::on_transition`].
@@ -319,19 +337,21 @@ impl<C, R, B> BreakerLayer<C, R, B> {
     ///
     /// - put the limit above the breaker, so that the limited service is the breaker itself;
     /// - or put a `Buffer` between the breaker and the inner service: a `Buffer` is `Clone`.
-    pub fn over_uncloneable(self) -> UncloneableBreakerLayer<C, R, B> {
+    pub fn over_uncloneable(self) -> UncloneableBreakerLayer<C, R, B, L> {
         UncloneableBreakerLayer(self)
     }
 }
 
-impl<C, R, B> BreakerLayer<C, R, B>
+impl<C, R, B, L> BreakerLayer<C, R, B, L>
 where
     C: Clone,
     R: Clone,
     B: Clone,
+    L: LastFailureMode,
 {
-    fn service<S>(&self, inner: S, renew: Option<fn(&S) -> S>) -> Breaker<S, C, R, B> {
-        let Self { circuit, not_ready, classify, reject, settle } = self.clone();
+    fn service<S>(&self, inner: S, renew: Option<fn(&S) -> S>) -> Breaker<S, L::Classify<C>, R, B> {
+        let Self { circuit, not_ready, classify, reject, settle, last_failure } = self.clone();
+        let classify = last_failure.around(classify, &circuit);
         let service = Breaker::new(inner, renew, circuit, classify, reject, settle);
         #[cfg(feature = "tokio")]
         if not_ready {
@@ -342,14 +362,15 @@ where
     }
 }
 
-impl<S, C, R, B> Layer<S> for BreakerLayer<C, R, B>
+impl<S, C, R, B, L> Layer<S> for BreakerLayer<C, R, B, L>
 where
     S: Clone,
     C: Clone,
     R: Clone,
     B: Clone,
+    L: LastFailureMode,
 {
-    type Service = Breaker<S, C, R, B>;
+    type Service = Breaker<S, L::Classify<C>, R, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.service(inner, Some(S::clone))
@@ -358,15 +379,18 @@ where
 
 /// A [`BreakerLayer`] for services that are not `Clone`; see [`BreakerLayer::over_uncloneable`].
 #[derive(Clone, Debug)]
-pub struct UncloneableBreakerLayer<C = Auto, R = Errors, B = Head>(BreakerLayer<C, R, B>);
+pub struct UncloneableBreakerLayer<C = Auto, R = Errors, B = Head, L = NoLastFailure>(
+    BreakerLayer<C, R, B, L>,
+);
 
-impl<S, C, R, B> Layer<S> for UncloneableBreakerLayer<C, R, B>
+impl<S, C, R, B, L> Layer<S> for UncloneableBreakerLayer<C, R, B, L>
 where
     C: Clone,
     R: Clone,
     B: Clone,
+    L: LastFailureMode,
 {
-    type Service = Breaker<S, C, R, B>;
+    type Service = Breaker<S, L::Classify<C>, R, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
         self.0.service(inner, None)

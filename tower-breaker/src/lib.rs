@@ -43,7 +43,7 @@ pub use health::HealthBy;
 pub use keyed::{ByRef, ByValue, KeyedBreaker, KeyedBreakerLayer, KeyedResponseFuture, PickCircuit};
 pub use layer::{BreakerLayer, UncloneableBreakerLayer};
 pub use machine::{CircuitState, Counts, HealthReport, Reason};
-pub use observe::{KeepFailures, LastFailure, Transition};
+pub use observe::{KeepFailures, KeepLastFailure, LastFailure, LastFailureMode, NoLastFailure, Transition};
 #[cfg(feature = "stream")]
 pub use observe::{Missed, Transitions};
 pub use registry::{CircuitRegistry, ControlError};

@@ -160,7 +160,7 @@ const TABLE: &[Row] = &[
             PURE,
             VOCABULARY,
             JUDGES,
-            &["crate::circuit::Core", "std::any", "std::borrow"],
+            &["crate::circuit::Circuit", "crate::circuit::Core", "std::any", "std::borrow"],
             &[
                 "tower_fault_classify::BodyEnd",
                 "tower_fault_classify::How",

@@ -213,3 +213,52 @@ fn trip_of_keyed_circuit_keeps_counts() {
     assert_eq!(trip.consecutive_failures, 5);
     assert_counts(trip.counts, 5, 5);
 }
+
+type Response = http::Response<String>;
+
+fn status(code: u16) -> Response {
+    http::Response::builder().status(code).body(String::new()).unwrap()
+}
+
+/// A rule that calls a 404 a failure.
+fn not_found(outcome: Result<&Response, &io::Error>) -> Option<Verdict> {
+    outcome.ok().filter(|response| response.status() == 404).map(|_| FAILURE)
+}
+
+/// Calls a service that answers `code`, and returns the label of the failure that was kept.
+fn label_after<L, S>(layer: L, circuit: &Circuit, code: u16) -> Option<String>
+where
+    L: Layer<tower::util::BoxCloneService<(), Response, io::Error>, Service = S>,
+    S: Service<()>,
+{
+    let server = service_fn(move |()| ready(Ok::<_, io::Error>(status(code))));
+    let mut service = layer.layer(tower::util::BoxCloneService::new(server));
+    assert!(service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
+    assert!(assert_ready!(task::spawn(service.call(())).poll()).is_ok());
+    assert_eq!(circuit.status().window.failures, 1);
+    circuit.status().last_failure.map(|last| last.label.into_owned())
+}
+
+#[test]
+fn last_failure_is_kept_whatever_is_set_after_it() {
+    let new = || {
+        let layer = BreakerLayer::new(BreakerConfig::default());
+        let circuit = layer.circuit();
+        (layer.keep_last_failure("stock"), circuit)
+    };
+    let kept = || Some("stock".to_owned());
+    let (layer, circuit) = new();
+    assert_eq!(label_after(layer.rule(not_found), &circuit, 404), kept(), "rule");
+    let (layer, circuit) = new();
+    assert_eq!(label_after(layer.health(|_| Health::Failure), &circuit, 401), kept(), "health");
+    let (layer, circuit) = new();
+    let both = layer.health(|_| Health::Neutral).rule(not_found).track_body();
+    assert_eq!(label_after(both, &circuit, 404), kept(), "all of them");
+    let (layer, circuit) = new();
+    let classify = |_: Result<&Response, &io::Error>| FAILURE;
+    assert_eq!(label_after(layer.classify(classify), &circuit, 200), kept(), "classifier");
+    let (layer, circuit) = new();
+    assert_eq!(label_after(layer.errors_only().rule(not_found), &circuit, 404), kept(), "errors only");
+    let (layer, circuit) = new();
+    assert_eq!(label_after(layer.rule(not_found).over_uncloneable(), &circuit, 404), kept(), "uncloneable");
+}

@@ -9,7 +9,7 @@ use std::marker::PhantomData;
 use tower_fault_classify::__shared::{error_chain, type_name_of};
 use tower_fault_classify::{AsError, BodyEnd, Classify, Fault, Health, How, Judged, Outcome, Typed, Verdict};
 
-use crate::circuit::Core;
+use crate::circuit::{Circuit, Core};
 
 /// The last failure that a circuit heard of.
 #[derive(Clone, Debug)]
@@ -27,6 +27,60 @@ pub struct LastFailure {
     pub message: String,
     /// The label that the layer was given.
     pub label: Cow<'static, str>,
+}
+
+/// Whether a layer keeps the last failure. It is put around the whole classifier when the layer makes a service, so that
+/// rules that are added later are inside.
+pub trait LastFailureMode: Clone {
+    /// The classifier of the layer's services.
+    type Classify<C>;
+
+    /// Puts it around the layer's classifier.
+    fn around<C>(self, classify: C, circuit: &Circuit) -> Self::Classify<C>;
+}
+
+/// Does not keep the last failure. The default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoLastFailure;
+
+impl LastFailureMode for NoLastFailure {
+    type Classify<C> = C;
+
+    fn around<C>(self, classify: C, _: &Circuit) -> C {
+        classify
+    }
+}
+
+/// Keeps the last failure; see [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
+pub struct KeepLastFailure<K = Typed> {
+    label: Cow<'static, str>,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K> KeepLastFailure<K> {
+    pub(crate) const fn new(label: Cow<'static, str>) -> Self {
+        Self { label, kind: PhantomData }
+    }
+}
+
+impl<K> LastFailureMode for KeepLastFailure<K> {
+    type Classify<C> = KeepFailures<C, K>;
+
+    fn around<C>(self, classify: C, circuit: &Circuit) -> KeepFailures<C, K> {
+        KeepFailures::new(classify, circuit.core(), self.label)
+    }
+}
+
+impl<K> Clone for KeepLastFailure<K> {
+    fn clone(&self) -> Self {
+        Self::new(self.label.clone())
+    }
+}
+
+impl<K> fmt::Debug for KeepLastFailure<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeepLastFailure").field("label", &self.label).finish()
+    }
 }
 
 /// A classifier that keeps the last failure; see [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).

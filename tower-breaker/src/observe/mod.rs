@@ -9,7 +9,7 @@ mod metrics;
 mod stream;
 mod watchers;
 
-pub use failure::{KeepFailures, LastFailure};
+pub use failure::{KeepFailures, KeepLastFailure, LastFailure, LastFailureMode, NoLastFailure};
 pub(crate) use metrics::{Meters, meters, number};
 #[cfg(feature = "stream")]
 pub use stream::{Missed, Transitions};
