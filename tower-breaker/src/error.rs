@@ -2,28 +2,42 @@
 
 use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tower_fault_classify::__shared::Readable;
 use tower_fault_classify::{Fault, Health, Judged, Kind, Origin, Retryable};
 
+use crate::circuit::Label;
 use crate::machine::CircuitState;
 
-/// A call that the circuit did not let through.
+/// A call that the circuit did not let through. The request was not sent.
 ///
-/// The request was not sent. Its [`source`](Error::source) is a [`Judged`] of kind `rejected`, so that every layer above, in any
-/// order of stacking, knows what happened without knowing the breaker: it is not sent again, and it says nothing of the
-/// server's health.
+/// ```text
+/// circuit breaker `search` is open; retry after 30 s
+/// circuit breaker `search` is in slow start; retry after 1 s
+/// circuit breaker `search` is forced open until it is released
+/// circuit breaker `tenants` for key `7` is half-open; retry after 1 s
+/// ```
+///
+/// Its [`source`](Error::source) is a [`Judged`] of kind `rejected`, so that every layer above, in any order of stacking, knows
+/// what happened without knowing the breaker: the request is not sent again, and the server's health is not affected.
 #[derive(Debug)]
 pub struct Rejection {
     circuit: &'static str,
+    key: Option<Label>,
     state: CircuitState,
     judged: Judged,
 }
+
+/// A rejection in parts: name of the circuit, key, state, time to wait.
+pub(crate) type RejectionParts = (&'static str, Option<Label>, CircuitState, Option<Duration>);
 
 impl Rejection {
     #[inline]
     pub(crate) const fn new(
         circuit: &'static str,
+        key: Option<Label>,
         state: CircuitState,
         retry_after: Option<Duration>,
     ) -> Self {
@@ -32,18 +46,28 @@ impl Rejection {
             Some(delay) => fault.with_retry_after(delay),
             None => fault,
         };
-        Self { circuit, state, judged: Judged::bare_by(fault, circuit) }
+        let condition = condition(state, retry_after.is_some());
+        Self { circuit, key, state, judged: Judged::bare_by(fault, circuit, condition) }
     }
 
     /// Takes it apart. What has to lie in memory for a while does so as parts: loading in one piece what was stored in several stalls.
     #[inline]
-    pub(crate) const fn parts(&self) -> (&'static str, CircuitState, Option<Duration>) {
-        (self.circuit, self.state, self.retry_after())
+    pub(crate) const fn parts(&self) -> RejectionParts {
+        let retry_after = self.retry_after();
+        (self.circuit, self.key, self.state, retry_after)
     }
 
     /// The name of the circuit.
     pub const fn circuit(&self) -> &'static str {
         self.circuit
+    }
+
+    /// The key of the circuit, as its layer labels it. `None`: the circuit has no key, or was evicted meanwhile.
+    ///
+    /// The text of the rejection names the key. Responses and statuses that are made of a rejection do not, because they may
+    /// leave the process.
+    pub fn key(&self) -> Option<Arc<str>> {
+        self.key.and_then(Label::text)
     }
 
     /// The state of the circuit. A closed circuit rejects calls only in its slow start, which admits a share of them.
@@ -70,19 +94,47 @@ impl Rejection {
     pub const fn fault(&self) -> &Fault {
         self.judged.fault()
     }
+
+    /// The text without the key, for what may leave the process.
+    pub(crate) fn public_text(&self) -> String {
+        PublicText(self).to_string()
+    }
 }
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            CircuitState::Closed => "in slow start",
-            state => state.as_str(),
-        };
-        write!(f, "circuit `{}` is {state}, the request was not sent", self.circuit)?;
-        match self.retry_after() {
-            Some(delay) => write!(f, "; try again in {delay:.1?}"),
-            None => f.write_str(" and will not be until the circuit is reset or released"),
-        }
+        write_rejection(f, self, self.key().as_deref())
+    }
+}
+
+struct PublicText<'a>(&'a Rejection);
+
+impl fmt::Display for PublicText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_rejection(f, self.0, None)
+    }
+}
+
+fn write_rejection(f: &mut fmt::Formatter<'_>, rejection: &Rejection, key: Option<&str>) -> fmt::Result {
+    write!(f, "circuit breaker `{}`", rejection.circuit)?;
+    if let Some(key) = key {
+        write!(f, " for key `{key}`")?;
+    }
+    let retry_after = rejection.retry_after();
+    write!(f, " is {}", condition(rejection.state, retry_after.is_some()))?;
+    match retry_after {
+        Some(delay) => write!(f, "; retry after {}", Readable(delay)),
+        None => Ok(()),
+    }
+}
+
+/// Why a circuit in this state rejects calls. `ends`: it admits calls again by itself.
+const fn condition(state: CircuitState, ends: bool) -> &'static str {
+    match state {
+        CircuitState::Closed => "in slow start",
+        CircuitState::Open if !ends => "open until it is reset",
+        CircuitState::ForcedOpen => "forced open until it is released",
+        state => state.as_str(),
     }
 }
 
@@ -119,16 +171,20 @@ impl fmt::Display for Forced {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { circuit, state } = self;
         let remedy = match state {
-            CircuitState::Disabled => "configure it anew",
+            CircuitState::Disabled => "configure another mode",
             _ => "release it",
         };
-        write!(f, "circuit `{circuit}` is {state}: {remedy} first")
+        write!(f, "circuit breaker `{circuit}` is {state}; {remedy} first")
     }
 }
 
 impl Error for Forced {}
 
-/// The error of a [`Breaker`](crate::Breaker) whose inner error is a type of its own.
+/// The error of a [`Breaker`](crate::Breaker) whose inner error is a type of its own, and of a [`Circuit`](crate::Circuit)'s
+/// calls.
+///
+/// It prints what the error in it prints, which is also its [`source`](Error::source). To print the causes too, use
+/// [`ErrorChain`](tower_fault_classify::ErrorChain), which prints no text twice.
 ///
 /// Over an inner error that is boxed (`BoxError`, `anyhow::Error`) the type stays as it is, and a [`Rejection`] is boxed straight
 /// in: `error.is::<Rejection>()`.
@@ -161,11 +217,11 @@ impl<E> BreakerError<E> {
     }
 }
 
-impl<E> fmt::Display for BreakerError<E> {
+impl<E: fmt::Display> fmt::Display for BreakerError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Rejected(_) => f.write_str("rejected by the circuit breaker"),
-            Self::Inner(_) => f.write_str("the call behind the circuit breaker failed"),
+            Self::Rejected(rejection) => rejection.fmt(f),
+            Self::Inner(error) => error.fmt(f),
             Self::TimedOut(error) => error.fmt(f),
         }
     }
@@ -209,7 +265,7 @@ impl TimedOut {
 
 impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "call timed out after {:?}", self.after)
+        write!(f, "call timed out after {}", Readable(self.after))
     }
 }
 
@@ -219,40 +275,79 @@ impl Error for TimedOut {
     }
 }
 
-#[cfg(all(test, not(loom_models)))]
+#[cfg(all(test, not(loom_models), feature = "keyed"))]
 mod tests {
-    use tower_fault_classify::judge_error;
+    use tower_fault_classify::{ErrorChain, judge_error};
 
     use super::*;
+    use crate::circuit::KeptLabel;
+
+    fn rejection(key: Option<Label>, state: CircuitState, retry_after: Option<Duration>) -> Rejection {
+        Rejection::new("billing", key, state, retry_after)
+    }
 
     #[test]
-    fn a_rejection_says_what_to_do_and_carries_its_verdict() {
-        let rejection = Rejection::new("billing", CircuitState::Open, Some(Duration::from_millis(2_340)));
-        let text = "circuit `billing` is open, the request was not sent; try again in 2.3s";
-        assert_eq!(rejection.to_string(), text);
-        let error: BreakerError<fmt::Error> = BreakerError::Rejected(rejection);
+    fn rejection_names_circuit_key_condition_and_time() {
+        let delay = Some(Duration::from_millis(2_340));
+        let second = Some(Duration::from_secs(1));
+        let cases = [
+            (None, CircuitState::Open, delay, "circuit breaker `billing` is open; retry after 2.3 s"),
+            (None, CircuitState::Open, None, "circuit breaker `billing` is open until it is reset"),
+            (None, CircuitState::HalfOpen, second, "circuit breaker `billing` is half-open; retry after 1 s"),
+            (
+                None,
+                CircuitState::Closed,
+                second,
+                "circuit breaker `billing` is in slow start; retry after 1 s",
+            ),
+            (
+                None,
+                CircuitState::ForcedOpen,
+                None,
+                "circuit breaker `billing` is forced open until it is released",
+            ),
+            (
+                Some("7"),
+                CircuitState::Open,
+                delay,
+                "circuit breaker `billing` for key `7` is open; retry after 2.3 s",
+            ),
+        ];
+        for (key, state, retry_after, text) in cases {
+            let kept = key.map(|key| KeptLabel::new(key.to_owned()));
+            let rejection = rejection(kept.as_ref().map(KeptLabel::label), state, retry_after);
+            assert_eq!(rejection.to_string(), text);
+            assert_eq!(rejection.public_text(), text.replace(" for key `7`", ""));
+        }
+    }
+
+    #[test]
+    fn rejection_carries_its_verdict_through_the_breaker_error() {
+        let delay = Some(Duration::from_millis(2_340));
+        let error: BreakerError<fmt::Error> =
+            BreakerError::Rejected(rejection(None, CircuitState::Open, delay));
         let fault = judge_error(&error);
         assert_eq!(
             (fault.kind(), fault.retryable(), fault.health()),
             (Kind::Rejected, Retryable::Never, Health::Neutral)
         );
-        assert_eq!(fault.retry_after(), Some(Duration::from_millis(2_340)));
+        assert_eq!(fault.retry_after(), delay);
     }
 
     #[test]
-    fn a_rejection_without_an_end_says_who_must_act() {
-        let rejection = Rejection::new("billing", CircuitState::ForcedOpen, None);
-        let text = "circuit `billing` is forced open, the request was not sent and will not be until the circuit is reset or released";
-        assert_eq!(rejection.to_string(), text);
-        let text = "circuit `billing` is forced open: release it first";
+    fn control_error_names_the_next_step() {
+        let text = "circuit breaker `billing` is forced open; release it first";
         assert_eq!(Forced::new("billing", CircuitState::ForcedOpen).to_string(), text);
+        let text = "circuit breaker `billing` is disabled; configure another mode first";
+        assert_eq!(Forced::new("billing", CircuitState::Disabled).to_string(), text);
     }
 
     #[test]
-    fn an_inner_error_is_found_through_the_source_and_printed_once() {
+    fn breaker_error_prints_the_error_in_it_and_leads_to_it() {
         let error = BreakerError::Inner(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
         assert_eq!(judge_error(&error).kind(), Kind::Unavailable);
-        assert!(!error.to_string().contains("refused"));
+        assert_eq!(error.to_string(), "connection refused");
         assert!(error.source().is_some_and(<dyn Error>::is::<std::io::Error>));
+        assert_eq!(ErrorChain(&error).to_string(), "connection refused");
     }
 }

@@ -78,7 +78,7 @@ async fn call_within_counts_an_elapsed_timeout_as_a_failure() {
     let fault = judge_error(&error);
     assert_eq!((fault.kind(), fault.health()), (Kind::Timeout, Health::Failure));
     assert_eq!(fault, *timed_out.fault());
-    assert_eq!(ErrorChain(&error).to_string(), "call timed out after 5s");
+    assert_eq!(ErrorChain(&error).to_string(), "call timed out after 5 s");
     assert!(is_opened_by(&circuit, call).await);
     let trip = circuit.status().last_trip.unwrap();
     assert_eq!((trip.reason, trip.fault.unwrap().kind()), (Reason::ConsecutiveFailures, Kind::Timeout));

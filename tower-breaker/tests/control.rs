@@ -206,7 +206,7 @@ fn a_disabled_circuit_counts_nothing_and_takes_no_orders() {
     for order in orders {
         let error = order(&bench.circuit).unwrap_err();
         assert_eq!(error.state(), CircuitState::Disabled);
-        assert_eq!(error.to_string(), "circuit `breaker` is disabled: configure it anew first");
+        assert_eq!(error.to_string(), "circuit breaker `breaker` is disabled; configure another mode first");
     }
     bench.circuit.release();
     assert_eq!((bench.state(), bench.window()), (CircuitState::Disabled, (0, 0)));

@@ -150,7 +150,7 @@ async fn grpc_unavailable_is_a_trailers_only_answer_with_pushback() {
     let field = |name| response.headers()[name].to_str().unwrap();
     assert_eq!((response.status(), field("content-type")), (StatusCode::OK, "application/grpc"));
     assert_eq!((field("grpc-status"), field("grpc-retry-pushback-ms")), ("14", "2340"));
-    let text = "circuit `search` is open, the request was not sent; try again in 2.3s";
+    let text = "circuit breaker `search` is open; retry after 2.3 s";
     assert_eq!(field("grpc-message"), text);
     circuit.force_open().unwrap();
     let response = call(&mut service, Request::new(())).await.unwrap();

@@ -6,6 +6,8 @@ use std::fmt;
 use std::iter::successors;
 
 use crate::chain::LONGEST_WALK;
+#[cfg(feature = "tonic")]
+use crate::delay::Readable;
 use crate::fault::Fault;
 #[cfg(feature = "tonic")]
 use crate::fault::{Kind, Retryable};
@@ -27,37 +29,46 @@ pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 #[derive(Debug)]
 pub struct Judged {
     fault: Fault,
-    source: Option<BoxError>,
-    /// The type of the source; without a source, the name of the circuit breaker.
-    name: Option<&'static str>,
+    cause: Cause,
     #[cfg(feature = "tonic")]
     status: std::sync::OnceLock<Box<tonic::Status>>,
+}
+
+#[derive(Debug)]
+enum Cause {
+    /// The verdict is its own cause.
+    Verdict,
+    /// An error, and the name of the type that it had when it was judged.
+    Error(BoxError, &'static str),
+    /// A circuit breaker that rejected the call: its name and its condition.
+    #[cfg_attr(not(feature = "tonic"), expect(dead_code, reason = "only a status prints it"))]
+    Breaker(&'static str, &'static str),
 }
 
 impl Judged {
     /// A verdict around the error that it was given on. Judging a `Judged` again keeps one wrapper, not two.
     pub fn new<E: Into<BoxError>>(fault: Fault, source: E) -> Self {
         match source.into().downcast::<Self>() {
-            Ok(judged) => Self::of(fault, judged.source, judged.name),
-            Err(source) => Self::of(fault, Some(source), Some(type_name::<E>())),
+            Ok(judged) => Self::of(fault, judged.cause),
+            Err(source) => Self::of(fault, Cause::Error(source, type_name::<E>())),
         }
     }
 
     /// A verdict that is its own cause.
     pub const fn bare(fault: Fault) -> Self {
-        Self::of(fault, None, None)
+        Self::of(fault, Cause::Verdict)
     }
 
-    /// As [`bare`](Self::bare), for the rejection of a circuit breaker: the `tonic::Status` contains its name.
-    pub const fn bare_by(fault: Fault, name: &'static str) -> Self {
-        Self::of(fault, None, Some(name))
+    /// As [`bare`](Self::bare), for the rejection of a circuit breaker. The message of the `tonic::Status` begins with
+    /// ``circuit breaker `NAME` is CONDITION``.
+    pub const fn bare_by(fault: Fault, name: &'static str, condition: &'static str) -> Self {
+        Self::of(fault, Cause::Breaker(name, condition))
     }
 
-    const fn of(fault: Fault, source: Option<BoxError>, name: Option<&'static str>) -> Self {
+    const fn of(fault: Fault, cause: Cause) -> Self {
         Self {
             fault,
-            source,
-            name,
+            cause,
             #[cfg(feature = "tonic")]
             status: std::sync::OnceLock::new(),
         }
@@ -70,38 +81,47 @@ impl Judged {
 
     /// The error that was judged.
     pub fn get_ref(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
-        self.source.as_deref()
+        match &self.cause {
+            Cause::Error(error, _) => Some(&**error),
+            _ => None,
+        }
     }
 
     /// The name of the type that the error had when it was judged.
     #[doc(hidden)]
     pub fn source_type(&self) -> Option<&'static str> {
-        self.name.filter(|_| self.source.is_some())
+        match self.cause {
+            Cause::Error(_, type_name) => Some(type_name),
+            _ => None,
+        }
     }
 
     /// Gives the error back that was judged.
     pub fn into_inner(self) -> Option<BoxError> {
-        self.source
+        match self.cause {
+            Cause::Error(error, _) => Some(error),
+            _ => None,
+        }
     }
 }
 
 impl fmt::Display for Judged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.source {
-            Some(_) => write!(f, "call failed, classified as {}", self.fault),
-            None => self.fault.fmt(f),
+        match self.cause {
+            Cause::Error(..) => write!(f, "call failed, classified as {}", self.fault),
+            _ => self.fault.fmt(f),
         }
     }
 }
 
 impl Error for Judged {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        if let Some(source) = &self.source {
-            return Some(&**source);
+        if let Cause::Error(error, _) = &self.cause {
+            return Some(&**error);
         }
         #[cfg(feature = "tonic")]
         if self.fault.kind() == Kind::Rejected {
-            return Some(&**self.status.get_or_init(|| Box::new(rejected(&self.fault, self.name))));
+            return Some(&**self.status.get_or_init(|| Box::new(rejected(&self.fault, &self.cause))));
         }
         None
     }
@@ -135,7 +155,7 @@ impl fmt::Display for ErrorChain<'_> {
         let mut text = self.0.to_string();
         f.write_str(&text)?;
         for source in successors(self.0.source(), |&error| error.source()).take(LONGEST_WALK) {
-            if source.downcast_ref::<Judged>().is_some_and(|judged| judged.source.is_none()) {
+            if source.downcast_ref::<Judged>().is_some_and(|judged| judged.get_ref().is_none()) {
                 break;
             }
             let cause = source.to_string();
@@ -150,13 +170,13 @@ impl fmt::Display for ErrorChain<'_> {
 
 /// The status that a gRPC client gets for a call that was rejected on this side.
 #[cfg(feature = "tonic")]
-fn rejected(fault: &Fault, by: Option<&str>) -> tonic::Status {
-    let text = match by {
-        Some(name) => format!("circuit breaker `{name}` rejected the call"),
-        None => "a layer on this side rejected the call".to_owned(),
+fn rejected(fault: &Fault, cause: &Cause) -> tonic::Status {
+    let text = match cause {
+        Cause::Breaker(name, condition) => format!("circuit breaker `{name}` is {condition}"),
+        _ => "a layer on this side rejected the call".to_owned(),
     };
     let mut status = match fault.retry_after() {
-        Some(delay) => tonic::Status::unavailable(format!("{text}; retry after {delay:.1?}")),
+        Some(delay) => tonic::Status::unavailable(format!("{text}; retry after {}", Readable(delay))),
         None => tonic::Status::unavailable(text),
     };
     let delay = fault.retry_after();
@@ -208,10 +228,10 @@ mod tests {
         let later = Judged::bare(rejected.with_retry_after(Duration::from_millis(2_340)));
         assert_eq!(
             found(&later),
-            Some((unavailable, format!("{text}; retry after 2.3s"), Some("2340".to_owned())))
+            Some((unavailable, format!("{text}; retry after 2.3 s"), Some("2340".to_owned())))
         );
-        let named = found(&Judged::bare_by(rejected, "stock")).unwrap();
-        assert_eq!(named.1, "circuit breaker `stock` rejected the call");
+        let named = found(&Judged::bare_by(rejected, "stock", "half-open")).unwrap();
+        assert_eq!(named.1, "circuit breaker `stock` is half-open");
         assert_eq!(found(&Judged::bare(FAULT)), None);
         assert_eq!(found(&Judged::new(rejected, "cause")), None, "it has a cause of its own");
     }

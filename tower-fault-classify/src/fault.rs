@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::delay::Readable;
+
 /// What a call came to.
 ///
 /// A verdict is small and `Copy`, so that it can travel with a response or an error past every layer above the one
@@ -157,7 +159,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (origin: {})", self.kind, self.origin)?;
         match self.retry_after {
-            Some(delay) if !delay.is_zero() => write!(f, ", retry after {delay:?}"),
+            Some(delay) if !delay.is_zero() => write!(f, ", retry after {}", Readable(delay)),
             _ => Ok(()),
         }
     }
@@ -292,7 +294,7 @@ mod tests {
         assert_eq!(changed.retryable(), Retryable::Never);
         assert_eq!(changed.health(), Health::Neutral);
         assert_eq!(changed.origin(), Origin::Local);
-        assert_eq!(changed.to_string(), "local (origin: local), retry after 1.5s");
+        assert_eq!(changed.to_string(), "local (origin: local), retry after 1.5 s");
         assert_eq!(fault.to_string(), "server (origin: remote)");
         assert_eq!(fault.with_retry_after(Duration::ZERO).to_string(), fault.to_string());
     }

@@ -4,6 +4,7 @@
 mod body;
 mod chain;
 mod classify;
+mod delay;
 mod error;
 mod fault;
 mod future;

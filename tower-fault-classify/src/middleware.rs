@@ -79,7 +79,7 @@ fn into_chain_error(error: impl Into<BoxError>) -> Error {
     }
 }
 
-/// The error of a tower layer inside the chain.
+/// The error of a tower layer inside the chain. It prints the error that it holds, which is also its source.
 ///
 /// ```
 /// # use tower_fault_classify::Judged;
@@ -95,7 +95,7 @@ pub struct LayerError(BoxError);
 
 impl fmt::Display for LayerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("call through the tower layers in the middleware chain failed")
+        self.0.fmt(f)
     }
 }
 

@@ -67,7 +67,7 @@ async fn a_rejection_is_unavailable_at_a_generated_client_and_so_is_the_ready_ma
     let stack = ServiceBuilder::new().layer(breaker.grpc_fallback()).service(channel(&server));
     let status = EchoClient::new(stack).say(words()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
-    assert!(status.message().starts_with("circuit `echo` is open"), "{status:?}");
+    assert!(status.message().starts_with("circuit breaker `echo` is open"), "{status:?}");
     assert!(status.metadata().get("grpc-retry-pushback-ms").is_some());
     assert_eq!(server.requests().len(), 0);
 }

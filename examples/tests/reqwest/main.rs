@@ -73,7 +73,7 @@ fn the_example_retries_opens_and_recovers() {
             "order: 500, 0 bytes, 1 attempt(s), judged as server",
         ]
     );
-    assert!(lines[5].starts_with("order: not sent, circuit `shop` is open"), "{text}");
+    assert!(lines[5].starts_with("order: not sent, circuit breaker `shop` is open"), "{text}");
     assert_eq!(
         lines[6..],
         [
@@ -89,8 +89,8 @@ fn the_example_of_the_middleware_counts_calls_outside_and_attempts_inside() {
     let text = text_of_example("reqwest_middleware");
     let lines: Vec<_> = text.lines().collect();
     assert_eq!((lines.len(), &lines[..2]), (8, &["over: 503", "over: 503"][..]));
-    assert!(lines[2].starts_with("over: circuit `over` is open"), "{text}");
+    assert!(lines[2].starts_with("over: circuit breaker `over` is open"), "{text}");
     assert_eq!(lines[3..6], ["over: 6 requests passed the chain", "inside: 503", "inside: 503"]);
-    assert!(lines[6].starts_with("inside: rejected (circuit `inside` is open"), "{text}");
+    assert!(lines[6].starts_with("inside: rejected (circuit breaker `inside` is open"), "{text}");
     assert_eq!(lines[7], "inside: 3 calls, 6 requests passed the rest of the chain");
 }

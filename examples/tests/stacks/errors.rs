@@ -4,7 +4,7 @@ use std::io;
 
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{BreakerError, BreakerLayer, Rejection};
-use tower_fault_classify::{FaultClassifyLayer, Judged, Kind, judge_error};
+use tower_fault_classify::{ErrorChain, FaultClassifyLayer, Judged, Kind, judge_error};
 use tower_jitter_retry::JitterRetryLayer;
 
 use crate::{TIMEOUT, circuit, policy};
@@ -38,8 +38,9 @@ async fn a_typed_error_is_matched_and_goes_through_the_question_mark() {
     }
     let error = any(&mut stack).await.unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(BreakerError::<io::Error>::Rejected(_))));
-    let text = format!("{error:#}");
-    assert!(text.starts_with("rejected by the circuit breaker: circuit `stack` is open"), "{text}");
+    let text = ErrorChain(&*error).to_string();
+    assert!(text.starts_with("circuit breaker `stack` is open; retry after "), "{text}");
+    assert_eq!(text.matches("is open").count(), 1, "{text}");
     match stack.ready().await.unwrap().call(1).await {
         Err(BreakerError::Rejected(rejection)) => assert_eq!(rejection.circuit(), "stack"),
         other => panic!("{other:?}"),

@@ -6,7 +6,7 @@ use examples::text_of_example;
 fn what_may_be_called_twice_is_and_a_server_that_is_down_is_left_alone_until_it_is_back() {
     let text = text_of_example("tonic");
     let (notes, calls): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with('#'));
-    let rejected = "Unavailable: circuit breaker `echo` rejected the call; retry after 10.0s";
+    let rejected = "Unavailable: circuit breaker `echo` is open; retry after 10 s";
     let nonsense = "nonsense: InvalidArgument: not now (asked: 1, circuit: closed)";
     assert_eq!(
         calls[..2],

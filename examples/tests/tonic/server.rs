@@ -29,7 +29,7 @@ fn unavailable() -> Failure {
 
 fn assert_shed(status: &Status, pushback: &str) {
     assert_eq!(status.code(), Code::Unavailable);
-    assert!(status.message().starts_with("circuit `server` is"), "{status:?}");
+    assert!(status.message().starts_with("circuit breaker `server` is"), "{status:?}");
     assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), pushback, "{status:?}");
 }
 

@@ -28,7 +28,7 @@ macro_rules! controls {
             #[inline]
             pub(crate) fn rejection(&self, refusal: Refusal) -> Rejection {
                 let retry_after = refusal.retry_after(self.core.clock().slack());
-                Rejection::new(self.name, refusal.state, retry_after)
+                Rejection::new(self.name, self.core.label(), refusal.state, retry_after)
             }
 
             /// Opens the circuit now; it recovers as usual. One that is open already stays as it is, also when its time is over and nobody has

@@ -13,14 +13,15 @@ use tower_fault_classify::__shared::sync::{self, AtomicU64, Mutex, Ordering, fen
 use super::core::{Cold, Core, Refusal, Setup};
 use super::gate::Gate;
 use super::hold::Reach;
+use super::label::{KeptLabel, Label};
 use super::store::{Plan, Store};
 use super::window::{Counting, LastCalls, Pairs, Shape};
 use crate::error::Rejection;
 use crate::machine::Counts;
 use crate::observe::{Meters, Watchers};
 
-/// How a key is told to people.
-type Label<K> = fn(&K) -> String;
+/// Makes the label of a key.
+type MakeLabel<K> = fn(&K) -> String;
 
 /// A circuit that many hold: what stores it, and the calls that run through it.
 pub(crate) type SharedCore<K> = sync::Arc<Core<Keyed<K>>>;
@@ -52,13 +53,13 @@ pub(crate) struct Common<K> {
     plan: Plan,
     setup: Setup,
     watchers: Arc<Watchers>,
-    label: Label<K>,
+    label: MakeLabel<K>,
     /// Whether the gauges count its circuits. The one of unguarded calls is not counted.
     stands: bool,
 }
 
 impl<K> Common<K> {
-    pub(crate) fn new(setup: Setup, clock: Clock, label: Label<K>) -> Self {
+    pub(crate) fn new(setup: Setup, clock: Clock, label: MakeLabel<K>) -> Self {
         let plan = Plan::new(clock, &setup, Pairs::PARTS, setup.register_meters());
         Self { plan, setup, watchers: Arc::default(), label, stands: true }
     }
@@ -108,7 +109,8 @@ impl<K> OneOf<K> {
     pub(crate) fn rejection(&self, refusal: Refusal) -> Rejection {
         let circuit = self.circuit();
         self.core().tell_refused(circuit, refusal.state);
-        Rejection::new(circuit, refusal.state, refusal.retry_after(self.core().clock().slack()))
+        let retry_after = refusal.retry_after(self.core().clock().slack());
+        Rejection::new(circuit, self.core().label(), refusal.state, retry_after)
     }
 
     /// The name that it shares with the layer's other circuits.
@@ -148,6 +150,8 @@ struct Trouble {
     cold: Mutex<Cold>,
     /// Slow and abandoned calls.
     aside: Pairs,
+    /// The key's label, once it was needed.
+    label: OnceLock<KeptLabel>,
 }
 
 impl<K> Keyed<K> {
@@ -177,6 +181,21 @@ impl<K> Keyed<K> {
         self.hash
     }
 
+    fn kept_label<'a>(&self, trouble: &'a Trouble) -> Option<&'a KeptLabel> {
+        if trouble.label.get().is_none() {
+            // It is made outside the cell, because it may use the circuit.
+            let label = KeptLabel::new(self.make_label()?);
+            // Another thread, or the label's own code, may have been first.
+            let _ = trouble.label.set(label);
+        }
+        trouble.label.get()
+    }
+
+    /// The key as people read it. `None`: its `Debug` panicked, in which the call has no part.
+    fn make_label(&self) -> Option<String> {
+        catch_unwind(AssertUnwindSafe(|| (self.common.label)(&self.key))).ok()
+    }
+
     fn trouble(&self) -> &Trouble {
         self.trouble.get_or_init(|| {
             let Common { setup, watchers, plan, .. } = &*self.common;
@@ -184,6 +203,7 @@ impl<K> Keyed<K> {
                 deadline: AtomicU64::new(0),
                 cold: Mutex::new(Cold::new(setup, plan.clock.now(), Arc::clone(watchers))),
                 aside: Pairs::default(),
+                label: OnceLock::new(),
             })
         })
     }
@@ -259,9 +279,14 @@ impl<K> Store for Keyed<K> {
     }
 
     fn key(&self) -> Option<Arc<str>> {
-        // The label is for people: a call has no part in its panic.
-        let label = catch_unwind(AssertUnwindSafe(|| (self.common.label)(&self.key)));
-        label.ok().map(Arc::from)
+        match self.trouble.get() {
+            Some(trouble) => self.kept_label(trouble).map(|label| Arc::clone(label.text())),
+            None => self.make_label().map(Arc::from),
+        }
+    }
+
+    fn label(&self) -> Option<Label> {
+        self.kept_label(self.trouble()).map(KeptLabel::label)
     }
 }
 

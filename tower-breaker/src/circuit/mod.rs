@@ -7,6 +7,7 @@ mod gate;
 mod hold;
 #[cfg(feature = "keyed")]
 mod keyed;
+mod label;
 mod name;
 mod permit;
 mod settings;
@@ -20,6 +21,9 @@ pub use self::hold::{Hold, Own};
 pub use self::keyed::OneOf;
 #[cfg(feature = "keyed")]
 pub(crate) use self::keyed::{Common, Keyed, Loss, SharedCore, loss};
+#[cfg(all(test, not(loom_models), feature = "keyed"))]
+pub(crate) use self::label::KeptLabel;
+pub(crate) use self::label::Label;
 pub(crate) use self::name::intern;
 pub(crate) use self::waiters::{Seat, WaitsFor};
 pub(crate) use self::window::Shape;
@@ -155,7 +159,7 @@ impl Circuit {
     /// The rejection of a call that an open circuit refuses for so many nanoseconds.
     #[inline]
     pub(crate) fn open_rejection(&self, left: u64) -> Rejection {
-        Rejection::new(self.name, CircuitState::Open, Some(self.with_slack(left)))
+        Rejection::new(self.name, None, CircuitState::Open, Some(self.with_slack(left)))
     }
 
     /// How long a service that is not ready waits before it asks again, if nothing wakes it. A slow start admits calls all

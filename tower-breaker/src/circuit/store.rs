@@ -7,6 +7,7 @@ use tower_fault_classify::__shared::{AtomicClock, Clock, Striped};
 
 use super::core::{Cold, METERS, Setup};
 use super::gate::Gate;
+use super::label::Label;
 use super::settings::{Limits, Settings};
 use super::window::{Counting, Span, Window};
 use crate::observe::{Meters, meters};
@@ -30,6 +31,8 @@ pub(crate) trait Store {
     fn cold_if_any(&self) -> Option<&Mutex<Cold>>;
     /// What it is called among those that share its name. It may run a user's code: never under a lock.
     fn key(&self) -> Option<Arc<str>>;
+    /// The same, as a rejection has it.
+    fn label(&self) -> Option<Label>;
 }
 
 /// What a call reads besides the gate: seldom written, but for the latest time.
@@ -126,6 +129,11 @@ impl Store for Single {
     }
 
     fn key(&self) -> Option<Arc<str>> {
+        None
+    }
+
+    #[inline]
+    fn label(&self) -> Option<Label> {
         None
     }
 }

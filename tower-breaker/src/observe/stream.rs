@@ -111,7 +111,11 @@ impl Missed {
 
 impl fmt::Display for Missed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} transitions were missed: read faster, or ask the status", self.transitions)
+        write!(
+            f,
+            "{} transitions were missed; read the circuit's status for its current state",
+            self.transitions
+        )
     }
 }
 

@@ -274,10 +274,7 @@ impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown { name } => {
-                write!(
-                    f,
-                    "there is no circuit `{name}`: ask the registry for it first, or look for a slip in the name"
-                )
+                write!(f, "no circuit `{name}` in the registry; check the name, or create the circuit first")
             }
             Self::Forced(forced) => forced.fmt(f),
         }

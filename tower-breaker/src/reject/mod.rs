@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tower_fault_classify::{Boxed, Typed};
 
-use crate::circuit::CircuitState;
+use crate::circuit::{CircuitState, Label};
 use crate::error::{BreakerError, Rejection};
 
 /// How the breaker's error is made of the inner one.
@@ -110,6 +110,7 @@ where
 /// Comes to the error of a rejected call at once.
 pub struct Rejected<Res, E> {
     circuit: &'static str,
+    key: Option<Label>,
     state: CircuitState,
     retry_after: Option<Duration>,
     error: fn(Rejection) -> E,
@@ -119,8 +120,8 @@ pub struct Rejected<Res, E> {
 impl<Res, E> Rejected<Res, E> {
     #[inline]
     fn new(rejection: &Rejection, error: fn(Rejection) -> E) -> Self {
-        let (circuit, state, retry_after) = rejection.parts();
-        Self { circuit, state, retry_after, error, response: PhantomData }
+        let (circuit, key, state, retry_after) = rejection.parts();
+        Self { circuit, key, state, retry_after, error, response: PhantomData }
     }
 }
 
@@ -129,8 +130,8 @@ impl<Res, E> Future for Rejected<Res, E> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { circuit, state, retry_after, error, .. } = *self;
-        Poll::Ready(Err(error(Rejection::new(circuit, state, retry_after))))
+        let Self { circuit, key, state, retry_after, error, .. } = *self;
+        Poll::Ready(Err(error(Rejection::new(circuit, key, state, retry_after))))
     }
 }
 

@@ -13,7 +13,7 @@ mod axum {
     /// A 503 with `Retry-After`, that says what happened. It carries the rejection's verdict, so that no layer above sends the request again.
     impl IntoResponse for Rejection {
         fn into_response(self) -> Response {
-            unavailable(&self, Body::from(self.to_string()))
+            unavailable(&self, Body::from(self.public_text()))
         }
     }
 
@@ -49,7 +49,7 @@ mod tonic {
     /// `UNAVAILABLE`, with the time to wait in `grpc-retry-pushback-ms`. The rejection is its source.
     impl From<Rejection> for Status {
         fn from(rejection: Rejection) -> Self {
-            let mut status = Self::unavailable(rejection.to_string());
+            let mut status = Self::unavailable(rejection.public_text());
             let pushback = pushback(rejection.retry_after());
             // It is digits, perhaps after a sign.
             if let Ok(pushback) = pushback.to_str().unwrap_or_default().parse() {

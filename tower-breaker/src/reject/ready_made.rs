@@ -65,7 +65,7 @@ fn grpc_unavailable<B>(rejection: &Rejection, body: B) -> Response<B> {
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     headers.insert(HeaderName::from_static("grpc-status"), UNAVAILABLE);
-    if let Ok(message) = HeaderValue::try_from(grpc_message(&rejection.to_string())) {
+    if let Ok(message) = HeaderValue::try_from(grpc_message(&rejection.public_text())) {
         headers.insert(HeaderName::from_static("grpc-message"), message);
     }
     headers.insert(HeaderName::from_static("grpc-retry-pushback-ms"), pushback(rejection.retry_after()));

@@ -5,7 +5,9 @@ mod flood;
 mod room;
 mod waiting;
 
+use std::cell::Cell;
 use std::collections::{HashSet, VecDeque};
+use std::fmt;
 use std::future::{Future, Ready, pending, ready};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -155,8 +157,27 @@ fn a_rejection_names_the_layers_circuits_and_tells_of_its_own_keys_time() {
         let rejection = error.rejection().unwrap();
         assert_eq!((rejection.circuit(), rejection.state()), ("tenants", CircuitState::Open));
         assert_eq!(rejection.retry_after(), Some(left * SECOND));
+        assert_eq!(rejection.key().as_deref(), Some(&*key.to_string()));
+        let text = format!("circuit breaker `tenants` for key `{key}` is open; retry after {left} s");
+        assert_eq!(error.to_string(), text);
+        let rejection = bench.circuit(key).try_acquire().unwrap_err();
+        assert_eq!(rejection.to_string(), text, "from the handle, too");
     }
     assert_eq!((bench.circuits.name(), bench.circuit(1).name()), ("tenants", "tenants"));
+}
+
+#[test]
+fn rejection_outlives_the_circuit_of_its_key() {
+    let bench = Bench::new(config().name("tenants"), 1, Overflow::Unguarded);
+    bench.fail(1, 5);
+    let error = bench.send(1, false).unwrap_err();
+    assert!(error.to_string().contains("for key `1`"), "{error}");
+    bench.hand.advance(3 * OPEN_FOR);
+    // It evicts the circuit of 1, and then needs a label itself.
+    bench.fail(2, 5);
+    assert!(bench.send(2, false).unwrap_err().to_string().contains("for key `2`"));
+    assert_eq!(error.rejection().unwrap().key(), None, "not another key");
+    assert_eq!(error.to_string(), "circuit breaker `tenants` is open; retry after 30 s");
 }
 
 #[test]
@@ -504,4 +525,32 @@ fn a_window_is_as_long_as_asked_and_up_to_a_tenth_longer() {
         bench.hand.advance(6 * SECOND);
         assert_eq!(bench.circuit(0).status().window.calls, 0, "at {millis}");
     }
+}
+
+/// A key whose `Debug` asks its own circuit, once.
+#[derive(PartialEq, Eq, Hash)]
+struct Curious;
+
+thread_local! {
+    static ASKED: Cell<Option<KeyedCircuit<Curious>>> = const { Cell::new(None) };
+}
+
+impl fmt::Debug for Curious {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(circuit) = ASKED.take() {
+            assert_eq!(circuit.try_acquire().unwrap_err().key().as_deref(), Some("curious"));
+        }
+        f.write_str("curious")
+    }
+}
+
+#[test]
+fn rejection_can_be_made_while_the_label_of_its_key_is_made() {
+    let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::default(), |(): &()| Curious);
+    let circuit = layer.circuits().get_or_insert(Curious).unwrap();
+    ASKED.set(Some(circuit.clone()));
+    // The transition is the first that needs the label.
+    circuit.force_open().unwrap();
+    assert_eq!(circuit.try_acquire().unwrap_err().key().as_deref(), Some("curious"));
+    assert!(ASKED.take().is_none(), "the label has asked");
 }

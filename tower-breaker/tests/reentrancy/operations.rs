@@ -299,6 +299,15 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         ignore(circuit.reset());
         drop(circuit.status());
     }),
+    // Their labels are made here, if they have none yet.
+    ("KeyedCircuit labels", |target| {
+        let circuits = target.circuits();
+        (0..KEPT).for_each(|_| drop(circuits.get_or_insert(HostileKey::new(fresh_key()))));
+        for circuit in circuits.all() {
+            drop(circuit.status());
+            drop(circuit.try_acquire());
+        }
+    }),
 ];
 
 /// Ignores a result, which depends on what other operations have done to the circuit.

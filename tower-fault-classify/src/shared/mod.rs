@@ -27,6 +27,7 @@ pub use ring::{Addition, Ring, counts};
 pub use slot::slot;
 pub use striped::Striped;
 
+pub use crate::delay::Readable;
 pub use crate::grpc::pushback;
 pub use crate::upload::Waiting;
 pub use crate::wall::now as wall_time;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tower_fault_classify::__shared::sync::{Ordering, lock};
 use tower_fault_classify::__shared::{Clock, Striped};
 
+use super::super::label::Label;
 use super::super::window::{Counting, Shape, Span, Window};
 use super::cold::wake;
 use super::{
@@ -162,6 +163,11 @@ impl Core {
 impl<T: Store> Core<T> {
     pub(crate) fn key(&self) -> Option<Arc<str>> {
         self.store().key()
+    }
+
+    #[inline]
+    pub(crate) fn label(&self) -> Option<Label> {
+        self.store().label()
     }
 
     pub(crate) fn watchers(&self) -> Arc<Watchers> {
