@@ -99,6 +99,10 @@ pub struct BreakerConfig {
 ///
 /// A client that times out *outside* of the breaker gives its calls up. One that hangs up because its own caller did does, too. So one call that
 /// is given up says nothing of the server.
+///
+/// A call that is dropped while the tracked body of its request waits for its source (see
+/// [`upload`](tower_fault_classify::upload)) counts for nothing with every policy: the server could
+/// not answer yet. A probe returns its place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AbandonedPolicy {

@@ -1,11 +1,14 @@
 //! What opens a circuit, what a call counts for, and how long the circuit stays open: through tower, by a clock that is moved by hand.
 
+use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http_body_util::BodyExt;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_breaker::{
@@ -13,6 +16,7 @@ use tower_breaker::{
     Clock, Fault, Health, Kind, ManualClock, Origin, Reason, Retryable, Verdict,
 };
 use tower_fault_classify::NestedErrors;
+use tower_fault_classify::upload::{UploadBody, UploadLayer};
 
 type Response = http::Response<()>;
 type Answer = Result<Response, BreakerError<io::Error>>;
@@ -223,6 +227,56 @@ fn probes_that_are_given_up_while_they_wait_for_readiness_open_it_again_by_defau
 #[test]
 fn a_probe_that_is_given_up_while_it_waits_for_readiness_is_a_failure_if_the_policy_says_so() {
     assert_eq!(probes_until_open(AbandonedPolicy::Failure, false), (1, Reason::ProbeFailed));
+}
+
+/// The body of a request whose source sends nothing.
+struct Stalled;
+
+impl http_body::Body for Stalled {
+    type Data = &'static [u8];
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Infallible>>> {
+        Poll::Pending
+    }
+}
+
+#[test]
+fn call_dropped_while_its_upload_waits_counts_for_nothing_and_frees_its_slot() {
+    let policies = [
+        AbandonedPolicy::IfNoneCompletes,
+        AbandonedPolicy::Ignore,
+        AbandonedPolicy::Failure,
+        AbandonedPolicy::FailureAfter(SECOND),
+    ];
+    for policy in policies {
+        let (layer, hand) =
+            layer(config().consecutive_failures(1).probes(1).open_for(OPEN_FOR).abandoned(policy));
+        let circuit = layer.circuit();
+        let reads = service_fn(async |request: http::Request<UploadBody<Stalled>>| {
+            request.into_body().frame().await;
+            pending::<Result<Response, io::Error>>().await
+        });
+        let mut service = UploadLayer::new().layer(layer.layer(reads));
+        let mut give_up = || {
+            let mut call = task::spawn((&mut service).oneshot(http::Request::new(Stalled)));
+            assert_pending!(call.poll());
+            hand.advance(2 * SECOND);
+        };
+        for _ in 0..20 {
+            give_up();
+        }
+        assert_eq!((state(&circuit), circuit.status().window.abandoned), (CircuitState::Closed, 0));
+        circuit.trip().unwrap();
+        hand.advance(OPEN_FOR);
+        for _ in 0..20 {
+            give_up();
+            assert_eq!(state(&circuit), CircuitState::HalfOpen, "{policy:?}");
+        }
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use examples::misbehave::Http;
@@ -71,6 +71,7 @@ fn authority(server: &Http) -> String {
 async fn forward(State((stack, to)): State<(Stack, String)>, mut request: Request) -> Response {
     let path = request.uri().path_and_query().unwrap().as_str();
     *request.uri_mut() = format!("{to}{path}").parse().unwrap();
+    *request.version_mut() = Version::HTTP_11;
     request.headers_mut().remove(header::HOST);
     request.headers_mut().remove(header::CONNECTION);
     match stack.oneshot(request).await {

@@ -1,9 +1,19 @@
 //! Uploads that break or stall on the side of the remote client: they are not charged to the
 //! downstream.
 
+use std::convert::Infallible;
+
+use axum::http::Request;
+use bytes::Bytes;
 use examples::misbehave::Act;
+use http_body::Frame;
+use http_body_util::StreamBody;
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tower_breaker::CircuitState;
 
 use crate::{Gateway, TIMEOUT, authority, comes_true};
@@ -110,4 +120,32 @@ async fn stalled_uploads_that_downstream_gives_up_leave_circuit_closed_and_are_s
         let status = gateway.circuits.get(&authority(&gateway.orders)).unwrap().status();
         assert_eq!((status.state, status.window.failures), (CircuitState::Closed, 0), "{method}");
     }
+}
+
+/// More than the calls that open a circuit if none is completed.
+const MANY: usize = 12;
+
+/// A remote client of HTTP/2 resets the stream of its upload and keeps the connection, so that the
+/// gateway drops the call.
+#[tokio::test]
+async fn uploads_that_http2_clients_reset_leave_circuit_closed() {
+    let gateway = Gateway::start().await;
+    gateway.orders.otherwise(Act::Echo);
+    let remote = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    for number in 1..=MANY {
+        let (sender, frames) = mpsc::channel::<Result<_, Infallible>>(1);
+        sender.send(Ok(Frame::data(Bytes::from_static(b"hello")))).await.unwrap();
+        let body = StreamBody::new(ReceiverStream::new(frames));
+        let request = Request::post(format!("{}/orders/1", gateway.url)).body(body).unwrap();
+        let upload = tokio::spawn(remote.request(request));
+        comes_true(|| gateway.orders.connections() == number).await;
+        upload.abort();
+        assert!(upload.await.is_err());
+        // The gateway has dropped the body, and with it the call.
+        sender.closed().await;
+        assert_eq!(gateway.status("/prices/1").await, 200);
+    }
+    assert_eq!(gateway.status("/orders/2").await, 200, "an honest request passes");
+    let status = gateway.circuits.get(&authority(&gateway.orders)).unwrap().status();
+    assert_eq!((status.state, status.window.abandoned), (CircuitState::Closed, 0));
 }

@@ -227,3 +227,41 @@ async fn stalled_client_stream_over_tonic_is_no_failure() {
         assert_eq!(circuit.status().window.failures, failures);
     }
 }
+
+/// Drops three calls when the server has the beginning of their uploads. Returns how many calls the
+/// circuit counted as abandoned.
+async fn abandoned<S, R>(service: S, circuit: Circuit, then: Then, request: impl Fn(&str, Frames) -> R) -> u64
+where
+    S: Service<R, Response: Send, Error: Send, Future: Send> + Clone + Send + 'static,
+    R: Send + 'static,
+{
+    let mut server = Hangs::start().await;
+    for _ in 0..3 {
+        let (sender, frames) = mpsc::channel(1);
+        sender.send(Ok(Frame::data(Bytes::from_static(b"four")))).await.unwrap();
+        // Dropping the sender ends the body.
+        let _sender = (then == Then::Stalls).then_some(sender);
+        let request = request(&server.url, StreamBody::new(ReceiverStream::new(frames)));
+        let call = tokio::spawn(service.clone().oneshot(request));
+        server.begun.recv().await.unwrap();
+        call.abort();
+        assert!(call.await.is_err_and(|error| error.is_cancelled()));
+    }
+    circuit.status().window.abandoned
+}
+
+#[tokio::test]
+async fn call_dropped_while_upload_waits_under_upload_layer_is_not_counted() {
+    for http2 in [false, true] {
+        for (then, counted) in [(Then::Stalls, 0), (Then::Ends, 3)] {
+            let breaker = BreakerLayer::new(circuit());
+            let circuit = breaker.circuit();
+            let stack = ServiceBuilder::new()
+                .layer(UploadLayer::new())
+                .layer(breaker)
+                .layer(FaultClassifyLayer::new())
+                .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
+            assert_eq!(abandoned(stack, circuit, then, put).await, counted, "HTTP/2: {http2}");
+        }
+    }
+}

@@ -60,17 +60,29 @@ where
 
     fn call(&mut self, request: R) -> Self::Future {
         let Tracking(request, source) = request.track();
-        ResponseFuture { inner: self.inner.call(request), source }
+        ResponseFuture { inner: Some(self.inner.call(request)), source }
     }
 }
 
 pin_project! {
     /// The response future of [`Upload`].
+    ///
+    /// Dropping it drops the inner future. If the request's body waits for its source at that time, a
+    /// breaker beneath does not count the call as abandoned.
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
+        // `None` only while it is dropped.
         #[pin]
-        inner: F,
+        inner: Option<F>,
         source: Source,
+    }
+
+    impl<F> PinnedDrop for ResponseFuture<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            let _note = Waiting::enter(this.source.waits());
+            this.inner.set(None);
+        }
     }
 }
 
@@ -80,6 +92,9 @@ impl<F: Future> Future for ResponseFuture<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let _note = Waiting::enter(this.source.waits());
-        this.inner.poll(cx)
+        match this.inner.as_pin_mut() {
+            Some(inner) => inner.poll(cx),
+            None => Poll::Pending,
+        }
     }
 }

@@ -9,6 +9,7 @@
 //! | it fails ([`UploadError`], or what hyper's clients make of its error) | kind `client`, never retried, neutral |
 //! | it waits for its source when a timeout ends the call | kind `timeout`, never retried, neutral |
 //! | it waits for its source when the connection is lost, or its HTTP/2 stream is reset, before the response | kind `transient`, never retried, neutral |
+//! | it waits for its source when the call is dropped | none; a breaker does not count the call |
 //! | it is complete, or the client does not read it, when a timeout ends the call or the connection is lost | a failure of the server |
 //! | it waits, and the peer is gone: no ping of HTTP/2 is answered, the operating system gives the connection up, a proxy answers 522 | kind `timeout`, a failure of the server |
 //!

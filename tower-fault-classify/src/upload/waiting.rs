@@ -1,8 +1,8 @@
 //! Whether the body of the request that is under way waits for its source.
 //!
 //! A classifier gets the outcome of a call, and nothing of its request. An outer layer that tracks
-//! the request's body therefore sets a thread-local flag while it polls the call. Every classifier
-//! that judges the outcome runs within that poll.
+//! the request's body therefore sets a thread-local flag while it polls the call, and while it drops
+//! it. Every classifier that judges the outcome runs within that poll.
 
 use std::cell::Cell;
 
@@ -25,6 +25,12 @@ impl Waiting {
     #[inline]
     pub fn enter(waits: bool) -> Self {
         Self { before: WAITS.replace(waits) }
+    }
+
+    /// Whether the body of the request waits whose call is polled, or dropped, on this thread.
+    #[inline]
+    pub fn is_noted() -> bool {
+        WAITS.get()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What calls come to.
 
-use tower_fault_classify::__shared::slot;
 use tower_fault_classify::__shared::sync::Ordering;
+use tower_fault_classify::__shared::{Waiting, slot};
 use tower_fault_classify::{Fault, Verdict};
 
 use super::cold::wake;
@@ -109,6 +109,10 @@ impl<T: Store> Core<T> {
         self.tell_abandoned(entry.stamp);
         if entry.is_uncounted() {
             return;
+        }
+        // The caller left in the middle of its upload: the server could not answer yet.
+        if Waiting::is_noted() {
+            return self.free_slot(entry);
         }
         let limits = self.limits();
         let now = self.plan().clock.now();
