@@ -31,6 +31,7 @@ pub(crate) fn tell(fault: &Fault, status: Option<StatusCode>) {
 fn count(fault: &Fault) {
     use std::cell::RefCell;
     use std::collections::HashMap;
+    use std::rc::Rc;
 
     use metrics::{Key, Label, Level, Metadata};
 
@@ -40,16 +41,18 @@ fn count(fault: &Fault) {
 
     thread_local! {
         /// A key with labels allocates; there are few, so that each thread makes each once.
-        static KEYS: RefCell<HashMap<(Kind, Origin), Key>> = RefCell::default();
+        static KEYS: RefCell<HashMap<(Kind, Origin), Rc<Key>>> = RefCell::default();
     }
-    KEYS.with_borrow_mut(|keys| {
+    let key = KEYS.with_borrow_mut(|keys| {
         let key = keys.entry((fault.kind(), fault.origin())).or_insert_with(|| {
             let labels = [
                 Label::from_static_parts("error.type", fault.kind().as_str()),
                 Label::from_static_parts("fault.origin", fault.origin().as_str()),
             ];
-            Key::from_parts("tower_fault_classify_faults_total", labels.to_vec())
+            Rc::new(Key::from_parts("tower_fault_classify_faults_total", labels.to_vec()))
         });
-        metrics::with_recorder(|recorder| recorder.register_counter(key, &METADATA)).increment(1);
+        Rc::clone(key)
     });
+    // After the borrow: the recorder may make calls of its own, whose faults are counted too.
+    metrics::with_recorder(|recorder| recorder.register_counter(&key, &METADATA)).increment(1);
 }

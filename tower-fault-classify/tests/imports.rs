@@ -122,7 +122,7 @@ const TABLE: &[Row] = &[
     },
     Row {
         files: &["observe.rs"],
-        may_use: &[HTTP, VOCABULARY, &["metrics", "tracing", "std::cell", "std::collections"]],
+        may_use: &[HTTP, VOCABULARY, &["metrics", "tracing", "std::cell", "std::collections", "std::rc"]],
     },
     Row { files: &["tower_http.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES, &["tower_http::classify"]] },
     Row {

@@ -1,9 +1,11 @@
 //! Every fault that the layer judges is counted.
 #![cfg(feature = "metrics")]
 
+use std::future::ready;
 use std::io;
 
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+use tokio_test::{assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_fault_classify::FaultClassifyLayer;
 
@@ -43,4 +45,62 @@ fn faults_are_counted_by_kind_and_origin_and_successes_are_not() {
         ("error.type=unavailable fault.origin=transport", 2),
     ];
     assert_eq!(counts, expected.map(|(labels, count)| (labels.to_owned(), count)));
+}
+
+/// A recorder that makes a call of its own for each count, as one that sends its counts to a server does.
+mod recorder {
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use metrics::{
+        Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
+
+    pub(crate) struct Calls(pub(crate) fn());
+
+    struct Count(fn());
+
+    impl CounterFn for Count {
+        fn increment(&self, _: u64) {
+            thread_local! {
+                /// The call is counted too, which makes no further call.
+                static WITHIN: Cell<bool> = const { Cell::new(false) };
+            }
+            if !WITHIN.replace(true) {
+                (self.0)();
+                WITHIN.set(false);
+            }
+        }
+
+        fn absolute(&self, _: u64) {}
+    }
+
+    impl Recorder for Calls {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::from_arc(Arc::new(Count(self.0)))
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+}
+
+#[test]
+fn recorder_that_makes_failing_calls_counts_them() {
+    fn call() {
+        let refused =
+            |()| ready(Err::<http::Response<()>, _>(io::Error::from(io::ErrorKind::ConnectionRefused)));
+        let mut call = task::spawn(FaultClassifyLayer::new().layer(service_fn(refused)).oneshot(()));
+        assert_ready!(call.poll()).unwrap_err();
+    }
+    metrics::with_local_recorder(&recorder::Calls(call), call);
 }

@@ -96,7 +96,14 @@ const TABLE: &[Row] = &[
             PURE,
             VOCABULARY,
             &["crate::policy::GiveUp", "metrics", "tracing"],
-            &["std::cell", "std::collections", "std::panic", "std::sync::Arc", "std::thread_local"],
+            &[
+                "std::cell",
+                "std::collections",
+                "std::panic",
+                "std::rc",
+                "std::sync::Arc",
+                "std::thread_local",
+            ],
         ],
     },
     Row {

@@ -217,3 +217,63 @@ fn retries_and_reasons_are_traced_with_the_resend_count() {
     ];
     assert_eq!(*heard, expected);
 }
+
+/// A recorder that makes a call of its own for each count, as one that sends its counts to a server does.
+#[cfg(feature = "metrics")]
+mod recorder {
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    use metrics::{
+        Counter, CounterFn, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
+
+    pub(crate) struct Calls(pub(crate) fn());
+
+    struct Count(fn());
+
+    impl CounterFn for Count {
+        fn increment(&self, _: u64) {
+            thread_local! {
+                /// The call is counted too, which makes no further call.
+                static WITHIN: Cell<bool> = const { Cell::new(false) };
+            }
+            if !WITHIN.replace(true) {
+                (self.0)();
+                WITHIN.set(false);
+            }
+        }
+
+        fn absolute(&self, _: u64) {}
+    }
+
+    impl Recorder for Calls {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::from_arc(Arc::new(Count(self.0)))
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn recorder_that_makes_calls_with_retries_counts_them() {
+    fn call() {
+        let policy = at_once().build().unwrap();
+        let refused =
+            policy.retry_blocking(|| Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused)));
+        assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+    metrics::with_local_recorder(&recorder::Calls(call), call);
+}

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
 use metrics::{Key, Label, Level, Metadata, with_recorder};
 use tower_fault_classify::{Fault, Kind};
@@ -15,9 +16,12 @@ static ATTEMPTS: Key = Key::from_static_name("tower_jitter_retry_attempts_total"
 static DELAYS: Key = Key::from_static_name("tower_jitter_retry_delay_seconds");
 static REFUSALS: Key = Key::from_static_name("tower_jitter_retry_budget_refusals_total");
 
+/// By the labels.
+type Keys = HashMap<(Kind, Option<GiveUp>), Rc<Key>>;
+
 thread_local! {
     /// A key with labels allocates; there are few, so that each thread makes each once.
-    static KEYS: RefCell<HashMap<(Kind, Option<GiveUp>), Key>> = RefCell::default();
+    static KEYS: RefCell<Keys> = RefCell::default();
 }
 
 pub(super) fn attempt() {
@@ -38,19 +42,21 @@ pub(super) fn give_up(reason: GiveUp, fault: &Fault) {
 }
 
 fn labelled(fault: &Fault, reason: Option<GiveUp>) {
-    KEYS.with_borrow_mut(|keys| {
+    let key = KEYS.with_borrow_mut(|keys| {
         let key = keys.entry((fault.kind(), reason)).or_insert_with(|| {
             let mut labels = vec![Label::from_static_parts("error.type", fault.kind().as_str())];
-            match reason {
+            Rc::new(match reason {
                 None => Key::from_parts("tower_jitter_retry_retries_total", labels),
                 Some(reason) => {
                     labels.push(Label::from_static_parts("reason", reason.as_str()));
                     Key::from_parts("tower_jitter_retry_give_ups_total", labels)
                 }
-            }
+            })
         });
-        increment(key);
+        Rc::clone(key)
     });
+    // After the borrow: the recorder may make calls of its own, which are counted too.
+    increment(&key);
 }
 
 fn increment(key: &Key) {
