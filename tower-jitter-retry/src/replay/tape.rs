@@ -5,9 +5,9 @@
 //! has read everything, and its client then goes on sending. The attempt before fails at its next
 //! read: its server sees a body that is cut, never one that ends too early.
 //!
-//! No code of the body or of a waker runs under the lock, except the body's `is_end_stream` and
-//! `size_hint`. An attempt takes the body out to read it, and puts it back. If the body was taken
-//! over meanwhile, what was read belongs to the next attempt.
+//! No code of the body, of what it yields, or of a waker runs under the lock, except the body's
+//! `is_end_stream` and `size_hint`. An attempt takes the body out to read it, and puts it back. If
+//! the body was taken over meanwhile, what was read belongs to the next attempt.
 
 use std::fmt;
 use std::mem;
@@ -90,15 +90,18 @@ enum Outcome {
     Frame(Frame<Bytes>),
 }
 
-/// What a reading came to when the body was put back, and the body, if it is to be dropped.
+/// What a reading came to when the body was put back, and what is to be dropped after the lock,
+/// because its drop is user code.
 struct Put<B> {
     step: Step<B>,
     spent: Option<B>,
+    /// What was read by an attempt that no longer holds the body: data that was copied, or an error.
+    unread: Option<Result<Bytes, BoxError>>,
 }
 
 impl<B> Put<B> {
     fn step(read: Read) -> Self {
-        Self { step: Step::Read(read), spent: None }
+        Self { step: Step::Read(read), spent: None, unread: None }
     }
 }
 
@@ -190,9 +193,9 @@ impl<B> Tape<B> {
         let Place { piece, trailers } = reel.place;
         reel.kept = false;
         reel.prefix.release(piece);
-        if trailers {
-            reel.trailers = None;
-        }
+        let played = if trailers { reel.trailers.take() } else { None };
+        drop(reel);
+        drop(played);
     }
 }
 
@@ -254,7 +257,7 @@ where
         // The prefix was played before the rest was read, so that no reader needs it.
         self.prefix.forget();
         self.rest = Rest::Gone;
-        Put { step: Step::Alone(frame, body), spent: None }
+        Put { step: Step::Alone(frame, body), spent: None, unread: None }
     }
 
     /// Puts the body back after a read by an attempt that no longer holds it. What was read belongs
@@ -267,14 +270,16 @@ where
                 self.end(None);
                 put.spent = Some(body);
             }
-            Outcome::Failed(_) => {
+            Outcome::Failed(error) => {
                 self.rest = Rest::Gone;
                 put.spent = Some(body);
+                put.unread = Some(Err(error));
             }
             Outcome::Frame(frame) => match frame.into_data() {
                 Ok(data) => {
                     self.prefix.add(&data);
                     self.rest = Rest::Here(body);
+                    put.unread = Some(Ok(data));
                 }
                 Err(frame) => {
                     self.end(frame.into_trailers().ok());
@@ -356,7 +361,7 @@ where
         {
             waker.wake();
         }
-        drop(put.spent);
+        drop((put.spent, put.unread));
         put.step
     }
 

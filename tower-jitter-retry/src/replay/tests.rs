@@ -575,3 +575,105 @@ proptest! {
         }
     }
 }
+
+/// A value whose drop reads the size of a body, as a log of unfinished uploads may.
+struct AsksOnDrop(Box<dyn Fn() + Send + Sync>);
+
+impl Drop for AsksOnDrop {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+impl AsRef<[u8]> for AsksOnDrop {
+    fn as_ref(&self) -> &[u8] {
+        b"7"
+    }
+}
+
+impl std::fmt::Debug for AsksOnDrop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AsksOnDrop")
+    }
+}
+
+impl std::fmt::Display for AsksOnDrop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the disk is gone")
+    }
+}
+
+impl std::error::Error for AsksOnDrop {}
+
+/// A body with one frame.
+struct OneFrame(Option<Box<dyn FnOnce() -> Result<Frame<Bytes>, AsksOnDrop> + Send + Sync>>);
+
+impl OneFrame {
+    fn new(frame: impl FnOnce() -> Result<Frame<Bytes>, AsksOnDrop> + Send + Sync + 'static) -> Self {
+        Self(Some(Box::new(frame)))
+    }
+}
+
+impl Body for OneFrame {
+    type Data = Bytes;
+    type Error = AsksOnDrop;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, AsksOnDrop>>> {
+        Poll::Ready(self.0.take().map(|frame| frame()))
+    }
+}
+
+fn trailers_that_own(owner: AsksOnDrop) -> HeaderMap {
+    let value = http::HeaderValue::from_maybe_shared(Bytes::from_owner(owner)).unwrap();
+    HeaderMap::from_iter([(http::HeaderName::from_static("x-sum"), value)])
+}
+
+/// Reads a frame while the next attempt takes the body over. The frame is `make`'s, of a value whose drop asks the next
+/// attempt's body.
+fn take_over_during_read(make: fn(AsksOnDrop) -> Result<Frame<Bytes>, AsksOnDrop>) {
+    let saved = Arc::<std::sync::Mutex<Option<Replay<OneFrame>>>>::default();
+    let taken = Arc::clone(&saved);
+    let body = OneFrame::new(move || {
+        let saved = taken.lock().unwrap().take().unwrap();
+        let (second, _) = ReplayBody::again(saved, true).unwrap();
+        make(AsksOnDrop(Box::new(move || drop(second.size_hint()))))
+    });
+    let (mut first, kept) = ReplayBody::new(body).save(100);
+    *saved.lock().unwrap() = kept;
+    read(&mut first, 1, &mut Seen::default());
+}
+
+/// Reads trailers, which are kept for the next attempt. Then no attempt follows.
+fn release_trailers() {
+    let kept_body = Arc::<std::sync::Mutex<Option<ReplayBody<OneFrame>>>>::default();
+    let asked = Arc::clone(&kept_body);
+    let ask = move || drop(asked.lock().unwrap().as_ref().map(Body::size_hint));
+    let trailers = trailers_that_own(AsksOnDrop(Box::new(ask)));
+    let (mut first, saved) = ReplayBody::new(OneFrame::new(|| Ok(Frame::trailers(trailers)))).save(100);
+    read(&mut first, 1, &mut Seen::default());
+    *kept_body.lock().unwrap() = Some(first);
+    drop(saved);
+}
+
+/// The drop of an error, of data or of trailers is user code.
+#[test]
+fn frames_and_errors_of_body_are_dropped_outside_the_lock() {
+    let cases: [(&str, fn()); 4] = [
+        ("error", || take_over_during_read(Err)),
+        ("data", || take_over_during_read(|data| Ok(Frame::data(Bytes::from_owner(data))))),
+        ("trailers", || take_over_during_read(|owner| Ok(Frame::trailers(trailers_that_own(owner))))),
+        ("released trailers", release_trailers),
+    ];
+    for (what, run) in cases {
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            run();
+            done.send(()).unwrap();
+        });
+        // Only a deadlock takes that long.
+        is_done.recv_timeout(std::time::Duration::from_secs(20)).expect(what);
+    }
+}
