@@ -29,11 +29,13 @@ pub(crate) type SharedCore<K> = sync::Arc<Core<Keyed<K>>>;
 /// What is lost with a circuit that is evicted. The least goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Loss {
-    /// Nothing: it is closed with an empty window, or has been open or half-open for twice its open duration.
+    /// Nothing: it is closed with an empty window and no failure since its last success, or has been open or half-open for
+    /// twice its open duration.
     Idle,
     /// It is closed, and its window holds this number of calls, all of them fast and successful.
     Successes(u64),
-    /// It is closed, and its window holds this number of failed, slow and abandoned calls, none of them recent.
+    /// It is closed, and none of its failed, slow and abandoned calls is recent. The number is of those in its window, or of
+    /// the failures since its last success, if they are more.
     Failures(u64),
 }
 
@@ -236,7 +238,8 @@ impl<K> Core<Keyed<K>> {
         let tag = common.plan.settings.limits_locked().span.buckets.tag(now, gate.epoch());
         let bad = |[_, failed]: [u64; 2], aside: [u64; 2]| failed + aside[0] + aside[1];
         let (all, aside) = (calls.sum(tag), trouble.map_or([0, 0], |trouble| trouble.aside.sum(tag)));
-        match bad(all, aside) {
+        // The run of failures is not bound to the window: a key may be called less than once a window.
+        match bad(all, aside).max(gate.run()) {
             0 if all[0] == 0 => Some(Loss::Idle),
             0 => Some(Loss::Successes(all[0])),
             number => {

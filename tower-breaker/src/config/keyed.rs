@@ -75,9 +75,9 @@ impl KeyedConfigBuilder {
     ///
     /// | order | circuit |
     /// |---|---|
-    /// | 1 | idle: closed with an empty window, or open or half-open for twice its open duration |
+    /// | 1 | idle: closed with an empty window and no failure since its last success, or open or half-open for twice its open duration |
     /// | 2 | closed, with successes only in its window; the one with the fewest first |
-    /// | 3 | closed, with failed, slow or abandoned calls in its window, the last of them more than a tenth of the window ago; the one with the fewest first |
+    /// | 3 | closed, with failed, slow or abandoned calls in its window, or with failures since its last success, the last of them more than a tenth of the window ago; the one with the fewest first |
     ///
     /// These are never evicted, so that a flood of junk keys cannot make a dead key look healthy again:
     ///

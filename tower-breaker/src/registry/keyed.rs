@@ -356,7 +356,8 @@ impl<K> KeyedCircuits<K> {
         Some(self.handle(SharedCore::clone(core)))
     }
 
-    /// Closes every circuit that no hand has forced; see [`KeyedCircuit::reset`].
+    /// Closes every circuit that is not forced, and clears its window and its run of failures; see
+    /// [`KeyedCircuit::reset`].
     pub fn reset_all(&self) {
         for circuit in self.all().into_iter().chain(self.overflow()) {
             // A closed one without a history is as it would be.

@@ -41,6 +41,32 @@ fn dead_key_is_rejected_in_flood_of_junk_keys_that_fail() {
 }
 
 #[test]
+fn dead_key_called_less_than_once_a_window_is_rejected_in_flood_of_junk_keys() {
+    let mut bench = Bench::of(50);
+    for _ in 0..4 {
+        bench.fail(0, 1);
+        bench.hand.advance(FORGOTTEN);
+        bench.junk(200);
+    }
+    bench.fail(0, 1);
+    assert_eq!(bench.state(0), CircuitState::Open, "five calls failed in a row");
+}
+
+#[test]
+fn circuit_with_longest_run_of_failures_is_evicted_last() {
+    let bench = Bench::of(2);
+    // Of the first key's failures all but one have left the window.
+    bench.fail(0, 2);
+    bench.hand.advance(FORGOTTEN);
+    bench.fail(0, 1);
+    bench.fail(1, 2);
+    bench.hand.advance(15 * SECOND);
+    bench.succeed(2);
+    assert!(bench.circuits.get(&1).is_none());
+    assert_eq!(bench.circuit(0).status().consecutive_failures, 3);
+}
+
+#[test]
 fn new_key_gets_circuit_after_flood_of_junk_keys_that_fail() {
     let mut bench = Bench::of(50);
     bench.failing_junk(1_000);
@@ -146,6 +172,8 @@ fn keys_with_one_hash_have_circuits_of_their_own() {
 struct Naive {
     /// The bucket of every call that ended, and whether it succeeded.
     calls: Vec<(u64, bool)>,
+    /// The failures since the last success.
+    run: usize,
     tripped_at: Option<Duration>,
     forced: bool,
     held: bool,
@@ -171,7 +199,7 @@ impl Naive {
         let age = |at: u64| bucket(now) - at;
         let window: Vec<_> = self.calls.iter().filter(|(at, _)| age(*at) <= 10).collect();
         let bad: Vec<_> = window.iter().filter(|(_, succeeded)| !succeeded).collect();
-        match bad.len() {
+        match bad.len().max(self.run) {
             0 if window.is_empty() => Some((0, 0)),
             0 => Some((1, window.len())),
             failures => bad.iter().all(|(at, _)| age(*at) >= 2).then_some((2, failures)),
@@ -290,6 +318,11 @@ proptest! {
             let naive = model.entry(key).or_default();
             if !naive.forced {
                 naive.calls.push((bucket(now), matches!(step, Step::Succeed(_))));
+                naive.run = match step {
+                    Step::Succeed(_) => 0,
+                    Step::Fail(_) => naive.run + 1,
+                    _ => naive.run,
+                };
             }
             prop_assert_eq!(kept, model.keys().copied().collect());
         }

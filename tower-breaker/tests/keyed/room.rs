@@ -203,8 +203,19 @@ fn a_circuit_whose_call_hangs_or_waits_or_was_not_begun_is_never_forgotten() {
     assert_eq!(bench.circuit(1).status().window.failures, 1);
     drop(not_begun);
     bench.hand.advance(2 * FORGOTTEN);
-    bench.junk(4);
+    bench.failing_junk(4);
     assert!((0..3).all(|key| bench.circuits.get(&key).is_none()), "and afterwards they are");
+}
+
+#[test]
+fn reset_all_clears_failures_that_have_left_the_window() {
+    let bench = Bench::of(4);
+    bench.fail(0, 4);
+    bench.hand.advance(FORGOTTEN);
+    bench.circuits.reset_all();
+    assert_eq!(bench.circuit(0).status().consecutive_failures, 0);
+    bench.fail(0, 4);
+    assert_eq!(bench.state(0), CircuitState::Closed);
 }
 
 #[test]
