@@ -68,13 +68,14 @@ pub struct Fault {
     origin: Origin,
     /// Whether `retry_after` is exact; `false` without one.
     exact: bool,
+    maybe_redirected: bool,
     retry_after: Option<Duration>,
 }
 
 impl Fault {
     /// A fault with every axis given, and no delay asked for.
     pub const fn new(kind: Kind, retryable: Retryable, health: Health, origin: Origin) -> Self {
-        Self { kind, retryable, health, origin, exact: false, retry_after: None }
+        Self { kind, retryable, health, origin, exact: false, maybe_redirected: false, retry_after: None }
     }
 
     /// What went wrong, for people and metrics.
@@ -110,6 +111,15 @@ impl Fault {
         self.exact
     }
 
+    /// Whether a redirect may have been followed before this fault arose.
+    ///
+    /// The fault then describes the last hop. The hops before it may have been processed, so that `Unsent` and `Refused` say
+    /// nothing about the request that the caller sent: a retry layer reads both as `IfIdempotent`. It is `true` for errors of
+    /// reqwest, whose client follows redirects and whose errors do not say which hop failed.
+    pub const fn maybe_redirected(&self) -> bool {
+        self.maybe_redirected
+    }
+
     /// The same fault of another kind.
     #[must_use]
     pub const fn with_kind(mut self, kind: Kind) -> Self {
@@ -135,6 +145,13 @@ impl Fault {
     #[must_use]
     pub const fn with_origin(mut self, origin: Origin) -> Self {
         self.origin = origin;
+        self
+    }
+
+    /// The same fault, with or without a redirect that may have been followed before.
+    #[must_use]
+    pub const fn with_maybe_redirected(mut self, maybe_redirected: bool) -> Self {
+        self.maybe_redirected = maybe_redirected;
         self
     }
 

@@ -1,5 +1,6 @@
 //! What a response tells of its call.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::time::Duration;
 
@@ -44,6 +45,12 @@ pub trait Outcome {
         None
     }
 
+    /// The URL that this response came from, if its client follows redirects: a retry layer compares the URL with the
+    /// request's. **Default**: not known.
+    fn url(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+
     /// What the response itself knows about its call; it goes before the status. **Default**: no opinion.
     fn verdict(&self) -> Option<Verdict> {
         None
@@ -66,6 +73,13 @@ impl<B> Outcome for http::Response<B> {
     fn extensions_mut(&mut self) -> Option<&mut Extensions> {
         Some(self.extensions_mut())
     }
+
+    /// What tower-http's `FollowRedirect` writes on each response.
+    #[cfg(any(feature = "follow-redirect", feature = "reqwest"))]
+    fn url(&self) -> Option<Cow<'_, str>> {
+        let uri = self.extensions().get::<tower_http::follow_redirect::RequestUri>()?;
+        Some(uri.0.to_string().into())
+    }
 }
 
 #[cfg(feature = "reqwest")]
@@ -85,6 +99,10 @@ impl Outcome for reqwest::Response {
     fn extensions_mut(&mut self) -> Option<&mut Extensions> {
         Some(self.extensions_mut())
     }
+
+    fn url(&self) -> Option<Cow<'_, str>> {
+        Some(self.url().as_str().into())
+    }
 }
 
 impl<T: Outcome + ?Sized> Outcome for Box<T> {
@@ -102,6 +120,10 @@ impl<T: Outcome + ?Sized> Outcome for Box<T> {
 
     fn extensions_mut(&mut self) -> Option<&mut Extensions> {
         (**self).extensions_mut()
+    }
+
+    fn url(&self) -> Option<Cow<'_, str>> {
+        (**self).url()
     }
 
     fn verdict(&self) -> Option<Verdict> {
@@ -129,6 +151,10 @@ impl<T: Outcome, E: Error + 'static> Outcome for Result<T, E> {
 
     fn extensions_mut(&mut self) -> Option<&mut Extensions> {
         self.as_mut().ok()?.extensions_mut()
+    }
+
+    fn url(&self) -> Option<Cow<'_, str>> {
+        self.as_ref().ok()?.url()
     }
 
     fn verdict(&self) -> Option<Verdict> {

@@ -65,7 +65,13 @@ const TABLE: &[Row] = &[
     },
     Row {
         files: &["outcome.rs"],
-        may_use: &[PURE, HTTP, VOCABULARY, JUDGES, &["crate::wall", "crate::upload", "reqwest"]],
+        may_use: &[
+            PURE,
+            HTTP,
+            VOCABULARY,
+            JUDGES,
+            &["crate::wall", "crate::upload", "reqwest", "tower_http::follow_redirect"],
+        ],
     },
     Row { files: &["grpc.rs"], may_use: &[PURE, HTTP, VOCABULARY, JUDGES] },
     Row {

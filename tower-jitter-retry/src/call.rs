@@ -226,6 +226,10 @@ impl Call {
         (self.attempt(next, outer, judges_responses), next == self.plan.limits.max_attempts)
     }
 
+    pub(crate) fn follows_redirects(&self) -> Option<bool> {
+        self.plan.limits.follows_redirects
+    }
+
     pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }

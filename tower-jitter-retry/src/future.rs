@@ -1,5 +1,6 @@
 //! The future of a call that may be made several times.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::mem;
@@ -16,7 +17,7 @@ use tower_service::Service;
 use crate::call::Call;
 use crate::last::Last;
 use crate::policy::GiveUp;
-use crate::request::{Outer, RequestInfo, Resend};
+use crate::request::{Outer, RequestInfo, Resend, on_first_hop};
 
 type Outcome<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
 
@@ -148,7 +149,7 @@ where
                     }
                     result => result,
                 };
-                if let Some(result) = self.as_mut().after(result, &verdict) {
+                if let Some(result) = self.as_mut().after(result, verdict) {
                     return Poll::Ready(result);
                 }
             }
@@ -169,14 +170,12 @@ where
     /// Decides what follows an attempt. Returns its result if no other attempt follows.
     // Out of line, because most calls succeed at once.
     #[inline(never)]
-    fn after(
-        self: Pin<&mut Self>,
-        mut result: Outcome<S, Req>,
-        verdict: &Verdict,
-    ) -> Option<Outcome<S, Req>> {
+    fn after(self: Pin<&mut Self>, mut result: Outcome<S, Req>, verdict: Verdict) -> Option<Outcome<S, Req>> {
         let mut this = self.project();
-        let begun = committed(this.classify, &mut result, verdict);
         let (spare, resend, is_response) = (&*this.spare, &*this.resend, result.is_ok());
+        let (follows, url) = (this.call.follows_redirects(), || url_of::<_, Req, _>(spare, resend));
+        let verdict = &on_first_hop(verdict, follows, this.classify, &mut result, url);
+        let begun = committed(this.classify, &mut result, verdict);
         let hindered = || {
             let committed = begun.then_some(GiveUp::Committed);
             committed.or_else(|| hindrance::<_, Req, _>(spare, resend, verdict, is_response))
@@ -287,6 +286,12 @@ fn hindrance<S, Req, Q: Resend<Req>>(
 fn note<S, Req, Q: Resend<Req>>(spare: &Spare<S, Q::Saved>, resend: &Q) -> Option<Waiting> {
     let Spare::Some { saved: Some(saved), .. } = spare else { return None };
     resend.waits(saved).map(Waiting::enter)
+}
+
+/// The URL of the request, if it can be sent again.
+fn url_of<'s, S, Req, Q: Resend<Req>>(spare: &'s Spare<S, Q::Saved>, resend: &Q) -> Option<Cow<'s, str>> {
+    let Spare::Some { saved: Some(saved), .. } = spare else { return None };
+    resend.url_of(saved)
 }
 
 /// The request of another attempt. `None`: it cannot be made after all.

@@ -16,7 +16,7 @@ use crate::budget::{Budget, GRPC_RATIOS, GRPC_TOKENS, RATIOS, SPANS, TOKENS};
 use crate::policy::{ATTEMPTS, Extras, FACTORS, LONGEST, Limits, Plan, REPLAY_LIMITS, RetryPolicy, SHARES};
 use crate::request::{NonIdempotent, RetrySafety};
 
-const FIELDS: [&str; 16] = [
+const FIELDS: [&str; 17] = [
     "max_attempts",
     "base",
     "factor",
@@ -26,6 +26,7 @@ const FIELDS: [&str; 16] = [
     "longest_hint",
     "safety",
     "non_idempotent",
+    "follows_redirects",
     "budget",
     "seed",
     "replay_limit",
@@ -88,6 +89,7 @@ impl Setting for Policy {
                 "longest_hint" => builder.longest_hint(fields.value(Time(TIMES))?),
                 "safety" => builder.safety(fields.value(SAFETIES)?),
                 "non_idempotent" => builder.non_idempotent(fields.value(LEVELS)?),
+                "follows_redirects" => builder.follows_redirects(fields.value(Flag)?),
                 "budget" => builder.budget(fields.value(OrNone(AnyBudget))?),
                 "seed" => match fields.value(OrNone(Seed))? {
                     Some(seed) => builder.seed(seed),
@@ -309,7 +311,7 @@ impl Serialize for RetryPolicy {
             extras,
         } = self;
         let Plan { limits, clock: _, account: _ } = plan;
-        let Limits { max_attempts, backoff, marker, max_elapsed, longest_hint } = limits;
+        let Limits { max_attempts, backoff, marker, follows_redirects, max_elapsed, longest_hint } = limits;
         let Backoff { base, factor, cap, jitter } = backoff;
         let header = extras.as_deref().and_then(|Extras { budget: _, observer: _, header }| header.as_ref());
         let budget = budget.as_ref().map(|budget| {
@@ -319,7 +321,8 @@ impl Serialize for RetryPolicy {
         });
         let seed = seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
         let methods: Vec<_> = methods.iter().flat_map(|methods| methods.names()).collect();
-        let mut table = to.serialize_struct("RetryPolicy", FIELDS.len() - usize::from(header.is_none()))?;
+        let left_out = usize::from(header.is_none()) + usize::from(follows_redirects.is_none());
+        let mut table = to.serialize_struct("RetryPolicy", FIELDS.len() - left_out)?;
         table.serialize_field("max_attempts", max_attempts)?;
         table.serialize_field("base", &human(*base))?;
         table.serialize_field("factor", factor)?;
@@ -329,6 +332,9 @@ impl Serialize for RetryPolicy {
         table.serialize_field("longest_hint", &human(*longest_hint))?;
         table.serialize_field("safety", &SAFETIES.of(safety))?;
         table.serialize_field("non_idempotent", &LEVELS.of(non_idempotent))?;
+        if let Some(follows) = follows_redirects {
+            table.serialize_field("follows_redirects", follows)?;
+        }
         table.serialize_field("budget", &OrNone(budget.transpose()?))?;
         table.serialize_field("seed", &OrNone(seed))?;
         table.serialize_field("replay_limit", replay_limit)?;
@@ -495,7 +501,7 @@ mod tests {
     }
 
     /// Values in JSON, which are TOML as well, and how the error begins.
-    const WRONG: [(&str, &str, &str); 33] = [
+    const WRONG: [(&str, &str, &str); 34] = [
         ("max_attempts", "0", "`max_attempts` is 0; allowed is 1 to 1000"),
         ("max_attempts", "-1", "`max_attempts` is -1; allowed is 1 to 1000"),
         ("max_attempts", "3.5", "`max_attempts` is 3.5; allowed is 1 to 1000"),
@@ -560,6 +566,7 @@ mod tests {
         ),
         ("marker", "\"on\"", "`marker` is \"on\"; allowed is true or false"),
         ("marker_header", "\"a b\"", "`marker_header` is \"a b\"; allowed is the name of an HTTP header"),
+        ("follows_redirects", "\"none\"", "`follows_redirects` is \"none\"; allowed is true or false"),
         ("remove_marker", "1", "`remove_marker` is 1; allowed is true or false"),
     ];
 
@@ -666,6 +673,7 @@ mod tests {
             replay_limit in REPLAY_LIMITS,
             methods in proptest::collection::vec("/?[a-z]{1,3}\\.[A-Z]/([A-Za-z]{1,3}|\\*)", 0..3),
             (marker, remove_marker) in any::<(bool, bool)>(),
+            follows_redirects in any::<Option<bool>>(),
             header in proptest::option::of("[a-z][a-z0-9-]{0,9}"),
         ) -> RetryPolicy {
             let mut builder = RetryPolicy::builder()
@@ -685,6 +693,9 @@ mod tests {
                 .remove_marker(remove_marker);
             if let Some(seed) = seed {
                 builder = builder.seed(seed);
+            }
+            if let Some(follows) = follows_redirects {
+                builder = builder.follows_redirects(follows);
             }
             if let Some(header) = header {
                 builder = builder.marker_header(HeaderName::try_from(header).unwrap());

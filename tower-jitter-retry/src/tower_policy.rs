@@ -13,7 +13,7 @@ use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst, Typed, grpc_ha
 use crate::call::Call;
 use crate::deadline::Deadline;
 use crate::policy::{GiveUp, RetryPolicy};
-use crate::request::{ByTrait, CloneRequests, Outer, RequestInfo, Resend};
+use crate::request::{ByTrait, CloneRequests, Outer, RequestInfo, Resend, on_first_hop};
 
 impl RetryPolicy {
     /// The same policy for [`tower::retry::RetryLayer`]; clones and services share its budget.
@@ -106,6 +106,7 @@ where
         let Running { call, outer, begun } = call.as_mut()?;
         *begun = true;
         let verdict = classify.classify(result.as_ref());
+        let verdict = on_first_hop(verdict, call.follows_redirects(), classify, result, || request.url());
         let committed = !verdict.is_success()
             && match result {
                 Ok(response) => classify.outcome(response).is_some_and(|response| grpc_has_begun(response)),

@@ -65,6 +65,10 @@ const TABLE: &[Row] = &[
         files: &["request/safety.rs", "request/attempt.rs"],
         may_use: &[PURE, VOCABULARY, &["crate::request::safety"]],
     },
+    Row {
+        files: &["request/redirect.rs"],
+        may_use: &[PURE, VOCABULARY, &["tower_fault_classify::Classify", "reqwest::Url"]],
+    },
     Row { files: &["request/"], may_use: &[PURE, BODIES, &["crate::deadline", "crate::replay", "reqwest"]] },
     // It reads tokio's clock, for a moment that was given in its time.
     Row { files: &["deadline.rs"], may_use: &[PURE, &["std::time::Instant", "tokio::time::Instant"]] },

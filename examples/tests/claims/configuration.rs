@@ -76,6 +76,7 @@ fn files_of_the_retry_are_complete_and_alike() {
         .longest_hint(120 * SECOND)
         .safety(RetrySafety::ByMethod)
         .non_idempotent(NonIdempotent::Unsent)
+        .follows_redirects(false)
         .budget(budget)
         .seed(7)
         .replay_limit(64 * 1024)

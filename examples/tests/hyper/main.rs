@@ -4,3 +4,4 @@ mod example;
 mod function;
 mod idle_connections;
 mod kept_connections;
+mod redirects;

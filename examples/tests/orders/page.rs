@@ -1,9 +1,10 @@
 //! The page and these tests show the same code.
 
 const PAGE: &str = include_str!("../../../docs/stacking.md");
-const TESTS: [&str; 4] = [
+const TESTS: [&str; 5] = [
     include_str!("buffers.rs"),
     include_str!("limits.rs"),
+    include_str!("redirects.rs"),
     include_str!("retries_and_breakers.rs"),
     include_str!("uploads.rs"),
 ];
@@ -18,7 +19,7 @@ fn each_order_of_the_page_is_tested_as_it_stands() {
     let tests = squeezed(&TESTS.concat());
     let orders: Vec<_> =
         PAGE.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(orders.len(), 11, "an order was added: is it tested?");
+    assert_eq!(orders.len(), 12, "an order was added: is it tested?");
     for order in orders {
         assert!(tests.contains(&squeezed(order)), "no test has this order:\n{order}");
     }
@@ -27,7 +28,7 @@ fn each_order_of_the_page_is_tested_as_it_stands() {
 #[test]
 fn each_test_that_the_page_names_exists() {
     let named: Vec<_> = PAGE.split("Test: `").skip(1).map(|rest| rest.split('`').next().unwrap()).collect();
-    assert_eq!(named.len(), 11);
+    assert_eq!(named.len(), 12);
     for name in named {
         assert!(TESTS.iter().any(|test| test.contains(&format!("async fn {name}()"))), "{name}");
     }

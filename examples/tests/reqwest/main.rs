@@ -2,6 +2,7 @@
 
 mod counts;
 mod own_retries;
+mod redirected_posts;
 mod redirects;
 mod streams;
 

@@ -18,10 +18,15 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 const ATTEMPTS: u32 = 3;
 
-/// Without a delay, and without a budget, which would refuse what the sums ask for.
+/// Without a delay, and without a budget, which would refuse what the sums ask for. No redirect is followed, so that a POST
+/// is sent again after a refused connection.
 fn policy() -> RetryPolicy {
     let policy = RetryPolicy::builder().max_attempts(ATTEMPTS).base(Duration::ZERO).jitter(Jitter::None);
-    policy.budget(None).build().unwrap()
+    policy.budget(None).follows_redirects(false).build().unwrap()
+}
+
+fn client_without_redirects() -> reqwest::Client {
+    reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
 /// Never opens, and forgets nothing, for its clock stands still.

@@ -1,13 +1,13 @@
 //! Over reqwest's `Client`.
 
-use reqwest::{Client, Error, Request, Response};
+use reqwest::{Error, Request, Response};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_breaker::BreakerLayer;
 use tower_fault_classify::FaultClassifyLayer;
 use tower_jitter_retry::JitterRetryLayer;
 
 use crate::load::{Came, Ledger, Order, Upstream, number, run};
-use crate::{TIMEOUT, circuit, policy};
+use crate::{TIMEOUT, circuit, client_without_redirects, policy};
 
 pub(crate) fn request(order: &Order, base: &str) -> Result<Request, BoxError> {
     let mut request = Request::new(order.method.clone(), format!("{base}{}", order.path).parse()?);
@@ -35,7 +35,7 @@ async fn over_reqwest() {
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
         .layer(ledger.layer(|request: &Request| number(request.url().path()), came))
-        .service(Client::new());
+        .service(client_without_redirects());
     let base = upstream.base();
     let ends = run(move |order| {
         let (stack, base) = (stack.clone(), base.clone());

@@ -1,7 +1,7 @@
 //! Over reqwest-middleware's `ClientWithMiddleware`, and within its chain.
 
 use ::reqwest_middleware::{ClientBuilder, Error};
-use reqwest::{Client, Request, Response};
+use reqwest::{Request, Response};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_breaker::BreakerLayer;
 use tower_fault_classify::FaultClassifyLayer;
@@ -10,7 +10,7 @@ use tower_jitter_retry::JitterRetryLayer;
 
 use crate::load::{Came, Ledger, Upstream, number, run};
 use crate::reqwest_client::request;
-use crate::{TIMEOUT, circuit, policy};
+use crate::{TIMEOUT, circuit, client_without_redirects, policy};
 
 fn came(result: &Result<Response, Error>) -> Came {
     match result {
@@ -34,7 +34,7 @@ async fn over_a_client_with_middleware() {
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
         .layer(ledger.layer(path, came))
-        .service(ClientBuilder::new(Client::new()).build());
+        .service(ClientBuilder::new(client_without_redirects()).build());
     let base = upstream.base();
     let ends = run(move |order| {
         let (stack, base) = (stack.clone(), base.clone());
@@ -59,7 +59,7 @@ async fn inside_the_chain() {
         .timeout(TIMEOUT)
         .layer(ledger.layer(path as fn(&Request) -> usize, came))
         .into_inner();
-    let client = ClientBuilder::new(Client::new()).with(TowerMiddleware::new(stack)).build();
+    let client = ClientBuilder::new(client_without_redirects()).with(TowerMiddleware::new(stack)).build();
     let base = upstream.base();
     let ends = run(move |order| {
         let (client, base) = (client.clone(), base.clone());

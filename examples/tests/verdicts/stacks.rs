@@ -16,8 +16,9 @@ use crate::{SHED, Table, axes, verdict};
 
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
+/// It follows no redirect, so that a refused connection is the one of the request itself.
 fn client() -> Client {
-    Client::builder().no_proxy().build().unwrap()
+    Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
 fn request(method: Method, url: &str) -> Request {
@@ -37,7 +38,8 @@ fn breaker() -> BreakerLayer {
 }
 
 fn policy() -> RetryPolicy {
-    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).budget(None).build().unwrap()
+    let policy = RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).budget(None);
+    policy.follows_redirects(false).build().unwrap()
 }
 
 /// A server, a circuit and a breaker over reqwest's client.

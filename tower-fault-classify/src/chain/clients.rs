@@ -166,6 +166,8 @@ impl std::fmt::Write for Text {
 #[cfg(feature = "reqwest")]
 fn reqwest(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     let Some(error) = error.downcast_ref::<reqwest::Error>() else { return };
+    // Its URL is the one of the first hop, whichever hop failed.
+    evidence.maybe_redirected = true;
     evidence.timed_out |= error.is_timeout();
     if error.is_connect() {
         evidence.reached(Reached::Connecting);

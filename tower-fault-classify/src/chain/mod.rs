@@ -44,7 +44,8 @@ fn walk(error: &(dyn Error + 'static), reached: Reached) -> Fault {
     let mut evidence = Evidence { reached, ..Evidence::default() };
     let fault = evidence.gather(error);
     // Also after a carried verdict: whoever judged the error inside did not see what ended around it.
-    if evidence.worker_ended { fault.with_retryable(Retryable::Never) } else { fault }
+    let fault = if evidence.worker_ended { fault.with_retryable(Retryable::Never) } else { fault };
+    if evidence.maybe_redirected { fault.with_maybe_redirected(true) } else { fault }
 }
 
 /// How far the request is known to have come. The farthest that any error of the chain knows of counts.
@@ -74,6 +75,8 @@ struct Evidence {
     timed_out: bool,
     /// The errors below are of what came over the wire, which the caller has no part in.
     on_the_wire: bool,
+    /// The client follows redirects, and its errors do not say which hop failed.
+    maybe_redirected: bool,
     /// The peer is gone, whatever the request's body does: the operating system says so, or the peer
     /// did not answer a ping, or a proxy's attempt to connect.
     peer_gone: bool,

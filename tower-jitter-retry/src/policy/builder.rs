@@ -34,6 +34,7 @@ pub struct RetryPolicyBuilder {
     longest_hint: Duration,
     safety: RetrySafety,
     non_idempotent: NonIdempotent,
+    follows_redirects: Option<bool>,
     budget: Spending,
     clock: Option<Clock>,
     seed: Option<u64>,
@@ -63,6 +64,7 @@ impl Default for RetryPolicyBuilder {
             longest_hint: Duration::from_secs(60),
             safety: RetrySafety::ByRequest,
             non_idempotent: NonIdempotent::UnsentOrRefused,
+            follows_redirects: None,
             budget: Spending::Default,
             clock: None,
             seed: None,
@@ -146,6 +148,28 @@ impl RetryPolicyBuilder {
     /// request is idempotent. **Default**: [`NonIdempotent::UnsentOrRefused`].
     pub fn non_idempotent(mut self, level: NonIdempotent) -> Self {
         self.non_idempotent = level;
+        self
+    }
+
+    /// Sets whether redirects are followed below this layer. A fault after a redirect says nothing about the request that was
+    /// sent first: a POST may have been processed before its redirect led to a server that refuses connections or answers 429.
+    /// [`Retryable::Unsent`](crate::Retryable::Unsent) and [`Refused`](crate::Retryable::Refused) then count as
+    /// [`IfIdempotent`](crate::Retryable::IfIdempotent). The method of the original request decides.
+    ///
+    /// | value | Unsent and Refused count as `IfIdempotent` |
+    /// |---|---|
+    /// | not set (**default**) | in each error of reqwest; in a response of reqwest or of tower-http's `FollowRedirect` (feature `follow-redirect`) whose URL is not the request's |
+    /// | `true` | always |
+    /// | `false` | never |
+    ///
+    /// - Set `true` if tower-http's `FollowRedirect` is below this layer: nothing tells its errors apart. Better, put
+    ///   `FollowRedirect` above this layer, where each hop is a request of its own.
+    /// - Set `false` for a reqwest client with `redirect::Policy::none()`. reqwest does not say which hop failed, so that
+    ///   without it a POST is not sent again after a refused connection. Set `false` too if a layer in between changes URLs.
+    /// - A redirect to the URL of the request itself cannot be told from none in a response. Set `true` if your server does
+    ///   that.
+    pub fn follows_redirects(mut self, follows: bool) -> Self {
+        self.follows_redirects = Some(follows);
         self
     }
 
@@ -259,6 +283,7 @@ impl RetryPolicyBuilder {
             },
             max_elapsed: self.max_elapsed.map(nanos),
             marker: self.marker,
+            follows_redirects: self.follows_redirects,
             longest_hint: nanos(self.longest_hint),
         };
         let extras = Extras {

@@ -37,6 +37,7 @@ pub(crate) use methods::Methods;
 /// | [`budget`](RetryPolicyBuilder::budget) | [`Budget::default`]: 20 % of the requests, and 10 retries a second |
 /// | [`safety`](RetryPolicyBuilder::safety) | [`RetrySafety::ByRequest`](crate::RetrySafety::ByRequest) |
 /// | [`non_idempotent`](RetryPolicyBuilder::non_idempotent) | [`NonIdempotent::UnsentOrRefused`] |
+/// | [`follows_redirects`](RetryPolicyBuilder::follows_redirects) | as URLs tell; each error of reqwest may come after a redirect |
 /// | [`idempotent_methods`](RetryPolicyBuilder::idempotent_methods) | no method of gRPC |
 /// | [`replay_limit`](RetryPolicyBuilder::replay_limit) | 64 KiB of a body that streams or has to be copied |
 /// | [`marker`](RetryPolicyBuilder::marker), [`marker_header`](RetryPolicyBuilder::marker_header) | on, no header |

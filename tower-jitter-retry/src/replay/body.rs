@@ -66,6 +66,12 @@ impl<B> ReplayBody<B> {
     }
 }
 
+impl<B: Default> Default for ReplayBody<B> {
+    fn default() -> Self {
+        Self::new(B::default())
+    }
+}
+
 impl<B> Body for ReplayBody<B>
 where
     B: Body + Unpin,

@@ -1,5 +1,7 @@
 //! `http::Request`.
 
+use std::borrow::Cow;
+
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request};
 
@@ -33,6 +35,10 @@ impl<B> RequestInfo for Request<B> {
 
     fn has_idempotency_key(&self) -> bool {
         has_idempotency_key(self.headers())
+    }
+
+    fn url(&self) -> Option<Cow<'_, str>> {
+        Some(self.uri().to_string().into())
     }
 
     #[inline]
@@ -85,6 +91,10 @@ impl<B: RetryBody> RetryRequest for Request<B> {
 
     fn waits(saved: &Self::Saved) -> Option<bool> {
         B::waits(&saved.body)
+    }
+
+    fn url_of(saved: &Self::Saved) -> Option<Cow<'_, str>> {
+        Some(saved.parts.uri.to_string().into())
     }
 
     fn again(saved: Self::Saved, _: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {

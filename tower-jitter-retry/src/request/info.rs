@@ -1,5 +1,6 @@
 //! What a retry layer reads from a request and writes on it.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use ::http::HeaderName;
@@ -72,6 +73,12 @@ pub trait RequestInfo {
         false
     }
 
+    /// The URL of the request, to tell responses after a redirect apart; see
+    /// [`follows_redirects`](crate::RetryPolicyBuilder::follows_redirects). **Default**: not known.
+    fn url(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+
     /// What is written down on the request for the retry. It may be taken off to be read, and is put back.
     /// **Default**: nothing.
     #[inline]
@@ -107,6 +114,10 @@ impl<T: RequestInfo> RequestInfo for Option<T> {
 
     fn has_idempotency_key(&self) -> bool {
         self.as_ref().is_some_and(T::has_idempotency_key)
+    }
+
+    fn url(&self) -> Option<Cow<'_, str>> {
+        self.as_ref()?.url()
     }
 
     fn notes(&mut self) -> Notes {

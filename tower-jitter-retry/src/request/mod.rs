@@ -4,14 +4,18 @@ mod attempt;
 mod grpc;
 mod http;
 mod info;
+mod redirect;
 #[cfg(feature = "reqwest")]
 mod reqwest;
 mod safety;
+
+use std::borrow::Cow;
 
 pub use self::attempt::Attempt;
 pub(crate) use self::attempt::{Coverage, Outer};
 pub use self::http::{SavedHttp, remove_marker};
 pub use self::info::{Mark, Notes, RequestInfo};
+pub(crate) use self::redirect::on_first_hop;
 pub(crate) use self::safety::ResendAfter;
 pub use self::safety::{NonIdempotent, RetrySafety};
 
@@ -59,6 +63,12 @@ pub trait RetryRequest: RequestInfo + Sized {
         None
     }
 
+    /// The request's [`RequestInfo::url`], of what is kept of it. **Default**: not known.
+    fn url_of(saved: &Self::Saved) -> Option<Cow<'_, str>> {
+        let _ = saved;
+        None
+    }
+
     /// The request for another attempt, and what is kept of it: what is needed for one more
     /// attempt, unless this is the last, and for [`waits`](Self::waits). `None`: it cannot be sent
     /// again, and what the last attempt came to is the caller's.
@@ -88,6 +98,9 @@ pub trait Resend<Req> {
         let _ = saved;
         None
     }
+
+    /// See [`RetryRequest::url_of`].
+    fn url_of<'s>(&self, saved: &'s Self::Saved) -> Option<Cow<'s, str>>;
 
     /// See [`RetryRequest::again`].
     fn again(&self, saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Req, Option<Self::Saved>)>;
@@ -119,6 +132,10 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
         Req::waits(saved)
     }
 
+    fn url_of<'s>(&self, saved: &'s Req::Saved) -> Option<Cow<'s, str>> {
+        Req::url_of(saved)
+    }
+
     #[inline]
     fn again(&self, saved: Req::Saved, attempt: Attempt, last: bool) -> Option<(Req, Option<Req::Saved>)> {
         Req::again(saved, attempt, last)
@@ -147,6 +164,10 @@ impl<Req: RequestInfo + Clone> Resend<Req> for CloneRequests {
         true
     }
 
+    fn url_of<'s>(&self, saved: &'s Req) -> Option<Cow<'s, str>> {
+        saved.url()
+    }
+
     #[inline]
     fn again(&self, saved: Req, _: Attempt, last: bool) -> Option<(Req, Option<Req>)> {
         if last { Some((saved, None)) } else { Some((saved.clone(), Some(saved))) }
@@ -165,6 +186,10 @@ macro_rules! cloned {
             #[inline]
             fn save(self, limit: usize) -> (Self, Option<Self>) {
                 CloneRequests.save(self, limit)
+            }
+
+            fn url_of(saved: &Self) -> Option<Cow<'_, str>> {
+                saved.url()
             }
 
             #[inline]

@@ -1,5 +1,6 @@
 //! `reqwest::Request`.
 
+use std::borrow::Cow;
 use std::mem::{replace, take};
 
 use ::http::{Extensions, HeaderName};
@@ -46,6 +47,10 @@ impl RequestInfo for Request {
         has_idempotency_key(self.headers())
     }
 
+    fn url(&self) -> Option<Cow<'_, str>> {
+        Some(self.url().as_str().into())
+    }
+
     fn notes(&mut self) -> Notes {
         let notes = with_extensions(self, |extensions| noted(extensions));
         Notes { deadline: earliest(notes.deadline, self.headers()), ..notes }
@@ -79,6 +84,10 @@ impl RetryRequest for Request {
     fn save(self, _: usize) -> (Self, Option<Self>) {
         let saved = self.try_clone();
         (self, saved)
+    }
+
+    fn url_of(saved: &Self) -> Option<Cow<'_, str>> {
+        RequestInfo::url(saved)
     }
 
     fn again(saved: Self, _: Attempt, last: bool) -> Option<(Self, Option<Self>)> {

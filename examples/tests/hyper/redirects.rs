@@ -1,0 +1,147 @@
+//! tower-http's `FollowRedirect` over hyper: above the retry, where it belongs, and below.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use examples::misbehave::{Act, Http, Refused};
+use http::{Method, Request};
+use http_body_util::Full;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tower::retry::RetryLayer;
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_fault_classify::FaultClassifyLayer;
+use tower_http::follow_redirect::policy::{PolicyExt, Standard, clone_body_fn};
+use tower_http::follow_redirect::{FollowRedirectLayer, policy::Policy};
+use tower_jitter_retry::{
+    Jitter, JitterRetryLayer, ReplayBody, RetryPolicy, RetryPolicyBuilder, RetrySafety,
+};
+
+type Body = Full<Bytes>;
+
+/// What answers a redirect's second hop. 0: the connection is refused.
+const TARGETS: [u16; 6] = [0, 421, 425, 429, 509, 529];
+const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
+
+/// Three attempts without a delay.
+fn at_once() -> RetryPolicyBuilder {
+    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None)
+}
+
+fn client() -> Client<HttpConnector, Body> {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+/// Follows 307 and 308 as well, for which the body has to be cloned.
+fn follow<E>() -> FollowRedirectLayer<impl Policy<Body, E> + Clone> {
+    let clone_body = clone_body_fn(|body: &Body| Some(body.clone()));
+    FollowRedirectLayer::with_policy(clone_body.and::<_, Body, E>(Standard::default()))
+}
+
+/// How many requests come to a server that redirects, and to the target, if one is sent through the stack.
+async fn requests<S>(stack: S, method: &Method, redirect: u16, target: u16, never: bool) -> (usize, usize)
+where
+    S: Service<Request<Body>>,
+{
+    let (origin, server, refused) = (Http::start().await, Http::start().await, Refused::bind());
+    let url = if target == 0 { refused.url() } else { server.url() };
+    origin.otherwise(Act::status(redirect).header("location", format!("{url}/second")));
+    server.otherwise(Act::status(target));
+    let request = Request::builder().method(method).uri(format!("{}/first", origin.url()));
+    let mut request = request.body(Full::from("the body")).unwrap();
+    if never {
+        request.extensions_mut().insert(RetrySafety::Never);
+    }
+    let _ = stack.oneshot(request).await;
+    assert!(origin.requests().iter().all(|seen| seen.method == method));
+    (origin.requests().len(), server.requests().len())
+}
+
+/// Each hop is a request of its own: the first is answered, and only the second is sent again, if it may be.
+#[tokio::test]
+async fn redirected_post_above_the_retry_is_sent_once() {
+    for redirect in REDIRECTS {
+        for target in TARGETS {
+            for method in [Method::POST, Method::PATCH, Method::GET] {
+                let stack = ServiceBuilder::new()
+                    .layer(follow())
+                    .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+                    .layer(FaultClassifyLayer::new())
+                    .service(client());
+                let (first, second) = requests(stack, &method, redirect, target, false).await;
+                assert_eq!(first, 1, "{method} {redirect} {target}");
+                assert_eq!(second, if target == 0 { 0 } else { 3 }, "{method} {redirect} {target}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn redirected_post_below_the_retry_is_sent_once_if_the_policy_says_so() {
+    for redirect in REDIRECTS {
+        for target in TARGETS {
+            for (method, never, attempts) in [
+                (Method::POST, false, 1),
+                (Method::POST, true, 1),
+                (Method::PATCH, false, 1),
+                (Method::PATCH, true, 1),
+                (Method::GET, false, 3),
+            ] {
+                let policy = at_once().follows_redirects(true).build().unwrap();
+                let below =
+                    ServiceBuilder::new().layer(FaultClassifyLayer::new()).layer(follow()).service(client());
+                let expected = (attempts, if target == 0 { 0 } else { attempts });
+                let ours =
+                    ServiceBuilder::new().layer(JitterRetryLayer::new(policy.clone())).service(below.clone());
+                let seen = requests(ours, &method, redirect, target, never).await;
+                assert_eq!(seen, expected, "{method} {redirect} {target} {never}");
+                let towers = ServiceBuilder::new().layer(RetryLayer::new(policy.for_tower())).service(below);
+                let seen = requests(towers, &method, redirect, target, never).await;
+                assert_eq!(seen, expected, "tower's: {method} {redirect} {target} {never}");
+            }
+        }
+    }
+}
+
+/// Without the setting, responses are told by their `RequestUri`.
+#[tokio::test]
+async fn response_after_a_redirect_below_the_retry_is_told_by_its_uri() {
+    for redirect in REDIRECTS {
+        for target in &TARGETS[1..] {
+            for (method, attempts) in [(Method::POST, 1), (Method::PATCH, 1), (Method::GET, 3)] {
+                let stack = ServiceBuilder::new()
+                    .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+                    .layer(FaultClassifyLayer::new())
+                    .layer(follow())
+                    .service(client());
+                let seen = requests(stack, &method, redirect, *target, false).await;
+                assert_eq!(seen, (attempts, attempts), "{method} {redirect} {target}");
+            }
+        }
+    }
+    // A POST that is not redirected is sent again.
+    let server = Http::start().await;
+    server.otherwise(Act::status(429));
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(follow())
+        .service(client());
+    stack.oneshot(Request::post(server.url()).body(Full::from("the body")).unwrap()).await.unwrap();
+    assert_eq!(server.requests().len(), 3);
+}
+
+/// `FollowRedirect` needs a body that has a default.
+#[tokio::test]
+async fn streaming_body_goes_through_follow_redirect_above_the_retry() {
+    let (origin, target) = (Http::start().await, Http::start().await);
+    origin.otherwise(Act::status(303).header("location", target.url()));
+    target.script([Act::status(503), Act::status(200)]);
+    let stack = ServiceBuilder::new()
+        .layer(FollowRedirectLayer::new())
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .service(Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Body>>());
+    let post = Request::post(origin.url()).body(ReplayBody::new(Full::from("the body"))).unwrap();
+    assert_eq!(stack.oneshot(post).await.unwrap().status(), 200);
+    assert_eq!((origin.requests().len(), target.requests().len()), (1, 2));
+}

@@ -1,0 +1,211 @@
+//! A POST that was processed and answered by a redirect, whose target then fails: the fault is of the second hop, and the
+//! POST is not sent again.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use examples::misbehave::{Act, Http, Refused};
+use reqwest::redirect::Policy;
+use reqwest::{Body, Client, Method, Request, Response};
+use reqwest_middleware::ClientBuilder;
+use tower::retry::RetryLayer;
+use tower::{Layer, ServiceBuilder};
+use tower_fault_classify::FaultClassifyLayer;
+use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy, RetryPolicyBuilder, RetrySafety};
+
+use crate::{inside, plain, send, stack};
+
+/// What the target of a redirect does. 0: it refuses the connection.
+const TARGETS: [u16; 6] = [0, 421, 425, 429, 509, 529];
+
+/// A server that answers each request with a redirect, and the target.
+struct Hops {
+    origin: Http,
+    target: Http,
+    _refused: Refused,
+}
+
+impl Hops {
+    async fn start(redirect: u16, target: u16) -> Self {
+        let (origin, server, refused) = (Http::start().await, Http::start().await, Refused::bind());
+        let url = if target == 0 { refused.url() } else { server.url() };
+        origin.otherwise(Act::status(redirect).header("location", format!("{url}/second")));
+        server.otherwise(Act::status(target));
+        Self { origin, target: server, _refused: refused }
+    }
+
+    fn request(&self, method: &Method, safety: Option<RetrySafety>) -> http::Request<Body> {
+        let url = format!("{}/first?a=b", self.origin.url());
+        let mut request = http::Request::builder().method(method).uri(url).body("the body".into()).unwrap();
+        if let Some(safety) = safety {
+            request.extensions_mut().insert(safety);
+        }
+        request
+    }
+
+    /// How many requests came to the server that redirects, and to the target.
+    fn requests(&self) -> (usize, usize) {
+        (self.origin.requests().len(), self.target.requests().len())
+    }
+}
+
+/// Three attempts without a delay.
+fn at_once() -> RetryPolicyBuilder {
+    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None)
+}
+
+fn client() -> Client {
+    plain().build().unwrap()
+}
+
+/// Sends POST, PATCH and GET through every redirect to every target.
+async fn check(sends: impl AsyncFn(http::Request<Body>)) {
+    for redirect in [301, 302, 303, 307, 308] {
+        for target in TARGETS {
+            for (method, safety, attempts) in [
+                (Method::POST, None, 1),
+                (Method::POST, Some(RetrySafety::Never), 1),
+                (Method::PATCH, None, 1),
+                (Method::PATCH, Some(RetrySafety::Never), 1),
+                (Method::GET, None, 3),
+                (Method::GET, Some(RetrySafety::Never), 1),
+            ] {
+                let hops = Hops::start(redirect, target).await;
+                sends(hops.request(&method, safety)).await;
+                let expected = (attempts, if target == 0 { 0 } else { attempts });
+                assert_eq!(hops.requests(), expected, "{method} {redirect} {target} {safety:?}");
+            }
+        }
+    }
+}
+
+fn of_reqwest(request: http::Request<Body>) -> Request {
+    request.try_into().unwrap()
+}
+
+#[tokio::test]
+async fn redirected_post_through_the_stack_is_sent_once() {
+    check(async |request| drop(send(&mut stack(client()), of_reqwest(request)).await)).await;
+}
+
+#[tokio::test]
+async fn redirected_post_through_the_retry_alone_is_sent_once() {
+    let layer = JitterRetryLayer::new(at_once().build().unwrap());
+    check(async |request| drop(send(&mut layer.layer(client()), of_reqwest(request)).await)).await;
+}
+
+#[tokio::test]
+async fn redirected_post_through_towers_retry_is_sent_once() {
+    let layer = RetryLayer::new(at_once().build().unwrap().for_tower());
+    check(async |request| drop(send(&mut layer.layer(client()), of_reqwest(request)).await)).await;
+}
+
+#[tokio::test]
+async fn redirected_post_inside_the_middleware_chain_is_sent_once() {
+    check(async |request| drop(inside(client()).execute(of_reqwest(request)).await)).await;
+}
+
+#[tokio::test]
+async fn redirected_post_over_a_client_with_middleware_is_sent_once() {
+    let client = ClientBuilder::new(client()).build();
+    check(async |request| drop(send(&mut stack(client.clone()), of_reqwest(request)).await)).await;
+}
+
+/// The layers see requests and responses of `http` alone.
+#[tokio::test]
+async fn redirected_post_as_an_http_request_is_sent_once() {
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(FaultClassifyLayer::new())
+        .map_request(of_reqwest)
+        .map_response(|response: Response| http::Response::<Body>::from(response))
+        .service(client());
+    check(async |request| drop(send(&mut stack.clone(), request).await)).await;
+}
+
+/// A redirect in front of a `RetryPolicy::gateway`, and a classifier that is a closure.
+#[tokio::test]
+async fn redirected_post_with_other_policies_and_classifiers_is_sent_once() {
+    use tower_fault_classify::{classify_fn, judge_error, judge_outcome};
+
+    let gateway = RetryPolicy::gateway().base(Duration::ZERO).jitter(Jitter::None).build().unwrap();
+    let closure = classify_fn(|outcome: Result<&Response, &reqwest::Error>| match outcome {
+        Ok(response) => judge_outcome(response),
+        Err(error) => judge_error(error).into(),
+    });
+    for target in TARGETS {
+        let hops = Hops::start(303, target).await;
+        let post = || of_reqwest(hops.request(&Method::POST, None));
+        let _ = send(&mut JitterRetryLayer::new(gateway.clone()).layer(client()), post()).await;
+        assert_eq!(hops.requests().0, 1, "{target}");
+        let layer = JitterRetryLayer::new(at_once().build().unwrap()).classify(closure);
+        let _ = send(&mut layer.layer(client()), post()).await;
+        assert_eq!(hops.requests().0, 2, "{target}");
+    }
+}
+
+/// reqwest does not say which hop refused the connection. A client that follows no redirects has one hop.
+#[tokio::test]
+async fn refused_post_is_sent_again_if_no_redirect_is_followed() {
+    let refused = Refused::bind();
+    let client = plain().redirect(Policy::none()).build().unwrap();
+    for (policy, expected) in [(at_once(), 1), (at_once().follows_redirects(false), 3)] {
+        let attempts = std::sync::atomic::AtomicU32::new(0);
+        let count = |request: Request| {
+            attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            request
+        };
+        let mut stack = ServiceBuilder::new()
+            .layer(JitterRetryLayer::new(policy.build().unwrap()))
+            .map_request(count)
+            .service(client.clone());
+        let mut post = Request::new(Method::POST, refused.url().parse().unwrap());
+        *post.body_mut() = Some("the body".into());
+        send(&mut stack, post).await.unwrap_err();
+        assert_eq!(attempts.into_inner(), expected);
+    }
+}
+
+/// How often a POST is sent that is answered by 429 at once, to a URL that reqwest writes differently.
+async fn sent_to(policy: RetryPolicyBuilder, path: &str) -> usize {
+    let server = Http::start().await;
+    server.otherwise(Act::status(429));
+    let url = format!("{}{path}", server.url().replace("http://", "HTTP://user:secret@"));
+    let request = http::Request::post(url).body(Body::from("the body"));
+    let mut stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(policy.build().unwrap()))
+        .map_request(of_reqwest)
+        .service(client());
+    send(&mut stack, request.unwrap()).await.unwrap();
+    server.requests().len()
+}
+
+#[tokio::test]
+async fn post_that_is_not_redirected_is_sent_again_after_429_whatever_its_url() {
+    for path in ["", "/", "/a?b", "/a/../b", "/\"quoted\"", "/%22quoted%22"] {
+        assert_eq!(sent_to(at_once(), path).await, 3, "{path}");
+        assert_eq!(sent_to(at_once().follows_redirects(true), path).await, 1, "{path}");
+    }
+    let server = Http::start().await;
+    server.otherwise(Act::status(429));
+    let mut post = Request::new(Method::POST, format!("{}/a#fragment", server.url()).parse().unwrap());
+    *post.body_mut() = Some("the body".into());
+    send(&mut stack(client()), post).await.unwrap();
+    assert_eq!(server.requests().len(), 3);
+}
+
+/// The URL of the response is the request's: only the setting tells.
+#[tokio::test]
+async fn post_that_is_redirected_to_its_own_url_is_sent_once_if_redirects_are_said_to_be_followed() {
+    for target in &TARGETS[1..] {
+        let server = Http::start().await;
+        server.script([Act::status(303).header("location", "/first")]);
+        server.otherwise(Act::status(*target));
+        let layer = JitterRetryLayer::new(at_once().follows_redirects(true).build().unwrap());
+        let mut post = Request::new(Method::POST, format!("{}/first", server.url()).parse().unwrap());
+        *post.body_mut() = Some(Body::from(Bytes::from_static(b"the body")));
+        send(&mut layer.layer(client()), post).await.unwrap();
+        let methods: Vec<_> = server.requests().into_iter().map(|seen| seen.method).collect();
+        assert_eq!(methods, [Method::POST, Method::GET], "{target}");
+    }
+}
