@@ -605,8 +605,10 @@ impl std::fmt::Display for AsksOnDrop {
 
 impl std::error::Error for AsksOnDrop {}
 
+type MakeFrame = dyn FnOnce() -> Result<Frame<Bytes>, AsksOnDrop> + Send + Sync;
+
 /// A body with one frame.
-struct OneFrame(Option<Box<dyn FnOnce() -> Result<Frame<Bytes>, AsksOnDrop> + Send + Sync>>);
+struct OneFrame(Option<Box<MakeFrame>>);
 
 impl OneFrame {
     fn new(frame: impl FnOnce() -> Result<Frame<Bytes>, AsksOnDrop> + Send + Sync + 'static) -> Self {
@@ -639,7 +641,9 @@ fn take_over_during_read(make: fn(AsksOnDrop) -> Result<Frame<Bytes>, AsksOnDrop
     let body = OneFrame::new(move || {
         let saved = taken.lock().unwrap().take().unwrap();
         let (second, _) = ReplayBody::again(saved, true).unwrap();
-        make(AsksOnDrop(Box::new(move || drop(second.size_hint()))))
+        make(AsksOnDrop(Box::new(move || {
+            second.size_hint();
+        })))
     });
     let (mut first, kept) = ReplayBody::new(body).save(100);
     *saved.lock().unwrap() = kept;
@@ -650,7 +654,9 @@ fn take_over_during_read(make: fn(AsksOnDrop) -> Result<Frame<Bytes>, AsksOnDrop
 fn release_trailers() {
     let kept_body = Arc::<std::sync::Mutex<Option<ReplayBody<OneFrame>>>>::default();
     let asked = Arc::clone(&kept_body);
-    let ask = move || drop(asked.lock().unwrap().as_ref().map(Body::size_hint));
+    let ask = move || {
+        asked.lock().unwrap().as_ref().map(Body::size_hint);
+    };
     let trailers = trailers_that_own(AsksOnDrop(Box::new(ask)));
     let (mut first, saved) = ReplayBody::new(OneFrame::new(|| Ok(Frame::trailers(trailers)))).save(100);
     read(&mut first, 1, &mut Seen::default());
