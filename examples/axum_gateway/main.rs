@@ -21,7 +21,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
-use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, CircuitState};
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer};
 use tower_breaker::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
 use tower_fault_classify::upload::{UploadBody, UploadLayer};
 use tower_fault_classify::{FaultClassifyLayer, Judged};
@@ -65,9 +65,10 @@ async fn forward(State((stack, to)): State<(Stack, String)>, mut request: Reques
     }
 }
 
-/// Without prices the shop goes on; without orders it does not.
+/// Without prices the shop goes on; without orders it does not. A circuit that is forced open
+/// counts as open.
 async fn ready(State((circuits, [orders, prices])): State<(KeyedCircuits<String>, [String; 2])>) -> Response {
-    let open = |to| circuits.get(to).is_some_and(|circuit| circuit.status().state == CircuitState::Open);
+    let open = |to| circuits.get(to).is_some_and(|circuit| circuit.status().state.is_open());
     let (orders, prices) = (open(&orders), open(&prices));
     let status = if orders { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     (status, format!("open: orders {orders}, prices {prices}")).into_response()
@@ -110,12 +111,17 @@ async fn main() -> Result<(), BoxError> {
         .nest("/orders", to(&orders))
         .nest("/prices", to(&prices))
         .route("/report", report.layer(guard))
-        .route("/ready", any(ready).with_state((circuits, [orders, prices])));
+        .route("/ready", any(ready).with_state((circuits.clone(), [orders.clone(), prices])));
     let (gateway, serving) = serve(app, stop.clone()).await?;
 
     for path in "/orders/1 /prices/1 /prices/1 /orders/2 /ready /report /report /report".split(' ') {
         println!("{}", ask(gateway.clone(), path).await?);
     }
+    // Maintenance of the orders: an operator takes them out of service.
+    let orders = circuits.get(&orders).ok_or("there was an order")?;
+    orders.force_open()?;
+    println!("{}", ask(gateway.clone(), "/ready").await?);
+    orders.release();
     let under_way = tokio::spawn(async move { ask(gateway, "/orders/slow").await });
     begun.notified().await;
     stop.notify_one();

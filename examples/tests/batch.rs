@@ -1,11 +1,28 @@
-//! Runs the batch as its users do.
+//! The batch on a paused clock.
 
-use examples::text_of_example;
+#[path = "../batch/main.rs"]
+#[expect(dead_code, reason = "the test calls what `main` calls")]
+mod batch;
 
-#[test]
-fn no_item_is_lost_and_the_dead_server_is_asked_five_times() {
-    let text = text_of_example("batch");
-    let [stop, end] = text.lines().collect::<Vec<_>>().try_into().expect("it stops once");
-    assert!(stop.starts_with("40 done, 60 to do: "), "{stop}");
-    assert!(end.starts_with("100 of 100 imported with 105 requests, "), "{end}");
+use std::time::Duration;
+
+use batch::{Server, import_all};
+use tokio::time::Instant;
+
+#[tokio::test(start_paused = true)]
+async fn batch_loses_no_item_and_sends_five_requests_to_the_dead_server() {
+    let mut server = Server::default();
+    import_all(&mut server).await.unwrap();
+    assert_eq!(server.imported, (1..=100).collect::<Vec<_>>());
+    assert_eq!(server.requests, 105);
+}
+
+#[tokio::test(start_paused = true)]
+async fn batch_pauses_before_each_health_check() {
+    let began = Instant::now();
+    let mut server = Server::default();
+    import_all(&mut server).await.unwrap();
+    // The server is down for 3 s, and the worker checks once a second.
+    assert_eq!(server.health_checks, 3);
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
 }

@@ -20,8 +20,8 @@ use crate::error::BreakerError;
 impl Circuit {
     /// Runs a future through the circuit: a worker's job, a query to a pool.
     ///
-    /// **Every `Ok` counts as a success, also an `Ok` that holds an error.** A future that returns a result within a result
-    /// hides its failures from the circuit:
+    /// **Every `Ok` counts as a success, also an `Ok` that holds an error.** A future that returns
+    /// a result within a result hides its failures from the circuit:
     ///
     /// ```
     /// # #[cfg(feature = "tokio")] {
@@ -42,11 +42,11 @@ impl Circuit {
     /// # }
     /// ```
     ///
-    /// Use [`call_within`](Self::call_within) for a timeout, and [`call_nested`](Self::call_nested) for any other result
-    /// within a result, as a `JoinHandle` returns it.
+    /// Use [`call_within`](Self::call_within) for a timeout, and [`call_nested`](Self::call_nested)
+    /// for any other result within a result, as a `JoinHandle` returns it.
     ///
-    /// An error is classified by its chain of sources. The circuit decides when the future is first polled. The future runs
-    /// on any executor.
+    /// An error is classified by its chain of sources. The circuit decides when the future is first
+    /// polled. The future runs on any executor.
     ///
     /// ```
     /// use tower_breaker::{BreakerConfig, BreakerError, Circuit};
@@ -84,7 +84,8 @@ impl Circuit {
 
     /// Runs a future that returns a result within a result through the circuit.
     ///
-    /// As [`call`](Self::call), but an `Ok(Err(error))` is classified by `error`. The output keeps its shape.
+    /// As [`call`](Self::call), but an `Ok(Err(error))` is classified by `error`. The output keeps
+    /// its shape.
     ///
     /// ```
     /// use tower_breaker::{BreakerConfig, Circuit};
@@ -115,10 +116,12 @@ impl Circuit {
         Call::new(self, call, NestedErrors::new())
     }
 
-    /// Runs a closure through the circuit, on this thread. An `Ok` is a success, an error is classified by its chain of
-    /// sources. For a result within a result use [`call_blocking_nested`](Self::call_blocking_nested).
+    /// Runs a closure through the circuit, on this thread. An `Ok` is a success, an error is
+    /// classified by its chain of sources. For a result within a result use
+    /// [`call_blocking_nested`](Self::call_blocking_nested).
     ///
-    /// A closure cannot be stopped, so there is no variant with a timeout: set one on the client that it uses.
+    /// A closure cannot be stopped, so there is no variant with a timeout: set one on the client
+    /// that it uses.
     ///
     /// ```
     /// use tower_breaker::{BreakerConfig, Circuit};
@@ -196,7 +199,8 @@ fn settle<T, E, C: Classify<T, E>>(permit: &mut Option<Permit>, result: &Result<
 }
 
 pin_project! {
-    /// A future that runs through a circuit. Returned by [`Circuit::call`] and [`Circuit::call_nested`].
+    /// A future that runs through a circuit. Returned by [`Circuit::call`] and
+    /// [`Circuit::call_nested`].
     #[must_use = "futures do nothing unless polled"]
     pub struct Call<F, C> {
         // Before the permit: it must be dropped when the slot is free again.

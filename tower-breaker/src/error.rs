@@ -20,8 +20,9 @@ use crate::machine::CircuitState;
 /// circuit breaker `tenants` for key `7` is half-open; retry after 1 s
 /// ```
 ///
-/// Its [`source`](Error::source) is a [`Judged`] of kind `rejected`, so that every layer above, in any order of stacking, knows
-/// what happened without knowing the breaker: the request is not sent again, and the server's health is not affected.
+/// Its [`source`](Error::source) is a [`Judged`] of kind `rejected`, so that every layer above, in
+/// any order of stacking, knows what happened without knowing the breaker: the request is not sent
+/// again, and the server's health is not affected.
 #[derive(Debug)]
 pub struct Rejection {
     circuit: &'static str,
@@ -62,15 +63,17 @@ impl Rejection {
         self.circuit
     }
 
-    /// The key of the circuit, as its layer labels it. `None`: the circuit has no key, or was evicted meanwhile.
+    /// The key of the circuit, as its layer labels it. `None`: the circuit has no key, or was
+    /// evicted meanwhile.
     ///
-    /// The text of the rejection names the key. Responses and statuses that are made of a rejection do not, because they may
-    /// leave the process.
+    /// The text of the rejection names the key. Responses and statuses that are made of a rejection
+    /// do not, because they may leave the process.
     pub fn key(&self) -> Option<Arc<str>> {
         self.key.and_then(Label::text)
     }
 
-    /// The state of the circuit. A closed circuit rejects calls only in its slow start, which admits a share of them.
+    /// The state of the circuit. A closed circuit rejects calls only in its slow start, which
+    /// admits a share of them.
     pub const fn state(&self) -> CircuitState {
         self.state
     }
@@ -84,7 +87,8 @@ impl Rejection {
     /// | closed, in its slow start | 1 s, or until the slow start ends if that is sooner |
     /// | forced open, or open until it is reset | `None` |
     ///
-    /// Responses carry it in `Retry-After`, rounded up to whole seconds, and in `grpc-retry-pushback-ms`.
+    /// Responses carry it in `Retry-After`, rounded up to whole seconds, and in
+    /// `grpc-retry-pushback-ms`.
     #[inline]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.judged.fault().retry_after()
@@ -180,10 +184,11 @@ impl fmt::Display for Forced {
 
 impl Error for Forced {}
 
-/// The error of a [`Breaker`](crate::Breaker) whose inner error is a type of its own, and of a [`Circuit`](crate::Circuit)'s
-/// calls.
+/// The error of a [`Breaker`](crate::Breaker) whose inner error is a type of its own, and of a
+/// [`Circuit`](crate::Circuit)'s calls.
 ///
-/// It prints what the error in it prints, which is also its [`source`](Error::source). To print the causes too, use
+/// It prints what the error in it prints, which is also its [`source`](Error::source). To print the
+/// causes too, use
 /// [`ErrorChain`](tower_fault_classify::ErrorChain), which prints no text twice.
 ///
 /// Over an inner error that is boxed (`BoxError`, `anyhow::Error`) the type stays as it is, and a [`Rejection`] is boxed straight
@@ -237,9 +242,11 @@ impl<E: Error + 'static> Error for BreakerError<E> {
     }
 }
 
-/// A call that [`Circuit::call_within`](crate::Circuit) stopped because its time was over. It counts as a failure.
+/// A call that [`Circuit::call_within`](crate::Circuit) stopped because its time was over. It
+/// counts as a failure.
 ///
-/// Its [`source`](Error::source) is a [`Judged`] of kind `timeout`, so that every layer above knows what happened.
+/// Its [`source`](Error::source) is a [`Judged`] of kind `timeout`, so that every layer above knows
+/// what happened.
 #[derive(Debug)]
 pub struct TimedOut {
     after: Duration,

@@ -59,8 +59,8 @@ impl Judged {
         Self::of(fault, Cause::Verdict)
     }
 
-    /// As [`bare`](Self::bare), for the rejection of a circuit breaker. The message of the `tonic::Status` begins with
-    /// ``circuit breaker `NAME` is CONDITION``.
+    /// As [`bare`](Self::bare), for the rejection of a circuit breaker. The message of the
+    /// `tonic::Status` begins with ``circuit breaker `NAME` is CONDITION``.
     pub const fn bare_by(fault: Fault, name: &'static str, condition: &'static str) -> Self {
         Self::of(fault, Cause::Breaker(name, condition))
     }

@@ -22,6 +22,7 @@ pub(crate) const UNKNOWN: u32 = 2;
 
 /// The time to wait as gRPC tells it (gRFC A6, `grpc-retry-pushback-ms`): milliseconds, rounded up, and -1 for who should not try again.
 #[cfg(any(feature = "__shared", feature = "tonic"))]
+#[allow(unreachable_pub, reason = "the feature `__shared` exports it")]
 pub fn pushback(delay: Option<Duration>) -> HeaderValue {
     // Implementations read an `int32`.
     let millis = delay

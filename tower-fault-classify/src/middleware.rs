@@ -79,7 +79,8 @@ fn into_chain_error(error: impl Into<BoxError>) -> Error {
     }
 }
 
-/// The error of a tower layer inside the chain. It prints the error that it holds, which is also its source.
+/// The error of a tower layer inside the chain. It prints the error that it holds, which is also
+/// its source.
 ///
 /// ```
 /// # use tower_fault_classify::Judged;

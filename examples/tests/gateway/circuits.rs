@@ -94,6 +94,17 @@ async fn the_page_of_readiness_tells_what_is_open_and_when_it_is_back() {
 }
 
 #[tokio::test]
+async fn readiness_page_counts_a_forced_open_circuit_as_open() {
+    let gateway = Gateway::start().await;
+    assert_eq!(gateway.status("/orders/1").await, 200);
+    let orders = gateway.circuits.get(&crate::authority(&gateway.orders)).unwrap();
+    orders.force_open().unwrap();
+    assert_eq!(gateway.get("/ready").await, (503, None, "orders".to_owned()));
+    orders.release();
+    assert_eq!(gateway.status("/ready").await, 200);
+}
+
+#[tokio::test]
 async fn downstream_sees_no_mark_of_an_attempt() {
     let gateway = Gateway::start().await;
     gateway.orders.script([Act::status(503), Act::status(503)]);

@@ -15,6 +15,7 @@ fn one_downstream_is_dead_and_the_rest_goes_on_until_it_is_told_to_stop() {
         "/report: 500 Internal Server Error",
         "/report: 500 Internal Server Error",
         "/report: 503 Service Unavailable, come again later",
+        "/ready: 503 Service Unavailable",
         "told to stop, and then /orders/slow: slow, and whole",
     ];
     assert_eq!(said, wanted);

@@ -28,8 +28,8 @@ use tokio::time::timeout;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_breaker::{
-    BreakerConfig, BreakerError, BreakerLayer, CircuitState, Clock, KeyedBreakerLayer, KeyedCircuits,
-    KeyedConfig, ManualClock,
+    BreakerConfig, BreakerError, BreakerLayer, Clock, KeyedBreakerLayer, KeyedCircuits, KeyedConfig,
+    ManualClock,
 };
 use tower_fault_classify::upload::{UploadBody, UploadLayer};
 use tower_fault_classify::{FaultClassifyLayer, Judged};
@@ -115,8 +115,7 @@ impl Gateway {
         let answer = async move || StatusCode::from_u16(says.load(Ordering::Relaxed)).unwrap();
         let (of, keys) = (circuits.clone(), [("orders", authority(&orders)), ("prices", authority(&prices))]);
         let ready = async move || {
-            let is_open =
-                |key: &str| of.get(key).is_some_and(|circuit| circuit.status().state == CircuitState::Open);
+            let is_open = |key: &str| of.get(key).is_some_and(|circuit| circuit.status().state.is_open());
             let open: Vec<_> = keys.iter().filter(|(_, key)| is_open(key)).map(|(name, _)| *name).collect();
             let status =
                 if open.contains(&"orders") { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };

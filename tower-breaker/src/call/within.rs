@@ -18,8 +18,9 @@ use crate::error::{BreakerError, TimedOut};
 impl Circuit {
     /// Runs a future through the circuit, with a timeout.
     ///
-    /// The time starts at the first poll, when the circuit lets the call in. When it is over, the future is dropped, and
-    /// the call counts as a failure. An error is classified by its chain of sources.
+    /// The time starts at the first poll, when the circuit lets the call in. When it is over, the
+    /// future is dropped, and the call counts as a failure. An error is classified by its chain of
+    /// sources.
     ///
     /// It must be polled within a tokio runtime with its timer enabled.
     ///
@@ -48,8 +49,8 @@ impl Circuit {
     ///
     /// # Panics
     ///
-    /// A panic of the call counts as a failure, and propagates to the caller. The future panics if it is polled outside
-    /// of a tokio runtime.
+    /// A panic of the call counts as a failure, and propagates to the caller. The future panics if
+    /// it is polled outside of a tokio runtime.
     pub fn call_within<F, T, E, K>(&self, time: Duration, call: F) -> CallWithin<F, K>
     where
         F: Future<Output = Result<T, E>>,
@@ -127,7 +128,8 @@ impl<F: Future> Future for Limited<F> {
             panic!("`CallWithin` polled after it was ready");
         };
         let result = ready!(call.poll(cx));
-        // The call is dropped before it is settled, so that it has ended when a probe's slot is free again.
+        // The call is dropped before it is settled, so that it has ended when a probe's slot is
+        // free again.
         self.set(Self::Unpolled { call: None, time: Duration::ZERO });
         Poll::Ready(result)
     }

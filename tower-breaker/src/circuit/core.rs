@@ -97,15 +97,18 @@ impl Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub(crate) state: CircuitState,
-    /// Nanoseconds until the circuit admits a call at the latest. `None`: until it is reset or released.
+    /// Nanoseconds until the circuit admits a call at the latest. `None`: until it is reset or
+    /// released.
     pub(crate) left: Option<u64>,
 }
 
 impl Refusal {
-    /// How long the caller of a rejected call should wait. `slack`: how far the circuit's clock may be behind.
+    /// How long the caller of a rejected call should wait. `slack`: how far the circuit's clock may
+    /// be behind.
     ///
-    /// A half-open circuit, and one in its slow start, admits the next call as soon as a slot is free or enough calls have
-    /// come. The end of the lease or of the slow start is only the latest time for it.
+    /// A half-open circuit, and one in its slow start, admits the next call as soon as a slot is
+    /// free or enough calls have come. The end of the lease or of the slow start is only the latest
+    /// time for it.
     pub(crate) fn retry_after(self, slack: Duration) -> Option<Duration> {
         const SOON: Duration = Duration::from_secs(1);
 

@@ -1,8 +1,9 @@
 //! The label of a key, as a rejection has it.
 //!
-//! A result may hold a rejection. If a rejection held a counted reference to its label, every call would contain the code
-//! that drops one, about 30 instructions of a success. So a label lies in a slot that is never freed, only used again, and
-//! a rejection copies the address of the slot. The number of slots is bounded by the largest number of labels at one time.
+//! A result may hold a rejection. If a rejection held a counted reference to its label, every call
+//! would contain the code that drops one, about 30 instructions of a success. So a label lies in a
+//! slot that is never freed, only used again, and a rejection copies the address of the slot. The
+//! number of slots is bounded by the largest number of labels at one time.
 
 #[cfg(feature = "keyed")]
 pub(crate) use self::slots::{KeptLabel, Label};
@@ -110,7 +111,8 @@ mod slots {
             assert_eq!((label.text().as_deref(), &**first.text()), (Some("first"), "first"));
             drop(first);
             assert_eq!(label.text(), None);
-            // Other tests may use the slot meanwhile: whoever has it, the label does not lead there.
+            // Other tests may use the slot meanwhile: whoever has it, the label does not lead
+            // there.
             let others: Vec<_> = (0..8).map(|number| KeptLabel::new(number.to_string())).collect();
             assert_eq!(label.text(), None);
             drop(others);

@@ -162,8 +162,8 @@ impl Circuit {
         Rejection::new(self.name, None, CircuitState::Open, Some(self.with_slack(left)))
     }
 
-    /// How long a service that is not ready waits before it asks again, if nothing wakes it. A slow start admits calls all
-    /// the time, so it is asked before its end.
+    /// How long a service that is not ready waits before it asks again, if nothing wakes it. A slow
+    /// start admits calls all the time, so it is asked before its end.
     pub(crate) fn worth_waiting(&self, Refusal { state, left }: Refusal) -> Option<Duration> {
         const ASKED_IN_A_RAMP: u32 = 16;
 
@@ -171,7 +171,8 @@ impl Circuit {
         Some(if state == CircuitState::Closed { left / ASKED_IN_A_RAMP } else { left })
     }
 
-    /// How long to wait so that `left` nanoseconds are over on the circuit's clock, which may be a little behind.
+    /// How long to wait so that `left` nanoseconds are over on the circuit's clock, which may be a
+    /// little behind.
     #[inline]
     fn with_slack(&self, left: u64) -> Duration {
         Duration::from_nanos(left) + self.core.clock().slack()

@@ -23,6 +23,14 @@ pub enum CircuitState {
 }
 
 impl CircuitState {
+    /// Whether the circuit rejects every call: open, or forced open.
+    ///
+    /// A readiness page that compares with [`Open`](Self::Open) alone reports a circuit as ready
+    /// that is forced open.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::ForcedOpen)
+    }
+
     /// Its name for machines: in labels and fields.
     pub const fn label(self) -> &'static str {
         match self {

@@ -73,8 +73,8 @@ async fn work<S: Service<(), Error = BoxError>>(mut service: S, mut succeeded: i
 /// What ends a queued reservation.
 type Ends<S> = fn(&BoxedLayer, &mut Spawn<Guarded<S>>);
 
-/// Polls the readiness of each in turn: the second waits behind the first, and `end` ends its reservation. The third must
-/// then be next in the queue.
+/// Polls the readiness of each in turn: the second waits behind the first, and `end` ends its
+/// reservation. The third must then be next in the queue.
 fn assert_queued_reservation_is_given_back<S>(first: S, layer: &BoxedLayer, third: S, end: Ends<S>)
 where
     S: Service<(), Response = (), Error = BoxError> + Clone,
@@ -145,7 +145,8 @@ async fn queued_concurrency_permit_is_given_back_whenever_the_call_is_not_made()
 async fn queued_buffer_slot_is_given_back_whenever_the_call_is_not_made() {
     for not_ready in [false, true] {
         for end in ends() {
-            // The worker is not running: the buffer has one slot, and it stays with the one who has it.
+            // The worker is not running: the buffer has one slot, and it stays with the one who has
+            // it.
             let (buffer, _worker) = tower::buffer::Buffer::pair(unit(), 1);
             assert_queued_reservation_is_given_back(buffer.clone(), &layer(not_ready), buffer, end);
         }
