@@ -79,10 +79,15 @@ const TABLE: &[Row] = &[
         may_use: &[PURE, VOCABULARY, JUDGES, CLIENTS, &["std::io", "http", "crate::upload"]],
     },
     Row { files: &["upload/error.rs", "upload/mod.rs"], may_use: &[PURE, JUDGES] },
-    // A note on this thread, and a flag that a body shares with its call.
+    // A note on this thread, and the progress that a body shares with its call.
     Row {
         files: &["upload/waiting.rs"],
-        may_use: &[PURE, VOCABULARY, JUDGES, &["std::cell", "std::thread_local"]],
+        may_use: &[
+            PURE,
+            VOCABULARY,
+            JUDGES,
+            &["std::cell", "std::mem", "std::thread_local", "crate::upload"],
+        ],
     },
     Row {
         files: &["upload/body.rs"],
@@ -110,7 +115,7 @@ const TABLE: &[Row] = &[
             FUTURES,
             VOCABULARY,
             JUDGES,
-            &["crate::observe", "http_body", "reqwest", "bytes"],
+            &["crate::observe", "crate::upload", "http_body", "reqwest", "bytes"],
         ],
     },
     Row {

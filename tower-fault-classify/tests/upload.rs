@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, pending, ready};
 use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use tokio::time::{error::Elapsed, timeout};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_fault_classify::upload::{UploadBody, UploadError, UploadLayer};
 use tower_fault_classify::{
-    ErrorChain, Fault, FaultClassifyLayer, Health, Judged, Kind, Origin, Retryable, judge_error,
+    ErrorChain, Fault, FaultClassifyLayer, Health, Judged, Kind, Origin, Retryable, Verdict, judge_error,
     judge_outcome,
 };
 
@@ -148,6 +149,47 @@ async fn status_error_of_reqwest_while_upload_waits_is_judged_like_the_response(
             ServiceBuilder::new().layer(UploadLayer::new()).layer(FaultClassifyLayer::new()).service(client);
         let error: Judged = service.oneshot(post(true)).await.unwrap_err();
         assert_eq!(error.fault().health(), health, "{status}");
+    }
+}
+
+/// The body of a gRPC response that ends in DEADLINE_EXCEEDED.
+struct DeadlineExceeded;
+
+impl Body for DeadlineExceeded {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let trailers = [("grpc-status".parse().unwrap(), "4".parse().unwrap())];
+        Poll::Ready(Some(Ok(Frame::trailers(trailers.into_iter().collect()))))
+    }
+}
+
+/// The server has answered with its head, waits for the rest of a client stream, and gives up.
+#[tokio::test]
+async fn deadline_exceeded_in_trailers_while_upload_waits_is_the_callers() {
+    for (stalls, health) in [(true, Health::Neutral), (false, Health::Failure)] {
+        let client = service_fn(async |request: Request<UploadBody<Upload>>| {
+            // It goes on to read, as a client does that has got a response.
+            tokio::spawn(async move {
+                let mut body = request.into_body();
+                while body.frame().await.is_some() {}
+            });
+            tokio::task::yield_now().await;
+            let response = Response::builder().header("content-type", "application/grpc");
+            Ok::<_, Infallible>(response.body(DeadlineExceeded).unwrap())
+        });
+        let told = Arc::new(Mutex::new(None));
+        let hook = Arc::clone(&told);
+        let classify = FaultClassifyLayer::new()
+            .track_body(move |verdict: Verdict| *hook.lock().unwrap() = Some(verdict.health()));
+        let service = ServiceBuilder::new().layer(UploadLayer::new()).layer(classify).service(client);
+        let mut body = service.oneshot(post(stalls)).await.unwrap().into_body();
+        body.frame().await.unwrap().unwrap();
+        assert_eq!(*told.lock().unwrap(), Some(health));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The three layers and a timeout over every client, and under a server: each compiles, answers, retries, and opens.
 
+mod answered_uploads;
 mod axum_route;
 mod errors;
 mod hyper_client;

@@ -8,6 +8,7 @@ use crate::chain::judge_answered;
 use crate::fault::{Retryable, Verdict};
 use crate::grpc;
 use crate::table;
+use crate::upload::excused;
 
 /// Learns what a call came to, at the end of its response's body.
 ///
@@ -98,6 +99,6 @@ pub(crate) fn judge_end(end: &BodyEnd<'_>) -> Verdict {
 fn answered(verdict: Verdict) -> Verdict {
     match verdict {
         Verdict::Success => Verdict::Success,
-        Verdict::Fault(fault) => fault.with_retryable(Retryable::Never).into(),
+        Verdict::Fault(fault) => excused(fault.with_retryable(Retryable::Never)).into(),
     }
 }

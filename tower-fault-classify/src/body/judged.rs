@@ -14,6 +14,7 @@ use super::mode::JudgeEnd;
 use super::watch::{Unwatched, Watch};
 use crate::classify::AsError;
 use crate::fault::Verdict;
+use crate::upload::{self, Source, Waiting};
 
 pin_project! {
     /// A response's body, which tells a hook at its end what the call came to.
@@ -29,6 +30,9 @@ pin_project! {
     /// | the body is dropped before its end | kind `cancelled`: neutral, never to be sent again |
     /// | it is dropped and was never asked for anything | gRPC: as above, for its trailers are unknown; else a success: the head was one, and nobody wanted more |
     /// | reading panics | kind `unknown`: a failure, told when the body is dropped |
+    ///
+    /// If an [`UploadLayer`](crate::upload::UploadLayer) tracks the request's body, an error is judged in the light of it: the error is the
+    /// caller's if that body has failed, and a timeout is not the server's while that body waits for its source.
     ///
     /// A body that says that it has ended when its last data comes is judged then, for its reader may not ask again. One of gRPC waits for its
     /// trailers, or for the end of the reading: not every body knows of trailers before they come.
@@ -71,11 +75,14 @@ struct Open<E, H, C> {
     judge: JudgeEnd<C>,
     as_error: fn(&E) -> &(dyn Error + 'static),
     grpc: bool,
+    /// The source of the request's body.
+    upload: Source,
 }
 
 /// Tells the hook how the body ended, unless it was told before.
 fn settle<'a, E, H: OnEnd, C>(open: &mut Option<Open<E, H, C>>, how: impl FnOnce(&Open<E, H, C>) -> How<'a>) {
     if let Some(open) = open.take() {
+        let _note = Waiting::of(&open.upload);
         let end = BodyEnd::new(how(&open), open.grpc);
         let verdict = (open.judge)(&open.classify, &end);
         match end.how() {
@@ -111,7 +118,8 @@ impl<B: Body, H: OnEnd, C, W: Watch<B::Data>> JudgedBody<B, H, C, W> {
     where
         B::Error: AsError<K>,
     {
-        let open = Open { hook, classify, judge, as_error: B::Error::as_error, grpc };
+        let open =
+            Open { hook, classify, judge, as_error: B::Error::as_error, grpc, upload: upload::source() };
         let mut body = Self { inner, watch, open: Some(open), polling: false, asked: false };
         // gRPC's end is in its trailers, and not every body knows of them before they come.
         if !grpc && body.inner.is_end_stream() {

@@ -79,6 +79,8 @@ fn hyper(error: &(dyn Error + 'static), evidence: &mut Evidence) {
     if text.starts_with("error reading a body") {
         // The one thing that tells it: the same HTTP/2 error ends a stream before its head and after.
         evidence.reached(Reached::Answered);
+        // Unless a cause is known. There is none if the connection ended for another reason.
+        evidence.opine(&table::io::BROKEN);
     }
     if text.starts_with("error from user's Body stream") || error.is_body_write_aborted() {
         // The source is the error of the request's body: it says nothing about the server.

@@ -16,7 +16,7 @@ use std::io;
 use crate::error::Judged;
 use crate::fault::{Fault, Retryable};
 use crate::table;
-use crate::upload::{UploadError, broken_off, excused};
+use crate::upload::{self, UploadError, broken_off, excused};
 
 /// How many errors deep a chain is followed. A longer one, or one that loops, is judged by these.
 pub(crate) const LONGEST_WALK: usize = 128;
@@ -165,13 +165,14 @@ impl Evidence {
     fn weigh(&self) -> Fault {
         let fault =
             *self.opinion.or_else(|| self.phase()).or(self.hearsay.as_ref()).unwrap_or(&table::UNKNOWN);
-        match self.reached {
-            Reached::Unknown if self.peer_gone => broken_off(fault),
-            Reached::Unknown => broken_off(excused(fault)),
-            Reached::Connecting | Reached::Unsent => table::io::unsent(fault),
+        let fault = match self.reached {
+            Reached::Connecting | Reached::Unsent => return table::io::unsent(fault),
+            _ if upload::has_failed() => return table::REQUEST_BODY,
+            Reached::Unknown => broken_off(fault),
             Reached::Answered => table::io::answered(fault),
             Reached::Committed => fault.with_retryable(Retryable::Never),
-        }
+        };
+        if self.peer_gone { fault } else { excused(fault) }
     }
 
     /// What timed out or could not connect without a deeper cause: a name did not resolve, or the client hides why.

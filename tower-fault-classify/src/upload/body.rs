@@ -2,36 +2,47 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::error::UploadError;
+use super::waiting::Progress;
 use crate::error::BoxError;
 
-/// Whether a body waits for its source. `None`: it is empty, so that there is nothing to wait for.
+const MOVES: u8 = 0;
+const WAITS: u8 = 1;
+const FAILED: u8 = 2;
+
+/// How a body gets on with its source. `None`: it is empty, so that there is nothing to wait for.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Source(Option<Arc<AtomicBool>>);
+pub(crate) struct Source(Option<Arc<AtomicU8>>);
 
 impl Source {
+    pub(super) const UNTRACKED: Self = Self(None);
+
     /// Allocates, unless the body is empty.
     fn of(body: &impl Body) -> Self {
         Self((!body.is_end_stream()).then(Arc::default))
     }
 
-    pub(super) fn waits(&self) -> bool {
+    pub(super) fn progress(&self) -> Progress {
         // Relaxed: it guards no other memory, and a reader that sees an old value misjudges one
         // call.
-        self.0.as_ref().is_some_and(|waits| waits.load(Ordering::Relaxed))
+        match self.0.as_ref().map(|progress| progress.load(Ordering::Relaxed)) {
+            Some(WAITS) => Progress::Waits,
+            Some(FAILED) => Progress::Failed,
+            _ => Progress::Moves,
+        }
     }
 
-    fn note(&self, waits: bool) {
-        if let Some(flag) = &self.0
-            && flag.load(Ordering::Relaxed) != waits
+    fn note(&self, progress: u8) {
+        if let Some(noted) = &self.0
+            && noted.load(Ordering::Relaxed) != progress
         {
-            flag.store(waits, Ordering::Relaxed);
+            noted.store(progress, Ordering::Relaxed);
         }
     }
 }
@@ -71,7 +82,11 @@ where
     ) -> Poll<Option<Result<Frame<B::Data>, UploadError>>> {
         let this = self.project();
         let polled = this.inner.poll_frame(cx);
-        this.source.note(polled.is_pending());
+        this.source.note(match &polled {
+            Poll::Pending => WAITS,
+            Poll::Ready(Some(Err(_))) => FAILED,
+            Poll::Ready(_) => MOVES,
+        });
         Poll::Ready(ready!(polled).map(|frame| frame.map_err(UploadError::new)))
     }
 

@@ -9,7 +9,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::body::{Source, TrackUpload, Tracking};
-use super::waiting::Waiting;
+use super::waiting::{UnderWay, Waiting};
 
 /// Tracks the bodies of requests, so that a timeout is not charged to the server while a body waits
 /// for its source.
@@ -80,7 +80,7 @@ pin_project! {
     impl<F> PinnedDrop for ResponseFuture<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let _note = Waiting::enter(this.source.waits());
+            let _note = Waiting::of(this.source);
             this.inner.set(None);
         }
     }
@@ -91,7 +91,7 @@ impl<F: Future> Future for ResponseFuture<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let _note = Waiting::enter(this.source.waits());
+        let _note = UnderWay::enter(this.source);
         match this.inner.as_pin_mut() {
             Some(inner) => inner.poll(cx),
             None => Poll::Pending,

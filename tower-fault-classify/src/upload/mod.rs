@@ -6,7 +6,7 @@
 //!
 //! | what happens to the request's body | verdict |
 //! |---|---|
-//! | it fails ([`UploadError`], or what hyper's clients make of its error) | kind `client`, never retried, neutral |
+//! | it fails ([`UploadError`], what hyper's clients make of its error, or any error after that) | kind `client`, never retried, neutral |
 //! | it waits for its source when a timeout ends the call | kind `timeout`, never retried, neutral |
 //! | it waits for its source when the connection is lost, or its HTTP/2 stream is reset, before the response | kind `transient`, never retried, neutral |
 //! | it waits for its source when the call is dropped | none; a breaker does not count the call |
@@ -17,7 +17,9 @@
 //! sent:
 //!
 //! - The retry layer tracks each streaming body that it may send again.
-//! - [`UploadLayer`] tracks every streaming body, with or without a retry layer.
+//! - [`UploadLayer`] tracks every streaming body, with or without a retry layer. With
+//!   [`track_body`](crate::FaultClassifyLayer::track_body), it also tracks the body after the
+//!   response's head has come; the retry layer does not.
 //! - **A streaming body that neither of them tracks is not known to wait.** A timeout, or a lost
 //!   connection, then counts as a failure of the server.
 //!
@@ -63,9 +65,10 @@ mod error;
 mod layer;
 mod waiting;
 
+pub(crate) use body::Source;
 pub use body::{TrackUpload, UploadBody};
 pub use error::UploadError;
 pub use layer::{ResponseFuture, Upload, UploadLayer};
 #[doc(hidden)]
 pub use waiting::Waiting;
-pub(crate) use waiting::{broken_off, excused};
+pub(crate) use waiting::{broken_off, excused, has_failed, source};

@@ -1,58 +1,130 @@
-//! Whether the body of the request that is under way waits for its source.
+//! How the body of the request that is under way gets on with its source.
 //!
 //! A classifier gets the outcome of a call, and nothing of its request. An outer layer that tracks
-//! the request's body therefore sets a thread-local flag while it polls the call, and while it drops
-//! it. Every classifier that judges the outcome runs within that poll.
+//! the request's body therefore notes its progress on the thread while it polls the call, and while
+//! it drops it. Every classifier that judges the outcome runs within that poll. A response's body
+//! that is judged later keeps the tracked source, and notes its progress when it is judged.
 
 use std::cell::Cell;
+use std::mem;
 
+use super::body::Source;
 use crate::fault::{Fault, Kind, Origin, Retryable};
 use crate::table;
 
-thread_local! {
-    static WAITS: Cell<bool> = const { Cell::new(false) };
+/// How a request's body gets on with its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// It is read as it comes, or complete, or not tracked.
+    Moves,
+    Waits,
+    Failed,
 }
 
-/// Sets the flag of this thread until it is dropped, and then restores the value before.
+thread_local! {
+    static PROGRESS: Cell<Progress> = const { Cell::new(Progress::Moves) };
+    static SOURCE: Cell<Source> = const { Cell::new(Source::UNTRACKED) };
+}
+
+/// Notes the progress of a request's body until it is dropped, and then restores the note before.
 #[derive(Debug)]
 #[must_use]
 pub struct Waiting {
-    before: bool,
+    before: Progress,
 }
 
 impl Waiting {
     /// Sets whether the body of the request that is about to be polled waits.
     #[inline]
     pub fn enter(waits: bool) -> Self {
-        Self { before: WAITS.replace(waits) }
+        Self::note(if waits { Progress::Waits } else { Progress::Moves })
     }
 
-    /// Whether the body of the request waits whose call is polled, or dropped, on this thread.
+    /// Sets how the body of `source` gets on.
+    #[inline]
+    pub(crate) fn of(source: &Source) -> Self {
+        Self::note(source.progress())
+    }
+
+    fn note(progress: Progress) -> Self {
+        Self { before: PROGRESS.replace(progress) }
+    }
+
+    /// Whether the body of the request waits, or has failed, whose call is polled or dropped on this
+    /// thread.
     #[inline]
     pub fn is_noted() -> bool {
-        WAITS.get()
+        PROGRESS.get() != Progress::Moves
     }
 }
 
 impl Drop for Waiting {
     #[inline]
     fn drop(&mut self) {
-        WAITS.set(self.before);
+        PROGRESS.set(self.before);
     }
+}
+
+/// Notes the source of a request's body, and its progress, until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct UnderWay<'a> {
+    source: &'a mut Source,
+    _progress: Waiting,
+}
+
+impl<'a> UnderWay<'a> {
+    pub(super) fn enter(source: &'a mut Source) -> Self {
+        let progress = Waiting::of(source);
+        exchange(source);
+        Self { source, _progress: progress }
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        exchange(self.source);
+    }
+}
+
+/// Exchanges a source with the one of this thread.
+fn exchange(source: &mut Source) {
+    // A thread that ends has none any more, and keeps none.
+    let _ = SOURCE.try_with(|noted| *source = noted.replace(mem::take(source)));
+}
+
+/// The source of the body of the request that is polled on this thread, for an outcome that is judged
+/// later.
+pub(crate) fn source() -> Source {
+    let of = |noted: &Cell<Source>| {
+        let source = noted.take();
+        noted.set(source.clone());
+        source
+    };
+    SOURCE.try_with(of).unwrap_or_default()
+}
+
+/// Whether the request's body has failed, so that any error of its call comes of that.
+pub(crate) fn has_failed() -> bool {
+    PROGRESS.get() == Progress::Failed
 }
 
 /// The same fault; a timeout of a request that may have been processed becomes one of the caller
 /// while the request's body waits.
 pub(crate) fn excused(fault: Fault) -> Fault {
     let processed = !matches!(fault.retryable(), Retryable::Unsent | Retryable::Refused);
-    if fault.kind() == Kind::Timeout && processed && WAITS.get() { table::UPLOAD_STALLED } else { fault }
+    if fault.kind() == Kind::Timeout && processed && waits() { table::UPLOAD_STALLED } else { fault }
 }
 
 /// The same fault; a connection that is lost before the response is not charged to the server while
 /// the request's body waits. Many servers end a request so that takes too long to come.
 pub(crate) fn broken_off(fault: Fault) -> Fault {
     let lost = fault.kind() == Kind::Transient && fault.origin() == Origin::Transport;
-    if lost && WAITS.get() { table::UPLOAD_BROKEN_OFF } else { fault }
+    if lost && waits() { table::UPLOAD_BROKEN_OFF } else { fault }
+}
+
+fn waits() -> bool {
+    PROGRESS.get() == Progress::Waits
 }
 
 #[cfg(test)]
@@ -89,6 +161,6 @@ mod tests {
             let _note = Waiting::enter(true);
             panic!("as it is meant to");
         });
-        assert!(panicked.is_err() && !WAITS.get());
+        assert!(panicked.is_err() && !Waiting::is_noted());
     }
 }

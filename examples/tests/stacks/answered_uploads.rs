@@ -1,0 +1,126 @@
+//! Uploads that fail, stall or are dropped after the head of the response has come, under
+//! `track_body`: they are not charged to the server.
+
+use std::io::{self, ErrorKind};
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::response::Response;
+use bytes::Bytes;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+use tower_breaker::BreakerLayer;
+use tower_fault_classify::upload::UploadLayer;
+use tower_fault_classify::{FaultClassifyLayer, Kind, Origin, judge_error};
+use tower_http::timeout::ResponseBodyTimeoutLayer;
+
+use crate::{TIMEOUT, circuit};
+
+type Frames = StreamBody<ReceiverStream<io::Result<Frame<Bytes>>>>;
+
+/// Answers at once, with the request's body as that of the response.
+async fn echo() -> String {
+    let echo = async |request: Request| Response::new(Body::new(request.into_body()));
+    format!("http://{}/", examples::serve(axum::Router::new().fallback(echo)).await)
+}
+
+/// How an upload goes on after its first four bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Then {
+    Fails,
+    Stalls,
+    IsDropped,
+}
+
+/// Makes a call whose response has begun to come, and lets its upload go on.
+async fn answered<S, B>(url: &str, service: S, then: Then)
+where
+    S: Service<http::Request<Frames>, Response = http::Response<B>>,
+    S::Error: std::fmt::Debug,
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let (sender, frames) = mpsc::channel(1);
+    sender.send(Ok(Frame::data(Bytes::from_static(b"four")))).await.unwrap();
+    let request = http::Request::put(url).body(StreamBody::new(ReceiverStream::new(frames))).unwrap();
+    let mut body = Box::pin(service.oneshot(request).await.unwrap().into_body());
+    body.frame().await.unwrap().map_err(Into::into).unwrap();
+    match then {
+        Then::Fails => {
+            sender.send(Err(ErrorKind::ConnectionRefused.into())).await.unwrap();
+            assert!(body.frame().await.unwrap().is_err());
+        }
+        Then::Stalls => {
+            // The timers of the stack run out, because nothing else is left to do.
+            tokio::time::pause();
+            assert!(body.frame().await.unwrap().is_err());
+            tokio::time::resume();
+        }
+        Then::IsDropped => {}
+    }
+}
+
+/// Makes three calls. Returns how many failures and abandoned calls the circuit counted.
+async fn three(tracked: bool, http2: bool, then: Then) -> (u64, u64) {
+    let url = echo().await;
+    let breaker = BreakerLayer::new(circuit());
+    let circuit = breaker.circuit();
+    let stack = ServiceBuilder::new()
+        .layer(breaker.track_body())
+        .layer(FaultClassifyLayer::new())
+        .layer(ResponseBodyTimeoutLayer::new(TIMEOUT));
+    let mut client = Client::builder(TokioExecutor::new());
+    client.http2_only(http2);
+    for _ in 0..3 {
+        if tracked {
+            answered(&url, UploadLayer::new().layer(stack.service(client.build_http())), then).await;
+        } else {
+            answered(&url, stack.service(client.build_http()), then).await;
+        }
+    }
+    let window = circuit.status().window;
+    (window.failures, window.abandoned)
+}
+
+#[tokio::test]
+async fn upload_that_fails_after_the_head_is_the_callers() {
+    for http2 in [false, true] {
+        assert_eq!(three(true, http2, Then::Fails).await, (0, 0), "HTTP/2: {http2}");
+    }
+}
+
+#[tokio::test]
+async fn body_timeout_while_upload_stalls_is_no_failure() {
+    for http2 in [false, true] {
+        assert_eq!(three(true, http2, Then::Stalls).await, (0, 0), "HTTP/2: {http2}");
+        assert_eq!(three(false, http2, Then::Stalls).await, (3, 0), "the limit that the docs state");
+    }
+}
+
+/// A remote client that leaves in the middle of its upload.
+#[tokio::test]
+async fn response_dropped_while_upload_waits_is_not_counted() {
+    for http2 in [false, true] {
+        assert_eq!(three(true, http2, Then::IsDropped).await, (0, 0), "HTTP/2: {http2}");
+    }
+}
+
+/// hyper's HTTP/1 client reports an error without a cause.
+#[tokio::test]
+async fn error_after_the_head_without_a_cause_is_a_broken_connection() {
+    let url = echo().await;
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let (sender, frames) = mpsc::channel::<io::Result<_>>(1);
+    sender.send(Ok(Frame::data(Bytes::from_static(b"four")))).await.unwrap();
+    let request = http::Request::put(url).body(StreamBody::new(ReceiverStream::new(frames))).unwrap();
+    let mut body = client.request(request).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    sender.send(Err(ErrorKind::ConnectionRefused.into())).await.unwrap();
+    let fault = judge_error(&body.frame().await.unwrap().unwrap_err());
+    assert_eq!((fault.kind(), fault.origin()), (Kind::Transient, Origin::Transport));
+}
