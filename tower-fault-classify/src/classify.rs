@@ -49,6 +49,14 @@ pub trait Classify<Res, Err> {
         None
     }
 
+    /// The error as one whose chain of sources can be searched, for a note to be left on it.
+    ///
+    /// **Default**: not possible.
+    fn error<'e>(&self, error: &'e Err) -> Option<&'e (dyn Error + 'static)> {
+        let _ = error;
+        None
+    }
+
     /// Whether a response can be a fault. A retry layer reads it to tell nested retry layers what it covers.
     ///
     /// **Default**: yes.
@@ -92,6 +100,11 @@ where
     #[inline]
     fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
         (**self).outcome(response)
+    }
+
+    #[inline]
+    fn error<'e>(&self, error: &'e Err) -> Option<&'e (dyn Error + 'static)> {
+        (**self).error(error)
     }
 
     #[inline]
@@ -184,6 +197,11 @@ where
     #[inline]
     fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
         self.otherwise.outcome(response)
+    }
+
+    #[inline]
+    fn error<'e>(&self, error: &'e Err) -> Option<&'e (dyn Error + 'static)> {
+        self.otherwise.error(error)
     }
 
     /// As `otherwise` says: a rule judges some responses, and which ones is not known.
@@ -315,6 +333,11 @@ where
     fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
         Some(response)
     }
+
+    #[inline]
+    fn error<'e>(&self, error: &'e Err) -> Option<&'e (dyn Error + 'static)> {
+        Some(error.as_error())
+    }
 }
 
 impl<K, Res, Err> Classify<Res, Err> for ErrorsOnly<K>
@@ -327,6 +350,11 @@ where
             Ok(_) => Verdict::Success,
             Err(error) => judge_error(error.as_error()).into(),
         }
+    }
+
+    #[inline]
+    fn error<'e>(&self, error: &'e Err) -> Option<&'e (dyn Error + 'static)> {
+        Some(error.as_error())
     }
 
     #[inline]
@@ -354,6 +382,11 @@ where
             Ok(Err(error)) => judge_error(error.as_error()).into(),
             Err(error) => judge_error(error.as_error()).into(),
         }
+    }
+
+    #[inline]
+    fn error<'e>(&self, error: &'e Err) -> Option<&'e (dyn Error + 'static)> {
+        Some(error.as_error())
     }
 }
 

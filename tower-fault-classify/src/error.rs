@@ -1,11 +1,12 @@
 //! The error that carries a verdict, and the text of a whole chain of errors.
 
-use std::any::type_name;
+use std::any::{Any, type_name};
 use std::error::Error;
 use std::fmt;
 use std::iter::successors;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use crate::chain::LONGEST_WALK;
+use crate::chain::{LONGEST_WALK, errors};
 #[cfg(feature = "tonic")]
 use crate::delay::Readable;
 use crate::fault::Fault;
@@ -30,8 +31,8 @@ pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 pub struct Judged {
     fault: Fault,
     cause: Cause,
-    #[cfg(feature = "tonic")]
-    status: std::sync::OnceLock<Box<tonic::Status>>,
+    /// What most errors never have. It is boxed, because a large error makes each `Result` large.
+    late: OnceLock<Box<Late>>,
 }
 
 #[derive(Debug)]
@@ -44,6 +45,19 @@ enum Cause {
     #[cfg_attr(not(feature = "tonic"), expect(dead_code, reason = "only a status prints it"))]
     Breaker(&'static str, &'static str),
 }
+
+/// What is made of an error when somebody asks for it.
+#[derive(Debug, Default)]
+struct Late {
+    note: Note,
+    #[cfg(feature = "tonic")]
+    status: OnceLock<tonic::Status>,
+}
+
+/// A note for the caller, by a layer further out. The layer does not own the error that it passes
+/// on, and reaches this one by reference.
+#[derive(Default)]
+struct Note(Mutex<Option<Box<dyn Any + Send + Sync>>>);
 
 impl Judged {
     /// A verdict around the error that it was given on. Judging a `Judged` again keeps one wrapper, not two.
@@ -66,12 +80,7 @@ impl Judged {
     }
 
     const fn of(fault: Fault, cause: Cause) -> Self {
-        Self {
-            fault,
-            cause,
-            #[cfg(feature = "tonic")]
-            status: std::sync::OnceLock::new(),
-        }
+        Self { fault, cause, late: OnceLock::new() }
     }
 
     /// What went wrong.
@@ -96,12 +105,42 @@ impl Judged {
         }
     }
 
+    /// Returns the outermost judged error of a chain.
+    #[doc(hidden)]
+    pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        errors(error).find_map(|error| error.downcast_ref())
+    }
+
+    /// Leaves a note on this error, in place of an earlier one.
+    #[doc(hidden)]
+    pub fn put_note(&self, note: impl Any + Send + Sync) {
+        let note: Box<dyn Any + Send + Sync> = Box::new(note);
+        let slot = &self.late.get_or_init(Box::default).note.0;
+        let before = slot.lock().unwrap_or_else(PoisonError::into_inner).replace(note);
+        // A note may run code of its own: outside of the lock.
+        drop(before);
+    }
+
+    /// Returns the note that was left on this error, if it is of the type.
+    #[doc(hidden)]
+    pub fn note<T: Any + Copy>(&self) -> Option<T> {
+        let note = self.late.get()?.note.0.lock().unwrap_or_else(PoisonError::into_inner);
+        note.as_ref()?.downcast_ref().copied()
+    }
+
     /// Gives the error back that was judged.
     pub fn into_inner(self) -> Option<BoxError> {
         match self.cause {
             Cause::Error(error, _) => Some(error),
             _ => None,
         }
+    }
+}
+
+impl fmt::Debug for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_set = self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        f.write_str(if is_set { "Some(..)" } else { "None" })
     }
 }
 
@@ -121,7 +160,8 @@ impl Error for Judged {
         }
         #[cfg(feature = "tonic")]
         if self.fault.kind() == Kind::Rejected {
-            return Some(&**self.status.get_or_init(|| Box::new(rejected(&self.fault, &self.cause))));
+            let late = self.late.get_or_init(Box::default);
+            return Some(late.status.get_or_init(|| rejected(&self.fault, &self.cause)));
         }
         None
     }
@@ -260,6 +300,23 @@ mod tests {
         let rejection = Layer("circuit breaker is open", Judged::bare(FAULT).into());
         assert_eq!(ErrorChain(&rejection).to_string(), "circuit breaker is open");
         assert_eq!(ErrorChain(&Judged::bare(FAULT)).to_string(), "server (origin: remote)");
+    }
+
+    #[test]
+    fn note_is_found_in_any_wrapping_and_replaced() {
+        let error = std::io::Error::other(std::io::Error::other(Judged::bare(FAULT)));
+        let judged = Judged::find(&error).unwrap();
+        assert_eq!(judged.note::<u8>(), None);
+        judged.put_note(1_u8);
+        judged.put_note(2_u8);
+        assert_eq!((judged.note::<u8>(), judged.note::<u16>()), (Some(2), None));
+        assert!(Judged::find(&std::io::Error::other("nothing")).is_none());
+    }
+
+    /// clippy warns of results with larger errors in its users' code.
+    #[test]
+    fn error_is_small_enough_for_a_result() {
+        assert!(size_of::<Judged>() <= 88, "{}", size_of::<Judged>());
     }
 
     #[test]

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tower_fault_classify::__shared::Clock;
-use tower_fault_classify::{Classify, Fault, Verdict};
+use tower_fault_classify::{Classify, Fault, Judged, Verdict};
 
 use crate::backoff::Position;
 use crate::budget::{RetryBudget, Ticket};
-use crate::last::Last;
+use crate::last::{Last, Retry};
 use crate::observe::{self, Retried, RetryEvent};
-use crate::policy::{Extras, GiveUp, Plan, Progress, RetryPolicy, nanos};
+use crate::policy::{Extras, GiveUp, Plan, Progress, RetryPolicy, is_rejection, nanos};
 use crate::request::{Attempt, Coverage, Mark, Outer, ResendAfter};
 use crate::rng::Randomness;
 
@@ -27,6 +27,8 @@ pub(crate) struct Call {
     attempts: u32,
     resend_after: ResendAfter,
     position: Position,
+    /// The fault of the last attempt that was not rejected on this side.
+    last_sent: Option<Fault>,
     /// What the attempt that runs was paid with, if it is a retry.
     ticket: Spent,
 }
@@ -58,6 +60,7 @@ impl Call {
             attempts: 1,
             resend_after,
             position: Position::START,
+            last_sent: None,
             ticket: Spent(None),
         }
     }
@@ -138,12 +141,50 @@ impl Call {
         if let Some(ticket) = self.ticket.0.take() {
             ticket.settle(verdict);
         }
-        let fault = *verdict.fault().ok_or(None)?;
+        let Verdict::Fault(fault) = *verdict else {
+            self.last_sent = None;
+            return Err(None);
+        };
+        if !is_rejection(&fault) {
+            self.last_sent = Some(fault);
+        }
         match self.decide(&fault, hindered) {
             Ok(delay) => Ok((fault, delay)),
             Err(reason) => {
                 observe::give_up(reason, &fault, self.attempts);
                 Err(Some(reason))
+            }
+        }
+    }
+
+    /// As [`after`](Self::after), for a result that is here to be kept. `kept` is that of the
+    /// attempt before it, if it is still there.
+    ///
+    /// # Errors
+    ///
+    /// The outcome for the caller if no attempt follows, with a [`Retried`] on it.
+    pub(crate) fn after_result<C, Res, Err>(
+        &mut self,
+        classify: &C,
+        kept: Option<Last<Result<Res, Err>>>,
+        mut result: Result<Res, Err>,
+        verdict: &Verdict,
+        hindered: impl FnOnce() -> Option<GiveUp>,
+    ) -> Result<Retry<Result<Res, Err>>, Result<Res, Err>>
+    where
+        C: Classify<Res, Err>,
+    {
+        let after = self.after(verdict, hindered);
+        let Verdict::Fault(fault) = *verdict else {
+            self.leave_note(classify, &mut result, None);
+            return Err(result);
+        };
+        let mut last = Last::or_newer(kept, result, &fault);
+        match after {
+            Ok((fault, delay)) => Ok(Retry { last, fault, delay }),
+            Err(ended) => {
+                self.leave_note(classify, &mut last.result, ended);
+                Err(last.result)
             }
         }
     }
@@ -167,12 +208,13 @@ impl Call {
         GiveUp::NotReplayable
     }
 
-    /// The attempt that was to follow the last one is not sent. Returns the outcome for the caller.
+    /// The attempt that was to follow is not sent. Returns the outcome for the caller, with a
+    /// [`Retried`] on it.
     pub(crate) fn stop<C, Res, Err>(
         &mut self,
         reason: GiveUp,
-        last: Last<Result<Res, Err>>,
         classify: &C,
+        last: Last<Result<Res, Err>>,
     ) -> Result<Res, Err>
     where
         C: Classify<Res, Err>,
@@ -277,11 +319,20 @@ impl Call {
     where
         C: Classify<Res, Err>,
     {
-        if let Ok(response) = result
-            && let Some(extensions) =
-                classify.outcome(response).and_then(|response| response.extensions_mut())
-        {
-            extensions.insert(Retried { attempts: self.attempts, elapsed: self.elapsed(), ended });
+        let Self { attempts, last_sent, .. } = *self;
+        let retried = Retried { attempts, elapsed: self.elapsed(), ended, last_sent };
+        match result {
+            Ok(response) => {
+                let outcome = classify.outcome(response);
+                if let Some(extensions) = outcome.and_then(|outcome| outcome.extensions_mut()) {
+                    extensions.insert(retried);
+                }
+            }
+            Err(error) => {
+                if let Some(judged) = classify.error(error).and_then(Judged::find) {
+                    judged.put_note(retried);
+                }
+            }
         }
     }
 

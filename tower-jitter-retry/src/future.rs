@@ -15,11 +15,14 @@ use tower_fault_classify::{Classify, Verdict, grpc_has_begun};
 use tower_service::Service;
 
 use crate::call::Call;
-use crate::last::Last;
+use crate::last::{Last, Retry};
 use crate::policy::GiveUp;
 use crate::request::{Outer, RequestInfo, Resend, on_first_hop};
 
 type Outcome<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
+
+/// The result of the attempt before the one that was sent, or the outcome for the caller.
+type Sent<S, Req> = Result<Last<Outcome<S, Req>>, Outcome<S, Req>>;
 
 pin_project! {
     /// Resolves to the outcome of the last attempt that was sent.
@@ -27,8 +30,19 @@ pin_project! {
     /// An attempt is sent only in time: before the request's [`Deadline`](crate::Deadline) (or
     /// `grpc-timeout`) and within [`max_elapsed`](crate::RetryPolicyBuilder::max_elapsed). A retry
     /// that waits for the inner service's readiness waits until then, and the future resolves to
-    /// the outcome of the attempt before it. That outcome is kept during the delay and the wait, so
-    /// that the body of a response is dropped only when the next attempt is sent.
+    /// the outcome of the attempt before it.
+    ///
+    /// The outcome of an attempt is kept during the delay, the wait for readiness and the first
+    /// poll of the next attempt. If the next attempt is rejected on this side by then (an open
+    /// circuit, load shed, an error of the inner service's readiness), and no further attempt
+    /// follows, the future resolves to the kept outcome. Otherwise the kept outcome is dropped
+    /// before the second poll, because its body may hold what the next attempt waits for: a stream,
+    /// a permit. A rejection that comes later is returned itself. In either case
+    /// [`Retried`](crate::Retried) contains the number of attempts, why they ended and the fault of
+    /// the last attempt that was sent.
+    ///
+    /// An inner service whose *readiness* waits for the end of the last response's body gets ready
+    /// only when the future is dropped or its time is over: take such a permit in the call.
     ///
     /// Dropping it drops the attempt that runs, or the sleep before the next. Nothing is spawned. A call that is dropped before its
     /// first attempt has come to anything pays nothing into the budget.
@@ -128,35 +142,31 @@ where
 
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            let this = self.as_mut().project();
-            if let StateProj::Calling { attempt } = this.state.project() {
-                // This layer and those beneath judge the attempt while the note is there.
-                let note = note::<_, Req, _>(this.spare, this.resend);
-                let Poll::Ready(result) = attempt.poll(cx) else {
-                    this.call.waits();
-                    return Poll::Pending;
-                };
-                let verdict = this.classify.classify(result.as_ref());
-                drop(note);
-                // Most calls end here: the response is moved on by itself, for a result as a whole
-                // would go through memory.
-                let result = match result {
-                    Ok(response) if verdict.is_success() && this.call.attempts() == 1 => {
-                        this.call.succeeded_at_once();
-                        this.spare.release();
-                        return Poll::Ready(Ok(response));
-                    }
-                    result => result,
-                };
-                if let Some(result) = self.as_mut().after(result, verdict) {
-                    return Poll::Ready(result);
+        let this = self.as_mut().project();
+        if let StateProj::Calling { attempt } = this.state.project() {
+            // This layer and those beneath judge the attempt while the note is there.
+            let note = note::<_, Req, _>(this.spare, this.resend);
+            let Poll::Ready(result) = attempt.poll(cx) else {
+                this.call.waits();
+                return Poll::Pending;
+            };
+            let verdict = this.classify.classify(result.as_ref());
+            drop(note);
+            // Most calls end here: the response is moved on by itself, for a result as a whole
+            // would go through memory.
+            let result = match result {
+                Ok(response) if verdict.is_success() && this.call.attempts() == 1 => {
+                    this.call.succeeded_at_once();
+                    this.spare.release();
+                    return Poll::Ready(Ok(response));
                 }
-            }
-            if let Some(result) = ready!(self.as_mut().poll_send(cx)) {
+                result => result,
+            };
+            if let Err(result) = self.as_mut().after(result, verdict, None) {
                 return Poll::Ready(result);
             }
         }
+        self.poll_retries(cx)
     }
 }
 
@@ -167,10 +177,19 @@ where
     Q: Resend<Req>,
     Req: RequestInfo,
 {
-    /// Decides what follows an attempt. Returns its result if no other attempt follows.
+    /// Decides what follows an attempt. `kept` is the failed result of the attempt before.
+    ///
+    /// # Errors
+    ///
+    /// The outcome for the caller if no other attempt follows.
     // Out of line, because most calls succeed at once.
     #[inline(never)]
-    fn after(self: Pin<&mut Self>, mut result: Outcome<S, Req>, verdict: Verdict) -> Option<Outcome<S, Req>> {
+    fn after(
+        self: Pin<&mut Self>,
+        mut result: Outcome<S, Req>,
+        verdict: Verdict,
+        kept: Option<Last<Outcome<S, Req>>>,
+    ) -> Result<(), Outcome<S, Req>> {
         let mut this = self.project();
         let (spare, resend, is_response) = (&*this.spare, &*this.resend, result.is_ok());
         let (follows, url) = (this.call.follows_redirects(), || url_of::<_, Req, _>(spare, resend));
@@ -180,64 +199,88 @@ where
             let committed = begun.then_some(GiveUp::Committed);
             committed.or_else(|| hindrance::<_, Req, _>(spare, resend, verdict, is_response))
         };
-        let (fault, delay) = match this.call.after(verdict, hindered) {
-            Ok(retry) => retry,
-            Err(ended) => {
-                this.call.leave_note(this.classify, &mut result, ended);
-                this.spare.release();
-                return Some(result);
-            }
-        };
+        let retry = this.call.after_result(this.classify, kept, result, verdict, hindered);
+        let Retry { mut last, fault, delay } = retry.inspect_err(|_| this.spare.release())?;
         let judges_responses = this.classify.judges_responses();
         let Some(request) = another(this.spare, this.resend, this.call, judges_responses) else {
             let ended = this.call.cannot_go_on(&fault);
-            this.call.leave_note(this.classify, &mut result, Some(ended));
-            return Some(result);
+            this.call.leave_note(this.classify, &mut last.result, Some(ended));
+            return Err(last.result);
         };
         this.call.go_on(&fault, delay);
-        let next = Some(Next { request, last: Last { result, fault } });
         let wait = if delay.is_zero() {
             Wait::Readiness { timer: None }
         } else {
             Wait::Delay { sleep: tokio::time::sleep(delay) }
         };
-        this.state.set(State::Waiting { next, wait });
-        None
+        this.state.set(State::Waiting { next: Some(Next { request, last }), wait });
+        Ok(())
     }
 
-    /// Waits for the delay and for the inner service, and sends the next attempt. Ready with the
-    /// outcome for the caller if the attempt is not sent.
+    /// Sends further attempts, until one is pending or none follows.
     #[inline(never)]
-    fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Outcome<S, Req>>> {
+    fn poll_retries(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<S, Req>> {
+        loop {
+            let last = match ready!(self.as_mut().poll_send(cx)) {
+                Ok(last) => last,
+                Err(result) => return Poll::Ready(result),
+            };
+            let this = self.as_mut().project();
+            let StateProj::Calling { attempt } = this.state.project() else { polled_after_end() };
+            let note = note::<_, Req, _>(this.spare, this.resend);
+            let polled = attempt.poll(cx);
+            let Poll::Ready(result) = polled else {
+                drop(note);
+                // The attempt may wait for what the last response holds: a stream, a permit.
+                drop(last);
+                return Poll::Pending;
+            };
+            let verdict = this.classify.classify(result.as_ref());
+            drop(note);
+            if let Err(result) = self.as_mut().after(result, verdict, Some(last)) {
+                return Poll::Ready(result);
+            }
+        }
+    }
+
+    /// Waits for the delay and for the inner service, and sends the next attempt. Returns the
+    /// result of the attempt before.
+    ///
+    /// # Errors
+    ///
+    /// The outcome for the caller if the attempt is not sent.
+    fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Sent<S, Req>> {
         let mut this = self.project();
-        let StateProj::Waiting { next, mut wait } = this.state.as_mut().project() else {
-            return Poll::Ready(None);
-        };
+        let StateProj::Waiting { next, mut wait } = this.state.as_mut().project() else { polled_after_end() };
         let Spare::Some { service, outer, .. } = this.spare else { polled_after_end() };
         if let WaitProj::Delay { sleep } = wait.as_mut().project() {
             ready!(sleep.poll(cx));
             wait.set(Wait::Readiness { timer: None });
         }
-        let in_time = match service.poll_ready(cx) {
-            Poll::Ready(Ok(())) => this.call.time_left().map(drop),
-            Poll::Ready(Err(error)) => {
-                this.spare.release();
-                return Poll::Ready(Some(Err(error)));
-            }
-            Poll::Pending => Err(ready!(wait.poll_limit(this.call, cx))),
+        let ready = match service.poll_ready(cx) {
+            Poll::Ready(ready) => ready.map(|()| this.call.time_left().err()),
+            Poll::Pending => Ok(Some(ready!(wait.poll_limit(this.call, cx)))),
         };
         let Next { mut request, last } = next.take().unwrap_or_else(|| polled_after_end());
-        if let Err(limit) = in_time {
-            // The clone of the service may hold a reservation, or wait for one.
-            *this.spare = Spare::None(limit);
-            return Poll::Ready(Some(this.call.stop(limit, last, this.classify)));
-        }
-        drop(last);
-        let mark = this.call.mark(*outer, this.classify.judges_responses());
-        request.mark(mark);
-        let attempt = service.call(request);
-        this.state.set(State::Calling { attempt });
-        Poll::Ready(None)
+        let (reason, last) = match ready {
+            Ok(None) => {
+                let mark = this.call.mark(*outer, this.classify.judges_responses());
+                request.mark(mark);
+                let attempt = service.call(request);
+                this.state.set(State::Calling { attempt });
+                return Poll::Ready(Ok(last));
+            }
+            Ok(Some(limit)) => (limit, last),
+            Err(error) => {
+                let fault = this.classify.classify(Err(&error)).fault().copied();
+                let fault = fault.unwrap_or(last.fault);
+                let result = if last.was_sent() { last.result } else { Err(error) };
+                (GiveUp::NotReady, Last { result, fault })
+            }
+        };
+        // The clone of the service may hold a reservation, or wait for one.
+        *this.spare = Spare::None(reason);
+        Poll::Ready(Err(this.call.stop(reason, this.classify, last)))
     }
 }
 

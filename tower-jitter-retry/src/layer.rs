@@ -9,8 +9,9 @@ use crate::service::JitterRetry;
 
 /// Sends failed requests again where that can help and cannot harm.
 ///
-/// The error type stays the inner one, and so does the response's: what the last attempt came to is what the caller gets, also
-/// when that is the rejection of a circuit breaker underneath that opened meanwhile.
+/// The error type stays the inner one, and so does the response's. The caller gets the outcome of
+/// the last attempt that was sent: a 502, and not the rejection of the circuit breaker beneath that
+/// the 502 opened. See [`ResponseFuture`](crate::ResponseFuture).
 ///
 /// # Example
 ///

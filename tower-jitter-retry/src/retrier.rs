@@ -12,7 +12,7 @@ use tokio::time::Sleep;
 use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst};
 
 use crate::call::Call;
-use crate::last::Last;
+use crate::last::{Last, Retry};
 use crate::policy::RetryPolicy;
 use crate::request::ResendAfter;
 
@@ -42,7 +42,8 @@ impl RetryPolicy {
     ///
     /// # Errors
     ///
-    /// The last one, itself.
+    /// The error of the last attempt, itself. If that attempt was rejected on this side at its
+    /// first poll (by a circuit breaker in the closure), the outcome of the attempt before it.
     ///
     /// # Panics
     ///
@@ -67,7 +68,10 @@ impl RetryPolicy {
     ///
     /// # Errors
     ///
-    /// The last one, itself.
+    /// The error of the last attempt, itself. If that attempt was rejected on this side (by a
+    /// circuit breaker in the closure), the error of the attempt before it. A response is not kept
+    /// for that: it is dropped before the next attempt, which may wait on this thread for what the
+    /// response holds.
     pub fn retry_blocking<T, E, K>(&self, attempt: impl FnMut() -> Result<T, E>) -> Result<T, E>
     where
         Auto<K>: Classify<T, E>,
@@ -116,7 +120,7 @@ impl<C> Retrier<C> {
     ///
     /// # Errors
     ///
-    /// The last one, itself.
+    /// See [`RetryPolicy::retry_blocking`].
     pub fn retry_blocking<T, E>(&self, attempt: impl FnMut() -> Result<T, E>) -> Result<T, E>
     where
         C: Classify<T, E>,
@@ -144,23 +148,25 @@ fn blocking<T, E, C: Classify<T, E>>(
     let mut call = begin(policy).on_thread();
     // An attempt is as long as it is: there is no first time that it had to wait.
     call.waits();
+    let mut kept = None;
     loop {
-        let mut result = attempt();
+        let result = attempt();
         let verdict = classify.classify(result.as_ref());
-        let (fault, delay) = match call.after(&verdict, || None) {
+        let retry = match call.after_result(classify, kept.take(), result, &verdict, || None) {
             Ok(retry) => retry,
-            Err(ended) => {
-                call.leave_note(classify, &mut result, ended);
-                return result;
-            }
+            Err(result) => return result,
         };
+        let Retry { last, fault, delay } = retry;
         call.go_on(&fault, delay);
         if !delay.is_zero() {
             sleep(delay);
-            if let Err(limit) = call.time_left() {
-                return call.stop(limit, Last { result, fault }, classify);
-            }
         }
+        if let Err(limit) = call.time_left() {
+            return call.stop(limit, classify, last);
+        }
+        // The next attempt may wait on this thread for what a response holds: a connection, a
+        // permit.
+        kept = Some(last).filter(|last| last.result.is_err());
     }
 }
 
@@ -208,25 +214,30 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProj::Idle => {
-                    *this.last = None;
+                    if let Err(limit) = this.call.time_left()
+                        && let Some(last) = this.last.take()
+                    {
+                        return Poll::Ready(this.call.stop(limit, this.classify, last));
+                    }
                     let attempt = (this.attempt)();
                     this.state.set(State::Calling { attempt });
                 }
                 StateProj::Calling { attempt } => {
-                    let Poll::Ready(mut result) = attempt.poll(cx) else {
+                    let Poll::Ready(result) = attempt.poll(cx) else {
+                        // The attempt may wait for what the last response holds.
+                        *this.last = None;
                         this.call.waits();
                         return Poll::Pending;
                     };
                     let verdict = this.classify.classify(result.as_ref());
-                    let (fault, delay) = match this.call.after(&verdict, || None) {
+                    let kept = this.last.take();
+                    let after = this.call.after_result(this.classify, kept, result, &verdict, || None);
+                    let Retry { last, fault, delay } = match after {
                         Ok(retry) => retry,
-                        Err(ended) => {
-                            this.call.leave_note(this.classify, &mut result, ended);
-                            return Poll::Ready(result);
-                        }
+                        Err(result) => return Poll::Ready(result),
                     };
                     this.call.go_on(&fault, delay);
-                    *this.last = Some(Last { result, fault });
+                    *this.last = Some(last);
                     this.state.set(if delay.is_zero() {
                         State::Idle
                     } else {
@@ -236,10 +247,6 @@ where
                 StateProj::Sleeping { sleep } => {
                     ready!(sleep.poll(cx));
                     this.state.set(State::Idle);
-                    if let Err(limit) = this.call.time_left() {
-                        let last = this.last.take().expect("a retry follows an attempt");
-                        return Poll::Ready(this.call.stop(limit, last, this.classify));
-                    }
                 }
             }
         }

@@ -17,6 +17,7 @@ const VOCABULARY: &[&str] = &[
     "tower_fault_classify::Fault",
     "tower_fault_classify::Health",
     "tower_fault_classify::Kind",
+    "tower_fault_classify::Origin",
     "tower_fault_classify::Retryable",
     "tower_fault_classify::Verdict",
 ];
@@ -99,7 +100,7 @@ const TABLE: &[Row] = &[
         may_use: &[
             PURE,
             VOCABULARY,
-            &["crate::policy::GiveUp", "metrics", "tracing"],
+            &["crate::policy::GiveUp", "tower_fault_classify::Judged", "metrics", "tracing"],
             &[
                 "std::cell",
                 "std::collections",
@@ -119,7 +120,7 @@ const TABLE: &[Row] = &[
             &["serde", "http::HeaderName"],
         ],
     },
-    Row { files: &["last.rs"], may_use: &[PURE, VOCABULARY] },
+    Row { files: &["last.rs"], may_use: &[PURE, VOCABULARY, &["crate::policy::is_rejection"]] },
     // What a call knows of itself: it asks the decision and the budget, and tells.
     Row {
         files: &["call.rs"],
@@ -136,7 +137,7 @@ const TABLE: &[Row] = &[
                 "crate::policy",
                 "crate::request",
             ],
-            &["crate::rng", "std::sync::Arc"],
+            &["crate::rng", "std::sync::Arc", "tower_fault_classify::Judged"],
         ],
     },
     // Glue.

@@ -2,19 +2,26 @@
 
 mod support;
 
-use std::future::poll_fn;
+use std::future::{Future, Ready, poll_fn, ready};
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Method, Request, Response};
+use http_body_util::Full;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tokio_test::assert_pending;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, service_fn};
+use tower_breaker::{BreakerConfig, BreakerLayer};
+use tower_fault_classify::Judged;
 use tower_jitter_retry::{
-    Budget, Clock, Deadline, GiveUp, Jitter, JitterRetryLayer, ManualClock, Retried, RetryPolicy,
-    RetryPolicyBuilder,
+    Budget, Clock, Deadline, Fault, GiveUp, Health, Jitter, JitterRetryLayer, Kind, ManualClock, Origin,
+    Retried, RetryPolicy, RetryPolicyBuilder, Retryable,
 };
 
 use support::{Calls, at_once, now, request, response, send};
@@ -150,7 +157,7 @@ impl Clone for Late {
 impl Service<Request<String>> for Late {
     type Response = Response<String>;
     type Error = io::Error;
-    type Future = std::future::Ready<io::Result<Response<String>>>;
+    type Future = Ready<io::Result<Response<String>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.sent.made() > 0 {
@@ -163,7 +170,7 @@ impl Service<Request<String>> for Late {
     fn call(&mut self, _: Request<String>) -> Self::Future {
         self.reserved = None;
         self.sent.next();
-        std::future::ready(Ok(response(503)))
+        ready(Ok(response(503)))
     }
 }
 
@@ -271,4 +278,303 @@ async fn delay_that_ends_too_late_sends_nothing() {
     let (answer, ()) = tokio::join!(policy.retry(attempt), oversleep(hand));
     assert_eq!(attempts_and_end(&answer.unwrap()), (1, Some(GiveUp::MaxElapsed)));
     assert_eq!(calls.made(), 1);
+}
+
+const OPEN: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
+const SHED: Fault = OPEN.with_retryable(Retryable::Unsent);
+const DOWN: Fault = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
+const HUNG: Fault = DOWN.with_kind(Kind::Timeout).with_origin(Origin::Transport);
+
+/// What becomes of an attempt.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Answers(u16),
+    Fails(Fault),
+    /// Is pending at its first poll, and fails at its second.
+    FailsLate(Fault),
+    /// It is not sent, because the service does not get ready.
+    NotReady,
+}
+
+use Act::{Answers, Fails, FailsLate, NotReady};
+
+impl Act {
+    async fn play(self) -> Result<Response<String>, Judged> {
+        match self {
+            Answers(status) => Ok(response(status)),
+            Fails(fault) => Err(Judged::bare(fault)),
+            FailsLate(fault) => {
+                tokio::task::yield_now().await;
+                Err(Judged::bare(fault))
+            }
+            NotReady => unreachable!("it is not sent"),
+        }
+    }
+}
+
+/// Plays the acts, one for each attempt.
+#[derive(Clone)]
+struct Script {
+    acts: &'static [Act],
+    calls: Calls,
+}
+
+impl Service<Request<String>> for Script {
+    type Response = Response<String>;
+    type Error = Judged;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<String>, Judged>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Judged>> {
+        match self.acts.get(self.calls.made()) {
+            Some(NotReady) => Poll::Ready(Err(Judged::bare(DOWN.with_kind(Kind::Local)))),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn call(&mut self, _: Request<String>) -> Self::Future {
+        Box::pin(self.acts[self.calls.next() - 1].play())
+    }
+}
+
+/// The status or the fault that a caller gets, and what is known of its attempts.
+type Seen = (Result<u16, Fault>, u32, Option<GiveUp>, Option<Fault>);
+
+fn seen(result: Result<Response<String>, Judged>) -> Seen {
+    let retried = match &result {
+        Ok(answer) => answer.extensions().get().copied(),
+        Err(error) => Retried::of(error),
+    };
+    let Retried { attempts, ended, last_sent, .. } = retried.expect("it was retried");
+    (
+        result.map(|answer| answer.status().as_u16()).map_err(|error| *error.fault()),
+        attempts,
+        ended,
+        last_sent,
+    )
+}
+
+const SCRIPTS: &[(&[Act], Seen)] = {
+    use GiveUp::{Attempts, Rejected};
+    const DOWN_AGAIN: Option<Fault> = Some(DOWN);
+    &[
+        (&[Answers(502), Fails(OPEN)], (Ok(502), 2, Some(Rejected), DOWN_AGAIN)),
+        (&[Answers(502), Fails(SHED), Fails(OPEN)], (Ok(502), 3, Some(Rejected), DOWN_AGAIN)),
+        (&[Answers(502), Fails(SHED), Fails(SHED)], (Ok(502), 3, Some(Attempts), DOWN_AGAIN)),
+        (&[Answers(502), Fails(SHED), Answers(200)], (Ok(200), 3, None, None)),
+        (&[Answers(502), Answers(503), Fails(OPEN)], (Ok(503), 3, Some(Rejected), DOWN_AGAIN)),
+        (&[Fails(SHED), Answers(502), Fails(OPEN)], (Ok(502), 3, Some(Rejected), DOWN_AGAIN)),
+        (&[Fails(HUNG), Fails(OPEN)], (Err(HUNG), 2, Some(Rejected), Some(HUNG))),
+        (&[Fails(HUNG), Answers(502), Fails(HUNG)], (Err(HUNG), 3, Some(Attempts), Some(HUNG))),
+        // No attempt was sent, so that the newest rejection knows best.
+        (&[Fails(SHED), Fails(OPEN)], (Err(OPEN), 2, Some(Rejected), None)),
+        // The last response was dropped when the attempt was pending.
+        (&[Answers(502), FailsLate(OPEN)], (Err(OPEN), 2, Some(Rejected), DOWN_AGAIN)),
+        (&[Fails(HUNG), FailsLate(SHED), Fails(OPEN)], (Err(OPEN), 3, Some(Rejected), Some(HUNG))),
+        (&[FailsLate(HUNG), Answers(502), Fails(OPEN)], (Ok(502), 3, Some(Rejected), DOWN_AGAIN)),
+    ]
+};
+
+#[tokio::test]
+async fn rejection_of_layer_below_returns_outcome_that_was_sent() {
+    for (acts, expected) in SCRIPTS {
+        let inner = Script { acts, calls: Calls::default() };
+        let calls = inner.calls.clone();
+        let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(inner);
+        let result = send(&mut service, request(Method::GET)).await;
+        assert_eq!((seen(result), calls.made()), (*expected, acts.len()), "{acts:?}");
+    }
+}
+
+#[tokio::test]
+async fn rejection_of_closure_returns_outcome_that_was_sent() {
+    for (acts, expected) in SCRIPTS {
+        let mut acts = acts.iter();
+        let policy = at_once().build().unwrap();
+        let result = policy.retry(|| acts.next().expect("it is not called again").play()).await;
+        assert_eq!((seen(result), acts.next().is_none()), (*expected, true));
+    }
+}
+
+#[test]
+fn rejection_of_blocking_closure_returns_error_that_was_sent() {
+    use GiveUp::Rejected;
+    let tests: [(&[Act], Seen); 3] = [
+        (&[Fails(HUNG), Fails(SHED), Fails(OPEN)], (Err(HUNG), 3, Some(Rejected), Some(HUNG))),
+        (&[Fails(SHED), Fails(OPEN)], (Err(OPEN), 2, Some(Rejected), None)),
+        // A response is dropped before the next attempt.
+        (&[Answers(502), Fails(OPEN)], (Err(OPEN), 2, Some(Rejected), Some(DOWN))),
+    ];
+    for (acts, expected) in tests {
+        let mut acts = acts.iter();
+        let policy = at_once().build().unwrap();
+        let result = policy.retry_blocking(|| now(acts.next().expect("it is not called again").play()));
+        assert_eq!(seen(result), expected);
+    }
+}
+
+/// tower drops each result before the next attempt.
+#[cfg(feature = "tower-retry")]
+#[tokio::test]
+async fn rejection_under_tower_policy_says_what_was_sent() {
+    let inner = Script { acts: &[Answers(502), Fails(OPEN)], calls: Calls::default() };
+    let policy = at_once().build().unwrap().for_tower();
+    let mut service = tower::retry::RetryLayer::new(policy).layer(inner);
+    let result = send(&mut service, request(Method::GET)).await;
+    assert_eq!(seen(result), (Err(OPEN), 2, Some(GiveUp::Rejected), Some(DOWN)));
+}
+
+#[tokio::test]
+async fn readiness_error_returns_outcome_that_was_sent() {
+    use GiveUp::NotReady as Unready;
+    let tests: [(&'static [Act], Seen); 3] = [
+        (&[Answers(502), NotReady], (Ok(502), 1, Some(Unready), Some(DOWN))),
+        (&[Answers(502), Fails(SHED), NotReady], (Ok(502), 2, Some(Unready), Some(DOWN))),
+        (&[Fails(SHED), NotReady], (Err(DOWN.with_kind(Kind::Local)), 1, Some(Unready), None)),
+    ];
+    for (acts, expected) in tests {
+        let inner = Script { acts, calls: Calls::default() };
+        let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(inner);
+        assert_eq!(seen(send(&mut service, request(Method::GET)).await), expected, "{acts:?}");
+    }
+}
+
+#[tokio::test]
+async fn rejected_retry_of_post_returns_429() {
+    let inner = Script { acts: &[Answers(429), Fails(OPEN)], calls: Calls::default() };
+    let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(inner);
+    assert_eq!(send(&mut service, request(Method::POST)).await.unwrap().status(), 429);
+}
+
+/// A response that says whether it is still there.
+fn holding<T>(status: u16, body: T) -> Response<T> {
+    Response::builder().status(status).body(body).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn last_response_is_kept_until_next_attempt_is_pending() {
+    let (calls, alive) = (Calls::default(), Arc::new(()));
+    let inner = service_fn(|_: Request<String>| {
+        let (call, alive) = (calls.next(), Arc::clone(&alive));
+        async move {
+            if call == 1 {
+                return Ok::<_, io::Error>(holding(503, alive));
+            }
+            assert_eq!(Arc::strong_count(&alive), 3, "at the first poll the last response is there");
+            tokio::task::yield_now().await;
+            assert_eq!(Arc::strong_count(&alive), 2, "at the second poll it is not");
+            Ok(holding(200, alive))
+        }
+    });
+    let limited = ConcurrencyLimit::new(inner, 1);
+    let mut other = limited.clone();
+    let mut service = JitterRetryLayer::new(policy().build().unwrap()).layer(limited);
+    let mut call = tokio_test::task::spawn(send(&mut service, request(Method::GET)));
+    assert_pending!(call.poll());
+    assert_eq!(Arc::strong_count(&alive), 2, "during the delay");
+    poll_fn(|cx| Service::<Request<String>>::poll_ready(&mut other, cx)).await.unwrap();
+    tokio::time::advance(SECOND).await;
+    assert_pending!(call.poll());
+    assert_eq!((calls.made(), Arc::strong_count(&alive)), (1, 2), "during the wait for readiness");
+    drop(other);
+    assert_pending!(call.poll());
+    assert_eq!(Arc::strong_count(&alive), 2, "only the attempt's own");
+    assert_eq!(tokio_test::assert_ready!(call.poll()).unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn response_that_holds_the_one_permit_does_not_block_next_attempt() {
+    let (calls, permits) = (Calls::default(), Arc::new(Semaphore::new(1)));
+    let attempt = |calls: Calls, permits: Arc<Semaphore>| async move {
+        let permit = permits.acquire_owned().await.expect("it is not closed");
+        Ok::<_, io::Error>(holding(if calls.next() < 3 { 503 } else { 200 }, permit))
+    };
+    let policy = policy().build().unwrap();
+    let mut service = JitterRetryLayer::new(policy.clone())
+        .layer(service_fn(|_: Request<String>| attempt(calls.clone(), Arc::clone(&permits))));
+    let answer = tokio::time::timeout(60 * SECOND, send(&mut service, request(Method::GET))).await;
+    assert_eq!(answer.expect("it does not wait for itself").unwrap().status(), 200);
+
+    let calls = Calls::default();
+    let closure = policy.retry(|| attempt(calls.clone(), Arc::clone(&permits)));
+    let answer = tokio::time::timeout(60 * SECOND, closure).await;
+    assert_eq!(answer.expect("it does not wait for itself").unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn circuit_opened_by_502_returns_502() {
+    async fn check<S, B>(calls: &Calls, mut service: S)
+    where
+        S: Service<Request<String>, Response = Response<B>, Error: std::fmt::Debug>,
+    {
+        let answer = send(&mut service, request(Method::GET)).await.unwrap();
+        let retried = answer.extensions().get::<Retried>().unwrap();
+        assert_eq!((answer.status().as_u16(), retried.attempts), (502, 2));
+        assert_eq!((retried.ended, calls.made()), (Some(GiveUp::Rejected), 1));
+    }
+    let breaker = || BreakerLayer::new(BreakerConfig::builder().consecutive_failures(1).build().unwrap());
+    let retry = || JitterRetryLayer::new(at_once().build().unwrap());
+    for track_body in [false, true] {
+        let calls = Calls::default();
+        let counted = calls.clone();
+        let client = service_fn(move |_: Request<String>| bad_gateway(&counted));
+        if track_body {
+            check(&calls, retry().layer(breaker().track_body().layer(client))).await;
+        } else {
+            check(&calls, retry().layer(breaker().layer(client))).await;
+        }
+    }
+}
+
+fn bad_gateway(calls: &Calls) -> Ready<io::Result<Response<Full<Bytes>>>> {
+    calls.next();
+    ready(Ok(holding(502, Full::from("the gateway is down"))))
+}
+
+/// The breaker takes every response for a success, and its permit is in the response's body.
+#[tokio::test]
+async fn permit_in_tracked_body_is_free_while_next_attempt_runs() {
+    let (clock, hand) = tower_breaker::Clock::manual();
+    let config = BreakerConfig::builder().clock(clock).probes(2).successes_to_close(9).build().unwrap();
+    let layer = BreakerLayer::new(config).errors_only().track_body();
+    let circuit = layer.circuit();
+    let calls = Calls::default();
+    let breaker = layer.layer(service_fn(|_: Request<String>| {
+        let call = calls.next();
+        async move {
+            if call == 1 {
+                return Ok::<_, io::Error>(holding(502, Full::<Bytes>::from("the gateway is down")));
+            }
+            std::future::pending().await
+        }
+    }));
+    circuit.trip().unwrap();
+    hand.advance(3600 * SECOND);
+    let mut other = breaker.clone();
+    let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(breaker);
+    let mut retried = tokio_test::task::spawn(send(&mut service, request(Method::GET)));
+    assert_pending!(retried.poll());
+    assert_eq!(calls.made(), 2, "the retry is the second probe");
+    let mut third = tokio_test::task::spawn(send(&mut other, request(Method::GET)));
+    assert_pending!(third.poll());
+    assert_eq!(calls.made(), 3, "the first probe's place is free");
+}
+
+#[cfg(feature = "metrics")]
+#[test]
+fn rejection_and_readiness_error_are_counted_with_their_reason() {
+    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    metrics::with_local_recorder(&recorder, || {
+        for acts in [&[Answers(502), Fails(OPEN)] as &[Act], &[Answers(502), NotReady]] {
+            let inner = Script { acts, calls: Calls::default() };
+            let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(inner);
+            now(send(&mut service, request(Method::GET))).unwrap();
+        }
+    });
+    let keys = snapshotter.snapshot().into_vec().into_iter().map(|(key, ..)| key);
+    let give_ups = keys.filter(|key| key.key().name() == "tower_jitter_retry_give_ups_total");
+    let mut reasons: Vec<Vec<_>> =
+        give_ups.map(|key| key.key().labels().map(|label| label.value().to_owned()).collect()).collect();
+    reasons.sort();
+    assert_eq!(reasons, [["local", "not_ready"], ["rejected", "rejected"]]);
 }

@@ -463,12 +463,12 @@ fn a_reqwest_request_is_sent_again_if_its_body_is_in_memory() {
 }
 
 #[test]
-fn a_response_is_dropped_before_the_next_attempt_begins() {
+fn response_is_dropped_when_next_attempt_is_answered() {
     let alive = Arc::new(());
-    let mut service = layer(at_once()).layer(service_fn(|_: Request<String>| {
+    let mut service = layer(at_once().max_attempts(9)).layer(service_fn(|_: Request<String>| {
         let (before, held) = (Arc::strong_count(&alive), Arc::clone(&alive));
         async move {
-            assert_eq!(before, 1, "the last response still lives");
+            assert!(before <= 2, "a response before the last still lives");
             Ok::<_, io::Error>(Response::builder().status(503).body(held).unwrap())
         }
     }));

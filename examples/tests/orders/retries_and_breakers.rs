@@ -26,7 +26,7 @@ async fn each_attempt_is_timed_counted_and_held_back_when_the_circuit_opens() {
     assert_eq!((judge_error(&*error).kind(), backend.requests()), (Kind::Timeout, 3));
     // The second call's second attempt is the fifth failure: the third is not sent.
     let error = call(&stack).await.unwrap_err();
-    assert_eq!((judge_error(&*error).kind(), backend.requests()), (Kind::Rejected, 5));
+    assert_eq!((judge_error(&*error).kind(), backend.requests()), (Kind::Timeout, 5));
     assert_eq!(circuit.status().state, CircuitState::Open);
 }
 

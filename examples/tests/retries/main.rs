@@ -2,6 +2,7 @@
 
 mod early_answer;
 mod hyper_client;
+mod last_outcome;
 mod reqwest_client;
 mod tonic_channel;
 

@@ -12,6 +12,7 @@ mod clients;
 
 use std::error::Error;
 use std::io;
+use std::iter::successors;
 
 use crate::error::Judged;
 use crate::fault::{Fault, Retryable};
@@ -183,6 +184,17 @@ impl Evidence {
             _ => None,
         }
     }
+}
+
+/// The errors of a chain, the outermost first.
+pub(crate) fn errors<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    let next = |error: &&'a (dyn Error + 'static)| match error.downcast_ref::<io::Error>() {
+        Some(error) => error.get_ref().map(|payload| payload as &(dyn Error + 'static)),
+        None => deeper(*error),
+    };
+    successors(Some(error), next).take(LONGEST_WALK)
 }
 
 /// The next error of the chain, also where `source()` would skip it.

@@ -13,12 +13,13 @@
 #[cfg(feature = "metrics")]
 mod count;
 
+use std::error::Error;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::Fault;
+use tower_fault_classify::{Fault, Judged};
 
 use crate::policy::GiveUp;
 
@@ -36,7 +37,8 @@ pub struct RetryEvent {
     pub elapsed: Duration,
 }
 
-/// What happened to a call that was retried, in its response's extensions.
+/// What happened to a call that was retried: in its response's extensions, or on its error
+/// ([`Retried::of`]).
 ///
 /// ```
 /// use tower_jitter_retry::Retried;
@@ -51,13 +53,38 @@ pub struct RetryEvent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retried {
-    /// How many attempts were made, the first included. 1 if a retry was decided on and then not
-    /// sent.
+    /// How many attempts were made, the first included, and those that were rejected on this side.
+    /// 1 if a retry was decided on and then not sent.
     pub attempts: u32,
     /// From the beginning of the call, or when it first had to wait, to its end, delays included.
     pub elapsed: Duration,
     /// Why no further attempt followed. `None`: the last attempt was a success.
     pub ended: Option<GiveUp>,
+    /// The fault of the last attempt that was sent, even if the caller gets the rejection of a
+    /// later one. `None`: that attempt was a success, or no attempt was sent.
+    pub last_sent: Option<Fault>,
+}
+
+impl Retried {
+    /// Returns what happened to a call that ended in this error.
+    ///
+    /// `None` if the call was not retried, or if there is no place for it in the error's chain:
+    /// only a [`Judged`] has one, as each error of a `FaultClassifyLayer` and each rejection of a
+    /// circuit breaker contains it.
+    ///
+    /// ```
+    /// use tower_jitter_retry::Retried;
+    ///
+    /// fn log(error: &(dyn std::error::Error + 'static)) {
+    ///     if let Some(retried) = Retried::of(error) {
+    ///         println!("{error} after {} attempts", retried.attempts);
+    ///     }
+    /// }
+    /// # log(&std::io::Error::other("no"));
+    /// ```
+    pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
+        Judged::find(error)?.note()
+    }
 }
 
 /// Who is told of retries.

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tower_fault_classify::{Fault, Retryable};
+use tower_fault_classify::{Fault, Kind, Origin, Retryable};
 
 use crate::backoff::{Backoff, Position};
 use crate::request::ResendAfter;
@@ -57,6 +57,11 @@ pub enum GiveUp {
     MaxElapsed,
     /// The budget refused.
     Budget,
+    /// The attempt was rejected on this side, and was not sent: a circuit breaker's rejection, load
+    /// shed.
+    Rejected,
+    /// The inner service's readiness failed, so that the attempt was not sent.
+    NotReady,
 }
 
 impl GiveUp {
@@ -73,6 +78,8 @@ impl GiveUp {
             Self::Deadline => "deadline",
             Self::MaxElapsed => "max_elapsed",
             Self::Budget => "budget",
+            Self::Rejected => "rejected",
+            Self::NotReady => "not_ready",
         }
     }
 }
@@ -96,6 +103,7 @@ impl Limits {
                     Ok(())
                 }
             }
+            _ if is_rejection(fault) => Err(GiveUp::Rejected),
             _ => Err(GiveUp::NotRetryable),
         }
     }
@@ -162,6 +170,12 @@ impl Limits {
             _ => End { latest: Some(latest), limit: GiveUp::MaxElapsed },
         }
     }
+}
+
+/// Whether a layer on this side refused to send the request.
+pub(crate) fn is_rejection(fault: &Fault) -> bool {
+    let unsent = fault.kind() == Kind::Rejected || fault.retryable() == Retryable::Unsent;
+    unsent && fault.origin() == Origin::Local
 }
 
 /// When the last retry of a call may start.

@@ -22,7 +22,7 @@ pub use builder::RetryPolicyBuilder;
 #[cfg(feature = "serde")]
 pub(crate) use builder::{ATTEMPTS, FACTORS, LONGEST, REPLAY_LIMITS, SHARES};
 pub use limits::GiveUp;
-pub(crate) use limits::{Limits, Progress, nanos};
+pub(crate) use limits::{Limits, Progress, is_rejection, nanos};
 pub(crate) use methods::Methods;
 
 /// What is retried, how often and after which delay.
