@@ -44,13 +44,13 @@ async fn a_stream_that_outgrows_what_is_kept_arrives_whole_and_once() {
 }
 
 #[tokio::test]
-async fn a_post_arrives_once_unless_it_was_not_processed() {
-    for (failure, times) in [(Act::status(500), 1), (Act::CloseAfterRequest, 1), (Act::status(429), 2)] {
+async fn post_that_was_sent_arrives_once_whatever_the_downstream_says() {
+    for failure in [Act::status(500), Act::CloseAfterRequest, Act::status(429)] {
         let gateway = Gateway::start().await;
         gateway.orders.script([failure.clone()]);
         sent(&gateway, Method::POST, 20).await;
         let seen = gateway.orders.requests();
-        assert_eq!(seen.len(), times, "{failure:?}");
+        assert_eq!(seen.len(), 1, "{failure:?}");
         assert!(seen.iter().all(|request| request.body == pieces(20).concat()), "{failure:?}");
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::Request;
@@ -11,9 +12,9 @@ use axum::routing::{MethodRouter, any};
 use examples::misbehave::Act;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_breaker::{BreakerLayer, Clock};
-use tower_jitter_retry::JitterRetryLayer;
+use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
-use crate::{Gateway, OPEN_FOR, config, policy};
+use crate::{Gateway, MARKER, OPEN_FOR, config};
 
 #[tokio::test]
 async fn a_dead_downstream_leaves_the_other_alone() {
@@ -105,7 +106,7 @@ async fn readiness_page_counts_a_forced_open_circuit_as_open() {
 }
 
 #[tokio::test]
-async fn downstream_sees_no_mark_of_an_attempt() {
+async fn downstream_sees_no_mark_but_the_gateways_own() {
     let gateway = Gateway::start().await;
     gateway.orders.script([Act::status(503), Act::status(503)]);
     let request = reqwest::Client::new().get(format!("{}/orders/1", gateway.url));
@@ -116,7 +117,7 @@ async fn downstream_sees_no_mark_of_an_attempt() {
     assert_eq!(seen.len(), 3);
     for request in seen {
         let names: BTreeSet<_> = request.headers.keys().map(http::HeaderName::as_str).collect();
-        assert_eq!(names, BTreeSet::from(["accept", "host", "x-mine"]));
+        assert_eq!(names, BTreeSet::from(["accept", "host", MARKER, "x-mine"]));
         assert_eq!(request.headers["host"], gateway.orders.url().replace("http://", ""));
     }
 }
@@ -124,6 +125,7 @@ async fn downstream_sees_no_mark_of_an_attempt() {
 /// The caller's retry, on the same thread, marks a request by its extensions: those that a router hands on.
 #[tokio::test]
 async fn a_gateway_s_retries_are_its_own() {
+    let policy = || RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build().unwrap();
     for (remove, times) in [(true, 9), (false, 3)] {
         let server = examples::misbehave::Http::start().await;
         server.otherwise(Act::status(503));

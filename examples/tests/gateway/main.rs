@@ -4,6 +4,7 @@ mod bodies;
 mod circuits;
 mod disconnect;
 mod example;
+mod marks;
 mod shutdown;
 mod uploads;
 
@@ -14,7 +15,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, Version, header};
+use axum::http::{HeaderName, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use examples::misbehave::Http;
@@ -54,9 +55,13 @@ struct Gateway {
     serving: JoinHandle<std::io::Result<()>>,
 }
 
-/// Three attempts without a delay.
+/// The header with the number of the attempt that the gateway sends to its downstreams.
+const MARKER: &str = "x-attempt";
+
+/// The preset of the example, with a marker header and without a delay.
 fn policy() -> RetryPolicy {
-    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build().unwrap()
+    let policy = RetryPolicy::gateway().base(Duration::ZERO).jitter(Jitter::None);
+    policy.marker_header(HeaderName::from_static(MARKER)).build().unwrap()
 }
 
 fn config(clock: Clock) -> BreakerConfig {
@@ -102,7 +107,7 @@ impl Gateway {
         let circuits = breaker.circuits();
         let stack: Stack = BoxCloneSyncService::new(
             ServiceBuilder::new()
-                .layer(JitterRetryLayer::new(policy()).remove_marker())
+                .layer(JitterRetryLayer::new(policy()))
                 .layer(UploadLayer::new())
                 .layer(breaker)
                 .layer(FaultClassifyLayer::new())
