@@ -139,6 +139,31 @@ fn read_all(mut body: impl Body<Data = Bytes, Error = io::Error> + Unpin) -> Vec
 }
 
 #[test]
+fn hook_is_called_for_each_frame_with_data() {
+    #[derive(Clone, Default)]
+    struct Frames(Arc<Mutex<usize>>);
+
+    impl OnEnd for Frames {
+        fn on_data(&mut self) {
+            *self.0.lock().unwrap() += 1;
+        }
+
+        fn on_end(self, _: Verdict) {}
+    }
+
+    for kind in ["text/plain", "application/grpc"] {
+        let frames = Frames::default();
+        let steps = [frame("a"), frame(""), frame("b"), trailers(&[("grpc-status", "0")])];
+        let layer = FaultClassifyLayer::new().track_body(frames.clone());
+        let mut body = now(through(&layer, of_type(kind, Script::new(steps)))).into_body();
+        for expected in [1, 1, 2, 2] {
+            poll(&mut body);
+            assert_eq!(*frames.0.lock().unwrap(), expected, "{kind}");
+        }
+    }
+}
+
+#[test]
 fn each_code_in_trailers_has_its_row_and_is_never_sent_again() {
     for (code, expected) in CODES.iter().enumerate() {
         let status = code.to_string();

@@ -18,6 +18,13 @@ pub trait OnEnd {
     /// The call is over.
     fn on_end(self, verdict: Verdict);
 
+    /// The body has delivered data. Called for each frame with at least one byte of data, before
+    /// the end.
+    ///
+    /// **Default**: does nothing.
+    #[inline]
+    fn on_data(&mut self) {}
+
     /// The call is over for its reader has dropped the body before its end: the verdict alone does not tell it from a server's own
     /// CANCELLED. **Default**: as [`on_end`](Self::on_end).
     fn on_drop(self, verdict: Verdict)

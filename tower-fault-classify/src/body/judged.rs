@@ -5,6 +5,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::Buf;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -160,6 +161,11 @@ where
                 None => complete(this.open, this.watch, None),
                 Some(Err(error)) => settle(this.open, |open| How::Failed((open.as_error)(error))),
                 Some(Ok(frame)) => {
+                    if frame.data_ref().is_some_and(Buf::has_remaining)
+                        && let Some(open) = this.open
+                    {
+                        open.hook.on_data();
+                    }
                     if let Some(trailers) = frame.trailers_ref() {
                         complete(this.open, this.watch, Some(trailers));
                     } else if let Some(verdict) = frame.data_ref().and_then(|data| this.watch.data(data)) {

@@ -114,6 +114,11 @@ impl<H> Told<H> {
 }
 
 impl<H: OnEnd> OnEnd for Told<H> {
+    #[inline]
+    fn on_data(&mut self) {
+        self.hook.on_data();
+    }
+
     fn on_end(self, verdict: Verdict) {
         self.listened(verdict).on_end(verdict);
     }
