@@ -66,7 +66,7 @@ where
         let healthy_from = self.clock.now().saturating_add(self.healthy_after);
         let watch = response.headers().map_or_else(W::default, W::of);
         let watch = Healthy { watch, limit: Some((self.clock, healthy_from)) };
-        let hook = AtEnd { took: permit.took(), permit };
+        let hook = AtEnd { took: permit.took(), permit, answered: false };
         judge_body(response, *verdict, watch, hook, classify, judge)
     }
 
@@ -94,9 +94,16 @@ pub struct AtEnd<H: Hold> {
     permit: Permit<H>,
     /// How long the head took: a stream that goes on for hours is not slow.
     took: Took,
+    /// Whether data has come.
+    answered: bool,
 }
 
 impl<H: Hold> OnEnd for AtEnd<H> {
+    #[inline]
+    fn on_data(&mut self) {
+        self.answered = true;
+    }
+
     fn on_end(self, verdict: Verdict) {
         self.permit.settle_late(&verdict, self.took);
     }
@@ -104,10 +111,12 @@ impl<H: Hold> OnEnd for AtEnd<H> {
     fn on_drop(self, verdict: Verdict) {
         // A rule may read it another way.
         let given_up = |fault: &Fault| (fault.kind(), fault.origin()) == (Kind::Cancelled, Origin::Caller);
-        // A permit that is dropped stands for a call that was given up.
         if !verdict.fault().is_some_and(given_up) {
             self.on_end(verdict);
+        } else if self.answered {
+            self.permit.abandon_answered();
         }
+        // Otherwise the permit is dropped, which records a cancelled call.
     }
 }
 

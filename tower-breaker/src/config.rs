@@ -106,8 +106,24 @@ pub struct BreakerConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AbandonedPolicy {
-    /// For nothing, unless [`minimum_calls`](BreakerConfigBuilder::minimum_calls) of them are in the window and no call was completed in it:
-    /// then the circuit opens. Half-open, the same of the probes of a round. The default.
+    /// Ignored, unless the server hangs: the circuit opens if the window holds
+    /// [`minimum_calls`](BreakerConfigBuilder::minimum_calls) cancelled calls and no completed
+    /// call. The default.
+    ///
+    /// These calls are completed:
+    ///
+    /// - a call that succeeded or failed;
+    /// - a call that the server answered neutrally, such as with a 429, though it counts in no
+    ///   rate;
+    /// - a call whose [tracked body](crate::BreakerLayer::track_body) has delivered data, also if
+    ///   its reader then drops it.
+    ///
+    /// A rejection from a layer below is not: the server answered nothing.
+    ///
+    /// In a time window a completed call counts for the span of the window. In a count window it
+    /// counts until as many calls in a row as the window holds were cancelled. A half-open circuit
+    /// opens again when [`minimum_calls`](BreakerConfigBuilder::minimum_calls) probes were
+    /// cancelled since the last completed probe.
     #[default]
     IfNoneCompletes,
     /// For nothing.

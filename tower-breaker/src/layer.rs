@@ -188,7 +188,8 @@ impl<C, R, L> BreakerLayer<C, R, Head, L> {
     /// | the body | counts for |
     /// |---|---|
     /// | comes to its end, or fails | the verdict on its end |
-    /// | is dropped halfway; gRPC: at any time before its end | a call that was given up: see [`AbandonedPolicy`](crate::AbandonedPolicy) |
+    /// | is dropped before its end, after data has come | a cancelled call: see [`AbandonedPolicy`](crate::AbandonedPolicy). By default it is completed, and counts in no rate |
+    /// | is dropped before its end and before any data; gRPC: also if never asked for anything | a cancelled call |
     /// | is dropped and was never asked for anything | its head, which was a success |
     /// | still comes [`healthy_after`](BreakerLayer::healthy_after) the head | a success, whatever follows |
     ///

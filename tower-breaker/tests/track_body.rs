@@ -184,19 +184,22 @@ async fn a_head_that_is_a_fault_counts_at_once() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_dropped_is_a_call_that_was_given_up() {
+async fn dropped_body_counts_as_the_policy_says() {
+    // With its data delivered, and gRPC's before any data: its status is still to come.
     let policies = [
-        (AbandonedPolicy::Ignore, (0, 0, 0)),
-        (AbandonedPolicy::IfNoneCompletes, (0, 0, 1)),
-        (AbandonedPolicy::Failure, (1, 1, 0)),
+        (AbandonedPolicy::Ignore, (0, 0, 0), (0, 0, 0)),
+        (AbandonedPolicy::IfNoneCompletes, (0, 0, 0), (0, 0, 1)),
+        (AbandonedPolicy::Failure, (1, 1, 0), (1, 1, 0)),
     ];
-    for (policy, expected) in policies {
-        let (config, _hand) = config();
-        let layer = tracking(config.consecutive_failures(0).abandoned(policy));
-        let mut body = ask(&mut layer.layer(HTTP), &[Data("a"), Data("b")]).await.into_body();
-        body.frame().await.unwrap().unwrap();
-        drop(body);
-        assert_eq!(counts(&layer.circuit()), expected, "{policy:?}");
+    for (policy, with_data, without) in policies {
+        for (data, expected) in [("a", with_data), ("", without)] {
+            let (config, _hand) = config();
+            let layer = tracking(config.consecutive_failures(0).abandoned(policy));
+            let mut body = ask(&mut layer.layer(GRPC), &[Data(data), Data("b")]).await.into_body();
+            body.frame().await.unwrap().unwrap();
+            drop(body);
+            assert_eq!(counts(&layer.circuit()), expected, "{policy:?} {data:?}");
+        }
     }
 }
 

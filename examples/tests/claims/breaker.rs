@@ -8,7 +8,7 @@ use std::time::Duration;
 use examples::misbehave::{Act, Http};
 use reqwest::Method;
 use tokio::task::JoinSet;
-use tokio::time::advance;
+use tokio::time::{advance, timeout};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerError, BreakerLayer, Circuit, CircuitState, Clock, Verdict};
 use tower_fault_classify::{FaultClassifyLayer, judge_error};
@@ -56,25 +56,33 @@ async fn a_servers_own_delay_lengthens_the_open_time_whatever_it_says() {
     }
 }
 
-/// Ten calls that were given up and no other look like a server that hangs; ten of which only the head was wanted do not.
+/// Ten cancelled calls and no completed call look like a server that hangs. A body that has delivered data, and one that is
+/// never polled, are completed calls.
 #[tokio::test]
-async fn ten_bodies_that_are_dropped_halfway_open_a_circuit_that_hears_the_end_and_ten_unread_ones_do_not() {
-    for (halfway, state) in [(true, CircuitState::Open), (false, CircuitState::Closed)] {
+async fn ten_dropped_bodies_open_circuit_only_if_no_data_came() {
+    // What the server sends, whether the body is polled, and the circuit afterwards.
+    let rows = [
+        ("", true, CircuitState::Open, 0),
+        ("data", true, CircuitState::Closed, 0),
+        ("", false, CircuitState::Closed, 10),
+        ("data", false, CircuitState::Closed, 10),
+    ];
+    for (data, polled, state, calls) in rows {
         let server = Http::start().await;
-        server.otherwise(Act::status(200).body("a body").content_length(100));
+        server.otherwise(Act::status(200).body(data).content_length(100));
         let layer = BreakerLayer::new(circuit().clock(Clock::manual().0).build().unwrap()).track_body();
         let circuit = layer.circuit();
         let stack = ServiceBuilder::new().layer(layer).service(client());
         for _ in 0..10 {
             let mut response = stack.clone().oneshot(request(Method::GET, &server)).await.unwrap();
-            if halfway {
+            if polled && data.is_empty() {
+                timeout(Duration::ZERO, response.chunk()).await.unwrap_err();
+            } else if polled {
                 response.chunk().await.unwrap().unwrap();
             }
         }
-        assert_eq!(circuit.status().state, state);
-        if !halfway {
-            assert_eq!(circuit.status().window.calls, 10);
-        }
+        let status = circuit.status();
+        assert_eq!((status.state, status.window.calls), (state, calls), "{data:?}, polled: {polled}");
     }
 }
 

@@ -5,9 +5,9 @@
 //! | case | atomic operations | beside them |
 //! |---|---|---|
 //! | admitted, closed | 2 loads: gate, flags | |
-//! | a success, no failure counted | 6 loads: gate, turn, 3 words, turn; 1 load and 1 store in the thread's own cell | the clock |
+//! | a success, no failure counted | 7 loads: gate, turn, 3 words, turn, newest bucket; 1 load and 1 store in the thread's own cell | the clock |
 //! | a success after failures, or in a ramp | the same, and 1 compare-and-swap that empties the run | the clock |
-//! | a failure | 10 loads: gate, turn, 5 words, turn, latest time, gate; 1 compare-and-swap in the window, 1 on the gate, 16 loads of the failures | the clock |
+//! | a failure | 10 loads: gate, turn, 5 words, turn, newest bucket, gate; 1 compare-and-swap in the window, 1 on the gate, 16 loads of the failures | the clock |
 //! | refused while open | 3 loads: gate, deadline, flags | the clock |
 //! | anything in half-open, an admission in a ramp, any transition | the lock | the clock |
 //!
@@ -141,24 +141,6 @@ impl<T: Store> Core<T> {
     #[inline]
     fn normal(&self, stamp: Gate) -> Entry {
         Entry { stamp, word: if self.has(TIMED) { begun_at(self.plan().clock.now()) } else { 0 } }
-    }
-
-    /// The time at which an outcome is recorded. A clock that has run back stands still: the outcome lands in the newest bucket.
-    #[inline]
-    fn latest(&self, now: u64) -> u64 {
-        // Relaxed, and a load before a store: of threads that read different times at once either may win.
-        let latest = self.plan().latest.load(Ordering::Relaxed);
-        if now > latest {
-            self.plan().latest.store(now, Ordering::Relaxed);
-        }
-        now.max(latest)
-    }
-
-    /// Whether something was recorded here at a later time than this: the clock has run back since, as tokio's does from one runtime with paused
-    /// time to the next. What another owner recorded would then seem to belong to the past.
-    pub(crate) fn is_ahead_of(&self, now: u64) -> bool {
-        // Relaxed: the pool's lock made the last owner's end visible.
-        self.plan().latest.load(Ordering::Relaxed) > now
     }
 
     /// Relaxed: a flag is for the next call, not for this one.
@@ -387,8 +369,6 @@ impl Recycle for Core {
     }
 
     fn retire(&self) {
-        // Fast successes have left no time.
-        self.latest(self.plan().clock.now());
         let mut cold = self.cold();
         let (meters, state) = (self.plan().meters(), cold.machine.state());
         cold.owner += 1;

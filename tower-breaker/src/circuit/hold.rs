@@ -20,6 +20,7 @@ pub trait Hold {
     fn settle_late(&self, entry: Entry, verdict: &Verdict, took: Took);
     fn cancel(&self, entry: Entry);
     fn abandon(&self, entry: Entry);
+    fn abandon_answered(&self, entry: Entry);
     fn took(&self, entry: Entry) -> Took;
     fn wait(&self, seat: &mut Option<Seat>, waker: &Waker);
     fn leave(&self, seat: Seat);
@@ -87,6 +88,10 @@ impl<R: Reach> Hold for R {
     #[inline]
     fn abandon(&self, entry: Entry) {
         self.core().abandon(entry);
+    }
+
+    fn abandon_answered(&self, entry: Entry) {
+        self.core().abandon_answered(entry);
     }
 
     #[inline]

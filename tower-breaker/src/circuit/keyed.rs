@@ -2,20 +2,27 @@
 //!
 //! A circuit whose calls all succeed has its key, a gate and eleven cells. What only transitions, slow and abandoned calls and half-open need
 //! is made when the first of them comes, and stays until the circuit is dropped. Configuration, clock and watchers are those of all of them.
+//!
+//! # Many calls by one key
+//!
+//! A cell has room for a million calls. The counts of a full cell move to the cells in [`Trouble`],
+//! which have room for 4,096 times as many. While counts move, a reader of both places could miss
+//! them or see them twice. So they move under a lock, with an odd turn. A reader loads the turn
+//! before and after, and takes the lock if the turn was odd or has changed.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use tower_fault_classify::__shared::Clock;
 use tower_fault_classify::__shared::sync::{self, AtomicU64, Mutex, Ordering, fence, lock};
+use tower_fault_classify::__shared::{Cells, Clock};
 
 use super::core::{Cold, Core, Refusal, Setup};
 use super::gate::Gate;
 use super::hold::Reach;
 use super::label::{KeptLabel, Label};
 use super::store::{Plan, Store};
-use super::window::{Counting, LastCalls, Pairs, Shape};
+use super::window::{Counting, LastCalls, NO_BUCKET, Newest, Pairs, Shape, Span};
 use crate::error::Rejection;
 use crate::machine::Counts;
 use crate::observe::{Meters, Watchers};
@@ -56,6 +63,10 @@ pub(crate) struct Common<K> {
     setup: Setup,
     watchers: Arc<Watchers>,
     label: MakeLabel<K>,
+    /// Held while cells are cleared, and while counts of any circuit move.
+    upkeep: Mutex<()>,
+    /// Odd while counts move.
+    turn: AtomicU64,
     /// Whether the gauges count its circuits. The one of unguarded calls is not counted.
     stands: bool,
 }
@@ -63,7 +74,8 @@ pub(crate) struct Common<K> {
 impl<K> Common<K> {
     pub(crate) fn new(setup: Setup, clock: Clock, label: MakeLabel<K>) -> Self {
         let plan = Plan::new(clock, &setup, Pairs::PARTS, setup.register_meters());
-        Self { plan, setup, watchers: Arc::default(), label, stands: true }
+        let (watchers, upkeep, turn) = Default::default();
+        Self { plan, setup, watchers, label, upkeep, turn, stands: true }
     }
 
     /// What a circuit has in common with these that keys share which find no room. Without `guards` it is disabled, and stands nowhere.
@@ -75,6 +87,36 @@ impl<K> Common<K> {
 
     pub(crate) fn meters(&self) -> Option<&'static Meters> {
         self.plan.meters()
+    }
+
+    fn span(&self) -> Span {
+        self.plan.settings.limits_locked().span
+    }
+
+    /// Moves counts from one place to another.
+    fn move_counts(&self, run: impl FnOnce()) {
+        let _lock = lock(&self.upkeep);
+        let turn = self.turn.load(Ordering::Relaxed);
+        self.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
+        // A reader of a count that has moved sees the odd turn, or a later one.
+        fence(Ordering::Release);
+        run();
+        // Release: a reader of this turn sees all counts in their new place.
+        self.turn.store(turn.wrapping_add(2), Ordering::Release);
+    }
+
+    /// Reads counts while none of them moves.
+    fn read_counts<T>(&self, read: impl Fn() -> T) -> T {
+        // Acquire: with the counts of this turn, or of a later one.
+        let turn = self.turn.load(Ordering::Acquire);
+        let value = read();
+        // If a count was of a later turn, the turn is seen to have moved.
+        fence(Ordering::Acquire);
+        if turn.is_multiple_of(2) && self.turn.load(Ordering::Relaxed) == turn {
+            return value;
+        }
+        let _lock = lock(&self.upkeep);
+        read()
     }
 
     pub(crate) const fn setup(&self) -> &Setup {
@@ -140,6 +182,8 @@ pub(crate) struct Keyed<K> {
     key: K,
     hash: u64,
     gate: AtomicU64,
+    newest: Newest,
+    answered: AtomicU64,
     /// Calls and failures.
     calls: Pairs,
     trouble: OnceLock<Box<Trouble>>,
@@ -150,18 +194,37 @@ pub(crate) struct Keyed<K> {
 struct Trouble {
     deadline: AtomicU64,
     cold: Mutex<Cold>,
-    /// Slow and abandoned calls.
-    aside: Pairs,
+    counts: More,
     /// The key's label, once it was needed.
     label: OnceLock<KeptLabel>,
+}
+
+/// The counts that are not in the circuit's own cells.
+#[derive(Default)]
+struct More {
+    slow: Cells<CELLS>,
+    abandoned: Cells<CELLS>,
+    /// The counts of full cells.
+    failures: Cells<CELLS>,
+    calls: Cells<CELLS>,
+}
+
+/// As many as there are pairs.
+const CELLS: usize = Pairs::PARTS as usize + 1;
+
+impl More {
+    fn all(&self) -> [&Cells<CELLS>; 4] {
+        [&self.slow, &self.abandoned, &self.failures, &self.calls]
+    }
 }
 
 impl<K> Keyed<K> {
     /// A new circuit of a key with a hash. It is counted in the gauges once it [begins](Self::begin).
     pub(crate) fn new(key: K, hash: u64, common: Arc<Common<K>>) -> Self {
-        let gate = Gate::at_first(common.setup.disabled);
+        let gate = AtomicU64::new(Gate::at_first(common.setup.disabled).word());
+        let newest = Newest::new(common.plan.bucket());
         let (calls, trouble) = Default::default();
-        Self { key, hash, gate: AtomicU64::new(gate.word()), calls, trouble, common }
+        Self { key, hash, gate, newest, answered: AtomicU64::new(NO_BUCKET), calls, trouble, common }
     }
 
     /// Counts the circuit in the gauges, until it is dropped. It runs the recorder: never under a lock.
@@ -198,13 +261,49 @@ impl<K> Keyed<K> {
         catch_unwind(AssertUnwindSafe(|| (self.common.label)(&self.key))).ok()
     }
 
+    #[inline]
+    fn add(&self, tag: u64, failed: bool) {
+        while !self.calls.add(tag, failed) {
+            self.make_room(tag);
+        }
+    }
+
+    /// Moves the counts of a full cell to cells with more room.
+    #[cold]
+    #[inline(never)]
+    fn make_room(&self, tag: u64) {
+        let more = &self.trouble().counts;
+        self.common.move_counts(|| {
+            if let Some((tag, [calls, failures])) = self.calls.take(tag) {
+                more.calls.add(tag, calls);
+                more.failures.add(tag, failures);
+            }
+        });
+    }
+
+    fn more(&self, tag: u64, cells: impl FnOnce(&More) -> &Cells<CELLS>) -> u64 {
+        self.trouble.get().map_or(0, |trouble| cells(&trouble.counts).sum(tag))
+    }
+
+    /// The counts of the last `span` buckets that end with the bucket `tag`.
+    fn sums_of(&self, tag: u64, span: u32) -> Counts {
+        self.common.read_counts(|| {
+            // Every numerator before its denominator, as in the other window.
+            let more =
+                self.trouble.get().map(|trouble| trouble.counts.all().map(|cells| cells.sum_of(tag, span)));
+            let [slow, abandoned, more_failures, more_calls] = more.unwrap_or_default();
+            let [calls, failures] = self.calls.sum_of(tag, span);
+            Counts { calls: calls + more_calls, failures: failures + more_failures, slow, abandoned }
+        })
+    }
+
     fn trouble(&self) -> &Trouble {
         self.trouble.get_or_init(|| {
             let Common { setup, watchers, plan, .. } = &*self.common;
             Box::new(Trouble {
                 deadline: AtomicU64::new(0),
                 cold: Mutex::new(Cold::new(setup, plan.clock.now(), Arc::clone(watchers))),
-                aside: Pairs::default(),
+                counts: More::default(),
                 label: OnceLock::new(),
             })
         })
@@ -224,7 +323,7 @@ impl<K> Core<Keyed<K>> {
     /// - it is in its slow start;
     /// - a call failed, was slow or was abandoned in this tenth of the window or in the one before.
     fn loss(&self) -> Option<Loss> {
-        let Keyed { gate, calls, trouble, common, .. } = self.store();
+        let Keyed { gate, newest, trouble, common, .. } = self.store();
         let now = common.plan.clock.now();
         // Acquire: with what was done before this epoch began.
         let gate = Gate::from_word(gate.load(Ordering::Acquire));
@@ -235,17 +334,16 @@ impl<K> Core<Keyed<K>> {
         if !gate.lets_all_through() && trouble.is_some_and(|trouble| lock(&trouble.cold).is_ramping(now)) {
             return None;
         }
-        let tag = common.plan.settings.limits_locked().span.buckets.tag(now, gate.epoch());
-        let bad = |[_, failed]: [u64; 2], aside: [u64; 2]| failed + aside[0] + aside[1];
-        let (all, aside) = (calls.sum(tag), trouble.map_or([0, 0], |trouble| trouble.aside.sum(tag)));
+        let bad = |counts: Counts| counts.failures + counts.slow + counts.abandoned;
+        // `None`: the window is empty.
+        let bucket = newest.look(common.span().buckets.tag(now, gate.epoch()));
+        let sums_of = |span| bucket.map_or_else(Counts::default, |tag| self.store().sums_of(tag, span));
+        let counts = sums_of(CELLS as u32);
         // The run of failures is not bound to the window: a key may be called less than once a window.
-        match bad(all, aside).max(gate.run()) {
-            0 if all[0] == 0 => Some(Loss::Idle),
-            0 => Some(Loss::Successes(all[0])),
-            number => {
-                let aside = trouble.map_or([0, 0], |trouble| trouble.aside.newest(tag));
-                (bad(calls.newest(tag), aside) == 0).then_some(Loss::Failures(number))
-            }
+        match bad(counts).max(gate.run()) {
+            0 if counts.calls == 0 => Some(Loss::Idle),
+            0 => Some(Loss::Successes(counts.calls)),
+            number => (bad(sums_of(2)) == 0).then_some(Loss::Failures(number)),
         }
     }
 }
@@ -297,41 +395,62 @@ impl<K> Counting for Keyed<K> {
     const PARTS: u64 = Pairs::PARTS;
 
     #[inline]
-    fn add_success(&self, tag: u32, _: Option<usize>) {
-        self.calls.add(tag, 1, 0);
+    fn add_success(&self, tag: u64) {
+        self.add(tag, false);
     }
 
-    fn add_failure(&self, tag: u32) {
-        self.calls.add(tag, 1, 1);
+    fn add_failure(&self, tag: u64) {
+        self.add(tag, true);
     }
 
-    fn add_slow(&self, tag: u32) {
-        self.trouble().aside.add(tag, 1, 0);
+    fn add_slow(&self, tag: u64) {
+        self.trouble().counts.slow.add(tag, 1);
     }
 
-    fn add_abandoned(&self, tag: u32) {
-        self.trouble().aside.add(tag, 0, 1);
+    fn add_abandoned(&self, tag: u64) {
+        self.trouble().counts.abandoned.add(tag, 1);
     }
 
-    fn failures(&self, tag: u32) -> u64 {
-        self.calls.sum(tag)[1]
+    fn failures(&self, tag: u64) -> u64 {
+        self.common
+            .read_counts(|| self.calls.sum_of(tag, CELLS as u32)[1] + self.more(tag, |more| &more.failures))
     }
 
-    fn slow(&self, tag: u32) -> u64 {
-        self.sums(tag).slow
+    fn slow(&self, tag: u64) -> u64 {
+        self.more(tag, |more| &more.slow)
     }
 
-    fn abandonments(&self, tag: u32) -> u64 {
-        self.sums(tag).abandoned
+    fn abandonments(&self, tag: u64) -> u64 {
+        self.more(tag, |more| &more.abandoned)
     }
 
-    fn sums(&self, tag: u32) -> Counts {
-        // Every numerator before its denominator, as in the other window.
-        let [slow, abandoned] = self.trouble.get().map_or([0, 0], |trouble| trouble.aside.sum(tag));
-        let [calls, failures] = self.calls.sum(tag);
-        Counts { calls, failures, slow, abandoned }
+    fn sums(&self, tag: u64) -> Counts {
+        self.sums_of(tag, CELLS as u32)
     }
 
+    #[inline]
+    fn newest(&self) -> &Newest {
+        &self.newest
+    }
+
+    fn answered(&self) -> &AtomicU64 {
+        &self.answered
+    }
+
+    fn sweep(&self, keep: Option<u64>) {
+        self.calls.sweep(keep);
+        if let Some(trouble) = self.trouble.get() {
+            for cells in trouble.counts.all() {
+                cells.sweep(keep);
+            }
+        }
+    }
+
+    fn upkeep(&self) -> &Mutex<()> {
+        &self.common.upkeep
+    }
+
+    #[inline]
     fn last(&self) -> Option<&Mutex<Option<LastCalls>>> {
         None
     }

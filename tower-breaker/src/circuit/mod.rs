@@ -79,11 +79,8 @@ impl Circuit {
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
         let (setup, clock) = (config.setup, config.clock());
-        // The time is read under the pool's lock: who ended before has not ended later than that.
-        let core = Recycled::take(
-            |core: &Core| core.clock() == clock && !core.is_ahead_of(clock.now()),
-            || Core::new(clock, Striped::new(), &setup),
-        );
+        let core =
+            Recycled::take(|core: &Core| core.clock() == clock, || Core::new(clock, Striped::new(), &setup));
         core.adopt(&setup);
         Self { core, name: setup.name, clock: config.clock.unwrap_or_default() }
     }

@@ -78,6 +78,11 @@ impl<H: Hold> Permit<H> {
         self.done(H::cancel);
     }
 
+    /// Cancels a call whose answer the caller was reading.
+    pub(crate) fn abandon_answered(self) {
+        self.done(H::abandon_answered);
+    }
+
     /// How long the call has taken until now, if that matters.
     pub(crate) fn took(&self) -> Took {
         self.hold.took(self.entry)

@@ -35,12 +35,10 @@ pub(crate) trait Store {
     fn label(&self) -> Option<Label>;
 }
 
-/// What a call reads besides the gate: seldom written, but for the latest time.
+/// What a call reads besides the gate: seldom written.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(super) flags: AtomicU64,
-    /// The latest time at which anything but a fast success was recorded.
-    pub(super) latest: AtomicU64,
     pub(super) settings: Settings,
     pub(super) clock: AtomicClock,
 }
@@ -50,7 +48,6 @@ impl Plan {
         let limits = Limits { span: Span::of(setup.shape, parts), trip: setup.trip };
         Self {
             flags: AtomicU64::new(setup.flags(meters, 0)),
-            latest: AtomicU64::new(0),
             settings: Settings::new(&limits),
             clock: AtomicClock::new(clock),
         }
@@ -58,6 +55,12 @@ impl Plan {
 }
 
 impl Plan {
+    /// The current bucket of a circuit in its first epoch. A window that begins in this bucket does
+    /// not clear its cells for the first call.
+    pub(super) fn bucket(&self) -> u64 {
+        self.settings.limits_locked().span.buckets.tag(self.clock.now(), 0)
+    }
+
     /// Whether there is a recorder: without the feature `metrics` there is none.
     #[inline]
     pub(super) fn is_metered(&self) -> bool {
@@ -85,13 +88,15 @@ pub(crate) struct Single {
 impl Single {
     /// The parts of a closed circuit. `stripes`: how its successes are counted.
     pub(crate) fn new(clock: Clock, stripes: Striped, setup: &Setup) -> Self {
-        let cold = Cold::new(setup, clock.now(), Arc::default());
+        // The owner that adopts the circuit registers its meters.
+        let plan = Plan::new(clock, setup, Window::PARTS, 0);
+        let cold = Cold::new(setup, plan.clock.now(), Arc::default());
+        let window = Window::new(stripes, plan.bucket());
         Self {
             gate: AtomicU64::new(Gate::at_first(setup.disabled).word()),
             deadline: AtomicU64::new(0),
-            // The owner that adopts the circuit registers its meters.
-            plan: Plan::new(clock, setup, Window::PARTS, 0),
-            window: Window::with_stripes(stripes),
+            plan,
+            window,
             cold: Mutex::new(cold),
         }
     }

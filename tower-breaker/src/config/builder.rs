@@ -210,6 +210,9 @@ impl BreakerConfigBuilder {
     /// If a configured time is under 100 ms, the circuit reads [`Clock::precise`] in place of
     /// [`Clock::coarse`]. Both show the same time, so that `reconfigure` may change from one to the
     /// other.
+    ///
+    /// If the clock runs back, a time window stands still until the clock has caught up: its newest
+    /// bucket counts all calls meanwhile.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self

@@ -27,7 +27,7 @@ use crate::settle::Head;
 ///
 /// | | |
 /// |---|---|
-/// | memory | about 190 bytes a key with a `u64`, and 0.7 KB more of one that is or was in trouble |
+/// | memory | about 200 bytes a key with a `u64`, and 1 KB more of one that is or was in trouble |
 /// | how many | [`max_keys`](crate::KeyedConfigBuilder::max_keys) |
 /// | a call by a known key | no allocation, unless its closure makes one |
 /// | its label | as the key is debugged, a text without its quotes: in [`Status`](crate::Status), [`Transition`], logs |

@@ -11,6 +11,8 @@ pub(crate) struct CountRing {
     /// Where the next outcome goes, which is where the oldest stands once the ring is full.
     next: usize,
     counts: Counts,
+    /// Whether any call has completed.
+    completed: bool,
 }
 
 /// One bit a call.
@@ -34,7 +36,14 @@ impl Bits {
 impl CountRing {
     /// An empty window of `size` calls, at least one.
     pub(crate) fn new(size: usize) -> Self {
-        Self { failed: Bits::new(size), slow: Bits::new(size), size, next: 0, counts: Counts::default() }
+        Self {
+            failed: Bits::new(size),
+            slow: Bits::new(size),
+            size,
+            next: 0,
+            counts: Counts::default(),
+            completed: false,
+        }
     }
 
     /// How many calls it holds at most.
@@ -42,8 +51,8 @@ impl CountRing {
         self.size
     }
 
-    /// What the window holds after one more call.
-    pub(crate) fn record(&mut self, failed: bool, slow: bool) -> Counts {
+    /// Records a call.
+    pub(crate) fn record(&mut self, failed: bool, slow: bool) {
         let (was_failed, was_slow) =
             (self.failed.replace(self.next, failed), self.slow.replace(self.next, slow));
         if self.counts.calls == self.size as u64 {
@@ -54,15 +63,24 @@ impl CountRing {
         }
         self.counts.failures += u64::from(failed);
         self.counts.slow += u64::from(slow);
-        self.counts.abandoned = 0;
         self.next = (self.next + 1) % self.size;
-        self.counts
+        self.answer();
     }
 
-    /// Counts a call that was given up. A call that is completed starts that count over.
-    pub(crate) fn abandon(&mut self) -> Counts {
+    /// Records a completed call that counts in no rate.
+    pub(crate) const fn answer(&mut self) {
+        self.counts.abandoned = 0;
+        self.completed = true;
+    }
+
+    /// Counts a cancelled call. A completed call resets the count.
+    pub(crate) const fn abandon(&mut self) {
         self.counts.abandoned += 1;
-        self.counts
+    }
+
+    /// Whether one of the last calls completed. Cancelled calls take places in the window here.
+    pub(crate) const fn holds_completed(&self) -> bool {
+        self.completed && self.counts.abandoned < self.size as u64
     }
 
     /// What the window holds.
@@ -74,6 +92,7 @@ impl CountRing {
     pub(crate) fn clear(&mut self) {
         self.next = 0;
         self.counts = Counts::default();
+        self.completed = false;
     }
 }
 
@@ -101,18 +120,29 @@ mod tests {
                     slow: last.iter().filter(|(_, slow)| *slow).count() as u64,
                     abandoned: 0,
                 };
-                prop_assert_eq!(ring.record(call.0, call.1), expected);
+                ring.record(call.0, call.1);
                 prop_assert_eq!(ring.counts(), expected);
             }
         }
     }
 
     #[test]
-    fn calls_that_were_given_up_are_counted_since_the_last_that_was_completed() {
-        let mut ring = CountRing::new(3);
-        assert_eq!(ring.abandon().abandoned + ring.abandon().abandoned, 3);
-        assert_eq!(ring.record(false, false), Counts { calls: 1, ..Counts::default() });
-        assert_eq!(ring.abandon(), Counts { calls: 1, abandoned: 1, ..Counts::default() });
+    fn completed_call_resets_cancelled_calls_and_leaves_after_a_window_of_them() {
+        let completions: [fn(&mut CountRing); 2] = [|ring| ring.record(false, false), CountRing::answer];
+        for (calls, complete) in [1, 0].into_iter().zip(completions) {
+            let mut ring = CountRing::new(3);
+            ring.abandon();
+            ring.abandon();
+            assert_eq!((ring.counts().abandoned, ring.holds_completed()), (2, false));
+            complete(&mut ring);
+            assert_eq!(ring.counts(), Counts { calls, ..Counts::default() });
+            for abandoned in 1..=3 {
+                assert!(ring.holds_completed(), "{abandoned}");
+                ring.abandon();
+                assert_eq!(ring.counts(), Counts { calls, abandoned, ..Counts::default() });
+            }
+            assert!(!ring.holds_completed(), "the last three calls were cancelled");
+        }
     }
 
     #[test]

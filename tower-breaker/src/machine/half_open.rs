@@ -49,6 +49,7 @@ pub(crate) struct Round {
     places: Vec<Option<Lease>>,
     last_serial: u32,
     successes: u32,
+    /// Since the last completed probe.
     abandoned: u32,
 }
 
@@ -101,15 +102,22 @@ impl Round {
     }
 
     /// Counts a success and says how many there are.
-    pub(super) fn succeed(&mut self) -> u32 {
+    pub(super) const fn succeed(&mut self) -> u32 {
+        self.complete();
         self.successes = self.successes.saturating_add(1);
         self.successes
     }
 
-    /// Counts a probe that was given up, and says whether that are `most`, with no success among them.
-    pub(super) fn abandon_reaches(&mut self, most: u32) -> bool {
+    /// Records a completed probe.
+    pub(super) const fn complete(&mut self) {
+        self.abandoned = 0;
+    }
+
+    /// Counts a cancelled probe. Returns whether `most` were cancelled since the last completed
+    /// probe.
+    pub(super) const fn abandon_reaches(&mut self, most: u32) -> bool {
         self.abandoned = self.abandoned.saturating_add(1);
-        self.successes == 0 && self.abandoned >= most
+        self.abandoned >= most
     }
 
     /// When the lease began that `ticket` holds.

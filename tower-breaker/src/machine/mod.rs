@@ -226,6 +226,10 @@ impl Machine {
         round.give_back(ticket);
         match outcome {
             Outcome::Neutral => None,
+            Outcome::Answered => {
+                round.complete();
+                None
+            }
             Outcome::Failure(fault) => Some(self.open(Reason::ProbeFailed, Some(fault), at, limits)),
             Outcome::Slow => Some(self.open(Reason::ProbeSlow, None, at, limits)),
             Outcome::Success => {
@@ -239,7 +243,8 @@ impl Machine {
         }
     }
 
-    /// Hears that a caller gave up on a probe. When that has happened to `most` probes of a round, and none has succeeded, the server hangs.
+    /// Records a probe that its caller cancelled. The server hangs if `most` probes were cancelled
+    /// since the last completed probe.
     pub(crate) fn abandon_probe(
         &mut self,
         ticket: Ticket,
@@ -415,7 +420,9 @@ pub(crate) enum Outcome<'a> {
     /// A success that took too long.
     Slow,
     Failure(&'a Fault),
-    /// It says nothing of the server's health.
+    /// The server answered, and the answer does not count for or against it.
+    Answered,
+    /// It says nothing about the server.
     Neutral,
 }
 
@@ -427,6 +434,7 @@ impl<'a> Outcome<'a> {
             Verdict::Fault(fault) => match fault.health() {
                 Health::Success => Self::Success,
                 Health::Failure => Self::Failure(fault),
+                _ if matches!(fault.origin(), Origin::Remote) => Self::Answered,
                 _ => Self::Neutral,
             },
         }
@@ -436,6 +444,11 @@ impl<'a> Outcome<'a> {
 /// The fault of a call that its caller gave up, where that counts as a failure.
 pub(crate) const GIVEN_UP: Fault =
     Fault::new(Kind::Cancelled, Retryable::Never, Health::Failure, Origin::Caller);
+
+/// The fault of a call that its caller cancelled after the server had begun to answer: a completed
+/// call that counts in no rate.
+pub(crate) const ANSWERED: Fault =
+    Fault::new(Kind::Cancelled, Retryable::Never, Health::Neutral, Origin::Remote);
 
 #[cfg(all(test, not(loom_models)))]
 mod tests;

@@ -46,9 +46,10 @@ pub(crate) fn trips(limits: &TripLimits, sample: &Sample) -> Option<Reason> {
     limits.slow.is_some_and(|slow| reaches(counts.slow, counts.calls, slow.rate)).then_some(Reason::SlowRate)
 }
 
-/// Whether callers gave up on so many calls, and none was completed, that the circuit opens.
-pub(crate) fn none_completes(limits: &TripLimits, counts: &Counts) -> bool {
-    counts.calls == 0 && counts.abandoned >= u64::from(limits.minimum_calls)
+/// Whether the circuit opens because its window holds this number of cancelled calls. `completed`:
+/// whether it holds a completed call.
+pub(crate) const fn none_completes(limits: &TripLimits, abandoned: u64, completed: bool) -> bool {
+    !completed && abandoned >= limits.minimum_calls as u64
 }
 
 /// Whether `part` of `calls` is at least `rate`. The quotient is compared, not the product: both sides are then the

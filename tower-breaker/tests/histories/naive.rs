@@ -44,8 +44,24 @@ pub(crate) enum State {
     Disabled,
 }
 
-/// What ended in this era: when, and whether it failed and was slow; `None`: it was given up.
-pub(crate) type Event = (u64, Option<(bool, bool)>);
+/// How a call of this era ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Ended {
+    /// Completed, and counted in the rates.
+    Counted {
+        failed: bool,
+        slow: bool,
+    },
+    /// Completed by a neutral answer, and counted in no rate.
+    Answered,
+    Cancelled,
+}
+
+impl Ended {
+    fn is_counted(self) -> bool {
+        matches!(self, Self::Counted { .. })
+    }
+}
 
 pub(crate) struct Naive {
     pub(crate) limits: Limits,
@@ -53,7 +69,7 @@ pub(crate) struct Naive {
     pub(crate) era: u64,
     /// Failures since the last success.
     pub(crate) run: u64,
-    events: Vec<Event>,
+    events: Vec<(u64, Ended)>,
     probes: u64,
     /// Open periods in a row, the last one, and when the circuit closed after it.
     row: (i32, u64, Option<u64>),
@@ -136,27 +152,48 @@ impl Naive {
         Ok(Call { era: self.era, kind, began: timed.then_some(now) })
     }
 
+    /// The time of a time window never goes back.
+    fn latest(&self, now: u64) -> u64 {
+        self.events.iter().filter(|_| self.limits.calls.is_none()).map(|(at, _)| *at).fold(now, u64::max)
+    }
+
+    /// What the window holds, oldest first.
+    fn window(&self, now: u64) -> Vec<Ended> {
+        let now = self.latest(now);
+        // A fifteenth of the span is a second.
+        let inside = |at: u64| self.limits.calls.is_some() || now / 1_000 - at / 1_000 < 16;
+        self.events.iter().filter(|(at, _)| inside(*at)).map(|(_, ended)| *ended).collect()
+    }
+
     pub(crate) fn counts(&self, now: u64) -> [u64; 4] {
-        let completed = |event: &&Event| event.1.is_some();
-        let inside: Vec<&Event> = match self.limits.calls {
+        let window = self.window(now);
+        let mut counted: Vec<Ended> = window.iter().copied().filter(|ended| ended.is_counted()).collect();
+        let cancelled = match self.limits.calls {
             Some(calls) => {
-                let all: Vec<_> = self.events.iter().filter(completed).collect();
-                all[all.len().saturating_sub(calls as usize)..].to_vec()
+                counted.drain(..counted.len().saturating_sub(calls as usize));
+                // Since the last call that was completed.
+                window.iter().rev().take_while(|ended| **ended == Ended::Cancelled).count()
             }
-            // A fifteenth of the span is a second.
-            None => self.events.iter().filter(|(at, _)| now / 1_000 - at / 1_000 < 16).collect(),
+            None => window.iter().filter(|ended| **ended == Ended::Cancelled).count(),
         };
-        let number = |keep: &dyn Fn(Option<(bool, bool)>) -> bool| {
-            inside.iter().filter(|event| keep(event.1)).count() as u64
+        let number = |keep: fn(bool, bool) -> bool| {
+            let kept =
+                |ended: &&Ended| matches!(ended, Ended::Counted { failed, slow } if keep(*failed, *slow));
+            counted.iter().filter(kept).count() as u64
         };
-        let abandoned = match self.limits.calls {
-            // Since the last call that was completed.
-            Some(_) => self.events.iter().rev().take_while(|event| event.1.is_none()).count() as u64,
-            None => number(&|end| end.is_none()),
+        [counted.len() as u64, number(|failed, _| failed), number(|_, slow| slow), cancelled as u64]
+    }
+
+    /// Whether the window holds enough cancelled calls and no completed call.
+    fn none_completes(&self, now: u64) -> bool {
+        let window = self.window(now);
+        let last = match self.limits.calls {
+            // Cancelled calls take places in it, too.
+            Some(calls) => &window[window.len().saturating_sub(calls as usize)..],
+            None => &window[..],
         };
-        let failures = number(&|end| end.is_some_and(|(failed, _)| failed));
-        let slow = number(&|end| end.is_some_and(|(_, slow)| slow));
-        [number(&|end| end.is_some()), failures, slow, abandoned]
+        let none = last.iter().all(|ended| *ended == Ended::Cancelled);
+        none && last.len() >= self.limits.minimum as usize
     }
 
     pub(crate) fn end(&mut self, call: Call, end: End, now: u64) {
@@ -194,8 +231,10 @@ impl Naive {
             }
         }
         match end {
-            End::Neutral | End::Cancel => {}
+            End::Cancel => {}
+            End::Neutral => *abandoned = 0,
             End::Success if !slow => {
+                *abandoned = 0;
                 *successes += 1;
                 if *successes >= self.limits.successes {
                     self.row.2 = Some(now);
@@ -205,7 +244,7 @@ impl Naive {
             End::Success | End::Failure => self.open(now),
             End::Drop => {
                 *abandoned += 1;
-                if *successes == 0 && *abandoned >= self.limits.minimum {
+                if *abandoned >= self.limits.minimum {
                     self.open(now);
                 }
             }
@@ -215,26 +254,27 @@ impl Naive {
     fn end_normal(&mut self, end: End, timed: bool, slow: bool, now: u64) {
         let Limits { consecutive, rate, minimum, .. } = self.limits;
         let failed = end == End::Failure;
+        let at = self.latest(now);
         match end {
-            End::Neutral | End::Cancel => return,
+            End::Cancel => return,
+            End::Neutral => return self.events.push((at, Ended::Answered)),
             End::Drop => {
-                self.events.push((now, None));
-                let [calls, _, _, abandoned] = self.counts(now);
-                if calls == 0 && abandoned >= minimum.into() {
+                self.events.push((at, Ended::Cancelled));
+                if self.none_completes(now) {
                     self.open(now);
                 }
                 return;
             }
             End::Success => {
                 self.run = 0;
-                self.events.push((now, Some((false, slow))));
+                self.events.push((at, Ended::Counted { failed, slow }));
                 if !slow {
                     return;
                 }
             }
             End::Failure => {
                 self.run += 1;
-                self.events.push((now, Some((true, slow))));
+                self.events.push((at, Ended::Counted { failed, slow }));
             }
         }
         let [calls, failures, slow, _] = self.counts(now);

@@ -23,7 +23,7 @@ pub use cause::{error_chain, type_name_of};
 pub use clock::{AtomicClock, Clock, ManualClock};
 pub use config::ConfigError;
 pub use recycle::{Pool, Recycle, Recycled};
-pub use ring::{Addition, Ring, counts};
+pub use ring::{Addition, Cells, EPOCH_TAGS, Ring, counts};
 pub use slot::slot;
 pub use striped::Striped;
 

@@ -1,18 +1,21 @@
-//! Counts over a sliding span of time, in sixteen cells.
+//! Counts over a sliding span of time, in one cell for each bucket.
 //!
-//! A cell is one word, `tag:32 | count:32`. A tag numbers a bucket of time, moved on by [`EPOCH_TAGS`] for every epoch: so a
-//! cell's tag alone tells whether its count is still in the span, no span ever holds two epochs, and nothing needs to be
-//! cleared. Adding and summing take the same time after any pause.
+//! A cell is one word, `tag:32 | count:32`. A tag numbers a bucket of time, moved on by
+//! [`EPOCH_TAGS`] for every epoch. The tag alone tells whether the cell's count is still in the
+//! span, and no span ever holds two epochs. So adding and summing take the same time after any
+//! pause.
+//!
+//! A tag has 64 bits, and a cell has room for 32 of them: a cell that is not used for 2³² buckets
+//! seems new again. An owner that may be idle for that long [sweeps](Cells::sweep) its cells.
+
+use std::ops::Deref;
 
 use super::sync::{AtomicU64, Ordering};
 
-const CELLS: usize = 16;
-
-/// How many buckets a sum spans.
-const SPAN: i32 = 16;
-
-/// How far an epoch moves the tags on. More than a ring holds, so that nothing of an earlier epoch is in the span.
-pub(super) const EPOCH_TAGS: u32 = 256;
+/// How far an epoch moves the tags on. In a tag's lower bits it is more than a ring holds, so that
+/// nothing of an earlier epoch is in the span. In its upper bits it is more than the time can move
+/// them, so that epochs have an order; they start over after 2²⁴.
+pub const EPOCH_TAGS: u64 = (1 << 40) + 256;
 
 /// How much newer a cell may be than the time that was read for it, to be taken for the same epoch: the thread that
 /// read the clock first may arrive last.
@@ -21,47 +24,80 @@ const NEWER: i32 = 128;
 /// How much newer a cell may be to be taken for a later epoch. Beyond, it is a leftover from before the tags wrapped.
 const LATER: i32 = 1 << 20;
 
-/// One ring of cells, on cache lines of its own.
-#[derive(Debug)]
+/// Sixteen cells, on cache lines of their own.
+#[derive(Debug, Default)]
 #[repr(align(128))]
-pub struct Ring([AtomicU64; CELLS]);
+pub struct Ring(Cells<16>);
 
-impl Default for Ring {
+impl Deref for Ring {
+    type Target = Cells<16>;
+
+    #[inline]
+    fn deref(&self) -> &Cells<16> {
+        &self.0
+    }
+}
+
+/// A ring of cells, whose sum spans as many buckets.
+#[derive(Debug)]
+pub struct Cells<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Default for Cells<N> {
     fn default() -> Self {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))
     }
 }
 
-impl Ring {
+impl<const N: usize> Cells<N> {
     /// Adds `count` to the bucket `tag`, from any thread.
     ///
     /// A sum that sees the addition also shows what the caller did before it.
-    pub fn add(&self, tag: u32, count: u32) {
+    pub fn add(&self, tag: u64, count: u32) {
         let cell = self.cell(tag);
         // Release: with what was added to other rings before. A failed exchange is repeated with what it
         // found, so it needs no order.
-        let _ = cell.fetch_update(Ordering::Release, Ordering::Relaxed, |word| added(word, tag, count));
+        let _ =
+            cell.fetch_update(Ordering::Release, Ordering::Relaxed, |word| added(word, tag as u32, count));
     }
 
     /// Adds `count` to the bucket `tag`, from the one thread that owns the ring: a load and a store.
     #[inline]
-    pub(super) fn add_owned(&self, tag: u32, count: u32) {
+    pub(super) fn add_owned(&self, tag: u64, count: u32) {
         let cell = self.cell(tag);
-        // Nobody else writes, so that no write can come between.
-        if let Some(word) = added(cell.load(Ordering::Relaxed), tag, count) {
+        // No other thread adds. A sweep between the load and the store clears only what the store
+        // replaces.
+        if let Some(word) = added(cell.load(Ordering::Relaxed), tag as u32, count) {
             cell.store(word, Ordering::Relaxed);
         }
     }
 
     /// The sum over the span that ends with the bucket `tag`, cells that are a little newer included.
-    pub fn sum(&self, tag: u32) -> u64 {
+    pub fn sum(&self, tag: u64) -> u64 {
+        self.sum_of(tag, N as u32)
+    }
+
+    /// The sum over the last `span` buckets that end with the bucket `tag`, cells that are a little
+    /// newer included.
+    pub fn sum_of(&self, tag: u64, span: u32) -> u64 {
         // Acquire: a ring that is read afterwards holds what was added to it before what is seen here.
-        self.0.iter().map(|cell| u64::from(counted(cell.load(Ordering::Acquire), tag))).sum()
+        self.0.iter().map(|cell| u64::from(counted(cell.load(Ordering::Acquire), tag as u32, span))).sum()
+    }
+
+    /// Clears the cells that are not in the span that ends with the bucket `keep`; `None`: all
+    /// cells. Counts that other threads add meanwhile are kept.
+    pub fn sweep(&self, keep: Option<u64>) {
+        for cell in &self.0 {
+            // Relaxed: the caller publishes the cleared cells.
+            let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+                let kept = word == 0 || keep.is_some_and(|tag| counted(word, tag as u32, N as u32) > 0);
+                (!kept).then_some(0)
+            });
+        }
     }
 
     #[inline]
-    fn cell(&self, tag: u32) -> &AtomicU64 {
-        &self.0[tag as usize % CELLS]
+    fn cell(&self, tag: u64) -> &AtomicU64 {
+        &self.0[(tag % N as u64) as usize]
     }
 }
 
@@ -105,10 +141,10 @@ impl Addition {
 
 /// Whether a cell is in a sum over so many buckets that ends so many buckets after the cell's own, or a little before it.
 #[inline]
-pub const fn counts(age: i32, span: i32) -> bool {
+pub const fn counts(age: i32, span: u32) -> bool {
     // Between `-NEWER` and `span`, by one comparison.
     let shifted = age.wrapping_add(NEWER - 1).cast_unsigned();
-    shifted < (span + NEWER - 1).cast_unsigned()
+    shifted < span + (NEWER - 1).cast_unsigned()
 }
 
 /// The cell after `more` was added at `now`. `None`: it belongs to a later epoch and stays.
@@ -129,10 +165,10 @@ fn added_to_another(word: u64, now: u32, more: u32) -> Option<u64> {
     }
 }
 
-/// What the cell adds to a sum at `now`.
-const fn counted(word: u64, now: u32) -> u32 {
+/// What the cell adds to a sum over so many buckets at `now`.
+const fn counted(word: u64, now: u32, span: u32) -> u32 {
     let (tag, count) = unpack(word);
-    if counts(age(tag, now), SPAN) { count } else { 0 }
+    if counts(age(tag, now), span) { count } else { 0 }
 }
 
 #[cfg(all(test, not(loom_models)))]
@@ -178,14 +214,28 @@ mod tests {
     #[test]
     fn tags_wrap() {
         let ring = Ring::default();
-        ring.add(u32::MAX, 1);
-        ring.add(0, 1);
-        assert_eq!(ring.sum(0), 2);
-        assert_eq!(ring.sum(15), 1);
+        let edge = 1 << 32;
+        ring.add(edge - 1, 1);
+        ring.add(edge, 1);
+        assert_eq!(ring.sum(edge), 2);
+        assert_eq!(ring.sum(edge + 15), 1);
         assert_eq!(Ring::default().sum(1 << 31), 0);
         let fresh = Ring::default();
         fresh.add(3 << 30, 1);
         assert_eq!(fresh.sum(3 << 30), 1, "an empty cell takes any tag");
+    }
+
+    #[test]
+    fn sweep_keeps_the_span_and_clears_the_rest() {
+        let ring = Ring::default();
+        (100..116).for_each(|tag| ring.add(tag, 1));
+        ring.sweep(Some(119));
+        assert_eq!((ring.sum(115), ring.sum(119)), (12, 12));
+        // Without the sweep the cells would count again.
+        let wrap = 1 << 32;
+        assert_eq!(ring.sum(wrap + 119), 12);
+        ring.sweep(None);
+        assert_eq!(ring.sum(wrap + 119), 0);
     }
 
     #[test]
@@ -200,19 +250,19 @@ mod tests {
     proptest! {
         /// Against every addition kept in a map: time that goes on by any steps, and epochs.
         #[test]
-        fn the_sum_is_the_naive_one(steps in proptest::collection::vec((0_u32..40, 0_u32..3, prop::bool::weighted(0.1)), 1..200), start in any::<u32>()) {
+        fn the_sum_is_the_naive_one(steps in proptest::collection::vec((0_u32..40, 0_u32..3, prop::bool::weighted(0.1)), 1..200), start in 0..u64::MAX / 2) {
             let ring = Ring::default();
-            let mut naive: BTreeMap<(u32, u64), u64> = BTreeMap::new();
-            let (mut epoch, mut bucket) = (0_u32, 0_u64);
+            let mut naive: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+            let (mut epoch, mut bucket) = (0_u64, 0_u64);
             for (forward, count, next_epoch) in steps {
                 bucket += u64::from(forward);
-                epoch += u32::from(next_epoch);
-                let tag = start.wrapping_add(bucket as u32).wrapping_add(epoch * EPOCH_TAGS);
+                epoch += u64::from(next_epoch);
+                let tag = start + bucket + epoch * EPOCH_TAGS;
                 if forward % 2 == 0 { ring.add(tag, count) } else { ring.add_owned(tag, count) }
                 *naive.entry((epoch, bucket)).or_default() += u64::from(count);
                 let expected: u64 = naive
                     .iter()
-                    .filter(|((of, at), _)| *of == epoch && bucket - at < CELLS as u64)
+                    .filter(|((of, at), _)| *of == epoch && bucket - at < 16)
                     .map(|(_, count)| count)
                     .sum();
                 prop_assert_eq!(ring.sum(tag), expected);

@@ -26,7 +26,7 @@ impl Striped {
 
     /// Adds `count` to the bucket `tag`. `slot` is the calling thread's own number, from [`slot`](slot::slot).
     #[inline]
-    pub fn add(&self, slot: Option<usize>, tag: u32, count: u32) {
+    pub fn add(&self, slot: Option<usize>, tag: u64, count: u32) {
         match slot.and_then(|slot| self.owned.get(slot)) {
             Some(ring) => ring.add_owned(tag, count),
             None => self.add_shared(tag, count),
@@ -34,18 +34,18 @@ impl Striped {
     }
 
     #[cold]
-    fn add_shared(&self, tag: u32, count: u32) {
+    fn add_shared(&self, tag: u64, count: u32) {
         self.shared.add(tag, count);
     }
 
     /// The sum over the span that ends with the bucket `tag`.
-    pub fn sum(&self, tag: u32) -> u64 {
+    pub fn sum(&self, tag: u64) -> u64 {
         self.rings().map(|ring| ring.sum(tag)).sum()
     }
 
     /// Whether the sum over the span that ends with the bucket `tag` is `enough`. A larger sum must be so too: the rest of the rings is
     /// not read once a part of it is.
-    pub fn reaches(&self, tag: u32, enough: impl Fn(u64) -> bool) -> bool {
+    pub fn reaches(&self, tag: u64, enough: impl Fn(u64) -> bool) -> bool {
         let mut sum = 0;
         let mut rings = self.rings();
         loop {
@@ -55,6 +55,12 @@ impl Striped {
             let Some(ring) = rings.next() else { return false };
             sum += ring.sum(tag);
         }
+    }
+
+    /// Clears the cells that are not in the span that ends with the bucket `keep`; `None`: all
+    /// cells. See [`Cells::sweep`](super::Cells::sweep).
+    pub fn sweep(&self, keep: Option<u64>) {
+        self.rings().for_each(|ring| ring.sweep(keep));
     }
 
     fn rings(&self) -> impl Iterator<Item = &Ring> {

@@ -234,7 +234,7 @@ fn loom_task_that_registers_and_asks_again_misses_no_reconfiguration() {
         let other = Arc::clone(&core);
         let setup =
             Setup { trip: TripLimits { consecutive_failures: 1, ..SETUP.trip }, observing: true, ..SETUP };
-        let thread = thread::spawn(move || other.reconfigure(&setup));
+        let thread = thread::spawn(move || other.reconfigure(&setup, other.clock()));
         let woken = StdArc::new(CountWakes(0.into()));
         let mut seat = None;
         core.wait(&mut seat, &Waker::from(StdArc::clone(&woken)), WaitsFor::Place);

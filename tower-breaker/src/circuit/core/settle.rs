@@ -1,17 +1,17 @@
 //! What calls come to.
 
+use tower_fault_classify::__shared::Waiting;
 use tower_fault_classify::__shared::sync::Ordering;
-use tower_fault_classify::__shared::{Waiting, slot};
 use tower_fault_classify::{Fault, Verdict};
 
 use super::cold::wake;
 use super::{Cold, Core, Entry, Store, TIMED, begun_at, moment};
 use crate::circuit::gate::Gate;
 use crate::circuit::settings::Limits;
-use crate::circuit::window::{Counting, Seen, Span};
+use crate::circuit::window::{Counting, Seen};
 use crate::machine::{
-    Abandoned, Change, GIVEN_UP, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, Ticket,
-    fewest_failures, may_reach_slow_rate, none_completes, trips,
+    ANSWERED, Abandoned, Change, GIVEN_UP, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, Ticket,
+    TripLimits, fewest_failures, may_reach_slow_rate, none_completes, trips,
 };
 
 /// How long a call took.
@@ -69,6 +69,7 @@ impl<T: Store> Core<T> {
                 Outcome::Success | Outcome::Slow if entry.word == 0 => self.success(entry.stamp),
                 Outcome::Success | Outcome::Slow => self.timed_success(entry, took),
                 Outcome::Failure(fault) => self.failure(entry, fault, took),
+                Outcome::Answered => self.answered(entry.stamp),
                 Outcome::Neutral => {}
             },
         }
@@ -102,10 +103,20 @@ impl<T: Store> Core<T> {
         }
     }
 
-    /// Hears that a call was given up before it came to anything.
+    /// Records a call that its caller cancelled before the server answered.
     #[cold]
-    #[inline(never)]
     pub(crate) fn abandon(&self, entry: Entry) {
+        self.cancelled(entry, false);
+    }
+
+    /// Records a call that its caller cancelled while it read the server's answer.
+    #[cold]
+    pub(crate) fn abandon_answered(&self, entry: Entry) {
+        self.cancelled(entry, true);
+    }
+
+    #[inline(never)]
+    fn cancelled(&self, entry: Entry, answered: bool) {
         self.tell_abandoned(entry.stamp);
         if entry.is_uncounted() {
             return;
@@ -125,6 +136,9 @@ impl<T: Store> Core<T> {
                 } else {
                     self.free_slot(entry);
                 }
+            }
+            (Abandoned::IfNoneCompletes, _) if answered => {
+                self.settle_unusual(entry, &ANSWERED.into(), Took::UntilNow);
             }
             (Abandoned::IfNoneCompletes, Some(ticket)) => {
                 let most = limits.trip.minimum_calls;
@@ -160,7 +174,7 @@ impl<T: Store> Core<T> {
     pub(crate) fn success(&self, stamp: Gate) {
         if self.gate() == stamp || self.end_run(stamp) {
             let span = self.plan().settings.span().unwrap_or_else(|| self.limits().span);
-            self.window().success(&span, self.clock(), stamp.epoch(), slot());
+            self.window().success(&span, || self.plan().clock.now(), stamp.epoch());
         }
     }
 
@@ -173,10 +187,10 @@ impl<T: Store> Core<T> {
         if !slow {
             self.success(stamp);
         } else if self.gate().stamp() == stamp {
-            let seen = self.window().slow_success(&limits.span, self.latest(now), stamp.epoch(), slot()); // ①
+            let seen = self.window().slow_success(&limits.span, now, stamp.epoch()); // ①
             // ② also ends the run.
             if self.end_run(stamp) {
-                self.look(stamp, &limits, 0, Some(seen), None, now);
+                self.look(stamp, &limits.trip, 0, Some(seen), None, now);
             }
         }
     }
@@ -212,7 +226,7 @@ impl<T: Store> Core<T> {
             let _cold = self.cold();
             self.plan().settings.glance().expect("nobody writes under the lock")
         });
-        let seen = self.window().failure(&glance.span, self.latest(now), stamp.epoch(), false); // ①
+        let seen = self.window().failure(&glance.span, now, stamp.epoch(), false); // ①
         let Some(before) = self.exchange(stamp, Gate::one_more_failure) else { return }; // ②
         let run = before.one_more_failure().run();
         // ③
@@ -220,7 +234,7 @@ impl<T: Store> Core<T> {
             let limits = self.limits();
             // A window of another shape has been configured since: it starts empty, without this failure.
             let seen = (limits.span == glance.span).then_some(seen);
-            self.look(stamp, &limits, run, seen, Some(fault), now);
+            self.look(stamp, &limits.trip, run, seen, Some(fault), now);
         }
     }
 
@@ -231,9 +245,9 @@ impl<T: Store> Core<T> {
         let limits = self.limits();
         let slow = limits.trip.is_slow(took.or(|| entry.took(now)));
         self.tell_slow(stamp, slow);
-        let seen = self.window().failure(&limits.span, self.latest(now), stamp.epoch(), slow); // ①
+        let seen = self.window().failure(&limits.span, now, stamp.epoch(), slow); // ①
         let Some(before) = self.exchange(stamp, Gate::one_more_failure) else { return }; // ②
-        self.look(stamp, &limits, before.one_more_failure().run(), Some(seen), Some(fault), now);
+        self.look(stamp, &limits.trip, before.one_more_failure().run(), Some(seen), Some(fault), now);
     }
 
     /// ③: whether the circuit opens. `seen` is where the call was recorded, if that window is still the circuit's.
@@ -241,7 +255,7 @@ impl<T: Store> Core<T> {
     fn look(
         &self,
         stamp: Gate,
-        Limits { trip, span }: &Limits,
+        trip: &TripLimits,
         run: u64,
         mut seen: Option<Seen>,
         fault: Option<&Fault>,
@@ -255,43 +269,54 @@ impl<T: Store> Core<T> {
             let window = seen.filter(may_reach).map(|seen| self.window().counts(seen));
             let sample = Sample { run, window };
             let Some(reason) = trips(trip, &sample) else { return };
-            match window.and(seen).and_then(|seen| self.moved_on(span, seen, stamp)) {
+            match window.and(seen).and_then(|seen| self.moved_on(seen)) {
                 None => return self.trip(stamp.epoch(), reason, fault, now, sample),
                 later => seen = later,
             }
         }
     }
 
-    /// The current bucket, if it is another than the one whose window was summed.
+    /// The newest bucket, if it is another than the one whose window was summed.
     ///
     /// When a bucket ends, calls of the next one replace the counts of the oldest. A sum that runs
     /// meanwhile may hold the oldest failures without the oldest calls, so it must be taken again.
-    fn moved_on(&self, span: &Span, seen: Seen, stamp: Gate) -> Option<Seen> {
+    fn moved_on(&self, seen: Seen) -> Option<Seen> {
         let Seen::Bucket(summed) = seen else { return None };
-        let current = span.buckets.tag(self.latest(self.plan().clock.now()), stamp.epoch());
-        (current != summed).then_some(Seen::Bucket(current))
+        self.window().newest().other_than(summed).map(Seen::Bucket)
     }
 
     fn abandoned(&self, stamp: Gate, limits: &Limits, now: u64) {
         if self.gate().stamp() != stamp {
             return;
         }
-        let mut seen = self.window().abandoned(&limits.span, self.latest(now), stamp.epoch()); // ①
+        let mut seen = self.window().abandoned(&limits.span, now, stamp.epoch()); // ①
         if self.exchange(stamp, |gate| gate).is_none() {
             return; // ②
         }
-        while self.window().abandoned_in(seen) >= limits.trip.minimum_calls.into() {
-            let counts = self.window().counts(seen); // ③
-            if !none_completes(&limits.trip, &counts) {
+        loop {
+            // Usually the number of cancelled calls decides, without the other counts.
+            if !none_completes(&limits.trip, self.window().abandoned_in(seen), false) {
                 return;
             }
-            match self.moved_on(&limits.span, seen, stamp) {
+            let counts = self.window().counts(seen); // ③
+            let completed = self.window().completed_in(seen, &counts);
+            if !none_completes(&limits.trip, counts.abandoned, completed) {
+                return;
+            }
+            match self.moved_on(seen) {
                 None => {
                     let sample = Sample { run: 0, window: Some(counts) };
                     return self.trip(stamp.epoch(), Reason::NoneCompletes, Some(&GIVEN_UP), now, sample);
                 }
                 Some(later) => seen = later,
             }
+        }
+    }
+
+    /// Records a completed call that counts in no rate.
+    fn answered(&self, stamp: Gate) {
+        if self.gate().stamp() == stamp {
+            self.window().answer(&self.limits().span, self.plan().clock.now(), stamp.epoch());
         }
     }
 

@@ -54,14 +54,14 @@ fn loom_additions_to_a_pair_meet_and_none_is_lost() {
         let pairs = Arc::new(Pairs::default());
         let other = Arc::clone(&pairs);
         let thread = thread::spawn(move || {
-            other.add(7, 1, 1);
-            other.add(18, 1, 0);
+            other.add(7, true);
+            other.add(18, false);
         });
-        pairs.add(7, 1, 0);
+        pairs.add(7, false);
         thread.join().unwrap();
-        let sums = pairs.sum(7);
+        let sums = pairs.sum_of(7, 11);
         // The cell is the younger bucket's, with or without what came for the older one.
-        assert!([[1, 0], [2, 0]].contains(&pairs.sum(18)), "{:?}", pairs.sum(18));
+        assert!([[1, 0], [2, 0]].contains(&pairs.sum_of(18, 11)), "{:?}", pairs.sum_of(18, 11));
         assert!(sums[0] >= 1, "{sums:?}");
     });
 }
@@ -82,4 +82,38 @@ fn loom_keyed_slow_calls_are_never_more_than_calls() {
             assert!(slow <= calls && failures <= calls, "{slow} slow and {failures} failed of {calls}");
         });
     }
+}
+
+#[test]
+fn loom_counts_of_a_full_cell_are_seen_once_while_they_move() {
+    const FULL: u64 = (1 << 20) - 1;
+    model(|| {
+        let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..SETUP.trip });
+        let permit = Permit::ask(OneOf::new(SharedCore::clone(&core))).unwrap();
+        let common = &core.store().common;
+        core.store().calls.fill(common.span().buckets.tag(common.plan.clock.now(), 0));
+        let other = SharedCore::clone(&core);
+        let reader = thread::spawn(move || other.view().counts);
+        permit.settle(FAILURE);
+        let seen = reader.join().unwrap();
+        let before = Counts { calls: FULL, failures: FULL / 3, ..Counts::default() };
+        let after = Counts { calls: FULL + 1, failures: FULL / 3 + 1, ..Counts::default() };
+        assert!([before, after].contains(&seen), "{seen:?}");
+        assert_eq!(core.view().counts, after);
+    });
+}
+
+#[test]
+fn loom_two_calls_that_find_a_cell_full_are_both_counted() {
+    const FULL: u64 = (1 << 20) - 1;
+    model(|| {
+        let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..SETUP.trip });
+        let [first, second] = [0, 1].map(|_| Permit::ask(OneOf::new(SharedCore::clone(&core))).unwrap());
+        let common = &core.store().common;
+        core.store().calls.fill(common.span().buckets.tag(common.plan.clock.now(), 0));
+        let thread = thread::spawn(move || second.settle(Verdict::Success));
+        first.settle(Verdict::Success);
+        thread.join().unwrap();
+        assert_eq!(core.view().counts.calls, FULL + 2);
+    });
 }

@@ -1,15 +1,17 @@
 //! What the closed circuit remembers of its calls.
 
+mod newest;
 #[cfg(feature = "keyed")]
 mod pairs;
 mod wide;
 
+pub(crate) use newest::Newest;
 #[cfg(feature = "keyed")]
 pub(crate) use pairs::Pairs;
 pub(crate) use wide::Window;
 
-use tower_fault_classify::__shared::sync::{Mutex, lock};
-use tower_fault_classify::__shared::{Buckets, Clock};
+use tower_fault_classify::__shared::Buckets;
+use tower_fault_classify::__shared::sync::{AtomicU64, Mutex, Ordering, lock};
 
 use super::gate::LAST_EPOCH;
 use crate::machine::{CountRing, Counts};
@@ -50,59 +52,81 @@ impl Span {
 
 /// Counts of calls, failures, slow and abandoned calls, over a span of time or a number of calls. It starts anew with every epoch, and
 /// with another span.
-pub(crate) trait Counting {
+pub(crate) trait Counting: Sized {
     /// So many buckets make up a span of time, beside the one that is being filled.
     const PARTS: u64;
 
-    /// Counts a success in a bucket. `slot` is the calling thread's own number.
-    fn add_success(&self, tag: u32, slot: Option<usize>);
+    /// Counts a success in a bucket.
+    fn add_success(&self, tag: u64);
     /// Counts a failure.
-    fn add_failure(&self, tag: u32);
+    fn add_failure(&self, tag: u64);
     /// Counts a call as slow that was counted before: a reader that sees it here sees it there, too.
-    fn add_slow(&self, tag: u32);
+    fn add_slow(&self, tag: u64);
     /// Counts a call that was given up.
-    fn add_abandoned(&self, tag: u32);
+    fn add_abandoned(&self, tag: u64);
 
     /// The failures in the span that ends with a bucket.
-    fn failures(&self, tag: u32) -> u64;
+    fn failures(&self, tag: u64) -> u64;
     /// The slow calls.
-    fn slow(&self, tag: u32) -> u64;
+    fn slow(&self, tag: u64) -> u64;
     /// The calls that were given up.
-    fn abandonments(&self, tag: u32) -> u64;
+    fn abandonments(&self, tag: u64) -> u64;
     /// All of them. A call that is counted as slow is also in `calls`.
-    fn sums(&self, tag: u32) -> Counts;
+    fn sums(&self, tag: u64) -> Counts;
+
+    /// The newest bucket.
+    fn newest(&self) -> &Newest;
+    /// The newest bucket with a completed call that counts in no rate.
+    fn answered(&self) -> &AtomicU64;
+    /// Clears cells: see [`Cells::sweep`](tower_fault_classify::__shared::Cells::sweep).
+    fn sweep(&self, keep: Option<u64>);
+    /// Held while cells are cleared.
+    fn upkeep(&self) -> &Mutex<()>;
 
     /// The last n calls in the order in which they ended: one order of all outcomes, so one lock. `None`: it has no such window, and no
     /// configuration of one asks for it.
     fn last(&self) -> Option<&Mutex<Option<LastCalls>>>;
 
+    /// Whether this is a time window.
+    #[inline]
+    fn is_over_time(&self, span: &Span) -> bool {
+        self.last().is_none() || span.calls == 0
+    }
+
+    /// The bucket of a call that ends now. `None`: the call's epoch is over.
+    #[inline]
+    fn enter(&self, span: &Span, now: u64, epoch: u32) -> Option<u64> {
+        self.newest().enter(span.buckets.tag(now, epoch), self)
+    }
+
     /// Records a success: over a span of time, the clock and the thread's own cell.
     #[inline]
-    fn success(&self, span: &Span, clock: Clock, epoch: u32, slot: Option<usize>) {
-        if span.calls == 0 {
-            self.add_success(span.buckets.tag(clock.now(), epoch), slot);
-        } else {
+    fn success(&self, span: &Span, now: impl FnOnce() -> u64, epoch: u32) {
+        if !self.is_over_time(span) {
             self.of_last(span, epoch, |ring| ring.record(false, false));
+        } else if let Some(tag) = self.enter(span, now(), epoch) {
+            self.add_success(tag);
         }
     }
 
     /// Records a slow success.
-    fn slow_success(&self, span: &Span, now: u64, epoch: u32, slot: Option<usize>) -> Seen {
-        if span.calls > 0 {
-            return Seen::Counts(self.of_last(span, epoch, |ring| ring.record(false, true)));
+    fn slow_success(&self, span: &Span, now: u64, epoch: u32) -> Seen {
+        if !self.is_over_time(span) {
+            return self.of_last(span, epoch, |ring| ring.record(false, true));
         }
-        let tag = span.buckets.tag(now, epoch);
-        self.add_success(tag, slot);
+        let Some(tag) = self.enter(span, now, epoch) else { return Seen::NOTHING };
+        self.add_success(tag);
         self.add_slow(tag);
         Seen::Bucket(tag)
     }
 
     /// Records a failure.
+    #[inline]
     fn failure(&self, span: &Span, now: u64, epoch: u32, slow: bool) -> Seen {
-        if span.calls > 0 {
-            return Seen::Counts(self.of_last(span, epoch, |ring| ring.record(true, slow)));
+        if !self.is_over_time(span) {
+            return self.of_last(span, epoch, |ring| ring.record(true, slow));
         }
-        let tag = span.buckets.tag(now, epoch);
+        let Some(tag) = self.enter(span, now, epoch) else { return Seen::NOTHING };
         self.add_failure(tag);
         if slow {
             self.add_slow(tag);
@@ -112,19 +136,30 @@ pub(crate) trait Counting {
 
     /// Records a call that was given up.
     fn abandoned(&self, span: &Span, now: u64, epoch: u32) -> Seen {
-        if span.calls > 0 {
-            return Seen::Counts(self.of_last(span, epoch, CountRing::abandon));
+        if !self.is_over_time(span) {
+            return self.of_last(span, epoch, CountRing::abandon);
         }
-        let tag = span.buckets.tag(now, epoch);
+        let Some(tag) = self.enter(span, now, epoch) else { return Seen::NOTHING };
         self.add_abandoned(tag);
         Seen::Bucket(tag)
+    }
+
+    /// Records a completed call that counts in no rate.
+    fn answer(&self, span: &Span, now: u64, epoch: u32) {
+        if !self.is_over_time(span) {
+            self.of_last(span, epoch, CountRing::answer);
+        } else if let Some(tag) = self.enter(span, now, epoch) {
+            // Release: with what the caller did before. If two threads store two buckets at once,
+            // the older bucket may stay: the call then counts for one bucket less.
+            self.answered().store(tag, Ordering::Release);
+        }
     }
 
     /// The failures in the window.
     fn failures_in(&self, seen: Seen) -> u64 {
         match seen {
             Seen::Bucket(tag) => self.failures(tag),
-            Seen::Counts(counts) => counts.failures,
+            Seen::Last { counts, .. } => counts.failures,
         }
     }
 
@@ -132,7 +167,7 @@ pub(crate) trait Counting {
     fn slow_in(&self, seen: Seen) -> u64 {
         match seen {
             Seen::Bucket(tag) => self.slow(tag),
-            Seen::Counts(counts) => counts.slow,
+            Seen::Last { counts, .. } => counts.slow,
         }
     }
 
@@ -140,7 +175,7 @@ pub(crate) trait Counting {
     fn abandoned_in(&self, seen: Seen) -> u64 {
         match seen {
             Seen::Bucket(tag) => self.abandonments(tag),
-            Seen::Counts(counts) => counts.abandoned,
+            Seen::Last { counts, .. } => counts.abandoned,
         }
     }
 
@@ -148,14 +183,26 @@ pub(crate) trait Counting {
     fn counts(&self, seen: Seen) -> Counts {
         match seen {
             Seen::Bucket(tag) => self.sums(tag),
-            Seen::Counts(counts) => counts,
+            Seen::Last { counts, .. } => counts,
+        }
+    }
+
+    /// Whether the window with these counts holds a completed call.
+    fn completed_in(&self, seen: Seen, counts: &Counts) -> bool {
+        match seen {
+            // Acquire: as the counts are read.
+            Seen::Bucket(tag) => {
+                counts.calls > 0 || tag.wrapping_sub(self.answered().load(Ordering::Acquire)) <= Self::PARTS
+            }
+            Seen::Last { completed, .. } => completed,
         }
     }
 
     /// All that is in the window of an epoch, at a time.
     fn counts_at(&self, span: &Span, now: u64, epoch: u32) -> Counts {
-        if span.calls == 0 {
-            return self.sums(span.buckets.tag(now, epoch));
+        if self.is_over_time(span) {
+            let bucket = self.newest().look(span.buckets.tag(now, epoch));
+            return bucket.map_or_else(Counts::default, |tag| self.sums(tag));
         }
         let last = self.last().map(lock);
         last.as_deref()
@@ -171,12 +218,12 @@ pub(crate) trait Counting {
     }
 
     /// Changes the last calls of an epoch; what belongs to an older epoch changes nothing.
-    fn of_last(&self, span: &Span, epoch: u32, change: impl FnOnce(&mut CountRing) -> Counts) -> Counts {
-        let Some(mut last) = self.last().map(lock) else { return Counts::default() };
+    fn of_last(&self, span: &Span, epoch: u32, change: impl FnOnce(&mut CountRing)) -> Seen {
+        let Some(mut last) = self.last().map(lock) else { return Seen::NOTHING };
         let last = match &mut *last {
             Some(last) if last.is(span, epoch) => last,
             Some(last) if epoch.wrapping_sub(last.epoch) & LAST_EPOCH > LAST_EPOCH / 2 => {
-                return Counts::default();
+                return Seen::NOTHING;
             }
             Some(last) if last.ring.size() == span.calls as usize => {
                 last.epoch = epoch;
@@ -185,7 +232,8 @@ pub(crate) trait Counting {
             }
             other => other.insert(LastCalls { epoch, ring: CountRing::new(span.calls as usize) }),
         };
-        change(&mut last.ring)
+        change(&mut last.ring);
+        Seen::Last { counts: last.ring.counts(), completed: last.ring.holds_completed() }
     }
 }
 
@@ -200,9 +248,15 @@ pub(crate) struct LastCalls {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Seen {
     /// The bucket; its sums are still to be taken.
-    Bucket(u32),
-    /// The counts.
-    Counts(Counts),
+    Bucket(u64),
+    /// The counts of the last calls, and whether one of them completed.
+    Last { counts: Counts, completed: bool },
+}
+
+impl Seen {
+    /// Of a call whose epoch is over.
+    const NOTHING: Self =
+        Self::Last { counts: Counts { calls: 0, failures: 0, slow: 0, abandoned: 0 }, completed: false };
 }
 
 impl LastCalls {
@@ -211,11 +265,14 @@ impl LastCalls {
     }
 }
 
+/// A bucket that no window reaches.
+pub(crate) const NO_BUCKET: u64 = 1 << 63;
+
 #[cfg(all(test, not(loom_models)))]
 mod tests {
     use std::time::Duration;
 
-    use tower_fault_classify::__shared::Striped;
+    use tower_fault_classify::__shared::{Clock, Striped};
 
     use proptest::prelude::*;
 
@@ -225,12 +282,12 @@ mod tests {
         if failed {
             window.failure(span, clock.now(), epoch, false);
         } else {
-            window.success(span, clock, epoch, Some(0));
+            window.success(span, || clock.now(), epoch);
         }
     }
 
     fn window() -> Window {
-        Window::with_stripes(Striped::with_stripes(1))
+        Window::new(Striped::with_stripes(1), 0)
     }
 
     const fn counts(calls: u64, failures: u64) -> Counts {
@@ -305,7 +362,7 @@ mod tests {
             let seen = window.abandoned(&span, now, 0);
             assert_eq!((window.abandoned_in(seen), window.counts(seen).calls), (2, 0));
             window.failure(&span, now, 0, true);
-            let seen = window.slow_success(&span, now, 0, Some(0));
+            let seen = window.slow_success(&span, now, 0);
             assert_eq!((window.slow_in(seen), window.failures_in(seen)), (2, 1));
             assert_eq!(window.counts(seen).calls, 2, "{shape:?}");
         }

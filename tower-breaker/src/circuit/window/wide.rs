@@ -1,25 +1,37 @@
 //! The window of a circuit that has room: threads do not meet in it.
 
-use tower_fault_classify::__shared::sync::Mutex;
-use tower_fault_classify::__shared::{Ring, Striped};
+use tower_fault_classify::__shared::sync::{AtomicU64, Mutex};
+use tower_fault_classify::__shared::{Ring, Striped, slot};
 
-use super::{Counting, LastCalls};
+use super::{Counting, LastCalls, NO_BUCKET, Newest};
 use crate::machine::Counts;
 
 /// A ring for the successes of each thread, and one for each of the other counts.
 #[derive(Debug)]
 pub(crate) struct Window {
+    newest: Newest,
+    answered: AtomicU64,
     successes: Striped,
     failures: Ring,
     slow: Ring,
     abandoned: Ring,
+    upkeep: Mutex<()>,
     last: Mutex<Option<LastCalls>>,
 }
 
 impl Window {
-    pub(crate) fn with_stripes(successes: Striped) -> Self {
-        let (failures, slow, abandoned) = Default::default();
-        Self { successes, failures, slow, abandoned, last: Mutex::new(None) }
+    /// An empty window that begins at the bucket `tag`.
+    pub(crate) fn new(successes: Striped, tag: u64) -> Self {
+        Self {
+            newest: Newest::new(tag),
+            answered: AtomicU64::new(NO_BUCKET),
+            successes,
+            failures: Ring::default(),
+            slow: Ring::default(),
+            abandoned: Ring::default(),
+            upkeep: Mutex::new(()),
+            last: Mutex::new(None),
+        }
     }
 }
 
@@ -27,37 +39,37 @@ impl Counting for Window {
     const PARTS: u64 = 15;
 
     #[inline]
-    fn add_success(&self, tag: u32, slot: Option<usize>) {
-        self.successes.add(slot, tag, 1);
+    fn add_success(&self, tag: u64) {
+        self.successes.add(slot(), tag, 1);
     }
 
     #[inline]
-    fn add_failure(&self, tag: u32) {
+    fn add_failure(&self, tag: u64) {
         self.failures.add(tag, 1);
     }
 
-    fn add_slow(&self, tag: u32) {
+    fn add_slow(&self, tag: u64) {
         self.slow.add(tag, 1);
     }
 
-    fn add_abandoned(&self, tag: u32) {
+    fn add_abandoned(&self, tag: u64) {
         self.abandoned.add(tag, 1);
     }
 
     #[inline]
-    fn failures(&self, tag: u32) -> u64 {
+    fn failures(&self, tag: u64) -> u64 {
         self.failures.sum(tag)
     }
 
-    fn slow(&self, tag: u32) -> u64 {
+    fn slow(&self, tag: u64) -> u64 {
         self.slow.sum(tag)
     }
 
-    fn abandonments(&self, tag: u32) -> u64 {
+    fn abandonments(&self, tag: u64) -> u64 {
         self.abandoned.sum(tag)
     }
 
-    fn sums(&self, tag: u32) -> Counts {
+    fn sums(&self, tag: u64) -> Counts {
         // Every numerator before its denominator: a call that is recorded meanwhile may then be missing
         // in a numerator, never in the denominator alone.
         let (slow, abandoned) = (self.slow.sum(tag), self.abandoned.sum(tag));
@@ -66,6 +78,27 @@ impl Counting for Window {
         Counts { calls, failures, slow, abandoned }
     }
 
+    #[inline]
+    fn newest(&self) -> &Newest {
+        &self.newest
+    }
+
+    fn answered(&self) -> &AtomicU64 {
+        &self.answered
+    }
+
+    fn sweep(&self, keep: Option<u64>) {
+        self.successes.sweep(keep);
+        self.failures.sweep(keep);
+        self.slow.sweep(keep);
+        self.abandoned.sweep(keep);
+    }
+
+    fn upkeep(&self) -> &Mutex<()> {
+        &self.upkeep
+    }
+
+    #[inline]
     fn last(&self) -> Option<&Mutex<Option<LastCalls>>> {
         Some(&self.last)
     }

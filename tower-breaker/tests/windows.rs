@@ -1,0 +1,498 @@
+//! What the windows of a circuit count: after any idle time, any number of calls, cancelled calls,
+//! and on a clock that runs back. Each for a circuit of its own and for one of a key.
+#![cfg(feature = "keyed")]
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Response;
+use http_body::{Body, Frame};
+use http_body_util::BodyExt;
+use proptest::prelude::*;
+use tower::{Layer, Service, ServiceExt};
+use tower_breaker::{
+    BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Fault, Health, Hold,
+    KeyedBreakerLayer, KeyedCircuit, KeyedConfig, Kind, ManualClock, Origin, Permit, Reason, Rejection,
+    Retryable, Status, Verdict,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+const FAILURE: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
+const TOO_MANY_REQUESTS: Fault =
+    Fault::new(Kind::Throttled, Retryable::Never, Health::Neutral, Origin::Remote);
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Success,
+    Failure,
+    /// Answered by a 429.
+    Neutral,
+    /// The caller left.
+    Cancelled,
+}
+
+/// A circuit of its own, or one of a key.
+enum Guard {
+    Own(Circuit),
+    Keyed(KeyedCircuit<u64>),
+}
+
+impl Guard {
+    fn own(config: BreakerConfigBuilder) -> Self {
+        Self::Own(Circuit::new(config.build().unwrap()))
+    }
+
+    fn keyed(config: BreakerConfigBuilder) -> Self {
+        let config = KeyedConfig::builder(config.build().unwrap()).build().unwrap();
+        let layer = KeyedBreakerLayer::<_, _>::new(config, |key: &u64| *key);
+        Self::Keyed(layer.circuits().get_or_insert(7).unwrap())
+    }
+
+    /// Both kinds. A circuit of a key has no count window.
+    fn both(config: &BreakerConfigBuilder) -> [Self; 2] {
+        [Self::own(config.clone()), Self::keyed(config.clone())]
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Own(_) => "own",
+            Self::Keyed(_) => "keyed",
+        }
+    }
+
+    fn status(&self) -> Status {
+        match self {
+            Self::Own(circuit) => circuit.status(),
+            Self::Keyed(circuit) => circuit.status(),
+        }
+    }
+
+    fn state(&self) -> CircuitState {
+        self.status().state
+    }
+
+    /// Calls, failures, slow and cancelled calls.
+    fn counts(&self) -> [u64; 4] {
+        let window = self.status().window;
+        [window.calls, window.failures, window.slow, window.abandoned]
+    }
+
+    fn trip(&self) {
+        match self {
+            Self::Own(circuit) => circuit.trip().unwrap(),
+            Self::Keyed(circuit) => circuit.trip().unwrap(),
+        }
+    }
+
+    /// Runs a call that takes some time.
+    fn run_for(&self, hand: &ManualClock, time: Duration, end: End) {
+        match self {
+            Self::Own(circuit) => finish(circuit.try_acquire(), hand, time, end),
+            Self::Keyed(circuit) => finish(circuit.try_acquire(), hand, time, end),
+        }
+    }
+
+    fn run(&self, end: End) {
+        self.run_for(&Clock::manual().1, Duration::ZERO, end);
+    }
+
+    fn repeat(&self, times: u64, end: End) {
+        let (_, hand) = Clock::manual();
+        (0..times).for_each(|_| self.run_for(&hand, Duration::ZERO, end));
+    }
+}
+
+fn finish<H: Hold>(permit: Result<Permit<H>, Rejection>, hand: &ManualClock, time: Duration, end: End) {
+    let permit = permit.expect("the circuit lets the call in");
+    hand.advance(time);
+    match end {
+        End::Success => permit.settle(Verdict::Success),
+        End::Failure => permit.settle(FAILURE.into()),
+        End::Neutral => permit.settle(TOO_MANY_REQUESTS.into()),
+        End::Cancelled => drop(permit),
+    }
+}
+
+/// Opens at half of at least ten calls. The clock shows 1,000 s.
+fn config() -> (BreakerConfigBuilder, ManualClock) {
+    let (clock, hand) = Clock::manual();
+    hand.set(1_000 * SECOND);
+    (BreakerConfig::builder().clock(clock).consecutive_failures(0).minimum_calls(10), hand)
+}
+
+/// The lengths of a bucket of a window, in a circuit of its own and in one of a key.
+fn buckets(window: Duration) -> [u64; 2] {
+    [15, 10].map(|parts| (window.as_nanos() as u64).div_ceil(parts))
+}
+
+/// Idle times, among them those after which tags of 20 to 32 bits repeat, to a bucket.
+fn idle_times(window: Duration) -> Vec<Duration> {
+    let mut times = vec![Duration::ZERO, 5 * 60 * SECOND, 31 * DAY, 3 * YEAR, 100 * YEAR];
+    for bucket in buckets(window) {
+        for bits in [20, 22, 23, 24, 26, 28, 31, 32] {
+            let wrap = u128::from(bucket) << bits;
+            for buckets in [-300, -130, -12, -1, 0, 1, 12, 300] {
+                let nanos = wrap.saturating_add_signed(i128::from(bucket) * buckets);
+                // What the clock can show.
+                times.extend(
+                    u64::try_from(nanos).ok().filter(|nanos| *nanos < 1 << 62).map(Duration::from_nanos),
+                );
+            }
+        }
+    }
+    times
+}
+
+#[test]
+fn time_window_is_empty_after_any_idle_time_and_counts_again() {
+    for millis in [1, 100, 1_000, 60_000, 3_600_000] {
+        let window = Duration::from_millis(millis);
+        for idle in idle_times(window).into_iter().filter(|idle| *idle > 2 * window) {
+            let (config, hand) = config();
+            for guard in Guard::both(&config.clone().time_window(window)) {
+                hand.set(1_000 * SECOND);
+                // Every bucket of the window holds something.
+                for _ in 0..32 {
+                    guard.run_for(&hand, window / 32, End::Success);
+                    guard.run(End::Cancelled);
+                }
+                guard.repeat(4, End::Failure);
+                hand.advance(idle);
+                let case = format!("{} circuit, {window:?}, idle for {idle:?}", guard.name());
+                assert_eq!(guard.counts(), [0; 4], "{case}");
+                for _ in 0..16 {
+                    guard.run_for(&hand, window / 32, End::Success);
+                }
+                guard.repeat(8, End::Failure);
+                assert_eq!(guard.counts(), [24, 8, 0, 0], "{case}");
+                guard.repeat(8, End::Failure);
+                assert_eq!(guard.state(), CircuitState::Open, "{case}");
+            }
+        }
+    }
+}
+
+proptest! {
+    /// Against every outcome kept in a list: phases of calls with idle times between them.
+    #[test]
+    fn time_window_counts_like_a_list_after_any_idle_time(
+        millis in prop::sample::select(vec![1_u64, 100, 1_000, 60_000, 3_600_000]),
+        keyed in any::<bool>(),
+        phases in proptest::collection::vec(
+            (any::<prop::sample::Index>(), proptest::collection::vec((0_u64..40, 0_u8..3), 1..12)),
+            1..8,
+        ),
+    ) {
+        let window = Duration::from_millis(millis);
+        let (clock, hand) = Clock::manual();
+        let config = BreakerConfig::builder().clock(clock).consecutive_failures(0).failure_rate(None);
+        let config = config.minimum_calls(100_000).time_window(window);
+        let guard = if keyed { Guard::keyed(config) } else { Guard::own(config) };
+        let (bucket, span) = if keyed { (buckets(window)[1], 11) } else { (buckets(window)[0], 16) };
+        let idle_times = idle_times(window);
+        let mut events: Vec<(u128, u8)> = Vec::new();
+        for (idle, calls) in phases {
+            hand.advance(*idle.get(&idle_times));
+            if clock.now() > 1 << 62 {
+                break;
+            }
+            for (tenths, end) in calls {
+                hand.advance(Duration::from_nanos(bucket * tenths / 10));
+                guard.run([End::Success, End::Failure, End::Cancelled][usize::from(end)]);
+                // The number of the bucket, as the window rounds it.
+                let scale = u128::from(u64::MAX / bucket + 1);
+                let now = (u128::from(clock.now()) * scale) >> 64;
+                events.push((now, end));
+                let number = |wanted: &[u8]| {
+                    events.iter().filter(|(at, end)| now - at < span && wanted.contains(end)).count() as u64
+                };
+                prop_assert_eq!(guard.counts(), [number(&[0, 1]), number(&[1]), 0, number(&[2])]);
+            }
+        }
+    }
+}
+
+#[test]
+fn count_window_opens_when_only_cancelled_calls_follow_a_success() {
+    let (config, hand) = config();
+    let guard = Guard::own(config.count_window(20));
+    guard.run(End::Success);
+    for call in 1..=20 {
+        assert_eq!(guard.state(), CircuitState::Closed, "before call {call}");
+        guard.run_for(&hand, SECOND, End::Cancelled);
+    }
+    assert_eq!(guard.state(), CircuitState::Open, "the last 20 calls were cancelled");
+    assert_eq!(guard.status().last_trip.unwrap().reason, Reason::NoneCompletes);
+}
+
+#[test]
+fn count_window_that_holds_a_completed_call_ignores_cancelled_calls() {
+    for end in [End::Success, End::Failure, End::Neutral] {
+        let (config, _hand) = config();
+        let guard = Guard::own(config.failure_rate(None).count_window(20));
+        for _ in 0..100 {
+            guard.run(end);
+            guard.repeat(19, End::Cancelled);
+        }
+        assert_eq!(guard.state(), CircuitState::Closed, "{end:?}");
+        guard.run(End::Cancelled);
+        assert_eq!(guard.state(), CircuitState::Open, "{end:?}");
+    }
+}
+
+#[test]
+fn time_window_opens_when_only_cancelled_calls_follow_a_success() {
+    for end in [End::Success, End::Failure, End::Neutral] {
+        let (config, hand) = config();
+        for guard in Guard::both(&config) {
+            guard.repeat(3, end);
+            hand.advance(30 * SECOND);
+            guard.repeat(100, End::Cancelled);
+            assert_eq!(guard.state(), CircuitState::Closed, "{end:?}, {}", guard.name());
+            // The completed calls have left the window.
+            hand.advance(37 * SECOND);
+            guard.run(End::Cancelled);
+            assert_eq!(guard.state(), CircuitState::Open, "{end:?}, {}", guard.name());
+            assert_eq!(guard.status().last_trip.unwrap().reason, Reason::NoneCompletes);
+        }
+    }
+}
+
+#[test]
+fn neutral_answers_are_completed_calls() {
+    let (config, hand) = config();
+    let count = Guard::own(config.clone().count_window(100));
+    for guard in Guard::both(&config).into_iter().chain([count]) {
+        for _ in 0..1_000 {
+            guard.run_for(&hand, SECOND / 100, End::Neutral);
+        }
+        guard.repeat(10, End::Cancelled);
+        assert_eq!(guard.state(), CircuitState::Closed, "{}", guard.name());
+        assert_eq!(guard.counts(), [0, 0, 0, 10], "they count in no rate");
+    }
+}
+
+#[test]
+fn rejections_from_below_are_no_completed_calls() {
+    let shed = Fault::new(Kind::Rejected, Retryable::Unsent, Health::Neutral, Origin::Local);
+    let (config, _hand) = config();
+    let circuit = Circuit::new(config.build().unwrap());
+    for _ in 0..10 {
+        circuit.try_acquire().unwrap().settle(shed.into());
+        drop(circuit.try_acquire());
+    }
+    assert_eq!(circuit.status().state, CircuitState::Open, "the server has answered no call");
+}
+
+#[test]
+fn half_open_circuit_counts_cancelled_probes_since_last_completed_probe() {
+    let (config, hand) = config();
+    for end in [End::Success, End::Neutral] {
+        for guard in Guard::both(&config.clone().successes_to_close(100)) {
+            guard.trip();
+            hand.advance(30 * SECOND);
+            for _ in 0..3 {
+                guard.run(end);
+                guard.repeat(9, End::Cancelled);
+            }
+            assert_eq!(guard.state(), CircuitState::HalfOpen, "{end:?}, {}", guard.name());
+            guard.run(End::Cancelled);
+            assert_eq!(guard.state(), CircuitState::Open, "{end:?}, {}", guard.name());
+        }
+    }
+}
+
+/// A stream without end.
+#[derive(Debug, Default)]
+struct Frames;
+
+impl Body for Frames {
+    type Data = &'static [u8];
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(b"tick"))))
+    }
+}
+
+/// Answers each key with a stream.
+#[derive(Clone)]
+struct Streams {
+    grpc: bool,
+}
+
+impl Service<u64> for Streams {
+    type Response = Response<Frames>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Frames>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: u64) -> Self::Future {
+        let mut response = Response::new(Frames);
+        if self.grpc {
+            response.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        }
+        ready(Ok(response))
+    }
+}
+
+/// Reads a number of frames and leaves.
+async fn read<S, B>(service: &mut S, frames: usize)
+where
+    S: Service<u64, Response = Response<B>>,
+    S::Error: std::fmt::Debug,
+    B: Body + Unpin,
+    B::Error: std::fmt::Debug,
+{
+    let mut body = service.ready().await.unwrap().call(7).await.unwrap().into_body();
+    for _ in 0..frames {
+        body.frame().await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn streams_that_delivered_data_are_completed_calls_when_their_readers_leave() {
+    for grpc in [false, true] {
+        let (config, _hand) = config();
+        let layer = BreakerLayer::<_, _>::new(config.clone().build().unwrap()).track_body();
+        let circuit = layer.circuit();
+        let mut own = layer.layer(Streams { grpc });
+        let each = KeyedConfig::builder(config.clone().build().unwrap()).build().unwrap();
+        let layer = KeyedBreakerLayer::<_, _>::new(each, |key: &u64| *key).track_body();
+        let circuits = layer.circuits();
+        let mut keyed = layer.layer(Streams { grpc });
+        for _ in 0..10 {
+            read(&mut own, 1_000).await;
+            read(&mut keyed, 1_000).await;
+        }
+        for guard in [Guard::Own(circuit), Guard::Keyed(circuits.get(&7).unwrap())] {
+            assert_eq!(guard.state(), CircuitState::Closed, "{}", guard.name());
+            guard.repeat(20, End::Cancelled);
+            assert_eq!(guard.state(), CircuitState::Closed, "they were answered, {}", guard.name());
+        }
+        let layer = BreakerLayer::<_, _>::new(config.count_window(50).build().unwrap()).track_body();
+        for _ in 0..100 {
+            read(&mut layer.layer(Streams { grpc }), 1).await;
+        }
+        assert_eq!(layer.circuit().status().state, CircuitState::Closed);
+    }
+}
+
+#[tokio::test]
+async fn grpc_streams_without_data_are_cancelled_calls_when_their_readers_leave() {
+    let (config, _hand) = config();
+    let layer = BreakerLayer::<_, _>::new(config.build().unwrap()).track_body();
+    for _ in 0..10 {
+        read(&mut layer.layer(Streams { grpc: true }), 0).await;
+    }
+    assert_eq!(layer.circuit().status().state, CircuitState::Open);
+}
+
+#[test]
+fn key_counts_more_than_a_million_calls_in_a_bucket() {
+    const CALLS: u64 = 1_200_000;
+    let (config, hand) = config();
+    let guard = Guard::keyed(config.time_window(600 * SECOND));
+    guard.repeat(1, End::Failure);
+    hand.advance(60 * SECOND);
+    // A third fails.
+    for _ in 0..CALLS / 3 {
+        guard.run(End::Success);
+        guard.run(End::Failure);
+        guard.run(End::Success);
+    }
+    assert_eq!(guard.counts(), [CALLS + 1, CALLS / 3 + 1, 0, 0]);
+    assert_eq!(guard.state(), CircuitState::Closed);
+    hand.advance(599 * SECOND);
+    guard.run(End::Success);
+    assert_eq!(guard.counts(), [CALLS + 1, CALLS / 3, 0, 0], "the oldest bucket has left the window");
+    hand.advance(60 * SECOND);
+    guard.run(End::Success);
+    assert_eq!(guard.counts(), [2, 0, 0, 0]);
+}
+
+#[test]
+fn key_with_a_quarter_of_slow_calls_stays_closed_however_many_there_are() {
+    let (config, hand) = config();
+    let config = config.failure_rate(None).slow_calls(SECOND / 1_000, 0.5);
+    let guard = Guard::keyed(config.time_window(YEAR));
+    for _ in 0..300_000 {
+        guard.run_for(&hand, SECOND / 1_000, End::Success);
+        guard.repeat(3, End::Success);
+    }
+    assert_eq!((guard.state(), guard.counts()), (CircuitState::Closed, [1_200_000, 0, 300_000, 0]));
+}
+
+#[test]
+fn key_counts_as_many_calls_as_minimum_calls_asks_for() {
+    const MINIMUM: u32 = 1_100_000;
+    let (config, _hand) = config();
+    let guard = Guard::keyed(config.minimum_calls(MINIMUM));
+    guard.repeat(u64::from(MINIMUM) - 1, End::Failure);
+    assert_eq!(guard.state(), CircuitState::Closed);
+    guard.run(End::Failure);
+    assert_eq!(guard.state(), CircuitState::Open);
+}
+
+#[test]
+fn clock_that_runs_back_loses_neither_successes_nor_failures() {
+    let (config, hand) = config();
+    for to in [999, 940, 100] {
+        for guard in Guard::both(&config) {
+            hand.set(1_000 * SECOND);
+            guard.run(End::Failure);
+            hand.set(to * SECOND);
+            for _ in 0..10 {
+                guard.repeat(2, End::Success);
+                guard.run(End::Failure);
+            }
+            let case = format!("{} circuit, back to {to} s", guard.name());
+            assert_eq!(guard.state(), CircuitState::Closed, "{case}");
+            assert_eq!(guard.counts(), [31, 11, 0, 0], "{case}");
+            guard.repeat(9, End::Failure);
+            assert_eq!(guard.state(), CircuitState::Open, "{case}");
+        }
+    }
+}
+
+#[test]
+fn clock_that_runs_back_after_successes_loses_no_failure() {
+    let (config, hand) = config();
+    for guard in Guard::both(&config) {
+        hand.set(1_000 * SECOND);
+        guard.repeat(5, End::Success);
+        hand.set(100 * SECOND);
+        guard.repeat(4, End::Failure);
+        assert_eq!(guard.counts(), [9, 4, 0, 0], "{}", guard.name());
+        guard.run(End::Failure);
+        assert_eq!(guard.state(), CircuitState::Open, "{}", guard.name());
+    }
+}
+
+#[test]
+fn window_of_another_shape_counts_from_the_time_to_which_the_clock_ran_back() {
+    let (config, hand) = config();
+    let circuit = Circuit::new(config.clone().build().unwrap());
+    let guard = Guard::Own(circuit.clone());
+    guard.repeat(5, End::Success);
+    hand.set(500 * SECOND);
+    guard.repeat(5, End::Success);
+    circuit.reconfigure(config.time_window(600 * SECOND).build().unwrap()).unwrap();
+    for _ in 0..10 {
+        guard.repeat(2, End::Success);
+        guard.run_for(&hand, 10 * SECOND, End::Failure);
+    }
+    assert_eq!(guard.counts(), [30, 10, 0, 0]);
+}
