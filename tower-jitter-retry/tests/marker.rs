@@ -5,11 +5,13 @@ mod support;
 use std::io;
 use std::sync::Mutex;
 
+use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response};
+use http_body_util::{BodyExt, Full};
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_jitter_retry::{
-    Attempt, Budget, JitterRetryLayer, NonIdempotent, RetryPolicy, RetryPolicyBuilder, RetrySafety,
-    remove_marker,
+    Attempt, Budget, JitterRetryLayer, NonIdempotent, ReplayBody, RetryPolicy, RetryPolicyBuilder,
+    RetrySafety, remove_marker,
 };
 
 use support::{Broken, Calls, at_once, now, request, response, send};
@@ -428,4 +430,39 @@ fn nested_layers_over_reqwest_make_three_calls_as_well() {
     let request = reqwest::Request::new(Method::GET, "http://example.org/a?b#c".parse().unwrap());
     now(send(&mut service, request)).unwrap();
     assert_eq!(calls.made(), 3);
+}
+
+/// Sends a streaming POST that is answered by 500, and returns the number of calls.
+fn calls_with_streaming_body<L, S>(stack: &ServiceBuilder<L>) -> usize
+where
+    L: Layer<tower::util::BoxCloneService<Streaming, Response<String>, io::Error>, Service = S>,
+    S: Service<Streaming, Response = Response<String>, Error = io::Error> + Clone,
+{
+    let calls = std::sync::Arc::new(Calls::default());
+    let counted = std::sync::Arc::clone(&calls);
+    let server = service_fn(move |request: Streaming| {
+        counted.next();
+        async move {
+            let body = request.into_body().collect().await.unwrap();
+            assert_eq!(body.to_bytes(), "upload");
+            Ok::<_, io::Error>(response(500))
+        }
+    });
+    let mut service = stack.service(tower::util::BoxCloneService::new(server));
+    let body = ReplayBody::new(Full::from("upload"));
+    now(send(&mut service, Request::post("/").body(body).unwrap())).unwrap();
+    calls.made()
+}
+
+type Streaming = Request<ReplayBody<Full<Bytes>>>;
+
+#[test]
+fn inner_layer_that_covers_more_replays_streaming_body_that_outer_keeps() {
+    let always = || layer(at_once().safety(RetrySafety::Always));
+    let quiet = || layer(at_once().safety(RetrySafety::Always).marker(false));
+    let builder = ServiceBuilder::new;
+    assert_eq!(calls_with_streaming_body(&builder().layer(three()).layer(always())), 3);
+    assert_eq!(calls_with_streaming_body(&builder().layer(three()).layer(three()).layer(always())), 3);
+    assert_eq!(calls_with_streaming_body(&builder().layer(always()).layer(always()).layer(always())), 3);
+    assert_eq!(calls_with_streaming_body(&builder().layer(quiet()).layer(quiet())), 9);
 }

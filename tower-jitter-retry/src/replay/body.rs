@@ -122,17 +122,24 @@ where
     }
 }
 
-/// What is kept of a streaming body. Dropping it gives back what the body that goes out has read
-/// already: no attempt follows.
-pub struct Replay<B>(Arc<Tape<B>>);
+/// What is kept of a streaming body. If it belongs to the layer that keeps the body, dropping it gives
+/// back what the body that goes out has read already: no attempt follows.
+pub struct Replay<B> {
+    tape: Arc<Tape<B>>,
+    /// It belongs to the layer that keeps the body. The layers further in send again what that layer
+    /// keeps.
+    owns: bool,
+}
 
 impl<B> Drop for Replay<B> {
     fn drop(&mut self) {
-        self.0.release();
+        if self.owns {
+            self.tape.release();
+        }
     }
 }
 
-/// One that is kept already goes out once more as it is.
+/// A body that a layer further out keeps is not kept twice.
 impl<B> RetryBody for ReplayBody<B>
 where
     B: Body + Unpin,
@@ -145,22 +152,27 @@ where
         match self.0 {
             State::Through { body, .. } => {
                 let (tape, reader) = Tape::record(body, limit);
-                (Self(State::Kept(reader)), Some(Replay(tape)))
+                (Self(State::Kept(reader)), Some(Replay { tape, owns: true }))
             }
-            kept @ State::Kept(_) => (Self(kept), None),
+            State::Kept(reader) => {
+                let saved = reader.share().map(|owns| Replay { tape: reader.tape(), owns });
+                (Self(State::Kept(reader)), saved)
+            }
         }
     }
 
     fn usable(saved: &Replay<B>) -> bool {
-        saved.0.is_whole()
+        saved.tape.is_whole()
     }
 
     fn waits(saved: &Replay<B>) -> Option<bool> {
-        Some(saved.0.waits())
+        Some(saved.tape.waits())
     }
 
-    fn again(saved: Replay<B>, last: bool) -> Option<(Self, Option<Replay<B>>)> {
-        let reader = Tape::take_over(&saved.0, last)?;
+    fn again(mut saved: Replay<B>, last: bool) -> Option<(Self, Option<Replay<B>>)> {
+        let reader = Tape::take_over(&saved.tape, last && saved.owns)?;
+        // Nobody keeps the body now, unless a layer further in saves it before it is read.
+        saved.owns &= !last;
         Some((Self(State::Kept(reader)), Some(saved)))
     }
 }

@@ -42,6 +42,8 @@ struct Reel<B> {
     place: Place,
     /// Another attempt may follow: what is read is kept.
     kept: bool,
+    /// A part of what was read is kept no longer.
+    lost: bool,
     ended: bool,
     /// Of the holder's task: it is woken when the body is taken over, or put back by an earlier
     /// attempt.
@@ -141,6 +143,7 @@ where
             trailers: None,
             place: Place::default(),
             kept: true,
+            lost: false,
             ended: false,
             waker: None,
         };
@@ -192,6 +195,7 @@ impl<B> Tape<B> {
         let mut reel = lock(&self.reel);
         let Place { piece, trailers } = reel.place;
         reel.kept = false;
+        reel.lost = true;
         reel.prefix.release(piece);
         let played = if trailers { reel.trailers.take() } else { None };
         drop(reel);
@@ -213,12 +217,14 @@ where
         let at = self.place.piece;
         if let Some(data) = if self.kept { self.prefix.piece(at) } else { self.prefix.take_piece(at) } {
             self.place.piece += 1;
+            self.lost |= !self.kept;
             return Some(Frame::data(data));
         }
         if !self.ended || self.place.trailers {
             return None;
         }
         self.place.trailers = true;
+        self.lost |= !self.kept;
         if self.kept { self.trailers.clone() } else { self.trailers.take() }.map(Frame::trailers)
     }
 
@@ -243,6 +249,7 @@ where
     }
 
     fn keep(&mut self, frame: Frame<Bytes>, body: B) -> Put<B> {
+        self.lost |= !self.kept;
         if let Some(trailers) = frame.trailers_ref() {
             self.end(self.kept.then(|| trailers.clone()));
             self.place.trailers = true;
@@ -398,6 +405,18 @@ where
                 }
             }
         }
+    }
+
+    /// Saves the body for a layer further in as well. `true`: that layer keeps it from here on, because the layer that
+    /// kept it makes its last attempt. `None`: not all of it is there.
+    pub(super) fn share(&self) -> Option<bool> {
+        let mut reel = lock(&self.tape.reel);
+        if reel.holder != self.attempt {
+            return None;
+        }
+        let takes_over = !reel.kept && !reel.lost;
+        reel.kept |= takes_over;
+        reel.is_whole().then_some(takes_over)
     }
 
     pub(super) fn tape(&self) -> Arc<Tape<B>> {

@@ -404,13 +404,53 @@ fn a_body_that_panics_is_not_sent_again() {
     assert!(!ReplayBody::usable(saved.as_ref().unwrap()));
 }
 
-/// An outer layer keeps it, so that an inner one would keep it twice.
+/// The layer further out may not send again what the one further in does.
 #[test]
-fn a_body_that_is_kept_is_not_kept_again() {
-    let (first, saved) = save(acts([data(b"ab")]), 100);
-    let (mut first, nothing) = first.save(100);
-    assert!(nothing.is_none() && saved.is_some());
-    assert_eq!(all(&mut first), whole(b"ab", None));
+fn body_that_outer_layer_keeps_is_sent_again_by_both() {
+    let (first, outer) = save(acts([data(b"ab"), data(b"cd")]), 100);
+    let (mut first, inner) = first.save(100);
+    read(&mut first, 1, &mut Seen::default());
+    let (mut second, inner) = ReplayBody::again(inner.unwrap(), true).unwrap();
+    assert_eq!(all(&mut second), whole(b"abcd", None));
+    // The inner layer has ended; the outer one still sends all of it again.
+    drop((second, inner));
+    assert!(ReplayBody::usable(outer.as_ref().unwrap()));
+    let (third, outer) = again(outer);
+    let (mut third, inner) = third.save(100);
+    assert_eq!(all(&mut third), whole(b"abcd", None));
+    drop(outer);
+    assert!(!ReplayBody::usable(&inner.unwrap()), "the layer that keeps it has ended");
+}
+
+#[test]
+fn body_of_outer_layers_last_attempt_is_kept_by_the_inner_layer() {
+    let (_, outer) = save(acts([data(b"ab"), data(b"cd"), Act::Trailers]), 100);
+    let (second, outer) = ReplayBody::again(outer.unwrap(), true).unwrap();
+    let (mut second, inner) = second.save(100);
+    read(&mut second, 1, &mut Seen::default());
+    // As when the response of the outer layer is there: the inner layer still sends the body.
+    drop(outer);
+    let (mut third, inner) = again(inner);
+    assert_eq!(all(&mut third), whole(b"abcd", Some(trailers())));
+    let (mut fourth, inner) = ReplayBody::again(inner.unwrap(), true).unwrap();
+    assert_eq!(all(&mut fourth), whole(b"abcd", Some(trailers())));
+    assert!(!ReplayBody::usable(&inner.unwrap()), "it was not kept for another attempt");
+}
+
+#[test]
+fn body_that_was_read_without_being_kept_is_not_saved() {
+    for frames in 1..4 {
+        let (mut first, outer) = save(acts([data(b"ab"), data(b"cd"), Act::Trailers]), 100);
+        read(&mut first, 2, &mut Seen::default());
+        let (mut second, _outer) = ReplayBody::again(outer.unwrap(), true).unwrap();
+        read(&mut second, frames, &mut Seen::default());
+        let (_, nothing) = second.save(100);
+        assert!(nothing.is_none(), "after {frames} frames");
+    }
+    let (mut first, outer) = save(acts([data(b"ab"), data(b"cd")]), 100);
+    read(&mut first, 1, &mut Seen::default());
+    drop(outer);
+    assert!(first.save(100).1.is_none(), "what was read was released");
 }
 
 #[test]
