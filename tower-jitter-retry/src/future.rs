@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use crate::call::Call;
 use crate::last::{Last, Retry};
+use crate::pause::Pause;
 use crate::policy::GiveUp;
 use crate::request::{Outer, RequestInfo, Resend, on_first_hop};
 
@@ -78,7 +79,7 @@ pin_project! {
 pin_project! {
     #[project = WaitProj]
     enum Wait {
-        Delay { #[pin] sleep: Sleep },
+        Delay { #[pin] pause: Pause },
         // For the inner service's readiness, with a timer if the wait is pending and limited.
         Readiness { #[pin] timer: Option<Sleep> },
     }
@@ -207,12 +208,8 @@ where
             this.call.leave_note(this.classify, &mut last.result, Some(ended));
             return Err(last.result);
         };
+        let wait = Wait::Delay { pause: Pause::new(delay, this.call.attempts()) };
         this.call.go_on(&fault, delay);
-        let wait = if delay.is_zero() {
-            Wait::Readiness { timer: None }
-        } else {
-            Wait::Delay { sleep: tokio::time::sleep(delay) }
-        };
         this.state.set(State::Waiting { next: Some(Next { request, last }), wait });
         Ok(())
     }
@@ -253,8 +250,8 @@ where
         let mut this = self.project();
         let StateProj::Waiting { next, mut wait } = this.state.as_mut().project() else { polled_after_end() };
         let Spare::Some { service, outer, .. } = this.spare else { polled_after_end() };
-        if let WaitProj::Delay { sleep } = wait.as_mut().project() {
-            ready!(sleep.poll(cx));
+        if let WaitProj::Delay { pause } = wait.as_mut().project() {
+            ready!(pause.poll(cx));
             wait.set(Wait::Readiness { timer: None });
         }
         let ready = match service.poll_ready(cx) {

@@ -9,6 +9,7 @@ mod future;
 mod last;
 mod layer;
 mod observe;
+mod pause;
 mod policy;
 mod replay;
 mod request;

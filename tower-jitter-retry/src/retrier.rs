@@ -8,11 +8,11 @@ use std::thread;
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst};
 
 use crate::call::Call;
 use crate::last::{Last, Retry};
+use crate::pause::Pause;
 use crate::policy::RetryPolicy;
 use crate::request::ResendAfter;
 
@@ -191,7 +191,7 @@ pin_project! {
     enum State<Fut> {
         Idle,
         Calling { #[pin] attempt: Fut },
-        Sleeping { #[pin] sleep: Sleep },
+        Waiting { #[pin] pause: Pause },
     }
 }
 
@@ -236,16 +236,13 @@ where
                         Ok(retry) => retry,
                         Err(result) => return Poll::Ready(result),
                     };
+                    let pause = Pause::new(delay, this.call.attempts());
                     this.call.go_on(&fault, delay);
                     *this.last = Some(last);
-                    this.state.set(if delay.is_zero() {
-                        State::Idle
-                    } else {
-                        State::Sleeping { sleep: tokio::time::sleep(delay) }
-                    });
+                    this.state.set(State::Waiting { pause });
                 }
-                StateProj::Sleeping { sleep } => {
-                    ready!(sleep.poll(cx));
+                StateProj::Waiting { pause } => {
+                    ready!(pause.poll(cx));
                     this.state.set(State::Idle);
                 }
             }

@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
 use tower::retry::Policy;
 use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst, Typed, grpc_has_begun};
 
 use crate::call::Call;
 use crate::deadline::Deadline;
+use crate::pause::Pause;
 use crate::policy::{GiveUp, RetryPolicy};
 use crate::request::{ByTrait, CloneRequests, Outer, RequestInfo, Resend, on_first_hop};
 
@@ -126,11 +126,11 @@ where
                 return None;
             }
         };
+        let pause = Pause::new(delay, call.attempts());
         call.go_on(&fault, delay);
         // The time that is left is what there is after the sleep.
         request.mark(call.mark_after(*outer, classify.judges_responses(), delay));
-        let sleep = (!delay.is_zero()).then(|| tokio::time::sleep(delay));
-        Some(Delay { sleep })
+        Some(Delay { pause })
     }
 
     fn clone_request(&mut self, request: &Req) -> Option<Req> {
@@ -154,11 +154,12 @@ where
 }
 
 pin_project! {
-    /// The delay before a retry. A delay of zero uses no timer.
+    /// The delay before a retry. A delay of zero uses no timer, and yields to the runtime from time
+    /// to time.
     #[derive(Debug)]
     pub struct Delay {
         #[pin]
-        sleep: Option<Sleep>,
+        pause: Pause,
     }
 }
 
@@ -166,7 +167,7 @@ impl Future for Delay {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.project().sleep.as_pin_mut().map_or(Poll::Ready(()), |sleep| sleep.poll(cx))
+        self.project().pause.poll(cx)
     }
 }
 

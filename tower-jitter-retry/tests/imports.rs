@@ -120,6 +120,16 @@ const TABLE: &[Row] = &[
             &["serde", "http::HeaderName"],
         ],
     },
+    Row {
+        files: &["pause.rs"],
+        may_use: &[
+            PURE,
+            FUTURES,
+            &["pin_project_lite", "tokio::task::coop", "tokio::time::Sleep", "tokio::time::sleep"],
+            // A visibility within a macro.
+            &["crate"],
+        ],
+    },
     Row { files: &["last.rs"], may_use: &[PURE, VOCABULARY, &["crate::policy::is_rejection"]] },
     // What a call knows of itself: it asks the decision and the budget, and tells.
     Row {
@@ -153,6 +163,7 @@ const TABLE: &[Row] = &[
                 "crate::call",
                 "crate::deadline",
                 "crate::last",
+                "crate::pause",
                 "crate::policy",
                 "crate::request",
                 "tokio::runtime::Handle",

@@ -85,7 +85,9 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// The longest delay before the first retry, 0 to [`cap`](Self::cap). 0: retries follow at once, without a timer.
+    /// The longest delay before the first retry, 0 to [`cap`](Self::cap). 0: retries follow at
+    /// once, without a timer. They yield to the runtime: each takes a unit of the cooperative
+    /// budget of a tokio task, and outside of tokio at most 128 follow each other in one poll.
     /// **Default**: 100 ms.
     pub fn base(mut self, delay: Duration) -> Self {
         self.base = delay;
