@@ -20,7 +20,7 @@ use tonic::Code;
 use tonic::transport::Endpoint;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer};
-use tower_fault_classify::FaultClassifyLayer;
+use tower_fault_classify::{FaultClassifyLayer, Kind};
 use tower_jitter_retry::{GiveUp, JitterRetryLayer, Retried};
 
 use crate::{TIMEOUT, at_once};
@@ -171,10 +171,11 @@ async fn circuit_opened_by_refused_connection_returns_that_error() {
         .layer(breaker())
         .layer(FaultClassifyLayer::new())
         .service(reqwest::Client::new());
-    let request = reqwest::Request::new(http::Method::POST, url.parse().unwrap());
+    let request = reqwest::Request::new(http::Method::GET, url.parse().unwrap());
     let error = stack.oneshot(request).await.unwrap_err();
     let retried = Retried::of(&error).expect("it was retried");
     assert_eq!((retried.attempts, retried.ended), (2, Some(GiveUp::Rejected)));
     let error = error.into_inner().expect("it is no rejection");
-    assert_eq!(retried.last_sent, Some(*error.fault()));
+    let kind = retried.last_sent.map(|fault| fault.kind());
+    assert_eq!((kind, error.fault().kind()), (Some(Kind::Unavailable), Kind::Unavailable));
 }
