@@ -82,6 +82,10 @@ impl Call {
         }
     }
 
+    pub(crate) const fn tracks_uploads(&self) -> bool {
+        self.plan.limits.track_uploads
+    }
+
     /// The first attempt was a success.
     #[inline]
     pub(crate) fn succeeded_at_once(&self) {

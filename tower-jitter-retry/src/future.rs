@@ -46,7 +46,8 @@ pin_project! {
     /// only when the future is dropped or its time is over: take such a permit in the call.
     ///
     /// Dropping it drops the attempt that runs, or the sleep before the next. Nothing is spawned. A call that is dropped before its
-    /// first attempt has come to anything pays nothing into the budget.
+    /// first attempt has come to anything pays nothing into the budget. A breaker beneath does not
+    /// count the attempt as abandoned if a body that is kept waits for its source at that time.
     ///
     /// # Panics
     ///
@@ -65,6 +66,21 @@ pin_project! {
         call: Call,
         classify: C,
         resend: Q,
+    }
+
+    impl<S, Req, C, Q> PinnedDrop for ResponseFuture<S, Req, C, Q>
+    where
+        S: Service<Req>,
+        Q: Resend<Req>,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            // A breaker beneath does not count a call that is dropped while its upload waits.
+            if let Some(_note) = note::<_, Req, _>(this.spare, this.resend, this.call) {
+                let wait = Wait::Readiness { timer: None };
+                this.state.set(State::Waiting { next: None, wait });
+            }
+        }
     }
 }
 
@@ -146,7 +162,7 @@ where
         let this = self.as_mut().project();
         if let StateProj::Calling { attempt } = this.state.project() {
             // This layer and those beneath judge the attempt while the note is there.
-            let note = note::<_, Req, _>(this.spare, this.resend);
+            let note = note::<_, Req, _>(this.spare, this.resend, this.call);
             let Poll::Ready(result) = attempt.poll(cx) else {
                 this.call.waits();
                 return Poll::Pending;
@@ -224,7 +240,7 @@ where
             };
             let this = self.as_mut().project();
             let StateProj::Calling { attempt } = this.state.project() else { polled_after_end() };
-            let note = note::<_, Req, _>(this.spare, this.resend);
+            let note = note::<_, Req, _>(this.spare, this.resend, this.call);
             let polled = attempt.poll(cx);
             let Poll::Ready(result) = polled else {
                 drop(note);
@@ -321,10 +337,14 @@ fn hindrance<S, Req, Q: Resend<Req>>(
     }
 }
 
-/// Notes for the time of a poll whether the request's body waits for its source, if that is known.
+/// Notes for the time of a poll, or of a drop, whether the request's body waits for its source, if
+/// that is known.
 #[inline]
-fn note<S, Req, Q: Resend<Req>>(spare: &Spare<S, Q::Saved>, resend: &Q) -> Option<Waiting> {
+fn note<S, Req, Q: Resend<Req>>(spare: &Spare<S, Q::Saved>, resend: &Q, call: &Call) -> Option<Waiting> {
     let Spare::Some { saved: Some(saved), .. } = spare else { return None };
+    if !call.tracks_uploads() {
+        return None;
+    }
     resend.waits(saved).map(Waiting::enter)
 }
 

@@ -16,7 +16,7 @@ use crate::budget::{Budget, GRPC_RATIOS, GRPC_TOKENS, RATIOS, SPANS, TOKENS};
 use crate::policy::{ATTEMPTS, Extras, FACTORS, LONGEST, Limits, Plan, REPLAY_LIMITS, RetryPolicy, SHARES};
 use crate::request::{NonIdempotent, RetrySafety};
 
-const FIELDS: [&str; 17] = [
+const FIELDS: [&str; 18] = [
     "max_attempts",
     "base",
     "factor",
@@ -34,6 +34,7 @@ const FIELDS: [&str; 17] = [
     "marker",
     "marker_header",
     "remove_marker",
+    "track_uploads",
 ];
 
 const TIMES: RangeInclusive<Duration> = Duration::ZERO..=LONGEST;
@@ -100,6 +101,7 @@ impl Setting for Policy {
                 "marker" => builder.marker(fields.value(Flag)?),
                 "marker_header" => builder.marker_header(fields.value(Header)?),
                 "remove_marker" => builder.remove_marker(fields.value(Flag)?),
+                "track_uploads" => builder.track_uploads(fields.value(Flag)?),
                 _ => return Err(fields.unknown(&name, &FIELDS)),
             };
         }
@@ -311,7 +313,15 @@ impl Serialize for RetryPolicy {
             extras,
         } = self;
         let Plan { limits, clock: _, account: _ } = plan;
-        let Limits { max_attempts, backoff, marker, follows_redirects, max_elapsed, longest_hint } = limits;
+        let Limits {
+            max_attempts,
+            backoff,
+            marker,
+            track_uploads,
+            follows_redirects,
+            max_elapsed,
+            longest_hint,
+        } = limits;
         let Backoff { base, factor, cap, jitter } = backoff;
         let header = extras.as_deref().and_then(|Extras { budget: _, observer: _, header }| header.as_ref());
         let budget = budget.as_ref().map(|budget| {
@@ -344,6 +354,7 @@ impl Serialize for RetryPolicy {
             table.serialize_field("marker_header", header.as_str())?;
         }
         table.serialize_field("remove_marker", remove_marker)?;
+        table.serialize_field("track_uploads", track_uploads)?;
         table.end()
     }
 }
@@ -501,7 +512,7 @@ mod tests {
     }
 
     /// Values in JSON, which are TOML as well, and how the error begins.
-    const WRONG: [(&str, &str, &str); 34] = [
+    const WRONG: [(&str, &str, &str); 35] = [
         ("max_attempts", "0", "`max_attempts` is 0; allowed is 1 to 1000"),
         ("max_attempts", "-1", "`max_attempts` is -1; allowed is 1 to 1000"),
         ("max_attempts", "3.5", "`max_attempts` is 3.5; allowed is 1 to 1000"),
@@ -568,6 +579,7 @@ mod tests {
         ("marker_header", "\"a b\"", "`marker_header` is \"a b\"; allowed is the name of an HTTP header"),
         ("follows_redirects", "\"none\"", "`follows_redirects` is \"none\"; allowed is true or false"),
         ("remove_marker", "1", "`remove_marker` is 1; allowed is true or false"),
+        ("track_uploads", "\"no\"", "`track_uploads` is \"no\"; allowed is true or false"),
     ];
 
     /// Tables in JSON, and how the error begins.
@@ -672,7 +684,7 @@ mod tests {
             seed in proptest::option::of(any::<u64>()),
             replay_limit in REPLAY_LIMITS,
             methods in proptest::collection::vec("/?[a-z]{1,3}\\.[A-Z]/([A-Za-z]{1,3}|\\*)", 0..3),
-            (marker, remove_marker) in any::<(bool, bool)>(),
+            (marker, remove_marker, track_uploads) in any::<(bool, bool, bool)>(),
             follows_redirects in any::<Option<bool>>(),
             header in proptest::option::of("[a-z][a-z0-9-]{0,9}"),
         ) -> RetryPolicy {
@@ -690,7 +702,8 @@ mod tests {
                 .replay_limit(replay_limit)
                 .idempotent_methods(methods)
                 .marker(marker)
-                .remove_marker(remove_marker);
+                .remove_marker(remove_marker)
+                .track_uploads(track_uploads);
             if let Some(seed) = seed {
                 builder = builder.seed(seed);
             }

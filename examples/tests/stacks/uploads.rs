@@ -20,7 +20,7 @@ use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{BreakerLayer, Circuit};
 use tower_fault_classify::FaultClassifyLayer;
 use tower_fault_classify::upload::UploadLayer;
-use tower_jitter_retry::{JitterRetryLayer, ReplayBody};
+use tower_jitter_retry::{JitterRetryLayer, ReplayBody, RetryPolicy};
 
 use crate::{TIMEOUT, circuit, policy};
 
@@ -263,5 +263,51 @@ async fn call_dropped_while_upload_waits_under_upload_layer_is_not_counted() {
                 .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
             assert_eq!(abandoned(stack, circuit, then, put).await, counted, "HTTP/2: {http2}");
         }
+    }
+}
+
+#[tokio::test]
+async fn call_dropped_while_upload_waits_under_retry_layer_is_not_counted() {
+    let replayed = |url: &str, frames| put(url, ReplayBody::new(frames));
+    for http2 in [false, true] {
+        for (then, counted) in [(Then::Stalls, 0), (Then::Ends, 3)] {
+            let breaker = BreakerLayer::new(circuit());
+            let circuit = breaker.circuit();
+            let stack = ServiceBuilder::new()
+                .layer(JitterRetryLayer::new(policy()))
+                .layer(breaker)
+                .layer(FaultClassifyLayer::new())
+                .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
+            assert_eq!(abandoned(stack, circuit, then, replayed).await, counted, "HTTP/2: {http2}");
+        }
+    }
+}
+
+/// A client that waits for an answer before it sends more, and a server that hangs.
+#[tokio::test]
+async fn hung_server_of_untracked_client_stream_is_a_failure() {
+    let untracked = RetryPolicy::builder().track_uploads(false).build().unwrap();
+    for (policy, failures) in [(untracked, 3), (RetryPolicy::default(), 0)] {
+        let mut server = Hangs::start().await;
+        let breaker = BreakerLayer::new(circuit());
+        let circuit = breaker.circuit();
+        let channel = Endpoint::from_shared(server.url.clone()).unwrap().timeout(TIMEOUT).connect_lazy();
+        let stack = ServiceBuilder::new()
+            .layer(JitterRetryLayer::new(policy))
+            .layer(breaker)
+            .layer(FaultClassifyLayer::new())
+            .service(channel);
+        for _ in 0..3 {
+            let (sender, words) = mpsc::channel(1);
+            sender.send(Words { text: "four".to_owned() }).await.unwrap();
+            let client = EchoClient::new(stack.clone());
+            let gather = service_fn(move |words| {
+                let mut client = client.clone();
+                async move { client.gather(ReceiverStream::new(words)).await }
+            });
+            assert_eq!(attempts(&mut server, gather, words).await, 1);
+            drop(sender);
+        }
+        assert_eq!(circuit.status().window.failures, failures);
     }
 }

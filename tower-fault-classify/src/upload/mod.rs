@@ -32,7 +32,8 @@
 //! A body that waits is one whose last `poll_frame` returned `Pending`. In a call in which both
 //! sides send in turn, the client's stream is also pending while its caller waits for the server.
 //! If the server hangs in such a call, a timeout over a tracked upload does not count as its
-//! failure.
+//! failure. Track no such calls: leave the [`UploadLayer`] out, and turn `track_uploads` off in the
+//! policy of the retry.
 //!
 //! The verdict on a call is found while that call is polled, and so the note that its body waits
 //! holds for everything that is polled by it. If a service sends an upload and, in the same future

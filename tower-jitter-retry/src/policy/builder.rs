@@ -39,6 +39,7 @@ pub struct RetryPolicyBuilder {
     clock: Option<Clock>,
     seed: Option<u64>,
     replay_limit: usize,
+    track_uploads: bool,
     methods: Vec<String>,
     marker: bool,
     header: Option<HeaderName>,
@@ -69,6 +70,7 @@ impl Default for RetryPolicyBuilder {
             clock: None,
             seed: None,
             replay_limit: 64 * 1024,
+            track_uploads: true,
             methods: Vec::new(),
             marker: true,
             header: None,
@@ -216,6 +218,20 @@ impl RetryPolicyBuilder {
         self
     }
 
+    /// Sets whether streaming bodies that are kept to be sent again are tracked: while such a body
+    /// waits for its source, a timeout or a lost connection is not charged to the server and not
+    /// retried, and a call that is dropped is not counted as abandoned; see
+    /// [`upload`](tower_fault_classify::upload). **Default**: on.
+    ///
+    /// Turn it off for bidirectional and client-streaming calls of gRPC whose client waits for an
+    /// answer before it sends more. Its stream waits whenever the server has to speak, so that a
+    /// server that hangs would never count as a failure. For the same reason, these calls must not
+    /// pass through an [`UploadLayer`](tower_fault_classify::upload::UploadLayer).
+    pub fn track_uploads(mut self, on: bool) -> Self {
+        self.track_uploads = on;
+        self
+    }
+
     /// Sets whether requests that this layer may send again are marked with their [`Attempt`](crate::Attempt). A layer
     /// further in then leaves the faults to this layer that this layer retries; without marks, three layers of three
     /// attempts make 27 of one call. Off: this layer writes no mark and ignores the marks of others. Requests of `http`
@@ -285,6 +301,7 @@ impl RetryPolicyBuilder {
             },
             max_elapsed: self.max_elapsed.map(nanos),
             marker: self.marker,
+            track_uploads: self.track_uploads,
             follows_redirects: self.follows_redirects,
             longest_hint: nanos(self.longest_hint),
         };

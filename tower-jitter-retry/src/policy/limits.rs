@@ -15,6 +15,7 @@ pub(crate) struct Limits {
     pub(crate) max_attempts: u32,
     pub(crate) backoff: Backoff,
     pub(crate) marker: bool,
+    pub(crate) track_uploads: bool,
     pub(crate) follows_redirects: Option<bool>,
     pub(crate) max_elapsed: Option<u64>,
     pub(crate) longest_hint: u64,

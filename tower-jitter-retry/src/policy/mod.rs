@@ -40,6 +40,7 @@ pub(crate) use methods::Methods;
 /// | [`follows_redirects`](RetryPolicyBuilder::follows_redirects) | as URLs tell; each error of reqwest may come after a redirect |
 /// | [`idempotent_methods`](RetryPolicyBuilder::idempotent_methods) | no method of gRPC |
 /// | [`replay_limit`](RetryPolicyBuilder::replay_limit) | 64 KiB of a body that streams or has to be copied |
+/// | [`track_uploads`](RetryPolicyBuilder::track_uploads) | on |
 /// | [`marker`](RetryPolicyBuilder::marker), [`marker_header`](RetryPolicyBuilder::marker_header) | on, no header |
 /// | [`remove_marker`](RetryPolicyBuilder::remove_marker) | off |
 /// | [`on_retry`](RetryPolicyBuilder::on_retry) | nobody is told |
