@@ -106,6 +106,14 @@ impl BreakerConfigBuilder {
     /// is slow opens the circuit again. Every call then reads the clock when it begins. **Default**: off.
     ///
     /// A call that never ends is not slow, it is abandoned: see [`abandoned`](Self::abandoned).
+    ///
+    /// The time of a call includes the upload of its request. A remote client with a slow uplink makes
+    /// a slow call of a server that answers at once, and a few such clients open the circuit. In a
+    /// gateway that passes uploads on, do one of these:
+    ///
+    /// - Give the routes with uploads a circuit of their own, without slow calls.
+    /// - Read small bodies into memory above the breaker.
+    /// - Set `from` above the longest upload that you allow.
     pub fn slow_calls(mut self, from: Duration, rate: f64) -> Self {
         self.slow_calls = Some((from, rate));
         self
