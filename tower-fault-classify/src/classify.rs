@@ -57,11 +57,11 @@ pub trait Classify<Res, Err> {
         None
     }
 
-    /// Whether a response can be a fault. A retry layer reads it to tell nested retry layers what it covers.
+    /// Which responses can be a fault. A retry layer reads it to tell nested retry layers what it covers.
     ///
-    /// **Default**: yes.
-    fn judges_responses(&self) -> bool {
-        true
+    /// **Default**: [`ResponseCoverage::All`].
+    fn response_coverage(&self) -> ResponseCoverage {
+        ResponseCoverage::All
     }
 
     /// What the end of a response's body makes of a call whose head was a success. It is asked only by a layer that tracks bodies.
@@ -70,6 +70,19 @@ pub trait Classify<Res, Err> {
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
         judge_end(end)
     }
+}
+
+/// Which responses a classifier can call a fault, each level with the responses of the levels before it.
+///
+/// A retry layer leaves responses to the retry layers further out if one of them has at least its own level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResponseCoverage {
+    /// None: `errors_only()`.
+    Nothing,
+    /// Those that a rule has an opinion on: `errors_only()` with a rule.
+    ByRule,
+    /// All.
+    All,
 }
 
 impl<F, Res, Err> Classify<Res, Err> for F
@@ -108,8 +121,8 @@ where
     }
 
     #[inline]
-    fn judges_responses(&self) -> bool {
-        (**self).judges_responses()
+    fn response_coverage(&self) -> ResponseCoverage {
+        (**self).response_coverage()
     }
 
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
@@ -204,10 +217,10 @@ where
         self.otherwise.error(error)
     }
 
-    /// As `otherwise` says: a rule judges some responses, and which ones is not known.
+    /// At least by rule: which responses the rule judges is not known.
     #[inline]
-    fn judges_responses(&self) -> bool {
-        self.otherwise.judges_responses()
+    fn response_coverage(&self) -> ResponseCoverage {
+        self.otherwise.response_coverage().max(ResponseCoverage::ByRule)
     }
 
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
@@ -358,8 +371,8 @@ where
     }
 
     #[inline]
-    fn judges_responses(&self) -> bool {
-        false
+    fn response_coverage(&self) -> ResponseCoverage {
+        ResponseCoverage::Nothing
     }
 
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {

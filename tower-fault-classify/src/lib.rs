@@ -39,7 +39,8 @@ pub use body::{BodyRule, ErrorBodies, ErrorBody, PeekedBody, Reading};
 pub use body::{LlmErrors, LlmEvents};
 pub use chain::judge_error;
 pub use classify::{
-    AsError, Auto, Boxed, Classify, ErrorsOnly, NestedErrors, Rule, RuleFirst, Typed, classify_fn, rule_fn,
+    AsError, Auto, Boxed, Classify, ErrorsOnly, NestedErrors, ResponseCoverage, Rule, RuleFirst, Typed,
+    classify_fn, rule_fn,
 };
 pub use error::{BoxError, ErrorChain, Judged};
 pub use fault::{Fault, Health, Kind, Origin, Retryable, Verdict};

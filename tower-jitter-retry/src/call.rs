@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tower_fault_classify::__shared::Clock;
-use tower_fault_classify::{Classify, Fault, Judged, Verdict};
+use tower_fault_classify::{Classify, Fault, Judged, ResponseCoverage, Verdict};
 
 use crate::backoff::Position;
 use crate::budget::{RetryBudget, Ticket};
@@ -267,9 +267,9 @@ impl Call {
     }
 
     /// The attempt after the one that runs, and whether it is the last.
-    pub(crate) fn following(&self, outer: Outer, judges_responses: bool) -> (Attempt, bool) {
+    pub(crate) fn following(&self, outer: Outer, responses: ResponseCoverage) -> (Attempt, bool) {
         let next = self.attempts + 1;
-        (self.attempt(next, outer, judges_responses), next == self.plan.limits.max_attempts)
+        (self.attempt(next, outer, responses), next == self.plan.limits.max_attempts)
     }
 
     pub(crate) fn follows_redirects(&self) -> Option<bool> {
@@ -280,17 +280,17 @@ impl Call {
         self.attempts
     }
 
-    fn attempt(&self, number: u32, outer: Outer, judges_responses: bool) -> Attempt {
-        outer.attempt(number, Coverage::of(self.resend_after, judges_responses))
+    fn attempt(&self, number: u32, outer: Outer, responses: ResponseCoverage) -> Attempt {
+        outer.attempt(number, Coverage::of(self.resend_after, responses))
     }
 
     /// What is written on the request of the attempt that runs, at the moment when it is sent. Nothing is computed for a request that
     /// bears no marks.
     #[inline]
-    pub(crate) fn mark(&self, outer: Outer, judges_responses: bool) -> Mark<'_> {
+    pub(crate) fn mark(&self, outer: Outer, responses: ResponseCoverage) -> Mark<'_> {
         let left = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(nanos(self.elapsed())));
         Mark {
-            attempt: self.attempt(self.attempts, outer, judges_responses),
+            attempt: self.attempt(self.attempts, outer, responses),
             remaining: self.deadline.map(left),
             marker: self.plan.limits.marker,
             header: self.extras.as_ref().and_then(|extras| extras.header.as_ref()),
@@ -299,8 +299,8 @@ impl Call {
 
     /// The same for an attempt that is sent after so long.
     #[cfg(feature = "tower-retry")]
-    pub(crate) fn mark_after(&self, outer: Outer, judges_responses: bool, delay: Duration) -> Mark<'_> {
-        let mark = self.mark(outer, judges_responses);
+    pub(crate) fn mark_after(&self, outer: Outer, responses: ResponseCoverage, delay: Duration) -> Mark<'_> {
+        let mark = self.mark(outer, responses);
         Mark { remaining: mark.remaining.map(|remaining| remaining.saturating_sub(delay)), ..mark }
     }
 

@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 use tower_fault_classify::__shared::Waiting;
-use tower_fault_classify::{Classify, Verdict, grpc_has_begun};
+use tower_fault_classify::{Classify, ResponseCoverage, Verdict, grpc_has_begun};
 use tower_service::Service;
 
 use crate::call::Call;
@@ -208,18 +208,19 @@ where
         kept: Option<Last<Outcome<S, Req>>>,
     ) -> Result<(), Outcome<S, Req>> {
         let mut this = self.project();
-        let (spare, resend, is_response) = (&*this.spare, &*this.resend, result.is_ok());
+        let (spare, resend) = (&*this.spare, &*this.resend);
+        let responses = this.classify.response_coverage();
+        let response = result.is_ok().then_some(responses);
         let (follows, url) = (this.call.follows_redirects(), || url_of::<_, Req, _>(spare, resend));
         let verdict = &on_first_hop(verdict, follows, this.classify, &mut result, url);
         let begun = committed(this.classify, &mut result, verdict);
         let hindered = || {
             let committed = begun.then_some(GiveUp::Committed);
-            committed.or_else(|| hindrance::<_, Req, _>(spare, resend, verdict, is_response))
+            committed.or_else(|| hindrance::<_, Req, _>(spare, resend, verdict, response))
         };
         let retry = this.call.after_result(this.classify, kept, result, verdict, hindered);
         let Retry { mut last, fault, delay } = retry.inspect_err(|_| this.spare.release())?;
-        let judges_responses = this.classify.judges_responses();
-        let Some(request) = another(this.spare, this.resend, this.call, judges_responses) else {
+        let Some(request) = another(this.spare, this.resend, this.call, responses) else {
             let ended = this.call.cannot_go_on(&fault);
             this.call.leave_note(this.classify, &mut last.result, Some(ended));
             return Err(last.result);
@@ -277,7 +278,7 @@ where
         let Next { mut request, last } = next.take().unwrap_or_else(|| polled_after_end());
         let (reason, last) = match ready {
             Ok(None) => {
-                let mark = this.call.mark(*outer, this.classify.judges_responses());
+                let mark = this.call.mark(*outer, this.classify.response_coverage());
                 request.mark(mark);
                 let attempt = service.call(request);
                 this.state.set(State::Calling { attempt });
@@ -321,12 +322,12 @@ fn hindrance<S, Req, Q: Resend<Req>>(
     spare: &Spare<S, Q::Saved>,
     resend: &Q,
     verdict: &Verdict,
-    is_response: bool,
+    response: Option<ResponseCoverage>,
 ) -> Option<GiveUp> {
     match spare {
         Spare::None(reason) => Some(*reason),
         Spare::Some { outer, .. }
-            if verdict.fault().is_some_and(|fault| outer.includes(fault.retryable(), is_response)) =>
+            if verdict.fault().is_some_and(|fault| outer.includes(fault.retryable(), response)) =>
         {
             Some(GiveUp::Nested)
         }
@@ -359,10 +360,10 @@ fn another<S, Req, Q: Resend<Req>>(
     spare: &mut Spare<S, Q::Saved>,
     resend: &Q,
     call: &Call,
-    judges_responses: bool,
+    responses: ResponseCoverage,
 ) -> Option<Req> {
     let Spare::Some { saved, outer, .. } = spare else { return None };
-    let (attempt, last) = call.following(*outer, judges_responses);
+    let (attempt, last) = call.following(*outer, responses);
     let (request, more) = resend.again(saved.take()?, attempt, last)?;
     *saved = more;
     Some(request)

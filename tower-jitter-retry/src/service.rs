@@ -71,7 +71,7 @@ where
         let resend_after = policy.resend_after(&request, notes.safety);
         let deadline = notes.deadline.map(Deadline::remaining);
         let outer = policy.outer(&notes);
-        let own = Coverage::of(resend_after, classify.judges_responses());
+        let own = Coverage::of(resend_after, classify.response_coverage());
         let once = if limits.max_attempts == 1 || resend_after == ResendAfter::Nothing || outer.contains(own)
         {
             Some(policy.why_once(resend_after))

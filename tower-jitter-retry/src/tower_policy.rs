@@ -113,8 +113,8 @@ where
                 Ok(response) => classify.outcome(response).is_some_and(|response| grpc_has_begun(response)),
                 Err(_) => false,
             };
-        let is_response = result.is_ok();
-        let nested = || verdict.fault().is_some_and(|fault| outer.includes(fault.retryable(), is_response));
+        let response = result.is_ok().then(|| classify.response_coverage());
+        let nested = || verdict.fault().is_some_and(|fault| outer.includes(fault.retryable(), response));
         let hindered = || {
             let begun = committed.then_some(GiveUp::Committed);
             begun.or_else(|| nested().then_some(GiveUp::Nested))
@@ -129,7 +129,7 @@ where
         let pause = Pause::new(delay, call.attempts());
         call.go_on(&fault, delay);
         // The time that is left is what there is after the sleep.
-        request.mark(call.mark_after(*outer, classify.judges_responses(), delay));
+        request.mark(call.mark_after(*outer, classify.response_coverage(), delay));
         Some(Delay { pause })
     }
 

@@ -17,6 +17,7 @@ const VOCABULARY: &[&str] = &[
     "tower_fault_classify::Fault",
     "tower_fault_classify::Health",
     "tower_fault_classify::Kind",
+    "tower_fault_classify::ResponseCoverage",
     "tower_fault_classify::Origin",
     "tower_fault_classify::Retryable",
     "tower_fault_classify::Verdict",

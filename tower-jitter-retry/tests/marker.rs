@@ -8,10 +8,11 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use http::{HeaderName, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
+use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_jitter_retry::{
-    Attempt, Budget, JitterRetryLayer, NonIdempotent, ReplayBody, RetryPolicy, RetryPolicyBuilder,
-    RetrySafety, remove_marker,
+    Attempt, Budget, Fault, Health, JitterRetryLayer, Kind, NonIdempotent, Origin, ReplayBody, RetryPolicy,
+    RetryPolicyBuilder, RetrySafety, Retryable, Verdict, remove_marker,
 };
 
 use support::{Broken, Calls, at_once, now, request, response, send};
@@ -435,7 +436,7 @@ fn nested_layers_over_reqwest_make_three_calls_as_well() {
 /// Sends a streaming POST that is answered by 500, and returns the number of calls.
 fn calls_with_streaming_body<L, S>(stack: &ServiceBuilder<L>) -> usize
 where
-    L: Layer<tower::util::BoxCloneService<Streaming, Response<String>, io::Error>, Service = S>,
+    L: Layer<BoxCloneService<Streaming, Response<String>, io::Error>, Service = S>,
     S: Service<Streaming, Response = Response<String>, Error = io::Error> + Clone,
 {
     let calls = std::sync::Arc::new(Calls::default());
@@ -448,7 +449,7 @@ where
             Ok::<_, io::Error>(response(500))
         }
     });
-    let mut service = stack.service(tower::util::BoxCloneService::new(server));
+    let mut service = stack.service(BoxCloneService::new(server));
     let body = ReplayBody::new(Full::from("upload"));
     now(send(&mut service, Request::post("/").body(body).unwrap())).unwrap();
     calls.made()
@@ -465,4 +466,42 @@ fn inner_layer_that_covers_more_replays_streaming_body_that_outer_keeps() {
     assert_eq!(calls_with_streaming_body(&builder().layer(three()).layer(three()).layer(always())), 3);
     assert_eq!(calls_with_streaming_body(&builder().layer(always()).layer(always()).layer(always())), 3);
     assert_eq!(calls_with_streaming_body(&builder().layer(quiet()).layer(quiet())), 9);
+}
+
+/// The number of calls to a server that answers a GET with this status.
+fn calls_answered_by<L, S>(stack: &ServiceBuilder<L>, status: u16) -> usize
+where
+    L: Layer<BoxCloneService<Request<String>, Response<String>, io::Error>, Service = S>,
+    S: Service<Request<String>, Response = Response<String>, Error = io::Error>,
+{
+    let calls = Calls::default();
+    let counted = calls.clone();
+    let server = service_fn(move |_: Request<String>| {
+        counted.next();
+        std::future::ready(Ok::<_, io::Error>(response(status)))
+    });
+    let mut service = stack.service(BoxCloneService::new(server));
+    now(send(&mut service, request(Method::GET))).unwrap();
+    calls.made()
+}
+
+/// A rule that retries a 404.
+fn not_found(outcome: Result<&Response<String>, &io::Error>) -> Option<Verdict> {
+    let gone = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
+    outcome.ok().filter(|response| response.status() == 404).map(|_| gone.into())
+}
+
+#[test]
+fn inner_layer_is_quiet_on_responses_if_outer_layer_judges_as_many() {
+    let builder = ServiceBuilder::new;
+    let none = || three().errors_only();
+    let by_rule = || three().errors_only().rule(not_found);
+    let all = || three().rule(not_found);
+    assert_eq!(calls_answered_by(&builder().layer(none()).layer(by_rule()), 404), 3);
+    assert_eq!(calls_answered_by(&builder().layer(none()).layer(all()), 503), 3);
+    assert_eq!(calls_answered_by(&builder().layer(by_rule()).layer(by_rule()).layer(by_rule()), 404), 3);
+    assert_eq!(calls_answered_by(&builder().layer(by_rule()).layer(all()), 503), 3);
+    assert_eq!(calls_answered_by(&builder().layer(by_rule()).layer(all()), 404), 9, "both retry it");
+    assert_eq!(calls_answered_by(&builder().layer(by_rule()).layer(none()).layer(by_rule()), 404), 3);
+    assert_eq!(calls_answered_by(&builder().layer(all()).layer(by_rule()).layer(all()), 404), 3);
 }

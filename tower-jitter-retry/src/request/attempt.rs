@@ -1,6 +1,6 @@
 //! The mark by which nested retry layers know of each other.
 
-use tower_fault_classify::Retryable;
+use tower_fault_classify::{ResponseCoverage, Retryable};
 
 use super::safety::ResendAfter;
 
@@ -8,9 +8,12 @@ use super::safety::ResendAfter;
 ///
 /// In the extensions of an `http::Request` or a `reqwest::Request` it marks a request that a layer may send again. It
 /// also carries after which faults that layer, and the layers further out, send the request again, and whether they
-/// judge responses or errors only. A layer further in retries the other faults by itself, and no fault is retried by two
-/// layers: three nested layers of three attempts make three calls, and not 27. That holds if the layers classify alike:
-/// put a rule that changes what is retried into a `FaultClassifyLayer` below all of them.
+/// judge all responses, those with a rule, or errors only ([`ResponseCoverage`]). A layer further in retries the other
+/// faults by itself: three nested layers of three attempts make three calls, and not 27. That holds if the layers
+/// classify alike: put a rule that changes what is retried into a `FaultClassifyLayer` below all of them.
+///
+/// A layer that judges all responses below one with `errors_only().rule(…)` retries every response, also those that the
+/// rule covers: both layers retry these.
 ///
 /// The number counts the attempts of all layers. A layer that does not send the request again does not mark it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,7 +26,7 @@ impl Attempt {
     /// An attempt of a layer that covers nothing.
     #[cfg(all(test, not(loom_models)))]
     pub(crate) const fn new(number: u32) -> Self {
-        Self { number, coverage: Coverage::of(ResendAfter::Nothing, false) }
+        Self { number, coverage: Coverage::of(ResendAfter::Nothing, ResponseCoverage::Nothing) }
     }
 
     /// The number, from 1.
@@ -42,10 +45,11 @@ impl Outer {
         Self(mark)
     }
 
-    /// Whether the layers further out send the request again after a response, or an error, with this fault.
+    /// Whether the layers further out send the request again after an error with this fault, or after a response that a
+    /// layer with this coverage of responses judges so.
     #[inline]
-    pub(crate) fn includes(self, retryable: Retryable, is_response: bool) -> bool {
-        self.0.is_some_and(|mark| mark.coverage.includes(retryable, is_response))
+    pub(crate) fn includes(self, retryable: Retryable, response: Option<ResponseCoverage>) -> bool {
+        self.0.is_some_and(|mark| mark.coverage.includes(retryable, response))
     }
 
     /// Whether a layer with this coverage has nothing left to retry.
@@ -71,21 +75,33 @@ impl Outer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Coverage {
     errors: ResendAfter,
-    responses: ResendAfter,
+    /// Of the layers that judge responses by rule, or all of them.
+    by_rule: ResendAfter,
+    /// Of the layers that judge all responses.
+    all: ResendAfter,
 }
 
 impl Coverage {
     /// The coverage of one layer.
     #[inline]
-    pub(crate) const fn of(resend_after: ResendAfter, judges_responses: bool) -> Self {
-        let responses = if judges_responses { resend_after } else { ResendAfter::Nothing };
-        Self { errors: resend_after, responses }
+    pub(crate) const fn of(resend_after: ResendAfter, responses: ResponseCoverage) -> Self {
+        let none = ResendAfter::Nothing;
+        let (by_rule, all) = match responses {
+            ResponseCoverage::Nothing => (none, none),
+            ResponseCoverage::ByRule => (resend_after, none),
+            ResponseCoverage::All => (resend_after, resend_after),
+        };
+        Self { errors: resend_after, by_rule, all }
     }
 
     /// The coverage of two layers together.
     #[inline]
     pub(crate) fn and(self, other: Self) -> Self {
-        Self { errors: self.errors.max(other.errors), responses: self.responses.max(other.responses) }
+        Self {
+            errors: self.errors.max(other.errors),
+            by_rule: self.by_rule.max(other.by_rule),
+            all: self.all.max(other.all),
+        }
     }
 
     /// Whether everything that `other` covers is covered.
@@ -94,10 +110,15 @@ impl Coverage {
         self.and(other) == self
     }
 
-    /// Whether a request is sent again after a response, or an error, with this fault.
+    /// Whether a request is sent again after an error with this fault, or after a response that a layer with this
+    /// coverage of responses judges so.
     #[inline]
-    pub(crate) const fn includes(self, retryable: Retryable, is_response: bool) -> bool {
-        let after = if is_response { self.responses } else { self.errors };
+    pub(crate) const fn includes(self, retryable: Retryable, response: Option<ResponseCoverage>) -> bool {
+        let after = match response {
+            None => self.errors,
+            Some(ResponseCoverage::All) => self.all,
+            Some(_) => self.by_rule,
+        };
         after.includes(retryable)
     }
 }
@@ -111,15 +132,21 @@ mod tests {
     const AXIS: [Retryable; 4] =
         [Retryable::Unsent, Retryable::Refused, Retryable::IfIdempotent, Retryable::Never];
 
+    const OUTCOMES: [Option<ResponseCoverage>; 3] =
+        [None, Some(ResponseCoverage::ByRule), Some(ResponseCoverage::All)];
+
     fn every() -> impl Iterator<Item = Coverage> {
-        let errors_and_responses = |errors| LEVELS.map(move |responses| Coverage { errors, responses });
-        LEVELS.into_iter().flat_map(errors_and_responses)
+        LEVELS.into_iter().flat_map(|errors| {
+            LEVELS
+                .into_iter()
+                .flat_map(move |by_rule| LEVELS.map(move |all| Coverage { errors, by_rule, all }))
+        })
     }
 
-    /// The faults that a coverage includes, of responses and of errors.
-    fn faults(coverage: Coverage) -> Vec<(Retryable, bool)> {
-        let both = AXIS.into_iter().flat_map(|retryable| [(retryable, true), (retryable, false)]);
-        both.filter(|(retryable, is_response)| coverage.includes(*retryable, *is_response)).collect()
+    /// The faults that a coverage includes, of errors and of responses.
+    fn faults(coverage: Coverage) -> Vec<(Retryable, Option<ResponseCoverage>)> {
+        let every = AXIS.into_iter().flat_map(|retryable| OUTCOMES.map(|outcome| (retryable, outcome)));
+        every.filter(|(retryable, outcome)| coverage.includes(*retryable, *outcome)).collect()
     }
 
     #[test]
@@ -138,11 +165,13 @@ mod tests {
     }
 
     #[test]
-    fn coverage_of_errors_only_has_no_responses() {
+    fn coverage_of_responses_grows_with_its_level() {
         for level in LEVELS {
-            let errors_only = faults(Coverage::of(level, false));
-            assert!(errors_only.iter().all(|(_, is_response)| !is_response));
-            assert_eq!(faults(Coverage::of(level, true)).len(), 2 * errors_only.len());
+            let included = |responses| faults(Coverage::of(level, responses));
+            let errors = included(ResponseCoverage::Nothing);
+            assert!(errors.iter().all(|(_, outcome)| outcome.is_none()));
+            assert_eq!(included(ResponseCoverage::ByRule).len(), 2 * errors.len());
+            assert_eq!(included(ResponseCoverage::All).len(), 3 * errors.len());
         }
     }
 }
