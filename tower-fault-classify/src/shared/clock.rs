@@ -152,7 +152,10 @@ mod manual {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// Chunk `n` has 2ⁿ times, so that no time ever moves and all chunks are few.
+    /// The times of the first clocks, which take no search.
+    static FIRST: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+    /// The times of all others. Chunk `n` has 2ⁿ times, so that no time ever moves and all chunks
+    /// are few.
     static CHUNKS: [OnceLock<Box<[AtomicU64]>>; 63] = [const { OnceLock::new() }; 63];
 
     /// The number of another clock.
@@ -162,7 +165,12 @@ mod manual {
         NEXT.fetch_add(1, Ordering::Relaxed)
     }
 
+    #[inline]
     pub(super) fn nanos(number: u64) -> &'static AtomicU64 {
+        FIRST.get(number as usize).unwrap_or_else(|| later(number - FIRST.len() as u64))
+    }
+
+    fn later(number: u64) -> &'static AtomicU64 {
         let chunk = (number + 1).ilog2();
         let length = 1 << chunk;
         let times = CHUNKS[chunk as usize]
