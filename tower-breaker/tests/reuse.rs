@@ -1,11 +1,11 @@
 //! The storage of a circuit that has ended is used again. The next circuit has nothing of the former one.
 //!
-//! Each test has a manual clock of its own, so that no other test takes the storage over meanwhile.
+//! The tests run one after the other, so that no other test takes the storage over meanwhile.
 #![cfg(all(feature = "keyed", feature = "stream", feature = "tokio"))]
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -28,13 +28,22 @@ const OPEN_FOR: Duration = Duration::from_secs(30);
 struct Storage {
     clock: Clock,
     hand: ManualClock,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Storage {
     fn new() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let (clock, hand) = Clock::manual();
         hand.set(1_000 * SECOND);
-        Self { clock, hand }
+        Self { clock, hand, _alone: alone }
+    }
+
+    /// Goes on with another clock, which is at another time.
+    fn change_clock(&mut self, at: Duration) {
+        (self.clock, self.hand) = Clock::manual();
+        self.hand.set(at);
     }
 
     fn config(&self, name: &'static str) -> BreakerConfigBuilder {
@@ -93,17 +102,28 @@ fn new_circuit_has_no_state_of_former_one() {
             circuit.reconfigure(config.build().unwrap()).unwrap();
         }),
     ];
-    let storage = Storage::new();
-    for (former, spoil) in uses {
-        let circuit = storage.circuit("a");
-        spoil(&storage, &circuit);
-        drop(circuit);
-        let next = storage.circuit("b");
-        assert_is_new(&next, former);
-        (0..4).for_each(|_| next.try_acquire().unwrap().settle(FAILURE));
-        let Counts { calls, failures, slow, abandoned, .. } = next.status().window;
-        assert_eq!([calls, failures, slow, abandoned], [4, 4, 0, 0], "after {former}");
-        trip_by_one_more(&next, former);
+    let mut storage = Storage::new();
+    // On a clock at the same time, on one that is far behind, and on one that is far ahead.
+    for at in [1_000 * SECOND, Duration::ZERO, 1_000_000_000 * SECOND] {
+        for (former, spoil) in uses {
+            let circuit = storage.circuit("a");
+            spoil(&storage, &circuit);
+            drop(circuit);
+            storage.change_clock(at);
+            let next = storage.circuit("b");
+            assert_is_new(&next, former);
+            (0..4).for_each(|_| next.try_acquire().unwrap().settle(FAILURE));
+            next.try_acquire().unwrap().settle(Verdict::Success);
+            (0..4).for_each(|_| next.try_acquire().unwrap().settle(FAILURE));
+            let Counts { calls, failures, slow, abandoned, .. } = next.status().window;
+            assert_eq!([calls, failures, slow, abandoned], [9, 8, 0, 0], "after {former}");
+            trip_by_one_more(&next, former);
+            storage.hand.advance(OPEN_FOR);
+            (0..2).for_each(|_| next.try_acquire().unwrap().settle(Verdict::Success));
+            assert_eq!(next.status().state, CircuitState::Closed, "after {former}");
+            drop(next);
+            storage.change_clock(1_000 * SECOND);
+        }
     }
 }
 
@@ -152,11 +172,13 @@ fn permit_of_ended_circuit_changes_nothing_in_next() {
     type Settle = fn(Permit);
     let settles: [Settle; 4] =
         [|permit| permit.settle(FAILURE), |permit| permit.settle(Verdict::Success), drop, Permit::cancel];
-    for (number, settle) in settles.into_iter().enumerate() {
-        let storage = Storage::new();
+    let times = [1_000 * SECOND, Duration::ZERO, 1_000_000_000 * SECOND];
+    for (settle, at) in settles.into_iter().flat_map(|settle| times.map(|at| (settle, at))) {
+        let mut storage = Storage::new();
         let circuit = storage.circuit("a");
         let closed = circuit.try_acquire().unwrap();
         drop(circuit);
+        storage.change_clock(at);
         let next = storage.circuit("b");
         settle(closed);
         assert_is_new(&next, "a permit");
@@ -165,12 +187,13 @@ fn permit_of_ended_circuit_changes_nothing_in_next() {
         storage.hand.advance(OPEN_FOR);
         let probe = next.try_acquire().unwrap();
         drop(next);
+        storage.change_clock(at);
         let last = storage.circuit("c");
         trip(&last);
         storage.hand.advance(OPEN_FOR);
         let own = last.try_acquire().unwrap();
         settle(probe);
-        assert_eq!(last.status().state, CircuitState::HalfOpen, "{number}");
+        assert_eq!(last.status().state, CircuitState::HalfOpen, "at {at:?}");
         own.cancel();
     }
 }

@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::future::Future;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime;
 use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_jitter_retry::{Budget, JitterRetryLayer, RetryPolicy};
@@ -20,8 +23,20 @@ fn budgets() -> Vec<Option<Budget>> {
     ]
 }
 
+/// Runs a test under paused time. No other test runs meanwhile, which could take over the storage
+/// of a budget that has no handle.
+fn run_alone(test: impl Future<Output = ()>) {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test);
+}
+
 #[test]
 fn the_only_handle_is_gone_and_the_call_is_retried() {
+    run_alone(async { retries_without_a_handle() });
+}
+
+fn retries_without_a_handle() {
     for budget in budgets() {
         let calls = Calls::default();
         let layer = JitterRetryLayer::new(at_once().budget(budget.clone()).build().unwrap());
@@ -37,8 +52,12 @@ fn the_only_handle_is_gone_and_the_call_is_retried() {
 }
 
 /// A policy a call is a mistake, for then no budget bounds anything. But it does not take the retries away.
-#[tokio::test(start_paused = true)]
-async fn calls_with_a_policy_each_are_retried_though_each_takes_the_budget_of_another() {
+#[test]
+fn calls_with_a_policy_each_are_retried_though_each_takes_the_budget_of_another() {
+    run_alone(calls_with_a_policy_each());
+}
+
+async fn calls_with_a_policy_each() {
     let calls = Calls::default();
     let mut callers = JoinSet::new();
     for _ in 0..100 {
@@ -58,8 +77,12 @@ async fn calls_with_a_policy_each_are_retried_though_each_takes_the_budget_of_an
     assert_eq!(calls.made(), 300);
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_budget_still_bounds_the_calls_that_are_under_way_when_its_last_handle_goes() {
+#[test]
+fn the_budget_still_bounds_the_calls_that_are_under_way_when_its_last_handle_goes() {
+    run_alone(calls_without_a_handle());
+}
+
+async fn calls_without_a_handle() {
     let calls = Calls::default();
     let budget = Budget::aws().capacity(50).build().unwrap();
     let policy = RetryPolicy::builder().base(Duration::from_secs(1)).budget(budget).build().unwrap();

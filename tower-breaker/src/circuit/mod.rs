@@ -79,9 +79,8 @@ impl Circuit {
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
         let (setup, clock) = (config.setup, config.clock());
-        let core =
-            Recycled::take(|core: &Core| core.clock() == clock, || Core::new(clock, Striped::new(), &setup));
-        core.adopt(&setup);
+        let core = Recycled::take(|| Core::new(clock, Striped::new(), &setup));
+        core.adopt(&setup, clock);
         Self { core, name: setup.name, clock: config.clock.unwrap_or_default() }
     }
 

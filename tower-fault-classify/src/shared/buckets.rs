@@ -25,9 +25,10 @@ impl Buckets {
         Self { scale: u64::MAX / bucket + 1, offset: 0 }
     }
 
-    /// The same buckets, to be used from `now` on in the rings where `others` were: those start empty.
-    pub const fn after(self, others: Self, now: u64) -> Self {
-        let offset = others.tag(now, 1).wrapping_sub(Self { offset: 0, ..self }.tag(now, 0));
+    /// The same buckets, to be used from `now` on in the rings where `others` were used until
+    /// `others_now`, which may be the time of another clock. The rings start empty.
+    pub const fn after(self, others: Self, others_now: u64, now: u64) -> Self {
+        let offset = others.tag(others_now, 1).wrapping_sub(Self { offset: 0, ..self }.tag(now, 0));
         Self { offset, ..self }
     }
 
@@ -66,13 +67,19 @@ mod tests {
 
     #[test]
     fn others_in_the_same_rings_start_a_new_epoch_away() {
-        for (old, new, now) in [(60, 600, 10_000_000), (600, 60, 10_000_000), (1, 1_000_000, 7)] {
+        for (old, new, times) in [
+            (60, 600, [10_000_000, 10_000_000]),
+            (600, 60, [10_000_000, 10_000_000]),
+            (1, 1_000_000, [7, 7]),
+            (60, 60, [10_000_000, 0]),
+            (60, 1, [0, 10_000_000]),
+        ] {
             let [old, new] = [old, new].map(|seconds| Buckets::of(seconds * 1_000_000_000));
-            let now = now * 1_000_000_000;
-            let after = new.after(old, now);
-            assert_eq!(after.tag(now, 5), old.tag(now, 6));
+            let [old_now, now] = times.map(|seconds| seconds * 1_000_000_000);
+            let after = new.after(old, old_now, now);
+            assert_eq!(after.tag(now, 5), old.tag(old_now, 6));
             assert_eq!(Buckets::from_words(after.words()), after);
-            assert_eq!(old.after(after, now).tag(now, 5), old.tag(now, 7));
+            assert_eq!(old.after(after, now, old_now).tag(old_now, 5), old.tag(old_now, 7));
         }
     }
 

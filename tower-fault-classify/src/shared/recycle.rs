@@ -7,13 +7,17 @@
 //!
 //! The invariants, in the order in which they matter:
 //!
-//! 1. A value is in its pool, or has at least one handle; never both. Only [`Recycled::take`] takes it out, with one
-//!    handle, only the drop of the last handle puts it in.
-//! 2. Whoever holds a `&'static` without a handle may still use the value after it was given to another owner. So a value
-//!    must tell its owners apart: [`Recycle::retire`] or [`Recycle::renew`] starts a new epoch, and what comes from an old one changes
-//!    nothing.
-//! 3. Memory is bounded by the largest number of values of each shape that were alive at once.
+//! 1. A value is in its pool, or has at least one handle; never both. Only [`Recycled::take`] takes it
+//!    out, with one handle, only the drop of the last handle puts it in.
+//! 2. Any value fits any owner: a value has nothing of an owner that the next one cannot replace. So a
+//!    value is found in constant time, and memory is bounded by the largest number of values that were
+//!    alive at once.
+//! 3. Whoever holds a `&'static` without a handle may still use the value after another owner has taken
+//!    it. So a value tells its owners apart by an epoch, and a call with an earlier epoch changes
+//!    nothing. The epoch starts when the value is [retired](Recycle::retire), or when the next owner
+//!    adopts it, before the value has anything of the next owner.
 
+use std::collections::VecDeque;
 use std::ops::Deref;
 use std::sync::{Mutex, PoisonError};
 
@@ -24,26 +28,22 @@ pub trait Recycle: Sized + Sync + 'static {
     /// Where unused values wait.
     fn pool() -> &'static Pool<Self>;
 
-    /// The last handle is gone. What the last owner's calls still do must have no effect on anybody else. **Default**: nothing.
+    /// Ends what belongs to the last owner, whose last handle is gone. **Default**: does nothing.
     fn retire(&self) {}
-
-    /// Another owner takes the value over. What the last owner's calls still do must have no effect on him. **Default**: nothing, for
-    /// those who have started a new epoch when they were retired.
-    fn renew(&self) {}
 }
 
 /// Values that nobody owns at present.
 #[derive(Debug)]
-pub struct Pool<T: 'static>(Mutex<Vec<&'static Node<T>>>);
+pub struct Pool<T: 'static>(Mutex<VecDeque<&'static Node<T>>>);
 
 impl<T> Pool<T> {
     /// An empty pool.
     #[expect(clippy::new_without_default, reason = "it is for statics")]
     pub const fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
+        Self(Mutex::new(VecDeque::new()))
     }
 
-    fn nodes(&self) -> std::sync::MutexGuard<'_, Vec<&'static Node<T>>> {
+    fn nodes(&self) -> std::sync::MutexGuard<'_, VecDeque<&'static Node<T>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -64,21 +64,22 @@ struct Apart<T>(T);
 pub struct Recycled<T: Recycle>(&'static Node<T>);
 
 impl<T: Recycle> Recycled<T> {
-    /// Takes a waiting value that `fits`, or makes one.
-    pub fn take(fits: impl Fn(&T) -> bool, make: impl FnOnce() -> T) -> Self {
-        let waiting = {
-            let mut nodes = T::pool().nodes();
-            let found = nodes.iter().position(|node| fits(&node.value));
-            found.map(|index| nodes.swap_remove(index))
-        };
-        let node = match waiting {
-            Some(node) => {
-                node.value.renew();
-                node
-            }
-            None => Box::leak(Box::new(Node { handles: Apart(AtomicUsize::new(0)), value: make() })),
-        };
-        // The pool's lock made the former owner's drop visible; nobody else has the node.
+    /// Takes the value that has been in the pool for the longest time, so that the last owner's
+    /// calls have had time to end. If there is none, makes one. The caller makes the value its own
+    /// before it shares the handle.
+    pub fn take(make: impl FnOnce() -> T) -> Self {
+        let waiting = T::pool().nodes().pop_front();
+        waiting.map_or_else(|| Self::new(make()), Self::of)
+    }
+
+    /// The first handle to a value that has never been in the pool.
+    fn new(value: T) -> Self {
+        Self::of(Box::leak(Box::new(Node { handles: Apart(AtomicUsize::new(0)), value })))
+    }
+
+    /// The first handle to a value that nobody else has.
+    fn of(node: &'static Node<T>) -> Self {
+        // Relaxed: the pool's lock made the drop of the last handle visible.
         node.handles.0.store(1, Ordering::Relaxed);
         Self(node)
     }
@@ -120,7 +121,7 @@ impl<T: Recycle> Drop for Recycled<T> {
         if self.0.handles.0.fetch_sub(1, Ordering::Release) == 1 {
             fence(Ordering::Acquire);
             self.0.value.retire();
-            T::pool().nodes().push(self.0);
+            T::pool().nodes().push_back(self.0);
         }
     }
 }
@@ -132,9 +133,7 @@ mod tests {
 
     #[derive(Debug, Default)]
     struct Value {
-        shape: u64,
         retired: AtomicU64,
-        renewed: AtomicU64,
     }
 
     static POOL: Pool<Value> = Pool::new();
@@ -147,32 +146,46 @@ mod tests {
         fn retire(&self) {
             self.retired.fetch_add(1, Ordering::Relaxed);
         }
-
-        fn renew(&self) {
-            self.renewed.fetch_add(1, Ordering::Relaxed);
-        }
     }
 
-    fn take(shape: u64) -> Recycled<Value> {
-        Recycled::take(|value: &Value| value.shape == shape, || Value { shape, ..Value::default() })
-    }
-
+    /// One test, because all of them share the pool.
     #[test]
-    fn the_last_drop_retires_and_only_an_equal_shape_takes_over() {
-        let first = take(1);
+    fn value_is_retired_by_last_drop_and_taken_by_next_owner() {
+        let take = || Recycled::<Value>::take(Value::default);
+        let first = take();
         let second = first.clone();
         let value = first.forever();
+        let retired = || value.retired.load(Ordering::Relaxed);
         drop(first);
-        let told = || (value.retired.load(Ordering::Relaxed), value.renewed.load(Ordering::Relaxed));
-        assert_eq!(told(), (0, 0), "a handle is left");
+        assert_eq!(retired(), 0, "a handle is left");
+        let other = take();
+        assert!(!other.is(&second), "a value in use is not taken");
         drop(second);
-        assert_eq!(told(), (1, 0));
-        let other = take(2);
-        assert!(!std::ptr::eq(other.forever(), value));
-        let again = take(1);
+        assert_eq!(retired(), 1);
+        let again = take();
         assert!(std::ptr::eq(again.forever(), value));
-        assert_eq!(told(), (1, 1));
-        assert!(!again.is(&take(1)), "a value in use is not given out");
+        assert!(!again.is(&take()));
+        let again = again.forever();
+        let (first, second) = (take(), take());
+        let longest = first.forever();
+        drop(first);
+        drop(second);
+        assert!(std::ptr::eq(take().forever(), longest));
+        assert!(!std::ptr::eq(again, longest));
+        drop(other);
+
+        let many = || (0..100).map(|_| take()).collect::<Vec<_>>();
+        drop(many());
+        let made = std::cell::Cell::new(0);
+        let taken: Vec<_> = (0..101)
+            .map(|_| {
+                Recycled::take(|| {
+                    made.set(made.get() + 1);
+                    Value::default()
+                })
+            })
+            .collect();
+        assert_eq!((taken.len(), made.get()), (101, 1), "a hundred values were in the pool");
     }
 }
 
@@ -201,7 +214,7 @@ mod models {
     fn loom_the_last_drop_sees_what_every_owner_did() {
         loom::model(|| {
             // Loom's atomics belong to one run of the model, so that each run makes its own.
-            let handle = Recycled::take(|_| false, || Value(AtomicU64::new(0)));
+            let handle = Recycled::new(Value(AtomicU64::new(0)));
             let other = handle.clone();
             let thread = loom::thread::spawn(move || {
                 other.0.value.0.fetch_add(1, Ordering::Relaxed);

@@ -34,7 +34,7 @@ pub use self::tokens::{AwsBudgetBuilder, GrpcBudgetBuilder};
 pub(crate) use self::tokens::{GRPC_RATIOS, GRPC_TOKENS, TOKENS};
 use self::tokens::{Refund, TokenCore};
 pub use self::window::BudgetBuilder;
-use self::window::WindowCore;
+use self::window::{Owner, WindowCore};
 #[cfg(feature = "serde")]
 pub(crate) use self::window::{RATIOS, SPANS};
 
@@ -162,8 +162,12 @@ impl fmt::Debug for Stub {
 
 /// A budget that clones share; give one to several policies to bound their retries together.
 ///
-/// A call that outlives the last handle goes on with it; once its place in memory belongs to another budget, the call draws as the
-/// only one of a new budget would.
+/// A call that outlives the last handle still uses the budget, until another budget of its kind
+/// takes over the storage. From then on, the call gets what a new budget with the same settings
+/// grants to its first call. Keep a handle, or the policy, for as long as calls are in progress.
+///
+/// The storage is taken over by the next budget of any settings and any clock. So the memory is
+/// bounded by the largest number of budgets that were alive at once.
 ///
 /// The default allows 20 % of the requests of the last 10 s, and 10 retries a second.
 ///
@@ -183,7 +187,7 @@ pub struct Budget(Kind);
 /// Calls that outlive the last handle must not pay into the next owner's budget: so the epoch.
 #[derive(Clone)]
 enum Kind {
-    Window(Recycled<WindowCore>, u32),
+    Window(Recycled<WindowCore>, Owner),
     Tokens(Recycled<TokenCore>, u32),
     Custom(Arc<dyn RetryBudget>),
 }
@@ -231,7 +235,7 @@ impl Budget {
     /// A ready-made one.
     pub(crate) fn account(&self) -> Option<Account> {
         match &self.0 {
-            Kind::Window(core, epoch) => Some(Account::Window(core.forever(), *epoch)),
+            Kind::Window(core, owner) => Some(Account::Window(core.forever(), *owner)),
             Kind::Tokens(core, epoch) => Some(Account::Tokens(core.forever(), *epoch)),
             Kind::Custom(_) => None,
         }
@@ -298,7 +302,7 @@ impl fmt::Debug for Budget {
 /// A ready-made budget as a call sees it: without a counted handle, but with the epoch of its owner.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Account {
-    Window(&'static WindowCore, u32),
+    Window(&'static WindowCore, Owner),
     Tokens(&'static TokenCore, u32),
 }
 
@@ -307,15 +311,15 @@ impl Account {
     pub(crate) fn outcome(self, verdict: &Verdict) {
         match self {
             Self::Window(core, owner) => core.outcome(verdict, owner),
-            Self::Tokens(core, owner) => core.settle(verdict, owner, None),
+            Self::Tokens(core, epoch) => core.settle(verdict, epoch, None),
         }
     }
 
     pub(crate) fn try_retry(self, fault: &Fault) -> Option<Ticket> {
         match self {
             Self::Window(core, owner) => core.try_retry(owner).then_some(Ticket(Stub::Paid)),
-            Self::Tokens(core, owner) => {
-                core.withdraw(fault, owner).map(|refund| Ticket(Stub::Tokens(refund)))
+            Self::Tokens(core, epoch) => {
+                core.withdraw(fault, epoch).map(|refund| Ticket(Stub::Tokens(refund)))
             }
         }
     }

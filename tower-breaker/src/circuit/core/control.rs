@@ -80,14 +80,15 @@ impl Core {
         Self::of(Single::new(clock, stripes, setup))
     }
 
-    /// Takes the core over for a circuit. Nobody else has it.
-    pub(crate) fn adopt(&self, setup: &Setup) {
+    /// Makes the core a closed circuit of another owner, on any clock. Calls of former owners may
+    /// still use it: their epoch is over.
+    pub(crate) fn adopt(&self, setup: &Setup, clock: Clock) {
         let number = setup.register_meters();
         let mut cold = self.cold();
         cold.name = setup.name;
         cold.first_epoch = cold.epoch;
-        cold.since = self.plan().clock.now();
-        self.write(&mut cold, setup, None, number);
+        cold.since = clock.now();
+        self.write(&mut cold, setup, None, number, clock);
         // Nobody has been told of the circuit yet, so that this is how it begins, not a change.
         if cold.machine.disable(setup.disabled).is_some() {
             self.open_epoch(cold.machine.sign(), cold.epoch);
@@ -106,8 +107,7 @@ impl Core {
         let number = setup.register_meters();
         let mut cold = self.cold();
         let (shape, metered) = (cold.shape, self.plan().meters().is_some());
-        self.plan().clock.store(clock);
-        self.write(&mut cold, setup, Some(shape), number);
+        self.write(&mut cold, setup, Some(shape), number, clock);
         let state = cold.machine.state();
         let change = cold.machine.disable(setup.disabled);
         // Without a change of the state, too: the circuit may have begun to observe, or to reject.
@@ -122,13 +122,20 @@ impl Core {
         self.spread(news);
     }
 
-    fn write(&self, cold: &mut Cold, setup: &Setup, before: Option<Shape>, meters: u32) {
-        let span = self.plan().settings.limits_locked().span;
+    fn write(&self, cold: &mut Cold, setup: &Setup, before: Option<Shape>, meters: u32, clock: Clock) {
+        let former = self.plan().settings.limits_locked().span;
+        let (former_now, now) = (self.plan().clock.now(), clock.now());
         let span = if before == Some(setup.shape) {
-            span
+            former
         } else {
-            Span::after(setup.shape, span, Window::PARTS, self.plan().clock.now())
+            Span::after(setup.shape, former, Window::PARTS, former_now, now)
         };
+        if before.is_none() {
+            // Before the clock and the limits: a former owner's call that reads one of those finds
+            // its bucket left behind.
+            self.window().leave_behind(span.buckets.tag(now, cold.epoch));
+        }
+        self.plan().clock.store(clock);
         self.plan().settings.write(&Limits { span, trip: setup.trip });
         if before != Some(setup.shape) {
             self.window().forget_last_calls();

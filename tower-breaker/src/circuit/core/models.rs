@@ -57,7 +57,7 @@ fn core_with(setup: &Setup) -> (Arc<Core>, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
     let core = Core::new(clock, Striped::with_stripes(0), setup);
-    core.adopt(setup);
+    core.adopt(setup, clock);
     (Arc::new(core), hand)
 }
 
@@ -255,7 +255,7 @@ fn loom_a_retired_core_hears_nothing_of_its_last_owner() {
         core.retire();
         thread.join().unwrap();
         // The next owner's circuit is closed, whichever came first.
-        core.adopt(&Setup { name: "next", ..SETUP });
+        core.adopt(&Setup { name: "next", ..SETUP }, core.clock());
         let view = core.view();
         assert_eq!((view.state, view.run, view.counts), (CircuitState::Closed, 0, Counts::default()));
     });
@@ -269,12 +269,44 @@ fn loom_outcome_of_ended_circuit_never_reads_flags_of_next() {
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.flags_of(entry.stamp));
         core.retire();
-        core.adopt(&Setup { observing: true, ..SETUP });
+        core.adopt(&Setup { observing: true, ..SETUP }, core.clock());
         let flags = thread.join().unwrap();
         assert!(flags.is_none_or(|flags| flags & OBSERVING == 0), "{flags:?}");
         let own = core.admit().unwrap();
         assert!(core.flags_of(own.stamp).is_some_and(|flags| flags & OBSERVING != 0));
     });
+}
+
+/// The clocks are a year apart, and the windows have other buckets.
+#[test]
+fn loom_outcome_beside_adoption_on_another_clock_counts_nothing() {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
+    for (verdict, [before, after]) in [
+        (FAILURE, [Duration::ZERO, YEAR]),
+        (FAILURE, [YEAR, Duration::ZERO]),
+        (Verdict::Success, [Duration::ZERO, YEAR]),
+        (Verdict::Success, [YEAR, Duration::ZERO]),
+    ] {
+        model(move || {
+            let (core, hand) = core(9, None);
+            hand.set(before);
+            let entry = core.admit().unwrap();
+            let other = Arc::clone(&core);
+            let thread = thread::spawn(move || other.settle(entry, &verdict));
+            core.retire();
+            let (clock, hand) = Clock::manual();
+            hand.set(after);
+            core.adopt(&Setup { shape: Shape::Time(SECOND), ..SETUP }, clock);
+            let own = core.admit().unwrap();
+            core.settle(own, &FAILURE);
+            thread.join().unwrap();
+            let own = core.admit().unwrap();
+            core.settle(own, &FAILURE);
+            let view = core.view();
+            assert_eq!((view.run, view.counts.calls, view.counts.failures), (2, 2, 2));
+        });
+    }
 }
 
 /// What everybody must agree on once all threads are done: the gate lets calls through if and only if the machine does.

@@ -50,7 +50,7 @@ pub(super) fn core_with(setup: &Setup) -> (Core, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
     let core = Core::new(clock, Striped::with_stripes(4), setup);
-    core.adopt(setup);
+    core.adopt(setup, clock);
     (core, hand)
 }
 

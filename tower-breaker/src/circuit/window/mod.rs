@@ -44,9 +44,11 @@ impl Span {
     }
 
     /// A span for a window that has been used with another until now: it starts empty.
-    pub(crate) fn after(shape: Shape, other: Self, parts: u64, now: u64) -> Self {
+    ///
+    /// `other_now` is the present time of the clock that was read with `other`.
+    pub(crate) fn after(shape: Shape, other: Self, parts: u64, other_now: u64, now: u64) -> Self {
         let new = Self::of(shape, parts);
-        Self { buckets: new.buckets.after(other.buckets, now), ..new }
+        Self { buckets: new.buckets.after(other.buckets, other_now, now), ..new }
     }
 }
 
@@ -97,6 +99,13 @@ pub(crate) trait Counting: Sized {
     #[inline]
     fn enter(&self, span: &Span, now: u64, epoch: u32) -> Option<u64> {
         self.newest().enter(span.buckets.tag(now, epoch), self)
+    }
+
+    /// Empties a window over time, for calls from the bucket `tag` on, which belongs to a later
+    /// epoch.
+    fn leave_behind(&self, tag: u64) {
+        self.answered().store(NO_BUCKET, Ordering::Relaxed);
+        self.newest().leave_behind(tag);
     }
 
     /// Records a success: over a span of time, the clock and the thread's own cell.
@@ -344,7 +353,7 @@ mod tests {
         let mut span = Span::of(Shape::Time(60_000_000_000), Window::PARTS);
         for shape in shapes.into_iter().chain([Shape::Count(5), Shape::Count(7), shapes[0], shapes[1]]) {
             record(&window, &span, clock, 3, true);
-            span = Span::after(shape, span, Window::PARTS, clock.now());
+            span = Span::after(shape, span, Window::PARTS, clock.now(), clock.now());
             assert_eq!(window.counts_at(&span, clock.now(), 3), counts(0, 0), "{shape:?}");
             record(&window, &span, clock, 3, true);
             record(&window, &span, clock, 3, false);

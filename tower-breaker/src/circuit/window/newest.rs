@@ -81,6 +81,13 @@ impl Newest {
         }
     }
 
+    /// Leaves every bucket behind. The first call in the bucket `tag` or in a later one of its
+    /// epoch clears all cells, and so does one in an earlier bucket if the clock runs back before.
+    pub(crate) fn leave_behind(&self, tag: u64) {
+        // Release: as above.
+        self.0.store(tag.wrapping_sub(EPOCH_TAGS), Ordering::Release);
+    }
+
     /// The bucket with which the window ends at the bucket `tag`. `None`: the window is empty.
     pub(crate) fn look(&self, tag: u64) -> Option<u64> {
         // Acquire: with the cells that were cleared before this era began.

@@ -3,7 +3,9 @@
 //! Nothing is added first and checked afterwards, so that no two retries are paid from the same token and none gets lost. A word with
 //! another owner's epoch is left alone.
 
-use tower_fault_classify::__shared::sync::{AtomicU64, Ordering};
+use std::fmt;
+
+use tower_fault_classify::__shared::sync::{AtomicU64, Ordering, fence};
 use tower_fault_classify::__shared::{Pool, Recycle};
 use tower_fault_classify::{Fault, Verdict};
 
@@ -11,9 +13,9 @@ use super::rules::{MOST, Rules};
 #[cfg(feature = "serde")]
 use crate::budget::Settings;
 
-#[derive(Debug)]
 pub(crate) struct TokenCore {
-    rules: Rules,
+    /// How the owner's [`Rules`] are kept.
+    rules: [AtomicU64; 4],
     word: AtomicU64,
 }
 
@@ -28,31 +30,47 @@ const fn epoch_in(word: u64) -> u32 {
 }
 
 impl TokenCore {
-    /// Full.
-    pub(super) fn new(rules: Rules) -> Self {
-        Self { rules, word: AtomicU64::new(pack(0, rules.capacity)) }
+    /// A core that is yet to be adopted.
+    pub(super) fn new() -> Self {
+        Self { rules: Default::default(), word: AtomicU64::new(0) }
     }
 
-    pub(super) fn fits(&self, rules: Rules) -> bool {
-        self.rules == rules
+    /// Makes the core a full bucket of another owner. Calls of former owners may still use it.
+    pub(super) fn adopt(&self, rules: Rules) -> u32 {
+        // Relaxed: nobody else changes the epoch.
+        let epoch = (epoch_in(self.word.load(Ordering::Relaxed)) + 1) & EPOCHS;
+        // An exchange and no plain store, so that it has a place among those of former owners'
+        // calls: whichever comes first, they find another epoch afterwards.
+        self.word.swap(pack(epoch, rules.capacity), Ordering::Relaxed);
+        // A call that reads one of the words below finds that the epoch has changed.
+        fence(Ordering::Release);
+        for (word, value) in self.rules.iter().zip(rules.words()) {
+            word.store(value, Ordering::Relaxed);
+        }
+        epoch
+    }
+
+    /// The owner's rules, if the word that is read afterwards has the owner's epoch.
+    #[inline]
+    fn rules(&self) -> Rules {
+        let words = self.rules.each_ref().map(|word| word.load(Ordering::Relaxed));
+        // If a word was another owner's, the epoch is read as that owner's, or a later one's.
+        fence(Ordering::Acquire);
+        Rules::from_words(words)
     }
 
     #[cfg(feature = "serde")]
     pub(crate) fn settings(&self) -> Settings {
-        self.rules.settings()
-    }
-
-    pub(super) fn epoch(&self) -> u32 {
-        // Relaxed: it changes only while nobody has a handle, and the pool's lock orders owners.
-        epoch_in(self.word.load(Ordering::Relaxed))
+        self.rules().settings()
     }
 
     /// Counts what an attempt came to. A full bucket that would only be filled is not written to.
     #[inline]
     pub(crate) fn settle(&self, verdict: &Verdict, epoch: u32, paid: Option<u64>) {
+        let rules = self.rules();
         let settled = |word: u64| {
             let tokens = word & MOST;
-            let after = self.rules.settled(tokens, verdict, paid);
+            let after = rules.settled(tokens, verdict, paid);
             (epoch_in(word) == epoch && after != tokens).then(|| pack(epoch, after))
         };
         // Relaxed: the word is all there is, and nothing else is told by it.
@@ -61,48 +79,53 @@ impl TokenCore {
 
     /// Returns what a retry was paid with.
     fn put_back(&self, paid: u64, epoch: u32) {
+        let capacity = self.rules().capacity;
         let returned = |word: u64| {
             let tokens = (word & MOST) + paid;
-            (paid > 0 && epoch_in(word) == epoch).then(|| pack(epoch, tokens.min(self.rules.capacity)))
+            (paid > 0 && epoch_in(word) == epoch).then(|| pack(epoch, tokens.min(capacity)))
         };
         // Relaxed: as above.
         let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, returned);
     }
 
-    /// Pays for a retry. A call whose budget belongs to another owner by now pays as from a full one of its own.
+    /// Pays for a retry. A call whose core belongs to another budget by now pays nothing, as if
+    /// from a full bucket of its own.
     pub(crate) fn withdraw(&'static self, fault: &Fault, epoch: u32) -> Option<Refund> {
         let paid = self.pay(fault, epoch)?;
         Some(Refund { core: self, epoch, paid: Some(paid) })
     }
 
     fn pay(&self, fault: &Fault, epoch: u32) -> Option<u64> {
+        let rules = self.rules();
         let paying = |word: u64| {
-            let price = self.rules.price(word & MOST, fault)?;
+            let price = rules.price(word & MOST, fault)?;
             // No price is higher than what is there.
             (epoch_in(word) == epoch).then(|| word - price)
         };
         // Relaxed: as above.
         match self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paying) {
-            Ok(before) => self.rules.price(before & MOST, fault),
-            Err(word) if epoch_in(word) != epoch => self.rules.price(self.rules.capacity, fault),
+            Ok(before) => rules.price(before & MOST, fault),
+            Err(word) if epoch_in(word) != epoch => Some(0),
             Err(_) => None,
         }
     }
 }
 
+impl fmt::Debug for TokenCore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules = self.rules();
+        let tokens = self.word.load(Ordering::Relaxed) & MOST;
+        f.debug_struct("TokenCore").field("rules", &rules).field("tokens", &tokens).finish_non_exhaustive()
+    }
+}
+
 static POOL: Pool<TokenCore> = Pool::new();
 
+// Nothing ends with the last handle: a call outlives the service that made it, as `oneshot` has it,
+// and goes on with its budget until another one takes the core.
 impl Recycle for TokenCore {
     fn pool() -> &'static Pool<Self> {
         &POOL
-    }
-
-    // Not when it is retired: a call outlives the service that made it, as `oneshot` has it, and goes on with its budget.
-    fn renew(&self) {
-        let refilled = |word: u64| Some(pack((epoch_in(word) + 1) & EPOCHS, self.rules.capacity));
-        // Relaxed: whoever still holds the old epoch finds another in the word, whichever exchange comes first. An exchange and no plain
-        // store, so that it has a place among theirs. The closure always answers, so that it cannot fail.
-        let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, refilled);
     }
 }
 
@@ -143,10 +166,14 @@ mod tests {
 
     const FAILURE: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
     const TIMEOUT: Fault = FAILURE.with_kind(Kind::Timeout);
+    /// The epoch of a core's first owner.
+    const EPOCH: u32 = 1;
     const AWS: Scheme = Scheme::Aws { increment: ONE, cost: 5 * ONE, timeout_cost: 10 * ONE };
 
     fn core(capacity: u64, scheme: Scheme) -> TokenCore {
-        TokenCore::new(Rules { capacity: capacity * ONE, scheme })
+        let core = TokenCore::new();
+        assert_eq!(core.adopt(Rules { capacity: capacity * ONE, scheme }), EPOCH);
+        core
     }
 
     fn tokens(core: &TokenCore) -> u64 {
@@ -161,7 +188,7 @@ mod tests {
             let run = |thread: usize| {
                 for retry in 0..40 {
                     let timeout = (thread + retry).is_multiple_of(2);
-                    if core.pay(if timeout { &TIMEOUT } else { &FAILURE }, 0).is_some() {
+                    if core.pay(if timeout { &TIMEOUT } else { &FAILURE }, EPOCH).is_some() {
                         let counter = if timeout { &timed_out } else { &granted };
                         counter.fetch_add(1, Ordering::Relaxed);
                     }
@@ -174,10 +201,10 @@ mod tests {
             let (core, timed_out) = (&core, timed_out.load(Ordering::Relaxed));
             thread::scope(|scope| {
                 for _ in 0..granted.load(Ordering::Relaxed) {
-                    scope.spawn(move || core.settle(&Verdict::Success, 0, Some(5 * ONE)));
+                    scope.spawn(move || core.settle(&Verdict::Success, EPOCH, Some(5 * ONE)));
                 }
                 scope.spawn(move || {
-                    (0..timed_out).for_each(|_| core.settle(&Verdict::Success, 0, Some(10 * ONE)));
+                    (0..timed_out).for_each(|_| core.settle(&Verdict::Success, EPOCH, Some(10 * ONE)));
                 });
             });
             assert_eq!(tokens(core), 500 * ONE);
@@ -189,14 +216,14 @@ mod tests {
         let core = core(100_000, Scheme::Grpc { ratio: 100 });
         thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..10_000).for_each(|_| core.settle(&FAILURE.into(), 0, None)));
+                scope.spawn(|| (0..10_000).for_each(|_| core.settle(&FAILURE.into(), EPOCH, None)));
             }
         });
         assert_eq!(tokens(&core), 60_000 * ONE);
         thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..10_000).for_each(|_| core.settle(&Verdict::Success, 0, None)));
-                scope.spawn(|| (0..1_000).for_each(|_| core.settle(&FAILURE.into(), 0, None)));
+                scope.spawn(|| (0..10_000).for_each(|_| core.settle(&Verdict::Success, EPOCH, None)));
+                scope.spawn(|| (0..1_000).for_each(|_| core.settle(&FAILURE.into(), EPOCH, None)));
             }
         });
         assert_eq!(tokens(&core), 60_000 * ONE);
@@ -236,11 +263,11 @@ mod tests {
             for step in steps {
                 match step {
                     Step::Succeeds => {
-                        core.settle(&Verdict::Success, 0, None);
+                        core.settle(&Verdict::Success, EPOCH, None);
                         add(&mut naive, success);
                     }
                     Step::Fails => {
-                        core.settle(&FAILURE.into(), 0, None);
+                        core.settle(&FAILURE.into(), EPOCH, None);
                         add(&mut naive, failure);
                     }
                     Step::Retries { timeout, succeeds } => {
@@ -251,13 +278,13 @@ mod tests {
                             (true, true) => 10_000,
                         };
                         let expected = if aws { naive >= price } else { naive > most / 2 };
-                        let paid = core.pay(&fault, 0);
+                        let paid = core.pay(&fault, EPOCH);
                         prop_assert_eq!(paid.is_some(), expected);
                         if let Some(paid) = paid {
                             prop_assert_eq!(paid.cast_signed(), price);
                             add(&mut naive, -price);
                             let verdict = if succeeds { Verdict::Success } else { fault.into() };
-                            core.settle(&verdict, 0, Some(paid));
+                            core.settle(&verdict, EPOCH, Some(paid));
                             add(&mut naive, match (aws, succeeds) {
                                 (true, true) => price,
                                 (false, true) => success,
@@ -283,9 +310,14 @@ mod models {
 
     const FAILURE: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
 
+    /// The epoch of a core's first owner.
+    const EPOCH: u32 = 1;
+    const AWS: Scheme = Scheme::Aws { increment: ONE, cost: 5 * ONE, timeout_cost: 10 * ONE };
+
     fn core(tokens: u64) -> Arc<TokenCore> {
-        let scheme = Scheme::Aws { increment: ONE, cost: 5 * ONE, timeout_cost: 10 * ONE };
-        Arc::new(TokenCore::new(Rules { capacity: tokens * ONE, scheme }))
+        let core = TokenCore::new();
+        core.adopt(Rules { capacity: tokens * ONE, scheme: AWS });
+        Arc::new(core)
     }
 
     #[test]
@@ -293,8 +325,8 @@ mod models {
         loom::model(|| {
             let core = core(9);
             let other = Arc::clone(&core);
-            let thread = thread::spawn(move || other.pay(&FAILURE, 0).is_some());
-            let here = core.pay(&FAILURE, 0).is_some();
+            let thread = thread::spawn(move || other.pay(&FAILURE, EPOCH).is_some());
+            let here = core.pay(&FAILURE, EPOCH).is_some();
             assert_ne!(here, thread.join().unwrap());
         });
     }
@@ -303,29 +335,48 @@ mod models {
     fn loom_a_refund_beside_a_payment_is_not_lost() {
         loom::model(|| {
             let core = core(10);
-            assert_eq!(core.pay(&FAILURE, 0), Some(5 * ONE));
+            assert_eq!(core.pay(&FAILURE, EPOCH), Some(5 * ONE));
             let other = Arc::clone(&core);
-            let thread = thread::spawn(move || other.settle(&Verdict::Success, 0, Some(5 * ONE)));
-            assert_eq!(core.pay(&FAILURE, 0), Some(5 * ONE));
+            let thread = thread::spawn(move || other.settle(&Verdict::Success, EPOCH, Some(5 * ONE)));
+            assert_eq!(core.pay(&FAILURE, EPOCH), Some(5 * ONE));
             thread.join().unwrap();
-            assert!(core.pay(&FAILURE, 0).is_some() && core.pay(&FAILURE, 0).is_none());
+            assert!(core.pay(&FAILURE, EPOCH).is_some() && core.pay(&FAILURE, EPOCH).is_none());
         });
     }
 
     #[test]
-    fn loom_what_the_last_owner_settles_is_not_the_next_ones() {
+    fn loom_calls_of_former_owner_change_nothing_for_next() {
         loom::model(|| {
             let core = core(5);
-            assert_eq!(core.pay(&FAILURE, 0), Some(5 * ONE));
+            assert_eq!(core.pay(&FAILURE, EPOCH), Some(5 * ONE));
             let other = Arc::clone(&core);
             let thread = thread::spawn(move || {
-                other.settle(&Verdict::Success, 0, Some(5 * ONE));
-                other.pay(&FAILURE, 0)
+                other.settle(&Verdict::Success, EPOCH, Some(5 * ONE));
+                other.pay(&FAILURE, EPOCH)
             });
-            core.renew();
-            assert!(core.pay(&FAILURE, 1).is_some());
+            let epoch = core.adopt(Rules { capacity: 5 * ONE, scheme: AWS });
+            assert!(core.pay(&FAILURE, epoch).is_some());
             thread.join().unwrap();
-            assert!(core.pay(&FAILURE, 1).is_none());
+            assert!(core.pay(&FAILURE, epoch).is_none());
+        });
+    }
+
+    #[test]
+    fn loom_calls_of_former_owner_never_follow_rules_of_next() {
+        loom::model(|| {
+            let core = core(10);
+            assert_eq!(core.pay(&FAILURE, EPOCH), Some(5 * ONE));
+            let other = Arc::clone(&core);
+            let thread = thread::spawn(move || {
+                // With the next owner's rules both would change the word.
+                other.settle(&FAILURE.into(), EPOCH, None);
+                let paid = other.pay(&FAILURE, EPOCH);
+                assert!(matches!(paid, Some(0 | 5_000)), "{paid:?}");
+            });
+            let epoch = core.adopt(Rules { capacity: 3 * ONE, scheme: Scheme::Grpc { ratio: ONE } });
+            thread.join().unwrap();
+            assert_eq!(core.word.load(Ordering::Relaxed), pack(epoch, 3 * ONE));
+            assert_eq!(core.pay(&FAILURE, epoch), Some(0));
         });
     }
 }

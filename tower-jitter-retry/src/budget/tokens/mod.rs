@@ -23,8 +23,8 @@ pub(crate) const GRPC_TOKENS: RangeInclusive<u32> = 1..=1_000;
 pub(crate) const GRPC_RATIOS: RangeInclusive<f64> = 0.001..=1_000.0;
 
 fn take(rules: Rules) -> Budget {
-    let core = Recycled::take(|core: &TokenCore| core.fits(rules), || TokenCore::new(rules));
-    let epoch = core.epoch();
+    let core = Recycled::take(TokenCore::new);
+    let epoch = core.adopt(rules);
     Budget(Kind::Tokens(core, epoch))
 }
 
@@ -225,17 +225,38 @@ mod tests {
         assert!(budget.try_retry(&FAILURE).is_none(), "a retry that failed keeps its cost");
     }
 
+    /// For every pair of schemes: what a call of a former bucket does to one that has taken its
+    /// core over.
     #[test]
-    fn a_bucket_that_is_used_again_is_full_and_deaf_to_its_last_owner() {
-        let build = || Budget::aws().capacity(7).cost(7).timeout_cost(7).build().unwrap();
-        let first = build();
-        let (late, ticket) = (first.account().unwrap(), first.try_retry(&FAILURE).unwrap());
-        drop(first);
-        let second = build();
-        late.try_retry(&FAILURE).expect("it pays from none but a full one").succeeded();
-        second.try_retry(&FAILURE).expect("it is full").failed(&FAILURE);
-        ticket.succeeded();
-        assert!(second.try_retry(&FAILURE).is_none());
+    fn call_of_former_bucket_changes_nothing_for_next() {
+        let aws = Scheme::Aws { increment: 0, cost: 7 * ONE, timeout_cost: 7 * ONE };
+        let grpc = Scheme::Grpc { ratio: ONE };
+        let rules = [aws, grpc].map(|scheme| Rules { capacity: 7 * ONE, scheme });
+        let failure = Verdict::Fault(FAILURE);
+        for (former, next) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let core: &'static TokenCore = Box::leak(Box::new(TokenCore::new()));
+            let epoch = core.adopt(rules[former]);
+            let ticket = core.withdraw(&FAILURE, epoch).unwrap();
+            let next_epoch = core.adopt(rules[next]);
+            // A former owner's failures, retries and refunds.
+            (0..9).for_each(|_| core.settle(&failure, epoch, None));
+            core.withdraw(&FAILURE, epoch)
+                .expect("it pays as from a full bucket of its own")
+                .settle(&failure);
+            drop(core.withdraw(&FAILURE, epoch).unwrap());
+            let own = core.withdraw(&FAILURE, next_epoch).expect("it is full");
+            own.settle(&failure);
+            ticket.settle(&Verdict::Success);
+            (0..9).for_each(|_| core.settle(&Verdict::Success, epoch, None));
+            if next == 1 {
+                // 6 of 7 are left: two more failures leave 4, and a third 3, which is not more than
+                // half.
+                (0..2).for_each(|_| core.settle(&failure, next_epoch, None));
+                drop(core.withdraw(&FAILURE, next_epoch).expect("4 are more than half of 7"));
+                core.settle(&failure, next_epoch, None);
+            }
+            assert!(core.withdraw(&FAILURE, next_epoch).is_none(), "{former}, then {next}");
+        }
     }
 
     #[test]

@@ -29,6 +29,7 @@ pub(super) enum Scheme {
     Aws {
         /// Given for a request that succeeds at once.
         increment: u64,
+        /// At least one token.
         cost: u64,
         /// After a timeout.
         timeout_cost: u64,
@@ -54,6 +55,24 @@ impl Rules {
                 increment: whole(increment),
             },
         }
+    }
+
+    /// Four words that the rules can be kept as. A cost of 0 stands for gRPC's scheme.
+    pub(super) const fn words(self) -> [u64; 4] {
+        match self.scheme {
+            Scheme::Grpc { ratio } => [self.capacity, ratio, 0, 0],
+            Scheme::Aws { increment, cost, timeout_cost } => [self.capacity, increment, cost, timeout_cost],
+        }
+    }
+
+    /// The rules that were kept as these words.
+    #[inline]
+    pub(super) const fn from_words([capacity, gain, cost, timeout_cost]: [u64; 4]) -> Self {
+        let scheme = match cost {
+            0 => Scheme::Grpc { ratio: gain },
+            cost => Scheme::Aws { increment: gain, cost, timeout_cost },
+        };
+        Self { capacity, scheme }
     }
 
     /// What is left after an attempt came to `verdict`; `paid` is what it cost, if it was a retry.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tower_fault_classify::__shared::{Buckets, Clock, ConfigError, Recycled};
 
-pub(super) use self::core::WindowCore;
+pub(super) use self::core::{Owner, WindowCore};
 use self::rules::Rules;
 use super::{Budget, Kind};
 
@@ -67,14 +67,10 @@ impl BudgetBuilder {
     pub fn build(self) -> Result<Budget, ConfigError> {
         ConfigError::check("ratio", self.ratio, RATIOS)?;
         let span = ConfigError::check("span", self.span, SPANS)?.as_nanos() as u64;
-        let (rules, buckets, clock) =
-            (Rules::new(self.ratio, self.min_per_second, span), Buckets::of(span), self.clock);
-        let core = Recycled::take(
-            |core: &WindowCore| core.fits(rules, buckets, clock),
-            || WindowCore::new(rules, buckets, clock),
-        );
-        let epoch = core.epoch();
-        Ok(Budget(Kind::Window(core, epoch)))
+        let rules = Rules::new(self.ratio, self.min_per_second, span);
+        let core = Recycled::take(WindowCore::new);
+        let owner = core.adopt(rules, Buckets::of(span), self.clock);
+        Ok(Budget(Kind::Window(core, owner)))
     }
 }
 
@@ -83,7 +79,7 @@ mod tests {
     use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
     use super::*;
-    use crate::budget::{Account, RetryBudget};
+    use crate::budget::RetryBudget;
 
     const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
 
@@ -141,24 +137,34 @@ mod tests {
         assert_eq!(granted(&budget), 1);
     }
 
+    /// What a call of a former budget does to a budget that has taken its core over, for every kind
+    /// of change.
     #[test]
-    fn a_call_of_the_last_owner_neither_pays_nor_draws() {
-        let (clock, _hand) = Clock::manual();
-        let builder = Budget::builder().ratio(1.0).min_per_second(0).clock(clock);
-        let first = builder.clone().build().unwrap();
-        let late = first.account().unwrap();
-        drop(first);
-        let second = builder.build().unwrap();
-        let core = |account| match account {
-            Account::Window(core, _) => core,
-            Account::Tokens(..) => unreachable!("it is a window"),
-        };
-        assert!(std::ptr::eq(core(second.account().unwrap()), core(late)), "it was used again");
-        late.outcome(&Verdict::Success);
-        assert_eq!(granted(&second), 0);
-        pay(&second, 1);
-        assert!(late.try_retry(&FAULT).is_some(), "as the only call of a new one");
-        assert_eq!(granted(&second), 1);
+    fn call_of_former_budget_neither_pays_nor_draws_for_next() {
+        let clocks = [Clock::manual(), Clock::manual()];
+        clocks[0].1.set(Duration::from_secs(1_000_000));
+        for (former_clock, next_clock) in [(0, 0), (0, 1), (1, 0)] {
+            for (former_span, next_span) in [(10, 10), (10, 3_600), (3_600, 1)] {
+                let adopt = |core: &WindowCore, ratio, clock: usize, span: u64| {
+                    let nanos = span * 1_000_000_000_u64;
+                    core.adopt(Rules::new(ratio, 0, nanos), Buckets::of(nanos), clocks[clock].0)
+                };
+                let core = WindowCore::new();
+                let former = adopt(&core, 1.0, former_clock, former_span);
+                (0..5).for_each(|_| core.outcome(&Verdict::Success, former));
+                let next = adopt(&core, 0.5, next_clock, next_span);
+                assert!(!core.try_retry(next), "it begins empty");
+                core.outcome(&Verdict::Success, former);
+                (0..2).for_each(|_| core.outcome(&Verdict::Success, next));
+                assert!((0..3).all(|_| core.try_retry(former)), "as the only call of its own budget");
+                assert!(core.try_retry(next) && !core.try_retry(next));
+                clocks[former_clock].1.advance(Duration::from_secs(100_000));
+                core.outcome(&Verdict::Success, former);
+                (0..2).for_each(|_| core.outcome(&Verdict::Success, next));
+                assert!(core.try_retry(next), "no late call takes a cell from it");
+                assert!(!core.try_retry(next));
+            }
+        }
     }
 
     #[test]

@@ -15,6 +15,9 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
+    /// Grants nothing.
+    pub(super) const NONE: Self = Self { ratio: 0, min_per_second: 0, span: 0, reserve: 0 };
+
     /// `ratio` retries per request, and `min_per_second` over a span of so many nanoseconds.
     pub(super) fn new(ratio: f64, min_per_second: u32, span: u64) -> Self {
         #[expect(clippy::cast_sign_loss, reason = "a ratio is not negative")]

@@ -1,0 +1,56 @@
+//! The storage of budgets is used again. Alone in its process: the pools are the process's.
+
+use std::time::Duration;
+
+use tower_jitter_retry::{
+    Budget, Clock, ConfigError, Fault, Health, Kind, Origin, RetryBudget, Retryable, Verdict,
+};
+
+const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
+
+/// A window of a configuration that no other number has.
+fn window(number: u32, clock: Clock) -> Result<Budget, ConfigError> {
+    let span = Duration::from_secs(1) + Duration::from_micros(number.into());
+    Budget::builder()
+        .ratio(f64::from(number) / 1e6)
+        .min_per_second(1 + number)
+        .span(span)
+        .clock(clock)
+        .build()
+}
+
+/// Buckets of tokens of configurations that no other number has.
+fn tokens(number: u32) -> [Result<Budget, ConfigError>; 2] {
+    let grpc = Budget::grpc().max_tokens(1 + number % 1_000).ratio(f64::from(1 + number) / 1e3);
+    [grpc.build(), Budget::aws().capacity(100 + number).increment(0).build()]
+}
+
+/// Builds three budgets of distinct configurations, and uses and drops them.
+fn build(number: u32, clock: Clock) {
+    let [grpc, aws] = tokens(number);
+    for budget in [window(number, clock), grpc, aws] {
+        let budget = budget.unwrap();
+        budget.try_retry(&FAULT).expect("a new budget has room for one").failed(&FAULT);
+        budget.outcome(&Verdict::Success);
+    }
+}
+
+#[test]
+fn budgets_of_distinct_configurations_take_no_more_memory() {
+    // The clocks themselves are never freed.
+    let clocks: Vec<_> = (0..20_000).map(|_| Clock::manual().0).collect();
+    let build_all = |numbers: std::ops::Range<u32>| {
+        let numbers = numbers.zip(&clocks);
+        allocation_counter::measure(|| numbers.for_each(|(number, clock)| build(number, *clock)))
+    };
+    build_all(0..100);
+    let info = build_all(100..20_000);
+    assert_eq!((info.bytes_current, info.count_total), (0, 0), "{info:?}");
+
+    let alive = |numbers: std::ops::Range<u32>| {
+        numbers.map(|number| window(number, clocks[number as usize]).unwrap()).collect::<Vec<_>>()
+    };
+    drop(alive(0..1_000));
+    let info = allocation_counter::measure(|| drop(alive(1_000..2_000)));
+    assert_eq!(info.bytes_current, 0, "a thousand at once have the storage of the thousand before");
+}
