@@ -188,6 +188,7 @@ const TABLE: &[Row] = &[
                 "tower_fault_classify::BodyEnd",
                 "tower_fault_classify::How",
                 "tower_fault_classify::__shared::error_chain",
+                "tower_fault_classify::__shared::text_of",
                 "tower_fault_classify::__shared::type_name_of",
             ],
         ],

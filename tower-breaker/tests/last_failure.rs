@@ -262,3 +262,21 @@ fn last_failure_is_kept_whatever_is_set_after_it() {
     let (layer, circuit) = new();
     assert_eq!(label_after(layer.rule(not_found).over_uncloneable(), &circuit, 404), kept(), "uncloneable");
 }
+
+#[test]
+fn last_failure_has_what_failing_display_has_written() {
+    #[derive(Debug)]
+    struct Fails;
+    impl fmt::Display for Fails {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("query failed")?;
+            Err(fmt::Error)
+        }
+    }
+    impl Error for Fails {}
+    let layer = BreakerLayer::new(BreakerConfig::default());
+    let circuit = layer.circuit();
+    let service = layer.errors_only().keep_last_failure("label").layer(fails(|| Fails));
+    let last = failure_of(service, &circuit);
+    assert_eq!((&*last.message, last.fault.kind()), ("query failed", Kind::Unknown));
+}

@@ -185,20 +185,21 @@ impl Error for Judged {
 /// );
 /// ```
 ///
-/// A source that the error before it has printed already is left out, and so is the bare verdict of a rejection. The `{:#}`
+/// If the `Display` of an error fails, what it has written before is printed. A source that the error before it has
+/// printed already is left out, and so is the bare verdict of a rejection. The `{:#}`
 /// of `anyhow::Error` prints the same chain with them.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
 
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = self.0.to_string();
+        let mut text = text_of(self.0);
         f.write_str(&text)?;
         for source in successors(self.0.source(), |&error| error.source()).take(LONGEST_WALK) {
             if source.downcast_ref::<Judged>().is_some_and(|judged| judged.get_ref().is_none()) {
                 break;
             }
-            let cause = source.to_string();
+            let cause = text_of(source);
             if !text.ends_with(&cause) {
                 write!(f, ": {cause}")?;
             }
@@ -206,6 +207,16 @@ impl fmt::Display for ErrorChain<'_> {
         }
         Ok(())
     }
+}
+
+/// The text of an error. If its `Display` fails, the text that it has written before, where `to_string` would panic.
+#[allow(unreachable_pub, reason = "the feature `__shared` exports it")]
+pub fn text_of(error: &dyn Error) -> String {
+    use fmt::Write;
+
+    let mut text = String::new();
+    let _ = write!(text, "{error}");
+    text
 }
 
 /// The status that a gRPC client gets for a call that was rejected on this side.
@@ -317,6 +328,25 @@ mod tests {
     #[test]
     fn error_is_small_enough_for_a_result() {
         assert!(size_of::<Judged>() <= 88, "{}", size_of::<Judged>());
+    }
+
+    #[test]
+    fn error_chain_prints_what_failing_display_has_written() {
+        #[derive(Debug)]
+        struct Fails(Option<Box<Fails>>);
+        impl fmt::Display for Fails {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(if self.0.is_some() { "outer" } else { "inner" })?;
+                Err(fmt::Error)
+            }
+        }
+        impl Error for Fails {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                self.0.as_deref().map(|error| error as _)
+            }
+        }
+        let error = Fails(Some(Box::new(Fails(None))));
+        assert_eq!(ErrorChain(&error).to_string(), "outer: inner");
     }
 
     #[test]

@@ -150,6 +150,7 @@ const TABLE: &[Row] = &[
             SHARED,
             &[
                 "crate::delay::Readable",
+                "crate::error::text_of",
                 "crate::grpc::pushback",
                 "crate::upload::Waiting",
                 "crate::wall::now",

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 
-use tower_fault_classify::__shared::{error_chain, type_name_of};
+use tower_fault_classify::__shared::{error_chain, text_of, type_name_of};
 use tower_fault_classify::{AsError, BodyEnd, Classify, Fault, Health, How, Judged, Outcome, Typed, Verdict};
 
 use crate::circuit::{Circuit, Core};
@@ -157,7 +157,7 @@ fn text(error: &(dyn Error + 'static)) -> String {
     };
     let mut whole = String::new();
     for error in error_chain(error).filter(|error| !is_wrapper(*error)) {
-        let text = error.to_string();
+        let text = text_of(error);
         if whole.is_empty() {
             whole = text;
         } else if !whole.ends_with(&text) {

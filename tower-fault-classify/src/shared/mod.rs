@@ -28,6 +28,7 @@ pub use slot::slot;
 pub use striped::Striped;
 
 pub use crate::delay::Readable;
+pub use crate::error::text_of;
 pub use crate::grpc::pushback;
 pub use crate::upload::Waiting;
 pub use crate::wall::now as wall_time;
