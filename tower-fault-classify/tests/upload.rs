@@ -152,7 +152,7 @@ async fn status_error_of_reqwest_while_upload_waits_is_judged_like_the_response(
     }
 }
 
-/// The body of a gRPC response that ends in DEADLINE_EXCEEDED.
+/// The body of a gRPC response that ends in `DEADLINE_EXCEEDED`.
 struct DeadlineExceeded;
 
 impl Body for DeadlineExceeded {
