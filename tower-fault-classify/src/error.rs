@@ -1,10 +1,15 @@
 //! The error that carries a verdict, and the text of a whole chain of errors.
 
-use std::any::{Any, type_name};
+#[cfg(feature = "__shared-notes")]
+use std::any::Any;
+use std::any::type_name;
 use std::error::Error;
 use std::fmt;
 use std::iter::successors;
-use std::sync::{Mutex, OnceLock, PoisonError};
+#[cfg(any(feature = "tonic", feature = "__shared-notes"))]
+use std::sync::OnceLock;
+#[cfg(feature = "__shared-notes")]
+use std::sync::{Mutex, PoisonError};
 
 use crate::chain::{LONGEST_WALK, errors};
 #[cfg(feature = "tonic")]
@@ -32,6 +37,8 @@ pub struct Judged {
     fault: Fault,
     cause: Cause,
     /// What most errors never have. It is boxed, because a large error makes each `Result` large.
+    /// Even empty it costs each call some instructions, so it is left out where nothing fills it.
+    #[cfg(any(feature = "tonic", feature = "__shared-notes"))]
     late: OnceLock<Box<Late>>,
 }
 
@@ -46,9 +53,11 @@ enum Cause {
     Breaker(&'static str, &'static str),
 }
 
-/// What is made of an error when somebody asks for it.
+/// What is added to an error after it was made.
+#[cfg(any(feature = "tonic", feature = "__shared-notes"))]
 #[derive(Debug, Default)]
 struct Late {
+    #[cfg(feature = "__shared-notes")]
     note: Note,
     #[cfg(feature = "tonic")]
     status: OnceLock<tonic::Status>,
@@ -56,6 +65,7 @@ struct Late {
 
 /// A note for the caller, by a layer further out. The layer does not own the error that it passes
 /// on, and reaches this one by reference.
+#[cfg(feature = "__shared-notes")]
 #[derive(Default)]
 struct Note(Mutex<Option<Box<dyn Any + Send + Sync>>>);
 
@@ -80,7 +90,12 @@ impl Judged {
     }
 
     const fn of(fault: Fault, cause: Cause) -> Self {
-        Self { fault, cause, late: OnceLock::new() }
+        Self {
+            fault,
+            cause,
+            #[cfg(any(feature = "tonic", feature = "__shared-notes"))]
+            late: OnceLock::new(),
+        }
     }
 
     /// What went wrong.
@@ -112,6 +127,7 @@ impl Judged {
     }
 
     /// Leaves a note on this error, in place of an earlier one.
+    #[cfg(feature = "__shared-notes")]
     #[doc(hidden)]
     pub fn put_note(&self, note: impl Any + Send + Sync) {
         let note: Box<dyn Any + Send + Sync> = Box::new(note);
@@ -122,6 +138,7 @@ impl Judged {
     }
 
     /// Returns the note that was left on this error, if it is of the type.
+    #[cfg(feature = "__shared-notes")]
     #[doc(hidden)]
     pub fn note<T: Any + Copy>(&self) -> Option<T> {
         let note = self.late.get()?.note.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -137,6 +154,7 @@ impl Judged {
     }
 }
 
+#[cfg(feature = "__shared-notes")]
 impl fmt::Debug for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_set = self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some();
@@ -313,6 +331,7 @@ mod tests {
         assert_eq!(ErrorChain(&Judged::bare(FAULT)).to_string(), "server (origin: remote)");
     }
 
+    #[cfg(feature = "__shared-notes")]
     #[test]
     fn note_is_found_in_any_wrapping_and_replaced() {
         let error = std::io::Error::other(std::io::Error::other(Judged::bare(FAULT)));
