@@ -69,7 +69,8 @@ impl Circuit {
     ///
     /// # Errors
     ///
-    /// [`BreakerError::Rejected`] if the circuit rejects the call, [`BreakerError::Inner`] with the call's own error.
+    /// [`BreakerError::Rejected`] if the circuit rejects the call, [`BreakerError::Inner`] with the
+    /// call's own error.
     ///
     /// # Panics
     ///
@@ -101,8 +102,8 @@ impl Circuit {
     ///
     /// # Errors
     ///
-    /// [`BreakerError::Rejected`] if the circuit rejects the call, [`BreakerError::Inner`] with the outer error. The inner
-    /// error is within the `Ok`.
+    /// [`BreakerError::Rejected`] if the circuit rejects the call, [`BreakerError::Inner`] with the
+    /// outer error. The inner error is within the `Ok`.
     ///
     /// # Panics
     ///

@@ -95,8 +95,9 @@ impl<R, B, L> BreakerLayer<Auto<Typed>, R, B, L> {
 impl<K, R, B, L> BreakerLayer<Auto<K>, R, B, L> {
     /// Takes every response for a success, so that a response of any type will do.
     ///
-    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a success even if it is
-    /// an `Err`. For those, leave `errors_only` off or use `.classify(NestedErrors::new())`.
+    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a
+    /// success even if it is an `Err`. For those, leave `errors_only` off or use
+    /// `.classify(NestedErrors::new())`.
     pub fn errors_only(self) -> BreakerLayer<ErrorsOnly<K>, R, B, L> {
         let Self { circuit, not_ready, reject, settle, last_failure, .. } = self;
         BreakerLayer { circuit, not_ready, classify: ErrorsOnly::new(), reject, settle, last_failure }
@@ -276,11 +277,12 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
         }
     }
 
-    /// Keeps the last failure for [`Status::last_failure`](crate::Status::last_failure), with the type of its cause, the text
-    /// of the chain of its errors, and `label`: the name of the caller, of the route. **Default**: it is not kept.
+    /// Keeps the last failure for [`Status::last_failure`](crate::Status::last_failure), with the
+    /// type of its cause, the text of the chain of its errors, and `label`: the name of the caller,
+    /// of the route. **Default**: it is not kept.
     ///
-    /// The failure is what the whole classifier says, so that rules may be added before or after this call. A call that
-    /// panics counts as a failure, and is not kept.
+    /// The failure is what the whole classifier says, so that rules may be added before or after
+    /// this call. A call that panics counts as a failure, and is not kept.
     ///
     /// Each failure then costs the text of its errors, with its allocations, and a lock.
     pub fn keep_last_failure<K>(
@@ -332,9 +334,10 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
 
     /// The same layer for a service that is not `Clone`, such as `RateLimit`.
     ///
-    /// A rejected call cannot give back what the inner service has reserved for it, because tower's only way to do that is to
-    /// drop the service. A permit of a `ConcurrencyLimit` below, or a place in its queue, is kept until the next call that is
-    /// let through, and others that share the limit wait meanwhile. To avoid that:
+    /// A rejected call cannot give back what the inner service has reserved for it, because tower's
+    /// only way to do that is to drop the service. A permit of a `ConcurrencyLimit` below, or a
+    /// place in its queue, is kept until the next call that is let through, and others that share
+    /// the limit wait meanwhile. To avoid that:
     ///
     /// - put the limit above the breaker, so that the limited service is the breaker itself;
     /// - or put a `Buffer` between the breaker and the inner service: a `Buffer` is `Clone`.

@@ -11,10 +11,12 @@
 //!
 //! Two invariants hold between the calls of a service:
 //!
-//! - Only `InnerPending`, `Ready` and `Admitted` go with an inner service that was polled and not called. A service that
-//!   leaves them otherwise than by a call replaces its inner service, so that a queued or granted reservation is dropped.
-//! - In `InnerPending` and `CircuitPending` the task is registered with the circuit, and the circuit was asked after the
-//!   registration. Every later change of the circuit therefore wakes the task.
+//! - Only `InnerPending`, `Ready` and `Admitted` go with an inner service that was polled and not
+//!   called. A service that leaves them otherwise than by a call replaces its inner service, so
+//!   that a queued or granted reservation is dropped.
+//! - In `InnerPending` and `CircuitPending` the task is registered with the circuit, and the
+//!   circuit was asked after the registration. Every later change of the circuit therefore wakes
+//!   the task.
 
 use std::mem;
 use std::task::{Context, Poll, Waker};
@@ -22,15 +24,16 @@ use std::time::Duration;
 
 use crate::circuit::{Core, Refusal, Reserved, Seat, WaitsFor};
 
-/// What the last `poll_ready` promised. The tag is a byte of its own, with the states of the usual calls first, so that
-/// they are told apart in one comparison.
+/// What the last `poll_ready` promised. The tag is a byte of its own, with the states of the usual
+/// calls first, so that they are told apart in one comparison.
 #[repr(u8)]
 pub(crate) enum Readiness {
     /// Nothing. The inner service was not polled since its last call.
     Idle,
     /// The inner service was polled, and `call` asks the circuit.
     Ready,
-    /// The next call is rejected, even if the circuit changes before: the circuit is open for so many nanoseconds.
+    /// The next call is rejected, even if the circuit changes before: the circuit is open for so
+    /// many nanoseconds.
     Open(u64),
     /// The inner service was polled, and the circuit has let the call in.
     Admitted(Reserved),
@@ -58,7 +61,8 @@ impl Readiness {
         matches!(self, Self::Idle | Self::Ready | Self::Open(_))
     }
 
-    /// Replaces a state that holds nothing. An assignment would cost the usual call the code that drops the others.
+    /// Replaces a state that holds nothing. An assignment would cost the usual call the code that
+    /// drops the others.
     #[inline]
     pub(crate) fn overwrite(&mut self, next: Self) {
         debug_assert!(self.holds_nothing());
@@ -179,7 +183,8 @@ impl Registration {
         registration
     }
 
-    /// Registers the waker of this poll. Ask the circuit afterwards: an earlier change has woken nobody.
+    /// Registers the waker of this poll. Ask the circuit afterwards: an earlier change has woken
+    /// nobody.
     fn renew(&mut self, waker: &Waker) {
         self.core.wait(&mut self.seat, waker, self.what);
     }
@@ -219,10 +224,11 @@ mod timed {
     pub(super) struct OpenTimer(Option<Pin<Box<Sleep>>>);
 
     impl OpenTimer {
-        /// Completes after `left`, at least a millisecond from now. `None` never completes: a change wakes the task.
+        /// Completes after `left`, at least a millisecond from now. `None` never completes: a
+        /// change wakes the task.
         ///
-        /// A timer that runs already is only ever shortened, so that frequent polls do not put it off. One that fires
-        /// too early costs a question more.
+        /// A timer that runs already is only ever shortened, so that frequent polls do not put it
+        /// off. One that fires too early costs a question more.
         pub(super) fn poll(&mut self, cx: &mut Context<'_>, left: Option<Duration>) -> Poll<()> {
             const SHORTEST: Duration = Duration::from_millis(1);
             // As tokio has it for times that its clock cannot reach.

@@ -25,17 +25,19 @@ use crate::settle::Settle;
 /// | half-open, a slot is free | reserves the slot, then that of the inner service | sent as a probe |
 /// | half-open, no slot is free | as if open | rejected |
 ///
-/// A task that waits for the inner service is woken when the circuit changes. A service that is `not_ready_when_open` is
-/// pending wherever the table says "ready at once", and in a slow start until a call is let through.
+/// A task that waits for the inner service is woken when the circuit changes. A service that is
+/// `not_ready_when_open` is pending wherever the table says "ready at once", and in a slow start
+/// until a call is let through.
 ///
-/// An error of the inner service's readiness is judged like that of a call. A clone inherits neither readiness nor a slot.
+/// An error of the inner service's readiness is judged like that of a call. A clone inherits
+/// neither readiness nor a slot.
 ///
 /// # Reservations
 ///
-/// An inner service that was polled may hold a reservation, or wait for one in a queue: a permit of a `ConcurrencyLimit`, a
-/// slot of a `Buffer`. When the call is rejected, the breaker replaces the inner service by a clone of it, which gives the
-/// reservation back at once. An inner service that is not `Clone` keeps it:
-/// see [`over_uncloneable`](crate::BreakerLayer::over_uncloneable).
+/// An inner service that was polled may hold a reservation, or wait for one in a queue: a permit of
+/// a `ConcurrencyLimit`, a slot of a `Buffer`. When the call is rejected, the breaker replaces the
+/// inner service by a clone of it, which gives the reservation back at once. An inner service that
+/// is not `Clone` keeps it: see [`over_uncloneable`](crate::BreakerLayer::over_uncloneable).
 ///
 /// # Cancellation
 ///
@@ -99,7 +101,8 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         }
     }
 
-    /// Asks the circuit until it lets the call in, or refuses it for good. Pending: the service is not ready meanwhile.
+    /// Asks the circuit until it lets the call in, or refuses it for good. Pending: the service is
+    /// not ready meanwhile.
     fn poll_circuit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Reserved>, Refusal>> {
         if !self.not_ready_when_open {
             return Poll::Ready(self.ask(Arrival::AtCall));

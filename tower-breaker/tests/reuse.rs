@@ -1,4 +1,5 @@
-//! The storage of a circuit that has ended is used again. The next circuit has nothing of the former one.
+//! The storage of a circuit that has ended is used again. The next circuit has nothing of the
+//! former one.
 //!
 //! The tests run one after the other, so that no other test takes the storage over meanwhile.
 #![cfg(all(feature = "keyed", feature = "stream", feature = "tokio"))]

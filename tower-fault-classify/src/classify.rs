@@ -57,7 +57,8 @@ pub trait Classify<Res, Err> {
         None
     }
 
-    /// Which responses can be a fault. A retry layer reads it to tell nested retry layers what it covers.
+    /// Which responses can be a fault. A retry layer reads it to tell nested retry layers what it
+    /// covers.
     ///
     /// **Default**: [`ResponseCoverage::All`].
     fn response_coverage(&self) -> ResponseCoverage {
@@ -72,9 +73,11 @@ pub trait Classify<Res, Err> {
     }
 }
 
-/// Which responses a classifier can call a fault, each level with the responses of the levels before it.
+/// Which responses a classifier can call a fault, each level with the responses of the levels
+/// before it.
 ///
-/// A retry layer leaves responses to the retry layers further out if one of them has at least its own level.
+/// A retry layer leaves responses to the retry layers further out if one of them has at least its
+/// own level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResponseCoverage {
     /// None: `errors_only()`.
@@ -138,8 +141,8 @@ pub trait Rule<Res, Err> {
     /// What the call came to, if this rule has a word on it.
     fn opinion(&self, outcome: Result<&Res, &Err>) -> Option<Verdict>;
 
-    /// Changes the verdict of the rules and the classifier behind this rule. It is called only where this rule has no
-    /// opinion.
+    /// Changes the verdict of the rules and the classifier behind this rule. It is called only
+    /// where this rule has no opinion.
     ///
     /// **Default**: leaves it as it is.
     #[inline]
@@ -314,10 +317,11 @@ marked_by_error_kind! {
     Auto,
     /// Takes every response for a success and reads errors as [`Auto`] does, so that a response of any type will do.
     ///
-    /// A response that is itself a `Result` counts as a success too, also an `Err`: see [`NestedErrors`].
+    /// A response that is itself a `Result` counts as a success too, also an `Err`: see
+    /// [`NestedErrors`].
     ErrorsOnly,
-    /// Classifies a result within a result, as `tokio::time::timeout` returns it: either error is read as [`Auto`] does,
-    /// and a value of any type is a success.
+    /// Classifies a result within a result, as `tokio::time::timeout` returns it: either error is
+    /// read as [`Auto`] does, and a value of any type is a success.
     ///
     /// ```
     /// use std::io::{Error, ErrorKind};

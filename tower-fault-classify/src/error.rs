@@ -203,9 +203,9 @@ impl Error for Judged {
 /// );
 /// ```
 ///
-/// If the `Display` of an error fails, what it has written before is printed. A source that the error before it has
-/// printed already is left out, and so is the bare verdict of a rejection. The `{:#}`
-/// of `anyhow::Error` prints the same chain with them.
+/// If the `Display` of an error fails, what it has written before is printed. A source that the
+/// error before it has printed already is left out, and so is the bare verdict of a rejection. The
+/// `{:#}` of `anyhow::Error` prints the same chain with them.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
 
@@ -227,7 +227,8 @@ impl fmt::Display for ErrorChain<'_> {
     }
 }
 
-/// The text of an error. If its `Display` fails, the text that it has written before, where `to_string` would panic.
+/// The text of an error. If its `Display` fails, the text that it has written before, where
+/// `to_string` would panic.
 #[allow(unreachable_pub, reason = "the feature `__shared` exports it")]
 pub fn text_of(error: &dyn Error) -> String {
     use fmt::Write;

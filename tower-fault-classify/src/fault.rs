@@ -113,9 +113,10 @@ impl Fault {
 
     /// Whether a redirect may have been followed before this fault arose.
     ///
-    /// The fault then describes the last hop. The hops before it may have been processed, so that `Unsent` and `Refused` say
-    /// nothing about the request that the caller sent: a retry layer reads both as `IfIdempotent`. It is `true` for errors of
-    /// reqwest, whose client follows redirects and whose errors do not say which hop failed.
+    /// The fault then describes the last hop. The hops before it may have been processed, so that
+    /// `Unsent` and `Refused` say nothing about the request that the caller sent: a retry layer
+    /// reads both as `IfIdempotent`. It is `true` for errors of reqwest, whose client follows
+    /// redirects and whose errors do not say which hop failed.
     pub const fn maybe_redirected(&self) -> bool {
         self.maybe_redirected
     }
@@ -246,15 +247,17 @@ axis! {
 }
 
 axis! {
-    /// Whether the call may be sent again. The axis describes the fate of the request, not its method.
+    /// Whether the call may be sent again. The axis describes the fate of the request, not its
+    /// method.
     Retryable {
-        /// The request never reached the server: a refused connection, a rejection by a layer on this side. Sending it
-        /// again is safe, whatever it asks for.
+        /// The request never reached the server: a refused connection, a rejection by a layer on
+        /// this side. Sending it again is safe, whatever it asks for.
         Unsent = "unsent",
-        /// The server says that it did not process the request: 429, 421, `RESOURCE_EXHAUSTED` with pushback. Sending it
-        /// again is as safe as the server's word.
+        /// The server says that it did not process the request: 429, 421, `RESOURCE_EXHAUSTED` with
+        /// pushback. Sending it again is as safe as the server's word.
         Refused = "refused",
-        /// The server may have processed the request: send it again only if the request is idempotent.
+        /// The server may have processed the request: send it again only if the request is
+        /// idempotent.
         IfIdempotent = "if_idempotent",
         /// Sending the request again does not help, or does harm.
         Never = "never",

@@ -82,8 +82,9 @@ impl<M, P, B> FaultClassifyLayer<Auto<Typed>, M, P, B> {
 impl<K, M, P, B> FaultClassifyLayer<Auto<K>, M, P, B> {
     /// Takes every response for a success, so that a response of any type will do.
     ///
-    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a success even if it is
-    /// an `Err`. For those, leave `errors_only` off or use `.classify(NestedErrors::new())`.
+    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a
+    /// success even if it is an `Err`. For those, leave `errors_only` off or use
+    /// `.classify(NestedErrors::new())`.
     pub fn errors_only(self) -> FaultClassifyLayer<ErrorsOnly<K>, M, P, B> {
         let Self { errors, peek, track, .. } = self;
         FaultClassifyLayer { classify: ErrorsOnly::new(), errors, peek, track }

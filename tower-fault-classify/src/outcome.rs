@@ -45,8 +45,8 @@ pub trait Outcome {
         None
     }
 
-    /// The URL that this response came from, if its client follows redirects: a retry layer compares the URL with the
-    /// request's. **Default**: not known.
+    /// The URL that this response came from, if its client follows redirects: a retry layer
+    /// compares the URL with the request's. **Default**: not known.
     fn url(&self) -> Option<Cow<'_, str>> {
         None
     }
@@ -131,11 +131,11 @@ impl<T: Outcome + ?Sized> Outcome for Box<T> {
     }
 }
 
-/// The response of a call whose own error is nested in another result, as `tokio::time::timeout` returns it: the inner
-/// response is read as it is, and the inner error by its chain of sources.
+/// The response of a call whose own error is nested in another result, as `tokio::time::timeout`
+/// returns it: the inner response is read as it is, and the inner error by its chain of sources.
 ///
-/// The error must implement [`Error`]. A boxed one (`BoxError`, `anyhow::Error`) does not: combine the two results with
-/// `??` below the layer, or use [`NestedErrors`](crate::NestedErrors).
+/// The error must implement [`Error`]. A boxed one (`BoxError`, `anyhow::Error`) does not: combine
+/// the two results with `??` below the layer, or use [`NestedErrors`](crate::NestedErrors).
 impl<T: Outcome, E: Error + 'static> Outcome for Result<T, E> {
     fn status(&self) -> Option<StatusCode> {
         self.as_ref().ok()?.status()
@@ -224,8 +224,9 @@ pub fn grpc_has_begun(response: &(impl Outcome + ?Sized)) -> bool {
 /// Judges a response by its head alone: a trailers-only answer of gRPC by its code, any other by its status and hints. One without
 /// a status is a success.
 ///
-/// `x-should-retry: false` rules a retry out. `true` allows one if the request is idempotent where the status rules it out; it never
-/// makes a request count as unprocessed. Of the delays, `retry-after-ms` before `Retry-After`.
+/// `x-should-retry: false` rules a retry out. `true` allows one if the request is idempotent where
+/// the status rules it out; it never makes a request count as unprocessed. Of the delays,
+/// `retry-after-ms` before `Retry-After`.
 #[inline]
 pub(crate) fn judge_status(response: &(impl Outcome + ?Sized)) -> Verdict {
     let Some(status) = response.status() else { return Verdict::Success };

@@ -45,13 +45,14 @@ pub struct GrpcRules(Rows<u32>);
 
 /// Judges every response as the answer to a gRPC call: for stacks that carry nothing else.
 ///
-/// A response below 400 whose `content-type` is neither gRPC's nor gRPC-Web's comes from something that does not speak
-/// gRPC, such as the login page of a proxy. gRPC calls it UNKNOWN
-/// ([HTTP to gRPC status code mapping](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md)), and so
-/// does this rule. Statuses from 400 keep their HTTP row.
+/// A response below 400 whose `content-type` is neither gRPC's nor gRPC-Web's comes from something
+/// that does not speak gRPC, such as the login page of a proxy. gRPC calls it UNKNOWN ([HTTP to
+/// gRPC status code
+/// mapping](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md)), and so does
+/// this rule. Statuses from 400 keep their HTTP row.
 ///
-/// Without the rule such a response is a success: no layer sees the request when it classifies the response, and an HTML
-/// page is what other requests ask for.
+/// Without the rule such a response is a success: no layer sees the request when it classifies the
+/// response, and an HTML page is what other requests ask for.
 ///
 /// ```
 /// use tower_fault_classify::{FaultClassifyLayer, GrpcOnly};
@@ -68,11 +69,13 @@ pub struct GrpcOnly;
 
 /// Changes how errors are judged that no table has a row for.
 ///
-/// **Without it** such an error counts as a failure of the server and is sent again if the request is idempotent
-/// ([`row`](Self::row)). A breaker then opens on errors of a driver or a library that it does not know.
+/// **Without it** such an error counts as a failure of the server and is sent again if the request
+/// is idempotent ([`row`](Self::row)). A breaker then opens on errors of a driver or a library that
+/// it does not know.
 ///
-/// In [`FaultClassifyLayer`](crate::FaultClassifyLayer), next to the client, it holds for every layer above. The breaker's
-/// and the retry's layers, and `RetryPolicy::errors_only`, take it by `.rule(…)` as well:
+/// In [`FaultClassifyLayer`](crate::FaultClassifyLayer), next to the client, it holds for every
+/// layer above. The breaker's and the retry's layers, and `RetryPolicy::errors_only`, take it by
+/// `.rule(…)` as well:
 ///
 /// ```
 /// use tower_fault_classify::{FaultClassifyLayer, Health, Retryable, UnknownErrors};
@@ -86,9 +89,11 @@ pub struct GrpcOnly;
 /// # check::<(), _>(&service);
 /// ```
 ///
-/// For calls through a bare circuit, which takes no rules, [`judge`](Self::judge) the error inside the call.
+/// For calls through a bare circuit, which takes no rules, [`judge`](Self::judge) the error inside
+/// the call.
 ///
-/// If it is known how far the request came, that decides whether the request is sent again, unless the row says `Never`.
+/// If it is known how far the request came, that decides whether the request is sent again, unless
+/// the row says `Never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownErrors(Verdict);
 
@@ -103,8 +108,8 @@ impl UnknownErrors {
         table::UNKNOWN
     }
 
-    /// Judges an error by its chain of sources and this rule, and wraps it together with the verdict. Every layer and
-    /// every circuit reads that verdict.
+    /// Judges an error by its chain of sources and this rule, and wraps it together with the
+    /// verdict. Every layer and every circuit reads that verdict.
     ///
     /// ```
     /// use tower_fault_classify::{Health, UnknownErrors};

@@ -47,7 +47,8 @@ fn faults_are_counted_by_kind_and_origin_and_successes_are_not() {
     assert_eq!(counts, expected.map(|(labels, count)| (labels.to_owned(), count)));
 }
 
-/// A recorder that makes a call of its own for each count, as one that sends its counts to a server does.
+/// A recorder that makes a call of its own for each count, as one that sends its counts to a server
+/// does.
 mod recorder {
     use std::cell::Cell;
     use std::sync::Arc;

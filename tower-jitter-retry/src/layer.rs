@@ -64,8 +64,9 @@ impl<Q> JitterRetryLayer<Auto<Typed>, Q> {
 impl<K, Q> JitterRetryLayer<Auto<K>, Q> {
     /// Takes every response for a success, so that a response of any type will do.
     ///
-    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a success even if it is
-    /// an `Err`. For those, leave `errors_only` off or use `.classify(NestedErrors::new())`.
+    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a
+    /// success even if it is an `Err`. For those, leave `errors_only` off or use
+    /// `.classify(NestedErrors::new())`.
     pub fn errors_only(self) -> JitterRetryLayer<ErrorsOnly<K>, Q> {
         JitterRetryLayer { policy: self.policy, classify: ErrorsOnly::new(), resend: self.resend }
     }
@@ -78,20 +79,23 @@ impl<C, Q> JitterRetryLayer<C, Q> {
         JitterRetryLayer { policy: self.policy, classify, resend: self.resend }
     }
 
-    /// Sends clones of the request again, so that its body need not be a [`RetryBody`](crate::RetryBody) and a request
-    /// type of your own need not be a [`RetryRequest`](crate::RetryRequest).
+    /// Sends clones of the request again, so that its body need not be a
+    /// [`RetryBody`](crate::RetryBody) and a request type of your own need not be a
+    /// [`RetryRequest`](crate::RetryRequest).
     ///
-    /// Only the way to copy the request changes. Its [`RequestInfo`](crate::RequestInfo) counts as it does without: the
-    /// method, `Idempotency-Key`, [`RetrySafety`](crate::RetrySafety), [`Deadline`](crate::Deadline), gRPC method and marks
-    /// of an `http::Request<B>`, for any `B` that is `Clone`. [`replay_limit`](crate::RetryPolicyBuilder::replay_limit)
-    /// does not apply: a clone is made whatever its size.
+    /// Only the way to copy the request changes. Its [`RequestInfo`](crate::RequestInfo) counts as
+    /// it does without: the method, `Idempotency-Key`, [`RetrySafety`](crate::RetrySafety),
+    /// [`Deadline`](crate::Deadline), gRPC method and marks of an `http::Request<B>`, for any `B`
+    /// that is `Clone`. [`replay_limit`](crate::RetryPolicyBuilder::replay_limit) does not apply: a
+    /// clone is made whatever its size.
     pub fn clone_requests(self) -> JitterRetryLayer<C, CloneRequests> {
         JitterRetryLayer { policy: self.policy, classify: self.classify, resend: CloneRequests }
     }
 }
 
 impl<C, Q> JitterRetryLayer<C, Q> {
-    /// Sets [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker) of this layer's policy.
+    /// Sets [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker) of this
+    /// layer's policy.
     pub fn remove_marker(mut self) -> Self {
         self.policy.remove_marker = true;
         self

@@ -17,9 +17,9 @@ use crate::policy::RetryPolicy;
 use crate::request::ResendAfter;
 
 impl RetryPolicy {
-    /// Calls a closure until what it comes to is not to be retried, and comes to that. Budget, delays, hints and limits are those of the layer;
-    /// what it does counts as idempotent, unless [`safety`](crate::RetryPolicyBuilder::safety) is `Never`: then the closure
-    /// is called once.
+    /// Calls a closure until what it comes to is not to be retried, and comes to that. Budget,
+    /// delays, hints and limits are those of the layer; what it does counts as idempotent, unless
+    /// [`safety`](crate::RetryPolicyBuilder::safety) is `Never`: then the closure is called once.
     ///
     /// It is judged by [`Auto`]: a response by its status, an error by its chain of sources. If it returns what is no
     /// [`Outcome`](crate::Outcome), a file or a row, say `policy.errors_only().retry(…)`.
@@ -81,8 +81,9 @@ impl RetryPolicy {
 
     /// Takes whatever is returned for a success, so that it may be of any type.
     ///
-    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a success even if it is
-    /// an `Err`. For those, leave `errors_only` off or use `.classify(NestedErrors::new())`.
+    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a
+    /// success even if it is an `Err`. For those, leave `errors_only` off or use
+    /// `.classify(NestedErrors::new())`.
     pub fn errors_only<K>(&self) -> Retrier<ErrorsOnly<K>> {
         Retrier { policy: self.clone(), classify: ErrorsOnly::new() }
     }

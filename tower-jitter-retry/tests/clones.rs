@@ -1,4 +1,5 @@
-//! `clone_requests()`: the body is cloned, and everything else of an HTTP request counts as without it.
+//! `clone_requests()`: the body is cloned, and everything else of an HTTP request counts as without
+//! it.
 
 mod support;
 

@@ -218,7 +218,8 @@ fn retries_and_reasons_are_traced_with_the_resend_count() {
     assert_eq!(*heard, expected);
 }
 
-/// A recorder that makes a call of its own for each count, as one that sends its counts to a server does.
+/// A recorder that makes a call of its own for each count, as one that sends its counts to a server
+/// does.
 #[cfg(feature = "metrics")]
 mod recorder {
     use std::cell::Cell;

@@ -56,8 +56,8 @@ async fn a_servers_own_delay_lengthens_the_open_time_whatever_it_says() {
     }
 }
 
-/// Ten cancelled calls and no completed call look like a server that hangs. A body that has delivered data, and one that is
-/// never polled, are completed calls.
+/// Ten cancelled calls and no completed call look like a server that hangs. A body that has
+/// delivered data, and one that is never polled, are completed calls.
 #[tokio::test]
 async fn ten_dropped_bodies_open_circuit_only_if_no_data_came() {
     // What the server sends, whether the body is polled, and the circuit afterwards.

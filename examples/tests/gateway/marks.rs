@@ -8,7 +8,8 @@ use crate::{Gateway, MARKER};
 
 const PREVIOUS: &str = "grpc-previous-rpc-attempts";
 
-/// The answer that a remote client gets to a request with these headers, and what came to the downstream.
+/// The answer that a remote client gets to a request with these headers, and what came to the
+/// downstream.
 async fn send(method: Method, act: Act, headers: &[(&'static str, &str)]) -> (Response, Vec<Seen>) {
     let gateway = Gateway::start().await;
     gateway.orders.otherwise(act);

@@ -39,7 +39,8 @@ fn follow<E>() -> FollowRedirectLayer<impl Policy<Body, E> + Clone> {
     FollowRedirectLayer::with_policy(clone_body.and::<_, Body, E>(Standard::default()))
 }
 
-/// How many requests come to a server that redirects, and to the target, if one is sent through the stack.
+/// How many requests come to a server that redirects, and to the target, if one is sent through the
+/// stack.
 async fn requests<S>(stack: S, method: &Method, redirect: u16, target: u16, never: bool) -> (usize, usize)
 where
     S: Service<Request<Body>>,
@@ -58,7 +59,8 @@ where
     (origin.requests().len(), server.requests().len())
 }
 
-/// Each hop is a request of its own: the first is answered, and only the second is sent again, if it may be.
+/// Each hop is a request of its own: the first is answered, and only the second is sent again, if
+/// it may be.
 #[tokio::test]
 async fn redirected_post_above_the_retry_is_sent_once() {
     for redirect in REDIRECTS {

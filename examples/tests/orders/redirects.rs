@@ -17,7 +17,8 @@ use crate::{EACH, breaker, retry};
 async fn redirected_post_is_sent_once_and_its_target_is_retried() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
-    // Processes the order, and redirects to its receipt, whose server refuses the first two connections.
+    // Processes the order, and redirects to its receipt, whose server refuses the first two
+    // connections.
     let client = service_fn(move |request: Request<Full<Bytes>>| {
         let attempt = {
             let mut log = log.lock().unwrap();

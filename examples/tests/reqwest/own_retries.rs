@@ -29,7 +29,8 @@ async fn a_refused_stream_is_sent_nine_times_with_reqwests_own_retries_and_thric
     let refused = || Reply::nothing().rst_stream(Reason::REFUSED_STREAM);
     assert_eq!(asked(Client::builder(), Method::PUT, refused()).await, 9);
     assert_eq!(asked(plain(), Method::PUT, refused()).await, 3);
-    // reqwest follows redirects, and does not say which hop refused the stream: the layer does not send a POST again.
+    // reqwest follows redirects, and does not say which hop refused the stream: the layer does not
+    // send a POST again.
     assert_eq!(asked(Client::builder(), Method::POST, refused()).await, 3);
     assert_eq!(asked(plain(), Method::POST, refused()).await, 1);
 }

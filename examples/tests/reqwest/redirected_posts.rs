@@ -1,5 +1,5 @@
-//! A POST that was processed and answered by a redirect, whose target then fails: the fault is of the second hop, and the
-//! POST is not sent again.
+//! A POST that was processed and answered by a redirect, whose target then fails: the fault is of
+//! the second hop, and the POST is not sent again.
 
 use std::time::Duration;
 
@@ -144,7 +144,8 @@ async fn redirected_post_with_other_policies_and_classifiers_is_sent_once() {
     }
 }
 
-/// reqwest does not say which hop refused the connection. A client that follows no redirects has one hop.
+/// reqwest does not say which hop refused the connection. A client that follows no redirects has
+/// one hop.
 #[tokio::test]
 async fn refused_post_is_sent_again_if_no_redirect_is_followed() {
     let refused = Refused::bind();
@@ -166,7 +167,8 @@ async fn refused_post_is_sent_again_if_no_redirect_is_followed() {
     }
 }
 
-/// How often a POST is sent that is answered by 429 at once, to a URL that reqwest writes differently.
+/// How often a POST is sent that is answered by 429 at once, to a URL that reqwest writes
+/// differently.
 async fn sent_to(policy: RetryPolicyBuilder, path: &str) -> usize {
     let server = Http::start().await;
     server.otherwise(Act::status(429));

@@ -18,8 +18,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 const ATTEMPTS: u32 = 3;
 
-/// Without a delay, and without a budget, which would refuse what the sums ask for. No redirect is followed, so that a POST
-/// is sent again after a refused connection.
+/// Without a delay, and without a budget, which would refuse what the sums ask for. No redirect is
+/// followed, so that a POST is sent again after a refused connection.
 fn policy() -> RetryPolicy {
     let policy = RetryPolicy::builder().max_attempts(ATTEMPTS).base(Duration::ZERO).jitter(Jitter::None);
     policy.budget(None).follows_redirects(false).build().unwrap()

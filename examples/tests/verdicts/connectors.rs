@@ -1,4 +1,5 @@
-//! Connect errors that are no sign of a dead server: a proxy that refuses, and a client without TLS.
+//! Connect errors that are no sign of a dead server: a proxy that refuses, and a client without
+//! TLS.
 
 use std::convert::Infallible;
 use std::io;
@@ -182,8 +183,8 @@ async fn https_without_tls_in_reqwest_is_client_never_neutral() {
     table.error(&"middleware", &middleware.get(HTTPS).send().await.unwrap_err(), CALLER);
 }
 
-/// Other clients that tell a mistake of configuration by their text alone. They are built here without TLS, so that the
-/// errors are made by hand.
+/// Other clients that tell a mistake of configuration by their text alone. They are built here
+/// without TLS, so that the errors are made by hand.
 #[tokio::test]
 async fn scheme_not_supported_by_other_connectors_is_client_never_neutral() {
     let mut table = Table::default();

@@ -39,7 +39,8 @@ pub(crate) async fn streams(exchange: impl AsyncFn(&str) -> Result<(), BoxError>
     }
 }
 
-/// Streams and connections for which the server requires HTTP/1.1 or a safer TLS: the same request over the same connection fails again.
+/// Streams and connections for which the server requires HTTP/1.1 or a safer TLS: the same request
+/// over the same connection fails again.
 pub(crate) async fn other_connection_required(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let (mut table, want) = (Table::default(), axes(Kind::Protocol, Retryable::Never, Health::Neutral));
     for reason in [Reason::HTTP_1_1_REQUIRED, Reason::INADEQUATE_SECURITY] {

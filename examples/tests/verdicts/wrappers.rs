@@ -169,8 +169,8 @@ async fn closed_buffer_is_local_never_neutral() {
     table.error(&"judged", &judged.unwrap_err(), want);
 }
 
-/// The worker of a buffer ends when its service fails to become ready. Every later call through the buffer gets the
-/// same error, also after the server has recovered.
+/// The worker of a buffer ends when its service fails to become ready. Every later call through the
+/// buffer gets the same error, also after the server has recovered.
 #[tokio::test]
 async fn failed_service_behind_buffer_keeps_its_cause_and_is_never_retried() {
     /// Is never ready.

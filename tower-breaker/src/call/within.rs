@@ -44,8 +44,8 @@ impl Circuit {
     ///
     /// # Errors
     ///
-    /// [`BreakerError::Rejected`] if the circuit rejects the call, [`BreakerError::TimedOut`] if the time is over,
-    /// [`BreakerError::Inner`] with the call's own error.
+    /// [`BreakerError::Rejected`] if the circuit rejects the call, [`BreakerError::TimedOut`] if
+    /// the time is over, [`BreakerError::Inner`] with the call's own error.
     ///
     /// # Panics
     ///

@@ -53,8 +53,8 @@ pub(crate) use settle::Took;
 const TIMED: u64 = 1;
 /// What would be refused is let through, and not counted.
 const OBSERVING: u64 = 2;
-/// The word of the flags is `meters:32 | first epoch:24 | flags:8`: the number of the meters of the circuit's name, and
-/// the epoch in which the circuit began, so that the two never disagree.
+/// The word of the flags is `meters:32 | first epoch:24 | flags:8`: the number of the meters of the
+/// circuit's name, and the epoch in which the circuit began, so that the two never disagree.
 pub(super) const METERS: u32 = 32;
 const FIRST_EPOCH: u32 = 8;
 
@@ -172,8 +172,8 @@ impl<T: Store> Core<T> {
         self.open_for(self.gate(), self.plan().clock.now()).filter(|_| !self.has(OBSERVING))
     }
 
-    /// Lets a call in, or not, whose service is asked for its readiness. `Ok(None)`: nothing is reserved for it, and it asks
-    /// again when it begins.
+    /// Lets a call in, or not, whose service is asked for its readiness. `Ok(None)`: nothing is
+    /// reserved for it, and it asks again when it begins.
     pub(crate) fn reserve(&self, arrival: Arrival) -> Result<Option<Entry>, Refusal> {
         let gate = self.gate();
         if gate.lets_all_through() || gate.is_free() || (gate.is_closed() && arrival == Arrival::AtCall) {
@@ -200,10 +200,11 @@ impl<T: Store> Core<T> {
         gate.is_closed().then(|| self.normal(gate.stamp()))
     }
 
-    /// How many nanoseconds an open circuit refuses calls. `None`: it is not open, or its time is over.
+    /// How many nanoseconds an open circuit refuses calls. `None`: it is not open, or its time is
+    /// over.
     ///
-    /// The deadline may be a later one than the gate's, if the circuit has opened again since. It is
-    /// then open now, too.
+    /// The deadline may be a later one than the gate's, if the circuit has opened again since. It
+    /// is then open now, too.
     #[inline]
     pub(super) fn open_for(&self, gate: Gate, now: u64) -> Option<u64> {
         if !gate.is_timed() {
@@ -375,7 +376,8 @@ impl Recycle for Core {
         cold.epoch = next_epoch(cold.epoch);
         cold.machine = Machine::new();
         self.open_epoch(Sign::Closed { ramping: false }, cold.epoch);
-        // Release, after the gate: an outcome that reads these flags finds the epoch of its call to be over.
+        // Release, after the gate: an outcome that reads these flags finds the epoch of its call to
+        // be over.
         self.plan().flags.store(0, Ordering::Release);
         let watchers = mem::take(&mut cold.watchers);
         let wakers = cold.waiters.drain();

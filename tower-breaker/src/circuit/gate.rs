@@ -8,9 +8,10 @@
 //! └───────────────┴─────────┴──────┴──────────────────────────────┘
 //! ```
 //!
-//! The deadline of an open circuit is in a word of its own, which is written before the gate opens: see
-//! [`Core::open_for`](super::Core::open_for). A permit holds the word of its admission with an empty
-//! payload: if the gate still equals it, nothing has changed, no failure is counted and no ramp is on, all known from one comparison.
+//! The deadline of an open circuit is in a word of its own, which is written before the gate opens:
+//! see [`Core::open_for`](super::Core::open_for). A permit holds the word of its admission with an
+//! empty payload: if the gate still equals it, nothing has changed, no failure is counted and no
+//! ramp is on, all known from one comparison.
 //!
 //! An epoch starts over after 2²⁴ changes of one circuit; an outcome would have to be as many changes late to be taken for a
 //! current one.

@@ -36,23 +36,25 @@ pub(crate) type SharedCore<K> = sync::Arc<Core<Keyed<K>>>;
 /// What is lost with a circuit that is evicted. The least goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Loss {
-    /// Nothing: it is closed with an empty window and no failure since its last success, or has been open or half-open for
-    /// twice its open duration.
+    /// Nothing: it is closed with an empty window and no failure since its last success, or has
+    /// been open or half-open for twice its open duration.
     Idle,
     /// It is closed, and its window holds this number of calls, all of them fast and successful.
     Successes(u64),
-    /// It is closed, and none of its failed, slow and abandoned calls is recent. The number is of those in its window, or of
-    /// the failures since its last success, if they are more.
+    /// It is closed, and none of its failed, slow and abandoned calls is recent. The number is of
+    /// those in its window, or of the failures since its last success, if they are more.
     Failures(u64),
 }
 
-/// What is lost with a circuit if it is evicted now. `None`: it must be kept, or a call or a handle holds it, besides
-/// the given number of handles of the map. The caller keeps calls from finding it meanwhile, or asks again.
+/// What is lost with a circuit if it is evicted now. `None`: it must be kept, or a call or a handle
+/// holds it, besides the given number of handles of the map. The caller keeps calls from finding it
+/// meanwhile, or asks again.
 pub(crate) fn loss<K>(core: &SharedCore<K>, holders: usize) -> Option<Loss> {
     if sync::Arc::strong_count(core) != holders {
         return None;
     }
-    // Each holder gave the circuit up with a release, and the count was read after: the outcome of its call is seen below.
+    // Each holder gave the circuit up with a release, and the count was read after: the outcome of
+    // its call is seen below.
     fence(Ordering::Acquire);
     core.loss()
 }
@@ -219,7 +221,8 @@ impl More {
 }
 
 impl<K> Keyed<K> {
-    /// A new circuit of a key with a hash. It is counted in the gauges once it [begins](Self::begin).
+    /// A new circuit of a key with a hash. It is counted in the gauges once it
+    /// [begins](Self::begin).
     pub(crate) fn new(key: K, hash: u64, common: Arc<Common<K>>) -> Self {
         let gate = AtomicU64::new(Gate::at_first(common.setup.disabled).word());
         let newest = Newest::new(common.plan.bucket());
@@ -227,7 +230,8 @@ impl<K> Keyed<K> {
         Self { key, hash, gate, newest, answered: AtomicU64::new(NO_BUCKET), calls, trouble, common }
     }
 
-    /// Counts the circuit in the gauges, until it is dropped. It runs the recorder: never under a lock.
+    /// Counts the circuit in the gauges, until it is dropped. It runs the recorder: never under a
+    /// lock.
     pub(crate) fn begin(&self) {
         if let Some(meters) = self.standing() {
             meters.begins(Gate::at_first(self.common.setup.disabled).untroubled_state());
@@ -316,7 +320,8 @@ impl<K> Core<Keyed<K>> {
         self.loss() == Some(Loss::Idle)
     }
 
-    /// What is lost if the circuit is evicted. `None`: it must be kept, because one of these is true:
+    /// What is lost if the circuit is evicted. `None`: it must be kept, because one of these is
+    /// true:
     ///
     /// - it is open or half-open, for less than twice its open duration;
     /// - it is forced, or open until it is reset;
@@ -339,7 +344,8 @@ impl<K> Core<Keyed<K>> {
         let bucket = newest.look(common.span().buckets.tag(now, gate.epoch()));
         let sums_of = |span| bucket.map_or_else(Counts::default, |tag| self.store().sums_of(tag, span));
         let counts = sums_of(CELLS as u32);
-        // The run of failures is not bound to the window: a key may be called less than once a window.
+        // The run of failures is not bound to the window: a key may be called less than once a
+        // window.
         match bad(counts).max(gate.run()) {
             0 if counts.calls == 0 => Some(Loss::Idle),
             0 => Some(Loss::Successes(counts.calls)),

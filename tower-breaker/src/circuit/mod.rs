@@ -146,7 +146,8 @@ impl Circuit {
         Permit::if_closed(self.core.forever())
     }
 
-    /// For how many nanoseconds the circuit is open and refuses calls, if that is known without a lock.
+    /// For how many nanoseconds the circuit is open and refuses calls, if that is known without a
+    /// lock.
     #[inline]
     pub(crate) fn refuses_for(&self) -> Option<u64> {
         self.core.refuses_for()
@@ -211,8 +212,8 @@ pub struct Status {
     /// Failures since the last success; 0 unless closed. The number that led to the last trip is in
     /// [`last_trip`](Self::last_trip).
     pub consecutive_failures: u64,
-    /// What the window holds. It starts empty at every change of the state: what it held at the last trip is in
-    /// [`last_trip`](Self::last_trip).
+    /// What the window holds. It starts empty at every change of the state: what it held at the
+    /// last trip is in [`last_trip`](Self::last_trip).
     pub window: Counts,
     /// How long it stays open; zero: its time is over, and the next call is a probe. `None`: it is not open, or until somebody does something
     /// about it.
@@ -220,7 +221,8 @@ pub struct Status {
     pub retry_after: Option<Duration>,
     /// How it came to stand there.
     pub last_transition: Option<Transition>,
-    /// The last transition that opened the circuit: its reason, its fault, and the counts that led to it.
+    /// The last transition that opened the circuit: its reason, its fault, and the counts that led
+    /// to it.
     pub last_trip: Option<Transition>,
     /// The last failure, if the layer was told to keep it: see
     /// [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).

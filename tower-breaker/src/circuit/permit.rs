@@ -34,7 +34,8 @@ impl Permit {
         core.admit_closed().map(|entry| Self { hold: Own(core), entry })
     }
 
-    /// A permit of a closed circuit, also in a slow start, for what is counted and was not asked for.
+    /// A permit of a closed circuit, also in a slow start, for what is counted and was not asked
+    /// for.
     pub(crate) fn if_closed(core: &'static Core) -> Option<Self> {
         core.entry_if_closed().map(|entry| Self { hold: Own(core), entry })
     }
@@ -72,8 +73,8 @@ impl<H: Hold> Permit<H> {
 
     /// Gives the permit back unused: the call never began.
     ///
-    /// A probe's slot is free at once, a call in a slow start returns its credit, and nothing is counted, whatever the
-    /// policy for cancelled calls.
+    /// A probe's slot is free at once, a call in a slow start returns its credit, and nothing is
+    /// counted, whatever the policy for cancelled calls.
     pub fn cancel(self) {
         self.done(H::cancel);
     }

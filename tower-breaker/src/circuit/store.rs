@@ -69,7 +69,8 @@ impl Plan {
 
     /// The meters of the circuit's name, if there is a recorder.
     pub(crate) fn meters(&self) -> Option<&'static Meters> {
-        // Relaxed: the number is written under the circuit's lock, or before anybody has the circuit.
+        // Relaxed: the number is written under the circuit's lock, or before anybody has the
+        // circuit.
         meters((self.flags.load(Ordering::Relaxed) >> METERS) as u32)
     }
 }

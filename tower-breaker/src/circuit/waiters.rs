@@ -30,8 +30,8 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
-    /// Registers a task, at the seat that it has already if that is still its own. The waker that is registered no
-    /// longer is returned, so that it is dropped outside the lock.
+    /// Registers a task, at the seat that it has already if that is still its own. The waker that
+    /// is registered no longer is returned, so that it is dropped outside the lock.
     pub(crate) fn register(
         &mut self,
         seat: Option<Seat>,

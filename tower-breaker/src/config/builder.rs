@@ -107,9 +107,9 @@ impl BreakerConfigBuilder {
     ///
     /// A call that never ends is not slow, it is abandoned: see [`abandoned`](Self::abandoned).
     ///
-    /// The time of a call includes the upload of its request. A remote client with a slow uplink makes
-    /// a slow call of a server that answers at once, and a few such clients open the circuit. In a
-    /// gateway that passes uploads on, do one of these:
+    /// The time of a call includes the upload of its request. A remote client with a slow uplink
+    /// makes a slow call of a server that answers at once, and a few such clients open the circuit.
+    /// In a gateway that passes uploads on, do one of these:
     ///
     /// - Give the routes with uploads a circuit of their own, without slow calls.
     /// - Read small bodies into memory above the breaker.
@@ -196,9 +196,10 @@ impl BreakerConfigBuilder {
     /// How long the share of calls grows, evenly from none to all, that a circuit lets through when it has closed, 1 ms to 365 days; zero: it
     /// lets all through at once. The first call always goes through, and when the time is over all do, however few there were.
     ///
-    /// The share is one of calls that begin. A service that is polled for its readiness and not called does not count, and
-    /// neither does a permit that is cancelled. A service that is not ready when open counts once when it begins to wait, and
-    /// then each time that a sixteenth of the time that is left is over.
+    /// The share is one of calls that begin. A service that is polled for its readiness and not
+    /// called does not count, and neither does a permit that is cancelled. A service that is not
+    /// ready when open counts once when it begins to wait, and then each time that a sixteenth of
+    /// the time that is left is over.
     ///
     /// **Default**: zero.
     pub fn ramp_for(mut self, time: Duration) -> Self {

@@ -70,8 +70,8 @@ pub struct KeyedConfigBuilder {
 impl KeyedConfigBuilder {
     /// Sets how many circuits are kept at most, 1 to 100,000,000.
     ///
-    /// When the map is full, a call by a new key looks at the next 16 circuits, and evicts the one with which the least is
-    /// lost:
+    /// When the map is full, a call by a new key looks at the next 16 circuits, and evicts the one
+    /// with which the least is lost:
     ///
     /// | order | circuit |
     /// |---|---|
@@ -79,21 +79,25 @@ impl KeyedConfigBuilder {
     /// | 2 | closed, with successes only in its window; the one with the fewest first |
     /// | 3 | closed, with failed, slow or abandoned calls in its window, or with failures since its last success, the last of them more than a tenth of the window ago; the one with the fewest first |
     ///
-    /// These are never evicted, so that a flood of junk keys cannot make a dead key look healthy again:
+    /// These are never evicted, so that a flood of junk keys cannot make a dead key look healthy
+    /// again:
     ///
     /// - a circuit with a call in progress, or to which a handle is held;
     /// - a circuit that is open or half-open, until twice its open duration has passed;
     /// - a circuit that is forced, or open until it is reset;
     /// - a circuit in its slow start;
-    /// - a circuit with a call that failed, was slow or was abandoned in this tenth of the window or in the one before.
+    /// - a circuit with a call that failed, was slow or was abandoned in this tenth of the window
+    ///   or in the one before.
     ///
-    /// If none of the 16 can be evicted, the call is subject to [`overflow`](Self::overflow). Once all circuits have been
-    /// looked at in vain, new keys do not look again for a hundredth of the window. So a flood of junk keys that fail fills
-    /// the map for a fifth of the window at most; after that, new keys get circuits again.
+    /// If none of the 16 can be evicted, the call is subject to [`overflow`](Self::overflow). Once
+    /// all circuits have been looked at in vain, new keys do not look again for a hundredth of the
+    /// window. So a flood of junk keys that fail fills the map for a fifth of the window at most;
+    /// after that, new keys get circuits again.
     ///
-    /// A flood of keys that each open their circuit, or whose calls hang, fills the map for as long as it lasts. If remote
-    /// clients choose the keys, keep more circuits than they can open in twice the open duration, limit the calls in
-    /// progress below the layer, or choose [`Overflow::Shared`].
+    /// A flood of keys that each open their circuit, or whose calls hang, fills the map for as long
+    /// as it lasts. If remote clients choose the keys, keep more circuits than they can open in
+    /// twice the open duration, limit the calls in progress below the layer, or choose
+    /// [`Overflow::Shared`].
     ///
     /// **Default**: 10,000.
     pub const fn max_keys(mut self, keys: usize) -> Self {
@@ -101,7 +105,8 @@ impl KeyedConfigBuilder {
         self
     }
 
-    /// Sets what happens to a call with a new key when no circuit can be evicted. **Default**: [`Overflow::Unguarded`].
+    /// Sets what happens to a call with a new key when no circuit can be evicted. **Default**:
+    /// [`Overflow::Unguarded`].
     pub const fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
         self

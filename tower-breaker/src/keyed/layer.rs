@@ -22,8 +22,9 @@ use crate::settle::Head;
 
 /// A circuit for each key of a request: its host, its route, a gRPC method, a tenant, a model.
 ///
-/// The circuits live in the layer: every service that it makes shares them. A key is kept once, for as long as its circuit
-/// is. If remote clients choose the keys, let the closure cut or hash long ones.
+/// The circuits live in the layer: every service that it makes shares them. A key is kept once, for
+/// as long as its circuit is. If remote clients choose the keys, let the closure cut or hash long
+/// ones.
 ///
 /// | | |
 /// |---|---|
@@ -123,8 +124,9 @@ impl<F, K, R, B> KeyedBreakerLayer<F, K, Auto<Typed>, R, B> {
 impl<F, K, M, R, B> KeyedBreakerLayer<F, K, Auto<M>, R, B> {
     /// Takes every response for a success, so that a response of any type will do.
     ///
-    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a success even if it is
-    /// an `Err`. For those, leave `errors_only` off or use `.classify(NestedErrors::new())`.
+    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a
+    /// success even if it is an `Err`. For those, leave `errors_only` off or use
+    /// `.classify(NestedErrors::new())`.
     pub fn errors_only(self) -> KeyedBreakerLayer<F, K, ErrorsOnly<M>, R, B> {
         self.map_classify(|_| ErrorsOnly::new())
     }

@@ -177,8 +177,8 @@ impl Machine {
         (admission, None)
     }
 
-    /// Decides on a call whose service asks whether it is ready. What a closed circuit lets in is then not counted yet, or
-    /// counted for good, as `arrival` says.
+    /// Decides on a call whose service asks whether it is ready. What a closed circuit lets in is
+    /// then not counted yet, or counted for good, as `arrival` says.
     pub(crate) fn reserve(
         &mut self,
         now: u64,

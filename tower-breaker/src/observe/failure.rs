@@ -19,18 +19,20 @@ pub struct LastFailure {
     /// What it was judged to be.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::one_fault"))]
     pub fault: Fault,
-    /// The compiler's name of the cause's type, for people: the innermost error whose type is known. Known are the types of
-    /// the standard library and of the clients whose features are on, the type that the classifier was given, and the type
-    /// that the service returns. For a response, the type of the response.
+    /// The compiler's name of the cause's type, for people: the innermost error whose type is
+    /// known. Known are the types of the standard library and of the clients whose features are on,
+    /// the type that the classifier was given, and the type that the service returns. For a
+    /// response, the type of the response.
     pub type_name: &'static str,
-    /// The text of the error and of its sources, separated by colons. For a response, the text of its fault.
+    /// The text of the error and of its sources, separated by colons. For a response, the text of
+    /// its fault.
     pub message: String,
     /// The label that the layer was given.
     pub label: Cow<'static, str>,
 }
 
-/// Whether a layer keeps the last failure. It is put around the whole classifier when the layer makes a service, so that
-/// rules that are added later are inside.
+/// Whether a layer keeps the last failure. It is put around the whole classifier when the layer
+/// makes a service, so that rules that are added later are inside.
 pub trait LastFailureMode: Clone {
     /// The classifier of the layer's services.
     type Classify<C>;
@@ -150,7 +152,8 @@ fn cause_type(error: &(dyn Error + 'static)) -> Option<&'static str> {
     names.reduce(|outer, inner| if inner.contains("dyn ") { outer } else { inner })
 }
 
-/// The text of the chain. A verdict around an error adds nothing, and what an error has said already is not repeated.
+/// The text of the chain. A verdict around an error adds nothing, and what an error has said
+/// already is not repeated.
 fn text(error: &(dyn Error + 'static)) -> String {
     let is_wrapper = |error: &(dyn Error + 'static)| {
         error.downcast_ref::<Judged>().is_some_and(|judged| judged.get_ref().is_some())

@@ -41,8 +41,8 @@ const STATES: [CircuitState; 6] = [
 
 static ALL: boxcar::Vec<Meters> = boxcar::Vec::new();
 
-/// The number of a name's meters, which are registered once; 0 while there is no recorder. It runs the recorder: never
-/// under a lock.
+/// The number of a name's meters, which are registered once; 0 while there is no recorder. It runs
+/// the recorder: never under a lock.
 pub(crate) fn number(circuit: &'static str) -> u32 {
     static NUMBERS: Mutex<BTreeMap<&'static str, u32>> = Mutex::new(BTreeMap::new());
     let numbers = || NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -76,9 +76,9 @@ fn has_recorder() -> bool {
     possible_placeholder().is_none_or(|address| !is_placeholder(address))
 }
 
-/// The address of the current recorder, if that may be the placeholder that the crate `metrics` passes on while no
-/// recorder is installed: a static without a size. A recorder that is installed for the whole program is boxed, and a
-/// box without a size has no address of its own.
+/// The address of the current recorder, if that may be the placeholder that the crate `metrics`
+/// passes on while no recorder is installed: a static without a size. A recorder that is installed
+/// for the whole program is boxed, and a box without a size has no address of its own.
 fn possible_placeholder() -> Option<usize> {
     metrics::with_recorder(|recorder| {
         let address = std::ptr::from_ref(recorder).addr();
@@ -86,8 +86,8 @@ fn possible_placeholder() -> Option<usize> {
     })
 }
 
-/// Tells the placeholder from a recorder without fields that is installed for this thread alone. A new thread has no
-/// recorder of its own; it is asked once in a program.
+/// Tells the placeholder from a recorder without fields that is installed for this thread alone. A
+/// new thread has no recorder of its own; it is asked once in a program.
 fn is_placeholder(address: usize) -> bool {
     static PLACEHOLDER: OnceLock<usize> = OnceLock::new();
     if let Some(placeholder) = PLACEHOLDER.get() {

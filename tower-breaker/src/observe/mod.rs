@@ -40,10 +40,11 @@ pub struct Transition {
     /// The fault of the call that caused the change, if a call did.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::fault"))]
     pub fault: Option<Fault>,
-    /// What the window held when a closed circuit changed: for a trip, the counts that led to it. `None`: the circuit was
-    /// not closed.
+    /// What the window held when a closed circuit changed: for a trip, the counts that led to it.
+    /// `None`: the circuit was not closed.
     pub counts: Option<Counts>,
-    /// The failures since the last success when a closed circuit changed. 0: the circuit was not closed.
+    /// The failures since the last success when a closed circuit changed. 0: the circuit was not
+    /// closed.
     pub consecutive_failures: u64,
     /// When it was, by the wall clock: for people, no decision reads it.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::time"))]

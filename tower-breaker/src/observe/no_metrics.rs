@@ -1,4 +1,5 @@
-//! What stands in for the metrics without the feature `metrics`: there are no meters, and no code for them.
+//! What stands in for the metrics without the feature `metrics`: there are no meters, and no code
+//! for them.
 
 use tower_fault_classify::Verdict;
 

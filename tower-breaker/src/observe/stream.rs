@@ -49,13 +49,14 @@ impl Transitions {
     }
 }
 
-/// Stands between the channel and the reader's waker, which may run anything when it is cloned or dropped: the channel
-/// clones wakers under its lock.
+/// Stands between the channel and the reader's waker, which may run anything when it is cloned or
+/// dropped: the channel clones wakers under its lock.
 #[derive(Default)]
 struct Relay(Mutex<Option<Waker>>);
 
 impl Relay {
-    /// Puts a waker in the place of another, which is returned so that it is dropped outside the lock.
+    /// Puts a waker in the place of another, which is returned so that it is dropped outside the
+    /// lock.
     fn replace(&self, waker: Option<Waker>) -> Option<Waker> {
         mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), waker)
     }

@@ -2,23 +2,24 @@
 //!
 //! # Eviction
 //!
-//! Every call reads the table; only new keys write to it. A list holds the same circuits, and a hand goes round in it as
-//! that of a clock. A call by a new key that finds the map full looks at the next few circuits, and evicts the one with
-//! which the least is lost. So a call takes a bounded time. Once a whole round was in vain, calls by new keys do not look
-//! for a hundredth of the window. [`KeyedCircuits::get_or_insert`] looks at a whole round.
+//! Every call reads the table; only new keys write to it. A list holds the same circuits, and a
+//! hand goes round in it as that of a clock. A call by a new key that finds the map full looks at
+//! the next few circuits, and evicts the one with which the least is lost. So a call takes a
+//! bounded time. Once a whole round was in vain, calls by new keys do not look for a hundredth of
+//! the window. [`KeyedCircuits::get_or_insert`] looks at a whole round.
 //!
 //! # Why no call loses its circuit
 //!
-//! A call that finds its circuit takes a handle to it under the lock of the table's shard, and keeps it until it is
-//! settled. A circuit is evicted under the same lock, and only if the table and the list are its only holders. A call has
-//! then either not found it yet, and makes a new one, or it is settled, and its outcome is in the window that was looked
-//! at.
+//! A call that finds its circuit takes a handle to it under the lock of the table's shard, and
+//! keeps it until it is settled. A circuit is evicted under the same lock, and only if the table
+//! and the list are its only holders. A call has then either not found it yet, and makes a new one,
+//! or it is settled, and its outcome is in the window that was looked at.
 //!
 //! # Why no user code runs under a lock
 //!
-//! Keys are hashed before a lock is taken and compared after it is released. A key that is inserted is compared with all
-//! that have its hash; if another key was inserted meanwhile, they are compared once more. Recorders run, and keys are
-//! dropped, at the end.
+//! Keys are hashed before a lock is taken and compared after it is released. A key that is inserted
+//! is compared with all that have its hash; if another key was inserted meanwhile, they are
+//! compared once more. Recorders run, and keys are dropped, at the end.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -123,8 +124,8 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         self.find(key).map(|core| self.handle(core))
     }
 
-    /// The circuit of a key, made if there is none yet: to force one open before its first call. `None`: the map is full,
-    /// and no circuit can be evicted.
+    /// The circuit of a key, made if there is none yet: to force one open before its first call.
+    /// `None`: the map is full, and no circuit can be evicted.
     pub fn get_or_insert(&self, key: K) -> Option<KeyedCircuit<K>> {
         let hash = self.hash(&key);
         let core = match self.find_hashed(hash, &key) {
@@ -197,8 +198,8 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         }
     }
 
-    /// Makes a circuit. If the map is full, one of the next `steps` circuits is evicted for it; the key comes back if none
-    /// of them can be.
+    /// Makes a circuit. If the map is full, one of the next `steps` circuits is evicted for it; the
+    /// key comes back if none of them can be.
     fn insert(&self, key: K, hash: u64, steps: usize) -> Result<SharedCore<K>, K> {
         let Inner { table, common, max_keys, full_until, evicted, .. } = &*self.inner;
         let mut compared_at = None;
@@ -261,7 +262,8 @@ impl<K> fmt::Debug for Found<K> {
 }
 
 impl<K> Hand<K> {
-    /// Looks at up to so many circuits, each once at most, and removes one from the table. Returns its place in the list.
+    /// Looks at up to so many circuits, each once at most, and removes one from the table. Returns
+    /// its place in the list.
     fn evict(&mut self, steps: usize, table: &Table<K>) -> Option<usize> {
         let mut left = steps.min(self.circuits.len());
         while left > 0 {

@@ -16,8 +16,9 @@ use crate::observe::{Transition, Watchers};
 
 /// The circuits of a program, by name: for a dashboard, a health page, a hand that has to act.
 ///
-/// A clone is another handle to the same registry. A circuit that was made stays until it is [removed](Self::remove); so names are to be few:
-/// for keys of requests there is `KeyedBreakerLayer` (feature `keyed`). Its lock is not held while a circuit is made or called.
+/// A clone is another handle to the same registry. A circuit that was made stays until it is
+/// [removed](Self::remove); so names are to be few: for keys of requests there is
+/// `KeyedBreakerLayer` (feature `keyed`). Its lock is not held while a circuit is made or called.
 ///
 /// ```
 /// use tower_breaker::{BreakerConfig, BreakerLayer, CircuitRegistry};
@@ -87,7 +88,8 @@ impl CircuitRegistry {
                 Plan::Get(circuit) => return circuit,
                 Plan::Make(config) => config,
             };
-            // A circuit registers its instruments with the program's recorder, which may run anything: not under the lock.
+            // A circuit registers its instruments with the program's recorder, which may run
+            // anything: not under the lock.
             let circuit = Circuit::new(config.clone());
             let watchers = Arc::clone(&self.inner.watchers);
             circuit.on_transition(move |transition| watchers.tell(transition));
@@ -97,7 +99,8 @@ impl CircuitRegistry {
                 entries.insert(name, Entry::Made(circuit.clone()));
                 return circuit;
             }
-            // Another thread made or configured it meanwhile. The lock is released before the circuit ends.
+            // Another thread made or configured it meanwhile. The lock is released before the
+            // circuit ends.
             drop(entries);
         }
     }

@@ -1,7 +1,8 @@
 //! The circuits by the hashes of their keys.
 //!
-//! Nothing of a key runs under a lock. Its hash is computed before; a circuit with that hash is taken out of the table
-//! by its handle, and its key is compared after the lock is released. The table grows and evicts by the stored hashes.
+//! Nothing of a key runs under a lock. Its hash is computed before; a circuit with that hash is
+//! taken out of the table by its handle, and its key is compared after the lock is released. The
+//! table grows and evicts by the stored hashes.
 
 use std::thread::available_parallelism;
 
@@ -62,8 +63,8 @@ impl<K> Table<K> {
         slots.insert_unique(hash, Slot { hash, core }, |slot| slot.hash);
     }
 
-    /// Removes a circuit if it `may_go`: no call finds it while that is asked. The caller has another handle to it, so that
-    /// nothing is dropped here but a count.
+    /// Removes a circuit if it `may_go`: no call finds it while that is asked. The caller has
+    /// another handle to it, so that nothing is dropped here but a count.
     pub(super) fn remove_if(
         &self,
         core: &SharedCore<K>,

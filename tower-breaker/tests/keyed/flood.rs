@@ -22,8 +22,8 @@ fn dead_key_is_rejected_in_flood_of_junk_keys_that_fail() {
     let mut bench = Bench::of(50);
     let mut sent = 0;
     let mut kept = false;
-    // 500 junk keys a second want the 50 places, which are free again after two tenths of the window at the latest. The
-    // dead key is called ten times a second, somewhere between them.
+    // 500 junk keys a second want the 50 places, which are free again after two tenths of the
+    // window at the latest. The dead key is called ten times a second, somewhere between them.
     for round in 0..6_000_u64 {
         bench.hand.advance(Duration::from_millis(100));
         let before = round * 31 % 51;
@@ -124,7 +124,8 @@ fn circuit_in_slow_start_is_not_evicted() {
 #[test]
 fn circuit_with_least_to_lose_is_evicted() {
     let bench = Bench::of(6);
-    // Two failures that are not recent, then one; three successes, then one; nothing; a recent failure.
+    // Two failures that are not recent, then one; three successes, then one; nothing; a recent
+    // failure.
     bench.fail(0, 2);
     bench.fail(1, 1);
     bench.hand.advance(15 * SECOND);
@@ -239,7 +240,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// As long as a call looks at all circuits, it evicts one with the least loss, and finds no room only if none may go.
+    /// As long as a call looks at all circuits, it evicts one with the least loss, and finds no
+    /// room only if none may go.
     #[test]
     fn eviction_agrees_with_naive_model(max_keys in 1..9_usize, steps in steps()) {
         let each = config().consecutive_failures(0).failure_rate(None).minimum_calls(1_000);

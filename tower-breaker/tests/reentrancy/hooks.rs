@@ -153,8 +153,8 @@ impl Drop for HostileObserver {
     }
 }
 
-/// A key that calls back from everything that is done with it. All keys have one of four hashes, so that they are
-/// compared.
+/// A key that calls back from everything that is done with it. All keys have one of four hashes, so
+/// that they are compared.
 pub(crate) struct HostileKey(u64);
 
 impl HostileKey {

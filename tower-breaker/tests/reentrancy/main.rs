@@ -1,8 +1,9 @@
 //! User code that calls back into the breaker: no lock is held while it runs.
 //!
-//! Every operation of the public interface runs with every kind of user code armed. A hook, when it runs, calls every
-//! operation itself, on the same circuits. An operation that runs user code under a lock then never returns. A new
-//! operation needs a row in [`OPERATIONS`], which a test checks, and new user code a variant of [`Hook`].
+//! Every operation of the public interface runs with every kind of user code armed. A hook, when it
+//! runs, calls every operation itself, on the same circuits. An operation that runs user code under
+//! a lock then never returns. A new operation needs a row in [`OPERATIONS`], which a test checks,
+//! and new user code a variant of [`Hook`].
 //!
 //! A waker's `clone` has no hook: it cannot be written without unsafe code.
 #![cfg(all(feature = "keyed", feature = "metrics", feature = "stream", feature = "tokio"))]

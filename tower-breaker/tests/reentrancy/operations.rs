@@ -233,7 +233,8 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     }),
     ("KeyedBreaker calls", |target| {
         let mut service = target.keyed.clone().errors_only().layer(service_fn(fails));
-        // As many keys as are kept, one that is called again, and more, which evict the others or find no room.
+        // As many keys as are kept, one that is called again, and more, which evict the others or
+        // find no room.
         for key in (0..KEPT as u64).chain([0, 0, fresh_key(), fresh_key()]) {
             let mut call = Box::pin(service.call(key));
             ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));

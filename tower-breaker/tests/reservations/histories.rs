@@ -1,4 +1,5 @@
-//! Random histories of `poll_ready`, `call`, clone and drop against a limit that knows who holds what.
+//! Random histories of `poll_ready`, `call`, clone and drop against a limit that knows who holds
+//! what.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -15,7 +16,8 @@ use tower_test::mock::Spawn;
 
 use super::{BoxedLayer, Guarded, OPEN_FOR, config};
 
-/// A fair limit of one call at a time. It knows which instance of the service is queued or holds the permit.
+/// A fair limit of one call at a time. It knows which instance of the service is queued or holds
+/// the permit.
 #[derive(Default)]
 struct State {
     last_id: u64,
@@ -298,7 +300,8 @@ impl Bench {
         }
     }
 
-    /// Forces the circuit open and polls each service once more: nothing is left of any reservation.
+    /// Forces the circuit open and polls each service once more: nothing is left of any
+    /// reservation.
     async fn end(&mut self) {
         self.apply(Event::Observe(false)).await;
         self.apply(Event::ForceOpen).await;

@@ -1,4 +1,5 @@
-//! Reservations of the inner service: a service whose call is rejected holds none, queued or granted.
+//! Reservations of the inner service: a service whose call is rejected holds none, queued or
+//! granted.
 
 mod histories;
 mod slow_start;

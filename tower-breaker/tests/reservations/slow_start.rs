@@ -1,4 +1,5 @@
-//! A slow start lets a share of the calls through: readiness that is asked for and not used does not count.
+//! A slow start lets a share of the calls through: readiness that is asked for and not used does
+//! not count.
 
 use tower_breaker::Verdict;
 

@@ -32,8 +32,9 @@ pin_project! {
     /// | it is dropped and was never asked for anything | gRPC: as above, for its trailers are unknown; else a success: the head was one, and nobody wanted more |
     /// | reading panics | kind `unknown`: a failure, told when the body is dropped |
     ///
-    /// If an [`UploadLayer`](crate::upload::UploadLayer) tracks the request's body, an error is judged in the light of it: the error is the
-    /// caller's if that body has failed, and a timeout is not the server's while that body waits for its source.
+    /// If an [`UploadLayer`](crate::upload::UploadLayer) tracks the request's body, an error is
+    /// judged in the light of it: the error is the caller's if that body has failed, and a timeout
+    /// is not the server's while that body waits for its source.
     ///
     /// A body that says that it has ended when its last data comes is judged then, for its reader may not ask again. One of gRPC waits for its
     /// trailers, or for the end of the reading: not every body knows of trailers before they come.

@@ -86,8 +86,8 @@ fn hyper(error: &(dyn Error + 'static), evidence: &mut Evidence) {
         // The source is the error of the request's body: it says nothing about the server.
         evidence.conclude(&table::REQUEST_BODY);
     } else if text.starts_with("dispatch task is gone") {
-        // hyper counts this as a mistake of the user. The task that drives the connection ended with the request in
-        // its hands: its runtime was shut down, or it panicked.
+        // hyper counts this as a mistake of the user. The task that drives the connection ended
+        // with the request in its hands: its runtime was shut down, or it panicked.
         evidence.opine(&table::CONNECTION_TASK_GONE);
     } else if error.is_user() {
         evidence.opine(&table::io::WRONG);

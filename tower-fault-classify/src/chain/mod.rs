@@ -44,7 +44,8 @@ pub(crate) fn judge_answered(error: &(dyn Error + 'static), grpc: bool) -> Fault
 fn walk(error: &(dyn Error + 'static), reached: Reached) -> Fault {
     let mut evidence = Evidence { reached, ..Evidence::default() };
     let fault = evidence.gather(error);
-    // Also after a carried verdict: whoever judged the error inside did not see what ended around it.
+    // Also after a carried verdict: whoever judged the error inside did not see what ended around
+    // it.
     let fault = if evidence.worker_ended { fault.with_retryable(Retryable::Never) } else { fault };
     if evidence.maybe_redirected { fault.with_maybe_redirected(true) } else { fault }
 }
@@ -78,12 +79,13 @@ struct Evidence {
     on_the_wire: bool,
     /// The client follows redirects, and its errors do not say which hop failed.
     maybe_redirected: bool,
-    /// The peer is gone, whatever the request's body does: the operating system says so, or the peer
-    /// did not answer a ping, or a proxy's attempt to connect.
+    /// The peer is gone, whatever the request's body does: the operating system says so, or the
+    /// peer did not answer a ping, or a proxy's attempt to connect.
     peer_gone: bool,
     /// Ends the walk: the errors below are not about the call.
     conclusion: Option<&'static Fault>,
-    /// The worker behind the service's handle has ended, so that every later call through the handle fails as well.
+    /// The worker behind the service's handle has ended, so that every later call through the
+    /// handle fails as well.
     worker_ended: bool,
     /// The deepest opinion. A reference: a fault that is copied as often as it is thought better of costs more than the walk.
     opinion: Option<&'static Fault>,

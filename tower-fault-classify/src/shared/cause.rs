@@ -11,8 +11,8 @@ pub fn error_chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item =
     successors(Some(error), |&error| error.source()).take(LONGEST_WALK)
 }
 
-/// The name of an error's type, if it is one of the standard library or of a client that the user has named: an error
-/// behind a `dyn Error` does not tell its type.
+/// The name of an error's type, if it is one of the standard library or of a client that the user
+/// has named: an error behind a `dyn Error` does not tell its type.
 pub fn type_name_of(error: &(dyn Error + 'static)) -> Option<&'static str> {
     macro_rules! first_of {
         ($($(#[$only:meta])? $type:ty,)+) => {

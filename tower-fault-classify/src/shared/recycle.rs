@@ -7,15 +7,15 @@
 //!
 //! The invariants, in the order in which they matter:
 //!
-//! 1. A value is in its pool, or has at least one handle; never both. Only [`Recycled::take`] takes it
-//!    out, with one handle, only the drop of the last handle puts it in.
-//! 2. Any value fits any owner: a value has nothing of an owner that the next one cannot replace. So a
-//!    value is found in constant time, and memory is bounded by the largest number of values that were
-//!    alive at once.
-//! 3. Whoever holds a `&'static` without a handle may still use the value after another owner has taken
-//!    it. So a value tells its owners apart by an epoch, and a call with an earlier epoch changes
-//!    nothing. The epoch starts when the value is [retired](Recycle::retire), or when the next owner
-//!    adopts it, before the value has anything of the next owner.
+//! 1. A value is in its pool, or has at least one handle; never both. Only [`Recycled::take`] takes
+//!    it out, with one handle, only the drop of the last handle puts it in.
+//! 2. Any value fits any owner: a value has nothing of an owner that the next one cannot replace.
+//!    So a value is found in constant time, and memory is bounded by the largest number of values
+//!    that were alive at once.
+//! 3. Whoever holds a `&'static` without a handle may still use the value after another owner has
+//!    taken it. So a value tells its owners apart by an epoch, and a call with an earlier epoch
+//!    changes nothing. The epoch starts when the value is [retired](Recycle::retire), or when the
+//!    next owner adopts it, before the value has anything of the next owner.
 
 use std::collections::VecDeque;
 use std::ops::Deref;

@@ -54,8 +54,8 @@ impl<const N: usize> Cells<N> {
     /// A sum that sees the addition also shows what the caller did before it.
     pub fn add(&self, tag: u64, count: u32) {
         let cell = self.cell(tag);
-        // Release: with what was added to other rings before. A failed exchange is repeated with what it
-        // found, so it needs no order.
+        // Release: with what was added to other rings before. A failed exchange is repeated with
+        // what it found, so it needs no order.
         let _ =
             cell.fetch_update(Ordering::Release, Ordering::Relaxed, |word| added(word, tag as u32, count));
     }
@@ -79,7 +79,8 @@ impl<const N: usize> Cells<N> {
     /// The sum over the last `span` buckets that end with the bucket `tag`, cells that are a little
     /// newer included.
     pub fn sum_of(&self, tag: u64, span: u32) -> u64 {
-        // Acquire: a ring that is read afterwards holds what was added to it before what is seen here.
+        // Acquire: a ring that is read afterwards holds what was added to it before what is seen
+        // here.
         self.0.iter().map(|cell| u64::from(counted(cell.load(Ordering::Acquire), tag as u32, span))).sum()
     }
 

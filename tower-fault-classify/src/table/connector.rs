@@ -1,7 +1,8 @@
 //! Errors of connectors, by the beginning of their text.
 //!
-//! hyper-util's `HttpConnector`, `Tunnel` and `SocksV5`, hyper-rustls and tonic keep these types private. A text that has
-//! changed is not recognised, and the error is then judged as any other failure to connect.
+//! hyper-util's `HttpConnector`, `Tunnel` and `SocksV5`, hyper-rustls and tonic keep these types
+//! private. A text that has changed is not recognised, and the error is then judged as any other
+//! failure to connect.
 
 use crate::fault::Fault;
 use crate::fault::Health::Neutral;

@@ -22,13 +22,14 @@ pub(crate) const SHED: Fault = Fault::new(Kind::Rejected, Retryable::Unsent, Hea
 pub(crate) const WORKER_GONE: Fault =
     Fault::new(Kind::Local, Retryable::Never, Health::Neutral, Origin::Local);
 
-/// The task on this side that drives a connection ended before the answer came. The request may have been sent.
+/// The task on this side that drives a connection ended before the answer came. The request may
+/// have been sent.
 #[cfg(any(test, feature = "hyper"))]
 pub(crate) const CONNECTION_TASK_GONE: Fault =
     Fault::new(Kind::Transient, Retryable::IfIdempotent, Health::Neutral, Origin::Local);
 
-/// RFC 9113 §7: the server wants HTTP/1.1, or a safer TLS, for this request. Over the same connection the answer stays
-/// the same.
+/// RFC 9113 §7: the server wants HTTP/1.1, or a safer TLS, for this request. Over the same
+/// connection the answer stays the same.
 #[cfg(any(test, feature = "h2"))]
 pub(crate) const OTHER_CONNECTION_REQUIRED: Fault =
     Fault::new(Kind::Protocol, Retryable::Never, Health::Neutral, Origin::Remote);

@@ -67,8 +67,8 @@ where
 pin_project! {
     /// The response future of [`Upload`].
     ///
-    /// Dropping it drops the inner future. If the request's body waits for its source at that time, a
-    /// breaker beneath does not count the call as abandoned.
+    /// Dropping it drops the inner future. If the request's body waits for its source at that time,
+    /// a breaker beneath does not count the call as abandoned.
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
         // `None` only while it is dropped.

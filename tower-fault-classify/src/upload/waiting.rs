@@ -50,8 +50,8 @@ impl Waiting {
         Self { before: PROGRESS.replace(progress) }
     }
 
-    /// Whether the body of the request waits, or has failed, whose call is polled or dropped on this
-    /// thread.
+    /// Whether the body of the request waits, or has failed, whose call is polled or dropped on
+    /// this thread.
     #[inline]
     pub fn is_noted() -> bool {
         PROGRESS.get() != Progress::Moves
@@ -93,8 +93,8 @@ fn exchange(source: &mut Source) {
     let _ = SOURCE.try_with(|noted| *source = noted.replace(mem::take(source)));
 }
 
-/// The source of the body of the request that is polled on this thread, for an outcome that is judged
-/// later.
+/// The source of the body of the request that is polled on this thread, for an outcome that is
+/// judged later.
 pub(crate) fn source() -> Source {
     let of = |noted: &Cell<Source>| {
         let source = noted.take();

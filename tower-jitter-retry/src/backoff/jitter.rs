@@ -23,8 +23,8 @@ use core::time::Duration;
 /// Where less time is left for the call than the range allows, the range is cut at the time that is
 /// left, as it is at the cap. If even its lower end does not fit, there is no retry.
 ///
-/// A server's own delay (`Retry-After`, pushback) is stretched by up to half of it, at most 5 s, with
-/// every jitter except `None`.
+/// A server's own delay (`Retry-After`, pushback) is stretched by up to half of it, at most 5 s,
+/// with every jitter except `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Jitter {
@@ -73,7 +73,8 @@ impl Jitter {
         uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
     ) -> Option<u64> {
         let delay = within(self.range(at), left, uniform)?;
-        // The clamped variants draw first and are cut afterwards: that is what their names stand for.
+        // The clamped variants draw first and are cut afterwards: that is what their names stand
+        // for.
         let clamped = matches!(self, Self::AwsDecorrelated | Self::TenacityAdditive(_));
         Some(if clamped { delay.min(at.cap) } else { delay })
     }

@@ -54,7 +54,8 @@ impl Backoff {
         Delays { backoff: *self, position: Position::START, uniform }
     }
 
-    /// The delay before the next retry, in nanoseconds, at most `left`. `None`: no delay is that short.
+    /// The delay before the next retry, in nanoseconds, at most `left`. `None`: no delay is that
+    /// short.
     pub(crate) fn next(
         &self,
         position: &mut Position,

@@ -124,8 +124,9 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// The longest delay that a server may ask for, 0 to 365 days. A longer one ends the retries, and
-    /// so does one that does not fit into [`max_elapsed`](Self::max_elapsed). **Default**: 60 s.
+    /// The longest delay that a server may ask for, 0 to 365 days. A longer one ends the retries,
+    /// and so does one that does not fit into [`max_elapsed`](Self::max_elapsed). **Default**: 60
+    /// s.
     ///
     /// `Retry-After`, `retry-after-ms` and gRPC's `RetryInfo` are minimums: the retry waits for the
     /// longer of the hint and the backoff's own delay, and the backoff goes on growing. A hint of 0
@@ -134,31 +135,33 @@ impl RetryPolicyBuilder {
     /// `grpc-retry-pushback-ms` is exact: it replaces the backoff, which starts again after it. 0
     /// means at once.
     ///
-    /// Either is stretched by up to half of it, at most 5 s and at most to the time that is left, so
-    /// that clients that received the same hint do not return at once.
+    /// Either is stretched by up to half of it, at most 5 s and at most to the time that is left,
+    /// so that clients that received the same hint do not return at once.
     pub fn longest_hint(mut self, delay: Duration) -> Self {
         self.longest_hint = delay;
         self
     }
 
-    /// Sets whether requests may be sent more than once. A request's own [`RetrySafety`] takes precedence.
-    /// **Default**: [`RetrySafety::ByRequest`].
+    /// Sets whether requests may be sent more than once. A request's own [`RetrySafety`] takes
+    /// precedence. **Default**: [`RetrySafety::ByRequest`].
     pub fn safety(mut self, safety: RetrySafety) -> Self {
         self.safety = safety;
         self
     }
 
-    /// Sets the faults after which a request that is not idempotent is sent again. [`RetrySafety`] decides whether a
-    /// request is idempotent. **Default**: [`NonIdempotent::UnsentOrRefused`].
+    /// Sets the faults after which a request that is not idempotent is sent again. [`RetrySafety`]
+    /// decides whether a request is idempotent. **Default**: [`NonIdempotent::UnsentOrRefused`].
     pub fn non_idempotent(mut self, level: NonIdempotent) -> Self {
         self.non_idempotent = level;
         self
     }
 
-    /// Sets whether redirects are followed below this layer. A fault after a redirect says nothing about the request that was
-    /// sent first: a POST may have been processed before its redirect led to a server that refuses connections or answers 429.
-    /// [`Retryable::Unsent`](crate::Retryable::Unsent) and [`Refused`](crate::Retryable::Refused) then count as
-    /// [`IfIdempotent`](crate::Retryable::IfIdempotent). The method of the original request decides.
+    /// Sets whether redirects are followed below this layer. A fault after a redirect says nothing
+    /// about the request that was sent first: a POST may have been processed before its redirect
+    /// led to a server that refuses connections or answers 429.
+    /// [`Retryable::Unsent`](crate::Retryable::Unsent) and [`Refused`](crate::Retryable::Refused)
+    /// then count as [`IfIdempotent`](crate::Retryable::IfIdempotent). The method of the original
+    /// request decides.
     ///
     /// | value | Unsent and Refused count as `IfIdempotent` |
     /// |---|---|
@@ -168,10 +171,11 @@ impl RetryPolicyBuilder {
     ///
     /// - Set `true` if tower-http's `FollowRedirect` is below this layer: nothing tells its errors apart. Better, put
     ///   `FollowRedirect` above this layer, where each hop is a request of its own.
-    /// - Set `false` for a reqwest client with `redirect::Policy::none()`. reqwest does not say which hop failed, so that
-    ///   without it a POST is not sent again after a refused connection. Set `false` too if a layer in between changes URLs.
-    /// - A redirect to the URL of the request itself cannot be told from none in a response. Set `true` if your server does
-    ///   that.
+    /// - Set `false` for a reqwest client with `redirect::Policy::none()`. reqwest does not say
+    ///   which hop failed, so that without it a POST is not sent again after a refused connection.
+    ///   Set `false` too if a layer in between changes URLs.
+    /// - A redirect to the URL of the request itself cannot be told from none in a response. Set
+    ///   `true` if your server does that.
     pub fn follows_redirects(mut self, follows: bool) -> Self {
         self.follows_redirects = Some(follows);
         self
@@ -183,13 +187,13 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// The clock of [`max_elapsed`](Self::max_elapsed) and of deadlines. Delays are slept on tokio's
-    /// timer whatever the clock. A budget has a clock of its own; the default budget of a policy with
-    /// a clock takes that.
+    /// The clock of [`max_elapsed`](Self::max_elapsed) and of deadlines. Delays are slept on
+    /// tokio's timer whatever the clock. A budget has a clock of its own; the default budget of a
+    /// policy with a clock takes that.
     ///
     /// **Default**: [`Clock::tokio`], the clock of the timer. It is first read when a call waits or
-    /// fails: an immediate success reads none. [`retry_blocking`](RetryPolicy::retry_blocking), whose
-    /// thread sleeps, reads [`Clock::precise`] instead.
+    /// fails: an immediate success reads none. [`retry_blocking`](RetryPolicy::retry_blocking),
+    /// whose thread sleeps, reads [`Clock::precise`] instead.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self
@@ -232,10 +236,11 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Sets whether requests that this layer may send again are marked with their [`Attempt`](crate::Attempt). A layer
-    /// further in then leaves the faults to this layer that this layer retries; without marks, three layers of three
-    /// attempts make 27 of one call. Off: this layer writes no mark and ignores the marks of others. Requests of `http`
-    /// and of reqwest carry marks; attempts of any other request multiply. **Default**: on.
+    /// Sets whether requests that this layer may send again are marked with their
+    /// [`Attempt`](crate::Attempt). A layer further in then leaves the faults to this layer that
+    /// this layer retries; without marks, three layers of three attempts make 27 of one call. Off:
+    /// this layer writes no mark and ignores the marks of others. Requests of `http` and of reqwest
+    /// carry marks; attempts of any other request multiply. **Default**: on.
     pub fn marker(mut self, on: bool) -> Self {
         self.marker = on;
         self
@@ -248,10 +253,11 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Removes the marks of other retry layers from every request before this layer reads or writes any: the
-    /// [`Attempt`](crate::Attempt) in the extensions, the [`marker_header`](Self::marker_header), and gRPC's
-    /// `grpc-previous-rpc-attempts`. Set it where requests come from remote clients, which then can neither write these
-    /// marks nor silence this layer. **Default**: off, and on with [`RetryPolicy::gateway`].
+    /// Removes the marks of other retry layers from every request before this layer reads or writes
+    /// any: the [`Attempt`](crate::Attempt) in the extensions, the
+    /// [`marker_header`](Self::marker_header), and gRPC's `grpc-previous-rpc-attempts`. Set it
+    /// where requests come from remote clients, which then can neither write these marks nor
+    /// silence this layer. **Default**: off, and on with [`RetryPolicy::gateway`].
     pub fn remove_marker(mut self, on: bool) -> Self {
         self.remove_marker = on;
         self

@@ -38,8 +38,9 @@ pub(crate) struct Progress {
 pub enum GiveUp {
     /// Asking again would not help, or the server forbids it.
     NotRetryable,
-    /// The request is not idempotent, and [`NonIdempotent`](crate::NonIdempotent) does not allow another attempt after this fault; or it is
-    /// marked [`RetrySafety::Never`](crate::RetrySafety::Never).
+    /// The request is not idempotent, and [`NonIdempotent`](crate::NonIdempotent) does not allow
+    /// another attempt after this fault; or it is marked
+    /// [`RetrySafety::Never`](crate::RetrySafety::Never).
     NotIdempotent,
     /// It was made as often as is allowed.
     Attempts,
@@ -160,8 +161,8 @@ impl Limits {
 
     /// Returns the earlier of the two limits of a call's time.
     ///
-    /// A retry may start at the very end of `max_elapsed`, but not at the deadline: it would have no
-    /// time left.
+    /// A retry may start at the very end of `max_elapsed`, but not at the deadline: it would have
+    /// no time left.
     pub(crate) fn end(&self, deadline: Option<u64>) -> End {
         let latest = self.max_elapsed.unwrap_or(u64::MAX);
         match deadline {

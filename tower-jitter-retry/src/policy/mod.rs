@@ -133,7 +133,8 @@ impl RetryPolicy {
         RetryPolicyBuilder::default()
     }
 
-    /// A builder for a gateway or another proxy, whose requests come from remote clients. It differs from the defaults in:
+    /// A builder for a gateway or another proxy, whose requests come from remote clients. It
+    /// differs from the defaults in:
     ///
     /// | what | value | reason |
     /// |---|---|---|

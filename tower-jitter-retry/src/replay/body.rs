@@ -122,12 +122,12 @@ where
     }
 }
 
-/// What is kept of a streaming body. If it belongs to the layer that keeps the body, dropping it gives
-/// back what the body that goes out has read already: no attempt follows.
+/// What is kept of a streaming body. If it belongs to the layer that keeps the body, dropping it
+/// gives back what the body that goes out has read already: no attempt follows.
 pub struct Replay<B> {
     tape: Arc<Tape<B>>,
-    /// It belongs to the layer that keeps the body. The layers further in send again what that layer
-    /// keeps.
+    /// It belongs to the layer that keeps the body. The layers further in send again what that
+    /// layer keeps.
     owns: bool,
 }
 

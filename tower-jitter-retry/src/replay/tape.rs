@@ -97,7 +97,8 @@ enum Outcome {
 struct Put<B> {
     step: Step<B>,
     spent: Option<B>,
-    /// What was read by an attempt that no longer holds the body: data that was copied, or an error.
+    /// What was read by an attempt that no longer holds the body: data that was copied, or an
+    /// error.
     unread: Option<Result<Bytes, BoxError>>,
 }
 
@@ -407,8 +408,8 @@ where
         }
     }
 
-    /// Saves the body for a layer further in as well. `true`: that layer keeps it from here on, because the layer that
-    /// kept it makes its last attempt. `None`: not all of it is there.
+    /// Saves the body for a layer further in as well. `true`: that layer keeps it from here on,
+    /// because the layer that kept it makes its last attempt. `None`: not all of it is there.
     pub(super) fn share(&self) -> Option<bool> {
         let mut reel = lock(&self.tape.reel);
         if reel.holder != self.attempt {

@@ -673,8 +673,8 @@ fn trailers_that_own(owner: AsksOnDrop) -> HeaderMap {
     HeaderMap::from_iter([(http::HeaderName::from_static("x-sum"), value)])
 }
 
-/// Reads a frame while the next attempt takes the body over. The frame is `make`'s, of a value whose drop asks the next
-/// attempt's body.
+/// Reads a frame while the next attempt takes the body over. The frame is `make`'s, of a value
+/// whose drop asks the next attempt's body.
 fn take_over_during_read(make: fn(AsksOnDrop) -> Result<Frame<Bytes>, AsksOnDrop>) {
     let saved = Arc::<std::sync::Mutex<Option<Replay<OneFrame>>>>::default();
     let taken = Arc::clone(&saved);

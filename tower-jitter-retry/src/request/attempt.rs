@@ -6,16 +6,18 @@ use super::safety::ResendAfter;
 
 /// The number of an attempt; the first is 1.
 ///
-/// In the extensions of an `http::Request` or a `reqwest::Request` it marks a request that a layer may send again. It
-/// also carries after which faults that layer, and the layers further out, send the request again, and whether they
-/// judge all responses, those with a rule, or errors only ([`ResponseCoverage`]). A layer further in retries the other
-/// faults by itself: three nested layers of three attempts make three calls, and not 27. That holds if the layers
-/// classify alike: put a rule that changes what is retried into a `FaultClassifyLayer` below all of them.
+/// In the extensions of an `http::Request` or a `reqwest::Request` it marks a request that a layer
+/// may send again. It also carries after which faults that layer, and the layers further out, send
+/// the request again, and whether they judge all responses, those with a rule, or errors only
+/// ([`ResponseCoverage`]). A layer further in retries the other faults by itself: three nested
+/// layers of three attempts make three calls, and not 27. That holds if the layers classify alike:
+/// put a rule that changes what is retried into a `FaultClassifyLayer` below all of them.
 ///
-/// A layer that judges all responses below one with `errors_only().rule(…)` retries every response, also those that the
-/// rule covers: both layers retry these.
+/// A layer that judges all responses below one with `errors_only().rule(…)` retries every response,
+/// also those that the rule covers: both layers retry these.
 ///
-/// The number counts the attempts of all layers. A layer that does not send the request again does not mark it.
+/// The number counts the attempts of all layers. A layer that does not send the request again does
+/// not mark it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt {
     number: u32,
@@ -45,8 +47,8 @@ impl Outer {
         Self(mark)
     }
 
-    /// Whether the layers further out send the request again after an error with this fault, or after a response that a
-    /// layer with this coverage of responses judges so.
+    /// Whether the layers further out send the request again after an error with this fault, or
+    /// after a response that a layer with this coverage of responses judges so.
     #[inline]
     pub(crate) fn includes(self, retryable: Retryable, response: Option<ResponseCoverage>) -> bool {
         self.0.is_some_and(|mark| mark.coverage.includes(retryable, response))
@@ -58,7 +60,8 @@ impl Outer {
         self.0.is_some_and(|mark| mark.coverage.contains(own))
     }
 
-    /// The mark of a layer's attempt with a number of its own. The layers further out have counted up to its first.
+    /// The mark of a layer's attempt with a number of its own. The layers further out have counted
+    /// up to its first.
     #[inline]
     pub(crate) fn attempt(self, number: u32, own: Coverage) -> Attempt {
         match self.0 {
@@ -110,8 +113,8 @@ impl Coverage {
         self.and(other) == self
     }
 
-    /// Whether a request is sent again after an error with this fault, or after a response that a layer with this
-    /// coverage of responses judges so.
+    /// Whether a request is sent again after an error with this fault, or after a response that a
+    /// layer with this coverage of responses judges so.
     #[inline]
     pub(crate) const fn includes(self, retryable: Retryable, response: Option<ResponseCoverage>) -> bool {
         let after = match response {

@@ -14,8 +14,8 @@ use crate::replay::RetryBody;
 /// (draft-ietf-httpapi-idempotency-key-header).
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Whether there is an idempotency key that is not blank. The draft makes it a string in quotes, so quotes alone are
-/// blank too.
+/// Whether there is an idempotency key that is not blank. The draft makes it a string in quotes, so
+/// quotes alone are blank too.
 pub(super) fn has_idempotency_key(headers: &HeaderMap) -> bool {
     let key = headers.get(&IDEMPOTENCY_KEY);
     key.is_some_and(|key| key.as_bytes().iter().any(|byte| !byte.is_ascii_whitespace() && *byte != b'"'))
@@ -147,11 +147,13 @@ pub(super) fn unmark_headers(headers: &mut HeaderMap, header: Option<&HeaderName
     }
 }
 
-/// Removes the marks of a retry layer further out from a request, so that layers further in retry it by themselves.
+/// Removes the marks of a retry layer further out from a request, so that layers further in retry
+/// it by themselves.
 ///
-/// It removes the [`Attempt`] in the extensions and gRPC's `grpc-previous-rpc-attempts`. It does not know a
-/// [`marker_header`](crate::RetryPolicyBuilder::marker_header): remove that header as well, or use
-/// [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker), which removes all three.
+/// It removes the [`Attempt`] in the extensions and gRPC's `grpc-previous-rpc-attempts`. It does
+/// not know a [`marker_header`](crate::RetryPolicyBuilder::marker_header): remove that header as
+/// well, or use [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker),
+/// which removes all three.
 pub fn remove_marker<B>(request: &mut Request<B>) {
     request.extensions_mut().remove::<Attempt>();
     unmark_headers(request.headers_mut(), None);

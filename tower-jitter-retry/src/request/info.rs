@@ -36,9 +36,10 @@ pub struct Mark<'a> {
 
 /// What a retry layer reads from a request, and the marks that it writes on it.
 ///
-/// It is implemented for `http::Request` with a body of any type, for `reqwest::Request` (feature `reqwest`), for strings,
-/// numbers and the like, and for an `Option` of these. Every method has a default, so that a request type of your own that
-/// is `Clone` needs an empty implementation. It then counts as idempotent:
+/// It is implemented for `http::Request` with a body of any type, for `reqwest::Request` (feature
+/// `reqwest`), for strings, numbers and the like, and for an `Option` of these. Every method has a
+/// default, so that a request type of your own that is `Clone` needs an empty implementation. It
+/// then counts as idempotent:
 ///
 /// ```
 /// use tower::{ServiceBuilder, service_fn};
@@ -62,13 +63,14 @@ pub struct Mark<'a> {
     note = "for a request type of your own, write `impl RequestInfo for YourRequest {{}}`: it then counts as idempotent"
 )]
 pub trait RequestInfo {
-    /// Whether sending the request twice has the effect of sending it once, whatever its headers say. **Default**: yes.
+    /// Whether sending the request twice has the effect of sending it once, whatever its headers
+    /// say. **Default**: yes.
     fn is_idempotent(&self) -> bool {
         true
     }
 
-    /// Whether the request carries an idempotency key, by which a server recognizes a request that it has seen before.
-    /// [`RetrySafety::ByMethod`] ignores it. **Default**: no.
+    /// Whether the request carries an idempotency key, by which a server recognizes a request that
+    /// it has seen before. [`RetrySafety::ByMethod`] ignores it. **Default**: no.
     fn has_idempotency_key(&self) -> bool {
         false
     }
@@ -79,21 +81,22 @@ pub trait RequestInfo {
         None
     }
 
-    /// What is written down on the request for the retry. It may be taken off to be read, and is put back.
-    /// **Default**: nothing.
+    /// What is written down on the request for the retry. It may be taken off to be read, and is
+    /// put back. **Default**: nothing.
     #[inline]
     fn notes(&mut self) -> Notes {
         Notes::default()
     }
 
-    /// The method of gRPC that the request calls, `/package.Service/Method`, to be looked up among the policy's
-    /// [`idempotent_methods`](crate::RetryPolicyBuilder::idempotent_methods). **Default**: none.
+    /// The method of gRPC that the request calls, `/package.Service/Method`, to be looked up among
+    /// the policy's [`idempotent_methods`](crate::RetryPolicyBuilder::idempotent_methods).
+    /// **Default**: none.
     fn grpc_method(&self) -> Option<&str> {
         None
     }
 
-    /// Writes the number of the attempt and the time that is left on the request, right before it is sent. It is called only
-    /// for requests that can be sent again. **Default**: does nothing.
+    /// Writes the number of the attempt and the time that is left on the request, right before it
+    /// is sent. It is called only for requests that can be sent again. **Default**: does nothing.
     #[inline]
     fn mark(&mut self, mark: Mark<'_>) {
         let _ = mark;

@@ -21,9 +21,10 @@ pub use self::safety::{NonIdempotent, RetrySafety};
 
 /// A request that knows how it is sent again.
 ///
-/// It is implemented for `http::Request` over any [`RetryBody`](crate::RetryBody), for `reqwest::Request` (feature
-/// `reqwest`), and for strings, numbers and the like. A request that is `Clone` can also be sent again with
-/// [`clone_requests`](crate::JitterRetryLayer::clone_requests), which needs its [`RequestInfo`] only.
+/// It is implemented for `http::Request` over any [`RetryBody`](crate::RetryBody), for
+/// `reqwest::Request` (feature `reqwest`), and for strings, numbers and the like. A request that is
+/// `Clone` can also be sent again with [`clone_requests`](crate::JitterRetryLayer::clone_requests),
+/// which needs its [`RequestInfo`] only.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not say how it is sent again",
     note = "an `http::Request<B>` is sent again if its body `B` implements `RetryBody`",

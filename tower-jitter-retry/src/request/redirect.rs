@@ -1,7 +1,7 @@
 //! Redirects that a client follows below the retry layer.
 //!
-//! The fault then describes the last hop. The hops before it may have been processed, so that `Unsent` and `Refused` say
-//! nothing about the request that the caller sent.
+//! The fault then describes the last hop. The hops before it may have been processed, so that
+//! `Unsent` and `Refused` say nothing about the request that the caller sent.
 //!
 //! | what ended the call | a redirect may have been followed if |
 //! |---|---|
@@ -9,13 +9,15 @@
 //! | any other response | its fault says so |
 //! | an error | its fault says so, as of each error of reqwest |
 //!
-//! [`RetryPolicyBuilder::follows_redirects`](crate::RetryPolicyBuilder::follows_redirects) overrides the table.
+//! [`RetryPolicyBuilder::follows_redirects`](crate::RetryPolicyBuilder::follows_redirects)
+//! overrides the table.
 
 use std::borrow::Cow;
 
 use tower_fault_classify::{Classify, Retryable, Verdict};
 
-/// What a verdict says about the request that the caller sent. `follows` is the policy's setting, `url` the request's.
+/// What a verdict says about the request that the caller sent. `follows` is the policy's setting,
+/// `url` the request's.
 pub(crate) fn on_first_hop<'u, C, Res, Err>(
     verdict: Verdict,
     follows: Option<bool>,

@@ -4,8 +4,9 @@ use tower_fault_classify::Retryable;
 
 /// Whether one request may be sent more than once.
 ///
-/// Set it for a policy with [`RetryPolicyBuilder::safety`](crate::RetryPolicyBuilder::safety). As an extension of an
-/// `http::Request` it applies to that request, and takes precedence over the policy:
+/// Set it for a policy with [`RetryPolicyBuilder::safety`](crate::RetryPolicyBuilder::safety). As
+/// an extension of an `http::Request` it applies to that request, and takes precedence over the
+/// policy:
 ///
 /// ```
 /// use tower_jitter_retry::RetrySafety;
@@ -23,14 +24,17 @@ use tower_fault_classify::Retryable;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RetrySafety {
-    /// The request decides. An HTTP request is idempotent by its method (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT,
-    /// DELETE) or by an `Idempotency-Key` header that is not blank; `""` is blank. A gRPC call is idempotent if its method
-    /// is in [`idempotent_methods`](crate::RetryPolicyBuilder::idempotent_methods). Any other request counts as idempotent
-    /// unless its [`RequestInfo`](crate::RequestInfo) says otherwise, because it was put behind a retry layer.
+    /// The request decides. An HTTP request is idempotent by its method (RFC 9110 §9.2.2: GET,
+    /// HEAD, OPTIONS, TRACE, PUT, DELETE) or by an `Idempotency-Key` header that is not blank; `""`
+    /// is blank. A gRPC call is idempotent if its method is in
+    /// [`idempotent_methods`](crate::RetryPolicyBuilder::idempotent_methods). Any other request
+    /// counts as idempotent unless its [`RequestInfo`](crate::RequestInfo) says otherwise, because
+    /// it was put behind a retry layer.
     #[default]
     ByRequest,
-    /// As `ByRequest`, but an `Idempotency-Key` header has no effect. Use it where remote clients write the headers and
-    /// the backend may not know such keys; [`RetryPolicy::gateway`](crate::RetryPolicy::gateway) does.
+    /// As `ByRequest`, but an `Idempotency-Key` header has no effect. Use it where remote clients
+    /// write the headers and the backend may not know such keys;
+    /// [`RetryPolicy::gateway`](crate::RetryPolicy::gateway) does.
     ByMethod,
     /// The request counts as idempotent.
     Always,
@@ -52,15 +56,17 @@ pub enum RetrySafety {
 pub enum NonIdempotent {
     /// None.
     Never,
-    /// Faults that prove that the request was not sent ([`Retryable::Unsent`]): a refused connection, a load shed below.
-    /// RFC 9110 §9.2.2 allows a proxy no more than that.
+    /// Faults that prove that the request was not sent ([`Retryable::Unsent`]): a refused
+    /// connection, a load shed below. RFC 9110 §9.2.2 allows a proxy no more than that.
     Unsent,
-    /// Also answers by which the server says that it did not process the request ([`Retryable::Refused`]): 421, 425, 429.
+    /// Also answers by which the server says that it did not process the request
+    /// ([`Retryable::Refused`]): 421, 425, 429.
     #[default]
     UnsentOrRefused,
 }
 
-/// The faults after which one request may be sent again, each level with those of the levels before it.
+/// The faults after which one request may be sent again, each level with those of the levels before
+/// it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum ResendAfter {
     Nothing,
@@ -71,8 +77,8 @@ pub(crate) enum ResendAfter {
 }
 
 impl ResendAfter {
-    /// The level of a request. `own` is the request's own word, `idempotent` whether sending it twice has the effect of
-    /// sending it once, `has_key` whether it carries an idempotency key.
+    /// The level of a request. `own` is the request's own word, `idempotent` whether sending it
+    /// twice has the effect of sending it once, `has_key` whether it carries an idempotency key.
     #[inline]
     pub(crate) fn of(
         own: Option<RetrySafety>,

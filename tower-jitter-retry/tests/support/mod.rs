@@ -56,8 +56,8 @@ where
     service.call(request).await
 }
 
-/// The output of a future that waits for nothing. There is no runtime, no timer and nobody to wake it. It may yield: a
-/// thousand retries without delay take eight polls.
+/// The output of a future that waits for nothing. There is no runtime, no timer and nobody to wake
+/// it. It may yield: a thousand retries without delay take eight polls.
 pub(crate) fn now<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut cx = Context::from_waker(Waker::noop());

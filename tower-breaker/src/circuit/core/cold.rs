@@ -134,8 +134,8 @@ impl<T: Store> Core<T> {
         News { wakers, watchers, meters: self.plan().meters(), transition }
     }
 
-    /// What a closed circuit has counted, in the epoch that ends now. `sample`: what led to the change, if calls did. The
-    /// caller holds the lock.
+    /// What a closed circuit has counted, in the epoch that ends now. `sample`: what led to the
+    /// change, if calls did. The caller holds the lock.
     fn last_sample(&self, sample: Option<Sample>, epoch: u32, now: u64) -> Sample {
         let Sample { run, window } = sample.unwrap_or(Sample { run: 0, window: None });
         let window = window.unwrap_or_else(|| {

@@ -60,8 +60,8 @@ impl Setup {
         clock.fit_for(Duration::from_nanos(shortest))
     }
 
-    /// Registers the meters of the name, if there is a recorder, and returns their number. It runs the recorder: never
-    /// under a lock.
+    /// Registers the meters of the name, if there is a recorder, and returns their number. It runs
+    /// the recorder: never under a lock.
     pub(crate) fn register_meters(&self) -> u32 {
         number(self.name)
     }

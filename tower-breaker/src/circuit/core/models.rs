@@ -534,7 +534,8 @@ fn loom_slow_calls_are_never_more_than_calls() {
             let entry = core.admit().unwrap();
             hand.advance(Duration::from_secs(2));
             let other = Arc::clone(&core);
-            // The reader is the thread that is started: loom then lets it read old values beside new ones.
+            // The reader is the thread that is started: loom then lets it read old values beside
+            // new ones.
             let reader = thread::spawn(move || other.view().counts);
             core.settle(entry, &verdict);
             let Counts { calls, failures, slow, .. } = reader.join().unwrap();
@@ -570,7 +571,8 @@ fn loom_open_gate_shows_its_deadline() {
         let (core, _hand) = core(1, None);
         let entry = core.admit().unwrap();
         let other = Arc::clone(&core);
-        // The reader is the thread that is started: loom then lets it read old values beside new ones.
+        // The reader is the thread that is started: loom then lets it read old values beside new
+        // ones.
         let reader = thread::spawn(move || other.admit());
         core.settle(entry, &FAILURE);
         if let Err(refusal) = reader.join().unwrap() {

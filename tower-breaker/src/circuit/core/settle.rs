@@ -75,7 +75,8 @@ impl<T: Store> Core<T> {
         }
     }
 
-    /// Takes back the admission of a call that has not begun: a probe's slot, or its credit in a slow start.
+    /// Takes back the admission of a call that has not begun: a probe's slot, or its credit in a
+    /// slow start.
     #[inline(never)]
     pub(crate) fn cancel(&self, entry: Entry) {
         let gate = self.gate();

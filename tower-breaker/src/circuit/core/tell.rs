@@ -7,8 +7,8 @@ use super::{CircuitState, Core, FIRST_EPOCH, Gate, LAST_EPOCH, METERS, Refusal, 
 use crate::observe::{self, Meters};
 
 impl<T: Store> Core<T> {
-    /// The flags for the outcome of a call. `None`: the call's circuit has ended, and its core may be another circuit's
-    /// by now.
+    /// The flags for the outcome of a call. `None`: the call's circuit has ended, and its core may
+    /// be another circuit's by now.
     pub(super) fn flags_of(&self, stamp: Gate) -> Option<u64> {
         // Acquire: the gate that is read below is no older than the circuit that wrote these flags.
         let flags = self.plan().flags.load(Ordering::Acquire);
@@ -22,7 +22,8 @@ impl<T: Store> Core<T> {
         observe::meters((self.flags_of(stamp)? >> METERS) as u32)
     }
 
-    // What follows if there is a recorder is out of line, so that it is not in the way if there is none.
+    // What follows if there is a recorder is out of line, so that it is not in the way if there is
+    // none.
     #[inline(never)]
     fn count_settled(&self, stamp: Gate, verdict: &Verdict) {
         if let Some(meters) = self.meters_of(stamp) {

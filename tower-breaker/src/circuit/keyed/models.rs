@@ -74,7 +74,8 @@ fn loom_keyed_slow_calls_are_never_more_than_calls() {
             let (core, hand) = circuit_with(TripLimits { slow, minimum_calls: 9, ..SETUP.trip });
             let permit = Permit::ask(OneOf::new(SharedCore::clone(&core))).unwrap();
             hand.advance(Duration::from_secs(2));
-            // The reader is the thread that is started: loom then lets it read old values beside new ones.
+            // The reader is the thread that is started: loom then lets it read old values beside
+            // new ones.
             let other = SharedCore::clone(&core);
             let reader = thread::spawn(move || other.view().counts);
             permit.settle(verdict);

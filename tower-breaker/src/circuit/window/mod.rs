@@ -62,7 +62,8 @@ pub(crate) trait Counting: Sized {
     fn add_success(&self, tag: u64);
     /// Counts a failure.
     fn add_failure(&self, tag: u64);
-    /// Counts a call as slow that was counted before: a reader that sees it here sees it there, too.
+    /// Counts a call as slow that was counted before: a reader that sees it here sees it there,
+    /// too.
     fn add_slow(&self, tag: u64);
     /// Counts a call that was given up.
     fn add_abandoned(&self, tag: u64);

@@ -68,7 +68,8 @@ impl Pairs {
     pub(crate) fn sum_of(&self, tag: u64, span: u32) -> [u64; 2] {
         let mut sums = [0, 0];
         for cell in &self.0 {
-            // Acquire: a ring that is read afterwards holds what was added to it before what is seen here.
+            // Acquire: a ring that is read afterwards holds what was added to it before what is
+            // seen here.
             let (cells_tag, calls, failures) = unpack(cell.load(Ordering::Acquire));
             if counts(age(cells_tag, tag as u32), span) {
                 sums[0] += u64::from(calls);

@@ -70,8 +70,8 @@ impl Counting for Window {
     }
 
     fn sums(&self, tag: u64) -> Counts {
-        // Every numerator before its denominator: a call that is recorded meanwhile may then be missing
-        // in a numerator, never in the denominator alone.
+        // Every numerator before its denominator: a call that is recorded meanwhile may then be
+        // missing in a numerator, never in the denominator alone.
         let (slow, abandoned) = (self.slow.sum(tag), self.abandoned.sum(tag));
         let failures = self.failures.sum(tag);
         let calls = failures + self.successes.sum(tag);
