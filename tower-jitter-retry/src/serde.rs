@@ -99,7 +99,10 @@ impl Setting for Policy {
                 "replay_limit" => builder.replay_limit(fields.value(Whole(REPLAY_LIMITS))?),
                 "idempotent_methods" => builder.idempotent_methods(fields.value(Texts)?),
                 "marker" => builder.marker(fields.value(Flag)?),
-                "marker_header" => builder.marker_header(fields.value(Header)?),
+                "marker_header" => match fields.value(OrNone(Header))? {
+                    Some(header) => builder.marker_header(header),
+                    None => builder,
+                },
                 "remove_marker" => builder.remove_marker(fields.value(Flag)?),
                 "track_uploads" => builder.track_uploads(fields.value(Flag)?),
                 _ => return Err(fields.unknown(&name, &FIELDS)),
@@ -477,7 +480,7 @@ mod tests {
     #[test]
     fn none_turns_a_setting_off() {
         let off = || RetryPolicy::builder().max_elapsed(None).budget(None).jitter(Jitter::None);
-        let fields = ["max_elapsed", "budget", "jitter", "seed"];
+        let fields = ["max_elapsed", "budget", "jitter", "seed", "marker_header"];
         let json = fields.map(|field| format!(r#""{field}": "none""#)).join(", ");
         assert_eq!(parts(from_json(&format!("{{{json}}}"))), built(off()));
         let toml = fields.map(|field| format!("{field} = \"none\"")).join("\n");
