@@ -46,10 +46,11 @@ pub struct GrpcRules(Rows<u32>);
 /// Judges every response as the answer to a gRPC call: for stacks that carry nothing else.
 ///
 /// A response below 400 whose `content-type` is neither gRPC's nor gRPC-Web's comes from something
-/// that does not speak gRPC, such as the login page of a proxy. gRPC calls it UNKNOWN ([HTTP to
-/// gRPC status code
-/// mapping](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md)), and so does
-/// this rule. Statuses from 400 keep their HTTP row.
+/// that does not speak gRPC, such as the login page of a proxy. gRPC clients report it with the
+/// code UNKNOWN ([HTTP to gRPC status code
+/// mapping](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md)), and this
+/// rule returns the fault of that code: [`GrpcRules::row`]`(2)`. Statuses from 400 keep their HTTP
+/// row.
 ///
 /// Without the rule such a response is a success: no layer sees the request when it classifies the
 /// response, and an HTML page is what other requests ask for.
@@ -92,8 +93,8 @@ pub struct GrpcOnly;
 /// For calls through a bare circuit, which takes no rules, [`judge`](Self::judge) the error inside
 /// the call.
 ///
-/// If it is known how far the request came, that decides whether the request is sent again, unless
-/// the row says `Never`.
+/// If an error in the chain shows that the request was not sent, or that its response had begun,
+/// that decides whether the request is sent again, unless the row says `Never`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownErrors(Verdict);
 

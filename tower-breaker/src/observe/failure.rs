@@ -24,8 +24,8 @@ pub struct LastFailure {
     /// the type that the classifier was given, and the type that the service returns. For a
     /// response, the type of the response.
     pub type_name: &'static str,
-    /// The text of the error and of its sources, separated by colons. For a response, the text of
-    /// its fault.
+    /// The text of the error and of its sources, separated by colons, without the text of a
+    /// `Judged`, which is that of [`fault`](Self::fault). For a response, the text of its fault.
     pub message: String,
     /// The label that the layer was given.
     pub label: Cow<'static, str>,

@@ -24,7 +24,7 @@ pub use error::ReplayError;
 /// A body that cannot be goes out once, as it came.
 #[diagnostic::on_unimplemented(
     message = "the body `{Self}` does not say how it is sent again",
-    note = "it is implemented for `()`, strings, `Bytes`, `Full` and `Empty`, and behind features for the bodies of tonic, axum and reqwest",
+    note = "it is implemented for `()`, strings, `Bytes`, `Full` and `Empty`, and behind this crate's features `tonic`, `axum` and `reqwest` for the bodies of these crates",
     note = "wrap any other that streams: `ReplayBody::new(body)`",
     note = "if the body is `Clone`, `.clone_requests()` on the layer clones the request with it; its method, headers and extensions still decide whether it is sent again"
 )]
