@@ -23,7 +23,7 @@ const DOWN_FOR: Duration = Duration::from_secs(3);
 /// What a request takes on the network.
 const ROUND_TRIP: Duration = Duration::from_millis(1);
 
-/// Stands for the server: it is down for a while when it has imported 40 items.
+/// Simulates the server: it is down for a while when it has imported 40 items.
 #[derive(Default)]
 pub(crate) struct Server {
     pub(crate) imported: Vec<u32>,
@@ -72,7 +72,7 @@ pub(crate) async fn import_all(server: &mut Server) -> Result<(), ConfigError> {
             Err(BreakerError::Rejected(rejection)) => {
                 println!("{} done, {} to do: {rejection}", server.imported.len(), items.len());
                 wait_until_healthy(server).await;
-                circuit.reset().expect("nobody has forced the circuit");
+                circuit.reset().expect("the circuit is not forced");
             }
             // The item was sent and failed, or took too long: it is sent again.
             Err(error) => println!("item {item}: {}", ErrorChain(&error)),

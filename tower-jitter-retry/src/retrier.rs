@@ -17,8 +17,8 @@ use crate::policy::RetryPolicy;
 use crate::request::ResendAfter;
 
 impl RetryPolicy {
-    /// Calls a closure until what it comes to is not to be retried, and comes to that. Budget,
-    /// delays, hints and limits are those of the layer; what it does counts as idempotent, unless
+    /// Calls a closure until its result is not retried, and resolves to that result. Budget,
+    /// delays, hints and limits are those of the layer. The call counts as idempotent, unless
     /// [`safety`](crate::RetryPolicyBuilder::safety) is `Never`: then the closure is called once.
     ///
     /// It is judged by [`Auto`]: a response by its status, an error by its chain of sources. If it returns what is no

@@ -106,7 +106,7 @@ async fn redirected_post_below_the_retry_is_sent_once_if_the_policy_says_so() {
     }
 }
 
-/// Without the setting, responses are told by their `RequestUri`.
+/// Without the setting, responses are recognised by their `RequestUri`.
 #[tokio::test]
 async fn response_after_a_redirect_below_the_retry_is_told_by_its_uri() {
     for redirect in REDIRECTS {

@@ -188,7 +188,7 @@ impl<T: Store> Core<T> {
         };
         match answer {
             Ok(entry) => Ok(Some(entry).filter(|entry| !entry.is_uncounted())),
-            // It is told when the call begins.
+            // Observers are notified when the call begins.
             Err(_) if self.has(OBSERVING) => Ok(None),
             Err(refusal) => Err(refusal),
         }

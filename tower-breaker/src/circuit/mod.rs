@@ -153,7 +153,7 @@ impl Circuit {
         self.core.refuses_for()
     }
 
-    /// The rejection of a call that an open circuit refuses for so many nanoseconds.
+    /// The rejection by a circuit that stays open for `left` nanoseconds.
     #[inline]
     pub(crate) fn open_rejection(&self, left: u64) -> Rejection {
         Rejection::new(self.name, None, CircuitState::Open, Some(self.with_slack(left)))

@@ -1,5 +1,4 @@
-//! What stands in for the metrics without the feature `metrics`: there are no meters, and no code
-//! for them.
+//! Replaces the metrics without the feature `metrics`: there are no meters, and no code for them.
 
 use tower_fault_classify::Verdict;
 

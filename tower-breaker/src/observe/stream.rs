@@ -49,7 +49,7 @@ impl Transitions {
     }
 }
 
-/// Stands between the channel and the reader's waker, which may run anything when it is cloned or
+/// Separates the channel from the reader's waker, which may run anything when it is cloned or
 /// dropped: the channel clones wakers under its lock.
 #[derive(Default)]
 struct Relay(Mutex<Option<Waker>>);

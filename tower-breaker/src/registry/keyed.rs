@@ -262,7 +262,7 @@ impl<K> fmt::Debug for Found<K> {
 }
 
 impl<K> Hand<K> {
-    /// Looks at up to so many circuits, each once at most, and removes one from the table. Returns
+    /// Looks at up to `steps` circuits, each once at most, and removes one from the table. Returns
     /// its place in the list.
     fn evict(&mut self, steps: usize, table: &Table<K>) -> Option<usize> {
         let mut left = steps.min(self.circuits.len());

@@ -44,8 +44,8 @@ pub(crate) fn judge_answered(error: &(dyn Error + 'static), grpc: bool) -> Fault
 fn walk(error: &(dyn Error + 'static), reached: Reached) -> Fault {
     let mut evidence = Evidence { reached, ..Evidence::default() };
     let fault = evidence.gather(error);
-    // Also after a carried verdict: whoever judged the error inside did not see what ended around
-    // it.
+    // Also after a carried verdict: the classifier inside did not see that the worker around it
+    // ended.
     let fault = if evidence.worker_ended { fault.with_retryable(Retryable::Never) } else { fault };
     if evidence.maybe_redirected { fault.with_maybe_redirected(true) } else { fault }
 }

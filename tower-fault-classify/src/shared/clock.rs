@@ -50,7 +50,7 @@ impl Clock {
     }
 
     /// Tokio's clock where it can be paused, which takes tokio's feature `test-util`; elsewhere the
-    /// coarse clock, which nobody can pause and which is cheaper.
+    /// coarse clock, which cannot be paused and is cheaper.
     #[cfg(feature = "__shared-tokio")]
     pub const fn runtime() -> Self {
         if pausable::TOKIO { Self::tokio() } else { Self::coarse() }

@@ -12,8 +12,7 @@
 //! 2. Any value fits any owner: a value has nothing of an owner that the next one cannot replace.
 //!    So a value is found in constant time, and memory is bounded by the largest number of values
 //!    that were alive at once.
-//! 3. Whoever holds a `&'static` without a handle may still use the value after another owner has
-//!    taken it. So a value tells its owners apart by an epoch, and a call with an earlier epoch
+//! 3. A `&'static` without a handle may still be used after another owner has taken the value. So a value tells its owners apart by an epoch, and a call with an earlier epoch
 //!    changes nothing. The epoch starts when the value is [retired](Recycle::retire), or when the
 //!    next owner adopts it, before the value has anything of the next owner.
 
@@ -77,7 +76,7 @@ impl<T: Recycle> Recycled<T> {
         Self::of(Box::leak(Box::new(Node { handles: Apart(AtomicUsize::new(0)), value })))
     }
 
-    /// The first handle to a value that nobody else has.
+    /// The first handle to a value without handles.
     fn of(node: &'static Node<T>) -> Self {
         // Relaxed: the pool's lock made the drop of the last handle visible.
         node.handles.0.store(1, Ordering::Relaxed);

@@ -166,7 +166,7 @@ fn added_to_another(word: u64, now: u32, more: u32) -> Option<u64> {
     }
 }
 
-/// What the cell adds to a sum over so many buckets at `now`.
+/// The part of the cell in a sum over `span` buckets that ends at `now`.
 const fn counted(word: u64, now: u32, span: u32) -> u32 {
     let (tag, count) = unpack(word);
     if counts(age(tag, now), span) { count } else { 0 }

@@ -69,7 +69,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("https required but URI was not https", WRONG, "hyper-tls: `http` and a client for `https` alone"),
 ];
 
-/// The fault that an error's text stands for.
+/// The fault of an error with this text.
 pub(crate) fn judge(text: &[u8]) -> Option<&'static Fault> {
     let row = ROWS.iter().find(|row| text.starts_with(row.text.as_bytes()));
     row.map(|row| &row.fault)

@@ -21,7 +21,7 @@ use super::tape::{Reader, Step, Tape};
 /// | while an earlier attempt still sends it | the further one takes it over, and the earlier one fails ([`ReplayError`](crate::ReplayError)) |
 /// | while the last attempt sends it, and once the caller has the response | nothing more is kept, and what was kept goes as it is sent |
 /// | a body that outgrows the limit | goes on untouched, is no longer kept, and its request is not sent again |
-/// | a body that fails | likewise: the caller gets what the attempt came to. The error is an [`UploadError`], which counts neither against the server nor for a retry |
+/// | a body that fails | likewise: the caller gets the attempt's result. The error is an [`UploadError`], which counts neither against the server nor for a retry |
 ///
 /// While such a body waits for its source, a timeout or a lost connection says nothing about the
 /// server: the attempt is not retried, and the layers beneath judge it as neutral; see
@@ -171,7 +171,7 @@ where
 
     fn again(mut saved: Replay<B>, last: bool) -> Option<(Self, Option<Replay<B>>)> {
         let reader = Tape::take_over(&saved.tape, last && saved.owns)?;
-        // Nobody keeps the body now, unless a layer further in saves it before it is read.
+        // No layer keeps the body now, unless a layer further in saves it before it is read.
         saved.owns &= !last;
         Some((Self(State::Kept(reader)), Some(saved)))
     }

@@ -81,10 +81,10 @@ struct Place {
     trailers: bool,
 }
 
-/// What a reading came to.
+/// The result of a read.
 pub(super) type Read = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
-/// What a reading of the body itself came to.
+/// The result of reading the body itself.
 enum Outcome {
     Pending,
     End,
@@ -92,7 +92,7 @@ enum Outcome {
     Frame(Frame<Bytes>),
 }
 
-/// What a reading came to when the body was put back, and what is to be dropped after the lock,
+/// The result of a read when the body was put back, and what is to be dropped after the lock,
 /// because its drop is user code.
 struct Put<B> {
     step: Step<B>,

@@ -140,7 +140,7 @@ impl Core {
         if before != Some(setup.shape) {
             self.window().forget_last_calls();
         }
-        // Release: whoever finds the circuit's first epoch here finds a gate that is no older.
+        // Release: a thread that reads the circuit's first epoch here reads a gate that is no older.
         self.plan().flags.store(setup.flags(meters, cold.first_epoch), Ordering::Release);
         cold.limits = setup.recovery;
         cold.shape = setup.shape;
