@@ -88,7 +88,7 @@ mod tests {
     /// The tables as the docs show them.
     fn page() -> String {
         let mut page = String::from(
-            "The built-in tables, row by row.\n\nA test generates this page from the tables and compares the two. With `UPDATE_TABLES=1` the test rewrites the page.\n",
+            "The built-in tables, row by row.\n\nA test generates this page from the tables and compares the two. With `UPDATE_TABLES=1` the test\nrewrites the page.\n",
         );
         write!(page, "\n# HTTP\n\n1xx, 2xx and 3xx are successes.\n\n| status | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in http::ROWS {
@@ -117,8 +117,8 @@ mod tests {
                 writeln!(page, "| `{:?}` while connecting | {} |", row.kind, cells(&fault)).unwrap();
             }
         }
-        page.push_str("\nWhile a connection is being opened, `if_idempotent` becomes `unsent`: no part of the request was sent.\n");
-        write!(page, "\n# Errors of connectors\n\nMost connectors keep their error types private. These errors are recognised by the beginning of their text, within a failure to\nconnect (features `hyper-util`, `reqwest` and `tonic`).\n\n| text | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
+        page.push_str("\nWhile a connection is being opened, `if_idempotent` becomes `unsent`: no part of the request was\nsent.\n");
+        write!(page, "\n# Errors of connectors\n\nMost connectors keep their error types private. These errors are recognised by the beginning of\ntheir text, within a failure to connect (features `hyper-util`, `reqwest` and `tonic`).\n\n| text | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in connector::ROWS {
             writeln!(page, "| `{}` | {} | {} |", row.text, cells(&row.fault), row.source).unwrap();
         }
@@ -144,8 +144,8 @@ mod tests {
         ] {
             writeln!(page, "| {error} | {} |", cells(&fault)).unwrap();
         }
-        page.push_str("\nThe error of the request's own body ends the walk of the chain: the causes below it say nothing about the server.\n\ntower's `buffer::error::ServiceError` has the axes of its cause, but its retry is `never`: the worker of the `Buffer` has ended, and\nevery later call through that buffer fails.\n");
-        write!(page, "\n# Unknown errors\n\nAn error that no row matches counts as a failure of the server, and is sent again if the request is idempotent. This is the\nconvention: resilience4j, Polly and `tower_http::classify` count every error as a failure too. A `Rule`, `UnknownErrors`, changes it\nin any layer: `.rule(UnknownErrors::treat(…))`.\n\n| error | {AXES} |\n|---|---|---|---|---|\n| any other | {} |\n", cells(&super::UNKNOWN)).unwrap();
+        page.push_str("\nThe error of the request's own body ends the walk of the chain: the causes below it say nothing\nabout the server.\n\ntower's `buffer::error::ServiceError` has the axes of its cause, but its retry is `never`: the\nworker of the `Buffer` has ended, and every later call through that buffer fails.\n");
+        write!(page, "\n# Unknown errors\n\nAn error that no row matches counts as a failure of the server, and is sent again if the request is\nidempotent. This is the convention: resilience4j, Polly and `tower_http::classify` count every error\nas a failure too. A `Rule`, `UnknownErrors`, changes it in any layer:\n`.rule(UnknownErrors::treat(…))`.\n\n| error | {AXES} |\n|---|---|---|---|---|\n| any other | {} |\n", cells(&super::UNKNOWN)).unwrap();
         write!(page, "\n# Error bodies of LLM APIs\n\nWith the feature `llm`, in a body whose status is 400 or more. In an event stream the retry is `never`.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in llm::ROWS {
             let codes: Vec<_> = row.codes.iter().map(|code| format!("`{code}`")).collect();
