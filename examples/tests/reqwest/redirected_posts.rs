@@ -144,6 +144,21 @@ async fn redirected_post_with_other_policies_and_classifiers_is_sent_once() {
     }
 }
 
+#[tokio::test]
+async fn redirected_post_with_a_rule_that_calls_connect_errors_unsent_is_sent_once() {
+    use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
+
+    let rule = |outcome: Result<&Response, &reqwest::Error>| {
+        let fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Transport);
+        outcome.err().filter(|error| error.is_connect()).map(|_| fault.into())
+    };
+    let hops = Hops::start(303, 0).await;
+    let layer = JitterRetryLayer::new(at_once().build().unwrap()).rule(rule);
+    let request = hops.request(&Method::POST, None).try_into().unwrap();
+    send(&mut layer.layer(client()), request).await.unwrap_err();
+    assert_eq!(hops.requests(), (1, 0));
+}
+
 /// reqwest does not say which hop refused the connection. A client that follows no redirects has
 /// one hop.
 #[tokio::test]

@@ -174,6 +174,9 @@ impl RetryPolicyBuilder {
     /// - Set `false` for a reqwest client with `redirect::Policy::none()`. reqwest does not say
     ///   which hop failed, so that without it a POST is not sent again after a refused connection.
     ///   Set `false` too if a layer in between changes URLs.
+    /// - Set `true` if a [`classify_fn`](tower_fault_classify::classify_fn) makes faults with
+    ///   `Unsent` for reqwest's errors by itself. What [`judge_error`](tower_fault_classify::judge_error)
+    ///   returns is recognised, and so is a `rule` on an error.
     /// - A redirect to the URL of the request itself cannot be told from none in a response. Set
     ///   `true` if your server does that.
     pub fn follows_redirects(mut self, follows: bool) -> Self {

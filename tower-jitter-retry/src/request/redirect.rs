@@ -7,14 +7,14 @@
 //! |---|---|
 //! | a response with a URL (reqwest's, or one that tower-http's `FollowRedirect` has seen) | the URL is not the request's |
 //! | any other response | its fault says so |
-//! | an error | its fault says so, as of each error of reqwest |
+//! | an error | its fault says so, or its chain: it contains an error of reqwest |
 //!
 //! [`RetryPolicyBuilder::follows_redirects`](crate::RetryPolicyBuilder::follows_redirects)
 //! overrides the table.
 
 use std::borrow::Cow;
 
-use tower_fault_classify::{Classify, Retryable, Verdict};
+use tower_fault_classify::{Classify, Retryable, Verdict, judge_error};
 
 /// What a verdict says about the request that the caller sent. `follows` is the policy's setting,
 /// `url` the request's.
@@ -32,13 +32,17 @@ where
     if !matches!(fault.retryable(), Retryable::Unsent | Retryable::Refused) {
         return verdict;
     }
-    let came_from_elsewhere = || {
-        let answered = classify.outcome(result.as_mut().ok()?)?;
-        Some(!is_same(&url()?, &answered.url()?))
+    // A rule may have made the fault of an error without its chain.
+    let by_result = || match result {
+        Ok(response) => {
+            let answered = classify.outcome(response)?;
+            Some(!is_same(&url()?, &answered.url()?))
+        }
+        Err(error) => Some(judge_error(classify.error(error)?).maybe_redirected()),
     };
     let redirected = match follows {
         Some(follows) => follows,
-        None => fault.maybe_redirected() || came_from_elsewhere() == Some(true),
+        None => fault.maybe_redirected() || by_result() == Some(true),
     };
     if redirected { fault.with_retryable(Retryable::IfIdempotent).into() } else { verdict }
 }
