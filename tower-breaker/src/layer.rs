@@ -110,6 +110,12 @@ impl<C, B, L> BreakerLayer<C, Errors<Typed>, B, L> {
     ///
     /// A panic of `answer` goes on to the caller; the circuit has no part in it.
     ///
+    /// A layer above judges the answer as it judges a response of the server: a retry layer sends
+    /// the request again after an answer of 503. To have it recognised as a rejection, leave the
+    /// verdict on it, as [`http_fallback`](Self::http_fallback) does:
+    /// [`Carried::put`](tower_fault_classify::Carried::put) with
+    /// [`Rejection::fault`](crate::Rejection::fault).
+    ///
     /// ```
     /// use tower::{ServiceBuilder, service_fn};
     /// use tower_breaker::{BreakerConfig, BreakerLayer, Rejection};

@@ -43,7 +43,9 @@ pin_project! {
     /// the last attempt that was sent.
     ///
     /// An inner service whose *readiness* waits for the end of the last response's body gets ready
-    /// only when the future is dropped or its time is over: take such a permit in the call.
+    /// only when the future is dropped or its time is over: take such a permit in the call, and wait
+    /// for it there. Load shed for the lack of a permit that the last response's body holds rejects
+    /// every further attempt.
     ///
     /// Dropping it drops the attempt that runs, or the sleep before the next. Nothing is spawned. A call that is dropped before its
     /// first attempt has come to anything pays nothing into the budget. A breaker beneath does not

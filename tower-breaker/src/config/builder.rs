@@ -221,7 +221,8 @@ impl BreakerConfigBuilder {
     /// other.
     ///
     /// If the clock runs back, a time window stands still until the clock has caught up: its newest
-    /// bucket counts all calls meanwhile.
+    /// bucket counts all calls meanwhile. An open circuit and the lease of a probe last as much
+    /// longer. Only a [`Clock::manual`] runs back.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self
