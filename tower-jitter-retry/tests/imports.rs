@@ -69,7 +69,11 @@ const TABLE: &[Row] = &[
     },
     Row {
         files: &["request/redirect.rs"],
-        may_use: &[PURE, VOCABULARY, &["tower_fault_classify::Classify", "reqwest::Url"]],
+        may_use: &[
+            PURE,
+            VOCABULARY,
+            &["tower_fault_classify::Classify", "tower_fault_classify::judge_error", "reqwest::Url"],
+        ],
     },
     Row { files: &["request/"], may_use: &[PURE, BODIES, &["crate::deadline", "crate::replay", "reqwest"]] },
     // It reads tokio's clock, for a moment that was given in its time.
