@@ -1,5 +1,4 @@
 //! What is kept of the last failure, and of the counts that led to a trip.
-#![cfg(all(feature = "keyed", feature = "tokio", feature = "tower"))]
 
 use std::any::type_name;
 use std::error::Error;

@@ -1,5 +1,4 @@
 //! What a key costs: no allocation per call by a known one, and few bytes while it is kept.
-#![cfg(feature = "keyed")]
 
 use std::future::{Future, Ready, ready};
 use std::io;

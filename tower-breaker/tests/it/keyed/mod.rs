@@ -1,5 +1,4 @@
 //! Circuits by a key: each on its own, bounded, and never forgotten while somebody would miss it.
-#![cfg(all(feature = "keyed", feature = "tokio"))]
 
 mod flood;
 mod room;

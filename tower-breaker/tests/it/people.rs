@@ -1,5 +1,4 @@
 //! What people and their frameworks are told of a rejected call, and what they get in its place.
-#![cfg(all(feature = "axum", feature = "keyed", feature = "stream", feature = "tokio", feature = "tonic"))]
 
 use std::convert::Infallible;
 use std::error::Error;

@@ -1,5 +1,4 @@
 //! What others are told of a circuit, and what a health checker may tell it.
-#![cfg(all(feature = "keyed", feature = "metrics", feature = "stream", feature = "tracing"))]
 
 mod health;
 mod logs;

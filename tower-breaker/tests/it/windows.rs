@@ -1,6 +1,5 @@
 //! What the windows of a circuit count: after any idle time, any number of calls, cancelled calls,
 //! and on a clock that runs back. Each for a circuit of its own and for one of a key.
-#![cfg(feature = "keyed")]
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};

@@ -1,5 +1,4 @@
 //! Which clock a circuit reads, before and after it is reconfigured.
-#![cfg(all(feature = "serde", feature = "tokio"))]
 
 use std::time::Duration;
 

@@ -1,6 +1,5 @@
 //! Whatever happens to a circuit, it does what a naive one would that keeps every event in a list; and it can always close again.
 
-#[path = "histories/naive.rs"]
 mod naive;
 
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! Calls through a bare circuit: results within results, and timeouts.
-#![cfg(feature = "tokio")]
 
 use std::future::{Future, pending, ready};
 use std::io;
