@@ -1,19 +1,26 @@
-//! What a call knows of itself while it is made, and maybe made again.
+//! The state of a call between and during its attempts: what it knows, what it keeps of the last
+//! attempt, and the delay before the next.
 
+use std::future::Future;
+use std::mem;
 use std::ops::RangeInclusive;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
+use tokio::task::coop;
+use tokio::time::Sleep;
 use tower_fault_classify::__shared::Clock;
 use tower_fault_classify::{Classify, Fault, Judged, ResponseCoverage, Verdict};
 
 use crate::backoff::Position;
 use crate::budget::{RetryBudget, Ticket};
-use crate::last::{Last, Retry};
-use crate::observe::{self, Retried, RetryEvent};
-use crate::policy::{Extras, GiveUp, Plan, Progress, RetryPolicy, is_rejection, nanos};
+use crate::policy::{Extras, GiveUp, Plan, Progress, RetryEvent, RetryPolicy, is_rejection, nanos};
 use crate::request::{Attempt, Coverage, Mark, Outer, ResendAfter};
 use crate::rng::Randomness;
+use crate::telemetry::{self, Retried};
 
 /// A call under way. It counts no reference unless the policy has something that needs it.
 #[derive(Clone)]
@@ -89,7 +96,7 @@ impl Call {
     /// The first attempt was a success.
     #[inline]
     pub(crate) fn succeeded_at_once(&self) {
-        observe::attempt();
+        telemetry::attempt();
         // Without a budget nothing is paid, and this check saves a call.
         if self.plan.account.is_some() || self.extras.is_some() {
             self.pay(&Verdict::Success);
@@ -138,7 +145,7 @@ impl Call {
         verdict: &Verdict,
         hindered: impl FnOnce() -> Option<GiveUp>,
     ) -> Result<(Fault, Duration), Option<GiveUp>> {
-        observe::attempt();
+        telemetry::attempt();
         if self.attempts == 1 {
             self.pay(verdict);
         }
@@ -155,7 +162,7 @@ impl Call {
         match self.decide(&fault, hindered) {
             Ok(delay) => Ok((fault, delay)),
             Err(reason) => {
-                observe::give_up(reason, &fault, self.attempts);
+                telemetry::give_up(reason, &fault, self.attempts);
                 Err(Some(reason))
             }
         }
@@ -196,9 +203,9 @@ impl Call {
     /// Another attempt follows after the delay.
     pub(crate) fn go_on(&mut self, fault: &Fault, delay: Duration) {
         let observer = self.extras.as_ref().and_then(|extras| extras.observer.as_ref());
-        if observe::LISTENED_TO || observer.is_some() {
+        if telemetry::LISTENED_TO || observer.is_some() {
             let elapsed = self.elapsed();
-            observe::retry(&RetryEvent { attempt: self.attempts, fault: *fault, delay, elapsed }, observer);
+            telemetry::retry(&RetryEvent { attempt: self.attempts, fault: *fault, delay, elapsed }, observer);
         }
         self.attempts += 1;
     }
@@ -208,7 +215,7 @@ impl Call {
     pub(crate) fn cannot_go_on(&mut self, fault: &Fault) -> GiveUp {
         // A ticket that is dropped unsettled is one of a call that was never made.
         self.ticket = Spent(None);
-        observe::give_up(GiveUp::NotReplayable, fault, self.attempts);
+        telemetry::give_up(GiveUp::NotReplayable, fault, self.attempts);
         GiveUp::NotReplayable
     }
 
@@ -226,7 +233,7 @@ impl Call {
         let Last { mut result, fault } = last;
         self.ticket = Spent(None);
         self.attempts -= 1;
-        observe::give_up(reason, &fault, self.attempts);
+        telemetry::give_up(reason, &fault, self.attempts);
         self.note(classify, &mut result, Some(reason));
         result
     }
@@ -343,5 +350,112 @@ impl Call {
     fn elapsed(&self) -> Duration {
         let since = |started| self.plan.clock.now().saturating_sub(started);
         Duration::from_nanos(self.started.map_or(0, since))
+    }
+}
+
+/// The failed result of an attempt, while another attempt is to follow.
+pub(crate) struct Last<R> {
+    pub(crate) result: R,
+    pub(crate) fault: Fault,
+}
+
+impl<R> Last<R> {
+    /// Returns the outcome for the caller after another attempt failed: the newer one, unless that
+    /// attempt was rejected on this side and the one before was sent.
+    pub(crate) fn or_newer(kept: Option<Self>, result: R, fault: &Fault) -> Self {
+        match kept {
+            Some(kept) if is_rejection(fault) && kept.was_sent() => kept,
+            _ => Self { result, fault: *fault },
+        }
+    }
+
+    pub(crate) fn was_sent(&self) -> bool {
+        !is_rejection(&self.fault)
+    }
+}
+
+/// Another attempt that follows after a delay.
+pub(crate) struct Retry<R> {
+    pub(crate) last: Last<R>,
+    /// The fault of the attempt that has just ended.
+    pub(crate) fault: Fault,
+    pub(crate) delay: Duration,
+}
+
+/// How many attempts without delay follow each other within one poll outside of a tokio runtime. As
+/// many as the steps that tokio allows a task in one poll.
+const ATTEMPTS_IN_A_POLL: u32 = 128;
+
+pin_project! {
+    /// The delay before a retry. A delay of zero uses no timer, and yields to the runtime from time
+    /// to time.
+    #[derive(Debug)]
+    #[project = PauseProj]
+    pub(crate) enum Pause {
+        Sleep { #[pin] sleep: Sleep },
+        Step { yields: bool },
+    }
+}
+
+impl Pause {
+    /// The delay after so many attempts.
+    pub(crate) fn new(delay: Duration, attempts: u32) -> Self {
+        if delay.is_zero() {
+            Self::Step { yields: attempts.is_multiple_of(ATTEMPTS_IN_A_POLL) }
+        } else {
+            Self::Sleep { sleep: tokio::time::sleep(delay) }
+        }
+    }
+}
+
+impl Future for Pause {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.project() {
+            PauseProj::Sleep { sleep } => sleep.poll(cx),
+            PauseProj::Step { yields } => {
+                if mem::take(yields) {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                // In a task of tokio, a retry is one of the steps that the task may make in a poll.
+                ready!(coop::poll_proceed(cx)).made_progress();
+                Poll::Ready(())
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use tower_fault_classify::{Health, Kind, Origin, Retryable};
+
+    use super::*;
+
+    const SENT: Fault =
+        Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
+    const UNREACHED: Fault = SENT.with_retryable(Retryable::Unsent).with_origin(Origin::Transport);
+    const OPEN: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
+    const SHED: Fault = OPEN.with_retryable(Retryable::Unsent);
+    const NO_PORT: Fault = SHED.with_kind(Kind::Local);
+
+    #[test]
+    fn rejection_does_not_replace_outcome_that_was_sent() {
+        for (kept, newer, expected) in [
+            (SENT, OPEN, SENT),
+            (SENT, SHED, SENT),
+            (SENT, NO_PORT, SENT),
+            (UNREACHED, OPEN, UNREACHED),
+            (SENT, UNREACHED, UNREACHED),
+            (UNREACHED, SENT, SENT),
+            (SHED, OPEN, OPEN),
+            (OPEN, SHED, SHED),
+            (SHED, SENT, SENT),
+        ] {
+            let last = Last { result: kept, fault: kept };
+            assert_eq!(Last::or_newer(Some(last), newer, &newer).result, expected, "{kept} {newer}");
+        }
+        assert_eq!(Last::or_newer(None, OPEN, &OPEN).result, OPEN);
     }
 }

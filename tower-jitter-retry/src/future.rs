@@ -14,9 +14,7 @@ use tower_fault_classify::__shared::Waiting;
 use tower_fault_classify::{Classify, ResponseCoverage, Verdict, grpc_has_begun};
 use tower_service::Service;
 
-use crate::call::Call;
-use crate::last::{Last, Retry};
-use crate::pause::Pause;
+use crate::attempt::{Call, Last, Pause, Retry};
 use crate::policy::GiveUp;
 use crate::request::{Outer, RequestInfo, Resend, on_first_hop};
 

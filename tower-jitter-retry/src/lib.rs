@@ -1,15 +1,11 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_auto_cfg))]
 
+mod attempt;
 mod backoff;
 mod budget;
-mod call;
-mod deadline;
 mod future;
-mod last;
 mod layer;
-mod observe;
-mod pause;
 mod policy;
 mod replay;
 mod request;
@@ -18,25 +14,25 @@ mod rng;
 #[cfg(feature = "serde")]
 mod serde;
 mod service;
+mod telemetry;
 #[cfg(feature = "tower-retry")]
 mod tower_policy;
 
 pub use backoff::{Backoff, Delays, Jitter};
 pub use budget::{AwsBudgetBuilder, Budget, BudgetBuilder, GrpcBudgetBuilder, RetryBudget, Ticket};
-pub use deadline::Deadline;
 pub use future::ResponseFuture;
 pub use layer::JitterRetryLayer;
-pub use observe::{Retried, RetryEvent};
-pub use policy::{GiveUp, RetryPolicy, RetryPolicyBuilder};
+pub use policy::{GiveUp, RetryEvent, RetryPolicy, RetryPolicyBuilder};
 #[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
 pub use replay::SavedBody;
 pub use replay::{Replay, ReplayBody, ReplayError, RetryBody};
 pub use request::{
-    Attempt, ByTrait, CloneRequests, Mark, NonIdempotent, Notes, RequestInfo, Resend, RetryRequest,
+    Attempt, ByTrait, CloneRequests, Deadline, Mark, NonIdempotent, Notes, RequestInfo, Resend, RetryRequest,
     RetrySafety, SavedHttp, remove_marker,
 };
 pub use retrier::{Retrier, Retrying};
 pub use service::JitterRetry;
+pub use telemetry::Retried;
 #[doc(inline)]
 pub use tower_fault_classify::__shared::{Clock, ConfigError, ManualClock};
 pub use tower_fault_classify::{

@@ -10,9 +10,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst};
 
-use crate::call::Call;
-use crate::last::{Last, Retry};
-use crate::pause::Pause;
+use crate::attempt::{Call, Last, Pause, Retry};
 use crate::policy::RetryPolicy;
 use crate::request::ResendAfter;
 

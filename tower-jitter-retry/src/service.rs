@@ -5,11 +5,10 @@ use std::task::{Context, Poll};
 use tower_fault_classify::Classify;
 use tower_service::Service;
 
-use crate::call::Call;
-use crate::deadline::Deadline;
+use crate::attempt::Call;
 use crate::future::{ResponseFuture, Spare};
 use crate::policy::{GiveUp, RetryPolicy};
-use crate::request::{Coverage, RequestInfo, Resend, ResendAfter};
+use crate::request::{Coverage, Deadline, RequestInfo, Resend, ResendAfter};
 
 /// Sends failed requests of its inner service again. Made by [`JitterRetryLayer`](crate::JitterRetryLayer).
 ///

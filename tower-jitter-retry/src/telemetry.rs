@@ -10,32 +10,13 @@
 //! | `tower_jitter_retry_budget_refusals_total` | counter | |
 //! | `tower_jitter_retry_give_ups_total` | counter | `reason` ([`GiveUp`]), `error.type` |
 
-#[cfg(feature = "metrics")]
-mod count;
-
 use std::error::Error;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::time::Duration;
 
 use tower_fault_classify::{Fault, Judged};
 
-use crate::policy::GiveUp;
-
-/// A retry that was decided on.
-#[derive(Clone, Copy, Debug)]
-#[non_exhaustive]
-pub struct RetryEvent {
-    /// The number of the attempt that failed, from 1: that of the retry that follows, as `http.request.resend_count` counts them.
-    pub attempt: u32,
-    /// What went wrong.
-    pub fault: Fault,
-    /// How long the next attempt waits.
-    pub delay: Duration,
-    /// How long ago the call began, or first had to wait.
-    pub elapsed: Duration,
-}
+use crate::policy::{GiveUp, Observer, RetryEvent};
 
 /// What happened to a call that was retried: in its response's extensions, or on its error
 /// ([`Retried::of`]).
@@ -87,22 +68,6 @@ impl Retried {
     }
 }
 
-/// Who is told of retries.
-#[derive(Clone)]
-pub(crate) struct Observer(Arc<dyn Fn(&RetryEvent) + Send + Sync>);
-
-impl Observer {
-    pub(crate) fn new(told: impl Fn(&RetryEvent) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(told))
-    }
-}
-
-impl fmt::Debug for Observer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Observer")
-    }
-}
-
 /// Whether anybody but the user is told.
 pub(crate) const LISTENED_TO: bool = cfg!(any(feature = "metrics", feature = "tracing"));
 
@@ -126,9 +91,9 @@ pub(crate) fn retry(event: &RetryEvent, observer: Option<&Observer>) {
         "retry.elapsed" = ?event.elapsed,
         "retry",
     );
-    if let Some(Observer(told)) = observer {
+    if let Some(observer) = observer {
         // The panic hook has reported it; the call has no part in it.
-        drop(catch_unwind(AssertUnwindSafe(|| told(event))));
+        drop(catch_unwind(AssertUnwindSafe(|| observer.notify(event))));
     }
 }
 
@@ -145,4 +110,70 @@ pub(crate) fn give_up(reason: GiveUp, fault: &Fault, attempts: u32) {
         "no retry",
     );
     let _ = (reason, fault, attempts);
+}
+
+/// Counts in `metrics`.
+#[cfg(feature = "metrics")]
+mod count {
+    use std::cell::RefCell;
+    use std::collections::HashMap;
+    use std::rc::Rc;
+
+    use metrics::{Key, Label, Level, Metadata, with_recorder};
+    use tower_fault_classify::{Fault, Kind};
+
+    use crate::policy::{GiveUp, RetryEvent};
+
+    const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+    static ATTEMPTS: Key = Key::from_static_name("tower_jitter_retry_attempts_total");
+    static DELAYS: Key = Key::from_static_name("tower_jitter_retry_delay_seconds");
+    static REFUSALS: Key = Key::from_static_name("tower_jitter_retry_budget_refusals_total");
+
+    /// By the labels.
+    type Keys = HashMap<(Kind, Option<GiveUp>), Rc<Key>>;
+
+    thread_local! {
+        /// A key with labels allocates; there are few, so that each thread makes each once.
+        static KEYS: RefCell<Keys> = RefCell::default();
+    }
+
+    pub(super) fn attempt() {
+        increment(&ATTEMPTS);
+    }
+
+    pub(super) fn retry(event: &RetryEvent) {
+        labelled(&event.fault, None);
+        with_recorder(|recorder| recorder.register_histogram(&DELAYS, &METADATA))
+            .record(event.delay.as_secs_f64());
+    }
+
+    pub(super) fn give_up(reason: GiveUp, fault: &Fault) {
+        labelled(fault, Some(reason));
+        if reason == GiveUp::Budget {
+            increment(&REFUSALS);
+        }
+    }
+
+    fn labelled(fault: &Fault, reason: Option<GiveUp>) {
+        let key = KEYS.with_borrow_mut(|keys| {
+            let key = keys.entry((fault.kind(), reason)).or_insert_with(|| {
+                let mut labels = vec![Label::from_static_parts("error.type", fault.kind().as_str())];
+                Rc::new(match reason {
+                    None => Key::from_parts("tower_jitter_retry_retries_total", labels),
+                    Some(reason) => {
+                        labels.push(Label::from_static_parts("reason", reason.as_str()));
+                        Key::from_parts("tower_jitter_retry_give_ups_total", labels)
+                    }
+                })
+            });
+            Rc::clone(key)
+        });
+        // After the borrow: the recorder may make calls of its own, which are counted too.
+        increment(&key);
+    }
+
+    fn increment(key: &Key) {
+        with_recorder(|recorder| recorder.register_counter(key, &METADATA)).increment(1);
+    }
 }

@@ -9,11 +9,9 @@ use pin_project_lite::pin_project;
 use tower::retry::Policy;
 use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst, Typed, grpc_has_begun};
 
-use crate::call::Call;
-use crate::deadline::Deadline;
-use crate::pause::Pause;
+use crate::attempt::{Call, Pause};
 use crate::policy::{GiveUp, RetryPolicy};
-use crate::request::{ByTrait, CloneRequests, Outer, RequestInfo, Resend, on_first_hop};
+use crate::request::{ByTrait, CloneRequests, Deadline, Outer, RequestInfo, Resend, on_first_hop};
 
 impl RetryPolicy {
     /// The same policy for [`tower::retry::RetryLayer`]; clones and services share its budget.

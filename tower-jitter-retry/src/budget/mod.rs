@@ -17,6 +17,7 @@
 //! Everything is counted in exact fixed point, by compare-and-swap or under a lock that retries alone take, in the same time after
 //! any pause.
 
+mod rules;
 mod tokens;
 mod window;
 

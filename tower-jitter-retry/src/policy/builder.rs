@@ -7,11 +7,10 @@ use std::time::Duration;
 use http::HeaderName;
 use tower_fault_classify::__shared::{Clock, ConfigError};
 
-use super::limits::{Limits, nanos};
-use super::{Extras, Methods, Plan, RetryPolicy};
+use super::decide::{Limits, nanos};
+use super::{Extras, Methods, Observer, Plan, RetryEvent, RetryPolicy};
 use crate::backoff::{Backoff, Jitter};
 use crate::budget::Budget;
-use crate::observe::{Observer, RetryEvent};
 use crate::request::{NonIdempotent, RetrySafety};
 use crate::rng::Seeds;
 

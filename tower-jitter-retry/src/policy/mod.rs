@@ -1,29 +1,30 @@
 //! What is retried, when: the configuration, and the decision, which is a plain function.
 
 mod builder;
-mod limits;
-mod methods;
+mod decide;
+mod grpc_methods;
 #[cfg(all(test, not(loom_models)))]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
 use tower_fault_classify::__shared::Clock;
+use tower_fault_classify::Fault;
 
 use crate::backoff::Backoff;
 use crate::budget::{Account, Budget, RetryBudget};
-use crate::observe::Observer;
 use crate::request::{Attempt, Mark, NonIdempotent, Notes, Outer, RequestInfo, ResendAfter, RetrySafety};
 use crate::rng::Seeds;
 
 pub use builder::RetryPolicyBuilder;
 #[cfg(feature = "serde")]
 pub(crate) use builder::{ATTEMPTS, FACTORS, LONGEST, REPLAY_LIMITS, SHARES};
-pub use limits::GiveUp;
-pub(crate) use limits::{Limits, Progress, is_rejection, nanos};
-pub(crate) use methods::Methods;
+pub use decide::GiveUp;
+pub(crate) use decide::{Limits, Progress, is_rejection, nanos};
+pub(crate) use grpc_methods::Methods;
 
 /// What is retried, how often and after which delay.
 ///
@@ -212,5 +213,39 @@ impl Default for RetryPolicy {
         let policy = Self::builder().build();
         // A test holds that the defaults are in their ranges.
         policy.unwrap_or_else(|error| unreachable!("the defaults are valid: {error}"))
+    }
+}
+
+/// A retry that was decided on.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct RetryEvent {
+    /// The number of the attempt that failed, from 1: that of the retry that follows, as `http.request.resend_count` counts them.
+    pub attempt: u32,
+    /// What went wrong.
+    pub fault: Fault,
+    /// How long the next attempt waits.
+    pub delay: Duration,
+    /// How long ago the call began, or first had to wait.
+    pub elapsed: Duration,
+}
+
+/// The callback of [`on_retry`](RetryPolicyBuilder::on_retry).
+#[derive(Clone)]
+pub(crate) struct Observer(Arc<dyn Fn(&RetryEvent) + Send + Sync>);
+
+impl Observer {
+    pub(crate) fn new(told: impl Fn(&RetryEvent) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(told))
+    }
+
+    pub(crate) fn notify(&self, event: &RetryEvent) {
+        (self.0)(event);
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
     }
 }

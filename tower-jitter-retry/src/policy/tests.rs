@@ -2,7 +2,7 @@
 
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
 
-use super::limits::{GiveUp, Limits, Progress};
+use super::decide::{GiveUp, Limits, Progress};
 use super::*;
 use crate::backoff::{Jitter, Position};
 use crate::request::ResendAfter;

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::RetryBody;
+use super::buffer::{Reader, Step, Tape};
 use super::error::{BoxError, failed};
-use super::tape::{Reader, Step, Tape};
 
 /// A streaming body that can be sent again, as long as what was read of it stays within a limit.
 ///

@@ -5,9 +5,9 @@
 //! the same limit ([`ReplayBody`]).
 
 mod body;
+mod buffer;
 mod error;
 mod prefix;
-mod tape;
 #[cfg(all(test, not(loom_models)))]
 mod tests;
 

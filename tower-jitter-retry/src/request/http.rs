@@ -6,8 +6,7 @@ use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Request};
 
 use super::grpc;
-use super::{Attempt, Mark, Notes, RequestInfo, RetryRequest};
-use crate::deadline::Deadline;
+use super::{Attempt, Deadline, Mark, Notes, RequestInfo, RetryRequest};
 use crate::replay::RetryBody;
 
 /// The header by which a client says that a server will recognise a request that it has seen before

@@ -1,9 +1,9 @@
 //! How a request is sent again.
 
-mod attempt;
 mod grpc;
 mod http;
 mod info;
+mod marker;
 mod redirect;
 #[cfg(feature = "reqwest")]
 mod reqwest;
@@ -11,10 +11,10 @@ mod safety;
 
 use std::borrow::Cow;
 
-pub use self::attempt::Attempt;
-pub(crate) use self::attempt::{Coverage, Outer};
 pub use self::http::{SavedHttp, remove_marker};
-pub use self::info::{Mark, Notes, RequestInfo};
+pub use self::info::{Deadline, Mark, Notes, RequestInfo};
+pub use self::marker::Attempt;
+pub(crate) use self::marker::{Coverage, Outer};
 pub(crate) use self::redirect::on_first_hop;
 pub(crate) use self::safety::ResendAfter;
 pub use self::safety::{NonIdempotent, RetrySafety};

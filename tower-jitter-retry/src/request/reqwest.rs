@@ -105,8 +105,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::deadline::Deadline;
-    use crate::request::RetrySafety;
+    use crate::request::{Deadline, RetrySafety};
 
     #[test]
     fn what_is_written_down_is_read_and_the_rest_is_untouched() {

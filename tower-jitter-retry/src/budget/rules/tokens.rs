@@ -6,20 +6,20 @@ use tower_fault_classify::{Fault, Health, Kind, Retryable, Verdict};
 use crate::budget::Settings;
 
 /// One token, in thousandths: gRFC A6 keeps three digits of a ratio.
-pub(super) const ONE: u64 = 1_000;
+pub(in crate::budget) const ONE: u64 = 1_000;
 
 /// What a bucket holds at most: 40 bits, of a word that has an epoch as well.
-pub(super) const MOST: u64 = (1 << 40) - 1;
+pub(in crate::budget) const MOST: u64 = (1 << 40) - 1;
 
 /// How a bucket is filled and emptied, in thousandths of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Rules {
-    pub(super) capacity: u64,
-    pub(super) scheme: Scheme,
+    pub(in crate::budget) capacity: u64,
+    pub(in crate::budget) scheme: Scheme,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Scheme {
+pub(in crate::budget) enum Scheme {
     /// gRFC A6.
     Grpc {
         /// Given for a success.
@@ -39,7 +39,7 @@ pub(super) enum Scheme {
 impl Rules {
     /// The settings that these rules were made from.
     #[cfg(feature = "serde")]
-    pub(super) const fn settings(&self) -> Settings {
+    pub(in crate::budget) const fn settings(&self) -> Settings {
         const fn whole(thousandths: u64) -> u32 {
             (thousandths / ONE) as u32
         }
@@ -58,7 +58,7 @@ impl Rules {
     }
 
     /// Four words that the rules can be kept as. A cost of 0 stands for gRPC's scheme.
-    pub(super) const fn words(self) -> [u64; 4] {
+    pub(in crate::budget) const fn words(self) -> [u64; 4] {
         match self.scheme {
             Scheme::Grpc { ratio } => [self.capacity, ratio, 0, 0],
             Scheme::Aws { increment, cost, timeout_cost } => [self.capacity, increment, cost, timeout_cost],
@@ -67,7 +67,7 @@ impl Rules {
 
     /// The rules that were kept as these words.
     #[inline]
-    pub(super) const fn from_words([capacity, gain, cost, timeout_cost]: [u64; 4]) -> Self {
+    pub(in crate::budget) const fn from_words([capacity, gain, cost, timeout_cost]: [u64; 4]) -> Self {
         let scheme = match cost {
             0 => Scheme::Grpc { ratio: gain },
             cost => Scheme::Aws { increment: gain, cost, timeout_cost },
@@ -76,7 +76,7 @@ impl Rules {
     }
 
     /// What is left after an attempt came to `verdict`; `paid` is what it cost, if it was a retry.
-    pub(super) fn settled(&self, tokens: u64, verdict: &Verdict, paid: Option<u64>) -> u64 {
+    pub(in crate::budget) fn settled(&self, tokens: u64, verdict: &Verdict, paid: Option<u64>) -> u64 {
         let more = match (self.scheme, verdict) {
             (Scheme::Grpc { ratio }, verdict) => match effect(verdict) {
                 Effect::Fills => ratio,
@@ -94,7 +94,7 @@ impl Rules {
     }
 
     /// What a retry after `fault` costs, if there is enough for it.
-    pub(super) fn price(&self, tokens: u64, fault: &Fault) -> Option<u64> {
+    pub(in crate::budget) fn price(&self, tokens: u64, fault: &Fault) -> Option<u64> {
         match self.scheme {
             // "If token_count is less than or equal to the threshold, defined to be (max_tokens / 2), then RPCs will not be
             // retried." The failure itself has drained already.

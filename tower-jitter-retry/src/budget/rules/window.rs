@@ -16,10 +16,10 @@ pub(crate) struct Rules {
 
 impl Rules {
     /// Grants nothing.
-    pub(super) const NONE: Self = Self { ratio: 0, min_per_second: 0, span: 0, reserve: 0 };
+    pub(in crate::budget) const NONE: Self = Self { ratio: 0, min_per_second: 0, span: 0, reserve: 0 };
 
     /// `ratio` retries per request, and `min_per_second` over a span of so many nanoseconds.
-    pub(super) fn new(ratio: f64, min_per_second: u32, span: u64) -> Self {
+    pub(in crate::budget) fn new(ratio: f64, min_per_second: u32, span: u64) -> Self {
         #[expect(clippy::cast_sign_loss, reason = "a ratio is not negative")]
         let ratio = (ratio * ONE as f64).round() as u64;
         let reserve = u128::from(min_per_second) * u128::from(span) * ONE / 1_000_000_000;
@@ -28,12 +28,12 @@ impl Rules {
 
     /// The settings that these rules were made from: ratio, retries a second, nanoseconds.
     #[cfg(feature = "serde")]
-    pub(super) const fn settings(&self) -> (f64, u32, u64) {
+    pub(in crate::budget) const fn settings(&self) -> (f64, u32, u64) {
         (self.ratio as f64 / ONE as f64, self.min_per_second, self.span)
     }
 
     /// Whether one more retry stays within what the requests of the span allow.
-    pub(super) fn grant(&self, requests: u64, retries: u64) -> bool {
+    pub(in crate::budget) fn grant(&self, requests: u64, retries: u64) -> bool {
         (u128::from(retries) + 1) * ONE <= u128::from(requests) * u128::from(self.ratio) + self.reserve
     }
 }
