@@ -44,6 +44,8 @@ impl Clock {
     }
 
     /// Tokio's clock, which tests can pause and advance.
+    ///
+    /// `tower-breaker` has this clock with its feature `tokio`, `tower-jitter-retry` always.
     #[cfg(feature = "__shared-tokio")]
     pub const fn tokio() -> Self {
         Self(TOKIO)
@@ -51,6 +53,8 @@ impl Clock {
 
     /// Tokio's clock where it can be paused, which takes tokio's feature `test-util`; elsewhere the
     /// coarse clock, which cannot be paused and is cheaper.
+    ///
+    /// `tower-breaker` has this clock with its feature `tokio`, `tower-jitter-retry` always.
     #[cfg(feature = "__shared-tokio")]
     pub const fn runtime() -> Self {
         if pausable::TOKIO { Self::tokio() } else { Self::coarse() }
