@@ -1,5 +1,6 @@
 //! What a call allocates: nothing.
 
+#[path = "it/support.rs"]
 mod support;
 
 use std::future::{Future, Ready, ready};

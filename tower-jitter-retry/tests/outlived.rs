@@ -1,5 +1,8 @@
 //! Calls that outlive the service that made them: `oneshot` drops it as soon as the call is made.
+//!
+//! Alone in its process: budgets of other tests would take over the storage that these tests release.
 
+#[path = "it/support.rs"]
 mod support;
 
 use std::future::Future;

@@ -1,9 +1,7 @@
 //! How often a request is sent, and what its caller gets.
 
-mod support;
-
 use std::error::Error;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +12,7 @@ use tower_jitter_retry::{
     Fault, Health, JitterRetryLayer, Kind, Origin, RetryPolicy, Retryable, Rule, Verdict,
 };
 
-use support::{Broken, Calls, at_once, now, request, response, send};
+use crate::support::{Broken, Calls, at_once, now, request, response, send};
 
 const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
 const REJECTED: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
@@ -137,10 +135,10 @@ fn the_last_response_is_returned_itself_when_the_attempts_are_used_up() {
 fn an_error_is_not_wrapped_when_nothing_was_retried() {
     let mut service =
         JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(async |_: Request<String>| {
-            Err::<Response<()>, _>(io::Error::new(io::ErrorKind::TimedOut, Broken(1)))
+            Err::<Response<()>, _>(io::Error::new(ErrorKind::TimedOut, Broken(1)))
         }));
     let error: io::Error = now(send(&mut service, request(Method::POST))).unwrap_err();
-    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
     assert_eq!(error.downcast::<Broken>().unwrap(), Broken(1));
 }
 
@@ -174,12 +172,9 @@ fn what_asking_again_does_not_help_is_sent_once() {
     for status in [200, 204, 301, 304, 400, 401, 403, 404, 409, 410, 422, 499, 501, 505, 507, 511] {
         assert_eq!(gets(at_once().build().unwrap(), status), 1, "{status}");
     }
-    for kind in [
-        io::ErrorKind::InvalidInput,
-        io::ErrorKind::PermissionDenied,
-        io::ErrorKind::InvalidData,
-        io::ErrorKind::OutOfMemory,
-    ] {
+    for kind in
+        [ErrorKind::InvalidInput, ErrorKind::PermissionDenied, ErrorKind::InvalidData, ErrorKind::OutOfMemory]
+    {
         let (calls, error) = sends(|| io::Error::from(kind));
         assert_eq!((calls, error.kind()), (1, kind));
     }
@@ -191,12 +186,12 @@ fn what_asking_again_may_help_is_sent_again() {
         assert_eq!(gets(at_once().build().unwrap(), status), 3, "{status}");
     }
     for kind in [
-        io::ErrorKind::ConnectionRefused,
-        io::ErrorKind::ConnectionReset,
-        io::ErrorKind::BrokenPipe,
-        io::ErrorKind::UnexpectedEof,
-        io::ErrorKind::TimedOut,
-        io::ErrorKind::Interrupted,
+        ErrorKind::ConnectionRefused,
+        ErrorKind::ConnectionReset,
+        ErrorKind::BrokenPipe,
+        ErrorKind::UnexpectedEof,
+        ErrorKind::TimedOut,
+        ErrorKind::Interrupted,
     ] {
         assert_eq!(sends(|| io::Error::from(kind)).0, 3, "{kind}");
     }
@@ -208,11 +203,11 @@ fn a_rejection_of_a_layer_below_ends_the_retries_in_any_wrapping() {
     assert_eq!((calls, error.fault()), (1, &REJECTED));
 
     // Outside of a kind that would be sent again by itself.
-    let (calls, _) = sends(|| io::Error::new(io::ErrorKind::ConnectionReset, Judged::bare(REJECTED)));
+    let (calls, _) = sends(|| io::Error::new(ErrorKind::ConnectionReset, Judged::bare(REJECTED)));
     assert_eq!(calls, 1);
 
     // It is what the chain says first: a cause that lies deeper was seen by who judged.
-    let cause = || io::Error::from(io::ErrorKind::ConnectionRefused);
+    let cause = || io::Error::from(ErrorKind::ConnectionRefused);
     let (calls, _) = sends(|| io::Error::other(Judged::new(REJECTED, cause())));
     assert_eq!(calls, 1);
 }
@@ -374,5 +369,17 @@ fn what_is_out_of_range_is_named() {
         RetryPolicy::builder().base(Duration::ZERO).cap(Duration::ZERO).longest_hint(Duration::ZERO),
     ] {
         assert!(builder.build().is_ok());
+    }
+}
+
+#[test]
+fn trap_28_an_error_is_the_inner_one_retried_or_not() {
+    for (attempts, kind) in
+        [(1, ErrorKind::TimedOut), (3, ErrorKind::TimedOut), (3, ErrorKind::PermissionDenied)]
+    {
+        let mut service = JitterRetryLayer::new(at_once().max_attempts(attempts).build().unwrap())
+            .layer(service_fn(move |_: u32| async move { Err::<(), _>(io::Error::new(kind, Broken(7))) }));
+        let error: io::Error = now(send(&mut service, 7)).unwrap_err();
+        assert_eq!((error.kind(), error.downcast::<Broken>().unwrap()), (kind, Broken(7)));
     }
 }

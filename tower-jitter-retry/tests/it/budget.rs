@@ -1,8 +1,7 @@
 //! Retries stay a share of the traffic.
 
-mod support;
-
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
@@ -16,7 +15,7 @@ use tower_jitter_retry::{
     RetryPolicyBuilder, RetrySafety, Retryable,
 };
 
-use support::{Broken, Calls, at_once, now, request, response, send};
+use crate::support::{Broken, Calls, at_once, layer, now, request, response, send};
 
 const SECOND: Duration = Duration::from_secs(1);
 const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
@@ -55,10 +54,6 @@ fn succeed(layer: &JitterRetryLayer, requests: usize) {
     for _ in 0..requests {
         now(send(&mut service, 7)).unwrap();
     }
-}
-
-fn layer(builder: RetryPolicyBuilder) -> JitterRetryLayer {
-    JitterRetryLayer::new(builder.build().unwrap())
 }
 
 #[test]
@@ -463,4 +458,35 @@ fn aws_retry_whose_caller_leaves_returns_its_cost() {
     }
     assert_eq!(retries_of(&layer, 1), 1);
     assert_eq!(retries_of(&layer, 1), 0, "a retry that failed keeps its cost");
+}
+
+#[test]
+fn trap_21_a_ratio_of_six_tenths_grants_six_of_ten_also_to_threads_at_once() {
+    let (budget, _hand) = on_hand(Budget::builder().ratio(0.6).min_per_second(0));
+    let layer = layer(at_once().budget(budget).max_attempts(4));
+    assert_eq!(retries_of(&layer, 10), 6);
+    let granted = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| granted.fetch_add(retries_of(&layer, 1_000), Ordering::Relaxed));
+        }
+    });
+    let granted = granted.into_inner();
+    assert!(
+        (4_790..=4_800).contains(&granted),
+        "{granted} of 4,800: no overshoot, and what is left is a rest"
+    );
+}
+
+#[test]
+fn trap_21_a_budget_that_was_idle_for_a_century_answers_and_one_that_ran_dry_comes_back() {
+    let (budget, hand) = on_hand(Budget::builder().ratio(0.5).min_per_second(0).span(SECOND));
+    let layer = layer(at_once().budget(budget));
+    assert_eq!(retries_of(&layer, 100), 50);
+    hand.advance(100 * 365 * 24 * 3_600 * SECOND);
+    // One pass over sixteen cells a ring, and nothing that expires one by one: else this would not end.
+    for _ in 0..20 {
+        assert_eq!(retries_of(&layer, 100), 50, "what ran dry comes back whole");
+        hand.advance(100 * 365 * 24 * 3_600 * SECOND / 50);
+    }
 }

@@ -1,7 +1,5 @@
 //! A call that is dropped leaves nothing behind, and one without delays needs no runtime.
 
-mod support;
-
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +15,7 @@ use tower_jitter_retry::{
     Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RequestInfo, RetryPolicy, Retryable,
 };
 
-use support::{Broken, Calls, at_once, now, send};
+use crate::support::{Broken, Calls, at_once, now, send};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,8 +1,6 @@
 //! `clone_requests()`: the body is cloned, and everything else of an HTTP request counts as without
 //! it.
 
-mod support;
-
 use std::io::{self, ErrorKind};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,7 +9,7 @@ use http::{HeaderName, Method, Request, Response};
 use tower::{Layer, ServiceBuilder, service_fn};
 use tower_jitter_retry::{Attempt, Deadline, JitterRetryLayer, RequestInfo, RetryPolicyBuilder, RetrySafety};
 
-use support::{Broken, Calls, at_once, now, response, send};
+use crate::support::{Broken, Calls, at_once, now, response, send};
 
 /// A body that does not say how it is sent again.
 #[derive(Clone, Debug, PartialEq)]

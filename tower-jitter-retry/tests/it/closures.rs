@@ -1,7 +1,5 @@
 //! Retries of closures.
 
-mod support;
-
 use std::error::Error;
 use std::future::{Future, pending, ready};
 use std::io::{self, ErrorKind};
@@ -16,7 +14,7 @@ use tower_jitter_retry::{
     RetrySafety, Retryable, Verdict,
 };
 
-use support::{Broken, Calls, at_once, now, response};
+use crate::support::{Broken, Calls, at_once, now, response};
 
 const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
 

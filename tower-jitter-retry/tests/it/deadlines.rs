@@ -1,7 +1,5 @@
 //! A call's own deadline. Time is tokio's, paused.
 
-mod support;
-
 use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -13,7 +11,7 @@ use tower_jitter_retry::{
     Budget, Clock, Deadline, Jitter, JitterRetryLayer, Retried, RetryPolicy, RetryPolicyBuilder, RetrySafety,
 };
 
-use support::{request, response, send};
+use crate::support::{request, response, send};
 
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,7 +1,5 @@
 //! When a request is sent again. Time is tokio's, paused.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Mutex;
@@ -16,7 +14,7 @@ use tower_jitter_retry::{
     Retryable,
 };
 
-use support::{Broken, request, send};
+use crate::support::{Broken, Calls, layer, request, send};
 
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
@@ -26,10 +24,6 @@ const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Unbounded by a budget, on tokio's clock.
 fn policy() -> RetryPolicyBuilder {
     RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio())
-}
-
-fn layer(builder: RetryPolicyBuilder) -> JitterRetryLayer {
-    JitterRetryLayer::new(builder.build().unwrap())
 }
 
 /// Sends a request that fails whenever it is sent, and tells the pauses between the attempts.
@@ -446,4 +440,155 @@ async fn delays_of_a_year_fit_into_a_year() {
     assert_eq!(pauses(&layer(year().factor(1_000.0).max_elapsed(YEAR))).await, [YEAR]);
     let hint = policy().max_attempts(2).longest_hint(YEAR).max_elapsed(None::<Duration>).jitter(Jitter::None);
     assert_eq!(hinted_pauses(&layer(hint), 503, "18446744073709551616").await, [YEAR]);
+}
+
+/// The pauses between the attempts of one call against a server that always gives this answer.
+async fn pauses_after(
+    layer: &JitterRetryLayer,
+    answer: impl Fn() -> http::response::Builder,
+) -> Vec<Duration> {
+    let sent = Mutex::new(Vec::new());
+    let mut service = layer.layer(service_fn(|_: Request<String>| {
+        sent.lock().unwrap().push(Instant::now());
+        let answer = answer().body(()).unwrap();
+        async { Ok::<_, io::Error>(answer) }
+    }));
+    send(&mut service, request(Method::GET)).await.unwrap();
+    let sent = sent.into_inner().unwrap();
+    sent.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+fn unavailable() -> http::response::Builder {
+    Response::builder().status(503)
+}
+
+#[tokio::test(start_paused = true)]
+async fn trap_19_a_base_of_a_second_is_jittered_in_nanoseconds_and_no_two_calls_alike() {
+    let settings = || policy().base(SECOND).max_attempts(4).seed(1);
+    let backoff = settings().build().unwrap().backoff();
+    let mut rng = fastrand::Rng::with_seed(1);
+    let fine = backoff.delays(|range| rng.u64(range)).take(1_000);
+    assert!(fine.filter(|delay| delay.subsec_nanos() % 1_000_000 != 0).count() > 990);
+    // The services are clones of one, as tower's `Buffer`, `axum` and `tonic` make them.
+    let one = layer(settings());
+    let mut seen = BTreeSet::new();
+    for _ in 0..100 {
+        assert!(seen.insert(pauses_after(&one.clone(), unavailable).await), "two calls wait alike");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn trap_20_no_delay_passes_the_cap() {
+    for jitter in [
+        Jitter::Full,
+        Jitter::Equal,
+        Jitter::Decorrelated,
+        Jitter::Proportional(1.0),
+        Jitter::Additive(SECOND),
+    ] {
+        let capped =
+            layer(policy().base(SECOND).cap(SECOND).jitter(jitter).max_attempts(50).max_elapsed(None));
+        let pauses = pauses_after(&capped, unavailable).await;
+        assert_eq!(pauses.len(), 49);
+        // Tokio's timer rounds up to a millisecond.
+        assert!(pauses.iter().all(|pause| *pause <= SECOND + MILLI), "{jitter:?}: {pauses:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn trap_22_a_servers_delay_is_capped_read_to_the_millisecond_and_never_shortened() {
+    let two = layer(policy().max_attempts(2).max_elapsed(None).seed(5));
+    let after = |name: &'static str, value: &'static str| move || unavailable().header(name, value);
+    assert_eq!(pauses_after(&two, after("retry-after", "3600")).await, [], "an hour is not waited for");
+    let mut seen = BTreeSet::new();
+    for _ in 0..50 {
+        let pause = pauses_after(&two, after("retry-after-ms", "1500")).await[0];
+        assert!((1_500 * MILLI..=2_251 * MILLI).contains(&pause), "{pause:?}");
+        seen.insert(pause);
+    }
+    assert!(seen.len() > 40, "clients that were told the same do not come back in the same millisecond");
+    let date = || {
+        unavailable()
+            .header("date", "Sun, 06 Nov 1994 08:49:30 GMT")
+            .header("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT")
+    };
+    let pause = pauses_after(&two, date).await[0];
+    assert!((7 * SECOND..=10_501 * MILLI).contains(&pause), "{pause:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn trap_27_time_is_checked_against_the_sleep_and_no_delay_overflows() {
+    let constant = || policy().jitter(Jitter::None).base(10 * SECOND).factor(1.0).max_attempts(100);
+    let before = Instant::now();
+    assert_eq!(
+        pauses_after(&layer(constant().max_elapsed(25 * SECOND)), unavailable).await,
+        [10 * SECOND; 2]
+    );
+    assert_eq!(before.elapsed(), 20 * SECOND, "no sleep is begun that would end at 30");
+    let year = 365 * 24 * 3_600 * SECOND;
+    let huge =
+        policy().jitter(Jitter::Additive(year)).base(year).cap(year).factor(1_000.0).max_attempts(1_000);
+    assert_eq!(pauses_after(&layer(huge.max_elapsed(None)), unavailable).await.len(), 999);
+}
+
+/// How often a request is sent to a server that always says this, and after which pauses.
+async fn pauses_hinted_by(name: &'static str, value: &str) -> Vec<Duration> {
+    let policy = RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio()).jitter(Jitter::None);
+    let sent = Mutex::new(Vec::new());
+    let mut service =
+        JitterRetryLayer::new(policy.build().unwrap()).layer(service_fn(|_: Request<String>| {
+            sent.lock().unwrap().push(Instant::now());
+            let answer = Response::builder().status(503).header(name, value).body("real").unwrap();
+            async { Ok::<_, io::Error>(answer) }
+        }));
+    let answer = send(&mut service, request(Method::GET)).await.unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), *answer.body(), answer.headers()[name].to_str().unwrap()),
+        (503, "real", value)
+    );
+    let sent = sent.into_inner().unwrap();
+    sent.windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn hints_of_nothing_of_a_century_garbled_and_negative() {
+    let own = [SECOND / 10, SECOND / 5];
+    for (name, value) in [
+        ("retry-after", "0"),
+        ("retry-after", "-1"),
+        ("retry-after", "soon"),
+        ("retry-after", "NaN"),
+        ("retry-after-ms", "0"),
+        ("retry-after-ms", "-5"),
+        ("retry-after-ms", "1e9"),
+        ("x-should-retry", "perhaps"),
+    ] {
+        assert_eq!(pauses_hinted_by(name, value).await, own, "{name}: {value}: the backoff's own");
+    }
+    for (name, value) in [
+        ("retry-after", "3153600000"),
+        ("retry-after", "99999999999999999999999999"),
+        ("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ("retry-after-ms", "3153600000000"),
+        ("x-should-retry", "false"),
+    ] {
+        assert_eq!(pauses_hinted_by(name, value).await, [], "{name}: {value}: nobody waits for that");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_ones_own_with_an_absurd_delay_does_no_harm() {
+    let fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
+    for delay in [Duration::MAX, 100 * YEAR] {
+        let calls = Calls::default();
+        let policy = RetryPolicy::builder().clock(Clock::tokio()).max_elapsed(None).build().unwrap();
+        let error = policy
+            .retry(async || {
+                calls.next();
+                Err::<(), _>(Judged::bare(fault.with_retry_after(delay)))
+            })
+            .await
+            .unwrap_err();
+        assert_eq!((calls.made(), error.fault().retry_after()), (1, Some(delay)));
+    }
 }

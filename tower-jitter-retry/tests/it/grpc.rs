@@ -1,12 +1,10 @@
 //! What is gRPC's own: methods by list, pushback, answers that have begun.
 
-mod support;
-
 use std::io;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use tokio::time::Instant;
 use tower::{Layer, service_fn};
 use tower_jitter_retry::{
@@ -14,7 +12,7 @@ use tower_jitter_retry::{
     RetrySafety, Retryable,
 };
 
-use support::{Calls, at_once, now, send};
+use crate::support::{Calls, at_once, layer, now, request, send};
 
 const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
 
@@ -166,4 +164,39 @@ fn a_pushback_that_is_negative_or_garbled_is_a_stop() {
         now(send(&mut service, call("/shop.Orders/Put"))).unwrap();
         assert_eq!(calls.made(), 1, "{pushback:?}");
     }
+}
+
+#[test]
+fn trap_22_a_negative_pushback_stops() {
+    let calls = Calls::default();
+    let policy = at_once().safety(tower_jitter_retry::RetrySafety::Always);
+    let mut service = layer(policy).layer(service_fn(|_: Request<String>| {
+        calls.next();
+        let answer =
+            Response::builder().header("content-type", "application/grpc").header("grpc-status", "14");
+        let answer = answer.header("grpc-retry-pushback-ms", "-1").body(()).unwrap();
+        async { Ok::<_, io::Error>(answer) }
+    }));
+    now(send(&mut service, request(Method::POST))).unwrap();
+    assert_eq!(calls.made(), 1);
+}
+
+/// Ours is a scope of methods: it holds before the first retry.
+#[test]
+fn trap_29_a_scope_holds_from_the_first_retry_on() {
+    let calls = Calls::default();
+    let mut service =
+        layer(at_once().idempotent_methods(["shop.Orders/Get"])).layer(service_fn(|_: Request<String>| {
+            calls.next();
+            let answer =
+                Response::builder().header("content-type", "application/grpc").header("grpc-status", "14");
+            async { Ok::<_, io::Error>(answer.body(()).unwrap()) }
+        }));
+    let call = |path: &str| {
+        Request::post(path).header("content-type", "application/grpc").body(String::new()).unwrap()
+    };
+    now(send(&mut service, call("/shop.Orders/Put"))).unwrap();
+    assert_eq!(calls.made(), 1);
+    now(send(&mut service, call("/shop.Orders/Get"))).unwrap();
+    assert_eq!(calls.made(), 1 + 3);
 }

@@ -1,7 +1,5 @@
 //! The caller gets the outcome of the last attempt that was sent, and no attempt is sent too late.
 
-mod support;
-
 use std::future::{Future, Ready, poll_fn, ready};
 use std::io;
 use std::pin::Pin;
@@ -24,7 +22,7 @@ use tower_jitter_retry::{
     Retried, RetryPolicy, RetryPolicyBuilder, Retryable,
 };
 
-use support::{Calls, at_once, now, request, response, send};
+use crate::support::{Calls, at_once, now, request, response, send};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -74,7 +72,7 @@ async fn retry_without_place(
         _ = &mut call => panic!("it waits a second before its retry"),
         () = tokio::time::sleep(SECOND / 2) => {}
     }
-    let other = tokio::spawn(async move { send(&mut other, support::request(Method::GET)).await });
+    let other = tokio::spawn(async move { send(&mut other, crate::support::request(Method::GET)).await });
     let answer = call.await.unwrap();
     let (took, sent) = (before.elapsed(), calls.made());
     other.abort();

@@ -1,7 +1,5 @@
 //! Nested retries, and what marks a request.
 
-mod support;
-
 use std::io;
 use std::sync::Mutex;
 
@@ -12,14 +10,10 @@ use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_jitter_retry::{
     Attempt, Budget, Fault, Health, JitterRetryLayer, Kind, NonIdempotent, Origin, ReplayBody, RetryPolicy,
-    RetryPolicyBuilder, RetrySafety, Retryable, Verdict, remove_marker,
+    RetrySafety, Retryable, Verdict, remove_marker,
 };
 
-use support::{Broken, Calls, at_once, now, request, response, send};
-
-fn layer(builder: RetryPolicyBuilder) -> JitterRetryLayer {
-    JitterRetryLayer::new(builder.build().unwrap())
-}
+use crate::support::{Broken, Calls, at_once, layer, now, request, response, send};
 
 fn three() -> JitterRetryLayer {
     layer(at_once())
@@ -504,4 +498,18 @@ fn inner_layer_is_quiet_on_responses_if_outer_layer_judges_as_many() {
     assert_eq!(calls_answered_by(&builder().layer(by_rule()).layer(all()), 404), 9, "both retry it");
     assert_eq!(calls_answered_by(&builder().layer(by_rule()).layer(none()).layer(by_rule()), 404), 3);
     assert_eq!(calls_answered_by(&builder().layer(all()).layer(by_rule()).layer(all()), 404), 3);
+}
+
+#[test]
+fn trap_30_three_nested_layers_of_three_make_three_calls() {
+    let calls = Calls::default();
+    let three = || layer(at_once());
+    let mut service = ServiceBuilder::new().layer(three()).layer(three()).layer(three()).service(service_fn(
+        |_: Request<String>| {
+            calls.next();
+            async { Ok::<_, io::Error>(response(503)) }
+        },
+    ));
+    now(send(&mut service, request(Method::GET))).unwrap();
+    assert_eq!(calls.made(), 3);
 }

@@ -1,7 +1,5 @@
 //! Every attempt waits for the readiness of the service that it goes to.
 
-mod support;
-
 use std::fmt::Debug;
 use std::future::{Future, Ready, poll_fn, ready};
 use std::io;
@@ -19,7 +17,7 @@ use tower_jitter_retry::fault_classify::{Auto, Boxed};
 use tower_jitter_retry::{JitterRetryLayer, RetryBody};
 use tower_test::mock;
 
-use support::{Broken, Calls, at_once, now, request, response, send};
+use crate::support::{Broken, Calls, at_once, now, request, response, send};
 
 /// Fails, or as a clone, is not ready before it was asked often enough. Panics if it is called unready.
 #[derive(Debug)]
@@ -281,4 +279,41 @@ where
 {
     now(poll_fn(|cx| service.poll_ready(cx))).unwrap();
     service.call(request)
+}
+
+#[test]
+fn trap_25_every_attempt_is_made_on_a_service_that_was_polled_ready() {
+    struct Strict {
+        ready: bool,
+        calls: Calls,
+    }
+    impl Clone for Strict {
+        fn clone(&self) -> Self {
+            Self { ready: false, calls: self.calls.clone() }
+        }
+    }
+    impl Service<u32> for Strict {
+        type Response = ();
+        type Error = Broken;
+        type Future = std::future::Ready<Result<(), Broken>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Broken>> {
+            self.ready = true;
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: u32) -> Self::Future {
+            assert!(
+                std::mem::take(&mut self.ready),
+                "it was not polled ready, or its readiness was used already"
+            );
+            std::future::ready(Err(Broken(self.calls.next())))
+        }
+    }
+    let calls = Calls::default();
+    let mut service = layer(5).layer(Strict { ready: false, calls: calls.clone() });
+    for _ in 0..3 {
+        now(send(&mut service, 7)).unwrap_err();
+    }
+    assert_eq!(calls.made(), 15);
 }

@@ -1,7 +1,5 @@
 //! What is kept of a request, and what goes out again.
 
-mod support;
-
 use std::convert::Infallible;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,17 +7,13 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, Version};
-use http_body_util::{Empty, Full};
+use http_body_util::{BodyExt, Empty, Full};
 use tower::{Layer, service_fn};
 use tower_jitter_retry::{
-    Attempt, JitterRetryLayer, RequestInfo, RetryBody, RetryPolicyBuilder, RetryRequest,
+    Attempt, Budget, JitterRetryLayer, ReplayBody, RequestInfo, RetryBody, RetryRequest,
 };
 
-use support::{Broken, Calls, at_once, now, response, send};
-
-fn layer(builder: RetryPolicyBuilder) -> JitterRetryLayer {
-    JitterRetryLayer::new(builder.build().unwrap())
-}
+use crate::support::{Broken, Calls, at_once, layer, now, request, response, send};
 
 /// Counts its clones.
 #[derive(Debug)]
@@ -472,6 +466,76 @@ fn response_is_dropped_when_next_attempt_is_answered() {
             Ok::<_, io::Error>(Response::builder().status(503).body(held).unwrap())
         }
     }));
-    let answer = now(send(&mut service, support::request(Method::GET))).unwrap();
+    let answer = now(send(&mut service, request(Method::GET))).unwrap();
     assert_eq!(Arc::strong_count(answer.body()), 2);
+}
+
+#[test]
+fn trap_24_a_streaming_body_is_sent_again_whole_or_once_and_never_empty() {
+    for (limit, expected) in [(1_024, 3), (4, 1)] {
+        let bodies = Mutex::new(Vec::new());
+        let mut service = layer(at_once().replay_limit(limit)).layer(service_fn(
+            |request: Request<ReplayBody<Full<Bytes>>>| {
+                bodies.lock().unwrap().push(now(request.into_body().collect()).unwrap().to_bytes());
+                async { Ok::<_, io::Error>(response(503)) }
+            },
+        ));
+        let body = ReplayBody::new(Full::new(Bytes::from_static(b"the body")));
+        let answer = now(send(&mut service, Request::put("/").body(body).unwrap())).unwrap();
+        assert_eq!(
+            (answer.status().as_u16(), bodies.into_inner().unwrap()),
+            (503, vec!["the body".into(); expected])
+        );
+    }
+}
+
+#[test]
+fn trap_26_a_request_is_not_cloned_when_no_retry_can_follow() {
+    #[derive(Debug)]
+    struct Counted(Arc<AtomicUsize>);
+    impl Clone for Counted {
+        fn clone(&self) -> Self {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Self(Arc::clone(&self.0))
+        }
+    }
+    impl RequestInfo for Counted {}
+    for (attempts, expected) in [(1, 0), (2, 1), (3, 2)] {
+        let clones = Arc::default();
+        let mut service = JitterRetryLayer::new(at_once().max_attempts(attempts).build().unwrap())
+            .clone_requests()
+            .layer(service_fn(async |_: Counted| Err::<(), _>(Broken(0))));
+        now(send(&mut service, Counted(Arc::clone(&clones)))).unwrap_err();
+        assert_eq!(clones.load(Ordering::Relaxed), expected, "{attempts} attempts");
+    }
+}
+
+/// One whose second clone fails; `reqwest`'s `try_clone` is such a thing.
+#[derive(Debug)]
+struct Fickle;
+
+impl RequestInfo for Fickle {}
+
+impl RetryRequest for Fickle {
+    type Saved = ();
+
+    fn save(self, _: usize) -> (Self, Option<()>) {
+        (self, Some(()))
+    }
+
+    fn again((): (), _: Attempt, _: bool) -> Option<(Self, Option<()>)> {
+        None
+    }
+}
+
+#[test]
+fn a_clone_that_fails_leaves_the_last_outcome() {
+    let calls = Calls::default();
+    let budget = Budget::aws().build().unwrap();
+    let policy = at_once().budget(budget).build().unwrap();
+    let mut service = JitterRetryLayer::new(policy).layer(service_fn(|_: Fickle| {
+        let call = calls.next();
+        async move { Err::<(), _>(Broken(call)) }
+    }));
+    assert_eq!(now(send(&mut service, Fickle)), Err(Broken(1)));
 }

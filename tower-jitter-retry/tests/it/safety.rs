@@ -1,14 +1,12 @@
 //! No request is sent twice that may have been processed, unless twice is the same as once.
 
-mod support;
-
 use std::io::{self, ErrorKind};
 
 use http::{Method, Request, Response};
 use tower::{Layer, service_fn};
 use tower_jitter_retry::{Budget, JitterRetryLayer, NonIdempotent, RetryPolicy, RetrySafety};
 
-use support::{Calls, at_once, now, request, response, send};
+use crate::support::{Calls, at_once, now, request, response, send};
 
 /// What becomes of every attempt.
 #[derive(Clone, Copy, Debug)]
@@ -265,4 +263,16 @@ fn gateway_sends_post_again_only_if_it_was_not_sent() {
         assert_eq!(times_sent(policy(), request(Method::GET), fate), 3, "{fate:?}");
     }
     assert_eq!(times_sent(policy(), request(Method::POST), UNSENT), 3);
+}
+
+#[test]
+fn trap_23_a_post_is_not_sent_again_after_a_timeout() {
+    let calls = Calls::default();
+    let mut service =
+        JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(|_: Request<String>| {
+            calls.next();
+            async { Err::<Response<()>, _>(io::Error::from(ErrorKind::TimedOut)) }
+        }));
+    now(send(&mut service, request(Method::POST))).unwrap_err();
+    assert_eq!(calls.made(), 1);
 }

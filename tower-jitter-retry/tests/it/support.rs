@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use http::{Method, Request, Response};
 use tower::Service;
-use tower_jitter_retry::{Budget, RetryPolicy, RetryPolicyBuilder};
+use tower_jitter_retry::{Budget, JitterRetryLayer, RetryPolicy, RetryPolicyBuilder};
 
 /// Counts calls, across clones of a service.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +45,11 @@ impl Error for Broken {}
 /// Retries without delay and without a budget, so that they need no timer.
 pub(crate) fn at_once() -> RetryPolicyBuilder {
     RetryPolicy::builder().base(Duration::ZERO).budget(None::<Budget>)
+}
+
+/// A layer with the default classification.
+pub(crate) fn layer(builder: RetryPolicyBuilder) -> JitterRetryLayer {
+    JitterRetryLayer::new(builder.build().unwrap())
 }
 
 /// Waits for readiness and calls.

@@ -1,7 +1,5 @@
 //! What others are told.
 
-mod support;
-
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,7 +8,7 @@ use http::{Method, Request};
 use tower::{Layer, service_fn};
 use tower_jitter_retry::{Budget, Clock, Jitter, JitterRetryLayer, Kind, Retried, RetryEvent, RetryPolicy};
 
-use support::{Broken, Calls, at_once, now, request, response, send};
+use crate::support::{Broken, Calls, at_once, now, request, response, send};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,7 +1,4 @@
 //! The policy behind tower's own retry layer.
-#![cfg(feature = "tower-retry")]
-
-mod support;
 
 use std::io;
 use std::sync::Mutex;
@@ -17,7 +14,7 @@ use tower_jitter_retry::{
     RetryPolicyBuilder, RetrySafety,
 };
 
-use support::{Broken, Calls, at_once, now, request, response, send};
+use crate::support::{Broken, Calls, at_once, now, request, response, send};
 
 fn sent(policy: RetryPolicyBuilder, request: Request<String>, status: u16) -> Vec<Request<String>> {
     let sent = Mutex::new(Vec::new());

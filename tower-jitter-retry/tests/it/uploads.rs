@@ -1,8 +1,6 @@
 //! Uploads that wait for their source when a timeout ends the attempt: the server is not to blame,
 //! and nothing is sent again.
 
-mod support;
-
 use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
@@ -21,7 +19,7 @@ use tower_fault_classify::{FaultClassifyLayer, Judged};
 use tower_jitter_retry::fault_classify::{Health, Kind, Origin, Retryable, judge_error};
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody};
 
-use support::{Calls, at_once, send};
+use crate::support::{Calls, at_once, send};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 

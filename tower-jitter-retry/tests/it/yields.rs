@@ -1,7 +1,5 @@
 //! Retries without delay let other tasks run.
 
-mod support;
-
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use tower::{Layer, service_fn};
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
-use support::{Broken, Calls, at_once, send};
+use crate::support::{Broken, Calls, at_once, send};
 
 /// The attempts that tokio lets a task make in one poll, and the first one.
 const MOST: usize = 129;

@@ -1,0 +1,50 @@
+//! A value out of its range is an error of `build()`.
+
+use std::time::Duration;
+
+use tower_jitter_retry::{Budget, Clock, Jitter, RetryPolicy, RetryPolicyBuilder};
+
+use crate::support::{Broken, Calls, at_once};
+
+const SECOND: Duration = Duration::from_secs(1);
+const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+
+fn refused(builder: RetryPolicyBuilder) -> String {
+    builder.build().unwrap_err().to_string()
+}
+
+#[test]
+fn a_policy_that_cannot_be_names_field_value_and_range() {
+    let policy = RetryPolicy::builder;
+    for (builder, says) in [
+        (policy().max_attempts(0), "`max_attempts` is 0; allowed is 1 to 1000"),
+        (policy().factor(0.5), "`factor` is 0.5; allowed is 1.0 to 1000.0"),
+        (policy().factor(f64::NAN), "`factor` is NaN; allowed is 1.0 to 1000.0"),
+        (policy().factor(f64::INFINITY), "`factor` is inf; allowed is 1.0 to 1000.0"),
+        (policy().base(11 * SECOND), "`base` is 11s; allowed is 0ns to 10s"),
+        (policy().base(SECOND).cap(SECOND / 2), "`base` is 1s; allowed is 0ns to 500ms"),
+        (policy().jitter(Jitter::Proportional(f64::NAN)), "`jitter` is NaN; allowed is 0.0 to 1.0"),
+        (policy().cap(CENTURY), "`cap` is 3153600000s; allowed is 0ns to 31536000s"),
+        (
+            policy().replay_limit(usize::MAX),
+            "`replay_limit` is 18446744073709551615; allowed is 0 to 1073741824",
+        ),
+    ] {
+        assert_eq!(refused(builder), says);
+    }
+}
+
+#[test]
+fn a_ratio_of_nothing_and_of_a_thousand_are_budgets() {
+    for (ratio, expected) in [(0.0, 0), (1_000.0, 999)] {
+        let budget =
+            Budget::builder().ratio(ratio).min_per_second(0).clock(Clock::manual().0).build().unwrap();
+        let calls = Calls::default();
+        let policy = at_once().max_attempts(1_000).budget(budget).build().unwrap();
+        let error = policy.retry_blocking(|| Err::<(), _>(Broken(calls.next()))).unwrap_err();
+        assert_eq!((calls.made(), error), (1 + expected, Broken(1 + expected)));
+    }
+    for ratio in [-0.1, 1_000.1, f64::NAN] {
+        assert_eq!(Budget::builder().ratio(ratio).build().unwrap_err().field(), "ratio");
+    }
+}

@@ -1,0 +1,22 @@
+//! The integration tests, a module per subject.
+
+mod attempts;
+mod budget;
+mod cancellation;
+mod clone_requests;
+mod closures;
+mod configuration;
+mod deadlines;
+mod delays;
+mod grpc;
+mod last_outcome;
+mod nested_layers;
+mod readiness;
+mod requests;
+mod safety;
+mod support;
+mod telemetry;
+#[cfg(feature = "tower-retry")]
+mod tower_policy;
+mod uploads;
+mod yields;
