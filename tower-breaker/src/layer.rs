@@ -38,7 +38,7 @@ use crate::settle::Head;
 ///
 /// // With limits, a rule and an observer of one's own:
 /// let config = BreakerConfig::builder().name("search").open_for(Duration::from_secs(5)).build()?;
-/// let broken = Fault::new(Kind::Auth, Retryable::Never, Health::Failure, Origin::Remote);
+/// let broken = Fault::new(Kind::Auth, Retryable::Never, Health::Unhealthy, Origin::Remote);
 /// let layer = BreakerLayer::new(config)
 ///     .rule(move |outcome: Result<&http::Response<()>, &std::io::Error>| match outcome {
 ///         Ok(response) if response.status() == 401 => Some(broken.into()),
@@ -258,7 +258,7 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
     /// use tower_breaker::{BreakerConfig, BreakerLayer, Health, Kind};
     ///
     /// let layer = BreakerLayer::new(BreakerConfig::default()).health(|fault| match fault.kind() {
-    ///     Kind::Auth | Kind::Quota => Health::Failure,
+    ///     Kind::Auth | Kind::Quota => Health::Unhealthy,
     ///     _ => fault.health(),
     /// });
     /// # let service = tower::ServiceBuilder::new().layer(layer)

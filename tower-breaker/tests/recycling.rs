@@ -6,7 +6,7 @@ use tower_breaker::{
 };
 
 const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
 
 fn circuit(clock: Clock) -> Circuit {
     Circuit::new(BreakerConfig::builder().clock(clock).build().unwrap())

@@ -21,7 +21,7 @@ use tower_breaker::{
 };
 
 const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
 const SECOND: Duration = Duration::from_secs(1);
 const OPEN_FOR: Duration = Duration::from_secs(30);
 

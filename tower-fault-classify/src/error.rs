@@ -264,7 +264,7 @@ mod tests {
     use super::*;
     use crate::fault::{Health, Kind, Origin, Retryable};
 
-    const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
+    const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 
     #[test]
     fn the_source_is_the_original() {

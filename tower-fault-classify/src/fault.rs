@@ -35,7 +35,7 @@ impl Verdict {
     /// What the outcome says of the server's health: a success says that it is healthy.
     pub const fn health(&self) -> Health {
         match self {
-            Self::Success => Health::Success,
+            Self::Success => Health::Healthy,
             Self::Fault(fault) => fault.health,
         }
     }
@@ -267,11 +267,11 @@ axis! {
 axis! {
     /// What an outcome says of the server's health.
     Health {
-        /// It answered and is healthy, even if the answer was a refusal.
-        Success = "success",
-        /// It is failing.
-        Failure = "failure",
-        /// Nothing: the outcome neither counts nor resets a count.
+        /// The server answered and is healthy, even if it refused the request.
+        Healthy = "healthy",
+        /// The server is failing.
+        Unhealthy = "unhealthy",
+        /// The outcome says nothing about the server. It is not counted and resets no count.
         Neutral = "neutral",
     }
 }
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn the_axes_change_one_at_a_time() {
-        let fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
+        let fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
         let changed = fault
             .with_kind(Kind::Local)
             .with_retryable(Retryable::Never)
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_a_minimum_unless_it_is_exact() {
-        let fault = Fault::new(Kind::Unavailable, Retryable::Refused, Health::Failure, Origin::Remote);
+        let fault = Fault::new(Kind::Unavailable, Retryable::Refused, Health::Unhealthy, Origin::Remote);
         assert!(!fault.retry_after_is_exact());
         let exact = fault.with_exact_retry_after(Duration::ZERO);
         assert_eq!((exact.retry_after(), exact.retry_after_is_exact()), (Some(Duration::ZERO), true));
@@ -329,8 +329,8 @@ mod tests {
     }
 
     #[test]
-    fn a_success_is_healthy() {
-        assert_eq!(Verdict::Success.health(), Health::Success);
+    fn success_is_healthy() {
+        assert_eq!(Verdict::Success.health(), Health::Healthy);
         assert!(Verdict::Success.fault().is_none());
     }
 }

@@ -34,7 +34,7 @@ use crate::service::FaultClassify;
 /// # check::<(), _>(&service);
 ///
 /// // With a rule of one's own for a server that says 404 while it starts:
-/// let starting = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
+/// let starting = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 /// let service = ServiceBuilder::new()
 ///     .layer(FaultClassifyLayer::new().rule(rule_fn(
 ///         move |outcome: Result<&http::Response<()>, &std::io::Error>| match outcome {

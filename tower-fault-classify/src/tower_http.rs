@@ -51,7 +51,7 @@ where
 /// What this crate knows of a response that is a failure in any case.
 fn failure<B>(response: &Response<B>) -> Fault {
     let known = judge_outcome(response);
-    known.fault().map_or(table::http::OTHER_5XX, |fault| fault.with_health(Health::Failure))
+    known.fault().map_or(table::http::OTHER_5XX, |fault| fault.with_health(Health::Unhealthy))
 }
 
 #[cfg(test)]
@@ -72,7 +72,7 @@ mod tests {
         let fault = verdict.fault().unwrap();
         assert_eq!(
             (fault.kind(), fault.retryable(), fault.health()),
-            (Kind::Unavailable, Retryable::IfIdempotent, Health::Failure)
+            (Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)
         );
         assert!(fault.retry_after().is_some());
         assert_eq!(opinion(ServerErrorsAsFailures::new(), 404), Verdict::Success);
@@ -84,7 +84,7 @@ mod tests {
         let ranged = || StatusInRangeAsFailures::new(200..=404);
         assert_eq!(opinion(ranged(), 200).fault().unwrap().kind(), Kind::Server);
         let verdict = opinion(ranged(), 404);
-        assert_eq!((verdict.fault().unwrap().kind(), verdict.health()), (Kind::Client, Health::Failure));
+        assert_eq!((verdict.fault().unwrap().kind(), verdict.health()), (Kind::Client, Health::Unhealthy));
     }
 
     #[test]

@@ -25,7 +25,7 @@ use tower_test::mock;
 
 use support::call::{now, send};
 
-const ILL: Fault = Fault::new(Kind::Overloaded, Retryable::Refused, Health::Failure, Origin::Remote);
+const ILL: Fault = Fault::new(Kind::Overloaded, Retryable::Refused, Health::Unhealthy, Origin::Remote);
 const OTHER: Fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);
 
 #[derive(Debug, PartialEq, Eq)]
@@ -105,9 +105,9 @@ fn extensions_that_were_there_stay() {
 #[test]
 fn a_429_and_a_404_are_no_failures_of_the_server_and_a_503_is_one() {
     assert_eq!(fault(429).health(), Health::Neutral);
-    assert_eq!(fault(404).health(), Health::Success);
-    assert_eq!(fault(401).health(), Health::Success);
-    assert_eq!(fault(503).health(), Health::Failure);
+    assert_eq!(fault(404).health(), Health::Healthy);
+    assert_eq!(fault(401).health(), Health::Healthy);
+    assert_eq!(fault(503).health(), Health::Unhealthy);
     assert_eq!(fault(503).kind(), Kind::Unavailable);
     assert_eq!(fault(429).kind(), Kind::Throttled);
 }
@@ -115,15 +115,15 @@ fn a_429_and_a_404_are_no_failures_of_the_server_and_a_503_is_one() {
 #[test]
 fn what_may_be_sent_again_does_not_follow_from_health() {
     // The server is ill, and a POST must not be sent again.
-    assert_eq!((fault(500).health(), fault(500).retryable()), (Health::Failure, Retryable::IfIdempotent));
+    assert_eq!((fault(500).health(), fault(500).retryable()), (Health::Unhealthy, Retryable::IfIdempotent));
     // It is well, and the request may be sent again whatever it asks for.
     assert_eq!((fault(429).health(), fault(429).retryable()), (Health::Neutral, Retryable::Refused));
     // It is ill, and asking again does not help.
-    assert_eq!((fault(508).health(), fault(508).retryable()), (Health::Failure, Retryable::Never));
+    assert_eq!((fault(508).health(), fault(508).retryable()), (Health::Unhealthy, Retryable::Never));
     // It is well, and asking again does not help.
-    assert_eq!((fault(404).health(), fault(404).retryable()), (Health::Success, Retryable::Never));
+    assert_eq!((fault(404).health(), fault(404).retryable()), (Health::Healthy, Retryable::Never));
     // It is ill, and nothing was processed.
-    assert_eq!((fault(529).health(), fault(529).retryable()), (Health::Failure, Retryable::Refused));
+    assert_eq!((fault(529).health(), fault(529).retryable()), (Health::Unhealthy, Retryable::Refused));
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn a_rule_sees_errors() {
     let mut fault = |number| *now(send(&mut service, number)).unwrap_err().fault();
     assert_eq!(fault(1), ILL);
     // An error that a rule calls harmless must neither count nor be sent again.
-    assert_eq!((fault(2).health(), fault(2).retryable()), (Health::Success, Retryable::Never));
+    assert_eq!((fault(2).health(), fault(2).retryable()), (Health::Healthy, Retryable::Never));
     assert_eq!(fault(3), judge_error(&Broken(3)));
 }
 
@@ -317,7 +317,7 @@ fn an_error_is_wrapped_and_the_original_is_within_reach() {
     let fault = *error.fault();
     assert_eq!(
         (fault.kind(), fault.retryable(), fault.health()),
-        (Kind::Unavailable, Retryable::Unsent, Health::Failure)
+        (Kind::Unavailable, Retryable::Unsent, Health::Unhealthy)
     );
     let source = error.source().unwrap();
     assert_eq!(source.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::ConnectionRefused);
@@ -551,7 +551,7 @@ mod towers_own {
         let fault = error.fault();
         assert_eq!(
             (fault.kind(), fault.retryable(), fault.health()),
-            (Kind::Timeout, Retryable::IfIdempotent, Health::Failure)
+            (Kind::Timeout, Retryable::IfIdempotent, Health::Unhealthy)
         );
         assert!(error.source().unwrap().is::<tower::timeout::error::Elapsed>());
     }

@@ -66,36 +66,36 @@ impl Log {
 /// What a fault says but of a retry; a success says nothing.
 type Row = Option<(Kind, Health)>;
 
-const UNKNOWN: Row = Some((Kind::Server, Health::Failure));
+const UNKNOWN: Row = Some((Kind::Server, Health::Unhealthy));
 
 /// The fault table, "gRPC status".
 const CODES: [Row; 17] = [
     None,
     Some((Kind::Cancelled, Health::Neutral)),
     UNKNOWN,
-    Some((Kind::Client, Health::Success)),
-    Some((Kind::Timeout, Health::Failure)),
-    Some((Kind::Client, Health::Success)),
-    Some((Kind::Client, Health::Success)),
-    Some((Kind::Auth, Health::Success)),
+    Some((Kind::Client, Health::Healthy)),
+    Some((Kind::Timeout, Health::Unhealthy)),
+    Some((Kind::Client, Health::Healthy)),
+    Some((Kind::Client, Health::Healthy)),
+    Some((Kind::Auth, Health::Healthy)),
     Some((Kind::Throttled, Health::Neutral)),
-    Some((Kind::Client, Health::Success)),
-    Some((Kind::Conflict, Health::Success)),
-    Some((Kind::Client, Health::Success)),
+    Some((Kind::Client, Health::Healthy)),
+    Some((Kind::Conflict, Health::Healthy)),
+    Some((Kind::Client, Health::Healthy)),
     Some((Kind::Protocol, Health::Neutral)),
-    Some((Kind::Server, Health::Failure)),
-    Some((Kind::Unavailable, Health::Failure)),
-    Some((Kind::Server, Health::Failure)),
-    Some((Kind::Auth, Health::Success)),
+    Some((Kind::Server, Health::Unhealthy)),
+    Some((Kind::Unavailable, Health::Unhealthy)),
+    Some((Kind::Server, Health::Unhealthy)),
+    Some((Kind::Auth, Health::Healthy)),
 ];
 
 /// The fault table, "I/O and transport errors".
 const BROKEN: [(ErrorKind, Row); 5] = [
-    (ErrorKind::ConnectionReset, Some((Kind::Transient, Health::Failure))),
-    (ErrorKind::UnexpectedEof, Some((Kind::Transient, Health::Failure))),
-    (ErrorKind::TimedOut, Some((Kind::Timeout, Health::Failure))),
-    (ErrorKind::InvalidData, Some((Kind::Protocol, Health::Failure))),
-    (ErrorKind::ConnectionRefused, Some((Kind::Unavailable, Health::Failure))),
+    (ErrorKind::ConnectionReset, Some((Kind::Transient, Health::Unhealthy))),
+    (ErrorKind::UnexpectedEof, Some((Kind::Transient, Health::Unhealthy))),
+    (ErrorKind::TimedOut, Some((Kind::Timeout, Health::Unhealthy))),
+    (ErrorKind::InvalidData, Some((Kind::Protocol, Health::Unhealthy))),
+    (ErrorKind::ConnectionRefused, Some((Kind::Unavailable, Health::Unhealthy))),
 ];
 
 const DROPPED: Row = Some((Kind::Cancelled, Health::Neutral));
@@ -182,7 +182,7 @@ fn each_code_in_trailers_has_its_row_and_is_never_sent_again() {
 
 #[test]
 fn a_status_that_is_missing_garbled_or_contradicts_itself_is_unknown() {
-    let unknown = Some((Kind::Server, Retryable::Never, Health::Failure));
+    let unknown = Some((Kind::Server, Retryable::Never, Health::Unhealthy));
     assert_eq!(of_grpc([]).axes(), unknown);
     assert_eq!(of_grpc([frame("message")]).axes(), unknown);
     assert_eq!(of_grpc([frame("message"), trailers(&[("other", "0")])]).axes(), unknown);
@@ -233,15 +233,15 @@ fn what_the_head_knows_is_told_with_the_response() {
         assert_eq!(log.axes(), axes, "it is not told again");
         axes
     };
-    assert_eq!(head(503, &[]), Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Failure)));
+    assert_eq!(head(503, &[]), Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)));
     assert_eq!(head(429, &[]), Some((Kind::Throttled, Retryable::Refused, Health::Neutral)));
     let grpc = ("content-type", "application/grpc");
     assert_eq!(
         head(200, &[grpc, ("grpc-status", "14")]),
-        Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Failure))
+        Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy))
     );
     assert_eq!(head(200, &[grpc, ("grpc-status", "0")]), None);
-    assert_eq!(head(503, &[grpc]), Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Failure)));
+    assert_eq!(head(503, &[grpc]), Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)));
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn a_boxed_error_is_judged_alike() {
     let body = now(through(&layer, Response::new(body))).into_body();
     let error = now(body.collect()).unwrap_err();
     assert_eq!(error.downcast::<io::Error>().unwrap().kind(), ErrorKind::TimedOut);
-    assert_eq!(row(log.only()), Some((Kind::Timeout, Health::Failure)));
+    assert_eq!(row(log.only()), Some((Kind::Timeout, Health::Unhealthy)));
 }
 
 #[test]
@@ -338,7 +338,7 @@ fn a_body_that_panics_is_a_failure_and_is_told_of_once() {
     poll(&mut body);
     catch_unwind(AssertUnwindSafe(|| poll(&mut body))).unwrap_err();
     drop(body);
-    assert_eq!(row(log.only()), Some((Kind::Unknown, Health::Failure)));
+    assert_eq!(row(log.only()), Some((Kind::Unknown, Health::Unhealthy)));
 }
 
 #[test]
@@ -351,7 +351,7 @@ fn each_response_has_its_own_hook_and_an_error_in_place_of_one_has_none() {
     read_all(second.into_body());
     assert_eq!(
         log.told().iter().map(|verdict| row(*verdict)).collect::<Vec<_>>(),
-        [None, Some((Kind::Timeout, Health::Failure))]
+        [None, Some((Kind::Timeout, Health::Unhealthy))]
     );
     let broken = Err::<Response<Script>, _>(ErrorKind::ConnectionRefused.into());
     assert!(now(answer(&layer, broken)).is_err());
@@ -384,7 +384,7 @@ impl<Res, Err> Rule<Res, Err> for Tells {
     }
 
     fn opinion_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
-        let fault = Fault::new(self.0, Retryable::Never, Health::Success, Origin::Local);
+        let fault = Fault::new(self.0, Retryable::Never, Health::Healthy, Origin::Local);
         match end.how() {
             How::Dropped if !end.is_grpc() => Some(fault.into()),
             How::Complete(Some(trailers)) if trailers.contains_key("x-moved") => Some(fault.into()),
@@ -405,7 +405,7 @@ fn a_rule_of_ones_own_sees_how_it_ended_and_the_last_one_added_is_asked_first() 
         drop(body);
         row(log.told().pop().unwrap())
     };
-    let own = Some((Kind::Conflict, Health::Success));
+    let own = Some((Kind::Conflict, Health::Healthy));
     assert_eq!(told("text/plain", vec![frame("a"), frame("b")]), own);
     assert_eq!(told("text/plain", vec![trailers(&[("x-moved", "1")])]), own);
     assert_eq!(told("text/plain", vec![Step::Fail(ErrorKind::TimedOut)]), None);
@@ -427,7 +427,7 @@ fn errors_only_hears_of_errors_only() {
     };
     assert_eq!(told(503, frame("b")), None);
     assert_eq!(told(200, trailers(&[("grpc-status", "14")])), None);
-    assert_eq!(told(200, Step::Fail(ErrorKind::ConnectionReset)), Some((Kind::Transient, Health::Failure)));
+    assert_eq!(told(200, Step::Fail(ErrorKind::ConnectionReset)), Some((Kind::Transient, Health::Unhealthy)));
 }
 
 #[test]

@@ -93,7 +93,7 @@ async fn timeout_while_tracked_upload_waits_is_the_callers() {
 async fn timeout_of_complete_or_unread_upload_is_the_servers() {
     for (stalls, frames) in [(false, 2), (true, 1), (true, 0)] {
         let fault = verdict(post(stalls), frames).await;
-        assert_eq!((fault.kind(), fault.health()), (Kind::Timeout, Health::Failure), "{stalls} {frames}");
+        assert_eq!((fault.kind(), fault.health()), (Kind::Timeout, Health::Unhealthy), "{stalls} {frames}");
     }
 }
 
@@ -117,7 +117,7 @@ async fn answered(status: u16, stalls: bool) -> Fault {
 #[tokio::test(start_paused = true)]
 async fn timeout_that_the_server_reports_while_upload_waits_is_the_callers() {
     for status in [504, 524] {
-        assert_eq!(answered(status, false).await.health(), Health::Failure, "{status}");
+        assert_eq!(answered(status, false).await.health(), Health::Unhealthy, "{status}");
         let fault = answered(status, true).await;
         assert_eq!((fault.health(), fault.retryable()), (Health::Neutral, Retryable::Never), "{status}");
     }
@@ -128,7 +128,7 @@ async fn timeout_that_the_server_reports_while_upload_waits_is_the_callers() {
 async fn origin_that_its_proxy_cannot_reach_while_upload_waits_is_a_failure() {
     for stalls in [false, true] {
         let fault = answered(522, stalls).await;
-        assert_eq!((fault.health(), fault.retryable()), (Health::Failure, Retryable::IfIdempotent));
+        assert_eq!((fault.health(), fault.retryable()), (Health::Unhealthy, Retryable::IfIdempotent));
     }
 }
 
@@ -136,7 +136,7 @@ async fn origin_that_its_proxy_cannot_reach_while_upload_waits_is_a_failure() {
 #[cfg(feature = "reqwest")]
 #[tokio::test(start_paused = true)]
 async fn status_error_of_reqwest_while_upload_waits_is_judged_like_the_response() {
-    for (status, health) in [(504, Health::Neutral), (522, Health::Failure)] {
+    for (status, health) in [(504, Health::Neutral), (522, Health::Unhealthy)] {
         let client = service_fn(async |request: Request<UploadBody<Upload>>| {
             let mut body = request.into_body();
             let _ = timeout(TIMEOUT, async { while body.frame().await.is_some() {} }).await;
@@ -171,7 +171,7 @@ impl Body for DeadlineExceeded {
 /// The server has answered with its head, waits for the rest of a client stream, and gives up.
 #[tokio::test]
 async fn deadline_exceeded_in_trailers_while_upload_waits_is_the_callers() {
-    for (stalls, health) in [(true, Health::Neutral), (false, Health::Failure)] {
+    for (stalls, health) in [(true, Health::Neutral), (false, Health::Unhealthy)] {
         let client = service_fn(async |request: Request<UploadBody<Upload>>| {
             // It goes on to read, as a client does that has got a response.
             tokio::spawn(async move {

@@ -434,7 +434,7 @@ mod tests {
     use super::*;
 
     const SENT: Fault =
-        Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
+        Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
     const UNREACHED: Fault = SENT.with_retryable(Retryable::Unsent).with_origin(Origin::Transport);
     const OPEN: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
     const SHED: Fault = OPEN.with_retryable(Retryable::Unsent);

@@ -6,7 +6,7 @@ use tower_jitter_retry::{
     Budget, Clock, ConfigError, Fault, Health, Kind, Origin, RetryBudget, Retryable, Verdict,
 };
 
-const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
+const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 
 /// A window of a configuration that no other number has.
 fn window(number: u32, clock: Clock) -> Result<Budget, ConfigError> {

@@ -43,7 +43,7 @@ async fn error_bodies_are_read_and_ends_are_told() {
     assert_eq!(told(), [quota]);
 
     let response = call().await;
-    assert_eq!(told(), [Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Failure))]);
+    assert_eq!(told(), [Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy))]);
     let mut body = response.into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
     let error = body.frame().await.unwrap().unwrap_err();
@@ -59,6 +59,6 @@ async fn error_bodies_are_read_and_ends_are_told() {
     let response = call().await;
     response.into_body().collect().await.unwrap_err();
     let [Some((kind, retry, health))] = told()[..] else { panic!("it is told once") };
-    assert_eq!((kind, health), (Kind::Transient, Health::Failure));
+    assert_eq!((kind, health), (Kind::Transient, Health::Unhealthy));
     assert!(!matches!(retry, Retryable::Unsent | Retryable::Refused), "the request was processed");
 }

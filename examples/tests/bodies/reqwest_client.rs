@@ -83,7 +83,7 @@ async fn the_last_of_the_retries_is_handed_on_as_it_came() {
         .layer(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG));
     let response = send(layers, &server).await;
     assert_eq!(server.requests().len(), 3);
-    assert_eq!(carried(&response), Some((Kind::Overloaded, Retryable::Refused, Health::Failure)));
+    assert_eq!(carried(&response), Some((Kind::Overloaded, Retryable::Refused, Health::Unhealthy)));
     assert_eq!(response.text().await.unwrap(), OVERLOADED);
 }
 

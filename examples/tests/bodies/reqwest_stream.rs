@@ -38,7 +38,7 @@ async fn an_error_within_a_stream_is_told_of_whatever_the_chunks() {
         let (response, log, _server) = get(act).await;
         assert!(log.is_empty());
         assert_eq!(response.text().await.unwrap(), STREAM);
-        assert_eq!(log.only(), Some((Kind::Overloaded, Retryable::Never, Health::Failure)));
+        assert_eq!(log.only(), Some((Kind::Overloaded, Retryable::Never, Health::Unhealthy)));
     }
 }
 
@@ -50,7 +50,7 @@ async fn it_is_told_of_though_the_stream_does_not_end() {
         text.extend_from_slice(&response.chunk().await.unwrap().unwrap());
     }
     assert_eq!(text, STREAM.as_bytes());
-    let overloaded = Some((Kind::Overloaded, Retryable::Never, Health::Failure));
+    let overloaded = Some((Kind::Overloaded, Retryable::Never, Health::Unhealthy));
     assert_eq!(log.only(), overloaded);
     drop(response);
     assert_eq!(log.only(), overloaded, "and not that it was dropped");
@@ -68,7 +68,7 @@ async fn a_stream_that_ends_is_a_success_and_one_that_is_cut_is_not() {
         let error = response.text().await.unwrap_err();
         assert_eq!(io_kind(&error), Some(std::io::ErrorKind::UnexpectedEof), "{error:?}");
         let (kind, retry, health) = log.only().unwrap();
-        assert_eq!((kind, health), (Kind::Transient, Health::Failure));
+        assert_eq!((kind, health), (Kind::Transient, Health::Unhealthy));
         assert!(!matches!(retry, Retryable::Unsent | Retryable::Refused), "the request was processed");
     }
 }

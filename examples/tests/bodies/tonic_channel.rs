@@ -10,7 +10,7 @@ use tower_fault_classify::{FaultClassifyLayer, GrpcRules, Health, Kind, Retryabl
 
 use crate::{Axes, Log};
 
-const UNKNOWN: Option<Axes> = Some((Kind::Server, Retryable::Never, Health::Failure));
+const UNKNOWN: Option<Axes> = Some((Kind::Server, Retryable::Never, Health::Unhealthy));
 
 fn channel(server: &Grpc) -> Channel {
     Endpoint::from_shared(server.url()).unwrap().connect_lazy()
@@ -43,11 +43,11 @@ async fn an_answer_is_a_success() {
 #[tokio::test]
 async fn a_failure_in_trailers_is_one_though_the_head_said_200() {
     for (code, kind, health) in [
-        (3, Kind::Client, Health::Success),
+        (3, Kind::Client, Health::Healthy),
         (8, Kind::Throttled, Health::Neutral),
-        (13, Kind::Server, Health::Failure),
-        (14, Kind::Unavailable, Health::Failure),
-        (16, Kind::Auth, Health::Success),
+        (13, Kind::Server, Health::Unhealthy),
+        (14, Kind::Unavailable, Health::Unhealthy),
+        (16, Kind::Auth, Health::Healthy),
     ] {
         for reply in [Reply::headers(), Reply::message("x"), Reply::message("x").and_message("y")] {
             let (answer, told) = call(reply.clone().status(code)).await;
@@ -61,11 +61,11 @@ async fn a_failure_in_trailers_is_one_though_the_head_said_200() {
 #[tokio::test]
 async fn a_failure_in_the_head_alone_is_told_as_it_stands_there() {
     let (_, told) = call(Reply::trailers_only(14)).await;
-    assert_eq!(told, Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Failure)));
+    assert_eq!(told, Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)));
     let (_, told) = call(Reply::trailers_only(8).trailer("grpc-retry-pushback-ms", "20")).await;
     assert_eq!(told, Some((Kind::Throttled, Retryable::Refused, Health::Neutral)));
     let (_, told) = call(Reply::http(503)).await;
-    assert_eq!(told, Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Failure)));
+    assert_eq!(told, Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)));
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn a_stream_that_breaks_is_a_failure_of_a_call_that_was_processed() {
         for reply in [reply.clone().close_connection(), reply.clone().reset_connection()] {
             let (answer, told) = call(reply.clone()).await;
             let (kind, retry, health) = told.unwrap();
-            assert_eq!((kind, health), (Kind::Transient, Health::Failure), "{reply:?}: {answer:?}");
+            assert_eq!((kind, health), (Kind::Transient, Health::Unhealthy), "{reply:?}: {answer:?}");
             assert!(!matches!(retry, Retryable::Unsent | Retryable::Refused), "{reply:?}");
         }
         for reason in [Reason::INTERNAL_ERROR, Reason::REFUSED_STREAM] {
@@ -99,7 +99,7 @@ async fn a_stream_that_breaks_is_a_failure_of_a_call_that_was_processed() {
         }
     }
     let (_, told) = call(Reply::message("x").rst_stream(Reason::INTERNAL_ERROR)).await;
-    assert_eq!(told.unwrap().2, Health::Failure);
+    assert_eq!(told.unwrap().2, Health::Unhealthy);
 }
 
 #[tokio::test]
@@ -130,12 +130,12 @@ async fn rules_for_codes_change_those_in_trailers() {
     let server = Grpc::start().await;
     server.script([Reply::message("x").status(5), Reply::trailers_only(5)]);
     let log = Log::default();
-    let busy = GrpcRules::row(5).with_health(Health::Failure);
+    let busy = GrpcRules::row(5).with_health(Health::Unhealthy);
     let layer = FaultClassifyLayer::new().rule(GrpcRules::new().treat(5, busy)).track_body(log.clone());
     let mut client = EchoClient::new(layer.layer(channel(&server)));
     for _ in 0..2 {
         client.say(words()).await.unwrap_err();
-        assert_eq!(log.only(), Some((Kind::Client, Retryable::Never, Health::Failure)));
+        assert_eq!(log.only(), Some((Kind::Client, Retryable::Never, Health::Unhealthy)));
         log.0.lock().unwrap().clear();
     }
 }

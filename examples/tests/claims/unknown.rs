@@ -62,7 +62,7 @@ async fn five<S: Service<()> + Clone>(service: S) {
 async fn unknown_error_counts_and_is_retried_by_convention() {
     let fault = judge_error(&DriverError);
     assert_eq!((fault.kind(), fault.retryable()), (Kind::Unknown, Retryable::IfIdempotent));
-    assert_eq!((fault.health(), fault.origin()), (Health::Failure, Origin::Unknown));
+    assert_eq!((fault.health(), fault.origin()), (Health::Unhealthy, Origin::Unknown));
 
     let (driver, breaker) = (Driver::default(), BreakerLayer::new(circuit().build().unwrap()));
     five(breaker.layer(driver.service())).await;

@@ -149,7 +149,7 @@ async fn redirected_post_with_a_rule_that_calls_connect_errors_unsent_is_sent_on
     use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
 
     let rule = |outcome: Result<&Response, &reqwest::Error>| {
-        let fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Transport);
+        let fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Transport);
         outcome.err().filter(|error| error.is_connect()).map(|_| fault.into())
     };
     let hops = Hops::start(303, 0).await;

@@ -114,7 +114,7 @@ async fn what_a_stream_says_at_its_end_counts_if_the_circuit_hears_it() {
     let server = Speaker::layered(layer).await;
     fail_late(&server, [late(), late()]).await;
     assert_eq!(ends.status().state, CircuitState::Open);
-    assert_eq!(ends.status().last_trip.unwrap().fault.map(|fault| fault.health()), Some(Health::Failure));
+    assert_eq!(ends.status().last_trip.unwrap().fault.map(|fault| fault.health()), Some(Health::Unhealthy));
     assert_shed(&EchoClient::new(channel(&server.url)).say(words("a")).await.unwrap_err(), "30000");
 }
 

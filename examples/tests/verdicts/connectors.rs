@@ -77,7 +77,7 @@ async fn post_through_proxy_that_opens_no_tunnel_is_sent_again() {
 /// The rule of the classifier's README.
 fn unavailable_fails<R>(outcome: Result<&R, &client::Error>) -> Option<Verdict> {
     let fault = judge_error(outcome.err()?);
-    (fault.kind() == Kind::Unavailable).then(|| fault.with_health(Health::Failure).into())
+    (fault.kind() == Kind::Unavailable).then(|| fault.with_health(Health::Unhealthy).into())
 }
 
 /// The state of a circuit after one call through a proxy that does not reach the server.

@@ -12,17 +12,17 @@ use crate::{
     name_that_does_not_resolve,
 };
 
-const CLIENT: Axes = axes(Kind::Client, Retryable::Never, Health::Success);
-const SERVER: Axes = axes(Kind::Server, Retryable::IfIdempotent, Health::Failure);
-const MISCONFIGURED: Axes = axes(Kind::Server, Retryable::Never, Health::Failure);
-const CONFLICT: Axes = axes(Kind::Conflict, Retryable::Never, Health::Success);
+const CLIENT: Axes = axes(Kind::Client, Retryable::Never, Health::Healthy);
+const SERVER: Axes = axes(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy);
+const MISCONFIGURED: Axes = axes(Kind::Server, Retryable::Never, Health::Unhealthy);
+const CONFLICT: Axes = axes(Kind::Conflict, Retryable::Never, Health::Healthy);
 const UNSUPPORTED: Axes = axes(Kind::Protocol, Retryable::Never, Health::Neutral);
-const UNAVAILABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure);
+const UNAVAILABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy);
 const THROTTLED: Axes = axes(Kind::Throttled, Retryable::Refused, Health::Neutral);
 
 /// The rows that the fault table names, in its order.
 const STATUSES: [(&[u16], Axes); 19] = [
-    (&[401, 403], axes(Kind::Auth, Retryable::Never, Health::Success)),
+    (&[401, 403], axes(Kind::Auth, Retryable::Never, Health::Healthy)),
     (&[407], axes(Kind::Auth, Retryable::Never, Health::Neutral)),
     (&[408], axes(Kind::Timeout, Retryable::IfIdempotent, Health::Neutral)),
     (&[409, 423], CONFLICT),
@@ -33,14 +33,14 @@ const STATUSES: [(&[u16], Axes); 19] = [
     (&[500], SERVER),
     (&[501, 505, 510, 511], UNSUPPORTED),
     (&[502, 503], UNAVAILABLE),
-    (&[504], axes(Kind::Timeout, Retryable::IfIdempotent, Health::Failure)),
+    (&[504], axes(Kind::Timeout, Retryable::IfIdempotent, Health::Unhealthy)),
     (&[506, 508, 507], MISCONFIGURED),
     (&[509], THROTTLED),
     (&[521, 523], UNAVAILABLE),
-    (&[522, 524], axes(Kind::Timeout, Retryable::IfIdempotent, Health::Failure)),
-    (&[520, 527], axes(Kind::Transient, Retryable::IfIdempotent, Health::Failure)),
+    (&[522, 524], axes(Kind::Timeout, Retryable::IfIdempotent, Health::Unhealthy)),
+    (&[520, 527], axes(Kind::Transient, Retryable::IfIdempotent, Health::Unhealthy)),
     (&[525, 526, 530], MISCONFIGURED),
-    (&[529], axes(Kind::Overloaded, Retryable::Refused, Health::Failure)),
+    (&[529], axes(Kind::Overloaded, Retryable::Refused, Health::Unhealthy)),
 ];
 
 /// What the fault table says of a status. A success is nothing.
@@ -161,7 +161,7 @@ pub(crate) async fn delays<R: Outcome>(call: impl AsyncFn(&str) -> R) {
     };
     let asked = DELAYS.map(|(headers, delay)| (with(429, headers), THROTTLED.after(delay)));
     let garbled = NO_DELAYS.map(|headers| (with(429, headers), THROTTLED));
-    let too_large = axes(Kind::Throttled, Retryable::IfIdempotent, Health::Success);
+    let too_large = axes(Kind::Throttled, Retryable::IfIdempotent, Health::Healthy);
     let of_413 = [
         (with(413, &[(AFTER, b"3")]), too_large.after(seconds(3))),
         (with(413, &[(AFTER, b"0")]), too_large.after(seconds(0))),
@@ -189,8 +189,8 @@ pub(crate) async fn should_retry<R: Outcome>(call: impl AsyncFn(&str) -> R) {
         rows.push((said(status, b"true"), raised));
         rows.push((said(status, b"false"), with(Retryable::Never)));
     }
-    let again = axes(Kind::Server, Retryable::IfIdempotent, Health::Failure);
-    let never = axes(Kind::Server, Retryable::Never, Health::Failure);
+    let again = axes(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy);
+    let never = axes(Kind::Server, Retryable::Never, Health::Unhealthy);
     rows.extend([
         (said(500, b"TRUE"), Some(again)),
         (said(500, b"False"), Some(never)),
@@ -203,7 +203,7 @@ pub(crate) async fn should_retry<R: Outcome>(call: impl AsyncFn(&str) -> R) {
         ),
         (
             said(404, b"true").header(AFTER, "2"),
-            Some(axes(Kind::Client, Retryable::IfIdempotent, Health::Success).after(seconds(2))),
+            Some(axes(Kind::Client, Retryable::IfIdempotent, Health::Healthy).after(seconds(2))),
         ),
     ]);
     // What makes no sense, or contradicts itself, leaves the status's row.

@@ -22,7 +22,7 @@ use crate::{Axes, BROKEN, BROKEN_UNSENT, CALLER, CONNECT_TIMEOUT, GARBLED, TIMEO
 const LOCAL: Axes = axes(Kind::Local, Retryable::Never, Health::Neutral);
 const LOCAL_PASSING: Axes = axes(Kind::Local, Retryable::IfIdempotent, Health::Neutral);
 const LOCAL_PASSING_UNSENT: Axes = axes(Kind::Local, Retryable::Unsent, Health::Neutral);
-const UNREACHABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure);
+const UNREACHABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy);
 
 /// The kinds of an I/O error, with their rows within a connect and elsewhere.
 const KINDS: [(ErrorKind, Axes, Axes); 34] = [

@@ -51,23 +51,23 @@ const fn axes(kind: Kind, retry: Retryable, health: Health) -> Axes {
 }
 
 /// Nobody was reached.
-const UNREACHED: Axes = axes(Kind::Unavailable, Retryable::Unsent, Health::Failure);
+const UNREACHED: Axes = axes(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy);
 /// Nobody was reached in time.
-const CONNECT_TIMEOUT: Axes = axes(Kind::Timeout, Retryable::Unsent, Health::Failure);
-const TIMEOUT: Axes = axes(Kind::Timeout, Retryable::IfIdempotent, Health::Failure);
+const CONNECT_TIMEOUT: Axes = axes(Kind::Timeout, Retryable::Unsent, Health::Unhealthy);
+const TIMEOUT: Axes = axes(Kind::Timeout, Retryable::IfIdempotent, Health::Unhealthy);
 /// The connection broke.
-const BROKEN: Axes = axes(Kind::Transient, Retryable::IfIdempotent, Health::Failure);
+const BROKEN: Axes = axes(Kind::Transient, Retryable::IfIdempotent, Health::Unhealthy);
 /// The connection broke before anything was written.
-const BROKEN_UNSENT: Axes = axes(Kind::Transient, Retryable::Unsent, Health::Failure);
+const BROKEN_UNSENT: Axes = axes(Kind::Transient, Retryable::Unsent, Health::Unhealthy);
 /// The answer made no sense.
-const GARBLED: Axes = axes(Kind::Protocol, Retryable::Never, Health::Failure);
+const GARBLED: Axes = axes(Kind::Protocol, Retryable::Never, Health::Unhealthy);
 /// The server says that it did not look at the stream.
 const TURNED_AWAY: Axes = axes(Kind::Unavailable, Retryable::Unsent, Health::Neutral);
 /// The request could not be built, or its body could not be read.
 const CALLER: Axes = axes(Kind::Client, Retryable::Never, Health::Neutral);
 /// A limit on this side.
 const SHED: Axes = axes(Kind::Rejected, Retryable::Unsent, Health::Neutral);
-const UNKNOWN: Axes = axes(Kind::Unknown, Retryable::IfIdempotent, Health::Failure);
+const UNKNOWN: Axes = axes(Kind::Unknown, Retryable::IfIdempotent, Health::Unhealthy);
 
 /// Limits waits that have no other end.
 const SHORT: Duration = Duration::from_millis(30);

@@ -68,7 +68,7 @@ pub(crate) async fn head(server: &Grpc) -> Option<Axes> {
 }
 
 /// gRFC A6: once headers have come, the call is committed.
-const BROKEN_FOR_GOOD: Axes = axes(Kind::Transient, Retryable::Never, Health::Failure);
+const BROKEN_FOR_GOOD: Axes = axes(Kind::Transient, Retryable::Never, Health::Unhealthy);
 
 fn words() -> Words {
     Words { text: "hi".to_owned() }

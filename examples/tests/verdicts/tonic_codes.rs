@@ -14,26 +14,26 @@ use crate::http1_rows::row_of;
 use crate::tonic_channel::Caller;
 use crate::{Axes, Table, axes, verdict};
 
-const CLIENT: Axes = axes(Kind::Client, Retryable::Never, Health::Success);
-const AUTH: Axes = axes(Kind::Auth, Retryable::Never, Health::Success);
-pub(crate) const SERVER: Axes = axes(Kind::Server, Retryable::Never, Health::Failure);
+const CLIENT: Axes = axes(Kind::Client, Retryable::Never, Health::Healthy);
+const AUTH: Axes = axes(Kind::Auth, Retryable::Never, Health::Healthy);
+pub(crate) const SERVER: Axes = axes(Kind::Server, Retryable::Never, Health::Unhealthy);
 
 /// The row of each code from 1, by the name that the fault table has for it.
 pub(crate) const CODES: [(u32, Axes); 16] = [
     (1, axes(Kind::Cancelled, Retryable::Never, Health::Neutral)),
     (2, SERVER),
     (3, CLIENT),
-    (4, axes(Kind::Timeout, Retryable::Never, Health::Failure)),
+    (4, axes(Kind::Timeout, Retryable::Never, Health::Unhealthy)),
     (5, CLIENT),
     (6, CLIENT),
     (7, AUTH),
     (8, axes(Kind::Throttled, Retryable::Never, Health::Neutral)),
     (9, CLIENT),
-    (10, axes(Kind::Conflict, Retryable::Never, Health::Success)),
+    (10, axes(Kind::Conflict, Retryable::Never, Health::Healthy)),
     (11, CLIENT),
     (12, axes(Kind::Protocol, Retryable::Never, Health::Neutral)),
     (13, SERVER),
-    (14, axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure)),
+    (14, axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)),
     (15, SERVER),
     (16, AUTH),
 ];

@@ -17,8 +17,8 @@ const DETAILS: &str = "grpc-status-details-bin";
 
 const THROTTLED: Axes = axes(Kind::Throttled, Retryable::Refused, Health::Neutral);
 const THROTTLED_FOR_GOOD: Axes = axes(Kind::Throttled, Retryable::Never, Health::Neutral);
-const UNAVAILABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure);
-const UNAVAILABLE_FOR_GOOD: Axes = axes(Kind::Unavailable, Retryable::Never, Health::Failure);
+const UNAVAILABLE: Axes = axes(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy);
+const UNAVAILABLE_FOR_GOOD: Axes = axes(Kind::Unavailable, Retryable::Never, Health::Unhealthy);
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)

@@ -189,7 +189,7 @@ async fn failed_service_behind_buffer_keeps_its_cause_and_is_never_retried() {
             unreachable!("it is never ready")
         }
     }
-    let (mut table, want) = (Table::default(), axes(Kind::Unavailable, Retryable::Never, Health::Failure));
+    let (mut table, want) = (Table::default(), axes(Kind::Unavailable, Retryable::Never, Health::Unhealthy));
     let buffer = Buffer::new(Fails, 4);
     let judged_above = FaultClassifyLayer::new().layer(buffer.clone());
     let judged_below = Buffer::new(FaultClassifyLayer::new().layer(Fails), 4);

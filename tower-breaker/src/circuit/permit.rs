@@ -14,7 +14,7 @@ use super::waiters::Seat;
 use crate::machine::Arrival;
 
 /// The fault of a call that panicked.
-const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Failure, Origin::Local);
+const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Unhealthy, Origin::Local);
 
 /// The right to one call through a circuit, to be settled by what the call came to.
 ///

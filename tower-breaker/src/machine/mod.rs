@@ -432,8 +432,8 @@ impl<'a> Outcome<'a> {
         match verdict {
             Verdict::Success => Self::Success,
             Verdict::Fault(fault) => match fault.health() {
-                Health::Success => Self::Success,
-                Health::Failure => Self::Failure(fault),
+                Health::Healthy => Self::Success,
+                Health::Unhealthy => Self::Failure(fault),
                 _ if matches!(fault.origin(), Origin::Remote) => Self::Answered,
                 _ => Self::Neutral,
             },
@@ -443,7 +443,7 @@ impl<'a> Outcome<'a> {
 
 /// The fault of a call that its caller gave up, where that counts as a failure.
 pub(crate) const GIVEN_UP: Fault =
-    Fault::new(Kind::Cancelled, Retryable::Never, Health::Failure, Origin::Caller);
+    Fault::new(Kind::Cancelled, Retryable::Never, Health::Unhealthy, Origin::Caller);
 
 /// The fault of a call that its caller cancelled after the server had begun to answer: a completed
 /// call that counts in no rate.

@@ -8,7 +8,7 @@ use super::*;
 
 const SECOND: u64 = 1_000_000_000;
 
-const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
+const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 
 const TRIP: TripLimits = TripLimits {
     consecutive_failures: 5,

@@ -103,7 +103,7 @@ impl<C, K> KeepFailures<C, K> {
 impl<C, K> KeepFailures<C, K> {
     fn keep(&self, verdict: &Verdict, tell: impl FnOnce(&Fault) -> (&'static str, String)) {
         if let Verdict::Fault(fault) = *verdict
-            && fault.health() == Health::Failure
+            && fault.health() == Health::Unhealthy
         {
             let (type_name, message) = tell(&fault);
             let label = self.label.clone();

@@ -133,8 +133,8 @@ impl Meters {
         let outcome = match verdict {
             Verdict::Success => &self.success,
             Verdict::Fault(fault) => match fault.health() {
-                Health::Success => &self.success,
-                Health::Failure => &self.failure,
+                Health::Healthy => &self.success,
+                Health::Unhealthy => &self.failure,
                 _ => &self.neutral,
             },
         };

@@ -75,7 +75,7 @@ async fn call_within_counts_an_elapsed_timeout_as_a_failure() {
     let BreakerError::TimedOut(timed_out) = &error else { panic!("{error:?}") };
     assert_eq!(timed_out.after(), 5 * SECOND);
     let fault = judge_error(&error);
-    assert_eq!((fault.kind(), fault.health()), (Kind::Timeout, Health::Failure));
+    assert_eq!((fault.kind(), fault.health()), (Kind::Timeout, Health::Unhealthy));
     assert_eq!(fault, *timed_out.fault());
     assert_eq!(ErrorChain(&error).to_string(), "call timed out after 5 s");
     assert!(is_opened_by(&circuit, call).await);

@@ -118,7 +118,7 @@ fn last_failure_of_boxed_verdict_is_error_inside() {
 }
 
 const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
 
 fn timed(config: BreakerConfigBuilder) -> (BreakerConfig, ManualClock) {
     let (clock, hand) = Clock::manual();
@@ -249,7 +249,7 @@ fn last_failure_is_kept_whatever_is_set_after_it() {
     let (layer, circuit) = new();
     assert_eq!(label_after(layer.rule(not_found), &circuit, 404), kept(), "rule");
     let (layer, circuit) = new();
-    assert_eq!(label_after(layer.health(|_| Health::Failure), &circuit, 401), kept(), "health");
+    assert_eq!(label_after(layer.health(|_| Health::Unhealthy), &circuit, 401), kept(), "health");
     let (layer, circuit) = new();
     let both = layer.health(|_| Health::Neutral).rule(not_found).track_body();
     assert_eq!(label_after(both, &circuit, 404), kept(), "all of them");

@@ -30,7 +30,7 @@ const PANICS: u16 = 2;
 const PANICS_IN_CALL: u16 = 3;
 
 const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
 
 fn config() -> BreakerConfigBuilder {
     BreakerConfig::builder()
@@ -469,7 +469,7 @@ fn health_is_read_by_the_function_in_place_of_the_axis() {
     let (layer, hand) = layer(config());
     let circuit = layer.circuit();
     let layer = layer.health(|fault| match fault.kind() {
-        Kind::Auth => Health::Failure,
+        Kind::Auth => Health::Unhealthy,
         Kind::Server => Health::Neutral,
         _ => fault.health(),
     });

@@ -137,7 +137,7 @@ async fn a_body_that_breaks_is_a_failure_and_the_bytes_before_arrive() {
     let status = layer.circuit().status();
     assert_eq!(status.state, CircuitState::Open);
     let fault = status.last_trip.unwrap().fault.expect("by a fault");
-    assert_eq!(fault.health(), Health::Failure);
+    assert_eq!(fault.health(), Health::Unhealthy);
 }
 
 #[tokio::test]
@@ -363,7 +363,7 @@ async fn rules_and_the_reading_of_health_hold_at_the_end_too() {
         }
 
         fn opinion_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
-            let fault = Fault::new(Kind::Timeout, Retryable::Never, Health::Failure, Origin::Remote);
+            let fault = Fault::new(Kind::Timeout, Retryable::Never, Health::Unhealthy, Origin::Remote);
             matches!(end.how(), How::Dropped).then_some(fault.into())
         }
     }

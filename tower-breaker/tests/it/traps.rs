@@ -19,7 +19,7 @@ use tower_breaker::{
 };
 
 const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
 
 fn config() -> BreakerConfigBuilder {
     BreakerConfig::builder()

@@ -22,7 +22,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-const FAILURE: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
+const FAILURE: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 const TOO_MANY_REQUESTS: Fault =
     Fault::new(Kind::Throttled, Retryable::Never, Health::Neutral, Origin::Remote);
 

@@ -14,7 +14,7 @@ use tower_breaker::{
     Fault, Health, Kind, ManualClock, Origin, Reason, Retryable, Verdict,
 };
 
-const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
+const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 const FAILURE: Verdict = Verdict::Fault(FAULT);
 const SECOND: Duration = Duration::from_secs(1);
 const OPEN_FOR: Duration = Duration::from_secs(30);
@@ -77,7 +77,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 fn a_permit_settles_by_its_verdict_and_is_cancelled_or_dropped_for_nothing() {
     let (circuit, hand) = circuit(config());
     assert!(send(&circuit, Verdict::Success) && send(&circuit, FAILURE));
-    assert!(send(&circuit, FAULT.with_health(Health::Success).into()));
+    assert!(send(&circuit, FAULT.with_health(Health::Healthy).into()));
     assert!(send(&circuit, FAULT.with_health(Health::Neutral).into()));
     circuit.try_acquire().unwrap().cancel();
     drop(circuit.try_acquire().unwrap());

@@ -18,7 +18,7 @@ use tower_breaker::{
 use super::hooks::{HostileError, HostileKey, observer, waker};
 
 const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
 
 const KEPT: usize = 4;
 

@@ -268,7 +268,7 @@ mod tests {
     fn unknown_error_counts_and_is_retried_if_idempotent() {
         let fault = judge_error(&wrapped(2, fmt::Error));
         assert_eq!((fault.kind(), fault.retryable()), (Kind::Unknown, Retryable::IfIdempotent));
-        assert_eq!((fault.health(), fault.origin()), (Health::Failure, Origin::Unknown));
+        assert_eq!((fault.health(), fault.origin()), (Health::Unhealthy, Origin::Unknown));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ::http::StatusCode;
 
-use crate::fault::Health::{Failure, Neutral, Success as Healthy};
+use crate::fault::Health::{Healthy, Neutral, Unhealthy};
 use crate::fault::Kind::{
     Auth, Cancelled, Client, Conflict, Protocol, Server, Throttled, Timeout, Unavailable,
 };
@@ -36,9 +36,9 @@ const fn row(
 /// The rows, by code from 1 to 16 (grpc.io, "Status codes and their use in gRPC").
 pub(crate) const ROWS: [Row; 16] = [
     row("CANCELLED", Cancelled, Never, Neutral, Caller, "AIP-194"),
-    row("UNKNOWN", Server, Never, Failure, Remote, "AIP-194"),
+    row("UNKNOWN", Server, Never, Unhealthy, Remote, "AIP-194"),
     row("INVALID_ARGUMENT", Client, Never, Healthy, Caller, "AIP-194"),
-    row("DEADLINE_EXCEEDED", Timeout, Never, Failure, Remote, "AIP-194: the caller's time is gone"),
+    row("DEADLINE_EXCEEDED", Timeout, Never, Unhealthy, Remote, "AIP-194: the caller's time is gone"),
     row("NOT_FOUND", Client, Never, Healthy, Caller, "AIP-194"),
     row("ALREADY_EXISTS", Client, Never, Healthy, Caller, "AIP-194"),
     row("PERMISSION_DENIED", Auth, Never, Healthy, Caller, "AIP-194"),
@@ -54,9 +54,9 @@ pub(crate) const ROWS: [Row; 16] = [
     row("ABORTED", Conflict, Never, Healthy, Remote, "AIP-194: retry the whole transaction instead"),
     row("OUT_OF_RANGE", Client, Never, Healthy, Caller, "AIP-194"),
     row("UNIMPLEMENTED", Protocol, Never, Neutral, Remote, "AIP-194"),
-    row("INTERNAL", Server, Never, Failure, Remote, "AIP-194"),
-    row("UNAVAILABLE", Unavailable, IfIdempotent, Failure, Remote, "AIP-194: the one code it retries"),
-    row("DATA_LOSS", Server, Never, Failure, Remote, "AIP-194"),
+    row("INTERNAL", Server, Never, Unhealthy, Remote, "AIP-194"),
+    row("UNAVAILABLE", Unavailable, IfIdempotent, Unhealthy, Remote, "AIP-194: the one code it retries"),
+    row("DATA_LOSS", Server, Never, Unhealthy, Remote, "AIP-194"),
     row("UNAUTHENTICATED", Auth, Never, Healthy, Caller, "AIP-194"),
 ];
 
@@ -120,16 +120,16 @@ mod tests {
     /// The page that the table was taken from, typed a second time: codes, kind, retry, health.
     const PAGE: &[(&[u32], Kind, Retryable, Health)] = &[
         (&[1], Cancelled, Never, Neutral),
-        (&[2, 15], Server, Never, Failure),
-        (&[13], Server, Never, Failure),
+        (&[2, 15], Server, Never, Unhealthy),
+        (&[13], Server, Never, Unhealthy),
         (&[3, 5, 6, 9, 11], Client, Never, Healthy),
         (&[7, 16], Auth, Never, Healthy),
-        (&[4], Timeout, Never, Failure),
+        (&[4], Timeout, Never, Unhealthy),
         (&[8], Throttled, Never, Neutral),
         (&[10], Conflict, Never, Healthy),
         (&[12], Protocol, Never, Neutral),
-        (&[14], Unavailable, IfIdempotent, Failure),
-        (&[17, 99, u32::MAX], Server, Never, Failure),
+        (&[14], Unavailable, IfIdempotent, Unhealthy),
+        (&[17, 99, u32::MAX], Server, Never, Unhealthy),
     ];
 
     #[test]

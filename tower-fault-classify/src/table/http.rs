@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ::http::StatusCode;
 
-use crate::fault::Health::{Failure, Neutral, Success as Healthy};
+use crate::fault::Health::{Healthy, Neutral, Unhealthy};
 use crate::fault::Kind::{
     Auth, Cancelled, Client, Conflict, Overloaded, Protocol, Server, Throttled, Timeout, Transient,
     Unavailable,
@@ -76,7 +76,7 @@ pub(crate) const ROWS: &[Row] = &[
     one(431, Client, Never, Healthy, Caller, "RFC 6585 §5"),
     one(451, Client, Never, Healthy, Caller, "RFC 7725 §3"),
     one(499, Cancelled, Never, Neutral, Caller, "nginx: the client closed the request"),
-    one(500, Server, IfIdempotent, Failure, Remote, "AWS SDKs; Envoy's `5xx`"),
+    one(500, Server, IfIdempotent, Unhealthy, Remote, "AWS SDKs; Envoy's `5xx`"),
     one(
         501,
         Protocol,
@@ -85,31 +85,31 @@ pub(crate) const ROWS: &[Row] = &[
         Remote,
         "RFC 9110 §15.6.2: not an outage, asking again changes nothing",
     ),
-    one(502, Unavailable, IfIdempotent, Failure, Remote, "RFC 9110 §15.6.3; Envoy's `gateway-error`"),
-    one(503, Unavailable, IfIdempotent, Failure, Remote, "RFC 9110 §15.6.4; Envoy's `gateway-error`"),
-    one(504, Timeout, IfIdempotent, Failure, Remote, "RFC 9110 §15.6.5; Envoy's `gateway-error`"),
+    one(502, Unavailable, IfIdempotent, Unhealthy, Remote, "RFC 9110 §15.6.3; Envoy's `gateway-error`"),
+    one(503, Unavailable, IfIdempotent, Unhealthy, Remote, "RFC 9110 §15.6.4; Envoy's `gateway-error`"),
+    one(504, Timeout, IfIdempotent, Unhealthy, Remote, "RFC 9110 §15.6.5; Envoy's `gateway-error`"),
     one(505, Protocol, Never, Neutral, Remote, "RFC 9110 §15.6.6: not an outage"),
-    one(506, Server, Never, Failure, Remote, "RFC 2295 §8.1: misconfiguration"),
-    one(507, Server, Never, Failure, Remote, "RFC 4918 §11.5"),
-    one(508, Server, Never, Failure, Remote, "RFC 5842 §7.2: misconfiguration"),
+    one(506, Server, Never, Unhealthy, Remote, "RFC 2295 §8.1: misconfiguration"),
+    one(507, Server, Never, Unhealthy, Remote, "RFC 4918 §11.5"),
+    one(508, Server, Never, Unhealthy, Remote, "RFC 5842 §7.2: misconfiguration"),
     one(509, Throttled, Refused, Neutral, Remote, "de facto: bandwidth limit exceeded"),
     run(510, 511, Protocol, Never, Neutral, Remote, "RFC 2774 §7; RFC 6585 §6: not an outage"),
-    one(520, Transient, IfIdempotent, Failure, Remote, "Cloudflare: the origin's answer made no sense"),
-    one(521, Unavailable, IfIdempotent, Failure, Remote, "Cloudflare: the origin refused the connection"),
-    one(522, Timeout, IfIdempotent, Failure, Remote, "Cloudflare: also a stall after connecting"),
-    one(523, Unavailable, IfIdempotent, Failure, Remote, "Cloudflare: the origin was not reached"),
-    one(524, Timeout, IfIdempotent, Failure, Remote, "Cloudflare: connected, no answer in time"),
-    run(525, 526, Server, Never, Failure, Remote, "Cloudflare: TLS with the origin"),
-    one(527, Transient, IfIdempotent, Failure, Remote, "Cloudflare: Railgun, origin unclear"),
-    one(529, Overloaded, Refused, Failure, Remote, "Anthropic, Shopify: refused"),
-    one(530, Server, Never, Failure, Remote, "Cloudflare: the origin's DNS"),
+    one(520, Transient, IfIdempotent, Unhealthy, Remote, "Cloudflare: the origin's answer made no sense"),
+    one(521, Unavailable, IfIdempotent, Unhealthy, Remote, "Cloudflare: the origin refused the connection"),
+    one(522, Timeout, IfIdempotent, Unhealthy, Remote, "Cloudflare: also a stall after connecting"),
+    one(523, Unavailable, IfIdempotent, Unhealthy, Remote, "Cloudflare: the origin was not reached"),
+    one(524, Timeout, IfIdempotent, Unhealthy, Remote, "Cloudflare: connected, no answer in time"),
+    run(525, 526, Server, Never, Unhealthy, Remote, "Cloudflare: TLS with the origin"),
+    one(527, Transient, IfIdempotent, Unhealthy, Remote, "Cloudflare: Railgun, origin unclear"),
+    one(529, Overloaded, Refused, Unhealthy, Remote, "Anthropic, Shopify: refused"),
+    one(530, Server, Never, Unhealthy, Remote, "Cloudflare: the origin's DNS"),
 ];
 
 /// Any other 4xx: RFC 9110 §15 treats it as 400.
 pub(crate) const OTHER_4XX: Fault = Fault::new(Client, Never, Healthy, Caller);
 
 /// Any other 5xx, and what lies outside 100..=599: RFC 9110 §15 treats both as 500.
-pub(crate) const OTHER_5XX: Fault = Fault::new(Server, IfIdempotent, Failure, Remote);
+pub(crate) const OTHER_5XX: Fault = Fault::new(Server, IfIdempotent, Unhealthy, Remote);
 
 /// 413 with `Retry-After` is a limit of the moment (RFC 9110 §15.5.14).
 pub(crate) const HINTED_413: Fault = Fault::new(Throttled, IfIdempotent, Healthy, Remote);
@@ -196,13 +196,13 @@ mod tests {
         (&[425], Transient, Refused, Neutral),
         (&[429, 509], Throttled, Refused, Neutral),
         (&[499], Cancelled, Never, Neutral),
-        (&[500, 512, 519, 528, 531, 599, 600, 999], Server, IfIdempotent, Failure),
+        (&[500, 512, 519, 528, 531, 599, 600, 999], Server, IfIdempotent, Unhealthy),
         (&[501, 505, 510, 511], Protocol, Never, Neutral),
-        (&[502, 503, 521, 523], Unavailable, IfIdempotent, Failure),
-        (&[504, 522, 524], Timeout, IfIdempotent, Failure),
-        (&[506, 507, 508, 525, 526, 530], Server, Never, Failure),
-        (&[520, 527], Transient, IfIdempotent, Failure),
-        (&[529], Overloaded, Refused, Failure),
+        (&[502, 503, 521, 523], Unavailable, IfIdempotent, Unhealthy),
+        (&[504, 522, 524], Timeout, IfIdempotent, Unhealthy),
+        (&[506, 507, 508, 525, 526, 530], Server, Never, Unhealthy),
+        (&[520, 527], Transient, IfIdempotent, Unhealthy),
+        (&[529], Overloaded, Refused, Unhealthy),
     ];
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 
 use crate::fault::Fault;
-use crate::fault::Health::{Failure, Neutral};
+use crate::fault::Health::{Neutral, Unhealthy};
 use crate::fault::Kind::{Client, Local, Protocol, Timeout, Transient, Unavailable};
 use crate::fault::Origin::{Caller, Local as Here, Remote, Transport};
 use crate::fault::Retryable::{IfIdempotent, Never, Refused, Unsent};
@@ -21,13 +21,13 @@ const fn row(kind: ErrorKind, fault: Fault) -> Row {
     Row { kind, fault, connecting: None }
 }
 
-pub(crate) const REFUSED: Fault = Fault::new(Unavailable, Unsent, Failure, Transport);
-const UNREACHABLE: Fault = Fault::new(Unavailable, IfIdempotent, Failure, Transport);
-pub(crate) const BROKEN: Fault = Fault::new(Transient, IfIdempotent, Failure, Transport);
-pub(crate) const TIMED_OUT: Fault = Fault::new(Timeout, IfIdempotent, Failure, Transport);
+pub(crate) const REFUSED: Fault = Fault::new(Unavailable, Unsent, Unhealthy, Transport);
+const UNREACHABLE: Fault = Fault::new(Unavailable, IfIdempotent, Unhealthy, Transport);
+pub(crate) const BROKEN: Fault = Fault::new(Transient, IfIdempotent, Unhealthy, Transport);
+pub(crate) const TIMED_OUT: Fault = Fault::new(Timeout, IfIdempotent, Unhealthy, Transport);
 const PASSING: Fault = Fault::new(Local, IfIdempotent, Neutral, Here);
 const LACKING: Fault = Fault::new(Local, Never, Neutral, Here);
-pub(crate) const MALFORMED: Fault = Fault::new(Protocol, Never, Failure, Remote);
+pub(crate) const MALFORMED: Fault = Fault::new(Protocol, Never, Unhealthy, Remote);
 pub(crate) const WRONG: Fault = Fault::new(Client, Never, Neutral, Caller);
 
 /// The rows. A kind without one has no opinion of its own: a deeper cause decides.
@@ -136,20 +136,20 @@ mod tests {
             Unsupported, WouldBlock, WriteZero,
         };
         &[
-            (&[ConnectionRefused], false, Unavailable, Unsent, Failure),
-            (&[ConnectionRefused], true, Unavailable, Unsent, Failure),
-            (&[HostUnreachable, NetworkUnreachable, NotFound], true, Unavailable, Unsent, Failure),
-            (&[HostUnreachable, NetworkUnreachable], false, Unavailable, IfIdempotent, Failure),
-            (&[TimedOut, WouldBlock], true, Timeout, Unsent, Failure),
-            (&[TimedOut, WouldBlock], false, Timeout, IfIdempotent, Failure),
+            (&[ConnectionRefused], false, Unavailable, Unsent, Unhealthy),
+            (&[ConnectionRefused], true, Unavailable, Unsent, Unhealthy),
+            (&[HostUnreachable, NetworkUnreachable, NotFound], true, Unavailable, Unsent, Unhealthy),
+            (&[HostUnreachable, NetworkUnreachable], false, Unavailable, IfIdempotent, Unhealthy),
+            (&[TimedOut, WouldBlock], true, Timeout, Unsent, Unhealthy),
+            (&[TimedOut, WouldBlock], false, Timeout, IfIdempotent, Unhealthy),
             (
                 &[ConnectionReset, ConnectionAborted, BrokenPipe, UnexpectedEof, NotConnected, WriteZero],
                 false,
                 Transient,
                 IfIdempotent,
-                Failure,
+                Unhealthy,
             ),
-            (&[ConnectionReset, UnexpectedEof], true, Transient, Unsent, Failure),
+            (&[ConnectionReset, UnexpectedEof], true, Transient, Unsent, Unhealthy),
             (
                 &[Interrupted, ResourceBusy, Deadlock, StaleNetworkFileHandle],
                 false,
@@ -165,8 +165,8 @@ mod tests {
                 Neutral,
             ),
             (&[NetworkDown], true, Local, Never, Neutral),
-            (&[InvalidData], false, Protocol, Never, Failure),
-            (&[InvalidData], true, Protocol, Never, Failure),
+            (&[InvalidData], false, Protocol, Never, Unhealthy),
+            (&[InvalidData], true, Protocol, Never, Unhealthy),
             (
                 &[
                     NotFound,

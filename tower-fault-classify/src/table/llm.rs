@@ -1,6 +1,6 @@
 //! The codes and types in the error bodies of LLM APIs.
 
-use crate::fault::Health::{Failure, Neutral, Success as Healthy};
+use crate::fault::Health::{Healthy, Neutral, Unhealthy};
 use crate::fault::Kind::{Auth, Client, Overloaded, Quota, Server, Throttled, Timeout};
 use crate::fault::Origin::{Caller, Remote};
 use crate::fault::Retryable::{IfIdempotent, Never, Refused};
@@ -54,8 +54,8 @@ pub(crate) const ROWS: &[Row] = &[
         Remote,
         "OpenAI, Anthropic",
     ),
-    row(&["overloaded_error"], Overloaded, Refused, Failure, Remote, "Anthropic"),
-    row(&["server_is_overloaded"], Overloaded, Refused, Failure, Remote, "OpenAI"),
+    row(&["overloaded_error"], Overloaded, Refused, Unhealthy, Remote, "Anthropic"),
+    row(&["server_is_overloaded"], Overloaded, Refused, Unhealthy, Remote, "OpenAI"),
     row(
         &["invalid_api_key", "authentication_error", "permission_error"],
         Auth,
@@ -64,8 +64,8 @@ pub(crate) const ROWS: &[Row] = &[
         Caller,
         "OpenAI, Anthropic",
     ),
-    row(&["timeout_error"], Timeout, IfIdempotent, Failure, Remote, "Anthropic"),
-    row(&["api_error", "server_error"], Server, IfIdempotent, Failure, Remote, "OpenAI, Anthropic"),
+    row(&["timeout_error"], Timeout, IfIdempotent, Unhealthy, Remote, "Anthropic"),
+    row(&["api_error", "server_error"], Server, IfIdempotent, Unhealthy, Remote, "OpenAI, Anthropic"),
 ];
 
 /// The fault that a code or a type stands for.
@@ -89,14 +89,14 @@ mod tests {
         ("request_too_large", Client, Never, Healthy),
         ("rate_limit_exceeded", Throttled, Refused, Neutral),
         ("rate_limit_error", Throttled, Refused, Neutral),
-        ("overloaded_error", Overloaded, Refused, Failure),
-        ("server_is_overloaded", Overloaded, Refused, Failure),
+        ("overloaded_error", Overloaded, Refused, Unhealthy),
+        ("server_is_overloaded", Overloaded, Refused, Unhealthy),
         ("invalid_api_key", Auth, Never, Healthy),
         ("authentication_error", Auth, Never, Healthy),
         ("permission_error", Auth, Never, Healthy),
-        ("timeout_error", Timeout, IfIdempotent, Failure),
-        ("api_error", Server, IfIdempotent, Failure),
-        ("server_error", Server, IfIdempotent, Failure),
+        ("timeout_error", Timeout, IfIdempotent, Unhealthy),
+        ("api_error", Server, IfIdempotent, Unhealthy),
+        ("server_error", Server, IfIdempotent, Unhealthy),
     ];
 
     #[test]

@@ -50,7 +50,7 @@ pub(crate) const DROPPED: Fault =
 
 /// A response whose body panicked while it was read: a failure, as a call that panics is.
 pub(crate) const PANICKED: Fault =
-    Fault::new(Kind::Unknown, Retryable::Never, Health::Failure, Origin::Local);
+    Fault::new(Kind::Unknown, Retryable::Never, Health::Unhealthy, Origin::Local);
 
 /// The request's own body failed: its source broke, or it was shorter than its `content-length`.
 pub(crate) const REQUEST_BODY: Fault =
@@ -67,11 +67,11 @@ pub(crate) const UPLOAD_BROKEN_OFF: Fault =
 
 /// An error that no row matches.
 pub(crate) const UNKNOWN: Fault =
-    Fault::new(Kind::Unknown, Retryable::IfIdempotent, Health::Failure, Origin::Unknown);
+    Fault::new(Kind::Unknown, Retryable::IfIdempotent, Health::Unhealthy, Origin::Unknown);
 
 /// What is written around an error that a classifier calls a success: layers above must neither count nor resend it.
 pub(crate) const HARMLESS: Fault =
-    Fault::new(Kind::Unknown, Retryable::Never, Health::Success, Origin::Local);
+    Fault::new(Kind::Unknown, Retryable::Never, Health::Healthy, Origin::Local);
 
 #[cfg(test)]
 mod tests {

@@ -15,11 +15,11 @@ use crate::support::call::now;
 type Row = (Kind, Retryable, Health);
 
 const QUOTA: Row = (Kind::Quota, Retryable::Never, Health::Neutral);
-const CLIENT: Row = (Kind::Client, Retryable::Never, Health::Success);
+const CLIENT: Row = (Kind::Client, Retryable::Never, Health::Healthy);
 const THROTTLED: Row = (Kind::Throttled, Retryable::Refused, Health::Neutral);
-const AUTH: Row = (Kind::Auth, Retryable::Never, Health::Success);
-const SERVER: Row = (Kind::Server, Retryable::IfIdempotent, Health::Failure);
-const OVERLOADED: Row = (Kind::Overloaded, Retryable::Refused, Health::Failure);
+const AUTH: Row = (Kind::Auth, Retryable::Never, Health::Healthy);
+const SERVER: Row = (Kind::Server, Retryable::IfIdempotent, Health::Unhealthy);
+const OVERLOADED: Row = (Kind::Overloaded, Retryable::Refused, Health::Unhealthy);
 
 /// The fault table, "Bodies".
 const CODES: [(&str, Row); 14] = [
@@ -91,7 +91,7 @@ fn a_code_goes_before_what_the_headers_say_of_a_retry() {
         );
         assert_eq!(
             axes(503, &should("true"), text),
-            (Kind::Unavailable, Retryable::IfIdempotent, Health::Failure)
+            (Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)
         );
     }
 }

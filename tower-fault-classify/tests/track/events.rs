@@ -16,16 +16,16 @@ const STREAM: &str = "text/event-stream";
 const CODES: [(&str, Row); 12] = [
     ("insufficient_quota", Some((Kind::Quota, Health::Neutral))),
     ("billing_hard_limit_reached", Some((Kind::Quota, Health::Neutral))),
-    ("context_length_exceeded", Some((Kind::Client, Health::Success))),
-    ("invalid_request_error", Some((Kind::Client, Health::Success))),
+    ("context_length_exceeded", Some((Kind::Client, Health::Healthy))),
+    ("invalid_request_error", Some((Kind::Client, Health::Healthy))),
     ("rate_limit_exceeded", Some((Kind::Throttled, Health::Neutral))),
     ("rate_limit_error", Some((Kind::Throttled, Health::Neutral))),
-    ("overloaded_error", Some((Kind::Overloaded, Health::Failure))),
-    ("invalid_api_key", Some((Kind::Auth, Health::Success))),
-    ("authentication_error", Some((Kind::Auth, Health::Success))),
-    ("permission_error", Some((Kind::Auth, Health::Success))),
-    ("api_error", Some((Kind::Server, Health::Failure))),
-    ("server_error", Some((Kind::Server, Health::Failure))),
+    ("overloaded_error", Some((Kind::Overloaded, Health::Unhealthy))),
+    ("invalid_api_key", Some((Kind::Auth, Health::Healthy))),
+    ("authentication_error", Some((Kind::Auth, Health::Healthy))),
+    ("permission_error", Some((Kind::Auth, Health::Healthy))),
+    ("api_error", Some((Kind::Server, Health::Unhealthy))),
+    ("server_error", Some((Kind::Server, Health::Unhealthy))),
 ];
 
 fn anthropic(code: &str) -> String {
@@ -103,14 +103,14 @@ fn it_is_told_with_the_byte_that_completes_the_event_and_never_again() {
         assert_eq!(log.count(), 0);
     }
     poll(&mut body);
-    assert_eq!(row(log.only()), Some((Kind::Overloaded, Health::Failure)));
+    assert_eq!(row(log.only()), Some((Kind::Overloaded, Health::Unhealthy)));
     read_all(body);
     assert_eq!(log.count(), 1, "neither the second error nor the end");
 }
 
 #[test]
 fn an_event_that_is_cut_by_the_end_counts() {
-    assert_eq!(told(anthropic("overloaded_error").trim_end()), Some((Kind::Overloaded, Health::Failure)));
+    assert_eq!(told(anthropic("overloaded_error").trim_end()), Some((Kind::Overloaded, Health::Unhealthy)));
 }
 
 /// An HTTP/2 stream may come to its end between two polls, and its reader sees so without another one.
@@ -124,7 +124,7 @@ fn an_event_that_is_cut_by_an_end_that_the_reader_did_not_ask_for_counts() {
     assert_eq!(poll(&mut body), Seen::Data(cut.into()));
     assert_eq!((poll(&mut body), body.is_end_stream()), (Seen::Pending, true));
     drop(body);
-    assert_eq!(row(log.only()), Some((Kind::Overloaded, Health::Failure)));
+    assert_eq!(row(log.only()), Some((Kind::Overloaded, Health::Unhealthy)));
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn the_error_is_found_in_each_form_that_is_seen() {
         (r#"[{"error": {"code": "insufficient_quota"}}]"#, quota),
         (r#"{"error": "insufficient_quota"}"#, quota),
         (r#"{"error": {"code": 429}}"#, Some((Kind::Throttled, Health::Neutral))),
-        (r#"{"error": {"code": "503"}}"#, Some((Kind::Unavailable, Health::Failure))),
+        (r#"{"error": {"code": "503"}}"#, Some((Kind::Unavailable, Health::Unhealthy))),
     ] {
         assert_eq!(told(&format!("data: {data}\n\n")), expected, "{data}");
         assert_eq!(told(&format!("\u{feff}event:error\ndata:{data}\n\n")), expected, "{data}");

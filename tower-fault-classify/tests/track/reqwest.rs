@@ -43,7 +43,7 @@ fn an_error_is_found_within_reqwests_own() {
     let cause = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source())
         .find_map(|error| error.downcast_ref::<io::Error>());
     assert_eq!(cause.unwrap().kind(), ErrorKind::ConnectionReset);
-    assert_eq!(row(log.only()), Some((Kind::Transient, Health::Failure)));
+    assert_eq!(row(log.only()), Some((Kind::Transient, Health::Unhealthy)));
 }
 
 #[test]

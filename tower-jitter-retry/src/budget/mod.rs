@@ -334,7 +334,7 @@ mod tests {
 
     use super::*;
 
-    const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
+    const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 
     #[derive(Debug, Default)]
     struct Told(Arc<Mutex<Vec<String>>>);

@@ -294,7 +294,8 @@ mod tests {
     use super::*;
     use crate::budget::RetryBudget;
 
-    const FAILURE: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
+    const FAILURE: Fault =
+        Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 
     #[test]
     fn grpcs_throttle_closes_at_half_and_failures_drain_it_even_unretried() {
@@ -433,7 +434,8 @@ mod concurrent {
 
     use super::*;
 
-    const FAILURE: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
+    const FAILURE: Fault =
+        Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
     const TIMEOUT: Fault = FAILURE.with_kind(Kind::Timeout);
     /// The epoch of a core's first owner.
     const EPOCH: u32 = 1;
@@ -576,7 +578,8 @@ mod models {
 
     use super::*;
 
-    const FAILURE: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
+    const FAILURE: Fault =
+        Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 
     /// The epoch of a core's first owner.
     const EPOCH: u32 = 1;

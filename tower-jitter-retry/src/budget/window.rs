@@ -226,7 +226,7 @@ mod tests {
     use super::*;
     use crate::budget::RetryBudget;
 
-    const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
+    const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 
     fn budget(ratio: f64, min_per_second: u32) -> (Budget, tower_fault_classify::__shared::ManualClock) {
         let (clock, hand) = Clock::manual();

@@ -9,7 +9,8 @@ use crate::request::ResendAfter;
 
 const SECOND: u64 = 1_000_000_000;
 
-const FAULT: Fault = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
+const FAULT: Fault =
+    Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 
 const FIRST: Progress = Progress { elapsed: 0, deadline: None, position: Position::START };
 

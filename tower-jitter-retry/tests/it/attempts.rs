@@ -14,7 +14,7 @@ use tower_jitter_retry::{
 
 use crate::support::{Broken, Calls, at_once, now, request, response, send};
 
-const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
+const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 const REJECTED: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
 
 /// How often a GET is sent to a server that always answers so.

@@ -18,7 +18,7 @@ use tower_jitter_retry::{
 use crate::support::{Broken, Calls, at_once, layer, now, request, response, send};
 
 const SECOND: Duration = Duration::from_secs(1);
-const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
+const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 const REJECTED: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
 
 /// A budget on a clock that is moved by hand.

@@ -16,7 +16,7 @@ use tower_jitter_retry::{
 
 use crate::support::{Broken, Calls, at_once, now, response};
 
-const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
+const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 
 fn policy(builder: RetryPolicyBuilder) -> RetryPolicy {
     builder.build().unwrap()

@@ -263,7 +263,7 @@ async fn a_retry_after_of_zero_leaves_the_backoffs_own_delay() {
 #[tokio::test(start_paused = true)]
 async fn a_hint_around_an_error_is_waited_for_as_well() {
     let sent = Mutex::new(Vec::new());
-    let fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote)
+    let fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote)
         .with_retry_after(Duration::from_millis(1_234));
     let mut service = layer(policy().max_attempts(2).jitter(Jitter::None)).layer(service_fn(|_: u32| {
         sent.lock().unwrap().push(Instant::now());
@@ -578,7 +578,7 @@ async fn hints_of_nothing_of_a_century_garbled_and_negative() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fault_of_ones_own_with_an_absurd_delay_does_no_harm() {
-    let fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
+    let fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
     for delay in [Duration::MAX, 100 * YEAR] {
         let calls = Calls::default();
         let policy = RetryPolicy::builder().clock(Clock::tokio()).max_elapsed(None).build().unwrap();

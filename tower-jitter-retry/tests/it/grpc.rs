@@ -14,7 +14,7 @@ use tower_jitter_retry::{
 
 use crate::support::{Calls, at_once, layer, now, request, send};
 
-const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Failure, Origin::Remote);
+const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 
 fn call(path: &str) -> Request<String> {
     let request = Request::post(path).header("content-type", "application/grpc");

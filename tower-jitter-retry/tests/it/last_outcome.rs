@@ -280,7 +280,7 @@ async fn delay_that_ends_too_late_sends_nothing() {
 
 const OPEN: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
 const SHED: Fault = OPEN.with_retryable(Retryable::Unsent);
-const DOWN: Fault = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
+const DOWN: Fault = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 const HUNG: Fault = DOWN.with_kind(Kind::Timeout).with_origin(Origin::Transport);
 
 /// What becomes of an attempt.

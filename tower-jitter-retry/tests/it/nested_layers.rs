@@ -481,7 +481,7 @@ where
 
 /// A rule that retries a 404.
 fn not_found(outcome: Result<&Response<String>, &io::Error>) -> Option<Verdict> {
-    let gone = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure, Origin::Remote);
+    let gone = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
     outcome.ok().filter(|response| response.status() == 404).map(|_| gone.into())
 }
 

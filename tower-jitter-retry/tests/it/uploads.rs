@@ -174,5 +174,5 @@ async fn stalled_upload_does_not_excuse_another_call() {
     let (stalled, complete) = tokio::join!(stalled, complete);
     assert!(stalled.is_err() && complete.is_err());
     assert_eq!(calls.made(), 1 + 3);
-    assert_eq!(judge_error(&stalled.unwrap_err()).health(), Health::Failure, "judged outside of the call");
+    assert_eq!(judge_error(&stalled.unwrap_err()).health(), Health::Unhealthy, "judged outside of the call");
 }

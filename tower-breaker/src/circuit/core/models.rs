@@ -38,7 +38,7 @@ pub(in crate::circuit) const SETUP: Setup = Setup {
 };
 
 pub(crate) const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
 
 /// Runs a model with bounded preemptions, which keeps it to seconds. `LOOM_MAX_PREEMPTIONS` overrides the bound.
 pub(crate) fn model(run: impl Fn() + Send + Sync + 'static) {

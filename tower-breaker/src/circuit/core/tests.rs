@@ -40,7 +40,7 @@ pub(super) const SETUP: Setup = Setup {
 };
 
 pub(super) const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote));
+    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
 
 pub(super) fn core(trip: TripLimits) -> (Core, ManualClock) {
     core_with(&Setup { trip, ..SETUP })
@@ -126,7 +126,7 @@ fn a_neutral_outcome_neither_counts_nor_resets() {
 #[test]
 fn a_fault_that_is_the_callers_ends_a_run_and_counts_as_a_call() {
     let (core, _hand) = core(TRIP);
-    let mistake = FAILURE.fault().unwrap().with_health(Health::Success);
+    let mistake = FAILURE.fault().unwrap().with_health(Health::Healthy);
     for _ in 0..4 {
         run(&core, FAILURE);
     }

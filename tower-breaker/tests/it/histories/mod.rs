@@ -12,7 +12,7 @@ use tower_breaker::{
     Mode, Origin, Permit, Retryable, Verdict,
 };
 
-const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
+const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 
 /// Milliseconds, as everything here. A ramp of eight seconds makes shares of sixteenths.
 const RAMP: u64 = 8_000;

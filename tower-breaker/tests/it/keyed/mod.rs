@@ -28,7 +28,7 @@ use tower_breaker::{
     Mode, Origin, Overflow, Reason, Retryable, Verdict,
 };
 
-const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
+const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 const FAILURE: Verdict = Verdict::Fault(FAULT);
 const NEUTRAL: Verdict =
     Verdict::Fault(Fault::new(Kind::Throttled, Retryable::Refused, Health::Neutral, Origin::Remote));

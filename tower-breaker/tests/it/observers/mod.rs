@@ -24,7 +24,7 @@ use tower_breaker::{
     Retryable, Transition, Transitions, Verdict,
 };
 
-const FAULT: Fault = Fault::new(Kind::Overloaded, Retryable::Never, Health::Failure, Origin::Remote);
+const FAULT: Fault = Fault::new(Kind::Overloaded, Retryable::Never, Health::Unhealthy, Origin::Remote);
 const FAILURE: Verdict = Verdict::Fault(FAULT);
 const NEUTRAL: Verdict =
     Verdict::Fault(Fault::new(Kind::Throttled, Retryable::Refused, Health::Neutral, Origin::Remote));

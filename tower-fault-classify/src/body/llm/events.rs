@@ -173,7 +173,7 @@ mod tests {
         let fault = verdict.fault().unwrap();
         assert_eq!(
             (fault.kind(), fault.retryable(), fault.health()),
-            (Kind::Overloaded, Retryable::Never, Health::Failure)
+            (Kind::Overloaded, Retryable::Never, Health::Unhealthy)
         );
         assert_eq!(
             kind("data: {\"type\":\"error\",\"error\":{\"type\":\"api_error\"}}\nevent: error\n\n"),

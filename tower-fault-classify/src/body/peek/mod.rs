@@ -62,7 +62,7 @@ impl<F: Fn(&ErrorBody<'_>) -> Option<Verdict>> BodyRule for F {
 /// use std::time::Duration;
 /// use tower_fault_classify::{ErrorBodies, ErrorBody, Fault, FaultClassifyLayer, Health, Kind, Origin, Retryable};
 ///
-/// let sold_out = Fault::new(Kind::Conflict, Retryable::Never, Health::Success, Origin::Remote);
+/// let sold_out = Fault::new(Kind::Conflict, Retryable::Never, Health::Healthy, Origin::Remote);
 /// let rule = move |body: &ErrorBody<'_>| body.bytes.starts_with(b"sold out").then(|| sold_out.into());
 /// let bodies = ErrorBodies::new(rule).limit(1024).within(Duration::from_millis(200));
 /// let layer = FaultClassifyLayer::new().read_error_bodies(bodies);

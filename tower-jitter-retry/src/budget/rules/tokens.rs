@@ -121,8 +121,8 @@ fn effect(verdict: &Verdict) -> Effect {
         (Kind::Rejected, ..) => Effect::Nothing,
         (Kind::Throttled | Kind::Overloaded, ..)
         | (_, Retryable::Unsent | Retryable::Refused | Retryable::IfIdempotent, _)
-        | (.., Health::Failure) => Effect::Drains,
-        (.., Health::Success) => Effect::Fills,
+        | (.., Health::Unhealthy) => Effect::Drains,
+        (.., Health::Healthy) => Effect::Fills,
         _ => Effect::Nothing,
     }
 }
@@ -140,10 +140,10 @@ mod tests {
             rules.settled(5 * ONE, &Fault::new(kind, retry, health, Origin::Remote).into(), None)
         };
         assert_eq!(rules.settled(5 * ONE, &Verdict::Success, None), 5_100);
-        assert_eq!(after(Kind::Unavailable, Retryable::IfIdempotent, Health::Failure), 4_000);
-        assert_eq!(after(Kind::Server, Retryable::Never, Health::Failure), 4_000);
+        assert_eq!(after(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy), 4_000);
+        assert_eq!(after(Kind::Server, Retryable::Never, Health::Unhealthy), 4_000);
         assert_eq!(after(Kind::Throttled, Retryable::Never, Health::Neutral), 4_000, "pushed back");
-        assert_eq!(after(Kind::Client, Retryable::Never, Health::Success), 5_100);
+        assert_eq!(after(Kind::Client, Retryable::Never, Health::Healthy), 5_100);
         assert_eq!(after(Kind::Rejected, Retryable::Unsent, Health::Neutral), 5_000);
         assert_eq!(after(Kind::Cancelled, Retryable::Never, Health::Neutral), 5_000);
     }
@@ -152,7 +152,7 @@ mod tests {
     fn neither_end_is_passed() {
         let rules = Rules { capacity: MOST, scheme: Scheme::Grpc { ratio: MOST } };
         assert_eq!(rules.settled(MOST, &Verdict::Success, None), MOST);
-        let failure = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
+        let failure = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
         assert_eq!(rules.settled(1, &failure.into(), None), 0);
         assert_eq!(rules.price(MOST, &failure), Some(0));
         assert_eq!(rules.price(MOST / 2, &failure), None);
