@@ -12,14 +12,31 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// The address of this repository's files, which a page uses where a relative link would not work.
+fn address() -> String {
+    let manifest = read("Cargo.toml");
+    let repository = manifest.lines().find_map(|line| line.strip_prefix("repository = ")).unwrap();
+    format!("{}/blob/main/", repository.trim_matches('"'))
+}
+
 /// The heading's anchor, as GitHub makes it.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim_start_matches('#').trim().to_lowercase();
     kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).collect::<String>().replace(' ', "-")
 }
 
+fn links(page: &str) -> impl Iterator<Item = &str> {
+    page.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(link, _)| link))
+}
+
+/// Whether a link leads to a file or a heading, not to an address or an item of the documentation.
+fn is_file(link: &str) -> bool {
+    link.starts_with(['.', '#']) || (link.contains('.') && !link.contains(':'))
+}
+
 #[test]
 fn each_link_to_a_file_leads_to_one() {
+    let address = address();
     for page in [
         "README.md",
         "CONTRIBUTING.md",
@@ -33,18 +50,33 @@ fn each_link_to_a_file_leads_to_one() {
         "tower-jitter-retry/README.md",
     ] {
         let text = read(page);
-        let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')').map(|(link, _)| link));
-        // The rest are addresses and items of the documentation.
-        let files =
-            links.filter(|link| link.starts_with(['.', '#']) || (link.contains('.') && !link.contains(':')));
-        for link in files {
+        for link in links(&text).filter(|link| is_file(link) || link.starts_with(&address)) {
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
-            let target = root().join(page).parent().unwrap().join(file);
+            let target = match file.strip_prefix(&address) {
+                Some(file) => root().join(file),
+                None => root().join(page).parent().unwrap().join(file),
+            };
             assert!(file.is_empty() || target.exists(), "{page}: {link}");
             if !heading.is_empty() {
                 let target = if file.is_empty() { text.clone() } else { fs::read_to_string(target).unwrap() };
                 let found = target.lines().any(|line| line.starts_with('#') && anchor(line) == heading);
                 assert!(found, "{page}: {link}");
+            }
+        }
+    }
+}
+
+// crates.io and docs.rs show these pages without the files beside them.
+#[test]
+fn packaged_page_links_no_file_relatively() {
+    for package in ["tower-breaker", "tower-fault-classify", "tower-jitter-retry"] {
+        for page in ["README.md", "CHANGELOG.md", "TABLES.md"] {
+            let page = format!("{package}/{page}");
+            if root().join(&page).exists() {
+                let text = read(&page);
+                let wrong: Vec<_> =
+                    links(&text).filter(|link| is_file(link) && !link.starts_with('#')).collect();
+                assert!(wrong.is_empty(), "{page}: {wrong:?}");
             }
         }
     }
