@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::body::{BodyEnd, How, judge_end};
-use crate::chain::judge_error;
+use crate::error_chain::judge_error;
 use crate::fault::Verdict;
 use crate::outcome::{Outcome, judge_outcome};
 

@@ -11,9 +11,9 @@ use std::sync::OnceLock;
 #[cfg(feature = "__shared-notes")]
 use std::sync::{Mutex, PoisonError};
 
-use crate::chain::{LONGEST_WALK, errors};
+use crate::error_chain::{LONGEST_WALK, errors};
 #[cfg(feature = "tonic")]
-use crate::delay::Readable;
+use crate::duration::Readable;
 use crate::fault::Fault;
 #[cfg(feature = "tonic")]
 use crate::fault::{Kind, Retryable};

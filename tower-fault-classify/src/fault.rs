@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::delay::Readable;
+use crate::duration::Readable;
 
 /// What a call came to.
 ///

@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use crate::body::{Peek, Peeked, Track};
 use crate::classify::Classify;
 use crate::fault::{Fault, Verdict};
-use crate::observe;
+use crate::telemetry;
 use crate::outcome::{Carried, Outcome};
 use crate::service::ErrorMode;
 
@@ -92,7 +92,7 @@ where
                 }
             };
             if let Some(fault) = verdict.fault() {
-                observe::tell(fault, status);
+                telemetry::tell(fault, status);
             }
             return Poll::Ready(Ok(this.track.track(response, verdict, this.classify, C::classify_end)));
         }
@@ -107,7 +107,7 @@ where
     let verdict = classify.classify(Err(error));
     let fault = verdict.fault().copied();
     if let Some(fault) = &fault {
-        observe::tell(fault, None);
+        telemetry::tell(fault, None);
     }
     fault
 }

@@ -2,9 +2,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod body;
-mod chain;
+mod error_chain;
 mod classify;
-mod delay;
+mod duration;
 mod error;
 mod fault;
 mod future;
@@ -13,7 +13,7 @@ pub mod hint;
 mod layer;
 #[cfg(feature = "reqwest-middleware")]
 pub mod middleware;
-mod observe;
+mod telemetry;
 mod outcome;
 mod rules;
 mod service;
@@ -22,11 +22,11 @@ pub mod tables;
 #[cfg(feature = "tower-http")]
 mod tower_http;
 pub mod upload;
-mod wall;
+mod system_time;
 
 #[cfg(feature = "__shared")]
 #[doc(hidden)]
-#[path = "shared/mod.rs"]
+#[path = "internals/mod.rs"]
 pub mod __shared;
 
 pub use body::{
@@ -37,7 +37,7 @@ pub use body::{
 pub use body::{BodyRule, ErrorBodies, ErrorBody, PeekedBody, Reading};
 #[cfg(feature = "llm")]
 pub use body::{LlmErrors, LlmEvents};
-pub use chain::judge_error;
+pub use error_chain::judge_error;
 pub use classify::{
     AsError, Auto, Boxed, Classify, ErrorsOnly, NestedErrors, ResponseCoverage, Rule, RuleFirst, Typed,
     classify_fn, rule_fn,

@@ -7,13 +7,13 @@ use std::time::Duration;
 use http::header::RETRY_AFTER;
 use http::{Extensions, HeaderMap, HeaderName, StatusCode};
 
-use crate::chain::judge_error;
+use crate::error_chain::judge_error;
 use crate::fault::{Fault, Retryable, Verdict};
 use crate::grpc;
 use crate::hint;
 use crate::table;
 use crate::upload::excused;
-use crate::wall;
+use crate::system_time;
 
 /// A response, as far as a verdict can be read from it.
 ///
@@ -258,7 +258,7 @@ fn tells(headers: &HeaderMap) -> bool {
 /// Asks every field.
 fn judge_fields(status: StatusCode, headers: &HeaderMap) -> Verdict {
     grpc::judge_head(headers).unwrap_or_else(|| {
-        let delay = hint::delay(headers, wall::now);
+        let delay = hint::delay(headers, system_time::now);
         match table::http::judge(status, || delay) {
             Verdict::Success => Verdict::Success,
             Verdict::Fault(fault) => Verdict::Fault(overruled(fault, headers, delay)),
@@ -268,7 +268,7 @@ fn judge_fields(status: StatusCode, headers: &HeaderMap) -> Verdict {
 
 /// The delay that the server asked for.
 pub(crate) fn delay_on(response: &(impl Outcome + ?Sized)) -> Option<Duration> {
-    hint::delay(response.headers()?, wall::now)
+    hint::delay(response.headers()?, system_time::now)
 }
 
 /// Applies `x-should-retry` to the table's fault. The delay stays where a retry may follow.

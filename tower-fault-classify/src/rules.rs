@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use crate::body::BodyEnd;
-use crate::chain::judge_error;
+use crate::error_chain::judge_error;
 use crate::classify::{AsError, Rule};
 use crate::error::{BoxError, Judged};
 use crate::fault::{Fault, Kind, Origin, Retryable, Verdict};

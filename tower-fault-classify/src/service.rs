@@ -11,7 +11,7 @@ use crate::error::{BoxError, Judged};
 use crate::fault::Fault;
 use crate::future::{ResponseFuture, judge};
 use crate::layer::{KeepErrors, WrapErrors};
-use crate::observe;
+use crate::telemetry;
 
 /// Judges what its inner service comes to. Made by [`FaultClassifyLayer`](crate::FaultClassifyLayer).
 ///
@@ -68,7 +68,7 @@ impl<E> ErrorMode<E> for KeepErrors {
     type Error = E;
 
     fn pass_on(error: E, judge: impl FnOnce(&E) -> Option<Fault>) -> E {
-        if observe::LISTENED_TO {
+        if telemetry::LISTENED_TO {
             judge(&error);
         }
         error

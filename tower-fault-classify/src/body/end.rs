@@ -4,7 +4,7 @@ use std::error::Error;
 
 use http::HeaderMap;
 
-use crate::chain::judge_answered;
+use crate::error_chain::judge_answered;
 use crate::fault::{Retryable, Verdict};
 use crate::grpc;
 use crate::table;

@@ -14,7 +14,7 @@ use super::watch::{Unwatched, Watch};
 use crate::classify::{AsError, Typed};
 use crate::fault::Verdict;
 use crate::grpc;
-use crate::observe;
+use crate::telemetry;
 
 /// Tells a hook at the end of each response's body; see [`track_body`](crate::FaultClassifyLayer::track_body).
 pub struct TrackBody<H, W = Unwatched, K = Typed> {
@@ -107,7 +107,7 @@ impl<H> Told<H> {
     /// Tells those who listen, and gives the hook.
     fn listened(self, verdict: Verdict) -> H {
         if let Some(fault) = verdict.fault().filter(|_| self.tell) {
-            observe::tell(fault, self.status);
+            telemetry::tell(fault, self.status);
         }
         self.hook
     }

@@ -58,7 +58,7 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::chain::judge_error;
+    use crate::error_chain::judge_error;
     use crate::error::ErrorChain;
     use crate::fault::{Health, Kind, Origin, Retryable};
 

@@ -9,7 +9,7 @@ use super::peek::{BodyRule, ErrorBody};
 use crate::fault::{Retryable, Verdict};
 use crate::hint;
 use crate::table;
-use crate::wall;
+use crate::system_time;
 
 /// Reads the code in an error body of OpenAI, Anthropic, and those who speak like them: a quota that is used up (429) is not asked again, a
 /// server that is overloaded (529) counts as failing, a context that is too long does not.
@@ -38,7 +38,7 @@ pub struct LlmErrors;
 impl BodyRule for LlmErrors {
     fn opinion(&self, body: &ErrorBody<'_>) -> Option<Verdict> {
         let fault = code::read(body.bytes).row()?;
-        Some(match hint::delay(body.headers, wall::now) {
+        Some(match hint::delay(body.headers, system_time::now) {
             Some(delay) if fault.retryable() != Retryable::Never => fault.with_retry_after(delay).into(),
             _ => fault.into(),
         })

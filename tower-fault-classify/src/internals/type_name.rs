@@ -4,7 +4,7 @@ use std::any::type_name;
 use std::error::Error;
 use std::iter::successors;
 
-use crate::chain::LONGEST_WALK;
+use crate::error_chain::LONGEST_WALK;
 
 /// An error and its sources, from the outermost to the cause.
 pub fn error_chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {

@@ -27,8 +27,8 @@ pub use ring::{Addition, Cells, EPOCH_TAGS, Ring, counts};
 pub use slot::slot;
 pub use striped::Striped;
 
-pub use crate::delay::Readable;
+pub use crate::duration::Readable;
 pub use crate::error::text_of;
 pub use crate::grpc::pushback;
 pub use crate::upload::Waiting;
-pub use crate::wall::now as wall_time;
+pub use crate::system_time::now as wall_time;

@@ -8,7 +8,7 @@
 //! seen more. The error of the request's own body ends the walk as well: its causes say nothing
 //! about the server.
 
-mod clients;
+mod inspect;
 
 use std::error::Error;
 use std::io;
@@ -110,7 +110,7 @@ impl Evidence {
             if error.is::<UploadError>() {
                 return table::REQUEST_BODY;
             }
-            for look in clients::LOOKS {
+            for look in inspect::LOOKS {
                 look(error, self);
             }
             if let Some(fault) = self.conclusion {
