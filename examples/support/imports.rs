@@ -101,7 +101,7 @@ fn module_of(file: &str) -> Vec<String> {
     let stem = file.strip_suffix(".rs").unwrap_or(file);
     let stem = stem.strip_suffix("/mod").unwrap_or(stem).trim_end_matches('/');
     // The one module whose folder is called otherwise.
-    let names = stem.split('/').map(|name| if name == "shared" { "__shared" } else { name });
+    let names = stem.split('/').map(|name| if name == "shared" { "__internals" } else { name });
     std::iter::once("crate").chain(names).map(ToOwned::to_owned).collect()
 }
 

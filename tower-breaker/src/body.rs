@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use http_body::Body;
-use tower_fault_classify::__shared::Clock;
+use tower_fault_classify::__internals::Clock;
 use tower_fault_classify::{
     AsError, Fault, JudgeEnd, JudgedBody, Kind, OnEnd, Origin, PutBody, TakeBody, Typed, Unwatched, Verdict,
     Watch, judge_body,

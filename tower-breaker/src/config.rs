@@ -13,7 +13,7 @@ pub use keyed::{KeyedConfig, KeyedConfigBuilder, Overflow};
 use std::borrow::Cow;
 use std::time::Duration;
 
-use tower_fault_classify::__shared::Clock;
+use tower_fault_classify::__internals::Clock;
 
 use crate::circuit::{Setup, intern};
 

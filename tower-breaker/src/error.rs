@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__shared::Readable;
+use tower_fault_classify::__internals::Readable;
 use tower_fault_classify::{Fault, Health, Judged, Kind, Origin, Retryable};
 
 use crate::circuit::Label;

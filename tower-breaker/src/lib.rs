@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-#![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(feature = "__shared-tokio"))))]
+#![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(feature = "__internals-tokio"))))]
 
 mod body;
 mod call;
@@ -53,7 +53,7 @@ pub use reject::{ErrorMode, Errors, Fallback, FallbackAsync, GrpcUnavailable, Ht
 pub use service::Breaker;
 pub use settle::{Head, Settle};
 #[doc(inline)]
-pub use tower_fault_classify::__shared::{Clock, ConfigError, ManualClock};
+pub use tower_fault_classify::__internals::{Clock, ConfigError, ManualClock};
 pub use tower_fault_classify::{
     self as fault_classify, Classify, Fault, Health, Kind, Origin, Outcome, Retryable, Rule, Verdict,
 };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ::serde::de::{Error as _, MapAccess};
 use ::serde::ser::SerializeStruct;
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
-use tower_fault_classify::__shared::file::{
+use tower_fault_classify::__internals::settings::{
     Fields, Flag, Human, Number, OrNone, Scalar, Setting, Text, Time, Whole, Word, read_table,
 };
 use tower_fault_classify::Fault;

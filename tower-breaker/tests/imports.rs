@@ -10,9 +10,9 @@ use imports::{PURE, Row, violations};
 const TOWER: &[&str] = &["tower_layer", "tower_service", "pin_project_lite"];
 const FUTURES: &[&str] = &["std::future", "std::pin", "std::task"];
 /// Atomics and locks come through the switch between std and loom, and with them the clock and the counters.
-const SHARED: &[&str] = &["tower_fault_classify::__shared"];
+const SHARED: &[&str] = &["tower_fault_classify::__internals"];
 const CLOCK: &[&str] =
-    &["tower_fault_classify::__shared::Clock", "tower_fault_classify::__shared::ConfigError"];
+    &["tower_fault_classify::__internals::Clock", "tower_fault_classify::__internals::ConfigError"];
 const VOCABULARY: &[&str] = &[
     "tower_fault_classify::Fault",
     "tower_fault_classify::Health",
@@ -92,7 +92,7 @@ const TABLE: &[Row] = &[
                 "crate::circuit",
                 "crate::config",
                 "crate::machine",
-                "tower_fault_classify::__shared::file",
+                "tower_fault_classify::__internals::file",
             ],
         ],
     },
@@ -135,7 +135,7 @@ const TABLE: &[Row] = &[
                 "crate::circuit",
                 "crate::machine",
                 "std::sync::Arc",
-                "tower_fault_classify::__shared::Readable",
+                "tower_fault_classify::__internals::Readable",
             ],
         ],
     },
@@ -187,9 +187,9 @@ const TABLE: &[Row] = &[
             &[
                 "tower_fault_classify::BodyEnd",
                 "tower_fault_classify::How",
-                "tower_fault_classify::__shared::error_chain",
-                "tower_fault_classify::__shared::text_of",
-                "tower_fault_classify::__shared::type_name_of",
+                "tower_fault_classify::__internals::error_chain",
+                "tower_fault_classify::__internals::text_of",
+                "tower_fault_classify::__internals::type_name_of",
             ],
         ],
     },
@@ -264,7 +264,7 @@ const TABLE: &[Row] = &[
                 "std::sync::Arc",
                 "tonic",
                 "tower_fault_classify::Carried",
-                "tower_fault_classify::__shared::pushback",
+                "tower_fault_classify::__internals::pushback",
             ],
         ],
     },

@@ -3,10 +3,10 @@
 use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::body::{BodyEnd, How, judge_end};
+use crate::error::{AsError, Typed};
 use crate::error_chain::judge_error;
 use crate::fault::Verdict;
 use crate::outcome::{Outcome, judge_outcome};
@@ -228,48 +228,6 @@ where
 
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
         self.rule.opinion_on_end(end).unwrap_or_else(|| self.rule.revise(self.otherwise.classify_end(end)))
-    }
-}
-
-/// Marks errors that are a type of their own: they implement [`Error`].
-#[derive(Clone, Copy, Debug)]
-pub struct Typed;
-
-/// Marks errors that are boxed: `BoxError`, `anyhow::Error`, `eyre::Report`. They do not implement [`Error`], they
-/// point to one.
-#[derive(Clone, Copy, Debug)]
-pub struct Boxed;
-
-/// An error of either kind, seen as an [`Error`].
-///
-/// No single trait covers a `Box<dyn Error>` and every `Error` at once. The marker `K` keeps the two apart and is inferred
-/// from the error's type.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is neither an error nor a box with one",
-    note = "implement `std::error::Error` for it, or give the layer a classifier of your own"
-)]
-pub trait AsError<K> {
-    /// The error.
-    fn as_error(&self) -> &(dyn Error + 'static);
-}
-
-impl<E> AsError<Typed> for E
-where
-    E: Error + 'static,
-{
-    #[inline]
-    fn as_error(&self) -> &(dyn Error + 'static) {
-        self
-    }
-}
-
-impl<E> AsError<Boxed> for E
-where
-    E: Deref<Target = dyn Error + Send + Sync>,
-{
-    #[inline]
-    fn as_error(&self) -> &(dyn Error + 'static) {
-        &**self
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Prints a time with its unit: `250 ms`, `2.3 s`, `30 s`. A time under a millisecond is printed as
 /// `1 ms`.
 #[derive(Clone, Copy, Debug)]
-#[allow(unreachable_pub, reason = "the feature `__shared` exports it")]
+#[allow(unreachable_pub, reason = "the feature `__internals` exports it")]
 pub struct Readable(pub Duration);
 
 impl fmt::Display for Readable {

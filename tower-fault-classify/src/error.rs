@@ -1,17 +1,16 @@
-//! The error that carries a verdict, and the text of a whole chain of errors.
+//! The error that carries a verdict, and errors of any type seen as `dyn Error`.
 
-#[cfg(feature = "__shared-notes")]
+#[cfg(feature = "__internals-notes")]
 use std::any::Any;
 use std::any::type_name;
 use std::error::Error;
 use std::fmt;
-use std::iter::successors;
-#[cfg(any(feature = "tonic", feature = "__shared-notes"))]
+use std::ops::Deref;
+#[cfg(any(feature = "tonic", feature = "__internals-notes"))]
 use std::sync::OnceLock;
-#[cfg(feature = "__shared-notes")]
+#[cfg(feature = "__internals-notes")]
 use std::sync::{Mutex, PoisonError};
 
-use crate::error_chain::{LONGEST_WALK, errors};
 #[cfg(feature = "tonic")]
 use crate::duration::Readable;
 use crate::fault::Fault;
@@ -22,6 +21,48 @@ use crate::grpc::pushback;
 
 /// An error of any type.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
+
+/// Marks errors that are a type of their own: they implement [`Error`].
+#[derive(Clone, Copy, Debug)]
+pub struct Typed;
+
+/// Marks errors that are boxed: `BoxError`, `anyhow::Error`, `eyre::Report`. They do not implement [`Error`], they
+/// point to one.
+#[derive(Clone, Copy, Debug)]
+pub struct Boxed;
+
+/// An error of either kind, seen as an [`Error`].
+///
+/// No single trait covers a `Box<dyn Error>` and every `Error` at once. The marker `K` keeps the two apart and is inferred
+/// from the error's type.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is neither an error nor a box with one",
+    note = "implement `std::error::Error` for it, or give the layer a classifier of your own"
+)]
+pub trait AsError<K> {
+    /// The error.
+    fn as_error(&self) -> &(dyn Error + 'static);
+}
+
+impl<E> AsError<Typed> for E
+where
+    E: Error + 'static,
+{
+    #[inline]
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        self
+    }
+}
+
+impl<E> AsError<Boxed> for E
+where
+    E: Deref<Target = dyn Error + Send + Sync>,
+{
+    #[inline]
+    fn as_error(&self) -> &(dyn Error + 'static) {
+        &**self
+    }
+}
 
 /// An error that was judged, with its verdict.
 ///
@@ -38,7 +79,7 @@ pub struct Judged {
     cause: Cause,
     /// What most errors never have. It is boxed, because a large error makes each `Result` large.
     /// Even empty it costs each call some instructions, so it is left out where nothing fills it.
-    #[cfg(any(feature = "tonic", feature = "__shared-notes"))]
+    #[cfg(any(feature = "tonic", feature = "__internals-notes"))]
     late: OnceLock<Box<Late>>,
 }
 
@@ -54,10 +95,10 @@ enum Cause {
 }
 
 /// What is added to an error after it was made.
-#[cfg(any(feature = "tonic", feature = "__shared-notes"))]
+#[cfg(any(feature = "tonic", feature = "__internals-notes"))]
 #[derive(Debug, Default)]
 struct Late {
-    #[cfg(feature = "__shared-notes")]
+    #[cfg(feature = "__internals-notes")]
     note: Note,
     #[cfg(feature = "tonic")]
     status: OnceLock<tonic::Status>,
@@ -65,7 +106,7 @@ struct Late {
 
 /// A note for the caller, by a layer further out. The layer does not own the error that it passes
 /// on, and reaches this one by reference.
-#[cfg(feature = "__shared-notes")]
+#[cfg(feature = "__internals-notes")]
 #[derive(Default)]
 struct Note(Mutex<Option<Box<dyn Any + Send + Sync>>>);
 
@@ -93,7 +134,7 @@ impl Judged {
         Self {
             fault,
             cause,
-            #[cfg(any(feature = "tonic", feature = "__shared-notes"))]
+            #[cfg(any(feature = "tonic", feature = "__internals-notes"))]
             late: OnceLock::new(),
         }
     }
@@ -120,14 +161,8 @@ impl Judged {
         }
     }
 
-    /// Returns the outermost judged error of a chain.
-    #[doc(hidden)]
-    pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
-        errors(error).find_map(|error| error.downcast_ref())
-    }
-
     /// Leaves a note on this error, in place of an earlier one.
-    #[cfg(feature = "__shared-notes")]
+    #[cfg(feature = "__internals-notes")]
     #[doc(hidden)]
     pub fn put_note(&self, note: impl Any + Send + Sync) {
         let note: Box<dyn Any + Send + Sync> = Box::new(note);
@@ -138,7 +173,7 @@ impl Judged {
     }
 
     /// Returns the note that was left on this error, if it is of the type.
-    #[cfg(feature = "__shared-notes")]
+    #[cfg(feature = "__internals-notes")]
     #[doc(hidden)]
     pub fn note<T: Any + Copy>(&self) -> Option<T> {
         let note = self.late.get()?.note.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -154,7 +189,7 @@ impl Judged {
     }
 }
 
-#[cfg(feature = "__shared-notes")]
+#[cfg(feature = "__internals-notes")]
 impl fmt::Debug for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let is_set = self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some();
@@ -183,59 +218,6 @@ impl Error for Judged {
         }
         None
     }
-}
-
-/// Prints an error and all its sources in one line, from the outermost to the cause.
-///
-/// The `Display` of this workspace's errors says what one layer knows, and leaves the rest to
-/// [`source`](Error::source). Where a program prints one line, it prints the chain:
-///
-/// ```
-/// use std::io::{Error, ErrorKind};
-/// use tower_fault_classify::{ErrorChain, Judged, judge_error};
-///
-/// let refused = Error::from(ErrorKind::ConnectionRefused);
-/// let error = Judged::new(judge_error(&refused), refused);
-/// assert_eq!(error.to_string(), "call failed, classified as unavailable (origin: transport)");
-/// assert_eq!(
-///     ErrorChain(&error).to_string(),
-///     "call failed, classified as unavailable (origin: transport): connection refused"
-/// );
-/// ```
-///
-/// If the `Display` of an error fails, what it has written before is printed. A source that the
-/// error before it has printed already is left out, and so is the bare verdict of a rejection. The
-/// `{:#}` of `anyhow::Error` prints the same chain with them.
-#[derive(Clone, Copy, Debug)]
-pub struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
-
-impl fmt::Display for ErrorChain<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = text_of(self.0);
-        f.write_str(&text)?;
-        for source in successors(self.0.source(), |&error| error.source()).take(LONGEST_WALK) {
-            if source.downcast_ref::<Judged>().is_some_and(|judged| judged.get_ref().is_none()) {
-                break;
-            }
-            let cause = text_of(source);
-            if !text.ends_with(&cause) {
-                write!(f, ": {cause}")?;
-            }
-            text = cause;
-        }
-        Ok(())
-    }
-}
-
-/// The text of an error. If its `Display` fails, the text that it has written before, where
-/// `to_string` would panic.
-#[allow(unreachable_pub, reason = "the feature `__shared` exports it")]
-pub fn text_of(error: &dyn Error) -> String {
-    use fmt::Write;
-
-    let mut text = String::new();
-    let _ = write!(text, "{error}");
-    text
 }
 
 /// The status that a gRPC client gets for a call that was rejected on this side.
@@ -306,33 +288,7 @@ mod tests {
         assert_eq!(found(&Judged::new(rejected, "cause")), None, "it has a cause of its own");
     }
 
-    #[test]
-    fn error_chain_prints_each_text_once() {
-        #[derive(Debug)]
-        struct Layer(&'static str, BoxError);
-        impl fmt::Display for Layer {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}", self.0)
-            }
-        }
-        impl Error for Layer {
-            fn source(&self) -> Option<&(dyn Error + 'static)> {
-                Some(&*self.1)
-            }
-        }
-        let io = || Judged::new(FAULT, std::io::Error::other("pipe"));
-        let judged = "call failed, classified as server (origin: remote): pipe";
-        assert_eq!(ErrorChain(&io()).to_string(), judged);
-        assert_eq!(ErrorChain(&Layer("outer", io().into())).to_string(), format!("outer: {judged}"));
-        // Some errors repeat their source, such as those of tower's buffer.
-        let repeats = Layer("buffer failed: pipe", Layer("pipe", "deeper".into()).into());
-        assert_eq!(ErrorChain(&repeats).to_string(), "buffer failed: pipe: deeper");
-        let rejection = Layer("circuit breaker is open", Judged::bare(FAULT).into());
-        assert_eq!(ErrorChain(&rejection).to_string(), "circuit breaker is open");
-        assert_eq!(ErrorChain(&Judged::bare(FAULT)).to_string(), "server (origin: remote)");
-    }
-
-    #[cfg(feature = "__shared-notes")]
+    #[cfg(feature = "__internals-notes")]
     #[test]
     fn note_is_found_in_any_wrapping_and_replaced() {
         let error = std::io::Error::other(std::io::Error::other(Judged::bare(FAULT)));
@@ -348,25 +304,6 @@ mod tests {
     #[test]
     fn error_is_small_enough_for_a_result() {
         assert!(size_of::<Judged>() <= 88, "{}", size_of::<Judged>());
-    }
-
-    #[test]
-    fn error_chain_prints_what_failing_display_has_written() {
-        #[derive(Debug)]
-        struct Fails(Option<Box<Fails>>);
-        impl fmt::Display for Fails {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(if self.0.is_some() { "outer" } else { "inner" })?;
-                Err(fmt::Error)
-            }
-        }
-        impl Error for Fails {
-            fn source(&self) -> Option<&(dyn Error + 'static)> {
-                self.0.as_deref().map(|error| error as _)
-            }
-        }
-        let error = Fails(Some(Box::new(Fails(None))));
-        assert_eq!(ErrorChain(&error).to_string(), "outer: inner");
     }
 
     #[test]

@@ -11,10 +11,10 @@ use pin_project_lite::pin_project;
 
 use crate::body::{Peek, Peeked, Track};
 use crate::classify::Classify;
+use crate::error_mode::ErrorMode;
 use crate::fault::{Fault, Verdict};
-use crate::telemetry;
 use crate::outcome::{Carried, Outcome};
-use crate::service::ErrorMode;
+use crate::telemetry;
 
 pin_project! {
     /// Comes to what the inner future comes to, with the verdict on it. Dropping it drops the inner future, or the response whose body is

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-#[cfg(any(feature = "__shared", feature = "tonic"))]
+#[cfg(any(feature = "__internals", feature = "tonic"))]
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName};
@@ -21,8 +21,8 @@ static GRPC_STATUS: HeaderName = HeaderName::from_static(NAME);
 pub(crate) const UNKNOWN: u32 = 2;
 
 /// The time to wait as gRPC tells it (gRFC A6, `grpc-retry-pushback-ms`): milliseconds, rounded up, and -1 for who should not try again.
-#[cfg(any(feature = "__shared", feature = "tonic"))]
-#[allow(unreachable_pub, reason = "the feature `__shared` exports it")]
+#[cfg(any(feature = "__internals", feature = "tonic"))]
+#[allow(unreachable_pub, reason = "the feature `__internals` exports it")]
 pub fn pushback(delay: Option<Duration>) -> HeaderValue {
     // Implementations read an `int32`.
     let millis = delay
@@ -124,7 +124,7 @@ mod tests {
 
     const GRPC: (&str, &str) = ("content-type", "application/grpc");
 
-    #[cfg(feature = "__shared")]
+    #[cfg(feature = "__internals")]
     #[test]
     fn pushback_is_in_milliseconds_up_and_a_negative_one_means_never() {
         let text = |delay| pushback(delay).to_str().unwrap().to_owned();

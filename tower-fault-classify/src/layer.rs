@@ -5,7 +5,9 @@ use std::marker::PhantomData;
 use tower_layer::Layer;
 
 use crate::body::{Head, TrackBody, Unwatched};
-use crate::classify::{Auto, ErrorsOnly, RuleFirst, Typed};
+use crate::classify::{Auto, ErrorsOnly, RuleFirst};
+use crate::error::Typed;
+use crate::error_mode::{KeepErrors, WrapErrors};
 use crate::service::FaultClassify;
 
 /// Judges every outcome once and passes the verdict on.
@@ -55,14 +57,6 @@ pub struct FaultClassifyLayer<C = Auto, M = WrapErrors, P = Head, B = Head> {
     peek: P,
     track: B,
 }
-
-/// Wraps each error into [`Judged`](crate::Judged).
-#[derive(Clone, Copy, Debug, Default)]
-pub struct WrapErrors;
-
-/// Leaves each error as it is.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct KeepErrors;
 
 impl<K> FaultClassifyLayer<Auto<K>> {
     /// Judges by [`Auto`].

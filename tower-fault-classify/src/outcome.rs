@@ -11,9 +11,9 @@ use crate::error_chain::judge_error;
 use crate::fault::{Fault, Retryable, Verdict};
 use crate::grpc;
 use crate::hint;
+use crate::system_time;
 use crate::table;
 use crate::upload::excused;
-use crate::system_time;
 
 /// A response, as far as a verdict can be read from it.
 ///

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::StatusCode;
 
 use crate::body::BodyEnd;
+use crate::classify::Rule;
+use crate::error::{AsError, BoxError, Judged};
 use crate::error_chain::judge_error;
-use crate::classify::{AsError, Rule};
-use crate::error::{BoxError, Judged};
 use crate::fault::{Fault, Kind, Origin, Retryable, Verdict};
 use crate::grpc;
 use crate::outcome::{Outcome, delay_on};

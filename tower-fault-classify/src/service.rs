@@ -7,11 +7,8 @@ use tower_service::Service;
 
 use crate::body::{Head, Peek, Track};
 use crate::classify::Classify;
-use crate::error::{BoxError, Judged};
-use crate::fault::Fault;
+use crate::error_mode::ErrorMode;
 use crate::future::{ResponseFuture, judge};
-use crate::layer::{KeepErrors, WrapErrors};
-use crate::telemetry;
 
 /// Judges what its inner service comes to. Made by [`FaultClassifyLayer`](crate::FaultClassifyLayer).
 ///
@@ -43,35 +40,6 @@ impl<S, C, M, P, B> FaultClassify<S, C, M, P, B> {
     /// Gives the inner service back.
     pub fn into_inner(self) -> S {
         self.inner
-    }
-}
-
-/// What becomes of an error that was judged.
-pub trait ErrorMode<E> {
-    /// The error that comes out.
-    type Error;
-
-    /// Passes the verdict on with the error. `judge` is asked only if the mode needs the verdict.
-    fn pass_on(error: E, judge: impl FnOnce(&E) -> Option<Fault>) -> Self::Error;
-}
-
-impl<E: Into<BoxError>> ErrorMode<E> for WrapErrors {
-    type Error = Judged;
-
-    fn pass_on(error: E, judge: impl FnOnce(&E) -> Option<Fault>) -> Judged {
-        let fault = judge(&error);
-        Judged::new(fault.unwrap_or(crate::table::HARMLESS), error)
-    }
-}
-
-impl<E> ErrorMode<E> for KeepErrors {
-    type Error = E;
-
-    fn pass_on(error: E, judge: impl FnOnce(&E) -> Option<Fault>) -> E {
-        if telemetry::LISTENED_TO {
-            judge(&error);
-        }
-        error
     }
 }
 

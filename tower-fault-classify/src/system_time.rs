@@ -5,7 +5,7 @@
 use std::time::SystemTime;
 
 /// What time it is, as far as this machine knows.
-#[allow(unreachable_pub, reason = "the feature `__shared` exports it")]
+#[allow(unreachable_pub, reason = "the feature `__internals` exports it")]
 pub fn now() -> SystemTime {
     SystemTime::now()
 }

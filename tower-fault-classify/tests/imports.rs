@@ -37,7 +37,7 @@ const JUDGES: &[&str] = &[
     "crate::table",
     "crate::wall",
 ];
-const SHARED: &[&str] = &["crate::__shared"];
+const SHARED: &[&str] = &["crate::__internals"];
 const LOCKS: &[&str] =
     &["std::sync::Mutex", "std::sync::MutexGuard", "std::sync::OnceLock", "std::sync::PoisonError"];
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::task::coop;
 use tokio::time::Sleep;
-use tower_fault_classify::__shared::Clock;
+use tower_fault_classify::__internals::Clock;
 use tower_fault_classify::{Classify, Fault, Judged, ResponseCoverage, Verdict};
 
 use crate::backoff::Position;

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
-use tower_fault_classify::__shared::Waiting;
+use tower_fault_classify::__internals::Waiting;
 use tower_fault_classify::{Classify, ResponseCoverage, Verdict, grpc_has_begun};
 use tower_service::Service;
 

@@ -259,7 +259,7 @@ impl<F, Fut: Future, C> fmt::Debug for Retrying<F, Fut, C> {
 mod tests {
     use std::io;
 
-    use tower_fault_classify::__shared::Clock;
+    use tower_fault_classify::__internals::Clock;
     use tower_fault_classify::Typed;
 
     use super::*;

@@ -7,7 +7,7 @@ use ::serde::de::{Error as _, MapAccess};
 use ::serde::ser::{Error as _, SerializeStruct};
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 use http::HeaderName;
-use tower_fault_classify::__shared::file::{
+use tower_fault_classify::__internals::settings::{
     Fields, Flag, Human, Number, OrNone, Scalar, Setting, Texts, Time, Whole, Word, read_table,
 };
 

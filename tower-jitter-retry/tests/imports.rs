@@ -10,9 +10,9 @@ use imports::{PURE, Row, violations};
 const TOWER: &[&str] = &["tower_layer", "tower_service", "pin_project_lite"];
 const FUTURES: &[&str] = &["std::future", "std::pin", "std::task"];
 /// Atomics and locks come through the switch between std and loom, and with them the counters.
-const SHARED: &[&str] = &["tower_fault_classify::__shared"];
+const SHARED: &[&str] = &["tower_fault_classify::__internals"];
 const CLOCK: &[&str] =
-    &["tower_fault_classify::__shared::Clock", "tower_fault_classify::__shared::ConfigError"];
+    &["tower_fault_classify::__internals::Clock", "tower_fault_classify::__internals::ConfigError"];
 const VOCABULARY: &[&str] = &[
     "tower_fault_classify::Fault",
     "tower_fault_classify::Health",
@@ -175,7 +175,7 @@ const TABLE: &[Row] = &[
                 "tokio::time::Sleep",
                 "tokio::time::sleep",
                 "tower_fault_classify::grpc_has_begun",
-                "tower_fault_classify::__shared::Waiting",
+                "tower_fault_classify::__internals::Waiting",
                 "std::thread",
                 "tower::retry::Policy",
             ],

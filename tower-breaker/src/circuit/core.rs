@@ -33,8 +33,8 @@ use std::mem;
 use std::task::Waker;
 use std::time::Duration;
 
-use tower_fault_classify::__shared::sync::{MutexGuard, Ordering, lock};
-use tower_fault_classify::__shared::{Clock, Pool, Recycle};
+use tower_fault_classify::__internals::sync::{MutexGuard, Ordering, lock};
+use tower_fault_classify::__internals::{Clock, Pool, Recycle};
 
 use super::gate::{Gate, LAST_EPOCH};
 use super::settings::Limits;

@@ -14,8 +14,8 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
-use tower_fault_classify::__shared::sync::{self, AtomicU64, Mutex, Ordering, fence, lock};
-use tower_fault_classify::__shared::{Cells, Clock};
+use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, Ordering, fence, lock};
+use tower_fault_classify::__internals::{Cells, Clock};
 
 use super::core::{Cold, Core, Refusal, Setup};
 use super::gate::Gate;

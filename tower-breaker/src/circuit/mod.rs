@@ -39,7 +39,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__shared::{Clock, ConfigError, Recycled, Striped};
+use tower_fault_classify::__internals::{Clock, ConfigError, Recycled, Striped};
 
 use self::core::View;
 use crate::config::BreakerConfig;

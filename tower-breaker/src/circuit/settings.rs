@@ -3,8 +3,8 @@
 //! A sequence lock: the turn is odd while the words are written. Who reads looks at the turn before and after; if it was odd or has moved,
 //! he takes the circuit's lock, which keeps writers out, and reads again. So nobody ever acts on half of a configuration.
 
-use tower_fault_classify::__shared::Buckets;
-use tower_fault_classify::__shared::sync::{AtomicU64, Ordering, fence};
+use tower_fault_classify::__internals::Buckets;
+use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, fence};
 
 use super::window::Span;
 use crate::machine::{Abandoned, SlowLimits, TripLimits, fewest_failures};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use tower_fault_classify::__shared::sync::{AtomicU64, Mutex, Ordering};
-use tower_fault_classify::__shared::{AtomicClock, Clock, Striped};
+use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering};
+use tower_fault_classify::__internals::{AtomicClock, Clock, Striped};
 
 use super::core::{Cold, METERS, Setup};
 use super::gate::Gate;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tower_fault_classify::__shared::{Clock, ConfigError};
+use tower_fault_classify::__internals::{Clock, ConfigError};
 
 use super::{AbandonedPolicy, BreakerConfig, Mode};
 use crate::circuit::{Setup, Shape, intern};

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use tower_fault_classify::__shared::ConfigError;
+use tower_fault_classify::__internals::ConfigError;
 
 use super::BreakerConfig;
 use crate::circuit::Shape;

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 
-use tower_fault_classify::__shared::{error_chain, text_of, type_name_of};
+use tower_fault_classify::__internals::{error_chain, text_of, type_name_of};
 use tower_fault_classify::{AsError, BodyEnd, Classify, Fault, Health, How, Judged, Outcome, Typed, Verdict};
 
 use crate::circuit::{Circuit, Core};

@@ -6,7 +6,7 @@ use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tower_fault_classify::__shared::ConfigError;
+use tower_fault_classify::__internals::ConfigError;
 
 use crate::circuit::{Circuit, Status};
 use crate::config::BreakerConfig;

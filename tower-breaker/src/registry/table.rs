@@ -7,7 +7,7 @@
 use std::thread::available_parallelism;
 
 use hashbrown::HashTable;
-use tower_fault_classify::__shared::sync::{RwLock, read, write};
+use tower_fault_classify::__internals::sync::{RwLock, read, write};
 
 use crate::circuit::SharedCore;
 

@@ -42,7 +42,7 @@ mod axum {
 #[cfg(feature = "tonic")]
 mod tonic {
     use tonic::Status;
-    use tower_fault_classify::__shared::pushback;
+    use tower_fault_classify::__internals::pushback;
 
     use crate::error::{BreakerError, Rejection, TimedOut};
 

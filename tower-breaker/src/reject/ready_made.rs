@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use tower_fault_classify::__shared::pushback;
+use tower_fault_classify::__internals::pushback;
 use tower_fault_classify::Carried;
 
 use super::{ErrorMode, OnReject};

@@ -109,3 +109,6 @@ fn answered(verdict: Verdict) -> Verdict {
         Verdict::Fault(fault) => excused(fault.with_retryable(Retryable::Never)).into(),
     }
 }
+
+/// How a classifier of a known call judges the end of its response: [`Classify::classify_end`](crate::Classify::classify_end).
+pub type JudgeEnd<C> = fn(&C, &BodyEnd<'_>) -> Verdict;

@@ -12,24 +12,20 @@
 //! Both work on `http::Response<B>` and on `reqwest::Response`, whose type stays the same.
 
 mod end;
-mod judged;
 #[cfg(feature = "llm")]
 mod llm;
 mod mode;
-mod part;
 #[cfg(feature = "error-body")]
 mod peek;
-mod track;
-mod watch;
+mod replace;
+mod tracked;
 
 pub(crate) use end::judge_end;
-pub use end::{BodyEnd, How, OnEnd};
-pub use judged::JudgedBody;
+pub use end::{BodyEnd, How, JudgeEnd, OnEnd};
 #[cfg(feature = "llm")]
 pub use llm::{LlmErrors, LlmEvents};
-pub use mode::{Head, JudgeEnd, Peek, Peeked, Track};
-pub use part::{PutBody, TakeBody};
+pub use mode::{Head, Peek, Peeked, Track};
 #[cfg(feature = "error-body")]
 pub use peek::{BodyRule, ErrorBodies, ErrorBody, PeekedBody, Reading};
-pub use track::{Told, TrackBody, judge_body};
-pub use watch::{Unwatched, Watch};
+pub use replace::{PutBody, TakeBody};
+pub use tracked::{JudgedBody, Told, TrackBody, Unwatched, Watch, judge_body};

@@ -2,11 +2,8 @@
 
 use std::future::{Future, Pending};
 
-use super::end::BodyEnd;
+use super::end::JudgeEnd;
 use crate::fault::Verdict;
-
-/// How a classifier of a known call judges the end of its response: [`Classify::classify_end`](crate::Classify::classify_end).
-pub type JudgeEnd<C> = fn(&C, &BodyEnd<'_>) -> Verdict;
 
 /// Takes a response whose head was judged, and may put something around its body.
 pub trait Track<Res, C> {

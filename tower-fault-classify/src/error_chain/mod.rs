@@ -9,6 +9,7 @@
 //! about the server.
 
 mod inspect;
+mod text;
 
 use std::error::Error;
 use std::io;
@@ -18,6 +19,10 @@ use crate::error::Judged;
 use crate::fault::{Fault, Retryable};
 use crate::table;
 use crate::upload::{self, UploadError, broken_off, excused};
+
+pub use text::ErrorChain;
+#[cfg(feature = "__internals")]
+pub use text::text_of;
 
 /// How many errors deep a chain is followed. A longer one, or one that loops, is judged by these.
 pub(crate) const LONGEST_WALK: usize = 128;
@@ -188,10 +193,16 @@ impl Evidence {
     }
 }
 
+impl Judged {
+    /// Returns the outermost judged error of a chain.
+    #[doc(hidden)]
+    pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        errors(error).find_map(|error| error.downcast_ref())
+    }
+}
+
 /// The errors of a chain, the outermost first.
-pub(crate) fn errors<'a>(
-    error: &'a (dyn Error + 'static),
-) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+fn errors<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let next = |error: &&'a (dyn Error + 'static)| match error.downcast_ref::<io::Error>() {
         Some(error) => error.get_ref().map(|payload| payload as &(dyn Error + 'static)),
         None => deeper(*error),

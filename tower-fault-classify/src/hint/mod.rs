@@ -26,21 +26,21 @@
 //! # Ok::<(), http::header::InvalidHeaderValue>(())
 //! ```
 
-#[cfg(feature = "draft-ratelimit")]
-mod draft;
 mod fields;
 mod grpc;
 mod number;
 mod protobuf;
+#[cfg(feature = "draft-ratelimit")]
+mod rate_limit;
 
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
 
-#[cfg(feature = "draft-ratelimit")]
-pub use draft::rate_limit_reset;
 pub use fields::{retry_after, retry_after_ms, should_retry};
 pub use grpc::{Pushback, grpc_retry_pushback, retry_info, retry_info_in};
+#[cfg(feature = "draft-ratelimit")]
+pub use rate_limit::rate_limit_reset;
 
 /// The longest delay that a hint is taken to mean: 365 days. A longer one is cut to it.
 ///

@@ -27,7 +27,7 @@ pub struct Clock(u64);
 
 const COARSE: u64 = 0;
 const PRECISE: u64 = 1;
-#[cfg(feature = "__shared-tokio")]
+#[cfg(feature = "__internals-tokio")]
 const TOKIO: u64 = 2;
 /// The number of the first manual clock.
 const FIRST_MANUAL: u64 = 3;
@@ -46,7 +46,7 @@ impl Clock {
     /// Tokio's clock, which tests can pause and advance.
     ///
     /// `tower-breaker` has this clock with its feature `tokio`, `tower-jitter-retry` always.
-    #[cfg(feature = "__shared-tokio")]
+    #[cfg(feature = "__internals-tokio")]
     pub const fn tokio() -> Self {
         Self(TOKIO)
     }
@@ -55,7 +55,7 @@ impl Clock {
     /// coarse clock, which cannot be paused and is cheaper.
     ///
     /// `tower-breaker` has this clock with its feature `tokio`, `tower-jitter-retry` always.
-    #[cfg(feature = "__shared-tokio")]
+    #[cfg(feature = "__internals-tokio")]
     pub const fn runtime() -> Self {
         if pausable::TOKIO { Self::tokio() } else { Self::coarse() }
     }
@@ -80,7 +80,7 @@ impl Clock {
         match self.0 {
             COARSE => system::coarse(),
             PRECISE => system::precise(),
-            #[cfg(feature = "__shared-tokio")]
+            #[cfg(feature = "__internals-tokio")]
             TOKIO => since_origin(tokio::time::Instant::now().into_std()),
             number => manual::nanos(number - FIRST_MANUAL).load(Ordering::Relaxed),
         }
@@ -115,7 +115,7 @@ impl fmt::Debug for Clock {
         match self.0 {
             COARSE => f.write_str("Coarse"),
             PRECISE => f.write_str("Precise"),
-            #[cfg(feature = "__shared-tokio")]
+            #[cfg(feature = "__internals-tokio")]
             TOKIO => f.write_str("Tokio"),
             number => f.debug_tuple("Manual").field(&(number - FIRST_MANUAL)).finish(),
         }
@@ -184,7 +184,7 @@ mod manual {
 }
 
 /// Finds out whether tokio's clock can be paused.
-#[cfg(feature = "__shared-tokio")]
+#[cfg(feature = "__internals-tokio")]
 mod pausable {
     /// Whether tokio is built with its feature `test-util`, which no `cfg` of this crate can see.
     #[allow(
@@ -258,7 +258,7 @@ fn origin() -> Instant {
 }
 
 #[cfg_attr(
-    all(target_os = "linux", not(feature = "__shared-tokio")),
+    all(target_os = "linux", not(feature = "__internals-tokio")),
     expect(dead_code, reason = "rustix reads instead")
 )]
 fn since_origin(now: Instant) -> u64 {
@@ -346,13 +346,13 @@ mod tests {
         assert_ne!(manual, Clock::manual().0);
     }
 
-    #[cfg(feature = "__shared-tokio")]
+    #[cfg(feature = "__internals-tokio")]
     #[test]
     fn runtime_clock_is_tokios_in_a_build_that_can_pause_it() {
         assert_eq!(Clock::runtime(), Clock::tokio(), "this crate is tested with tokio's `test-util`");
     }
 
-    #[cfg(feature = "__shared-tokio")]
+    #[cfg(feature = "__internals-tokio")]
     #[test]
     fn tokios_clock_stands_still_while_paused() {
         let runtime =

@@ -1,34 +1,34 @@
-//! What the breaker and the retry have in common beneath their surface: the clock, and counters that cost no atomic
-//! read-modify-write on the usual path.
+//! Code that the breaker and the retry share: the clock, striped counters, pooled storage, and settings
+//! read from configuration files.
 //!
-//! It lives here because both depend on this crate and must not know each other, and because a lock-free structure that
-//! is written twice has to be proven twice. It is hidden, behind a feature that nobody else names, and may change in any
-//! release: the workspace's crates are released together.
+//! It is in this crate because the breaker and the retry both depend on it and not on each other. A
+//! lock-free structure that is written twice has to be proven twice. The module is hidden, is behind a
+//! feature for this workspace alone, and may change in any release: the three crates are released
+//! together.
 
-mod buckets;
-mod cause;
 mod clock;
-mod config;
-#[cfg(feature = "__shared-serde")]
-pub mod file;
-mod recycle;
+mod config_error;
+mod pool;
 mod ring;
-#[cfg_attr(loom_models, path = "slot_of_a_model.rs")]
-mod slot;
+#[cfg(feature = "__internals-serde")]
+pub mod settings;
 mod striped;
 pub mod sync;
+mod thread_slot;
+mod time_buckets;
+mod type_name;
 
-pub use buckets::Buckets;
-pub use cause::{error_chain, type_name_of};
 pub use clock::{AtomicClock, Clock, ManualClock};
-pub use config::ConfigError;
-pub use recycle::{Pool, Recycle, Recycled};
+pub use config_error::ConfigError;
+pub use pool::{Pool, Recycle, Recycled};
 pub use ring::{Addition, Cells, EPOCH_TAGS, Ring, counts};
-pub use slot::slot;
 pub use striped::Striped;
+pub use thread_slot::slot;
+pub use time_buckets::Buckets;
+pub use type_name::{error_chain, type_name_of};
 
 pub use crate::duration::Readable;
-pub use crate::error::text_of;
+pub use crate::error_chain::text_of;
 pub use crate::grpc::pushback;
-pub use crate::upload::Waiting;
 pub use crate::system_time::now as wall_time;
+pub use crate::upload::Waiting;

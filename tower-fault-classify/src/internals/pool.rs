@@ -128,7 +128,7 @@ impl<T: Recycle> Drop for Recycled<T> {
 #[cfg(all(test, not(loom_models)))]
 mod tests {
     use super::*;
-    use crate::__shared::sync::AtomicU64;
+    use crate::__internals::sync::AtomicU64;
 
     #[derive(Debug, Default)]
     struct Value {
@@ -191,7 +191,7 @@ mod tests {
 #[cfg(all(test, loom_models))]
 mod models {
     use super::*;
-    use crate::__shared::sync::AtomicU64;
+    use crate::__internals::sync::AtomicU64;
 
     #[derive(Debug)]
     struct Value(AtomicU64);

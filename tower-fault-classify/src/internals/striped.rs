@@ -1,7 +1,7 @@
 //! A counter that many threads add to without meeting each other.
 
 use super::ring::Ring;
-use super::slot;
+use super::thread_slot;
 
 /// A ring for each thread's number, and one for the threads without.
 ///
@@ -14,9 +14,9 @@ pub struct Striped {
 }
 
 impl Striped {
-    /// Empty, with a ring for each number that [`slot`](slot::slot) gives out.
+    /// Empty, with a ring for each number that [`slot`](thread_slot::slot) gives out.
     pub fn new() -> Self {
-        Self::with_stripes(slot::slots())
+        Self::with_stripes(thread_slot::slots())
     }
 
     /// Empty, with `stripes` owned rings. A slot beyond them shares.
@@ -24,7 +24,7 @@ impl Striped {
         Self { owned: (0..stripes).map(|_| Ring::default()).collect(), shared: Ring::default() }
     }
 
-    /// Adds `count` to the bucket `tag`. `slot` is the calling thread's own number, from [`slot`](slot::slot).
+    /// Adds `count` to the bucket `tag`. `slot` is the calling thread's own number, from [`slot`](thread_slot::slot).
     #[inline]
     pub fn add(&self, slot: Option<usize>, tag: u64, count: u32) {
         match slot.and_then(|slot| self.owned.get(slot)) {
@@ -106,7 +106,7 @@ mod models {
     use loom::thread;
 
     use super::*;
-    use crate::__shared::sync::{AtomicU64, Ordering};
+    use crate::__internals::sync::{AtomicU64, Ordering};
     use loom::sync::Arc;
 
     /// Two threads share a ring, one owns a stripe; whoever is told that all are done sees every addition.

@@ -1,51 +1,14 @@
 //! A body that notes whether it waits.
 
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
 
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::error::UploadError;
-use super::waiting::Progress;
+use super::progress::{FAILED, MOVES, Source, WAITS};
 use crate::error::BoxError;
-
-const MOVES: u8 = 0;
-const WAITS: u8 = 1;
-const FAILED: u8 = 2;
-
-/// How a body gets on with its source. `None`: it is empty, so that there is nothing to wait for.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Source(Option<Arc<AtomicU8>>);
-
-impl Source {
-    pub(super) const UNTRACKED: Self = Self(None);
-
-    /// Allocates, unless the body is empty.
-    fn of(body: &impl Body) -> Self {
-        Self((!body.is_end_stream()).then(Arc::default))
-    }
-
-    pub(super) fn progress(&self) -> Progress {
-        // Relaxed: it guards no other memory, and a reader that sees an old value misjudges one
-        // call.
-        match self.0.as_ref().map(|progress| progress.load(Ordering::Relaxed)) {
-            Some(WAITS) => Progress::Waits,
-            Some(FAILED) => Progress::Failed,
-            _ => Progress::Moves,
-        }
-    }
-
-    fn note(&self, progress: u8) {
-        if let Some(noted) = &self.0
-            && noted.load(Ordering::Relaxed) != progress
-        {
-            noted.store(progress, Ordering::Relaxed);
-        }
-    }
-}
 
 pin_project! {
     /// The body of a request that an [`UploadLayer`](super::UploadLayer) tracks.

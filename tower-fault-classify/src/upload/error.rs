@@ -58,8 +58,8 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::error_chain::judge_error;
-    use crate::error::ErrorChain;
+
+    use crate::error_chain::{ErrorChain, judge_error};
     use crate::fault::{Health, Kind, Origin, Retryable};
 
     #[test]

@@ -8,8 +8,8 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::body::{Source, TrackUpload, Tracking};
-use super::waiting::{UnderWay, Waiting};
+use super::body::{TrackUpload, Tracking};
+use super::progress::{Source, UnderWay, Waiting};
 
 /// Tracks the bodies of requests, so that a timeout is not charged to the server while a body waits
 /// for its source.

@@ -64,12 +64,11 @@
 mod body;
 mod error;
 mod layer;
-mod waiting;
+mod progress;
 
-pub(crate) use body::Source;
 pub use body::{TrackUpload, UploadBody};
 pub use error::UploadError;
 pub use layer::{ResponseFuture, Upload, UploadLayer};
 #[doc(hidden)]
-pub use waiting::Waiting;
-pub(crate) use waiting::{broken_off, excused, has_failed, source};
+pub use progress::Waiting;
+pub(crate) use progress::{Source, broken_off, excused, has_failed, source};

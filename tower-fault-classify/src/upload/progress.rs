@@ -7,8 +7,11 @@
 
 use std::cell::Cell;
 use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use super::body::Source;
+use http_body::Body;
+
 use crate::fault::{Fault, Kind, Origin, Retryable};
 use crate::table;
 
@@ -19,6 +22,41 @@ pub(super) enum Progress {
     Moves,
     Waits,
     Failed,
+}
+
+pub(super) const MOVES: u8 = 0;
+pub(super) const WAITS: u8 = 1;
+pub(super) const FAILED: u8 = 2;
+
+/// How a body gets on with its source. `None`: it is empty, so that there is nothing to wait for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Source(Option<Arc<AtomicU8>>);
+
+impl Source {
+    const UNTRACKED: Self = Self(None);
+
+    /// Allocates, unless the body is empty.
+    pub(super) fn of(body: &impl Body) -> Self {
+        Self((!body.is_end_stream()).then(Arc::default))
+    }
+
+    fn progress(&self) -> Progress {
+        // Relaxed: it guards no other memory, and a reader that sees an old value misjudges one
+        // call.
+        match self.0.as_ref().map(|progress| progress.load(Ordering::Relaxed)) {
+            Some(WAITS) => Progress::Waits,
+            Some(FAILED) => Progress::Failed,
+            _ => Progress::Moves,
+        }
+    }
+
+    pub(super) fn note(&self, progress: u8) {
+        if let Some(noted) = &self.0
+            && noted.load(Ordering::Relaxed) != progress
+        {
+            noted.store(progress, Ordering::Relaxed);
+        }
+    }
 }
 
 thread_local! {

@@ -25,9 +25,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tower_fault_classify::__shared::Recycled;
+use tower_fault_classify::__internals::Recycled;
 #[cfg(feature = "serde")]
-use tower_fault_classify::__shared::file::Human;
+use tower_fault_classify::__internals::settings::Human;
 use tower_fault_classify::{Fault, Verdict};
 
 pub use self::tokens::{AwsBudgetBuilder, GrpcBudgetBuilder};

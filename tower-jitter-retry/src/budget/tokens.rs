@@ -8,8 +8,8 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use tower_fault_classify::__shared::sync::{AtomicU64, Ordering, fence};
-use tower_fault_classify::__shared::{ConfigError, Pool, Recycle, Recycled};
+use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, fence};
+use tower_fault_classify::__internals::{ConfigError, Pool, Recycle, Recycled};
 use tower_fault_classify::{Fault, Verdict};
 
 #[cfg(feature = "serde")]

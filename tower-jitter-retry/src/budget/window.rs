@@ -9,9 +9,9 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 #[cfg(feature = "serde")]
-use tower_fault_classify::__shared::file::Human;
-use tower_fault_classify::__shared::sync::{AtomicU64, Mutex, Ordering, fence, lock};
-use tower_fault_classify::__shared::{
+use tower_fault_classify::__internals::settings::Human;
+use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, fence, lock};
+use tower_fault_classify::__internals::{
     AtomicClock, Buckets, Clock, ConfigError, Pool, Recycle, Recycled, Ring, Striped, slot,
 };
 use tower_fault_classify::{Kind, Verdict};
@@ -228,7 +228,7 @@ mod tests {
 
     const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 
-    fn budget(ratio: f64, min_per_second: u32) -> (Budget, tower_fault_classify::__shared::ManualClock) {
+    fn budget(ratio: f64, min_per_second: u32) -> (Budget, tower_fault_classify::__internals::ManualClock) {
         let (clock, hand) = Clock::manual();
         (Budget::builder().ratio(ratio).min_per_second(min_per_second).clock(clock).build().unwrap(), hand)
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
-use tower_fault_classify::__shared::{Clock, ConfigError};
+use tower_fault_classify::__internals::{Clock, ConfigError};
 
 use super::decide::{Limits, nanos};
 use super::{Extras, Methods, Observer, Plan, RetryEvent, RetryPolicy};

@@ -1,6 +1,6 @@
 //! Which methods of gRPC may be called twice.
 
-use tower_fault_classify::__shared::ConfigError;
+use tower_fault_classify::__internals::ConfigError;
 
 /// Names as `package.Service/Method`, and services as `package.Service/`, sorted.
 #[derive(Debug, PartialEq, Eq)]

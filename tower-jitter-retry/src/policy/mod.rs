@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderName;
-use tower_fault_classify::__shared::Clock;
+use tower_fault_classify::__internals::Clock;
 use tower_fault_classify::Fault;
 
 use crate::backoff::Backoff;

@@ -18,7 +18,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use tower_fault_classify::__shared::sync::{AtomicBool, Mutex, Ordering, lock};
+use tower_fault_classify::__internals::sync::{AtomicBool, Mutex, Ordering, lock};
 
 use super::error::{BoxError, ReplayError, failed};
 use super::prefix::Prefix;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 
-use tower_fault_classify::__shared::wall_time;
+use tower_fault_classify::__internals::wall_time;
 use tower_fault_classify::Fault;
 
 use super::super::gate::LAST_EPOCH;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__shared::sync::{Ordering, lock};
-use tower_fault_classify::__shared::{Clock, Striped};
+use tower_fault_classify::__internals::sync::{Ordering, lock};
+use tower_fault_classify::__internals::{Clock, Striped};
 
 use super::super::label::Label;
 use super::super::window::{Counting, Shape, Span, Window};

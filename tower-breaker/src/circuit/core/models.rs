@@ -7,7 +7,7 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
-use tower_fault_classify::__shared::{ManualClock, Striped};
+use tower_fault_classify::__internals::{ManualClock, Striped};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;

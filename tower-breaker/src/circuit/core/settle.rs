@@ -1,7 +1,7 @@
 //! What calls come to.
 
-use tower_fault_classify::__shared::Waiting;
-use tower_fault_classify::__shared::sync::Ordering;
+use tower_fault_classify::__internals::Waiting;
+use tower_fault_classify::__internals::sync::Ordering;
 use tower_fault_classify::{Fault, Verdict};
 
 use super::cold::wake;

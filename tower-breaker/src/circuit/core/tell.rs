@@ -1,6 +1,6 @@
 //! What others hear of a circuit's calls. Without the features `metrics` and `tracing` all of it is nothing.
 
-use tower_fault_classify::__shared::sync::Ordering;
+use tower_fault_classify::__internals::sync::Ordering;
 use tower_fault_classify::Verdict;
 
 use super::{CircuitState, Core, FIRST_EPOCH, Gate, LAST_EPOCH, METERS, Refusal, Store};

@@ -4,7 +4,7 @@ use std::task::Wake;
 use std::thread;
 use std::time::Duration;
 
-use tower_fault_classify::__shared::{ManualClock, Striped};
+use tower_fault_classify::__internals::{ManualClock, Striped};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use loom::sync::Arc;
 use loom::thread;
-use tower_fault_classify::__shared::ManualClock;
+use tower_fault_classify::__internals::ManualClock;
 use tower_fault_classify::Verdict;
 
 use super::*;

@@ -10,8 +10,8 @@ pub(crate) use newest::Newest;
 pub(crate) use pairs::Pairs;
 pub(crate) use wide::Window;
 
-use tower_fault_classify::__shared::Buckets;
-use tower_fault_classify::__shared::sync::{AtomicU64, Mutex, Ordering, lock};
+use tower_fault_classify::__internals::Buckets;
+use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
 
 use super::gate::LAST_EPOCH;
 use crate::machine::{CountRing, Counts};
@@ -81,7 +81,7 @@ pub(crate) trait Counting: Sized {
     fn newest(&self) -> &Newest;
     /// The newest bucket with a completed call that counts in no rate.
     fn answered(&self) -> &AtomicU64;
-    /// Clears cells: see [`Cells::sweep`](tower_fault_classify::__shared::Cells::sweep).
+    /// Clears cells: see [`Cells::sweep`](tower_fault_classify::__internals::Cells::sweep).
     fn sweep(&self, keep: Option<u64>);
     /// Held while cells are cleared.
     fn upkeep(&self) -> &Mutex<()>;
@@ -282,7 +282,7 @@ pub(crate) const NO_BUCKET: u64 = 1 << 63;
 mod tests {
     use std::time::Duration;
 
-    use tower_fault_classify::__shared::{Clock, Striped};
+    use tower_fault_classify::__internals::{Clock, Striped};
 
     use proptest::prelude::*;
 

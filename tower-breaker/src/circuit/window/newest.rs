@@ -6,8 +6,8 @@
 //! clears the cells that have left the window. A cell in use is then at most two eras old, and the
 //! lower bits of its tag tell its age after any idle time.
 
-use tower_fault_classify::__shared::EPOCH_TAGS;
-use tower_fault_classify::__shared::sync::{AtomicU64, Ordering, lock};
+use tower_fault_classify::__internals::EPOCH_TAGS;
+use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, lock};
 
 use super::Counting;
 
@@ -127,7 +127,7 @@ const fn place(tag: u64, newest: u64) -> Place {
 mod models {
     use loom::sync::Arc;
     use loom::thread;
-    use tower_fault_classify::__shared::Striped;
+    use tower_fault_classify::__internals::Striped;
 
     use super::*;
     use crate::circuit::core::models::model;

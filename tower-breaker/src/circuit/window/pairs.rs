@@ -2,11 +2,11 @@
 //! that is one of many.
 //!
 //! A cell is one word, `tag:24 | calls:20 | failures:20`, with the lower bits of a tag as in a
-//! [`Ring`](tower_fault_classify::__shared::Ring). A cell is full after 1,048,575 calls in a
+//! [`Ring`](tower_fault_classify::__internals::Ring). A cell is full after 1,048,575 calls in a
 //! bucket. Its counts are then [moved](Pairs::take) to cells with more room.
 
-use tower_fault_classify::__shared::sync::{AtomicU64, Ordering};
-use tower_fault_classify::__shared::{Addition, counts};
+use tower_fault_classify::__internals::sync::{AtomicU64, Ordering};
+use tower_fault_classify::__internals::{Addition, counts};
 
 const CELLS: usize = 11;
 const COUNT_BITS: u32 = 20;
@@ -79,7 +79,7 @@ impl Pairs {
         sums
     }
 
-    /// Clears cells: see [`Cells::sweep`](tower_fault_classify::__shared::Cells::sweep).
+    /// Clears cells: see [`Cells::sweep`](tower_fault_classify::__internals::Cells::sweep).
     pub(crate) fn sweep(&self, keep: Option<u64>) {
         for cell in &self.0 {
             // Relaxed: the caller publishes the cleared cells.
@@ -141,7 +141,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
-    use tower_fault_classify::__shared::Buckets;
+    use tower_fault_classify::__internals::Buckets;
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! The window of a circuit that has room: threads do not meet in it.
 
-use tower_fault_classify::__shared::sync::{AtomicU64, Mutex};
-use tower_fault_classify::__shared::{Ring, Striped, slot};
+use tower_fault_classify::__internals::sync::{AtomicU64, Mutex};
+use tower_fault_classify::__internals::{Ring, Striped, slot};
 
 use super::{Counting, LastCalls, NO_BUCKET, Newest};
 use crate::machine::Counts;

@@ -7,7 +7,7 @@ use memchr::memchr2;
 use memchr::memmem::Finder;
 
 use super::{code, in_a_stream};
-use crate::body::watch::Watch;
+use crate::body::tracked::Watch;
 use crate::fault::Verdict;
 
 /// How much of one line, and of one event's data, is kept. Of a longer one the beginning is read, where the codes of errors stand.

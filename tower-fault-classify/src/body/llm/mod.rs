@@ -8,8 +8,8 @@ pub use events::LlmEvents;
 use super::peek::{BodyRule, ErrorBody};
 use crate::fault::{Retryable, Verdict};
 use crate::hint;
-use crate::table;
 use crate::system_time;
+use crate::table;
 
 /// Reads the code in an error body of OpenAI, Anthropic, and those who speak like them: a quota that is used up (429) is not asked again, a
 /// server that is overloaded (529) counts as failing, a context that is too long does not.

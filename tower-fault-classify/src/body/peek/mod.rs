@@ -14,7 +14,7 @@ pub use body::PeekedBody;
 pub use reading::Reading;
 
 use super::mode::{Peek, Peeked};
-use super::part::{PutBody, TakeBody};
+use super::replace::{PutBody, TakeBody};
 use crate::fault::Verdict;
 
 /// The beginning of the body of a response whose status is 400 or more.

@@ -14,7 +14,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::body::{Beginning, PeekedBody};
 use super::{BodyRule, ErrorBodies, ErrorBody};
-use crate::body::part::{PutBody, TakeBody};
+use crate::body::replace::{PutBody, TakeBody};
 use crate::fault::Verdict;
 use crate::outcome::Carried;
 

@@ -1,0 +1,115 @@
+//! The text of a whole chain of errors.
+
+use std::error::Error;
+use std::fmt;
+use std::iter::successors;
+
+use super::LONGEST_WALK;
+use crate::error::Judged;
+
+/// Prints an error and all its sources in one line, from the outermost to the cause.
+///
+/// The `Display` of this workspace's errors says what one layer knows, and leaves the rest to
+/// [`source`](Error::source). Where a program prints one line, it prints the chain:
+///
+/// ```
+/// use std::io::{Error, ErrorKind};
+/// use tower_fault_classify::{ErrorChain, Judged, judge_error};
+///
+/// let refused = Error::from(ErrorKind::ConnectionRefused);
+/// let error = Judged::new(judge_error(&refused), refused);
+/// assert_eq!(error.to_string(), "call failed, classified as unavailable (origin: transport)");
+/// assert_eq!(
+///     ErrorChain(&error).to_string(),
+///     "call failed, classified as unavailable (origin: transport): connection refused"
+/// );
+/// ```
+///
+/// If the `Display` of an error fails, what it has written before is printed. A source that the
+/// error before it has printed already is left out, and so is the bare verdict of a rejection. The
+/// `{:#}` of `anyhow::Error` prints the same chain with them.
+#[derive(Clone, Copy, Debug)]
+pub struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
+
+impl fmt::Display for ErrorChain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = text_of(self.0);
+        f.write_str(&text)?;
+        for source in successors(self.0.source(), |&error| error.source()).take(LONGEST_WALK) {
+            if source.downcast_ref::<Judged>().is_some_and(|judged| judged.get_ref().is_none()) {
+                break;
+            }
+            let cause = text_of(source);
+            if !text.ends_with(&cause) {
+                write!(f, ": {cause}")?;
+            }
+            text = cause;
+        }
+        Ok(())
+    }
+}
+
+/// The text of an error. If its `Display` fails, the text that it has written before, where
+/// `to_string` would panic.
+#[allow(unreachable_pub, reason = "the feature `__internals` exports it")]
+pub fn text_of(error: &dyn Error) -> String {
+    use fmt::Write;
+
+    let mut text = String::new();
+    let _ = write!(text, "{error}");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::BoxError;
+    use crate::fault::{Fault, Health, Kind, Origin, Retryable};
+
+    const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
+
+    #[test]
+    fn error_chain_prints_each_text_once() {
+        #[derive(Debug)]
+        struct Layer(&'static str, BoxError);
+        impl fmt::Display for Layer {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}", self.0)
+            }
+        }
+        impl Error for Layer {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                Some(&*self.1)
+            }
+        }
+        let io = || Judged::new(FAULT, std::io::Error::other("pipe"));
+        let judged = "call failed, classified as server (origin: remote): pipe";
+        assert_eq!(ErrorChain(&io()).to_string(), judged);
+        assert_eq!(ErrorChain(&Layer("outer", io().into())).to_string(), format!("outer: {judged}"));
+        // Some errors repeat their source, such as those of tower's buffer.
+        let repeats = Layer("buffer failed: pipe", Layer("pipe", "deeper".into()).into());
+        assert_eq!(ErrorChain(&repeats).to_string(), "buffer failed: pipe: deeper");
+        let rejection = Layer("circuit breaker is open", Judged::bare(FAULT).into());
+        assert_eq!(ErrorChain(&rejection).to_string(), "circuit breaker is open");
+        assert_eq!(ErrorChain(&Judged::bare(FAULT)).to_string(), "server (origin: remote)");
+    }
+
+    #[test]
+    fn error_chain_prints_what_failing_display_has_written() {
+        #[derive(Debug)]
+        struct Fails(Option<Box<Fails>>);
+        impl fmt::Display for Fails {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(if self.0.is_some() { "outer" } else { "inner" })?;
+                Err(fmt::Error)
+            }
+        }
+        impl Error for Fails {
+            fn source(&self) -> Option<&(dyn Error + 'static)> {
+                self.0.as_deref().map(|error| error as _)
+            }
+        }
+        let error = Fails(Some(Box::new(Fails(None))));
+        assert_eq!(ErrorChain(&error).to_string(), "outer: inner");
+    }
+}
