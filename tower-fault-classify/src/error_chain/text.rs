@@ -66,7 +66,7 @@ mod tests {
     use crate::error::BoxError;
     use crate::fault::{Fault, Health, Kind, Origin, Retryable};
 
-    const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Failure, Origin::Remote);
+    const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 
     #[test]
     fn error_chain_prints_each_text_once() {
