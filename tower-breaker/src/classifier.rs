@@ -1,4 +1,5 @@
-//! The last failure, kept for people.
+//! Classifiers around the layer's classifier: one that overrides the health axis, and one that keeps
+//! the last failure.
 
 use std::any::type_name;
 use std::borrow::Cow;
@@ -10,26 +11,7 @@ use tower_fault_classify::__internals::{error_chain, text_of, type_name_of};
 use tower_fault_classify::{AsError, BodyEnd, Classify, Fault, Health, How, Judged, Outcome, Typed, Verdict};
 
 use crate::circuit::{Circuit, Core};
-
-/// The last failure that a circuit heard of.
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct LastFailure {
-    /// What it was judged to be.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::one_fault"))]
-    pub fault: Fault,
-    /// The compiler's name of the cause's type, for people: the innermost error whose type is
-    /// known. Known are the types of the standard library and of the clients whose features are on,
-    /// the type that the classifier was given, and the type that the service returns. For a
-    /// response, the type of the response.
-    pub type_name: &'static str,
-    /// The text of the error and of its sources, separated by colons, without the text of a
-    /// `Judged`, which is that of [`fault`](Self::fault). For a response, the text of its fault.
-    pub message: String,
-    /// The label that the layer was given.
-    pub label: Cow<'static, str>,
-}
+use crate::telemetry::LastFailure;
 
 /// Whether a layer keeps the last failure. It is put around the whole classifier when the layer
 /// makes a service, so that rules that are added later are inside.
@@ -181,5 +163,53 @@ impl<C: Clone, K> Clone for KeepFailures<C, K> {
 impl<C: fmt::Debug, K> fmt::Debug for KeepFailures<C, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeepFailures").field("classify", &self.classify).finish_non_exhaustive()
+    }
+}
+
+/// A classifier whose word on the server's health is another's; see [`health`](crate::BreakerLayer::health).
+#[derive(Clone, Copy)]
+pub struct HealthBy<C, F> {
+    classify: C,
+    health: F,
+}
+
+impl<C, F> HealthBy<C, F> {
+    pub(crate) const fn new(classify: C, health: F) -> Self {
+        Self { classify, health }
+    }
+}
+
+impl<C, F: Fn(&Fault) -> Health> HealthBy<C, F> {
+    #[inline]
+    fn read(&self, verdict: Verdict) -> Verdict {
+        match verdict {
+            Verdict::Success => Verdict::Success,
+            Verdict::Fault(fault) => fault.with_health((self.health)(&fault)).into(),
+        }
+    }
+}
+
+impl<C, F, Res, Err> Classify<Res, Err> for HealthBy<C, F>
+where
+    C: Classify<Res, Err>,
+    F: Fn(&Fault) -> Health,
+{
+    #[inline]
+    fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
+        self.read(self.classify.classify(outcome))
+    }
+
+    fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
+        self.classify.outcome(response)
+    }
+
+    fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
+        self.read(self.classify.classify_end(end))
+    }
+}
+
+impl<C: fmt::Debug, F> fmt::Debug for HealthBy<C, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HealthBy").field("classify", &self.classify).finish_non_exhaustive()
     }
 }

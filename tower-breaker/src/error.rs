@@ -8,7 +8,7 @@ use std::time::Duration;
 use tower_fault_classify::__internals::Readable;
 use tower_fault_classify::{Fault, Health, Judged, Kind, Origin, Retryable};
 
-use crate::circuit::Label;
+use crate::label::Label;
 use crate::machine::CircuitState;
 
 /// A call that the circuit did not let through. The request was not sent.
@@ -287,7 +287,7 @@ mod tests {
     use tower_fault_classify::{ErrorChain, judge_error};
 
     use super::*;
-    use crate::circuit::KeptLabel;
+    use crate::label::KeptLabel;
 
     fn rejection(key: Option<Label>, state: CircuitState, retry_after: Option<Duration>) -> Rejection {
         Rejection::new("billing", key, state, retry_after)

@@ -1,25 +1,22 @@
 //! What a caller gets when the circuit does not let a call through: an error, or an answer in its place.
 
-mod fallback;
-mod people;
-mod ready_made;
-
-pub use fallback::{Fallback, FallbackAsync};
-pub use ready_made::{GrpcUnavailable, Http503};
-
 use std::error::Error;
-use std::fmt;
-use std::future::Future;
+use std::fmt::{self, Write};
+use std::future::{Future, Ready, ready};
 use std::marker::PhantomData;
 use std::ops::Deref;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tower_fault_classify::{Boxed, Typed};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderName, HeaderValue, Response, StatusCode};
+use tower_fault_classify::__internals::pushback;
+use tower_fault_classify::{Boxed, Carried, Typed};
 
-use crate::circuit::{CircuitState, Label};
 use crate::error::{BreakerError, Rejection};
+use crate::label::Label;
+use crate::machine::CircuitState;
 
 /// How the breaker's error is made of the inner one.
 pub trait ErrorMode<E> {
@@ -138,5 +135,179 @@ impl<Res, E> Future for Rejected<Res, E> {
 impl<Res, E> fmt::Debug for Rejected<Res, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rejected").field("circuit", &self.circuit).finish_non_exhaustive()
+    }
+}
+
+/// Answers with what a closure makes of the request; see [`fallback`](crate::BreakerLayer::fallback).
+#[derive(Clone, Copy)]
+pub struct Fallback<F>(F);
+
+impl<F> Fallback<F> {
+    pub(crate) const fn new(answer: F) -> Self {
+        Self(answer)
+    }
+}
+
+impl<F, E> ErrorMode<E> for Fallback<F> {
+    type Error = E;
+
+    #[inline]
+    fn inner(error: E) -> E {
+        error
+    }
+}
+
+impl<F, Req, Res, E> OnReject<Req, Res, E> for Fallback<F>
+where
+    F: Fn(Req, &Rejection) -> Res,
+{
+    type Future = Ready<Result<Res, E>>;
+
+    fn reject(&self, request: Req, rejection: Rejection) -> Self::Future {
+        ready(Ok((self.0)(request, &rejection)))
+    }
+}
+
+impl<F> fmt::Debug for Fallback<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fallback")
+    }
+}
+
+/// Answers with what a future comes to; see [`fallback_async`](crate::BreakerLayer::fallback_async).
+#[derive(Clone, Copy)]
+pub struct FallbackAsync<F>(F);
+
+impl<F> FallbackAsync<F> {
+    pub(crate) const fn new(answer: F) -> Self {
+        Self(answer)
+    }
+}
+
+impl<F, E> ErrorMode<E> for FallbackAsync<F> {
+    type Error = E;
+
+    #[inline]
+    fn inner(error: E) -> E {
+        error
+    }
+}
+
+impl<F, Fut, Req, Res, E> OnReject<Req, Res, E> for FallbackAsync<F>
+where
+    F: Fn(Req, Rejection) -> Fut,
+    Fut: Future<Output = Result<Res, E>>,
+{
+    type Future = Fut;
+
+    fn reject(&self, request: Req, rejection: Rejection) -> Fut {
+        (self.0)(request, rejection)
+    }
+}
+
+impl<F> fmt::Debug for FallbackAsync<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("FallbackAsync")
+    }
+}
+
+/// Answers 503, with the time to wait in `Retry-After`; see [`http_fallback`](crate::BreakerLayer::http_fallback).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Http503;
+
+/// Answers `UNAVAILABLE`, with the time to wait in `grpc-retry-pushback-ms`; see [`grpc_fallback`](crate::BreakerLayer::grpc_fallback).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GrpcUnavailable;
+
+macro_rules! answers {
+    ($answer:ty, $respond:expr) => {
+        impl<E> ErrorMode<E> for $answer {
+            type Error = E;
+
+            #[inline]
+            fn inner(error: E) -> E {
+                error
+            }
+        }
+
+        impl<Req, B: Default, E> OnReject<Req, Response<B>, E> for $answer {
+            type Future = Ready<Result<Response<B>, E>>;
+
+            fn reject(&self, _: Req, rejection: Rejection) -> Self::Future {
+                ready(Ok($respond(&rejection, B::default())))
+            }
+        }
+    };
+}
+
+answers!(Http503, unavailable);
+answers!(GrpcUnavailable, grpc_unavailable);
+
+/// The 503 of a rejection.
+pub(crate) fn unavailable<B>(rejection: &Rejection, body: B) -> Response<B> {
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    if let Some(delay) = rejection.retry_after() {
+        response.headers_mut().insert(RETRY_AFTER, whole_seconds(delay).into());
+    }
+    mark(response, rejection)
+}
+
+/// The trailers-only `UNAVAILABLE` of a rejection.
+fn grpc_unavailable<B>(rejection: &Rejection, body: B) -> Response<B> {
+    const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
+
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(HeaderName::from_static("grpc-status"), UNAVAILABLE);
+    if let Ok(message) = HeaderValue::try_from(grpc_message(&rejection.public_text())) {
+        headers.insert(HeaderName::from_static("grpc-message"), message);
+    }
+    headers.insert(HeaderName::from_static("grpc-retry-pushback-ms"), pushback(rejection.retry_after()));
+    mark(response, rejection)
+}
+
+fn mark<B>(mut response: Response<B>, rejection: &Rejection) -> Response<B> {
+    Carried::put(&mut response, (*rejection.fault()).into());
+    response
+}
+
+/// `Retry-After` knows whole seconds: up, so that nobody comes early, and at least one.
+fn whole_seconds(delay: Duration) -> u64 {
+    let up = u64::from(delay.subsec_nanos() > 0);
+    delay.as_secs().saturating_add(up).max(1)
+}
+
+/// A text as gRPC sends it in a header: what is not printable ASCII, and the percent sign, are percent-encoded.
+fn grpc_message(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if matches!(byte, b' '..=b'~') && byte != b'%' {
+            encoded.push(char::from(byte));
+        } else {
+            // Writing to a string does not fail.
+            let _ = write!(encoded, "%{byte:02X}");
+        }
+    }
+    encoded
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_rounded_up_and_at_least_one() {
+        let cases = [(0, 1), (1, 1), (999, 1), (1_000, 1), (1_001, 2), (30_000, 30)];
+        for (millis, seconds) in cases {
+            assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds, "{millis}");
+        }
+        assert_eq!(whole_seconds(Duration::MAX), u64::MAX);
+    }
+
+    #[test]
+    fn a_message_is_percent_encoded() {
+        assert_eq!(grpc_message("50 % of `ä`\n"), "50 %25 of `%C3%A4`%0A");
     }
 }

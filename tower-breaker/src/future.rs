@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower_fault_classify::Classify;
 
 use crate::circuit::{Hold, Own, Permit};
-use crate::reject::ErrorMode;
+use crate::fallback::ErrorMode;
 use crate::settle::Settle;
 
 pin_project! {

@@ -8,7 +8,7 @@ mod axum {
     use tower_fault_classify::Carried;
 
     use crate::error::{BreakerError, Rejection, TimedOut};
-    use crate::reject::ready_made::unavailable;
+    use crate::fallback::unavailable;
 
     /// A 503 with `Retry-After`, that says what happened. It carries the rejection's verdict, so that no layer above sends the request again.
     impl IntoResponse for Rejection {

@@ -9,13 +9,13 @@ use tower_layer::Layer;
 
 use crate::body::TrackBody;
 use crate::circuit::Circuit;
+use crate::classifier::{HealthBy, KeepLastFailure, LastFailureMode, NoLastFailure};
 use crate::config::BreakerConfig;
 use crate::error::Rejection;
-use crate::health::HealthBy;
-use crate::observe::{KeepLastFailure, LastFailureMode, NoLastFailure, Transition};
-use crate::reject::{Errors, Fallback, FallbackAsync, GrpcUnavailable, Http503};
+use crate::fallback::{Errors, Fallback, FallbackAsync, GrpcUnavailable, Http503};
 use crate::service::Breaker;
 use crate::settle::Head;
+use crate::telemetry::Transition;
 
 /// Stops sending requests to a service that fails, and finds out gently when it is back.
 ///

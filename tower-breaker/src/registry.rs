@@ -12,7 +12,7 @@ use crate::circuit::{Circuit, Status};
 use crate::config::BreakerConfig;
 use crate::error::Forced;
 use crate::machine::HealthReport;
-use crate::observe::{Transition, Watchers};
+use crate::telemetry::{Transition, Watchers};
 
 /// The circuits of a program, by name: for a dashboard, a health page, a hand that has to act.
 ///
@@ -171,7 +171,7 @@ impl CircuitRegistry {
 
     /// The changes of every circuit's state from now on, as a stream that never holds a circuit up.
     #[cfg(feature = "stream")]
-    pub fn transitions(&self) -> crate::observe::Transitions {
+    pub fn transitions(&self) -> crate::telemetry::Transitions {
         self.inner.watchers.stream()
     }
 

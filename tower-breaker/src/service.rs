@@ -8,9 +8,9 @@ use tower_service::Service;
 
 use crate::circuit::{Arrival, Circuit, Permit, Refusal, Reserved};
 use crate::error::Rejection;
+use crate::fallback::OnReject;
 use crate::future::ResponseFuture;
 use crate::readiness::Readiness;
-use crate::reject::OnReject;
 use crate::settle::Settle;
 
 /// Guards its inner service with a circuit. Made by [`BreakerLayer`](crate::BreakerLayer).

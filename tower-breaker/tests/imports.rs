@@ -45,17 +45,24 @@ const TABLE: &[Row] = &[
             PURE,
             SHARED,
             VOCABULARY,
-            &["crate::machine", "crate::observe", "crate::config", "crate::error", "crate::rng::draw"],
+            &[
+                "crate::machine",
+                "crate::telemetry",
+                "crate::config",
+                "crate::error",
+                "crate::label",
+                "fastrand::f64",
+            ],
             &["std::sync::Arc", "std::task::Waker"],
         ],
     },
     // A label that is a user's may panic; what few circuits need is made when it is needed.
     Row {
-        files: &["circuit/keyed.rs"],
+        files: &["keyed/core.rs"],
         may_use: &[
             PURE,
             SHARED,
-            &["crate::circuit", "crate::error", "crate::machine", "crate::observe"],
+            &["crate::circuit", "crate::error", "crate::label", "crate::machine", "crate::telemetry"],
             &["std::panic", "std::sync::Arc", "std::sync::OnceLock"],
         ],
     },
@@ -63,7 +70,7 @@ const TABLE: &[Row] = &[
     Row { files: &["circuit/controls.rs"], may_use: &[PURE, &["crate"]] },
     // Labels are read by people, never on the way of a successful call.
     Row {
-        files: &["circuit/label.rs"],
+        files: &["label.rs"],
         may_use: &[&[
             "slots",
             "std::sync::Arc",
@@ -73,11 +80,11 @@ const TABLE: &[Row] = &[
         ]],
     },
     Row {
-        files: &["circuit/name.rs"],
+        files: &["config/name.rs"],
         may_use: &[&["std::borrow", "std::collections", "std::sync::Mutex", "std::sync::PoisonError"]],
     },
     Row {
-        files: &["config.rs", "config/"],
+        files: &["config/"],
         may_use: &[PURE, CLOCK, &["std::borrow", "crate::circuit", "crate::machine"]],
     },
     Row {
@@ -98,7 +105,7 @@ const TABLE: &[Row] = &[
     },
     // Many circuits: the map of those by a key is a library's.
     Row {
-        files: &["registry/"],
+        files: &["registry.rs", "keyed/map.rs"],
         may_use: &[
             PURE,
             CLOCK,
@@ -107,7 +114,9 @@ const TABLE: &[Row] = &[
                 "crate::config",
                 "crate::error",
                 "crate::machine",
-                "crate::observe",
+                "crate::keyed::core",
+                "crate::keyed::table",
+                "crate::telemetry",
                 "foldhash",
                 "std::borrow",
                 "std::collections",
@@ -118,21 +127,20 @@ const TABLE: &[Row] = &[
     },
     // The table of the circuits by a key, which the models run.
     Row {
-        files: &["registry/table.rs"],
-        may_use: &[SHARED, &["crate::circuit", "hashbrown", "std::thread::available_parallelism"]],
+        files: &["keyed/table.rs"],
+        may_use: &[SHARED, &["crate::keyed::core", "hashbrown", "std::thread::available_parallelism"]],
     },
     Row {
         files: &["readiness.rs"],
         may_use: &[PURE, FUTURES, &["crate::circuit", "timed", "tokio::time", "untimed"]],
     },
-    Row { files: &["rng.rs"], may_use: &[&["fastrand"]] },
     Row {
         files: &["error.rs"],
         may_use: &[
             PURE,
             VOCABULARY,
             &[
-                "crate::circuit",
+                "crate::label",
                 "crate::machine",
                 "std::sync::Arc",
                 "tower_fault_classify::__internals::Readable",
@@ -141,7 +149,7 @@ const TABLE: &[Row] = &[
     },
     // Told afterwards, outside every lock.
     Row {
-        files: &["observe/"],
+        files: &["telemetry/"],
         may_use: &[
             PURE,
             VOCABULARY,
@@ -150,22 +158,22 @@ const TABLE: &[Row] = &[
         ],
     },
     Row {
-        files: &["observe/watchers.rs", "observe/stream.rs"],
+        files: &["telemetry/observers.rs", "telemetry/stream.rs"],
         may_use: &[
             PURE,
             FUTURES,
-            &["crate::observe", "futures_core", "std::panic", "std::sync", "tokio::sync", "tokio_stream"],
+            &["crate::telemetry", "futures_core", "std::panic", "std::sync", "tokio::sync", "tokio_stream"],
         ],
     },
     Row {
-        files: &["observe/metrics.rs"],
+        files: &["telemetry/metrics.rs"],
         may_use: &[
             PURE,
             VOCABULARY,
             &[
                 "boxcar",
                 "crate::machine",
-                "crate::observe",
+                "crate::telemetry",
                 "metrics",
                 "std::collections",
                 "std::sync",
@@ -174,16 +182,22 @@ const TABLE: &[Row] = &[
         ],
     },
     Row {
-        files: &["observe/log.rs"],
-        may_use: &[PURE, &["crate::machine", "crate::observe", "std::sync::Arc", "tracing"]],
+        files: &["telemetry/tracing.rs"],
+        may_use: &[PURE, &["crate::machine", "crate::telemetry", "std::sync::Arc", "tracing"]],
     },
     Row {
-        files: &["observe/failure.rs"],
+        files: &["classifier.rs"],
         may_use: &[
             PURE,
             VOCABULARY,
             JUDGES,
-            &["crate::circuit::Circuit", "crate::circuit::Core", "std::any", "std::borrow"],
+            &[
+                "crate::circuit::Circuit",
+                "crate::circuit::Core",
+                "crate::telemetry",
+                "std::any",
+                "std::borrow",
+            ],
             &[
                 "tower_fault_classify::BodyEnd",
                 "tower_fault_classify::How",
@@ -195,17 +209,7 @@ const TABLE: &[Row] = &[
     },
     // Glue.
     Row {
-        files: &[
-            "call.rs",
-            "call/",
-            "health.rs",
-            "keyed/",
-            "layer.rs",
-            "service.rs",
-            "future.rs",
-            "reject/",
-            "settle.rs",
-        ],
+        files: &["call/", "keyed/", "layer.rs", "service.rs", "future.rs", "settle.rs"],
         may_use: &[
             PURE,
             TOWER,
@@ -216,13 +220,13 @@ const TABLE: &[Row] = &[
                 "crate::circuit",
                 "crate::config",
                 "crate::error",
-                "crate::health",
+                "crate::classifier",
                 "crate::body",
                 "crate::future",
-                "crate::observe",
+                "crate::telemetry",
                 "crate::readiness",
                 "crate::registry",
-                "crate::reject",
+                "crate::fallback",
                 "crate::settle",
                 "std::borrow",
                 "std::hash",
@@ -252,14 +256,17 @@ const TABLE: &[Row] = &[
         ],
     },
     Row {
-        files: &["reject/ready_made.rs", "reject/people.rs"],
+        files: &["fallback.rs", "integrations.rs"],
         may_use: &[
             PURE,
             FUTURES,
+            JUDGES,
             &[
                 "axum_core",
                 "crate::error",
-                "crate::reject",
+                "crate::label",
+                "crate::machine",
+                "crate::fallback",
                 "http",
                 "std::sync::Arc",
                 "tonic",

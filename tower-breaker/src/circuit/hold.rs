@@ -7,7 +7,7 @@ use tower_fault_classify::Verdict;
 
 use super::core::{Core, Entry, Refusal, Took};
 use super::store::{Single, Store};
-use super::waiters::{Seat, WaitsFor};
+use super::wakers::{Seat, WaitsFor};
 
 /// What a permit needs of the circuit that it holds. Only this crate's handles are any use as one.
 #[doc(hidden)]
@@ -31,7 +31,7 @@ pub trait Hold {
 pub struct Own(pub(super) &'static Core);
 
 /// Reaches a circuit, wherever its parts stand.
-pub(super) trait Reach {
+pub(crate) trait Reach {
     type Store: Store;
 
     fn core(&self) -> &Core<Self::Store>;

@@ -3,35 +3,30 @@
 #[macro_use]
 mod controls;
 mod core;
-mod gate;
 mod hold;
-#[cfg(feature = "keyed")]
-mod keyed;
-mod label;
-mod name;
+mod limits;
 mod permit;
-mod settings;
+mod state_word;
 mod store;
-mod waiters;
+mod wakers;
 mod window;
 
+#[cfg(feature = "keyed")]
+pub(crate) use self::core::Cold;
+#[cfg(all(test, loom_models, feature = "keyed"))]
+pub(crate) use self::core::models::{FAILURE, SETUP, model};
 pub(crate) use self::core::{Core, Refusal, Setup, Took};
+#[cfg(feature = "keyed")]
+pub(crate) use self::hold::Reach;
 pub use self::hold::{Hold, Own};
 #[cfg(feature = "keyed")]
-pub use self::keyed::OneOf;
+pub(crate) use self::state_word::Gate;
 #[cfg(feature = "keyed")]
-pub(crate) use self::keyed::{Common, Keyed, Loss, SharedCore, loss};
-#[cfg(all(test, not(loom_models), feature = "keyed"))]
-pub(crate) use self::label::KeptLabel;
-pub(crate) use self::label::Label;
-pub(crate) use self::name::intern;
-pub(crate) use self::waiters::{Seat, WaitsFor};
+pub(crate) use self::store::{Plan, Store};
+pub(crate) use self::wakers::{Seat, WaitsFor};
 pub(crate) use self::window::Shape;
-#[cfg(all(test, loom_models, feature = "keyed"))]
-pub(crate) use self::{
-    core::models::{FAILURE, model},
-    keyed::models::circuit,
-};
+#[cfg(feature = "keyed")]
+pub(crate) use self::window::{Counting, LastCalls, NO_BUCKET, Newest, Pairs, Span};
 pub use permit::Permit;
 pub(crate) use permit::Reserved;
 
@@ -46,7 +41,7 @@ use crate::config::BreakerConfig;
 use crate::error::{Forced, Rejection};
 pub(crate) use crate::machine::{Arrival, CircuitState};
 use crate::machine::{Counts, Force, HealthReport};
-use crate::observe::{LastFailure, Transition};
+use crate::telemetry::{LastFailure, Transition};
 
 /// The handle to a circuit.
 ///
@@ -100,7 +95,7 @@ impl Circuit {
 
     /// The changes of the circuit's state from now on, as a stream that never holds the circuit up.
     #[cfg(feature = "stream")]
-    pub fn transitions(&self) -> crate::observe::Transitions {
+    pub fn transitions(&self) -> crate::telemetry::Transitions {
         self.core.watchers().stream()
     }
 

@@ -10,7 +10,7 @@ use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 use super::core::{Core, Entry, Refusal, Took};
 use super::hold::{Hold, Own};
 #[cfg(feature = "keyed")]
-use super::waiters::Seat;
+use super::wakers::Seat;
 use crate::machine::Arrival;
 
 /// The fault of a call that panicked.

@@ -6,11 +6,11 @@ use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering};
 use tower_fault_classify::__internals::{AtomicClock, Clock, Striped};
 
 use super::core::{Cold, METERS, Setup};
-use super::gate::Gate;
-use super::label::Label;
-use super::settings::{Limits, Settings};
+use super::limits::{Limits, Settings};
+use super::state_word::Gate;
 use super::window::{Counting, Span, Window};
-use crate::observe::{Meters, meters};
+use crate::label::Label;
+use crate::telemetry::{Meters, meters};
 
 /// The parts of a circuit.
 pub(crate) trait Store {
@@ -38,9 +38,9 @@ pub(crate) trait Store {
 /// What a call reads besides the gate: seldom written.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(super) flags: AtomicU64,
-    pub(super) settings: Settings,
-    pub(super) clock: AtomicClock,
+    pub(crate) flags: AtomicU64,
+    pub(crate) settings: Settings,
+    pub(crate) clock: AtomicClock,
 }
 
 impl Plan {
@@ -57,7 +57,7 @@ impl Plan {
 impl Plan {
     /// The current bucket of a circuit in its first epoch. A window that begins in this bucket does
     /// not clear its cells for the first call.
-    pub(super) fn bucket(&self) -> u64 {
+    pub(crate) fn bucket(&self) -> u64 {
         self.settings.limits_locked().span.buckets.tag(self.clock.now(), 0)
     }
 

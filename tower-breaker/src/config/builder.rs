@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tower_fault_classify::__internals::{Clock, ConfigError};
 
+use super::name::intern;
 use super::{AbandonedPolicy, BreakerConfig, Mode};
-use crate::circuit::{Setup, Shape, intern};
+use crate::circuit::{Setup, Shape};
 use crate::machine::{Abandoned, OpenTime, RecoveryLimits, SlowLimits, TripLimits};
 
 /// What open times, leases and time windows may be.

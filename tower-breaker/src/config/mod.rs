@@ -3,6 +3,7 @@
 mod builder;
 #[cfg(feature = "keyed")]
 mod keyed;
+mod name;
 
 pub use builder::BreakerConfigBuilder;
 #[cfg(feature = "serde")]
@@ -15,7 +16,8 @@ use std::time::Duration;
 
 use tower_fault_classify::__internals::Clock;
 
-use crate::circuit::{Setup, intern};
+use self::name::intern;
+use crate::circuit::Setup;
 
 /// When a circuit opens and how it closes again.
 ///

@@ -17,15 +17,14 @@ use std::sync::{Arc, OnceLock};
 use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, Ordering, fence, lock};
 use tower_fault_classify::__internals::{Cells, Clock};
 
-use super::core::{Cold, Core, Refusal, Setup};
-use super::gate::Gate;
-use super::hold::Reach;
-use super::label::{KeptLabel, Label};
-use super::store::{Plan, Store};
-use super::window::{Counting, LastCalls, NO_BUCKET, Newest, Pairs, Shape, Span};
+use crate::circuit::{
+    Cold, Core, Counting, Gate, LastCalls, NO_BUCKET, Newest, Pairs, Plan, Reach, Refusal, Setup, Shape,
+    Span, Store,
+};
 use crate::error::Rejection;
+use crate::label::{KeptLabel, Label};
 use crate::machine::Counts;
-use crate::observe::{Meters, Watchers};
+use crate::telemetry::{Meters, Watchers};
 
 /// Makes the label of a key.
 type MakeLabel<K> = fn(&K) -> String;

@@ -9,10 +9,11 @@ use pin_project_lite::pin_project;
 use tower_fault_classify::Classify;
 use tower_service::Service;
 
-use crate::circuit::{Hold, OneOf, Permit, Seat};
+use super::core::OneOf;
+use crate::circuit::{Hold, Permit, Seat};
 use crate::error::Rejection;
+use crate::fallback::OnReject;
 use crate::future::finish;
-use crate::reject::OnReject;
 use crate::settle::Settle;
 
 pin_project! {

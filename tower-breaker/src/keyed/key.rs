@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
-use crate::registry::keyed::{Found, KeyedCircuits};
+use super::map::{Found, KeyedCircuits};
 
 /// Picks the circuit of a request. Its two kinds are [`ByValue`] and [`ByRef`].
 pub trait PickCircuit<Req, K> {

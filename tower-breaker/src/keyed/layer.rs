@@ -10,15 +10,15 @@ use tower_fault_classify::{Auto, ErrorsOnly, Fault, Health, RuleFirst, Typed, Un
 use tower_layer::Layer;
 
 use super::key::{ByRef, ByValue};
+use super::map::KeyedCircuits;
 use super::service::KeyedBreaker;
 use crate::body::TrackBody;
+use crate::classifier::HealthBy;
 use crate::config::KeyedConfig;
 use crate::error::Rejection;
-use crate::health::HealthBy;
-use crate::observe::Transition;
-use crate::registry::keyed::KeyedCircuits;
-use crate::reject::{Errors, Fallback, FallbackAsync, GrpcUnavailable, Http503};
+use crate::fallback::{Errors, Fallback, FallbackAsync, GrpcUnavailable, Http503};
 use crate::settle::Head;
+use crate::telemetry::Transition;
 
 /// A circuit for each key of a request: its host, its route, a gRPC method, a tenant, a model.
 ///

@@ -30,14 +30,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use foldhash::fast::RandomState;
 
+use super::core::{Common, Keyed, Loss, OneOf, SharedCore, loss};
 use super::table::Table;
-use crate::circuit::{
-    CircuitState, Common, Core, Keyed, Loss, OneOf, Permit, Refusal, SharedCore, Status, loss,
-};
+use crate::circuit::{CircuitState, Core, Permit, Refusal, Status};
 use crate::config::{KeyedConfig, Overflow};
 use crate::error::{Forced, Rejection};
 use crate::machine::{Force, HealthReport};
-use crate::observe::Transition;
+use crate::telemetry::Transition;
 
 /// How many circuits the hand passes for one call by a new key.
 const STEPS: usize = 16;
@@ -376,7 +375,7 @@ impl<K> KeyedCircuits<K> {
 
     /// The changes of every circuit's state from now on, as a stream that never holds a circuit up.
     #[cfg(feature = "stream")]
-    pub fn transitions(&self) -> crate::observe::Transitions {
+    pub fn transitions(&self) -> crate::telemetry::Transitions {
         self.inner.common.watchers().stream()
     }
 

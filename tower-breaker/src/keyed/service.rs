@@ -6,12 +6,13 @@ use std::task::{Context, Poll};
 use tower_fault_classify::Classify;
 use tower_service::Service;
 
+use super::core::OneOf;
 use super::future::KeyedResponseFuture;
 use super::key::PickCircuit;
-use crate::circuit::{OneOf, Permit};
+use super::map::{Found, KeyedCircuits};
+use crate::circuit::Permit;
 use crate::error::Rejection;
-use crate::registry::keyed::{Found, KeyedCircuits};
-use crate::reject::OnReject;
+use crate::fallback::OnReject;
 use crate::settle::Settle;
 
 /// Guards its inner service with a circuit for each key. Made by [`KeyedBreakerLayer`](crate::KeyedBreakerLayer).

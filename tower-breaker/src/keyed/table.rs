@@ -9,7 +9,7 @@ use std::thread::available_parallelism;
 use hashbrown::HashTable;
 use tower_fault_classify::__internals::sync::{RwLock, read, write};
 
-use crate::circuit::SharedCore;
+use super::core::SharedCore;
 
 /// Circuits in shards, each with a lock of its own.
 pub(super) struct Table<K>(Box<[Shard<K>]>);
@@ -95,7 +95,9 @@ mod models {
     use tower_fault_classify::Verdict;
 
     use super::*;
-    use crate::circuit::{CircuitState, FAILURE, Loss, OneOf, Permit, circuit, loss, model};
+    use crate::circuit::{CircuitState, FAILURE, Permit, model};
+    use crate::keyed::core::models::circuit;
+    use crate::keyed::core::{Loss, OneOf, loss};
 
     /// The table and the list's own handle.
     struct Map {

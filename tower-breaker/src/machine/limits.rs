@@ -1,6 +1,6 @@
 //! The numbers that decide, validated by [`BreakerConfig`](crate::BreakerConfig). Times are in nanoseconds.
 
-use super::open_time::OpenTime;
+use super::open_duration::OpenTime;
 
 /// When a closed circuit opens.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -20,27 +20,27 @@
 //! lock and no allocation on the way of a call: `circuit/` stores the state and makes it concurrent, and asks here what to
 //! do. Times are nanoseconds on the circuit's clock.
 
-mod count;
-mod facts;
+mod count_window;
 mod half_open;
 mod limits;
-mod open_time;
-mod ramp;
+mod open_duration;
+mod slow_start;
+mod state;
 mod trip;
 
-pub(crate) use count::CountRing;
+pub(crate) use count_window::CountRing;
 pub(crate) use half_open::Ticket;
 pub(crate) use limits::{Abandoned, RecoveryLimits, SlowLimits, TripLimits};
-pub(crate) use open_time::OpenTime;
+pub(crate) use open_duration::OpenTime;
 pub(crate) use trip::{Sample, fewest_failures, may_reach_slow_rate, none_completes, trips};
 
-pub use facts::{CircuitState, Counts, HealthReport, Reason};
+pub use state::{CircuitState, Counts, HealthReport, Reason};
 
 use core::time::Duration;
 
 use half_open::Round;
-use open_time::Row;
-use ramp::{Ramp, Step};
+use open_duration::Row;
+use slow_start::{Ramp, Step};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 /// A circuit, without what `circuit/` keeps in its own storage (the run of failures and the window).

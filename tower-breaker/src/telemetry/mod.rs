@@ -1,20 +1,19 @@
 //! What others are told, always outside every lock.
 
-mod failure;
-#[cfg(feature = "tracing")]
-mod log;
-#[cfg_attr(not(feature = "metrics"), path = "no_metrics.rs")]
+#[cfg_attr(not(feature = "metrics"), path = "metrics_noop.rs")]
 mod metrics;
+mod observers;
 #[cfg(feature = "stream")]
 mod stream;
-mod watchers;
+#[cfg(feature = "tracing")]
+mod tracing;
 
-pub use failure::{KeepFailures, KeepLastFailure, LastFailure, LastFailureMode, NoLastFailure};
 pub(crate) use metrics::{Meters, meters, number};
+pub(crate) use observers::Watchers;
 #[cfg(feature = "stream")]
 pub use stream::{Missed, Transitions};
-pub(crate) use watchers::Watchers;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -53,10 +52,30 @@ pub struct Transition {
     pub epoch: u32,
 }
 
+/// The last failure that a circuit heard of.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct LastFailure {
+    /// What it was judged to be.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::one_fault"))]
+    pub fault: Fault,
+    /// The compiler's name of the cause's type, for people: the innermost error whose type is
+    /// known. Known are the types of the standard library and of the clients whose features are on,
+    /// the type that the classifier was given, and the type that the service returns. For a
+    /// response, the type of the response.
+    pub type_name: &'static str,
+    /// The text of the error and of its sources, separated by colons, without the text of a
+    /// `Judged`, which is that of [`fault`](Self::fault). For a response, the text of its fault.
+    pub message: String,
+    /// The label that the layer was given.
+    pub label: Cow<'static, str>,
+}
+
 /// Logs a change of a circuit. Without the feature `tracing` it does nothing.
 pub(crate) fn changed(transition: &Transition) {
     #[cfg(feature = "tracing")]
-    log::changed(transition);
+    tracing::changed(transition);
     let _ = transition;
 }
 
@@ -69,7 +88,7 @@ pub(crate) fn rejected(
     enforced: bool,
 ) {
     #[cfg(feature = "tracing")]
-    log::rejected(circuit, key, state, enforced);
+    tracing::rejected(circuit, key, state, enforced);
     #[cfg(not(feature = "tracing"))]
     let _ = (circuit, key, state, enforced);
 }

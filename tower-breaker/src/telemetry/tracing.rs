@@ -5,9 +5,13 @@ use std::sync::Arc;
 use super::Transition;
 use crate::machine::CircuitState;
 
+/// The target of all events.
+const TARGET: &str = "tower_breaker";
+
 pub(super) fn changed(transition: &Transition) {
     let Transition { circuit, key, from, to, reason, fault, counts, epoch, .. } = transition;
-    tracing::warn!(
+    ::tracing::warn!(
+        target: TARGET,
         circuit,
         key = key.as_deref(),
         from = from.label(),
@@ -29,13 +33,13 @@ pub(super) fn rejected(
     enforced: bool,
 ) {
     // A label is made for who reads it.
-    if !tracing::enabled!(tracing::Level::DEBUG) {
+    if !::tracing::enabled!(target: TARGET, ::tracing::Level::DEBUG) {
         return;
     }
     let (key, state) = (key(), state.label());
     if enforced {
-        tracing::debug!(circuit, key = key.as_deref(), state, "call rejected");
+        ::tracing::debug!(target: TARGET, circuit, key = key.as_deref(), state, "call rejected");
     } else {
-        tracing::debug!(circuit, key = key.as_deref(), state, "call would have been rejected");
+        ::tracing::debug!(target: TARGET, circuit, key = key.as_deref(), state, "call would have been rejected");
     }
 }

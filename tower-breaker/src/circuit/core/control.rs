@@ -6,14 +6,14 @@ use std::time::Duration;
 use tower_fault_classify::__internals::sync::{Ordering, lock};
 use tower_fault_classify::__internals::{Clock, Striped};
 
-use super::super::label::Label;
 use super::super::window::{Counting, Shape, Span, Window};
-use super::cold::wake;
+use super::transition::wake;
 use super::{
     CircuitState, Cold, Core, FIRST_EPOCH, Limits, METERS, Machine, OBSERVING, Single, Store, TIMED, moment,
 };
+use crate::label::Label;
 use crate::machine::{Abandoned, Change, Counts, Force, HealthReport, RecoveryLimits, TripLimits};
-use crate::observe::{LastFailure, Transition, Watchers, meters, number};
+use crate::telemetry::{LastFailure, Transition, Watchers, meters, number};
 
 /// What a configuration tells a core, beside the clock.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use tower_fault_classify::__internals::sync::Ordering;
 use tower_fault_classify::Verdict;
 
 use super::{CircuitState, Core, FIRST_EPOCH, Gate, LAST_EPOCH, METERS, Refusal, Store};
-use crate::observe::{self, Meters};
+use crate::telemetry::{Meters, meters, rejected};
 
 impl<T: Store> Core<T> {
     /// The flags for the outcome of a call. `None`: the call's circuit has ended, and its core may
@@ -19,7 +19,7 @@ impl<T: Store> Core<T> {
 
     /// The meters for the outcome of a call.
     fn meters_of(&self, stamp: Gate) -> Option<&'static Meters> {
-        observe::meters((self.flags_of(stamp)? >> METERS) as u32)
+        meters((self.flags_of(stamp)? >> METERS) as u32)
     }
 
     // What follows if there is a recorder is out of line, so that it is not in the way if there is
@@ -70,7 +70,7 @@ impl<T: Store> Core<T> {
         if self.plan().is_metered() {
             self.count_refused(state);
         }
-        observe::rejected(circuit, || self.key(), state, true);
+        rejected(circuit, || self.key(), state, true);
     }
 
     /// A call would have been turned away, were the circuit not only observing.
@@ -78,7 +78,7 @@ impl<T: Store> Core<T> {
     pub(super) fn tell_spared(&self, refusal: Refusal) {
         if cfg!(feature = "tracing") {
             let circuit = self.cold().name;
-            observe::rejected(circuit, || self.key(), refusal.state, false);
+            rejected(circuit, || self.key(), refusal.state, false);
         }
     }
 }

@@ -24,10 +24,10 @@
 //! changed only by exchanging a closed word for another of the same epoch; after a transition such an exchange fails, and what
 //! was put into the window carries the tag of its own epoch.
 
-mod cold;
 mod control;
-mod settle;
-mod tell;
+mod emit;
+mod record;
+mod transition;
 
 use std::mem;
 use std::task::Waker;
@@ -36,18 +36,17 @@ use std::time::Duration;
 use tower_fault_classify::__internals::sync::{MutexGuard, Ordering, lock};
 use tower_fault_classify::__internals::{Clock, Pool, Recycle};
 
-use super::gate::{Gate, LAST_EPOCH};
-use super::settings::Limits;
+use super::limits::Limits;
+use super::state_word::{Gate, LAST_EPOCH};
 use super::store::{Plan, Single, Store};
-use super::waiters::{Seat, WaitsFor};
+use super::wakers::{Seat, WaitsFor};
 use crate::machine::{
     Admission, Arrival, Change, CircuitState, Machine, Moment, RecoveryLimits, Sign, Ticket,
 };
-use crate::rng::draw;
 
-pub(crate) use cold::Cold;
 pub(crate) use control::{Setup, View};
-pub(crate) use settle::Took;
+pub(crate) use record::Took;
+pub(crate) use transition::Cold;
 
 /// Every call reads the time when it begins.
 const TIMED: u64 = 1;
@@ -355,7 +354,7 @@ const fn begun_at(now: u64) -> u64 {
 }
 
 fn moment(now: u64) -> Moment {
-    Moment { now, draw: draw() }
+    Moment { now, draw: fastrand::f64() }
 }
 
 const fn next_epoch(epoch: u32) -> u32 {

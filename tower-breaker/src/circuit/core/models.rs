@@ -16,7 +16,7 @@ use crate::machine::{Abandoned, Counts, Force, OpenTime, Reason, RecoveryLimits,
 
 const SECOND: u64 = 1_000_000_000;
 
-pub(in crate::circuit) const SETUP: Setup = Setup {
+pub(crate) const SETUP: Setup = Setup {
     name: "model",
     trip: TripLimits {
         consecutive_failures: 0,

@@ -4,10 +4,10 @@ use tower_fault_classify::__internals::Waiting;
 use tower_fault_classify::__internals::sync::Ordering;
 use tower_fault_classify::{Fault, Verdict};
 
-use super::cold::wake;
+use super::transition::wake;
 use super::{Cold, Core, Entry, Store, TIMED, begun_at, moment};
-use crate::circuit::gate::Gate;
-use crate::circuit::settings::Limits;
+use crate::circuit::limits::Limits;
+use crate::circuit::state_word::Gate;
 use crate::circuit::window::{Counting, Seen};
 use crate::machine::{
     ANSWERED, Abandoned, Change, GIVEN_UP, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, Ticket,

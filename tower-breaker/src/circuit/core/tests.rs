@@ -10,7 +10,7 @@ use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 use super::*;
 use crate::circuit::window::Shape;
 use crate::machine::{Abandoned, Counts, OpenTime, Reason, RecoveryLimits, TripLimits};
-use crate::observe::Transition;
+use crate::telemetry::Transition;
 
 pub(super) const SECOND: u64 = 1_000_000_000;
 

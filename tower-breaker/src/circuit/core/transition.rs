@@ -7,13 +7,13 @@ use std::task::Waker;
 use tower_fault_classify::__internals::wall_time;
 use tower_fault_classify::Fault;
 
-use super::super::gate::LAST_EPOCH;
-use super::super::waiters::Waiters;
+use super::super::state_word::LAST_EPOCH;
+use super::super::wakers::Waiters;
 use super::super::window::{Counting, Shape};
 use super::control::Setup;
 use super::{Core, Store, next_epoch};
 use crate::machine::{Change, CircuitState, Machine, RecoveryLimits, Sample};
-use crate::observe::{self, LastFailure, Meters, Transition, Watchers};
+use crate::telemetry::{LastFailure, Meters, Transition, Watchers, changed};
 
 /// The part of a circuit that stands behind its lock.
 pub(crate) struct Cold {
@@ -154,7 +154,7 @@ impl<T: Store> Core<T> {
             meters.changed(&transition);
         }
         let transition = Transition { key: self.store().key(), ..transition };
-        observe::changed(&transition);
+        changed(&transition);
         watchers.tell(&transition);
     }
 }

@@ -2,18 +2,18 @@
 
 mod newest;
 #[cfg(feature = "keyed")]
-mod pairs;
-mod wide;
+mod packed;
+mod striped;
 
 pub(crate) use newest::Newest;
 #[cfg(feature = "keyed")]
-pub(crate) use pairs::Pairs;
-pub(crate) use wide::Window;
+pub(crate) use packed::Pairs;
+pub(crate) use striped::Window;
 
 use tower_fault_classify::__internals::Buckets;
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
 
-use super::gate::LAST_EPOCH;
+use super::state_word::LAST_EPOCH;
 use crate::machine::{CountRing, Counts};
 
 /// How much a window spans.

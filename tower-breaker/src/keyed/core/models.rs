@@ -9,8 +9,7 @@ use tower_fault_classify::__internals::ManualClock;
 use tower_fault_classify::Verdict;
 
 use super::*;
-use crate::circuit::Permit;
-use crate::circuit::core::models::{FAILURE, SETUP, model};
+use crate::circuit::{FAILURE, Permit, SETUP, model};
 use crate::machine::{CircuitState, SlowLimits, TripLimits};
 
 /// A circuit of the key 7, whose hash is 7, too.
