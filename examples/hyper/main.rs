@@ -45,7 +45,7 @@ async fn upstream() -> Result<String, BoxError> {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let policy = RetryPolicy::builder().base(Duration::from_millis(10)).build()?;
+    let policy = RetryPolicy::builder().initial_backoff(Duration::from_millis(10)).build()?;
     // Each service has a breaker layer, and so a circuit, of its own.
     let layers = |name| {
         let breaker = BreakerLayer::new(BreakerConfig::builder().name(name).consecutive_failures(4).build()?);

@@ -78,7 +78,7 @@ pub(crate) fn stack(
 fn retry_policy() -> Result<RetryPolicy, ConfigError> {
     RetryPolicy::builder()
         .max_attempts(TRIES)
-        .base(Duration::from_millis(50))
+        .initial_backoff(Duration::from_millis(50))
         .max_elapsed(Duration::from_secs(1))
         .build()
 }

@@ -76,7 +76,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     let breaker = BreakerLayer::new(breaker);
     let circuit = breaker.circuit();
-    let policy = RetryPolicy::builder().base(Duration::from_millis(10)).build()?;
+    let policy = RetryPolicy::builder().initial_backoff(Duration::from_millis(10)).build()?;
     let mut shop = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy))
         .layer(breaker)

@@ -46,7 +46,7 @@ async fn upstream() -> std::io::Result<String> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let url = upstream().await?;
-    let policy = RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build()?;
+    let policy = RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build()?;
     let circuit = |name| BreakerConfig::builder().name(name).consecutive_failures(6).build();
 
     // Over the client: a `ClientWithMiddleware` is a service like any other. Its middleware sees every attempt.

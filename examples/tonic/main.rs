@@ -61,7 +61,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let channel = shouter(Arc::clone(&mood)).await?;
 
     let retries = RetryPolicy::builder()
-        .base(Duration::from_millis(2))
+        .initial_backoff(Duration::from_millis(2))
         // gRPC sends all by POST: what may be called twice is said here.
         .idempotent_methods(["echo.Echo/Say"])
         .on_retry(|retry| println!("#   attempt {} failed: {}", retry.attempt, retry.fault.kind()))

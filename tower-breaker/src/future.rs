@@ -16,7 +16,7 @@ use crate::settle::Settle;
 pin_project! {
     /// Comes to what the inner call comes to, or to the answer to a rejected call.
     ///
-    /// Dropping it drops the inner call, which is then an abandoned one: [`AbandonedPolicy`](crate::AbandonedPolicy) says what it counts
+    /// Dropping it drops the inner call, which is then a cancelled one: [`CancelledPolicy`](crate::CancelledPolicy) says what it counts
     /// for. A probe's place is free again at once. A panic of the inner future counts as a failure, and goes on.
     pub struct ResponseFuture<F, C, R, B, J, H: Hold = Own> {
         #[pin]

@@ -195,7 +195,7 @@ impl<C, R, L> BreakerLayer<C, R, Head, L> {
     /// | the body | counts for |
     /// |---|---|
     /// | comes to its end, or fails | the verdict on its end |
-    /// | is dropped before its end, after data has come | a cancelled call: see [`AbandonedPolicy`](crate::AbandonedPolicy). By default it is completed, and counts in no rate |
+    /// | is dropped before its end, after data has come | a cancelled call: see [`CancelledPolicy`](crate::CancelledPolicy). By default it is completed, and counts in no rate |
     /// | is dropped before its end and before any data; gRPC: also if never asked for anything | a cancelled call |
     /// | is dropped and was never asked for anything | its head, which was a success |
     /// | still comes [`healthy_after`](BreakerLayer::healthy_after) the head | a success, whatever follows |
@@ -347,8 +347,8 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
     ///
     /// - put the limit above the breaker, so that the limited service is the breaker itself;
     /// - or put a `Buffer` between the breaker and the inner service: a `Buffer` is `Clone`.
-    pub fn over_uncloneable(self) -> UncloneableBreakerLayer<C, R, B, L> {
-        UncloneableBreakerLayer(self)
+    pub fn without_clone(self) -> WithoutClone<C, R, B, L> {
+        WithoutClone(self)
     }
 }
 
@@ -387,13 +387,11 @@ where
     }
 }
 
-/// A [`BreakerLayer`] for services that are not `Clone`; see [`BreakerLayer::over_uncloneable`].
+/// A [`BreakerLayer`] for services that are not `Clone`; see [`BreakerLayer::without_clone`].
 #[derive(Clone, Debug)]
-pub struct UncloneableBreakerLayer<C = Auto, R = Errors, B = Head, L = NoLastFailure>(
-    BreakerLayer<C, R, B, L>,
-);
+pub struct WithoutClone<C = Auto, R = Errors, B = Head, L = NoLastFailure>(BreakerLayer<C, R, B, L>);
 
-impl<S, C, R, B, L> Layer<S> for UncloneableBreakerLayer<C, R, B, L>
+impl<S, C, R, B, L> Layer<S> for WithoutClone<C, R, B, L>
 where
     C: Clone,
     R: Clone,

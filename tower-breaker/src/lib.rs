@@ -32,7 +32,7 @@ pub use circuit::{Circuit, Permit, Status};
 #[doc(hidden)]
 pub use circuit::{Hold, Own};
 pub use classifier::{HealthBy, KeepFailures, KeepLastFailure, LastFailureMode, NoLastFailure};
-pub use config::{AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, Mode};
+pub use config::{BreakerConfig, BreakerConfigBuilder, CancelledPolicy, Mode};
 #[cfg(feature = "keyed")]
 pub use config::{KeyedConfig, KeyedConfigBuilder, Overflow};
 pub use error::{BreakerError, Forced, Rejection, TimedOut};
@@ -48,7 +48,7 @@ pub use keyed::{
     ByRef, ByValue, KeyedBreaker, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedResponseFuture,
     PickCircuit,
 };
-pub use layer::{BreakerLayer, UncloneableBreakerLayer};
+pub use layer::{BreakerLayer, WithoutClone};
 pub use machine::{CircuitState, Counts, HealthReport, Reason};
 pub use registry::{CircuitRegistry, ControlError};
 pub use service::Breaker;

@@ -15,8 +15,8 @@ use tower_fault_classify::__internals::settings::{
 use tower_fault_classify::Fault;
 
 use crate::circuit::{Setup, Shape};
-use crate::config::{AbandonedPolicy, BreakerConfig, DURATIONS, GROWTH, Mode, PROBES, SHARES, WINDOW_CALLS};
-use crate::machine::{Abandoned, OpenTime, RecoveryLimits, SlowLimits, TripLimits};
+use crate::config::{BreakerConfig, CancelledPolicy, DURATIONS, GROWTH, Mode, PROBES, SHARES, WINDOW_CALLS};
+use crate::machine::{Cancelled, OpenTime, RecoveryLimits, SlowLimits, TripLimits};
 
 /// The field of a duration.
 pub(crate) fn duration<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
@@ -64,19 +64,19 @@ const FIELDS: [&str; 17] = [
     "name",
     "consecutive_failures",
     "failure_rate",
-    "slow_calls",
+    "slow_call_rate",
     "minimum_calls",
     "time_window",
     "count_window",
-    "abandoned",
+    "cancelled",
     "open_for",
-    "open_growth",
+    "open_backoff",
     "open_jitter",
     "open_until_reset",
     "probes",
     "successes_to_close",
     "probe_lease",
-    "ramp_for",
+    "slow_start",
     "mode",
 ];
 
@@ -115,8 +115,8 @@ impl Setting for Config {
                     builder.consecutive_failures(fields.value(OrNone(Whole(COUNTS)))?.unwrap_or(0))
                 }
                 "failure_rate" => builder.failure_rate(fields.value(OrNone(Number(SHARES)))?),
-                "slow_calls" => match fields.value(OrNone(SlowCalls))? {
-                    Some(SlowCallsTable { from: Human(from), rate }) => builder.slow_calls(from, rate),
+                "slow_call_rate" => match fields.value(OrNone(SlowCalls))? {
+                    Some(SlowCallsTable { from: Human(from), rate }) => builder.slow_call_rate(from, rate),
                     None => builder,
                 },
                 "minimum_calls" => builder.minimum_calls(fields.value(Whole(AT_LEAST_ONE))?),
@@ -128,10 +128,10 @@ impl Setting for Config {
                     count_window = Some(fields.value(Whole(WINDOW_CALLS))?);
                     builder
                 }
-                "abandoned" => builder.abandoned(fields.value(AbandonedCalls)?),
+                "cancelled" => builder.cancelled(fields.value(AbandonedCalls)?),
                 "open_for" => builder.open_for(fields.value(Time(DURATIONS))?),
-                "open_growth" => match fields.value(OrNone(Growth))? {
-                    Some(GrowthTable { factor, cap: Human(cap) }) => builder.open_growth(factor, cap),
+                "open_backoff" => match fields.value(OrNone(Growth))? {
+                    Some(GrowthTable { factor, cap: Human(cap) }) => builder.open_backoff(factor, cap),
                     None => builder,
                 },
                 "open_jitter" => builder.open_jitter(fields.value(OrNone(Number(SHARES)))?.unwrap_or(0.0)),
@@ -140,7 +140,7 @@ impl Setting for Config {
                 "probes" => builder.probes(fields.value(Whole(PROBES))?),
                 "successes_to_close" => builder.successes_to_close(fields.value(Whole(AT_LEAST_ONE))?),
                 "probe_lease" => builder.probe_lease(fields.value(Time(DURATIONS))?),
-                "ramp_for" => builder.ramp_for(fields.value(OrNone(RampTime))?.unwrap_or_default()),
+                "slow_start" => builder.slow_start(fields.value(OrNone(RampTime))?.unwrap_or_default()),
                 "mode" => builder.mode(fields.value(MODES)?),
                 _ => return Err(fields.unknown(&name, &FIELDS)),
             };
@@ -159,7 +159,7 @@ impl Setting for Config {
     }
 }
 
-/// `{ from = "2s", rate = 0.8 }`.
+/// `{ threshold = "2s", rate = 0.8 }`.
 struct SlowCalls;
 
 #[derive(Serialize)]
@@ -172,7 +172,7 @@ impl Setting for SlowCalls {
     type Value = SlowCallsTable;
 
     fn allowed(&self) -> String {
-        "a table such as { from = \"2s\", rate = 0.8 }".to_owned()
+        "a table such as { threshold = \"2s\", rate = 0.8 }".to_owned()
     }
 
     fn scalar(&self, _: &Scalar<'_>) -> Option<SlowCallsTable> {
@@ -186,17 +186,17 @@ impl Setting for SlowCalls {
         let (mut from, mut rate) = (None, None);
         while let Some(name) = fields.next_name()? {
             match &*name {
-                "from" => from = Some(Human(fields.value(Time(DURATIONS))?)),
+                "threshold" => from = Some(Human(fields.value(Time(DURATIONS))?)),
                 "rate" => rate = Some(fields.value(Number(SHARES))?),
-                _ => return Err(fields.unknown(&name, &["from", "rate"])),
+                _ => return Err(fields.unknown(&name, &["threshold", "rate"])),
             }
         }
-        let (from, rate) = (fields.required("from", from)?, fields.required("rate", rate)?);
+        let (from, rate) = (fields.required("threshold", from)?, fields.required("rate", rate)?);
         Ok(Some(SlowCallsTable { from, rate }))
     }
 }
 
-/// `{ factor = 2.0, cap = "10m" }`.
+/// `{ multiplier = 2.0, max = "10m" }`.
 struct Growth;
 
 #[derive(Serialize)]
@@ -209,7 +209,7 @@ impl Setting for Growth {
     type Value = GrowthTable;
 
     fn allowed(&self) -> String {
-        "a table such as { factor = 2.0, cap = \"10m\" }".to_owned()
+        "a table such as { multiplier = 2.0, max = \"10m\" }".to_owned()
     }
 
     fn scalar(&self, _: &Scalar<'_>) -> Option<GrowthTable> {
@@ -220,44 +220,44 @@ impl Setting for Growth {
         let (mut factor, mut cap) = (None, None);
         while let Some(name) = fields.next_name()? {
             match &*name {
-                "factor" => factor = Some(fields.value(Number(GROWTH))?),
-                "cap" => cap = Some(Human(fields.value(Time(DURATIONS))?)),
-                _ => return Err(fields.unknown(&name, &["factor", "cap"])),
+                "multiplier" => factor = Some(fields.value(Number(GROWTH))?),
+                "max" => cap = Some(Human(fields.value(Time(DURATIONS))?)),
+                _ => return Err(fields.unknown(&name, &["multiplier", "max"])),
             }
         }
-        let (factor, cap) = (fields.required("factor", factor)?, fields.required("cap", cap)?);
+        let (factor, cap) = (fields.required("multiplier", factor)?, fields.required("max", cap)?);
         Ok(Some(GrowthTable { factor, cap }))
     }
 }
 
-const ABANDONED: Word<AbandonedPolicy> = Word(&[
-    ("if_none_completes", AbandonedPolicy::IfNoneCompletes),
-    ("ignore", AbandonedPolicy::Ignore),
-    ("failure", AbandonedPolicy::Failure),
+const ABANDONED: Word<CancelledPolicy> = Word(&[
+    ("if_none_completes", CancelledPolicy::IfNoneCompletes),
+    ("ignore", CancelledPolicy::Ignore),
+    ("failure", CancelledPolicy::Failure),
 ]);
 
 /// A word, or `{ failure_after = "5s" }`.
 struct AbandonedCalls;
 
 impl Setting for AbandonedCalls {
-    type Value = AbandonedPolicy;
+    type Value = CancelledPolicy;
 
     fn allowed(&self) -> String {
         format!("{}, or a table such as {{ failure_after = \"5s\" }}", ABANDONED.allowed())
     }
 
-    fn scalar(&self, given: &Scalar<'_>) -> Option<AbandonedPolicy> {
+    fn scalar(&self, given: &Scalar<'_>) -> Option<CancelledPolicy> {
         ABANDONED.scalar(given)
     }
 
     fn table<'de, A: MapAccess<'de>>(
         &self,
         fields: &mut Fields<A>,
-    ) -> Result<Option<AbandonedPolicy>, A::Error> {
+    ) -> Result<Option<CancelledPolicy>, A::Error> {
         match fields.next_name()?.as_deref() {
             Some("failure_after") => {
                 let after = fields.value(Time(DURATIONS))?;
-                fields.only(AbandonedPolicy::FailureAfter(after))
+                fields.only(CancelledPolicy::FailureAfter(after))
             }
             Some(name) => Err(fields.unknown(name, &["failure_after"])),
             None => Ok(None),
@@ -294,7 +294,7 @@ impl Serialize for BreakerConfig {
         // In parts, so that a new setting does not compile until it is written.
         let Self { setup, clock: _ } = self;
         let Setup { name, trip, recovery, shape, observing, disabled } = *setup;
-        let TripLimits { consecutive_failures, failure_rate, slow, minimum_calls, abandoned } = trip;
+        let TripLimits { consecutive_failures, failure_rate, slow, minimum_calls, cancelled } = trip;
         let RecoveryLimits { open, probes, successes_to_close, probe_lease, ramp } = recovery;
         let OpenTime { first, factor, cap, jitter, held } = open;
         let slow = slow.map(|SlowLimits { from, rate }| SlowCallsTable { from: human(from), rate });
@@ -309,21 +309,21 @@ impl Serialize for BreakerConfig {
         table.serialize_field("name", name)?;
         table.serialize_field("consecutive_failures", &consecutive_failures)?;
         table.serialize_field("failure_rate", &OrNone(failure_rate))?;
-        table.serialize_field("slow_calls", &OrNone(slow))?;
+        table.serialize_field("slow_call_rate", &OrNone(slow))?;
         table.serialize_field("minimum_calls", &minimum_calls)?;
         match shape {
             Shape::Time(nanos) => table.serialize_field("time_window", &human(nanos))?,
             Shape::Count(calls) => table.serialize_field("count_window", &calls)?,
         }
-        table.serialize_field("abandoned", &WrittenAbandoned(abandoned))?;
+        table.serialize_field("cancelled", &WrittenAbandoned(cancelled))?;
         table.serialize_field("open_for", &human(first))?;
-        table.serialize_field("open_growth", &OrNone(growth))?;
+        table.serialize_field("open_backoff", &OrNone(growth))?;
         table.serialize_field("open_jitter", &jitter)?;
         table.serialize_field("open_until_reset", &held)?;
         table.serialize_field("probes", &probes)?;
         table.serialize_field("successes_to_close", &successes_to_close)?;
         table.serialize_field("probe_lease", &human(probe_lease))?;
-        table.serialize_field("ramp_for", &human(ramp))?;
+        table.serialize_field("slow_start", &human(ramp))?;
         table.serialize_field("mode", &MODES.of(&mode))?;
         table.end()
     }
@@ -333,15 +333,15 @@ const fn human(nanos: u64) -> Human {
     Human(Duration::from_nanos(nanos))
 }
 
-struct WrittenAbandoned(Abandoned);
+struct WrittenAbandoned(Cancelled);
 
 impl Serialize for WrittenAbandoned {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let policy = match self.0 {
-            Abandoned::IfNoneCompletes => AbandonedPolicy::IfNoneCompletes,
-            Abandoned::Ignored => AbandonedPolicy::Ignore,
-            Abandoned::Failure => AbandonedPolicy::Failure,
-            Abandoned::FailureFrom(nanos) => {
+            Cancelled::IfNoneCompletes => CancelledPolicy::IfNoneCompletes,
+            Cancelled::Ignored => CancelledPolicy::Ignore,
+            Cancelled::Failure => CancelledPolicy::Failure,
+            Cancelled::FailureFrom(nanos) => {
                 let mut table = to.serialize_struct("FailureAfter", 1)?;
                 table.serialize_field("failure_after", &human(nanos))?;
                 return table.end();
@@ -402,11 +402,17 @@ mod tests {
             .consecutive_failures(0)
             .failure_rate(None)
             .open_jitter(0.0)
-            .ramp_for(Duration::ZERO)
+            .slow_start(Duration::ZERO)
             .build()
             .unwrap();
-        let fields =
-            ["consecutive_failures", "failure_rate", "slow_calls", "open_growth", "open_jitter", "ramp_for"];
+        let fields = [
+            "consecutive_failures",
+            "failure_rate",
+            "slow_call_rate",
+            "open_backoff",
+            "open_jitter",
+            "slow_start",
+        ];
         let json = fields.map(|field| format!(r#""{field}": "none""#)).join(", ");
         assert_eq!(from_json(&format!("{{{json}}}")).as_ref(), Ok(&off));
         let toml = fields.map(|field| format!("{field} = \"none\"")).join("\n");
@@ -439,11 +445,11 @@ mod tests {
         ("failure_rate", "[0.5]", "`failure_rate` is a list; allowed is 0.0 to 1.0"),
         ("failure_rate", "false", "`failure_rate` is false; allowed is 0.0 to 1.0"),
         (
-            "slow_calls",
+            "slow_call_rate",
             "\"2s\"",
-            "`slow_calls` is \"2s\"; allowed is a table such as { from = \"2s\", rate = 0.8 }",
+            "`slow_call_rate` is \"2s\"; allowed is a table such as { threshold = \"2s\", rate = 0.8 }",
         ),
-        ("slow_calls", "{}", "field `slow_calls.from` is missing"),
+        ("slow_call_rate", "{}", "field `slow_calls.from` is missing"),
         ("minimum_calls", "0", "`minimum_calls` is 0; allowed is 1 to 4294967295"),
         ("minimum_calls", "2.5", "`minimum_calls` is 2.5; allowed is 1 to 4294967295"),
         ("minimum_calls", "\"none\"", "`minimum_calls` is \"none\"; allowed is 1 to 4294967295"),
@@ -451,11 +457,11 @@ mod tests {
         ("time_window", "\"366d\"", "`time_window` is \"366d\"; allowed is 1ms to 365d"),
         ("count_window", "0", "`count_window` is 0; allowed is 1 to 1000000"),
         (
-            "abandoned",
+            "cancelled",
             "\"fail\"",
-            "`abandoned` is \"fail\"; allowed is \"if_none_completes\", \"ignore\" or \"failure\",",
+            "`cancelled` is \"fail\"; allowed is \"if_none_completes\", \"ignore\" or \"failure\",",
         ),
-        ("abandoned", "{}", "`abandoned` is a table; allowed is "),
+        ("cancelled", "{}", "`cancelled` is a table; allowed is "),
         ("open_for", "30", "`open_for` is 30; allowed is 1ms to 365d, such as \"1m 30s\""),
         ("open_for", "\"30\"", "`open_for` is \"30\"; allowed is 1ms to 365d"),
         ("open_for", "\"soon\"", "`open_for` is \"soon\"; allowed is 1ms to 365d"),
@@ -468,9 +474,9 @@ mod tests {
         ),
         ("open_for", "\"99999999999999999999d\"", "`open_for` is \"99999999999999999999d\"; allowed is 1ms"),
         (
-            "open_growth",
+            "open_backoff",
             "2.0",
-            "`open_growth` is 2.0; allowed is a table such as { factor = 2.0, cap = \"10m\" }",
+            "`open_backoff` is 2.0; allowed is a table such as { multiplier = 2.0, max = \"10m\" }",
         ),
         ("open_jitter", "1.1", "`open_jitter` is 1.1; allowed is 0.0 to 1.0"),
         ("open_until_reset", "\"yes\"", "`open_until_reset` is \"yes\"; allowed is true or false"),
@@ -479,7 +485,7 @@ mod tests {
         ("probes", "10001", "`probes` is 10001; allowed is 1 to 10000"),
         ("successes_to_close", "0", "`successes_to_close` is 0; allowed is 1 to 4294967295"),
         ("probe_lease", "\"0s\"", "`probe_lease` is \"0s\"; allowed is 1ms to 365d"),
-        ("ramp_for", "\"1ns\"", "`ramp_for` is \"1ns\"; allowed is 1ms to 365d"),
+        ("slow_start", "\"1ns\"", "`slow_start` is \"1ns\"; allowed is 1ms to 365d"),
         ("mode", "\"off\"", "`mode` is \"off\"; allowed is \"enforce\", \"observe_only\" or \"disabled\""),
         ("mode", "true", "`mode` is true; allowed is \"enforce\""),
     ];
@@ -498,19 +504,19 @@ mod tests {
             refused(&format!("{{\"{field}\": {value}}}"), &format!("{field} = {value}"), says);
         }
         refused(
-            r#"{"slow_calls": {"from": "1s", "rate": 2}}"#,
-            r#"slow_calls = {from = "1s", rate = 2}"#,
+            r#"{"slow_call_rate": {"threshold": "1s", "rate": 2}}"#,
+            r#"slow_calls = {threshold = "1s", rate = 2}"#,
             "`slow_calls.rate` is 2; allowed is 0.0 to 1.0",
         );
         refused(
-            r#"{"open_growth": {"factor": 2, "cap": "29s"}}"#,
-            r#"open_growth = {factor = 2, cap = "29s"}"#,
-            "`open_growth` is 29s; allowed is 30s to 31536000s",
+            r#"{"open_backoff": {"multiplier": 2, "max": "29s"}}"#,
+            r#"open_backoff = {multiplier = 2, max = "29s"}"#,
+            "`open_backoff` is 29s; allowed is 30s to 31536000s",
         );
         refused(
-            r#"{"abandoned": {"failure_after": "1M"}}"#,
-            r#"abandoned = {failure_after = "1M"}"#,
-            "`abandoned.failure_after` is \"1M\"; allowed is 1ms to 365d",
+            r#"{"cancelled": {"failure_after": "1M"}}"#,
+            r#"cancelled = {failure_after = "1M"}"#,
+            "`cancelled.failure_after` is \"1M\"; allowed is 1ms to 365d",
         );
         for number in ["nan", "inf", "-inf"] {
             let error = from_toml(&format!("failure_rate = {number}")).unwrap_err();
@@ -536,17 +542,17 @@ mod tests {
             ),
             (r#"{"probes": 1, "probes": 2}"#, "field `probes` is there twice"),
             (
-                r#"{"slow_calls": {"rate": 0.5, "after": "1s"}}"#,
+                r#"{"slow_call_rate": {"rate": 0.5, "after": "1s"}}"#,
                 "unknown field `slow_calls.after`; allowed is `from` or `rate`",
             ),
-            (r#"{"open_growth": {"factor": 2.0}}"#, "field `open_growth.cap` is missing"),
+            (r#"{"open_backoff": {"multiplier": 2.0}}"#, "field `open_backoff.max` is missing"),
             (
-                r#"{"abandoned": {"after": "1s"}}"#,
-                "unknown field `abandoned.after`; allowed is `failure_after`",
+                r#"{"cancelled": {"after": "1s"}}"#,
+                "unknown field `cancelled.after`; allowed is `failure_after`",
             ),
             (
-                r#"{"abandoned": {"failure_after": "1s", "x": 1}}"#,
-                "field `abandoned.x` is one too many; allowed is one",
+                r#"{"cancelled": {"failure_after": "1s", "x": 1}}"#,
+                "field `cancelled.x` is one too many; allowed is one",
             ),
             (
                 r#"{"count_window": 5, "time_window": "1s"}"#,
@@ -565,12 +571,12 @@ mod tests {
         prop_oneof![least..=most, least..=1_000_000_000].prop_map(Duration::from_nanos)
     }
 
-    fn abandoned() -> impl Strategy<Value = AbandonedPolicy> {
+    fn cancelled() -> impl Strategy<Value = CancelledPolicy> {
         prop_oneof![
-            Just(AbandonedPolicy::IfNoneCompletes),
-            Just(AbandonedPolicy::Ignore),
-            Just(AbandonedPolicy::Failure),
-            duration().prop_map(AbandonedPolicy::FailureAfter),
+            Just(CancelledPolicy::IfNoneCompletes),
+            Just(CancelledPolicy::Ignore),
+            Just(CancelledPolicy::Failure),
+            duration().prop_map(CancelledPolicy::FailureAfter),
         ]
     }
 
@@ -588,7 +594,7 @@ mod tests {
             (name, consecutive_failures, failure_rate) in (".*", any::<u32>(), proptest::option::of(SHARES)),
             (window, minimum_calls) in window(),
             slow in proptest::option::of((duration(), SHARES)),
-            abandoned in abandoned(),
+            cancelled in cancelled(),
             (open_for, longer) in (duration(), duration()),
             growth in proptest::option::of(GROWTH),
             (jitter, until_reset) in (SHARES, any::<bool>()),
@@ -600,12 +606,12 @@ mod tests {
                 .name(name)
                 .consecutive_failures(consecutive_failures)
                 .failure_rate(failure_rate)
-                .abandoned(abandoned)
+                .cancelled(cancelled)
                 .open_for(open_for)
                 .open_jitter(jitter)
                 .probes(probes)
                 .successes_to_close(successes)
-                .ramp_for(ramp)
+                .slow_start(ramp)
                 .mode(mode);
             builder = match window {
                 Ok(span) => builder.time_window(span),
@@ -615,10 +621,10 @@ mod tests {
                 builder = builder.minimum_calls(calls);
             }
             if let Some((from, rate)) = slow {
-                builder = builder.slow_calls(from, rate);
+                builder = builder.slow_call_rate(from, rate);
             }
             if let Some(factor) = growth {
-                builder = builder.open_growth(factor, open_for.max(longer));
+                builder = builder.open_backoff(factor, open_for.max(longer));
             }
             if until_reset {
                 builder = builder.open_until_reset();

@@ -37,12 +37,12 @@ use crate::settle::Settle;
 /// An inner service that was polled may hold a reservation, or wait for one in a queue: a permit of
 /// a `ConcurrencyLimit`, a slot of a `Buffer`. When the call is rejected, the breaker replaces the
 /// inner service by a clone of it, which gives the reservation back at once. An inner service that
-/// is not `Clone` keeps it: see [`over_uncloneable`](crate::BreakerLayer::over_uncloneable).
+/// is not `Clone` keeps it: see [`without_clone`](crate::BreakerLayer::without_clone).
 ///
 /// # Cancellation
 ///
-/// Dropping the future of a call drops the inner call, and a probe's place is free again at once. What an abandoned call counts for is said
-/// by [`AbandonedPolicy`](crate::AbandonedPolicy); a service that is dropped while it waits for the inner one's readiness is one, too.
+/// Dropping the future of a call drops the inner call, and a probe's place is free again at once. What a cancelled call counts for is said
+/// by [`CancelledPolicy`](crate::CancelledPolicy); a service that is dropped while it waits for the inner one's readiness is one, too.
 ///
 /// # Panics
 ///

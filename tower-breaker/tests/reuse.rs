@@ -64,7 +64,7 @@ fn trip(circuit: &Circuit) {
 fn assert_is_new(circuit: &Circuit, former: &str) {
     let status = circuit.status();
     assert_eq!(status.circuit, circuit.name(), "after {former}");
-    assert_eq!((status.state, status.ramp), (CircuitState::Closed, None), "after {former}");
+    assert_eq!((status.state, status.slow_start), (CircuitState::Closed, None), "after {former}");
     assert_eq!((status.consecutive_failures, status.window), (0, Counts::default()), "after {former}");
     assert_eq!((status.retry_after, status.lasted), (None, Duration::ZERO), "after {former}");
     assert!(status.last_transition.is_none() && status.last_trip.is_none(), "after {former}");
@@ -77,7 +77,7 @@ fn new_circuit_has_no_state_of_former_one() {
     let uses: [(&str, Use); 11] = [
         ("failures", |_, circuit| (0..4).for_each(|_| circuit.try_acquire().unwrap().settle(FAILURE))),
         ("successes", |_, circuit| circuit.try_acquire().unwrap().settle(Verdict::Success)),
-        ("abandoned calls", |_, circuit| drop(circuit.try_acquire().unwrap())),
+        ("cancelled calls", |_, circuit| drop(circuit.try_acquire().unwrap())),
         ("an open circuit", |_, circuit| trip(circuit)),
         ("a half-open circuit", |storage, circuit| {
             trip(circuit);
@@ -85,11 +85,11 @@ fn new_circuit_has_no_state_of_former_one() {
             circuit.try_acquire().unwrap().cancel();
         }),
         ("a slow start", |storage, circuit| {
-            circuit.reconfigure(storage.config("a").ramp_for(100 * SECOND).build().unwrap()).unwrap();
+            circuit.reconfigure(storage.config("a").slow_start(100 * SECOND).build().unwrap()).unwrap();
             trip(circuit);
             storage.hand.advance(OPEN_FOR);
             (0..2).for_each(|_| circuit.try_acquire().unwrap().settle(Verdict::Success));
-            assert!(circuit.status().ramp.is_some());
+            assert!(circuit.status().slow_start.is_some());
         }),
         ("a forced circuit", |_, circuit| circuit.force_open().unwrap()),
         ("a circuit that is forced closed", |_, circuit| circuit.force_closed().unwrap()),
@@ -116,8 +116,8 @@ fn new_circuit_has_no_state_of_former_one() {
             (0..4).for_each(|_| next.try_acquire().unwrap().settle(FAILURE));
             next.try_acquire().unwrap().settle(Verdict::Success);
             (0..4).for_each(|_| next.try_acquire().unwrap().settle(FAILURE));
-            let Counts { calls, failures, slow, abandoned, .. } = next.status().window;
-            assert_eq!([calls, failures, slow, abandoned], [9, 8, 0, 0], "after {former}");
+            let Counts { calls, failures, slow, cancelled, .. } = next.status().window;
+            assert_eq!([calls, failures, slow, cancelled], [9, 8, 0, 0], "after {former}");
             trip_by_one_more(&next, former);
             storage.hand.advance(OPEN_FOR);
             (0..2).for_each(|_| next.try_acquire().unwrap().settle(Verdict::Success));

@@ -39,7 +39,7 @@ fn main() {
     };
     // Endless, so that every call is retried once, without delay.
     let twice = |budget: Option<Budget>| {
-        let policy = RetryPolicy::builder().max_attempts(2).base(Duration::ZERO).budget(budget);
+        let policy = RetryPolicy::builder().max_attempts(2).initial_backoff(Duration::ZERO).budget(budget);
         JitterRetryLayer::new(policy.build().expect("it is valid"))
     };
     let endless = || Some(Budget::builder().ratio(2.0).build().expect("it is valid"));

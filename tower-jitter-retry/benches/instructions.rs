@@ -30,8 +30,11 @@ fn main() {
         .layer(BreakerLayer::new(breaker))
         .service(Bare);
     let attempts = |most| {
-        let policy =
-            RetryPolicy::builder().clock(clock()).budget(None).base(Duration::ZERO).max_attempts(most);
+        let policy = RetryPolicy::builder()
+            .clock(clock())
+            .budget(None)
+            .initial_backoff(Duration::ZERO)
+            .max_attempts(most);
         JitterRetryLayer::new(policy.build().expect("it is valid")).layer(Bare)
     };
     let (mut once, mut twice) = (attempts(1), attempts(2));

@@ -47,7 +47,7 @@ pin_project! {
     ///
     /// Dropping it drops the attempt that runs, or the sleep before the next. Nothing is spawned. A call that is dropped before its
     /// first attempt has come to anything pays nothing into the budget. A breaker beneath does not
-    /// count the attempt as abandoned if a body that is kept waits for its source at that time.
+    /// count the attempt as cancelled if a body that is kept waits for its source at that time.
     ///
     /// # Panics
     ///

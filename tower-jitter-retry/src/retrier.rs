@@ -274,7 +274,7 @@ mod tests {
             .budget(None::<Budget>)
             .clock(clock)
             .jitter(Jitter::None)
-            .base(second)
+            .initial_backoff(second)
             .max_attempts(10)
             .max_elapsed(18 * second)
             .build()
@@ -302,7 +302,7 @@ mod tests {
             .budget(None::<Budget>)
             .clock(clock)
             .jitter(Jitter::None)
-            .base(second)
+            .initial_backoff(second)
             .max_elapsed(5 * second)
             .build()
             .unwrap();

@@ -18,12 +18,12 @@ use crate::request::{NonIdempotent, RetrySafety};
 
 const FIELDS: [&str; 18] = [
     "max_attempts",
-    "base",
-    "factor",
-    "cap",
+    "initial_backoff",
+    "backoff_multiplier",
+    "max_backoff",
     "jitter",
     "max_elapsed",
-    "longest_hint",
+    "max_retry_after",
     "safety",
     "non_idempotent",
     "follows_redirects",
@@ -82,12 +82,12 @@ impl Setting for Policy {
         while let Some(name) = fields.next_name()? {
             builder = match &*name {
                 "max_attempts" => builder.max_attempts(fields.value(Whole(ATTEMPTS))?),
-                "base" => builder.base(fields.value(Time(TIMES))?),
-                "factor" => builder.factor(fields.value(Number(FACTORS))?),
-                "cap" => builder.cap(fields.value(Time(TIMES))?),
+                "initial_backoff" => builder.initial_backoff(fields.value(Time(TIMES))?),
+                "backoff_multiplier" => builder.backoff_multiplier(fields.value(Number(FACTORS))?),
+                "max_backoff" => builder.max_backoff(fields.value(Time(TIMES))?),
                 "jitter" => builder.jitter(fields.value(AnyJitter)?),
                 "max_elapsed" => builder.max_elapsed(fields.value(OrNone(Time(TIMES)))?),
-                "longest_hint" => builder.longest_hint(fields.value(Time(TIMES))?),
+                "max_retry_after" => builder.max_retry_after(fields.value(Time(TIMES))?),
                 "safety" => builder.safety(fields.value(SAFETIES)?),
                 "non_idempotent" => builder.non_idempotent(fields.value(LEVELS)?),
                 "follows_redirects" => builder.follows_redirects(fields.value(Flag)?),
@@ -323,7 +323,7 @@ impl Serialize for RetryPolicy {
             track_uploads,
             follows_redirects,
             max_elapsed,
-            longest_hint,
+            max_retry_after,
         } = limits;
         let Backoff { base, factor, cap, jitter } = backoff;
         let header = extras.as_deref().and_then(|Extras { budget: _, observer: _, header }| header.as_ref());
@@ -337,12 +337,12 @@ impl Serialize for RetryPolicy {
         let left_out = usize::from(header.is_none()) + usize::from(follows_redirects.is_none());
         let mut table = to.serialize_struct("RetryPolicy", FIELDS.len() - left_out)?;
         table.serialize_field("max_attempts", max_attempts)?;
-        table.serialize_field("base", &human(*base))?;
-        table.serialize_field("factor", factor)?;
-        table.serialize_field("cap", &human(*cap))?;
+        table.serialize_field("initial_backoff", &human(*base))?;
+        table.serialize_field("backoff_multiplier", factor)?;
+        table.serialize_field("max_backoff", &human(*cap))?;
         table.serialize_field("jitter", &WrittenJitter(*jitter))?;
         table.serialize_field("max_elapsed", &OrNone(max_elapsed.map(human)))?;
-        table.serialize_field("longest_hint", &human(*longest_hint))?;
+        table.serialize_field("max_retry_after", &human(*max_retry_after))?;
         table.serialize_field("safety", &SAFETIES.of(safety))?;
         table.serialize_field("non_idempotent", &LEVELS.of(non_idempotent))?;
         if let Some(follows) = follows_redirects {
@@ -521,16 +521,16 @@ mod tests {
         ("max_attempts", "3.5", "`max_attempts` is 3.5; allowed is 1 to 1000"),
         ("max_attempts", "\"none\"", "`max_attempts` is \"none\"; allowed is 1 to 1000"),
         (
-            "base",
+            "initial_backoff",
             "5",
-            "`base` is 5; allowed is 0s to 365d, such as \"1m 30s\", with the units ns, us, ms, s, m, h or d",
+            "`initial_backoff` is 5; allowed is 0s to 365d, such as \"1m 30s\", with the units ns, us, ms, s, m, h or d",
         ),
-        ("base", "\"soon\"", "`base` is \"soon\"; allowed is 0s to 365d"),
-        ("base", "\"11s\"", "`base` is 11s; allowed is 0ns to 10s"),
-        ("factor", "0.5", "`factor` is 0.5; allowed is 1.0 to 1000.0"),
-        ("factor", "\"2\"", "`factor` is \"2\"; allowed is 1.0 to 1000.0"),
-        ("cap", "\"366d\"", "`cap` is \"366d\"; allowed is 0s to 365d"),
-        ("cap", "\"1M\"", "`cap` is \"1M\"; allowed is 0s to 365d"),
+        ("initial_backoff", "\"soon\"", "`initial_backoff` is \"soon\"; allowed is 0s to 365d"),
+        ("initial_backoff", "\"11s\"", "`initial_backoff` is 11s; allowed is 0ns to 10s"),
+        ("backoff_multiplier", "0.5", "`backoff_multiplier` is 0.5; allowed is 1.0 to 1000.0"),
+        ("backoff_multiplier", "\"2\"", "`backoff_multiplier` is \"2\"; allowed is 1.0 to 1000.0"),
+        ("max_backoff", "\"366d\"", "`max_backoff` is \"366d\"; allowed is 0s to 365d"),
+        ("max_backoff", "\"1M\"", "`max_backoff` is \"1M\"; allowed is 0s to 365d"),
         (
             "jitter",
             "\"some\"",
@@ -545,7 +545,7 @@ mod tests {
         ),
         ("max_elapsed", "120", "`max_elapsed` is 120; allowed is 0s to 365d"),
         ("max_elapsed", "\"never\"", "`max_elapsed` is \"never\"; allowed is 0s to 365d"),
-        ("longest_hint", "\"none\"", "`longest_hint` is \"none\"; allowed is 0s to 365d"),
+        ("max_retry_after", "\"none\"", "`max_retry_after` is \"none\"; allowed is 0s to 365d"),
         (
             "safety",
             "\"sometimes\"",
@@ -615,7 +615,7 @@ mod tests {
             "`budget.grpc.max_tokens` is 1001; allowed is 1 to 1000",
         ),
         (r#"{"budget": {"aws": {"cost": 501}}}"#, "`budget.aws.cost` is 501; allowed is 1 to 500"),
-        (r#"{"attempts": 5}"#, "unknown field `attempts`; allowed is `max_attempts`, `base`,"),
+        (r#"{"attempts": 5}"#, "unknown field `attempts`; allowed is `max_attempts`, `initial_backoff`,"),
     ];
 
     #[test]
@@ -680,7 +680,7 @@ mod tests {
         fn policy()(
             (attempts, one, other, factor) in (ATTEMPTS, duration(TIMES), duration(TIMES), FACTORS),
             (jitter, max_elapsed) in (jitter(), proptest::option::of(duration(TIMES))),
-            longest_hint in duration(TIMES),
+            max_retry_after in duration(TIMES),
             safety in proptest::sample::select(SAFETIES.0.to_vec()),
             level in proptest::sample::select(LEVELS.0.to_vec()),
             budget in budget(),
@@ -693,12 +693,12 @@ mod tests {
         ) -> RetryPolicy {
             let mut builder = RetryPolicy::builder()
                 .max_attempts(attempts)
-                .base(one.min(other))
-                .cap(one.max(other))
-                .factor(factor)
+                .initial_backoff(one.min(other))
+                .max_backoff(one.max(other))
+                .backoff_multiplier(factor)
                 .jitter(jitter)
                 .max_elapsed(max_elapsed)
-                .longest_hint(longest_hint)
+                .max_retry_after(max_retry_after)
                 .safety(safety.1)
                 .non_idempotent(level.1)
                 .budget(budget)

@@ -148,7 +148,11 @@ fn a_retry_through_the_quota_of_tokens_allocates_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_retry_with_a_delay_allocates_nothing_either() {
-    let policy = RetryPolicy::builder().budget(None::<Budget>).base(Duration::from_secs(1)).build().unwrap();
+    let policy = RetryPolicy::builder()
+        .budget(None::<Budget>)
+        .initial_backoff(Duration::from_secs(1))
+        .build()
+        .unwrap();
     let mut service = JitterRetryLayer::new(policy).layer(service_fn(failing));
     let _ = send(&mut service, 7).await;
     let mut call = tokio_test::task::spawn(send(&mut service, 7));

@@ -65,7 +65,7 @@ async fn calls_with_a_policy_each() {
     let mut callers = JoinSet::new();
     for _ in 0..100 {
         let calls = calls.clone();
-        let policy = RetryPolicy::builder().base(Duration::from_secs(1)).build().unwrap();
+        let policy = RetryPolicy::builder().initial_backoff(Duration::from_secs(1)).build().unwrap();
         let stack = JitterRetryLayer::new(policy).layer(service_fn(move |_: u32| {
             calls.next();
             async {
@@ -88,7 +88,8 @@ fn the_budget_still_bounds_the_calls_that_are_under_way_when_its_last_handle_goe
 async fn calls_without_a_handle() {
     let calls = Calls::default();
     let budget = Budget::aws().capacity(50).build().unwrap();
-    let policy = RetryPolicy::builder().base(Duration::from_secs(1)).budget(budget).build().unwrap();
+    let policy =
+        RetryPolicy::builder().initial_backoff(Duration::from_secs(1)).budget(budget).build().unwrap();
     let counter = calls.clone();
     let stack = JitterRetryLayer::new(policy).layer(service_fn(move |_: u32| {
         counter.next();

@@ -32,7 +32,9 @@ fn carried(response: &Response) -> Option<Axes> {
 
 /// Three attempts without a delay.
 fn retries() -> JitterRetryLayer {
-    JitterRetryLayer::new(RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build().unwrap())
+    JitterRetryLayer::new(
+        RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap(),
+    )
 }
 
 /// Sends one POST through the layers.

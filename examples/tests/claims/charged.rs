@@ -47,7 +47,12 @@ async fn an_answer_between_two_failures_ends_their_run_and_a_neutral_one_does_no
 async fn a_post_that_is_shed_beneath_is_sent_later_and_one_that_timed_out_is_not() {
     let server = Http::start().await;
     server.script([Act::Stall]);
-    let policy = RetryPolicy::builder().base(6 * SECOND).factor(1.0).jitter(Jitter::None).build().unwrap();
+    let policy = RetryPolicy::builder()
+        .initial_backoff(6 * SECOND)
+        .backoff_multiplier(1.0)
+        .jitter(Jitter::None)
+        .build()
+        .unwrap();
     let layer = BreakerLayer::new(circuit().build().unwrap());
     let circuit = layer.circuit();
     let stack = ServiceBuilder::new()
@@ -69,7 +74,7 @@ async fn a_post_that_is_shed_beneath_is_sent_later_and_one_that_timed_out_is_not
     assert!(begun.elapsed() >= 12 * SECOND, "at once and after six seconds there was no place");
     assert_eq!(judge_error(&first.await.unwrap().unwrap_err()).kind(), Kind::Timeout);
     let window = circuit.status().window;
-    assert_eq!((server.requests().len(), window.calls, window.failures, window.abandoned), (2, 2, 1, 0));
+    assert_eq!((server.requests().len(), window.calls, window.failures, window.cancelled), (2, 2, 1, 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -77,7 +82,12 @@ async fn a_full_buffer_beneath_refuses_what_is_tried_again_and_the_circuit_does_
     let layer = BreakerLayer::new(circuit().build().unwrap());
     let circuit = layer.circuit();
     let sent = AtomicUsize::new(0);
-    let policy = RetryPolicy::builder().base(SECOND).factor(1.0).jitter(Jitter::None).build().unwrap();
+    let policy = RetryPolicy::builder()
+        .initial_backoff(SECOND)
+        .backoff_multiplier(1.0)
+        .jitter(Jitter::None)
+        .build()
+        .unwrap();
     // The one place is the test's own: the worker waits for it with the first request in hand.
     let places = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
     let held = std::sync::Arc::clone(&places).acquire_owned().await.unwrap();
@@ -130,7 +140,7 @@ where
 /// Three calls of 0.6 s each for one place: the last waits for 1.2 s, and a call is slow from 1 s on.
 #[tokio::test(start_paused = true)]
 async fn waiting_for_a_place_is_not_slow_and_waiting_in_a_buffer_is() {
-    let slow = || circuit().slow_calls(SECOND, 1.0).build().unwrap();
+    let slow = || circuit().slow_call_rate(SECOND, 1.0).build().unwrap();
     let service = || {
         service_fn(async |item: u32| {
             tokio::time::sleep(Duration::from_millis(600)).await;
@@ -151,10 +161,10 @@ async fn waiting_for_a_place_is_not_slow_and_waiting_in_a_buffer_is() {
 
 #[tokio::test(start_paused = true)]
 async fn waiting_for_a_turn_at_the_rate_is_not_slow_without_a_buffer() {
-    let layer = BreakerLayer::new(circuit().slow_calls(SECOND, 1.0).build().unwrap());
+    let layer = BreakerLayer::new(circuit().slow_call_rate(SECOND, 1.0).build().unwrap());
     let circuit = layer.circuit();
     let mut stack = ServiceBuilder::new()
-        .layer(layer.over_uncloneable())
+        .layer(layer.without_clone())
         .rate_limit(1, 2 * SECOND)
         .service(service_fn(async |item: u32| Ok::<_, io::Error>(item)));
     let begun = Instant::now();

@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
-use tower_breaker::{AbandonedPolicy, BreakerConfig, Mode};
+use tower_breaker::{BreakerConfig, CancelledPolicy, Mode};
 use tower_jitter_retry::{Budget, Jitter, NonIdempotent, RetryPolicy, RetrySafety};
 
 use crate::SECOND;
@@ -36,17 +36,17 @@ fn files_of_the_breaker_are_complete_and_alike() {
         .name("search")
         .consecutive_failures(7)
         .failure_rate(0.25)
-        .slow_calls(Duration::from_millis(1_500), 0.1)
+        .slow_call_rate(Duration::from_millis(1_500), 0.1)
         .minimum_calls(20)
         .time_window(30 * SECOND)
-        .abandoned(AbandonedPolicy::FailureAfter(5 * SECOND))
+        .cancelled(CancelledPolicy::FailureAfter(5 * SECOND))
         .open_for(10 * SECOND)
-        .open_growth(2.0, 600 * SECOND)
+        .open_backoff(2.0, 600 * SECOND)
         .open_jitter(0.2)
         .probes(4)
         .successes_to_close(9)
         .probe_lease(5 * SECOND)
-        .ramp_for(7 * SECOND)
+        .slow_start(7 * SECOND)
         .mode(Mode::ObserveOnly)
         .build()
         .unwrap();
@@ -68,12 +68,12 @@ fn files_of_the_retry_are_complete_and_alike() {
     let budget = Budget::builder().ratio(0.1).min_per_second(3).span(10 * SECOND).build().unwrap();
     let built = RetryPolicy::builder()
         .max_attempts(5)
-        .base(Duration::from_millis(50))
-        .factor(1.5)
-        .cap(90 * SECOND)
+        .initial_backoff(Duration::from_millis(50))
+        .backoff_multiplier(1.5)
+        .max_backoff(90 * SECOND)
         .jitter(Jitter::Proportional(0.5))
         .max_elapsed(20 * SECOND)
-        .longest_hint(120 * SECOND)
+        .max_retry_after(120 * SECOND)
         .safety(RetrySafety::ByMethod)
         .non_idempotent(NonIdempotent::Unsent)
         .follows_redirects(false)

@@ -15,7 +15,7 @@ use reqwest_retry::policies::ExponentialBackoff;
 use tokio::time::{Instant, advance};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{
-    AbandonedPolicy, BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Reason, Verdict,
+    BreakerConfig, BreakerLayer, CancelledPolicy, Circuit, CircuitState, Clock, Reason, Verdict,
 };
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy, RetrySafety};
@@ -41,7 +41,7 @@ fn of_tower_resilience() -> (Circuit, tower_breaker::ManualClock) {
         .failure_rate(0.5)
         .count_window(100)
         .minimum_calls(20)
-        .slow_calls(2 * SECOND, 0.8)
+        .slow_call_rate(2 * SECOND, 0.8)
         .open_for(30 * SECOND)
         .probes(3)
         .successes_to_close(3)
@@ -101,7 +101,7 @@ fn the_breaker_of_tower_resilience_looks_at_the_last_hundred_and_at_slow_ones() 
 #[test]
 fn a_circuit_without_a_trigger_is_opened_by_a_hand_alone() {
     let config = BreakerConfig::builder().consecutive_failures(0).failure_rate(None);
-    let config = config.abandoned(AbandonedPolicy::Ignore).clock(Clock::manual().0);
+    let config = config.cancelled(CancelledPolicy::Ignore).clock(Clock::manual().0);
     let circuit = Circuit::new(config.build().unwrap());
     for _ in 0..100 {
         fail(&circuit);
@@ -172,7 +172,7 @@ async fn begun(policy: RetryPolicy, each: Duration) -> Vec<Duration> {
 async fn the_retry_of_tower_resilience_makes_four_attempts_with_doubled_delays() {
     let policy = RetryPolicy::builder()
         .max_attempts(4)
-        .base(Duration::from_millis(100))
+        .initial_backoff(Duration::from_millis(100))
         .jitter(Jitter::None)
         .budget(None)
         .build()
@@ -184,8 +184,8 @@ async fn the_retry_of_tower_resilience_makes_four_attempts_with_doubled_delays()
 fn of_reqwest_retry(base: Duration) -> RetryPolicy {
     RetryPolicy::builder()
         .max_attempts(4)
-        .base(base)
-        .cap(60 * SECOND)
+        .initial_backoff(base)
+        .max_backoff(60 * SECOND)
         .safety(RetrySafety::Always)
         .max_elapsed(None)
         .budget(None)
@@ -198,7 +198,8 @@ fn of_reqwest_retry(base: Duration) -> RetryPolicy {
 #[tokio::test(start_paused = true)]
 async fn four_attempts_of_a_minute_each_are_made_without_a_limit_on_the_time() {
     assert_eq!(begun(of_reqwest_retry(SECOND), 60 * SECOND).await.len(), 4);
-    let limited = RetryPolicy::builder().max_attempts(4).base(SECOND).clock(Clock::tokio()).build().unwrap();
+    let limited =
+        RetryPolicy::builder().max_attempts(4).initial_backoff(SECOND).clock(Clock::tokio()).build().unwrap();
     assert!(begun(limited, 60 * SECOND).await.len() < 4);
 }
 
@@ -365,8 +366,8 @@ fn range(policy: &RetryPolicy) -> [Vec<u128>; 2] {
 #[test]
 fn the_delays_of_towers_backoff_are_spread_to_both_sides() {
     let policy = RetryPolicy::builder()
-        .base(Duration::from_millis(50))
-        .cap(SECOND)
+        .initial_backoff(Duration::from_millis(50))
+        .max_backoff(SECOND)
         .jitter(Jitter::Proportional(0.5))
         .build()
         .unwrap();

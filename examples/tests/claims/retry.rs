@@ -52,7 +52,10 @@ async fn the_users_word_and_the_deadline_on_one_request_of_reqwests_are_heard() 
     let never = |extensions: &mut http::Extensions| _ = extensions.insert(RetrySafety::Never);
     assert_eq!(asked(Method::PUT, never, at_once()).await, 1);
     let soon = |extensions: &mut http::Extensions| _ = extensions.insert(Deadline::within(SECOND));
-    assert_eq!(asked(Method::GET, soon, at_once().base(2 * SECOND).cap(2 * SECOND)).await, 1);
+    assert_eq!(
+        asked(Method::GET, soon, at_once().initial_backoff(2 * SECOND).max_backoff(2 * SECOND)).await,
+        1
+    );
 }
 
 /// What a server may say, and how long is waited before the one retry, the stretch of half included. Without it, a second.
@@ -87,7 +90,7 @@ async fn hostile_hints_are_kept_capped_or_left_to_the_backoff() {
         let delays = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&delays);
         let policy = RetryPolicy::builder()
-            .base(SECOND)
+            .initial_backoff(SECOND)
             .jitter(Jitter::Equal)
             .seed(7)
             .on_retry(move |event| told.lock().unwrap().push(event.delay));
@@ -210,7 +213,7 @@ async fn a_call_is_finished_though_its_layers_handles_and_services_are_gone() {
     let call = {
         let breaker = BreakerLayer::new(circuit().build().unwrap());
         let stack = ServiceBuilder::new()
-            .layer(retry(at_once().base(SECOND)))
+            .layer(retry(at_once().initial_backoff(SECOND)))
             .layer(breaker)
             .layer(FaultClassifyLayer::new())
             .timeout(TIMEOUT)
@@ -242,7 +245,8 @@ async fn a_call_that_is_dropped_in_its_attempt_or_in_its_sleep_sends_nothing_mor
     let circuit = breaker.circuit();
     let delays = Arc::new(AtomicUsize::new(0));
     let told = Arc::clone(&delays);
-    let policy = at_once().base(SECOND).on_retry(move |_| _ = told.fetch_add(1, Ordering::Relaxed));
+    let policy =
+        at_once().initial_backoff(SECOND).on_retry(move |_| _ = told.fetch_add(1, Ordering::Relaxed));
     let stack = ServiceBuilder::new()
         .layer(retry(policy))
         .layer(breaker)
@@ -255,7 +259,7 @@ async fn a_call_that_is_dropped_in_its_attempt_or_in_its_sleep_sends_nothing_mor
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     let window = circuit.status().window;
-    assert_eq!((window.calls, window.abandoned), (0, 1));
+    assert_eq!((window.calls, window.cancelled), (0, 1));
 
     let call = tokio::spawn(stack.oneshot(request(Method::GET, &server)));
     while delays.load(Ordering::Relaxed) == 0 {
@@ -268,7 +272,7 @@ async fn a_call_that_is_dropped_in_its_attempt_or_in_its_sleep_sends_nothing_mor
         yield_now().await;
     }
     let window = circuit.status().window;
-    assert_eq!((server.requests().len(), window.calls, window.failures, window.abandoned), (2, 1, 1, 1));
+    assert_eq!((server.requests().len(), window.calls, window.failures, window.cancelled), (2, 1, 1, 1));
 }
 
 /// A stream of frames that says no length.

@@ -125,7 +125,8 @@ async fn downstream_sees_no_mark_but_the_gateways_own() {
 /// The caller's retry, on the same thread, marks a request by its extensions: those that a router hands on.
 #[tokio::test]
 async fn a_gateway_s_retries_are_its_own() {
-    let policy = || RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build().unwrap();
+    let policy =
+        || RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap();
     for (remove, times) in [(true, 9), (false, 3)] {
         let server = examples::misbehave::Http::start().await;
         server.otherwise(Act::status(503));

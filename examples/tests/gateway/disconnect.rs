@@ -24,7 +24,7 @@ async fn a_client_that_goes_settles_its_call_as_abandoned() {
     for number in 1..=2 {
         drop(asks(&gateway).await);
         let circuit = gateway.circuits.get(&authority(&gateway.orders)).unwrap();
-        comes_true(|| circuit.status().window.abandoned == number).await;
+        comes_true(|| circuit.status().window.cancelled == number).await;
         assert_eq!(circuit.status().window.calls, 0);
     }
     assert_eq!(gateway.orders.requests().len(), 2, "nobody sends it again for a client that is gone");

@@ -60,7 +60,7 @@ const MARKER: &str = "x-attempt";
 
 /// The preset of the example, with a marker header and without a delay.
 fn policy() -> RetryPolicy {
-    let policy = RetryPolicy::gateway().base(Duration::ZERO).jitter(Jitter::None);
+    let policy = RetryPolicy::gateway().initial_backoff(Duration::ZERO).jitter(Jitter::None);
     policy.marker_header(HeaderName::from_static(MARKER)).build().unwrap()
 }
 

@@ -147,5 +147,5 @@ async fn uploads_that_http2_clients_reset_leave_circuit_closed() {
     }
     assert_eq!(gateway.status("/orders/2").await, 200, "an honest request passes");
     let status = gateway.circuits.get(&authority(&gateway.orders)).unwrap().status();
-    assert_eq!((status.state, status.window.abandoned), (CircuitState::Closed, 0));
+    assert_eq!((status.state, status.window.cancelled), (CircuitState::Closed, 0));
 }

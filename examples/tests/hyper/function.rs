@@ -21,7 +21,7 @@ fn breaker() -> BreakerLayer {
 }
 
 fn policy() -> RetryPolicy {
-    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build().unwrap()
+    RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap()
 }
 
 /// It borrows from the test and is not `'static`, and its answers are not `Send`.

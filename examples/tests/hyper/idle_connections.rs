@@ -77,7 +77,8 @@ async fn two_posts(
         std::future::ready(Ok::<_, io::Error>(Wire(TokioIo::new(near))))
     });
     let client = Client::builder(TokioExecutor::new()).retry_canceled_requests(by_itself).build(connector);
-    let (attempts, policy) = (Arc::new(AtomicUsize::new(0)), RetryPolicy::builder().base(Duration::ZERO));
+    let (attempts, policy) =
+        (Arc::new(AtomicUsize::new(0)), RetryPolicy::builder().initial_backoff(Duration::ZERO));
     let counter = Arc::clone(&attempts);
     let mut stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy.max_attempts(max_attempts).build().unwrap()))

@@ -51,7 +51,11 @@ async fn send(
     server.script(acts.to_vec());
     let attempts = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&attempts);
-    let policy = RetryPolicy::builder().base(std::time::Duration::ZERO).jitter(Jitter::None).build().unwrap();
+    let policy = RetryPolicy::builder()
+        .initial_backoff(std::time::Duration::ZERO)
+        .jitter(Jitter::None)
+        .build()
+        .unwrap();
     let config = BreakerConfig::builder().name("kept").clock(Clock::manual().0).build().unwrap();
     let breaker = BreakerLayer::new(config);
     let circuit = breaker.circuit();

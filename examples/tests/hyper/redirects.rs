@@ -26,7 +26,7 @@ const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
 /// Three attempts without a delay.
 fn at_once() -> RetryPolicyBuilder {
-    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None)
+    RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None)
 }
 
 fn client() -> Client<HttpConnector, Body> {

@@ -115,7 +115,11 @@ impl Service<u32> for Backend {
 
 /// Three attempts, a second apart.
 fn retry() -> JitterRetryLayer {
-    let policy = RetryPolicy::builder().base(EACH).factor(1.0).jitter(Jitter::None).clock(Clock::tokio());
+    let policy = RetryPolicy::builder()
+        .initial_backoff(EACH)
+        .backoff_multiplier(1.0)
+        .jitter(Jitter::None)
+        .clock(Clock::tokio());
     JitterRetryLayer::new(policy.build().unwrap())
 }
 

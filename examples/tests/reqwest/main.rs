@@ -24,7 +24,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// service of any lifetime, which a returned type could not say.
 macro_rules! layers {
     () => {{
-        let policy = RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build().unwrap();
+        let policy =
+            RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap();
         let circuit = BreakerConfig::builder().consecutive_failures(0).clock(Clock::manual().0);
         ServiceBuilder::new()
             .layer(JitterRetryLayer::new(policy))

@@ -51,7 +51,7 @@ impl Hops {
 
 /// Three attempts without a delay.
 fn at_once() -> RetryPolicyBuilder {
-    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None)
+    RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None)
 }
 
 fn client() -> Client {
@@ -128,7 +128,8 @@ async fn redirected_post_as_an_http_request_is_sent_once() {
 async fn redirected_post_with_other_policies_and_classifiers_is_sent_once() {
     use tower_fault_classify::{classify_fn, judge_error, judge_outcome};
 
-    let gateway = RetryPolicy::gateway().base(Duration::ZERO).jitter(Jitter::None).build().unwrap();
+    let gateway =
+        RetryPolicy::gateway().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap();
     let closure = classify_fn(|outcome: Result<&Response, &reqwest::Error>| match outcome {
         Ok(response) => judge_outcome(response),
         Err(error) => judge_error(error).into(),

@@ -52,7 +52,7 @@ async fn a_post_that_became_a_get_is_still_the_callers_post() {
 #[tokio::test]
 async fn body_in_memory_is_sent_again_after_307_and_308_beneath_the_retry_layer() {
     let server = Http::start().await;
-    let policy = RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build().unwrap();
+    let policy = RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap();
     let mut stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy))
         .layer(FaultClassifyLayer::new())

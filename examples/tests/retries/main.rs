@@ -15,5 +15,5 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Three attempts without a delay.
 fn at_once() -> RetryPolicyBuilder {
-    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None)
+    RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None)
 }

@@ -74,12 +74,12 @@ async fn through_a_gateway() {
     let mut window = Counts::default();
     window.calls += excused;
     window.failures += excused;
-    for circuit in circuits.all() {
+    for circuit in circuits.circuits() {
         let of = circuit.status().window;
         window.calls += of.calls;
         window.failures += of.failures;
         window.slow += of.slow;
-        window.abandoned += of.abandoned;
+        window.cancelled += of.cancelled;
     }
     assert_eq!(circuits.len(), 2);
     upstream.check(&ends, &ledger, window);

@@ -334,7 +334,7 @@ pub(crate) fn check(ends: &Ends, ledger: &Ledger, window: Counts, seen: &[Seen],
     let (fine, throttled) =
         (ledger.0.fine.load(Ordering::Relaxed), ledger.0.throttled.load(Ordering::Relaxed));
     let all = ledger.all_attempts(|_| true);
-    assert_eq!((window.slow, window.abandoned), (0, 0));
+    assert_eq!((window.slow, window.cancelled), (0, 0));
     assert_eq!(window.calls as usize, all - throttled, "what is throttled says nothing of health");
     assert_eq!(window.failures as usize, all - throttled - fine);
 }

@@ -21,7 +21,8 @@ const ATTEMPTS: u32 = 3;
 /// Without a delay, and without a budget, which would refuse what the sums ask for. No redirect is
 /// followed, so that a POST is sent again after a refused connection.
 fn policy() -> RetryPolicy {
-    let policy = RetryPolicy::builder().max_attempts(ATTEMPTS).base(Duration::ZERO).jitter(Jitter::None);
+    let policy =
+        RetryPolicy::builder().max_attempts(ATTEMPTS).initial_backoff(Duration::ZERO).jitter(Jitter::None);
     policy.budget(None).follows_redirects(false).build().unwrap()
 }
 

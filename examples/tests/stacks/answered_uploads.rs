@@ -65,7 +65,7 @@ where
     }
 }
 
-/// Makes three calls. Returns how many failures and abandoned calls the circuit counted.
+/// Makes three calls. Returns how many failures and cancelled calls the circuit counted.
 async fn three(tracked: bool, http2: bool, then: Then) -> (u64, u64) {
     let url = echo().await;
     let breaker = BreakerLayer::new(circuit());
@@ -84,7 +84,7 @@ async fn three(tracked: bool, http2: bool, then: Then) -> (u64, u64) {
         }
     }
     let window = circuit.status().window;
-    (window.failures, window.abandoned)
+    (window.failures, window.cancelled)
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ fn circuit() -> BreakerConfig {
 
 /// Three attempts without a delay.
 fn policy() -> RetryPolicy {
-    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).build().unwrap()
+    RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap()
 }
 
 /// An upstream that answers with the status that the path asks for, and counts.

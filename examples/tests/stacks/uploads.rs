@@ -229,8 +229,8 @@ async fn stalled_client_stream_over_tonic_is_no_failure() {
 }
 
 /// Drops three calls when the server has the beginning of their uploads. Returns how many calls the
-/// circuit counted as abandoned.
-async fn abandoned<S, R>(service: S, circuit: Circuit, then: Then, request: impl Fn(&str, Frames) -> R) -> u64
+/// circuit counted as cancelled.
+async fn cancelled<S, R>(service: S, circuit: Circuit, then: Then, request: impl Fn(&str, Frames) -> R) -> u64
 where
     S: Service<R, Response: Send, Error: Send, Future: Send> + Clone + Send + 'static,
     R: Send + 'static,
@@ -247,7 +247,7 @@ where
         call.abort();
         assert!(call.await.is_err_and(|error| error.is_cancelled()));
     }
-    circuit.status().window.abandoned
+    circuit.status().window.cancelled
 }
 
 #[tokio::test]
@@ -261,7 +261,7 @@ async fn call_dropped_while_upload_waits_under_upload_layer_is_not_counted() {
                 .layer(breaker)
                 .layer(FaultClassifyLayer::new())
                 .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
-            assert_eq!(abandoned(stack, circuit, then, put).await, counted, "HTTP/2: {http2}");
+            assert_eq!(cancelled(stack, circuit, then, put).await, counted, "HTTP/2: {http2}");
         }
     }
 }
@@ -278,7 +278,7 @@ async fn call_dropped_while_upload_waits_under_retry_layer_is_not_counted() {
                 .layer(breaker)
                 .layer(FaultClassifyLayer::new())
                 .service(Client::builder(TokioExecutor::new()).http2_only(http2).build_http());
-            assert_eq!(abandoned(stack, circuit, then, replayed).await, counted, "HTTP/2: {http2}");
+            assert_eq!(cancelled(stack, circuit, then, replayed).await, counted, "HTTP/2: {http2}");
         }
     }
 }

@@ -42,7 +42,7 @@ fn all_listed() -> RetryPolicyBuilder {
 
 /// Three attempts without a delay.
 fn at_once() -> RetryPolicyBuilder {
-    RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None)
+    RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None)
 }
 
 /// A generated client over all layers over a channel. The circuit hears the end of the answers.

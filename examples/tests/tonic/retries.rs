@@ -41,7 +41,7 @@ async fn a_pushback_is_slept_in_place_of_the_backoff() {
     assert_eq!(slept(all_listed(), pushed(13, "30")).await, (1, ms(0)), "no code to retry");
     let late = Reply::message("x").status(14).trailer(PUSHBACK, "20");
     assert_eq!(slept(all_listed(), late).await, (1, ms(0)), "its answer had begun");
-    let backoff = all_listed().base(ms(70));
+    let backoff = all_listed().initial_backoff(ms(70));
     assert_eq!(slept(backoff.clone(), Reply::trailers_only(14)).await, (2, ms(70)));
     assert_eq!(slept(backoff, pushed(14, "20")).await, (2, ms(20)));
 }

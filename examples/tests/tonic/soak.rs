@@ -128,6 +128,6 @@ async fn every_call_gets_the_answer_of_its_last_attempt_and_none_is_made_that_mu
     let failures = count(Fate::Unavailable) + count(Fate::Reset) + count(Fate::Late);
     let window = circuit.status().window;
     assert_eq!((window.calls, window.failures), (count(Fate::Answered) + failures, failures));
-    assert_eq!((window.abandoned, circuit.status().state), (0, CircuitState::Closed));
+    assert_eq!((window.cancelled, circuit.status().state), (0, CircuitState::Closed));
     assert_eq!(server.connections(), 1);
 }

@@ -96,7 +96,7 @@ async fn a_server_that_cancels_counts_for_nothing() {
         let (codes, circuit, _) = answered(reply.clone()).await;
         assert_eq!(codes, [Code::Cancelled; 4]);
         let window = circuit.status().window;
-        assert_eq!((window.calls, window.failures, window.abandoned), (0, 0, 0), "{reply:?}");
+        assert_eq!((window.calls, window.failures, window.cancelled), (0, 0, 0), "{reply:?}");
     }
 }
 
@@ -133,7 +133,7 @@ async fn stream_dropped_after_a_message_is_completed_and_counts_in_no_rate() {
         assert_eq!(answer.message().await.unwrap().unwrap().text, "x");
     }
     let window = circuit.status().window;
-    assert_eq!((window.calls, window.failures, window.abandoned), (0, 0, 0));
+    assert_eq!((window.calls, window.failures, window.cancelled), (0, 0, 0));
 }
 
 fn assert_rejected(status: &Status, pushback: &str) {

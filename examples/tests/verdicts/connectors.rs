@@ -60,7 +60,7 @@ async fn tunnels_asked_for(status: u16) -> usize {
     let proxy = Http::start().await;
     proxy.otherwise(Act::status(status));
     let tunnel = Tunnel::new(proxy.url().parse().unwrap(), HttpConnector::new());
-    let policy = RetryPolicy::builder().max_attempts(3).base(Duration::ZERO).build().unwrap();
+    let policy = RetryPolicy::builder().max_attempts(3).initial_backoff(Duration::ZERO).build().unwrap();
     let client = JitterRetryLayer::new(policy).layer(hyper_util_client::over(tunnel));
     let request = Request::post("http://server.invalid:80").body(Full::<Bytes>::default()).unwrap();
     failed(client.oneshot(request).await);

@@ -38,7 +38,7 @@ fn breaker() -> BreakerLayer {
 }
 
 fn policy() -> RetryPolicy {
-    let policy = RetryPolicy::builder().base(Duration::ZERO).jitter(Jitter::None).budget(None);
+    let policy = RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).budget(None);
     policy.follows_redirects(false).build().unwrap()
 }
 

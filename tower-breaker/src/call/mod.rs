@@ -65,7 +65,7 @@ impl Circuit {
     /// # Cancellation
     ///
     /// Dropping the returned future drops `call`, which then counts as a cancelled call: see
-    /// [`AbandonedPolicy`](crate::AbandonedPolicy). Before its first poll it counts for nothing.
+    /// [`CancelledPolicy`](crate::CancelledPolicy). Before its first poll it counts for nothing.
     ///
     /// # Errors
     ///

@@ -7,10 +7,10 @@ use tower_fault_classify::__internals::Buckets;
 use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, fence};
 
 use super::window::Span;
-use crate::machine::{Abandoned, SlowLimits, TripLimits, fewest_failures};
+use crate::machine::{Cancelled, SlowLimits, TripLimits, fewest_failures};
 
 /// Scale and offset of the buckets, calls of the window, run and failures to look at, `consecutive:32 | minimum:32`, failure rate, slow
-/// from, slow rate, abandoned.
+/// from, slow rate, cancelled.
 const WORDS: usize = 10;
 
 /// What a failing call must know to see whether there is anything to look at.
@@ -103,22 +103,22 @@ fn pack(Limits { span, trip }: &Limits) -> [u64; WORDS] {
     let [scale, offset] = span.buckets.words();
     let counts = (u64::from(trip.consecutive_failures) << 32) | u64::from(trip.minimum_calls);
     let slow = trip.slow.unwrap_or(SlowLimits { from: 0, rate: f64::NAN });
-    let abandoned = match trip.abandoned {
-        Abandoned::IfNoneCompletes => 0,
-        Abandoned::Ignored => 1,
-        Abandoned::Failure => 2,
-        Abandoned::FailureFrom(nanos) => nanos.saturating_add(3),
+    let cancelled = match trip.cancelled {
+        Cancelled::IfNoneCompletes => 0,
+        Cancelled::Ignored => 1,
+        Cancelled::Failure => 2,
+        Cancelled::FailureFrom(nanos) => nanos.saturating_add(3),
     };
     let rate = trip.failure_rate.unwrap_or(f64::NAN);
     let run = if trip.consecutive_failures == 0 { u64::MAX } else { trip.consecutive_failures.into() };
     let slow_rate = slow.rate.to_bits();
     let calls = span.calls.into();
     let failures = fewest_failures(trip);
-    [scale, offset, calls, run, failures, counts, rate.to_bits(), slow.from, slow_rate, abandoned]
+    [scale, offset, calls, run, failures, counts, rate.to_bits(), slow.from, slow_rate, cancelled]
 }
 
 fn unpack(
-    [scale, offset, calls, _, _, counts, rate, slow_from, slow_rate, abandoned]: [u64; WORDS],
+    [scale, offset, calls, _, _, counts, rate, slow_from, slow_rate, cancelled]: [u64; WORDS],
 ) -> Limits {
     let number = |bits| Some(f64::from_bits(bits)).filter(|rate| !rate.is_nan());
     Limits {
@@ -128,11 +128,11 @@ fn unpack(
             minimum_calls: counts as u32,
             failure_rate: number(rate),
             slow: number(slow_rate).map(|rate| SlowLimits { from: slow_from, rate }),
-            abandoned: match abandoned {
-                0 => Abandoned::IfNoneCompletes,
-                1 => Abandoned::Ignored,
-                2 => Abandoned::Failure,
-                nanos => Abandoned::FailureFrom(nanos - 3),
+            cancelled: match cancelled {
+                0 => Cancelled::IfNoneCompletes,
+                1 => Cancelled::Ignored,
+                2 => Cancelled::Failure,
+                nanos => Cancelled::FailureFrom(nanos - 3),
             },
         },
     }
@@ -150,23 +150,23 @@ mod tests {
     use super::*;
 
     fn limits() -> impl Strategy<Value = Limits> {
-        let abandoned = prop_oneof![
-            Just(Abandoned::IfNoneCompletes),
-            Just(Abandoned::Ignored),
-            Just(Abandoned::Failure),
-            (0..u64::MAX - 3).prop_map(Abandoned::FailureFrom),
+        let cancelled = prop_oneof![
+            Just(Cancelled::IfNoneCompletes),
+            Just(Cancelled::Ignored),
+            Just(Cancelled::Failure),
+            (0..u64::MAX - 3).prop_map(Cancelled::FailureFrom),
         ];
         let slow = proptest::option::of((any::<u64>(), 0.0..=1.0));
         let span = (1..u64::MAX, any::<u32>());
-        (span, any::<(u32, u32)>(), proptest::option::of(0.0..=1.0), slow, abandoned).prop_map(
-            |((span, calls), (consecutive_failures, minimum_calls), failure_rate, slow, abandoned)| Limits {
+        (span, any::<(u32, u32)>(), proptest::option::of(0.0..=1.0), slow, cancelled).prop_map(
+            |((span, calls), (consecutive_failures, minimum_calls), failure_rate, slow, cancelled)| Limits {
                 span: Span { buckets: Buckets::of(span), calls },
                 trip: TripLimits {
                     consecutive_failures,
                     minimum_calls,
                     failure_rate,
                     slow: slow.map(|(from, rate)| SlowLimits { from, rate }),
-                    abandoned,
+                    cancelled,
                 },
             },
         )
@@ -200,7 +200,7 @@ mod models {
                 failure_rate: None,
                 slow: None,
                 minimum_calls: number,
-                abandoned: Abandoned::FailureFrom(number.into()),
+                cancelled: Cancelled::FailureFrom(number.into()),
             },
         }
     }

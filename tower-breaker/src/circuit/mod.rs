@@ -200,7 +200,7 @@ pub struct Status {
     /// Where it stands.
     pub state: CircuitState,
     /// The share of calls, 0 to 1, that a circuit lets through which has just closed. `None`: it does not ramp up.
-    pub ramp: Option<f64>,
+    pub slow_start: Option<f64>,
     /// How long the state has lasted.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::duration"))]
     pub lasted: Duration,
@@ -231,7 +231,7 @@ impl Status {
         Self {
             circuit,
             state: view.state,
-            ramp: view.ramp,
+            slow_start: view.ramp,
             lasted: Duration::from_nanos(view.lasted),
             consecutive_failures: view.run,
             window: view.counts,

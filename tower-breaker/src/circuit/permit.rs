@@ -20,7 +20,7 @@ const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Unhe
 ///
 /// It settles exactly once: by a verdict, or by being dropped, which stands for a call that was given up. It belongs to
 /// the epoch in which it was given out: once the circuit has changed its state, what the call comes to changes nothing.
-/// [`AbandonedPolicy`](crate::AbandonedPolicy) says what a call counts for that was given up.
+/// [`CancelledPolicy`](crate::CancelledPolicy) says what a call counts for that was given up.
 #[must_use = "a permit that is dropped stands for a call that was given up"]
 pub struct Permit<H: Hold = Own> {
     hold: H,

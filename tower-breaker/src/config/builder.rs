@@ -7,9 +7,9 @@ use std::time::Duration;
 use tower_fault_classify::__internals::{Clock, ConfigError};
 
 use super::name::intern;
-use super::{AbandonedPolicy, BreakerConfig, Mode};
+use super::{BreakerConfig, CancelledPolicy, Mode};
 use crate::circuit::{Setup, Shape};
-use crate::machine::{Abandoned, OpenTime, RecoveryLimits, SlowLimits, TripLimits};
+use crate::machine::{Cancelled, OpenTime, RecoveryLimits, SlowLimits, TripLimits};
 
 /// What open times, leases and time windows may be.
 pub(crate) const DURATIONS: RangeInclusive<Duration> =
@@ -36,18 +36,18 @@ pub struct BreakerConfigBuilder {
     name: Cow<'static, str>,
     consecutive_failures: u32,
     failure_rate: Option<f64>,
-    slow_calls: Option<(Duration, f64)>,
+    slow_call_rate: Option<(Duration, f64)>,
     minimum_calls: Option<u32>,
     window: Span,
-    abandoned: AbandonedPolicy,
+    cancelled: CancelledPolicy,
     open_for: Duration,
-    open_growth: Option<(f64, Duration)>,
+    open_backoff: Option<(f64, Duration)>,
     open_jitter: f64,
     open_until_reset: bool,
     probes: u32,
     successes_to_close: u32,
     probe_lease: Option<Duration>,
-    ramp_for: Duration,
+    slow_start: Duration,
     mode: Mode,
     clock: Option<Clock>,
 }
@@ -64,18 +64,18 @@ impl BreakerConfigBuilder {
             name: Cow::Borrowed("breaker"),
             consecutive_failures: 5,
             failure_rate: Some(0.5),
-            slow_calls: None,
+            slow_call_rate: None,
             minimum_calls: None,
             window: Span::Time(Duration::from_secs(60)),
-            abandoned: AbandonedPolicy::IfNoneCompletes,
+            cancelled: CancelledPolicy::IfNoneCompletes,
             open_for: Duration::from_secs(30),
-            open_growth: None,
+            open_backoff: None,
             open_jitter: 0.0,
             open_until_reset: false,
             probes: 3,
             successes_to_close: 2,
             probe_lease: None,
-            ramp_for: Duration::ZERO,
+            slow_start: Duration::ZERO,
             mode: Mode::Enforce,
             clock: None,
         }
@@ -106,7 +106,7 @@ impl BreakerConfigBuilder {
     /// Opens when this share of the calls in the window, 0 to 1, took so long or longer, 1 ms to 365 days, whatever they came to. A probe that
     /// is slow opens the circuit again. Every call then reads the clock when it begins. **Default**: off.
     ///
-    /// A call that never ends is not slow, it is abandoned: see [`abandoned`](Self::abandoned).
+    /// A call that never ends is not slow, it is cancelled: see [`cancelled`](Self::cancelled).
     ///
     /// The time of a call includes the upload of its request. A remote client with a slow uplink
     /// makes a slow call of a server that answers at once, and a few such clients open the circuit.
@@ -114,9 +114,9 @@ impl BreakerConfigBuilder {
     ///
     /// - Give the routes with uploads a circuit of their own, without slow calls.
     /// - Read small bodies into memory above the breaker.
-    /// - Set `from` above the longest upload that you allow.
-    pub fn slow_calls(mut self, from: Duration, rate: f64) -> Self {
-        self.slow_calls = Some((from, rate));
+    /// - Set `threshold` above the longest upload that you allow.
+    pub fn slow_call_rate(mut self, threshold: Duration, rate: f64) -> Self {
+        self.slow_call_rate = Some((threshold, rate));
         self
     }
 
@@ -141,9 +141,9 @@ impl BreakerConfigBuilder {
         self
     }
 
-    /// What a call counts for that its caller gave up. **Default**: [`AbandonedPolicy::IfNoneCompletes`].
-    pub fn abandoned(mut self, policy: AbandonedPolicy) -> Self {
-        self.abandoned = policy;
+    /// What a call counts for that its caller gave up. **Default**: [`CancelledPolicy::IfNoneCompletes`].
+    pub fn cancelled(mut self, policy: CancelledPolicy) -> Self {
+        self.cancelled = policy;
         self
     }
 
@@ -154,10 +154,10 @@ impl BreakerConfigBuilder {
         self
     }
 
-    /// Each open period is `factor` times as long as the one before, 1 to 100, up to `cap`, at least the open time and at most 365 days. It
+    /// Each open period is `multiplier` times as long as the one before, 1 to 100, up to `max`, at least the open time and at most 365 days. It
     /// starts over when the circuit has stayed closed as long as its last open period. **Default**: each is as long.
-    pub fn open_growth(mut self, factor: f64, cap: Duration) -> Self {
-        self.open_growth = Some((factor, cap));
+    pub fn open_backoff(mut self, multiplier: f64, max: Duration) -> Self {
+        self.open_backoff = Some((multiplier, max));
         self
     }
 
@@ -203,8 +203,8 @@ impl BreakerConfigBuilder {
     /// the time that is left is over.
     ///
     /// **Default**: zero.
-    pub fn ramp_for(mut self, time: Duration) -> Self {
-        self.ramp_for = time;
+    pub fn slow_start(mut self, time: Duration) -> Self {
+        self.slow_start = time;
         self
     }
 
@@ -245,11 +245,11 @@ impl BreakerConfigBuilder {
                 (Shape::Count(ConfigError::check("count_window", calls, WINDOW_CALLS)?), calls)
             }
         };
-        let slow = match self.slow_calls {
+        let slow = match self.slow_call_rate {
             None => None,
             Some((from, rate)) => Some(SlowLimits {
-                from: time("slow_calls", from)?,
-                rate: ConfigError::check("slow_calls", rate, SHARES)?,
+                from: time("slow_call_rate", from)?,
+                rate: ConfigError::check("slow_call_rate", rate, SHARES)?,
             }),
         };
         let minimum_calls = self.minimum_calls.unwrap_or(MINIMUM_CALLS.min(most_calls));
@@ -258,19 +258,19 @@ impl BreakerConfigBuilder {
             failure_rate: self.failure_rate,
             slow,
             minimum_calls: ConfigError::check("minimum_calls", minimum_calls, 1..=most_calls)?,
-            abandoned: match self.abandoned {
-                AbandonedPolicy::IfNoneCompletes => Abandoned::IfNoneCompletes,
-                AbandonedPolicy::Ignore => Abandoned::Ignored,
-                AbandonedPolicy::Failure => Abandoned::Failure,
-                AbandonedPolicy::FailureAfter(after) => Abandoned::FailureFrom(time("abandoned", after)?),
+            cancelled: match self.cancelled {
+                CancelledPolicy::IfNoneCompletes => Cancelled::IfNoneCompletes,
+                CancelledPolicy::Ignore => Cancelled::Ignored,
+                CancelledPolicy::Failure => Cancelled::Failure,
+                CancelledPolicy::FailureAfter(after) => Cancelled::FailureFrom(time("cancelled", after)?),
             },
         };
         let first = time("open_for", self.open_for)?;
-        let (factor, cap) = match self.open_growth {
+        let (factor, cap) = match self.open_backoff {
             None => (1.0, first),
             Some((factor, cap)) => {
-                ConfigError::check("open_growth", factor, GROWTH)?;
-                (factor, nanos(ConfigError::check("open_growth", cap, self.open_for..=*DURATIONS.end())?))
+                ConfigError::check("open_backoff", factor, GROWTH)?;
+                (factor, nanos(ConfigError::check("open_backoff", cap, self.open_for..=*DURATIONS.end())?))
             }
         };
         let jitter = ConfigError::check("open_jitter", self.open_jitter, SHARES)?;
@@ -283,7 +283,7 @@ impl BreakerConfigBuilder {
                 1..=u32::MAX,
             )?,
             probe_lease: time("probe_lease", self.probe_lease.unwrap_or(self.open_for))?,
-            ramp: if self.ramp_for.is_zero() { 0 } else { time("ramp_for", self.ramp_for)? },
+            ramp: if self.slow_start.is_zero() { 0 } else { time("slow_start", self.slow_start)? },
         };
         let observing = self.mode == Mode::ObserveOnly;
         let disabled = self.mode == Mode::Disabled;
@@ -318,7 +318,7 @@ mod tests {
             failure_rate: Some(0.5),
             slow: None,
             minimum_calls: 10,
-            abandoned: Abandoned::IfNoneCompletes,
+            cancelled: Cancelled::IfNoneCompletes,
         };
         assert_eq!((config.name(), config.setup.trip), ("breaker", trip));
         let thirty_seconds = 30_000_000_000;
@@ -348,20 +348,20 @@ mod tests {
             assert_eq!(refused(config().time_window(duration)).0, "time_window");
             assert_eq!(refused(config().open_for(duration)).0, "open_for");
             assert_eq!(refused(config().probe_lease(duration)).0, "probe_lease");
-            assert_eq!(refused(config().slow_calls(duration, 0.5)).0, "slow_calls");
-            let abandoned = AbandonedPolicy::FailureAfter(duration);
-            assert_eq!(refused(config().abandoned(abandoned)).0, "abandoned");
+            assert_eq!(refused(config().slow_call_rate(duration, 0.5)).0, "slow_call_rate");
+            let cancelled = CancelledPolicy::FailureAfter(duration);
+            assert_eq!(refused(config().cancelled(cancelled)).0, "cancelled");
             if !duration.is_zero() {
-                assert_eq!(refused(config().ramp_for(duration)).0, "ramp_for");
+                assert_eq!(refused(config().slow_start(duration)).0, "slow_start");
             }
         }
-        assert_eq!(refused(config().slow_calls(Duration::from_secs(1), 1.1)).0, "slow_calls");
+        assert_eq!(refused(config().slow_call_rate(Duration::from_secs(1), 1.1)).0, "slow_call_rate");
         let minute = Duration::from_secs(60);
         for factor in [0.9, 101.0, f64::NAN] {
-            assert_eq!(refused(config().open_growth(factor, minute)).0, "open_growth");
+            assert_eq!(refused(config().open_backoff(factor, minute)).0, "open_backoff");
         }
-        let (field, text) = refused(config().open_growth(2.0, Duration::from_secs(29)));
-        assert_eq!((field, &*text), ("open_growth", "`open_growth` is 29s; allowed is 30s to 31536000s"));
+        let (field, text) = refused(config().open_backoff(2.0, Duration::from_secs(29)));
+        assert_eq!((field, &*text), ("open_backoff", "`open_backoff` is 29s; allowed is 30s to 31536000s"));
         assert_eq!(refused(config().open_jitter(1.5)).0, "open_jitter");
         assert_eq!(refused(config().count_window(0)).0, "count_window");
         assert_eq!(refused(config().count_window(1_000_001)).0, "count_window");
@@ -410,11 +410,11 @@ mod tests {
         let short = Duration::from_millis(99);
         let builders = [
             config().time_window(short),
-            config().slow_calls(short, 0.5),
-            config().abandoned(AbandonedPolicy::FailureAfter(short)),
+            config().slow_call_rate(short, 0.5),
+            config().cancelled(CancelledPolicy::FailureAfter(short)),
             config().open_for(short),
             config().probe_lease(short),
-            config().ramp_for(short),
+            config().slow_start(short),
         ];
         for builder in builders {
             assert_eq!(builder.clone().build().unwrap().clock(), Clock::precise(), "{builder:?}");

@@ -77,7 +77,7 @@ impl KeyedConfigBuilder {
     /// |---|---|
     /// | 1 | idle: closed with an empty window and no failure since its last success, or open or half-open for twice its open duration |
     /// | 2 | closed, with successes only in its window; the one with the fewest first |
-    /// | 3 | closed, with failed, slow or abandoned calls in its window, or with failures since its last success, the last of them more than a tenth of the window ago; the one with the fewest first |
+    /// | 3 | closed, with failed, slow or cancelled calls in its window, or with failures since its last success, the last of them more than a tenth of the window ago; the one with the fewest first |
     ///
     /// These are never evicted, so that a flood of junk keys cannot make a dead key look healthy
     /// again:
@@ -86,7 +86,7 @@ impl KeyedConfigBuilder {
     /// - a circuit that is open or half-open, until twice its open duration has passed;
     /// - a circuit that is forced, or open until it is reset;
     /// - a circuit in its slow start;
-    /// - a circuit with a call that failed, was slow or was abandoned in this tenth of the window
+    /// - a circuit with a call that failed, was slow or was cancelled in this tenth of the window
     ///   or in the one before.
     ///
     /// If none of the 16 can be evicted, the call is subject to [`overflow`](Self::overflow). Once

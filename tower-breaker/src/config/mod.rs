@@ -26,17 +26,17 @@ use crate::circuit::Setup;
 /// | [`name`](BreakerConfigBuilder::name) | `"breaker"` |
 /// | [`consecutive_failures`](BreakerConfigBuilder::consecutive_failures) | opens after 5 failures in a row |
 /// | [`failure_rate`](BreakerConfigBuilder::failure_rate) | opens at 50 % |
-/// | [`slow_calls`](BreakerConfigBuilder::slow_calls) | no call is slow |
+/// | [`slow_call_rate`](BreakerConfigBuilder::slow_call_rate) | no call is slow |
 /// | [`minimum_calls`](BreakerConfigBuilder::minimum_calls) | of at least 10 calls |
 /// | [`time_window`](BreakerConfigBuilder::time_window) | in the last 60 s |
-/// | [`abandoned`](BreakerConfigBuilder::abandoned) | ignored, unless no call is completed |
+/// | [`cancelled`](BreakerConfigBuilder::cancelled) | ignored, unless no call is completed |
 /// | [`open_for`](BreakerConfigBuilder::open_for) | stays open 30 s |
-/// | [`open_growth`](BreakerConfigBuilder::open_growth), [`open_jitter`](BreakerConfigBuilder::open_jitter) | each time as long |
+/// | [`open_backoff`](BreakerConfigBuilder::open_backoff), [`open_jitter`](BreakerConfigBuilder::open_jitter) | each time as long |
 /// | [`open_until_reset`](BreakerConfigBuilder::open_until_reset) | no |
 /// | [`probes`](BreakerConfigBuilder::probes) | then lets 3 calls through at once |
 /// | [`successes_to_close`](BreakerConfigBuilder::successes_to_close) | closes after 2 of them succeeded |
 /// | [`probe_lease`](BreakerConfigBuilder::probe_lease) | a probe keeps its place as long as the open time |
-/// | [`ramp_for`](BreakerConfigBuilder::ramp_for) | lets all calls through when it has closed |
+/// | [`slow_start`](BreakerConfigBuilder::slow_start) | lets all calls through when it has closed |
 /// | [`mode`](BreakerConfigBuilder::mode) | [`Mode::Enforce`] |
 /// | [`clock`](BreakerConfigBuilder::clock) | [`Clock::coarse`] |
 ///
@@ -67,9 +67,9 @@ use crate::circuit::Setup;
 ///     name = "search"
 ///     consecutive_failures = "none"
 ///     failure_rate = 0.8
-///     slow_calls = { from = "2s", rate = 0.5 }
+///     slow_call_rate = { threshold = "2s", rate = 0.5 }
 ///     time_window = "5m"
-///     open_growth = { factor = 2.0, cap = "10m" }
+///     open_backoff = { multiplier = 2.0, max = "10m" }
 /// "#;
 /// let config: BreakerConfig = toml::from_str(file)?;
 /// # }
@@ -77,8 +77,8 @@ use crate::circuit::Setup;
 /// ```
 ///
 /// - A field that is left out has its default.
-/// - `"none"` turns off: `consecutive_failures`, `failure_rate`, `slow_calls`, `open_growth`,
-///   `open_jitter`, `ramp_for`.
+/// - `"none"` turns off: `consecutive_failures`, `failure_rate`, `slow_call_rate`, `open_backoff`,
+///   `open_jitter`, `slow_start`.
 /// - `null` is an error, because it could mean either.
 /// - A duration is a text of numbers, each with its unit: d, h, m, s, ms, us or ns. Examples are
 ///   `"1m 30s"` and `"1.5s"`.
@@ -107,7 +107,7 @@ pub struct BreakerConfig {
 /// not answer yet. A probe returns its place.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum AbandonedPolicy {
+pub enum CancelledPolicy {
     /// Ignored, unless the server hangs: the circuit opens if the window holds
     /// [`minimum_calls`](BreakerConfigBuilder::minimum_calls) cancelled calls and no completed
     /// call. The default.
@@ -167,7 +167,7 @@ impl BreakerConfig {
             .minimum_calls(100)
             .time_window(Duration::from_secs(10))
             .open_for(Duration::from_secs(5))
-            .ramp_for(Duration::from_secs(5))
+            .slow_start(Duration::from_secs(5))
     }
 
     /// For a worker that makes one call at a time: five failures in a row open the circuit, and it stays open until somebody resets it.

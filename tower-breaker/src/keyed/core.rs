@@ -1,6 +1,6 @@
 //! The parts of a circuit that is one of many: as few bytes as will do, and the rest once it is in trouble.
 //!
-//! A circuit whose calls all succeed has its key, a gate and eleven cells. What only transitions, slow and abandoned calls and half-open need
+//! A circuit whose calls all succeed has its key, a gate and eleven cells. What only transitions, slow and cancelled calls and half-open need
 //! is made when the first of them comes, and stays until the circuit is dropped. Configuration, clock and watchers are those of all of them.
 //!
 //! # Many calls by one key
@@ -40,7 +40,7 @@ pub(crate) enum Loss {
     Idle,
     /// It is closed, and its window holds this number of calls, all of them fast and successful.
     Successes(u64),
-    /// It is closed, and none of its failed, slow and abandoned calls is recent. The number is of
+    /// It is closed, and none of its failed, slow and cancelled calls is recent. The number is of
     /// those in its window, or of the failures since its last success, if they are more.
     Failures(u64),
 }
@@ -204,7 +204,7 @@ struct Trouble {
 #[derive(Default)]
 struct More {
     slow: Cells<CELLS>,
-    abandoned: Cells<CELLS>,
+    cancelled: Cells<CELLS>,
     /// The counts of full cells.
     failures: Cells<CELLS>,
     calls: Cells<CELLS>,
@@ -215,7 +215,7 @@ const CELLS: usize = Pairs::PARTS as usize + 1;
 
 impl More {
     fn all(&self) -> [&Cells<CELLS>; 4] {
-        [&self.slow, &self.abandoned, &self.failures, &self.calls]
+        [&self.slow, &self.cancelled, &self.failures, &self.calls]
     }
 }
 
@@ -294,9 +294,9 @@ impl<K> Keyed<K> {
             // Every numerator before its denominator, as in the other window.
             let more =
                 self.trouble.get().map(|trouble| trouble.counts.all().map(|cells| cells.sum_of(tag, span)));
-            let [slow, abandoned, more_failures, more_calls] = more.unwrap_or_default();
+            let [slow, cancelled, more_failures, more_calls] = more.unwrap_or_default();
             let [calls, failures] = self.calls.sum_of(tag, span);
-            Counts { calls: calls + more_calls, failures: failures + more_failures, slow, abandoned }
+            Counts { calls: calls + more_calls, failures: failures + more_failures, slow, cancelled }
         })
     }
 
@@ -325,7 +325,7 @@ impl<K> Core<Keyed<K>> {
     /// - it is open or half-open, for less than twice its open duration;
     /// - it is forced, or open until it is reset;
     /// - it is in its slow start;
-    /// - a call failed, was slow or was abandoned in this tenth of the window or in the one before.
+    /// - a call failed, was slow or was cancelled in this tenth of the window or in the one before.
     fn loss(&self) -> Option<Loss> {
         let Keyed { gate, newest, trouble, common, .. } = self.store();
         let now = common.plan.clock.now();
@@ -338,7 +338,7 @@ impl<K> Core<Keyed<K>> {
         if !gate.lets_all_through() && trouble.is_some_and(|trouble| lock(&trouble.cold).is_ramping(now)) {
             return None;
         }
-        let bad = |counts: Counts| counts.failures + counts.slow + counts.abandoned;
+        let bad = |counts: Counts| counts.failures + counts.slow + counts.cancelled;
         // `None`: the window is empty.
         let bucket = newest.look(common.span().buckets.tag(now, gate.epoch()));
         let sums_of = |span| bucket.map_or_else(Counts::default, |tag| self.store().sums_of(tag, span));
@@ -413,7 +413,7 @@ impl<K> Counting for Keyed<K> {
     }
 
     fn add_abandoned(&self, tag: u64) {
-        self.trouble().counts.abandoned.add(tag, 1);
+        self.trouble().counts.cancelled.add(tag, 1);
     }
 
     fn failures(&self, tag: u64) -> u64 {
@@ -426,7 +426,7 @@ impl<K> Counting for Keyed<K> {
     }
 
     fn abandonments(&self, tag: u64) -> u64 {
-        self.more(tag, |more| &more.abandoned)
+        self.more(tag, |more| &more.cancelled)
     }
 
     fn sums(&self, tag: u64) -> Counts {

@@ -324,7 +324,7 @@ impl<K> Shared<K> {
 
 impl<K> KeyedCircuits<K> {
     /// All circuits, in no order. Holding them keeps them from being forgotten.
-    pub fn all(&self) -> Vec<KeyedCircuit<K>> {
+    pub fn circuits(&self) -> Vec<KeyedCircuit<K>> {
         let circuits = self.hand().circuits.clone();
         circuits.into_iter().map(|core| self.handle(core)).collect()
     }
@@ -360,7 +360,7 @@ impl<K> KeyedCircuits<K> {
     /// Closes every circuit that is not forced, and clears its window and its run of failures; see
     /// [`KeyedCircuit::reset`].
     pub fn reset_all(&self) {
-        for circuit in self.all().into_iter().chain(self.overflow()) {
+        for circuit in self.circuits().into_iter().chain(self.overflow()) {
             // A closed one without a history is as it would be.
             if circuit.is_touched() {
                 let _ = circuit.reset();

@@ -69,18 +69,18 @@ impl CountRing {
 
     /// Records a completed call that counts in no rate.
     pub(crate) const fn answer(&mut self) {
-        self.counts.abandoned = 0;
+        self.counts.cancelled = 0;
         self.completed = true;
     }
 
     /// Counts a cancelled call. A completed call resets the count.
     pub(crate) const fn abandon(&mut self) {
-        self.counts.abandoned += 1;
+        self.counts.cancelled += 1;
     }
 
     /// Whether one of the last calls completed. Cancelled calls take places in the window here.
     pub(crate) const fn holds_completed(&self) -> bool {
-        self.completed && self.counts.abandoned < self.size as u64
+        self.completed && self.counts.cancelled < self.size as u64
     }
 
     /// What the window holds.
@@ -118,7 +118,7 @@ mod tests {
                     calls: last.len() as u64,
                     failures: last.iter().filter(|(failed, _)| *failed).count() as u64,
                     slow: last.iter().filter(|(_, slow)| *slow).count() as u64,
-                    abandoned: 0,
+                    cancelled: 0,
                 };
                 ring.record(call.0, call.1);
                 prop_assert_eq!(ring.counts(), expected);
@@ -133,13 +133,13 @@ mod tests {
             let mut ring = CountRing::new(3);
             ring.abandon();
             ring.abandon();
-            assert_eq!((ring.counts().abandoned, ring.holds_completed()), (2, false));
+            assert_eq!((ring.counts().cancelled, ring.holds_completed()), (2, false));
             complete(&mut ring);
             assert_eq!(ring.counts(), Counts { calls, ..Counts::default() });
-            for abandoned in 1..=3 {
-                assert!(ring.holds_completed(), "{abandoned}");
+            for cancelled in 1..=3 {
+                assert!(ring.holds_completed(), "{cancelled}");
                 ring.abandon();
-                assert_eq!(ring.counts(), Counts { calls, abandoned, ..Counts::default() });
+                assert_eq!(ring.counts(), Counts { calls, cancelled, ..Counts::default() });
             }
             assert!(!ring.holds_completed(), "the last three calls were cancelled");
         }

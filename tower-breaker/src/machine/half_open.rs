@@ -50,7 +50,7 @@ pub(crate) struct Round {
     last_serial: u32,
     successes: u32,
     /// Since the last completed probe.
-    abandoned: u32,
+    cancelled: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -62,7 +62,7 @@ struct Lease {
 
 impl Round {
     pub(super) fn new(probes: u32) -> Self {
-        Self { places: vec![None; probes as usize], last_serial: 0, successes: 0, abandoned: 0 }
+        Self { places: vec![None; probes as usize], last_serial: 0, successes: 0, cancelled: 0 }
     }
 
     pub(super) fn admit(&mut self, now: u64, lease: u64) -> Admission {
@@ -110,14 +110,14 @@ impl Round {
 
     /// Records a completed probe.
     pub(super) const fn complete(&mut self) {
-        self.abandoned = 0;
+        self.cancelled = 0;
     }
 
     /// Counts a cancelled probe. Returns whether `most` were cancelled since the last completed
     /// probe.
     pub(super) const fn abandon_reaches(&mut self, most: u32) -> bool {
-        self.abandoned = self.abandoned.saturating_add(1);
-        self.abandoned >= most
+        self.cancelled = self.cancelled.saturating_add(1);
+        self.cancelled >= most
     }
 
     /// When the lease began that `ticket` holds.

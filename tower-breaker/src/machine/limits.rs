@@ -13,7 +13,7 @@ pub(crate) struct TripLimits {
     pub(crate) slow: Option<SlowLimits>,
     /// The rates count from so many calls in the window.
     pub(crate) minimum_calls: u32,
-    pub(crate) abandoned: Abandoned,
+    pub(crate) cancelled: Cancelled,
 }
 
 /// When a call is slow, and what share of slow calls is too much.
@@ -24,9 +24,9 @@ pub(crate) struct SlowLimits {
     pub(crate) rate: f64,
 }
 
-/// What an abandoned call counts for.
+/// What a cancelled call counts for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Abandoned {
+pub(crate) enum Cancelled {
     /// For nothing, unless there are enough of them and no call was completed.
     IfNoneCompletes,
     Ignored,
@@ -38,7 +38,7 @@ pub(crate) enum Abandoned {
 impl TripLimits {
     /// Whether a call's time must be known.
     pub(crate) const fn timed(&self) -> bool {
-        self.slow.is_some() || matches!(self.abandoned, Abandoned::FailureFrom(_))
+        self.slow.is_some() || matches!(self.cancelled, Cancelled::FailureFrom(_))
     }
 
     /// Whether a call that took so long was slow.

@@ -30,7 +30,7 @@ mod trip;
 
 pub(crate) use count_window::CountRing;
 pub(crate) use half_open::Ticket;
-pub(crate) use limits::{Abandoned, RecoveryLimits, SlowLimits, TripLimits};
+pub(crate) use limits::{Cancelled, RecoveryLimits, SlowLimits, TripLimits};
 pub(crate) use open_duration::OpenTime;
 pub(crate) use trip::{Sample, fewest_failures, may_reach_slow_rate, none_completes, trips};
 

@@ -192,7 +192,7 @@ pub struct Counts {
     /// Those that were slow, failed or not.
     pub slow: u64,
     /// Calls that were given up, of which nothing else is counted.
-    pub abandoned: u64,
+    pub cancelled: u64,
 }
 
 impl Counts {

@@ -15,7 +15,7 @@ const TRIP: TripLimits = TripLimits {
     failure_rate: Some(0.5),
     slow: None,
     minimum_calls: 10,
-    abandoned: Abandoned::IfNoneCompletes,
+    cancelled: Cancelled::IfNoneCompletes,
 };
 
 const LIMITS: RecoveryLimits = RecoveryLimits {

@@ -48,8 +48,8 @@ pub(crate) fn trips(limits: &TripLimits, sample: &Sample) -> Option<Reason> {
 
 /// Whether the circuit opens because its window holds this number of cancelled calls. `completed`:
 /// whether it holds a completed call.
-pub(crate) const fn none_completes(limits: &TripLimits, abandoned: u64, completed: bool) -> bool {
-    !completed && abandoned >= limits.minimum_calls as u64
+pub(crate) const fn none_completes(limits: &TripLimits, cancelled: u64, completed: bool) -> bool {
+    !completed && cancelled >= limits.minimum_calls as u64
 }
 
 /// Whether `part` of `calls` is at least `rate`. The quotient is compared, not the product: both sides are then the

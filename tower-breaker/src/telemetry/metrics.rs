@@ -19,7 +19,7 @@ pub(crate) struct Meters {
     success: Counter,
     failure: Counter,
     neutral: Counter,
-    abandoned: Counter,
+    cancelled: Counter,
     slow: Counter,
     /// By [`STATES`].
     rejections: [Counter; STATES.len()],
@@ -109,7 +109,7 @@ impl Meters {
             success: calls("success"),
             failure: calls("failure"),
             neutral: calls("neutral"),
-            abandoned: calls("abandoned"),
+            cancelled: calls("cancelled"),
             slow: counter!("tower_breaker_slow_calls_total", "circuit" => circuit),
             rejections: STATES.map(|state| {
                 counter!("tower_breaker_rejections_total", "circuit" => circuit, "state" => state.label())
@@ -141,8 +141,8 @@ impl Meters {
         outcome.increment(1);
     }
 
-    pub(crate) fn abandoned(&self) {
-        self.abandoned.increment(1);
+    pub(crate) fn cancelled(&self) {
+        self.cancelled.increment(1);
     }
 
     pub(crate) fn slow(&self) {

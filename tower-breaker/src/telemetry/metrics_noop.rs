@@ -23,7 +23,7 @@ impl Meters {
         match *self {}
     }
 
-    pub(crate) const fn abandoned(&self) {
+    pub(crate) const fn cancelled(&self) {
         match *self {}
     }
 

@@ -11,7 +11,7 @@ use tokio_test::{assert_pending, task};
 use tower::BoxError;
 use tower_breaker::fault_classify::{ErrorChain, judge_error};
 use tower_breaker::{
-    AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, Circuit, CircuitState, Clock, Health,
+    BreakerConfig, BreakerConfigBuilder, BreakerError, CancelledPolicy, Circuit, CircuitState, Clock, Health,
     Kind, Reason,
 };
 
@@ -138,7 +138,7 @@ async fn call_within_drops_the_call_before_its_slot_is_free() {
 
 #[tokio::test(start_paused = true)]
 async fn call_within_that_is_dropped_counts_as_cancelled() {
-    let config = config().abandoned(AbandonedPolicy::Failure).build().unwrap();
+    let config = config().cancelled(CancelledPolicy::Failure).build().unwrap();
     let circuit = Circuit::new(config);
     drop(circuit.call_within(SECOND, pending::<io::Result<u32>>()));
     assert_eq!(circuit.status().window.calls, 0, "it was not polled");

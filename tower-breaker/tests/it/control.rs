@@ -83,7 +83,7 @@ fn a_tripped_circuit_recovers_as_usual_and_a_second_trip_does_not_extend_it() {
 
 #[test]
 fn a_reset_closes_from_every_state_with_an_empty_window_no_ramp_and_no_memory() {
-    let growing = config().open_growth(2.0, 1_000 * SECOND).ramp_for(10 * SECOND);
+    let growing = config().open_backoff(2.0, 1_000 * SECOND).slow_start(10 * SECOND);
     let reach: [fn(&Bench); 4] = [
         |bench| assert!(bench.send(4, FAILURE)),
         |bench| bench.circuit.trip().unwrap(),
@@ -91,7 +91,7 @@ fn a_reset_closes_from_every_state_with_an_empty_window_no_ramp_and_no_memory() 
         |bench| {
             bench.half_open();
             assert!(bench.send(2, Verdict::Success));
-            assert!(bench.circuit.status().ramp.is_some());
+            assert!(bench.circuit.status().slow_start.is_some());
         },
     ];
     for reach in reach {
@@ -106,7 +106,10 @@ fn a_reset_closes_from_every_state_with_an_empty_window_no_ramp_and_no_memory() 
         bench.circuit.reset().unwrap();
         drop(early.map(|permit| permit.settle(FAILURE)));
         let status = bench.circuit.status();
-        assert_eq!((status.state, status.ramp, status.consecutive_failures), (CircuitState::Closed, None, 0));
+        assert_eq!(
+            (status.state, status.slow_start, status.consecutive_failures),
+            (CircuitState::Closed, None, 0)
+        );
         assert_eq!((status.window, status.retry_after), (Counts::default(), None));
         assert_eq!(status.last_transition.unwrap().reason, Reason::Reset);
         assert!(bench.send(100, Verdict::Success));

@@ -161,7 +161,7 @@ async fn grpc_unavailable_is_a_trailers_only_answer_with_pushback() {
 async fn half_open_and_slow_start_answers_say_to_come_back_after_a_second() {
     let (clock, hand) = Clock::manual();
     let config = BreakerConfig::builder().clock(clock).probes(1).successes_to_close(1);
-    let config = config.ramp_for(Duration::from_secs(100)).build().unwrap();
+    let config = config.slow_start(Duration::from_secs(100)).build().unwrap();
     let http = BreakerLayer::new(config.clone()).http_fallback();
     let grpc = BreakerLayer::new(config).grpc_fallback();
     let answers = async || {

@@ -259,7 +259,7 @@ fn last_failure_is_kept_whatever_is_set_after_it() {
     let (layer, circuit) = new();
     assert_eq!(label_after(layer.errors_only().rule(not_found), &circuit, 404), kept(), "errors only");
     let (layer, circuit) = new();
-    assert_eq!(label_after(layer.rule(not_found).over_uncloneable(), &circuit, 404), kept(), "uncloneable");
+    assert_eq!(label_after(layer.rule(not_found).without_clone(), &circuit, 404), kept(), "uncloneable");
 }
 
 #[test]

@@ -126,7 +126,7 @@ async fn one_that_waits_outside_and_is_dropped_has_given_up_no_call() {
     assert_pending!(service.poll_ready());
     circuit.reset().unwrap();
     drop(service);
-    assert_eq!(circuit.status().window.abandoned, 0);
+    assert_eq!(circuit.status().window.cancelled, 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,12 +194,12 @@ async fn a_call_is_rejected_if_the_circuit_opened_after_it_was_ready() {
 
 #[tokio::test(start_paused = true)]
 async fn a_ramp_lets_it_through_long_before_its_end() {
-    let layer = layer(config().ramp_for(Duration::from_secs(160)));
+    let layer = layer(config().slow_start(Duration::from_secs(160)));
     let mut service = layer.layer(Endpoint::default());
     layer.circuit().report(HealthReport::Critical);
     layer.circuit().report(HealthReport::Recovered);
     call(&mut service).await.unwrap();
-    assert_eq!(layer.circuit().status().ramp, Some(0.0));
+    assert_eq!(layer.circuit().status().slow_start, Some(0.0));
     call(&mut service).await.expect("the first goes through");
     let began = tokio::time::Instant::now();
     call(&mut service).await.unwrap();
@@ -351,7 +351,7 @@ async fn it_stands_above_a_balancer_which_is_not_clone() {
         let circuit = layer.circuit();
         let endpoints = [1, 1].map(|number| Constant::new(Endpoint { number, ..Endpoint::default() }, 1));
         let balance = Balance::new(ServiceList::new(endpoints));
-        survives(layer.over_uncloneable().layer(balance), &circuit, not_ready).await;
+        survives(layer.without_clone().layer(balance), &circuit, not_ready).await;
     }
 }
 

@@ -463,7 +463,7 @@ fn a_future_answers_a_rejected_call_may_fail_and_is_dropped_with_the_call() {
     drop(hangs);
     assert_eq!(Arc::strong_count(&dropped), others - 1);
     let status = layer.circuit().status();
-    assert_eq!((status.state, status.window.abandoned), (CircuitState::Open, 0), "none of it counts");
+    assert_eq!((status.state, status.window.cancelled), (CircuitState::Open, 0), "none of it counts");
     layer.circuit().reset().unwrap();
     ask(&mut service, 1).expect("closed, the inner service answers");
 }

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_breaker::{
-    AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState,
+    BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, CancelledPolicy, Circuit, CircuitState,
     Clock, Fault, Health, Kind, ManualClock, Origin, Reason, Retryable, Verdict,
 };
 use tower_fault_classify::NestedErrors;
@@ -102,7 +102,7 @@ fn close(circuit: &Circuit) {
 #[test]
 fn half_of_ten_calls_that_take_as_long_as_the_limit_open_it_and_so_does_a_slow_probe() {
     for status in [200, 404, 503] {
-        let limits = config().slow_calls(SECOND, 0.5).consecutive_failures(0).failure_rate(None);
+        let limits = config().slow_call_rate(SECOND, 0.5).consecutive_failures(0).failure_rate(None);
         let (layer, hand) = layer(limits);
         let circuit = layer.circuit();
         let mut service = layer.layer(server());
@@ -164,16 +164,16 @@ fn give_up(connection: &Connection, layer: &BreakerLayer, hand: &ManualClock, af
 }
 
 /// How many calls that are given up it takes to open a closed circuit, and why it opens.
-fn until_open(policy: AbandonedPolicy, ready: bool, after: Duration) -> (usize, Option<Reason>) {
+fn until_open(policy: CancelledPolicy, ready: bool, after: Duration) -> (usize, Option<Reason>) {
     let limits = config().failure_rate(None).time_window(Duration::from_secs(3_600));
-    let (layer, hand) = layer(limits.abandoned(policy));
+    let (layer, hand) = layer(limits.cancelled(policy));
     let number = give_up(&Connection { ready }, &layer, &hand, after);
     (number, layer.circuit().status().last_trip.map(|trip| trip.reason))
 }
 
 #[test]
 fn a_call_that_is_given_up_counts_for_what_the_policy_says() {
-    use AbandonedPolicy::{Failure, FailureAfter, IfNoneCompletes, Ignore};
+    use CancelledPolicy::{Failure, FailureAfter, IfNoneCompletes, Ignore};
     let just_under = Duration::from_nanos(999_999_999);
     assert_eq!(until_open(IfNoneCompletes, true, SECOND), (10, Some(Reason::NoneCompletes)));
     assert_eq!(until_open(Ignore, true, SECOND), (100, None));
@@ -184,7 +184,7 @@ fn a_call_that_is_given_up_counts_for_what_the_policy_says() {
 
 #[test]
 fn a_service_that_is_dropped_while_it_waits_for_readiness_counts_for_what_the_policy_says() {
-    use AbandonedPolicy::{Failure, FailureAfter, IfNoneCompletes, Ignore};
+    use CancelledPolicy::{Failure, FailureAfter, IfNoneCompletes, Ignore};
     let just_under = Duration::from_nanos(999_999_999);
     assert_eq!(until_open(IfNoneCompletes, false, SECOND), (10, Some(Reason::NoneCompletes)));
     assert_eq!(until_open(Ignore, false, SECOND), (100, None));
@@ -194,13 +194,13 @@ fn a_service_that_is_dropped_while_it_waits_for_readiness_counts_for_what_the_po
 
 #[test]
 fn a_service_that_is_dropped_after_it_waited_as_long_as_the_limit_of_the_policy_is_a_failure() {
-    let policy = AbandonedPolicy::FailureAfter(SECOND);
+    let policy = CancelledPolicy::FailureAfter(SECOND);
     assert_eq!(until_open(policy, false, SECOND), (5, Some(Reason::ConsecutiveFailures)));
 }
 
 /// The same of probes and a half-open circuit.
-fn probes_until_open(policy: AbandonedPolicy, ready: bool) -> (usize, Reason) {
-    let (layer, hand) = layer(config().abandoned(policy));
+fn probes_until_open(policy: CancelledPolicy, ready: bool) -> (usize, Reason) {
+    let (layer, hand) = layer(config().cancelled(policy));
     let circuit = layer.circuit();
     circuit.trip().unwrap();
     hand.advance(OPEN_FOR);
@@ -211,7 +211,7 @@ fn probes_until_open(policy: AbandonedPolicy, ready: bool) -> (usize, Reason) {
 
 #[test]
 fn a_probe_that_is_given_up_counts_for_what_the_policy_says() {
-    use AbandonedPolicy::{Failure, FailureAfter, IfNoneCompletes, Ignore};
+    use CancelledPolicy::{Failure, FailureAfter, IfNoneCompletes, Ignore};
     assert_eq!(probes_until_open(IfNoneCompletes, true), (10, Reason::NoneCompletes));
     assert_eq!(probes_until_open(Ignore, true), (100, Reason::Tripped));
     assert_eq!(probes_until_open(Failure, true), (1, Reason::ProbeFailed));
@@ -220,13 +220,13 @@ fn a_probe_that_is_given_up_counts_for_what_the_policy_says() {
 
 #[test]
 fn probes_that_are_given_up_while_they_wait_for_readiness_open_it_again_by_default() {
-    assert_eq!(probes_until_open(AbandonedPolicy::Ignore, false), (100, Reason::Tripped));
-    assert_eq!(probes_until_open(AbandonedPolicy::IfNoneCompletes, false), (10, Reason::NoneCompletes));
+    assert_eq!(probes_until_open(CancelledPolicy::Ignore, false), (100, Reason::Tripped));
+    assert_eq!(probes_until_open(CancelledPolicy::IfNoneCompletes, false), (10, Reason::NoneCompletes));
 }
 
 #[test]
 fn a_probe_that_is_given_up_while_it_waits_for_readiness_is_a_failure_if_the_policy_says_so() {
-    assert_eq!(probes_until_open(AbandonedPolicy::Failure, false), (1, Reason::ProbeFailed));
+    assert_eq!(probes_until_open(CancelledPolicy::Failure, false), (1, Reason::ProbeFailed));
 }
 
 /// The body of a request whose source sends nothing.
@@ -247,14 +247,14 @@ impl http_body::Body for Stalled {
 #[test]
 fn call_dropped_while_its_upload_waits_counts_for_nothing_and_frees_its_slot() {
     let policies = [
-        AbandonedPolicy::IfNoneCompletes,
-        AbandonedPolicy::Ignore,
-        AbandonedPolicy::Failure,
-        AbandonedPolicy::FailureAfter(SECOND),
+        CancelledPolicy::IfNoneCompletes,
+        CancelledPolicy::Ignore,
+        CancelledPolicy::Failure,
+        CancelledPolicy::FailureAfter(SECOND),
     ];
     for policy in policies {
         let (layer, hand) =
-            layer(config().consecutive_failures(1).probes(1).open_for(OPEN_FOR).abandoned(policy));
+            layer(config().consecutive_failures(1).probes(1).open_for(OPEN_FOR).cancelled(policy));
         let circuit = layer.circuit();
         let reads = service_fn(async |request: http::Request<UploadBody<Stalled>>| {
             request.into_body().frame().await;
@@ -269,7 +269,7 @@ fn call_dropped_while_its_upload_waits_counts_for_nothing_and_frees_its_slot() {
         for _ in 0..20 {
             give_up();
         }
-        assert_eq!((state(&circuit), circuit.status().window.abandoned), (CircuitState::Closed, 0));
+        assert_eq!((state(&circuit), circuit.status().window.cancelled), (CircuitState::Closed, 0));
         circuit.trip().unwrap();
         hand.advance(OPEN_FOR);
         for _ in 0..20 {
@@ -328,7 +328,7 @@ fn a_panic_counts_as_one_failure_wherever_it_comes_from_and_nothing_is_poisoned(
         |layer| panics(|| layer.circuit().call_blocking::<(), io::Error, _>(|| panic!("it was asked to"))),
     ];
     for (place, panicking) in panicking.into_iter().enumerate() {
-        let (layer, hand) = layer(config().abandoned(AbandonedPolicy::Failure));
+        let (layer, hand) = layer(config().cancelled(CancelledPolicy::Failure));
         let circuit = layer.circuit();
         for failures in 1..=5 {
             assert!(panicking(&layer), "place {place}");
@@ -348,7 +348,7 @@ fn a_panic_counts_as_one_failure_wherever_it_comes_from_and_nothing_is_poisoned(
 
 #[test]
 fn slow_start_admits_its_share_and_tells_the_others_to_come_back_soon() {
-    let (layer, hand) = layer(config().ramp_for(Duration::from_secs(10)));
+    let (layer, hand) = layer(config().slow_start(Duration::from_secs(10)));
     let circuit = layer.circuit();
     let mut service = layer.layer(server());
     circuit.trip().unwrap();
@@ -367,11 +367,11 @@ fn slow_start_admits_its_share_and_tells_the_others_to_come_back_soon() {
             }
         }
         assert!(admitted.abs_diff(expected) <= 2, "{admitted}, not {expected}");
-        let share = circuit.status().ramp.unwrap();
+        let share = circuit.status().slow_start.unwrap();
         assert!((share - 0.5 * f64::from(half + 1)).abs() < 1e-9, "{share}");
     }
     (0..100).for_each(|_| assert!(send(&mut service, 200, Duration::ZERO, &hand).is_ok()));
-    assert_eq!(circuit.status().ramp, None);
+    assert_eq!(circuit.status().slow_start, None);
 }
 
 #[test]
@@ -393,7 +393,7 @@ fn half_open_rejection_says_to_come_back_after_a_second_not_after_the_lease() {
 fn an_open_period_grows_by_its_factor_up_to_its_cap_and_jitter_only_adds() {
     let mut added = Vec::new();
     for _ in 0..50 {
-        let growing = config().open_for(10 * SECOND).open_growth(2.0, 100 * SECOND).open_jitter(0.25);
+        let growing = config().open_for(10 * SECOND).open_backoff(2.0, 100 * SECOND).open_jitter(0.25);
         let (layer, hand) = layer(growing);
         let circuit = layer.circuit();
         circuit.trip().unwrap();
@@ -415,7 +415,7 @@ fn an_open_period_grows_by_its_factor_up_to_its_cap_and_jitter_only_adds() {
 
 #[test]
 fn growth_starts_over_when_it_stayed_closed_as_long_as_its_last_open_period() {
-    let (layer, hand) = layer(config().open_for(10 * SECOND).open_growth(3.0, 1_000 * SECOND));
+    let (layer, hand) = layer(config().open_for(10 * SECOND).open_backoff(3.0, 1_000 * SECOND));
     let circuit = layer.circuit();
     for (period, closed_for) in
         [(10, Duration::from_millis(9_999)), (30, SECOND), (90, 90 * SECOND), (10, SECOND)]

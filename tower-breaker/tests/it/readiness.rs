@@ -211,7 +211,7 @@ fn the_inner_service_is_never_called_unready() {
 #[tokio::test(start_paused = true)]
 async fn a_service_that_is_not_clone_is_guarded_too() {
     let (layer, _hand) = layer();
-    let layer = layer.over_uncloneable();
+    let layer = layer.without_clone();
     let inner = RateLimit::new(
         service_fn(async |(): ()| Ok::<_, BoxError>(())),
         tower::limit::rate::Rate::new(5, Duration::from_secs(1)),

@@ -14,7 +14,7 @@ use http_body_util::BodyExt;
 use tower::{Layer, Service, ServiceExt};
 use tower_breaker::fault_classify::{BodyEnd, How, Rule};
 use tower_breaker::{
-    AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Fault,
+    BreakerConfig, BreakerConfigBuilder, BreakerLayer, CancelledPolicy, Circuit, CircuitState, Clock, Fault,
     Health, Kind, ManualClock, Origin, Reason, Retryable, Verdict,
 };
 
@@ -106,7 +106,7 @@ where
 
 fn counts(circuit: &Circuit) -> (u64, u64, u64) {
     let window = circuit.status().window;
-    (window.calls, window.failures, window.abandoned)
+    (window.calls, window.failures, window.cancelled)
 }
 
 #[tokio::test]
@@ -162,7 +162,7 @@ async fn trailers_decide_on_a_grpc_call() {
 #[tokio::test]
 async fn a_call_that_the_server_cancels_is_none_that_was_given_up() {
     let (config, _hand) = config();
-    let layer = tracking(config.consecutive_failures(0).abandoned(AbandonedPolicy::Failure));
+    let layer = tracking(config.consecutive_failures(0).cancelled(CancelledPolicy::Failure));
     let mut body = ask(&mut layer.layer(GRPC), &[Data("a"), Trailers("1")]).await.into_body();
     while let Some(frame) = body.frame().await {
         frame.unwrap();
@@ -187,14 +187,14 @@ async fn a_head_that_is_a_fault_counts_at_once() {
 async fn dropped_body_counts_as_the_policy_says() {
     // With its data delivered, and gRPC's before any data: its status is still to come.
     let policies = [
-        (AbandonedPolicy::Ignore, (0, 0, 0), (0, 0, 0)),
-        (AbandonedPolicy::IfNoneCompletes, (0, 0, 0), (0, 0, 1)),
-        (AbandonedPolicy::Failure, (1, 1, 0), (1, 1, 0)),
+        (CancelledPolicy::Ignore, (0, 0, 0), (0, 0, 0)),
+        (CancelledPolicy::IfNoneCompletes, (0, 0, 0), (0, 0, 1)),
+        (CancelledPolicy::Failure, (1, 1, 0), (1, 1, 0)),
     ];
     for (policy, with_data, without) in policies {
         for (data, expected) in [("a", with_data), ("", without)] {
             let (config, _hand) = config();
-            let layer = tracking(config.consecutive_failures(0).abandoned(policy));
+            let layer = tracking(config.consecutive_failures(0).cancelled(policy));
             let mut body = ask(&mut layer.layer(GRPC), &[Data(data), Data("b")]).await.into_body();
             body.frame().await.unwrap().unwrap();
             drop(body);
@@ -269,7 +269,7 @@ async fn a_stream_that_still_comes_after_a_lease_is_a_success_and_closes_the_cir
 #[tokio::test]
 async fn healthy_after_is_ones_own_and_counts_from_the_head() {
     let (config, hand) = config();
-    let layer = tracking(config.abandoned(AbandonedPolicy::Failure)).healthy_after(Duration::from_secs(2));
+    let layer = tracking(config.cancelled(CancelledPolicy::Failure)).healthy_after(Duration::from_secs(2));
     let mut service = layer.layer(HTTP);
     let mut body = ask(&mut service, &[Data("a"), Data("b")]).await.into_body();
     hand.advance(Duration::from_secs(2));
@@ -287,7 +287,7 @@ async fn healthy_after_is_ones_own_and_counts_from_the_head() {
 #[tokio::test]
 async fn a_long_stream_is_not_slow_and_a_slow_head_is() {
     let (config, hand) = config();
-    let config = config.slow_calls(Duration::from_secs(1), 1.0).minimum_calls(1).failure_rate(None);
+    let config = config.slow_call_rate(Duration::from_secs(1), 1.0).minimum_calls(1).failure_rate(None);
     let layer = tracking(config.clone());
     let mut body = ask(&mut layer.layer(HTTP), &[Data("a")]).await.into_body();
     hand.advance(Duration::from_secs(3_600));

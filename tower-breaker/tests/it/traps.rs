@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, service_fn};
 use tower_breaker::{
-    AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState,
+    BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, CancelledPolicy, Circuit, CircuitState,
     Clock, Counts, Fault, Health, HealthReport, KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Origin,
     Reason, Retryable, Verdict,
 };
@@ -147,13 +147,13 @@ fn a_thousand_tasks_on_eight_threads_send_exactly_as_many_probes_as_there_are_pl
 #[test]
 fn calls_that_are_cancelled_never_close_the_circuit() {
     let policies = [
-        AbandonedPolicy::IfNoneCompletes,
-        AbandonedPolicy::Ignore,
-        AbandonedPolicy::Failure,
-        AbandonedPolicy::FailureAfter(Duration::from_secs(1)),
+        CancelledPolicy::IfNoneCompletes,
+        CancelledPolicy::Ignore,
+        CancelledPolicy::Failure,
+        CancelledPolicy::FailureAfter(Duration::from_secs(1)),
     ];
     for policy in policies {
-        let (layer, hand) = layer(config().abandoned(policy));
+        let (layer, hand) = layer(config().cancelled(policy));
         let circuit = layer.circuit();
         circuit.trip().unwrap();
         let mut service = layer.layer(service_fn(|()| pending::<Result<(), io::Error>>()));
@@ -331,15 +331,15 @@ fn windows_from_a_millisecond_to_a_year_count_what_is_in_them_and_forget_the_res
 /// Trap 17.
 #[test]
 fn a_ramp_over_ten_seconds_lets_one_request_a_second_through_as_it_does_any_traffic() {
-    let (circuit, hand) = circuit(config().ramp_for(Duration::from_secs(10)).successes_to_close(1));
+    let (circuit, hand) = circuit(config().slow_start(Duration::from_secs(10)).successes_to_close(1));
     circuit.trip().unwrap();
     hand.advance(Duration::from_secs(30));
     assert!(send(&circuit, Verdict::Success));
-    assert_eq!(circuit.status().ramp, Some(0.0));
+    assert_eq!(circuit.status().slow_start, Some(0.0));
     let mut admitted = Vec::new();
     for second in 0..20 {
         admitted.push(send(&circuit, Verdict::Success));
-        assert_eq!(circuit.status().ramp.is_some(), second < 10, "second {second}");
+        assert_eq!(circuit.status().slow_start.is_some(), second < 10, "second {second}");
         hand.advance(Duration::from_secs(1));
     }
     assert!(admitted[0], "the first call always goes through");

@@ -79,7 +79,7 @@ impl Guard {
     /// Calls, failures, slow and cancelled calls.
     fn counts(&self) -> [u64; 4] {
         let window = self.status().window;
-        [window.calls, window.failures, window.slow, window.abandoned]
+        [window.calls, window.failures, window.slow, window.cancelled]
     }
 
     fn trip(&self) {
@@ -425,7 +425,7 @@ fn key_counts_more_than_a_million_calls_in_a_bucket() {
 #[test]
 fn key_with_a_quarter_of_slow_calls_stays_closed_however_many_there_are() {
     let (config, hand) = config();
-    let config = config.failure_rate(None).slow_calls(SECOND / 1_000, 0.5);
+    let config = config.failure_rate(None).slow_call_rate(SECOND / 1_000, 0.5);
     let guard = Guard::keyed(config.time_window(YEAR));
     for _ in 0..300_000 {
         guard.run_for(&hand, SECOND / 1_000, End::Success);

@@ -10,7 +10,7 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use tower_breaker::{
-    AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, Circuit, CircuitState, Clock, Counts,
+    BreakerConfig, BreakerConfigBuilder, BreakerError, CancelledPolicy, Circuit, CircuitState, Clock, Counts,
     Fault, Health, Kind, ManualClock, Origin, Reason, Retryable, Verdict,
 };
 
@@ -111,7 +111,7 @@ fn a_probe_that_comes_late_counts_in_its_round_and_gives_back_no_place_that_is_a
 
 #[test]
 fn a_probe_that_was_slow_opens_again_also_when_its_place_is_anothers() {
-    let (circuit, hand) = circuit(config().slow_calls(SECOND, 1.0).probes(1));
+    let (circuit, hand) = circuit(config().slow_call_rate(SECOND, 1.0).probes(1));
     half_open(&circuit, &hand);
     let slow = circuit.try_acquire().unwrap();
     hand.advance(OPEN_FOR);
@@ -123,7 +123,7 @@ fn a_probe_that_was_slow_opens_again_also_when_its_place_is_anothers() {
 
 #[test]
 fn a_probe_that_is_given_up_after_the_limit_is_a_failure_also_when_its_place_is_anothers() {
-    let (circuit, hand) = circuit(config().abandoned(AbandonedPolicy::FailureAfter(SECOND)).probes(1));
+    let (circuit, hand) = circuit(config().cancelled(CancelledPolicy::FailureAfter(SECOND)).probes(1));
     half_open(&circuit, &hand);
     let hung = circuit.try_acquire().unwrap();
     hand.advance(OPEN_FOR);
@@ -184,7 +184,7 @@ fn futures_run_through_it_on_an_executor_of_ones_own() {
 
 #[test]
 fn a_future_that_is_dropped_before_its_first_poll_is_no_call_and_after_it_an_abandoned_one() {
-    let (circuit, _hand) = circuit(config().abandoned(AbandonedPolicy::Failure));
+    let (circuit, _hand) = circuit(config().cancelled(CancelledPolicy::Failure));
     let hangs = || circuit.call(pending::<io::Result<()>>());
     drop(hangs());
     assert_eq!(circuit.status().consecutive_failures, 0);
@@ -217,7 +217,7 @@ fn eight_threads_count_every_call_and_open_it_once() {
 
 #[test]
 fn a_clock_that_stands_still_trips_and_counts_as_any_other() {
-    let (circuit, _hand) = circuit(config().consecutive_failures(0).slow_calls(SECOND, 0.1));
+    let (circuit, _hand) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 0.1));
     (0..1_000).for_each(|_| assert!(send(&circuit, Verdict::Success)));
     for failure in 1..=1_000 {
         assert_eq!(send(&circuit, FAILURE), failure <= 1_000);
@@ -229,7 +229,7 @@ fn a_clock_that_stands_still_trips_and_counts_as_any_other() {
 #[test]
 fn an_outcome_by_a_clock_that_ran_back_lands_in_the_newest_bucket() {
     for back_to in [999, 940, 500, 1, 0] {
-        let (circuit, hand) = circuit(config().consecutive_failures(0).slow_calls(SECOND, 1.0));
+        let (circuit, hand) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 1.0));
         let early = circuit.try_acquire().unwrap();
         (0..8).for_each(|_| assert!(send(&circuit, FAILURE)));
         hand.set(Duration::from_secs(back_to));
@@ -243,7 +243,7 @@ fn an_outcome_by_a_clock_that_ran_back_lands_in_the_newest_bucket() {
 #[test]
 fn a_clock_that_runs_back_neither_closes_nor_wedges_it() {
     for back_to in [999, 940, 500, 1, 0] {
-        let (circuit, hand) = circuit(config().ramp_for(10 * SECOND));
+        let (circuit, hand) = circuit(config().slow_start(10 * SECOND));
         (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
         hand.set(Duration::from_secs(back_to));
         let left = Duration::from_secs(1_030 - back_to);
@@ -256,15 +256,16 @@ fn a_clock_that_runs_back_neither_closes_nor_wedges_it() {
         (0..5).for_each(|_| _ = send(&circuit, FAILURE));
         hand.set(Duration::from_secs(2_000));
         assert!(send(&circuit, Verdict::Success));
-        assert_eq!((state(&circuit), circuit.status().ramp), (CircuitState::Closed, None));
+        assert_eq!((state(&circuit), circuit.status().slow_start), (CircuitState::Closed, None));
     }
 }
 
 #[test]
 fn the_end_of_the_clock_is_not_the_end_of_the_circuit() {
     let year = Duration::from_secs(365 * 86_400);
-    let limits = config().open_for(year).probe_lease(year).time_window(year).ramp_for(year).open_jitter(1.0);
-    let (circuit, hand) = circuit(limits.open_growth(100.0, year));
+    let limits =
+        config().open_for(year).probe_lease(year).time_window(year).slow_start(year).open_jitter(1.0);
+    let (circuit, hand) = circuit(limits.open_backoff(100.0, year));
     hand.set(Duration::MAX);
     (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
     assert_eq!(circuit.status().last_trip.unwrap().reason, Reason::ConsecutiveFailures);
@@ -276,7 +277,7 @@ fn the_end_of_the_clock_is_not_the_end_of_the_circuit() {
 #[test]
 fn the_largest_numbers_neither_overflow_nor_trip() {
     let most = config().consecutive_failures(u32::MAX).minimum_calls(u32::MAX).probes(10_000);
-    let (circuit, hand) = circuit(most.successes_to_close(u32::MAX).slow_calls(SECOND, 1.0));
+    let (circuit, hand) = circuit(most.successes_to_close(u32::MAX).slow_call_rate(SECOND, 1.0));
     (0..10_000).for_each(|_| assert!(send(&circuit, FAILURE)));
     assert_eq!((state(&circuit), circuit.status().consecutive_failures), (CircuitState::Closed, 10_000));
     half_open(&circuit, &hand);
@@ -313,7 +314,7 @@ fn rates_of_zero_and_one_and_a_limit_of_one_trip_where_they_say() {
 
 #[test]
 fn the_failure_rate_is_looked_at_when_a_call_fails_not_when_one_is_slow() {
-    let (circuit, hand) = circuit(config().consecutive_failures(0).slow_calls(SECOND, 1.0));
+    let (circuit, hand) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 1.0));
     (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
     for _ in 0..5 {
         let permit = circuit.try_acquire().unwrap();

@@ -38,7 +38,7 @@ fn config(clock: Clock) -> BreakerConfigBuilder {
     BreakerConfig::builder()
         .name(fresh_name())
         .consecutive_failures(2)
-        .slow_calls(Duration::from_secs(1), 0.5)
+        .slow_call_rate(Duration::from_secs(1), 0.5)
         .minimum_calls(2)
         .clock(clock)
 }
@@ -271,7 +271,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     }),
     ("KeyedCircuits readers", |target| {
         let circuits = target.circuits();
-        for circuit in circuits.all() {
+        for circuit in circuits.circuits() {
             drop(format!("{:?} {circuit:?}", circuit.key()));
         }
         let _ = (circuits.len(), circuits.is_empty(), circuits.evicted(), circuits.overflowed());
@@ -304,7 +304,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ("KeyedCircuit labels", |target| {
         let circuits = target.circuits();
         (0..KEPT).for_each(|_| drop(circuits.get_or_insert(HostileKey::new(fresh_key()))));
-        for circuit in circuits.all() {
+        for circuit in circuits.circuits() {
             drop(circuit.status());
             drop(circuit.try_acquire());
         }

@@ -68,7 +68,7 @@ pin_project! {
     /// The response future of [`Upload`].
     ///
     /// Dropping it drops the inner future. If the request's body waits for its source at that time,
-    /// a breaker beneath does not count the call as abandoned.
+    /// a breaker beneath does not count the call as cancelled.
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
         // `None` only while it is dropped.

@@ -16,7 +16,7 @@ use core::time::Duration;
 /// use std::time::Duration;
 /// use tower_jitter_retry::{Jitter, RetryPolicy};
 ///
-/// let policy = RetryPolicy::builder().base(Duration::from_secs(1)).jitter(Jitter::Equal).build()?;
+/// let policy = RetryPolicy::builder().initial_backoff(Duration::from_secs(1)).jitter(Jitter::Equal).build()?;
 /// let mut rng = fastrand::Rng::with_seed(7);
 /// let delays: Vec<Duration> = policy.backoff().delays(|range| rng.u64(range)).take(5).collect();
 /// assert!((Duration::from_millis(500)..=Duration::from_secs(1)).contains(&delays[0]));

@@ -25,12 +25,12 @@ pub(crate) const REPLAY_LIMITS: RangeInclusive<usize> = 0..=1 << 30;
 #[must_use]
 pub struct RetryPolicyBuilder {
     max_attempts: u32,
-    base: Duration,
-    factor: f64,
-    cap: Duration,
+    initial_backoff: Duration,
+    backoff_multiplier: f64,
+    max_backoff: Duration,
     jitter: Jitter,
     max_elapsed: Option<Duration>,
-    longest_hint: Duration,
+    max_retry_after: Duration,
     safety: RetrySafety,
     non_idempotent: NonIdempotent,
     follows_redirects: Option<bool>,
@@ -56,12 +56,12 @@ impl Default for RetryPolicyBuilder {
     fn default() -> Self {
         Self {
             max_attempts: 3,
-            base: Duration::from_millis(100),
-            factor: 2.0,
-            cap: Duration::from_secs(10),
+            initial_backoff: Duration::from_millis(100),
+            backoff_multiplier: 2.0,
+            max_backoff: Duration::from_secs(10),
             jitter: Jitter::Full,
             max_elapsed: Some(Duration::from_secs(120)),
-            longest_hint: Duration::from_secs(60),
+            max_retry_after: Duration::from_secs(60),
             safety: RetrySafety::ByRequest,
             non_idempotent: NonIdempotent::UnsentOrRefused,
             follows_redirects: None,
@@ -86,24 +86,24 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// The longest delay before the first retry, 0 to [`cap`](Self::cap). 0: retries follow at
+    /// The longest delay before the first retry, 0 to [`max_backoff`](Self::cap). 0: retries follow at
     /// once, without a timer. They yield to the runtime: each takes a unit of the cooperative
     /// budget of a tokio task, and outside of tokio at most 128 follow each other in one poll.
     /// **Default**: 100 ms.
-    pub fn base(mut self, delay: Duration) -> Self {
-        self.base = delay;
+    pub fn initial_backoff(mut self, delay: Duration) -> Self {
+        self.initial_backoff = delay;
         self
     }
 
     /// What the longest delay is multiplied with at every further retry, 1 to 1,000. **Default**: 2.
-    pub fn factor(mut self, factor: f64) -> Self {
-        self.factor = factor;
+    pub fn backoff_multiplier(mut self, multiplier: f64) -> Self {
+        self.backoff_multiplier = multiplier;
         self
     }
 
     /// What the longest delay grows to, 0 to 365 days. **Default**: 10 s.
-    pub fn cap(mut self, delay: Duration) -> Self {
-        self.cap = delay;
+    pub fn max_backoff(mut self, delay: Duration) -> Self {
+        self.max_backoff = delay;
         self
     }
 
@@ -136,8 +136,8 @@ impl RetryPolicyBuilder {
     ///
     /// Either is stretched by up to half of it, at most 5 s and at most to the time that is left,
     /// so that clients that received the same hint do not return at once.
-    pub fn longest_hint(mut self, delay: Duration) -> Self {
-        self.longest_hint = delay;
+    pub fn max_retry_after(mut self, delay: Duration) -> Self {
+        self.max_retry_after = delay;
         self
     }
 
@@ -226,7 +226,7 @@ impl RetryPolicyBuilder {
 
     /// Sets whether streaming bodies that are kept to be sent again are tracked: while such a body
     /// waits for its source, a timeout or a lost connection is not charged to the server and not
-    /// retried, and a call that is dropped is not counted as abandoned; see
+    /// retried, and a call that is dropped is not counted as cancelled; see
     /// [`upload`](tower_fault_classify::upload). **Default**: on.
     ///
     /// Turn it off for bidirectional and client-streaming calls of gRPC whose client waits for an
@@ -279,14 +279,14 @@ impl RetryPolicyBuilder {
     /// The first value that is out of its range, with its field and the range.
     pub fn build(self) -> Result<RetryPolicy, ConfigError> {
         ConfigError::check("max_attempts", self.max_attempts, ATTEMPTS)?;
-        ConfigError::check("cap", self.cap, Duration::ZERO..=LONGEST)?;
-        ConfigError::check("base", self.base, Duration::ZERO..=self.cap)?;
-        ConfigError::check("factor", self.factor, FACTORS)?;
+        ConfigError::check("max_backoff", self.max_backoff, Duration::ZERO..=LONGEST)?;
+        ConfigError::check("initial_backoff", self.initial_backoff, Duration::ZERO..=self.max_backoff)?;
+        ConfigError::check("backoff_multiplier", self.backoff_multiplier, FACTORS)?;
         check_jitter(self.jitter)?;
         if let Some(time) = self.max_elapsed {
             ConfigError::check("max_elapsed", time, Duration::ZERO..=LONGEST)?;
         }
-        ConfigError::check("longest_hint", self.longest_hint, Duration::ZERO..=LONGEST)?;
+        ConfigError::check("max_retry_after", self.max_retry_after, Duration::ZERO..=LONGEST)?;
         ConfigError::check("replay_limit", self.replay_limit, REPLAY_LIMITS)?;
         let methods =
             if self.methods.is_empty() { None } else { Some(Arc::new(Methods::parse(self.methods)?)) };
@@ -302,16 +302,16 @@ impl RetryPolicyBuilder {
         let limits = Limits {
             max_attempts: self.max_attempts,
             backoff: Backoff {
-                base: nanos(self.base),
-                factor: self.factor,
-                cap: nanos(self.cap),
+                base: nanos(self.initial_backoff),
+                factor: self.backoff_multiplier,
+                cap: nanos(self.max_backoff),
                 jitter: self.jitter,
             },
             max_elapsed: self.max_elapsed.map(nanos),
             marker: self.marker,
             track_uploads: self.track_uploads,
             follows_redirects: self.follows_redirects,
-            longest_hint: nanos(self.longest_hint),
+            max_retry_after: nanos(self.max_retry_after),
         };
         let extras = Extras {
             budget: budget.as_ref().and_then(Budget::own).cloned(),

@@ -18,7 +18,7 @@ pub(crate) struct Limits {
     pub(crate) track_uploads: bool,
     pub(crate) follows_redirects: Option<bool>,
     pub(crate) max_elapsed: Option<u64>,
-    pub(crate) longest_hint: u64,
+    pub(crate) max_retry_after: u64,
 }
 
 /// What a call has behind it when one of its attempts failed.
@@ -132,7 +132,7 @@ impl Limits {
             return Err(limit);
         }
         let hint = fault.retry_after().map(nanos);
-        if hint.is_some_and(|hint| hint > self.longest_hint) {
+        if hint.is_some_and(|hint| hint > self.max_retry_after) {
             return Err(GiveUp::HintTooLong);
         }
         let exact = fault.retry_after_is_exact();

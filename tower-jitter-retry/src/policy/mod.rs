@@ -31,10 +31,10 @@ pub(crate) use grpc_methods::Methods;
 /// | what | default |
 /// |---|---|
 /// | [`max_attempts`](RetryPolicyBuilder::max_attempts) | 3, the first included |
-/// | [`base`](RetryPolicyBuilder::base), [`factor`](RetryPolicyBuilder::factor), [`cap`](RetryPolicyBuilder::cap) | 100 ms, doubled with every retry, up to 10 s |
+/// | [`initial_backoff`](RetryPolicyBuilder::initial_backoff), [`backoff_multiplier`](RetryPolicyBuilder::backoff_multiplier), [`max_backoff`](RetryPolicyBuilder::max_backoff) | 100 ms, doubled with every retry, up to 10 s |
 /// | [`jitter`](RetryPolicyBuilder::jitter) | [`Jitter::Full`](crate::Jitter::Full) |
 /// | [`max_elapsed`](RetryPolicyBuilder::max_elapsed) | 2 minutes |
-/// | [`longest_hint`](RetryPolicyBuilder::longest_hint) | a server's own delay is kept up to 60 s |
+/// | [`max_retry_after`](RetryPolicyBuilder::max_retry_after) | a server's own delay is kept up to 60 s |
 /// | [`budget`](RetryPolicyBuilder::budget) | [`Budget::default`]: 20 % of the requests, and 10 retries a second |
 /// | [`safety`](RetryPolicyBuilder::safety) | [`RetrySafety::ByRequest`](crate::RetrySafety::ByRequest) |
 /// | [`non_idempotent`](RetryPolicyBuilder::non_idempotent) | [`NonIdempotent::UnsentOrRefused`] |
@@ -53,7 +53,7 @@ pub(crate) use grpc_methods::Methods;
 /// use tower_jitter_retry::RetryPolicy;
 ///
 /// let default = RetryPolicy::default();
-/// let eager = RetryPolicy::builder().max_attempts(5).base(Duration::from_millis(20)).build()?;
+/// let eager = RetryPolicy::builder().max_attempts(5).initial_backoff(Duration::from_millis(20)).build()?;
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
 /// ```
 ///
@@ -67,7 +67,7 @@ pub(crate) use grpc_methods::Methods;
 /// # use tower_jitter_retry::RetryPolicy;
 /// let file = r#"
 ///     max_attempts = 5
-///     base = "50ms"
+///     initial_backoff = "50ms"
 ///     jitter = { proportional = 0.5 }
 ///     max_elapsed = "none"
 ///     budget = { window = { ratio = 0.1, min_per_second = 3 } }

@@ -130,7 +130,7 @@ fn what_is_out_of_range_is_named_with_value_and_range() {
     assert_eq!(field(policy().max_attempts(0)), "max_attempts");
     assert_eq!(field(policy().max_attempts(1_001)), "max_attempts");
     for factor in [0.0, 0.999, -1.0, f64::NAN, f64::INFINITY] {
-        assert_eq!(field(policy().factor(factor)), "factor");
+        assert_eq!(field(policy().backoff_multiplier(factor)), "backoff_multiplier");
     }
     for share in [-0.1, 1.1, f64::NAN] {
         assert_eq!(field(policy().jitter(Jitter::Proportional(share))), "jitter");
@@ -139,18 +139,25 @@ fn what_is_out_of_range_is_named_with_value_and_range() {
     for jitter in [Jitter::Additive(Duration::MAX), Jitter::TenacityAdditive(Duration::MAX)] {
         assert_eq!(field(policy().jitter(jitter)), "jitter");
     }
-    let error = policy().base(Duration::from_secs(11)).build().unwrap_err();
-    assert_eq!(error.to_string(), "`base` is 11s; allowed is 0ns to 10s");
+    let error = policy().initial_backoff(Duration::from_secs(11)).build().unwrap_err();
+    assert_eq!(error.to_string(), "`initial_backoff` is 11s; allowed is 0ns to 10s");
     for builder in [
-        policy().cap(Duration::MAX),
+        policy().max_backoff(Duration::MAX),
         policy().max_elapsed(Duration::MAX),
-        policy().longest_hint(Duration::MAX),
+        policy().max_retry_after(Duration::MAX),
     ] {
-        assert!(["cap", "max_elapsed", "longest_hint"].contains(&field(builder)));
+        assert!(["max_backoff", "max_elapsed", "max_retry_after"].contains(&field(builder)));
     }
     assert_eq!(field(policy().replay_limit((1 << 30) + 1)), "replay_limit");
     assert_eq!(field(policy().idempotent_methods(["Get"])), "idempotent_methods");
-    assert!(policy().base(Duration::ZERO).cap(Duration::ZERO).max_elapsed(Duration::ZERO).build().is_ok());
+    assert!(
+        policy()
+            .initial_backoff(Duration::ZERO)
+            .max_backoff(Duration::ZERO)
+            .max_elapsed(Duration::ZERO)
+            .build()
+            .is_ok()
+    );
 }
 
 #[test]

@@ -348,13 +348,13 @@ fn what_is_out_of_range_is_named() {
     for (builder, field) in [
         (RetryPolicy::builder().max_attempts(0), "max_attempts"),
         (RetryPolicy::builder().max_attempts(1_001), "max_attempts"),
-        (RetryPolicy::builder().factor(0.99), "factor"),
-        (RetryPolicy::builder().factor(1_000.1), "factor"),
-        (RetryPolicy::builder().factor(f64::NAN), "factor"),
-        (RetryPolicy::builder().base(second).cap(second / 2), "base"),
-        (RetryPolicy::builder().cap(longer), "cap"),
+        (RetryPolicy::builder().backoff_multiplier(0.99), "backoff_multiplier"),
+        (RetryPolicy::builder().backoff_multiplier(1_000.1), "backoff_multiplier"),
+        (RetryPolicy::builder().backoff_multiplier(f64::NAN), "backoff_multiplier"),
+        (RetryPolicy::builder().initial_backoff(second).max_backoff(second / 2), "initial_backoff"),
+        (RetryPolicy::builder().max_backoff(longer), "max_backoff"),
         (RetryPolicy::builder().max_elapsed(longer), "max_elapsed"),
-        (RetryPolicy::builder().longest_hint(longer), "longest_hint"),
+        (RetryPolicy::builder().max_retry_after(longer), "max_retry_after"),
     ] {
         let error = builder.build().unwrap_err();
         assert_eq!(error.field(), field);
@@ -362,11 +362,18 @@ fn what_is_out_of_range_is_named() {
         assert!(error.to_string().contains(error.allowed()), "{error}");
     }
     for builder in [
-        RetryPolicy::builder().max_attempts(1).factor(1.0),
-        RetryPolicy::builder().max_attempts(1_000).factor(1_000.0),
-        RetryPolicy::builder().base(second).cap(second),
-        RetryPolicy::builder().base(year).cap(year).max_elapsed(year).longest_hint(year),
-        RetryPolicy::builder().base(Duration::ZERO).cap(Duration::ZERO).longest_hint(Duration::ZERO),
+        RetryPolicy::builder().max_attempts(1).backoff_multiplier(1.0),
+        RetryPolicy::builder().max_attempts(1_000).backoff_multiplier(1_000.0),
+        RetryPolicy::builder().initial_backoff(second).max_backoff(second),
+        RetryPolicy::builder()
+            .initial_backoff(year)
+            .max_backoff(year)
+            .max_elapsed(year)
+            .max_retry_after(year),
+        RetryPolicy::builder()
+            .initial_backoff(Duration::ZERO)
+            .max_backoff(Duration::ZERO)
+            .max_retry_after(Duration::ZERO),
     ] {
         assert!(builder.build().is_ok());
     }

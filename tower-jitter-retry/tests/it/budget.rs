@@ -103,7 +103,7 @@ fn the_default_is_a_fifth_and_ten_a_second() {
 #[tokio::test(start_paused = true)]
 async fn a_policy_has_a_budget_by_default() {
     // Of the system's clock: all that is asserted is that there is a bound.
-    let layer = layer(RetryPolicy::builder().base(Duration::ZERO).max_attempts(1_000));
+    let layer = layer(RetryPolicy::builder().initial_backoff(Duration::ZERO).max_attempts(1_000));
     assert!(retries_of(&layer, 1) < 999);
 }
 
@@ -134,7 +134,7 @@ fn clones_of_a_policy_and_of_a_layer_share_its_budget() {
 
 #[test]
 fn every_default_policy_has_a_budget_of_its_own() {
-    let policy = || RetryPolicy::builder().base(Duration::ZERO).max_attempts(50);
+    let policy = || RetryPolicy::builder().initial_backoff(Duration::ZERO).max_attempts(50);
     let (one, other) = (layer(policy()), layer(policy()));
     // The reserve of a hundred is enough for one at a time only twice.
     assert_eq!([retries_of(&one, 1), retries_of(&one, 1)], [49, 49]);
@@ -182,8 +182,10 @@ fn what_is_not_sent_again_draws_nothing() {
 #[test]
 fn a_sleep_that_does_not_fit_draws_nothing() {
     let (budget, _hand) = on_hand(Budget::builder().ratio(0.0).min_per_second(1).span(SECOND));
-    let slow =
-        from(&budget).base(SECOND).jitter(tower_jitter_retry::Jitter::None).max_elapsed(Duration::ZERO);
+    let slow = from(&budget)
+        .initial_backoff(SECOND)
+        .jitter(tower_jitter_retry::Jitter::None)
+        .max_elapsed(Duration::ZERO);
     assert_eq!(retries_of(&layer(slow), 5), 0);
     assert_eq!(retries_of(&layer(from(&budget)), 5), 1);
 }
@@ -387,7 +389,7 @@ fn what_is_out_of_range_is_named() {
 
 #[tokio::test(start_paused = true)]
 async fn default_budget_refills_under_a_paused_clock_without_a_clock_being_set() {
-    let layer = layer(RetryPolicy::builder().base(Duration::ZERO).max_attempts(1_000));
+    let layer = layer(RetryPolicy::builder().initial_backoff(Duration::ZERO).max_attempts(1_000));
     for _ in 0..3 {
         assert_eq!(retries_of(&layer, 1), 100, "ten a second over ten seconds");
         assert_eq!(retries_of(&layer, 1), 0);

@@ -47,7 +47,7 @@ impl Future for Attempt {
 
 fn slow() -> RetryPolicy {
     let builder = RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio()).jitter(Jitter::None);
-    builder.base(SECOND).max_attempts(5).build().unwrap()
+    builder.initial_backoff(SECOND).max_attempts(5).build().unwrap()
 }
 
 #[test]

@@ -160,7 +160,11 @@ fn the_budget_bounds_them_together() {
 async fn delays_and_limits_are_those_of_the_layer() {
     let base = Duration::from_secs(1);
     let policy = policy(
-        RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio()).jitter(Jitter::None).base(base),
+        RetryPolicy::builder()
+            .budget(None::<Budget>)
+            .clock(Clock::tokio())
+            .jitter(Jitter::None)
+            .initial_backoff(base),
     );
     let (before, calls) = (Instant::now(), Calls::default());
     let attempt = async || {

@@ -18,13 +18,16 @@ fn a_policy_that_cannot_be_names_field_value_and_range() {
     let policy = RetryPolicy::builder;
     for (builder, says) in [
         (policy().max_attempts(0), "`max_attempts` is 0; allowed is 1 to 1000"),
-        (policy().factor(0.5), "`factor` is 0.5; allowed is 1.0 to 1000.0"),
-        (policy().factor(f64::NAN), "`factor` is NaN; allowed is 1.0 to 1000.0"),
-        (policy().factor(f64::INFINITY), "`factor` is inf; allowed is 1.0 to 1000.0"),
-        (policy().base(11 * SECOND), "`base` is 11s; allowed is 0ns to 10s"),
-        (policy().base(SECOND).cap(SECOND / 2), "`base` is 1s; allowed is 0ns to 500ms"),
+        (policy().backoff_multiplier(0.5), "`backoff_multiplier` is 0.5; allowed is 1.0 to 1000.0"),
+        (policy().backoff_multiplier(f64::NAN), "`backoff_multiplier` is NaN; allowed is 1.0 to 1000.0"),
+        (policy().backoff_multiplier(f64::INFINITY), "`backoff_multiplier` is inf; allowed is 1.0 to 1000.0"),
+        (policy().initial_backoff(11 * SECOND), "`initial_backoff` is 11s; allowed is 0ns to 10s"),
+        (
+            policy().initial_backoff(SECOND).max_backoff(SECOND / 2),
+            "`initial_backoff` is 1s; allowed is 0ns to 500ms",
+        ),
         (policy().jitter(Jitter::Proportional(f64::NAN)), "`jitter` is NaN; allowed is 0.0 to 1.0"),
-        (policy().cap(CENTURY), "`cap` is 3153600000s; allowed is 0ns to 31536000s"),
+        (policy().max_backoff(CENTURY), "`max_backoff` is 3153600000s; allowed is 0ns to 31536000s"),
         (
             policy().replay_limit(usize::MAX),
             "`replay_limit` is 18446744073709551615; allowed is 0 to 1073741824",

@@ -22,8 +22,8 @@ fn policy() -> RetryPolicyBuilder {
         .budget(None::<Budget>)
         .clock(Clock::tokio())
         .jitter(Jitter::None)
-        .base(SECOND)
-        .factor(1.0)
+        .initial_backoff(SECOND)
+        .backoff_multiplier(1.0)
         .max_attempts(1_000)
         .max_elapsed(None::<Duration>)
 }
@@ -88,7 +88,7 @@ async fn a_deadline_that_has_passed_leaves_one_attempt() {
     for deadline in [Deadline::within(Duration::ZERO), Deadline::at(before), Deadline::at(now)] {
         assert_eq!(attempts(with(deadline), Duration::ZERO).await.len(), 1, "{deadline:?}");
     }
-    let at_once = policy().base(Duration::ZERO).build().unwrap();
+    let at_once = policy().initial_backoff(Duration::ZERO).build().unwrap();
     let sent = Mutex::new(0);
     let mut service = JitterRetryLayer::new(at_once).layer(service_fn(|_: Request<String>| {
         *sent.lock().unwrap() += 1;

@@ -67,8 +67,14 @@ async fn without_jitter_the_delays_are_the_base_doubled_with_every_retry() {
 
 #[tokio::test(start_paused = true)]
 async fn base_factor_and_cap_are_those_of_the_policy() {
-    let layer =
-        layer(policy().jitter(Jitter::None).max_attempts(6).base(20 * MILLI).factor(3.0).cap(400 * MILLI));
+    let layer = layer(
+        policy()
+            .jitter(Jitter::None)
+            .max_attempts(6)
+            .initial_backoff(20 * MILLI)
+            .backoff_multiplier(3.0)
+            .max_backoff(400 * MILLI),
+    );
     let pauses = pauses(&layer).await;
     assert_eq!(pauses, [20, 60, 180, 400, 400].map(Duration::from_millis));
 }
@@ -86,7 +92,7 @@ async fn by_default_the_delays_are_at_most_100_and_200_milliseconds() {
 
 #[tokio::test(start_paused = true)]
 async fn a_base_of_one_second_is_jittered_in_fractions_of_it() {
-    let layer = layer(policy().max_attempts(2).base(SECOND).seed(1));
+    let layer = layer(policy().max_attempts(2).initial_backoff(SECOND).seed(1));
     let mut firsts = Vec::new();
     for _ in 0..400 {
         firsts.push(pauses(&layer).await[0]);
@@ -104,7 +110,7 @@ async fn a_base_of_one_second_is_jittered_in_fractions_of_it() {
 #[tokio::test(start_paused = true)]
 async fn a_seed_makes_the_delays_reproducible() {
     let run = async |seed| {
-        let layer = layer(policy().max_attempts(6).base(SECOND).seed(seed));
+        let layer = layer(policy().max_attempts(6).initial_backoff(SECOND).seed(seed));
         let mut calls = Vec::new();
         for _ in 0..10 {
             calls.push(pauses(&layer).await);
@@ -119,7 +125,7 @@ async fn a_seed_makes_the_delays_reproducible() {
 #[tokio::test(start_paused = true)]
 async fn no_two_calls_get_the_same_delays() {
     for builder in [policy(), policy().seed(42)] {
-        let layer = layer(builder.max_attempts(6).base(SECOND));
+        let layer = layer(builder.max_attempts(6).initial_backoff(SECOND));
         let mut seen = BTreeSet::new();
         for _ in 0..100 {
             assert!(seen.insert(pauses(&layer).await), "two calls have the same delays");
@@ -129,7 +135,7 @@ async fn no_two_calls_get_the_same_delays() {
 
 #[tokio::test(start_paused = true)]
 async fn the_calls_of_cloned_services_and_layers_get_different_delays() {
-    let layer = layer(policy().max_attempts(6).base(SECOND).seed(42));
+    let layer = layer(policy().max_attempts(6).initial_backoff(SECOND).seed(42));
     let sent = Mutex::new(Vec::new());
     let service = layer.layer(service_fn(|_: u32| {
         sent.lock().unwrap().push(Instant::now());
@@ -147,14 +153,14 @@ async fn the_calls_of_cloned_services_and_layers_get_different_delays() {
 
 #[tokio::test(start_paused = true)]
 async fn two_unseeded_layers_do_not_share_their_delays() {
-    let delays = async || pauses(&layer(policy().max_attempts(6).base(SECOND))).await;
+    let delays = async || pauses(&layer(policy().max_attempts(6).initial_backoff(SECOND))).await;
     assert_ne!(delays().await, delays().await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_delay_exceeds_the_cap_nor_do_they_pile_up_there() {
     let cap = 2 * SECOND;
-    let layer = layer(policy().max_attempts(6).base(SECOND).cap(cap).seed(7));
+    let layer = layer(policy().max_attempts(6).initial_backoff(SECOND).max_backoff(cap).seed(7));
     let mut capped = Vec::new();
     for _ in 0..200 {
         let pauses = pauses(&layer).await;
@@ -231,18 +237,20 @@ async fn the_cap_on_hints_is_compared_before_the_jitter() {
 
 #[tokio::test(start_paused = true)]
 async fn the_cap_on_hints_is_the_policys() {
-    let second = layer(policy().max_attempts(2).jitter(Jitter::None).longest_hint(SECOND));
+    let second = layer(policy().max_attempts(2).jitter(Jitter::None).max_retry_after(SECOND));
     assert_eq!(hinted_pauses(&second, 503, "1").await, [SECOND]);
     assert_eq!(hinted_pauses(&second, 503, "2").await, []);
-    let day =
-        layer(policy().max_attempts(2).jitter(Jitter::None).longest_hint(DAY).max_elapsed(None::<Duration>));
+    let day = layer(
+        policy().max_attempts(2).jitter(Jitter::None).max_retry_after(DAY).max_elapsed(None::<Duration>),
+    );
     assert_eq!(hinted_pauses(&day, 503, "86400").await, [DAY]);
     assert_eq!(hinted_pauses(&day, 503, "86401").await, []);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_cap_of_the_backoff_does_not_shorten_a_hint() {
-    let layer = layer(policy().max_attempts(2).base(MILLI).cap(10 * MILLI).jitter(Jitter::None));
+    let layer =
+        layer(policy().max_attempts(2).initial_backoff(MILLI).max_backoff(10 * MILLI).jitter(Jitter::None));
     assert_eq!(hinted_pauses(&layer, 503, "30").await, [30 * SECOND]);
 }
 
@@ -276,7 +284,8 @@ async fn a_hint_around_an_error_is_waited_for_as_well() {
 
 #[tokio::test(start_paused = true)]
 async fn a_sleep_that_would_not_fit_is_not_begun() {
-    let second = || policy().jitter(Jitter::None).max_attempts(10).base(SECOND).factor(1.0);
+    let second =
+        || policy().jitter(Jitter::None).max_attempts(10).initial_backoff(SECOND).backoff_multiplier(1.0);
     assert_eq!(pauses(&layer(second().max_elapsed(2_500 * MILLI))).await, [SECOND; 2]);
     assert_eq!(pauses(&layer(second().max_elapsed(3_000 * MILLI))).await, [SECOND; 3]);
     assert_eq!(pauses(&layer(second().max_elapsed(999 * MILLI))).await, []);
@@ -286,7 +295,9 @@ async fn a_sleep_that_would_not_fit_is_not_begun() {
 
 #[tokio::test(start_paused = true)]
 async fn by_default_no_retry_starts_later_than_two_minutes_after_the_call() {
-    let layer = layer(policy().jitter(Jitter::None).max_attempts(100).base(50 * SECOND).cap(50 * SECOND));
+    let layer = layer(
+        policy().jitter(Jitter::None).max_attempts(100).initial_backoff(50 * SECOND).max_backoff(50 * SECOND),
+    );
     assert_eq!(pauses(&layer).await, [50 * SECOND; 2]);
 }
 
@@ -311,7 +322,7 @@ async fn hint_that_fits_is_retried_with_its_stretch_cut_at_the_time_left() {
 
 #[tokio::test(start_paused = true)]
 async fn backoff_beyond_the_time_left_is_drawn_from_what_is_left() {
-    let layer = layer(policy().max_attempts(2).base(10 * SECOND).max_elapsed(SECOND).seed(1));
+    let layer = layer(policy().max_attempts(2).initial_backoff(10 * SECOND).max_elapsed(SECOND).seed(1));
     for _ in 0..400 {
         let pauses = pauses(&layer).await;
         assert_eq!(pauses.len(), 1);
@@ -342,15 +353,19 @@ async fn short_hint_does_not_erase_the_backoff() {
 
 #[tokio::test(start_paused = true)]
 async fn hint_longer_than_the_backoff_leaves_its_growth() {
-    let layer = layer(policy().jitter(Jitter::None).max_attempts(5).base(SECOND));
+    let layer = layer(policy().jitter(Jitter::None).max_attempts(5).initial_backoff(SECOND));
     assert_eq!(hinted_pauses(&layer, 503, "3").await, [3, 3, 4, 8].map(Duration::from_secs));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_time_that_attempts_take_counts() {
     let sent = Mutex::new(0);
-    let builder =
-        policy().jitter(Jitter::None).max_attempts(10).base(SECOND).factor(1.0).max_elapsed(10 * SECOND);
+    let builder = policy()
+        .jitter(Jitter::None)
+        .max_attempts(10)
+        .initial_backoff(SECOND)
+        .backoff_multiplier(1.0)
+        .max_elapsed(10 * SECOND);
     let mut service = layer(builder).layer(service_fn(|_: u32| {
         *sent.lock().unwrap() += 1;
         async {
@@ -378,7 +393,7 @@ async fn the_time_before_the_call_does_not_count() {
 async fn the_clock_that_max_elapsed_counts_on_is_the_policys() {
     let (clock, hand) = Clock::manual();
     let sent = Mutex::new(0);
-    let builder = policy().jitter(Jitter::None).max_attempts(10).base(SECOND).cap(SECOND);
+    let builder = policy().jitter(Jitter::None).max_attempts(10).initial_backoff(SECOND).max_backoff(SECOND);
     let mut service = layer(builder.max_elapsed(10 * SECOND).clock(clock)).layer(service_fn(|_: u32| {
         *sent.lock().unwrap() += 1;
         let hand = hand.clone();
@@ -395,7 +410,11 @@ async fn the_clock_that_max_elapsed_counts_on_is_the_policys() {
 
 #[tokio::test(start_paused = true)]
 async fn max_elapsed_ends_under_a_paused_clock_without_a_clock_being_set() {
-    let policy = RetryPolicy::builder().budget(None::<Budget>).jitter(Jitter::None).base(SECOND).factor(1.0);
+    let policy = RetryPolicy::builder()
+        .budget(None::<Budget>)
+        .jitter(Jitter::None)
+        .initial_backoff(SECOND)
+        .backoff_multiplier(1.0);
     let policy = policy.max_attempts(1_000).max_elapsed(10 * SECOND);
     assert_eq!(pauses(&layer(policy.clone())).await, [SECOND; 10]);
     let calls = Mutex::new(0);
@@ -422,7 +441,12 @@ async fn a_clock_that_goes_backwards_does_no_harm() {
 
 #[tokio::test(start_paused = true)]
 async fn delays_that_overflow_do_not_panic() {
-    let huge = policy().base(MILLI).factor(1_000.0).cap(YEAR).max_attempts(700).max_elapsed(None::<Duration>);
+    let huge = policy()
+        .initial_backoff(MILLI)
+        .backoff_multiplier(1_000.0)
+        .max_backoff(YEAR)
+        .max_attempts(700)
+        .max_elapsed(None::<Duration>);
     let longest = pauses(&layer(huge.clone().jitter(Jitter::None))).await;
     assert_eq!(longest[..4], [MILLI, SECOND, 1_000 * SECOND, 1_000_000 * SECOND]);
     assert_eq!(longest[4..], [YEAR; 695]);
@@ -434,11 +458,12 @@ async fn delays_that_overflow_do_not_panic() {
 
 #[tokio::test(start_paused = true)]
 async fn delays_of_a_year_fit_into_a_year() {
-    let year = || policy().jitter(Jitter::None).base(YEAR).cap(YEAR).max_attempts(1_000);
+    let year = || policy().jitter(Jitter::None).initial_backoff(YEAR).max_backoff(YEAR).max_attempts(1_000);
     assert_eq!(pauses(&layer(year().max_elapsed(YEAR))).await, [YEAR]);
     assert_eq!(pauses(&layer(year().max_elapsed(364 * DAY))).await, []);
-    assert_eq!(pauses(&layer(year().factor(1_000.0).max_elapsed(YEAR))).await, [YEAR]);
-    let hint = policy().max_attempts(2).longest_hint(YEAR).max_elapsed(None::<Duration>).jitter(Jitter::None);
+    assert_eq!(pauses(&layer(year().backoff_multiplier(1_000.0).max_elapsed(YEAR))).await, [YEAR]);
+    let hint =
+        policy().max_attempts(2).max_retry_after(YEAR).max_elapsed(None::<Duration>).jitter(Jitter::None);
     assert_eq!(hinted_pauses(&layer(hint), 503, "18446744073709551616").await, [YEAR]);
 }
 
@@ -464,7 +489,7 @@ fn unavailable() -> http::response::Builder {
 
 #[tokio::test(start_paused = true)]
 async fn trap_19_a_base_of_a_second_is_jittered_in_nanoseconds_and_no_two_calls_alike() {
-    let settings = || policy().base(SECOND).max_attempts(4).seed(1);
+    let settings = || policy().initial_backoff(SECOND).max_attempts(4).seed(1);
     let backoff = settings().build().unwrap().backoff();
     let mut rng = fastrand::Rng::with_seed(1);
     let fine = backoff.delays(|range| rng.u64(range)).take(1_000);
@@ -486,8 +511,14 @@ async fn trap_20_no_delay_passes_the_cap() {
         Jitter::Proportional(1.0),
         Jitter::Additive(SECOND),
     ] {
-        let capped =
-            layer(policy().base(SECOND).cap(SECOND).jitter(jitter).max_attempts(50).max_elapsed(None));
+        let capped = layer(
+            policy()
+                .initial_backoff(SECOND)
+                .max_backoff(SECOND)
+                .jitter(jitter)
+                .max_attempts(50)
+                .max_elapsed(None),
+        );
         let pauses = pauses_after(&capped, unavailable).await;
         assert_eq!(pauses.len(), 49);
         // Tokio's timer rounds up to a millisecond.
@@ -518,7 +549,9 @@ async fn trap_22_a_servers_delay_is_capped_read_to_the_millisecond_and_never_sho
 
 #[tokio::test(start_paused = true)]
 async fn trap_27_time_is_checked_against_the_sleep_and_no_delay_overflows() {
-    let constant = || policy().jitter(Jitter::None).base(10 * SECOND).factor(1.0).max_attempts(100);
+    let constant = || {
+        policy().jitter(Jitter::None).initial_backoff(10 * SECOND).backoff_multiplier(1.0).max_attempts(100)
+    };
     let before = Instant::now();
     assert_eq!(
         pauses_after(&layer(constant().max_elapsed(25 * SECOND)), unavailable).await,
@@ -526,8 +559,12 @@ async fn trap_27_time_is_checked_against_the_sleep_and_no_delay_overflows() {
     );
     assert_eq!(before.elapsed(), 20 * SECOND, "no sleep is begun that would end at 30");
     let year = 365 * 24 * 3_600 * SECOND;
-    let huge =
-        policy().jitter(Jitter::Additive(year)).base(year).cap(year).factor(1_000.0).max_attempts(1_000);
+    let huge = policy()
+        .jitter(Jitter::Additive(year))
+        .initial_backoff(year)
+        .max_backoff(year)
+        .backoff_multiplier(1_000.0)
+        .max_attempts(1_000);
     assert_eq!(pauses_after(&layer(huge.max_elapsed(None)), unavailable).await.len(), 999);
 }
 

@@ -110,7 +110,7 @@ async fn pushback_of_zero_is_immediate() {
         .budget(None::<Budget>)
         .clock(Clock::tokio())
         .jitter(Jitter::None)
-        .base(Duration::from_secs(1))
+        .initial_backoff(Duration::from_secs(1))
         .max_attempts(4)
         .safety(RetrySafety::Always);
     let mut service =
@@ -134,7 +134,7 @@ async fn pushback_shorter_than_the_backoff_is_exact() {
         .budget(None::<Budget>)
         .clock(Clock::tokio())
         .jitter(Jitter::None)
-        .base(Duration::from_secs(1))
+        .initial_backoff(Duration::from_secs(1))
         .max_attempts(3)
         .safety(RetrySafety::Always);
     let mut service =

@@ -31,8 +31,8 @@ fn policy() -> RetryPolicyBuilder {
     RetryPolicy::builder()
         .budget(None::<Budget>)
         .jitter(Jitter::None)
-        .base(SECOND)
-        .factor(1.0)
+        .initial_backoff(SECOND)
+        .backoff_multiplier(1.0)
         .max_attempts(9)
 }
 

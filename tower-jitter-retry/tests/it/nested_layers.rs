@@ -197,7 +197,7 @@ fn remove_marker_remote_headers_removed_from_every_request() {
 
 #[test]
 fn gateway_removes_remote_marks_without_a_setting() {
-    let policy = RetryPolicy::gateway().base(std::time::Duration::ZERO).budget(None::<Budget>);
+    let policy = RetryPolicy::gateway().initial_backoff(std::time::Duration::ZERO).budget(None::<Budget>);
     let sent = sends(|sent| {
         let mut service =
             ServiceBuilder::new().layer(three()).layer(layer(policy.max_attempts(2))).service(failing(sent));

@@ -254,8 +254,13 @@ fn by_method_ignores_the_idempotency_key() {
 
 #[test]
 fn gateway_sends_post_again_only_if_it_was_not_sent() {
-    let policy =
-        || RetryPolicy::gateway().base(std::time::Duration::ZERO).budget(None::<Budget>).build().unwrap();
+    let policy = || {
+        RetryPolicy::gateway()
+            .initial_backoff(std::time::Duration::ZERO)
+            .budget(None::<Budget>)
+            .build()
+            .unwrap()
+    };
     for fate in UNCLEAR.into_iter().chain(REFUSED) {
         for post in [request(Method::POST), keyed(Method::POST), request(Method::PATCH)] {
             assert_eq!(times_sent(policy(), post, fate), 1, "{fate:?}");

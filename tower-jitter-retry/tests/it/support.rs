@@ -44,7 +44,7 @@ impl Error for Broken {}
 
 /// Retries without delay and without a budget, so that they need no timer.
 pub(crate) fn at_once() -> RetryPolicyBuilder {
-    RetryPolicy::builder().base(Duration::ZERO).budget(None::<Budget>)
+    RetryPolicy::builder().initial_backoff(Duration::ZERO).budget(None::<Budget>)
 }
 
 /// A layer with the default classification.

@@ -19,7 +19,7 @@ async fn every_retry_is_told_before_its_delay_with_attempts_from_one() {
         .budget(None::<Budget>)
         .clock(Clock::tokio())
         .jitter(Jitter::None)
-        .base(SECOND)
+        .initial_backoff(SECOND)
         .on_retry({
             let told = Arc::clone(&told);
             move |event| told.lock().unwrap().push(*event)
@@ -65,8 +65,11 @@ fn a_panic_of_who_is_told_ends_there() {
 #[tokio::test(start_paused = true)]
 async fn the_response_says_how_often_and_how_long() {
     let calls = Calls::default();
-    let policy =
-        RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio()).jitter(Jitter::None).base(SECOND);
+    let policy = RetryPolicy::builder()
+        .budget(None::<Budget>)
+        .clock(Clock::tokio())
+        .jitter(Jitter::None)
+        .initial_backoff(SECOND);
     let mut service =
         JitterRetryLayer::new(policy.build().unwrap()).layer(service_fn(|_: Request<String>| {
             let status = if calls.next() < 3 { 503 } else { 200 };
@@ -122,7 +125,11 @@ fn attempts_retries_delays_refusals_and_reasons_are_counted() {
         run(at_once(), 404, Method::GET);
         run(at_once(), 503, Method::POST);
         run(at_once().safety(RetrySafety::Always), 429, Method::POST);
-        run(at_once().max_elapsed(Duration::ZERO).base(SECOND).jitter(Jitter::None), 503, Method::GET);
+        run(
+            at_once().max_elapsed(Duration::ZERO).initial_backoff(SECOND).jitter(Jitter::None),
+            503,
+            Method::GET,
+        );
         run(
             at_once().budget(Budget::builder().ratio(0.0).min_per_second(0).build().unwrap()),
             503,

@@ -145,8 +145,11 @@ fn the_budget_is_paid_and_refunded() {
 #[tokio::test(start_paused = true)]
 async fn delays_and_deadlines_are_kept() {
     let second = Duration::from_secs(1);
-    let policy =
-        RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio()).jitter(Jitter::None).base(second);
+    let policy = RetryPolicy::builder()
+        .budget(None::<Budget>)
+        .clock(Clock::tokio())
+        .jitter(Jitter::None)
+        .initial_backoff(second);
     let times = Mutex::new(Vec::new());
     let layer = RetryLayer::new(policy.max_attempts(9).build().unwrap().for_tower());
     let mut service = layer.layer(service_fn(|request: Request<String>| {

@@ -12,7 +12,7 @@ use super::{
     CircuitState, Cold, Core, FIRST_EPOCH, Limits, METERS, Machine, OBSERVING, Single, Store, TIMED, moment,
 };
 use crate::label::Label;
-use crate::machine::{Abandoned, Change, Counts, Force, HealthReport, RecoveryLimits, TripLimits};
+use crate::machine::{Cancelled, Change, Counts, Force, HealthReport, RecoveryLimits, TripLimits};
 use crate::telemetry::{LastFailure, Transition, Watchers, meters, number};
 
 /// What a configuration tells a core, beside the clock.
@@ -49,8 +49,8 @@ impl Setup {
             Shape::Count(_) => u64::MAX,
         };
         let slow = self.trip.slow.map_or(u64::MAX, |slow| slow.from);
-        let cancelled = match self.trip.abandoned {
-            Abandoned::FailureFrom(nanos) => nanos,
+        let cancelled = match self.trip.cancelled {
+            Cancelled::FailureFrom(nanos) => nanos,
             _ => u64::MAX,
         };
         let RecoveryLimits { open, probe_lease, ramp, .. } = self.recovery;

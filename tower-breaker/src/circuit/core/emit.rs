@@ -50,7 +50,7 @@ impl<T: Store> Core<T> {
         if self.plan().is_metered()
             && let Some(meters) = self.meters_of(stamp)
         {
-            meters.abandoned();
+            meters.cancelled();
         }
     }
 

@@ -15,7 +15,7 @@
 //!
 //! A failure is ① put into the window, ② counted on the gate, and only then ③ the window is summed. Of two failures at once
 //! the later at ② sees, by the order of the gate's exchanges, what the earlier did at ①; so it sees both. A sum may miss
-//! successes that run beside it, never one that was over before. Slow and abandoned calls go the same three steps; their ② exchanges the
+//! successes that run beside it, never one that was over before. Slow and cancelled calls go the same three steps; their ② exchanges the
 //! gate's word for itself.
 //!
 //! # Why an outcome of the past changes nothing

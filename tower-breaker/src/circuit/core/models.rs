@@ -12,7 +12,7 @@ use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
 use crate::circuit::window::Shape;
-use crate::machine::{Abandoned, Counts, Force, OpenTime, Reason, RecoveryLimits, SlowLimits, TripLimits};
+use crate::machine::{Cancelled, Counts, Force, OpenTime, Reason, RecoveryLimits, SlowLimits, TripLimits};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -23,7 +23,7 @@ pub(crate) const SETUP: Setup = Setup {
         failure_rate: None,
         slow: None,
         minimum_calls: 2,
-        abandoned: Abandoned::IfNoneCompletes,
+        cancelled: Cancelled::IfNoneCompletes,
     },
     recovery: RecoveryLimits {
         open: OpenTime::constant(30 * SECOND),

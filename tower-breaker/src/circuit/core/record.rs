@@ -10,7 +10,7 @@ use crate::circuit::limits::Limits;
 use crate::circuit::state_word::Gate;
 use crate::circuit::window::{Counting, Seen};
 use crate::machine::{
-    ANSWERED, Abandoned, Change, GIVEN_UP, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, Ticket,
+    ANSWERED, Cancelled, Change, GIVEN_UP, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, Ticket,
     TripLimits, fewest_failures, may_reach_slow_rate, none_completes, trips,
 };
 
@@ -128,26 +128,26 @@ impl<T: Store> Core<T> {
         }
         let limits = self.limits();
         let now = self.plan().clock.now();
-        match (limits.trip.abandoned, entry.ticket()) {
-            (Abandoned::Ignored, _) => self.free_slot(entry),
-            (Abandoned::Failure, _) => self.settle_unusual(entry, &GIVEN_UP.into(), Took::UntilNow),
-            (Abandoned::FailureFrom(from), _) => {
+        match (limits.trip.cancelled, entry.ticket()) {
+            (Cancelled::Ignored, _) => self.free_slot(entry),
+            (Cancelled::Failure, _) => self.settle_unusual(entry, &GIVEN_UP.into(), Took::UntilNow),
+            (Cancelled::FailureFrom(from), _) => {
                 if self.ran_for(entry, now).is_some_and(|ran| ran >= from) {
                     self.settle_unusual(entry, &GIVEN_UP.into(), Took::UntilNow);
                 } else {
                     self.free_slot(entry);
                 }
             }
-            (Abandoned::IfNoneCompletes, _) if answered => {
+            (Cancelled::IfNoneCompletes, _) if answered => {
                 self.settle_unusual(entry, &ANSWERED.into(), Took::UntilNow);
             }
-            (Abandoned::IfNoneCompletes, Some(ticket)) => {
+            (Cancelled::IfNoneCompletes, Some(ticket)) => {
                 let most = limits.trip.minimum_calls;
                 self.with_probe(entry.stamp, now, |machine, at, recovery| {
                     (machine.abandon_probe(ticket, most, at, recovery), None)
                 });
             }
-            (Abandoned::IfNoneCompletes, None) => self.abandoned(entry.stamp, &limits, now),
+            (Cancelled::IfNoneCompletes, None) => self.count_cancelled(entry.stamp, &limits, now),
         }
     }
 
@@ -286,22 +286,22 @@ impl<T: Store> Core<T> {
         self.window().newest().other_than(summed).map(Seen::Bucket)
     }
 
-    fn abandoned(&self, stamp: Gate, limits: &Limits, now: u64) {
+    fn count_cancelled(&self, stamp: Gate, limits: &Limits, now: u64) {
         if self.gate().stamp() != stamp {
             return;
         }
-        let mut seen = self.window().abandoned(&limits.span, now, stamp.epoch()); // ①
+        let mut seen = self.window().cancelled(&limits.span, now, stamp.epoch()); // ①
         if self.exchange(stamp, |gate| gate).is_none() {
             return; // ②
         }
         loop {
             // Usually the number of cancelled calls decides, without the other counts.
-            if !none_completes(&limits.trip, self.window().abandoned_in(seen), false) {
+            if !none_completes(&limits.trip, self.window().cancelled_in(seen), false) {
                 return;
             }
             let counts = self.window().counts(seen); // ③
             let completed = self.window().completed_in(seen, &counts);
-            if !none_completes(&limits.trip, counts.abandoned, completed) {
+            if !none_completes(&limits.trip, counts.cancelled, completed) {
                 return;
             }
             match self.moved_on(seen) {

@@ -9,7 +9,7 @@ use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
 use crate::circuit::window::Shape;
-use crate::machine::{Abandoned, Counts, OpenTime, Reason, RecoveryLimits, TripLimits};
+use crate::machine::{Cancelled, Counts, OpenTime, Reason, RecoveryLimits, TripLimits};
 use crate::telemetry::Transition;
 
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -19,7 +19,7 @@ pub(super) const TRIP: TripLimits = TripLimits {
     failure_rate: Some(0.5),
     slow: None,
     minimum_calls: 10,
-    abandoned: Abandoned::IfNoneCompletes,
+    cancelled: Cancelled::IfNoneCompletes,
 };
 
 pub(super) const RECOVERY: RecoveryLimits = RecoveryLimits {

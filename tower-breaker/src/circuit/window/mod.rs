@@ -52,7 +52,7 @@ impl Span {
     }
 }
 
-/// Counts of calls, failures, slow and abandoned calls, over a span of time or a number of calls. It starts anew with every epoch, and
+/// Counts of calls, failures, slow and cancelled calls, over a span of time or a number of calls. It starts anew with every epoch, and
 /// with another span.
 pub(crate) trait Counting: Sized {
     /// So many buckets make up a span of time, beside the one that is being filled.
@@ -145,7 +145,7 @@ pub(crate) trait Counting: Sized {
     }
 
     /// Records a call that was given up.
-    fn abandoned(&self, span: &Span, now: u64, epoch: u32) -> Seen {
+    fn cancelled(&self, span: &Span, now: u64, epoch: u32) -> Seen {
         if !self.is_over_time(span) {
             return self.of_last(span, epoch, CountRing::abandon);
         }
@@ -182,10 +182,10 @@ pub(crate) trait Counting: Sized {
     }
 
     /// The calls in the window that were given up.
-    fn abandoned_in(&self, seen: Seen) -> u64 {
+    fn cancelled_in(&self, seen: Seen) -> u64 {
         match seen {
             Seen::Bucket(tag) => self.abandonments(tag),
-            Seen::Last { counts, .. } => counts.abandoned,
+            Seen::Last { counts, .. } => counts.cancelled,
         }
     }
 
@@ -266,7 +266,7 @@ pub(crate) enum Seen {
 impl Seen {
     /// Of a call whose epoch is over.
     const NOTHING: Self =
-        Self::Last { counts: Counts { calls: 0, failures: 0, slow: 0, abandoned: 0 }, completed: false };
+        Self::Last { counts: Counts { calls: 0, failures: 0, slow: 0, cancelled: 0 }, completed: false };
 }
 
 impl LastCalls {
@@ -301,7 +301,7 @@ mod tests {
     }
 
     const fn counts(calls: u64, failures: u64) -> Counts {
-        Counts { calls, failures, slow: 0, abandoned: 0 }
+        Counts { calls, failures, slow: 0, cancelled: 0 }
     }
 
     #[test]
@@ -368,9 +368,9 @@ mod tests {
         for shape in [Shape::Time(60_000_000_000), Shape::Count(10)] {
             let (window, span) = (window(), Span::of(shape, Window::PARTS));
             let now = clock.now();
-            window.abandoned(&span, now, 0);
-            let seen = window.abandoned(&span, now, 0);
-            assert_eq!((window.abandoned_in(seen), window.counts(seen).calls), (2, 0));
+            window.cancelled(&span, now, 0);
+            let seen = window.cancelled(&span, now, 0);
+            assert_eq!((window.cancelled_in(seen), window.counts(seen).calls), (2, 0));
             window.failure(&span, now, 0, true);
             let seen = window.slow_success(&span, now, 0);
             assert_eq!((window.slow_in(seen), window.failures_in(seen)), (2, 1));

@@ -14,7 +14,7 @@ pub(crate) struct Window {
     successes: Striped,
     failures: Ring,
     slow: Ring,
-    abandoned: Ring,
+    cancelled: Ring,
     upkeep: Mutex<()>,
     last: Mutex<Option<LastCalls>>,
 }
@@ -28,7 +28,7 @@ impl Window {
             successes,
             failures: Ring::default(),
             slow: Ring::default(),
-            abandoned: Ring::default(),
+            cancelled: Ring::default(),
             upkeep: Mutex::new(()),
             last: Mutex::new(None),
         }
@@ -53,7 +53,7 @@ impl Counting for Window {
     }
 
     fn add_abandoned(&self, tag: u64) {
-        self.abandoned.add(tag, 1);
+        self.cancelled.add(tag, 1);
     }
 
     #[inline]
@@ -66,16 +66,16 @@ impl Counting for Window {
     }
 
     fn abandonments(&self, tag: u64) -> u64 {
-        self.abandoned.sum(tag)
+        self.cancelled.sum(tag)
     }
 
     fn sums(&self, tag: u64) -> Counts {
         // Every numerator before its denominator: a call that is recorded meanwhile may then be
         // missing in a numerator, never in the denominator alone.
-        let (slow, abandoned) = (self.slow.sum(tag), self.abandoned.sum(tag));
+        let (slow, cancelled) = (self.slow.sum(tag), self.cancelled.sum(tag));
         let failures = self.failures.sum(tag);
         let calls = failures + self.successes.sum(tag);
-        Counts { calls, failures, slow, abandoned }
+        Counts { calls, failures, slow, cancelled }
     }
 
     #[inline]
@@ -91,7 +91,7 @@ impl Counting for Window {
         self.successes.sweep(keep);
         self.failures.sweep(keep);
         self.slow.sweep(keep);
-        self.abandoned.sweep(keep);
+        self.cancelled.sweep(keep);
     }
 
     fn upkeep(&self) -> &Mutex<()> {

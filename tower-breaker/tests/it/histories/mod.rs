@@ -8,7 +8,7 @@ use naive::{Call, Naive};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tower_breaker::{
-    AbandonedPolicy, BreakerConfig, Circuit, CircuitState, Clock, Counts, Fault, Health, Kind, ManualClock,
+    BreakerConfig, CancelledPolicy, Circuit, CircuitState, Clock, Counts, Fault, Health, Kind, ManualClock,
     Mode, Origin, Permit, Retryable, Verdict,
 };
 
@@ -31,7 +31,7 @@ struct Limits {
     minimum: u32,
     /// Calls; `None`: 15 seconds.
     calls: Option<u32>,
-    abandoned: AbandonedPolicy,
+    cancelled: CancelledPolicy,
     open_for: u64,
     growth: Option<(f64, u64)>,
     held: bool,
@@ -44,16 +44,16 @@ struct Limits {
 
 impl Limits {
     fn config(&self, clock: Clock) -> BreakerConfig {
-        let config = BreakerConfig::builder().clock(clock).mode(self.mode).abandoned(self.abandoned);
+        let config = BreakerConfig::builder().clock(clock).mode(self.mode).cancelled(self.cancelled);
         let config = config.consecutive_failures(self.consecutive).failure_rate(self.rate);
         let config = config.probes(self.probes).successes_to_close(self.successes);
         let config = config.open_for(millis(self.open_for)).probe_lease(millis(self.lease));
-        let mut config = config.minimum_calls(self.minimum).ramp_for(millis(self.ramp));
+        let mut config = config.minimum_calls(self.minimum).slow_start(millis(self.ramp));
         if let Some(rate) = self.slow {
-            config = config.slow_calls(millis(SLOW), rate);
+            config = config.slow_call_rate(millis(SLOW), rate);
         }
         if let Some((factor, cap)) = self.growth {
-            config = config.open_growth(factor, millis(cap));
+            config = config.open_backoff(factor, millis(cap));
         }
         if self.held {
             config = config.open_until_reset();
@@ -66,27 +66,27 @@ impl Limits {
     }
 
     fn timed(&self) -> bool {
-        self.slow.is_some() || matches!(self.abandoned, AbandonedPolicy::FailureAfter(_))
+        self.slow.is_some() || matches!(self.cancelled, CancelledPolicy::FailureAfter(_))
     }
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
     let rates = || prop::sample::select(vec![None, Some(0.0), Some(0.3), Some(0.5), Some(1.0)]);
-    let abandoned = prop::sample::select(vec![
-        AbandonedPolicy::IfNoneCompletes,
-        AbandonedPolicy::IfNoneCompletes,
-        AbandonedPolicy::Ignore,
-        AbandonedPolicy::Failure,
-        AbandonedPolicy::FailureAfter(millis(2_000)),
+    let cancelled = prop::sample::select(vec![
+        CancelledPolicy::IfNoneCompletes,
+        CancelledPolicy::IfNoneCompletes,
+        CancelledPolicy::Ignore,
+        CancelledPolicy::Failure,
+        CancelledPolicy::FailureAfter(millis(2_000)),
     ]);
     let modes = prop::sample::select(vec![Mode::Enforce, Mode::Enforce, Mode::Enforce, Mode::ObserveOnly]);
-    let trip = (0_u32..5, rates(), rates(), 1_u32..6, prop::option::of(6_u32..12), abandoned);
+    let trip = (0_u32..5, rates(), rates(), 1_u32..6, prop::option::of(6_u32..12), cancelled);
     let growth = prop::sample::select(vec![None, Some((2.0, 40_000)), Some((3.0, 10_000))]);
     let open = (growth, prop::bool::weighted(0.1));
     let recovery = (1_u32..4, 1_u32..5, prop::sample::select(vec![5_000, 20_000]), any::<bool>());
     (trip, open, recovery, modes).prop_map(
         |(trip, (growth, held), (probes, successes, lease, ramp), mode)| {
-            let (consecutive, rate, slow, minimum, calls, abandoned) = trip;
+            let (consecutive, rate, slow, minimum, calls, cancelled) = trip;
             let ramp = if ramp { RAMP } else { 0 };
             let mut limits = Limits {
                 open_for: 10_000,
@@ -95,7 +95,7 @@ fn limits() -> impl Strategy<Value = Limits> {
                 slow,
                 minimum,
                 calls,
-                abandoned,
+                cancelled,
                 growth,
                 held,
                 probes,
@@ -232,8 +232,8 @@ impl Pair {
         let status = self.circuit.status();
         prop_assert_eq!(status.state, self.naive.name());
         prop_assert_eq!(status.last_transition.map_or(0, |last| u64::from(last.epoch)), self.naive.era);
-        let Counts { calls, failures, slow, abandoned, .. } = status.window;
-        prop_assert_eq!([calls, failures, slow, abandoned], self.naive.counts(self.now()));
+        let Counts { calls, failures, slow, cancelled, .. } = status.window;
+        prop_assert_eq!([calls, failures, slow, cancelled], self.naive.counts(self.now()));
         prop_assert_eq!(status.consecutive_failures, self.naive.run);
         Ok(())
     }
@@ -257,7 +257,7 @@ impl Pair {
             }
         }
         let status = self.circuit.status();
-        prop_assert!(status.state == CircuitState::Closed && status.ramp.is_none(), "{status:?}");
+        prop_assert!(status.state == CircuitState::Closed && status.slow_start.is_none(), "{status:?}");
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! A circuit that keeps every event in a list and counts them anew each time.
 
-use tower_breaker::{AbandonedPolicy, CircuitState, Mode};
+use tower_breaker::{CancelledPolicy, CircuitState, Mode};
 
 use super::{End, Limits, RAMP, SLOW, Step, millis};
 
@@ -37,7 +37,7 @@ pub(crate) enum State {
     HalfOpen {
         places: Vec<Option<Lease>>,
         successes: u32,
-        abandoned: u32,
+        cancelled: u32,
     },
     ForcedOpen,
     ForcedClosed,
@@ -107,7 +107,7 @@ impl Naive {
 
     fn half_open(&mut self) {
         let places = vec![None; self.limits.probes as usize];
-        self.become_state(State::HalfOpen { places, successes: 0, abandoned: 0 });
+        self.become_state(State::HalfOpen { places, successes: 0, cancelled: 0 });
     }
 
     /// The call, or how long it is refused.
@@ -208,10 +208,10 @@ impl Naive {
             *credit = (*credit + 16 - share).min(16);
         }
         let took = call.began.map(|began| now.saturating_sub(began));
-        let end = match (end, self.limits.abandoned) {
-            (End::Drop, AbandonedPolicy::Ignore) => End::Cancel,
-            (End::Drop, AbandonedPolicy::Failure) => End::Failure,
-            (End::Drop, AbandonedPolicy::FailureAfter(after)) => {
+        let end = match (end, self.limits.cancelled) {
+            (End::Drop, CancelledPolicy::Ignore) => End::Cancel,
+            (End::Drop, CancelledPolicy::Failure) => End::Failure,
+            (End::Drop, CancelledPolicy::FailureAfter(after)) => {
                 if took.is_some_and(|took| millis(took) >= after) { End::Failure } else { End::Cancel }
             }
             (end, _) => end,
@@ -224,7 +224,7 @@ impl Naive {
     }
 
     fn end_probe(&mut self, probe: u64, end: End, slow: bool, now: u64) {
-        let State::HalfOpen { places, successes, abandoned } = &mut self.state else { unreachable!() };
+        let State::HalfOpen { places, successes, cancelled } = &mut self.state else { unreachable!() };
         for place in places {
             if place.is_some_and(|lease| lease.probe == probe) {
                 *place = None;
@@ -232,9 +232,9 @@ impl Naive {
         }
         match end {
             End::Cancel => {}
-            End::Neutral => *abandoned = 0,
+            End::Neutral => *cancelled = 0,
             End::Success if !slow => {
-                *abandoned = 0;
+                *cancelled = 0;
                 *successes += 1;
                 if *successes >= self.limits.successes {
                     self.row.2 = Some(now);
@@ -243,8 +243,8 @@ impl Naive {
             }
             End::Success | End::Failure => self.open(now),
             End::Drop => {
-                *abandoned += 1;
-                if *abandoned >= self.limits.minimum {
+                *cancelled += 1;
+                if *cancelled >= self.limits.minimum {
                     self.open(now);
                 }
             }

@@ -109,7 +109,7 @@ fn open_circuit_is_not_evicted_in_flood_of_junk_keys() {
 
 #[test]
 fn circuit_in_slow_start_is_not_evicted() {
-    let mut bench = Bench::new(config().ramp_for(200 * SECOND), 1, Overflow::Unguarded);
+    let mut bench = Bench::new(config().slow_start(200 * SECOND), 1, Overflow::Unguarded);
     bench.fail(0, 5);
     bench.hand.advance(OPEN_FOR);
     (0..2).for_each(|_| bench.succeed(0));
@@ -162,7 +162,7 @@ fn keys_with_one_hash_have_circuits_of_their_own() {
     }
     keep(7).trip().unwrap();
     assert!((0..100).all(|number| keep(number).key().0 == number));
-    let open = circuits.all().into_iter().filter(|circuit| circuit.status().state == CircuitState::Open);
+    let open = circuits.circuits().into_iter().filter(|circuit| circuit.status().state == CircuitState::Open);
     assert_eq!(open.map(|circuit| circuit.key().0).collect::<Vec<_>>(), [7]);
     assert_eq!(keep(100).key().0, 100);
     assert_eq!((circuits.len(), circuits.evicted()), (100, 1));
@@ -310,7 +310,7 @@ proptest! {
             if !finds_room {
                 continue;
             }
-            let kept: HashSet<_> = bench.circuits.all().iter().map(|circuit| *circuit.key()).collect();
+            let kept: HashSet<_> = bench.circuits.circuits().iter().map(|circuit| *circuit.key()).collect();
             let gone: Vec<_> = model.keys().copied().filter(|key| !kept.contains(key)).collect();
             prop_assert_eq!(gone.len(), usize::from(may_go.is_some()));
             for gone in gone {

@@ -23,7 +23,7 @@ use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, service_fn};
 use tower_breaker::{
-    AbandonedPolicy, BreakerConfig, BreakerConfigBuilder, BreakerError, ByRef, ByValue, CircuitState, Clock,
+    BreakerConfig, BreakerConfigBuilder, BreakerError, ByRef, ByValue, CancelledPolicy, CircuitState, Clock,
     Counts, Fault, Health, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedConfig, Kind, ManualClock,
     Mode, Origin, Overflow, Reason, Retryable, Verdict,
 };
@@ -181,7 +181,7 @@ fn rejection_outlives_the_circuit_of_its_key() {
 
 #[test]
 fn keyed_half_open_and_slow_start_rejections_say_to_come_back_after_a_second() {
-    let each = config().probes(1).successes_to_close(1).ramp_for(100 * SECOND);
+    let each = config().probes(1).successes_to_close(1).slow_start(100 * SECOND);
     let bench = Bench::new(each, 10, Overflow::Unguarded);
     bench.fail(1, 5);
     bench.hand.advance(OPEN_FOR);
@@ -199,7 +199,7 @@ fn keyed_half_open_and_slow_start_rejections_say_to_come_back_after_a_second() {
 
 #[test]
 fn keyed_permit_that_is_cancelled_returns_its_credit_in_a_slow_start() {
-    let each = config().probes(1).successes_to_close(1).ramp_for(100 * SECOND);
+    let each = config().probes(1).successes_to_close(1).slow_start(100 * SECOND);
     let bench = Bench::new(each, 10, Overflow::Unguarded);
     bench.fail(1, 5);
     bench.hand.advance(OPEN_FOR);
@@ -462,19 +462,19 @@ fn a_hundred_thousand_circuits_trip_at_once_and_recover_at_once() {
         });
     };
     of_all(&|key| bench.fail(key, 5));
-    assert!(bench.circuits.all().iter().all(|circuit| circuit.status().state == CircuitState::Open));
+    assert!(bench.circuits.circuits().iter().all(|circuit| circuit.status().state == CircuitState::Open));
     of_all(&|key| assert!(bench.is_rejected(key)));
     assert_eq!(told.lock().unwrap().len(), 100_000);
     bench.hand.advance(OPEN_FOR);
     of_all(&|key| (0..2).for_each(|_| bench.succeed(key)));
-    assert!(bench.circuits.all().iter().all(|circuit| circuit.status().state == CircuitState::Closed));
+    assert!(bench.circuits.circuits().iter().all(|circuit| circuit.status().state == CircuitState::Closed));
     assert_eq!((told.lock().unwrap().len(), bench.circuits.len()), (300_000, 100_000));
 }
 
 #[test]
 fn a_body_that_is_still_read_keeps_its_circuit_and_counts_for_it() {
     let (clock, hand) = Clock::manual();
-    let each = config().clock(clock).consecutive_failures(1).abandoned(AbandonedPolicy::Failure);
+    let each = config().clock(clock).consecutive_failures(1).cancelled(CancelledPolicy::Failure);
     let config = KeyedConfig::builder(each.build().unwrap()).max_keys(1).build().unwrap();
     let layer = KeyedBreakerLayer::new(config, |request: &u64| *request)
         .track_body()
@@ -497,7 +497,7 @@ fn a_body_that_is_still_read_keeps_its_circuit_and_counts_for_it() {
 fn a_body_of_which_nothing_came_was_given_up_however_late_it_is_dropped() {
     for seconds in [29, 31] {
         let (clock, hand) = Clock::manual();
-        let each = config().clock(clock).abandoned(AbandonedPolicy::Failure).build().unwrap();
+        let each = config().clock(clock).cancelled(CancelledPolicy::Failure).build().unwrap();
         let config = KeyedConfig::builder(each).build().unwrap();
         let layer = KeyedBreakerLayer::new(config, |request: &u64| *request).track_body();
         let mut service = layer.layer(service_fn(|_: u64| {

@@ -8,7 +8,7 @@ fn no_more_circuits_are_kept_than_allowed_and_the_others_go_unguarded() {
     (0..100).for_each(|key| bench.fail(key, 1));
     bench.fail(100, 1_000);
     let circuits = &bench.circuits;
-    assert_eq!((circuits.len(), circuits.all().len(), circuits.evicted()), (100, 100, 0));
+    assert_eq!((circuits.len(), circuits.circuits().len(), circuits.evicted()), (100, 100, 0));
     assert_eq!(circuits.overflowed(), 1_000, "calls, not keys");
     assert!(circuits.get(&100).is_none() && circuits.get_or_insert(100).is_none());
     assert!(circuits.overflow().is_none(), "they do not share one");
@@ -71,10 +71,10 @@ fn circuit_with_recent_bad_call_makes_no_room() {
             bench.hand.advance(2 * SECOND);
             permit.settle(Verdict::Success);
         }),
-        ("an abandoned call", |bench| drop(bench.circuit(0).try_acquire().unwrap())),
+        ("a cancelled call", |bench| drop(bench.circuit(0).try_acquire().unwrap())),
     ];
     for (what, send) in outcomes {
-        let slow = config().slow_calls(SECOND, 1.0);
+        let slow = config().slow_call_rate(SECOND, 1.0);
         let mut bench = Bench::new(slow, 1, Overflow::Unguarded);
         bench.circuits.get_or_insert(0).unwrap();
         send(&bench);
@@ -184,7 +184,7 @@ fn a_circuit_whose_call_is_on_its_way_is_never_forgotten() {
 
 #[test]
 fn a_circuit_whose_call_hangs_or_waits_or_was_not_begun_is_never_forgotten() {
-    let mut bench = Bench::new(config().abandoned(AbandonedPolicy::Failure), 4, Overflow::Unguarded);
+    let mut bench = Bench::new(config().cancelled(CancelledPolicy::Failure), 4, Overflow::Unguarded);
     let mut hangs = bench.layer.layer(service_fn(|_: Request| pending::<Result<(), io::Error>>()));
     let mut waits = bench.layer.layer(ConcurrencyLimit::new(service_fn(answers), 0));
     let mut hanging = task::spawn(hangs.call((0, false)));
@@ -240,7 +240,7 @@ fn a_circuit_to_which_somebody_holds_a_handle_is_never_forgotten() {
 fn holding_all_circuits_keeps_all_of_them() {
     let mut bench = Bench::of(10);
     (0..10).for_each(|key| bench.succeed(key));
-    let all = bench.circuits.all();
+    let all = bench.circuits.circuits();
     bench.hand.advance(FORGOTTEN);
     bench.junk(100);
     assert_eq!((bench.circuits.evicted(), bench.circuits.overflowed()), (0, 100));

@@ -167,7 +167,7 @@ fn a_call_that_waits_and_is_dropped_leaves_no_waker_gives_its_place_back_and_was
     drop(call);
     assert_eq!(waker.waker_ref_count(), 1, "the circuit has let go of it");
     let status = bench.circuit(0).status();
-    assert_eq!((status.window.abandoned, status.window.calls), (1, 0));
+    assert_eq!((status.window.cancelled, status.window.calls), (1, 0));
     for _ in 0..9 {
         assert_pending!(task::spawn(service.call((0, false))).poll());
     }

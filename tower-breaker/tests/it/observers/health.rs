@@ -37,7 +37,7 @@ fn saying_that_it_is_down_again_never_extends_the_open_time() {
 
 #[test]
 fn a_recovered_server_is_probed_at_once_and_a_circuit_that_is_not_open_stays_as_it_is() {
-    let reasons = [config(), config().open_until_reset(), config().open_growth(10.0, 1_000 * OPEN_FOR)];
+    let reasons = [config(), config().open_until_reset(), config().open_backoff(10.0, 1_000 * OPEN_FOR)];
     for config in reasons {
         let (circuit, _hand) = circuit(config);
         send(&circuit, 4, FAILURE);

@@ -39,7 +39,7 @@ impl Book {
     }
 
     fn calls(&self, circuit: &str) -> [i64; 4] {
-        ["success", "failure", "neutral", "abandoned"].map(|outcome| {
+        ["success", "failure", "neutral", "cancelled"].map(|outcome| {
             self.count(&format!("tower_breaker_calls_total{{circuit={circuit},outcome={outcome}}}"))
         })
     }
@@ -211,7 +211,7 @@ fn a_call_that_a_hand_lets_through_was_let_through() {
 #[test]
 fn slow_calls_are_counted_whatever_they_came_to() {
     with_book(|book| {
-        let (circuit, hand) = circuit(config().name("slow").slow_calls(SECOND, 1.0).minimum_calls(100));
+        let (circuit, hand) = circuit(config().name("slow").slow_call_rate(SECOND, 1.0).minimum_calls(100));
         for (verdict, time) in [(Verdict::Success, 1_000), (FAILURE, 2_000), (Verdict::Success, 999)] {
             let permit = circuit.try_acquire().unwrap();
             hand.advance(Duration::from_millis(time));
@@ -359,7 +359,7 @@ fn a_call_that_found_no_room_was_let_through_and_one_that_shares_a_circuit_is_co
 #[test]
 fn a_metric_has_the_labels_of_the_table_and_no_others() {
     with_book(|book| {
-        let (circuit, _hand) = circuit(config().name("labelled").slow_calls(SECOND, 1.0));
+        let (circuit, _hand) = circuit(config().name("labelled").slow_call_rate(SECOND, 1.0));
         send(&circuit, 5, FAILURE);
         circuit.try_acquire().unwrap_err();
         let shapes: BTreeSet<_> = book.of_circuit("labelled").iter().map(|name| shape(name)).collect();
@@ -390,7 +390,7 @@ fn permit_that_outlives_its_circuit_is_not_counted_under_another_name() {
         let (clock, hand) = Clock::manual();
         hand.set(Duration::from_secs(1_000));
         let named = |name| {
-            let config = config().name(name).clock(clock).slow_calls(SECOND, 1.0).build();
+            let config = config().name(name).clock(clock).slow_call_rate(SECOND, 1.0).build();
             Circuit::new(config.unwrap())
         };
         let circuit = named("ended");
@@ -400,14 +400,14 @@ fn permit_that_outlives_its_circuit_is_not_counted_under_another_name() {
         drop(circuit);
         let _next = named("not ended");
         hand.advance(2 * SECOND);
-        let [success, failure, neutral, abandoned] = permits;
+        let [success, failure, neutral, cancelled] = permits;
         success.settle(Verdict::Success);
         failure.settle(FAILURE);
         neutral.settle(NEUTRAL);
-        drop(abandoned);
-        let [success, abandoned] = uncounted;
+        drop(cancelled);
+        let [success, cancelled] = uncounted;
         success.settle(Verdict::Success);
-        drop(abandoned);
+        drop(cancelled);
         assert_eq!(book.calls("not ended"), [0; 4]);
         assert_eq!(book.count("tower_breaker_slow_calls_total{circuit=not ended}"), 0);
         assert_eq!(book.circuits("ended"), standing([]));

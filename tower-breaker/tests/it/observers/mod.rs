@@ -135,7 +135,7 @@ fn a_change_that_came_of_a_rate_tells_what_the_window_held() {
 
 #[test]
 fn a_change_that_came_of_slow_calls_or_of_nobodys_patience_says_so() {
-    let (slow, hand) = circuit(config().slow_calls(SECOND, 0.5));
+    let (slow, hand) = circuit(config().slow_call_rate(SECOND, 0.5));
     let mut transitions = slow.transitions();
     for _ in 0..10 {
         let permit = slow.try_acquire().unwrap();
@@ -152,13 +152,13 @@ fn a_change_that_came_of_slow_calls_or_of_nobodys_patience_says_so() {
     (0..10).for_each(|_| drop(hangs.try_acquire().unwrap()));
     let told = heard(&mut transitions);
     assert_eq!(steps(&told), [(CircuitState::Closed, CircuitState::Open, Reason::NoneCompletes)]);
-    assert_eq!(told[0].counts.unwrap().abandoned, 10);
+    assert_eq!(told[0].counts.unwrap().cancelled, 10);
 }
 
 #[test]
 fn a_call_is_as_slow_when_it_begins_at_the_clocks_origin_as_later() {
     for start in [1_000, 0] {
-        let (circuit, hand) = circuit(config().slow_calls(SECOND, 1.0));
+        let (circuit, hand) = circuit(config().slow_call_rate(SECOND, 1.0));
         hand.set(start * SECOND);
         let permit = circuit.try_acquire().unwrap();
         hand.advance(SECOND);

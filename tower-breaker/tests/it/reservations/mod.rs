@@ -332,7 +332,7 @@ async fn not_ready_service_dropped_while_the_inner_one_is_pending_counts_as_canc
     circuit.reset().unwrap();
     assert_pending!(service.poll_ready());
     drop(service);
-    assert_eq!(circuit.status().window.abandoned, 1);
+    assert_eq!(circuit.status().window.cancelled, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -372,7 +372,7 @@ async fn waiting_service_is_woken_when_its_circuit_begins_to_reject() {
 #[tokio::test(start_paused = true)]
 async fn timer_of_a_service_polled_often_still_fires() {
     // A slow start of 160 s asks again after a sixteenth of the time that is left.
-    let config = config().probes(1).successes_to_close(1).ramp_for(160 * SECOND);
+    let config = config().probes(1).successes_to_close(1).slow_start(160 * SECOND);
     let layer = BreakerLayer::new(config.build().unwrap()).not_ready_when_open();
     let mut service = Spawn::new(layer.layer(unit()));
     layer.circuit().trip().unwrap();

@@ -9,14 +9,14 @@ const RAMP: Duration = Duration::from_secs(100);
 
 /// A closed circuit in the middle of its slow start, with no call saved up.
 async fn half_way(not_ready: bool) -> BoxedLayer {
-    let config = config().probes(1).successes_to_close(1).ramp_for(RAMP);
+    let config = config().probes(1).successes_to_close(1).slow_start(RAMP);
     let layer = BreakerLayer::new(config.build().unwrap());
     let layer = if not_ready { layer.not_ready_when_open() } else { layer };
     let circuit = layer.circuit();
     circuit.trip().unwrap();
     tokio::time::advance(OPEN_FOR + SECOND).await;
     circuit.try_acquire().unwrap().settle(Verdict::Success);
-    assert_eq!(circuit.status().ramp, Some(0.0));
+    assert_eq!(circuit.status().slow_start, Some(0.0));
     circuit.try_acquire().expect("the first call of a slow start is let through").settle(Verdict::Success);
     tokio::time::advance(RAMP / 2).await;
     layer

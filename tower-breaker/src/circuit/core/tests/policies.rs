@@ -1,4 +1,4 @@
-//! What counts, beside failures: slow calls, abandoned ones, ramps.
+//! What counts, beside failures: slow calls, cancelled ones, ramps.
 
 use super::*;
 use crate::machine::SlowLimits;
@@ -68,8 +68,8 @@ fn no_call_is_slow_unless_somebody_asks_for_it() {
     assert_eq!(core.view().counts.slow, 0);
 }
 
-fn with_policy(abandoned: Abandoned) -> (Core, ManualClock) {
-    core(TripLimits { abandoned, ..TRIP })
+fn with_policy(cancelled: Cancelled) -> (Core, ManualClock) {
+    core(TripLimits { cancelled, ..TRIP })
 }
 
 fn abandon(core: &Core, hand: &ManualClock, millis: u64) {
@@ -83,8 +83,8 @@ fn abandon(core: &Core, hand: &ManualClock, millis: u64) {
 fn ten_abandoned_calls_open_if_no_call_was_completed() {
     for shape in [Shape::Time(60 * SECOND), Shape::Count(20)] {
         let (core, hand) = core_with(&Setup { shape, ..SETUP });
-        for abandoned in 0..10 {
-            assert_eq!(state(&core), CircuitState::Closed, "{abandoned} abandoned calls, {shape:?}");
+        for cancelled in 0..10 {
+            assert_eq!(state(&core), CircuitState::Closed, "{cancelled} cancelled calls, {shape:?}");
             abandon(&core, &hand, 1);
         }
         let last = core.view().last.unwrap();
@@ -95,7 +95,7 @@ fn ten_abandoned_calls_open_if_no_call_was_completed() {
 #[test]
 fn one_completed_call_is_enough_to_ignore_the_abandoned() {
     for verdict in [Verdict::Success, FAILURE] {
-        let (core, hand) = with_policy(Abandoned::IfNoneCompletes);
+        let (core, hand) = with_policy(Cancelled::IfNoneCompletes);
         run(&core, verdict);
         for _ in 0..1_000 {
             abandon(&core, &hand, 1);
@@ -106,7 +106,7 @@ fn one_completed_call_is_enough_to_ignore_the_abandoned() {
 
 #[test]
 fn the_abandoned_of_another_window_do_not_count() {
-    let (core, hand) = with_policy(Abandoned::IfNoneCompletes);
+    let (core, hand) = with_policy(Cancelled::IfNoneCompletes);
     for _ in 0..100 {
         for _ in 0..9 {
             abandon(&core, &hand, 0);
@@ -131,18 +131,18 @@ fn a_round_of_probes_of_which_none_completes_opens_again() {
 
 #[test]
 fn each_policy_does_what_it_says() {
-    let (core, hand) = with_policy(Abandoned::Ignored);
+    let (core, hand) = with_policy(Cancelled::Ignored);
     (0..1_000).for_each(|_| abandon(&core, &hand, 1));
     assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
 
-    let (core, hand) = with_policy(Abandoned::Failure);
+    let (core, hand) = with_policy(Cancelled::Failure);
     (0..5).for_each(|_| abandon(&core, &hand, 0));
     assert_eq!(core.view().last.unwrap().reason, Reason::ConsecutiveFailures);
     hand.advance(Duration::from_secs(30));
     abandon(&core, &hand, 0);
     assert_eq!(core.view().last.unwrap().reason, Reason::ProbeFailed);
 
-    let (core, hand) = with_policy(Abandoned::FailureFrom(SECOND));
+    let (core, hand) = with_policy(Cancelled::FailureFrom(SECOND));
     (0..100).for_each(|_| abandon(&core, &hand, 999));
     assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
     (0..5).for_each(|_| abandon(&core, &hand, 1_000));
@@ -156,7 +156,7 @@ fn each_policy_does_what_it_says() {
 
 #[test]
 fn a_call_that_never_began_counts_for_nothing() {
-    let (core, hand) = with_policy(Abandoned::Failure);
+    let (core, hand) = with_policy(Cancelled::Failure);
     for _ in 0..100 {
         core.cancel(core.admit().unwrap());
     }
