@@ -1,4 +1,4 @@
-//! What the examples and their tests share.
+//! What the integration tests share.
 
 use std::net::SocketAddr;
 use std::process::{Command, Output};
@@ -45,13 +45,11 @@ pub fn text_of_example(name: &str) -> String {
     text
 }
 
-/// The gRPC client and server of `proto/echo.proto`.
+/// The gRPC client and server of `examples/proto/echo.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "the code is generated")]
 pub mod echo {
     tonic::include_proto!("echo");
 }
-
-pub mod misbehave;
 
 /// Compiles and runs the README's example.
 #[cfg(doctest)]

@@ -11,7 +11,7 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
-//! use examples::misbehave::{Act, Http};
+//! use test_servers::{Act, Http};
 //!
 //! let server = Http::start().await;
 //! server.script([Act::status(503).header("retry-after", "1"), Act::ResetAfterRequest]);
@@ -30,8 +30,7 @@
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {
-//! use examples::echo::{Words, echo_client::EchoClient};
-//! use examples::misbehave::{Grpc, Reason, Reply};
+//! use test_servers::{Grpc, Reason, Reply};
 //!
 //! let server = Grpc::start().await;
 //! server.script([
@@ -51,22 +50,16 @@
 //! No act sleeps but a [drip](Act::drip), through tokio's clock: it can be paused. No limit on time is needed, for none of the servers
 //! waits for a client that is gone, and what they read of one request is bounded.
 
-mod act;
 mod grpc;
-mod http1;
-mod read;
-mod reply;
+mod http;
 mod stage;
-mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use tokio::net::TcpSocket;
 
-pub use self::act::{Act, Answer};
-pub use self::grpc::Grpc;
-pub use self::http1::Http;
-pub use self::reply::Reply;
+pub use self::grpc::{Grpc, Reply};
+pub use self::http::{Act, Answer, Http};
 pub use self::stage::Seen;
 pub use h2::Reason;
 

@@ -6,16 +6,16 @@ use std::iter::successors;
 use std::pin::pin;
 use std::time::Duration;
 
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
-use examples::misbehave::{Act, Grpc, Http, Reason, Refused, Reply};
 use http::Method;
+use http::uri::PathAndQuery;
 use reqwest::Client;
+use test_servers::{Act, Grpc, Http, Reason, Refused, Reply};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Response, Status};
+use tonic_prost::ProstCodec;
 
 fn levels<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     successors(Some(error), |&error| error.source())
@@ -28,6 +28,30 @@ fn io_kind(error: &(dyn Error + 'static)) -> Option<ErrorKind> {
 
 fn says(error: &(dyn Error + 'static), what: &str) -> bool {
     levels(error).any(|error| error.to_string().contains(what))
+}
+
+/// The message of the server.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Words {
+    #[prost(string, tag = "1")]
+    text: String,
+}
+
+/// A gRPC client, as `tonic-prost-build` generates it.
+#[derive(Clone, Debug)]
+struct EchoClient(tonic::client::Grpc<Channel>);
+
+impl EchoClient {
+    async fn connect(url: String) -> Result<Self, tonic::transport::Error> {
+        let channel = Endpoint::from_shared(url)?.connect().await?;
+        Ok(Self(tonic::client::Grpc::new(channel)))
+    }
+
+    async fn say(&mut self, words: Words) -> Result<Response<Words>, Status> {
+        self.0.ready().await.map_err(|error| Status::unknown(error.to_string()))?;
+        let path = PathAndQuery::from_static("/echo.Echo/Say");
+        self.0.unary(Request::new(words), path, ProstCodec::default()).await
+    }
 }
 
 fn client() -> Client {
@@ -295,7 +319,7 @@ async fn call(reply: Reply) -> (Result<String, Status>, usize) {
     (first, server.connections())
 }
 
-async fn say(client: &mut EchoClient<Channel>) -> Result<String, Status> {
+async fn say(client: &mut EchoClient) -> Result<String, Status> {
     Ok(client.say(Words { text: "hi".to_owned() }).await?.into_inner().text)
 }
 

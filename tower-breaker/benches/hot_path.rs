@@ -6,7 +6,7 @@ use tower::Layer;
 use tower_breaker::{BreakerConfig, BreakerLayer};
 
 mod bare;
-#[path = "../../examples/support/measure.rs"]
+#[path = "../../benches/measure.rs"]
 mod measure;
 
 use bare::{Bare, call};

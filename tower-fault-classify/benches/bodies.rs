@@ -13,7 +13,7 @@ use http_body::{Body, Frame};
 use tower::{Layer, Service, service_fn};
 use tower_fault_classify::{ErrorBodies, ErrorBody, FaultClassifyLayer, LlmErrors, Verdict};
 
-#[path = "../../examples/support/measure.rs"]
+#[path = "../../benches/measure.rs"]
 #[allow(dead_code, reason = "nothing is shared between threads here")]
 mod measure;
 

@@ -15,7 +15,7 @@ use tower_http::classify::{
     ClassifyResponse, GrpcErrorsAsFailures, MakeClassifier, ServerErrorsAsFailures, SharedClassifier,
 };
 
-#[path = "../../examples/support/measure.rs"]
+#[path = "../../benches/measure.rs"]
 #[allow(dead_code, reason = "nothing is shared between threads here")]
 mod measure;
 

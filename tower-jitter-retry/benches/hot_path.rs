@@ -14,7 +14,7 @@ use tower_jitter_retry::{Budget, JitterRetryLayer, RetryPolicy};
 
 #[path = "../../tower-breaker/benches/bare/mod.rs"]
 mod bare;
-#[path = "../../examples/support/measure.rs"]
+#[path = "../../benches/measure.rs"]
 mod measure;
 
 use bare::{Bare, call};

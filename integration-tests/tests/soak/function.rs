@@ -4,8 +4,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use examples::misbehave::Seen;
 use http::{HeaderMap, Request, Response, StatusCode};
+use test_servers::Seen;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::BreakerLayer;
 use tower_fault_classify::FaultClassifyLayer;

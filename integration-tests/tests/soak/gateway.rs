@@ -55,7 +55,7 @@ async fn through_a_gateway() {
             Err(_) => StatusCode::BAD_GATEWAY.into_response(),
         }
     };
-    let gateway = format!("http://{}", examples::serve(Router::new().fallback(forward)).await);
+    let gateway = format!("http://{}", integration_tests::serve(Router::new().fallback(forward)).await);
 
     let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     let ends = run(move |order| {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use examples::misbehave::{Act, Http, Refused, Seen};
 use http::Method;
+use test_servers::{Act, Http, Refused, Seen};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
 use tower::{BoxError, Layer, Service};

@@ -1,5 +1,8 @@
 //! The gRPC server.
 
+mod reply;
+mod wire;
+
 use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,11 +17,12 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
-use super::Reason;
-use super::read::drain;
-use super::reply::{End, Reply};
-use super::stage::{Listening, Seen, Stage};
-use super::wire::Wire;
+use self::reply::End;
+pub use self::reply::Reply;
+use self::wire::Wire;
+use crate::Reason;
+use crate::http::drain;
+use crate::stage::{Listening, Seen, Stage};
 
 const MAX_BODY: usize = 64 << 20;
 /// As hyper's servers have it. With the smaller one of its own, `h2` ends a connection on which a few hundred calls say something short
@@ -29,7 +33,7 @@ const GOAWAY: u8 = 7;
 
 /// A server of gRPC, over HTTP/2 without TLS, that does what its script says. It ends when it is dropped.
 ///
-/// It answers every path, with messages of the type that [`echo`](crate::echo) speaks of.
+/// It answers every path. Its messages have one field: number 1, a string.
 #[derive(Debug)]
 pub struct Grpc {
     stage: Arc<Stage<Reply>>,

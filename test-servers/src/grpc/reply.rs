@@ -1,13 +1,20 @@
 //! What the gRPC server does with a call.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use prost::Message;
-use tonic::metadata::BinaryMetadataValue;
 
-use super::Reason;
-use crate::echo::Words;
+use crate::Reason;
+
+/// The message that the server sends.
+#[derive(Clone, PartialEq, Message)]
+struct Text {
+    #[prost(string, tag = "1")]
+    text: String,
+}
 
 /// What [`Grpc`](super::Grpc) does with one call.
 ///
@@ -102,7 +109,7 @@ impl Reply {
 
     /// Adds a message.
     pub fn and_message(mut self, text: &str) -> Self {
-        let message = Words { text: text.to_owned() }.encode_to_vec();
+        let message = Text { text: text.to_owned() }.encode_to_vec();
         self.data.put_u8(0);
         self.data.put_u32(message.len() as u32);
         self.data.put_slice(&message);
@@ -159,7 +166,7 @@ impl Reply {
     ///
     /// See [`trailer`](Self::trailer).
     pub fn binary_trailer(self, name: &str, value: &[u8]) -> Self {
-        self.trailer(name, BinaryMetadataValue::from_bytes(value).as_encoded_bytes())
+        self.trailer(name, STANDARD_NO_PAD.encode(value))
     }
 
     /// Ends with `RST_STREAM`, after all before it has been sent.

@@ -1,5 +1,8 @@
 //! The HTTP/1.1 server.
 
+mod act;
+mod read;
+
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +12,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::act::{Act, Answer, End, Pace};
-use super::read::{Reader, drain};
-use super::stage::{Listening, Seen, Stage};
+pub use self::act::{Act, Answer};
+use self::act::{End, Pace};
+use self::read::Reader;
+pub(crate) use self::read::drain;
+use crate::stage::{Listening, Seen, Stage};
 
 /// A server of HTTP/1.1 that does what its script says. It ends when it is dropped.
 #[derive(Debug)]

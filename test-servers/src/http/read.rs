@@ -8,7 +8,7 @@ use http::{HeaderMap, Method};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
-use super::stage::Seen;
+use crate::stage::Seen;
 
 const MAX_LINE: usize = 64 << 10;
 const MAX_HEADERS: usize = 1000;
@@ -118,7 +118,7 @@ impl Reader {
 }
 
 /// Reads, until the client ends its side, what nobody wants to see: a socket that is dropped with bytes unread ends in a RST.
-pub(super) async fn drain(stream: &mut (impl AsyncRead + Unpin)) {
+pub(crate) async fn drain(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = [0; 4096];
     let mut left = MAX_REST;
     while let Ok(count @ 1..) = stream.read(&mut rest).await {

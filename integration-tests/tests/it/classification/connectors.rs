@@ -6,7 +6,6 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use examples::misbehave::{Act, Http, Refused};
 use http::{Request, Response, Uri};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -15,6 +14,7 @@ use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::legacy::{self as client, Client};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use reqwest_middleware::ClientBuilder;
+use test_servers::{Act, Http, Refused};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{BoxError, Layer, ServiceExt};
@@ -25,7 +25,7 @@ use tower_fault_classify::{
 };
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
-use crate::{Axes, BROKEN_UNSENT, CALLER, Table, UNREACHED, axes, failed, hyper_util_client, reqwest_client};
+use super::{Axes, BROKEN_UNSENT, CALLER, Table, UNREACHED, axes, failed, hyper_util_client, reqwest_client};
 
 /// A proxy wants credentials: the server was not reached, and the same request is refused again.
 const PROXY_REFUSES: Axes = axes(Kind::Auth, Retryable::Never, Health::Neutral);
@@ -207,5 +207,5 @@ async fn proxy_text_outside_a_connect_error_is_unknown() {
         Err::<Infallible, BoxError>("tunnel error: proxy authorization required".into())
     });
     let error = FaultClassifyLayer::new().errors_only().layer(service).oneshot(()).await.unwrap_err();
-    Table::default().error(&"text", &error, crate::UNKNOWN);
+    Table::default().error(&"text", &error, super::UNKNOWN);
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use examples::misbehave::{Act, Http, Refused};
+use test_servers::{Act, Http, Refused};
 use tower::BoxError;
 use tower_fault_classify::hint::LONGEST_HINT;
 use tower_fault_classify::{Carried, Health, Kind, Outcome, Retryable, Verdict};
 
-use crate::{
+use super::{
     Axes, BROKEN, BROKEN_UNSENT, GARBLED, Table, UNREACHED, axes, failed, is_unsent,
     name_that_does_not_resolve,
 };

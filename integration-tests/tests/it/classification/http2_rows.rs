@@ -1,10 +1,10 @@
 //! The rows for streams and connections of HTTP/2, as every client of it meets them.
 
-use examples::misbehave::{Act, Grpc, Http, Reason, Reply};
+use test_servers::{Act, Grpc, Http, Reason, Reply};
 use tower::BoxError;
 use tower_fault_classify::{Health, Kind, Retryable};
 
-use crate::{Axes, BROKEN, TURNED_AWAY, Table, axes, chain, failed, verdict};
+use super::{Axes, BROKEN, TURNED_AWAY, Table, axes, chain, failed, verdict};
 
 async fn fails(reply: &Reply, exchange: &impl AsyncFn(&str) -> Result<(), BoxError>) -> BoxError {
     let server = Grpc::start().await;

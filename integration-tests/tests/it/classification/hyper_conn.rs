@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use examples::misbehave::{Act, Grpc, Http, Refused, Reply};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -11,13 +10,14 @@ use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use test_servers::{Act, Grpc, Http, Refused, Reply};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Origin, Retryable, judge_error};
 
-use crate::http2_rows::UNCERTAIN;
-use crate::{
+use super::http2_rows::UNCERTAIN;
+use super::{
     Axes, BROKEN, BROKEN_UNSENT, GARBLED, Table, UNREACHED, axes, failed, http1_rows, http2_rows, is_unsent,
     verdict,
 };

@@ -1,20 +1,20 @@
 //! hyper-util's legacy client.
 
 use bytes::Bytes;
-use examples::misbehave::{Act, Http, Refused};
 use http::{Request, Response, Version};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use test_servers::{Act, Http, Refused};
 use tokio::net::TcpStream;
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_fault_classify::{FaultClassifyLayer, Judged};
 use tower_http::timeout::TimeoutBody;
 
-use crate::http1_rows as rows;
-use crate::{BROKEN_UNSENT, CALLER, SHORT, TIMEOUT, Table, UNREACHED, failed, verdict};
+use super::http1_rows as rows;
+use super::{BROKEN_UNSENT, CALLER, SHORT, TIMEOUT, Table, UNREACHED, failed, verdict};
 
 pub(crate) type Http1<C = HttpConnector> = Client<C, Full<Bytes>>;
 

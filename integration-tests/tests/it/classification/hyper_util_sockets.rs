@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use examples::misbehave::Http;
 use http::{Request, Uri};
 use http_body_util::Full;
 use hyper::body::{Body, Frame};
@@ -14,10 +13,11 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioExecutor;
+use test_servers::Http;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retryable};
 
-use crate::{Axes, BROKEN, BROKEN_UNSENT, CALLER, CONNECT_TIMEOUT, GARBLED, TIMEOUT, Table, UNREACHED, axes};
+use super::{Axes, BROKEN, BROKEN_UNSENT, CALLER, CONNECT_TIMEOUT, GARBLED, TIMEOUT, Table, UNREACHED, axes};
 
 const LOCAL: Axes = axes(Kind::Local, Retryable::Never, Health::Neutral);
 const LOCAL_PASSING: Axes = axes(Kind::Local, Retryable::IfIdempotent, Health::Neutral);

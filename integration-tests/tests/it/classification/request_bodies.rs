@@ -6,21 +6,21 @@ use std::iter::once_with;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
-use examples::misbehave::{Grpc, Http, Reply};
 use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody, combinators::BoxBody};
 use hyper::client::conn::{http1, http2};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_client::EchoClient;
+use test_servers::{Grpc, Http, Reply};
 use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_fault_classify::{FaultClassifyLayer, Judged, Origin, judge_error};
 
-use crate::{CALLER, Table, failed, levels};
+use super::{CALLER, Table, failed, levels};
 
 type Upload = BoxBody<Bytes, BoxError>;
 

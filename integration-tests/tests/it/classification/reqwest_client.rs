@@ -3,15 +3,15 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr};
 
-use examples::misbehave::{Act, Http};
 use reqwest::redirect::Policy;
 use reqwest::{Body, Client, ClientBuilder, Method, Request, Response};
+use test_servers::{Act, Http};
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retryable};
 
-use crate::http1_rows as rows;
-use crate::hyper_util_sockets::FailsToBeRead;
-use crate::{CALLER, SHORT, TIMEOUT, Table, axes, failed};
+use super::http1_rows as rows;
+use super::hyper_util_sockets::FailsToBeRead;
+use super::{CALLER, SHORT, TIMEOUT, Table, axes, failed};
 
 pub(crate) fn builder() -> ClientBuilder {
     Client::builder().no_proxy()

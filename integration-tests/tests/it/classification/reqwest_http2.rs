@@ -1,11 +1,11 @@
 //! reqwest's client over HTTP/2. It resends by itself what a server says that it did not look at, twice at most: what it ends with is judged.
 
-use examples::misbehave::{Grpc, Reason, Reply};
 use reqwest::{Client, Method, Request};
+use test_servers::{Grpc, Reason, Reply};
 use tower::{BoxError, Layer, ServiceExt};
 use tower_fault_classify::FaultClassifyLayer;
 
-use crate::{BROKEN, TURNED_AWAY, http2_rows as rows, verdict};
+use super::{BROKEN, TURNED_AWAY, http2_rows as rows, verdict};
 
 async fn exchange(client: reqwest::ClientBuilder, url: &str) -> Result<(), BoxError> {
     let client = client.no_proxy().http2_prior_knowledge().build()?;

@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use examples::misbehave::{Act, Http, Refused};
 use reqwest::{Client, Method, Request, Response};
+use test_servers::{Act, Http, Refused};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitState, Clock};
 use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retryable};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
-use crate::{SHED, Table, axes, verdict};
+use super::{SHED, Table, axes, verdict};
 
 const OPEN_FOR: Duration = Duration::from_secs(30);
 

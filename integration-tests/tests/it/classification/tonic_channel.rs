@@ -2,10 +2,10 @@
 
 use std::sync::{Arc, Mutex};
 
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
-use examples::misbehave::{Act, Grpc, Http, Refused, Reply};
 use http::Response;
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_client::EchoClient;
+use test_servers::{Act, Grpc, Http, Refused, Reply};
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
@@ -13,8 +13,8 @@ use tower::util::BoxService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_fault_classify::{Carried, FaultClassifyLayer, Health, Judged, Kind, Retryable, Verdict};
 
-use crate::http1_rows::{connections_that_die_on_accept, nobody_is_reached};
-use crate::{Axes, SHORT, TIMEOUT, Table, UNREACHED, axes, failed, http2_rows};
+use super::http1_rows::{connections_that_die_on_accept, nobody_is_reached};
+use super::{Axes, SHORT, TIMEOUT, Table, UNREACHED, axes, failed, http2_rows};
 
 /// A generated client over the layer over a channel, and what the layer left on the last answer.
 pub(crate) struct Caller {

@@ -1,18 +1,18 @@
 //! The rows for gRPC's codes, over tonic: beneath a generated client, where the layer sees the head of an answer, and above it, where
 //! there is a `Status`.
 
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
-use examples::misbehave::{Grpc, Reply};
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_client::EchoClient;
+use test_servers::{Grpc, Reply};
 use tonic::Code;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_fault_classify::{
     Carried, FaultClassifyLayer, GrpcOnly, Health, Kind, Retryable, Verdict, grpc_code_of,
 };
 
-use crate::http1_rows::row_of;
-use crate::tonic_channel::Caller;
-use crate::{Axes, Table, axes, verdict};
+use super::http1_rows::row_of;
+use super::tonic_channel::Caller;
+use super::{Axes, Table, axes, verdict};
 
 const CLIENT: Axes = axes(Kind::Client, Retryable::Never, Health::Healthy);
 const AUTH: Axes = axes(Kind::Auth, Retryable::Never, Health::Healthy);
@@ -158,7 +158,7 @@ async fn an_answer_of_200_that_ends_without_a_code_is_unknown() {
 async fn response_that_is_not_grpc_is_unknown_under_grpc_only() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     server.otherwise(Reply::http(200));
-    let channel = crate::tonic_channel::endpoint(&server.url()).connect_lazy();
+    let channel = super::tonic_channel::endpoint(&server.url()).connect_lazy();
     let stack = ServiceBuilder::new().layer(FaultClassifyLayer::new().rule(GrpcOnly)).service(channel);
     for status in [200, 302] {
         server.script([Reply::http(status)]);

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use examples::misbehave::{Grpc, Reply};
 use prost::Message;
+use test_servers::{Grpc, Reply};
 use tower_fault_classify::hint::LONGEST_HINT;
 use tower_fault_classify::{Health, Kind, Retryable};
 
-use crate::tonic_channel::{Caller, head};
-use crate::tonic_codes::{CODES, SERVER};
-use crate::{Axes, Table, axes};
+use super::tonic_channel::{Caller, head};
+use super::tonic_codes::{CODES, SERVER};
+use super::{Axes, Table, axes};
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 const DETAILS: &str = "grpc-status-details-bin";

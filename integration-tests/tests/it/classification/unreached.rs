@@ -6,7 +6,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixStream};
 use tower::service_fn;
 
-use crate::{
+use super::{
     CONNECT_TIMEOUT, SHORT, Table, UNREACHED, failed, hyper_util_client, reqwest_client, tonic_channel,
 };
 

@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use anyhow::Context;
-use examples::misbehave::{Act, Http, Refused};
 use reqwest::{Client, Response};
 use reqwest_middleware::ClientBuilder;
+use test_servers::{Act, Http, Refused};
 use tower::buffer::Buffer;
 use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Retryable, judge_error};
 
-use crate::{
+use super::{
     Axes, BROKEN, BROKEN_UNSENT, GARBLED, Table, UNKNOWN, UNREACHED, axes, failed, is_unsent, levels, verdict,
 };
 

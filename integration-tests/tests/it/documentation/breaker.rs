@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use examples::misbehave::{Act, Http};
 use reqwest::Method;
+use test_servers::{Act, Http};
 use tokio::task::JoinSet;
 use tokio::time::{advance, timeout};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerError, BreakerLayer, Circuit, CircuitState, Clock, Verdict};
 use tower_fault_classify::{FaultClassifyLayer, judge_error};
 
-use crate::{SECOND, Standstill, circuit, client, request};
+use super::{SECOND, Standstill, circuit, client, request};
 
 /// What a server says when it fails lengthens the open time, up to five minutes, and never shortens it.
 #[tokio::test(start_paused = true)]

@@ -7,13 +7,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use bytes::Bytes;
-use examples::misbehave::{Act, Grpc, Http, Reason, Reply};
 use http_body_util::Full;
 use hyper_util::rt::TokioExecutor;
 use reqwest::Method;
 use reqwest_middleware::ClientBuilder;
 use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
+use test_servers::{Act, Grpc, Http, Reason, Reply};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, advance};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -21,7 +21,7 @@ use tower_breaker::{BreakerError, BreakerLayer, CircuitState};
 use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
-use crate::{SECOND, Standstill, TIMEOUT, at_once, circuit, client, request};
+use super::{SECOND, Standstill, TIMEOUT, at_once, circuit, client, request};
 
 /// A run of two failures opens the circuit: what stands between them shows whether it ended the run, or counted at all.
 #[tokio::test]
@@ -262,8 +262,8 @@ async fn neither_a_channel_of_tonics_nor_hyper_utils_client_sends_a_refused_stre
     let server = Grpc::start().await;
     server.otherwise(Reply::nothing().rst_stream(Reason::REFUSED_STREAM));
     let channel = tonic::transport::Endpoint::from_shared(server.url()).unwrap().connect_lazy();
-    let mut echo = examples::echo::echo_client::EchoClient::new(channel);
-    echo.say(examples::echo::Words::default()).await.unwrap_err();
+    let mut echo = integration_tests::echo::echo_client::EchoClient::new(channel);
+    echo.say(integration_tests::echo::Words::default()).await.unwrap_err();
     assert_eq!(server.requests().len(), 1);
 
     let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
@@ -292,7 +292,7 @@ async fn a_client_that_waits_as_a_guarded_route_told_it_is_let_in() {
             }),
         )
         .layer(layer.http_fallback());
-    let url = format!("http://{}/", examples::serve(router).await);
+    let url = format!("http://{}/", integration_tests::serve(router).await);
     let plain = client();
     plain.get(&url).send().await.unwrap_err();
     assert_eq!(plain.get(&url).send().await.unwrap().status(), 500);

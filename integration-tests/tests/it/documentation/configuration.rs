@@ -9,7 +9,7 @@ use serde_json::Value;
 use tower_breaker::{BreakerConfig, CancelledPolicy, Mode};
 use tower_jitter_retry::{Budget, Jitter, NonIdempotent, RetryPolicy, RetrySafety};
 
-use crate::SECOND;
+use super::SECOND;
 
 fn page() -> String {
     fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md")).unwrap()

@@ -7,11 +7,11 @@ use std::time::Duration;
 use std::{fs, io};
 
 use async_trait::async_trait;
-use examples::misbehave::{Act, Http};
 use reqwest::{Method, Request, Response, ResponseBuilderExt};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
+use test_servers::{Act, Http};
 use tokio::time::{Instant, advance};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{
@@ -20,7 +20,7 @@ use tower_breaker::{
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy, RetrySafety};
 
-use crate::{SECOND, client, request};
+use super::{SECOND, client, request};
 
 fn failed() -> Verdict {
     tower_fault_classify::judge_error(&io::Error::from(io::ErrorKind::ConnectionReset)).into()
@@ -377,7 +377,7 @@ fn the_delays_of_towers_backoff_are_spread_to_both_sides() {
 #[tokio::test(start_paused = true)]
 async fn an_error_is_a_failure_and_no_response_is_where_errors_alone_count() {
     let asked = AtomicUsize::new(0);
-    let layer = BreakerLayer::new(crate::circuit().consecutive_failures(2).build().unwrap()).errors_only();
+    let layer = BreakerLayer::new(super::circuit().consecutive_failures(2).build().unwrap()).errors_only();
     let circuit = layer.circuit();
     let stack = ServiceBuilder::new().layer(layer).service(service_fn(async |ok: bool| {
         asked.fetch_add(1, Ordering::Relaxed);

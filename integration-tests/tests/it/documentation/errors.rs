@@ -11,19 +11,19 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
-use examples::misbehave::{Act, Grpc, Http, Refused, Reply};
 use http::StatusCode;
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_client::EchoClient;
 use reqwest::Method;
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
+use test_servers::{Act, Grpc, Http, Refused, Reply};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Clock, Rejection};
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{FaultClassifyLayer, Judged, Kind, judge_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::{TIMEOUT, at_once, circuit, client, request};
+use super::{TIMEOUT, at_once, circuit, client, request};
 
 /// The first error in the chain that is of the type.
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {

@@ -5,14 +5,15 @@ mod charged;
 mod configuration;
 mod elsewhere;
 mod errors;
+mod pages;
 mod retry;
 mod unknown;
 
 use std::sync::mpsc;
 use std::time::Duration;
 
-use examples::misbehave::Http;
 use reqwest::{Client, Method, Request};
+use test_servers::Http;
 use tower_breaker::{BreakerConfig, BreakerConfigBuilder, Clock};
 use tower_jitter_retry::{Jitter, RetryPolicy, RetryPolicyBuilder};
 

@@ -7,12 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use examples::misbehave::{Act, Http};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use reqwest::Method;
 use reqwest_middleware::ClientBuilder;
+use test_servers::{Act, Http};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::advance;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
@@ -24,7 +24,7 @@ use tower_jitter_retry::{
     RetrySafety,
 };
 
-use crate::{SECOND, Standstill, TIMEOUT, at_once, circuit, client, request};
+use super::{SECOND, Standstill, TIMEOUT, at_once, circuit, client, request};
 
 fn retry<K>(policy: RetryPolicyBuilder) -> JitterRetryLayer<Auto<K>> {
     JitterRetryLayer::new(policy.build().unwrap())

@@ -9,7 +9,7 @@ use tower_breaker::{BreakerLayer, Circuit, CircuitState};
 use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Origin, Retryable, UnknownErrors, judge_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::{at_once, circuit};
+use super::{at_once, circuit};
 
 /// The error of a driver that no table has a row for.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! The example, as its users run it.
 
-use examples::text_of_example;
+use integration_tests::text_of_example;
 
 #[test]
 fn one_downstream_is_dead_and_the_rest_goes_on_until_it_is_told_to_stop() {

@@ -1,6 +1,6 @@
 //! The batch on a paused clock.
 
-#[path = "../batch/main.rs"]
+#[path = "../../../../examples/batch/main.rs"]
 #[expect(dead_code, reason = "the test calls what `main` calls")]
 mod batch;
 

@@ -1,6 +1,6 @@
 //! The example, as its users run it.
 
-use examples::text_of_example;
+use integration_tests::text_of_example;
 
 #[test]
 fn a_stream_is_sent_again_and_a_function_fails_until_its_circuit_opens() {

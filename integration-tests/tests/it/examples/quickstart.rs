@@ -1,6 +1,6 @@
 //! Runs the quickstart as its users do.
 
-use examples::run_example;
+use integration_tests::run_example;
 use serde_json::Value;
 
 #[test]

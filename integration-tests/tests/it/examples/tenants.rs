@@ -1,6 +1,6 @@
 //! Runs the tenants as their users do.
 
-use examples::text_of_example;
+use integration_tests::text_of_example;
 
 #[test]
 fn a_dead_tenant_fails_three_times_and_is_answered_from_then_on() {

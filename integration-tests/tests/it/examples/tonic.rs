@@ -1,6 +1,6 @@
 //! Runs the example as its users do.
 
-use examples::text_of_example;
+use integration_tests::text_of_example;
 
 #[test]
 fn what_may_be_called_twice_is_and_a_server_that_is_down_is_left_alone_until_it_is_back() {

@@ -19,14 +19,14 @@ use tower_fault_classify::upload::UploadLayer;
 use tower_fault_classify::{FaultClassifyLayer, Kind, Origin, judge_error};
 use tower_http::timeout::ResponseBodyTimeoutLayer;
 
-use crate::{TIMEOUT, circuit};
+use super::{TIMEOUT, circuit};
 
 type Frames = StreamBody<ReceiverStream<io::Result<Frame<Bytes>>>>;
 
 /// Answers at once, with the request's body as that of the response.
 async fn echo() -> String {
     let echo = async |request: Request| Response::new(Body::new(request.into_body()));
-    format!("http://{}/", examples::serve(axum::Router::new().fallback(echo)).await)
+    format!("http://{}/", integration_tests::serve(axum::Router::new().fallback(echo)).await)
 }
 
 /// How an upload goes on after its first four bytes.

@@ -10,7 +10,7 @@ use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Kind};
 use tower_fault_classify::{FaultClassifyLayer, Judged, judge_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::{TIMEOUT, circuit, policy};
+use super::{TIMEOUT, circuit, policy};
 
 async fn explain(error: BreakerError<Judged>) -> impl IntoResponse {
     let kind = judge_error(&error).kind();
@@ -33,7 +33,7 @@ async fn under_a_route() {
         .route("/fine", get(async || StatusCode::OK))
         .route("/ill", get(async || StatusCode::INTERNAL_SERVER_ERROR))
         .layer(stack);
-    let url = format!("http://{}", examples::serve(router).await);
+    let url = format!("http://{}", integration_tests::serve(router).await);
     let status = async |path: &str| {
         let response = reqwest::get(format!("{url}{path}")).await.unwrap();
         (response.status().as_u16(), response.text().await.unwrap())
@@ -53,6 +53,6 @@ async fn the_error_stays_infallible_without_the_breaker() {
         .layer(JitterRetryLayer::new(policy()))
         .layer(FaultClassifyLayer::new().keep_errors());
     let router = Router::new().route("/", get(async || StatusCode::OK)).layer(stack);
-    let url = format!("http://{}", examples::serve(router).await);
+    let url = format!("http://{}", integration_tests::serve(router).await);
     assert_eq!(reqwest::get(url).await.unwrap().status(), 200);
 }

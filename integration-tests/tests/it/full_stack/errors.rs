@@ -7,7 +7,7 @@ use tower_breaker::{BreakerError, BreakerLayer, Rejection};
 use tower_fault_classify::{ErrorChain, FaultClassifyLayer, Judged, Kind, judge_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::{TIMEOUT, circuit, policy};
+use super::{TIMEOUT, circuit, policy};
 
 fn refused() -> io::Error {
     io::ErrorKind::ConnectionRefused.into()

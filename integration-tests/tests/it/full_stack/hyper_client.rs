@@ -10,7 +10,7 @@ use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Kind};
 use tower_fault_classify::{FaultClassifyLayer, judge_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::{TIMEOUT, Upstream, circuit, policy};
+use super::{TIMEOUT, Upstream, circuit, policy};
 
 fn put(url: &str) -> Request<Full<Bytes>> {
     Request::put(url).body(Full::new(Bytes::from_static(b"body"))).unwrap()

@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
 use http::Request;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_client::EchoClient;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -25,7 +25,7 @@ use tower_fault_classify::FaultClassifyLayer;
 use tower_fault_classify::upload::UploadLayer;
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody, RetrySafety};
 
-use crate::{circuit, policy};
+use super::{circuit, policy};
 
 const PING: Duration = Duration::from_secs(20);
 

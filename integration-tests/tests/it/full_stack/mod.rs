@@ -51,7 +51,7 @@ impl Upstream {
                 StatusCode::from_u16(status).unwrap()
             }),
         );
-        Self { url: format!("http://{}", examples::serve(router).await), requests }
+        Self { url: format!("http://{}", integration_tests::serve(router).await), requests }
     }
 
     fn url(&self, status: u16) -> String {

@@ -11,7 +11,7 @@ use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{FaultClassifyLayer, Judged, Kind, judge_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::{TIMEOUT, Upstream, circuit, policy};
+use super::{TIMEOUT, Upstream, circuit, policy};
 
 #[tokio::test]
 async fn inside_the_chain() {

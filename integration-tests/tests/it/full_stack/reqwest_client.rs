@@ -6,7 +6,7 @@ use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Kind};
 use tower_fault_classify::{Carried, FaultClassifyLayer, judge_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::{TIMEOUT, Upstream, circuit, policy};
+use super::{TIMEOUT, Upstream, circuit, policy};
 
 fn get(url: &str) -> Request {
     Request::new(Method::GET, url.parse().unwrap())

@@ -7,7 +7,7 @@ use tower_breaker::{BreakerError, BreakerLayer, CircuitState};
 use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::{TIMEOUT, Upstream, circuit, policy};
+use super::{TIMEOUT, Upstream, circuit, policy};
 
 #[tokio::test]
 async fn over_a_client_with_middleware() {

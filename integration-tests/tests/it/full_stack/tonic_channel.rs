@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
-use examples::echo::echo_server::{Echo, EchoServer};
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::echo::echo_server::{Echo, EchoServer};
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
 use tower::ServiceBuilder;
@@ -14,7 +14,7 @@ use tower_breaker::{BreakerLayer, CircuitState};
 use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::{TIMEOUT, circuit, policy};
+use super::{TIMEOUT, circuit, policy};
 
 struct Upper(Arc<AtomicUsize>);
 

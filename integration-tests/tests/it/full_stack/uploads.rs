@@ -6,13 +6,13 @@ use std::convert::Infallible;
 use axum::body::Body;
 use axum::http::StatusCode;
 use bytes::Bytes;
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
 use http::Request;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_client::EchoClient;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
@@ -22,7 +22,7 @@ use tower_fault_classify::FaultClassifyLayer;
 use tower_fault_classify::upload::UploadLayer;
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody, RetryPolicy};
 
-use crate::{TIMEOUT, circuit, policy};
+use super::{TIMEOUT, circuit, policy};
 
 type Frames = StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>;
 
@@ -43,7 +43,7 @@ impl Hangs {
             std::future::pending().await
         };
         let router = axum::Router::new().fallback(hang);
-        Self { url: format!("http://{}/", examples::serve(router).await), begun }
+        Self { url: format!("http://{}/", integration_tests::serve(router).await), begun }
     }
 }
 

@@ -3,10 +3,10 @@
 use std::io;
 
 use bytes::Bytes;
-use examples::misbehave::Act;
 use reqwest::{Body, Client, Method};
+use test_servers::Act;
 
-use crate::Gateway;
+use super::Gateway;
 
 /// In so many pieces, each with its number; nobody is told the length.
 fn pieces(count: usize) -> Vec<String> {

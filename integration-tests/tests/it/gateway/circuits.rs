@@ -9,12 +9,12 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::routing::{MethodRouter, any};
-use examples::misbehave::Act;
+use test_servers::Act;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_breaker::{BreakerLayer, Clock};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
-use crate::{Gateway, MARKER, OPEN_FOR, config};
+use super::{Gateway, MARKER, OPEN_FOR, config};
 
 #[tokio::test]
 async fn a_dead_downstream_leaves_the_other_alone() {
@@ -98,7 +98,7 @@ async fn the_page_of_readiness_tells_what_is_open_and_when_it_is_back() {
 async fn readiness_page_counts_a_forced_open_circuit_as_open() {
     let gateway = Gateway::start().await;
     assert_eq!(gateway.status("/orders/1").await, 200);
-    let orders = gateway.circuits.get(&crate::authority(&gateway.orders)).unwrap();
+    let orders = gateway.circuits.get(&super::authority(&gateway.orders)).unwrap();
     orders.force_open().unwrap();
     assert_eq!(gateway.get("/ready").await, (503, None, "orders".to_owned()));
     orders.release();
@@ -128,7 +128,7 @@ async fn a_gateway_s_retries_are_its_own() {
     let policy =
         || RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap();
     for (remove, times) in [(true, 9), (false, 3)] {
-        let server = examples::misbehave::Http::start().await;
+        let server = test_servers::Http::start().await;
         server.otherwise(Act::status(503));
         let own = JitterRetryLayer::new(policy());
         let own = if remove { own.remove_marker() } else { own };

@@ -1,10 +1,10 @@
 //! What a remote client can do about the gateway's retries: nothing.
 
-use examples::misbehave::{Act, Seen};
 use http::{HeaderMap, HeaderValue, Method};
 use reqwest::Response;
+use test_servers::{Act, Seen};
 
-use crate::{Gateway, MARKER};
+use super::{Gateway, MARKER};
 
 const PREVIOUS: &str = "grpc-previous-rpc-attempts";
 

@@ -3,13 +3,13 @@
 use std::io;
 use std::sync::Arc;
 
-use examples::misbehave::Act;
 use reqwest::{Body, Client};
+use test_servers::Act;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
-use crate::{Gateway, comes_true};
+use super::{Gateway, comes_true};
 
 /// The clients keep the second half of what they send until the gateway has been told.
 #[tokio::test]

@@ -5,18 +5,18 @@ use std::convert::Infallible;
 
 use axum::http::Request;
 use bytes::Bytes;
-use examples::misbehave::Act;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use test_servers::Act;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tower_breaker::CircuitState;
 
-use crate::{Gateway, TIMEOUT, authority, comes_true};
+use super::{Gateway, TIMEOUT, authority, comes_true};
 
 /// How a remote client ends a chunked upload that is not complete.
 #[derive(Clone, Copy, Debug)]

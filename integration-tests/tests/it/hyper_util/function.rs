@@ -63,8 +63,8 @@ async fn a_function_that_borrows_is_called_like_a_client() {
 /// The client is always ready; what keeps a stack waiting is a limit beneath, which an open circuit does not wait for.
 #[tokio::test]
 async fn an_open_circuit_over_a_full_client_is_ready_and_rejects() {
-    let server = examples::misbehave::Http::start().await;
-    server.otherwise(examples::misbehave::Act::Stall);
+    let server = test_servers::Http::start().await;
+    server.otherwise(test_servers::Act::Stall);
     let breaker = breaker();
     let circuit = breaker.circuit();
     let stack = ServiceBuilder::new()

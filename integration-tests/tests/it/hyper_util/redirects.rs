@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use examples::misbehave::{Act, Http, Refused};
 use http::{Method, Request};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use test_servers::{Act, Http, Refused};
 use tower::retry::RetryLayer;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_fault_classify::FaultClassifyLayer;

@@ -6,7 +6,7 @@ use tower::{ServiceBuilder, service_fn};
 use tower_breaker::CircuitState;
 use tower_fault_classify::FaultClassifyLayer;
 
-use crate::{Act, Backend, EACH, boxed, breaker, call, calls, retry};
+use super::{Act, Backend, EACH, boxed, breaker, call, calls, retry};
 
 #[tokio::test(start_paused = true)]
 async fn each_attempt_waits_for_its_turn_at_the_rate_and_is_timed_from_then_on() {

@@ -5,7 +5,7 @@ use tower::ServiceBuilder;
 use tower_breaker::CircuitState;
 use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
 
-use crate::{Act, Backend, EACH, boxed, breaker, call, calls, retry};
+use super::{Act, Backend, EACH, boxed, breaker, call, calls, retry};
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_beneath_bounds_requests_and_is_free_while_a_retry_waits() {

@@ -11,7 +11,7 @@ use tower_breaker::CircuitState;
 use tower_fault_classify::FaultClassifyLayer;
 use tower_http::follow_redirect::FollowRedirectLayer;
 
-use crate::{EACH, breaker, retry};
+use super::{EACH, breaker, retry};
 
 #[tokio::test(start_paused = true)]
 async fn redirected_post_is_sent_once_and_its_target_is_retried() {

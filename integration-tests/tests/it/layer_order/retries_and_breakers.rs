@@ -7,7 +7,7 @@ use tower::ServiceBuilder;
 use tower_breaker::CircuitState;
 use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
 
-use crate::{Act, Backend, EACH, TOTAL, boxed, breaker, call, calls, retry};
+use super::{Act, Backend, EACH, TOTAL, boxed, breaker, call, calls, retry};
 
 #[tokio::test(start_paused = true)]
 async fn each_attempt_is_timed_counted_and_held_back_when_the_circuit_opens() {

@@ -16,7 +16,7 @@ use tower_fault_classify::FaultClassifyLayer;
 use tower_fault_classify::upload::{UploadBody, UploadLayer};
 use tower_jitter_retry::ReplayBody;
 
-use crate::{EACH, breaker, retry};
+use super::{EACH, breaker, retry};
 
 /// The body of a request, as a gateway has it: it comes over a channel. Dropping the sender ends
 /// it.

@@ -1,12 +1,12 @@
 //! How often the server is asked: exactly as often as policy and idempotency allow, in each place where the stack can stand.
 
-use examples::misbehave::{Act, Http};
 use reqwest::{Method, Request};
 use reqwest_middleware::ClientBuilder;
+use test_servers::{Act, Http};
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{FaultClassifyLayer, judge_error};
 
-use crate::{inside, plain, send, stack};
+use super::{inside, plain, send, stack};
 
 /// What the server does with every request, and how often it is asked by a GET and by a POST.
 fn rows() -> Vec<(Act, usize, usize)> {

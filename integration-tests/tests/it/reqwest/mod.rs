@@ -8,7 +8,7 @@ mod streams;
 
 use std::time::Duration;
 
-use examples::text_of_example;
+use integration_tests::text_of_example;
 use reqwest::{Client, Request, Response};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};

@@ -4,10 +4,10 @@
 //! multiply. With `reqwest::retry::never()` the stack alone decides. hyper-util resends a request that found its kept connection closed before anything
 //! was written: nobody has seen that one, so that no attempt is counted twice.
 
-use examples::misbehave::{Act, Grpc, Http, Reason, Reply};
 use reqwest::{Client, Method, Request};
+use test_servers::{Act, Grpc, Http, Reason, Reply};
 
-use crate::{plain, send, stack};
+use super::{plain, send, stack};
 
 fn request(method: Method, url: &str) -> Request {
     let mut request = Request::new(method, url.parse().unwrap());

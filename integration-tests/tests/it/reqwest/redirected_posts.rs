@@ -4,16 +4,16 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use examples::misbehave::{Act, Http, Refused};
 use reqwest::redirect::Policy;
 use reqwest::{Body, Client, Method, Request, Response};
 use reqwest_middleware::ClientBuilder;
+use test_servers::{Act, Http, Refused};
 use tower::retry::RetryLayer;
 use tower::{Layer, ServiceBuilder};
 use tower_fault_classify::FaultClassifyLayer;
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy, RetryPolicyBuilder, RetrySafety};
 
-use crate::{inside, plain, send, stack};
+use super::{inside, plain, send, stack};
 
 /// What the target of a redirect does. 0: it refuses the connection.
 const TARGETS: [u16; 6] = [0, 421, 425, 429, 509, 529];

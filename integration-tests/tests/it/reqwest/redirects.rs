@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use examples::misbehave::{Act, Http};
 use reqwest::redirect::Policy;
 use reqwest::{Body, Method, Request};
+use test_servers::{Act, Http};
 use tower::ServiceBuilder;
 use tower_fault_classify::FaultClassifyLayer;
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
-use crate::{plain, send, stack};
+use super::{plain, send, stack};
 
 /// The status that came, and what reached the server: method, path and body.
 async fn sent(method: Method, acts: Vec<Act>) -> (u16, Vec<(Method, String, Bytes)>) {

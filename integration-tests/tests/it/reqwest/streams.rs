@@ -10,14 +10,14 @@ use reqwest::{Method, Request};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::{inside, plain, send, stack};
+use super::{inside, plain, send, stack};
 
 type Piece = Result<Bytes, std::io::Error>;
 
 /// Says back what it is told, as it comes.
 async fn echo() -> String {
     let router = Router::new().route("/", put(async |body: Body| body));
-    format!("http://{}/", examples::serve(router).await)
+    format!("http://{}/", integration_tests::serve(router).await)
 }
 
 fn piece(number: usize) -> Bytes {
@@ -79,7 +79,7 @@ async fn an_answer_is_read_while_the_server_still_writes_it() {
             Body::from_stream(ReceiverStream::new(body.lock().unwrap().take().expect("it is asked once")))
         }),
     );
-    let url = format!("http://{}/", examples::serve(router).await);
+    let url = format!("http://{}/", integration_tests::serve(router).await);
     let request = Request::new(Method::GET, url.parse().unwrap());
     let mut answer = send(&mut stack(plain().build().unwrap()), request).await.unwrap();
     for number in 0..20 {

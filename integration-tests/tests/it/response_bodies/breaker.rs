@@ -1,15 +1,15 @@
 //! A circuit that hears the end of its calls' bodies, over real clients.
 
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
-use examples::misbehave::{Act, Grpc, Reply};
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_client::EchoClient;
 use reqwest::{Client, Method, Request, Response};
+use test_servers::{Act, Grpc, Reply};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Rejection};
 
-use crate::server;
+use super::server;
 
 fn config() -> BreakerConfig {
     BreakerConfig::builder().name("echo").consecutive_failures(2).build().unwrap()

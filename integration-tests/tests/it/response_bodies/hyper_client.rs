@@ -1,15 +1,15 @@
 //! Both modes over hyper-util's legacy client.
 
 use bytes::Bytes;
-use examples::misbehave::{Act, Http};
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use test_servers::{Act, Http};
 use tower::{Layer, Service, ServiceExt};
 use tower_fault_classify::{Carried, ErrorBodies, FaultClassifyLayer, Health, Kind, LlmErrors, Retryable};
 
-use crate::{Log, OUT_OF_QUOTA, TIMEOUT, axes, io_kind, json, server};
+use super::{Log, OUT_OF_QUOTA, TIMEOUT, axes, io_kind, json, server};
 
 fn get(server: &Http) -> Request<Empty<Bytes>> {
     Request::get(server.url()).body(Empty::new()).unwrap()

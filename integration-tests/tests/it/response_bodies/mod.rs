@@ -12,7 +12,7 @@ use std::iter::successors;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use examples::misbehave::{Act, Http};
+use test_servers::{Act, Http};
 use tower_fault_classify::{Health, Kind, OnEnd, Retryable, Verdict};
 
 /// Far more than any answer over loopback takes: no test waits for it.

@@ -3,15 +3,15 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
-use examples::misbehave::{Act, Http};
 use reqwest::{Client, Method, Request, Response};
+use test_servers::{Act, Http};
 use tokio::time::timeout;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer, CircuitState, Clock};
 use tower_fault_classify::{Carried, ErrorBodies, FaultClassifyLayer, Health, Kind, LlmErrors, Retryable};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
-use crate::{Axes, OUT_OF_QUOTA, OVERLOADED, RATE_LIMITED, TIMEOUT, axes, io_kind, json, server};
+use super::{Axes, OUT_OF_QUOTA, OVERLOADED, RATE_LIMITED, TIMEOUT, axes, io_kind, json, server};
 
 const QUOTA: Axes = (Kind::Quota, Retryable::Never, Health::Neutral);
 const HELD_UP_FOR_LONG: ErrorBodies<LlmErrors> = ErrorBodies::new(LlmErrors).within(TIMEOUT);

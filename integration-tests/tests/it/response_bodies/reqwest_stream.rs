@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use examples::misbehave::{Act, Http};
 use reqwest::{Client, Response};
+use test_servers::{Act, Http};
 use tower::{Layer, Service, ServiceExt};
 use tower_fault_classify::{Carried, FaultClassifyLayer, Health, Kind, Retryable};
 
-use crate::{Log, io_kind, server};
+use super::{Log, io_kind, server};
 
 const STREAM: &str = "event: message_start\ndata: {\"type\": \"message_start\"}\n\n\
     event: content_block_delta\ndata: {\"delta\": {\"text\": \"Grüße\"}}\n\n\

@@ -1,14 +1,14 @@
 //! gRPC's trailers over a tonic `Channel`, under a generated client.
 
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
-use examples::misbehave::{Grpc, Reason, Reply};
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_client::EchoClient;
+use test_servers::{Grpc, Reason, Reply};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::{Layer, ServiceBuilder};
 use tower_fault_classify::{FaultClassifyLayer, GrpcRules, Health, Kind, Retryable};
 
-use crate::{Axes, Log};
+use super::{Axes, Log};
 
 const UNKNOWN: Option<Axes> = Some((Kind::Server, Retryable::Never, Health::Unhealthy));
 

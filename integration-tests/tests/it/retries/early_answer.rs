@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody};
 
-use crate::{TIMEOUT, at_once};
+use super::{TIMEOUT, at_once};
 
 /// What comes out of a channel.
 struct Channel(mpsc::UnboundedReceiver<&'static str>);

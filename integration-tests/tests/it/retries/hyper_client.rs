@@ -6,15 +6,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use examples::misbehave::{Act, Http};
 use http::{Method, Request};
 use http_body::{Body, Frame};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use test_servers::{Act, Http};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody, Retried};
 
-use crate::{TIMEOUT, at_once};
+use super::{TIMEOUT, at_once};
 
 /// Nothing says how long it is, so that it goes out in chunks.
 #[derive(Debug)]

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
-use examples::misbehave::{Act, Grpc, Http, Reply};
 use h2::SendStream;
 use http::{Request, Response};
 use http_body_util::Empty;
 use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioExecutor;
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_client::EchoClient;
+use test_servers::{Act, Grpc, Http, Reply};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 use tonic::transport::Endpoint;
@@ -23,7 +23,7 @@ use tower_breaker::{BreakerConfig, BreakerLayer};
 use tower_fault_classify::{FaultClassifyLayer, Kind};
 use tower_jitter_retry::{GiveUp, JitterRetryLayer, Retried};
 
-use crate::{TIMEOUT, at_once};
+use super::{TIMEOUT, at_once};
 
 /// Counts what a server of one stream at a time was asked.
 #[derive(Clone, Default)]

@@ -1,13 +1,13 @@
 //! Over reqwest's `Client`.
 
-use examples::misbehave::{Act, Http};
 use reqwest::{Body, Client, Method, Request};
+use test_servers::{Act, Http};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_fault_classify::{ErrorBodies, FaultClassifyLayer, LlmErrors};
 use tower_jitter_retry::{JitterRetryLayer, Retried};
 
-use crate::hyper_client::Stream;
-use crate::{TIMEOUT, at_once};
+use super::hyper_client::Stream;
+use super::{TIMEOUT, at_once};
 
 fn request(method: Method, server: &Http) -> Request {
     let mut request = Request::new(method, server.url().parse().unwrap());

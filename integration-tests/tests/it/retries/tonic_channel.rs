@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
-use examples::misbehave::{Grpc, Reason, Reply};
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_client::EchoClient;
+use test_servers::{Grpc, Reason, Reply};
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
 use tower::ServiceBuilder;
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicyBuilder};
 
-use crate::{TIMEOUT, at_once};
+use super::{TIMEOUT, at_once};
 
 fn listed() -> RetryPolicyBuilder {
     at_once().idempotent_methods(["echo.Echo/Say"])

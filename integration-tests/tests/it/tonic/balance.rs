@@ -6,9 +6,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use examples::echo::echo_client::EchoClient;
-use examples::misbehave::{Grpc, Refused, Reply};
 use http_body::Body as HttpBody;
+use integration_tests::echo::echo_client::EchoClient;
+use test_servers::{Grpc, Refused, Reply};
 use tokio::task::yield_now;
 use tokio::time::advance;
 use tonic::Code;
@@ -22,7 +22,7 @@ use tower_breaker::{BreakerConfig, BreakerLayer, Clock};
 use tower_fault_classify::FaultClassifyLayer;
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::{Standstill, TIMEOUT, all_listed, channel, words};
+use super::{Standstill, TIMEOUT, all_listed, channel, words};
 
 const OPEN_FOR: Duration = Duration::from_secs(10);
 /// A circuit's deadlines are rounded up.

@@ -1,6 +1,6 @@
 //! Each kind of call through all layers: every message comes once, when it is said, and a status comes as it was given.
 
-use examples::echo::Words;
+use integration_tests::echo::Words;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -8,8 +8,8 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Status, Streaming};
 use tower_breaker::{BreakerConfig, Circuit};
 
-use crate::speaker::{Failure, Speaker};
-use crate::{TIMEOUT, all_listed, client, words};
+use super::speaker::{Failure, Speaker};
+use super::{TIMEOUT, all_listed, client, words};
 
 fn circuit() -> Circuit {
     Circuit::new(BreakerConfig::builder().name("speaker").build().unwrap())

@@ -2,7 +2,6 @@
 
 mod balance;
 mod calls;
-mod example;
 mod replays;
 mod retries;
 mod server;
@@ -14,9 +13,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
 use http_body::Body as HttpBody;
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_client::EchoClient;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tower::{BoxError, Service, ServiceBuilder};

@@ -5,9 +5,9 @@ use tonic::{Code, Status};
 use tower_breaker::{BreakerConfig, Circuit};
 use tower_jitter_retry::RetryPolicyBuilder;
 
-use crate::calls::{next, stream};
-use crate::speaker::{Failure, Speaker};
-use crate::{TIMEOUT, all_listed, at_once, client, words};
+use super::calls::{next, stream};
+use super::speaker::{Failure, Speaker};
+use super::{TIMEOUT, all_listed, at_once, client, words};
 
 fn circuit() -> Circuit {
     Circuit::new(BreakerConfig::builder().name("speaker").consecutive_failures(0).build().unwrap())

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use examples::echo::echo_client::EchoClient;
-use examples::misbehave::{Grpc, Reason, Reply};
+use integration_tests::echo::echo_client::EchoClient;
+use test_servers::{Grpc, Reason, Reply};
 use tokio::time::Instant;
 use tonic::{Code, Request};
 use tower::ServiceBuilder;
 use tower_breaker::{BreakerConfig, Circuit, Mode};
 use tower_jitter_retry::{Clock, Deadline, JitterRetryLayer, RetryPolicyBuilder, RetrySafety};
 
-use crate::{all_listed, at_once, channel, client, words};
+use super::{all_listed, at_once, channel, client, words};
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
@@ -90,7 +90,7 @@ async fn a_request_s_own_word_goes_before_the_list() {
 }
 
 /// Makes a call whose attempts take ten seconds each and all fail: the timeouts that the server was told.
-async fn told(request: Request<examples::echo::Words>) -> Vec<Option<String>> {
+async fn told(request: Request<integration_tests::echo::Words>) -> Vec<Option<String>> {
     let server = Grpc::start().await;
     server.otherwise(Reply::trailers_only(14));
     let (clock, hand) = Clock::manual();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use examples::echo::echo_client::EchoClient;
+use integration_tests::echo::echo_client::EchoClient;
 use tokio::sync::mpsc;
 use tokio::time::advance;
 use tonic::{Code, Status};
@@ -11,8 +11,8 @@ use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, M
 use tower_fault_classify::Health;
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::speaker::{Failure, Speaker};
-use crate::{Standstill, all_listed, channel, words};
+use super::speaker::{Failure, Speaker};
+use super::{Standstill, all_listed, channel, words};
 
 const OPEN_FOR: Duration = Duration::from_secs(30);
 

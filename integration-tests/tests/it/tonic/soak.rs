@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use examples::misbehave::{Grpc, Reason, Reply, Seen};
+use test_servers::{Grpc, Reason, Reply, Seen};
 use tokio::task::JoinSet;
 use tonic::Code;
 use tower_breaker::{BreakerConfig, Circuit, CircuitState, Clock};
 
-use crate::{at_once, client, words};
+use super::{at_once, client, words};
 
 const CALLS: usize = 10_000;
 const AT_ONCE: usize = 256;

@@ -5,10 +5,10 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use examples::echo::Words;
-use examples::echo::echo_server::{Echo, EchoServer};
 use http::{Request as HttpRequest, Response as HttpResponse};
 use http_body::Body as HttpBody;
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_server::{Echo, EchoServer};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::UnboundedReceiverStream;

@@ -1,15 +1,15 @@
 //! What the circuit learns from the head of an answer and from its trailers, by all four kinds of calls, and what they get when it is open.
 
-use examples::echo::Words;
-use examples::echo::echo_client::EchoClient;
-use examples::misbehave::{Grpc, Reason, Reply};
+use integration_tests::echo::Words;
+use integration_tests::echo::echo_client::EchoClient;
+use test_servers::{Grpc, Reason, Reply};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 use tower::ServiceBuilder;
 use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Reason as Why};
 use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
 
-use crate::{all_listed, at_once, channel, client, words};
+use super::{all_listed, at_once, channel, client, words};
 
 /// Opens at the third failure in a row, and stays open.
 fn circuit() -> Circuit {
