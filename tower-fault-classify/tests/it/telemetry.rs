@@ -1,6 +1,4 @@
 //! Every fault that the layer judges is counted.
-#![cfg(feature = "metrics")]
-
 use std::future::ready;
 use std::io;
 

@@ -1,9 +1,5 @@
 //! The layer over services: what becomes of their responses, errors and readiness.
 
-mod support {
-    pub(crate) mod call;
-}
-
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
@@ -23,7 +19,7 @@ use tower_fault_classify::{
 };
 use tower_test::mock;
 
-use support::call::{now, send};
+use crate::support::call::{now, send};
 
 const ILL: Fault = Fault::new(Kind::Overloaded, Retryable::Refused, Health::Unhealthy, Origin::Remote);
 const OTHER: Fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);

@@ -9,9 +9,9 @@ use http_body_util::BodyExt;
 use reqwest::{Body, ResponseBuilderExt, Url};
 use tower_fault_classify::{Carried, ErrorBodies, FaultClassifyLayer};
 
+use super::{OWN, Shown};
 use crate::support::bodies::{Says, Script, Step, drip, frame, through, trailers};
 use crate::support::call::now;
-use crate::{OWN, Shown};
 
 const URL: &str = "http://upstream.test/path?query";
 

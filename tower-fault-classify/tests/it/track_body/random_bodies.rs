@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use http_body::Body;
 use proptest::prelude::*;
 
+use super::{BROKEN, CODES, DROPPED, Row, UNKNOWN, of_type, row, tracked};
 use crate::support::bodies::{Says, Script, Seen, Step, any_frame, frame, poll, trailers};
-use crate::{BROKEN, CODES, DROPPED, Row, UNKNOWN, of_type, row, tracked};
 
 /// The trailers of gRPC in every form, good and bad.
 fn any_trailers() -> impl Strategy<Value = Step> {

@@ -1,9 +1,5 @@
 //! What each outcome allocates, as the table on the layer says.
 
-mod support {
-    pub(crate) mod call;
-}
-
 use std::fmt;
 use std::future::ready;
 
@@ -12,7 +8,7 @@ use http::{HeaderValue, Response};
 use tower::{Layer, service_fn};
 use tower_fault_classify::{BoxError, FaultClassifyLayer, Verdict, judge_outcome, rule_fn};
 
-use support::call::{now, send};
+use crate::support::call::{now, send};
 
 #[derive(Clone, Copy, Debug)]
 struct Broken(#[allow(dead_code, reason = "a type without a size is boxed for nothing")] u64);

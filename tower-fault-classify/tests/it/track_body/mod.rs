@@ -1,16 +1,10 @@
 //! Bodies that are tracked: what the hook is told, how often, and what the reader sees of it, which is nothing.
 
-mod support {
-    pub(crate) mod bodies;
-    pub(crate) mod call;
-}
-mod track {
-    #[cfg(feature = "llm")]
-    mod events;
-    mod random;
-    #[cfg(feature = "reqwest")]
-    mod reqwest;
-}
+#[cfg(feature = "llm")]
+mod llm_events;
+mod random_bodies;
+#[cfg(feature = "reqwest")]
+mod reqwest;
 
 use std::future::ready;
 use std::io::{self, ErrorKind};
@@ -28,8 +22,8 @@ use tower_fault_classify::{
     Rule, Verdict, classify_fn,
 };
 
-use support::bodies::{Says, Script, Seen, Step, answer, drip, frame, poll, through, trailers};
-use support::call::{now, send};
+use crate::support::bodies::{Says, Script, Seen, Step, answer, drip, frame, poll, through, trailers};
+use crate::support::call::{now, send};
 
 /// What a hook was told.
 #[derive(Clone, Debug, Default)]

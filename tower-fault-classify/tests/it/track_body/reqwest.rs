@@ -7,9 +7,9 @@ use http_body::Body as _;
 use reqwest::{Body, ResponseBuilderExt, Url};
 use tower_fault_classify::{FaultClassifyLayer, Health, Kind};
 
+use super::{CODES, Log, row};
 use crate::support::bodies::{Says, Script, Step, drip, frame, through, trailers};
 use crate::support::call::now;
-use crate::{CODES, Log, row};
 
 const URL: &str = "http://upstream.test/path?query";
 
@@ -63,7 +63,7 @@ fn a_response_that_is_dropped_halfway_was_cancelled_and_an_unread_one_was_answer
     let mut body = Response::<Body>::from(response).into_body();
     now(http_body_util::BodyExt::frame(&mut body)).unwrap().unwrap();
     drop(body);
-    assert_eq!(row(log.only()), crate::DROPPED);
+    assert_eq!(row(log.only()), super::DROPPED);
     let (response, log) = tracked("text/plain", Script::new([frame("a")]));
     assert!(!Response::<Body>::from(response).body().is_end_stream());
     assert!(log.only().is_success());

@@ -11,10 +11,10 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 use tower_fault_classify::{Carried, ErrorBodies, Fault, FaultClassifyLayer, Kind, PeekedBody, Verdict};
 
+use super::{OWN, Shown, on_tokio, with_status};
 use crate::support::bodies::{
     Says, Script, Seen, Step, any_frame, bytewise, data, frame, read_to_end, seen, through, trailers,
 };
-use crate::{OWN, Shown, on_tokio, with_status};
 
 fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)

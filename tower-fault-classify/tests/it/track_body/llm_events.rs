@@ -6,9 +6,9 @@ use http_body::Body;
 use proptest::prelude::*;
 use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Retryable};
 
+use super::{Log, Row, of_type, read_all, row};
 use crate::support::bodies::{Says, Script, Seen, Step, data, drip, frame, poll, through};
 use crate::support::call::now;
-use crate::{Log, Row, of_type, read_all, row};
 
 const STREAM: &str = "text/event-stream";
 

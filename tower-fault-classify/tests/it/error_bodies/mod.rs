@@ -1,18 +1,10 @@
 //! Error bodies that are read ahead: what a rule sees of them, what is held up for it, and what goes on, which is all of it.
 
-#![cfg(feature = "error-body")]
-
-mod support {
-    pub(crate) mod bodies;
-    pub(crate) mod call;
-}
-mod peek {
-    #[cfg(feature = "llm")]
-    mod llm;
-    mod random;
-    #[cfg(feature = "reqwest")]
-    mod reqwest;
-}
+#[cfg(feature = "llm")]
+mod llm_errors;
+mod random_bodies;
+#[cfg(feature = "reqwest")]
+mod reqwest;
 
 use std::io::{self, ErrorKind};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -33,10 +25,10 @@ use tower_fault_classify::{
     StatusRules, Verdict,
 };
 
-use support::bodies::{
+use crate::support::bodies::{
     Says, Script, Seen, Step, bytewise, data, drip, frame, poll, read_to_end, through, trailers,
 };
-use support::call::now;
+use crate::support::call::now;
 
 const OWN: Fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);
 const DEFAULT_LIMIT: usize = 64 << 10;

@@ -8,7 +8,7 @@ use tower_fault_classify::{
     Carried, ErrorBodies, Fault, FaultClassifyLayer, Health, Kind, LlmErrors, Retryable,
 };
 
-use crate::on_tokio;
+use super::on_tokio;
 use crate::support::bodies::{Script, Seen, Step, bytewise, drip, frame, read_to_end, through};
 use crate::support::call::now;
 

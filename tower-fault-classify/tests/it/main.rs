@@ -1,0 +1,15 @@
+//! The integration tests, one module for each subject.
+//!
+//! `allocation_counter` is this binary's allocator. It counts for each thread, so that tests run
+//! beside each other.
+
+mod support;
+
+mod allocations;
+#[cfg(feature = "error-body")]
+mod error_bodies;
+mod layer;
+#[cfg(feature = "metrics")]
+mod telemetry;
+mod track_body;
+mod upload;
