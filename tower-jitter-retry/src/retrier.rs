@@ -267,7 +267,7 @@ mod tests {
     use crate::budget::Budget;
 
     #[test]
-    fn a_thread_sleeps_between_the_attempts_as_long_as_there_is_time() {
+    fn blocking_retry_sleeps_between_attempts_while_time_is_left() {
         let (clock, hand) = Clock::manual();
         let second = Duration::from_secs(1);
         let policy = RetryPolicy::builder()
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn thread_that_sleeps_too_long_makes_no_further_attempt() {
+    fn blocking_retry_sleeping_too_long_stops() {
         let (clock, hand) = Clock::manual();
         let second = Duration::from_secs(1);
         let policy = RetryPolicy::builder()

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn every_call_has_a_stream_of_its_own() {
+    fn calls_draw_from_separate_streams() {
         let seeds = Seeds::from(7);
         let shared = seeds.clone();
         assert_ne!(draws(Some(seeds.next())), draws(Some(shared.next())));
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_makes_a_run_reproducible() {
+    fn seeded_stream_is_reproducible() {
         assert_eq!(draws(Some(Seeds::from(7).next())), draws(Some(Seeds::from(7).next())));
     }
 }

@@ -43,14 +43,14 @@ fn failing(_: u32) -> Ready<Result<u32, Broken>> {
 }
 
 #[test]
-fn a_success_at_the_first_attempt_allocates_nothing() {
+fn first_attempt_success_allocates_nothing() {
     let mut service = JitterRetryLayer::new(RetryPolicy::default()).layer(service_fn(succeeding));
     assert_eq!(now(send(&mut service, 7)), Ok(7));
     assert_eq!(allocations(&mut service), 0);
 }
 
 #[test]
-fn a_retry_without_delay_allocates_nothing() {
+fn retry_without_delay_allocates_nothing() {
     for budget in [None, Some(Budget::default())] {
         for seeded in [false, true] {
             let calls = Calls::default();
@@ -70,7 +70,7 @@ fn a_retry_without_delay_allocates_nothing() {
 }
 
 #[test]
-fn a_retry_that_the_budget_refuses_allocates_nothing() {
+fn retry_refused_by_budget_allocates_nothing() {
     let budget = Budget::builder().ratio(0.0).min_per_second(0).build().unwrap();
     let mut service =
         JitterRetryLayer::new(at_once().budget(budget).build().unwrap()).layer(service_fn(failing));
@@ -78,7 +78,7 @@ fn a_retry_that_the_budget_refuses_allocates_nothing() {
 }
 
 #[test]
-fn a_request_that_is_sent_once_allocates_nothing() {
+fn request_sent_once_allocates_nothing() {
     let mut service =
         JitterRetryLayer::new(at_once().max_attempts(1).build().unwrap()).layer(service_fn(failing));
     assert_eq!(allocations(&mut service), 0);
@@ -100,7 +100,7 @@ fn allocations_of<B: RetryBody + 'static>(policy: RetryPolicyBuilder, make: impl
 const MARK: u64 = 3;
 
 #[test]
-fn an_http_request_costs_its_clone_the_mark_and_the_handle_of_its_stream() {
+fn http_request_allocates_clone_mark_and_stream_handle() {
     let plain = || Request::new("the body");
     let with_headers =
         || Request::builder().header("x-one", "1").header("x-two", "2").body("the body").unwrap();
@@ -126,7 +126,7 @@ fn an_http_request_costs_its_clone_the_mark_and_the_handle_of_its_stream() {
 }
 
 #[test]
-fn an_http_request_that_is_sent_once_allocates_nothing() {
+fn http_request_sent_once_allocates_nothing() {
     let with_headers = || Request::builder().header("x-one", "1").body("the body").unwrap();
     assert_eq!(allocations_of(at_once().max_attempts(1), with_headers), 0);
     let marked = || {
@@ -138,7 +138,7 @@ fn an_http_request_that_is_sent_once_allocates_nothing() {
 }
 
 #[test]
-fn a_retry_through_the_quota_of_tokens_allocates_nothing() {
+fn retry_paid_with_tokens_allocates_nothing() {
     for budget in [Budget::grpc().max_tokens(1_000).build().unwrap(), Budget::aws().build().unwrap()] {
         let policy = at_once().max_attempts(20).budget(budget).build().unwrap();
         let mut service = JitterRetryLayer::new(policy).layer(service_fn(failing));
@@ -147,7 +147,7 @@ fn a_retry_through_the_quota_of_tokens_allocates_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_with_a_delay_allocates_nothing_either() {
+async fn retry_with_delay_allocates_nothing() {
     let policy = RetryPolicy::builder()
         .budget(None::<Budget>)
         .initial_backoff(Duration::from_secs(1))
@@ -187,7 +187,7 @@ fn cursor(length: usize) -> Full<std::io::Cursor<Vec<u8>>> {
 }
 
 #[test]
-fn body_in_memory_is_copied_up_to_the_replay_limit_and_sent_once_beyond_it() {
+fn body_in_memory_over_replay_limit_is_sent_once() {
     let policy = |limit| at_once().max_attempts(2).replay_limit(limit);
     for (limit, length, copies, sent) in
         [(1_000, 1_000, 1, 2), (1_000, 1_001, 0, 1), (0, 1, 0, 1), (0, 0, 0, 2)]
@@ -200,7 +200,7 @@ fn body_in_memory_is_copied_up_to_the_replay_limit_and_sent_once_beyond_it() {
 }
 
 #[test]
-fn body_in_memory_that_shares_its_data_is_not_copied_and_needs_no_limit() {
+fn body_in_memory_with_shared_data_is_not_copied() {
     let policy = || at_once().replay_limit(0);
     let bytes = || {
         let bytes = Bytes::from(vec![7; 1_000_000]);
@@ -215,7 +215,7 @@ fn body_in_memory_that_shares_its_data_is_not_copied_and_needs_no_limit() {
 }
 
 #[test]
-fn body_in_memory_is_not_copied_for_a_request_that_is_sent_once() {
+fn body_in_memory_of_request_sent_once_is_not_copied() {
     let body = || "x".repeat(10_000);
     assert_eq!(copied(at_once().max_attempts(1), body), (0, 1));
     assert_eq!(copied(at_once().safety(RetrySafety::Never), body), (0, 1));
@@ -223,7 +223,7 @@ fn body_in_memory_is_not_copied_for_a_request_that_is_sent_once() {
 
 #[cfg(feature = "reqwest")]
 #[test]
-fn reqwest_body_in_memory_is_shared() {
+fn reqwest_body_in_memory_is_shared_not_copied() {
     let body = || {
         let bytes = Bytes::from(vec![7; 1_000_000]);
         drop(bytes.clone());
@@ -234,7 +234,7 @@ fn reqwest_body_in_memory_is_shared() {
 
 #[cfg(feature = "tower-retry")]
 #[test]
-fn body_in_memory_is_copied_for_the_policy_of_tower_up_to_the_replay_limit() {
+fn tower_policy_copies_body_in_memory_up_to_replay_limit() {
     use tower::retry::{Policy, RetryLayer};
 
     let made = |limit: usize| {
@@ -289,7 +289,7 @@ fn answers_early(
 }
 
 #[test]
-fn answered_streams_keep_no_replay_buffers() {
+fn answered_stream_keeps_no_replay_buffer() {
     const LARGE: usize = 60_000;
     const STREAMS: i64 = 200;
     let under_way = Mutex::new(Vec::with_capacity(600));
@@ -311,7 +311,7 @@ fn answered_streams_keep_no_replay_buffers() {
 
 /// A future that is kept after it has returned its response holds no buffer.
 #[test]
-fn future_that_has_ended_keeps_no_replay_buffer() {
+fn ended_future_keeps_no_replay_buffer() {
     let under_way = Mutex::new(Vec::with_capacity(3));
     let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(answers_early(200, &under_way));
     let data = Bytes::from_static(&[7; 16_000]);

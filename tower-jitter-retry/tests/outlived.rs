@@ -35,7 +35,7 @@ fn run_alone(test: impl Future<Output = ()>) {
 }
 
 #[test]
-fn the_only_handle_is_gone_and_the_call_is_retried() {
+fn call_outliving_its_only_handle_is_retried() {
     run_alone(async { retries_without_a_handle() });
 }
 
@@ -56,7 +56,7 @@ fn retries_without_a_handle() {
 
 /// A policy a call is a mistake, for then no budget bounds anything. But it does not take the retries away.
 #[test]
-fn calls_with_a_policy_each_are_retried_though_each_takes_the_budget_of_another() {
+fn calls_with_one_policy_each_are_all_retried() {
     run_alone(calls_with_a_policy_each());
 }
 
@@ -81,7 +81,7 @@ async fn calls_with_a_policy_each() {
 }
 
 #[test]
-fn the_budget_still_bounds_the_calls_that_are_under_way_when_its_last_handle_goes() {
+fn budget_without_handles_still_bounds_running_calls() {
     run_alone(calls_without_a_handle());
 }
 

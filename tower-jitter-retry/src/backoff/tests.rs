@@ -67,7 +67,7 @@ fn assert_even(draws: &[f64], from: f64, to: f64, what: &str) {
 }
 
 #[test]
-fn each_jitter_is_even_over_its_range_below_the_cap_and_at_it() {
+fn jitter_is_uniform_over_its_range_below_and_at_maximum() {
     let additive = Jitter::Additive(Duration::from_secs(5));
     for (jitter, retry, from, to) in [
         (Jitter::Full, 1, 0.0, 1.0),
@@ -95,7 +95,7 @@ fn each_jitter_is_even_over_its_range_below_the_cap_and_at_it() {
 }
 
 #[test]
-fn none_of_ours_piles_up_at_the_cap_and_the_published_do() {
+fn cut_range_does_not_pile_up_at_maximum_and_clamp_does() {
     for jitter in [
         Jitter::Full,
         Jitter::Equal,
@@ -119,7 +119,7 @@ fn none_of_ours_piles_up_at_the_cap_and_the_published_do() {
 }
 
 #[test]
-fn decorrelated_delays_hang_on_the_last_one() {
+fn decorrelated_delay_depends_on_last_delay() {
     let mut rng = fastrand::Rng::with_seed(11);
     let mut delays = backoff(Jitter::Decorrelated).delays(|range| rng.u64(range));
     let mut last = Duration::from_secs(1);
@@ -138,7 +138,7 @@ fn decorrelated_delays_hang_on_the_last_one() {
 
 /// A draw of one call says nothing of the next one's, nor of the next delay of the same call.
 #[test]
-fn neither_calls_nor_the_delays_of_one_call_hang_together() {
+fn delays_of_calls_and_retries_are_independent() {
     let seeds = crate::rng::Seeds::from(7);
     let calls: Vec<[f64; 2]> = (0..DRAWS)
         .map(|_| {
@@ -168,14 +168,14 @@ fn neither_calls_nor_the_delays_of_one_call_hang_together() {
 }
 
 #[test]
-fn it_doubles_up_to_its_cap() {
+fn ceiling_doubles_up_to_maximum() {
     let backoff = Backoff { base: 100 * MILLI, factor: 2.0, cap: 10_000 * MILLI, jitter: Jitter::None };
     let delays: Vec<_> = backoff.delays(|_| unreachable!()).take(9).map(|delay| delay.as_millis()).collect();
     assert_eq!(delays, [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]);
 }
 
 #[test]
-fn extremes_saturate() {
+fn backoff_extreme_values_saturate() {
     let of = |base, factor, cap, jitter| Backoff { base, factor, cap, jitter };
     assert_eq!(of(1, 1_000.0, u64::MAX, Jitter::None).ceiling(u32::MAX), u64::MAX);
     assert_eq!(of(0, 1_000.0, u64::MAX, Jitter::None).ceiling(u32::MAX), 0);
@@ -191,7 +191,7 @@ fn extremes_saturate() {
 }
 
 #[test]
-fn a_servers_delay_is_stretched_by_half_at_most_and_never_shortened() {
+fn hint_is_stretched_by_at_most_half_and_never_shortened() {
     let mut rng = fastrand::Rng::with_seed(7);
     let draws: Vec<f64> = (0..DRAWS)
         .filter_map(|_| Jitter::Full.stretch(4 * SECOND, u64::MAX, |range| rng.u64(range)))
@@ -229,7 +229,7 @@ fn range_beyond_the_time_left_is_cut_before_drawing() {
 }
 
 #[test]
-fn range_that_begins_after_the_time_left_has_no_delay() {
+fn range_beyond_the_time_left_has_no_delay() {
     let next = |jitter, left| {
         backoff(jitter).next(&mut Position { retries: 2, last: 2 * SECOND }, left, |range| *range.start())
     };
@@ -256,7 +256,7 @@ fn any_jitter() -> impl Strategy<Value = Jitter> {
 
 proptest! {
     #[test]
-    fn the_ceiling_never_falls_and_never_passes_the_cap(base in 0..u64::MAX, cap in 0..u64::MAX, factor in 1.0..1_000.0, retry in 0_u32..2_000) {
+    fn ceiling_never_falls_and_never_exceeds_maximum(base in 0..u64::MAX, cap in 0..u64::MAX, factor in 1.0..1_000.0, retry in 0_u32..2_000) {
         let backoff = Backoff { base: base.min(cap), factor, cap, jitter: Jitter::None };
         let ceiling = backoff.ceiling(retry);
         prop_assert!(ceiling <= cap);
@@ -265,7 +265,7 @@ proptest! {
 
     /// Of ours, and of every range it is true that it is one.
     #[test]
-    fn no_delay_passes_the_cap(jitter in any_jitter(), base in 0..u64::MAX, cap in 0..u64::MAX, factor in 1.0..1_000.0, seed in any::<u64>()) {
+    fn delay_never_exceeds_maximum(jitter in any_jitter(), base in 0..u64::MAX, cap in 0..u64::MAX, factor in 1.0..1_000.0, seed in any::<u64>()) {
         let backoff = Backoff { base: base.min(cap), factor, cap, jitter };
         let mut rng = fastrand::Rng::with_seed(seed);
         let draw = |range: RangeInclusive<u64>| {

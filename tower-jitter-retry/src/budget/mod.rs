@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_of_ones_own_is_told_everything_once() {
+    fn custom_budget_receives_each_outcome_once() {
         let told = Told::default();
         let log = Arc::clone(&told.0);
         let budget = Budget::custom(told);
@@ -369,7 +369,7 @@ mod tests {
 
     /// An escaped panic would abort the whole test process.
     #[test]
-    fn ticket_dropped_during_a_panic_does_not_abort_the_process() {
+    fn ticket_dropped_during_panic_does_not_abort_process() {
         let settled = Arc::new(Mutex::new(0));
         let told = Arc::clone(&settled);
         let unwound = catch_unwind(AssertUnwindSafe(move || {
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_differ() {
+    fn budgets_of_different_kinds_are_not_equal() {
         assert_ne!(Budget::default(), Budget::grpc().build().unwrap());
         assert_ne!(Budget::aws().build().unwrap(), Budget::aws().build().unwrap());
     }

@@ -298,7 +298,7 @@ mod tests {
         Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 
     #[test]
-    fn grpcs_throttle_closes_at_half_and_failures_drain_it_even_unretried() {
+    fn grpc_budget_denies_at_half_and_every_failure_drains() {
         let budget = Budget::grpc().build().unwrap();
         let failure = Verdict::Fault(FAILURE);
         for tokens in [9, 8, 7, 6] {
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn the_aws_quota_is_paid_in_fives_and_tens_and_refunded() {
+    fn aws_budget_charges_5_and_10_and_refunds_success() {
         let budget = Budget::aws().build().unwrap();
         let timeout = FAILURE.with_kind(Kind::Timeout);
         let tickets: Vec<_> = (0..1_000).map_while(|_| budget.try_retry(&timeout)).collect();
@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_named() {
+    fn token_budget_value_out_of_range_is_named() {
         let grpc = |builder: GrpcBudgetBuilder| builder.build().unwrap_err().to_string();
         assert_eq!(grpc(Budget::grpc().max_tokens(0)), "`max_tokens` is 0; allowed is 1 to 1000");
         assert_eq!(grpc(Budget::grpc().max_tokens(1_001)), "`max_tokens` is 1001; allowed is 1 to 1000");
@@ -452,7 +452,7 @@ mod concurrent {
     }
 
     #[test]
-    fn threads_at_once_are_granted_what_is_there_and_give_it_back_to_the_last_token() {
+    fn concurrent_withdrawals_spend_and_refund_every_token() {
         for _ in 0..20 {
             let core = core(500, AWS);
             let (granted, timed_out) = (AtomicU64::new(0), AtomicU64::new(0));
@@ -483,7 +483,7 @@ mod concurrent {
     }
 
     #[test]
-    fn failures_and_successes_of_threads_at_once_are_all_counted() {
+    fn concurrent_outcomes_are_all_counted() {
         let core = core(100_000, Scheme::Grpc { ratio: 100 });
         thread::scope(|scope| {
             for _ in 0..4 {
@@ -519,7 +519,7 @@ mod concurrent {
     proptest! {
         /// Against sums of whole thousandths that know no words, epochs and exchanges.
         #[test]
-        fn it_grants_as_the_naive_ones(
+        fn token_budget_grants_as_naive_model(
             steps in proptest::collection::vec(any_step(), 1..400),
             capacity in 1_u64..30,
             ratio in 1_u64..3_000,
@@ -592,7 +592,7 @@ mod models {
     }
 
     #[test]
-    fn loom_the_last_tokens_pay_for_one_retry() {
+    fn loom_last_tokens_pay_for_one_retry() {
         loom::model(|| {
             let core = core(9);
             let other = Arc::clone(&core);
@@ -603,7 +603,7 @@ mod models {
     }
 
     #[test]
-    fn loom_a_refund_beside_a_payment_is_not_lost() {
+    fn loom_refund_beside_payment_is_not_lost() {
         loom::model(|| {
             let core = core(10);
             assert_eq!(core.pay(&FAILURE, EPOCH), Some(5 * ONE));

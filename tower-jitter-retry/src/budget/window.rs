@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn it_grants_the_ratio_exactly() {
+    fn window_grants_ratio_exactly() {
         for (ratio, granted_of_a_thousand) in
             [(0.0, 0), (0.1, 100), (0.2, 200), (0.6, 600), (1.0, 1_000), (2.5, 2_500)]
         {
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reserve_is_there_without_traffic_and_comes_back() {
+    fn reserve_is_granted_without_traffic_and_refills() {
         let (budget, hand) = budget(0.2, 10);
         assert_eq!(granted(&budget), 100);
         assert_eq!(granted(&budget), 0);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_week_of_idleness_leaves_the_reserve_and_no_more() {
+    fn window_idle_for_a_week_grants_only_reserve() {
         let (budget, hand) = budget(0.2, 1);
         pay(&budget, 1_000_000);
         hand.advance(Duration::from_secs(7 * 24 * 60 * 60));
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejected_request_pays_nothing() {
+    fn rejected_request_deposits_nothing() {
         let (budget, _hand) = budget(1.0, 0);
         let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
         budget.outcome(&rejected.into());
@@ -285,7 +285,7 @@ mod tests {
     /// What a call of a former budget does to a budget that has taken its core over, for every kind
     /// of change.
     #[test]
-    fn call_of_former_budget_neither_pays_nor_draws_for_next() {
+    fn call_of_former_budget_changes_nothing_for_next() {
         let clocks = [Clock::manual(), Clock::manual()];
         clocks[0].1.set(Duration::from_secs(1_000_000));
         for (former_clock, next_clock) in [(0, 0), (0, 1), (1, 0)] {
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_outlives_every_handle_goes_on_with_its_budget() {
+    fn call_outliving_every_handle_keeps_its_budget() {
         let (first, _hand) = budget(0.5, 0);
         pay(&first, 1);
         let late = first.account().unwrap();
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ticket_gives_nothing_back() {
+    fn window_ticket_returns_nothing() {
         let (budget, _hand) = budget(1.0, 0);
         pay(&budget, 2);
         budget.try_retry(&FAULT).unwrap().succeeded();
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_named() {
+    fn window_budget_value_out_of_range_is_named() {
         let field = |builder: BudgetBuilder| builder.build().unwrap_err().field();
         for ratio in [-0.1, 1_000.1, f64::NAN, f64::INFINITY] {
             assert_eq!(field(Budget::builder().ratio(ratio)), "ratio");
@@ -367,7 +367,7 @@ mod concurrent {
     }
 
     #[test]
-    fn threads_at_once_are_never_granted_more_than_the_ratio_allows() {
+    fn concurrent_withdrawals_never_exceed_ratio() {
         let (core, owner) = core(0.2, 0);
         let granted = AtomicUsize::new(0);
         thread::scope(|scope| {
@@ -391,7 +391,7 @@ mod concurrent {
     proptest! {
         /// Against every deposit and withdrawal kept in a list, over random steps of time.
         #[test]
-        fn it_grants_as_the_naive_one(
+        fn window_budget_grants_as_naive_model(
             steps in proptest::collection::vec((0_u64..3_000, 0_u64..20, 0_usize..20), 1..100),
             ratio_in_tenths in prop::sample::select(vec![0_u32, 1, 2, 6, 10, 37]),
             min_per_second in 0_u32..3,
@@ -438,7 +438,7 @@ mod models {
     }
 
     #[test]
-    fn loom_the_last_retry_is_granted_once_also_across_the_edge_of_a_bucket() {
+    fn loom_last_retry_is_granted_once_across_bucket_edge() {
         loom::model(|| {
             let (core, owner) = core(1.0);
             core.deposit(0, owner);

@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn a_method_is_one_of_the_list_or_of_a_service_in_it() {
+    fn method_matches_list_entry_or_listed_service() {
         let methods = methods(&["shop.Orders/Get", "/shop.Orders/List", "shop.Stock/*"]).unwrap();
         for path in ["/shop.Orders/Get", "/shop.Orders/List", "/shop.Stock/Get", "/shop.Stock/Put"] {
             assert!(methods.contain(path), "{path}");
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_method_is_named() {
+    fn invalid_method_name_is_named() {
         for name in
             ["", "/", "Get", "/Get", "shop.Orders/", "shop.Orders/Get/Now", "*/Get/*", "*", "shop.Orders/G*"]
         {

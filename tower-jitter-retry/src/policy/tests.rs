@@ -27,7 +27,7 @@ fn longest(limits: &Limits, fault: &Fault, mut progress: Progress) -> Option<u64
 }
 
 #[test]
-fn the_fate_and_the_idempotency_decide() {
+fn retryability_and_idempotency_decide() {
     let limits = limits(RetryPolicy::builder());
     let permits = |retry, resend| limits.permits(&FAULT.with_retryable(retry), 1, resend);
     assert_eq!(permits(Retryable::Unsent, ResendAfter::Nothing), Err(GiveUp::NotIdempotent));
@@ -40,7 +40,7 @@ fn the_fate_and_the_idempotency_decide() {
 }
 
 #[test]
-fn it_is_sent_three_times_in_all_with_growing_delays() {
+fn default_policy_allows_three_attempts_with_growing_delays() {
     let limits = limits(RetryPolicy::builder());
     assert_eq!(
         [1, 2, 3].map(|attempts| limits.permits(&FAULT, attempts, ResendAfter::Any)),
@@ -52,7 +52,7 @@ fn it_is_sent_three_times_in_all_with_growing_delays() {
 }
 
 #[test]
-fn backoff_grows_on_after_a_minimum_and_starts_again_after_a_pushback() {
+fn backoff_grows_after_minimum_and_restarts_after_pushback() {
     let limits = limits(RetryPolicy::builder().max_attempts(10));
     let two_seconds = Duration::from_secs(2);
     let (minimum, pushback) =
@@ -68,7 +68,7 @@ fn backoff_grows_on_after_a_minimum_and_starts_again_after_a_pushback() {
 }
 
 #[test]
-fn minimum_shorter_than_the_backoff_leaves_the_backoff() {
+fn minimum_shorter_than_backoff_keeps_backoff() {
     let limits = limits(RetryPolicy::builder());
     let tiny = FAULT.with_retry_after(Duration::from_nanos(1));
     assert_eq!(longest(&limits, &tiny, FIRST), Some(SECOND / 10));
@@ -78,7 +78,7 @@ fn minimum_shorter_than_the_backoff_leaves_the_backoff() {
 }
 
 #[test]
-fn a_retry_ends_its_sleep_before_the_deadline() {
+fn retry_delay_ends_before_deadline() {
     let limits = limits(RetryPolicy::builder());
     let by = |deadline| {
         limits.delay(&FAULT, &mut Progress { deadline: Some(deadline), ..FIRST }, |range| *range.end())
@@ -91,7 +91,7 @@ fn a_retry_ends_its_sleep_before_the_deadline() {
 }
 
 #[test]
-fn a_servers_delay_takes_the_backoffs_place_and_is_never_shortened() {
+fn hint_replaces_backoff_and_is_never_shortened() {
     let limits = limits(RetryPolicy::builder());
     let hinted = |delay| FAULT.with_retry_after(delay);
     let four = hinted(Duration::from_secs(4));
@@ -104,7 +104,7 @@ fn a_servers_delay_takes_the_backoffs_place_and_is_never_shortened() {
 }
 
 #[test]
-fn a_sleep_that_would_not_fit_is_not_begun() {
+fn delay_that_does_not_fit_is_not_started() {
     let bounded = limits(RetryPolicy::builder().max_elapsed(Duration::from_secs(10)));
     let at = |elapsed| longest(&bounded, &FAULT, Progress { elapsed, ..FIRST });
     assert_eq!(at(10 * SECOND - SECOND / 10), Some(SECOND / 10), "it ends just in time");
@@ -124,7 +124,7 @@ fn a_sleep_that_would_not_fit_is_not_begun() {
 }
 
 #[test]
-fn what_is_out_of_range_is_named_with_value_and_range() {
+fn policy_value_out_of_range_is_named_with_range() {
     let field = |builder: RetryPolicyBuilder| builder.build().expect_err("it is out of range").field();
     let policy = RetryPolicy::builder;
     assert_eq!(field(policy().max_attempts(0)), "max_attempts");
@@ -161,7 +161,7 @@ fn what_is_out_of_range_is_named_with_value_and_range() {
 }
 
 #[test]
-fn clones_share_the_budget_and_every_policy_has_its_own() {
+fn policy_clones_share_budget_and_policies_do_not() {
     let policy = RetryPolicy::default();
     assert_eq!(policy.budget, policy.clone().budget);
     assert_ne!(policy.budget, RetryPolicy::default().budget);

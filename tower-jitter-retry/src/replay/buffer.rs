@@ -533,7 +533,7 @@ mod models {
     }
 
     #[test]
-    fn loom_a_body_that_is_taken_over_is_whole_or_cut_for_each() {
+    fn loom_body_taken_over_is_whole_or_cut_for_each() {
         loom::model(|| {
             let (tape, first) = Tape::record(Countdown(2), 10);
             let thread = thread::spawn(move || read(&first));

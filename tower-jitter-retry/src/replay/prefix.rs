@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_room_is_never_more_than_the_limit_and_nothing_is_lost() {
+    fn prefix_capacity_stays_within_limit_and_keeps_all() {
         for limit in [0, 1, 7, 1_000, 65_536] {
             let mut prefix = Prefix::new(limit);
             let mut kept = Vec::new();
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_is_kept_to_the_byte() {
+    fn prefix_limit_is_exact_to_the_byte() {
         let mut prefix = Prefix::new(3);
         assert!(prefix.keep(b"ab") && prefix.keep(b"") && prefix.keep(b"c") && prefix.keep(b""));
         assert!(!prefix.keep(b"d"));

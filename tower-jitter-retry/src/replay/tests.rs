@@ -134,7 +134,7 @@ fn again(saved: Saved) -> (ReplayBody<Acts>, Saved) {
 }
 
 #[test]
-fn what_is_in_memory_is_sent_again_whole() {
+fn body_in_memory_is_sent_again_whole() {
     let (body, saved) = Full::new(Bytes::from_static(b"text")).save(0);
     let (second, saved) = Full::again(saved.unwrap(), false).unwrap();
     let (third, nothing) = Full::again(saved.unwrap(), true).unwrap();
@@ -145,7 +145,7 @@ fn what_is_in_memory_is_sent_again_whole() {
 }
 
 #[test]
-fn what_was_read_is_played_again_and_the_rest_goes_on_with_its_trailers() {
+fn read_part_is_replayed_and_rest_follows_with_trailers() {
     let (mut first, saved) = save(acts([data(b"ab"), data(b"cd"), data(b"ef"), Act::Trailers]), 100);
     let mut seen = Seen::default();
     read(&mut first, 2, &mut seen);
@@ -162,7 +162,7 @@ fn what_was_read_is_played_again_and_the_rest_goes_on_with_its_trailers() {
 }
 
 #[test]
-fn nothing_is_read_before_it_is_asked_for_and_nothing_after_the_end() {
+fn body_is_read_only_when_polled_and_never_after_end() {
     let body = acts([data(b"ab")]);
     let overrun = Rc::clone(&body.overrun);
     let (mut first, saved) = save(body, 100);
@@ -174,7 +174,7 @@ fn nothing_is_read_before_it_is_asked_for_and_nothing_after_the_end() {
 }
 
 #[test]
-fn a_body_that_outgrows_the_limit_goes_on_untouched_and_is_not_sent_again() {
+fn body_over_limit_passes_unchanged_and_is_not_sent_again() {
     for at in 0..4 {
         let body = acts([data(b"ab"), data(b"cd"), data(b"ef"), Act::Waits, data(b"gh"), Act::Trailers]);
         let (mut first, saved) = save(body, 5);
@@ -191,7 +191,7 @@ fn a_body_that_outgrows_the_limit_goes_on_untouched_and_is_not_sent_again() {
 }
 
 #[test]
-fn a_body_that_outgrew_the_limit_holds_no_memory() {
+fn body_over_limit_holds_no_memory() {
     let frame = || Act::Data(vec![7; 5_000]);
     let (mut first, saved) = save(acts(std::iter::repeat_with(frame).take(30)), 65_536);
     let mut cx = Context::from_waker(Waker::noop());
@@ -223,7 +223,7 @@ fn read_frames(body: &mut ReplayBody<Acts>, frames: usize) -> usize {
 const HANDLE: i64 = 1_024;
 
 #[test]
-fn stream_whose_call_has_ended_keeps_nothing() {
+fn stream_of_ended_call_keeps_nothing() {
     let frame = || Act::Data(vec![7; 2_000]);
     for attempts in 1..=3 {
         let body = acts(std::iter::repeat_with(frame).take(40));
@@ -247,7 +247,7 @@ fn stream_whose_call_has_ended_keeps_nothing() {
 }
 
 #[test]
-fn last_attempt_keeps_nothing_and_gives_back_what_it_has_sent() {
+fn last_attempt_keeps_nothing_and_frees_what_it_sent() {
     const LIMIT: usize = 8 << 20;
     let frame = || Act::Data(vec![7; 100_000]);
     let (mut first, saved) = save(acts(std::iter::repeat_with(frame).take(100)), LIMIT);
@@ -267,7 +267,7 @@ fn last_attempt_keeps_nothing_and_gives_back_what_it_has_sent() {
 
 /// The end of a call while its last attempt still plays what an earlier one read.
 #[test]
-fn stream_released_in_the_middle_of_its_replay_is_whole() {
+fn stream_released_during_replay_is_whole() {
     for played in 0..5 {
         let script = [data(b"ab"), data(b"cd"), data(b"ef"), Act::Trailers];
         let (mut first, saved) = save(acts(script.clone()), 100);
@@ -286,7 +286,7 @@ fn stream_released_in_the_middle_of_its_replay_is_whole() {
 
 /// The retry has played what was kept when the rest outgrows the limit.
 #[test]
-fn a_body_that_outgrows_the_limit_in_its_second_attempt_is_whole_there() {
+fn body_over_limit_in_second_attempt_is_whole() {
     let (mut first, saved) = save(acts([data(b"ab"), data(b"cd"), data(b"ef")]), 4);
     read(&mut first, 1, &mut Seen::default());
     let (mut second, saved) = again(saved);
@@ -296,7 +296,7 @@ fn a_body_that_outgrows_the_limit_in_its_second_attempt_is_whole_there() {
 }
 
 #[test]
-fn the_size_hint_does_not_decide_and_is_that_of_the_whole() {
+fn size_hint_covers_whole_body_and_does_not_decide() {
     let mut body = acts([data(b"ab"), data(b"cd")]);
     body.said = Some(1 << 40);
     let (mut first, saved) = save(body, 100);
@@ -311,7 +311,7 @@ fn the_size_hint_does_not_decide_and_is_that_of_the_whole() {
 }
 
 #[test]
-fn a_retry_takes_the_body_over_while_the_first_attempt_still_holds_it() {
+fn retry_takes_over_body_held_by_first_attempt() {
     struct Woken(AtomicUsize);
     impl Wake for Woken {
         fn wake(self: Arc<Self>) {
@@ -345,7 +345,7 @@ fn a_retry_takes_the_body_over_while_the_first_attempt_still_holds_it() {
 }
 
 #[test]
-fn a_body_that_fails_is_not_sent_again_and_keeps_its_error() {
+fn failed_body_is_not_sent_again_and_keeps_its_error() {
     let (mut first, saved) = save(acts([data(b"ab"), Act::Fails, data(b"cd")]), 100);
     let seen = all(&mut first);
     assert_eq!(
@@ -358,7 +358,7 @@ fn a_body_that_fails_is_not_sent_again_and_keeps_its_error() {
 
 /// A client without a wrapper of its own passes the error on.
 #[test]
-fn error_of_replayed_body_is_not_read_as_one_of_the_connection() {
+fn replayed_body_error_is_not_classified_as_connection_error() {
     use tower_fault_classify::{Health, Retryable, judge_error};
 
     struct Refused;
@@ -384,7 +384,7 @@ fn error_of_replayed_body_is_not_read_as_one_of_the_connection() {
 }
 
 #[test]
-fn a_body_that_panics_is_not_sent_again() {
+fn panicked_body_is_not_sent_again() {
     struct Panics;
     impl Body for Panics {
         type Data = Bytes;
@@ -406,7 +406,7 @@ fn a_body_that_panics_is_not_sent_again() {
 
 /// The layer further out may not send again what the one further in does.
 #[test]
-fn body_that_outer_layer_keeps_is_sent_again_by_both() {
+fn body_kept_by_outer_layer_is_sent_again_by_both() {
     let (first, outer) = save(acts([data(b"ab"), data(b"cd")]), 100);
     let (mut first, inner) = first.save(100);
     read(&mut first, 1, &mut Seen::default());
@@ -423,7 +423,7 @@ fn body_that_outer_layer_keeps_is_sent_again_by_both() {
 }
 
 #[test]
-fn body_of_outer_layers_last_attempt_is_kept_by_the_inner_layer() {
+fn body_of_outer_last_attempt_is_kept_by_inner_layer() {
     let (_, outer) = save(acts([data(b"ab"), data(b"cd"), Act::Trailers]), 100);
     let (second, outer) = ReplayBody::again(outer.unwrap(), true).unwrap();
     let (mut second, inner) = second.save(100);
@@ -438,7 +438,7 @@ fn body_of_outer_layers_last_attempt_is_kept_by_the_inner_layer() {
 }
 
 #[test]
-fn body_that_was_read_without_being_kept_is_not_saved() {
+fn body_read_without_recording_is_not_saved() {
     for frames in 1..4 {
         let (mut first, outer) = save(acts([data(b"ab"), data(b"cd"), Act::Trailers]), 100);
         read(&mut first, 2, &mut Seen::default());
@@ -454,7 +454,7 @@ fn body_that_was_read_without_being_kept_is_not_saved() {
 }
 
 #[test]
-fn an_ended_body_says_so() {
+fn ended_body_reports_end_of_stream() {
     let (first, saved) = ReplayBody::new(Full::new(Bytes::new())).save(100);
     assert!(first.is_end_stream());
     let (mut second, _) = ReplayBody::again(saved.unwrap(), true).unwrap();
@@ -465,7 +465,7 @@ fn an_ended_body_says_so() {
 
 /// A retry that starts while the attempt before is in the middle of a read, as on another thread.
 #[test]
-fn body_taken_over_during_a_read_is_whole_in_the_next_attempt() {
+fn body_taken_over_during_read_is_whole_in_next_attempt() {
     type Taken = Option<(ReplayBody<Nested>, Option<Replay<Nested>>)>;
 
     /// Starts the next attempt from within its first read.
@@ -537,7 +537,7 @@ fn any_act() -> impl Strategy<Value = Act> {
 
 proptest! {
     #[test]
-    fn a_server_sees_the_whole_body_or_a_cut_one_never_a_wrong_one(
+    fn server_sees_whole_or_cut_body_never_wrong_one(
         frames in proptest::collection::vec(any_act(), 0..12),
         with_trailers in any::<bool>(),
         fails_at in proptest::option::of(0_usize..12),
@@ -706,7 +706,7 @@ fn release_trailers() {
 
 /// The drop of an error, of data or of trailers is user code.
 #[test]
-fn frames_and_errors_of_body_are_dropped_outside_the_lock() {
+fn body_frames_and_errors_are_dropped_outside_lock() {
     let cases: [(&str, fn()); 4] = [
         ("error", || take_over_during_read(Err)),
         ("data", || take_over_during_read(|data| Ok(Frame::data(Bytes::from_owner(data))))),

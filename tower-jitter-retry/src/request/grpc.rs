@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timeout_is_digits_and_a_unit() {
+    fn grpc_timeout_parses_digits_and_unit() {
         for (text, nanos) in [
             ("1H", 3_600_000_000_000),
             ("2M", 120_000_000_000),
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_only_made_shorter() {
+    fn grpc_timeout_is_only_shortened() {
         let rewritten = |timeout: Option<&str>, left| {
             let mut headers = HeaderMap::new();
             if let Some(timeout) = timeout {
@@ -111,7 +111,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back_and_never_longer(nanos in any::<u64>(), seconds in 0_u64..1 << 40) {
+        fn grpc_timeout_written_is_read_back_never_longer(nanos in any::<u64>(), seconds in 0_u64..1 << 40) {
             for time in [Duration::from_nanos(nanos), Duration::from_secs(seconds)] {
                 let read = parse(format(time).as_bytes()).unwrap();
                 prop_assert!(read <= time.max(Duration::from_nanos(1)));

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_methods_are_those_of_rfc_9110() {
+    fn idempotent_methods_are_those_of_rfc_9110() {
         for method in ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"] {
             assert!(idempotent(method), "{method}");
         }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn idempotency_key_and_safety_are_read_apart_from_the_method() {
+    fn idempotency_key_and_safety_are_read_separately_from_method() {
         let mut request = Request::post("/").header("Idempotency-Key", "1").body(()).unwrap();
         assert!(!RequestInfo::is_idempotent(&request) && request.has_idempotency_key());
         assert_eq!(request.notes().safety, None);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn an_http_request_goes_out_again_as_it_was() {
+    fn http_request_is_sent_again_unchanged() {
         let mut request = Request::put("/a?b").header("x", "y").body("text".to_owned()).unwrap();
         request.extensions_mut().insert(7_u8);
         let (_, saved) = request.save(1_024);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_earlier_of_two_deadlines_counts() {
+    fn earlier_of_two_deadlines_applies() {
         use std::time::Duration;
 
         let left = |deadline: Option<u64>, timeout: Option<&str>| {
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_are_written_and_taken_off() {
+    fn marks_are_written_and_removed() {
         let name = HeaderName::from_static("x-attempt");
         let mark = |number, marker| Mark {
             attempt: Attempt::new(number),

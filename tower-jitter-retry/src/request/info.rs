@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_moment_that_has_passed_leaves_nothing() {
+    async fn passed_deadline_leaves_no_time() {
         let now = tokio::time::Instant::now().into_std();
         let (soon, late) = (Deadline::at(now + Duration::from_secs(3)), Deadline::at(now));
         assert_eq!((soon.remaining(), late.remaining()), (Duration::from_secs(3), Duration::ZERO));

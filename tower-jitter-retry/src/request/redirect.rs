@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fragment_is_no_part_of_the_resource() {
+    fn fragment_is_ignored_in_url_comparison() {
         assert!(is_same("http://a/b?c#d", "http://a/b?c"));
         assert!(is_same("http://a/b#c", "http://a/b#d"));
         assert!(!is_same("http://a/b?c", "http://a/b?d"));
@@ -86,7 +86,7 @@ mod tests {
 
     #[cfg(feature = "reqwest")]
     #[test]
-    fn url_that_reqwest_has_normalized_is_the_same() {
+    fn url_normalized_by_reqwest_is_the_same() {
         for (one, other) in [
             ("http://A.example", "http://a.example/"),
             ("http://a:80/b", "http://a/b"),

@@ -108,7 +108,7 @@ mod tests {
     use crate::request::{Deadline, RetrySafety};
 
     #[test]
-    fn what_is_written_down_is_read_and_the_rest_is_untouched() {
+    fn reqwest_notes_are_read_and_rest_is_unchanged() {
         let url = "http://user@example.org:81/a%20b?c=d#e";
         let mut request = Request::new(Method::PUT, url.parse().unwrap());
         *request.body_mut() = Some("text".into());

@@ -42,7 +42,7 @@ fn sends<E: Error + 'static>(error: impl Fn() -> E) -> (usize, E) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn by_default_a_request_that_fails_twice_is_sent_three_times() {
+async fn default_policy_sends_three_attempts() {
     let calls = Calls::default();
     let mut service =
         JitterRetryLayer::new(RetryPolicy::default()).layer(service_fn(|request: &'static str| {
@@ -54,7 +54,7 @@ async fn by_default_a_request_that_fails_twice_is_sent_three_times() {
 }
 
 #[test]
-fn a_request_is_sent_until_it_succeeds_and_not_once_more() {
+fn request_is_sent_until_first_success() {
     for failures in 0..20 {
         let calls = Calls::default();
         let mut service =
@@ -68,7 +68,7 @@ fn a_request_is_sent_until_it_succeeds_and_not_once_more() {
 }
 
 #[test]
-fn a_service_is_used_for_one_call_after_the_other_and_each_has_its_own_attempts() {
+fn consecutive_calls_have_separate_attempts() {
     let calls = Calls::default();
     let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(|_: u32| {
         let call = calls.next();
@@ -80,14 +80,14 @@ fn a_service_is_used_for_one_call_after_the_other_and_each_has_its_own_attempts(
 }
 
 #[test]
-fn max_attempts_counts_the_first() {
+fn max_attempts_includes_the_first() {
     for attempts in 1..=7 {
         assert_eq!(gets(at_once().max_attempts(attempts).build().unwrap(), 503), attempts as usize);
     }
 }
 
 #[test]
-fn the_last_error_is_returned_itself_when_the_attempts_are_used_up() {
+fn last_error_is_returned_itself_after_max_attempts() {
     #[derive(Debug)]
     struct Traced(Arc<str>);
     impl std::fmt::Display for Traced {
@@ -110,7 +110,7 @@ fn the_last_error_is_returned_itself_when_the_attempts_are_used_up() {
 }
 
 #[test]
-fn the_last_response_is_returned_itself_when_the_attempts_are_used_up() {
+fn last_response_is_returned_itself_after_max_attempts() {
     let calls = Calls::default();
     let mut service =
         JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(|_: Request<String>| {
@@ -132,7 +132,7 @@ fn the_last_response_is_returned_itself_when_the_attempts_are_used_up() {
 }
 
 #[test]
-fn an_error_is_not_wrapped_when_nothing_was_retried() {
+fn error_without_retry_is_not_wrapped() {
     let mut service =
         JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(async |_: Request<String>| {
             Err::<Response<()>, _>(io::Error::new(ErrorKind::TimedOut, Broken(1)))
@@ -143,7 +143,7 @@ fn an_error_is_not_wrapped_when_nothing_was_retried() {
 }
 
 #[test]
-fn a_boxed_error_stays_the_same_box() {
+fn boxed_error_is_returned_as_the_same_box() {
     let mut service = JitterRetryLayer::new(at_once().build().unwrap())
         .layer(service_fn(async |_: Request<String>| Err::<Response<()>, BoxError>(Box::new(Broken(1)))));
     for method in [Method::POST, Method::GET] {
@@ -153,7 +153,7 @@ fn a_boxed_error_stays_the_same_box() {
 }
 
 #[test]
-fn a_success_is_returned_untouched() {
+fn success_is_returned_unchanged() {
     let calls = Calls::default();
     let mut service =
         JitterRetryLayer::new(RetryPolicy::default()).layer(service_fn(|_: Request<String>| {
@@ -168,7 +168,7 @@ fn a_success_is_returned_untouched() {
 }
 
 #[test]
-fn what_asking_again_does_not_help_is_sent_once() {
+fn permanent_fault_is_sent_once() {
     for status in [200, 204, 301, 304, 400, 401, 403, 404, 409, 410, 422, 499, 501, 505, 507, 511] {
         assert_eq!(gets(at_once().build().unwrap(), status), 1, "{status}");
     }
@@ -181,7 +181,7 @@ fn what_asking_again_does_not_help_is_sent_once() {
 }
 
 #[test]
-fn what_asking_again_may_help_is_sent_again() {
+fn transient_fault_is_sent_again() {
     for status in [408, 421, 425, 429, 500, 502, 503, 504, 509, 520, 522, 529, 599] {
         assert_eq!(gets(at_once().build().unwrap(), status), 3, "{status}");
     }
@@ -198,7 +198,7 @@ fn what_asking_again_may_help_is_sent_again() {
 }
 
 #[test]
-fn a_rejection_of_a_layer_below_ends_the_retries_in_any_wrapping() {
+fn rejection_below_stops_retries_in_any_wrapping() {
     let (calls, error) = sends(|| Judged::bare(REJECTED));
     assert_eq!((calls, error.fault()), (1, &REJECTED));
 
@@ -213,7 +213,7 @@ fn a_rejection_of_a_layer_below_ends_the_retries_in_any_wrapping() {
 }
 
 #[test]
-fn a_rejection_in_the_second_attempt_ends_the_retries() {
+fn rejection_in_second_attempt_stops_retries() {
     let calls = Calls::default();
     let mut service =
         JitterRetryLayer::new(at_once().max_attempts(5).build().unwrap()).layer(service_fn(|(): ()| {
@@ -225,7 +225,7 @@ fn a_rejection_in_the_second_attempt_ends_the_retries() {
 }
 
 #[test]
-fn a_verdict_from_below_goes_before_the_status() {
+fn attached_verdict_takes_precedence_over_status() {
     let calls = Calls::default();
     let rule = rule_fn(|outcome: Result<&Response<String>, &io::Error>| {
         outcome.is_ok_and(|response| response.status() == 404).then_some(ILL.into())
@@ -242,7 +242,7 @@ fn a_verdict_from_below_goes_before_the_status() {
 }
 
 #[test]
-fn a_verdict_from_below_is_stale_once_the_status_was_changed() {
+fn attached_verdict_is_stale_after_status_change() {
     let calls = Calls::default();
     let mut service = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(at_once().build().unwrap()))
@@ -260,7 +260,7 @@ fn a_verdict_from_below_is_stale_once_the_status_was_changed() {
 }
 
 #[test]
-fn a_rule_is_asked_before_the_default_and_the_last_one_added_first() {
+fn rule_added_last_is_checked_first() {
     fn rule(status: u16, verdict: Verdict) -> impl Rule<Response<String>, io::Error> + Clone {
         rule_fn(move |outcome: Result<&Response<String>, &io::Error>| {
             outcome.is_ok_and(|response| response.status() == status).then_some(verdict)
@@ -284,7 +284,7 @@ fn a_rule_is_asked_before_the_default_and_the_last_one_added_first() {
 }
 
 #[test]
-fn a_classifier_of_ones_own_judges_alone_and_reads_no_carried_verdict() {
+fn custom_classifier_ignores_attached_verdict() {
     let calls = Calls::default();
     let own = classify_fn(|outcome: Result<&Response<String>, &Judged>| match outcome {
         Ok(response) if response.status() == 503 => Verdict::Success,
@@ -303,7 +303,7 @@ fn a_classifier_of_ones_own_judges_alone_and_reads_no_carried_verdict() {
 }
 
 #[test]
-fn errors_only_takes_responses_of_any_type() {
+fn errors_only_accepts_any_response_type() {
     #[derive(Debug, PartialEq)]
     struct Foreign(usize);
 
@@ -317,7 +317,7 @@ fn errors_only_takes_responses_of_any_type() {
 }
 
 #[test]
-fn errors_only_calls_every_http_response_a_success() {
+fn errors_only_counts_every_response_as_success() {
     let calls = Calls::default();
     let mut service = JitterRetryLayer::new(at_once().build().unwrap()).errors_only().layer(service_fn(
         |_: Request<String>| {
@@ -331,7 +331,7 @@ fn errors_only_calls_every_http_response_a_success() {
 
 /// Every service that the layer makes is one of its own, and none needs more of the inner service than it uses.
 #[test]
-fn a_borrowed_service_fits() {
+fn borrowed_service_is_accepted() {
     let owner = String::from("not static");
     let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(|_: u32| {
         let owner = &owner;
@@ -341,7 +341,7 @@ fn a_borrowed_service_fits() {
 }
 
 #[test]
-fn what_is_out_of_range_is_named() {
+fn max_attempts_out_of_range_is_named() {
     let year = Duration::from_secs(365 * 24 * 60 * 60);
     let longer = year + Duration::from_nanos(1);
     let second = Duration::from_secs(1);
@@ -380,7 +380,7 @@ fn what_is_out_of_range_is_named() {
 }
 
 #[test]
-fn trap_28_an_error_is_the_inner_one_retried_or_not() {
+fn error_type_is_the_inner_one_with_or_without_retry() {
     for (attempts, kind) in
         [(1, ErrorKind::TimedOut), (3, ErrorKind::TimedOut), (3, ErrorKind::PermissionDenied)]
     {

@@ -57,7 +57,7 @@ fn succeed(layer: &JitterRetryLayer, requests: usize) {
 }
 
 #[test]
-fn a_thousand_failing_requests_are_retried_as_often_as_the_ratio_says() {
+fn failing_requests_are_retried_up_to_ratio() {
     for (ratio, expected) in
         [(0.0, 0), (0.001, 1), (0.1, 100), (0.2, 200), (0.6, 600), (1.0, 1_000), (1.5, 1_500)]
     {
@@ -67,7 +67,7 @@ fn a_thousand_failing_requests_are_retried_as_often_as_the_ratio_says() {
 }
 
 #[test]
-fn the_ratio_is_kept_at_every_moment() {
+fn ratio_holds_after_every_request() {
     let layer = layer(from(&share(0.1)));
     let mut retries = 0;
     for requests in 1..=1_000 {
@@ -77,7 +77,7 @@ fn the_ratio_is_kept_at_every_moment() {
 }
 
 #[test]
-fn a_ratio_is_exact_where_it_is_not_in_binary() {
+fn ratio_without_exact_binary_form_is_exact() {
     let layer = layer(from(&share(0.7)).max_attempts(1_000));
     let mut retries = 0;
     for requests in 1..=1_000 {
@@ -87,12 +87,12 @@ fn a_ratio_is_exact_where_it_is_not_in_binary() {
 }
 
 #[test]
-fn without_a_budget_every_request_is_retried() {
+fn policy_without_budget_retries_every_request() {
     assert_eq!(retries_of(&layer(at_once()), 1_000), 2_000);
 }
 
 #[test]
-fn the_default_is_a_fifth_and_ten_a_second() {
+fn default_budget_is_20_percent_and_10_per_second() {
     let (budget, hand) = on_hand(Budget::builder());
     let layer = layer(from(&budget));
     assert_eq!(retries_of(&layer, 1_000), 200 + 100);
@@ -101,14 +101,14 @@ fn the_default_is_a_fifth_and_ten_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_has_a_budget_by_default() {
+async fn default_policy_has_a_budget() {
     // Of the system's clock: all that is asserted is that there is a bound.
     let layer = layer(RetryPolicy::builder().initial_backoff(Duration::ZERO).max_attempts(1_000));
     assert!(retries_of(&layer, 1) < 999);
 }
 
 #[test]
-fn layers_that_share_a_budget_are_bounded_together() {
+fn layers_sharing_budget_are_bounded_together() {
     let budget = share(0.1);
     let one = layer(from(&budget));
     let other = layer(from(&budget).max_attempts(10));
@@ -117,14 +117,14 @@ fn layers_that_share_a_budget_are_bounded_together() {
 }
 
 #[test]
-fn what_one_layer_pays_in_another_may_draw() {
+fn deposit_of_one_layer_pays_for_another() {
     let budget = share(0.1);
     succeed(&layer(from(&budget)), 1_000);
     assert_eq!(retries_of(&layer(from(&budget).max_attempts(1_000)), 1), 100);
 }
 
 #[test]
-fn clones_of_a_policy_and_of_a_layer_share_its_budget() {
+fn policy_and_layer_clones_share_budget() {
     let policy = from(&share(0.1)).build().unwrap();
     let layers = [JitterRetryLayer::new(policy.clone()), JitterRetryLayer::new(policy)];
     let layers = [layers[0].clone(), layers[1].clone(), layers[0].clone()];
@@ -133,7 +133,7 @@ fn clones_of_a_policy_and_of_a_layer_share_its_budget() {
 }
 
 #[test]
-fn every_default_policy_has_a_budget_of_its_own() {
+fn default_policies_have_separate_budgets() {
     let policy = || RetryPolicy::builder().initial_backoff(Duration::ZERO).max_attempts(50);
     let (one, other) = (layer(policy()), layer(policy()));
     // The reserve of a hundred is enough for one at a time only twice.
@@ -142,14 +142,14 @@ fn every_default_policy_has_a_budget_of_its_own() {
 }
 
 #[test]
-fn a_request_pays_once_however_often_it_is_sent() {
+fn request_deposits_once_for_all_attempts() {
     let layer = layer(from(&share(1.0)).max_attempts(1_000));
     assert_eq!(retries_of(&layer, 1), 1);
     assert_eq!(retries_of(&layer, 10), 10);
 }
 
 #[test]
-fn a_request_that_was_rejected_below_pays_nothing() {
+fn request_rejected_below_deposits_nothing() {
     let layer = layer(from(&share(1.0)).max_attempts(1_000));
     let mut rejecting = layer.layer(service_fn(async |_: u32| Err::<(), _>(Judged::bare(REJECTED))));
     for _ in 0..1_000 {
@@ -159,7 +159,7 @@ fn a_request_that_was_rejected_below_pays_nothing() {
 }
 
 #[test]
-fn what_is_not_sent_again_draws_nothing() {
+fn request_not_sent_again_withdraws_nothing() {
     let (budget, _hand) = on_hand(Budget::builder().ratio(0.0).min_per_second(1).span(SECOND));
     let calls = Calls::default();
     let mut service = layer(from(&budget)).layer(service_fn(|request: Request<String>| {
@@ -180,7 +180,7 @@ fn what_is_not_sent_again_draws_nothing() {
 }
 
 #[test]
-fn a_sleep_that_does_not_fit_draws_nothing() {
+fn delay_that_does_not_fit_withdraws_nothing() {
     let (budget, _hand) = on_hand(Budget::builder().ratio(0.0).min_per_second(1).span(SECOND));
     let slow = from(&budget)
         .initial_backoff(SECOND)
@@ -191,7 +191,7 @@ fn a_sleep_that_does_not_fit_draws_nothing() {
 }
 
 #[test]
-fn a_request_without_budget_returns_its_own_outcome() {
+fn request_refused_by_budget_returns_its_own_outcome() {
     let layer = layer(from(&share(0.0)));
     let mut service = layer.layer(service_fn(async |_: Request<String>| {
         let mut response: Response<String> = response(503);
@@ -204,7 +204,7 @@ fn a_request_without_budget_returns_its_own_outcome() {
 }
 
 #[test]
-fn the_reserve_is_spent_at_once_and_comes_back_after_the_span() {
+fn reserve_is_granted_at_once_and_refills_after_span() {
     let (budget, hand) = on_hand(Budget::builder().ratio(0.0).min_per_second(2).span(10 * SECOND));
     let layer = layer(from(&budget).max_attempts(1_000));
     assert_eq!(retries_of(&layer, 1), 20);
@@ -217,7 +217,7 @@ fn the_reserve_is_spent_at_once_and_comes_back_after_the_span() {
 }
 
 #[test]
-fn a_week_without_traffic_leaves_the_reserve_and_no_more() {
+fn idle_week_leaves_only_reserve() {
     let (budget, hand) = on_hand(Budget::builder().ratio(0.5).min_per_second(1));
     let layer = layer(from(&budget).max_attempts(1_000));
     succeed(&layer, 10_000);
@@ -228,7 +228,7 @@ fn a_week_without_traffic_leaves_the_reserve_and_no_more() {
 }
 
 #[test]
-fn a_budget_that_was_used_up_recovers_with_the_traffic() {
+fn exhausted_budget_recovers_with_traffic() {
     let (budget, hand) = on_hand(Budget::builder().ratio(0.1).min_per_second(0));
     let layer = layer(from(&budget));
     for _ in 0..20 {
@@ -238,7 +238,7 @@ fn a_budget_that_was_used_up_recovers_with_the_traffic() {
 }
 
 #[test]
-fn a_call_that_is_dropped_draws_nothing() {
+fn dropped_call_withdraws_nothing() {
     let layer = layer(from(&share(0.1)).max_attempts(1_000));
     succeed(&layer, 10);
     let mut hung = layer.layer(service_fn(|_: u32| std::future::pending::<Result<(), Broken>>()));
@@ -249,7 +249,7 @@ fn a_call_that_is_dropped_draws_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_tasks_at_once_are_not_granted_more() {
+async fn concurrent_tasks_are_not_granted_more() {
     let calls = Calls::default();
     let budget = Budget::builder().ratio(0.1).min_per_second(0).clock(Clock::tokio()).build().unwrap();
     // With delays, so that all of them fail before the first is retried.
@@ -275,7 +275,7 @@ async fn a_thousand_tasks_at_once_are_not_granted_more() {
 }
 
 #[test]
-fn threads_at_once_are_not_granted_more() {
+fn concurrent_threads_are_not_granted_more() {
     const THREADS: usize = 8;
     for ratio in [0.1, 0.25] {
         let calls = Calls::default();
@@ -311,7 +311,7 @@ fn threads_at_once_are_not_granted_more() {
 
 /// A server that hangs is when retries have to be bounded by the traffic, and not only by the reserve.
 #[tokio::test(start_paused = true)]
-async fn requests_that_take_longer_than_the_span_pay_as_well() {
+async fn request_longer_than_span_deposits() {
     let calls = Calls::default();
     let budget = Budget::builder().ratio(0.1).min_per_second(0).clock(Clock::tokio()).build().unwrap();
     let service = layer(from(&budget)).layer(service_fn({
@@ -335,7 +335,7 @@ async fn requests_that_take_longer_than_the_span_pay_as_well() {
 
 /// Requests that are rejected below pay nothing, so that these threads draw only, all of them for the last one as well.
 #[test]
-fn threads_that_draw_at_once_share_what_is_there_to_the_last() {
+fn concurrent_withdrawals_share_every_retry() {
     const THREADS: usize = 8;
     let shed = REJECTED.with_retryable(Retryable::Unsent);
     for round in 0..50 {
@@ -361,7 +361,7 @@ fn threads_that_draw_at_once_share_what_is_there_to_the_last() {
 
 /// A dropped budget's memory is used again by the next one on the same clock; what was paid and drawn must not be.
 #[tokio::test(start_paused = true)]
-async fn a_new_budget_begins_empty() {
+async fn new_budget_starts_empty() {
     for _ in 0..50 {
         let budget = Budget::builder().ratio(0.5).min_per_second(0).clock(Clock::tokio()).build().unwrap();
         let layer = layer(from(&budget).max_attempts(1_000));
@@ -375,7 +375,7 @@ async fn a_new_budget_begins_empty() {
 }
 
 #[test]
-fn what_is_out_of_range_is_named() {
+fn budget_value_out_of_range_is_named() {
     for (builder, field) in [
         (Budget::builder().ratio(-0.1), "ratio"),
         (Budget::builder().ratio(f64::NAN), "ratio"),
@@ -388,7 +388,7 @@ fn what_is_out_of_range_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn default_budget_refills_under_a_paused_clock_without_a_clock_being_set() {
+async fn default_budget_refills_under_paused_clock() {
     let layer = layer(RetryPolicy::builder().initial_backoff(Duration::ZERO).max_attempts(1_000));
     for _ in 0..3 {
         assert_eq!(retries_of(&layer, 1), 100, "ten a second over ten seconds");
@@ -399,7 +399,7 @@ async fn default_budget_refills_under_a_paused_clock_without_a_clock_being_set()
 
 /// The policy's clock counts `max_elapsed`, the budget's the span.
 #[test]
-fn a_budget_counts_by_its_own_clock() {
+fn budget_uses_its_own_clock() {
     let (budget, hand) = on_hand(Budget::builder().ratio(0.0).min_per_second(1).span(10 * SECOND));
     let (clock, others) = Clock::manual();
     let layer = layer(from(&budget).clock(clock).max_attempts(1_000).max_elapsed(None::<Duration>));
@@ -411,7 +411,7 @@ fn a_budget_counts_by_its_own_clock() {
 }
 
 #[test]
-fn grpcs_throttle_holds_behind_the_layer() {
+fn grpc_budget_applies_in_layer() {
     let layer = layer(from(&Budget::grpc().build().unwrap()).max_attempts(1_000));
     // After 1, 2, 3 and 4 failures 9, 8, 7 and 6 tokens are left, more than half.
     assert_eq!(retries_of(&layer, 1), 4);
@@ -424,7 +424,7 @@ fn grpcs_throttle_holds_behind_the_layer() {
 }
 
 #[test]
-fn the_aws_quota_holds_behind_the_layer_and_is_refunded() {
+fn aws_budget_applies_in_layer_and_is_refunded() {
     let budget = Budget::aws().build().unwrap();
     let layer = layer(from(&budget).max_attempts(1_000));
     let calls = Calls::default();
@@ -442,7 +442,7 @@ fn the_aws_quota_holds_behind_the_layer_and_is_refunded() {
 }
 
 #[test]
-fn aws_retry_whose_caller_leaves_returns_its_cost() {
+fn aws_retry_cancelled_returns_its_cost() {
     let budget = Budget::aws().capacity(5).timeout_cost(5).increment(0).build().unwrap();
     let layer = layer(from(&budget));
     for _ in 0..100 {
@@ -463,7 +463,7 @@ fn aws_retry_whose_caller_leaves_returns_its_cost() {
 }
 
 #[test]
-fn trap_21_a_ratio_of_six_tenths_grants_six_of_ten_also_to_threads_at_once() {
+fn ratio_of_0_6_grants_six_of_ten_across_threads() {
     let (budget, _hand) = on_hand(Budget::builder().ratio(0.6).min_per_second(0));
     let layer = layer(at_once().budget(budget).max_attempts(4));
     assert_eq!(retries_of(&layer, 10), 6);
@@ -481,7 +481,7 @@ fn trap_21_a_ratio_of_six_tenths_grants_six_of_ten_also_to_threads_at_once() {
 }
 
 #[test]
-fn trap_21_a_budget_that_was_idle_for_a_century_answers_and_one_that_ran_dry_comes_back() {
+fn budget_idle_for_a_century_answers_and_refills() {
     let (budget, hand) = on_hand(Budget::builder().ratio(0.5).min_per_second(0).span(SECOND));
     let layer = layer(at_once().budget(budget));
     assert_eq!(retries_of(&layer, 100), 50);

@@ -51,7 +51,7 @@ fn slow() -> RetryPolicy {
 }
 
 #[test]
-fn dropping_the_future_drops_the_attempt_that_runs() {
+fn dropped_future_drops_running_attempt() {
     for hangs_from in [1, 2, 3] {
         let (calls, token, request) = (Calls::default(), Traced::default(), Traced::default());
         let mut service = JitterRetryLayer::new(at_once().build().unwrap()).clone_requests().layer(
@@ -68,7 +68,7 @@ fn dropping_the_future_drops_the_attempt_that_runs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_future_ends_the_sleep() {
+async fn dropped_future_ends_delay() {
     let (calls, token, request) = (Calls::default(), Traced::default(), Traced::default());
     let mut service = JitterRetryLayer::new(slow()).clone_requests().layer(service_fn(|_: Traced| {
         calls.next();
@@ -85,7 +85,7 @@ async fn dropping_the_future_ends_the_sleep() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_future_gives_up_the_wait_for_readiness() {
+async fn dropped_future_ends_readiness_wait() {
     let calls = Calls::default();
     let limited = ConcurrencyLimit::new(
         service_fn(|hangs: bool| {
@@ -113,7 +113,7 @@ async fn dropping_the_future_gives_up_the_wait_for_readiness() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_spawned() {
+async fn call_spawns_no_task() {
     let metrics = runtime::Handle::current().metrics();
     let mut service = JitterRetryLayer::new(slow()).layer(service_fn(|_: u32| {
         assert_eq!(metrics.num_alive_tasks(), 0);
@@ -128,7 +128,7 @@ async fn nothing_is_spawned() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sleep_wakes_its_own_task_once_it_is_over() {
+async fn delay_wakes_its_task_once() {
     let calls = Calls::default();
     let mut service = JitterRetryLayer::new(slow()).layer(service_fn(|_: u32| {
         let call = calls.next();
@@ -147,7 +147,7 @@ async fn a_sleep_wakes_its_own_task_once_it_is_over() {
 
 /// [`now`] polls once, on this thread, without a runtime: a sleep would panic for want of one.
 #[test]
-fn a_base_of_zero_touches_no_timer() {
+fn zero_backoff_uses_no_timer() {
     assert!(runtime::Handle::try_current().is_err());
     for jitter in [Jitter::None, Jitter::Full] {
         let calls = Calls::default();
@@ -162,7 +162,7 @@ fn a_base_of_zero_touches_no_timer() {
 }
 
 #[test]
-fn a_call_that_is_not_retried_touches_no_timer() {
+fn call_without_retry_uses_no_timer() {
     let mut service =
         JitterRetryLayer::new(RetryPolicy::default()).layer(service_fn(async |request: u32| {
             if request == 0 { Ok(()) } else { Err(Judged::bare(REFUSED)) }
@@ -175,7 +175,7 @@ const REFUSED: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neut
 
 #[test]
 #[should_panic(expected = "no reactor running")]
-fn a_retry_that_has_to_wait_panics_without_a_runtime_as_documented() {
+fn delayed_retry_without_runtime_panics() {
     let policy = RetryPolicy::builder().jitter(Jitter::None).build().unwrap();
     let mut service = JitterRetryLayer::new(policy).layer(service_fn(async |_: u32| Err::<(), _>(Broken(0))));
     let _ = now(send(&mut service, 7));

@@ -36,7 +36,7 @@ fn answer(status: u16) -> io::Result<Response<String>> {
 }
 
 #[test]
-fn cloned_post_that_may_have_been_processed_is_sent_once() {
+fn cloned_post_possibly_processed_is_sent_once() {
     for status in [408, 500, 502, 503, 504] {
         for method in [Method::POST, Method::PATCH] {
             assert_eq!(sent(at_once(), form(method.clone()), status).len(), 1, "{method} {status}");
@@ -49,7 +49,7 @@ fn cloned_post_that_may_have_been_processed_is_sent_once() {
 }
 
 #[test]
-fn cloned_request_keeps_its_safety_and_its_idempotency_key() {
+fn cloned_request_keeps_safety_and_idempotency_key() {
     for (safety, key, expected) in [
         (None, None, 1),
         (None, Some("1"), 3),
@@ -85,7 +85,7 @@ fn cloned_request_keeps_its_deadline() {
 }
 
 #[test]
-fn cloned_grpc_call_is_sent_again_if_its_method_is_listed() {
+fn cloned_grpc_call_with_listed_method_is_sent_again() {
     let call = |path: &str| {
         let mut call = form(Method::POST);
         *call.uri_mut() = path.parse().unwrap();
@@ -101,7 +101,7 @@ fn cloned_grpc_call_is_sent_again_if_its_method_is_listed() {
 }
 
 #[test]
-fn cloned_request_carries_marks_and_nested_layers_do_not_multiply() {
+fn cloned_request_is_marked_and_nested_layers_do_not_multiply() {
     let header = HeaderName::from_static("x-attempt");
     let attempts = sent(at_once().marker_header(header), form(Method::GET), 503);
     let numbers: Vec<_> = attempts.iter().map(|sent| sent.headers()["x-attempt"].clone()).collect();
@@ -122,7 +122,7 @@ fn cloned_request_carries_marks_and_nested_layers_do_not_multiply() {
 
 #[cfg(feature = "tower-retry")]
 #[test]
-fn cloned_request_behind_towers_retry_layer_keeps_every_check() {
+fn cloned_request_under_tower_policy_keeps_every_check() {
     let calls = Calls::default();
     let policy = at_once().build().unwrap().for_tower().clone_requests();
     let mut service = tower::retry::RetryLayer::new(policy).layer(service_fn(|_: Request<Form>| {
@@ -151,7 +151,7 @@ impl RequestInfo for Command {
 }
 
 #[test]
-fn request_type_of_ones_own_decides_whether_it_is_idempotent() {
+fn custom_request_type_decides_idempotency() {
     for (reads, expected) in [(true, 3), (false, 1)] {
         let calls = Calls::default();
         let layer = JitterRetryLayer::new(at_once().build().unwrap()).clone_requests();

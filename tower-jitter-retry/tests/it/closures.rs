@@ -23,7 +23,7 @@ fn policy(builder: RetryPolicyBuilder) -> RetryPolicy {
 }
 
 #[test]
-fn a_closure_is_called_until_it_succeeds() {
+fn closure_is_called_until_success() {
     let calls = Calls::default();
     let policy = policy(at_once().max_attempts(9));
     let attempt = async || {
@@ -40,7 +40,7 @@ fn a_closure_is_called_until_it_succeeds() {
 }
 
 #[test]
-fn every_shape_of_closure_will_do_and_nothing_happens_before_the_first_poll() {
+fn closure_of_any_kind_runs_only_when_polled() {
     struct Worker(Calls);
     impl Worker {
         async fn once(&self) -> io::Result<usize> {
@@ -70,7 +70,7 @@ fn every_shape_of_closure_will_do_and_nothing_happens_before_the_first_poll() {
 }
 
 #[test]
-fn a_response_is_judged_as_behind_the_layer() {
+fn closure_response_is_classified_like_in_layer() {
     let calls = Calls::default();
     let policy = policy(at_once());
     let answer = now(policy.retry(async || {
@@ -85,7 +85,7 @@ fn a_response_is_judged_as_behind_the_layer() {
 }
 
 #[test]
-fn anything_can_be_returned_with_errors_only_and_any_classifier_judges() {
+fn closure_returns_any_type_with_errors_only_or_classifier() {
     struct Opaque;
     let calls = Calls::default();
     let policy = policy(at_once());
@@ -117,7 +117,7 @@ fn anything_can_be_returned_with_errors_only_and_any_classifier_judges() {
 }
 
 #[test]
-fn what_may_not_be_done_twice_is_not() {
+fn closure_with_safety_never_is_called_once() {
     for (safety, kind, expected) in [
         (RetrySafety::Never, ErrorKind::TimedOut, 1),
         (RetrySafety::Never, ErrorKind::ConnectionRefused, 1),
@@ -137,7 +137,7 @@ fn what_may_not_be_done_twice_is_not() {
 }
 
 #[test]
-fn the_budget_bounds_them_together() {
+fn closures_share_the_budget() {
     let budget = Budget::builder().ratio(0.1).min_per_second(0).clock(Clock::manual().0).build().unwrap();
     let policy = policy(at_once().budget(budget));
     let calls = Calls::default();
@@ -157,7 +157,7 @@ fn the_budget_bounds_them_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_and_limits_are_those_of_the_layer() {
+async fn closure_delays_and_limits_are_those_of_the_layer() {
     let base = Duration::from_secs(1);
     let policy = policy(
         RetryPolicy::builder()
@@ -183,7 +183,7 @@ async fn delays_and_limits_are_those_of_the_layer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_future_drops_the_attempt_and_the_sleep() {
+async fn closure_future_dropped_drops_attempt_and_delay() {
     let calls = Calls::default();
     let policy = policy(RetryPolicy::builder().jitter(Jitter::None));
     let mut sleeping = tokio_test::task::spawn(policy.retry(async || {
@@ -212,7 +212,7 @@ async fn dropping_the_future_drops_the_attempt_and_the_sleep() {
 }
 
 #[tokio::test]
-async fn it_can_be_spawned() {
+async fn closure_future_can_be_spawned() {
     async fn query(id: &str) -> Result<usize, Box<dyn Error + Send + Sync>> {
         ready(Ok(id.len())).await
     }
@@ -229,7 +229,7 @@ async fn it_can_be_spawned() {
 
 /// A query under a timeout, whose own error is nested in the timeout's result.
 #[test]
-fn nested_result_is_retried_by_its_inner_error() {
+fn closure_nested_result_is_retried_by_inner_error() {
     type Nested<T> = Result<Result<T, io::Error>, io::Error>;
     struct Row;
 

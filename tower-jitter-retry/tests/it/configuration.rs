@@ -14,7 +14,7 @@ fn refused(builder: RetryPolicyBuilder) -> String {
 }
 
 #[test]
-fn a_policy_that_cannot_be_names_field_value_and_range() {
+fn invalid_policy_names_field_value_and_range() {
     let policy = RetryPolicy::builder;
     for (builder, says) in [
         (policy().max_attempts(0), "`max_attempts` is 0; allowed is 1 to 1000"),
@@ -38,7 +38,7 @@ fn a_policy_that_cannot_be_names_field_value_and_range() {
 }
 
 #[test]
-fn a_ratio_of_nothing_and_of_a_thousand_are_budgets() {
+fn budget_ratio_bounds_are_accepted() {
     for (ratio, expected) in [(0.0, 0), (1_000.0, 999)] {
         let budget =
             Budget::builder().ratio(ratio).min_per_second(0).clock(Clock::manual().0).build().unwrap();

@@ -67,7 +67,7 @@ fn with_timeout(timeout: &str) -> Request<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sleep_that_would_not_end_before_the_deadline_is_not_begun() {
+async fn delay_past_deadline_is_not_started() {
     for (within, expected) in [(500, 1), (1_000, 1), (1_001, 2), (2_500, 3), (3_000, 3), (3_001, 4)] {
         let sent = attempts(with(Deadline::within(within * MILLI)), Duration::ZERO).await;
         assert_eq!(sent.len(), expected, "within {within} ms");
@@ -75,13 +75,13 @@ async fn a_sleep_that_would_not_end_before_the_deadline_is_not_begun() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_that_attempts_take_counts_from_the_beginning_of_the_call() {
+async fn attempt_time_counts_from_start_of_call() {
     let sent = attempts(with(Deadline::within(5 * SECOND)), 700 * MILLI).await;
     assert_eq!(sent.iter().map(|(at, _)| at.as_millis()).collect::<Vec<_>>(), [0, 1_700, 3_400]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_that_has_passed_leaves_one_attempt() {
+async fn passed_deadline_leaves_one_attempt() {
     let before = Instant::now().into_std();
     tokio::time::advance(SECOND).await;
     let now = Instant::now().into_std();
@@ -99,7 +99,7 @@ async fn a_deadline_that_has_passed_leaves_one_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_moment_is_a_deadline_as_well() {
+async fn instant_deadline_applies() {
     let moment = Instant::now().into_std() + 2_500 * MILLI;
     assert_eq!(attempts(with(Deadline::at(moment)), Duration::ZERO).await.len(), 3);
     // It is by now half a second away.
@@ -107,14 +107,14 @@ async fn a_moment_is_a_deadline_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_attempt_of_grpc_carries_the_time_that_is_left() {
+async fn grpc_attempt_carries_time_left() {
     let sent = attempts(with_timeout("4S"), 100 * MILLI).await;
     let timeouts: Vec<_> = sent.iter().map(|(_, timeout)| timeout.as_deref().unwrap()).collect();
     assert_eq!(timeouts, ["4S", "2900000u", "1800000u", "700000u"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_earlier_deadline_is_the_timeout() {
+async fn earlier_of_deadline_and_grpc_timeout_applies() {
     let mut request = with_timeout("1H");
     request.extensions_mut().insert(Deadline::within(1_500 * MILLI));
     let sent = attempts(request, Duration::ZERO).await;
@@ -126,7 +126,7 @@ async fn the_earlier_deadline_is_the_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_garbled_timeout_is_left_alone() {
+async fn invalid_grpc_timeout_is_left_unchanged() {
     let sent = Mutex::new(Vec::new());
     let policy = policy().max_attempts(3).build().unwrap();
     let mut service = JitterRetryLayer::new(policy).layer(service_fn(|request: Request<String>| {
@@ -138,7 +138,7 @@ async fn a_garbled_timeout_is_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_deadline_counts_from_the_call_and_not_from_the_first_poll() {
+async fn deadline_starts_at_call_not_at_first_poll() {
     let sent = Mutex::new(0);
     let mut service =
         JitterRetryLayer::new(policy().build().unwrap()).layer(service_fn(|_: Request<String>| {

@@ -59,14 +59,14 @@ async fn hinted_pauses(layer: &JitterRetryLayer, status: u16, retry_after: &str)
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_jitter_the_delays_are_the_base_doubled_with_every_retry() {
+async fn delays_without_jitter_double_with_every_retry() {
     let layer = layer(policy().jitter(Jitter::None).max_attempts(5));
     let pauses = pauses(&layer).await;
     assert_eq!(pauses, [100, 200, 400, 800].map(Duration::from_millis));
 }
 
 #[tokio::test(start_paused = true)]
-async fn base_factor_and_cap_are_those_of_the_policy() {
+async fn backoff_uses_policy_settings() {
     let layer = layer(
         policy()
             .jitter(Jitter::None)
@@ -80,7 +80,7 @@ async fn base_factor_and_cap_are_those_of_the_policy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn by_default_the_delays_are_at_most_100_and_200_milliseconds() {
+async fn default_delays_are_at_most_100_and_200_milliseconds() {
     let layer = layer(policy());
     for _ in 0..200 {
         let pauses = pauses(&layer).await;
@@ -91,7 +91,7 @@ async fn by_default_the_delays_are_at_most_100_and_200_milliseconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_base_of_one_second_is_jittered_in_fractions_of_it() {
+async fn full_jitter_of_one_second_is_uniform() {
     let layer = layer(policy().max_attempts(2).initial_backoff(SECOND).seed(1));
     let mut firsts = Vec::new();
     for _ in 0..400 {
@@ -108,7 +108,7 @@ async fn a_base_of_one_second_is_jittered_in_fractions_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seed_makes_the_delays_reproducible() {
+async fn seeded_delays_are_reproducible() {
     let run = async |seed| {
         let layer = layer(policy().max_attempts(6).initial_backoff(SECOND).seed(seed));
         let mut calls = Vec::new();
@@ -123,7 +123,7 @@ async fn a_seed_makes_the_delays_reproducible() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_two_calls_get_the_same_delays() {
+async fn calls_get_different_delays() {
     for builder in [policy(), policy().seed(42)] {
         let layer = layer(builder.max_attempts(6).initial_backoff(SECOND));
         let mut seen = BTreeSet::new();
@@ -134,7 +134,7 @@ async fn no_two_calls_get_the_same_delays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_calls_of_cloned_services_and_layers_get_different_delays() {
+async fn calls_of_clones_get_different_delays() {
     let layer = layer(policy().max_attempts(6).initial_backoff(SECOND).seed(42));
     let sent = Mutex::new(Vec::new());
     let service = layer.layer(service_fn(|_: u32| {
@@ -152,13 +152,13 @@ async fn the_calls_of_cloned_services_and_layers_get_different_delays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_unseeded_layers_do_not_share_their_delays() {
+async fn unseeded_layers_get_different_delays() {
     let delays = async || pauses(&layer(policy().max_attempts(6).initial_backoff(SECOND))).await;
     assert_ne!(delays().await, delays().await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_delay_exceeds_the_cap_nor_do_they_pile_up_there() {
+async fn delays_never_exceed_maximum_nor_pile_up_there() {
     let cap = 2 * SECOND;
     let layer = layer(policy().max_attempts(6).initial_backoff(SECOND).max_backoff(cap).seed(7));
     let mut capped = Vec::new();
@@ -172,7 +172,7 @@ async fn no_delay_exceeds_the_cap_nor_do_they_pile_up_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn retry_after_is_waited_for_never_less_and_at_most_half_as_long_again() {
+async fn retry_after_is_stretched_by_at_most_half() {
     let layer = layer(policy().max_attempts(2).seed(3));
     for (status, hint, least, most) in [
         (503, "3", 3_000, 4_500),
@@ -193,7 +193,7 @@ async fn retry_after_is_waited_for_never_less_and_at_most_half_as_long_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_jitter_retry_after_is_waited_for_exactly() {
+async fn retry_after_without_jitter_is_exact() {
     let layer = layer(policy().jitter(Jitter::None).max_attempts(3));
     assert_eq!(hinted_pauses(&layer, 503, "3").await, [3 * SECOND; 2]);
     assert_eq!(hinted_pauses(&layer, 413, "3").await, [3 * SECOND; 2]);
@@ -201,7 +201,7 @@ async fn without_jitter_retry_after_is_waited_for_exactly() {
 
 /// RFC 9110 §5.3 allows one; whoever sends several wants at least the longest to be kept.
 #[tokio::test(start_paused = true)]
-async fn of_several_retry_afters_the_longest_is_waited_for() {
+async fn longest_of_several_retry_afters_applies() {
     let sent = Mutex::new(Vec::new());
     let mut service =
         layer(policy().jitter(Jitter::None).max_attempts(2)).layer(service_fn(|_: Request<String>| {
@@ -216,7 +216,7 @@ async fn of_several_retry_afters_the_longest_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_after_above_the_cap_ends_the_retries_at_once() {
+async fn retry_after_over_maximum_stops_retries() {
     let century = (100 * YEAR.as_secs()).to_string();
     let layer = layer(policy());
     for hint in ["61", "3600", &century, "18446744073709551616", "99999999999999999999999999999999999"] {
@@ -226,7 +226,7 @@ async fn a_retry_after_above_the_cap_ends_the_retries_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cap_on_hints_is_compared_before_the_jitter() {
+async fn max_retry_after_is_compared_before_stretch() {
     let layer = layer(policy().max_attempts(2).seed(3));
     for _ in 0..20 {
         let pauses = hinted_pauses(&layer, 503, "60").await;
@@ -236,7 +236,7 @@ async fn the_cap_on_hints_is_compared_before_the_jitter() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cap_on_hints_is_the_policys() {
+async fn max_retry_after_is_the_policys() {
     let second = layer(policy().max_attempts(2).jitter(Jitter::None).max_retry_after(SECOND));
     assert_eq!(hinted_pauses(&second, 503, "1").await, [SECOND]);
     assert_eq!(hinted_pauses(&second, 503, "2").await, []);
@@ -248,14 +248,14 @@ async fn the_cap_on_hints_is_the_policys() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_cap_of_the_backoff_does_not_shorten_a_hint() {
+async fn max_backoff_does_not_shorten_hint() {
     let layer =
         layer(policy().max_attempts(2).initial_backoff(MILLI).max_backoff(10 * MILLI).jitter(Jitter::None));
     assert_eq!(hinted_pauses(&layer, 503, "30").await, [30 * SECOND]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_garbled_retry_after_leaves_the_backoffs_own_delay() {
+async fn invalid_retry_after_keeps_backoff() {
     let layer = layer(policy().max_attempts(3).jitter(Jitter::None));
     for hint in ["-1", "-30", "1.5", "1e3", "soon", "", "+5", "0x10", "30s", "３"] {
         assert_eq!(hinted_pauses(&layer, 503, hint).await, [100 * MILLI, 200 * MILLI], "{hint:?}");
@@ -263,13 +263,13 @@ async fn a_garbled_retry_after_leaves_the_backoffs_own_delay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_after_of_zero_leaves_the_backoffs_own_delay() {
+async fn retry_after_zero_keeps_backoff() {
     let layer = layer(policy().max_attempts(3).jitter(Jitter::None));
     assert_eq!(hinted_pauses(&layer, 503, "0").await, [100 * MILLI, 200 * MILLI]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_around_an_error_is_waited_for_as_well() {
+async fn hint_attached_to_error_is_respected() {
     let sent = Mutex::new(Vec::new());
     let fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote)
         .with_retry_after(Duration::from_millis(1_234));
@@ -283,7 +283,7 @@ async fn a_hint_around_an_error_is_waited_for_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sleep_that_would_not_fit_is_not_begun() {
+async fn delay_that_does_not_fit_is_not_started() {
     let second =
         || policy().jitter(Jitter::None).max_attempts(10).initial_backoff(SECOND).backoff_multiplier(1.0);
     assert_eq!(pauses(&layer(second().max_elapsed(2_500 * MILLI))).await, [SECOND; 2]);
@@ -294,7 +294,7 @@ async fn a_sleep_that_would_not_fit_is_not_begun() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn by_default_no_retry_starts_later_than_two_minutes_after_the_call() {
+async fn default_max_elapsed_is_two_minutes() {
     let layer = layer(
         policy().jitter(Jitter::None).max_attempts(100).initial_backoff(50 * SECOND).max_backoff(50 * SECOND),
     );
@@ -302,13 +302,13 @@ async fn by_default_no_retry_starts_later_than_two_minutes_after_the_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hint_that_would_not_fit_ends_the_retries_at_once() {
+async fn hint_that_does_not_fit_stops_retries() {
     let layer = layer(policy().jitter(Jitter::None).max_elapsed(10 * SECOND));
     assert_eq!(hinted_pauses(&layer, 503, "30").await, []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn hint_that_fits_is_retried_with_its_stretch_cut_at_the_time_left() {
+async fn hint_that_fits_has_its_stretch_cut_at_time_left() {
     let layer = layer(policy().max_attempts(2).max_elapsed(10 * SECOND).seed(1));
     let mut seen = BTreeSet::new();
     for _ in 0..400 {
@@ -321,7 +321,7 @@ async fn hint_that_fits_is_retried_with_its_stretch_cut_at_the_time_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn backoff_beyond_the_time_left_is_drawn_from_what_is_left() {
+async fn backoff_over_time_left_is_drawn_from_time_left() {
     let layer = layer(policy().max_attempts(2).initial_backoff(10 * SECOND).max_elapsed(SECOND).seed(1));
     for _ in 0..400 {
         let pauses = pauses(&layer).await;
@@ -331,13 +331,13 @@ async fn backoff_beyond_the_time_left_is_drawn_from_what_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_time_left_means_no_retry() {
+async fn max_elapsed_zero_sends_no_retry() {
     let layer = layer(policy().max_elapsed(Duration::ZERO));
     assert_eq!(pauses(&layer).await, []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn short_hint_does_not_erase_the_backoff() {
+async fn short_hint_keeps_backoff() {
     let layer = layer(policy().jitter(Jitter::None).max_attempts(6));
     let sent = Mutex::new(Vec::new());
     let mut service = layer.layer(service_fn(|_: Request<String>| {
@@ -352,13 +352,13 @@ async fn short_hint_does_not_erase_the_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hint_longer_than_the_backoff_leaves_its_growth() {
+async fn hint_longer_than_backoff_keeps_backoff_growth() {
     let layer = layer(policy().jitter(Jitter::None).max_attempts(5).initial_backoff(SECOND));
     assert_eq!(hinted_pauses(&layer, 503, "3").await, [3, 3, 4, 8].map(Duration::from_secs));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_that_attempts_take_counts() {
+async fn attempt_time_counts_toward_max_elapsed() {
     let sent = Mutex::new(0);
     let builder = policy()
         .jitter(Jitter::None)
@@ -381,7 +381,7 @@ async fn the_time_that_attempts_take_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_before_the_call_does_not_count() {
+async fn time_before_call_does_not_count() {
     let layer = layer(policy().jitter(Jitter::None).max_elapsed(SECOND));
     for _ in 0..3 {
         tokio::time::advance(YEAR).await;
@@ -390,7 +390,7 @@ async fn the_time_before_the_call_does_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_clock_that_max_elapsed_counts_on_is_the_policys() {
+async fn max_elapsed_uses_policy_clock() {
     let (clock, hand) = Clock::manual();
     let sent = Mutex::new(0);
     let builder = policy().jitter(Jitter::None).max_attempts(10).initial_backoff(SECOND).max_backoff(SECOND);
@@ -409,7 +409,7 @@ async fn the_clock_that_max_elapsed_counts_on_is_the_policys() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn max_elapsed_ends_under_a_paused_clock_without_a_clock_being_set() {
+async fn max_elapsed_ends_under_paused_clock() {
     let policy = RetryPolicy::builder()
         .budget(None::<Budget>)
         .jitter(Jitter::None)
@@ -427,7 +427,7 @@ async fn max_elapsed_ends_under_a_paused_clock_without_a_clock_being_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clock_that_goes_backwards_does_no_harm() {
+async fn clock_going_backwards_is_tolerated() {
     let (clock, hand) = Clock::manual();
     hand.set(YEAR);
     let mut service = layer(policy().jitter(Jitter::None).clock(clock)).layer(service_fn(|_: u32| {
@@ -440,7 +440,7 @@ async fn a_clock_that_goes_backwards_does_no_harm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_that_overflow_do_not_panic() {
+async fn overflowing_delays_do_not_panic() {
     let huge = policy()
         .initial_backoff(MILLI)
         .backoff_multiplier(1_000.0)
@@ -457,7 +457,7 @@ async fn delays_that_overflow_do_not_panic() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_of_a_year_fit_into_a_year() {
+async fn delays_of_a_year_fit_into_max_elapsed_of_a_year() {
     let year = || policy().jitter(Jitter::None).initial_backoff(YEAR).max_backoff(YEAR).max_attempts(1_000);
     assert_eq!(pauses(&layer(year().max_elapsed(YEAR))).await, [YEAR]);
     assert_eq!(pauses(&layer(year().max_elapsed(364 * DAY))).await, []);
@@ -488,7 +488,7 @@ fn unavailable() -> http::response::Builder {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trap_19_a_base_of_a_second_is_jittered_in_nanoseconds_and_no_two_calls_alike() {
+async fn jitter_has_nanosecond_resolution_and_clones_differ() {
     let settings = || policy().initial_backoff(SECOND).max_attempts(4).seed(1);
     let backoff = settings().build().unwrap().backoff();
     let mut rng = fastrand::Rng::with_seed(1);
@@ -503,7 +503,7 @@ async fn trap_19_a_base_of_a_second_is_jittered_in_nanoseconds_and_no_two_calls_
 }
 
 #[tokio::test(start_paused = true)]
-async fn trap_20_no_delay_passes_the_cap() {
+async fn delay_with_any_jitter_stays_within_maximum() {
     for jitter in [
         Jitter::Full,
         Jitter::Equal,
@@ -527,7 +527,7 @@ async fn trap_20_no_delay_passes_the_cap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn trap_22_a_servers_delay_is_capped_read_to_the_millisecond_and_never_shortened() {
+async fn hint_is_bounded_precise_and_never_shortened() {
     let two = layer(policy().max_attempts(2).max_elapsed(None).seed(5));
     let after = |name: &'static str, value: &'static str| move || unavailable().header(name, value);
     assert_eq!(pauses_after(&two, after("retry-after", "3600")).await, [], "an hour is not waited for");
@@ -548,7 +548,7 @@ async fn trap_22_a_servers_delay_is_capped_read_to_the_millisecond_and_never_sho
 }
 
 #[tokio::test(start_paused = true)]
-async fn trap_27_time_is_checked_against_the_sleep_and_no_delay_overflows() {
+async fn delay_past_max_elapsed_is_not_started_nor_overflows() {
     let constant = || {
         policy().jitter(Jitter::None).initial_backoff(10 * SECOND).backoff_multiplier(1.0).max_attempts(100)
     };
@@ -588,7 +588,7 @@ async fn pauses_hinted_by(name: &'static str, value: &str) -> Vec<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hints_of_nothing_of_a_century_garbled_and_negative() {
+async fn hints_zero_huge_invalid_and_negative() {
     let own = [SECOND / 10, SECOND / 5];
     for (name, value) in [
         ("retry-after", "0"),
@@ -614,7 +614,7 @@ async fn hints_of_nothing_of_a_century_garbled_and_negative() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fault_of_ones_own_with_an_absurd_delay_does_no_harm() {
+async fn custom_fault_with_huge_delay_stops_retries() {
     let fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
     for delay in [Duration::MAX, 100 * YEAR] {
         let calls = Calls::default();

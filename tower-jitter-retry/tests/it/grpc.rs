@@ -39,7 +39,7 @@ fn times_sent(policy: RetryPolicyBuilder, request: Request<String>, code: &'stat
 }
 
 #[test]
-fn a_method_is_called_again_if_it_is_on_the_list() {
+fn grpc_listed_method_is_sent_again() {
     let policy = || at_once().idempotent_methods(["shop.Orders/Get", "shop.Stock/*"]);
     for (path, expected) in
         [("/shop.Orders/Get", 3), ("/shop.Stock/Any", 3), ("/shop.Orders/Put", 1), ("/other.Orders/Get", 1)]
@@ -57,7 +57,7 @@ fn a_method_is_called_again_if_it_is_on_the_list() {
 
 /// A rule that knows better cannot take back what the caller may have read.
 #[test]
-fn an_answer_that_has_begun_is_not_asked_for_again() {
+fn grpc_committed_response_is_not_retried() {
     let rule = |outcome: Result<&Response<String>, &io::Error>| outcome.is_ok().then_some(ILL.into());
     for (answer, expected) in [
         (Response::builder().header("content-type", "application/grpc"), 1),
@@ -79,7 +79,7 @@ fn an_answer_that_has_begun_is_not_asked_for_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pushback_sets_the_backoff_back_to_its_start() {
+async fn pushback_restarts_backoff() {
     let sent = Mutex::new(Vec::new());
     let policy = RetryPolicy::builder()
         .budget(None::<Budget>)
@@ -151,7 +151,7 @@ async fn pushback_shorter_than_the_backoff_is_exact() {
 }
 
 #[test]
-fn a_pushback_that_is_negative_or_garbled_is_a_stop() {
+fn pushback_negative_or_invalid_stops_retries() {
     for pushback in ["-1", "soon", "", "1.5"] {
         let calls = Calls::default();
         let policy = at_once().safety(RetrySafety::Always).build().unwrap();
@@ -167,7 +167,7 @@ fn a_pushback_that_is_negative_or_garbled_is_a_stop() {
 }
 
 #[test]
-fn trap_22_a_negative_pushback_stops() {
+fn pushback_negative_with_safety_always_stops_retries() {
     let calls = Calls::default();
     let policy = at_once().safety(tower_jitter_retry::RetrySafety::Always);
     let mut service = layer(policy).layer(service_fn(|_: Request<String>| {
@@ -183,7 +183,7 @@ fn trap_22_a_negative_pushback_stops() {
 
 /// Ours is a scope of methods: it holds before the first retry.
 #[test]
-fn trap_29_a_scope_holds_from_the_first_retry_on() {
+fn grpc_method_list_applies_from_first_retry() {
     let calls = Calls::default();
     let mut service =
         layer(at_once().idempotent_methods(["shop.Orders/Get"])).layer(service_fn(|_: Request<String>| {

@@ -173,7 +173,7 @@ impl Service<Request<String>> for Late {
 }
 
 #[test]
-fn readiness_granted_after_deadline_sends_nothing_and_is_given_back() {
+fn readiness_granted_after_deadline_sends_nothing() {
     let policy = |clock| at_once().clock(clock).max_elapsed(5 * SECOND).max_attempts(9).build().unwrap();
     for (by, request, sent, ended) in [
         (SECOND, request(Method::GET), 6, GiveUp::MaxElapsed),
@@ -206,7 +206,7 @@ fn grpc_timeout_of_1n_leaves_the_first_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn place_in_queue_is_given_back_when_time_is_over() {
+async fn queue_place_is_released_when_time_is_over() {
     let calls = Calls::default();
     let limited = ConcurrencyLimit::new(slow_after_first(&calls), 1);
     let mut service = JitterRetryLayer::new(policy().build().unwrap()).layer(limited.clone());
@@ -227,7 +227,7 @@ async fn place_in_queue_is_given_back_when_time_is_over() {
 }
 
 #[test]
-fn wait_for_readiness_without_limit_needs_no_timer() {
+fn readiness_wait_without_limit_needs_no_timer() {
     let (calls, policy) = (Calls::default(), at_once().max_elapsed(None::<Duration>).build().unwrap());
     let limited = ConcurrencyLimit::new(
         service_fn(|_: Request<String>| {
@@ -373,7 +373,7 @@ const SCRIPTS: &[(&[Act], Seen)] = {
 };
 
 #[tokio::test]
-async fn rejection_of_layer_below_returns_outcome_that_was_sent() {
+async fn retry_rejected_below_returns_outcome_that_was_sent() {
     for (acts, expected) in SCRIPTS {
         let inner = Script { acts, calls: Calls::default() };
         let calls = inner.calls.clone();
@@ -384,7 +384,7 @@ async fn rejection_of_layer_below_returns_outcome_that_was_sent() {
 }
 
 #[tokio::test]
-async fn rejection_of_closure_returns_outcome_that_was_sent() {
+async fn closure_rejected_returns_outcome_that_was_sent() {
     for (acts, expected) in SCRIPTS {
         let mut acts = acts.iter();
         let policy = at_once().build().unwrap();
@@ -394,7 +394,7 @@ async fn rejection_of_closure_returns_outcome_that_was_sent() {
 }
 
 #[test]
-fn rejection_of_blocking_closure_returns_error_that_was_sent() {
+fn blocking_closure_rejected_returns_error_that_was_sent() {
     use GiveUp::Rejected;
     let tests: [(&[Act], Seen); 3] = [
         (&[Fails(HUNG), Fails(SHED), Fails(OPEN)], (Err(HUNG), 3, Some(Rejected), Some(HUNG))),
@@ -413,7 +413,7 @@ fn rejection_of_blocking_closure_returns_error_that_was_sent() {
 /// tower drops each result before the next attempt.
 #[cfg(feature = "tower-retry")]
 #[tokio::test]
-async fn rejection_under_tower_policy_says_what_was_sent() {
+async fn rejection_under_tower_policy_reports_what_was_sent() {
     let inner = Script { acts: &[Answers(502), Fails(OPEN)], calls: Calls::default() };
     let policy = at_once().build().unwrap().for_tower();
     let mut service = tower::retry::RetryLayer::new(policy).layer(inner);
@@ -480,7 +480,7 @@ async fn last_response_is_kept_until_next_attempt_is_pending() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn response_that_holds_the_one_permit_does_not_block_next_attempt() {
+async fn response_holding_only_permit_does_not_block_next_attempt() {
     let (calls, permits) = (Calls::default(), Arc::new(Semaphore::new(1)));
     let attempt = |calls: Calls, permits: Arc<Semaphore>| async move {
         let permit = permits.acquire_owned().await.expect("it is not closed");
@@ -530,7 +530,7 @@ fn bad_gateway(calls: &Calls) -> Ready<io::Result<Response<Full<Bytes>>>> {
 
 /// The breaker takes every response for a success, and its permit is in the response's body.
 #[tokio::test]
-async fn permit_in_tracked_body_is_free_while_next_attempt_runs() {
+async fn permit_in_tracked_body_is_released_while_next_attempt_runs() {
     let (clock, hand) = tower_breaker::Clock::manual();
     let config = BreakerConfig::builder().clock(clock).probes(2).successes_to_close(9).build().unwrap();
     let layer = BreakerLayer::new(config).errors_only().track_body();
@@ -559,7 +559,7 @@ async fn permit_in_tracked_body_is_free_while_next_attempt_runs() {
 
 #[cfg(feature = "metrics")]
 #[test]
-fn rejection_and_readiness_error_are_counted_with_their_reason() {
+fn rejection_and_readiness_error_are_counted_with_reason() {
     let recorder = metrics_util::debugging::DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {

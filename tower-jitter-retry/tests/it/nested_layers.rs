@@ -39,7 +39,7 @@ fn sends(service: impl for<'a> FnOnce(&'a Mutex<Vec<Request<String>>>)) -> Vec<R
 }
 
 #[test]
-fn three_nested_layers_of_three_make_three_calls() {
+fn three_nested_layers_number_attempts_one_to_three() {
     let sent = sends(|sent| {
         let mut service =
             ServiceBuilder::new().layer(three()).layer(three()).layer(three()).service(failing(sent));
@@ -52,7 +52,7 @@ fn three_nested_layers_of_three_make_three_calls() {
 }
 
 #[test]
-fn a_layer_that_cannot_retry_silences_nobody() {
+fn layer_without_retries_does_not_silence_inner() {
     // The second retries, and says so to nobody.
     for (outer, expected) in [(at_once().max_attempts(1), (3, 1)), (at_once().marker(false), (9, 3))] {
         let calls = Calls::default();
@@ -100,7 +100,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Between<'_, S> {
 
 /// A body that nobody can send again further out, and somebody can further in.
 #[test]
-fn a_request_that_cannot_be_sent_again_further_out_is_retried_further_in() {
+fn request_not_replayable_in_outer_is_retried_by_inner() {
     struct Streaming;
     impl tower_jitter_retry::RetryBody for Streaming {
         type Saved = ();
@@ -126,7 +126,7 @@ fn a_request_that_cannot_be_sent_again_further_out_is_retried_further_in() {
 }
 
 #[test]
-fn without_the_marker_every_layer_retries() {
+fn marker_off_lets_every_layer_retry() {
     let quiet = || layer(at_once().marker(false));
     let sent = sends(|sent| {
         let mut service =
@@ -143,7 +143,7 @@ fn without_the_marker_every_layer_retries() {
 }
 
 #[test]
-fn a_proxy_takes_the_mark_off() {
+fn remove_marker_lets_inner_layer_retry() {
     let sent = sends(|sent| {
         let mut service = ServiceBuilder::new()
             .layer(three())
@@ -165,7 +165,7 @@ fn a_proxy_takes_the_mark_off() {
 }
 
 #[test]
-fn remove_marker_remote_headers_removed_from_every_request() {
+fn remove_marker_removes_remote_headers_from_every_request() {
     let name = HeaderName::from_static("x-attempt");
     let remote = |method| {
         let mut request = request(method);
@@ -221,7 +221,7 @@ fn listed() -> JitterRetryLayer {
 }
 
 #[test]
-fn outer_without_the_grpc_method_does_not_silence_inner_with_it() {
+fn outer_without_grpc_method_does_not_silence_inner() {
     let sent = sends(|sent| {
         let mut service = ServiceBuilder::new().layer(three()).layer(listed()).service(failing(sent));
         now(send(&mut service, grpc_request())).unwrap();
@@ -252,7 +252,7 @@ fn outer_by_request_does_not_silence_inner_always() {
 }
 
 #[test]
-fn outer_level_silences_inner_only_for_what_it_allows() {
+fn outer_level_silences_inner_for_what_it_allows() {
     let outer = |level| layer(at_once().non_idempotent(level));
     for (level, made) in [
         (NonIdempotent::Never, [3, 3]),
@@ -308,7 +308,7 @@ fn outer_errors_only_does_not_silence_inner_on_responses() {
 }
 
 #[test]
-fn attempt_numbers_count_from_the_outermost_layer() {
+fn attempt_numbers_start_at_outermost_layer() {
     let name = HeaderName::from_static("x-attempt");
     let numbered = || at_once().marker_header(name.clone());
     let numbers = |answers: [u16; 4]| {
@@ -350,7 +350,7 @@ fn retry_safety_never_is_not_marked() {
 }
 
 #[test]
-fn a_header_says_the_number_if_it_is_asked_for() {
+fn marker_header_carries_attempt_number() {
     let name = HeaderName::from_static("x-attempt");
     let sent = sends(|sent| {
         let mut service = layer(at_once().marker_header(name.clone())).layer(failing(sent));
@@ -366,7 +366,7 @@ fn a_header_says_the_number_if_it_is_asked_for() {
 }
 
 #[test]
-fn grpcs_header_says_how_many_came_before() {
+fn grpc_header_counts_previous_attempts() {
     let sent = sends(|sent| {
         let mut service = three().layer(failing(sent));
         let mut request = request(Method::POST);
@@ -381,7 +381,7 @@ fn grpcs_header_says_how_many_came_before() {
 }
 
 #[test]
-fn the_mark_of_the_first_attempt_is_not_on_the_second() {
+fn second_attempt_does_not_carry_mark_of_first() {
     let numbers = Mutex::new(Vec::new());
     let mut service = three().layer(service_fn(|request: Request<&'static str>| {
         let mut marks = 0;
@@ -395,7 +395,7 @@ fn the_mark_of_the_first_attempt_is_not_on_the_second() {
 
 #[cfg(feature = "reqwest")]
 #[test]
-fn outer_over_reqwest_silences_inner_only_for_what_it_covers() {
+fn outer_over_reqwest_silences_inner_for_what_it_covers() {
     let always = || layer(at_once().safety(RetrySafety::Always));
     for (method, status) in [(Method::POST, 503), (Method::POST, 429), (Method::GET, 503)] {
         let calls = Calls::default();
@@ -413,7 +413,7 @@ fn outer_over_reqwest_silences_inner_only_for_what_it_covers() {
 
 #[cfg(feature = "reqwest")]
 #[test]
-fn nested_layers_over_reqwest_make_three_calls_as_well() {
+fn three_nested_layers_over_reqwest_make_three_calls() {
     let calls = Calls::default();
     let mut service = ServiceBuilder::new().layer(three()).layer(three()).layer(three()).service(service_fn(
         |request: reqwest::Request| {
@@ -452,7 +452,7 @@ where
 type Streaming = Request<ReplayBody<Full<Bytes>>>;
 
 #[test]
-fn inner_layer_that_covers_more_replays_streaming_body_that_outer_keeps() {
+fn inner_covering_more_replays_stream_kept_by_outer() {
     let always = || layer(at_once().safety(RetrySafety::Always));
     let quiet = || layer(at_once().safety(RetrySafety::Always).marker(false));
     let builder = ServiceBuilder::new;
@@ -486,7 +486,7 @@ fn not_found(outcome: Result<&Response<String>, &io::Error>) -> Option<Verdict> 
 }
 
 #[test]
-fn inner_layer_is_quiet_on_responses_if_outer_layer_judges_as_many() {
+fn inner_is_quiet_on_responses_that_outer_covers() {
     let builder = ServiceBuilder::new;
     let none = || three().errors_only();
     let by_rule = || three().errors_only().rule(not_found);
@@ -501,7 +501,7 @@ fn inner_layer_is_quiet_on_responses_if_outer_layer_judges_as_many() {
 }
 
 #[test]
-fn trap_30_three_nested_layers_of_three_make_three_calls() {
+fn three_nested_layers_of_three_make_three_calls() {
     let calls = Calls::default();
     let three = || layer(at_once());
     let mut service = ServiceBuilder::new().layer(three()).layer(three()).layer(three()).service(service_fn(

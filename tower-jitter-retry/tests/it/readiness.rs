@@ -86,7 +86,7 @@ fn boxed(attempts: u32) -> JitterRetryLayer<Auto<Boxed>> {
 }
 
 #[test]
-fn the_first_attempt_takes_the_readiness_that_was_polled_and_no_clone_steals_it() {
+fn first_attempt_uses_polled_readiness() {
     let inner = Strict::new(Some(0));
     let shared = Arc::clone(&inner.shared);
     let mut service = layer(3).layer(inner);
@@ -98,7 +98,7 @@ fn the_first_attempt_takes_the_readiness_that_was_polled_and_no_clone_steals_it(
 }
 
 #[test]
-fn every_further_attempt_waits_for_the_readiness_of_its_clone() {
+fn retry_waits_for_readiness_of_its_clone() {
     let inner = Strict::new(Some(4));
     let shared = Arc::clone(&inner.shared);
     let mut service = layer(3).layer(inner);
@@ -122,14 +122,14 @@ fn readiness_error_of_retry_returns_outcome_that_was_sent() {
 }
 
 #[test]
-fn a_readiness_error_of_the_first_attempt_is_returned_unchanged() {
+fn readiness_error_of_first_attempt_is_returned_unchanged() {
     let mut inner = Strict::new(None);
     inner.number = 1;
     assert_eq!(now(send(&mut layer(5).layer(inner), 7_u32)), Err(Broken(99)));
 }
 
 #[test]
-fn the_inner_service_is_cloned_once_a_call() {
+fn inner_service_is_cloned_once_per_call() {
     for attempts in [2, 3, 10] {
         let inner = Strict::new(Some(0));
         let shared = Arc::clone(&inner.shared);
@@ -140,7 +140,7 @@ fn the_inner_service_is_cloned_once_a_call() {
 }
 
 #[test]
-fn the_inner_service_is_not_cloned_for_a_request_that_is_sent_once() {
+fn inner_service_is_not_cloned_for_request_sent_once() {
     struct Once;
     impl RetryBody for Once {
         type Saved = std::convert::Infallible;
@@ -161,7 +161,7 @@ fn the_inner_service_is_not_cloned_for_a_request_that_is_sent_once() {
 }
 
 #[test]
-fn an_attempt_is_sent_only_when_the_mock_allows_it() {
+fn attempt_is_sent_only_when_mock_is_ready() {
     let (mut service, mut handle) =
         mock::spawn_with::<&'static str, &'static str, _, _>(|inner| boxed(3).layer(inner));
     handle.allow(0);
@@ -186,7 +186,7 @@ fn an_attempt_is_sent_only_when_the_mock_allows_it() {
 }
 
 #[test]
-fn readiness_error_of_mock_in_retry_returns_outcome_that_was_sent() {
+fn mock_readiness_error_in_retry_returns_outcome_that_was_sent() {
     let (mut service, mut handle) =
         mock::spawn_with::<&'static str, &'static str, _, _>(|inner| boxed(3).layer(inner));
     handle.allow(1);
@@ -201,7 +201,7 @@ fn readiness_error_of_mock_in_retry_returns_outcome_that_was_sent() {
 }
 
 #[test]
-fn a_failed_attempt_gives_its_place_back_before_the_next_waits_for_one() {
+fn failed_attempt_releases_permit_before_next_waits() {
     let calls = Calls::default();
     let inner = ConcurrencyLimit::new(
         service_fn(|_: u32| {
@@ -215,7 +215,7 @@ fn a_failed_attempt_gives_its_place_back_before_the_next_waits_for_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_concurrency_limit_below_holds_for_retries() {
+async fn concurrency_limit_below_applies_to_retries() {
     let (running, most, calls) =
         (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Calls::default());
     let inner = ConcurrencyLimit::new(
@@ -246,7 +246,7 @@ async fn a_concurrency_limit_below_holds_for_retries() {
 }
 
 #[test]
-fn a_call_that_is_dropped_gives_its_place_back() {
+fn dropped_call_releases_its_permit() {
     let inner = ConcurrencyLimit::new(service_fn(|_: u32| std::future::pending::<Result<(), Broken>>()), 1);
     let mut service = layer(3).layer(inner);
     for _ in 0..3 {
@@ -257,7 +257,7 @@ fn a_call_that_is_dropped_gives_its_place_back() {
 }
 
 #[test]
-fn the_service_can_be_polled_again_while_a_call_runs() {
+fn service_can_be_polled_while_call_runs() {
     let mut service = layer(3)
         .layer(service_fn(async |_: Request<String>| Ok::<Response<String>, io::Error>(response(503))));
     let calls: Vec<_> = (0..3).map(|_| call(&mut service, request(Method::GET))).collect();
@@ -267,7 +267,7 @@ fn the_service_can_be_polled_again_while_a_call_runs() {
 }
 
 #[test]
-fn the_future_is_send_if_its_parts_are() {
+fn future_is_send_if_its_parts_are() {
     fn assert_send(_: impl Future + Send) {}
     assert_send(call(&mut layer(3).layer(Strict::new(Some(0))), 7_u32));
 }
@@ -282,7 +282,7 @@ where
 }
 
 #[test]
-fn trap_25_every_attempt_is_made_on_a_service_that_was_polled_ready() {
+fn attempt_is_sent_only_to_service_polled_ready() {
     struct Strict {
         ready: bool,
         calls: Calls,

@@ -42,27 +42,27 @@ fn clones(attempts: u32, failures: usize) -> usize {
 }
 
 #[test]
-fn a_request_is_not_cloned_when_no_retry_can_follow() {
+fn request_is_not_cloned_when_no_retry_can_follow() {
     assert_eq!(clones(1, 0), 0);
     assert_eq!(clones(1, 1), 0);
 }
 
 #[test]
-fn a_request_is_cloned_once_for_an_attempt_that_a_retry_can_follow() {
+fn request_is_cloned_once_per_attempt_that_retry_can_follow() {
     assert_eq!(clones(3, 0), 1);
     assert_eq!(clones(3, 1), 2);
     assert_eq!(clones(10, 4), 5);
 }
 
 #[test]
-fn a_request_is_not_cloned_for_the_last_attempt() {
+fn request_is_not_cloned_for_last_attempt() {
     assert_eq!(clones(2, 2), 1);
     assert_eq!(clones(3, 2), 2);
     assert_eq!(clones(3, 3), 2);
 }
 
 #[test]
-fn an_http_body_is_cloned_once_for_each_attempt_that_may_follow_the_next() {
+fn http_body_is_cloned_once_per_possible_attempt() {
     for (attempts, failures, expected) in [(1, 1, 0), (3, 0, 1), (3, 1, 2), (3, 3, 2)] {
         let (calls, clones) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
         let mut service =
@@ -123,7 +123,7 @@ fn whole<B>(body: B) -> Request<B> {
 }
 
 #[test]
-fn a_request_goes_out_again_as_it_was() {
+fn request_is_sent_again_unchanged() {
     let sent = sent(whole("the body".to_owned()));
     assert_eq!(sent.len(), 3);
     for request in sent {
@@ -138,7 +138,7 @@ fn a_request_goes_out_again_as_it_was() {
 }
 
 #[test]
-fn a_full_body_goes_out_again_whole() {
+fn full_body_is_sent_again_whole() {
     let long = Bytes::from(vec![7; 1_000_000]);
     let sent = sent(whole(Full::new(long.clone())));
     assert_eq!(sent.len(), 3);
@@ -163,7 +163,7 @@ where
 }
 
 #[test]
-fn a_full_body_that_the_server_read_goes_out_again_whole() {
+fn full_body_read_by_server_is_sent_again_whole() {
     let bodies = Mutex::new(Vec::new());
     let mut service = layer(at_once()).layer(service_fn(|request: Request<Full<Bytes>>| {
         bodies.lock().unwrap().push(task_body(request.into_body()));
@@ -174,7 +174,7 @@ fn a_full_body_that_the_server_read_goes_out_again_whole() {
 }
 
 #[test]
-fn every_body_in_memory_goes_out_again() {
+fn bodies_in_memory_are_sent_again() {
     assert_eq!(sent(whole(())).len(), 3);
     assert_eq!(sent(whole(Empty::<Bytes>::new())).len(), 3);
     assert!(sent(whole("the body")).iter().all(|request| *request.body() == "the body"));
@@ -202,7 +202,7 @@ impl RetryBody for Once {
 }
 
 #[test]
-fn a_body_that_cannot_be_sent_again_goes_out_once_untouched() {
+fn body_not_replayable_is_sent_once_unchanged() {
     let sent = sent(whole(Once(7)));
     assert_eq!(sent.len(), 1);
     assert_eq!(*sent[0].body(), Once(7));
@@ -263,24 +263,24 @@ fn told(attempts: u32, usable: bool, again: bool) -> (Vec<String>, usize, Broken
 }
 
 #[test]
-fn attempts_are_numbered_and_the_last_is_told() {
+fn again_receives_attempt_number_and_last_flag() {
     let (log, calls, error) = told(4, true, true);
     assert_eq!(log, ["save 65536", "again 2 false", "again 3 false", "again 4 true"]);
     assert_eq!((calls, error), (4, Broken(4)));
 }
 
 #[test]
-fn a_request_that_goes_out_once_is_not_saved() {
+fn request_sent_once_is_not_saved() {
     assert_eq!(told(1, true, true), (vec![], 1, Broken(1)));
 }
 
 #[test]
-fn a_request_that_is_no_longer_usable_leaves_the_outcome_at_hand_to_the_caller() {
+fn request_no_longer_usable_returns_last_outcome() {
     assert_eq!(told(3, false, true), (vec!["save 65536".to_owned()], 1, Broken(1)));
 }
 
 #[test]
-fn a_request_that_cannot_be_made_again_leaves_the_outcome_at_hand_to_the_caller() {
+fn request_not_repeatable_returns_last_outcome() {
     let (log, calls, error) = told(3, true, false);
     assert_eq!(log, ["save 65536", "again 2 false"]);
     assert_eq!((calls, error), (1, Broken(1)));
@@ -394,7 +394,7 @@ mod three {
 
 #[cfg(feature = "axum")]
 #[test]
-fn an_axum_body_is_sent_again_and_stays_one() {
+fn axum_body_is_sent_again_with_its_type() {
     use axum_core::body::Body;
 
     assert_eq!(sent(whole(Body::empty())).len(), 3);
@@ -403,7 +403,7 @@ fn an_axum_body_is_sent_again_and_stays_one() {
 
 #[cfg(feature = "tonic")]
 #[test]
-fn a_tonic_body_is_sent_again_and_stays_one() {
+fn tonic_body_is_sent_again_with_its_type() {
     use tonic::body::Body;
 
     assert_eq!(sent(whole(Body::empty())).len(), 3);
@@ -412,7 +412,7 @@ fn a_tonic_body_is_sent_again_and_stays_one() {
 
 #[cfg(feature = "reqwest")]
 #[test]
-fn a_reqwest_body_is_sent_again_and_stays_one() {
+fn reqwest_body_is_sent_again_with_its_type() {
     use reqwest::Body;
 
     assert_eq!(sent(whole(Body::default())).len(), 3);
@@ -421,7 +421,7 @@ fn a_reqwest_body_is_sent_again_and_stays_one() {
 
 #[cfg(feature = "reqwest")]
 #[test]
-fn a_reqwest_request_with_a_stream_goes_out_once() {
+fn reqwest_request_with_stream_is_sent_once() {
     let sent = Mutex::new(Vec::new());
     let mut service = layer(at_once()).layer(service_fn(|request: reqwest::Request| {
         sent.lock().unwrap().push(request);
@@ -435,7 +435,7 @@ fn a_reqwest_request_with_a_stream_goes_out_once() {
 
 #[cfg(feature = "reqwest")]
 #[test]
-fn a_reqwest_request_is_sent_again_if_its_body_is_in_memory() {
+fn reqwest_request_with_body_in_memory_is_sent_again() {
     for (method, sends) in [(Method::PUT, 3), (Method::POST, 1)] {
         let sent = Mutex::new(Vec::new());
         let mut service = layer(at_once()).layer(service_fn(|request: reqwest::Request| {
@@ -471,7 +471,7 @@ fn response_is_dropped_when_next_attempt_is_answered() {
 }
 
 #[test]
-fn trap_24_a_streaming_body_is_sent_again_whole_or_once_and_never_empty() {
+fn streaming_body_is_sent_again_whole_or_once() {
     for (limit, expected) in [(1_024, 3), (4, 1)] {
         let bodies = Mutex::new(Vec::new());
         let mut service = layer(at_once().replay_limit(limit)).layer(service_fn(
@@ -490,7 +490,7 @@ fn trap_24_a_streaming_body_is_sent_again_whole_or_once_and_never_empty() {
 }
 
 #[test]
-fn trap_26_a_request_is_not_cloned_when_no_retry_can_follow() {
+fn request_clones_are_one_fewer_than_attempts() {
     #[derive(Debug)]
     struct Counted(Arc<AtomicUsize>);
     impl Clone for Counted {
@@ -529,7 +529,7 @@ impl RetryRequest for Fickle {
 }
 
 #[test]
-fn a_clone_that_fails_leaves_the_last_outcome() {
+fn failed_request_clone_returns_last_outcome() {
     let calls = Calls::default();
     let budget = Budget::aws().build().unwrap();
     let policy = at_once().budget(budget).build().unwrap();

@@ -73,7 +73,7 @@ fn keyed(method: Method) -> Request<String> {
 }
 
 #[test]
-fn a_post_is_not_sent_again_after_a_timeout_or_a_503() {
+fn post_after_unclear_fault_is_sent_once() {
     for fate in UNCLEAR {
         for method in [Method::POST, Method::PATCH, Method::CONNECT, Method::from_bytes(b"PURCHASE").unwrap()]
         {
@@ -83,14 +83,14 @@ fn a_post_is_not_sent_again_after_a_timeout_or_a_503() {
 }
 
 #[test]
-fn a_post_is_sent_again_when_it_is_known_not_to_have_been_processed() {
+fn post_known_unprocessed_is_sent_again() {
     for fate in UNPROCESSED {
         assert_eq!(times_sent(default(), request(Method::POST), fate), 3, "{fate:?}");
     }
 }
 
 #[test]
-fn the_idempotent_methods_are_sent_again() {
+fn idempotent_methods_are_sent_again() {
     for fate in UNCLEAR.into_iter().chain(UNPROCESSED) {
         for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE]
         {
@@ -100,14 +100,14 @@ fn the_idempotent_methods_are_sent_again() {
 }
 
 #[test]
-fn a_post_with_an_idempotency_key_is_sent_again() {
+fn post_with_idempotency_key_is_sent_again() {
     for fate in UNCLEAR {
         assert_eq!(times_sent(default(), keyed(Method::POST), fate), 3, "{fate:?}");
     }
 }
 
 #[test]
-fn a_post_is_sent_again_on_the_users_word() {
+fn post_with_safety_always_is_sent_again() {
     for fate in UNCLEAR {
         assert_eq!(times_sent(default(), marked(Method::POST, RetrySafety::Always), fate), 3, "{fate:?}");
         assert_eq!(times_sent(with_safety(RetrySafety::Always), request(Method::POST), fate), 3, "{fate:?}");
@@ -115,7 +115,7 @@ fn a_post_is_sent_again_on_the_users_word() {
 }
 
 #[test]
-fn a_get_is_not_sent_again_on_the_users_word() {
+fn get_with_safety_never_is_sent_once() {
     for fate in UNCLEAR {
         assert_eq!(times_sent(default(), marked(Method::GET, RetrySafety::Never), fate), 1, "{fate:?}");
         assert_eq!(times_sent(with_safety(RetrySafety::Never), request(Method::GET), fate), 1, "{fate:?}");
@@ -147,7 +147,7 @@ fn idempotency_key_blank_post_sent_once() {
 }
 
 #[test]
-fn the_word_on_a_request_goes_before_everything_else() {
+fn request_safety_takes_precedence_over_policy() {
     for fate in UNCLEAR {
         let mut request = keyed(Method::GET);
         request.extensions_mut().insert(RetrySafety::Never);
@@ -161,14 +161,14 @@ fn the_word_on_a_request_goes_before_everything_else() {
 }
 
 #[test]
-fn the_users_word_does_not_help_a_request_that_would_fail_again() {
+fn safety_always_does_not_retry_permanent_fault() {
     for fate in [Status(400), Status(404), Status(501), Io(ErrorKind::InvalidInput)] {
         assert_eq!(times_sent(with_safety(RetrySafety::Always), request(Method::GET), fate), 1, "{fate:?}");
     }
 }
 
 #[test]
-fn a_plain_request_is_idempotent_unless_the_user_says_otherwise() {
+fn plain_request_is_idempotent_by_default() {
     for (safety, kind, expected) in [
         (RetrySafety::ByRequest, ErrorKind::TimedOut, 3),
         (RetrySafety::Always, ErrorKind::TimedOut, 3),
@@ -186,7 +186,7 @@ fn a_plain_request_is_idempotent_unless_the_user_says_otherwise() {
 }
 
 #[test]
-fn a_post_whose_first_attempt_was_refused_is_not_sent_again_after_a_timeout() {
+fn post_refused_then_timed_out_is_not_sent_again() {
     let calls = Calls::default();
     let mut service = JitterRetryLayer::new(default()).layer(service_fn(|_: Request<String>| {
         let kind = if calls.next() == 1 { ErrorKind::ConnectionRefused } else { ErrorKind::TimedOut };
@@ -197,7 +197,7 @@ fn a_post_whose_first_attempt_was_refused_is_not_sent_again_after_a_timeout() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_post_is_not_sent_again_after_towers_timeout() {
+async fn post_after_tower_timeout_is_sent_once() {
     for (method, expected) in [(Method::POST, 1), (Method::GET, 3)] {
         let calls = Calls::default();
         let mut service = tower::ServiceBuilder::new()
@@ -253,7 +253,7 @@ fn by_method_ignores_the_idempotency_key() {
 }
 
 #[test]
-fn gateway_sends_post_again_only_if_it_was_not_sent() {
+fn gateway_sends_post_again_only_if_unsent() {
     let policy = || {
         RetryPolicy::gateway()
             .initial_backoff(std::time::Duration::ZERO)
@@ -271,7 +271,7 @@ fn gateway_sends_post_again_only_if_it_was_not_sent() {
 }
 
 #[test]
-fn trap_23_a_post_is_not_sent_again_after_a_timeout() {
+fn post_after_io_timeout_is_sent_once() {
     let calls = Calls::default();
     let mut service =
         JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(|_: Request<String>| {

@@ -13,7 +13,7 @@ use crate::support::{Broken, Calls, at_once, now, request, response, send};
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn every_retry_is_told_before_its_delay_with_attempts_from_one() {
+async fn on_retry_is_called_before_each_delay() {
     let told = Arc::<Mutex<Vec<RetryEvent>>>::default();
     let policy = RetryPolicy::builder()
         .budget(None::<Budget>)
@@ -39,7 +39,7 @@ async fn every_retry_is_told_before_its_delay_with_attempts_from_one() {
 }
 
 #[test]
-fn nothing_is_told_of_what_is_not_sent_again() {
+fn on_retry_is_not_called_without_retry() {
     let refused = Budget::builder().ratio(0.0).min_per_second(0).build().unwrap();
     for (policy, status) in [
         (at_once(), 200),
@@ -56,14 +56,14 @@ fn nothing_is_told_of_what_is_not_sent_again() {
 }
 
 #[test]
-fn a_panic_of_who_is_told_ends_there() {
+fn on_retry_panic_is_caught() {
     let policy = at_once().on_retry(|_| panic!("as it is meant to")).build().unwrap();
     let mut service = JitterRetryLayer::new(policy).layer(service_fn(async |_: u32| Err::<(), _>(Broken(7))));
     assert_eq!(now(send(&mut service, 7)), Err(Broken(7)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_response_says_how_often_and_how_long() {
+async fn retried_response_carries_attempts_and_elapsed_time() {
     let calls = Calls::default();
     let policy = RetryPolicy::builder()
         .budget(None::<Budget>)
@@ -88,7 +88,7 @@ async fn the_response_says_how_often_and_how_long() {
 /// What the metrics count after a hand of calls.
 #[cfg(feature = "metrics")]
 #[test]
-fn attempts_retries_delays_refusals_and_reasons_are_counted() {
+fn metrics_count_attempts_retries_delays_and_give_ups() {
     use std::collections::BTreeMap;
 
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
@@ -169,7 +169,7 @@ fn attempts_retries_delays_refusals_and_reasons_are_counted() {
 /// Retries and their end, with their fields.
 #[cfg(feature = "tracing")]
 #[test]
-fn retries_and_reasons_are_traced_with_the_resend_count() {
+fn tracing_events_carry_resend_count_and_reason() {
     use std::fmt::{Debug, Write};
 
     use tracing::field::{Field, Visit};
@@ -274,7 +274,7 @@ mod recorder {
 
 #[cfg(feature = "metrics")]
 #[test]
-fn recorder_that_makes_calls_with_retries_counts_them() {
+fn metrics_recorder_that_retries_counts_its_own_calls() {
     fn call() {
         let policy = at_once().build().unwrap();
         let refused =

@@ -34,7 +34,7 @@ fn sent(policy: RetryPolicyBuilder, request: Request<String>, status: u16) -> Ve
 }
 
 #[test]
-fn it_decides_as_behind_the_layer() {
+fn tower_policy_decides_like_the_layer() {
     let marked = || {
         let mut request = request(Method::POST);
         request.extensions_mut().insert(RetrySafety::Always);
@@ -59,7 +59,7 @@ struct Query;
 impl RequestInfo for Query {}
 
 #[test]
-fn one_service_makes_each_call_anew() {
+fn tower_policy_starts_each_call_fresh() {
     let calls = Calls::default();
     let policy = at_once().build().unwrap().for_tower().clone_requests();
     let mut service = RetryLayer::new(policy).layer(service_fn(|_: Query| {
@@ -72,7 +72,7 @@ fn one_service_makes_each_call_anew() {
 }
 
 #[test]
-fn boxed_errors_are_inferred_and_rules_are_asked() {
+fn tower_policy_infers_boxed_errors_and_checks_rules() {
     let calls = Calls::default();
     let policy = at_once().build().unwrap().for_tower().rule(|outcome: Result<&Response<()>, &BoxError>| {
         outcome.is_err().then_some(tower_jitter_retry::Verdict::Success)
@@ -102,7 +102,7 @@ fn tower_policy_remove_marker_remote_marks_do_not_silence() {
 }
 
 #[test]
-fn a_retry_is_marked_and_a_mark_is_heeded() {
+fn tower_policy_marks_retries_and_respects_marks() {
     let numbers = |sent: Vec<Request<String>>| -> Vec<_> {
         sent.iter().map(|sent| sent.extensions().get::<Attempt>().map(|attempt| attempt.number())).collect()
     };
@@ -113,7 +113,7 @@ fn a_retry_is_marked_and_a_mark_is_heeded() {
 }
 
 #[test]
-fn a_stream_goes_out_once() {
+fn tower_policy_stream_is_sent_once() {
     let calls = Calls::default();
     let layer = RetryLayer::new(at_once().build().unwrap().for_tower());
     let mut service = layer.layer(service_fn(|_: Request<ReplayBody<Full<bytes::Bytes>>>| {
@@ -125,7 +125,7 @@ fn a_stream_goes_out_once() {
 }
 
 #[test]
-fn the_budget_is_paid_and_refunded() {
+fn tower_policy_deposits_and_refunds() {
     let calls = Calls::default();
     let budget = Budget::aws().capacity(5).timeout_cost(5).increment(0).build().unwrap();
     let layer = RetryLayer::new(at_once().budget(budget).max_attempts(2).build().unwrap().for_tower());
@@ -143,7 +143,7 @@ fn the_budget_is_paid_and_refunded() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delays_and_deadlines_are_kept() {
+async fn tower_policy_respects_delays_and_deadlines() {
     let second = Duration::from_secs(1);
     let policy = RetryPolicy::builder()
         .budget(None::<Budget>)

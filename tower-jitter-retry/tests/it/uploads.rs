@@ -99,7 +99,7 @@ async fn timeout_of_complete_or_unread_upload_is_retried() {
 /// One that has outgrown the limit is no longer kept, and one that is sent for the last time is not
 /// either.
 #[tokio::test(start_paused = true)]
-async fn upload_beyond_replay_limit_is_tracked() {
+async fn upload_over_replay_limit_is_tracked() {
     let calls = Calls::default();
     let verdicts = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&verdicts);
@@ -145,7 +145,7 @@ async fn upload_is_tracked_in_its_last_attempt() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stalled_uploads_leave_circuit_beneath_the_retry_closed() {
+async fn stalled_uploads_leave_circuit_below_closed() {
     let calls = Calls::default();
     let breaker = BreakerLayer::new(BreakerConfig::builder().consecutive_failures(3).build().unwrap());
     let circuit = breaker.circuit();
@@ -165,7 +165,7 @@ async fn stalled_uploads_leave_circuit_beneath_the_retry_closed() {
 
 /// The note about one call does not reach another.
 #[tokio::test(start_paused = true)]
-async fn stalled_upload_does_not_excuse_another_call() {
+async fn stalled_upload_does_not_affect_another_call() {
     let calls = Calls::default();
     let layer = JitterRetryLayer::new(at_once().build().unwrap());
     let mut service = layer.layer(hangs(100, &calls));

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failure_drains_and_an_answer_fills_and_what_was_not_sent_does_neither() {
+    fn failure_drains_success_fills_unsent_changes_nothing() {
         let rules = Rules { capacity: 10 * ONE, scheme: Scheme::Grpc { ratio: 100 } };
         let after = |kind, retry, health| {
             rules.settled(5 * ONE, &Fault::new(kind, retry, health, Origin::Remote).into(), None)
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_end_is_passed() {
+    fn tokens_stay_between_zero_and_capacity() {
         let rules = Rules { capacity: MOST, scheme: Scheme::Grpc { ratio: MOST } };
         assert_eq!(rules.settled(MOST, &Verdict::Success, None), MOST);
         let failure = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);

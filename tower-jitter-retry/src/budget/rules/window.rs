@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_extremes_neither_overflow_nor_lie() {
+    fn grant_extreme_values_do_not_overflow() {
         let most = Rules::new(1_000.0, u32::MAX, 3_600_000_000_000);
         assert!(most.grant(u64::MAX, u64::MAX));
         assert!(!Rules::new(1.0, 0, 1_000_000_000).grant(u64::MAX, u64::MAX));
