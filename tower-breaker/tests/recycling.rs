@@ -22,7 +22,7 @@ fn use_up(clock: Clock) {
 
 /// One test, because of the pool.
 #[test]
-fn circuits_that_come_and_go_take_no_more_memory() {
+fn storage_is_reused_by_later_circuits() {
     let eight = || {
         let circuits = [(); 8].map(|()| circuit(Clock::default()));
         for circuit in &circuits {

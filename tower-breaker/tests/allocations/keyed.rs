@@ -57,7 +57,7 @@ fn rejected(result: &Result<(), BreakerError<io::Error>>) -> bool {
 }
 
 #[test]
-fn a_call_by_a_known_number_allocates_nothing() {
+fn call_with_known_number_allocates_nothing() {
     let mut service = KeyedBreakerLayer::new(KeyedConfig::default(), by_number).layer(Answers);
     (0..100).for_each(|key| call(&mut service, (key, "", false)).unwrap());
     assert_eq!(allocations(|| (0..100).for_each(|key| call(&mut service, (key, "", false)).unwrap())), 0);
@@ -65,7 +65,7 @@ fn a_call_by_a_known_number_allocates_nothing() {
 }
 
 #[test]
-fn a_call_by_a_known_text_allocates_nothing() {
+fn call_with_known_text_allocates_nothing() {
     let mut service = KeyedBreakerLayer::by_ref(KeyedConfig::default(), by_text).layer(Answers);
     for key in
         ["api.example", "", "a name that is longer than any that would fit into a string without allocating"]
@@ -75,7 +75,7 @@ fn a_call_by_a_known_text_allocates_nothing() {
 }
 
 #[test]
-fn a_failure_a_rejection_and_a_probe_by_a_known_key_allocate_nothing() {
+fn failure_rejection_and_probe_of_known_key_allocate_nothing() {
     let (clock, hand) = Clock::manual();
     let each = BreakerConfig::builder().clock(clock).consecutive_failures(300).failure_rate(None);
     let each = each.successes_to_close(10_000).build().unwrap();
@@ -90,7 +90,7 @@ fn a_failure_a_rejection_and_a_probe_by_a_known_key_allocate_nothing() {
 }
 
 #[test]
-fn a_call_whose_key_finds_no_room_allocates_nothing() {
+fn call_with_key_that_finds_no_room_allocates_nothing() {
     for overflow in [Overflow::Unguarded, Overflow::Shared] {
         let config = KeyedConfig::builder(BreakerConfig::default()).max_keys(1).overflow(overflow);
         let mut service = KeyedBreakerLayer::new(config.build().unwrap(), by_number).layer(Answers);
@@ -124,7 +124,7 @@ fn bytes_of(keys: u64, call_each: impl Fn(&KeyedCircuits<u64>, u64)) -> u64 {
 }
 
 #[test]
-fn a_hundred_thousand_numbers_take_at_most_two_hundred_bytes_each() {
+fn number_key_takes_at_most_200_bytes() {
     let bytes = bytes_of(100_000, |_, _| {});
     println!("{bytes} bytes a key");
     assert!(bytes <= 200, "{bytes} bytes a key");
@@ -132,14 +132,14 @@ fn a_hundred_thousand_numbers_take_at_most_two_hundred_bytes_each() {
 
 /// The documents say about 1 KB.
 #[test]
-fn a_key_in_trouble_takes_about_a_kilobyte_more() {
+fn failing_key_takes_about_one_kilobyte_more() {
     let bytes = bytes_of(10_000, |circuits, key| circuits.get(&key).unwrap().trip().unwrap());
     println!("{bytes} bytes a key in trouble");
     assert!(bytes <= 1_500, "{bytes} bytes a key in trouble");
 }
 
 #[test]
-fn keys_that_come_and_go_take_no_more_memory_and_what_was_kept_is_freed_at_the_end() {
+fn evicted_keys_keep_memory_constant_and_dropped_map_frees_it() {
     let (clock, hand) = Clock::manual();
     let each = BreakerConfig::builder().clock(clock).build().unwrap();
     let config = KeyedConfig::builder(each).max_keys(100).build().unwrap();

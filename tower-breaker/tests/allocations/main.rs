@@ -43,7 +43,7 @@ fn allocations(mut run: impl FnMut()) -> u64 {
 }
 
 #[test]
-fn a_success_allocates_nothing() {
+fn success_allocates_nothing() {
     for config in [BreakerConfig::default(), BreakerConfig::builder().count_window(100).build().unwrap()] {
         let mut service = BreakerLayer::new(config).layer(Answers);
         assert_eq!(allocations(|| call(&mut service, false).unwrap()), 0);
@@ -51,7 +51,7 @@ fn a_success_allocates_nothing() {
 }
 
 #[test]
-fn a_failure_allocates_nothing() {
+fn failure_allocates_nothing() {
     let config = BreakerConfig::builder().consecutive_failures(0).minimum_calls(u32::MAX).build().unwrap();
     let mut service = BreakerLayer::new(config).layer(Answers);
     assert_eq!(allocations(|| assert!(call(&mut service, true).is_err())), 0);
@@ -62,7 +62,7 @@ fn a_failure_allocates_nothing() {
 }
 
 #[test]
-fn a_rejection_allocates_nothing() {
+fn rejection_allocates_nothing() {
     let mut service = BreakerLayer::new(BreakerConfig::default()).layer(Answers);
     for _ in 0..5 {
         call(&mut service, true).unwrap_err();
@@ -72,7 +72,7 @@ fn a_rejection_allocates_nothing() {
 }
 
 #[test]
-fn a_probe_allocates_nothing() {
+fn probe_allocates_nothing() {
     let (clock, hand) = Clock::manual();
     let config = BreakerConfig::builder().clock(clock).successes_to_close(1_000).build().unwrap();
     let mut service = BreakerLayer::new(config).layer(Answers);
@@ -84,13 +84,13 @@ fn a_probe_allocates_nothing() {
 }
 
 #[test]
-fn a_clone_of_the_service_allocates_nothing() {
+fn service_clone_allocates_nothing() {
     let service = BreakerLayer::new(BreakerConfig::default()).layer(Answers);
     assert_eq!(allocations(|| call(&mut service.clone(), false).unwrap()), 0);
 }
 
 #[test]
-fn opening_and_closing_for_ever_takes_no_more_memory() {
+fn service_that_opens_and_closes_keeps_memory_constant() {
     let (clock, hand) = Clock::manual();
     let mut service =
         BreakerLayer::new(BreakerConfig::builder().clock(clock).build().unwrap()).layer(Answers);

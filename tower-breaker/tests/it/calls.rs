@@ -48,7 +48,7 @@ async fn is_opened_by<F: Future>(circuit: &Circuit, call: impl Fn() -> F) -> boo
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_takes_an_error_within_an_ok_for_a_success() {
+async fn call_with_error_within_ok_counts_success() {
     let circuit = circuit();
     let opened = is_opened_by(&circuit, || circuit.call(timeout(SECOND, query()))).await;
     assert!(!opened, "what the documentation of `call` warns of");
@@ -56,7 +56,7 @@ async fn call_takes_an_error_within_an_ok_for_a_success() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_within_counts_an_error_of_the_call_as_a_failure() {
+async fn call_within_with_error_counts_failure() {
     let circuit = circuit();
     let call = || circuit.call_within(SECOND, query());
     let error = call().await.unwrap_err();
@@ -66,7 +66,7 @@ async fn call_within_counts_an_error_of_the_call_as_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_within_counts_an_elapsed_timeout_as_a_failure() {
+async fn call_within_with_elapsed_timeout_counts_failure() {
     let circuit = circuit();
     let call = || circuit.call_within(5 * SECOND, pending::<io::Result<u32>>());
     let began = Instant::now();
@@ -84,7 +84,7 @@ async fn call_within_counts_an_elapsed_timeout_as_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_within_returns_the_value_of_a_call_that_is_in_time() {
+async fn call_within_in_time_returns_value() {
     let circuit = circuit();
     let call = async {
         sleep(SECOND).await;
@@ -95,14 +95,14 @@ async fn call_within_returns_the_value_of_a_call_that_is_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_within_takes_boxed_errors() {
+async fn call_within_accepts_boxed_errors() {
     let circuit = circuit();
     let call = || circuit.call_within(SECOND, async { Err::<u32, BoxError>(refused().into()) });
     assert!(is_opened_by(&circuit, call).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_within_starts_its_time_at_the_first_poll() {
+async fn call_within_starts_timeout_at_first_poll() {
     let circuit = circuit();
     let mut call = task::spawn(circuit.call_within(SECOND, pending::<io::Result<u32>>()));
     advance(10 * SECOND).await;
@@ -115,7 +115,7 @@ async fn call_within_starts_its_time_at_the_first_poll() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_within_drops_the_call_before_its_slot_is_free() {
+async fn call_within_drops_call_before_slot_is_free() {
     struct SetOnDrop(Arc<AtomicBool>);
     impl Drop for SetOnDrop {
         fn drop(&mut self) {
@@ -137,7 +137,7 @@ async fn call_within_drops_the_call_before_its_slot_is_free() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_within_that_is_dropped_counts_as_cancelled() {
+async fn call_within_dropped_counts_as_cancelled() {
     let config = config().cancelled(CancelledPolicy::Failure).build().unwrap();
     let circuit = Circuit::new(config);
     drop(circuit.call_within(SECOND, pending::<io::Result<u32>>()));
@@ -149,7 +149,7 @@ async fn call_within_that_is_dropped_counts_as_cancelled() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_within_that_is_rejected_does_not_poll_the_call() {
+async fn call_within_rejected_does_not_poll_call() {
     let circuit = circuit();
     circuit.trip().unwrap();
     let call = async { unreachable!("the circuit is open") };
@@ -158,7 +158,7 @@ async fn call_within_that_is_rejected_does_not_poll_the_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_nested_counts_the_inner_error_as_a_failure_and_keeps_the_output() {
+async fn call_nested_with_inner_error_counts_failure_and_keeps_output() {
     let circuit = circuit();
     let call = || circuit.call_nested(timeout(SECOND, query()));
     assert!(matches!(call().await, Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused));
@@ -167,7 +167,7 @@ async fn call_nested_counts_the_inner_error_as_a_failure_and_keeps_the_output() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_nested_counts_the_outer_error_as_a_failure() {
+async fn call_nested_with_outer_error_counts_failure() {
     let circuit = circuit();
     let call = || circuit.call_nested(timeout(SECOND, pending::<Result<u32, BoxError>>()));
     assert!(matches!(call().await, Err(BreakerError::Inner(_))));
@@ -175,7 +175,7 @@ async fn call_nested_counts_the_outer_error_as_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_nested_takes_an_ok_within_an_ok_for_a_success() {
+async fn call_nested_with_two_oks_counts_success() {
     let circuit = circuit();
     let answer = circuit.call_nested(timeout(SECOND, async { Ok::<_, io::Error>(7) })).await;
     assert_eq!(answer.unwrap().unwrap(), 7);
@@ -183,7 +183,7 @@ async fn call_nested_takes_an_ok_within_an_ok_for_a_success() {
 }
 
 #[test]
-fn call_blocking_nested_counts_either_error_as_a_failure() {
+fn call_blocking_nested_with_either_error_counts_failure() {
     type Nested = Result<io::Result<u32>, io::Error>;
     let answers: [(fn() -> Nested, bool); 3] =
         [(|| Ok(Ok(7)), false), (|| Ok(Err(refused())), true), (|| Err(refused()), true)];

@@ -15,7 +15,7 @@ fn from_file(text: &str) -> BreakerConfig {
 }
 
 #[test]
-fn reconfigure_without_a_clock_keeps_the_circuits_clock() {
+fn reconfigure_without_clock_keeps_clock() {
     let (manual, hand) = Clock::manual();
     for clock in [None, Some(Clock::coarse()), Some(Clock::precise()), Some(Clock::tokio()), Some(manual)] {
         for (before, after) in [(30_000, 50), (50, 30_000), (100, 99), (99, 100), (30_000, 60_000)] {
@@ -37,7 +37,7 @@ fn reconfigure_without_a_clock_keeps_the_circuits_clock() {
 }
 
 #[test]
-fn reconfigure_with_another_clock_fails_whatever_the_times() {
+fn reconfigure_with_another_clock_fails_at_any_time() {
     let clocks = [Clock::coarse(), Clock::precise(), Clock::tokio(), Clock::manual().0, Clock::manual().0];
     for own in clocks {
         for other in clocks.into_iter().filter(|other| *other != own) {
@@ -61,7 +61,7 @@ fn reads_manual_clock(circuit: &Circuit, hand: &ManualClock) -> bool {
 }
 
 #[test]
-fn registry_configured_from_file_uses_clock_of_its_default() {
+fn registry_configured_from_file_uses_default_clock() {
     let (clock, hand) = Clock::manual();
     let registry = CircuitRegistry::new(config().clock(clock).build().unwrap());
     let existing = registry.circuit("existing");

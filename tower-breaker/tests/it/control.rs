@@ -64,7 +64,7 @@ fn config() -> BreakerConfigBuilder {
 }
 
 #[test]
-fn a_tripped_circuit_recovers_as_usual_and_a_second_trip_does_not_extend_it() {
+fn second_trip_does_not_extend_open_time() {
     let bench = Bench::new(config());
     bench.circuit.trip().unwrap();
     let trip = bench.circuit.status().last_trip.unwrap();
@@ -82,7 +82,7 @@ fn a_tripped_circuit_recovers_as_usual_and_a_second_trip_does_not_extend_it() {
 }
 
 #[test]
-fn a_reset_closes_from_every_state_with_an_empty_window_no_ramp_and_no_memory() {
+fn reset_in_every_state_closes_with_empty_history() {
     let growing = config().open_backoff(2.0, 1_000 * SECOND).slow_start(10 * SECOND);
     let reach: [fn(&Bench); 4] = [
         |bench| assert!(bench.send(4, FAILURE)),
@@ -119,7 +119,7 @@ fn a_reset_closes_from_every_state_with_an_empty_window_no_ramp_and_no_memory() 
 }
 
 #[test]
-fn a_force_goes_before_everything_until_it_is_released() {
+fn force_overrides_everything_until_release() {
     let bench = Bench::new(config());
     bench.circuit.force_open().unwrap();
     bench.hand.advance(365 * 86_400 * SECOND);
@@ -140,7 +140,7 @@ fn a_force_goes_before_everything_until_it_is_released() {
 }
 
 #[test]
-fn released_from_forced_open_the_next_calls_are_probes_and_from_forced_closed_the_window_is_empty() {
+fn release_starts_probes_or_closes_with_empty_window() {
     let bench = Bench::new(config());
     bench.circuit.release();
     assert!(bench.circuit.status().last_transition.is_none(), "one that is not forced stays as it is");
@@ -166,7 +166,7 @@ fn released_from_forced_open_the_next_calls_are_probes_and_from_forced_closed_th
 }
 
 #[test]
-fn a_released_circuit_that_is_ill_opens_again_for_the_whole_time() {
+fn released_circuit_that_fails_opens_for_full_time() {
     let bench = Bench::new(config());
     bench.circuit.force_open().unwrap();
     bench.circuit.release();
@@ -175,7 +175,7 @@ fn a_released_circuit_that_is_ill_opens_again_for_the_whole_time() {
 }
 
 #[test]
-fn observe_only_rejects_nothing_goes_through_the_states_and_leaves_out_what_it_would_have_rejected() {
+fn observe_only_changes_states_and_rejects_nothing() {
     let bench = Bench::new(config().mode(Mode::ObserveOnly));
     assert!(bench.send(5, FAILURE));
     assert_eq!(bench.state(), CircuitState::Open);
@@ -192,7 +192,7 @@ fn observe_only_rejects_nothing_goes_through_the_states_and_leaves_out_what_it_w
 }
 
 #[test]
-fn a_circuit_that_only_observes_rejects_by_hand_no_more_than_by_itself() {
+fn observe_only_ignores_manual_rejection() {
     let bench = Bench::new(config().mode(Mode::ObserveOnly));
     bench.circuit.trip().unwrap();
     assert!(bench.send(10, Verdict::Success));
@@ -202,7 +202,7 @@ fn a_circuit_that_only_observes_rejects_by_hand_no_more_than_by_itself() {
 }
 
 #[test]
-fn a_disabled_circuit_counts_nothing_and_takes_no_orders() {
+fn disabled_circuit_counts_nothing_and_refuses_control() {
     let bench = Bench::new(config().mode(Mode::Disabled));
     assert!(bench.send(1_000, FAILURE));
     let orders = [Circuit::trip, Circuit::reset, Circuit::force_open, Circuit::force_closed];
@@ -224,7 +224,7 @@ fn a_disabled_circuit_counts_nothing_and_takes_no_orders() {
 }
 
 #[test]
-fn a_configuration_of_another_name_or_clock_is_refused_by_field_and_changes_nothing() {
+fn reconfigure_with_another_name_or_clock_changes_nothing() {
     let bench = Bench::new(config().name("orders"));
     let own = || config().name("orders").clock(bench.clock);
     let name = bench.circuit.reconfigure(own().name("payments").mode(Mode::Disabled).build().unwrap());
@@ -239,7 +239,7 @@ fn a_configuration_of_another_name_or_clock_is_refused_by_field_and_changes_noth
 }
 
 #[test]
-fn a_new_configuration_keeps_state_epoch_deadline_run_and_permits() {
+fn reconfigure_keeps_state_epoch_deadline_failures_and_permits() {
     let bench = Bench::new(config().failure_rate(None));
     assert!(bench.send(3, FAILURE));
     let permits: Vec<_> = (0..2).map(|_| bench.circuit.try_acquire().unwrap()).collect();
@@ -265,7 +265,7 @@ fn a_new_configuration_keeps_state_epoch_deadline_run_and_permits() {
 }
 
 #[test]
-fn the_number_of_probes_is_a_rounds_own_and_the_window_goes_on_unless_its_shape_is_another() {
+fn reconfigure_keeps_round_probes_and_window_of_same_shape() {
     let bench = Bench::new(config());
     bench.half_open();
     bench.reconfigure(config().probes(1).successes_to_close(9));
@@ -288,7 +288,7 @@ fn the_number_of_probes_is_a_rounds_own_and_the_window_goes_on_unless_its_shape_
 }
 
 #[test]
-fn a_hand_goes_before_a_configuration() {
+fn manual_override_takes_precedence_over_mode() {
     let bench = Bench::new(config());
     bench.circuit.force_open().unwrap();
     bench.reconfigure(config().mode(Mode::Disabled));
@@ -297,7 +297,7 @@ fn a_hand_goes_before_a_configuration() {
 }
 
 #[test]
-fn a_circuit_that_was_configured_to_be_disabled_under_a_force_is_so_once_it_is_released() {
+fn disabled_mode_set_under_force_applies_at_release() {
     for force in [Circuit::force_open, Circuit::force_closed] {
         let bench = Bench::new(config());
         force(&bench.circuit).unwrap();
@@ -309,7 +309,7 @@ fn a_circuit_that_was_configured_to_be_disabled_under_a_force_is_so_once_it_is_r
 }
 
 #[test]
-fn a_window_starts_empty_also_when_its_shape_comes_back() {
+fn window_starts_empty_when_its_shape_returns() {
     let shapes = [config(), config().count_window(20), config().count_window(30)];
     for shape in &shapes {
         for other in &shapes {
@@ -325,7 +325,7 @@ fn a_window_starts_empty_also_when_its_shape_comes_back() {
 }
 
 #[test]
-fn the_status_tells_since_when_until_when_why_and_by_what_fault() {
+fn status_has_times_reason_and_fault() {
     let bench = Bench::new(config().name("orders").consecutive_failures(0).failure_rate(0.5));
     bench.hand.advance(7 * SECOND);
     assert!(bench.send(5, Verdict::Success) && bench.send(4, FAILURE));
@@ -372,7 +372,7 @@ impl Service<()> for Dead {
 }
 
 #[test]
-fn tasks_that_wait_for_readiness_are_woken_by_every_hand_on_the_circuit() {
+fn manual_control_wakes_tasks_that_wait_for_readiness() {
     let hands: [fn(&Circuit); 4] = [
         |circuit| circuit.trip().unwrap(),
         |circuit| circuit.reset().unwrap(),
@@ -401,7 +401,7 @@ fn tasks_that_wait_for_readiness_are_woken_by_every_hand_on_the_circuit() {
 }
 
 #[test]
-fn who_was_told_ready_before_a_force_is_rejected_after_it() {
+fn force_open_rejects_service_already_ready() {
     let layer: BreakerLayer = BreakerLayer::new(config().build().unwrap());
     let inner = service_fn(|()| ready(Ok::<_, io::Error>(http::Response::new(()))));
     let mut service = layer.layer(inner);

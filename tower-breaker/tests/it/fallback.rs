@@ -47,7 +47,7 @@ async fn call<S: Service<Req>, Req>(service: &mut S, request: Req) -> Result<S::
 }
 
 #[tokio::test]
-async fn a_fallback_has_the_request_and_the_rejection_and_the_error_stays_the_inner_one() {
+async fn fallback_gets_request_and_rejection_and_keeps_error_type() {
     let (config, _hand) = config();
     let layer = BreakerLayer::new(config).fallback(|request: &'static str, rejection: &Rejection| {
         format!("{request}: {} is {}", rejection.circuit(), rejection.state())
@@ -60,7 +60,7 @@ async fn a_fallback_has_the_request_and_the_rejection_and_the_error_stays_the_in
 }
 
 #[tokio::test]
-async fn an_async_one_may_wait_and_may_fail_with_an_error_of_the_inner_type() {
+async fn fallback_async_may_wait_and_fail_with_inner_error() {
     let (config, _hand) = config();
     let layer = BreakerLayer::new(config).fallback_async(async |request: &'static str, _: Rejection| {
         tokio::task::yield_now().await;
@@ -74,7 +74,7 @@ async fn an_async_one_may_wait_and_may_fail_with_an_error_of_the_inner_type() {
 }
 
 #[tokio::test]
-async fn a_fallback_that_panics_does_so_to_its_caller_and_the_circuit_goes_on() {
+async fn fallback_panic_propagates_and_leaves_circuit_usable() {
     let (config, hand) = config();
     let layer = BreakerLayer::new(config).fallback(|_: &'static str, _: &Rejection| panic!("no answer"));
     let mut service = layer.layer(service_fn(async |text: &'static str| Ok::<_, io::Error>(text)));
@@ -93,7 +93,7 @@ async fn a_fallback_that_panics_does_so_to_its_caller_and_the_circuit_goes_on() 
 }
 
 #[tokio::test]
-async fn an_async_fallback_that_is_dropped_is_dropped() {
+async fn fallback_async_is_dropped_with_its_call() {
     let (config, _hand) = config();
     let (dropped, is_dropped) = std::sync::mpsc::channel::<()>();
     let layer = BreakerLayer::new(config).fallback_async(move |_: &'static str, _: Rejection| {
@@ -122,7 +122,7 @@ fn open(circuit: &Circuit, hand: &ManualClock, left: Duration) {
 }
 
 #[tokio::test]
-async fn http_503_tells_the_time_in_whole_seconds_up() {
+async fn http_503_rounds_retry_after_up_to_seconds() {
     for (left, seconds) in [(30_000, "30"), (29_001, "30"), (29_000, "29"), (1_000, "1"), (1, "1")] {
         let (config, hand) = config();
         let layer = BreakerLayer::new(config).http_fallback();
@@ -140,7 +140,7 @@ async fn http_503_tells_the_time_in_whole_seconds_up() {
 }
 
 #[tokio::test]
-async fn grpc_unavailable_is_a_trailers_only_answer_with_pushback() {
+async fn grpc_unavailable_is_trailers_only_with_pushback() {
     let (config, hand) = config();
     let layer = BreakerLayer::new(config).grpc_fallback();
     let circuit = layer.circuit();
@@ -158,7 +158,7 @@ async fn grpc_unavailable_is_a_trailers_only_answer_with_pushback() {
 }
 
 #[tokio::test]
-async fn half_open_and_slow_start_answers_say_to_come_back_after_a_second() {
+async fn ready_made_answers_in_half_open_and_slow_start_ask_for_1s() {
     let (clock, hand) = Clock::manual();
     let config = BreakerConfig::builder().clock(clock).probes(1).successes_to_close(1);
     let config = config.slow_start(Duration::from_secs(100)).build().unwrap();
@@ -185,7 +185,7 @@ async fn half_open_and_slow_start_answers_say_to_come_back_after_a_second() {
 }
 
 #[tokio::test]
-async fn both_are_marked_as_ours_so_that_no_layer_above_takes_them_for_the_servers_word() {
+async fn ready_made_answers_carry_rejected_verdict() {
     let judged = |response: &Response<String>| {
         assert!(Carried::on(response).is_some());
         let verdict = judge_outcome(response);
@@ -206,7 +206,7 @@ async fn both_are_marked_as_ours_so_that_no_layer_above_takes_them_for_the_serve
 }
 
 #[tokio::test]
-async fn a_breaker_above_does_not_count_what_one_below_rejected() {
+async fn outer_breaker_ignores_ready_made_answer_of_inner_one() {
     let (config, _hand) = config();
     let below = BreakerLayer::new(config.clone()).http_fallback();
     let above = BreakerLayer::new(config).http_fallback();
@@ -221,7 +221,7 @@ async fn a_breaker_above_does_not_count_what_one_below_rejected() {
 }
 
 #[tokio::test]
-async fn an_axum_route_stays_infallible() {
+async fn axum_route_with_fallback_stays_infallible() {
     let (config, _hand) = config();
     let layer = BreakerLayer::new(config).http_fallback();
     let circuit = layer.circuit();
@@ -235,7 +235,7 @@ async fn an_axum_route_stays_infallible() {
 }
 
 #[tokio::test]
-async fn over_a_boxed_error_a_fallback_keeps_it_boxed() {
+async fn fallback_over_boxed_error_keeps_it_boxed() {
     let (config, _hand) = config();
     let layer = BreakerLayer::new(config)
         .classify(Auto::<tower_breaker::fault_classify::Boxed>::new())

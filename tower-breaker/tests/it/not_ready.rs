@@ -70,7 +70,7 @@ async fn call<S: Service<()>>(service: &mut S) -> Result<S::Response, S::Error> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_ready_again_when_the_open_time_is_over_though_nobody_else_polls() {
+async fn not_ready_service_is_ready_when_open_time_ends() {
     let (mut service, circuit) = endpoint(1);
     circuit.trip().unwrap();
     let mut early = pin!(service.ready());
@@ -84,7 +84,7 @@ async fn it_is_ready_again_when_the_open_time_is_over_though_nobody_else_polls()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_time_that_was_made_longer_meanwhile_is_waited_for() {
+async fn not_ready_service_waits_for_extended_open_time() {
     let (mut service, circuit) = endpoint(1);
     circuit.trip().unwrap();
     let mut waits = task::spawn(service.ready());
@@ -98,7 +98,7 @@ async fn a_time_that_was_made_longer_meanwhile_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hand_and_a_health_report_wake_it() {
+async fn not_ready_service_is_woken_by_control_and_health_report() {
     type Act = fn(&Circuit);
     let acts: [(Act, Act); 4] = [
         (|circuit| circuit.trip().unwrap(), |circuit| circuit.reset().unwrap()),
@@ -119,7 +119,7 @@ async fn a_hand_and_a_health_report_wake_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_waits_outside_and_is_dropped_has_given_up_no_call() {
+async fn not_ready_service_dropped_while_open_counts_nothing() {
     let (service, circuit) = endpoint(1);
     let mut service = Spawn::new(service);
     circuit.trip().unwrap();
@@ -130,14 +130,14 @@ async fn one_that_waits_outside_and_is_dropped_has_given_up_no_call() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_forced_open_waits_without_a_timer() {
+async fn not_ready_service_forced_open_waits_without_timer() {
     let (mut service, circuit) = endpoint(1);
     circuit.force_open().unwrap();
     assert!(timeout(Duration::from_secs(365 * 24 * 3_600), service.ready()).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]
-async fn ready_holds_a_place_and_gives_it_back_when_it_is_dropped() {
+async fn ready_service_holds_slot_until_dropped() {
     let (first, circuit) = endpoint(1);
     let (mut first, mut second) = (Spawn::new(first.clone()), Spawn::new(first));
     circuit.report(HealthReport::Critical);
@@ -151,7 +151,7 @@ async fn ready_holds_a_place_and_gives_it_back_when_it_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_whose_call_says_nothing_of_the_server_is_free_again() {
+async fn neutral_probe_frees_slot() {
     let (service, circuit) = endpoint(1);
     let mut second = Spawn::new(service);
     circuit.report(HealthReport::Critical);
@@ -170,7 +170,7 @@ async fn a_place_whose_call_says_nothing_of_the_server_is_free_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_place_that_is_not_used_is_anothers_when_the_lease_ends() {
+async fn unused_slot_is_free_when_lease_ends() {
     let layer = layer(config().probe_lease(Duration::from_secs(5)));
     let mut first = Spawn::new(layer.layer(Endpoint::default()));
     let mut second = layer.layer(Endpoint::default());
@@ -183,7 +183,7 @@ async fn a_place_that_is_not_used_is_anothers_when_the_lease_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_rejected_if_the_circuit_opened_after_it_was_ready() {
+async fn call_is_rejected_if_circuit_opened_after_ready() {
     let (mut service, circuit) = endpoint(1);
     service.ready().await.unwrap();
     circuit.trip().unwrap();
@@ -193,7 +193,7 @@ async fn a_call_is_rejected_if_the_circuit_opened_after_it_was_ready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ramp_lets_it_through_long_before_its_end() {
+async fn not_ready_service_is_admitted_during_slow_start() {
     let layer = layer(config().slow_start(Duration::from_secs(160)));
     let mut service = layer.layer(Endpoint::default());
     layer.circuit().report(HealthReport::Critical);
@@ -208,7 +208,7 @@ async fn a_ramp_lets_it_through_long_before_its_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_who_wait_take_one_place_each_in_turn() {
+async fn waiting_services_take_slots_in_turn() {
     let layer = layer(config().probes(2).successes_to_close(1_000));
     let calls = Arc::new(AtomicUsize::new(0));
     let endpoint = Endpoint { calls: Arc::clone(&calls), ..Endpoint::default() };
@@ -227,7 +227,7 @@ async fn many_who_wait_take_one_place_each_in_turn() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_balancer_passes_an_open_endpoint_by() {
+async fn balancer_skips_open_endpoint() {
     let ((one, first), (two, _)) = (endpoint(1), endpoint(2));
     let calls = Arc::clone(&one.get_ref().calls);
     let endpoints = [Constant::new(one, 1), Constant::new(two, 1)];
@@ -250,7 +250,7 @@ async fn a_balancer_passes_an_open_endpoint_by() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_balancer_whose_endpoints_are_all_open_waits_and_one_that_sheds_load_fails_fast() {
+async fn balancer_with_all_open_waits_and_load_shed_fails_fast() {
     let ((one, first), (two, second)) = (endpoint(1), endpoint(2));
     first.trip().unwrap();
     second.trip().unwrap();
@@ -263,7 +263,7 @@ async fn a_balancer_whose_endpoints_are_all_open_waits_and_one_that_sheds_load_f
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ready_cache_holds_back_an_open_one_until_its_time_is_over() {
+async fn ready_cache_holds_open_service_until_open_time_ends() {
     let (service, circuit) = endpoint(1);
     let mut cache: ReadyCache<&str, Guarded, ()> = ReadyCache::default();
     cache.push("one", service);
@@ -298,7 +298,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_stands_above_and_below_a_limit_a_buffer_and_load_shedding_in_both_modes() {
+async fn breaker_composes_with_limit_buffer_and_load_shed() {
     for not_ready in [false, true] {
         let layer = || {
             let layer: BreakerLayer = BreakerLayer::new(config().build().unwrap());
@@ -325,7 +325,7 @@ async fn it_stands_above_and_below_a_limit_a_buffer_and_load_shedding_in_both_mo
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_stands_above_services_whose_error_is_boxed() {
+async fn breaker_composes_with_boxed_errors() {
     for not_ready in [false, true] {
         let layer = || {
             let layer = BreakerLayer::new(config().build().unwrap());
@@ -344,7 +344,7 @@ async fn it_stands_above_services_whose_error_is_boxed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_stands_above_a_balancer_which_is_not_clone() {
+async fn breaker_composes_with_balancer_that_is_not_clone() {
     for not_ready in [false, true] {
         let layer = BreakerLayer::new(config().build().unwrap());
         let layer = if not_ready { layer.not_ready_when_open() } else { layer };
@@ -356,7 +356,7 @@ async fn it_stands_above_a_balancer_which_is_not_clone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reservation_below_is_given_back_while_the_circuit_is_open() {
+async fn not_ready_service_returns_reservation_while_open() {
     let limit = ConcurrencyLimit::new(Endpoint::default(), 1);
     let layer = layer(config());
     let mut guarded = Spawn::new(layer.layer(limit.clone()));

@@ -73,7 +73,7 @@ fn says_rejected(fault: &Fault, retry_after: Option<Duration>) -> bool {
 }
 
 #[test]
-fn rejection_names_its_circuit_its_state_and_the_time_to_wait() {
+fn rejection_display_names_circuit_state_and_retry_after() {
     let text = rejection(Duration::from_secs(20)).to_string();
     assert_eq!(text, "circuit breaker `billing` is open; retry after 20 s");
     assert_eq!(forced().to_string(), "circuit breaker `billing` is forced open until it is released");
@@ -87,7 +87,7 @@ fn rejection_names_its_circuit_its_state_and_the_time_to_wait() {
 }
 
 #[test]
-fn an_order_that_is_not_taken_says_what_to_do_first() {
+fn refused_control_display_names_next_step() {
     let (forced, _hand) = circuit("billing");
     forced.force_closed().unwrap();
     let text = forced.trip().unwrap_err().to_string();
@@ -103,7 +103,7 @@ fn an_order_that_is_not_taken_says_what_to_do_first() {
 }
 
 #[test]
-fn a_reader_that_missed_something_is_told_how_much() {
+fn missed_display_has_number_of_transitions() {
     let (circuit, _hand) = circuit("billing");
     let mut transitions = circuit.transitions();
     for _ in 0..150 {
@@ -117,7 +117,7 @@ fn a_reader_that_missed_something_is_told_how_much() {
 }
 
 #[test]
-fn breaker_error_prints_the_error_in_it_once_and_leads_to_it() {
+fn breaker_error_display_and_source_have_inner_error_once() {
     let error = BreakerError::<io::Error>::Rejected(rejection(OPEN_FOR));
     let inner = BreakerError::Inner(io::Error::other("the cable is cut"));
     let rejected = "circuit breaker `billing` is open; retry after 30 s";
@@ -138,7 +138,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 }
 
 #[test]
-fn every_error_around_a_rejection_is_known_for_one() {
+fn error_around_rejection_is_classified_as_rejected() {
     let error = BreakerError::<io::Error>::Rejected(rejection(OPEN_FOR));
     assert!(chain(&error).any(<dyn Error>::is::<Judged>));
     assert!(says_rejected(&judge_error(&error), Some(OPEN_FOR)));
@@ -163,7 +163,7 @@ async fn timed_out() -> BreakerError<StatusCode> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn timed_out_call_is_a_504_that_carries_its_verdict() {
+async fn timed_out_call_is_504_with_verdict() {
     let response = timed_out().await.into_response();
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(judge_outcome(&response).fault().unwrap().kind(), Kind::Timeout);
@@ -172,7 +172,7 @@ async fn timed_out_call_is_a_504_that_carries_its_verdict() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn timed_out_call_is_a_grpc_deadline_exceeded_with_the_error_as_its_source() {
+async fn timed_out_call_is_grpc_deadline_exceeded_with_source() {
     let BreakerError::TimedOut(error) = timed_out().await else { panic!("it timed out") };
     let status = Status::from(BreakerError::<Status>::TimedOut(error));
     assert_eq!((status.code(), status.message()), (Code::DeadlineExceeded, "call timed out after 5 s"));
@@ -195,7 +195,7 @@ const SECONDS: [(Duration, &str); 7] = [
 ];
 
 #[tokio::test]
-async fn a_rejection_is_a_503_that_says_what_happened_and_when_to_come_again() {
+async fn rejection_is_503_with_text_and_retry_after() {
     for (left, seconds) in SECONDS {
         let response = rejection(left).into_response();
         assert_eq!(
@@ -216,7 +216,7 @@ async fn a_rejection_is_a_503_that_says_what_happened_and_when_to_come_again() {
 }
 
 #[test]
-fn an_error_of_the_breaker_is_the_response_of_what_it_holds() {
+fn breaker_error_is_response_of_inner_error() {
     let rejected = BreakerError::<StatusCode>::Rejected(rejection(OPEN_FOR)).into_response();
     assert_eq!((rejected.status(), retry_after(&rejected)), (StatusCode::SERVICE_UNAVAILABLE, Some("30")));
     let inner = BreakerError::Inner(StatusCode::IM_A_TEAPOT).into_response();
@@ -224,7 +224,7 @@ fn an_error_of_the_breaker_is_the_response_of_what_it_holds() {
 }
 
 #[tokio::test]
-async fn a_router_answers_with_the_error_of_the_breaker_as_it_comes() {
+async fn axum_router_answers_with_breaker_error() {
     let layer: BreakerLayer = BreakerLayer::new(BreakerConfig::default());
     let circuit = layer.circuit();
     let stack = ServiceBuilder::new()
@@ -251,7 +251,7 @@ const MILLIS: [(Duration, &str); 4] = [
 ];
 
 #[test]
-fn a_rejection_is_a_status_unavailable_that_says_when_to_come_again_and_whose_source_it_is() {
+fn rejection_is_grpc_unavailable_with_pushback_and_source() {
     for (left, millis) in MILLIS {
         let status = Status::from(rejection(left));
         assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, Some(millis)));
@@ -265,7 +265,7 @@ fn a_rejection_is_a_status_unavailable_that_says_when_to_come_again_and_whose_so
 }
 
 #[test]
-fn an_error_of_the_breaker_is_the_status_of_what_it_holds() {
+fn breaker_error_is_grpc_status_of_inner_error() {
     let status = Status::from(BreakerError::<Status>::Rejected(rejection(OPEN_FOR)));
     assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, Some("30000")));
     let status = Status::from(BreakerError::Inner(Status::not_found("no such bill")));
@@ -273,7 +273,7 @@ fn an_error_of_the_breaker_is_the_status_of_what_it_holds() {
 }
 
 #[test]
-fn a_generated_client_gets_unavailable_of_a_rejection_however_it_is_boxed() {
+fn boxed_rejection_is_unavailable_to_generated_client() {
     let boxes: [(&str, BoxError); 4] = [
         ("of a typed inner error", BreakerError::<io::Error>::Rejected(rejection(OPEN_FOR)).into()),
         ("of an inner status", BreakerError::<Status>::Rejected(rejection(OPEN_FOR)).into()),
@@ -325,7 +325,7 @@ fn ask<S: Service<T>, T>(service: &mut S, request: T) -> Result<S::Response, S::
 }
 
 #[test]
-fn an_http_fallback_is_an_empty_503_that_says_when_to_come_again() {
+fn http_503_is_empty_with_retry_after() {
     for (left, seconds) in SECONDS {
         let (config, hand) = timed(BreakerConfig::builder());
         let layer = BreakerLayer::new(config).http_fallback();
@@ -348,7 +348,7 @@ fn an_http_fallback_is_an_empty_503_that_says_when_to_come_again() {
 }
 
 #[test]
-fn a_grpc_fallback_is_an_unavailable_in_the_head_that_says_when_to_come_again() {
+fn grpc_unavailable_is_in_head_with_pushback() {
     for (left, millis) in MILLIS {
         let (config, hand) = timed(BreakerConfig::builder().name("bücher 100%"));
         let layer = BreakerLayer::new(config).grpc_fallback();
@@ -372,7 +372,7 @@ fn a_grpc_fallback_is_an_unavailable_in_the_head_that_says_when_to_come_again() 
 }
 
 #[test]
-fn a_breaker_above_counts_nothing_of_a_fallback_beneath() {
+fn outer_breaker_counts_no_fallback_of_inner_one() {
     let outer: BreakerLayer = BreakerLayer::new(BreakerConfig::default());
     let http = BreakerLayer::new(BreakerConfig::default()).http_fallback();
     http.circuit().force_open().unwrap();
@@ -397,7 +397,7 @@ fn a_breaker_above_counts_nothing_of_a_fallback_beneath() {
 }
 
 #[test]
-fn an_answer_of_ones_own_is_made_of_the_request_and_the_rejection_and_of_nothing_else() {
+fn fallback_answer_is_made_of_request_and_rejection() {
     let (config, _hand) = timed(BreakerConfig::builder().name("words").consecutive_failures(2));
     let layer = BreakerLayer::new(config).fallback(|word: String, rejection: &Rejection| {
         format!("{word} of {} in {:?}", rejection.circuit(), rejection.retry_after().unwrap())
@@ -415,7 +415,7 @@ fn an_answer_of_ones_own_is_made_of_the_request_and_the_rejection_and_of_nothing
 }
 
 #[test]
-fn an_answer_that_panics_goes_on_to_the_caller_and_the_circuit_has_no_part_in_it() {
+fn fallback_panic_propagates_and_counts_nothing() {
     let (config, hand) = timed(BreakerConfig::builder());
     let layer = BreakerLayer::new(config).fallback(|(), _: &Rejection| panic!("no answer"));
     let mut service = layer.layer(service_fn(async |()| Ok::<(), io::Error>(())));
@@ -438,7 +438,7 @@ fn an_answer_that_panics_goes_on_to_the_caller_and_the_circuit_has_no_part_in_it
 }
 
 #[test]
-fn a_future_answers_a_rejected_call_may_fail_and_is_dropped_with_the_call() {
+fn fallback_async_answers_may_fail_and_is_dropped_with_call() {
     let (config, _hand) = timed(BreakerConfig::builder());
     let dropped = Arc::new(());
     let held = Arc::clone(&dropped);
@@ -469,7 +469,7 @@ fn a_future_answers_a_rejected_call_may_fail_and_is_dropped_with_the_call() {
 }
 
 #[test]
-fn a_layer_by_keys_answers_in_the_same_ways() {
+fn keyed_layer_has_same_fallbacks() {
     let key = |request: &String| request.len();
     let config = || KeyedConfig::builder(timed(BreakerConfig::builder()).0).build().unwrap();
     let force = |circuit: Option<tower_breaker::KeyedCircuit<usize>>| circuit.unwrap().force_open().unwrap();
@@ -497,7 +497,7 @@ fn a_layer_by_keys_answers_in_the_same_ways() {
 }
 
 #[test]
-fn a_call_by_a_key_that_waits_is_answered_with_its_request_when_its_circuit_opens() {
+fn keyed_call_that_waits_gets_fallback_when_circuit_opens() {
     let config = KeyedConfig::builder(timed(BreakerConfig::builder()).0).build().unwrap();
     let layer = KeyedBreakerLayer::new(config, |request: &String| request.len())
         .fallback(|request: String, _: &Rejection| Response::new(format!("no {request}")));
@@ -512,7 +512,7 @@ fn a_call_by_a_key_that_waits_is_answered_with_its_request_when_its_circuit_open
 }
 
 #[tokio::test]
-async fn a_router_is_guarded_by_the_path_of_each_request_and_stays_infallible() {
+async fn axum_router_keyed_by_path_stays_infallible() {
     fn path(request: &Request<Body>) -> &str {
         request.uri().path()
     }
@@ -537,7 +537,7 @@ async fn a_router_is_guarded_by_the_path_of_each_request_and_stays_infallible() 
 }
 
 #[tokio::test]
-async fn responses_and_statuses_of_a_keyed_rejection_do_not_name_the_key() {
+async fn keyed_rejection_response_does_not_name_key() {
     let each = BreakerConfig::builder().name("tenants").build().unwrap();
     let layer =
         KeyedBreakerLayer::<_, _>::new(KeyedConfig::builder(each).build().unwrap(), |(): &()| "secret");

@@ -100,7 +100,7 @@ fn close(circuit: &Circuit) {
 }
 
 #[test]
-fn half_of_ten_calls_that_take_as_long_as_the_limit_open_it_and_so_does_a_slow_probe() {
+fn slow_calls_at_threshold_open_and_so_does_slow_probe() {
     for status in [200, 404, 503] {
         let limits = config().slow_call_rate(SECOND, 0.5).consecutive_failures(0).failure_rate(None);
         let (layer, hand) = layer(limits);
@@ -172,7 +172,7 @@ fn until_open(policy: CancelledPolicy, ready: bool, after: Duration) -> (usize, 
 }
 
 #[test]
-fn a_call_that_is_given_up_counts_for_what_the_policy_says() {
+fn cancelled_call_counts_by_policy() {
     use CancelledPolicy::{Failure, FailureAfter, IfNoneCompletes, Ignore};
     let just_under = Duration::from_nanos(999_999_999);
     assert_eq!(until_open(IfNoneCompletes, true, SECOND), (10, Some(Reason::NoneCompletes)));
@@ -183,7 +183,7 @@ fn a_call_that_is_given_up_counts_for_what_the_policy_says() {
 }
 
 #[test]
-fn a_service_that_is_dropped_while_it_waits_for_readiness_counts_for_what_the_policy_says() {
+fn service_dropped_while_waiting_counts_by_policy() {
     use CancelledPolicy::{Failure, FailureAfter, IfNoneCompletes, Ignore};
     let just_under = Duration::from_nanos(999_999_999);
     assert_eq!(until_open(IfNoneCompletes, false, SECOND), (10, Some(Reason::NoneCompletes)));
@@ -193,7 +193,7 @@ fn a_service_that_is_dropped_while_it_waits_for_readiness_counts_for_what_the_po
 }
 
 #[test]
-fn a_service_that_is_dropped_after_it_waited_as_long_as_the_limit_of_the_policy_is_a_failure() {
+fn service_dropped_after_limit_of_policy_counts_failure() {
     let policy = CancelledPolicy::FailureAfter(SECOND);
     assert_eq!(until_open(policy, false, SECOND), (5, Some(Reason::ConsecutiveFailures)));
 }
@@ -210,7 +210,7 @@ fn probes_until_open(policy: CancelledPolicy, ready: bool) -> (usize, Reason) {
 }
 
 #[test]
-fn a_probe_that_is_given_up_counts_for_what_the_policy_says() {
+fn cancelled_probe_counts_by_policy() {
     use CancelledPolicy::{Failure, FailureAfter, IfNoneCompletes, Ignore};
     assert_eq!(probes_until_open(IfNoneCompletes, true), (10, Reason::NoneCompletes));
     assert_eq!(probes_until_open(Ignore, true), (100, Reason::Tripped));
@@ -219,13 +219,13 @@ fn a_probe_that_is_given_up_counts_for_what_the_policy_says() {
 }
 
 #[test]
-fn probes_that_are_given_up_while_they_wait_for_readiness_open_it_again_by_default() {
+fn probes_cancelled_while_waiting_reopen_by_default() {
     assert_eq!(probes_until_open(CancelledPolicy::Ignore, false), (100, Reason::Tripped));
     assert_eq!(probes_until_open(CancelledPolicy::IfNoneCompletes, false), (10, Reason::NoneCompletes));
 }
 
 #[test]
-fn a_probe_that_is_given_up_while_it_waits_for_readiness_is_a_failure_if_the_policy_says_so() {
+fn probe_cancelled_while_waiting_counts_failure_by_policy() {
     assert_eq!(probes_until_open(CancelledPolicy::Failure, false), (1, Reason::ProbeFailed));
 }
 
@@ -245,7 +245,7 @@ impl http_body::Body for Stalled {
 }
 
 #[test]
-fn call_dropped_while_its_upload_waits_counts_for_nothing_and_frees_its_slot() {
+fn call_dropped_during_upload_counts_nothing_and_frees_slot() {
     let policies = [
         CancelledPolicy::IfNoneCompletes,
         CancelledPolicy::Ignore,
@@ -280,7 +280,7 @@ fn call_dropped_while_its_upload_waits_counts_for_nothing_and_frees_its_slot() {
 }
 
 #[test]
-fn one_call_that_was_completed_speaks_for_the_server_as_long_as_it_is_in_the_window() {
+fn completed_call_in_window_keeps_cancelled_calls_ignored() {
     let (layer, hand) = layer(config());
     let circuit = layer.circuit();
     let mut service = layer.layer(server());
@@ -293,7 +293,7 @@ fn one_call_that_was_completed_speaks_for_the_server_as_long_as_it_is_in_the_win
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_outside_of_the_breaker_over_a_hung_server_opens_it_by_default() {
+async fn outer_timeout_over_hung_server_opens_by_default() {
     for ready in [true, false] {
         let layer: BreakerLayer = BreakerLayer::new(config().clock(Clock::tokio()).build().unwrap());
         let service = layer.layer(Connection { ready });
@@ -311,7 +311,7 @@ fn panics<T>(run: impl FnOnce() -> T) -> bool {
 }
 
 #[test]
-fn a_panic_counts_as_one_failure_wherever_it_comes_from_and_nothing_is_poisoned() {
+fn panic_counts_one_failure_and_poisons_nothing() {
     type Step = fn(&BreakerLayer) -> bool;
     let panicking: [Step; 5] = [
         |layer| panics(|| start(&mut layer.layer(server()), PANICS_IN_CALL)),
@@ -347,7 +347,7 @@ fn a_panic_counts_as_one_failure_wherever_it_comes_from_and_nothing_is_poisoned(
 }
 
 #[test]
-fn slow_start_admits_its_share_and_tells_the_others_to_come_back_soon() {
+fn slow_start_admits_share_and_rejects_others_with_retry_after() {
     let (layer, hand) = layer(config().slow_start(Duration::from_secs(10)));
     let circuit = layer.circuit();
     let mut service = layer.layer(server());
@@ -375,7 +375,7 @@ fn slow_start_admits_its_share_and_tells_the_others_to_come_back_soon() {
 }
 
 #[test]
-fn half_open_rejection_says_to_come_back_after_a_second_not_after_the_lease() {
+fn half_open_rejection_has_retry_after_of_1s() {
     for (lease, expected) in [(30 * SECOND, SECOND), (SECOND / 2, SECOND / 2)] {
         let (layer, hand) = layer(config().probes(1).probe_lease(lease));
         let circuit = layer.circuit();
@@ -390,7 +390,7 @@ fn half_open_rejection_says_to_come_back_after_a_second_not_after_the_lease() {
 }
 
 #[test]
-fn an_open_period_grows_by_its_factor_up_to_its_cap_and_jitter_only_adds() {
+fn open_time_grows_to_cap_and_jitter_only_adds() {
     let mut added = Vec::new();
     for _ in 0..50 {
         let growing = config().open_for(10 * SECOND).open_backoff(2.0, 100 * SECOND).open_jitter(0.25);
@@ -414,7 +414,7 @@ fn an_open_period_grows_by_its_factor_up_to_its_cap_and_jitter_only_adds() {
 }
 
 #[test]
-fn growth_starts_over_when_it_stayed_closed_as_long_as_its_last_open_period() {
+fn open_time_growth_resets_after_long_closed_period() {
     let (layer, hand) = layer(config().open_for(10 * SECOND).open_backoff(3.0, 1_000 * SECOND));
     let circuit = layer.circuit();
     for (period, closed_for) in
@@ -429,7 +429,7 @@ fn growth_starts_over_when_it_stayed_closed_as_long_as_its_last_open_period() {
 }
 
 #[test]
-fn open_until_reset_has_no_end_whatever_the_server_says() {
+fn open_until_reset_ignores_retry_after() {
     for limits in [config().open_until_reset(), BreakerConfig::single_flight()] {
         let (layer, hand) = layer(limits);
         let circuit = layer.circuit();
@@ -448,7 +448,7 @@ fn open_until_reset_has_no_end_whatever_the_server_says() {
 }
 
 #[test]
-fn the_delay_that_the_server_asked_for_on_the_call_that_opened_it_lengthens_the_open_time() {
+fn retry_after_of_tripping_call_extends_open_time() {
     for (asked_for, open_for) in [(0, 30), (29, 30), (90, 90), (300, 300), (86_400, 300)] {
         let (layer, hand) = layer(config());
         let mut service = layer.layer(server());
@@ -465,7 +465,7 @@ fn the_delay_that_the_server_asked_for_on_the_call_that_opened_it_lengthens_the_
 }
 
 #[test]
-fn health_is_read_by_the_function_in_place_of_the_axis() {
+fn health_function_overrides_health_of_fault() {
     let (layer, hand) = layer(config());
     let circuit = layer.circuit();
     let layer = layer.health(|fault| match fault.kind() {
@@ -484,7 +484,7 @@ fn health_is_read_by_the_function_in_place_of_the_axis() {
 }
 
 #[test]
-fn the_last_failure_is_kept_with_type_message_and_label_and_nothing_but_failures_is() {
+fn last_failure_has_type_message_and_label() {
     let (layer, hand) = layer(config());
     let circuit = layer.circuit();
     let mut service = layer.keep_last_failure("orders").layer(server());
@@ -505,7 +505,7 @@ fn the_last_failure_is_kept_with_type_message_and_label_and_nothing_but_failures
 }
 
 #[test]
-fn keeping_the_last_failure_allocates_at_failures_and_not_at_successes() {
+fn last_failure_allocates_only_at_failures() {
     let limits = || config().consecutive_failures(0).failure_rate(None);
     let (plain, keeps) = (layer(limits()).0, layer(limits()).0);
     let circuit = plain.circuit();
@@ -522,7 +522,7 @@ fn allocations<S: Service<(u16, u64), Future: std::future::Future>>(service: &mu
 
 /// A worker's query under a timeout: the query's own error is nested in the timeout's result.
 #[test]
-fn nested_results_count_their_inner_error() {
+fn nested_results_count_inner_error() {
     type Nested<T> = Result<Result<T, io::Error>, io::Error>;
     struct Row;
 

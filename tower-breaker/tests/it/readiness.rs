@@ -63,7 +63,7 @@ fn is_rejection(error: &BoxError) -> bool {
 
 /// Trap 9.
 #[test]
-fn an_open_circuit_is_ready_and_rejects_without_touching_the_inner_service() {
+fn open_circuit_is_ready_and_rejects_without_inner_service() {
     let (layer, _hand) = layer();
     let (mut service, mut handle) = guarded(&layer);
     handle.allow(0);
@@ -78,7 +78,7 @@ fn an_open_circuit_is_ready_and_rejects_without_touching_the_inner_service() {
 }
 
 #[test]
-fn who_was_told_ready_by_an_open_circuit_is_rejected_even_if_it_has_closed_since() {
+fn service_ready_while_open_is_rejected_after_close() {
     let (layer, hand) = layer();
     let (mut service, mut handle) = guarded(&layer);
     handle.allow(0);
@@ -91,7 +91,7 @@ fn who_was_told_ready_by_an_open_circuit_is_rejected_even_if_it_has_closed_since
 }
 
 #[test]
-fn a_closed_circuit_is_ready_when_the_inner_service_is() {
+fn closed_circuit_is_ready_when_inner_service_is() {
     let (layer, _hand) = layer();
     let (mut service, mut handle) = guarded(&layer);
     handle.allow(0);
@@ -109,7 +109,7 @@ fn a_closed_circuit_is_ready_when_the_inner_service_is() {
 }
 
 #[test]
-fn a_task_that_waits_for_the_inner_service_is_woken_when_the_circuit_opens() {
+fn task_waiting_for_inner_service_is_woken_when_circuit_opens() {
     let (layer, _hand) = layer();
     let (mut service, mut handle) = guarded(&layer);
     handle.allow(0);
@@ -123,7 +123,7 @@ fn a_task_that_waits_for_the_inner_service_is_woken_when_the_circuit_opens() {
 }
 
 #[test]
-fn a_service_that_is_dropped_while_it_waits_leaves_no_waker_behind() {
+fn service_dropped_while_waiting_leaves_no_waker() {
     let (layer, _hand) = layer();
     let (mut service, mut handle) = guarded(&layer);
     handle.allow(0);
@@ -136,7 +136,7 @@ fn a_service_that_is_dropped_while_it_waits_leaves_no_waker_behind() {
 
 /// Trap 11.
 #[test]
-fn a_readiness_error_counts_as_a_failure() {
+fn readiness_error_counts_failure() {
     let (layer, _hand) = layer();
     for _ in 0..5 {
         let (mut service, mut handle) = guarded(&layer);
@@ -151,7 +151,7 @@ fn a_readiness_error_counts_as_a_failure() {
 
 /// Trap 10.
 #[test]
-fn a_clone_inherits_no_readiness() {
+fn clone_inherits_no_readiness() {
     let (layer, _hand) = layer();
     let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
     let service = layer.layer(inner);
@@ -165,7 +165,7 @@ fn a_clone_inherits_no_readiness() {
 }
 
 #[test]
-fn a_rejected_call_gives_back_what_the_inner_service_reserved() {
+fn rejected_call_returns_inner_reservation() {
     let (layer, _hand) = layer();
     let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
     let mut other = mock::Spawn::new(inner.clone());
@@ -179,7 +179,7 @@ fn a_rejected_call_gives_back_what_the_inner_service_reserved() {
 }
 
 #[test]
-fn a_reservation_is_given_back_as_soon_as_readiness_is_asked_of_an_open_circuit() {
+fn poll_ready_of_open_circuit_returns_inner_reservation() {
     let (layer, _hand) = layer();
     let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
     let mut other = mock::Spawn::new(inner.clone());
@@ -192,7 +192,7 @@ fn a_reservation_is_given_back_as_soon_as_readiness_is_asked_of_an_open_circuit(
 
 /// Trap 10.
 #[test]
-fn the_inner_service_is_never_called_unready() {
+fn inner_service_is_never_called_unready() {
     let (layer, hand) = layer();
     // It panics if it is called without a reservation of its own.
     let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
@@ -209,7 +209,7 @@ fn the_inner_service_is_never_called_unready() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_not_clone_is_guarded_too() {
+async fn service_without_clone_is_guarded() {
     let (layer, _hand) = layer();
     let layer = layer.without_clone();
     let inner = RateLimit::new(
@@ -220,7 +220,7 @@ async fn a_service_that_is_not_clone_is_guarded_too() {
 }
 
 #[test]
-fn half_open_lets_as_many_wait_for_a_dead_inner_service_as_there_are_places() {
+fn half_open_admits_as_many_waiting_calls_as_slots() {
     let (layer, hand) = layer();
     trip(&layer.circuit());
     hand.advance(OPEN_FOR);
@@ -239,7 +239,7 @@ fn half_open_lets_as_many_wait_for_a_dead_inner_service_as_there_are_places() {
 }
 
 #[test]
-fn a_probe_whose_lease_ended_before_it_began_asks_again() {
+fn probe_with_expired_lease_reserves_again() {
     let (layer, hand) = layer();
     trip(&layer.circuit());
     hand.advance(OPEN_FOR);
@@ -257,7 +257,7 @@ fn a_probe_whose_lease_ended_before_it_began_asks_again() {
 }
 
 #[test]
-fn a_dropped_probe_gives_its_place_back_and_counts_for_nothing() {
+fn dropped_probe_frees_slot_and_counts_nothing() {
     let (layer, hand) = layer();
     trip(&layer.circuit());
     hand.advance(OPEN_FOR);
@@ -274,7 +274,7 @@ fn a_dropped_probe_gives_its_place_back_and_counts_for_nothing() {
 }
 
 #[test]
-fn a_cancelled_call_is_neither_a_success_nor_a_failure() {
+fn cancelled_call_is_neither_success_nor_failure() {
     let (layer, _hand) = layer();
     let (mut service, mut handle) = guarded(&layer);
     handle.allow(100);
@@ -290,7 +290,7 @@ fn a_cancelled_call_is_neither_a_success_nor_a_failure() {
 }
 
 #[test]
-fn a_panic_in_the_inner_service_is_a_failure_and_poisons_nothing() {
+fn inner_service_panic_counts_failure_and_poisons_nothing() {
     let (layer, hand) = layer();
     trip(&layer.circuit());
     for _ in 0..10 {
@@ -327,7 +327,7 @@ impl Service<()> for Hangs {
 }
 
 #[tokio::test]
-async fn a_thousand_tasks_at_half_open_send_exactly_the_configured_number() {
+async fn half_open_with_thousand_tasks_sends_configured_probes() {
     let (layer, hand) = layer();
     trip(&layer.circuit());
     hand.advance(OPEN_FOR);
@@ -349,7 +349,7 @@ async fn a_thousand_tasks_at_half_open_send_exactly_the_configured_number() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_beneath_the_breaker_opens_it() {
+async fn inner_timeout_opens_circuit() {
     let config = BreakerConfig::builder().clock(Clock::tokio()).build().unwrap();
     let layer = BreakerLayer::new(config);
     let circuit = layer.circuit();

@@ -59,7 +59,7 @@ fn fail(circuit: &Circuit, times: usize) {
 }
 
 #[test]
-fn a_name_is_one_circuit_however_often_and_by_whatever_handle_it_is_asked_for() {
+fn name_returns_same_circuit_from_any_handle() {
     let bench = Bench::new(config());
     let twin = bench.registry.clone();
     fail(&bench.registry.circuit("search"), 2);
@@ -74,7 +74,7 @@ fn a_name_is_one_circuit_however_often_and_by_whatever_handle_it_is_asked_for() 
 }
 
 #[test]
-fn circuits_that_are_not_configured_have_the_defaults_limits_and_their_own_names() {
+fn circuit_without_configuration_has_default_limits() {
     let bench = Bench::new(config().name("the default").consecutive_failures(2));
     for name in ["a", "b"] {
         let circuit = bench.registry.circuit(name);
@@ -87,7 +87,7 @@ fn circuits_that_are_not_configured_have_the_defaults_limits_and_their_own_names
 }
 
 #[test]
-fn a_circuit_ends_in_the_registry_only_when_it_is_removed() {
+fn circuit_stays_in_registry_until_removed() {
     let bench = Bench::new(config());
     bench.registry.circuit("a").trip().unwrap();
     assert_eq!(bench.state("a"), CircuitState::Open, "though nobody held it meanwhile");
@@ -101,7 +101,7 @@ fn a_circuit_ends_in_the_registry_only_when_it_is_removed() {
 }
 
 #[test]
-fn a_removed_name_forgets_its_configuration() {
+fn removed_name_loses_its_configuration() {
     let bench = Bench::new(config());
     bench.configure(config().name("made").consecutive_failures(1));
     bench.configure(config().name("waiting").consecutive_failures(1));
@@ -115,7 +115,7 @@ fn a_removed_name_forgets_its_configuration() {
 }
 
 #[test]
-fn circuits_and_statuses_are_those_that_were_made_in_the_order_of_their_names() {
+fn circuits_and_statuses_are_sorted_by_name() {
     let bench = Bench::new(config());
     bench.configure(config().name("only configured"));
     for name in ["m", "z", "a", "ab", "A", ""] {
@@ -133,7 +133,7 @@ fn circuits_and_statuses_are_those_that_were_made_in_the_order_of_their_names() 
 type Order = fn(&CircuitRegistry, &str) -> Result<(), ControlError>;
 
 #[test]
-fn no_order_makes_a_circuit_and_an_unknown_name_is_told_back() {
+fn control_of_unknown_name_fails_and_creates_nothing() {
     let bench = Bench::new(config());
     bench.configure(config().name("configured"));
     bench.registry.circuit("billing");
@@ -159,7 +159,7 @@ fn no_order_makes_a_circuit_and_an_unknown_name_is_told_back() {
 }
 
 #[test]
-fn each_order_does_to_the_circuit_of_its_name_what_the_circuits_own_does() {
+fn control_by_name_equals_control_of_circuit() {
     let bench = Bench::new(config());
     let circuit = bench.registry.circuit("a");
     bench.registry.circuit("bystander");
@@ -188,7 +188,7 @@ fn each_order_does_to_the_circuit_of_its_name_what_the_circuits_own_does() {
 }
 
 #[test]
-fn what_a_forced_or_disabled_circuit_does_not_take_is_an_error_that_says_so() {
+fn control_of_forced_or_disabled_circuit_fails() {
     let bench = Bench::new(config());
     bench.registry.circuit("a");
     bench.configure(config().name("off").mode(Mode::Disabled));
@@ -213,7 +213,7 @@ fn what_a_forced_or_disabled_circuit_does_not_take_is_an_error_that_says_so() {
 }
 
 #[test]
-fn a_configuration_holds_from_the_making_or_at_once_and_for_its_own_name_alone() {
+fn configure_applies_at_creation_or_at_once_to_its_name() {
     let bench = Bench::new(config());
     bench.configure(config().name("before").consecutive_failures(1));
     assert!(bench.registry.get("before").is_none() && bench.names().is_empty(), "configuring makes none");
@@ -237,7 +237,7 @@ fn a_configuration_holds_from_the_making_or_at_once_and_for_its_own_name_alone()
 }
 
 #[test]
-fn a_configuration_of_another_clock_is_refused_for_a_circuit_that_is_there_and_changes_nothing() {
+fn configure_with_another_clock_fails_and_changes_nothing() {
     let bench = Bench::new(config());
     let circuit = bench.registry.circuit("a");
     let error = bench
@@ -257,7 +257,7 @@ fn a_configuration_of_another_clock_is_refused_for_a_circuit_that_is_there_and_c
 }
 
 #[test]
-fn all_are_closed_with_an_empty_window_but_those_that_a_hand_has_forced() {
+fn reset_all_closes_all_but_forced_circuits() {
     let bench = Bench::new(config());
     bench.configure(config().name("off").mode(Mode::Disabled));
     bench.configure(config().name("held").open_until_reset());
@@ -285,7 +285,7 @@ fn all_are_closed_with_an_empty_window_but_those_that_a_hand_has_forced() {
 }
 
 #[test]
-fn an_observer_hears_of_circuits_that_were_there_and_of_those_to_come() {
+fn observer_is_called_for_present_and_later_circuits() {
     let bench = Bench::new(config());
     bench.registry.circuit("early");
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -303,7 +303,7 @@ fn an_observer_hears_of_circuits_that_were_there_and_of_those_to_come() {
 }
 
 #[test]
-fn a_removed_circuit_is_told_of_as_it_was_and_its_successor_too() {
+fn observer_is_called_for_removed_circuit_and_successor() {
     let bench = Bench::new(config());
     let told = Arc::new(Mutex::new(Vec::new()));
     let tell = Arc::clone(&told);
@@ -317,7 +317,7 @@ fn a_removed_circuit_is_told_of_as_it_was_and_its_successor_too() {
 }
 
 #[test]
-fn an_observer_may_ask_the_registry_for_anything() {
+fn observer_may_call_registry() {
     let bench = Bench::new(config());
     let registry = bench.registry.clone();
     let asked = Arc::new(AtomicUsize::new(0));
@@ -342,7 +342,7 @@ fn answers(fails: bool) -> Ready<Result<(), io::Error>> {
 }
 
 #[test]
-fn a_layer_over_a_circuit_of_the_registry_is_guarded_by_that_circuit() {
+fn layer_over_registry_circuit_uses_that_circuit() {
     let bench = Bench::new(config());
     let layer = || BreakerLayer::with_circuit(bench.registry.circuit("search"));
     let mut one = layer().layer(service_fn(answers));
@@ -363,7 +363,7 @@ fn a_layer_over_a_circuit_of_the_registry_is_guarded_by_that_circuit() {
 }
 
 #[test]
-fn threads_that_ask_for_the_same_names_get_one_circuit_of_each() {
+fn threads_with_same_names_get_one_circuit_each() {
     for _ in 0..50 {
         let bench = Bench::new(config().consecutive_failures(8));
         let barrier = Barrier::new(8);
@@ -388,7 +388,7 @@ fn threads_that_ask_for_the_same_names_get_one_circuit_of_each() {
 }
 
 #[test]
-fn threads_that_ask_configure_remove_and_observe_get_in_nobodys_way() {
+fn threads_use_registry_at_once_without_deadlock() {
     let bench = Bench::new(config());
     let barrier = Barrier::new(4);
     thread::scope(|scope| {

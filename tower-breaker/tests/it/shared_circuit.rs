@@ -17,7 +17,7 @@ async fn status(router: &Router, path: &str) -> StatusCode {
 }
 
 #[tokio::test]
-async fn two_requests_through_two_layer_calls_open_one_circuit() {
+async fn two_layer_calls_share_one_circuit() {
     let breaker = BreakerLayer::new(two_failures());
     let circuit = breaker.circuit();
     let stack = || {
@@ -39,7 +39,7 @@ async fn two_requests_through_two_layer_calls_open_one_circuit() {
 }
 
 #[tokio::test]
-async fn a_layer_that_is_made_anew_has_a_circuit_of_its_own() {
+async fn new_layer_has_own_circuit() {
     let inner = service_fn(async |()| Err::<(), _>(std::io::Error::other("down")));
     for _ in 0..10 {
         let error = BreakerLayer::new(two_failures()).layer(inner).oneshot(()).await.unwrap_err();
@@ -48,7 +48,7 @@ async fn a_layer_that_is_made_anew_has_a_circuit_of_its_own() {
 }
 
 #[tokio::test]
-async fn refusals_of_the_caller_and_of_the_moment_are_not_failures_of_the_server() {
+async fn client_errors_and_throttling_do_not_open() {
     let breaker = BreakerLayer::new(two_failures());
     let circuit = breaker.circuit();
     let service = breaker.layer(service_fn(async |status: u16| {
@@ -65,7 +65,7 @@ async fn refusals_of_the_caller_and_of_the_moment_are_not_failures_of_the_server
 }
 
 #[tokio::test]
-async fn what_runs_when_the_last_handle_is_gone_has_no_effect_on_the_next_circuit() {
+async fn observer_dropped_with_last_handle_spares_next_circuit() {
     // Dropped and made again at once, the circuit's storage is used again.
     let first = Circuit::new(two_failures());
     let permits: Vec<_> = (0..4).map(|_| first.try_acquire().unwrap()).collect();
@@ -79,7 +79,7 @@ async fn what_runs_when_the_last_handle_is_gone_has_no_effect_on_the_next_circui
 }
 
 #[tokio::test]
-async fn a_transition_tells_its_reason_its_fault_and_its_counts() {
+async fn transition_has_reason_fault_and_counts() {
     let (sender, told) = std::sync::mpsc::channel::<Transition>();
     let breaker = BreakerLayer::new(
         BreakerConfig::builder().name("told").consecutive_failures(0).minimum_calls(4).build().unwrap(),

@@ -110,7 +110,7 @@ fn counts(circuit: &Circuit) -> (u64, u64, u64) {
 }
 
 #[tokio::test]
-async fn a_call_counts_when_its_body_ends_and_not_before() {
+async fn call_counts_at_end_of_body() {
     let (config, _hand) = config();
     let layer = tracking(config);
     let mut service = layer.layer(HTTP);
@@ -126,7 +126,7 @@ async fn a_call_counts_when_its_body_ends_and_not_before() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_is_a_failure_and_the_bytes_before_arrive() {
+async fn broken_body_counts_failure_and_delivers_earlier_bytes() {
     let (config, _hand) = config();
     let layer = tracking(config);
     let mut body = ask(&mut layer.layer(HTTP), &[Data("a"), Fails]).await.into_body();
@@ -141,7 +141,7 @@ async fn a_body_that_breaks_is_a_failure_and_the_bytes_before_arrive() {
 }
 
 #[tokio::test]
-async fn trailers_decide_on_a_grpc_call() {
+async fn grpc_call_is_classified_by_trailers() {
     for (code, state) in
         [("0", CircuitState::Closed), ("14", CircuitState::Open), ("3", CircuitState::Closed)]
     {
@@ -160,7 +160,7 @@ async fn trailers_decide_on_a_grpc_call() {
 }
 
 #[tokio::test]
-async fn a_call_that_the_server_cancels_is_none_that_was_given_up() {
+async fn grpc_call_cancelled_by_server_is_not_cancelled_call() {
     let (config, _hand) = config();
     let layer = tracking(config.consecutive_failures(0).cancelled(CancelledPolicy::Failure));
     let mut body = ask(&mut layer.layer(GRPC), &[Data("a"), Trailers("1")]).await.into_body();
@@ -174,7 +174,7 @@ async fn a_call_that_the_server_cancels_is_none_that_was_given_up() {
 }
 
 #[tokio::test]
-async fn a_head_that_is_a_fault_counts_at_once() {
+async fn head_with_fault_counts_at_once() {
     let (config, _hand) = config();
     let layer = tracking(config);
     let response = ask(&mut layer.layer(Server { status: 503, ..HTTP }), &[Data("a")]).await;
@@ -184,7 +184,7 @@ async fn a_head_that_is_a_fault_counts_at_once() {
 }
 
 #[tokio::test]
-async fn dropped_body_counts_as_the_policy_says() {
+async fn dropped_body_counts_by_policy() {
     // With its data delivered, and gRPC's before any data: its status is still to come.
     let policies = [
         (CancelledPolicy::Ignore, (0, 0, 0), (0, 0, 0)),
@@ -205,7 +205,7 @@ async fn dropped_body_counts_as_the_policy_says() {
 
 /// A caller who looks at the status alone has what he wanted: ten of them are no server that hangs.
 #[tokio::test]
-async fn a_body_that_nobody_asks_for_is_as_good_as_its_head() {
+async fn unpolled_body_counts_as_its_head() {
     let (config, _hand) = config();
     let layer = tracking(config.consecutive_failures(0).minimum_calls(10));
     for _ in 0..20 {
@@ -216,7 +216,7 @@ async fn a_body_that_nobody_asks_for_is_as_good_as_its_head() {
 }
 
 #[tokio::test]
-async fn a_probe_keeps_its_place_until_its_body_ends_and_then_decides() {
+async fn probe_holds_slot_until_body_ends() {
     for (last, state) in [(Data("z"), CircuitState::Closed), (Fails, CircuitState::Open)] {
         let (config, hand) = config();
         let layer = tracking(config.probes(1).successes_to_close(1));
@@ -233,7 +233,7 @@ async fn a_probe_keeps_its_place_until_its_body_ends_and_then_decides() {
 }
 
 #[tokio::test]
-async fn a_probe_whose_body_is_dropped_gives_its_place_back_at_once() {
+async fn probe_with_dropped_body_frees_slot() {
     let (config, hand) = config();
     let layer = tracking(config.probes(1).successes_to_close(1));
     let circuit = layer.circuit();
@@ -248,7 +248,7 @@ async fn a_probe_whose_body_is_dropped_gives_its_place_back_at_once() {
 }
 
 #[tokio::test]
-async fn a_stream_that_still_comes_after_a_lease_is_a_success_and_closes_the_circuit() {
+async fn stream_longer_than_lease_counts_success_and_closes() {
     let (config, hand) = config();
     let layer = tracking(config.probes(1).successes_to_close(1).probe_lease(Duration::from_secs(7)));
     let circuit = layer.circuit();
@@ -267,7 +267,7 @@ async fn a_stream_that_still_comes_after_a_lease_is_a_success_and_closes_the_cir
 }
 
 #[tokio::test]
-async fn healthy_after_is_ones_own_and_counts_from_the_head() {
+async fn healthy_after_is_configurable_and_starts_at_head() {
     let (config, hand) = config();
     let layer = tracking(config.cancelled(CancelledPolicy::Failure)).healthy_after(Duration::from_secs(2));
     let mut service = layer.layer(HTTP);
@@ -285,7 +285,7 @@ async fn healthy_after_is_ones_own_and_counts_from_the_head() {
 }
 
 #[tokio::test]
-async fn a_long_stream_is_not_slow_and_a_slow_head_is() {
+async fn long_stream_is_not_slow_and_slow_head_is() {
     let (config, hand) = config();
     let config = config.slow_call_rate(Duration::from_secs(1), 1.0).minimum_calls(1).failure_rate(None);
     let layer = tracking(config.clone());
@@ -316,7 +316,7 @@ async fn a_long_stream_is_not_slow_and_a_slow_head_is() {
 }
 
 #[tokio::test]
-async fn a_panic_while_the_body_is_read_is_a_failure() {
+async fn panic_of_body_counts_failure() {
     let (config, _hand) = config();
     let layer = tracking(config);
     let body = ask(&mut layer.layer(HTTP), &[Panics]).await.into_body();
@@ -326,7 +326,7 @@ async fn a_panic_while_the_body_is_read_is_a_failure() {
 }
 
 #[tokio::test]
-async fn a_body_of_an_earlier_epoch_changes_nothing() {
+async fn body_of_earlier_epoch_changes_nothing() {
     let (config, _hand) = config();
     let layer = tracking(config);
     let mut body = ask(&mut layer.layer(HTTP), &[Fails]).await.into_body();
@@ -338,7 +338,7 @@ async fn a_body_of_an_earlier_epoch_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_rejected_call_has_a_body_that_nobody_counts() {
+async fn rejected_call_has_uncounted_body() {
     let (config, _hand) = config();
     let layer = BreakerLayer::new(config.build().unwrap())
         .fallback(|request: Request<Script>, _: &tower_breaker::Rejection| Response::new(request.into_body()))
@@ -352,7 +352,7 @@ async fn a_rejected_call_has_a_body_that_nobody_counts() {
 }
 
 #[tokio::test]
-async fn rules_and_the_reading_of_health_hold_at_the_end_too() {
+async fn rules_and_health_function_apply_at_end_of_body() {
     /// A body that its reader drops is the server's fault.
     #[derive(Clone)]
     struct Impatient;
@@ -390,7 +390,7 @@ async fn rules_and_the_reading_of_health_hold_at_the_end_too() {
 }
 
 #[tokio::test]
-async fn tracking_allocates_nothing_per_frame() {
+async fn tracked_body_allocates_nothing_per_frame() {
     let (config, _hand) = config();
     let layer = tracking(config);
     let steps = vec![Data("a"); 1_000];

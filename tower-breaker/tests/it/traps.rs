@@ -55,7 +55,7 @@ fn answer<S: Service<R>, R>(service: &mut S, request: R) -> Result<S::Response, 
 
 /// Trap 2.
 #[test]
-fn a_count_window_of_n_opens_after_half_of_n_failures_however_many_successes_came_before() {
+fn count_window_opens_at_half_failures_after_many_successes() {
     for calls in [10, 64, 1_000] {
         let (circuit, _hand) = circuit(config().consecutive_failures(0).count_window(calls));
         (0..100_000).for_each(|_| assert!(send(&circuit, Verdict::Success)));
@@ -69,7 +69,7 @@ fn a_count_window_of_n_opens_after_half_of_n_failures_however_many_successes_cam
 
 /// Trap 3.
 #[test]
-fn half_open_cannot_wedge_with_probes_farther_apart_than_window_and_lease() {
+fn half_open_closes_with_probes_apart_from_window_and_lease() {
     let millis = Duration::from_millis;
     for (window, lease, apart) in [(50, 50, 60), (1, 1, 1_000), (50, 1_000, 60), (1, 365 * 86_400_000, 7)] {
         for (probes, successes) in [(1, 1), (1, 5), (3, 2), (3, 40)] {
@@ -89,7 +89,7 @@ fn half_open_cannot_wedge_with_probes_farther_apart_than_window_and_lease() {
 
 /// Trap 3, with probes that never answer.
 #[test]
-fn half_open_cannot_wedge_with_probes_that_hang_for_ever() {
+fn half_open_closes_after_probes_that_hang() {
     let millis = Duration::from_millis;
     let (circuit, hand) = circuit(config().open_for(millis(50)).time_window(millis(1)));
     circuit.trip().unwrap();
@@ -106,7 +106,7 @@ fn half_open_cannot_wedge_with_probes_that_hang_for_ever() {
 
 /// Trap 6.
 #[test]
-fn a_thousand_tasks_on_eight_threads_send_exactly_as_many_probes_as_there_are_places() {
+fn half_open_with_eight_threads_sends_as_many_probes_as_slots() {
     for places in [1, 3, 10] {
         let (layer, hand) = layer(config().probes(places));
         layer.circuit().trip().unwrap();
@@ -145,7 +145,7 @@ fn a_thousand_tasks_on_eight_threads_send_exactly_as_many_probes_as_there_are_pl
 
 /// Trap 7.
 #[test]
-fn calls_that_are_cancelled_never_close_the_circuit() {
+fn cancelled_calls_never_close() {
     let policies = [
         CancelledPolicy::IfNoneCompletes,
         CancelledPolicy::Ignore,
@@ -172,7 +172,7 @@ fn calls_that_are_cancelled_never_close_the_circuit() {
 
 /// Trap 8.
 #[test]
-fn a_limit_of_ten_lets_ten_failures_through_and_no_eleventh() {
+fn limit_of_ten_opens_at_tenth_failure() {
     let limits = [
         config().consecutive_failures(10).failure_rate(None),
         config().consecutive_failures(0).failure_rate(1.0).minimum_calls(10),
@@ -197,7 +197,7 @@ fn a_limit_of_ten_lets_ten_failures_through_and_no_eleventh() {
 
 /// Trap 8, of the other numbers.
 #[test]
-fn neither_one_place_more_nor_one_success_fewer_than_configured() {
+fn half_open_has_exact_slots_and_successes() {
     for number in [1, 2, 10] {
         let (circuit, hand) = circuit(config().probes(number).successes_to_close(number));
         circuit.trip().unwrap();
@@ -216,7 +216,7 @@ fn neither_one_place_more_nor_one_success_fewer_than_configured() {
 
 /// Trap 12. Under a lock of the circuit each of these calls would never return.
 #[test]
-fn an_observer_may_call_back_into_the_circuit() {
+fn observer_may_control_circuit_at_every_transition() {
     let (layer, hand) = layer(config());
     let circuit = layer.circuit();
     let told = Arc::new(Mutex::new(Vec::new()));
@@ -257,7 +257,7 @@ fn an_observer_may_call_back_into_the_circuit() {
 
 /// Trap 12. If the observer held a lock, this would never end.
 #[test]
-fn a_slow_observer_holds_up_nobody_but_the_call_that_it_was_told_by() {
+fn observer_that_blocks_delays_only_its_call() {
     let (layer, hand) = layer(config());
     let (entered, has_entered) = mpsc::channel();
     let (let_go, may_go) = mpsc::channel();
@@ -287,7 +287,7 @@ fn a_slow_observer_holds_up_nobody_but_the_call_that_it_was_told_by() {
 
 /// Trap 13: nothing is kept for a call, so that nothing is read again for the next one.
 #[test]
-fn a_time_window_takes_the_same_memory_for_fifty_thousand_calls_as_for_one() {
+fn time_window_keeps_memory_constant_for_many_calls() {
     let (circuit, hand) = circuit(config().consecutive_failures(0).failure_rate(1.0));
     let calls = |number: u64| {
         for _ in 0..number {
@@ -304,7 +304,7 @@ fn a_time_window_takes_the_same_memory_for_fifty_thousand_calls_as_for_one() {
 
 /// Trap 14.
 #[test]
-fn windows_from_a_millisecond_to_a_year_count_what_is_in_them_and_forget_the_rest() {
+fn time_window_of_1ms_to_1y_counts_its_span() {
     let year = Duration::from_secs(365 * 24 * 60 * 60);
     let millis = [1, 2, 3, 4, 5, 7, 14, 15, 16, 99, 999, 1_001, 59_999].map(Duration::from_millis);
     let odd = [Duration::from_nanos(1_000_001), Duration::from_nanos(999_999_999)];
@@ -330,7 +330,7 @@ fn windows_from_a_millisecond_to_a_year_count_what_is_in_them_and_forget_the_res
 
 /// Trap 17.
 #[test]
-fn a_ramp_over_ten_seconds_lets_one_request_a_second_through_as_it_does_any_traffic() {
+fn slow_start_admits_share_of_sparse_calls() {
     let (circuit, hand) = circuit(config().slow_start(Duration::from_secs(10)).successes_to_close(1));
     circuit.trip().unwrap();
     hand.advance(Duration::from_secs(30));
@@ -350,7 +350,7 @@ fn a_ramp_over_ten_seconds_lets_one_request_a_second_through_as_it_does_any_traf
 
 /// Trap 18.
 #[test]
-fn throttling_and_mistakes_of_the_caller_never_open_the_circuit_nor_keep_it_from_closing() {
+fn neutral_faults_neither_open_nor_keep_from_closing() {
     let limits = config().consecutive_failures(1).failure_rate(0.0).minimum_calls(1);
     let (layer, hand) = layer(limits);
     let circuit = layer.circuit();
@@ -376,7 +376,7 @@ fn throttling_and_mistakes_of_the_caller_never_open_the_circuit_nor_keep_it_from
 
 /// Trap 15.
 #[test]
-fn opening_and_closing_again_takes_no_more_memory_however_often() {
+fn circuit_that_opens_and_closes_keeps_memory_constant() {
     let (circuit, _hand) = circuit(config().successes_to_close(1));
     let each = KeyedConfig::builder(config().successes_to_close(1).build().unwrap()).build().unwrap();
     let layer = KeyedBreakerLayer::<_, _>::new(each, |key: &u64| *key);

@@ -149,7 +149,7 @@ fn idle_times(window: Duration) -> Vec<Duration> {
 }
 
 #[test]
-fn time_window_is_empty_after_any_idle_time_and_counts_again() {
+fn time_window_is_empty_after_idle_time() {
     for millis in [1, 100, 1_000, 60_000, 3_600_000] {
         let window = Duration::from_millis(millis);
         for idle in idle_times(window).into_iter().filter(|idle| *idle > 2 * window) {
@@ -180,7 +180,7 @@ fn time_window_is_empty_after_any_idle_time_and_counts_again() {
 proptest! {
     /// Against every outcome kept in a list: phases of calls with idle times between them.
     #[test]
-    fn time_window_counts_like_a_list_after_any_idle_time(
+    fn time_window_agrees_with_list_after_idle_time(
         millis in prop::sample::select(vec![1_u64, 100, 1_000, 60_000, 3_600_000]),
         keyed in any::<bool>(),
         phases in proptest::collection::vec(
@@ -218,7 +218,7 @@ proptest! {
 }
 
 #[test]
-fn count_window_opens_when_only_cancelled_calls_follow_a_success() {
+fn count_window_opens_with_only_cancelled_calls_after_success() {
     let (config, hand) = config();
     let guard = Guard::own(config.count_window(20));
     guard.run(End::Success);
@@ -231,7 +231,7 @@ fn count_window_opens_when_only_cancelled_calls_follow_a_success() {
 }
 
 #[test]
-fn count_window_that_holds_a_completed_call_ignores_cancelled_calls() {
+fn count_window_with_completed_call_ignores_cancelled_calls() {
     for end in [End::Success, End::Failure, End::Neutral] {
         let (config, _hand) = config();
         let guard = Guard::own(config.failure_rate(None).count_window(20));
@@ -246,7 +246,7 @@ fn count_window_that_holds_a_completed_call_ignores_cancelled_calls() {
 }
 
 #[test]
-fn time_window_opens_when_only_cancelled_calls_follow_a_success() {
+fn time_window_opens_with_only_cancelled_calls_after_success() {
     for end in [End::Success, End::Failure, End::Neutral] {
         let (config, hand) = config();
         for guard in Guard::both(&config) {
@@ -264,7 +264,7 @@ fn time_window_opens_when_only_cancelled_calls_follow_a_success() {
 }
 
 #[test]
-fn neutral_answers_are_completed_calls() {
+fn neutral_answer_is_completed_call() {
     let (config, hand) = config();
     let count = Guard::own(config.clone().count_window(100));
     for guard in Guard::both(&config).into_iter().chain([count]) {
@@ -278,7 +278,7 @@ fn neutral_answers_are_completed_calls() {
 }
 
 #[test]
-fn rejections_from_below_are_no_completed_calls() {
+fn inner_rejection_is_no_completed_call() {
     let shed = Fault::new(Kind::Rejected, Retryable::Unsent, Health::Neutral, Origin::Local);
     let (config, _hand) = config();
     let circuit = Circuit::new(config.build().unwrap());
@@ -290,7 +290,7 @@ fn rejections_from_below_are_no_completed_calls() {
 }
 
 #[test]
-fn half_open_circuit_counts_cancelled_probes_since_last_completed_probe() {
+fn half_open_counts_cancelled_probes_since_completed_probe() {
     let (config, hand) = config();
     for end in [End::Success, End::Neutral] {
         for guard in Guard::both(&config.clone().successes_to_close(100)) {
@@ -362,7 +362,7 @@ where
 }
 
 #[tokio::test]
-async fn streams_that_delivered_data_are_completed_calls_when_their_readers_leave() {
+async fn stream_dropped_after_data_is_completed_call() {
     for grpc in [false, true] {
         let (config, _hand) = config();
         let layer = BreakerLayer::<_, _>::new(config.clone().build().unwrap()).track_body();
@@ -390,7 +390,7 @@ async fn streams_that_delivered_data_are_completed_calls_when_their_readers_leav
 }
 
 #[tokio::test]
-async fn grpc_streams_without_data_are_cancelled_calls_when_their_readers_leave() {
+async fn grpc_stream_dropped_without_data_is_cancelled_call() {
     let (config, _hand) = config();
     let layer = BreakerLayer::<_, _>::new(config.build().unwrap()).track_body();
     for _ in 0..10 {
@@ -400,7 +400,7 @@ async fn grpc_streams_without_data_are_cancelled_calls_when_their_readers_leave(
 }
 
 #[test]
-fn key_counts_more_than_a_million_calls_in_a_bucket() {
+fn keyed_bucket_counts_more_than_a_million_calls() {
     const CALLS: u64 = 1_200_000;
     let (config, hand) = config();
     let guard = Guard::keyed(config.time_window(600 * SECOND));
@@ -423,7 +423,7 @@ fn key_counts_more_than_a_million_calls_in_a_bucket() {
 }
 
 #[test]
-fn key_with_a_quarter_of_slow_calls_stays_closed_however_many_there_are() {
+fn keyed_circuit_with_quarter_slow_calls_stays_closed() {
     let (config, hand) = config();
     let config = config.failure_rate(None).slow_call_rate(SECOND / 1_000, 0.5);
     let guard = Guard::keyed(config.time_window(YEAR));
@@ -435,7 +435,7 @@ fn key_with_a_quarter_of_slow_calls_stays_closed_however_many_there_are() {
 }
 
 #[test]
-fn key_counts_as_many_calls_as_minimum_calls_asks_for() {
+fn keyed_circuit_counts_up_to_minimum_calls() {
     const MINIMUM: u32 = 1_100_000;
     let (config, _hand) = config();
     let guard = Guard::keyed(config.minimum_calls(MINIMUM));
@@ -446,7 +446,7 @@ fn key_counts_as_many_calls_as_minimum_calls_asks_for() {
 }
 
 #[test]
-fn clock_that_runs_back_loses_neither_successes_nor_failures() {
+fn clock_that_runs_back_loses_no_outcome() {
     let (config, hand) = config();
     for to in [999, 940, 100] {
         for guard in Guard::both(&config) {
@@ -481,7 +481,7 @@ fn clock_that_runs_back_after_successes_loses_no_failure() {
 }
 
 #[test]
-fn window_of_another_shape_counts_from_the_time_to_which_the_clock_ran_back() {
+fn window_of_new_shape_counts_from_time_of_clock_run_back() {
     let (config, hand) = config();
     let circuit = Circuit::new(config.clone().build().unwrap());
     let guard = Guard::Own(circuit.clone());

@@ -74,7 +74,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn a_permit_settles_by_its_verdict_and_is_cancelled_or_dropped_for_nothing() {
+fn permit_records_verdict_and_ignores_cancel_and_drop() {
     let (circuit, hand) = circuit(config());
     assert!(send(&circuit, Verdict::Success) && send(&circuit, FAILURE));
     assert!(send(&circuit, FAULT.with_health(Health::Healthy).into()));
@@ -97,7 +97,7 @@ fn a_permit_settles_by_its_verdict_and_is_cancelled_or_dropped_for_nothing() {
 }
 
 #[test]
-fn a_probe_that_comes_late_counts_in_its_round_and_gives_back_no_place_that_is_anothers() {
+fn late_probe_counts_in_its_round_and_frees_no_other_slot() {
     let (circuit, hand) = circuit(config().probes(1));
     half_open(&circuit, &hand);
     let late = circuit.try_acquire().unwrap();
@@ -110,7 +110,7 @@ fn a_probe_that_comes_late_counts_in_its_round_and_gives_back_no_place_that_is_a
 }
 
 #[test]
-fn a_probe_that_was_slow_opens_again_also_when_its_place_is_anothers() {
+fn slow_probe_reopens_after_its_slot_was_reused() {
     let (circuit, hand) = circuit(config().slow_call_rate(SECOND, 1.0).probes(1));
     half_open(&circuit, &hand);
     let slow = circuit.try_acquire().unwrap();
@@ -122,7 +122,7 @@ fn a_probe_that_was_slow_opens_again_also_when_its_place_is_anothers() {
 }
 
 #[test]
-fn a_probe_that_is_given_up_after_the_limit_is_a_failure_also_when_its_place_is_anothers() {
+fn probe_cancelled_after_limit_counts_failure_after_slot_reuse() {
     let (circuit, hand) = circuit(config().cancelled(CancelledPolicy::FailureAfter(SECOND)).probes(1));
     half_open(&circuit, &hand);
     let hung = circuit.try_acquire().unwrap();
@@ -134,7 +134,7 @@ fn a_probe_that_is_given_up_after_the_limit_is_a_failure_also_when_its_place_is_
 }
 
 #[test]
-fn a_permit_outlives_its_circuit_and_its_state() {
+fn permit_outlives_circuit() {
     let (circuit, hand) = circuit(config());
     let early: Vec<_> = (0..10).map(|_| circuit.try_acquire().unwrap()).collect();
     half_open(&circuit, &hand);
@@ -148,7 +148,7 @@ fn a_permit_outlives_its_circuit_and_its_state() {
 }
 
 #[test]
-fn futures_run_through_it_on_an_executor_of_ones_own() {
+fn call_runs_on_any_executor() {
     let (circuit, hand) = circuit(config());
     let answer = block_on(circuit.call(async { Ok::<_, io::Error>(7) }));
     assert_eq!(answer.unwrap(), 7);
@@ -183,7 +183,7 @@ fn futures_run_through_it_on_an_executor_of_ones_own() {
 }
 
 #[test]
-fn a_future_that_is_dropped_before_its_first_poll_is_no_call_and_after_it_an_abandoned_one() {
+fn call_dropped_before_first_poll_counts_nothing() {
     let (circuit, _hand) = circuit(config().cancelled(CancelledPolicy::Failure));
     let hangs = || circuit.call(pending::<io::Result<()>>());
     drop(hangs());
@@ -195,7 +195,7 @@ fn a_future_that_is_dropped_before_its_first_poll_is_no_call_and_after_it_an_aba
 }
 
 #[test]
-fn eight_threads_count_every_call_and_open_it_once() {
+fn threads_count_every_call_and_open_once() {
     let (circuit, hand) = circuit(config().consecutive_failures(0).failure_rate(0.5).minimum_calls(16_000));
     let per_thread = |answer: fn() -> io::Result<()>, calls: usize| {
         thread::scope(|scope| {
@@ -216,7 +216,7 @@ fn eight_threads_count_every_call_and_open_it_once() {
 }
 
 #[test]
-fn a_clock_that_stands_still_trips_and_counts_as_any_other() {
+fn clock_that_stands_still_counts_and_trips() {
     let (circuit, _hand) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 0.1));
     (0..1_000).for_each(|_| assert!(send(&circuit, Verdict::Success)));
     for failure in 1..=1_000 {
@@ -227,7 +227,7 @@ fn a_clock_that_stands_still_trips_and_counts_as_any_other() {
 }
 
 #[test]
-fn an_outcome_by_a_clock_that_ran_back_lands_in_the_newest_bucket() {
+fn outcome_after_clock_ran_back_counts_in_newest_bucket() {
     for back_to in [999, 940, 500, 1, 0] {
         let (circuit, hand) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 1.0));
         let early = circuit.try_acquire().unwrap();
@@ -241,7 +241,7 @@ fn an_outcome_by_a_clock_that_ran_back_lands_in_the_newest_bucket() {
 }
 
 #[test]
-fn a_clock_that_runs_back_neither_closes_nor_wedges_it() {
+fn clock_that_runs_back_neither_closes_nor_blocks() {
     for back_to in [999, 940, 500, 1, 0] {
         let (circuit, hand) = circuit(config().slow_start(10 * SECOND));
         (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
@@ -261,7 +261,7 @@ fn a_clock_that_runs_back_neither_closes_nor_wedges_it() {
 }
 
 #[test]
-fn the_end_of_the_clock_is_not_the_end_of_the_circuit() {
+fn circuit_works_at_end_of_clock() {
     let year = Duration::from_secs(365 * 86_400);
     let limits =
         config().open_for(year).probe_lease(year).time_window(year).slow_start(year).open_jitter(1.0);
@@ -275,7 +275,7 @@ fn the_end_of_the_clock_is_not_the_end_of_the_circuit() {
 }
 
 #[test]
-fn the_largest_numbers_neither_overflow_nor_trip() {
+fn largest_limits_neither_overflow_nor_trip() {
     let most = config().consecutive_failures(u32::MAX).minimum_calls(u32::MAX).probes(10_000);
     let (circuit, hand) = circuit(most.successes_to_close(u32::MAX).slow_call_rate(SECOND, 1.0));
     (0..10_000).for_each(|_| assert!(send(&circuit, FAILURE)));
@@ -293,7 +293,7 @@ fn the_largest_numbers_neither_overflow_nor_trip() {
 }
 
 #[test]
-fn rates_of_zero_and_one_and_a_limit_of_one_trip_where_they_say() {
+fn rates_of_zero_and_one_and_limit_of_one_trip() {
     let rate = |rate: f64| circuit(config().consecutive_failures(0).failure_rate(rate).minimum_calls(1)).0;
     let zero = rate(0.0);
     (0..1_000).for_each(|_| assert!(send(&zero, Verdict::Success)));
@@ -313,7 +313,7 @@ fn rates_of_zero_and_one_and_a_limit_of_one_trip_where_they_say() {
 }
 
 #[test]
-fn the_failure_rate_is_looked_at_when_a_call_fails_not_when_one_is_slow() {
+fn failure_rate_is_evaluated_at_failure_not_at_slow_call() {
     let (circuit, hand) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 1.0));
     (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
     for _ in 0..5 {

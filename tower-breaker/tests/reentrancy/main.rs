@@ -49,7 +49,7 @@ fn run_armed(operation: fn(&Target)) -> BTreeSet<Hook> {
 
 /// The public functions of the handles, as their sources have them.
 #[test]
-fn every_function_of_a_handle_is_among_the_operations() {
+fn every_handle_function_is_an_operation() {
     let read = |file: &str| {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -71,7 +71,7 @@ fn every_function_of_a_handle_is_among_the_operations() {
 }
 
 #[test]
-fn user_code_that_calls_back_from_any_hook_does_not_deadlock() {
+fn callback_from_any_hook_does_not_deadlock() {
     metrics::set_global_recorder(HostileRecorder).expect("it is the only recorder of this process");
     let mut ran = BTreeSet::new();
     for (name, operation) in OPERATIONS {

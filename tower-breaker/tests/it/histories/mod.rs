@@ -265,7 +265,7 @@ impl Pair {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_024))]
     #[test]
-    fn a_circuit_does_what_the_naive_one_does_and_can_always_close_again(
+    fn circuit_agrees_with_naive_model_and_can_always_close(
         mut limits in [limits(), limits(), limits()],
         disabled in any::<bool>(),
         steps in vec(step(), 1..150),

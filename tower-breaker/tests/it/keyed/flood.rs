@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 #[test]
-fn dead_key_is_rejected_in_flood_of_junk_keys_that_succeed() {
+fn dead_key_is_rejected_in_flood_of_succeeding_keys() {
     let mut bench = Bench::of(50);
     bench.junk(3_000);
     let mut sent = 0;
@@ -18,7 +18,7 @@ fn dead_key_is_rejected_in_flood_of_junk_keys_that_succeed() {
 }
 
 #[test]
-fn dead_key_is_rejected_in_flood_of_junk_keys_that_fail() {
+fn dead_key_is_rejected_in_flood_of_failing_keys() {
     let mut bench = Bench::of(50);
     let mut sent = 0;
     let mut kept = false;
@@ -41,7 +41,7 @@ fn dead_key_is_rejected_in_flood_of_junk_keys_that_fail() {
 }
 
 #[test]
-fn dead_key_called_less_than_once_a_window_is_rejected_in_flood_of_junk_keys() {
+fn rarely_called_dead_key_is_rejected_in_flood() {
     let mut bench = Bench::of(50);
     for _ in 0..4 {
         bench.fail(0, 1);
@@ -53,7 +53,7 @@ fn dead_key_called_less_than_once_a_window_is_rejected_in_flood_of_junk_keys() {
 }
 
 #[test]
-fn circuit_with_longest_run_of_failures_is_evicted_last() {
+fn circuit_with_most_consecutive_failures_is_evicted_last() {
     let bench = Bench::of(2);
     // Of the first key's failures all but one have left the window.
     bench.fail(0, 2);
@@ -67,7 +67,7 @@ fn circuit_with_longest_run_of_failures_is_evicted_last() {
 }
 
 #[test]
-fn new_key_gets_circuit_after_flood_of_junk_keys_that_fail() {
+fn new_key_gets_circuit_after_flood_of_failing_keys() {
     let mut bench = Bench::of(50);
     bench.failing_junk(1_000);
     bench.send(0, true).unwrap_err();
@@ -93,7 +93,7 @@ fn circuit_that_failed_recently_is_not_evicted() {
 }
 
 #[test]
-fn open_circuit_is_not_evicted_in_flood_of_junk_keys() {
+fn open_circuit_is_not_evicted_in_flood() {
     let mut bench = Bench::of(50);
     bench.fail(0, 5);
     for _ in 0..59 {
@@ -144,7 +144,7 @@ fn circuit_with_least_to_lose_is_evicted() {
 }
 
 #[test]
-fn keys_with_one_hash_have_circuits_of_their_own() {
+fn keys_with_equal_hash_have_own_circuits() {
     #[derive(Debug, PartialEq, Eq)]
     struct SameHash(u64);
 

@@ -127,7 +127,7 @@ fn answer<S: Service<R>, R>(service: &mut S, request: R) -> Result<S::Response, 
 }
 
 #[test]
-fn each_key_has_a_circuit_of_its_own_and_a_dead_one_rejects_no_other() {
+fn each_key_has_own_circuit() {
     let bench = Bench::of(10_000);
     bench.fail(0, 5);
     for key in 1..1_000 {
@@ -146,7 +146,7 @@ fn each_key_has_a_circuit_of_its_own_and_a_dead_one_rejects_no_other() {
 }
 
 #[test]
-fn a_rejection_names_the_layers_circuits_and_tells_of_its_own_keys_time() {
+fn keyed_rejection_has_layer_name_and_time_of_its_key() {
     let bench = Bench::new(config().name("tenants"), 10, Overflow::Unguarded);
     bench.fail(1, 5);
     bench.hand.advance(10 * SECOND);
@@ -166,7 +166,7 @@ fn a_rejection_names_the_layers_circuits_and_tells_of_its_own_keys_time() {
 }
 
 #[test]
-fn rejection_outlives_the_circuit_of_its_key() {
+fn rejection_outlives_circuit_of_its_key() {
     let bench = Bench::new(config().name("tenants"), 1, Overflow::Unguarded);
     bench.fail(1, 5);
     let error = bench.send(1, false).unwrap_err();
@@ -180,7 +180,7 @@ fn rejection_outlives_the_circuit_of_its_key() {
 }
 
 #[test]
-fn keyed_half_open_and_slow_start_rejections_say_to_come_back_after_a_second() {
+fn keyed_half_open_and_slow_start_rejections_ask_for_1s() {
     let each = config().probes(1).successes_to_close(1).slow_start(100 * SECOND);
     let bench = Bench::new(each, 10, Overflow::Unguarded);
     bench.fail(1, 5);
@@ -198,7 +198,7 @@ fn keyed_half_open_and_slow_start_rejections_say_to_come_back_after_a_second() {
 }
 
 #[test]
-fn keyed_permit_that_is_cancelled_returns_its_credit_in_a_slow_start() {
+fn keyed_permit_cancelled_returns_slow_start_credit() {
     let each = config().probes(1).successes_to_close(1).slow_start(100 * SECOND);
     let bench = Bench::new(each, 10, Overflow::Unguarded);
     bench.fail(1, 5);
@@ -216,7 +216,7 @@ fn keyed_permit_that_is_cancelled_returns_its_credit_in_a_slow_start() {
 }
 
 #[test]
-fn all_services_and_clones_of_a_layer_share_the_circuits_and_another_layer_has_its_own() {
+fn services_of_one_keyed_layer_share_circuits() {
     let bench = Bench::of(10);
     let twin = bench.layer.clone();
     let mut one = bench.layer.layer(service_fn(answers));
@@ -249,7 +249,7 @@ fn send_text(layer: &ByText, key: &str, fails: bool) -> Result<(), BreakerError<
 }
 
 #[test]
-fn by_a_part_of_the_request_equal_texts_are_one_key_and_others_are_not() {
+fn by_ref_equal_texts_are_one_key() {
     let layer = by_text();
     for _ in 0..5 {
         assert!(is_inner(&send_text(&layer, "a.example", true)));
@@ -266,7 +266,7 @@ fn by_a_part_of_the_request_equal_texts_are_one_key_and_others_are_not() {
 }
 
 #[test]
-fn a_key_of_a_megabyte_is_a_key_as_any_other() {
+fn key_of_one_megabyte_works() {
     let layer = by_text();
     let long = "k".repeat(1 << 20);
     let other = format!("{}l", "k".repeat((1 << 20) - 1));
@@ -283,7 +283,7 @@ fn a_key_of_a_megabyte_is_a_key_as_any_other() {
 }
 
 #[test]
-fn a_panic_of_the_key_closure_goes_to_the_caller_and_spoils_nothing() {
+fn key_closure_panic_propagates_and_leaves_map_usable() {
     let by_value = KeyedBreakerLayer::new(KeyedConfig::default(), |request: &Request| {
         assert_ne!(request.0, 13, "an unlucky key");
         request.0
@@ -311,7 +311,7 @@ fn a_panic_of_the_key_closure_goes_to_the_caller_and_spoils_nothing() {
 }
 
 #[test]
-fn a_number_of_keys_out_of_range_and_a_count_window_are_refused_by_field() {
+fn keyed_config_rejects_max_keys_out_of_range_and_count_window() {
     for keys in [0, 100_000_001, usize::MAX] {
         let error = KeyedConfig::builder(BreakerConfig::default()).max_keys(keys).build().unwrap_err();
         assert_eq!((error.field(), error.value()), ("max_keys", keys.to_string().as_str()));
@@ -324,7 +324,7 @@ fn a_number_of_keys_out_of_range_and_a_count_window_are_refused_by_field() {
 }
 
 #[test]
-fn ten_thousand_keys_are_kept_by_default() {
+fn default_max_keys_is_ten_thousand() {
     let layer: ByNumber = KeyedBreakerLayer::new(KeyedConfig::default(), |request| request.0);
     let mut service = layer.layer(service_fn(answers));
     // A circuit that has just failed is kept.
@@ -333,7 +333,7 @@ fn ten_thousand_keys_are_kept_by_default() {
 }
 
 #[test]
-fn all_are_reset_but_those_that_a_hand_has_forced() {
+fn keyed_reset_all_closes_all_but_forced_circuits() {
     let bench = Bench::new(config(), 4, Overflow::Shared);
     bench.fail(0, 5);
     bench.fail(1, 4);
@@ -353,7 +353,7 @@ fn all_are_reset_but_those_that_a_hand_has_forced() {
 }
 
 #[test]
-fn a_key_can_be_forced_open_before_its_first_call() {
+fn key_can_be_forced_open_before_first_call() {
     let bench = Bench::of(10);
     assert!(bench.circuits.get(&1).is_none() && bench.circuits.is_empty(), "asking makes none");
     bench.circuits.get_or_insert(1).unwrap().force_open().unwrap();
@@ -368,7 +368,7 @@ fn a_key_can_be_forced_open_before_its_first_call() {
 }
 
 #[test]
-fn a_change_is_told_with_the_label_of_its_key() {
+fn keyed_transition_has_label_of_key() {
     let bench = Bench::new(config().name("tenants"), 10, Overflow::Unguarded);
     let told = Arc::new(Mutex::new(Vec::new()));
     for note in ["layer", "circuits"] {
@@ -393,7 +393,7 @@ fn a_change_is_told_with_the_label_of_its_key() {
 }
 
 #[test]
-fn a_thousand_calls_at_half_open_send_as_many_probes_of_each_key_as_there_are_places() {
+fn keyed_half_open_sends_as_many_probes_per_key_as_slots() {
     let bench = Bench::of(100);
     let keys = 4;
     (0..keys).for_each(|key| bench.fail(key, 5));
@@ -429,7 +429,7 @@ fn a_thousand_calls_at_half_open_send_as_many_probes_of_each_key_as_there_are_pl
 }
 
 #[test]
-fn a_probe_that_fails_opens_its_own_key_again_and_no_other() {
+fn failed_probe_reopens_only_its_key() {
     let bench = Bench::of(10);
     bench.fail(0, 5);
     bench.fail(1, 5);
@@ -442,7 +442,7 @@ fn a_probe_that_fails_opens_its_own_key_again_and_no_other() {
 }
 
 #[test]
-fn a_hundred_thousand_circuits_trip_at_once_and_recover_at_once() {
+fn hundred_thousand_circuits_trip_and_recover_at_once() {
     let bench = Bench::of(100_000);
     let told = Arc::new(Mutex::new(HashSet::new()));
     let tell = Arc::clone(&told);
@@ -472,7 +472,7 @@ fn a_hundred_thousand_circuits_trip_at_once_and_recover_at_once() {
 }
 
 #[test]
-fn a_body_that_is_still_read_keeps_its_circuit_and_counts_for_it() {
+fn unfinished_body_keeps_its_circuit_and_counts() {
     let (clock, hand) = Clock::manual();
     let each = config().clock(clock).consecutive_failures(1).cancelled(CancelledPolicy::Failure);
     let config = KeyedConfig::builder(each.build().unwrap()).max_keys(1).build().unwrap();
@@ -494,7 +494,7 @@ fn a_body_that_is_still_read_keeps_its_circuit_and_counts_for_it() {
 }
 
 #[test]
-fn a_body_of_which_nothing_came_was_given_up_however_late_it_is_dropped() {
+fn body_dropped_without_data_counts_as_cancelled() {
     for seconds in [29, 31] {
         let (clock, hand) = Clock::manual();
         let each = config().clock(clock).cancelled(CancelledPolicy::Failure).build().unwrap();
@@ -514,7 +514,7 @@ fn a_body_of_which_nothing_came_was_given_up_however_late_it_is_dropped() {
 }
 
 #[test]
-fn a_window_is_as_long_as_asked_and_up_to_a_tenth_longer() {
+fn keyed_window_is_at_most_a_tenth_longer() {
     for millis in 0..100 {
         let bench = Bench::of(1);
         bench.hand.advance(Duration::from_millis(millis * 73));
@@ -544,7 +544,7 @@ impl fmt::Debug for Curious {
 }
 
 #[test]
-fn rejection_can_be_made_while_the_label_of_its_key_is_made() {
+fn rejection_during_label_creation_does_not_deadlock() {
     let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::default(), |(): &()| Curious);
     let circuit = layer.circuits().get_or_insert(Curious).unwrap();
     ASKED.set(Some(circuit.clone()));

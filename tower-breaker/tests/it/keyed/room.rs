@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn no_more_circuits_are_kept_than_allowed_and_the_others_go_unguarded() {
+fn keys_over_max_keys_are_unguarded() {
     let bench = Bench::of(100);
     (0..100).for_each(|key| bench.fail(key, 1));
     bench.fail(100, 1_000);
@@ -17,7 +17,7 @@ fn no_more_circuits_are_kept_than_allowed_and_the_others_go_unguarded() {
 }
 
 #[test]
-fn overflowing_keys_share_one_circuit_if_they_are_told_to_and_spare_the_others() {
+fn overflow_shared_puts_excess_keys_on_one_circuit() {
     let bench = Bench::new(config(), 2, Overflow::Shared);
     bench.fail(0, 1);
     bench.fail(1, 1);
@@ -35,7 +35,7 @@ fn overflowing_keys_share_one_circuit_if_they_are_told_to_and_spare_the_others()
 }
 
 #[test]
-fn a_key_that_found_no_room_gets_its_own_circuit_once_there_is_some() {
+fn excess_key_gets_circuit_when_there_is_room() {
     for overflow in [Overflow::Unguarded, Overflow::Shared] {
         let bench = Bench::new(config(), 2, overflow);
         bench.fail(0, 1);
@@ -51,7 +51,7 @@ fn a_key_that_found_no_room_gets_its_own_circuit_once_there_is_some() {
 }
 
 #[test]
-fn circuits_that_are_closed_with_an_empty_window_make_room() {
+fn idle_closed_circuits_are_evicted() {
     let mut bench = Bench::of(100);
     for round in 1..=50 {
         bench.junk(100);
@@ -62,7 +62,7 @@ fn circuits_that_are_closed_with_an_empty_window_make_room() {
 }
 
 #[test]
-fn circuit_with_recent_bad_call_makes_no_room() {
+fn circuit_with_recent_failure_is_not_evicted() {
     type Send = fn(&Bench);
     let outcomes: [(&str, Send); 3] = [
         ("a failure", |bench| bench.fail(0, 1)),
@@ -88,7 +88,7 @@ fn circuit_with_recent_bad_call_makes_no_room() {
 }
 
 #[test]
-fn calls_that_were_given_up_are_not_forgotten_for_junk_so_that_a_server_that_hangs_is_found_out() {
+fn circuit_with_cancelled_calls_is_kept_in_flood() {
     let mut bench = Bench::of(4);
     for _ in 0..9 {
         drop(bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap());
@@ -100,7 +100,7 @@ fn calls_that_were_given_up_are_not_forgotten_for_junk_so_that_a_server_that_han
 }
 
 #[test]
-fn a_circuit_on_which_only_neutral_calls_came_makes_room_at_once() {
+fn circuit_with_only_neutral_calls_is_evicted() {
     let mut bench = Bench::of(1);
     for _ in 0..100 {
         bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap().settle(NEUTRAL);
@@ -112,7 +112,7 @@ fn a_circuit_on_which_only_neutral_calls_came_makes_room_at_once() {
 }
 
 #[test]
-fn an_open_circuit_is_kept_for_its_time_and_as_long_again() {
+fn open_circuit_is_kept_for_twice_its_open_time() {
     let hint = Verdict::Fault(FAULT.with_retry_after(100 * SECOND));
     for (verdict, time) in [(FAILURE, OPEN_FOR), (hint, 100 * SECOND)] {
         for (late, kept) in [(false, true), (true, false)] {
@@ -131,7 +131,7 @@ fn an_open_circuit_is_kept_for_its_time_and_as_long_again() {
 }
 
 #[test]
-fn a_half_open_circuit_is_kept_as_long_as_an_open_one() {
+fn half_open_circuit_is_kept_as_long_as_open_one() {
     for (left, kept) in [(1, true), (0, false)] {
         let mut bench = Bench::of(1);
         bench.fail(0, 5);
@@ -145,7 +145,7 @@ fn a_half_open_circuit_is_kept_as_long_as_an_open_one() {
 }
 
 #[test]
-fn a_circuit_that_is_open_until_somebody_resets_it_is_never_forgotten() {
+fn circuit_open_until_reset_is_never_evicted() {
     let mut bench = Bench::new(config().open_until_reset(), 2, Overflow::Unguarded);
     bench.fail(0, 5);
     for _ in 0..10 {
@@ -156,7 +156,7 @@ fn a_circuit_that_is_open_until_somebody_resets_it_is_never_forgotten() {
 }
 
 #[test]
-fn a_circuit_that_a_hand_has_forced_is_never_forgotten() {
+fn forced_circuit_is_never_evicted() {
     let mut bench = Bench::of(3);
     bench.circuits.get_or_insert(0).unwrap().force_open().unwrap();
     bench.circuits.get_or_insert(1).unwrap().force_closed().unwrap();
@@ -171,7 +171,7 @@ fn a_circuit_that_a_hand_has_forced_is_never_forgotten() {
 }
 
 #[test]
-fn a_circuit_whose_call_is_on_its_way_is_never_forgotten() {
+fn circuit_with_running_call_is_never_evicted() {
     let mut bench = Bench::new(config().consecutive_failures(1), 2, Overflow::Unguarded);
     let permit = bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap();
     for _ in 0..10 {
@@ -183,7 +183,7 @@ fn a_circuit_whose_call_is_on_its_way_is_never_forgotten() {
 }
 
 #[test]
-fn a_circuit_whose_call_hangs_or_waits_or_was_not_begun_is_never_forgotten() {
+fn circuit_with_pending_call_is_never_evicted() {
     let mut bench = Bench::new(config().cancelled(CancelledPolicy::Failure), 4, Overflow::Unguarded);
     let mut hangs = bench.layer.layer(service_fn(|_: Request| pending::<Result<(), io::Error>>()));
     let mut waits = bench.layer.layer(ConcurrencyLimit::new(service_fn(answers), 0));
@@ -208,7 +208,7 @@ fn a_circuit_whose_call_hangs_or_waits_or_was_not_begun_is_never_forgotten() {
 }
 
 #[test]
-fn reset_all_clears_failures_that_have_left_the_window() {
+fn reset_all_clears_failures_older_than_window() {
     let bench = Bench::of(4);
     bench.fail(0, 4);
     bench.hand.advance(FORGOTTEN);
@@ -219,7 +219,7 @@ fn reset_all_clears_failures_that_have_left_the_window() {
 }
 
 #[test]
-fn a_circuit_to_which_somebody_holds_a_handle_is_never_forgotten() {
+fn circuit_with_handle_is_never_evicted() {
     let mut bench = Bench::of(2);
     let held = bench.circuits.get_or_insert(0).unwrap();
     let twin = held.clone();
@@ -237,7 +237,7 @@ fn a_circuit_to_which_somebody_holds_a_handle_is_never_forgotten() {
 }
 
 #[test]
-fn holding_all_circuits_keeps_all_of_them() {
+fn handles_to_all_circuits_keep_all() {
     let mut bench = Bench::of(10);
     (0..10).for_each(|key| bench.succeed(key));
     let all = bench.circuits.circuits();
@@ -250,7 +250,7 @@ fn holding_all_circuits_keeps_all_of_them() {
 
 /// Trap 15.
 #[test]
-fn a_hundred_thousand_junk_keys_leave_a_live_circuits_history_as_it_was() {
+fn flood_of_keys_keeps_history_of_live_circuit() {
     let mut bench = Bench::new(config().failure_rate(None), 100, Overflow::Unguarded);
     for _ in 0..200 {
         bench.hand.advance(SECOND);
@@ -279,7 +279,7 @@ fn a_hundred_thousand_junk_keys_leave_a_live_circuits_history_as_it_was() {
 
 /// Trap 15.
 #[test]
-fn dead_keys_cannot_fill_the_map() {
+fn dead_keys_cannot_fill_map() {
     let bench = Bench::of(100);
     (0..100).for_each(|key| bench.fail(key, 5));
     bench.hand.advance(2 * OPEN_FOR);
@@ -289,7 +289,7 @@ fn dead_keys_cannot_fill_the_map() {
 }
 
 #[test]
-fn a_call_finds_its_circuit_while_threads_make_others_come_and_go() {
+fn call_finds_its_circuit_during_concurrent_evictions() {
     let mut bench = Bench::new(config().consecutive_failures(1), 8, Overflow::Unguarded);
     bench.junk(1);
     let (bench, rounds) = (&bench, AtomicUsize::new(0));
@@ -317,7 +317,7 @@ fn a_call_finds_its_circuit_while_threads_make_others_come_and_go() {
 }
 
 #[test]
-fn threads_that_ask_for_the_same_new_key_get_one_circuit() {
+fn threads_with_same_new_key_get_one_circuit() {
     let bench = Bench::new(config().consecutive_failures(8).failure_rate(None), 10_000, Overflow::Unguarded);
     let barrier = Barrier::new(8);
     let trips = Arc::new(AtomicUsize::new(0));
@@ -338,7 +338,7 @@ fn threads_that_ask_for_the_same_new_key_get_one_circuit() {
 }
 
 #[test]
-fn who_asks_for_a_circuit_gets_the_place_of_the_one_that_can_be_forgotten() {
+fn get_or_insert_evicts_idle_circuit() {
     let bench = Bench::of(1_000);
     let mut held: Vec<_> = (0..1_000).map(|key| bench.circuits.get_or_insert(key).unwrap()).collect();
     drop(held.remove(500));
@@ -347,7 +347,7 @@ fn who_asks_for_a_circuit_gets_the_place_of_the_one_that_can_be_forgotten() {
 }
 
 #[test]
-fn who_asks_for_a_circuit_gets_room_as_soon_as_there_is_some_again() {
+fn get_or_insert_succeeds_when_there_is_room_again() {
     let mut bench = Bench::of(2);
     let held: Vec<_> = (0..2).map(|key| bench.circuits.get_or_insert(key).unwrap()).collect();
     bench.junk(100);

@@ -33,7 +33,7 @@ impl Service<Request> for Moody {
 }
 
 #[test]
-fn a_key_whose_inner_service_is_never_ready_holds_up_no_other() {
+fn key_with_unready_service_does_not_delay_others() {
     let bench = Bench::of(10);
     let moody = Moody { moods: Arc::new(Mutex::new([false, true, false].into())), mine: None };
     let mut service = bench.layer.layer(moody);
@@ -53,7 +53,7 @@ fn a_key_whose_inner_service_is_never_ready_holds_up_no_other() {
 }
 
 #[test]
-fn the_inner_service_is_never_called_unready_and_keeps_no_place_of_a_call_that_is_over() {
+fn keyed_inner_service_is_never_called_unready() {
     let bench = Bench::of(10);
     // It panics if it is called without a reservation of its own.
     let mut service = bench.layer.layer(ConcurrencyLimit::new(service_fn(answers), 1));
@@ -66,7 +66,7 @@ fn the_inner_service_is_never_called_unready_and_keeps_no_place_of_a_call_that_i
 }
 
 #[test]
-fn a_call_that_waits_goes_on_when_the_inner_service_is_ready() {
+fn waiting_call_proceeds_when_inner_service_is_ready() {
     let bench = Bench::of(10);
     let inner = ConcurrencyLimit::new(service_fn(answers), 1);
     let mut other = tower_test::mock::Spawn::new(inner.clone());
@@ -81,7 +81,7 @@ fn a_call_that_waits_goes_on_when_the_inner_service_is_ready() {
 }
 
 #[test]
-fn a_call_that_waits_is_rejected_when_its_circuit_opens_and_not_when_anothers_does() {
+fn waiting_call_is_rejected_only_when_its_circuit_opens() {
     let bench = Bench::of(10);
     let inner = ConcurrencyLimit::new(service_fn(answers), 1);
     let mut other = tower_test::mock::Spawn::new(inner.clone());
@@ -102,7 +102,7 @@ fn a_call_that_waits_is_rejected_when_its_circuit_opens_and_not_when_anothers_do
 }
 
 #[test]
-fn a_call_that_waits_goes_on_through_every_change_that_does_not_reject_it() {
+fn waiting_call_survives_transitions_that_do_not_reject() {
     type Change = fn(&KeyedCircuit<u64>);
     let changes: [(&str, BreakerConfigBuilder, Change); 4] = [
         ("it only observes", config().mode(Mode::ObserveOnly), |circuit| circuit.trip().unwrap()),
@@ -126,7 +126,7 @@ fn a_call_that_waits_goes_on_through_every_change_that_does_not_reject_it() {
 }
 
 #[test]
-fn a_probe_that_waits_goes_on_when_the_others_close_its_circuit() {
+fn waiting_probe_proceeds_when_circuit_closes() {
     let bench = Bench::of(10);
     bench.fail(0, 5);
     bench.hand.advance(OPEN_FOR);
@@ -144,7 +144,7 @@ fn a_probe_that_waits_goes_on_when_the_others_close_its_circuit() {
 }
 
 #[test]
-fn a_call_that_is_rejected_reserves_nothing() {
+fn rejected_call_reserves_nothing() {
     let bench = Bench::of(10);
     bench.fail(0, 5);
     let inner = ConcurrencyLimit::new(service_fn(answers), 1);
@@ -158,7 +158,7 @@ fn a_call_that_is_rejected_reserves_nothing() {
 }
 
 #[test]
-fn a_call_that_waits_and_is_dropped_leaves_no_waker_gives_its_place_back_and_was_given_up() {
+fn dropped_waiting_call_frees_slot_and_counts_as_cancelled() {
     let bench = Bench::of(10);
     let mut service = bench.layer.layer(ConcurrencyLimit::new(service_fn(answers), 0));
     let mut waker = task::spawn(());
@@ -187,7 +187,7 @@ fn a_call_that_waits_and_is_dropped_leaves_no_waker_gives_its_place_back_and_was
 }
 
 #[test]
-fn a_service_that_panics_while_a_call_waits_for_it_leaves_no_waker() {
+fn service_panic_while_call_waits_leaves_no_waker() {
     /// Is asked for its readiness twice.
     #[derive(Clone)]
     struct Panics(u32);
@@ -244,7 +244,7 @@ impl Service<Request> for Broken {
 }
 
 #[test]
-fn an_error_of_the_inner_services_readiness_counts_against_its_key() {
+fn keyed_readiness_error_counts_failure() {
     let bench = Bench::of(10);
     let mut service = bench.layer.layer(Broken("error"));
     for failures in 1..=4 {
@@ -257,7 +257,7 @@ fn an_error_of_the_inner_services_readiness_counts_against_its_key() {
 }
 
 #[test]
-fn a_panic_of_the_inner_service_counts_against_its_key_goes_on_and_spoils_nothing() {
+fn keyed_service_panic_counts_failure_and_propagates() {
     for what in ["poll_ready", "call", "future"] {
         let bench = Bench::of(10);
         let mut service = bench.layer.layer(Broken(what));

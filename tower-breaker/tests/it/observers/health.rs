@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_critical_report_opens_a_circuit_that_lets_calls_through_and_it_recovers_as_usual() {
+fn critical_report_opens_and_circuit_recovers() {
     let (circuit, hand) = circuit(config());
     circuit.report(HealthReport::Critical);
     let opened = circuit.status().last_trip.unwrap();
@@ -21,7 +21,7 @@ fn a_critical_report_opens_a_circuit_that_lets_calls_through_and_it_recovers_as_
 }
 
 #[test]
-fn saying_that_it_is_down_again_never_extends_the_open_time() {
+fn repeated_critical_report_does_not_extend_open_time() {
     let (circuit, hand) = circuit(config());
     let mut transitions = circuit.transitions();
     send(&circuit, 5, FAILURE);
@@ -36,7 +36,7 @@ fn saying_that_it_is_down_again_never_extends_the_open_time() {
 }
 
 #[test]
-fn a_recovered_server_is_probed_at_once_and_a_circuit_that_is_not_open_stays_as_it_is() {
+fn recovered_report_starts_probes_only_if_open() {
     let reasons = [config(), config().open_until_reset(), config().open_backoff(10.0, 1_000 * OPEN_FOR)];
     for config in reasons {
         let (circuit, _hand) = circuit(config);
@@ -63,7 +63,7 @@ fn a_recovered_server_is_probed_at_once_and_a_circuit_that_is_not_open_stays_as_
 }
 
 #[test]
-fn a_reader_or_a_call_that_waits_hears_of_a_report_as_of_any_change() {
+fn report_wakes_streams_and_waiting_calls() {
     let (circuit, _hand) = circuit(config());
     let mut transitions = task::spawn(circuit.transitions());
     assert_pending!(transitions.poll_next());
@@ -77,7 +77,7 @@ fn a_reader_or_a_call_that_waits_hears_of_a_report_as_of_any_change() {
 }
 
 #[test]
-fn a_report_changes_nothing_that_a_hand_has_forced_or_the_configuration_has_disabled() {
+fn report_changes_no_forced_or_disabled_circuit() {
     type Force = fn(&Circuit);
     let forces: [(CircuitState, Mode, Force); 3] = [
         (CircuitState::ForcedOpen, Mode::Enforce, |circuit| circuit.force_open().unwrap()),

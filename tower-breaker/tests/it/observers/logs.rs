@@ -70,7 +70,7 @@ fn logged(work: impl FnOnce()) -> Vec<Event> {
 }
 
 #[test]
-fn each_change_is_one_event_at_warn_that_tells_circuit_states_and_reason() {
+fn transition_is_one_warn_event_with_states_and_reason() {
     let (circuit, hand) = circuit(config().name("search"));
     let events = logged(|| {
         send(&circuit, 5, FAILURE);
@@ -88,7 +88,7 @@ fn each_change_is_one_event_at_warn_that_tells_circuit_states_and_reason() {
 }
 
 #[test]
-fn each_rejection_is_one_event_at_debug_that_tells_circuit_and_state() {
+fn rejection_is_one_debug_event_with_circuit_and_state() {
     let (circuit, _hand) = circuit(config().name("search"));
     circuit.trip().unwrap();
     let events = logged(|| (0..3).for_each(|_| drop(circuit.try_acquire().unwrap_err())));
@@ -102,7 +102,7 @@ fn each_rejection_is_one_event_at_debug_that_tells_circuit_and_state() {
 }
 
 #[test]
-fn a_service_logs_a_rejection_once() {
+fn service_logs_rejection_once() {
     let (each, _hand) = timed(config().name("single"));
     let layer: BreakerLayer = BreakerLayer::new(each);
     layer.circuit().trip().unwrap();
@@ -112,7 +112,7 @@ fn a_service_logs_a_rejection_once() {
 }
 
 #[test]
-fn what_is_logged_of_a_circuit_by_a_key_tells_the_key() {
+fn keyed_events_have_key() {
     let (each, _hand) = timed(config().name("tenants"));
     let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::builder(each).build().unwrap(), by_number);
     let mut service = layer.layer(service_fn(answers));
@@ -126,7 +126,7 @@ fn what_is_logged_of_a_circuit_by_a_key_tells_the_key() {
 }
 
 #[test]
-fn a_circuit_that_only_observes_logs_what_it_would_have_rejected() {
+fn observe_only_logs_would_be_rejections() {
     let (circuit, _hand) = circuit(config().mode(Mode::ObserveOnly));
     let events = logged(|| {
         send(&circuit, 5, FAILURE);

@@ -101,7 +101,7 @@ fn with_book<T>(test: impl FnOnce(&Book) -> T) -> T {
 
 /// Trap 16.
 #[test]
-fn all_states_have_a_gauge_from_the_start_and_the_old_ones_goes_back_to_nothing() {
+fn state_gauges_exist_from_start_and_return_to_zero() {
     with_book(|book| {
         let (circuit, hand) = circuit(config().name("gauged"));
         let stands = |state| assert_eq!(book.circuits("gauged"), standing([(state, 1)]), "{state}");
@@ -132,7 +132,7 @@ fn all_states_have_a_gauge_from_the_start_and_the_old_ones_goes_back_to_nothing(
 }
 
 #[test]
-fn a_circuit_that_begins_or_becomes_disabled_stands_there() {
+fn disabled_circuit_has_disabled_gauge() {
     with_book(|book| {
         let (clock, _hand) = Clock::manual();
         let config = |mode| config().name("switched").mode(mode).clock(clock).build().unwrap();
@@ -146,7 +146,7 @@ fn a_circuit_that_begins_or_becomes_disabled_stands_there() {
 }
 
 #[test]
-fn circuits_of_one_name_are_added_up_and_those_of_another_are_not() {
+fn metrics_of_one_name_are_summed() {
     with_book(|book| {
         let circuits: Vec<_> = (0..3).map(|_| circuit(config().name("many")).0).collect();
         let (other, _hand) = circuit(config().name("another"));
@@ -164,7 +164,7 @@ fn circuits_of_one_name_are_added_up_and_those_of_another_are_not() {
 }
 
 #[test]
-fn calls_are_counted_by_what_they_came_to() {
+fn calls_are_counted_by_outcome() {
     with_book(|book| {
         let (circuit, hand) = circuit(config().name("called").failure_rate(None));
         send(&circuit, 3, Verdict::Success);
@@ -185,7 +185,7 @@ fn calls_are_counted_by_what_they_came_to() {
 }
 
 #[test]
-fn a_call_that_ends_after_the_circuit_has_changed_was_let_through_all_the_same() {
+fn call_that_ends_after_transition_is_counted() {
     with_book(|book| {
         let (circuit, _hand) = circuit(config().name("late"));
         let permits: Vec<_> = (0..3).map(|_| circuit.try_acquire().unwrap()).collect();
@@ -198,7 +198,7 @@ fn a_call_that_ends_after_the_circuit_has_changed_was_let_through_all_the_same()
 }
 
 #[test]
-fn a_call_that_a_hand_lets_through_was_let_through() {
+fn call_through_forced_closed_circuit_is_counted() {
     with_book(|book| {
         let (circuit, _hand) = circuit(config().name("by hand"));
         circuit.force_closed().unwrap();
@@ -209,7 +209,7 @@ fn a_call_that_a_hand_lets_through_was_let_through() {
 }
 
 #[test]
-fn slow_calls_are_counted_whatever_they_came_to() {
+fn slow_calls_are_counted_regardless_of_outcome() {
     with_book(|book| {
         let (circuit, hand) = circuit(config().name("slow").slow_call_rate(SECOND, 1.0).minimum_calls(100));
         for (verdict, time) in [(Verdict::Success, 1_000), (FAILURE, 2_000), (Verdict::Success, 999)] {
@@ -223,7 +223,7 @@ fn slow_calls_are_counted_whatever_they_came_to() {
 }
 
 #[test]
-fn rejections_are_counted_by_the_state_and_rejected_calls_are_no_calls() {
+fn rejections_are_counted_by_state_and_not_as_calls() {
     with_book(|book| {
         let (circuit, hand) = circuit(config().name("rejects"));
         let rejections = |state: CircuitState| {
@@ -246,7 +246,7 @@ fn rejections_are_counted_by_the_state_and_rejected_calls_are_no_calls() {
 }
 
 #[test]
-fn a_call_that_a_circuit_only_would_have_rejected_was_let_through() {
+fn observe_only_call_is_counted_as_call() {
     with_book(|book| {
         let (circuit, _hand) = circuit(config().name("observes").mode(Mode::ObserveOnly));
         send(&circuit, 5, FAILURE);
@@ -257,7 +257,7 @@ fn a_call_that_a_circuit_only_would_have_rejected_was_let_through() {
 }
 
 #[test]
-fn a_service_counts_a_call_and_a_rejection_once() {
+fn service_counts_call_and_rejection_once() {
     with_book(|book| {
         let (config, _hand) = timed(config().name("served"));
         let layer: BreakerLayer = BreakerLayer::new(config);
@@ -271,7 +271,7 @@ fn a_service_counts_a_call_and_a_rejection_once() {
 }
 
 #[test]
-fn transitions_are_counted_from_where_to_where_and_why() {
+fn transitions_are_counted_by_states_and_reason() {
     with_book(|book| {
         let (circuit, hand) = circuit(config().name("changes"));
         let transitions = |(from, to, reason): Step| {
@@ -293,7 +293,7 @@ fn transitions_are_counted_from_where_to_where_and_why() {
 }
 
 #[test]
-fn keys_share_their_layers_instruments_and_evictions_and_overflows_are_counted() {
+fn keyed_metrics_are_shared_and_count_evictions_and_overflows() {
     with_book(|book| {
         let (each, hand) = timed(config().name("keyed"));
         let config = KeyedConfig::builder(each).max_keys(4).build().unwrap();
@@ -325,7 +325,7 @@ fn keys_share_their_layers_instruments_and_evictions_and_overflows_are_counted()
 }
 
 #[test]
-fn a_call_that_goes_unguarded_makes_no_circuit() {
+fn unguarded_call_creates_no_circuit() {
     with_book(|book| {
         let (each, _hand) = timed(config().name("phantom"));
         let config = KeyedConfig::builder(each).max_keys(1).build().unwrap();
@@ -338,7 +338,7 @@ fn a_call_that_goes_unguarded_makes_no_circuit() {
 }
 
 #[test]
-fn a_call_that_found_no_room_was_let_through_and_one_that_shares_a_circuit_is_counted() {
+fn overflow_calls_are_counted_only_on_shared_circuit() {
     with_book(|book| {
         for (name, overflow) in [("unguarded", Overflow::Unguarded), ("shared", Overflow::Shared)] {
             let (each, _hand) = timed(config().name(name));
@@ -357,7 +357,7 @@ fn a_call_that_found_no_room_was_let_through_and_one_that_shares_a_circuit_is_co
 }
 
 #[test]
-fn a_metric_has_the_labels_of_the_table_and_no_others() {
+fn metrics_have_exactly_documented_labels() {
     with_book(|book| {
         let (circuit, _hand) = circuit(config().name("labelled").slow_call_rate(SECOND, 1.0));
         send(&circuit, 5, FAILURE);
@@ -385,7 +385,7 @@ fn shape(metric: &str) -> String {
 }
 
 #[test]
-fn permit_that_outlives_its_circuit_is_not_counted_under_another_name() {
+fn permit_of_ended_circuit_is_not_counted_under_next_name() {
     with_book(|book| {
         let (clock, hand) = Clock::manual();
         hand.set(Duration::from_secs(1_000));
@@ -416,7 +416,7 @@ fn permit_that_outlives_its_circuit_is_not_counted_under_another_name() {
 }
 
 #[test]
-fn recorder_installed_after_circuit_counts_its_state_from_reconfigure_on() {
+fn recorder_installed_late_counts_state_from_reconfigure() {
     let (config, _hand) = timed(config().name("late recorder"));
     let circuit = Circuit::new(config.clone());
     circuit.trip().unwrap();
@@ -434,7 +434,7 @@ fn recorder_installed_after_circuit_counts_its_state_from_reconfigure_on() {
 }
 
 #[test]
-fn reconfigure_that_disables_circuit_counts_late_recorder_once() {
+fn reconfigure_to_disabled_counts_once_with_late_recorder() {
     let (clock, _hand) = Clock::manual();
     let config = |mode| config().name("late and disabled").mode(mode).clock(clock).build().unwrap();
     let circuit = Circuit::new(config(Mode::Enforce));
@@ -479,7 +479,7 @@ impl Recorder for Fieldless {
 }
 
 #[test]
-fn recorder_without_fields_is_a_recorder() {
+fn recorder_of_zero_size_works() {
     static RECORDER: Fieldless = Fieldless;
     let on_stack = Fieldless;
     let recorders: [(&str, &dyn Recorder); 3] =

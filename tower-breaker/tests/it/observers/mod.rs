@@ -85,7 +85,7 @@ const CLOSES: Step = (CircuitState::HalfOpen, CircuitState::Closed, Reason::Prob
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "when it was is told by the wall clock")]
-fn a_stream_tells_every_change_in_order_with_all_that_is_known_of_it() {
+fn stream_has_transitions_in_order_with_all_fields() {
     use CircuitState::{Closed, ForcedOpen, HalfOpen, Open};
     let (circuit, hand) = circuit(config().name("search"));
     send(&circuit, 4, FAILURE);
@@ -122,7 +122,7 @@ fn a_stream_tells_every_change_in_order_with_all_that_is_known_of_it() {
 }
 
 #[test]
-fn a_change_that_came_of_a_rate_tells_what_the_window_held() {
+fn rate_transition_has_counts_of_window() {
     let (circuit, _hand) = circuit(config().consecutive_failures(0).failure_rate(0.4));
     let mut transitions = circuit.transitions();
     send(&circuit, 6, Verdict::Success);
@@ -134,7 +134,7 @@ fn a_change_that_came_of_a_rate_tells_what_the_window_held() {
 }
 
 #[test]
-fn a_change_that_came_of_slow_calls_or_of_nobodys_patience_says_so() {
+fn slow_and_cancelled_transitions_have_their_reasons() {
     let (slow, hand) = circuit(config().slow_call_rate(SECOND, 0.5));
     let mut transitions = slow.transitions();
     for _ in 0..10 {
@@ -156,7 +156,7 @@ fn a_change_that_came_of_slow_calls_or_of_nobodys_patience_says_so() {
 }
 
 #[test]
-fn a_call_is_as_slow_when_it_begins_at_the_clocks_origin_as_later() {
+fn call_at_clock_origin_can_be_slow() {
     for start in [1_000, 0] {
         let (circuit, hand) = circuit(config().slow_call_rate(SECOND, 1.0));
         hand.set(start * SECOND);
@@ -168,7 +168,7 @@ fn a_call_is_as_slow_when_it_begins_at_the_clocks_origin_as_later() {
 }
 
 #[test]
-fn a_slow_reader_loses_the_oldest_and_is_told_how_many() {
+fn slow_stream_reader_gets_number_of_missed_transitions() {
     let (circuit, _hand) = circuit(config());
     for changes in [256, 257, 300, 5_000] {
         let mut transitions = circuit.transitions();
@@ -194,7 +194,7 @@ fn a_slow_reader_loses_the_oldest_and_is_told_how_many() {
 }
 
 #[test]
-fn each_reader_hears_everything_from_the_time_on_when_it_asked() {
+fn stream_has_every_transition_since_its_creation() {
     let (circuit, _hand) = circuit(config());
     let mut first = circuit.transitions();
     circuit.trip().unwrap();
@@ -206,7 +206,7 @@ fn each_reader_hears_everything_from_the_time_on_when_it_asked() {
 }
 
 #[test]
-fn a_reader_that_waits_is_woken_by_the_next_change_and_by_the_end() {
+fn waiting_stream_reader_is_woken_by_transition_and_end() {
     let (circuit, _hand) = circuit(config());
     let mut transitions = task::spawn(circuit.transitions());
     assert_pending!(transitions.poll_next());
@@ -221,7 +221,7 @@ fn a_reader_that_waits_is_woken_by_the_next_change_and_by_the_end() {
 }
 
 #[test]
-fn a_stream_ends_with_its_circuit_after_what_was_told() {
+fn stream_ends_with_its_circuit_after_last_transition() {
     let (circuit, _hand) = circuit(config());
     let mut transitions = circuit.transitions();
     let layer: BreakerLayer = BreakerLayer::with_circuit(circuit.clone());
@@ -242,7 +242,7 @@ fn a_stream_ends_with_its_circuit_after_what_was_told() {
 }
 
 #[test]
-fn the_circuit_that_comes_after_one_that_has_ended_tells_its_own_observers_alone() {
+fn next_circuit_notifies_only_its_own_observers() {
     for _ in 0..10 {
         let told = Arc::new(Mutex::new(Vec::new()));
         let (old, _hand) = circuit(config().name("old").consecutive_failures(1));
@@ -262,7 +262,7 @@ fn the_circuit_that_comes_after_one_that_has_ended_tells_its_own_observers_alone
 }
 
 #[test]
-fn a_registrys_stream_tells_of_all_its_circuits_and_ends_when_all_have() {
+fn registry_stream_covers_all_circuits_and_ends_with_last() {
     let registry = CircuitRegistry::new(timed(config()).0);
     registry.circuit("early");
     let mut transitions = registry.transitions();
@@ -299,7 +299,7 @@ fn answer<S: Service<Request>>(service: &mut S, request: Request) -> Result<S::R
 }
 
 #[test]
-fn a_stream_of_circuits_by_a_key_tells_the_key_and_ends_with_the_last_who_has_them() {
+fn keyed_stream_has_key_and_ends_with_last_handle() {
     let (each, _hand) = timed(config().name("tenants"));
     let layer = KeyedBreakerLayer::new(KeyedConfig::builder(each).build().unwrap(), by_number);
     let mut transitions = layer.circuits().transitions();
@@ -322,7 +322,7 @@ fn a_stream_of_circuits_by_a_key_tells_the_key_and_ends_with_the_last_who_has_th
 }
 
 #[test]
-fn a_panic_of_an_observer_ends_there_and_the_others_hear_all_the_same() {
+fn observer_panic_is_caught_and_others_are_notified() {
     let (circuit, hand) = circuit(config());
     let told = Arc::new(AtomicUsize::new(0));
     for place in 0..5 {
@@ -346,7 +346,7 @@ fn a_panic_of_an_observer_ends_there_and_the_others_hear_all_the_same() {
 }
 
 #[test]
-fn an_observer_is_told_after_the_change_and_may_do_anything_to_the_circuit() {
+fn observer_runs_after_transition_and_may_use_circuit() {
     let (circuit, _hand) = circuit(config());
     let (own, asked) = (circuit.clone(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&asked);
@@ -369,7 +369,7 @@ fn an_observer_is_told_after_the_change_and_may_do_anything_to_the_circuit() {
 const FOR_EVER: Duration = Duration::from_secs(120);
 
 #[test]
-fn an_observer_that_never_returns_holds_up_the_call_that_caused_the_change_and_no_other() {
+fn observer_that_never_returns_delays_only_its_call() {
     let (circuit, hand) = circuit(config());
     let (stuck, is_stuck) = mpsc::channel();
     let (free, freed) = mpsc::channel::<()>();
@@ -414,7 +414,7 @@ fn heard_or_end(transitions: &mut Transitions) -> usize {
 }
 
 #[test]
-fn an_observer_that_never_returns_holds_up_no_other_key_and_no_room() {
+fn observer_that_never_returns_delays_no_other_key() {
     let (each, hand) = timed(config());
     let config = KeyedConfig::builder(each).max_keys(10).build().unwrap();
     let layer = KeyedBreakerLayer::new(config, by_number);

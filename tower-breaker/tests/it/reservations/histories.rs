@@ -323,7 +323,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn rejected_services_hold_no_reservation_and_every_change_wakes(
+    fn rejected_services_hold_no_reservation_and_changes_wake(
         not_ready in any::<bool>(),
         events in vec(event(), 1..80),
     ) {

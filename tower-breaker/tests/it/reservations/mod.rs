@@ -133,7 +133,7 @@ fn unit() -> impl Service<(), Response = (), Error = BoxError, Future: Send> + C
 }
 
 #[tokio::test(start_paused = true)]
-async fn queued_concurrency_permit_is_given_back_whenever_the_call_is_not_made() {
+async fn queued_concurrency_permit_is_returned_without_call() {
     for not_ready in [false, true] {
         for end in ends() {
             let limit = ConcurrencyLimit::new(unit(), 1);
@@ -143,7 +143,7 @@ async fn queued_concurrency_permit_is_given_back_whenever_the_call_is_not_made()
 }
 
 #[tokio::test(start_paused = true)]
-async fn queued_buffer_slot_is_given_back_whenever_the_call_is_not_made() {
+async fn queued_buffer_slot_is_returned_without_call() {
     for not_ready in [false, true] {
         for end in ends() {
             // The worker is not running: the buffer has one slot, and it stays with the one who has
@@ -155,7 +155,7 @@ async fn queued_buffer_slot_is_given_back_whenever_the_call_is_not_made() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn granted_permit_is_given_back_before_the_fallback_answers() {
+async fn granted_permit_is_returned_before_fallback() {
     let layer = BreakerLayer::new(config().build().unwrap())
         .errors_only()
         .fallback_async(|(), _| std::future::pending::<Result<(), BoxError>>());
@@ -171,7 +171,7 @@ async fn granted_permit_is_given_back_before_the_fallback_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queued_permit_of_a_keyed_call_is_given_back_before_its_fallback_answers() {
+async fn queued_permit_of_keyed_call_is_returned_before_fallback() {
     let config = KeyedConfig::builder(config().build().unwrap()).build().unwrap();
     let layer = KeyedBreakerLayer::new(config, |(): &()| 7)
         .errors_only()
@@ -193,7 +193,7 @@ async fn queued_permit_of_a_keyed_call_is_given_back_before_its_fallback_answers
 }
 
 #[tokio::test(start_paused = true)]
-async fn queued_permit_is_given_back_when_the_call_is_rejected() {
+async fn queued_permit_is_returned_on_rejection() {
     // Half-open circuits reserve a slot in `poll_ready`; the lease can end before the call.
     let layer = BreakerLayer::new(config().probes(1).build().unwrap());
     let limit = ConcurrencyLimit::new(unit(), 1);
@@ -228,7 +228,7 @@ impl Service<()> for Broken {
 }
 
 #[tokio::test(start_paused = true)]
-async fn permit_kept_by_a_readiness_error_is_given_back_on_rejection() {
+async fn permit_kept_by_readiness_error_is_returned_on_rejection() {
     for not_ready in [false, true] {
         let layer = layer(not_ready);
         let limit = ConcurrencyLimit::new(Broken, 1);
@@ -243,7 +243,7 @@ async fn permit_kept_by_a_readiness_error_is_given_back_on_rejection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fifty_workers_over_a_limit_of_one_close_the_circuit_after_one_open_period() {
+async fn workers_over_limit_of_one_close_after_one_open_period() {
     for not_ready in [false, true] {
         let layer = layer(not_ready);
         let server = Server::default();
@@ -265,7 +265,7 @@ async fn fifty_workers_over_a_limit_of_one_close_the_circuit_after_one_open_peri
 }
 
 #[tokio::test(start_paused = true)]
-async fn open_circuit_does_not_starve_another_under_a_global_limit() {
+async fn open_circuit_does_not_starve_another_under_global_limit() {
     for not_ready in [false, true] {
         let limit = GlobalConcurrencyLimitLayer::new(2);
         let (dead, live) = (Server::default(), Server::default());
@@ -313,7 +313,7 @@ fn not_ready_over_mock() -> (GuardedMock, mock::Handle<(), ()>, Circuit) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn not_ready_service_that_waits_for_the_inner_one_is_woken_when_the_circuit_changes() {
+async fn not_ready_service_pending_below_is_woken_by_transition() {
     let (mut service, _handle, circuit) = not_ready_over_mock();
     circuit.trip().unwrap();
     assert_pending!(service.poll_ready());
@@ -325,7 +325,7 @@ async fn not_ready_service_that_waits_for_the_inner_one_is_woken_when_the_circui
 }
 
 #[tokio::test(start_paused = true)]
-async fn not_ready_service_dropped_while_the_inner_one_is_pending_counts_as_cancelled() {
+async fn not_ready_service_dropped_pending_below_counts_as_cancelled() {
     let (mut service, _handle, circuit) = not_ready_over_mock();
     circuit.trip().unwrap();
     assert_pending!(service.poll_ready());
@@ -336,7 +336,7 @@ async fn not_ready_service_dropped_while_the_inner_one_is_pending_counts_as_canc
 }
 
 #[tokio::test(start_paused = true)]
-async fn not_ready_service_is_woken_when_reconfigure_lets_calls_through() {
+async fn not_ready_service_is_woken_by_reconfigure_that_admits() {
     type Shut = fn(&Circuit);
     let shuts: [(Shut, Mode); 3] = [
         (|circuit| circuit.trip().unwrap(), Mode::ObserveOnly),
@@ -355,7 +355,7 @@ async fn not_ready_service_is_woken_when_reconfigure_lets_calls_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_service_is_woken_when_its_circuit_begins_to_reject() {
+async fn waiting_service_is_woken_when_circuit_rejects() {
     let layer = layer(false);
     let (mut service, mut handle) = mock::spawn_with(|inner: Mock<(), ()>| layer.layer(inner));
     handle.allow(0);
@@ -370,7 +370,7 @@ async fn waiting_service_is_woken_when_its_circuit_begins_to_reject() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn timer_of_a_service_polled_often_still_fires() {
+async fn timer_of_often_polled_service_fires() {
     // A slow start of 160 s asks again after a sixteenth of the time that is left.
     let config = config().probes(1).successes_to_close(1).slow_start(160 * SECOND);
     let layer = BreakerLayer::new(config.build().unwrap()).not_ready_when_open();

@@ -36,7 +36,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_start_does_not_count_repeated_polls_of_readiness() {
+async fn slow_start_ignores_repeated_readiness_polls() {
     let layer = half_way(false).await;
     let mut service = Spawn::new(layer.layer(unit()));
     let let_through =
@@ -45,7 +45,7 @@ async fn slow_start_does_not_count_repeated_polls_of_readiness() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_start_does_not_count_services_that_were_ready_and_dropped() {
+async fn slow_start_ignores_ready_services_dropped() {
     let layer = half_way(false).await;
     let mut service = Spawn::new(layer.layer(unit()));
     let let_through = admitted(&mut service, |service| {
@@ -56,7 +56,7 @@ async fn slow_start_does_not_count_services_that_were_ready_and_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_start_call_rejected_after_ready_gives_its_reservation_back() {
+async fn slow_start_rejected_call_returns_reservation() {
     let layer = half_way(false).await;
     let limit = ConcurrencyLimit::new(unit(), 1);
     let (mut guarded, mut other) = (Spawn::new(layer.layer(limit.clone())), Spawn::new(limit));
@@ -67,7 +67,7 @@ async fn slow_start_call_rejected_after_ready_gives_its_reservation_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cancelled_permit_returns_its_credit_in_a_slow_start() {
+async fn cancelled_permit_returns_slow_start_credit() {
     let circuit = half_way(false).await.circuit();
     assert!(circuit.try_acquire().is_err(), "half a call is saved up");
     for _ in 0..100 {
@@ -79,7 +79,7 @@ async fn cancelled_permit_returns_its_credit_in_a_slow_start() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn not_ready_service_dropped_after_ready_returns_its_credit_in_a_slow_start() {
+async fn not_ready_service_dropped_ready_returns_slow_start_credit() {
     let layer = half_way(true).await;
     assert!(layer.circuit().try_acquire().is_err(), "half a call is saved up");
     let service = Spawn::new(layer.layer(unit()));
@@ -94,7 +94,7 @@ async fn not_ready_service_dropped_after_ready_returns_its_credit_in_a_slow_star
 }
 
 #[tokio::test(start_paused = true)]
-async fn not_ready_service_counts_once_however_often_it_is_polled_in_a_slow_start() {
+async fn not_ready_service_counts_once_in_slow_start() {
     let layer = half_way(true).await;
     let mut waiting = Spawn::new(layer.layer(unit()));
     assert_pending!(waiting.poll_ready());
