@@ -130,7 +130,7 @@ fn number_key_takes_at_most_200_bytes() {
     assert!(bytes <= 200, "{bytes} bytes a key");
 }
 
-/// The documents say about 1 KB.
+/// The documentation of `KeyedBreakerLayer` says about 1 KB.
 #[test]
 fn failing_key_takes_about_one_kilobyte_more() {
     let bytes = bytes_of(10_000, |circuits, key| circuits.get(&key).unwrap().trip().unwrap());

@@ -4,7 +4,6 @@ use std::future::{Future, pending, ready};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_test::{assert_pending, task};
@@ -15,8 +14,7 @@ use tower_breaker::{
     Kind, Reason,
 };
 
-const SECOND: Duration = Duration::from_secs(1);
-const OPEN_FOR: Duration = Duration::from_secs(30);
+use crate::support::{OPEN_FOR, SECOND, refused, state};
 
 fn config() -> BreakerConfigBuilder {
     BreakerConfig::builder().clock(Clock::tokio()).open_for(OPEN_FOR)
@@ -26,17 +24,9 @@ fn circuit() -> Circuit {
     Circuit::new(config().build().unwrap())
 }
 
-fn refused() -> io::Error {
-    io::ErrorKind::ConnectionRefused.into()
-}
-
 /// A query to a dead server.
 fn query() -> impl Future<Output = io::Result<u32>> {
     ready(Err(refused()))
-}
-
-fn state(circuit: &Circuit) -> CircuitState {
-    circuit.status().state
 }
 
 /// Runs the call five times, which opens the circuit if each is a failure.

@@ -1,4 +1,4 @@
-//! The circuit alone: permits, futures on an executor that is not tokio's, threads, and input that makes no sense.
+//! The circuit without tower: permits, futures on any executor, threads, and extreme input.
 
 use std::future::{Future, pending};
 use std::io;
@@ -10,32 +10,10 @@ use std::thread::{self, Thread};
 use std::time::Duration;
 
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerError, CancelledPolicy, Circuit, CircuitState, Clock, Counts,
-    Fault, Health, Kind, ManualClock, Origin, Reason, Retryable, Verdict,
+    BreakerError, CancelledPolicy, Circuit, CircuitState, Counts, Health, ManualClock, Reason, Verdict,
 };
 
-const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
-const FAILURE: Verdict = Verdict::Fault(FAULT);
-const SECOND: Duration = Duration::from_secs(1);
-const OPEN_FOR: Duration = Duration::from_secs(30);
-
-fn config() -> BreakerConfigBuilder {
-    BreakerConfig::builder()
-}
-
-fn circuit(config: BreakerConfigBuilder) -> (Circuit, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(Duration::from_secs(1_000));
-    (Circuit::new(config.clock(clock).build().unwrap()), hand)
-}
-
-fn send(circuit: &Circuit, verdict: Verdict) -> bool {
-    circuit.try_acquire().map(|permit| permit.settle(verdict)).is_ok()
-}
-
-fn state(circuit: &Circuit) -> CircuitState {
-    circuit.status().state
-}
+use crate::support::{FAILURE, FAULT, OPEN_FOR, SECOND, circuit, config, refused, send, state};
 
 fn half_open(circuit: &Circuit, hand: &ManualClock) {
     circuit.trip().unwrap();
@@ -49,10 +27,6 @@ fn places(circuit: &Circuit) -> usize {
     let places = permits.len();
     permits.into_iter().for_each(tower_breaker::Permit::cancel);
     places
-}
-
-fn refused() -> io::Error {
-    io::ErrorKind::ConnectionRefused.into()
 }
 
 /// Runs a future on this thread, which sleeps in between.

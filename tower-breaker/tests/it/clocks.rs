@@ -2,13 +2,9 @@
 
 use std::time::Duration;
 
-use tower_breaker::{BreakerConfig, BreakerConfigBuilder, Circuit, CircuitRegistry, Clock, ManualClock};
+use tower_breaker::{BreakerConfig, Circuit, CircuitRegistry, Clock, ManualClock};
 
-const SECOND: Duration = Duration::from_secs(1);
-
-fn config() -> BreakerConfigBuilder {
-    BreakerConfig::builder()
-}
+use crate::support::{SECOND, config};
 
 fn from_file(text: &str) -> BreakerConfig {
     serde_json::from_str(text).unwrap()

@@ -8,14 +8,11 @@ use std::time::Duration;
 use tokio_test::task;
 use tower::{Layer, Service, service_fn};
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState, Clock, Counts,
-    Fault, Forced, Health, Kind, ManualClock, Mode, Origin, Reason, Retryable, Verdict,
+    BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState, Clock, Counts, Forced,
+    ManualClock, Mode, Reason, Verdict,
 };
 
-const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
-const SECOND: Duration = Duration::from_secs(1);
-const OPEN_FOR: Duration = Duration::from_secs(30);
+use crate::support::{FAILURE, OPEN_FOR, SECOND, config};
 
 /// A circuit with its clock.
 struct Bench {
@@ -57,10 +54,6 @@ impl Bench {
         self.circuit.try_acquire().unwrap().cancel();
         assert_eq!(self.state(), CircuitState::HalfOpen);
     }
-}
-
-fn config() -> BreakerConfigBuilder {
-    BreakerConfig::builder()
 }
 
 #[test]

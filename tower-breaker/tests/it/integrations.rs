@@ -1,4 +1,4 @@
-//! What people and their frameworks are told of a rejected call, and what they get in its place.
+//! Rejections as texts, errors, axum responses and tonic statuses, and the answers in their place.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -22,20 +22,11 @@ use tonic::{Code, Status};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::fault_classify::{ErrorChain, Judged, judge_error, judge_outcome};
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitRegistry, CircuitState,
-    Clock, Fault, Health, KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Mode, Origin, Rejection,
-    Retryable, Verdict,
+    BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitRegistry, CircuitState, Fault, Health,
+    KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Mode, Origin, Rejection, Retryable, Verdict,
 };
 
-const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
-const OPEN_FOR: Duration = Duration::from_secs(30);
-
-fn timed(config: BreakerConfigBuilder) -> (BreakerConfig, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(Duration::from_secs(1_000));
-    (config.clock(clock).build().unwrap(), hand)
-}
+use crate::support::{FAILURE, OPEN_FOR, timed};
 
 fn circuit(name: &'static str) -> (Circuit, ManualClock) {
     let (config, hand) = timed(BreakerConfig::builder().name(name));

@@ -13,10 +13,11 @@ use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Layer, Service, ServiceBuilder, service_fn};
 use tower_breaker::fault_classify::{FaultClassifyLayer, Judged, judge_error};
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Counts, Fault, Health,
-    HealthReport, KeyedBreakerLayer, KeyedConfig, Kind, LastFailure, ManualClock, Origin, Reason, Retryable,
-    Verdict,
+    BreakerConfig, BreakerLayer, Circuit, CircuitState, Counts, Health, HealthReport, KeyedBreakerLayer,
+    KeyedConfig, Kind, LastFailure, Reason, Verdict,
 };
+
+use crate::support::{FAILURE, refused, timed};
 
 /// An error of a user's own, with a cause.
 #[derive(Debug)]
@@ -32,10 +33,6 @@ impl Error for QueryError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.as_ref().map(|cause| cause as &(dyn Error + 'static))
     }
-}
-
-fn refused() -> io::Error {
-    io::ErrorKind::ConnectionRefused.into()
 }
 
 /// A service whose calls fail by an error.
@@ -115,15 +112,6 @@ fn last_failure_of_boxed_verdict_is_error_inside() {
     let service = layer.errors_only().keep_last_failure("label").layer(fails(boxed));
     let last = failure_of(service, &circuit);
     assert_eq!((last.type_name, &*last.message), (type_name::<QueryError>(), "query failed"));
-}
-
-const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
-
-fn timed(config: BreakerConfigBuilder) -> (BreakerConfig, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(Duration::from_secs(1_000));
-    (config.clock(clock).build().unwrap(), hand)
 }
 
 fn send(circuit: &Circuit, verdicts: &[Verdict]) {

@@ -5,24 +5,27 @@
 //! for every test.
 
 mod calls;
+mod circuit;
 #[cfg(feature = "serde")]
 mod clocks;
 mod control;
 mod fallback;
+mod half_open;
 mod histories;
+#[cfg(all(feature = "axum", feature = "tonic"))]
+mod integrations;
 mod keyed;
 mod last_failure;
 mod not_ready;
 #[cfg(all(feature = "metrics", feature = "tracing"))]
 mod observers;
-#[cfg(all(feature = "axum", feature = "tonic"))]
-mod people;
 mod policies;
 mod readiness;
 mod registry;
 mod reservations;
 mod shared_circuit;
+mod slow_start;
+mod support;
 mod track_body;
-mod traps;
+mod trip;
 mod windows;
-mod without_tower;

@@ -24,7 +24,8 @@ use tower_breaker::{
 };
 use tower_test::mock::Spawn;
 
-const OPEN_FOR: Duration = Duration::from_secs(30);
+use crate::support::OPEN_FOR;
+
 const NEARLY_OPEN_FOR: Duration = Duration::from_millis(29_999);
 
 /// Answers with its number, and counts its calls.

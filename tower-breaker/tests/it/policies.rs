@@ -12,35 +12,22 @@ use http_body_util::BodyExt;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, CancelledPolicy, Circuit, CircuitState,
-    Clock, Fault, Health, Kind, ManualClock, Origin, Reason, Retryable, Verdict,
+    BreakerConfig, BreakerError, BreakerLayer, CancelledPolicy, Circuit, CircuitState, Clock, Health, Kind,
+    ManualClock, Reason, Verdict,
 };
 use tower_fault_classify::NestedErrors;
 use tower_fault_classify::upload::{UploadBody, UploadLayer};
 
+use crate::support::{FAILURE, OPEN_FOR, SECOND, config, layer, state};
+
 type Response = http::Response<()>;
 type Answer = Result<Response, BreakerError<io::Error>>;
 
-const SECOND: Duration = Duration::from_secs(1);
-const OPEN_FOR: Duration = Duration::from_secs(30);
 /// In place of a status.
 const REFUSED: u16 = 0;
 const HANGS: u16 = 1;
 const PANICS: u16 = 2;
 const PANICS_IN_CALL: u16 = 3;
-
-const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
-
-fn config() -> BreakerConfigBuilder {
-    BreakerConfig::builder()
-}
-
-fn layer(config: BreakerConfigBuilder) -> (BreakerLayer, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(Duration::from_secs(1_000));
-    (BreakerLayer::new(config.clock(clock).build().unwrap()), hand)
-}
 
 /// Answers with the status that it is asked for, and with the number of seconds as `Retry-After`.
 fn server()
@@ -83,10 +70,6 @@ where
 
 fn is_rejected(answer: &Answer) -> bool {
     matches!(answer, Err(BreakerError::Rejected(_)))
-}
-
-fn state(circuit: &Circuit) -> CircuitState {
-    circuit.status().state
 }
 
 fn why(circuit: &Circuit) -> Reason {

@@ -16,11 +16,11 @@ use tower_breaker::{
 };
 use tower_test::mock::{self, Mock};
 
+use crate::support::OPEN_FOR;
+
 type MockService = Mock<&'static str, &'static str>;
 type Guarded<S> = Breaker<S, Auto<Boxed>, Errors<Boxed>, Head>;
 type BoxedLayer = BreakerLayer<Auto<Boxed>, Errors<Boxed>>;
-
-const OPEN_FOR: Duration = Duration::from_secs(30);
 
 fn layer() -> (BoxedLayer, ManualClock) {
     let (clock, hand) = Clock::manual();
@@ -61,7 +61,6 @@ fn is_rejection(error: &BoxError) -> bool {
     error.is::<Rejection>()
 }
 
-/// Trap 9.
 #[test]
 fn open_circuit_is_ready_and_rejects_without_inner_service() {
     let (layer, _hand) = layer();
@@ -134,7 +133,6 @@ fn service_dropped_while_waiting_leaves_no_waker() {
     assert_eq!(waiting.waker_ref_count(), 1, "the circuit has let go of it");
 }
 
-/// Trap 11.
 #[test]
 fn readiness_error_counts_failure() {
     let (layer, _hand) = layer();
@@ -149,7 +147,6 @@ fn readiness_error_counts_failure() {
     assert_eq!(status.last_transition.unwrap().reason, Reason::ConsecutiveFailures);
 }
 
-/// Trap 10.
 #[test]
 fn clone_inherits_no_readiness() {
     let (layer, _hand) = layer();
@@ -190,7 +187,6 @@ fn poll_ready_of_open_circuit_returns_inner_reservation() {
     assert_ready_ok!(other.poll_ready());
 }
 
-/// Trap 10.
 #[test]
 fn inner_service_is_never_called_unready() {
     let (layer, hand) = layer();

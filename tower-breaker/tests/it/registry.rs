@@ -12,14 +12,11 @@ use std::time::Duration;
 use tokio_test::{assert_ready_err, assert_ready_ok, task};
 use tower::{Layer, Service, service_fn};
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitRegistry, CircuitState,
-    Clock, ControlError, Counts, Fault, Health, HealthReport, Kind, ManualClock, Mode, Origin, Reason,
-    Retryable, Verdict,
+    BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitRegistry, CircuitState, Clock,
+    ControlError, Counts, HealthReport, ManualClock, Mode, Reason, Verdict,
 };
 
-const FAILURE: Verdict =
-    Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
-const OPEN_FOR: Duration = Duration::from_secs(30);
+use crate::support::{FAILURE, OPEN_FOR, config};
 
 struct Bench {
     registry: CircuitRegistry,
@@ -46,10 +43,6 @@ impl Bench {
     fn names(&self) -> Vec<&'static str> {
         self.registry.circuits().iter().map(Circuit::name).collect()
     }
-}
-
-fn config() -> BreakerConfigBuilder {
-    BreakerConfig::builder()
 }
 
 fn fail(circuit: &Circuit, times: usize) {

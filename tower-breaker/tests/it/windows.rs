@@ -18,7 +18,8 @@ use tower_breaker::{
     Retryable, Status, Verdict,
 };
 
-const SECOND: Duration = Duration::from_secs(1);
+use crate::support::SECOND;
+
 const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 

@@ -8,11 +8,11 @@ use naive::{Call, Naive};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tower_breaker::{
-    BreakerConfig, CancelledPolicy, Circuit, CircuitState, Clock, Counts, Fault, Health, Kind, ManualClock,
-    Mode, Origin, Permit, Retryable, Verdict,
+    BreakerConfig, CancelledPolicy, Circuit, CircuitState, Clock, Counts, Health, ManualClock, Mode, Permit,
+    Verdict,
 };
 
-const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
+use crate::support::FAULT;
 
 /// Milliseconds, as everything here. A ramp of eight seconds makes shares of sixteenths.
 const RAMP: u64 = 8_000;

@@ -10,7 +10,6 @@ use std::fmt;
 use std::future::{Future, Ready, pending, ready};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Waker};
@@ -24,16 +23,12 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, service_fn};
 use tower_breaker::{
     BreakerConfig, BreakerConfigBuilder, BreakerError, ByRef, ByValue, CancelledPolicy, CircuitState, Clock,
-    Counts, Fault, Health, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedConfig, Kind, ManualClock,
-    Mode, Origin, Overflow, Reason, Retryable, Verdict,
+    Counts, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedConfig, ManualClock, Mode, Overflow, Reason,
+    Verdict,
 };
 
-const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
-const FAILURE: Verdict = Verdict::Fault(FAULT);
-const NEUTRAL: Verdict =
-    Verdict::Fault(Fault::new(Kind::Throttled, Retryable::Refused, Health::Neutral, Origin::Remote));
-const SECOND: Duration = Duration::from_secs(1);
-const OPEN_FOR: Duration = Duration::from_secs(30);
+use crate::support::{FAILURE, FAULT, NEUTRAL, OPEN_FOR, SECOND, answer, config};
+
 /// A time window of 60 s holds nothing any more that is so old.
 const FORGOTTEN: Duration = Duration::from_secs(70);
 
@@ -112,18 +107,6 @@ fn answers((_, fails): Request) -> Ready<Result<(), io::Error>> {
 
 fn is_inner(result: &Result<(), BreakerError<io::Error>>) -> bool {
     matches!(result, Err(BreakerError::Inner(_)))
-}
-
-fn config() -> BreakerConfigBuilder {
-    BreakerConfig::builder()
-}
-
-/// Sends a request and waits for the answer, which is there at once.
-fn answer<S: Service<R>, R>(service: &mut S, request: R) -> Result<S::Response, S::Error> {
-    let mut cx = Context::from_waker(Waker::noop());
-    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("it is always ready") };
-    let Poll::Ready(result) = pin!(service.call(request)).poll(&mut cx) else { panic!("it answers at once") };
-    result
 }
 
 #[test]

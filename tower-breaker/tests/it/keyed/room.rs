@@ -248,7 +248,6 @@ fn handles_to_all_circuits_keep_all() {
     assert_eq!(keys, (0..10).collect());
 }
 
-/// Trap 15.
 #[test]
 fn flood_of_keys_keeps_history_of_live_circuit() {
     let mut bench = Bench::new(config().failure_rate(None), 100, Overflow::Unguarded);
@@ -277,7 +276,6 @@ fn flood_of_keys_keeps_history_of_live_circuit() {
     assert_eq!(bench.circuit(0).status().last_trip.unwrap().reason, Reason::ConsecutiveFailures);
 }
 
-/// Trap 15.
 #[test]
 fn dead_keys_cannot_fill_map() {
     let bench = Bench::of(100);

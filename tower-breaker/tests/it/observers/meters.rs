@@ -99,7 +99,6 @@ fn with_book<T>(test: impl FnOnce(&Book) -> T) -> T {
     metrics::with_local_recorder(&book, || test(&book))
 }
 
-/// Trap 16.
 #[test]
 fn state_gauges_exist_from_start_and_return_to_zero() {
     with_book(|book| {

@@ -1,5 +1,6 @@
 //! What others are told of a circuit, and what a health checker may tell it.
 
+mod callbacks;
 mod health;
 mod logs;
 mod meters;
@@ -19,41 +20,20 @@ use futures::{FutureExt, StreamExt};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, service_fn};
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitRegistry, CircuitState, Clock, Fault,
-    Health, HealthReport, KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Mode, Origin, Overflow, Reason,
-    Retryable, Transition, Transitions, Verdict,
+    BreakerLayer, Circuit, CircuitRegistry, CircuitState, Clock, Fault, Health, HealthReport,
+    KeyedBreakerLayer, KeyedConfig, Kind, Mode, Origin, Overflow, Reason, Retryable, Transition, Transitions,
+    Verdict,
 };
+
+use crate::support::{NEUTRAL, OPEN_FOR, SECOND, circuit, config, state, timed};
 
 const FAULT: Fault = Fault::new(Kind::Overloaded, Retryable::Never, Health::Unhealthy, Origin::Remote);
 const FAILURE: Verdict = Verdict::Fault(FAULT);
-const NEUTRAL: Verdict =
-    Verdict::Fault(Fault::new(Kind::Throttled, Retryable::Refused, Health::Neutral, Origin::Remote));
-const SECOND: Duration = Duration::from_secs(1);
-const OPEN_FOR: Duration = Duration::from_secs(30);
-
-fn config() -> BreakerConfigBuilder {
-    BreakerConfig::builder()
-}
-
-fn timed(config: BreakerConfigBuilder) -> (BreakerConfig, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(Duration::from_secs(1_000));
-    (config.clock(clock).build().unwrap(), hand)
-}
-
-fn circuit(config: BreakerConfigBuilder) -> (Circuit, ManualClock) {
-    let (config, hand) = timed(config);
-    (Circuit::new(config), hand)
-}
 
 fn send(circuit: &Circuit, times: usize, verdict: Verdict) {
     for _ in 0..times {
         circuit.try_acquire().expect("the circuit lets the call through").settle(verdict);
     }
-}
-
-fn state(circuit: &Circuit) -> CircuitState {
-    circuit.status().state
 }
 
 /// What is there without waiting, and whether the stream has ended.

@@ -22,8 +22,7 @@ use tower_breaker::{
 };
 use tower_test::mock::{self, Mock, Spawn};
 
-const SECOND: Duration = Duration::from_secs(1);
-const OPEN_FOR: Duration = Duration::from_secs(30);
+use crate::support::{OPEN_FOR, SECOND};
 
 type BoxedLayer = BreakerLayer<Auto<Boxed>, Errors<Boxed>>;
 type Guarded<S> = Breaker<S, Auto<Boxed>, Errors<Boxed>, Head>;

@@ -1,0 +1,68 @@
+//! Helpers shared by the tests.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tower::Service;
+use tower_breaker::{
+    BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Fault, Health, Kind,
+    ManualClock, Origin, Retryable, Verdict,
+};
+
+/// A fault that counts against the server.
+pub(crate) const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
+pub(crate) const FAILURE: Verdict = Verdict::Fault(FAULT);
+/// A fault that counts neither for nor against the server.
+pub(crate) const NEUTRAL: Verdict =
+    Verdict::Fault(Fault::new(Kind::Throttled, Retryable::Refused, Health::Neutral, Origin::Remote));
+
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
+/// The default open time.
+pub(crate) const OPEN_FOR: Duration = Duration::from_secs(30);
+
+pub(crate) fn config() -> BreakerConfigBuilder {
+    BreakerConfig::builder()
+}
+
+/// Builds the configuration with a manual clock at 1,000 s.
+pub(crate) fn timed(config: BreakerConfigBuilder) -> (BreakerConfig, ManualClock) {
+    let (clock, hand) = Clock::manual();
+    hand.set(Duration::from_secs(1_000));
+    (config.clock(clock).build().unwrap(), hand)
+}
+
+pub(crate) fn layer(config: BreakerConfigBuilder) -> (BreakerLayer, ManualClock) {
+    let (config, hand) = timed(config);
+    (BreakerLayer::new(config), hand)
+}
+
+pub(crate) fn circuit(config: BreakerConfigBuilder) -> (Circuit, ManualClock) {
+    let (config, hand) = timed(config);
+    (Circuit::new(config), hand)
+}
+
+/// Makes one call through the circuit. Returns whether the circuit admitted it.
+pub(crate) fn send(circuit: &Circuit, verdict: Verdict) -> bool {
+    circuit.try_acquire().map(|permit| permit.settle(verdict)).is_ok()
+}
+
+pub(crate) fn state(circuit: &Circuit) -> CircuitState {
+    circuit.status().state
+}
+
+/// Makes one call through the service. Panics if the service or the response is not ready at once.
+pub(crate) fn answer<S: Service<R>, R>(service: &mut S, request: R) -> Result<S::Response, S::Error> {
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("the service is ready") };
+    let Poll::Ready(result) = pin!(service.call(request)).poll(&mut cx) else {
+        panic!("the response is ready at once")
+    };
+    result
+}
+
+pub(crate) fn refused() -> io::Error {
+    io::ErrorKind::ConnectionRefused.into()
+}
