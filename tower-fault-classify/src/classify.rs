@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn the_marker_is_inferred_for_typed_and_boxed_errors() {
+    fn auto_marker_is_inferred_for_typed_and_boxed_errors() {
         let typed = io::Error::from(io::ErrorKind::TimedOut);
         assert_eq!(kind(&typed), Kind::Timeout);
         let boxed: BoxError = typed.into();
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_opinion_wins() {
+    fn rule_first_match_wins() {
         let rule = |status: u16, verdict: Verdict| {
             move |outcome: Result<&Response, &io::Error>| {
                 outcome.ok().filter(|response| response.status() == status).map(|_| verdict)
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_only_takes_any_response() {
+    fn errors_only_accepts_any_response_type() {
         struct Foreign;
         let classifier = ErrorsOnly::<Typed>::new();
         let verdict = Classify::<Foreign, io::Error>::classify(&classifier, Ok(&Foreign));
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_errors_judges_typed_and_boxed_inner_errors() {
+    fn nested_errors_classifies_typed_and_boxed_inner_errors() {
         struct Foreign;
         let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
         let kind = |verdict: Verdict| verdict.fault().map(Fault::kind);
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closure_and_a_shared_one_classify() {
+    fn closure_and_arc_implement_classify() {
         let classifier = Arc::new(classify_fn(|_: Result<&Response, &io::Error>| Verdict::Fault(FAULT)));
         assert_eq!(classifier.classify(Ok(&response(200))), Verdict::Fault(FAULT));
         assert!(classifier.outcome(&mut response(200)).is_some());

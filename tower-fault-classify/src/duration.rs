@@ -28,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_is_printed_with_its_unit_and_no_needless_digits() {
+    fn duration_display_has_unit_and_few_digits() {
         let texts = [
             (0, "0 s"),
             (1, "1 ms"),

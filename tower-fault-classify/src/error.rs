@@ -249,7 +249,7 @@ mod tests {
     const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 
     #[test]
-    fn the_source_is_the_original() {
+    fn judged_source_is_the_original_error() {
         let judged = Judged::new(FAULT, std::io::Error::other("pipe"));
         assert!(judged.source().is_some_and(<dyn Error>::is::<std::io::Error>));
         assert!(judged.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<std::io::Error>));
@@ -259,7 +259,7 @@ mod tests {
 
     #[cfg(feature = "tonic")]
     #[test]
-    fn a_grpc_client_finds_a_status_behind_a_rejection_and_behind_no_other_fault() {
+    fn rejection_alone_has_tonic_status_as_source() {
         use std::time::Duration;
 
         let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
@@ -290,7 +290,7 @@ mod tests {
 
     #[cfg(feature = "__internals-notes")]
     #[test]
-    fn note_is_found_in_any_wrapping_and_replaced() {
+    fn judged_note_is_found_in_chain_and_replaced() {
         let error = std::io::Error::other(std::io::Error::other(Judged::bare(FAULT)));
         let judged = Judged::find(&error).unwrap();
         assert_eq!(judged.note::<u8>(), None);
@@ -302,12 +302,12 @@ mod tests {
 
     /// clippy warns of results with larger errors in its users' code.
     #[test]
-    fn error_is_small_enough_for_a_result() {
+    fn judged_size_fits_in_a_result() {
         assert!(size_of::<Judged>() <= 88, "{}", size_of::<Judged>());
     }
 
     #[test]
-    fn judging_twice_wraps_once() {
+    fn judged_new_with_judged_keeps_one_wrapper() {
         let twice = Judged::new(FAULT.with_retryable(Retryable::Unsent), Judged::new(FAULT, "cause"));
         assert_eq!(twice.fault().retryable(), Retryable::Unsent);
         assert_eq!(twice.into_inner().unwrap().to_string(), "cause");

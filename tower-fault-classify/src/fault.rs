@@ -297,12 +297,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_verdict_is_small_enough_to_be_copied_everywhere() {
+    fn verdict_size_is_at_most_24_bytes() {
         assert!(size_of::<Verdict>() <= 24, "{}", size_of::<Verdict>());
     }
 
     #[test]
-    fn the_axes_change_one_at_a_time() {
+    fn fault_setters_change_one_axis_each() {
         let fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
         let changed = fault
             .with_kind(Kind::Local)
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_is_a_minimum_unless_it_is_exact() {
+    fn retry_after_is_minimum_unless_exact() {
         let fault = Fault::new(Kind::Unavailable, Retryable::Refused, Health::Unhealthy, Origin::Remote);
         assert!(!fault.retry_after_is_exact());
         let exact = fault.with_exact_retry_after(Duration::ZERO);

@@ -126,7 +126,7 @@ mod tests {
 
     #[cfg(feature = "__internals")]
     #[test]
-    fn pushback_is_in_milliseconds_up_and_a_negative_one_means_never() {
+    fn pushback_rounds_up_to_milliseconds_and_negative_means_never() {
         let text = |delay| pushback(delay).to_str().unwrap().to_owned();
         assert_eq!(text(Some(Duration::from_nanos(1))), "1");
         assert_eq!(text(Some(Duration::from_micros(1_500))), "2");
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_trailers_only_answer_is_judged_by_its_code() {
+    fn grpc_trailers_only_response_is_classified_by_code() {
         assert_eq!(judge_head(&head(&[GRPC, ("grpc-status", "0")])), Some(Verdict::Success));
         let kind = |code| judge_head(&head(&[GRPC, ("grpc-status", code)])).unwrap().fault().unwrap().kind();
         assert_eq!(kind("14"), Kind::Unavailable);
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_garbled_or_contradicts_itself_is_unknown() {
+    fn grpc_status_garbled_or_contradictory_is_unknown() {
         for code in ["", "abc", "99", "17", "-1", "+3", " 3 4", "014", "3.0"] {
             assert_eq!(code_of(&[GRPC, ("grpc-status", code)]), Some(2), "{code}");
         }
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn only_grpc_itself_has_a_code_in_its_head() {
+    fn grpc_status_in_head_is_read_for_grpc_content_type_only() {
         for kind in ["application/grpc", "application/grpc+proto", "Application/GRPC;charset=utf-8"] {
             assert_eq!(code_of(&[("content-type", kind), ("grpc-status", "5")]), Some(5), "{kind}");
         }
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pushback_decides_on_another_attempt() {
+    fn grpc_pushback_decides_retryable() {
         let retry = |pushback| {
             let head = head(&[GRPC, ("grpc-status", "8"), ("grpc-retry-pushback-ms", pushback)]);
             let verdict = judge_head(&head).unwrap();

@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_is_judged_with_its_hint() {
+    fn status_with_retry_after_keeps_delay() {
         let mut unavailable = response(503);
         unavailable.headers_mut().insert("retry-after", "3".parse().unwrap());
         let verdict = judge_outcome(&unavailable);
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_is_held_against_the_wall_clock_if_the_response_has_none() {
+    fn retry_after_date_without_date_header_uses_system_time() {
         let long_ago = ("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT");
         let verdict = judged(503, &[long_ago]);
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::ZERO));
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn should_retry_true_raises_never_to_if_idempotent_and_no_higher() {
+    fn should_retry_true_raises_never_to_if_idempotent() {
         for status in 400..=599 {
             let plain = *judged(status, &[]).fault().unwrap();
             let raised = match plain.retryable() {
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_is_kept_where_the_server_wants_a_retry_and_nowhere_else() {
+    fn delay_kept_only_with_should_retry_true() {
         let delay = Some(Duration::from_millis(1_500));
         for status in 400..=599 {
             for (word, kept) in [("true", delay), ("false", None)] {
@@ -352,13 +352,13 @@ mod tests {
     }
 
     #[test]
-    fn milliseconds_go_before_seconds() {
+    fn retry_after_ms_takes_precedence_over_retry_after() {
         let verdict = judged(429, &[("retry-after", "9"), ("retry-after-ms", "1500")]);
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_millis(1_500)));
     }
 
     #[test]
-    fn a_grpc_answer_is_judged_by_its_code_and_an_intermediary_by_its_status() {
+    fn grpc_response_by_code_and_intermediary_by_status() {
         let grpc = ("content-type", "application/grpc");
         let kind = |status, fields: &[(&'static str, &str)]| judged(status, fields).fault().map(Fault::kind);
         assert_eq!(kind(200, &[grpc, ("grpc-status", "14")]), Some(Kind::Unavailable));
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_can_change_the_verdict_is_never_passed_over() {
+    fn header_fields_with_hints_are_never_skipped() {
         let fields = [
             ("grpc-status", "14"),
             ("retry-after", "3"),
@@ -404,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grpc_answer_has_begun_unless_its_head_ends_it() {
+    fn grpc_has_begun_unless_head_ends_response() {
         let begun = |status: u16, fields: &[(&'static str, &str)]| {
             let mut response = response(status);
             for &(name, value) in fields {
@@ -421,14 +421,14 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_status_is_a_success() {
+    fn outcome_without_status_is_a_success() {
         assert_eq!(judge_outcome(&()), Verdict::Success);
         assert_eq!(judge_outcome(&vec![1]), Verdict::Success);
         assert_eq!(judge_outcome(&Box::new(7)), Verdict::Success);
     }
 
     #[test]
-    fn nested_result_is_judged_by_its_inner_error_or_response() {
+    fn nested_result_is_classified_by_inner_error_or_response() {
         use std::io::{Error, ErrorKind};
 
         let kind = |nested: &dyn Outcome| judge_outcome(nested).fault().map(Fault::kind);
@@ -443,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_carried_verdict_goes_before_the_status_until_it_is_stale() {
+    fn carried_verdict_overrides_status_until_stale() {
         let mut response = response(429);
         Carried::put(&mut response, FAULT.into());
         assert_eq!(judge_outcome(&response), Verdict::Fault(FAULT));
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_may_speak_for_itself() {
+    fn outcome_verdict_overrides_status() {
         struct Answer(bool);
         impl Outcome for Answer {
             fn verdict(&self) -> Option<Verdict> {

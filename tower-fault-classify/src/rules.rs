@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_named_is_changed() {
+    fn status_rules_change_listed_statuses_only() {
         let rules = StatusRules::new()
             .treat(409, StatusRules::row(409).with_retryable(Retryable::IfIdempotent))
             .treat(404, StatusRules::row(404))
@@ -291,14 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_of_the_rules_own_stays() {
+    fn status_rules_own_delay_is_kept() {
         let own = StatusRules::row(503).with_retry_after(Duration::from_secs(1));
         let verdict = opinion(&StatusRules::new().treat(503, own), &response(503)).unwrap();
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(1)));
     }
 
     #[test]
-    fn grpc_only_judges_other_content_types_as_unknown() {
+    fn grpc_only_other_content_type_is_unknown() {
         let of_type = |status: u16, content_type: &str| {
             let response = http::Response::builder().status(status).header("content-type", content_type);
             opinion(&GrpcOnly, &response.body(()).unwrap())
@@ -329,7 +329,7 @@ mod tests {
     impl std::error::Error for Foreign {}
 
     #[test]
-    fn unknown_errors_changes_unknown_faults_alone() {
+    fn unknown_errors_changes_unknown_faults_only() {
         let row = UnknownErrors::row().with_health(Health::Neutral).with_retryable(Retryable::Never);
         let rules = RuleFirst::new(UnknownErrors::treat(row), ErrorsOnly::new());
         let judged = |error: BoxError| Classify::<(), BoxError>::classify(&rules, Err(&error));
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_errors_keeps_what_is_known_of_the_request() {
+    fn unknown_errors_keeps_known_retryable() {
         let neutral = UnknownErrors::treat(UnknownErrors::row().with_health(Health::Neutral));
         let never = UnknownErrors::treat(UnknownErrors::row().with_retryable(Retryable::Never));
         let retryable = |rule: UnknownErrors, known| {
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_without_a_row_has_a_row_to_start_from() {
+    fn rules_row_of_unlisted_number_is_a_default() {
         assert_eq!(StatusRules::row(200), StatusRules::row(500));
         assert_eq!(StatusRules::row(7), StatusRules::row(500));
         assert_eq!(GrpcRules::row(0), GrpcRules::row(2));
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_is_changed_in_a_trailers_only_answer() {
+    fn grpc_rules_change_code_in_trailers_only_response() {
         let rules = GrpcRules::new().treat(10, GrpcRules::row(10).with_retryable(Retryable::IfIdempotent));
         let answer = |code: &str| {
             let answer = http::Response::builder().header("content-type", "application/grpc");

@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[test]
-    fn theirs_decides_and_ours_knows_more() {
+    fn tower_http_classifier_decides_and_table_adds_axes() {
         let verdict = opinion(ServerErrorsAsFailures::new(), 503);
         let fault = verdict.fault().unwrap();
         assert_eq!(
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_a_failure_to_them_alone_is_one() {
+    fn tower_http_failure_of_healthy_status_is_unhealthy() {
         let ranged = || StatusInRangeAsFailures::new(200..=404);
         assert_eq!(opinion(ranged(), 200).fault().unwrap().kind(), Kind::Server);
         let verdict = opinion(ranged(), 404);
@@ -88,12 +88,12 @@ mod tests {
     }
 
     #[test]
-    fn what_ends_later_is_a_success_so_far() {
+    fn tower_http_end_of_stream_classifier_is_a_success() {
         assert_eq!(opinion(GrpcErrorsAsFailures::new(), 200), Verdict::Success);
     }
 
     #[test]
-    fn it_has_no_opinion_on_errors() {
+    fn tower_http_rule_has_no_verdict_on_errors() {
         let error = std::io::Error::other("down");
         let rule = TowerHttp::new(ServerErrorsAsFailures::new());
         assert_eq!(Rule::<Response<()>, _>::opinion(&rule, Err(&error)), None);

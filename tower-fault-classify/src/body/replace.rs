@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reqwest_response_keeps_its_url_and_its_extensions() {
+    fn reqwest_response_rebuilt_keeps_url_and_extensions() {
         use reqwest::ResponseBuilderExt;
 
         let url = reqwest::Url::parse("http://example.com/a?b=c").unwrap();

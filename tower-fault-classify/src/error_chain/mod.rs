@@ -252,14 +252,14 @@ mod tests {
     }
 
     #[test]
-    fn the_cause_is_found_through_payloads_and_sources() {
+    fn error_chain_cause_found_through_payloads_and_sources() {
         let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
         let chain = io::Error::other(wrapped(3, io::Error::other(cause)));
         assert_eq!(judge_error(&chain).kind(), Kind::Unavailable);
     }
 
     #[test]
-    fn the_deepest_opinion_wins() {
+    fn error_chain_deepest_verdict_wins() {
         let cause = io::Error::from(io::ErrorKind::ConnectionReset);
         let chain = io::Error::new(io::ErrorKind::InvalidData, wrapped(2, cause));
         assert_eq!(judge_error(&chain).kind(), Kind::Transient);
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn a_carried_verdict_ends_the_walk() {
+    fn error_chain_carried_verdict_ends_search() {
         let fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);
         let inner = Judged::new(fault.with_kind(Kind::Auth), io::Error::from(io::ErrorKind::TimedOut));
         let chain = wrapped(4, Judged::new(fault, wrapped(2, inner)));
@@ -276,14 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn unknown_error_counts_and_is_retried_if_idempotent() {
+    fn unknown_error_is_unhealthy_and_retried_if_idempotent() {
         let fault = judge_error(&wrapped(2, fmt::Error));
         assert_eq!((fault.kind(), fault.retryable()), (Kind::Unknown, Retryable::IfIdempotent));
         assert_eq!((fault.health(), fault.origin()), (Health::Unhealthy, Origin::Unknown));
     }
 
     #[test]
-    fn a_chain_of_ten_thousand_ends() {
+    fn error_chain_of_ten_thousand_terminates() {
         let chain = wrapped(10_000, io::Error::from(io::ErrorKind::ConnectionRefused));
         assert_eq!(judge_error(&chain).kind(), Kind::Unknown);
         // Taken apart in a loop: the drop of so deep a chain would recurse.
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_loops_ends() {
+    fn error_chain_cyclic_terminates() {
         #[derive(Debug)]
         struct Loop;
         impl fmt::Display for Loop {

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_seconds_are_read() {
+    fn retry_after_seconds_are_read() {
         assert_eq!(hint(&[]), Hint::Absent);
         assert_eq!(hint(&[b"0"]), seconds(0));
         assert_eq!(hint(&[b"120"]), seconds(120));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_garbled() {
+    fn malformed_values_are_garbled() {
         for value in [&b""[..], b"-1", b"+1", b"1.5", b"1 2", b"soon", b"1e3", b"\xff", b"0x10", b"5, 9"] {
             assert_eq!(hint(&[value]), Hint::Garbled, "{value:?}");
         }
@@ -150,14 +150,14 @@ mod tests {
     }
 
     #[test]
-    fn a_century_is_cut() {
+    fn retry_after_longer_than_limit_is_cut() {
         assert_eq!(hint(&[b"3153600000"]), Hint::Says(LONGEST_HINT));
         assert_eq!(hint(&[b"99999999999999999999999999999999999999"]), Hint::Says(LONGEST_HINT));
         assert_eq!(hint_at("Fri, 31 Dec 9999 23:59:59 GMT", moment(0)), Hint::Says(LONGEST_HINT));
     }
 
     #[test]
-    fn of_several_the_longest_counts_and_the_garbled_do_not() {
+    fn retry_after_repeated_takes_longest_valid() {
         assert_eq!(hint(&[b"5", b"9", b"2"]), seconds(9));
         assert_eq!(hint(&[b"soon", b"3"]), seconds(3));
         assert_eq!(hint(&[b"3", b"soon"]), seconds(3));
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_date_is_held_against_the_response_s_own() {
+    fn retry_after_date_is_relative_to_date_header() {
         for form in FORMS {
             assert_eq!(hint_at(form, moment(784_111_777 - 42)), seconds(42), "{form}");
             assert_eq!(hint_at(form, moment(784_111_777)), seconds(0), "{form}");
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_garbled_date_of_the_response_is_no_date() {
+    fn retry_after_with_garbled_date_header_uses_now() {
         let mut headers = headers("retry-after", &[FORMS[0]]);
         for garbled in [&b"yesterday"[..], b"", b"\xff", b"784111770"] {
             headers.insert(DATE, HeaderValue::from_bytes(garbled).unwrap());
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn milliseconds_are_read_with_their_fraction() {
+    fn retry_after_ms_fraction_is_read() {
         assert_eq!(hint_ms(&[]), Hint::Absent);
         assert_eq!(hint_ms(&[b"1500"]), Hint::Says(Duration::from_millis(1_500)));
         assert_eq!(hint_ms(&[b" 1500.5 "]), Hint::Says(Duration::from_micros(1_500_500)));
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_says_yes_or_no() {
+    fn should_retry_is_true_or_false() {
         assert_eq!(hint_retry(&[]), Hint::Absent);
         assert_eq!(hint_retry(&[b"true"]), Hint::Says(true));
         assert_eq!(hint_retry(&[b" False\t"]), Hint::Says(false));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_contradicts_itself_says_nothing() {
+    fn should_retry_contradictory_is_garbled() {
         assert_eq!(hint_retry(&[b"true", b"false"]), Hint::Garbled);
         assert_eq!(hint_retry(&[b"false", b"false", b"true"]), Hint::Garbled);
         assert_eq!(hint_retry(&[b"true", b"maybe"]), Hint::Garbled);
@@ -239,7 +239,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_give_a_value(
+        fn arbitrary_bytes_never_panic(
             asked in proptest::collection::vec(any::<u8>(), 0..40),
             sent in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
         ) {
@@ -261,7 +261,7 @@ mod tests {
         }
 
         #[test]
-        fn every_date_is_read_in_every_form(at in 0_u64..3_155_760_000, now in 0_u64..3_155_760_000) {
+        fn retry_after_date_is_read_in_every_format(at in 0_u64..3_155_760_000, now in 0_u64..3_155_760_000) {
             let said = Hint::Says(Duration::from_secs(at.saturating_sub(now)).min(LONGEST_HINT));
             for asked in forms(moment(at)) {
                 prop_assert_eq!(hint_at(&asked, moment(now)), said, "{}", asked);
@@ -274,7 +274,7 @@ mod tests {
         }
 
         #[test]
-        fn a_date_is_read_over_all_the_years_it_can_name(at in 0_u64..253_402_300_800, now in any::<u32>()) {
+        fn retry_after_date_is_read_in_every_year(at in 0_u64..253_402_300_800, now in any::<u32>()) {
             let [fixed, _, asctime] = forms(moment(at));
             let said = Hint::Says(Duration::from_secs(at.saturating_sub(now.into())).min(LONGEST_HINT));
             prop_assert_eq!(hint_at(&fixed, moment(now.into())), said);

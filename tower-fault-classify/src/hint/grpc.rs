@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pushback_is_whole_milliseconds() {
+    fn pushback_whole_milliseconds_are_read() {
         assert_eq!(pushback(&[]), Hint::Absent);
         assert_eq!(pushback(&[b"0"]), Hint::Says(Pushback::After(Duration::ZERO)));
         assert_eq!(pushback(&[b" 1500 "]), Hint::Says(Pushback::After(Duration::from_millis(1_500))));
@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_pushback_is_a_stop() {
+    fn pushback_malformed_means_stop() {
         for value in [&b""[..], b"-1", b"-0", b"+1", b"1.5", b"1e3", b"soon", b"5, 9", b"\xff"] {
             assert_eq!(pushback(&[value]), Hint::Says(Pushback::Stop), "{value:?}");
         }
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_of_another_writer_is_read() {
+    fn retry_info_from_other_encoder_is_read() {
         // Code 8, "slow down", and a RetryInfo of 1.5 s.
         let text =
             "CAgSCXNsb3cgZG93bho2Cih0eXBlLmdvb2dsZWFwaXMuY29tL2dvb2dsZS5ycGMuUmV0cnlJbmZvEgoKCAgBEIDKte4B";
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_without_retry_info_says_nothing() {
+    fn status_details_without_retry_info_is_absent() {
         assert_eq!(hint(&[""; 0]), Hint::Absent);
         assert_eq!(hint(&[""]), Hint::Absent);
         assert_eq!(hint_in(vec![]), Hint::Absent);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_is_optional() {
+    fn retry_info_base64_padding_is_optional() {
         for message in ["", "a", "ab", "abc"] {
             let bytes =
                 Status { code: 8, message: message.to_owned(), details: vec![info(3, 0)] }.encode_to_vec();
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_delays_are_cut() {
+    fn retry_info_out_of_range_is_cut() {
         assert_eq!(hint_in(vec![info(-1, 0)]), seconds(0));
         assert_eq!(hint_in(vec![info(0, -1)]), seconds(0));
         assert_eq!(hint_in(vec![info(i64::MIN, i32::MIN)]), seconds(0));
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_the_longest_counts() {
+    fn retry_info_repeated_takes_longest() {
         assert_eq!(hint_in(vec![other(), info(3, 0), info(9, 0), info(-5, 0)]), seconds(9));
         let [one, two] = [3, 9].map(|delay| in_base64(&status(vec![info(delay, 0)])));
         assert_eq!(hint(&[&two, &one]), seconds(9));
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_garbled() {
+    fn malformed_values_are_garbled() {
         for value in [&b"!"[..], b"a", b"\xff", b"====", b"CAg=CAg=", b"C A g", b"-_-_", b"Cw"] {
             assert_eq!(hint(&[value]), Hint::Garbled, "{value:?}");
         }
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_of_64_kib_is_read_and_a_longer_one_is_not() {
+    fn retry_info_header_over_64_kib_is_garbled() {
         let text = in_base64(&status(vec![info(3, 0)]));
         let padded = format!("{text}{}", " ".repeat(LONGEST_DETAILS - text.len()));
         assert_eq!(hint(&[&padded]), seconds(3));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_that_comes_in_parts_is_merged() {
+    fn retry_info_delay_in_parts_is_merged() {
         let parts = [(5, 0), (0, 7)].map(|(seconds, nanos)| {
             RetryInfo { retry_delay: Some(ProtoDuration { seconds, nanos }) }.encode_to_vec()
         });
@@ -323,7 +323,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_give_a_value(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             if let Ok(value) = HeaderValue::from_bytes(&bytes) {
                 let mut headers = HeaderMap::new();
                 headers.insert(&STATUS_DETAILS, value.clone());
@@ -337,7 +337,7 @@ mod tests {
         }
 
         #[test]
-        fn what_prost_writes_is_read(
+        fn prost_encoded_message_is_read(
             code in any::<i32>(),
             message in ".{0,20}",
             details in proptest::collection::vec(any_detail(), 0..4),
@@ -353,7 +353,7 @@ mod tests {
         }
 
         #[test]
-        fn a_status_with_a_broken_byte_gives_a_value(at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
+        fn retry_info_with_flipped_byte_never_panics(at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
             let mut status = status(vec![other(), info(3, 1)]);
             let at = at.index(status.len());
             status[at] = byte;

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_finer_unit_goes_first_and_the_garbled_are_passed_over() {
+    fn delay_prefers_milliseconds_and_skips_garbled() {
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[("retry-after", "3")]), Some(Duration::from_secs(3)));
         assert_eq!(of(&[("retry-after", "3"), ("retry-after-ms", "20")]), Some(Duration::from_millis(20)));
@@ -136,7 +136,7 @@ mod tests {
 
     #[cfg(feature = "draft-ratelimit")]
     #[test]
-    fn the_draft_goes_last() {
+    fn delay_rate_limit_draft_comes_last() {
         let limit = ("ratelimit", "\"default\";r=0;t=30");
         assert_eq!(of(&[limit]), Some(Duration::from_secs(30)));
         assert_eq!(of(&[limit, ("retry-after", "3")]), Some(Duration::from_secs(3)));
@@ -145,7 +145,7 @@ mod tests {
 
     #[cfg(not(feature = "draft-ratelimit"))]
     #[test]
-    fn the_draft_is_not_read_unasked() {
+    fn delay_without_feature_ignores_rate_limit_draft() {
         assert_eq!(of(&[("ratelimit", "\"default\";r=0;t=30"), ("ratelimit-reset", "30")]), None);
     }
 }

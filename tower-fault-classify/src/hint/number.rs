@@ -49,7 +49,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_number_is_digits() {
+    fn number_accepts_digits_only() {
         assert_eq!(whole(b" 007\t"), Some(7));
         assert_eq!(whole(b"18446744073709551615"), Some(u64::MAX));
         for text in ["18446744073709551616", "36893488147419103233", &"184467440737095516160".repeat(9)] {
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fraction_is_kept_to_the_nanosecond() {
+    fn millis_fraction_is_kept_to_the_nanosecond() {
         assert_eq!(millis(b"1500.5"), Some(Duration::from_micros(1_500_500)));
         assert_eq!(millis(b"0.000001"), Some(Duration::from_nanos(1)));
         assert_eq!(millis(b"0.0000019"), Some(Duration::from_nanos(1)));
@@ -73,7 +73,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_are_read_back(number in any::<u64>(), nanos in 0_u64..1_000_000) {
+        fn number_formatted_is_read_back(number in any::<u64>(), nanos in 0_u64..1_000_000) {
             prop_assert_eq!(whole(number.to_string().as_bytes()), Some(number));
             prop_assert_eq!(
                 seconds(number.to_string().as_bytes()),

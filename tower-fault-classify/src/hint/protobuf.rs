@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn every_wire_type_is_told_apart() {
+    fn fields_of_every_wire_type_are_read() {
         assert_eq!(read(b""), Ok(vec![]));
         assert_eq!(read(b"\x08\x96\x01"), Ok(vec![(1, Value::Varint(150))]));
         assert_eq!(read(b"\x12\x02hi"), Ok(vec![(2, Value::Bytes(b"hi"))]));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_malformed() {
+    fn fields_of_invalid_message_are_malformed() {
         for message in [
             &b"\x08"[..],
             b"\x08\x80",
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_fits_in_64_bits() {
+    fn varint_over_64_bits_is_malformed() {
         let longest = b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01";
         assert_eq!(read(longest), Ok(vec![(1, Value::Varint(u64::MAX))]));
         assert_eq!(read(b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02"), Err(Malformed));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_malformed_field_is_the_last() {
+    fn fields_stop_at_first_malformed() {
         let mut fields = Fields::of(b"\x08\x01\x0f\x08\x02");
         assert_eq!(fields.next(), Some(Ok((1, Value::Varint(1)))));
         assert_eq!(fields.next(), Some(Err(Malformed)));
@@ -142,12 +142,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_end(message in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn fields_of_any_bytes_terminate(message in proptest::collection::vec(any::<u8>(), 0..200)) {
             prop_assert!(Fields::of(&message).count() <= message.len());
         }
 
         #[test]
-        fn what_prost_writes_is_read(
+        fn prost_encoded_message_is_read(
             number in 1_u32..1 << 29,
             integer in any::<u64>(),
             bytes in proptest::collection::vec(any::<u8>(), 0..300),

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_used_up_quota_says_when_it_is_back() {
+    fn rate_limit_used_up_quota_returns_reset() {
         assert_eq!(hint(&[]), Hint::Absent);
         assert_eq!(hint(&[b"\"default\";r=0;t=30"]), seconds(30));
         assert_eq!(hint(&[b" \"default\" ; t=30 ;\tr=0"]), seconds(30));
@@ -103,21 +103,21 @@ mod tests {
     }
 
     #[test]
-    fn quota_that_is_left_asks_for_nothing() {
+    fn rate_limit_with_quota_left_is_absent() {
         assert_eq!(hint(&[b"\"default\";r=1;t=30"]), Hint::Absent);
         assert_eq!(hint(&[b"\"default\";r=10"]), Hint::Absent);
         assert_eq!(hint(&[b"\"default\";r=0"]), Hint::Absent);
     }
 
     #[test]
-    fn of_several_the_longest_that_is_used_up_counts() {
+    fn rate_limit_repeated_takes_longest_used_up() {
         assert_eq!(hint(&[b"\"a\";r=0;t=5, \"b\";r=9;t=60, \"c\";r=0;t=30"]), seconds(30));
         assert_eq!(hint(&[b"\"a\";r=0;t=5", b"\"c\";r=0;t=30", b"soon"]), seconds(30));
         assert_eq!(hint(&[b"\"a\";r=1;t=5,soon"]), Hint::Garbled);
     }
 
     #[test]
-    fn a_name_may_hold_anything() {
+    fn rate_limit_quota_name_may_hold_any_text() {
         assert_eq!(hint(&[br#""a;r=0;t=1,b";r=0;t=2"#]), seconds(2));
         assert_eq!(hint(&[br#""a\";r=0;t=1,b\\";r=0;t=2"#]), seconds(2));
         assert_eq!(hint(&[br#""a\\";r=0;t=3,"b";r=0;t=2"#]), seconds(3));
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_garbled() {
+    fn malformed_values_are_garbled() {
         for value in [
             &b""[..],
             b"\"default\"",
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_older_fields_are_read() {
+    fn rate_limit_older_fields_are_read() {
         let reset = ("ratelimit-reset", "30");
         assert_eq!(older(&[reset]), seconds(30));
         assert_eq!(older(&[reset, ("ratelimit-reset", "40")]), seconds(40));
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newer_field_goes_first() {
+    fn rate_limit_newer_field_takes_precedence() {
         let reset = ("ratelimit-reset", "30");
         assert_eq!(older(&[reset, ("ratelimit", "\"a\";r=0;t=5")]), seconds(5));
         assert_eq!(older(&[reset, ("ratelimit", "\"a\";r=5;t=5")]), Hint::Absent);
@@ -167,7 +167,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_give_a_value(
+        fn arbitrary_bytes_never_panic(
             fields in proptest::collection::vec((0..3_usize, "[rt=;,0-9a\"\\\\ -]{0,20}|\\PC{0,20}"), 0..4),
         ) {
             let mut headers = HeaderMap::new();
@@ -182,7 +182,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read(quotas in proptest::collection::vec((r"[ -~]{0,12}", 0..3_u64, 0..1000_u64), 1..5)) {
+        fn rate_limit_formatted_is_read_back(quotas in proptest::collection::vec((r"[ -~]{0,12}", 0..3_u64, 0..1000_u64), 1..5)) {
             let list: Vec<_> = quotas
                 .iter()
                 .map(|(name, left, reset)| {

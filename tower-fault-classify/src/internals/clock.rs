@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manual_clock_goes_when_it_is_moved_and_saturates() {
+    fn manual_clock_advances_on_request_and_saturates() {
         let (clock, hand) = Clock::manual();
         assert_eq!(clock.now(), 0);
         hand.advance(Duration::from_micros(5));
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_span_asks_for_a_precise_clock() {
+    fn fit_for_short_duration_returns_precise_clock() {
         assert_eq!(Clock::coarse().fit_for(Duration::from_millis(99)), Clock::precise());
         assert_eq!(Clock::coarse().fit_for(Duration::from_millis(100)), Clock::coarse());
         let (manual, _) = Clock::manual();
@@ -348,13 +348,13 @@ mod tests {
 
     #[cfg(feature = "__internals-tokio")]
     #[test]
-    fn runtime_clock_is_tokios_in_a_build_that_can_pause_it() {
+    fn runtime_clock_with_test_util_is_tokio_clock() {
         assert_eq!(Clock::runtime(), Clock::tokio(), "this crate is tested with tokio's `test-util`");
     }
 
     #[cfg(feature = "__internals-tokio")]
     #[test]
-    fn tokios_clock_stands_still_while_paused() {
+    fn tokio_clock_paused_does_not_advance() {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         runtime.block_on(async {

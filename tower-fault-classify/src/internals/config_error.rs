@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_names_field_value_and_range() {
+    fn config_error_names_field_value_and_range() {
         let error = ConfigError::check("failure_rate", 1.5, 0.0..=1.0).unwrap_err();
         assert_eq!(error.to_string(), "`failure_rate` is 1.5; allowed is 0.0 to 1.0");
         assert_eq!((error.field(), error.value(), error.allowed()), ("failure_rate", "1.5", "0.0 to 1.0"));

@@ -210,7 +210,7 @@ mod models {
     }
 
     #[test]
-    fn loom_the_last_drop_sees_what_every_owner_did() {
+    fn loom_pool_last_drop_sees_all_writes() {
         loom::model(|| {
             // Loom's atomics belong to one run of the model, so that each run makes its own.
             let handle = Recycled::new(Value(AtomicU64::new(0)));

@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_span_holds_sixteen_buckets() {
+    fn ring_sum_covers_sixteen_buckets() {
         let ring = Ring::default();
         for tag in 100..120 {
             ring.add(tag, 1);
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_begins_empty_and_hears_nothing_of_the_last() {
+    fn ring_new_epoch_starts_empty_and_ignores_earlier_epoch() {
         let ring = Ring::default();
         ring.add(1_000, 5);
         let next = 1_000 + EPOCH_TAGS;
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_reading_lands_in_the_newest_bucket_and_counts() {
+    fn ring_add_with_older_tag_counts_in_newest_bucket() {
         let ring = Ring::default();
         ring.add(116, 1);
         ring.add(100, 1);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_wrap() {
+    fn ring_tags_wrap_at_32_bits() {
         let ring = Ring::default();
         let edge = 1 << 32;
         ring.add(edge - 1, 1);
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn sweep_keeps_the_span_and_clears_the_rest() {
+    fn ring_sweep_clears_cells_outside_window() {
         let ring = Ring::default();
         (100..116).for_each(|tag| ring.add(tag, 1));
         ring.sweep(Some(119));
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_saturates() {
+    fn ring_count_saturates() {
         let ring = Ring::default();
         ring.add(1, u32::MAX);
         ring.add(1, 1);
@@ -251,7 +251,7 @@ mod tests {
     proptest! {
         /// Against every addition kept in a map: time that goes on by any steps, and epochs.
         #[test]
-        fn the_sum_is_the_naive_one(steps in proptest::collection::vec((0_u32..40, 0_u32..3, prop::bool::weighted(0.1)), 1..200), start in 0..u64::MAX / 2) {
+        fn ring_sum_matches_naive_model(steps in proptest::collection::vec((0_u32..40, 0_u32..3, prop::bool::weighted(0.1)), 1..200), start in 0..u64::MAX / 2) {
             let ring = Ring::default();
             let mut naive: BTreeMap<(u64, u64), u64> = BTreeMap::new();
             let (mut epoch, mut bucket) = (0_u64, 0_u64);

@@ -564,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_with_units_are_read() {
+    fn duration_with_units_is_parsed() {
         for (text, nanos) in [
             ("1d 2h 3m 4s 5ms 6us 7ns", 93_784_005_006_007),
             ("1m30s", 90_000_000_000),
@@ -580,7 +580,7 @@ mod tests {
     }
 
     #[test]
-    fn other_durations_are_refused() {
+    fn duration_malformed_is_rejected() {
         for text in [
             "",
             " ",
@@ -618,7 +618,7 @@ mod tests {
     }
 
     #[test]
-    fn number_presented_as_table_by_serde_json_is_read() {
+    fn number_as_serde_json_table_is_read() {
         let number = |text: &'static str| {
             let fields = [(NUMBER_AS_TABLE, text)].into_iter();
             Rate::deserialize(MapDeserializer::<_, TestError>::new(fields)).map_err(|error| error.to_string())
@@ -629,7 +629,7 @@ mod tests {
     }
 
     #[test]
-    fn number_that_is_none_is_refused_with_its_name() {
+    fn number_out_of_range_error_names_field() {
         let number =
             |number: f64| Rate::deserialize(IntoDeserializer::<TestError>::into_deserializer(number));
         for (given, text) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf"), (-0.5, "-0.5")] {
@@ -640,7 +640,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn duration_written_is_read_back(seconds: u64, nanos in 0..1_000_000_000_u32) {
+        fn duration_display_parses_back(seconds: u64, nanos in 0..1_000_000_000_u32) {
             for duration in [Duration::new(seconds, nanos), Duration::new(seconds % (365 * DAY), nanos)] {
                 prop_assert_eq!(Human::parse(&Human(duration).to_string()), Some(duration));
             }

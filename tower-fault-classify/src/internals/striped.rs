@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_is_lost_between_a_thousand_threads_worth_of_additions() {
+    fn striped_concurrent_adds_are_all_counted() {
         let striped = Striped::with_stripes(4);
         thread::scope(|scope| {
             for thread in 0..8 {
@@ -111,7 +111,7 @@ mod models {
 
     /// Two threads share a ring, one owns a stripe; whoever is told that all are done sees every addition.
     #[test]
-    fn loom_what_happened_before_a_sum_is_in_it() {
+    fn loom_striped_sum_sees_earlier_adds() {
         loom::model(|| {
             let striped = Arc::new((Striped::with_stripes(1), AtomicU64::new(0)));
             let add = |slot: Option<usize>| {
@@ -130,7 +130,7 @@ mod models {
     }
 
     #[test]
-    fn loom_a_bucket_that_is_replaced_keeps_what_came_with_the_new_one() {
+    fn loom_striped_bucket_replaced_keeps_concurrent_add() {
         loom::model(|| {
             let striped = Arc::new(Striped::with_stripes(0));
             striped.add(None, 3, 9);

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn living_threads_never_share_a_number_and_ended_ones_give_it_back() {
+    fn thread_slot_is_unique_and_returned_at_thread_exit() {
         for _ in 0..20 {
             let threads = slots() + 5;
             let barrier = Barrier::new(threads);

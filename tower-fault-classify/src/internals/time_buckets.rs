@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bucket_is_a_fifteenth_of_the_span() {
+    fn bucket_is_a_fifteenth_of_the_window() {
         let buckets = Buckets::of(60_000_000_000);
         assert_eq!((buckets.tag(0, 0), buckets.tag(3_999_999_999, 0)), (0, 0));
         assert_eq!((buckets.tag(4_000_000_000, 0), buckets.tag(60_000_000_000, 0)), (1, 15));
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn others_in_the_same_rings_start_a_new_epoch_away() {
+    fn bucket_change_starts_a_new_epoch() {
         for (old, new, times) in [
             (60, 600, [10_000_000, 10_000_000]),
             (600, 60, [10_000_000, 10_000_000]),
@@ -85,7 +85,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn time_never_runs_back_and_no_span_ends_early(span in 1..u64::MAX / 4, now in 0..u64::MAX / 4, later in 0..u64::MAX / 4) {
+        fn bucket_tags_are_monotonic_and_cover_window(span in 1..u64::MAX / 4, now in 0..u64::MAX / 4, later in 0..u64::MAX / 4) {
             let buckets = Buckets::of(span);
             let age = buckets.tag(now + later, 0) - buckets.tag(now, 0);
             prop_assert!(later > span || age <= 16, "{age} buckets in a span");

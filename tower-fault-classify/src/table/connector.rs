@@ -81,7 +81,7 @@ mod tests {
 
     /// The walk keeps 64 bytes of a text.
     #[test]
-    fn rows_fit_the_buffer_and_exclude_each_other() {
+    fn connector_rows_fit_buffer_and_are_disjoint() {
         for (place, row) in ROWS.iter().enumerate() {
             assert!(row.text.len() <= 64 && !row.source.is_empty(), "{}", row.text);
             let matching = ROWS.iter().position(|other| row.text.starts_with(other.text));

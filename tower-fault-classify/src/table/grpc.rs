@@ -133,7 +133,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_row_says_what_its_page_says() {
+    fn table_rows_match_reference() {
         for &(codes, kind, retry, health) in PAGE {
             for &code in codes {
                 let verdict = judge(code, Asked::Nothing);
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pushback_decides_where_it_may() {
+    fn grpc_row_with_pushback_changes_retryable() {
         let delay = Duration::from_millis(250);
         let told = |code, asked| {
             let verdict = judge(code, asked);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reported_code_is_grpcs_mapping() {
+    fn grpc_code_of_matches_grpc_mapping() {
         let mapping = [(400, 13), (401, 16), (403, 7), (404, 12), (429, 14), (502, 14), (503, 14), (504, 14)];
         for (status, code) in
             mapping.into_iter().chain([(200, 2), (204, 2), (302, 2), (418, 2), (500, 2), (599, 2)])

@@ -206,7 +206,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_row_says_what_its_page_says() {
+    fn table_rows_match_reference() {
         for &(statuses, kind, retry, health) in PAGE {
             for &status in statuses {
                 let verdict = verdict(status, None);
@@ -226,20 +226,20 @@ mod tests {
     }
 
     #[test]
-    fn one_to_three_hundreds_are_successes() {
+    fn status_below_400_is_a_success() {
         for status in [100, 101, 199, 200, 204, 299, 301, 304, 399] {
             assert_eq!(verdict(status, Some(Duration::from_secs(1))), Verdict::Success, "{status}");
         }
     }
 
     #[test]
-    fn rows_are_sorted_and_name_their_source() {
+    fn status_rows_are_sorted_and_name_source() {
         assert!(ROWS.windows(2).all(|pair| pair[0].last < pair[1].first));
         assert!(ROWS.iter().all(|row| row.first <= row.last && !row.source.is_empty()));
     }
 
     #[test]
-    fn a_delay_is_kept_where_a_retry_may_follow_and_nowhere_else() {
+    fn status_delay_kept_only_if_retryable() {
         let delay = Duration::from_secs(7);
         for status in 400..=599 {
             let verdict = verdict(status, Some(delay));
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_413_with_a_delay_is_a_limit_of_the_moment() {
+    fn status_413_with_delay_is_throttled() {
         let verdict = verdict(413, Some(Duration::from_secs(1)));
         let fault = verdict.fault().unwrap();
         assert_eq!((fault.kind(), fault.retryable(), fault.health()), (Throttled, IfIdempotent, Healthy));

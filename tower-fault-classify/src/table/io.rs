@@ -195,7 +195,7 @@ mod tests {
     };
 
     #[test]
-    fn every_row_says_what_its_page_says() {
+    fn table_rows_match_reference() {
         for &(kinds, connecting, kind, retry, health) in PAGE {
             for &error_kind in kinds {
                 let fault = *judge(&error_kind.into(), connecting)
@@ -211,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_without_a_row_has_no_opinion() {
+    fn io_kind_without_row_has_no_verdict() {
         assert_eq!(judge(&io::Error::other("?"), false), None);
         assert_eq!(judge(&io::Error::other("?"), true), None);
     }
 
     #[cfg(unix)]
     #[test]
-    fn running_out_of_descriptors_is_local() {
+    fn io_out_of_descriptors_is_local() {
         for code in OUT_OF_DESCRIPTORS {
             let fault = judge(&io::Error::from_raw_os_error(code), true).unwrap();
             assert_eq!((fault.kind(), fault.retryable(), fault.health()), (Local, Never, Neutral));

@@ -100,7 +100,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_row_says_what_its_page_says() {
+    fn table_rows_match_reference() {
         for &(code, kind, retry, health) in PAGE {
             let fault = fault(code).unwrap_or_else(|| panic!("{code} has a row"));
             assert_eq!((fault.kind(), fault.retryable(), fault.health()), (kind, retry, health), "{code}");
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_code_without_a_row_has_no_opinion() {
+    fn llm_code_without_row_has_no_verdict() {
         assert_eq!(fault("model_not_found"), None);
         assert_eq!(fault(""), None);
     }

@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_in_the_docs_says_what_the_tables_say() {
+    fn tables_page_matches_tables() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/TABLES.md");
         if std::env::var_os("UPDATE_TABLES").is_some() {
             std::fs::write(path, page()).unwrap();

@@ -63,7 +63,7 @@ mod tests {
     use crate::fault::{Health, Kind, Origin, Retryable};
 
     #[test]
-    fn request_body_error_is_the_callers_whatever_its_cause() {
+    fn upload_error_is_client_fault_regardless_of_cause() {
         for kind in
             [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut]
         {
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn request_body_error_is_wrapped_once_and_given_back() {
+    fn upload_error_is_wrapped_once_and_returned() {
         let error = UploadError::new(UploadError::new("the disk is gone"));
         assert_eq!(error.to_string(), "request body failed");
         assert_eq!(ErrorChain(&error).to_string(), "request body failed: the disk is gone");

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn inner_note_hides_outer_note_until_it_is_dropped() {
+    fn upload_inner_note_hides_outer_until_dropped() {
         let timeout = table::io::TIMED_OUT;
         assert_eq!(excused(timeout), timeout);
         let outer = Waiting::enter(true);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn note_ends_when_the_poll_panics() {
+    fn upload_note_ends_when_poll_panics() {
         let panicked = std::panic::catch_unwind(|| {
             let _note = Waiting::enter(true);
             panic!("as it is meant to");

@@ -52,7 +52,7 @@ fn with_fields(status: u16, fields: &[(&'static str, &'static str)]) -> Response
 }
 
 #[test]
-fn judging_a_response_allocates_nothing() {
+fn allocations_judge_outcome_none() {
     let date = ("date", "Tue, 15 Nov 1994 08:12:31 GMT");
     for status in [200, 304, 404, 429, 503] {
         for fields in [
@@ -71,7 +71,7 @@ fn judging_a_response_allocates_nothing() {
 }
 
 #[test]
-fn a_success_allocates_nothing() {
+fn allocations_success_none() {
     assert_eq!(for_response(|| with_status(200)), 0);
     assert_eq!(for_response(|| with_status(304)), 0);
     assert_eq!(for_response(|| with_fields(200, &[])), 0);
@@ -82,7 +82,7 @@ fn a_success_allocates_nothing() {
 }
 
 #[test]
-fn a_fault_allocates_three_times_if_it_had_no_extensions_and_once_otherwise() {
+fn allocations_fault_three_with_empty_extensions_else_one() {
     assert_eq!(for_response(|| with_status(503)), 3);
     let extended = || {
         let mut response = with_status(503);
@@ -93,7 +93,7 @@ fn a_fault_allocates_three_times_if_it_had_no_extensions_and_once_otherwise() {
 }
 
 #[test]
-fn a_503_that_a_rule_calls_a_success_is_marked() {
+fn allocations_503_made_success_by_rule_is_marked() {
     let rule = rule_fn(|outcome: Result<&Response<()>, &Broken>| outcome.is_ok().then_some(Verdict::Success));
     let mut service = FaultClassifyLayer::new()
         .rule(rule)
@@ -103,20 +103,20 @@ fn a_503_that_a_rule_calls_a_success_is_marked() {
 }
 
 #[test]
-fn a_typed_error_allocates_once() {
+fn allocations_typed_error_one() {
     let mut service = FaultClassifyLayer::new().layer(service_fn(|()| ready(Err::<(), _>(Broken(7)))));
     assert_eq!(allocations(|| now(send(&mut service, ()))), 1);
 }
 
 #[test]
-fn a_boxed_error_allocates_no_further_time() {
+fn allocations_boxed_error_none() {
     let mut service =
         FaultClassifyLayer::new().layer(service_fn(|()| ready(Err::<(), BoxError>(Box::new(Broken(7))))));
     assert_eq!(allocations(|| now(send(&mut service, ()))), 1, "the box of the service itself");
 }
 
 #[test]
-fn an_error_that_is_kept_allocates_nothing() {
+fn allocations_kept_error_none() {
     let mut service =
         FaultClassifyLayer::new().keep_errors().layer(service_fn(|()| ready(Err::<(), _>(Broken(7)))));
     assert_eq!(allocations(|| now(send(&mut service, ()))), 0);

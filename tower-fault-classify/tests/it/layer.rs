@@ -63,7 +63,7 @@ fn wrapped(error: impl Error + Send + Sync + 'static) -> Judged {
 }
 
 #[test]
-fn a_success_is_not_marked() {
+fn success_carries_no_verdict() {
     for status in [200, 201, 204, 206, 301, 304, 399] {
         let response = judged(response(status));
         assert_eq!(response.status(), status);
@@ -76,7 +76,7 @@ fn a_success_is_not_marked() {
 }
 
 #[test]
-fn a_fault_is_carried_and_the_response_is_otherwise_untouched() {
+fn fault_is_carried_and_response_otherwise_unchanged() {
     for status in [400, 401, 404, 408, 429, 500, 502, 503, 504, 529, 599] {
         let response = judged(response(status));
         assert_eq!(response.status(), status);
@@ -90,7 +90,7 @@ fn a_fault_is_carried_and_the_response_is_otherwise_untouched() {
 }
 
 #[test]
-fn extensions_that_were_there_stay() {
+fn existing_extensions_are_kept() {
     let mut fault = response(503);
     fault.extensions_mut().insert(7_u32);
     let fault = judged(fault);
@@ -99,7 +99,7 @@ fn extensions_that_were_there_stay() {
 }
 
 #[test]
-fn a_429_and_a_404_are_no_failures_of_the_server_and_a_503_is_one() {
+fn health_429_neutral_404_healthy_503_unhealthy() {
     assert_eq!(fault(429).health(), Health::Neutral);
     assert_eq!(fault(404).health(), Health::Healthy);
     assert_eq!(fault(401).health(), Health::Healthy);
@@ -109,7 +109,7 @@ fn a_429_and_a_404_are_no_failures_of_the_server_and_a_503_is_one() {
 }
 
 #[test]
-fn what_may_be_sent_again_does_not_follow_from_health() {
+fn retryable_is_independent_of_health() {
     // The server is ill, and a POST must not be sent again.
     assert_eq!((fault(500).health(), fault(500).retryable()), (Health::Unhealthy, Retryable::IfIdempotent));
     // It is well, and the request may be sent again whatever it asks for.
@@ -123,7 +123,7 @@ fn what_may_be_sent_again_does_not_follow_from_health() {
 }
 
 #[test]
-fn a_servers_delay_is_kept_on_every_fault_that_may_be_retried() {
+fn server_delay_is_kept_on_retryable_faults() {
     for status in [408, 425, 429, 500, 502, 503, 504, 529] {
         let mut answer = response(status);
         answer.headers_mut().insert("retry-after", 7.into());
@@ -139,7 +139,7 @@ fn a_servers_delay_is_kept_on_every_fault_that_may_be_retried() {
 }
 
 #[test]
-fn a_delay_that_makes_no_sense_is_none() {
+fn garbled_retry_after_is_ignored() {
     for garbled in ["-1", "1.5", "soon", "", "+5", "1e3"] {
         let mut answer = response(503);
         answer.headers_mut().insert("retry-after", garbled.parse().unwrap());
@@ -149,7 +149,7 @@ fn a_delay_that_makes_no_sense_is_none() {
 }
 
 #[test]
-fn a_verdict_is_stale_once_the_status_was_changed() {
+fn carried_verdict_is_stale_after_status_change() {
     let mut response = judged(response(503));
     assert!(Carried::on(&response).is_some());
     *response.status_mut() = StatusCode::OK;
@@ -162,7 +162,7 @@ fn a_verdict_is_stale_once_the_status_was_changed() {
 }
 
 #[test]
-fn a_layer_above_leaves_the_verdict_from_below() {
+fn outer_layer_keeps_inner_verdict() {
     let mut service = FaultClassifyLayer::new().layer(
         FaultClassifyLayer::new()
             .rule(rule_fn(|outcome: Result<&Response<&'static str>, &io::Error>| {
@@ -176,7 +176,7 @@ fn a_layer_above_leaves_the_verdict_from_below() {
 }
 
 #[test]
-fn a_layer_above_replaces_a_stale_verdict() {
+fn outer_layer_replaces_stale_verdict() {
     let mut service = FaultClassifyLayer::new().layer(service_fn(async |()| {
         let mut response = judged(response(503));
         *response.status_mut() = StatusCode::UNAUTHORIZED;
@@ -187,7 +187,7 @@ fn a_layer_above_replaces_a_stale_verdict() {
 }
 
 #[test]
-fn a_rule_goes_before_the_default_and_the_last_one_added_first() {
+fn rule_added_last_takes_precedence() {
     fn rule(status: u16, verdict: Verdict) -> impl Rule<Response<&'static str>, io::Error> + Clone {
         rule_fn(move |outcome: Result<&Response<&'static str>, &io::Error>| {
             outcome.is_ok_and(|response| response.status() == status).then_some(verdict)
@@ -210,7 +210,7 @@ fn a_rule_goes_before_the_default_and_the_last_one_added_first() {
 }
 
 #[test]
-fn a_rule_sees_errors() {
+fn rule_classifies_errors() {
     let rule = rule_fn(|outcome: Result<&(), &Broken>| match outcome {
         Err(Broken(1)) => Some(ILL.into()),
         Err(Broken(2)) => Some(Verdict::Success),
@@ -226,7 +226,7 @@ fn a_rule_sees_errors() {
 }
 
 #[test]
-fn a_classifier_of_ones_own_judges_alone_and_reads_no_carried_verdict() {
+fn custom_classifier_ignores_carried_verdict() {
     let own = classify_fn(|outcome: Result<&Response<&'static str>, &Judged>| match outcome {
         Ok(response) if response.status() == 503 => OTHER.into(),
         _ => Verdict::Success,
@@ -245,7 +245,7 @@ fn a_classifier_of_ones_own_judges_alone_and_reads_no_carried_verdict() {
 }
 
 #[test]
-fn a_rule_goes_before_a_classifier_of_ones_own() {
+fn rule_takes_precedence_over_custom_classifier() {
     let own = classify_fn(|_: Result<&u32, &Broken>| OTHER.into());
     let rule = rule_fn(|outcome: Result<&u32, &Broken>| {
         outcome.is_err_and(|error| error.0 == 1).then_some(ILL.into())
@@ -259,7 +259,7 @@ fn a_rule_goes_before_a_classifier_of_ones_own() {
 }
 
 #[test]
-fn a_shared_classifier_is_one() {
+fn arc_classifier_classifies() {
     let own: Arc<dyn Classify<u32, Broken> + Send + Sync> =
         Arc::new(classify_fn(|_: Result<&u32, &Broken>| ILL.into()));
     let mut service = FaultClassifyLayer::new()
@@ -269,7 +269,7 @@ fn a_shared_classifier_is_one() {
 }
 
 #[test]
-fn errors_only_takes_responses_of_any_type() {
+fn errors_only_layer_accepts_any_response_type() {
     #[derive(Debug, PartialEq)]
     struct Foreign(u32);
 
@@ -282,7 +282,7 @@ fn errors_only_takes_responses_of_any_type() {
 }
 
 #[test]
-fn errors_only_calls_every_http_response_a_success() {
+fn errors_only_http_response_is_a_success() {
     let mut service = FaultClassifyLayer::new()
         .errors_only()
         .layer(service_fn(async |()| Ok::<_, io::Error>(response(503))));
@@ -290,7 +290,7 @@ fn errors_only_calls_every_http_response_a_success() {
 }
 
 #[test]
-fn a_response_of_ones_own_speaks_for_itself() {
+fn custom_outcome_verdict_is_used() {
     struct Rows(bool);
     impl Outcome for Rows {
         fn verdict(&self) -> Option<Verdict> {
@@ -308,7 +308,7 @@ fn a_response_of_ones_own_speaks_for_itself() {
 }
 
 #[test]
-fn an_error_is_wrapped_and_the_original_is_within_reach() {
+fn error_is_wrapped_and_original_reachable() {
     let error = wrapped(io::Error::from(io::ErrorKind::ConnectionRefused));
     let fault = *error.fault();
     assert_eq!(
@@ -324,7 +324,7 @@ fn an_error_is_wrapped_and_the_original_is_within_reach() {
 }
 
 #[test]
-fn the_original_error_is_the_same_value() {
+fn judged_into_inner_returns_original_error() {
     #[derive(Debug)]
     struct Holds(Arc<str>);
     impl fmt::Display for Holds {
@@ -341,14 +341,14 @@ fn the_original_error_is_the_same_value() {
 
 /// A reporter that walks the chain prints each line once.
 #[test]
-fn the_wrapper_does_not_say_what_its_source_says() {
+fn judged_display_does_not_repeat_source() {
     let error = wrapped(Broken(7));
     assert!(!error.to_string().contains("broken 7"), "{error}");
     assert_eq!(error.source().unwrap().to_string(), "broken 7");
 }
 
 #[test]
-fn an_error_that_was_judged_is_wrapped_once() {
+fn judged_error_is_wrapped_once() {
     let mut service = FaultClassifyLayer::new().layer(
         FaultClassifyLayer::new().layer(service_fn(async |()| Err::<(), _>(Judged::new(ILL, Broken(7))))),
     );
@@ -358,14 +358,14 @@ fn an_error_that_was_judged_is_wrapped_once() {
 }
 
 #[test]
-fn a_verdict_is_found_under_any_wrapping() {
+fn carried_verdict_is_found_in_any_wrapper() {
     let deep =
         io::Error::other(io::Error::other(Judged::new(ILL, io::Error::from(io::ErrorKind::InvalidInput))));
     assert_eq!(*wrapped(deep).fault(), ILL);
 }
 
 #[test]
-fn the_cause_is_found_under_any_wrapping() {
+fn error_cause_is_found_in_any_wrapper() {
     let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
     let deep = io::Error::other(io::Error::other(io::Error::other(cause)));
     assert_eq!(wrapped(deep).fault().kind(), Kind::Unavailable);
@@ -374,7 +374,7 @@ fn the_cause_is_found_under_any_wrapping() {
 }
 
 #[test]
-fn keep_errors_leaves_the_type() {
+fn keep_errors_keeps_error_type() {
     let mut service =
         FaultClassifyLayer::new().keep_errors().layer(service_fn(async |()| Err::<(), _>(Broken(7))));
     let error: Broken = now(send(&mut service, ())).unwrap_err();
@@ -382,7 +382,7 @@ fn keep_errors_leaves_the_type() {
 }
 
 #[test]
-fn keep_errors_marks_responses_and_fits_an_error_that_cannot_be() {
+fn keep_errors_marks_responses_of_infallible_service() {
     let mut service = FaultClassifyLayer::new()
         .keep_errors()
         .layer(service_fn(async |status| Ok::<_, Infallible>(response(status))));
@@ -393,7 +393,7 @@ fn keep_errors_marks_responses_and_fits_an_error_that_cannot_be() {
 }
 
 #[test]
-fn an_infallible_service_can_be_wrapped_as_well() {
+fn infallible_service_is_wrapped() {
     let mut service =
         FaultClassifyLayer::new().layer(service_fn(async |()| Ok::<_, Infallible>(response(503))));
     let answer: Result<_, Judged> = now(send(&mut service, ()));
@@ -401,7 +401,7 @@ fn an_infallible_service_can_be_wrapped_as_well() {
 }
 
 #[test]
-fn a_boxed_error_is_wrapped_without_another_box() {
+fn boxed_error_is_wrapped_without_another_box() {
     let mut service = FaultClassifyLayer::new().layer(service_fn(async |()| {
         Err::<Response<()>, BoxError>(Box::new(io::Error::from(io::ErrorKind::TimedOut)))
     }));
@@ -411,7 +411,7 @@ fn a_boxed_error_is_wrapped_without_another_box() {
 }
 
 #[test]
-fn a_boxed_error_is_left_as_it_is_on_request() {
+fn keep_errors_leaves_boxed_error() {
     let mut service = FaultClassifyLayer::new()
         .keep_errors()
         .layer(service_fn(async |()| Err::<Response<()>, BoxError>(Box::new(Broken(7)))));
@@ -420,7 +420,7 @@ fn a_boxed_error_is_left_as_it_is_on_request() {
 }
 
 #[test]
-fn an_error_that_only_points_to_one_is_judged() {
+fn error_pointing_to_dyn_error_is_classified() {
     /// As `anyhow::Error` and `eyre::Report` are: no `Error` itself.
     struct Report(BoxError);
     impl Deref for Report {
@@ -468,7 +468,7 @@ impl Service<()> for Unready {
 }
 
 #[test]
-fn an_error_of_readiness_is_judged_like_one_of_a_call() {
+fn readiness_error_is_classified() {
     let error =
         now(send(&mut FaultClassifyLayer::new().layer(Unready(io::ErrorKind::ConnectionRefused)), ()))
             .unwrap_err();
@@ -485,7 +485,7 @@ fn an_error_of_readiness_is_judged_like_one_of_a_call() {
 }
 
 #[test]
-fn readiness_is_the_inner_services_own() {
+fn readiness_is_forwarded() {
     let layer = FaultClassifyLayer::new();
     let (mut service, mut handle) = mock::spawn_with::<(), Response<()>, _, _>(|inner| layer.layer(inner));
     handle.allow(0);
@@ -501,7 +501,7 @@ fn readiness_is_the_inner_services_own() {
 }
 
 #[test]
-fn dropping_the_future_drops_the_inner_one() {
+fn future_dropped_drops_inner_future() {
     let token = Arc::new(());
     let mut service = FaultClassifyLayer::new().layer(service_fn(|()| {
         let held = Arc::clone(&token);
@@ -519,7 +519,7 @@ fn dropping_the_future_drops_the_inner_one() {
 }
 
 #[test]
-fn a_verdict_that_is_put_by_hand_is_carried() {
+fn carried_put_is_read_back() {
     let mut answer = response(200);
     Carried::put(&mut answer, ILL.into());
     Carried::put(&mut answer, OTHER.into());
@@ -539,7 +539,7 @@ mod towers_own {
     use tower::timeout::TimeoutLayer;
 
     #[tokio::test(start_paused = true)]
-    async fn a_timeout_may_be_sent_again_if_idempotent_and_counts() {
+    async fn tower_timeout_is_unhealthy_and_retried_if_idempotent() {
         let inner = service_fn(|()| std::future::pending::<Result<Response<()>, io::Error>>());
         let mut service =
             FaultClassifyLayer::new().layer(TimeoutLayer::new(Duration::from_secs(1)).layer(inner));
@@ -553,7 +553,7 @@ mod towers_own {
     }
 
     #[test]
-    fn shed_load_was_not_sent_and_says_nothing_of_the_server() {
+    fn tower_load_shed_is_unsent_and_neutral() {
         let (inner, mut handle) = mock::pair::<(), Response<()>>();
         handle.allow(0);
         let mut service = FaultClassifyLayer::new().layer(LoadShedLayer::new().layer(inner));
@@ -576,7 +576,7 @@ fn refused() -> io::Error {
 }
 
 #[test]
-fn nested_result_is_left_as_it_is_and_its_response_carries_the_verdict() {
+fn nested_result_response_carries_verdict() {
     let call = |nested: fn() -> Nested<io::Error>| {
         let mut service = FaultClassifyLayer::new().layer(service_fn(move |()| ready(nested())));
         now(send(&mut service, ())).unwrap()
@@ -589,7 +589,7 @@ fn nested_result_is_left_as_it_is_and_its_response_carries_the_verdict() {
 }
 
 #[test]
-fn nested_error_of_any_kind_has_a_classifier() {
+fn nested_errors_classifies_boxed_inner_error() {
     let classify = |nested: Nested<BoxError>| classify_nested(&nested);
     assert_eq!(classify(Ok(Err(refused().into()))), Some(Kind::Unavailable));
     assert_eq!(classify(Ok(Ok(response(503)))), None, "a value is a success");

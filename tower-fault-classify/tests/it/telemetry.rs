@@ -8,7 +8,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_fault_classify::FaultClassifyLayer;
 
 #[test]
-fn faults_are_counted_by_kind_and_origin_and_successes_are_not() {
+fn metrics_count_faults_by_kind_and_origin() {
     let recorder = DebuggingRecorder::new();
     let told = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
@@ -94,7 +94,7 @@ mod recorder {
 }
 
 #[test]
-fn recorder_that_makes_failing_calls_counts_them() {
+fn metrics_recorder_making_calls_is_counted() {
     fn call() {
         let refused =
             |()| ready(Err::<http::Response<()>, _>(io::Error::from(io::ErrorKind::ConnectionRefused)));

@@ -83,14 +83,14 @@ async fn verdict(request: Request<Upload>, frames: usize) -> Fault {
 }
 
 #[tokio::test(start_paused = true)]
-async fn timeout_while_tracked_upload_waits_is_the_callers() {
+async fn timeout_while_tracked_upload_waits_is_charged_to_caller() {
     let fault = verdict(post(true), 2).await;
     assert_eq!((fault.kind(), fault.retryable()), (Kind::Timeout, Retryable::Never));
     assert_eq!((fault.health(), fault.origin()), (Health::Neutral, Origin::Caller));
 }
 
 #[tokio::test(start_paused = true)]
-async fn timeout_of_complete_or_unread_upload_is_the_servers() {
+async fn timeout_of_complete_or_unread_upload_is_charged_to_server() {
     for (stalls, frames) in [(false, 2), (true, 1), (true, 0)] {
         let fault = verdict(post(stalls), frames).await;
         assert_eq!((fault.kind(), fault.health()), (Kind::Timeout, Health::Unhealthy), "{stalls} {frames}");
@@ -115,7 +115,7 @@ async fn answered(status: u16, stalls: bool) -> Fault {
 
 /// What the server says of a request whose body has not come is no fault of its own.
 #[tokio::test(start_paused = true)]
-async fn timeout_that_the_server_reports_while_upload_waits_is_the_callers() {
+async fn reported_timeout_while_upload_waits_is_charged_to_caller() {
     for status in [504, 524] {
         assert_eq!(answered(status, false).await.health(), Health::Unhealthy, "{status}");
         let fault = answered(status, true).await;
@@ -125,7 +125,7 @@ async fn timeout_that_the_server_reports_while_upload_waits_is_the_callers() {
 
 /// Cloudflare's 522: the origin did not accept the connection, or acknowledged nothing.
 #[tokio::test(start_paused = true)]
-async fn origin_that_its_proxy_cannot_reach_while_upload_waits_is_a_failure() {
+async fn status_522_while_upload_waits_is_unhealthy() {
     for stalls in [false, true] {
         let fault = answered(522, stalls).await;
         assert_eq!((fault.health(), fault.retryable()), (Health::Unhealthy, Retryable::IfIdempotent));
@@ -135,7 +135,7 @@ async fn origin_that_its_proxy_cannot_reach_while_upload_waits_is_a_failure() {
 /// The same statuses, which reqwest's caller made errors of.
 #[cfg(feature = "reqwest")]
 #[tokio::test(start_paused = true)]
-async fn status_error_of_reqwest_while_upload_waits_is_judged_like_the_response() {
+async fn reqwest_status_error_while_upload_waits_is_charged_to_caller() {
     for (status, health) in [(504, Health::Neutral), (522, Health::Unhealthy)] {
         let client = service_fn(async |request: Request<UploadBody<Upload>>| {
             let mut body = request.into_body();
@@ -170,7 +170,7 @@ impl Body for DeadlineExceeded {
 
 /// The server has answered with its head, waits for the rest of a client stream, and gives up.
 #[tokio::test]
-async fn deadline_exceeded_in_trailers_while_upload_waits_is_the_callers() {
+async fn deadline_exceeded_while_upload_waits_is_charged_to_caller() {
     for (stalls, health) in [(true, Health::Neutral), (false, Health::Unhealthy)] {
         let client = service_fn(async |request: Request<UploadBody<Upload>>| {
             // It goes on to read, as a client does that has got a response.
@@ -194,7 +194,7 @@ async fn deadline_exceeded_in_trailers_while_upload_waits_is_the_callers() {
 }
 
 #[tokio::test]
-async fn tracked_body_is_the_inner_body_with_its_error_marked() {
+async fn upload_body_forwards_inner_body_and_marks_error() {
     let client = service_fn(async |request: Request<UploadBody<Fails>>| request.into_body().collect().await);
     let error: UploadError = UploadLayer::new().layer(client).oneshot(Request::new(Fails)).await.unwrap_err();
     assert_eq!(ErrorChain(&error).to_string(), "request body failed: the disk is gone");
@@ -233,7 +233,7 @@ fn empty_request_body_allocates_nothing() {
 
 #[cfg(feature = "reqwest")]
 #[tokio::test]
-async fn reqwest_body_in_memory_stays_in_memory_and_stream_is_tracked() {
+async fn reqwest_streaming_body_alone_is_tracked() {
     let seen = service_fn(async |request: reqwest::Request| {
         let body = request.body();
         Ok::<_, Infallible>(body.map(|body| body.as_bytes().map(<[u8]>::to_vec)))

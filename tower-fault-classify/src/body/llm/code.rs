@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_is_found_in_every_shape() {
+    fn error_code_is_found_in_every_shape() {
         for json in [
             r#"{"error":{"message":"m","type":"insufficient_quota","param":null,"code":"insufficient_quota"}}"#,
             r#"{"type":"error","error":{"type":"billing_error","message":"m"},"request_id":"r"}"#,
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_goes_before_the_type() {
+    fn error_code_takes_precedence_over_type() {
         let json = r#"{"error":{"type":"invalid_request_error","code":"invalid_api_key"}}"#;
         assert_eq!(kind(json), Some(Kind::Auth));
         let json = r#"{"error":{"type":"invalid_request_error","code":"model_not_found"}}"#;
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_without_a_code_is_an_error() {
+    fn error_object_without_code_is_an_error() {
         let found = read(br#"{"error":{"message":"m","code":null}}"#);
         assert!(found.error);
         assert_eq!(found.row(), None);
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_in_place_of_a_code_is_read() {
+    fn error_code_http_status_is_read() {
         for json in [r#"{"error":{"code":429}}"#, r#"{"type":"error","code":"429"}"#] {
             let found = read(json.as_bytes());
             assert_eq!(found.row(), None);
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_before_the_damage_counts() {
+    fn json_truncated_is_read_up_to_damage() {
         let cut = br#"{"error":{"type":"overloaded_error","message":"Ov"#;
         assert_eq!(read(cut).row().unwrap().kind(), Kind::Overloaded);
         let in_a_character = b"{\"error\":{\"code\":\"server_error\",\"message\":\"\xe2\x82";
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn json_without_bounds_is_read_within_bounds() {
+    fn json_unbounded_is_read_within_limits() {
         let deep = "[".repeat(100_000);
         assert_eq!(read(deep.as_bytes()), Found::default());
         let nested = format!(r#"{{"a":{}"#, "{\"a\":".repeat(100_000));

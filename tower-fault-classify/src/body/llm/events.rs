@@ -168,7 +168,7 @@ mod tests {
     const OVERLOADED: &str = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"m\"}}\n\n";
 
     #[test]
-    fn an_event_named_error_is_one() {
+    fn sse_event_named_error_is_an_error() {
         let verdict = run([OVERLOADED.as_bytes()]).unwrap();
         let fault = verdict.fault().unwrap();
         assert_eq!(
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn data_with_an_error_is_one() {
+    fn sse_data_with_error_object_is_an_error() {
         assert_eq!(
             kind("data: {\"error\":{\"message\":\"m\",\"type\":\"server_error\"}}\n\n"),
             Some(Kind::Server)
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_speaks_of_errors_is_none() {
+    fn sse_data_mentioning_errors_is_no_error() {
         for stream in [
             "data: {\"choices\":[{\"delta\":{\"content\":\"\\\"error\\\": {}\"}}]}\n\n",
             "event: response.created\ndata: {\"response\":{\"error\":null}}\n\n",
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_in_each_of_three_ways_and_a_byte_order_mark_goes_by() {
+    fn sse_all_line_ends_and_byte_order_mark_are_accepted() {
         for end in ["\n", "\r\n", "\r"] {
             let stream =
                 format!("\u{feff}event: error{end}data: {{\"error\":{{\"type\":\"api_error\"}}}}{end}{end}");
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn data_in_several_lines_is_one_text() {
+    fn sse_data_lines_are_joined() {
         assert_eq!(
             kind("data: {\"error\":\ndata: {\"code\":\ndata: \"invalid_api_key\"}}\n\n"),
             Some(Kind::Auth)
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_is_cut_by_the_end_counts() {
+    fn sse_event_cut_by_end_of_body_counts() {
         assert_eq!(
             kind("event: error\ndata: {\"error\":{\"type\":\"overloaded_error\"}}"),
             Some(Kind::Overloaded)
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_never_ends_takes_no_more_than_is_kept() {
+    fn sse_endless_line_is_kept_up_to_limit() {
         let mut stream = Stream::default();
         assert_eq!(stream.take(b"data: {\"error\":{\"type\":\"api_error\",\"message\":\""), None);
         for _ in 0..10_000 {
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn data_without_end_takes_no_more_than_is_kept() {
+    fn sse_endless_data_is_kept_up_to_limit() {
         let mut stream = Stream::default();
         for _ in 0..100_000 {
             assert_eq!(stream.take(b"data: 0123456789\n"), None);
@@ -313,7 +313,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn chunks_do_not_matter(
+        fn sse_chunk_boundaries_do_not_change_verdict(
             pieces in vec(select(vec![
                 "event", "data", "error", ":", " ", "\n", "\r", "\r\n", "\n\n", "\u{feff}", "id: 1\n", ": comment\n",
                 "event: error\n", "event: ping\n", "data: {\"error\":{\"code\":\"server_error\"}}\n",

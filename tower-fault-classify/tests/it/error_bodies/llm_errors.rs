@@ -67,7 +67,7 @@ fn axes(status: u16, headers: &[(&str, &str)], text: impl Into<Vec<u8>>) -> Row 
 }
 
 #[test]
-fn each_code_has_its_row_whatever_the_status() {
+fn llm_code_has_its_row_at_every_status() {
     for (code, row) in CODES {
         for status in [400, 402, 404, 429, 500, 503, 529] {
             assert_eq!(axes(status, &[], openai(code)), row, "{status} {code}");
@@ -77,7 +77,7 @@ fn each_code_has_its_row_whatever_the_status() {
 }
 
 #[test]
-fn a_code_goes_before_what_the_headers_say_of_a_retry() {
+fn llm_code_takes_precedence_over_retry_headers() {
     let should = |answer| [("x-should-retry", answer)];
     assert_eq!(axes(429, &should("true"), openai("insufficient_quota")), QUOTA);
     assert_eq!(axes(429, &should("false"), openai("rate_limit_exceeded")), THROTTLED);
@@ -97,7 +97,7 @@ fn a_code_goes_before_what_the_headers_say_of_a_retry() {
 }
 
 #[test]
-fn a_delay_is_kept_where_a_retry_may_follow() {
+fn llm_delay_kept_only_if_retryable() {
     let delay = |status, headers: &[(&str, &str)], text: String| {
         fault(status, headers, vec![frame(text)], 64 << 10).retry_after()
     };
@@ -115,7 +115,7 @@ fn a_delay_is_kept_where_a_retry_may_follow() {
 }
 
 #[test]
-fn the_code_is_found_in_each_form_that_is_seen() {
+fn llm_code_is_found_in_each_known_form() {
     for text in [
         r#"{"error": {"code": "insufficient_quota", "type": "server_error"}}"#,
         r#"{"error": {"type": "server_error", "code": "insufficient_quota"}}"#,
@@ -131,7 +131,7 @@ fn the_code_is_found_in_each_form_that_is_seen() {
 }
 
 #[test]
-fn a_word_that_is_no_code_is_none() {
+fn llm_unknown_code_has_no_verdict() {
     for text in [
         "insufficient_quota",
         r#""insufficient_quota""#,
@@ -146,13 +146,13 @@ fn a_word_that_is_no_code_is_none() {
 }
 
 #[test]
-fn a_402_is_about_money_only_if_its_body_says_so() {
+fn llm_402_is_quota_only_by_its_body() {
     assert_eq!(axes(402, &[], anthropic("billing_error")), QUOTA);
     assert_eq!(axes(402, &[], "pay"), CLIENT);
 }
 
 #[test]
-fn what_stands_before_the_damage_counts() {
+fn json_truncated_is_read_up_to_damage() {
     let code = &openai("insufficient_quota")[..];
     let begun = r#"{"error": {"code": "insufficient_quota", "message": "#;
     for (text, row) in [
@@ -172,7 +172,7 @@ fn what_stands_before_the_damage_counts() {
 }
 
 #[test]
-fn a_body_that_breaks_or_passes_the_limit_is_read_up_to_there() {
+fn llm_body_failed_or_over_limit_is_read_up_to_there() {
     let text = anthropic("overloaded_error");
     let place = text.find("overloaded_error").unwrap() + "overloaded_error\"".len();
     assert_eq!(fault(503, &[], vec![frame(text.clone())], place).kind(), Kind::Overloaded);
@@ -185,7 +185,7 @@ fn a_body_that_breaks_or_passes_the_limit_is_read_up_to_there() {
 }
 
 #[test]
-fn json_without_bounds_is_read_within_bounds() {
+fn json_unbounded_is_read_within_limits() {
     const DEEP: usize = 100_000;
     const LARGE: usize = 64 << 20;
     let read = |text: String, limit| fault(429, &[], vec![frame(text)], limit).kind();
@@ -201,7 +201,7 @@ fn json_without_bounds_is_read_within_bounds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_code_that_has_come_counts_though_the_rest_does_not_come() {
+async fn llm_code_counts_while_body_is_incomplete() {
     let text = anthropic("overloaded_error");
     let steps = [drip(&text.as_bytes()[..text.len() - 9]), vec![Step::Stall]].concat();
     let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors));
@@ -210,7 +210,7 @@ async fn a_code_that_has_come_counts_though_the_rest_does_not_come() {
 }
 
 #[test]
-fn a_success_is_one_whatever_its_body_says() {
+fn llm_success_is_not_read() {
     let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors));
     let response = now(through(&layer, Response::new(Script::new([frame(openai("insufficient_quota"))]))));
     assert_eq!(Carried::on(&response), None);
@@ -228,13 +228,13 @@ fn garbage() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn garbage_is_read_without_a_panic_and_handed_on(text in garbage(), limit in 0..200_usize) {
+    fn llm_garbage_body_is_forwarded(text in garbage(), limit in 0..200_usize) {
         let fault = fault(429, &[], drip(&text), limit);
         prop_assert!(fault.retry_after().is_none());
     }
 
     #[test]
-    fn splits_and_what_follows_do_not_matter(
+    fn llm_frame_boundaries_do_not_change_verdict(
         (code, row) in proptest::sample::select(&CODES[..]),
         of_anthropic: bool,
         parts in 1..20_usize,
@@ -249,7 +249,7 @@ proptest! {
 }
 
 #[test]
-fn a_body_that_says_nothing_is_an_empty_one() {
+fn llm_body_empty_has_no_verdict() {
     assert_eq!(axes(429, &[], ""), THROTTLED);
     assert_eq!(bytewise([Seen::Data("".into()), Seen::End]), [Seen::End]);
 }

@@ -96,7 +96,7 @@ fn kind(response: &Response<impl Body>) -> Option<Kind> {
 }
 
 #[test]
-fn a_body_below_400_is_never_read() {
+fn error_body_below_400_is_never_read() {
     for status in [200, 204, 206, 301, 304, 399] {
         let shown = Shown::with(OWN);
         let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()));
@@ -107,7 +107,7 @@ fn a_body_below_400_is_never_read() {
 }
 
 #[test]
-fn each_body_of_400_and_more_is_shown_once_with_its_head() {
+fn body_rule_sees_each_error_body_once() {
     for status in [400, 404, 429, 499, 500, 503, 599] {
         let rule = move |body: &ErrorBody<'_>| {
             assert_eq!(body.status, status);
@@ -127,7 +127,7 @@ fn each_body_of_400_and_more_is_shown_once_with_its_head() {
 }
 
 #[test]
-fn a_rule_without_an_opinion_leaves_it_to_the_head() {
+fn body_rule_without_verdict_defers_to_head() {
     let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(Shown::default()));
     for (status, expected) in [(404, Kind::Client), (429, Kind::Throttled), (503, Kind::Unavailable)] {
         let response = now(through(&layer, with_status(status, Script::new([frame("a")]))));
@@ -136,7 +136,7 @@ fn a_rule_without_an_opinion_leaves_it_to_the_head() {
 }
 
 #[test]
-fn a_rule_for_bodies_goes_before_the_rules_for_heads() {
+fn body_rule_takes_precedence_over_head_rules() {
     let rules = StatusRules::new().treat(503, StatusRules::row(404));
     let bodies =
         |rule| FaultClassifyLayer::new().rule(rules.clone()).read_error_bodies(ErrorBodies::new(rule));
@@ -147,14 +147,14 @@ fn a_rule_for_bodies_goes_before_the_rules_for_heads() {
 }
 
 #[test]
-fn a_body_that_makes_a_success_of_its_head_says_so_to_the_layers_above() {
+fn error_body_rule_success_is_carried() {
     let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(Shown::with(Verdict::Success)));
     let response = now(through(&layer, with_status(404, Script::new([]))));
     assert_eq!(Carried::on(&response), Some(Verdict::Success));
 }
 
 #[test]
-fn a_hook_for_the_end_hears_what_the_body_said_at_the_beginning() {
+fn error_body_verdict_reaches_track_body_hook() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let hook = {
         let told = Arc::clone(&told);
@@ -179,7 +179,7 @@ fn a_hook_for_the_end_hears_what_the_body_said_at_the_beginning() {
 }
 
 #[test]
-fn a_rule_sees_no_more_than_the_limit() {
+fn body_rule_sees_bytes_up_to_limit() {
     for (limit, seen) in [(0, ""), (1, "a"), (3, "abc"), (5, "abcde"), (7, "abcdefg"), (8, "abcdefg")] {
         for steps in [vec![frame("abc"), frame(""), frame("defg")], drip(b"abcdefg"), vec![frame("abcdefg")]]
         {
@@ -194,7 +194,7 @@ fn a_rule_sees_no_more_than_the_limit() {
 }
 
 #[test]
-fn what_passed_the_limit_is_more_though_nothing_comes_after_it() {
+fn error_body_over_limit_is_not_whole() {
     for steps in [vec![frame("abc"), frame("defg")], vec![frame("abcdefg")], drip(b"abcdefg")] {
         let (shown, _) = read(Script::new(steps).says(Says::Truth), |bodies| bodies.limit(5));
         assert_eq!(shown.only(), (b"abcde".to_vec(), false));
@@ -202,7 +202,7 @@ fn what_passed_the_limit_is_more_though_nothing_comes_after_it() {
 }
 
 #[test]
-fn the_limit_is_64_kib_if_nothing_else_is_said() {
+fn error_body_default_limit_is_64_kib() {
     for (length, whole) in [(DEFAULT_LIMIT - 1, true), (DEFAULT_LIMIT + 1, false), (1 << 20, false)] {
         for part in [1 << 14, 1 << 20] {
             let text = (0..=u8::MAX).cycle().take(length).collect::<Vec<_>>();
@@ -216,7 +216,7 @@ fn the_limit_is_64_kib_if_nothing_else_is_said() {
 }
 
 #[test]
-fn a_body_that_breaks_breaks_again_where_it_did() {
+fn error_body_failure_is_replayed_in_place() {
     let steps =
         || [frame("ab"), Step::Fail(ErrorKind::ConnectionReset), frame("cd"), trailers(&[("x", "1")])];
     let (shown, mut body) = read(Script::new(steps()), |bodies| bodies);
@@ -227,7 +227,7 @@ fn a_body_that_breaks_breaks_again_where_it_did() {
 }
 
 #[test]
-fn a_body_that_broke_was_not_whole_though_it_says_that_nothing_more_comes() {
+fn error_body_failed_is_not_whole() {
     for steps in [vec![], vec![frame("ab")]] {
         let steps = [steps, vec![Step::Fail(ErrorKind::ConnectionReset)]].concat();
         let (shown, mut body) = read(Script::new(steps.clone()).says(Says::Truth), |bodies| bodies);
@@ -239,7 +239,7 @@ fn a_body_that_broke_was_not_whole_though_it_says_that_nothing_more_comes() {
 }
 
 #[test]
-fn a_body_is_not_asked_again_after_its_end() {
+fn error_body_is_not_polled_after_its_end() {
     for says in [Says::Nothing, Says::Truth] {
         for steps in [vec![], vec![frame("a")], drip(b"abc"), vec![frame("a"), trailers(&[("x", "1")])]] {
             let (shown, mut body) = read(Script::new(steps.clone()).says(says).once(), |bodies| bodies);
@@ -250,7 +250,7 @@ fn a_body_is_not_asked_again_after_its_end() {
 }
 
 #[test]
-fn a_body_that_is_there_needs_no_runtime_and_one_that_is_not_does() {
+fn error_body_needs_runtime_only_if_pending() {
     let (shown, _) = read(Script::new(drip(b"there")), |bodies| bodies);
     assert_eq!(shown.only(), (b"there".to_vec(), true));
     let waits = || read(Script::new([frame("a"), Step::Stall]), |bodies| bodies);
@@ -258,7 +258,7 @@ fn a_body_that_is_there_needs_no_runtime_and_one_that_is_not_does() {
 }
 
 #[test]
-fn a_body_of_many_frames_that_are_there_needs_no_runtime_either() {
+fn error_body_of_many_ready_frames_needs_no_runtime() {
     let shown = Shown::default();
     let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()));
     let body = Script::new(drip(&[b'a'; 1_000]));
@@ -271,7 +271,7 @@ fn a_body_of_many_frames_that_are_there_needs_no_runtime_either() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_stops_coming_holds_its_response_up_for_a_second_if_nothing_else_is_said() {
+async fn error_body_stalled_delays_response_one_second() {
     for within in [None, Some(Duration::from_millis(30)), Some(Duration::ZERO)] {
         let shown = Shown::with(OWN);
         let bodies = ErrorBodies::new(shown.clone());
@@ -289,7 +289,7 @@ async fn a_body_that_stops_coming_holds_its_response_up_for_a_second_if_nothing_
 }
 
 #[test]
-fn without_time_all_that_is_there_is_read() {
+fn error_body_zero_timeout_reads_ready_frames() {
     let steps = drip(&[b'a'; 5_000]).into_iter().chain([Step::Stall]);
     let shown = Shown::default();
     let bodies = ErrorBodies::new(shown.clone()).within(Duration::ZERO);
@@ -300,7 +300,7 @@ fn without_time_all_that_is_there_is_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_future_drops_the_body() {
+async fn reading_dropped_drops_body() {
     let body = Script::new([frame("a"), Step::Stall]);
     let token = body.token();
     let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(Shown::default()));
@@ -330,7 +330,7 @@ impl Body for Endless {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_always_has_one_more_frame_holds_neither_its_thread_nor_the_response() {
+async fn error_body_endless_blocks_neither_thread_nor_response() {
     let shown = Shown::default();
     let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()));
     let call = tokio::spawn(async move { through(&layer, with_status(503, Endless::default())).await });
@@ -368,7 +368,7 @@ impl Body for Many {
 }
 
 #[test]
-fn a_gigabyte_goes_by_in_the_memory_of_the_limit_and_a_frame() {
+fn error_body_memory_is_limit_plus_one_frame() {
     for limit in [DEFAULT_LIMIT, 100_000, 1 << 20] {
         let shown = Shown::default();
         let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()).limit(limit));
@@ -393,7 +393,7 @@ fn a_gigabyte_goes_by_in_the_memory_of_the_limit_and_a_frame() {
 static LARGE: [u8; 8 << 20] = [b'a'; 8 << 20];
 
 #[test]
-fn a_frame_that_passes_the_limit_is_not_copied() {
+fn error_body_frame_over_limit_is_not_copied() {
     for steps in [vec![frame("a"), frame(&LARGE[..])], vec![frame(&LARGE[..])]] {
         let mut script = Some(Script::new(steps));
         let memory = measure(|| {
@@ -417,7 +417,7 @@ fn allocations(status: u16, frame: &'static [u8]) -> u64 {
 }
 
 #[test]
-fn a_body_of_one_frame_costs_a_box_and_a_success_costs_nothing() {
+fn error_body_of_one_frame_allocates_one_box() {
     const CARRIED: u64 = 3;
     assert_eq!(allocations(200, b"body"), 0);
     assert_eq!(allocations(503, b"body"), CARRIED + 1);

@@ -148,7 +148,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_goes_on_is_what_came_and_the_rule_sees_its_beginning(
+    fn random_error_bodies_are_forwarded_and_shown(
         steps in proptest::collection::vec(any_step(), 0..12),
         end in any_end(),
         says in prop_oneof![
@@ -166,7 +166,7 @@ proptest! {
 }
 
 #[test]
-fn the_oracle_knows_what_it_judges() {
+fn model_matches_known_cases() {
     let steps = [frame("ab"), Step::Sleep(millis(10)), frame("cd"), Step::Sleep(millis(10))];
     let at = |limit, within| {
         let naive = naive(&steps, limit, millis(within));

@@ -26,7 +26,7 @@ fn read(status: u16, body: Script) -> (reqwest::Response, Shown) {
 }
 
 #[test]
-fn all_but_the_verdict_is_what_it_was_and_the_body_too() {
+fn reqwest_error_response_gets_verdict_and_is_unchanged() {
     for text in ["", "the", "body", "the body"] {
         let (response, shown) = read(429, Script::new(drip(text.as_bytes())).says(Says::Truth));
         assert_eq!(shown.only().0, text.as_bytes()[..text.len().min(4)]);
@@ -41,7 +41,7 @@ fn all_but_the_verdict_is_what_it_was_and_the_body_too() {
 }
 
 #[test]
-fn a_success_is_what_it_was() {
+fn reqwest_success_is_unchanged() {
     let (response, shown) = read(200, Script::new(drip(b"the body")).says(Says::Truth));
     assert!(shown.all().is_empty());
     assert_eq!((response.url().as_str(), response.content_length()), (URL, Some(8)));
@@ -50,7 +50,7 @@ fn a_success_is_what_it_was() {
 }
 
 #[test]
-fn trailers_pass() {
+fn reqwest_error_body_trailers_are_forwarded() {
     let steps = [frame("ab"), trailers(&[("x-checksum", "1")])];
     let (response, shown) = read(503, Script::new(steps));
     assert_eq!(shown.only(), (b"ab".to_vec(), true));
@@ -60,7 +60,7 @@ fn trailers_pass() {
 }
 
 #[test]
-fn a_body_that_breaks_breaks_for_its_reader_too() {
+fn reqwest_error_body_failure_reaches_reader() {
     for text in ["ab", "the body"] {
         let fails = Step::Fail(ErrorKind::ConnectionReset);
         let (mut response, _) = read(503, Script::new([frame(text), fails]));

@@ -65,7 +65,7 @@ fn told(stream: &str) -> Row {
 }
 
 #[test]
-fn each_code_has_its_row_and_is_never_sent_again() {
+fn llm_events_code_has_its_row_and_is_never_retried() {
     for (code, expected) in CODES {
         assert_eq!(told(&anthropic(code)), expected, "{code}");
         assert_eq!(told(&openai(code)), expected, "{code}");
@@ -74,14 +74,14 @@ fn each_code_has_its_row_and_is_never_sent_again() {
 }
 
 #[test]
-fn an_error_without_a_code_that_is_known_is_a_fault_none_the_less() {
+fn llm_events_error_with_unknown_code_is_a_fault() {
     for stream in [anthropic("new_error"), "event: error\ndata: gone\n\n".to_owned(), openai("new_code")] {
         assert!(told(&stream).is_some(), "{stream}");
     }
 }
 
 #[test]
-fn a_stream_that_only_speaks_of_errors_is_a_success() {
+fn llm_events_mentioning_errors_is_a_success() {
     for stream in [
         [BEGINNING, END].concat(),
         "data: {\"choices\": [{\"text\": \"{\\\"error\\\": {\\\"code\\\": \\\"insufficient_quota\\\"}}\"}]}\n\n".to_owned(),
@@ -94,7 +94,7 @@ fn a_stream_that_only_speaks_of_errors_is_a_success() {
 }
 
 #[test]
-fn it_is_told_with_the_byte_that_completes_the_event_and_never_again() {
+fn llm_events_error_reported_once_at_last_byte() {
     let first = [BEGINNING, &anthropic("overloaded_error")].concat();
     let rest = [&*anthropic("insufficient_quota"), END].concat();
     let (mut body, log) = watched(STREAM, drip([&*first, &rest].concat().as_bytes()));
@@ -109,13 +109,13 @@ fn it_is_told_with_the_byte_that_completes_the_event_and_never_again() {
 }
 
 #[test]
-fn an_event_that_is_cut_by_the_end_counts() {
+fn sse_event_cut_by_end_of_body_counts() {
     assert_eq!(told(anthropic("overloaded_error").trim_end()), Some((Kind::Overloaded, Health::Unhealthy)));
 }
 
 /// An HTTP/2 stream may come to its end between two polls, and its reader sees so without another one.
 #[test]
-fn an_event_that_is_cut_by_an_end_that_the_reader_did_not_ask_for_counts() {
+fn llm_events_event_cut_by_unread_end_counts() {
     let cut = anthropic("overloaded_error").trim_end().to_owned();
     let log = Log::default();
     let layer = FaultClassifyLayer::new().track_body(log.clone()).watch_llm_events();
@@ -128,7 +128,7 @@ fn an_event_that_is_cut_by_an_end_that_the_reader_did_not_ask_for_counts() {
 }
 
 #[test]
-fn the_error_is_found_in_each_form_that_is_seen() {
+fn llm_events_error_is_found_in_each_known_form() {
     let quota = Some((Kind::Quota, Health::Neutral));
     for (data, expected) in [
         (r#"{"type": "error", "code": "insufficient_quota"}"#, quota),
@@ -145,7 +145,7 @@ fn the_error_is_found_in_each_form_that_is_seen() {
 }
 
 #[test]
-fn only_event_streams_are_watched() {
+fn llm_events_other_content_types_are_not_inspected() {
     let ask = |content| {
         let (body, log) = watched(content, vec![frame(anthropic("overloaded_error"))]);
         read_all(body);
@@ -159,7 +159,7 @@ fn only_event_streams_are_watched() {
 }
 
 #[test]
-fn a_line_that_never_ends_takes_no_memory_and_no_byte_is_lost() {
+fn llm_events_endless_line_is_forwarded_in_bounded_memory() {
     static PART: [u8; 1 << 16] = [b'['; 1 << 16];
     for beginning in ["data: ", "event: error\ndata: {\"error\": ", "data: {\"a\": \"", ": ", "event: "] {
         let steps = std::iter::once(frame(beginning));
@@ -190,7 +190,7 @@ fn chunks(text: &str, at: &[proptest::sample::Index]) -> Vec<Step> {
 
 proptest! {
     #[test]
-    fn chunks_and_line_ends_do_not_matter(
+    fn llm_events_chunks_and_line_ends_do_not_matter(
         (code, expected) in proptest::sample::select(&CODES[..]),
         of_anthropic: bool,
         before in 0..3_usize,
@@ -212,7 +212,7 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_read_without_a_panic(
+    fn llm_events_garbage_never_panics(
         lines in proptest::collection::vec(
             prop_oneof![
                 "(data|event|id|retry|x)?:? ?(error|\\{\"error\":|\"code\"|[\\[\\]{}:,]|\u{feff}|\\PC){0,6}".prop_map(String::into_bytes),

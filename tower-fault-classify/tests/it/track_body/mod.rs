@@ -158,7 +158,7 @@ fn hook_is_called_for_each_frame_with_data() {
 }
 
 #[test]
-fn each_code_in_trailers_has_its_row_and_is_never_sent_again() {
+fn trailers_code_has_its_row_and_is_never_retried() {
     for (code, expected) in CODES.iter().enumerate() {
         let status = code.to_string();
         for first in [vec![], vec![frame("message")]] {
@@ -175,7 +175,7 @@ fn each_code_in_trailers_has_its_row_and_is_never_sent_again() {
 }
 
 #[test]
-fn a_status_that_is_missing_garbled_or_contradicts_itself_is_unknown() {
+fn trailers_without_valid_status_are_unknown() {
     let unknown = Some((Kind::Server, Retryable::Never, Health::Unhealthy));
     assert_eq!(of_grpc([]).axes(), unknown);
     assert_eq!(of_grpc([frame("message")]).axes(), unknown);
@@ -192,7 +192,7 @@ fn a_status_that_is_missing_garbled_or_contradicts_itself_is_unknown() {
 }
 
 #[test]
-fn only_grpc_itself_is_asked_for_a_status() {
+fn missing_status_matters_for_grpc_content_type_only() {
     let ask = |kind: &str, steps: Vec<Step>| {
         let (response, log) = tracked(of_type(kind, Script::new(steps)));
         read_all(response.into_body());
@@ -210,7 +210,7 @@ fn only_grpc_itself_is_asked_for_a_status() {
 }
 
 #[test]
-fn what_the_head_knows_is_told_with_the_response() {
+fn head_verdict_is_reported_with_response() {
     let head = |status: u16, fields: &[(&str, &str)]| {
         let mut builder = Response::builder().status(status);
         for (name, value) in fields {
@@ -239,7 +239,7 @@ fn what_the_head_knows_is_told_with_the_response() {
 }
 
 #[test]
-fn a_body_that_breaks_is_judged_by_its_error_as_a_request_that_was_processed() {
+fn failed_body_is_classified_as_processed() {
     for (kind, expected) in BROKEN {
         for content in ["text/plain", "application/grpc"] {
             let (response, log) =
@@ -262,7 +262,7 @@ fn a_body_that_breaks_is_judged_by_its_error_as_a_request_that_was_processed() {
 }
 
 #[test]
-fn a_boxed_error_is_judged_alike() {
+fn failed_body_with_boxed_error_is_classified() {
     let log = Log::default();
     let body = Script::new([Step::Fail(ErrorKind::TimedOut)]).map_err(BoxError::from);
     let layer = FaultClassifyLayer::new().track_body(log.clone());
@@ -273,7 +273,7 @@ fn a_boxed_error_is_judged_alike() {
 }
 
 #[test]
-fn a_body_that_is_dropped_before_its_end_was_cancelled() {
+fn dropped_body_is_cancelled() {
     for (content, least) in [("text/plain", 1), ("application/grpc", 0)] {
         for polls in least..3 {
             let (response, log) =
@@ -294,14 +294,14 @@ fn a_body_that_is_dropped_before_its_end_was_cancelled() {
 }
 
 #[test]
-fn who_looks_at_the_head_alone_has_an_answer() {
+fn tracked_body_dropped_unread_is_a_success() {
     let (response, log) = tracked(of_type("text/plain", Script::new([frame("a"), Step::Stall])));
     drop(response);
     assert!(log.only().is_success());
 }
 
 #[test]
-fn a_reader_who_asks_no_more_than_he_must_has_read_it_all() {
+fn complete_body_read_to_last_data_is_complete() {
     // After the last data:
     let (response, log) = tracked(Response::new(Script::new(drip(b"ab")).says(Says::Truth)));
     let mut body = response.into_body();
@@ -326,7 +326,7 @@ fn a_reader_who_asks_no_more_than_he_must_has_read_it_all() {
 }
 
 #[test]
-fn a_body_that_panics_is_a_failure_and_is_told_of_once() {
+fn panicking_body_is_unhealthy_and_reported_once() {
     let (response, log) = tracked(of_type("text/plain", Script::new([frame("a"), Step::Panic])));
     let mut body = response.into_body();
     poll(&mut body);
@@ -336,7 +336,7 @@ fn a_body_that_panics_is_a_failure_and_is_told_of_once() {
 }
 
 #[test]
-fn each_response_has_its_own_hook_and_an_error_in_place_of_one_has_none() {
+fn hook_is_cloned_per_response_and_not_called_on_error() {
     let log = Log::default();
     let layer = FaultClassifyLayer::new().track_body(log.clone());
     let first = now(through(&layer, Response::new(Script::new([]))));
@@ -353,7 +353,7 @@ fn each_response_has_its_own_hook_and_an_error_in_place_of_one_has_none() {
 }
 
 #[test]
-fn rules_for_codes_change_those_that_come_in_trailers() {
+fn grpc_rules_change_codes_in_trailers() {
     let log = Log::default();
     let busy = GrpcRules::row(14).with_health(Health::Neutral).with_kind(Kind::Overloaded);
     let rules = GrpcRules::new().treat(5, Verdict::Success).treat(14, busy);
@@ -389,7 +389,7 @@ impl<Res, Err> Rule<Res, Err> for Tells {
 }
 
 #[test]
-fn a_rule_of_ones_own_sees_how_it_ended_and_the_last_one_added_is_asked_first() {
+fn rule_on_end_added_last_takes_precedence() {
     let log = Log::default();
     let layer = FaultClassifyLayer::new().rule(Tells(Kind::Quota)).rule(Tells(Kind::Conflict));
     let layer = layer.track_body(log.clone());
@@ -408,7 +408,7 @@ fn a_rule_of_ones_own_sees_how_it_ended_and_the_last_one_added_is_asked_first() 
 }
 
 #[test]
-fn errors_only_hears_of_errors_only() {
+fn errors_only_end_reports_errors_only() {
     let log = Log::default();
     let layer = FaultClassifyLayer::new().errors_only().track_body(log.clone());
     let told = |status: u16, step| {
@@ -425,7 +425,7 @@ fn errors_only_hears_of_errors_only() {
 }
 
 #[test]
-fn a_classifier_of_ones_own_leaves_the_end_to_the_tables() {
+fn custom_classifier_end_uses_tables() {
     let log = Log::default();
     let own = classify_fn(|_: Result<&Response<Script>, &io::Error>| Verdict::Success);
     let layer = FaultClassifyLayer::new().classify(own).track_body(log.clone());
@@ -449,7 +449,7 @@ fn allocations<B: Body<Data = Bytes, Error = io::Error> + Unpin>(
 }
 
 #[test]
-fn neither_a_body_nor_its_frames_allocate() {
+fn tracked_body_and_frames_allocate_nothing() {
     let layer = FaultClassifyLayer::new().track_body(|verdict: Verdict| assert!(verdict.is_success()));
     for frames in [0, 1, 1_000] {
         let bare = allocations(frames, |response| response);

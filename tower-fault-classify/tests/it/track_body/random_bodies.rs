@@ -56,7 +56,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn all_passes_unchanged_and_the_hook_is_told_once_what_an_oracle_says(
+    fn random_bodies_pass_and_report_model_verdict_once(
         steps in proptest::collection::vec(any_step(), 0..10),
         kind in proptest::sample::select(vec!["application/grpc", "application/grpc-web", "text/plain"]),
         truthful: bool,
@@ -83,7 +83,7 @@ proptest! {
     }
 
     #[test]
-    fn a_body_that_lies_or_panics_passes_unchanged_and_the_hook_is_told_once(
+    fn random_misbehaving_bodies_pass_and_report_once(
         steps in proptest::collection::vec(prop_oneof![9 => any_step(), 1 => Just(Step::Panic)], 0..10),
         kind in proptest::sample::select(vec!["application/grpc", "text/plain"]),
         lie in any::<u64>(),
@@ -106,7 +106,7 @@ proptest! {
 }
 
 #[test]
-fn the_oracle_knows_what_it_judges() {
+fn model_matches_known_cases() {
     let data = || Seen::Data("a".into());
     assert_eq!(naive(true, &[(data(), false), (Seen::End, true)], true), UNKNOWN);
     assert_eq!(naive(false, &[(data(), false)], false), DROPPED);

@@ -23,7 +23,7 @@ fn tracked(content: &str, body: Script) -> (reqwest::Response, Log) {
 }
 
 #[test]
-fn all_but_the_body_is_what_it_was_and_the_body_too() {
+fn reqwest_tracked_response_is_unchanged() {
     let (response, log) = tracked("text/plain", Script::new(drip(b"body")).says(Says::Truth));
     assert_eq!(response.url(), &URL.parse::<Url>().unwrap());
     assert_eq!(response.status(), 200);
@@ -36,7 +36,7 @@ fn all_but_the_body_is_what_it_was_and_the_body_too() {
 }
 
 #[test]
-fn an_error_is_found_within_reqwests_own() {
+fn reqwest_body_error_is_found_in_reqwest_error() {
     let (response, log) =
         tracked("text/plain", Script::new([frame("a"), Step::Fail(ErrorKind::ConnectionReset)]));
     let error = now(response.text()).unwrap_err();
@@ -47,7 +47,7 @@ fn an_error_is_found_within_reqwests_own() {
 }
 
 #[test]
-fn trailers_are_judged_and_pass() {
+fn reqwest_trailers_are_classified_and_forwarded() {
     let steps = [frame("message"), trailers(&[("grpc-status", "14")])];
     let (response, log) = tracked("application/grpc", Script::new(steps));
     let body = Response::<Body>::from(response).into_body();
@@ -58,7 +58,7 @@ fn trailers_are_judged_and_pass() {
 }
 
 #[test]
-fn a_response_that_is_dropped_halfway_was_cancelled_and_an_unread_one_was_answered() {
+fn reqwest_response_dropped_halfway_is_cancelled() {
     let (response, log) = tracked("text/plain", Script::new([frame("a"), frame("b")]));
     let mut body = Response::<Body>::from(response).into_body();
     now(http_body_util::BodyExt::frame(&mut body)).unwrap().unwrap();
