@@ -9,6 +9,7 @@ mod full_stack;
 mod gateway;
 mod hyper_util;
 mod layer_order;
+mod pure_code;
 mod reqwest;
 mod response_bodies;
 mod retries;
