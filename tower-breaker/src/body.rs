@@ -13,7 +13,7 @@ use tower_fault_classify::{
     Watch, judge_body,
 };
 
-use crate::circuit::{Hold, Permit, Took};
+use crate::circuit::{CallDuration, Hold, Permit};
 use crate::settle::Settle;
 
 /// Settles at the end of the response's body; see [`track_body`](crate::BreakerLayer::track_body).
@@ -66,7 +66,7 @@ where
         let healthy_from = self.clock.now().saturating_add(self.healthy_after);
         let watch = response.headers().map_or_else(W::default, W::of);
         let watch = Healthy { watch, limit: Some((self.clock, healthy_from)) };
-        let hook = AtEnd { took: permit.took(), permit, answered: false };
+        let hook = AtEnd { duration: permit.duration(), permit, answered: false };
         judge_body(response, *verdict, watch, hook, classify, judge)
     }
 
@@ -92,8 +92,8 @@ impl<W, K> fmt::Debug for TrackBody<W, K> {
 #[derive(Debug)]
 pub struct AtEnd<H: Hold> {
     permit: Permit<H>,
-    /// How long the head took: a stream that goes on for hours is not slow.
-    took: Took,
+    /// How long the head duration: a stream that goes on for hours is not slow.
+    duration: CallDuration,
     /// Whether data has come.
     answered: bool,
 }
@@ -105,7 +105,7 @@ impl<H: Hold> OnEnd for AtEnd<H> {
     }
 
     fn on_end(self, verdict: Verdict) {
-        self.permit.settle_late(&verdict, self.took);
+        self.permit.record_with_duration(&verdict, self.duration);
     }
 
     fn on_drop(self, verdict: Verdict) {
@@ -114,7 +114,7 @@ impl<H: Hold> OnEnd for AtEnd<H> {
         if !verdict.fault().is_some_and(given_up) {
             self.on_end(verdict);
         } else if self.answered {
-            self.permit.abandon_answered();
+            self.permit.record_cancelled_after_answer();
         }
         // Otherwise the permit is dropped, which records a cancelled call.
     }

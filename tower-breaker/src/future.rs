@@ -101,7 +101,7 @@ where
     match result {
         Ok(response) => Ok(settle.settle(response, permit, &verdict, classify, C::classify_end)),
         Err(error) => {
-            permit.settle_by(&verdict);
+            permit.record_by_ref(&verdict);
             Err(R::inner(error))
         }
     }

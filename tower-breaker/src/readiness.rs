@@ -22,7 +22,7 @@ use std::mem;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::circuit::{Core, Refusal, Reserved, Seat, WaitsFor};
+use crate::circuit::{Core, Denied, Reserved, WakeOn, WakerKey};
 
 /// What the last `poll_ready` promised. The tag is a byte of its own, with the states of the usual
 /// calls first, so that they are told apart in one comparison.
@@ -42,7 +42,7 @@ pub(crate) enum Readiness {
     /// The circuit refuses the call, and the service is not ready meanwhile.
     CircuitPending(CircuitWait),
     /// The next call is rejected, even if the circuit changes before.
-    Rejected(Refusal),
+    Rejected(Denied),
 }
 
 impl Readiness {
@@ -98,7 +98,7 @@ impl Readiness {
         }
         let reserved = self.take_reserved();
         let since = core.clock().now();
-        let registration = Registration::new(core, waker, WaitsFor::Change);
+        let registration = Registration::new(core, waker, WakeOn::Change);
         self.become_state(Self::InnerPending(InnerWait { registration, since, reserved }));
     }
 
@@ -117,7 +117,7 @@ impl Readiness {
             wait.registration.renew(waker);
             return;
         }
-        let registration = Registration::new(core, waker, WaitsFor::Place);
+        let registration = Registration::new(core, waker, WakeOn::ProbeSlot);
         self.become_state(Self::CircuitPending(CircuitWait { registration, timer: OpenTimer::default() }));
     }
 
@@ -158,7 +158,7 @@ impl Drop for InnerWait {
         match self.reserved.take() {
             // A permit that is dropped is one of a cancelled call.
             Some(reserved) => drop(reserved.begin()),
-            None => self.registration.core.give_up_waiting(self.since),
+            None => self.registration.core.record_cancelled_wait(self.since),
         }
     }
 }
@@ -172,13 +172,13 @@ pub(crate) struct CircuitWait {
 /// The task's place among those that the circuit wakes when it changes.
 struct Registration {
     core: &'static Core,
-    seat: Option<Seat>,
-    what: WaitsFor,
+    waker_key: Option<WakerKey>,
+    what: WakeOn,
 }
 
 impl Registration {
-    fn new(core: &'static Core, waker: &Waker, what: WaitsFor) -> Self {
-        let mut registration = Self { core, seat: None, what };
+    fn new(core: &'static Core, waker: &Waker, what: WakeOn) -> Self {
+        let mut registration = Self { core, waker_key: None, what };
         registration.renew(waker);
         registration
     }
@@ -186,16 +186,16 @@ impl Registration {
     /// Registers the waker of this poll. Ask the circuit afterwards: an earlier change has woken
     /// nobody.
     fn renew(&mut self, waker: &Waker) {
-        self.core.wait(&mut self.seat, waker, self.what);
+        self.core.wait(&mut self.waker_key, waker, self.what);
     }
 
     /// Returns whether the task was registered.
     fn leave(&mut self) -> bool {
-        let seat = self.seat.take();
-        if let Some(seat) = seat {
-            self.core.leave(seat);
+        let waker_key = self.waker_key.take();
+        if let Some(waker_key) = waker_key {
+            self.core.leave(waker_key);
         }
-        seat.is_some()
+        waker_key.is_some()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::circuit::{Circuit, Status};
 use crate::config::BreakerConfig;
 use crate::error::Forced;
 use crate::machine::HealthReport;
-use crate::telemetry::{Transition, Watchers};
+use crate::telemetry::{Observers, Transition};
 
 /// The circuits of a program, by name: for a dashboard, a health page, a hand that has to act.
 ///
@@ -48,7 +48,7 @@ pub struct CircuitRegistry {
 struct Inner {
     default: BreakerConfig,
     entries: Mutex<Entries>,
-    watchers: Arc<Watchers>,
+    observers: Arc<Observers>,
 }
 
 type Entries = BTreeMap<&'static str, Entry>;
@@ -69,7 +69,7 @@ enum Entry {
 impl CircuitRegistry {
     /// An empty registry. Circuits that are not configured are made by `default`, each with its own name.
     pub fn new(default: BreakerConfig) -> Self {
-        let inner = Inner { default, entries: Mutex::default(), watchers: Arc::default() };
+        let inner = Inner { default, entries: Mutex::default(), observers: Arc::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -91,8 +91,8 @@ impl CircuitRegistry {
             // A circuit registers its instruments with the program's recorder, which may run
             // anything: not under the lock.
             let circuit = Circuit::new(config.clone());
-            let watchers = Arc::clone(&self.inner.watchers);
-            circuit.on_transition(move |transition| watchers.tell(transition));
+            let observers = Arc::clone(&self.inner.observers);
+            circuit.on_transition(move |transition| observers.tell(transition));
             let mut entries = self.entries();
             planned = plan(&entries);
             if matches!(&planned, Plan::Make(still) if *still == config) {
@@ -166,13 +166,13 @@ impl CircuitRegistry {
 
     /// Tells `observer` of every change of every circuit's state; see [`Circuit::on_transition`].
     pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
-        self.inner.watchers.add(Arc::new(observer));
+        self.inner.observers.add(Arc::new(observer));
     }
 
     /// The changes of every circuit's state from now on, as a stream that never holds a circuit up.
     #[cfg(feature = "stream")]
     pub fn transitions(&self) -> crate::telemetry::Transitions {
-        self.inner.watchers.stream()
+        self.inner.observers.stream()
     }
 
     /// Closes every circuit that no hand has forced.

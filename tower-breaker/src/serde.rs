@@ -14,9 +14,9 @@ use tower_fault_classify::__internals::settings::{
 };
 use tower_fault_classify::Fault;
 
-use crate::circuit::{Setup, Shape};
+use crate::circuit::{CircuitConfig, Shape};
 use crate::config::{BreakerConfig, CancelledPolicy, DURATIONS, GROWTH, Mode, PROBES, SHARES, WINDOW_CALLS};
-use crate::machine::{Cancelled, OpenTime, RecoveryLimits, SlowLimits, TripLimits};
+use crate::machine::{Cancelled, OpenDuration, RecoveryLimits, SlowCallLimits, TripLimits};
 
 /// The field of a duration.
 pub(crate) fn duration<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
@@ -292,13 +292,14 @@ impl<'de> Deserialize<'de> for BreakerConfig {
 impl Serialize for BreakerConfig {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         // In parts, so that a new setting does not compile until it is written.
-        let Self { setup, clock: _ } = self;
-        let Setup { name, trip, recovery, shape, observing, disabled } = *setup;
+        let Self { circuit, clock: _ } = self;
+        let CircuitConfig { name, trip, recovery, shape, observing, disabled } = *circuit;
         let TripLimits { consecutive_failures, failure_rate, slow, minimum_calls, cancelled } = trip;
-        let RecoveryLimits { open, probes, successes_to_close, probe_lease, ramp } = recovery;
-        let OpenTime { first, factor, cap, jitter, held } = open;
-        let slow = slow.map(|SlowLimits { from, rate }| SlowCallsTable { from: human(from), rate });
-        let growth = (factor > 1.0 || cap > first).then(|| GrowthTable { factor, cap: human(cap) });
+        let RecoveryLimits { open, probes, successes_to_close, probe_lease, slow_start } = recovery;
+        let OpenDuration { initial, multiplier, max, jitter, until_reset } = open;
+        let slow = slow.map(|SlowCallLimits { from, rate }| SlowCallsTable { from: human(from), rate });
+        let growth =
+            (multiplier > 1.0 || max > initial).then(|| GrowthTable { factor: multiplier, cap: human(max) });
         let mode = match (disabled, observing) {
             (true, _) => Mode::Disabled,
             (false, true) => Mode::ObserveOnly,
@@ -316,14 +317,14 @@ impl Serialize for BreakerConfig {
             Shape::Count(calls) => table.serialize_field("count_window", &calls)?,
         }
         table.serialize_field("cancelled", &WrittenAbandoned(cancelled))?;
-        table.serialize_field("open_for", &human(first))?;
+        table.serialize_field("open_for", &human(initial))?;
         table.serialize_field("open_backoff", &OrNone(growth))?;
         table.serialize_field("open_jitter", &jitter)?;
-        table.serialize_field("open_until_reset", &held)?;
+        table.serialize_field("open_until_reset", &until_reset)?;
         table.serialize_field("probes", &probes)?;
         table.serialize_field("successes_to_close", &successes_to_close)?;
         table.serialize_field("probe_lease", &human(probe_lease))?;
-        table.serialize_field("slow_start", &human(ramp))?;
+        table.serialize_field("slow_start", &human(slow_start))?;
         table.serialize_field("mode", &MODES.of(&mode))?;
         table.end()
     }

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
 
-use crate::circuit::{Arrival, Circuit, Permit, Refusal, Reserved};
+use crate::circuit::{Arrival, Circuit, Denied, Permit, Reserved};
 use crate::error::Rejection;
 use crate::fallback::OnReject;
 use crate::future::ResponseFuture;
@@ -94,7 +94,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
     }
 
     /// Asks the circuit about the next call. What it has reserved already stays reserved.
-    fn ask(&mut self, arrival: Arrival) -> Result<Option<Reserved>, Refusal> {
+    fn ask(&mut self, arrival: Arrival) -> Result<Option<Reserved>, Denied> {
         match self.readiness.take_reserved() {
             Some(reserved) if reserved.renew() => Ok(Some(reserved)),
             _ => Reserved::reserve(self.circuit.core(), arrival),
@@ -103,7 +103,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
 
     /// Asks the circuit until it lets the call in, or refuses it for good. Pending: the service is
     /// not ready meanwhile.
-    fn poll_circuit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Reserved>, Refusal>> {
+    fn poll_circuit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Reserved>, Denied>> {
         if !self.not_ready_when_open {
             return Poll::Ready(self.ask(Arrival::AtCall));
         }
@@ -111,9 +111,9 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         let mut answer = self.ask(if waits_already { Arrival::Again } else { Arrival::Now });
         let mut is_registered = false;
         loop {
-            let Err(refusal) = answer else { return Poll::Ready(answer) };
+            let Err(denied) = answer else { return Poll::Ready(answer) };
             if is_registered {
-                ready!(self.readiness.poll_timer(cx, self.circuit.worth_waiting(refusal)));
+                ready!(self.readiness.poll_timer(cx, self.circuit.worth_waiting(denied)));
                 answer = self.ask(Arrival::Now);
             } else {
                 if !waits_already {
@@ -129,9 +129,9 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
 
     /// Decides on a call that begins otherwise than closed after closed.
     #[inline(never)]
-    fn admit(&mut self) -> Result<Permit, Refusal> {
-        let permit = if let Readiness::Rejected(refusal) = self.readiness {
-            Err(refusal)
+    fn admit(&mut self) -> Result<Permit, Denied> {
+        let permit = if let Readiness::Rejected(denied) = self.readiness {
+            Err(denied)
         } else {
             match self.readiness.take_reserved() {
                 Some(reserved) if reserved.renew() => Ok(reserved.begin()),
@@ -177,9 +177,9 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
                         self.readiness.admit(reserved);
                         self.inner.poll_ready(cx)
                     }
-                    Err(refusal) => {
+                    Err(denied) => {
                         self.give_back();
-                        self.readiness = Readiness::Rejected(refusal);
+                        self.readiness = Readiness::Rejected(denied);
                         return Poll::Ready(Ok(()));
                     }
                 },
@@ -210,7 +210,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
     fn settle_readiness(&mut self, verdict: &Verdict) {
         let reserved = self.readiness.take_reserved().map(Reserved::begin);
         if let Some(permit) = reserved.or_else(|| self.circuit.permit_if_closed()) {
-            permit.settle_by(verdict);
+            permit.record_by_ref(verdict);
         }
     }
 
@@ -225,7 +225,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         B: Clone,
         R: OnReject<Req, S::Response, S::Error>,
     {
-        self.circuit.core().tell_refused(rejection.circuit(), rejection.state());
+        self.circuit.core().emit_rejection(rejection.circuit(), rejection.state());
         ResponseFuture::rejected(self.reject.reject(request, rejection), self.settle.clone())
     }
 
@@ -263,7 +263,7 @@ where
             return self.poll_ready_slowly(Some(ready), cx);
         }
         if !self.not_ready_when_open
-            && let Some(left) = self.circuit.refuses_for()
+            && let Some(left) = self.circuit.remaining_open()
         {
             if !matches!(self.readiness, Readiness::Idle | Readiness::Open(_)) {
                 self.give_back();
@@ -289,7 +289,7 @@ where
         }
         match self.admit() {
             Ok(permit) => self.begin(permit, request),
-            Err(refusal) => self.rejected(request, self.circuit.rejection(refusal)),
+            Err(denied) => self.rejected(request, self.circuit.rejection(denied)),
         }
     }
 }

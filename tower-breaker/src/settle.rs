@@ -34,7 +34,7 @@ impl<Res, C, H: Hold> Settle<Res, C, H> for Head {
 
     #[inline]
     fn settle(&self, response: Res, permit: Permit<H>, verdict: &Verdict, _: &C, _: JudgeEnd<C>) -> Res {
-        permit.settle_by(verdict);
+        permit.record_by_ref(verdict);
         response
     }
 

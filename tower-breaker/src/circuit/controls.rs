@@ -6,7 +6,7 @@ macro_rules! controls {
         impl$(<$key>)? $handle$(<$key>)? {
             /// Where the circuit stands, and what it counts.
             pub fn status(&self) -> Status {
-                Status::of(self.name, self.core.key(), self.core.view(), self.core.clock().slack())
+                Status::of(self.name, self.core.key(), self.core.snapshot(), self.core.clock().slack())
             }
 
             /// Asks to begin a call.
@@ -15,20 +15,20 @@ macro_rules! controls {
             ///
             /// A [`Rejection`] while the circuit is open, or half-open with all places taken.
             pub fn try_acquire(&self) -> Result<$permit, Rejection> {
-                self.admit().map_err(|refusal| {
-                    self.core.tell_refused(self.name, refusal.state);
-                    self.rejection(refusal)
+                self.admit().map_err(|denied| {
+                    self.core.emit_rejection(self.name, denied.state);
+                    self.rejection(denied)
                 })
             }
 
-            pub(crate) fn admit(&self) -> Result<$permit, Refusal> {
+            pub(crate) fn admit(&self) -> Result<$permit, Denied> {
                 Permit::acquire(self.hold())
             }
 
             #[inline]
-            pub(crate) fn rejection(&self, refusal: Refusal) -> Rejection {
-                let retry_after = refusal.retry_after(self.core.clock().slack());
-                Rejection::new(self.name, self.core.label(), refusal.state, retry_after)
+            pub(crate) fn rejection(&self, denied: Denied) -> Rejection {
+                let retry_after = denied.retry_after(self.core.clock().slack());
+                Rejection::new(self.name, self.core.label(), denied.state, retry_after)
             }
 
             /// Opens the circuit now; it recovers as usual. One that is open already stays as it is, also when its time is over and nobody has
@@ -38,7 +38,7 @@ macro_rules! controls {
             ///
             /// The circuit is forced, or disabled by its configuration: what a hand or the configuration said goes before.
             pub fn trip(&self) -> Result<(), Forced> {
-                self.core.trip_by_hand().map_err(|state| self.forced(state))
+                self.core.trip_manually().map_err(|state| self.forced(state))
             }
 
             /// Closes the circuit now, with an empty window, no ramp, and no memory of how often it was open. One that is closed already begins

@@ -5,25 +5,25 @@ use std::task::Waker;
 
 use tower_fault_classify::Verdict;
 
-use super::core::{Core, Entry, Refusal, Took};
+use super::core::{Admission, CallDuration, Core, Denied};
 use super::store::{Single, Store};
-use super::wakers::{Seat, WaitsFor};
+use super::wakers::{WakeOn, WakerKey};
 
 /// What a permit needs of the circuit that it holds. Only this crate's handles are any use as one.
 #[doc(hidden)]
 pub trait Hold {
     /// Takes the circuit over; what is left is of no use, and costs nothing to forget.
     fn take(&mut self) -> Self;
-    fn admit(&self) -> Result<Entry, Refusal>;
-    fn renew(&self, entry: Entry) -> bool;
-    fn settle(&self, entry: Entry, verdict: &Verdict);
-    fn settle_late(&self, entry: Entry, verdict: &Verdict, took: Took);
-    fn cancel(&self, entry: Entry);
-    fn abandon(&self, entry: Entry);
-    fn abandon_answered(&self, entry: Entry);
-    fn took(&self, entry: Entry) -> Took;
-    fn wait(&self, seat: &mut Option<Seat>, waker: &Waker);
-    fn leave(&self, seat: Seat);
+    fn admit(&self) -> Result<Admission, Denied>;
+    fn renew(&self, admission: Admission) -> bool;
+    fn settle(&self, admission: Admission, verdict: &Verdict);
+    fn record_with_duration(&self, admission: Admission, verdict: &Verdict, duration: CallDuration);
+    fn cancel(&self, admission: Admission);
+    fn record_cancelled(&self, admission: Admission);
+    fn record_cancelled_after_answer(&self, admission: Admission);
+    fn duration(&self, admission: Admission) -> CallDuration;
+    fn wait(&self, waker_key: &mut Option<WakerKey>, waker: &Waker);
+    fn leave(&self, waker_key: WakerKey);
 }
 
 /// Holds a circuit of its own, which is never freed, so that nobody counts.
@@ -61,52 +61,52 @@ impl<R: Reach> Hold for R {
     }
 
     #[inline]
-    fn admit(&self) -> Result<Entry, Refusal> {
+    fn admit(&self) -> Result<Admission, Denied> {
         self.core().admit()
     }
 
     #[inline]
-    fn renew(&self, entry: Entry) -> bool {
-        self.core().renew(entry)
+    fn renew(&self, admission: Admission) -> bool {
+        self.core().renew(admission)
     }
 
     #[inline]
-    fn settle(&self, entry: Entry, verdict: &Verdict) {
-        self.core().settle(entry, verdict);
+    fn settle(&self, admission: Admission, verdict: &Verdict) {
+        self.core().settle(admission, verdict);
     }
 
     #[inline]
-    fn settle_late(&self, entry: Entry, verdict: &Verdict, took: Took) {
-        self.core().settle_late(entry, verdict, took);
+    fn record_with_duration(&self, admission: Admission, verdict: &Verdict, duration: CallDuration) {
+        self.core().record_with_duration(admission, verdict, duration);
     }
 
     #[inline]
-    fn cancel(&self, entry: Entry) {
-        self.core().cancel(entry);
+    fn cancel(&self, admission: Admission) {
+        self.core().cancel(admission);
     }
 
     #[inline]
-    fn abandon(&self, entry: Entry) {
-        self.core().abandon(entry);
+    fn record_cancelled(&self, admission: Admission) {
+        self.core().record_cancelled(admission);
     }
 
-    fn abandon_answered(&self, entry: Entry) {
-        self.core().abandon_answered(entry);
-    }
-
-    #[inline]
-    fn took(&self, entry: Entry) -> Took {
-        self.core().took(entry)
+    fn record_cancelled_after_answer(&self, admission: Admission) {
+        self.core().record_cancelled_after_answer(admission);
     }
 
     #[inline]
-    fn wait(&self, seat: &mut Option<Seat>, waker: &Waker) {
-        self.core().wait(seat, waker, WaitsFor::Change);
+    fn duration(&self, admission: Admission) -> CallDuration {
+        self.core().duration(admission)
     }
 
     #[inline]
-    fn leave(&self, seat: Seat) {
-        self.core().leave(seat);
+    fn wait(&self, waker_key: &mut Option<WakerKey>, waker: &Waker) {
+        self.core().wait(waker_key, waker, WakeOn::Change);
+    }
+
+    #[inline]
+    fn leave(&self, waker_key: WakerKey) {
+        self.core().leave(waker_key);
     }
 }
 

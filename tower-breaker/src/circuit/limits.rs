@@ -7,18 +7,18 @@ use tower_fault_classify::__internals::Buckets;
 use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, fence};
 
 use super::window::Span;
-use crate::machine::{Cancelled, SlowLimits, TripLimits, fewest_failures};
+use crate::machine::{Cancelled, SlowCallLimits, TripLimits, min_failures_for_rate};
 
-/// Scale and offset of the buckets, calls of the window, run and failures to look at, `consecutive:32 | minimum:32`, failure rate, slow
+/// Scale and offset of the buckets, calls of the window, run and failures to evaluate at, `consecutive:32 | minimum:32`, failure rate, slow
 /// from, slow rate, cancelled.
 const WORDS: usize = 10;
 
-/// What a failing call must know to see whether there is anything to look at.
+/// What a failing call must know to see whether there is anything to evaluate at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Glance {
+pub(crate) struct TripThresholds {
     pub(crate) span: Span,
     /// A run of so many failures opens the circuit.
-    pub(crate) run: u64,
+    pub(crate) consecutive_failures: u64,
     /// So many failures in the window may reach the rate.
     pub(crate) failures: u64,
 }
@@ -31,12 +31,12 @@ pub(crate) struct Limits {
 }
 
 #[derive(Debug)]
-pub(crate) struct Settings {
+pub(crate) struct AtomicLimits {
     turn: AtomicU64,
     words: [AtomicU64; WORDS],
 }
 
-impl Settings {
+impl AtomicLimits {
     pub(crate) fn new(limits: &Limits) -> Self {
         Self { turn: AtomicU64::new(0), words: pack(limits).map(AtomicU64::new) }
     }
@@ -65,11 +65,15 @@ impl Settings {
 
     /// What a failing call needs first. `None`: it is being written.
     #[inline]
-    pub(crate) fn glance(&self) -> Option<Glance> {
+    pub(crate) fn trip_thresholds(&self) -> Option<TripThresholds> {
         self.read(|words| {
-            let [scale, offset, calls, run, failures, ..] = words;
+            let [scale, offset, calls, consecutive_failures, failures, ..] = words;
             let span = unpack_span([scale, offset, calls].map(load));
-            Glance { span, run: load(run), failures: load(failures) }
+            TripThresholds {
+                span,
+                consecutive_failures: load(consecutive_failures),
+                failures: load(failures),
+            }
         })
     }
 
@@ -79,7 +83,7 @@ impl Settings {
     }
 
     /// All limits, for a caller who holds the circuit's lock.
-    pub(crate) fn limits_locked(&self) -> Limits {
+    pub(crate) fn load_locked(&self) -> Limits {
         unpack(self.words.each_ref().map(load))
     }
 
@@ -102,7 +106,7 @@ fn load(word: &AtomicU64) -> u64 {
 fn pack(Limits { span, trip }: &Limits) -> [u64; WORDS] {
     let [scale, offset] = span.buckets.words();
     let counts = (u64::from(trip.consecutive_failures) << 32) | u64::from(trip.minimum_calls);
-    let slow = trip.slow.unwrap_or(SlowLimits { from: 0, rate: f64::NAN });
+    let slow = trip.slow.unwrap_or(SlowCallLimits { from: 0, rate: f64::NAN });
     let cancelled = match trip.cancelled {
         Cancelled::IfNoneCompletes => 0,
         Cancelled::Ignored => 1,
@@ -110,11 +114,23 @@ fn pack(Limits { span, trip }: &Limits) -> [u64; WORDS] {
         Cancelled::FailureFrom(nanos) => nanos.saturating_add(3),
     };
     let rate = trip.failure_rate.unwrap_or(f64::NAN);
-    let run = if trip.consecutive_failures == 0 { u64::MAX } else { trip.consecutive_failures.into() };
+    let consecutive_failures =
+        if trip.consecutive_failures == 0 { u64::MAX } else { trip.consecutive_failures.into() };
     let slow_rate = slow.rate.to_bits();
     let calls = span.calls.into();
-    let failures = fewest_failures(trip);
-    [scale, offset, calls, run, failures, counts, rate.to_bits(), slow.from, slow_rate, cancelled]
+    let failures = min_failures_for_rate(trip);
+    [
+        scale,
+        offset,
+        calls,
+        consecutive_failures,
+        failures,
+        counts,
+        rate.to_bits(),
+        slow.from,
+        slow_rate,
+        cancelled,
+    ]
 }
 
 fn unpack(
@@ -127,7 +143,7 @@ fn unpack(
             consecutive_failures: (counts >> 32) as u32,
             minimum_calls: counts as u32,
             failure_rate: number(rate),
-            slow: number(slow_rate).map(|rate| SlowLimits { from: slow_from, rate }),
+            slow: number(slow_rate).map(|rate| SlowCallLimits { from: slow_from, rate }),
             cancelled: match cancelled {
                 0 => Cancelled::IfNoneCompletes,
                 1 => Cancelled::Ignored,
@@ -165,7 +181,7 @@ mod tests {
                     consecutive_failures,
                     minimum_calls,
                     failure_rate,
-                    slow: slow.map(|(from, rate)| SlowLimits { from, rate }),
+                    slow: slow.map(|(from, rate)| SlowCallLimits { from, rate }),
                     cancelled,
                 },
             },
@@ -175,12 +191,12 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_written_is_read(first in limits(), second in limits()) {
-            let settings = Settings::new(&first);
-            prop_assert_eq!(settings.limits(), Some(first));
-            settings.write(&second);
-            prop_assert_eq!(settings.limits(), Some(second));
-            prop_assert_eq!(settings.limits_locked(), second);
-            prop_assert_eq!(settings.span(), Some(second.span));
+            let limits = AtomicLimits::new(&first);
+            prop_assert_eq!(limits.limits(), Some(first));
+            limits.write(&second);
+            prop_assert_eq!(limits.limits(), Some(second));
+            prop_assert_eq!(limits.load_locked(), second);
+            prop_assert_eq!(limits.span(), Some(second.span));
         }
     }
 }
@@ -211,16 +227,16 @@ mod models {
         // Two are enough to stop the reader and the writer once each; ten words on both sides make more last long.
         builder.preemption_bound = Some(2);
         builder.check(|| {
-            let settings = Arc::new(Settings::new(&limits(1)));
-            let other = Arc::clone(&settings);
+            let limits = Arc::new(AtomicLimits::new(&limits(1)));
+            let other = Arc::clone(&limits);
             let thread = thread::spawn(move || {
                 other.write(&limits(2));
             });
-            if let Some(read) = settings.limits() {
+            if let Some(read) = limits.limits() {
                 assert!([1, 2].map(limits).contains(&read), "{read:?}");
             }
             thread.join().unwrap();
-            assert_eq!(settings.limits(), Some(limits(2)));
+            assert_eq!(limits.limits(), Some(limits(2)));
         });
     }
 }

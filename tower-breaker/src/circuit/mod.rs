@@ -12,18 +12,18 @@ mod wakers;
 mod window;
 
 #[cfg(feature = "keyed")]
-pub(crate) use self::core::Cold;
+pub(crate) use self::core::Locked;
 #[cfg(all(test, loom_models, feature = "keyed"))]
-pub(crate) use self::core::models::{FAILURE, SETUP, model};
-pub(crate) use self::core::{Core, Refusal, Setup, Took};
+pub(crate) use self::core::models::{CONFIG, FAILURE, model};
+pub(crate) use self::core::{CallDuration, CircuitConfig, Core, Denied};
 #[cfg(feature = "keyed")]
 pub(crate) use self::hold::Reach;
 pub use self::hold::{Hold, Own};
 #[cfg(feature = "keyed")]
-pub(crate) use self::state_word::Gate;
+pub(crate) use self::state_word::StateWord;
 #[cfg(feature = "keyed")]
-pub(crate) use self::store::{Plan, Store};
-pub(crate) use self::wakers::{Seat, WaitsFor};
+pub(crate) use self::store::{HotConfig, Store};
+pub(crate) use self::wakers::{WakeOn, WakerKey};
 pub(crate) use self::window::Shape;
 #[cfg(feature = "keyed")]
 pub(crate) use self::window::{Counting, LastCalls, NO_BUCKET, Newest, Pairs, Span};
@@ -36,7 +36,7 @@ use std::time::Duration;
 
 use tower_fault_classify::__internals::{Clock, ConfigError, Recycled, Striped};
 
-use self::core::View;
+use self::core::Snapshot;
 use crate::config::BreakerConfig;
 use crate::error::{Forced, Rejection};
 pub(crate) use crate::machine::{Arrival, CircuitState};
@@ -73,10 +73,10 @@ impl Circuit {
     /// A closed circuit with an empty window.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
-        let (setup, clock) = (config.setup, config.clock());
-        let core = Recycled::take(|| Core::new(clock, Striped::new(), &setup));
-        core.adopt(&setup, clock);
-        Self { core, name: setup.name, clock: config.clock.unwrap_or_default() }
+        let (circuit, clock) = (config.circuit, config.clock());
+        let core = Recycled::take(|| Core::new(clock, Striped::new(), &circuit));
+        core.adopt(&circuit, clock);
+        Self { core, name: circuit.name, clock: config.clock.unwrap_or_default() }
     }
 
     /// The name from the configuration.
@@ -90,13 +90,13 @@ impl Circuit {
     /// call, and no other. Two changes in short order may be told by two threads at once; [`Transition::epoch`] gives their order. A panic
     /// ends in the observer. It is told until the circuit ends.
     pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
-        self.core.watchers().add(Arc::new(observer));
+        self.core.observers().add(Arc::new(observer));
     }
 
     /// The changes of the circuit's state from now on, as a stream that never holds the circuit up.
     #[cfg(feature = "stream")]
     pub fn transitions(&self) -> crate::telemetry::Transitions {
-        self.core.watchers().stream()
+        self.core.observers().stream()
     }
 
     #[inline]
@@ -126,14 +126,18 @@ impl Circuit {
     /// not the circuit's. Name and clock of a circuit never change.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn reconfigure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
-        let BreakerConfig { setup, clock } = config;
-        if setup.name != self.name {
-            return Err(ConfigError::new("name", setup.name, format!("{:?}, the circuit's own", self.name)));
+        let BreakerConfig { circuit, clock } = config;
+        if circuit.name != self.name {
+            return Err(ConfigError::new(
+                "name",
+                circuit.name,
+                format!("{:?}, the circuit's own", self.name),
+            ));
         }
         if let Some(clock) = clock.filter(|clock| *clock != self.clock) {
             return Err(ConfigError::new("clock", clock, format!("{:?}, the circuit's own", self.clock)));
         }
-        self.core.reconfigure(&setup, setup.fit(self.clock));
+        self.core.reconfigure(&circuit, circuit.fit(self.clock));
         Ok(())
     }
 
@@ -144,8 +148,8 @@ impl Circuit {
     /// For how many nanoseconds the circuit is open and refuses calls, if that is known without a
     /// lock.
     #[inline]
-    pub(crate) fn refuses_for(&self) -> Option<u64> {
-        self.core.refuses_for()
+    pub(crate) fn remaining_open(&self) -> Option<u64> {
+        self.core.remaining_open()
     }
 
     /// The rejection by a circuit that stays open for `left` nanoseconds.
@@ -156,7 +160,7 @@ impl Circuit {
 
     /// How long a service that is not ready waits before it asks again, if nothing wakes it. A slow
     /// start admits calls all the time, so it is asked before its end.
-    pub(crate) fn worth_waiting(&self, Refusal { state, left }: Refusal) -> Option<Duration> {
+    pub(crate) fn worth_waiting(&self, Denied { state, left }: Denied) -> Option<Duration> {
         const ASKED_IN_A_RAMP: u32 = 16;
 
         let left = self.with_slack(left?);
@@ -225,23 +229,28 @@ pub struct Status {
 }
 
 impl Status {
-    pub(crate) fn of(circuit: &'static str, key: Option<Arc<str>>, view: View, slack: Duration) -> Self {
+    pub(crate) fn of(
+        circuit: &'static str,
+        key: Option<Arc<str>>,
+        snapshot: Snapshot,
+        slack: Duration,
+    ) -> Self {
         let keyed =
             |transition: Option<Transition>| transition.map(|last| Transition { key: key.clone(), ..last });
         Self {
             circuit,
-            state: view.state,
-            slow_start: view.ramp,
-            lasted: Duration::from_nanos(view.lasted),
-            consecutive_failures: view.run,
-            window: view.counts,
-            retry_after: view.left.map(|left| match left {
+            state: snapshot.state,
+            slow_start: snapshot.slow_start,
+            lasted: Duration::from_nanos(snapshot.lasted),
+            consecutive_failures: snapshot.consecutive_failures,
+            window: snapshot.counts,
+            retry_after: snapshot.remaining.map(|left| match left {
                 0 => Duration::ZERO,
                 left => Duration::from_nanos(left) + slack,
             }),
-            last_transition: keyed(view.last),
-            last_trip: keyed(view.trip),
-            last_failure: view.failure,
+            last_transition: keyed(snapshot.last_transition),
+            last_trip: keyed(snapshot.last_trip),
+            last_failure: snapshot.last_failure,
             key,
         }
     }
@@ -281,7 +290,7 @@ mod tests {
         for clock in [Clock::coarse(), Clock::precise()] {
             let slack = clock.slack();
             let circuit = Circuit::new(BreakerConfig::builder().clock(clock).build().unwrap());
-            let rejection = circuit.rejection(Refusal { state: CircuitState::Open, left: Some(7) });
+            let rejection = circuit.rejection(Denied { state: CircuitState::Open, left: Some(7) });
             assert_eq!(rejection.retry_after(), Some(Duration::from_nanos(7) + slack));
         }
         assert_eq!(Clock::coarse().slack().is_zero(), cfg!(not(target_os = "linux")));

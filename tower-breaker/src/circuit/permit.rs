@@ -7,10 +7,10 @@ use std::task::Waker;
 
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
-use super::core::{Core, Entry, Refusal, Took};
+use super::core::{Admission, CallDuration, Core, Denied};
 use super::hold::{Hold, Own};
 #[cfg(feature = "keyed")]
-use super::wakers::Seat;
+use super::wakers::WakerKey;
 use crate::machine::Arrival;
 
 /// The fault of a call that panicked.
@@ -24,35 +24,35 @@ const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Unhe
 #[must_use = "a permit that is dropped stands for a call that was given up"]
 pub struct Permit<H: Hold = Own> {
     hold: H,
-    entry: Entry,
+    admission: Admission,
 }
 
 impl Permit {
     /// A permit of a closed circuit.
     #[inline]
     pub(crate) fn acquire_closed(core: &'static Core) -> Option<Self> {
-        core.admit_closed().map(|entry| Self { hold: Own(core), entry })
+        core.admit_closed().map(|admission| Self { hold: Own(core), admission })
     }
 
     /// A permit of a closed circuit, also in a slow start, for what is counted and was not asked
     /// for.
     pub(crate) fn if_closed(core: &'static Core) -> Option<Self> {
-        core.entry_if_closed().map(|entry| Self { hold: Own(core), entry })
+        core.admit_if_closed().map(|admission| Self { hold: Own(core), admission })
     }
 }
 
 impl<H: Hold> Permit<H> {
     #[inline]
-    pub(crate) fn acquire(hold: H) -> Result<Self, Refusal> {
-        Self::ask(hold).map_err(|(_, refusal)| refusal)
+    pub(crate) fn acquire(hold: H) -> Result<Self, Denied> {
+        Self::ask(hold).map_err(|(_, denied)| denied)
     }
 
     /// The same, with the circuit given back that refuses.
     #[inline]
-    pub(crate) fn ask(hold: H) -> Result<Self, (H, Refusal)> {
+    pub(crate) fn ask(hold: H) -> Result<Self, (H, Denied)> {
         match hold.admit() {
-            Ok(entry) => Ok(Self { hold, entry }),
-            Err(refusal) => Err((hold, refusal)),
+            Ok(admission) => Ok(Self { hold, admission }),
+            Err(denied) => Err((hold, denied)),
         }
     }
 
@@ -62,13 +62,13 @@ impl<H: Hold> Permit<H> {
     /// and counts for nothing.
     #[inline]
     pub fn settle(self, verdict: Verdict) {
-        self.settle_by(&verdict);
+        self.record_by_ref(&verdict);
     }
 
     /// The same. A verdict that is moved is copied, in one piece from where it was put in several, which stalls.
     #[inline]
-    pub(crate) fn settle_by(self, verdict: &Verdict) {
-        self.done(|hold, entry| hold.settle(entry, verdict));
+    pub(crate) fn record_by_ref(self, verdict: &Verdict) {
+        self.done(|hold, admission| hold.settle(admission, verdict));
     }
 
     /// Gives the permit back unused: the call never began.
@@ -80,26 +80,26 @@ impl<H: Hold> Permit<H> {
     }
 
     /// Cancels a call whose answer the caller was reading.
-    pub(crate) fn abandon_answered(self) {
-        self.done(H::abandon_answered);
+    pub(crate) fn record_cancelled_after_answer(self) {
+        self.done(H::record_cancelled_after_answer);
     }
 
     /// How long the call has taken until now, if that matters.
-    pub(crate) fn took(&self) -> Took {
-        self.hold.took(self.entry)
+    pub(crate) fn duration(&self) -> CallDuration {
+        self.hold.duration(self.admission)
     }
 
     /// Tells the circuit what a call came to that was answered before, after so long.
-    pub(crate) fn settle_late(self, verdict: &Verdict, took: Took) {
-        self.done(|hold, entry| hold.settle_late(entry, verdict, took));
+    pub(crate) fn record_with_duration(self, verdict: &Verdict, duration: CallDuration) {
+        self.done(|hold, admission| hold.record_with_duration(admission, verdict, duration));
     }
 
     /// Settles it, without a drop.
     #[expect(clippy::inline_always, reason = "what it is given would go through memory, twice a call")]
     #[inline(always)]
-    fn done(self, settle: impl FnOnce(&H, Entry)) {
+    fn done(self, settle: impl FnOnce(&H, Admission)) {
         let mut this = ManuallyDrop::new(self);
-        settle(&this.hold.take(), this.entry);
+        settle(&this.hold.take(), this.admission);
     }
 
     /// Runs a part of the call. A panic in it counts as a failure, and goes on.
@@ -127,30 +127,30 @@ impl<H: Hold> Permit<H> {
 #[derive(Debug)]
 pub(crate) struct Reserved {
     core: &'static Core,
-    entry: Entry,
+    admission: Admission,
 }
 
 impl Reserved {
     /// See [`Core::reserve`].
-    pub(crate) fn reserve(core: &'static Core, arrival: Arrival) -> Result<Option<Self>, Refusal> {
-        Ok(core.reserve(arrival)?.map(|entry| Self { core, entry }))
+    pub(crate) fn reserve(core: &'static Core, arrival: Arrival) -> Result<Option<Self>, Denied> {
+        Ok(core.reserve(arrival)?.map(|admission| Self { core, admission }))
     }
 
     /// Whether the call may still begin. A probe's lease is extended.
     pub(crate) fn renew(&self) -> bool {
-        self.core.renew(self.entry)
+        self.core.renew(self.admission)
     }
 
     /// Begins the call.
     pub(crate) fn begin(self) -> Permit {
         let this = ManuallyDrop::new(self);
-        Permit { hold: Own(this.core), entry: this.entry }
+        Permit { hold: Own(this.core), admission: this.admission }
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.core.cancel(self.entry);
+        self.core.cancel(self.admission);
     }
 }
 
@@ -158,43 +158,43 @@ impl Drop for Reserved {
 impl<H: Hold> Permit<H> {
     /// Whether nobody counts the call.
     pub(crate) const fn is_uncounted(&self) -> bool {
-        self.entry.is_uncounted()
+        self.admission.is_uncounted()
     }
 
     /// Whether the call may still begin. A probe's lease is extended.
     #[inline]
     pub(crate) fn renew(&self) -> bool {
-        self.hold.renew(self.entry)
+        self.hold.renew(self.admission)
     }
 
     /// Asks the same circuit again, for a call that may not begin any more.
-    pub(crate) fn ask_again(self) -> Result<Self, (H, Refusal)> {
+    pub(crate) fn ask_again(self) -> Result<Self, (H, Denied)> {
         let mut this = ManuallyDrop::new(self);
         let hold = this.hold.take();
-        hold.cancel(this.entry);
+        hold.cancel(this.admission);
         Self::ask(hold)
     }
 
     /// Registers a task that waits for something else, to be woken by a change of the circuit.
-    pub(crate) fn wait(&self, seat: &mut Option<Seat>, waker: &Waker) {
-        self.hold.wait(seat, waker);
+    pub(crate) fn wait(&self, waker_key: &mut Option<WakerKey>, waker: &Waker) {
+        self.hold.wait(waker_key, waker);
     }
 
     /// The task waits no longer.
-    pub(crate) fn leave(&self, seat: Seat) {
-        self.hold.leave(seat);
+    pub(crate) fn leave(&self, waker_key: WakerKey) {
+        self.hold.leave(waker_key);
     }
 }
 
 impl<H: Hold> Drop for Permit<H> {
     #[inline]
     fn drop(&mut self) {
-        self.hold.abandon(self.entry);
+        self.hold.record_cancelled(self.admission);
     }
 }
 
 impl<H: Hold> fmt::Debug for Permit<H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("entry", &self.entry).finish_non_exhaustive()
+        f.debug_struct("Permit").field("entry", &self.admission).finish_non_exhaustive()
     }
 }

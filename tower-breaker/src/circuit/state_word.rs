@@ -8,23 +8,23 @@
 //! └───────────────┴─────────┴──────┴──────────────────────────────┘
 //! ```
 //!
-//! The deadline of an open circuit is in a word of its own, which is written before the gate opens:
+//! The deadline of an open circuit is in a word of its own, which is written before the word opens:
 //! see [`Core::open_for`](super::Core::open_for). A permit holds the word of its admission with an
-//! empty payload: if the gate still equals it, nothing has changed, no failure is counted and no
+//! empty payload: if the word still equals it, nothing has changed, no failure is counted and no
 //! ramp is on, all known from one comparison.
 //!
 //! An epoch starts over after 2²⁴ changes of one circuit; an outcome would have to be as many changes late to be taken for a
 //! current one.
 
-use crate::machine::{CircuitState, Sign};
+use crate::machine::{CircuitState, State};
 
 const PAYLOAD_BITS: u32 = 37;
 const STATE_BITS: u32 = 3;
 const PAYLOAD: u64 = (1 << PAYLOAD_BITS) - 1;
 const STATE: u64 = (1 << STATE_BITS) - 1;
 /// Not every call is let through yet.
-const RAMP: u64 = 1 << (PAYLOAD_BITS - 1);
-const RUN: u64 = RAMP - 1;
+const SLOW_START: u64 = 1 << (PAYLOAD_BITS - 1);
+const FAILURES: u64 = SLOW_START - 1;
 
 /// The largest epoch.
 pub(crate) const LAST_EPOCH: u32 = (1 << (64 - PAYLOAD_BITS - STATE_BITS)) - 1;
@@ -32,13 +32,13 @@ pub(crate) const LAST_EPOCH: u32 = (1 << (64 - PAYLOAD_BITS - STATE_BITS)) - 1;
 const CLOSED: u64 = 0;
 const OPEN: u64 = 1;
 const HALF_OPEN: u64 = 2;
-const HELD: u64 = 3;
-const FREE: u64 = 4;
+const OPEN_INDEFINITELY: u64 = 3;
+const BYPASSED: u64 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Gate(u64);
+pub(crate) struct StateWord(u64);
 
-impl Gate {
+impl StateWord {
     pub(crate) const fn from_word(word: u64) -> Self {
         Self(word)
     }
@@ -51,21 +51,21 @@ impl Gate {
         Self(((epoch as u64) << (PAYLOAD_BITS + STATE_BITS)) | (state << PAYLOAD_BITS) | payload)
     }
 
-    /// The gate at which a machine's sign stands.
-    pub(crate) const fn of(sign: Sign, epoch: u32) -> Self {
-        match sign {
-            Sign::Closed { ramping: false } => Self::pack(epoch, CLOSED, 0),
-            Sign::Closed { ramping: true } => Self::pack(epoch, CLOSED, RAMP),
-            Sign::OpenUntil(_) => Self::pack(epoch, OPEN, 0),
-            Sign::Held => Self::pack(epoch, HELD, 0),
-            Sign::HalfOpen => Self::pack(epoch, HALF_OPEN, 0),
-            Sign::Free => Self::pack(epoch, FREE, 0),
+    /// The word at which a machine's state stands.
+    pub(crate) const fn of(state: State, epoch: u32) -> Self {
+        match state {
+            State::Closed { slow_start: false } => Self::pack(epoch, CLOSED, 0),
+            State::Closed { slow_start: true } => Self::pack(epoch, CLOSED, SLOW_START),
+            State::OpenUntil(_) => Self::pack(epoch, OPEN, 0),
+            State::OpenIndefinitely => Self::pack(epoch, OPEN_INDEFINITELY, 0),
+            State::HalfOpen => Self::pack(epoch, HALF_OPEN, 0),
+            State::Bypassed => Self::pack(epoch, BYPASSED, 0),
         }
     }
 
-    /// The gate of a new circuit.
-    pub(crate) const fn at_first(disabled: bool) -> Self {
-        Self::of(if disabled { Sign::Free } else { Sign::Closed { ramping: false } }, 0)
+    /// The word of a new circuit.
+    pub(crate) const fn initial(disabled: bool) -> Self {
+        Self::of(if disabled { State::Bypassed } else { State::Closed { slow_start: false } }, 0)
     }
 
     /// Closed, with no failure counted, letting all through.
@@ -74,13 +74,13 @@ impl Gate {
     }
 
     /// Where a circuit stands that has never changed.
-    pub(crate) const fn untroubled_state(self) -> CircuitState {
-        if self.is_free() { CircuitState::Disabled } else { CircuitState::Closed }
+    pub(crate) const fn initial_state(self) -> CircuitState {
+        if self.is_bypassed() { CircuitState::Disabled } else { CircuitState::Closed }
     }
 
     /// The word of a permit whose call is not counted in the window.
-    pub(crate) const fn free(epoch: u32) -> Self {
-        Self::pack(epoch, FREE, 0)
+    pub(crate) const fn bypassed(epoch: u32) -> Self {
+        Self::pack(epoch, BYPASSED, 0)
     }
 
     pub(crate) const fn epoch(self) -> u32 {
@@ -93,8 +93,8 @@ impl Gate {
 
     /// Whether every call is let through and counted.
     #[inline]
-    pub(crate) const fn lets_all_through(self) -> bool {
-        self.0 & (STATE << PAYLOAD_BITS | RAMP) == CLOSED << PAYLOAD_BITS
+    pub(crate) const fn admits_all(self) -> bool {
+        self.0 & (STATE << PAYLOAD_BITS | SLOW_START) == CLOSED << PAYLOAD_BITS
     }
 
     pub(crate) const fn is_closed(self) -> bool {
@@ -105,39 +105,39 @@ impl Gate {
         self.state() == HALF_OPEN
     }
 
-    pub(crate) const fn is_free(self) -> bool {
-        self.state() == FREE
+    pub(crate) const fn is_bypassed(self) -> bool {
+        self.state() == BYPASSED
     }
 
-    /// The word of a permit that is given out at this gate, which is closed.
+    /// The word of a permit that is given out at this word, which is closed.
     #[inline]
     pub(crate) const fn stamp(self) -> Self {
         Self(self.0 & !PAYLOAD)
     }
 
-    /// The failures since the last success, of a closed gate.
-    pub(crate) const fn run(self) -> u64 {
-        self.0 & RUN
+    /// The failures since the last success, of a closed word.
+    pub(crate) const fn consecutive_failures(self) -> u64 {
+        self.0 & FAILURES
     }
 
-    /// The gate without its failures.
-    pub(crate) const fn without_run(self) -> Self {
-        Self(self.0 & !RUN)
+    /// The word without its failures.
+    pub(crate) const fn without_failures(self) -> Self {
+        Self(self.0 & !FAILURES)
     }
 
-    /// The gate without its ramp.
-    pub(crate) const fn without_ramp(self) -> Self {
-        Self(self.0 & !RAMP)
+    /// The word without its ramp.
+    pub(crate) const fn without_slow_start(self) -> Self {
+        Self(self.0 & !SLOW_START)
     }
 
-    /// The gate after one more failure. The count stays at its end.
-    pub(crate) const fn one_more_failure(self) -> Self {
-        if self.run() == RUN { self } else { Self(self.0 + 1) }
+    /// The word after one more failure. The count stays at its end.
+    pub(crate) const fn with_failure(self) -> Self {
+        if self.consecutive_failures() == FAILURES { self } else { Self(self.0 + 1) }
     }
 
     /// Whether it is open until a deadline, which may be over.
     #[inline]
-    pub(crate) const fn is_timed(self) -> bool {
+    pub(crate) const fn is_open_until_deadline(self) -> bool {
         self.state() == OPEN
     }
 }
@@ -146,41 +146,41 @@ impl Gate {
 mod tests {
     use super::*;
 
-    const SIGNS: [Sign; 6] = [
-        Sign::Closed { ramping: false },
-        Sign::Closed { ramping: true },
-        Sign::OpenUntil(u64::MAX),
-        Sign::Held,
-        Sign::HalfOpen,
-        Sign::Free,
+    const STATES: [State; 6] = [
+        State::Closed { slow_start: false },
+        State::Closed { slow_start: true },
+        State::OpenUntil(u64::MAX),
+        State::OpenIndefinitely,
+        State::HalfOpen,
+        State::Bypassed,
     ];
 
     #[test]
-    fn each_state_is_told_with_its_epoch() {
+    fn each_state_is_packed_with_its_epoch() {
         for epoch in [0, 1, LAST_EPOCH] {
-            for (place, sign) in SIGNS.into_iter().enumerate() {
-                let gate = Gate::of(sign, epoch);
-                assert_eq!(gate.epoch(), epoch);
-                assert_eq!(Gate::from_word(gate.word()), gate);
-                assert_eq!(gate.lets_all_through(), place == 0, "{sign:?}");
-                let tells = [gate.is_closed(), gate.is_half_open(), gate.is_free()];
-                let expected = [place < 2, place == 4, place == 5];
-                assert_eq!(tells, expected, "{sign:?}");
-                assert_eq!(gate.is_timed(), place == 2, "{sign:?}");
+            for (index, state) in STATES.into_iter().enumerate() {
+                let word = StateWord::of(state, epoch);
+                assert_eq!(word.epoch(), epoch);
+                assert_eq!(StateWord::from_word(word.word()), word);
+                assert_eq!(word.admits_all(), index == 0, "{state:?}");
+                let flags = [word.is_closed(), word.is_half_open(), word.is_bypassed()];
+                let expected = [index < 2, index == 4, index == 5];
+                assert_eq!(flags, expected, "{state:?}");
+                assert_eq!(word.is_open_until_deadline(), index == 2, "{state:?}");
             }
         }
     }
 
     #[test]
-    fn a_run_counts_up_beside_a_ramp_and_stays_at_its_end() {
-        for ramping in [false, true] {
-            let gate = Gate::of(Sign::Closed { ramping }, 7);
-            let run = gate.one_more_failure().one_more_failure();
-            assert_eq!((run.run(), run.epoch(), run.is_closed()), (2, 7, true));
-            assert_eq!((run.without_run(), run.stamp()), (gate, Gate::closed(7)));
-            assert_eq!(run.without_ramp().without_run(), Gate::closed(7));
-            let full = Gate(gate.word() | RUN);
-            assert_eq!(full.one_more_failure(), full);
+    fn failures_count_up_beside_slow_start_and_saturate() {
+        for slow_start in [false, true] {
+            let word = StateWord::of(State::Closed { slow_start }, 7);
+            let failed = word.with_failure().with_failure();
+            assert_eq!((failed.consecutive_failures(), failed.epoch(), failed.is_closed()), (2, 7, true));
+            assert_eq!((failed.without_failures(), failed.stamp()), (word, StateWord::closed(7)));
+            assert_eq!(failed.without_slow_start().without_failures(), StateWord::closed(7));
+            let full = StateWord(word.word() | FAILURES);
+            assert_eq!(full.with_failure(), full);
         }
     }
 }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering};
 use tower_fault_classify::__internals::{AtomicClock, Clock, Striped};
 
-use super::core::{Cold, METERS, Setup};
-use super::limits::{Limits, Settings};
-use super::state_word::Gate;
+use super::core::{CircuitConfig, INSTRUMENTS, Locked};
+use super::limits::{AtomicLimits, Limits};
+use super::state_word::StateWord;
 use super::window::{Counting, Span, Window};
 use crate::label::Label;
-use crate::telemetry::{Meters, meters};
+use crate::telemetry::{Instruments, instruments};
 
 /// The parts of a circuit.
 pub(crate) trait Store {
@@ -18,60 +18,60 @@ pub(crate) trait Store {
     type Window: Counting;
 
     /// The word that every call reads.
-    fn gate(&self) -> &AtomicU64;
-    /// When an open circuit lets probes through. It is written before the gate that says so.
+    fn state_word(&self) -> &AtomicU64;
+    /// When an open circuit lets probes through. It is written before the word that says so.
     fn deadline(&self) -> &AtomicU64;
     /// What a call must know besides.
-    fn plan(&self) -> &Plan;
+    fn hot_config(&self) -> &HotConfig;
     /// Its counts.
     fn window(&self) -> &Self::Window;
     /// What only transitions and half-open calls touch.
-    fn cold(&self) -> &Mutex<Cold>;
+    fn locked(&self) -> &Mutex<Locked>;
     /// The same, if anything has touched it.
-    fn cold_if_any(&self) -> Option<&Mutex<Cold>>;
+    fn locked_if_any(&self) -> Option<&Mutex<Locked>>;
     /// What it is called among those that share its name. It may run a user's code: never under a lock.
     fn key(&self) -> Option<Arc<str>>;
     /// The same, as a rejection has it.
     fn label(&self) -> Option<Label>;
 }
 
-/// What a call reads besides the gate: seldom written.
+/// What a call reads besides the word: seldom written.
 #[derive(Debug)]
-pub(crate) struct Plan {
+pub(crate) struct HotConfig {
     pub(crate) flags: AtomicU64,
-    pub(crate) settings: Settings,
+    pub(crate) limits: AtomicLimits,
     pub(crate) clock: AtomicClock,
 }
 
-impl Plan {
-    pub(crate) fn new(clock: Clock, setup: &Setup, parts: u64, meters: u32) -> Self {
-        let limits = Limits { span: Span::of(setup.shape, parts), trip: setup.trip };
+impl HotConfig {
+    pub(crate) fn new(clock: Clock, config: &CircuitConfig, parts: u64, instruments: u32) -> Self {
+        let limits = Limits { span: Span::of(config.shape, parts), trip: config.trip };
         Self {
-            flags: AtomicU64::new(setup.flags(meters, 0)),
-            settings: Settings::new(&limits),
+            flags: AtomicU64::new(config.flags(instruments, 0)),
+            limits: AtomicLimits::new(&limits),
             clock: AtomicClock::new(clock),
         }
     }
 }
 
-impl Plan {
+impl HotConfig {
     /// The current bucket of a circuit in its first epoch. A window that begins in this bucket does
     /// not clear its cells for the first call.
     pub(crate) fn bucket(&self) -> u64 {
-        self.settings.limits_locked().span.buckets.tag(self.clock.now(), 0)
+        self.limits.load_locked().span.buckets.tag(self.clock.now(), 0)
     }
 
     /// Whether there is a recorder: without the feature `metrics` there is none.
     #[inline]
     pub(super) fn is_metered(&self) -> bool {
-        cfg!(feature = "metrics") && self.flags.load(Ordering::Relaxed) >> METERS != 0
+        cfg!(feature = "metrics") && self.flags.load(Ordering::Relaxed) >> INSTRUMENTS != 0
     }
 
-    /// The meters of the circuit's name, if there is a recorder.
-    pub(crate) fn meters(&self) -> Option<&'static Meters> {
+    /// The instruments of the circuit's name, if there is a recorder.
+    pub(crate) fn instruments(&self) -> Option<&'static Instruments> {
         // Relaxed: the number is written under the circuit's lock, or before anybody has the
         // circuit.
-        meters((self.flags.load(Ordering::Relaxed) >> METERS) as u32)
+        instruments((self.flags.load(Ordering::Relaxed) >> INSTRUMENTS) as u32)
     }
 }
 
@@ -79,26 +79,26 @@ impl Plan {
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Single {
-    gate: AtomicU64,
+    state_word: AtomicU64,
     deadline: AtomicU64,
-    plan: Plan,
+    hot_config: HotConfig,
     window: Window,
-    cold: Mutex<Cold>,
+    locked: Mutex<Locked>,
 }
 
 impl Single {
     /// The parts of a closed circuit. `stripes`: how its successes are counted.
-    pub(crate) fn new(clock: Clock, stripes: Striped, setup: &Setup) -> Self {
-        // The owner that adopts the circuit registers its meters.
-        let plan = Plan::new(clock, setup, Window::PARTS, 0);
-        let cold = Cold::new(setup, plan.clock.now(), Arc::default());
-        let window = Window::new(stripes, plan.bucket());
+    pub(crate) fn new(clock: Clock, stripes: Striped, config: &CircuitConfig) -> Self {
+        // The owner that adopts the circuit registers its instruments.
+        let hot_config = HotConfig::new(clock, config, Window::PARTS, 0);
+        let locked = Locked::new(config, hot_config.clock.now(), Arc::default());
+        let window = Window::new(stripes, hot_config.bucket());
         Self {
-            gate: AtomicU64::new(Gate::at_first(setup.disabled).word()),
+            state_word: AtomicU64::new(StateWord::initial(config.disabled).word()),
             deadline: AtomicU64::new(0),
-            plan,
+            hot_config,
             window,
-            cold: Mutex::new(cold),
+            locked: Mutex::new(locked),
         }
     }
 }
@@ -107,8 +107,8 @@ impl Store for Single {
     type Window = Window;
 
     #[inline]
-    fn gate(&self) -> &AtomicU64 {
-        &self.gate
+    fn state_word(&self) -> &AtomicU64 {
+        &self.state_word
     }
 
     #[inline]
@@ -117,8 +117,8 @@ impl Store for Single {
     }
 
     #[inline]
-    fn plan(&self) -> &Plan {
-        &self.plan
+    fn hot_config(&self) -> &HotConfig {
+        &self.hot_config
     }
 
     #[inline]
@@ -126,12 +126,12 @@ impl Store for Single {
         &self.window
     }
 
-    fn cold(&self) -> &Mutex<Cold> {
-        &self.cold
+    fn locked(&self) -> &Mutex<Locked> {
+        &self.locked
     }
 
-    fn cold_if_any(&self) -> Option<&Mutex<Cold>> {
-        Some(&self.cold)
+    fn locked_if_any(&self) -> Option<&Mutex<Locked>> {
+        Some(&self.locked)
     }
 
     fn key(&self) -> Option<Arc<str>> {

@@ -3,80 +3,80 @@
 use std::mem;
 use std::task::Waker;
 
-/// Where a task is registered. It is void once the round is over.
+/// Where a task is registered. It is void once the generation is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seat {
-    round: u64,
+pub struct WakerKey {
+    generation: u64,
     index: usize,
 }
 
 /// What a task waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WaitsFor {
+pub(crate) enum WakeOn {
     /// A change of the circuit.
     Change,
     /// A change of the circuit, or a free place for a probe.
-    Place,
+    ProbeSlot,
 }
 
-/// The wakers of one round. A change of the circuit ends the round and wakes them all.
+/// The wakers of one generation. A change of the circuit ends the generation and wakes them all.
 #[derive(Debug, Default)]
-pub(crate) struct Waiters {
-    round: u64,
-    seats: Vec<Option<Waker>>,
+pub(crate) struct WakerList {
+    generation: u64,
+    slots: Vec<Option<Waker>>,
     free: Vec<usize>,
     /// Somebody waits for a place.
-    places: bool,
+    wants_slot: bool,
 }
 
-impl Waiters {
-    /// Registers a task, at the seat that it has already if that is still its own. The waker that
+impl WakerList {
+    /// Registers a task, at the waker_key that it has already if that is still its own. The waker that
     /// is registered no longer is returned, so that it is dropped outside the lock.
     pub(crate) fn register(
         &mut self,
-        seat: Option<Seat>,
+        waker_key: Option<WakerKey>,
         waker: Waker,
-        what: WaitsFor,
-    ) -> (Seat, Option<Waker>) {
-        self.places |= what == WaitsFor::Place;
-        if let Some(seat) = seat.filter(|seat| seat.round == self.round)
-            && let Some(Some(registered)) = self.seats.get_mut(seat.index)
+        what: WakeOn,
+    ) -> (WakerKey, Option<Waker>) {
+        self.wants_slot |= what == WakeOn::ProbeSlot;
+        if let Some(waker_key) = waker_key.filter(|waker_key| waker_key.generation == self.generation)
+            && let Some(Some(registered)) = self.slots.get_mut(waker_key.index)
         {
-            return (seat, Some(mem::replace(registered, waker)));
+            return (waker_key, Some(mem::replace(registered, waker)));
         }
         let index = if let Some(index) = self.free.pop() {
-            self.seats[index] = Some(waker);
+            self.slots[index] = Some(waker);
             index
         } else {
-            self.seats.push(Some(waker));
-            self.seats.len() - 1
+            self.slots.push(Some(waker));
+            self.slots.len() - 1
         };
-        (Seat { round: self.round, index }, None)
+        (WakerKey { generation: self.generation, index }, None)
     }
 
-    /// Frees a seat. The waker is returned so that it is dropped outside the lock.
-    pub(crate) fn leave(&mut self, seat: Seat) -> Option<Waker> {
-        if seat.round != self.round {
+    /// Frees a waker_key. The waker is returned so that it is dropped outside the lock.
+    pub(crate) fn leave(&mut self, waker_key: WakerKey) -> Option<Waker> {
+        if waker_key.generation != self.generation {
             return None;
         }
-        let waker = self.seats.get_mut(seat.index)?.take();
+        let waker = self.slots.get_mut(waker_key.index)?.take();
         if waker.is_some() {
-            self.free.push(seat.index);
+            self.free.push(waker_key.index);
         }
         waker
     }
 
-    /// Whether a free place is worth ending the round.
-    pub(crate) const fn want_places(&self) -> bool {
-        self.places
+    /// Whether a free place is worth ending the generation.
+    pub(crate) const fn wants_probe_slot(&self) -> bool {
+        self.wants_slot
     }
 
-    /// Ends the round. The wakers are to be woken outside the lock.
+    /// Ends the generation. The wakers are to be woken outside the lock.
     pub(crate) fn drain(&mut self) -> Vec<Option<Waker>> {
-        self.round = self.round.wrapping_add(1);
+        self.generation = self.generation.wrapping_add(1);
         self.free.clear();
-        self.places = false;
-        mem::take(&mut self.seats)
+        self.wants_slot = false;
+        mem::take(&mut self.slots)
     }
 }
 
@@ -87,31 +87,35 @@ mod tests {
     #[test]
     fn a_task_keeps_its_seat_until_the_round_ends() {
         let waker = || Waker::noop().clone();
-        let mut waiters = Waiters::default();
-        let (seat, _) = waiters.register(None, waker(), WaitsFor::Change);
-        let (same, former) = waiters.register(Some(seat), waker(), WaitsFor::Change);
-        assert_eq!((same, former.is_some()), (seat, true));
-        let (other, _) = waiters.register(None, waker(), WaitsFor::Change);
-        assert_ne!(seat, other);
-        assert!(waiters.leave(seat).is_some());
-        assert!(waiters.leave(seat).is_none(), "a seat is left once");
-        assert_eq!(waiters.register(None, waker(), WaitsFor::Change).0, seat, "a free seat is taken again");
-        assert_eq!(waiters.drain().into_iter().flatten().count(), 2);
-        assert!(waiters.leave(other).is_none(), "the round is over");
-        let (next, _) = waiters.register(Some(other), waker(), WaitsFor::Place);
+        let mut wakers = WakerList::default();
+        let (waker_key, _) = wakers.register(None, waker(), WakeOn::Change);
+        let (same, former) = wakers.register(Some(waker_key), waker(), WakeOn::Change);
+        assert_eq!((same, former.is_some()), (waker_key, true));
+        let (other, _) = wakers.register(None, waker(), WakeOn::Change);
+        assert_ne!(waker_key, other);
+        assert!(wakers.leave(waker_key).is_some());
+        assert!(wakers.leave(waker_key).is_none(), "a waker_key is left once");
+        assert_eq!(
+            wakers.register(None, waker(), WakeOn::Change).0,
+            waker_key,
+            "a free waker_key is taken again"
+        );
+        assert_eq!(wakers.drain().into_iter().flatten().count(), 2);
+        assert!(wakers.leave(other).is_none(), "the generation is over");
+        let (next, _) = wakers.register(Some(other), waker(), WakeOn::ProbeSlot);
         assert_ne!(next, other);
-        assert!(waiters.want_places());
-        assert_eq!(waiters.drain().len(), 1);
-        assert!(!waiters.want_places(), "nobody waits in the next round");
+        assert!(wakers.wants_probe_slot());
+        assert_eq!(wakers.drain().len(), 1);
+        assert!(!wakers.wants_probe_slot(), "nobody waits in the next generation");
     }
 
     #[test]
     fn memory_is_bounded_by_those_who_wait_at_once() {
-        let mut waiters = Waiters::default();
+        let mut wakers = WakerList::default();
         for _ in 0..10_000 {
-            let (seat, _) = waiters.register(None, Waker::noop().clone(), WaitsFor::Change);
-            waiters.leave(seat);
+            let (waker_key, _) = wakers.register(None, Waker::noop().clone(), WakeOn::Change);
+            wakers.leave(waker_key);
         }
-        assert_eq!(waiters.drain().len(), 1);
+        assert_eq!(wakers.drain().len(), 1);
     }
 }

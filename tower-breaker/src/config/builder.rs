@@ -8,8 +8,8 @@ use tower_fault_classify::__internals::{Clock, ConfigError};
 
 use super::name::intern;
 use super::{BreakerConfig, CancelledPolicy, Mode};
-use crate::circuit::{Setup, Shape};
-use crate::machine::{Cancelled, OpenTime, RecoveryLimits, SlowLimits, TripLimits};
+use crate::circuit::{CircuitConfig, Shape};
+use crate::machine::{Cancelled, OpenDuration, RecoveryLimits, SlowCallLimits, TripLimits};
 
 /// What open times, leases and time windows may be.
 pub(crate) const DURATIONS: RangeInclusive<Duration> =
@@ -247,7 +247,7 @@ impl BreakerConfigBuilder {
         };
         let slow = match self.slow_call_rate {
             None => None,
-            Some((from, rate)) => Some(SlowLimits {
+            Some((from, rate)) => Some(SlowCallLimits {
                 from: time("slow_call_rate", from)?,
                 rate: ConfigError::check("slow_call_rate", rate, SHARES)?,
             }),
@@ -275,7 +275,13 @@ impl BreakerConfigBuilder {
         };
         let jitter = ConfigError::check("open_jitter", self.open_jitter, SHARES)?;
         let recovery = RecoveryLimits {
-            open: OpenTime { first, factor, cap, jitter, held: self.open_until_reset },
+            open: OpenDuration {
+                initial: first,
+                multiplier: factor,
+                max: cap,
+                jitter,
+                until_reset: self.open_until_reset,
+            },
             probes: ConfigError::check("probes", self.probes, PROBES)?,
             successes_to_close: ConfigError::check(
                 "successes_to_close",
@@ -283,13 +289,13 @@ impl BreakerConfigBuilder {
                 1..=u32::MAX,
             )?,
             probe_lease: time("probe_lease", self.probe_lease.unwrap_or(self.open_for))?,
-            ramp: if self.slow_start.is_zero() { 0 } else { time("slow_start", self.slow_start)? },
+            slow_start: if self.slow_start.is_zero() { 0 } else { time("slow_start", self.slow_start)? },
         };
         let observing = self.mode == Mode::ObserveOnly;
         let disabled = self.mode == Mode::Disabled;
         let name = intern(self.name);
         Ok(BreakerConfig {
-            setup: Setup { name, trip, recovery, shape, observing, disabled },
+            circuit: CircuitConfig { name, trip, recovery, shape, observing, disabled },
             clock: self.clock,
         })
     }
@@ -320,17 +326,17 @@ mod tests {
             minimum_calls: 10,
             cancelled: Cancelled::IfNoneCompletes,
         };
-        assert_eq!((config.name(), config.setup.trip), ("breaker", trip));
+        assert_eq!((config.name(), config.circuit.trip), ("breaker", trip));
         let thirty_seconds = 30_000_000_000;
         let recovery = RecoveryLimits {
-            open: OpenTime::constant(thirty_seconds),
+            open: OpenDuration::constant(thirty_seconds),
             probes: 3,
             successes_to_close: 2,
             probe_lease: thirty_seconds,
-            ramp: 0,
+            slow_start: 0,
         };
-        let Setup { observing, disabled, shape, .. } = config.setup;
-        assert_eq!((config.setup.recovery, shape), (recovery, Shape::Time(60_000_000_000)));
+        let CircuitConfig { observing, disabled, shape, .. } = config.circuit;
+        assert_eq!((config.circuit.recovery, shape), (recovery, Shape::Time(60_000_000_000)));
         assert!(!observing && !disabled);
         assert_eq!((config.clock, config.clock()), (None, Clock::coarse()));
     }
@@ -384,17 +390,17 @@ mod tests {
             assert!(BreakerConfig::builder().failure_rate(rate).build().is_ok());
         }
         let least = BreakerConfig::builder().count_window(1).probes(1).successes_to_close(u32::MAX);
-        assert_eq!(least.build().unwrap().setup.trip.minimum_calls, 1);
+        assert_eq!(least.build().unwrap().circuit.trip.minimum_calls, 1);
         let off = BreakerConfig::builder().failure_rate(None).consecutive_failures(0);
         assert!(off.build().is_ok());
     }
 
     #[test]
     fn the_presets_are_valid() {
-        let busy = BreakerConfig::high_traffic().build().unwrap().setup;
+        let busy = BreakerConfig::high_traffic().build().unwrap().circuit;
         assert_eq!((busy.trip.consecutive_failures, busy.trip.minimum_calls), (0, 100));
-        let single = BreakerConfig::single_flight().build().unwrap().setup;
-        assert!(single.recovery.open.held && single.trip.failure_rate.is_none());
+        let single = BreakerConfig::single_flight().build().unwrap().circuit;
+        assert!(single.recovery.open.until_reset && single.trip.failure_rate.is_none());
     }
 
     #[test]

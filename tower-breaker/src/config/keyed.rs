@@ -120,7 +120,7 @@ impl KeyedConfigBuilder {
     /// tells that a key is forgotten.
     pub fn build(self) -> Result<KeyedConfig, ConfigError> {
         let Self { each, max_keys, overflow } = self;
-        if let Shape::Count(calls) = each.setup.shape {
+        if let Shape::Count(calls) = each.circuit.shape {
             return Err(ConfigError::new(
                 "count_window",
                 calls,

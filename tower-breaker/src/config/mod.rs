@@ -17,7 +17,7 @@ use std::time::Duration;
 use tower_fault_classify::__internals::Clock;
 
 use self::name::intern;
-use crate::circuit::Setup;
+use crate::circuit::CircuitConfig;
 
 /// When a circuit opens and how it closes again.
 ///
@@ -92,7 +92,7 @@ use crate::circuit::Setup;
 /// `float_roundtrip`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakerConfig {
-    pub(crate) setup: Setup,
+    pub(crate) circuit: CircuitConfig,
     /// As it was set.
     pub(crate) clock: Option<Clock>,
 }
@@ -180,18 +180,18 @@ impl BreakerConfig {
 
     /// The same limits for a circuit of another name.
     pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.setup.name = intern(name.into());
+        self.circuit.name = intern(name.into());
         self
     }
 
     /// The clock of a circuit that is created.
     pub(crate) fn clock(&self) -> Clock {
-        self.setup.fit(self.clock.unwrap_or_default())
+        self.circuit.fit(self.clock.unwrap_or_default())
     }
 
     /// The circuit's name.
     pub const fn name(&self) -> &'static str {
-        self.setup.name
+        self.circuit.name
     }
 }
 

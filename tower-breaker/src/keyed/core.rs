@@ -1,11 +1,11 @@
-//! The parts of a circuit that is one of many: as few bytes as will do, and the rest once it is in trouble.
+//! The parts of a circuit that is one of many: as few bytes as will do, and the rest once it is in lazy.
 //!
-//! A circuit whose calls all succeed has its key, a gate and eleven cells. What only transitions, slow and cancelled calls and half-open need
-//! is made when the first of them comes, and stays until the circuit is dropped. Configuration, clock and watchers are those of all of them.
+//! A circuit whose calls all succeed has its key, a word and eleven cells. What only transitions, slow and cancelled calls and half-open need
+//! is made when the first of them comes, and stays until the circuit is dropped. Configuration, clock and observers are those of all of them.
 //!
 //! # Many calls by one key
 //!
-//! A cell has room for a million calls. The counts of a full cell move to the cells in [`Trouble`],
+//! A cell has room for a million calls. The counts of a full cell move to the cells in [`LazyState`],
 //! which have room for 4,096 times as many. While counts move, a reader of both places could miss
 //! them or see them twice. So they move under a lock, with an odd turn. A reader loads the turn
 //! before and after, and takes the lock if the turn was odd or has changed.
@@ -18,13 +18,13 @@ use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, Ordering, 
 use tower_fault_classify::__internals::{Cells, Clock};
 
 use crate::circuit::{
-    Cold, Core, Counting, Gate, LastCalls, NO_BUCKET, Newest, Pairs, Plan, Reach, Refusal, Setup, Shape,
-    Span, Store,
+    CircuitConfig, Core, Counting, Denied, HotConfig, LastCalls, Locked, NO_BUCKET, Newest, Pairs, Reach,
+    Shape, Span, StateWord, Store,
 };
 use crate::error::Rejection;
 use crate::label::{KeptLabel, Label};
 use crate::machine::Counts;
-use crate::telemetry::{Meters, Watchers};
+use crate::telemetry::{Instruments, Observers};
 
 /// Makes the label of a key.
 type MakeLabel<K> = fn(&K) -> String;
@@ -60,9 +60,9 @@ pub(crate) fn loss<K>(core: &SharedCore<K>, holders: usize) -> Option<Loss> {
 
 /// What the circuits of a layer have in common.
 pub(crate) struct Common<K> {
-    plan: Plan,
-    setup: Setup,
-    watchers: Arc<Watchers>,
+    hot_config: HotConfig,
+    config: CircuitConfig,
+    observers: Arc<Observers>,
     label: MakeLabel<K>,
     /// Held while cells are cleared, and while counts of any circuit move.
     upkeep: Mutex<()>,
@@ -73,25 +73,25 @@ pub(crate) struct Common<K> {
 }
 
 impl<K> Common<K> {
-    pub(crate) fn new(setup: Setup, clock: Clock, label: MakeLabel<K>) -> Self {
-        let plan = Plan::new(clock, &setup, Pairs::PARTS, setup.register_meters());
-        let (watchers, upkeep, turn) = Default::default();
-        Self { plan, setup, watchers, label, upkeep, turn, stands: true }
+    pub(crate) fn new(config: CircuitConfig, clock: Clock, label: MakeLabel<K>) -> Self {
+        let hot_config = HotConfig::new(clock, &config, Pairs::PARTS, config.register_instruments());
+        let (observers, upkeep, turn) = Default::default();
+        Self { hot_config, config, observers, label, upkeep, turn, stands: true }
     }
 
     /// What a circuit has in common with these that keys share which find no room. Without `guards` it is disabled, and stands nowhere.
     pub(crate) fn for_overflow(&self, guards: bool) -> Self {
-        let setup = Setup { disabled: self.setup.disabled || !guards, ..self.setup };
-        let watchers = Arc::clone(&self.watchers);
-        Self { watchers, stands: guards, ..Self::new(setup, self.clock(), |_| "(overflow)".to_owned()) }
+        let config = CircuitConfig { disabled: self.config.disabled || !guards, ..self.config };
+        let observers = Arc::clone(&self.observers);
+        Self { observers, stands: guards, ..Self::new(config, self.clock(), |_| "(overflow)".to_owned()) }
     }
 
-    pub(crate) fn meters(&self) -> Option<&'static Meters> {
-        self.plan.meters()
+    pub(crate) fn instruments(&self) -> Option<&'static Instruments> {
+        self.hot_config.instruments()
     }
 
     fn span(&self) -> Span {
-        self.plan.settings.limits_locked().span
+        self.hot_config.limits.load_locked().span
     }
 
     /// Moves counts from one place to another.
@@ -120,21 +120,21 @@ impl<K> Common<K> {
         read()
     }
 
-    pub(crate) const fn setup(&self) -> &Setup {
-        &self.setup
+    pub(crate) const fn config(&self) -> &CircuitConfig {
+        &self.config
     }
 
-    pub(crate) const fn watchers(&self) -> &Arc<Watchers> {
-        &self.watchers
+    pub(crate) const fn observers(&self) -> &Arc<Observers> {
+        &self.observers
     }
 
     pub(crate) fn clock(&self) -> Clock {
-        self.plan.clock.load()
+        self.hot_config.clock.load()
     }
 
     /// How long it takes until another part of a window is over, in nanoseconds.
     pub(crate) const fn bucket(&self) -> u64 {
-        match self.setup.shape {
+        match self.config.shape {
             Shape::Time(nanos) => nanos / Pairs::PARTS,
             Shape::Count(_) => 0,
         }
@@ -151,16 +151,16 @@ impl<K> OneOf<K> {
 
     /// Turns a call away.
     #[cold]
-    pub(crate) fn rejection(&self, refusal: Refusal) -> Rejection {
+    pub(crate) fn rejection(&self, denied: Denied) -> Rejection {
         let circuit = self.circuit();
-        self.core().tell_refused(circuit, refusal.state);
-        let retry_after = refusal.retry_after(self.core().clock().slack());
-        Rejection::new(circuit, self.core().label(), refusal.state, retry_after)
+        self.core().emit_rejection(circuit, denied.state);
+        let retry_after = denied.retry_after(self.core().clock().slack());
+        Rejection::new(circuit, self.core().label(), denied.state, retry_after)
     }
 
     /// The name that it shares with the layer's other circuits.
     pub(crate) fn circuit(&self) -> &'static str {
-        self.core().store().common.setup.name
+        self.core().store().common.config.name
     }
 }
 
@@ -182,19 +182,19 @@ impl<K> Reach for OneOf<K> {
 pub(crate) struct Keyed<K> {
     key: K,
     hash: u64,
-    gate: AtomicU64,
+    state_word: AtomicU64,
     newest: Newest,
     answered: AtomicU64,
     /// Calls and failures.
     calls: Pairs,
-    trouble: OnceLock<Box<Trouble>>,
+    lazy: OnceLock<Box<LazyState>>,
     common: Arc<Common<K>>,
 }
 
 /// What a circuit does without as long as its calls succeed.
-struct Trouble {
+struct LazyState {
     deadline: AtomicU64,
-    cold: Mutex<Cold>,
+    locked: Mutex<Locked>,
     counts: More,
     /// The key's label, once it was needed.
     label: OnceLock<KeptLabel>,
@@ -223,22 +223,22 @@ impl<K> Keyed<K> {
     /// A new circuit of a key with a hash. It is counted in the gauges once it
     /// [begins](Self::begin).
     pub(crate) fn new(key: K, hash: u64, common: Arc<Common<K>>) -> Self {
-        let gate = AtomicU64::new(Gate::at_first(common.setup.disabled).word());
-        let newest = Newest::new(common.plan.bucket());
-        let (calls, trouble) = Default::default();
-        Self { key, hash, gate, newest, answered: AtomicU64::new(NO_BUCKET), calls, trouble, common }
+        let state_word = AtomicU64::new(StateWord::initial(common.config.disabled).word());
+        let newest = Newest::new(common.hot_config.bucket());
+        let (calls, lazy) = Default::default();
+        Self { key, hash, state_word, newest, answered: AtomicU64::new(NO_BUCKET), calls, lazy, common }
     }
 
     /// Counts the circuit in the gauges, until it is dropped. It runs the recorder: never under a
     /// lock.
     pub(crate) fn begin(&self) {
-        if let Some(meters) = self.standing() {
-            meters.begins(Gate::at_first(self.common.setup.disabled).untroubled_state());
+        if let Some(instruments) = self.standing() {
+            instruments.begins(StateWord::initial(self.common.config.disabled).initial_state());
         }
     }
 
-    fn standing(&self) -> Option<&'static Meters> {
-        self.common.meters().filter(|_| self.common.stands)
+    fn standing(&self) -> Option<&'static Instruments> {
+        self.common.instruments().filter(|_| self.common.stands)
     }
 
     pub(crate) const fn by(&self) -> &K {
@@ -249,14 +249,14 @@ impl<K> Keyed<K> {
         self.hash
     }
 
-    fn kept_label<'a>(&self, trouble: &'a Trouble) -> Option<&'a KeptLabel> {
-        if trouble.label.get().is_none() {
+    fn kept_label<'a>(&self, lazy: &'a LazyState) -> Option<&'a KeptLabel> {
+        if lazy.label.get().is_none() {
             // It is made outside the cell, because it may use the circuit.
             let label = KeptLabel::new(self.make_label()?);
             // Another thread, or the label's own code, may have been first.
-            let _ = trouble.label.set(label);
+            let _ = lazy.label.set(label);
         }
-        trouble.label.get()
+        lazy.label.get()
     }
 
     /// The key as people read it. `None`: its `Debug` panicked, in which the call has no part.
@@ -275,7 +275,7 @@ impl<K> Keyed<K> {
     #[cold]
     #[inline(never)]
     fn make_room(&self, tag: u64) {
-        let more = &self.trouble().counts;
+        let more = &self.lazy().counts;
         self.common.move_counts(|| {
             if let Some((tag, [calls, failures])) = self.calls.take(tag) {
                 more.calls.add(tag, calls);
@@ -285,27 +285,26 @@ impl<K> Keyed<K> {
     }
 
     fn more(&self, tag: u64, cells: impl FnOnce(&More) -> &Cells<CELLS>) -> u64 {
-        self.trouble.get().map_or(0, |trouble| cells(&trouble.counts).sum(tag))
+        self.lazy.get().map_or(0, |lazy| cells(&lazy.counts).sum(tag))
     }
 
     /// The counts of the last `span` buckets that end with the bucket `tag`.
     fn sums_of(&self, tag: u64, span: u32) -> Counts {
         self.common.read_counts(|| {
             // Every numerator before its denominator, as in the other window.
-            let more =
-                self.trouble.get().map(|trouble| trouble.counts.all().map(|cells| cells.sum_of(tag, span)));
+            let more = self.lazy.get().map(|lazy| lazy.counts.all().map(|cells| cells.sum_of(tag, span)));
             let [slow, cancelled, more_failures, more_calls] = more.unwrap_or_default();
             let [calls, failures] = self.calls.sum_of(tag, span);
             Counts { calls: calls + more_calls, failures: failures + more_failures, slow, cancelled }
         })
     }
 
-    fn trouble(&self) -> &Trouble {
-        self.trouble.get_or_init(|| {
-            let Common { setup, watchers, plan, .. } = &*self.common;
-            Box::new(Trouble {
+    fn lazy(&self) -> &LazyState {
+        self.lazy.get_or_init(|| {
+            let Common { config, observers, hot_config, .. } = &*self.common;
+            Box::new(LazyState {
                 deadline: AtomicU64::new(0),
-                cold: Mutex::new(Cold::new(setup, plan.clock.now(), Arc::clone(watchers))),
+                locked: Mutex::new(Locked::new(config, hot_config.clock.now(), Arc::clone(observers))),
                 counts: More::default(),
                 label: OnceLock::new(),
             })
@@ -327,25 +326,25 @@ impl<K> Core<Keyed<K>> {
     /// - it is in its slow start;
     /// - a call failed, was slow or was cancelled in this tenth of the window or in the one before.
     fn loss(&self) -> Option<Loss> {
-        let Keyed { gate, newest, trouble, common, .. } = self.store();
-        let now = common.plan.clock.now();
+        let Keyed { state_word, newest, lazy, common, .. } = self.store();
+        let now = common.hot_config.clock.now();
         // Acquire: with what was done before this epoch began.
-        let gate = Gate::from_word(gate.load(Ordering::Acquire));
-        let trouble = trouble.get();
-        if !gate.is_closed() {
-            return trouble.filter(|trouble| lock(&trouble.cold).is_forgotten(now)).map(|_| Loss::Idle);
+        let word = StateWord::from_word(state_word.load(Ordering::Acquire));
+        let lazy = lazy.get();
+        if !word.is_closed() {
+            return lazy.filter(|lazy| lock(&lazy.locked).is_forgotten(now)).map(|_| Loss::Idle);
         }
-        if !gate.lets_all_through() && trouble.is_some_and(|trouble| lock(&trouble.cold).is_ramping(now)) {
+        if !word.admits_all() && lazy.is_some_and(|lazy| lock(&lazy.locked).is_in_slow_start(now)) {
             return None;
         }
         let bad = |counts: Counts| counts.failures + counts.slow + counts.cancelled;
         // `None`: the window is empty.
-        let bucket = newest.look(common.span().buckets.tag(now, gate.epoch()));
+        let bucket = newest.evaluate(common.span().buckets.tag(now, word.epoch()));
         let sums_of = |span| bucket.map_or_else(Counts::default, |tag| self.store().sums_of(tag, span));
         let counts = sums_of(CELLS as u32);
         // The run of failures is not bound to the window: a key may be called less than once a
         // window.
-        match bad(counts).max(gate.run()) {
+        match bad(counts).max(word.consecutive_failures()) {
             0 if counts.calls == 0 => Some(Loss::Idle),
             0 => Some(Loss::Successes(counts.calls)),
             number => (bad(sums_of(2)) == 0).then_some(Loss::Failures(number)),
@@ -357,18 +356,18 @@ impl<K> Store for Keyed<K> {
     type Window = Self;
 
     #[inline]
-    fn gate(&self) -> &AtomicU64 {
-        &self.gate
+    fn state_word(&self) -> &AtomicU64 {
+        &self.state_word
     }
 
     #[inline]
     fn deadline(&self) -> &AtomicU64 {
-        &self.trouble().deadline
+        &self.lazy().deadline
     }
 
     #[inline]
-    fn plan(&self) -> &Plan {
-        &self.common.plan
+    fn hot_config(&self) -> &HotConfig {
+        &self.common.hot_config
     }
 
     #[inline]
@@ -376,23 +375,23 @@ impl<K> Store for Keyed<K> {
         self
     }
 
-    fn cold(&self) -> &Mutex<Cold> {
-        &self.trouble().cold
+    fn locked(&self) -> &Mutex<Locked> {
+        &self.lazy().locked
     }
 
-    fn cold_if_any(&self) -> Option<&Mutex<Cold>> {
-        self.trouble.get().map(|trouble| &trouble.cold)
+    fn locked_if_any(&self) -> Option<&Mutex<Locked>> {
+        self.lazy.get().map(|lazy| &lazy.locked)
     }
 
     fn key(&self) -> Option<Arc<str>> {
-        match self.trouble.get() {
-            Some(trouble) => self.kept_label(trouble).map(|label| Arc::clone(label.text())),
+        match self.lazy.get() {
+            Some(lazy) => self.kept_label(lazy).map(|label| Arc::clone(label.text())),
             None => self.make_label().map(Arc::from),
         }
     }
 
     fn label(&self) -> Option<Label> {
-        self.kept_label(self.trouble()).map(KeptLabel::label)
+        self.kept_label(self.lazy()).map(KeptLabel::label)
     }
 }
 
@@ -409,11 +408,11 @@ impl<K> Counting for Keyed<K> {
     }
 
     fn add_slow(&self, tag: u64) {
-        self.trouble().counts.slow.add(tag, 1);
+        self.lazy().counts.slow.add(tag, 1);
     }
 
     fn add_abandoned(&self, tag: u64) {
-        self.trouble().counts.cancelled.add(tag, 1);
+        self.lazy().counts.cancelled.add(tag, 1);
     }
 
     fn failures(&self, tag: u64) -> u64 {
@@ -444,8 +443,8 @@ impl<K> Counting for Keyed<K> {
 
     fn sweep(&self, keep: Option<u64>) {
         self.calls.sweep(keep);
-        if let Some(trouble) = self.trouble.get() {
-            for cells in trouble.counts.all() {
+        if let Some(lazy) = self.lazy.get() {
+            for cells in lazy.counts.all() {
                 cells.sweep(keep);
             }
         }
@@ -463,24 +462,24 @@ impl<K> Counting for Keyed<K> {
 
 impl<K> Drop for Keyed<K> {
     fn drop(&mut self) {
-        let Some(meters) = self.standing() else { return };
-        let state = match self.trouble.get() {
-            Some(trouble) => lock(&trouble.cold).state(),
-            None => Gate::at_first(self.common.setup.disabled).untroubled_state(),
+        let Some(instruments) = self.standing() else { return };
+        let state = match self.lazy.get() {
+            Some(lazy) => lock(&lazy.locked).state(),
+            None => StateWord::initial(self.common.config.disabled).initial_state(),
         };
-        meters.ends(state);
+        instruments.ends(state);
     }
 }
 
 impl<K> fmt::Debug for Common<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Common").field("setup", &self.setup).finish_non_exhaustive()
+        f.debug_struct("Common").field("setup", &self.config).finish_non_exhaustive()
     }
 }
 
 impl<K> fmt::Debug for Keyed<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyed").field("gate", &self.gate).finish_non_exhaustive()
+        f.debug_struct("Keyed").field("gate", &self.state_word).finish_non_exhaustive()
     }
 }
 

@@ -10,7 +10,7 @@ use tower_fault_classify::Classify;
 use tower_service::Service;
 
 use super::core::OneOf;
-use crate::circuit::{Hold, Permit, Seat};
+use crate::circuit::{Hold, Permit, WakerKey};
 use crate::error::Rejection;
 use crate::fallback::OnReject;
 use crate::future::finish;
@@ -51,7 +51,7 @@ pin_project! {
 /// A call that was let in and waits for its service. Dropping it means that the caller gave up.
 pub(super) struct Waits<K> {
     permit: Option<Permit<OneOf<K>>>,
-    seat: Option<Seat>,
+    waker_key: Option<WakerKey>,
 }
 
 impl<K> Waits<K> {
@@ -74,11 +74,11 @@ impl<K> Waits<K> {
                 }
                 Ok(())
             }
-            Err((hold, refusal)) => {
-                if let Some(seat) = self.seat.take() {
-                    hold.leave(seat);
+            Err((hold, denied)) => {
+                if let Some(waker_key) = self.waker_key.take() {
+                    hold.leave(waker_key);
                 }
-                Err(hold.rejection(refusal))
+                Err(hold.rejection(denied))
             }
         }
     }
@@ -107,10 +107,10 @@ impl<K> Waits<K> {
     /// Waits to hear of a change of the circuit.
     fn wait(&mut self, waker: &Waker) -> Result<(), Rejection> {
         while let Some(permit) = &self.permit {
-            permit.wait(&mut self.seat, waker);
+            permit.wait(&mut self.waker_key, waker);
             // A change between the question and the registration has woken nobody.
             self.ask()?;
-            if self.seat.is_some() {
+            if self.waker_key.is_some() {
                 break;
             }
         }
@@ -120,8 +120,8 @@ impl<K> Waits<K> {
     /// Waits no longer to hear of a change.
     #[inline]
     fn leave(&mut self) {
-        if let (Some(seat), Some(permit)) = (self.seat.take(), &self.permit) {
-            permit.leave(seat);
+        if let (Some(waker_key), Some(permit)) = (self.waker_key.take(), &self.permit) {
+            permit.leave(waker_key);
         }
     }
 }
@@ -144,12 +144,12 @@ impl<S, Req, K, C, R, B, F, J> KeyedResponseFuture<S, Req, K, C, R, B, F, J> {
         reject: R,
         settle: B,
     ) -> Self {
-        let waits = Waits { permit: Some(permit), seat: None };
+        let waits = Waits { permit: Some(permit), waker_key: None };
         Self { phase: Phase::Waiting, waiting: Some((service, request)), waits, classify, reject, settle }
     }
 
     pub(super) const fn rejected(answer: J, classify: C, reject: R, settle: B) -> Self {
-        let waits = Waits { permit: None, seat: None };
+        let waits = Waits { permit: None, waker_key: None };
         Self { phase: Phase::Rejected { answer }, waiting: None, waits, classify, reject, settle }
     }
 }

@@ -28,7 +28,7 @@ use crate::telemetry::Transition;
 ///
 /// | | |
 /// |---|---|
-/// | memory | about 200 bytes a key with a `u64`, and 1 KB more of one that is or was in trouble |
+/// | memory | about 200 bytes a key with a `u64`, and 1 KB more of one that is or was in lazy |
 /// | how many | [`max_keys`](crate::KeyedConfigBuilder::max_keys) |
 /// | a call by a known key | no allocation, unless its closure makes one |
 /// | its label | as the key is debugged, a text without its quotes: in [`Status`](crate::Status), [`Transition`], logs |
@@ -171,7 +171,7 @@ impl<F, K, C, R> KeyedBreakerLayer<F, K, C, R, Head> {
     /// A call is over when its response's body is; see [`BreakerLayer::track_body`](crate::BreakerLayer::track_body).
     pub fn track_body<M>(self) -> KeyedBreakerLayer<F, K, C, R, TrackBody<Unwatched, M>> {
         let common = self.circuits.common();
-        let settle = TrackBody::new(common.clock(), common.setup().recovery.probe_lease);
+        let settle = TrackBody::new(common.clock(), common.config().recovery.probe_lease);
         self.map_settle(|_| settle)
     }
 }

@@ -5,7 +5,7 @@
 //! Every call reads the table; only new keys write to it. A list holds the same circuits, and a
 //! hand goes round in it as that of a clock. A call by a new key that finds the map full looks at
 //! the next few circuits, and evicts the one with which the least is lost. So a call takes a
-//! bounded time. Once a whole round was in vain, calls by new keys do not look for a hundredth of
+//! bounded time. Once a whole round was in vain, calls by new keys do not evaluate for a hundredth of
 //! the window. [`KeyedCircuits::get_or_insert`] looks at a whole round.
 //!
 //! # Why no call loses its circuit
@@ -32,7 +32,7 @@ use foldhash::fast::RandomState;
 
 use super::core::{Common, Keyed, Loss, OneOf, SharedCore, loss};
 use super::table::Table;
-use crate::circuit::{CircuitState, Core, Permit, Refusal, Status};
+use crate::circuit::{CircuitState, Core, Denied, Permit, Status};
 use crate::config::{KeyedConfig, Overflow};
 use crate::error::{Forced, Rejection};
 use crate::machine::{Force, HealthReport};
@@ -94,7 +94,7 @@ impl<K: fmt::Debug> KeyedCircuits<K> {
         K: Eq + Hash,
     {
         let KeyedConfig { each, max_keys, overflow } = config;
-        let common = Common::new(each.setup, each.clock(), label);
+        let common = Common::new(each.circuit, each.clock(), label);
         let guards_overflow = overflow == Overflow::Shared;
         let overflow = common.for_overflow(guards_overflow);
         let inner = Inner {
@@ -189,8 +189,8 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
             Ok(core) => Found(core),
             Err(key) => {
                 overflowed.fetch_add(1, Ordering::Relaxed);
-                if let Some(meters) = overflow.common.meters() {
-                    meters.overflowed();
+                if let Some(instruments) = overflow.common.instruments() {
+                    instruments.overflowed();
                 }
                 Found(overflow.get(key))
             }
@@ -245,8 +245,8 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         core.store().begin();
         if former.is_some() {
             evicted.fetch_add(1, Ordering::Relaxed);
-            if let Some(meters) = common.meters() {
-                meters.evicted();
+            if let Some(instruments) = common.instruments() {
+                instruments.evicted();
             }
         }
         drop(former);
@@ -370,18 +370,18 @@ impl<K> KeyedCircuits<K> {
 
     /// Tells `observer` of every change of a circuit's state; see [`Circuit::on_transition`](crate::Circuit::on_transition).
     pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
-        self.inner.common.watchers().add(Arc::new(observer));
+        self.inner.common.observers().add(Arc::new(observer));
     }
 
     /// The changes of every circuit's state from now on, as a stream that never holds a circuit up.
     #[cfg(feature = "stream")]
     pub fn transitions(&self) -> crate::telemetry::Transitions {
-        self.inner.common.watchers().stream()
+        self.inner.common.observers().stream()
     }
 
     /// The name from the configuration.
     pub fn name(&self) -> &'static str {
-        self.inner.common.setup().name
+        self.inner.common.config().name
     }
 
     pub(crate) fn common(&self) -> &Common<K> {
@@ -445,7 +445,7 @@ impl<K> KeyedCircuit<K> {
 
     /// Whether anything can be reset.
     fn is_touched(&self) -> bool {
-        self.core.view().state != CircuitState::Closed || !self.core.is_idle()
+        self.core.snapshot().state != CircuitState::Closed || !self.core.is_idle()
     }
 
     fn hold(&self) -> OneOf<K> {

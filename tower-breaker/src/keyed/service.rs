@@ -62,7 +62,7 @@ impl<S, F, K, C, R, B> KeyedBreaker<S, F, K, C, R, B> {
         F: PickCircuit<Req, K>,
     {
         let Found(core) = self.key.pick(request, &self.circuits);
-        Permit::ask(OneOf::new(core)).map_err(|(hold, refusal)| hold.rejection(refusal))
+        Permit::ask(OneOf::new(core)).map_err(|(hold, denied)| hold.rejection(denied))
     }
 }
 

@@ -138,7 +138,7 @@ mod models {
             let failed = caller.join().unwrap();
             assert!(!(evicted && failed), "it was evicted with a call in it");
             if failed {
-                assert_eq!(map.listed.view().state, CircuitState::Open);
+                assert_eq!(map.listed.snapshot().state, CircuitState::Open);
                 assert!(!map.evict(Loss::Failures(u64::MAX)), "it has just opened");
             }
         });

@@ -4,11 +4,11 @@ use super::Counts;
 
 /// The outcomes of the last calls: one bit each for failed, one for slow.
 #[derive(Debug)]
-pub(crate) struct CountRing {
+pub(crate) struct CountWindow {
     failed: Bits,
     slow: Bits,
     size: usize,
-    /// Where the next outcome goes, which is where the oldest stands once the ring is full.
+    /// Where the next outcome goes, which is where the oldest stands once the window is full.
     next: usize,
     counts: Counts,
     /// Whether any call has completed.
@@ -33,7 +33,7 @@ impl Bits {
     }
 }
 
-impl CountRing {
+impl CountWindow {
     /// An empty window of `size` calls, at least one.
     pub(crate) fn new(size: usize) -> Self {
         Self {
@@ -64,22 +64,22 @@ impl CountRing {
         self.counts.failures += u64::from(failed);
         self.counts.slow += u64::from(slow);
         self.next = (self.next + 1) % self.size;
-        self.answer();
+        self.record_completed();
     }
 
     /// Records a completed call that counts in no rate.
-    pub(crate) const fn answer(&mut self) {
+    pub(crate) const fn record_completed(&mut self) {
         self.counts.cancelled = 0;
         self.completed = true;
     }
 
     /// Counts a cancelled call. A completed call resets the count.
-    pub(crate) const fn abandon(&mut self) {
+    pub(crate) const fn record_cancelled(&mut self) {
         self.counts.cancelled += 1;
     }
 
     /// Whether one of the last calls completed. Cancelled calls take places in the window here.
-    pub(crate) const fn holds_completed(&self) -> bool {
+    pub(crate) const fn has_completed(&self) -> bool {
         self.completed && self.counts.cancelled < self.size as u64
     }
 
@@ -88,7 +88,7 @@ impl CountRing {
         self.counts
     }
 
-    /// Forgets everything. The bits may stay: what they say is read only once the ring is full again.
+    /// Forgets everything. The bits may stay: what they say is read only once the window is full again.
     pub(crate) fn clear(&mut self) {
         self.next = 0;
         self.counts = Counts::default();
@@ -105,11 +105,11 @@ mod tests {
     proptest! {
         #[test]
         fn it_holds_exactly_the_last_calls(size in 1_usize..200, calls in proptest::collection::vec(any::<(bool, bool)>(), 0..500), clear_at in 0_usize..500) {
-            let mut ring = CountRing::new(size);
+            let mut window = CountWindow::new(size);
             let mut all = Vec::new();
             for (index, call) in calls.into_iter().enumerate() {
                 if index == clear_at {
-                    ring.clear();
+                    window.clear();
                     all.clear();
                 }
                 all.push(call);
@@ -120,40 +120,41 @@ mod tests {
                     slow: last.iter().filter(|(_, slow)| *slow).count() as u64,
                     cancelled: 0,
                 };
-                ring.record(call.0, call.1);
-                prop_assert_eq!(ring.counts(), expected);
+                window.record(call.0, call.1);
+                prop_assert_eq!(window.counts(), expected);
             }
         }
     }
 
     #[test]
     fn completed_call_resets_cancelled_calls_and_leaves_after_a_window_of_them() {
-        let completions: [fn(&mut CountRing); 2] = [|ring| ring.record(false, false), CountRing::answer];
-        for (calls, complete) in [1, 0].into_iter().zip(completions) {
-            let mut ring = CountRing::new(3);
-            ring.abandon();
-            ring.abandon();
-            assert_eq!((ring.counts().cancelled, ring.holds_completed()), (2, false));
-            complete(&mut ring);
-            assert_eq!(ring.counts(), Counts { calls, ..Counts::default() });
+        let completions: [fn(&mut CountWindow); 2] =
+            [|window| window.record(false, false), CountWindow::record_completed];
+        for (calls, record_completed) in [1, 0].into_iter().zip(completions) {
+            let mut window = CountWindow::new(3);
+            window.record_cancelled();
+            window.record_cancelled();
+            assert_eq!((window.counts().cancelled, window.has_completed()), (2, false));
+            record_completed(&mut window);
+            assert_eq!(window.counts(), Counts { calls, ..Counts::default() });
             for cancelled in 1..=3 {
-                assert!(ring.holds_completed(), "{cancelled}");
-                ring.abandon();
-                assert_eq!(ring.counts(), Counts { calls, cancelled, ..Counts::default() });
+                assert!(window.has_completed(), "{cancelled}");
+                window.record_cancelled();
+                assert_eq!(window.counts(), Counts { calls, cancelled, ..Counts::default() });
             }
-            assert!(!ring.holds_completed(), "the last three calls were cancelled");
+            assert!(!window.has_completed(), "the last three calls were cancelled");
         }
     }
 
     #[test]
     fn a_window_that_was_full_of_successes_opens_after_as_many_failures_as_any_other() {
-        let mut ring = CountRing::new(10);
+        let mut window = CountWindow::new(10);
         for _ in 0..100_000 {
-            ring.record(false, false);
+            window.record(false, false);
         }
         for _ in 0..5 {
-            ring.record(true, false);
+            window.record(true, false);
         }
-        assert_eq!(ring.counts(), Counts { calls: 10, failures: 5, ..Counts::default() });
+        assert_eq!(window.counts(), Counts { calls: 10, failures: 5, ..Counts::default() });
     }
 }

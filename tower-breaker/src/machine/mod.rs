@@ -13,7 +13,7 @@
 //!                                    └───────────┘
 //! ```
 //!
-//! Closed may begin with a ramp, which lets a growing share of the calls through. From every state a hand can force the circuit open or
+//! Closed may begin with a slow_start, which lets a growing share of the calls through. From every state a hand can force the circuit open or
 //! closed; released, it is half-open or closed.
 //!
 //! A decision is a plain function of the state, what happened, the time and the limits. There is no clock here, no atomic, no
@@ -28,40 +28,40 @@ mod slow_start;
 mod state;
 mod trip;
 
-pub(crate) use count_window::CountRing;
+pub(crate) use count_window::CountWindow;
 pub(crate) use half_open::Ticket;
-pub(crate) use limits::{Cancelled, RecoveryLimits, SlowLimits, TripLimits};
-pub(crate) use open_duration::OpenTime;
-pub(crate) use trip::{Sample, fewest_failures, may_reach_slow_rate, none_completes, trips};
+pub(crate) use limits::{Cancelled, RecoveryLimits, SlowCallLimits, TripLimits};
+pub(crate) use open_duration::OpenDuration;
+pub(crate) use trip::{Sample, may_reach_slow_rate, min_failures_for_rate, none_completes, trip_reason};
 
 pub use state::{CircuitState, Counts, HealthReport, Reason};
 
 use core::time::Duration;
 
-use half_open::Round;
-use open_duration::Row;
-use slow_start::{Ramp, Step};
+use half_open::ProbeRound;
+use open_duration::OpenStreak;
+use slow_start::{SlowStart, SlowStartStep};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 /// A circuit, without what `circuit/` keeps in its own storage (the run of failures and the window).
 #[derive(Debug)]
 pub(crate) struct Machine {
-    state: State,
-    row: Row,
+    state: StateData,
+    streak: OpenStreak,
     /// The configuration says so, whatever a hand has forced meanwhile.
     disabled: bool,
 }
 
 #[derive(Debug)]
-enum State {
+enum StateData {
     Closed {
-        ramp: Option<Ramp>,
+        slow_start: Option<SlowStart>,
     },
     /// `None`: until it is reset.
     Open {
         until: Option<u64>,
     },
-    HalfOpen(Round),
+    HalfOpen(ProbeRound),
     Forced(Force),
 }
 
@@ -82,16 +82,16 @@ pub(crate) struct Moment {
 
 /// What stands at the gate, for those who do not ask the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sign {
+pub(crate) enum State {
     Closed {
-        ramping: bool,
+        slow_start: bool,
     },
     OpenUntil(u64),
     /// Refusing until a hand does something about it.
-    Held,
+    OpenIndefinitely,
     HalfOpen,
     /// Letting through, and counting nothing.
-    Free,
+    Bypassed,
 }
 
 /// How a service that asks whether it is ready counts in a slow start, whose share is one of calls.
@@ -107,15 +107,15 @@ pub(crate) enum Arrival {
 
 /// What came of asking for a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
+pub(crate) enum Decision {
     /// The circuit is closed.
-    Normal,
+    Admitted,
     /// The call is a probe and holds this place.
     Probe(Ticket),
     /// The call goes through, and nobody counts it.
     Uncounted,
     /// The call is refused for so many nanoseconds; `None`: until somebody does something about it.
-    Refused(Option<u64>),
+    Denied(Option<u64>),
 }
 
 /// A change of the state, to be applied by who stores it.
@@ -128,51 +128,51 @@ pub(crate) struct Change {
 
 impl Machine {
     pub(crate) fn new() -> Self {
-        Self { state: State::Closed { ramp: None }, row: Row::default(), disabled: false }
+        Self { state: StateData::Closed { slow_start: None }, streak: OpenStreak::default(), disabled: false }
     }
 
     /// Where it stands.
     pub(crate) const fn state(&self) -> CircuitState {
         match self.state {
-            State::Closed { .. } => CircuitState::Closed,
-            State::Open { .. } => CircuitState::Open,
-            State::HalfOpen(_) => CircuitState::HalfOpen,
-            State::Forced(Force::Open) => CircuitState::ForcedOpen,
-            State::Forced(Force::Closed) => CircuitState::ForcedClosed,
-            State::Forced(Force::Disabled) => CircuitState::Disabled,
+            StateData::Closed { .. } => CircuitState::Closed,
+            StateData::Open { .. } => CircuitState::Open,
+            StateData::HalfOpen(_) => CircuitState::HalfOpen,
+            StateData::Forced(Force::Open) => CircuitState::ForcedOpen,
+            StateData::Forced(Force::Closed) => CircuitState::ForcedClosed,
+            StateData::Forced(Force::Disabled) => CircuitState::Disabled,
         }
     }
 
-    pub(crate) const fn sign(&self) -> Sign {
+    pub(crate) const fn published_state(&self) -> State {
         match self.state {
-            State::Closed { ramp } => Sign::Closed { ramping: ramp.is_some() },
-            State::Open { until: Some(until) } => Sign::OpenUntil(until),
-            State::Open { until: None } | State::Forced(Force::Open) => Sign::Held,
-            State::HalfOpen(_) => Sign::HalfOpen,
-            State::Forced(Force::Closed | Force::Disabled) => Sign::Free,
+            StateData::Closed { slow_start } => State::Closed { slow_start: slow_start.is_some() },
+            StateData::Open { until: Some(until) } => State::OpenUntil(until),
+            StateData::Open { until: None } | StateData::Forced(Force::Open) => State::OpenIndefinitely,
+            StateData::HalfOpen(_) => State::HalfOpen,
+            StateData::Forced(Force::Closed | Force::Disabled) => State::Bypassed,
         }
     }
 
-    /// The share of calls that a ramp lets through.
-    pub(crate) fn ramp(&self, now: u64) -> Option<f64> {
+    /// The share of calls that a slow_start lets through.
+    pub(crate) fn slow_start_share(&self, now: u64) -> Option<f64> {
         match &self.state {
-            State::Closed { ramp: Some(ramp) } => Some(ramp.share(now)),
+            StateData::Closed { slow_start: Some(slow_start) } => Some(slow_start.share(now)),
             _ => None,
         }
     }
 
     /// Decides on a call that wants to begin. An open circuit whose time is over half-opens for it.
-    pub(crate) fn admit(&mut self, now: u64, limits: &RecoveryLimits) -> (Admission, Option<Change>) {
+    pub(crate) fn admit(&mut self, now: u64, limits: &RecoveryLimits) -> (Decision, Option<Change>) {
         let admission = match &mut self.state {
-            State::Closed { ramp } => admit_closed(ramp, |ramp| ramp.step(now)),
-            State::Open { until: None } | State::Forced(Force::Open) => Admission::Refused(None),
-            State::Open { until: Some(until) } if now < *until => Admission::Refused(Some(*until - now)),
-            State::Open { .. } => {
+            StateData::Closed { slow_start } => admit_closed(slow_start, |slow_start| slow_start.admit(now)),
+            StateData::Open { until: None } | StateData::Forced(Force::Open) => Decision::Denied(None),
+            StateData::Open { until: Some(until) } if now < *until => Decision::Denied(Some(*until - now)),
+            StateData::Open { .. } => {
                 let change = self.half_open(limits, Reason::OpenTimeOver);
                 return (self.admit(now, limits).0, Some(change));
             }
-            State::HalfOpen(round) => round.admit(now, limits.probe_lease),
-            State::Forced(Force::Closed | Force::Disabled) => Admission::Uncounted,
+            StateData::HalfOpen(round) => round.admit(now, limits.probe_lease),
+            StateData::Forced(Force::Closed | Force::Disabled) => Decision::Uncounted,
         };
         (admission, None)
     }
@@ -184,19 +184,21 @@ impl Machine {
         now: u64,
         arrival: Arrival,
         limits: &RecoveryLimits,
-    ) -> (Admission, Option<Change>) {
+    ) -> (Decision, Option<Change>) {
         let admission = match (&mut self.state, arrival) {
-            (State::Closed { .. }, Arrival::AtCall) => Admission::Uncounted,
-            (State::Closed { ramp }, Arrival::Again) => admit_closed(ramp, |ramp| ramp.spend(now)),
+            (StateData::Closed { .. }, Arrival::AtCall) => Decision::Uncounted,
+            (StateData::Closed { slow_start }, Arrival::Again) => {
+                admit_closed(slow_start, |slow_start| slow_start.admit_waiting(now))
+            }
             _ => return self.admit(now, limits),
         };
         (admission, None)
     }
 
     /// A call that a slow start let in has not begun after all.
-    pub(crate) fn give_back_credit(&mut self, now: u64) {
-        if let State::Closed { ramp: Some(ramp) } = &mut self.state {
-            ramp.give_back(now);
+    pub(crate) fn refund_slow_start(&mut self, now: u64) {
+        if let StateData::Closed { slow_start: Some(slow_start) } = &mut self.state {
+            slow_start.refund(now);
         }
     }
 
@@ -209,35 +211,35 @@ impl Machine {
         limits: &RecoveryLimits,
     ) -> Option<Change> {
         match self.state {
-            State::Closed { .. } => Some(self.open(reason, fault, at, limits)),
+            StateData::Closed { .. } => Some(self.open(reason, fault, at, limits)),
             _ => None,
         }
     }
 
     /// Hears what came of a probe of this round.
-    pub(crate) fn settle_probe(
+    pub(crate) fn record_probe(
         &mut self,
         ticket: Ticket,
         outcome: Outcome<'_>,
         at: Moment,
         limits: &RecoveryLimits,
     ) -> Option<Change> {
-        let State::HalfOpen(round) = &mut self.state else { return None };
-        round.give_back(ticket);
+        let StateData::HalfOpen(round) = &mut self.state else { return None };
+        round.release_probe(ticket);
         match outcome {
             Outcome::Neutral => None,
             Outcome::Answered => {
-                round.complete();
+                round.record_completed();
                 None
             }
             Outcome::Failure(fault) => Some(self.open(Reason::ProbeFailed, Some(fault), at, limits)),
             Outcome::Slow => Some(self.open(Reason::ProbeSlow, None, at, limits)),
             Outcome::Success => {
-                let successes = round.succeed();
+                let successes = round.record_success();
                 (successes >= limits.successes_to_close).then(|| {
-                    self.row.closed(at.now);
-                    let ramp = Ramp::new(at.now, limits.ramp);
-                    self.become_state(State::Closed { ramp }, Reason::ProbesSucceeded)
+                    self.streak.closed(at.now);
+                    let slow_start = SlowStart::new(at.now, limits.slow_start);
+                    self.transition_to(StateData::Closed { slow_start }, Reason::ProbesSucceeded)
                 })
             }
         }
@@ -245,35 +247,35 @@ impl Machine {
 
     /// Records a probe that its caller cancelled. The server hangs if `most` probes were cancelled
     /// since the last completed probe.
-    pub(crate) fn abandon_probe(
+    pub(crate) fn record_cancelled_probe(
         &mut self,
         ticket: Ticket,
         most: u32,
         at: Moment,
         limits: &RecoveryLimits,
     ) -> Option<Change> {
-        let State::HalfOpen(round) = &mut self.state else { return None };
-        round.give_back(ticket);
-        round.abandon_reaches(most).then(|| self.open(Reason::NoneCompletes, None, at, limits))
+        let StateData::HalfOpen(round) = &mut self.state else { return None };
+        round.release_probe(ticket);
+        round.record_cancelled(most).then(|| self.open(Reason::NoneCompletes, None, at, limits))
     }
 
     /// A probe was not begun after all.
-    pub(crate) fn give_back(&mut self, ticket: Ticket) {
-        if let State::HalfOpen(round) = &mut self.state {
-            round.give_back(ticket);
+    pub(crate) fn release_probe(&mut self, ticket: Ticket) {
+        if let StateData::HalfOpen(round) = &mut self.state {
+            round.release_probe(ticket);
         }
     }
 
-    /// How long a probe of this round has run at least: since its lease began, or the whole of it if its place is another's by now.
-    pub(crate) fn ran_for(&self, ticket: Ticket, now: u64, limits: &RecoveryLimits) -> Option<u64> {
-        let State::HalfOpen(round) = &self.state else { return None };
-        Some(round.began(ticket).map_or(limits.probe_lease, |from| now.saturating_sub(from)))
+    /// How long a probe of this round has run at least: since its lease lease_start, or the whole of it if its place is another's by now.
+    pub(crate) fn probe_duration(&self, ticket: Ticket, now: u64, limits: &RecoveryLimits) -> Option<u64> {
+        let StateData::HalfOpen(round) = &self.state else { return None };
+        Some(round.lease_start(ticket).map_or(limits.probe_lease, |from| now.saturating_sub(from)))
     }
 
     /// Whether a probe still holds its place; if so, its lease begins anew.
     pub(crate) fn renew(&mut self, ticket: Ticket, now: u64, limits: &RecoveryLimits) -> bool {
         match &mut self.state {
-            State::HalfOpen(round) => round.renew(ticket, now, limits.probe_lease),
+            StateData::HalfOpen(round) => round.renew(ticket, now, limits.probe_lease),
             _ => false,
         }
     }
@@ -283,17 +285,17 @@ impl Machine {
     /// # Errors
     ///
     /// It is forced.
-    pub(crate) fn trip_by_hand(
+    pub(crate) fn trip_manually(
         &mut self,
         at: Moment,
         limits: &RecoveryLimits,
     ) -> Result<Option<Change>, Force> {
         match self.state {
-            State::Closed { .. } | State::HalfOpen(_) => {
+            StateData::Closed { .. } | StateData::HalfOpen(_) => {
                 Ok(Some(self.open(Reason::Tripped, None, at, limits)))
             }
-            State::Open { .. } => Ok(None),
-            State::Forced(force) => Err(force),
+            StateData::Open { .. } => Ok(None),
+            StateData::Forced(force) => Err(force),
         }
     }
 
@@ -305,10 +307,10 @@ impl Machine {
         limits: &RecoveryLimits,
     ) -> Option<Change> {
         match (report, &self.state) {
-            (HealthReport::Critical, State::Closed { .. } | State::HalfOpen(_)) => {
+            (HealthReport::Critical, StateData::Closed { .. } | StateData::HalfOpen(_)) => {
                 Some(self.open(Reason::ReportedCritical, None, at, limits))
             }
-            (HealthReport::Recovered, State::Open { .. }) => {
+            (HealthReport::Recovered, StateData::Open { .. }) => {
                 Some(self.half_open(limits, Reason::ReportedRecovered))
             }
             _ => None,
@@ -318,11 +320,11 @@ impl Machine {
     /// When nobody misses it any more, if nobody uses it: an open or half-open circuit has recovered as far as anybody asked, and had as
     /// long again. `None`: not by itself, or it is closed, and its window tells.
     #[cfg(feature = "keyed")]
-    pub(crate) fn forgotten_at(&self, since: u64) -> Option<u64> {
+    pub(crate) fn idle_at(&self, since: u64) -> Option<u64> {
         match self.state {
-            State::Open { until } => Some(until?.saturating_add(self.row.last())),
-            State::HalfOpen(_) => Some(since.saturating_add(self.row.last())),
-            State::Closed { .. } | State::Forced(_) => None,
+            StateData::Open { until } => Some(until?.saturating_add(self.streak.last_period())),
+            StateData::HalfOpen(_) => Some(since.saturating_add(self.streak.last_period())),
+            StateData::Closed { .. } | StateData::Forced(_) => None,
         }
     }
 
@@ -333,7 +335,7 @@ impl Machine {
     /// It is forced.
     pub(crate) fn reset(&mut self) -> Result<Change, Force> {
         match self.state {
-            State::Forced(force) => Err(force),
+            StateData::Forced(force) => Err(force),
             _ => Ok(self.close(Reason::Reset)),
         }
     }
@@ -345,9 +347,9 @@ impl Machine {
     /// It is disabled.
     pub(crate) fn force(&mut self, force: Force) -> Result<Option<Change>, Force> {
         match self.state {
-            State::Forced(Force::Disabled) => Err(Force::Disabled),
-            State::Forced(other) if other == force => Ok(None),
-            _ => Ok(Some(self.become_state(State::Forced(force), Reason::Forced))),
+            StateData::Forced(Force::Disabled) => Err(Force::Disabled),
+            StateData::Forced(other) if other == force => Ok(None),
+            _ => Ok(Some(self.transition_to(StateData::Forced(force), Reason::Forced))),
         }
     }
 
@@ -355,41 +357,43 @@ impl Machine {
     /// configuration has come to say so. `None`: no hand has forced it.
     pub(crate) fn release(&mut self, limits: &RecoveryLimits) -> Option<Change> {
         match self.state {
-            State::Forced(Force::Open | Force::Closed) if self.disabled => {
-                Some(self.become_state(State::Forced(Force::Disabled), Reason::Released))
+            StateData::Forced(Force::Open | Force::Closed) if self.disabled => {
+                Some(self.transition_to(StateData::Forced(Force::Disabled), Reason::Released))
             }
-            State::Forced(Force::Open) => Some(self.half_open(limits, Reason::Released)),
-            State::Forced(Force::Closed) => Some(self.close(Reason::Released)),
+            StateData::Forced(Force::Open) => Some(self.half_open(limits, Reason::Released)),
+            StateData::Forced(Force::Closed) => Some(self.close(Reason::Released)),
             _ => None,
         }
     }
 
     /// Hears from the configuration whether it is disabled. What a hand has forced goes before.
-    pub(crate) fn disable(&mut self, disabled: bool) -> Option<Change> {
+    pub(crate) fn set_disabled(&mut self, disabled: bool) -> Option<Change> {
         self.disabled = disabled;
         match self.state {
-            State::Forced(Force::Open | Force::Closed) => None,
-            State::Forced(Force::Disabled) => (!disabled).then(|| self.close(Reason::Reconfigured)),
-            _ => disabled.then(|| self.become_state(State::Forced(Force::Disabled), Reason::Reconfigured)),
+            StateData::Forced(Force::Open | Force::Closed) => None,
+            StateData::Forced(Force::Disabled) => (!disabled).then(|| self.close(Reason::Reconfigured)),
+            _ => {
+                disabled.then(|| self.transition_to(StateData::Forced(Force::Disabled), Reason::Reconfigured))
+            }
         }
     }
 
     fn open(&mut self, reason: Reason, fault: Option<&Fault>, at: Moment, limits: &RecoveryLimits) -> Change {
-        let period = self.row.next(&limits.open, at.now, at.draw, fault.and_then(asked_for));
+        let period = self.streak.next(&limits.open, at.now, at.draw, fault.and_then(server_delay));
         let until = period.map(|period| at.now.saturating_add(period));
-        self.become_state(State::Open { until }, reason)
+        self.transition_to(StateData::Open { until }, reason)
     }
 
     fn half_open(&mut self, limits: &RecoveryLimits, reason: Reason) -> Change {
-        self.become_state(State::HalfOpen(Round::new(limits.probes)), reason)
+        self.transition_to(StateData::HalfOpen(ProbeRound::new(limits.probes)), reason)
     }
 
     fn close(&mut self, reason: Reason) -> Change {
-        self.row = Row::default();
-        self.become_state(State::Closed { ramp: None }, reason)
+        self.streak = OpenStreak::default();
+        self.transition_to(StateData::Closed { slow_start: None }, reason)
     }
 
-    fn become_state(&mut self, to: State, reason: Reason) -> Change {
+    fn transition_to(&mut self, to: StateData, reason: Reason) -> Change {
         let from = self.state();
         self.state = to;
         Change { from, to: self.state(), reason }
@@ -397,19 +401,22 @@ impl Machine {
 }
 
 /// Decides on a call of a closed circuit, and ends its slow start when the time is over.
-fn admit_closed(ramp: &mut Option<Ramp>, step: impl FnOnce(&mut Ramp) -> Step) -> Admission {
-    match ramp.as_mut().map(step) {
-        None | Some(Step::Admitted) => Admission::Normal,
-        Some(Step::Refused(left)) => Admission::Refused(Some(left)),
-        Some(Step::Over) => {
-            *ramp = None;
-            Admission::Normal
+fn admit_closed(
+    slow_start: &mut Option<SlowStart>,
+    admit: impl FnOnce(&mut SlowStart) -> SlowStartStep,
+) -> Decision {
+    match slow_start.as_mut().map(admit) {
+        None | Some(SlowStartStep::Admitted) => Decision::Admitted,
+        Some(SlowStartStep::Denied(left)) => Decision::Denied(Some(left)),
+        Some(SlowStartStep::Finished) => {
+            *slow_start = None;
+            Decision::Admitted
         }
     }
 }
 
 /// The time that a server asked for. What a layer on this side asked for does not keep the circuit open.
-fn asked_for(fault: &Fault) -> Option<Duration> {
+fn server_delay(fault: &Fault) -> Option<Duration> {
     fault.retry_after().filter(|_| fault.kind() != Kind::Rejected)
 }
 
@@ -442,12 +449,12 @@ impl<'a> Outcome<'a> {
 }
 
 /// The fault of a call that its caller gave up, where that counts as a failure.
-pub(crate) const GIVEN_UP: Fault =
+pub(crate) const CANCELLED: Fault =
     Fault::new(Kind::Cancelled, Retryable::Never, Health::Unhealthy, Origin::Caller);
 
 /// The fault of a call that its caller cancelled after the server had begun to answer: a completed
 /// call that counts in no rate.
-pub(crate) const ANSWERED: Fault =
+pub(crate) const CANCELLED_AFTER_ANSWER: Fault =
     Fault::new(Kind::Cancelled, Retryable::Never, Health::Neutral, Origin::Remote);
 
 #[cfg(all(test, not(loom_models)))]

@@ -1,7 +1,7 @@
 //! How a circuit that has closed lets traffic back in.
 
 /// One call, in credit.
-const CALL: u64 = 1 << 16;
+const CREDIT_PER_CALL: u64 = 1 << 16;
 
 /// The growing share of calls that is let through after closing.
 ///
@@ -9,58 +9,58 @@ const CALL: u64 = 1 << 16;
 /// on a call. So the share is that of the traffic there is, whatever its rate, no random number is needed, and the first call always goes
 /// through. When the time is over, everything does, however little traffic there was.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ramp {
+pub(super) struct SlowStart {
     from: u64,
     span: u64,
     /// At most a whole call, and less after each decision that spends one.
     credit: u64,
 }
 
-/// What a ramp says to a call.
+/// What a slow_start says to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum SlowStartStep {
     Admitted,
-    /// Refused; the ramp is over in so many nanoseconds.
-    Refused(u64),
-    /// The ramp is over.
-    Over,
+    /// Refused; the slow_start is over in so many nanoseconds.
+    Denied(u64),
+    /// The slow_start is over.
+    Finished,
 }
 
-impl Ramp {
-    /// A ramp over `span` nanoseconds; `None` for 0, which lets all through.
+impl SlowStart {
+    /// A slow_start over `span` nanoseconds; `None` for 0, which lets all through.
     pub(super) const fn new(now: u64, span: u64) -> Option<Self> {
-        if span == 0 { None } else { Some(Self { from: now, span, credit: CALL }) }
+        if span == 0 { None } else { Some(Self { from: now, span, credit: CREDIT_PER_CALL }) }
     }
 
     /// Decides on a call that comes.
-    pub(super) fn step(&mut self, now: u64) -> Step {
-        self.credit += self.portion(now);
-        self.spend(now)
+    pub(super) fn admit(&mut self, now: u64) -> SlowStartStep {
+        self.credit += self.share_in_credit(now);
+        self.admit_waiting(now)
     }
 
     /// Decides on a call that has come before and was refused.
-    pub(super) fn spend(&mut self, now: u64) -> Step {
+    pub(super) fn admit_waiting(&mut self, now: u64) -> SlowStartStep {
         let passed = now.saturating_sub(self.from);
         if passed >= self.span {
-            return Step::Over;
+            return SlowStartStep::Finished;
         }
-        if self.credit < CALL {
-            return Step::Refused(self.span - passed);
+        if self.credit < CREDIT_PER_CALL {
+            return SlowStartStep::Denied(self.span - passed);
         }
-        self.credit -= CALL;
-        Step::Admitted
+        self.credit -= CREDIT_PER_CALL;
+        SlowStartStep::Admitted
     }
 
     /// Undoes an admission: the call has not begun. The share is taken as that of now.
-    pub(super) fn give_back(&mut self, now: u64) {
+    pub(super) fn refund(&mut self, now: u64) {
         // No more than one call is saved up, so that a pause does not end in a burst.
-        self.credit = (self.credit + CALL - self.portion(now)).min(CALL);
+        self.credit = (self.credit + CREDIT_PER_CALL - self.share_in_credit(now)).min(CREDIT_PER_CALL);
     }
 
     /// The share of this moment, in credit.
-    fn portion(&self, now: u64) -> u64 {
+    fn share_in_credit(&self, now: u64) -> u64 {
         let passed = now.saturating_sub(self.from).min(self.span);
-        (u128::from(passed) * u128::from(CALL) / u128::from(self.span)) as u64
+        (u128::from(passed) * u128::from(CREDIT_PER_CALL) / u128::from(self.span)) as u64
     }
 
     /// The share of calls that is let through, 0 to 1.
@@ -76,14 +76,14 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// How many of the calls that come evenly in each tenth of the ramp are let through.
+    /// How many of the calls that come evenly in each tenth of the slow_start are let through.
     fn admitted(a_tenth: u64) -> Vec<u64> {
-        let mut ramp = Ramp::new(0, 10 * SECOND).unwrap();
+        let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
         let each = SECOND / a_tenth;
         (0..10)
             .map(|tenth| {
                 let times = (0..a_tenth).map(|call| tenth * SECOND + call * each);
-                times.filter(|&now| ramp.step(now) == Step::Admitted).count() as u64
+                times.filter(|&now| slow_start.admit(now) == SlowStartStep::Admitted).count() as u64
             })
             .collect()
     }
@@ -101,65 +101,65 @@ mod tests {
     #[test]
     fn one_call_a_second_is_let_through_again_long_before_the_end() {
         assert_eq!(admitted(1).iter().sum::<u64>(), 5, "half of them, as of any traffic");
-        let mut ramp = Ramp::new(0, 10 * SECOND).unwrap();
-        assert_eq!(ramp.step(0), Step::Admitted, "the first always is");
-        assert_eq!(ramp.step(10 * SECOND), Step::Over, "and all when the time is over");
+        let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
+        assert_eq!(slow_start.admit(0), SlowStartStep::Admitted, "the first always is");
+        assert_eq!(slow_start.admit(10 * SECOND), SlowStartStep::Finished, "and all when the time is over");
     }
 
     #[test]
     fn a_pause_ends_in_no_burst() {
-        let mut ramp = Ramp::new(0, 10 * SECOND).unwrap();
-        let burst = (0..100).filter(|_| ramp.step(5 * SECOND) == Step::Admitted).count();
+        let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
+        let burst = (0..100).filter(|_| slow_start.admit(5 * SECOND) == SlowStartStep::Admitted).count();
         assert_eq!(burst, 51, "half of a hundred, and the first");
     }
 
     #[test]
     fn cancelled_calls_change_nothing() {
-        let mut ramp = Ramp::new(0, 10 * SECOND).unwrap();
-        let mut other = ramp;
+        let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
+        let mut other = slow_start;
         let mut admitted = [0, 0];
         for call in 0..10_000 {
             let now = call * SECOND / 1_000;
             for _ in 0..call % 3 {
-                if ramp.step(now) == Step::Admitted {
-                    ramp.give_back(now);
+                if slow_start.admit(now) == SlowStartStep::Admitted {
+                    slow_start.refund(now);
                 } else {
                     // It has come and was refused: the other has one call more as well.
-                    other.step(now);
+                    other.admit(now);
                 }
             }
-            admitted[0] += u64::from(ramp.step(now) == Step::Admitted);
-            admitted[1] += u64::from(other.step(now) == Step::Admitted);
-            assert_eq!(ramp.credit, other.credit, "at {now}");
+            admitted[0] += u64::from(slow_start.admit(now) == SlowStartStep::Admitted);
+            admitted[1] += u64::from(other.admit(now) == SlowStartStep::Admitted);
+            assert_eq!(slow_start.credit, other.credit, "at {now}");
         }
         assert_eq!(admitted[0], admitted[1]);
     }
 
     #[test]
     fn waiting_call_spends_what_others_have_added_and_adds_nothing() {
-        let mut ramp = Ramp::new(0, 10 * SECOND).unwrap();
+        let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
         let half = 5 * SECOND;
-        assert_eq!(ramp.spend(half), Step::Admitted, "the first is saved up");
-        assert!((0..100).all(|_| matches!(ramp.spend(half), Step::Refused(_))));
-        assert!(matches!(ramp.step(half), Step::Refused(_)));
-        assert_eq!(ramp.step(half), Step::Admitted);
-        assert_eq!(ramp.spend(10 * SECOND), Step::Over);
+        assert_eq!(slow_start.admit_waiting(half), SlowStartStep::Admitted, "the first is saved up");
+        assert!((0..100).all(|_| matches!(slow_start.admit_waiting(half), SlowStartStep::Denied(_))));
+        assert!(matches!(slow_start.admit(half), SlowStartStep::Denied(_)));
+        assert_eq!(slow_start.admit(half), SlowStartStep::Admitted);
+        assert_eq!(slow_start.admit_waiting(10 * SECOND), SlowStartStep::Finished);
     }
 
     #[test]
     fn who_waits_as_long_as_told_is_let_through() {
-        let mut ramp = Ramp::new(SECOND, SECOND).unwrap();
-        assert_eq!(ramp.step(SECOND), Step::Admitted);
-        let Step::Refused(left) = ramp.step(SECOND + 10) else { panic!("it is refused") };
-        assert_eq!(ramp.step(SECOND + 10 + left), Step::Over);
+        let mut slow_start = SlowStart::new(SECOND, SECOND).unwrap();
+        assert_eq!(slow_start.admit(SECOND), SlowStartStep::Admitted);
+        let SlowStartStep::Denied(left) = slow_start.admit(SECOND + 10) else { panic!("it is refused") };
+        assert_eq!(slow_start.admit(SECOND + 10 + left), SlowStartStep::Finished);
     }
 
     #[test]
     fn a_clock_that_runs_back_stands_still() {
-        let mut ramp = Ramp::new(SECOND, SECOND).unwrap();
-        ramp.step(SECOND);
-        assert!(matches!(ramp.step(0), Step::Refused(_)));
-        assert_eq!(ramp.share(0).to_bits(), 0.0_f64.to_bits());
-        assert!(Ramp::new(0, 0).is_none());
+        let mut slow_start = SlowStart::new(SECOND, SECOND).unwrap();
+        slow_start.admit(SECOND);
+        assert!(matches!(slow_start.admit(0), SlowStartStep::Denied(_)));
+        assert_eq!(slow_start.share(0).to_bits(), 0.0_f64.to_bits());
+        assert!(SlowStart::new(0, 0).is_none());
     }
 }

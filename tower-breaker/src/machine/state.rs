@@ -98,7 +98,7 @@ pub enum HealthReport {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Reason {
-    /// So many calls failed in a row.
+    /// So many calls failed in a streak.
     ConsecutiveFailures,
     /// The share of failed calls in the window reached the limit.
     FailureRate,

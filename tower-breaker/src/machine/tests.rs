@@ -19,11 +19,11 @@ const TRIP: TripLimits = TripLimits {
 };
 
 const LIMITS: RecoveryLimits = RecoveryLimits {
-    open: OpenTime::constant(30 * SECOND),
+    open: OpenDuration::constant(30 * SECOND),
     probes: 3,
     successes_to_close: 2,
     probe_lease: 30 * SECOND,
-    ramp: 0,
+    slow_start: 0,
 };
 
 fn at(now: u64) -> Moment {
@@ -31,7 +31,10 @@ fn at(now: u64) -> Moment {
 }
 
 fn rate(limits: &TripLimits, failures: u64, calls: u64) -> Option<Reason> {
-    trips(limits, &Sample { run: 1, window: Some(Counts { calls, failures, ..Counts::default() }) })
+    trip_reason(
+        limits,
+        &Sample { consecutive_failures: 1, window: Some(Counts { calls, failures, ..Counts::default() }) },
+    )
 }
 
 fn open(now: u64) -> Machine {
@@ -41,27 +44,27 @@ fn open(now: u64) -> Machine {
 }
 
 fn half_open(now: u64) -> Machine {
-    let mut state = open(now - LIMITS.open.first);
-    let (Admission::Probe(ticket), Some(_)) = state.admit(now, &LIMITS) else { panic!("it half-opens") };
-    state.settle_probe(ticket, Outcome::Neutral, at(now), &LIMITS);
+    let mut state = open(now - LIMITS.open.initial);
+    let (Decision::Probe(ticket), Some(_)) = state.admit(now, &LIMITS) else { panic!("it half-opens") };
+    state.record_probe(ticket, Outcome::Neutral, at(now), &LIMITS);
     state
 }
 
 fn probe(state: &mut Machine, now: u64) -> Ticket {
     match state.admit(now, &LIMITS) {
-        (Admission::Probe(ticket), None) => ticket,
+        (Decision::Probe(ticket), None) => ticket,
         other => panic!("a free place was expected, not {other:?}"),
     }
 }
 
 #[test]
 fn the_run_trips_at_the_limit_and_not_one_before_or_after() {
-    let run = |run| trips(&TRIP, &Sample { run, window: None });
-    assert_eq!(run(4), None);
-    assert_eq!(run(5), Some(Reason::ConsecutiveFailures));
-    assert_eq!(run(6), Some(Reason::ConsecutiveFailures));
+    let reason = |consecutive_failures| trip_reason(&TRIP, &Sample { consecutive_failures, window: None });
+    assert_eq!(reason(4), None);
+    assert_eq!(reason(5), Some(Reason::ConsecutiveFailures));
+    assert_eq!(reason(6), Some(Reason::ConsecutiveFailures));
     let off = TripLimits { consecutive_failures: 0, ..TRIP };
-    assert_eq!(trips(&off, &Sample { run: u64::MAX, window: None }), None);
+    assert_eq!(trip_reason(&off, &Sample { consecutive_failures: u64::MAX, window: None }), None);
 }
 
 #[test]
@@ -92,13 +95,13 @@ fn a_rate_of_zero_trips_on_the_first_failure_and_never_without_one() {
 #[test]
 fn nobody_looks_at_the_window_while_its_failures_cannot_reach_the_rate() {
     let fewest = |rate, minimum_calls| {
-        fewest_failures(&TripLimits { failure_rate: Some(rate), minimum_calls, ..TRIP })
+        min_failures_for_rate(&TripLimits { failure_rate: Some(rate), minimum_calls, ..TRIP })
     };
     assert_eq!(
         (fewest(0.5, 10), fewest(0.07, 100), fewest(0.0, 1), fewest(1.0, u32::MAX)),
         (5, 7, 1, u32::MAX.into())
     );
-    assert_eq!(fewest_failures(&TripLimits { failure_rate: None, ..TRIP }), u64::MAX);
+    assert_eq!(min_failures_for_rate(&TripLimits { failure_rate: None, ..TRIP }), u64::MAX);
     for minimum in 1..200 {
         for percent in 0..=100 {
             let rate = f64::from(percent) / 100.0;
@@ -112,10 +115,10 @@ fn nobody_looks_at_the_window_while_its_failures_cannot_reach_the_rate() {
 #[test]
 fn an_open_circuit_refuses_until_its_time_is_over() {
     let mut state = open(SECOND);
-    assert_eq!(state.admit(SECOND, &LIMITS), (Admission::Refused(Some(30 * SECOND)), None));
-    assert_eq!(state.admit(31 * SECOND - 1, &LIMITS), (Admission::Refused(Some(1)), None));
+    assert_eq!(state.admit(SECOND, &LIMITS), (Decision::Denied(Some(30 * SECOND)), None));
+    assert_eq!(state.admit(31 * SECOND - 1, &LIMITS), (Decision::Denied(Some(1)), None));
     let (admission, change) = state.admit(31 * SECOND, &LIMITS);
-    assert!(matches!(admission, Admission::Probe(_)));
+    assert!(matches!(admission, Decision::Probe(_)));
     let change = change.unwrap();
     assert_eq!((change.from, change.to), (CircuitState::Open, CircuitState::HalfOpen));
     assert_eq!(change.reason, Reason::OpenTimeOver);
@@ -126,8 +129,8 @@ fn the_servers_delay_lengthens_the_open_time_up_to_its_cap_and_never_shortens_it
     let opened_for = |fault: Fault| {
         let mut state = Machine::new();
         state.trip(Reason::FailureRate, Some(&fault), at(0), &LIMITS).unwrap();
-        match state.sign() {
-            Sign::OpenUntil(until) => until / SECOND,
+        match state.published_state() {
+            State::OpenUntil(until) => until / SECOND,
             other => panic!("it is open, not {other:?}"),
         }
     };
@@ -142,10 +145,10 @@ fn the_servers_delay_lengthens_the_open_time_up_to_its_cap_and_never_shortens_it
 fn only_so_many_probes_run_at_once_and_each_gives_its_place_back() {
     let mut state = half_open(100 * SECOND);
     let tickets: Vec<_> = (0..3).map(|_| probe(&mut state, 100 * SECOND)).collect();
-    assert_eq!(state.admit(101 * SECOND, &LIMITS).0, Admission::Refused(Some(29 * SECOND)));
-    state.settle_probe(tickets[1], Outcome::Neutral, at(101 * SECOND), &LIMITS);
+    assert_eq!(state.admit(101 * SECOND, &LIMITS).0, Decision::Denied(Some(29 * SECOND)));
+    state.record_probe(tickets[1], Outcome::Neutral, at(101 * SECOND), &LIMITS);
     probe(&mut state, 101 * SECOND);
-    assert!(matches!(state.admit(101 * SECOND, &LIMITS).0, Admission::Refused(_)));
+    assert!(matches!(state.admit(101 * SECOND, &LIMITS).0, Decision::Denied(_)));
 }
 
 #[test]
@@ -155,10 +158,10 @@ fn a_place_is_free_again_when_its_lease_ends_and_only_once() {
     let end = 130 * SECOND;
     let successors: Vec<_> = (0..3).map(|_| probe(&mut state, end)).collect();
     for ticket in hung {
-        state.settle_probe(ticket, Outcome::Neutral, at(end), &LIMITS);
+        state.record_probe(ticket, Outcome::Neutral, at(end), &LIMITS);
     }
-    assert!(matches!(state.admit(end, &LIMITS).0, Admission::Refused(_)), "the places are the successors'");
-    state.settle_probe(successors[0], Outcome::Neutral, at(end), &LIMITS);
+    assert!(matches!(state.admit(end, &LIMITS).0, Decision::Denied(_)), "the slots are the successors'");
+    state.record_probe(successors[0], Outcome::Neutral, at(end), &LIMITS);
     probe(&mut state, end);
 }
 
@@ -168,9 +171,9 @@ fn a_late_probe_of_the_same_round_still_counts() {
     let hung = probe(&mut state, 100 * SECOND);
     let late = 200 * SECOND;
     assert!(!state.renew(hung, late, &LIMITS));
-    assert_eq!(state.settle_probe(hung, Outcome::Success, at(late), &LIMITS), None);
+    assert_eq!(state.record_probe(hung, Outcome::Success, at(late), &LIMITS), None);
     let second = probe(&mut state, late);
-    let change = state.settle_probe(second, Outcome::Success, at(late), &LIMITS).unwrap();
+    let change = state.record_probe(second, Outcome::Success, at(late), &LIMITS).unwrap();
     assert_eq!((change.to, change.reason), (CircuitState::Closed, Reason::ProbesSucceeded));
 }
 
@@ -179,10 +182,10 @@ fn any_failed_probe_opens_again_for_the_whole_time() {
     let mut state = half_open(100 * SECOND);
     let first = probe(&mut state, 100 * SECOND);
     let second = probe(&mut state, 100 * SECOND);
-    assert_eq!(state.settle_probe(first, Outcome::Success, at(110 * SECOND), &LIMITS), None);
-    let change = state.settle_probe(second, Outcome::Failure(&FAULT), at(110 * SECOND), &LIMITS).unwrap();
+    assert_eq!(state.record_probe(first, Outcome::Success, at(110 * SECOND), &LIMITS), None);
+    let change = state.record_probe(second, Outcome::Failure(&FAULT), at(110 * SECOND), &LIMITS).unwrap();
     assert_eq!((change.to, change.reason), (CircuitState::Open, Reason::ProbeFailed));
-    assert_eq!(state.admit(110 * SECOND, &LIMITS), (Admission::Refused(Some(30 * SECOND)), None));
+    assert_eq!(state.admit(110 * SECOND, &LIMITS), (Decision::Denied(Some(30 * SECOND)), None));
 }
 
 #[test]
@@ -196,11 +199,11 @@ fn a_lease_is_renewed_while_it_runs() {
 
 #[test]
 fn times_saturate() {
-    let limits = RecoveryLimits { open: OpenTime::constant(u64::MAX), probe_lease: u64::MAX, ..LIMITS };
+    let limits = RecoveryLimits { open: OpenDuration::constant(u64::MAX), probe_lease: u64::MAX, ..LIMITS };
     let mut state = Machine::new();
     state.trip(Reason::FailureRate, Some(&FAULT), at(u64::MAX - 1), &limits).unwrap();
-    assert_eq!(state.admit(0, &limits), (Admission::Refused(Some(u64::MAX)), None), "a clock that ran back");
-    assert!(matches!(state.admit(u64::MAX, &limits).0, Admission::Probe(_)));
+    assert_eq!(state.admit(0, &limits), (Decision::Denied(Some(u64::MAX)), None), "a clock that ran back");
+    assert!(matches!(state.admit(u64::MAX, &limits).0, Decision::Probe(_)));
 }
 
 /// What can happen to a half-open circuit.
@@ -221,7 +224,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happened, given time and successes the circuit closes; and never are more leases alive than places.
+    /// Whatever happened, given time and successes the circuit closes; and never are more leases alive than slots.
     #[test]
     fn it_never_wedges_and_never_admits_more_than_its_places(
         steps in proptest::collection::vec(step(), 0..100),
@@ -240,7 +243,7 @@ proptest! {
                 Step::Admit => {
                     let (admission, change) = state.admit(now, &limits);
                     round += u32::from(change.is_some());
-                    if let Admission::Probe(ticket) = admission {
+                    if let Decision::Probe(ticket) = admission {
                         running.push((round, ticket, now + limits.probe_lease));
                     }
                     let leased = running.iter().filter(|(of, _, until)| *of == round && *until > now).count();
@@ -254,7 +257,7 @@ proptest! {
                         Some(false) => Outcome::Failure(&FAULT),
                     };
                     // The circuit hears of probes of the round that runs; older ones it knows by their epoch.
-                    if of == round && state.settle_probe(ticket, outcome, at(now), &limits).is_some() {
+                    if of == round && state.record_probe(ticket, outcome, at(now), &limits).is_some() {
                         running.clear();
                         round += 1;
                     }
@@ -265,9 +268,9 @@ proptest! {
             }
         }
         for _ in 0..=successes_to_close {
-            now += limits.open.first.max(limits.probe_lease);
-            if let (Admission::Probe(ticket), _) = state.admit(now, &limits) {
-                state.settle_probe(ticket, Outcome::Success, at(now), &limits);
+            now += limits.open.initial.max(limits.probe_lease);
+            if let (Decision::Probe(ticket), _) = state.admit(now, &limits) {
+                state.record_probe(ticket, Outcome::Success, at(now), &limits);
             }
         }
         prop_assert!(state.state() == CircuitState::Closed, "{state:?}");

@@ -6,14 +6,14 @@ use super::{Counts, Reason, TripLimits};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
     /// Failures without a success between them, this one included; 0 if this one was none.
-    pub(crate) run: u64,
+    pub(crate) consecutive_failures: u64,
     /// What the window holds. `None`: it cannot reach a rate, so nobody looked.
     pub(crate) window: Option<Counts>,
 }
 
 /// The fewest failures in a window that can reach the rate, whatever the number of calls: nobody looks at the whole window before.
 /// `u64::MAX`: none can.
-pub(crate) fn fewest_failures(limits: &TripLimits) -> u64 {
+pub(crate) fn min_failures_for_rate(limits: &TripLimits) -> u64 {
     let (Some(rate), minimum) = (limits.failure_rate, u64::from(limits.minimum_calls)) else {
         return u64::MAX;
     };
@@ -30,8 +30,10 @@ pub(crate) fn may_reach_slow_rate(limits: &TripLimits, slow: u64) -> bool {
 }
 
 /// Why a closed circuit opens after a failure or a slow call, if it does.
-pub(crate) fn trips(limits: &TripLimits, sample: &Sample) -> Option<Reason> {
-    if limits.consecutive_failures > 0 && sample.run >= u64::from(limits.consecutive_failures) {
+pub(crate) fn trip_reason(limits: &TripLimits, sample: &Sample) -> Option<Reason> {
+    if limits.consecutive_failures > 0
+        && sample.consecutive_failures >= u64::from(limits.consecutive_failures)
+    {
         return Some(Reason::ConsecutiveFailures);
     }
     let counts = sample.window?;
@@ -39,7 +41,7 @@ pub(crate) fn trips(limits: &TripLimits, sample: &Sample) -> Option<Reason> {
         return None;
     }
     // A slow success is no moment to judge the failures.
-    let failed = sample.run > 0;
+    let failed = sample.consecutive_failures > 0;
     if failed && limits.failure_rate.is_some_and(|rate| reaches(counts.failures, counts.calls, rate)) {
         return Some(Reason::FailureRate);
     }

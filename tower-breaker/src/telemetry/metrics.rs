@@ -15,7 +15,7 @@ use crate::machine::CircuitState;
 
 /// The instruments of the circuits of one name.
 #[derive(Debug)]
-pub(crate) struct Meters {
+pub(crate) struct Instruments {
     success: Counter,
     failure: Counter,
     neutral: Counter,
@@ -39,9 +39,9 @@ const STATES: [CircuitState; 6] = [
     CircuitState::Disabled,
 ];
 
-static ALL: boxcar::Vec<Meters> = boxcar::Vec::new();
+static ALL: boxcar::Vec<Instruments> = boxcar::Vec::new();
 
-/// The number of a name's meters, which are registered once; 0 while there is no recorder. It runs
+/// The number of a name's instruments, which are registered once; 0 while there is no recorder. It runs
 /// the recorder: never under a lock.
 pub(crate) fn number(circuit: &'static str) -> u32 {
     static NUMBERS: Mutex<BTreeMap<&'static str, u32>> = Mutex::new(BTreeMap::new());
@@ -53,21 +53,21 @@ pub(crate) fn number(circuit: &'static str) -> u32 {
     if !has_recorder() {
         return 0;
     }
-    let meters = Meters::register(circuit);
+    let instruments = Instruments::register(circuit);
     let mut numbers = numbers();
     if let Some(number) = numbers.get(circuit).copied() {
         // Another thread was first. The instruments are dropped after the lock.
         drop(numbers);
         return number;
     }
-    let number = ALL.push(meters) as u32 + 1;
+    let number = ALL.push(instruments) as u32 + 1;
     numbers.insert(circuit, number);
     number
 }
 
-/// The meters of a number.
+/// The instruments of a number.
 #[inline]
-pub(crate) fn meters(number: u32) -> Option<&'static Meters> {
+pub(crate) fn instruments(number: u32) -> Option<&'static Instruments> {
     if number == 0 { None } else { ALL.get(number as usize - 1) }
 }
 
@@ -102,7 +102,7 @@ fn is_placeholder(address: usize) -> bool {
     }
 }
 
-impl Meters {
+impl Instruments {
     fn register(circuit: &'static str) -> Self {
         let calls = |outcome: &'static str| counter!("tower_breaker_calls_total", "circuit" => circuit, "outcome" => outcome);
         Self {

@@ -1,4 +1,4 @@
-//! Replaces the metrics without the feature `metrics`: there are no meters, and no code for them.
+//! Replaces the metrics without the feature `metrics`: there are no instruments, and no code for them.
 
 use tower_fault_classify::Verdict;
 
@@ -7,18 +7,18 @@ use crate::machine::CircuitState;
 
 /// The instruments of a name. There are none.
 #[derive(Debug)]
-pub(crate) enum Meters {}
+pub(crate) enum Instruments {}
 
 pub(crate) const fn number(_: &'static str) -> u32 {
     0
 }
 
 #[inline]
-pub(crate) const fn meters(_: u32) -> Option<&'static Meters> {
+pub(crate) const fn instruments(_: u32) -> Option<&'static Instruments> {
     None
 }
 
-impl Meters {
+impl Instruments {
     pub(crate) const fn settled(&self, _: &Verdict) {
         match *self {}
     }

@@ -8,8 +8,8 @@ mod stream;
 #[cfg(feature = "tracing")]
 mod tracing;
 
-pub(crate) use metrics::{Meters, meters, number};
-pub(crate) use observers::Watchers;
+pub(crate) use metrics::{Instruments, instruments, number};
+pub(crate) use observers::Observers;
 #[cfg(feature = "stream")]
 pub use stream::{Missed, Transitions};
 

@@ -17,13 +17,13 @@ type Observer = Arc<dyn Fn(&Transition) + Send + Sync>;
 
 /// The observers of a circuit, or of many.
 #[derive(Default)]
-pub(crate) struct Watchers {
+pub(crate) struct Observers {
     observers: Mutex<Vec<Observer>>,
     #[cfg(feature = "stream")]
     stream: OnceLock<Sender<Transition>>,
 }
 
-impl Watchers {
+impl Observers {
     pub(crate) fn add(&self, observer: Observer) {
         self.observers.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
     }
@@ -50,7 +50,7 @@ impl Watchers {
     }
 }
 
-impl fmt::Debug for Watchers {
+impl fmt::Debug for Observers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Watchers")
     }

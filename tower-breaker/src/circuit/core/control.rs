@@ -9,15 +9,16 @@ use tower_fault_classify::__internals::{Clock, Striped};
 use super::super::window::{Counting, Shape, Span, Window};
 use super::transition::wake;
 use super::{
-    CircuitState, Cold, Core, FIRST_EPOCH, Limits, METERS, Machine, OBSERVING, Single, Store, TIMED, moment,
+    CircuitState, Core, FIRST_EPOCH, INSTRUMENTS, Limits, Locked, Machine, OBSERVING, Single, Store, TIMED,
+    moment,
 };
 use crate::label::Label;
 use crate::machine::{Cancelled, Change, Counts, Force, HealthReport, RecoveryLimits, TripLimits};
-use crate::telemetry::{LastFailure, Transition, Watchers, meters, number};
+use crate::telemetry::{LastFailure, Observers, Transition, instruments, number};
 
 /// What a configuration tells a core, beside the clock.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Setup {
+pub(crate) struct CircuitConfig {
     pub(crate) name: &'static str,
     pub(crate) trip: TripLimits,
     pub(crate) recovery: RecoveryLimits,
@@ -26,22 +27,22 @@ pub(crate) struct Setup {
     pub(crate) disabled: bool,
 }
 
-/// What a look at the circuit shows.
+/// What a evaluate at the circuit shows.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct View {
+pub(crate) struct Snapshot {
     pub(crate) state: CircuitState,
-    pub(crate) ramp: Option<f64>,
-    pub(crate) run: u64,
+    pub(crate) slow_start: Option<f64>,
+    pub(crate) consecutive_failures: u64,
     pub(crate) counts: Counts,
-    pub(crate) left: Option<u64>,
+    pub(crate) remaining: Option<u64>,
     /// How long the state has lasted.
     pub(crate) lasted: u64,
-    pub(crate) last: Option<Transition>,
-    pub(crate) trip: Option<Transition>,
-    pub(crate) failure: Option<LastFailure>,
+    pub(crate) last_transition: Option<Transition>,
+    pub(crate) last_trip: Option<Transition>,
+    pub(crate) last_failure: Option<LastFailure>,
 }
 
-impl Setup {
+impl CircuitConfig {
     /// The clock to be read for a circuit that is configured with `clock`: see [`Clock::fit_for`].
     pub(crate) fn fit(&self, clock: Clock) -> Clock {
         let window = match self.shape {
@@ -53,115 +54,125 @@ impl Setup {
             Cancelled::FailureFrom(nanos) => nanos,
             _ => u64::MAX,
         };
-        let RecoveryLimits { open, probe_lease, ramp, .. } = self.recovery;
-        let ramp = if ramp == 0 { u64::MAX } else { ramp };
-        let times = [window, slow, cancelled, open.first, probe_lease, ramp];
+        let RecoveryLimits { open, probe_lease, slow_start, .. } = self.recovery;
+        let slow_start = if slow_start == 0 { u64::MAX } else { slow_start };
+        let times = [window, slow, cancelled, open.initial, probe_lease, slow_start];
         let shortest = times.into_iter().fold(u64::MAX, u64::min);
         clock.fit_for(Duration::from_nanos(shortest))
     }
 
-    /// Registers the meters of the name, if there is a recorder, and returns their number. It runs
+    /// Registers the instruments of the name, if there is a recorder, and returns their number. It runs
     /// the recorder: never under a lock.
-    pub(crate) fn register_meters(&self) -> u32 {
+    pub(crate) fn register_instruments(&self) -> u32 {
         number(self.name)
     }
 
     /// The word that tells a call at once what it must know of the configuration.
-    pub(crate) fn flags(&self, meters: u32, first_epoch: u32) -> u64 {
-        let timed = if self.trip.timed() { TIMED } else { 0 };
+    pub(crate) fn flags(&self, instruments: u32, first_epoch: u32) -> u64 {
+        let needs_duration = if self.trip.needs_duration() { TIMED } else { 0 };
         let observing = if self.observing { OBSERVING } else { 0 };
-        (u64::from(meters) << METERS) | (u64::from(first_epoch) << FIRST_EPOCH) | timed | observing
+        (u64::from(instruments) << INSTRUMENTS)
+            | (u64::from(first_epoch) << FIRST_EPOCH)
+            | needs_duration
+            | observing
     }
 }
 
 impl Core {
     /// A core that is yet to be adopted.
-    pub(crate) fn new(clock: Clock, stripes: Striped, setup: &Setup) -> Self {
-        Self::of(Single::new(clock, stripes, setup))
+    pub(crate) fn new(clock: Clock, stripes: Striped, config: &CircuitConfig) -> Self {
+        Self::of(Single::new(clock, stripes, config))
     }
 
     /// Makes the core a closed circuit of another owner, on any clock. Calls of former owners may
     /// still use it: their epoch is over.
-    pub(crate) fn adopt(&self, setup: &Setup, clock: Clock) {
-        let number = setup.register_meters();
-        let mut cold = self.cold();
-        cold.name = setup.name;
-        cold.first_epoch = cold.epoch;
-        cold.since = clock.now();
-        self.write(&mut cold, setup, None, number, clock);
+    pub(crate) fn adopt(&self, config: &CircuitConfig, clock: Clock) {
+        let number = config.register_instruments();
+        let mut locked = self.locked();
+        locked.name = config.name;
+        locked.first_epoch = locked.epoch;
+        locked.since = clock.now();
+        self.write(&mut locked, config, None, number, clock);
         // Nobody has been told of the circuit yet, so that this is how it begins, not a change.
-        if cold.machine.disable(setup.disabled).is_some() {
-            self.open_epoch(cold.machine.sign(), cold.epoch);
+        if locked.machine.set_disabled(config.disabled).is_some() {
+            self.publish(locked.machine.published_state(), locked.epoch);
         }
-        let state = cold.machine.state();
-        drop(cold);
-        if let Some(meters) = meters(number) {
-            meters.begins(state);
+        let state = locked.machine.state();
+        drop(locked);
+        if let Some(instruments) = instruments(number) {
+            instruments.begins(state);
         }
     }
 
     /// Changes the limits, and keeps all the rest. The window starts empty if its shape is another.
     /// `clock` shows the same time as the clock in use.
-    pub(crate) fn reconfigure(&self, setup: &Setup, clock: Clock) {
+    pub(crate) fn reconfigure(&self, config: &CircuitConfig, clock: Clock) {
         let now = clock.now();
-        let number = setup.register_meters();
-        let mut cold = self.cold();
-        let (shape, metered) = (cold.shape, self.plan().meters().is_some());
-        self.write(&mut cold, setup, Some(shape), number, clock);
-        let state = cold.machine.state();
-        let change = cold.machine.disable(setup.disabled);
+        let number = config.register_instruments();
+        let mut locked = self.locked();
+        let (shape, metered) = (locked.shape, self.hot_config().instruments().is_some());
+        self.write(&mut locked, config, Some(shape), number, clock);
+        let state = locked.machine.state();
+        let change = locked.machine.set_disabled(config.disabled);
         // Without a change of the state, too: the circuit may have begun to observe, or to reject.
-        let wakers = cold.waiters.drain();
-        let news = change.map(|change| self.apply(&mut cold, change, None, None, now));
-        drop(cold);
+        let wakers = locked.wakers.drain();
+        let pending = change.map(|change| self.apply(&mut locked, change, None, None, now));
+        drop(locked);
         // The recorder was installed after the circuit began.
-        if let Some(meters) = meters(number).filter(|_| !metered) {
-            meters.begins(state);
+        if let Some(instruments) = instruments(number).filter(|_| !metered) {
+            instruments.begins(state);
         }
         wake(wakers);
-        self.spread(news);
+        self.notify(pending);
     }
 
-    fn write(&self, cold: &mut Cold, setup: &Setup, before: Option<Shape>, meters: u32, clock: Clock) {
-        let former = self.plan().settings.limits_locked().span;
-        let (former_now, now) = (self.plan().clock.now(), clock.now());
-        let span = if before == Some(setup.shape) {
+    fn write(
+        &self,
+        locked: &mut Locked,
+        config: &CircuitConfig,
+        before: Option<Shape>,
+        instruments: u32,
+        clock: Clock,
+    ) {
+        let former = self.hot_config().limits.load_locked().span;
+        let (former_now, now) = (self.hot_config().clock.now(), clock.now());
+        let span = if before == Some(config.shape) {
             former
         } else {
-            Span::after(setup.shape, former, Window::PARTS, former_now, now)
+            Span::after(config.shape, former, Window::PARTS, former_now, now)
         };
         if before.is_none() {
             // Before the clock and the limits: a former owner's call that reads one of those finds
             // its bucket left behind.
-            self.window().leave_behind(span.buckets.tag(now, cold.epoch));
+            self.window().leave_behind(span.buckets.tag(now, locked.epoch));
         }
-        self.plan().clock.store(clock);
-        self.plan().settings.write(&Limits { span, trip: setup.trip });
-        if before != Some(setup.shape) {
+        self.hot_config().clock.store(clock);
+        self.hot_config().limits.write(&Limits { span, trip: config.trip });
+        if before != Some(config.shape) {
             self.window().forget_last_calls();
         }
-        // Release: a thread that reads the circuit's first epoch here reads a gate that is no older.
-        self.plan().flags.store(setup.flags(meters, cold.first_epoch), Ordering::Release);
-        cold.limits = setup.recovery;
-        cold.shape = setup.shape;
+        // Release: a thread that reads the circuit's first epoch here reads a word that is no older.
+        self.hot_config().flags.store(config.flags(instruments, locked.first_epoch), Ordering::Release);
+        locked.limits = config.recovery;
+        locked.shape = config.shape;
     }
 
     /// How long a probe keeps its place, in nanoseconds.
     pub(crate) fn probe_lease(&self) -> u64 {
-        self.cold().limits.probe_lease
+        self.locked().limits.probe_lease
     }
 
     /// The number of the circuit that has the core.
     pub(crate) fn owner(&self) -> u64 {
-        self.cold().owner
+        self.locked().owner
     }
 
     /// Keeps a failure in place of the last one, if it is one of this owner's.
     pub(crate) fn keep(&self, owner: u64, failure: LastFailure) {
-        let mut cold = self.cold();
-        if cold.owner == owner {
-            let before = cold.failure.replace(failure);
-            drop(cold);
+        let mut locked = self.locked();
+        if locked.owner == owner {
+            let before = locked.last_failure.replace(failure);
+            drop(locked);
             drop(before);
         }
     }
@@ -177,14 +188,14 @@ impl<T: Store> Core<T> {
         self.store().label()
     }
 
-    pub(crate) fn watchers(&self) -> Arc<Watchers> {
-        Arc::clone(&self.cold().watchers)
+    pub(crate) fn observers(&self) -> Arc<Observers> {
+        Arc::clone(&self.locked().observers)
     }
 
-    /// Opens by hand; see [`Machine::trip_by_hand`].
-    pub(crate) fn trip_by_hand(&self) -> Result<(), CircuitState> {
-        let at = moment(self.plan().clock.now());
-        self.control(|machine, limits| machine.trip_by_hand(at, limits))
+    /// Opens by hand; see [`Machine::trip_manually`].
+    pub(crate) fn trip_manually(&self) -> Result<(), CircuitState> {
+        let at = moment(self.hot_config().clock.now());
+        self.control(|machine, limits| machine.trip_manually(at, limits))
     }
 
     /// Closes by hand; see [`Machine::reset`].
@@ -203,7 +214,7 @@ impl<T: Store> Core<T> {
 
     /// Hears what a health checker says; see [`Machine::report`]. Under force it says nothing.
     pub(crate) fn report(&self, report: HealthReport) {
-        let at = moment(self.plan().clock.now());
+        let at = moment(self.hot_config().clock.now());
         let reported = self.control(|machine, limits| Ok(machine.report(report, at, limits)));
         debug_assert!(reported.is_ok(), "a report is never refused");
     }
@@ -213,38 +224,38 @@ impl<T: Store> Core<T> {
         &self,
         act: impl FnOnce(&mut Machine, &RecoveryLimits) -> Result<Option<Change>, Force>,
     ) -> Result<(), CircuitState> {
-        let now = self.plan().clock.now();
-        let mut cold = self.cold();
-        let Cold { machine, limits, .. } = &mut *cold;
+        let now = self.hot_config().clock.now();
+        let mut locked = self.locked();
+        let Locked { machine, limits, .. } = &mut *locked;
         let Ok(change) = act(machine, limits) else { return Err(machine.state()) };
-        let news = change.map(|change| self.apply(&mut cold, change, None, None, now));
-        drop(cold);
-        self.spread(news);
+        let pending = change.map(|change| self.apply(&mut locked, change, None, None, now));
+        drop(locked);
+        self.notify(pending);
         Ok(())
     }
 
-    pub(crate) fn view(&self) -> View {
-        let now = self.plan().clock.now();
-        let cold = self.store().cold_if_any().map(lock);
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let now = self.hot_config().clock.now();
+        let locked = self.store().locked_if_any().map(lock);
         // Under the lock the epoch and the limits stand still, so that all is of one epoch.
-        let gate = self.gate();
-        let span = self.plan().settings.limits_locked().span;
-        let run = if gate.is_closed() { gate.run() } else { 0 };
-        let counts = self.window().counts_at(&span, now, gate.epoch());
-        let Some(cold) = cold else {
-            let state = gate.untroubled_state();
-            return View { state, run, counts, ..View::default() };
+        let word = self.state_word();
+        let span = self.hot_config().limits.load_locked().span;
+        let consecutive_failures = if word.is_closed() { word.consecutive_failures() } else { 0 };
+        let counts = self.window().counts_at(&span, now, word.epoch());
+        let Some(locked) = locked else {
+            let state = word.initial_state();
+            return Snapshot { state, consecutive_failures, counts, ..Snapshot::default() };
         };
-        View {
-            state: cold.machine.state(),
-            ramp: cold.machine.ramp(now),
-            run,
+        Snapshot {
+            state: locked.machine.state(),
+            slow_start: locked.machine.slow_start_share(now),
+            consecutive_failures,
             counts,
-            left: gate.is_timed().then(|| self.open_for(gate, now).unwrap_or(0)),
-            lasted: now.saturating_sub(cold.since),
-            last: cold.last.clone(),
-            trip: cold.trip.clone(),
-            failure: cold.failure.clone(),
+            remaining: word.is_open_until_deadline().then(|| self.open_for(word, now).unwrap_or(0)),
+            lasted: now.saturating_sub(locked.since),
+            last_transition: locked.last_transition.clone(),
+            last_trip: locked.last_trip.clone(),
+            last_failure: locked.last_failure.clone(),
         }
     }
 }

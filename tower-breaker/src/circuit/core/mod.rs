@@ -4,23 +4,23 @@
 //!
 //! | case | atomic operations | beside them |
 //! |---|---|---|
-//! | admitted, closed | 2 loads: gate, flags | |
-//! | a success, no failure counted | 7 loads: gate, turn, 3 words, turn, newest bucket; 1 load and 1 store in the thread's own cell | the clock |
+//! | admitted, closed | 2 loads: word, flags | |
+//! | a success, no failure counted | 7 loads: word, turn, 3 words, turn, newest bucket; 1 load and 1 store in the thread's own cell | the clock |
 //! | a success after failures, or in a ramp | the same, and 1 compare-and-swap that empties the run | the clock |
-//! | a failure | 10 loads: gate, turn, 5 words, turn, newest bucket, gate; 1 compare-and-swap in the window, 1 on the gate, 16 loads of the failures | the clock |
-//! | refused while open | 3 loads: gate, deadline, flags | the clock |
+//! | a failure | 10 loads: word, turn, 5 words, turn, newest bucket, word; 1 compare-and-swap in the window, 1 on the word, 16 loads of the failures | the clock |
+//! | refused while open | 3 loads: word, deadline, flags | the clock |
 //! | anything in half-open, an admission in a ramp, any transition | the lock | the clock |
 //!
 //! # Why no transition is missed
 //!
-//! A failure is ① put into the window, ② counted on the gate, and only then ③ the window is summed. Of two failures at once
-//! the later at ② sees, by the order of the gate's exchanges, what the earlier did at ①; so it sees both. A sum may miss
+//! A failure is ① put into the window, ② counted on the word, and only then ③ the window is summed. Of two failures at once
+//! the later at ② sees, by the order of the word's exchanges, what the earlier did at ①; so it sees both. A sum may miss
 //! successes that run beside it, never one that was over before. Slow and cancelled calls go the same three steps; their ② exchanges the
-//! gate's word for itself.
+//! word's word for itself.
 //!
 //! # Why an outcome of the past changes nothing
 //!
-//! Every transition starts a new epoch, in one exchange, under the lock that orders the transitions. Without the lock the gate is
+//! Every transition starts a new epoch, in one exchange, under the lock that orders the transitions. Without the lock the word is
 //! changed only by exchanging a closed word for another of the same epoch; after a transition such an exchange fails, and what
 //! was put into the window carries the tag of its own epoch.
 
@@ -37,24 +37,24 @@ use tower_fault_classify::__internals::sync::{MutexGuard, Ordering, lock};
 use tower_fault_classify::__internals::{Clock, Pool, Recycle};
 
 use super::limits::Limits;
-use super::state_word::{Gate, LAST_EPOCH};
-use super::store::{Plan, Single, Store};
-use super::wakers::{Seat, WaitsFor};
+use super::state_word::{LAST_EPOCH, StateWord};
+use super::store::{HotConfig, Single, Store};
+use super::wakers::{WakeOn, WakerKey};
 use crate::machine::{
-    Admission, Arrival, Change, CircuitState, Machine, Moment, RecoveryLimits, Sign, Ticket,
+    Arrival, Change, CircuitState, Decision, Machine, Moment, RecoveryLimits, State, Ticket,
 };
 
-pub(crate) use control::{Setup, View};
-pub(crate) use record::Took;
-pub(crate) use transition::Cold;
+pub(crate) use control::{CircuitConfig, Snapshot};
+pub(crate) use record::CallDuration;
+pub(crate) use transition::Locked;
 
 /// Every call reads the time when it begins.
 const TIMED: u64 = 1;
 /// What would be refused is let through, and not counted.
 const OBSERVING: u64 = 2;
-/// The word of the flags is `meters:32 | first epoch:24 | flags:8`: the number of the meters of the
+/// The word of the flags is `instruments:32 | first epoch:24 | flags:8`: the number of the instruments of the
 /// circuit's name, and the epoch in which the circuit began, so that the two never disagree.
-pub(super) const METERS: u32 = 32;
+pub(super) const INSTRUMENTS: u32 = 32;
 const FIRST_EPOCH: u32 = 8;
 
 /// The state of one circuit, wherever its parts stand.
@@ -65,21 +65,21 @@ pub(crate) struct Core<T: Store = Single> {
 
 /// A call that was let in, in the words of the core.
 #[derive(Clone, Copy, Debug)]
-pub struct Entry {
-    stamp: Gate,
+pub struct Admission {
+    stamp: StateWord,
     /// Of a probe its ticket; of another call the time when it began, one up, or 0 if nobody asks for that.
     word: u64,
 }
 
-impl Entry {
+impl Admission {
     /// A call that is not counted in the window.
     const fn uncounted(epoch: u32) -> Self {
-        Self { stamp: Gate::free(epoch), word: 1 }
+        Self { stamp: StateWord::bypassed(epoch), word: 1 }
     }
 
     #[inline]
     pub(crate) const fn is_uncounted(&self) -> bool {
-        self.stamp.is_free()
+        self.stamp.is_bypassed()
     }
 
     const fn ticket(&self) -> Option<Ticket> {
@@ -87,21 +87,21 @@ impl Entry {
     }
 
     /// How long the call has run by now, if that is known.
-    fn took(&self, now: u64) -> Option<u64> {
+    fn duration(&self, now: u64) -> Option<u64> {
         (self.stamp.is_closed() && self.word != 0).then(|| now.saturating_sub(self.word - 1))
     }
 }
 
 /// A call that was not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Denied {
     pub(crate) state: CircuitState,
     /// Nanoseconds until the circuit admits a call at the latest. `None`: until it is reset or
     /// released.
     pub(crate) left: Option<u64>,
 }
 
-impl Refusal {
+impl Denied {
     /// How long the caller of a rejected call should wait. `slack`: how far the circuit's clock may
     /// be behind.
     ///
@@ -127,215 +127,215 @@ impl<T: Store> Core<T> {
 
     #[inline]
     pub(crate) fn clock(&self) -> Clock {
-        self.plan().clock.load()
+        self.hot_config().clock.load()
     }
 
     /// Lets a call in if the circuit is closed: the whole of the usual admission.
     #[inline]
-    pub(crate) fn admit_closed(&self) -> Option<Entry> {
-        let gate = self.gate();
-        gate.lets_all_through().then(|| self.normal(gate.stamp()))
+    pub(crate) fn admit_closed(&self) -> Option<Admission> {
+        let word = self.state_word();
+        word.admits_all().then(|| self.admitted(word.stamp()))
     }
 
     #[inline]
-    fn normal(&self, stamp: Gate) -> Entry {
-        Entry { stamp, word: if self.has(TIMED) { begun_at(self.plan().clock.now()) } else { 0 } }
+    fn admitted(&self, stamp: StateWord) -> Admission {
+        Admission { stamp, word: if self.has(TIMED) { start_word(self.hot_config().clock.now()) } else { 0 } }
     }
 
     /// Relaxed: a flag is for the next call, not for this one.
     #[inline]
     fn has(&self, flag: u64) -> bool {
-        self.plan().flags.load(Ordering::Relaxed) & flag != 0
+        self.hot_config().flags.load(Ordering::Relaxed) & flag != 0
     }
 
     /// Lets a call in, or not.
     #[inline]
-    pub(crate) fn admit(&self) -> Result<Entry, Refusal> {
-        let gate = self.gate();
-        if gate.lets_all_through() {
-            return Ok(self.normal(gate.stamp()));
+    pub(crate) fn admit(&self) -> Result<Admission, Denied> {
+        let word = self.state_word();
+        if word.admits_all() {
+            return Ok(self.admitted(word.stamp()));
         }
-        if gate.is_free() {
-            return Ok(Entry::uncounted(gate.epoch()));
+        if word.is_bypassed() {
+            return Ok(Admission::uncounted(word.epoch()));
         }
-        let now = self.plan().clock.now();
-        match self.open_for(gate, now) {
-            Some(left) => self.refuse(Refusal { state: CircuitState::Open, left: Some(left) }, gate.epoch()),
-            None => self.admit_slowly(now),
+        let now = self.hot_config().clock.now();
+        match self.open_for(word, now) {
+            Some(left) => self.deny(Denied { state: CircuitState::Open, left: Some(left) }, word.epoch()),
+            None => self.admit_slow_path(now),
         }
     }
 
-    /// For how many nanoseconds calls are refused, if the gate alone says so.
+    /// For how many nanoseconds calls are refused, if the word alone says so.
     #[inline]
-    pub(crate) fn refuses_for(&self) -> Option<u64> {
-        self.open_for(self.gate(), self.plan().clock.now()).filter(|_| !self.has(OBSERVING))
+    pub(crate) fn remaining_open(&self) -> Option<u64> {
+        self.open_for(self.state_word(), self.hot_config().clock.now()).filter(|_| !self.has(OBSERVING))
     }
 
     /// Lets a call in, or not, whose service is asked for its readiness. `Ok(None)`: nothing is
     /// reserved for it, and it asks again when it begins.
-    pub(crate) fn reserve(&self, arrival: Arrival) -> Result<Option<Entry>, Refusal> {
-        let gate = self.gate();
-        if gate.lets_all_through() || gate.is_free() || (gate.is_closed() && arrival == Arrival::AtCall) {
+    pub(crate) fn reserve(&self, arrival: Arrival) -> Result<Option<Admission>, Denied> {
+        let word = self.state_word();
+        if word.admits_all() || word.is_bypassed() || (word.is_closed() && arrival == Arrival::AtCall) {
             return Ok(None);
         }
-        let now = self.plan().clock.now();
-        let answer = match self.open_for(gate, now) {
-            Some(left) => Err(Refusal { state: CircuitState::Open, left: Some(left) }),
+        let now = self.hot_config().clock.now();
+        let answer = match self.open_for(word, now) {
+            Some(left) => Err(Denied { state: CircuitState::Open, left: Some(left) }),
             None => self
-                .ask_machine(now, |machine, limits| machine.reserve(now, arrival, limits))
-                .map_err(|(refusal, _)| refusal),
+                .decide(now, |machine, limits| machine.reserve(now, arrival, limits))
+                .map_err(|(denied, _)| denied),
         };
         match answer {
-            Ok(entry) => Ok(Some(entry).filter(|entry| !entry.is_uncounted())),
+            Ok(admission) => Ok(Some(admission).filter(|admission| !admission.is_uncounted())),
             // Observers are notified when the call begins.
             Err(_) if self.has(OBSERVING) => Ok(None),
-            Err(refusal) => Err(refusal),
+            Err(denied) => Err(denied),
         }
     }
 
     /// A call that was let in by a closed circuit, also in a slow start.
-    pub(crate) fn entry_if_closed(&self) -> Option<Entry> {
-        let gate = self.gate();
-        gate.is_closed().then(|| self.normal(gate.stamp()))
+    pub(crate) fn admit_if_closed(&self) -> Option<Admission> {
+        let word = self.state_word();
+        word.is_closed().then(|| self.admitted(word.stamp()))
     }
 
     /// How many nanoseconds an open circuit refuses calls. `None`: it is not open, or its time is
     /// over.
     ///
-    /// The deadline may be a later one than the gate's, if the circuit has opened again since. It
+    /// The deadline may be a later one than the word's, if the circuit has opened again since. It
     /// is then open now, too.
     #[inline]
-    pub(super) fn open_for(&self, gate: Gate, now: u64) -> Option<u64> {
-        if !gate.is_timed() {
+    pub(super) fn open_for(&self, word: StateWord, now: u64) -> Option<u64> {
+        if !word.is_open_until_deadline() {
             return None;
         }
-        // Relaxed: the gate was read with Acquire, and the deadline was written before it.
+        // Relaxed: the word was read with Acquire, and the deadline was written before it.
         let left = self.store.deadline().load(Ordering::Relaxed).saturating_sub(now);
         (left > 0).then_some(left)
     }
 
     #[inline]
-    fn refuse(&self, refusal: Refusal, epoch: u32) -> Result<Entry, Refusal> {
+    fn deny(&self, denied: Denied, epoch: u32) -> Result<Admission, Denied> {
         if !self.has(OBSERVING) {
-            return Err(refusal);
+            return Err(denied);
         }
-        self.tell_spared(refusal);
-        Ok(Entry::uncounted(epoch))
+        self.emit_observed_rejection(denied);
+        Ok(Admission::uncounted(epoch))
     }
 
     #[inline(never)]
-    fn admit_slowly(&self, now: u64) -> Result<Entry, Refusal> {
-        self.ask_machine(now, |machine, limits| machine.admit(now, limits))
-            .or_else(|(refusal, epoch)| self.refuse(refusal, epoch))
+    fn admit_slow_path(&self, now: u64) -> Result<Admission, Denied> {
+        self.decide(now, |machine, limits| machine.admit(now, limits))
+            .or_else(|(denied, epoch)| self.deny(denied, epoch))
     }
 
-    /// Asks the machine about a call. A refusal comes with the epoch in which it was decided.
+    /// Asks the machine about a call. A denied comes with the epoch in which it was decided.
     #[inline(never)]
-    fn ask_machine(
+    fn decide(
         &self,
         now: u64,
-        ask: impl FnOnce(&mut Machine, &RecoveryLimits) -> (Admission, Option<Change>),
-    ) -> Result<Entry, (Refusal, u32)> {
-        let mut cold = self.cold();
-        let Cold { machine, limits, .. } = &mut *cold;
+        ask: impl FnOnce(&mut Machine, &RecoveryLimits) -> (Decision, Option<Change>),
+    ) -> Result<Admission, (Denied, u32)> {
+        let mut locked = self.locked();
+        let Locked { machine, limits, .. } = &mut *locked;
         let (admission, change) = ask(machine, limits);
         let state = machine.state();
-        if state == CircuitState::Closed && machine.ramp(now).is_none() {
-            self.end_ramp();
+        if state == CircuitState::Closed && machine.slow_start_share(now).is_none() {
+            self.end_slow_start();
         }
-        let news = change.map(|change| self.apply(&mut cold, change, None, None, now));
-        let epoch = cold.epoch;
-        drop(cold);
-        self.spread(news);
+        let pending = change.map(|change| self.apply(&mut locked, change, None, None, now));
+        let epoch = locked.epoch;
+        drop(locked);
+        self.notify(pending);
         match admission {
-            Admission::Normal => Ok(self.normal(Gate::closed(epoch))),
-            Admission::Probe(ticket) => {
-                Ok(Entry { stamp: Gate::of(Sign::HalfOpen, epoch), word: ticket.word() })
+            Decision::Admitted => Ok(self.admitted(StateWord::closed(epoch))),
+            Decision::Probe(ticket) => {
+                Ok(Admission { stamp: StateWord::of(State::HalfOpen, epoch), word: ticket.word() })
             }
-            Admission::Uncounted => Ok(Entry::uncounted(epoch)),
-            Admission::Refused(left) => Err((Refusal { state, left }, epoch)),
+            Decision::Uncounted => Ok(Admission::uncounted(epoch)),
+            Decision::Denied(left) => Err((Denied { state, left }, epoch)),
         }
     }
 
     /// Lets everything through. The caller holds the lock, so that the epoch is the machine's.
-    fn end_ramp(&self) {
+    fn end_slow_start(&self) {
         // Beside failures and successes, which exchange the same word. No order is needed: nothing else is published by it.
-        let _ = self.store.gate().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-            let gate = Gate::from_word(word);
-            (gate.is_closed() && !gate.lets_all_through()).then(|| gate.without_ramp().word())
+        let _ = self.store.state_word().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+            let word = StateWord::from_word(word);
+            (word.is_closed() && !word.admits_all()).then(|| word.without_slow_start().word())
         });
     }
 
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
-        self.gate().lets_all_through()
+        self.state_word().admits_all()
     }
 
     /// Whether a call that was let in may still begin: no transition came between. A probe's lease begins anew.
     #[inline]
-    pub(crate) fn renew(&self, entry: Entry) -> bool {
-        if entry.stamp.is_closed() {
-            self.gate().stamp() == entry.stamp
+    pub(crate) fn renew(&self, admission: Admission) -> bool {
+        if admission.stamp.is_closed() {
+            self.state_word().stamp() == admission.stamp
         } else {
-            entry.ticket().is_some_and(|ticket| self.renew_probe(entry.stamp, ticket))
+            admission.ticket().is_some_and(|ticket| self.renew_probe(admission.stamp, ticket))
         }
     }
 
     #[cold]
-    fn renew_probe(&self, stamp: Gate, ticket: Ticket) -> bool {
-        let now = self.plan().clock.now();
-        let mut cold = self.cold();
-        let Cold { epoch, machine, limits, .. } = &mut *cold;
+    fn renew_probe(&self, stamp: StateWord, ticket: Ticket) -> bool {
+        let now = self.hot_config().clock.now();
+        let mut locked = self.locked();
+        let Locked { epoch, machine, limits, .. } = &mut *locked;
         *epoch == stamp.epoch() && machine.renew(ticket, now, limits)
     }
 
     /// Publishes a new epoch; the caller holds the lock.
-    fn open_epoch(&self, sign: Sign, epoch: u32) {
-        if let Sign::OpenUntil(until) = sign {
+    fn publish(&self, published_state: State, epoch: u32) {
+        if let State::OpenUntil(until) = published_state {
             // Relaxed: the exchange below publishes it.
             self.store.deadline().store(until, Ordering::Relaxed);
         }
-        let gate = Gate::of(sign, epoch);
+        let word = StateWord::of(published_state, epoch);
         // Release: who reads this epoch sees what was done before it began. An exchange rather than a store, so that it
         // stands in one order with those of the failures and successes that run beside it.
-        self.store.gate().swap(gate.word(), Ordering::AcqRel);
+        self.store.state_word().swap(word.word(), Ordering::AcqRel);
     }
 
-    /// Registers a task that waits for something else, to be woken by the next transition. Look at the gate again
+    /// Registers a task that waits for something else, to be woken by the next transition. Look at the word again
     /// afterwards: a transition that came before has woken nobody.
-    pub(crate) fn wait(&self, seat: &mut Option<Seat>, waker: &Waker, what: WaitsFor) {
+    pub(crate) fn wait(&self, waker_key: &mut Option<WakerKey>, waker: &Waker, what: WakeOn) {
         // A waker may run anything when it is cloned or dropped: both are done outside the lock.
         let waker = waker.clone();
-        let mut cold = self.cold();
-        let (registered, former) = cold.waiters.register(*seat, waker, what);
-        drop(cold);
+        let mut locked = self.locked();
+        let (registered, former) = locked.wakers.register(*waker_key, waker, what);
+        drop(locked);
         drop(former);
-        *seat = Some(registered);
+        *waker_key = Some(registered);
     }
 
     /// The task waits no longer.
-    pub(crate) fn leave(&self, seat: Seat) {
+    pub(crate) fn leave(&self, waker_key: WakerKey) {
         // Bound, so that the waker, which may run anything when it is dropped, is dropped after the lock.
-        let waker = self.cold().waiters.leave(seat);
+        let waker = self.locked().wakers.leave(waker_key);
         drop(waker);
     }
 
     fn limits(&self) -> Limits {
-        self.plan().settings.limits().unwrap_or_else(|| {
-            let _cold = self.cold();
-            self.plan().settings.limits_locked()
+        self.hot_config().limits.limits().unwrap_or_else(|| {
+            let _locked = self.locked();
+            self.hot_config().limits.load_locked()
         })
     }
 
     #[inline]
-    fn gate(&self) -> Gate {
+    fn state_word(&self) -> StateWord {
         // Acquire: what was done before this epoch began is visible to the calls of this epoch.
-        Gate::from_word(self.store.gate().load(Ordering::Acquire))
+        StateWord::from_word(self.store.state_word().load(Ordering::Acquire))
     }
 
     #[inline]
-    fn plan(&self) -> &Plan {
-        self.store.plan()
+    fn hot_config(&self) -> &HotConfig {
+        self.store.hot_config()
     }
 
     #[inline]
@@ -343,13 +343,13 @@ impl<T: Store> Core<T> {
         self.store.window()
     }
 
-    fn cold(&self) -> MutexGuard<'_, Cold> {
-        lock(self.store.cold())
+    fn locked(&self) -> MutexGuard<'_, Locked> {
+        lock(self.store.locked())
     }
 }
 
 /// The word of a call that began at a time.
-const fn begun_at(now: u64) -> u64 {
+const fn start_word(now: u64) -> u64 {
     now.saturating_add(1)
 }
 
@@ -369,23 +369,23 @@ impl Recycle for Core {
     }
 
     fn retire(&self) {
-        let mut cold = self.cold();
-        let (meters, state) = (self.plan().meters(), cold.machine.state());
-        cold.owner += 1;
-        cold.epoch = next_epoch(cold.epoch);
-        cold.machine = Machine::new();
-        self.open_epoch(Sign::Closed { ramping: false }, cold.epoch);
-        // Release, after the gate: an outcome that reads these flags finds the epoch of its call to
+        let mut locked = self.locked();
+        let (instruments, state) = (self.hot_config().instruments(), locked.machine.state());
+        locked.owner += 1;
+        locked.epoch = next_epoch(locked.epoch);
+        locked.machine = Machine::new();
+        self.publish(State::Closed { slow_start: false }, locked.epoch);
+        // Release, after the word: an outcome that reads these flags finds the epoch of its call to
         // be over.
-        self.plan().flags.store(0, Ordering::Release);
-        let watchers = mem::take(&mut cold.watchers);
-        let wakers = cold.waiters.drain();
-        let news = (cold.last.take(), cold.trip.take(), cold.failure.take());
-        drop(cold);
-        if let Some(meters) = meters {
-            meters.ends(state);
+        self.hot_config().flags.store(0, Ordering::Release);
+        let observers = mem::take(&mut locked.observers);
+        let wakers = locked.wakers.drain();
+        let pending = (locked.last_transition.take(), locked.last_trip.take(), locked.last_failure.take());
+        drop(locked);
+        if let Some(instruments) = instruments {
+            instruments.ends(state);
         }
-        drop((watchers, wakers, news));
+        drop((observers, wakers, pending));
     }
 }
 

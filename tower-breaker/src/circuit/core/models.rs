@@ -12,11 +12,13 @@ use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
 use crate::circuit::window::Shape;
-use crate::machine::{Cancelled, Counts, Force, OpenTime, Reason, RecoveryLimits, SlowLimits, TripLimits};
+use crate::machine::{
+    Cancelled, Counts, Force, OpenDuration, Reason, RecoveryLimits, SlowCallLimits, TripLimits,
+};
 
 const SECOND: u64 = 1_000_000_000;
 
-pub(crate) const SETUP: Setup = Setup {
+pub(crate) const CONFIG: CircuitConfig = CircuitConfig {
     name: "model",
     trip: TripLimits {
         consecutive_failures: 0,
@@ -26,11 +28,11 @@ pub(crate) const SETUP: Setup = Setup {
         cancelled: Cancelled::IfNoneCompletes,
     },
     recovery: RecoveryLimits {
-        open: OpenTime::constant(30 * SECOND),
+        open: OpenDuration::constant(30 * SECOND),
         probes: 1,
         successes_to_close: 1,
         probe_lease: 30 * SECOND,
-        ramp: 0,
+        slow_start: 0,
     },
     shape: Shape::Time(60 * SECOND),
     observing: false,
@@ -50,21 +52,24 @@ pub(crate) fn model(run: impl Fn() + Send + Sync + 'static) {
 }
 
 fn core(consecutive_failures: u32, failure_rate: Option<f64>) -> (Arc<Core>, ManualClock) {
-    core_with(&Setup { trip: TripLimits { consecutive_failures, failure_rate, ..SETUP.trip }, ..SETUP })
+    core_with(&CircuitConfig {
+        trip: TripLimits { consecutive_failures, failure_rate, ..CONFIG.trip },
+        ..CONFIG
+    })
 }
 
-fn core_with(setup: &Setup) -> (Arc<Core>, ManualClock) {
+fn core_with(config: &CircuitConfig) -> (Arc<Core>, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    let core = Core::new(clock, Striped::with_stripes(0), setup);
-    core.adopt(setup, clock);
+    let core = Core::new(clock, Striped::with_stripes(0), config);
+    core.adopt(config, clock);
     (Arc::new(core), hand)
 }
 
 fn tripped() -> (Arc<Core>, ManualClock) {
     let (core, hand) = core(1, None);
-    let entry = core.admit().unwrap();
-    core.settle(entry, &FAILURE);
+    let admission = core.admit().unwrap();
+    core.settle(admission, &FAILURE);
     (core, hand)
 }
 
@@ -73,12 +78,12 @@ fn loom_two_failures_at_once_reach_a_run_of_two() {
     model(|| {
         let (core, _hand) = core(2, None);
         let other = Arc::clone(&core);
-        let entries = [core.admit().unwrap(), core.admit().unwrap()];
-        let thread = thread::spawn(move || other.settle(entries[1], &FAILURE));
-        core.settle(entries[0], &FAILURE);
+        let admissions = [core.admit().unwrap(), core.admit().unwrap()];
+        let thread = thread::spawn(move || other.settle(admissions[1], &FAILURE));
+        core.settle(admissions[0], &FAILURE);
         thread.join().unwrap();
-        assert_eq!(core.view().state, CircuitState::Open);
-        assert_eq!(core.view().last.unwrap().epoch, 1, "it opened once");
+        assert_eq!(core.snapshot().state, CircuitState::Open);
+        assert_eq!(core.snapshot().last_transition.unwrap().epoch, 1, "it opened once");
     });
 }
 
@@ -87,11 +92,11 @@ fn loom_two_failures_at_once_reach_the_rate() {
     model(|| {
         let (core, _hand) = core(0, Some(1.0));
         let other = Arc::clone(&core);
-        let entries = [core.admit().unwrap(), core.admit().unwrap()];
-        let thread = thread::spawn(move || other.settle(entries[1], &FAILURE));
-        core.settle(entries[0], &FAILURE);
+        let admissions = [core.admit().unwrap(), core.admit().unwrap()];
+        let thread = thread::spawn(move || other.settle(admissions[1], &FAILURE));
+        core.settle(admissions[0], &FAILURE);
         thread.join().unwrap();
-        assert_eq!(core.view().state, CircuitState::Open, "the later of two failures sees both");
+        assert_eq!(core.snapshot().state, CircuitState::Open, "the later of two failures sees both");
     });
 }
 
@@ -99,16 +104,16 @@ fn loom_two_failures_at_once_reach_the_rate() {
 fn loom_two_failures_in_two_buckets_reach_the_rate_whoever_arrives_first() {
     model(|| {
         let (core, hand) = core(0, Some(1.0));
-        let entries = [core.admit().unwrap(), core.admit().unwrap()];
+        let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entries[1], &FAILURE));
+        let thread = thread::spawn(move || other.settle(admissions[1], &FAILURE));
         // Here the other thread may stop at any point: before its clock was read, after it, or at its end.
         thread::yield_now();
         // Another bucket of the same window.
         hand.advance(Duration::from_secs(5));
-        core.settle(entries[0], &FAILURE);
+        core.settle(admissions[0], &FAILURE);
         thread.join().unwrap();
-        assert_eq!(core.view().state, CircuitState::Open);
+        assert_eq!(core.snapshot().state, CircuitState::Open);
     });
 }
 
@@ -116,15 +121,15 @@ fn loom_two_failures_in_two_buckets_reach_the_rate_whoever_arrives_first() {
 fn loom_a_success_beside_a_failure_leaves_a_run_of_none_or_one() {
     model(|| {
         let (core, _hand) = core(3, None);
-        let entries = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
-        core.settle(entries[0], &FAILURE);
+        let admissions = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
+        core.settle(admissions[0], &FAILURE);
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entries[1], &Verdict::Success));
-        core.settle(entries[2], &FAILURE);
+        let thread = thread::spawn(move || other.settle(admissions[1], &Verdict::Success));
+        core.settle(admissions[2], &FAILURE);
         thread.join().unwrap();
-        let view = core.view();
-        assert!(view.run <= 1, "a run of {}", view.run);
-        assert_eq!(view.counts, Counts { calls: 3, failures: 2, ..Counts::default() });
+        let snapshot = core.snapshot();
+        assert!(snapshot.consecutive_failures <= 1, "a run of {}", snapshot.consecutive_failures);
+        assert_eq!(snapshot.counts, Counts { calls: 3, failures: 2, ..Counts::default() });
     });
 }
 
@@ -132,17 +137,17 @@ fn loom_a_success_beside_a_failure_leaves_a_run_of_none_or_one() {
 fn loom_an_outcome_of_the_past_changes_nothing() {
     model(|| {
         let (core, hand) = core(1, None);
-        let entries = [core.admit().unwrap(), core.admit().unwrap()];
+        let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entries[1], &Verdict::Success));
-        core.settle(entries[0], &FAILURE);
+        let thread = thread::spawn(move || other.settle(admissions[1], &Verdict::Success));
+        core.settle(admissions[0], &FAILURE);
         hand.advance(Duration::from_secs(30));
         let probe = core.admit().unwrap();
         core.settle(probe, &Verdict::Success);
         thread.join().unwrap();
-        let view = core.view();
-        assert_eq!((view.state, view.run), (CircuitState::Closed, 0));
-        assert_eq!(view.counts, Counts::default(), "the new window is empty");
+        let snapshot = core.snapshot();
+        assert_eq!((snapshot.state, snapshot.consecutive_failures), (CircuitState::Closed, 0));
+        assert_eq!(snapshot.counts, Counts::default(), "the new window is empty");
     });
 }
 
@@ -176,7 +181,7 @@ fn loom_a_lease_that_ends_frees_its_place_once() {
         let hung = core.admit().unwrap();
         hand.advance(Duration::from_secs(30));
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.abandon(hung));
+        let thread = thread::spawn(move || other.record_cancelled(hung));
         let successors = usize::from(core.admit().is_ok()) + usize::from(core.admit().is_ok());
         thread.join().unwrap();
         assert_eq!(successors, 1);
@@ -196,9 +201,9 @@ fn loom_a_probe_that_fails_beside_one_that_succeeds_leaves_one_of_two_states() {
         let thread = thread::spawn(move || other.settle(late, &FAILURE));
         core.settle(probe, &Verdict::Success);
         thread.join().unwrap();
-        let view = core.view();
-        assert!(matches!(view.state, CircuitState::Open | CircuitState::Closed), "{view:?}");
-        assert_eq!(view.last.unwrap().epoch, 3, "only the first outcome counts");
+        let snapshot = core.snapshot();
+        assert!(matches!(snapshot.state, CircuitState::Open | CircuitState::Closed), "{snapshot:?}");
+        assert_eq!(snapshot.last_transition.unwrap().epoch, 3, "only the first outcome counts");
     });
 }
 
@@ -214,12 +219,12 @@ impl Wake for CountWakes {
 fn loom_a_task_that_registers_and_looks_again_misses_no_transition() {
     model(|| {
         let (core, _hand) = core(1, None);
-        let entry = core.admit().unwrap();
+        let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entry, &FAILURE));
+        let thread = thread::spawn(move || other.settle(admission, &FAILURE));
         let woken = StdArc::new(CountWakes(0.into()));
-        let mut seat = None;
-        core.wait(&mut seat, &Waker::from(StdArc::clone(&woken)), WaitsFor::Change);
+        let mut waker_key = None;
+        core.wait(&mut waker_key, &Waker::from(StdArc::clone(&woken)), WakeOn::Change);
         let saw_it_open = core.admit().is_err();
         thread.join().unwrap();
         let woken = woken.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
@@ -232,12 +237,15 @@ fn loom_task_that_registers_and_asks_again_misses_no_reconfiguration() {
     model(|| {
         let (core, _hand) = tripped();
         let other = Arc::clone(&core);
-        let setup =
-            Setup { trip: TripLimits { consecutive_failures: 1, ..SETUP.trip }, observing: true, ..SETUP };
-        let thread = thread::spawn(move || other.reconfigure(&setup, other.clock()));
+        let config = CircuitConfig {
+            trip: TripLimits { consecutive_failures: 1, ..CONFIG.trip },
+            observing: true,
+            ..CONFIG
+        };
+        let thread = thread::spawn(move || other.reconfigure(&config, other.clock()));
         let woken = StdArc::new(CountWakes(0.into()));
-        let mut seat = None;
-        core.wait(&mut seat, &Waker::from(StdArc::clone(&woken)), WaitsFor::Place);
+        let mut waker_key = None;
+        core.wait(&mut waker_key, &Waker::from(StdArc::clone(&woken)), WakeOn::ProbeSlot);
         let is_let_in = core.reserve(Arrival::Now).is_ok();
         thread.join().unwrap();
         let woken = woken.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
@@ -249,15 +257,18 @@ fn loom_task_that_registers_and_asks_again_misses_no_reconfiguration() {
 fn loom_a_retired_core_hears_nothing_of_its_last_owner() {
     model(|| {
         let (core, _hand) = core(1, None);
-        let entry = core.admit().unwrap();
+        let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entry, &FAILURE));
+        let thread = thread::spawn(move || other.settle(admission, &FAILURE));
         core.retire();
         thread.join().unwrap();
         // The next owner's circuit is closed, whichever came first.
-        core.adopt(&Setup { name: "next", ..SETUP }, core.clock());
-        let view = core.view();
-        assert_eq!((view.state, view.run, view.counts), (CircuitState::Closed, 0, Counts::default()));
+        core.adopt(&CircuitConfig { name: "next", ..CONFIG }, core.clock());
+        let snapshot = core.snapshot();
+        assert_eq!(
+            (snapshot.state, snapshot.consecutive_failures, snapshot.counts),
+            (CircuitState::Closed, 0, Counts::default())
+        );
     });
 }
 
@@ -265,11 +276,11 @@ fn loom_a_retired_core_hears_nothing_of_its_last_owner() {
 fn loom_outcome_of_ended_circuit_never_reads_flags_of_next() {
     model(|| {
         let (core, _hand) = core(1, None);
-        let entry = core.admit().unwrap();
+        let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.flags_of(entry.stamp));
+        let thread = thread::spawn(move || other.flags_of(admission.stamp));
         core.retire();
-        core.adopt(&Setup { observing: true, ..SETUP }, core.clock());
+        core.adopt(&CircuitConfig { observing: true, ..CONFIG }, core.clock());
         let flags = thread.join().unwrap();
         assert!(flags.is_none_or(|flags| flags & OBSERVING == 0), "{flags:?}");
         let own = core.admit().unwrap();
@@ -293,38 +304,45 @@ fn loom_outcome_beside_adoption_on_another_clock_counts_nothing() {
         builder.check(move || {
             let (core, hand) = core(9, None);
             hand.set(before);
-            let entry = core.admit().unwrap();
+            let admission = core.admit().unwrap();
             let other = Arc::clone(&core);
-            let thread = thread::spawn(move || other.settle(entry, &verdict));
+            let thread = thread::spawn(move || other.settle(admission, &verdict));
             core.retire();
             let (clock, hand) = Clock::manual();
             hand.set(after);
-            core.adopt(&Setup { shape: Shape::Time(SECOND), ..SETUP }, clock);
+            core.adopt(&CircuitConfig { shape: Shape::Time(SECOND), ..CONFIG }, clock);
             let own = core.admit().unwrap();
             core.settle(own, &FAILURE);
             thread.join().unwrap();
             let own = core.admit().unwrap();
             core.settle(own, &FAILURE);
-            let view = core.view();
-            assert_eq!((view.run, view.counts.calls, view.counts.failures), (2, 2, 2));
+            let snapshot = core.snapshot();
+            assert_eq!(
+                (snapshot.consecutive_failures, snapshot.counts.calls, snapshot.counts.failures),
+                (2, 2, 2)
+            );
         });
     }
 }
 
-/// What everybody must agree on once all threads are done: the gate lets calls through if and only if the machine does.
+/// What everybody must agree on once all threads are done: the word lets calls through if and only if the machine does.
 fn agrees(core: &Core) -> CircuitState {
-    let view = core.view();
-    assert_eq!(core.is_closed(), view.state == CircuitState::Closed && view.ramp.is_none(), "{view:?}");
-    view.state
+    let snapshot = core.snapshot();
+    assert_eq!(
+        core.is_closed(),
+        snapshot.state == CircuitState::Closed && snapshot.slow_start.is_none(),
+        "{snapshot:?}"
+    );
+    snapshot.state
 }
 
 #[test]
 fn loom_a_force_beside_a_failure_wins_and_leaves_nothing_of_it() {
     model(|| {
         let (core, _hand) = core(1, None);
-        let entry = core.admit().unwrap();
+        let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entry, &FAILURE));
+        let thread = thread::spawn(move || other.settle(admission, &FAILURE));
         core.force(Force::Open).unwrap();
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::ForcedOpen);
@@ -332,9 +350,9 @@ fn loom_a_force_beside_a_failure_wins_and_leaves_nothing_of_it() {
         core.release();
         core.settle(core.admit().unwrap(), &Verdict::Success);
         assert_eq!(agrees(&core), CircuitState::Closed);
-        let view = core.view();
+        let snapshot = core.snapshot();
         // The failure is of an epoch that is over.
-        assert_eq!((view.run, view.counts), (0, Counts::default()));
+        assert_eq!((snapshot.consecutive_failures, snapshot.counts), (0, Counts::default()));
     });
 }
 
@@ -353,8 +371,11 @@ fn loom_outcomes_from_before_a_release_change_nothing_after_it() {
         core.release();
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::Closed);
-        let view = core.view();
-        assert_eq!((view.run, view.counts, view.last.unwrap().epoch), (0, Counts::default(), 2));
+        let snapshot = core.snapshot();
+        assert_eq!(
+            (snapshot.consecutive_failures, snapshot.counts, snapshot.last_transition.unwrap().epoch),
+            (0, Counts::default(), 2)
+        );
     });
 }
 
@@ -383,37 +404,37 @@ fn loom_a_probe_from_before_a_force_is_none_of_the_round_that_a_release_begins()
 fn loom_a_smaller_limit_beside_a_failure_holds_from_the_next_outcome_at_the_latest() {
     model(|| {
         let (core, _hand) = core(9, None);
-        let entries = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
-        core.settle(entries[0], &FAILURE);
+        let admissions = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
+        core.settle(admissions[0], &FAILURE);
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entries[1], &FAILURE));
+        let thread = thread::spawn(move || other.settle(admissions[1], &FAILURE));
         core.reconfigure(
-            &Setup { trip: TripLimits { consecutive_failures: 2, ..SETUP.trip }, ..SETUP },
+            &CircuitConfig { trip: TripLimits { consecutive_failures: 2, ..CONFIG.trip }, ..CONFIG },
             core.clock(),
         );
         thread.join().unwrap();
         match agrees(&core) {
             CircuitState::Closed => {
-                assert_eq!(core.view().run, 2, "the run stays");
-                core.settle(entries[2], &FAILURE);
+                assert_eq!(core.snapshot().consecutive_failures, 2, "the run stays");
+                core.settle(admissions[2], &FAILURE);
                 assert_eq!(agrees(&core), CircuitState::Open);
             }
             state => assert_eq!(state, CircuitState::Open, "the limit was there already"),
         }
-        assert_eq!(core.view().last.unwrap().epoch, 1, "it opened once");
+        assert_eq!(core.snapshot().last_transition.unwrap().epoch, 1, "it opened once");
     });
 }
 
 /// Neither configuration opens the circuit after these outcomes and one more failure.
-fn stays_closed_between(one: Setup, other: Setup, outcomes: &'static [Verdict]) {
+fn stays_closed_between(one: CircuitConfig, other: CircuitConfig, outcomes: &'static [Verdict]) {
     // A configuration is many words: with more preemptions this lasts minutes, and one between two reads is what it is about.
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(2);
     builder.check(move || {
         let (core, _hand) = core_with(&one);
         outcomes.iter().for_each(|outcome| core.settle(core.admit().unwrap(), outcome));
-        let (entry, beside) = (core.admit().unwrap(), Arc::clone(&core));
-        let thread = thread::spawn(move || beside.settle(entry, &FAILURE));
+        let (admission, beside) = (core.admit().unwrap(), Arc::clone(&core));
+        let thread = thread::spawn(move || beside.settle(admission, &FAILURE));
         core.reconfigure(&other, core.clock());
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::Closed);
@@ -423,13 +444,13 @@ fn stays_closed_between(one: Setup, other: Setup, outcomes: &'static [Verdict]) 
 #[test]
 fn loom_a_failure_is_judged_by_one_configuration_or_the_other() {
     let limits = |rate, minimum_calls, shape| {
-        let trip = TripLimits { failure_rate: Some(rate), minimum_calls, ..SETUP.trip };
-        Setup { trip, shape, ..SETUP }
+        let trip = TripLimits { failure_rate: Some(rate), minimum_calls, ..CONFIG.trip };
+        CircuitConfig { trip, shape, ..CONFIG }
     };
-    let (strict, early) = (limits(0.5, 4, SETUP.shape), limits(1.0, 2, SETUP.shape));
+    let (strict, early) = (limits(0.5, 4, CONFIG.shape), limits(1.0, 2, CONFIG.shape));
     stays_closed_between(early, strict, &[Verdict::Success]);
     // The other window starts empty: three of the four calls of the first one are not for its limits to judge.
-    let (time, count) = (limits(1.0, 3, SETUP.shape), limits(0.5, 2, Shape::Count(9)));
+    let (time, count) = (limits(1.0, 3, CONFIG.shape), limits(0.5, 2, Shape::Count(9)));
     stays_closed_between(time, count, &[Verdict::Success, FAILURE, FAILURE]);
 }
 
@@ -437,34 +458,34 @@ fn loom_a_failure_is_judged_by_one_configuration_or_the_other() {
 fn loom_two_abandoned_calls_open_if_none_completes_whoever_arrives_first() {
     model(|| {
         let (core, hand) = core(0, None);
-        let entries = [core.admit().unwrap(), core.admit().unwrap()];
+        let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.abandon(entries[1]));
+        let thread = thread::spawn(move || other.record_cancelled(admissions[1]));
         thread::yield_now();
         // Another bucket of the same window.
         hand.advance(Duration::from_secs(5));
-        core.abandon(entries[0]);
+        core.record_cancelled(admissions[0]);
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::Open);
-        assert_eq!(core.view().last.unwrap().reason, Reason::NoneCompletes);
+        assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::NoneCompletes);
     });
 }
 
 #[test]
 fn loom_two_slow_successes_at_once_reach_the_slow_rate() {
-    let slow = Some(SlowLimits { from: SECOND, rate: 1.0 });
+    let slow = Some(SlowCallLimits { from: SECOND, rate: 1.0 });
     model(move || {
-        let (core, hand) = core_with(&Setup { trip: TripLimits { slow, ..SETUP.trip }, ..SETUP });
-        let entries = [core.admit().unwrap(), core.admit().unwrap()];
+        let (core, hand) = core_with(&CircuitConfig { trip: TripLimits { slow, ..CONFIG.trip }, ..CONFIG });
+        let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         hand.advance(Duration::from_secs(2));
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entries[1], &Verdict::Success));
+        let thread = thread::spawn(move || other.settle(admissions[1], &Verdict::Success));
         thread::yield_now();
         hand.advance(Duration::from_secs(5));
-        core.settle(entries[0], &Verdict::Success);
+        core.settle(admissions[0], &Verdict::Success);
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::Open, "the later of two sees both");
-        let last = core.view().last.unwrap();
+        let last = core.snapshot().last_transition.unwrap();
         assert_eq!((last.reason, last.epoch), (Reason::SlowRate, 1));
     });
 }
@@ -473,24 +494,24 @@ fn loom_two_slow_successes_at_once_reach_the_slow_rate() {
 fn loom_the_end_of_a_ramp_loses_no_outcome_that_comes_beside_it() {
     for (verdict, run) in [(FAILURE, 2), (Verdict::Success, 0)] {
         model(move || {
-            let recovery = RecoveryLimits { ramp: 10 * SECOND, ..SETUP.recovery };
-            let trip = TripLimits { consecutive_failures: 9, ..SETUP.trip };
-            let (core, hand) = core_with(&Setup { trip, recovery, ..SETUP });
-            core.trip_by_hand().unwrap();
+            let recovery = RecoveryLimits { slow_start: 10 * SECOND, ..CONFIG.recovery };
+            let trip = TripLimits { consecutive_failures: 9, ..CONFIG.trip };
+            let (core, hand) = core_with(&CircuitConfig { trip, recovery, ..CONFIG });
+            core.trip_manually().unwrap();
             hand.advance(Duration::from_secs(30));
             core.settle(core.admit().unwrap(), &Verdict::Success);
             assert!(!core.is_closed(), "it ramps up");
             hand.advance(Duration::from_secs(9));
             core.settle(core.admit().unwrap(), &FAILURE);
-            let entry = core.admit().unwrap();
+            let admission = core.admit().unwrap();
             hand.advance(Duration::from_secs(1));
             let other = Arc::clone(&core);
-            let thread = thread::spawn(move || other.settle(entry, &verdict));
+            let thread = thread::spawn(move || other.settle(admission, &verdict));
             assert!(core.admit().is_ok());
             thread.join().unwrap();
             assert_eq!(agrees(&core), CircuitState::Closed);
             assert!(core.is_closed(), "all calls go through");
-            assert_eq!((core.view().run, core.view().counts.calls), (run, 2));
+            assert_eq!((core.snapshot().consecutive_failures, core.snapshot().counts.calls), (run, 2));
         });
     }
 }
@@ -499,15 +520,19 @@ fn loom_the_end_of_a_ramp_loses_no_outcome_that_comes_beside_it() {
 fn loom_a_reset_beside_a_failure_that_trips_leaves_a_closed_circuit_and_nothing_of_it() {
     model(|| {
         let (core, _hand) = core(1, None);
-        let entry = core.admit().unwrap();
+        let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(entry, &FAILURE));
+        let thread = thread::spawn(move || other.settle(admission, &FAILURE));
         core.reset().unwrap();
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::Closed);
-        let view = core.view();
-        assert_eq!((view.run, view.counts), (0, Counts::default()));
-        assert_eq!(view.last.unwrap().reason, Reason::Reset, "the reset came last, or the failure too late");
+        let snapshot = core.snapshot();
+        assert_eq!((snapshot.consecutive_failures, snapshot.counts), (0, Counts::default()));
+        assert_eq!(
+            snapshot.last_transition.unwrap().reason,
+            Reason::Reset,
+            "the reset came last, or the record_failure too late"
+        );
     });
 }
 
@@ -516,11 +541,11 @@ fn loom_a_reset_beside_a_trip_by_hand_leaves_what_came_last() {
     model(|| {
         let (core, _hand) = core(1, None);
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.trip_by_hand().unwrap());
+        let thread = thread::spawn(move || other.trip_manually().unwrap());
         core.reset().unwrap();
         thread.join().unwrap();
         let state = agrees(&core);
-        let last = core.view().last.unwrap();
+        let last = core.snapshot().last_transition.unwrap();
         assert_eq!((last.to, last.epoch), (state, 2));
         assert_eq!(state == CircuitState::Open, last.reason == Reason::Tripped);
     });
@@ -528,18 +553,18 @@ fn loom_a_reset_beside_a_trip_by_hand_leaves_what_came_last() {
 
 #[test]
 fn loom_slow_calls_are_never_more_than_calls() {
-    let slow = Some(SlowLimits { from: SECOND, rate: 1.0 });
+    let slow = Some(SlowCallLimits { from: SECOND, rate: 1.0 });
     for verdict in [Verdict::Success, FAILURE] {
         model(move || {
-            let trip = TripLimits { slow, minimum_calls: 9, ..SETUP.trip };
-            let (core, hand) = core_with(&Setup { trip, ..SETUP });
-            let entry = core.admit().unwrap();
+            let trip = TripLimits { slow, minimum_calls: 9, ..CONFIG.trip };
+            let (core, hand) = core_with(&CircuitConfig { trip, ..CONFIG });
+            let admission = core.admit().unwrap();
             hand.advance(Duration::from_secs(2));
             let other = Arc::clone(&core);
             // The reader is the thread that is started: loom then lets it read old values beside
             // new ones.
-            let reader = thread::spawn(move || other.view().counts);
-            core.settle(entry, &verdict);
+            let reader = thread::spawn(move || other.snapshot().counts);
+            core.settle(admission, &verdict);
             let Counts { calls, failures, slow, .. } = reader.join().unwrap();
             assert!(slow <= calls && failures <= calls, "{slow} slow and {failures} failed of {calls}");
         });
@@ -552,16 +577,16 @@ fn loom_bucket_that_ends_during_a_sum_opens_no_circuit() {
         let (core, hand) = core(0, Some(0.6));
         let settle = |verdict| core.settle(core.admit().unwrap(), &verdict);
         [FAILURE, Verdict::Success, Verdict::Success].into_iter().for_each(settle);
-        let entries = [core.admit().unwrap(), core.admit().unwrap()];
+        let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         // The first bucket is the oldest of the window: two of four calls failed.
         hand.advance(Duration::from_secs(60));
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || {
             // It has left the window: one of two calls failed.
             hand.advance(Duration::from_secs(4));
-            other.settle(entries[1], &Verdict::Success);
+            other.settle(admissions[1], &Verdict::Success);
         });
-        core.settle(entries[0], &FAILURE);
+        core.settle(admissions[0], &FAILURE);
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::Closed);
     });
@@ -571,14 +596,14 @@ fn loom_bucket_that_ends_during_a_sum_opens_no_circuit() {
 fn loom_open_gate_shows_its_deadline() {
     model(|| {
         let (core, _hand) = core(1, None);
-        let entry = core.admit().unwrap();
+        let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
         // The reader is the thread that is started: loom then lets it read old values beside new
         // ones.
         let reader = thread::spawn(move || other.admit());
-        core.settle(entry, &FAILURE);
-        if let Err(refusal) = reader.join().unwrap() {
-            assert_eq!(refusal.left, Some(30 * SECOND));
+        core.settle(admission, &FAILURE);
+        if let Err(denied) = reader.join().unwrap() {
+            assert_eq!(denied.left, Some(30 * SECOND));
         } else {
             assert_eq!(agrees(&core), CircuitState::Open, "it was admitted before");
         }

@@ -5,29 +5,29 @@ use tower_fault_classify::__internals::sync::Ordering;
 use tower_fault_classify::{Fault, Verdict};
 
 use super::transition::wake;
-use super::{Cold, Core, Entry, Store, TIMED, begun_at, moment};
+use super::{Admission, Core, Locked, Store, TIMED, moment, start_word};
 use crate::circuit::limits::Limits;
-use crate::circuit::state_word::Gate;
+use crate::circuit::state_word::StateWord;
 use crate::circuit::window::{Counting, Seen};
 use crate::machine::{
-    ANSWERED, Cancelled, Change, GIVEN_UP, Machine, Moment, Outcome, Reason, RecoveryLimits, Sample, Ticket,
-    TripLimits, fewest_failures, may_reach_slow_rate, none_completes, trips,
+    CANCELLED, CANCELLED_AFTER_ANSWER, Cancelled, Change, Machine, Moment, Outcome, Reason, RecoveryLimits,
+    Sample, Ticket, TripLimits, may_reach_slow_rate, min_failures_for_rate, none_completes, trip_reason,
 };
 
-/// How long a call took.
+/// How long a call duration.
 #[derive(Clone, Copy, Debug)]
-pub enum Took {
-    /// It took until it is settled.
+pub enum CallDuration {
+    /// It duration until it is settled.
     UntilNow,
-    /// It took so many nanoseconds; `None`: nobody knows.
-    So(Option<u64>),
+    /// It duration so many nanoseconds; `None`: nobody knows.
+    Measured(Option<u64>),
 }
 
-impl Took {
+impl CallDuration {
     fn or(self, until_now: impl FnOnce() -> Option<u64>) -> Option<u64> {
         match self {
             Self::UntilNow => until_now(),
-            Self::So(took) => took,
+            Self::Measured(duration) => duration,
         }
     }
 }
@@ -35,41 +35,48 @@ impl Took {
 impl<T: Store> Core<T> {
     /// Hears what a call came to.
     #[inline]
-    pub(crate) fn settle(&self, entry: Entry, verdict: &Verdict) {
-        self.tell_settled(entry.stamp, verdict);
+    pub(crate) fn settle(&self, admission: Admission, verdict: &Verdict) {
+        self.emit_outcome(admission.stamp, verdict);
         // The usual case passes in registers.
-        if entry.word == 0 && verdict.is_success() {
-            self.success(entry.stamp);
+        if admission.word == 0 && verdict.is_success() {
+            self.record_success(admission.stamp);
         } else {
-            self.settle_unusual(entry, verdict, Took::UntilNow);
+            self.record_slow_path(admission, verdict, CallDuration::UntilNow);
         }
     }
 
     /// Hears what a call came to that was answered before, after so long.
-    pub(crate) fn settle_late(&self, entry: Entry, verdict: &Verdict, took: Took) {
-        self.tell_settled(entry.stamp, verdict);
-        self.settle_unusual(entry, verdict, took);
+    pub(crate) fn record_with_duration(
+        &self,
+        admission: Admission,
+        verdict: &Verdict,
+        duration: CallDuration,
+    ) {
+        self.emit_outcome(admission.stamp, verdict);
+        self.record_slow_path(admission, verdict, duration);
     }
 
     /// How long a call has taken until now, if that matters.
-    pub(crate) fn took(&self, entry: Entry) -> Took {
+    pub(crate) fn duration(&self, admission: Admission) -> CallDuration {
         if !self.has(TIMED) {
-            return Took::UntilNow;
+            return CallDuration::UntilNow;
         }
-        Took::So(self.ran_for(entry, self.plan().clock.now()))
+        CallDuration::Measured(self.elapsed(admission, self.hot_config().clock.now()))
     }
 
     #[inline(never)]
-    fn settle_unusual(&self, entry: Entry, verdict: &Verdict, took: Took) {
+    fn record_slow_path(&self, admission: Admission, verdict: &Verdict, duration: CallDuration) {
         let outcome = Outcome::of(verdict);
-        match entry.ticket() {
-            Some(ticket) => self.settle_probe(entry.stamp, ticket, outcome, took),
-            None if entry.is_uncounted() => {}
+        match admission.ticket() {
+            Some(ticket) => self.record_probe(admission.stamp, ticket, outcome, duration),
+            None if admission.is_uncounted() => {}
             None => match outcome {
-                Outcome::Success | Outcome::Slow if entry.word == 0 => self.success(entry.stamp),
-                Outcome::Success | Outcome::Slow => self.timed_success(entry, took),
-                Outcome::Failure(fault) => self.failure(entry, fault, took),
-                Outcome::Answered => self.answered(entry.stamp),
+                Outcome::Success | Outcome::Slow if admission.word == 0 => {
+                    self.record_success(admission.stamp)
+                }
+                Outcome::Success | Outcome::Slow => self.record_timed_success(admission, duration),
+                Outcome::Failure(fault) => self.record_failure(admission, fault, duration),
+                Outcome::Answered => self.record_answered(admission.stamp),
                 Outcome::Neutral => {}
             },
         }
@@ -78,120 +85,122 @@ impl<T: Store> Core<T> {
     /// Takes back the admission of a call that has not begun: a probe's slot, or its credit in a
     /// slow start.
     #[inline(never)]
-    pub(crate) fn cancel(&self, entry: Entry) {
-        let gate = self.gate();
-        if entry.stamp.is_closed() && gate.stamp() == entry.stamp && !gate.lets_all_through() {
-            let now = self.plan().clock.now();
-            self.give_back(entry, |machine| machine.give_back_credit(now));
+    pub(crate) fn cancel(&self, admission: Admission) {
+        let word = self.state_word();
+        if admission.stamp.is_closed() && word.stamp() == admission.stamp && !word.admits_all() {
+            let now = self.hot_config().clock.now();
+            self.release_admission(admission, |machine| machine.refund_slow_start(now));
         }
-        self.free_slot(entry);
+        self.release_slot(admission);
     }
 
     /// Frees the slot of a probe.
-    fn free_slot(&self, entry: Entry) {
-        if let Some(ticket) = entry.ticket() {
-            self.give_back(entry, |machine| machine.give_back(ticket));
+    fn release_slot(&self, admission: Admission) {
+        if let Some(ticket) = admission.ticket() {
+            self.release_admission(admission, |machine| machine.release_probe(ticket));
         }
     }
 
-    fn give_back(&self, entry: Entry, give_back: impl FnOnce(&mut Machine)) {
-        let mut cold = self.cold();
-        if cold.epoch == entry.stamp.epoch() {
-            give_back(&mut cold.machine);
-            let wakers = cold.place_is_free();
-            drop(cold);
+    fn release_admission(&self, admission: Admission, release_admission: impl FnOnce(&mut Machine)) {
+        let mut locked = self.locked();
+        if locked.epoch == admission.stamp.epoch() {
+            release_admission(&mut locked.machine);
+            let wakers = locked.wakers_for_free_slot();
+            drop(locked);
             wake(wakers);
         }
     }
 
     /// Records a call that its caller cancelled before the server answered.
     #[cold]
-    pub(crate) fn abandon(&self, entry: Entry) {
-        self.cancelled(entry, false);
+    pub(crate) fn record_cancelled(&self, admission: Admission) {
+        self.cancelled(admission, false);
     }
 
     /// Records a call that its caller cancelled while it read the server's answer.
     #[cold]
-    pub(crate) fn abandon_answered(&self, entry: Entry) {
-        self.cancelled(entry, true);
+    pub(crate) fn record_cancelled_after_answer(&self, admission: Admission) {
+        self.cancelled(admission, true);
     }
 
     #[inline(never)]
-    fn cancelled(&self, entry: Entry, answered: bool) {
-        self.tell_abandoned(entry.stamp);
-        if entry.is_uncounted() {
+    fn cancelled(&self, admission: Admission, record_answered: bool) {
+        self.emit_cancelled(admission.stamp);
+        if admission.is_uncounted() {
             return;
         }
         // The caller left in the middle of its upload: the server could not answer yet.
         if Waiting::is_noted() {
-            return self.free_slot(entry);
+            return self.release_slot(admission);
         }
         let limits = self.limits();
-        let now = self.plan().clock.now();
-        match (limits.trip.cancelled, entry.ticket()) {
-            (Cancelled::Ignored, _) => self.free_slot(entry),
-            (Cancelled::Failure, _) => self.settle_unusual(entry, &GIVEN_UP.into(), Took::UntilNow),
+        let now = self.hot_config().clock.now();
+        match (limits.trip.cancelled, admission.ticket()) {
+            (Cancelled::Ignored, _) => self.release_slot(admission),
+            (Cancelled::Failure, _) => {
+                self.record_slow_path(admission, &CANCELLED.into(), CallDuration::UntilNow)
+            }
             (Cancelled::FailureFrom(from), _) => {
-                if self.ran_for(entry, now).is_some_and(|ran| ran >= from) {
-                    self.settle_unusual(entry, &GIVEN_UP.into(), Took::UntilNow);
+                if self.elapsed(admission, now).is_some_and(|ran| ran >= from) {
+                    self.record_slow_path(admission, &CANCELLED.into(), CallDuration::UntilNow);
                 } else {
-                    self.free_slot(entry);
+                    self.release_slot(admission);
                 }
             }
-            (Cancelled::IfNoneCompletes, _) if answered => {
-                self.settle_unusual(entry, &ANSWERED.into(), Took::UntilNow);
+            (Cancelled::IfNoneCompletes, _) if record_answered => {
+                self.record_slow_path(admission, &CANCELLED_AFTER_ANSWER.into(), CallDuration::UntilNow);
             }
             (Cancelled::IfNoneCompletes, Some(ticket)) => {
                 let most = limits.trip.minimum_calls;
-                self.with_probe(entry.stamp, now, |machine, at, recovery| {
-                    (machine.abandon_probe(ticket, most, at, recovery), None)
+                self.update_probe(admission.stamp, now, |machine, at, recovery| {
+                    (machine.record_cancelled_probe(ticket, most, at, recovery), None)
                 });
             }
-            (Cancelled::IfNoneCompletes, None) => self.count_cancelled(entry.stamp, &limits, now),
+            (Cancelled::IfNoneCompletes, None) => self.record_cancelled_call(admission.stamp, &limits, now),
         }
     }
 
     /// Hears that a caller gave up who had waited since then for the service behind the circuit.
-    pub(crate) fn give_up_waiting(&self, since: u64) {
-        let gate = self.gate();
-        if gate.is_closed() {
-            self.abandon(Entry { stamp: gate.stamp(), word: begun_at(since) });
+    pub(crate) fn record_cancelled_wait(&self, since: u64) {
+        let word = self.state_word();
+        if word.is_closed() {
+            self.record_cancelled(Admission { stamp: word.stamp(), word: start_word(since) });
         }
     }
 
     /// How long a call has run at least, if that is known.
-    fn ran_for(&self, entry: Entry, now: u64) -> Option<u64> {
-        match entry.ticket() {
+    fn elapsed(&self, admission: Admission, now: u64) -> Option<u64> {
+        match admission.ticket() {
             Some(ticket) => {
-                let cold = self.cold();
-                cold.machine.ran_for(ticket, now, &cold.limits)
+                let locked = self.locked();
+                locked.machine.probe_duration(ticket, now, &locked.limits)
             }
-            None => entry.took(now),
+            None => admission.duration(now),
         }
     }
 
     /// Hears of a success of a call that was no probe.
     #[inline]
-    pub(crate) fn success(&self, stamp: Gate) {
-        if self.gate() == stamp || self.end_run(stamp) {
-            let span = self.plan().settings.span().unwrap_or_else(|| self.limits().span);
-            self.window().success(&span, || self.plan().clock.now(), stamp.epoch());
+    pub(crate) fn record_success(&self, stamp: StateWord) {
+        if self.state_word() == stamp || self.reset_failures(stamp) {
+            let span = self.hot_config().limits.span().unwrap_or_else(|| self.limits().span);
+            self.window().record_success(&span, || self.hot_config().clock.now(), stamp.epoch());
         }
     }
 
-    fn timed_success(&self, entry: Entry, took: Took) {
-        let stamp = entry.stamp;
-        let now = self.plan().clock.now();
+    fn record_timed_success(&self, admission: Admission, duration: CallDuration) {
+        let stamp = admission.stamp;
+        let now = self.hot_config().clock.now();
         let limits = self.limits();
-        let slow = limits.trip.is_slow(took.or(|| entry.took(now)));
-        self.tell_slow(stamp, slow);
+        let slow = limits.trip.is_slow(duration.or(|| admission.duration(now)));
+        self.emit_slow(stamp, slow);
         if !slow {
-            self.success(stamp);
-        } else if self.gate().stamp() == stamp {
-            let seen = self.window().slow_success(&limits.span, now, stamp.epoch()); // ①
+            self.record_success(stamp);
+        } else if self.state_word().stamp() == stamp {
+            let seen = self.window().record_slow_success(&limits.span, now, stamp.epoch()); // ①
             // ② also ends the run.
-            if self.end_run(stamp) {
-                self.look(stamp, &limits.trip, 0, Some(seen), None, now);
+            if self.reset_failures(stamp) {
+                self.evaluate(stamp, &limits.trip, 0, Some(seen), None, now);
             }
         }
     }
@@ -199,78 +208,87 @@ impl<T: Store> Core<T> {
     /// Empties the run of failures. False: the epoch is over.
     #[cold]
     #[inline(never)]
-    fn end_run(&self, stamp: Gate) -> bool {
-        self.exchange(stamp, Gate::without_run).is_some()
+    fn reset_failures(&self, stamp: StateWord) -> bool {
+        self.update_word(stamp, StateWord::without_failures).is_some()
     }
 
-    /// Exchanges a closed gate of this epoch for another, and returns what it was.
+    /// Exchanges a closed word of this epoch for another, and returns what it was.
     #[inline]
-    fn exchange(&self, stamp: Gate, to: impl Fn(Gate) -> Gate) -> Option<Gate> {
+    fn update_word(&self, stamp: StateWord, to: impl Fn(StateWord) -> StateWord) -> Option<StateWord> {
         // Release publishes what was put into the window to whoever exchanges next, Acquire shows what those before have put in.
-        let before = self.store.gate().fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-            let gate = Gate::from_word(word);
-            (gate.stamp() == stamp).then(|| to(gate).word())
+        let before = self.store.state_word().fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+            let word = StateWord::from_word(word);
+            (word.stamp() == stamp).then(|| to(word).word())
         });
-        before.ok().map(Gate::from_word)
+        before.ok().map(StateWord::from_word)
     }
 
-    fn failure(&self, entry: Entry, fault: &Fault, took: Took) {
-        let stamp = entry.stamp;
-        if self.gate().stamp() != stamp {
+    fn record_failure(&self, admission: Admission, fault: &Fault, duration: CallDuration) {
+        let stamp = admission.stamp;
+        if self.state_word().stamp() != stamp {
             return;
         }
-        if entry.word != 0 {
-            return self.timed_failure(entry, fault, took);
+        if admission.word != 0 {
+            return self.record_timed_failure(admission, fault, duration);
         }
-        let now = self.plan().clock.now();
-        let glance = self.plan().settings.glance().unwrap_or_else(|| {
-            let _cold = self.cold();
-            self.plan().settings.glance().expect("nobody writes under the lock")
+        let now = self.hot_config().clock.now();
+        let thresholds = self.hot_config().limits.trip_thresholds().unwrap_or_else(|| {
+            let _locked = self.locked();
+            self.hot_config().limits.trip_thresholds().expect("the lock keeps writers out")
         });
-        let seen = self.window().failure(&glance.span, now, stamp.epoch(), false); // ①
-        let Some(before) = self.exchange(stamp, Gate::one_more_failure) else { return }; // ②
-        let run = before.one_more_failure().run();
+        let seen = self.window().record_failure(&thresholds.span, now, stamp.epoch(), false); // ①
+        let Some(before) = self.update_word(stamp, StateWord::with_failure) else { return }; // ②
+        let consecutive_failures = before.with_failure().consecutive_failures();
         // ③
-        if run >= glance.run || self.window().failures_in(seen) >= glance.failures {
+        if consecutive_failures >= thresholds.consecutive_failures
+            || self.window().failures_in(seen) >= thresholds.failures
+        {
             let limits = self.limits();
             // A window of another shape has been configured since: it starts empty, without this failure.
-            let seen = (limits.span == glance.span).then_some(seen);
-            self.look(stamp, &limits.trip, run, seen, Some(fault), now);
+            let seen = (limits.span == thresholds.span).then_some(seen);
+            self.evaluate(stamp, &limits.trip, consecutive_failures, seen, Some(fault), now);
         }
     }
 
     #[inline(never)]
-    fn timed_failure(&self, entry: Entry, fault: &Fault, took: Took) {
-        let stamp = entry.stamp;
-        let now = self.plan().clock.now();
+    fn record_timed_failure(&self, admission: Admission, fault: &Fault, duration: CallDuration) {
+        let stamp = admission.stamp;
+        let now = self.hot_config().clock.now();
         let limits = self.limits();
-        let slow = limits.trip.is_slow(took.or(|| entry.took(now)));
-        self.tell_slow(stamp, slow);
-        let seen = self.window().failure(&limits.span, now, stamp.epoch(), slow); // ①
-        let Some(before) = self.exchange(stamp, Gate::one_more_failure) else { return }; // ②
-        self.look(stamp, &limits.trip, before.one_more_failure().run(), Some(seen), Some(fault), now);
+        let slow = limits.trip.is_slow(duration.or(|| admission.duration(now)));
+        self.emit_slow(stamp, slow);
+        let seen = self.window().record_failure(&limits.span, now, stamp.epoch(), slow); // ①
+        let Some(before) = self.update_word(stamp, StateWord::with_failure) else { return }; // ②
+        self.evaluate(
+            stamp,
+            &limits.trip,
+            before.with_failure().consecutive_failures(),
+            Some(seen),
+            Some(fault),
+            now,
+        );
     }
 
     /// ③: whether the circuit opens. `seen` is where the call was recorded, if that window is still the circuit's.
     #[inline(never)]
-    fn look(
+    fn evaluate(
         &self,
-        stamp: Gate,
+        stamp: StateWord,
         trip: &TripLimits,
-        run: u64,
+        consecutive_failures: u64,
         mut seen: Option<Seen>,
         fault: Option<&Fault>,
         now: u64,
     ) {
         let may_reach = |seen: &Seen| {
-            self.window().failures_in(*seen) >= fewest_failures(trip)
+            self.window().failures_in(*seen) >= min_failures_for_rate(trip)
                 || (trip.slow.is_some() && may_reach_slow_rate(trip, self.window().slow_in(*seen)))
         };
         loop {
             let window = seen.filter(may_reach).map(|seen| self.window().counts(seen));
-            let sample = Sample { run, window };
-            let Some(reason) = trips(trip, &sample) else { return };
-            match window.and(seen).and_then(|seen| self.moved_on(seen)) {
+            let sample = Sample { consecutive_failures, window };
+            let Some(reason) = trip_reason(trip, &sample) else { return };
+            match window.and(seen).and_then(|seen| self.newer_bucket(seen)) {
                 None => return self.trip(stamp.epoch(), reason, fault, now, sample),
                 later => seen = later,
             }
@@ -281,17 +299,17 @@ impl<T: Store> Core<T> {
     ///
     /// When a bucket ends, calls of the next one replace the counts of the oldest. A sum that runs
     /// meanwhile may hold the oldest failures without the oldest calls, so it must be taken again.
-    fn moved_on(&self, seen: Seen) -> Option<Seen> {
+    fn newer_bucket(&self, seen: Seen) -> Option<Seen> {
         let Seen::Bucket(summed) = seen else { return None };
         self.window().newest().other_than(summed).map(Seen::Bucket)
     }
 
-    fn count_cancelled(&self, stamp: Gate, limits: &Limits, now: u64) {
-        if self.gate().stamp() != stamp {
+    fn record_cancelled_call(&self, stamp: StateWord, limits: &Limits, now: u64) {
+        if self.state_word().stamp() != stamp {
             return;
         }
-        let mut seen = self.window().cancelled(&limits.span, now, stamp.epoch()); // ①
-        if self.exchange(stamp, |gate| gate).is_none() {
+        let mut seen = self.window().record_cancelled(&limits.span, now, stamp.epoch()); // ①
+        if self.update_word(stamp, |word| word).is_none() {
             return; // ②
         }
         loop {
@@ -304,10 +322,10 @@ impl<T: Store> Core<T> {
             if !none_completes(&limits.trip, counts.cancelled, completed) {
                 return;
             }
-            match self.moved_on(seen) {
+            match self.newer_bucket(seen) {
                 None => {
-                    let sample = Sample { run: 0, window: Some(counts) };
-                    return self.trip(stamp.epoch(), Reason::NoneCompletes, Some(&GIVEN_UP), now, sample);
+                    let sample = Sample { consecutive_failures: 0, window: Some(counts) };
+                    return self.trip(stamp.epoch(), Reason::NoneCompletes, Some(&CANCELLED), now, sample);
                 }
                 Some(later) => seen = later,
             }
@@ -315,34 +333,36 @@ impl<T: Store> Core<T> {
     }
 
     /// Records a completed call that counts in no rate.
-    fn answered(&self, stamp: Gate) {
-        if self.gate().stamp() == stamp {
-            self.window().answer(&self.limits().span, self.plan().clock.now(), stamp.epoch());
+    fn record_answered(&self, stamp: StateWord) {
+        if self.state_word().stamp() == stamp {
+            self.window().record_answered(&self.limits().span, self.hot_config().clock.now(), stamp.epoch());
         }
     }
 
     #[cold]
     fn trip(&self, epoch: u32, reason: Reason, fault: Option<&Fault>, now: u64, sample: Sample) {
         let at = moment(now);
-        let mut cold = self.cold();
-        if cold.epoch != epoch {
+        let mut locked = self.locked();
+        if locked.epoch != epoch {
             return;
         }
-        let Cold { machine, limits, .. } = &mut *cold;
+        let Locked { machine, limits, .. } = &mut *locked;
         let change = machine.trip(reason, fault, at, limits);
-        let news = change.map(|change| self.apply(&mut cold, change, fault.copied(), Some(sample), now));
-        drop(cold);
-        self.spread(news);
+        let pending = change.map(|change| self.apply(&mut locked, change, fault.copied(), Some(sample), now));
+        drop(locked);
+        self.notify(pending);
     }
 
     #[inline(never)]
-    fn settle_probe(&self, stamp: Gate, ticket: Ticket, outcome: Outcome<'_>, took: Took) {
-        let now = self.plan().clock.now();
+    fn record_probe(&self, stamp: StateWord, ticket: Ticket, outcome: Outcome<'_>, duration: CallDuration) {
+        let now = self.hot_config().clock.now();
         let limits = self.limits().trip;
         let mut slow = false;
-        self.with_probe(stamp, now, |machine, at, recovery| {
+        self.update_probe(stamp, now, |machine, at, recovery| {
             let outcome = match outcome {
-                Outcome::Success if limits.is_slow(took.or(|| machine.ran_for(ticket, now, recovery))) => {
+                Outcome::Success
+                    if limits.is_slow(duration.or(|| machine.probe_duration(ticket, now, recovery))) =>
+                {
                     slow = true;
                     Outcome::Slow
                 }
@@ -352,29 +372,29 @@ impl<T: Store> Core<T> {
                 Outcome::Failure(fault) => Some(*fault),
                 _ => None,
             };
-            (machine.settle_probe(ticket, outcome, at, recovery), fault)
+            (machine.record_probe(ticket, outcome, at, recovery), fault)
         });
-        self.tell_slow(stamp, slow);
+        self.emit_slow(stamp, slow);
     }
 
     /// Asks the machine about a probe of this epoch.
-    fn with_probe(
+    fn update_probe(
         &self,
-        stamp: Gate,
+        stamp: StateWord,
         now: u64,
         ask: impl FnOnce(&mut Machine, Moment, &RecoveryLimits) -> (Option<Change>, Option<Fault>),
     ) {
         let at = moment(now);
-        let mut cold = self.cold();
-        if cold.epoch != stamp.epoch() {
+        let mut locked = self.locked();
+        if locked.epoch != stamp.epoch() {
             return;
         }
-        let Cold { machine, limits, .. } = &mut *cold;
+        let Locked { machine, limits, .. } = &mut *locked;
         let (change, fault) = ask(machine, at, limits);
-        let news = change.map(|change| self.apply(&mut cold, change, fault, None, now));
-        let wakers = cold.place_is_free();
-        drop(cold);
+        let pending = change.map(|change| self.apply(&mut locked, change, fault, None, now));
+        let wakers = locked.wakers_for_free_slot();
+        drop(locked);
         wake(wakers);
-        self.spread(news);
+        self.notify(pending);
     }
 }

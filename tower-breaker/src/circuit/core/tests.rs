@@ -9,7 +9,7 @@ use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
 use crate::circuit::window::Shape;
-use crate::machine::{Cancelled, Counts, OpenTime, Reason, RecoveryLimits, TripLimits};
+use crate::machine::{Cancelled, Counts, OpenDuration, Reason, RecoveryLimits, TripLimits};
 use crate::telemetry::Transition;
 
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -23,14 +23,14 @@ pub(super) const TRIP: TripLimits = TripLimits {
 };
 
 pub(super) const RECOVERY: RecoveryLimits = RecoveryLimits {
-    open: OpenTime::constant(30 * SECOND),
+    open: OpenDuration::constant(30 * SECOND),
     probes: 3,
     successes_to_close: 2,
     probe_lease: 30 * SECOND,
-    ramp: 0,
+    slow_start: 0,
 };
 
-pub(super) const SETUP: Setup = Setup {
+pub(super) const CONFIG: CircuitConfig = CircuitConfig {
     name: "test",
     trip: TRIP,
     recovery: RECOVERY,
@@ -43,14 +43,14 @@ pub(super) const FAILURE: Verdict =
     Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
 
 pub(super) fn core(trip: TripLimits) -> (Core, ManualClock) {
-    core_with(&Setup { trip, ..SETUP })
+    core_with(&CircuitConfig { trip, ..CONFIG })
 }
 
-pub(super) fn core_with(setup: &Setup) -> (Core, ManualClock) {
+pub(super) fn core_with(config: &CircuitConfig) -> (Core, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    let core = Core::new(clock, Striped::with_stripes(4), setup);
-    core.adopt(setup, clock);
+    let core = Core::new(clock, Striped::with_stripes(4), config);
+    core.adopt(config, clock);
     (core, hand)
 }
 
@@ -59,11 +59,11 @@ fn counts(calls: u64, failures: u64) -> Counts {
 }
 
 pub(super) fn run(core: &Core, verdict: Verdict) -> bool {
-    core.admit().map(|entry| core.settle(entry, &verdict)).is_ok()
+    core.admit().map(|admission| core.settle(admission, &verdict)).is_ok()
 }
 
 pub(super) fn state(core: &Core) -> CircuitState {
-    core.view().state
+    core.snapshot().state
 }
 
 pub(super) fn tripped() -> (Core, ManualClock) {
@@ -85,7 +85,7 @@ fn five_failures_in_a_row_open_and_a_success_between_starts_over() {
     for _ in 0..4 {
         run(&core, FAILURE);
     }
-    assert_eq!((state(&core), core.view().run), (CircuitState::Closed, 4));
+    assert_eq!((state(&core), core.snapshot().consecutive_failures), (CircuitState::Closed, 4));
     run(&core, FAILURE);
     assert_eq!(state(&core), CircuitState::Open);
     assert!(!run(&core, Verdict::Success));
@@ -94,8 +94,11 @@ fn five_failures_in_a_row_open_and_a_success_between_starts_over() {
 #[test]
 fn half_of_ten_failures_open_by_the_rate() {
     for shape in [Shape::Time(60 * SECOND), Shape::Count(10)] {
-        let (core, _hand) =
-            core_with(&Setup { trip: TripLimits { consecutive_failures: 0, ..TRIP }, shape, ..SETUP });
+        let (core, _hand) = core_with(&CircuitConfig {
+            trip: TripLimits { consecutive_failures: 0, ..TRIP },
+            shape,
+            ..CONFIG
+        });
         for _ in 0..5 {
             run(&core, Verdict::Success);
         }
@@ -104,7 +107,7 @@ fn half_of_ten_failures_open_by_the_rate() {
             run(&core, FAILURE);
         }
         assert_eq!(state(&core), CircuitState::Open, "{shape:?}");
-        let last = core.view().last.unwrap();
+        let last = core.snapshot().last_transition.unwrap();
         assert_eq!(last.reason, Reason::FailureRate);
         assert_eq!(last.counts, Some(counts(10, 5)));
     }
@@ -118,7 +121,7 @@ fn a_neutral_outcome_neither_counts_nor_resets() {
         run(&core, FAILURE);
         run(&core, neutral.into());
     }
-    assert_eq!(core.view().counts, counts(4, 4));
+    assert_eq!(core.snapshot().counts, counts(4, 4));
     run(&core, FAILURE);
     assert_eq!(state(&core), CircuitState::Open);
 }
@@ -131,19 +134,19 @@ fn a_fault_that_is_the_callers_ends_a_run_and_counts_as_a_call() {
         run(&core, FAILURE);
     }
     run(&core, mistake.into());
-    assert_eq!((core.view().run, core.view().counts), (0, counts(5, 4)));
+    assert_eq!((core.snapshot().consecutive_failures, core.snapshot().counts), (0, counts(5, 4)));
 }
 
 #[test]
 fn closing_and_opening_start_an_empty_window() {
     let (core, hand) = tripped();
-    assert_eq!(core.view().counts, Counts::default());
+    assert_eq!(core.snapshot().counts, Counts::default());
     hand.advance(Duration::from_secs(30));
     run(&core, Verdict::Success);
     run(&core, Verdict::Success);
-    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
+    assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
     run(&core, FAILURE);
-    assert_eq!(core.view().counts, counts(1, 1));
+    assert_eq!(core.snapshot().counts, counts(1, 1));
 }
 
 #[test]
@@ -155,19 +158,19 @@ fn outcomes_of_calls_begun_before_the_circuit_opened_do_not_decide_a_later_state
     }
     hand.advance(Duration::from_secs(30));
     let probe = core.admit().unwrap();
-    for &entry in &early[..10] {
-        core.settle(entry, &Verdict::Success);
+    for &admission in &early[..10] {
+        core.settle(admission, &Verdict::Success);
     }
-    for &entry in &early[10..] {
-        core.settle(entry, &FAILURE);
+    for &admission in &early[10..] {
+        core.settle(admission, &FAILURE);
     }
     assert_eq!(state(&core), CircuitState::HalfOpen);
     core.settle(probe, &Verdict::Success);
     run(&core, Verdict::Success);
-    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
+    assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
     run(&core, FAILURE);
     core.settle(early[0], &Verdict::Success);
-    assert_eq!(core.view().run, 1, "nor does an early success end a later run");
+    assert_eq!(core.snapshot().consecutive_failures, 1, "nor does an early record_success end a later run");
 }
 
 #[test]
@@ -183,7 +186,7 @@ fn probes_of_one_round_do_not_decide_the_next() {
     }
     assert_eq!(state(&core), CircuitState::HalfOpen);
     core.settle(second_round, &Verdict::Success);
-    assert_eq!(state(&core), CircuitState::HalfOpen, "one success of this round");
+    assert_eq!(state(&core), CircuitState::HalfOpen, "one record_success of this round");
 }
 
 #[test]
@@ -194,7 +197,7 @@ fn a_failure_of_the_past_is_not_in_the_window() {
         run(&core, FAILURE);
     }
     core.settle(early, &FAILURE);
-    assert_eq!(core.view().counts, Counts::default());
+    assert_eq!(core.snapshot().counts, Counts::default());
 }
 
 #[test]
@@ -205,8 +208,11 @@ fn a_retired_core_hears_nothing_of_its_last_owners_calls() {
     for call in calls {
         core.settle(call, &FAILURE);
     }
-    let view = core.view();
-    assert_eq!((view.state, view.run, view.counts), (CircuitState::Closed, 0, Counts::default()));
+    let snapshot = core.snapshot();
+    assert_eq!(
+        (snapshot.state, snapshot.consecutive_failures, snapshot.counts),
+        (CircuitState::Closed, 0, Counts::default())
+    );
 }
 
 #[test]
@@ -215,7 +221,7 @@ fn a_thousand_threads_worth_of_arrivals_get_exactly_the_places_there_are() {
     for _ in 0..50 {
         hand.advance(Duration::from_secs(30));
         let barrier = Barrier::new(8);
-        let admitted: Vec<Entry> = thread::scope(|scope| {
+        let admitted: Vec<Admission> = thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
                 .map(|_| {
                     scope.spawn(|| {
@@ -245,7 +251,7 @@ fn failures_on_many_threads_are_all_counted() {
             });
         }
     });
-    assert_eq!(core.view().counts, counts(16_000, 8_000));
+    assert_eq!(core.snapshot().counts, counts(16_000, 8_000));
 }
 
 #[test]
@@ -254,7 +260,7 @@ fn open_circuit_idle_for_years_admits_a_probe() {
     for days in [1, 365, 3 * 365, 797, 1_592, 2_000, 5 * 365, 100 * 365] {
         let (core, hand) = tripped();
         hand.advance(Duration::from_secs(days * DAY));
-        assert_eq!(core.refuses_for(), None, "{days} days");
+        assert_eq!(core.remaining_open(), None, "{days} days");
         assert!(core.admit().is_ok(), "{days} days");
         assert_eq!(state(&core), CircuitState::HalfOpen, "{days} days");
     }
@@ -262,8 +268,8 @@ fn open_circuit_idle_for_years_admits_a_probe() {
 
 #[test]
 fn open_time_is_exact_to_the_nanosecond() {
-    let open = OpenTime::constant(30 * SECOND + 7);
-    let (core, hand) = core_with(&Setup { recovery: RecoveryLimits { open, ..RECOVERY }, ..SETUP });
+    let open = OpenDuration::constant(30 * SECOND + 7);
+    let (core, hand) = core_with(&CircuitConfig { recovery: RecoveryLimits { open, ..RECOVERY }, ..CONFIG });
     (0..5).for_each(|_| assert!(run(&core, FAILURE)));
     hand.advance(Duration::from_secs(30) + Duration::from_nanos(6));
     assert_eq!(core.admit().unwrap_err().left, Some(1));
@@ -286,14 +292,14 @@ fn a_transition_wakes_those_who_wait_and_tells_the_observer_outside_the_lock() {
     let core = Arc::new(core);
     let woken = Arc::new(CountWakes(AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&woken));
-    let mut seat = None;
-    core.wait(&mut seat, &waker, WaitsFor::Change);
+    let mut waker_key = None;
+    core.wait(&mut waker_key, &waker, WakeOn::Change);
     let told = Arc::new(std::sync::Mutex::new(Vec::new()));
-    core.watchers().add({
+    core.observers().add({
         let (core, told) = (Arc::downgrade(&core), Arc::clone(&told));
         Arc::new(move |transition: &Transition| {
             // It would deadlock under the lock.
-            let state = core.upgrade().unwrap().view().state;
+            let state = core.upgrade().unwrap().snapshot().state;
             told.lock().unwrap().push((transition.from, transition.to, state));
             panic!("an observer's panic is its own");
         })
@@ -315,8 +321,8 @@ fn a_transition_wakes_those_who_wait_and_tells_the_observer_outside_the_lock() {
 fn a_clock_that_runs_back_keeps_the_circuit_open_and_breaks_nothing() {
     let (core, hand) = tripped();
     hand.set(Duration::ZERO);
-    let refusal = core.admit().unwrap_err();
-    assert_eq!(refusal.left, Some(1_030 * SECOND));
+    let denied = core.admit().unwrap_err();
+    assert_eq!(denied.left, Some(1_030 * SECOND));
     hand.set(Duration::from_secs(1_030));
     assert!(core.admit().is_ok());
 }

@@ -14,7 +14,7 @@ use tower_fault_classify::__internals::Buckets;
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
 
 use super::state_word::LAST_EPOCH;
-use crate::machine::{CountRing, Counts};
+use crate::machine::{CountWindow, Counts};
 
 /// How much a window spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ pub(crate) trait Counting: Sized {
 
     /// Records a success: over a span of time, the clock and the thread's own cell.
     #[inline]
-    fn success(&self, span: &Span, now: impl FnOnce() -> u64, epoch: u32) {
+    fn record_success(&self, span: &Span, now: impl FnOnce() -> u64, epoch: u32) {
         if !self.is_over_time(span) {
             self.of_last(span, epoch, |ring| ring.record(false, false));
         } else if let Some(tag) = self.enter(span, now(), epoch) {
@@ -120,7 +120,7 @@ pub(crate) trait Counting: Sized {
     }
 
     /// Records a slow success.
-    fn slow_success(&self, span: &Span, now: u64, epoch: u32) -> Seen {
+    fn record_slow_success(&self, span: &Span, now: u64, epoch: u32) -> Seen {
         if !self.is_over_time(span) {
             return self.of_last(span, epoch, |ring| ring.record(false, true));
         }
@@ -132,7 +132,7 @@ pub(crate) trait Counting: Sized {
 
     /// Records a failure.
     #[inline]
-    fn failure(&self, span: &Span, now: u64, epoch: u32, slow: bool) -> Seen {
+    fn record_failure(&self, span: &Span, now: u64, epoch: u32, slow: bool) -> Seen {
         if !self.is_over_time(span) {
             return self.of_last(span, epoch, |ring| ring.record(true, slow));
         }
@@ -145,9 +145,9 @@ pub(crate) trait Counting: Sized {
     }
 
     /// Records a call that was given up.
-    fn cancelled(&self, span: &Span, now: u64, epoch: u32) -> Seen {
+    fn record_cancelled(&self, span: &Span, now: u64, epoch: u32) -> Seen {
         if !self.is_over_time(span) {
-            return self.of_last(span, epoch, CountRing::abandon);
+            return self.of_last(span, epoch, CountWindow::record_cancelled);
         }
         let Some(tag) = self.enter(span, now, epoch) else { return Seen::NOTHING };
         self.add_abandoned(tag);
@@ -155,9 +155,9 @@ pub(crate) trait Counting: Sized {
     }
 
     /// Records a completed call that counts in no rate.
-    fn answer(&self, span: &Span, now: u64, epoch: u32) {
+    fn record_answered(&self, span: &Span, now: u64, epoch: u32) {
         if !self.is_over_time(span) {
-            self.of_last(span, epoch, CountRing::answer);
+            self.of_last(span, epoch, CountWindow::record_completed);
         } else if let Some(tag) = self.enter(span, now, epoch) {
             // Release: with what the caller did before. If two threads store two buckets at once,
             // the older bucket may stay: the call then counts for one bucket less.
@@ -211,7 +211,7 @@ pub(crate) trait Counting: Sized {
     /// All that is in the window of an epoch, at a time.
     fn counts_at(&self, span: &Span, now: u64, epoch: u32) -> Counts {
         if self.is_over_time(span) {
-            let bucket = self.newest().look(span.buckets.tag(now, epoch));
+            let bucket = self.newest().evaluate(span.buckets.tag(now, epoch));
             return bucket.map_or_else(Counts::default, |tag| self.sums(tag));
         }
         let last = self.last().map(lock);
@@ -228,7 +228,7 @@ pub(crate) trait Counting: Sized {
     }
 
     /// Changes the last calls of an epoch; what belongs to an older epoch changes nothing.
-    fn of_last(&self, span: &Span, epoch: u32, change: impl FnOnce(&mut CountRing)) -> Seen {
+    fn of_last(&self, span: &Span, epoch: u32, change: impl FnOnce(&mut CountWindow)) -> Seen {
         let Some(mut last) = self.last().map(lock) else { return Seen::NOTHING };
         let last = match &mut *last {
             Some(last) if last.is(span, epoch) => last,
@@ -240,10 +240,10 @@ pub(crate) trait Counting: Sized {
                 last.ring.clear();
                 last
             }
-            other => other.insert(LastCalls { epoch, ring: CountRing::new(span.calls as usize) }),
+            other => other.insert(LastCalls { epoch, ring: CountWindow::new(span.calls as usize) }),
         };
         change(&mut last.ring);
-        Seen::Last { counts: last.ring.counts(), completed: last.ring.holds_completed() }
+        Seen::Last { counts: last.ring.counts(), completed: last.ring.has_completed() }
     }
 }
 
@@ -251,7 +251,7 @@ pub(crate) trait Counting: Sized {
 #[derive(Debug)]
 pub(crate) struct LastCalls {
     epoch: u32,
-    ring: CountRing,
+    ring: CountWindow,
 }
 
 /// What a call saw when it was recorded.
@@ -290,9 +290,9 @@ mod tests {
 
     fn record(window: &Window, span: &Span, clock: Clock, epoch: u32, failed: bool) {
         if failed {
-            window.failure(span, clock.now(), epoch, false);
+            window.record_failure(span, clock.now(), epoch, false);
         } else {
-            window.success(span, || clock.now(), epoch);
+            window.record_success(span, || clock.now(), epoch);
         }
     }
 
@@ -368,11 +368,11 @@ mod tests {
         for shape in [Shape::Time(60_000_000_000), Shape::Count(10)] {
             let (window, span) = (window(), Span::of(shape, Window::PARTS));
             let now = clock.now();
-            window.cancelled(&span, now, 0);
-            let seen = window.cancelled(&span, now, 0);
+            window.record_cancelled(&span, now, 0);
+            let seen = window.record_cancelled(&span, now, 0);
             assert_eq!((window.cancelled_in(seen), window.counts(seen).calls), (2, 0));
-            window.failure(&span, now, 0, true);
-            let seen = window.slow_success(&span, now, 0);
+            window.record_failure(&span, now, 0, true);
+            let seen = window.record_slow_success(&span, now, 0);
             assert_eq!((window.slow_in(seen), window.failures_in(seen)), (2, 1));
             assert_eq!(window.counts(seen).calls, 2, "{shape:?}");
         }

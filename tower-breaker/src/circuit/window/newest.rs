@@ -89,7 +89,7 @@ impl Newest {
     }
 
     /// The bucket with which the window ends at the bucket `tag`. `None`: the window is empty.
-    pub(crate) fn look(&self, tag: u64) -> Option<u64> {
+    pub(crate) fn evaluate(&self, tag: u64) -> Option<u64> {
         // Acquire: with the cells that were cleared before this era began.
         let newest = self.0.load(Ordering::Acquire);
         match place(tag, newest) {
@@ -155,12 +155,12 @@ mod models {
             model(move || {
                 let (window, span) = window();
                 let (before, now) = (17 * BUCKET, 17 * BUCKET + idle * ERA);
-                window.failure(&span, before, 0, false);
+                window.record_failure(&span, before, 0, false);
                 let other = Arc::clone(&window);
                 let thread = thread::spawn(move || {
-                    other.failure(&span, now, 0, false);
+                    other.record_failure(&span, now, 0, false);
                 });
-                window.failure(&span, now, 0, false);
+                window.record_failure(&span, now, 0, false);
                 thread.join().unwrap();
                 assert_eq!(failures(&window, &span, now), 2);
             });
@@ -171,12 +171,12 @@ mod models {
     fn loom_era_that_begins_within_a_window_loses_no_call_of_it() {
         model(|| {
             let (window, span) = window();
-            window.failure(&span, ERA - 2 * BUCKET, 0, false);
+            window.record_failure(&span, ERA - 2 * BUCKET, 0, false);
             let other = Arc::clone(&window);
             let thread = thread::spawn(move || {
-                other.failure(&span, ERA - BUCKET, 0, false);
+                other.record_failure(&span, ERA - BUCKET, 0, false);
             });
-            window.failure(&span, ERA, 0, false);
+            window.record_failure(&span, ERA, 0, false);
             thread.join().unwrap();
             assert_eq!(failures(&window, &span, ERA), 3);
         });

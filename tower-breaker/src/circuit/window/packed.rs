@@ -132,7 +132,7 @@ const fn pack(tag: u32, calls: u32, failures: u32) -> u64 {
 
 /// By how many buckets a cell's tag is younger than `now`, whose tag may have more bits.
 const fn age(tag: u32, now: u32) -> i32 {
-    // The difference of the tags' lower bits, with its sign.
+    // The difference of the tags' lower bits, with its published_state.
     (now.wrapping_sub(tag) << (32 - TAG_BITS)).cast_signed() >> (32 - TAG_BITS)
 }
 

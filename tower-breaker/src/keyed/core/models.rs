@@ -9,25 +9,25 @@ use tower_fault_classify::__internals::ManualClock;
 use tower_fault_classify::Verdict;
 
 use super::*;
-use crate::circuit::{FAILURE, Permit, SETUP, model};
-use crate::machine::{CircuitState, SlowLimits, TripLimits};
+use crate::circuit::{CONFIG, FAILURE, Permit, model};
+use crate::machine::{CircuitState, SlowCallLimits, TripLimits};
 
 /// A circuit of the key 7, whose hash is 7, too.
 pub(crate) fn circuit(
     consecutive_failures: u32,
     failure_rate: Option<f64>,
 ) -> (SharedCore<u32>, ManualClock) {
-    circuit_with(TripLimits { consecutive_failures, failure_rate, ..SETUP.trip })
+    circuit_with(TripLimits { consecutive_failures, failure_rate, ..CONFIG.trip })
 }
 
 fn circuit_with(trip: TripLimits) -> (SharedCore<u32>, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    let setup = Setup { trip, ..SETUP };
-    let common = Common::new(setup, clock, |key: &u32| key.to_string());
+    let config = CircuitConfig { trip, ..CONFIG };
+    let common = Common::new(config, clock, |key: &u32| key.to_string());
     let core = SharedCore::new(Core::of(Keyed::new(7, 7, StdArc::new(common))));
     // What std's `OnceLock` orders loom does not see.
-    core.store().trouble();
+    core.store().lazy();
     (core, hand)
 }
 
@@ -41,8 +41,8 @@ fn loom_two_failures_at_once_reach_a_run_and_a_rate() {
             let thread = thread::spawn(move || second.settle(FAILURE));
             first.settle(FAILURE);
             thread.join().unwrap();
-            assert_eq!(core.view().state, CircuitState::Open);
-            assert_eq!(core.view().last.unwrap().epoch, 1, "it opened once");
+            assert_eq!(core.snapshot().state, CircuitState::Open);
+            assert_eq!(core.snapshot().last_transition.unwrap().epoch, 1, "it opened once");
         });
     }
 }
@@ -67,16 +67,16 @@ fn loom_additions_to_a_pair_meet_and_none_is_lost() {
 
 #[test]
 fn loom_keyed_slow_calls_are_never_more_than_calls() {
-    let slow = Some(SlowLimits { from: 1_000_000_000, rate: 1.0 });
+    let slow = Some(SlowCallLimits { from: 1_000_000_000, rate: 1.0 });
     for verdict in [Verdict::Success, FAILURE] {
         model(move || {
-            let (core, hand) = circuit_with(TripLimits { slow, minimum_calls: 9, ..SETUP.trip });
+            let (core, hand) = circuit_with(TripLimits { slow, minimum_calls: 9, ..CONFIG.trip });
             let permit = Permit::ask(OneOf::new(SharedCore::clone(&core))).unwrap();
             hand.advance(Duration::from_secs(2));
             // The reader is the thread that is started: loom then lets it read old values beside
             // new ones.
             let other = SharedCore::clone(&core);
-            let reader = thread::spawn(move || other.view().counts);
+            let reader = thread::spawn(move || other.snapshot().counts);
             permit.settle(verdict);
             let Counts { calls, failures, slow, .. } = reader.join().unwrap();
             assert!(slow <= calls && failures <= calls, "{slow} slow and {failures} failed of {calls}");
@@ -88,18 +88,18 @@ fn loom_keyed_slow_calls_are_never_more_than_calls() {
 fn loom_counts_of_a_full_cell_are_seen_once_while_they_move() {
     const FULL: u64 = (1 << 20) - 1;
     model(|| {
-        let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..SETUP.trip });
+        let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });
         let permit = Permit::ask(OneOf::new(SharedCore::clone(&core))).unwrap();
         let common = &core.store().common;
-        core.store().calls.fill(common.span().buckets.tag(common.plan.clock.now(), 0));
+        core.store().calls.fill(common.span().buckets.tag(common.hot_config.clock.now(), 0));
         let other = SharedCore::clone(&core);
-        let reader = thread::spawn(move || other.view().counts);
+        let reader = thread::spawn(move || other.snapshot().counts);
         permit.settle(FAILURE);
         let seen = reader.join().unwrap();
         let before = Counts { calls: FULL, failures: FULL / 3, ..Counts::default() };
         let after = Counts { calls: FULL + 1, failures: FULL / 3 + 1, ..Counts::default() };
         assert!([before, after].contains(&seen), "{seen:?}");
-        assert_eq!(core.view().counts, after);
+        assert_eq!(core.snapshot().counts, after);
     });
 }
 
@@ -107,13 +107,13 @@ fn loom_counts_of_a_full_cell_are_seen_once_while_they_move() {
 fn loom_two_calls_that_find_a_cell_full_are_both_counted() {
     const FULL: u64 = (1 << 20) - 1;
     model(|| {
-        let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..SETUP.trip });
+        let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });
         let [first, second] = [0, 1].map(|_| Permit::ask(OneOf::new(SharedCore::clone(&core))).unwrap());
         let common = &core.store().common;
-        core.store().calls.fill(common.span().buckets.tag(common.plan.clock.now(), 0));
+        core.store().calls.fill(common.span().buckets.tag(common.hot_config.clock.now(), 0));
         let thread = thread::spawn(move || second.settle(Verdict::Success));
         first.settle(Verdict::Success);
         thread.join().unwrap();
-        assert_eq!(core.view().counts.calls, FULL + 2);
+        assert_eq!(core.snapshot().counts.calls, FULL + 2);
     });
 }

@@ -6,10 +6,10 @@ use crate::machine::Force;
 #[test]
 fn a_hand_trips_and_it_recovers_as_usual() {
     let (core, hand) = core(TRIP);
-    core.trip_by_hand().unwrap();
-    assert_eq!(core.view().trip.unwrap().reason, Reason::Tripped);
+    core.trip_manually().unwrap();
+    assert_eq!(core.snapshot().last_trip.unwrap().reason, Reason::Tripped);
     hand.advance(Duration::from_secs(10));
-    core.trip_by_hand().unwrap();
+    core.trip_manually().unwrap();
     assert_eq!(core.admit().unwrap_err().left, Some(20 * SECOND), "an open one is not extended");
     hand.advance(Duration::from_secs(20));
     run(&core, Verdict::Success);
@@ -22,7 +22,7 @@ fn a_half_open_circuit_is_tripped_too() {
     let (core, hand) = tripped();
     hand.advance(Duration::from_secs(30));
     let probe = core.admit().unwrap();
-    core.trip_by_hand().unwrap();
+    core.trip_manually().unwrap();
     core.settle(probe, &Verdict::Success);
     assert_eq!(state(&core), CircuitState::Open);
 }
@@ -32,8 +32,8 @@ fn a_forced_circuit_does_what_it_is_told_until_it_is_released() {
     let (core, hand) = core(TRIP);
     core.force(Force::Open).unwrap();
     hand.advance(Duration::from_secs(100_000));
-    assert_eq!(core.admit().unwrap_err(), Refusal { state: CircuitState::ForcedOpen, left: None });
-    assert_eq!(core.trip_by_hand(), Err(CircuitState::ForcedOpen));
+    assert_eq!(core.admit().unwrap_err(), Denied { state: CircuitState::ForcedOpen, left: None });
+    assert_eq!(core.trip_manually(), Err(CircuitState::ForcedOpen));
     assert_eq!(core.reset(), Err(CircuitState::ForcedOpen));
     core.release();
     assert_eq!(state(&core), CircuitState::HalfOpen, "the next call is a probe");
@@ -44,27 +44,31 @@ fn a_forced_circuit_does_what_it_is_told_until_it_is_released() {
     for _ in 0..100 {
         assert!(run(&core, FAILURE));
     }
-    assert_eq!((state(&core), core.view().counts), (CircuitState::ForcedClosed, Counts::default()));
-    assert_eq!(core.trip_by_hand(), Err(CircuitState::ForcedClosed));
+    assert_eq!((state(&core), core.snapshot().counts), (CircuitState::ForcedClosed, Counts::default()));
+    assert_eq!(core.trip_manually(), Err(CircuitState::ForcedClosed));
     core.release();
-    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
+    assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
     core.release();
-    assert_eq!(core.view().last.unwrap().reason, Reason::Released, "what is not forced is not released");
+    assert_eq!(
+        core.snapshot().last_transition.unwrap().reason,
+        Reason::Released,
+        "what is not forced is not released"
+    );
 }
 
 #[test]
 fn calls_from_before_a_force_decide_nothing_after_it() {
     let (core, _hand) = core(TRIP);
-    let entries: Vec<_> = (0..10).map(|_| core.admit().unwrap()).collect();
+    let admissions: Vec<_> = (0..10).map(|_| core.admit().unwrap()).collect();
     core.force(Force::Closed).unwrap();
     let free = core.admit().unwrap();
     core.release();
-    for entry in entries {
-        core.settle(entry, &FAILURE);
+    for admission in admissions {
+        core.settle(admission, &FAILURE);
     }
     core.settle(free, &FAILURE);
-    core.abandon(free);
-    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
+    core.record_cancelled(free);
+    assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
 }
 
 #[test]
@@ -74,17 +78,18 @@ fn one_force_follows_another() {
     core.force(Force::Closed).unwrap();
     assert!(core.admit().is_ok());
     core.force(Force::Open).unwrap();
-    let epoch = core.view().last.unwrap().epoch;
+    let epoch = core.snapshot().last_transition.unwrap().epoch;
     core.force(Force::Open).unwrap();
-    assert_eq!(core.view().last.unwrap().epoch, epoch, "what is so already is no change");
+    assert_eq!(core.snapshot().last_transition.unwrap().epoch, epoch, "what is so already is no change");
 }
 
 #[test]
 fn a_reset_closes_with_an_empty_window_and_no_memory() {
-    let growing = OpenTime { factor: 2.0, cap: 1_000 * SECOND, ..RECOVERY.open };
-    let (core, hand) = core_with(&Setup { recovery: RecoveryLimits { open: growing, ..RECOVERY }, ..SETUP });
+    let growing = OpenDuration { multiplier: 2.0, max: 1_000 * SECOND, ..RECOVERY.open };
+    let (core, hand) =
+        core_with(&CircuitConfig { recovery: RecoveryLimits { open: growing, ..RECOVERY }, ..CONFIG });
     for period in [30, 60, 120] {
-        core.trip_by_hand().unwrap();
+        core.trip_manually().unwrap();
         assert_eq!(core.admit().unwrap_err().left, Some(period * SECOND));
         hand.advance(Duration::from_secs(period));
         run(&core, Verdict::Success);
@@ -92,25 +97,26 @@ fn a_reset_closes_with_an_empty_window_and_no_memory() {
     }
     run(&core, FAILURE);
     core.reset().unwrap();
-    assert_eq!((core.view().counts, core.view().run), (Counts::default(), 0));
-    core.trip_by_hand().unwrap();
+    assert_eq!((core.snapshot().counts, core.snapshot().consecutive_failures), (Counts::default(), 0));
+    core.trip_manually().unwrap();
     assert_eq!(core.admit().unwrap_err().left, Some(30 * SECOND));
 }
 
 #[test]
 fn an_open_time_without_end_waits_for_a_reset() {
-    let held = OpenTime { held: true, ..RECOVERY.open };
-    let (core, hand) = core_with(&Setup { recovery: RecoveryLimits { open: held, ..RECOVERY }, ..SETUP });
-    core.trip_by_hand().unwrap();
+    let held = OpenDuration { until_reset: true, ..RECOVERY.open };
+    let (core, hand) =
+        core_with(&CircuitConfig { recovery: RecoveryLimits { open: held, ..RECOVERY }, ..CONFIG });
+    core.trip_manually().unwrap();
     hand.advance(Duration::from_secs(1_000_000));
-    assert_eq!(core.admit().unwrap_err(), Refusal { state: CircuitState::Open, left: None });
+    assert_eq!(core.admit().unwrap_err(), Denied { state: CircuitState::Open, left: None });
     core.reset().unwrap();
     assert!(run(&core, Verdict::Success));
 }
 
 #[test]
 fn an_observing_circuit_rejects_nothing_and_leaves_out_what_it_would_have_rejected() {
-    let (core, hand) = core_with(&Setup { observing: true, ..SETUP });
+    let (core, hand) = core_with(&CircuitConfig { observing: true, ..CONFIG });
     for _ in 0..5 {
         run(&core, FAILURE);
     }
@@ -131,17 +137,17 @@ fn an_observing_circuit_rejects_nothing_and_leaves_out_what_it_would_have_reject
 
 #[test]
 fn a_disabled_circuit_lets_all_through_and_counts_none() {
-    let (core, _hand) = core_with(&Setup { disabled: true, ..SETUP });
+    let (core, _hand) = core_with(&CircuitConfig { disabled: true, ..CONFIG });
     for _ in 0..100 {
         assert!(run(&core, FAILURE));
     }
-    assert_eq!((state(&core), core.view().counts), (CircuitState::Disabled, Counts::default()));
+    assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Disabled, Counts::default()));
     assert_eq!(core.force(Force::Open), Err(CircuitState::Disabled));
     core.release();
     assert_eq!(state(&core), CircuitState::Disabled, "it is the configuration's");
-    core.reconfigure(&SETUP, core.clock());
+    core.reconfigure(&CONFIG, core.clock());
     assert_eq!(
-        (state(&core), core.view().last.unwrap().reason),
+        (state(&core), core.snapshot().last_transition.unwrap().reason),
         (CircuitState::Closed, Reason::Reconfigured)
     );
 }
@@ -152,14 +158,17 @@ fn a_new_configuration_keeps_state_epoch_deadline_and_run() {
     (0..3).for_each(|_| assert!(run(&core, FAILURE)));
     let early = core.admit().unwrap();
     let trip = TripLimits { consecutive_failures: 4, failure_rate: None, ..TRIP };
-    core.reconfigure(&Setup { trip, ..SETUP }, core.clock());
-    let view = core.view();
-    assert_eq!((view.run, view.counts, view.last.is_none()), (3, counts(3, 3), true));
+    core.reconfigure(&CircuitConfig { trip, ..CONFIG }, core.clock());
+    let snapshot = core.snapshot();
+    assert_eq!(
+        (snapshot.consecutive_failures, snapshot.counts, snapshot.last_transition.is_none()),
+        (3, counts(3, 3), true)
+    );
     core.settle(early, &FAILURE);
     assert_eq!(state(&core), CircuitState::Open, "the permit is valid and the new limit holds");
     hand.advance(Duration::from_secs(10));
-    let short = RecoveryLimits { open: OpenTime::constant(SECOND), ..RECOVERY };
-    core.reconfigure(&Setup { recovery: short, ..SETUP }, core.clock());
+    let short = RecoveryLimits { open: OpenDuration::constant(SECOND), ..RECOVERY };
+    core.reconfigure(&CircuitConfig { recovery: short, ..CONFIG }, core.clock());
     assert_eq!(core.admit().unwrap_err().left, Some(20 * SECOND), "the deadline stays");
 }
 
@@ -170,11 +179,11 @@ fn a_window_of_another_shape_starts_empty() {
     for shape in shapes {
         run(&core, FAILURE);
         run(&core, Verdict::Success);
-        core.reconfigure(&Setup { shape, ..SETUP }, core.clock());
-        assert_eq!(core.view().counts, Counts::default(), "{shape:?}");
+        core.reconfigure(&CircuitConfig { shape, ..CONFIG }, core.clock());
+        assert_eq!(core.snapshot().counts, Counts::default(), "{shape:?}");
         run(&core, Verdict::Success);
-        core.reconfigure(&Setup { shape, ..SETUP }, core.clock());
-        assert_eq!(core.view().counts, counts(1, 0), "the same shape goes on: {shape:?}");
+        core.reconfigure(&CircuitConfig { shape, ..CONFIG }, core.clock());
+        assert_eq!(core.snapshot().counts, counts(1, 0), "the same shape goes on: {shape:?}");
     }
 }
 
@@ -182,7 +191,7 @@ fn a_window_of_another_shape_starts_empty() {
 fn a_hand_goes_before_a_configuration() {
     let (core, _hand) = core(TRIP);
     core.force(Force::Open).unwrap();
-    core.reconfigure(&Setup { disabled: true, ..SETUP }, core.clock());
+    core.reconfigure(&CircuitConfig { disabled: true, ..CONFIG }, core.clock());
     assert_eq!(state(&core), CircuitState::ForcedOpen);
     core.release();
     assert_eq!(state(&core), CircuitState::Disabled, "the configuration comes to its own");

@@ -1,27 +1,27 @@
 //! What counts, beside failures: slow calls, cancelled ones, ramps.
 
 use super::*;
-use crate::machine::SlowLimits;
+use crate::machine::SlowCallLimits;
 
 const SLOW: TripLimits = TripLimits {
     consecutive_failures: 0,
     failure_rate: None,
-    slow: Some(SlowLimits { from: SECOND, rate: 0.5 }),
+    slow: Some(SlowCallLimits { from: SECOND, rate: 0.5 }),
     ..TRIP
 };
 
 /// A call that takes so many milliseconds.
 fn call(core: &Core, hand: &ManualClock, millis: u64, verdict: Verdict) {
-    let entry = core.admit().unwrap();
+    let admission = core.admit().unwrap();
     hand.advance(Duration::from_millis(millis));
-    core.settle(entry, &verdict);
+    core.settle(admission, &verdict);
 }
 
 #[test]
 fn half_of_ten_slow_calls_open_whatever_they_came_to() {
     for shape in [Shape::Time(60 * SECOND), Shape::Count(10)] {
         for verdict in [Verdict::Success, FAILURE] {
-            let (core, hand) = core_with(&Setup { trip: SLOW, shape, ..SETUP });
+            let (core, hand) = core_with(&CircuitConfig { trip: SLOW, shape, ..CONFIG });
             for _ in 0..5 {
                 call(&core, &hand, 999, Verdict::Success);
             }
@@ -30,7 +30,7 @@ fn half_of_ten_slow_calls_open_whatever_they_came_to() {
                 call(&core, &hand, 1_000, verdict);
             }
             assert_eq!(state(&core), CircuitState::Open, "{shape:?}");
-            let last = core.view().last.unwrap();
+            let last = core.snapshot().last_transition.unwrap();
             assert_eq!((last.reason, last.counts.unwrap().slow), (Reason::SlowRate, 5));
         }
     }
@@ -43,7 +43,7 @@ fn a_slow_success_ends_a_run_of_failures() {
         call(&core, &hand, 1, FAILURE);
     }
     call(&core, &hand, 2_000, Verdict::Success);
-    assert_eq!((core.view().run, core.view().counts.slow), (0, 1));
+    assert_eq!((core.snapshot().consecutive_failures, core.snapshot().counts.slow), (0, 1));
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn a_slow_probe_opens_again() {
     call(&core, &hand, 1, FAILURE);
     hand.advance(Duration::from_secs(30));
     call(&core, &hand, 1_500, Verdict::Success);
-    assert_eq!(core.view().last.unwrap().reason, Reason::ProbeSlow);
+    assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::ProbeSlow);
     hand.advance(Duration::from_secs(30));
     call(&core, &hand, 10, Verdict::Success);
     call(&core, &hand, 10, Verdict::Success);
@@ -65,29 +65,29 @@ fn no_call_is_slow_unless_somebody_asks_for_it() {
     for _ in 0..50 {
         call(&core, &hand, 100, Verdict::Success);
     }
-    assert_eq!(core.view().counts.slow, 0);
+    assert_eq!(core.snapshot().counts.slow, 0);
 }
 
 fn with_policy(cancelled: Cancelled) -> (Core, ManualClock) {
     core(TripLimits { cancelled, ..TRIP })
 }
 
-fn abandon(core: &Core, hand: &ManualClock, millis: u64) {
-    if let Ok(entry) = core.admit() {
+fn record_cancelled(core: &Core, hand: &ManualClock, millis: u64) {
+    if let Ok(admission) = core.admit() {
         hand.advance(Duration::from_millis(millis));
-        core.abandon(entry);
+        core.record_cancelled(admission);
     }
 }
 
 #[test]
 fn ten_abandoned_calls_open_if_no_call_was_completed() {
     for shape in [Shape::Time(60 * SECOND), Shape::Count(20)] {
-        let (core, hand) = core_with(&Setup { shape, ..SETUP });
+        let (core, hand) = core_with(&CircuitConfig { shape, ..CONFIG });
         for cancelled in 0..10 {
             assert_eq!(state(&core), CircuitState::Closed, "{cancelled} cancelled calls, {shape:?}");
-            abandon(&core, &hand, 1);
+            record_cancelled(&core, &hand, 1);
         }
-        let last = core.view().last.unwrap();
+        let last = core.snapshot().last_transition.unwrap();
         assert_eq!((last.to, last.reason), (CircuitState::Open, Reason::NoneCompletes), "{shape:?}");
     }
 }
@@ -98,9 +98,9 @@ fn one_completed_call_is_enough_to_ignore_the_abandoned() {
         let (core, hand) = with_policy(Cancelled::IfNoneCompletes);
         run(&core, verdict);
         for _ in 0..1_000 {
-            abandon(&core, &hand, 1);
+            record_cancelled(&core, &hand, 1);
         }
-        assert_eq!((state(&core), core.view().counts.calls), (CircuitState::Closed, 1));
+        assert_eq!((state(&core), core.snapshot().counts.calls), (CircuitState::Closed, 1));
     }
 }
 
@@ -109,7 +109,7 @@ fn the_abandoned_of_another_window_do_not_count() {
     let (core, hand) = with_policy(Cancelled::IfNoneCompletes);
     for _ in 0..100 {
         for _ in 0..9 {
-            abandon(&core, &hand, 0);
+            record_cancelled(&core, &hand, 0);
         }
         hand.advance(Duration::from_secs(70));
     }
@@ -121,36 +121,36 @@ fn a_round_of_probes_of_which_none_completes_opens_again() {
     let (core, hand) = tripped();
     hand.advance(Duration::from_secs(30));
     for _ in 0..9 {
-        abandon(&core, &hand, 1);
+        record_cancelled(&core, &hand, 1);
     }
     assert_eq!(state(&core), CircuitState::HalfOpen);
-    abandon(&core, &hand, 1);
-    let last = core.view().last.unwrap();
+    record_cancelled(&core, &hand, 1);
+    let last = core.snapshot().last_transition.unwrap();
     assert_eq!((last.to, last.reason), (CircuitState::Open, Reason::NoneCompletes));
 }
 
 #[test]
 fn each_policy_does_what_it_says() {
     let (core, hand) = with_policy(Cancelled::Ignored);
-    (0..1_000).for_each(|_| abandon(&core, &hand, 1));
-    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
+    (0..1_000).for_each(|_| record_cancelled(&core, &hand, 1));
+    assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
 
     let (core, hand) = with_policy(Cancelled::Failure);
-    (0..5).for_each(|_| abandon(&core, &hand, 0));
-    assert_eq!(core.view().last.unwrap().reason, Reason::ConsecutiveFailures);
+    (0..5).for_each(|_| record_cancelled(&core, &hand, 0));
+    assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::ConsecutiveFailures);
     hand.advance(Duration::from_secs(30));
-    abandon(&core, &hand, 0);
-    assert_eq!(core.view().last.unwrap().reason, Reason::ProbeFailed);
+    record_cancelled(&core, &hand, 0);
+    assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::ProbeFailed);
 
     let (core, hand) = with_policy(Cancelled::FailureFrom(SECOND));
-    (0..100).for_each(|_| abandon(&core, &hand, 999));
-    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
-    (0..5).for_each(|_| abandon(&core, &hand, 1_000));
+    (0..100).for_each(|_| record_cancelled(&core, &hand, 999));
+    assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
+    (0..5).for_each(|_| record_cancelled(&core, &hand, 1_000));
     assert_eq!(state(&core), CircuitState::Open);
     hand.advance(Duration::from_secs(30));
-    abandon(&core, &hand, 999);
+    record_cancelled(&core, &hand, 999);
     assert_eq!(state(&core), CircuitState::HalfOpen);
-    abandon(&core, &hand, 1_000);
+    record_cancelled(&core, &hand, 1_000);
     assert_eq!(state(&core), CircuitState::Open);
 }
 
@@ -160,8 +160,8 @@ fn a_call_that_never_began_counts_for_nothing() {
     for _ in 0..100 {
         core.cancel(core.admit().unwrap());
     }
-    assert_eq!((state(&core), core.view().counts), (CircuitState::Closed, Counts::default()));
-    (0..5).for_each(|_| abandon(&core, &hand, 0));
+    assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
+    (0..5).for_each(|_| record_cancelled(&core, &hand, 0));
     hand.advance(Duration::from_secs(30));
     for _ in 0..100 {
         core.cancel(core.admit().unwrap());
@@ -170,12 +170,14 @@ fn a_call_that_never_began_counts_for_nothing() {
 }
 
 fn ramping() -> (Core, ManualClock) {
-    let (core, hand) =
-        core_with(&Setup { recovery: RecoveryLimits { ramp: 10 * SECOND, ..RECOVERY }, ..SETUP });
+    let (core, hand) = core_with(&CircuitConfig {
+        recovery: RecoveryLimits { slow_start: 10 * SECOND, ..RECOVERY },
+        ..CONFIG
+    });
     (0..5).for_each(|_| assert!(run(&core, FAILURE)));
     hand.advance(Duration::from_secs(30));
     (0..2).for_each(|_| assert!(run(&core, Verdict::Success)));
-    assert_eq!((state(&core), core.view().ramp), (CircuitState::Closed, Some(0.0)));
+    assert_eq!((state(&core), core.snapshot().slow_start), (CircuitState::Closed, Some(0.0)));
     (core, hand)
 }
 
@@ -192,7 +194,7 @@ fn a_ramp_lets_a_growing_share_through_and_ends_by_time_alone() {
     }
     assert_eq!(shares, [1, 3, 5, 7, 9, 11, 13, 15, 17, 19]);
     assert!(run(&core, Verdict::Success) && run(&core, Verdict::Success));
-    assert_eq!(core.view().ramp, None);
+    assert_eq!(core.snapshot().slow_start, None);
     assert!(core.is_closed());
 }
 
@@ -215,19 +217,22 @@ fn failures_in_a_ramp_count_as_in_any_closed_circuit() {
         failures += u32::from(run(&core, FAILURE));
     }
     assert_eq!(failures, 5);
-    assert_eq!(core.view().last.unwrap().reason, Reason::ConsecutiveFailures);
+    assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::ConsecutiveFailures);
 }
 
 #[test]
 fn a_success_within_a_ramp_ends_a_run_and_not_the_ramp() {
     let (core, hand) = ramping();
     hand.advance(Duration::from_secs(5));
-    let entries: Vec<_> = (0..40).filter_map(|_| core.admit().ok()).take(3).collect();
-    core.settle(entries[0], &FAILURE);
-    core.settle(entries[1], &Verdict::Success);
-    assert_eq!((core.view().run, core.view().ramp.is_some(), core.is_closed()), (0, true, false));
+    let admissions: Vec<_> = (0..40).filter_map(|_| core.admit().ok()).take(3).collect();
+    core.settle(admissions[0], &FAILURE);
+    core.settle(admissions[1], &Verdict::Success);
+    assert_eq!(
+        (core.snapshot().consecutive_failures, core.snapshot().slow_start.is_some(), core.is_closed()),
+        (0, true, false)
+    );
     hand.advance(Duration::from_secs(5));
     assert!(core.admit().is_ok());
-    core.settle(entries[2], &FAILURE);
-    assert_eq!(core.view().run, 1, "what began in the ramp counts after it");
+    core.settle(admissions[2], &FAILURE);
+    assert_eq!(core.snapshot().consecutive_failures, 1, "what began in the ramp counts after it");
 }
