@@ -17,16 +17,18 @@ use tower_fault_classify::{Classify, Fault, Judged, ResponseCoverage, Verdict};
 
 use crate::backoff::Position;
 use crate::budget::{RetryBudget, Ticket};
-use crate::policy::{Extras, GiveUp, Plan, Progress, RetryEvent, RetryPolicy, is_rejection, nanos};
-use crate::request::{Attempt, Coverage, Mark, Outer, ResendAfter};
+use crate::policy::{
+    CallProgress, ColdConfig, GiveUp, HotConfig, RetryEvent, RetryPolicy, is_rejection, nanos,
+};
+use crate::request::{Attempt, Coverage, Mark, OuterMark, ResendAfter};
 use crate::rng::Randomness;
 use crate::telemetry::{self, Retried};
 
 /// A call under way. It counts no reference unless the policy has something that needs it.
 #[derive(Clone)]
-pub(crate) struct Call {
-    plan: Plan,
-    extras: Option<Arc<Extras>>,
+pub(crate) struct AttemptState {
+    hot: HotConfig,
+    cold: Option<Arc<ColdConfig>>,
     randomness: Randomness,
     /// When it first had to wait, or failed; a call that succeeds at once reads no clock for it. With a deadline, when it began.
     started: Option<u64>,
@@ -37,117 +39,117 @@ pub(crate) struct Call {
     /// The fault of the last attempt that was not rejected on this side.
     last_sent: Option<Fault>,
     /// What the attempt that runs was paid with, if it is a retry.
-    ticket: Spent,
+    ticket: HeldTicket,
 }
 
 /// A ticket is one call's. A clone of a call (a policy of tower's is cloned with it) has none.
 #[derive(Default)]
-struct Spent(Option<Ticket>);
+struct HeldTicket(Option<Ticket>);
 
-impl Clone for Spent {
+impl Clone for HeldTicket {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-impl Call {
+impl AttemptState {
     #[expect(
         clippy::inline_always,
         reason = "else it is made here and moved, across the stores that made it"
     )]
     #[inline(always)]
     pub(crate) fn new(policy: &RetryPolicy, resend_after: ResendAfter, deadline: Option<Duration>) -> Self {
-        let RetryPolicy { plan, seeds, extras, .. } = policy;
+        let RetryPolicy { hot, seeds, cold, .. } = policy;
         Self {
-            plan: *plan,
-            extras: extras.clone(),
+            hot: *hot,
+            cold: cold.clone(),
             randomness: Randomness::of(seeds.as_ref()),
-            started: deadline.map(|_| plan.clock.now()),
+            started: deadline.map(|_| hot.clock.now()),
             deadline: deadline.map(nanos),
             attempts: 1,
             resend_after,
             position: Position::START,
             last_sent: None,
-            ticket: Spent(None),
+            ticket: HeldTicket(None),
         }
     }
 
     /// Takes the time from the system's clock where it would be tokio's: for a thread that sleeps,
     /// whose time goes on while tokio's is paused.
-    pub(crate) fn on_thread(mut self) -> Self {
-        if self.plan.clock == Clock::tokio() {
-            self.plan.clock = Clock::precise();
+    pub(crate) fn for_blocking(mut self) -> Self {
+        if self.hot.clock == Clock::tokio() {
+            self.hot.clock = Clock::precise();
         }
         self
     }
 
     /// The attempt did not come to anything at once.
     #[inline]
-    pub(crate) fn waits(&mut self) {
+    pub(crate) fn record_pending(&mut self) {
         if self.started.is_none() {
-            self.started = Some(self.plan.clock.now());
+            self.started = Some(self.hot.clock.now());
         }
     }
 
     pub(crate) const fn tracks_uploads(&self) -> bool {
-        self.plan.limits.track_uploads
+        self.hot.limits.track_uploads
     }
 
     /// The first attempt was a success.
     #[inline]
-    pub(crate) fn succeeded_at_once(&self) {
-        telemetry::attempt();
+    pub(crate) fn record_first_success(&self) {
+        telemetry::record_attempt();
         // Without a budget nothing is paid, and this check saves a call.
-        if self.plan.account.is_some() || self.extras.is_some() {
-            self.pay(&Verdict::Success);
+        if self.hot.budget_ref.is_some() || self.cold.is_some() {
+            self.deposit(&Verdict::Success);
         }
     }
 
     /// Tells the budget what the first attempt came to.
     #[inline]
-    fn pay(&self, verdict: &Verdict) {
-        if let Some(account) = self.plan.account {
-            account.outcome(verdict);
+    fn deposit(&self, verdict: &Verdict) {
+        if let Some(budget_ref) = self.hot.budget_ref {
+            budget_ref.outcome(verdict);
         } else {
-            self.pay_own_budget(verdict);
+            self.deposit_custom(verdict);
         }
     }
 
     #[inline(never)]
-    fn pay_own_budget(&self, verdict: &Verdict) {
-        if let Some(budget) = self.own_budget() {
+    fn deposit_custom(&self, verdict: &Verdict) {
+        if let Some(budget) = self.custom_budget() {
             budget.outcome(verdict);
         }
     }
 
-    fn own_budget(&self) -> Option<&Arc<dyn RetryBudget>> {
-        self.extras.as_ref()?.budget.as_ref()
+    fn custom_budget(&self) -> Option<&Arc<dyn RetryBudget>> {
+        self.cold.as_ref()?.budget.as_ref()
     }
 
     /// Draws for a retry.
-    fn draw(&self, fault: &Fault) -> Result<Option<Ticket>, GiveUp> {
-        let ticket = match (self.plan.account, self.own_budget()) {
-            (Some(account), _) => account.try_retry(fault),
+    fn withdraw(&self, fault: &Fault) -> Result<Option<Ticket>, GiveUp> {
+        let ticket = match (self.hot.budget_ref, self.custom_budget()) {
+            (Some(budget_ref), _) => budget_ref.try_retry(fault),
             (None, Some(budget)) => budget.try_retry(fault),
             (None, None) => return Ok(None),
         };
         ticket.map(Some).ok_or(GiveUp::Budget)
     }
 
-    /// Returns the fault of an attempt, and how long the next attempt waits. `hindered` says why a
+    /// Returns the fault of an attempt, and how long the next attempt waits. `blocked` says why a
     /// retry that is allowed cannot be made; it is called before anything is drawn from the budget.
     ///
     /// # Errors
     ///
     /// The reason if no attempt follows; none after a success.
-    pub(crate) fn after(
+    pub(crate) fn record_attempt(
         &mut self,
         verdict: &Verdict,
-        hindered: impl FnOnce() -> Option<GiveUp>,
+        blocked: impl FnOnce() -> Option<GiveUp>,
     ) -> Result<(Fault, Duration), Option<GiveUp>> {
-        telemetry::attempt();
+        telemetry::record_attempt();
         if self.attempts == 1 {
-            self.pay(verdict);
+            self.deposit(verdict);
         }
         if let Some(ticket) = self.ticket.0.take() {
             ticket.settle(verdict);
@@ -159,63 +161,66 @@ impl Call {
         if !is_rejection(&fault) {
             self.last_sent = Some(fault);
         }
-        match self.decide(&fault, hindered) {
+        match self.decide(&fault, blocked) {
             Ok(delay) => Ok((fault, delay)),
             Err(reason) => {
-                telemetry::give_up(reason, &fault, self.attempts);
+                telemetry::emit_give_up(reason, &fault, self.attempts);
                 Err(Some(reason))
             }
         }
     }
 
-    /// As [`after`](Self::after), for a result that is here to be kept. `kept` is that of the
+    /// As [`record_attempt`](Self::record_attempt), for a result that is here to be kept. `kept` is that of the
     /// attempt before it, if it is still there.
     ///
     /// # Errors
     ///
     /// The outcome for the caller if no attempt follows, with a [`Retried`] on it.
-    pub(crate) fn after_result<C, Res, Err>(
+    pub(crate) fn record_result<C, Res, Err>(
         &mut self,
         classify: &C,
-        kept: Option<Last<Result<Res, Err>>>,
+        kept: Option<LastOutcome<Result<Res, Err>>>,
         mut result: Result<Res, Err>,
         verdict: &Verdict,
-        hindered: impl FnOnce() -> Option<GiveUp>,
-    ) -> Result<Retry<Result<Res, Err>>, Result<Res, Err>>
+        blocked: impl FnOnce() -> Option<GiveUp>,
+    ) -> Result<ScheduledRetry<Result<Res, Err>>, Result<Res, Err>>
     where
         C: Classify<Res, Err>,
     {
-        let after = self.after(verdict, hindered);
+        let after = self.record_attempt(verdict, blocked);
         let Verdict::Fault(fault) = *verdict else {
-            self.leave_note(classify, &mut result, None);
+            self.attach_retried(classify, &mut result, None);
             return Err(result);
         };
-        let mut last = Last::or_newer(kept, result, &fault);
+        let mut last = LastOutcome::or_newer(kept, result, &fault);
         match after {
-            Ok((fault, delay)) => Ok(Retry { last, fault, delay }),
+            Ok((fault, delay)) => Ok(ScheduledRetry { last, fault, delay }),
             Err(ended) => {
-                self.leave_note(classify, &mut last.result, ended);
+                self.attach_retried(classify, &mut last.result, ended);
                 Err(last.result)
             }
         }
     }
 
     /// Another attempt follows after the delay.
-    pub(crate) fn go_on(&mut self, fault: &Fault, delay: Duration) {
-        let observer = self.extras.as_ref().and_then(|extras| extras.observer.as_ref());
-        if telemetry::LISTENED_TO || observer.is_some() {
+    pub(crate) fn begin_retry(&mut self, fault: &Fault, delay: Duration) {
+        let observer = self.cold.as_ref().and_then(|cold| cold.observer.as_ref());
+        if telemetry::ENABLED || observer.is_some() {
             let elapsed = self.elapsed();
-            telemetry::retry(&RetryEvent { attempt: self.attempts, fault: *fault, delay, elapsed }, observer);
+            telemetry::emit_retry(
+                &RetryEvent { attempt: self.attempts, fault: *fault, delay, elapsed },
+                observer,
+            );
         }
         self.attempts += 1;
     }
 
     /// Another attempt was decided on, and its request could not be made after all. Returns the
     /// reason.
-    pub(crate) fn cannot_go_on(&mut self, fault: &Fault) -> GiveUp {
+    pub(crate) fn cancel_retry(&mut self, fault: &Fault) -> GiveUp {
         // A ticket that is dropped unsettled is one of a call that was never made.
-        self.ticket = Spent(None);
-        telemetry::give_up(GiveUp::NotReplayable, fault, self.attempts);
+        self.ticket = HeldTicket(None);
+        telemetry::emit_give_up(GiveUp::NotReplayable, fault, self.attempts);
         GiveUp::NotReplayable
     }
 
@@ -225,16 +230,16 @@ impl Call {
         &mut self,
         reason: GiveUp,
         classify: &C,
-        last: Last<Result<Res, Err>>,
+        last: LastOutcome<Result<Res, Err>>,
     ) -> Result<Res, Err>
     where
         C: Classify<Res, Err>,
     {
-        let Last { mut result, fault } = last;
-        self.ticket = Spent(None);
+        let LastOutcome { mut result, fault } = last;
+        self.ticket = HeldTicket(None);
         self.attempts -= 1;
-        telemetry::give_up(reason, &fault, self.attempts);
-        self.note(classify, &mut result, Some(reason));
+        telemetry::emit_give_up(reason, &fault, self.attempts);
+        self.attach(classify, &mut result, Some(reason));
         result
     }
 
@@ -244,76 +249,81 @@ impl Call {
     ///
     /// The limit that is exceeded.
     pub(crate) fn time_left(&self) -> Result<Option<Duration>, GiveUp> {
-        let left = self.plan.limits.left(nanos(self.elapsed()), self.deadline)?;
+        let left = self.hot.limits.time_left(nanos(self.elapsed()), self.deadline)?;
         Ok((left < u64::MAX).then(|| Duration::from_nanos(left)))
     }
 
     /// Returns the limit that ends the call's time first.
     pub(crate) fn time_limit(&self) -> GiveUp {
-        self.plan.limits.end(self.deadline).limit
+        self.hot.limits.time_limit(self.deadline).limit
     }
 
     fn decide(
         &mut self,
         fault: &Fault,
-        hindered: impl FnOnce() -> Option<GiveUp>,
+        blocked: impl FnOnce() -> Option<GiveUp>,
     ) -> Result<Duration, GiveUp> {
-        self.plan.limits.permits(fault, self.attempts, self.resend_after)?;
-        if let Some(reason) = hindered() {
+        self.hot.limits.permits(fault, self.attempts, self.resend_after)?;
+        if let Some(reason) = blocked() {
             return Err(reason);
         }
-        let now = self.plan.clock.now();
+        let now = self.hot.clock.now();
         let elapsed = now.saturating_sub(*self.started.get_or_insert(now));
-        let mut progress = Progress { elapsed, deadline: self.deadline, position: self.position };
+        let mut progress = CallProgress { elapsed, deadline: self.deadline, position: self.position };
         let randomness = &mut self.randomness;
         let uniform = |range: RangeInclusive<u64>| randomness.uniform(range);
-        let delay = self.plan.limits.delay(fault, &mut progress, uniform)?;
+        let delay = self.hot.limits.delay(fault, &mut progress, uniform)?;
         self.position = progress.position;
-        self.ticket.0 = self.draw(fault)?;
+        self.ticket.0 = self.withdraw(fault)?;
         Ok(Duration::from_nanos(delay))
     }
 
     /// The attempt after the one that runs, and whether it is the last.
-    pub(crate) fn following(&self, outer: Outer, responses: ResponseCoverage) -> (Attempt, bool) {
+    pub(crate) fn next_attempt(&self, outer: OuterMark, responses: ResponseCoverage) -> (Attempt, bool) {
         let next = self.attempts + 1;
-        (self.attempt(next, outer, responses), next == self.plan.limits.max_attempts)
+        (self.attempt(next, outer, responses), next == self.hot.limits.max_attempts)
     }
 
     pub(crate) fn follows_redirects(&self) -> Option<bool> {
-        self.plan.limits.follows_redirects
+        self.hot.limits.follows_redirects
     }
 
     pub(crate) fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    fn attempt(&self, number: u32, outer: Outer, responses: ResponseCoverage) -> Attempt {
+    fn attempt(&self, number: u32, outer: OuterMark, responses: ResponseCoverage) -> Attempt {
         outer.attempt(number, Coverage::of(self.resend_after, responses))
     }
 
     /// What is written on the request of the attempt that runs, at the moment when it is sent. Nothing is computed for a request that
     /// bears no marks.
     #[inline]
-    pub(crate) fn mark(&self, outer: Outer, responses: ResponseCoverage) -> Mark<'_> {
+    pub(crate) fn mark(&self, outer: OuterMark, responses: ResponseCoverage) -> Mark<'_> {
         let left = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(nanos(self.elapsed())));
         Mark {
             attempt: self.attempt(self.attempts, outer, responses),
             remaining: self.deadline.map(left),
-            marker: self.plan.limits.marker,
-            header: self.extras.as_ref().and_then(|extras| extras.header.as_ref()),
+            marker: self.hot.limits.marker,
+            header: self.cold.as_ref().and_then(|cold| cold.header.as_ref()),
         }
     }
 
     /// The same for an attempt that is sent after so long.
     #[cfg(feature = "tower-retry")]
-    pub(crate) fn mark_after(&self, outer: Outer, responses: ResponseCoverage, delay: Duration) -> Mark<'_> {
+    pub(crate) fn mark_after(
+        &self,
+        outer: OuterMark,
+        responses: ResponseCoverage,
+        delay: Duration,
+    ) -> Mark<'_> {
         let mark = self.mark(outer, responses);
         Mark { remaining: mark.remaining.map(|remaining| remaining.saturating_sub(delay)), ..mark }
     }
 
     /// Leaves a [`Retried`] on the outcome of a call that was retried.
     #[inline]
-    pub(crate) fn leave_note<C, Res, Err>(
+    pub(crate) fn attach_retried<C, Res, Err>(
         &self,
         classify: &C,
         result: &mut Result<Res, Err>,
@@ -322,11 +332,11 @@ impl Call {
         C: Classify<Res, Err>,
     {
         if self.attempts > 1 {
-            self.note(classify, result, ended);
+            self.attach(classify, result, ended);
         }
     }
 
-    fn note<C, Res, Err>(&self, classify: &C, result: &mut Result<Res, Err>, ended: Option<GiveUp>)
+    fn attach<C, Res, Err>(&self, classify: &C, result: &mut Result<Res, Err>, ended: Option<GiveUp>)
     where
         C: Classify<Res, Err>,
     {
@@ -348,18 +358,18 @@ impl Call {
     }
 
     fn elapsed(&self) -> Duration {
-        let since = |started| self.plan.clock.now().saturating_sub(started);
+        let since = |started| self.hot.clock.now().saturating_sub(started);
         Duration::from_nanos(self.started.map_or(0, since))
     }
 }
 
 /// The failed result of an attempt, while another attempt is to follow.
-pub(crate) struct Last<R> {
+pub(crate) struct LastOutcome<R> {
     pub(crate) result: R,
     pub(crate) fault: Fault,
 }
 
-impl<R> Last<R> {
+impl<R> LastOutcome<R> {
     /// Returns the outcome for the caller after another attempt failed: the newer one, unless that
     /// attempt was rejected on this side and the one before was sent.
     pub(crate) fn or_newer(kept: Option<Self>, result: R, fault: &Fault) -> Self {
@@ -375,8 +385,8 @@ impl<R> Last<R> {
 }
 
 /// Another attempt that follows after a delay.
-pub(crate) struct Retry<R> {
-    pub(crate) last: Last<R>,
+pub(crate) struct ScheduledRetry<R> {
+    pub(crate) last: LastOutcome<R>,
     /// The fault of the attempt that has just ended.
     pub(crate) fault: Fault,
     pub(crate) delay: Duration,
@@ -390,31 +400,31 @@ pin_project! {
     /// The delay before a retry. A delay of zero uses no timer, and yields to the runtime from time
     /// to time.
     #[derive(Debug)]
-    #[project = PauseProj]
-    pub(crate) enum Pause {
+    #[project = RetryDelayProj]
+    pub(crate) enum RetryDelay {
         Sleep { #[pin] sleep: Sleep },
-        Step { yields: bool },
+        Immediate { yields: bool },
     }
 }
 
-impl Pause {
+impl RetryDelay {
     /// The delay after so many attempts.
     pub(crate) fn new(delay: Duration, attempts: u32) -> Self {
         if delay.is_zero() {
-            Self::Step { yields: attempts.is_multiple_of(ATTEMPTS_IN_A_POLL) }
+            Self::Immediate { yields: attempts.is_multiple_of(ATTEMPTS_IN_A_POLL) }
         } else {
             Self::Sleep { sleep: tokio::time::sleep(delay) }
         }
     }
 }
 
-impl Future for Pause {
+impl Future for RetryDelay {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match self.project() {
-            PauseProj::Sleep { sleep } => sleep.poll(cx),
-            PauseProj::Step { yields } => {
+            RetryDelayProj::Sleep { sleep } => sleep.poll(cx),
+            RetryDelayProj::Immediate { yields } => {
                 if mem::take(yields) {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -453,9 +463,9 @@ mod tests {
             (OPEN, SHED, SHED),
             (SHED, SENT, SENT),
         ] {
-            let last = Last { result: kept, fault: kept };
-            assert_eq!(Last::or_newer(Some(last), newer, &newer).result, expected, "{kept} {newer}");
+            let last = LastOutcome { result: kept, fault: kept };
+            assert_eq!(LastOutcome::or_newer(Some(last), newer, &newer).result, expected, "{kept} {newer}");
         }
-        assert_eq!(Last::or_newer(None, OPEN, &OPEN).result, OPEN);
+        assert_eq!(LastOutcome::or_newer(None, OPEN, &OPEN).result, OPEN);
     }
 }

@@ -14,14 +14,14 @@ use tower_fault_classify::__internals::Waiting;
 use tower_fault_classify::{Classify, ResponseCoverage, Verdict, grpc_has_begun};
 use tower_service::Service;
 
-use crate::attempt::{Call, Last, Pause, Retry};
+use crate::attempt::{AttemptState, LastOutcome, RetryDelay, ScheduledRetry};
 use crate::policy::GiveUp;
-use crate::request::{Outer, RequestInfo, Resend, on_first_hop};
+use crate::request::{OuterMark, RequestInfo, Resend, verdict_before_redirect};
 
-type Outcome<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
+type InnerResult<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
 
 /// The result of the attempt before the one that was sent, or the outcome for the caller.
-type Sent<S, Req> = Result<Last<Outcome<S, Req>>, Outcome<S, Req>>;
+type SendResult<S, Req> = Result<LastOutcome<InnerResult<S, Req>>, InnerResult<S, Req>>;
 
 pin_project! {
     /// Resolves to the outcome of the last attempt that was sent.
@@ -61,9 +61,9 @@ pin_project! {
         Q: Resend<Req>,
     {
         #[pin]
-        state: State<S::Future, Next<Req, Outcome<S, Req>>>,
-        spare: Spare<S, Q::Saved>,
-        call: Call,
+        state: State<S::Future, PendingRetry<Req, InnerResult<S, Req>>>,
+        replayable: Replayable<S, Q::Saved>,
+        call: AttemptState,
         classify: C,
         resend: Q,
     }
@@ -76,7 +76,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             // A breaker beneath does not count a call that is dropped while its upload waits.
-            if let Some(_note) = note::<_, Req, _>(this.spare, this.resend, this.call) {
+            if let Some(_guard) = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call) {
                 let wait = Wait::Readiness { timer: None };
                 this.state.set(State::Waiting { next: None, wait });
             }
@@ -95,36 +95,36 @@ pin_project! {
 pin_project! {
     #[project = WaitProj]
     enum Wait {
-        Delay { #[pin] pause: Pause },
+        Delay { #[pin] pause: RetryDelay },
         // For the inner service's readiness, with a timer if the wait is pending and limited.
         Readiness { #[pin] timer: Option<Sleep> },
     }
 }
 
 /// An attempt that waits to be sent.
-struct Next<Req, R> {
+struct PendingRetry<Req, R> {
     request: Req,
     /// The attempt before it.
-    last: Last<R>,
+    last: LastOutcome<R>,
 }
 
 /// What further attempts need.
-pub(crate) enum Spare<S, Saved> {
+pub(crate) enum Replayable<S, Saved> {
     /// The request goes out once, and why.
-    None(GiveUp),
-    Some {
+    No(GiveUp),
+    Yes {
         service: S,
         saved: Option<Saved>,
-        outer: Outer,
+        outer: OuterMark,
     },
 }
 
-impl<S, Saved> Spare<S, Saved> {
+impl<S, Saved> Replayable<S, Saved> {
     /// Drops what is kept of the request: no attempt follows.
     #[inline]
-    fn release(&mut self) {
+    fn drop_saved(&mut self) {
         if mem::needs_drop::<Saved>()
-            && let Self::Some { saved, .. } = self
+            && let Self::Yes { saved, .. } = self
         {
             *saved = None;
         }
@@ -139,12 +139,12 @@ where
     #[inline]
     pub(crate) const fn new(
         attempt: S::Future,
-        call: Call,
-        spare: Spare<S, Q::Saved>,
+        call: AttemptState,
+        replayable: Replayable<S, Q::Saved>,
         classify: C,
         resend: Q,
     ) -> Self {
-        Self { state: State::Calling { attempt }, spare, call, classify, resend }
+        Self { state: State::Calling { attempt }, replayable, call, classify, resend }
     }
 }
 
@@ -162,24 +162,24 @@ where
         let this = self.as_mut().project();
         if let StateProj::Calling { attempt } = this.state.project() {
             // This layer and those beneath judge the attempt while the note is there.
-            let note = note::<_, Req, _>(this.spare, this.resend, this.call);
+            let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
             let Poll::Ready(result) = attempt.poll(cx) else {
-                this.call.waits();
+                this.call.record_pending();
                 return Poll::Pending;
             };
             let verdict = this.classify.classify(result.as_ref());
-            drop(note);
+            drop(guard);
             // Most calls end here: the response is moved on by itself, for a result as a whole
             // would go through memory.
             let result = match result {
                 Ok(response) if verdict.is_success() && this.call.attempts() == 1 => {
-                    this.call.succeeded_at_once();
-                    this.spare.release();
+                    this.call.record_first_success();
+                    this.replayable.drop_saved();
                     return Poll::Ready(Ok(response));
                 }
                 result => result,
             };
-            if let Err(result) = self.as_mut().after(result, verdict, None) {
+            if let Err(result) = self.as_mut().schedule_retry(result, verdict, None) {
                 return Poll::Ready(result);
             }
         }
@@ -201,39 +201,40 @@ where
     /// The outcome for the caller if no other attempt follows.
     // Out of line, because most calls succeed at once.
     #[inline(never)]
-    fn after(
+    fn schedule_retry(
         self: Pin<&mut Self>,
-        mut result: Outcome<S, Req>,
+        mut result: InnerResult<S, Req>,
         verdict: Verdict,
-        kept: Option<Last<Outcome<S, Req>>>,
-    ) -> Result<(), Outcome<S, Req>> {
+        kept: Option<LastOutcome<InnerResult<S, Req>>>,
+    ) -> Result<(), InnerResult<S, Req>> {
         let mut this = self.project();
-        let (spare, resend) = (&*this.spare, &*this.resend);
+        let (replayable, resend) = (&*this.replayable, &*this.resend);
         let responses = this.classify.response_coverage();
         let response = result.is_ok().then_some(responses);
-        let (follows, url) = (this.call.follows_redirects(), || url_of::<_, Req, _>(spare, resend));
-        let verdict = &on_first_hop(verdict, follows, this.classify, &mut result, url);
-        let begun = committed(this.classify, &mut result, verdict);
-        let hindered = || {
+        let (follows, url) = (this.call.follows_redirects(), || saved_url::<_, Req, _>(replayable, resend));
+        let verdict = &verdict_before_redirect(verdict, follows, this.classify, &mut result, url);
+        let begun = is_committed(this.classify, &mut result, verdict);
+        let blocked = || {
             let committed = begun.then_some(GiveUp::Committed);
-            committed.or_else(|| hindrance::<_, Req, _>(spare, resend, verdict, response))
+            committed.or_else(|| block_reason::<_, Req, _>(replayable, resend, verdict, response))
         };
-        let retry = this.call.after_result(this.classify, kept, result, verdict, hindered);
-        let Retry { mut last, fault, delay } = retry.inspect_err(|_| this.spare.release())?;
-        let Some(request) = another(this.spare, this.resend, this.call, responses) else {
-            let ended = this.call.cannot_go_on(&fault);
-            this.call.leave_note(this.classify, &mut last.result, Some(ended));
+        let retry = this.call.record_result(this.classify, kept, result, verdict, blocked);
+        let ScheduledRetry { mut last, fault, delay } =
+            retry.inspect_err(|_| this.replayable.drop_saved())?;
+        let Some(request) = next_request(this.replayable, this.resend, this.call, responses) else {
+            let ended = this.call.cancel_retry(&fault);
+            this.call.attach_retried(this.classify, &mut last.result, Some(ended));
             return Err(last.result);
         };
-        let wait = Wait::Delay { pause: Pause::new(delay, this.call.attempts()) };
-        this.call.go_on(&fault, delay);
-        this.state.set(State::Waiting { next: Some(Next { request, last }), wait });
+        let wait = Wait::Delay { pause: RetryDelay::new(delay, this.call.attempts()) };
+        this.call.begin_retry(&fault, delay);
+        this.state.set(State::Waiting { next: Some(PendingRetry { request, last }), wait });
         Ok(())
     }
 
     /// Sends further attempts, until one is pending or none follows.
     #[inline(never)]
-    fn poll_retries(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Outcome<S, Req>> {
+    fn poll_retries(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<InnerResult<S, Req>> {
         loop {
             let last = match ready!(self.as_mut().poll_send(cx)) {
                 Ok(last) => last,
@@ -241,17 +242,17 @@ where
             };
             let this = self.as_mut().project();
             let StateProj::Calling { attempt } = this.state.project() else { polled_after_end() };
-            let note = note::<_, Req, _>(this.spare, this.resend, this.call);
+            let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
             let polled = attempt.poll(cx);
             let Poll::Ready(result) = polled else {
-                drop(note);
+                drop(guard);
                 // The attempt may wait for what the last response holds: a stream, a permit.
                 drop(last);
                 return Poll::Pending;
             };
             let verdict = this.classify.classify(result.as_ref());
-            drop(note);
-            if let Err(result) = self.as_mut().after(result, verdict, Some(last)) {
+            drop(guard);
+            if let Err(result) = self.as_mut().schedule_retry(result, verdict, Some(last)) {
                 return Poll::Ready(result);
             }
         }
@@ -263,10 +264,10 @@ where
     /// # Errors
     ///
     /// The outcome for the caller if the attempt is not sent.
-    fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Sent<S, Req>> {
+    fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SendResult<S, Req>> {
         let mut this = self.project();
         let StateProj::Waiting { next, mut wait } = this.state.as_mut().project() else { polled_after_end() };
-        let Spare::Some { service, outer, .. } = this.spare else { polled_after_end() };
+        let Replayable::Yes { service, outer, .. } = this.replayable else { polled_after_end() };
         if let WaitProj::Delay { pause } = wait.as_mut().project() {
             ready!(pause.poll(cx));
             wait.set(Wait::Readiness { timer: None });
@@ -275,7 +276,7 @@ where
             Poll::Ready(ready) => ready.map(|()| this.call.time_left().err()),
             Poll::Pending => Ok(Some(ready!(wait.poll_limit(this.call, cx)))),
         };
-        let Next { mut request, last } = next.take().unwrap_or_else(|| polled_after_end());
+        let PendingRetry { mut request, last } = next.take().unwrap_or_else(|| polled_after_end());
         let (reason, last) = match ready {
             Ok(None) => {
                 let mark = this.call.mark(*outer, this.classify.response_coverage());
@@ -289,18 +290,18 @@ where
                 let fault = this.classify.classify(Err(&error)).fault().copied();
                 let fault = fault.unwrap_or(last.fault);
                 let result = if last.was_sent() { last.result } else { Err(error) };
-                (GiveUp::NotReady, Last { result, fault })
+                (GiveUp::NotReady, LastOutcome { result, fault })
             }
         };
         // The clone of the service may hold a reservation, or wait for one.
-        *this.spare = Spare::None(reason);
+        *this.replayable = Replayable::No(reason);
         Poll::Ready(Err(this.call.stop(reason, this.classify, last)))
     }
 }
 
 impl Wait {
     /// Waits until the call's time is over. Returns the limit that ended it.
-    fn poll_limit(self: Pin<&mut Self>, call: &Call, cx: &mut Context<'_>) -> Poll<GiveUp> {
+    fn poll_limit(self: Pin<&mut Self>, call: &AttemptState, cx: &mut Context<'_>) -> Poll<GiveUp> {
         let WaitProj::Readiness { mut timer } = self.project() else { return Poll::Pending };
         let left = match call.time_left() {
             Ok(None) => return Poll::Pending,
@@ -318,20 +319,20 @@ impl Wait {
 }
 
 /// What hinders another attempt after a response, or an error, with this verdict.
-fn hindrance<S, Req, Q: Resend<Req>>(
-    spare: &Spare<S, Q::Saved>,
+fn block_reason<S, Req, Q: Resend<Req>>(
+    replayable: &Replayable<S, Q::Saved>,
     resend: &Q,
     verdict: &Verdict,
     response: Option<ResponseCoverage>,
 ) -> Option<GiveUp> {
-    match spare {
-        Spare::None(reason) => Some(*reason),
-        Spare::Some { outer, .. }
+    match replayable {
+        Replayable::No(reason) => Some(*reason),
+        Replayable::Yes { outer, .. }
             if verdict.fault().is_some_and(|fault| outer.includes(fault.retryable(), response)) =>
         {
             Some(GiveUp::Nested)
         }
-        Spare::Some { saved, .. } => {
+        Replayable::Yes { saved, .. } => {
             let usable = saved.as_ref().is_some_and(|saved| resend.usable(saved));
             (!usable).then_some(GiveUp::NotReplayable)
         }
@@ -341,8 +342,12 @@ fn hindrance<S, Req, Q: Resend<Req>>(
 /// Notes for the time of a poll, or of a drop, whether the request's body waits for its source, if
 /// that is known.
 #[inline]
-fn note<S, Req, Q: Resend<Req>>(spare: &Spare<S, Q::Saved>, resend: &Q, call: &Call) -> Option<Waiting> {
-    let Spare::Some { saved: Some(saved), .. } = spare else { return None };
+fn upload_guard<S, Req, Q: Resend<Req>>(
+    replayable: &Replayable<S, Q::Saved>,
+    resend: &Q,
+    call: &AttemptState,
+) -> Option<Waiting> {
+    let Replayable::Yes { saved: Some(saved), .. } = replayable else { return None };
     if !call.tracks_uploads() {
         return None;
     }
@@ -350,20 +355,23 @@ fn note<S, Req, Q: Resend<Req>>(spare: &Spare<S, Q::Saved>, resend: &Q, call: &C
 }
 
 /// The URL of the request, if it can be sent again.
-fn url_of<'s, S, Req, Q: Resend<Req>>(spare: &'s Spare<S, Q::Saved>, resend: &Q) -> Option<Cow<'s, str>> {
-    let Spare::Some { saved: Some(saved), .. } = spare else { return None };
+fn saved_url<'s, S, Req, Q: Resend<Req>>(
+    replayable: &'s Replayable<S, Q::Saved>,
+    resend: &Q,
+) -> Option<Cow<'s, str>> {
+    let Replayable::Yes { saved: Some(saved), .. } = replayable else { return None };
     resend.url_of(saved)
 }
 
 /// The request of another attempt. `None`: it cannot be made after all.
-fn another<S, Req, Q: Resend<Req>>(
-    spare: &mut Spare<S, Q::Saved>,
+fn next_request<S, Req, Q: Resend<Req>>(
+    replayable: &mut Replayable<S, Q::Saved>,
     resend: &Q,
-    call: &Call,
+    call: &AttemptState,
     responses: ResponseCoverage,
 ) -> Option<Req> {
-    let Spare::Some { saved, outer, .. } = spare else { return None };
-    let (attempt, last) = call.following(*outer, responses);
+    let Replayable::Yes { saved, outer, .. } = replayable else { return None };
+    let (attempt, last) = call.next_attempt(*outer, responses);
     let (request, more) = resend.again(saved.take()?, attempt, last)?;
     *saved = more;
     Some(request)
@@ -371,7 +379,7 @@ fn another<S, Req, Q: Resend<Req>>(
 
 /// Whether a part of the answer may have come to the caller already (gRFC A6): a fault that was read into the head of an answer that had
 /// begun changes nothing in that.
-fn committed<C, Res, Err>(classify: &C, result: &mut Result<Res, Err>, verdict: &Verdict) -> bool
+fn is_committed<C, Res, Err>(classify: &C, result: &mut Result<Res, Err>, verdict: &Verdict) -> bool
 where
     C: Classify<Res, Err>,
 {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst};
 
-use crate::attempt::{Call, Last, Pause, Retry};
+use crate::attempt::{AttemptState, LastOutcome, RetryDelay, ScheduledRetry};
 use crate::policy::RetryPolicy;
 use crate::request::ResendAfter;
 
@@ -128,9 +128,9 @@ impl<C> Retrier<C> {
     }
 }
 
-fn begin(policy: &RetryPolicy) -> Call {
+fn new_state(policy: &RetryPolicy) -> AttemptState {
     let resend_after = ResendAfter::of(None, policy.safety, policy.non_idempotent, true, || false);
-    Call::new(policy, resend_after, None)
+    AttemptState::new(policy, resend_after, None)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the caller asked for a thread that sleeps")]
@@ -144,19 +144,19 @@ fn blocking<T, E, C: Classify<T, E>>(
     classify: &C,
     mut sleep: impl FnMut(Duration),
 ) -> Result<T, E> {
-    let mut call = begin(policy).on_thread();
+    let mut call = new_state(policy).for_blocking();
     // An attempt is as long as it is: there is no first time that it had to wait.
-    call.waits();
+    call.record_pending();
     let mut kept = None;
     loop {
         let result = attempt();
         let verdict = classify.classify(result.as_ref());
-        let retry = match call.after_result(classify, kept.take(), result, &verdict, || None) {
+        let retry = match call.record_result(classify, kept.take(), result, &verdict, || None) {
             Ok(retry) => retry,
             Err(result) => return result,
         };
-        let Retry { last, fault, delay } = retry;
-        call.go_on(&fault, delay);
+        let ScheduledRetry { last, fault, delay } = retry;
+        call.begin_retry(&fault, delay);
         if !delay.is_zero() {
             sleep(delay);
         }
@@ -179,8 +179,8 @@ pin_project! {
         #[pin]
         state: State<Fut>,
         // The outcome of the last attempt, while the next one waits.
-        last: Option<Last<Fut::Output>>,
-        call: Call,
+        last: Option<LastOutcome<Fut::Output>>,
+        call: AttemptState,
         classify: C,
     }
 }
@@ -190,13 +190,13 @@ pin_project! {
     enum State<Fut> {
         Idle,
         Calling { #[pin] attempt: Fut },
-        Waiting { #[pin] pause: Pause },
+        Waiting { #[pin] pause: RetryDelay },
     }
 }
 
 impl<F, Fut: Future, C> Retrying<F, Fut, C> {
     fn new(policy: &RetryPolicy, attempt: F, classify: C) -> Self {
-        Self { attempt, state: State::Idle, last: None, call: begin(policy), classify }
+        Self { attempt, state: State::Idle, last: None, call: new_state(policy), classify }
     }
 }
 
@@ -225,18 +225,18 @@ where
                     let Poll::Ready(result) = attempt.poll(cx) else {
                         // The attempt may wait for what the last response holds.
                         *this.last = None;
-                        this.call.waits();
+                        this.call.record_pending();
                         return Poll::Pending;
                     };
                     let verdict = this.classify.classify(result.as_ref());
                     let kept = this.last.take();
-                    let after = this.call.after_result(this.classify, kept, result, &verdict, || None);
-                    let Retry { last, fault, delay } = match after {
+                    let after = this.call.record_result(this.classify, kept, result, &verdict, || None);
+                    let ScheduledRetry { last, fault, delay } = match after {
                         Ok(retry) => retry,
                         Err(result) => return Poll::Ready(result),
                     };
-                    let pause = Pause::new(delay, this.call.attempts());
-                    this.call.go_on(&fault, delay);
+                    let pause = RetryDelay::new(delay, this.call.attempts());
+                    this.call.begin_retry(&fault, delay);
                     *this.last = Some(last);
                     this.state.set(State::Waiting { pause });
                 }

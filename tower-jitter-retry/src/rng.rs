@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A stream of random numbers for one call. It is opened at the call's first retry, so that a call without one pays nothing.
 #[derive(Clone, Debug)]
-pub(crate) struct Stream(fastrand::Rng);
+pub(crate) struct RandomStream(fastrand::Rng);
 
-impl Stream {
+impl RandomStream {
     pub(crate) fn open(seed: Option<u64>) -> Self {
         Self(seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed))
     }
@@ -23,7 +23,7 @@ impl Stream {
 pub(crate) enum Randomness {
     Unseeded,
     Seeded(u64),
-    Open(Stream),
+    Open(RandomStream),
 }
 
 impl Randomness {
@@ -36,8 +36,8 @@ impl Randomness {
     pub(crate) fn uniform(&mut self, range: RangeInclusive<u64>) -> u64 {
         let stream = match self {
             Self::Open(stream) => return stream.uniform(range),
-            Self::Unseeded => Stream::open(None),
-            Self::Seeded(seed) => Stream::open(Some(*seed)),
+            Self::Unseeded => RandomStream::open(None),
+            Self::Seeded(seed) => RandomStream::open(Some(*seed)),
         };
         *self = Self::Open(stream);
         self.uniform(range)
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     fn draws(seed: Option<u64>) -> Vec<u64> {
-        let mut stream = Stream::open(seed);
+        let mut stream = RandomStream::open(seed);
         (0..8).map(|_| stream.uniform(0..=u64::MAX)).collect()
     }
 

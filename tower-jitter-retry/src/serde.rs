@@ -12,8 +12,11 @@ use tower_fault_classify::__internals::settings::{
 };
 
 use crate::backoff::{Backoff, Jitter};
-use crate::budget::{Budget, GRPC_RATIOS, GRPC_TOKENS, RATIOS, SPANS, TOKENS};
-use crate::policy::{ATTEMPTS, Extras, FACTORS, LONGEST, Limits, Plan, REPLAY_LIMITS, RetryPolicy, SHARES};
+use crate::budget::{Budget, GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, RATIO_RANGE, SPAN_RANGE, TOKEN_RANGE};
+use crate::policy::{
+    ATTEMPT_RANGE, ColdConfig, HotConfig, Limits, MAX_DURATION, MULTIPLIER_RANGE, REPLAY_LIMIT_RANGE,
+    RetryPolicy, SHARE_RANGE,
+};
 use crate::request::{NonIdempotent, RetrySafety};
 
 const FIELDS: [&str; 18] = [
@@ -37,9 +40,9 @@ const FIELDS: [&str; 18] = [
     "track_uploads",
 ];
 
-const TIMES: RangeInclusive<Duration> = Duration::ZERO..=LONGEST;
+const TIME_RANGE: RangeInclusive<Duration> = Duration::ZERO..=MAX_DURATION;
 
-const COUNTS: RangeInclusive<u32> = 0..=u32::MAX;
+const COUNT_RANGE: RangeInclusive<u32> = 0..=u32::MAX;
 
 const SAFETIES: Word<RetrySafety> = Word(&[
     ("by_request", RetrySafety::ByRequest),
@@ -81,13 +84,13 @@ impl Setting for Policy {
         let mut builder = RetryPolicy::builder();
         while let Some(name) = fields.next_name()? {
             builder = match &*name {
-                "max_attempts" => builder.max_attempts(fields.value(Whole(ATTEMPTS))?),
-                "initial_backoff" => builder.initial_backoff(fields.value(Time(TIMES))?),
-                "backoff_multiplier" => builder.backoff_multiplier(fields.value(Number(FACTORS))?),
-                "max_backoff" => builder.max_backoff(fields.value(Time(TIMES))?),
+                "max_attempts" => builder.max_attempts(fields.value(Whole(ATTEMPT_RANGE))?),
+                "initial_backoff" => builder.initial_backoff(fields.value(Time(TIME_RANGE))?),
+                "backoff_multiplier" => builder.backoff_multiplier(fields.value(Number(MULTIPLIER_RANGE))?),
+                "max_backoff" => builder.max_backoff(fields.value(Time(TIME_RANGE))?),
                 "jitter" => builder.jitter(fields.value(AnyJitter)?),
-                "max_elapsed" => builder.max_elapsed(fields.value(OrNone(Time(TIMES)))?),
-                "max_retry_after" => builder.max_retry_after(fields.value(Time(TIMES))?),
+                "max_elapsed" => builder.max_elapsed(fields.value(OrNone(Time(TIME_RANGE)))?),
+                "max_retry_after" => builder.max_retry_after(fields.value(Time(TIME_RANGE))?),
                 "safety" => builder.safety(fields.value(SAFETIES)?),
                 "non_idempotent" => builder.non_idempotent(fields.value(LEVELS)?),
                 "follows_redirects" => builder.follows_redirects(fields.value(Flag)?),
@@ -96,7 +99,7 @@ impl Setting for Policy {
                     Some(seed) => builder.seed(seed),
                     None => builder,
                 },
-                "replay_limit" => builder.replay_limit(fields.value(Whole(REPLAY_LIMITS))?),
+                "replay_limit" => builder.replay_limit(fields.value(Whole(REPLAY_LIMIT_RANGE))?),
                 "idempotent_methods" => builder.idempotent_methods(fields.value(Texts)?),
                 "marker" => builder.marker(fields.value(Flag)?),
                 "marker_header" => match fields.value(OrNone(Header))? {
@@ -132,10 +135,10 @@ impl Setting for AnyJitter {
     fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Jitter>, A::Error> {
         const NAMES: [&str; 4] = ["proportional", "additive", "cenkalti_proportional", "tenacity_additive"];
         let jitter = match fields.next_name()?.as_deref() {
-            Some("proportional") => Jitter::Proportional(fields.value(Number(SHARES))?),
-            Some("additive") => Jitter::Additive(fields.value(Time(TIMES))?),
-            Some("cenkalti_proportional") => Jitter::CenkaltiProportional(fields.value(Number(SHARES))?),
-            Some("tenacity_additive") => Jitter::TenacityAdditive(fields.value(Time(TIMES))?),
+            Some("proportional") => Jitter::Proportional(fields.value(Number(SHARE_RANGE))?),
+            Some("additive") => Jitter::Additive(fields.value(Time(TIME_RANGE))?),
+            Some("cenkalti_proportional") => Jitter::CenkaltiProportional(fields.value(Number(SHARE_RANGE))?),
+            Some("tenacity_additive") => Jitter::TenacityAdditive(fields.value(Time(TIME_RANGE))?),
             Some(name) => return Err(fields.unknown(name, &NAMES)),
             None => return Ok(None),
         };
@@ -186,9 +189,9 @@ impl Setting for WindowBudget {
         let mut builder = Budget::builder();
         while let Some(name) = fields.next_name()? {
             builder = match &*name {
-                "ratio" => builder.ratio(fields.value(Number(RATIOS))?),
-                "min_per_second" => builder.min_per_second(fields.value(Whole(COUNTS))?),
-                "span" => builder.span(fields.value(Time(SPANS))?),
+                "ratio" => builder.ratio(fields.value(Number(RATIO_RANGE))?),
+                "min_per_second" => builder.min_per_second(fields.value(Whole(COUNT_RANGE))?),
+                "span" => builder.span(fields.value(Time(SPAN_RANGE))?),
                 _ => return Err(fields.unknown(&name, &["ratio", "min_per_second", "span"])),
             };
         }
@@ -213,8 +216,8 @@ impl Setting for GrpcBudget {
         let mut builder = Budget::grpc();
         while let Some(name) = fields.next_name()? {
             builder = match &*name {
-                "max_tokens" => builder.max_tokens(fields.value(Whole(GRPC_TOKENS))?),
-                "ratio" => builder.ratio(fields.value(Number(GRPC_RATIOS))?),
+                "max_tokens" => builder.max_tokens(fields.value(Whole(GRPC_TOKEN_RANGE))?),
+                "ratio" => builder.ratio(fields.value(Number(GRPC_RATIO_RANGE))?),
                 _ => return Err(fields.unknown(&name, &["max_tokens", "ratio"])),
             };
         }
@@ -239,10 +242,10 @@ impl Setting for AwsBudget {
         let mut builder = Budget::aws();
         while let Some(name) = fields.next_name()? {
             builder = match &*name {
-                "capacity" => builder.capacity(fields.value(Whole(TOKENS))?),
-                "cost" => builder.cost(fields.value(Whole(TOKENS))?),
-                "timeout_cost" => builder.timeout_cost(fields.value(Whole(TOKENS))?),
-                "increment" => builder.increment(fields.value(Whole(0..=*TOKENS.end()))?),
+                "capacity" => builder.capacity(fields.value(Whole(TOKEN_RANGE))?),
+                "cost" => builder.cost(fields.value(Whole(TOKEN_RANGE))?),
+                "timeout_cost" => builder.timeout_cost(fields.value(Whole(TOKEN_RANGE))?),
+                "increment" => builder.increment(fields.value(Whole(0..=*TOKEN_RANGE.end()))?),
                 _ => {
                     let known = ["capacity", "cost", "timeout_cost", "increment"];
                     return Err(fields.unknown(&name, &known));
@@ -304,18 +307,9 @@ impl<'de> Deserialize<'de> for RetryPolicy {
 impl Serialize for RetryPolicy {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         // In parts, so that a new setting does not compile until it is written.
-        let Self {
-            plan,
-            budget,
-            seeds,
-            replay_limit,
-            safety,
-            non_idempotent,
-            remove_marker,
-            methods,
-            extras,
-        } = self;
-        let Plan { limits, clock: _, account: _ } = plan;
+        let Self { hot, budget, seeds, replay_limit, safety, non_idempotent, remove_marker, methods, cold } =
+            self;
+        let HotConfig { limits, clock: _, budget_ref: _ } = hot;
         let Limits {
             max_attempts,
             backoff,
@@ -326,7 +320,8 @@ impl Serialize for RetryPolicy {
             max_retry_after,
         } = limits;
         let Backoff { base, factor, cap, jitter } = backoff;
-        let header = extras.as_deref().and_then(|Extras { budget: _, observer: _, header }| header.as_ref());
+        let header =
+            cold.as_deref().and_then(|ColdConfig { budget: _, observer: _, header }| header.as_ref());
         let budget = budget.as_ref().map(|budget| {
             budget
                 .settings()
@@ -425,7 +420,7 @@ mod tests {
     impl Parts {
         fn of(policy: &RetryPolicy) -> Self {
             Self {
-                limits: policy.plan.limits,
+                limits: policy.hot.limits,
                 budget: policy.budget.as_ref().map(|budget| budget.settings().unwrap()),
                 seed: policy.seeds.as_ref().map(crate::rng::Seeds::first),
                 replay_limit: policy.replay_limit,
@@ -644,20 +639,20 @@ mod tests {
             Just(Jitter::Equal),
             Just(Jitter::Decorrelated),
             Just(Jitter::AwsDecorrelated),
-            SHARES.prop_map(Jitter::Proportional),
-            duration(TIMES).prop_map(Jitter::Additive),
-            SHARES.prop_map(Jitter::CenkaltiProportional),
-            duration(TIMES).prop_map(Jitter::TenacityAdditive),
+            SHARE_RANGE.prop_map(Jitter::Proportional),
+            duration(TIME_RANGE).prop_map(Jitter::Additive),
+            SHARE_RANGE.prop_map(Jitter::CenkaltiProportional),
+            duration(TIME_RANGE).prop_map(Jitter::TenacityAdditive),
         ]
     }
 
     fn budget() -> impl Strategy<Value = Option<Budget>> {
-        let window = (RATIOS, COUNTS, duration(SPANS)).prop_map(|(ratio, retries, span)| {
+        let window = (RATIO_RANGE, COUNT_RANGE, duration(SPAN_RANGE)).prop_map(|(ratio, retries, span)| {
             Budget::builder().ratio(ratio).min_per_second(retries).span(span).build()
         });
-        let grpc = (GRPC_TOKENS, GRPC_RATIOS)
+        let grpc = (GRPC_TOKEN_RANGE, GRPC_RATIO_RANGE)
             .prop_map(|(tokens, ratio)| Budget::grpc().max_tokens(tokens).ratio(ratio).build());
-        let aws = TOKENS
+        let aws = TOKEN_RANGE
             .prop_flat_map(|capacity| (Just(capacity), 1..=capacity, 1..=capacity, 0..=capacity))
             .prop_map(|(capacity, cost, timeout_cost, increment)| {
                 Budget::aws()
@@ -678,14 +673,14 @@ mod tests {
     prop_compose! {
         /// Any valid policy without a custom budget.
         fn policy()(
-            (attempts, one, other, factor) in (ATTEMPTS, duration(TIMES), duration(TIMES), FACTORS),
-            (jitter, max_elapsed) in (jitter(), proptest::option::of(duration(TIMES))),
-            max_retry_after in duration(TIMES),
+            (attempts, one, other, factor) in (ATTEMPT_RANGE, duration(TIME_RANGE), duration(TIME_RANGE), MULTIPLIER_RANGE),
+            (jitter, max_elapsed) in (jitter(), proptest::option::of(duration(TIME_RANGE))),
+            max_retry_after in duration(TIME_RANGE),
             safety in proptest::sample::select(SAFETIES.0.to_vec()),
             level in proptest::sample::select(LEVELS.0.to_vec()),
             budget in budget(),
             seed in proptest::option::of(any::<u64>()),
-            replay_limit in REPLAY_LIMITS,
+            replay_limit in REPLAY_LIMIT_RANGE,
             methods in proptest::collection::vec("/?[a-z]{1,3}\\.[A-Z]/([A-Za-z]{1,3}|\\*)", 0..3),
             (marker, remove_marker, track_uploads) in any::<(bool, bool, bool)>(),
             follows_redirects in any::<Option<bool>>(),

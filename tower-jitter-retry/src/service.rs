@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 use tower_fault_classify::Classify;
 use tower_service::Service;
 
-use crate::attempt::Call;
-use crate::future::{ResponseFuture, Spare};
+use crate::attempt::AttemptState;
+use crate::future::{Replayable, ResponseFuture};
 use crate::policy::{GiveUp, RetryPolicy};
 use crate::request::{Coverage, Deadline, RequestInfo, Resend, ResendAfter};
 
@@ -62,7 +62,7 @@ where
     #[inline]
     fn call(&mut self, mut request: Req) -> Self::Future {
         let Self { inner, policy, classify, resend } = self;
-        let limits = &policy.plan.limits;
+        let limits = &policy.hot.limits;
         if policy.remove_marker {
             request.unmark(policy.marker_header());
         }
@@ -73,27 +73,27 @@ where
         let own = Coverage::of(resend_after, classify.response_coverage());
         let once = if limits.max_attempts == 1 || resend_after == ResendAfter::Nothing || outer.contains(own)
         {
-            Some(policy.why_once(resend_after))
+            Some(policy.single_attempt_reason(resend_after))
         } else {
             None
         };
-        let spare = match once {
-            Some(reason) => Spare::None(reason),
+        let replayable = match once {
+            Some(reason) => Replayable::No(reason),
             None => match resend.save(request, policy.replay_limit) {
                 (saved_request, Some(saved)) => {
                     request = saved_request;
                     request.mark(policy.first_mark(outer.attempt(1, own), deadline));
-                    Spare::Some { service: inner.clone(), saved: Some(saved), outer }
+                    Replayable::Yes { service: inner.clone(), saved: Some(saved), outer }
                 }
                 (saved_request, None) => {
                     request = saved_request;
-                    Spare::None(GiveUp::NotReplayable)
+                    Replayable::No(GiveUp::NotReplayable)
                 }
             },
         };
         let attempt = inner.call(request);
         // Made where it stays: it is large, and a move costs more than all else.
-        let call = Call::new(policy, resend_after, deadline);
-        ResponseFuture::new(attempt, call, spare, classify.clone(), resend.clone())
+        let call = AttemptState::new(policy, resend_after, deadline);
+        ResponseFuture::new(attempt, call, replayable, classify.clone(), resend.clone())
     }
 }

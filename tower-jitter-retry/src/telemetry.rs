@@ -69,17 +69,17 @@ impl Retried {
 }
 
 /// Whether anybody but the user is told.
-pub(crate) const LISTENED_TO: bool = cfg!(any(feature = "metrics", feature = "tracing"));
+pub(crate) const ENABLED: bool = cfg!(any(feature = "metrics", feature = "tracing"));
 
 /// Tells that an attempt has ended.
 #[inline]
-pub(crate) fn attempt() {
+pub(crate) fn record_attempt() {
     #[cfg(feature = "metrics")]
     count::attempt();
 }
 
 /// Tells of a retry.
-pub(crate) fn retry(event: &RetryEvent, observer: Option<&Observer>) {
+pub(crate) fn emit_retry(event: &RetryEvent, observer: Option<&Observer>) {
     #[cfg(feature = "metrics")]
     count::retry(event);
     #[cfg(feature = "tracing")]
@@ -98,7 +98,7 @@ pub(crate) fn retry(event: &RetryEvent, observer: Option<&Observer>) {
 }
 
 /// Tells that a call that failed is not made again.
-pub(crate) fn give_up(reason: GiveUp, fault: &Fault, attempts: u32) {
+pub(crate) fn emit_give_up(reason: GiveUp, fault: &Fault, attempts: u32) {
     #[cfg(feature = "metrics")]
     count::give_up(reason, fault);
     #[cfg(feature = "tracing")]

@@ -9,9 +9,11 @@ use pin_project_lite::pin_project;
 use tower::retry::Policy;
 use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst, Typed, grpc_has_begun};
 
-use crate::attempt::{Call, Pause};
+use crate::attempt::{AttemptState, RetryDelay};
 use crate::policy::{GiveUp, RetryPolicy};
-use crate::request::{ByTrait, CloneRequests, Deadline, Outer, RequestInfo, Resend, on_first_hop};
+use crate::request::{
+    ByTrait, CloneRequests, Deadline, OuterMark, RequestInfo, Resend, verdict_before_redirect,
+};
 
 impl RetryPolicy {
     /// The same policy for [`tower::retry::RetryLayer`]; clones and services share its budget.
@@ -59,8 +61,8 @@ pub struct TowerPolicy<C = Auto, Q = ByTrait> {
 
 #[derive(Clone)]
 struct Running {
-    call: Call,
-    outer: Outer,
+    call: AttemptState,
+    outer: OuterMark,
     /// It has made an attempt.
     begun: bool,
 }
@@ -105,7 +107,8 @@ where
         let Running { call, outer, begun } = call.as_mut()?;
         *begun = true;
         let verdict = classify.classify(result.as_ref());
-        let verdict = on_first_hop(verdict, call.follows_redirects(), classify, result, || request.url());
+        let verdict =
+            verdict_before_redirect(verdict, call.follows_redirects(), classify, result, || request.url());
         let committed = !verdict.is_success()
             && match result {
                 Ok(response) => classify.outcome(response).is_some_and(|response| grpc_has_begun(response)),
@@ -113,19 +116,19 @@ where
             };
         let response = result.is_ok().then(|| classify.response_coverage());
         let nested = || verdict.fault().is_some_and(|fault| outer.includes(fault.retryable(), response));
-        let hindered = || {
+        let blocked = || {
             let begun = committed.then_some(GiveUp::Committed);
             begun.or_else(|| nested().then_some(GiveUp::Nested))
         };
-        let (fault, delay) = match call.after(&verdict, hindered) {
+        let (fault, delay) = match call.record_attempt(&verdict, blocked) {
             Ok(retry) => retry,
             Err(ended) => {
-                call.leave_note(classify, result, ended);
+                call.attach_retried(classify, result, ended);
                 return None;
             }
         };
-        let pause = Pause::new(delay, call.attempts());
-        call.go_on(&fault, delay);
+        let pause = RetryDelay::new(delay, call.attempts());
+        call.begin_retry(&fault, delay);
         // The time that is left is what there is after the sleep.
         request.mark(call.mark_after(*outer, classify.response_coverage(), delay));
         Some(Delay { pause })
@@ -136,7 +139,7 @@ where
         if call.as_ref().is_some_and(|running| running.begun) {
             return resend.duplicate(request, policy.replay_limit);
         }
-        if policy.plan.limits.max_attempts == 1 {
+        if policy.hot.limits.max_attempts == 1 {
             return None;
         }
         let mut request = resend.duplicate(request, policy.replay_limit)?;
@@ -145,7 +148,7 @@ where
         }
         let notes = request.notes();
         let resend_after = policy.resend_after(&request, notes.safety);
-        let running = Call::new(policy, resend_after, notes.deadline.map(Deadline::remaining));
+        let running = AttemptState::new(policy, resend_after, notes.deadline.map(Deadline::remaining));
         *call = Some(Running { call: running, outer: policy.outer(&notes), begun: false });
         Some(request)
     }
@@ -157,7 +160,7 @@ pin_project! {
     #[derive(Debug)]
     pub struct Delay {
         #[pin]
-        pause: Pause,
+        pause: RetryDelay,
     }
 }
 

@@ -58,19 +58,19 @@ impl Backoff {
         left: u64,
         uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
     ) -> Option<u64> {
-        if self.is_off() {
+        if self.is_zero() {
             return Some(0);
         }
         position.retries = position.retries.saturating_add(1);
         let Self { base, cap, jitter, .. } = *self;
         let last = if position.retries == 1 { base } else { position.last };
-        let point = Point { base, cap, last, ceiling: self.ceiling(position.retries) };
+        let point = DrawContext { base, cap, last, ceiling: self.ceiling(position.retries) };
         position.last = jitter.draw(point, left, uniform)?;
         Some(position.last)
     }
 
     /// Whether every delay is zero: what grows from nothing, and has nothing added to it.
-    const fn is_off(&self) -> bool {
+    const fn is_zero(&self) -> bool {
         self.base == 0 && !matches!(self.jitter, Jitter::Additive(_) | Jitter::TenacityAdditive(_))
     }
 
@@ -149,12 +149,12 @@ pub enum Jitter {
 }
 
 /// The longest that a server's own delay is stretched: 5 s.
-const LONGEST_STRETCH: u64 = 5_000_000_000;
+const MAX_STRETCH: u64 = 5_000_000_000;
 
 /// Where on its way a delay is drawn. Times are in nanoseconds; neither base, ceiling nor last is over the cap, or the published variant
 /// that made it so is in use.
 #[derive(Clone, Copy, Debug)]
-struct Point {
+struct DrawContext {
     base: u64,
     cap: u64,
     last: u64,
@@ -164,8 +164,13 @@ struct Point {
 impl Jitter {
     /// Draws a delay of at most `left`, or returns `None` if no delay of this jitter is that short.
     /// `uniform` draws from a range.
-    fn draw(self, at: Point, left: u64, uniform: impl FnOnce(RangeInclusive<u64>) -> u64) -> Option<u64> {
-        let delay = within(self.range(at), left, uniform)?;
+    fn draw(
+        self,
+        at: DrawContext,
+        left: u64,
+        uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
+    ) -> Option<u64> {
+        let delay = draw_within(self.range(at), left, uniform)?;
         // The clamped variants draw first and are cut afterwards: that is what their names stand
         // for.
         let clamped = matches!(self, Self::AwsDecorrelated | Self::TenacityAdditive(_));
@@ -173,15 +178,15 @@ impl Jitter {
     }
 
     /// The range that a delay is drawn from.
-    fn range(self, at: Point) -> RangeInclusive<u64> {
-        let Point { base, cap, last, ceiling } = at;
+    fn range(self, at: DrawContext) -> RangeInclusive<u64> {
+        let DrawContext { base, cap, last, ceiling } = at;
         match self {
             Self::None => ceiling..=ceiling,
             Self::Full => 0..=ceiling,
             Self::Equal => ceiling / 2..=ceiling,
             Self::Decorrelated => base..=last.saturating_mul(3).min(cap),
             Self::Proportional(share) => {
-                let width = part(ceiling, share);
+                let width = share_of(ceiling, share);
                 ceiling - width..=ceiling.saturating_add(width).min(cap)
             }
             Self::Additive(most) => {
@@ -190,7 +195,7 @@ impl Jitter {
             }
             Self::AwsDecorrelated => base..=last.saturating_mul(3),
             Self::CenkaltiProportional(share) => {
-                let width = part(ceiling, share);
+                let width = share_of(ceiling, share);
                 ceiling - width..=ceiling.saturating_add(width)
             }
             Self::TenacityAdditive(most) => ceiling..=ceiling.saturating_add(nanos(most)),
@@ -208,9 +213,9 @@ impl Jitter {
     ) -> Option<u64> {
         let most = match self {
             Self::None => 0,
-            _ => (delay / 2).min(LONGEST_STRETCH),
+            _ => (delay / 2).min(MAX_STRETCH),
         };
-        within(delay..=delay.saturating_add(most), left, uniform)
+        draw_within(delay..=delay.saturating_add(most), left, uniform)
     }
 }
 
@@ -219,7 +224,7 @@ const TIMER_TICK: u64 = 1_000_000;
 
 /// Draws from `range`, cut at `left`. The cut keeps a timer tick free, so that the timer's rounding
 /// does not carry a delay past the end.
-fn within(
+fn draw_within(
     range: RangeInclusive<u64>,
     left: u64,
     uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
@@ -236,7 +241,7 @@ fn within(
 }
 
 /// A share, 0 to 1, of a time.
-fn part(time: u64, share: f64) -> u64 {
+fn share_of(time: u64, share: f64) -> u64 {
     #[expect(clippy::cast_sign_loss, reason = "a share is not negative")]
     let part = (time as f64 * share) as u64;
     part.min(time)

@@ -142,7 +142,7 @@ fn delays_of_calls_and_retries_are_independent() {
     let seeds = crate::rng::Seeds::from(7);
     let calls: Vec<[f64; 2]> = (0..DRAWS)
         .map(|_| {
-            let mut stream = crate::rng::Stream::open(Some(seeds.next()));
+            let mut stream = crate::rng::RandomStream::open(Some(seeds.next()));
             let mut delays = backoff(Jitter::Full).delays(|range| stream.uniform(range));
             [delays.next(), delays.next()].map(|delay| delay.unwrap().as_secs_f64())
         })

@@ -32,12 +32,12 @@ use tower_fault_classify::{Fault, Verdict};
 
 pub use self::tokens::{AwsBudgetBuilder, GrpcBudgetBuilder};
 #[cfg(feature = "serde")]
-pub(crate) use self::tokens::{GRPC_RATIOS, GRPC_TOKENS, TOKENS};
+pub(crate) use self::tokens::{GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, TOKEN_RANGE};
 use self::tokens::{Refund, TokenCore};
 pub use self::window::BudgetBuilder;
-use self::window::{Owner, WindowCore};
 #[cfg(feature = "serde")]
-pub(crate) use self::window::{RATIOS, SPANS};
+pub(crate) use self::window::{RATIO_RANGE, SPAN_RANGE};
+use self::window::{WindowCore, WindowOwner};
 
 /// Decides whether a retry may be made. The ready-made ones stand with [`Budget`].
 ///
@@ -85,42 +85,42 @@ pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
 /// | was dropped, because the caller stopped waiting | returns the cost | | |
 #[derive(Debug)]
 #[must_use]
-pub struct Ticket(Stub);
+pub struct Ticket(TicketKind);
 
-enum Stub {
+enum TicketKind {
     Paid,
     Tokens(Refund),
-    Custom(Settle),
+    Custom(OnSettle),
 }
 
 /// Is told once what became of a ticket.
-struct Settle(Option<Box<Told>>);
+struct OnSettle(Option<Box<SettleFn>>);
 
-type Told = dyn FnOnce(Option<&Verdict>) + Send + Sync;
+type SettleFn = dyn FnOnce(Option<&Verdict>) + Send + Sync;
 
-impl Settle {
-    fn tell(&mut self, verdict: Option<&Verdict>) {
+impl OnSettle {
+    fn run(&mut self, verdict: Option<&Verdict>) {
         if let Some(told) = self.0.take() {
             told(verdict);
         }
     }
 }
 
-impl Drop for Settle {
+impl Drop for OnSettle {
     // Out of line, because most calls have no ticket of this kind.
     #[cold]
     #[inline(never)]
     fn drop(&mut self) {
         // The ticket may be dropped while its task unwinds. A panic that leaves this `drop` would
         // then abort the process.
-        drop(catch_unwind(AssertUnwindSafe(|| self.tell(None))));
+        drop(catch_unwind(AssertUnwindSafe(|| self.run(None))));
     }
 }
 
 impl Ticket {
     /// A ticket that gives nothing back.
     pub const fn paid() -> Self {
-        Self(Stub::Paid)
+        Self(TicketKind::Paid)
     }
 
     /// A ticket of a custom budget. `settle` is called once: with the retry's verdict, or with
@@ -129,7 +129,7 @@ impl Ticket {
     /// A panic of `settle` that is called with `None` is caught, because the ticket may be dropped
     /// during another panic. Creating the ticket allocates.
     pub fn new(settle: impl FnOnce(Option<&Verdict>) + Send + Sync + 'static) -> Self {
-        Self(Stub::Custom(Settle(Some(Box::new(settle)))))
+        Self(TicketKind::Custom(OnSettle(Some(Box::new(settle)))))
     }
 
     /// The retry succeeded.
@@ -144,14 +144,14 @@ impl Ticket {
 
     pub(crate) fn settle(self, verdict: &Verdict) {
         match self.0 {
-            Stub::Paid => {}
-            Stub::Tokens(refund) => refund.settle(verdict),
-            Stub::Custom(mut settle) => settle.tell(Some(verdict)),
+            TicketKind::Paid => {}
+            TicketKind::Tokens(refund) => refund.settle(verdict),
+            TicketKind::Custom(mut settle) => settle.run(Some(verdict)),
         }
     }
 }
 
-impl fmt::Debug for Stub {
+impl fmt::Debug for TicketKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Paid => "Paid",
@@ -188,7 +188,7 @@ pub struct Budget(Kind);
 /// Calls that outlive the last handle must not pay into the next owner's budget: so the epoch.
 #[derive(Clone)]
 enum Kind {
-    Window(Recycled<WindowCore>, Owner),
+    Window(Recycled<WindowCore>, WindowOwner),
     Tokens(Recycled<TokenCore>, u32),
     Custom(Arc<dyn RetryBudget>),
 }
@@ -216,7 +216,7 @@ impl Budget {
     }
 
     /// One of the user's own.
-    pub(crate) fn own(&self) -> Option<&Arc<dyn RetryBudget>> {
+    pub(crate) fn custom_budget(&self) -> Option<&Arc<dyn RetryBudget>> {
         match &self.0 {
             Kind::Custom(budget) => Some(budget),
             Kind::Window(..) | Kind::Tokens(..) => None,
@@ -234,10 +234,10 @@ impl Budget {
     }
 
     /// A ready-made one.
-    pub(crate) fn account(&self) -> Option<Account> {
+    pub(crate) fn budget_ref(&self) -> Option<BudgetRef> {
         match &self.0 {
-            Kind::Window(core, owner) => Some(Account::Window(core.forever(), *owner)),
-            Kind::Tokens(core, epoch) => Some(Account::Tokens(core.forever(), *epoch)),
+            Kind::Window(core, owner) => Some(BudgetRef::Window(core.forever(), *owner)),
+            Kind::Tokens(core, epoch) => Some(BudgetRef::Tokens(core.forever(), *epoch)),
             Kind::Custom(_) => None,
         }
     }
@@ -255,17 +255,17 @@ pub(crate) enum Settings {
 
 impl RetryBudget for Budget {
     fn outcome(&self, verdict: &Verdict) {
-        if let Some(account) = self.account() {
-            account.outcome(verdict);
-        } else if let Some(own) = self.own() {
-            own.outcome(verdict);
+        if let Some(budget_ref) = self.budget_ref() {
+            budget_ref.outcome(verdict);
+        } else if let Some(custom) = self.custom_budget() {
+            custom.outcome(verdict);
         }
     }
 
     fn try_retry(&self, fault: &Fault) -> Option<Ticket> {
-        match self.account() {
-            Some(account) => account.try_retry(fault),
-            None => self.own()?.try_retry(fault),
+        match self.budget_ref() {
+            Some(budget_ref) => budget_ref.try_retry(fault),
+            None => self.custom_budget()?.try_retry(fault),
         }
     }
 }
@@ -302,25 +302,25 @@ impl fmt::Debug for Budget {
 
 /// A ready-made budget as a call sees it: without a counted handle, but with the epoch of its owner.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Account {
-    Window(&'static WindowCore, Owner),
+pub(crate) enum BudgetRef {
+    Window(&'static WindowCore, WindowOwner),
     Tokens(&'static TokenCore, u32),
 }
 
-impl Account {
+impl BudgetRef {
     #[inline]
     pub(crate) fn outcome(self, verdict: &Verdict) {
         match self {
             Self::Window(core, owner) => core.outcome(verdict, owner),
-            Self::Tokens(core, epoch) => core.settle(verdict, epoch, None),
+            Self::Tokens(core, epoch) => core.record(verdict, epoch, None),
         }
     }
 
     pub(crate) fn try_retry(self, fault: &Fault) -> Option<Ticket> {
         match self {
-            Self::Window(core, owner) => core.try_retry(owner).then_some(Ticket(Stub::Paid)),
+            Self::Window(core, owner) => core.try_retry(owner).then_some(Ticket(TicketKind::Paid)),
             Self::Tokens(core, epoch) => {
-                core.withdraw(fault, epoch).map(|refund| Ticket(Stub::Tokens(refund)))
+                core.withdraw(fault, epoch).map(|refund| Ticket(TicketKind::Tokens(refund)))
             }
         }
     }
@@ -337,9 +337,9 @@ mod tests {
     const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 
     #[derive(Debug, Default)]
-    struct Told(Arc<Mutex<Vec<String>>>);
+    struct LoggedBudget(Arc<Mutex<Vec<String>>>);
 
-    impl RetryBudget for Told {
+    impl RetryBudget for LoggedBudget {
         fn outcome(&self, verdict: &Verdict) {
             self.0.lock().unwrap().push(format!("{}", verdict.is_success()));
         }
@@ -355,7 +355,7 @@ mod tests {
 
     #[test]
     fn custom_budget_receives_each_outcome_once() {
-        let told = Told::default();
+        let told = LoggedBudget::default();
         let log = Arc::clone(&told.0);
         let budget = Budget::custom(told);
         assert_eq!(budget, budget.clone());

@@ -14,19 +14,19 @@ use tower_fault_classify::{Fault, Verdict};
 
 #[cfg(feature = "serde")]
 use super::Settings;
-use super::rules::tokens::{MOST, ONE, Rules, Scheme};
+use super::rules::tokens::{MAX_TOKENS, ONE, Scheme, TokenRules};
 use super::{Budget, Kind as BudgetKind};
 
 /// What a whole number of tokens may be.
-pub(crate) const TOKENS: RangeInclusive<u32> = 1..=1_000_000_000;
+pub(crate) const TOKEN_RANGE: RangeInclusive<u32> = 1..=1_000_000_000;
 
 /// What a bucket of gRPC may hold.
-pub(crate) const GRPC_TOKENS: RangeInclusive<u32> = 1..=1_000;
+pub(crate) const GRPC_TOKEN_RANGE: RangeInclusive<u32> = 1..=1_000;
 
 /// What a success may give back to a bucket of gRPC.
-pub(crate) const GRPC_RATIOS: RangeInclusive<f64> = 0.001..=1_000.0;
+pub(crate) const GRPC_RATIO_RANGE: RangeInclusive<f64> = 0.001..=1_000.0;
 
-fn take(rules: Rules) -> Budget {
+fn new_budget(rules: TokenRules) -> Budget {
     let core = Recycled::take(TokenCore::new);
     let epoch = core.adopt(rules);
     Budget(BudgetKind::Tokens(core, epoch))
@@ -75,11 +75,11 @@ impl GrpcBudgetBuilder {
     ///
     /// The first value that is out of its range, with its field and the range.
     pub fn build(self) -> Result<Budget, ConfigError> {
-        ConfigError::check("max_tokens", self.max_tokens, GRPC_TOKENS)?;
-        ConfigError::check("ratio", self.ratio, GRPC_RATIOS)?;
+        ConfigError::check("max_tokens", self.max_tokens, GRPC_TOKEN_RANGE)?;
+        ConfigError::check("ratio", self.ratio, GRPC_RATIO_RANGE)?;
         #[expect(clippy::cast_sign_loss, reason = "the ratio is positive")]
         let ratio = (self.ratio * ONE as f64).round() as u64;
-        Ok(take(Rules { capacity: thousandths(self.max_tokens), scheme: Scheme::Grpc { ratio } }))
+        Ok(new_budget(TokenRules { capacity: thousandths(self.max_tokens), scheme: Scheme::Grpc { ratio } }))
     }
 }
 
@@ -134,7 +134,7 @@ impl AwsBudgetBuilder {
     ///
     /// The first value that is out of its range, with its field and the range.
     pub fn build(self) -> Result<Budget, ConfigError> {
-        let capacity = ConfigError::check("capacity", self.capacity, TOKENS)?;
+        let capacity = ConfigError::check("capacity", self.capacity, TOKEN_RANGE)?;
         ConfigError::check("cost", self.cost, 1..=capacity)?;
         ConfigError::check("timeout_cost", self.timeout_cost, 1..=capacity)?;
         ConfigError::check("increment", self.increment, 0..=capacity)?;
@@ -143,12 +143,12 @@ impl AwsBudgetBuilder {
             cost: thousandths(self.cost),
             timeout_cost: thousandths(self.timeout_cost),
         };
-        Ok(take(Rules { capacity: thousandths(capacity), scheme }))
+        Ok(new_budget(TokenRules { capacity: thousandths(capacity), scheme }))
     }
 }
 
 pub(crate) struct TokenCore {
-    /// How the owner's [`Rules`] are kept.
+    /// How the owner's [`TokenRules`] are kept.
     rules: [AtomicU64; 4],
     word: AtomicU64,
 }
@@ -170,7 +170,7 @@ impl TokenCore {
     }
 
     /// Makes the core a full bucket of another owner. Calls of former owners may still use it.
-    pub(super) fn adopt(&self, rules: Rules) -> u32 {
+    pub(super) fn adopt(&self, rules: TokenRules) -> u32 {
         // Relaxed: nobody else changes the epoch.
         let epoch = (epoch_in(self.word.load(Ordering::Relaxed)) + 1) & EPOCHS;
         // An exchange and no plain store, so that it has a place among those of former owners'
@@ -186,11 +186,11 @@ impl TokenCore {
 
     /// The owner's rules, if the word that is read afterwards has the owner's epoch.
     #[inline]
-    fn rules(&self) -> Rules {
+    fn rules(&self) -> TokenRules {
         let words = self.rules.each_ref().map(|word| word.load(Ordering::Relaxed));
         // If a word was another owner's, the epoch is read as that owner's, or a later one's.
         fence(Ordering::Acquire);
-        Rules::from_words(words)
+        TokenRules::from_words(words)
     }
 
     #[cfg(feature = "serde")]
@@ -200,11 +200,11 @@ impl TokenCore {
 
     /// Counts what an attempt came to. A full bucket that would only be filled is not written to.
     #[inline]
-    pub(crate) fn settle(&self, verdict: &Verdict, epoch: u32, paid: Option<u64>) {
+    pub(crate) fn record(&self, verdict: &Verdict, epoch: u32, paid: Option<u64>) {
         let rules = self.rules();
         let settled = |word: u64| {
-            let tokens = word & MOST;
-            let after = rules.settled(tokens, verdict, paid);
+            let tokens = word & MAX_TOKENS;
+            let after = rules.after_outcome(tokens, verdict, paid);
             (epoch_in(word) == epoch && after != tokens).then(|| pack(epoch, after))
         };
         // Relaxed: the word is all there is, and nothing else is told by it.
@@ -212,10 +212,10 @@ impl TokenCore {
     }
 
     /// Returns what a retry was paid with.
-    fn put_back(&self, paid: u64, epoch: u32) {
+    fn refund(&self, paid: u64, epoch: u32) {
         let capacity = self.rules().capacity;
         let returned = |word: u64| {
-            let tokens = (word & MOST) + paid;
+            let tokens = (word & MAX_TOKENS) + paid;
             (paid > 0 && epoch_in(word) == epoch).then(|| pack(epoch, tokens.min(capacity)))
         };
         // Relaxed: as above.
@@ -232,13 +232,13 @@ impl TokenCore {
     fn pay(&self, fault: &Fault, epoch: u32) -> Option<u64> {
         let rules = self.rules();
         let paying = |word: u64| {
-            let price = rules.price(word & MOST, fault)?;
+            let price = rules.retry_cost(word & MAX_TOKENS, fault)?;
             // No price is higher than what is there.
             (epoch_in(word) == epoch).then(|| word - price)
         };
         // Relaxed: as above.
         match self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, paying) {
-            Ok(before) => rules.price(before & MOST, fault),
+            Ok(before) => rules.retry_cost(before & MAX_TOKENS, fault),
             Err(word) if epoch_in(word) != epoch => Some(0),
             Err(_) => None,
         }
@@ -248,7 +248,7 @@ impl TokenCore {
 impl fmt::Debug for TokenCore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rules = self.rules();
-        let tokens = self.word.load(Ordering::Relaxed) & MOST;
+        let tokens = self.word.load(Ordering::Relaxed) & MAX_TOKENS;
         f.debug_struct("TokenCore").field("rules", &rules).field("tokens", &tokens).finish_non_exhaustive()
     }
 }
@@ -275,14 +275,14 @@ pub(crate) struct Refund {
 impl Refund {
     pub(crate) fn settle(mut self, verdict: &Verdict) {
         let paid = self.paid.take();
-        self.core.settle(verdict, self.epoch, paid);
+        self.core.record(verdict, self.epoch, paid);
     }
 }
 
 impl Drop for Refund {
     fn drop(&mut self) {
         if let Some(paid) = self.paid.take() {
-            self.core.put_back(paid, self.epoch);
+            self.core.refund(paid, self.epoch);
         }
     }
 }
@@ -376,7 +376,7 @@ mod tests {
     fn call_of_former_bucket_changes_nothing_for_next() {
         let aws = Scheme::Aws { increment: 0, cost: 7 * ONE, timeout_cost: 7 * ONE };
         let grpc = Scheme::Grpc { ratio: ONE };
-        let rules = [aws, grpc].map(|scheme| Rules { capacity: 7 * ONE, scheme });
+        let rules = [aws, grpc].map(|scheme| TokenRules { capacity: 7 * ONE, scheme });
         let failure = Verdict::Fault(FAILURE);
         for (former, next) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let core: &'static TokenCore = Box::leak(Box::new(TokenCore::new()));
@@ -384,7 +384,7 @@ mod tests {
             let ticket = core.withdraw(&FAILURE, epoch).unwrap();
             let next_epoch = core.adopt(rules[next]);
             // A former owner's failures, retries and refunds.
-            (0..9).for_each(|_| core.settle(&failure, epoch, None));
+            (0..9).for_each(|_| core.record(&failure, epoch, None));
             core.withdraw(&FAILURE, epoch)
                 .expect("it pays as from a full bucket of its own")
                 .settle(&failure);
@@ -392,13 +392,13 @@ mod tests {
             let own = core.withdraw(&FAILURE, next_epoch).expect("it is full");
             own.settle(&failure);
             ticket.settle(&Verdict::Success);
-            (0..9).for_each(|_| core.settle(&Verdict::Success, epoch, None));
+            (0..9).for_each(|_| core.record(&Verdict::Success, epoch, None));
             if next == 1 {
                 // 6 of 7 are left: two more failures leave 4, and a third 3, which is not more than
                 // half.
-                (0..2).for_each(|_| core.settle(&failure, next_epoch, None));
+                (0..2).for_each(|_| core.record(&failure, next_epoch, None));
                 drop(core.withdraw(&FAILURE, next_epoch).expect("4 are more than half of 7"));
-                core.settle(&failure, next_epoch, None);
+                core.record(&failure, next_epoch, None);
             }
             assert!(core.withdraw(&FAILURE, next_epoch).is_none(), "{former}, then {next}");
         }
@@ -443,12 +443,12 @@ mod concurrent {
 
     fn core(capacity: u64, scheme: Scheme) -> TokenCore {
         let core = TokenCore::new();
-        assert_eq!(core.adopt(Rules { capacity: capacity * ONE, scheme }), EPOCH);
+        assert_eq!(core.adopt(TokenRules { capacity: capacity * ONE, scheme }), EPOCH);
         core
     }
 
     fn tokens(core: &TokenCore) -> u64 {
-        core.word.load(Ordering::Relaxed) & MOST
+        core.word.load(Ordering::Relaxed) & MAX_TOKENS
     }
 
     #[test]
@@ -472,10 +472,10 @@ mod concurrent {
             let (core, timed_out) = (&core, timed_out.load(Ordering::Relaxed));
             thread::scope(|scope| {
                 for _ in 0..granted.load(Ordering::Relaxed) {
-                    scope.spawn(move || core.settle(&Verdict::Success, EPOCH, Some(5 * ONE)));
+                    scope.spawn(move || core.record(&Verdict::Success, EPOCH, Some(5 * ONE)));
                 }
                 scope.spawn(move || {
-                    (0..timed_out).for_each(|_| core.settle(&Verdict::Success, EPOCH, Some(10 * ONE)));
+                    (0..timed_out).for_each(|_| core.record(&Verdict::Success, EPOCH, Some(10 * ONE)));
                 });
             });
             assert_eq!(tokens(core), 500 * ONE);
@@ -487,14 +487,14 @@ mod concurrent {
         let core = core(100_000, Scheme::Grpc { ratio: 100 });
         thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..10_000).for_each(|_| core.settle(&FAILURE.into(), EPOCH, None)));
+                scope.spawn(|| (0..10_000).for_each(|_| core.record(&FAILURE.into(), EPOCH, None)));
             }
         });
         assert_eq!(tokens(&core), 60_000 * ONE);
         thread::scope(|scope| {
             for _ in 0..4 {
-                scope.spawn(|| (0..10_000).for_each(|_| core.settle(&Verdict::Success, EPOCH, None)));
-                scope.spawn(|| (0..1_000).for_each(|_| core.settle(&FAILURE.into(), EPOCH, None)));
+                scope.spawn(|| (0..10_000).for_each(|_| core.record(&Verdict::Success, EPOCH, None)));
+                scope.spawn(|| (0..1_000).for_each(|_| core.record(&FAILURE.into(), EPOCH, None)));
             }
         });
         assert_eq!(tokens(&core), 60_000 * ONE);
@@ -534,11 +534,11 @@ mod concurrent {
             for step in steps {
                 match step {
                     Step::Succeeds => {
-                        core.settle(&Verdict::Success, EPOCH, None);
+                        core.record(&Verdict::Success, EPOCH, None);
                         add(&mut naive, success);
                     }
                     Step::Fails => {
-                        core.settle(&FAILURE.into(), EPOCH, None);
+                        core.record(&FAILURE.into(), EPOCH, None);
                         add(&mut naive, failure);
                     }
                     Step::Retries { timeout, succeeds } => {
@@ -555,7 +555,7 @@ mod concurrent {
                             prop_assert_eq!(paid.cast_signed(), price);
                             add(&mut naive, -price);
                             let verdict = if succeeds { Verdict::Success } else { fault.into() };
-                            core.settle(&verdict, EPOCH, Some(paid));
+                            core.record(&verdict, EPOCH, Some(paid));
                             add(&mut naive, match (aws, succeeds) {
                                 (true, true) => price,
                                 (false, true) => success,
@@ -587,7 +587,7 @@ mod models {
 
     fn core(tokens: u64) -> Arc<TokenCore> {
         let core = TokenCore::new();
-        core.adopt(Rules { capacity: tokens * ONE, scheme: AWS });
+        core.adopt(TokenRules { capacity: tokens * ONE, scheme: AWS });
         Arc::new(core)
     }
 
@@ -608,7 +608,7 @@ mod models {
             let core = core(10);
             assert_eq!(core.pay(&FAILURE, EPOCH), Some(5 * ONE));
             let other = Arc::clone(&core);
-            let thread = thread::spawn(move || other.settle(&Verdict::Success, EPOCH, Some(5 * ONE)));
+            let thread = thread::spawn(move || other.record(&Verdict::Success, EPOCH, Some(5 * ONE)));
             assert_eq!(core.pay(&FAILURE, EPOCH), Some(5 * ONE));
             thread.join().unwrap();
             assert!(core.pay(&FAILURE, EPOCH).is_some() && core.pay(&FAILURE, EPOCH).is_none());
@@ -622,10 +622,10 @@ mod models {
             assert_eq!(core.pay(&FAILURE, EPOCH), Some(5 * ONE));
             let other = Arc::clone(&core);
             let thread = thread::spawn(move || {
-                other.settle(&Verdict::Success, EPOCH, Some(5 * ONE));
+                other.record(&Verdict::Success, EPOCH, Some(5 * ONE));
                 other.pay(&FAILURE, EPOCH)
             });
-            let epoch = core.adopt(Rules { capacity: 5 * ONE, scheme: AWS });
+            let epoch = core.adopt(TokenRules { capacity: 5 * ONE, scheme: AWS });
             assert!(core.pay(&FAILURE, epoch).is_some());
             thread.join().unwrap();
             assert!(core.pay(&FAILURE, epoch).is_none());
@@ -640,11 +640,11 @@ mod models {
             let other = Arc::clone(&core);
             let thread = thread::spawn(move || {
                 // With the next owner's rules both would change the word.
-                other.settle(&FAILURE.into(), EPOCH, None);
+                other.record(&FAILURE.into(), EPOCH, None);
                 let paid = other.pay(&FAILURE, EPOCH);
                 assert!(matches!(paid, Some(0 | 5_000)), "{paid:?}");
             });
-            let epoch = core.adopt(Rules { capacity: 3 * ONE, scheme: Scheme::Grpc { ratio: ONE } });
+            let epoch = core.adopt(TokenRules { capacity: 3 * ONE, scheme: Scheme::Grpc { ratio: ONE } });
             thread.join().unwrap();
             assert_eq!(core.word.load(Ordering::Relaxed), pack(epoch, 3 * ONE));
             assert_eq!(core.pay(&FAILURE, epoch), Some(0));

@@ -18,12 +18,12 @@ use tower_fault_classify::{Kind, Verdict};
 
 #[cfg(feature = "serde")]
 use super::Settings;
-use super::rules::window::Rules;
+use super::rules::window::WindowRules;
 use super::{Budget, Kind as BudgetKind};
 
-pub(crate) const RATIOS: RangeInclusive<f64> = 0.0..=1_000.0;
+pub(crate) const RATIO_RANGE: RangeInclusive<f64> = 0.0..=1_000.0;
 
-pub(crate) const SPANS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
+pub(crate) const SPAN_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
 
 /// Builds a budget over a sliding window.
 #[derive(Clone, Debug)]
@@ -74,9 +74,9 @@ impl BudgetBuilder {
     ///
     /// The first value that is out of its range, with its field and the range.
     pub fn build(self) -> Result<Budget, ConfigError> {
-        ConfigError::check("ratio", self.ratio, RATIOS)?;
-        let span = ConfigError::check("span", self.span, SPANS)?.as_nanos() as u64;
-        let rules = Rules::new(self.ratio, self.min_per_second, span);
+        ConfigError::check("ratio", self.ratio, RATIO_RANGE)?;
+        let span = ConfigError::check("span", self.span, SPAN_RANGE)?.as_nanos() as u64;
+        let rules = WindowRules::new(self.ratio, self.min_per_second, span);
         let core = Recycled::take(WindowCore::new);
         let owner = core.adopt(rules, Buckets::of(span), self.clock);
         Ok(Budget(BudgetKind::Window(core, owner)))
@@ -98,13 +98,13 @@ pub(crate) struct WindowCore {
 /// What only withdrawals use.
 #[derive(Debug)]
 struct Withdrawals {
-    rules: Rules,
+    rules: WindowRules,
     retries: Ring,
 }
 
 /// What a call keeps of the budget that it began with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Owner {
+pub(crate) struct WindowOwner {
     epoch: u32,
     /// Whether the budget would grant a retry to the only call of a window.
     grants_first: bool,
@@ -122,12 +122,12 @@ impl WindowCore {
             buckets: Buckets::of(u64::MAX).words().map(AtomicU64::new),
             clock: AtomicClock::new(Clock::default()),
             epoch: AtomicU64::new(0),
-            withdrawals: Mutex::new(Withdrawals { rules: Rules::NONE, retries: Ring::default() }),
+            withdrawals: Mutex::new(Withdrawals { rules: WindowRules::NONE, retries: Ring::default() }),
         }
     }
 
     /// Makes the core an empty budget of another owner. Calls of former owners may still use it.
-    pub(super) fn adopt(&self, rules: Rules, buckets: Buckets, clock: Clock) -> Owner {
+    pub(super) fn adopt(&self, rules: WindowRules, buckets: Buckets, clock: Clock) -> WindowOwner {
         // Under the lock, so that no withdrawal of a former owner runs across it.
         let mut withdrawals = lock(&self.withdrawals);
         let former = self.buckets();
@@ -146,7 +146,7 @@ impl WindowCore {
         self.requests.sweep(None);
         withdrawals.retries.sweep(None);
         withdrawals.rules = rules;
-        Owner { epoch, grants_first: rules.grant(1, 0) }
+        WindowOwner { epoch, grants_first: rules.grants(1, 0) }
     }
 
     #[cfg(feature = "serde")]
@@ -157,7 +157,7 @@ impl WindowCore {
 
     /// Pays in for a request, by what its first attempt came to. One that was never sent pays nothing.
     #[inline]
-    pub(crate) fn outcome(&self, verdict: &Verdict, owner: Owner) {
+    pub(crate) fn outcome(&self, verdict: &Verdict, owner: WindowOwner) {
         if verdict.fault().is_none_or(|fault| fault.kind() != Kind::Rejected) {
             self.deposit(self.clock.now(), owner);
         }
@@ -165,13 +165,13 @@ impl WindowCore {
 
     /// Draws for a retry, if there is enough. For a call whose core belongs to another budget by
     /// now, there is what its own budget would have for it alone.
-    pub(crate) fn try_retry(&self, owner: Owner) -> bool {
+    pub(crate) fn try_retry(&self, owner: WindowOwner) -> bool {
         self.withdraw(self.clock.now(), owner)
     }
 
     /// `now` was read before.
     #[inline]
-    fn deposit(&self, now: u64, owner: Owner) {
+    fn deposit(&self, now: u64, owner: WindowOwner) {
         let buckets = self.buckets();
         // If the clock or a word was another owner's, the epoch is read as that owner's, or a later
         // one's.
@@ -182,7 +182,7 @@ impl WindowCore {
     }
 
     /// `now` was read before.
-    fn withdraw(&self, now: u64, owner: Owner) -> bool {
+    fn withdraw(&self, now: u64, owner: WindowOwner) -> bool {
         let withdrawals = lock(&self.withdrawals);
         if self.epoch() != owner.epoch {
             return owner.grants_first;
@@ -191,7 +191,7 @@ impl WindowCore {
         let tag = self.buckets().tag(now, owner.epoch);
         let drawn = retries.sum(tag);
         // As long as the reserve, or a part of what was paid in, is enough, the rest need not be counted.
-        let granted = self.requests.reaches(tag, |requests| rules.grant(requests, drawn));
+        let granted = self.requests.reaches(tag, |requests| rules.grants(requests, drawn));
         if granted {
             retries.add(tag, 1);
         }
@@ -292,7 +292,7 @@ mod tests {
             for (former_span, next_span) in [(10, 10), (10, 3_600), (3_600, 1)] {
                 let adopt = |core: &WindowCore, ratio, clock: usize, span: u64| {
                     let nanos = span * 1_000_000_000_u64;
-                    core.adopt(Rules::new(ratio, 0, nanos), Buckets::of(nanos), clocks[clock].0)
+                    core.adopt(WindowRules::new(ratio, 0, nanos), Buckets::of(nanos), clocks[clock].0)
                 };
                 let core = WindowCore::new();
                 let former = adopt(&core, 1.0, former_clock, former_span);
@@ -316,7 +316,7 @@ mod tests {
     fn call_outliving_every_handle_keeps_its_budget() {
         let (first, _hand) = budget(0.5, 0);
         pay(&first, 1);
-        let late = first.account().unwrap();
+        let late = first.budget_ref().unwrap();
         drop(first);
         assert!(late.try_retry(&FAULT).is_none(), "one request does not pay for a retry");
         late.outcome(&Verdict::Success);
@@ -359,9 +359,9 @@ mod concurrent {
 
     const SPAN: u64 = 10_000_000_000;
 
-    fn core(ratio: f64, min_per_second: u32) -> (WindowCore, Owner) {
+    fn core(ratio: f64, min_per_second: u32) -> (WindowCore, WindowOwner) {
         let core = WindowCore::with_stripes(Striped::with_stripes(2));
-        let rules = Rules::new(ratio, min_per_second, SPAN);
+        let rules = WindowRules::new(ratio, min_per_second, SPAN);
         let owner = core.adopt(rules, Buckets::of(SPAN), Clock::manual().0);
         (core, owner)
     }
@@ -431,9 +431,9 @@ mod models {
 
     const SPAN: u64 = 10_000_000_000;
 
-    fn core(ratio: f64) -> (Arc<WindowCore>, Owner) {
+    fn core(ratio: f64) -> (Arc<WindowCore>, WindowOwner) {
         let core = WindowCore::with_stripes(Striped::with_stripes(0));
-        let owner = core.adopt(Rules::new(ratio, 0, SPAN), Buckets::of(SPAN), Clock::manual().0);
+        let owner = core.adopt(WindowRules::new(ratio, 0, SPAN), Buckets::of(SPAN), Clock::manual().0);
         (Arc::new(core), owner)
     }
 
@@ -463,14 +463,14 @@ mod models {
 
     /// A former owner's call and the next owner's adoption of a core on another clock, at another
     /// time, with other buckets.
-    fn beside_adoption(former: impl FnOnce(&WindowCore, Owner) + Send + 'static) {
+    fn beside_adoption(former: impl FnOnce(&WindowCore, WindowOwner) + Send + 'static) {
         let (core, owner) = core(1.0);
         core.deposit(0, owner);
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || former(&other, owner));
         let (clock, hand) = Clock::manual();
         hand.set(std::time::Duration::from_nanos(1_000_000 * SPAN));
-        let next = core.adopt(Rules::new(1.0, 0, SPAN / 10), Buckets::of(SPAN / 10), clock);
+        let next = core.adopt(WindowRules::new(1.0, 0, SPAN / 10), Buckets::of(SPAN / 10), clock);
         core.outcome(&Verdict::Success, next);
         thread.join().unwrap();
         assert!(core.try_retry(next) && !core.try_retry(next), "it was paid in once");

@@ -8,17 +8,17 @@ use http::HeaderName;
 use tower_fault_classify::__internals::{Clock, ConfigError};
 
 use super::decide::{Limits, nanos};
-use super::{Extras, Methods, Observer, Plan, RetryEvent, RetryPolicy};
+use super::{ColdConfig, GrpcMethods, HotConfig, Observer, RetryEvent, RetryPolicy};
 use crate::backoff::{Backoff, Jitter};
 use crate::budget::Budget;
 use crate::request::{NonIdempotent, RetrySafety};
 use crate::rng::Seeds;
 
-pub(crate) const ATTEMPTS: RangeInclusive<u32> = 1..=1_000;
-pub(crate) const FACTORS: RangeInclusive<f64> = 1.0..=1_000.0;
-pub(crate) const SHARES: RangeInclusive<f64> = 0.0..=1.0;
-pub(crate) const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-pub(crate) const REPLAY_LIMITS: RangeInclusive<usize> = 0..=1 << 30;
+pub(crate) const ATTEMPT_RANGE: RangeInclusive<u32> = 1..=1_000;
+pub(crate) const MULTIPLIER_RANGE: RangeInclusive<f64> = 1.0..=1_000.0;
+pub(crate) const SHARE_RANGE: RangeInclusive<f64> = 0.0..=1.0;
+pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub(crate) const REPLAY_LIMIT_RANGE: RangeInclusive<usize> = 0..=1 << 30;
 
 /// Builds a [`RetryPolicy`].
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ pub struct RetryPolicyBuilder {
     safety: RetrySafety,
     non_idempotent: NonIdempotent,
     follows_redirects: Option<bool>,
-    budget: Spending,
+    budget: BudgetChoice,
     clock: Option<Clock>,
     seed: Option<u64>,
     replay_limit: usize,
@@ -47,7 +47,7 @@ pub struct RetryPolicyBuilder {
 }
 
 #[derive(Clone, Debug)]
-enum Spending {
+enum BudgetChoice {
     Default,
     Given(Option<Budget>),
 }
@@ -65,7 +65,7 @@ impl Default for RetryPolicyBuilder {
             safety: RetrySafety::ByRequest,
             non_idempotent: NonIdempotent::UnsentOrRefused,
             follows_redirects: None,
-            budget: Spending::Default,
+            budget: BudgetChoice::Default,
             clock: None,
             seed: None,
             replay_limit: 64 * 1024,
@@ -185,7 +185,7 @@ impl RetryPolicyBuilder {
 
     /// What retries are paid from; `None`: without bound. **Default**: a [`Budget::default`] of the policy's own.
     pub fn budget(mut self, budget: impl Into<Option<Budget>>) -> Self {
-        self.budget = Spending::Given(budget.into());
+        self.budget = BudgetChoice::Given(budget.into());
         self
     }
 
@@ -267,8 +267,8 @@ impl RetryPolicyBuilder {
 
     /// Is told of every retry, when it is decided on: before its delay. It must not block. A panic in it ends there. It costs a call the
     /// counting of a reference. **Default**: nobody is told.
-    pub fn on_retry(mut self, told: impl Fn(&RetryEvent) + Send + Sync + 'static) -> Self {
-        self.observer = Some(Observer::new(told));
+    pub fn on_retry(mut self, callback: impl Fn(&RetryEvent) + Send + Sync + 'static) -> Self {
+        self.observer = Some(Observer::new(callback));
         self
     }
 
@@ -278,21 +278,21 @@ impl RetryPolicyBuilder {
     ///
     /// The first value that is out of its range, with its field and the range.
     pub fn build(self) -> Result<RetryPolicy, ConfigError> {
-        ConfigError::check("max_attempts", self.max_attempts, ATTEMPTS)?;
-        ConfigError::check("max_backoff", self.max_backoff, Duration::ZERO..=LONGEST)?;
+        ConfigError::check("max_attempts", self.max_attempts, ATTEMPT_RANGE)?;
+        ConfigError::check("max_backoff", self.max_backoff, Duration::ZERO..=MAX_DURATION)?;
         ConfigError::check("initial_backoff", self.initial_backoff, Duration::ZERO..=self.max_backoff)?;
-        ConfigError::check("backoff_multiplier", self.backoff_multiplier, FACTORS)?;
+        ConfigError::check("backoff_multiplier", self.backoff_multiplier, MULTIPLIER_RANGE)?;
         check_jitter(self.jitter)?;
         if let Some(time) = self.max_elapsed {
-            ConfigError::check("max_elapsed", time, Duration::ZERO..=LONGEST)?;
+            ConfigError::check("max_elapsed", time, Duration::ZERO..=MAX_DURATION)?;
         }
-        ConfigError::check("max_retry_after", self.max_retry_after, Duration::ZERO..=LONGEST)?;
-        ConfigError::check("replay_limit", self.replay_limit, REPLAY_LIMITS)?;
+        ConfigError::check("max_retry_after", self.max_retry_after, Duration::ZERO..=MAX_DURATION)?;
+        ConfigError::check("replay_limit", self.replay_limit, REPLAY_LIMIT_RANGE)?;
         let methods =
-            if self.methods.is_empty() { None } else { Some(Arc::new(Methods::parse(self.methods)?)) };
+            if self.methods.is_empty() { None } else { Some(Arc::new(GrpcMethods::parse(self.methods)?)) };
         let budget = match self.budget {
-            Spending::Given(budget) => budget,
-            Spending::Default => match &self.clock {
+            BudgetChoice::Given(budget) => budget,
+            BudgetChoice::Default => match &self.clock {
                 // The budget of a test stands on the test's clock.
                 Some(clock) => Some(Budget::builder().clock(*clock).build()?),
                 None => Some(Budget::default()),
@@ -313,13 +313,13 @@ impl RetryPolicyBuilder {
             follows_redirects: self.follows_redirects,
             max_retry_after: nanos(self.max_retry_after),
         };
-        let extras = Extras {
-            budget: budget.as_ref().and_then(Budget::own).cloned(),
+        let cold = ColdConfig {
+            budget: budget.as_ref().and_then(Budget::custom_budget).cloned(),
             observer: self.observer,
             header: self.header,
         };
         Ok(RetryPolicy {
-            plan: Plan { limits, clock, account: budget.as_ref().and_then(Budget::account) },
+            hot: HotConfig { limits, clock, budget_ref: budget.as_ref().and_then(Budget::budget_ref) },
             budget,
             seeds: self.seed.map(Seeds::from),
             replay_limit: self.replay_limit,
@@ -327,7 +327,7 @@ impl RetryPolicyBuilder {
             non_idempotent: self.non_idempotent,
             remove_marker: self.remove_marker,
             methods,
-            extras: extras.into_shared(),
+            cold: cold.into_shared(),
         })
     }
 }
@@ -335,10 +335,10 @@ impl RetryPolicyBuilder {
 fn check_jitter(jitter: Jitter) -> Result<(), ConfigError> {
     match jitter {
         Jitter::Proportional(share) | Jitter::CenkaltiProportional(share) => {
-            ConfigError::check("jitter", share, SHARES)?;
+            ConfigError::check("jitter", share, SHARE_RANGE)?;
         }
         Jitter::Additive(most) | Jitter::TenacityAdditive(most) => {
-            ConfigError::check("jitter", most, Duration::ZERO..=LONGEST)?;
+            ConfigError::check("jitter", most, Duration::ZERO..=MAX_DURATION)?;
         }
         _ => {}
     }

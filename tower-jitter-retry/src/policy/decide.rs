@@ -23,7 +23,7 @@ pub(crate) struct Limits {
 
 /// What a call has behind it when one of its attempts failed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Progress {
+pub(crate) struct CallProgress {
     /// Nanoseconds since the call began.
     pub(crate) elapsed: u64,
     /// How many of those the caller gives it.
@@ -122,12 +122,12 @@ impl Limits {
     pub(crate) fn delay(
         &self,
         fault: &Fault,
-        progress: &mut Progress,
+        progress: &mut CallProgress,
         mut uniform: impl FnMut(RangeInclusive<u64>) -> u64,
     ) -> Result<u64, GiveUp> {
-        let limit = self.end(progress.deadline).limit;
+        let limit = self.time_limit(progress.deadline).limit;
         // At the very end only a retry that was decided on earlier may start.
-        let left = self.left(progress.elapsed, progress.deadline)?;
+        let left = self.time_left(progress.elapsed, progress.deadline)?;
         if left == 0 {
             return Err(limit);
         }
@@ -151,8 +151,8 @@ impl Limits {
     /// # Errors
     ///
     /// The limit that is exceeded, if no retry may start any more.
-    pub(crate) fn left(&self, elapsed: u64, deadline: Option<u64>) -> Result<u64, GiveUp> {
-        let End { latest, limit } = self.end(deadline);
+    pub(crate) fn time_left(&self, elapsed: u64, deadline: Option<u64>) -> Result<u64, GiveUp> {
+        let TimeLimit { latest, limit } = self.time_limit(deadline);
         match latest {
             Some(u64::MAX) => Ok(u64::MAX),
             _ => latest.and_then(|latest| latest.checked_sub(elapsed)).ok_or(limit),
@@ -163,13 +163,13 @@ impl Limits {
     ///
     /// A retry may start at the very end of `max_elapsed`, but not at the deadline: it would have
     /// no time left.
-    pub(crate) fn end(&self, deadline: Option<u64>) -> End {
+    pub(crate) fn time_limit(&self, deadline: Option<u64>) -> TimeLimit {
         let latest = self.max_elapsed.unwrap_or(u64::MAX);
         match deadline {
             Some(deadline) if deadline <= latest => {
-                End { latest: deadline.checked_sub(1), limit: GiveUp::Deadline }
+                TimeLimit { latest: deadline.checked_sub(1), limit: GiveUp::Deadline }
             }
-            _ => End { latest: Some(latest), limit: GiveUp::MaxElapsed },
+            _ => TimeLimit { latest: Some(latest), limit: GiveUp::MaxElapsed },
         }
     }
 }
@@ -182,7 +182,7 @@ pub(crate) fn is_rejection(fault: &Fault) -> bool {
 
 /// When the last retry of a call may start.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct End {
+pub(crate) struct TimeLimit {
     /// In nanoseconds since the call began. `None`: never.
     latest: Option<u64>,
     /// The limit that determines it.

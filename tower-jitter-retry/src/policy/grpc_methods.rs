@@ -4,9 +4,9 @@ use tower_fault_classify::__internals::ConfigError;
 
 /// Names as `package.Service/Method`, and services as `package.Service/`, sorted.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Methods(Vec<Box<str>>);
+pub(crate) struct GrpcMethods(Vec<Box<str>>);
 
-impl Methods {
+impl GrpcMethods {
     /// A method for each name; a slash ahead of it does no harm, and `*` in place of the method stands for all of the service.
     pub(super) fn parse(names: Vec<String>) -> Result<Self, ConfigError> {
         let mut methods = Vec::with_capacity(names.len());
@@ -36,7 +36,7 @@ impl Methods {
     }
 
     /// Whether a path, `/package.Service/Method`, is one of them.
-    pub(crate) fn contain(&self, path: &str) -> bool {
+    pub(crate) fn contains(&self, path: &str) -> bool {
         let Some(method) = path.strip_prefix('/') else { return false };
         let has = |name: &str| self.0.binary_search_by(|method| (**method).cmp(name)).is_ok();
         has(method) || method.find('/').is_some_and(|slash| has(&method[..=slash]))
@@ -47,15 +47,15 @@ impl Methods {
 mod tests {
     use super::*;
 
-    fn methods(names: &[&str]) -> Result<Methods, ConfigError> {
-        Methods::parse(names.iter().map(ToString::to_string).collect())
+    fn methods(names: &[&str]) -> Result<GrpcMethods, ConfigError> {
+        GrpcMethods::parse(names.iter().map(ToString::to_string).collect())
     }
 
     #[test]
     fn method_matches_list_entry_or_listed_service() {
         let methods = methods(&["shop.Orders/Get", "/shop.Orders/List", "shop.Stock/*"]).unwrap();
         for path in ["/shop.Orders/Get", "/shop.Orders/List", "/shop.Stock/Get", "/shop.Stock/Put"] {
-            assert!(methods.contain(path), "{path}");
+            assert!(methods.contains(path), "{path}");
         }
         for path in [
             "/shop.Orders/Put",
@@ -66,7 +66,7 @@ mod tests {
             "",
             "/shop.Stocks/Get",
         ] {
-            assert!(!methods.contain(path), "{path}");
+            assert!(!methods.contains(path), "{path}");
         }
     }
 

@@ -15,16 +15,16 @@ use tower_fault_classify::__internals::Clock;
 use tower_fault_classify::Fault;
 
 use crate::backoff::Backoff;
-use crate::budget::{Account, Budget, RetryBudget};
-use crate::request::{Attempt, Mark, NonIdempotent, Notes, Outer, RequestInfo, ResendAfter, RetrySafety};
+use crate::budget::{Budget, BudgetRef, RetryBudget};
+use crate::request::{Attempt, Mark, NonIdempotent, Notes, OuterMark, RequestInfo, ResendAfter, RetrySafety};
 use crate::rng::Seeds;
 
 pub use builder::RetryPolicyBuilder;
 #[cfg(feature = "serde")]
-pub(crate) use builder::{ATTEMPTS, FACTORS, LONGEST, REPLAY_LIMITS, SHARES};
+pub(crate) use builder::{ATTEMPT_RANGE, MAX_DURATION, MULTIPLIER_RANGE, REPLAY_LIMIT_RANGE, SHARE_RANGE};
 pub use decide::GiveUp;
-pub(crate) use decide::{Limits, Progress, is_rejection, nanos};
-pub(crate) use grpc_methods::Methods;
+pub(crate) use decide::{CallProgress, Limits, is_rejection, nanos};
+pub(crate) use grpc_methods::GrpcMethods;
 
 /// What is retried, how often and after which delay.
 ///
@@ -44,7 +44,7 @@ pub(crate) use grpc_methods::Methods;
 /// | [`track_uploads`](RetryPolicyBuilder::track_uploads) | on |
 /// | [`marker`](RetryPolicyBuilder::marker), [`marker_header`](RetryPolicyBuilder::marker_header) | on, no header |
 /// | [`remove_marker`](RetryPolicyBuilder::remove_marker) | off |
-/// | [`on_retry`](RetryPolicyBuilder::on_retry) | nobody is told |
+/// | [`on_retry`](RetryPolicyBuilder::on_retry) | no callback |
 ///
 /// Clones share the budget.
 ///
@@ -91,36 +91,36 @@ pub(crate) use grpc_methods::Methods;
 /// does, and `serde_json` with its feature `float_roundtrip`.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
-    pub(crate) plan: Plan,
+    pub(crate) hot: HotConfig,
     pub(crate) budget: Option<Budget>,
     pub(crate) seeds: Option<Seeds>,
     pub(crate) replay_limit: usize,
     pub(crate) safety: RetrySafety,
     pub(crate) non_idempotent: NonIdempotent,
     pub(crate) remove_marker: bool,
-    pub(crate) methods: Option<Arc<Methods>>,
+    pub(crate) methods: Option<Arc<GrpcMethods>>,
     /// What costs a call the counting of a reference, so that it is there only if it is used.
-    pub(crate) extras: Option<Arc<Extras>>,
+    pub(crate) cold: Option<Arc<ColdConfig>>,
 }
 
 /// What every call copies, so that it reaches nothing of its policy: a copy is cheaper than the counting of a reference.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Plan {
+pub(crate) struct HotConfig {
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
     /// The policy's budget, if it is a ready-made one. The policy's own handle keeps it.
-    pub(crate) account: Option<Account>,
+    pub(crate) budget_ref: Option<BudgetRef>,
 }
 
 /// What few policies have.
 #[derive(Debug, Default)]
-pub(crate) struct Extras {
+pub(crate) struct ColdConfig {
     pub(crate) budget: Option<Arc<dyn RetryBudget>>,
     pub(crate) observer: Option<Observer>,
     pub(crate) header: Option<HeaderName>,
 }
 
-impl Extras {
+impl ColdConfig {
     /// Nothing, if there is nothing in it.
     fn into_shared(self) -> Option<Arc<Self>> {
         let any = self.budget.is_some() || self.observer.is_some() || self.header.is_some();
@@ -158,7 +158,7 @@ impl RetryPolicy {
 
     /// How its delays grow and are drawn.
     pub const fn backoff(&self) -> Backoff {
-        self.plan.limits.backoff
+        self.hot.limits.backoff
     }
 
     /// What its retries are paid from: give it to another policy to bound both together. `None`: they are without bound.
@@ -171,17 +171,17 @@ impl RetryPolicy {
     /// What is written on the request of a first attempt.
     #[inline]
     pub(crate) fn first_mark(&self, attempt: Attempt, remaining: Option<Duration>) -> Mark<'_> {
-        Mark { attempt, remaining, marker: self.plan.limits.marker, header: self.marker_header() }
+        Mark { attempt, remaining, marker: self.hot.limits.marker, header: self.marker_header() }
     }
 
     pub(crate) fn marker_header(&self) -> Option<&HeaderName> {
-        self.extras.as_ref()?.header.as_ref()
+        self.cold.as_ref()?.header.as_ref()
     }
 
     /// Why a request is sent once, if it is.
     #[cold]
-    pub(crate) fn why_once(&self, resend_after: ResendAfter) -> GiveUp {
-        match (self.plan.limits.max_attempts, resend_after) {
+    pub(crate) fn single_attempt_reason(&self, resend_after: ResendAfter) -> GiveUp {
+        match (self.hot.limits.max_attempts, resend_after) {
             (1, _) => GiveUp::Attempts,
             (_, ResendAfter::Nothing) => GiveUp::NotIdempotent,
             _ => GiveUp::Nested,
@@ -190,8 +190,8 @@ impl RetryPolicy {
 
     /// The layers further out that this policy heeds.
     #[inline]
-    pub(crate) fn outer(&self, notes: &Notes) -> Outer {
-        Outer::new(if self.plan.limits.marker { notes.attempt } else { None })
+    pub(crate) fn outer(&self, notes: &Notes) -> OuterMark {
+        OuterMark::new(if self.hot.limits.marker { notes.attempt } else { None })
     }
 
     /// The faults after which one request may be sent again. `own` is the request's own word.
@@ -199,7 +199,7 @@ impl RetryPolicy {
     pub(crate) fn resend_after(&self, request: &impl RequestInfo, own: Option<RetrySafety>) -> ResendAfter {
         let listed = || {
             let listed =
-                |methods: &Methods| request.grpc_method().is_some_and(|method| methods.contain(method));
+                |methods: &GrpcMethods| request.grpc_method().is_some_and(|method| methods.contains(method));
             self.methods.as_deref().is_some_and(listed)
         };
         let idempotent = request.is_idempotent() || listed();
@@ -235,8 +235,8 @@ pub struct RetryEvent {
 pub(crate) struct Observer(Arc<dyn Fn(&RetryEvent) + Send + Sync>);
 
 impl Observer {
-    pub(crate) fn new(told: impl Fn(&RetryEvent) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(told))
+    pub(crate) fn new(callback: impl Fn(&RetryEvent) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(callback))
     }
 
     pub(crate) fn notify(&self, event: &RetryEvent) {

@@ -2,7 +2,7 @@
 
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
 
-use super::decide::{GiveUp, Limits, Progress};
+use super::decide::{CallProgress, GiveUp, Limits};
 use super::*;
 use crate::backoff::{Jitter, Position};
 use crate::request::ResendAfter;
@@ -12,17 +12,17 @@ const SECOND: u64 = 1_000_000_000;
 const FAULT: Fault =
     Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 
-const FIRST: Progress = Progress { elapsed: 0, deadline: None, position: Position::START };
+const FIRST: CallProgress = CallProgress { elapsed: 0, deadline: None, position: Position::START };
 
 fn limits(builder: RetryPolicyBuilder) -> Limits {
-    builder.build().unwrap().plan.limits
+    builder.build().unwrap().hot.limits
 }
 
 /// The tick of the timer that a cut keeps free.
 const TICK: u64 = 1_000_000;
 
 /// The delay if every draw takes the largest.
-fn longest(limits: &Limits, fault: &Fault, mut progress: Progress) -> Option<u64> {
+fn longest(limits: &Limits, fault: &Fault, mut progress: CallProgress) -> Option<u64> {
     limits.delay(fault, &mut progress, |range| *range.end()).ok()
 }
 
@@ -81,7 +81,7 @@ fn minimum_shorter_than_backoff_keeps_backoff() {
 fn retry_delay_ends_before_deadline() {
     let limits = limits(RetryPolicy::builder());
     let by = |deadline| {
-        limits.delay(&FAULT, &mut Progress { deadline: Some(deadline), ..FIRST }, |range| *range.end())
+        limits.delay(&FAULT, &mut CallProgress { deadline: Some(deadline), ..FIRST }, |range| *range.end())
     };
     assert_eq!(by(SECOND / 10 + 1), Ok(SECOND / 10));
     let cut = SECOND / 10 - 1 - TICK;
@@ -106,7 +106,7 @@ fn hint_replaces_backoff_and_is_never_shortened() {
 #[test]
 fn delay_that_does_not_fit_is_not_started() {
     let bounded = limits(RetryPolicy::builder().max_elapsed(Duration::from_secs(10)));
-    let at = |elapsed| longest(&bounded, &FAULT, Progress { elapsed, ..FIRST });
+    let at = |elapsed| longest(&bounded, &FAULT, CallProgress { elapsed, ..FIRST });
     assert_eq!(at(10 * SECOND - SECOND / 10), Some(SECOND / 10), "it ends just in time");
     assert_eq!(at(10 * SECOND - SECOND / 10 + 1), Some(SECOND / 10 - 1 - TICK), "the range is cut");
     assert_eq!(at(10 * SECOND - 1), Some(0));
@@ -114,13 +114,13 @@ fn delay_that_does_not_fit_is_not_started() {
     assert_eq!(at(u64::MAX), None);
     let hinted = |seconds, elapsed| {
         let fault = FAULT.with_retry_after(Duration::from_secs(seconds));
-        longest(&bounded, &fault, Progress { elapsed, ..FIRST })
+        longest(&bounded, &fault, CallProgress { elapsed, ..FIRST })
     };
     assert_eq!(hinted(8, 0), Some(10 * SECOND - TICK), "of a hint, the stretch is cut");
     assert_eq!(hinted(8, 2 * SECOND), Some(8 * SECOND));
     assert_eq!(hinted(8, 2 * SECOND + 1), None, "the hint itself does not fit");
     let unbounded = limits(RetryPolicy::builder().max_elapsed(None));
-    assert!(longest(&unbounded, &FAULT, Progress { elapsed: u64::MAX, ..FIRST }).is_some());
+    assert!(longest(&unbounded, &FAULT, CallProgress { elapsed: u64::MAX, ..FIRST }).is_some());
 }
 
 #[test]

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::RetryBody;
-use super::buffer::{Reader, Step, Tape};
-use super::error::{BoxError, failed};
+use super::buffer::{ReadStep, Reader, ReplayBuffer};
+use super::error::{BoxError, upload_error};
 
 /// A streaming body that can be sent again, as long as what was read of it stays within a limit.
 ///
@@ -53,16 +53,16 @@ use super::error::{BoxError, failed};
 pub struct ReplayBody<B>(State<B>);
 
 enum State<B> {
-    /// It is not kept. `tape` is what was kept of it, if it was.
-    Through { body: B, tape: Option<Arc<Tape<B>>> },
+    /// It is not kept. `buffer` is what was kept of it, if it was.
+    PassThrough { body: B, buffer: Option<Arc<ReplayBuffer<B>>> },
     /// It is kept, and may be taken over.
-    Kept(Reader<B>),
+    Recorded(Reader<B>),
 }
 
 impl<B> ReplayBody<B> {
     /// A body that passes through as it is until a [`JitterRetry`](crate::JitterRetry) keeps it.
     pub const fn new(body: B) -> Self {
-        Self(State::Through { body, tape: None })
+        Self(State::PassThrough { body, buffer: None })
     }
 }
 
@@ -87,20 +87,20 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
-            State::Through { body, tape } => {
+            State::PassThrough { body, buffer } => {
                 let polled = Pin::new(body).poll_frame(cx);
-                if let Some(tape) = tape {
-                    tape.set_waits(polled.is_pending());
+                if let Some(buffer) = buffer {
+                    buffer.set_waits(polled.is_pending());
                 }
                 polled.map(|frame| {
-                    frame.map(|frame| frame.map(|frame| frame.map_data(Into::into)).map_err(failed))
+                    frame.map(|frame| frame.map(|frame| frame.map_data(Into::into)).map_err(upload_error))
                 })
             }
-            State::Kept(reader) => match reader.read(cx) {
-                Step::Read(read) => read,
-                Step::Alone(frame, body) => {
-                    let tape = Some(reader.tape());
-                    self.0 = State::Through { body, tape };
+            State::Recorded(reader) => match reader.read(cx) {
+                ReadStep::Read(read) => read,
+                ReadStep::Alone(frame, body) => {
+                    let buffer = Some(reader.buffer());
+                    self.0 = State::PassThrough { body, buffer };
                     Poll::Ready(Some(Ok(frame)))
                 }
             },
@@ -109,15 +109,15 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            State::Through { body, .. } => body.is_end_stream(),
-            State::Kept(reader) => reader.is_end_stream(),
+            State::PassThrough { body, .. } => body.is_end_stream(),
+            State::Recorded(reader) => reader.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            State::Through { body, .. } => body.size_hint(),
-            State::Kept(reader) => reader.size_hint(),
+            State::PassThrough { body, .. } => body.size_hint(),
+            State::Recorded(reader) => reader.size_hint(),
         }
     }
 }
@@ -125,7 +125,7 @@ where
 /// What is kept of a streaming body. If it belongs to the layer that keeps the body, dropping it
 /// gives back what the body that goes out has read already: no attempt follows.
 pub struct Replay<B> {
-    tape: Arc<Tape<B>>,
+    buffer: Arc<ReplayBuffer<B>>,
     /// It belongs to the layer that keeps the body. The layers further in send again what that
     /// layer keeps.
     owns: bool,
@@ -134,7 +134,7 @@ pub struct Replay<B> {
 impl<B> Drop for Replay<B> {
     fn drop(&mut self) {
         if self.owns {
-            self.tape.release();
+            self.buffer.release();
         }
     }
 }
@@ -150,36 +150,38 @@ where
 
     fn save(self, limit: usize) -> (Self, Option<Replay<B>>) {
         match self.0 {
-            State::Through { body, .. } => {
-                let (tape, reader) = Tape::record(body, limit);
-                (Self(State::Kept(reader)), Some(Replay { tape, owns: true }))
+            State::PassThrough { body, .. } => {
+                let (buffer, reader) = ReplayBuffer::record(body, limit);
+                (Self(State::Recorded(reader)), Some(Replay { buffer, owns: true }))
             }
-            State::Kept(reader) => {
-                let saved = reader.share().map(|owns| Replay { tape: reader.tape(), owns });
-                (Self(State::Kept(reader)), saved)
+            State::Recorded(reader) => {
+                let saved = reader.share().map(|owns| Replay { buffer: reader.buffer(), owns });
+                (Self(State::Recorded(reader)), saved)
             }
         }
     }
 
     fn usable(saved: &Replay<B>) -> bool {
-        saved.tape.is_whole()
+        saved.buffer.is_whole()
     }
 
     fn waits(saved: &Replay<B>) -> Option<bool> {
-        Some(saved.tape.waits())
+        Some(saved.buffer.waits())
     }
 
     fn again(mut saved: Replay<B>, last: bool) -> Option<(Self, Option<Replay<B>>)> {
-        let reader = Tape::take_over(&saved.tape, last && saved.owns)?;
+        let reader = ReplayBuffer::take_over(&saved.buffer, last && saved.owns)?;
         // No layer keeps the body now, unless a layer further in saves it before it is read.
         saved.owns &= !last;
-        Some((Self(State::Kept(reader)), Some(saved)))
+        Some((Self(State::Recorded(reader)), Some(saved)))
     }
 }
 
 impl<B> fmt::Debug for ReplayBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReplayBody").field("kept", &matches!(self.0, State::Kept(_))).finish_non_exhaustive()
+        f.debug_struct("ReplayBody")
+            .field("kept", &matches!(self.0, State::Recorded(_)))
+            .finish_non_exhaustive()
     }
 }
 

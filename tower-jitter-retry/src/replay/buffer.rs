@@ -20,26 +20,26 @@ use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use tower_fault_classify::__internals::sync::{AtomicBool, Mutex, Ordering, lock};
 
-use super::error::{BoxError, ReplayError, failed};
-use super::prefix::Prefix;
+use super::error::{BoxError, ReplayError, upload_error};
+use super::recorded::RecordedBytes;
 
 /// What is known of a body that may be sent again.
-pub(super) struct Tape<B> {
+pub(super) struct ReplayBuffer<B> {
     /// The present attempt waits for the body's source. Written by the attempt that holds the body,
     /// under the lock as long as another attempt can take it over. Relaxed: it guards no other
     /// memory, and a reader that sees an old value misjudges one call.
     waits: AtomicBool,
-    reel: Mutex<Reel<B>>,
+    state: Mutex<BufferState<B>>,
 }
 
-struct Reel<B> {
+struct BufferState<B> {
     /// The attempt that may read on.
     holder: u32,
-    rest: Rest<B>,
-    prefix: Prefix,
+    source: Source<B>,
+    recorded: RecordedBytes,
     trailers: Option<HeaderMap>,
     /// How far the holder has played what earlier attempts read.
-    place: Place,
+    position: ReadPosition,
     /// Another attempt may follow: what is read is kept.
     kept: bool,
     /// A part of what was read is kept no longer.
@@ -51,32 +51,32 @@ struct Reel<B> {
 }
 
 /// The rest of the body.
-enum Rest<B> {
-    Here(B),
+enum Source<B> {
+    Available(B),
     /// An attempt is reading it, without the lock.
-    Out,
-    /// It has ended, failed, panicked, or is its last reader's.
+    BeingRead,
+    /// It has ended, upload_error, panicked, or is its last reader's.
     Gone,
 }
 
-impl<B> Rest<B> {
+impl<B> Source<B> {
     fn get(&self) -> Option<&B> {
         match self {
-            Self::Here(body) => Some(body),
-            Self::Out | Self::Gone => None,
+            Self::Available(body) => Some(body),
+            Self::BeingRead | Self::Gone => None,
         }
     }
 }
 
 /// Where one attempt stands.
 pub(super) struct Reader<B> {
-    tape: Arc<Tape<B>>,
+    buffer: Arc<ReplayBuffer<B>>,
     attempt: u32,
 }
 
 /// How far what earlier attempts read has been played.
 #[derive(Clone, Copy, Debug, Default)]
-struct Place {
+struct ReadPosition {
     piece: usize,
     trailers: bool,
 }
@@ -85,7 +85,7 @@ struct Place {
 pub(super) type Read = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
 /// The result of reading the body itself.
-enum Outcome {
+enum SourceRead {
     Pending,
     End,
     Failed(BoxError),
@@ -94,29 +94,29 @@ enum Outcome {
 
 /// The result of a read when the body was put back, and what is to be dropped after the lock,
 /// because its drop is user code.
-struct Put<B> {
-    step: Step<B>,
+struct PutBack<B> {
+    step: ReadStep<B>,
     spent: Option<B>,
     /// What was read by an attempt that no longer holds the body: data that was copied, or an
     /// error.
     unread: Option<Result<Bytes, BoxError>>,
 }
 
-impl<B> Put<B> {
+impl<B> PutBack<B> {
     fn step(read: Read) -> Self {
-        Self { step: Step::Read(read), spent: None, unread: None }
+        Self { step: ReadStep::Read(read), spent: None, unread: None }
     }
 }
 
 /// Dropped while the body is out: it has panicked.
-struct Out<'a, B>(&'a Tape<B>);
+struct PoisonGuard<'a, B>(&'a ReplayBuffer<B>);
 
-impl<B> Drop for Out<'_, B> {
+impl<B> Drop for PoisonGuard<'_, B> {
     fn drop(&mut self) {
-        let mut reel = lock(&self.0.reel);
-        reel.rest = Rest::Gone;
-        let waker = reel.waker.take();
-        drop(reel);
+        let mut state = lock(&self.0.state);
+        state.source = Source::Gone;
+        let waker = state.waker.take();
+        drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -125,61 +125,61 @@ impl<B> Drop for Out<'_, B> {
 
 /// A frame, or the body that is the reader's alone from here on: it has outgrown the limit, or no
 /// attempt follows.
-pub(super) enum Step<B> {
+pub(super) enum ReadStep<B> {
     Read(Read),
     Alone(Frame<Bytes>, B),
 }
 
-impl<B: Body + Unpin> Tape<B>
+impl<B: Body + Unpin> ReplayBuffer<B>
 where
     B::Data: Into<Bytes>,
     B::Error: Into<BoxError>,
 {
     /// Of the first attempt, and its reader.
     pub(super) fn record(body: B, limit: usize) -> (Arc<Self>, Reader<B>) {
-        let reel = Reel {
+        let state = BufferState {
             holder: 1,
-            rest: Rest::Here(body),
-            prefix: Prefix::new(limit),
+            source: Source::Available(body),
+            recorded: RecordedBytes::new(limit),
             trailers: None,
-            place: Place::default(),
+            position: ReadPosition::default(),
             kept: true,
             lost: false,
             ended: false,
             waker: None,
         };
-        let tape = Arc::new(Self { waits: AtomicBool::new(false), reel: Mutex::new(reel) });
-        let reader = Reader { tape: Arc::clone(&tape), attempt: 1 };
-        (tape, reader)
+        let buffer = Arc::new(Self { waits: AtomicBool::new(false), state: Mutex::new(state) });
+        let reader = Reader { buffer: Arc::clone(&buffer), attempt: 1 };
+        (buffer, reader)
     }
 
     /// Whether another attempt would have all of the body.
     pub(super) fn is_whole(&self) -> bool {
-        lock(&self.reel).is_whole()
+        lock(&self.state).is_whole()
     }
 
     /// Takes the body over. `None`: not all of it is there any more. The last attempt keeps
     /// nothing.
-    pub(super) fn take_over(tape: &Arc<Self>, last: bool) -> Option<Reader<B>> {
-        let mut reel = lock(&tape.reel);
-        if !reel.is_whole() {
+    pub(super) fn take_over(buffer: &Arc<Self>, last: bool) -> Option<Reader<B>> {
+        let mut state = lock(&buffer.state);
+        if !state.is_whole() {
             return None;
         }
-        reel.holder += 1;
-        reel.prefix.seal();
-        reel.place = Place::default();
-        reel.kept = !last;
-        tape.set_waits(false);
-        let (attempt, waker) = (reel.holder, reel.waker.take());
-        drop(reel);
+        state.holder += 1;
+        state.recorded.seal();
+        state.position = ReadPosition::default();
+        state.kept = !last;
+        buffer.set_waits(false);
+        let (attempt, waker) = (state.holder, state.waker.take());
+        drop(state);
         if let Some(waker) = waker {
             waker.wake();
         }
-        Some(Reader { tape: Arc::clone(tape), attempt })
+        Some(Reader { buffer: Arc::clone(buffer), attempt })
     }
 }
 
-impl<B> Tape<B> {
+impl<B> ReplayBuffer<B> {
     /// Whether the present attempt waits for the body's source.
     pub(super) fn waits(&self) -> bool {
         self.waits.load(Ordering::Relaxed)
@@ -193,100 +193,100 @@ impl<B> Tape<B> {
 
     /// No attempt follows: gives back the memory of what the present attempt has read.
     pub(super) fn release(&self) {
-        let mut reel = lock(&self.reel);
-        let Place { piece, trailers } = reel.place;
-        reel.kept = false;
-        reel.lost = true;
-        reel.prefix.release(piece);
-        let played = if trailers { reel.trailers.take() } else { None };
-        drop(reel);
+        let mut state = lock(&self.state);
+        let ReadPosition { piece, trailers } = state.position;
+        state.kept = false;
+        state.lost = true;
+        state.recorded.release(piece);
+        let played = if trailers { state.trailers.take() } else { None };
+        drop(state);
         drop(played);
     }
 }
 
-impl<B: Body + Unpin> Reel<B>
+impl<B: Body + Unpin> BufferState<B>
 where
     B::Data: Into<Bytes>,
     B::Error: Into<BoxError>,
 {
     fn is_whole(&self) -> bool {
-        self.kept && (self.ended || !matches!(self.rest, Rest::Gone))
+        self.kept && (self.ended || !matches!(self.source, Source::Gone))
     }
 
     /// What was read already, if the reader is behind.
     fn replay(&mut self) -> Option<Frame<Bytes>> {
-        let at = self.place.piece;
-        if let Some(data) = if self.kept { self.prefix.piece(at) } else { self.prefix.take_piece(at) } {
-            self.place.piece += 1;
+        let at = self.position.piece;
+        if let Some(data) = if self.kept { self.recorded.piece(at) } else { self.recorded.take_piece(at) } {
+            self.position.piece += 1;
             self.lost |= !self.kept;
             return Some(Frame::data(data));
         }
-        if !self.ended || self.place.trailers {
+        if !self.ended || self.position.trailers {
             return None;
         }
-        self.place.trailers = true;
+        self.position.trailers = true;
         self.lost |= !self.kept;
         if self.kept { self.trailers.clone() } else { self.trailers.take() }.map(Frame::trailers)
     }
 
     /// Puts the body back after the holder has read it.
-    fn put_back(&mut self, read: Outcome, body: B) -> Put<B> {
+    fn put_back(&mut self, read: SourceRead, body: B) -> PutBack<B> {
         match read {
-            Outcome::Pending => {
-                self.rest = Rest::Here(body);
-                Put::step(Poll::Pending)
+            SourceRead::Pending => {
+                self.source = Source::Available(body);
+                PutBack::step(Poll::Pending)
             }
-            Outcome::End => {
+            SourceRead::End => {
                 self.end(None);
-                Put { spent: Some(body), ..Put::step(Poll::Ready(None)) }
+                PutBack { spent: Some(body), ..PutBack::step(Poll::Ready(None)) }
             }
-            Outcome::Failed(error) => {
-                self.rest = Rest::Gone;
-                self.prefix.forget();
-                Put { spent: Some(body), ..Put::step(Poll::Ready(Some(Err(error)))) }
+            SourceRead::Failed(error) => {
+                self.source = Source::Gone;
+                self.recorded.forget();
+                PutBack { spent: Some(body), ..PutBack::step(Poll::Ready(Some(Err(error)))) }
             }
-            Outcome::Frame(frame) => self.keep(frame, body),
+            SourceRead::Frame(frame) => self.keep(frame, body),
         }
     }
 
-    fn keep(&mut self, frame: Frame<Bytes>, body: B) -> Put<B> {
+    fn keep(&mut self, frame: Frame<Bytes>, body: B) -> PutBack<B> {
         self.lost |= !self.kept;
         if let Some(trailers) = frame.trailers_ref() {
             self.end(self.kept.then(|| trailers.clone()));
-            self.place.trailers = true;
-            return Put { spent: Some(body), ..Put::step(Poll::Ready(Some(Ok(frame)))) };
+            self.position.trailers = true;
+            return PutBack { spent: Some(body), ..PutBack::step(Poll::Ready(Some(Ok(frame)))) };
         }
-        if self.kept && frame.data_ref().is_some_and(|data| self.prefix.keep(data)) {
+        if self.kept && frame.data_ref().is_some_and(|data| self.recorded.keep(data)) {
             // What is full by now is what this reader has read itself.
-            self.place.piece = self.prefix.pieces();
-            self.rest = Rest::Here(body);
-            return Put::step(Poll::Ready(Some(Ok(frame))));
+            self.position.piece = self.recorded.pieces();
+            self.source = Source::Available(body);
+            return PutBack::step(Poll::Ready(Some(Ok(frame))));
         }
-        // The prefix was played before the rest was read, so that no reader needs it.
-        self.prefix.forget();
-        self.rest = Rest::Gone;
-        Put { step: Step::Alone(frame, body), spent: None, unread: None }
+        // The recorded was played before the rest was read, so that no reader needs it.
+        self.recorded.forget();
+        self.source = Source::Gone;
+        PutBack { step: ReadStep::Alone(frame, body), spent: None, unread: None }
     }
 
     /// Puts the body back after a read by an attempt that no longer holds it. What was read belongs
     /// to the holder.
-    fn hand_over(&mut self, read: Outcome, body: B) -> Put<B> {
-        let mut put = Put::step(Poll::Ready(Some(Err(failed(ReplayError::TakenOver)))));
+    fn put_back_for_holder(&mut self, read: SourceRead, body: B) -> PutBack<B> {
+        let mut put = PutBack::step(Poll::Ready(Some(Err(upload_error(ReplayError::TakenOver)))));
         match read {
-            Outcome::Pending => self.rest = Rest::Here(body),
-            Outcome::End => {
+            SourceRead::Pending => self.source = Source::Available(body),
+            SourceRead::End => {
                 self.end(None);
                 put.spent = Some(body);
             }
-            Outcome::Failed(error) => {
-                self.rest = Rest::Gone;
+            SourceRead::Failed(error) => {
+                self.source = Source::Gone;
                 put.spent = Some(body);
                 put.unread = Some(Err(error));
             }
-            Outcome::Frame(frame) => match frame.into_data() {
+            SourceRead::Frame(frame) => match frame.into_data() {
                 Ok(data) => {
-                    self.prefix.add(&data);
-                    self.rest = Rest::Here(body);
+                    self.recorded.add(&data);
+                    self.source = Source::Available(body);
                     put.unread = Some(Ok(data));
                 }
                 Err(frame) => {
@@ -301,29 +301,29 @@ where
     fn end(&mut self, trailers: Option<HeaderMap>) {
         self.trailers = trailers;
         self.ended = true;
-        self.rest = Rest::Gone;
+        self.source = Source::Gone;
     }
 
     fn is_end_stream(&self) -> bool {
-        let played = self.prefix.left(self.place.piece) == 0;
+        let played = self.recorded.left(self.position.piece) == 0;
         let ended = if self.ended {
-            self.place.trailers || self.trailers.is_none()
+            self.position.trailers || self.trailers.is_none()
         } else {
-            self.rest.get().is_some_and(Body::is_end_stream)
+            self.source.get().is_some_and(Body::is_end_stream)
         };
         played && ended
     }
 
     fn size_hint(&self) -> SizeHint {
-        let left = self.prefix.left(self.place.piece) as u64;
-        let rest = match self.rest.get() {
-            Some(rest) => rest.size_hint(),
+        let left = self.recorded.left(self.position.piece) as u64;
+        let source = match self.source.get() {
+            Some(source) => source.size_hint(),
             None if self.ended => SizeHint::with_exact(0),
             None => SizeHint::new(),
         };
         let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(left));
-        if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(left)) {
+        hint.set_lower(source.lower().saturating_add(left));
+        if let Some(upper) = source.upper().and_then(|upper| upper.checked_add(left)) {
             hint.set_upper(upper);
         }
         hint
@@ -335,35 +335,35 @@ where
     B::Data: Into<Bytes>,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn read(&self, cx: &mut Context<'_>) -> Step<B> {
+    pub(super) fn read(&self, cx: &mut Context<'_>) -> ReadStep<B> {
         let mut body = match self.take_out(cx) {
             Ok(body) => body,
-            Err(read) => return Step::Read(read),
+            Err(read) => return ReadStep::Read(read),
         };
-        let out = Out(&self.tape);
+        let out = PoisonGuard(&self.buffer);
         let read = match Pin::new(&mut body).poll_frame(cx) {
-            Poll::Pending => Outcome::Pending,
-            Poll::Ready(None) => Outcome::End,
-            Poll::Ready(Some(Err(error))) => Outcome::Failed(failed(error)),
-            Poll::Ready(Some(Ok(frame))) => Outcome::Frame(frame.map_data(Into::into)),
+            Poll::Pending => SourceRead::Pending,
+            Poll::Ready(None) => SourceRead::End,
+            Poll::Ready(Some(Err(error))) => SourceRead::Failed(upload_error(error)),
+            Poll::Ready(Some(Ok(frame))) => SourceRead::Frame(frame.map_data(Into::into)),
         };
         // It has not panicked.
         mem::forget(out);
-        let mut waker = matches!(read, Outcome::Pending).then(|| cx.waker().clone());
+        let mut waker = matches!(read, SourceRead::Pending).then(|| cx.waker().clone());
 
-        let mut reel = lock(&self.tape.reel);
-        let holds = reel.holder == self.attempt;
+        let mut state = lock(&self.buffer.state);
+        let holds = state.holder == self.attempt;
         let put = if holds {
             // An attempt that waits is woken at a take-over; one that has read on does not wait.
-            mem::swap(&mut reel.waker, &mut waker);
-            let put = reel.put_back(read, body);
-            self.tape.set_waits(matches!(put.step, Step::Read(Poll::Pending)));
+            mem::swap(&mut state.waker, &mut waker);
+            let put = state.put_back(read, body);
+            self.buffer.set_waits(matches!(put.step, ReadStep::Read(Poll::Pending)));
             put
         } else {
-            waker = reel.waker.take();
-            reel.hand_over(read, body)
+            waker = state.waker.take();
+            state.put_back_for_holder(read, body)
         };
-        drop(reel);
+        drop(state);
         if let Some(waker) = waker
             && !holds
         {
@@ -377,31 +377,31 @@ where
     fn take_out(&self, cx: &mut Context<'_>) -> Result<B, Read> {
         let mut waker = None;
         loop {
-            let mut reel = lock(&self.tape.reel);
-            if reel.holder != self.attempt {
-                return Err(Poll::Ready(Some(Err(failed(ReplayError::TakenOver)))));
+            let mut state = lock(&self.buffer.state);
+            if state.holder != self.attempt {
+                return Err(Poll::Ready(Some(Err(upload_error(ReplayError::TakenOver)))));
             }
-            if let Some(frame) = reel.replay() {
+            if let Some(frame) = state.replay() {
                 return Err(Poll::Ready(Some(Ok(frame))));
             }
-            if reel.ended {
-                self.tape.set_waits(false);
+            if state.ended {
+                self.buffer.set_waits(false);
                 return Err(Poll::Ready(None));
             }
-            match mem::replace(&mut reel.rest, Rest::Out) {
-                Rest::Here(body) => return Ok(body),
-                Rest::Gone => {
-                    reel.rest = Rest::Gone;
-                    return Err(Poll::Ready(Some(Err(failed(ReplayError::Broken)))));
+            match mem::replace(&mut state.source, Source::BeingRead) {
+                Source::Available(body) => return Ok(body),
+                Source::Gone => {
+                    state.source = Source::Gone;
+                    return Err(Poll::Ready(Some(Err(upload_error(ReplayError::Broken)))));
                 }
                 // An attempt before is reading it, and wakes this one.
-                Rest::Out if waker.is_some() => {
-                    mem::swap(&mut reel.waker, &mut waker);
-                    drop(reel);
+                Source::BeingRead if waker.is_some() => {
+                    mem::swap(&mut state.waker, &mut waker);
+                    drop(state);
                     return Err(Poll::Pending);
                 }
-                Rest::Out => {
-                    drop(reel);
+                Source::BeingRead => {
+                    drop(state);
                     waker = Some(cx.waker().clone());
                 }
             }
@@ -411,28 +411,28 @@ where
     /// Saves the body for a layer further in as well. `true`: that layer keeps it from here on,
     /// because the layer that kept it makes its last attempt. `None`: not all of it is there.
     pub(super) fn share(&self) -> Option<bool> {
-        let mut reel = lock(&self.tape.reel);
-        if reel.holder != self.attempt {
+        let mut state = lock(&self.buffer.state);
+        if state.holder != self.attempt {
             return None;
         }
-        let takes_over = !reel.kept && !reel.lost;
-        reel.kept |= takes_over;
-        reel.is_whole().then_some(takes_over)
+        let takes_over = !state.kept && !state.lost;
+        state.kept |= takes_over;
+        state.is_whole().then_some(takes_over)
     }
 
-    pub(super) fn tape(&self) -> Arc<Tape<B>> {
-        Arc::clone(&self.tape)
+    pub(super) fn buffer(&self) -> Arc<ReplayBuffer<B>> {
+        Arc::clone(&self.buffer)
     }
 
     /// A body that was taken over has not ended: it fails.
     pub(super) fn is_end_stream(&self) -> bool {
-        let reel = lock(&self.tape.reel);
-        reel.holder == self.attempt && reel.is_end_stream()
+        let state = lock(&self.buffer.state);
+        state.holder == self.attempt && state.is_end_stream()
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {
-        let reel = lock(&self.tape.reel);
-        if reel.holder == self.attempt { reel.size_hint() } else { SizeHint::new() }
+        let state = lock(&self.buffer.state);
+        if state.holder == self.attempt { state.size_hint() } else { SizeHint::new() }
     }
 }
 
@@ -473,11 +473,11 @@ mod models {
         let (mut seen, mut cx) = (Vec::new(), Context::from_waker(Waker::noop()));
         loop {
             match reader.read(&mut cx) {
-                Step::Read(Poll::Ready(Some(Ok(frame)))) => seen.extend(frame.into_data().unwrap()),
-                Step::Read(Poll::Ready(end)) => return (seen, end.is_none()),
+                ReadStep::Read(Poll::Ready(Some(Ok(frame)))) => seen.extend(frame.into_data().unwrap()),
+                ReadStep::Read(Poll::Ready(end)) => return (seen, end.is_none()),
                 // The first attempt is reading.
-                Step::Read(Poll::Pending) => thread::yield_now(),
-                Step::Alone(..) => unreachable!(),
+                ReadStep::Read(Poll::Pending) => thread::yield_now(),
+                ReadStep::Alone(..) => unreachable!(),
             }
         }
     }
@@ -500,15 +500,15 @@ mod models {
     #[test]
     fn loom_attempt_that_has_not_read_does_not_wait() {
         loom::model(|| {
-            let (tape, first) = Tape::record(Stalled, 10);
+            let (buffer, first) = ReplayBuffer::record(Stalled, 10);
             let thread = thread::spawn(move || {
                 let _ = first.read(&mut Context::from_waker(Waker::noop()));
             });
-            let second = Tape::take_over(&tape, false).unwrap();
+            let second = ReplayBuffer::take_over(&buffer, false).unwrap();
             thread.join().unwrap();
-            assert!(!tape.waits(), "the first attempt no longer speaks for the body");
+            assert!(!buffer.waits(), "the first attempt no longer speaks for the body");
             let _ = second.read(&mut Context::from_waker(Waker::noop()));
-            assert!(tape.waits());
+            assert!(buffer.waits());
         });
     }
 
@@ -521,12 +521,13 @@ mod models {
             }
         }
         loom::model(|| {
-            let (tape, first) = Tape::record(Countdown(2), 10);
+            let (buffer, first) = ReplayBuffer::record(Countdown(2), 10);
             let thread = thread::spawn(move || read(&first));
-            let second = Tape::take_over(&tape, false).unwrap();
+            let second = ReplayBuffer::take_over(&buffer, false).unwrap();
             let woken = Arc::new(Woken(false.into()));
             let waker = Waker::from(Arc::clone(&woken));
-            let waits = matches!(second.read(&mut Context::from_waker(&waker)), Step::Read(Poll::Pending));
+            let waits =
+                matches!(second.read(&mut Context::from_waker(&waker)), ReadStep::Read(Poll::Pending));
             thread.join().unwrap();
             assert!(!waits || woken.0.load(std::sync::atomic::Ordering::SeqCst));
         });
@@ -535,9 +536,9 @@ mod models {
     #[test]
     fn loom_body_taken_over_is_whole_or_cut_for_each() {
         loom::model(|| {
-            let (tape, first) = Tape::record(Countdown(2), 10);
+            let (buffer, first) = ReplayBuffer::record(Countdown(2), 10);
             let thread = thread::spawn(move || read(&first));
-            let second = read(&Tape::take_over(&tape, false).unwrap());
+            let second = read(&ReplayBuffer::take_over(&buffer, false).unwrap());
             assert_eq!(second, (vec![1, 0], true), "the retry has all of it");
             let (seen, ended) = thread.join().unwrap();
             assert!([1, 0].starts_with(&seen));

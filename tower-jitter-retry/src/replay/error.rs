@@ -8,7 +8,7 @@ use tower_fault_classify::upload::UploadError;
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Marks an error as one of the request's body, so that it is not taken for one of the connection.
-pub(super) fn failed(error: impl Into<BoxError>) -> BoxError {
+pub(super) fn upload_error(error: impl Into<BoxError>) -> BoxError {
     UploadError::new(error).into()
 }
 

@@ -7,7 +7,7 @@
 mod body;
 mod buffer;
 mod error;
-mod prefix;
+mod recorded;
 #[cfg(all(test, not(loom_models)))]
 mod tests;
 
@@ -119,11 +119,11 @@ fn copied_with<D: Buf + 'static>(body: &Full<D>) -> usize {
 /// What is kept of a body whose type is the client's.
 #[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
 #[derive(Debug)]
-pub struct SavedBody<B>(Kept<B>);
+pub struct SavedBody<B>(SavedKind<B>);
 
 #[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
 #[derive(Debug)]
-enum Kept<B> {
+enum SavedKind<B> {
     /// The whole body, shared with the one that goes out.
     Whole(Bytes),
     Stream(Replay<B>),
@@ -136,7 +136,7 @@ enum Kept<B> {
 /// - `$copy` copies the data of a body in memory.
 /// - `$from` makes a body in memory.
 #[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
-macro_rules! of_client {
+macro_rules! client_body {
     ($($(#[$feature:meta])* $body:ty, $wrap:path, $take:path, $copy:path, $from:expr;)+) => {
         $(
             $(#[$feature])*
@@ -145,10 +145,10 @@ macro_rules! of_client {
 
                 fn save(mut self, limit: usize) -> (Self, Option<SavedBody<Self>>) {
                     if let Some(data) = $take(&mut self) {
-                        return ($from(data.clone()), Some(SavedBody(Kept::Whole(data))));
+                        return ($from(data.clone()), Some(SavedBody(SavedKind::Whole(data))));
                     }
                     let (body, saved) = ReplayBody::new(self).save(limit);
-                    ($wrap(body), saved.map(|saved| SavedBody(Kept::Stream(saved))))
+                    ($wrap(body), saved.map(|saved| SavedBody(SavedKind::Stream(saved))))
                 }
 
                 fn duplicate(&self, limit: usize) -> Option<Self> {
@@ -157,27 +157,27 @@ macro_rules! of_client {
 
                 fn usable(saved: &SavedBody<Self>) -> bool {
                     match &saved.0 {
-                        Kept::Whole(_) => true,
-                        Kept::Stream(replay) => ReplayBody::usable(replay),
+                        SavedKind::Whole(_) => true,
+                        SavedKind::Stream(replay) => ReplayBody::usable(replay),
                     }
                 }
 
                 fn waits(saved: &SavedBody<Self>) -> Option<bool> {
                     match &saved.0 {
-                        Kept::Whole(_) => None,
-                        Kept::Stream(replay) => ReplayBody::waits(replay),
+                        SavedKind::Whole(_) => None,
+                        SavedKind::Stream(replay) => ReplayBody::waits(replay),
                     }
                 }
 
                 fn again(saved: SavedBody<Self>, last: bool) -> Option<(Self, Option<SavedBody<Self>>)> {
                     match saved.0 {
-                        Kept::Whole(data) => {
-                            let more = (!last).then(|| SavedBody(Kept::Whole(data.clone())));
+                        SavedKind::Whole(data) => {
+                            let more = (!last).then(|| SavedBody(SavedKind::Whole(data.clone())));
                             Some(($from(data), more))
                         }
-                        Kept::Stream(replay) => {
+                        SavedKind::Stream(replay) => {
                             let (body, more) = ReplayBody::again(replay, last)?;
-                            Some(($wrap(body), more.map(|more| SavedBody(Kept::Stream(more)))))
+                            Some(($wrap(body), more.map(|more| SavedBody(SavedKind::Stream(more)))))
                         }
                     }
                 }
@@ -187,18 +187,18 @@ macro_rules! of_client {
 }
 
 #[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
-of_client! {
+client_body! {
     #[cfg(feature = "axum")]
-    axum_core::body::Body, axum_core::body::Body::new, boxed::take, boxed::copy, axum_core::body::Body::from;
+    axum_core::body::Body, axum_core::body::Body::new, boxed_body::take, boxed_body::copy, axum_core::body::Body::from;
     #[cfg(feature = "reqwest")]
-    reqwest::Body, reqwest::Body::wrap, of_reqwest::take, of_reqwest::copy, reqwest::Body::from;
+    reqwest::Body, reqwest::Body::wrap, reqwest_body::take, reqwest_body::copy, reqwest::Body::from;
     #[cfg(feature = "tonic")]
-    tonic::body::Body, tonic::body::Body::new, boxed::take, boxed::copy, |_: Bytes| tonic::body::Body::empty();
+    tonic::body::Body, tonic::body::Body::new, boxed_body::take, boxed_body::copy, |_: Bytes| tonic::body::Body::empty();
 }
 
 /// A box shows nothing of what is in it but that it is empty.
 #[cfg(any(feature = "axum", feature = "tonic"))]
-mod boxed {
+mod boxed_body {
     use bytes::Bytes;
     use http_body::Body;
 
@@ -214,7 +214,7 @@ mod boxed {
 /// reqwest's own bodies in memory stay what they are: reqwest clones them when it follows a
 /// redirect.
 #[cfg(feature = "reqwest")]
-mod of_reqwest {
+mod reqwest_body {
     use std::pin::Pin;
     use std::task::{Context, Poll, Waker};
 

@@ -42,8 +42,8 @@ impl<B> RequestInfo for Request<B> {
 
     #[inline]
     fn notes(&mut self) -> Notes {
-        let notes = noted(self.extensions());
-        Notes { deadline: earliest(notes.deadline, self.headers()), ..notes }
+        let notes = read_notes(self.extensions());
+        Notes { deadline: earliest_deadline(notes.deadline, self.headers()), ..notes }
     }
 
     fn grpc_method(&self) -> Option<&str> {
@@ -106,7 +106,7 @@ impl<B: RetryBody> RetryRequest for Request<B> {
 
 /// What the extensions say.
 #[inline]
-pub(super) fn noted(extensions: &::http::Extensions) -> Notes {
+pub(super) fn read_notes(extensions: &::http::Extensions) -> Notes {
     if extensions.is_empty() {
         return Notes::default();
     }
@@ -119,7 +119,7 @@ pub(super) fn noted(extensions: &::http::Extensions) -> Notes {
 
 /// The extension's deadline, or that of `grpc-timeout` if it is the earlier.
 #[inline]
-pub(super) fn earliest(deadline: Option<Deadline>, headers: &HeaderMap) -> Option<Deadline> {
+pub(super) fn earliest_deadline(deadline: Option<Deadline>, headers: &HeaderMap) -> Option<Deadline> {
     let Some(timeout) = grpc::timeout(headers) else { return deadline };
     let earlier = deadline.is_some_and(|deadline| deadline.remaining() <= timeout);
     if earlier { deadline } else { Some(Deadline::within(timeout)) }

@@ -39,9 +39,9 @@ impl Attempt {
 
 /// The mark of the layers further out, if there are any.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Outer(Option<Attempt>);
+pub(crate) struct OuterMark(Option<Attempt>);
 
-impl Outer {
+impl OuterMark {
     #[inline]
     pub(crate) const fn new(mark: Option<Attempt>) -> Self {
         Self(mark)

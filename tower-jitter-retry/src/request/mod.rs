@@ -14,8 +14,8 @@ use std::borrow::Cow;
 pub use self::http::{SavedHttp, remove_marker};
 pub use self::info::{Deadline, Mark, Notes, RequestInfo};
 pub use self::marker::Attempt;
-pub(crate) use self::marker::{Coverage, Outer};
-pub(crate) use self::redirect::on_first_hop;
+pub(crate) use self::marker::{Coverage, OuterMark};
+pub(crate) use self::redirect::verdict_before_redirect;
 pub(crate) use self::safety::ResendAfter;
 pub use self::safety::{NonIdempotent, RetrySafety};
 

@@ -18,7 +18,7 @@ use tower_fault_classify::{Classify, Retryable, Verdict, judge_error};
 
 /// What a verdict says about the request that the caller sent. `follows` is the policy's setting,
 /// `url` the request's.
-pub(crate) fn on_first_hop<'u, C, Res, Err>(
+pub(crate) fn verdict_before_redirect<'u, C, Res, Err>(
     verdict: Verdict,
     follows: Option<bool>,
     classify: &C,
@@ -36,7 +36,7 @@ where
     let by_result = || match result {
         Ok(response) => {
             let answered = classify.outcome(response)?;
-            Some(!is_same(&url()?, &answered.url()?))
+            Some(!is_same_resource(&url()?, &answered.url()?))
         }
         Err(error) => Some(judge_error(classify.error(error)?).maybe_redirected()),
     };
@@ -48,7 +48,7 @@ where
 }
 
 /// Whether two URLs lead to the same resource.
-fn is_same(one: &str, other: &str) -> bool {
+fn is_same_resource(one: &str, other: &str) -> bool {
     let [one, other] = [one, other].map(|url| url.split_once('#').map_or(url, |(url, _fragment)| url));
     one == other || is_same_when_normalized(one, other)
 }
@@ -77,11 +77,11 @@ mod tests {
 
     #[test]
     fn fragment_is_ignored_in_url_comparison() {
-        assert!(is_same("http://a/b?c#d", "http://a/b?c"));
-        assert!(is_same("http://a/b#c", "http://a/b#d"));
-        assert!(!is_same("http://a/b?c", "http://a/b?d"));
-        assert!(!is_same("http://a/b", "http://a/c#b"));
-        assert!(!is_same("/b", "http://a/b"), "a layer in between has changed the URL");
+        assert!(is_same_resource("http://a/b?c#d", "http://a/b?c"));
+        assert!(is_same_resource("http://a/b#c", "http://a/b#d"));
+        assert!(!is_same_resource("http://a/b?c", "http://a/b?d"));
+        assert!(!is_same_resource("http://a/b", "http://a/c#b"));
+        assert!(!is_same_resource("/b", "http://a/b"), "a layer in between has changed the URL");
     }
 
     #[cfg(feature = "reqwest")]
@@ -95,12 +95,12 @@ mod tests {
             ("http://a/\"b\"", "http://a/%22b%22"),
             ("http://user:secret@a/b", "http://a/b"),
         ] {
-            assert!(is_same(one, other), "{one} {other}");
+            assert!(is_same_resource(one, other), "{one} {other}");
         }
         for (one, other) in
             [("http://a/b", "https://a/b"), ("http://a:81/b", "http://a/b"), ("http://a/b", "http://a/b/")]
         {
-            assert!(!is_same(one, other), "{one} {other}");
+            assert!(!is_same_resource(one, other), "{one} {other}");
         }
     }
 }

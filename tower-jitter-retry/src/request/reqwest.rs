@@ -7,7 +7,7 @@ use ::http::{Extensions, HeaderName};
 use ::reqwest::{Method, Request, Url};
 
 use super::grpc;
-use super::http::{earliest, has_idempotency_key, mark_headers, noted, unmark_headers};
+use super::http::{earliest_deadline, has_idempotency_key, mark_headers, read_notes, unmark_headers};
 use super::{Attempt, Mark, Notes, RequestInfo, RetryRequest};
 
 /// Reads or changes a request's extensions, which reqwest shows nobody: they come out only as those of an `http::Request`. The rest of the
@@ -52,8 +52,8 @@ impl RequestInfo for Request {
     }
 
     fn notes(&mut self) -> Notes {
-        let notes = with_extensions(self, |extensions| noted(extensions));
-        Notes { deadline: earliest(notes.deadline, self.headers()), ..notes }
+        let notes = with_extensions(self, |extensions| read_notes(extensions));
+        Notes { deadline: earliest_deadline(notes.deadline, self.headers()), ..notes }
     }
 
     fn grpc_method(&self) -> Option<&str> {

@@ -9,11 +9,11 @@ use crate::budget::Settings;
 pub(in crate::budget) const ONE: u64 = 1_000;
 
 /// What a bucket holds at most: 40 bits, of a word that has an epoch as well.
-pub(in crate::budget) const MOST: u64 = (1 << 40) - 1;
+pub(in crate::budget) const MAX_TOKENS: u64 = (1 << 40) - 1;
 
 /// How a bucket is filled and emptied, in thousandths of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rules {
+pub(crate) struct TokenRules {
     pub(in crate::budget) capacity: u64,
     pub(in crate::budget) scheme: Scheme,
 }
@@ -36,7 +36,7 @@ pub(in crate::budget) enum Scheme {
     },
 }
 
-impl Rules {
+impl TokenRules {
     /// The settings that these rules were made from.
     #[cfg(feature = "serde")]
     pub(in crate::budget) const fn settings(&self) -> Settings {
@@ -76,12 +76,12 @@ impl Rules {
     }
 
     /// What is left after an attempt came to `verdict`; `paid` is what it cost, if it was a retry.
-    pub(in crate::budget) fn settled(&self, tokens: u64, verdict: &Verdict, paid: Option<u64>) -> u64 {
+    pub(in crate::budget) fn after_outcome(&self, tokens: u64, verdict: &Verdict, paid: Option<u64>) -> u64 {
         let more = match (self.scheme, verdict) {
             (Scheme::Grpc { ratio }, verdict) => match effect(verdict) {
-                Effect::Fills => ratio,
-                Effect::Drains => return tokens.saturating_sub(ONE),
-                Effect::Nothing => 0,
+                Effect::Success => ratio,
+                Effect::Failure => return tokens.saturating_sub(ONE),
+                Effect::Ignored => 0,
             },
             (Scheme::Aws { increment, .. }, Verdict::Success) => paid.unwrap_or(increment),
             // Nothing was sent, so that the retry cost the server nothing.
@@ -94,7 +94,7 @@ impl Rules {
     }
 
     /// What a retry after `fault` costs, if there is enough for it.
-    pub(in crate::budget) fn price(&self, tokens: u64, fault: &Fault) -> Option<u64> {
+    pub(in crate::budget) fn retry_cost(&self, tokens: u64, fault: &Fault) -> Option<u64> {
         match self.scheme {
             // "If token_count is less than or equal to the threshold, defined to be (max_tokens / 2), then RPCs will not be
             // retried." The failure itself has drained already.
@@ -108,22 +108,22 @@ impl Rules {
 }
 
 enum Effect {
-    Fills,
-    Drains,
-    Nothing,
+    Success,
+    Failure,
+    Ignored,
 }
 
 /// gRFC A6 counts as a failure what could be retried, or was pushed back; a success is what the server answered properly.
 fn effect(verdict: &Verdict) -> Effect {
-    let Verdict::Fault(fault) = verdict else { return Effect::Fills };
+    let Verdict::Fault(fault) = verdict else { return Effect::Success };
     match (fault.kind(), fault.retryable(), fault.health()) {
         // Never sent: the server has no part in it.
-        (Kind::Rejected, ..) => Effect::Nothing,
+        (Kind::Rejected, ..) => Effect::Ignored,
         (Kind::Throttled | Kind::Overloaded, ..)
         | (_, Retryable::Unsent | Retryable::Refused | Retryable::IfIdempotent, _)
-        | (.., Health::Unhealthy) => Effect::Drains,
-        (.., Health::Healthy) => Effect::Fills,
-        _ => Effect::Nothing,
+        | (.., Health::Unhealthy) => Effect::Failure,
+        (.., Health::Healthy) => Effect::Success,
+        _ => Effect::Ignored,
     }
 }
 
@@ -135,11 +135,11 @@ mod tests {
 
     #[test]
     fn failure_drains_success_fills_unsent_changes_nothing() {
-        let rules = Rules { capacity: 10 * ONE, scheme: Scheme::Grpc { ratio: 100 } };
+        let rules = TokenRules { capacity: 10 * ONE, scheme: Scheme::Grpc { ratio: 100 } };
         let after = |kind, retry, health| {
-            rules.settled(5 * ONE, &Fault::new(kind, retry, health, Origin::Remote).into(), None)
+            rules.after_outcome(5 * ONE, &Fault::new(kind, retry, health, Origin::Remote).into(), None)
         };
-        assert_eq!(rules.settled(5 * ONE, &Verdict::Success, None), 5_100);
+        assert_eq!(rules.after_outcome(5 * ONE, &Verdict::Success, None), 5_100);
         assert_eq!(after(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy), 4_000);
         assert_eq!(after(Kind::Server, Retryable::Never, Health::Unhealthy), 4_000);
         assert_eq!(after(Kind::Throttled, Retryable::Never, Health::Neutral), 4_000, "pushed back");
@@ -150,11 +150,11 @@ mod tests {
 
     #[test]
     fn tokens_stay_between_zero_and_capacity() {
-        let rules = Rules { capacity: MOST, scheme: Scheme::Grpc { ratio: MOST } };
-        assert_eq!(rules.settled(MOST, &Verdict::Success, None), MOST);
+        let rules = TokenRules { capacity: MAX_TOKENS, scheme: Scheme::Grpc { ratio: MAX_TOKENS } };
+        assert_eq!(rules.after_outcome(MAX_TOKENS, &Verdict::Success, None), MAX_TOKENS);
         let failure = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
-        assert_eq!(rules.settled(1, &failure.into(), None), 0);
-        assert_eq!(rules.price(MOST, &failure), Some(0));
-        assert_eq!(rules.price(MOST / 2, &failure), None);
+        assert_eq!(rules.after_outcome(1, &failure.into(), None), 0);
+        assert_eq!(rules.retry_cost(MAX_TOKENS, &failure), Some(0));
+        assert_eq!(rules.retry_cost(MAX_TOKENS / 2, &failure), None);
     }
 }

@@ -5,7 +5,7 @@ const ONE: u128 = 1_000_000;
 
 /// What a budget allows. Shares are in millionths, so that a ratio of 0.2 is exactly that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Rules {
+pub(crate) struct WindowRules {
     ratio: u64,
     min_per_second: u32,
     /// In nanoseconds.
@@ -14,7 +14,7 @@ pub(crate) struct Rules {
     reserve: u128,
 }
 
-impl Rules {
+impl WindowRules {
     /// Grants nothing.
     pub(in crate::budget) const NONE: Self = Self { ratio: 0, min_per_second: 0, span: 0, reserve: 0 };
 
@@ -33,7 +33,7 @@ impl Rules {
     }
 
     /// Whether one more retry stays within what the requests of the span allow.
-    pub(in crate::budget) fn grant(&self, requests: u64, retries: u64) -> bool {
+    pub(in crate::budget) fn grants(&self, requests: u64, retries: u64) -> bool {
         (u128::from(retries) + 1) * ONE <= u128::from(requests) * u128::from(self.ratio) + self.reserve
     }
 }
@@ -44,11 +44,11 @@ mod tests {
 
     #[test]
     fn grant_extreme_values_do_not_overflow() {
-        let most = Rules::new(1_000.0, u32::MAX, 3_600_000_000_000);
-        assert!(most.grant(u64::MAX, u64::MAX));
-        assert!(!Rules::new(1.0, 0, 1_000_000_000).grant(u64::MAX, u64::MAX));
-        assert!(!Rules::new(0.0, 0, 1_000_000_000).grant(u64::MAX, 0));
-        assert!(Rules::new(0.0, 1, 1_000_000_000).grant(0, 0));
-        assert!(!Rules::new(0.0, 1, 1_000_000_000).grant(0, 1));
+        let most = WindowRules::new(1_000.0, u32::MAX, 3_600_000_000_000);
+        assert!(most.grants(u64::MAX, u64::MAX));
+        assert!(!WindowRules::new(1.0, 0, 1_000_000_000).grants(u64::MAX, u64::MAX));
+        assert!(!WindowRules::new(0.0, 0, 1_000_000_000).grants(u64::MAX, 0));
+        assert!(WindowRules::new(0.0, 1, 1_000_000_000).grants(0, 0));
+        assert!(!WindowRules::new(0.0, 1, 1_000_000_000).grants(0, 1));
     }
 }

@@ -10,7 +10,7 @@ const SMALLEST: usize = 1024;
 /// The data is copied: a frame may be a small view of a large buffer, which would be held with it. A piece never grows, so that it is
 /// not held twice while it is moved: all pieces together have room for the limit and no more.
 #[derive(Debug)]
-pub(super) struct Prefix {
+pub(super) struct RecordedBytes {
     sealed: Vec<Bytes>,
     open: Vec<u8>,
     /// The bytes that were kept.
@@ -20,7 +20,7 @@ pub(super) struct Prefix {
     limit: usize,
 }
 
-impl Prefix {
+impl RecordedBytes {
     /// Empty. It allocates when there is something to keep.
     pub(super) const fn new(limit: usize) -> Self {
         Self { sealed: Vec::new(), open: Vec::new(), length: 0, room: 0, limit }
@@ -110,32 +110,36 @@ mod tests {
     #[test]
     fn prefix_capacity_stays_within_limit_and_keeps_all() {
         for limit in [0, 1, 7, 1_000, 65_536] {
-            let mut prefix = Prefix::new(limit);
+            let mut recorded = RecordedBytes::new(limit);
             let mut kept = Vec::new();
             for size in (1..100).cycle() {
                 let data: Vec<u8> = (0..size).map(|byte| (byte + kept.len()) as u8).collect();
-                if !prefix.keep(&data) {
+                if !recorded.keep(&data) {
                     break;
                 }
                 kept.extend(data);
-                let sealed: usize = prefix.sealed.iter().map(Bytes::len).sum();
-                assert!(sealed + prefix.open.capacity() <= limit, "{} of {limit}", prefix.open.capacity());
+                let sealed: usize = recorded.sealed.iter().map(Bytes::len).sum();
+                assert!(
+                    sealed + recorded.open.capacity() <= limit,
+                    "{} of {limit}",
+                    recorded.open.capacity()
+                );
                 if size % 40 == 0 {
-                    prefix.seal();
+                    recorded.seal();
                 }
             }
-            assert!(kept.len() + 100 > limit && prefix.length == kept.len());
-            prefix.seal();
-            assert_eq!((prefix.sealed.concat(), prefix.left(0)), (kept.clone(), kept.len()));
+            assert!(kept.len() + 100 > limit && recorded.length == kept.len());
+            recorded.seal();
+            assert_eq!((recorded.sealed.concat(), recorded.left(0)), (kept.clone(), kept.len()));
         }
     }
 
     #[test]
     fn prefix_limit_is_exact_to_the_byte() {
-        let mut prefix = Prefix::new(3);
-        assert!(prefix.keep(b"ab") && prefix.keep(b"") && prefix.keep(b"c") && prefix.keep(b""));
-        assert!(!prefix.keep(b"d"));
-        prefix.seal();
-        assert_eq!((prefix.piece(0), prefix.piece(1), prefix.left(0)), (Some("abc".into()), None, 3));
+        let mut recorded = RecordedBytes::new(3);
+        assert!(recorded.keep(b"ab") && recorded.keep(b"") && recorded.keep(b"c") && recorded.keep(b""));
+        assert!(!recorded.keep(b"d"));
+        recorded.seal();
+        assert_eq!((recorded.piece(0), recorded.piece(1), recorded.left(0)), (Some("abc".into()), None, 3));
     }
 }
