@@ -81,7 +81,7 @@ async fn body_of(act: Act) -> Result<String, reqwest::Error> {
 }
 
 #[tokio::test]
-async fn a_port_refuses() {
+async fn refused_port_refuses_connections() {
     let refused = Refused::bind();
     let error = client().get(refused.url()).send().await.unwrap_err();
     assert!(error.is_connect());
@@ -91,7 +91,7 @@ async fn a_port_refuses() {
 }
 
 #[tokio::test]
-async fn what_comes_is_counted_and_kept() {
+async fn http_server_records_requests_and_connections() {
     let (server, client) = http([]).await;
     let response =
         client.get(format!("{}/a?b=c", server.url())).header("x-name", "value").send().await.unwrap();
@@ -107,7 +107,7 @@ async fn what_comes_is_counted_and_kept() {
 }
 
 #[tokio::test]
-async fn a_body_of_chunks_is_read() {
+async fn http_server_reads_chunked_body() {
     let (server, _) = http([]).await;
     let mut socket = TcpStream::connect(server.url().trim_start_matches("http://")).await.unwrap();
     let request = "PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n\
@@ -120,14 +120,14 @@ async fn a_body_of_chunks_is_read() {
 }
 
 #[tokio::test]
-async fn a_request_is_echoed() {
+async fn echo_returns_the_request_body() {
     let (server, client) = http([Act::Echo]).await;
     let response = client.post(format!("{}/a?b", server.url())).body("text").send().await.unwrap();
     assert_eq!((response.status().as_u16(), response.text().await.unwrap()), (200, "/a?b\ntext".to_owned()));
 }
 
 #[tokio::test]
-async fn the_script_goes_on_and_what_is_otherwise_done_follows() {
+async fn script_plays_in_order_then_default_follows() {
     let (server, client) = http([Act::status(503), Act::status(429)]).await;
     server.otherwise(Act::status(404));
     for status in [503, 429, 404, 404] {
@@ -136,7 +136,7 @@ async fn the_script_goes_on_and_what_is_otherwise_done_follows() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_dropped_is_gone_with_its_connections() {
+async fn dropped_server_closes_port_and_connections() {
     let (server, client) = http([]).await;
     let url = server.url();
     client.get(&url).send().await.unwrap();
@@ -148,7 +148,7 @@ async fn a_server_that_is_dropped_is_gone_with_its_connections() {
 }
 
 #[tokio::test]
-async fn connections_are_reset() {
+async fn reset_acts_end_in_connection_reset() {
     for (act, requests) in
         [(Act::ResetOnAccept, 0), (Act::ResetBeforeRequest, 0), (Act::ResetAfterRequest, 1)]
     {
@@ -165,7 +165,7 @@ async fn connections_are_reset() {
 }
 
 #[tokio::test]
-async fn connections_are_closed_without_an_answer() {
+async fn close_acts_end_without_response() {
     for (act, requests) in [(Act::CloseOnAccept, 0), (Act::CloseAfterRequest, 1)] {
         let (error, counts) = post_fails(act.clone()).await;
         assert!(says(&error, "connection closed before message completed"), "{act:?}: {error:?}");
@@ -174,7 +174,7 @@ async fn connections_are_closed_without_an_answer() {
 }
 
 #[tokio::test]
-async fn a_stall_has_no_end() {
+async fn stall_never_responds() {
     let (server, client) = http([Act::Stall]).await;
     let mut call = pin!(client.get(server.url()).send());
     tokio::select! {
@@ -189,7 +189,7 @@ async fn a_stall_has_no_end() {
 }
 
 #[tokio::test]
-async fn a_body_is_cut() {
+async fn truncated_body_fails_for_reader() {
     let cut = || Act::status(200).body("0123");
     for act in [cut().content_length(10).then_close(), cut().chunked_without_end().then_close()] {
         let error = body_of(act).await.unwrap_err();
@@ -200,7 +200,7 @@ async fn a_body_is_cut() {
 }
 
 #[tokio::test]
-async fn a_body_stops_coming() {
+async fn stalled_body_never_ends() {
     let (server, client) = http([Act::status(200).body("0123").content_length(10)]).await;
     let mut response = client.get(server.url()).send().await.unwrap();
     assert_eq!(response.chunk().await.unwrap().unwrap(), "0123");
@@ -208,7 +208,7 @@ async fn a_body_stops_coming() {
 }
 
 #[tokio::test]
-async fn a_length_is_shorter_than_the_body() {
+async fn content_length_below_body_truncates_it() {
     let (server, client) = http([Act::status(200).body("0123456789").content_length(4)]).await;
     assert_eq!(client.get(server.url()).send().await.unwrap().text().await.unwrap(), "0123");
     assert_eq!(client.get(server.url()).send().await.unwrap().status(), 200);
@@ -216,7 +216,7 @@ async fn a_length_is_shorter_than_the_body() {
 }
 
 #[tokio::test]
-async fn an_answer_drips() {
+async fn dripped_response_arrives_in_pieces() {
     let act = Act::status(200).body("whole").drip(Duration::from_micros(1));
     assert_eq!(body_of(act).await.unwrap(), "whole");
 
@@ -227,7 +227,7 @@ async fn an_answer_drips() {
 }
 
 #[tokio::test]
-async fn answers_that_are_none() {
+async fn garbage_is_not_an_http_response() {
     for (act, what) in [
         (Act::garbage(), "invalid HTTP version"),
         (Act::raw("HTTP/1.1 200 OK\r\ncontent-"), "connection closed before message completed"),
@@ -243,7 +243,7 @@ async fn answers_that_are_none() {
 }
 
 #[tokio::test]
-async fn headers_go_out_as_they_are() {
+async fn raw_header_value_arrives_unchanged() {
     let act = Act::status(503).header("retry-after", "1").header("retry-after", "soon");
     let (server, client) = http([act.header("x-name", b"\xc3\xa9\xff").body("busy")]).await;
     let response = client.get(server.url()).send().await.unwrap();
@@ -264,7 +264,7 @@ async fn raw(server: &Http) -> String {
 }
 
 #[tokio::test]
-async fn informational_answers_come_first() {
+async fn informational_response_precedes_final_one() {
     assert_eq!(body_of(Act::status(200).body("ok").after_informational(103)).await.unwrap(), "ok");
     let (server, _) = http([Act::status(204).after_informational(100).after_informational(103)]).await;
     server.otherwise(Act::status(200).body("ok"));
@@ -274,7 +274,7 @@ async fn informational_answers_come_first() {
 }
 
 #[tokio::test]
-async fn a_connection_is_gone_between_requests() {
+async fn connection_closed_between_requests_is_not_reused() {
     let ok = || Act::status(200).body("ok");
     for act in [ok().then_close(), ok().then_half_close()] {
         let (server, client) = http([act]).await;
@@ -289,7 +289,7 @@ async fn a_connection_is_gone_between_requests() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_ends_on_the_next_request() {
+async fn kept_connection_ends_on_next_request() {
     for (act, requests) in
         [(Act::CloseAfterRequest, 2), (Act::ResetAfterRequest, 2), (Act::ResetBeforeRequest, 1)]
     {
@@ -301,7 +301,7 @@ async fn a_kept_connection_ends_on_the_next_request() {
 }
 
 #[tokio::test]
-async fn a_half_closed_server_still_reads() {
+async fn half_closed_server_still_reads() {
     let (server, _) = http([Act::status(200).body("ok").then_half_close(), Act::status(500)]).await;
     assert_eq!(raw(&server).await, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n");
     server.arrived(2).await;
@@ -324,7 +324,7 @@ async fn say(client: &mut EchoClient) -> Result<String, Status> {
 }
 
 #[tokio::test]
-async fn calls_are_counted_and_kept() {
+async fn grpc_server_records_calls_and_connections() {
     let server = Grpc::start().await;
     let mut client = EchoClient::connect(server.url()).await.unwrap();
     assert_eq!(say(&mut client).await.unwrap(), "ok");
@@ -339,7 +339,7 @@ async fn calls_are_counted_and_kept() {
 }
 
 #[tokio::test]
-async fn statuses_are_seen_with_all_that_goes_with_them() {
+async fn grpc_status_arrives_with_message_and_trailers() {
     let with = |reply: Reply| {
         let reply = reply.grpc_message("a%20b").trailer("grpc-retry-pushback-ms", "20");
         reply.binary_trailer("grpc-status-details-bin", b"\x08\x0e")
@@ -353,7 +353,7 @@ async fn statuses_are_seen_with_all_that_goes_with_them() {
 }
 
 #[tokio::test]
-async fn each_form_of_an_answer_has_its_code() {
+async fn reply_form_gives_expected_code() {
     let message = || Reply::message("x");
     for (reply, code) in [
         (message().status(14), Code::Unavailable),
@@ -385,7 +385,7 @@ async fn each_form_of_an_answer_has_its_code() {
 }
 
 #[tokio::test]
-async fn streams_are_reset() {
+async fn rst_stream_ends_only_its_stream() {
     for (reason, code) in [
         (Reason::REFUSED_STREAM, Code::Unavailable),
         (Reason::CANCEL, Code::Cancelled),
@@ -409,7 +409,7 @@ async fn streams_are_reset() {
 }
 
 #[tokio::test]
-async fn a_server_goes_away() {
+async fn goaway_makes_client_reconnect() {
     for reason in [Reason::NO_ERROR, Reason::ENHANCE_YOUR_CALM] {
         let (result, connections) = call(Reply::nothing().go_away_below(reason)).await;
         let status = result.unwrap_err();
@@ -423,7 +423,7 @@ async fn a_server_goes_away() {
 
 /// tonic shows a broken pipe only: the `GOAWAY` does not speak of this stream. So the client is a plain one.
 #[tokio::test]
-async fn a_server_goes_away_at_once() {
+async fn goaway_at_once_fails_the_call() {
     let (result, connections) = call(Reply::nothing().go_away_at_once(Reason::INTERNAL_ERROR)).await;
     assert_eq!((result.unwrap_err().code(), connections), (Code::Unknown, 2));
 
@@ -441,7 +441,7 @@ async fn a_server_goes_away_at_once() {
 }
 
 #[tokio::test]
-async fn a_connection_ends_in_a_call() {
+async fn connection_lost_in_call_fails_it() {
     for reply in [Reply::nothing(), Reply::message("x"), Reply::cut_message("hello world")] {
         for (reply, kind) in [
             (reply.clone().close_connection(), "BrokenPipe"),
@@ -457,7 +457,7 @@ async fn a_connection_ends_in_a_call() {
 }
 
 #[tokio::test]
-async fn a_call_stalls() {
+async fn stalled_call_never_completes() {
     for reply in [Reply::nothing(), Reply::headers().stall(), Reply::message("x").stall()] {
         let server = Grpc::start().await;
         server.script([reply]);

@@ -45,7 +45,7 @@ fn came(result: &io::Result<Response<Bytes>>) -> Came {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_a_function() {
+async fn ten_thousand_calls_over_function_add_up() {
     let (ledger, breaker) = (Ledger::default(), BreakerLayer::new(circuit()));
     let (handle, seen) = (breaker.circuit(), Arc::new(Mutex::new(Vec::new())));
     let record = Arc::clone(&seen);

@@ -22,7 +22,7 @@ use crate::{TIMEOUT, circuit, policy};
 
 /// Over HTTP/2 up to the gateway: with a socket more for each request this would exceed many a system's limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn through_a_gateway() {
+async fn ten_thousand_requests_through_gateway_add_up() {
     let (upstream, ledger) = (Upstream::start().await, Ledger::default());
     let keyed = KeyedConfig::builder(circuit()).build().unwrap();
     let breaker =

@@ -25,7 +25,7 @@ pub(crate) fn came(result: &Result<Response<Incoming>, Error>) -> Came {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_hyper() {
+async fn ten_thousand_requests_over_hyper_util_add_up() {
     let (upstream, ledger, breaker) =
         (Upstream::start().await, Ledger::default(), BreakerLayer::new(circuit()));
     let handle = breaker.circuit();

@@ -25,7 +25,7 @@ fn came(result: &Result<Response, Error>) -> Came {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_reqwest() {
+async fn ten_thousand_requests_over_reqwest_add_up() {
     let (upstream, ledger, breaker) =
         (Upstream::start().await, Ledger::default(), BreakerLayer::new(circuit()));
     let handle = breaker.circuit();

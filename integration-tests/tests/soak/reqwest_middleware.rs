@@ -24,7 +24,7 @@ fn path(request: &Request) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn over_a_client_with_middleware() {
+async fn ten_thousand_requests_over_middleware_add_up() {
     let (upstream, ledger, breaker) =
         (Upstream::start().await, Ledger::default(), BreakerLayer::new(circuit()));
     let handle = breaker.circuit();
@@ -48,7 +48,7 @@ async fn over_a_client_with_middleware() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn inside_the_chain() {
+async fn ten_thousand_requests_in_reqwest_chain_add_up() {
     let (upstream, ledger, breaker) =
         (Upstream::start().await, Ledger::default(), BreakerLayer::new(circuit()));
     let handle = breaker.circuit();

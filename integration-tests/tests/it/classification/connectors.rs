@@ -68,7 +68,7 @@ async fn tunnels_asked_for(status: u16) -> usize {
 }
 
 #[tokio::test]
-async fn post_through_proxy_that_opens_no_tunnel_is_sent_again() {
+async fn post_through_proxy_without_tunnel_is_sent_again() {
     for (status, times) in [(407, 1), (403, 3), (502, 3), (503, 3), (504, 3)] {
         assert_eq!(tunnels_asked_for(status).await, times, "{status}");
     }
@@ -98,7 +98,7 @@ where
 }
 
 #[tokio::test]
-async fn proxy_that_opens_no_tunnel_opens_the_circuit_only_with_the_rule() {
+async fn proxy_without_tunnel_opens_circuit_only_with_rule() {
     assert_eq!(state_after_503(FaultClassifyLayer::new()).await, CircuitState::Closed);
     let with_rule = FaultClassifyLayer::new().rule(unavailable_fails);
     assert_eq!(state_after_503(with_rule).await, CircuitState::Open);
@@ -159,7 +159,7 @@ async fn socks_proxy_refusal_is_auth_never_neutral() {
 const HTTPS: &str = "https://127.0.0.1:1/";
 
 #[tokio::test]
-async fn https_without_tls_in_hyper_util_is_client_never_neutral() {
+async fn https_without_tls_over_hyper_util_is_client_never_neutral() {
     let mut table = Table::default();
     let client = hyper_util_client::over(HttpConnector::new());
     let error = failed(hyper_util_client::exchange(&client, HTTPS).await);
@@ -174,7 +174,7 @@ async fn https_without_tls_in_hyper_util_is_client_never_neutral() {
 }
 
 #[tokio::test]
-async fn https_without_tls_in_reqwest_is_client_never_neutral() {
+async fn https_without_tls_over_reqwest_is_client_never_neutral() {
     let mut table = Table::default();
     let client = reqwest_client::builder().build().unwrap();
     table.error(&HTTPS, &*failed(reqwest_client::exchange(&client, HTTPS).await), CALLER);
@@ -186,7 +186,7 @@ async fn https_without_tls_in_reqwest_is_client_never_neutral() {
 /// Other clients that tell a mistake of configuration by their text alone. They are built here
 /// without TLS, so that the errors are made by hand.
 #[tokio::test]
-async fn scheme_not_supported_by_other_connectors_is_client_never_neutral() {
+async fn unsupported_scheme_is_client_never_neutral() {
     let mut table = Table::default();
     let error = tonic::ConnectError("Connecting to HTTPS without TLS enabled".into());
     table.error(&"tonic", &error, CALLER);

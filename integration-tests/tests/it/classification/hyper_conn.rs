@@ -83,33 +83,33 @@ async fn whole(answer: Answer) -> Result<(), BoxError> {
 }
 
 #[tokio::test]
-async fn each_status_has_its_row() {
+async fn status_over_hyper_connection_matches_table() {
     http1_rows::statuses(async |url| over_http1(url).await.unwrap()).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_after_the_request_may_have_brought_it() {
+async fn connection_lost_after_request_is_if_idempotent() {
     http1_rows::connections_that_die(async |url| whole(over_http1(url).await).await).await;
 }
 
 #[tokio::test]
-async fn an_answer_that_is_none_is_a_server_that_is_not_understood() {
+async fn garbled_response_is_protocol_never() {
     http1_rows::garbled_answers(async |url| whole(over_http1(url).await).await).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_on_accept_is_known_to_have_brought_nothing_if_hyper_knows() {
+async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
     http1_rows::connections_that_die_on_accept(async |url| whole(over_http1(url).await).await).await;
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_known_by_its_bare_io_error() {
+async fn refused_connection_as_bare_io_error_is_unsent() {
     let error = over_http1(&Refused::bind().url()).await.unwrap_err();
     Table::default().error(&"refused", &error, UNREACHED);
 }
 
 #[tokio::test]
-async fn a_request_that_a_dead_connection_is_given_was_not_sent() {
+async fn request_on_closed_connection_is_unsent() {
     let mut table = Table::default();
     for act in [Act::CloseOnAccept, Act::ResetOnAccept] {
         let server = Http::start().await;
@@ -124,7 +124,7 @@ async fn a_request_that_a_dead_connection_is_given_was_not_sent() {
 }
 
 #[tokio::test]
-async fn a_stream_that_was_turned_away_is_sent_again_until_its_answer_has_begun() {
+async fn refused_stream_is_unsent_until_response_begins() {
     http2_rows::streams(async |url| whole(over_http2(url).await).await, UNCERTAIN).await;
 }
 
@@ -178,17 +178,17 @@ async fn dropped_connection_task_of_pooled_client_is_transient_and_neutral() {
 }
 
 #[tokio::test]
-async fn a_connection_of_http2_that_dies_may_have_brought_the_request() {
+async fn http2_connection_lost_is_if_idempotent() {
     http2_rows::connections_that_die(async |url| whole(over_http2(url).await).await, BROKEN).await;
 }
 
 #[tokio::test]
-async fn a_server_of_another_protocol_is_a_connection_that_broke() {
+async fn http1_server_on_http2_connection_is_broken() {
     http2_rows::another_protocol(async |url| whole(over_http2(url).await).await).await;
 }
 
 #[tokio::test]
-async fn the_connection_knows_that_a_server_is_of_another_protocol() {
+async fn http1_server_ends_http2_connection_as_garbled() {
     let server = Http::start().await;
     server.otherwise(Act::status(200).body("a body that is longer than any head of a frame"));
     let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());

@@ -52,41 +52,41 @@ async fn answer(client: &Http1, url: &str) -> Response<Bytes> {
 }
 
 #[tokio::test]
-async fn each_status_has_its_row() {
+async fn status_over_hyper_util_matches_table() {
     let client = client();
     rows::statuses(async |url| answer(&client, url).await).await;
 }
 
 #[tokio::test]
-async fn the_server_s_delay_is_kept_where_a_retry_may_follow() {
+async fn retry_delay_is_kept_where_retry_may_follow() {
     let client = client();
     rows::delays(async |url| answer(&client, url).await).await;
 }
 
 #[tokio::test]
-async fn the_server_s_word_on_a_retry_overrides_that_axis_alone() {
+async fn should_retry_header_overrides_only_retryable() {
     let client = client();
     rows::should_retry(async |url| answer(&client, url).await).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_after_the_request_may_have_brought_it() {
+async fn connection_lost_after_request_is_if_idempotent() {
     rows::connections_that_die(async |url| exchange(&client(), url).await).await;
 }
 
 #[tokio::test]
-async fn an_answer_that_is_none_is_a_server_that_is_not_understood() {
+async fn garbled_response_is_protocol_never() {
     rows::garbled_answers(async |url| exchange(&client(), url).await).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_on_accept_is_known_to_have_brought_nothing_if_hyper_knows() {
+async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
     rows::connections_that_die_on_accept(async |url| exchange(&client(), url).await).await;
 }
 
 /// The connector hands the connection over when it is dead already, so that nothing is left to chance.
 #[tokio::test]
-async fn a_connection_that_is_dead_before_the_request_brought_nothing() {
+async fn connection_lost_before_request_is_unsent() {
     let connector = service_fn(|url: http::Uri| {
         Box::pin(async move {
             let stream = TcpStream::connect(url.authority().unwrap().as_str()).await?;
@@ -105,7 +105,7 @@ async fn a_connection_that_is_dead_before_the_request_brought_nothing() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_dies_in_a_request_may_have_brought_it() {
+async fn kept_connection_lost_in_request_is_if_idempotent() {
     rows::kept_connections_that_die(|| {
         let client = client();
         async move |url: &str| exchange(&client, url).await
@@ -114,12 +114,12 @@ async fn a_kept_connection_that_dies_in_a_request_may_have_brought_it() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_never_made_brought_nothing() {
+async fn failed_connect_is_unsent() {
     rows::nobody_is_reached(async |url| exchange(&client(), url).await).await;
 }
 
 #[tokio::test]
-async fn a_timeout_around_the_client_may_have_come_after_the_request() {
+async fn timeout_around_client_is_if_idempotent() {
     let (server, mut table) = (Http::start().await, Table::default());
     server.otherwise(Act::Stall);
     let timed = ServiceBuilder::new().layer(FaultClassifyLayer::new()).timeout(SHORT).service(client());
@@ -132,7 +132,7 @@ async fn a_timeout_around_the_client_may_have_come_after_the_request() {
 }
 
 #[tokio::test]
-async fn a_timeout_of_the_body_is_one() {
+async fn body_timeout_is_timeout() {
     let server = Http::start().await;
     server.otherwise(Act::status(200).body("0123").content_length(10));
     let response = send(&client(), post(&server.url())).await.unwrap();
@@ -141,7 +141,7 @@ async fn a_timeout_of_the_body_is_one() {
 }
 
 #[tokio::test]
-async fn a_request_that_this_client_cannot_send_is_the_caller_s_mistake() {
+async fn invalid_request_is_client_never_neutral() {
     let (server, mut table) = (Http::start().await, Table::default());
     let mut requests = [post("/relative"), post(&server.url()), post(&server.url())];
     *requests[1].version_mut() = Version::HTTP_2;
@@ -154,7 +154,7 @@ async fn a_request_that_this_client_cannot_send_is_the_caller_s_mistake() {
 }
 
 #[tokio::test]
-async fn a_verdict_is_the_same_without_a_layer() {
+async fn verdict_without_layer_is_the_same() {
     let refused = Refused::bind();
     let error = client().request(post(&refused.url())).await.unwrap_err();
     assert_eq!(verdict(&error), UNREACHED);

@@ -81,7 +81,7 @@ async fn connect_fails(error: impl Fn() -> Error + Clone + Send + Sync + 'static
 }
 
 #[tokio::test]
-async fn within_a_connect() {
+async fn io_error_while_connecting_matches_table() {
     let mut table = Table::default();
     for (kind, want, _) in KINDS {
         table.error(&kind, &connect_fails(move || kind.into()).await, want);
@@ -141,7 +141,7 @@ impl Connection for FailsToRead {
 }
 
 #[tokio::test]
-async fn in_the_place_of_an_answer() {
+async fn io_error_in_place_of_response_matches_table() {
     let mut table = Table::default();
     for (kind, _, want) in KINDS {
         let connector = service_fn(move |_: Uri| {
@@ -186,7 +186,7 @@ impl Body for FailsToBeRead {
 
 /// An I/O error of the request's body is the caller's, whatever its row says about a connection.
 #[tokio::test]
-async fn in_the_body_of_the_request() {
+async fn io_error_in_request_body_is_the_callers() {
     let (server, mut table) = (Http::start().await, Table::default());
     for (kind, ..) in KINDS {
         let client: Client<HttpConnector, _> = Client::builder(TokioExecutor::new()).build_http();

@@ -44,14 +44,14 @@ async fn answer(client: &Client, url: &str) -> Response {
 }
 
 #[tokio::test]
-async fn each_status_has_its_row() {
+async fn status_over_reqwest_matches_table() {
     let client = client();
     rows::statuses(async |url| answer(&client, url).await).await;
 }
 
 /// `error_for_status` turns an answer into an error, of which the status is known.
 #[tokio::test]
-async fn a_status_that_was_made_an_error_keeps_its_row() {
+async fn status_from_error_for_status_matches_table() {
     let (server, client, mut table) = (Http::start().await, client(), Table::default());
     for status in 400..600 {
         server.script([Act::status(status)]);
@@ -61,34 +61,34 @@ async fn a_status_that_was_made_an_error_keeps_its_row() {
 }
 
 #[tokio::test]
-async fn the_server_s_delay_is_kept_where_a_retry_may_follow() {
+async fn retry_delay_is_kept_where_retry_may_follow() {
     let client = client();
     rows::delays(async |url| answer(&client, url).await).await;
 }
 
 #[tokio::test]
-async fn the_server_s_word_on_a_retry_overrides_that_axis_alone() {
+async fn should_retry_header_overrides_only_retryable() {
     let client = client();
     rows::should_retry(async |url| answer(&client, url).await).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_after_the_request_may_have_brought_it() {
+async fn connection_lost_after_request_is_if_idempotent() {
     rows::connections_that_die(async |url| exchange(&client(), url).await).await;
 }
 
 #[tokio::test]
-async fn an_answer_that_is_none_is_a_server_that_is_not_understood() {
+async fn garbled_response_is_protocol_never() {
     rows::garbled_answers(async |url| exchange(&client(), url).await).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_on_accept_is_known_to_have_brought_nothing_if_hyper_knows() {
+async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
     rows::connections_that_die_on_accept(async |url| exchange(&client(), url).await).await;
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_dies_in_a_request_may_have_brought_it() {
+async fn kept_connection_lost_in_request_is_if_idempotent() {
     rows::kept_connections_that_die(|| {
         let client = client();
         async move |url: &str| exchange(&client, url).await
@@ -97,20 +97,20 @@ async fn a_kept_connection_that_dies_in_a_request_may_have_brought_it() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_never_made_brought_nothing() {
+async fn failed_connect_is_unsent() {
     rows::nobody_is_reached(async |url| exchange(&client(), url).await).await;
 }
 
 /// An address of TEST-NET-1, which no machine has.
 #[tokio::test]
-async fn an_address_that_this_machine_does_not_have_is_its_own_lack() {
+async fn missing_local_address_is_local() {
     let client = builder().local_address(IpAddr::from(Ipv4Addr::new(192, 0, 2, 1))).build().unwrap();
     let (server, local) = (Http::start().await, axes(Kind::Local, Retryable::Never, Health::Neutral));
     Table::default().error(&"not available", &*failed(exchange(&client, &server.url()).await), local);
 }
 
 #[tokio::test]
-async fn a_timeout_may_have_come_after_the_request() {
+async fn request_timeout_is_if_idempotent() {
     let (server, mut table) = (Http::start().await, Table::default());
     server.otherwise(Act::Stall);
     let total = builder().timeout(SHORT).build().unwrap();
@@ -131,7 +131,7 @@ async fn a_timeout_may_have_come_after_the_request() {
 }
 
 #[tokio::test]
-async fn a_timeout_of_the_body_is_one() {
+async fn body_timeout_is_timeout() {
     let (server, mut table) = (Http::start().await, Table::default());
     server.otherwise(Act::status(200).body("0123").content_length(10));
     for client in [builder().timeout(SHORT), builder().read_timeout(SHORT)] {
@@ -141,7 +141,7 @@ async fn a_timeout_of_the_body_is_one() {
 }
 
 #[tokio::test]
-async fn redirects_without_end_lead_nowhere_again() {
+async fn endless_redirects_are_never_retryable() {
     let server = Http::start().await;
     server.otherwise(Act::status(302).header("location", "/"));
     let error = send(&client(), post(&server.url())).await.unwrap_err();
@@ -151,7 +151,7 @@ async fn redirects_without_end_lead_nowhere_again() {
 }
 
 #[tokio::test]
-async fn a_request_that_cannot_be_built_is_the_caller_s_mistake() {
+async fn invalid_request_is_client_never_neutral() {
     let mut table = Table::default();
     let client = client();
     for (what, builder) in [
@@ -168,7 +168,7 @@ async fn a_request_that_cannot_be_built_is_the_caller_s_mistake() {
 }
 
 #[tokio::test]
-async fn a_body_of_the_request_that_cannot_be_read_is_a_mistake_on_this_side() {
+async fn unreadable_request_body_is_the_callers() {
     let (server, mut table) = (Http::start().await, Table::default());
     for kind in [ErrorKind::NotFound, ErrorKind::PermissionDenied] {
         let mut request = post(&server.url());

@@ -16,12 +16,12 @@ async fn exchange(client: reqwest::ClientBuilder, url: &str) -> Result<(), BoxEr
 }
 
 #[tokio::test]
-async fn a_stream_that_was_turned_away_is_sent_again_until_its_answer_has_begun() {
+async fn refused_stream_is_unsent_until_response_begins() {
     rows::streams(async |url| exchange(Client::builder(), url).await, rows::UNCERTAIN).await;
 }
 
 #[tokio::test]
-async fn a_client_that_resends_nothing_has_the_same_verdict() {
+async fn client_without_retries_has_the_same_verdict() {
     let server = Grpc::start().await;
     server.script([Reply::nothing().rst_stream(Reason::REFUSED_STREAM)]);
     let client = Client::builder().retry(reqwest::retry::never());
@@ -35,11 +35,11 @@ async fn stream_that_requires_another_connection_is_protocol_never() {
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_may_have_brought_the_request() {
+async fn http2_connection_lost_is_if_idempotent() {
     rows::connections_that_die(async |url| exchange(Client::builder(), url).await, BROKEN).await;
 }
 
 #[tokio::test]
-async fn a_server_of_another_protocol_is_a_connection_that_broke() {
+async fn http1_server_on_http2_connection_is_broken() {
     rows::another_protocol(async |url| exchange(Client::builder(), url).await).await;
 }

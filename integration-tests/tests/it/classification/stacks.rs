@@ -52,7 +52,7 @@ async fn guarded() -> (Http, Circuit, impl Service<Request, Response = Response,
 }
 
 #[tokio::test]
-async fn trap_18_429s_and_the_caller_s_mistakes_do_not_open_a_circuit() {
+async fn circuit_after_429s_and_client_errors_stays_closed() {
     for status in [429, 404, 400, 401, 403, 407, 409, 413, 422, 499, 501] {
         let (server, circuit, mut service) = guarded().await;
         server.otherwise(Act::status(status));
@@ -65,7 +65,7 @@ async fn trap_18_429s_and_the_caller_s_mistakes_do_not_open_a_circuit() {
 }
 
 #[tokio::test]
-async fn trap_18_failures_of_the_server_do() {
+async fn circuit_after_server_errors_opens() {
     for act in [Act::status(500), Act::status(503), Act::status(529), Act::ResetAfterRequest, Act::garbage()]
     {
         let (server, circuit, mut service) = guarded().await;
@@ -80,7 +80,7 @@ async fn trap_18_failures_of_the_server_do() {
 
 /// A neutral outcome neither counts nor resets the count; a healthy refusal resets it.
 #[tokio::test]
-async fn trap_18_429s_between_failures_hide_nothing() {
+async fn circuit_after_429s_between_failures_opens() {
     for (between, state) in [(429, CircuitState::Open), (404, CircuitState::Closed)] {
         let (server, circuit, mut service) = guarded().await;
         server.script([500, between, 500, between, 500].map(Act::status));
@@ -93,7 +93,7 @@ async fn trap_18_429s_between_failures_hide_nothing() {
 
 /// One yes or no for both would resend a POST that a 500 answers, or leave the circuit closed.
 #[tokio::test]
-async fn trap_34_retry_and_breaker_read_different_axes_of_one_verdict() {
+async fn retry_and_breaker_read_different_axes_of_one_verdict() {
     let refused = Refused::bind().url();
     for (act, method, requests, state) in [
         (Act::status(429), Method::POST, 3, CircuitState::Closed),
@@ -141,7 +141,7 @@ async fn retried(act: Act, method: Method, calls: usize) -> (Http, Circuit) {
 }
 
 #[tokio::test]
-async fn an_open_circuit_rejects_and_says_for_how_long() {
+async fn open_circuit_rejects_with_remaining_time() {
     let want = axes(Kind::Rejected, Retryable::Never, Health::Neutral).after(OPEN_FOR);
     let (server, _, mut service) = guarded().await;
     server.otherwise(Act::status(500));
@@ -157,7 +157,7 @@ async fn an_open_circuit_rejects_and_says_for_how_long() {
 }
 
 #[tokio::test]
-async fn a_call_that_was_shed_was_not_sent_and_says_nothing_of_the_server() {
+async fn shed_call_is_unsent_and_neutral() {
     let server = Http::start().await;
     server.otherwise(Act::Stall);
     let service = ServiceBuilder::new()
@@ -175,7 +175,7 @@ async fn a_call_that_was_shed_was_not_sent_and_says_nothing_of_the_server() {
 
 /// A buffer is full, and somebody does not want to wait for it.
 #[tokio::test]
-async fn a_full_buffer_that_sheds_is_a_limit_on_this_side() {
+async fn full_buffer_under_load_shed_is_rejected_unsent() {
     let server = Http::start().await;
     server.otherwise(Act::Stall);
     let service = ServiceBuilder::new()
@@ -194,7 +194,7 @@ async fn a_full_buffer_that_sheds_is_a_limit_on_this_side() {
 }
 
 #[tokio::test]
-async fn trap_34_a_rejection_is_not_retried() {
+async fn rejection_is_not_retried() {
     let (server, rejections) = (Http::start().await, Arc::new(AtomicUsize::new(0)));
     let counter = Arc::clone(&rejections);
     let mut stack = ServiceBuilder::new()

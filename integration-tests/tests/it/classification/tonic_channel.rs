@@ -93,12 +93,12 @@ pub(crate) async fn ends(table: &mut Table, what: &str, channel: Channel, want: 
 }
 
 #[tokio::test]
-async fn a_stream_that_was_turned_away_is_sent_again_and_never_once_its_answer_has_begun() {
+async fn refused_stream_is_unsent_until_response_begins() {
     http2_rows::streams(async |url| bare(endpoint(url).connect_lazy()).await, &[Retryable::Never]).await;
 }
 
 #[tokio::test]
-async fn a_stream_that_was_turned_away_is_so_beneath_the_generated_client() {
+async fn refused_stream_under_generated_client_is_unsent() {
     http2_rows::streams(async |url| layered(endpoint(url).connect_lazy()).await, &[Retryable::Never]).await;
 }
 
@@ -109,7 +109,7 @@ async fn stream_that_requires_another_connection_is_protocol_never() {
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_may_have_brought_the_call() {
+async fn connection_lost_in_call_is_if_idempotent() {
     http2_rows::connections_that_die(async |url| bare(endpoint(url).connect_lazy()).await, BROKEN_FOR_GOOD)
         .await;
     http2_rows::connections_that_die(
@@ -120,18 +120,18 @@ async fn a_connection_that_dies_may_have_brought_the_call() {
 }
 
 #[tokio::test]
-async fn a_connection_that_dies_on_accept_is_known_to_have_brought_nothing_if_hyper_knows() {
+async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
     connections_that_die_on_accept(async |url| bare(endpoint(url).connect_lazy()).await).await;
     connections_that_die_on_accept(async |url| layered(endpoint(url).connect_lazy()).await).await;
 }
 
 #[tokio::test]
-async fn a_server_of_another_protocol_is_a_connection_that_broke() {
+async fn http1_server_on_channel_is_broken() {
     http2_rows::another_protocol(async |url| bare(endpoint(url).connect_lazy()).await).await;
 }
 
 #[tokio::test]
-async fn a_connection_that_was_never_made_brought_nothing() {
+async fn failed_connect_is_unsent() {
     nobody_is_reached(async |url| bare(endpoint(url).connect_lazy()).await).await;
     nobody_is_reached(async |url| layered(endpoint(url).connect_lazy()).await).await;
     let error = EchoClient::connect(Refused::bind().url()).await.unwrap_err();
@@ -140,7 +140,7 @@ async fn a_connection_that_was_never_made_brought_nothing() {
 
 /// tonic shows its own timeout as CANCELLED: nobody cancelled anything.
 #[tokio::test]
-async fn tonic_s_own_timeout_is_a_timeout_and_not_cancelled() {
+async fn request_timeout_of_tonic_is_timeout() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     server.otherwise(Reply::nothing());
     ends(&mut table, "the endpoint's", endpoint(&server.url()).timeout(SHORT).connect_lazy(), TIMEOUT).await;
@@ -152,7 +152,7 @@ async fn tonic_s_own_timeout_is_a_timeout_and_not_cancelled() {
 }
 
 #[tokio::test]
-async fn a_timeout_around_the_channel_may_have_come_after_the_call() {
+async fn timeout_around_channel_is_if_idempotent() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     server.otherwise(Reply::nothing());
     let channel = endpoint(&server.url()).connect_lazy();
@@ -165,7 +165,7 @@ async fn a_timeout_around_the_channel_may_have_come_after_the_call() {
 
 /// The server takes the connection, and what is sent, and does not answer the PING.
 #[tokio::test]
-async fn a_ping_without_an_answer_is_a_timeout() {
+async fn keep_alive_ping_without_answer_is_timeout() {
     let server = Http::start().await;
     server.otherwise(Act::Stall);
     let alive = endpoint(&server.url()).http2_keep_alive_interval(SHORT).keep_alive_timeout(SHORT);

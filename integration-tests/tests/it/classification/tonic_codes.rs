@@ -39,7 +39,7 @@ pub(crate) const CODES: [(u32, Axes); 16] = [
 ];
 
 #[tokio::test]
-async fn each_code_without_a_message_has_its_row_beneath_and_above_the_generated_client() {
+async fn code_in_head_matches_table_under_and_over_client() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     for (code, want) in CODES {
@@ -54,7 +54,7 @@ async fn each_code_without_a_message_has_its_row_beneath_and_above_the_generated
 
 /// What comes in trailers, the layer beneath does not see yet: a body is judged at its end.
 #[tokio::test]
-async fn each_code_in_trailers_has_its_row_above_the_generated_client() {
+async fn code_in_trailers_matches_table_over_client() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     for (code, want) in CODES {
@@ -68,13 +68,13 @@ async fn each_code_in_trailers_has_its_row_above_the_generated_client() {
 }
 
 #[tokio::test]
-async fn a_success_carries_nothing() {
+async fn ok_response_carries_no_fault() {
     let server = Grpc::start().await;
     assert_eq!(Caller::of(&server).succeeds().await, None);
 }
 
 #[tokio::test]
-async fn a_garbled_or_unknown_code_is_unknown() {
+async fn garbled_code_is_unknown() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     for word in ["abc", "", "17", "99", "-1", "1.0", "014", "0x0e", "14 14", "99999999999999999999"] {
@@ -91,7 +91,7 @@ async fn a_garbled_or_unknown_code_is_unknown() {
 
 /// tonic takes the first of the two.
 #[tokio::test]
-async fn a_code_that_is_said_twice_in_two_ways_is_unknown() {
+async fn conflicting_codes_are_unknown() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     for (codes, want) in [((14, 0), SERVER), ((8, 14), SERVER), ((14, 14), CODES[13].1)] {
@@ -102,7 +102,7 @@ async fn a_code_that_is_said_twice_in_two_ways_is_unknown() {
 
 /// An intermediary spoke. What the generated client shows is the code that gRPC maps the status to.
 #[tokio::test]
-async fn an_answer_without_a_code_is_judged_by_its_http_status() {
+async fn response_without_code_is_judged_by_http_status() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     for status in 400..600 {
@@ -129,7 +129,7 @@ async fn an_answer_without_a_code_is_judged_by_its_http_status() {
 
 /// An answer that is not of gRPC's content type comes from an intermediary, whatever else it says. tonic believes it the code.
 #[tokio::test]
-async fn a_code_in_an_answer_that_is_none_of_grpc_is_not_asked() {
+async fn code_in_response_that_is_not_grpc_is_ignored() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     for (code, want) in CODES {
@@ -142,7 +142,7 @@ async fn a_code_in_an_answer_that_is_none_of_grpc_is_not_asked() {
 
 /// The head of such an answer is a success so far.
 #[tokio::test]
-async fn an_answer_of_200_that_ends_without_a_code_is_unknown() {
+async fn response_200_without_code_is_unknown() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     for reply in [Reply::headers(), Reply::message("text"), Reply::http(200)] {

@@ -41,7 +41,7 @@ fn pushed(code: u32, value: impl AsRef<[u8]>) -> Reply {
 }
 
 #[tokio::test]
-async fn a_pushback_is_the_delay() {
+async fn pushback_is_the_delay() {
     replies([
         (pushed(14, "20"), UNAVAILABLE.after(ms(20))),
         (pushed(14, "0"), UNAVAILABLE.after(ms(0))),
@@ -53,7 +53,7 @@ async fn a_pushback_is_the_delay() {
 }
 
 #[tokio::test]
-async fn a_negative_or_garbled_pushback_forbids_a_retry() {
+async fn pushback_negative_or_garbled_forbids_retry() {
     let said: [&[u8]; 9] = [b"-1", b"-20", b"", b"soon", b"1.5", b"20ms", b"+20", b"1e3", b"\xff"];
     let rows = said.into_iter().flat_map(|value| {
         [(pushed(14, value), UNAVAILABLE_FOR_GOOD), (pushed(8, value), THROTTLED_FOR_GOOD)]
@@ -64,7 +64,7 @@ async fn a_negative_or_garbled_pushback_forbids_a_retry() {
 
 /// A code that is never retried stays so, whatever delay is named.
 #[tokio::test]
-async fn a_pushback_makes_no_other_code_one_to_retry() {
+async fn pushback_on_other_codes_allows_no_retry() {
     let other = CODES.into_iter().filter(|(code, _)| ![8, 14].contains(code));
     replies(other.flat_map(|(code, want)| [(pushed(code, "20"), want), (pushed(code, "-1"), want)])).await;
 }
@@ -120,7 +120,7 @@ fn detailed(code: i32, details: Vec<Any>) -> Reply {
 }
 
 #[tokio::test]
-async fn a_retry_info_is_the_delay() {
+async fn retry_info_is_the_delay() {
     replies([
         (detailed(8, vec![info(2, 500_000_000)]), THROTTLED.after(ms(2500))),
         (detailed(14, vec![info(2, 0)]), UNAVAILABLE.after(ms(2000))),
@@ -143,7 +143,7 @@ async fn a_retry_info_is_the_delay() {
 
 /// tonic panics where it reads such a status: the layer must not.
 #[tokio::test]
-async fn details_that_are_no_base64_name_no_delay() {
+async fn details_not_in_base64_give_no_delay() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     for (code, want) in [(8, THROTTLED_FOR_GOOD), (14, UNAVAILABLE)] {
         let reply = Reply::trailers_only(code).trailer(DETAILS, "!!!!");
@@ -153,7 +153,7 @@ async fn details_that_are_no_base64_name_no_delay() {
 }
 
 #[tokio::test]
-async fn a_pushback_goes_before_a_retry_info() {
+async fn pushback_overrides_retry_info() {
     let both = |pushback| detailed(8, vec![info(2, 0)]).trailer(PUSHBACK, pushback);
     let rows =
         [("20", THROTTLED.after(ms(20))), ("9000", THROTTLED.after(ms(9000))), ("-1", THROTTLED_FOR_GOOD)];
@@ -162,7 +162,7 @@ async fn a_pushback_goes_before_a_retry_info() {
 
 /// They come with the status, so that a `Status` has them from the trailers too.
 #[tokio::test]
-async fn hints_in_trailers_are_seen_above_the_generated_client() {
+async fn hints_in_trailers_are_seen_over_generated_client() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     let info = RpcStatus { code: 14, message: String::new(), details: vec![info(2, 0)] }.encode_to_vec();
@@ -178,7 +178,7 @@ async fn hints_in_trailers_are_seen_above_the_generated_client() {
 
 /// An intermediary's answer has HTTP's hints.
 #[tokio::test]
-async fn an_answer_without_a_code_has_the_delay_of_its_http_headers() {
+async fn response_without_code_has_delay_of_http_headers() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);
     for (reply, want) in [

@@ -31,7 +31,7 @@ impl Crowded {
 }
 
 #[tokio::test]
-async fn a_connect_timeout_of_hyper_util_left_nothing_with_the_server() {
+async fn connect_timeout_over_hyper_util_is_unsent() {
     let crowded = Crowded::start().await;
     let mut connector = HttpConnector::new();
     connector.set_connect_timeout(Some(SHORT));
@@ -41,7 +41,7 @@ async fn a_connect_timeout_of_hyper_util_left_nothing_with_the_server() {
 }
 
 #[tokio::test]
-async fn a_connect_timeout_of_reqwest_left_nothing_with_the_server() {
+async fn connect_timeout_over_reqwest_is_unsent() {
     let crowded = Crowded::start().await;
     let client = reqwest_client::builder().connect_timeout(SHORT).build().unwrap();
     let error = failed(reqwest_client::exchange(&client, &crowded.url()).await);
@@ -49,7 +49,7 @@ async fn a_connect_timeout_of_reqwest_left_nothing_with_the_server() {
 }
 
 #[tokio::test]
-async fn a_connect_timeout_of_tonic_left_nothing_with_the_server() {
+async fn connect_timeout_over_tonic_is_unsent() {
     let crowded = Crowded::start().await;
     let channel = tonic_channel::endpoint(&crowded.url()).connect_timeout(SHORT).connect_lazy();
     tonic_channel::ends(&mut Table::default(), "no answer to a SYN", channel, CONNECT_TIMEOUT).await;
@@ -58,7 +58,7 @@ async fn a_connect_timeout_of_tonic_left_nothing_with_the_server() {
 const NO_SUCH: &str = "no-such.socket";
 
 #[tokio::test]
-async fn a_unix_socket_that_hyper_util_does_not_find_is_a_server_that_is_not_there() {
+async fn missing_unix_socket_over_hyper_util_is_unavailable_unsent() {
     let connector =
         service_fn(|_: Uri| Box::pin(async { UnixStream::connect(NO_SUCH).await.map(TokioIo::new) }));
     let client = hyper_util_client::over(connector);
@@ -67,14 +67,14 @@ async fn a_unix_socket_that_hyper_util_does_not_find_is_a_server_that_is_not_the
 }
 
 #[tokio::test]
-async fn a_unix_socket_that_reqwest_does_not_find_is_a_server_that_is_not_there() {
+async fn missing_unix_socket_over_reqwest_is_unavailable_unsent() {
     let client = reqwest_client::builder().unix_socket(NO_SUCH).build().unwrap();
     let error = failed(reqwest_client::exchange(&client, "http://unix").await);
     Table::default().error(&"not found", &*error, UNREACHED);
 }
 
 #[tokio::test]
-async fn a_unix_socket_that_tonic_does_not_find_is_a_server_that_is_not_there() {
+async fn missing_unix_socket_over_tonic_is_unavailable_unsent() {
     let connector = service_fn(async |_: Uri| UnixStream::connect(NO_SUCH).await.map(TokioIo::new));
     let channel = tonic_channel::endpoint("http://unix").connect_with_connector_lazy(connector);
     tonic_channel::ends(&mut Table::default(), "not found", channel, UNREACHED).await;

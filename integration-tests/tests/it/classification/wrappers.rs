@@ -55,7 +55,7 @@ async fn each_cause(look: impl AsyncFn(&str, Axes)) {
 
 /// Trap 31: the field's classifiers looked at reqwest's error, and saw none of what lies in it.
 #[tokio::test]
-async fn trap_31_an_io_error_inside_hyper_s_inside_reqwest_s_is_reached() {
+async fn io_error_in_hyper_error_in_reqwest_error_is_found() {
     let server = Http::start().await;
     server.otherwise(Act::ResetAfterRequest);
     let error = client().post(server.url()).body("body").send().await.unwrap_err();
@@ -70,7 +70,7 @@ async fn trap_31_an_io_error_inside_hyper_s_inside_reqwest_s_is_reached() {
 }
 
 #[tokio::test]
-async fn trap_31_through_boxes_and_the_user_s_own_error() {
+async fn io_error_in_boxes_and_user_error_is_found() {
     each_cause(async |url, want| {
         let mut table = Table::default();
         let fails = async || client().post(url).body("body").send().await.map(drop).unwrap_err();
@@ -88,7 +88,7 @@ async fn trap_31_through_boxes_and_the_user_s_own_error() {
 }
 
 #[tokio::test]
-async fn trap_31_through_anyhow_and_its_contexts() {
+async fn io_error_in_anyhow_contexts_is_found() {
     each_cause(async |url, want| {
         let mut table = Table::default();
         let fails = async || client().post(url).body("body").send().await.map(drop);
@@ -107,7 +107,7 @@ async fn trap_31_through_anyhow_and_its_contexts() {
 }
 
 #[tokio::test]
-async fn trap_31_through_reqwest_middleware() {
+async fn io_error_in_reqwest_middleware_error_is_found() {
     each_cause(async |url, want| {
         let mut table = Table::default();
         let fails = async |client: reqwest_middleware::ClientWithMiddleware| {
@@ -130,7 +130,7 @@ async fn trap_31_through_reqwest_middleware() {
 
 /// A buffer hands out its worker's errors by reference counts.
 #[tokio::test]
-async fn trap_31_through_a_buffer_and_a_timeout_of_tower() {
+async fn io_error_under_buffer_and_timeout_is_found() {
     each_cause(async |url, want| {
         let stack = ServiceBuilder::new()
             .layer(FaultClassifyLayer::new())
@@ -172,7 +172,7 @@ async fn closed_buffer_is_local_never_neutral() {
 /// The worker of a buffer ends when its service fails to become ready. Every later call through the
 /// buffer gets the same error, also after the server has recovered.
 #[tokio::test]
-async fn failed_service_behind_buffer_keeps_its_cause_and_is_never_retried() {
+async fn failed_service_behind_buffer_keeps_cause_without_retry() {
     /// Is never ready.
     #[derive(Clone)]
     struct Fails;
@@ -202,7 +202,7 @@ async fn failed_service_behind_buffer_keeps_its_cause_and_is_never_retried() {
 
 /// The only sign that nothing was written stands in the middle of the chain.
 #[tokio::test]
-async fn trap_31_a_fact_in_the_middle_of_the_chain_is_seen_from_outside() {
+async fn error_in_middle_of_chain_is_found() {
     let server = Http::start().await;
     server.otherwise(Act::ResetOnAccept);
     let error = Own(client().post(server.url()).body("body").send().await.unwrap_err().into());
@@ -212,7 +212,7 @@ async fn trap_31_a_fact_in_the_middle_of_the_chain_is_seen_from_outside() {
 
 /// What somebody in the chain made up, and nobody knows.
 #[tokio::test]
-async fn an_error_that_nobody_knows_is_unknown() {
+async fn unrecognised_error_is_unknown() {
     let error =
         reqwest_middleware::Error::Middleware(anyhow::anyhow!("no luck").context("asking the oracle"));
     Table::default().error(&"made up", &error, UNKNOWN);

@@ -17,7 +17,7 @@ use super::{SECOND, Standstill, circuit, client, request};
 
 /// What a server says when it fails lengthens the open time, up to five minutes, and never shortens it.
 #[tokio::test(start_paused = true)]
-async fn a_servers_own_delay_lengthens_the_open_time_whatever_it_says() {
+async fn retry_after_of_any_value_extends_open_duration() {
     let rows = [
         ("1", 30),
         ("0", 30),
@@ -59,7 +59,7 @@ async fn a_servers_own_delay_lengthens_the_open_time_whatever_it_says() {
 /// Ten cancelled calls and no completed call look like a server that hangs. A body that has
 /// delivered data, and one that is never polled, are completed calls.
 #[tokio::test]
-async fn ten_dropped_bodies_open_circuit_only_if_no_data_came() {
+async fn ten_dropped_bodies_without_data_open_circuit() {
     // What the server sends, whether the body is polled, and the circuit afterwards.
     let rows = [
         ("", true, CircuitState::Open, 0),
@@ -89,7 +89,7 @@ async fn ten_dropped_bodies_open_circuit_only_if_no_data_came() {
 /// Tests with paused time run one after the other in a process, each beginning at the present: what one counted in its future is not there
 /// for the next.
 #[test]
-fn a_circuit_counts_in_a_runtime_whose_time_is_before_that_of_the_last_one() {
+fn circuit_in_runtime_with_earlier_time_still_counts() {
     let counted = |moves: u32| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.unwrap().block_on(async {
@@ -112,7 +112,7 @@ fn a_circuit_counts_in_a_runtime_whose_time_is_before_that_of_the_last_one() {
 
 /// A thousand callers find the open time over at once: the server sees the probes, and the others are told so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_tasks_at_a_half_open_circuit_send_its_probes_alone() {
+async fn half_open_circuit_under_1000_tasks_sends_only_probes() {
     let server = Http::start().await;
     server.otherwise(Act::Stall);
     let (clock, hand) = Clock::manual();

@@ -25,7 +25,7 @@ use super::{SECOND, Standstill, TIMEOUT, at_once, circuit, client, request};
 
 /// A run of two failures opens the circuit: what stands between them shows whether it ended the run, or counted at all.
 #[tokio::test]
-async fn an_answer_between_two_failures_ends_their_run_and_a_neutral_one_does_not() {
+async fn success_resets_consecutive_failures_neutral_does_not() {
     let rows = [(200, true), (404, true), (401, true), (429, false), (408, false), (500, false)];
     for (between, ended) in rows {
         let server = Http::start().await;
@@ -44,7 +44,7 @@ async fn an_answer_between_two_failures_ends_their_run_and_a_neutral_one_does_no
 
 /// A POST that found no place was not sent, so that it is tried again; the one that has the place hangs until its timeout, and is not.
 #[tokio::test(start_paused = true)]
-async fn a_post_that_is_shed_beneath_is_sent_later_and_one_that_timed_out_is_not() {
+async fn post_shed_below_is_retried_post_timed_out_is_not() {
     let server = Http::start().await;
     server.script([Act::Stall]);
     let policy = RetryPolicy::builder()
@@ -78,7 +78,7 @@ async fn a_post_that_is_shed_beneath_is_sent_later_and_one_that_timed_out_is_not
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_buffer_beneath_refuses_what_is_tried_again_and_the_circuit_does_not_count_it() {
+async fn full_buffer_below_is_retried_and_not_counted() {
     let layer = BreakerLayer::new(circuit().build().unwrap());
     let circuit = layer.circuit();
     let sent = AtomicUsize::new(0);
@@ -139,7 +139,7 @@ where
 
 /// Three calls of 0.6 s each for one place: the last waits for 1.2 s, and a call is slow from 1 s on.
 #[tokio::test(start_paused = true)]
-async fn waiting_for_a_place_is_not_slow_and_waiting_in_a_buffer_is() {
+async fn wait_for_limit_is_not_slow_wait_in_buffer_is() {
     let slow = || circuit().slow_call_rate(SECOND, 1.0).build().unwrap();
     let service = || {
         service_fn(async |item: u32| {
@@ -160,7 +160,7 @@ async fn waiting_for_a_place_is_not_slow_and_waiting_in_a_buffer_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_a_turn_at_the_rate_is_not_slow_without_a_buffer() {
+async fn wait_for_rate_limit_without_buffer_is_not_slow() {
     let layer = BreakerLayer::new(circuit().slow_call_rate(SECOND, 1.0).build().unwrap());
     let circuit = layer.circuit();
     let mut stack = ServiceBuilder::new()
@@ -176,7 +176,7 @@ async fn waiting_for_a_turn_at_the_rate_is_not_slow_without_a_buffer() {
 
 /// tower's `Timeout` begins with the call, and what is waited for before it is not in its time.
 #[tokio::test(start_paused = true)]
-async fn a_limit_on_the_whole_call_leaves_out_the_first_attempts_wait_for_readiness() {
+async fn max_elapsed_excludes_first_readiness_wait() {
     let layer = BreakerLayer::new(circuit().build().unwrap());
     let stack = ServiceBuilder::new()
         .timeout(3 * SECOND)
@@ -204,7 +204,7 @@ async fn a_limit_on_the_whole_call_leaves_out_the_first_attempts_wait_for_readin
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_is_shed_beneath_gives_its_place_back() {
+async fn half_open_probe_shed_below_frees_slot() {
     let layer = BreakerLayer::new(
         circuit().consecutive_failures(1).probes(1).successes_to_close(1).open_for(SECOND).build().unwrap(),
     );
@@ -237,7 +237,7 @@ async fn a_probe_that_is_shed_beneath_gives_its_place_back() {
 
 /// reqwest-retry inside of the client, ours around it.
 #[tokio::test]
-async fn the_retries_of_reqwest_retry_in_the_chain_multiply_ours() {
+async fn reqwest_retry_in_chain_multiplies_attempts() {
     for (inner, asked) in [(0, 3), (2, 9)] {
         let server = Http::start().await;
         server.otherwise(Act::status(503));
@@ -258,7 +258,7 @@ async fn the_retries_of_reqwest_retry_in_the_chain_multiply_ours() {
 
 /// Each is asked to send what an HTTP/2 server says that it did not look at: reqwest would send it again.
 #[tokio::test]
-async fn neither_a_channel_of_tonics_nor_hyper_utils_client_sends_a_refused_stream_again() {
+async fn refused_stream_is_not_resent_by_tonic_or_hyper_util() {
     let server = Grpc::start().await;
     server.otherwise(Reply::nothing().rst_stream(Reason::REFUSED_STREAM));
     let channel = tonic::transport::Endpoint::from_shared(server.url()).unwrap().connect_lazy();
@@ -275,7 +275,7 @@ async fn neither_a_channel_of_tonics_nor_hyper_utils_client_sends_a_refused_stre
 
 /// The seconds of the server's `Retry-After` are rounded up, so that a client that keeps to them finds the circuit half-open.
 #[tokio::test(start_paused = true)]
-async fn a_client_that_waits_as_a_guarded_route_told_it_is_let_in() {
+async fn client_waiting_for_retry_after_of_route_is_admitted() {
     let _still = Standstill::begin();
     let calls = std::sync::Arc::new(AtomicUsize::new(0));
     let counter = std::sync::Arc::clone(&calls);

@@ -29,7 +29,7 @@ fn names(file: &Value) -> BTreeSet<String> {
 }
 
 #[test]
-fn files_of_the_breaker_are_complete_and_alike() {
+fn breaker_files_on_page_are_complete_and_equal() {
     let page = page();
     let [toml, json] = ["toml", "json"].map(|language| blocks(&page, "Circuit breaker", language).remove(0));
     let built = BreakerConfig::builder()
@@ -62,7 +62,7 @@ fn written(policy: &RetryPolicy) -> Value {
 }
 
 #[test]
-fn files_of_the_retry_are_complete_and_alike() {
+fn retry_files_on_page_are_complete_and_equal() {
     let page = page();
     let [toml, json] = ["toml", "json"].map(|language| blocks(&page, "Retry", language).remove(0));
     let budget = Budget::builder().ratio(0.1).min_per_second(3).span(10 * SECOND).build().unwrap();
@@ -91,7 +91,7 @@ fn files_of_the_retry_are_complete_and_alike() {
 }
 
 #[test]
-fn budgets_on_the_page_have_their_defaults() {
+fn budgets_on_page_have_default_values() {
     let [grpc, aws] = [Budget::grpc().build(), Budget::aws().build()].map(Result::unwrap);
     for (block, budget) in blocks(&page(), "Retry", "json")[1..].iter().zip([grpc, aws]) {
         let built = RetryPolicy::builder().budget(budget).build().unwrap();
@@ -100,7 +100,7 @@ fn budgets_on_the_page_have_their_defaults() {
 }
 
 #[test]
-fn error_on_the_page_is_the_real_one() {
+fn error_on_page_is_the_real_one() {
     let file = "name = \"search\"\nprobes = 4\nfailure_rate = 1.5\n";
     let error = toml::from_str::<BreakerConfig>(file).unwrap_err();
     assert!(page().contains(&error.to_string()), "{error}");

@@ -50,7 +50,7 @@ fn of_tower_resilience() -> (Circuit, tower_breaker::ManualClock) {
 }
 
 #[test]
-fn the_breaker_of_tower_resilience_opens_at_half_of_twenty_and_closes_after_three_probes() {
+fn tower_resilience_breaker_opens_at_half_of_twenty() {
     let (circuit, hand) = of_tower_resilience();
     for _ in 0..19 {
         fail(&circuit);
@@ -71,7 +71,7 @@ fn the_breaker_of_tower_resilience_opens_at_half_of_twenty_and_closes_after_thre
 }
 
 #[test]
-fn the_breaker_of_tower_resilience_looks_at_the_last_hundred_and_at_slow_ones() {
+fn tower_resilience_breaker_counts_last_hundred_and_slow_calls() {
     let (circuit, _hand) = of_tower_resilience();
     for _ in 0..100 {
         succeed(&circuit);
@@ -99,7 +99,7 @@ fn the_breaker_of_tower_resilience_looks_at_the_last_hundred_and_at_slow_ones() 
 
 /// It is what `.manual_mode()` means: nothing that happens opens it, and a hand does.
 #[test]
-fn a_circuit_without_a_trigger_is_opened_by_a_hand_alone() {
+fn circuit_without_trigger_opens_only_by_manual_control() {
     let config = BreakerConfig::builder().consecutive_failures(0).failure_rate(None);
     let config = config.cancelled(CancelledPolicy::Ignore).clock(Clock::manual().0);
     let circuit = Circuit::new(config.build().unwrap());
@@ -116,7 +116,7 @@ fn a_circuit_without_a_trigger_is_opened_by_a_hand_alone() {
 }
 
 #[test]
-fn the_breaker_of_seatbelt_opens_at_ten_of_a_hundred_in_half_a_minute() {
+fn seatbelt_breaker_opens_at_ten_of_hundred_in_30_seconds() {
     let breaker = || {
         let (clock, hand) = Clock::manual();
         let config = BreakerConfig::builder()
@@ -169,7 +169,7 @@ async fn begun(policy: RetryPolicy, each: Duration) -> Vec<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_retry_of_tower_resilience_makes_four_attempts_with_doubled_delays() {
+async fn tower_resilience_retry_makes_four_attempts() {
     let policy = RetryPolicy::builder()
         .max_attempts(4)
         .initial_backoff(Duration::from_millis(100))
@@ -196,7 +196,7 @@ fn of_reqwest_retry(base: Duration) -> RetryPolicy {
 
 /// Its policy has no limit on the time, and ours is told so.
 #[tokio::test(start_paused = true)]
-async fn four_attempts_of_a_minute_each_are_made_without_a_limit_on_the_time() {
+async fn four_attempts_of_a_minute_without_max_elapsed_are_made() {
     assert_eq!(begun(of_reqwest_retry(SECOND), 60 * SECOND).await.len(), 4);
     let limited =
         RetryPolicy::builder().max_attempts(4).initial_backoff(SECOND).clock(Clock::tokio()).build().unwrap();
@@ -217,7 +217,7 @@ fn ours(client: ClientBuilder) -> ClientBuilder {
 }
 
 #[tokio::test]
-async fn reqwest_retry_and_equivalent_send_as_often_on_real_connections() {
+async fn reqwest_retry_and_equivalent_send_equally_often() {
     let rows = [
         (Act::status(200), 1, 1),
         (Act::status(404), 1, 1),
@@ -364,7 +364,7 @@ fn range(policy: &RetryPolicy) -> [Vec<u128>; 2] {
 }
 
 #[test]
-fn the_delays_of_towers_backoff_are_spread_to_both_sides() {
+fn tower_backoff_delays_spread_to_both_sides() {
     let policy = RetryPolicy::builder()
         .initial_backoff(Duration::from_millis(50))
         .max_backoff(SECOND)
@@ -375,7 +375,7 @@ fn the_delays_of_towers_backoff_are_spread_to_both_sides() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_is_a_failure_and_no_response_is_where_errors_alone_count() {
+async fn errors_only_counts_errors_and_no_response() {
     let asked = AtomicUsize::new(0);
     let layer = BreakerLayer::new(super::circuit().consecutive_failures(2).build().unwrap()).errors_only();
     let circuit = layer.circuit();

@@ -40,7 +40,7 @@ fn touchy() -> BreakerLayer {
 }
 
 #[tokio::test]
-async fn a_breaker_over_a_buffer_over_a_classifier_keeps_the_box_and_all_that_is_in_it() {
+async fn breaker_over_buffer_over_classifier_keeps_boxed_error() {
     let breaker = BreakerLayer::new(circuit().consecutive_failures(1).build().unwrap());
     let stack = ServiceBuilder::new()
         .layer(breaker)
@@ -75,7 +75,7 @@ impl Service<u32> for Broken {
 
 /// A buffer's worker keeps the error that ended it, and hands it to every call from then on.
 #[tokio::test]
-async fn the_error_that_ended_a_buffer_is_judged_by_what_it_was() {
+async fn error_that_ended_buffer_is_judged_by_its_cause() {
     let stack = ServiceBuilder::new()
         .layer(BreakerLayer::new(circuit().consecutive_failures(2).build().unwrap()))
         .layer(FaultClassifyLayer::new())
@@ -88,7 +88,7 @@ async fn the_error_that_ended_a_buffer_is_judged_by_what_it_was() {
 }
 
 #[tokio::test]
-async fn what_an_anyhow_error_was_is_found_beneath_its_contexts_below_and_above() {
+async fn anyhow_error_is_judged_beneath_its_contexts() {
     use anyhow::Context;
     let asked = AtomicUsize::new(0);
     let mut stack = ServiceBuilder::new()
@@ -124,7 +124,7 @@ impl Middleware for Fails {
 }
 
 #[tokio::test]
-async fn an_anyhow_error_within_the_chain_is_judged_retried_and_handed_on() {
+async fn anyhow_error_in_chain_is_judged_retried_and_returned() {
     let refused = Refused::bind();
     let asked = Arc::new(AtomicUsize::new(0));
     let breaker = BreakerLayer::new(circuit().consecutive_failures(3).build().unwrap());
@@ -149,7 +149,7 @@ async fn an_anyhow_error_within_the_chain_is_judged_retried_and_handed_on() {
 }
 
 #[tokio::test]
-async fn a_fallback_under_a_retry_is_asked_once_and_the_error_is_the_clients_own() {
+async fn fallback_under_retry_runs_once_and_keeps_error_type() {
     let (asked, fallbacks) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let outer = BreakerLayer::new(circuit().build().unwrap());
     let outside = outer.circuit();
@@ -174,7 +174,7 @@ async fn a_fallback_under_a_retry_is_asked_once_and_the_error_is_the_clients_own
 }
 
 #[tokio::test]
-async fn a_ready_made_503_under_a_retry_and_a_breaker_is_sent_once_and_counted_by_nobody() {
+async fn http_503_fallback_under_retry_and_breaker_is_not_counted() {
     let outer = touchy();
     let outside = outer.circuit();
     let inner = touchy();
@@ -215,7 +215,7 @@ impl IntoResponse for Teapot {
 
 /// The handler's calls go through a circuit, and its errors are responses by `?`.
 #[tokio::test]
-async fn a_handler_returns_what_its_circuit_did_and_no_retry_around_it_asks_again() {
+async fn handler_returning_rejection_is_not_retried() {
     let layer = touchy();
     let circuit = layer.circuit();
     let kettle = ServiceBuilder::new().layer(layer).service(service_fn(async |()| Err::<(), _>(Teapot)));
@@ -247,7 +247,7 @@ async fn a_handler_returns_what_its_circuit_did_and_no_retry_around_it_asks_agai
 
 /// Around each of them the client was generated over.
 #[tokio::test]
-async fn a_generated_client_is_told_of_a_rejection_and_of_a_status_through_whatever_is_around_the_circuit() {
+async fn generated_client_gets_rejection_status_through_layers() {
     let server = Grpc::start().await;
     let said =
         || Reply::trailers_only(5).grpc_message("no such word").binary_trailer("details-bin", b"\0\xff");
@@ -281,7 +281,7 @@ async fn a_generated_client_is_told_of_a_rejection_and_of_a_status_through_whate
 
 /// A retry and a fault that no other layer judged change no type.
 #[tokio::test]
-async fn a_classifier_that_keeps_errors_under_a_retry_leaves_reqwests_own() {
+async fn classifier_keeping_errors_under_retry_returns_reqwest_error() {
     let server = Http::start().await;
     server.otherwise(Act::ResetAfterRequest);
     let stack = ServiceBuilder::new()

@@ -35,7 +35,7 @@ fn is_file(link: &str) -> bool {
 }
 
 #[test]
-fn each_link_to_a_file_leads_to_one() {
+fn link_to_file_or_heading_resolves() {
     let address = address();
     for page in [
         "README.md",
@@ -68,7 +68,7 @@ fn each_link_to_a_file_leads_to_one() {
 
 // crates.io and docs.rs show these pages without the files beside them.
 #[test]
-fn packaged_page_links_no_file_relatively() {
+fn packaged_page_has_no_relative_link() {
     for package in ["tower-breaker", "tower-fault-classify", "tower-jitter-retry"] {
         for page in ["README.md", "CHANGELOG.md", "TABLES.md"] {
             let page = format!("{package}/{page}");
@@ -83,7 +83,7 @@ fn packaged_page_links_no_file_relatively() {
 }
 
 #[test]
-fn each_example_is_one_short_file_and_can_be_copied() {
+fn example_is_one_short_file_without_local_crates() {
     let page = read("examples/README.md");
     let examples: Vec<_> = page.lines().filter_map(|line| line.strip_prefix("## ")).collect();
     assert_eq!(

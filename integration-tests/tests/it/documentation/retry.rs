@@ -32,7 +32,7 @@ fn retry<K>(policy: RetryPolicyBuilder) -> JitterRetryLayer<Auto<K>> {
 
 /// reqwest shows its request's extensions to nobody; they come with an `http::Request`.
 #[tokio::test(start_paused = true)]
-async fn the_users_word_and_the_deadline_on_one_request_of_reqwests_are_heard() {
+async fn safety_and_deadline_on_reqwest_request_apply() {
     let _still = Standstill::begin();
     let asked = async |method: Method, extend: fn(&mut http::Extensions), policy: RetryPolicyBuilder| {
         let server = Http::start().await;
@@ -60,7 +60,7 @@ async fn the_users_word_and_the_deadline_on_one_request_of_reqwests_are_heard() 
 
 /// What a server may say, and how long is waited before the one retry, the stretch of half included. Without it, a second.
 #[tokio::test(start_paused = true)]
-async fn hostile_hints_are_kept_capped_or_left_to_the_backoff() {
+async fn hostile_hints_are_capped_or_ignored() {
     let _still = Standstill::begin();
     // Milliseconds; the backoff's own lie between half a second and a whole.
     let backoff = || Some(500..=1_000);
@@ -114,7 +114,7 @@ async fn hostile_hints_are_kept_capped_or_left_to_the_backoff() {
 
 /// One outside of the client, one in its chain, and one around the client beneath: the mark goes along through all of them.
 #[tokio::test]
-async fn retries_over_a_client_in_its_chain_and_around_a_buffer_ask_three_times() {
+async fn retry_over_client_in_chain_and_over_buffer_sends_three() {
     let server = Http::start().await;
     server.otherwise(Act::status(503));
     let chain = ClientBuilder::new(client())
@@ -132,7 +132,7 @@ async fn retries_over_a_client_in_its_chain_and_around_a_buffer_ask_three_times(
 
 /// A stream that reqwest cannot clone is not marked by the layer outside, so that the one further in may still retry what it can.
 #[tokio::test]
-async fn a_mark_is_on_requests_of_http_that_can_be_sent_again_and_on_no_others() {
+async fn marker_is_only_on_replayable_http_requests() {
     let marks = Mutex::new(Vec::new());
     let stack = ServiceBuilder::new().layer(retry(at_once())).service(service_fn(
         async |request: http::Request<String>| {
@@ -157,7 +157,7 @@ async fn a_mark_is_on_requests_of_http_that_can_be_sent_again_and_on_no_others()
 
 /// The default budget has a hundred retries at hand, and a fifth of a retry more for each request.
 #[tokio::test(start_paused = true)]
-async fn a_thousand_calls_at_once_get_the_default_budgets_retries_and_no_more() {
+async fn default_budget_under_1000_calls_grants_its_limit() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&asked);
     let stack = ServiceBuilder::new()
@@ -181,7 +181,7 @@ async fn a_thousand_calls_at_once_get_the_default_budgets_retries_and_no_more() 
 
 /// As for circuits: what a budget was paid in a runtime whose time went far ahead is not in the way of the next one.
 #[test]
-fn a_budget_grants_in_a_runtime_whose_time_is_before_that_of_the_last_one() {
+fn budget_in_runtime_with_earlier_time_still_grants() {
     let granted = |moves: Duration| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.unwrap().block_on(async {
@@ -206,7 +206,7 @@ fn a_budget_grants_in_a_runtime_whose_time_is_before_that_of_the_last_one() {
 
 /// Everything that the call was made of goes while it is under way, and while it sleeps.
 #[tokio::test(start_paused = true)]
-async fn a_call_is_finished_though_its_layers_handles_and_services_are_gone() {
+async fn call_outlives_its_layer_handles_and_service() {
     let still = Standstill::begin();
     let server = Http::start().await;
     server.script([Act::status(503), Act::status(500)]);
@@ -237,7 +237,7 @@ async fn a_call_is_finished_though_its_layers_handles_and_services_are_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_dropped_in_its_attempt_or_in_its_sleep_sends_nothing_more() {
+async fn dropped_call_sends_no_further_attempt() {
     let _still = Standstill::begin();
     let server = Http::start().await;
     server.script([Act::Stall, Act::status(503)]);
@@ -283,7 +283,7 @@ fn stream(frames: usize) -> impl http_body::Body<Data = Bytes, Error = std::conv
 
 /// The whole stack over hyper-util's client. 64 KiB are kept, and a KiB more is not.
 #[tokio::test]
-async fn a_stream_of_64_kib_is_sent_again_whole_and_a_longer_one_once() {
+async fn stream_over_64_kib_is_sent_once_shorter_is_replayed() {
     for (frames, asked) in [(0, 3), (1, 3), (64, 3), (65, 1), (200, 1)] {
         let server = Http::start().await;
         server.otherwise(Act::status(503));
@@ -304,7 +304,7 @@ async fn a_stream_of_64_kib_is_sent_again_whole_and_a_longer_one_once() {
 
 /// A body of a string goes out again as it is, with the headers of the caller and none of ours.
 #[tokio::test]
-async fn each_attempt_is_the_callers_request_and_nothing_else() {
+async fn attempt_is_the_callers_request_unchanged() {
     let server = Http::start().await;
     server.script([Act::status(503), Act::CloseAfterRequest]);
     let stack = ServiceBuilder::new()

@@ -59,7 +59,7 @@ async fn five<S: Service<()> + Clone>(service: S) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unknown_error_counts_and_is_retried_by_convention() {
+async fn unknown_error_by_default_counts_and_is_retried() {
     let fault = judge_error(&DriverError);
     assert_eq!((fault.kind(), fault.retryable()), (Kind::Unknown, Retryable::IfIdempotent));
     assert_eq!((fault.health(), fault.origin()), (Health::Unhealthy, Origin::Unknown));
@@ -74,7 +74,7 @@ async fn unknown_error_counts_and_is_retried_by_convention() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unknown_errors_next_to_the_client_holds_in_the_layers_above() {
+async fn unknown_errors_next_to_client_applies_to_layers_above() {
     let (driver, breaker) = (Driver::default(), BreakerLayer::new(circuit().build().unwrap()));
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(at_once().build().unwrap()).clone_requests())
@@ -86,7 +86,7 @@ async fn unknown_errors_next_to_the_client_holds_in_the_layers_above() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unknown_errors_is_a_rule_of_every_layer_and_policy() {
+async fn unknown_errors_is_accepted_by_every_layer_and_policy() {
     let (driver, breaker) = (Driver::default(), BreakerLayer::new(circuit().build().unwrap()));
     let breaker = breaker.rule(setting());
     five(breaker.layer(driver.service())).await;
@@ -100,7 +100,7 @@ async fn unknown_errors_is_a_rule_of_every_layer_and_policy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unknown_errors_judges_the_calls_of_a_bare_circuit() {
+async fn unknown_errors_judges_calls_of_circuit_without_layer() {
     let (driver, circuit) = (Driver::default(), Circuit::new(circuit().build().unwrap()));
     for _ in 0..5 {
         let call = async { driver.query().await.map_err(|error| setting().judge(error)) };

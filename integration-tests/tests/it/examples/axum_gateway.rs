@@ -3,7 +3,7 @@
 use integration_tests::text_of_example;
 
 #[test]
-fn one_downstream_is_dead_and_the_rest_goes_on_until_it_is_told_to_stop() {
+fn axum_gateway_with_dead_downstream_serves_the_rest() {
     let text = text_of_example("axum_gateway");
     let said: Vec<_> = text.lines().collect();
     let wanted = [

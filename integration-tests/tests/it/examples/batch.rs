@@ -10,7 +10,7 @@ use batch::{Server, import_all};
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
-async fn batch_loses_no_item_and_sends_five_requests_to_the_dead_server() {
+async fn batch_over_dead_server_loses_no_item() {
     let mut server = Server::default();
     import_all(&mut server).await.unwrap();
     assert_eq!(server.imported, (1..=100).collect::<Vec<_>>());

@@ -3,7 +3,7 @@
 use integration_tests::text_of_example;
 
 #[test]
-fn a_stream_is_sent_again_and_a_function_fails_until_its_circuit_opens() {
+fn hyper_example_replays_stream_and_opens_circuit() {
     let text = text_of_example("hyper");
     let said: Vec<_> = text.lines().collect();
     let read = "function: read 16 bytes, and failed";

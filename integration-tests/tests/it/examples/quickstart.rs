@@ -4,7 +4,7 @@ use integration_tests::run_example;
 use serde_json::Value;
 
 #[test]
-fn its_figures_add_up_and_the_stack_spares_the_upstream() {
+fn quickstart_figures_add_up_and_stack_sends_fewer_requests() {
     let output = run_example("quickstart", &["--json"]);
     assert!(output.status.success(), "{output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
@@ -32,7 +32,7 @@ fn its_figures_add_up_and_the_stack_spares_the_upstream() {
 }
 
 #[test]
-fn an_unknown_flag_is_refused_with_the_usage() {
+fn quickstart_with_unknown_flag_prints_usage_and_fails() {
     let output = run_example("quickstart", &["--nonsense"]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(output.stdout.is_empty(), "{output:?}");
@@ -41,7 +41,7 @@ fn an_unknown_flag_is_refused_with_the_usage() {
 }
 
 #[test]
-fn help_is_not_an_error() {
+fn quickstart_with_help_flag_prints_usage() {
     let output = run_example("quickstart", &["--help"]);
     assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
     assert!(output.stdout.starts_with(b"usage: "), "{output:?}");

@@ -3,7 +3,7 @@
 use integration_tests::text_of_example;
 
 #[test]
-fn a_dead_tenant_fails_three_times_and_is_answered_from_then_on() {
+fn tenants_with_dead_tenant_answers_after_three_failures() {
     let text = text_of_example("tenants");
     let changes: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# ")).collect();
     let opens = "globex: closed -> open (too many failures in a row)";

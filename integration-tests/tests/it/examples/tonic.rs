@@ -3,7 +3,7 @@
 use integration_tests::text_of_example;
 
 #[test]
-fn what_may_be_called_twice_is_and_a_server_that_is_down_is_left_alone_until_it_is_back() {
+fn tonic_example_retries_opens_and_recovers() {
     let text = text_of_example("tonic");
     let (notes, calls): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.starts_with('#'));
     let rejected = "Unavailable: circuit breaker `echo` is open; retry after 10 s";

@@ -112,7 +112,7 @@ async fn response_dropped_while_upload_waits_is_not_counted() {
 
 /// hyper's HTTP/1 client reports an error without a cause.
 #[tokio::test]
-async fn error_after_the_head_without_a_cause_is_a_broken_connection() {
+async fn body_error_without_cause_after_head_is_broken_connection() {
     let url = echo().await;
     let client = Client::builder(TokioExecutor::new()).build_http();
     let (sender, frames) = mpsc::channel::<io::Result<_>>(1);

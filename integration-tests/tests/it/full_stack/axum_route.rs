@@ -20,7 +20,7 @@ async fn explain(error: BreakerError<Judged>) -> impl IntoResponse {
 }
 
 #[tokio::test]
-async fn under_a_route() {
+async fn stack_under_axum_route_retries_opens_and_rejects() {
     let breaker = BreakerLayer::new(circuit());
     let handle = breaker.circuit();
     let stack = ServiceBuilder::new()
@@ -48,7 +48,7 @@ async fn under_a_route() {
 }
 
 #[tokio::test]
-async fn the_error_stays_infallible_without_the_breaker() {
+async fn stack_without_breaker_stays_infallible() {
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy()))
         .layer(FaultClassifyLayer::new().keep_errors());

@@ -27,7 +27,7 @@ async fn any(stack: &mut impl Stack) -> anyhow::Result<()> {
 }
 
 #[tokio::test]
-async fn a_typed_error_is_matched_and_goes_through_the_question_mark() {
+async fn typed_error_can_be_matched_and_propagated() {
     let breaker = BreakerLayer::new(circuit());
     let mut stack =
         ServiceBuilder::new().layer(breaker).service(service_fn(async |_: u32| Err::<(), _>(refused())));
@@ -48,7 +48,7 @@ async fn a_typed_error_is_matched_and_goes_through_the_question_mark() {
 }
 
 #[tokio::test]
-async fn a_boxed_error_stays_boxed_and_holds_the_rejection() {
+async fn boxed_error_stays_boxed_and_holds_rejection() {
     let inner = service_fn(async |_: u32| Err::<(), BoxError>(refused().into()));
     let mut stack = ServiceBuilder::new().layer(BreakerLayer::new(circuit())).service(inner);
     for _ in 0..6 {
@@ -61,7 +61,7 @@ async fn a_boxed_error_stays_boxed_and_holds_the_rejection() {
 }
 
 #[tokio::test]
-async fn an_anyhow_error_stays_what_it_is() {
+async fn anyhow_error_keeps_its_type() {
     let inner = service_fn(async |_: u32| Err::<(), anyhow::Error>(refused().into()));
     let mut stack = ServiceBuilder::new().layer(BreakerLayer::new(circuit())).service(inner);
     for _ in 0..6 {
@@ -73,7 +73,7 @@ async fn an_anyhow_error_stays_what_it_is() {
 }
 
 #[tokio::test]
-async fn a_verdict_is_read_through_a_buffer_and_a_timeout_above() {
+async fn verdict_is_read_through_buffer_and_timeout() {
     let inner = service_fn(async |_: u32| Err::<(), _>(refused()));
     let mut stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy()))
@@ -108,7 +108,7 @@ impl From<BreakerError<io::Error>> for AppError {
 }
 
 #[tokio::test]
-async fn a_user_keeps_the_inner_error_type_with_an_enum_of_his_own() {
+async fn user_enum_keeps_inner_error_type() {
     let mut stack = ServiceBuilder::new()
         .map_err(AppError::from)
         .layer(BreakerLayer::new(circuit()))

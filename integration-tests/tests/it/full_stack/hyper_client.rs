@@ -17,7 +17,7 @@ fn put(url: &str) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn over_hyper() {
+async fn stack_over_hyper_util_retries_opens_and_rejects() {
     let upstream = Upstream::start().await;
     let breaker = BreakerLayer::new(circuit());
     let handle = breaker.circuit();
@@ -40,7 +40,7 @@ async fn over_hyper() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_known() {
+async fn refused_connection_over_hyper_util_is_classified() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http();
     let error = client.oneshot(put(&format!("http://{free}/"))).await.unwrap_err();

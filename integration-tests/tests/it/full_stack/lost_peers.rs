@@ -118,7 +118,7 @@ where
 }
 
 #[tokio::test]
-async fn lost_pings_while_upload_waits_are_a_failure_over_hyper_util() {
+async fn ping_timeout_in_upload_over_hyper_util_is_failure() {
     let peer = Peer::start(HTTP2, Then::Silence).await;
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();
@@ -138,7 +138,7 @@ async fn lost_pings_while_upload_waits_are_a_failure_over_hyper_util() {
 }
 
 #[tokio::test]
-async fn lost_pings_while_upload_waits_are_a_failure_over_reqwest() {
+async fn ping_timeout_in_upload_over_reqwest_is_failure() {
     let peer = Peer::start(HTTP2, Then::Silence).await;
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();
@@ -159,7 +159,7 @@ async fn lost_pings_while_upload_waits_are_a_failure_over_reqwest() {
 }
 
 #[tokio::test]
-async fn lost_pings_while_client_stream_waits_are_a_failure_over_tonic() {
+async fn ping_timeout_in_client_stream_over_tonic_is_failure() {
     let peer = Peer::start(HTTP2, Then::Silence).await;
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();
@@ -192,7 +192,7 @@ where
 }
 
 #[tokio::test]
-async fn upload_that_the_peer_gives_up_is_neutral_and_sent_once_over_hyper_util() {
+async fn upload_abandoned_by_peer_over_hyper_util_is_neutral() {
     for (greeting, http2) in [(HTTP1, false), (HTTP2, true)] {
         let peer = Peer::start(greeting, Then::Close).await;
         let breaker = BreakerLayer::new(circuit());
@@ -208,7 +208,7 @@ async fn upload_that_the_peer_gives_up_is_neutral_and_sent_once_over_hyper_util(
 }
 
 #[tokio::test]
-async fn upload_that_the_peer_gives_up_is_neutral_under_upload_layer() {
+async fn upload_abandoned_by_peer_under_upload_layer_is_neutral() {
     let peer = Peer::start(HTTP1, Then::Close).await;
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();
@@ -222,7 +222,7 @@ async fn upload_that_the_peer_gives_up_is_neutral_under_upload_layer() {
 
 /// The retry does not keep the stream of a `reqwest::Request`.
 #[tokio::test]
-async fn upload_that_the_peer_gives_up_is_neutral_and_sent_once_over_reqwest() {
+async fn upload_abandoned_by_peer_over_reqwest_is_neutral() {
     for (greeting, http2) in [(HTTP1, false), (HTTP2, true)] {
         let peer = Peer::start(greeting, Then::Close).await;
         let breaker = BreakerLayer::new(circuit());
@@ -242,7 +242,7 @@ async fn upload_that_the_peer_gives_up_is_neutral_and_sent_once_over_reqwest() {
 
 /// Even a client that says that its calls are idempotent.
 #[tokio::test]
-async fn client_stream_that_the_peer_gives_up_is_neutral_and_sent_once_over_tonic() {
+async fn client_stream_abandoned_by_peer_over_tonic_is_neutral() {
     let peer = Peer::start(HTTP2, Then::Close).await;
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();
@@ -265,7 +265,7 @@ async fn client_stream_that_the_peer_gives_up_is_neutral_and_sent_once_over_toni
 
 /// Nothing is left to wait for but the server.
 #[tokio::test]
-async fn complete_upload_whose_connection_is_lost_is_a_failure() {
+async fn complete_upload_with_lost_connection_is_failure() {
     let peer = Peer::start(HTTP1, Then::Close).await;
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();

@@ -14,7 +14,7 @@ use tower_jitter_retry::JitterRetryLayer;
 use super::{TIMEOUT, Upstream, circuit, policy};
 
 #[tokio::test]
-async fn inside_the_chain() {
+async fn stack_in_reqwest_chain_retries_opens_and_rejects() {
     let upstream = Upstream::start().await;
     let breaker = BreakerLayer::new(circuit());
     let handle = breaker.circuit();
@@ -58,7 +58,7 @@ impl Middleware for Notes {
 }
 
 #[tokio::test]
-async fn the_extensions_are_those_of_the_attempt_that_ended_last() {
+async fn extensions_are_those_of_last_attempt() {
     let upstream = Upstream::start().await;
     let notes = Arc::default();
     let client = ClientBuilder::new(Client::new())
@@ -74,7 +74,7 @@ async fn the_extensions_are_those_of_the_attempt_that_ended_last() {
 }
 
 #[tokio::test]
-async fn the_chains_own_error_comes_out_as_it_went_in() {
+async fn chain_error_is_returned_unchanged() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     // Without the timeout and the wrapping of errors, the stack's error is the chain's.
     let stack = ServiceBuilder::new()

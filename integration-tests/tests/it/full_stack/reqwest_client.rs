@@ -13,7 +13,7 @@ fn get(url: &str) -> Request {
 }
 
 #[tokio::test]
-async fn over_reqwest() {
+async fn stack_over_reqwest_retries_opens_and_rejects() {
     let upstream = Upstream::start().await;
     let breaker = BreakerLayer::new(circuit());
     let handle = breaker.circuit();
@@ -40,7 +40,7 @@ async fn over_reqwest() {
 }
 
 #[tokio::test]
-async fn a_post_is_sent_once_unless_it_was_refused() {
+async fn post_is_sent_once_unless_connection_refused() {
     let upstream = Upstream::start().await;
     let mut stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy()))
@@ -56,7 +56,7 @@ async fn a_post_is_sent_once_unless_it_was_refused() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_known_through_every_wrapper() {
+async fn refused_connection_over_reqwest_is_classified() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let mut stack =
         ServiceBuilder::new().layer(FaultClassifyLayer::new()).timeout(TIMEOUT).service(Client::new());

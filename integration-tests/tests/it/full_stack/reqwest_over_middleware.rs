@@ -10,7 +10,7 @@ use tower_jitter_retry::JitterRetryLayer;
 use super::{TIMEOUT, Upstream, circuit, policy};
 
 #[tokio::test]
-async fn over_a_client_with_middleware() {
+async fn stack_over_middleware_retries_opens_and_rejects() {
     let upstream = Upstream::start().await;
     let breaker = BreakerLayer::new(circuit());
     let handle = breaker.circuit();
@@ -34,7 +34,7 @@ async fn over_a_client_with_middleware() {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_known_through_its_transparent_error() {
+async fn refused_connection_over_middleware_is_classified() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let client = ClientBuilder::new(Client::new()).build();
     let error = client.get(format!("http://{free}/")).send().await.unwrap_err();

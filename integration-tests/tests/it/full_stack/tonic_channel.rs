@@ -50,7 +50,7 @@ fn words(text: &str) -> Words {
 }
 
 #[tokio::test]
-async fn under_a_generated_client() {
+async fn stack_under_generated_client_retries_opens_and_rejects() {
     let (address, calls) = serve().await;
     let breaker = BreakerLayer::new(circuit());
     let handle = breaker.circuit();
@@ -70,7 +70,7 @@ async fn under_a_generated_client() {
 }
 
 #[tokio::test]
-async fn a_dead_endpoint_opens_the_circuit_under_a_generated_client() {
+async fn dead_endpoint_under_generated_client_opens_circuit() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let breaker = BreakerLayer::new(circuit());
     let handle = breaker.circuit();

@@ -108,7 +108,7 @@ fn put<B>(url: &str, body: B) -> Request<B> {
 }
 
 #[tokio::test]
-async fn stalled_upload_under_upload_layer_is_no_failure() {
+async fn stalled_upload_under_upload_layer_is_neutral() {
     for http2 in [false, true] {
         let breaker = BreakerLayer::new(circuit());
         let circuit = breaker.circuit();
@@ -123,7 +123,7 @@ async fn stalled_upload_under_upload_layer_is_no_failure() {
 }
 
 #[tokio::test]
-async fn complete_upload_to_server_that_hangs_is_a_failure() {
+async fn complete_upload_to_hung_server_is_failure() {
     for http2 in [false, true] {
         let breaker = BreakerLayer::new(circuit());
         let circuit = breaker.circuit();
@@ -139,7 +139,7 @@ async fn complete_upload_to_server_that_hangs_is_a_failure() {
 
 /// The limit that the documentation states.
 #[tokio::test]
-async fn stalled_upload_that_no_layer_tracks_is_a_failure() {
+async fn stalled_upload_without_tracking_is_failure() {
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();
     let stack = ServiceBuilder::new()
@@ -151,7 +151,7 @@ async fn stalled_upload_that_no_layer_tracks_is_a_failure() {
 }
 
 #[tokio::test]
-async fn stalled_upload_under_retry_layer_is_no_failure_and_sent_once() {
+async fn stalled_upload_under_retry_layer_is_neutral_and_sent_once() {
     let replayed = |url: &str, frames| put(url, ReplayBody::new(frames));
     for http2 in [false, true] {
         let breaker = BreakerLayer::new(circuit());
@@ -168,7 +168,7 @@ async fn stalled_upload_under_retry_layer_is_no_failure_and_sent_once() {
 
 /// Neither a classifying layer nor an upload layer beneath: the breaker judges by itself.
 #[tokio::test]
-async fn stalled_upload_under_retry_and_breaker_alone_is_no_failure() {
+async fn stalled_upload_under_retry_and_breaker_is_neutral() {
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();
     let stack = ServiceBuilder::new()
@@ -181,7 +181,7 @@ async fn stalled_upload_under_retry_and_breaker_alone_is_no_failure() {
 }
 
 #[tokio::test]
-async fn stalled_upload_over_reqwest_is_no_failure() {
+async fn stalled_upload_over_reqwest_is_neutral() {
     let request = |url: &str, frames| {
         let mut request = reqwest::Request::new(reqwest::Method::PUT, url.parse().unwrap());
         *request.body_mut() = Some(reqwest::Body::wrap(frames));
@@ -202,7 +202,7 @@ async fn stalled_upload_over_reqwest_is_no_failure() {
 
 /// A client stream of gRPC, which the channel's own timeout ends.
 #[tokio::test]
-async fn stalled_client_stream_over_tonic_is_no_failure() {
+async fn stalled_client_stream_over_tonic_is_neutral() {
     for (then, failures) in [(Then::Stalls, 0), (Then::Ends, 3)] {
         let mut server = Hangs::start().await;
         let breaker = BreakerLayer::new(circuit());
@@ -251,7 +251,7 @@ where
 }
 
 #[tokio::test]
-async fn call_dropped_while_upload_waits_under_upload_layer_is_not_counted() {
+async fn call_dropped_in_upload_under_upload_layer_is_not_counted() {
     for http2 in [false, true] {
         for (then, counted) in [(Then::Stalls, 0), (Then::Ends, 3)] {
             let breaker = BreakerLayer::new(circuit());
@@ -267,7 +267,7 @@ async fn call_dropped_while_upload_waits_under_upload_layer_is_not_counted() {
 }
 
 #[tokio::test]
-async fn call_dropped_while_upload_waits_under_retry_layer_is_not_counted() {
+async fn call_dropped_in_upload_under_retry_layer_is_not_counted() {
     let replayed = |url: &str, frames| put(url, ReplayBody::new(frames));
     for http2 in [false, true] {
         for (then, counted) in [(Then::Stalls, 0), (Then::Ends, 3)] {
@@ -285,7 +285,7 @@ async fn call_dropped_while_upload_waits_under_retry_layer_is_not_counted() {
 
 /// A client that waits for an answer before it sends more, and a server that hangs.
 #[tokio::test]
-async fn hung_server_of_untracked_client_stream_is_a_failure() {
+async fn hung_server_with_untracked_client_stream_is_failure() {
     let untracked = RetryPolicy::builder().track_uploads(false).build().unwrap();
     for (policy, failures) in [(untracked, 3), (RetryPolicy::default(), 0)] {
         let mut server = Hangs::start().await;

@@ -21,7 +21,7 @@ async fn sent(gateway: &Gateway, method: Method, count: usize) -> u16 {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_kept_arrives_whole_each_time() {
+async fn stream_within_replay_limit_arrives_whole_each_time() {
     let gateway = Gateway::start().await;
     for failure in [Act::status(503), Act::ResetAfterRequest] {
         let before = gateway.orders.requests().len();
@@ -34,7 +34,7 @@ async fn a_stream_that_is_kept_arrives_whole_each_time() {
 }
 
 #[tokio::test]
-async fn a_stream_that_outgrows_what_is_kept_arrives_whole_and_once() {
+async fn stream_over_replay_limit_arrives_whole_and_once() {
     let gateway = Gateway::start().await;
     gateway.orders.script([Act::status(503)]);
     assert_eq!(sent(&gateway, Method::PUT, 1_000).await, 503);
@@ -44,7 +44,7 @@ async fn a_stream_that_outgrows_what_is_kept_arrives_whole_and_once() {
 }
 
 #[tokio::test]
-async fn post_that_was_sent_arrives_once_whatever_the_downstream_says() {
+async fn post_already_sent_arrives_once() {
     for failure in [Act::status(500), Act::CloseAfterRequest, Act::status(429)] {
         let gateway = Gateway::start().await;
         gateway.orders.script([failure.clone()]);
@@ -56,7 +56,7 @@ async fn post_that_was_sent_arrives_once_whatever_the_downstream_says() {
 }
 
 #[tokio::test]
-async fn an_answer_that_is_cut_is_cut_for_the_client_too() {
+async fn truncated_response_is_truncated_for_client() {
     let gateway = Gateway::start().await;
     gateway.orders.script([
         Act::status(200).body("half").content_length(8).then_close(),

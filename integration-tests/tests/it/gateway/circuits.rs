@@ -17,7 +17,7 @@ use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 use super::{Gateway, MARKER, OPEN_FOR, config};
 
 #[tokio::test]
-async fn a_dead_downstream_leaves_the_other_alone() {
+async fn dead_downstream_leaves_other_circuit_closed() {
     let gateway = Gateway::start().await;
     gateway.prices.otherwise(Act::ResetAfterRequest);
     gateway.orders.otherwise(Act::Echo);
@@ -33,7 +33,7 @@ async fn a_dead_downstream_leaves_the_other_alone() {
 }
 
 #[tokio::test]
-async fn a_guarded_route_answers_503_with_the_time_to_wait_and_is_back_after_it() {
+async fn guarded_route_answers_503_until_open_duration_ends() {
     let gateway = Gateway::start().await;
     assert_eq!(gateway.status("/report").await, 200);
     gateway.report.store(500, Ordering::Relaxed);
@@ -49,7 +49,7 @@ async fn a_guarded_route_answers_503_with_the_time_to_wait_and_is_back_after_it(
 
 /// A router takes no service that can fail; this is what it asks of one.
 #[tokio::test]
-async fn the_error_of_a_guarded_route_stays_infallible() {
+async fn guarded_route_error_stays_infallible() {
     fn infallible<S: Service<Request, Error = Infallible>>(service: S) -> S {
         service
     }
@@ -66,7 +66,7 @@ async fn the_error_of_a_guarded_route_stays_infallible() {
 }
 
 #[tokio::test]
-async fn the_page_of_readiness_tells_what_is_open_and_when_it_is_back() {
+async fn readiness_page_shows_open_circuits() {
     let gateway = Gateway::start().await;
     let ready = async || {
         let (status, _, open) = gateway.get("/ready").await;
@@ -106,7 +106,7 @@ async fn readiness_page_counts_a_forced_open_circuit_as_open() {
 }
 
 #[tokio::test]
-async fn downstream_sees_no_mark_but_the_gateways_own() {
+async fn downstream_sees_only_the_gateways_marker() {
     let gateway = Gateway::start().await;
     gateway.orders.script([Act::status(503), Act::status(503)]);
     let request = reqwest::Client::new().get(format!("{}/orders/1", gateway.url));
@@ -124,7 +124,7 @@ async fn downstream_sees_no_mark_but_the_gateways_own() {
 
 /// The caller's retry, on the same thread, marks a request by its extensions: those that a router hands on.
 #[tokio::test]
-async fn a_gateway_s_retries_are_its_own() {
+async fn retry_counts_of_client_and_gateway_are_separate() {
     let policy =
         || RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap();
     for (remove, times) in [(true, 9), (false, 3)] {

@@ -18,7 +18,7 @@ async fn asks(gateway: &Gateway) -> TcpStream {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_settles_its_call_as_abandoned() {
+async fn client_disconnect_cancels_its_call() {
     let gateway = Gateway::start().await;
     gateway.orders.script([Act::Stall, Act::Stall]);
     for number in 1..=2 {
@@ -32,7 +32,7 @@ async fn a_client_that_goes_settles_its_call_as_abandoned() {
 }
 
 #[tokio::test]
-async fn the_probe_of_a_client_that_goes_gives_its_place_back() {
+async fn half_open_probe_of_disconnected_client_frees_slot() {
     let gateway = Gateway::start().await;
     let circuit = gateway.circuits.get_or_insert(authority(&gateway.orders)).unwrap();
     circuit.trip().unwrap();
@@ -48,7 +48,7 @@ async fn the_probe_of_a_client_that_goes_gives_its_place_back() {
 }
 
 #[tokio::test]
-async fn a_gateway_stops_when_the_only_client_is_gone() {
+async fn gateway_shutdown_after_client_disconnect_completes() {
     let gateway = Gateway::start().await;
     gateway.orders.script([Act::Stall]);
     let client = asks(&gateway).await;

@@ -37,7 +37,7 @@ const FORGED: [(&str, &str); 4] =
     [(MARKER, "7"), (MARKER, "8"), (PREVIOUS, "9"), ("idempotency-key", "8e03978e")];
 
 #[tokio::test]
-async fn remote_idempotency_key_does_not_send_a_post_again() {
+async fn remote_idempotency_key_does_not_allow_post_retry() {
     for method in [Method::POST, Method::PATCH] {
         for status in [408, 421, 425, 429, 500, 502, 503, 504, 529] {
             let act = Act::status(status).header("x-should-retry", "true");
@@ -52,7 +52,7 @@ async fn remote_idempotency_key_does_not_send_a_post_again() {
 }
 
 #[tokio::test]
-async fn forged_marks_do_not_stop_the_gateways_retries_nor_reach_the_downstream() {
+async fn forged_markers_are_removed_and_do_not_stop_retries() {
     for grpc in [false, true] {
         let content_type = if grpc { "application/grpc" } else { "text/plain" };
         let forged = [&FORGED[..], &[("content-type", content_type)]].concat();
@@ -65,7 +65,7 @@ async fn forged_marks_do_not_stop_the_gateways_retries_nor_reach_the_downstream(
 }
 
 #[tokio::test]
-async fn forged_marks_on_a_request_that_is_sent_once_do_not_reach_the_downstream() {
+async fn forged_markers_on_request_sent_once_are_removed() {
     for status in [200, 429, 503] {
         let (response, seen) = send(Method::POST, Act::status(status), &FORGED).await;
         assert_eq!((response.status().as_u16(), seen.len()), (status, 1));
@@ -76,7 +76,7 @@ async fn forged_marks_on_a_request_that_is_sent_once_do_not_reach_the_downstream
 }
 
 #[tokio::test]
-async fn response_shows_no_marks() {
+async fn response_has_no_markers() {
     for (method, status) in [(Method::PUT, 429), (Method::PUT, 200), (Method::POST, 503)] {
         for headers in [&FORGED[..], &[]] {
             let (response, _) = send(method.clone(), Act::status(status), headers).await;

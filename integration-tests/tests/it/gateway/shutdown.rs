@@ -13,7 +13,7 @@ use super::{Gateway, comes_true};
 
 /// The clients keep the second half of what they send until the gateway has been told.
 #[tokio::test]
-async fn what_is_under_way_is_answered_and_nothing_is_taken_on() {
+async fn graceful_shutdown_finishes_calls_and_accepts_none() {
     let gateway = Gateway::start().await;
     // The first attempts of some fail after the gateway was told: it sends them again all the same.
     gateway.orders.script([Act::status(503), Act::ResetAfterRequest]);

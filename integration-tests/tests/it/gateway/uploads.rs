@@ -101,7 +101,7 @@ async fn stalled_uploads_leave_circuit_closed_and_are_sent_once() {
 
 /// The downstream has a limit of its own on the time of a request, and closes the connection.
 #[tokio::test]
-async fn stalled_uploads_that_downstream_gives_up_leave_circuit_closed_and_are_sent_once() {
+async fn stalled_uploads_ended_by_downstream_leave_circuit_closed() {
     for method in ["POST", "PUT"] {
         let gateway = Gateway::start().await;
         gateway.orders.script([Act::ResetBeforeRequest, Act::ResetBeforeRequest, Act::ResetBeforeRequest]);

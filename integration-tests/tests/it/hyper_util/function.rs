@@ -26,7 +26,7 @@ fn policy() -> RetryPolicy {
 
 /// It borrows from the test and is not `'static`, and its answers are not `Send`.
 #[tokio::test]
-async fn a_function_that_borrows_is_called_like_a_client() {
+async fn borrowing_function_works_as_inner_service() {
     let calls = AtomicUsize::new(0);
     let breaker = breaker();
     let circuit = breaker.circuit();
@@ -62,7 +62,7 @@ async fn a_function_that_borrows_is_called_like_a_client() {
 
 /// The client is always ready; what keeps a stack waiting is a limit beneath, which an open circuit does not wait for.
 #[tokio::test]
-async fn an_open_circuit_over_a_full_client_is_ready_and_rejects() {
+async fn open_circuit_over_full_client_is_ready_and_rejects() {
     let server = test_servers::Http::start().await;
     server.otherwise(test_servers::Act::Stall);
     let breaker = breaker();

@@ -124,17 +124,17 @@ async fn two_posts(
 }
 
 #[tokio::test]
-async fn a_connection_that_is_known_to_be_closed_is_not_taken_from_the_pool() {
+async fn closed_idle_connection_is_not_reused() {
     assert_eq!(two_posts(false, 1, true).await, (Ok(200), 2, 2));
 }
 
 #[tokio::test]
-async fn the_client_sends_a_post_again_by_itself_and_no_layer_hears_of_it() {
+async fn post_on_closed_idle_connection_is_resent_by_client() {
     assert_eq!(two_posts(true, 3, false).await, (Ok(200), 2, 2));
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_leaves_it_to_the_retry_for_nobody_has_seen_the_post() {
+async fn post_on_closed_idle_connection_is_resent_by_retry() {
     assert_eq!(two_posts(false, 3, false).await, (Ok(200), 3, 2));
     assert_eq!(two_posts(false, 1, false).await, (Err(Retryable::Unsent), 2, 1));
 }

@@ -89,7 +89,7 @@ async fn send(
 
 /// The request is written, read by the server, and the kept connection dies: nothing is known, and only what may be made twice is sent again.
 #[tokio::test]
-async fn a_post_over_a_kept_connection_that_dies_under_it_is_sent_once() {
+async fn post_on_kept_connection_that_breaks_is_sent_once() {
     for death in [Act::ResetAfterRequest, Act::CloseAfterRequest] {
         let acts = [Act::status(200), death.clone(), Act::status(200)];
         let (seen, window) = send(client(), Method::POST, 3, &acts).await;
@@ -105,7 +105,7 @@ async fn a_post_over_a_kept_connection_that_dies_under_it_is_sent_once() {
 
 /// The server leaves the request unread: the client has written it, and cannot know.
 #[tokio::test]
-async fn a_post_that_was_written_and_never_read_is_not_sent_again_either() {
+async fn post_written_but_never_read_is_sent_once() {
     let acts = [Act::status(200), Act::ResetBeforeRequest];
     let (seen, _) = send(client(), Method::POST, 2, &acts).await;
     assert_eq!(seen, Seen { came: vec![Ok(200), Err(Kind::Transient)], attempts: 2, requests: 1 });

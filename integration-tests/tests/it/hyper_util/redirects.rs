@@ -62,7 +62,7 @@ where
 /// Each hop is a request of its own: the first is answered, and only the second is sent again, if
 /// it may be.
 #[tokio::test]
-async fn redirected_post_above_the_retry_is_sent_once() {
+async fn redirected_post_above_retry_is_sent_once() {
     for redirect in REDIRECTS {
         for target in TARGETS {
             for method in [Method::POST, Method::PATCH, Method::GET] {
@@ -80,7 +80,7 @@ async fn redirected_post_above_the_retry_is_sent_once() {
 }
 
 #[tokio::test]
-async fn redirected_post_below_the_retry_is_sent_once_if_the_policy_says_so() {
+async fn redirected_post_below_retry_with_policy_is_sent_once() {
     for redirect in REDIRECTS {
         for target in TARGETS {
             for (method, never, attempts) in [
@@ -108,7 +108,7 @@ async fn redirected_post_below_the_retry_is_sent_once_if_the_policy_says_so() {
 
 /// Without the setting, responses are recognised by their `RequestUri`.
 #[tokio::test]
-async fn response_after_a_redirect_below_the_retry_is_told_by_its_uri() {
+async fn redirect_below_retry_is_detected_by_request_uri() {
     for redirect in REDIRECTS {
         for target in &TARGETS[1..] {
             for (method, attempts) in [(Method::POST, 1), (Method::PATCH, 1), (Method::GET, 3)] {
@@ -135,7 +135,7 @@ async fn response_after_a_redirect_below_the_retry_is_told_by_its_uri() {
 
 /// `FollowRedirect` needs a body that has a default.
 #[tokio::test]
-async fn streaming_body_goes_through_follow_redirect_above_the_retry() {
+async fn streaming_body_passes_follow_redirect_above_retry() {
     let (origin, target) = (Http::start().await, Http::start().await);
     origin.otherwise(Act::status(303).header("location", target.url()));
     target.script([Act::status(503), Act::status(200)]);

@@ -9,7 +9,7 @@ use tower_fault_classify::FaultClassifyLayer;
 use super::{Act, Backend, EACH, boxed, breaker, call, calls, retry};
 
 #[tokio::test(start_paused = true)]
-async fn each_attempt_waits_for_its_turn_at_the_rate_and_is_timed_from_then_on() {
+async fn rate_limit_wait_is_outside_the_attempt_timeout() {
     let client = Backend::new([Act::Fail], Act::Take(EACH / 2));
     let (backend, each, waiting) = (client.clone(), EACH, 16);
     let (retry, (breaker, circuit)) = (retry(), breaker());
@@ -31,7 +31,7 @@ async fn each_attempt_waits_for_its_turn_at_the_rate_and_is_timed_from_then_on()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_cannot_be_cloned_stands_behind_a_buffer() {
+async fn client_that_is_not_clone_works_behind_buffer() {
     let backend = Backend::new([Act::Fail, Act::Hang], Act::Answer);
     let mut only = backend.clone();
     // It borrows itself to answer, as a connection does, so that it is no `Clone`.

@@ -8,7 +8,7 @@ use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
 use super::{Act, Backend, EACH, boxed, breaker, call, calls, retry};
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_beneath_bounds_requests_and_is_free_while_a_retry_waits() {
+async fn concurrency_limit_below_retry_is_free_during_backoff() {
     let client = Backend::new([Act::Fail], Act::Take(EACH / 4));
     let (backend, each, places) = (client.clone(), EACH, 1);
     let (retry, (breaker, _circuit)) = (retry(), breaker());
@@ -29,7 +29,7 @@ async fn a_limit_beneath_bounds_requests_and_is_free_while_a_retry_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_above_bounds_calls_and_is_held_while_a_retry_waits() {
+async fn concurrency_limit_above_retry_is_held_during_backoff() {
     let client = Backend::new([Act::Fail], Act::Take(EACH / 4));
     let (backend, each, places) = (client.clone(), EACH, 1);
     let (retry, (breaker, _circuit)) = (retry(), breaker());
@@ -49,7 +49,7 @@ async fn a_limit_above_bounds_calls_and_is_held_while_a_retry_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_shed_beneath_is_retried_and_charges_nobody() {
+async fn call_shed_below_retry_is_retried_and_not_counted() {
     let client = Backend::new([], Act::Take(EACH / 4));
     let (backend, each, places) = (client.clone(), EACH, 1);
     let (retry, (breaker, circuit)) = (retry(), breaker());
@@ -74,7 +74,7 @@ async fn what_is_shed_beneath_is_retried_and_charges_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_shed_above_is_the_callers_at_once() {
+async fn call_shed_above_retry_fails_at_once() {
     let client = Backend::new([], Act::Take(EACH / 4));
     let (backend, each, places) = (client.clone(), EACH, 1);
     let (retry, (breaker, circuit)) = (retry(), breaker());

@@ -15,7 +15,7 @@ fn squeezed(text: &str) -> String {
 }
 
 #[test]
-fn each_order_of_the_page_is_tested_as_it_stands() {
+fn stacking_page_orders_are_tested_verbatim() {
     let tests = squeezed(&TESTS.concat());
     let orders: Vec<_> =
         PAGE.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
@@ -26,7 +26,7 @@ fn each_order_of_the_page_is_tested_as_it_stands() {
 }
 
 #[test]
-fn each_test_that_the_page_names_exists() {
+fn stacking_page_names_existing_tests() {
     let named: Vec<_> = PAGE.split("Test: `").skip(1).map(|rest| rest.split('`').next().unwrap()).collect();
     assert_eq!(named.len(), 12);
     for name in named {

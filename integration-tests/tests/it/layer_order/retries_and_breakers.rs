@@ -10,7 +10,7 @@ use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
 use super::{Act, Backend, EACH, TOTAL, boxed, breaker, call, calls, retry};
 
 #[tokio::test(start_paused = true)]
-async fn each_attempt_is_timed_counted_and_held_back_when_the_circuit_opens() {
+async fn attempt_is_timed_counted_and_rejected_when_open() {
     let client = Backend::new([], Act::Hang);
     let (backend, each) = (client.clone(), EACH);
     let (retry, (breaker, circuit)) = (retry(), breaker());
@@ -31,7 +31,7 @@ async fn each_attempt_is_timed_counted_and_held_back_when_the_circuit_opens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_on_the_whole_call_cuts_attempts_and_delays() {
+async fn timeout_above_retry_limits_attempts_and_delays() {
     let client = Backend::new([], Act::Hang);
     let (backend, each, total) = (client.clone(), EACH, TOTAL);
     let (retry, (breaker, circuit)) = (retry(), breaker());
@@ -56,7 +56,7 @@ async fn a_limit_on_the_whole_call_cuts_attempts_and_delays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_breaker_over_the_retry_counts_calls_and_stops_nothing_within_one() {
+async fn breaker_above_retry_counts_calls_not_attempts() {
     let client = Backend::new([], Act::Fail);
     let (backend, each) = (client.clone(), EACH);
     let (retry, (breaker, circuit)) = (retry(), breaker());
@@ -78,7 +78,7 @@ async fn a_breaker_over_the_retry_counts_calls_and_stops_nothing_within_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timeout_over_the_breaker_opens_it_when_nothing_is_answered_at_all() {
+async fn timeout_above_breaker_opens_it_if_nothing_completes() {
     let client = Backend::new([Act::Answer], Act::Hang);
     let (backend, each) = (client.clone(), EACH);
     let (breaker, circuit) = breaker();

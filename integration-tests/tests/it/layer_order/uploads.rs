@@ -27,7 +27,7 @@ fn put(frames: mpsc::Receiver<Result<Frame<Bytes>, BoxError>>) -> Request<Replay
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stalled_upload_is_not_retried_and_charges_nobody() {
+async fn stalled_upload_is_not_retried_and_not_counted() {
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&sent);
     // Reads the whole body, and never answers.

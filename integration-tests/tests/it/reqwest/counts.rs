@@ -49,7 +49,7 @@ async fn counted(exchange: impl AsyncFn(Request) -> String) {
 }
 
 #[tokio::test]
-async fn over_reqwest() {
+async fn requests_over_reqwest_match_expected_counts() {
     counted(async |request| {
         let answer = send(&mut stack(plain().build().unwrap()), request).await;
         answer
@@ -59,7 +59,7 @@ async fn over_reqwest() {
 }
 
 #[tokio::test]
-async fn over_a_client_with_middleware() {
+async fn requests_over_middleware_match_expected_counts() {
     counted(async |request| {
         let client = ClientBuilder::new(plain().build().unwrap())
             .with(TowerMiddleware::new(FaultClassifyLayer::new().keep_errors()))
@@ -72,7 +72,7 @@ async fn over_a_client_with_middleware() {
 }
 
 #[tokio::test]
-async fn inside_the_chain() {
+async fn requests_in_reqwest_chain_match_expected_counts() {
     counted(async |request| {
         let answer = inside(plain().build().unwrap()).execute(request).await;
         answer

@@ -62,7 +62,7 @@ where
 }
 
 #[test]
-fn the_example_retries_opens_and_recovers() {
+fn reqwest_example_retries_opens_and_recovers() {
     let text = text_of_example("reqwest");
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(
@@ -87,7 +87,7 @@ fn the_example_retries_opens_and_recovers() {
 }
 
 #[test]
-fn the_example_of_the_middleware_counts_calls_outside_and_attempts_inside() {
+fn reqwest_middleware_example_counts_calls_and_attempts() {
     let text = text_of_example("reqwest_middleware");
     let lines: Vec<_> = text.lines().collect();
     assert_eq!((lines.len(), &lines[..2]), (8, &["over: 503", "over: 503"][..]));

@@ -25,7 +25,7 @@ async fn asked(client: reqwest::ClientBuilder, method: Method, reply: Reply) -> 
 }
 
 #[tokio::test]
-async fn a_refused_stream_is_sent_nine_times_with_reqwests_own_retries_and_thrice_without() {
+async fn refused_stream_with_reqwest_retries_is_sent_nine_times() {
     let refused = || Reply::nothing().rst_stream(Reason::REFUSED_STREAM);
     assert_eq!(asked(Client::builder(), Method::PUT, refused()).await, 9);
     assert_eq!(asked(plain(), Method::PUT, refused()).await, 3);
@@ -36,14 +36,14 @@ async fn a_refused_stream_is_sent_nine_times_with_reqwests_own_retries_and_thric
 }
 
 #[tokio::test]
-async fn a_post_that_may_have_been_processed_is_sent_once_with_them_and_without() {
+async fn post_maybe_processed_with_reqwest_retries_is_sent_once() {
     let gone = || Reply::nothing().go_away_at_once(Reason::NO_ERROR);
     assert_eq!(asked(Client::builder(), Method::POST, gone()).await, 1);
     assert_eq!(asked(plain(), Method::POST, gone()).await, 1);
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_was_closed_meanwhile_costs_no_attempt() {
+async fn closed_kept_connection_costs_no_attempt() {
     let server = Http::start().await;
     let client = plain().build().unwrap();
     let mut stack = stack(client);

@@ -84,36 +84,36 @@ fn of_reqwest(request: http::Request<Body>) -> Request {
 }
 
 #[tokio::test]
-async fn redirected_post_through_the_stack_is_sent_once() {
+async fn redirected_post_through_stack_is_sent_once() {
     check(async |request| drop(send(&mut stack(client()), of_reqwest(request)).await)).await;
 }
 
 #[tokio::test]
-async fn redirected_post_through_the_retry_alone_is_sent_once() {
+async fn redirected_post_through_retry_alone_is_sent_once() {
     let layer = JitterRetryLayer::new(at_once().build().unwrap());
     check(async |request| drop(send(&mut layer.layer(client()), of_reqwest(request)).await)).await;
 }
 
 #[tokio::test]
-async fn redirected_post_through_towers_retry_is_sent_once() {
+async fn redirected_post_through_tower_retry_is_sent_once() {
     let layer = RetryLayer::new(at_once().build().unwrap().for_tower());
     check(async |request| drop(send(&mut layer.layer(client()), of_reqwest(request)).await)).await;
 }
 
 #[tokio::test]
-async fn redirected_post_inside_the_middleware_chain_is_sent_once() {
+async fn redirected_post_in_middleware_chain_is_sent_once() {
     check(async |request| drop(inside(client()).execute(of_reqwest(request)).await)).await;
 }
 
 #[tokio::test]
-async fn redirected_post_over_a_client_with_middleware_is_sent_once() {
+async fn redirected_post_over_middleware_is_sent_once() {
     let client = ClientBuilder::new(client()).build();
     check(async |request| drop(send(&mut stack(client.clone()), of_reqwest(request)).await)).await;
 }
 
 /// The layers see requests and responses of `http` alone.
 #[tokio::test]
-async fn redirected_post_as_an_http_request_is_sent_once() {
+async fn redirected_post_as_http_request_is_sent_once() {
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(at_once().build().unwrap()))
         .layer(FaultClassifyLayer::new())
@@ -125,7 +125,7 @@ async fn redirected_post_as_an_http_request_is_sent_once() {
 
 /// A redirect in front of a `RetryPolicy::gateway`, and a classifier that is a closure.
 #[tokio::test]
-async fn redirected_post_with_other_policies_and_classifiers_is_sent_once() {
+async fn redirected_post_with_other_policies_is_sent_once() {
     use tower_fault_classify::{classify_fn, judge_error, judge_outcome};
 
     let gateway =
@@ -146,7 +146,7 @@ async fn redirected_post_with_other_policies_and_classifiers_is_sent_once() {
 }
 
 #[tokio::test]
-async fn redirected_post_with_a_rule_that_calls_connect_errors_unsent_is_sent_once() {
+async fn redirected_post_with_unsent_rule_is_sent_once() {
     use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
 
     let rule = |outcome: Result<&Response, &reqwest::Error>| {
@@ -163,7 +163,7 @@ async fn redirected_post_with_a_rule_that_calls_connect_errors_unsent_is_sent_on
 /// reqwest does not say which hop refused the connection. A client that follows no redirects has
 /// one hop.
 #[tokio::test]
-async fn refused_post_is_sent_again_if_no_redirect_is_followed() {
+async fn refused_post_without_redirects_is_sent_again() {
     let refused = Refused::bind();
     let client = plain().redirect(Policy::none()).build().unwrap();
     for (policy, expected) in [(at_once(), 1), (at_once().follows_redirects(false), 3)] {
@@ -199,7 +199,7 @@ async fn sent_to(policy: RetryPolicyBuilder, path: &str) -> usize {
 }
 
 #[tokio::test]
-async fn post_that_is_not_redirected_is_sent_again_after_429_whatever_its_url() {
+async fn post_after_429_without_redirect_is_sent_again() {
     for path in ["", "/", "/a?b", "/a/../b", "/\"quoted\"", "/%22quoted%22"] {
         assert_eq!(sent_to(at_once(), path).await, 3, "{path}");
         assert_eq!(sent_to(at_once().follows_redirects(true), path).await, 1, "{path}");
@@ -214,7 +214,7 @@ async fn post_that_is_not_redirected_is_sent_again_after_429_whatever_its_url() 
 
 /// The URL of the response is the request's: only the setting tells.
 #[tokio::test]
-async fn post_that_is_redirected_to_its_own_url_is_sent_once_if_redirects_are_said_to_be_followed() {
+async fn post_redirected_to_own_url_with_policy_is_sent_once() {
     for target in &TARGETS[1..] {
         let server = Http::start().await;
         server.script([Act::status(303).header("location", "/first")]);

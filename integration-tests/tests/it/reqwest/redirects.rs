@@ -32,7 +32,7 @@ fn row(method: Method, path: &str, body: &'static str) -> (Method, String, Bytes
 }
 
 #[tokio::test]
-async fn a_retry_begins_at_the_first_address_again() {
+async fn retry_after_redirect_starts_at_first_url() {
     let acts = vec![to(307, "/second"), Act::status(503), to(307, "/third"), Act::status(200)];
     let (status, seen) = sent(Method::PUT, acts).await;
     let paths: Vec<_> = seen.iter().map(|(_, path, _)| &**path).collect();
@@ -41,7 +41,7 @@ async fn a_retry_begins_at_the_first_address_again() {
 }
 
 #[tokio::test]
-async fn a_post_that_became_a_get_is_still_the_callers_post() {
+async fn post_redirected_as_get_is_retried_as_post() {
     let acts = vec![to(303, "/receipt"), Act::status(503)];
     let (status, seen) = sent(Method::POST, acts).await;
     assert_eq!(status, 503);
@@ -50,7 +50,7 @@ async fn a_post_that_became_a_get_is_still_the_callers_post() {
 
 /// Clients that take an `http::Request` make it reqwest's own.
 #[tokio::test]
-async fn body_in_memory_is_sent_again_after_307_and_308_beneath_the_retry_layer() {
+async fn body_in_memory_after_307_and_308_below_retry_is_resent() {
     let server = Http::start().await;
     let policy = RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap();
     let mut stack = ServiceBuilder::new()
@@ -83,7 +83,7 @@ async fn body_in_memory_is_sent_again_after_307_and_308_beneath_the_retry_layer(
 }
 
 #[tokio::test]
-async fn a_redirect_that_is_not_followed_is_an_answer() {
+async fn redirect_that_is_not_followed_is_a_response() {
     let server = Http::start().await;
     server.otherwise(to(307, "/second"));
     let mut stack = stack(plain().redirect(Policy::none()).build().unwrap());

@@ -35,7 +35,7 @@ fn large(url: &str, pieces: usize) -> (Request, Vec<u8>) {
 }
 
 #[tokio::test]
-async fn a_large_body_goes_there_and_back_whole() {
+async fn large_body_is_echoed_whole() {
     let (url, client) = (echo().await, plain().build().unwrap());
     let (request, bytes) = large(&url, 1_000);
     let answer = send(&mut stack(client.clone()), request).await.unwrap();
@@ -48,7 +48,7 @@ async fn a_large_body_goes_there_and_back_whole() {
 
 /// Nothing that the stack does waits for the end of a body: each piece is sent after the one before has come back.
 #[tokio::test]
-async fn a_request_and_its_answer_are_under_way_at_once() {
+async fn request_and_response_bodies_stream_concurrently() {
     let url = echo().await;
     let (pieces, body) = mpsc::channel::<Piece>(1);
     let mut request = Request::new(Method::PUT, url.parse().unwrap());
@@ -70,7 +70,7 @@ async fn a_request_and_its_answer_are_under_way_at_once() {
 
 /// The layers hold no answer back to look at it.
 #[tokio::test]
-async fn an_answer_is_read_while_the_server_still_writes_it() {
+async fn response_is_read_while_server_writes() {
     let (pieces, body) = mpsc::channel::<Piece>(1);
     let body = Arc::new(Mutex::new(Some(body)));
     let router = Router::new().route(

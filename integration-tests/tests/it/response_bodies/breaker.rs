@@ -39,7 +39,7 @@ async fn after_two(reply: Reply) -> (Code, Circuit) {
 }
 
 #[tokio::test]
-async fn unavailable_in_trailers_opens_the_circuit_and_a_callers_mistake_does_not() {
+async fn unavailable_in_trailers_opens_circuit_client_error_does_not() {
     let (code, circuit) = after_two(Reply::message("x").status(14)).await;
     assert_eq!((code, circuit.status().state), (Code::Unavailable, CircuitState::Open));
     let (code, circuit) = after_two(Reply::message("x").status(3)).await;
@@ -50,7 +50,7 @@ async fn unavailable_in_trailers_opens_the_circuit_and_a_callers_mistake_does_no
 }
 
 #[tokio::test]
-async fn a_rejection_is_unavailable_at_a_generated_client_and_so_is_the_ready_made_answer() {
+async fn rejection_at_generated_client_is_unavailable() {
     let server = Grpc::start().await;
     let breaker = BreakerLayer::new(config());
     breaker.circuit().trip().unwrap();
@@ -73,7 +73,7 @@ async fn a_rejection_is_unavailable_at_a_generated_client_and_so_is_the_ready_ma
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_under_reqwest_is_a_failure_and_a_whole_one_a_success() {
+async fn broken_body_under_reqwest_is_failure_whole_one_success() {
     let cut = Act::status(200).body("half").content_length(10).then_close();
     let server = server([Act::status(200).body("whole"), cut]).await;
     let breaker = BreakerLayer::new(config()).track_body();

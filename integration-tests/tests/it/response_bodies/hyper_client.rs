@@ -16,7 +16,7 @@ fn get(server: &Http) -> Request<Empty<Bytes>> {
 }
 
 #[tokio::test]
-async fn error_bodies_are_read_and_ends_are_told() {
+async fn error_body_over_hyper_util_is_read_and_end_reported() {
     let trailing = format!(
         "HTTP/1.1 429 Too Many Requests\r\ntransfer-encoding: chunked\r\ntrailer: x-checksum\r\n\r\n\
          {:x}\r\n{OUT_OF_QUOTA}\r\n0\r\nx-checksum: 1\r\n\r\n",

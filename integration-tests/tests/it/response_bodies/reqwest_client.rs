@@ -46,7 +46,7 @@ where
 }
 
 #[tokio::test]
-async fn a_quota_that_is_used_up_is_asked_for_once() {
+async fn exhausted_quota_is_sent_once() {
     let again = std::iter::repeat_n(json(429, OUT_OF_QUOTA).header("retry-after", "0"), 3);
     let server = server(again).await;
     let layers = ServiceBuilder::new()
@@ -64,7 +64,7 @@ async fn a_quota_that_is_used_up_is_asked_for_once() {
 }
 
 #[tokio::test]
-async fn a_limit_on_the_rate_is_tried_again_until_it_is_no_more() {
+async fn rate_limit_is_retried_until_success() {
     let server = server([json(429, RATE_LIMITED), json(529, OVERLOADED)]).await;
     server.otherwise(Act::status(200).body("answer"));
     let layers = ServiceBuilder::new()
@@ -78,7 +78,7 @@ async fn a_limit_on_the_rate_is_tried_again_until_it_is_no_more() {
 }
 
 #[tokio::test]
-async fn the_last_of_the_retries_is_handed_on_as_it_came() {
+async fn last_response_of_retries_is_returned_unchanged() {
     let server = server(std::iter::repeat_n(json(529, OVERLOADED), 3)).await;
     let layers = ServiceBuilder::new()
         .layer(retries())
@@ -90,7 +90,7 @@ async fn the_last_of_the_retries_is_handed_on_as_it_came() {
 }
 
 #[tokio::test]
-async fn all_but_the_verdict_is_as_without_the_layer() {
+async fn response_with_layer_differs_only_in_verdict() {
     let act = || json(429, OUT_OF_QUOTA).header("x-one", "1").header("x-one", "2");
     let server = server([act(), act()]).await;
     let bare = client().execute(post(&server)).await.unwrap();
@@ -106,7 +106,7 @@ async fn all_but_the_verdict_is_as_without_the_layer() {
 }
 
 #[tokio::test]
-async fn a_body_that_comes_byte_by_byte_is_read_whole() {
+async fn error_body_sent_byte_by_byte_is_read_whole() {
     let drip = |act: Act| act.drip_body(Duration::from_micros(1));
     let server = server([drip(json(429, OUT_OF_QUOTA)), drip(json(429, OUT_OF_QUOTA).chunked())]).await;
     for _ in 0..2 {
@@ -117,7 +117,7 @@ async fn a_body_that_comes_byte_by_byte_is_read_whole() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_cut_says_what_it_said_and_breaks_for_its_reader_as_it_would() {
+async fn truncated_error_body_is_judged_and_still_fails_for_reader() {
     let cut = || json(429, OUT_OF_QUOTA).content_length(1_000).then_close();
     let halved = || json(429, &OUT_OF_QUOTA[..40]).chunked_without_end().then_close();
     let throttled = (Kind::Throttled, Retryable::Refused, Health::Neutral);
@@ -136,7 +136,7 @@ async fn a_body_that_is_cut_says_what_it_said_and_breaks_for_its_reader_as_it_wo
 }
 
 #[tokio::test]
-async fn a_body_that_stops_coming_does_not_hold_its_response_up_for_ever() {
+async fn stalled_error_body_does_not_block_response() {
     let server = server([json(503, "half").content_length(8)]).await;
     let bodies = ErrorBodies::new(LlmErrors).within(Duration::from_millis(1));
     let mut response = send(FaultClassifyLayer::new().read_error_bodies(bodies), &server).await;
@@ -170,7 +170,7 @@ where
 }
 
 #[tokio::test]
-async fn a_breaker_above_sees_what_the_body_says_of_the_servers_health() {
+async fn breaker_above_uses_health_from_error_body() {
     let read = || FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG);
     for status in [429, 500] {
         let state = circuit_after(read(), json(status, OUT_OF_QUOTA)).await;

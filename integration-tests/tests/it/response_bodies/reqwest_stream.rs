@@ -32,7 +32,7 @@ async fn get(act: Act) -> (Response, Log, Http) {
 }
 
 #[tokio::test]
-async fn an_error_within_a_stream_is_told_of_whatever_the_chunks() {
+async fn error_event_is_reported_for_any_chunking() {
     let drip = |act: Act| act.drip_body(Duration::from_micros(1));
     for act in [stream(STREAM), drip(stream(STREAM)), drip(stream(STREAM).without_length().then_close())] {
         let (response, log, _server) = get(act).await;
@@ -43,7 +43,7 @@ async fn an_error_within_a_stream_is_told_of_whatever_the_chunks() {
 }
 
 #[tokio::test]
-async fn it_is_told_of_though_the_stream_does_not_end() {
+async fn error_event_is_reported_before_stream_ends() {
     let (mut response, log, _server) = get(stream(STREAM).content_length(10_000)).await;
     let mut text = Vec::new();
     while text.len() < STREAM.len() {
@@ -57,7 +57,7 @@ async fn it_is_told_of_though_the_stream_does_not_end() {
 }
 
 #[tokio::test]
-async fn a_stream_that_ends_is_a_success_and_one_that_is_cut_is_not() {
+async fn complete_event_stream_is_success_truncated_is_not() {
     let text = STREAM.split("event: error").next().unwrap();
     let (response, log, _server) = get(stream(text)).await;
     assert_eq!(response.text().await.unwrap(), text);
@@ -74,7 +74,7 @@ async fn a_stream_that_ends_is_a_success_and_one_that_is_cut_is_not() {
 }
 
 #[tokio::test]
-async fn a_reader_who_goes_away_cancels() {
+async fn event_stream_dropped_by_reader_is_cancelled() {
     let (mut response, log, _server) = get(stream("data: 1\n\n").content_length(10_000)).await;
     assert_eq!(response.chunk().await.unwrap().unwrap(), "data: 1\n\n");
     assert!(log.is_empty());

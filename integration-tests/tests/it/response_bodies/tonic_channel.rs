@@ -35,13 +35,13 @@ async fn call(reply: Reply) -> (Result<String, Status>, Option<Axes>) {
 }
 
 #[tokio::test]
-async fn an_answer_is_a_success() {
+async fn complete_response_is_success() {
     let (answer, told) = call(Reply::ok("answer")).await;
     assert_eq!((&*answer.unwrap(), told), ("answer", None));
 }
 
 #[tokio::test]
-async fn a_failure_in_trailers_is_one_though_the_head_said_200() {
+async fn error_in_trailers_after_200_is_reported() {
     for (code, kind, health) in [
         (3, Kind::Client, Health::Healthy),
         (8, Kind::Throttled, Health::Neutral),
@@ -59,7 +59,7 @@ async fn a_failure_in_trailers_is_one_though_the_head_said_200() {
 }
 
 #[tokio::test]
-async fn a_failure_in_the_head_alone_is_told_as_it_stands_there() {
+async fn error_in_head_is_reported_unchanged() {
     let (_, told) = call(Reply::trailers_only(14)).await;
     assert_eq!(told, Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)));
     let (_, told) = call(Reply::trailers_only(8).trailer("grpc-retry-pushback-ms", "20")).await;
@@ -69,7 +69,7 @@ async fn a_failure_in_the_head_alone_is_told_as_it_stands_there() {
 }
 
 #[tokio::test]
-async fn a_stream_without_a_status_and_with_a_garbled_one_is_unknown() {
+async fn stream_with_missing_or_garbled_status_is_unknown() {
     for reply in [
         Reply::headers(),
         Reply::message("x"),
@@ -84,7 +84,7 @@ async fn a_stream_without_a_status_and_with_a_garbled_one_is_unknown() {
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_is_a_failure_of_a_call_that_was_processed() {
+async fn broken_stream_is_if_idempotent_failure() {
     for reply in [Reply::headers(), Reply::message("x"), Reply::cut_message("hello world")] {
         for reply in [reply.clone().close_connection(), reply.clone().reset_connection()] {
             let (answer, told) = call(reply.clone()).await;
@@ -103,7 +103,7 @@ async fn a_stream_that_breaks_is_a_failure_of_a_call_that_was_processed() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_dropped_midway_was_cancelled() {
+async fn call_dropped_midway_is_cancelled() {
     let server = Grpc::start().await;
     server.script([Reply::message("x").stall()]);
     let log = Log::default();
@@ -126,7 +126,7 @@ async fn a_call_that_is_dropped_midway_was_cancelled() {
 }
 
 #[tokio::test]
-async fn rules_for_codes_change_those_in_trailers() {
+async fn code_rules_apply_to_trailers() {
     let server = Grpc::start().await;
     server.script([Reply::message("x").status(5), Reply::trailers_only(5)]);
     let log = Log::default();

@@ -42,7 +42,7 @@ async fn read_until(stream: &mut TcpStream, end: &str) -> String {
 }
 
 #[tokio::test]
-async fn the_retry_has_all_of_the_body_and_the_first_server_sees_a_cut_one() {
+async fn retry_after_early_response_has_whole_body() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let (body, frames) = mpsc::unbounded_channel();

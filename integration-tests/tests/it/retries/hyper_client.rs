@@ -63,7 +63,7 @@ fn text() -> Stream {
 }
 
 #[tokio::test]
-async fn a_server_that_fails_twice_gets_the_whole_stream_three_times() {
+async fn stream_after_two_failures_is_sent_whole_three_times() {
     for failure in
         [Act::status(503), Act::status(500).then_close(), Act::ResetAfterRequest, Act::CloseAfterRequest]
     {
@@ -75,7 +75,7 @@ async fn a_server_that_fails_twice_gets_the_whole_stream_three_times() {
 }
 
 #[tokio::test]
-async fn a_post_is_sent_once_unless_it_was_not_processed() {
+async fn post_over_hyper_util_is_sent_once_unless_unprocessed() {
     for (failure, times) in [
         (Act::status(503), 1),
         (Act::status(500), 1),
@@ -90,13 +90,13 @@ async fn a_post_is_sent_once_unless_it_was_not_processed() {
 }
 
 #[tokio::test]
-async fn a_stream_that_outgrows_the_limit_goes_out_once_and_whole() {
+async fn stream_over_replay_limit_is_sent_whole_and_once() {
     let (answer, bodies) = sent(Method::PUT, text(), 5, &[Act::status(503)]).await;
     assert_eq!((answer, bodies), (Ok((503, 1)), vec![Bytes::from("the whole body")]));
 }
 
 #[tokio::test]
-async fn a_stream_that_fails_is_sent_once_and_its_error_is_the_callers() {
+async fn failed_stream_is_sent_once_and_is_the_callers() {
     let mut stream = text();
     stream.0.push_back(Err(io::Error::other("the disk is gone")));
     let (answer, _) = sent(Method::PUT, stream, 1024, &[Act::Stall]).await;

@@ -29,7 +29,7 @@ async fn sent(request: Request, server: &Http) -> (u16, u32, usize) {
 }
 
 #[tokio::test]
-async fn a_server_that_fails_n_times_is_asked_once_more() {
+async fn server_failing_n_times_gets_n_plus_one_requests() {
     let server = Http::start().await;
     for failures in 0..5_usize {
         server.script(std::iter::repeat_n(Act::status(503), failures));
@@ -46,7 +46,7 @@ async fn a_server_that_fails_n_times_is_asked_once_more() {
 }
 
 #[tokio::test]
-async fn a_post_is_sent_once_unless_a_rule_allows_more() {
+async fn post_is_sent_once_unless_rule_allows_more() {
     let server = Http::start().await;
     server.otherwise(Act::status(503));
     assert_eq!(sent(request(Method::POST, &server), &server).await, (503, 1, 1));
@@ -60,7 +60,7 @@ async fn a_post_is_sent_once_unless_a_rule_allows_more() {
 }
 
 #[tokio::test]
-async fn a_request_with_a_stream_goes_out_once() {
+async fn request_with_stream_over_reqwest_is_sent_once() {
     let server = Http::start().await;
     server.otherwise(Act::status(503));
     let mut streaming = request(Method::PUT, &server);
@@ -70,7 +70,7 @@ async fn a_request_with_a_stream_goes_out_once() {
 }
 
 #[tokio::test]
-async fn three_nested_layers_of_three_ask_the_server_three_times() {
+async fn three_nested_retry_layers_send_three_requests() {
     let server = Http::start().await;
     server.otherwise(Act::status(503));
     let layer = || JitterRetryLayer::new(at_once().build().unwrap());
@@ -87,7 +87,7 @@ async fn three_nested_layers_of_three_ask_the_server_three_times() {
 
 /// What has come of an error's body is read before the retry, so that its connection can be used again.
 #[tokio::test]
-async fn retries_keep_the_connection_when_error_bodies_are_read() {
+async fn retries_with_read_error_bodies_reuse_connection() {
     let server = Http::start().await;
     server.script([Act::status(503).body("x".repeat(3_000)), Act::status(503).body("y".repeat(3_000))]);
     let bodies = ErrorBodies::new(LlmErrors).within(TIMEOUT);

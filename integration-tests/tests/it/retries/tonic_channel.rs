@@ -34,7 +34,7 @@ async fn say(server: &Grpc, policy: RetryPolicyBuilder, request: Request<Words>)
 }
 
 #[tokio::test]
-async fn a_server_that_fails_twice_is_asked_three_times() {
+async fn server_failing_twice_gets_three_calls() {
     let unavailable = || Reply::trailers_only(14);
     let answer = said(listed(), &[unavailable(), unavailable(), Reply::ok("hi")]).await;
     assert_eq!(answer, (Ok("hi".to_owned()), 3));
@@ -43,7 +43,7 @@ async fn a_server_that_fails_twice_is_asked_three_times() {
 }
 
 #[tokio::test]
-async fn a_method_that_is_not_listed_is_called_once_unless_it_was_not_processed() {
+async fn unlisted_method_is_called_once_unless_unprocessed() {
     assert_eq!(said(at_once(), &[Reply::trailers_only(14)]).await, (Err(Code::Unavailable), 1));
     let refused = Reply::nothing().rst_stream(Reason::REFUSED_STREAM);
     let (answer, asked) = said(at_once(), &[refused, Reply::ok("hi")]).await;
@@ -51,7 +51,7 @@ async fn a_method_that_is_not_listed_is_called_once_unless_it_was_not_processed(
 }
 
 #[tokio::test]
-async fn an_answer_that_has_begun_and_a_push_back_end_it() {
+async fn begun_response_or_negative_pushback_ends_retries() {
     let begun = Reply::headers().status(14);
     assert_eq!(said(listed(), &[begun]).await, (Err(Code::Unavailable), 1));
     let stop = Reply::trailers_only(14).header("grpc-retry-pushback-ms", "-1");
@@ -61,7 +61,7 @@ async fn an_answer_that_has_begun_and_a_push_back_end_it() {
 }
 
 #[tokio::test]
-async fn each_attempt_says_how_many_came_before_and_how_much_time_is_left() {
+async fn attempt_carries_previous_attempts_and_remaining_time() {
     let server = Grpc::start().await;
     server.script([Reply::trailers_only(14), Reply::trailers_only(14)]);
     let mut request = Request::new(Words { text: "hello".to_owned() });

@@ -66,7 +66,7 @@ fn asked<const N: usize>(servers: &[Grpc; N]) -> [usize; N] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_that_fails_is_passed_by_and_comes_back_after_its_open_time() {
+async fn failing_endpoint_is_skipped_until_open_duration_ends() {
     let _still = Standstill::begin();
     let servers = servers::<3>().await;
     let mut client = EchoClient::new(balance(servers.each_ref().map(Grpc::url)));
@@ -100,7 +100,7 @@ async fn a_server_that_fails_is_passed_by_and_comes_back_after_its_open_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_does_not_notice_a_dead_server_with_a_retry_above() {
+async fn dead_endpoint_with_retry_above_is_not_noticed() {
     let _still = Standstill::begin();
     let (servers, refused) = (servers::<2>().await, Refused::bind());
     let policy = all_listed().build().unwrap();
@@ -126,7 +126,7 @@ async fn a_caller_does_not_notice_a_dead_server_with_a_retry_above() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_balancer_waits_while_all_are_open() {
+async fn balancer_with_all_circuits_open_waits() {
     let _still = Standstill::begin();
     let servers = servers::<2>().await;
     let mut client = EchoClient::new(balance(servers.each_ref().map(Grpc::url)));
@@ -151,7 +151,7 @@ async fn the_balancer_waits_while_all_are_open() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_load_shed_above_it_fails_fast_while_all_are_open() {
+async fn balancer_under_load_shed_with_all_open_fails_fast() {
     let _still = Standstill::begin();
     let servers = servers::<2>().await;
     let shed = ServiceBuilder::new().load_shed().service(balance(servers.each_ref().map(Grpc::url)));

@@ -27,7 +27,7 @@ pub(crate) async fn next(answer: &mut Streaming<Words>) -> Option<String> {
 }
 
 #[tokio::test]
-async fn metadata_goes_both_ways_with_a_unary_call() {
+async fn unary_call_carries_metadata_both_ways() {
     let mut server = Speaker::start().await;
     let circuit = circuit();
     let mut request = Request::new(words("hello"));
@@ -41,7 +41,7 @@ async fn metadata_goes_both_ways_with_a_unary_call() {
 }
 
 #[tokio::test]
-async fn a_stream_to_the_server_comes_message_by_message() {
+async fn client_stream_arrives_message_by_message() {
     let mut server = Speaker::start().await;
     let circuit = circuit();
     let (hand, stream) = stream();
@@ -63,7 +63,7 @@ async fn a_stream_to_the_server_comes_message_by_message() {
 }
 
 #[tokio::test]
-async fn a_stream_from_the_server_comes_message_by_message() {
+async fn server_stream_arrives_message_by_message() {
     let mut server = Speaker::start().await;
     let circuit = circuit();
     let mut client = client(&server.url, all_listed(), &circuit);
@@ -83,7 +83,7 @@ async fn a_stream_from_the_server_comes_message_by_message() {
 }
 
 #[tokio::test]
-async fn a_conversation_is_one() {
+async fn bidirectional_stream_alternates_messages() {
     let mut server = Speaker::start().await;
     let circuit = circuit();
     let (hand, stream) = stream();
@@ -108,7 +108,7 @@ async fn a_conversation_is_one() {
 }
 
 #[tokio::test]
-async fn long_streams_come_whole_and_in_order_in_both_directions() {
+async fn long_streams_arrive_whole_and_in_order() {
     let mut server = Speaker::start().await;
     let (hand, stream) = stream();
     // More than any window of HTTP/2 that is in use by default, and than a retry would keep.
@@ -150,7 +150,7 @@ fn assert_same(status: &Status, given: &Status) {
 }
 
 #[tokio::test]
-async fn a_status_reaches_the_caller_as_it_was_given() {
+async fn status_reaches_caller_unchanged() {
     let server = Speaker::start().await;
     let circuit = circuit();
     let mut client = client(&server.url, all_listed(), &circuit);

@@ -46,20 +46,20 @@ async fn broken_off(policy: RetryPolicyBuilder) -> (Result<String, Code>, Vec<St
 }
 
 #[tokio::test]
-async fn a_stream_of_a_method_that_is_not_listed_is_not_sent_again() {
+async fn stream_of_unlisted_method_is_not_replayed() {
     let (answer, heard) = broken_off(at_once()).await;
     assert_eq!((answer, &*heard), (Err(Code::Unavailable), &["gather", "one", "two"].map(String::from)[..]));
 }
 
 #[tokio::test]
-async fn a_stream_of_a_listed_method_is_sent_again_from_its_beginning_and_goes_on() {
+async fn stream_of_listed_method_is_replayed_and_continues() {
     let (answer, heard) = broken_off(all_listed()).await;
     assert_eq!(answer.as_deref(), Ok("one two three"));
     assert_eq!(heard, ["gather", "one", "two", "gather", "one", "two", "three", "."]);
 }
 
 #[tokio::test]
-async fn a_conversation_is_begun_anew_only_before_the_server_has_said_a_word() {
+async fn bidirectional_stream_is_replayed_only_before_response() {
     let mut server = Speaker::start().await;
     let mut client = client(&server.url, all_listed(), &circuit());
     timeout(TIMEOUT, async {
@@ -89,7 +89,7 @@ async fn a_conversation_is_begun_anew_only_before_the_server_has_said_a_word() {
 }
 
 #[tokio::test]
-async fn an_answer_that_broke_off_is_not_asked_for_again() {
+async fn server_stream_that_broke_is_not_replayed() {
     let mut server = Speaker::start().await;
     let mut client = client(&server.url, all_listed(), &circuit());
     server.fail([unavailable(1, 2)]);
@@ -102,7 +102,7 @@ async fn an_answer_that_broke_off_is_not_asked_for_again() {
 }
 
 #[tokio::test]
-async fn a_stream_that_was_too_long_to_keep_is_not_sent_again() {
+async fn stream_over_replay_limit_is_not_replayed() {
     for (limit, attempts) in [(3 << 10, 1), (64 << 10, 2)] {
         let mut server = Speaker::start().await;
         server.fail([unavailable(4, 0)]);

@@ -29,7 +29,7 @@ async fn slept(policy: RetryPolicyBuilder, reply: Reply) -> (usize, Duration) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pushback_is_slept_in_place_of_the_backoff() {
+async fn pushback_replaces_backoff() {
     let ms = Duration::from_millis;
     let pushed = |code: u32, delay: &str| Reply::trailers_only(code).trailer(PUSHBACK, delay);
     assert_eq!(slept(all_listed(), pushed(14, "20")).await, (2, ms(20)));
@@ -67,7 +67,7 @@ async fn asked(policy: RetryPolicyBuilder) -> [usize; 4] {
 }
 
 #[tokio::test]
-async fn each_method_is_listed_for_itself() {
+async fn idempotent_method_is_listed_by_its_path() {
     assert_eq!(asked(at_once()).await, [1, 1, 1, 1]);
     assert_eq!(asked(at_once().idempotent_methods(["echo.Echo/Say", "echo.Echo/Talk"])).await, [3, 1, 1, 3]);
     assert_eq!(asked(at_once().idempotent_methods(["echo.Echo/say", "echo.Other/*"])).await, [1, 1, 1, 1]);
@@ -75,7 +75,7 @@ async fn each_method_is_listed_for_itself() {
 }
 
 #[tokio::test]
-async fn a_request_s_own_word_goes_before_the_list() {
+async fn request_safety_overrides_method_list() {
     let server = Grpc::start().await;
     server.otherwise(Reply::trailers_only(14));
     for (safety, policy, attempts) in
@@ -108,7 +108,7 @@ async fn told(request: Request<integration_tests::echo::Words>) -> Vec<Option<St
 }
 
 #[tokio::test]
-async fn each_attempt_has_the_time_that_is_left_and_none_begins_without() {
+async fn attempt_gets_remaining_time_and_none_starts_without() {
     let mut request = Request::new(words("a"));
     request.set_timeout(Duration::from_secs(25));
     let left = ["25000000u", "15000000u", "5000000u"].map(|left| Some(left.to_owned()));
@@ -130,7 +130,7 @@ async fn each_attempt_has_the_time_that_is_left_and_none_begins_without() {
 }
 
 #[tokio::test]
-async fn a_sleep_that_would_not_fit_is_not_begun() {
+async fn backoff_beyond_deadline_is_not_started() {
     let server = Grpc::start().await;
     server.otherwise(Reply::trailers_only(14).trailer(PUSHBACK, "50000"));
     let mut client = client(&server.url(), all_listed(), &quiet_circuit());
@@ -148,7 +148,7 @@ async fn a_sleep_that_would_not_fit_is_not_begun() {
 }
 
 #[tokio::test]
-async fn a_stream_whose_head_has_come_is_never_asked_for_again() {
+async fn server_stream_with_head_received_is_not_retried() {
     let replies = [
         Reply::headers().status(14),
         Reply::message("x").status(14),

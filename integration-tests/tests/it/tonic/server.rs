@@ -34,7 +34,7 @@ fn assert_shed(status: &Status, pushback: &str) {
 }
 
 #[tokio::test]
-async fn while_its_handlers_fail_a_server_says_when_to_come_again() {
+async fn server_with_failing_handlers_sheds_with_pushback() {
     let (circuit, hand) = circuit();
     let mut server = Speaker::layered(BreakerLayer::with_circuit(circuit.clone()).grpc_fallback()).await;
     let mut client = EchoClient::new(channel(&server.url));
@@ -66,7 +66,7 @@ async fn while_its_handlers_fail_a_server_says_when_to_come_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_retries_comes_when_it_was_told_to_and_is_let_in() {
+async fn client_retrying_after_pushback_is_admitted() {
     let _still = Standstill::begin();
     let (circuit, hand) = circuit();
     let mut server = Speaker::layered(BreakerLayer::with_circuit(circuit.clone()).grpc_fallback()).await;
@@ -90,7 +90,7 @@ async fn a_client_that_retries_comes_when_it_was_told_to_and_is_let_in() {
 }
 
 #[tokio::test]
-async fn a_client_stays_away_from_a_server_that_was_closed_by_hand() {
+async fn forced_open_server_is_not_retried_by_client() {
     let (circuit, _) = circuit();
     let server = Speaker::layered(BreakerLayer::with_circuit(circuit.clone()).grpc_fallback()).await;
     circuit.force_open().unwrap();
@@ -102,7 +102,7 @@ async fn a_client_stays_away_from_a_server_that_was_closed_by_hand() {
 }
 
 #[tokio::test]
-async fn what_a_stream_says_at_its_end_counts_if_the_circuit_hears_it() {
+async fn stream_trailers_count_only_with_track_body() {
     let late = || Failure { hears: 0, says: 1, status: Status::unavailable("the database is gone") };
     let (heads, _) = circuit();
     let server = Speaker::layered(BreakerLayer::with_circuit(heads.clone()).grpc_fallback()).await;

@@ -57,7 +57,7 @@ async fn answered(reply: Reply) -> ([Code; 4], Circuit, usize) {
 }
 
 #[tokio::test]
-async fn unavailable_opens_the_circuit_in_the_head_and_in_trailers_by_whatever_kind_of_call() {
+async fn unavailable_in_head_or_trailers_opens_circuit() {
     for reply in [
         Reply::trailers_only(14),
         Reply::headers().status(14),
@@ -74,7 +74,7 @@ async fn unavailable_opens_the_circuit_in_the_head_and_in_trailers_by_whatever_k
 }
 
 #[tokio::test]
-async fn a_callers_mistake_does_not_wherever_it_stands() {
+async fn client_error_in_head_or_trailers_keeps_circuit_closed() {
     for reply in [
         Reply::trailers_only(3),
         Reply::headers().status(3),
@@ -91,7 +91,7 @@ async fn a_callers_mistake_does_not_wherever_it_stands() {
 
 /// It says nothing of its health, and the caller has not given up.
 #[tokio::test]
-async fn a_server_that_cancels_counts_for_nothing() {
+async fn cancelled_by_server_is_neutral() {
     for reply in [Reply::trailers_only(1), Reply::headers().status(1), Reply::message("x").status(1)] {
         let (codes, circuit, _) = answered(reply.clone()).await;
         assert_eq!(codes, [Code::Cancelled; 4]);
@@ -101,7 +101,7 @@ async fn a_server_that_cancels_counts_for_nothing() {
 }
 
 #[tokio::test]
-async fn a_mistake_between_failures_ends_their_run() {
+async fn client_error_resets_consecutive_failures() {
     let (server, circuit) = (Grpc::start().await, circuit());
     let mut client = client(&server.url(), at_once(), &circuit);
     let failed = || Reply::message("x").status(14);
@@ -112,7 +112,7 @@ async fn a_mistake_between_failures_ends_their_run() {
 
 /// The head said that all was well, and nobody listens to the rest.
 #[tokio::test]
-async fn trailers_count_only_for_a_circuit_that_hears_the_end() {
+async fn trailers_count_only_with_track_body() {
     let (server, circuit) = (Grpc::start().await, circuit());
     let heads = ServiceBuilder::new()
         .layer(BreakerLayer::with_circuit(circuit.clone()))
@@ -124,7 +124,7 @@ async fn trailers_count_only_for_a_circuit_that_hears_the_end() {
 }
 
 #[tokio::test]
-async fn stream_dropped_after_a_message_is_completed_and_counts_in_no_rate() {
+async fn stream_dropped_after_message_counts_in_no_rate() {
     let (server, circuit) = (Grpc::start().await, circuit());
     server.otherwise(Reply::message("x").status(14));
     let mut client = client(&server.url(), at_once(), &circuit);
@@ -143,7 +143,7 @@ fn assert_rejected(status: &Status, pushback: &str) {
 }
 
 #[tokio::test]
-async fn a_rejection_is_unavailable_by_whatever_kind_of_call_and_reaches_nobody() {
+async fn rejection_is_unavailable_and_sends_nothing() {
     let (server, circuit) = (Grpc::start().await, circuit());
     let mut client = client(&server.url(), all_listed(), &circuit);
     circuit.trip().unwrap();
