@@ -115,8 +115,10 @@ impl Setting for Config {
                     builder.consecutive_failures(fields.value(OrNone(Whole(COUNTS)))?.unwrap_or(0))
                 }
                 "failure_rate" => builder.failure_rate(fields.value(OrNone(Number(SHARES)))?),
-                "slow_call_rate" => match fields.value(OrNone(SlowCalls))? {
-                    Some(SlowCallsTable { from: Human(from), rate }) => builder.slow_call_rate(from, rate),
+                "slow_call_rate" => match fields.value(OrNone(SlowCallRate))? {
+                    Some(SlowCallRateTable { threshold: Human(threshold), rate }) => {
+                        builder.slow_call_rate(threshold, rate)
+                    }
                     None => builder,
                 },
                 "minimum_calls" => builder.minimum_calls(fields.value(Whole(AT_LEAST_ONE))?),
@@ -130,8 +132,10 @@ impl Setting for Config {
                 }
                 "cancelled" => builder.cancelled(fields.value(AbandonedCalls)?),
                 "open_for" => builder.open_for(fields.value(Time(DURATIONS))?),
-                "open_backoff" => match fields.value(OrNone(Growth))? {
-                    Some(GrowthTable { factor, cap: Human(cap) }) => builder.open_backoff(factor, cap),
+                "open_backoff" => match fields.value(OrNone(OpenBackoff))? {
+                    Some(OpenBackoffTable { multiplier, max: Human(max) }) => {
+                        builder.open_backoff(multiplier, max)
+                    }
                     None => builder,
                 },
                 "open_jitter" => builder.open_jitter(fields.value(OrNone(Number(SHARES)))?.unwrap_or(0.0)),
@@ -160,77 +164,80 @@ impl Setting for Config {
 }
 
 /// `{ threshold = "2s", rate = 0.8 }`.
-struct SlowCalls;
+struct SlowCallRate;
 
 #[derive(Serialize)]
-struct SlowCallsTable {
-    from: Human,
+struct SlowCallRateTable {
+    threshold: Human,
     rate: f64,
 }
 
-impl Setting for SlowCalls {
-    type Value = SlowCallsTable;
+impl Setting for SlowCallRate {
+    type Value = SlowCallRateTable;
 
     fn allowed(&self) -> String {
         "a table such as { threshold = \"2s\", rate = 0.8 }".to_owned()
     }
 
-    fn scalar(&self, _: &Scalar<'_>) -> Option<SlowCallsTable> {
+    fn scalar(&self, _: &Scalar<'_>) -> Option<SlowCallRateTable> {
         None
     }
 
     fn table<'de, A: MapAccess<'de>>(
         &self,
         fields: &mut Fields<A>,
-    ) -> Result<Option<SlowCallsTable>, A::Error> {
-        let (mut from, mut rate) = (None, None);
+    ) -> Result<Option<SlowCallRateTable>, A::Error> {
+        let (mut threshold, mut rate) = (None, None);
         while let Some(name) = fields.next_name()? {
             match &*name {
-                "threshold" => from = Some(Human(fields.value(Time(DURATIONS))?)),
+                "threshold" => threshold = Some(Human(fields.value(Time(DURATIONS))?)),
                 "rate" => rate = Some(fields.value(Number(SHARES))?),
                 _ => return Err(fields.unknown(&name, &["threshold", "rate"])),
             }
         }
-        let (from, rate) = (fields.required("threshold", from)?, fields.required("rate", rate)?);
-        Ok(Some(SlowCallsTable { from, rate }))
+        let (threshold, rate) = (fields.required("threshold", threshold)?, fields.required("rate", rate)?);
+        Ok(Some(SlowCallRateTable { threshold, rate }))
     }
 }
 
 /// `{ multiplier = 2.0, max = "10m" }`.
-struct Growth;
+struct OpenBackoff;
 
 #[derive(Serialize)]
-struct GrowthTable {
-    factor: f64,
-    cap: Human,
+struct OpenBackoffTable {
+    multiplier: f64,
+    max: Human,
 }
 
-impl Setting for Growth {
-    type Value = GrowthTable;
+impl Setting for OpenBackoff {
+    type Value = OpenBackoffTable;
 
     fn allowed(&self) -> String {
         "a table such as { multiplier = 2.0, max = \"10m\" }".to_owned()
     }
 
-    fn scalar(&self, _: &Scalar<'_>) -> Option<GrowthTable> {
+    fn scalar(&self, _: &Scalar<'_>) -> Option<OpenBackoffTable> {
         None
     }
 
-    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<GrowthTable>, A::Error> {
-        let (mut factor, mut cap) = (None, None);
+    fn table<'de, A: MapAccess<'de>>(
+        &self,
+        fields: &mut Fields<A>,
+    ) -> Result<Option<OpenBackoffTable>, A::Error> {
+        let (mut multiplier, mut max) = (None, None);
         while let Some(name) = fields.next_name()? {
             match &*name {
-                "multiplier" => factor = Some(fields.value(Number(GROWTH))?),
-                "max" => cap = Some(Human(fields.value(Time(DURATIONS))?)),
+                "multiplier" => multiplier = Some(fields.value(Number(GROWTH))?),
+                "max" => max = Some(Human(fields.value(Time(DURATIONS))?)),
                 _ => return Err(fields.unknown(&name, &["multiplier", "max"])),
             }
         }
-        let (factor, cap) = (fields.required("multiplier", factor)?, fields.required("max", cap)?);
-        Ok(Some(GrowthTable { factor, cap }))
+        let (multiplier, max) = (fields.required("multiplier", multiplier)?, fields.required("max", max)?);
+        Ok(Some(OpenBackoffTable { multiplier, max }))
     }
 }
 
-const ABANDONED: Word<CancelledPolicy> = Word(&[
+const CANCELLED: Word<CancelledPolicy> = Word(&[
     ("if_none_completes", CancelledPolicy::IfNoneCompletes),
     ("ignore", CancelledPolicy::Ignore),
     ("failure", CancelledPolicy::Failure),
@@ -243,11 +250,11 @@ impl Setting for AbandonedCalls {
     type Value = CancelledPolicy;
 
     fn allowed(&self) -> String {
-        format!("{}, or a table such as {{ failure_after = \"5s\" }}", ABANDONED.allowed())
+        format!("{}, or a table such as {{ failure_after = \"5s\" }}", CANCELLED.allowed())
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<CancelledPolicy> {
-        ABANDONED.scalar(given)
+        CANCELLED.scalar(given)
     }
 
     fn table<'de, A: MapAccess<'de>>(
@@ -297,9 +304,10 @@ impl Serialize for BreakerConfig {
         let TripLimits { consecutive_failures, failure_rate, slow, minimum_calls, cancelled } = trip;
         let RecoveryLimits { open, probes, successes_to_close, probe_lease, slow_start } = recovery;
         let OpenDuration { initial, multiplier, max, jitter, until_reset } = open;
-        let slow = slow.map(|SlowCallLimits { from, rate }| SlowCallsTable { from: human(from), rate });
-        let growth =
-            (multiplier > 1.0 || max > initial).then(|| GrowthTable { factor: multiplier, cap: human(max) });
+        let slow =
+            slow.map(|SlowCallLimits { from, rate }| SlowCallRateTable { threshold: human(from), rate });
+        let open_backoff =
+            (multiplier > 1.0 || max > initial).then(|| OpenBackoffTable { multiplier, max: human(max) });
         let mode = match (disabled, observing) {
             (true, _) => Mode::Disabled,
             (false, true) => Mode::ObserveOnly,
@@ -318,7 +326,7 @@ impl Serialize for BreakerConfig {
         }
         table.serialize_field("cancelled", &WrittenAbandoned(cancelled))?;
         table.serialize_field("open_for", &human(initial))?;
-        table.serialize_field("open_backoff", &OrNone(growth))?;
+        table.serialize_field("open_backoff", &OrNone(open_backoff))?;
         table.serialize_field("open_jitter", &jitter)?;
         table.serialize_field("open_until_reset", &until_reset)?;
         table.serialize_field("probes", &probes)?;
@@ -348,7 +356,7 @@ impl Serialize for WrittenAbandoned {
                 return table.end();
             }
         };
-        ABANDONED.of(&policy).serialize(to)
+        CANCELLED.of(&policy).serialize(to)
     }
 }
 
@@ -450,7 +458,7 @@ mod tests {
             "\"2s\"",
             "`slow_call_rate` is \"2s\"; allowed is a table such as { threshold = \"2s\", rate = 0.8 }",
         ),
-        ("slow_call_rate", "{}", "field `slow_calls.from` is missing"),
+        ("slow_call_rate", "{}", "field `slow_call_rate.threshold` is missing"),
         ("minimum_calls", "0", "`minimum_calls` is 0; allowed is 1 to 4294967295"),
         ("minimum_calls", "2.5", "`minimum_calls` is 2.5; allowed is 1 to 4294967295"),
         ("minimum_calls", "\"none\"", "`minimum_calls` is \"none\"; allowed is 1 to 4294967295"),
@@ -507,7 +515,7 @@ mod tests {
         refused(
             r#"{"slow_call_rate": {"threshold": "1s", "rate": 2}}"#,
             r#"slow_calls = {threshold = "1s", rate = 2}"#,
-            "`slow_calls.rate` is 2; allowed is 0.0 to 1.0",
+            "`slow_call_rate.rate` is 2; allowed is 0.0 to 1.0",
         );
         refused(
             r#"{"open_backoff": {"multiplier": 2, "max": "29s"}}"#,
@@ -544,7 +552,7 @@ mod tests {
             (r#"{"probes": 1, "probes": 2}"#, "field `probes` is there twice"),
             (
                 r#"{"slow_call_rate": {"rate": 0.5, "after": "1s"}}"#,
-                "unknown field `slow_calls.after`; allowed is `from` or `rate`",
+                "unknown field `slow_call_rate.after`; allowed is `threshold` or `rate`",
             ),
             (r#"{"open_backoff": {"multiplier": 2.0}}"#, "field `open_backoff.max` is missing"),
             (
