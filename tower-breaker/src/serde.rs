@@ -514,7 +514,7 @@ mod tests {
         }
         refused(
             r#"{"slow_call_rate": {"threshold": "1s", "rate": 2}}"#,
-            r#"slow_calls = {threshold = "1s", rate = 2}"#,
+            r#"slow_call_rate = {threshold = "1s", rate = 2}"#,
             "`slow_call_rate.rate` is 2; allowed is 0.0 to 1.0",
         );
         refused(
