@@ -24,11 +24,11 @@ use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer};
 use tower_breaker::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
 use tower_fault_classify::upload::{UploadBody, UploadLayer};
-use tower_fault_classify::{FaultClassifyLayer, Judged};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
 /// Each request has a clone; all clones share connections, circuits and budget.
-type Stack = BoxCloneSyncService<Request, http::Response<Incoming>, BreakerError<Judged>>;
+type Stack = BoxCloneSyncService<Request, http::Response<Incoming>, BreakerError<ClassifiedError>>;
 
 fn stack() -> Result<(Stack, KeyedCircuits<String>), BoxError> {
     let each = BreakerConfig::builder().name("downstreams").consecutive_failures(3).build()?;

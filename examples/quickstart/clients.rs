@@ -6,7 +6,7 @@ use reqwest::{Method, Request, Response, Url};
 use tower::timeout::TimeoutLayer;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, ConfigError, Transition};
-use tower_fault_classify::{FaultClassifyLayer, Judged};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
 use crate::load::{Client, End, count_try, tries};
@@ -97,12 +97,15 @@ fn breaker_config() -> Result<BreakerConfig, ConfigError> {
 
 /// What the layers come to around a `reqwest::Client`.
 pub(crate) trait LayeredClient:
-    Service<Request, Response = Response, Error = BreakerError<Judged>, Future: Send> + Clone + Send + 'static
+    Service<Request, Response = Response, Error = BreakerError<ClassifiedError>, Future: Send>
+    + Clone
+    + Send
+    + 'static
 {
 }
 
 impl<S> LayeredClient for S where
-    S: Service<Request, Response = Response, Error = BreakerError<Judged>, Future: Send>
+    S: Service<Request, Response = Response, Error = BreakerError<ClassifiedError>, Future: Send>
         + Clone
         + Send
         + 'static

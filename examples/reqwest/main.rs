@@ -16,7 +16,7 @@ use reqwest::{Client, Method, Request};
 use tokio::net::TcpListener;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer};
-use tower_fault_classify::{Carried, ErrorChain, FaultClassifyLayer, Judged};
+use tower_fault_classify::{CarriedVerdict, ClassifiedError, ErrorChain, FaultClassifyLayer};
 use tower_jitter_retry::{JitterRetryLayer, Retried, RetryPolicy};
 
 /// Prices are there at every third request, orders fail, and what is put into the archive comes back.
@@ -39,14 +39,14 @@ async fn upstream() -> io::Result<String> {
     Ok(url)
 }
 
-type Answer = Result<reqwest::Response, BreakerError<Judged>>;
+type Answer = Result<reqwest::Response, BreakerError<ClassifiedError>>;
 
 /// What became of a request, for people.
 async fn tell(what: &str, answer: Answer) {
     match answer {
         Ok(mut response) => {
             let attempts = response.extensions().get::<Retried>().map_or(1, |retried| retried.attempts);
-            let kind = Carried::on(&response)
+            let kind = CarriedVerdict::get(&response)
                 .and_then(|verdict| verdict.fault().map(|fault| fault.kind().as_str()))
                 .unwrap_or("success");
             let (status, mut bytes) = (response.status(), 0);

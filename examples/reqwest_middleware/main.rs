@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer};
 use tower_fault_classify::middleware::TowerMiddleware;
-use tower_fault_classify::{ErrorChain, FaultClassifyLayer, Judged, judge_error};
+use tower_fault_classify::{ClassifiedError, ErrorChain, FaultClassifyLayer, classify_error};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 /// A middleware as users have them: it counts what passes it.
@@ -85,7 +85,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         match client.get(&url).send().await {
             Ok(response) => println!("inside: {}", response.status().as_u16()),
             // The chain's error type has no room for ours: it is found in the chain of sources, as is the verdict.
-            Err(error) => println!("inside: {} ({})", judge_error(&error).kind(), rejection(&error)),
+            Err(error) => println!("inside: {} ({})", classify_error(&error).kind(), rejection(&error)),
         }
     }
     let (calls, passed) = (calls.load(Ordering::Relaxed), passed.load(Ordering::Relaxed));
@@ -95,7 +95,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn rejection(error: &reqwest_middleware::Error) -> String {
     let reqwest_middleware::Error::Middleware(error) = error else { return "none".to_owned() };
-    let found = error.chain().find_map(|error| error.downcast_ref::<BreakerError<Judged>>());
+    let found = error.chain().find_map(|error| error.downcast_ref::<BreakerError<ClassifiedError>>());
     match found {
         Some(BreakerError::Rejected(rejection)) => rejection.to_string(),
         _ => "none".to_owned(),

@@ -16,7 +16,8 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
 use tower::ServiceBuilder;
 use tower_breaker::{BreakerConfig, BreakerLayer, Clock};
-use tower_fault_classify::{FaultClassifyLayer, GrpcOnly};
+use tower_fault_classify::FaultClassifyLayer;
+use tower_fault_classify::rules::GrpcOnly;
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
 #[allow(unreachable_pub, clippy::pedantic, reason = "the code is generated")]

@@ -110,7 +110,7 @@ fn measure_bytes<T>(run: impl FnOnce() -> T) -> (i64, T) {
 }
 
 fn failure() -> Verdict {
-    tower_breaker::fault_classify::judge_error(&std::io::Error::from(std::io::ErrorKind::TimedOut)).into()
+    tower_breaker::fault_classify::classify_error(&std::io::Error::from(std::io::ErrorKind::TimedOut)).into()
 }
 
 type Layered = KeyedBreakerLayer<ByValue<fn(&u64) -> u64>, u64>;

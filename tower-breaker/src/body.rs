@@ -8,16 +8,17 @@ use std::time::Duration;
 use http::HeaderMap;
 use http_body::Body;
 use tower_fault_classify::__internals::Clock;
-use tower_fault_classify::{
-    AsError, Fault, JudgeEnd, JudgedBody, Kind, OnEnd, Origin, PutBody, TakeBody, Typed, Unwatched, Verdict,
-    Watch, judge_body,
+use tower_fault_classify::body::{
+    ClassifyEnd, DataInspector, NoInspector, OnEnd, ReplaceBody, TakeBody, TrackedBody, track_response,
 };
+use tower_fault_classify::classifiers::{AsError, TypedError};
+use tower_fault_classify::{Fault, Kind, Origin, Verdict};
 
 use crate::circuit::{CallDuration, Hold, Permit};
 use crate::settle::Settle;
 
 /// Settles at the end of the response's body; see [`track_body`](crate::BreakerLayer::track_body).
-pub struct TrackBody<W = Unwatched, K = Typed> {
+pub struct TrackBody<W = NoInspector, K = TypedError> {
     clock: Clock,
     /// In nanoseconds.
     healthy_after: u64,
@@ -43,14 +44,14 @@ impl<W, K> TrackBody<W, K> {
 
 /// A response of which a body was tracked by a permit that holds its circuit by `H`.
 type Tracked<Res, C, H, W> =
-    <Res as PutBody<JudgedBody<<Res as TakeBody>::Body, AtEnd<H>, C, Healthy<W>>>>::Response;
+    <Res as ReplaceBody<TrackedBody<<Res as TakeBody>::Body, AtEnd<H>, C, Healthy<W>>>>::Response;
 
 impl<Res, C, H, W, K> Settle<Res, C, H> for TrackBody<W, K>
 where
     C: Clone,
     H: Hold,
-    W: Watch<<Res::Body as Body>::Data>,
-    Res: TakeBody + PutBody<JudgedBody<<Res as TakeBody>::Body, AtEnd<H>, C, Healthy<W>>>,
+    W: DataInspector<<Res::Body as Body>::Data>,
+    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, AtEnd<H>, C, Healthy<W>>>,
     <Res::Body as Body>::Error: AsError<K>,
 {
     type Response = Tracked<Res, C, H, W>;
@@ -61,17 +62,17 @@ where
         permit: Permit<H>,
         verdict: &Verdict,
         classify: &C,
-        judge: JudgeEnd<C>,
+        judge: ClassifyEnd<C>,
     ) -> Self::Response {
         let healthy_from = self.clock.now().saturating_add(self.healthy_after);
         let watch = response.headers().map_or_else(W::default, W::of);
         let watch = Healthy { watch, limit: Some((self.clock, healthy_from)) };
         let hook = AtEnd { duration: permit.duration(), permit, answered: false };
-        judge_body(response, *verdict, watch, hook, classify, judge)
+        track_response(response, *verdict, watch, hook, classify, judge)
     }
 
     fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Self::Response, E>> {
-        answer.map_ok(|response| response.map_body(|body| JudgedBody::settled(body, Healthy::default())))
+        answer.map_ok(|response| response.map_body(|body| TrackedBody::settled(body, Healthy::default())))
     }
 }
 
@@ -127,7 +128,7 @@ pub struct Healthy<W> {
     limit: Option<(Clock, u64)>,
 }
 
-impl<D, W: Watch<D>> Watch<D> for Healthy<W> {
+impl<D, W: DataInspector<D>> DataInspector<D> for Healthy<W> {
     fn of(headers: &HeaderMap) -> Self {
         Self { watch: W::of(headers), limit: None }
     }

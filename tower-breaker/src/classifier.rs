@@ -8,7 +8,9 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use tower_fault_classify::__internals::{error_chain, text_of, type_name_of};
-use tower_fault_classify::{AsError, BodyEnd, Classify, Fault, Health, How, Judged, Outcome, Typed, Verdict};
+use tower_fault_classify::body::{BodyEnd, EndReason};
+use tower_fault_classify::classifiers::{AsError, TypedError};
+use tower_fault_classify::{ClassifiedError, Classify, Fault, Health, Outcome, Verdict};
 
 use crate::circuit::{Circuit, Core};
 use crate::telemetry::LastFailure;
@@ -36,7 +38,7 @@ impl LastFailureMode for NoLastFailure {
 }
 
 /// Keeps the last failure; see [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
-pub struct KeepLastFailure<K = Typed> {
+pub struct KeepLastFailure<K = TypedError> {
     label: Cow<'static, str>,
     kind: PhantomData<fn() -> K>,
 }
@@ -68,7 +70,7 @@ impl<K> fmt::Debug for KeepLastFailure<K> {
 }
 
 /// A classifier that keeps the last failure; see [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
-pub struct KeepFailures<C, K = Typed> {
+pub struct KeepFailures<C, K = TypedError> {
     classify: C,
     core: &'static Core,
     owner: u64,
@@ -116,8 +118,8 @@ where
 
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
         let verdict = self.classify.classify_end(end);
-        self.keep(&verdict, |fault| match end.how() {
-            How::Failed(error) => (cause_type(error).unwrap_or(type_name::<Res>()), text(error)),
+        self.keep(&verdict, |fault| match end.reason() {
+            EndReason::Failed(error) => (cause_type(error).unwrap_or(type_name::<Res>()), text(error)),
             _ => (type_name::<Res>(), fault.to_string()),
         });
         verdict
@@ -126,7 +128,7 @@ where
 
 /// The name of the innermost error whose type is known.
 fn cause_type(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    let names = error_chain(error).filter_map(|error| match error.downcast_ref::<Judged>() {
+    let names = error_chain(error).filter_map(|error| match error.downcast_ref::<ClassifiedError>() {
         Some(judged) => judged.source_type(),
         None => type_name_of(error),
     });
@@ -138,7 +140,7 @@ fn cause_type(error: &(dyn Error + 'static)) -> Option<&'static str> {
 /// already is not repeated.
 fn text(error: &(dyn Error + 'static)) -> String {
     let is_wrapper = |error: &(dyn Error + 'static)| {
-        error.downcast_ref::<Judged>().is_some_and(|judged| judged.get_ref().is_some())
+        error.downcast_ref::<ClassifiedError>().is_some_and(|judged| judged.get_ref().is_some())
     };
     let mut whole = String::new();
     for error in error_chain(error).filter(|error| !is_wrapper(*error)) {

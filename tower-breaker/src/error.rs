@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tower_fault_classify::__internals::Readable;
-use tower_fault_classify::{Fault, Health, Judged, Kind, Origin, Retryable};
+use tower_fault_classify::{ClassifiedError, Fault, Health, Kind, Origin, Retryable};
 
 use crate::label::Label;
 use crate::machine::CircuitState;
@@ -20,7 +20,7 @@ use crate::machine::CircuitState;
 /// circuit breaker `tenants` for key `7` is half-open; retry after 1 s
 /// ```
 ///
-/// Its [`source`](Error::source) is a [`Judged`] of kind `rejected`, so that every layer above, in
+/// Its [`source`](Error::source) is a [`ClassifiedError`] of kind `rejected`, so that every layer above, in
 /// any order of stacking, knows what happened without knowing the breaker: the request is not sent
 /// again, and the server's health is not affected.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Rejection {
     circuit: &'static str,
     key: Option<Label>,
     state: CircuitState,
-    judged: Judged,
+    judged: ClassifiedError,
 }
 
 /// A rejection in parts: name of the circuit, key, state, time to wait.
@@ -48,7 +48,7 @@ impl Rejection {
             None => fault,
         };
         let condition = condition(state, retry_after.is_some());
-        Self { circuit, key, state, judged: Judged::bare_by(fault, circuit, condition) }
+        Self { circuit, key, state, judged: ClassifiedError::circuit_rejection(fault, circuit, condition) }
     }
 
     /// Takes it apart. What has to lie in memory for a while does so as parts: loading in one piece what was stored in several stalls.
@@ -245,18 +245,18 @@ impl<E: Error + 'static> Error for BreakerError<E> {
 /// A call that [`Circuit::call_within`](crate::Circuit) stopped because its time was over. It
 /// counts as a failure.
 ///
-/// Its [`source`](Error::source) is a [`Judged`] of kind `timeout`, so that every layer above knows
+/// Its [`source`](Error::source) is a [`ClassifiedError`] of kind `timeout`, so that every layer above knows
 /// what happened.
 #[derive(Debug)]
 pub struct TimedOut {
     after: Duration,
-    judged: Judged,
+    judged: ClassifiedError,
 }
 
 impl TimedOut {
     #[cfg(feature = "tokio")]
     pub(crate) const fn new(after: Duration, fault: Fault) -> Self {
-        Self { after, judged: Judged::bare(fault) }
+        Self { after, judged: ClassifiedError::from_fault(fault) }
     }
 
     /// How long the call was allowed to take.
@@ -284,7 +284,7 @@ impl Error for TimedOut {
 
 #[cfg(all(test, not(loom_models), feature = "keyed"))]
 mod tests {
-    use tower_fault_classify::{ErrorChain, judge_error};
+    use tower_fault_classify::{ErrorChain, classify_error};
 
     use super::*;
     use crate::label::KeptLabel;
@@ -333,7 +333,7 @@ mod tests {
         let delay = Some(Duration::from_millis(2_340));
         let error: BreakerError<fmt::Error> =
             BreakerError::Rejected(rejection(None, CircuitState::Open, delay));
-        let fault = judge_error(&error);
+        let fault = classify_error(&error);
         assert_eq!(
             (fault.kind(), fault.retryable(), fault.health()),
             (Kind::Rejected, Retryable::Never, Health::Neutral)
@@ -352,7 +352,7 @@ mod tests {
     #[test]
     fn breaker_error_prints_the_error_in_it_and_leads_to_it() {
         let error = BreakerError::Inner(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
-        assert_eq!(judge_error(&error).kind(), Kind::Unavailable);
+        assert_eq!(classify_error(&error).kind(), Kind::Unavailable);
         assert_eq!(error.to_string(), "connection refused");
         assert!(error.source().is_some_and(<dyn Error>::is::<std::io::Error>));
         assert_eq!(ErrorChain(&error).to_string(), "connection refused");

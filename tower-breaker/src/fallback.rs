@@ -12,7 +12,8 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
 use tower_fault_classify::__internals::pushback;
-use tower_fault_classify::{Boxed, Carried, Typed};
+use tower_fault_classify::CarriedVerdict;
+use tower_fault_classify::classifiers::{BoxedError, TypedError};
 
 use crate::error::{BreakerError, Rejection};
 use crate::label::Label;
@@ -40,7 +41,7 @@ pub trait OnReject<Req, Res, E>: ErrorMode<E> {
 ///
 /// Over an inner error that is a type of its own the error is [`BreakerError`]. Over one that is boxed it stays what it is,
 /// and the [`Rejection`] is boxed straight in. The marker `K` is inferred.
-pub struct Errors<K = Typed>(PhantomData<fn() -> K>);
+pub struct Errors<K = TypedError>(PhantomData<fn() -> K>);
 
 impl<K> Errors<K> {
     pub(crate) const fn new() -> Self {
@@ -62,7 +63,7 @@ impl<K> fmt::Debug for Errors<K> {
     }
 }
 
-impl<E: Error + 'static> ErrorMode<E> for Errors<Typed> {
+impl<E: Error + 'static> ErrorMode<E> for Errors<TypedError> {
     type Error = BreakerError<E>;
 
     #[inline]
@@ -71,7 +72,7 @@ impl<E: Error + 'static> ErrorMode<E> for Errors<Typed> {
     }
 }
 
-impl<Req, Res, E: Error + 'static> OnReject<Req, Res, E> for Errors<Typed> {
+impl<Req, Res, E: Error + 'static> OnReject<Req, Res, E> for Errors<TypedError> {
     type Future = Rejected<Res, BreakerError<E>>;
 
     #[inline]
@@ -80,7 +81,7 @@ impl<Req, Res, E: Error + 'static> OnReject<Req, Res, E> for Errors<Typed> {
     }
 }
 
-impl<E> ErrorMode<E> for Errors<Boxed>
+impl<E> ErrorMode<E> for Errors<BoxedError>
 where
     E: Deref<Target = dyn Error + Send + Sync> + From<Rejection>,
 {
@@ -92,7 +93,7 @@ where
     }
 }
 
-impl<Req, Res, E> OnReject<Req, Res, E> for Errors<Boxed>
+impl<Req, Res, E> OnReject<Req, Res, E> for Errors<BoxedError>
 where
     E: Deref<Target = dyn Error + Send + Sync> + From<Rejection>,
 {
@@ -269,7 +270,7 @@ fn grpc_unavailable<B>(rejection: &Rejection, body: B) -> Response<B> {
 }
 
 fn mark<B>(mut response: Response<B>, rejection: &Rejection) -> Response<B> {
-    Carried::put(&mut response, (*rejection.fault()).into());
+    CarriedVerdict::insert(&mut response, (*rejection.fault()).into());
     response
 }
 

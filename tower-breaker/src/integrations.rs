@@ -5,7 +5,7 @@ mod axum {
     use axum_core::body::Body;
     use axum_core::response::{IntoResponse, Response};
     use http::StatusCode;
-    use tower_fault_classify::Carried;
+    use tower_fault_classify::CarriedVerdict;
 
     use crate::error::{BreakerError, Rejection, TimedOut};
     use crate::fallback::unavailable;
@@ -22,7 +22,7 @@ mod axum {
         fn into_response(self) -> Response {
             let mut response = Response::new(Body::from(self.to_string()));
             *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
-            Carried::put(&mut response, (*self.fault()).into());
+            CarriedVerdict::insert(&mut response, (*self.fault()).into());
             response
         }
     }

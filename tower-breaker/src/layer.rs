@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::future::Future;
 use std::time::Duration;
 
-use tower_fault_classify::{Auto, ErrorsOnly, Fault, Health, RuleFirst, Typed, Unwatched};
+use tower_fault_classify::body::NoInspector;
+use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst, TypedError};
+use tower_fault_classify::{Fault, Health};
 use tower_layer::Layer;
 
 use crate::body::TrackBody;
@@ -84,7 +86,7 @@ impl<KC, KR> BreakerLayer<Auto<KC>, Errors<KR>> {
     }
 }
 
-impl<R, B, L> BreakerLayer<Auto<Typed>, R, B, L> {
+impl<R, B, L> BreakerLayer<Auto<TypedError>, R, B, L> {
     /// Judges by `classify` instead.
     pub fn classify<C>(self, classify: C) -> BreakerLayer<C, R, B, L> {
         let Self { circuit, not_ready, reject, settle, last_failure, .. } = self;
@@ -104,7 +106,7 @@ impl<K, R, B, L> BreakerLayer<Auto<K>, R, B, L> {
     }
 }
 
-impl<C, B, L> BreakerLayer<C, Errors<Typed>, B, L> {
+impl<C, B, L> BreakerLayer<C, Errors<TypedError>, B, L> {
     /// Answers a rejected call with what `answer` makes of it, instead of an error. The error type is then the inner service's own. **Default**:
     /// an error.
     ///
@@ -113,7 +115,7 @@ impl<C, B, L> BreakerLayer<C, Errors<Typed>, B, L> {
     /// A layer above judges the answer as it judges a response of the server: a retry layer sends
     /// the request again after an answer of 503. To have it recognised as a rejection, leave the
     /// verdict on it, as [`http_fallback`](Self::http_fallback) does:
-    /// [`Carried::put`](tower_fault_classify::Carried::put) with
+    /// [`CarriedVerdict::insert`](tower_fault_classify::CarriedVerdict::insert) with
     /// [`Rejection::fault`](crate::Rejection::fault).
     ///
     /// ```
@@ -200,7 +202,7 @@ impl<C, R, L> BreakerLayer<C, R, Head, L> {
     /// | is dropped and was never asked for anything | its head, which was a success |
     /// | still comes [`healthy_after`](BreakerLayer::healthy_after) the head | a success, whatever follows |
     ///
-    /// A slow call is one whose *head* was slow. The response's body becomes a [`JudgedBody`](tower_fault_classify::JudgedBody); a
+    /// A slow call is one whose *head* was slow. The response's body becomes a [`TrackedBody`](tower_fault_classify::body::TrackedBody); a
     /// `reqwest::Response` stays one, its body is boxed.
     ///
     /// ```
@@ -213,7 +215,7 @@ impl<C, R, L> BreakerLayer<C, R, Head, L> {
     /// # fn check<R, S: tower::Service<R>>(_: &S) {}
     /// # check::<(), _>(&service);
     /// ```
-    pub fn track_body<K>(self) -> BreakerLayer<C, R, TrackBody<Unwatched, K>, L> {
+    pub fn track_body<K>(self) -> BreakerLayer<C, R, TrackBody<NoInspector, K>, L> {
         let Self { circuit, not_ready, classify, reject, last_failure, .. } = self;
         let settle = TrackBody::new(circuit.core().clock(), circuit.core().probe_lease());
         BreakerLayer { circuit, not_ready, classify, reject, settle, last_failure }
@@ -229,10 +231,12 @@ impl<C, R, W, K, L> BreakerLayer<C, R, TrackBody<W, K>, L> {
 }
 
 #[cfg(feature = "llm")]
-impl<C, R, K, L> BreakerLayer<C, R, TrackBody<Unwatched, K>, L> {
-    /// Also looks for the errors within event streams of LLM APIs; see [`LlmEvents`](tower_fault_classify::LlmEvents). A call is over when one
+impl<C, R, K, L> BreakerLayer<C, R, TrackBody<NoInspector, K>, L> {
+    /// Also looks for the errors within event streams of LLM APIs; see [`LlmEvents`](tower_fault_classify::body::LlmEvents). A call is over when one
     /// is found.
-    pub fn watch_llm_events(self) -> BreakerLayer<C, R, TrackBody<tower_fault_classify::LlmEvents, K>, L> {
+    pub fn inspect_llm_events(
+        self,
+    ) -> BreakerLayer<C, R, TrackBody<tower_fault_classify::body::LlmEvents, K>, L> {
         let Self { circuit, not_ready, classify, reject, settle, last_failure } = self;
         BreakerLayer { circuit, not_ready, classify, reject, settle: settle.watched(), last_failure }
     }

@@ -2,7 +2,8 @@
 
 use std::task::Poll;
 
-use tower_fault_classify::{JudgeEnd, Verdict};
+use tower_fault_classify::Verdict;
+use tower_fault_classify::body::ClassifyEnd;
 
 use crate::circuit::{Hold, Own, Permit};
 
@@ -18,7 +19,7 @@ pub trait Settle<Res, C, H: Hold = Own> {
         permit: Permit<H>,
         verdict: &Verdict,
         classify: &C,
-        judge: JudgeEnd<C>,
+        judge: ClassifyEnd<C>,
     ) -> Self::Response;
 
     /// Takes the answer to a rejected call: there is no permit. What only goes through is not taken apart, which would copy it.
@@ -33,7 +34,7 @@ impl<Res, C, H: Hold> Settle<Res, C, H> for Head {
     type Response = Res;
 
     #[inline]
-    fn settle(&self, response: Res, permit: Permit<H>, verdict: &Verdict, _: &C, _: JudgeEnd<C>) -> Res {
+    fn settle(&self, response: Res, permit: Permit<H>, verdict: &Verdict, _: &C, _: ClassifyEnd<C>) -> Res {
         permit.record_by_ref(verdict);
         response
     }

@@ -11,7 +11,8 @@ use http::Response;
 use http::header::CONTENT_TYPE;
 use http_body::{Body, Frame};
 use tower::{Layer, Service, service_fn};
-use tower_fault_classify::{ErrorBodies, ErrorBody, FaultClassifyLayer, LlmErrors, Verdict};
+use tower_fault_classify::body::{ErrorBodies, ErrorBody, LlmErrors};
+use tower_fault_classify::{FaultClassifyLayer, Verdict};
 
 #[path = "../../benches/measure.rs"]
 #[allow(dead_code, reason = "nothing is shared between threads here")]
@@ -123,7 +124,7 @@ fn main() {
     println!("\na frame of one event, copied by its reader");
     let mut bare = reader(call(&mut service(200, EVENT)).into_body());
     let mut body = reader(call(&mut tracked().layer(service(200, EVENT))).into_body());
-    let streams = tower::ServiceBuilder::new().layer(tracked().watch_llm_events()).map_response(events);
+    let streams = tower::ServiceBuilder::new().layer(tracked().inspect_llm_events()).map_response(events);
     let mut watched = reader(call(&mut streams.service(service(200, EVENT))).into_body());
     compare(vec![
         variant("bare", &mut bare),

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use reqwest_retry::{DefaultRetryableStrategy, RetryableStrategy};
 use tower::{Layer, Service};
-use tower_fault_classify::{FaultClassifyLayer, judge_outcome};
+use tower_fault_classify::{FaultClassifyLayer, classify_response};
 use tower_http::classify::{
     ClassifyResponse, GrpcErrorsAsFailures, MakeClassifier, ServerErrorsAsFailures, SharedClassifier,
 };
@@ -83,12 +83,12 @@ fn over_http(variants: &mut Vec<Variant<'_>>) {
     for &(name, status, fields) in HTTP {
         let plain = || response(status, fields);
         let ours = plain();
-        variants.push(named(name, "ours", move || judge_outcome(black_box(&ours))));
+        variants.push(named(name, "ours", move || classify_response(black_box(&ours))));
         variants.push(theirs(name, ServerErrorsAsFailures::new(), plain()));
 
         let of_reqwest = || reqwest::Response::from(plain().map(|()| ""));
         let ours = of_reqwest();
-        variants.push(named(name, "ours on reqwest", move || judge_outcome(black_box(&ours))));
+        variants.push(named(name, "ours on reqwest", move || classify_response(black_box(&ours))));
         let answer = Ok(of_reqwest());
         variants
             .push(named(name, "reqwest-retry", move || DefaultRetryableStrategy.handle(black_box(&answer))));
@@ -99,7 +99,7 @@ fn over_http(variants: &mut Vec<Variant<'_>>) {
 fn over_grpc(variants: &mut Vec<Variant<'_>>) {
     for &(name, status, fields) in OVER_GRPC {
         let ours = response(status, fields);
-        variants.push(named(name, "ours", move || judge_outcome(black_box(&ours))));
+        variants.push(named(name, "ours", move || classify_response(black_box(&ours))));
         variants.push(theirs(name, GrpcErrorsAsFailures::new(), response(status, fields)));
     }
 }

@@ -24,12 +24,12 @@ pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 
 /// Marks errors that are a type of their own: they implement [`Error`].
 #[derive(Clone, Copy, Debug)]
-pub struct Typed;
+pub struct TypedError;
 
 /// Marks errors that are boxed: `BoxError`, `anyhow::Error`, `eyre::Report`. They do not implement [`Error`], they
 /// point to one.
 #[derive(Clone, Copy, Debug)]
-pub struct Boxed;
+pub struct BoxedError;
 
 /// An error of either kind, seen as an [`Error`].
 ///
@@ -44,7 +44,7 @@ pub trait AsError<K> {
     fn as_error(&self) -> &(dyn Error + 'static);
 }
 
-impl<E> AsError<Typed> for E
+impl<E> AsError<TypedError> for E
 where
     E: Error + 'static,
 {
@@ -54,7 +54,7 @@ where
     }
 }
 
-impl<E> AsError<Boxed> for E
+impl<E> AsError<BoxedError> for E
 where
     E: Deref<Target = dyn Error + Send + Sync>,
 {
@@ -74,7 +74,7 @@ where
 /// `grpc-retry-pushback-ms` (-1 if there is none and no retry is allowed), made when somebody asks for it: a generated client takes the
 /// status that it finds among an error's sources, and `UNKNOWN` if there is none.
 #[derive(Debug)]
-pub struct Judged {
+pub struct ClassifiedError {
     fault: Fault,
     cause: Cause,
     /// What most errors never have. It is boxed, because a large error makes each `Result` large.
@@ -110,8 +110,8 @@ struct Late {
 #[derive(Default)]
 struct Note(Mutex<Option<Box<dyn Any + Send + Sync>>>);
 
-impl Judged {
-    /// A verdict around the error that it was given on. Judging a `Judged` again keeps one wrapper, not two.
+impl ClassifiedError {
+    /// A verdict around the error that it was given on. Judging a `ClassifiedError` again keeps one wrapper, not two.
     pub fn new<E: Into<BoxError>>(fault: Fault, source: E) -> Self {
         match source.into().downcast::<Self>() {
             Ok(judged) => Self::of(fault, judged.cause),
@@ -120,13 +120,13 @@ impl Judged {
     }
 
     /// A verdict that is its own cause.
-    pub const fn bare(fault: Fault) -> Self {
+    pub const fn from_fault(fault: Fault) -> Self {
         Self::of(fault, Cause::Verdict)
     }
 
-    /// As [`bare`](Self::bare), for the rejection of a circuit breaker. The message of the
+    /// As [`from_fault`](Self::from_fault), for the rejection of a circuit breaker. The message of the
     /// `tonic::Status` begins with ``circuit breaker `NAME` is CONDITION``.
-    pub const fn bare_by(fault: Fault, name: &'static str, condition: &'static str) -> Self {
+    pub const fn circuit_rejection(fault: Fault, name: &'static str, condition: &'static str) -> Self {
         Self::of(fault, Cause::Breaker(name, condition))
     }
 
@@ -164,7 +164,7 @@ impl Judged {
     /// Leaves a note on this error, in place of an earlier one.
     #[cfg(feature = "__internals-notes")]
     #[doc(hidden)]
-    pub fn put_note(&self, note: impl Any + Send + Sync) {
+    pub fn set_note(&self, note: impl Any + Send + Sync) {
         let note: Box<dyn Any + Send + Sync> = Box::new(note);
         let slot = &self.late.get_or_init(Box::default).note.0;
         let before = slot.lock().unwrap_or_else(PoisonError::into_inner).replace(note);
@@ -197,7 +197,7 @@ impl fmt::Debug for Note {
     }
 }
 
-impl fmt::Display for Judged {
+impl fmt::Display for ClassifiedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.cause {
             Cause::Error(..) => write!(f, "call failed, classified as {}", self.fault),
@@ -206,7 +206,7 @@ impl fmt::Display for Judged {
     }
 }
 
-impl Error for Judged {
+impl Error for ClassifiedError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         if let Cause::Error(error, _) = &self.cause {
             return Some(&**error);
@@ -250,11 +250,11 @@ mod tests {
 
     #[test]
     fn judged_source_is_the_original_error() {
-        let judged = Judged::new(FAULT, std::io::Error::other("pipe"));
+        let judged = ClassifiedError::new(FAULT, std::io::Error::other("pipe"));
         assert!(judged.source().is_some_and(<dyn Error>::is::<std::io::Error>));
         assert!(judged.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<std::io::Error>));
         assert_eq!(judged.to_string(), "call failed, classified as server (origin: remote)");
-        assert_eq!(Judged::bare(FAULT).to_string(), "server (origin: remote)");
+        assert_eq!(ClassifiedError::from_fault(FAULT).to_string(), "server (origin: remote)");
     }
 
     #[cfg(feature = "tonic")]
@@ -263,7 +263,7 @@ mod tests {
         use std::time::Duration;
 
         let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
-        let found = |judged: &Judged| {
+        let found = |judged: &ClassifiedError| {
             let status = judged.source()?.downcast_ref::<tonic::Status>()?;
             let pushback = status.metadata().get("grpc-retry-pushback-ms");
             let pushback = pushback.map(|pushback| pushback.to_str().unwrap_or_default().to_owned());
@@ -272,43 +272,46 @@ mod tests {
         let text = "a layer on this side rejected the call";
         let unavailable = tonic::Code::Unavailable;
         assert_eq!(
-            found(&Judged::bare(rejected)),
+            found(&ClassifiedError::from_fault(rejected)),
             Some((unavailable, text.to_owned(), Some("-1".to_owned())))
         );
-        let anytime = Judged::bare(rejected.with_retryable(Retryable::Unsent));
+        let anytime = ClassifiedError::from_fault(rejected.with_retryable(Retryable::Unsent));
         assert_eq!(found(&anytime), Some((unavailable, text.to_owned(), None)));
-        let later = Judged::bare(rejected.with_retry_after(Duration::from_millis(2_340)));
+        let later = ClassifiedError::from_fault(rejected.with_retry_after(Duration::from_millis(2_340)));
         assert_eq!(
             found(&later),
             Some((unavailable, format!("{text}; retry after 2.3 s"), Some("2340".to_owned())))
         );
-        let named = found(&Judged::bare_by(rejected, "stock", "half-open")).unwrap();
+        let named = found(&ClassifiedError::circuit_rejection(rejected, "stock", "half-open")).unwrap();
         assert_eq!(named.1, "circuit breaker `stock` is half-open");
-        assert_eq!(found(&Judged::bare(FAULT)), None);
-        assert_eq!(found(&Judged::new(rejected, "cause")), None, "it has a cause of its own");
+        assert_eq!(found(&ClassifiedError::from_fault(FAULT)), None);
+        assert_eq!(found(&ClassifiedError::new(rejected, "cause")), None, "it has a cause of its own");
     }
 
     #[cfg(feature = "__internals-notes")]
     #[test]
     fn judged_note_is_found_in_chain_and_replaced() {
-        let error = std::io::Error::other(std::io::Error::other(Judged::bare(FAULT)));
-        let judged = Judged::find(&error).unwrap();
+        let error = std::io::Error::other(std::io::Error::other(ClassifiedError::from_fault(FAULT)));
+        let judged = ClassifiedError::find(&error).unwrap();
         assert_eq!(judged.note::<u8>(), None);
-        judged.put_note(1_u8);
-        judged.put_note(2_u8);
+        judged.set_note(1_u8);
+        judged.set_note(2_u8);
         assert_eq!((judged.note::<u8>(), judged.note::<u16>()), (Some(2), None));
-        assert!(Judged::find(&std::io::Error::other("nothing")).is_none());
+        assert!(ClassifiedError::find(&std::io::Error::other("nothing")).is_none());
     }
 
     /// clippy warns of results with larger errors in its users' code.
     #[test]
     fn judged_size_fits_in_a_result() {
-        assert!(size_of::<Judged>() <= 88, "{}", size_of::<Judged>());
+        assert!(size_of::<ClassifiedError>() <= 88, "{}", size_of::<ClassifiedError>());
     }
 
     #[test]
     fn judged_new_with_judged_keeps_one_wrapper() {
-        let twice = Judged::new(FAULT.with_retryable(Retryable::Unsent), Judged::new(FAULT, "cause"));
+        let twice = ClassifiedError::new(
+            FAULT.with_retryable(Retryable::Unsent),
+            ClassifiedError::new(FAULT, "cause"),
+        );
         assert_eq!(twice.fault().retryable(), Retryable::Unsent);
         assert_eq!(twice.into_inner().unwrap().to_string(), "cause");
     }

@@ -1,12 +1,16 @@
 //! What the layer returns in place of an error.
+//!
+//! [`WrapErrors`], the default, wraps each error into a [`ClassifiedError`]. [`KeepErrors`] leaves each
+//! error as it is. Both are markers in the type of the layer:
+//! [`keep_errors`](crate::FaultClassifyLayer::keep_errors) changes it.
 
-use crate::error::{BoxError, Judged};
+use crate::error::{BoxError, ClassifiedError};
 use crate::fault::Fault;
 use crate::table;
 use crate::telemetry;
 
-/// What becomes of an error that was judged.
-pub trait ErrorMode<E> {
+/// What the layer returns in place of an error. Sealed: [`WrapErrors`] or [`KeepErrors`].
+pub trait ErrorMode<E>: sealed::Sealed {
     /// The error that comes out.
     type Error;
 
@@ -15,11 +19,11 @@ pub trait ErrorMode<E> {
 }
 
 impl<E: Into<BoxError>> ErrorMode<E> for WrapErrors {
-    type Error = Judged;
+    type Error = ClassifiedError;
 
-    fn pass_on(error: E, judge: impl FnOnce(&E) -> Option<Fault>) -> Judged {
+    fn pass_on(error: E, judge: impl FnOnce(&E) -> Option<Fault>) -> ClassifiedError {
         let fault = judge(&error);
-        Judged::new(fault.unwrap_or(table::HARMLESS), error)
+        ClassifiedError::new(fault.unwrap_or(table::HARMLESS), error)
     }
 }
 
@@ -34,10 +38,17 @@ impl<E> ErrorMode<E> for KeepErrors {
     }
 }
 
-/// Wraps each error into [`Judged`](crate::Judged).
+/// Wraps each error into [`ClassifiedError`](crate::ClassifiedError).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WrapErrors;
 
 /// Leaves each error as it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeepErrors;
+
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for super::KeepErrors {}
+    impl Sealed for super::WrapErrors {}
+}

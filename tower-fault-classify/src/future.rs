@@ -13,7 +13,7 @@ use crate::body::{Peek, Peeked, Track};
 use crate::classify::Classify;
 use crate::error_mode::ErrorMode;
 use crate::fault::{Fault, Verdict};
-use crate::outcome::{Carried, Outcome};
+use crate::outcome::{CarriedVerdict, Outcome};
 use crate::telemetry;
 
 pin_project! {
@@ -119,8 +119,8 @@ fn pass_on(outcome: &mut (impl Outcome + ?Sized), verdict: Verdict) {
         Verdict::Success => outcome.status().is_none_or(|status| status < StatusCode::BAD_REQUEST),
         Verdict::Fault(_) => false,
     };
-    if !plain || Carried::on(outcome).is_some_and(|carried| carried != verdict) {
-        Carried::put(outcome, verdict);
+    if !plain || CarriedVerdict::get(outcome).is_some_and(|carried| carried != verdict) {
+        CarriedVerdict::insert(outcome, verdict);
     }
 }
 

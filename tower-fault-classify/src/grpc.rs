@@ -103,9 +103,9 @@ fn ends_subtype(rest: &[u8]) -> bool {
 /// What the server said of another attempt: a pushback goes before `RetryInfo`.
 pub(crate) fn asked(headers: &HeaderMap, retry_info: impl FnOnce() -> Hint<Duration>) -> Asked {
     match hint::grpc_retry_pushback(headers) {
-        Hint::Says(Pushback::After(delay)) => Asked::Exactly(delay),
-        Hint::Says(Pushback::Stop) | Hint::Garbled => Asked::Stop,
-        Hint::Absent => retry_info().said().map_or(Asked::Nothing, Asked::AtLeast),
+        Hint::Value(Pushback::After(delay)) => Asked::Exactly(delay),
+        Hint::Value(Pushback::Stop) | Hint::Invalid => Asked::Stop,
+        Hint::Absent => retry_info().value().map_or(Asked::Nothing, Asked::AtLeast),
     }
 }
 

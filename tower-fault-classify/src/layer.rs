@@ -4,22 +4,22 @@ use std::marker::PhantomData;
 
 use tower_layer::Layer;
 
-use crate::body::{Head, TrackBody, Unwatched};
-use crate::classify::{Auto, ErrorsOnly, RuleFirst};
-use crate::error::Typed;
+use crate::body::{Head, NoInspector, TrackBody};
+use crate::classifiers::{Auto, ErrorsOnly, RuleFirst};
+use crate::error::{BoxedError, TypedError};
 use crate::error_mode::{KeepErrors, WrapErrors};
 use crate::service::FaultClassify;
 
 /// Judges every outcome once and passes the verdict on.
 ///
-/// The layers above read it instead of judging again: on a response it stands in the extensions ([`Carried`]), an error is
-/// wrapped into [`Judged`], which holds the original.
+/// The layers above read it instead of judging again: on a response it stands in the extensions ([`CarriedVerdict`]), an error is
+/// wrapped into [`ClassifiedError`], which holds the original.
 ///
 /// | what the call came to | what is done | allocations |
 /// |---|---|---|
 /// | a success | nothing | none |
-/// | a response that is a fault, or a status ≥ 400 that a rule calls a success | [`Carried`] is put into its extensions | 3 if they were empty, else 1 |
-/// | an error | [`Judged`] goes around it | 1 for a typed error, none for a boxed one |
+/// | a response that is a fault, or a status ≥ 400 that a rule calls a success | [`CarriedVerdict`] is put into its extensions | 3 if they were empty, else 1 |
+/// | an error | [`ClassifiedError`] goes around it | 1 for a typed error, none for a boxed one |
 /// | an error, with [`keep_errors`](Self::keep_errors) | nothing: each layer above judges it anew | none |
 ///
 /// # Example
@@ -48,10 +48,10 @@ use crate::service::FaultClassify;
 /// # check::<(), _>(&service);
 /// ```
 ///
-/// [`Carried`]: crate::Carried
-/// [`Judged`]: crate::Judged
+/// [`CarriedVerdict`]: crate::CarriedVerdict
+/// [`ClassifiedError`]: crate::ClassifiedError
 #[derive(Clone, Copy, Debug, Default)]
-pub struct FaultClassifyLayer<C = Auto, M = WrapErrors, P = Head, B = Head> {
+pub struct FaultClassifyLayer<C = Auto<BoxedError>, M = WrapErrors, P = Head, B = Head> {
     classify: C,
     errors: PhantomData<fn() -> M>,
     peek: P,
@@ -65,7 +65,7 @@ impl<K> FaultClassifyLayer<Auto<K>> {
     }
 }
 
-impl<M, P, B> FaultClassifyLayer<Auto<Typed>, M, P, B> {
+impl<M, P, B> FaultClassifyLayer<Auto<TypedError>, M, P, B> {
     /// Judges by `classify` instead.
     pub fn classify<C>(self, classify: C) -> FaultClassifyLayer<C, M, P, B> {
         let Self { errors, peek, track, .. } = self;
@@ -100,7 +100,7 @@ impl<C, M, P, B> FaultClassifyLayer<C, M, P, B> {
 }
 
 impl<C, M, B> FaultClassifyLayer<C, M, Head, B> {
-    /// Reads the beginning of each body whose status is 400 or more, and shows it to the rule of `bodies`. Its opinion goes before that of
+    /// Reads the beginning of each body whose status is 400 or more, and shows it to the rule of `bodies`. Its verdict goes before that of
     /// the head and is carried by the response. The body that goes on is the same, byte for byte; its type is [`PeekedBody`], and
     /// `reqwest::Response` stays what it is.
     ///
@@ -110,7 +110,7 @@ impl<C, M, B> FaultClassifyLayer<C, M, Head, B> {
     ///
     /// The call panics outside a tokio runtime with its timer enabled, if such a body is not there at once.
     ///
-    /// [`PeekedBody`]: crate::PeekedBody
+    /// [`PeekedBody`]: crate::body::PeekedBody
     #[cfg(feature = "error-body")]
     pub fn read_error_bodies<R>(
         self,
@@ -122,7 +122,7 @@ impl<C, M, B> FaultClassifyLayer<C, M, Head, B> {
 }
 
 impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
-    /// Puts a [`JudgedBody`] around each response's body, which tells `hook` exactly once what the call came to: gRPC's trailers, an error
+    /// Puts a [`TrackedBody`] around each response's body, which tells `hook` exactly once what the call came to: gRPC's trailers, an error
     /// that breaks the stream, a reader who wants no more. If the head has the last word (a fault, a trailers-only answer), `hook` is
     /// told with the response.
     ///
@@ -144,17 +144,17 @@ impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
     /// # check::<(), _>(&service);
     /// ```
     ///
-    /// [`JudgedBody`]: crate::JudgedBody
-    pub fn track_body<H, K>(self, hook: H) -> FaultClassifyLayer<C, M, P, TrackBody<H, Unwatched, K>> {
+    /// [`TrackedBody`]: crate::body::TrackedBody
+    pub fn track_body<H, K>(self, hook: H) -> FaultClassifyLayer<C, M, P, TrackBody<H, NoInspector, K>> {
         let Self { classify, errors, peek, .. } = self;
         FaultClassifyLayer { classify, errors, peek, track: TrackBody::new(hook) }
     }
 }
 
 #[cfg(feature = "llm")]
-impl<C, M, P, H, K> FaultClassifyLayer<C, M, P, TrackBody<H, Unwatched, K>> {
-    /// Also looks for the errors within event streams of LLM APIs; see [`LlmEvents`](crate::LlmEvents). The hook is told when one is found.
-    pub fn watch_llm_events(self) -> FaultClassifyLayer<C, M, P, TrackBody<H, crate::body::LlmEvents, K>> {
+impl<C, M, P, H, K> FaultClassifyLayer<C, M, P, TrackBody<H, NoInspector, K>> {
+    /// Also looks for the errors within event streams of LLM APIs; see [`LlmEvents`](crate::body::LlmEvents). The hook is told when one is found.
+    pub fn inspect_llm_events(self) -> FaultClassifyLayer<C, M, P, TrackBody<H, crate::body::LlmEvents, K>> {
         let Self { classify, errors, peek, track } = self;
         FaultClassifyLayer { classify, errors, peek, track: track.watched() }
     }

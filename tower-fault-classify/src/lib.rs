@@ -1,12 +1,13 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-mod body;
+pub mod body;
+pub mod classifiers;
 mod classify;
 mod duration;
 mod error;
 mod error_chain;
-mod error_mode;
+pub mod error_mode;
 mod fault;
 mod future;
 mod grpc;
@@ -15,7 +16,7 @@ mod layer;
 #[cfg(feature = "reqwest-middleware")]
 pub mod middleware;
 mod outcome;
-mod rules;
+pub mod rules;
 mod service;
 mod system_time;
 mod table;
@@ -30,26 +31,12 @@ pub mod upload;
 #[path = "internals/mod.rs"]
 pub mod __internals;
 
-pub use body::{
-    BodyEnd, Head, How, JudgeEnd, JudgedBody, OnEnd, Peek, Peeked, PutBody, TakeBody, Told, Track, TrackBody,
-    Unwatched, Watch, judge_body,
-};
-#[cfg(feature = "error-body")]
-pub use body::{BodyRule, ErrorBodies, ErrorBody, PeekedBody, Reading};
-#[cfg(feature = "llm")]
-pub use body::{LlmErrors, LlmEvents};
-pub use classify::{
-    Auto, Classify, ErrorsOnly, NestedErrors, ResponseCoverage, Rule, RuleFirst, classify_fn, rule_fn,
-};
-pub use error::{AsError, BoxError, Boxed, Judged, Typed};
-pub use error_chain::{ErrorChain, judge_error};
-pub use error_mode::{ErrorMode, KeepErrors, WrapErrors};
+pub use classify::{Classify, Rule, classify_fn, rule_fn};
+pub use error::{BoxError, ClassifiedError};
+pub use error_chain::{ErrorChain, classify_error};
 pub use fault::{Fault, Health, Kind, Origin, Retryable, Verdict};
 pub use future::ResponseFuture;
 pub use layer::FaultClassifyLayer;
-pub use outcome::{Carried, Outcome, grpc_has_begun, judge_outcome};
-pub use rules::{GrpcOnly, GrpcRules, StatusRules, UnknownErrors};
+pub use outcome::{CarriedVerdict, Outcome, classify_response, is_grpc_committed};
 pub use service::FaultClassify;
-pub use table::grpc::grpc_code_of;
-#[cfg(feature = "tower-http")]
-pub use tower_http::TowerHttp;
+pub use table::grpc::grpc_code_of_status;

@@ -83,8 +83,8 @@ fn into_chain_error(error: impl Into<BoxError>) -> Error {
 /// its source.
 ///
 /// ```
-/// # use tower_fault_classify::Judged;
-/// fn fault_of(error: &reqwest_middleware::Error) -> Option<&Judged> {
+/// # use tower_fault_classify::ClassifiedError;
+/// fn fault_of(error: &reqwest_middleware::Error) -> Option<&ClassifiedError> {
 ///     match error {
 ///         reqwest_middleware::Error::Middleware(error) => error.chain().find_map(|error| error.downcast_ref()),
 ///         reqwest_middleware::Error::Reqwest(_) => None,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::RETRY_AFTER;
 use http::{Extensions, HeaderMap, HeaderName, StatusCode};
 
-use crate::error_chain::judge_error;
+use crate::error_chain::classify_error;
 use crate::fault::{Fault, Retryable, Verdict};
 use crate::grpc;
 use crate::hint;
@@ -51,7 +51,7 @@ pub trait Outcome {
         None
     }
 
-    /// What the response itself knows about its call; it goes before the status. **Default**: no opinion.
+    /// What the response itself knows about its call; it goes before the status. **Default**: no verdict.
     fn verdict(&self) -> Option<Verdict> {
         None
     }
@@ -135,7 +135,7 @@ impl<T: Outcome + ?Sized> Outcome for Box<T> {
 /// returns it: the inner response is read as it is, and the inner error by its chain of sources.
 ///
 /// The error must implement [`Error`]. A boxed one (`BoxError`, `anyhow::Error`) does not: combine
-/// the two results with `??` below the layer, or use [`NestedErrors`](crate::NestedErrors).
+/// the two results with `??` below the layer, or use [`NestedErrors`](crate::classifiers::NestedErrors).
 impl<T: Outcome, E: Error + 'static> Outcome for Result<T, E> {
     fn status(&self) -> Option<StatusCode> {
         self.as_ref().ok()?.status()
@@ -160,7 +160,7 @@ impl<T: Outcome, E: Error + 'static> Outcome for Result<T, E> {
     fn verdict(&self) -> Option<Verdict> {
         match self {
             Ok(response) => response.verdict(),
-            Err(error) => Some(judge_error(error).into()),
+            Err(error) => Some(classify_error(error).into()),
         }
     }
 }
@@ -181,21 +181,21 @@ impl<T> Outcome for Option<T> {}
 ///
 /// If the response has another status by now (a handler turned a 503 into a 200), the verdict is stale and is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Carried {
+pub struct CarriedVerdict {
     verdict: Verdict,
     status: Option<StatusCode>,
 }
 
-impl Carried {
+impl CarriedVerdict {
     /// The verdict that `response` carries, unless it is stale.
     #[inline]
-    pub fn on(response: &(impl Outcome + ?Sized)) -> Option<Verdict> {
+    pub fn get(response: &(impl Outcome + ?Sized)) -> Option<Verdict> {
         let carried = response.extensions()?.get::<Self>()?;
         (carried.status == response.status()).then_some(carried.verdict)
     }
 
     /// Writes a verdict down on `response`, in place of an earlier one. A response without extensions stays as it is.
-    pub fn put(response: &mut (impl Outcome + ?Sized), verdict: Verdict) {
+    pub fn insert(response: &mut (impl Outcome + ?Sized), verdict: Verdict) {
         let status = response.status();
         if let Some(extensions) = response.extensions_mut() {
             extensions.insert(Self { verdict, status });
@@ -205,18 +205,20 @@ impl Carried {
 
 /// Judges a response that came: by the verdict it carries, by its own word, by its status.
 #[inline]
-pub fn judge_outcome(response: &(impl Outcome + ?Sized)) -> Verdict {
-    Carried::on(response).or_else(|| response.verdict()).unwrap_or_else(|| match judge_status(response) {
-        Verdict::Fault(fault) if !response.status().is_some_and(table::http::is_unreached) => {
-            Verdict::Fault(excused(fault))
+pub fn classify_response(response: &(impl Outcome + ?Sized)) -> Verdict {
+    CarriedVerdict::get(response).or_else(|| response.verdict()).unwrap_or_else(|| {
+        match judge_status(response) {
+            Verdict::Fault(fault) if !response.status().is_some_and(table::http::is_unreached) => {
+                Verdict::Fault(excused(fault))
+            }
+            verdict => verdict,
         }
-        verdict => verdict,
     })
 }
 
 /// Whether the answer of a gRPC call has begun: its head has come and does not end it, so that a part of it may have been read (gRFC A6:
 /// such a call is committed, and not made again).
-pub fn grpc_has_begun(response: &(impl Outcome + ?Sized)) -> bool {
+pub fn is_grpc_committed(response: &(impl Outcome + ?Sized)) -> bool {
     let grpc = response.headers().filter(|headers| grpc::is_grpc(headers));
     response.status() == Some(StatusCode::OK) && grpc.is_some_and(|headers| grpc::code_in(headers).is_none())
 }
@@ -273,7 +275,7 @@ pub(crate) fn delay_on(response: &(impl Outcome + ?Sized)) -> Option<Duration> {
 
 /// Applies `x-should-retry` to the table's fault. The delay stays where a retry may follow.
 fn overruled(fault: Fault, headers: &HeaderMap, delay: Option<Duration>) -> Fault {
-    match hint::should_retry(headers).said() {
+    match hint::should_retry(headers).value() {
         Some(false) => Fault::new(fault.kind(), Retryable::Never, fault.health(), fault.origin()),
         Some(true) if fault.retryable() == Retryable::Never => {
             let raised = fault.with_retryable(Retryable::IfIdempotent);
@@ -298,9 +300,9 @@ mod tests {
     fn status_with_retry_after_keeps_delay() {
         let mut unavailable = response(503);
         unavailable.headers_mut().insert("retry-after", "3".parse().unwrap());
-        let verdict = judge_outcome(&unavailable);
+        let verdict = classify_response(&unavailable);
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(3)));
-        assert_eq!(judge_outcome(&response(204)), Verdict::Success);
+        assert_eq!(classify_response(&response(204)), Verdict::Success);
     }
 
     fn judged(status: u16, fields: &[(&'static str, &str)]) -> Verdict {
@@ -308,7 +310,7 @@ mod tests {
         for &(name, value) in fields {
             response.headers_mut().append(name, value.parse().unwrap());
         }
-        judge_outcome(&response)
+        classify_response(&response)
     }
 
     #[test]
@@ -395,7 +397,7 @@ mod tests {
                 let mut response = response(status);
                 response.headers_mut().clone_from(&headers);
                 assert_eq!(
-                    judge_outcome(&response),
+                    classify_response(&response),
                     judge_fields(response.status(), &headers),
                     "{response:?}"
                 );
@@ -410,46 +412,46 @@ mod tests {
             for &(name, value) in fields {
                 response.headers_mut().append(name, value.parse().unwrap());
             }
-            grpc_has_begun(&response)
+            is_grpc_committed(&response)
         };
         let grpc = ("content-type", "application/grpc");
         assert!(begun(200, &[grpc]));
         assert!(!begun(200, &[grpc, ("grpc-status", "14")]), "trailers only");
         assert!(!begun(503, &[grpc]), "an intermediary's");
         assert!(!begun(200, &[("content-type", "application/json")]));
-        assert!(!grpc_has_begun(&()));
+        assert!(!is_grpc_committed(&()));
     }
 
     #[test]
     fn outcome_without_status_is_a_success() {
-        assert_eq!(judge_outcome(&()), Verdict::Success);
-        assert_eq!(judge_outcome(&vec![1]), Verdict::Success);
-        assert_eq!(judge_outcome(&Box::new(7)), Verdict::Success);
+        assert_eq!(classify_response(&()), Verdict::Success);
+        assert_eq!(classify_response(&vec![1]), Verdict::Success);
+        assert_eq!(classify_response(&Box::new(7)), Verdict::Success);
     }
 
     #[test]
     fn nested_result_is_classified_by_inner_error_or_response() {
         use std::io::{Error, ErrorKind};
 
-        let kind = |nested: &dyn Outcome| judge_outcome(nested).fault().map(Fault::kind);
+        let kind = |nested: &dyn Outcome| classify_response(nested).fault().map(Fault::kind);
         let refused = || Error::from(ErrorKind::ConnectionRefused);
         assert_eq!(kind(&Ok::<_, Error>(())), None);
         assert_eq!(kind(&Err::<(), _>(refused())), Some(Kind::Unavailable));
         assert_eq!(kind(&Ok::<_, Error>(Err::<u8, _>(refused()))), Some(Kind::Unavailable), "three deep");
         assert_eq!(kind(&Ok::<_, Error>(response(429))), Some(Kind::Throttled));
         let mut carries = Ok::<_, Error>(response(503));
-        Carried::put(&mut carries, FAULT.into());
+        CarriedVerdict::insert(&mut carries, FAULT.into());
         assert_eq!(kind(&carries), Some(Kind::Quota));
     }
 
     #[test]
     fn carried_verdict_overrides_status_until_stale() {
         let mut response = response(429);
-        Carried::put(&mut response, FAULT.into());
-        assert_eq!(judge_outcome(&response), Verdict::Fault(FAULT));
+        CarriedVerdict::insert(&mut response, FAULT.into());
+        assert_eq!(classify_response(&response), Verdict::Fault(FAULT));
         *response.status_mut() = StatusCode::OK;
-        assert_eq!(judge_outcome(&response), Verdict::Success);
-        assert_eq!(Carried::on(&response), None);
+        assert_eq!(classify_response(&response), Verdict::Success);
+        assert_eq!(CarriedVerdict::get(&response), None);
     }
 
     #[test]
@@ -460,7 +462,7 @@ mod tests {
                 (!self.0).then_some(FAULT.into())
             }
         }
-        assert_eq!(judge_outcome(&Answer(true)), Verdict::Success);
-        assert_eq!(judge_outcome(&Answer(false)), Verdict::Fault(FAULT));
+        assert_eq!(classify_response(&Answer(true)), Verdict::Success);
+        assert_eq!(classify_response(&Answer(false)), Verdict::Fault(FAULT));
     }
 }

@@ -1,4 +1,15 @@
 //! Rules that change parts of the built-in tables.
+//!
+//! | rule | changes |
+//! |---|---|
+//! | [`StatusRules`] | single HTTP statuses |
+//! | [`GrpcRules`] | single gRPC codes |
+//! | [`GrpcOnly`] | responses that are not gRPC, in a stack that carries nothing else |
+//! | [`UnknownErrors`] | errors that no table has a row for |
+//! | `TowerHttp` (feature `tower-http`) | responses, by a classifier of `tower_http::classify` |
+//!
+//! A rule is added by `.rule(…)` of a layer. [`Rule`] is the trait for rules of your own; a closure
+//! is one too.
 
 use std::sync::Arc;
 
@@ -6,26 +17,29 @@ use http::StatusCode;
 
 use crate::body::BodyEnd;
 use crate::classify::Rule;
-use crate::error::{AsError, BoxError, Judged};
-use crate::error_chain::judge_error;
+use crate::error::{AsError, BoxError, ClassifiedError};
+use crate::error_chain::classify_error;
 use crate::fault::{Fault, Kind, Origin, Retryable, Verdict};
 use crate::grpc;
 use crate::outcome::{Outcome, delay_on};
 use crate::table;
+#[cfg(feature = "tower-http")]
+pub use crate::tower_http::TowerHttp;
 
 /// Rows for HTTP statuses that go before the built-in ones.
 ///
-/// It is a [`Rule`]: it has an opinion on the statuses that it was told of, and on no others. A delay that the server asked for is
+/// It is a [`Rule`]: it decides on the statuses that it was told of, and on no others. A delay that the server asked for is
 /// kept where a retry may follow.
 ///
 /// ```
-/// use tower_fault_classify::{FaultClassifyLayer, Retryable, StatusRules, Verdict};
+/// use tower_fault_classify::rules::StatusRules;
+/// use tower_fault_classify::{FaultClassifyLayer, Retryable, Verdict};
 ///
 /// let rules = StatusRules::new()
 ///     // This API means "try again" by it.
-///     .treat(409, StatusRules::row(409).with_retryable(Retryable::IfIdempotent))
+///     .status(409, StatusRules::row(409).with_retryable(Retryable::IfIdempotent))
 ///     // And has no rows to show.
-///     .treat(404, Verdict::Success);
+///     .status(404, Verdict::Success);
 /// # let service = tower::ServiceBuilder::new()
 /// #     .layer(FaultClassifyLayer::new().rule(rules))
 /// #     .service(tower::service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(()))));
@@ -38,7 +52,7 @@ pub struct StatusRules(Rows<u16>);
 /// Rows for gRPC codes that go before the built-in ones.
 ///
 /// It is a [`Rule`] for responses that carry a code in their head (trailers-only answers), and, under a layer that tracks bodies, for those
-/// that carry it in their trailers, or none at all, which is UNKNOWN. It has no opinion on others. What a row says of retries stands, also
+/// that carry it in their trailers, or none at all, which is UNKNOWN. It returns no verdict on others. What a row says of retries stands, also
 /// at the end of a body, where the built-in rows say never.
 #[derive(Clone, Debug, Default)]
 pub struct GrpcRules(Rows<u32>);
@@ -56,7 +70,8 @@ pub struct GrpcRules(Rows<u32>);
 /// response, and an HTML page is what other requests ask for.
 ///
 /// ```
-/// use tower_fault_classify::{FaultClassifyLayer, GrpcOnly};
+/// use tower_fault_classify::rules::GrpcOnly;
+/// use tower_fault_classify::FaultClassifyLayer;
 ///
 /// let layer = FaultClassifyLayer::new().rule(GrpcOnly);
 /// # let service = tower::ServiceBuilder::new()
@@ -79,10 +94,11 @@ pub struct GrpcOnly;
 /// `.rule(…)` as well:
 ///
 /// ```
-/// use tower_fault_classify::{FaultClassifyLayer, Health, Retryable, UnknownErrors};
+/// use tower_fault_classify::rules::UnknownErrors;
+/// use tower_fault_classify::{FaultClassifyLayer, Health, Retryable};
 ///
 /// let row = UnknownErrors::row().with_health(Health::Neutral).with_retryable(Retryable::Never);
-/// let layer = FaultClassifyLayer::new().rule(UnknownErrors::treat(row));
+/// let layer = FaultClassifyLayer::new().rule(UnknownErrors::new(row));
 /// # let service = tower::ServiceBuilder::new()
 /// #     .layer(layer)
 /// #     .service(tower::service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(()))));
@@ -90,7 +106,7 @@ pub struct GrpcOnly;
 /// # check::<(), _>(&service);
 /// ```
 ///
-/// For calls through a bare circuit, which takes no rules, [`judge`](Self::judge) the error inside
+/// For calls through a bare circuit, which takes no rules, [`classify`](Self::classify) the error inside
 /// the call.
 ///
 /// If an error in the chain shows that the request was not sent, or that its response had begun,
@@ -100,7 +116,7 @@ pub struct UnknownErrors(Verdict);
 
 impl UnknownErrors {
     /// Judges an unknown error so. `Verdict::Success` makes it count as a success.
-    pub fn treat(verdict: impl Into<Verdict>) -> Self {
+    pub fn new(verdict: impl Into<Verdict>) -> Self {
         Self(verdict.into())
     }
 
@@ -113,22 +129,23 @@ impl UnknownErrors {
     /// verdict. Every layer and every circuit reads that verdict.
     ///
     /// ```
-    /// use tower_fault_classify::{Health, UnknownErrors};
+    /// use tower_fault_classify::rules::UnknownErrors;
+    /// use tower_fault_classify::Health;
     ///
     /// # async fn query() -> Result<u32, std::fmt::Error> { Err(std::fmt::Error) }
     /// # tokio_test::block_on(async {
-    /// let unknown = UnknownErrors::treat(UnknownErrors::row().with_health(Health::Neutral));
+    /// let unknown = UnknownErrors::new(UnknownErrors::row().with_health(Health::Neutral));
     /// // The future for `circuit.call(…)`:
-    /// let call = async { query().await.map_err(|error| unknown.judge(error)) };
+    /// let call = async { query().await.map_err(|error| unknown.classify(error)) };
     /// assert_eq!(call.await.unwrap_err().fault().health(), Health::Neutral);
     /// # });
     /// ```
-    pub fn judge<E, K>(self, error: E) -> Judged
+    pub fn classify<E, K>(self, error: E) -> ClassifiedError
     where
         E: AsError<K> + Into<BoxError>,
     {
-        let verdict = self.revised(judge_error(error.as_error()).into());
-        Judged::new(verdict.fault().copied().unwrap_or(table::HARMLESS), error)
+        let verdict = self.revised(classify_error(error.as_error()).into());
+        ClassifiedError::new(verdict.fault().copied().unwrap_or(table::HARMLESS), error)
     }
 
     fn revised(self, verdict: Verdict) -> Verdict {
@@ -173,13 +190,13 @@ impl<N: Copy + PartialEq> Rows<N> {
 }
 
 impl StatusRules {
-    /// No rows: no opinion on anything.
+    /// No rows: no verdict on anything.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// What a status is taken for, in place of an earlier word on it. A number that is no status never comes.
-    pub fn treat(self, status: u16, verdict: impl Into<Verdict>) -> Self {
+    pub fn status(self, status: u16, verdict: impl Into<Verdict>) -> Self {
         Self(self.0.with(status, verdict.into()))
     }
 
@@ -192,13 +209,13 @@ impl StatusRules {
 }
 
 impl GrpcRules {
-    /// No rows: no opinion on anything.
+    /// No rows: no verdict on anything.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// What a code is taken for, in place of an earlier word on it. A number that is no code never comes.
-    pub fn treat(self, code: u32, verdict: impl Into<Verdict>) -> Self {
+    pub fn code(self, code: u32, verdict: impl Into<Verdict>) -> Self {
         Self(self.0.with(code, verdict.into()))
     }
 
@@ -209,7 +226,7 @@ impl GrpcRules {
 }
 
 impl<Res: Outcome, Err> Rule<Res, Err> for StatusRules {
-    fn opinion(&self, outcome: Result<&Res, &Err>) -> Option<Verdict> {
+    fn verdict(&self, outcome: Result<&Res, &Err>) -> Option<Verdict> {
         let response = outcome.ok()?;
         let verdict = self.0.get(response.status()?.as_u16())?;
         Some(with_hint(verdict, response))
@@ -217,18 +234,18 @@ impl<Res: Outcome, Err> Rule<Res, Err> for StatusRules {
 }
 
 impl<Res: Outcome, Err> Rule<Res, Err> for GrpcRules {
-    fn opinion(&self, outcome: Result<&Res, &Err>) -> Option<Verdict> {
+    fn verdict(&self, outcome: Result<&Res, &Err>) -> Option<Verdict> {
         let response = outcome.ok()?;
         self.0.get(grpc::code(response.headers()?)?)
     }
 
-    fn opinion_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
+    fn verdict_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
         self.0.get(end.grpc_code()?)
     }
 }
 
 impl<Res: Outcome, Err> Rule<Res, Err> for GrpcOnly {
-    fn opinion(&self, outcome: Result<&Res, &Err>) -> Option<Verdict> {
+    fn verdict(&self, outcome: Result<&Res, &Err>) -> Option<Verdict> {
         let response = outcome.ok()?;
         let is_success = response.status()? < StatusCode::BAD_REQUEST;
         let speaks_grpc = response.headers().is_some_and(grpc::is_grpc_or_web);
@@ -238,7 +255,7 @@ impl<Res: Outcome, Err> Rule<Res, Err> for GrpcOnly {
 
 impl<Res, Err> Rule<Res, Err> for UnknownErrors {
     #[inline]
-    fn opinion(&self, _: Result<&Res, &Err>) -> Option<Verdict> {
+    fn verdict(&self, _: Result<&Res, &Err>) -> Option<Verdict> {
         None
     }
 
@@ -263,13 +280,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::classify::{Auto, Classify, ErrorsOnly, RuleFirst};
+    use crate::classifiers::{Auto, ErrorsOnly, RuleFirst};
+    use crate::classify::Classify;
     use crate::fault::Health;
 
     type Response = http::Response<()>;
 
-    fn opinion(rules: &impl Rule<Response, std::io::Error>, response: &Response) -> Option<Verdict> {
-        rules.opinion(Ok(response))
+    fn verdict_of(rules: &impl Rule<Response, std::io::Error>, response: &Response) -> Option<Verdict> {
+        rules.verdict(Ok(response))
     }
 
     fn response(status: u16) -> Response {
@@ -279,12 +297,12 @@ mod tests {
     #[test]
     fn status_rules_change_listed_statuses_only() {
         let rules = StatusRules::new()
-            .treat(409, StatusRules::row(409).with_retryable(Retryable::IfIdempotent))
-            .treat(404, StatusRules::row(404))
-            .treat(404, Verdict::Success);
-        assert_eq!(opinion(&rules, &response(404)), Some(Verdict::Success));
-        assert_eq!(opinion(&rules, &response(503)), None);
-        let conflict = opinion(&rules, &response(409)).unwrap();
+            .status(409, StatusRules::row(409).with_retryable(Retryable::IfIdempotent))
+            .status(404, StatusRules::row(404))
+            .status(404, Verdict::Success);
+        assert_eq!(verdict_of(&rules, &response(404)), Some(Verdict::Success));
+        assert_eq!(verdict_of(&rules, &response(503)), None);
+        let conflict = verdict_of(&rules, &response(409)).unwrap();
         let fault = conflict.fault().unwrap();
         assert_eq!((fault.kind(), fault.retryable()), (Kind::Conflict, Retryable::IfIdempotent));
         assert_eq!(fault.retry_after(), Some(Duration::from_secs(3)), "the server's delay is kept");
@@ -293,7 +311,7 @@ mod tests {
     #[test]
     fn status_rules_own_delay_is_kept() {
         let own = StatusRules::row(503).with_retry_after(Duration::from_secs(1));
-        let verdict = opinion(&StatusRules::new().treat(503, own), &response(503)).unwrap();
+        let verdict = verdict_of(&StatusRules::new().status(503, own), &response(503)).unwrap();
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(1)));
     }
 
@@ -301,7 +319,7 @@ mod tests {
     fn grpc_only_other_content_type_is_unknown() {
         let of_type = |status: u16, content_type: &str| {
             let response = http::Response::builder().status(status).header("content-type", content_type);
-            opinion(&GrpcOnly, &response.body(()).unwrap())
+            verdict_of(&GrpcOnly, &response.body(()).unwrap())
         };
         let unknown = Some(GrpcRules::row(2).into());
         for status in [200, 204, 302] {
@@ -314,7 +332,7 @@ mod tests {
             assert_eq!(of_type(200, content_type), None, "{content_type}");
         }
         assert_eq!(of_type(503, "text/html"), None, "the HTTP row decides");
-        assert_eq!(opinion(&GrpcOnly, &Response::new(())), unknown, "no content type");
+        assert_eq!(verdict_of(&GrpcOnly, &Response::new(())), unknown, "no content type");
     }
 
     #[derive(Debug)]
@@ -331,17 +349,24 @@ mod tests {
     #[test]
     fn unknown_errors_changes_unknown_faults_only() {
         let row = UnknownErrors::row().with_health(Health::Neutral).with_retryable(Retryable::Never);
-        let rules = RuleFirst::new(UnknownErrors::treat(row), ErrorsOnly::new());
+        let rules = RuleFirst::new(UnknownErrors::new(row), ErrorsOnly::new());
         let judged = |error: BoxError| Classify::<(), BoxError>::classify(&rules, Err(&error));
         assert_eq!(judged(Foreign.into()), Verdict::Fault(row));
         assert_eq!(judged("text".into()), Verdict::Fault(row));
-        assert_eq!(judged(Judged::new(UnknownErrors::row(), Foreign).into()), Verdict::Fault(row), "carried");
+        assert_eq!(
+            judged(ClassifiedError::new(UnknownErrors::row(), Foreign).into()),
+            Verdict::Fault(row),
+            "carried"
+        );
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        let kept = judge_error(&refused);
+        let kept = classify_error(&refused);
         assert_eq!(judged(refused.into()), Verdict::Fault(kept));
-        assert_eq!(judged(Judged::bare(table::PANICKED).into()), Verdict::Fault(table::PANICKED));
+        assert_eq!(
+            judged(ClassifiedError::from_fault(table::PANICKED).into()),
+            Verdict::Fault(table::PANICKED)
+        );
         // The inner error of a nested result as well.
-        let nested = RuleFirst::new(UnknownErrors::treat(row), Auto::new());
+        let nested = RuleFirst::new(UnknownErrors::new(row), Auto::new());
         let verdict = nested.classify(Ok::<_, &std::io::Error>(&Err::<(), _>(Foreign)));
         assert_eq!(verdict, Verdict::Fault(row));
         assert_eq!(nested.classify(Ok::<_, &std::io::Error>(&Ok::<_, Foreign>(()))), Verdict::Success);
@@ -349,8 +374,8 @@ mod tests {
 
     #[test]
     fn unknown_errors_keeps_known_retryable() {
-        let neutral = UnknownErrors::treat(UnknownErrors::row().with_health(Health::Neutral));
-        let never = UnknownErrors::treat(UnknownErrors::row().with_retryable(Retryable::Never));
+        let neutral = UnknownErrors::new(UnknownErrors::row().with_health(Health::Neutral));
+        let never = UnknownErrors::new(UnknownErrors::row().with_retryable(Retryable::Never));
         let retryable = |rule: UnknownErrors, known| {
             let verdict = rule.revised(UnknownErrors::row().with_retryable(known).into());
             verdict.fault().unwrap().retryable()
@@ -359,9 +384,9 @@ mod tests {
             assert_eq!(retryable(neutral, known), known);
             assert_eq!(retryable(never, known), Retryable::Never);
         }
-        let success = UnknownErrors::treat(Verdict::Success);
+        let success = UnknownErrors::new(Verdict::Success);
         assert_eq!(success.revised(UnknownErrors::row().into()), Verdict::Success);
-        assert_eq!(success.judge(Foreign).fault(), &table::HARMLESS);
+        assert_eq!(success.classify(Foreign).fault(), &table::HARMLESS);
     }
 
     #[test]
@@ -374,14 +399,14 @@ mod tests {
 
     #[test]
     fn grpc_rules_change_code_in_trailers_only_response() {
-        let rules = GrpcRules::new().treat(10, GrpcRules::row(10).with_retryable(Retryable::IfIdempotent));
+        let rules = GrpcRules::new().code(10, GrpcRules::row(10).with_retryable(Retryable::IfIdempotent));
         let answer = |code: &str| {
             let answer = http::Response::builder().header("content-type", "application/grpc");
             answer.header("grpc-status", code).body(()).unwrap()
         };
-        let aborted = opinion(&rules, &answer("10")).unwrap();
+        let aborted = verdict_of(&rules, &answer("10")).unwrap();
         assert_eq!(aborted.fault().unwrap().retryable(), Retryable::IfIdempotent);
-        assert_eq!(opinion(&rules, &answer("14")), None);
-        assert_eq!(opinion(&rules, &http::Response::new(())), None);
+        assert_eq!(verdict_of(&rules, &answer("14")), None);
+        assert_eq!(verdict_of(&rules, &http::Response::new(())), None);
     }
 }

@@ -6,15 +6,17 @@ use std::task::{Context, Poll};
 use tower_service::Service;
 
 use crate::body::{Head, Peek, Track};
+use crate::classifiers::Auto;
 use crate::classify::Classify;
-use crate::error_mode::ErrorMode;
+use crate::error::BoxedError;
+use crate::error_mode::{ErrorMode, WrapErrors};
 use crate::future::{ResponseFuture, judge};
 
 /// Judges what its inner service comes to. Made by [`FaultClassifyLayer`](crate::FaultClassifyLayer).
 ///
 /// An error of the inner service's readiness is judged and passed on like one of a call.
 #[derive(Clone, Copy, Debug)]
-pub struct FaultClassify<S, C, M, P = Head, B = Head> {
+pub struct FaultClassify<S, C = Auto<BoxedError>, M = WrapErrors, P = Head, B = Head> {
     inner: S,
     classify: C,
     peek: P,

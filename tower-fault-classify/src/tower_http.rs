@@ -5,18 +5,19 @@ use tower_http::classify::{ClassifiedResponse, ClassifyResponse};
 
 use crate::classify::Rule;
 use crate::fault::{Fault, Health, Verdict};
-use crate::outcome::judge_outcome;
+use crate::outcome::classify_response;
 use crate::table;
 
 /// A classifier of `tower_http::classify` as a rule on responses, for who has one already.
 ///
 /// Theirs decides whether a response is a failure; what kind of failure, and whether the request may be sent again, is read from
 /// this crate's tables. A response of which it only knows at the end of its body is a success so far. On errors, of which theirs knows
-/// nothing but that they are failures, it has no opinion.
+/// nothing but that they are failures, it returns no verdict.
 ///
 /// ```
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_fault_classify::{FaultClassifyLayer, TowerHttp};
+/// use tower_fault_classify::rules::TowerHttp;
+/// use tower_fault_classify::FaultClassifyLayer;
 /// use tower_http::classify::ServerErrorsAsFailures;
 ///
 /// let service = ServiceBuilder::new()
@@ -39,7 +40,7 @@ impl<C, B, E> Rule<Response<B>, E> for TowerHttp<C>
 where
     C: ClassifyResponse + Clone,
 {
-    fn opinion(&self, outcome: Result<&Response<B>, &E>) -> Option<Verdict> {
+    fn verdict(&self, outcome: Result<&Response<B>, &E>) -> Option<Verdict> {
         let response = outcome.ok()?;
         Some(match self.0.clone().classify_response(response) {
             ClassifiedResponse::Ready(Ok(())) | ClassifiedResponse::RequiresEos(_) => Verdict::Success,
@@ -50,7 +51,7 @@ where
 
 /// What this crate knows of a response that is a failure in any case.
 fn failure<B>(response: &Response<B>) -> Fault {
-    let known = judge_outcome(response);
+    let known = classify_response(response);
     known.fault().map_or(table::http::OTHER_5XX, |fault| fault.with_health(Health::Unhealthy))
 }
 
@@ -61,41 +62,41 @@ mod tests {
     use super::*;
     use crate::fault::{Kind, Retryable};
 
-    fn opinion<C: ClassifyResponse + Clone>(classifier: C, status: u16) -> Verdict {
+    fn verdict_of<C: ClassifyResponse + Clone>(classifier: C, status: u16) -> Verdict {
         let response = Response::builder().status(status).header("retry-after", "2").body(()).unwrap();
-        Rule::<_, std::io::Error>::opinion(&TowerHttp::new(classifier), Ok(&response)).unwrap()
+        Rule::<_, std::io::Error>::verdict(&TowerHttp::new(classifier), Ok(&response)).unwrap()
     }
 
     #[test]
     fn tower_http_classifier_decides_and_table_adds_axes() {
-        let verdict = opinion(ServerErrorsAsFailures::new(), 503);
+        let verdict = verdict_of(ServerErrorsAsFailures::new(), 503);
         let fault = verdict.fault().unwrap();
         assert_eq!(
             (fault.kind(), fault.retryable(), fault.health()),
             (Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)
         );
         assert!(fault.retry_after().is_some());
-        assert_eq!(opinion(ServerErrorsAsFailures::new(), 404), Verdict::Success);
-        assert_eq!(opinion(ServerErrorsAsFailures::new(), 200), Verdict::Success);
+        assert_eq!(verdict_of(ServerErrorsAsFailures::new(), 404), Verdict::Success);
+        assert_eq!(verdict_of(ServerErrorsAsFailures::new(), 200), Verdict::Success);
     }
 
     #[test]
     fn tower_http_failure_of_healthy_status_is_unhealthy() {
         let ranged = || StatusInRangeAsFailures::new(200..=404);
-        assert_eq!(opinion(ranged(), 200).fault().unwrap().kind(), Kind::Server);
-        let verdict = opinion(ranged(), 404);
+        assert_eq!(verdict_of(ranged(), 200).fault().unwrap().kind(), Kind::Server);
+        let verdict = verdict_of(ranged(), 404);
         assert_eq!((verdict.fault().unwrap().kind(), verdict.health()), (Kind::Client, Health::Unhealthy));
     }
 
     #[test]
     fn tower_http_end_of_stream_classifier_is_a_success() {
-        assert_eq!(opinion(GrpcErrorsAsFailures::new(), 200), Verdict::Success);
+        assert_eq!(verdict_of(GrpcErrorsAsFailures::new(), 200), Verdict::Success);
     }
 
     #[test]
     fn tower_http_rule_has_no_verdict_on_errors() {
         let error = std::io::Error::other("down");
         let rule = TowerHttp::new(ServerErrorsAsFailures::new());
-        assert_eq!(Rule::<Response<()>, _>::opinion(&rule, Err(&error)), None);
+        assert_eq!(Rule::<Response<()>, _>::verdict(&rule, Err(&error)), None);
     }
 }

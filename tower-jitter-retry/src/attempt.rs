@@ -13,7 +13,8 @@ use pin_project_lite::pin_project;
 use tokio::task::coop;
 use tokio::time::Sleep;
 use tower_fault_classify::__internals::Clock;
-use tower_fault_classify::{Classify, Fault, Judged, ResponseCoverage, Verdict};
+use tower_fault_classify::classifiers::ResponseCoverage;
+use tower_fault_classify::{ClassifiedError, Classify, Fault, Verdict};
 
 use crate::backoff::Position;
 use crate::budget::{RetryBudget, Ticket};
@@ -350,8 +351,8 @@ impl AttemptState {
                 }
             }
             Err(error) => {
-                if let Some(judged) = classify.error(error).and_then(Judged::find) {
-                    judged.put_note(retried);
+                if let Some(judged) = classify.error(error).and_then(ClassifiedError::find) {
+                    judged.set_note(retried);
                 }
             }
         }

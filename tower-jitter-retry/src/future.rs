@@ -11,7 +11,8 @@ use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 use tower_fault_classify::__internals::Waiting;
-use tower_fault_classify::{Classify, ResponseCoverage, Verdict, grpc_has_begun};
+use tower_fault_classify::classifiers::ResponseCoverage;
+use tower_fault_classify::{Classify, Verdict, is_grpc_committed};
 use tower_service::Service;
 
 use crate::attempt::{AttemptState, LastOutcome, RetryDelay, ScheduledRetry};
@@ -384,7 +385,7 @@ where
     C: Classify<Res, Err>,
 {
     let Ok(response) = result else { return false };
-    !verdict.is_success() && classify.outcome(response).is_some_and(|response| grpc_has_begun(response))
+    !verdict.is_success() && classify.outcome(response).is_some_and(|response| is_grpc_committed(response))
 }
 
 #[cold]

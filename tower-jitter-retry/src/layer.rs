@@ -1,6 +1,6 @@
 //! The layer.
 
-use tower_fault_classify::{Auto, ErrorsOnly, RuleFirst, Typed};
+use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst, TypedError};
 use tower_layer::Layer;
 
 use crate::policy::RetryPolicy;
@@ -54,7 +54,7 @@ impl<K> JitterRetryLayer<Auto<K>> {
     }
 }
 
-impl<Q> JitterRetryLayer<Auto<Typed>, Q> {
+impl<Q> JitterRetryLayer<Auto<TypedError>, Q> {
     /// Judges by `classify` instead.
     pub fn classify<C>(self, classify: C) -> JitterRetryLayer<C, Q> {
         JitterRetryLayer { policy: self.policy, classify, resend: self.resend }

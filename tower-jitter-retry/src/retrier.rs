@@ -8,7 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst};
+use tower_fault_classify::Classify;
+use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst};
 
 use crate::attempt::{AttemptState, LastOutcome, RetryDelay, ScheduledRetry};
 use crate::policy::RetryPolicy;
@@ -260,7 +261,7 @@ mod tests {
     use std::io;
 
     use tower_fault_classify::__internals::Clock;
-    use tower_fault_classify::Typed;
+    use tower_fault_classify::classifiers::TypedError;
 
     use super::*;
     use crate::backoff::Jitter;
@@ -289,7 +290,7 @@ mod tests {
             hand.advance(delay);
             slept.push(delay.as_secs());
         };
-        let error = blocking(&policy, attempt, &Auto::<Typed>::new(), sleep).unwrap_err();
+        let error = blocking(&policy, attempt, &Auto::<TypedError>::new(), sleep).unwrap_err();
         // 1 + 1 + 1 + 2 + 1 + 4 + 1 = 11 s are over, that of the first attempt included: eight more do not fit.
         assert_eq!((error.kind(), calls, slept), (io::ErrorKind::TimedOut, 4, vec![1, 2, 4]));
     }
@@ -312,7 +313,7 @@ mod tests {
             Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))
         };
         let oversleep = |_| hand.advance(6 * second);
-        let error = blocking(&policy, attempt, &Auto::<Typed>::new(), oversleep).unwrap_err();
+        let error = blocking(&policy, attempt, &Auto::<TypedError>::new(), oversleep).unwrap_err();
         assert_eq!((error.kind(), calls), (io::ErrorKind::TimedOut, 1));
     }
 }

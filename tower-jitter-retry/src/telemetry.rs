@@ -14,7 +14,7 @@ use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use tower_fault_classify::{Fault, Judged};
+use tower_fault_classify::{ClassifiedError, Fault};
 
 use crate::policy::{GiveUp, Observer, RetryEvent};
 
@@ -50,7 +50,7 @@ impl Retried {
     /// Returns what happened to a call that ended in this error.
     ///
     /// `None` if the call was not retried, or if there is no place for it in the error's chain:
-    /// only a [`Judged`] has one, as each error of a `FaultClassifyLayer` and each rejection of a
+    /// only a [`ClassifiedError`] has one, as each error of a `FaultClassifyLayer` and each rejection of a
     /// circuit breaker contains it.
     ///
     /// ```
@@ -64,7 +64,7 @@ impl Retried {
     /// # log(&std::io::Error::other("no"));
     /// ```
     pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
-        Judged::find(error)?.note()
+        ClassifiedError::find(error)?.note()
     }
 }
 

@@ -7,7 +7,8 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 use tower::retry::Policy;
-use tower_fault_classify::{Auto, Classify, ErrorsOnly, RuleFirst, Typed, grpc_has_begun};
+use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst, TypedError};
+use tower_fault_classify::{Classify, is_grpc_committed};
 
 use crate::attempt::{AttemptState, RetryDelay};
 use crate::policy::{GiveUp, RetryPolicy};
@@ -67,7 +68,7 @@ struct Running {
     begun: bool,
 }
 
-impl<Q> TowerPolicy<Auto<Typed>, Q> {
+impl<Q> TowerPolicy<Auto<TypedError>, Q> {
     /// Judges by `classify` instead.
     pub fn classify<C>(self, classify: C) -> TowerPolicy<C, Q> {
         TowerPolicy { policy: self.policy, classify, resend: self.resend, call: None }
@@ -111,7 +112,9 @@ where
             verdict_before_redirect(verdict, call.follows_redirects(), classify, result, || request.url());
         let committed = !verdict.is_success()
             && match result {
-                Ok(response) => classify.outcome(response).is_some_and(|response| grpc_has_begun(response)),
+                Ok(response) => {
+                    classify.outcome(response).is_some_and(|response| is_grpc_committed(response))
+                }
                 Err(_) => false,
             };
         let response = result.is_ok().then(|| classify.response_coverage());

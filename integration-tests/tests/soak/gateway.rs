@@ -13,7 +13,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_breaker::{Counts, KeyedBreakerLayer, KeyedConfig};
-use tower_fault_classify::{FaultClassifyLayer, Health, Judged};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Health};
 use tower_jitter_retry::JitterRetryLayer;
 
 use crate::hyper_client::came;
@@ -34,7 +34,7 @@ async fn ten_thousand_requests_through_gateway_add_up() {
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy()))
         .layer(breaker)
-        .map_err(move |error: Judged| {
+        .map_err(move |error: ClassifiedError| {
             if error.fault().health() == Health::Neutral {
                 excuse.fetch_add(1, Ordering::Relaxed);
             }

@@ -12,7 +12,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
-use tower_fault_classify::{AsError, Classify, ErrorsOnly, NestedErrors};
+use tower_fault_classify::Classify;
+use tower_fault_classify::classifiers::{AsError, ErrorsOnly, NestedErrors};
 
 use crate::circuit::{Circuit, Permit};
 use crate::error::BreakerError;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 use tokio::time::error::Elapsed;
 use tokio::time::{Timeout, timeout};
-use tower_fault_classify::{AsError, NestedErrors, Typed, judge_error};
+use tower_fault_classify::classifiers::{AsError, NestedErrors, TypedError};
+use tower_fault_classify::classify_error;
 
 use super::Call;
 use crate::circuit::Circuit;
@@ -66,7 +67,7 @@ pin_project! {
     #[must_use = "futures do nothing unless polled"]
     pub struct CallWithin<F, K> {
         #[pin]
-        call: Call<Limited<F>, NestedErrors<(Typed, K)>>,
+        call: Call<Limited<F>, NestedErrors<(TypedError, K)>>,
         time: Duration,
     }
 }
@@ -84,7 +85,7 @@ where
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(BreakerError::Inner(error)),
             Err(BreakerError::Inner(elapsed)) => {
-                Err(BreakerError::TimedOut(TimedOut::new(*this.time, judge_error(&elapsed))))
+                Err(BreakerError::TimedOut(TimedOut::new(*this.time, classify_error(&elapsed))))
             }
             Err(BreakerError::TimedOut(error)) => Err(BreakerError::TimedOut(error)),
             Err(BreakerError::Rejected(rejection)) => Err(BreakerError::Rejected(rejection)),

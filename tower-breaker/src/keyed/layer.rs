@@ -6,7 +6,9 @@ use std::future::Future;
 use std::hash::Hash;
 use std::time::Duration;
 
-use tower_fault_classify::{Auto, ErrorsOnly, Fault, Health, RuleFirst, Typed, Unwatched};
+use tower_fault_classify::body::NoInspector;
+use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst, TypedError};
+use tower_fault_classify::{Fault, Health};
 use tower_layer::Layer;
 
 use super::key::{ByRef, ByValue};
@@ -114,7 +116,7 @@ impl<F, K, KC, KR> KeyedBreakerLayer<F, K, Auto<KC>, Errors<KR>> {
     }
 }
 
-impl<F, K, R, B> KeyedBreakerLayer<F, K, Auto<Typed>, R, B> {
+impl<F, K, R, B> KeyedBreakerLayer<F, K, Auto<TypedError>, R, B> {
     /// Judges by `classify` instead.
     pub fn classify<C>(self, classify: C) -> KeyedBreakerLayer<F, K, C, R, B> {
         self.map_classify(|_| classify)
@@ -132,7 +134,7 @@ impl<F, K, M, R, B> KeyedBreakerLayer<F, K, Auto<M>, R, B> {
     }
 }
 
-impl<F, K, C, B> KeyedBreakerLayer<F, K, C, Errors<Typed>, B> {
+impl<F, K, C, B> KeyedBreakerLayer<F, K, C, Errors<TypedError>, B> {
     /// Answers a rejected call instead of an error; see [`BreakerLayer::fallback`](crate::BreakerLayer::fallback).
     pub fn fallback<Req, Res, A>(self, answer: A) -> KeyedBreakerLayer<F, K, C, Fallback<A>, B>
     where
@@ -169,7 +171,7 @@ impl<F, K, C, B> KeyedBreakerLayer<F, K, C, Errors<Typed>, B> {
 
 impl<F, K, C, R> KeyedBreakerLayer<F, K, C, R, Head> {
     /// A call is over when its response's body is; see [`BreakerLayer::track_body`](crate::BreakerLayer::track_body).
-    pub fn track_body<M>(self) -> KeyedBreakerLayer<F, K, C, R, TrackBody<Unwatched, M>> {
+    pub fn track_body<M>(self) -> KeyedBreakerLayer<F, K, C, R, TrackBody<NoInspector, M>> {
         let common = self.circuits.common();
         let settle = TrackBody::new(common.clock(), common.config().recovery.probe_lease);
         self.map_settle(|_| settle)
@@ -185,12 +187,12 @@ impl<F, K, C, R, W, M> KeyedBreakerLayer<F, K, C, R, TrackBody<W, M>> {
 }
 
 #[cfg(feature = "llm")]
-impl<F, K, C, R, M> KeyedBreakerLayer<F, K, C, R, TrackBody<Unwatched, M>> {
+impl<F, K, C, R, M> KeyedBreakerLayer<F, K, C, R, TrackBody<NoInspector, M>> {
     /// Also looks for the errors within event streams of LLM APIs; see
-    /// [`BreakerLayer::watch_llm_events`](crate::BreakerLayer::watch_llm_events).
-    pub fn watch_llm_events(
+    /// [`BreakerLayer::inspect_llm_events`](crate::BreakerLayer::inspect_llm_events).
+    pub fn inspect_llm_events(
         self,
-    ) -> KeyedBreakerLayer<F, K, C, R, TrackBody<tower_fault_classify::LlmEvents, M>> {
+    ) -> KeyedBreakerLayer<F, K, C, R, TrackBody<tower_fault_classify::body::LlmEvents, M>> {
         self.map_settle(TrackBody::watched)
     }
 }

@@ -66,7 +66,7 @@ pub struct LastFailure {
     /// response, the type of the response.
     pub type_name: &'static str,
     /// The text of the error and of its sources, separated by colons, without the text of a
-    /// `Judged`, which is that of [`fault`](Self::fault). For a response, the text of its fault.
+    /// `ClassifiedError`, which is that of [`fault`](Self::fault). For a response, the text of its fault.
     pub message: String,
     /// The label that the layer was given.
     pub label: Cow<'static, str>,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_test::{assert_pending, task};
 use tower::BoxError;
-use tower_breaker::fault_classify::{ErrorChain, judge_error};
+use tower_breaker::fault_classify::{ErrorChain, classify_error};
 use tower_breaker::{
     BreakerConfig, BreakerConfigBuilder, BreakerError, CancelledPolicy, Circuit, CircuitState, Clock, Health,
     Kind, Reason,
@@ -64,7 +64,7 @@ async fn call_within_with_elapsed_timeout_counts_failure() {
     assert_eq!(began.elapsed(), 5 * SECOND);
     let BreakerError::TimedOut(timed_out) = &error else { panic!("{error:?}") };
     assert_eq!(timed_out.after(), 5 * SECOND);
-    let fault = judge_error(&error);
+    let fault = classify_error(&error);
     assert_eq!((fault.kind(), fault.health()), (Kind::Timeout, Health::Unhealthy));
     assert_eq!(fault, *timed_out.fault());
     assert_eq!(ErrorChain(&error).to_string(), "call timed out after 5 s");

@@ -12,7 +12,8 @@ use axum::routing::get;
 use futures::FutureExt;
 use http::{Request, Response, StatusCode};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_breaker::fault_classify::{Auto, Carried, Classify, judge_outcome};
+use tower_breaker::fault_classify::classifiers::Auto;
+use tower_breaker::fault_classify::{CarriedVerdict, Classify, classify_response};
 use tower_breaker::{
     BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Health, Kind, ManualClock, Rejection,
     Retryable, Verdict,
@@ -187,8 +188,8 @@ async fn ready_made_answers_in_half_open_and_slow_start_ask_for_1s() {
 #[tokio::test]
 async fn ready_made_answers_carry_rejected_verdict() {
     let judged = |response: &Response<String>| {
-        assert!(Carried::on(response).is_some());
-        let verdict = judge_outcome(response);
+        assert!(CarriedVerdict::get(response).is_some());
+        let verdict = classify_response(response);
         let fault = *verdict.fault().expect("it is no success");
         assert_eq!((fault.kind(), fault.retryable()), (Kind::Rejected, Retryable::Never));
         assert_eq!(fault.health(), Health::Neutral);
@@ -202,7 +203,10 @@ async fn ready_made_answers_carry_rejected_verdict() {
     let response = call(&mut layer.layer(responding()), Request::new(())).await.unwrap();
     judged(&response);
     let outcome: Result<_, &io::Error> = Ok(&response);
-    assert_ne!(Auto::<tower_breaker::fault_classify::Typed>::new().classify(outcome), Verdict::Success);
+    assert_ne!(
+        Auto::<tower_breaker::fault_classify::classifiers::TypedError>::new().classify(outcome),
+        Verdict::Success
+    );
 }
 
 #[tokio::test]
@@ -238,7 +242,7 @@ async fn axum_route_with_fallback_stays_infallible() {
 async fn fallback_over_boxed_error_keeps_it_boxed() {
     let (config, _hand) = config();
     let layer = BreakerLayer::new(config)
-        .classify(Auto::<tower_breaker::fault_classify::Boxed>::new())
+        .classify(Auto::<tower_breaker::fault_classify::classifiers::BoxedError>::new())
         .fallback(|text: &'static str, _: &Rejection| text.to_owned());
     layer.circuit().trip().unwrap();
     let inner = service_fn(async |_: &'static str| Err::<String, BoxError>("broken".into()));

@@ -20,7 +20,7 @@ use http_body_util::BodyExt;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
 use tonic::{Code, Status};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_breaker::fault_classify::{ErrorChain, Judged, judge_error, judge_outcome};
+use tower_breaker::fault_classify::{ClassifiedError, ErrorChain, classify_error, classify_response};
 use tower_breaker::{
     BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitRegistry, CircuitState, Fault, Health,
     KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Mode, Origin, Rejection, Retryable, Verdict,
@@ -131,16 +131,16 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 #[test]
 fn error_around_rejection_is_classified_as_rejected() {
     let error = BreakerError::<io::Error>::Rejected(rejection(OPEN_FOR));
-    assert!(chain(&error).any(<dyn Error>::is::<Judged>));
-    assert!(says_rejected(&judge_error(&error), Some(OPEN_FOR)));
-    assert!(says_rejected(&judge_error(&rejection(OPEN_FOR)), Some(OPEN_FOR)));
-    assert!(says_rejected(&judge_error(&forced()), None));
+    assert!(chain(&error).any(<dyn Error>::is::<ClassifiedError>));
+    assert!(says_rejected(&classify_error(&error), Some(OPEN_FOR)));
+    assert!(says_rejected(&classify_error(&rejection(OPEN_FOR)), Some(OPEN_FOR)));
+    assert!(says_rejected(&classify_error(&forced()), None));
     let boxed: BoxError = error.into();
-    assert!(says_rejected(&judge_error(&io::Error::other(boxed)), Some(OPEN_FOR)), "whoever wraps it");
+    assert!(says_rejected(&classify_error(&io::Error::other(boxed)), Some(OPEN_FOR)), "whoever wraps it");
     let nested = BreakerError::Inner(BreakerError::<io::Error>::Rejected(forced()));
-    assert!(says_rejected(&judge_error(&nested), None), "one breaker over another");
+    assert!(says_rejected(&classify_error(&nested), None), "one breaker over another");
     let inner = BreakerError::Inner(io::Error::from(io::ErrorKind::ConnectionRefused));
-    assert_eq!(judge_error(&inner).kind(), Kind::Unavailable, "an inner error is judged as itself");
+    assert_eq!(classify_error(&inner).kind(), Kind::Unavailable, "an inner error is judged as itself");
 }
 
 /// The error of a call that took too long.
@@ -157,7 +157,7 @@ async fn timed_out() -> BreakerError<StatusCode> {
 async fn timed_out_call_is_504_with_verdict() {
     let response = timed_out().await.into_response();
     assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(judge_outcome(&response).fault().unwrap().kind(), Kind::Timeout);
+    assert_eq!(classify_response(&response).fault().unwrap().kind(), Kind::Timeout);
     let body = response.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(&body[..], b"call timed out after 5 s");
 }
@@ -167,7 +167,7 @@ async fn timed_out_call_is_grpc_deadline_exceeded_with_source() {
     let BreakerError::TimedOut(error) = timed_out().await else { panic!("it timed out") };
     let status = Status::from(BreakerError::<Status>::TimedOut(error));
     assert_eq!((status.code(), status.message()), (Code::DeadlineExceeded, "call timed out after 5 s"));
-    assert_eq!(judge_error(&status).kind(), Kind::Timeout);
+    assert_eq!(classify_error(&status).kind(), Kind::Timeout);
 }
 
 fn retry_after<B>(response: &Response<B>) -> Option<&str> {
@@ -193,7 +193,7 @@ async fn rejection_is_503_with_text_and_retry_after() {
             (response.status(), retry_after(&response)),
             (StatusCode::SERVICE_UNAVAILABLE, Some(seconds))
         );
-        let verdict = judge_outcome(&response);
+        let verdict = classify_response(&response);
         assert!(says_rejected(verdict.fault().unwrap(), Some(left)), "{verdict:?}");
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let text = std::str::from_utf8(&body).unwrap();
@@ -202,7 +202,7 @@ async fn rejection_is_503_with_text_and_retry_after() {
     for rejection in [forced(), until_reset()] {
         let response = rejection.into_response();
         assert_eq!((response.status(), retry_after(&response)), (StatusCode::SERVICE_UNAVAILABLE, None));
-        assert!(says_rejected(judge_outcome(&response).fault().unwrap(), None));
+        assert!(says_rejected(classify_response(&response).fault().unwrap(), None));
     }
 }
 
@@ -248,11 +248,11 @@ fn rejection_is_grpc_unavailable_with_pushback_and_source() {
         assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, Some(millis)));
         assert!(status.message().contains("`billing`"), "{}", status.message());
         assert!(chain(&status).any(<dyn Error>::is::<Rejection>));
-        assert!(says_rejected(&judge_error(&status), Some(left)), "{:?}", judge_error(&status));
+        assert!(says_rejected(&classify_error(&status), Some(left)), "{:?}", classify_error(&status));
     }
     let status = Status::from(forced());
     assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, Some("-1")));
-    assert!(says_rejected(&judge_error(&status), None));
+    assert!(says_rejected(&classify_error(&status), None));
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn boxed_rejection_is_unavailable_to_generated_client() {
         let found = chain(error.as_ref()).find_map(|error| error.downcast_ref::<Status>());
         assert_eq!(found.map(Status::code), Some(Code::Unavailable), "{what}");
         assert!(
-            says_rejected(&judge_error(error.as_ref()), Some(OPEN_FOR)),
+            says_rejected(&classify_error(error.as_ref()), Some(OPEN_FOR)),
             "{what}: it is still a rejection"
         );
         assert_eq!(Status::from_error(error).code(), Code::Unavailable, "{what}");
@@ -330,7 +330,7 @@ fn http_503_is_empty_with_retry_after() {
             (StatusCode::SERVICE_UNAVAILABLE, Some(seconds))
         );
         assert!(response.body().is_empty());
-        assert!(says_rejected(judge_outcome(&response).fault().unwrap(), Some(left)));
+        assert!(says_rejected(classify_response(&response).fault().unwrap(), Some(left)));
         layer.circuit().force_open().unwrap();
         let response = ask(&mut service, String::from("a")).unwrap();
         assert_eq!((response.status(), retry_after(&response)), (StatusCode::SERVICE_UNAVAILABLE, None));
@@ -356,7 +356,7 @@ fn grpc_unavailable_is_in_head_with_pushback() {
             let status = Status::from_header_map(response.headers()).unwrap();
             assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, Some(millis)));
             assert!(status.message().contains("`bücher 100%`"), "{}", status.message());
-            let verdict = judge_outcome(&response);
+            let verdict = classify_response(&response);
             assert!(says_rejected(verdict.fault().unwrap(), left), "{verdict:?}");
         }
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_test::{assert_ready, task};
 use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Layer, Service, ServiceBuilder, service_fn};
-use tower_breaker::fault_classify::{FaultClassifyLayer, Judged, judge_error};
+use tower_breaker::fault_classify::{ClassifiedError, FaultClassifyLayer, classify_error};
 use tower_breaker::{
     BreakerConfig, BreakerLayer, Circuit, CircuitState, Counts, Health, HealthReport, KeyedBreakerLayer,
     KeyedConfig, Kind, LastFailure, Reason, Verdict,
@@ -108,7 +108,7 @@ fn last_failure_without_classifier_is_cause() {
 fn last_failure_of_boxed_verdict_is_error_inside() {
     let layer = BreakerLayer::new(BreakerConfig::default());
     let circuit = layer.circuit();
-    let boxed = || BoxError::from(Judged::new(judge_error(&refused()), QueryError(None)));
+    let boxed = || BoxError::from(ClassifiedError::new(classify_error(&refused()), QueryError(None)));
     let service = layer.errors_only().keep_last_failure("label").layer(fails(boxed));
     let last = failure_of(service, &circuit);
     assert_eq!((last.type_name, &*last.message), (type_name::<QueryError>(), "query failed"));

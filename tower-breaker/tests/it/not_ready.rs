@@ -51,7 +51,7 @@ impl Service<()> for Endpoint {
 }
 
 type Guarded<S = Endpoint> =
-    Breaker<S, tower_breaker::fault_classify::Auto, tower_breaker::Errors, tower_breaker::Head>;
+    Breaker<S, tower_breaker::fault_classify::classifiers::Auto, tower_breaker::Errors, tower_breaker::Head>;
 
 fn config() -> BreakerConfigBuilder {
     BreakerConfig::builder().clock(Clock::tokio()).open_for(OPEN_FOR).probes(1).successes_to_close(1)

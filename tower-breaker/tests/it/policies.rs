@@ -15,7 +15,7 @@ use tower_breaker::{
     BreakerConfig, BreakerError, BreakerLayer, CancelledPolicy, Circuit, CircuitState, Clock, Health, Kind,
     ManualClock, Reason, Verdict,
 };
-use tower_fault_classify::NestedErrors;
+use tower_fault_classify::classifiers::NestedErrors;
 use tower_fault_classify::upload::{UploadBody, UploadLayer};
 
 use crate::support::{FAILURE, OPEN_FOR, SECOND, config, layer, state};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::limit::{ConcurrencyLimit, RateLimit};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_breaker::fault_classify::{Auto, Boxed};
+use tower_breaker::fault_classify::classifiers::{Auto, BoxedError};
 use tower_breaker::{
     Breaker, BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Errors, Head, ManualClock, Permit,
     Reason, Rejection, Verdict,
@@ -19,8 +19,8 @@ use tower_test::mock::{self, Mock};
 use crate::support::OPEN_FOR;
 
 type MockService = Mock<&'static str, &'static str>;
-type Guarded<S> = Breaker<S, Auto<Boxed>, Errors<Boxed>, Head>;
-type BoxedLayer = BreakerLayer<Auto<Boxed>, Errors<Boxed>>;
+type Guarded<S> = Breaker<S, Auto<BoxedError>, Errors<BoxedError>, Head>;
+type BoxedLayer = BreakerLayer<Auto<BoxedError>, Errors<BoxedError>>;
 
 fn layer() -> (BoxedLayer, ManualClock) {
     let (clock, hand) = Clock::manual();
@@ -35,7 +35,7 @@ fn guarded(
 }
 
 fn failure() -> Verdict {
-    tower_breaker::fault_classify::judge_error(&io::Error::from(io::ErrorKind::TimedOut)).into()
+    tower_breaker::fault_classify::classify_error(&io::Error::from(io::ErrorKind::TimedOut)).into()
 }
 
 fn permit(circuit: &Circuit) -> Permit {

@@ -71,7 +71,7 @@ async fn observer_dropped_with_last_handle_spares_next_circuit() {
     let permits: Vec<_> = (0..4).map(|_| first.try_acquire().unwrap()).collect();
     drop(first);
     let second = Circuit::new(two_failures());
-    let failure = tower_breaker::fault_classify::judge_error(&std::io::Error::other("down"));
+    let failure = tower_breaker::fault_classify::classify_error(&std::io::Error::other("down"));
     for permit in permits {
         permit.settle(Verdict::Fault(failure));
     }

@@ -12,7 +12,8 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tower::{Layer, Service, ServiceExt};
-use tower_breaker::fault_classify::{BodyEnd, How, Rule};
+use tower_breaker::fault_classify::Rule;
+use tower_breaker::fault_classify::body::{BodyEnd, EndReason};
 use tower_breaker::{
     BreakerConfig, BreakerConfigBuilder, BreakerLayer, CancelledPolicy, Circuit, CircuitState, Clock, Fault,
     Health, Kind, ManualClock, Origin, Reason, Retryable, Verdict,
@@ -91,7 +92,11 @@ fn config() -> (BreakerConfigBuilder, ManualClock) {
 
 fn tracking(
     config: BreakerConfigBuilder,
-) -> BreakerLayer<tower_breaker::fault_classify::Auto, tower_breaker::Errors, tower_breaker::TrackBody> {
+) -> BreakerLayer<
+    tower_breaker::fault_classify::classifiers::Auto,
+    tower_breaker::Errors,
+    tower_breaker::TrackBody,
+> {
     BreakerLayer::new(config.build().unwrap()).track_body()
 }
 
@@ -358,13 +363,13 @@ async fn rules_and_health_function_apply_at_end_of_body() {
     struct Impatient;
 
     impl<Res, Err> Rule<Res, Err> for Impatient {
-        fn opinion(&self, _: Result<&Res, &Err>) -> Option<Verdict> {
+        fn verdict(&self, _: Result<&Res, &Err>) -> Option<Verdict> {
             None
         }
 
-        fn opinion_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
+        fn verdict_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
             let fault = Fault::new(Kind::Timeout, Retryable::Never, Health::Unhealthy, Origin::Remote);
-            matches!(end.how(), How::Dropped).then_some(fault.into())
+            matches!(end.reason(), EndReason::Dropped).then_some(fault.into())
         }
     }
 

@@ -7,7 +7,8 @@
 use http::{HeaderMap, StatusCode};
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use tower_fault_classify::{BodyRule, ErrorBody, LlmErrors, Verdict};
+use tower_fault_classify::body::{BodyRule, ErrorBody, LlmErrors};
+use tower_fault_classify::Verdict;
 
 fuzz_target!(|body: &[u8]| {
     let opinion = of(body);
@@ -28,7 +29,7 @@ fuzz_target!(|body: &[u8]| {
 
 fn of(body: &[u8]) -> Option<Verdict> {
     let headers = HeaderMap::new();
-    LlmErrors.opinion(&ErrorBody::new(StatusCode::TOO_MANY_REQUESTS, &headers, body, true))
+    LlmErrors.verdict(&ErrorBody::new(StatusCode::TOO_MANY_REQUESTS, &headers, body, true))
 }
 
 /// A tree keeps the last of two equal keys, a reader may take the first.

@@ -9,7 +9,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 use libfuzzer_sys::fuzz_target;
-use tower_fault_classify::{LlmEvents, Retryable, Verdict, Watch};
+use tower_fault_classify::body::{DataInspector, LlmEvents};
+use tower_fault_classify::{Retryable, Verdict};
 
 fuzz_target!(|input: &[u8]| {
     let Some((&cuts, input)) = input.split_first() else { return };
@@ -31,7 +32,7 @@ fuzz_target!(|input: &[u8]| {
 
 fn watch(chunks: &[&[u8]]) -> Option<Verdict> {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))]);
-    let mut events = <LlmEvents as Watch<Bytes>>::of(&headers);
+    let mut events = <LlmEvents as DataInspector<Bytes>>::of(&headers);
     let seen = chunks.iter().find_map(|chunk| events.data(&Bytes::copy_from_slice(chunk)));
-    seen.or_else(|| <LlmEvents as Watch<Bytes>>::end(&mut events))
+    seen.or_else(|| <LlmEvents as DataInspector<Bytes>>::end(&mut events))
 }

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
-use tower_fault_classify::hint::{self, Hint, LONGEST_HINT, Pushback};
-use tower_fault_classify::{Retryable, judge_outcome};
+use tower_fault_classify::hint::{self, Hint, MAX_HINT, Pushback};
+use tower_fault_classify::{Retryable, classify_response};
 
 /// A moment between the years that the seeds name.
 fn a_moment() -> SystemTime {
@@ -37,9 +37,9 @@ fuzz_target!(|input: &[u8]| {
 
     match hint::grpc_retry_pushback(&headers) {
         Hint::Absent => assert!(!headers.contains_key("grpc-retry-pushback-ms")),
-        Hint::Garbled => panic!("a garbled pushback is a stop"),
-        Hint::Says(Pushback::After(delay)) => assert!(delay <= LONGEST_HINT),
-        Hint::Says(Pushback::Stop) => {}
+        Hint::Invalid => panic!("a garbled pushback is a stop"),
+        Hint::Value(Pushback::After(delay)) => assert!(delay <= MAX_HINT),
+        Hint::Value(Pushback::Stop) => {}
     }
 
     let delay = hint::delay(&headers, a_moment);
@@ -49,11 +49,11 @@ fuzz_target!(|input: &[u8]| {
     let should_retry = hint::should_retry(&headers);
     let mut response = http::Response::builder().status(503).body(()).unwrap();
     *response.headers_mut() = headers;
-    let retry = judge_outcome(&response).fault().unwrap().retryable();
+    let retry = classify_response(&response).fault().unwrap().retryable();
     let expected = match should_retry {
-        Hint::Says(true) => Retryable::IfIdempotent,
-        Hint::Says(false) => Retryable::Never,
-        Hint::Absent | Hint::Garbled => Retryable::IfIdempotent,
+        Hint::Value(true) => Retryable::IfIdempotent,
+        Hint::Value(false) => Retryable::Never,
+        Hint::Absent | Hint::Invalid => Retryable::IfIdempotent,
     };
     assert_eq!(retry, expected);
 });
@@ -72,6 +72,6 @@ fn headers(input: &[u8]) -> HeaderMap {
 }
 
 fn checked(hint: Hint<Duration>) -> Hint<Duration> {
-    assert!(hint.said().is_none_or(|delay| delay <= LONGEST_HINT), "{hint:?}");
+    assert!(hint.value().is_none_or(|delay| delay <= MAX_HINT), "{hint:?}");
     hint
 }

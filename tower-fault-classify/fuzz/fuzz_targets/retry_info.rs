@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
-use tower_fault_classify::hint::{Hint, LONGEST_HINT, retry_info};
+use tower_fault_classify::hint::{Hint, MAX_HINT, retry_info};
 
 #[derive(Clone, PartialEq, Message)]
 struct Status {
@@ -46,9 +46,9 @@ fuzz_target!(|status: &[u8]| {
     headers.insert("grpc-status-details-bin", STANDARD.encode(status).parse().unwrap());
     let hint = retry_info(&headers);
     if let Ok(delay) = by_prost(status)
-        && hint != Hint::Garbled
+        && hint != Hint::Invalid
     {
-        assert_eq!(hint.said(), delay);
+        assert_eq!(hint.value(), delay);
     }
 });
 
@@ -58,7 +58,7 @@ fn by_prost(status: &[u8]) -> Result<Option<Duration>, prost::DecodeError> {
         if detail.type_url.ends_with(b"/google.rpc.RetryInfo") {
             let delay = RetryInfo::decode(&detail.value[..])?.retry_delay.unwrap_or_default();
             let nanos = i128::from(delay.seconds) * 1_000_000_000 + i128::from(delay.nanos);
-            let nanos = nanos.clamp(0, LONGEST_HINT.as_nanos() as i128);
+            let nanos = nanos.clamp(0, MAX_HINT.as_nanos() as i128);
             longest = longest.max(Some(Duration::from_nanos(nanos as u64)));
         }
     }

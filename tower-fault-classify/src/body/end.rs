@@ -44,14 +44,14 @@ impl<F: FnOnce(Verdict)> OnEnd for F {
 /// The end of a response's body, to be judged. The head was a success.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyEnd<'a> {
-    how: How<'a>,
+    reason: EndReason<'a>,
     grpc: bool,
 }
 
 /// How a body ended.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub enum How<'a> {
+pub enum EndReason<'a> {
     /// It came to its end, with these trailers, if there were any.
     Complete(Option<&'a HeaderMap>),
     /// Reading it failed.
@@ -63,13 +63,13 @@ pub enum How<'a> {
 }
 
 impl<'a> BodyEnd<'a> {
-    pub(crate) const fn new(how: How<'a>, grpc: bool) -> Self {
-        Self { how, grpc }
+    pub(crate) const fn new(reason: EndReason<'a>, grpc: bool) -> Self {
+        Self { reason, grpc }
     }
 
     /// How the body ended.
-    pub const fn how(&self) -> How<'a> {
-        self.how
+    pub const fn reason(&self) -> EndReason<'a> {
+        self.reason
     }
 
     /// Whether the response was gRPC's own, which ends in trailers; not gRPC-Web, whose status is in its body.
@@ -80,8 +80,8 @@ impl<'a> BodyEnd<'a> {
     /// The gRPC code that the end says: that of the trailers; UNKNOWN (2) where there is none, or it is garbled, or it contradicts itself.
     /// `None`: this is no gRPC, or the body did not come to its end.
     pub fn grpc_code(&self) -> Option<u32> {
-        match self.how {
-            How::Complete(trailers) if self.grpc => {
+        match self.reason {
+            EndReason::Complete(trailers) if self.grpc => {
                 Some(trailers.and_then(grpc::code_in).unwrap_or(grpc::UNKNOWN))
             }
             _ => None,
@@ -92,14 +92,16 @@ impl<'a> BodyEnd<'a> {
 /// Judges the end of a body as the tables say.
 ///
 /// The call has been answered, so that it is not sent again: gRPC's own rule for it is "committed" (gRFC A6).
-pub(crate) fn judge_end(end: &BodyEnd<'_>) -> Verdict {
-    match (end.how, end.grpc_code()) {
-        (How::Complete(Some(trailers)), Some(code)) => answered(grpc::judge_trailers(code, trailers)),
-        (How::Complete(None), Some(code)) => answered(table::grpc::judge(code, table::grpc::Asked::Nothing)),
-        (How::Complete(_), None) => Verdict::Success,
-        (How::Failed(error), _) => judge_answered(error, end.grpc).into(),
-        (How::Dropped, _) => table::DROPPED.into(),
-        (How::Panicked, _) => table::PANICKED.into(),
+pub(crate) fn classify_end_by_tables(end: &BodyEnd<'_>) -> Verdict {
+    match (end.reason, end.grpc_code()) {
+        (EndReason::Complete(Some(trailers)), Some(code)) => answered(grpc::judge_trailers(code, trailers)),
+        (EndReason::Complete(None), Some(code)) => {
+            answered(table::grpc::judge(code, table::grpc::Asked::Nothing))
+        }
+        (EndReason::Complete(_), None) => Verdict::Success,
+        (EndReason::Failed(error), _) => judge_answered(error, end.grpc).into(),
+        (EndReason::Dropped, _) => table::DROPPED.into(),
+        (EndReason::Panicked, _) => table::PANICKED.into(),
     }
 }
 
@@ -111,4 +113,4 @@ fn answered(verdict: Verdict) -> Verdict {
 }
 
 /// How a classifier of a known call judges the end of its response: [`Classify::classify_end`](crate::Classify::classify_end).
-pub type JudgeEnd<C> = fn(&C, &BodyEnd<'_>) -> Verdict;
+pub type ClassifyEnd<C> = fn(&C, &BodyEnd<'_>) -> Verdict;

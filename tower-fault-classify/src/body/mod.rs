@@ -1,17 +1,27 @@
-//! What only the body knows.
+//! Verdicts from response bodies.
 //!
-//! A response's head is not always the last word. A gRPC call fails in its trailers, a stream breaks after its head said 200, and whether
-//! a 429 may be sent again can stand in its JSON. Two modes of [`FaultClassifyLayer`](crate::FaultClassifyLayer) look further, each on
-//! demand, for each has a price:
+//! A response's head does not always decide. A gRPC call fails in its trailers, a stream breaks after
+//! its head said 200, and the JSON of a 429 can say that another attempt is useless. Two optional modes
+//! of [`FaultClassifyLayer`](crate::FaultClassifyLayer) look further:
 //!
-//! - [`track_body`](crate::FaultClassifyLayer::track_body) puts a [`JudgedBody`] around the body, which tells a hook, exactly once, what
-//!   the call came to: at the end of the body, when it breaks, or when it is dropped before. Nothing is held up, nothing is buffered.
-//! - [`read_error_bodies`](crate::FaultClassifyLayer::read_error_bodies) (feature `error-body`) reads the beginning of a body whose status
-//!   is 400 or more, shows it to a [`BodyRule`](crate::BodyRule), and hands on every byte.
+//! - [`track_body`](crate::FaultClassifyLayer::track_body) puts a [`TrackedBody`] around the body. It
+//!   calls a hook ([`OnEnd`]) exactly once with the verdict on the call: at the end of the body, when
+//!   the body breaks, or when it is dropped before its end. Nothing is delayed or buffered.
+//! - [`read_error_bodies`](crate::FaultClassifyLayer::read_error_bodies) (feature `error-body`) reads
+//!   the beginning of a body whose status is 400 or more, shows it to a `BodyRule`, and forwards every
+//!   byte.
 //!
 //! Both work on `http::Response<B>` and on `reqwest::Response`, whose type stays the same.
+//!
+//! | items | for |
+//! |---|---|
+//! | [`OnEnd`], [`BodyEnd`], [`EndReason`] | a hook or a rule that looks at the end of a body |
+//! | `ErrorBodies`, `BodyRule`, `ErrorBody`, `LlmErrors` | rules that look at the beginning of an error's body |
+//! | [`DataInspector`], [`NoInspector`], `LlmEvents` | what looks at the data of a body that is tracked |
+//! | [`track_response`], [`TrackedBody`], [`ClassifyEnd`], [`TakeBody`], [`ReplaceBody`] | a layer of your own that tracks bodies |
+//! | [`Head`], [`TrackBody`], [`ObservedHook`], [`Track`], [`Peek`], [`Peeked`], `PeekedBody`, `Reading` | types in the signature of the layer |
 
-mod end;
+pub(crate) mod end;
 #[cfg(feature = "llm")]
 mod llm;
 mod mode;
@@ -20,12 +30,11 @@ mod peek;
 mod replace;
 mod tracked;
 
-pub(crate) use end::judge_end;
-pub use end::{BodyEnd, How, JudgeEnd, OnEnd};
+pub use end::{BodyEnd, ClassifyEnd, EndReason, OnEnd};
 #[cfg(feature = "llm")]
 pub use llm::{LlmErrors, LlmEvents};
 pub use mode::{Head, Peek, Peeked, Track};
 #[cfg(feature = "error-body")]
 pub use peek::{BodyRule, ErrorBodies, ErrorBody, PeekedBody, Reading};
-pub use replace::{PutBody, TakeBody};
-pub use tracked::{JudgedBody, Told, TrackBody, Unwatched, Watch, judge_body};
+pub use replace::{ReplaceBody, TakeBody};
+pub use tracked::{DataInspector, NoInspector, ObservedHook, TrackBody, TrackedBody, track_response};

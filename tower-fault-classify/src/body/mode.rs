@@ -2,7 +2,7 @@
 
 use std::future::{Future, Pending};
 
-use super::end::JudgeEnd;
+use super::end::ClassifyEnd;
 use crate::fault::Verdict;
 
 /// Takes a response whose head was judged, and may put something around its body.
@@ -11,7 +11,7 @@ pub trait Track<Res, C> {
     type Response;
 
     /// Puts it around.
-    fn track(&self, response: Res, head: Verdict, classify: &C, judge: JudgeEnd<C>) -> Self::Response;
+    fn track(&self, response: Res, head: Verdict, classify: &C, judge: ClassifyEnd<C>) -> Self::Response;
 }
 
 /// The head has the last word. The default.
@@ -22,7 +22,7 @@ impl<Res, C> Track<Res, C> for Head {
     type Response = Res;
 
     #[inline]
-    fn track(&self, response: Res, _: Verdict, _: &C, _: JudgeEnd<C>) -> Res {
+    fn track(&self, response: Res, _: Verdict, _: &C, _: ClassifyEnd<C>) -> Res {
         response
     }
 }

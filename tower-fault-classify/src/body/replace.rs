@@ -15,7 +15,7 @@ pub trait TakeBody: Outcome {
 }
 
 /// A response that can have a body of type `B` in place of its own.
-pub trait PutBody<B>: TakeBody + Sized {
+pub trait ReplaceBody<B>: TakeBody + Sized {
     /// The response with that body.
     type Response: Outcome;
 
@@ -49,7 +49,7 @@ impl<B: Body> TakeBody for http::Response<B> {
     }
 }
 
-impl<B: Body, N> PutBody<N> for http::Response<B> {
+impl<B: Body, N> ReplaceBody<N> for http::Response<B> {
     type Response = http::Response<N>;
 
     #[inline]
@@ -82,7 +82,7 @@ impl TakeBody for reqwest::Response {
 
 /// Its body is boxed.
 #[cfg(feature = "reqwest")]
-impl<N> PutBody<N> for reqwest::Response
+impl<N> ReplaceBody<N> for reqwest::Response
 where
     N: Body + Send + Sync + 'static,
     N::Data: Into<bytes::Bytes>,
@@ -112,7 +112,7 @@ mod tests {
             http::Response::builder().status(201).url(url.clone()).header("x-a", "b").extension(7_u8);
         let response = reqwest::Response::from(response.body("body").unwrap());
         let (head, body) = response.take_body();
-        let response = <reqwest::Response as PutBody<reqwest::Body>>::put_body(head, body);
+        let response = <reqwest::Response as ReplaceBody<reqwest::Body>>::put_body(head, body);
         assert_eq!((response.url(), response.status().as_u16()), (&url, 201));
         assert_eq!(response.extensions().get(), Some(&7_u8));
         assert_eq!(response.headers()["x-a"], "b");

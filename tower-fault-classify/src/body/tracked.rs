@@ -11,17 +11,17 @@ use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::end::{BodyEnd, How, JudgeEnd, OnEnd};
+use super::end::{BodyEnd, ClassifyEnd, EndReason, OnEnd};
 use super::mode::Track;
-use super::replace::{PutBody, TakeBody};
-use crate::error::{AsError, Typed};
+use super::replace::{ReplaceBody, TakeBody};
+use crate::error::{AsError, TypedError};
 use crate::fault::Verdict;
 use crate::grpc;
 use crate::telemetry;
 use crate::upload::{self, Source, Waiting};
 
 /// Tells a hook at the end of each response's body; see [`track_body`](crate::FaultClassifyLayer::track_body).
-pub struct TrackBody<H, W = Unwatched, K = Typed> {
+pub struct TrackBody<H, W = NoInspector, K = TypedError> {
     hook: H,
     kind: PhantomData<fn() -> (W, K)>,
 }
@@ -42,38 +42,38 @@ impl<Res, C, H, W, K> Track<Res, C> for TrackBody<H, W, K>
 where
     C: Clone,
     H: OnEnd + Clone,
-    W: Watch<<Res::Body as Body>::Data>,
-    Res: TakeBody + PutBody<JudgedBody<<Res as TakeBody>::Body, Told<H>, C, W>>,
+    W: DataInspector<<Res::Body as Body>::Data>,
+    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, ObservedHook<H>, C, W>>,
     <Res::Body as Body>::Error: AsError<K>,
 {
-    type Response = <Res as PutBody<JudgedBody<Res::Body, Told<H>, C, W>>>::Response;
+    type Response = <Res as ReplaceBody<TrackedBody<Res::Body, ObservedHook<H>, C, W>>>::Response;
 
     #[inline]
-    fn track(&self, response: Res, head: Verdict, classify: &C, judge: JudgeEnd<C>) -> Self::Response {
+    fn track(&self, response: Res, head: Verdict, classify: &C, judge: ClassifyEnd<C>) -> Self::Response {
         // A fault of the head was told of already.
         let tell = head.is_success();
-        let hook = Told { hook: self.hook.clone(), tell, status: response.status() };
+        let hook = ObservedHook { hook: self.hook.clone(), tell, status: response.status() };
         let watch = response.headers().map_or_else(W::default, W::of);
-        judge_body(response, head, watch, hook, classify, judge)
+        track_response(response, head, watch, hook, classify, judge)
     }
 }
 
-/// Puts a [`JudgedBody`] around a response's body, whose data `watch` looks at. If the head has the last word, because it is a fault or tells gRPC's status, `hook`
+/// Puts a [`TrackedBody`] around a response's body, whose data `watch` looks at. If the head has the last word, because it is a fault or tells gRPC's status, `hook`
 /// is called here.
 #[inline]
-pub fn judge_body<Res, H, C, W, K>(
+pub fn track_response<Res, H, C, W, K>(
     response: Res,
     head: Verdict,
     watch: W,
     hook: H,
     classify: &C,
-    judge: JudgeEnd<C>,
-) -> <Res as PutBody<JudgedBody<Res::Body, H, C, W>>>::Response
+    judge: ClassifyEnd<C>,
+) -> <Res as ReplaceBody<TrackedBody<Res::Body, H, C, W>>>::Response
 where
     C: Clone,
     H: OnEnd,
-    W: Watch<<Res::Body as Body>::Data>,
-    Res: TakeBody + PutBody<JudgedBody<<Res as TakeBody>::Body, H, C, W>>,
+    W: DataInspector<<Res::Body as Body>::Data>,
+    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, H, C, W>>,
     <Res::Body as Body>::Error: AsError<K>,
 {
     let grpc = response.headers().filter(|headers| grpc::is_grpc(headers));
@@ -81,9 +81,9 @@ where
     let grpc = grpc.is_some();
     if ended {
         hook.on_end(head);
-        response.map_body(|body| JudgedBody::settled(body, watch))
+        response.map_body(|body| TrackedBody::settled(body, watch))
     } else {
-        response.map_body(|body| JudgedBody::new(body, watch, grpc, hook, classify.clone(), judge))
+        response.map_body(|body| TrackedBody::new(body, watch, grpc, hook, classify.clone(), judge))
     }
 }
 
@@ -101,13 +101,13 @@ impl<H, W, K> fmt::Debug for TrackBody<H, W, K> {
 
 /// A hook, after whoever listens to the layer's faults (features `metrics`, `tracing`).
 #[derive(Clone, Copy, Debug)]
-pub struct Told<H> {
+pub struct ObservedHook<H> {
     hook: H,
     tell: bool,
     status: Option<StatusCode>,
 }
 
-impl<H> Told<H> {
+impl<H> ObservedHook<H> {
     /// Tells those who listen, and gives the hook.
     fn listened(self, verdict: Verdict) -> H {
         if let Some(fault) = verdict.fault().filter(|_| self.tell) {
@@ -117,7 +117,7 @@ impl<H> Told<H> {
     }
 }
 
-impl<H: OnEnd> OnEnd for Told<H> {
+impl<H: OnEnd> OnEnd for ObservedHook<H> {
     #[inline]
     fn on_data(&mut self) {
         self.hook.on_data();
@@ -153,9 +153,9 @@ pin_project! {
     ///
     /// A body that says that it has ended when its last data comes is judged then, for its reader may not ask again. One of gRPC waits for its
     /// trailers, or for the end of the reading: not every body knows of trailers before they come.
-    pub struct JudgedBody<B: Body, H: OnEnd, C, W = Unwatched>
+    pub struct TrackedBody<B: Body, H: OnEnd, C, W = NoInspector>
     where
-        W: Watch<B::Data>,
+        W: DataInspector<B::Data>,
     {
         #[pin]
         inner: B,
@@ -165,21 +165,21 @@ pin_project! {
         asked: bool,
     }
 
-    impl<B: Body, H: OnEnd, C, W> PinnedDrop for JudgedBody<B, H, C, W>
+    impl<B: Body, H: OnEnd, C, W> PinnedDrop for TrackedBody<B, H, C, W>
     where
-        W: Watch<B::Data>,
+        W: DataInspector<B::Data>,
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             if *this.polling {
-                settle(this.open, |_| How::Panicked);
+                settle(this.open, |_| EndReason::Panicked);
             } else if this.inner.is_end_stream()
                 || (!*this.asked && this.open.as_ref().is_some_and(|open| !open.grpc))
             {
                 // Its reader knew the end when it saw it, and asked no more; or wanted no more than the head.
                 complete(this.open, this.watch, None);
             } else {
-                settle(this.open, |_| How::Dropped);
+                settle(this.open, |_| EndReason::Dropped);
             }
         }
     }
@@ -189,7 +189,7 @@ pin_project! {
 struct Open<E, H, C> {
     hook: H,
     classify: C,
-    judge: JudgeEnd<C>,
+    judge: ClassifyEnd<C>,
     as_error: fn(&E) -> &(dyn Error + 'static),
     grpc: bool,
     /// The source of the request's body.
@@ -197,13 +197,16 @@ struct Open<E, H, C> {
 }
 
 /// Tells the hook how the body ended, unless it was told before.
-fn settle<'a, E, H: OnEnd, C>(open: &mut Option<Open<E, H, C>>, how: impl FnOnce(&Open<E, H, C>) -> How<'a>) {
+fn settle<'a, E, H: OnEnd, C>(
+    open: &mut Option<Open<E, H, C>>,
+    how: impl FnOnce(&Open<E, H, C>) -> EndReason<'a>,
+) {
     if let Some(open) = open.take() {
         let _note = Waiting::of(&open.upload);
         let end = BodyEnd::new(how(&open), open.grpc);
         let verdict = (open.judge)(&open.classify, &end);
-        match end.how() {
-            How::Dropped => open.hook.on_drop(verdict),
+        match end.reason() {
+            EndReason::Dropped => open.hook.on_drop(verdict),
             _ => open.hook.on_end(verdict),
         }
     }
@@ -212,12 +215,12 @@ fn settle<'a, E, H: OnEnd, C>(open: &mut Option<Open<E, H, C>>, how: impl FnOnce
 /// Tells the hook that the body is complete, or what has been seen in it.
 fn complete<E, H: OnEnd, C, D>(
     open: &mut Option<Open<E, H, C>>,
-    watch: &mut impl Watch<D>,
+    watch: &mut impl DataInspector<D>,
     trailers: Option<&HeaderMap>,
 ) {
     match watch.end() {
         Some(verdict) => tell(open, verdict),
-        None => settle(open, |_| How::Complete(trailers)),
+        None => settle(open, |_| EndReason::Complete(trailers)),
     }
 }
 
@@ -228,10 +231,10 @@ fn tell<E, H: OnEnd, C>(open: &mut Option<Open<E, H, C>>, verdict: Verdict) {
     }
 }
 
-impl<B: Body, H: OnEnd, C, W: Watch<B::Data>> JudgedBody<B, H, C, W> {
+impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>> TrackedBody<B, H, C, W> {
     /// A body whose end `judge` judges by `classify`. `grpc`: it is that of a gRPC call, which must end in a `grpc-status`.
     #[inline]
-    pub fn new<K>(inner: B, watch: W, grpc: bool, hook: H, classify: C, judge: JudgeEnd<C>) -> Self
+    pub fn new<K>(inner: B, watch: W, grpc: bool, hook: H, classify: C, judge: ClassifyEnd<C>) -> Self
     where
         B::Error: AsError<K>,
     {
@@ -240,7 +243,7 @@ impl<B: Body, H: OnEnd, C, W: Watch<B::Data>> JudgedBody<B, H, C, W> {
         let mut body = Self { inner, watch, open: Some(open), polling: false, asked: false };
         // gRPC's end is in its trailers, and not every body knows of them before they come.
         if !grpc && body.inner.is_end_stream() {
-            settle(&mut body.open, |_| How::Complete(None));
+            settle(&mut body.open, |_| EndReason::Complete(None));
         }
         body
     }
@@ -251,11 +254,11 @@ impl<B: Body, H: OnEnd, C, W: Watch<B::Data>> JudgedBody<B, H, C, W> {
     }
 }
 
-impl<B, H, C, W> Body for JudgedBody<B, H, C, W>
+impl<B, H, C, W> Body for TrackedBody<B, H, C, W>
 where
     B: Body,
     H: OnEnd,
-    W: Watch<B::Data>,
+    W: DataInspector<B::Data>,
 {
     type Data = B::Data;
     type Error = B::Error;
@@ -275,7 +278,7 @@ where
         {
             match frame {
                 None => complete(this.open, this.watch, None),
-                Some(Err(error)) => settle(this.open, |open| How::Failed((open.as_error)(error))),
+                Some(Err(error)) => settle(this.open, |open| EndReason::Failed((open.as_error)(error))),
                 Some(Ok(frame)) => {
                     if frame.data_ref().is_some_and(Buf::has_remaining)
                         && let Some(open) = this.open
@@ -305,9 +308,9 @@ where
     }
 }
 
-impl<B: Body + fmt::Debug, H: OnEnd, C, W: Watch<B::Data>> fmt::Debug for JudgedBody<B, H, C, W> {
+impl<B: Body + fmt::Debug, H: OnEnd, C, W: DataInspector<B::Data>> fmt::Debug for TrackedBody<B, H, C, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JudgedBody")
+        f.debug_struct("TrackedBody")
             .field("inner", &self.inner)
             .field("settled", &self.open.is_none())
             .finish_non_exhaustive()
@@ -315,7 +318,7 @@ impl<B: Body + fmt::Debug, H: OnEnd, C, W: Watch<B::Data>> fmt::Debug for Judged
 }
 
 /// Looks at the data of a response's body as it goes by, and may know what the call came to before the end.
-pub trait Watch<D>: Default {
+pub trait DataInspector<D>: Default {
     /// Begins with the response's headers. The default is for a response without any.
     fn of(headers: &HeaderMap) -> Self;
 
@@ -324,7 +327,7 @@ pub trait Watch<D>: Default {
 
     /// The body came to its end. A verdict goes before that of the end.
     ///
-    /// **Default**: no opinion.
+    /// **Default**: no verdict.
     fn end(&mut self) -> Option<Verdict> {
         None
     }
@@ -332,9 +335,9 @@ pub trait Watch<D>: Default {
 
 /// Looks at nothing.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Unwatched;
+pub struct NoInspector;
 
-impl<D> Watch<D> for Unwatched {
+impl<D> DataInspector<D> for NoInspector {
     #[inline]
     fn of(_: &HeaderMap) -> Self {
         Self

@@ -1,6 +1,6 @@
 //! What the errors of the clients say, each behind the feature that names its crate.
 //!
-//! An error may have an opinion of its own, or know a fact: that a connection was still missing, that nothing was written, that the
+//! An error may have a verdict of its own, or know a fact: that a connection was still missing, that nothing was written, that the
 //! time ran out, that the answer had begun. What a
 //! client reports without knowing the cause (a code that it made up for it) is hearsay: it counts if nobody knows more.
 

@@ -2,7 +2,7 @@
 //!
 //! A client wraps what happened several times over: `reqwest::Error` holds hyper-util's error,
 //! which holds hyper's, which holds an `io::Error`, which may hold another error again. The walk
-//! goes to the end of that chain and combines what it meets: the deepest error that has an opinion
+//! goes to the end of that chain and combines what it meets: the deepest error that has a verdict
 //! decides, in the light of the facts (no connection yet, nothing written, timed out, answered)
 //! that the errors around it know of. A verdict that was carried in ends the walk: who judged had
 //! seen more. The error of the request's own body ends the walk as well: its causes say nothing
@@ -15,7 +15,7 @@ use std::error::Error;
 use std::io;
 use std::iter::successors;
 
-use crate::error::Judged;
+use crate::error::ClassifiedError;
 use crate::fault::{Fault, Retryable};
 use crate::table;
 use crate::upload::{self, UploadError, broken_off, excused};
@@ -31,13 +31,13 @@ pub(crate) const LONGEST_WALK: usize = 128;
 ///
 /// ```
 /// use std::io::{Error, ErrorKind};
-/// use tower_fault_classify::{Kind, judge_error};
+/// use tower_fault_classify::{Kind, classify_error};
 ///
 /// let cause = Error::from(ErrorKind::ConnectionRefused);
 /// let wrapped = Error::other(Error::other(cause));
-/// assert_eq!(judge_error(&wrapped).kind(), Kind::Unavailable);
+/// assert_eq!(classify_error(&wrapped).kind(), Kind::Unavailable);
 /// ```
-pub fn judge_error(error: &(dyn Error + 'static)) -> Fault {
+pub fn classify_error(error: &(dyn Error + 'static)) -> Fault {
     walk(error, Reached::Unknown)
 }
 
@@ -92,7 +92,7 @@ struct Evidence {
     /// The worker behind the service's handle has ended, so that every later call through the
     /// handle fails as well.
     worker_ended: bool,
-    /// The deepest opinion. A reference: a fault that is copied as often as it is thought better of costs more than the walk.
+    /// The deepest verdict. A reference: a fault that is copied as often as it is thought better of costs more than the walk.
     opinion: Option<&'static Fault>,
     /// The deepest report of somebody who does not know the cause.
     hearsay: Option<Fault>,
@@ -109,7 +109,7 @@ impl Evidence {
                 next = error.get_ref().map(|payload| payload as &(dyn Error + 'static));
                 continue;
             }
-            if let Some(judged) = error.downcast_ref::<Judged>() {
+            if let Some(judged) = error.downcast_ref::<ClassifiedError>() {
                 return *judged.fault();
             }
             if error.is::<UploadError>() {
@@ -193,7 +193,7 @@ impl Evidence {
     }
 }
 
-impl Judged {
+impl ClassifiedError {
     /// Returns the outermost judged error of a chain.
     #[doc(hidden)]
     pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
@@ -255,29 +255,30 @@ mod tests {
     fn error_chain_cause_found_through_payloads_and_sources() {
         let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
         let chain = io::Error::other(wrapped(3, io::Error::other(cause)));
-        assert_eq!(judge_error(&chain).kind(), Kind::Unavailable);
+        assert_eq!(classify_error(&chain).kind(), Kind::Unavailable);
     }
 
     #[test]
     fn error_chain_deepest_verdict_wins() {
         let cause = io::Error::from(io::ErrorKind::ConnectionReset);
         let chain = io::Error::new(io::ErrorKind::InvalidData, wrapped(2, cause));
-        assert_eq!(judge_error(&chain).kind(), Kind::Transient);
+        assert_eq!(classify_error(&chain).kind(), Kind::Transient);
         let chain = io::Error::new(io::ErrorKind::InvalidData, wrapped(2, fmt::Error));
-        assert_eq!(judge_error(&chain).kind(), Kind::Protocol);
+        assert_eq!(classify_error(&chain).kind(), Kind::Protocol);
     }
 
     #[test]
     fn error_chain_carried_verdict_ends_search() {
         let fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);
-        let inner = Judged::new(fault.with_kind(Kind::Auth), io::Error::from(io::ErrorKind::TimedOut));
-        let chain = wrapped(4, Judged::new(fault, wrapped(2, inner)));
-        assert_eq!(judge_error(&chain), fault);
+        let inner =
+            ClassifiedError::new(fault.with_kind(Kind::Auth), io::Error::from(io::ErrorKind::TimedOut));
+        let chain = wrapped(4, ClassifiedError::new(fault, wrapped(2, inner)));
+        assert_eq!(classify_error(&chain), fault);
     }
 
     #[test]
     fn unknown_error_is_unhealthy_and_retried_if_idempotent() {
-        let fault = judge_error(&wrapped(2, fmt::Error));
+        let fault = classify_error(&wrapped(2, fmt::Error));
         assert_eq!((fault.kind(), fault.retryable()), (Kind::Unknown, Retryable::IfIdempotent));
         assert_eq!((fault.health(), fault.origin()), (Health::Unhealthy, Origin::Unknown));
     }
@@ -285,7 +286,7 @@ mod tests {
     #[test]
     fn error_chain_of_ten_thousand_terminates() {
         let chain = wrapped(10_000, io::Error::from(io::ErrorKind::ConnectionRefused));
-        assert_eq!(judge_error(&chain).kind(), Kind::Unknown);
+        assert_eq!(classify_error(&chain).kind(), Kind::Unknown);
         // Taken apart in a loop: the drop of so deep a chain would recurse.
         let mut error = chain.0;
         while let Ok(next) = error.downcast::<Wrapped>() {
@@ -307,6 +308,6 @@ mod tests {
                 Some(self)
             }
         }
-        assert_eq!(judge_error(&Loop).kind(), Kind::Unknown);
+        assert_eq!(classify_error(&Loop).kind(), Kind::Unknown);
     }
 }

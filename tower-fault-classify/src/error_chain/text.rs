@@ -5,7 +5,7 @@ use std::fmt;
 use std::iter::successors;
 
 use super::LONGEST_WALK;
-use crate::error::Judged;
+use crate::error::ClassifiedError;
 
 /// Prints an error and all its sources in one line, from the outermost to the cause.
 ///
@@ -14,10 +14,10 @@ use crate::error::Judged;
 ///
 /// ```
 /// use std::io::{Error, ErrorKind};
-/// use tower_fault_classify::{ErrorChain, Judged, judge_error};
+/// use tower_fault_classify::{ErrorChain, ClassifiedError, classify_error};
 ///
 /// let refused = Error::from(ErrorKind::ConnectionRefused);
-/// let error = Judged::new(judge_error(&refused), refused);
+/// let error = ClassifiedError::new(classify_error(&refused), refused);
 /// assert_eq!(error.to_string(), "call failed, classified as unavailable (origin: transport)");
 /// assert_eq!(
 ///     ErrorChain(&error).to_string(),
@@ -36,7 +36,7 @@ impl fmt::Display for ErrorChain<'_> {
         let mut text = text_of(self.0);
         f.write_str(&text)?;
         for source in successors(self.0.source(), |&error| error.source()).take(LONGEST_WALK) {
-            if source.downcast_ref::<Judged>().is_some_and(|judged| judged.get_ref().is_none()) {
+            if source.downcast_ref::<ClassifiedError>().is_some_and(|judged| judged.get_ref().is_none()) {
                 break;
             }
             let cause = text_of(source);
@@ -82,16 +82,16 @@ mod tests {
                 Some(&*self.1)
             }
         }
-        let io = || Judged::new(FAULT, std::io::Error::other("pipe"));
+        let io = || ClassifiedError::new(FAULT, std::io::Error::other("pipe"));
         let judged = "call failed, classified as server (origin: remote): pipe";
         assert_eq!(ErrorChain(&io()).to_string(), judged);
         assert_eq!(ErrorChain(&Layer("outer", io().into())).to_string(), format!("outer: {judged}"));
         // Some errors repeat their source, such as those of tower's buffer.
         let repeats = Layer("buffer failed: pipe", Layer("pipe", "deeper".into()).into());
         assert_eq!(ErrorChain(&repeats).to_string(), "buffer failed: pipe: deeper");
-        let rejection = Layer("circuit breaker is open", Judged::bare(FAULT).into());
+        let rejection = Layer("circuit breaker is open", ClassifiedError::from_fault(FAULT).into());
         assert_eq!(ErrorChain(&rejection).to_string(), "circuit breaker is open");
-        assert_eq!(ErrorChain(&Judged::bare(FAULT)).to_string(), "server (origin: remote)");
+        assert_eq!(ErrorChain(&ClassifiedError::from_fault(FAULT)).to_string(), "server (origin: remote)");
     }
 
     #[test]

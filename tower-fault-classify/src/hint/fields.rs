@@ -6,12 +6,12 @@ use std::time::{Duration, SystemTime};
 use http::header::{DATE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{Hint, LONGEST_HINT, longest, number};
+use super::{Hint, MAX_HINT, longest, number};
 
 static RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// `Retry-After` (RFC 9110 §10.2.3), in whole seconds or as a date in any of the three forms of §5.6.7; cut to [`LONGEST_HINT`].
+/// `Retry-After` (RFC 9110 §10.2.3), in whole seconds or as a date in any of the three forms of §5.6.7; cut to [`MAX_HINT`].
 ///
 /// A date is turned into a delay by the server's own clock, the response's `Date`, so that a wrong clock on this side does no
 /// harm; where `Date` is missing or makes no sense, by `now`, which is called for nothing else. A date in the past says
@@ -20,7 +20,7 @@ static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 /// Of several such headers the longest delay is taken, so that nobody who asked for time is hurried.
 pub fn retry_after(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Hint<Duration> {
     let sent = LazyCell::new(|| headers.get(DATE).and_then(date).unwrap_or_else(now));
-    let until = |at: SystemTime| at.duration_since(*sent).unwrap_or_default().min(LONGEST_HINT);
+    let until = |at: SystemTime| at.duration_since(*sent).unwrap_or_default().min(MAX_HINT);
     longest(
         headers
             .get_all(RETRY_AFTER)
@@ -34,7 +34,7 @@ fn date(value: &HeaderValue) -> Option<SystemTime> {
 }
 
 /// `retry-after-ms`, in milliseconds, whole or with a fraction (`OpenAI` and Azure send `1500` and `1500.5`); cut to
-/// [`LONGEST_HINT`].
+/// [`MAX_HINT`].
 ///
 /// A sign, an exponent, a point without digits on both sides, `NaN` and `inf` are garbled. Of several such headers the longest
 /// delay is taken.
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn malformed_values_are_garbled() {
         for value in [&b""[..], b"-1", b"+1", b"1.5", b"1 2", b"soon", b"1e3", b"\xff", b"0x10", b"5, 9"] {
-            assert_eq!(hint(&[value]), Hint::Garbled, "{value:?}");
+            assert_eq!(hint(&[value]), Hint::Invalid, "{value:?}");
         }
         for date in [
             "Mon, 06 Nov 1994 08:49:37 GMT",
@@ -144,16 +144,16 @@ mod tests {
             "Sat, 31 Dec 2016 23:59:60 GMT",
             "1994-11-06T08:49:37Z",
         ] {
-            assert_eq!(hint(&[date.as_bytes()]), Hint::Garbled, "{date}");
+            assert_eq!(hint(&[date.as_bytes()]), Hint::Invalid, "{date}");
         }
-        assert_eq!(hint(&["Sun, 06 Nov 1994 08:49:37 GMT\u{a0}".as_bytes()]), Hint::Garbled);
+        assert_eq!(hint(&["Sun, 06 Nov 1994 08:49:37 GMT\u{a0}".as_bytes()]), Hint::Invalid);
     }
 
     #[test]
     fn retry_after_longer_than_limit_is_cut() {
-        assert_eq!(hint(&[b"3153600000"]), Hint::Says(LONGEST_HINT));
-        assert_eq!(hint(&[b"99999999999999999999999999999999999999"]), Hint::Says(LONGEST_HINT));
-        assert_eq!(hint_at("Fri, 31 Dec 9999 23:59:59 GMT", moment(0)), Hint::Says(LONGEST_HINT));
+        assert_eq!(hint(&[b"3153600000"]), Hint::Value(MAX_HINT));
+        assert_eq!(hint(&[b"99999999999999999999999999999999999999"]), Hint::Value(MAX_HINT));
+        assert_eq!(hint_at("Fri, 31 Dec 9999 23:59:59 GMT", moment(0)), Hint::Value(MAX_HINT));
     }
 
     #[test]
@@ -192,12 +192,12 @@ mod tests {
     #[test]
     fn retry_after_ms_fraction_is_read() {
         assert_eq!(hint_ms(&[]), Hint::Absent);
-        assert_eq!(hint_ms(&[b"1500"]), Hint::Says(Duration::from_millis(1_500)));
-        assert_eq!(hint_ms(&[b" 1500.5 "]), Hint::Says(Duration::from_micros(1_500_500)));
+        assert_eq!(hint_ms(&[b"1500"]), Hint::Value(Duration::from_millis(1_500)));
+        assert_eq!(hint_ms(&[b" 1500.5 "]), Hint::Value(Duration::from_micros(1_500_500)));
         assert_eq!(hint_ms(&[b"0"]), seconds(0));
-        assert_eq!(hint_ms(&[b"3153600000000"]), Hint::Says(LONGEST_HINT));
-        assert_eq!(hint_ms(&[b"99999999999999999999999999999999999999.9"]), Hint::Says(LONGEST_HINT));
-        assert_eq!(hint_ms(&[b"20", b"soon", b"30.5", b"10"]), Hint::Says(Duration::from_micros(30_500)));
+        assert_eq!(hint_ms(&[b"3153600000000"]), Hint::Value(MAX_HINT));
+        assert_eq!(hint_ms(&[b"99999999999999999999999999999999999999.9"]), Hint::Value(MAX_HINT));
+        assert_eq!(hint_ms(&[b"20", b"soon", b"30.5", b"10"]), Hint::Value(Duration::from_micros(30_500)));
         for value in [
             &b""[..],
             b"-1",
@@ -214,27 +214,27 @@ mod tests {
             b"\xff",
             FORMS[0].as_bytes(),
         ] {
-            assert_eq!(hint_ms(&[value]), Hint::Garbled, "{value:?}");
+            assert_eq!(hint_ms(&[value]), Hint::Invalid, "{value:?}");
         }
     }
 
     #[test]
     fn should_retry_is_true_or_false() {
         assert_eq!(hint_retry(&[]), Hint::Absent);
-        assert_eq!(hint_retry(&[b"true"]), Hint::Says(true));
-        assert_eq!(hint_retry(&[b" False\t"]), Hint::Says(false));
-        assert_eq!(hint_retry(&[b"TRUE", b"true"]), Hint::Says(true));
+        assert_eq!(hint_retry(&[b"true"]), Hint::Value(true));
+        assert_eq!(hint_retry(&[b" False\t"]), Hint::Value(false));
+        assert_eq!(hint_retry(&[b"TRUE", b"true"]), Hint::Value(true));
         for value in [&b""[..], b"1", b"yes", b"true false", b"true, true", b"?1", b"tru\xe9"] {
-            assert_eq!(hint_retry(&[value]), Hint::Garbled, "{value:?}");
+            assert_eq!(hint_retry(&[value]), Hint::Invalid, "{value:?}");
         }
     }
 
     #[test]
     fn should_retry_contradictory_is_garbled() {
-        assert_eq!(hint_retry(&[b"true", b"false"]), Hint::Garbled);
-        assert_eq!(hint_retry(&[b"false", b"false", b"true"]), Hint::Garbled);
-        assert_eq!(hint_retry(&[b"true", b"maybe"]), Hint::Garbled);
-        assert_eq!(hint_retry(&[b"maybe", b"maybe"]), Hint::Garbled);
+        assert_eq!(hint_retry(&[b"true", b"false"]), Hint::Invalid);
+        assert_eq!(hint_retry(&[b"false", b"false", b"true"]), Hint::Invalid);
+        assert_eq!(hint_retry(&[b"true", b"maybe"]), Hint::Invalid);
+        assert_eq!(hint_retry(&[b"maybe", b"maybe"]), Hint::Invalid);
     }
 
     proptest! {
@@ -253,8 +253,8 @@ mod tests {
             }
             for hint in [retry_after(&headers, || UNIX_EPOCH), retry_after_ms(&headers)] {
                 match hint {
-                    Hint::Says(delay) => prop_assert!(delay <= LONGEST_HINT),
-                    hint => prop_assert_eq!(hint, Hint::Garbled),
+                    Hint::Value(delay) => prop_assert!(delay <= MAX_HINT),
+                    hint => prop_assert_eq!(hint, Hint::Invalid),
                 }
             }
             prop_assert_ne!(should_retry(&headers), Hint::Absent);
@@ -262,7 +262,7 @@ mod tests {
 
         #[test]
         fn retry_after_date_is_read_in_every_format(at in 0_u64..3_155_760_000, now in 0_u64..3_155_760_000) {
-            let said = Hint::Says(Duration::from_secs(at.saturating_sub(now)).min(LONGEST_HINT));
+            let said = Hint::Value(Duration::from_secs(at.saturating_sub(now)).min(MAX_HINT));
             for asked in forms(moment(at)) {
                 prop_assert_eq!(hint_at(&asked, moment(now)), said, "{}", asked);
                 for sent in forms(moment(now)) {
@@ -276,7 +276,7 @@ mod tests {
         #[test]
         fn retry_after_date_is_read_in_every_year(at in 0_u64..253_402_300_800, now in any::<u32>()) {
             let [fixed, _, asctime] = forms(moment(at));
-            let said = Hint::Says(Duration::from_secs(at.saturating_sub(now.into())).min(LONGEST_HINT));
+            let said = Hint::Value(Duration::from_secs(at.saturating_sub(now.into())).min(MAX_HINT));
             prop_assert_eq!(hint_at(&fixed, moment(now.into())), said);
             prop_assert_eq!(hint_at(&asctime, moment(now.into())), said);
         }

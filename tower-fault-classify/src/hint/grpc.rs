@@ -8,7 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, HeaderName};
 
 use super::protobuf::{Fields, Malformed, Value};
-use super::{Hint, LONGEST_HINT, longest, number};
+use super::{Hint, MAX_HINT, longest, number};
 
 static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 static STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
@@ -31,7 +31,7 @@ pub enum Pushback {
     Stop,
 }
 
-/// `grpc-retry-pushback-ms`, in whole milliseconds, cut to [`LONGEST_HINT`] (gRFC A6, "Pushback").
+/// `grpc-retry-pushback-ms`, in whole milliseconds, cut to [`MAX_HINT`] (gRFC A6, "Pushback").
 ///
 /// It stands in the trailers, or in the headers of a response that has nothing else: ask for both. A negative or garbled value
 /// is the server's word not to try again, so that this hint is [`Absent`](Hint::Absent) or says something. Several such
@@ -43,14 +43,12 @@ pub fn grpc_retry_pushback(headers: &HeaderMap) -> Hint<Pushback> {
         (Some(value), None) => number::whole(value.as_bytes()),
         (Some(_), Some(_)) => None,
     };
-    Hint::Says(
-        millis.map_or(Pushback::Stop, |millis| {
-            Pushback::After(Duration::from_millis(millis).min(LONGEST_HINT))
-        }),
+    Hint::Value(
+        millis.map_or(Pushback::Stop, |millis| Pushback::After(Duration::from_millis(millis).min(MAX_HINT))),
     )
 }
 
-/// `google.rpc.RetryInfo` in `grpc-status-details-bin`: seconds and nanoseconds, cut to [`LONGEST_HINT`]
+/// `google.rpc.RetryInfo` in `grpc-status-details-bin`: seconds and nanoseconds, cut to [`MAX_HINT`]
 /// (`google/rpc/error_details.proto` and `google/rpc/status.proto` of googleapis).
 ///
 /// It stands where `grpc-status` does: in the trailers, or in the headers of a response that has nothing else. The value is a
@@ -61,7 +59,7 @@ pub fn grpc_retry_pushback(headers: &HeaderMap) -> Hint<Pushback> {
 /// header or more, the longest delay is taken.
 pub fn retry_info(headers: &HeaderMap) -> Hint<Duration> {
     longest(headers.get_all(&STATUS_DETAILS).iter().map(|value| match value.as_bytes() {
-        bytes if bytes.len() > LONGEST_DETAILS => Hint::Garbled,
+        bytes if bytes.len() > LONGEST_DETAILS => Hint::Invalid,
         bytes => longest(bytes.split(|&byte| byte == b',').map(in_base64)),
     }))
 }
@@ -69,16 +67,16 @@ pub fn retry_info(headers: &HeaderMap) -> Hint<Duration> {
 fn in_base64(text: &[u8]) -> Hint<Duration> {
     let text = text.trim_ascii();
     let mut status = vec![0; base64::decoded_len_estimate(text.len())];
-    let Ok(length) = BASE64.decode_slice(text, &mut status) else { return Hint::Garbled };
+    let Ok(length) = BASE64.decode_slice(text, &mut status) else { return Hint::Invalid };
     retry_info_in(&status[..length])
 }
 
 /// The same in a `google.rpc.Status` that was decoded already, such as the details of tonic's `Status`.
 pub fn retry_info_in(status: &[u8]) -> Hint<Duration> {
     match in_status(status) {
-        Ok(Some(delay)) => Hint::Says(delay),
+        Ok(Some(delay)) => Hint::Value(delay),
         Ok(None) => Hint::Absent,
-        Err(Malformed) => Hint::Garbled,
+        Err(Malformed) => Hint::Invalid,
     }
 }
 
@@ -121,7 +119,7 @@ fn in_retry_info(info: &[u8]) -> Result<Duration, Malformed> {
         }
     }
     let nanos = seconds.saturating_mul(1_000_000_000).saturating_add(nanos.into());
-    Ok(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)).min(LONGEST_HINT))
+    Ok(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)).min(MAX_HINT))
 }
 
 #[cfg(test)]
@@ -202,17 +200,17 @@ mod tests {
     #[test]
     fn pushback_whole_milliseconds_are_read() {
         assert_eq!(pushback(&[]), Hint::Absent);
-        assert_eq!(pushback(&[b"0"]), Hint::Says(Pushback::After(Duration::ZERO)));
-        assert_eq!(pushback(&[b" 1500 "]), Hint::Says(Pushback::After(Duration::from_millis(1_500))));
-        assert_eq!(pushback(&[b"99999999999999999999999"]), Hint::Says(Pushback::After(LONGEST_HINT)));
+        assert_eq!(pushback(&[b"0"]), Hint::Value(Pushback::After(Duration::ZERO)));
+        assert_eq!(pushback(&[b" 1500 "]), Hint::Value(Pushback::After(Duration::from_millis(1_500))));
+        assert_eq!(pushback(&[b"99999999999999999999999"]), Hint::Value(Pushback::After(MAX_HINT)));
     }
 
     #[test]
     fn pushback_malformed_means_stop() {
         for value in [&b""[..], b"-1", b"-0", b"+1", b"1.5", b"1e3", b"soon", b"5, 9", b"\xff"] {
-            assert_eq!(pushback(&[value]), Hint::Says(Pushback::Stop), "{value:?}");
+            assert_eq!(pushback(&[value]), Hint::Value(Pushback::Stop), "{value:?}");
         }
-        assert_eq!(pushback(&[b"5", b"5"]), Hint::Says(Pushback::Stop));
+        assert_eq!(pushback(&[b"5", b"5"]), Hint::Value(Pushback::Stop));
     }
 
     #[test]
@@ -221,8 +219,8 @@ mod tests {
         let text =
             "CAgSCXNsb3cgZG93bho2Cih0eXBlLmdvb2dsZWFwaXMuY29tL2dvb2dsZS5ycGMuUmV0cnlJbmZvEgoKCAgBEIDKte4B";
         let read = Duration::from_millis(1_500);
-        assert_eq!(hint(&[text]), Hint::Says(read));
-        assert_eq!(hint_in(vec![info(1, 500_000_000)]), Hint::Says(read));
+        assert_eq!(hint(&[text]), Hint::Value(read));
+        assert_eq!(hint_in(vec![info(1, 500_000_000)]), Hint::Value(read));
     }
 
     #[test]
@@ -252,8 +250,8 @@ mod tests {
         assert_eq!(hint_in(vec![info(-1, 0)]), seconds(0));
         assert_eq!(hint_in(vec![info(0, -1)]), seconds(0));
         assert_eq!(hint_in(vec![info(i64::MIN, i32::MIN)]), seconds(0));
-        assert_eq!(hint_in(vec![info(i64::MAX, i32::MAX)]), Hint::Says(LONGEST_HINT));
-        assert_eq!(hint_in(vec![info(3_153_600_000, 0)]), Hint::Says(LONGEST_HINT));
+        assert_eq!(hint_in(vec![info(i64::MAX, i32::MAX)]), Hint::Value(MAX_HINT));
+        assert_eq!(hint_in(vec![info(3_153_600_000, 0)]), Hint::Value(MAX_HINT));
         assert_eq!(hint_in(vec![Any { value: vec![], ..info(0, 0) }]), seconds(0));
     }
 
@@ -264,22 +262,22 @@ mod tests {
         assert_eq!(hint(&[&two, &one]), seconds(9));
         assert_eq!(hint(&[format!("{one},{two}")]), seconds(9));
         assert_eq!(hint(&[format!(" {two} , {one}, !, ")]), seconds(9));
-        assert_eq!(hint(&[in_base64(&status(vec![])), "!".to_owned()]), Hint::Garbled);
+        assert_eq!(hint(&[in_base64(&status(vec![])), "!".to_owned()]), Hint::Invalid);
     }
 
     #[test]
     fn malformed_values_are_garbled() {
         for value in [&b"!"[..], b"a", b"\xff", b"====", b"CAg=CAg=", b"C A g", b"-_-_", b"Cw"] {
-            assert_eq!(hint(&[value]), Hint::Garbled, "{value:?}");
+            assert_eq!(hint(&[value]), Hint::Invalid, "{value:?}");
         }
         let whole = status(vec![info(3, 0)]);
         for cut in [1, 3, 5, whole.len() - 1, whole.len() - 3] {
-            assert_eq!(hint(&[in_base64(&whole[..cut])]), Hint::Garbled, "{cut}");
+            assert_eq!(hint(&[in_base64(&whole[..cut])]), Hint::Invalid, "{cut}");
         }
         let inside = Any { value: vec![0x0a, 0x05, 0x08], ..info(0, 0) };
-        assert_eq!(hint_in(vec![inside]), Hint::Garbled);
+        assert_eq!(hint_in(vec![inside]), Hint::Invalid);
         let group = Any { value: vec![0x0b, 0x0c], ..info(0, 0) };
-        assert_eq!(hint_in(vec![group]), Hint::Garbled);
+        assert_eq!(hint_in(vec![group]), Hint::Invalid);
     }
 
     #[test]
@@ -287,7 +285,7 @@ mod tests {
         let text = in_base64(&status(vec![info(3, 0)]));
         let padded = format!("{text}{}", " ".repeat(LONGEST_DETAILS - text.len()));
         assert_eq!(hint(&[&padded]), seconds(3));
-        assert_eq!(hint(&[format!("{padded} ")]), Hint::Garbled);
+        assert_eq!(hint(&[format!("{padded} ")]), Hint::Invalid);
     }
 
     #[test]
@@ -296,7 +294,7 @@ mod tests {
             RetryInfo { retry_delay: Some(ProtoDuration { seconds, nanos }) }.encode_to_vec()
         });
         let merged = Any { value: parts.concat(), ..info(0, 0) };
-        assert_eq!(hint_in(vec![merged]), Hint::Says(Duration::new(5, 7)));
+        assert_eq!(hint_in(vec![merged]), Hint::Value(Duration::new(5, 7)));
     }
 
     fn any_detail() -> impl Strategy<Value = Any> {
@@ -315,10 +313,10 @@ mod tests {
             .map(|detail| {
                 let delay = RetryInfo::decode(&detail.value[..]).unwrap().retry_delay.unwrap();
                 let nanos = i128::from(delay.seconds) * 1_000_000_000 + i128::from(delay.nanos);
-                nanos.clamp(0, LONGEST_HINT.as_nanos().cast_signed())
+                nanos.clamp(0, MAX_HINT.as_nanos().cast_signed())
             })
             .max();
-        longest.map_or(Hint::Absent, |nanos| Hint::Says(Duration::from_nanos(u64::try_from(nanos).unwrap())))
+        longest.map_or(Hint::Absent, |nanos| Hint::Value(Duration::from_nanos(u64::try_from(nanos).unwrap())))
     }
 
     proptest! {
@@ -329,10 +327,10 @@ mod tests {
                 headers.insert(&STATUS_DETAILS, value.clone());
                 headers.insert(&PUSHBACK, value);
                 retry_info(&headers);
-                prop_assert!(grpc_retry_pushback(&headers).said().is_some());
+                prop_assert!(grpc_retry_pushback(&headers).value().is_some());
             }
-            if let Hint::Says(delay) = hint(&[in_base64(&bytes)]) {
-                prop_assert!(delay <= LONGEST_HINT);
+            if let Hint::Value(delay) = hint(&[in_base64(&bytes)]) {
+                prop_assert!(delay <= MAX_HINT);
             }
         }
 
@@ -357,8 +355,8 @@ mod tests {
             let mut status = status(vec![other(), info(3, 1)]);
             let at = at.index(status.len());
             status[at] = byte;
-            if let Hint::Says(delay) = hint(&[in_base64(&status)]) {
-                prop_assert!(delay <= LONGEST_HINT);
+            if let Hint::Value(delay) = hint(&[in_base64(&status)]) {
+                prop_assert!(delay <= MAX_HINT);
             }
         }
     }

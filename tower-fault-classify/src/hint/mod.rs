@@ -19,7 +19,7 @@
 //! let mut headers = http::HeaderMap::new();
 //! headers.insert("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT".parse()?);
 //! headers.insert("date", "Wed, 21 Oct 2015 07:27:15 GMT".parse()?);
-//! assert_eq!(hint::retry_after(&headers, SystemTime::now), Hint::Says(Duration::from_secs(45)));
+//! assert_eq!(hint::retry_after(&headers, SystemTime::now), Hint::Value(Duration::from_secs(45)));
 //!
 //! headers.insert("retry-after-ms", "1500.5".parse()?);
 //! assert_eq!(hint::delay(&headers, SystemTime::now), Some(Duration::from_micros(1_500_500)));
@@ -45,7 +45,7 @@ pub use rate_limit::rate_limit_reset;
 /// The longest delay that a hint is taken to mean: 365 days. A longer one is cut to it.
 ///
 /// It only keeps arithmetic on delays safe. What a layer is willing to wait is that layer's own, much lower, cap.
-pub const LONGEST_HINT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+pub const MAX_HINT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,46 +53,46 @@ pub enum Hint<T> {
     /// The header is not there.
     Absent,
     /// It is there and makes no sense.
-    Garbled,
+    Invalid,
     /// It says this.
-    Says(T),
+    Value(T),
 }
 
 impl<T> Hint<T> {
     /// What the header says, if it says anything.
-    pub fn said(self) -> Option<T> {
+    pub fn value(self) -> Option<T> {
         match self {
-            Self::Says(value) => Some(value),
-            Self::Absent | Self::Garbled => None,
+            Self::Value(value) => Some(value),
+            Self::Absent | Self::Invalid => None,
         }
     }
 
     /// What a header that is there says.
     fn of(read: Option<T>) -> Self {
-        read.map_or(Self::Garbled, Self::Says)
+        read.map_or(Self::Invalid, Self::Value)
     }
 }
 
 /// Of several hints the longest delay, so that nobody who asked for time is hurried. The garbled do not count beside it.
 fn longest(hints: impl Iterator<Item = Hint<Duration>>) -> Hint<Duration> {
     hints.fold(Hint::Absent, |longest, hint| match (longest, hint) {
-        (Hint::Says(one), Hint::Says(other)) => Hint::Says(one.max(other)),
-        (Hint::Says(delay), _) | (_, Hint::Says(delay)) => Hint::Says(delay),
-        (Hint::Garbled, _) | (_, Hint::Garbled) => Hint::Garbled,
+        (Hint::Value(one), Hint::Value(other)) => Hint::Value(one.max(other)),
+        (Hint::Value(delay), _) | (_, Hint::Value(delay)) => Hint::Value(delay),
+        (Hint::Invalid, _) | (_, Hint::Invalid) => Hint::Invalid,
         (Hint::Absent, Hint::Absent) => Hint::Absent,
     })
 }
 
-/// The delay that an HTTP response asks for, at most [`LONGEST_HINT`]: by `retry-after-ms`, or else by `Retry-After`, or else,
+/// The delay that an HTTP response asks for, at most [`MAX_HINT`]: by `retry-after-ms`, or else by `Retry-After`, or else,
 /// with the feature `draft-ratelimit`, by the draft's fields.
 ///
 /// The first that makes sense decides, whichever is longer: the finer unit is what the `OpenAI` SDKs ask first, and the draft gives
 /// way to `Retry-After` by its own words. `now` is called only where [`retry_after()`] needs it. Whether the call may be
 /// sent again at all is another question, see [`should_retry()`].
 pub fn delay(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Option<Duration> {
-    let delay = retry_after_ms(headers).said().or_else(|| retry_after(headers, now).said());
+    let delay = retry_after_ms(headers).value().or_else(|| retry_after(headers, now).value());
     #[cfg(feature = "draft-ratelimit")]
-    let delay = delay.or_else(|| rate_limit_reset(headers).said());
+    let delay = delay.or_else(|| rate_limit_reset(headers).value());
     delay
 }
 
@@ -112,7 +112,7 @@ mod tests {
     }
 
     pub(super) fn seconds(seconds: u64) -> Hint<Duration> {
-        Hint::Says(Duration::from_secs(seconds))
+        Hint::Value(Duration::from_secs(seconds))
     }
 
     fn of(fields: &[(&'static str, &'static str)]) -> Option<Duration> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::LONGEST_HINT;
+use super::MAX_HINT;
 
 /// A whole number: digits, and blanks around them. One too large for `u64` is cut to it.
 pub(super) fn whole(text: &[u8]) -> Option<u64> {
@@ -10,12 +10,12 @@ pub(super) fn whole(text: &[u8]) -> Option<u64> {
     is_number(digits).then(|| number(digits))
 }
 
-/// Whole seconds, at most [`LONGEST_HINT`].
+/// Whole seconds, at most [`MAX_HINT`].
 pub(super) fn seconds(text: &[u8]) -> Option<Duration> {
-    Some(Duration::from_secs(whole(text)?).min(LONGEST_HINT))
+    Some(Duration::from_secs(whole(text)?).min(MAX_HINT))
 }
 
-/// Milliseconds with or without a fraction, of which nanoseconds are kept; at most [`LONGEST_HINT`].
+/// Milliseconds with or without a fraction, of which nanoseconds are kept; at most [`MAX_HINT`].
 pub(super) fn millis(text: &[u8]) -> Option<Duration> {
     let text = text.trim_ascii();
     let (whole, fraction) = match text.iter().position(|&byte| byte == b'.') {
@@ -30,7 +30,7 @@ pub(super) fn millis(text: &[u8]) -> Option<Duration> {
         *digit = *given;
     }
     let delay = Duration::from_millis(number(whole)).saturating_add(Duration::from_nanos(number(&nanos)));
-    Some(delay.min(LONGEST_HINT))
+    Some(delay.min(MAX_HINT))
 }
 
 fn is_number(text: &[u8]) -> bool {
@@ -77,11 +77,11 @@ mod tests {
             prop_assert_eq!(whole(number.to_string().as_bytes()), Some(number));
             prop_assert_eq!(
                 seconds(number.to_string().as_bytes()),
-                Some(Duration::from_secs(number).min(LONGEST_HINT))
+                Some(Duration::from_secs(number).min(MAX_HINT))
             );
             prop_assert_eq!(
                 millis(format!("{number}.{nanos:06}").as_bytes()),
-                Some((Duration::from_millis(number) + Duration::from_nanos(nanos)).min(LONGEST_HINT))
+                Some((Duration::from_millis(number) + Duration::from_nanos(nanos)).min(MAX_HINT))
             );
         }
     }

@@ -10,7 +10,7 @@ static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 static REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 static RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// How long until a quota that is used up is there again, in whole seconds, cut to [`LONGEST_HINT`](super::LONGEST_HINT)
+/// How long until a quota that is used up is there again, in whole seconds, cut to [`MAX_HINT`](super::MAX_HINT)
 /// (draft-ietf-httpapi-ratelimit-headers). With the feature `draft-ratelimit`, which goes when the draft does.
 ///
 /// - `RateLimit: "default";r=0;t=30`, a list of quotas, as of revision 08: the longest `t` of those with `r=0`.
@@ -26,7 +26,7 @@ pub fn rate_limit_reset(headers: &HeaderMap) -> Hint<Duration> {
     }
     let quotas = headers.get_all(&RATE_LIMIT).iter().flat_map(|list| members(list.as_bytes(), b','));
     match longest(quotas.map(quota)) {
-        Hint::Garbled => Hint::of(older(headers).said()),
+        Hint::Invalid => Hint::of(older(headers).value()),
         hint => hint,
     }
 }
@@ -38,7 +38,7 @@ fn older(headers: &HeaderMap) -> Hint<Duration> {
             longest(headers.get_all(&RESET).iter().map(|value| Hint::of(number::seconds(value.as_bytes()))))
         }
         Some(Some(_)) => Hint::Absent,
-        Some(None) => Hint::Garbled,
+        Some(None) => Hint::Invalid,
     }
 }
 
@@ -55,7 +55,7 @@ fn quota(item: &[u8]) -> Hint<Duration> {
     match (left, reset) {
         (Some(0), Some(reset)) => Hint::of(number::seconds(reset)),
         (Some(_), _) => Hint::Absent,
-        (None, _) => Hint::Garbled,
+        (None, _) => Hint::Invalid,
     }
 }
 
@@ -75,7 +75,7 @@ fn members(field: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::LONGEST_HINT;
+    use super::super::MAX_HINT;
     use super::super::tests::{headers, seconds};
     use super::*;
     use http::HeaderValue;
@@ -99,7 +99,7 @@ mod tests {
         assert_eq!(hint(&[b"\"default\";r=0;t=30"]), seconds(30));
         assert_eq!(hint(&[b" \"default\" ; t=30 ;\tr=0"]), seconds(30));
         assert_eq!(hint(&[b"default;pk=:dHJpYWwxMjEzMjM=:;r=0;t=30"]), seconds(30));
-        assert_eq!(hint(&[b"\"a\";r=0;t=99999999999999999999"]), Hint::Says(LONGEST_HINT));
+        assert_eq!(hint(&[b"\"a\";r=0;t=99999999999999999999"]), Hint::Value(MAX_HINT));
     }
 
     #[test]
@@ -113,7 +113,7 @@ mod tests {
     fn rate_limit_repeated_takes_longest_used_up() {
         assert_eq!(hint(&[b"\"a\";r=0;t=5, \"b\";r=9;t=60, \"c\";r=0;t=30"]), seconds(30));
         assert_eq!(hint(&[b"\"a\";r=0;t=5", b"\"c\";r=0;t=30", b"soon"]), seconds(30));
-        assert_eq!(hint(&[b"\"a\";r=1;t=5,soon"]), Hint::Garbled);
+        assert_eq!(hint(&[b"\"a\";r=1;t=5,soon"]), Hint::Invalid);
     }
 
     #[test]
@@ -139,7 +139,7 @@ mod tests {
             b"limit=9, remaining=0, reset=30",
             b"\xff",
         ] {
-            assert_eq!(hint(&[value]), Hint::Garbled, "{value:?}");
+            assert_eq!(hint(&[value]), Hint::Invalid, "{value:?}");
         }
     }
 
@@ -151,10 +151,10 @@ mod tests {
         assert_eq!(older(&[reset, ("ratelimit-remaining", "0")]), seconds(30));
         assert_eq!(older(&[reset, ("ratelimit-remaining", "1")]), Hint::Absent);
         assert_eq!(older(&[reset, ("ratelimit-remaining", "9"), ("ratelimit-remaining", "0")]), seconds(30));
-        assert_eq!(older(&[reset, ("ratelimit-remaining", "few")]), Hint::Garbled);
+        assert_eq!(older(&[reset, ("ratelimit-remaining", "few")]), Hint::Invalid);
         assert_eq!(older(&[("ratelimit-remaining", "0")]), Hint::Absent);
-        assert_eq!(older(&[("ratelimit-reset", "soon")]), Hint::Garbled);
-        assert_eq!(older(&[("ratelimit-reset", "1767225600")]), Hint::Says(LONGEST_HINT));
+        assert_eq!(older(&[("ratelimit-reset", "soon")]), Hint::Invalid);
+        assert_eq!(older(&[("ratelimit-reset", "1767225600")]), Hint::Value(MAX_HINT));
     }
 
     #[test]
@@ -176,8 +176,8 @@ mod tests {
                     headers.append([&RATE_LIMIT, &REMAINING, &RESET][name], value);
                 }
             }
-            if let Hint::Says(delay) = rate_limit_reset(&headers) {
-                prop_assert!(delay <= LONGEST_HINT);
+            if let Hint::Value(delay) = rate_limit_reset(&headers) {
+                prop_assert!(delay <= MAX_HINT);
             }
         }
 

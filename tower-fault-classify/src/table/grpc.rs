@@ -102,7 +102,7 @@ pub(crate) fn fault(code: u32) -> Fault {
 /// The code that a gRPC client reports for an HTTP status without a `grpc-status` (grpc.io, "HTTP to gRPC Status Code Mapping").
 ///
 /// The verdict on such an answer is that of the HTTP status: an intermediary spoke.
-pub const fn grpc_code_of(status: StatusCode) -> u32 {
+pub const fn grpc_code_of_status(status: StatusCode) -> u32 {
     match status.as_u16() {
         400 => 13,
         401 => 16,
@@ -174,7 +174,7 @@ mod tests {
         for (status, code) in
             mapping.into_iter().chain([(200, 2), (204, 2), (302, 2), (418, 2), (500, 2), (599, 2)])
         {
-            assert_eq!(grpc_code_of(StatusCode::from_u16(status).unwrap()), code, "{status}");
+            assert_eq!(grpc_code_of_status(StatusCode::from_u16(status).unwrap()), code, "{status}");
         }
     }
 }

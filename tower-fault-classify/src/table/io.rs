@@ -30,7 +30,7 @@ const LACKING: Fault = Fault::new(Local, Never, Neutral, Here);
 pub(crate) const MALFORMED: Fault = Fault::new(Protocol, Never, Unhealthy, Remote);
 pub(crate) const WRONG: Fault = Fault::new(Client, Never, Neutral, Caller);
 
-/// The rows. A kind without one has no opinion of its own: a deeper cause decides.
+/// The rows. A kind without one returns no verdict of its own: a deeper cause decides.
 ///
 /// Source: the meaning of each kind in `std::io::ErrorKind` and of its `errno` in POSIX; a refused connection was never
 /// opened, so nothing was processed; a socket's read timeout surfaces as `WouldBlock` on Unix.
@@ -93,7 +93,7 @@ static INDEX: [u8; 64] = {
 #[cfg(unix)]
 const OUT_OF_DESCRIPTORS: [i32; 2] = [23, 24];
 
-/// What an I/O error says by itself, without its payload. `None`: it has no opinion.
+/// What an I/O error says by itself, without its payload. `None`: it returns no verdict.
 pub(crate) fn judge(error: &io::Error, connecting: bool) -> Option<&'static Fault> {
     #[cfg(unix)]
     if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) {
@@ -199,7 +199,7 @@ mod tests {
         for &(kinds, connecting, kind, retry, health) in PAGE {
             for &error_kind in kinds {
                 let fault = *judge(&error_kind.into(), connecting)
-                    .unwrap_or_else(|| panic!("{error_kind:?} has an opinion"));
+                    .unwrap_or_else(|| panic!("{error_kind:?} has a verdict"));
                 let fault = if connecting { unsent(fault) } else { fault };
                 let judged = (fault.kind(), fault.retryable(), fault.health());
                 assert_eq!(judged, (kind, retry, health), "{error_kind:?}, connecting: {connecting}");

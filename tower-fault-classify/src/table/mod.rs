@@ -145,7 +145,7 @@ mod tests {
             writeln!(page, "| {error} | {} |", cells(&fault)).unwrap();
         }
         page.push_str("\nThe error of the request's own body ends the walk of the chain: the causes below it say nothing\nabout the server.\n\ntower's `buffer::error::ServiceError` has the axes of its cause, but its retry is `never`: the\nworker of the `Buffer` has ended, and every later call through that buffer fails.\n");
-        write!(page, "\n# Unknown errors\n\nAn error that no row matches counts as a failure of the server, and is sent again if the request is\nidempotent. This is the convention: resilience4j, Polly and `tower_http::classify` count every error\nas a failure too. A `Rule`, `UnknownErrors`, changes it in any layer:\n`.rule(UnknownErrors::treat(…))`.\n\n| error | {AXES} |\n|---|---|---|---|---|\n| any other | {} |\n", cells(&super::UNKNOWN)).unwrap();
+        write!(page, "\n# Unknown errors\n\nAn error that no row matches counts as a failure of the server, and is sent again if the request is\nidempotent. This is the convention: resilience4j, Polly and `tower_http::classify` count every error\nas a failure too. A `Rule`, `UnknownErrors`, changes it in any layer:\n`.rule(UnknownErrors::new(…))`.\n\n| error | {AXES} |\n|---|---|---|---|---|\n| any other | {} |\n", cells(&super::UNKNOWN)).unwrap();
         write!(page, "\n# Error bodies of LLM APIs\n\nWith the feature `llm`, in a body whose status is 400 or more. In an event stream the retry is `never`.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in llm::ROWS {
             let codes: Vec<_> = row.codes.iter().map(|code| format!("`{code}`")).collect();

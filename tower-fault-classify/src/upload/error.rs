@@ -7,7 +7,7 @@ use crate::error::BoxError;
 
 /// The body of a request failed while it was sent.
 ///
-/// Such an error is the caller's: [`judge_error`](crate::judge_error) returns kind `client`, never
+/// Such an error is the caller's: [`classify_error`](crate::classify_error) returns kind `client`, never
 /// retried and neutral, and looks no deeper. An upload source that fails with `ConnectionRefused`
 /// is not a server that refuses connections.
 ///
@@ -17,10 +17,10 @@ use crate::error::BoxError;
 ///
 /// ```
 /// use std::io::{Error, ErrorKind};
-/// use tower_fault_classify::{Health, Kind, judge_error, upload::UploadError};
+/// use tower_fault_classify::{Health, Kind, classify_error, upload::UploadError};
 ///
 /// let error = UploadError::new(Error::from(ErrorKind::ConnectionRefused));
-/// let fault = judge_error(&error);
+/// let fault = classify_error(&error);
 /// assert_eq!((fault.kind(), fault.health()), (Kind::Client, Health::Neutral));
 /// ```
 #[derive(Debug)]
@@ -59,7 +59,7 @@ mod tests {
 
     use super::*;
 
-    use crate::error_chain::{ErrorChain, judge_error};
+    use crate::error_chain::{ErrorChain, classify_error};
     use crate::fault::{Health, Kind, Origin, Retryable};
 
     #[test]
@@ -68,7 +68,7 @@ mod tests {
             [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset, io::ErrorKind::TimedOut]
         {
             let error = io::Error::other(UploadError::new(UploadError::new(io::Error::from(kind))));
-            let fault = judge_error(&error);
+            let fault = classify_error(&error);
             assert_eq!((fault.kind(), fault.retryable()), (Kind::Client, Retryable::Never), "{kind:?}");
             assert_eq!((fault.health(), fault.origin()), (Health::Neutral, Origin::Caller), "{kind:?}");
         }

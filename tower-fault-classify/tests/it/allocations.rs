@@ -6,7 +6,7 @@ use std::future::ready;
 use allocation_counter::measure;
 use http::{HeaderValue, Response};
 use tower::{Layer, service_fn};
-use tower_fault_classify::{BoxError, FaultClassifyLayer, Verdict, judge_outcome, rule_fn};
+use tower_fault_classify::{BoxError, FaultClassifyLayer, Verdict, classify_response, rule_fn};
 
 use crate::support::call::{now, send};
 
@@ -63,10 +63,10 @@ fn allocations_judge_outcome_none() {
             &[("content-type", "application/grpc"), ("grpc-status", "14")],
         ] {
             let response = with_fields(status, fields);
-            assert_eq!(allocations(|| judge_outcome(&response)), 0, "{response:?}");
+            assert_eq!(allocations(|| classify_response(&response)), 0, "{response:?}");
         }
         let response = with_status(status);
-        assert_eq!(allocations(|| judge_outcome(&response)), 0, "{response:?}");
+        assert_eq!(allocations(|| classify_response(&response)), 0, "{response:?}");
     }
 }
 

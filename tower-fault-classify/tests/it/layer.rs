@@ -13,9 +13,10 @@ use std::time::Duration;
 use http::{Response, StatusCode};
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::{Layer, Service, service_fn};
+use tower_fault_classify::classifiers::NestedErrors;
 use tower_fault_classify::{
-    BoxError, Carried, Classify, Fault, FaultClassifyLayer, Health, Judged, Kind, NestedErrors, Origin,
-    Outcome, Retryable, Rule, Verdict, classify_fn, judge_error, judge_outcome, rule_fn,
+    BoxError, CarriedVerdict, ClassifiedError, Classify, Fault, FaultClassifyLayer, Health, Kind, Origin,
+    Outcome, Retryable, Rule, Verdict, classify_error, classify_fn, classify_response, rule_fn,
 };
 use tower_test::mock;
 
@@ -48,14 +49,14 @@ fn judged(response: Response<&'static str>) -> Response<&'static str> {
 }
 
 fn fault(status: u16) -> Fault {
-    match Carried::on(&judged(response(status))) {
+    match CarriedVerdict::get(&judged(response(status))) {
         Some(Verdict::Fault(fault)) => fault,
         other => panic!("{status} carries {other:?}"),
     }
 }
 
 /// What the default layer makes of an error.
-fn wrapped(error: impl Error + Send + Sync + 'static) -> Judged {
+fn wrapped(error: impl Error + Send + Sync + 'static) -> ClassifiedError {
     let mut error = Some(error);
     let mut service =
         FaultClassifyLayer::new().layer(service_fn(move |()| ready(Err::<(), _>(error.take().unwrap()))));
@@ -70,8 +71,8 @@ fn success_carries_no_verdict() {
         assert_eq!(response.headers().len(), 1);
         assert_eq!(*response.body(), "the body");
         assert!(response.extensions().is_empty(), "{status}");
-        assert_eq!(Carried::on(&response), None);
-        assert!(judge_outcome(&response).is_success());
+        assert_eq!(CarriedVerdict::get(&response), None);
+        assert!(classify_response(&response).is_success());
     }
 }
 
@@ -83,9 +84,9 @@ fn fault_is_carried_and_response_otherwise_unchanged() {
         assert_eq!(response.headers()["x-one"], "1");
         assert_eq!(*response.body(), "the body");
         assert_eq!(response.extensions().len(), 1);
-        let verdict = Carried::on(&response).expect("a fault is carried");
+        let verdict = CarriedVerdict::get(&response).expect("a fault is carried");
         assert!(!verdict.is_success());
-        assert_eq!(verdict, judge_outcome(&response));
+        assert_eq!(verdict, classify_response(&response));
     }
 }
 
@@ -95,7 +96,7 @@ fn existing_extensions_are_kept() {
     fault.extensions_mut().insert(7_u32);
     let fault = judged(fault);
     assert_eq!(fault.extensions().get(), Some(&7_u32));
-    assert!(Carried::on(&fault).is_some());
+    assert!(CarriedVerdict::get(&fault).is_some());
 }
 
 #[test]
@@ -127,12 +128,12 @@ fn server_delay_is_kept_on_retryable_faults() {
     for status in [408, 425, 429, 500, 502, 503, 504, 529] {
         let mut answer = response(status);
         answer.headers_mut().insert("retry-after", 7.into());
-        let verdict = Carried::on(&judged(answer)).unwrap();
+        let verdict = CarriedVerdict::get(&judged(answer)).unwrap();
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(7)), "{status}");
     }
     let mut large = response(413);
     large.headers_mut().insert("retry-after", 7.into());
-    let verdict = Carried::on(&judged(large)).unwrap();
+    let verdict = CarriedVerdict::get(&judged(large)).unwrap();
     assert_eq!(verdict.fault().unwrap().kind(), Kind::Throttled);
     assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(7)));
     assert_eq!(fault(413).kind(), Kind::Client);
@@ -143,7 +144,7 @@ fn garbled_retry_after_is_ignored() {
     for garbled in ["-1", "1.5", "soon", "", "+5", "1e3"] {
         let mut answer = response(503);
         answer.headers_mut().insert("retry-after", garbled.parse().unwrap());
-        let verdict = Carried::on(&judged(answer)).unwrap();
+        let verdict = CarriedVerdict::get(&judged(answer)).unwrap();
         assert_eq!(verdict.fault().unwrap().retry_after(), None, "{garbled:?}");
     }
 }
@@ -151,14 +152,14 @@ fn garbled_retry_after_is_ignored() {
 #[test]
 fn carried_verdict_is_stale_after_status_change() {
     let mut response = judged(response(503));
-    assert!(Carried::on(&response).is_some());
+    assert!(CarriedVerdict::get(&response).is_some());
     *response.status_mut() = StatusCode::OK;
-    assert_eq!(Carried::on(&response), None);
-    assert!(judge_outcome(&response).is_success());
+    assert_eq!(CarriedVerdict::get(&response), None);
+    assert!(classify_response(&response).is_success());
     *response.status_mut() = StatusCode::NOT_FOUND;
-    assert_eq!(judge_outcome(&response).fault().unwrap().kind(), Kind::Client);
+    assert_eq!(classify_response(&response).fault().unwrap().kind(), Kind::Client);
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    assert!(Carried::on(&response).is_some(), "it is what was judged again");
+    assert!(CarriedVerdict::get(&response).is_some(), "it is what was judged again");
 }
 
 #[test]
@@ -171,7 +172,7 @@ fn outer_layer_keeps_inner_verdict() {
             .layer(service_fn(async |()| Ok::<_, io::Error>(response(404)))),
     );
     let response = now(send(&mut service, ())).unwrap();
-    assert_eq!(Carried::on(&response), Some(ILL.into()));
+    assert_eq!(CarriedVerdict::get(&response), Some(ILL.into()));
     assert_eq!(response.extensions().len(), 1);
 }
 
@@ -183,7 +184,7 @@ fn outer_layer_replaces_stale_verdict() {
         Ok::<_, io::Error>(response)
     }));
     let response = now(send(&mut service, ())).unwrap();
-    assert_eq!(Carried::on(&response).unwrap().fault().unwrap().kind(), Kind::Auth);
+    assert_eq!(CarriedVerdict::get(&response).unwrap().fault().unwrap().kind(), Kind::Auth);
 }
 
 #[test]
@@ -200,7 +201,7 @@ fn rule_added_last_takes_precedence() {
         .rule(rule(503, Verdict::Success));
     let carried = |status| {
         let mut service = layer.clone().layer(service_fn(move |()| ready(Ok(response(status)))));
-        Carried::on(&now(send(&mut service, ())).unwrap())
+        CarriedVerdict::get(&now(send(&mut service, ())).unwrap())
     };
     assert_eq!(carried(404), Some(ILL.into()));
     assert_eq!(carried(200), Some(OTHER.into()));
@@ -222,12 +223,12 @@ fn rule_classifies_errors() {
     assert_eq!(fault(1), ILL);
     // An error that a rule calls harmless must neither count nor be sent again.
     assert_eq!((fault(2).health(), fault(2).retryable()), (Health::Healthy, Retryable::Never));
-    assert_eq!(fault(3), judge_error(&Broken(3)));
+    assert_eq!(fault(3), classify_error(&Broken(3)));
 }
 
 #[test]
 fn custom_classifier_ignores_carried_verdict() {
-    let own = classify_fn(|outcome: Result<&Response<&'static str>, &Judged>| match outcome {
+    let own = classify_fn(|outcome: Result<&Response<&'static str>, &ClassifiedError>| match outcome {
         Ok(response) if response.status() == 503 => OTHER.into(),
         _ => Verdict::Success,
     });
@@ -237,7 +238,7 @@ fn custom_classifier_ignores_carried_verdict() {
         let mut service = layer
             .clone()
             .layer(below.layer(service_fn(move |()| ready(Ok::<_, io::Error>(response(status))))));
-        Carried::on(&now(send(&mut service, ())).unwrap())
+        CarriedVerdict::get(&now(send(&mut service, ())).unwrap())
     };
     assert_eq!(carried(503), Some(OTHER.into()), "in place of the one from below");
     assert_eq!(carried(500), Some(Verdict::Success), "in place of the one from below");
@@ -302,8 +303,8 @@ fn custom_outcome_verdict_is_used() {
         FaultClassifyLayer::new().layer(service_fn(async |complete| Ok::<_, io::Error>(Rows(complete))));
     for (complete, verdict) in [(true, Verdict::Success), (false, ILL.into())] {
         let rows = now(send(&mut service, complete)).unwrap();
-        assert_eq!(Carried::on(&rows), None);
-        assert_eq!(judge_outcome(&rows), verdict);
+        assert_eq!(CarriedVerdict::get(&rows), None);
+        assert_eq!(classify_response(&rows), verdict);
     }
 }
 
@@ -318,7 +319,7 @@ fn error_is_wrapped_and_original_reachable() {
     let source = error.source().unwrap();
     assert_eq!(source.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::ConnectionRefused);
     assert!(error.get_ref().unwrap().is::<io::Error>());
-    assert_eq!(judge_error(&error), fault, "every layer above comes to the same");
+    assert_eq!(classify_error(&error), fault, "every layer above comes to the same");
     let original = error.into_inner().unwrap().downcast::<io::Error>().unwrap();
     assert_eq!(original.kind(), io::ErrorKind::ConnectionRefused);
 }
@@ -350,7 +351,8 @@ fn judged_display_does_not_repeat_source() {
 #[test]
 fn judged_error_is_wrapped_once() {
     let mut service = FaultClassifyLayer::new().layer(
-        FaultClassifyLayer::new().layer(service_fn(async |()| Err::<(), _>(Judged::new(ILL, Broken(7))))),
+        FaultClassifyLayer::new()
+            .layer(service_fn(async |()| Err::<(), _>(ClassifiedError::new(ILL, Broken(7))))),
     );
     let error = now(send(&mut service, ())).unwrap_err();
     assert_eq!(*error.fault(), ILL);
@@ -359,8 +361,10 @@ fn judged_error_is_wrapped_once() {
 
 #[test]
 fn carried_verdict_is_found_in_any_wrapper() {
-    let deep =
-        io::Error::other(io::Error::other(Judged::new(ILL, io::Error::from(io::ErrorKind::InvalidInput))));
+    let deep = io::Error::other(io::Error::other(ClassifiedError::new(
+        ILL,
+        io::Error::from(io::ErrorKind::InvalidInput),
+    )));
     assert_eq!(*wrapped(deep).fault(), ILL);
 }
 
@@ -369,7 +373,7 @@ fn error_cause_is_found_in_any_wrapper() {
     let cause = io::Error::from(io::ErrorKind::ConnectionRefused);
     let deep = io::Error::other(io::Error::other(io::Error::other(cause)));
     assert_eq!(wrapped(deep).fault().kind(), Kind::Unavailable);
-    assert_eq!(*wrapped(Broken(7)).fault(), judge_error(&Broken(7)));
+    assert_eq!(*wrapped(Broken(7)).fault(), classify_error(&Broken(7)));
     assert_eq!(wrapped(Broken(7)).fault().kind(), Kind::Unknown);
 }
 
@@ -387,7 +391,7 @@ fn keep_errors_marks_responses_of_infallible_service() {
         .keep_errors()
         .layer(service_fn(async |status| Ok::<_, Infallible>(response(status))));
     let Ok(answer) = now(send(&mut service, 503));
-    assert_eq!(Carried::on(&answer).unwrap().fault().unwrap().kind(), Kind::Unavailable);
+    assert_eq!(CarriedVerdict::get(&answer).unwrap().fault().unwrap().kind(), Kind::Unavailable);
     let Ok(answer) = now(send(&mut service, 200));
     assert!(answer.extensions().is_empty());
 }
@@ -396,8 +400,8 @@ fn keep_errors_marks_responses_of_infallible_service() {
 fn infallible_service_is_wrapped() {
     let mut service =
         FaultClassifyLayer::new().layer(service_fn(async |()| Ok::<_, Infallible>(response(503))));
-    let answer: Result<_, Judged> = now(send(&mut service, ()));
-    assert!(Carried::on(&answer.unwrap()).is_some());
+    let answer: Result<_, ClassifiedError> = now(send(&mut service, ()));
+    assert!(CarriedVerdict::get(&answer.unwrap()).is_some());
 }
 
 #[test]
@@ -521,14 +525,18 @@ fn future_dropped_drops_inner_future() {
 #[test]
 fn carried_put_is_read_back() {
     let mut answer = response(200);
-    Carried::put(&mut answer, ILL.into());
-    Carried::put(&mut answer, OTHER.into());
-    assert_eq!(Carried::on(&answer), Some(OTHER.into()));
-    assert_eq!(Carried::on(&judged(answer)), Some(OTHER.into()), "who judged had seen more than a 200");
+    CarriedVerdict::insert(&mut answer, ILL.into());
+    CarriedVerdict::insert(&mut answer, OTHER.into());
+    assert_eq!(CarriedVerdict::get(&answer), Some(OTHER.into()));
+    assert_eq!(
+        CarriedVerdict::get(&judged(answer)),
+        Some(OTHER.into()),
+        "who judged had seen more than a 200"
+    );
     // There is nowhere to put it.
     let mut number = 7_u32;
-    Carried::put(&mut number, ILL.into());
-    assert_eq!((number, Carried::on(&number)), (7, None));
+    CarriedVerdict::insert(&mut number, ILL.into());
+    assert_eq!((number, CarriedVerdict::get(&number)), (7, None));
 }
 
 #[cfg(feature = "tower")]
@@ -584,8 +592,8 @@ fn nested_result_response_carries_verdict() {
     let error = call(|| Ok(Err(refused()))).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     let answer = call(|| Ok(Ok(response(429)))).unwrap();
-    assert_eq!(Carried::on(&answer).unwrap().fault().unwrap().kind(), Kind::Throttled);
-    assert!(Carried::on(&call(|| Ok(Ok(response(200)))).unwrap()).is_none());
+    assert_eq!(CarriedVerdict::get(&answer).unwrap().fault().unwrap().kind(), Kind::Throttled);
+    assert!(CarriedVerdict::get(&call(|| Ok(Ok(response(200)))).unwrap()).is_none());
 }
 
 #[test]

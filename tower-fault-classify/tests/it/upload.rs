@@ -15,8 +15,8 @@ use tokio::time::{error::Elapsed, timeout};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_fault_classify::upload::{UploadBody, UploadError, UploadLayer};
 use tower_fault_classify::{
-    ErrorChain, Fault, FaultClassifyLayer, Health, Judged, Kind, Origin, Retryable, Verdict, judge_error,
-    judge_outcome,
+    ClassifiedError, ErrorChain, Fault, FaultClassifyLayer, Health, Kind, Origin, Retryable, Verdict,
+    classify_error, classify_response,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -78,7 +78,7 @@ async fn verdict(request: Request<Upload>, frames: usize) -> Fault {
     });
     let service =
         ServiceBuilder::new().layer(UploadLayer::new()).layer(FaultClassifyLayer::new()).service(client);
-    let error: Judged = service.oneshot(request).await.unwrap_err();
+    let error: ClassifiedError = service.oneshot(request).await.unwrap_err();
     *error.fault()
 }
 
@@ -110,7 +110,7 @@ async fn answered(status: u16, stalls: bool) -> Fault {
     let service =
         ServiceBuilder::new().layer(UploadLayer::new()).layer(FaultClassifyLayer::new()).service(client);
     let response = service.oneshot(post(stalls)).await.unwrap();
-    *judge_outcome(&response).fault().unwrap()
+    *classify_response(&response).fault().unwrap()
 }
 
 /// What the server says of a request whose body has not come is no fault of its own.
@@ -147,7 +147,7 @@ async fn reqwest_status_error_while_upload_waits_is_charged_to_caller() {
         });
         let service =
             ServiceBuilder::new().layer(UploadLayer::new()).layer(FaultClassifyLayer::new()).service(client);
-        let error: Judged = service.oneshot(post(true)).await.unwrap_err();
+        let error: ClassifiedError = service.oneshot(post(true)).await.unwrap_err();
         assert_eq!(error.fault().health(), health, "{status}");
     }
 }
@@ -198,7 +198,7 @@ async fn upload_body_forwards_inner_body_and_marks_error() {
     let client = service_fn(async |request: Request<UploadBody<Fails>>| request.into_body().collect().await);
     let error: UploadError = UploadLayer::new().layer(client).oneshot(Request::new(Fails)).await.unwrap_err();
     assert_eq!(ErrorChain(&error).to_string(), "request body failed: the disk is gone");
-    assert_eq!(judge_error(&error).health(), Health::Neutral);
+    assert_eq!(classify_error(&error).health(), Health::Neutral);
 
     let client = service_fn(async |request: Request<UploadBody<Full<Bytes>>>| {
         let body = request.into_body();

@@ -174,7 +174,7 @@ impl RetryPolicyBuilder {
     ///   which hop failed, so that without it a POST is not sent again after a refused connection.
     ///   Set `false` too if a layer in between changes URLs.
     /// - Set `true` if a [`classify_fn`](tower_fault_classify::classify_fn) makes faults with
-    ///   `Unsent` for reqwest's errors by itself. What [`judge_error`](tower_fault_classify::judge_error)
+    ///   `Unsent` for reqwest's errors by itself. What [`classify_error`](tower_fault_classify::classify_error)
     ///   returns is recognised, and so is a `rule` on an error.
     /// - A redirect to the URL of the request itself cannot be told from none in a response. Set
     ///   `true` if your server does that.

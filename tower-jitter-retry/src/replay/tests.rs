@@ -359,7 +359,7 @@ fn failed_body_is_not_sent_again_and_keeps_its_error() {
 /// A client without a wrapper of its own passes the error on.
 #[test]
 fn replayed_body_error_is_not_classified_as_connection_error() {
-    use tower_fault_classify::{Health, Retryable, judge_error};
+    use tower_fault_classify::{Health, Retryable, classify_error};
 
     struct Refused;
     impl Body for Refused {
@@ -378,7 +378,7 @@ fn replayed_body_error_is_not_classified_as_connection_error() {
     for mut body in [unsaved, saved] {
         let polled = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
         let Poll::Ready(Some(Err(error))) = polled else { panic!("the body fails") };
-        let fault = judge_error(&*error);
+        let fault = classify_error(&*error);
         assert_eq!((fault.retryable(), fault.health()), (Retryable::Never, Health::Neutral));
     }
 }

@@ -1,6 +1,7 @@
 //! The mark by which nested retry layers know of each other.
 
-use tower_fault_classify::{ResponseCoverage, Retryable};
+use tower_fault_classify::Retryable;
+use tower_fault_classify::classifiers::ResponseCoverage;
 
 use super::safety::ResendAfter;
 

@@ -14,7 +14,7 @@
 
 use std::borrow::Cow;
 
-use tower_fault_classify::{Classify, Retryable, Verdict, judge_error};
+use tower_fault_classify::{Classify, Retryable, Verdict, classify_error};
 
 /// What a verdict says about the request that the caller sent. `follows` is the policy's setting,
 /// `url` the request's.
@@ -38,7 +38,7 @@ where
             let answered = classify.outcome(response)?;
             Some(!is_same_resource(&url()?, &answered.url()?))
         }
-        Err(error) => Some(judge_error(classify.error(error)?).maybe_redirected()),
+        Err(error) => Some(classify_error(classify.error(error)?).maybe_redirected()),
     };
     let redirected = match follows {
         Some(follows) => follows,

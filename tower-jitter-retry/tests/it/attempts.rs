@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use http::{Method, Request, Response, StatusCode};
 use tower::{BoxError, Layer, ServiceBuilder, service_fn};
-use tower_fault_classify::{FaultClassifyLayer, Judged, classify_fn, judge_error, judge_outcome, rule_fn};
+use tower_fault_classify::{
+    ClassifiedError, FaultClassifyLayer, classify_error, classify_fn, classify_response, rule_fn,
+};
 use tower_jitter_retry::{
     Fault, Health, JitterRetryLayer, Kind, Origin, RetryPolicy, Retryable, Rule, Verdict,
 };
@@ -199,16 +201,17 @@ fn transient_fault_is_sent_again() {
 
 #[test]
 fn rejection_below_stops_retries_in_any_wrapping() {
-    let (calls, error) = sends(|| Judged::bare(REJECTED));
+    let (calls, error) = sends(|| ClassifiedError::from_fault(REJECTED));
     assert_eq!((calls, error.fault()), (1, &REJECTED));
 
     // Outside of a kind that would be sent again by itself.
-    let (calls, _) = sends(|| io::Error::new(ErrorKind::ConnectionReset, Judged::bare(REJECTED)));
+    let (calls, _) =
+        sends(|| io::Error::new(ErrorKind::ConnectionReset, ClassifiedError::from_fault(REJECTED)));
     assert_eq!(calls, 1);
 
     // It is what the chain says first: a cause that lies deeper was seen by who judged.
     let cause = || io::Error::from(ErrorKind::ConnectionRefused);
-    let (calls, _) = sends(|| io::Error::other(Judged::new(REJECTED, cause())));
+    let (calls, _) = sends(|| io::Error::other(ClassifiedError::new(REJECTED, cause())));
     assert_eq!(calls, 1);
 }
 
@@ -218,7 +221,7 @@ fn rejection_in_second_attempt_stops_retries() {
     let mut service =
         JitterRetryLayer::new(at_once().max_attempts(5).build().unwrap()).layer(service_fn(|(): ()| {
             let call = calls.next();
-            async move { Err::<(), _>(Judged::bare(if call < 2 { ILL } else { REJECTED })) }
+            async move { Err::<(), _>(ClassifiedError::from_fault(if call < 2 { ILL } else { REJECTED })) }
         }));
     assert_eq!(*now(send(&mut service, ())).unwrap_err().fault(), ILL, "that of the attempt that was sent");
     assert_eq!(calls.made(), 2);
@@ -286,10 +289,10 @@ fn rule_added_last_is_checked_first() {
 #[test]
 fn custom_classifier_ignores_attached_verdict() {
     let calls = Calls::default();
-    let own = classify_fn(|outcome: Result<&Response<String>, &Judged>| match outcome {
+    let own = classify_fn(|outcome: Result<&Response<String>, &ClassifiedError>| match outcome {
         Ok(response) if response.status() == 503 => Verdict::Success,
-        Ok(response) => judge_outcome(response),
-        Err(error) => judge_error(error).into(),
+        Ok(response) => classify_response(response),
+        Err(error) => classify_error(error).into(),
     });
     let mut service = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(at_once().build().unwrap()).classify(own))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{Method, Request, Response};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, service_fn};
-use tower_fault_classify::Judged;
+use tower_fault_classify::ClassifiedError;
 use tower_jitter_retry::{
     Budget, BudgetBuilder, Clock, Fault, Health, JitterRetryLayer, Kind, ManualClock, Origin, RetryPolicy,
     RetryPolicyBuilder, RetrySafety, Retryable,
@@ -151,7 +151,8 @@ fn request_deposits_once_for_all_attempts() {
 #[test]
 fn request_rejected_below_deposits_nothing() {
     let layer = layer(from(&share(1.0)).max_attempts(1_000));
-    let mut rejecting = layer.layer(service_fn(async |_: u32| Err::<(), _>(Judged::bare(REJECTED))));
+    let mut rejecting =
+        layer.layer(service_fn(async |_: u32| Err::<(), _>(ClassifiedError::from_fault(REJECTED))));
     for _ in 0..1_000 {
         now(send(&mut rejecting, 7)).unwrap_err();
     }
@@ -288,7 +289,7 @@ fn concurrent_threads_are_not_granted_more() {
                 thread::spawn(move || {
                     let mut service = layer.layer(service_fn(|_: u32| {
                         calls.next();
-                        async { Err::<(), _>(Judged::bare(ILL)) }
+                        async { Err::<(), _>(ClassifiedError::from_fault(ILL)) }
                     }));
                     start.wait();
                     for _ in 0..1_000 {
@@ -348,7 +349,7 @@ fn concurrent_withdrawals_share_every_retry() {
                 scope.spawn(|| {
                     let mut service = layer.layer(service_fn(|_: u32| {
                         calls.next();
-                        async move { Err::<(), _>(Judged::bare(shed)) }
+                        async move { Err::<(), _>(ClassifiedError::from_fault(shed)) }
                     }));
                     start.wait();
                     now(send(&mut service, 7)).unwrap_err();

@@ -10,7 +10,7 @@ use tokio::runtime;
 use tokio_test::{assert_pending, task};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, service_fn};
-use tower_fault_classify::Judged;
+use tower_fault_classify::ClassifiedError;
 use tower_jitter_retry::{
     Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RequestInfo, RetryPolicy, Retryable,
 };
@@ -165,7 +165,7 @@ fn zero_backoff_uses_no_timer() {
 fn call_without_retry_uses_no_timer() {
     let mut service =
         JitterRetryLayer::new(RetryPolicy::default()).layer(service_fn(async |request: u32| {
-            if request == 0 { Ok(()) } else { Err(Judged::bare(REFUSED)) }
+            if request == 0 { Ok(()) } else { Err(ClassifiedError::from_fault(REFUSED)) }
         }));
     now(send(&mut service, 0)).unwrap();
     now(send(&mut service, 7)).unwrap_err();

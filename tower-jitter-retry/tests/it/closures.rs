@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::Response;
 use tokio::time::Instant;
 use tower::BoxError;
-use tower_fault_classify::NestedErrors;
+use tower_fault_classify::classifiers::NestedErrors;
 use tower_jitter_retry::{
     Budget, Clock, Fault, Health, Jitter, Kind, Origin, Retried, RetryPolicy, RetryPolicyBuilder,
     RetrySafety, Retryable, Verdict,

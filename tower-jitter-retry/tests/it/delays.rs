@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderValue, Method, Request, Response};
 use tokio::time::Instant;
 use tower::{Layer, service_fn};
-use tower_fault_classify::Judged;
+use tower_fault_classify::ClassifiedError;
 use tower_jitter_retry::{
     Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RetryPolicy, RetryPolicyBuilder,
     Retryable,
@@ -275,7 +275,7 @@ async fn hint_attached_to_error_is_respected() {
         .with_retry_after(Duration::from_millis(1_234));
     let mut service = layer(policy().max_attempts(2).jitter(Jitter::None)).layer(service_fn(|_: u32| {
         sent.lock().unwrap().push(Instant::now());
-        async move { Err::<(), _>(Judged::new(fault, Broken(0))) }
+        async move { Err::<(), _>(ClassifiedError::new(fault, Broken(0))) }
     }));
     send(&mut service, 7).await.unwrap_err();
     let sent = sent.lock().unwrap();
@@ -622,7 +622,7 @@ async fn custom_fault_with_huge_delay_stops_retries() {
         let error = policy
             .retry(async || {
                 calls.next();
-                Err::<(), _>(Judged::bare(fault.with_retry_after(delay)))
+                Err::<(), _>(ClassifiedError::from_fault(fault.with_retry_after(delay)))
             })
             .await
             .unwrap_err();

@@ -16,7 +16,7 @@ use tokio_test::assert_pending;
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, service_fn};
 use tower_breaker::{BreakerConfig, BreakerLayer};
-use tower_fault_classify::Judged;
+use tower_fault_classify::ClassifiedError;
 use tower_jitter_retry::{
     Budget, Clock, Deadline, Fault, GiveUp, Health, Jitter, JitterRetryLayer, Kind, ManualClock, Origin,
     Retried, RetryPolicy, RetryPolicyBuilder, Retryable,
@@ -297,13 +297,13 @@ enum Act {
 use Act::{Answers, Fails, FailsLate, NotReady};
 
 impl Act {
-    async fn play(self) -> Result<Response<String>, Judged> {
+    async fn play(self) -> Result<Response<String>, ClassifiedError> {
         match self {
             Answers(status) => Ok(response(status)),
-            Fails(fault) => Err(Judged::bare(fault)),
+            Fails(fault) => Err(ClassifiedError::from_fault(fault)),
             FailsLate(fault) => {
                 tokio::task::yield_now().await;
-                Err(Judged::bare(fault))
+                Err(ClassifiedError::from_fault(fault))
             }
             NotReady => unreachable!("it is not sent"),
         }
@@ -319,12 +319,12 @@ struct Script {
 
 impl Service<Request<String>> for Script {
     type Response = Response<String>;
-    type Error = Judged;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<String>, Judged>> + Send>>;
+    type Error = ClassifiedError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<String>, ClassifiedError>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Judged>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ClassifiedError>> {
         match self.acts.get(self.calls.made()) {
-            Some(NotReady) => Poll::Ready(Err(Judged::bare(DOWN.with_kind(Kind::Local)))),
+            Some(NotReady) => Poll::Ready(Err(ClassifiedError::from_fault(DOWN.with_kind(Kind::Local)))),
             _ => Poll::Ready(Ok(())),
         }
     }
@@ -337,7 +337,7 @@ impl Service<Request<String>> for Script {
 /// The status or the fault that a caller gets, and what is known of its attempts.
 type Seen = (Result<u16, Fault>, u32, Option<GiveUp>, Option<Fault>);
 
-fn seen(result: Result<Response<String>, Judged>) -> Seen {
+fn seen(result: Result<Response<String>, ClassifiedError>) -> Seen {
     let retried = match &result {
         Ok(answer) => answer.extensions().get().copied(),
         Err(error) => Retried::of(error),

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Layer, Service, service_fn};
-use tower_jitter_retry::fault_classify::{Auto, Boxed};
+use tower_jitter_retry::fault_classify::classifiers::{Auto, BoxedError};
 use tower_jitter_retry::{JitterRetryLayer, RetryBody};
 use tower_test::mock;
 
@@ -81,7 +81,7 @@ fn layer(attempts: u32) -> JitterRetryLayer {
     JitterRetryLayer::new(at_once().max_attempts(attempts).build().unwrap())
 }
 
-fn boxed(attempts: u32) -> JitterRetryLayer<Auto<Boxed>> {
+fn boxed(attempts: u32) -> JitterRetryLayer<Auto<BoxedError>> {
     JitterRetryLayer::new(at_once().max_attempts(attempts).build().unwrap())
 }
 

@@ -212,13 +212,13 @@ fn body_not_replayable_is_sent_once_unchanged() {
 
 /// A request that writes down what it is asked.
 #[derive(Debug)]
-struct Told {
+struct ObservedHook {
     log: Arc<Mutex<Vec<String>>>,
     usable: bool,
     again: bool,
 }
 
-impl Told {
+impl ObservedHook {
     fn twin(&self) -> Self {
         Self { log: Arc::clone(&self.log), ..*self }
     }
@@ -228,9 +228,9 @@ impl Told {
     }
 }
 
-impl RequestInfo for Told {}
+impl RequestInfo for ObservedHook {}
 
-impl RetryRequest for Told {
+impl RetryRequest for ObservedHook {
     type Saved = Self;
 
     fn save(self, limit: usize) -> (Self, Option<Self>) {
@@ -253,11 +253,11 @@ impl RetryRequest for Told {
 /// What the request was asked, how often it was sent, and whose outcome came back.
 fn told(attempts: u32, usable: bool, again: bool) -> (Vec<String>, usize, Broken) {
     let (calls, log) = (Calls::default(), Arc::<Mutex<Vec<String>>>::default());
-    let mut service = layer(at_once().max_attempts(attempts)).layer(service_fn(|_: Told| {
+    let mut service = layer(at_once().max_attempts(attempts)).layer(service_fn(|_: ObservedHook| {
         let call = calls.next();
         async move { Err::<(), _>(Broken(call)) }
     }));
-    let error = now(send(&mut service, Told { log: Arc::clone(&log), usable, again })).unwrap_err();
+    let error = now(send(&mut service, ObservedHook { log: Arc::clone(&log), usable, again })).unwrap_err();
     let log = log.lock().unwrap().clone();
     (log, calls.made(), error)
 }

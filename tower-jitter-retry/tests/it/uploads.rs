@@ -15,8 +15,8 @@ use http_body_util::BodyExt;
 use tokio::time::{error::Elapsed, timeout};
 use tower::{Layer, Service, ServiceBuilder, service_fn};
 use tower_breaker::{BreakerConfig, BreakerLayer, CircuitState};
-use tower_fault_classify::{FaultClassifyLayer, Judged};
-use tower_jitter_retry::fault_classify::{Health, Kind, Origin, Retryable, judge_error};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
+use tower_jitter_retry::fault_classify::{Health, Kind, Origin, Retryable, classify_error};
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody};
 
 use crate::support::{Calls, at_once, send};
@@ -105,7 +105,7 @@ async fn upload_over_replay_limit_is_tracked() {
     let noted = Arc::clone(&verdicts);
     let mut service = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(at_once().replay_limit(10_000).build().unwrap()))
-        .map_err(move |error: Judged| {
+        .map_err(move |error: ClassifiedError| {
             noted.lock().unwrap().push(*error.fault());
             error
         })
@@ -174,5 +174,9 @@ async fn stalled_upload_does_not_affect_another_call() {
     let (stalled, complete) = tokio::join!(stalled, complete);
     assert!(stalled.is_err() && complete.is_err());
     assert_eq!(calls.made(), 1 + 3);
-    assert_eq!(judge_error(&stalled.unwrap_err()).health(), Health::Unhealthy, "judged outside of the call");
+    assert_eq!(
+        classify_error(&stalled.unwrap_err()).health(),
+        Health::Unhealthy,
+        "judged outside of the call"
+    );
 }

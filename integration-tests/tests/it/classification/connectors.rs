@@ -21,7 +21,7 @@ use tower::{BoxError, Layer, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer, CircuitState};
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{
-    Classify, FaultClassifyLayer, Health, Kind, Origin, Retryable, Verdict, judge_error,
+    Classify, FaultClassifyLayer, Health, Kind, Origin, Retryable, Verdict, classify_error,
 };
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
@@ -50,7 +50,7 @@ async fn connect_tunnel_refused_by_proxy_is_neutral() {
         proxy.otherwise(Act::status(status));
         let error = through_tunnel(&proxy.url()).await;
         table.error(&status, &*error, want);
-        table.check(judge_error(&*error).origin() == Origin::Remote, || format!("origin of {status}"));
+        table.check(classify_error(&*error).origin() == Origin::Remote, || format!("origin of {status}"));
         table.check(proxy.requests()[0].method == "CONNECT", || format!("{:?}", proxy.requests()));
     }
 }
@@ -76,7 +76,7 @@ async fn post_through_proxy_without_tunnel_is_sent_again() {
 
 /// The rule of the classifier's README.
 fn unavailable_fails<R>(outcome: Result<&R, &client::Error>) -> Option<Verdict> {
-    let fault = judge_error(outcome.err()?);
+    let fault = classify_error(outcome.err()?);
     (fault.kind() == Kind::Unavailable).then(|| fault.with_health(Health::Unhealthy).into())
 }
 
@@ -164,7 +164,7 @@ async fn https_without_tls_over_hyper_util_is_client_never_neutral() {
     let client = hyper_util_client::over(HttpConnector::new());
     let error = failed(hyper_util_client::exchange(&client, HTTPS).await);
     table.error(&HTTPS, &*error, CALLER);
-    table.check(judge_error(&*error).origin() == Origin::Caller, || "origin".to_owned());
+    table.check(classify_error(&*error).origin() == Origin::Caller, || "origin".to_owned());
 
     let client: Client<_, Full<Bytes>> =
         Client::builder(TokioExecutor::new()).http2_only(true).build(HttpConnector::new());

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use test_servers::{Act, Http, Refused};
 use tower::BoxError;
-use tower_fault_classify::hint::LONGEST_HINT;
-use tower_fault_classify::{Carried, Health, Kind, Outcome, Retryable, Verdict};
+use tower_fault_classify::hint::MAX_HINT;
+use tower_fault_classify::{CarriedVerdict, Health, Kind, Outcome, Retryable, Verdict};
 
 use super::{
     Axes, BROKEN, BROKEN_UNSENT, GARBLED, Table, UNREACHED, axes, failed, is_unsent,
@@ -54,7 +54,7 @@ pub(crate) fn row_of(status: u16) -> Option<Axes> {
 }
 
 fn carried(response: &impl Outcome) -> Option<Axes> {
-    Carried::on(response).as_ref().and_then(Verdict::fault).map(Axes::of)
+    CarriedVerdict::get(response).as_ref().and_then(Verdict::fault).map(Axes::of)
 }
 
 /// Every status that can be a last answer, and one past the highest that anybody uses. `call` has the layer around its client.
@@ -99,7 +99,7 @@ const DELAYS: [(Headers, Duration); 27] = [
     (&[(AFTER, b"3")], seconds(3)),
     (&[(AFTER, b"0")], seconds(0)),
     (&[(AFTER, b"  120\t")], seconds(120)),
-    (&[(AFTER, b"99999999999999999999999")], LONGEST_HINT),
+    (&[(AFTER, b"99999999999999999999999")], MAX_HINT),
     // Of several the longest counts, and the garbled not.
     (&[(AFTER, b"1"), (AFTER, b"5"), (AFTER, b"2")], seconds(5)),
     (&[(AFTER, b"soon"), (AFTER, b"1")], seconds(1)),
@@ -123,7 +123,7 @@ const DELAYS: [(Headers, Duration); 27] = [
     // Without one, against this side's: that was long ago, and this is far away.
     (&[(AFTER, b"Wed, 21 Oct 2015 07:28:00 GMT")], seconds(0)),
     (&[(AFTER, b"Wed, 21 Oct 2015 07:28:00 GMT"), ("date", b"yesterday")], seconds(0)),
-    (&[(AFTER, b"Fri, 31 Dec 9999 23:59:59 GMT")], LONGEST_HINT),
+    (&[(AFTER, b"Fri, 31 Dec 9999 23:59:59 GMT")], MAX_HINT),
     // The finer unit goes first, whichever is longer, unless it is garbled.
     (&[(AFTER_MS, b"1500")], micros(1_500_000)),
     (&[(AFTER_MS, b"1500.5")], micros(1_500_500)),

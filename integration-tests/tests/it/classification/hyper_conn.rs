@@ -14,7 +14,9 @@ use test_servers::{Act, Grpc, Http, Refused, Reply};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
-use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Origin, Retryable, judge_error};
+use tower_fault_classify::{
+    ClassifiedError, FaultClassifyLayer, Health, Kind, Origin, Retryable, classify_error,
+};
 
 use super::http2_rows::UNCERTAIN;
 use super::{
@@ -46,7 +48,7 @@ where
     }
 }
 
-type Answer = Result<Response<Incoming>, Judged>;
+type Answer = Result<Response<Incoming>, ClassifiedError>;
 
 fn post() -> Request<Full<Bytes>> {
     Request::post("/").header("host", "localhost").body(Full::from("body")).unwrap()
@@ -146,7 +148,7 @@ async fn dropped_http1_connection_task_is_transient_and_neutral() {
     task.abort();
     let error = failed(answer.await.unwrap());
     Table::default().error(&"HTTP/1.1", &*error, CONNECTION_TASK_GONE);
-    assert_eq!(judge_error(&*error).origin(), Origin::Local);
+    assert_eq!(classify_error(&*error).origin(), Origin::Local);
 }
 
 #[tokio::test]

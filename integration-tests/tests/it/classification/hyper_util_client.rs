@@ -10,7 +10,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use test_servers::{Act, Http, Refused};
 use tokio::net::TcpStream;
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
-use tower_fault_classify::{FaultClassifyLayer, Judged};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_http::timeout::TimeoutBody;
 
 use super::http1_rows as rows;
@@ -30,7 +30,10 @@ fn post(url: &str) -> Request<Full<Bytes>> {
     Request::post(url).body(Full::from("body")).unwrap()
 }
 
-async fn send<C>(client: &Http1<C>, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, Judged>
+async fn send<C>(
+    client: &Http1<C>,
+    request: Request<Full<Bytes>>,
+) -> Result<Response<Incoming>, ClassifiedError>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {

@@ -15,7 +15,7 @@ use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use test_servers::Http;
 use tower::{Layer, ServiceExt, service_fn};
-use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retryable};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Health, Kind, Retryable};
 
 use super::{Axes, BROKEN, BROKEN_UNSENT, CALLER, CONNECT_TIMEOUT, GARBLED, TIMEOUT, Table, UNREACHED, axes};
 
@@ -70,7 +70,7 @@ fn post<B>(url: &str, body: B) -> Request<B> {
     Request::post(url).body(body).unwrap()
 }
 
-async fn connect_fails(error: impl Fn() -> Error + Clone + Send + Sync + 'static) -> Judged {
+async fn connect_fails(error: impl Fn() -> Error + Clone + Send + Sync + 'static) -> ClassifiedError {
     let connector = service_fn(move |_: Uri| std::future::ready(Err::<FailsToRead, _>(error())));
     let client = Client::builder(TokioExecutor::new()).build(connector);
     FaultClassifyLayer::new()

@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use hyper_util::client::legacy;
 use tower::BoxError;
-use tower_fault_classify::{Fault, Health, Judged, Kind, Retryable, judge_error};
+use tower_fault_classify::{ClassifiedError, Fault, Health, Kind, Retryable, classify_error};
 
 /// What a fault is, or is wanted to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,10 +102,14 @@ impl Drop for Table {
 
 /// The verdict on an error: the layer's, if there was one, which is the same as that on the client's own error.
 fn verdict(error: &(dyn Error + 'static)) -> Axes {
-    let verdict = Axes::of(&judge_error(error));
-    if let Some(judged) = error.downcast_ref::<Judged>() {
+    let verdict = Axes::of(&classify_error(error));
+    if let Some(judged) = error.downcast_ref::<ClassifiedError>() {
         let own = judged.get_ref().expect("a client's error is the source");
-        assert_eq!((Axes::of(judged.fault()), Axes::of(&judge_error(own))), (verdict, verdict), "{error:?}");
+        assert_eq!(
+            (Axes::of(judged.fault()), Axes::of(&classify_error(own))),
+            (verdict, verdict),
+            "{error:?}"
+        );
     }
     verdict
 }

@@ -18,7 +18,7 @@ use test_servers::{Grpc, Http, Reply};
 use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
-use tower_fault_classify::{FaultClassifyLayer, Judged, Origin, judge_error};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Origin, classify_error};
 
 use super::{CALLER, Table, failed, levels};
 
@@ -138,7 +138,7 @@ async fn failed_request_body_over_tonic_is_the_callers() {
             .service(channel.clone());
         let messages = tokio_stream::iter([Words { text: "one".to_owned() }]);
         let status = EchoClient::new(stack).gather(messages).await.map(drop).unwrap_err();
-        let judged = levels(&status).any(<dyn std::error::Error>::is::<Judged>);
+        let judged = levels(&status).any(<dyn std::error::Error>::is::<ClassifiedError>);
         assert!(judged, "{status:?}");
         Err(status.into())
     })
@@ -154,5 +154,5 @@ async fn request_body_that_is_shorter_than_announced_is_the_callers() {
     request.headers_mut().insert("content-length", 9.into());
     let error = client.request(request).await.unwrap_err();
     Table::default().error(&"short", &error, CALLER);
-    assert_eq!(judge_error(&error).origin(), Origin::Caller);
+    assert_eq!(classify_error(&error).origin(), Origin::Caller);
 }

@@ -7,7 +7,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Body, Client, ClientBuilder, Method, Request, Response};
 use test_servers::{Act, Http};
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
-use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retryable};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Health, Kind, Retryable};
 
 use super::http1_rows as rows;
 use super::hyper_util_sockets::FailsToBeRead;
@@ -27,7 +27,7 @@ fn post(url: &str) -> Request {
     request
 }
 
-async fn send(client: &Client, request: Request) -> Result<Response, Judged> {
+async fn send(client: &Client, request: Request) -> Result<Response, ClassifiedError> {
     FaultClassifyLayer::new().layer(client.clone()).oneshot(request).await
 }
 

@@ -9,7 +9,7 @@ use test_servers::{Act, Http, Refused};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitState, Clock};
-use tower_fault_classify::{FaultClassifyLayer, Health, Judged, Kind, Retryable};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Health, Kind, Retryable};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 use super::{SHED, Table, axes, verdict};
@@ -43,8 +43,8 @@ fn policy() -> RetryPolicy {
 }
 
 /// A server, a circuit and a breaker over reqwest's client.
-async fn guarded() -> (Http, Circuit, impl Service<Request, Response = Response, Error = BreakerError<Judged>>)
-{
+async fn guarded()
+-> (Http, Circuit, impl Service<Request, Response = Response, Error = BreakerError<ClassifiedError>>) {
     let breaker = breaker();
     let circuit = breaker.circuit();
     let service = ServiceBuilder::new().layer(breaker).layer(FaultClassifyLayer::new()).service(client());
@@ -120,7 +120,9 @@ async fn retry_and_breaker_read_different_axes_of_one_verdict() {
     assert_eq!(circuit.status().state, CircuitState::Open, "three attempts at a port that refuses");
 }
 
-fn stack(breaker: BreakerLayer) -> impl Service<Request, Response = Response, Error = BreakerError<Judged>> {
+fn stack(
+    breaker: BreakerLayer,
+) -> impl Service<Request, Response = Response, Error = BreakerError<ClassifiedError>> {
     ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy()))
         .layer(breaker)
@@ -201,7 +203,7 @@ async fn rejection_is_not_retried() {
         .layer(JitterRetryLayer::new(policy()))
         .map_err(move |error| {
             counter.fetch_add(
-                usize::from(matches!(error, BreakerError::<Judged>::Rejected(_))),
+                usize::from(matches!(error, BreakerError::<ClassifiedError>::Rejected(_))),
                 Ordering::Relaxed,
             );
             error

@@ -11,14 +11,16 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 use tower::util::BoxService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
-use tower_fault_classify::{Carried, FaultClassifyLayer, Health, Judged, Kind, Retryable, Verdict};
+use tower_fault_classify::{
+    CarriedVerdict, ClassifiedError, FaultClassifyLayer, Health, Kind, Retryable, Verdict,
+};
 
 use super::http1_rows::{connections_that_die_on_accept, nobody_is_reached};
 use super::{Axes, SHORT, TIMEOUT, Table, UNREACHED, axes, failed, http2_rows};
 
 /// A generated client over the layer over a channel, and what the layer left on the last answer.
 pub(crate) struct Caller {
-    client: EchoClient<BoxService<http::Request<Body>, Response<Body>, Judged>>,
+    client: EchoClient<BoxService<http::Request<Body>, Response<Body>, ClassifiedError>>,
     head: Arc<Mutex<Option<Verdict>>>,
 }
 
@@ -32,7 +34,7 @@ impl Caller {
         let note = Arc::clone(&head);
         let stack = ServiceBuilder::new()
             .map_response(move |response| {
-                *note.lock().unwrap() = Carried::on(&response);
+                *note.lock().unwrap() = CarriedVerdict::get(&response);
                 response
             })
             .layer(FaultClassifyLayer::new())
@@ -64,7 +66,7 @@ pub(crate) async fn head(server: &Grpc) -> Option<Axes> {
     let judged = ServiceBuilder::new().layer(FaultClassifyLayer::new()).service(channel);
     let request = http::Request::post("/echo.Echo/Say").body(Body::empty()).unwrap();
     let response = judged.oneshot(request).await.unwrap();
-    Carried::on(&response).as_ref().and_then(Verdict::fault).map(Axes::of)
+    CarriedVerdict::get(&response).as_ref().and_then(Verdict::fault).map(Axes::of)
 }
 
 /// gRFC A6: once headers have come, the call is committed.

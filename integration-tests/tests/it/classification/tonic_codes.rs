@@ -6,8 +6,9 @@ use integration_tests::echo::echo_client::EchoClient;
 use test_servers::{Grpc, Reply};
 use tonic::Code;
 use tower::{ServiceBuilder, ServiceExt};
+use tower_fault_classify::rules::GrpcOnly;
 use tower_fault_classify::{
-    Carried, FaultClassifyLayer, GrpcOnly, Health, Kind, Retryable, Verdict, grpc_code_of,
+    CarriedVerdict, FaultClassifyLayer, Health, Kind, Retryable, Verdict, grpc_code_of_status,
 };
 
 use super::http1_rows::row_of;
@@ -109,7 +110,7 @@ async fn response_without_code_is_judged_by_http_status() {
         server.script([Reply::http(status)]);
         let (beneath, shown) = caller.fails().await;
         table.row(&status, beneath, row_of(status));
-        let code = grpc_code_of(http::StatusCode::from_u16(status).unwrap());
+        let code = grpc_code_of_status(http::StatusCode::from_u16(status).unwrap());
         table.check(shown.code() as u32 == code, || format!("{status}: {code} is not {shown:?}"));
     }
     for (status, code) in [
@@ -123,7 +124,7 @@ async fn response_without_code_is_judged_by_http_status() {
         (503, Code::Unavailable),
         (504, Code::Unavailable),
     ] {
-        assert_eq!(grpc_code_of(http::StatusCode::from_u16(status).unwrap()), code as u32);
+        assert_eq!(grpc_code_of_status(http::StatusCode::from_u16(status).unwrap()), code as u32);
     }
 }
 
@@ -164,7 +165,7 @@ async fn response_that_is_not_grpc_is_unknown_under_grpc_only() {
         server.script([Reply::http(status)]);
         let request = http::Request::post("/echo.Echo/Say").body(tonic::body::Body::empty()).unwrap();
         let response = stack.clone().oneshot(request).await.unwrap();
-        let carried = Carried::on(&response);
+        let carried = CarriedVerdict::get(&response);
         table.row(&("beneath", status), carried.as_ref().and_then(Verdict::fault).map(Axes::of), SERVER);
     }
     let status = EchoClient::new(stack).say(Words { text: "hi".to_owned() }).await.unwrap_err();

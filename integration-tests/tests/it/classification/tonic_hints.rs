@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use prost::Message;
 use test_servers::{Grpc, Reply};
-use tower_fault_classify::hint::LONGEST_HINT;
+use tower_fault_classify::hint::MAX_HINT;
 use tower_fault_classify::{Health, Kind, Retryable};
 
 use super::tonic_channel::{Caller, head};
@@ -47,7 +47,7 @@ async fn pushback_is_the_delay() {
         (pushed(14, "0"), UNAVAILABLE.after(ms(0))),
         (pushed(8, "20"), THROTTLED.after(ms(20))),
         (pushed(8, "1500"), THROTTLED.after(ms(1500))),
-        (pushed(8, "99999999999999999999999"), THROTTLED.after(LONGEST_HINT)),
+        (pushed(8, "99999999999999999999999"), THROTTLED.after(MAX_HINT)),
     ])
     .await;
 }
@@ -128,7 +128,7 @@ async fn retry_info_is_the_delay() {
         (detailed(8, vec![info(1, 0), info(3, 0), info(2, 0)]), THROTTLED.after(ms(3000))),
         (detailed(8, vec![info(0, 0)]), THROTTLED.after(ms(0))),
         (detailed(8, vec![info(-2, 0)]), THROTTLED.after(ms(0))),
-        (detailed(8, vec![info(i64::MAX, 0)]), THROTTLED.after(LONGEST_HINT)),
+        (detailed(8, vec![info(i64::MAX, 0)]), THROTTLED.after(MAX_HINT)),
         // None of these names a delay.
         (detailed(8, vec![]), THROTTLED_FOR_GOOD),
         (detailed(8, vec![other()]), THROTTLED_FOR_GOOD),

@@ -14,7 +14,7 @@ use tower::buffer::Buffer;
 use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_fault_classify::middleware::TowerMiddleware;
-use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Retryable, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Retryable, classify_error};
 
 use super::{
     Axes, BROKEN, BROKEN_UNSENT, GARBLED, Table, UNKNOWN, UNREACHED, axes, failed, is_unsent, levels, verdict,
@@ -207,7 +207,7 @@ async fn error_in_middle_of_chain_is_found() {
     server.otherwise(Act::ResetOnAccept);
     let error = Own(client().post(server.url()).body("body").send().await.unwrap_err().into());
     let want = if is_unsent(&error) { BROKEN_UNSENT } else { BROKEN };
-    assert_eq!(Axes::of(&judge_error(&error)), want, "{error:?}");
+    assert_eq!(Axes::of(&classify_error(&error)), want, "{error:?}");
 }
 
 /// What somebody in the chain made up, and nobody knows.

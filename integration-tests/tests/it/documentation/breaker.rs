@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::{advance, timeout};
 use tower::{ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerError, BreakerLayer, Circuit, CircuitState, Clock, Verdict};
-use tower_fault_classify::{FaultClassifyLayer, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, classify_error};
 
 use super::{SECOND, Standstill, circuit, client, request};
 
@@ -100,7 +100,7 @@ fn circuit_in_runtime_with_earlier_time_still_counts() {
                 circuit
                     .try_acquire()
                     .unwrap()
-                    .settle(judge_error(&io::Error::from(ErrorKind::ConnectionReset)).into());
+                    .settle(classify_error(&io::Error::from(ErrorKind::ConnectionReset)).into());
             }
             circuit.status().window
         })

@@ -18,7 +18,7 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, advance};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{BreakerError, BreakerLayer, CircuitState};
-use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 use super::{SECOND, Standstill, TIMEOUT, at_once, circuit, client, request};
@@ -72,7 +72,7 @@ async fn post_shed_below_is_retried_post_timed_out_is_not() {
     let second = stack.oneshot(request(Method::POST, &server));
     assert_eq!(second.await.unwrap().status(), 200);
     assert!(begun.elapsed() >= 12 * SECOND, "at once and after six seconds there was no place");
-    assert_eq!(judge_error(&first.await.unwrap().unwrap_err()).kind(), Kind::Timeout);
+    assert_eq!(classify_error(&first.await.unwrap().unwrap_err()).kind(), Kind::Timeout);
     let window = circuit.status().window;
     assert_eq!((server.requests().len(), window.calls, window.failures, window.cancelled), (2, 2, 1, 0));
 }

@@ -23,7 +23,7 @@ use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy, RetrySafety};
 use super::{SECOND, client, request};
 
 fn failed() -> Verdict {
-    tower_fault_classify::judge_error(&io::Error::from(io::ErrorKind::ConnectionReset)).into()
+    tower_fault_classify::classify_error(&io::Error::from(io::ErrorKind::ConnectionReset)).into()
 }
 
 fn fail(circuit: &Circuit) {

@@ -20,7 +20,7 @@ use test_servers::{Act, Grpc, Http, Refused, Reply};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Clock, Rejection};
 use tower_fault_classify::middleware::TowerMiddleware;
-use tower_fault_classify::{FaultClassifyLayer, Judged, Kind, judge_error};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
 use super::{TIMEOUT, at_once, circuit, client, request};
@@ -48,9 +48,9 @@ async fn breaker_over_buffer_over_classifier_keeps_boxed_error() {
         .layer(FaultClassifyLayer::new())
         .service(service_fn(async |_: u32| Err::<u32, _>(refused())));
     let error: BoxError = stack.clone().oneshot(7).await.unwrap_err();
-    assert!(error.is::<Judged>());
+    assert!(error.is::<ClassifiedError>());
     assert_eq!(find::<io::Error>(&*error).map(io::Error::kind), Some(io::ErrorKind::ConnectionRefused));
-    assert_eq!(judge_error(&*error).kind(), Kind::Unavailable);
+    assert_eq!(classify_error(&*error).kind(), Kind::Unavailable);
     let error: BoxError = stack.oneshot(7).await.unwrap_err();
     assert!(error.is::<Rejection>(), "it is straight in the box");
 }
@@ -83,7 +83,7 @@ async fn error_that_ended_buffer_is_judged_by_its_cause() {
         .service(Broken);
     for expected in [Kind::Unavailable, Kind::Unavailable, Kind::Rejected] {
         let error = stack.clone().oneshot(7).await.unwrap_err();
-        assert_eq!(judge_error(&error).kind(), expected, "{error}");
+        assert_eq!(classify_error(&error).kind(), expected, "{error}");
     }
 }
 
@@ -99,11 +99,11 @@ async fn anyhow_error_is_judged_beneath_its_contexts() {
             Err::<u32, _>(refused()).context("the socket").context("the stock")
         }));
     let error: anyhow::Error = stack.ready().await.unwrap().call(7).await.context("the page").unwrap_err();
-    assert_eq!((judge_error(&*error).kind(), asked.load(Ordering::Relaxed)), (Kind::Unavailable, 3));
+    assert_eq!((classify_error(&*error).kind(), asked.load(Ordering::Relaxed)), (Kind::Unavailable, 3));
     assert_eq!(format!("{error}: {}", error.root_cause()), format!("the page: {}", refused()));
 
     let error = stack.ready().await.unwrap().call(7).await.context("the page").unwrap_err();
-    assert_eq!((judge_error(&*error).kind(), asked.load(Ordering::Relaxed)), (Kind::Rejected, 3));
+    assert_eq!((classify_error(&*error).kind(), asked.load(Ordering::Relaxed)), (Kind::Rejected, 3));
     assert!(error.is::<Rejection>());
 }
 
@@ -130,7 +130,7 @@ async fn anyhow_error_in_chain_is_judged_retried_and_returned() {
     let breaker = BreakerLayer::new(circuit().consecutive_failures(3).build().unwrap());
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(at_once().build().unwrap()))
-        .map_err(|error: BreakerError<Judged>| anyhow::Error::new(error).context("the stack"))
+        .map_err(|error: BreakerError<ClassifiedError>| anyhow::Error::new(error).context("the stack"))
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .into_inner();
@@ -140,9 +140,9 @@ async fn anyhow_error_in_chain_is_judged_retried_and_returned() {
         .build();
     for (kind, inner) in [(Kind::Unavailable, true), (Kind::Rejected, false)] {
         let error = chain.get(refused.url()).send().await.unwrap_err();
-        assert_eq!((judge_error(&error).kind(), asked.load(Ordering::Relaxed)), (kind, 3));
+        assert_eq!((classify_error(&error).kind(), asked.load(Ordering::Relaxed)), (kind, 3));
         let reqwest_middleware::Error::Middleware(error) = error else { panic!("{error:?}") };
-        let own = error.chain().find_map(|error| error.downcast_ref::<BreakerError<Judged>>());
+        let own = error.chain().find_map(|error| error.downcast_ref::<BreakerError<ClassifiedError>>());
         assert_eq!(matches!(own, Some(BreakerError::Inner(_))), inner, "{error:?}");
         assert_eq!(matches!(own, Some(BreakerError::Rejected(_))), !inner, "{error:?}");
     }
@@ -290,5 +290,5 @@ async fn classifier_keeping_errors_under_retry_returns_reqwest_error() {
         .service(client());
     let error: reqwest::Error = stack.oneshot(request(Method::GET, &server)).await.unwrap_err();
     assert!(error.is_request());
-    assert_eq!((judge_error(&error).kind(), server.requests().len()), (Kind::Transient, 3));
+    assert_eq!((classify_error(&error).kind(), server.requests().len()), (Kind::Transient, 3));
 }

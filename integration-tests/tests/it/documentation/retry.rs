@@ -17,8 +17,9 @@ use tokio::task::{JoinSet, yield_now};
 use tokio::time::advance;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{BreakerLayer, Clock};
+use tower_fault_classify::classifiers::Auto;
 use tower_fault_classify::middleware::TowerMiddleware;
-use tower_fault_classify::{Auto, FaultClassifyLayer, Judged};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::{
     Attempt, Budget, Deadline, Jitter, JitterRetryLayer, ReplayBody, RetryPolicy, RetryPolicyBuilder,
     RetrySafety,
@@ -174,7 +175,7 @@ async fn default_budget_under_1000_calls_grants_its_limit() {
     for item in 0..1_000 {
         tasks.spawn(stack.clone().oneshot(item));
     }
-    let answers: Vec<Result<(), Judged>> = tasks.join_all().await;
+    let answers: Vec<Result<(), ClassifiedError>> = tasks.join_all().await;
     assert!(answers.iter().all(Result::is_err));
     assert_eq!(asked.load(Ordering::Relaxed), 1_300);
 }

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{BreakerLayer, Circuit, CircuitState};
-use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Origin, Retryable, UnknownErrors, judge_error};
+use tower_fault_classify::rules::UnknownErrors;
+use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Origin, Retryable, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
 use super::{at_once, circuit};
@@ -25,7 +26,7 @@ impl std::error::Error for DriverError {}
 
 /// Says nothing about the server, and is not sent again.
 fn setting() -> UnknownErrors {
-    UnknownErrors::treat(UnknownErrors::row().with_health(Health::Neutral).with_retryable(Retryable::Never))
+    UnknownErrors::new(UnknownErrors::row().with_health(Health::Neutral).with_retryable(Retryable::Never))
 }
 
 /// Counts its calls, and fails.
@@ -60,7 +61,7 @@ async fn five<S: Service<()> + Clone>(service: S) {
 
 #[tokio::test(start_paused = true)]
 async fn unknown_error_by_default_counts_and_is_retried() {
-    let fault = judge_error(&DriverError);
+    let fault = classify_error(&DriverError);
     assert_eq!((fault.kind(), fault.retryable()), (Kind::Unknown, Retryable::IfIdempotent));
     assert_eq!((fault.health(), fault.origin()), (Health::Unhealthy, Origin::Unknown));
 
@@ -103,7 +104,7 @@ async fn unknown_errors_is_accepted_by_every_layer_and_policy() {
 async fn unknown_errors_judges_calls_of_circuit_without_layer() {
     let (driver, circuit) = (Driver::default(), Circuit::new(circuit().build().unwrap()));
     for _ in 0..5 {
-        let call = async { driver.query().await.map_err(|error| setting().judge(error)) };
+        let call = async { driver.query().await.map_err(|error| setting().classify(error)) };
         assert!(circuit.call(call).await.is_err());
     }
     assert_eq!((driver.calls(), circuit.status().state), (5, CircuitState::Closed));

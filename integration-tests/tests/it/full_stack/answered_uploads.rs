@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::BreakerLayer;
 use tower_fault_classify::upload::UploadLayer;
-use tower_fault_classify::{FaultClassifyLayer, Kind, Origin, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, Kind, Origin, classify_error};
 use tower_http::timeout::ResponseBodyTimeoutLayer;
 
 use super::{TIMEOUT, circuit};
@@ -121,6 +121,6 @@ async fn body_error_without_cause_after_head_is_broken_connection() {
     let mut body = client.request(request).await.unwrap().into_body();
     body.frame().await.unwrap().unwrap();
     sender.send(Err(ErrorKind::ConnectionRefused.into())).await.unwrap();
-    let fault = judge_error(&body.frame().await.unwrap().unwrap_err());
+    let fault = classify_error(&body.frame().await.unwrap().unwrap_err());
     assert_eq!((fault.kind(), fault.origin()), (Kind::Transient, Origin::Transport));
 }

@@ -7,13 +7,13 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use tower::ServiceBuilder;
 use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Kind};
-use tower_fault_classify::{FaultClassifyLayer, Judged, judge_error};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
 use super::{TIMEOUT, circuit, policy};
 
-async fn explain(error: BreakerError<Judged>) -> impl IntoResponse {
-    let kind = judge_error(&error).kind();
+async fn explain(error: BreakerError<ClassifiedError>) -> impl IntoResponse {
+    let kind = classify_error(&error).kind();
     let status =
         if kind == Kind::Rejected { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::BAD_GATEWAY };
     (status, kind.as_str())

@@ -4,7 +4,7 @@ use std::io;
 
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{BreakerError, BreakerLayer, Rejection};
-use tower_fault_classify::{ErrorChain, FaultClassifyLayer, Judged, Kind, judge_error};
+use tower_fault_classify::{ClassifiedError, ErrorChain, FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
 use super::{TIMEOUT, circuit, policy};
@@ -57,7 +57,7 @@ async fn boxed_error_stays_boxed_and_holds_rejection() {
     }
     let error: BoxError = stack.ready().await.unwrap().call(1).await.unwrap_err();
     assert!(error.is::<Rejection>());
-    assert_eq!(judge_error(&*error).kind(), Kind::Rejected);
+    assert_eq!(classify_error(&*error).kind(), Kind::Rejected);
 }
 
 #[tokio::test]
@@ -83,12 +83,12 @@ async fn verdict_is_read_through_buffer_and_timeout() {
         .layer(FaultClassifyLayer::new())
         .service(inner);
     let error: BoxError = stack.ready().await.unwrap().call(1).await.unwrap_err();
-    let inner = error.downcast_ref::<BreakerError<Judged>>().unwrap();
+    let inner = error.downcast_ref::<BreakerError<ClassifiedError>>().unwrap();
     assert!(matches!(inner, BreakerError::Inner(_)));
-    assert_eq!(judge_error(&*error).kind(), Kind::Unavailable);
+    assert_eq!(classify_error(&*error).kind(), Kind::Unavailable);
     stack.ready().await.unwrap().call(1).await.unwrap_err();
     let error = stack.ready().await.unwrap().call(1).await.unwrap_err();
-    assert_eq!(judge_error(&*error).kind(), Kind::Rejected, "six attempts opened the circuit");
+    assert_eq!(classify_error(&*error).kind(), Kind::Rejected, "six attempts opened the circuit");
 }
 
 #[derive(Debug)]

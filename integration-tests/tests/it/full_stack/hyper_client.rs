@@ -7,7 +7,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Kind};
-use tower_fault_classify::{FaultClassifyLayer, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
 use super::{TIMEOUT, Upstream, circuit, policy};
@@ -44,5 +44,5 @@ async fn refused_connection_over_hyper_util_is_classified() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http();
     let error = client.oneshot(put(&format!("http://{free}/"))).await.unwrap_err();
-    assert_eq!(judge_error(&error).kind(), Kind::Unavailable);
+    assert_eq!(classify_error(&error).kind(), Kind::Unavailable);
 }

@@ -8,7 +8,7 @@ use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use tower::ServiceBuilder;
 use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Rejection};
 use tower_fault_classify::middleware::TowerMiddleware;
-use tower_fault_classify::{FaultClassifyLayer, Judged, Kind, judge_error};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
 use super::{TIMEOUT, Upstream, circuit, policy};
@@ -33,9 +33,9 @@ async fn stack_in_reqwest_chain_retries_opens_and_rejects() {
     }
     assert_eq!((handle.status().state, upstream.requests()), (CircuitState::Open, 6));
     let error = get(200).await.unwrap_err();
-    assert_eq!((judge_error(&error).kind(), upstream.requests()), (Kind::Rejected, 0));
+    assert_eq!((classify_error(&error).kind(), upstream.requests()), (Kind::Rejected, 0));
     let reqwest_middleware::Error::Middleware(error) = error else { panic!("it is the stack's own error") };
-    let error = error.chain().find_map(|error| error.downcast_ref::<BreakerError<Judged>>());
+    let error = error.chain().find_map(|error| error.downcast_ref::<BreakerError<ClassifiedError>>());
     assert!(matches!(error, Some(BreakerError::Rejected(_))));
 }
 
@@ -84,7 +84,7 @@ async fn chain_error_is_returned_unchanged() {
     let client = ClientBuilder::new(Client::new()).with(TowerMiddleware::new(stack)).build();
     let error = client.get(format!("http://{free}/")).send().await.unwrap_err();
     assert!(error.is_connect());
-    let rejected = judge_error(&error);
+    let rejected = classify_error(&error);
     assert_eq!(rejected.kind(), Kind::Unavailable);
     assert!(!matches!(&error, reqwest_middleware::Error::Middleware(error) if error.is::<Rejection>()));
 }

@@ -3,7 +3,7 @@
 use reqwest::{Client, Method, Request};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Kind};
-use tower_fault_classify::{Carried, FaultClassifyLayer, judge_error};
+use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
 use super::{TIMEOUT, Upstream, circuit, policy};
@@ -29,7 +29,7 @@ async fn stack_over_reqwest_retries_opens_and_rejects() {
 
     let response = stack.ready().await.unwrap().call(get(&upstream.url(503))).await.unwrap();
     assert_eq!((response.status().as_u16(), upstream.requests()), (503, 3));
-    assert_eq!(Carried::on(&response).unwrap().fault().unwrap().kind(), Kind::Unavailable);
+    assert_eq!(CarriedVerdict::get(&response).unwrap().fault().unwrap().kind(), Kind::Unavailable);
 
     stack.ready().await.unwrap().call(get(&upstream.url(503))).await.unwrap();
     assert_eq!(handle.status().state, CircuitState::Open);
@@ -61,7 +61,7 @@ async fn refused_connection_over_reqwest_is_classified() {
     let mut stack =
         ServiceBuilder::new().layer(FaultClassifyLayer::new()).timeout(TIMEOUT).service(Client::new());
     let error = stack.ready().await.unwrap().call(get(&format!("http://{free}/"))).await.unwrap_err();
-    let fault = judge_error(&error);
+    let fault = classify_error(&error);
     assert_eq!(
         (fault.kind(), fault.retryable()),
         (Kind::Unavailable, tower_fault_classify::Retryable::Unsent)

@@ -4,7 +4,7 @@ use reqwest::{Client, Method, Request};
 use reqwest_middleware::ClientBuilder;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerError, BreakerLayer, CircuitState};
-use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
 use super::{TIMEOUT, Upstream, circuit, policy};
@@ -38,5 +38,5 @@ async fn refused_connection_over_middleware_is_classified() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
     let client = ClientBuilder::new(Client::new()).build();
     let error = client.get(format!("http://{free}/")).send().await.unwrap_err();
-    assert_eq!(judge_error(&error).kind(), Kind::Unavailable);
+    assert_eq!(classify_error(&error).kind(), Kind::Unavailable);
 }

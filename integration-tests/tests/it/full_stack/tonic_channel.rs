@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
 use tower::ServiceBuilder;
 use tower_breaker::{BreakerLayer, CircuitState};
-use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
 use super::{TIMEOUT, circuit, policy};
@@ -84,9 +84,9 @@ async fn dead_endpoint_under_generated_client_opens_circuit() {
     // Each is sent three times: who was never reached has processed nothing.
     for _ in 0..2 {
         let status = client.say(words("hello")).await.unwrap_err();
-        assert_eq!(judge_error(&status).kind(), Kind::Unavailable, "{status:?}");
+        assert_eq!(classify_error(&status).kind(), Kind::Unavailable, "{status:?}");
     }
     assert_eq!(handle.status().state, CircuitState::Open);
     let status = client.say(words("hello")).await.unwrap_err();
-    assert_eq!((status.code(), judge_error(&status).kind()), (Code::Unavailable, Kind::Rejected));
+    assert_eq!((status.code(), classify_error(&status).kind()), (Code::Unavailable, Kind::Rejected));
 }

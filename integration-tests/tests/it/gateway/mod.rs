@@ -32,14 +32,14 @@ use tower_breaker::{
     ManualClock,
 };
 use tower_fault_classify::upload::{UploadBody, UploadLayer};
-use tower_fault_classify::{FaultClassifyLayer, Judged};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 /// Far more than any answer over loopback takes: no test waits for it.
 const TIMEOUT: Duration = Duration::from_secs(30);
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
-type Stack = BoxCloneSyncService<Request, http::Response<Incoming>, BreakerError<Judged>>;
+type Stack = BoxCloneSyncService<Request, http::Response<Incoming>, BreakerError<ClassifiedError>>;
 
 /// The gateway of the example, over downstreams and a clock that a test has in its hands.
 struct Gateway {

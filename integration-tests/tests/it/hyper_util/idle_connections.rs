@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::yield_now;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_fault_classify::{FaultClassifyLayer, Retryable, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, Retryable, classify_error};
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
 struct Wire(TokioIo<DuplexStream>);
@@ -120,7 +120,7 @@ async fn two_posts(
         () = serves => unreachable!("the client lives"),
     };
     let came = came.map(|response| response.status().as_u16());
-    (came.map_err(|error| judge_error(&error).retryable()), attempts.load(Ordering::Relaxed), connections)
+    (came.map_err(|error| classify_error(&error).retryable()), attempts.load(Ordering::Relaxed), connections)
 }
 
 #[tokio::test]

@@ -22,7 +22,7 @@ use hyper_util::rt::TokioExecutor;
 use test_servers::{Act, Http};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer, Clock, Counts};
-use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 /// What happened to some requests that were sent one after the other.
@@ -77,7 +77,7 @@ async fn send(
                 // Read to its end, so that the connection is kept.
                 response.into_body().collect().await.unwrap();
             }
-            Err(error) => came.push(Err(judge_error(&error).kind())),
+            Err(error) => came.push(Err(classify_error(&error).kind())),
         }
     }
     assert_eq!(server.left(), 0);

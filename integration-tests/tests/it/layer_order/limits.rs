@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 use tower::ServiceBuilder;
 use tower_breaker::CircuitState;
-use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 
 use super::{Act, Backend, EACH, boxed, breaker, call, calls, retry};
 
@@ -67,7 +67,7 @@ async fn call_shed_below_retry_is_retried_and_not_counted() {
     // One of eight at once has the place at 0 s, one of seven at 1 s, one of six at 2 s.
     assert_eq!(answers.iter().filter(|answer| answer.is_ok()).count(), 3);
     for error in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-        assert_eq!(judge_error(&**error).kind(), Kind::Rejected);
+        assert_eq!(classify_error(&**error).kind(), Kind::Rejected);
     }
     let status = circuit.status();
     assert_eq!((status.state, status.window.failures, backend.requests()), (CircuitState::Closed, 0, 3));

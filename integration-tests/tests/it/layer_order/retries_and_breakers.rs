@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tower::ServiceBuilder;
 use tower_breaker::CircuitState;
-use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 
 use super::{Act, Backend, EACH, TOTAL, boxed, breaker, call, calls, retry};
 
@@ -23,10 +23,10 @@ async fn attempt_is_timed_counted_and_rejected_when_open() {
             .service(client),
     );
     let error = call(&stack).await.unwrap_err();
-    assert_eq!((judge_error(&*error).kind(), backend.requests()), (Kind::Timeout, 3));
+    assert_eq!((classify_error(&*error).kind(), backend.requests()), (Kind::Timeout, 3));
     // The second call's second attempt is the fifth failure: the third is not sent.
     let error = call(&stack).await.unwrap_err();
-    assert_eq!((judge_error(&*error).kind(), backend.requests()), (Kind::Timeout, 5));
+    assert_eq!((classify_error(&*error).kind(), backend.requests()), (Kind::Timeout, 5));
     assert_eq!(circuit.status().state, CircuitState::Open);
 }
 
@@ -46,7 +46,7 @@ async fn timeout_above_retry_limits_attempts_and_delays() {
     );
     let begun = Instant::now();
     let error = call(&stack).await.unwrap_err();
-    assert_eq!((judge_error(&*error).kind(), begun.elapsed()), (Kind::Timeout, TOTAL));
+    assert_eq!((classify_error(&*error).kind(), begun.elapsed()), (Kind::Timeout, TOTAL));
     // At 0 s and at 2 s; the second was cut after half a second, and says nothing of the server.
     let status = circuit.status();
     assert_eq!(
@@ -74,7 +74,7 @@ async fn breaker_above_retry_counts_calls_not_attempts() {
     }
     assert_eq!((circuit.status().state, backend.requests()), (CircuitState::Open, 15));
     let error = call(&stack).await.unwrap_err();
-    assert_eq!((judge_error(&*error).kind(), backend.requests()), (Kind::Rejected, 15));
+    assert_eq!((classify_error(&*error).kind(), backend.requests()), (Kind::Rejected, 15));
 }
 
 #[tokio::test(start_paused = true)]
@@ -93,6 +93,6 @@ async fn timeout_above_breaker_opens_it_if_nothing_completes() {
     tokio::time::advance(Duration::from_secs(65)).await;
     calls(&stack, 10).await;
     let error = call(&stack).await.unwrap_err();
-    assert_eq!((judge_error(&*error).kind(), backend.requests()), (Kind::Rejected, 31));
+    assert_eq!((classify_error(&*error).kind(), backend.requests()), (Kind::Rejected, 31));
     assert_eq!(circuit.status().state, CircuitState::Open);
 }

@@ -4,7 +4,7 @@ use reqwest::{Method, Request};
 use reqwest_middleware::ClientBuilder;
 use test_servers::{Act, Http};
 use tower_fault_classify::middleware::TowerMiddleware;
-use tower_fault_classify::{FaultClassifyLayer, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, classify_error};
 
 use super::{inside, plain, send, stack};
 
@@ -52,8 +52,10 @@ async fn counted(exchange: impl AsyncFn(Request) -> String) {
 async fn requests_over_reqwest_match_expected_counts() {
     counted(async |request| {
         let answer = send(&mut stack(plain().build().unwrap()), request).await;
-        answer
-            .map_or_else(|error| judge_error(&error).kind().to_string(), |a| a.status().as_u16().to_string())
+        answer.map_or_else(
+            |error| classify_error(&error).kind().to_string(),
+            |a| a.status().as_u16().to_string(),
+        )
     })
     .await;
 }
@@ -65,8 +67,10 @@ async fn requests_over_middleware_match_expected_counts() {
             .with(TowerMiddleware::new(FaultClassifyLayer::new().keep_errors()))
             .build();
         let answer = send(&mut stack(client), request).await;
-        answer
-            .map_or_else(|error| judge_error(&error).kind().to_string(), |a| a.status().as_u16().to_string())
+        answer.map_or_else(
+            |error| classify_error(&error).kind().to_string(),
+            |a| a.status().as_u16().to_string(),
+        )
     })
     .await;
 }
@@ -75,8 +79,10 @@ async fn requests_over_middleware_match_expected_counts() {
 async fn requests_in_reqwest_chain_match_expected_counts() {
     counted(async |request| {
         let answer = inside(plain().build().unwrap()).execute(request).await;
-        answer
-            .map_or_else(|error| judge_error(&error).kind().to_string(), |a| a.status().as_u16().to_string())
+        answer.map_or_else(
+            |error| classify_error(&error).kind().to_string(),
+            |a| a.status().as_u16().to_string(),
+        )
     })
     .await;
 }

@@ -14,7 +14,7 @@ use reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Clock};
 use tower_fault_classify::middleware::TowerMiddleware;
-use tower_fault_classify::{FaultClassifyLayer, Judged};
+use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 /// Far more than anything over loopback takes: no test waits for it.
@@ -37,7 +37,7 @@ macro_rules! layers {
 }
 
 /// The layers over a client.
-fn stack<S>(inner: S) -> impl Service<Request, Response = Response, Error = BreakerError<Judged>>
+fn stack<S>(inner: S) -> impl Service<Request, Response = Response, Error = BreakerError<ClassifiedError>>
 where
     S: Service<Request, Response = Response, Error: Into<BoxError>> + Clone,
 {

@@ -126,13 +126,13 @@ async fn redirected_post_as_http_request_is_sent_once() {
 /// A redirect in front of a `RetryPolicy::gateway`, and a classifier that is a closure.
 #[tokio::test]
 async fn redirected_post_with_other_policies_is_sent_once() {
-    use tower_fault_classify::{classify_fn, judge_error, judge_outcome};
+    use tower_fault_classify::{classify_error, classify_fn, classify_response};
 
     let gateway =
         RetryPolicy::gateway().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap();
     let closure = classify_fn(|outcome: Result<&Response, &reqwest::Error>| match outcome {
-        Ok(response) => judge_outcome(response),
-        Err(error) => judge_error(error).into(),
+        Ok(response) => classify_response(response),
+        Err(error) => classify_error(error).into(),
     });
     for target in TARGETS {
         let hops = Hops::start(303, target).await;

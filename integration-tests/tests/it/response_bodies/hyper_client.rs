@@ -7,7 +7,8 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use test_servers::{Act, Http};
 use tower::{Layer, Service, ServiceExt};
-use tower_fault_classify::{Carried, ErrorBodies, FaultClassifyLayer, Health, Kind, LlmErrors, Retryable};
+use tower_fault_classify::body::{ErrorBodies, LlmErrors};
+use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, Health, Kind, Retryable};
 
 use super::{Log, OUT_OF_QUOTA, TIMEOUT, axes, io_kind, json, server};
 
@@ -36,7 +37,7 @@ async fn error_body_over_hyper_util_is_read_and_end_reported() {
 
     let response = call().await;
     let quota = Some((Kind::Quota, Retryable::Never, Health::Neutral));
-    assert_eq!(Carried::on(&response).and_then(axes), quota);
+    assert_eq!(CarriedVerdict::get(&response).and_then(axes), quota);
     let all = response.into_body().collect().await.unwrap();
     assert_eq!(all.trailers().unwrap()["x-checksum"], "1");
     assert_eq!(all.to_bytes(), OUT_OF_QUOTA);

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use test_servers::{Act, Http};
-use tower_fault_classify::{Health, Kind, OnEnd, Retryable, Verdict};
+use tower_fault_classify::body::OnEnd;
+use tower_fault_classify::{Health, Kind, Retryable, Verdict};
 
 /// Far more than any answer over loopback takes: no test waits for it.
 const TIMEOUT: Duration = Duration::from_secs(30);

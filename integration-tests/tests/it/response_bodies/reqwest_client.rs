@@ -8,7 +8,8 @@ use test_servers::{Act, Http};
 use tokio::time::timeout;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer, CircuitState, Clock};
-use tower_fault_classify::{Carried, ErrorBodies, FaultClassifyLayer, Health, Kind, LlmErrors, Retryable};
+use tower_fault_classify::body::{ErrorBodies, LlmErrors};
+use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, Health, Kind, Retryable};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 use super::{Axes, OUT_OF_QUOTA, OVERLOADED, RATE_LIMITED, TIMEOUT, axes, io_kind, json, server};
@@ -27,7 +28,7 @@ fn post(server: &Http) -> Request {
 }
 
 fn carried(response: &Response) -> Option<Axes> {
-    Carried::on(response).and_then(axes)
+    CarriedVerdict::get(response).and_then(axes)
 }
 
 /// Three attempts without a delay.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Client, Response};
 use test_servers::{Act, Http};
 use tower::{Layer, Service, ServiceExt};
-use tower_fault_classify::{Carried, FaultClassifyLayer, Health, Kind, Retryable};
+use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, Health, Kind, Retryable};
 
 use super::{Log, io_kind, server};
 
@@ -23,10 +23,10 @@ async fn get(act: Act) -> (Response, Log, Http) {
     let log = Log::default();
     let client = Client::builder().no_proxy().build().unwrap();
     let mut service =
-        FaultClassifyLayer::new().track_body(log.clone()).watch_llm_events().layer(client.clone());
+        FaultClassifyLayer::new().track_body(log.clone()).inspect_llm_events().layer(client.clone());
     let request = client.get(server.url()).build().unwrap();
     let response = service.ready().await.unwrap().call(request).await.unwrap();
-    assert_eq!((response.status().as_u16(), Carried::on(&response)), (200, None));
+    assert_eq!((response.status().as_u16(), CarriedVerdict::get(&response)), (200, None));
     assert_eq!(response.url().as_str(), format!("{}/", server.url()));
     (response, log, server)
 }

@@ -6,7 +6,8 @@ use test_servers::{Grpc, Reason, Reply};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::{Layer, ServiceBuilder};
-use tower_fault_classify::{FaultClassifyLayer, GrpcRules, Health, Kind, Retryable};
+use tower_fault_classify::rules::GrpcRules;
+use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Retryable};
 
 use super::{Axes, Log};
 
@@ -131,7 +132,7 @@ async fn code_rules_apply_to_trailers() {
     server.script([Reply::message("x").status(5), Reply::trailers_only(5)]);
     let log = Log::default();
     let busy = GrpcRules::row(5).with_health(Health::Unhealthy);
-    let layer = FaultClassifyLayer::new().rule(GrpcRules::new().treat(5, busy)).track_body(log.clone());
+    let layer = FaultClassifyLayer::new().rule(GrpcRules::new().code(5, busy)).track_body(log.clone());
     let mut client = EchoClient::new(layer.layer(channel(&server)));
     for _ in 0..2 {
         client.say(words()).await.unwrap_err();

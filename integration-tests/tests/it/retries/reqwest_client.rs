@@ -3,7 +3,8 @@
 use reqwest::{Body, Client, Method, Request};
 use test_servers::{Act, Http};
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_fault_classify::{ErrorBodies, FaultClassifyLayer, LlmErrors};
+use tower_fault_classify::FaultClassifyLayer;
+use tower_fault_classify::body::{ErrorBodies, LlmErrors};
 use tower_jitter_retry::{JitterRetryLayer, Retried};
 
 use super::hyper_client::Stream;

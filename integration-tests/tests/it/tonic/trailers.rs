@@ -7,7 +7,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
 use tower::ServiceBuilder;
 use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Reason as Why};
-use tower_fault_classify::{FaultClassifyLayer, Kind, judge_error};
+use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 
 use super::{all_listed, at_once, channel, client, words};
 
@@ -139,7 +139,7 @@ async fn stream_dropped_after_message_counts_in_no_rate() {
 fn assert_rejected(status: &Status, pushback: &str) {
     assert_eq!(status.code(), Code::Unavailable);
     assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), pushback);
-    assert_eq!(judge_error(status).kind(), Kind::Rejected);
+    assert_eq!(classify_error(status).kind(), Kind::Rejected);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
-use tower_breaker::fault_classify::{Auto, Boxed};
+use tower_breaker::fault_classify::classifiers::{Auto, BoxedError};
 use tower_breaker::{
     Breaker, BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Errors, Head,
     KeyedBreakerLayer, KeyedConfig, Mode, Rejection,
@@ -24,8 +24,8 @@ use tower_test::mock::{self, Mock, Spawn};
 
 use crate::support::{OPEN_FOR, SECOND};
 
-type BoxedLayer = BreakerLayer<Auto<Boxed>, Errors<Boxed>>;
-type Guarded<S> = Breaker<S, Auto<Boxed>, Errors<Boxed>, Head>;
+type BoxedLayer = BreakerLayer<Auto<BoxedError>, Errors<BoxedError>>;
+type Guarded<S> = Breaker<S, Auto<BoxedError>, Errors<BoxedError>, Head>;
 
 fn config() -> BreakerConfigBuilder {
     BreakerConfig::builder().clock(Clock::tokio()).open_for(OPEN_FOR)

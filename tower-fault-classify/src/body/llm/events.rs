@@ -7,7 +7,7 @@ use memchr::memchr2;
 use memchr::memmem::Finder;
 
 use super::{code, in_a_stream};
-use crate::body::tracked::Watch;
+use crate::body::tracked::DataInspector;
 use crate::fault::Verdict;
 
 /// How much of one line, and of one event's data, is kept. Of a longer one the beginning is read, where the codes of errors stand.
@@ -20,7 +20,7 @@ const KEPT: usize = 16 * 1024;
 #[derive(Debug, Default)]
 pub struct LlmEvents(Option<Box<Stream>>);
 
-impl Watch<Bytes> for LlmEvents {
+impl DataInspector<Bytes> for LlmEvents {
     fn of(headers: &HeaderMap) -> Self {
         let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
         let essence = media_type.split(|&byte| byte == b';').next().unwrap_or_default();

@@ -16,16 +16,17 @@ use crate::table;
 ///
 /// The code is looked for under `error`, under `response.error`, and at the top; a number in its place is an HTTP status, which counts in
 /// event streams alone. It goes before `x-should-retry` and the status. A delay that the headers ask for is kept where a retry may follow. A
-/// body without a code that it knows, or that is no JSON, gives no opinion: the head decides. So does one that is compressed, unless the
+/// body without a code that it knows, or that is no JSON, gives no verdict: the head decides. So does one that is compressed, unless the
 /// client beneath decompresses it, as reqwest does.
 ///
 /// ```
-/// use tower_fault_classify::{ErrorBodies, FaultClassifyLayer, LlmErrors};
+/// use tower_fault_classify::body::{ErrorBodies, LlmErrors};
+/// use tower_fault_classify::FaultClassifyLayer;
 ///
 /// let layer = FaultClassifyLayer::new()
 ///     .read_error_bodies(ErrorBodies::new(LlmErrors))
 ///     .track_body(|verdict: tower_fault_classify::Verdict| println!("{verdict:?}"))
-///     .watch_llm_events();
+///     .inspect_llm_events();
 /// # type Response = http::Response<http_body_util::Full<bytes::Bytes>>;
 /// # let service = tower::ServiceBuilder::new().layer(layer)
 /// #     .service(tower::service_fn(async |_: ()| Ok::<_, std::io::Error>(Response::default())));
@@ -36,7 +37,7 @@ use crate::table;
 pub struct LlmErrors;
 
 impl BodyRule for LlmErrors {
-    fn opinion(&self, body: &ErrorBody<'_>) -> Option<Verdict> {
+    fn verdict(&self, body: &ErrorBody<'_>) -> Option<Verdict> {
         let fault = code::read(body.bytes).row()?;
         Some(match hint::delay(body.headers, system_time::now) {
             Some(delay) if fault.retryable() != Retryable::Never => fault.with_retry_after(delay).into(),

@@ -14,7 +14,7 @@ pub use body::PeekedBody;
 pub use reading::Reading;
 
 use super::mode::{Peek, Peeked};
-use super::replace::{PutBody, TakeBody};
+use super::replace::{ReplaceBody, TakeBody};
 use crate::fault::Verdict;
 
 /// The beginning of the body of a response whose status is 400 or more.
@@ -38,16 +38,16 @@ impl<'a> ErrorBody<'a> {
     }
 }
 
-/// Has an opinion on a response by the beginning of its body.
+/// Classifies a response by the beginning of its body.
 ///
-/// A closure that takes an [`ErrorBody`] and returns `Option<Verdict>` is one. Its opinion goes before that of the response's head.
+/// A closure that takes an [`ErrorBody`] and returns `Option<Verdict>` is one. Its verdict goes before that of the response's head.
 pub trait BodyRule {
     /// What the call came to, if this rule has a word on it.
-    fn opinion(&self, body: &ErrorBody<'_>) -> Option<Verdict>;
+    fn verdict(&self, body: &ErrorBody<'_>) -> Option<Verdict>;
 }
 
 impl<F: Fn(&ErrorBody<'_>) -> Option<Verdict>> BodyRule for F {
-    fn opinion(&self, body: &ErrorBody<'_>) -> Option<Verdict> {
+    fn verdict(&self, body: &ErrorBody<'_>) -> Option<Verdict> {
         self(body)
     }
 }
@@ -60,7 +60,8 @@ impl<F: Fn(&ErrorBody<'_>) -> Option<Verdict>> BodyRule for F {
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_fault_classify::{ErrorBodies, ErrorBody, Fault, FaultClassifyLayer, Health, Kind, Origin, Retryable};
+/// use tower_fault_classify::body::{ErrorBodies, ErrorBody};
+/// use tower_fault_classify::{Fault, FaultClassifyLayer, Health, Kind, Origin, Retryable};
 ///
 /// let sold_out = Fault::new(Kind::Conflict, Retryable::Never, Health::Healthy, Origin::Remote);
 /// let rule = move |body: &ErrorBody<'_>| body.bytes.starts_with(b"sold out").then(|| sold_out.into());
@@ -105,9 +106,9 @@ impl<R> ErrorBodies<R> {
 impl<Res, R> Peek<Res> for ErrorBodies<R>
 where
     R: BodyRule + Clone,
-    Res: TakeBody<Body: Body<Data = Bytes>> + PutBody<PeekedBody<<Res as TakeBody>::Body>>,
+    Res: TakeBody<Body: Body<Data = Bytes>> + ReplaceBody<PeekedBody<<Res as TakeBody>::Body>>,
 {
-    type Response = <Res as PutBody<PeekedBody<Res::Body>>>::Response;
+    type Response = <Res as ReplaceBody<PeekedBody<Res::Body>>>::Response;
     type Reading = Reading<Res, R>;
 
     #[inline]

@@ -14,9 +14,9 @@ use tokio::time::{Sleep, sleep};
 
 use super::body::{Beginning, PeekedBody};
 use super::{BodyRule, ErrorBodies, ErrorBody};
-use crate::body::replace::{PutBody, TakeBody};
+use crate::body::replace::{ReplaceBody, TakeBody};
 use crate::fault::Verdict;
-use crate::outcome::Carried;
+use crate::outcome::CarriedVerdict;
 
 /// Frames that are taken at once, so that a body that always has one more does not hold its thread.
 const FRAMES_AT_ONCE: u32 = 64;
@@ -96,9 +96,9 @@ where
 impl<Res, R> Future for Reading<Res, R>
 where
     R: BodyRule,
-    Res: TakeBody<Body: Body<Data = Bytes>> + PutBody<PeekedBody<<Res as TakeBody>::Body>>,
+    Res: TakeBody<Body: Body<Data = Bytes>> + ReplaceBody<PeekedBody<<Res as TakeBody>::Body>>,
 {
-    type Output = (<Res as PutBody<PeekedBody<Res::Body>>>::Response, Option<Verdict>);
+    type Output = (<Res as ReplaceBody<PeekedBody<Res::Body>>>::Response, Option<Verdict>);
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -127,12 +127,12 @@ where
         let nothing_left = stopped.after.is_none() && body.is_end_stream();
         let whole = seen.len() <= *limit && (stopped.ended || stopped.trailers() || nothing_left);
         let bytes = &seen[..seen.len().min(*limit)];
-        let verdict = rule.opinion(&ErrorBody::new(*this.status, &parts.headers, bytes, whole));
+        let verdict = rule.verdict(&ErrorBody::new(*this.status, &parts.headers, bytes, whole));
         let Stopped { after, ended } = stopped;
         let beginning = Beginning { data: read.into_bytes(), after, ended };
         let mut response = Res::put_body(parts, PeekedBody::read(beginning, body));
         if let Some(verdict) = verdict {
-            Carried::put(&mut response, verdict);
+            CarriedVerdict::insert(&mut response, verdict);
         }
         Poll::Ready((response, verdict))
     }

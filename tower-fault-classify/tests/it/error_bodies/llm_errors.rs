@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use http::Response;
 use proptest::prelude::*;
-use tower_fault_classify::{
-    Carried, ErrorBodies, Fault, FaultClassifyLayer, Health, Kind, LlmErrors, Retryable,
-};
+use tower_fault_classify::body::{ErrorBodies, LlmErrors};
+use tower_fault_classify::{CarriedVerdict, Fault, FaultClassifyLayer, Health, Kind, Retryable};
 
 use super::on_tokio;
 use crate::support::bodies::{Script, Seen, Step, bytewise, drip, frame, read_to_end, through};
@@ -54,7 +53,7 @@ fn fault(status: u16, headers: &[(&str, &str)], steps: Vec<Step>, limit: usize) 
     }
     let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors).limit(limit));
     let response = on_tokio(through(&layer, builder.body(Script::new(steps.clone())).unwrap()));
-    let fault = *Carried::on(&response).unwrap().fault().unwrap();
+    let fault = *CarriedVerdict::get(&response).unwrap().fault().unwrap();
     let all = bytewise(now(read_to_end(&mut response.into_body())));
     assert_eq!(all, bytewise(now(read_to_end(&mut Script::new(steps)))));
     fault
@@ -206,14 +205,14 @@ async fn llm_code_counts_while_body_is_incomplete() {
     let steps = [drip(&text.as_bytes()[..text.len() - 9]), vec![Step::Stall]].concat();
     let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors));
     let response = through(&layer, Response::builder().status(503).body(Script::new(steps)).unwrap()).await;
-    assert_eq!(Carried::on(&response).unwrap().fault().unwrap().kind(), Kind::Overloaded);
+    assert_eq!(CarriedVerdict::get(&response).unwrap().fault().unwrap().kind(), Kind::Overloaded);
 }
 
 #[test]
 fn llm_success_is_not_read() {
     let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(LlmErrors));
     let response = now(through(&layer, Response::new(Script::new([frame(openai("insufficient_quota"))]))));
-    assert_eq!(Carried::on(&response), None);
+    assert_eq!(CarriedVerdict::get(&response), None);
 }
 
 /// JSON's own pieces in any order, and bytes that are none.

@@ -20,9 +20,10 @@ use http_body::{Body, Frame};
 use http_body_util::Full;
 use tokio::time::Instant;
 use tokio_test::{assert_pending, task};
+use tower_fault_classify::body::{BodyRule, ErrorBodies, ErrorBody};
+use tower_fault_classify::rules::StatusRules;
 use tower_fault_classify::{
-    BodyRule, Carried, ErrorBodies, ErrorBody, Fault, FaultClassifyLayer, Health, Kind, Origin, Retryable,
-    StatusRules, Verdict,
+    CarriedVerdict, Fault, FaultClassifyLayer, Health, Kind, Origin, Retryable, Verdict,
 };
 
 use crate::support::bodies::{
@@ -41,20 +42,20 @@ type Beginning = (Vec<u8>, bool);
 #[derive(Clone, Debug, Default)]
 struct Shown {
     all: Arc<Mutex<Vec<Beginning>>>,
-    opinion: Option<Verdict>,
+    verdict: Option<Verdict>,
 }
 
 impl BodyRule for Shown {
-    fn opinion(&self, body: &ErrorBody<'_>) -> Option<Verdict> {
+    fn verdict(&self, body: &ErrorBody<'_>) -> Option<Verdict> {
         assert!(body.status.as_u16() >= 400);
         self.all().push((body.bytes.to_vec(), body.whole));
-        self.opinion
+        self.verdict
     }
 }
 
 impl Shown {
-    fn with(opinion: impl Into<Verdict>) -> Self {
-        Self { opinion: Some(opinion.into()), ..Self::default() }
+    fn with(verdict: impl Into<Verdict>) -> Self {
+        Self { verdict: Some(verdict.into()), ..Self::default() }
     }
 
     fn all(&self) -> MutexGuard<'_, Vec<Beginning>> {
@@ -92,7 +93,7 @@ fn on_tokio<F: Future>(future: F) -> F::Output {
 }
 
 fn kind(response: &Response<impl Body>) -> Option<Kind> {
-    Carried::on(response)?.fault().map(Fault::kind)
+    CarriedVerdict::get(response)?.fault().map(Fault::kind)
 }
 
 #[test]
@@ -101,7 +102,7 @@ fn error_body_below_400_is_never_read() {
         let shown = Shown::with(OWN);
         let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()));
         let response = now(through(&layer, with_status(status, Script::new([Step::Panic]))));
-        assert_eq!((response.status().as_u16(), Carried::on(&response)), (status, None));
+        assert_eq!((response.status().as_u16(), CarriedVerdict::get(&response)), (status, None));
         assert!(shown.all().is_empty(), "{status}");
     }
 }
@@ -120,7 +121,7 @@ fn body_rule_sees_each_error_body_once() {
         let response = now(through(&layer, with_status(status, Script::new(steps.clone()))));
         assert_eq!(response.status(), status);
         assert_eq!(response.headers()["x-one"], "1");
-        assert_eq!(Carried::on(&response), Some(OWN.into()), "{status}");
+        assert_eq!(CarriedVerdict::get(&response), Some(OWN.into()), "{status}");
         let all = bytewise(now(read_to_end(&mut response.into_body())));
         assert_eq!(all, bytewise(now(read_to_end(&mut Script::new(steps)))));
     }
@@ -137,7 +138,7 @@ fn body_rule_without_verdict_defers_to_head() {
 
 #[test]
 fn body_rule_takes_precedence_over_head_rules() {
-    let rules = StatusRules::new().treat(503, StatusRules::row(404));
+    let rules = StatusRules::new().status(503, StatusRules::row(404));
     let bodies =
         |rule| FaultClassifyLayer::new().rule(rules.clone()).read_error_bodies(ErrorBodies::new(rule));
     let response = now(through(&bodies(Shown::with(OWN)), with_status(503, Script::new([]))));
@@ -150,7 +151,7 @@ fn body_rule_takes_precedence_over_head_rules() {
 fn error_body_rule_success_is_carried() {
     let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(Shown::with(Verdict::Success)));
     let response = now(through(&layer, with_status(404, Script::new([]))));
-    assert_eq!(Carried::on(&response), Some(Verdict::Success));
+    assert_eq!(CarriedVerdict::get(&response), Some(Verdict::Success));
 }
 
 #[test]
@@ -282,7 +283,7 @@ async fn error_body_stalled_delays_response_one_second() {
         let mut response = through(&layer, with_status(503, Script::new(steps))).await;
         assert_eq!(start.elapsed(), within.unwrap_or(DEFAULT_TIME));
         assert_eq!(shown.only(), (b"abcd".to_vec(), false));
-        assert_eq!(Carried::on(&response), Some(OWN.into()));
+        assert_eq!(CarriedVerdict::get(&response), Some(OWN.into()));
         assert_eq!(poll(response.body_mut()), Seen::Data("abcd".into()));
         assert_eq!(poll(response.body_mut()), Seen::Pending);
     }

@@ -9,7 +9,8 @@ use http::Response;
 use http_body::Body;
 use proptest::prelude::*;
 use tokio::time::Instant;
-use tower_fault_classify::{Carried, ErrorBodies, Fault, FaultClassifyLayer, Kind, PeekedBody, Verdict};
+use tower_fault_classify::body::{ErrorBodies, PeekedBody};
+use tower_fault_classify::{CarriedVerdict, Fault, FaultClassifyLayer, Kind, Verdict};
 
 use super::{OWN, Shown, on_tokio, with_status};
 use crate::support::bodies::{
@@ -84,13 +85,13 @@ struct Case {
     steps: Vec<Step>,
     limit: usize,
     within: Duration,
-    opinion: Option<Verdict>,
+    verdict: Option<Verdict>,
 }
 
 /// Reads the body ahead, and holds what the rule is shown, and when, against the oracle.
 async fn read_ahead(case: &Case, says: Says) -> Result<Response<PeekedBody<Script>>, TestCaseError> {
-    let Case { steps, limit, within, opinion } = case;
-    let shown = Shown { opinion: *opinion, ..Shown::default() };
+    let Case { steps, limit, within, verdict } = case;
+    let shown = Shown { verdict: *verdict, ..Shown::default() };
     let bodies = ErrorBodies::new(shown.clone()).limit(*limit).within(*within);
     let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
     let start = Instant::now();
@@ -99,8 +100,8 @@ async fn read_ahead(case: &Case, says: Says) -> Result<Response<PeekedBody<Scrip
 
     prop_assert_eq!(response.status(), 503);
     prop_assert_eq!(response.headers().len(), 1);
-    let kind = Carried::on(&response).unwrap().fault().map(Fault::kind);
-    prop_assert_eq!(kind, Some(if opinion.is_some() { Kind::Quota } else { Kind::Unavailable }));
+    let kind = CarriedVerdict::get(&response).unwrap().fault().map(Fault::kind);
+    prop_assert_eq!(kind, Some(if verdict.is_some() { Kind::Quota } else { Kind::Unavailable }));
 
     let (all, (bytes, whole)) = (data(steps), shown.only());
     prop_assert!(bytes.len() <= *limit);
@@ -158,10 +159,10 @@ proptest! {
         ],
         limit in prop_oneof![0..40_usize, Just(1_000)],
         within in prop_oneof![1 => Just(0), 9 => (0..15_u64).prop_map(|tens| 10 * tens + 5)],
-        opinion: bool,
+        verdict: bool,
     ) {
-        let opinion = opinion.then_some(OWN.into());
-        on_tokio(check(Case { steps: [steps, end].concat(), limit, within: millis(within), opinion }, says))?;
+        let verdict = verdict.then_some(OWN.into());
+        on_tokio(check(Case { steps: [steps, end].concat(), limit, within: millis(within), verdict }, says))?;
     }
 }
 

@@ -7,7 +7,8 @@ use std::iter::successors;
 use http::Response;
 use http_body_util::BodyExt;
 use reqwest::{Body, ResponseBuilderExt, Url};
-use tower_fault_classify::{Carried, ErrorBodies, FaultClassifyLayer};
+use tower_fault_classify::body::ErrorBodies;
+use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer};
 
 use super::{OWN, Shown};
 use crate::support::bodies::{Says, Script, Step, drip, frame, through, trailers};
@@ -35,7 +36,7 @@ fn reqwest_error_response_gets_verdict_and_is_unchanged() {
         assert_eq!((response.headers().len(), &response.headers()["x-one"]), (1, &"1".parse().unwrap()));
         assert_eq!(response.extensions().get(), Some(&7_u32));
         assert_eq!(response.content_length(), Some(text.len() as u64));
-        assert_eq!(Carried::on(&response), Some(OWN.into()));
+        assert_eq!(CarriedVerdict::get(&response), Some(OWN.into()));
         assert_eq!(now(response.text()).unwrap(), text);
     }
 }
@@ -45,7 +46,7 @@ fn reqwest_success_is_unchanged() {
     let (response, shown) = read(200, Script::new(drip(b"the body")).says(Says::Truth));
     assert!(shown.all().is_empty());
     assert_eq!((response.url().as_str(), response.content_length()), (URL, Some(8)));
-    assert_eq!(Carried::on(&response), None);
+    assert_eq!(CarriedVerdict::get(&response), None);
     assert_eq!(now(response.text()).unwrap(), "the body");
 }
 

@@ -46,7 +46,7 @@ const END: &str = "event: message_stop\ndata: {\"type\": \"message_stop\"}\n\nda
 /// A stream that is watched, and what its hook is told.
 fn watched(content: &str, steps: Vec<Step>) -> (impl StreamBody, Log) {
     let log = Log::default();
-    let layer = FaultClassifyLayer::new().track_body(log.clone()).watch_llm_events();
+    let layer = FaultClassifyLayer::new().track_body(log.clone()).inspect_llm_events();
     (now(through(&layer, of_type(content, Script::new(steps)))).into_body(), log)
 }
 
@@ -118,7 +118,7 @@ fn sse_event_cut_by_end_of_body_counts() {
 fn llm_events_event_cut_by_unread_end_counts() {
     let cut = anthropic("overloaded_error").trim_end().to_owned();
     let log = Log::default();
-    let layer = FaultClassifyLayer::new().track_body(log.clone()).watch_llm_events();
+    let layer = FaultClassifyLayer::new().track_body(log.clone()).inspect_llm_events();
     let script = Script::new([frame(cut.clone()), Step::Wait]).says(Says::Truth);
     let mut body = now(through(&layer, of_type(STREAM, script))).into_body();
     assert_eq!(poll(&mut body), Seen::Data(cut.into()));

@@ -17,9 +17,10 @@ use http::Response;
 use http_body::Body;
 use http_body_util::BodyExt;
 use tower::{Layer, service_fn};
+use tower_fault_classify::body::{BodyEnd, EndReason, OnEnd};
+use tower_fault_classify::rules::GrpcRules;
 use tower_fault_classify::{
-    BodyEnd, BoxError, Fault, FaultClassifyLayer, GrpcRules, Health, How, Kind, OnEnd, Origin, Retryable,
-    Rule, Verdict, classify_fn,
+    BoxError, Fault, FaultClassifyLayer, Health, Kind, Origin, Retryable, Rule, Verdict, classify_fn,
 };
 
 use crate::support::bodies::{Says, Script, Seen, Step, answer, drip, frame, poll, through, trailers};
@@ -356,7 +357,7 @@ fn hook_is_cloned_per_response_and_not_called_on_error() {
 fn grpc_rules_change_codes_in_trailers() {
     let log = Log::default();
     let busy = GrpcRules::row(14).with_health(Health::Neutral).with_kind(Kind::Overloaded);
-    let rules = GrpcRules::new().treat(5, Verdict::Success).treat(14, busy);
+    let rules = GrpcRules::new().code(5, Verdict::Success).code(14, busy);
     let layer = FaultClassifyLayer::new().rule(rules).track_body(log.clone());
     let told = |code| {
         let steps = [frame("message"), trailers(&[("grpc-status", code)])];
@@ -365,7 +366,7 @@ fn grpc_rules_change_codes_in_trailers() {
     };
     assert_eq!(told("5"), None);
     assert_eq!(told("14"), Some((Kind::Overloaded, Health::Neutral)));
-    assert_eq!(told("7"), CODES[7], "it has no opinion on others");
+    assert_eq!(told("7"), CODES[7], "it returns no verdict on others");
 }
 
 /// Says of every end how it came.
@@ -373,16 +374,16 @@ fn grpc_rules_change_codes_in_trailers() {
 struct Tells(Kind);
 
 impl<Res, Err> Rule<Res, Err> for Tells {
-    fn opinion(&self, _: Result<&Res, &Err>) -> Option<Verdict> {
+    fn verdict(&self, _: Result<&Res, &Err>) -> Option<Verdict> {
         None
     }
 
-    fn opinion_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
+    fn verdict_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
         let fault = Fault::new(self.0, Retryable::Never, Health::Healthy, Origin::Local);
-        match end.how() {
-            How::Dropped if !end.is_grpc() => Some(fault.into()),
-            How::Complete(Some(trailers)) if trailers.contains_key("x-moved") => Some(fault.into()),
-            How::Failed(error) if error.downcast_ref::<io::Error>().is_some() => Some(Verdict::Success),
+        match end.reason() {
+            EndReason::Dropped if !end.is_grpc() => Some(fault.into()),
+            EndReason::Complete(Some(trailers)) if trailers.contains_key("x-moved") => Some(fault.into()),
+            EndReason::Failed(error) if error.downcast_ref::<io::Error>().is_some() => Some(Verdict::Success),
             _ => None,
         }
     }
