@@ -42,7 +42,7 @@ fn main() {
             let circuit = &array[*of_array.next().unwrap() as usize];
             let permit = circuit.try_acquire().unwrap();
             let answered = call(&mut Bare, 7_u64);
-            permit.settle(Verdict::Success);
+            permit.record(Verdict::Success);
             answered
         }),
         variant("one key of 100,000", || call(&mut service, *of_map.next().unwrap())),
@@ -82,7 +82,7 @@ fn memory() {
     let layer = layer(10_000);
     let mut service = layer.layer(Bare);
     for _ in 0..4 {
-        layer.circuits().get_or_insert(0).unwrap().try_acquire().unwrap().settle(failure());
+        layer.circuits().get_or_insert(0).unwrap().try_acquire().unwrap().record(failure());
     }
     let mut next = 1;
     let mut junk = |calls: u64| {

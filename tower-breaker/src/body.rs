@@ -1,4 +1,4 @@
-//! Calls that are over when the response's body is.
+//! When the outcome of an answered call is recorded.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,18 +14,56 @@ use tower_fault_classify::body::{
 use tower_fault_classify::classifiers::{AsError, TypedError};
 use tower_fault_classify::{Fault, Kind, Origin, Verdict};
 
-use crate::circuit::{CallDuration, Hold, Permit};
-use crate::settle::Settle;
+use crate::circuit::{CallDuration, Hold, Own, Permit};
 
-/// Settles at the end of the response's body; see [`track_body`](crate::BreakerLayer::track_body).
-pub struct TrackBody<W = NoInspector, K = TypedError> {
+/// Records the outcome of an answered call: at once, or at the end of the response's body.
+pub trait RecordOutcome<Res, C, H: Hold = Own> {
+    /// The response that the caller gets.
+    type Response;
+
+    /// Records the response's outcome with the permit, or wraps the response's body, which records
+    /// it later. `verdict` is that of `classify` on the head; `judge` classifies the end.
+    fn record(
+        &self,
+        response: Res,
+        permit: Permit<H>,
+        verdict: &Verdict,
+        classify: &C,
+        judge: ClassifyEnd<C>,
+    ) -> Self::Response;
+
+    /// Passes the answer to a rejected call on. There is no permit, and nothing to record.
+    fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Self::Response, E>>;
+}
+
+/// Records the outcome when the response's head arrives, its body unread. The default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OnHead;
+
+impl<Res, C, H: Hold> RecordOutcome<Res, C, H> for OnHead {
+    type Response = Res;
+
+    #[inline]
+    fn record(&self, response: Res, permit: Permit<H>, verdict: &Verdict, _: &C, _: ClassifyEnd<C>) -> Res {
+        permit.record_by_ref(verdict);
+        response
+    }
+
+    #[inline]
+    fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Res, E>> {
+        answer
+    }
+}
+
+/// Records the outcome at the end of the response's body; see [`track_body`](crate::BreakerLayer::track_body).
+pub struct OnBodyEnd<W = NoInspector, K = TypedError> {
     clock: Clock,
     /// In nanoseconds.
     healthy_after: u64,
     kind: PhantomData<fn() -> (W, K)>,
 }
 
-impl<W, K> TrackBody<W, K> {
+impl<W, K> OnBodyEnd<W, K> {
     pub(crate) const fn new(clock: Clock, healthy_after: u64) -> Self {
         Self { clock, healthy_after, kind: PhantomData }
     }
@@ -37,26 +75,26 @@ impl<W, K> TrackBody<W, K> {
 
     /// The same, with its data watched by `V`.
     #[cfg(feature = "llm")]
-    pub(crate) fn watched<V>(self) -> TrackBody<V, K> {
-        TrackBody::new(self.clock, self.healthy_after)
+    pub(crate) fn watched<V>(self) -> OnBodyEnd<V, K> {
+        OnBodyEnd::new(self.clock, self.healthy_after)
     }
 }
 
 /// A response of which a body was tracked by a permit that holds its circuit by `H`.
 type Tracked<Res, C, H, W> =
-    <Res as ReplaceBody<TrackedBody<<Res as TakeBody>::Body, AtEnd<H>, C, Healthy<W>>>>::Response;
+    <Res as ReplaceBody<TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H>, C, Healthy<W>>>>::Response;
 
-impl<Res, C, H, W, K> Settle<Res, C, H> for TrackBody<W, K>
+impl<Res, C, H, W, K> RecordOutcome<Res, C, H> for OnBodyEnd<W, K>
 where
     C: Clone,
     H: Hold,
     W: DataInspector<<Res::Body as Body>::Data>,
-    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, AtEnd<H>, C, Healthy<W>>>,
+    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H>, C, Healthy<W>>>,
     <Res::Body as Body>::Error: AsError<K>,
 {
     type Response = Tracked<Res, C, H, W>;
 
-    fn settle(
+    fn record(
         &self,
         response: Res,
         permit: Permit<H>,
@@ -67,7 +105,7 @@ where
         let healthy_from = self.clock.now().saturating_add(self.healthy_after);
         let watch = response.headers().map_or_else(W::default, W::of);
         let watch = Healthy { watch, limit: Some((self.clock, healthy_from)) };
-        let hook = AtEnd { duration: permit.duration(), permit, answered: false };
+        let hook = RecordAtEnd { duration: permit.duration(), permit, answered: false };
         track_response(response, *verdict, watch, hook, classify, judge)
     }
 
@@ -76,30 +114,30 @@ where
     }
 }
 
-impl<W, K> Clone for TrackBody<W, K> {
+impl<W, K> Clone for OnBodyEnd<W, K> {
     fn clone(&self) -> Self {
         Self::new(self.clock, self.healthy_after)
     }
 }
 
-impl<W, K> fmt::Debug for TrackBody<W, K> {
+impl<W, K> fmt::Debug for OnBodyEnd<W, K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let healthy_after = Duration::from_nanos(self.healthy_after);
-        f.debug_struct("TrackBody").field("healthy_after", &healthy_after).finish_non_exhaustive()
+        f.debug_struct("OnBodyEnd").field("healthy_after", &healthy_after).finish_non_exhaustive()
     }
 }
 
-/// Settles a permit at the end of a body.
+/// Records the outcome of a call at the end of a body.
 #[derive(Debug)]
-pub struct AtEnd<H: Hold> {
+pub struct RecordAtEnd<H: Hold> {
     permit: Permit<H>,
-    /// How long the head duration: a stream that goes on for hours is not slow.
+    /// How long the head took: a stream that goes on for hours is not slow.
     duration: CallDuration,
     /// Whether data has come.
     answered: bool,
 }
 
-impl<H: Hold> OnEnd for AtEnd<H> {
+impl<H: Hold> OnEnd for RecordAtEnd<H> {
     #[inline]
     fn on_data(&mut self) {
         self.answered = true;

@@ -137,6 +137,7 @@ const fn condition(state: CircuitState, ends: bool) -> &'static str {
     match state {
         CircuitState::Closed => "in slow start",
         CircuitState::Open if !ends => "open until it is reset",
+        CircuitState::HalfOpen => "half-open",
         CircuitState::ForcedOpen => "forced open until it is released",
         state => state.as_str(),
     }
@@ -148,41 +149,85 @@ impl Error for Rejection {
     }
 }
 
-/// A control call that the circuit does not take, for it is forced, or disabled by its configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forced {
-    circuit: &'static str,
-    state: CircuitState,
+/// Why a manual override, or another control call, was refused. The circuit is unchanged.
+///
+/// ```text
+/// no circuit `biling` in the registry; check the name, or create the circuit first
+/// circuit breaker `billing` is forced open; release it first
+/// circuit breaker `billing` is disabled; configure another mode first
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// The registry has no circuit of this name.
+    Unknown {
+        /// The name.
+        circuit: String,
+    },
+    /// A manual override takes precedence until [`release`](crate::Circuit::release).
+    Forced {
+        /// The name of the circuit.
+        circuit: &'static str,
+        /// The state to which the circuit is forced.
+        state: CircuitState,
+    },
+    /// The circuit is disabled by its configuration.
+    Disabled {
+        /// The name of the circuit.
+        circuit: &'static str,
+    },
 }
 
-impl Forced {
+impl ControlError {
+    /// The error of a circuit in `state`, which is forced or disabled.
     pub(crate) const fn new(circuit: &'static str, state: CircuitState) -> Self {
-        Self { circuit, state }
+        match state {
+            CircuitState::Disabled => Self::Disabled { circuit },
+            state => Self::Forced { circuit, state },
+        }
     }
 
     /// The name of the circuit.
-    pub const fn circuit(&self) -> &'static str {
-        self.circuit
+    pub fn circuit(&self) -> &str {
+        match self {
+            Self::Unknown { circuit } => circuit,
+            Self::Forced { circuit, .. } | Self::Disabled { circuit } => circuit,
+        }
     }
 
-    /// What it is forced to.
-    pub const fn state(&self) -> CircuitState {
-        self.state
+    /// The state of the circuit, if there is one.
+    pub const fn state(&self) -> Option<CircuitState> {
+        match self {
+            Self::Unknown { .. } => None,
+            Self::Forced { state, .. } => Some(*state),
+            Self::Disabled { .. } => Some(CircuitState::Disabled),
+        }
     }
 }
 
-impl fmt::Display for Forced {
+impl fmt::Display for ControlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { circuit, state } = self;
-        let remedy = match state {
-            CircuitState::Disabled => "configure another mode",
-            _ => "release it",
-        };
-        write!(f, "circuit breaker `{circuit}` is {state}; {remedy} first")
+        match self {
+            Self::Unknown { circuit } => {
+                write!(
+                    f,
+                    "no circuit `{circuit}` in the registry; check the name, or create the circuit first"
+                )
+            }
+            Self::Forced { circuit, state: CircuitState::ForcedClosed } => {
+                write!(f, "circuit breaker `{circuit}` is forced closed; release it first")
+            }
+            Self::Forced { circuit, .. } => {
+                write!(f, "circuit breaker `{circuit}` is forced open; release it first")
+            }
+            Self::Disabled { circuit } => {
+                write!(f, "circuit breaker `{circuit}` is disabled; configure another mode first")
+            }
+        }
     }
 }
 
-impl Error for Forced {}
+impl Error for ControlError {}
 
 /// The error of a [`Breaker`](crate::Breaker) whose inner error is a type of its own, and of a
 /// [`Circuit`](crate::Circuit)'s calls.
@@ -344,9 +389,9 @@ mod tests {
     #[test]
     fn control_error_names_the_next_step() {
         let text = "circuit breaker `billing` is forced open; release it first";
-        assert_eq!(Forced::new("billing", CircuitState::ForcedOpen).to_string(), text);
+        assert_eq!(ControlError::new("billing", CircuitState::ForcedOpen).to_string(), text);
         let text = "circuit breaker `billing` is disabled; configure another mode first";
-        assert_eq!(Forced::new("billing", CircuitState::Disabled).to_string(), text);
+        assert_eq!(ControlError::new("billing", CircuitState::Disabled).to_string(), text);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::label::Label;
 use crate::machine::CircuitState;
 
 /// How the breaker's error is made of the inner one.
-pub trait ErrorMode<E> {
+pub trait RejectionMode<E> {
     /// The breaker's error.
     type Error;
 
@@ -29,7 +29,7 @@ pub trait ErrorMode<E> {
 }
 
 /// How a rejected call is answered.
-pub trait OnReject<Req, Res, E>: ErrorMode<E> {
+pub trait OnReject<Req, Res, E>: RejectionMode<E> {
     /// The answer.
     type Future: Future<Output = Result<Res, Self::Error>>;
 
@@ -41,29 +41,29 @@ pub trait OnReject<Req, Res, E>: ErrorMode<E> {
 ///
 /// Over an inner error that is a type of its own the error is [`BreakerError`]. Over one that is boxed it stays what it is,
 /// and the [`Rejection`] is boxed straight in. The marker `K` is inferred.
-pub struct Errors<K = TypedError>(PhantomData<fn() -> K>);
+pub struct ReturnError<K = TypedError>(PhantomData<fn() -> K>);
 
-impl<K> Errors<K> {
+impl<K> ReturnError<K> {
     pub(crate) const fn new() -> Self {
         Self(PhantomData)
     }
 }
 
-impl<K> Clone for Errors<K> {
+impl<K> Clone for ReturnError<K> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<K> Copy for Errors<K> {}
+impl<K> Copy for ReturnError<K> {}
 
-impl<K> fmt::Debug for Errors<K> {
+impl<K> fmt::Debug for ReturnError<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Errors")
+        f.write_str("ReturnError")
     }
 }
 
-impl<E: Error + 'static> ErrorMode<E> for Errors<TypedError> {
+impl<E: Error + 'static> RejectionMode<E> for ReturnError<TypedError> {
     type Error = BreakerError<E>;
 
     #[inline]
@@ -72,7 +72,7 @@ impl<E: Error + 'static> ErrorMode<E> for Errors<TypedError> {
     }
 }
 
-impl<Req, Res, E: Error + 'static> OnReject<Req, Res, E> for Errors<TypedError> {
+impl<Req, Res, E: Error + 'static> OnReject<Req, Res, E> for ReturnError<TypedError> {
     type Future = Rejected<Res, BreakerError<E>>;
 
     #[inline]
@@ -81,7 +81,7 @@ impl<Req, Res, E: Error + 'static> OnReject<Req, Res, E> for Errors<TypedError> 
     }
 }
 
-impl<E> ErrorMode<E> for Errors<BoxedError>
+impl<E> RejectionMode<E> for ReturnError<BoxedError>
 where
     E: Deref<Target = dyn Error + Send + Sync> + From<Rejection>,
 {
@@ -93,7 +93,7 @@ where
     }
 }
 
-impl<Req, Res, E> OnReject<Req, Res, E> for Errors<BoxedError>
+impl<Req, Res, E> OnReject<Req, Res, E> for ReturnError<BoxedError>
 where
     E: Deref<Target = dyn Error + Send + Sync> + From<Rejection>,
 {
@@ -149,7 +149,7 @@ impl<F> Fallback<F> {
     }
 }
 
-impl<F, E> ErrorMode<E> for Fallback<F> {
+impl<F, E> RejectionMode<E> for Fallback<F> {
     type Error = E;
 
     #[inline]
@@ -185,7 +185,7 @@ impl<F> FallbackAsync<F> {
     }
 }
 
-impl<F, E> ErrorMode<E> for FallbackAsync<F> {
+impl<F, E> RejectionMode<E> for FallbackAsync<F> {
     type Error = E;
 
     #[inline]
@@ -222,7 +222,7 @@ pub struct GrpcUnavailable;
 
 macro_rules! answers {
     ($answer:ty, $respond:expr) => {
-        impl<E> ErrorMode<E> for $answer {
+        impl<E> RejectionMode<E> for $answer {
             type Error = E;
 
             #[inline]

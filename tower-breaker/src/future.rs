@@ -9,9 +9,9 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tower_fault_classify::Classify;
 
+use crate::body::RecordOutcome;
 use crate::circuit::{Hold, Own, Permit};
-use crate::fallback::ErrorMode;
-use crate::settle::Settle;
+use crate::fallback::RejectionMode;
 
 pin_project! {
     /// Comes to what the inner call comes to, or to the answer to a rejected call.
@@ -34,26 +34,26 @@ pin_project! {
             inner: F,
             permit: Option<Permit<H>>,
             classify: C,
-            settle: B,
+            record: B,
         },
         Rejected {
             #[pin]
             answer: J,
-            settle: B,
+            record: B,
         },
     }
 }
 
 impl<F, C, R, B, J, H: Hold> ResponseFuture<F, C, R, B, J, H> {
     #[inline]
-    pub(crate) const fn calling(inner: F, permit: Option<Permit<H>>, classify: C, settle: B) -> Self {
-        let state = State::Calling { inner, permit, classify, settle };
+    pub(crate) const fn calling(inner: F, permit: Option<Permit<H>>, classify: C, record: B) -> Self {
+        let state = State::Calling { inner, permit, classify, record };
         Self { state, reject: PhantomData }
     }
 
     #[inline]
-    pub(crate) const fn rejected(answer: J, settle: B) -> Self {
-        Self { state: State::Rejected { answer, settle }, reject: PhantomData }
+    pub(crate) const fn rejected(answer: J, record: B) -> Self {
+        Self { state: State::Rejected { answer, record }, reject: PhantomData }
     }
 }
 
@@ -61,8 +61,8 @@ impl<F, C, R, B, J, H, Res, E> Future for ResponseFuture<F, C, R, B, J, H>
 where
     F: Future<Output = Result<Res, E>>,
     C: Classify<Res, E>,
-    R: ErrorMode<E>,
-    B: Settle<Res, C, H>,
+    R: RejectionMode<E>,
+    B: RecordOutcome<Res, C, H>,
     J: Future<Output = Result<Res, R::Error>>,
     H: Hold,
 {
@@ -71,35 +71,35 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            StateProj::Calling { inner, permit, classify, settle } => {
+            StateProj::Calling { inner, permit, classify, record } => {
                 let result = ready!(Permit::guard(permit, || inner.poll(cx)));
-                Poll::Ready(finish::<R, _, _, _, _, _>(result, permit, classify, settle))
+                Poll::Ready(finish::<R, _, _, _, _, _>(result, permit, classify, record))
             }
-            StateProj::Rejected { answer, settle } => settle.pass(answer.poll(cx)),
+            StateProj::Rejected { answer, record } => record.pass(answer.poll(cx)),
         }
     }
 }
 
-/// Judges what a call came to, and settles its permit.
+/// Classifies the result of a call and records it.
 #[expect(clippy::inline_always, reason = "what it is given would go through memory, twice a call")]
 #[inline(always)]
 pub(crate) fn finish<R, Res, E, C, B, H>(
     result: Result<Res, E>,
     permit: &mut Option<Permit<H>>,
     classify: &C,
-    settle: &B,
+    record: &B,
 ) -> Result<B::Response, R::Error>
 where
     C: Classify<Res, E>,
-    R: ErrorMode<E>,
-    B: Settle<Res, C, H>,
+    R: RejectionMode<E>,
+    B: RecordOutcome<Res, C, H>,
     H: Hold,
 {
     let verdict = classify.classify(result.as_ref());
     // The inner future panics if it is polled again, so that a call does not come to anything twice.
     let permit = permit.take().expect("`ResponseFuture` is not polled after it was ready");
     match result {
-        Ok(response) => Ok(settle.settle(response, permit, &verdict, classify, C::classify_end)),
+        Ok(response) => Ok(record.record(response, permit, &verdict, classify, C::classify_end)),
         Err(error) => {
             permit.record_by_ref(&verdict);
             Err(R::inner(error))

@@ -9,14 +9,13 @@ use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst, TypedError}
 use tower_fault_classify::{Fault, Health};
 use tower_layer::Layer;
 
-use crate::body::TrackBody;
+use crate::body::{OnBodyEnd, OnHead};
 use crate::circuit::Circuit;
 use crate::classifier::{HealthBy, KeepLastFailure, LastFailureMode, NoLastFailure};
 use crate::config::BreakerConfig;
 use crate::error::Rejection;
-use crate::fallback::{Errors, Fallback, FallbackAsync, GrpcUnavailable, Http503};
+use crate::fallback::{Fallback, FallbackAsync, GrpcUnavailable, Http503, ReturnError};
 use crate::service::Breaker;
-use crate::settle::Head;
 use crate::telemetry::Transition;
 
 /// Stops sending requests to a service that fails, and finds out gently when it is back.
@@ -62,35 +61,35 @@ use crate::telemetry::Transition;
 /// fn check<Request, S: tower::Service<Request>>(_: &S) {}
 /// ```
 #[derive(Clone, Debug)]
-pub struct BreakerLayer<C = Auto, R = Errors, B = Head, L = NoLastFailure> {
+pub struct BreakerLayer<C = Auto, R = ReturnError, B = OnHead, L = NoLastFailure> {
     circuit: Circuit,
     not_ready: bool,
     classify: C,
     reject: R,
-    settle: B,
+    record: B,
     last_failure: L,
 }
 
-impl<KC, KR> BreakerLayer<Auto<KC>, Errors<KR>> {
+impl<KC, KR> BreakerLayer<Auto<KC>, ReturnError<KR>> {
     /// A closed circuit, judging by [`Auto`].
     pub fn new(config: BreakerConfig) -> Self {
         Self::with_circuit(Circuit::new(config))
     }
 }
 
-impl<KC, KR> BreakerLayer<Auto<KC>, Errors<KR>> {
+impl<KC, KR> BreakerLayer<Auto<KC>, ReturnError<KR>> {
     /// Over a circuit that stands already: one of a [`CircuitRegistry`](crate::CircuitRegistry), or of another layer.
     pub fn with_circuit(circuit: Circuit) -> Self {
-        let (classify, reject) = (Auto::new(), Errors::new());
-        Self { circuit, not_ready: false, classify, reject, settle: Head, last_failure: NoLastFailure }
+        let (classify, reject) = (Auto::new(), ReturnError::new());
+        Self { circuit, not_ready: false, classify, reject, record: OnHead, last_failure: NoLastFailure }
     }
 }
 
 impl<R, B, L> BreakerLayer<Auto<TypedError>, R, B, L> {
     /// Judges by `classify` instead.
     pub fn classify<C>(self, classify: C) -> BreakerLayer<C, R, B, L> {
-        let Self { circuit, not_ready, reject, settle, last_failure, .. } = self;
-        BreakerLayer { circuit, not_ready, classify, reject, settle, last_failure }
+        let Self { circuit, not_ready, reject, record, last_failure, .. } = self;
+        BreakerLayer { circuit, not_ready, classify, reject, record, last_failure }
     }
 }
 
@@ -101,12 +100,12 @@ impl<K, R, B, L> BreakerLayer<Auto<K>, R, B, L> {
     /// success even if it is an `Err`. For those, leave `errors_only` off or use
     /// `.classify(NestedErrors::new())`.
     pub fn errors_only(self) -> BreakerLayer<ErrorsOnly<K>, R, B, L> {
-        let Self { circuit, not_ready, reject, settle, last_failure, .. } = self;
-        BreakerLayer { circuit, not_ready, classify: ErrorsOnly::new(), reject, settle, last_failure }
+        let Self { circuit, not_ready, reject, record, last_failure, .. } = self;
+        BreakerLayer { circuit, not_ready, classify: ErrorsOnly::new(), reject, record, last_failure }
     }
 }
 
-impl<C, B, L> BreakerLayer<C, Errors<TypedError>, B, L> {
+impl<C, B, L> BreakerLayer<C, ReturnError<TypedError>, B, L> {
     /// Answers a rejected call with what `answer` makes of it, instead of an error. The error type is then the inner service's own. **Default**:
     /// an error.
     ///
@@ -185,12 +184,12 @@ impl<C, B, L> BreakerLayer<C, Errors<TypedError>, B, L> {
     }
 
     fn on_reject<N>(self, reject: N) -> BreakerLayer<C, N, B, L> {
-        let Self { circuit, not_ready, classify, settle, last_failure, .. } = self;
-        BreakerLayer { circuit, not_ready, classify, reject, settle, last_failure }
+        let Self { circuit, not_ready, classify, record, last_failure, .. } = self;
+        BreakerLayer { circuit, not_ready, classify, reject, record, last_failure }
     }
 }
 
-impl<C, R, L> BreakerLayer<C, R, Head, L> {
+impl<C, R, L> BreakerLayer<C, R, OnHead, L> {
     /// A call is over when its response's body is, and counts for what the end says: gRPC's trailers, an error while it is read, a body that
     /// is dropped halfway. Its permit travels with the body. **Default**: a call is over when the response comes, its body unread.
     ///
@@ -215,43 +214,43 @@ impl<C, R, L> BreakerLayer<C, R, Head, L> {
     /// # fn check<R, S: tower::Service<R>>(_: &S) {}
     /// # check::<(), _>(&service);
     /// ```
-    pub fn track_body<K>(self) -> BreakerLayer<C, R, TrackBody<NoInspector, K>, L> {
+    pub fn track_body<K>(self) -> BreakerLayer<C, R, OnBodyEnd<NoInspector, K>, L> {
         let Self { circuit, not_ready, classify, reject, last_failure, .. } = self;
-        let settle = TrackBody::new(circuit.core().clock(), circuit.core().probe_lease());
-        BreakerLayer { circuit, not_ready, classify, reject, settle, last_failure }
+        let record = OnBodyEnd::new(circuit.core().clock(), circuit.core().probe_lease());
+        BreakerLayer { circuit, not_ready, classify, reject, record, last_failure }
     }
 }
 
-impl<C, R, W, K, L> BreakerLayer<C, R, TrackBody<W, K>, L> {
+impl<C, R, W, K, L> BreakerLayer<C, R, OnBodyEnd<W, K>, L> {
     /// A stream whose data still comes so long after its head is a success: it does not keep a probe's place for hours. Zero: with its first
     /// data. **Default**: the [`probe_lease`](crate::BreakerConfigBuilder::probe_lease).
     pub fn healthy_after(self, time: Duration) -> Self {
-        Self { settle: self.settle.healthy_after(time), ..self }
+        Self { record: self.record.healthy_after(time), ..self }
     }
 }
 
 #[cfg(feature = "llm")]
-impl<C, R, K, L> BreakerLayer<C, R, TrackBody<NoInspector, K>, L> {
+impl<C, R, K, L> BreakerLayer<C, R, OnBodyEnd<NoInspector, K>, L> {
     /// Also looks for the errors within event streams of LLM APIs; see [`LlmEvents`](tower_fault_classify::body::LlmEvents). A call is over when one
     /// is found.
     pub fn inspect_llm_events(
         self,
-    ) -> BreakerLayer<C, R, TrackBody<tower_fault_classify::body::LlmEvents, K>, L> {
-        let Self { circuit, not_ready, classify, reject, settle, last_failure } = self;
-        BreakerLayer { circuit, not_ready, classify, reject, settle: settle.watched(), last_failure }
+    ) -> BreakerLayer<C, R, OnBodyEnd<tower_fault_classify::body::LlmEvents, K>, L> {
+        let Self { circuit, not_ready, classify, reject, record, last_failure } = self;
+        BreakerLayer { circuit, not_ready, classify, reject, record: record.watched(), last_failure }
     }
 }
 
 impl<C, R, B, L> BreakerLayer<C, R, B, L> {
     /// Asks `rule` first. The rule that was added last is asked first.
     pub fn rule<N>(self, rule: N) -> BreakerLayer<RuleFirst<N, C>, R, B, L> {
-        let Self { circuit, not_ready, classify, reject, settle, last_failure } = self;
+        let Self { circuit, not_ready, classify, reject, record, last_failure } = self;
         BreakerLayer {
             circuit,
             not_ready,
             classify: RuleFirst::new(rule, classify),
             reject,
-            settle,
+            record,
             last_failure,
         }
     }
@@ -276,13 +275,13 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
     where
         F: Fn(&Fault) -> Health,
     {
-        let Self { circuit, not_ready, classify, reject, settle, last_failure } = self;
+        let Self { circuit, not_ready, classify, reject, record, last_failure } = self;
         BreakerLayer {
             circuit,
             not_ready,
             classify: HealthBy::new(classify, health),
             reject,
-            settle,
+            record,
             last_failure,
         }
     }
@@ -299,9 +298,9 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
         self,
         label: impl Into<Cow<'static, str>>,
     ) -> BreakerLayer<C, R, B, KeepLastFailure<K>> {
-        let Self { circuit, not_ready, classify, reject, settle, .. } = self;
+        let Self { circuit, not_ready, classify, reject, record, .. } = self;
         let last_failure = KeepLastFailure::new(label.into());
-        BreakerLayer { circuit, not_ready, classify, reject, settle, last_failure }
+        BreakerLayer { circuit, not_ready, classify, reject, record, last_failure }
     }
 
     /// Tells `observer` of every change of the circuit's state: see [`Circuit::on_transition`].
@@ -364,9 +363,9 @@ where
     L: LastFailureMode,
 {
     fn service<S>(&self, inner: S, renew: Option<fn(&S) -> S>) -> Breaker<S, L::Classify<C>, R, B> {
-        let Self { circuit, not_ready, classify, reject, settle, last_failure } = self.clone();
+        let Self { circuit, not_ready, classify, reject, record, last_failure } = self.clone();
         let classify = last_failure.around(classify, &circuit);
-        let service = Breaker::new(inner, renew, circuit, classify, reject, settle);
+        let service = Breaker::new(inner, renew, circuit, classify, reject, record);
         #[cfg(feature = "tokio")]
         if not_ready {
             return service.not_ready_when_open();
@@ -393,7 +392,7 @@ where
 
 /// A [`BreakerLayer`] for services that are not `Clone`; see [`BreakerLayer::without_clone`].
 #[derive(Clone, Debug)]
-pub struct WithoutClone<C = Auto, R = Errors, B = Head, L = NoLastFailure>(BreakerLayer<C, R, B, L>);
+pub struct WithoutClone<C = Auto, R = ReturnError, B = OnHead, L = NoLastFailure>(BreakerLayer<C, R, B, L>);
 
 impl<S, C, R, B, L> Layer<S> for WithoutClone<C, R, B, L>
 where

@@ -21,10 +21,9 @@ mod registry;
 #[cfg(feature = "serde")]
 mod serde;
 mod service;
-mod settle;
 mod telemetry;
 
-pub use body::TrackBody;
+pub use body::{OnBodyEnd, OnHead, RecordOutcome};
 pub use call::Call;
 #[cfg(feature = "tokio")]
 pub use call::CallWithin;
@@ -35,9 +34,9 @@ pub use classifier::{HealthBy, KeepFailures, KeepLastFailure, LastFailureMode, N
 pub use config::{BreakerConfig, BreakerConfigBuilder, CancelledPolicy, Mode};
 #[cfg(feature = "keyed")]
 pub use config::{KeyedConfig, KeyedConfigBuilder, Overflow};
-pub use error::{BreakerError, Forced, Rejection, TimedOut};
+pub use error::{BreakerError, ControlError, Rejection, TimedOut};
 pub use fallback::{
-    ErrorMode, Errors, Fallback, FallbackAsync, GrpcUnavailable, Http503, OnReject, Rejected,
+    Fallback, FallbackAsync, GrpcUnavailable, Http503, OnReject, Rejected, RejectionMode, ReturnError,
 };
 pub use future::ResponseFuture;
 #[cfg(feature = "keyed")]
@@ -50,9 +49,8 @@ pub use keyed::{
 };
 pub use layer::{BreakerLayer, WithoutClone};
 pub use machine::{CircuitState, Counts, HealthReport, Reason};
-pub use registry::{CircuitRegistry, ControlError};
+pub use registry::CircuitRegistry;
 pub use service::Breaker;
-pub use settle::{Head, Settle};
 pub use telemetry::{LastFailure, Transition};
 #[cfg(feature = "stream")]
 pub use telemetry::{Missed, Transitions};

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +9,7 @@ use tower_fault_classify::__internals::ConfigError;
 
 use crate::circuit::{Circuit, Status};
 use crate::config::BreakerConfig;
-use crate::error::Forced;
+use crate::error::ControlError;
 use crate::machine::HealthReport;
 use crate::telemetry::{Observers, Transition};
 
@@ -189,7 +188,7 @@ impl CircuitRegistry {
     ///
     /// There is no such circuit, or it is forced.
     pub fn trip(&self, name: &str) -> Result<(), ControlError> {
-        Ok(self.known(name)?.trip()?)
+        self.known(name)?.trip()
     }
 
     /// See [`Circuit::reset`].
@@ -198,7 +197,7 @@ impl CircuitRegistry {
     ///
     /// There is no such circuit, or it is forced.
     pub fn reset(&self, name: &str) -> Result<(), ControlError> {
-        Ok(self.known(name)?.reset()?)
+        self.known(name)?.reset()
     }
 
     /// See [`Circuit::force_open`].
@@ -207,7 +206,7 @@ impl CircuitRegistry {
     ///
     /// There is no such circuit, or it is disabled.
     pub fn force_open(&self, name: &str) -> Result<(), ControlError> {
-        Ok(self.known(name)?.force_open()?)
+        self.known(name)?.force_open()
     }
 
     /// See [`Circuit::force_closed`].
@@ -216,7 +215,7 @@ impl CircuitRegistry {
     ///
     /// There is no such circuit, or it is disabled.
     pub fn force_closed(&self, name: &str) -> Result<(), ControlError> {
-        Ok(self.known(name)?.force_closed()?)
+        self.known(name)?.force_closed()
     }
 
     /// See [`Circuit::release`].
@@ -240,7 +239,7 @@ impl CircuitRegistry {
     }
 
     fn known(&self, name: &str) -> Result<Circuit, ControlError> {
-        self.get(name).ok_or_else(|| ControlError::Unknown { name: name.to_owned() })
+        self.get(name).ok_or_else(|| ControlError::Unknown { circuit: name.to_owned() })
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
@@ -253,35 +252,3 @@ impl fmt::Debug for CircuitRegistry {
         f.debug_struct("CircuitRegistry").field("circuits", &self.circuits()).finish_non_exhaustive()
     }
 }
-
-/// What a registry could not do to a circuit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ControlError {
-    /// There is no circuit of that name.
-    Unknown {
-        /// The name.
-        name: String,
-    },
-    /// The circuit does not take it.
-    Forced(Forced),
-}
-
-impl From<Forced> for ControlError {
-    fn from(forced: Forced) -> Self {
-        Self::Forced(forced)
-    }
-}
-
-impl fmt::Display for ControlError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unknown { name } => {
-                write!(f, "no circuit `{name}` in the registry; check the name, or create the circuit first")
-            }
-            Self::Forced(forced) => forced.fmt(f),
-        }
-    }
-}
-
-impl Error for ControlError {}

@@ -1,5 +1,7 @@
-//! Configurations in files, and statuses: by the setters' names, with durations as people write
-//! them.
+//! Configurations in files and statuses.
+//!
+//! A configuration has the setters' names, with durations such as `"1m 30s"`. A status and a
+//! transition have durations as seconds, in fields whose names end in `_seconds`.
 
 #![expect(clippy::ref_option, reason = "serde passes a field as a reference")]
 
@@ -18,17 +20,14 @@ use crate::circuit::{CircuitConfig, Shape};
 use crate::config::{BreakerConfig, CancelledPolicy, DURATIONS, GROWTH, Mode, PROBES, SHARES, WINDOW_CALLS};
 use crate::machine::{Cancelled, OpenDuration, RecoveryLimits, SlowCallLimits, TripLimits};
 
-/// The field of a duration.
-pub(crate) fn duration<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
-    Human(*duration).serialize(to)
+/// Writes a duration as a number of seconds. The field's name ends in `_seconds`.
+pub(crate) fn seconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(duration.as_secs_f64())
 }
 
-/// The field of a duration that can be absent.
-pub(crate) fn optional_duration<S: Serializer>(
-    duration: &Option<Duration>,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    duration.map(Human).serialize(to)
+/// Writes a duration that can be absent as a number of seconds.
+pub(crate) fn optional_seconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_secs_f64()).serialize(to)
 }
 
 /// The field of a wall-clock time, in the format of RFC 3339.
@@ -43,7 +42,7 @@ pub(crate) fn one_fault<S: Serializer>(fault: &Fault, to: S) -> Result<S::Ok, S:
     axes.serialize_field("retryable", fault.retryable().as_str())?;
     axes.serialize_field("health", fault.health().as_str())?;
     axes.serialize_field("origin", fault.origin().as_str())?;
-    axes.serialize_field("retry_after", &fault.retry_after().map(Human))?;
+    axes.serialize_field("retry_after_seconds", &fault.retry_after().map(|delay| delay.as_secs_f64()))?;
     axes.end()
 }
 
@@ -659,6 +658,8 @@ mod tests {
         let status = serde_json::to_value(circuit.status()).unwrap();
         assert_eq!((&status["circuit"], &status["state"]), (&"search".into(), &"open".into()));
         assert_eq!(status["last_trip"]["reason"], "tripped");
-        assert!(status["retry_after"].as_str().is_some_and(|time| time.contains('s')), "{status}");
+        let left = status["retry_after_seconds"].as_f64().unwrap();
+        assert!((29.0..=31.0).contains(&left), "{status}");
+        assert!(status["lasted_seconds"].as_f64().unwrap() < 1.0, "{status}");
     }
 }

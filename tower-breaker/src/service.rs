@@ -6,12 +6,12 @@ use std::task::{Context, Poll, ready};
 use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
 
+use crate::body::RecordOutcome;
 use crate::circuit::{Arrival, Circuit, Denied, Permit, Reserved};
 use crate::error::Rejection;
 use crate::fallback::OnReject;
 use crate::future::ResponseFuture;
 use crate::readiness::Readiness;
-use crate::settle::Settle;
 
 /// Guards its inner service with a circuit. Made by [`BreakerLayer`](crate::BreakerLayer).
 ///
@@ -56,7 +56,7 @@ pub struct Breaker<S, C, R, B> {
     not_ready_when_open: bool,
     classify: C,
     reject: R,
-    settle: B,
+    record: B,
 }
 
 impl<S, C, R, B> Breaker<S, C, R, B> {
@@ -66,10 +66,10 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         circuit: Circuit,
         classify: C,
         reject: R,
-        settle: B,
+        record: B,
     ) -> Self {
         let (readiness, not_ready_when_open) = (Readiness::Idle, false);
-        Self { inner, renew, readiness, circuit, not_ready_when_open, classify, reject, settle }
+        Self { inner, renew, readiness, circuit, not_ready_when_open, classify, reject, record }
     }
 
     /// The same service, not ready while its circuit refuses calls.
@@ -148,13 +148,13 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
     fn begin<Req>(&mut self, permit: Permit, request: Req) -> ResponseFuture<S::Future, C, R, B, R::Future>
     where
         S: Service<Req>,
-        B: Settle<S::Response, C> + Clone,
+        B: RecordOutcome<S::Response, C> + Clone,
         C: Clone,
         R: OnReject<Req, S::Response, S::Error>,
     {
         let mut permit = Some(permit);
         let inner = Permit::guard(&mut permit, || self.inner.call(request));
-        ResponseFuture::calling(inner, permit, self.classify.clone(), self.settle.clone())
+        ResponseFuture::calling(inner, permit, self.classify.clone(), self.record.clone())
     }
 
     /// Asks the circuit, and then the inner service unless `polled` has its answer already.
@@ -192,7 +192,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
                 Poll::Ready(Err(error)) => {
                     self.readiness.end_inner_wait();
                     let verdict = self.classify.classify(Err(&error));
-                    self.settle_readiness(&verdict);
+                    self.record_readiness_error(&verdict);
                     return Poll::Ready(Err(R::inner(error)));
                 }
                 Poll::Pending => {}
@@ -207,7 +207,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
     }
 
     /// Counts an error of the inner service's readiness like one of a call.
-    fn settle_readiness(&mut self, verdict: &Verdict) {
+    fn record_readiness_error(&mut self, verdict: &Verdict) {
         let reserved = self.readiness.take_reserved().map(Reserved::begin);
         if let Some(permit) = reserved.or_else(|| self.circuit.permit_if_closed()) {
             permit.record_by_ref(verdict);
@@ -226,7 +226,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         R: OnReject<Req, S::Response, S::Error>,
     {
         self.circuit.core().emit_rejection(rejection.circuit(), rejection.state());
-        ResponseFuture::rejected(self.reject.reject(request, rejection), self.settle.clone())
+        ResponseFuture::rejected(self.reject.reject(request, rejection), self.record.clone())
     }
 
     /// Drops what the inner service and the circuit have reserved for the call.
@@ -244,7 +244,7 @@ impl<S, C, R, B, Req> Service<Req> for Breaker<S, C, R, B>
 where
     S: Service<Req>,
     C: Classify<S::Response, S::Error> + Clone,
-    B: Settle<S::Response, C> + Clone,
+    B: RecordOutcome<S::Response, C> + Clone,
     R: OnReject<Req, S::Response, S::Error>,
 {
     type Response = B::Response;
@@ -308,7 +308,7 @@ where
             self.circuit.clone(),
             self.classify.clone(),
             self.reject.clone(),
-            self.settle.clone(),
+            self.record.clone(),
         );
         #[cfg(feature = "tokio")]
         if self.not_ready_when_open {

@@ -15,8 +15,8 @@ fn circuit(clock: Clock) -> Circuit {
 /// Opens a circuit, which then ends.
 fn use_up(clock: Clock) {
     let circuit = circuit(clock);
-    circuit.try_acquire().unwrap().settle(Verdict::Success);
-    (0..5).for_each(|_| circuit.try_acquire().unwrap().settle(FAILURE));
+    circuit.try_acquire().unwrap().record(Verdict::Success);
+    (0..5).for_each(|_| circuit.try_acquire().unwrap().record(FAILURE));
     assert_eq!(circuit.status().state, CircuitState::Open);
 }
 
@@ -26,7 +26,7 @@ fn storage_is_reused_by_later_circuits() {
     let eight = || {
         let circuits = [(); 8].map(|()| circuit(Clock::default()));
         for circuit in &circuits {
-            circuit.try_acquire().unwrap().settle(Verdict::Success);
+            circuit.try_acquire().unwrap().record(Verdict::Success);
         }
     };
     eight();

@@ -57,7 +57,7 @@ impl Storage {
 }
 
 fn trip(circuit: &Circuit) {
-    (0..5).for_each(|_| circuit.try_acquire().unwrap().settle(FAILURE));
+    (0..5).for_each(|_| circuit.try_acquire().unwrap().record(FAILURE));
     assert_eq!(circuit.status().state, CircuitState::Open);
 }
 
@@ -75,8 +75,8 @@ fn assert_is_new(circuit: &Circuit, former: &str) {
 fn new_circuit_has_no_state_of_former_one() {
     type Use = fn(&Storage, &Circuit);
     let uses: [(&str, Use); 11] = [
-        ("failures", |_, circuit| (0..4).for_each(|_| circuit.try_acquire().unwrap().settle(FAILURE))),
-        ("successes", |_, circuit| circuit.try_acquire().unwrap().settle(Verdict::Success)),
+        ("failures", |_, circuit| (0..4).for_each(|_| circuit.try_acquire().unwrap().record(FAILURE))),
+        ("successes", |_, circuit| circuit.try_acquire().unwrap().record(Verdict::Success)),
         ("cancelled calls", |_, circuit| drop(circuit.try_acquire().unwrap())),
         ("an open circuit", |_, circuit| trip(circuit)),
         ("a half-open circuit", |storage, circuit| {
@@ -88,7 +88,7 @@ fn new_circuit_has_no_state_of_former_one() {
             circuit.reconfigure(storage.config("a").slow_start(100 * SECOND).build().unwrap()).unwrap();
             trip(circuit);
             storage.hand.advance(OPEN_FOR);
-            (0..2).for_each(|_| circuit.try_acquire().unwrap().settle(Verdict::Success));
+            (0..2).for_each(|_| circuit.try_acquire().unwrap().record(Verdict::Success));
             assert!(circuit.status().slow_start.is_some());
         }),
         ("a forced circuit", |_, circuit| circuit.force_open().unwrap()),
@@ -113,14 +113,14 @@ fn new_circuit_has_no_state_of_former_one() {
             storage.change_clock(at);
             let next = storage.circuit("b");
             assert_is_new(&next, former);
-            (0..4).for_each(|_| next.try_acquire().unwrap().settle(FAILURE));
-            next.try_acquire().unwrap().settle(Verdict::Success);
-            (0..4).for_each(|_| next.try_acquire().unwrap().settle(FAILURE));
+            (0..4).for_each(|_| next.try_acquire().unwrap().record(FAILURE));
+            next.try_acquire().unwrap().record(Verdict::Success);
+            (0..4).for_each(|_| next.try_acquire().unwrap().record(FAILURE));
             let Counts { calls, failures, slow, cancelled, .. } = next.status().window;
             assert_eq!([calls, failures, slow, cancelled], [9, 8, 0, 0], "after {former}");
             trip_by_one_more(&next, former);
             storage.hand.advance(OPEN_FOR);
-            (0..2).for_each(|_| next.try_acquire().unwrap().settle(Verdict::Success));
+            (0..2).for_each(|_| next.try_acquire().unwrap().record(Verdict::Success));
             assert_eq!(next.status().state, CircuitState::Closed, "after {former}");
             drop(next);
             storage.change_clock(1_000 * SECOND);
@@ -129,7 +129,7 @@ fn new_circuit_has_no_state_of_former_one() {
 }
 
 fn trip_by_one_more(circuit: &Circuit, former: &str) {
-    circuit.try_acquire().unwrap().settle(FAILURE);
+    circuit.try_acquire().unwrap().record(FAILURE);
     let status = circuit.status();
     assert_eq!(status.state, CircuitState::Open, "after {former}");
     assert_eq!(status.last_transition.unwrap().epoch, 1, "after {former}: it is the first change");
@@ -170,18 +170,18 @@ fn last_failure_of_ended_circuit_is_not_shown_by_next() {
 
 #[test]
 fn permit_of_ended_circuit_changes_nothing_in_next() {
-    type Settle = fn(Permit);
-    let settles: [Settle; 4] =
-        [|permit| permit.settle(FAILURE), |permit| permit.settle(Verdict::Success), drop, Permit::cancel];
+    type Record = fn(Permit);
+    let records: [Record; 4] =
+        [|permit| permit.record(FAILURE), |permit| permit.record(Verdict::Success), drop, Permit::cancel];
     let times = [1_000 * SECOND, Duration::ZERO, 1_000_000_000 * SECOND];
-    for (settle, at) in settles.into_iter().flat_map(|settle| times.map(|at| (settle, at))) {
+    for (record, at) in records.into_iter().flat_map(|record| times.map(|at| (record, at))) {
         let mut storage = Storage::new();
         let circuit = storage.circuit("a");
         let closed = circuit.try_acquire().unwrap();
         drop(circuit);
         storage.change_clock(at);
         let next = storage.circuit("b");
-        settle(closed);
+        record(closed);
         assert_is_new(&next, "a permit");
 
         trip(&next);
@@ -193,7 +193,7 @@ fn permit_of_ended_circuit_changes_nothing_in_next() {
         trip(&last);
         storage.hand.advance(OPEN_FOR);
         let own = last.try_acquire().unwrap();
-        settle(probe);
+        record(probe);
         assert_eq!(last.status().state, CircuitState::HalfOpen, "at {at:?}");
         own.cancel();
     }
@@ -251,7 +251,7 @@ fn key_that_takes_place_of_evicted_one_has_no_state_of_it() {
     let layer = KeyedBreakerLayer::<_, _>::new(config, |key: &u64| *key);
     let circuits = layer.circuits();
     let former = circuits.get_or_insert(1).unwrap();
-    (0..5).for_each(|_| former.try_acquire().unwrap().settle(FAILURE));
+    (0..5).for_each(|_| former.try_acquire().unwrap().record(FAILURE));
     drop(former);
     storage.hand.advance(2 * OPEN_FOR);
     let status = circuits.get_or_insert(2).unwrap().status();

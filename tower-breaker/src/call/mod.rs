@@ -189,14 +189,14 @@ impl Circuit {
     {
         let mut permit = Some(self.try_acquire().map_err(BreakerError::Rejected)?);
         let result = Permit::guard(&mut permit, call);
-        settle(&mut permit, &result, classify);
+        record(&mut permit, &result, classify);
         result.map_err(BreakerError::Inner)
     }
 }
 
-fn settle<T, E, C: Classify<T, E>>(permit: &mut Option<Permit>, result: &Result<T, E>, classify: &C) {
+fn record<T, E, C: Classify<T, E>>(permit: &mut Option<Permit>, result: &Result<T, E>, classify: &C) {
     if let Some(permit) = permit.take() {
-        permit.settle(classify.classify(result.as_ref()));
+        permit.record(classify.classify(result.as_ref()));
     }
 }
 
@@ -236,7 +236,7 @@ where
             }
         }
         let result = ready!(Permit::guard(this.permit, || this.inner.poll(cx)));
-        settle(this.permit, &result, this.classify);
+        record(this.permit, &result, this.classify);
         Poll::Ready(result.map_err(BreakerError::Inner))
     }
 }

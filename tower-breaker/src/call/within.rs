@@ -129,7 +129,7 @@ impl<F: Future> Future for Limited<F> {
             panic!("`CallWithin` polled after it was ready");
         };
         let result = ready!(call.poll(cx));
-        // The call is dropped before it is settled, so that it has ended when a probe's slot is
+        // The call is dropped before its outcome is recorded, so that it has ended when a probe's slot is
         // free again.
         self.set(Self::Unpolled { call: None, time: Duration::ZERO });
         Poll::Ready(result)

@@ -37,7 +37,7 @@ macro_rules! controls {
             /// # Errors
             ///
             /// The circuit is forced, or disabled by its configuration: what a hand or the configuration said goes before.
-            pub fn trip(&self) -> Result<(), Forced> {
+            pub fn trip(&self) -> Result<(), ControlError> {
                 self.core.trip_manually().map_err(|state| self.forced(state))
             }
 
@@ -47,7 +47,7 @@ macro_rules! controls {
             /// # Errors
             ///
             /// See [`trip`](Self::trip).
-            pub fn reset(&self) -> Result<(), Forced> {
+            pub fn reset(&self) -> Result<(), ControlError> {
                 self.core.reset().map_err(|state| self.forced(state))
             }
 
@@ -56,7 +56,7 @@ macro_rules! controls {
             /// # Errors
             ///
             /// The circuit is disabled by its configuration.
-            pub fn force_open(&self) -> Result<(), Forced> {
+            pub fn force_open(&self) -> Result<(), ControlError> {
                 self.core.force(Force::Open).map_err(|state| self.forced(state))
             }
 
@@ -65,7 +65,7 @@ macro_rules! controls {
             /// # Errors
             ///
             /// The circuit is disabled by its configuration.
-            pub fn force_closed(&self) -> Result<(), Forced> {
+            pub fn force_closed(&self) -> Result<(), ControlError> {
                 self.core.force(Force::Closed).map_err(|state| self.forced(state))
             }
 
@@ -81,8 +81,8 @@ macro_rules! controls {
                 self.core.report(report);
             }
 
-            fn forced(&self, state: CircuitState) -> Forced {
-                Forced::new(self.name, state)
+            fn forced(&self, state: CircuitState) -> ControlError {
+                ControlError::new(self.name, state)
             }
         }
     };

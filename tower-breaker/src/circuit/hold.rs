@@ -16,7 +16,7 @@ pub trait Hold {
     fn take(&mut self) -> Self;
     fn admit(&self) -> Result<Admission, Denied>;
     fn renew(&self, admission: Admission) -> bool;
-    fn settle(&self, admission: Admission, verdict: &Verdict);
+    fn record(&self, admission: Admission, verdict: &Verdict);
     fn record_with_duration(&self, admission: Admission, verdict: &Verdict, duration: CallDuration);
     fn cancel(&self, admission: Admission);
     fn record_cancelled(&self, admission: Admission);
@@ -71,8 +71,8 @@ impl<R: Reach> Hold for R {
     }
 
     #[inline]
-    fn settle(&self, admission: Admission, verdict: &Verdict) {
-        self.core().settle(admission, verdict);
+    fn record(&self, admission: Admission, verdict: &Verdict) {
+        self.core().record(admission, verdict);
     }
 
     #[inline]

@@ -38,7 +38,7 @@ use tower_fault_classify::__internals::{Clock, ConfigError, Recycled, Striped};
 
 use self::core::Snapshot;
 use crate::config::BreakerConfig;
-use crate::error::{Forced, Rejection};
+use crate::error::{ControlError, Rejection};
 pub(crate) use crate::machine::{Arrival, CircuitState};
 use crate::machine::{Counts, Force, HealthReport};
 use crate::telemetry::{LastFailure, Transition};
@@ -57,7 +57,7 @@ use crate::telemetry::{LastFailure, Transition};
 /// let circuit = Circuit::new(BreakerConfig::builder().name("billing").build()?);
 /// let permit = circuit.try_acquire()?;
 /// // ... the call ...
-/// permit.settle(Verdict::Success);
+/// permit.record(Verdict::Success);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -192,7 +192,10 @@ impl fmt::Debug for Circuit {
     }
 }
 
-/// What a circuit looks like at one moment.
+/// A snapshot of a circuit.
+///
+/// With the feature `serde`, durations are serialized as seconds, in fields whose names end in
+/// `_seconds`.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -206,7 +209,10 @@ pub struct Status {
     /// The share of calls, 0 to 1, that a circuit lets through which has just closed. `None`: it does not ramp up.
     pub slow_start: Option<f64>,
     /// How long the state has lasted.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::duration"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "lasted_seconds", serialize_with = "crate::serde::seconds")
+    )]
     pub lasted: Duration,
     /// Failures since the last success; 0 unless closed. The number that led to the last trip is in
     /// [`last_trip`](Self::last_trip).
@@ -216,7 +222,10 @@ pub struct Status {
     pub window: Counts,
     /// How long it stays open; zero: its time is over, and the next call is a probe. `None`: it is not open, or until somebody does something
     /// about it.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::optional_duration"))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(rename = "retry_after_seconds", serialize_with = "crate::serde::optional_seconds")
+    )]
     pub retry_after: Option<Duration>,
     /// How it came to stand there.
     pub last_transition: Option<Transition>,

@@ -16,12 +16,15 @@ use crate::machine::Arrival;
 /// The fault of a call that panicked.
 const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Unhealthy, Origin::Local);
 
-/// The right to one call through a circuit, to be settled by what the call came to.
+/// Permission for one call through a circuit, which records the outcome of the call.
 ///
-/// It settles exactly once: by a verdict, or by being dropped, which stands for a call that was given up. It belongs to
-/// the epoch in which it was given out: once the circuit has changed its state, what the call comes to changes nothing.
-/// [`CancelledPolicy`](crate::CancelledPolicy) says what a call counts for that was given up.
-#[must_use = "a permit that is dropped stands for a call that was given up"]
+/// A permit records exactly one outcome: the verdict given to [`record`](Self::record), or, if it is
+/// dropped, a cancelled call. [`CancelledPolicy`](crate::CancelledPolicy) says how cancelled calls
+/// are counted.
+///
+/// A permit belongs to the epoch in which it was acquired. After the state of the circuit has
+/// changed, the outcome changes nothing.
+#[must_use = "dropping a permit records a cancelled call"]
 pub struct Permit<H: Hold = Own> {
     hold: H,
     admission: Admission,
@@ -56,19 +59,20 @@ impl<H: Hold> Permit<H> {
         }
     }
 
-    /// Tells the circuit what the call came to.
+    /// Records the outcome of the call.
     ///
-    /// A failure on the health axis counts against the server, a success for it; a neutral verdict gives a probe's place back
-    /// and counts for nothing.
+    /// An unhealthy verdict counts as a failure, a healthy one as a success. A neutral verdict frees
+    /// the slot of a probe and counts as neither.
     #[inline]
-    pub fn settle(self, verdict: Verdict) {
+    pub fn record(self, verdict: Verdict) {
         self.record_by_ref(&verdict);
     }
 
-    /// The same. A verdict that is moved is copied, in one piece from where it was put in several, which stalls.
+    /// As [`record`](Self::record), without a copy of the verdict: the copy would stall on the
+    /// stores that have just written the parts.
     #[inline]
     pub(crate) fn record_by_ref(self, verdict: &Verdict) {
-        self.done(|hold, admission| hold.settle(admission, verdict));
+        self.done(|hold, admission| hold.record(admission, verdict));
     }
 
     /// Gives the permit back unused: the call never began.
@@ -94,12 +98,12 @@ impl<H: Hold> Permit<H> {
         self.done(|hold, admission| hold.record_with_duration(admission, verdict, duration));
     }
 
-    /// Settles it, without a drop.
+    /// Ends the permit without its `Drop`.
     #[expect(clippy::inline_always, reason = "what it is given would go through memory, twice a call")]
     #[inline(always)]
-    fn done(self, settle: impl FnOnce(&H, Admission)) {
+    fn done(self, record: impl FnOnce(&H, Admission)) {
         let mut this = ManuallyDrop::new(self);
-        settle(&this.hold.take(), this.admission);
+        record(&this.hold.take(), this.admission);
     }
 
     /// Runs a part of the call. A panic in it counts as a failure, and goes on.
@@ -111,7 +115,7 @@ impl<H: Hold> Permit<H> {
         impl<H: Hold> Drop for OnPanic<'_, H> {
             fn drop(&mut self) {
                 if let Some(permit) = self.0.take() {
-                    permit.settle(PANICKED.into());
+                    permit.record(PANICKED.into());
                 }
             }
         }

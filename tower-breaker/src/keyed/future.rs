@@ -10,11 +10,11 @@ use tower_fault_classify::Classify;
 use tower_service::Service;
 
 use super::core::OneOf;
+use crate::body::RecordOutcome;
 use crate::circuit::{Hold, Permit, WakerKey};
 use crate::error::Rejection;
 use crate::fallback::OnReject;
 use crate::future::finish;
-use crate::settle::Settle;
 
 pin_project! {
     /// Waits for the inner service's readiness, and comes to what the inner call comes to, or to the answer to a rejected call.
@@ -29,7 +29,7 @@ pin_project! {
         waits: Waits<K>,
         classify: C,
         reject: R,
-        settle: B,
+        record: B,
     }
 }
 
@@ -142,15 +142,15 @@ impl<S, Req, K, C, R, B, F, J> KeyedResponseFuture<S, Req, K, C, R, B, F, J> {
         permit: Permit<OneOf<K>>,
         classify: C,
         reject: R,
-        settle: B,
+        record: B,
     ) -> Self {
         let waits = Waits { permit: Some(permit), waker_key: None };
-        Self { phase: Phase::Waiting, waiting: Some((service, request)), waits, classify, reject, settle }
+        Self { phase: Phase::Waiting, waiting: Some((service, request)), waits, classify, reject, record }
     }
 
-    pub(super) const fn rejected(answer: J, classify: C, reject: R, settle: B) -> Self {
+    pub(super) const fn rejected(answer: J, classify: C, reject: R, record: B) -> Self {
         let waits = Waits { permit: None, waker_key: None };
-        Self { phase: Phase::Rejected { answer }, waiting: None, waits, classify, reject, settle }
+        Self { phase: Phase::Rejected { answer }, waiting: None, waits, classify, reject, record }
     }
 }
 
@@ -158,7 +158,7 @@ impl<S, Req, K, C, R, B> Future for KeyedResponseFuture<S, Req, K, C, R, B, S::F
 where
     S: Service<Req>,
     C: Classify<S::Response, S::Error>,
-    B: Settle<S::Response, C, OneOf<K>>,
+    B: RecordOutcome<S::Response, C, OneOf<K>>,
     R: OnReject<Req, S::Response, S::Error>,
 {
     type Output = Result<B::Response, R::Error>;
@@ -180,7 +180,7 @@ where
                             failed,
                             &mut this.waits.permit,
                             this.classify,
-                            this.settle,
+                            this.record,
                         ));
                     }
                     Err(rejection) => {
@@ -198,10 +198,10 @@ where
                     result,
                     &mut this.waits.permit,
                     this.classify,
-                    this.settle,
+                    this.record,
                 ))
             }
-            PhaseProj::Rejected { answer } => this.settle.pass(answer.poll(cx)),
+            PhaseProj::Rejected { answer } => this.record.pass(answer.poll(cx)),
             PhaseProj::Waiting => panic!("`KeyedResponseFuture` is not polled after it was ready"),
         }
     }

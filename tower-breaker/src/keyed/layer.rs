@@ -14,12 +14,11 @@ use tower_layer::Layer;
 use super::key::{ByRef, ByValue};
 use super::map::KeyedCircuits;
 use super::service::KeyedBreaker;
-use crate::body::TrackBody;
+use crate::body::{OnBodyEnd, OnHead};
 use crate::classifier::HealthBy;
 use crate::config::KeyedConfig;
 use crate::error::Rejection;
-use crate::fallback::{Errors, Fallback, FallbackAsync, GrpcUnavailable, Http503};
-use crate::settle::Head;
+use crate::fallback::{Fallback, FallbackAsync, GrpcUnavailable, Http503, ReturnError};
 use crate::telemetry::Transition;
 
 /// A circuit for each key of a request: its host, its route, a gRPC method, a tenant, a model.
@@ -67,15 +66,15 @@ use crate::telemetry::Transition;
 /// assert!(circuits.get(&7).is_none(), "nobody has called yet");
 /// # Ok::<(), tower_breaker::ConfigError>(())
 /// ```
-pub struct KeyedBreakerLayer<F, K, C = Auto, R = Errors, B = Head> {
+pub struct KeyedBreakerLayer<F, K, C = Auto, R = ReturnError, B = OnHead> {
     key: F,
     circuits: KeyedCircuits<K>,
     classify: C,
     reject: R,
-    settle: B,
+    record: B,
 }
 
-impl<F, K, KC, KR> KeyedBreakerLayer<ByValue<F>, K, Auto<KC>, Errors<KR>> {
+impl<F, K, KC, KR> KeyedBreakerLayer<ByValue<F>, K, Auto<KC>, ReturnError<KR>> {
     /// Picks the circuit by the key that `key` makes of a request, judging by [`Auto`].
     ///
     /// A panic of `key` goes on to the caller, from `call`; no circuit has a part in it.
@@ -88,7 +87,7 @@ impl<F, K, KC, KR> KeyedBreakerLayer<ByValue<F>, K, Auto<KC>, Errors<KR>> {
     }
 }
 
-impl<F, Q, K, KC, KR> KeyedBreakerLayer<ByRef<F, Q>, K, Auto<KC>, Errors<KR>>
+impl<F, Q, K, KC, KR> KeyedBreakerLayer<ByRef<F, Q>, K, Auto<KC>, ReturnError<KR>>
 where
     Q: ?Sized,
 {
@@ -106,13 +105,13 @@ where
     }
 }
 
-impl<F, K, KC, KR> KeyedBreakerLayer<F, K, Auto<KC>, Errors<KR>> {
+impl<F, K, KC, KR> KeyedBreakerLayer<F, K, Auto<KC>, ReturnError<KR>> {
     fn of(config: KeyedConfig, key: F) -> Self
     where
         K: Eq + fmt::Debug + Hash,
     {
-        let (classify, reject) = (Auto::new(), Errors::new());
-        Self { key, circuits: KeyedCircuits::new(config), classify, reject, settle: Head }
+        let (classify, reject) = (Auto::new(), ReturnError::new());
+        Self { key, circuits: KeyedCircuits::new(config), classify, reject, record: OnHead }
     }
 }
 
@@ -134,7 +133,7 @@ impl<F, K, M, R, B> KeyedBreakerLayer<F, K, Auto<M>, R, B> {
     }
 }
 
-impl<F, K, C, B> KeyedBreakerLayer<F, K, C, Errors<TypedError>, B> {
+impl<F, K, C, B> KeyedBreakerLayer<F, K, C, ReturnError<TypedError>, B> {
     /// Answers a rejected call instead of an error; see [`BreakerLayer::fallback`](crate::BreakerLayer::fallback).
     pub fn fallback<Req, Res, A>(self, answer: A) -> KeyedBreakerLayer<F, K, C, Fallback<A>, B>
     where
@@ -164,36 +163,36 @@ impl<F, K, C, B> KeyedBreakerLayer<F, K, C, Errors<TypedError>, B> {
     }
 
     fn on_reject<N>(self, reject: N) -> KeyedBreakerLayer<F, K, C, N, B> {
-        let Self { key, circuits, classify, settle, .. } = self;
-        KeyedBreakerLayer { key, circuits, classify, reject, settle }
+        let Self { key, circuits, classify, record, .. } = self;
+        KeyedBreakerLayer { key, circuits, classify, reject, record }
     }
 }
 
-impl<F, K, C, R> KeyedBreakerLayer<F, K, C, R, Head> {
+impl<F, K, C, R> KeyedBreakerLayer<F, K, C, R, OnHead> {
     /// A call is over when its response's body is; see [`BreakerLayer::track_body`](crate::BreakerLayer::track_body).
-    pub fn track_body<M>(self) -> KeyedBreakerLayer<F, K, C, R, TrackBody<NoInspector, M>> {
+    pub fn track_body<M>(self) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M>> {
         let common = self.circuits.common();
-        let settle = TrackBody::new(common.clock(), common.config().recovery.probe_lease);
-        self.map_settle(|_| settle)
+        let record = OnBodyEnd::new(common.clock(), common.config().recovery.probe_lease);
+        self.map_record(|_| record)
     }
 }
 
-impl<F, K, C, R, W, M> KeyedBreakerLayer<F, K, C, R, TrackBody<W, M>> {
+impl<F, K, C, R, W, M> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<W, M>> {
     /// A stream whose data still comes so long after its head is a success; see
     /// [`BreakerLayer::healthy_after`](crate::BreakerLayer::healthy_after).
     pub fn healthy_after(self, time: Duration) -> Self {
-        self.map_settle(|settle| settle.healthy_after(time))
+        self.map_record(|record| record.healthy_after(time))
     }
 }
 
 #[cfg(feature = "llm")]
-impl<F, K, C, R, M> KeyedBreakerLayer<F, K, C, R, TrackBody<NoInspector, M>> {
+impl<F, K, C, R, M> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M>> {
     /// Also looks for the errors within event streams of LLM APIs; see
     /// [`BreakerLayer::inspect_llm_events`](crate::BreakerLayer::inspect_llm_events).
     pub fn inspect_llm_events(
         self,
-    ) -> KeyedBreakerLayer<F, K, C, R, TrackBody<tower_fault_classify::body::LlmEvents, M>> {
-        self.map_settle(TrackBody::watched)
+    ) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<tower_fault_classify::body::LlmEvents, M>> {
+        self.map_record(OnBodyEnd::watched)
     }
 }
 
@@ -223,13 +222,13 @@ impl<F, K, C, R, B> KeyedBreakerLayer<F, K, C, R, B> {
     }
 
     fn map_classify<N>(self, map: impl FnOnce(C) -> N) -> KeyedBreakerLayer<F, K, N, R, B> {
-        let Self { key, circuits, classify, reject, settle } = self;
-        KeyedBreakerLayer { key, circuits, classify: map(classify), reject, settle }
+        let Self { key, circuits, classify, reject, record } = self;
+        KeyedBreakerLayer { key, circuits, classify: map(classify), reject, record }
     }
 
-    fn map_settle<N>(self, map: impl FnOnce(B) -> N) -> KeyedBreakerLayer<F, K, C, R, N> {
-        let Self { key, circuits, classify, reject, settle } = self;
-        KeyedBreakerLayer { key, circuits, classify, reject, settle: map(settle) }
+    fn map_record<N>(self, map: impl FnOnce(B) -> N) -> KeyedBreakerLayer<F, K, C, R, N> {
+        let Self { key, circuits, classify, reject, record } = self;
+        KeyedBreakerLayer { key, circuits, classify, reject, record: map(record) }
     }
 }
 
@@ -243,8 +242,8 @@ where
     type Service = KeyedBreaker<S, F, K, C, R, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let Self { key, circuits, classify, reject, settle } = self.clone();
-        KeyedBreaker { inner, key, circuits, classify, reject, settle }
+        let Self { key, circuits, classify, reject, record } = self.clone();
+        KeyedBreaker { inner, key, circuits, classify, reject, record }
     }
 }
 
@@ -255,7 +254,7 @@ impl<F: Clone, K, C: Clone, R: Clone, B: Clone> Clone for KeyedBreakerLayer<F, K
             circuits: self.circuits.clone(),
             classify: self.classify.clone(),
             reject: self.reject.clone(),
-            settle: self.settle.clone(),
+            record: self.record.clone(),
         }
     }
 }

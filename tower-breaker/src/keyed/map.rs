@@ -34,7 +34,7 @@ use super::core::{Common, Keyed, Loss, OneOf, SharedCore, loss};
 use super::table::Table;
 use crate::circuit::{CircuitState, Core, Denied, Permit, Status};
 use crate::config::{KeyedConfig, Overflow};
-use crate::error::{Forced, Rejection};
+use crate::error::{ControlError, Rejection};
 use crate::machine::{Force, HealthReport};
 use crate::telemetry::Transition;
 

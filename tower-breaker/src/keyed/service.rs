@@ -10,10 +10,10 @@ use super::core::OneOf;
 use super::future::KeyedResponseFuture;
 use super::key::PickCircuit;
 use super::map::{Found, KeyedCircuits};
+use crate::body::RecordOutcome;
 use crate::circuit::Permit;
 use crate::error::Rejection;
 use crate::fallback::OnReject;
-use crate::settle::Settle;
 
 /// Guards its inner service with a circuit for each key. Made by [`KeyedBreakerLayer`](crate::KeyedBreakerLayer).
 ///
@@ -36,7 +36,7 @@ pub struct KeyedBreaker<S, F, K, C, R, B> {
     pub(super) circuits: KeyedCircuits<K>,
     pub(super) classify: C,
     pub(super) reject: R,
-    pub(super) settle: B,
+    pub(super) record: B,
 }
 
 impl<S, F, K, C, R, B> KeyedBreaker<S, F, K, C, R, B> {
@@ -71,7 +71,7 @@ where
     S: Service<Req> + Clone,
     F: PickCircuit<Req, K>,
     C: Classify<S::Response, S::Error> + Clone,
-    B: Settle<S::Response, C, OneOf<K>> + Clone,
+    B: RecordOutcome<S::Response, C, OneOf<K>> + Clone,
     R: OnReject<Req, S::Response, S::Error> + Clone,
 {
     type Response = B::Response;
@@ -85,14 +85,14 @@ where
 
     #[inline]
     fn call(&mut self, request: Req) -> Self::Future {
-        let (classify, reject, settle) = (self.classify.clone(), self.reject.clone(), self.settle.clone());
+        let (classify, reject, record) = (self.classify.clone(), self.reject.clone(), self.record.clone());
         match self.admit(&request) {
             Ok(permit) => {
-                KeyedResponseFuture::waiting(self.inner.clone(), request, permit, classify, reject, settle)
+                KeyedResponseFuture::waiting(self.inner.clone(), request, permit, classify, reject, record)
             }
             Err(rejection) => {
                 let answer = reject.reject(request, rejection);
-                KeyedResponseFuture::rejected(answer, classify, reject, settle)
+                KeyedResponseFuture::rejected(answer, classify, reject, record)
             }
         }
     }
@@ -106,7 +106,7 @@ impl<S: Clone, F: Clone, K, C: Clone, R: Clone, B: Clone> Clone for KeyedBreaker
             circuits: self.circuits.clone(),
             classify: self.classify.clone(),
             reject: self.reject.clone(),
-            settle: self.settle.clone(),
+            record: self.record.clone(),
         }
     }
 }

@@ -116,7 +116,7 @@ mod models {
         fn call(&self, verdict: Verdict) -> bool {
             let Some(core) = self.table.find(7, |key| *key == 7) else { return false };
             let Ok(permit) = Permit::ask(OneOf::new(core)) else { return false };
-            permit.settle(verdict);
+            permit.record(verdict);
             true
         }
 

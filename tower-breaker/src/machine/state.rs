@@ -31,26 +31,14 @@ impl CircuitState {
         matches!(self, Self::Open | Self::ForcedOpen)
     }
 
-    /// Its name for machines: in labels and fields.
-    pub const fn label(self) -> &'static str {
+    /// The name in `snake_case`, as in logs, metrics and serialized values.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
             Self::Open => "open",
             Self::HalfOpen => "half_open",
             Self::ForcedOpen => "forced_open",
             Self::ForcedClosed => "forced_closed",
-            Self::Disabled => "disabled",
-        }
-    }
-
-    /// Its name.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half-open",
-            Self::ForcedOpen => "forced open",
-            Self::ForcedClosed => "forced closed",
             Self::Disabled => "disabled",
         }
     }
@@ -131,8 +119,8 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Its name for machines: in labels and fields.
-    pub const fn label(self) -> &'static str {
+    /// The name in `snake_case`, as in logs, metrics and serialized values.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::ConsecutiveFailures => "consecutive_failures",
             Self::FailureRate => "failure_rate",
@@ -149,27 +137,6 @@ impl Reason {
             Self::Reconfigured => "reconfigured",
             Self::ReportedCritical => "reported_critical",
             Self::ReportedRecovered => "reported_recovered",
-        }
-    }
-
-    /// Its text.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ConsecutiveFailures => "too many failures in a row",
-            Self::FailureRate => "failure rate too high",
-            Self::SlowRate => "share of slow calls too high",
-            Self::NoneCompletes => "callers gave up and no call was completed",
-            Self::OpenTimeOver => "open time is over",
-            Self::ProbeFailed => "a probe failed",
-            Self::ProbeSlow => "a probe was slow",
-            Self::ProbesSucceeded => "probes succeeded",
-            Self::Tripped => "tripped by hand",
-            Self::Forced => "forced by hand",
-            Self::Released => "released by hand",
-            Self::Reset => "reset by hand",
-            Self::Reconfigured => "configured anew",
-            Self::ReportedCritical => "reported critical by a health checker",
-            Self::ReportedRecovered => "reported recovered by a health checker",
         }
     }
 }

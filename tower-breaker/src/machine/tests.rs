@@ -210,7 +210,7 @@ fn times_saturate() {
 #[derive(Clone, Debug)]
 enum Step {
     Admit,
-    Settle(usize, Option<bool>),
+    RecordOutcome(usize, Option<bool>),
     Wait(u64),
 }
 
@@ -218,7 +218,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => Just(Step::Admit),
         3 => (any::<usize>(), prop_oneof![Just(None), Just(Some(true)), Just(Some(true)), Just(Some(false))])
-            .prop_map(|(which, outcome)| Step::Settle(which, outcome)),
+            .prop_map(|(which, outcome)| Step::RecordOutcome(which, outcome)),
         2 => (0..40_u64).prop_map(Step::Wait),
     ]
 }
@@ -249,7 +249,7 @@ proptest! {
                     let leased = running.iter().filter(|(of, _, until)| *of == round && *until > now).count();
                     prop_assert!(leased <= probes as usize, "{leased} leases for {probes} places");
                 }
-                Step::Settle(which, outcome) => if !running.is_empty() {
+                Step::RecordOutcome(which, outcome) => if !running.is_empty() {
                     let (of, ticket, _) = running.swap_remove(which % running.len());
                     let outcome = match outcome {
                         None => Outcome::Neutral,

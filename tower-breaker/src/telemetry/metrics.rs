@@ -112,10 +112,10 @@ impl Instruments {
             cancelled: calls("cancelled"),
             slow: counter!("tower_breaker_slow_calls_total", "circuit" => circuit),
             rejections: STATES.map(|state| {
-                counter!("tower_breaker_rejections_total", "circuit" => circuit, "state" => state.label())
+                counter!("tower_breaker_rejections_total", "circuit" => circuit, "state" => state.as_str())
             }),
             circuits: STATES.map(|state| {
-                let circuits = gauge!("tower_breaker_circuits", "circuit" => circuit, "state" => state.label());
+                let circuits = gauge!("tower_breaker_circuits", "circuit" => circuit, "state" => state.as_str());
                 // So that it is there before its first circuit is.
                 circuits.increment(0.0);
                 circuits
@@ -129,7 +129,7 @@ impl Instruments {
 
     /// A call that was let through came to something.
     #[inline]
-    pub(crate) fn settled(&self, verdict: &Verdict) {
+    pub(crate) fn outcome(&self, verdict: &Verdict) {
         let outcome = match verdict {
             Verdict::Success => &self.success,
             Verdict::Fault(fault) => match fault.health() {
@@ -179,9 +179,9 @@ impl Instruments {
         counter!(
             "tower_breaker_transitions_total",
             "circuit" => *circuit,
-            "from" => from.label(),
-            "to" => to.label(),
-            "reason" => reason.label(),
+            "from" => from.as_str(),
+            "to" => to.as_str(),
+            "reason" => reason.as_str(),
         )
         .increment(1);
     }

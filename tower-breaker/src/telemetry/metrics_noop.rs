@@ -19,7 +19,7 @@ pub(crate) const fn instruments(_: u32) -> Option<&'static Instruments> {
 }
 
 impl Instruments {
-    pub(crate) const fn settled(&self, _: &Verdict) {
+    pub(crate) const fn outcome(&self, _: &Verdict) {
         match *self {}
     }
 

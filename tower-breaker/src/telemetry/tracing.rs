@@ -14,9 +14,9 @@ pub(super) fn changed(transition: &Transition) {
         target: TARGET,
         circuit,
         key = key.as_deref(),
-        from = from.label(),
-        to = to.label(),
-        reason = reason.label(),
+        from = from.as_str(),
+        to = to.as_str(),
+        reason = reason.as_str(),
         "error.type" = fault.map(|fault| fault.kind().as_str()),
         calls = counts.map(|counts| counts.calls),
         failures = counts.map(|counts| counts.failures),
@@ -36,7 +36,7 @@ pub(super) fn rejected(
     if !::tracing::enabled!(target: TARGET, ::tracing::Level::DEBUG) {
         return;
     }
-    let (key, state) = (key(), state.label());
+    let (key, state) = (key(), state.as_str());
     if enforced {
         ::tracing::debug!(target: TARGET, circuit, key = key.as_deref(), state, "call rejected");
     } else {

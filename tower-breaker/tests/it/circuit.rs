@@ -77,9 +77,9 @@ fn late_probe_counts_in_its_round_and_frees_no_other_slot() {
     let late = circuit.try_acquire().unwrap();
     hand.advance(OPEN_FOR);
     let successor = circuit.try_acquire().unwrap();
-    late.settle(Verdict::Success);
+    late.record(Verdict::Success);
     assert!(circuit.try_acquire().is_err(), "the place is the successor's");
-    successor.settle(Verdict::Success);
+    successor.record(Verdict::Success);
     assert_eq!(state(&circuit), CircuitState::Closed, "two successes");
 }
 
@@ -90,7 +90,7 @@ fn slow_probe_reopens_after_its_slot_was_reused() {
     let slow = circuit.try_acquire().unwrap();
     hand.advance(OPEN_FOR);
     let successor = circuit.try_acquire().unwrap();
-    slow.settle(Verdict::Success);
+    slow.record(Verdict::Success);
     assert_eq!(circuit.status().last_trip.unwrap().reason, Reason::ProbeSlow);
     drop(successor);
 }
@@ -113,12 +113,12 @@ fn permit_outlives_circuit() {
     let early: Vec<_> = (0..10).map(|_| circuit.try_acquire().unwrap()).collect();
     half_open(&circuit, &hand);
     for permit in early {
-        permit.settle(FAILURE);
+        permit.record(FAILURE);
     }
     assert_eq!(state(&circuit), CircuitState::HalfOpen);
     let last = circuit.try_acquire().unwrap();
     drop(circuit);
-    last.settle(FAILURE);
+    last.record(FAILURE);
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn outcome_after_clock_ran_back_counts_in_newest_bucket() {
         let early = circuit.try_acquire().unwrap();
         (0..8).for_each(|_| assert!(send(&circuit, FAILURE)));
         hand.set(Duration::from_secs(back_to));
-        early.settle(FAILURE);
+        early.record(FAILURE);
         assert_eq!(circuit.status().window.slow, 0, "no call takes less than no time");
         hand.set(Duration::from_secs(1_059));
         assert_eq!(circuit.status().window.failures, 9, "back to {back_to} s");
@@ -293,7 +293,7 @@ fn failure_rate_is_evaluated_at_failure_not_at_slow_call() {
     for _ in 0..5 {
         let permit = circuit.try_acquire().unwrap();
         hand.advance(SECOND);
-        permit.settle(Verdict::Success);
+        permit.record(Verdict::Success);
     }
     assert_eq!(state(&circuit), CircuitState::Closed, "half of ten failed, and the last did not");
 }

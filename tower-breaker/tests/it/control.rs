@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_test::task;
 use tower::{Layer, Service, service_fn};
 use tower_breaker::{
-    BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState, Clock, Counts, Forced,
+    BreakerConfigBuilder, BreakerError, BreakerLayer, Circuit, CircuitState, Clock, ControlError, Counts,
     ManualClock, Mode, Reason, Verdict,
 };
 
@@ -35,7 +35,7 @@ impl Bench {
 
     /// Whether the circuit let so many calls through.
     fn send(&self, number: usize, verdict: Verdict) -> bool {
-        let sent = (0..number).filter(|_| self.circuit.try_acquire().map(|p| p.settle(verdict)).is_ok());
+        let sent = (0..number).filter(|_| self.circuit.try_acquire().map(|p| p.record(verdict)).is_ok());
         sent.count() == number
     }
 
@@ -97,7 +97,7 @@ fn reset_in_every_state_closes_with_empty_history() {
         reach(&bench);
         let early = bench.circuit.try_acquire();
         bench.circuit.reset().unwrap();
-        drop(early.map(|permit| permit.settle(FAILURE)));
+        drop(early.map(|permit| permit.record(FAILURE)));
         let status = bench.circuit.status();
         assert_eq!(
             (status.state, status.slow_start, status.consecutive_failures),
@@ -119,15 +119,15 @@ fn force_overrides_everything_until_release() {
     let rejection = bench.circuit.try_acquire().unwrap_err();
     assert_eq!((rejection.state(), rejection.retry_after()), (CircuitState::ForcedOpen, None));
     for refused in [bench.circuit.trip(), bench.circuit.reset()] {
-        let Forced { .. } = refused.unwrap_err();
-        assert_eq!(refused.unwrap_err().state(), CircuitState::ForcedOpen);
-        assert_eq!(refused.unwrap_err().circuit(), "breaker");
+        let error = refused.unwrap_err();
+        let ControlError::Forced { circuit, state, .. } = error else { panic!("{error}") };
+        assert_eq!((circuit, state), ("breaker", CircuitState::ForcedOpen));
     }
     bench.circuit.force_closed().unwrap();
     assert!(bench.send(100, FAILURE));
     assert_eq!((bench.state(), bench.window()), (CircuitState::ForcedClosed, (0, 0)));
-    assert_eq!(bench.circuit.trip().unwrap_err().state(), CircuitState::ForcedClosed);
-    assert_eq!(bench.circuit.reset().unwrap_err().state(), CircuitState::ForcedClosed);
+    assert_eq!(bench.circuit.trip().unwrap_err().state(), Some(CircuitState::ForcedClosed));
+    assert_eq!(bench.circuit.reset().unwrap_err().state(), Some(CircuitState::ForcedClosed));
     bench.circuit.force_open().unwrap();
     assert!(bench.circuit.try_acquire().is_err());
 }
@@ -143,16 +143,16 @@ fn release_starts_probes_or_closes_with_empty_window() {
     bench.circuit.release();
     let probes: Vec<_> = (0..10).filter_map(|_| bench.circuit.try_acquire().ok()).collect();
     assert_eq!((probes.len(), bench.state()), (3, CircuitState::HalfOpen));
-    early.settle(FAILURE);
+    early.record(FAILURE);
     assert_eq!(bench.state(), CircuitState::HalfOpen, "what began before the force changes nothing");
-    probes.into_iter().take(2).for_each(|probe| probe.settle(Verdict::Success));
+    probes.into_iter().take(2).for_each(|probe| probe.record(Verdict::Success));
     assert_eq!(bench.state(), CircuitState::Closed);
 
     assert!(bench.send(4, FAILURE));
     bench.circuit.force_closed().unwrap();
     let uncounted = bench.circuit.try_acquire().unwrap();
     bench.circuit.release();
-    uncounted.settle(FAILURE);
+    uncounted.record(FAILURE);
     let status = bench.circuit.status();
     assert_eq!((status.state, status.consecutive_failures), (CircuitState::Closed, 0));
     assert_eq!(status.window, Counts::default());
@@ -179,7 +179,7 @@ fn observe_only_changes_states_and_rejects_nothing() {
     assert_eq!(bench.state(), CircuitState::HalfOpen);
     // The first three are probes, the others would have been rejected.
     permits.into_iter().rev().enumerate().for_each(|(place, permit)| {
-        permit.settle(if place < 7 { FAILURE } else { Verdict::Success });
+        permit.record(if place < 7 { FAILURE } else { Verdict::Success });
     });
     assert_eq!((bench.state(), bench.window()), (CircuitState::Closed, (0, 0)));
 }
@@ -201,7 +201,7 @@ fn disabled_circuit_counts_nothing_and_refuses_control() {
     let orders = [Circuit::trip, Circuit::reset, Circuit::force_open, Circuit::force_closed];
     for order in orders {
         let error = order(&bench.circuit).unwrap_err();
-        assert_eq!(error.state(), CircuitState::Disabled);
+        assert_eq!(error.state(), Some(CircuitState::Disabled));
         assert_eq!(error.to_string(), "circuit breaker `breaker` is disabled; configure another mode first");
     }
     bench.circuit.release();
@@ -211,7 +211,7 @@ fn disabled_circuit_counts_nothing_and_refuses_control() {
     bench.half_open();
     let probe = bench.circuit.try_acquire().unwrap();
     bench.reconfigure(config().mode(Mode::Disabled));
-    probe.settle(FAILURE);
+    probe.record(FAILURE);
     assert!(bench.send(1_000, FAILURE), "disabled, from any state");
     assert_eq!(bench.circuit.status().last_transition.unwrap().reason, Reason::Reconfigured);
 }
@@ -241,7 +241,7 @@ fn reconfigure_keeps_state_epoch_deadline_failures_and_permits() {
     assert_eq!((status.consecutive_failures, status.state), (3, CircuitState::Closed));
     assert_eq!((bench.window(), status.last_transition.is_none()), ((3, 3), true));
     for permit in permits {
-        permit.settle(FAILURE);
+        permit.record(FAILURE);
     }
     let trip = bench.circuit.status().last_trip.unwrap();
     assert_eq!(

@@ -179,8 +179,8 @@ async fn ready_made_answers_in_half_open_and_slow_start_ask_for_1s() {
     let probes = circuits.clone().map(|circuit| circuit.try_acquire().unwrap());
     assert_eq!(answers().await, ["1", "1000"], "half-open");
     for (circuit, probe) in circuits.iter().zip(probes) {
-        probe.settle(Verdict::Success);
-        circuit.try_acquire().expect("the first call of a slow start").settle(Verdict::Success);
+        probe.record(Verdict::Success);
+        circuit.try_acquire().expect("the first call of a slow start").record(Verdict::Success);
     }
     assert_eq!(answers().await, ["1", "1000"], "slow start");
 }

@@ -26,7 +26,7 @@ fn half_open_has_exact_slots_and_successes() {
         assert_eq!(permits.len(), number as usize);
         for permit in permits {
             assert_eq!(state(&circuit), CircuitState::HalfOpen);
-            permit.settle(Verdict::Success);
+            permit.record(Verdict::Success);
         }
         assert_eq!(state(&circuit), CircuitState::Closed);
     }

@@ -423,7 +423,7 @@ fn fallback_panic_propagates_and_counts_nothing() {
         catch_unwind(AssertUnwindSafe(|| ask(&mut service, ()))).unwrap_err();
     }
     for place in places {
-        place.settle(Verdict::Success);
+        place.record(Verdict::Success);
     }
     ask(&mut service, ()).unwrap();
 }
@@ -495,7 +495,7 @@ fn keyed_call_that_waits_gets_fallback_when_circuit_opens() {
     let inner = tower::limit::ConcurrencyLimit::new(Echo::default(), 0);
     let mut waiting = task::spawn(layer.layer(inner).call("bad".to_owned()));
     assert_pending!(waiting.poll());
-    layer.circuits().get(&3).unwrap().try_acquire().unwrap().settle(FAILURE);
+    layer.circuits().get(&3).unwrap().try_acquire().unwrap().record(FAILURE);
     assert_pending!(waiting.poll());
     layer.circuits().get(&3).unwrap().trip().unwrap();
     assert!(waiting.is_woken());

@@ -116,7 +116,7 @@ fn last_failure_of_boxed_verdict_is_error_inside() {
 
 fn send(circuit: &Circuit, verdicts: &[Verdict]) {
     for verdict in verdicts {
-        circuit.try_acquire().unwrap().settle(*verdict);
+        circuit.try_acquire().unwrap().record(*verdict);
     }
 }
 
@@ -195,7 +195,7 @@ fn trip_of_keyed_circuit_keeps_counts() {
     let (each, _hand) = timed(BreakerConfig::builder());
     let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::builder(each).build().unwrap(), |key: &u64| *key);
     let circuit = layer.circuits().get_or_insert(7).unwrap();
-    (0..5).for_each(|_| circuit.try_acquire().unwrap().settle(FAILURE));
+    (0..5).for_each(|_| circuit.try_acquire().unwrap().record(FAILURE));
     let trip = circuit.status().last_trip.unwrap();
     assert_eq!(trip.consecutive_failures, 5);
     assert_counts(trip.counts, 5, 5);

@@ -50,8 +50,12 @@ impl Service<()> for Endpoint {
     }
 }
 
-type Guarded<S = Endpoint> =
-    Breaker<S, tower_breaker::fault_classify::classifiers::Auto, tower_breaker::Errors, tower_breaker::Head>;
+type Guarded<S = Endpoint> = Breaker<
+    S,
+    tower_breaker::fault_classify::classifiers::Auto,
+    tower_breaker::ReturnError,
+    tower_breaker::OnHead,
+>;
 
 fn config() -> BreakerConfigBuilder {
     BreakerConfig::builder().clock(Clock::tokio()).open_for(OPEN_FOR).probes(1).successes_to_close(1)
@@ -165,7 +169,7 @@ async fn neutral_probe_frees_slot() {
         tower_breaker::Health::Neutral,
         tower_breaker::Origin::Caller,
     );
-    permit.settle(Verdict::Fault(neutral));
+    permit.record(Verdict::Fault(neutral));
     assert!(second.is_woken());
     assert_ready_ok!(second.poll_ready());
 }

@@ -78,7 +78,7 @@ fn why(circuit: &Circuit) -> Reason {
 }
 
 fn close(circuit: &Circuit) {
-    (0..2).for_each(|_| circuit.try_acquire().unwrap().settle(Verdict::Success));
+    (0..2).for_each(|_| circuit.try_acquire().unwrap().record(Verdict::Success));
     assert_eq!(state(circuit), CircuitState::Closed);
 }
 
@@ -300,7 +300,7 @@ fn panic_counts_one_failure_and_poisons_nothing() {
         |layer| panics(|| start(&mut layer.layer(server()), PANICS_IN_CALL)),
         |layer| panics(|| start(&mut layer.layer(server()), PANICS).poll()),
         |layer| {
-            // The future is there after the panic, and dropped: it is settled already.
+            // The future is there after the panic, and dropped: its outcome is recorded already.
             let mut call = start(&mut layer.layer(server()), PANICS);
             panics(|| call.poll())
         },
@@ -367,7 +367,7 @@ fn half_open_rejection_has_retry_after_of_1s() {
         let probe = circuit.try_acquire().unwrap();
         let rejection = circuit.try_acquire().unwrap_err();
         assert_eq!((rejection.state(), rejection.retry_after()), (CircuitState::HalfOpen, Some(expected)));
-        probe.settle(Verdict::Success);
+        probe.record(Verdict::Success);
         assert!(circuit.try_acquire().is_ok(), "a probe that has ended frees its slot at once");
     }
 }
@@ -389,7 +389,7 @@ fn open_time_grows_to_cap_and_jitter_only_adds() {
             hand.advance(period.saturating_sub(Duration::from_millis(1)));
             assert!(circuit.try_acquire().is_err());
             hand.advance(Duration::from_millis(1));
-            circuit.try_acquire().unwrap().settle(FAILURE);
+            circuit.try_acquire().unwrap().record(FAILURE);
         }
     }
     let mean = added.iter().sum::<f64>() / added.len() as f64;

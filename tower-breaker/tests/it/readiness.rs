@@ -11,16 +11,16 @@ use tower::limit::{ConcurrencyLimit, RateLimit};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::fault_classify::classifiers::{Auto, BoxedError};
 use tower_breaker::{
-    Breaker, BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Errors, Head, ManualClock, Permit,
-    Reason, Rejection, Verdict,
+    Breaker, BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, ManualClock, OnHead, Permit, Reason,
+    Rejection, ReturnError, Verdict,
 };
 use tower_test::mock::{self, Mock};
 
 use crate::support::OPEN_FOR;
 
 type MockService = Mock<&'static str, &'static str>;
-type Guarded<S> = Breaker<S, Auto<BoxedError>, Errors<BoxedError>, Head>;
-type BoxedLayer = BreakerLayer<Auto<BoxedError>, Errors<BoxedError>>;
+type Guarded<S> = Breaker<S, Auto<BoxedError>, ReturnError<BoxedError>, OnHead>;
+type BoxedLayer = BreakerLayer<Auto<BoxedError>, ReturnError<BoxedError>>;
 
 fn layer() -> (BoxedLayer, ManualClock) {
     let (clock, hand) = Clock::manual();
@@ -44,7 +44,7 @@ fn permit(circuit: &Circuit) -> Permit {
 
 fn trip(circuit: &Circuit) {
     for _ in 0..5 {
-        permit(circuit).settle(failure());
+        permit(circuit).record(failure());
     }
     assert_eq!(circuit.status().state, CircuitState::Open);
 }
@@ -52,7 +52,7 @@ fn trip(circuit: &Circuit) {
 fn close(circuit: &Circuit, hand: &ManualClock) {
     hand.advance(OPEN_FOR);
     for _ in 0..2 {
-        permit(circuit).settle(Verdict::Success);
+        permit(circuit).record(Verdict::Success);
     }
     assert_eq!(circuit.status().state, CircuitState::Closed);
 }
@@ -275,7 +275,7 @@ fn cancelled_call_is_neither_success_nor_failure() {
     let (mut service, mut handle) = guarded(&layer);
     handle.allow(100);
     for _ in 0..4 {
-        permit(&layer.circuit()).settle(failure());
+        permit(&layer.circuit()).record(failure());
     }
     assert_ready_ok!(service.poll_ready());
     let mut call = task::spawn(service.call("hangs"));

@@ -47,7 +47,7 @@ impl Bench {
 
 fn fail(circuit: &Circuit, times: usize) {
     for _ in 0..times {
-        circuit.try_acquire().unwrap().settle(FAILURE);
+        circuit.try_acquire().unwrap().record(FAILURE);
     }
 }
 
@@ -88,7 +88,7 @@ fn circuit_stays_in_registry_until_removed() {
     assert!(bench.registry.get("a").is_none() && bench.registry.remove("a").is_none());
     assert!(circuit.try_acquire().is_err(), "it goes on for those who hold it");
     let new = bench.registry.circuit("a");
-    new.try_acquire().unwrap().settle(Verdict::Success);
+    new.try_acquire().unwrap().record(Verdict::Success);
     circuit.reset().unwrap();
     assert_eq!((new.status().window.calls, circuit.status().window.calls), (1, 0));
 }
@@ -142,7 +142,8 @@ fn control_of_unknown_name_fails_and_creates_nothing() {
     for (what, order) in orders {
         for name in ["biling", "", "configured"] {
             let error = order(&bench.registry, name).unwrap_err();
-            assert!(!matches!(error, ControlError::Forced(_)), "{what}: {error:?}");
+            let ControlError::Unknown { circuit } = &error else { panic!("{what}: {error:?}") };
+            assert_eq!((&**circuit, error.circuit(), error.state()), (name, name, None), "{what}");
             assert!(error.to_string().contains(&format!("`{name}`")), "{what}: {error}");
         }
         assert_eq!(bench.names(), ["billing"], "{what}");
@@ -188,17 +189,16 @@ fn control_of_forced_or_disabled_circuit_fails() {
     bench.registry.circuit("off");
     bench.registry.force_open("a").unwrap();
     for error in [bench.registry.trip("a").unwrap_err(), bench.registry.reset("a").unwrap_err()] {
-        let text = error.to_string();
-        let ControlError::Forced(forced) = error else { panic!("{text}") };
-        assert_eq!((forced.circuit(), forced.state()), ("a", CircuitState::ForcedOpen));
-        assert_eq!(text, forced.to_string());
-        assert_eq!(ControlError::from(forced).to_string(), text);
+        let ControlError::Forced { circuit, state, .. } = error else { panic!("{error}") };
+        assert_eq!((circuit, state), ("a", CircuitState::ForcedOpen));
+        assert_eq!((error.circuit(), error.state()), ("a", Some(CircuitState::ForcedOpen)));
+        assert_eq!(Err(error), bench.registry.circuit("a").trip());
     }
     for error in
         [bench.registry.force_open("off").unwrap_err(), bench.registry.force_closed("off").unwrap_err()]
     {
-        let ControlError::Forced(forced) = &error else { panic!("{error}") };
-        assert_eq!((forced.circuit(), forced.state()), ("off", CircuitState::Disabled));
+        let ControlError::Disabled { circuit, .. } = error else { panic!("{error}") };
+        assert_eq!((circuit, error.state()), ("off", Some(CircuitState::Disabled)));
     }
     bench.registry.report("a", HealthReport::Recovered).unwrap();
     assert_eq!(bench.state("a"), CircuitState::ForcedOpen, "a report is no error, and changes nothing");

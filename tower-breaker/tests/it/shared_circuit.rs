@@ -73,7 +73,7 @@ async fn observer_dropped_with_last_handle_spares_next_circuit() {
     let second = Circuit::new(two_failures());
     let failure = tower_breaker::fault_classify::classify_error(&std::io::Error::other("down"));
     for permit in permits {
-        permit.settle(Verdict::Fault(failure));
+        permit.record(Verdict::Fault(failure));
     }
     assert_eq!((second.status().state, second.status().consecutive_failures), (CircuitState::Closed, 0));
 }

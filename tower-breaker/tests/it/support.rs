@@ -46,7 +46,7 @@ pub(crate) fn circuit(config: BreakerConfigBuilder) -> (Circuit, ManualClock) {
 
 /// Makes one call through the circuit. Returns whether the circuit admitted it.
 pub(crate) fn send(circuit: &Circuit, verdict: Verdict) -> bool {
-    circuit.try_acquire().map(|permit| permit.settle(verdict)).is_ok()
+    circuit.try_acquire().map(|permit| permit.record(verdict)).is_ok()
 }
 
 pub(crate) fn state(circuit: &Circuit) -> CircuitState {

@@ -94,8 +94,8 @@ fn tracking(
     config: BreakerConfigBuilder,
 ) -> BreakerLayer<
     tower_breaker::fault_classify::classifiers::Auto,
-    tower_breaker::Errors,
-    tower_breaker::TrackBody,
+    tower_breaker::ReturnError,
+    tower_breaker::OnBodyEnd,
 > {
     BreakerLayer::new(config.build().unwrap()).track_body()
 }

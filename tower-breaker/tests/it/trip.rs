@@ -126,10 +126,10 @@ fn circuit_that_opens_and_closes_keeps_memory_constant() {
     let cycle = || {
         circuit.trip().unwrap();
         circuit.report(HealthReport::Recovered);
-        circuit.try_acquire().unwrap().settle(Verdict::Success);
+        circuit.try_acquire().unwrap().record(Verdict::Success);
         keyed.trip().unwrap();
         keyed.report(HealthReport::Recovered);
-        keyed.try_acquire().unwrap().settle(Verdict::Success);
+        keyed.try_acquire().unwrap().record(Verdict::Success);
     };
     (0..1_000).for_each(|_| cycle());
     let info = allocation_counter::measure(|| (0..10_000).for_each(|_| cycle()));

@@ -112,9 +112,9 @@ fn finish<H: Hold>(permit: Result<Permit<H>, Rejection>, hand: &ManualClock, tim
     let permit = permit.expect("the circuit lets the call in");
     hand.advance(time);
     match end {
-        End::Success => permit.settle(Verdict::Success),
-        End::Failure => permit.settle(FAILURE.into()),
-        End::Neutral => permit.settle(TOO_MANY_REQUESTS.into()),
+        End::Success => permit.record(Verdict::Success),
+        End::Failure => permit.record(FAILURE.into()),
+        End::Neutral => permit.record(TOO_MANY_REQUESTS.into()),
         End::Cancelled => drop(permit),
     }
 }
@@ -284,7 +284,7 @@ fn inner_rejection_is_no_completed_call() {
     let (config, _hand) = config();
     let circuit = Circuit::new(config.build().unwrap());
     for _ in 0..10 {
-        circuit.try_acquire().unwrap().settle(shed.into());
+        circuit.try_acquire().unwrap().record(shed.into());
         drop(circuit.try_acquire());
     }
     assert_eq!(circuit.status().state, CircuitState::Open, "the server has answered no call");

@@ -93,7 +93,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ("Circuit calls", |target| {
         for verdict in [FAILURE, Verdict::Success, FAILURE] {
             if let Ok(permit) = target.circuit.try_acquire() {
-                permit.settle(verdict);
+                permit.record(verdict);
             }
         }
     }),
@@ -101,7 +101,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         for _ in 0..3 {
             if let Ok(permit) = target.circuit.try_acquire() {
                 target.hand.advance(Duration::from_secs(2));
-                permit.settle(Verdict::Success);
+                permit.record(Verdict::Success);
             }
         }
     }),
@@ -110,7 +110,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         target.hand.advance(Duration::from_secs(60));
         if let Ok(permit) = target.circuit.try_acquire() {
             target.hand.advance(Duration::from_secs(2));
-            permit.settle(Verdict::Success);
+            permit.record(Verdict::Success);
         }
         target.hand.advance(Duration::from_secs(60));
         drop(target.circuit.try_acquire());

@@ -96,11 +96,11 @@ fn circuit_in_runtime_with_earlier_time_still_counts() {
             let circuit = Circuit::new(circuit().failure_rate(None).build().unwrap());
             for _ in 0..16 {
                 advance(moves * SECOND).await;
-                circuit.try_acquire().unwrap().settle(Verdict::Success);
+                circuit.try_acquire().unwrap().record(Verdict::Success);
                 circuit
                     .try_acquire()
                     .unwrap()
-                    .settle(classify_error(&io::Error::from(ErrorKind::ConnectionReset)).into());
+                    .record(classify_error(&io::Error::from(ErrorKind::ConnectionReset)).into());
             }
             circuit.status().window
         })

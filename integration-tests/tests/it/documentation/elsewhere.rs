@@ -27,11 +27,11 @@ fn failed() -> Verdict {
 }
 
 fn fail(circuit: &Circuit) {
-    circuit.try_acquire().unwrap().settle(failed());
+    circuit.try_acquire().unwrap().record(failed());
 }
 
 fn succeed(circuit: &Circuit) {
-    circuit.try_acquire().unwrap().settle(Verdict::Success);
+    circuit.try_acquire().unwrap().record(Verdict::Success);
 }
 
 fn of_tower_resilience() -> (Circuit, tower_breaker::ManualClock) {
@@ -65,7 +65,7 @@ fn tower_resilience_breaker_opens_at_half_of_twenty() {
     circuit.try_acquire().unwrap_err();
     for probe in probes {
         assert_eq!(circuit.status().state, CircuitState::HalfOpen);
-        probe.settle(Verdict::Success);
+        probe.record(Verdict::Success);
     }
     assert_eq!(circuit.status().state, CircuitState::Closed);
 }
@@ -91,7 +91,7 @@ fn tower_resilience_breaker_counts_last_hundred_and_slow_calls() {
         assert_eq!(circuit.status().state, CircuitState::Closed);
         let permit = circuit.try_acquire().unwrap();
         hand.advance(2 * SECOND);
-        permit.settle(Verdict::Success);
+        permit.record(Verdict::Success);
     }
     let trip = circuit.status().last_trip.unwrap();
     assert_eq!((circuit.status().state, trip.reason), (CircuitState::Open, Reason::SlowRate));
@@ -137,7 +137,7 @@ fn seatbelt_breaker_opens_at_ten_of_hundred_in_30_seconds() {
     fail(&circuit);
     assert_eq!(circuit.status().state, CircuitState::Open);
     hand.advance(5 * SECOND);
-    circuit.try_acquire().unwrap().settle(Verdict::Success);
+    circuit.try_acquire().unwrap().record(Verdict::Success);
 
     let (circuit, hand) = breaker();
     for _ in 0..91 {

@@ -27,7 +27,7 @@ impl<T: Store> Core<T> {
     #[inline(never)]
     fn count_outcome(&self, stamp: StateWord, verdict: &Verdict) {
         if let Some(instruments) = self.instruments_of(stamp) {
-            instruments.settled(verdict);
+            instruments.outcome(verdict);
         }
     }
 

@@ -69,7 +69,7 @@ fn core_with(config: &CircuitConfig) -> (Arc<Core>, ManualClock) {
 fn tripped() -> (Arc<Core>, ManualClock) {
     let (core, hand) = core(1, None);
     let admission = core.admit().unwrap();
-    core.settle(admission, &FAILURE);
+    core.record(admission, &FAILURE);
     (core, hand)
 }
 
@@ -79,8 +79,8 @@ fn loom_two_failures_at_once_reach_a_run_of_two() {
         let (core, _hand) = core(2, None);
         let other = Arc::clone(&core);
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
-        let thread = thread::spawn(move || other.settle(admissions[1], &FAILURE));
-        core.settle(admissions[0], &FAILURE);
+        let thread = thread::spawn(move || other.record(admissions[1], &FAILURE));
+        core.record(admissions[0], &FAILURE);
         thread.join().unwrap();
         assert_eq!(core.snapshot().state, CircuitState::Open);
         assert_eq!(core.snapshot().last_transition.unwrap().epoch, 1, "it opened once");
@@ -93,8 +93,8 @@ fn loom_two_failures_at_once_reach_the_rate() {
         let (core, _hand) = core(0, Some(1.0));
         let other = Arc::clone(&core);
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
-        let thread = thread::spawn(move || other.settle(admissions[1], &FAILURE));
-        core.settle(admissions[0], &FAILURE);
+        let thread = thread::spawn(move || other.record(admissions[1], &FAILURE));
+        core.record(admissions[0], &FAILURE);
         thread.join().unwrap();
         assert_eq!(core.snapshot().state, CircuitState::Open, "the later of two failures sees both");
     });
@@ -106,12 +106,12 @@ fn loom_two_failures_in_two_buckets_reach_the_rate_whoever_arrives_first() {
         let (core, hand) = core(0, Some(1.0));
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(admissions[1], &FAILURE));
+        let thread = thread::spawn(move || other.record(admissions[1], &FAILURE));
         // Here the other thread may stop at any point: before its clock was read, after it, or at its end.
         thread::yield_now();
         // Another bucket of the same window.
         hand.advance(Duration::from_secs(5));
-        core.settle(admissions[0], &FAILURE);
+        core.record(admissions[0], &FAILURE);
         thread.join().unwrap();
         assert_eq!(core.snapshot().state, CircuitState::Open);
     });
@@ -122,10 +122,10 @@ fn loom_a_success_beside_a_failure_leaves_a_run_of_none_or_one() {
     model(|| {
         let (core, _hand) = core(3, None);
         let admissions = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
-        core.settle(admissions[0], &FAILURE);
+        core.record(admissions[0], &FAILURE);
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(admissions[1], &Verdict::Success));
-        core.settle(admissions[2], &FAILURE);
+        let thread = thread::spawn(move || other.record(admissions[1], &Verdict::Success));
+        core.record(admissions[2], &FAILURE);
         thread.join().unwrap();
         let snapshot = core.snapshot();
         assert!(snapshot.consecutive_failures <= 1, "a run of {}", snapshot.consecutive_failures);
@@ -139,11 +139,11 @@ fn loom_an_outcome_of_the_past_changes_nothing() {
         let (core, hand) = core(1, None);
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(admissions[1], &Verdict::Success));
-        core.settle(admissions[0], &FAILURE);
+        let thread = thread::spawn(move || other.record(admissions[1], &Verdict::Success));
+        core.record(admissions[0], &FAILURE);
         hand.advance(Duration::from_secs(30));
         let probe = core.admit().unwrap();
-        core.settle(probe, &Verdict::Success);
+        core.record(probe, &Verdict::Success);
         thread.join().unwrap();
         let snapshot = core.snapshot();
         assert_eq!((snapshot.state, snapshot.consecutive_failures), (CircuitState::Closed, 0));
@@ -198,8 +198,8 @@ fn loom_a_probe_that_fails_beside_one_that_succeeds_leaves_one_of_two_states() {
         hand.advance(Duration::from_secs(30));
         let probe = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(late, &FAILURE));
-        core.settle(probe, &Verdict::Success);
+        let thread = thread::spawn(move || other.record(late, &FAILURE));
+        core.record(probe, &Verdict::Success);
         thread.join().unwrap();
         let snapshot = core.snapshot();
         assert!(matches!(snapshot.state, CircuitState::Open | CircuitState::Closed), "{snapshot:?}");
@@ -221,7 +221,7 @@ fn loom_a_task_that_registers_and_looks_again_misses_no_transition() {
         let (core, _hand) = core(1, None);
         let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(admission, &FAILURE));
+        let thread = thread::spawn(move || other.record(admission, &FAILURE));
         let woken = StdArc::new(CountWakes(0.into()));
         let mut waker_key = None;
         core.wait(&mut waker_key, &Waker::from(StdArc::clone(&woken)), WakeOn::Change);
@@ -259,7 +259,7 @@ fn loom_a_retired_core_hears_nothing_of_its_last_owner() {
         let (core, _hand) = core(1, None);
         let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(admission, &FAILURE));
+        let thread = thread::spawn(move || other.record(admission, &FAILURE));
         core.retire();
         thread.join().unwrap();
         // The next owner's circuit is closed, whichever came first.
@@ -306,16 +306,16 @@ fn loom_outcome_beside_adoption_on_another_clock_counts_nothing() {
             hand.set(before);
             let admission = core.admit().unwrap();
             let other = Arc::clone(&core);
-            let thread = thread::spawn(move || other.settle(admission, &verdict));
+            let thread = thread::spawn(move || other.record(admission, &verdict));
             core.retire();
             let (clock, hand) = Clock::manual();
             hand.set(after);
             core.adopt(&CircuitConfig { shape: Shape::Time(SECOND), ..CONFIG }, clock);
             let own = core.admit().unwrap();
-            core.settle(own, &FAILURE);
+            core.record(own, &FAILURE);
             thread.join().unwrap();
             let own = core.admit().unwrap();
-            core.settle(own, &FAILURE);
+            core.record(own, &FAILURE);
             let snapshot = core.snapshot();
             assert_eq!(
                 (snapshot.consecutive_failures, snapshot.counts.calls, snapshot.counts.failures),
@@ -342,13 +342,13 @@ fn loom_a_force_beside_a_failure_wins_and_leaves_nothing_of_it() {
         let (core, _hand) = core(1, None);
         let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(admission, &FAILURE));
+        let thread = thread::spawn(move || other.record(admission, &FAILURE));
         core.force(Force::Open).unwrap();
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::ForcedOpen);
         assert!(core.admit().is_err());
         core.release();
-        core.settle(core.admit().unwrap(), &Verdict::Success);
+        core.record(core.admit().unwrap(), &Verdict::Success);
         assert_eq!(agrees(&core), CircuitState::Closed);
         let snapshot = core.snapshot();
         // The failure is of an epoch that is over.
@@ -365,8 +365,8 @@ fn loom_outcomes_from_before_a_release_change_nothing_after_it() {
         let uncounted = core.admit().unwrap();
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || {
-            other.settle(early, &FAILURE);
-            other.settle(uncounted, &FAILURE);
+            other.record(early, &FAILURE);
+            other.record(uncounted, &FAILURE);
         });
         core.release();
         thread.join().unwrap();
@@ -388,13 +388,13 @@ fn loom_a_probe_from_before_a_force_is_none_of_the_round_that_a_release_begins()
             let early = core.admit().unwrap();
             core.force(Force::Open).unwrap();
             let other = Arc::clone(&core);
-            let thread = thread::spawn(move || other.settle(early, &verdict));
+            let thread = thread::spawn(move || other.record(early, &verdict));
             core.release();
             let probe = core.admit().expect("the round has its place");
             thread.join().unwrap();
             assert_eq!(agrees(&core), CircuitState::HalfOpen);
             assert!(core.admit().is_err(), "the early probe gives back no place of this round");
-            core.settle(probe, &Verdict::Success);
+            core.record(probe, &Verdict::Success);
             assert_eq!(agrees(&core), CircuitState::Closed);
         });
     }
@@ -405,9 +405,9 @@ fn loom_a_smaller_limit_beside_a_failure_holds_from_the_next_outcome_at_the_late
     model(|| {
         let (core, _hand) = core(9, None);
         let admissions = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
-        core.settle(admissions[0], &FAILURE);
+        core.record(admissions[0], &FAILURE);
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(admissions[1], &FAILURE));
+        let thread = thread::spawn(move || other.record(admissions[1], &FAILURE));
         core.reconfigure(
             &CircuitConfig { trip: TripLimits { consecutive_failures: 2, ..CONFIG.trip }, ..CONFIG },
             core.clock(),
@@ -416,7 +416,7 @@ fn loom_a_smaller_limit_beside_a_failure_holds_from_the_next_outcome_at_the_late
         match agrees(&core) {
             CircuitState::Closed => {
                 assert_eq!(core.snapshot().consecutive_failures, 2, "the run stays");
-                core.settle(admissions[2], &FAILURE);
+                core.record(admissions[2], &FAILURE);
                 assert_eq!(agrees(&core), CircuitState::Open);
             }
             state => assert_eq!(state, CircuitState::Open, "the limit was there already"),
@@ -432,9 +432,9 @@ fn stays_closed_between(one: CircuitConfig, other: CircuitConfig, outcomes: &'st
     builder.preemption_bound = Some(2);
     builder.check(move || {
         let (core, _hand) = core_with(&one);
-        outcomes.iter().for_each(|outcome| core.settle(core.admit().unwrap(), outcome));
+        outcomes.iter().for_each(|outcome| core.record(core.admit().unwrap(), outcome));
         let (admission, beside) = (core.admit().unwrap(), Arc::clone(&core));
-        let thread = thread::spawn(move || beside.settle(admission, &FAILURE));
+        let thread = thread::spawn(move || beside.record(admission, &FAILURE));
         core.reconfigure(&other, core.clock());
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::Closed);
@@ -479,10 +479,10 @@ fn loom_two_slow_successes_at_once_reach_the_slow_rate() {
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         hand.advance(Duration::from_secs(2));
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(admissions[1], &Verdict::Success));
+        let thread = thread::spawn(move || other.record(admissions[1], &Verdict::Success));
         thread::yield_now();
         hand.advance(Duration::from_secs(5));
-        core.settle(admissions[0], &Verdict::Success);
+        core.record(admissions[0], &Verdict::Success);
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::Open, "the later of two sees both");
         let last = core.snapshot().last_transition.unwrap();
@@ -499,14 +499,14 @@ fn loom_the_end_of_a_ramp_loses_no_outcome_that_comes_beside_it() {
             let (core, hand) = core_with(&CircuitConfig { trip, recovery, ..CONFIG });
             core.trip_manually().unwrap();
             hand.advance(Duration::from_secs(30));
-            core.settle(core.admit().unwrap(), &Verdict::Success);
+            core.record(core.admit().unwrap(), &Verdict::Success);
             assert!(!core.is_closed(), "it ramps up");
             hand.advance(Duration::from_secs(9));
-            core.settle(core.admit().unwrap(), &FAILURE);
+            core.record(core.admit().unwrap(), &FAILURE);
             let admission = core.admit().unwrap();
             hand.advance(Duration::from_secs(1));
             let other = Arc::clone(&core);
-            let thread = thread::spawn(move || other.settle(admission, &verdict));
+            let thread = thread::spawn(move || other.record(admission, &verdict));
             assert!(core.admit().is_ok());
             thread.join().unwrap();
             assert_eq!(agrees(&core), CircuitState::Closed);
@@ -522,7 +522,7 @@ fn loom_a_reset_beside_a_failure_that_trips_leaves_a_closed_circuit_and_nothing_
         let (core, _hand) = core(1, None);
         let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
-        let thread = thread::spawn(move || other.settle(admission, &FAILURE));
+        let thread = thread::spawn(move || other.record(admission, &FAILURE));
         core.reset().unwrap();
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::Closed);
@@ -564,7 +564,7 @@ fn loom_slow_calls_are_never_more_than_calls() {
             // The reader is the thread that is started: loom then lets it read old values beside
             // new ones.
             let reader = thread::spawn(move || other.snapshot().counts);
-            core.settle(admission, &verdict);
+            core.record(admission, &verdict);
             let Counts { calls, failures, slow, .. } = reader.join().unwrap();
             assert!(slow <= calls && failures <= calls, "{slow} slow and {failures} failed of {calls}");
         });
@@ -575,8 +575,8 @@ fn loom_slow_calls_are_never_more_than_calls() {
 fn loom_bucket_that_ends_during_a_sum_opens_no_circuit() {
     model(|| {
         let (core, hand) = core(0, Some(0.6));
-        let settle = |verdict| core.settle(core.admit().unwrap(), &verdict);
-        [FAILURE, Verdict::Success, Verdict::Success].into_iter().for_each(settle);
+        let record = |verdict| core.record(core.admit().unwrap(), &verdict);
+        [FAILURE, Verdict::Success, Verdict::Success].into_iter().for_each(record);
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         // The first bucket is the oldest of the window: two of four calls failed.
         hand.advance(Duration::from_secs(60));
@@ -584,9 +584,9 @@ fn loom_bucket_that_ends_during_a_sum_opens_no_circuit() {
         let thread = thread::spawn(move || {
             // It has left the window: one of two calls failed.
             hand.advance(Duration::from_secs(4));
-            other.settle(admissions[1], &Verdict::Success);
+            other.record(admissions[1], &Verdict::Success);
         });
-        core.settle(admissions[0], &FAILURE);
+        core.record(admissions[0], &FAILURE);
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::Closed);
     });
@@ -601,7 +601,7 @@ fn loom_open_gate_shows_its_deadline() {
         // The reader is the thread that is started: loom then lets it read old values beside new
         // ones.
         let reader = thread::spawn(move || other.admit());
-        core.settle(admission, &FAILURE);
+        core.record(admission, &FAILURE);
         if let Err(denied) = reader.join().unwrap() {
             assert_eq!(denied.left, Some(30 * SECOND));
         } else {

@@ -17,7 +17,7 @@ use crate::machine::{
 /// How long a call duration.
 #[derive(Clone, Copy, Debug)]
 pub enum CallDuration {
-    /// It duration until it is settled.
+    /// The time until the outcome is recorded.
     UntilNow,
     /// It duration so many nanoseconds; `None`: nobody knows.
     Measured(Option<u64>),
@@ -35,7 +35,7 @@ impl CallDuration {
 impl<T: Store> Core<T> {
     /// Hears what a call came to.
     #[inline]
-    pub(crate) fn settle(&self, admission: Admission, verdict: &Verdict) {
+    pub(crate) fn record(&self, admission: Admission, verdict: &Verdict) {
         self.emit_outcome(admission.stamp, verdict);
         // The usual case passes in registers.
         if admission.word == 0 && verdict.is_success() {

@@ -59,7 +59,7 @@ fn counts(calls: u64, failures: u64) -> Counts {
 }
 
 pub(super) fn run(core: &Core, verdict: Verdict) -> bool {
-    core.admit().map(|admission| core.settle(admission, &verdict)).is_ok()
+    core.admit().map(|admission| core.record(admission, &verdict)).is_ok()
 }
 
 pub(super) fn state(core: &Core) -> CircuitState {
@@ -159,17 +159,17 @@ fn outcomes_of_calls_begun_before_the_circuit_opened_do_not_decide_a_later_state
     hand.advance(Duration::from_secs(30));
     let probe = core.admit().unwrap();
     for &admission in &early[..10] {
-        core.settle(admission, &Verdict::Success);
+        core.record(admission, &Verdict::Success);
     }
     for &admission in &early[10..] {
-        core.settle(admission, &FAILURE);
+        core.record(admission, &FAILURE);
     }
     assert_eq!(state(&core), CircuitState::HalfOpen);
-    core.settle(probe, &Verdict::Success);
+    core.record(probe, &Verdict::Success);
     run(&core, Verdict::Success);
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
     run(&core, FAILURE);
-    core.settle(early[0], &Verdict::Success);
+    core.record(early[0], &Verdict::Success);
     assert_eq!(core.snapshot().consecutive_failures, 1, "nor does an early record_success end a later run");
 }
 
@@ -182,10 +182,10 @@ fn probes_of_one_round_do_not_decide_the_next() {
     hand.advance(Duration::from_secs(30));
     let second_round = core.admit().unwrap();
     for probe in first_round {
-        core.settle(probe, &Verdict::Success);
+        core.record(probe, &Verdict::Success);
     }
     assert_eq!(state(&core), CircuitState::HalfOpen);
-    core.settle(second_round, &Verdict::Success);
+    core.record(second_round, &Verdict::Success);
     assert_eq!(state(&core), CircuitState::HalfOpen, "one record_success of this round");
 }
 
@@ -196,7 +196,7 @@ fn a_failure_of_the_past_is_not_in_the_window() {
     for _ in 0..5 {
         run(&core, FAILURE);
     }
-    core.settle(early, &FAILURE);
+    core.record(early, &FAILURE);
     assert_eq!(core.snapshot().counts, Counts::default());
 }
 
@@ -206,7 +206,7 @@ fn a_retired_core_hears_nothing_of_its_last_owners_calls() {
     let calls: Vec<_> = (0..5).map(|_| core.admit().unwrap()).collect();
     core.retire();
     for call in calls {
-        core.settle(call, &FAILURE);
+        core.record(call, &FAILURE);
     }
     let snapshot = core.snapshot();
     assert_eq!(
@@ -233,7 +233,7 @@ fn a_thousand_threads_worth_of_arrivals_get_exactly_the_places_there_are() {
             threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(admitted.len(), 3);
-        core.settle(admitted[0], &FAILURE);
+        core.record(admitted[0], &FAILURE);
     }
 }
 

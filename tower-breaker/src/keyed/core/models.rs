@@ -38,8 +38,8 @@ fn loom_two_failures_at_once_reach_a_run_and_a_rate() {
             let (core, _hand) = circuit(run, rate);
             let permits = [0, 1].map(|_| Permit::ask(OneOf::new(SharedCore::clone(&core))).unwrap());
             let [first, second] = permits;
-            let thread = thread::spawn(move || second.settle(FAILURE));
-            first.settle(FAILURE);
+            let thread = thread::spawn(move || second.record(FAILURE));
+            first.record(FAILURE);
             thread.join().unwrap();
             assert_eq!(core.snapshot().state, CircuitState::Open);
             assert_eq!(core.snapshot().last_transition.unwrap().epoch, 1, "it opened once");
@@ -77,7 +77,7 @@ fn loom_keyed_slow_calls_are_never_more_than_calls() {
             // new ones.
             let other = SharedCore::clone(&core);
             let reader = thread::spawn(move || other.snapshot().counts);
-            permit.settle(verdict);
+            permit.record(verdict);
             let Counts { calls, failures, slow, .. } = reader.join().unwrap();
             assert!(slow <= calls && failures <= calls, "{slow} slow and {failures} failed of {calls}");
         });
@@ -94,7 +94,7 @@ fn loom_counts_of_a_full_cell_are_seen_once_while_they_move() {
         core.store().calls.fill(common.span().buckets.tag(common.hot_config.clock.now(), 0));
         let other = SharedCore::clone(&core);
         let reader = thread::spawn(move || other.snapshot().counts);
-        permit.settle(FAILURE);
+        permit.record(FAILURE);
         let seen = reader.join().unwrap();
         let before = Counts { calls: FULL, failures: FULL / 3, ..Counts::default() };
         let after = Counts { calls: FULL + 1, failures: FULL / 3 + 1, ..Counts::default() };
@@ -111,8 +111,8 @@ fn loom_two_calls_that_find_a_cell_full_are_both_counted() {
         let [first, second] = [0, 1].map(|_| Permit::ask(OneOf::new(SharedCore::clone(&core))).unwrap());
         let common = &core.store().common;
         core.store().calls.fill(common.span().buckets.tag(common.hot_config.clock.now(), 0));
-        let thread = thread::spawn(move || second.settle(Verdict::Success));
-        first.settle(Verdict::Success);
+        let thread = thread::spawn(move || second.record(Verdict::Success));
+        first.record(Verdict::Success);
         thread.join().unwrap();
         assert_eq!(core.snapshot().counts.calls, FULL + 2);
     });

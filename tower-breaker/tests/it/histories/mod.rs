@@ -197,9 +197,9 @@ impl Pair {
         }
         let (permit, call) = self.running.swap_remove(which % self.running.len());
         match end {
-            End::Success => permit.settle(Verdict::Success),
-            End::Failure => permit.settle(FAULT.into()),
-            End::Neutral => permit.settle(FAULT.with_health(Health::Neutral).into()),
+            End::Success => permit.record(Verdict::Success),
+            End::Failure => permit.record(FAULT.into()),
+            End::Neutral => permit.record(FAULT.with_health(Health::Neutral).into()),
             End::Drop => drop(permit),
             End::Cancel => permit.cancel(),
         }
@@ -253,7 +253,7 @@ impl Pair {
         for _ in 0..=self.naive.limits.successes {
             self.hand.advance(millis(2 * YEAR));
             if let Ok(permit) = self.circuit.try_acquire() {
-                permit.settle(Verdict::Success);
+                permit.record(Verdict::Success);
             }
         }
         let status = self.circuit.status();

@@ -175,7 +175,7 @@ fn keyed_half_open_and_slow_start_rejections_ask_for_1s() {
     };
     let probe = circuit.try_acquire().unwrap();
     assert_eq!(told(), (CircuitState::HalfOpen, Some(SECOND)));
-    probe.settle(Verdict::Success);
+    probe.record(Verdict::Success);
     bench.succeed(1);
     assert_eq!(told(), (CircuitState::Closed, Some(SECOND)));
 }
@@ -194,7 +194,7 @@ fn keyed_permit_cancelled_returns_slow_start_credit() {
     for _ in 0..100 {
         circuit.try_acquire().expect("the credit is back").cancel();
     }
-    circuit.try_acquire().unwrap().settle(Verdict::Success);
+    circuit.try_acquire().unwrap().record(Verdict::Success);
     assert!(circuit.try_acquire().is_err(), "the call has used the credit");
 }
 

@@ -69,7 +69,7 @@ fn circuit_with_recent_failure_is_not_evicted() {
         ("a slow call", |bench| {
             let permit = bench.circuit(0).try_acquire().unwrap();
             bench.hand.advance(2 * SECOND);
-            permit.settle(Verdict::Success);
+            permit.record(Verdict::Success);
         }),
         ("a cancelled call", |bench| drop(bench.circuit(0).try_acquire().unwrap())),
     ];
@@ -103,7 +103,7 @@ fn circuit_with_cancelled_calls_is_kept_in_flood() {
 fn circuit_with_only_neutral_calls_is_evicted() {
     let mut bench = Bench::of(1);
     for _ in 0..100 {
-        bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap().settle(NEUTRAL);
+        bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap().record(NEUTRAL);
         bench.circuits.get_or_insert(1).expect("nobody misses the other");
         assert_eq!(bench.circuits.len(), 1);
     }
@@ -118,7 +118,7 @@ fn open_circuit_is_kept_for_twice_its_open_time() {
         for (late, kept) in [(false, true), (true, false)] {
             let mut bench = Bench::of(1);
             (0..5).for_each(|_| {
-                bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap().settle(verdict);
+                bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap().record(verdict);
             });
             assert_eq!(bench.circuit(0).status().retry_after, Some(time));
             bench.hand.advance(
@@ -178,7 +178,7 @@ fn circuit_with_running_call_is_never_evicted() {
         bench.hand.advance(FORGOTTEN);
         bench.junk(100);
     }
-    permit.settle(FAILURE);
+    permit.record(FAILURE);
     assert!(bench.is_rejected(0), "it counted where the next call looks");
 }
 
@@ -302,7 +302,7 @@ fn call_finds_its_circuit_during_concurrent_evictions() {
                     let permit = circuit.try_acquire().unwrap();
                     drop(circuit);
                     bench.circuits.get_or_insert(junk + 100_000);
-                    permit.settle(FAILURE);
+                    permit.record(FAILURE);
                     assert!(bench.is_rejected(thread), "nobody else knows this key");
                     bench.circuit(thread).reset().unwrap();
                     rounds.fetch_add(1, Ordering::Relaxed);

@@ -27,7 +27,7 @@ fn observer_may_control_circuit_at_every_transition() {
                 // From forced closed: it is not ill, somebody thinks.
                 Reason::Released => circuit.trip().unwrap(),
                 Reason::Tripped => assert!(circuit.try_acquire().is_err()),
-                Reason::OpenTimeOver => circuit.try_acquire().unwrap().settle(FAILURE),
+                Reason::OpenTimeOver => circuit.try_acquire().unwrap().record(FAILURE),
                 Reason::ProbeFailed => circuit.reset().unwrap(),
                 _ => {}
             }

@@ -14,7 +14,7 @@ fn critical_report_opens_and_circuit_recovers() {
     let probe = circuit.try_acquire().unwrap();
     circuit.report(HealthReport::Critical);
     assert_eq!((state(&circuit), circuit.status().retry_after), (CircuitState::Open, Some(OPEN_FOR)));
-    probe.settle(Verdict::Success);
+    probe.record(Verdict::Success);
     hand.advance(OPEN_FOR);
     send(&circuit, 2, Verdict::Success);
     assert_eq!(state(&circuit), CircuitState::Closed);
@@ -57,7 +57,7 @@ fn recovered_report_starts_probes_only_if_open() {
             "half-open, nothing is new"
         );
         assert!(circuit.try_acquire().is_err(), "nor are there more places");
-        probes.into_iter().take(2).for_each(|probe| probe.settle(Verdict::Success));
+        probes.into_iter().take(2).for_each(|probe| probe.record(Verdict::Success));
         assert_eq!(state(&circuit), CircuitState::Closed);
     }
 }

@@ -47,7 +47,7 @@ impl Book {
     /// How many circuits stand there, of all states in their order.
     fn circuits(&self, circuit: &str) -> [Option<i64>; 6] {
         STATES.map(|state| {
-            let state = state.label();
+            let state = state.as_str();
             self.find(&format!("tower_breaker_circuits{{circuit={circuit},state={state}}}"))
         })
     }
@@ -110,7 +110,7 @@ fn state_gauges_exist_from_start_and_return_to_zero() {
         hand.advance(OPEN_FOR);
         let probe = circuit.try_acquire().unwrap();
         stands(CircuitState::HalfOpen);
-        probe.settle(FAILURE);
+        probe.record(FAILURE);
         stands(CircuitState::Open);
         hand.advance(OPEN_FOR);
         send(&circuit, 2, Verdict::Success);
@@ -190,7 +190,7 @@ fn call_that_ends_after_transition_is_counted() {
         let permits: Vec<_> = (0..3).map(|_| circuit.try_acquire().unwrap()).collect();
         circuit.trip().unwrap();
         for permit in permits {
-            permit.settle(FAILURE);
+            permit.record(FAILURE);
         }
         assert_eq!(book.calls("late"), [0, 3, 0, 0]);
     });
@@ -214,7 +214,7 @@ fn slow_calls_are_counted_regardless_of_outcome() {
         for (verdict, time) in [(Verdict::Success, 1_000), (FAILURE, 2_000), (Verdict::Success, 999)] {
             let permit = circuit.try_acquire().unwrap();
             hand.advance(Duration::from_millis(time));
-            permit.settle(verdict);
+            permit.record(verdict);
         }
         assert_eq!(book.count("tower_breaker_slow_calls_total{circuit=slow}"), 2);
         assert_eq!(book.calls("slow"), [2, 1, 0, 0]);
@@ -226,7 +226,7 @@ fn rejections_are_counted_by_state_and_not_as_calls() {
     with_book(|book| {
         let (circuit, hand) = circuit(config().name("rejects"));
         let rejections = |state: CircuitState| {
-            let state = state.label();
+            let state = state.as_str();
             book.count(&format!("tower_breaker_rejections_total{{circuit=rejects,state={state}}}"))
         };
         let reject = |times: usize| (0..times).for_each(|_| drop(circuit.try_acquire().unwrap_err()));
@@ -274,7 +274,7 @@ fn transitions_are_counted_by_states_and_reason() {
     with_book(|book| {
         let (circuit, hand) = circuit(config().name("changes"));
         let transitions = |(from, to, reason): Step| {
-            let (from, to, reason) = (from.label(), to.label(), reason.label());
+            let (from, to, reason) = (from.as_str(), to.as_str(), reason.as_str());
             let labels = format!("circuit=changes,from={from},reason={reason},to={to}");
             book.count(&format!("tower_breaker_transitions_total{{{labels}}}"))
         };
@@ -400,12 +400,12 @@ fn permit_of_ended_circuit_is_not_counted_under_next_name() {
         let _next = named("not ended");
         hand.advance(2 * SECOND);
         let [success, failure, neutral, cancelled] = permits;
-        success.settle(Verdict::Success);
-        failure.settle(FAILURE);
-        neutral.settle(NEUTRAL);
+        success.record(Verdict::Success);
+        failure.record(FAILURE);
+        neutral.record(NEUTRAL);
         drop(cancelled);
         let [success, cancelled] = uncounted;
-        success.settle(Verdict::Success);
+        success.record(Verdict::Success);
         drop(cancelled);
         assert_eq!(book.calls("not ended"), [0; 4]);
         assert_eq!(book.count("tower_breaker_slow_calls_total{circuit=not ended}"), 0);

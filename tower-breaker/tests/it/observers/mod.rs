@@ -32,7 +32,7 @@ const FAILURE: Verdict = Verdict::Fault(FAULT);
 
 fn send(circuit: &Circuit, times: usize, verdict: Verdict) {
     for _ in 0..times {
-        circuit.try_acquire().expect("the circuit lets the call through").settle(verdict);
+        circuit.try_acquire().expect("the circuit lets the call through").record(verdict);
     }
 }
 
@@ -120,7 +120,7 @@ fn slow_and_cancelled_transitions_have_their_reasons() {
     for _ in 0..10 {
         let permit = slow.try_acquire().unwrap();
         hand.advance(SECOND);
-        permit.settle(Verdict::Success);
+        permit.record(Verdict::Success);
     }
     let told = heard(&mut transitions);
     assert_eq!(steps(&told), [(CircuitState::Closed, CircuitState::Open, Reason::SlowRate)]);
@@ -142,7 +142,7 @@ fn call_at_clock_origin_can_be_slow() {
         hand.set(start * SECOND);
         let permit = circuit.try_acquire().unwrap();
         hand.advance(SECOND);
-        permit.settle(Verdict::Success);
+        permit.record(Verdict::Success);
         assert_eq!(circuit.status().window.slow, 1, "from {start} s on");
     }
 }
@@ -217,7 +217,7 @@ fn stream_ends_with_its_circuit_after_last_transition() {
     drop(service);
     let (told, ended) = read(&mut transitions);
     assert_eq!((told.len(), ended), (1, true));
-    permit.settle(FAILURE);
+    permit.record(FAILURE);
     assert!(read(&mut transitions).1);
 }
 
@@ -232,7 +232,7 @@ fn next_circuit_notifies_only_its_own_observers() {
         let permit = old.try_acquire().unwrap();
         drop(old);
         let (new, _hand) = circuit(config().name("new").consecutive_failures(1));
-        permit.settle(FAILURE);
+        permit.record(FAILURE);
         assert_eq!(state(&new), CircuitState::Closed);
         new.trip().unwrap();
         assert!(told.lock().unwrap().is_empty());

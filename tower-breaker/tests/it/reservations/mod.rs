@@ -17,15 +17,15 @@ use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::fault_classify::classifiers::{Auto, BoxedError};
 use tower_breaker::{
-    Breaker, BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Errors, Head,
-    KeyedBreakerLayer, KeyedConfig, Mode, Rejection,
+    Breaker, BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock,
+    KeyedBreakerLayer, KeyedConfig, Mode, OnHead, Rejection, ReturnError,
 };
 use tower_test::mock::{self, Mock, Spawn};
 
 use crate::support::{OPEN_FOR, SECOND};
 
-type BoxedLayer = BreakerLayer<Auto<BoxedError>, Errors<BoxedError>>;
-type Guarded<S> = Breaker<S, Auto<BoxedError>, Errors<BoxedError>, Head>;
+type BoxedLayer = BreakerLayer<Auto<BoxedError>, ReturnError<BoxedError>>;
+type Guarded<S> = Breaker<S, Auto<BoxedError>, ReturnError<BoxedError>, OnHead>;
 
 fn config() -> BreakerConfigBuilder {
     BreakerConfig::builder().clock(Clock::tokio()).open_for(OPEN_FOR)

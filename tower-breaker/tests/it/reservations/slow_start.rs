@@ -15,9 +15,9 @@ async fn half_way(not_ready: bool) -> BoxedLayer {
     let circuit = layer.circuit();
     circuit.trip().unwrap();
     tokio::time::advance(OPEN_FOR + SECOND).await;
-    circuit.try_acquire().unwrap().settle(Verdict::Success);
+    circuit.try_acquire().unwrap().record(Verdict::Success);
     assert_eq!(circuit.status().slow_start, Some(0.0));
-    circuit.try_acquire().expect("the first call of a slow start is let through").settle(Verdict::Success);
+    circuit.try_acquire().expect("the first call of a slow start is let through").record(Verdict::Success);
     tokio::time::advance(RAMP / 2).await;
     layer
 }
@@ -103,6 +103,6 @@ async fn not_ready_service_counts_once_in_slow_start() {
     }
     // Its own arrival and the next call's make a whole call, and no more.
     let circuit = layer.circuit();
-    circuit.try_acquire().expect("the next call is let through").settle(Verdict::Success);
+    circuit.try_acquire().expect("the next call is let through").record(Verdict::Success);
     assert!(circuit.try_acquire().is_err());
 }

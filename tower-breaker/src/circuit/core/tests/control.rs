@@ -23,7 +23,7 @@ fn a_half_open_circuit_is_tripped_too() {
     hand.advance(Duration::from_secs(30));
     let probe = core.admit().unwrap();
     core.trip_manually().unwrap();
-    core.settle(probe, &Verdict::Success);
+    core.record(probe, &Verdict::Success);
     assert_eq!(state(&core), CircuitState::Open);
 }
 
@@ -64,9 +64,9 @@ fn calls_from_before_a_force_decide_nothing_after_it() {
     let free = core.admit().unwrap();
     core.release();
     for admission in admissions {
-        core.settle(admission, &FAILURE);
+        core.record(admission, &FAILURE);
     }
-    core.settle(free, &FAILURE);
+    core.record(free, &FAILURE);
     core.record_cancelled(free);
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
 }
@@ -127,10 +127,10 @@ fn an_observing_circuit_rejects_nothing_and_leaves_out_what_it_would_have_reject
     hand.advance(Duration::from_secs(30));
     let probes: Vec<_> = (0..3).map(|_| core.admit().unwrap()).collect();
     let shadow = core.admit().unwrap();
-    core.settle(shadow, &FAILURE);
+    core.record(shadow, &FAILURE);
     assert_eq!(state(&core), CircuitState::HalfOpen, "it would have been rejected");
     for probe in probes {
-        core.settle(probe, &Verdict::Success);
+        core.record(probe, &Verdict::Success);
     }
     assert_eq!(state(&core), CircuitState::Closed);
 }
@@ -164,7 +164,7 @@ fn a_new_configuration_keeps_state_epoch_deadline_and_run() {
         (snapshot.consecutive_failures, snapshot.counts, snapshot.last_transition.is_none()),
         (3, counts(3, 3), true)
     );
-    core.settle(early, &FAILURE);
+    core.record(early, &FAILURE);
     assert_eq!(state(&core), CircuitState::Open, "the permit is valid and the new limit holds");
     hand.advance(Duration::from_secs(10));
     let short = RecoveryLimits { open: OpenDuration::constant(SECOND), ..RECOVERY };

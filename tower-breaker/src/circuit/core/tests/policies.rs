@@ -14,7 +14,7 @@ const SLOW: TripLimits = TripLimits {
 fn call(core: &Core, hand: &ManualClock, millis: u64, verdict: Verdict) {
     let admission = core.admit().unwrap();
     hand.advance(Duration::from_millis(millis));
-    core.settle(admission, &verdict);
+    core.record(admission, &verdict);
 }
 
 #[test]
@@ -225,14 +225,14 @@ fn a_success_within_a_ramp_ends_a_run_and_not_the_ramp() {
     let (core, hand) = ramping();
     hand.advance(Duration::from_secs(5));
     let admissions: Vec<_> = (0..40).filter_map(|_| core.admit().ok()).take(3).collect();
-    core.settle(admissions[0], &FAILURE);
-    core.settle(admissions[1], &Verdict::Success);
+    core.record(admissions[0], &FAILURE);
+    core.record(admissions[1], &Verdict::Success);
     assert_eq!(
         (core.snapshot().consecutive_failures, core.snapshot().slow_start.is_some(), core.is_closed()),
         (0, true, false)
     );
     hand.advance(Duration::from_secs(5));
     assert!(core.admit().is_ok());
-    core.settle(admissions[2], &FAILURE);
+    core.record(admissions[2], &FAILURE);
     assert_eq!(core.snapshot().consecutive_failures, 1, "what began in the ramp counts after it");
 }

@@ -1,7 +1,5 @@
 //! No allocation per call, in any state, for a service that itself allocates nothing.
 
-mod keyed;
-
 use std::future::{Future, Ready, ready};
 use std::io;
 use std::pin::pin;
