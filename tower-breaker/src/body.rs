@@ -14,10 +14,10 @@ use tower_fault_classify::body::{
 use tower_fault_classify::classifiers::{AsError, TypedError};
 use tower_fault_classify::{Fault, Kind, Origin, Verdict};
 
-use crate::circuit::{CallDuration, Hold, Own, Permit};
+use crate::circuit::{CallDuration, CircuitRef, Permit, Static};
 
 /// Records the outcome of an answered call: at once, or at the end of the response's body.
-pub trait RecordOutcome<Res, C, H: Hold = Own> {
+pub trait RecordOutcome<Res, C, H: CircuitRef = Static> {
     /// The response that the caller gets.
     type Response;
 
@@ -40,7 +40,7 @@ pub trait RecordOutcome<Res, C, H: Hold = Own> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OnHead;
 
-impl<Res, C, H: Hold> RecordOutcome<Res, C, H> for OnHead {
+impl<Res, C, H: CircuitRef> RecordOutcome<Res, C, H> for OnHead {
     type Response = Res;
 
     #[inline]
@@ -87,7 +87,7 @@ type Tracked<Res, C, H, W> =
 impl<Res, C, H, W, K> RecordOutcome<Res, C, H> for OnBodyEnd<W, K>
 where
     C: Clone,
-    H: Hold,
+    H: CircuitRef,
     W: DataInspector<<Res::Body as Body>::Data>,
     Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H>, C, Healthy<W>>>,
     <Res::Body as Body>::Error: AsError<K>,
@@ -129,7 +129,7 @@ impl<W, K> fmt::Debug for OnBodyEnd<W, K> {
 
 /// Records the outcome of a call at the end of a body.
 #[derive(Debug)]
-pub struct RecordAtEnd<H: Hold> {
+pub struct RecordAtEnd<H: CircuitRef> {
     permit: Permit<H>,
     /// How long the head took: a stream that goes on for hours is not slow.
     duration: CallDuration,
@@ -137,7 +137,7 @@ pub struct RecordAtEnd<H: Hold> {
     answered: bool,
 }
 
-impl<H: Hold> OnEnd for RecordAtEnd<H> {
+impl<H: CircuitRef> OnEnd for RecordAtEnd<H> {
     #[inline]
     fn on_data(&mut self) {
         self.answered = true;

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower_fault_classify::Classify;
 
 use crate::body::RecordOutcome;
-use crate::circuit::{Hold, Own, Permit};
+use crate::circuit::{CircuitRef, Permit, Static};
 use crate::fallback::RejectionMode;
 
 pin_project! {
@@ -18,7 +18,7 @@ pin_project! {
     ///
     /// Dropping it drops the inner call, which is then a cancelled one: [`CancelledPolicy`](crate::CancelledPolicy) says what it counts
     /// for. A probe's place is free again at once. A panic of the inner future counts as a failure, and goes on.
-    pub struct ResponseFuture<F, C, R, B, J, H: Hold = Own> {
+    pub struct ResponseFuture<F, C, R, B, J, H: CircuitRef = Static> {
         #[pin]
         state: State<F, C, B, J, H>,
         reject: PhantomData<fn() -> R>,
@@ -27,7 +27,7 @@ pin_project! {
 
 pin_project! {
     #[project = StateProj]
-    enum State<F, C, B, J, H: Hold> {
+    enum State<F, C, B, J, H: CircuitRef> {
         Calling {
             // Before the permit: it must be gone when the place is free again.
             #[pin]
@@ -44,7 +44,7 @@ pin_project! {
     }
 }
 
-impl<F, C, R, B, J, H: Hold> ResponseFuture<F, C, R, B, J, H> {
+impl<F, C, R, B, J, H: CircuitRef> ResponseFuture<F, C, R, B, J, H> {
     #[inline]
     pub(crate) const fn calling(inner: F, permit: Option<Permit<H>>, classify: C, record: B) -> Self {
         let state = State::Calling { inner, permit, classify, record };
@@ -64,7 +64,7 @@ where
     R: RejectionMode<E>,
     B: RecordOutcome<Res, C, H>,
     J: Future<Output = Result<Res, R::Error>>,
-    H: Hold,
+    H: CircuitRef,
 {
     type Output = Result<B::Response, R::Error>;
 
@@ -93,7 +93,7 @@ where
     C: Classify<Res, E>,
     R: RejectionMode<E>,
     B: RecordOutcome<Res, C, H>,
-    H: Hold,
+    H: CircuitRef,
 {
     let verdict = classify.classify(result.as_ref());
     // The inner future panics if it is polled again, so that a call does not come to anything twice.
@@ -107,7 +107,7 @@ where
     }
 }
 
-impl<F, C, R, B, J, H: Hold> fmt::Debug for ResponseFuture<F, C, R, B, J, H> {
+impl<F, C, R, B, J, H: CircuitRef> fmt::Debug for ResponseFuture<F, C, R, B, J, H> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture")
             .field("rejected", &matches!(self.state, State::Rejected { .. }))

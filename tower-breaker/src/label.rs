@@ -11,7 +11,7 @@ pub(crate) use self::slots::{KeptLabel, Label};
 /// There are no keys, so there are no labels.
 #[cfg(not(feature = "keyed"))]
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Label {}
+pub enum Label {}
 
 #[cfg(not(feature = "keyed"))]
 impl Label {
@@ -49,7 +49,7 @@ mod slots {
 
     /// A reference to a label. It leads nowhere once the label was dropped.
     #[derive(Clone, Copy, Debug)]
-    pub(crate) struct Label {
+    pub struct Label {
         slot: &'static Slot,
         number: u64,
     }

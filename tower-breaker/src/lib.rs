@@ -3,7 +3,6 @@
 
 mod body;
 mod call;
-#[macro_use]
 mod circuit;
 mod classifier;
 mod config;
@@ -27,9 +26,7 @@ pub use body::{OnBodyEnd, OnHead, RecordOutcome};
 pub use call::Call;
 #[cfg(feature = "tokio")]
 pub use call::CallWithin;
-pub use circuit::{Circuit, Permit, Status};
-#[doc(hidden)]
-pub use circuit::{Hold, Own};
+pub use circuit::{Circuit, CircuitRef, Permit, Static, Status};
 pub use classifier::{HealthBy, KeepFailures, KeepLastFailure, LastFailureMode, NoLastFailure};
 pub use config::{BreakerConfig, BreakerConfigBuilder, CancelledPolicy, Mode};
 #[cfg(feature = "keyed")]
@@ -40,12 +37,9 @@ pub use fallback::{
 };
 pub use future::ResponseFuture;
 #[cfg(feature = "keyed")]
-#[doc(hidden)]
-pub use keyed::OneOf;
-#[cfg(feature = "keyed")]
 pub use keyed::{
     ByRef, ByValue, KeyedBreaker, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedResponseFuture,
-    PickCircuit,
+    PickCircuit, Shared,
 };
 pub use layer::{BreakerLayer, WithoutClone};
 pub use machine::{CircuitState, Counts, HealthReport, Reason};

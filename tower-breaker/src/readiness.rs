@@ -22,7 +22,7 @@ use std::mem;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::circuit::{Core, Denied, Reserved, WakeOn, WakerKey};
+use crate::circuit::{Core, Denied, Reservation, WakeOn, WakerKey};
 
 /// What the last `poll_ready` promised. The tag is a byte of its own, with the states of the usual
 /// calls first, so that they are told apart in one comparison.
@@ -36,7 +36,7 @@ pub(crate) enum Readiness {
     /// many nanoseconds.
     Open(u64),
     /// The inner service was polled, and the circuit has let the call in.
-    Admitted(Reserved),
+    Admitted(Reservation),
     /// The inner service is pending.
     InnerPending(InnerWait),
     /// The circuit refuses the call, and the service is not ready meanwhile.
@@ -70,7 +70,7 @@ impl Readiness {
     }
 
     /// Takes what the circuit has reserved.
-    pub(crate) fn take_reserved(&mut self) -> Option<Reserved> {
+    pub(crate) fn take_reserved(&mut self) -> Option<Reservation> {
         match self {
             Self::InnerPending(wait) => wait.reserved.take(),
             Self::Admitted(_) => match mem::replace(self, Self::Ready) {
@@ -82,7 +82,7 @@ impl Readiness {
     }
 
     /// The circuit does not refuse the call; the inner service is about to be polled.
-    pub(crate) fn admit(&mut self, reserved: Option<Reserved>) {
+    pub(crate) fn admit(&mut self, reserved: Option<Reservation>) {
         match (&mut *self, reserved) {
             (Self::InnerPending(wait), reserved) => wait.reserved = reserved,
             (_, Some(reserved)) => self.become_state(Self::Admitted(reserved)),
@@ -141,7 +141,7 @@ impl Readiness {
 pub(crate) struct InnerWait {
     registration: Registration,
     since: u64,
-    reserved: Option<Reserved>,
+    reserved: Option<Reservation>,
 }
 
 impl InnerWait {
@@ -186,14 +186,14 @@ impl Registration {
     /// Registers the waker of this poll. Ask the circuit afterwards: an earlier change has woken
     /// nobody.
     fn renew(&mut self, waker: &Waker) {
-        self.core.wait(&mut self.waker_key, waker, self.what);
+        self.core.register_waker(&mut self.waker_key, waker, self.what);
     }
 
     /// Returns whether the task was registered.
     fn leave(&mut self) -> bool {
         let waker_key = self.waker_key.take();
         if let Some(waker_key) = waker_key {
-            self.core.leave(waker_key);
+            self.core.deregister_waker(waker_key);
         }
         waker_key.is_some()
     }

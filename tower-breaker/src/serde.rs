@@ -16,7 +16,7 @@ use tower_fault_classify::__internals::settings::{
 };
 use tower_fault_classify::Fault;
 
-use crate::circuit::{CircuitConfig, Shape};
+use crate::circuit::{CircuitConfig, WindowShape};
 use crate::config::{BreakerConfig, CancelledPolicy, DURATIONS, GROWTH, Mode, PROBES, SHARES, WINDOW_CALLS};
 use crate::machine::{Cancelled, OpenDuration, RecoveryLimits, SlowCallLimits, TripLimits};
 
@@ -320,8 +320,8 @@ impl Serialize for BreakerConfig {
         table.serialize_field("slow_call_rate", &OrNone(slow))?;
         table.serialize_field("minimum_calls", &minimum_calls)?;
         match shape {
-            Shape::Time(nanos) => table.serialize_field("time_window", &human(nanos))?,
-            Shape::Count(calls) => table.serialize_field("count_window", &calls)?,
+            WindowShape::Time(nanos) => table.serialize_field("time_window", &human(nanos))?,
+            WindowShape::Count(calls) => table.serialize_field("count_window", &calls)?,
         }
         table.serialize_field("cancelled", &WrittenAbandoned(cancelled))?;
         table.serialize_field("open_for", &human(initial))?;

@@ -7,7 +7,7 @@ use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
 
 use crate::body::RecordOutcome;
-use crate::circuit::{Arrival, Circuit, Denied, Permit, Reserved};
+use crate::circuit::{Arrival, Circuit, Denied, Permit, Reservation};
 use crate::error::Rejection;
 use crate::fallback::OnReject;
 use crate::future::ResponseFuture;
@@ -94,16 +94,16 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
     }
 
     /// Asks the circuit about the next call. What it has reserved already stays reserved.
-    fn ask(&mut self, arrival: Arrival) -> Result<Option<Reserved>, Denied> {
+    fn ask(&mut self, arrival: Arrival) -> Result<Option<Reservation>, Denied> {
         match self.readiness.take_reserved() {
             Some(reserved) if reserved.renew() => Ok(Some(reserved)),
-            _ => Reserved::reserve(self.circuit.core(), arrival),
+            _ => Reservation::reserve(self.circuit.core(), arrival),
         }
     }
 
     /// Asks the circuit until it lets the call in, or refuses it for good. Pending: the service is
     /// not ready meanwhile.
-    fn poll_circuit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Reserved>, Denied>> {
+    fn poll_circuit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Reservation>, Denied>> {
         if !self.not_ready_when_open {
             return Poll::Ready(self.ask(Arrival::AtCall));
         }
@@ -113,7 +113,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         loop {
             let Err(denied) = answer else { return Poll::Ready(answer) };
             if is_registered {
-                ready!(self.readiness.poll_timer(cx, self.circuit.worth_waiting(denied)));
+                ready!(self.readiness.poll_timer(cx, self.circuit.retry_timer(denied)));
                 answer = self.ask(Arrival::Now);
             } else {
                 if !waits_already {
@@ -208,7 +208,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
 
     /// Counts an error of the inner service's readiness like one of a call.
     fn record_readiness_error(&mut self, verdict: &Verdict) {
-        let reserved = self.readiness.take_reserved().map(Reserved::begin);
+        let reserved = self.readiness.take_reserved().map(Reservation::begin);
         if let Some(permit) = reserved.or_else(|| self.circuit.permit_if_closed()) {
             permit.record_by_ref(verdict);
         }

@@ -6,7 +6,7 @@
 use tower_fault_classify::__internals::Buckets;
 use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, fence};
 
-use super::window::Span;
+use super::window::WindowSpan;
 use crate::machine::{Cancelled, SlowCallLimits, TripLimits, min_failures_for_rate};
 
 /// Scale and offset of the buckets, calls of the window, run and failures to evaluate at, `consecutive:32 | minimum:32`, failure rate, slow
@@ -16,7 +16,7 @@ const WORDS: usize = 10;
 /// What a failing call must know to see whether there is anything to evaluate at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TripThresholds {
-    pub(crate) span: Span,
+    pub(crate) span: WindowSpan,
     /// A run of so many failures opens the circuit.
     pub(crate) consecutive_failures: u64,
     /// So many failures in the window may reach the rate.
@@ -26,7 +26,7 @@ pub(crate) struct TripThresholds {
 /// What a settling call must know.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Limits {
-    pub(crate) span: Span,
+    pub(crate) span: WindowSpan,
     pub(crate) trip: TripLimits,
 }
 
@@ -56,7 +56,7 @@ impl AtomicLimits {
 
     /// The window's span alone. `None`: it is being written.
     #[inline]
-    pub(crate) fn span(&self) -> Option<Span> {
+    pub(crate) fn span(&self) -> Option<WindowSpan> {
         self.read(|words| {
             let [scale, offset, calls, ..] = words;
             unpack_span([scale, offset, calls].map(load))
@@ -155,8 +155,8 @@ fn unpack(
 }
 
 #[inline]
-const fn unpack_span([scale, offset, calls]: [u64; 3]) -> Span {
-    Span { buckets: Buckets::from_words([scale, offset]), calls: calls as u32 }
+const fn unpack_span([scale, offset, calls]: [u64; 3]) -> WindowSpan {
+    WindowSpan { buckets: Buckets::from_words([scale, offset]), calls: calls as u32 }
 }
 
 #[cfg(all(test, not(loom_models)))]
@@ -176,7 +176,7 @@ mod tests {
         let span = (1..u64::MAX, any::<u32>());
         (span, any::<(u32, u32)>(), proptest::option::of(0.0..=1.0), slow, cancelled).prop_map(
             |((span, calls), (consecutive_failures, minimum_calls), failure_rate, slow, cancelled)| Limits {
-                span: Span { buckets: Buckets::of(span), calls },
+                span: WindowSpan { buckets: Buckets::of(span), calls },
                 trip: TripLimits {
                     consecutive_failures,
                     minimum_calls,
@@ -210,7 +210,7 @@ mod models {
 
     fn limits(number: u32) -> Limits {
         Limits {
-            span: Span { buckets: Buckets::of(1_000_000), calls: number },
+            span: WindowSpan { buckets: Buckets::of(1_000_000), calls: number },
             trip: TripLimits {
                 consecutive_failures: number,
                 failure_rate: None,

@@ -1,9 +1,6 @@
 //! The machine made concurrent: the state's storage, and the handles to it.
 
-#[macro_use]
-mod controls;
 mod core;
-mod hold;
 mod limits;
 mod permit;
 mod state_word;
@@ -16,25 +13,24 @@ pub(crate) use self::core::Locked;
 #[cfg(all(test, loom_models, feature = "keyed"))]
 pub(crate) use self::core::models::{CONFIG, FAILURE, model};
 pub(crate) use self::core::{CallDuration, CircuitConfig, Core, Denied};
+pub(crate) use self::permit::Reservation;
 #[cfg(feature = "keyed")]
-pub(crate) use self::hold::Reach;
-pub use self::hold::{Hold, Own};
+pub(crate) use self::permit::sealed;
+pub use self::permit::{CircuitRef, Permit, Static};
 #[cfg(feature = "keyed")]
 pub(crate) use self::state_word::StateWord;
 #[cfg(feature = "keyed")]
 pub(crate) use self::store::{HotConfig, Store};
 pub(crate) use self::wakers::{WakeOn, WakerKey};
-pub(crate) use self::window::Shape;
+pub(crate) use self::window::WindowShape;
 #[cfg(feature = "keyed")]
-pub(crate) use self::window::{Counting, LastCalls, NO_BUCKET, Newest, Pairs, Span};
-pub use permit::Permit;
-pub(crate) use permit::Reserved;
+pub(crate) use self::window::{LastCalls, NO_BUCKET, NewestBucket, PackedCells, Window, WindowSpan};
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::{Clock, ConfigError, Recycled, Striped};
+use tower_fault_classify::__internals::{ConfigError, Recycled, Striped};
 
 use self::core::Snapshot;
 use crate::config::BreakerConfig;
@@ -60,28 +56,28 @@ use crate::telemetry::{LastFailure, Transition};
 /// permit.record(Verdict::Success);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone)]
-pub struct Circuit {
-    core: Recycled<Core>,
+pub struct Circuit<R: CircuitRef = Static> {
+    owner: R::Owner,
     name: &'static str,
-    /// As it was configured. The core reads the precise clock in place of the coarse one while a
-    /// time is short.
-    clock: Clock,
 }
 
 impl Circuit {
     /// A closed circuit with an empty window.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
-        let (circuit, clock) = (config.circuit, config.clock());
-        let core = Recycled::take(|| Core::new(clock, Striped::new(), &circuit));
-        core.adopt(&circuit, clock);
-        Self { core, name: circuit.name, clock: config.clock.unwrap_or_default() }
+        let owner = Recycled::take(|| Core::new(config.clock(), Striped::new(), &config.circuit));
+        owner.adopt(&config.circuit, config.clock.unwrap_or_default());
+        Self { owner, name: config.name() }
     }
 
-    /// The name from the configuration.
-    pub const fn name(&self) -> &'static str {
-        self.name
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.owner.is_closed()
+    }
+
+    #[inline]
+    pub(crate) fn admit_closed(&self) -> Option<Permit> {
+        Permit::acquire_closed(self.owner.forever())
     }
 
     /// Tells `observer` of every change of the circuit's state, beside those who are told already.
@@ -90,23 +86,13 @@ impl Circuit {
     /// call, and no other. Two changes in short order may be told by two threads at once; [`Transition::epoch`] gives their order. A panic
     /// ends in the observer. It is told until the circuit ends.
     pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
-        self.core.observers().add(Arc::new(observer));
+        self.owner.observers().add(Arc::new(observer));
     }
 
     /// The changes of the circuit's state from now on, as a stream that never holds the circuit up.
     #[cfg(feature = "stream")]
     pub fn transitions(&self) -> crate::telemetry::Transitions {
-        self.core.observers().stream()
-    }
-
-    #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.core.is_closed()
-    }
-
-    #[inline]
-    pub(crate) fn admit_closed(&self) -> Option<Permit> {
-        Permit::acquire_closed(self.core.forever())
+        self.owner.observers().stream()
     }
 
     /// Gives the circuit other limits while it runs.
@@ -134,22 +120,23 @@ impl Circuit {
                 format!("{:?}, the circuit's own", self.name),
             ));
         }
-        if let Some(clock) = clock.filter(|clock| *clock != self.clock) {
-            return Err(ConfigError::new("clock", clock, format!("{:?}, the circuit's own", self.clock)));
+        let own = self.owner.configured_clock();
+        if let Some(clock) = clock.filter(|clock| *clock != own) {
+            return Err(ConfigError::new("clock", clock, format!("{own:?}, the circuit's own")));
         }
-        self.core.reconfigure(&circuit, circuit.fit(self.clock));
+        self.owner.reconfigure(&circuit);
         Ok(())
     }
 
     pub(crate) fn permit_if_closed(&self) -> Option<Permit> {
-        Permit::if_closed(self.core.forever())
+        Permit::if_closed(self.owner.forever())
     }
 
     /// For how many nanoseconds the circuit is open and refuses calls, if that is known without a
     /// lock.
     #[inline]
     pub(crate) fn remaining_open(&self) -> Option<u64> {
-        self.core.remaining_open()
+        self.owner.remaining_open()
     }
 
     /// The rejection by a circuit that stays open for `left` nanoseconds.
@@ -160,35 +147,134 @@ impl Circuit {
 
     /// How long a service that is not ready waits before it asks again, if nothing wakes it. A slow
     /// start admits calls all the time, so it is asked before its end.
-    pub(crate) fn worth_waiting(&self, Denied { state, left }: Denied) -> Option<Duration> {
-        const ASKED_IN_A_RAMP: u32 = 16;
+    pub(crate) fn retry_timer(&self, Denied { state, left }: Denied) -> Option<Duration> {
+        const POLLS_IN_SLOW_START: u32 = 16;
 
         let left = self.with_slack(left?);
-        Some(if state == CircuitState::Closed { left / ASKED_IN_A_RAMP } else { left })
+        Some(if state == CircuitState::Closed { left / POLLS_IN_SLOW_START } else { left })
     }
 
     /// How long to wait so that `left` nanoseconds are over on the circuit's clock, which may be a
     /// little behind.
     #[inline]
     fn with_slack(&self, left: u64) -> Duration {
-        Duration::from_nanos(left) + self.core.clock().slack()
-    }
-
-    fn hold(&self) -> Own {
-        Own(self.core.forever())
+        Duration::from_nanos(left) + self.owner.clock().slack()
     }
 
     #[inline]
     pub(crate) fn core(&self) -> &'static Core {
-        self.core.forever()
+        self.owner.forever()
     }
 }
 
-controls!(Circuit, Permit);
+/// Operations on any circuit: of a layer, or of one key.
+impl<R: CircuitRef> Circuit<R> {
+    #[cfg(feature = "keyed")]
+    pub(crate) const fn of(owner: R::Owner, name: &'static str) -> Self {
+        Self { owner, name }
+    }
 
-impl fmt::Debug for Circuit {
+    #[cfg(feature = "keyed")]
+    pub(crate) const fn owner(&self) -> &R::Owner {
+        &self.owner
+    }
+
+    /// The name from the configuration.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Where the circuit stands, and what it counts.
+    pub fn status(&self) -> Status {
+        Status::of(self.name, self.owner.key(), self.owner.snapshot(), self.owner.clock().slack())
+    }
+
+    /// Asks to begin a call.
+    ///
+    /// # Errors
+    ///
+    /// A [`Rejection`] while the circuit is open, or half-open with all places taken.
+    pub fn try_acquire(&self) -> Result<Permit<R>, Rejection> {
+        self.admit().map_err(|denied| {
+            self.owner.emit_rejection(self.name, denied.state);
+            self.rejection(denied)
+        })
+    }
+
+    pub(crate) fn admit(&self) -> Result<Permit<R>, Denied> {
+        Permit::acquire(R::of(&self.owner)).map_err(|(_, denied)| denied)
+    }
+
+    #[inline]
+    pub(crate) fn rejection(&self, denied: Denied) -> Rejection {
+        self.owner.rejection(self.name, denied)
+    }
+
+    /// Opens the circuit now; it recovers as usual. One that is open already stays as it is, also when its time is over and nobody has
+    /// called since.
+    ///
+    /// # Errors
+    ///
+    /// The circuit is forced, or disabled by its configuration: what a hand or the configuration said goes before.
+    pub fn trip(&self) -> Result<(), ControlError> {
+        self.owner.trip_manually().map_err(|state| self.forced(state))
+    }
+
+    /// Closes the circuit now, with an empty window, no ramp, and no memory of how often it was open. One that is closed already begins
+    /// anew, and that is told as a change, too.
+    ///
+    /// # Errors
+    ///
+    /// See [`trip`](Self::trip).
+    pub fn reset(&self) -> Result<(), ControlError> {
+        self.owner.reset().map_err(|state| self.forced(state))
+    }
+
+    /// Rejects every call until [`release`](Self::release).
+    ///
+    /// # Errors
+    ///
+    /// The circuit is disabled by its configuration.
+    pub fn force_open(&self) -> Result<(), ControlError> {
+        self.owner.force(Force::Open).map_err(|state| self.forced(state))
+    }
+
+    /// Lets every call through, uncounted, until [`release`](Self::release).
+    ///
+    /// # Errors
+    ///
+    /// The circuit is disabled by its configuration.
+    pub fn force_closed(&self) -> Result<(), ControlError> {
+        self.owner.force(Force::Closed).map_err(|state| self.forced(state))
+    }
+
+    /// Gives a forced circuit back to itself: from forced open the next calls are probes, from forced closed it is closed with
+    /// an empty window. One that is not forced stays as it is.
+    pub fn release(&self) {
+        self.owner.release();
+    }
+
+    /// Hears what a health checker says of the server: see [`HealthReport`]. What a hand has forced, or the configuration has
+    /// disabled, goes before, and is not changed.
+    pub fn report(&self, report: HealthReport) {
+        self.owner.report(report);
+    }
+
+    fn forced(&self, state: CircuitState) -> ControlError {
+        ControlError::new(self.name, state)
+    }
+}
+
+impl<R: CircuitRef> Clone for Circuit<R> {
+    #[inline]
+    fn clone(&self) -> Self {
+        Self { owner: self.owner.clone(), name: self.name }
+    }
+}
+
+impl<R: CircuitRef> fmt::Debug for Circuit<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Circuit").field("status", &self.status()).finish()
+        f.debug_struct(R::HANDLE).field("status", &self.status()).finish()
     }
 }
 
@@ -267,6 +353,8 @@ impl Status {
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
+    use tower_fault_classify::__internals::Clock;
+
     use super::*;
 
     #[test]
@@ -284,12 +372,12 @@ mod tests {
             (Some(manual), manual, manual),
         ] {
             let circuit = Circuit::new(config(set, 99));
-            assert_eq!(circuit.core.clock(), short, "{set:?}");
+            assert_eq!(circuit.core().clock(), short, "{set:?}");
             for (again, millis, reads) in
                 [(None, 100, long), (set, 99, short), (set, 100, long), (None, 99, short)]
             {
                 circuit.reconfigure(config(again, millis)).unwrap();
-                assert_eq!(circuit.core.clock(), reads, "{set:?}, then {again:?} and {millis} ms");
+                assert_eq!(circuit.core().clock(), reads, "{set:?}, then {again:?} and {millis} ms");
             }
         }
     }

@@ -2,31 +2,97 @@
 
 use std::fmt;
 use std::mem::{self, ManuallyDrop};
+use std::ops::Deref;
 #[cfg(feature = "keyed")]
 use std::task::Waker;
 
+use tower_fault_classify::__internals::Recycled;
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::core::{Admission, CallDuration, Core, Denied};
-use super::hold::{Hold, Own};
+use super::store::{Single, Store};
 #[cfg(feature = "keyed")]
-use super::wakers::WakerKey;
+use super::wakers::{WakeOn, WakerKey};
 use crate::machine::Arrival;
+
+/// How a handle owns a circuit, and how a permit refers to it: [`Static`], or `Shared` for circuits
+/// by key.
+///
+/// The trait is sealed: it is a bound in the types of this crate, and has no methods to call.
+pub trait CircuitRef: sealed::Sealed {
+    /// Where the circuit is stored.
+    #[doc(hidden)]
+    type Store: Store;
+    /// What a handle holds. The circuit ends when its last owner is dropped.
+    #[doc(hidden)]
+    type Owner: Clone + Deref<Target = Core<Self::Store>>;
+
+    /// The name of the handle in its `Debug` output.
+    #[doc(hidden)]
+    const HANDLE: &'static str;
+
+    /// Refers to the circuit of an owner.
+    #[doc(hidden)]
+    fn of(owner: &Self::Owner) -> Self;
+
+    /// The circuit.
+    #[doc(hidden)]
+    fn core(&self) -> &Core<Self::Store>;
+
+    /// Moves the reference out. What is left must not be used, and costs nothing to forget.
+    #[doc(hidden)]
+    fn take(&mut self) -> Self;
+}
+
+pub(crate) mod sealed {
+    pub trait Sealed: Sized {}
+}
+
+/// Refers to a circuit whose storage is never freed, only reused. No reference is counted.
+#[derive(Clone, Copy)]
+pub struct Static(&'static Core);
+
+impl sealed::Sealed for Static {}
+
+impl CircuitRef for Static {
+    type Store = Single;
+    type Owner = Recycled<Core>;
+
+    const HANDLE: &'static str = "Circuit";
+
+    #[inline]
+    fn of(owner: &Recycled<Core>) -> Self {
+        Self(owner.forever())
+    }
+
+    #[inline]
+    fn core(&self) -> &Core {
+        self.0
+    }
+
+    #[inline]
+    fn take(&mut self) -> Self {
+        *self
+    }
+}
+
+impl fmt::Debug for Static {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Static")
+    }
+}
 
 /// The fault of a call that panicked.
 const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Unhealthy, Origin::Local);
 
-/// Permission for one call through a circuit, which records the outcome of the call.
+/// The right to one call through a circuit, to be settled by what the call came to.
 ///
-/// A permit records exactly one outcome: the verdict given to [`record`](Self::record), or, if it is
-/// dropped, a cancelled call. [`CancelledPolicy`](crate::CancelledPolicy) says how cancelled calls
-/// are counted.
-///
-/// A permit belongs to the epoch in which it was acquired. After the state of the circuit has
-/// changed, the outcome changes nothing.
+/// It settles exactly once: by a verdict, or by being dropped, which stands for a call that was given up. It belongs to
+/// the epoch in which it was given out: once the circuit has changed its state, what the call comes to changes nothing.
+/// [`CancelledPolicy`](crate::CancelledPolicy) says what a call counts for that was given up.
 #[must_use = "dropping a permit records a cancelled call"]
-pub struct Permit<H: Hold = Own> {
-    hold: H,
+pub struct Permit<R: CircuitRef = Static> {
+    circuit: R,
     admission: Admission,
 }
 
@@ -34,45 +100,50 @@ impl Permit {
     /// A permit of a closed circuit.
     #[inline]
     pub(crate) fn acquire_closed(core: &'static Core) -> Option<Self> {
-        core.admit_closed().map(|admission| Self { hold: Own(core), admission })
+        core.admit_closed().map(|admission| Self { circuit: Static(core), admission })
     }
 
-    /// A permit of a closed circuit, also in a slow start, for what is counted and was not asked
-    /// for.
+    /// A permit of a closed circuit, also in a slow start, for an outcome that is recorded without
+    /// an admission.
     pub(crate) fn if_closed(core: &'static Core) -> Option<Self> {
-        core.admit_if_closed().map(|admission| Self { hold: Own(core), admission })
+        core.admit_if_closed().map(|admission| Self { circuit: Static(core), admission })
     }
 }
 
-impl<H: Hold> Permit<H> {
+impl<R: CircuitRef> Permit<R> {
+    /// Acquires a permit. If the circuit denies it, returns the reference to the circuit.
     #[inline]
-    pub(crate) fn acquire(hold: H) -> Result<Self, Denied> {
-        Self::ask(hold).map_err(|(_, denied)| denied)
-    }
-
-    /// The same, with the circuit given back that refuses.
-    #[inline]
-    pub(crate) fn ask(hold: H) -> Result<Self, (H, Denied)> {
-        match hold.admit() {
-            Ok(admission) => Ok(Self { hold, admission }),
-            Err(denied) => Err((hold, denied)),
+    pub(crate) fn acquire(circuit: R) -> Result<Self, (R, Denied)> {
+        match circuit.core().admit() {
+            Ok(admission) => Ok(Self { circuit, admission }),
+            Err(denied) => Err((circuit, denied)),
         }
     }
 
-    /// Records the outcome of the call.
+    /// Tells the circuit what the call came to.
     ///
-    /// An unhealthy verdict counts as a failure, a healthy one as a success. A neutral verdict frees
-    /// the slot of a probe and counts as neither.
+    /// A failure on the health axis counts against the server, a success for it; a neutral verdict gives a probe's place back
+    /// and counts for nothing.
     #[inline]
     pub fn record(self, verdict: Verdict) {
         self.record_by_ref(&verdict);
     }
 
-    /// As [`record`](Self::record), without a copy of the verdict: the copy would stall on the
-    /// stores that have just written the parts.
+    /// Records the call's outcome. A verdict that is moved is copied in one piece from where it was
+    /// stored in several, which stalls the processor.
     #[inline]
     pub(crate) fn record_by_ref(self, verdict: &Verdict) {
-        self.done(|hold, admission| hold.record(admission, verdict));
+        self.finish(|core, admission| core.record(admission, verdict));
+    }
+
+    /// Records the outcome of a call that was answered earlier, after `duration`.
+    pub(crate) fn record_with_duration(self, verdict: &Verdict, duration: CallDuration) {
+        self.finish(|core, admission| core.record_with_duration(admission, verdict, duration));
+    }
+
+    /// Records that the caller cancelled the call while it read the answer.
+    pub(crate) fn record_cancelled_after_answer(self) {
+        self.finish(Core::record_cancelled_after_answer);
     }
 
     /// Gives the permit back unused: the call never began.
@@ -80,39 +151,29 @@ impl<H: Hold> Permit<H> {
     /// A probe's slot is free at once, a call in a slow start returns its credit, and nothing is
     /// counted, whatever the policy for cancelled calls.
     pub fn cancel(self) {
-        self.done(H::cancel);
+        self.finish(Core::cancel_admission);
     }
 
-    /// Cancels a call whose answer the caller was reading.
-    pub(crate) fn record_cancelled_after_answer(self) {
-        self.done(H::record_cancelled_after_answer);
-    }
-
-    /// How long the call has taken until now, if that matters.
+    /// How long the call has taken until now, if the circuit needs it.
     pub(crate) fn duration(&self) -> CallDuration {
-        self.hold.duration(self.admission)
+        self.circuit.core().duration(self.admission)
     }
 
-    /// Tells the circuit what a call came to that was answered before, after so long.
-    pub(crate) fn record_with_duration(self, verdict: &Verdict, duration: CallDuration) {
-        self.done(|hold, admission| hold.record_with_duration(admission, verdict, duration));
-    }
-
-    /// Ends the permit without its `Drop`.
-    #[expect(clippy::inline_always, reason = "what it is given would go through memory, twice a call")]
+    /// Consumes the permit without its drop.
+    #[expect(clippy::inline_always, reason = "the verdict would go through memory, twice a call")]
     #[inline(always)]
-    fn done(self, record: impl FnOnce(&H, Admission)) {
+    fn finish(self, record: impl FnOnce(&Core<R::Store>, Admission)) {
         let mut this = ManuallyDrop::new(self);
-        record(&this.hold.take(), this.admission);
+        record(this.circuit.take().core(), this.admission);
     }
 
-    /// Runs a part of the call. A panic in it counts as a failure, and goes on.
+    /// Runs a part of the call. A panic in it counts as a failure, and propagates.
     #[inline]
     pub(crate) fn guard<T>(permit: &mut Option<Self>, run: impl FnOnce() -> T) -> T {
-        /// Dropped only while a panic goes by.
-        struct OnPanic<'a, H: Hold>(&'a mut Option<Permit<H>>);
+        /// Dropped only while a panic unwinds.
+        struct OnPanic<'a, R: CircuitRef>(&'a mut Option<Permit<R>>);
 
-        impl<H: Hold> Drop for OnPanic<'_, H> {
+        impl<R: CircuitRef> Drop for OnPanic<'_, R> {
             fn drop(&mut self) {
                 if let Some(permit) = self.0.take() {
                     permit.record(PANICKED.into());
@@ -127,14 +188,60 @@ impl<H: Hold> Permit<H> {
     }
 }
 
-/// The admission of a call that has not begun. Dropping it takes the admission back.
+#[cfg(feature = "keyed")]
+impl<R: CircuitRef> Permit<R> {
+    /// Whether the call is not counted.
+    pub(crate) const fn is_uncounted(&self) -> bool {
+        self.admission.is_uncounted()
+    }
+
+    /// Whether the call may still begin. A probe's lease is extended.
+    #[inline]
+    pub(crate) fn renew(&self) -> bool {
+        self.circuit.core().renew(self.admission)
+    }
+
+    /// Cancels the admission of a call that may not begin any more, and acquires another one.
+    pub(crate) fn reacquire(self) -> Result<Self, (R, Denied)> {
+        let mut this = ManuallyDrop::new(self);
+        let circuit = this.circuit.take();
+        circuit.core().cancel_admission(this.admission);
+        Self::acquire(circuit)
+    }
+
+    /// Registers a task to be woken by a change of the circuit.
+    pub(crate) fn register_waker(&self, key: &mut Option<WakerKey>, waker: &Waker) {
+        self.circuit.core().register_waker(key, waker, WakeOn::Change);
+    }
+
+    /// Removes a registered task.
+    pub(crate) fn deregister_waker(&self, key: WakerKey) {
+        self.circuit.core().deregister_waker(key);
+    }
+}
+
+/// A dropped permit records a cancelled call.
+impl<R: CircuitRef> Drop for Permit<R> {
+    #[inline]
+    fn drop(&mut self) {
+        self.circuit.core().record_cancelled(self.admission);
+    }
+}
+
+impl<R: CircuitRef> fmt::Debug for Permit<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Permit").field("admission", &self.admission).finish_non_exhaustive()
+    }
+}
+
+/// The admission of a call that has not begun. Dropping it cancels the admission.
 #[derive(Debug)]
-pub(crate) struct Reserved {
+pub(crate) struct Reservation {
     core: &'static Core,
     admission: Admission,
 }
 
-impl Reserved {
+impl Reservation {
     /// See [`Core::reserve`].
     pub(crate) fn reserve(core: &'static Core, arrival: Arrival) -> Result<Option<Self>, Denied> {
         Ok(core.reserve(arrival)?.map(|admission| Self { core, admission }))
@@ -148,57 +255,12 @@ impl Reserved {
     /// Begins the call.
     pub(crate) fn begin(self) -> Permit {
         let this = ManuallyDrop::new(self);
-        Permit { hold: Own(this.core), admission: this.admission }
+        Permit { circuit: Static(this.core), admission: this.admission }
     }
 }
 
-impl Drop for Reserved {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.core.cancel(self.admission);
-    }
-}
-
-#[cfg(feature = "keyed")]
-impl<H: Hold> Permit<H> {
-    /// Whether nobody counts the call.
-    pub(crate) const fn is_uncounted(&self) -> bool {
-        self.admission.is_uncounted()
-    }
-
-    /// Whether the call may still begin. A probe's lease is extended.
-    #[inline]
-    pub(crate) fn renew(&self) -> bool {
-        self.hold.renew(self.admission)
-    }
-
-    /// Asks the same circuit again, for a call that may not begin any more.
-    pub(crate) fn ask_again(self) -> Result<Self, (H, Denied)> {
-        let mut this = ManuallyDrop::new(self);
-        let hold = this.hold.take();
-        hold.cancel(this.admission);
-        Self::ask(hold)
-    }
-
-    /// Registers a task that waits for something else, to be woken by a change of the circuit.
-    pub(crate) fn wait(&self, waker_key: &mut Option<WakerKey>, waker: &Waker) {
-        self.hold.wait(waker_key, waker);
-    }
-
-    /// The task waits no longer.
-    pub(crate) fn leave(&self, waker_key: WakerKey) {
-        self.hold.leave(waker_key);
-    }
-}
-
-impl<H: Hold> Drop for Permit<H> {
-    #[inline]
-    fn drop(&mut self) {
-        self.hold.record_cancelled(self.admission);
-    }
-}
-
-impl<H: Hold> fmt::Debug for Permit<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("entry", &self.admission).finish_non_exhaustive()
+        self.core.cancel_admission(self.admission);
     }
 }

@@ -8,14 +8,14 @@ use tower_fault_classify::__internals::{AtomicClock, Clock, Striped};
 use super::core::{CircuitConfig, INSTRUMENTS, Locked};
 use super::limits::{AtomicLimits, Limits};
 use super::state_word::StateWord;
-use super::window::{Counting, Span, Window};
+use super::window::{StripedWindow, Window, WindowSpan};
 use crate::label::Label;
 use crate::telemetry::{Instruments, instruments};
 
 /// The parts of a circuit.
-pub(crate) trait Store {
+pub trait Store {
     /// What it counts with.
-    type Window: Counting;
+    type Window: Window;
 
     /// The word that every call reads.
     fn state_word(&self) -> &AtomicU64;
@@ -37,7 +37,7 @@ pub(crate) trait Store {
 
 /// What a call reads besides the word: seldom written.
 #[derive(Debug)]
-pub(crate) struct HotConfig {
+pub struct HotConfig {
     pub(crate) flags: AtomicU64,
     pub(crate) limits: AtomicLimits,
     pub(crate) clock: AtomicClock,
@@ -45,7 +45,7 @@ pub(crate) struct HotConfig {
 
 impl HotConfig {
     pub(crate) fn new(clock: Clock, config: &CircuitConfig, parts: u64, instruments: u32) -> Self {
-        let limits = Limits { span: Span::of(config.shape, parts), trip: config.trip };
+        let limits = Limits { span: WindowSpan::of(config.shape, parts), trip: config.trip };
         Self {
             flags: AtomicU64::new(config.flags(instruments, 0)),
             limits: AtomicLimits::new(&limits),
@@ -78,11 +78,11 @@ impl HotConfig {
 /// A circuit that has all its parts to itself, on cache lines of its own.
 #[derive(Debug)]
 #[repr(align(128))]
-pub(crate) struct Single {
+pub struct Single {
     state_word: AtomicU64,
     deadline: AtomicU64,
     hot_config: HotConfig,
-    window: Window,
+    window: StripedWindow,
     locked: Mutex<Locked>,
 }
 
@@ -90,9 +90,9 @@ impl Single {
     /// The parts of a closed circuit. `stripes`: how its successes are counted.
     pub(crate) fn new(clock: Clock, stripes: Striped, config: &CircuitConfig) -> Self {
         // The owner that adopts the circuit registers its instruments.
-        let hot_config = HotConfig::new(clock, config, Window::PARTS, 0);
-        let locked = Locked::new(config, hot_config.clock.now(), Arc::default());
-        let window = Window::new(stripes, hot_config.bucket());
+        let hot_config = HotConfig::new(clock, config, StripedWindow::PARTS, 0);
+        let locked = Locked::new(config, clock, Arc::default());
+        let window = StripedWindow::new(stripes, hot_config.bucket());
         Self {
             state_word: AtomicU64::new(StateWord::initial(config.disabled).word()),
             deadline: AtomicU64::new(0),
@@ -104,7 +104,7 @@ impl Single {
 }
 
 impl Store for Single {
-    type Window = Window;
+    type Window = StripedWindow;
 
     #[inline]
     fn state_word(&self) -> &AtomicU64 {
@@ -122,7 +122,7 @@ impl Store for Single {
     }
 
     #[inline]
-    fn window(&self) -> &Window {
+    fn window(&self) -> &StripedWindow {
         &self.window
     }
 

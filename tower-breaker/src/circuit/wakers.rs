@@ -5,7 +5,7 @@ use std::task::Waker;
 
 /// Where a task is registered. It is void once the generation is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WakerKey {
+pub(crate) struct WakerKey {
     generation: u64,
     index: usize,
 }
@@ -55,7 +55,7 @@ impl WakerList {
     }
 
     /// Frees a waker_key. The waker is returned so that it is dropped outside the lock.
-    pub(crate) fn leave(&mut self, waker_key: WakerKey) -> Option<Waker> {
+    pub(crate) fn deregister(&mut self, waker_key: WakerKey) -> Option<Waker> {
         if waker_key.generation != self.generation {
             return None;
         }
@@ -93,15 +93,15 @@ mod tests {
         assert_eq!((same, former.is_some()), (waker_key, true));
         let (other, _) = wakers.register(None, waker(), WakeOn::Change);
         assert_ne!(waker_key, other);
-        assert!(wakers.leave(waker_key).is_some());
-        assert!(wakers.leave(waker_key).is_none(), "a waker_key is left once");
+        assert!(wakers.deregister(waker_key).is_some());
+        assert!(wakers.deregister(waker_key).is_none(), "a waker_key is left once");
         assert_eq!(
             wakers.register(None, waker(), WakeOn::Change).0,
             waker_key,
             "a free waker_key is taken again"
         );
         assert_eq!(wakers.drain().into_iter().flatten().count(), 2);
-        assert!(wakers.leave(other).is_none(), "the generation is over");
+        assert!(wakers.deregister(other).is_none(), "the generation is over");
         let (next, _) = wakers.register(Some(other), waker(), WakeOn::ProbeSlot);
         assert_ne!(next, other);
         assert!(wakers.wants_probe_slot());
@@ -114,7 +114,7 @@ mod tests {
         let mut wakers = WakerList::default();
         for _ in 0..10_000 {
             let (waker_key, _) = wakers.register(None, Waker::noop().clone(), WakeOn::Change);
-            wakers.leave(waker_key);
+            wakers.deregister(waker_key);
         }
         assert_eq!(wakers.drain().len(), 1);
     }

@@ -8,7 +8,7 @@ use tower_fault_classify::__internals::{Clock, ConfigError};
 
 use super::name::intern;
 use super::{BreakerConfig, CancelledPolicy, Mode};
-use crate::circuit::{CircuitConfig, Shape};
+use crate::circuit::{CircuitConfig, WindowShape};
 use crate::machine::{Cancelled, OpenDuration, RecoveryLimits, SlowCallLimits, TripLimits};
 
 /// What open times, leases and time windows may be.
@@ -240,9 +240,9 @@ impl BreakerConfigBuilder {
             ConfigError::check("failure_rate", rate, SHARES)?;
         }
         let (shape, most_calls) = match self.window {
-            Span::Time(span) => (Shape::Time(time("time_window", span)?), u32::MAX),
+            Span::Time(span) => (WindowShape::Time(time("time_window", span)?), u32::MAX),
             Span::Calls(calls) => {
-                (Shape::Count(ConfigError::check("count_window", calls, WINDOW_CALLS)?), calls)
+                (WindowShape::Count(ConfigError::check("count_window", calls, WINDOW_CALLS)?), calls)
             }
         };
         let slow = match self.slow_call_rate {
@@ -336,7 +336,7 @@ mod tests {
             slow_start: 0,
         };
         let CircuitConfig { observing, disabled, shape, .. } = config.circuit;
-        assert_eq!((config.circuit.recovery, shape), (recovery, Shape::Time(60_000_000_000)));
+        assert_eq!((config.circuit.recovery, shape), (recovery, WindowShape::Time(60_000_000_000)));
         assert!(!observing && !disabled);
         assert_eq!((config.clock, config.clock()), (None, Clock::coarse()));
     }

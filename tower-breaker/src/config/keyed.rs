@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use tower_fault_classify::__internals::ConfigError;
 
 use super::BreakerConfig;
-use crate::circuit::Shape;
+use crate::circuit::WindowShape;
 
 /// How many circuits a layer may keep.
 const MAX_KEYS: RangeInclusive<usize> = 1..=100_000_000;
@@ -120,7 +120,7 @@ impl KeyedConfigBuilder {
     /// tells that a key is forgotten.
     pub fn build(self) -> Result<KeyedConfig, ConfigError> {
         let Self { each, max_keys, overflow } = self;
-        if let Shape::Count(calls) = each.circuit.shape {
+        if let WindowShape::Count(calls) = each.circuit.shape {
             return Err(ConfigError::new(
                 "count_window",
                 calls,

@@ -18,8 +18,8 @@ use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, Ordering, 
 use tower_fault_classify::__internals::{Cells, Clock};
 
 use crate::circuit::{
-    CircuitConfig, Core, Counting, Denied, HotConfig, LastCalls, Locked, NO_BUCKET, Newest, Pairs, Reach,
-    Shape, Span, StateWord, Store,
+    CircuitConfig, CircuitRef, Core, Denied, HotConfig, LastCalls, Locked, NO_BUCKET, NewestBucket,
+    PackedCells, StateWord, Store, Window, WindowShape, WindowSpan, sealed,
 };
 use crate::error::Rejection;
 use crate::label::{KeptLabel, Label};
@@ -74,7 +74,7 @@ pub(crate) struct Common<K> {
 
 impl<K> Common<K> {
     pub(crate) fn new(config: CircuitConfig, clock: Clock, label: MakeLabel<K>) -> Self {
-        let hot_config = HotConfig::new(clock, &config, Pairs::PARTS, config.register_instruments());
+        let hot_config = HotConfig::new(clock, &config, PackedCells::PARTS, config.register_instruments());
         let (observers, upkeep, turn) = Default::default();
         Self { hot_config, config, observers, label, upkeep, turn, stands: true }
     }
@@ -90,7 +90,7 @@ impl<K> Common<K> {
         self.hot_config.instruments()
     }
 
-    fn span(&self) -> Span {
+    fn span(&self) -> WindowSpan {
         self.hot_config.limits.load_locked().span
     }
 
@@ -135,41 +135,46 @@ impl<K> Common<K> {
     /// How long it takes until another part of a window is over, in nanoseconds.
     pub(crate) const fn bucket(&self) -> u64 {
         match self.config.shape {
-            Shape::Time(nanos) => nanos / Pairs::PARTS,
-            Shape::Count(_) => 0,
+            WindowShape::Time(nanos) => nanos / PackedCells::PARTS,
+            WindowShape::Count(_) => 0,
         }
     }
 }
 
-/// Holds a circuit that is one of many, so that it is not dropped meanwhile.
-pub struct OneOf<K>(Option<SharedCore<K>>);
+/// Refers to a circuit by key, and keeps it from being dropped.
+pub struct Shared<K>(Option<SharedCore<K>>);
 
-impl<K> OneOf<K> {
+impl<K> Shared<K> {
     pub(crate) const fn new(core: SharedCore<K>) -> Self {
         Self(Some(core))
     }
 
-    /// Turns a call away.
+    /// Rejects a call.
     #[cold]
-    pub(crate) fn rejection(&self, denied: Denied) -> Rejection {
-        let circuit = self.circuit();
-        self.core().emit_rejection(circuit, denied.state);
-        let retry_after = denied.retry_after(self.core().clock().slack());
-        Rejection::new(circuit, self.core().label(), denied.state, retry_after)
-    }
-
-    /// The name that it shares with the layer's other circuits.
-    pub(crate) fn circuit(&self) -> &'static str {
-        self.core().store().common.config.name
+    pub(crate) fn reject(&self, denied: Denied) -> Rejection {
+        let core = self.core();
+        let name = core.store().common.config.name;
+        core.emit_rejection(name, denied.state);
+        core.rejection(name, denied)
     }
 }
 
-impl<K> Reach for OneOf<K> {
+impl<K> sealed::Sealed for Shared<K> {}
+
+impl<K> CircuitRef for Shared<K> {
     type Store = Keyed<K>;
+    type Owner = SharedCore<K>;
+
+    const HANDLE: &'static str = "KeyedCircuit";
+
+    #[inline]
+    fn of(owner: &SharedCore<K>) -> Self {
+        Self::new(SharedCore::clone(owner))
+    }
 
     #[inline]
     fn core(&self) -> &Core<Keyed<K>> {
-        self.0.as_ref().expect("a permit holds its circuit until it is settled")
+        self.0.as_ref().expect("a permit refers to its circuit until it is recorded")
     }
 
     #[inline]
@@ -179,14 +184,14 @@ impl<K> Reach for OneOf<K> {
 }
 
 /// A circuit by its key.
-pub(crate) struct Keyed<K> {
+pub struct Keyed<K> {
     key: K,
     hash: u64,
     state_word: AtomicU64,
-    newest: Newest,
+    newest: NewestBucket,
     answered: AtomicU64,
     /// Calls and failures.
-    calls: Pairs,
+    calls: PackedCells,
     lazy: OnceLock<Box<LazyState>>,
     common: Arc<Common<K>>,
 }
@@ -211,7 +216,7 @@ struct More {
 }
 
 /// As many as there are pairs.
-const CELLS: usize = Pairs::PARTS as usize + 1;
+const CELLS: usize = PackedCells::PARTS as usize + 1;
 
 impl More {
     fn all(&self) -> [&Cells<CELLS>; 4] {
@@ -224,7 +229,7 @@ impl<K> Keyed<K> {
     /// [begins](Self::begin).
     pub(crate) fn new(key: K, hash: u64, common: Arc<Common<K>>) -> Self {
         let state_word = AtomicU64::new(StateWord::initial(common.config.disabled).word());
-        let newest = Newest::new(common.hot_config.bucket());
+        let newest = NewestBucket::new(common.hot_config.bucket());
         let (calls, lazy) = Default::default();
         Self { key, hash, state_word, newest, answered: AtomicU64::new(NO_BUCKET), calls, lazy, common }
     }
@@ -304,7 +309,7 @@ impl<K> Keyed<K> {
             let Common { config, observers, hot_config, .. } = &*self.common;
             Box::new(LazyState {
                 deadline: AtomicU64::new(0),
-                locked: Mutex::new(Locked::new(config, hot_config.clock.now(), Arc::clone(observers))),
+                locked: Mutex::new(Locked::new(config, hot_config.clock.load(), Arc::clone(observers))),
                 counts: More::default(),
                 label: OnceLock::new(),
             })
@@ -395,8 +400,8 @@ impl<K> Store for Keyed<K> {
     }
 }
 
-impl<K> Counting for Keyed<K> {
-    const PARTS: u64 = Pairs::PARTS;
+impl<K> Window for Keyed<K> {
+    const PARTS: u64 = PackedCells::PARTS;
 
     #[inline]
     fn add_success(&self, tag: u64) {
@@ -433,7 +438,7 @@ impl<K> Counting for Keyed<K> {
     }
 
     #[inline]
-    fn newest(&self) -> &Newest {
+    fn newest(&self) -> &NewestBucket {
         &self.newest
     }
 
@@ -483,9 +488,9 @@ impl<K> fmt::Debug for Keyed<K> {
     }
 }
 
-impl<K> fmt::Debug for OneOf<K> {
+impl<K> fmt::Debug for Shared<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OneOf")
+        f.write_str("Shared")
     }
 }
 

@@ -9,9 +9,9 @@ use pin_project_lite::pin_project;
 use tower_fault_classify::Classify;
 use tower_service::Service;
 
-use super::core::OneOf;
+use super::core::Shared;
 use crate::body::RecordOutcome;
-use crate::circuit::{Hold, Permit, WakerKey};
+use crate::circuit::{CircuitRef, Permit, WakerKey};
 use crate::error::Rejection;
 use crate::fallback::OnReject;
 use crate::future::finish;
@@ -50,7 +50,7 @@ pin_project! {
 
 /// A call that was let in and waits for its service. Dropping it means that the caller gave up.
 pub(super) struct Waits<K> {
-    permit: Option<Permit<OneOf<K>>>,
+    permit: Option<Permit<Shared<K>>>,
     waker_key: Option<WakerKey>,
 }
 
@@ -65,7 +65,7 @@ impl<K> Waits<K> {
     fn ask_again(&mut self) -> Result<(), Rejection> {
         let Some(permit) = self.permit.take() else { return Ok(()) };
         let uncounted = permit.is_uncounted();
-        match permit.ask_again() {
+        match permit.reacquire() {
             Ok(permit) => {
                 let still_uncounted = uncounted && permit.is_uncounted();
                 self.permit = Some(permit);
@@ -74,11 +74,11 @@ impl<K> Waits<K> {
                 }
                 Ok(())
             }
-            Err((hold, denied)) => {
+            Err((circuit, denied)) => {
                 if let Some(waker_key) = self.waker_key.take() {
-                    hold.leave(waker_key);
+                    circuit.core().deregister_waker(waker_key);
                 }
-                Err(hold.rejection(denied))
+                Err(circuit.reject(denied))
             }
         }
     }
@@ -107,7 +107,7 @@ impl<K> Waits<K> {
     /// Waits to hear of a change of the circuit.
     fn wait(&mut self, waker: &Waker) -> Result<(), Rejection> {
         while let Some(permit) = &self.permit {
-            permit.wait(&mut self.waker_key, waker);
+            permit.register_waker(&mut self.waker_key, waker);
             // A change between the question and the registration has woken nobody.
             self.ask()?;
             if self.waker_key.is_some() {
@@ -121,7 +121,7 @@ impl<K> Waits<K> {
     #[inline]
     fn leave(&mut self) {
         if let (Some(waker_key), Some(permit)) = (self.waker_key.take(), &self.permit) {
-            permit.leave(waker_key);
+            permit.deregister_waker(waker_key);
         }
     }
 }
@@ -139,7 +139,7 @@ impl<S, Req, K, C, R, B, F, J> KeyedResponseFuture<S, Req, K, C, R, B, F, J> {
     pub(super) const fn waiting(
         service: S,
         request: Req,
-        permit: Permit<OneOf<K>>,
+        permit: Permit<Shared<K>>,
         classify: C,
         reject: R,
         record: B,
@@ -158,7 +158,7 @@ impl<S, Req, K, C, R, B> Future for KeyedResponseFuture<S, Req, K, C, R, B, S::F
 where
     S: Service<Req>,
     C: Classify<S::Response, S::Error>,
-    B: RecordOutcome<S::Response, C, OneOf<K>>,
+    B: RecordOutcome<S::Response, C, Shared<K>>,
     R: OnReject<Req, S::Response, S::Error>,
 {
     type Output = Result<B::Response, R::Error>;

@@ -30,12 +30,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use foldhash::fast::RandomState;
 
-use super::core::{Common, Keyed, Loss, OneOf, SharedCore, loss};
+use super::core::{Common, Keyed, Loss, Shared, SharedCore, loss};
 use super::table::Table;
-use crate::circuit::{CircuitState, Core, Denied, Permit, Status};
+use crate::circuit::{Circuit, CircuitState, Core};
 use crate::config::{KeyedConfig, Overflow};
-use crate::error::{ControlError, Rejection};
-use crate::machine::{Force, HealthReport};
 use crate::telemetry::Transition;
 
 /// How many circuits the hand passes for one call by a new key.
@@ -59,7 +57,7 @@ struct Inner<K> {
     hasher: RandomState,
     common: Arc<Common<K>>,
     /// What keys share that find no room: a circuit, or one that is disabled.
-    overflow: Shared<K>,
+    overflow: OverflowCircuit<K>,
     guards_overflow: bool,
     max_keys: usize,
     hand: Mutex<Hand<K>>,
@@ -70,7 +68,7 @@ struct Inner<K> {
 }
 
 /// A circuit that is made when it is needed first. It has the first such key, which nobody reads.
-struct Shared<K> {
+struct OverflowCircuit<K> {
     common: Arc<Common<K>>,
     circuit: OnceLock<SharedCore<K>>,
 }
@@ -101,7 +99,7 @@ impl<K: fmt::Debug> KeyedCircuits<K> {
             table: Table::new(),
             hasher: RandomState::default(),
             common: Arc::new(common),
-            overflow: Shared { common: Arc::new(overflow), circuit: OnceLock::new() },
+            overflow: OverflowCircuit { common: Arc::new(overflow), circuit: OnceLock::new() },
             guards_overflow,
             max_keys,
             hand: Mutex::new(Hand { circuits: Vec::new(), at: 0, passed: 0, insertions: 0 }),
@@ -307,7 +305,7 @@ impl<K> Hand<K> {
     }
 }
 
-impl<K> Shared<K> {
+impl<K> OverflowCircuit<K> {
     fn get(&self, key: K) -> SharedCore<K> {
         let mut made = false;
         let core = self.circuit.get_or_init(|| {
@@ -389,7 +387,7 @@ impl<K> KeyedCircuits<K> {
     }
 
     pub(crate) fn handle(&self, core: SharedCore<K>) -> KeyedCircuit<K> {
-        KeyedCircuit { name: self.name(), core }
+        Circuit::of(core, self.name())
     }
 
     fn hand(&self) -> std::sync::MutexGuard<'_, Hand<K>> {
@@ -427,42 +425,16 @@ fn label<K: fmt::Debug>(key: &K) -> String {
 /// The handle to the circuit of one key.
 ///
 /// While it is held the circuit is not forgotten for another key.
-pub struct KeyedCircuit<K> {
-    name: &'static str,
-    core: SharedCore<K>,
-}
+pub type KeyedCircuit<K> = Circuit<Shared<K>>;
 
-impl<K> KeyedCircuit<K> {
+impl<K> Circuit<Shared<K>> {
     /// The key.
     pub fn key(&self) -> &K {
-        self.core.store().by()
-    }
-
-    /// The name that it shares with the layer's other circuits.
-    pub const fn name(&self) -> &'static str {
-        self.name
+        self.owner().store().by()
     }
 
     /// Whether anything can be reset.
     fn is_touched(&self) -> bool {
-        self.core.snapshot().state != CircuitState::Closed || !self.core.is_idle()
-    }
-
-    fn hold(&self) -> OneOf<K> {
-        OneOf::new(SharedCore::clone(&self.core))
-    }
-}
-
-controls!(KeyedCircuit<K>, Permit<OneOf<K>>);
-
-impl<K> Clone for KeyedCircuit<K> {
-    fn clone(&self) -> Self {
-        Self { name: self.name, core: SharedCore::clone(&self.core) }
-    }
-}
-
-impl<K> fmt::Debug for KeyedCircuit<K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedCircuit").field("status", &self.status()).finish()
+        self.owner().snapshot().state != CircuitState::Closed || !self.owner().is_idle()
     }
 }

@@ -9,7 +9,7 @@ mod map;
 mod service;
 mod table;
 
-pub use self::core::OneOf;
+pub use self::core::Shared;
 pub use future::KeyedResponseFuture;
 pub use key::{ByRef, ByValue, PickCircuit};
 pub use layer::KeyedBreakerLayer;

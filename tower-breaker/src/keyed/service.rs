@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use tower_fault_classify::Classify;
 use tower_service::Service;
 
-use super::core::OneOf;
+use super::core::Shared;
 use super::future::KeyedResponseFuture;
 use super::key::PickCircuit;
 use super::map::{Found, KeyedCircuits};
@@ -57,12 +57,12 @@ impl<S, F, K, C, R, B> KeyedBreaker<S, F, K, C, R, B> {
 
     /// The permit of a call, or why there is none.
     #[inline]
-    fn admit<Req>(&self, request: &Req) -> Result<Permit<OneOf<K>>, Rejection>
+    fn admit<Req>(&self, request: &Req) -> Result<Permit<Shared<K>>, Rejection>
     where
         F: PickCircuit<Req, K>,
     {
         let Found(core) = self.key.pick(request, &self.circuits);
-        Permit::ask(OneOf::new(core)).map_err(|(hold, denied)| hold.rejection(denied))
+        Permit::acquire(Shared::new(core)).map_err(|(circuit, denied)| circuit.reject(denied))
     }
 }
 
@@ -71,7 +71,7 @@ where
     S: Service<Req> + Clone,
     F: PickCircuit<Req, K>,
     C: Classify<S::Response, S::Error> + Clone,
-    B: RecordOutcome<S::Response, C, OneOf<K>> + Clone,
+    B: RecordOutcome<S::Response, C, Shared<K>> + Clone,
     R: OnReject<Req, S::Response, S::Error> + Clone,
 {
     type Response = B::Response;

@@ -97,7 +97,7 @@ mod models {
     use super::*;
     use crate::circuit::{CircuitState, FAILURE, Permit, model};
     use crate::keyed::core::models::circuit;
-    use crate::keyed::core::{Loss, OneOf, loss};
+    use crate::keyed::core::{Loss, Shared, loss};
 
     /// The table and the list's own handle.
     struct Map {
@@ -115,7 +115,7 @@ mod models {
         /// Calls once, if the circuit is there and lets the call through.
         fn call(&self, verdict: Verdict) -> bool {
             let Some(core) = self.table.find(7, |key| *key == 7) else { return false };
-            let Ok(permit) = Permit::ask(OneOf::new(core)) else { return false };
+            let Ok(permit) = Permit::acquire(Shared::new(core)) else { return false };
             permit.record(verdict);
             true
         }

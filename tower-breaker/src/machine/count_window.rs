@@ -4,7 +4,7 @@ use super::Counts;
 
 /// The outcomes of the last calls: one bit each for failed, one for slow.
 #[derive(Debug)]
-pub(crate) struct CountWindow {
+pub struct CountWindow {
     failed: Bits,
     slow: Bits,
     size: usize,

@@ -13,9 +13,9 @@ use http_body_util::BodyExt;
 use proptest::prelude::*;
 use tower::{Layer, Service, ServiceExt};
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Fault, Health, Hold,
-    KeyedBreakerLayer, KeyedCircuit, KeyedConfig, Kind, ManualClock, Origin, Permit, Reason, Rejection,
-    Retryable, Status, Verdict,
+    BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitRef, CircuitState, Clock, Fault,
+    Health, KeyedBreakerLayer, KeyedCircuit, KeyedConfig, Kind, ManualClock, Origin, Permit, Reason,
+    Rejection, Retryable, Status, Verdict,
 };
 
 use crate::support::SECOND;
@@ -108,7 +108,7 @@ impl Guard {
     }
 }
 
-fn finish<H: Hold>(permit: Result<Permit<H>, Rejection>, hand: &ManualClock, time: Duration, end: End) {
+fn finish<H: CircuitRef>(permit: Result<Permit<H>, Rejection>, hand: &ManualClock, time: Duration, end: End) {
     let permit = permit.expect("the circuit lets the call in");
     hand.advance(time);
     match end {

@@ -6,13 +6,12 @@ use std::time::Duration;
 use tower_fault_classify::__internals::sync::{Ordering, lock};
 use tower_fault_classify::__internals::{Clock, Striped};
 
-use super::super::window::{Counting, Shape, Span, Window};
+use super::super::window::{StripedWindow, Window, WindowShape, WindowSpan};
 use super::transition::wake;
 use super::{
     CircuitState, Core, FIRST_EPOCH, INSTRUMENTS, Limits, Locked, Machine, OBSERVING, Single, Store, TIMED,
     moment,
 };
-use crate::label::Label;
 use crate::machine::{Cancelled, Change, Counts, Force, HealthReport, RecoveryLimits, TripLimits};
 use crate::telemetry::{LastFailure, Observers, Transition, instruments, number};
 
@@ -22,7 +21,7 @@ pub(crate) struct CircuitConfig {
     pub(crate) name: &'static str,
     pub(crate) trip: TripLimits,
     pub(crate) recovery: RecoveryLimits,
-    pub(crate) shape: Shape,
+    pub(crate) shape: WindowShape,
     pub(crate) observing: bool,
     pub(crate) disabled: bool,
 }
@@ -46,8 +45,8 @@ impl CircuitConfig {
     /// The clock to be read for a circuit that is configured with `clock`: see [`Clock::fit_for`].
     pub(crate) fn fit(&self, clock: Clock) -> Clock {
         let window = match self.shape {
-            Shape::Time(nanos) => nanos,
-            Shape::Count(_) => u64::MAX,
+            WindowShape::Time(nanos) => nanos,
+            WindowShape::Count(_) => u64::MAX,
         };
         let slow = self.trip.slow.map_or(u64::MAX, |slow| slow.from);
         let cancelled = match self.trip.cancelled {
@@ -86,10 +85,12 @@ impl Core {
 
     /// Makes the core a closed circuit of another owner, on any clock. Calls of former owners may
     /// still use it: their epoch is over.
-    pub(crate) fn adopt(&self, config: &CircuitConfig, clock: Clock) {
+    pub(crate) fn adopt(&self, config: &CircuitConfig, configured: Clock) {
+        let clock = config.fit(configured);
         let number = config.register_instruments();
         let mut locked = self.locked();
         locked.name = config.name;
+        locked.clock = configured;
         locked.first_epoch = locked.epoch;
         locked.since = clock.now();
         self.write(&mut locked, config, None, number, clock);
@@ -105,11 +106,12 @@ impl Core {
     }
 
     /// Changes the limits, and keeps all the rest. The window starts empty if its shape is another.
-    /// `clock` shows the same time as the clock in use.
-    pub(crate) fn reconfigure(&self, config: &CircuitConfig, clock: Clock) {
-        let now = clock.now();
+    pub(crate) fn reconfigure(&self, config: &CircuitConfig) {
         let number = config.register_instruments();
         let mut locked = self.locked();
+        // It shows the same time as the clock in use.
+        let clock = config.fit(locked.clock);
+        let now = clock.now();
         let (shape, metered) = (locked.shape, self.hot_config().instruments().is_some());
         self.write(&mut locked, config, Some(shape), number, clock);
         let state = locked.machine.state();
@@ -130,7 +132,7 @@ impl Core {
         &self,
         locked: &mut Locked,
         config: &CircuitConfig,
-        before: Option<Shape>,
+        before: Option<WindowShape>,
         instruments: u32,
         clock: Clock,
     ) {
@@ -139,7 +141,7 @@ impl Core {
         let span = if before == Some(config.shape) {
             former
         } else {
-            Span::after(config.shape, former, Window::PARTS, former_now, now)
+            WindowSpan::after(config.shape, former, StripedWindow::PARTS, former_now, now)
         };
         if before.is_none() {
             // Before the clock and the limits: a former owner's call that reads one of those finds
@@ -162,6 +164,12 @@ impl Core {
         self.locked().limits.probe_lease
     }
 
+    /// The clock as it was configured. The core reads the precise clock in place of the coarse one
+    /// while a configured time is short.
+    pub(crate) fn configured_clock(&self) -> Clock {
+        self.locked().clock
+    }
+
     /// The number of the circuit that has the core.
     pub(crate) fn owner(&self) -> u64 {
         self.locked().owner
@@ -181,11 +189,6 @@ impl Core {
 impl<T: Store> Core<T> {
     pub(crate) fn key(&self) -> Option<Arc<str>> {
         self.store().key()
-    }
-
-    #[inline]
-    pub(crate) fn label(&self) -> Option<Label> {
-        self.store().label()
     }
 
     pub(crate) fn observers(&self) -> Arc<Observers> {

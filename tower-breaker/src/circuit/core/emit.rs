@@ -4,6 +4,7 @@ use tower_fault_classify::__internals::sync::Ordering;
 use tower_fault_classify::Verdict;
 
 use super::{CircuitState, Core, Denied, FIRST_EPOCH, INSTRUMENTS, LAST_EPOCH, StateWord, Store};
+use crate::error::Rejection;
 use crate::telemetry::{Instruments, instruments, rejected};
 
 impl<T: Store> Core<T> {
@@ -62,6 +63,13 @@ impl<T: Store> Core<T> {
         {
             instruments.slow();
         }
+    }
+
+    /// The rejection of a call by the circuit with this name.
+    #[inline]
+    pub(crate) fn rejection(&self, circuit: &'static str, denied: Denied) -> Rejection {
+        let retry_after = denied.retry_after(self.clock().slack());
+        Rejection::new(circuit, self.store().label(), denied.state, retry_after)
     }
 
     /// A call was turned away.

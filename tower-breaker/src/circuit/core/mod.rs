@@ -59,13 +59,13 @@ const FIRST_EPOCH: u32 = 8;
 
 /// The state of one circuit, wherever its parts stand.
 #[derive(Debug)]
-pub(crate) struct Core<T: Store = Single> {
+pub struct Core<T: Store = Single> {
     store: T,
 }
 
 /// A call that was let in, in the words of the core.
 #[derive(Clone, Copy, Debug)]
-pub struct Admission {
+pub(crate) struct Admission {
     stamp: StateWord,
     /// Of a probe its ticket; of another call the time when it began, one up, or 0 if nobody asks for that.
     word: u64,
@@ -94,7 +94,7 @@ impl Admission {
 
 /// A call that was not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Denied {
+pub(crate) struct Denied {
     pub(crate) state: CircuitState,
     /// Nanoseconds until the circuit admits a call at the latest. `None`: until it is reset or
     /// released.
@@ -303,20 +303,20 @@ impl<T: Store> Core<T> {
 
     /// Registers a task that waits for something else, to be woken by the next transition. Look at the word again
     /// afterwards: a transition that came before has woken nobody.
-    pub(crate) fn wait(&self, waker_key: &mut Option<WakerKey>, waker: &Waker, what: WakeOn) {
+    pub(crate) fn register_waker(&self, waker_key: &mut Option<WakerKey>, waker: &Waker, wake_on: WakeOn) {
         // A waker may run anything when it is cloned or dropped: both are done outside the lock.
         let waker = waker.clone();
         let mut locked = self.locked();
-        let (registered, former) = locked.wakers.register(*waker_key, waker, what);
+        let (registered, former) = locked.wakers.register(*waker_key, waker, wake_on);
         drop(locked);
         drop(former);
         *waker_key = Some(registered);
     }
 
     /// The task waits no longer.
-    pub(crate) fn leave(&self, waker_key: WakerKey) {
+    pub(crate) fn deregister_waker(&self, waker_key: WakerKey) {
         // Bound, so that the waker, which may run anything when it is dropped, is dropped after the lock.
-        let waker = self.locked().wakers.leave(waker_key);
+        let waker = self.locked().wakers.deregister(waker_key);
         drop(waker);
     }
 

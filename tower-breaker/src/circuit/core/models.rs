@@ -11,7 +11,7 @@ use tower_fault_classify::__internals::{ManualClock, Striped};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
-use crate::circuit::window::Shape;
+use crate::circuit::window::WindowShape;
 use crate::machine::{
     Cancelled, Counts, Force, OpenDuration, Reason, RecoveryLimits, SlowCallLimits, TripLimits,
 };
@@ -34,7 +34,7 @@ pub(crate) const CONFIG: CircuitConfig = CircuitConfig {
         probe_lease: 30 * SECOND,
         slow_start: 0,
     },
-    shape: Shape::Time(60 * SECOND),
+    shape: WindowShape::Time(60 * SECOND),
     observing: false,
     disabled: false,
 };
@@ -224,7 +224,7 @@ fn loom_a_task_that_registers_and_looks_again_misses_no_transition() {
         let thread = thread::spawn(move || other.record(admission, &FAILURE));
         let woken = StdArc::new(CountWakes(0.into()));
         let mut waker_key = None;
-        core.wait(&mut waker_key, &Waker::from(StdArc::clone(&woken)), WakeOn::Change);
+        core.register_waker(&mut waker_key, &Waker::from(StdArc::clone(&woken)), WakeOn::Change);
         let saw_it_open = core.admit().is_err();
         thread.join().unwrap();
         let woken = woken.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
@@ -242,10 +242,10 @@ fn loom_task_that_registers_and_asks_again_misses_no_reconfiguration() {
             observing: true,
             ..CONFIG
         };
-        let thread = thread::spawn(move || other.reconfigure(&config, other.clock()));
+        let thread = thread::spawn(move || other.reconfigure(&config));
         let woken = StdArc::new(CountWakes(0.into()));
         let mut waker_key = None;
-        core.wait(&mut waker_key, &Waker::from(StdArc::clone(&woken)), WakeOn::ProbeSlot);
+        core.register_waker(&mut waker_key, &Waker::from(StdArc::clone(&woken)), WakeOn::ProbeSlot);
         let is_let_in = core.reserve(Arrival::Now).is_ok();
         thread.join().unwrap();
         let woken = woken.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
@@ -310,7 +310,7 @@ fn loom_outcome_beside_adoption_on_another_clock_counts_nothing() {
             core.retire();
             let (clock, hand) = Clock::manual();
             hand.set(after);
-            core.adopt(&CircuitConfig { shape: Shape::Time(SECOND), ..CONFIG }, clock);
+            core.adopt(&CircuitConfig { shape: WindowShape::Time(SECOND), ..CONFIG }, clock);
             let own = core.admit().unwrap();
             core.record(own, &FAILURE);
             thread.join().unwrap();
@@ -408,10 +408,10 @@ fn loom_a_smaller_limit_beside_a_failure_holds_from_the_next_outcome_at_the_late
         core.record(admissions[0], &FAILURE);
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.record(admissions[1], &FAILURE));
-        core.reconfigure(
-            &CircuitConfig { trip: TripLimits { consecutive_failures: 2, ..CONFIG.trip }, ..CONFIG },
-            core.clock(),
-        );
+        core.reconfigure(&CircuitConfig {
+            trip: TripLimits { consecutive_failures: 2, ..CONFIG.trip },
+            ..CONFIG
+        });
         thread.join().unwrap();
         match agrees(&core) {
             CircuitState::Closed => {
@@ -435,7 +435,7 @@ fn stays_closed_between(one: CircuitConfig, other: CircuitConfig, outcomes: &'st
         outcomes.iter().for_each(|outcome| core.record(core.admit().unwrap(), outcome));
         let (admission, beside) = (core.admit().unwrap(), Arc::clone(&core));
         let thread = thread::spawn(move || beside.record(admission, &FAILURE));
-        core.reconfigure(&other, core.clock());
+        core.reconfigure(&other);
         thread.join().unwrap();
         assert_eq!(agrees(&core), CircuitState::Closed);
     });
@@ -450,7 +450,7 @@ fn loom_a_failure_is_judged_by_one_configuration_or_the_other() {
     let (strict, early) = (limits(0.5, 4, CONFIG.shape), limits(1.0, 2, CONFIG.shape));
     stays_closed_between(early, strict, &[Verdict::Success]);
     // The other window starts empty: three of the four calls of the first one are not for its limits to judge.
-    let (time, count) = (limits(1.0, 3, CONFIG.shape), limits(0.5, 2, Shape::Count(9)));
+    let (time, count) = (limits(1.0, 3, CONFIG.shape), limits(0.5, 2, WindowShape::Count(9)));
     stays_closed_between(time, count, &[Verdict::Success, FAILURE, FAILURE]);
 }
 

@@ -8,7 +8,7 @@ use super::transition::wake;
 use super::{Admission, Core, Locked, Store, TIMED, moment, start_word};
 use crate::circuit::limits::Limits;
 use crate::circuit::state_word::StateWord;
-use crate::circuit::window::{Counting, Seen};
+use crate::circuit::window::{Recorded, Window};
 use crate::machine::{
     CANCELLED, CANCELLED_AFTER_ANSWER, Cancelled, Change, Machine, Moment, Outcome, Reason, RecoveryLimits,
     Sample, Ticket, TripLimits, may_reach_slow_rate, min_failures_for_rate, none_completes, trip_reason,
@@ -16,8 +16,8 @@ use crate::machine::{
 
 /// How long a call duration.
 #[derive(Clone, Copy, Debug)]
-pub enum CallDuration {
-    /// The time until the outcome is recorded.
+pub(crate) enum CallDuration {
+    /// It duration until it is settled.
     UntilNow,
     /// It duration so many nanoseconds; `None`: nobody knows.
     Measured(Option<u64>),
@@ -85,7 +85,7 @@ impl<T: Store> Core<T> {
     /// Takes back the admission of a call that has not begun: a probe's slot, or its credit in a
     /// slow start.
     #[inline(never)]
-    pub(crate) fn cancel(&self, admission: Admission) {
+    pub(crate) fn cancel_admission(&self, admission: Admission) {
         let word = self.state_word();
         if admission.stamp.is_closed() && word.stamp() == admission.stamp && !word.admits_all() {
             let now = self.hot_config().clock.now();
@@ -276,11 +276,11 @@ impl<T: Store> Core<T> {
         stamp: StateWord,
         trip: &TripLimits,
         consecutive_failures: u64,
-        mut seen: Option<Seen>,
+        mut seen: Option<Recorded>,
         fault: Option<&Fault>,
         now: u64,
     ) {
-        let may_reach = |seen: &Seen| {
+        let may_reach = |seen: &Recorded| {
             self.window().failures_in(*seen) >= min_failures_for_rate(trip)
                 || (trip.slow.is_some() && may_reach_slow_rate(trip, self.window().slow_in(*seen)))
         };
@@ -299,9 +299,9 @@ impl<T: Store> Core<T> {
     ///
     /// When a bucket ends, calls of the next one replace the counts of the oldest. A sum that runs
     /// meanwhile may hold the oldest failures without the oldest calls, so it must be taken again.
-    fn newer_bucket(&self, seen: Seen) -> Option<Seen> {
-        let Seen::Bucket(summed) = seen else { return None };
-        self.window().newest().other_than(summed).map(Seen::Bucket)
+    fn newer_bucket(&self, seen: Recorded) -> Option<Recorded> {
+        let Recorded::Bucket(summed) = seen else { return None };
+        self.window().newest().other_than(summed).map(Recorded::Bucket)
     }
 
     fn record_cancelled_call(&self, stamp: StateWord, limits: &Limits, now: u64) {

@@ -8,7 +8,7 @@ use tower_fault_classify::__internals::{ManualClock, Striped};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
-use crate::circuit::window::Shape;
+use crate::circuit::window::WindowShape;
 use crate::machine::{Cancelled, Counts, OpenDuration, Reason, RecoveryLimits, TripLimits};
 use crate::telemetry::Transition;
 
@@ -34,7 +34,7 @@ pub(super) const CONFIG: CircuitConfig = CircuitConfig {
     name: "test",
     trip: TRIP,
     recovery: RECOVERY,
-    shape: Shape::Time(60 * SECOND),
+    shape: WindowShape::Time(60 * SECOND),
     observing: false,
     disabled: false,
 };
@@ -93,7 +93,7 @@ fn five_failures_in_a_row_open_and_a_success_between_starts_over() {
 
 #[test]
 fn half_of_ten_failures_open_by_the_rate() {
-    for shape in [Shape::Time(60 * SECOND), Shape::Count(10)] {
+    for shape in [WindowShape::Time(60 * SECOND), WindowShape::Count(10)] {
         let (core, _hand) = core_with(&CircuitConfig {
             trip: TripLimits { consecutive_failures: 0, ..TRIP },
             shape,
@@ -293,7 +293,7 @@ fn a_transition_wakes_those_who_wait_and_tells_the_observer_outside_the_lock() {
     let woken = Arc::new(CountWakes(AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&woken));
     let mut waker_key = None;
-    core.wait(&mut waker_key, &waker, WakeOn::Change);
+    core.register_waker(&mut waker_key, &waker, WakeOn::Change);
     let told = Arc::new(std::sync::Mutex::new(Vec::new()));
     core.observers().add({
         let (core, told) = (Arc::downgrade(&core), Arc::clone(&told));

@@ -4,20 +4,22 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 
-use tower_fault_classify::__internals::wall_time;
+use tower_fault_classify::__internals::{Clock, wall_time};
 use tower_fault_classify::Fault;
 
 use super::super::state_word::LAST_EPOCH;
 use super::super::wakers::WakerList;
-use super::super::window::{Counting, Shape};
+use super::super::window::{Window, WindowShape};
 use super::control::CircuitConfig;
 use super::{Core, Store, next_epoch};
 use crate::machine::{Change, CircuitState, Machine, RecoveryLimits, Sample};
 use crate::telemetry::{Instruments, LastFailure, Observers, Transition, changed};
 
 /// The part of a circuit that stands behind its lock.
-pub(crate) struct Locked {
+pub struct Locked {
     pub(super) name: &'static str,
+    /// As it was configured.
+    pub(super) clock: Clock,
     /// Counts the circuits that have had this core.
     pub(super) owner: u64,
     pub(super) epoch: u32,
@@ -25,7 +27,7 @@ pub(crate) struct Locked {
     pub(super) first_epoch: u32,
     pub(super) machine: Machine,
     pub(super) limits: RecoveryLimits,
-    pub(super) shape: Shape,
+    pub(super) shape: WindowShape,
     pub(super) wakers: WakerList,
     pub(super) observers: Arc<Observers>,
     /// When the present state began.
@@ -38,12 +40,13 @@ pub(crate) struct Locked {
 
 impl Locked {
     /// That of a closed circuit.
-    pub(crate) fn new(config: &CircuitConfig, now: u64, observers: Arc<Observers>) -> Self {
+    pub(crate) fn new(config: &CircuitConfig, clock: Clock, observers: Arc<Observers>) -> Self {
         let mut machine = Machine::new();
         // Nobody has been told of the circuit yet, so that this is how it begins, not a change.
         let _ = machine.set_disabled(config.disabled);
         Self {
             name: config.name,
+            clock,
             owner: 0,
             epoch: 0,
             first_epoch: 0,
@@ -52,7 +55,7 @@ impl Locked {
             shape: config.shape,
             wakers: WakerList::default(),
             observers,
-            since: now,
+            since: clock.now(),
             last_transition: None,
             last_trip: None,
             last_failure: None,

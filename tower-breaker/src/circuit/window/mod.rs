@@ -5,10 +5,10 @@ mod newest;
 mod packed;
 mod striped;
 
-pub(crate) use newest::Newest;
+pub(crate) use newest::NewestBucket;
 #[cfg(feature = "keyed")]
-pub(crate) use packed::Pairs;
-pub(crate) use striped::Window;
+pub(crate) use packed::PackedCells;
+pub(crate) use striped::StripedWindow;
 
 use tower_fault_classify::__internals::Buckets;
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
@@ -18,7 +18,7 @@ use crate::machine::{CountWindow, Counts};
 
 /// How much a window spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum WindowShape {
     /// Nanoseconds.
     Time(u64),
     /// Calls.
@@ -27,26 +27,26 @@ pub(crate) enum Shape {
 
 /// A shape as a settling call needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Span {
+pub struct WindowSpan {
     pub(crate) buckets: Buckets,
     /// 0: the buckets decide.
     pub(crate) calls: u32,
 }
 
-impl Span {
+impl WindowSpan {
     /// A span for a window that nobody has used, in so many parts.
-    pub(crate) const fn of(shape: Shape, parts: u64) -> Self {
+    pub(crate) const fn of(shape: WindowShape, parts: u64) -> Self {
         match shape {
-            Shape::Time(nanos) => Self { buckets: Buckets::cut(nanos, parts), calls: 0 },
+            WindowShape::Time(nanos) => Self { buckets: Buckets::cut(nanos, parts), calls: 0 },
             // Buckets are kept all the same, for those that may follow.
-            Shape::Count(calls) => Self { buckets: Buckets::cut(u64::MAX, parts), calls },
+            WindowShape::Count(calls) => Self { buckets: Buckets::cut(u64::MAX, parts), calls },
         }
     }
 
     /// A span for a window that has been used with another until now: it starts empty.
     ///
     /// `other_now` is the present time of the clock that was read with `other`.
-    pub(crate) fn after(shape: Shape, other: Self, parts: u64, other_now: u64, now: u64) -> Self {
+    pub(crate) fn after(shape: WindowShape, other: Self, parts: u64, other_now: u64, now: u64) -> Self {
         let new = Self::of(shape, parts);
         Self { buckets: new.buckets.after(other.buckets, other_now, now), ..new }
     }
@@ -54,7 +54,7 @@ impl Span {
 
 /// Counts of calls, failures, slow and cancelled calls, over a span of time or a number of calls. It starts anew with every epoch, and
 /// with another span.
-pub(crate) trait Counting: Sized {
+pub trait Window: Sized {
     /// So many buckets make up a span of time, beside the one that is being filled.
     const PARTS: u64;
 
@@ -78,7 +78,7 @@ pub(crate) trait Counting: Sized {
     fn sums(&self, tag: u64) -> Counts;
 
     /// The newest bucket.
-    fn newest(&self) -> &Newest;
+    fn newest(&self) -> &NewestBucket;
     /// The newest bucket with a completed call that counts in no rate.
     fn answered(&self) -> &AtomicU64;
     /// Clears cells: see [`Cells::sweep`](tower_fault_classify::__internals::Cells::sweep).
@@ -92,13 +92,13 @@ pub(crate) trait Counting: Sized {
 
     /// Whether this is a time window.
     #[inline]
-    fn is_over_time(&self, span: &Span) -> bool {
+    fn is_over_time(&self, span: &WindowSpan) -> bool {
         self.last().is_none() || span.calls == 0
     }
 
     /// The bucket of a call that ends now. `None`: the call's epoch is over.
     #[inline]
-    fn enter(&self, span: &Span, now: u64, epoch: u32) -> Option<u64> {
+    fn enter(&self, span: &WindowSpan, now: u64, epoch: u32) -> Option<u64> {
         self.newest().enter(span.buckets.tag(now, epoch), self)
     }
 
@@ -111,7 +111,7 @@ pub(crate) trait Counting: Sized {
 
     /// Records a success: over a span of time, the clock and the thread's own cell.
     #[inline]
-    fn record_success(&self, span: &Span, now: impl FnOnce() -> u64, epoch: u32) {
+    fn record_success(&self, span: &WindowSpan, now: impl FnOnce() -> u64, epoch: u32) {
         if !self.is_over_time(span) {
             self.of_last(span, epoch, |ring| ring.record(false, false));
         } else if let Some(tag) = self.enter(span, now(), epoch) {
@@ -120,42 +120,42 @@ pub(crate) trait Counting: Sized {
     }
 
     /// Records a slow success.
-    fn record_slow_success(&self, span: &Span, now: u64, epoch: u32) -> Seen {
+    fn record_slow_success(&self, span: &WindowSpan, now: u64, epoch: u32) -> Recorded {
         if !self.is_over_time(span) {
             return self.of_last(span, epoch, |ring| ring.record(false, true));
         }
-        let Some(tag) = self.enter(span, now, epoch) else { return Seen::NOTHING };
+        let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
         self.add_success(tag);
         self.add_slow(tag);
-        Seen::Bucket(tag)
+        Recorded::Bucket(tag)
     }
 
     /// Records a failure.
     #[inline]
-    fn record_failure(&self, span: &Span, now: u64, epoch: u32, slow: bool) -> Seen {
+    fn record_failure(&self, span: &WindowSpan, now: u64, epoch: u32, slow: bool) -> Recorded {
         if !self.is_over_time(span) {
             return self.of_last(span, epoch, |ring| ring.record(true, slow));
         }
-        let Some(tag) = self.enter(span, now, epoch) else { return Seen::NOTHING };
+        let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
         self.add_failure(tag);
         if slow {
             self.add_slow(tag);
         }
-        Seen::Bucket(tag)
+        Recorded::Bucket(tag)
     }
 
     /// Records a call that was given up.
-    fn record_cancelled(&self, span: &Span, now: u64, epoch: u32) -> Seen {
+    fn record_cancelled(&self, span: &WindowSpan, now: u64, epoch: u32) -> Recorded {
         if !self.is_over_time(span) {
             return self.of_last(span, epoch, CountWindow::record_cancelled);
         }
-        let Some(tag) = self.enter(span, now, epoch) else { return Seen::NOTHING };
+        let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
         self.add_abandoned(tag);
-        Seen::Bucket(tag)
+        Recorded::Bucket(tag)
     }
 
     /// Records a completed call that counts in no rate.
-    fn record_answered(&self, span: &Span, now: u64, epoch: u32) {
+    fn record_answered(&self, span: &WindowSpan, now: u64, epoch: u32) {
         if !self.is_over_time(span) {
             self.of_last(span, epoch, CountWindow::record_completed);
         } else if let Some(tag) = self.enter(span, now, epoch) {
@@ -166,50 +166,50 @@ pub(crate) trait Counting: Sized {
     }
 
     /// The failures in the window.
-    fn failures_in(&self, seen: Seen) -> u64 {
+    fn failures_in(&self, seen: Recorded) -> u64 {
         match seen {
-            Seen::Bucket(tag) => self.failures(tag),
-            Seen::Last { counts, .. } => counts.failures,
+            Recorded::Bucket(tag) => self.failures(tag),
+            Recorded::Last { counts, .. } => counts.failures,
         }
     }
 
     /// The slow calls in the window.
-    fn slow_in(&self, seen: Seen) -> u64 {
+    fn slow_in(&self, seen: Recorded) -> u64 {
         match seen {
-            Seen::Bucket(tag) => self.slow(tag),
-            Seen::Last { counts, .. } => counts.slow,
+            Recorded::Bucket(tag) => self.slow(tag),
+            Recorded::Last { counts, .. } => counts.slow,
         }
     }
 
     /// The calls in the window that were given up.
-    fn cancelled_in(&self, seen: Seen) -> u64 {
+    fn cancelled_in(&self, seen: Recorded) -> u64 {
         match seen {
-            Seen::Bucket(tag) => self.abandonments(tag),
-            Seen::Last { counts, .. } => counts.cancelled,
+            Recorded::Bucket(tag) => self.abandonments(tag),
+            Recorded::Last { counts, .. } => counts.cancelled,
         }
     }
 
     /// All that is in the window.
-    fn counts(&self, seen: Seen) -> Counts {
+    fn counts(&self, seen: Recorded) -> Counts {
         match seen {
-            Seen::Bucket(tag) => self.sums(tag),
-            Seen::Last { counts, .. } => counts,
+            Recorded::Bucket(tag) => self.sums(tag),
+            Recorded::Last { counts, .. } => counts,
         }
     }
 
     /// Whether the window with these counts holds a completed call.
-    fn completed_in(&self, seen: Seen, counts: &Counts) -> bool {
+    fn completed_in(&self, seen: Recorded, counts: &Counts) -> bool {
         match seen {
             // Acquire: as the counts are read.
-            Seen::Bucket(tag) => {
+            Recorded::Bucket(tag) => {
                 counts.calls > 0 || tag.wrapping_sub(self.answered().load(Ordering::Acquire)) <= Self::PARTS
             }
-            Seen::Last { completed, .. } => completed,
+            Recorded::Last { completed, .. } => completed,
         }
     }
 
     /// All that is in the window of an epoch, at a time.
-    fn counts_at(&self, span: &Span, now: u64, epoch: u32) -> Counts {
+    fn counts_at(&self, span: &WindowSpan, now: u64, epoch: u32) -> Counts {
         if self.is_over_time(span) {
             let bucket = self.newest().evaluate(span.buckets.tag(now, epoch));
             return bucket.map_or_else(Counts::default, |tag| self.sums(tag));
@@ -221,19 +221,19 @@ pub(crate) trait Counting: Sized {
             .map_or_else(Counts::default, |last| last.ring.counts())
     }
 
-    /// Empties a window of so many calls, whatever its size. One over time is left behind by its buckets: see [`Span::after`].
+    /// Empties a window of so many calls, whatever its size. One over time is left behind by its buckets: see [`WindowSpan::after`].
     fn forget_last_calls(&self) {
         let last = self.last().map(|last| lock(last).take());
         drop(last);
     }
 
     /// Changes the last calls of an epoch; what belongs to an older epoch changes nothing.
-    fn of_last(&self, span: &Span, epoch: u32, change: impl FnOnce(&mut CountWindow)) -> Seen {
-        let Some(mut last) = self.last().map(lock) else { return Seen::NOTHING };
+    fn of_last(&self, span: &WindowSpan, epoch: u32, change: impl FnOnce(&mut CountWindow)) -> Recorded {
+        let Some(mut last) = self.last().map(lock) else { return Recorded::NOTHING };
         let last = match &mut *last {
             Some(last) if last.is(span, epoch) => last,
             Some(last) if epoch.wrapping_sub(last.epoch) & LAST_EPOCH > LAST_EPOCH / 2 => {
-                return Seen::NOTHING;
+                return Recorded::NOTHING;
             }
             Some(last) if last.ring.size() == span.calls as usize => {
                 last.epoch = epoch;
@@ -243,34 +243,34 @@ pub(crate) trait Counting: Sized {
             other => other.insert(LastCalls { epoch, ring: CountWindow::new(span.calls as usize) }),
         };
         change(&mut last.ring);
-        Seen::Last { counts: last.ring.counts(), completed: last.ring.has_completed() }
+        Recorded::Last { counts: last.ring.counts(), completed: last.ring.has_completed() }
     }
 }
 
 /// The last n calls of an epoch.
 #[derive(Debug)]
-pub(crate) struct LastCalls {
+pub struct LastCalls {
     epoch: u32,
     ring: CountWindow,
 }
 
 /// What a call saw when it was recorded.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Seen {
+pub enum Recorded {
     /// The bucket; its sums are still to be taken.
     Bucket(u64),
     /// The counts of the last calls, and whether one of them completed.
     Last { counts: Counts, completed: bool },
 }
 
-impl Seen {
+impl Recorded {
     /// Of a call whose epoch is over.
     const NOTHING: Self =
         Self::Last { counts: Counts { calls: 0, failures: 0, slow: 0, cancelled: 0 }, completed: false };
 }
 
 impl LastCalls {
-    const fn is(&self, span: &Span, epoch: u32) -> bool {
+    const fn is(&self, span: &WindowSpan, epoch: u32) -> bool {
         self.epoch == epoch && self.ring.size() == span.calls as usize
     }
 }
@@ -288,7 +288,7 @@ mod tests {
 
     use super::*;
 
-    fn record(window: &Window, span: &Span, clock: Clock, epoch: u32, failed: bool) {
+    fn record(window: &StripedWindow, span: &WindowSpan, clock: Clock, epoch: u32, failed: bool) {
         if failed {
             window.record_failure(span, clock.now(), epoch, false);
         } else {
@@ -296,8 +296,8 @@ mod tests {
         }
     }
 
-    fn window() -> Window {
-        Window::new(Striped::with_stripes(1), 0)
+    fn window() -> StripedWindow {
+        StripedWindow::new(Striped::with_stripes(1), 0)
     }
 
     const fn counts(calls: u64, failures: u64) -> Counts {
@@ -309,7 +309,7 @@ mod tests {
         for nanos in [1_000_000, 4_999_999, 60_000_000_000, 365 * 24 * 3_600_000_000_000] {
             let (clock, hand) = Clock::manual();
             hand.set(Duration::from_secs(40_000_000));
-            let (window, span) = (window(), Span::of(Shape::Time(nanos), Window::PARTS));
+            let (window, span) = (window(), WindowSpan::of(WindowShape::Time(nanos), StripedWindow::PARTS));
             record(&window, &span, clock, 0, true);
             record(&window, &span, clock, 0, false);
             let whole = counts(2, 1);
@@ -323,7 +323,8 @@ mod tests {
     #[test]
     fn a_pause_of_a_week_leaves_an_empty_window() {
         let (clock, hand) = Clock::manual();
-        let (window, span) = (window(), Span::of(Shape::Time(60_000_000_000), Window::PARTS));
+        let (window, span) =
+            (window(), WindowSpan::of(WindowShape::Time(60_000_000_000), StripedWindow::PARTS));
         record(&window, &span, clock, 0, true);
         hand.advance(Duration::from_secs(7 * 24 * 60 * 60));
         assert_eq!(window.counts_at(&span, clock.now(), 0), Counts::default());
@@ -334,8 +335,8 @@ mod tests {
     #[test]
     fn every_epoch_starts_empty() {
         let (clock, _hand) = Clock::manual();
-        for shape in [Shape::Time(60_000_000_000), Shape::Count(10)] {
-            let (window, span) = (window(), Span::of(shape, Window::PARTS));
+        for shape in [WindowShape::Time(60_000_000_000), WindowShape::Count(10)] {
+            let (window, span) = (window(), WindowSpan::of(shape, StripedWindow::PARTS));
             record(&window, &span, clock, 4, true);
             record(&window, &span, clock, 5, false);
             assert_eq!(window.counts_at(&span, clock.now(), 5), counts(1, 0));
@@ -350,11 +351,13 @@ mod tests {
         let (clock, hand) = Clock::manual();
         hand.set(Duration::from_secs(40_000_000));
         let window = window();
-        let shapes = [60, 600, 1, 3_600].map(|seconds| Shape::Time(seconds * 1_000_000_000));
-        let mut span = Span::of(Shape::Time(60_000_000_000), Window::PARTS);
-        for shape in shapes.into_iter().chain([Shape::Count(5), Shape::Count(7), shapes[0], shapes[1]]) {
+        let shapes = [60, 600, 1, 3_600].map(|seconds| WindowShape::Time(seconds * 1_000_000_000));
+        let mut span = WindowSpan::of(WindowShape::Time(60_000_000_000), StripedWindow::PARTS);
+        for shape in
+            shapes.into_iter().chain([WindowShape::Count(5), WindowShape::Count(7), shapes[0], shapes[1]])
+        {
             record(&window, &span, clock, 3, true);
-            span = Span::after(shape, span, Window::PARTS, clock.now(), clock.now());
+            span = WindowSpan::after(shape, span, StripedWindow::PARTS, clock.now(), clock.now());
             assert_eq!(window.counts_at(&span, clock.now(), 3), counts(0, 0), "{shape:?}");
             record(&window, &span, clock, 3, true);
             record(&window, &span, clock, 3, false);
@@ -365,8 +368,8 @@ mod tests {
     #[test]
     fn slow_and_abandoned_calls_are_counted_beside_the_others() {
         let (clock, _hand) = Clock::manual();
-        for shape in [Shape::Time(60_000_000_000), Shape::Count(10)] {
-            let (window, span) = (window(), Span::of(shape, Window::PARTS));
+        for shape in [WindowShape::Time(60_000_000_000), WindowShape::Count(10)] {
+            let (window, span) = (window(), WindowSpan::of(shape, StripedWindow::PARTS));
             let now = clock.now();
             window.record_cancelled(&span, now, 0);
             let seen = window.record_cancelled(&span, now, 0);
@@ -383,7 +386,7 @@ mod tests {
         #[test]
         fn the_time_window_counts_as_the_naive_one(steps in proptest::collection::vec((0_u64..8_000, any::<bool>()), 1..200)) {
             let (clock, hand) = Clock::manual();
-            let (window, span) = (window(), Span::of(Shape::Time(60_000_000_000), Window::PARTS));
+            let (window, span) = (window(), WindowSpan::of(WindowShape::Time(60_000_000_000), StripedWindow::PARTS));
             let mut naive: Vec<(u64, bool)> = Vec::new();
             for (millis, failed) in steps {
                 hand.advance(Duration::from_millis(millis));

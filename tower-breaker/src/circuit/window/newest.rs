@@ -9,7 +9,7 @@
 use tower_fault_classify::__internals::EPOCH_TAGS;
 use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, lock};
 
-use super::Counting;
+use super::Window;
 
 const ERA_BITS: u32 = 22;
 
@@ -17,7 +17,7 @@ const ERA_BITS: u32 = 22;
 /// newer one. So a clock that runs back loses no call: the window stands still until the clock has
 /// caught up.
 #[derive(Debug)]
-pub(crate) struct Newest(AtomicU64);
+pub struct NewestBucket(AtomicU64);
 
 /// A bucket compared with the newest bucket.
 enum Place {
@@ -28,14 +28,14 @@ enum Place {
     Over,
 }
 
-impl Newest {
+impl NewestBucket {
     pub(crate) fn new(tag: u64) -> Self {
         Self(AtomicU64::new(tag))
     }
 
     /// The bucket of a call that ends at the bucket `tag`. `None`: the call's epoch is over.
     #[inline]
-    pub(crate) fn enter(&self, tag: u64, window: &impl Counting) -> Option<u64> {
+    pub(crate) fn enter(&self, tag: u64, window: &impl Window) -> Option<u64> {
         // Acquire: with the cells that were cleared before this era began.
         let newest = self.0.load(Ordering::Acquire);
         if newest == tag { Some(tag) } else { self.enter_another(tag, newest, window) }
@@ -45,7 +45,7 @@ impl Newest {
     /// back.
     #[cold]
     #[inline(never)]
-    fn enter_another(&self, tag: u64, mut newest: u64, window: &impl Counting) -> Option<u64> {
+    fn enter_another(&self, tag: u64, mut newest: u64, window: &impl Window) -> Option<u64> {
         loop {
             match place(tag, newest) {
                 Place::Over => return None,
@@ -67,7 +67,7 @@ impl Newest {
 
     /// Clears the cells that have left the window, before a call is counted in the first bucket of
     /// an era.
-    fn begin_era(&self, tag: u64, window: &impl Counting) {
+    fn begin_era(&self, tag: u64, window: &impl Window) {
         let _lock = lock(window.upkeep());
         // Relaxed: eras begin only under the lock.
         let newest = self.0.load(Ordering::Relaxed);
@@ -131,18 +131,21 @@ mod models {
 
     use super::*;
     use crate::circuit::core::models::model;
-    use crate::circuit::window::{Shape, Span, Window};
+    use crate::circuit::window::{StripedWindow, WindowShape, WindowSpan};
     use crate::machine::Counts;
 
     const BUCKET: u64 = 1 << 30;
     const ERA: u64 = BUCKET << ERA_BITS;
 
-    fn window() -> (Arc<Window>, Span) {
-        let window = Window::new(Striped::with_stripes(0), 0);
-        (Arc::new(window), Span::of(Shape::Time(BUCKET * Window::PARTS), Window::PARTS))
+    fn window() -> (Arc<StripedWindow>, WindowSpan) {
+        let window = StripedWindow::new(Striped::with_stripes(0), 0);
+        (
+            Arc::new(window),
+            WindowSpan::of(WindowShape::Time(BUCKET * StripedWindow::PARTS), StripedWindow::PARTS),
+        )
     }
 
-    fn failures(window: &Window, span: &Span, now: u64) -> u64 {
+    fn failures(window: &StripedWindow, span: &WindowSpan, now: u64) -> u64 {
         let Counts { calls, failures, .. } = window.counts_at(span, now, 0);
         assert_eq!(calls, failures);
         failures

@@ -3,7 +3,7 @@
 //!
 //! A cell is one word, `tag:24 | calls:20 | failures:20`, with the lower bits of a tag as in a
 //! [`Ring`](tower_fault_classify::__internals::Ring). A cell is full after 1,048,575 calls in a
-//! bucket. Its counts are then [moved](Pairs::take) to cells with more room.
+//! bucket. Its counts are then [moved](PackedCells::take) to cells with more room.
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Ordering};
 use tower_fault_classify::__internals::{Addition, counts};
@@ -16,15 +16,15 @@ const TAG: u32 = (1 << TAG_BITS) - 1;
 
 /// A ring of cells.
 #[derive(Debug)]
-pub(crate) struct Pairs([AtomicU64; CELLS]);
+pub(crate) struct PackedCells([AtomicU64; CELLS]);
 
-impl Default for Pairs {
+impl Default for PackedCells {
     fn default() -> Self {
         Self(std::array::from_fn(|_| AtomicU64::new(0)))
     }
 }
 
-impl Pairs {
+impl PackedCells {
     /// So many buckets make up a span, beside the one that is being filled.
     pub(crate) const PARTS: u64 = CELLS as u64 - 1;
 
@@ -145,13 +145,13 @@ mod tests {
 
     use super::*;
 
-    fn sum(pairs: &Pairs, tag: u64) -> [u64; 2] {
+    fn sum(pairs: &PackedCells, tag: u64) -> [u64; 2] {
         pairs.sum_of(tag, 11)
     }
 
     #[test]
     fn a_span_holds_eleven_buckets() {
-        let pairs = Pairs::default();
+        let pairs = PackedCells::default();
         for tag in 100..120 {
             assert!(pairs.add(tag, tag % 2 == 1));
         }
@@ -163,8 +163,8 @@ mod tests {
 
     #[test]
     fn an_epoch_begins_empty_and_hears_nothing_of_the_last() {
-        let pairs = Pairs::default();
-        let buckets = Buckets::cut(60_000_000_000, Pairs::PARTS);
+        let pairs = PackedCells::default();
+        let buckets = Buckets::cut(60_000_000_000, PackedCells::PARTS);
         let [first, second] = [3, 4].map(|epoch| buckets.tag(1_000_000_000_000, epoch));
         pairs.add(first, true);
         assert_eq!(sum(&pairs, second), [0, 0]);
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn full_cell_is_taken_whole() {
         for failed in [false, true] {
-            let pairs = Pairs::default();
+            let pairs = PackedCells::default();
             assert_eq!(pairs.take(107), None);
             assert!((0..FULL).all(|_| pairs.add(107, failed)));
             assert!(!pairs.add(107, failed) && !pairs.add(107, !failed));
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn sweep_keeps_the_span_and_clears_the_rest() {
-        let pairs = Pairs::default();
+        let pairs = PackedCells::default();
         (100..111).for_each(|tag| assert!(pairs.add(tag, true)));
         pairs.sweep(Some(113));
         assert_eq!((sum(&pairs, 110), sum(&pairs, 113)), ([8, 8], [8, 8]));
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn tags_that_wrap_stay_in_order() {
-        let pairs = Pairs::default();
+        let pairs = PackedCells::default();
         let edge = 1 << TAG_BITS;
         for tag in edge - 5..edge + 5 {
             pairs.add(tag, false);
@@ -219,7 +219,7 @@ mod tests {
         /// Against every addition kept in a map: steps of time, late ones among them.
         #[test]
         fn it_counts_as_the_naive_one(steps in proptest::collection::vec((0_u64..4, 0_u64..3, any::<bool>()), 1..300)) {
-            let pairs = Pairs::default();
+            let pairs = PackedCells::default();
             let mut naive: BTreeMap<u64, [u64; 2]> = BTreeMap::new();
             let mut now = 1_000;
             for (later, late, failed) in steps {

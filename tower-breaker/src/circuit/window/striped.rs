@@ -3,13 +3,13 @@
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex};
 use tower_fault_classify::__internals::{Ring, Striped, slot};
 
-use super::{Counting, LastCalls, NO_BUCKET, Newest};
+use super::{LastCalls, NO_BUCKET, NewestBucket, Window};
 use crate::machine::Counts;
 
 /// A ring for the successes of each thread, and one for each of the other counts.
 #[derive(Debug)]
-pub(crate) struct Window {
-    newest: Newest,
+pub struct StripedWindow {
+    newest: NewestBucket,
     answered: AtomicU64,
     successes: Striped,
     failures: Ring,
@@ -19,11 +19,11 @@ pub(crate) struct Window {
     last: Mutex<Option<LastCalls>>,
 }
 
-impl Window {
+impl StripedWindow {
     /// An empty window that begins at the bucket `tag`.
     pub(crate) fn new(successes: Striped, tag: u64) -> Self {
         Self {
-            newest: Newest::new(tag),
+            newest: NewestBucket::new(tag),
             answered: AtomicU64::new(NO_BUCKET),
             successes,
             failures: Ring::default(),
@@ -35,7 +35,7 @@ impl Window {
     }
 }
 
-impl Counting for Window {
+impl Window for StripedWindow {
     const PARTS: u64 = 15;
 
     #[inline]
@@ -79,7 +79,7 @@ impl Counting for Window {
     }
 
     #[inline]
-    fn newest(&self) -> &Newest {
+    fn newest(&self) -> &NewestBucket {
         &self.newest
     }
 

@@ -36,7 +36,7 @@ fn loom_two_failures_at_once_reach_a_run_and_a_rate() {
     for (run, rate) in [(2, None), (0, Some(1.0))] {
         model(move || {
             let (core, _hand) = circuit(run, rate);
-            let permits = [0, 1].map(|_| Permit::ask(OneOf::new(SharedCore::clone(&core))).unwrap());
+            let permits = [0, 1].map(|_| Permit::acquire(Shared::new(SharedCore::clone(&core))).unwrap());
             let [first, second] = permits;
             let thread = thread::spawn(move || second.record(FAILURE));
             first.record(FAILURE);
@@ -50,7 +50,7 @@ fn loom_two_failures_at_once_reach_a_run_and_a_rate() {
 #[test]
 fn loom_additions_to_a_pair_meet_and_none_is_lost() {
     model(|| {
-        let pairs = Arc::new(Pairs::default());
+        let pairs = Arc::new(PackedCells::default());
         let other = Arc::clone(&pairs);
         let thread = thread::spawn(move || {
             other.add(7, true);
@@ -71,7 +71,7 @@ fn loom_keyed_slow_calls_are_never_more_than_calls() {
     for verdict in [Verdict::Success, FAILURE] {
         model(move || {
             let (core, hand) = circuit_with(TripLimits { slow, minimum_calls: 9, ..CONFIG.trip });
-            let permit = Permit::ask(OneOf::new(SharedCore::clone(&core))).unwrap();
+            let permit = Permit::acquire(Shared::new(SharedCore::clone(&core))).unwrap();
             hand.advance(Duration::from_secs(2));
             // The reader is the thread that is started: loom then lets it read old values beside
             // new ones.
@@ -89,7 +89,7 @@ fn loom_counts_of_a_full_cell_are_seen_once_while_they_move() {
     const FULL: u64 = (1 << 20) - 1;
     model(|| {
         let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });
-        let permit = Permit::ask(OneOf::new(SharedCore::clone(&core))).unwrap();
+        let permit = Permit::acquire(Shared::new(SharedCore::clone(&core))).unwrap();
         let common = &core.store().common;
         core.store().calls.fill(common.span().buckets.tag(common.hot_config.clock.now(), 0));
         let other = SharedCore::clone(&core);
@@ -108,7 +108,7 @@ fn loom_two_calls_that_find_a_cell_full_are_both_counted() {
     const FULL: u64 = (1 << 20) - 1;
     model(|| {
         let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });
-        let [first, second] = [0, 1].map(|_| Permit::ask(OneOf::new(SharedCore::clone(&core))).unwrap());
+        let [first, second] = [0, 1].map(|_| Permit::acquire(Shared::new(SharedCore::clone(&core))).unwrap());
         let common = &core.store().common;
         core.store().calls.fill(common.span().buckets.tag(common.hot_config.clock.now(), 0));
         let thread = thread::spawn(move || second.record(Verdict::Success));

@@ -145,7 +145,7 @@ fn a_disabled_circuit_lets_all_through_and_counts_none() {
     assert_eq!(core.force(Force::Open), Err(CircuitState::Disabled));
     core.release();
     assert_eq!(state(&core), CircuitState::Disabled, "it is the configuration's");
-    core.reconfigure(&CONFIG, core.clock());
+    core.reconfigure(&CONFIG);
     assert_eq!(
         (state(&core), core.snapshot().last_transition.unwrap().reason),
         (CircuitState::Closed, Reason::Reconfigured)
@@ -158,7 +158,7 @@ fn a_new_configuration_keeps_state_epoch_deadline_and_run() {
     (0..3).for_each(|_| assert!(run(&core, FAILURE)));
     let early = core.admit().unwrap();
     let trip = TripLimits { consecutive_failures: 4, failure_rate: None, ..TRIP };
-    core.reconfigure(&CircuitConfig { trip, ..CONFIG }, core.clock());
+    core.reconfigure(&CircuitConfig { trip, ..CONFIG });
     let snapshot = core.snapshot();
     assert_eq!(
         (snapshot.consecutive_failures, snapshot.counts, snapshot.last_transition.is_none()),
@@ -168,21 +168,26 @@ fn a_new_configuration_keeps_state_epoch_deadline_and_run() {
     assert_eq!(state(&core), CircuitState::Open, "the permit is valid and the new limit holds");
     hand.advance(Duration::from_secs(10));
     let short = RecoveryLimits { open: OpenDuration::constant(SECOND), ..RECOVERY };
-    core.reconfigure(&CircuitConfig { recovery: short, ..CONFIG }, core.clock());
+    core.reconfigure(&CircuitConfig { recovery: short, ..CONFIG });
     assert_eq!(core.admit().unwrap_err().left, Some(20 * SECOND), "the deadline stays");
 }
 
 #[test]
 fn a_window_of_another_shape_starts_empty() {
     let (core, _hand) = core(TRIP);
-    let shapes = [Shape::Count(7), Shape::Count(9), Shape::Time(SECOND), Shape::Time(600 * SECOND)];
+    let shapes = [
+        WindowShape::Count(7),
+        WindowShape::Count(9),
+        WindowShape::Time(SECOND),
+        WindowShape::Time(600 * SECOND),
+    ];
     for shape in shapes {
         run(&core, FAILURE);
         run(&core, Verdict::Success);
-        core.reconfigure(&CircuitConfig { shape, ..CONFIG }, core.clock());
+        core.reconfigure(&CircuitConfig { shape, ..CONFIG });
         assert_eq!(core.snapshot().counts, Counts::default(), "{shape:?}");
         run(&core, Verdict::Success);
-        core.reconfigure(&CircuitConfig { shape, ..CONFIG }, core.clock());
+        core.reconfigure(&CircuitConfig { shape, ..CONFIG });
         assert_eq!(core.snapshot().counts, counts(1, 0), "the same shape goes on: {shape:?}");
     }
 }
@@ -191,7 +196,7 @@ fn a_window_of_another_shape_starts_empty() {
 fn a_hand_goes_before_a_configuration() {
     let (core, _hand) = core(TRIP);
     core.force(Force::Open).unwrap();
-    core.reconfigure(&CircuitConfig { disabled: true, ..CONFIG }, core.clock());
+    core.reconfigure(&CircuitConfig { disabled: true, ..CONFIG });
     assert_eq!(state(&core), CircuitState::ForcedOpen);
     core.release();
     assert_eq!(state(&core), CircuitState::Disabled, "the configuration comes to its own");

@@ -19,7 +19,7 @@ fn call(core: &Core, hand: &ManualClock, millis: u64, verdict: Verdict) {
 
 #[test]
 fn half_of_ten_slow_calls_open_whatever_they_came_to() {
-    for shape in [Shape::Time(60 * SECOND), Shape::Count(10)] {
+    for shape in [WindowShape::Time(60 * SECOND), WindowShape::Count(10)] {
         for verdict in [Verdict::Success, FAILURE] {
             let (core, hand) = core_with(&CircuitConfig { trip: SLOW, shape, ..CONFIG });
             for _ in 0..5 {
@@ -81,7 +81,7 @@ fn record_cancelled(core: &Core, hand: &ManualClock, millis: u64) {
 
 #[test]
 fn ten_abandoned_calls_open_if_no_call_was_completed() {
-    for shape in [Shape::Time(60 * SECOND), Shape::Count(20)] {
+    for shape in [WindowShape::Time(60 * SECOND), WindowShape::Count(20)] {
         let (core, hand) = core_with(&CircuitConfig { shape, ..CONFIG });
         for cancelled in 0..10 {
             assert_eq!(state(&core), CircuitState::Closed, "{cancelled} cancelled calls, {shape:?}");
@@ -158,13 +158,13 @@ fn each_policy_does_what_it_says() {
 fn a_call_that_never_began_counts_for_nothing() {
     let (core, hand) = with_policy(Cancelled::Failure);
     for _ in 0..100 {
-        core.cancel(core.admit().unwrap());
+        core.cancel_admission(core.admit().unwrap());
     }
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
     (0..5).for_each(|_| record_cancelled(&core, &hand, 0));
     hand.advance(Duration::from_secs(30));
     for _ in 0..100 {
-        core.cancel(core.admit().unwrap());
+        core.cancel_admission(core.admit().unwrap());
     }
     assert_eq!(state(&core), CircuitState::HalfOpen);
 }
