@@ -42,7 +42,7 @@ fn main() {
         let policy = RetryPolicy::builder().max_attempts(2).initial_backoff(Duration::ZERO).budget(budget);
         JitterRetryLayer::new(policy.build().expect("it is valid"))
     };
-    let endless = || Some(Budget::builder().ratio(2.0).build().expect("it is valid"));
+    let endless = || Some(Budget::window().ratio(2.0).build().expect("it is valid"));
     let once = RetryPolicy::builder().max_attempts(1).budget(None).build().expect("it is valid");
     let quiet = RetryPolicy::builder().marker(false).build().expect("it is valid");
 

@@ -19,7 +19,7 @@ fn main() {
     let Ok(calls) = calls.parse::<u32>() else { return };
     // The system's clock is not there under valgrind.
     let clock = || Clock::manual().0;
-    let budget = Budget::builder().clock(clock()).build().expect("it is valid");
+    let budget = Budget::window().clock(clock()).build().expect("it is valid");
     let policy = |budget| RetryPolicy::builder().clock(clock()).budget(budget).build().expect("it is valid");
     let breaker = BreakerConfig::builder().clock(clock()).build().expect("it is valid");
     let mut bare = Bare;

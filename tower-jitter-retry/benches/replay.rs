@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http_body::{Body, Frame};
-use tower_jitter_retry::{ReplayBody, RetryBody};
+use tower_jitter_retry::ReplayBody;
+use tower_jitter_retry::replay::RetryBody;
 
 const FRAME: usize = 16 * 1024;
 const FRAMES: usize = 65_536;

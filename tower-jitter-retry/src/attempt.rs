@@ -110,7 +110,7 @@ impl AttemptState {
     #[inline]
     fn deposit(&self, verdict: &Verdict) {
         if let Some(budget_ref) = self.hot.budget_ref {
-            budget_ref.outcome(verdict);
+            budget_ref.deposit(verdict);
         } else {
             self.deposit_custom(verdict);
         }
@@ -119,7 +119,7 @@ impl AttemptState {
     #[inline(never)]
     fn deposit_custom(&self, verdict: &Verdict) {
         if let Some(budget) = self.custom_budget() {
-            budget.outcome(verdict);
+            budget.deposit(verdict);
         }
     }
 
@@ -130,8 +130,8 @@ impl AttemptState {
     /// Draws for a retry.
     fn withdraw(&self, fault: &Fault) -> Result<Option<Ticket>, GiveUp> {
         let ticket = match (self.hot.budget_ref, self.custom_budget()) {
-            (Some(budget_ref), _) => budget_ref.try_retry(fault),
-            (None, Some(budget)) => budget.try_retry(fault),
+            (Some(budget_ref), _) => budget_ref.withdraw(fault),
+            (None, Some(budget)) => budget.withdraw(fault),
             (None, None) => return Ok(None),
         };
         ticket.map(Some).ok_or(GiveUp::Budget)

@@ -11,13 +11,13 @@ use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
 use tower_fault_classify::__internals::Waiting;
-use tower_fault_classify::classifiers::ResponseCoverage;
+use tower_fault_classify::classifiers::{Auto, ResponseCoverage};
 use tower_fault_classify::{Classify, Verdict, is_grpc_committed};
 use tower_service::Service;
 
 use crate::attempt::{AttemptState, LastOutcome, RetryDelay, ScheduledRetry};
 use crate::policy::GiveUp;
-use crate::request::{OuterMark, RequestInfo, Resend, verdict_before_redirect};
+use crate::request::{ByTrait, OuterMark, RequestInfo, Resend, verdict_before_redirect};
 
 type InnerResult<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
 
@@ -56,7 +56,7 @@ pin_project! {
     /// without its timer enabled; if it has to sleep outside of a runtime. Outside of a runtime
     /// nothing ends a wait for readiness early, and the time is checked when the inner service is
     /// ready.
-    pub struct ResponseFuture<S, Req, C, Q>
+    pub struct ResponseFuture<S, Req, C = Auto, Q = ByTrait>
     where
         S: Service<Req>,
         Q: Resend<Req>,
@@ -334,7 +334,7 @@ fn block_reason<S, Req, Q: Resend<Req>>(
             Some(GiveUp::Nested)
         }
         Replayable::Yes { saved, .. } => {
-            let usable = saved.as_ref().is_some_and(|saved| resend.usable(saved));
+            let usable = saved.as_ref().is_some_and(|saved| resend.can_replay(saved));
             (!usable).then_some(GiveUp::NotReplayable)
         }
     }
@@ -352,7 +352,7 @@ fn upload_guard<S, Req, Q: Resend<Req>>(
     if !call.tracks_uploads() {
         return None;
     }
-    resend.waits(saved).map(Waiting::enter)
+    resend.is_waiting(saved).map(Waiting::enter)
 }
 
 /// The URL of the request, if it can be sent again.
@@ -361,7 +361,7 @@ fn saved_url<'s, S, Req, Q: Resend<Req>>(
     resend: &Q,
 ) -> Option<Cow<'s, str>> {
     let Replayable::Yes { saved: Some(saved), .. } = replayable else { return None };
-    resend.url_of(saved)
+    resend.saved_url(saved)
 }
 
 /// The request of another attempt. `None`: it cannot be made after all.
@@ -373,7 +373,7 @@ fn next_request<S, Req, Q: Resend<Req>>(
 ) -> Option<Req> {
     let Replayable::Yes { saved, outer, .. } = replayable else { return None };
     let (attempt, last) = call.next_attempt(*outer, responses);
-    let (request, more) = resend.again(saved.take()?, attempt, last)?;
+    let (request, more) = resend.replay(saved.take()?, attempt, last)?;
     *saved = more;
     Some(request)
 }

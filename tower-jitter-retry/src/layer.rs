@@ -80,8 +80,8 @@ impl<C, Q> JitterRetryLayer<C, Q> {
     }
 
     /// Sends clones of the request again, so that its body need not be a
-    /// [`RetryBody`](crate::RetryBody) and a request type of your own need not be a
-    /// [`RetryRequest`](crate::RetryRequest).
+    /// [`RetryBody`](crate::replay::RetryBody) and a request type of your own need not be a
+    /// [`RetryRequest`](crate::request::RetryRequest).
     ///
     /// Only the way to copy the request changes. Its [`RequestInfo`](crate::RequestInfo) counts as
     /// it does without: the method, `Idempotency-Key`, [`RetrySafety`](crate::RetrySafety),

@@ -2,13 +2,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(feature = "__internals-tokio"))))]
 
 mod attempt;
-mod backoff;
-mod budget;
+pub mod backoff;
+pub mod budget;
 mod future;
 mod layer;
 mod policy;
-mod replay;
-mod request;
+pub mod replay;
+pub mod request;
 mod retrier;
 mod rng;
 #[cfg(feature = "serde")]
@@ -16,27 +16,21 @@ mod serde;
 mod service;
 mod telemetry;
 #[cfg(feature = "tower-retry")]
-mod tower_policy;
+pub mod tower_policy;
 
-pub use backoff::{Backoff, Delays, Jitter};
-pub use budget::{AwsBudgetBuilder, Budget, BudgetBuilder, GrpcBudgetBuilder, RetryBudget, Ticket};
+pub use tower_fault_classify as fault_classify;
+#[doc(inline)]
+pub use tower_fault_classify::__internals::{Clock, ConfigError, ManualClock};
+
+pub use backoff::Jitter;
+pub use budget::Budget;
 pub use future::ResponseFuture;
 pub use layer::JitterRetryLayer;
 pub use policy::{GiveUp, RetryEvent, RetryPolicy, RetryPolicyBuilder};
-#[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
-pub use replay::SavedBody;
-pub use replay::{Replay, ReplayBody, ReplayError, RetryBody};
-pub use request::{
-    Attempt, ByTrait, CloneRequests, Deadline, Mark, NonIdempotent, Notes, RequestInfo, Resend, RetryRequest,
-    RetrySafety, SavedHttp, remove_marker,
-};
+pub use replay::ReplayBody;
+pub use request::{Deadline, NonIdempotent, RequestInfo, RetrySafety};
 pub use retrier::{Retrier, Retrying};
 pub use service::JitterRetry;
 pub use telemetry::Retried;
-#[doc(inline)]
-pub use tower_fault_classify::__internals::{Clock, ConfigError, ManualClock};
-pub use tower_fault_classify::{
-    self as fault_classify, Classify, Fault, Health, Kind, Origin, Outcome, Retryable, Rule, Verdict,
-};
 #[cfg(feature = "tower-retry")]
-pub use tower_policy::{Delay, TowerPolicy};
+pub use tower_policy::TowerPolicy;

@@ -21,7 +21,7 @@ impl RetryPolicy {
     /// [`safety`](crate::RetryPolicyBuilder::safety) is `Never`: then the closure is called once.
     ///
     /// It is judged by [`Auto`]: a response by its status, an error by its chain of sources. If it returns what is no
-    /// [`Outcome`](crate::Outcome), a file or a row, say `policy.errors_only().retry(…)`.
+    /// [`Outcome`](crate::fault_classify::Outcome), a file or a row, say `policy.errors_only().retry(…)`.
     ///
     /// The future does nothing before it is polled. Dropping it drops the attempt that runs, or the sleep. Nothing is spawned.
     ///
@@ -95,7 +95,7 @@ impl RetryPolicy {
 
 /// A policy with a classifier. Made by [`RetryPolicy::errors_only`] and [`RetryPolicy::classify`].
 #[derive(Clone, Debug)]
-pub struct Retrier<C> {
+pub struct Retrier<C = Auto> {
     policy: RetryPolicy,
     classify: C,
 }
@@ -172,7 +172,7 @@ fn blocking<T, E, C: Classify<T, E>>(
 
 pin_project! {
     /// Resolves to the outcome of the last attempt. Made by [`RetryPolicy::retry`].
-    pub struct Retrying<F, Fut, C>
+    pub struct Retrying<F, Fut, C = Auto>
     where
         Fut: Future,
     {

@@ -186,7 +186,7 @@ impl Setting for WindowBudget {
     }
 
     fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Budget>, A::Error> {
-        let mut builder = Budget::builder();
+        let mut builder = Budget::window();
         while let Some(name) = fields.next_name()? {
             builder = match &*name {
                 "ratio" => builder.ratio(fields.value(Number(RATIO_RANGE))?),
@@ -453,7 +453,7 @@ mod tests {
     fn field_left_out_has_its_default() {
         assert_eq!(parts(from_json("{}")), built(RetryPolicy::builder()));
         assert_eq!(parts(from_toml("")), built(RetryPolicy::builder()));
-        let window = Budget::builder().ratio(0.1).build().unwrap();
+        let window = Budget::window().ratio(0.1).build().unwrap();
         let read = from_json(r#"{"max_attempts": 5, "budget": {"window": {"ratio": 0.1}}}"#);
         assert_eq!(parts(read), built(RetryPolicy::builder().max_attempts(5).budget(window)));
         for (kind, budget) in [
@@ -497,9 +497,9 @@ mod tests {
         struct Custom;
 
         impl RetryBudget for Custom {
-            fn outcome(&self, _: &Verdict) {}
+            fn deposit(&self, _: &Verdict) {}
 
-            fn try_retry(&self, _: &Fault) -> Option<Ticket> {
+            fn withdraw(&self, _: &Fault) -> Option<Ticket> {
                 None
             }
         }
@@ -648,7 +648,7 @@ mod tests {
 
     fn budget() -> impl Strategy<Value = Option<Budget>> {
         let window = (RATIO_RANGE, COUNT_RANGE, duration(SPAN_RANGE)).prop_map(|(ratio, retries, span)| {
-            Budget::builder().ratio(ratio).min_per_second(retries).span(span).build()
+            Budget::window().ratio(ratio).min_per_second(retries).span(span).build()
         });
         let grpc = (GRPC_TOKEN_RANGE, GRPC_RATIO_RANGE)
             .prop_map(|(tokens, ratio)| Budget::grpc().max_tokens(tokens).ratio(ratio).build());

@@ -3,19 +3,20 @@
 use std::task::{Context, Poll};
 
 use tower_fault_classify::Classify;
+use tower_fault_classify::classifiers::Auto;
 use tower_service::Service;
 
 use crate::attempt::AttemptState;
 use crate::future::{Replayable, ResponseFuture};
 use crate::policy::{GiveUp, RetryPolicy};
-use crate::request::{Coverage, Deadline, RequestInfo, Resend, ResendAfter};
+use crate::request::{ByTrait, Coverage, Deadline, RequestInfo, Resend, ResendAfter};
 
 /// Sends failed requests of its inner service again. Made by [`JitterRetryLayer`](crate::JitterRetryLayer).
 ///
 /// The first attempt takes the readiness that this service was polled for; every further one goes to a clone and waits for that
 /// clone's own. The inner service is cloned once a call, and not at all for a request that cannot be sent again.
 #[derive(Clone, Debug)]
-pub struct JitterRetry<S, C, Q> {
+pub struct JitterRetry<S, C = Auto, Q = ByTrait> {
     inner: S,
     policy: RetryPolicy,
     classify: C,

@@ -1,4 +1,6 @@
-//! The policy behind tower's own retry layer.
+//! A [`RetryPolicy`] for tower's own [`RetryLayer`](tower::retry::RetryLayer).
+//!
+//! [`RetryPolicy::for_tower`] returns a [`TowerPolicy`]. Its future is [`Delay`].
 
 use std::fmt;
 use std::future::Future;
@@ -27,7 +29,7 @@ impl RetryPolicy {
     /// |---|---|---|
     /// | a streaming body | is kept while it is read | goes out once |
     /// | the mark of the first attempt | is set | cannot be: retries further in stay quiet from the second on |
-    /// | [`remove_marker`](crate::RetryPolicyBuilder::remove_marker) | from every attempt | from retries only: remove the marks above this layer with [`remove_marker`](crate::remove_marker) |
+    /// | [`remove_marker`](crate::RetryPolicyBuilder::remove_marker) | from every attempt | from retries only: remove the marks above this layer with [`remove_marker`](crate::request::remove_marker) |
     /// | a retry that waits for the inner service's readiness | waits until the deadline or `max_elapsed` at most | waits without end, and is sent even if it is too late: tower asks no policy there |
     /// | a later attempt that is rejected on this side | the outcome of the last attempt that was sent | the rejection, with [`Retried::last_sent`](crate::Retried::last_sent): tower drops each result before the next attempt |
     /// | clones of a request | one for each attempt that another may follow | one for each attempt, for tower asks no policy about one without |

@@ -15,9 +15,10 @@ use http::{Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use tower::{Layer, Service, service_fn};
+use tower_jitter_retry::replay::RetryBody;
+use tower_jitter_retry::request::remove_marker;
 use tower_jitter_retry::{
-    Budget, JitterRetryLayer, ReplayBody, RetryBody, RetryPolicy, RetryPolicyBuilder, RetrySafety,
-    remove_marker,
+    Budget, JitterRetryLayer, ReplayBody, RetryPolicy, RetryPolicyBuilder, RetrySafety,
 };
 
 use support::{Broken, Calls, at_once, now, response, send};
@@ -71,7 +72,7 @@ fn retry_without_delay_allocates_nothing() {
 
 #[test]
 fn retry_refused_by_budget_allocates_nothing() {
-    let budget = Budget::builder().ratio(0.0).min_per_second(0).build().unwrap();
+    let budget = Budget::window().ratio(0.0).min_per_second(0).build().unwrap();
     let mut service =
         JitterRetryLayer::new(at_once().budget(budget).build().unwrap()).layer(service_fn(failing));
     assert_eq!(allocations(&mut service), 0);

@@ -2,21 +2,16 @@
 
 use std::time::Duration;
 
-use tower_jitter_retry::{
-    Budget, Clock, ConfigError, Fault, Health, Kind, Origin, RetryBudget, Retryable, Verdict,
-};
+use tower_jitter_retry::budget::RetryBudget;
+use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
+use tower_jitter_retry::{Budget, Clock, ConfigError};
 
 const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 
 /// A window of a configuration that no other number has.
 fn window(number: u32, clock: Clock) -> Result<Budget, ConfigError> {
     let span = Duration::from_secs(1) + Duration::from_micros(number.into());
-    Budget::builder()
-        .ratio(f64::from(number) / 1e6)
-        .min_per_second(1 + number)
-        .span(span)
-        .clock(clock)
-        .build()
+    Budget::window().ratio(f64::from(number) / 1e6).min_per_second(1 + number).span(span).clock(clock).build()
 }
 
 /// Buckets of tokens of configurations that no other number has.
@@ -30,8 +25,8 @@ fn build(number: u32, clock: Clock) {
     let [grpc, aws] = tokens(number);
     for budget in [window(number, clock), grpc, aws] {
         let budget = budget.unwrap();
-        budget.try_retry(&FAULT).expect("a new budget has room for one").failed(&FAULT);
-        budget.outcome(&Verdict::Success);
+        budget.withdraw(&FAULT).expect("a new budget has room for one").failed(&FAULT);
+        budget.deposit(&Verdict::Success);
     }
 }
 

@@ -1,7 +1,15 @@
-//! How long to wait before the next attempt: pure mathematics, in nanoseconds, the cap applied last.
+//! Exponential backoff with jitter.
 //!
-//! Clients that failed together and wait equally long return together. So a delay is drawn from a range ([`Jitter`]) around or below a
-//! ceiling that grows with every retry, `min(cap, base · factor^(n-1))`.
+//! Clients that failed together and wait equally long return together. A delay is therefore drawn
+//! from a range around or below a ceiling that grows with every retry,
+//! `min(max_backoff, initial_backoff · backoff_multiplier^(n-1))`.
+//!
+//! - [`Jitter`] selects the range.
+//! - [`Backoff`] is the formula of a [`RetryPolicy`](crate::RetryPolicy);
+//!   [`RetryPolicy::backoff`](crate::RetryPolicy::backoff) returns it.
+//! - [`Delays`] iterates over the delays of one call.
+
+// Pure arithmetic in nanoseconds. The maximum is applied last.
 
 #[cfg(all(test, not(loom_models)))]
 mod tests;

@@ -1,21 +1,23 @@
-//! Keeps retries a small share of the traffic.
+//! Retry budgets: limits on the share of retries in the traffic.
 //!
-//! When a service fails for everybody, retries multiply its load exactly when it can bear the least. A budget allows them only in
-//! proportion to the requests that were made, or to those that succeeded.
+//! When a service fails for all its clients, retries multiply its load when it can bear the least.
+//! A budget allows retries only in proportion to the requests that were made, or to those that
+//! succeeded. A [`Budget`] is shared by its clones. Requests make deposits, and each retry makes a
+//! withdrawal, for which it holds a [`Ticket`].
 //!
-//! | budget | allows | forgets | who uses it |
+//! | budget | allows | recovers | used by |
 //! |---|---|---|---|
-//! | [`Budget::builder`], **the default** | a share of the requests of the last seconds, and a few a second beside | by time | Finagle, linkerd, tower |
-//! | [`Budget::grpc`] | any, while more than half of its tokens are left; failures take one, successes give a part of one | by successes | gRPC (gRFC A6) |
-//! | [`Budget::aws`] | what its tokens pay for; a retry that succeeds, is not sent or is cancelled returns its cost | by successes | the AWS SDKs ("standard" mode) |
-//! | [`Budget::custom`] | what a [`RetryBudget`] of your own allows | | |
+//! | [`Budget::window`], **the default** ([`WindowBudgetBuilder`]) | a share of the requests of the last seconds, and some retries per second in addition | with time | Finagle, linkerd, tower |
+//! | [`Budget::grpc`] ([`GrpcBudgetBuilder`]) | any retry while more than half of the tokens are left; failures take a token, successes return a part of one | with successes | gRPC (gRFC A6) |
+//! | [`Budget::aws`] ([`AwsBudgetBuilder`]) | retries that the tokens pay for; a retry that succeeds, is not sent or is cancelled returns its cost | with successes | the AWS SDKs ("standard" mode) |
+//! | [`Budget::custom`] | what your own [`RetryBudget`] allows | | |
 //!
-//! One client's budget does not protect a server from ten thousand clients unless it is small: each of them has its own, and the
-//! reserves add up. Ten retries a second are little for one client and 100,000 a second for ten thousand: give many clients a small
-//! `min_per_second`, or none.
+//! One client's budget protects a server from ten thousand clients only if it is small: each client
+//! has a budget of its own, and the reserves add up. Ten retries per second are few for one client,
+//! and 100,000 per second for ten thousand clients. Give many clients a small `min_per_second`, or 0.
 //!
-//! Everything is counted in exact fixed point, by compare-and-swap or under a lock that retries alone take, in the same time after
-//! any pause.
+//! All amounts are exact fixed-point numbers. They are changed by compare-and-swap, or under a lock
+//! that only retries take. The time of an operation does not depend on how long a budget was idle.
 
 mod rules;
 mod tokens;
@@ -34,7 +36,7 @@ pub use self::tokens::{AwsBudgetBuilder, GrpcBudgetBuilder};
 #[cfg(feature = "serde")]
 pub(crate) use self::tokens::{GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, TOKEN_RANGE};
 use self::tokens::{Refund, TokenCore};
-pub use self::window::BudgetBuilder;
+pub use self::window::WindowBudgetBuilder;
 #[cfg(feature = "serde")]
 pub(crate) use self::window::{RATIO_RANGE, SPAN_RANGE};
 use self::window::{WindowCore, WindowOwner};
@@ -46,16 +48,18 @@ use self::window::{WindowCore, WindowOwner};
 ///
 /// ```
 /// use std::sync::atomic::{AtomicUsize, Ordering};
-/// use tower_jitter_retry::{Budget, Fault, RetryBudget, RetryPolicy, Ticket, Verdict};
+/// use tower_jitter_retry::{Budget, RetryPolicy};
+/// use tower_jitter_retry::budget::{RetryBudget, Ticket};
+/// use tower_jitter_retry::fault_classify::{Fault, Verdict};
 ///
 /// /// At most so many retries under way at once.
 /// #[derive(Debug)]
 /// struct AtOnce(&'static AtomicUsize, usize);
 ///
 /// impl RetryBudget for AtOnce {
-///     fn outcome(&self, _: &Verdict) {}
+///     fn deposit(&self, _: &Verdict) {}
 ///
-///     fn try_retry(&self, _: &Fault) -> Option<Ticket> {
+///     fn withdraw(&self, _: &Fault) -> Option<Ticket> {
 ///         let (running, most) = (self.0, self.1);
 ///         let more = |now: usize| (now < most).then_some(now + 1);
 ///         running.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
@@ -69,15 +73,15 @@ use self::window::{WindowCore, WindowOwner};
 /// ```
 pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
     /// Is told what the first attempt of each request came to. What further attempts come to, their tickets are told.
-    fn outcome(&self, verdict: &Verdict);
+    fn deposit(&self, verdict: &Verdict);
 
     /// Draws for a retry after `fault`. `None`: there is not enough, and the fault is the caller's.
-    fn try_retry(&self, fault: &Fault) -> Option<Ticket>;
+    fn withdraw(&self, fault: &Fault) -> Option<Ticket>;
 }
 
 /// The right to one retry. The budget grants it, and the retry's outcome settles it.
 ///
-/// | the retry | [`Budget::aws`] | [`Budget::grpc`] | [`Budget::builder`] |
+/// | the retry | [`Budget::aws`] | [`Budget::grpc`] | [`Budget::window`] |
 /// |---|---|---|---|
 /// | succeeded | returns the cost | adds a part of a token | |
 /// | failed | keeps the cost | takes a token | |
@@ -177,7 +181,7 @@ impl fmt::Debug for TicketKind {
 /// use tower_jitter_retry::Budget;
 ///
 /// let default = Budget::default();
-/// let strict = Budget::builder().ratio(0.05).min_per_second(1).build()?;
+/// let strict = Budget::window().ratio(0.05).min_per_second(1).build()?;
 /// let as_grpc_has_it = Budget::grpc().build()?;
 /// let as_the_aws_sdks_have_it = Budget::aws().build()?;
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
@@ -196,8 +200,8 @@ enum Kind {
 impl Budget {
     /// A window, with its defaults: 20 % of the requests of the last 10 s, and 10 retries a second (the defaults of Finagle's
     /// `RetryBudget`, which tower's follow).
-    pub fn builder() -> BudgetBuilder {
-        BudgetBuilder::default()
+    pub fn window() -> WindowBudgetBuilder {
+        WindowBudgetBuilder::default()
     }
 
     /// gRPC's throttle, with the defaults of gRFC A6's example: 10 tokens, a tenth of one back for a success.
@@ -254,25 +258,25 @@ pub(crate) enum Settings {
 }
 
 impl RetryBudget for Budget {
-    fn outcome(&self, verdict: &Verdict) {
+    fn deposit(&self, verdict: &Verdict) {
         if let Some(budget_ref) = self.budget_ref() {
-            budget_ref.outcome(verdict);
+            budget_ref.deposit(verdict);
         } else if let Some(custom) = self.custom_budget() {
-            custom.outcome(verdict);
+            custom.deposit(verdict);
         }
     }
 
-    fn try_retry(&self, fault: &Fault) -> Option<Ticket> {
+    fn withdraw(&self, fault: &Fault) -> Option<Ticket> {
         match self.budget_ref() {
-            Some(budget_ref) => budget_ref.try_retry(fault),
-            None => self.custom_budget()?.try_retry(fault),
+            Some(budget_ref) => budget_ref.withdraw(fault),
+            None => self.custom_budget()?.withdraw(fault),
         }
     }
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        let budget = Self::builder().build();
+        let budget = Self::window().build();
         // A test holds that the defaults are in their ranges.
         budget.unwrap_or_else(|error| unreachable!("the defaults are valid: {error}"))
     }
@@ -309,16 +313,16 @@ pub(crate) enum BudgetRef {
 
 impl BudgetRef {
     #[inline]
-    pub(crate) fn outcome(self, verdict: &Verdict) {
+    pub(crate) fn deposit(self, verdict: &Verdict) {
         match self {
-            Self::Window(core, owner) => core.outcome(verdict, owner),
+            Self::Window(core, owner) => core.deposit(verdict, owner),
             Self::Tokens(core, epoch) => core.record(verdict, epoch, None),
         }
     }
 
-    pub(crate) fn try_retry(self, fault: &Fault) -> Option<Ticket> {
+    pub(crate) fn withdraw(self, fault: &Fault) -> Option<Ticket> {
         match self {
-            Self::Window(core, owner) => core.try_retry(owner).then_some(Ticket(TicketKind::Paid)),
+            Self::Window(core, owner) => core.withdraw(owner).then_some(Ticket(TicketKind::Paid)),
             Self::Tokens(core, epoch) => {
                 core.withdraw(fault, epoch).map(|refund| Ticket(TicketKind::Tokens(refund)))
             }
@@ -340,11 +344,11 @@ mod tests {
     struct LoggedBudget(Arc<Mutex<Vec<String>>>);
 
     impl RetryBudget for LoggedBudget {
-        fn outcome(&self, verdict: &Verdict) {
+        fn deposit(&self, verdict: &Verdict) {
             self.0.lock().unwrap().push(format!("{}", verdict.is_success()));
         }
 
-        fn try_retry(&self, fault: &Fault) -> Option<Ticket> {
+        fn withdraw(&self, fault: &Fault) -> Option<Ticket> {
             self.0.lock().unwrap().push(fault.kind().to_string());
             let told = Arc::clone(&self.0);
             Some(Ticket::new(move |verdict| {
@@ -359,10 +363,10 @@ mod tests {
         let log = Arc::clone(&told.0);
         let budget = Budget::custom(told);
         assert_eq!(budget, budget.clone());
-        budget.outcome(&FAULT.into());
-        budget.try_retry(&FAULT).unwrap().succeeded();
-        budget.try_retry(&FAULT).unwrap().failed(&FAULT);
-        drop(budget.try_retry(&FAULT));
+        budget.deposit(&FAULT.into());
+        budget.withdraw(&FAULT).unwrap().succeeded();
+        budget.withdraw(&FAULT).unwrap().failed(&FAULT);
+        drop(budget.withdraw(&FAULT));
         let expected = ["false", "server", "Some(true)", "server", "Some(false)", "server", "None"];
         assert_eq!(*log.lock().unwrap(), expected);
     }

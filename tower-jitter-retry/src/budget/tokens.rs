@@ -302,72 +302,70 @@ mod tests {
         let budget = Budget::grpc().build().unwrap();
         let failure = Verdict::Fault(FAILURE);
         for tokens in [9, 8, 7, 6] {
-            budget.outcome(&failure);
-            assert!(budget.try_retry(&FAILURE).is_some(), "{tokens} of 10 are left");
+            budget.deposit(&failure);
+            assert!(budget.withdraw(&FAILURE).is_some(), "{tokens} of 10 are left");
         }
-        budget.outcome(&failure);
-        assert!(budget.try_retry(&FAILURE).is_none(), "5 of 10 are no more than half");
-        budget.outcome(&Verdict::Success);
-        let ticket = budget.try_retry(&FAILURE).expect("5.1 are");
+        budget.deposit(&failure);
+        assert!(budget.withdraw(&FAILURE).is_none(), "5 of 10 are no more than half");
+        budget.deposit(&Verdict::Success);
+        let ticket = budget.withdraw(&FAILURE).expect("5.1 are");
         ticket.failed(&FAILURE);
-        assert!(budget.try_retry(&FAILURE).is_none(), "4.1 are left: a retry that fails drains as well");
+        assert!(budget.withdraw(&FAILURE).is_none(), "4.1 are left: a retry that fails drains as well");
         for _ in 0..10 {
-            budget.outcome(&Verdict::Success);
+            budget.deposit(&Verdict::Success);
         }
-        budget.try_retry(&FAILURE).expect("5.1").succeeded();
+        budget.withdraw(&FAILURE).expect("5.1").succeeded();
         drop(
-            budget
-                .try_retry(&FAILURE)
-                .expect("a retry that succeeds fills, one that is dropped does nothing"),
+            budget.withdraw(&FAILURE).expect("a retry that succeeds fills, one that is dropped does nothing"),
         );
-        budget.outcome(&failure);
-        assert!(budget.try_retry(&FAILURE).is_none());
+        budget.deposit(&failure);
+        assert!(budget.withdraw(&FAILURE).is_none());
         for _ in 0..1_000 {
-            budget.outcome(&failure);
+            budget.deposit(&failure);
         }
         for _ in 0..50 {
-            budget.outcome(&Verdict::Success);
-            assert!(budget.try_retry(&FAILURE).is_none());
+            budget.deposit(&Verdict::Success);
+            assert!(budget.withdraw(&FAILURE).is_none());
         }
-        budget.outcome(&Verdict::Success);
-        assert!(budget.try_retry(&FAILURE).is_some(), "it was empty, never negative");
+        budget.deposit(&Verdict::Success);
+        assert!(budget.withdraw(&FAILURE).is_some(), "it was empty, never negative");
     }
 
     #[test]
     fn aws_budget_charges_5_and_10_and_refunds_success() {
         let budget = Budget::aws().build().unwrap();
         let timeout = FAILURE.with_kind(Kind::Timeout);
-        let tickets: Vec<_> = (0..1_000).map_while(|_| budget.try_retry(&timeout)).collect();
+        let tickets: Vec<_> = (0..1_000).map_while(|_| budget.withdraw(&timeout)).collect();
         assert_eq!(tickets.len(), 50);
         for ticket in tickets {
             ticket.succeeded();
         }
-        let tickets: Vec<_> = (0..1_000).map_while(|_| budget.try_retry(&FAILURE)).collect();
+        let tickets: Vec<_> = (0..1_000).map_while(|_| budget.withdraw(&FAILURE)).collect();
         assert_eq!(tickets.len(), 100);
         for ticket in tickets {
             ticket.failed(&FAILURE);
         }
         for _ in 0..4 {
-            budget.outcome(&Verdict::Success);
-            assert!(budget.try_retry(&FAILURE).is_none());
+            budget.deposit(&Verdict::Success);
+            assert!(budget.withdraw(&FAILURE).is_none());
         }
-        budget.outcome(&Verdict::Fault(FAILURE));
-        assert!(budget.try_retry(&FAILURE).is_none(), "a failure gives nothing");
-        budget.outcome(&Verdict::Success);
-        budget.try_retry(&FAILURE).expect("five successes pay for a retry").failed(&FAILURE);
-        assert!(budget.try_retry(&FAILURE).is_none(), "one that fails is not refunded");
+        budget.deposit(&Verdict::Fault(FAILURE));
+        assert!(budget.withdraw(&FAILURE).is_none(), "a failure gives nothing");
+        budget.deposit(&Verdict::Success);
+        budget.withdraw(&FAILURE).expect("five successes pay for a retry").failed(&FAILURE);
+        assert!(budget.withdraw(&FAILURE).is_none(), "one that fails is not refunded");
     }
 
     #[test]
     fn aws_ticket_dropped_or_rejected_returns_its_cost() {
         let budget = Budget::aws().capacity(5).timeout_cost(5).increment(0).build().unwrap();
         for _ in 0..3 {
-            drop(budget.try_retry(&FAILURE).expect("the caller of the retry before left"));
+            drop(budget.withdraw(&FAILURE).expect("the caller of the retry before left"));
             let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
-            budget.try_retry(&FAILURE).expect("the cost was returned").failed(&rejected);
+            budget.withdraw(&FAILURE).expect("the cost was returned").failed(&rejected);
         }
-        budget.try_retry(&FAILURE).expect("nothing was sent").failed(&FAILURE);
-        assert!(budget.try_retry(&FAILURE).is_none(), "a retry that failed keeps its cost");
+        budget.withdraw(&FAILURE).expect("nothing was sent").failed(&FAILURE);
+        assert!(budget.withdraw(&FAILURE).is_none(), "a retry that failed keeps its cost");
     }
 
     /// For every pair of schemes: what a call of a former bucket does to one that has taken its
@@ -419,8 +417,8 @@ mod tests {
         assert_eq!(aws(Budget::aws().timeout_cost(501)), "timeout_cost");
         assert_eq!(aws(Budget::aws().increment(501)), "increment");
         let most = Budget::aws().capacity(1_000_000_000).cost(1_000_000_000).build().unwrap();
-        let ticket = most.try_retry(&FAILURE);
-        assert!(ticket.is_some() && most.try_retry(&FAILURE).is_none());
+        let ticket = most.withdraw(&FAILURE);
+        assert!(ticket.is_some() && most.withdraw(&FAILURE).is_none());
     }
 }
 

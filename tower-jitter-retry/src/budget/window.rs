@@ -28,20 +28,20 @@ pub(crate) const SPAN_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..
 /// Builds a budget over a sliding window.
 #[derive(Clone, Debug)]
 #[must_use]
-pub struct BudgetBuilder {
+pub struct WindowBudgetBuilder {
     ratio: f64,
     min_per_second: u32,
     span: Duration,
     clock: Clock,
 }
 
-impl Default for BudgetBuilder {
+impl Default for WindowBudgetBuilder {
     fn default() -> Self {
         Self { ratio: 0.2, min_per_second: 10, span: Duration::from_secs(10), clock: Clock::runtime() }
     }
 }
 
-impl BudgetBuilder {
+impl WindowBudgetBuilder {
     /// Retries per request, 0 to 1,000, kept to a millionth. **Default**: 0.2.
     pub fn ratio(mut self, ratio: f64) -> Self {
         self.ratio = ratio;
@@ -157,21 +157,21 @@ impl WindowCore {
 
     /// Pays in for a request, by what its first attempt came to. One that was never sent pays nothing.
     #[inline]
-    pub(crate) fn outcome(&self, verdict: &Verdict, owner: WindowOwner) {
+    pub(crate) fn deposit(&self, verdict: &Verdict, owner: WindowOwner) {
         if verdict.fault().is_none_or(|fault| fault.kind() != Kind::Rejected) {
-            self.deposit(self.clock.now(), owner);
+            self.deposit_at(self.clock.now(), owner);
         }
     }
 
     /// Draws for a retry, if there is enough. For a call whose core belongs to another budget by
     /// now, there is what its own budget would have for it alone.
-    pub(crate) fn try_retry(&self, owner: WindowOwner) -> bool {
-        self.withdraw(self.clock.now(), owner)
+    pub(crate) fn withdraw(&self, owner: WindowOwner) -> bool {
+        self.withdraw_at(self.clock.now(), owner)
     }
 
     /// `now` was read before.
     #[inline]
-    fn deposit(&self, now: u64, owner: WindowOwner) {
+    fn deposit_at(&self, now: u64, owner: WindowOwner) {
         let buckets = self.buckets();
         // If the clock or a word was another owner's, the epoch is read as that owner's, or a later
         // one's.
@@ -182,7 +182,7 @@ impl WindowCore {
     }
 
     /// `now` was read before.
-    fn withdraw(&self, now: u64, owner: WindowOwner) -> bool {
+    fn withdraw_at(&self, now: u64, owner: WindowOwner) -> bool {
         let withdrawals = lock(&self.withdrawals);
         if self.epoch() != owner.epoch {
             return owner.grants_first;
@@ -230,16 +230,16 @@ mod tests {
 
     fn budget(ratio: f64, min_per_second: u32) -> (Budget, tower_fault_classify::__internals::ManualClock) {
         let (clock, hand) = Clock::manual();
-        (Budget::builder().ratio(ratio).min_per_second(min_per_second).clock(clock).build().unwrap(), hand)
+        (Budget::window().ratio(ratio).min_per_second(min_per_second).clock(clock).build().unwrap(), hand)
     }
 
     fn granted(budget: &Budget) -> usize {
-        (0..10_000).take_while(|_| budget.try_retry(&FAULT).is_some()).count()
+        (0..10_000).take_while(|_| budget.withdraw(&FAULT).is_some()).count()
     }
 
     fn pay(budget: &Budget, requests: usize) {
         for _ in 0..requests {
-            budget.outcome(&Verdict::Success);
+            budget.deposit(&Verdict::Success);
         }
     }
 
@@ -276,9 +276,9 @@ mod tests {
     fn rejected_request_deposits_nothing() {
         let (budget, _hand) = budget(1.0, 0);
         let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
-        budget.outcome(&rejected.into());
+        budget.deposit(&rejected.into());
         assert_eq!(granted(&budget), 0);
-        budget.outcome(&rejected.with_kind(Kind::Server).into());
+        budget.deposit(&rejected.with_kind(Kind::Server).into());
         assert_eq!(granted(&budget), 1);
     }
 
@@ -296,18 +296,18 @@ mod tests {
                 };
                 let core = WindowCore::new();
                 let former = adopt(&core, 1.0, former_clock, former_span);
-                (0..5).for_each(|_| core.outcome(&Verdict::Success, former));
+                (0..5).for_each(|_| core.deposit(&Verdict::Success, former));
                 let next = adopt(&core, 0.5, next_clock, next_span);
-                assert!(!core.try_retry(next), "it begins empty");
-                core.outcome(&Verdict::Success, former);
-                (0..2).for_each(|_| core.outcome(&Verdict::Success, next));
-                assert!((0..3).all(|_| core.try_retry(former)), "as the only call of its own budget");
-                assert!(core.try_retry(next) && !core.try_retry(next));
+                assert!(!core.withdraw(next), "it begins empty");
+                core.deposit(&Verdict::Success, former);
+                (0..2).for_each(|_| core.deposit(&Verdict::Success, next));
+                assert!((0..3).all(|_| core.withdraw(former)), "as the only call of its own budget");
+                assert!(core.withdraw(next) && !core.withdraw(next));
                 clocks[former_clock].1.advance(Duration::from_secs(100_000));
-                core.outcome(&Verdict::Success, former);
-                (0..2).for_each(|_| core.outcome(&Verdict::Success, next));
-                assert!(core.try_retry(next), "no late call takes a cell from it");
-                assert!(!core.try_retry(next));
+                core.deposit(&Verdict::Success, former);
+                (0..2).for_each(|_| core.deposit(&Verdict::Success, next));
+                assert!(core.withdraw(next), "no late call takes a cell from it");
+                assert!(!core.withdraw(next));
             }
         }
     }
@@ -318,31 +318,31 @@ mod tests {
         pay(&first, 1);
         let late = first.budget_ref().unwrap();
         drop(first);
-        assert!(late.try_retry(&FAULT).is_none(), "one request does not pay for a retry");
-        late.outcome(&Verdict::Success);
-        assert!(late.try_retry(&FAULT).is_some());
-        assert!(late.try_retry(&FAULT).is_none());
+        assert!(late.withdraw(&FAULT).is_none(), "one request does not pay for a retry");
+        late.deposit(&Verdict::Success);
+        assert!(late.withdraw(&FAULT).is_some());
+        assert!(late.withdraw(&FAULT).is_none());
     }
 
     #[test]
     fn window_ticket_returns_nothing() {
         let (budget, _hand) = budget(1.0, 0);
         pay(&budget, 2);
-        budget.try_retry(&FAULT).unwrap().succeeded();
-        budget.try_retry(&FAULT).unwrap().failed(&FAULT);
-        assert!(budget.try_retry(&FAULT).is_none());
+        budget.withdraw(&FAULT).unwrap().succeeded();
+        budget.withdraw(&FAULT).unwrap().failed(&FAULT);
+        assert!(budget.withdraw(&FAULT).is_none());
     }
 
     #[test]
     fn window_budget_value_out_of_range_is_named() {
-        let field = |builder: BudgetBuilder| builder.build().unwrap_err().field();
+        let field = |builder: WindowBudgetBuilder| builder.build().unwrap_err().field();
         for ratio in [-0.1, 1_000.1, f64::NAN, f64::INFINITY] {
-            assert_eq!(field(Budget::builder().ratio(ratio)), "ratio");
+            assert_eq!(field(Budget::window().ratio(ratio)), "ratio");
         }
         for span in [Duration::ZERO, Duration::from_millis(999), Duration::from_secs(3_601)] {
-            assert_eq!(field(Budget::builder().span(span)), "span");
+            assert_eq!(field(Budget::window().span(span)), "span");
         }
-        assert!(Budget::builder().ratio(1_000.0).min_per_second(u32::MAX).build().is_ok());
+        assert!(Budget::window().ratio(1_000.0).min_per_second(u32::MAX).build().is_ok());
     }
 }
 
@@ -374,15 +374,15 @@ mod concurrent {
             for _ in 0..8 {
                 scope.spawn(|| {
                     for _ in 0..5_000 {
-                        core.deposit(0, owner);
-                        if core.withdraw(0, owner) {
+                        core.deposit_at(0, owner);
+                        if core.withdraw_at(0, owner) {
                             granted.fetch_add(1, Ordering::Relaxed);
                         }
                     }
                 });
             }
         });
-        while core.withdraw(0, owner) {
+        while core.withdraw_at(0, owner) {
             granted.fetch_add(1, Ordering::Relaxed);
         }
         assert_eq!(granted.into_inner(), 8_000, "a fifth of 40,000, none lost and none made");
@@ -405,14 +405,14 @@ mod concurrent {
                 requests.retain(|at| at / bucket >= oldest);
                 retries.retain(|at| at / bucket >= oldest);
                 for _ in 0..deposits {
-                    core.deposit(now, owner);
+                    core.deposit_at(now, owner);
                     requests.push_back(now);
                 }
                 for _ in 0..withdrawals {
                     // In tenths of a retry, which are exact.
                     let allowed = requests.len() as u64 * u64::from(ratio_in_tenths) + u64::from(min_per_second) * 100;
                     let expected = (retries.len() as u64 + 1) * 10 <= allowed;
-                    prop_assert_eq!(core.withdraw(now, owner), expected);
+                    prop_assert_eq!(core.withdraw_at(now, owner), expected);
                     if expected {
                         retries.push_back(now);
                     }
@@ -441,10 +441,10 @@ mod models {
     fn loom_last_retry_is_granted_once_across_bucket_edge() {
         loom::model(|| {
             let (core, owner) = core(1.0);
-            core.deposit(0, owner);
+            core.deposit_at(0, owner);
             let other = Arc::clone(&core);
-            let thread = thread::spawn(move || other.withdraw(SPAN / 15 + 1, owner));
-            let here = core.withdraw(0, owner);
+            let thread = thread::spawn(move || other.withdraw_at(SPAN / 15 + 1, owner));
+            let here = core.withdraw_at(0, owner);
             assert_ne!(here, thread.join().unwrap());
         });
     }
@@ -454,10 +454,10 @@ mod models {
         loom::model(|| {
             let (core, owner) = core(1.0);
             let other = Arc::clone(&core);
-            let thread = thread::spawn(move || other.deposit(0, owner));
-            core.deposit(0, owner);
+            let thread = thread::spawn(move || other.deposit_at(0, owner));
+            core.deposit_at(0, owner);
             thread.join().unwrap();
-            assert!(core.withdraw(0, owner) && core.withdraw(0, owner) && !core.withdraw(0, owner));
+            assert!(core.withdraw_at(0, owner) && core.withdraw_at(0, owner) && !core.withdraw_at(0, owner));
         });
     }
 
@@ -465,26 +465,26 @@ mod models {
     /// time, with other buckets.
     fn beside_adoption(former: impl FnOnce(&WindowCore, WindowOwner) + Send + 'static) {
         let (core, owner) = core(1.0);
-        core.deposit(0, owner);
+        core.deposit_at(0, owner);
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || former(&other, owner));
         let (clock, hand) = Clock::manual();
         hand.set(std::time::Duration::from_nanos(1_000_000 * SPAN));
         let next = core.adopt(WindowRules::new(1.0, 0, SPAN / 10), Buckets::of(SPAN / 10), clock);
-        core.outcome(&Verdict::Success, next);
+        core.deposit(&Verdict::Success, next);
         thread.join().unwrap();
-        assert!(core.try_retry(next) && !core.try_retry(next), "it was paid in once");
-        core.outcome(&Verdict::Success, next);
-        assert!(core.try_retry(next), "the cell counts on");
+        assert!(core.withdraw(next) && !core.withdraw(next), "it was paid in once");
+        core.deposit(&Verdict::Success, next);
+        assert!(core.withdraw(next), "the cell counts on");
     }
 
     #[test]
     fn loom_withdrawal_beside_adoption_draws_nothing_from_next_owner() {
-        loom::model(|| beside_adoption(|core, owner| drop(core.try_retry(owner))));
+        loom::model(|| beside_adoption(|core, owner| drop(core.withdraw(owner))));
     }
 
     #[test]
     fn loom_deposit_beside_adoption_pays_nothing_to_next_owner() {
-        loom::model(|| beside_adoption(|core, owner| core.outcome(&Verdict::Success, owner)));
+        loom::model(|| beside_adoption(|core, owner| core.deposit(&Verdict::Success, owner)));
     }
 }

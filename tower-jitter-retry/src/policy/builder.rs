@@ -158,8 +158,8 @@ impl RetryPolicyBuilder {
     /// Sets whether redirects are followed below this layer. A fault after a redirect says nothing
     /// about the request that was sent first: a POST may have been processed before its redirect
     /// led to a server that refuses connections or answers 429.
-    /// [`Retryable::Unsent`](crate::Retryable::Unsent) and [`Refused`](crate::Retryable::Refused)
-    /// then count as [`IfIdempotent`](crate::Retryable::IfIdempotent). The method of the original
+    /// [`Retryable::Unsent`](crate::fault_classify::Retryable::Unsent) and [`Refused`](crate::fault_classify::Retryable::Refused)
+    /// then count as [`IfIdempotent`](crate::fault_classify::Retryable::IfIdempotent). The method of the original
     /// request decides.
     ///
     /// | value | Unsent and Refused count as `IfIdempotent` |
@@ -239,7 +239,7 @@ impl RetryPolicyBuilder {
     }
 
     /// Sets whether requests that this layer may send again are marked with their
-    /// [`Attempt`](crate::Attempt). A layer further in then leaves the faults to this layer that
+    /// [`Attempt`](crate::request::Attempt). A layer further in then leaves the faults to this layer that
     /// this layer retries; without marks, three layers of three attempts make 27 of one call. Off:
     /// this layer writes no mark and ignores the marks of others. Requests of `http` and of reqwest
     /// carry marks; attempts of any other request multiply. **Default**: on.
@@ -256,7 +256,7 @@ impl RetryPolicyBuilder {
     }
 
     /// Removes the marks of other retry layers from every request before this layer reads or writes
-    /// any: the [`Attempt`](crate::Attempt) in the extensions, the
+    /// any: the [`Attempt`](crate::request::Attempt) in the extensions, the
     /// [`marker_header`](Self::marker_header), and gRPC's `grpc-previous-rpc-attempts`. Set it
     /// where requests come from remote clients, which then can neither write these marks nor
     /// silence this layer. **Default**: off, and on with [`RetryPolicy::gateway`].
@@ -294,7 +294,7 @@ impl RetryPolicyBuilder {
             BudgetChoice::Given(budget) => budget,
             BudgetChoice::Default => match &self.clock {
                 // The budget of a test stands on the test's clock.
-                Some(clock) => Some(Budget::builder().clock(*clock).build()?),
+                Some(clock) => Some(Budget::window().clock(*clock).build()?),
                 None => Some(Budget::default()),
             },
         };

@@ -18,7 +18,7 @@ use super::error::{BoxError, upload_error};
 /// |---|---|
 /// | what the first attempt reads | goes by at once, and is kept as it goes, up to [`replay_limit`](crate::RetryPolicyBuilder::replay_limit) |
 /// | a further attempt | gets what was read, and then the rest, which is kept in its turn; with trailers |
-/// | while an earlier attempt still sends it | the further one takes it over, and the earlier one fails ([`ReplayError`](crate::ReplayError)) |
+/// | while an earlier attempt still sends it | the further one takes it over, and the earlier one fails ([`ReplayError`](crate::replay::ReplayError)) |
 /// | while the last attempt sends it, and once the caller has the response | nothing more is kept, and what was kept goes as it is sent |
 /// | a body that outgrows the limit | goes on untouched, is no longer kept, and its request is not sent again |
 /// | a body that fails | likewise: the caller gets the attempt's result. The error is an [`UploadError`], which counts neither against the server nor for a retry |
@@ -124,14 +124,14 @@ where
 
 /// What is kept of a streaming body. If it belongs to the layer that keeps the body, dropping it
 /// gives back what the body that goes out has read already: no attempt follows.
-pub struct Replay<B> {
+pub struct SavedStream<B> {
     buffer: Arc<ReplayBuffer<B>>,
     /// It belongs to the layer that keeps the body. The layers further in send again what that
     /// layer keeps.
     owns: bool,
 }
 
-impl<B> Drop for Replay<B> {
+impl<B> Drop for SavedStream<B> {
     fn drop(&mut self) {
         if self.owns {
             self.buffer.release();
@@ -146,30 +146,30 @@ where
     B::Data: Into<Bytes>,
     B::Error: Into<BoxError>,
 {
-    type Saved = Replay<B>;
+    type Saved = SavedStream<B>;
 
-    fn save(self, limit: usize) -> (Self, Option<Replay<B>>) {
+    fn save(self, limit: usize) -> (Self, Option<SavedStream<B>>) {
         match self.0 {
             State::PassThrough { body, .. } => {
                 let (buffer, reader) = ReplayBuffer::record(body, limit);
-                (Self(State::Recorded(reader)), Some(Replay { buffer, owns: true }))
+                (Self(State::Recorded(reader)), Some(SavedStream { buffer, owns: true }))
             }
             State::Recorded(reader) => {
-                let saved = reader.share().map(|owns| Replay { buffer: reader.buffer(), owns });
+                let saved = reader.share().map(|owns| SavedStream { buffer: reader.buffer(), owns });
                 (Self(State::Recorded(reader)), saved)
             }
         }
     }
 
-    fn usable(saved: &Replay<B>) -> bool {
+    fn can_replay(saved: &SavedStream<B>) -> bool {
         saved.buffer.is_whole()
     }
 
-    fn waits(saved: &Replay<B>) -> Option<bool> {
-        Some(saved.buffer.waits())
+    fn is_waiting(saved: &SavedStream<B>) -> Option<bool> {
+        Some(saved.buffer.is_waiting())
     }
 
-    fn again(mut saved: Replay<B>, last: bool) -> Option<(Self, Option<Replay<B>>)> {
+    fn replay(mut saved: SavedStream<B>, last: bool) -> Option<(Self, Option<SavedStream<B>>)> {
         let reader = ReplayBuffer::take_over(&saved.buffer, last && saved.owns)?;
         // No layer keeps the body now, unless a layer further in saves it before it is read.
         saved.owns &= !last;
@@ -185,7 +185,7 @@ impl<B> fmt::Debug for ReplayBody<B> {
     }
 }
 
-impl<B> fmt::Debug for Replay<B> {
+impl<B> fmt::Debug for SavedStream<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Replay")
     }

@@ -181,12 +181,12 @@ where
 
 impl<B> ReplayBuffer<B> {
     /// Whether the present attempt waits for the body's source.
-    pub(super) fn waits(&self) -> bool {
+    pub(super) fn is_waiting(&self) -> bool {
         self.waits.load(Ordering::Relaxed)
     }
 
     pub(super) fn set_waits(&self, waits: bool) {
-        if self.waits() != waits {
+        if self.is_waiting() != waits {
             self.waits.store(waits, Ordering::Relaxed);
         }
     }
@@ -506,9 +506,9 @@ mod models {
             });
             let second = ReplayBuffer::take_over(&buffer, false).unwrap();
             thread.join().unwrap();
-            assert!(!buffer.waits(), "the first attempt no longer speaks for the body");
+            assert!(!buffer.is_waiting(), "the first attempt no longer speaks for the body");
             let _ = second.read(&mut Context::from_waker(Waker::noop()));
-            assert!(buffer.waits());
+            assert!(buffer.is_waiting());
         });
     }
 

@@ -1,8 +1,17 @@
-//! Bodies that can be sent twice.
+//! Request bodies that can be sent again.
 //!
 //! A body in memory is cloned if its clones share the data, and copied up to a limit if they do
-//! not. A stream can be read once only: what the first attempt reads is kept while it reads, up to
-//! the same limit ([`ReplayBody`]).
+//! not. A stream can be read only once: [`ReplayBody`] records what the first attempt reads, while
+//! it reads, up to the same limit.
+//!
+//! | item | use |
+//! |---|---|
+//! | [`RetryBody`] | a body that can be sent again; implement it for your own body type |
+//! | [`ReplayBody`] | makes a streaming body one that can be sent again ([`SavedStream`]) |
+//! | [`ReplayError`] | why a `ReplayBody` fails although the body in it does not |
+//!
+//! With the features `axum`, `reqwest` and `tonic`, the bodies of these crates can be sent again
+//! (`SavedBody`).
 
 mod body;
 mod buffer;
@@ -16,7 +25,7 @@ use std::any::TypeId;
 use bytes::{Buf, Bytes};
 use http_body_util::{Empty, Full};
 
-pub use body::{Replay, ReplayBody};
+pub use body::{ReplayBody, SavedStream};
 pub use error::ReplayError;
 
 /// A body that knows how it is sent again.
@@ -39,10 +48,10 @@ pub trait RetryBody: Sized {
     /// does not count.
     fn save(self, limit: usize) -> (Self, Option<Self::Saved>);
 
-    /// Whether [`again`](Self::again) will succeed.
+    /// Whether [`replay`](Self::replay) will succeed.
     ///
     /// **Default**: always.
-    fn usable(saved: &Self::Saved) -> bool {
+    fn can_replay(saved: &Self::Saved) -> bool {
         let _ = saved;
         true
     }
@@ -60,14 +69,14 @@ pub trait RetryBody: Sized {
     ///
     /// **Default**: not known.
     #[inline]
-    fn waits(saved: &Self::Saved) -> Option<bool> {
+    fn is_waiting(saved: &Self::Saved) -> Option<bool> {
         let _ = saved;
         None
     }
 
     /// The body for another attempt, and what is kept of it: what is needed for one more attempt,
-    /// unless this is the last, and for [`waits`](Self::waits). `None`: it cannot be sent again.
-    fn again(saved: Self::Saved, last: bool) -> Option<(Self, Option<Self::Saved>)>;
+    /// unless this is the last, and for [`is_waiting`](Self::is_waiting). `None`: it cannot be sent again.
+    fn replay(saved: Self::Saved, last: bool) -> Option<(Self, Option<Self::Saved>)>;
 }
 
 /// A body in memory. `$copied` is the number of bytes that its clone copies.
@@ -87,7 +96,7 @@ macro_rules! in_memory {
                     (copied(self) <= limit).then(|| self.clone())
                 }
 
-                fn again(saved: Self, last: bool) -> Option<(Self, Option<Self>)> {
+                fn replay(saved: Self, last: bool) -> Option<(Self, Option<Self>)> {
                     let more = (!last).then(|| saved.clone());
                     Some((saved, more))
                 }
@@ -126,7 +135,7 @@ pub struct SavedBody<B>(SavedKind<B>);
 enum SavedKind<B> {
     /// The whole body, shared with the one that goes out.
     Whole(Bytes),
-    Stream(Replay<B>),
+    Stream(SavedStream<B>),
 }
 
 /// A body whose type is the client's. One in memory, as far as that can be seen from outside, stays
@@ -155,28 +164,28 @@ macro_rules! client_body {
                     $copy(self, limit).map($from)
                 }
 
-                fn usable(saved: &SavedBody<Self>) -> bool {
+                fn can_replay(saved: &SavedBody<Self>) -> bool {
                     match &saved.0 {
                         SavedKind::Whole(_) => true,
-                        SavedKind::Stream(replay) => ReplayBody::usable(replay),
+                        SavedKind::Stream(replay) => ReplayBody::can_replay(replay),
                     }
                 }
 
-                fn waits(saved: &SavedBody<Self>) -> Option<bool> {
+                fn is_waiting(saved: &SavedBody<Self>) -> Option<bool> {
                     match &saved.0 {
                         SavedKind::Whole(_) => None,
-                        SavedKind::Stream(replay) => ReplayBody::waits(replay),
+                        SavedKind::Stream(replay) => ReplayBody::is_waiting(replay),
                     }
                 }
 
-                fn again(saved: SavedBody<Self>, last: bool) -> Option<(Self, Option<SavedBody<Self>>)> {
+                fn replay(saved: SavedBody<Self>, last: bool) -> Option<(Self, Option<SavedBody<Self>>)> {
                     match saved.0 {
                         SavedKind::Whole(data) => {
                             let more = (!last).then(|| SavedBody(SavedKind::Whole(data.clone())));
                             Some(($from(data), more))
                         }
                         SavedKind::Stream(replay) => {
-                            let (body, more) = ReplayBody::again(replay, last)?;
+                            let (body, more) = ReplayBody::replay(replay, last)?;
                             Some(($wrap(body), more.map(|more| SavedBody(SavedKind::Stream(more)))))
                         }
                     }

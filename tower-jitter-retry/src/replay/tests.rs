@@ -123,21 +123,21 @@ fn data(data: &[u8]) -> Act {
     Act::Data(data.to_vec())
 }
 
-type Saved = Option<Replay<Acts>>;
+type Saved = Option<SavedStream<Acts>>;
 
 fn save(body: Acts, limit: usize) -> (ReplayBody<Acts>, Saved) {
     ReplayBody::new(body).save(limit)
 }
 
-fn again(saved: Saved) -> (ReplayBody<Acts>, Saved) {
-    RetryBody::again(saved.unwrap(), false).unwrap()
+fn replay(saved: Saved) -> (ReplayBody<Acts>, Saved) {
+    RetryBody::replay(saved.unwrap(), false).unwrap()
 }
 
 #[test]
 fn body_in_memory_is_sent_again_whole() {
     let (body, saved) = Full::new(Bytes::from_static(b"text")).save(0);
-    let (second, saved) = Full::again(saved.unwrap(), false).unwrap();
-    let (third, nothing) = Full::again(saved.unwrap(), true).unwrap();
+    let (second, saved) = Full::replay(saved.unwrap(), false).unwrap();
+    let (third, nothing) = Full::replay(saved.unwrap(), true).unwrap();
     assert!(nothing.is_none());
     for again in [second, third] {
         assert_eq!(format!("{body:?}"), format!("{again:?}"));
@@ -151,13 +151,13 @@ fn read_part_is_replayed_and_rest_follows_with_trailers() {
     read(&mut first, 2, &mut seen);
     assert_eq!(seen.data, b"abcd");
     drop(first);
-    let (mut second, saved) = again(saved);
+    let (mut second, saved) = replay(saved);
     let mut seen = Seen::default();
     read(&mut second, 2, &mut seen);
     assert_eq!(seen.data, b"abcdef", "one piece, and one frame of the rest");
-    let (mut third, saved) = again(saved);
+    let (mut third, saved) = replay(saved);
     assert_eq!(all(&mut third), whole(b"abcdef", Some(trailers())));
-    let (mut fourth, _) = again(saved);
+    let (mut fourth, _) = replay(saved);
     assert_eq!(all(&mut fourth), whole(b"abcdef", Some(trailers())), "the trailers are kept as well");
 }
 
@@ -167,9 +167,9 @@ fn body_is_read_only_when_polled_and_never_after_end() {
     let overrun = Rc::clone(&body.overrun);
     let (mut first, saved) = save(body, 100);
     assert_eq!(all(&mut first), whole(b"ab", None));
-    let (mut second, saved) = again(saved);
+    let (mut second, saved) = replay(saved);
     assert_eq!(all(&mut second), whole(b"ab", None));
-    assert_eq!(all(&mut again(saved).0), whole(b"ab", None));
+    assert_eq!(all(&mut replay(saved).0), whole(b"ab", None));
     assert_eq!(overrun.get(), 0);
 }
 
@@ -180,10 +180,10 @@ fn body_over_limit_passes_unchanged_and_is_not_sent_again() {
         let (mut first, saved) = save(body, 5);
         let mut seen = Seen::default();
         read(&mut first, at, &mut seen);
-        assert_eq!(ReplayBody::usable(saved.as_ref().unwrap()), at < 3, "after {at} frames");
+        assert_eq!(ReplayBody::can_replay(saved.as_ref().unwrap()), at < 3, "after {at} frames");
         if at == 3 {
             assert!(format!("{first:?}").contains("kept: false"), "no lock is taken for the rest");
-            assert!(ReplayBody::again(saved.unwrap(), false).is_none());
+            assert!(ReplayBody::replay(saved.unwrap(), false).is_none());
         }
         read(&mut first, usize::MAX, &mut seen);
         assert_eq!(seen, whole(b"abcdefgh", Some(trailers())));
@@ -232,7 +232,7 @@ fn stream_of_ended_call_keeps_nothing() {
             let (mut body, mut saved) = save(body, 65_536);
             assert_eq!(read_frames(&mut body, 10), 20_000);
             for _ in 1..attempts {
-                (body, saved) = again(saved);
+                (body, saved) = replay(saved);
                 assert!(read_frames(&mut body, 15) > 20_000);
             }
             drop(saved);
@@ -254,7 +254,7 @@ fn last_attempt_keeps_nothing_and_frees_what_it_sent() {
     let mut second = None;
     let held = allocation_counter::measure(|| {
         assert_eq!(read_frames(&mut first, 40), 4_000_000);
-        second = ReplayBody::again(saved.unwrap(), true);
+        second = ReplayBody::replay(saved.unwrap(), true);
     });
     assert!(held.bytes_current > 0, "the beginning is still to be sent");
     let (mut second, _) = second.unwrap();
@@ -272,9 +272,9 @@ fn stream_released_during_replay_is_whole() {
         let script = [data(b"ab"), data(b"cd"), data(b"ef"), Act::Trailers];
         let (mut first, saved) = save(acts(script.clone()), 100);
         read(&mut first, 4, &mut Seen::default());
-        let (mut second, saved) = again(saved);
+        let (mut second, saved) = replay(saved);
         read(&mut second, 1, &mut Seen::default());
-        let (mut third, saved) = again(saved);
+        let (mut third, saved) = replay(saved);
         let mut seen = Seen::default();
         read(&mut third, played, &mut seen);
         drop(saved);
@@ -289,10 +289,10 @@ fn stream_released_during_replay_is_whole() {
 fn body_over_limit_in_second_attempt_is_whole() {
     let (mut first, saved) = save(acts([data(b"ab"), data(b"cd"), data(b"ef")]), 4);
     read(&mut first, 1, &mut Seen::default());
-    let (mut second, saved) = again(saved);
+    let (mut second, saved) = replay(saved);
     assert_eq!(all(&mut second), whole(b"abcdef", None));
-    assert!(!ReplayBody::usable(saved.as_ref().unwrap()));
-    assert!(ReplayBody::again(saved.unwrap(), true).is_none());
+    assert!(!ReplayBody::can_replay(saved.as_ref().unwrap()));
+    assert!(ReplayBody::replay(saved.unwrap(), true).is_none());
 }
 
 #[test]
@@ -302,7 +302,7 @@ fn size_hint_covers_whole_body_and_does_not_decide() {
     let (mut first, saved) = save(body, 100);
     assert_eq!(first.size_hint().exact(), Some(1 << 40));
     read(&mut first, 1, &mut Seen::default());
-    let (mut second, _saved) = again(saved);
+    let (mut second, _saved) = replay(saved);
     assert_eq!(second.size_hint().exact(), Some((1 << 40) + 2), "what the rest says, and what was kept");
     assert_eq!(first.size_hint().exact(), None, "what was taken over knows nothing any more");
     assert_eq!(all(&mut second), whole(b"abcd", None));
@@ -336,7 +336,7 @@ fn retry_takes_over_body_held_by_first_attempt() {
     let woken = Arc::new(Woken(AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&woken));
     assert!(Pin::new(&mut first).poll_frame(&mut Context::from_waker(&waker)).is_pending());
-    let (mut second, _) = ReplayBody::again(saved.unwrap(), true).unwrap();
+    let (mut second, _) = ReplayBody::replay(saved.unwrap(), true).unwrap();
     assert_eq!(woken.0.load(Ordering::SeqCst), 1, "the first has to give up its connection");
     assert!(!first.is_end_stream(), "it is cut, not over");
     let end = all(&mut first).end.unwrap().unwrap_err();
@@ -352,7 +352,7 @@ fn failed_body_is_not_sent_again_and_keeps_its_error() {
         (&*seen.data, seen.end),
         (&b"ab"[..], Some(Err("request body failed: the disk is gone".to_owned())))
     );
-    assert!(!ReplayBody::usable(saved.as_ref().unwrap()));
+    assert!(!ReplayBody::can_replay(saved.as_ref().unwrap()));
     assert!(all(&mut first).end.unwrap().unwrap_err().contains("earlier read"), "and does not go on either");
 }
 
@@ -401,7 +401,7 @@ fn panicked_body_is_not_sent_again() {
     let mut held = std::panic::AssertUnwindSafe(first);
     let panicked = std::panic::catch_unwind(move || all(&mut held.0));
     assert!(panicked.is_err());
-    assert!(!ReplayBody::usable(saved.as_ref().unwrap()));
+    assert!(!ReplayBody::can_replay(saved.as_ref().unwrap()));
 }
 
 /// The layer further out may not send again what the one further in does.
@@ -410,31 +410,31 @@ fn body_kept_by_outer_layer_is_sent_again_by_both() {
     let (first, outer) = save(acts([data(b"ab"), data(b"cd")]), 100);
     let (mut first, inner) = first.save(100);
     read(&mut first, 1, &mut Seen::default());
-    let (mut second, inner) = ReplayBody::again(inner.unwrap(), true).unwrap();
+    let (mut second, inner) = ReplayBody::replay(inner.unwrap(), true).unwrap();
     assert_eq!(all(&mut second), whole(b"abcd", None));
     // The inner layer has ended; the outer one still sends all of it again.
     drop((second, inner));
-    assert!(ReplayBody::usable(outer.as_ref().unwrap()));
-    let (third, outer) = again(outer);
+    assert!(ReplayBody::can_replay(outer.as_ref().unwrap()));
+    let (third, outer) = replay(outer);
     let (mut third, inner) = third.save(100);
     assert_eq!(all(&mut third), whole(b"abcd", None));
     drop(outer);
-    assert!(!ReplayBody::usable(&inner.unwrap()), "the layer that keeps it has ended");
+    assert!(!ReplayBody::can_replay(&inner.unwrap()), "the layer that keeps it has ended");
 }
 
 #[test]
 fn body_of_outer_last_attempt_is_kept_by_inner_layer() {
     let (_, outer) = save(acts([data(b"ab"), data(b"cd"), Act::Trailers]), 100);
-    let (second, outer) = ReplayBody::again(outer.unwrap(), true).unwrap();
+    let (second, outer) = ReplayBody::replay(outer.unwrap(), true).unwrap();
     let (mut second, inner) = second.save(100);
     read(&mut second, 1, &mut Seen::default());
     // As when the response of the outer layer is there: the inner layer still sends the body.
     drop(outer);
-    let (mut third, inner) = again(inner);
+    let (mut third, inner) = replay(inner);
     assert_eq!(all(&mut third), whole(b"abcd", Some(trailers())));
-    let (mut fourth, inner) = ReplayBody::again(inner.unwrap(), true).unwrap();
+    let (mut fourth, inner) = ReplayBody::replay(inner.unwrap(), true).unwrap();
     assert_eq!(all(&mut fourth), whole(b"abcd", Some(trailers())));
-    assert!(!ReplayBody::usable(&inner.unwrap()), "it was not kept for another attempt");
+    assert!(!ReplayBody::can_replay(&inner.unwrap()), "it was not kept for another attempt");
 }
 
 #[test]
@@ -442,7 +442,7 @@ fn body_read_without_recording_is_not_saved() {
     for frames in 1..4 {
         let (mut first, outer) = save(acts([data(b"ab"), data(b"cd"), Act::Trailers]), 100);
         read(&mut first, 2, &mut Seen::default());
-        let (mut second, _outer) = ReplayBody::again(outer.unwrap(), true).unwrap();
+        let (mut second, _outer) = ReplayBody::replay(outer.unwrap(), true).unwrap();
         read(&mut second, frames, &mut Seen::default());
         let (_, nothing) = second.save(100);
         assert!(nothing.is_none(), "after {frames} frames");
@@ -457,7 +457,7 @@ fn body_read_without_recording_is_not_saved() {
 fn ended_body_reports_end_of_stream() {
     let (first, saved) = ReplayBody::new(Full::new(Bytes::new())).save(100);
     assert!(first.is_end_stream());
-    let (mut second, _) = ReplayBody::again(saved.unwrap(), true).unwrap();
+    let (mut second, _) = ReplayBody::replay(saved.unwrap(), true).unwrap();
     assert!(second.is_end_stream() && second.size_hint().exact() == Some(0));
     let end = poll_fn(|cx| Pin::new(&mut second).poll_frame(cx));
     assert!(matches!(std::pin::pin!(end).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(None)));
@@ -466,12 +466,12 @@ fn ended_body_reports_end_of_stream() {
 /// A retry that starts while the attempt before is in the middle of a read, as on another thread.
 #[test]
 fn body_taken_over_during_read_is_whole_in_next_attempt() {
-    type Taken = Option<(ReplayBody<Nested>, Option<Replay<Nested>>)>;
+    type Taken = Option<(ReplayBody<Nested>, Option<SavedStream<Nested>>)>;
 
     /// Starts the next attempt from within its first read.
     struct Nested {
         frames: VecDeque<Act>,
-        saved: Rc<Cell<Option<Replay<Nested>>>>,
+        saved: Rc<Cell<Option<SavedStream<Nested>>>>,
         next: Rc<Cell<Taken>>,
         seen: Rc<Cell<Option<bool>>>,
     }
@@ -484,8 +484,8 @@ fn body_taken_over_during_read_is_whole_in_next_attempt() {
             cx: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Self::Data>, io::Error>>> {
             if let Some(saved) = self.saved.take() {
-                assert!(ReplayBody::usable(&saved));
-                let (mut next, more) = ReplayBody::again(saved, false).unwrap();
+                assert!(ReplayBody::can_replay(&saved));
+                let (mut next, more) = ReplayBody::replay(saved, false).unwrap();
                 self.seen.set(Some(Pin::new(&mut next).poll_frame(cx).is_pending()));
                 self.next.set(Some((next, more)));
             }
@@ -580,8 +580,8 @@ proptest! {
                 held.push((std::mem::replace(&mut current, ReplayBody::new(acts([]))), seen.clone()));
             }
             let Some(kept) = saved.take() else { break };
-            if !ReplayBody::usable(&kept) {
-                prop_assert!(ReplayBody::again(kept, false).is_none());
+            if !ReplayBody::can_replay(&kept) {
+                prop_assert!(ReplayBody::replay(kept, false).is_none());
                 // Whoever holds it has the rest to himself, or the error.
                 if let Some((body, mut seen)) = held.pop().filter(|_| !dropped) {
                     let mut body = body;
@@ -593,7 +593,7 @@ proptest! {
             }
             // What an attempt saw was kept, so that it cannot be more than the limit.
             prop_assert!(seen.data.len() <= limit);
-            let (next, more) = ReplayBody::again(kept, number + 1 == last).unwrap();
+            let (next, more) = ReplayBody::replay(kept, number + 1 == last).unwrap();
             (current, saved) = (next, more);
             // Attempts that were given up go on reading for a while.
             for (body, seen) in &mut held {
@@ -676,11 +676,11 @@ fn trailers_that_own(owner: AsksOnDrop) -> HeaderMap {
 /// Reads a frame while the next attempt takes the body over. The frame is `make`'s, of a value
 /// whose drop asks the next attempt's body.
 fn take_over_during_read(make: fn(AsksOnDrop) -> Result<Frame<Bytes>, AsksOnDrop>) {
-    let saved = Arc::<std::sync::Mutex<Option<Replay<OneFrame>>>>::default();
+    let saved = Arc::<std::sync::Mutex<Option<SavedStream<OneFrame>>>>::default();
     let taken = Arc::clone(&saved);
     let body = OneFrame::new(move || {
         let saved = taken.lock().unwrap().take().unwrap();
-        let (second, _) = ReplayBody::again(saved, true).unwrap();
+        let (second, _) = ReplayBody::replay(saved, true).unwrap();
         make(AsksOnDrop(Box::new(move || {
             second.size_hint();
         })))

@@ -84,21 +84,21 @@ impl<B: RetryBody> RetryRequest for Request<B> {
         (Self::from_parts(parts, body), saved)
     }
 
-    fn usable(saved: &Self::Saved) -> bool {
-        B::usable(&saved.body)
+    fn can_replay(saved: &Self::Saved) -> bool {
+        B::can_replay(&saved.body)
     }
 
-    fn waits(saved: &Self::Saved) -> Option<bool> {
-        B::waits(&saved.body)
+    fn is_waiting(saved: &Self::Saved) -> Option<bool> {
+        B::is_waiting(&saved.body)
     }
 
-    fn url_of(saved: &Self::Saved) -> Option<Cow<'_, str>> {
+    fn saved_url(saved: &Self::Saved) -> Option<Cow<'_, str>> {
         Some(saved.parts.uri.to_string().into())
     }
 
-    fn again(saved: Self::Saved, _: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {
+    fn replay(saved: Self::Saved, _: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)> {
         let SavedHttp { parts, body } = saved;
-        let (body, more) = B::again(body, last)?;
+        let (body, more) = B::replay(body, last)?;
         let more = more.map(|body| SavedHttp { parts: parts.clone(), body });
         Some((Self::from_parts(parts, body), more))
     }
@@ -194,9 +194,9 @@ mod tests {
         let mut request = Request::put("/a?b").header("x", "y").body("text".to_owned()).unwrap();
         request.extensions_mut().insert(7_u8);
         let (_, saved) = request.save(1_024);
-        let (second, saved) = RetryRequest::again(saved.unwrap(), Attempt::new(2), false).unwrap();
+        let (second, saved) = RetryRequest::replay(saved.unwrap(), Attempt::new(2), false).unwrap();
         let (third, nothing) =
-            <Request<String> as RetryRequest>::again(saved.unwrap(), Attempt::new(3), true).unwrap();
+            <Request<String> as RetryRequest>::replay(saved.unwrap(), Attempt::new(3), true).unwrap();
         assert!(nothing.is_none());
         for request in [second, third] {
             assert_eq!((request.method(), request.uri().path()), (&Method::PUT, "/a"));

@@ -1,4 +1,13 @@
-//! How a request is sent again.
+//! Requests: which may be sent again, how they are copied, and what retry layers mark on them.
+//!
+//! | item | use |
+//! |---|---|
+//! | [`RequestInfo`] | what a layer reads from a request and marks on it ([`Notes`], [`Mark`]); implement it for your own request type |
+//! | [`RetrySafety`], [`NonIdempotent`] | which faults a request may be sent again after |
+//! | [`Deadline`] | the time limit of one request |
+//! | [`Attempt`], [`remove_marker`] | the mark by which nested retry layers recognize each other |
+//! | [`RetryRequest`] | a request that can be sent again; implemented for `http::Request` ([`SavedHttp`]) and `reqwest::Request` |
+//! | [`Resend`], [`ByTrait`], [`CloneRequests`] | how a layer copies requests |
 
 mod grpc;
 mod http;
@@ -21,7 +30,7 @@ pub use self::safety::{NonIdempotent, RetrySafety};
 
 /// A request that knows how it is sent again.
 ///
-/// It is implemented for `http::Request` over any [`RetryBody`](crate::RetryBody), for
+/// It is implemented for `http::Request` over any [`RetryBody`](crate::replay::RetryBody), for
 /// `reqwest::Request` (feature `reqwest`), and for strings, numbers and the like. A request that is
 /// `Clone` can also be sent again with [`clone_requests`](crate::JitterRetryLayer::clone_requests),
 /// which needs its [`RequestInfo`] only.
@@ -47,37 +56,39 @@ pub trait RetryRequest: RequestInfo + Sized {
     /// At most `limit` bytes of its body may be copied or kept.
     fn save(self, limit: usize) -> (Self, Option<Self::Saved>);
 
-    /// Whether [`again`](Self::again) will succeed. It is asked before what the last attempt came to is given up.
+    /// Whether [`replay`](Self::replay) will succeed. It is asked before what the last attempt came to is given up.
     ///
     /// **Default**: always.
-    fn usable(saved: &Self::Saved) -> bool {
+    fn can_replay(saved: &Self::Saved) -> bool {
         let _ = saved;
         true
     }
 
     /// Whether the request's body waits for its source; see
-    /// [`RetryBody::waits`](crate::RetryBody::waits). It is asked at each poll of an attempt.
+    /// [`RetryBody::is_waiting`](crate::replay::RetryBody::is_waiting). It is asked at each poll of an attempt.
     /// **Default**: not known.
     #[inline]
-    fn waits(saved: &Self::Saved) -> Option<bool> {
+    fn is_waiting(saved: &Self::Saved) -> Option<bool> {
         let _ = saved;
         None
     }
 
     /// The request's [`RequestInfo::url`], of what is kept of it. **Default**: not known.
-    fn url_of(saved: &Self::Saved) -> Option<Cow<'_, str>> {
+    fn saved_url(saved: &Self::Saved) -> Option<Cow<'_, str>> {
         let _ = saved;
         None
     }
 
     /// The request for another attempt, and what is kept of it: what is needed for one more
-    /// attempt, unless this is the last, and for [`waits`](Self::waits). `None`: it cannot be sent
+    /// attempt, unless this is the last, and for [`is_waiting`](Self::is_waiting). `None`: it cannot be sent
     /// again, and what the last attempt came to is the caller's.
-    fn again(saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)>;
+    fn replay(saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)>;
 }
 
-/// The strategy by which a layer sends requests again.
-pub trait Resend<Req> {
+/// How a layer sends requests again: [`ByTrait`] or [`CloneRequests`].
+///
+/// This trait is sealed: it cannot be implemented outside of this crate.
+pub trait Resend<Req>: sealed::Sealed {
     /// What is kept so that a request can be sent again.
     type Saved;
 
@@ -90,24 +101,31 @@ pub trait Resend<Req> {
     /// See [`RetryRequest::save`].
     fn save(&self, request: Req, limit: usize) -> (Req, Option<Self::Saved>);
 
-    /// See [`RetryRequest::usable`].
-    fn usable(&self, saved: &Self::Saved) -> bool;
+    /// See [`RetryRequest::can_replay`].
+    fn can_replay(&self, saved: &Self::Saved) -> bool;
 
-    /// See [`RetryRequest::waits`]. **Default**: not known.
+    /// See [`RetryRequest::is_waiting`]. **Default**: not known.
     #[inline]
-    fn waits(&self, saved: &Self::Saved) -> Option<bool> {
+    fn is_waiting(&self, saved: &Self::Saved) -> Option<bool> {
         let _ = saved;
         None
     }
 
-    /// See [`RetryRequest::url_of`].
-    fn url_of<'s>(&self, saved: &'s Self::Saved) -> Option<Cow<'s, str>>;
+    /// See [`RetryRequest::saved_url`].
+    fn saved_url<'s>(&self, saved: &'s Self::Saved) -> Option<Cow<'s, str>>;
 
-    /// See [`RetryRequest::again`].
-    fn again(&self, saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Req, Option<Self::Saved>)>;
+    /// See [`RetryRequest::replay`].
+    fn replay(&self, saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Req, Option<Self::Saved>)>;
 }
 
-/// Sends a request again as its [`RetryRequest`] says. The default.
+mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for super::ByTrait {}
+    impl Sealed for super::CloneRequests {}
+}
+
+/// Sends a request again as its [`RetryRequest`] implementation says. The default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByTrait;
 
@@ -124,22 +142,22 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
     }
 
     #[inline]
-    fn usable(&self, saved: &Req::Saved) -> bool {
-        Req::usable(saved)
+    fn can_replay(&self, saved: &Req::Saved) -> bool {
+        Req::can_replay(saved)
     }
 
     #[inline]
-    fn waits(&self, saved: &Req::Saved) -> Option<bool> {
-        Req::waits(saved)
+    fn is_waiting(&self, saved: &Req::Saved) -> Option<bool> {
+        Req::is_waiting(saved)
     }
 
-    fn url_of<'s>(&self, saved: &'s Req::Saved) -> Option<Cow<'s, str>> {
-        Req::url_of(saved)
+    fn saved_url<'s>(&self, saved: &'s Req::Saved) -> Option<Cow<'s, str>> {
+        Req::saved_url(saved)
     }
 
     #[inline]
-    fn again(&self, saved: Req::Saved, attempt: Attempt, last: bool) -> Option<(Req, Option<Req::Saved>)> {
-        Req::again(saved, attempt, last)
+    fn replay(&self, saved: Req::Saved, attempt: Attempt, last: bool) -> Option<(Req, Option<Req::Saved>)> {
+        Req::replay(saved, attempt, last)
     }
 }
 
@@ -161,16 +179,16 @@ impl<Req: RequestInfo + Clone> Resend<Req> for CloneRequests {
     }
 
     #[inline]
-    fn usable(&self, _: &Req) -> bool {
+    fn can_replay(&self, _: &Req) -> bool {
         true
     }
 
-    fn url_of<'s>(&self, saved: &'s Req) -> Option<Cow<'s, str>> {
+    fn saved_url<'s>(&self, saved: &'s Req) -> Option<Cow<'s, str>> {
         saved.url()
     }
 
     #[inline]
-    fn again(&self, saved: Req, _: Attempt, last: bool) -> Option<(Req, Option<Req>)> {
+    fn replay(&self, saved: Req, _: Attempt, last: bool) -> Option<(Req, Option<Req>)> {
         if last { Some((saved, None)) } else { Some((saved.clone(), Some(saved))) }
     }
 }
@@ -189,13 +207,13 @@ macro_rules! cloned {
                 CloneRequests.save(self, limit)
             }
 
-            fn url_of(saved: &Self) -> Option<Cow<'_, str>> {
+            fn saved_url(saved: &Self) -> Option<Cow<'_, str>> {
                 saved.url()
             }
 
             #[inline]
-            fn again(saved: Self, attempt: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
-                CloneRequests.again(saved, attempt, last)
+            fn replay(saved: Self, attempt: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
+                CloneRequests.replay(saved, attempt, last)
             }
         }
     };

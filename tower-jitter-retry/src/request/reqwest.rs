@@ -86,11 +86,11 @@ impl RetryRequest for Request {
         (self, saved)
     }
 
-    fn url_of(saved: &Self) -> Option<Cow<'_, str>> {
+    fn saved_url(saved: &Self) -> Option<Cow<'_, str>> {
         RequestInfo::url(saved)
     }
 
-    fn again(saved: Self, _: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
+    fn replay(saved: Self, _: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
         if last {
             return Some((saved, None));
         }

@@ -10,9 +10,8 @@ use tower::{BoxError, Layer, ServiceBuilder, service_fn};
 use tower_fault_classify::{
     ClassifiedError, FaultClassifyLayer, classify_error, classify_fn, classify_response, rule_fn,
 };
-use tower_jitter_retry::{
-    Fault, Health, JitterRetryLayer, Kind, Origin, RetryPolicy, Retryable, Rule, Verdict,
-};
+use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable, Rule, Verdict};
+use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
 use crate::support::{Broken, Calls, at_once, now, request, response, send};
 

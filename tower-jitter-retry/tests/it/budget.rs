@@ -10,9 +10,10 @@ use http::{Method, Request, Response};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, service_fn};
 use tower_fault_classify::ClassifiedError;
+use tower_jitter_retry::budget::WindowBudgetBuilder;
+use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable};
 use tower_jitter_retry::{
-    Budget, BudgetBuilder, Clock, Fault, Health, JitterRetryLayer, Kind, ManualClock, Origin, RetryPolicy,
-    RetryPolicyBuilder, RetrySafety, Retryable,
+    Budget, Clock, JitterRetryLayer, ManualClock, RetryPolicy, RetryPolicyBuilder, RetrySafety,
 };
 
 use crate::support::{Broken, Calls, at_once, layer, now, request, response, send};
@@ -22,14 +23,14 @@ const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhe
 const REJECTED: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
 
 /// A budget on a clock that is moved by hand.
-fn on_hand(builder: BudgetBuilder) -> (Budget, ManualClock) {
+fn on_hand(builder: WindowBudgetBuilder) -> (Budget, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(1_000 * SECOND);
     (builder.clock(clock).build().unwrap(), hand)
 }
 
 fn share(ratio: f64) -> Budget {
-    on_hand(Budget::builder().ratio(ratio).min_per_second(0)).0
+    on_hand(Budget::window().ratio(ratio).min_per_second(0)).0
 }
 
 fn from(budget: &Budget) -> RetryPolicyBuilder {
@@ -93,7 +94,7 @@ fn policy_without_budget_retries_every_request() {
 
 #[test]
 fn default_budget_is_20_percent_and_10_per_second() {
-    let (budget, hand) = on_hand(Budget::builder());
+    let (budget, hand) = on_hand(Budget::window());
     let layer = layer(from(&budget));
     assert_eq!(retries_of(&layer, 1_000), 200 + 100);
     hand.advance(5 * SECOND);
@@ -161,7 +162,7 @@ fn request_rejected_below_deposits_nothing() {
 
 #[test]
 fn request_not_sent_again_withdraws_nothing() {
-    let (budget, _hand) = on_hand(Budget::builder().ratio(0.0).min_per_second(1).span(SECOND));
+    let (budget, _hand) = on_hand(Budget::window().ratio(0.0).min_per_second(1).span(SECOND));
     let calls = Calls::default();
     let mut service = layer(from(&budget)).layer(service_fn(|request: Request<String>| {
         calls.next();
@@ -182,7 +183,7 @@ fn request_not_sent_again_withdraws_nothing() {
 
 #[test]
 fn delay_that_does_not_fit_withdraws_nothing() {
-    let (budget, _hand) = on_hand(Budget::builder().ratio(0.0).min_per_second(1).span(SECOND));
+    let (budget, _hand) = on_hand(Budget::window().ratio(0.0).min_per_second(1).span(SECOND));
     let slow = from(&budget)
         .initial_backoff(SECOND)
         .jitter(tower_jitter_retry::Jitter::None)
@@ -206,7 +207,7 @@ fn request_refused_by_budget_returns_its_own_outcome() {
 
 #[test]
 fn reserve_is_granted_at_once_and_refills_after_span() {
-    let (budget, hand) = on_hand(Budget::builder().ratio(0.0).min_per_second(2).span(10 * SECOND));
+    let (budget, hand) = on_hand(Budget::window().ratio(0.0).min_per_second(2).span(10 * SECOND));
     let layer = layer(from(&budget).max_attempts(1_000));
     assert_eq!(retries_of(&layer, 1), 20);
     assert_eq!(retries_of(&layer, 100), 0);
@@ -219,7 +220,7 @@ fn reserve_is_granted_at_once_and_refills_after_span() {
 
 #[test]
 fn idle_week_leaves_only_reserve() {
-    let (budget, hand) = on_hand(Budget::builder().ratio(0.5).min_per_second(1));
+    let (budget, hand) = on_hand(Budget::window().ratio(0.5).min_per_second(1));
     let layer = layer(from(&budget).max_attempts(1_000));
     succeed(&layer, 10_000);
     hand.advance(7 * 24 * 3_600 * SECOND);
@@ -230,7 +231,7 @@ fn idle_week_leaves_only_reserve() {
 
 #[test]
 fn exhausted_budget_recovers_with_traffic() {
-    let (budget, hand) = on_hand(Budget::builder().ratio(0.1).min_per_second(0));
+    let (budget, hand) = on_hand(Budget::window().ratio(0.1).min_per_second(0));
     let layer = layer(from(&budget));
     for _ in 0..20 {
         assert_eq!(retries_of(&layer, 1_000), 100);
@@ -252,7 +253,7 @@ fn dropped_call_withdraws_nothing() {
 #[tokio::test(start_paused = true)]
 async fn concurrent_tasks_are_not_granted_more() {
     let calls = Calls::default();
-    let budget = Budget::builder().ratio(0.1).min_per_second(0).clock(Clock::tokio()).build().unwrap();
+    let budget = Budget::window().ratio(0.1).min_per_second(0).clock(Clock::tokio()).build().unwrap();
     // With delays, so that all of them fail before the first is retried.
     let layer = layer(RetryPolicy::builder().budget(budget).max_attempts(5));
     let service = layer.layer(service_fn({
@@ -314,7 +315,7 @@ fn concurrent_threads_are_not_granted_more() {
 #[tokio::test(start_paused = true)]
 async fn request_longer_than_span_deposits() {
     let calls = Calls::default();
-    let budget = Budget::builder().ratio(0.1).min_per_second(0).clock(Clock::tokio()).build().unwrap();
+    let budget = Budget::window().ratio(0.1).min_per_second(0).clock(Clock::tokio()).build().unwrap();
     let service = layer(from(&budget)).layer(service_fn({
         let calls = calls.clone();
         move |_: u32| {
@@ -364,7 +365,7 @@ fn concurrent_withdrawals_share_every_retry() {
 #[tokio::test(start_paused = true)]
 async fn new_budget_starts_empty() {
     for _ in 0..50 {
-        let budget = Budget::builder().ratio(0.5).min_per_second(0).clock(Clock::tokio()).build().unwrap();
+        let budget = Budget::window().ratio(0.5).min_per_second(0).clock(Clock::tokio()).build().unwrap();
         let layer = layer(from(&budget).max_attempts(1_000));
         assert_eq!(retries_of(&layer, 1), 0);
         succeed(&layer, 99);
@@ -378,11 +379,11 @@ async fn new_budget_starts_empty() {
 #[test]
 fn budget_value_out_of_range_is_named() {
     for (builder, field) in [
-        (Budget::builder().ratio(-0.1), "ratio"),
-        (Budget::builder().ratio(f64::NAN), "ratio"),
-        (Budget::builder().ratio(1_000.5), "ratio"),
-        (Budget::builder().span(SECOND / 2), "span"),
-        (Budget::builder().span(3_601 * SECOND), "span"),
+        (Budget::window().ratio(-0.1), "ratio"),
+        (Budget::window().ratio(f64::NAN), "ratio"),
+        (Budget::window().ratio(1_000.5), "ratio"),
+        (Budget::window().span(SECOND / 2), "span"),
+        (Budget::window().span(3_601 * SECOND), "span"),
     ] {
         assert_eq!(builder.build().unwrap_err().field(), field);
     }
@@ -401,7 +402,7 @@ async fn default_budget_refills_under_paused_clock() {
 /// The policy's clock counts `max_elapsed`, the budget's the span.
 #[test]
 fn budget_uses_its_own_clock() {
-    let (budget, hand) = on_hand(Budget::builder().ratio(0.0).min_per_second(1).span(10 * SECOND));
+    let (budget, hand) = on_hand(Budget::window().ratio(0.0).min_per_second(1).span(10 * SECOND));
     let (clock, others) = Clock::manual();
     let layer = layer(from(&budget).clock(clock).max_attempts(1_000).max_elapsed(None::<Duration>));
     assert_eq!(retries_of(&layer, 1), 10);
@@ -465,7 +466,7 @@ fn aws_retry_cancelled_returns_its_cost() {
 
 #[test]
 fn ratio_of_0_6_grants_six_of_ten_across_threads() {
-    let (budget, _hand) = on_hand(Budget::builder().ratio(0.6).min_per_second(0));
+    let (budget, _hand) = on_hand(Budget::window().ratio(0.6).min_per_second(0));
     let layer = layer(at_once().budget(budget).max_attempts(4));
     assert_eq!(retries_of(&layer, 10), 6);
     let granted = AtomicUsize::new(0);
@@ -483,7 +484,7 @@ fn ratio_of_0_6_grants_six_of_ten_across_threads() {
 
 #[test]
 fn budget_idle_for_a_century_answers_and_refills() {
-    let (budget, hand) = on_hand(Budget::builder().ratio(0.5).min_per_second(0).span(SECOND));
+    let (budget, hand) = on_hand(Budget::window().ratio(0.5).min_per_second(0).span(SECOND));
     let layer = layer(at_once().budget(budget));
     assert_eq!(retries_of(&layer, 100), 50);
     hand.advance(100 * 365 * 24 * 3_600 * SECOND);

@@ -11,9 +11,8 @@ use tokio_test::{assert_pending, task};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, service_fn};
 use tower_fault_classify::ClassifiedError;
-use tower_jitter_retry::{
-    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RequestInfo, RetryPolicy, Retryable,
-};
+use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable};
+use tower_jitter_retry::{Budget, Clock, Jitter, JitterRetryLayer, RequestInfo, RetryPolicy};
 
 use crate::support::{Broken, Calls, at_once, now, send};
 

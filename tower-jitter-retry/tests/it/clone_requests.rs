@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use http::{HeaderName, Method, Request, Response};
 use tower::{Layer, ServiceBuilder, service_fn};
-use tower_jitter_retry::{Attempt, Deadline, JitterRetryLayer, RequestInfo, RetryPolicyBuilder, RetrySafety};
+use tower_jitter_retry::request::Attempt;
+use tower_jitter_retry::{Deadline, JitterRetryLayer, RequestInfo, RetryPolicyBuilder, RetrySafety};
 
 use crate::support::{Broken, Calls, at_once, now, response, send};
 

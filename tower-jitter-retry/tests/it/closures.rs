@@ -9,10 +9,8 @@ use http::Response;
 use tokio::time::Instant;
 use tower::BoxError;
 use tower_fault_classify::classifiers::NestedErrors;
-use tower_jitter_retry::{
-    Budget, Clock, Fault, Health, Jitter, Kind, Origin, Retried, RetryPolicy, RetryPolicyBuilder,
-    RetrySafety, Retryable, Verdict,
-};
+use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
+use tower_jitter_retry::{Budget, Clock, Jitter, Retried, RetryPolicy, RetryPolicyBuilder, RetrySafety};
 
 use crate::support::{Broken, Calls, at_once, now, response};
 
@@ -138,7 +136,7 @@ fn closure_with_safety_never_is_called_once() {
 
 #[test]
 fn closures_share_the_budget() {
-    let budget = Budget::builder().ratio(0.1).min_per_second(0).clock(Clock::manual().0).build().unwrap();
+    let budget = Budget::window().ratio(0.1).min_per_second(0).clock(Clock::manual().0).build().unwrap();
     let policy = policy(at_once().budget(budget));
     let calls = Calls::default();
     for call in 0..1_000 {

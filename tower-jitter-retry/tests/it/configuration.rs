@@ -41,13 +41,13 @@ fn invalid_policy_names_field_value_and_range() {
 fn budget_ratio_bounds_are_accepted() {
     for (ratio, expected) in [(0.0, 0), (1_000.0, 999)] {
         let budget =
-            Budget::builder().ratio(ratio).min_per_second(0).clock(Clock::manual().0).build().unwrap();
+            Budget::window().ratio(ratio).min_per_second(0).clock(Clock::manual().0).build().unwrap();
         let calls = Calls::default();
         let policy = at_once().max_attempts(1_000).budget(budget).build().unwrap();
         let error = policy.retry_blocking(|| Err::<(), _>(Broken(calls.next()))).unwrap_err();
         assert_eq!((calls.made(), error), (1 + expected, Broken(1 + expected)));
     }
     for ratio in [-0.1, 1_000.1, f64::NAN] {
-        assert_eq!(Budget::builder().ratio(ratio).build().unwrap_err().field(), "ratio");
+        assert_eq!(Budget::window().ratio(ratio).build().unwrap_err().field(), "ratio");
     }
 }

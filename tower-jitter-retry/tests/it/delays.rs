@@ -9,10 +9,8 @@ use http::{HeaderValue, Method, Request, Response};
 use tokio::time::Instant;
 use tower::{Layer, service_fn};
 use tower_fault_classify::ClassifiedError;
-use tower_jitter_retry::{
-    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RetryPolicy, RetryPolicyBuilder,
-    Retryable,
-};
+use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable};
+use tower_jitter_retry::{Budget, Clock, Jitter, JitterRetryLayer, RetryPolicy, RetryPolicyBuilder};
 
 use crate::support::{Broken, Calls, layer, request, send};
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use http::{Method, Request, Response};
 use tokio::time::Instant;
 use tower::{Layer, service_fn};
+use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable};
 use tower_jitter_retry::{
-    Budget, Clock, Fault, Health, Jitter, JitterRetryLayer, Kind, Origin, RetryPolicy, RetryPolicyBuilder,
-    RetrySafety, Retryable,
+    Budget, Clock, Jitter, JitterRetryLayer, RetryPolicy, RetryPolicyBuilder, RetrySafety,
 };
 
 use crate::support::{Calls, at_once, layer, now, request, send};

@@ -17,9 +17,10 @@ use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, service_fn};
 use tower_breaker::{BreakerConfig, BreakerLayer};
 use tower_fault_classify::ClassifiedError;
+use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable};
 use tower_jitter_retry::{
-    Budget, Clock, Deadline, Fault, GiveUp, Health, Jitter, JitterRetryLayer, Kind, ManualClock, Origin,
-    Retried, RetryPolicy, RetryPolicyBuilder, Retryable,
+    Budget, Clock, Deadline, GiveUp, Jitter, JitterRetryLayer, ManualClock, Retried, RetryPolicy,
+    RetryPolicyBuilder,
 };
 
 use crate::support::{Calls, at_once, now, request, response, send};

@@ -8,10 +8,9 @@ use http::{HeaderName, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tower::util::BoxCloneService;
 use tower::{Layer, Service, ServiceBuilder, service_fn};
-use tower_jitter_retry::{
-    Attempt, Budget, Fault, Health, JitterRetryLayer, Kind, NonIdempotent, Origin, ReplayBody, RetryPolicy,
-    RetrySafety, Retryable, Verdict, remove_marker,
-};
+use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
+use tower_jitter_retry::request::{Attempt, remove_marker};
+use tower_jitter_retry::{Budget, JitterRetryLayer, NonIdempotent, ReplayBody, RetryPolicy, RetrySafety};
 
 use crate::support::{Broken, Calls, at_once, layer, now, request, response, send};
 
@@ -102,12 +101,12 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Between<'_, S> {
 #[test]
 fn request_not_replayable_in_outer_is_retried_by_inner() {
     struct Streaming;
-    impl tower_jitter_retry::RetryBody for Streaming {
+    impl tower_jitter_retry::replay::RetryBody for Streaming {
         type Saved = ();
         fn save(self, _: usize) -> (Self, Option<()>) {
             (self, None)
         }
-        fn again((): (), _: bool) -> Option<(Self, Option<()>)> {
+        fn replay((): (), _: bool) -> Option<(Self, Option<()>)> {
             None
         }
     }

@@ -13,8 +13,9 @@ use tokio::task::JoinSet;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::limit::ConcurrencyLimit;
 use tower::{BoxError, Layer, Service, service_fn};
+use tower_jitter_retry::JitterRetryLayer;
 use tower_jitter_retry::fault_classify::classifiers::{Auto, BoxedError};
-use tower_jitter_retry::{JitterRetryLayer, RetryBody};
+use tower_jitter_retry::replay::RetryBody;
 use tower_test::mock;
 
 use crate::support::{Broken, Calls, at_once, now, request, response, send};
@@ -147,7 +148,7 @@ fn inner_service_is_not_cloned_for_request_sent_once() {
         fn save(self, _: usize) -> (Self, Option<Self::Saved>) {
             (self, None)
         }
-        fn again(saved: Self::Saved, _: bool) -> Option<(Self, Option<Self::Saved>)> {
+        fn replay(saved: Self::Saved, _: bool) -> Option<(Self, Option<Self::Saved>)> {
             match saved {}
         }
     }

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::{Method, Request, Response, Version};
 use http_body_util::{BodyExt, Empty, Full};
 use tower::{Layer, service_fn};
-use tower_jitter_retry::{
-    Attempt, Budget, JitterRetryLayer, ReplayBody, RequestInfo, RetryBody, RetryRequest,
-};
+use tower_jitter_retry::replay::RetryBody;
+use tower_jitter_retry::request::{Attempt, RetryRequest};
+use tower_jitter_retry::{Budget, JitterRetryLayer, ReplayBody, RequestInfo};
 
 use crate::support::{Broken, Calls, at_once, layer, now, request, response, send};
 
@@ -196,7 +196,7 @@ impl RetryBody for Once {
         (self, None)
     }
 
-    fn again(saved: Infallible, _: bool) -> Option<(Self, Option<Infallible>)> {
+    fn replay(saved: Infallible, _: bool) -> Option<(Self, Option<Infallible>)> {
         match saved {}
     }
 }
@@ -239,11 +239,11 @@ impl RetryRequest for ObservedHook {
         (self, Some(saved))
     }
 
-    fn usable(saved: &Self) -> bool {
+    fn can_replay(saved: &Self) -> bool {
         saved.usable
     }
 
-    fn again(saved: Self, attempt: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
+    fn replay(saved: Self, attempt: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
         saved.note(format!("again {} {last}", attempt.number()));
         let more = (!last).then(|| saved.twin());
         saved.again.then_some((saved, more))
@@ -523,7 +523,7 @@ impl RetryRequest for Fickle {
         (self, Some(()))
     }
 
-    fn again((): (), _: Attempt, _: bool) -> Option<(Self, Option<()>)> {
+    fn replay((): (), _: Attempt, _: bool) -> Option<(Self, Option<()>)> {
         None
     }
 }

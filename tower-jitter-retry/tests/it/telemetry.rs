@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use http::{Method, Request};
 use tower::{Layer, service_fn};
-use tower_jitter_retry::{Budget, Clock, Jitter, JitterRetryLayer, Kind, Retried, RetryEvent, RetryPolicy};
+use tower_jitter_retry::fault_classify::Kind;
+use tower_jitter_retry::{Budget, Clock, Jitter, JitterRetryLayer, Retried, RetryEvent, RetryPolicy};
 
 use crate::support::{Broken, Calls, at_once, now, request, response, send};
 
@@ -40,7 +41,7 @@ async fn on_retry_is_called_before_each_delay() {
 
 #[test]
 fn on_retry_is_not_called_without_retry() {
-    let refused = Budget::builder().ratio(0.0).min_per_second(0).build().unwrap();
+    let refused = Budget::window().ratio(0.0).min_per_second(0).build().unwrap();
     for (policy, status) in [
         (at_once(), 200),
         (at_once(), 404),
@@ -103,12 +104,12 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
     /// Cannot be made again when it comes to it.
     struct Fickle;
     impl tower_jitter_retry::RequestInfo for Fickle {}
-    impl tower_jitter_retry::RetryRequest for Fickle {
+    impl tower_jitter_retry::request::RetryRequest for Fickle {
         type Saved = ();
         fn save(self, _: usize) -> (Self, Option<()>) {
             (self, Some(()))
         }
-        fn again((): (), _: tower_jitter_retry::Attempt, _: bool) -> Option<(Self, Option<()>)> {
+        fn replay((): (), _: tower_jitter_retry::request::Attempt, _: bool) -> Option<(Self, Option<()>)> {
             None
         }
     }
@@ -131,7 +132,7 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
             Method::GET,
         );
         run(
-            at_once().budget(Budget::builder().ratio(0.0).min_per_second(0).build().unwrap()),
+            at_once().budget(Budget::window().ratio(0.0).min_per_second(0).build().unwrap()),
             503,
             Method::GET,
         );

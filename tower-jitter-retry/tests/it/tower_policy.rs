@@ -9,9 +9,10 @@ use http_body_util::Full;
 use tokio::time::Instant;
 use tower::retry::RetryLayer;
 use tower::{BoxError, Layer, service_fn};
+use tower_jitter_retry::request::Attempt;
 use tower_jitter_retry::{
-    Attempt, Budget, Clock, Deadline, Jitter, ReplayBody, RequestInfo, Retried, RetryPolicy,
-    RetryPolicyBuilder, RetrySafety,
+    Budget, Clock, Deadline, Jitter, ReplayBody, RequestInfo, Retried, RetryPolicy, RetryPolicyBuilder,
+    RetrySafety,
 };
 
 use crate::support::{Broken, Calls, at_once, now, request, response, send};
@@ -75,7 +76,7 @@ fn tower_policy_starts_each_call_fresh() {
 fn tower_policy_infers_boxed_errors_and_checks_rules() {
     let calls = Calls::default();
     let policy = at_once().build().unwrap().for_tower().rule(|outcome: Result<&Response<()>, &BoxError>| {
-        outcome.is_err().then_some(tower_jitter_retry::Verdict::Success)
+        outcome.is_err().then_some(tower_jitter_retry::fault_classify::Verdict::Success)
     });
     let mut service = RetryLayer::new(policy).layer(service_fn(|_: Request<()>| {
         calls.next();

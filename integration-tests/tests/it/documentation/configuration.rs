@@ -65,7 +65,7 @@ fn written(policy: &RetryPolicy) -> Value {
 fn retry_files_on_page_are_complete_and_equal() {
     let page = page();
     let [toml, json] = ["toml", "json"].map(|language| blocks(&page, "Retry", language).remove(0));
-    let budget = Budget::builder().ratio(0.1).min_per_second(3).span(10 * SECOND).build().unwrap();
+    let budget = Budget::window().ratio(0.1).min_per_second(3).span(10 * SECOND).build().unwrap();
     let built = RetryPolicy::builder()
         .max_attempts(5)
         .initial_backoff(Duration::from_millis(50))

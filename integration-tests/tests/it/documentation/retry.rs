@@ -20,9 +20,9 @@ use tower_breaker::{BreakerLayer, Clock};
 use tower_fault_classify::classifiers::Auto;
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
+use tower_jitter_retry::request::Attempt;
 use tower_jitter_retry::{
-    Attempt, Budget, Deadline, Jitter, JitterRetryLayer, ReplayBody, RetryPolicy, RetryPolicyBuilder,
-    RetrySafety,
+    Budget, Deadline, Jitter, JitterRetryLayer, ReplayBody, RetryPolicy, RetryPolicyBuilder, RetrySafety,
 };
 
 use super::{SECOND, Standstill, TIMEOUT, at_once, circuit, client, request};
@@ -186,8 +186,7 @@ fn budget_in_runtime_with_earlier_time_still_grants() {
     let granted = |moves: Duration| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.unwrap().block_on(async {
-            let budget =
-                Budget::builder().ratio(0.2).min_per_second(0).clock(Clock::tokio()).build().unwrap();
+            let budget = Budget::window().ratio(0.2).min_per_second(0).clock(Clock::tokio()).build().unwrap();
             let policy = at_once().max_attempts(2).budget(budget).build().unwrap();
             let asked = AtomicUsize::new(0);
             for _ in 0..100 {
