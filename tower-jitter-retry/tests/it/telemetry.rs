@@ -167,63 +167,6 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
     assert_eq!(counted, expected);
 }
 
-/// Retries and their end, with their fields.
-#[cfg(feature = "tracing")]
-#[test]
-fn tracing_events_carry_resend_count_and_reason() {
-    use std::fmt::{Debug, Write};
-
-    use tracing::field::{Field, Visit};
-    use tracing::span::{Attributes, Id, Record};
-    use tracing::{Event, Metadata, Subscriber};
-
-    #[derive(Clone, Default)]
-    struct Heard(Arc<Mutex<Vec<String>>>);
-
-    struct Fields(String);
-
-    impl Visit for Fields {
-        fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-            if ["message", "http.request.resend_count", "error.type", "retry.reason"].contains(&field.name())
-            {
-                let _ = write!(self.0, "{}={value:?} ", field.name());
-            }
-        }
-    }
-
-    impl Subscriber for Heard {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            metadata.target().starts_with("tower_jitter_retry")
-        }
-        fn new_span(&self, _: &Attributes<'_>) -> Id {
-            Id::from_u64(1)
-        }
-        fn record(&self, _: &Id, _: &Record<'_>) {}
-        fn record_follows_from(&self, _: &Id, _: &Id) {}
-        fn event(&self, event: &Event<'_>) {
-            let mut fields = Fields(String::new());
-            event.record(&mut fields);
-            self.0.lock().unwrap().push(fields.0);
-        }
-        fn enter(&self, _: &Id) {}
-        fn exit(&self, _: &Id) {}
-    }
-
-    let heard = Heard::default();
-    tracing::subscriber::with_default(heard.clone(), || {
-        let mut service = JitterRetryLayer::new(at_once().build().unwrap())
-            .layer(service_fn(async |_: Request<String>| Ok::<_, io::Error>(response(503))));
-        now(send(&mut service, request(Method::GET))).unwrap();
-    });
-    let heard = heard.0.lock().unwrap();
-    let expected = [
-        "message=retry http.request.resend_count=1 error.type=\"unavailable\" ",
-        "message=retry http.request.resend_count=2 error.type=\"unavailable\" ",
-        "message=no retry retry.reason=\"attempts\" error.type=\"unavailable\" ",
-    ];
-    assert_eq!(*heard, expected);
-}
-
 /// A recorder that makes a call of its own for each count, as one that sends its counts to a server
 /// does.
 #[cfg(feature = "metrics")]
