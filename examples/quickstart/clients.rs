@@ -5,7 +5,8 @@ use std::time::Duration;
 use reqwest::{Method, Request, Response, Url};
 use tower::timeout::TimeoutLayer;
 use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, ConfigError, Transition};
+use tower_breaker::telemetry::Transition;
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, ConfigError};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 

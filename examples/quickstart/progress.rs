@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
-use tower_breaker::{CircuitState, Transition};
+use tower_breaker::CircuitState;
+use tower_breaker::telemetry::Transition;
 
 use crate::load::{End, Log};
 use crate::screen::{Screen, colour};

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::io;
 
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_breaker::{BreakerConfig, HealthReport, KeyedBreakerLayer, KeyedConfig, Rejection, Transition};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
+use tower_breaker::telemetry::Transition;
+use tower_breaker::{BreakerConfig, HealthReport, Rejection};
 
 /// What a tenant asks for.
 struct Order {

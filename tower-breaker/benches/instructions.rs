@@ -4,7 +4,8 @@ use std::env::args;
 use std::hint::black_box;
 
 use tower::Layer;
-use tower_breaker::{BreakerConfig, BreakerLayer, Clock, KeyedBreakerLayer, KeyedConfig, KeyedConfigBuilder};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig, KeyedConfigBuilder};
+use tower_breaker::{BreakerConfig, BreakerLayer, Clock};
 
 mod bare;
 

@@ -3,7 +3,8 @@
 use std::hint::black_box;
 
 use tower::Layer;
-use tower_breaker::{BreakerConfig, ByValue, KeyedBreakerLayer, KeyedCircuit, KeyedConfig, Verdict};
+use tower_breaker::keyed::{ByValue, KeyedBreakerLayer, KeyedCircuit, KeyedConfig};
+use tower_breaker::{BreakerConfig, Verdict};
 
 mod bare;
 #[path = "../../benches/measure.rs"]

@@ -1,4 +1,11 @@
-//! When the outcome of an answered call is recorded.
+//! When the outcome of a call with a response is recorded: at its head, or at the end of its body.
+//!
+//! | item | |
+//! |---|---|
+//! | [`OnHead`] | the default: when the head arrives, with the body unread |
+//! | [`OnBodyEnd`] | at the end of the body: set by [`track_body`](crate::BreakerLayer::track_body) |
+//! | [`RecordOutcome`] | the trait of the two, sealed |
+//! | [`RecordAtEnd`], [`HealthyAfter`] | parts of the type of a tracked body |
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -15,6 +22,7 @@ use tower_fault_classify::classifiers::{AsError, TypedError};
 use tower_fault_classify::{Fault, Kind, Origin, Verdict};
 
 use crate::circuit::{CallDuration, CircuitRef, Permit, Static};
+use crate::sealed::Sealed;
 
 /// Records the outcome of an answered call: at once, or at the end of the response's body.
 pub trait RecordOutcome<Res, C, H: CircuitRef = Static> {
@@ -23,6 +31,7 @@ pub trait RecordOutcome<Res, C, H: CircuitRef = Static> {
 
     /// Records the response's outcome with the permit, or wraps the response's body, which records
     /// it later. `verdict` is that of `classify` on the head; `judge` classifies the end.
+    #[doc(hidden)]
     fn record(
         &self,
         response: Res,
@@ -33,6 +42,7 @@ pub trait RecordOutcome<Res, C, H: CircuitRef = Static> {
     ) -> Self::Response;
 
     /// Passes the answer to a rejected call on. There is no permit, and nothing to record.
+    #[doc(hidden)]
     fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Self::Response, E>>;
 }
 
@@ -80,16 +90,18 @@ impl<W, K> OnBodyEnd<W, K> {
     }
 }
 
+impl<W, K> Sealed for OnBodyEnd<W, K> {}
+
 /// A response of which a body was tracked by a permit that holds its circuit by `H`.
 type Tracked<Res, C, H, W> =
-    <Res as ReplaceBody<TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H>, C, Healthy<W>>>>::Response;
+    <Res as ReplaceBody<TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H>, C, HealthyAfter<W>>>>::Response;
 
 impl<Res, C, H, W, K> RecordOutcome<Res, C, H> for OnBodyEnd<W, K>
 where
     C: Clone,
     H: CircuitRef,
     W: DataInspector<<Res::Body as Body>::Data>,
-    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H>, C, Healthy<W>>>,
+    Res: TakeBody + ReplaceBody<TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H>, C, HealthyAfter<W>>>,
     <Res::Body as Body>::Error: AsError<K>,
 {
     type Response = Tracked<Res, C, H, W>;
@@ -104,13 +116,14 @@ where
     ) -> Self::Response {
         let healthy_from = self.clock.now().saturating_add(self.healthy_after);
         let watch = response.headers().map_or_else(W::default, W::of);
-        let watch = Healthy { watch, limit: Some((self.clock, healthy_from)) };
+        let watch = HealthyAfter { watch, limit: Some((self.clock, healthy_from)) };
         let hook = RecordAtEnd { duration: permit.duration(), permit, answered: false };
         track_response(response, *verdict, watch, hook, classify, judge)
     }
 
     fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Self::Response, E>> {
-        answer.map_ok(|response| response.map_body(|body| TrackedBody::settled(body, Healthy::default())))
+        answer
+            .map_ok(|response| response.map_body(|body| TrackedBody::settled(body, HealthyAfter::default())))
     }
 }
 
@@ -161,12 +174,12 @@ impl<H: CircuitRef> OnEnd for RecordAtEnd<H> {
 
 /// Takes a stream for a success whose data still comes after a time. One without a limit never does.
 #[derive(Debug, Default)]
-pub struct Healthy<W> {
+pub struct HealthyAfter<W> {
     watch: W,
     limit: Option<(Clock, u64)>,
 }
 
-impl<D, W: DataInspector<D>> DataInspector<D> for Healthy<W> {
+impl<D, W: DataInspector<D>> DataInspector<D> for HealthyAfter<W> {
     fn of(headers: &HeaderMap) -> Self {
         Self { watch: W::of(headers), limit: None }
     }

@@ -1,5 +1,11 @@
-//! Classifiers around the layer's classifier: one that overrides the health axis, and one that keeps
-//! the last failure.
+//! Classifiers around the layer's classifier.
+//!
+//! | item | |
+//! |---|---|
+//! | [`HealthBy`] | overrides the health of a fault: set by [`health`](crate::BreakerLayer::health) |
+//! | [`KeepLastFailure`], [`KeepFailures`] | keep the last failure: set by [`keep_last_failure`](crate::BreakerLayer::keep_last_failure) |
+//! | [`NoLastFailure`] | the default: does not keep the last failure |
+//! | [`LastFailureMode`] | the trait of the modes, sealed |
 
 use std::any::type_name;
 use std::borrow::Cow;
@@ -13,21 +19,27 @@ use tower_fault_classify::classifiers::{AsError, TypedError};
 use tower_fault_classify::{ClassifiedError, Classify, Fault, Health, Outcome, Verdict};
 
 use crate::circuit::{Circuit, Core};
+use crate::sealed::Sealed;
 use crate::telemetry::LastFailure;
 
 /// Whether a layer keeps the last failure. It is put around the whole classifier when the layer
 /// makes a service, so that rules that are added later are inside.
-pub trait LastFailureMode: Clone {
+///
+/// Sealed: [`NoLastFailure`] and [`KeepLastFailure`] implement it.
+pub trait LastFailureMode: Clone + Sealed {
     /// The classifier of the layer's services.
     type Classify<C>;
 
     /// Puts it around the layer's classifier.
+    #[doc(hidden)]
     fn around<C>(self, classify: C, circuit: &Circuit) -> Self::Classify<C>;
 }
 
 /// Does not keep the last failure. The default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoLastFailure;
+
+impl Sealed for NoLastFailure {}
 
 impl LastFailureMode for NoLastFailure {
     type Classify<C> = C;
@@ -48,6 +60,8 @@ impl<K> KeepLastFailure<K> {
         Self { label, kind: PhantomData }
     }
 }
+
+impl<K> Sealed for KeepLastFailure<K> {}
 
 impl<K> LastFailureMode for KeepLastFailure<K> {
     type Classify<C> = KeepFailures<C, K>;

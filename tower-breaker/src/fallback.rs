@@ -1,4 +1,14 @@
-//! What a caller gets when the circuit does not let a call through: an error, or an answer in its place.
+//! How a rejected call is answered: with an error, or with a response in its place.
+//!
+//! | item | set by | answer |
+//! |---|---|---|
+//! | [`ReturnError`] | the default | [`BreakerError::Rejected`], or the [`Rejection`] boxed if the inner error is boxed |
+//! | [`Fallback`] | [`fallback`](crate::BreakerLayer::fallback) | the return value of a closure |
+//! | [`FallbackAsync`] | [`fallback_async`](crate::BreakerLayer::fallback_async) | the output of a future |
+//! | [`Http503`] | [`http_fallback`](crate::BreakerLayer::http_fallback) | an empty 503 with `Retry-After` |
+//! | [`GrpcUnavailable`] | [`grpc_fallback`](crate::BreakerLayer::grpc_fallback) | `UNAVAILABLE` with `grpc-retry-pushback-ms` |
+//!
+//! [`RejectionMode`] and [`OnReject`] are the traits of these types. They are sealed.
 
 use std::error::Error;
 use std::fmt::{self, Write};
@@ -18,22 +28,29 @@ use tower_fault_classify::classifiers::{BoxedError, TypedError};
 use crate::error::{BreakerError, Rejection};
 use crate::label::Label;
 use crate::machine::CircuitState;
+use crate::sealed::Sealed;
 
-/// How the breaker's error is made of the inner one.
-pub trait RejectionMode<E> {
+/// Which error type the breaker has for an inner error type.
+///
+/// Sealed: the types of this module implement it.
+pub trait RejectionMode<E>: Sealed {
     /// The breaker's error.
     type Error;
 
-    /// The breaker's error for an error of the inner service.
+    /// Converts an error of the inner service.
+    #[doc(hidden)]
     fn inner(error: E) -> Self::Error;
 }
 
 /// How a rejected call is answered.
+///
+/// Sealed: the types of this module implement it.
 pub trait OnReject<Req, Res, E>: RejectionMode<E> {
     /// The answer.
     type Future: Future<Output = Result<Res, Self::Error>>;
 
-    /// Answers a request that was not let through.
+    /// Answers a request that was rejected.
+    #[doc(hidden)]
     fn reject(&self, request: Req, rejection: Rejection) -> Self::Future;
 }
 
@@ -62,6 +79,8 @@ impl<K> fmt::Debug for ReturnError<K> {
         f.write_str("ReturnError")
     }
 }
+
+impl<K> Sealed for ReturnError<K> {}
 
 impl<E: Error + 'static> RejectionMode<E> for ReturnError<TypedError> {
     type Error = BreakerError<E>;
@@ -149,6 +168,8 @@ impl<F> Fallback<F> {
     }
 }
 
+impl<F> Sealed for Fallback<F> {}
+
 impl<F, E> RejectionMode<E> for Fallback<F> {
     type Error = E;
 
@@ -184,6 +205,8 @@ impl<F> FallbackAsync<F> {
         Self(answer)
     }
 }
+
+impl<F> Sealed for FallbackAsync<F> {}
 
 impl<F, E> RejectionMode<E> for FallbackAsync<F> {
     type Error = E;
@@ -222,6 +245,8 @@ pub struct GrpcUnavailable;
 
 macro_rules! answers {
     ($answer:ty, $respond:expr) => {
+        impl Sealed for $answer {}
+
         impl<E> RejectionMode<E> for $answer {
             type Error = E;
 

@@ -28,7 +28,8 @@ use crate::telemetry::Transition;
 /// ```
 /// use std::time::Duration;
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_breaker::{BreakerConfig, BreakerLayer, Fault, Health, Kind, Origin, Retryable};
+/// use tower_breaker::fault_classify::{Origin, Retryable};
+/// use tower_breaker::{BreakerConfig, BreakerLayer, Fault, Health, Kind};
 ///
 /// // As it comes:
 /// let service = ServiceBuilder::new()

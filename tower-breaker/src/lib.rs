@@ -1,17 +1,17 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg), doc(auto_cfg(hide(feature = "__internals-tokio"))))]
 
-mod body;
-mod call;
+pub mod body;
+pub mod call;
 mod circuit;
-mod classifier;
+pub mod classifier;
 mod config;
 mod error;
-mod fallback;
+pub mod fallback;
 mod future;
 mod integrations;
 #[cfg(feature = "keyed")]
-mod keyed;
+pub mod keyed;
 mod label;
 mod layer;
 mod machine;
@@ -20,36 +20,32 @@ mod registry;
 #[cfg(feature = "serde")]
 mod serde;
 mod service;
-mod telemetry;
+pub mod telemetry;
 
-pub use body::{OnBodyEnd, OnHead, RecordOutcome};
-pub use call::Call;
-#[cfg(feature = "tokio")]
-pub use call::CallWithin;
-pub use circuit::{Circuit, CircuitRef, Permit, Static, Status};
-pub use classifier::{HealthBy, KeepFailures, KeepLastFailure, LastFailureMode, NoLastFailure};
+/// How handles and permits refer to their circuit.
+///
+/// | item | |
+/// |---|---|
+/// | [`Static`](handle::Static) | the circuit of a layer, of a registry, or of its own: the default |
+/// | [`Shared`](keyed::Shared) | one of the circuits of a [`KeyedBreakerLayer`](keyed::KeyedBreakerLayer) (feature `keyed`) |
+/// | [`CircuitRef`](handle::CircuitRef) | the trait of the two, sealed |
+pub mod handle {
+    pub use crate::circuit::{CircuitRef, Static};
+}
+
+/// Keeps others from implementing the traits of this crate, so that the traits can change.
+mod sealed {
+    pub trait Sealed {}
+}
+
+pub use circuit::{Circuit, Permit, Status};
 pub use config::{BreakerConfig, BreakerConfigBuilder, CancelledPolicy, Mode};
-#[cfg(feature = "keyed")]
-pub use config::{KeyedConfig, KeyedConfigBuilder, Overflow};
 pub use error::{BreakerError, ControlError, Rejection, TimedOut};
-pub use fallback::{
-    Fallback, FallbackAsync, GrpcUnavailable, Http503, OnReject, Rejected, RejectionMode, ReturnError,
-};
 pub use future::ResponseFuture;
-#[cfg(feature = "keyed")]
-pub use keyed::{
-    ByRef, ByValue, KeyedBreaker, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedResponseFuture,
-    PickCircuit, Shared,
-};
 pub use layer::{BreakerLayer, WithoutClone};
 pub use machine::{CircuitState, Counts, HealthReport, Reason};
 pub use registry::CircuitRegistry;
 pub use service::Breaker;
-pub use telemetry::{LastFailure, Transition};
-#[cfg(feature = "stream")]
-pub use telemetry::{Missed, Transitions};
 #[doc(inline)]
 pub use tower_fault_classify::__internals::{Clock, ConfigError, ManualClock};
-pub use tower_fault_classify::{
-    self as fault_classify, Classify, Fault, Health, Kind, Origin, Outcome, Retryable, Rule, Verdict,
-};
+pub use tower_fault_classify::{self as fault_classify, Fault, Health, Kind, Verdict};

@@ -3,13 +3,14 @@
 use std::fmt;
 use std::task::{Context, Poll, ready};
 
+use tower_fault_classify::classifiers::Auto;
 use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
 
-use crate::body::RecordOutcome;
+use crate::body::{OnHead, RecordOutcome};
 use crate::circuit::{Arrival, Circuit, Denied, Permit, Reservation};
 use crate::error::Rejection;
-use crate::fallback::OnReject;
+use crate::fallback::{OnReject, ReturnError};
 use crate::future::ResponseFuture;
 use crate::readiness::Readiness;
 
@@ -47,7 +48,7 @@ use crate::readiness::Readiness;
 /// # Panics
 ///
 /// A panic of the inner service's `call` or of its future counts as a failure, and goes on to the caller.
-pub struct Breaker<S, C, R, B> {
+pub struct Breaker<S, C = Auto, R = ReturnError, B = OnHead> {
     inner: S,
     /// Makes a service without the reservation that this one holds.
     renew: Option<fn(&S) -> S>,

@@ -7,9 +7,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tower::{Layer, Service};
-use tower_breaker::{
-    BreakerConfig, BreakerError, CircuitState, Clock, KeyedBreakerLayer, KeyedCircuits, KeyedConfig, Overflow,
-};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig, Overflow};
+use tower_breaker::{BreakerConfig, BreakerError, CircuitState, Clock};
 
 /// A key in two forms, and whether the call is to fail.
 type Request = (u64, &'static str, bool);

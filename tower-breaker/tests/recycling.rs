@@ -1,9 +1,8 @@
 //! The storage of circuits is used again. Alone in its process: the pool is the process's.
 
 use allocation_counter::measure;
-use tower_breaker::{
-    BreakerConfig, Circuit, CircuitState, Clock, Fault, Health, Kind, Origin, Retryable, Verdict,
-};
+use tower_breaker::fault_classify::{Origin, Retryable};
+use tower_breaker::{BreakerConfig, Circuit, CircuitState, Clock, Fault, Health, Kind, Verdict};
 
 const FAILURE: Verdict =
     Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));

@@ -14,10 +14,11 @@ use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, service_fn};
+use tower_breaker::fault_classify::{Origin, Retryable};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
 use tower_breaker::{
     BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Counts, Fault, Health,
-    HealthReport, KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Mode, Origin, Permit, Retryable,
-    Verdict,
+    HealthReport, Kind, ManualClock, Mode, Permit, Verdict,
 };
 
 const FAILURE: Verdict =

@@ -12,7 +12,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tower::{ServiceBuilder, ServiceExt};
-use tower_breaker::{Counts, KeyedBreakerLayer, KeyedConfig};
+use tower_breaker::Counts;
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Health};
 use tower_jitter_retry::JitterRetryLayer;
 

@@ -1,4 +1,7 @@
-//! A call through a circuit, without tower.
+//! Futures of calls through a [`Circuit`], without tower.
+//!
+//! [`Call`] is returned by [`Circuit::call`] and [`Circuit::call_nested`], `CallWithin` by
+//! `Circuit::call_within` (feature `tokio`).
 
 #[cfg(feature = "tokio")]
 mod within;

@@ -18,7 +18,8 @@ const MAX_KEYS: RangeInclusive<usize> = 1..=100_000_000;
 /// | [`overflow`](KeyedConfigBuilder::overflow) | [`Overflow::Unguarded`] |
 ///
 /// ```
-/// use tower_breaker::{BreakerConfig, KeyedConfig, Overflow};
+/// use tower_breaker::keyed::{KeyedConfig, Overflow};
+/// use tower_breaker::BreakerConfig;
 ///
 /// let default = KeyedConfig::default();
 /// let each = BreakerConfig::builder().name("upstreams").build()?;

@@ -6,17 +6,22 @@ use std::hash::Hash;
 use std::marker::PhantomData;
 
 use super::map::{Found, KeyedCircuits};
+use crate::sealed::Sealed;
 
 /// Picks the circuit of a request. Its two kinds are [`ByValue`] and [`ByRef`].
-pub trait PickCircuit<Req, K> {
+///
+/// Sealed: these two implement it.
+pub trait PickCircuit<Req, K>: Sealed {
     /// Looks the circuit up by the request's key.
     #[doc(hidden)]
     fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> Found<K>;
 }
 
-/// Picks by a key that a closure makes; see [`KeyedBreakerLayer::new`](crate::KeyedBreakerLayer::new).
+/// Picks by a key that a closure makes; see [`KeyedBreakerLayer::new`](crate::keyed::KeyedBreakerLayer::new).
 #[derive(Clone, Copy)]
 pub struct ByValue<F>(pub(super) F);
+
+impl<F> Sealed for ByValue<F> {}
 
 impl<F, Req, K> PickCircuit<Req, K> for ByValue<F>
 where
@@ -36,7 +41,7 @@ impl<F> fmt::Debug for ByValue<F> {
 }
 
 /// Picks by a part of the request, which is made a key only if it is new; see
-/// [`KeyedBreakerLayer::by_ref`](crate::KeyedBreakerLayer::by_ref).
+/// [`KeyedBreakerLayer::by_ref`](crate::keyed::KeyedBreakerLayer::by_ref).
 pub struct ByRef<F, Q: ?Sized> {
     key: F,
     part: PhantomData<fn() -> Box<Q>>,
@@ -47,6 +52,8 @@ impl<F, Q: ?Sized> ByRef<F, Q> {
         Self { key, part: PhantomData }
     }
 }
+
+impl<F, Q: ?Sized> Sealed for ByRef<F, Q> {}
 
 impl<F, Q, Req, K> PickCircuit<Req, K> for ByRef<F, Q>
 where

@@ -30,7 +30,7 @@ use crate::telemetry::Transition;
 /// | | |
 /// |---|---|
 /// | memory | about 200 bytes a key with a `u64`, and 1 KB more of one that is or was in lazy |
-/// | how many | [`max_keys`](crate::KeyedConfigBuilder::max_keys) |
+/// | how many | [`max_keys`](crate::keyed::KeyedConfigBuilder::max_keys) |
 /// | a call by a known key | no allocation, unless its closure makes one |
 /// | its label | as the key is debugged, a text without its quotes: in [`Status`](crate::Status), [`Transition`], logs |
 ///
@@ -41,7 +41,8 @@ use crate::telemetry::Transition;
 ///
 /// ```
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_breaker::{BreakerConfig, KeyedBreakerLayer, KeyedConfig};
+/// use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
+/// use tower_breaker::BreakerConfig;
 ///
 /// // By a part of the request:
 /// fn host(request: &http::Request<()>) -> &str {

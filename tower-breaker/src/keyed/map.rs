@@ -45,7 +45,7 @@ const ATTEMPTS: u32 = 16;
 /// The holders of a circuit that no call runs through: the table and the list.
 const HOLDERS: usize = 2;
 
-/// The circuits of a [`KeyedBreakerLayer`](crate::KeyedBreakerLayer), by their keys.
+/// The circuits of a [`KeyedBreakerLayer`](crate::keyed::KeyedBreakerLayer), by their keys.
 ///
 /// A clone is another handle to the same circuits.
 pub struct KeyedCircuits<K> {

@@ -4,18 +4,19 @@ use std::fmt;
 use std::task::{Context, Poll};
 
 use tower_fault_classify::Classify;
+use tower_fault_classify::classifiers::Auto;
 use tower_service::Service;
 
 use super::core::Shared;
 use super::future::KeyedResponseFuture;
 use super::key::PickCircuit;
 use super::map::{Found, KeyedCircuits};
-use crate::body::RecordOutcome;
+use crate::body::{OnHead, RecordOutcome};
 use crate::circuit::Permit;
 use crate::error::Rejection;
-use crate::fallback::OnReject;
+use crate::fallback::{OnReject, ReturnError};
 
-/// Guards its inner service with a circuit for each key. Made by [`KeyedBreakerLayer`](crate::KeyedBreakerLayer).
+/// Guards its inner service with a circuit for each key. Made by [`KeyedBreakerLayer`](crate::keyed::KeyedBreakerLayer).
 ///
 /// # Readiness
 ///
@@ -30,7 +31,7 @@ use crate::fallback::OnReject;
 /// # Panics
 ///
 /// A panic of the inner service's `poll_ready`, of its `call` or of its future counts as a failure of its key, and goes on to the caller.
-pub struct KeyedBreaker<S, F, K, C, R, B> {
+pub struct KeyedBreaker<S, F, K, C = Auto, R = ReturnError, B = OnHead> {
     pub(super) inner: S,
     pub(super) key: F,
     pub(super) circuits: KeyedCircuits<K>,

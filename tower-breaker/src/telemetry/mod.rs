@@ -1,4 +1,13 @@
-//! What others are told, always outside every lock.
+//! Observability: transitions of circuits, as values and as a stream.
+//!
+//! | item | |
+//! |---|---|
+//! | [`Transition`] | one change of a circuit's state: observers and streams get it, a status has the last one |
+//! | [`Transitions`], [`Missed`] | a stream of transitions (feature `stream`) |
+//! | [`LastFailure`] | the last failure, if the layer keeps it |
+//!
+//! Events of `tracing` have the target `tower_breaker`: transitions at `WARN`, rejections at
+//! `DEBUG`. Observers, recorders and subscribers run outside of all locks.
 
 #[cfg_attr(not(feature = "metrics"), path = "metrics_noop.rs")]
 mod metrics;

@@ -13,10 +13,9 @@ use futures::FutureExt;
 use http::{Request, Response, StatusCode};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::fault_classify::classifiers::Auto;
-use tower_breaker::fault_classify::{CarriedVerdict, Classify, classify_response};
+use tower_breaker::fault_classify::{CarriedVerdict, Classify, Retryable, classify_response};
 use tower_breaker::{
-    BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Health, Kind, ManualClock, Rejection,
-    Retryable, Verdict,
+    BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Health, Kind, ManualClock, Rejection, Verdict,
 };
 
 fn config() -> (BreakerConfig, ManualClock) {

@@ -20,10 +20,13 @@ use http_body_util::BodyExt;
 use tokio_test::{assert_pending, assert_ready, assert_ready_ok, task};
 use tonic::{Code, Status};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_breaker::fault_classify::{ClassifiedError, ErrorChain, classify_error, classify_response};
+use tower_breaker::fault_classify::{
+    ClassifiedError, ErrorChain, Origin, Retryable, classify_error, classify_response,
+};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
 use tower_breaker::{
-    BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitRegistry, CircuitState, Fault, Health,
-    KeyedBreakerLayer, KeyedConfig, Kind, ManualClock, Mode, Origin, Rejection, Retryable, Verdict,
+    BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitRegistry, CircuitState, Fault, Health, Kind,
+    ManualClock, Mode, Rejection, Verdict,
 };
 
 use crate::support::{FAILURE, OPEN_FOR, timed};
@@ -463,7 +466,8 @@ fn fallback_async_answers_may_fail_and_is_dropped_with_call() {
 fn keyed_layer_has_same_fallbacks() {
     let key = |request: &String| request.len();
     let config = || KeyedConfig::builder(timed(BreakerConfig::builder()).0).build().unwrap();
-    let force = |circuit: Option<tower_breaker::KeyedCircuit<usize>>| circuit.unwrap().force_open().unwrap();
+    let force =
+        |circuit: Option<tower_breaker::keyed::KeyedCircuit<usize>>| circuit.unwrap().force_open().unwrap();
 
     let layer = KeyedBreakerLayer::new(config(), key).http_fallback();
     force(layer.circuits().get_or_insert(3));

@@ -12,9 +12,10 @@ use tokio_test::{assert_ready, task};
 use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Layer, Service, ServiceBuilder, service_fn};
 use tower_breaker::fault_classify::{ClassifiedError, FaultClassifyLayer, classify_error};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
+use tower_breaker::telemetry::LastFailure;
 use tower_breaker::{
-    BreakerConfig, BreakerLayer, Circuit, CircuitState, Counts, Health, HealthReport, KeyedBreakerLayer,
-    KeyedConfig, Kind, LastFailure, Reason, Verdict,
+    BreakerConfig, BreakerLayer, Circuit, CircuitState, Counts, Health, HealthReport, Kind, Reason, Verdict,
 };
 
 use crate::support::{FAILURE, refused, timed};

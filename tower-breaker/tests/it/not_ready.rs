@@ -53,8 +53,8 @@ impl Service<()> for Endpoint {
 type Guarded<S = Endpoint> = Breaker<
     S,
     tower_breaker::fault_classify::classifiers::Auto,
-    tower_breaker::ReturnError,
-    tower_breaker::OnHead,
+    tower_breaker::fallback::ReturnError,
+    tower_breaker::body::OnHead,
 >;
 
 fn config() -> BreakerConfigBuilder {
@@ -165,9 +165,9 @@ async fn neutral_probe_frees_slot() {
     assert_pending!(second.poll_ready());
     let neutral = tower_breaker::Fault::new(
         tower_breaker::Kind::Client,
-        tower_breaker::Retryable::Never,
+        tower_breaker::fault_classify::Retryable::Never,
         tower_breaker::Health::Neutral,
-        tower_breaker::Origin::Caller,
+        tower_breaker::fault_classify::Origin::Caller,
     );
     permit.record(Verdict::Fault(neutral));
     assert!(second.is_woken());

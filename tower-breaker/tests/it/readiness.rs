@@ -9,10 +9,12 @@ use std::time::Duration;
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::limit::{ConcurrencyLimit, RateLimit};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::body::OnHead;
+use tower_breaker::fallback::ReturnError;
 use tower_breaker::fault_classify::classifiers::{Auto, BoxedError};
 use tower_breaker::{
-    Breaker, BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, ManualClock, OnHead, Permit, Reason,
-    Rejection, ReturnError, Verdict,
+    Breaker, BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, ManualClock, Permit, Reason,
+    Rejection, Verdict,
 };
 use tower_test::mock::{self, Mock};
 

@@ -6,7 +6,8 @@ use axum::error_handling::HandleErrorLayer;
 use axum::http::{Request, StatusCode};
 use axum::routing::get;
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
-use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitState, Transition, Verdict};
+use tower_breaker::telemetry::Transition;
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitState, Verdict};
 
 fn two_failures() -> BreakerConfig {
     BreakerConfig::builder().consecutive_failures(2).build().unwrap()

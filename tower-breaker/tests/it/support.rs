@@ -7,9 +7,10 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tower::Service;
+use tower_breaker::fault_classify::{Origin, Retryable};
 use tower_breaker::{
     BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Fault, Health, Kind,
-    ManualClock, Origin, Retryable, Verdict,
+    ManualClock, Verdict,
 };
 
 /// A fault that counts against the server.

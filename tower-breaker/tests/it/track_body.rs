@@ -12,11 +12,11 @@ use http::{HeaderMap, Request, Response};
 use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use tower::{Layer, Service, ServiceExt};
-use tower_breaker::fault_classify::Rule;
 use tower_breaker::fault_classify::body::{BodyEnd, EndReason};
+use tower_breaker::fault_classify::{Origin, Retryable, Rule};
 use tower_breaker::{
     BreakerConfig, BreakerConfigBuilder, BreakerLayer, CancelledPolicy, Circuit, CircuitState, Clock, Fault,
-    Health, Kind, ManualClock, Origin, Reason, Retryable, Verdict,
+    Health, Kind, ManualClock, Reason, Verdict,
 };
 
 /// One step of a body.
@@ -94,8 +94,8 @@ fn tracking(
     config: BreakerConfigBuilder,
 ) -> BreakerLayer<
     tower_breaker::fault_classify::classifiers::Auto,
-    tower_breaker::ReturnError,
-    tower_breaker::OnBodyEnd,
+    tower_breaker::fallback::ReturnError,
+    tower_breaker::body::OnBodyEnd,
 > {
     BreakerLayer::new(config.build().unwrap()).track_body()
 }

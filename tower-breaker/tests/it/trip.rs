@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tower::{Layer, service_fn};
-use tower_breaker::{
-    BreakerError, CircuitState, Counts, HealthReport, KeyedBreakerLayer, KeyedConfig, Verdict,
-};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
+use tower_breaker::{BreakerError, CircuitState, Counts, HealthReport, Verdict};
 
 use crate::support::{FAILURE, answer, circuit, config, layer, send, state};
 

@@ -12,10 +12,12 @@ use http_body::{Body, Frame};
 use http_body_util::BodyExt;
 use proptest::prelude::*;
 use tower::{Layer, Service, ServiceExt};
+use tower_breaker::fault_classify::{Origin, Retryable};
+use tower_breaker::handle::CircuitRef;
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuit, KeyedConfig};
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitRef, CircuitState, Clock, Fault,
-    Health, KeyedBreakerLayer, KeyedCircuit, KeyedConfig, Kind, ManualClock, Origin, Permit, Reason,
-    Rejection, Retryable, Status, Verdict,
+    BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Fault, Health, Kind,
+    ManualClock, Permit, Reason, Rejection, Status, Verdict,
 };
 
 use crate::support::SECOND;

@@ -9,7 +9,7 @@ use std::task::{Wake, Waker};
 use metrics::{
     Counter, CounterFn, Gauge, GaugeFn, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
-use tower_breaker::Transition;
+use tower_breaker::telemetry::Transition;
 
 use super::operations::OPERATIONS;
 use super::{ARMED, RAN};

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use futures::Stream;
 use tower::{Layer, Service, service_fn};
+use tower_breaker::fault_classify::{Origin, Retryable};
+use tower_breaker::keyed::{ByValue, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedConfig, Overflow};
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerLayer, ByValue, Circuit, CircuitRegistry, Clock, Fault,
-    Health, HealthReport, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedConfig, Kind, ManualClock,
-    Mode, Origin, Overflow, Retryable, Verdict,
+    BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitRegistry, Clock, Fault, Health,
+    HealthReport, Kind, ManualClock, Mode, Verdict,
 };
 
 use super::hooks::{HostileError, HostileKey, observer, waker};

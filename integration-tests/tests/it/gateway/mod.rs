@@ -27,10 +27,8 @@ use tokio::task::{JoinHandle, yield_now};
 use tokio::time::timeout;
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
-use tower_breaker::{
-    BreakerConfig, BreakerError, BreakerLayer, Clock, KeyedBreakerLayer, KeyedCircuits, KeyedConfig,
-    ManualClock,
-};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Clock, ManualClock};
 use tower_fault_classify::upload::{UploadBody, UploadLayer};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};

@@ -21,10 +21,12 @@ use http_body_util::{BodyExt, StreamBody};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 use tower::limit::ConcurrencyLimit;
 use tower::{Layer, Service, service_fn};
+use tower_breaker::keyed::{
+    ByRef, ByValue, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedConfig, Overflow,
+};
 use tower_breaker::{
-    BreakerConfig, BreakerConfigBuilder, BreakerError, ByRef, ByValue, CancelledPolicy, CircuitState, Clock,
-    Counts, KeyedBreakerLayer, KeyedCircuit, KeyedCircuits, KeyedConfig, ManualClock, Mode, Overflow, Reason,
-    Verdict,
+    BreakerConfig, BreakerConfigBuilder, BreakerError, CancelledPolicy, CircuitState, Clock, Counts,
+    ManualClock, Mode, Reason, Verdict,
 };
 
 use crate::support::{FAILURE, FAULT, NEUTRAL, OPEN_FOR, SECOND, answer, config};
@@ -356,7 +358,7 @@ fn keyed_transition_has_label_of_key() {
     let told = Arc::new(Mutex::new(Vec::new()));
     for note in ["layer", "circuits"] {
         let told = Arc::clone(&told);
-        let observer = move |transition: &tower_breaker::Transition| {
+        let observer = move |transition: &tower_breaker::telemetry::Transition| {
             let key = transition.key.as_deref().map(str::to_owned);
             told.lock().unwrap().push((note, transition.circuit, key.unwrap(), transition.to));
         };

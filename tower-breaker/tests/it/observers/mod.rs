@@ -19,10 +19,12 @@ use std::time::{Duration, SystemTime};
 use futures::{FutureExt, StreamExt};
 use tokio_test::{assert_pending, assert_ready, task};
 use tower::{Layer, Service, service_fn};
+use tower_breaker::fault_classify::{Origin, Retryable};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig, Overflow};
+use tower_breaker::telemetry::{Transition, Transitions};
 use tower_breaker::{
-    BreakerLayer, Circuit, CircuitRegistry, CircuitState, Clock, Fault, Health, HealthReport,
-    KeyedBreakerLayer, KeyedConfig, Kind, Mode, Origin, Overflow, Reason, Retryable, Transition, Transitions,
-    Verdict,
+    BreakerLayer, Circuit, CircuitRegistry, CircuitState, Clock, Fault, Health, HealthReport, Kind, Mode,
+    Reason, Verdict,
 };
 
 use crate::support::{NEUTRAL, OPEN_FOR, SECOND, circuit, config, state, timed};

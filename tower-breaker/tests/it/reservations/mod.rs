@@ -15,10 +15,12 @@ use tokio::time::{Instant, sleep};
 use tokio_test::{assert_pending, assert_ready_err, assert_ready_ok, task};
 use tower::limit::{ConcurrencyLimit, GlobalConcurrencyLimitLayer};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
+use tower_breaker::body::OnHead;
+use tower_breaker::fallback::ReturnError;
 use tower_breaker::fault_classify::classifiers::{Auto, BoxedError};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
 use tower_breaker::{
-    Breaker, BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock,
-    KeyedBreakerLayer, KeyedConfig, Mode, OnHead, Rejection, ReturnError,
+    Breaker, BreakerConfig, BreakerConfigBuilder, BreakerLayer, Circuit, CircuitState, Clock, Mode, Rejection,
 };
 use tower_test::mock::{self, Mock, Spawn};
 
