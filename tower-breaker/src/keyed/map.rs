@@ -348,7 +348,7 @@ impl<K> KeyedCircuits<K> {
     }
 
     /// The circuit that keys share which find no room, once there was one: see [`Overflow::Shared`]. Its label is `(overflow)`, its key the first that
-    /// found none; [`all`](Self::all) leaves it out.
+    /// found none; [`circuits`](Self::circuits) leaves it out.
     pub fn overflow(&self) -> Option<KeyedCircuit<K>> {
         let Inner { overflow, guards_overflow, .. } = &*self.inner;
         let core = overflow.circuit.get().filter(|_| *guards_overflow)?;
