@@ -13,7 +13,7 @@ use std::error::Error;
 use std::fmt;
 use std::marker::PhantomData;
 
-use tower_fault_classify::__internals::{error_chain, text_of, type_name_of};
+use tower_fault_classify::__internals::{error_chain, error_text, error_type_name};
 use tower_fault_classify::body::{BodyEnd, EndReason};
 use tower_fault_classify::classifiers::{AsError, TypedError};
 use tower_fault_classify::{ClassifiedError, Classify, Fault, Health, Outcome, Verdict};
@@ -144,7 +144,7 @@ where
 fn cause_type(error: &(dyn Error + 'static)) -> Option<&'static str> {
     let names = error_chain(error).filter_map(|error| match error.downcast_ref::<ClassifiedError>() {
         Some(judged) => judged.source_type(),
-        None => type_name_of(error),
+        None => error_type_name(error),
     });
     // What was boxed before it was judged has no type of its own any more.
     names.reduce(|outer, inner| if inner.contains("dyn ") { outer } else { inner })
@@ -158,7 +158,7 @@ fn text(error: &(dyn Error + 'static)) -> String {
     };
     let mut whole = String::new();
     for error in error_chain(error).filter(|error| !is_wrapper(*error)) {
-        let text = text_of(error);
+        let text = error_text(error);
         if whole.is_empty() {
             whole = text;
         } else if !whole.ends_with(&text) {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::Readable;
+use tower_fault_classify::__internals::DisplayDuration;
 use tower_fault_classify::{ClassifiedError, Fault, Health, Kind, Origin, Retryable};
 
 use crate::label::Label;
@@ -127,7 +127,7 @@ fn write_rejection(f: &mut fmt::Formatter<'_>, rejection: &Rejection, key: Optio
     let retry_after = rejection.retry_after();
     write!(f, " is {}", condition(rejection.state, retry_after.is_some()))?;
     match retry_after {
-        Some(delay) => write!(f, "; retry after {}", Readable(delay)),
+        Some(delay) => write!(f, "; retry after {}", DisplayDuration(delay)),
         None => Ok(()),
     }
 }
@@ -317,7 +317,7 @@ impl TimedOut {
 
 impl fmt::Display for TimedOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "call timed out after {}", Readable(self.after))
+        write!(f, "call timed out after {}", DisplayDuration(self.after))
     }
 }
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
-use tower_fault_classify::__internals::pushback;
+use tower_fault_classify::__internals::pushback_value;
 use tower_fault_classify::CarriedVerdict;
 use tower_fault_classify::classifiers::{BoxedError, TypedError};
 
@@ -290,7 +290,8 @@ fn grpc_unavailable<B>(rejection: &Rejection, body: B) -> Response<B> {
     if let Ok(message) = HeaderValue::try_from(grpc_message(&rejection.public_text())) {
         headers.insert(HeaderName::from_static("grpc-message"), message);
     }
-    headers.insert(HeaderName::from_static("grpc-retry-pushback-ms"), pushback(rejection.retry_after()));
+    headers
+        .insert(HeaderName::from_static("grpc-retry-pushback-ms"), pushback_value(rejection.retry_after()));
     mark(response, rejection)
 }
 

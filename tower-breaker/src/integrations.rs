@@ -42,7 +42,7 @@ mod axum {
 #[cfg(feature = "tonic")]
 mod tonic {
     use tonic::Status;
-    use tower_fault_classify::__internals::pushback;
+    use tower_fault_classify::__internals::pushback_value;
 
     use crate::error::{BreakerError, Rejection, TimedOut};
 
@@ -50,7 +50,7 @@ mod tonic {
     impl From<Rejection> for Status {
         fn from(rejection: Rejection) -> Self {
             let mut status = Self::unavailable(rejection.public_text());
-            let pushback = pushback(rejection.retry_after());
+            let pushback = pushback_value(rejection.retry_after());
             // It is digits, perhaps after a sign.
             if let Ok(pushback) = pushback.to_str().unwrap_or_default().parse() {
                 status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);

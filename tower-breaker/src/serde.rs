@@ -12,7 +12,8 @@ use ::serde::de::{Error as _, MapAccess};
 use ::serde::ser::SerializeStruct;
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tower_fault_classify::__internals::settings::{
-    Fields, Flag, Human, Number, OrNone, Scalar, Setting, Text, Time, Whole, Word, read_table,
+    Bool, Choice, DurationIn, Fields, Float, HumanDuration, Integer, OrNone, Scalar, Setting, Text,
+    read_table,
 };
 use tower_fault_classify::Fault;
 
@@ -79,8 +80,8 @@ const FIELDS: [&str; 17] = [
     "mode",
 ];
 
-const MODES: Word<Mode> =
-    Word(&[("enforce", Mode::Enforce), ("observe_only", Mode::ObserveOnly), ("disabled", Mode::Disabled)]);
+const MODES: Choice<Mode> =
+    Choice(&[("enforce", Mode::Enforce), ("observe_only", Mode::ObserveOnly), ("disabled", Mode::Disabled)]);
 
 /// Any count, and none.
 const COUNTS: RangeInclusive<u32> = 0..=u32::MAX;
@@ -111,38 +112,38 @@ impl Setting for Config {
             builder = match &*name {
                 "name" => builder.name(fields.value(Text)?),
                 "consecutive_failures" => {
-                    builder.consecutive_failures(fields.value(OrNone(Whole(COUNTS)))?.unwrap_or(0))
+                    builder.consecutive_failures(fields.value(OrNone(Integer(COUNTS)))?.unwrap_or(0))
                 }
-                "failure_rate" => builder.failure_rate(fields.value(OrNone(Number(SHARES)))?),
+                "failure_rate" => builder.failure_rate(fields.value(OrNone(Float(SHARES)))?),
                 "slow_call_rate" => match fields.value(OrNone(SlowCallRate))? {
-                    Some(SlowCallRateTable { threshold: Human(threshold), rate }) => {
+                    Some(SlowCallRateTable { threshold: HumanDuration(threshold), rate }) => {
                         builder.slow_call_rate(threshold, rate)
                     }
                     None => builder,
                 },
-                "minimum_calls" => builder.minimum_calls(fields.value(Whole(AT_LEAST_ONE))?),
+                "minimum_calls" => builder.minimum_calls(fields.value(Integer(AT_LEAST_ONE))?),
                 "time_window" => {
-                    time_window = Some(fields.value(Time(DURATIONS))?);
+                    time_window = Some(fields.value(DurationIn(DURATIONS))?);
                     builder
                 }
                 "count_window" => {
-                    count_window = Some(fields.value(Whole(WINDOW_CALLS))?);
+                    count_window = Some(fields.value(Integer(WINDOW_CALLS))?);
                     builder
                 }
                 "cancelled" => builder.cancelled(fields.value(AbandonedCalls)?),
-                "open_for" => builder.open_for(fields.value(Time(DURATIONS))?),
+                "open_for" => builder.open_for(fields.value(DurationIn(DURATIONS))?),
                 "open_backoff" => match fields.value(OrNone(OpenBackoff))? {
-                    Some(OpenBackoffTable { multiplier, max: Human(max) }) => {
+                    Some(OpenBackoffTable { multiplier, max: HumanDuration(max) }) => {
                         builder.open_backoff(multiplier, max)
                     }
                     None => builder,
                 },
-                "open_jitter" => builder.open_jitter(fields.value(OrNone(Number(SHARES)))?.unwrap_or(0.0)),
-                "open_until_reset" if fields.value(Flag)? => builder.open_until_reset(),
+                "open_jitter" => builder.open_jitter(fields.value(OrNone(Float(SHARES)))?.unwrap_or(0.0)),
+                "open_until_reset" if fields.value(Bool)? => builder.open_until_reset(),
                 "open_until_reset" => builder,
-                "probes" => builder.probes(fields.value(Whole(PROBES))?),
-                "successes_to_close" => builder.successes_to_close(fields.value(Whole(AT_LEAST_ONE))?),
-                "probe_lease" => builder.probe_lease(fields.value(Time(DURATIONS))?),
+                "probes" => builder.probes(fields.value(Integer(PROBES))?),
+                "successes_to_close" => builder.successes_to_close(fields.value(Integer(AT_LEAST_ONE))?),
+                "probe_lease" => builder.probe_lease(fields.value(DurationIn(DURATIONS))?),
                 "slow_start" => builder.slow_start(fields.value(OrNone(RampTime))?.unwrap_or_default()),
                 "mode" => builder.mode(fields.value(MODES)?),
                 _ => return Err(fields.unknown(&name, &FIELDS)),
@@ -167,7 +168,7 @@ struct SlowCallRate;
 
 #[derive(Serialize)]
 struct SlowCallRateTable {
-    threshold: Human,
+    threshold: HumanDuration,
     rate: f64,
 }
 
@@ -189,8 +190,8 @@ impl Setting for SlowCallRate {
         let (mut threshold, mut rate) = (None, None);
         while let Some(name) = fields.next_name()? {
             match &*name {
-                "threshold" => threshold = Some(Human(fields.value(Time(DURATIONS))?)),
-                "rate" => rate = Some(fields.value(Number(SHARES))?),
+                "threshold" => threshold = Some(HumanDuration(fields.value(DurationIn(DURATIONS))?)),
+                "rate" => rate = Some(fields.value(Float(SHARES))?),
                 _ => return Err(fields.unknown(&name, &["threshold", "rate"])),
             }
         }
@@ -205,7 +206,7 @@ struct OpenBackoff;
 #[derive(Serialize)]
 struct OpenBackoffTable {
     multiplier: f64,
-    max: Human,
+    max: HumanDuration,
 }
 
 impl Setting for OpenBackoff {
@@ -226,8 +227,8 @@ impl Setting for OpenBackoff {
         let (mut multiplier, mut max) = (None, None);
         while let Some(name) = fields.next_name()? {
             match &*name {
-                "multiplier" => multiplier = Some(fields.value(Number(GROWTH))?),
-                "max" => max = Some(Human(fields.value(Time(DURATIONS))?)),
+                "multiplier" => multiplier = Some(fields.value(Float(GROWTH))?),
+                "max" => max = Some(HumanDuration(fields.value(DurationIn(DURATIONS))?)),
                 _ => return Err(fields.unknown(&name, &["multiplier", "max"])),
             }
         }
@@ -236,7 +237,7 @@ impl Setting for OpenBackoff {
     }
 }
 
-const CANCELLED: Word<CancelledPolicy> = Word(&[
+const CANCELLED: Choice<CancelledPolicy> = Choice(&[
     ("if_none_completes", CancelledPolicy::IfNoneCompletes),
     ("ignore", CancelledPolicy::Ignore),
     ("failure", CancelledPolicy::Failure),
@@ -262,8 +263,8 @@ impl Setting for AbandonedCalls {
     ) -> Result<Option<CancelledPolicy>, A::Error> {
         match fields.next_name()?.as_deref() {
             Some("failure_after") => {
-                let after = fields.value(Time(DURATIONS))?;
-                fields.only(CancelledPolicy::FailureAfter(after))
+                let after = fields.value(DurationIn(DURATIONS))?;
+                fields.single(CancelledPolicy::FailureAfter(after))
             }
             Some(name) => Err(fields.unknown(name, &["failure_after"])),
             None => Ok(None),
@@ -278,12 +279,12 @@ impl Setting for RampTime {
     type Value = Duration;
 
     fn allowed(&self) -> String {
-        Time(DURATIONS).allowed()
+        DurationIn(DURATIONS).allowed()
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<Duration> {
-        let zero = Time(Duration::ZERO..=Duration::ZERO).scalar(given);
-        zero.or_else(|| Time(DURATIONS).scalar(given))
+        let zero = DurationIn(Duration::ZERO..=Duration::ZERO).scalar(given);
+        zero.or_else(|| DurationIn(DURATIONS).scalar(given))
     }
 }
 
@@ -337,8 +338,8 @@ impl Serialize for BreakerConfig {
     }
 }
 
-const fn human(nanos: u64) -> Human {
-    Human(Duration::from_nanos(nanos))
+const fn human(nanos: u64) -> HumanDuration {
+    HumanDuration(Duration::from_nanos(nanos))
 }
 
 struct WrittenAbandoned(Cancelled);

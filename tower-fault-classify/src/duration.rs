@@ -7,9 +7,9 @@ use std::time::Duration;
 /// `1 ms`.
 #[derive(Clone, Copy, Debug)]
 #[allow(unreachable_pub, reason = "the feature `__internals` exports it")]
-pub struct Readable(pub Duration);
+pub struct DisplayDuration(pub Duration);
 
-impl fmt::Display for Readable {
+impl fmt::Display for DisplayDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nanos = self.0.as_nanos();
         let rounded = |unit: u128| nanos.saturating_add(unit / 2) / unit;
@@ -45,8 +45,8 @@ mod tests {
             (90_500_000_000, "91 s"),
         ];
         for (nanos, text) in texts {
-            assert_eq!(Readable(Duration::from_nanos(nanos)).to_string(), text, "{nanos}");
+            assert_eq!(DisplayDuration(Duration::from_nanos(nanos)).to_string(), text, "{nanos}");
         }
-        assert_eq!(Readable(Duration::MAX).to_string(), "18446744073709551616 s");
+        assert_eq!(DisplayDuration(Duration::MAX).to_string(), "18446744073709551616 s");
     }
 }

@@ -12,12 +12,12 @@ use std::sync::OnceLock;
 use std::sync::{Mutex, PoisonError};
 
 #[cfg(feature = "tonic")]
-use crate::duration::Readable;
+use crate::duration::DisplayDuration;
 use crate::fault::Fault;
 #[cfg(feature = "tonic")]
 use crate::fault::{Kind, Retryable};
 #[cfg(feature = "tonic")]
-use crate::grpc::pushback;
+use crate::grpc::pushback_value;
 
 /// An error of any type.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
@@ -228,13 +228,13 @@ fn rejected(fault: &Fault, cause: &Cause) -> tonic::Status {
         _ => "a layer on this side rejected the call".to_owned(),
     };
     let mut status = match fault.retry_after() {
-        Some(delay) => tonic::Status::unavailable(format!("{text}; retry after {}", Readable(delay))),
+        Some(delay) => tonic::Status::unavailable(format!("{text}; retry after {}", DisplayDuration(delay))),
         None => tonic::Status::unavailable(text),
     };
     let delay = fault.retry_after();
     // A server that hands the status on tells its own client the same.
     if (delay.is_some() || fault.retryable() == Retryable::Never)
-        && let Ok(pushback) = pushback(delay).to_str().unwrap_or_default().parse()
+        && let Ok(pushback) = pushback_value(delay).to_str().unwrap_or_default().parse()
     {
         status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
     }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::duration::Readable;
+use crate::duration::DisplayDuration;
 
 /// What a call came to.
 ///
@@ -177,7 +177,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (origin: {})", self.kind, self.origin)?;
         match self.retry_after {
-            Some(delay) if !delay.is_zero() => write!(f, ", retry after {}", Readable(delay)),
+            Some(delay) if !delay.is_zero() => write!(f, ", retry after {}", DisplayDuration(delay)),
             _ => Ok(()),
         }
     }

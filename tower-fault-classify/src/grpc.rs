@@ -23,7 +23,7 @@ pub(crate) const UNKNOWN: u32 = 2;
 /// The time to wait as gRPC tells it (gRFC A6, `grpc-retry-pushback-ms`): milliseconds, rounded up, and -1 for who should not try again.
 #[cfg(any(feature = "__internals", feature = "tonic"))]
 #[allow(unreachable_pub, reason = "the feature `__internals` exports it")]
-pub fn pushback(delay: Option<Duration>) -> HeaderValue {
+pub fn pushback_value(delay: Option<Duration>) -> HeaderValue {
     // Implementations read an `int32`.
     let millis = delay
         .and_then(|delay| i32::try_from(delay.as_nanos().div_ceil(1_000_000).min(i32::MAX as u128)).ok());
@@ -127,7 +127,7 @@ mod tests {
     #[cfg(feature = "__internals")]
     #[test]
     fn pushback_rounds_up_to_milliseconds_and_negative_means_never() {
-        let text = |delay| pushback(delay).to_str().unwrap().to_owned();
+        let text = |delay| pushback_value(delay).to_str().unwrap().to_owned();
         assert_eq!(text(Some(Duration::from_nanos(1))), "1");
         assert_eq!(text(Some(Duration::from_micros(1_500))), "2");
         assert_eq!(text(Some(Duration::MAX)), "2147483647");

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tokio::runtime::Handle;
 use tokio::time::Sleep;
-use tower_fault_classify::__internals::Waiting;
+use tower_fault_classify::__internals::UploadGuard;
 use tower_fault_classify::classifiers::{Auto, ResponseCoverage};
 use tower_fault_classify::{Classify, Verdict, is_grpc_committed};
 use tower_service::Service;
@@ -347,12 +347,12 @@ fn upload_guard<S, Req, Q: Resend<Req>>(
     replayable: &Replayable<S, Q::Saved>,
     resend: &Q,
     call: &AttemptState,
-) -> Option<Waiting> {
+) -> Option<UploadGuard> {
     let Replayable::Yes { saved: Some(saved), .. } = replayable else { return None };
     if !call.tracks_uploads() {
         return None;
     }
-    resend.is_waiting(saved).map(Waiting::enter)
+    resend.is_waiting(saved).map(UploadGuard::enter)
 }
 
 /// The URL of the request, if it can be sent again.

@@ -8,7 +8,8 @@ use ::serde::ser::{Error as _, SerializeStruct};
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 use http::HeaderName;
 use tower_fault_classify::__internals::settings::{
-    Fields, Flag, Human, Number, OrNone, Scalar, Setting, Texts, Time, Whole, Word, read_table,
+    Bool, Choice, DurationIn, Fields, Float, HumanDuration, Integer, OrNone, Scalar, Setting, TextList,
+    read_table,
 };
 
 use crate::backoff::{Backoff, Jitter};
@@ -44,21 +45,21 @@ const TIME_RANGE: RangeInclusive<Duration> = Duration::ZERO..=MAX_DURATION;
 
 const COUNT_RANGE: RangeInclusive<u32> = 0..=u32::MAX;
 
-const SAFETIES: Word<RetrySafety> = Word(&[
+const SAFETIES: Choice<RetrySafety> = Choice(&[
     ("by_request", RetrySafety::ByRequest),
     ("by_method", RetrySafety::ByMethod),
     ("always", RetrySafety::Always),
     ("never", RetrySafety::Never),
 ]);
 
-const LEVELS: Word<NonIdempotent> = Word(&[
+const LEVELS: Choice<NonIdempotent> = Choice(&[
     ("never", NonIdempotent::Never),
     ("unsent", NonIdempotent::Unsent),
     ("unsent_or_refused", NonIdempotent::UnsentOrRefused),
 ]);
 
 /// The jitters without a parameter.
-const JITTERS: Word<Jitter> = Word(&[
+const JITTERS: Choice<Jitter> = Choice(&[
     ("none", Jitter::None),
     ("full", Jitter::Full),
     ("equal", Jitter::Equal),
@@ -84,30 +85,30 @@ impl Setting for Policy {
         let mut builder = RetryPolicy::builder();
         while let Some(name) = fields.next_name()? {
             builder = match &*name {
-                "max_attempts" => builder.max_attempts(fields.value(Whole(ATTEMPT_RANGE))?),
-                "initial_backoff" => builder.initial_backoff(fields.value(Time(TIME_RANGE))?),
-                "backoff_multiplier" => builder.backoff_multiplier(fields.value(Number(MULTIPLIER_RANGE))?),
-                "max_backoff" => builder.max_backoff(fields.value(Time(TIME_RANGE))?),
+                "max_attempts" => builder.max_attempts(fields.value(Integer(ATTEMPT_RANGE))?),
+                "initial_backoff" => builder.initial_backoff(fields.value(DurationIn(TIME_RANGE))?),
+                "backoff_multiplier" => builder.backoff_multiplier(fields.value(Float(MULTIPLIER_RANGE))?),
+                "max_backoff" => builder.max_backoff(fields.value(DurationIn(TIME_RANGE))?),
                 "jitter" => builder.jitter(fields.value(AnyJitter)?),
-                "max_elapsed" => builder.max_elapsed(fields.value(OrNone(Time(TIME_RANGE)))?),
-                "max_retry_after" => builder.max_retry_after(fields.value(Time(TIME_RANGE))?),
+                "max_elapsed" => builder.max_elapsed(fields.value(OrNone(DurationIn(TIME_RANGE)))?),
+                "max_retry_after" => builder.max_retry_after(fields.value(DurationIn(TIME_RANGE))?),
                 "safety" => builder.safety(fields.value(SAFETIES)?),
                 "non_idempotent" => builder.non_idempotent(fields.value(LEVELS)?),
-                "follows_redirects" => builder.follows_redirects(fields.value(Flag)?),
+                "follows_redirects" => builder.follows_redirects(fields.value(Bool)?),
                 "budget" => builder.budget(fields.value(OrNone(AnyBudget))?),
                 "seed" => match fields.value(OrNone(Seed))? {
                     Some(seed) => builder.seed(seed),
                     None => builder,
                 },
-                "replay_limit" => builder.replay_limit(fields.value(Whole(REPLAY_LIMIT_RANGE))?),
-                "idempotent_methods" => builder.idempotent_methods(fields.value(Texts)?),
-                "marker" => builder.marker(fields.value(Flag)?),
+                "replay_limit" => builder.replay_limit(fields.value(Integer(REPLAY_LIMIT_RANGE))?),
+                "idempotent_methods" => builder.idempotent_methods(fields.value(TextList)?),
+                "marker" => builder.marker(fields.value(Bool)?),
                 "marker_header" => match fields.value(OrNone(Header))? {
                     Some(header) => builder.marker_header(header),
                     None => builder,
                 },
-                "remove_marker" => builder.remove_marker(fields.value(Flag)?),
-                "track_uploads" => builder.track_uploads(fields.value(Flag)?),
+                "remove_marker" => builder.remove_marker(fields.value(Bool)?),
+                "track_uploads" => builder.track_uploads(fields.value(Bool)?),
                 _ => return Err(fields.unknown(&name, &FIELDS)),
             };
         }
@@ -135,14 +136,14 @@ impl Setting for AnyJitter {
     fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Jitter>, A::Error> {
         const NAMES: [&str; 4] = ["proportional", "additive", "cenkalti_proportional", "tenacity_additive"];
         let jitter = match fields.next_name()?.as_deref() {
-            Some("proportional") => Jitter::Proportional(fields.value(Number(SHARE_RANGE))?),
-            Some("additive") => Jitter::Additive(fields.value(Time(TIME_RANGE))?),
-            Some("cenkalti_proportional") => Jitter::CenkaltiProportional(fields.value(Number(SHARE_RANGE))?),
-            Some("tenacity_additive") => Jitter::TenacityAdditive(fields.value(Time(TIME_RANGE))?),
+            Some("proportional") => Jitter::Proportional(fields.value(Float(SHARE_RANGE))?),
+            Some("additive") => Jitter::Additive(fields.value(DurationIn(TIME_RANGE))?),
+            Some("cenkalti_proportional") => Jitter::CenkaltiProportional(fields.value(Float(SHARE_RANGE))?),
+            Some("tenacity_additive") => Jitter::TenacityAdditive(fields.value(DurationIn(TIME_RANGE))?),
             Some(name) => return Err(fields.unknown(name, &NAMES)),
             None => return Ok(None),
         };
-        fields.only(jitter)
+        fields.single(jitter)
     }
 }
 
@@ -168,7 +169,7 @@ impl Setting for AnyBudget {
             Some(name) => return Err(fields.unknown(name, &["window", "grpc", "aws"])),
             None => return Ok(None),
         };
-        fields.only(budget)
+        fields.single(budget)
     }
 }
 
@@ -189,13 +190,13 @@ impl Setting for WindowBudget {
         let mut builder = Budget::window();
         while let Some(name) = fields.next_name()? {
             builder = match &*name {
-                "ratio" => builder.ratio(fields.value(Number(RATIO_RANGE))?),
-                "min_per_second" => builder.min_per_second(fields.value(Whole(COUNT_RANGE))?),
-                "span" => builder.span(fields.value(Time(SPAN_RANGE))?),
+                "ratio" => builder.ratio(fields.value(Float(RATIO_RANGE))?),
+                "min_per_second" => builder.min_per_second(fields.value(Integer(COUNT_RANGE))?),
+                "span" => builder.span(fields.value(DurationIn(SPAN_RANGE))?),
                 _ => return Err(fields.unknown(&name, &["ratio", "min_per_second", "span"])),
             };
         }
-        builder.build().map(Some).map_err(|error| fields.refused(&error))
+        builder.build().map(Some).map_err(|error| fields.invalid(&error))
     }
 }
 
@@ -216,12 +217,12 @@ impl Setting for GrpcBudget {
         let mut builder = Budget::grpc();
         while let Some(name) = fields.next_name()? {
             builder = match &*name {
-                "max_tokens" => builder.max_tokens(fields.value(Whole(GRPC_TOKEN_RANGE))?),
-                "ratio" => builder.ratio(fields.value(Number(GRPC_RATIO_RANGE))?),
+                "max_tokens" => builder.max_tokens(fields.value(Integer(GRPC_TOKEN_RANGE))?),
+                "ratio" => builder.ratio(fields.value(Float(GRPC_RATIO_RANGE))?),
                 _ => return Err(fields.unknown(&name, &["max_tokens", "ratio"])),
             };
         }
-        builder.build().map(Some).map_err(|error| fields.refused(&error))
+        builder.build().map(Some).map_err(|error| fields.invalid(&error))
     }
 }
 
@@ -242,17 +243,17 @@ impl Setting for AwsBudget {
         let mut builder = Budget::aws();
         while let Some(name) = fields.next_name()? {
             builder = match &*name {
-                "capacity" => builder.capacity(fields.value(Whole(TOKEN_RANGE))?),
-                "cost" => builder.cost(fields.value(Whole(TOKEN_RANGE))?),
-                "timeout_cost" => builder.timeout_cost(fields.value(Whole(TOKEN_RANGE))?),
-                "increment" => builder.increment(fields.value(Whole(0..=*TOKEN_RANGE.end()))?),
+                "capacity" => builder.capacity(fields.value(Integer(TOKEN_RANGE))?),
+                "cost" => builder.cost(fields.value(Integer(TOKEN_RANGE))?),
+                "timeout_cost" => builder.timeout_cost(fields.value(Integer(TOKEN_RANGE))?),
+                "increment" => builder.increment(fields.value(Integer(0..=*TOKEN_RANGE.end()))?),
                 _ => {
                     let known = ["capacity", "cost", "timeout_cost", "increment"];
                     return Err(fields.unknown(&name, &known));
                 }
             };
         }
-        builder.build().map(Some).map_err(|error| fields.refused(&error))
+        builder.build().map(Some).map_err(|error| fields.invalid(&error))
     }
 }
 
@@ -357,8 +358,8 @@ impl Serialize for RetryPolicy {
     }
 }
 
-const fn human(nanos: u64) -> Human {
-    Human(Duration::from_nanos(nanos))
+const fn human(nanos: u64) -> HumanDuration {
+    HumanDuration(Duration::from_nanos(nanos))
 }
 
 struct WrittenJitter(Jitter);
@@ -367,9 +368,9 @@ impl Serialize for WrittenJitter {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         match self.0 {
             Jitter::Proportional(share) => to.collect_map([("proportional", share)]),
-            Jitter::Additive(most) => to.collect_map([("additive", Human(most))]),
+            Jitter::Additive(most) => to.collect_map([("additive", HumanDuration(most))]),
             Jitter::CenkaltiProportional(share) => to.collect_map([("cenkalti_proportional", share)]),
-            Jitter::TenacityAdditive(most) => to.collect_map([("tenacity_additive", Human(most))]),
+            Jitter::TenacityAdditive(most) => to.collect_map([("tenacity_additive", HumanDuration(most))]),
             word => JITTERS.of(&word).serialize(to),
         }
     }

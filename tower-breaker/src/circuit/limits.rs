@@ -3,7 +3,7 @@
 //! A sequence lock: the turn is odd while the words are written. Who reads looks at the turn before and after; if it was odd or has moved,
 //! he takes the circuit's lock, which keeps writers out, and reads again. So nobody ever acts on half of a configuration.
 
-use tower_fault_classify::__internals::Buckets;
+use tower_fault_classify::__internals::TimeBuckets;
 use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, fence};
 
 use super::window::WindowSpan;
@@ -104,7 +104,7 @@ fn load(word: &AtomicU64) -> u64 {
 }
 
 fn pack(Limits { span, trip }: &Limits) -> [u64; WORDS] {
-    let [scale, offset] = span.buckets.words();
+    let [scale, offset] = span.buckets.to_words();
     let counts = (u64::from(trip.consecutive_failures) << 32) | u64::from(trip.minimum_calls);
     let slow = trip.slow.unwrap_or(SlowCallLimits { from: 0, rate: f64::NAN });
     let cancelled = match trip.cancelled {
@@ -156,7 +156,7 @@ fn unpack(
 
 #[inline]
 const fn unpack_span([scale, offset, calls]: [u64; 3]) -> WindowSpan {
-    WindowSpan { buckets: Buckets::from_words([scale, offset]), calls: calls as u32 }
+    WindowSpan { buckets: TimeBuckets::from_words([scale, offset]), calls: calls as u32 }
 }
 
 #[cfg(all(test, not(loom_models)))]
@@ -176,7 +176,7 @@ mod tests {
         let span = (1..u64::MAX, any::<u32>());
         (span, any::<(u32, u32)>(), proptest::option::of(0.0..=1.0), slow, cancelled).prop_map(
             |((span, calls), (consecutive_failures, minimum_calls), failure_rate, slow, cancelled)| Limits {
-                span: WindowSpan { buckets: Buckets::of(span), calls },
+                span: WindowSpan { buckets: TimeBuckets::new(span), calls },
                 trip: TripLimits {
                     consecutive_failures,
                     minimum_calls,
@@ -210,7 +210,7 @@ mod models {
 
     fn limits(number: u32) -> Limits {
         Limits {
-            span: WindowSpan { buckets: Buckets::of(1_000_000), calls: number },
+            span: WindowSpan { buckets: TimeBuckets::new(1_000_000), calls: number },
             trip: TripLimits {
                 consecutive_failures: number,
                 failure_rate: None,

@@ -30,7 +30,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::{ConfigError, Recycled, Striped};
+use tower_fault_classify::__internals::{ConfigError, PoolHandle, StripedCounter};
 
 use self::core::Snapshot;
 use crate::config::BreakerConfig;
@@ -65,7 +65,7 @@ impl Circuit {
     /// A closed circuit with an empty window.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
-        let owner = Recycled::take(|| Core::new(config.clock(), Striped::new(), &config.circuit));
+        let owner = PoolHandle::acquire(|| Core::new(config.clock(), StripedCounter::new(), &config.circuit));
         owner.adopt(&config.circuit, config.clock.unwrap_or_default());
         Self { owner, name: config.name() }
     }
@@ -77,7 +77,7 @@ impl Circuit {
 
     #[inline]
     pub(crate) fn admit_closed(&self) -> Option<Permit> {
-        Permit::acquire_closed(self.owner.forever())
+        Permit::acquire_closed(self.owner.as_static())
     }
 
     /// Tells `observer` of every change of the circuit's state, beside those who are told already.
@@ -129,7 +129,7 @@ impl Circuit {
     }
 
     pub(crate) fn permit_if_closed(&self) -> Option<Permit> {
-        Permit::if_closed(self.owner.forever())
+        Permit::if_closed(self.owner.as_static())
     }
 
     /// For how many nanoseconds the circuit is open and refuses calls, if that is known without a
@@ -158,12 +158,12 @@ impl Circuit {
     /// little behind.
     #[inline]
     fn with_slack(&self, left: u64) -> Duration {
-        Duration::from_nanos(left) + self.owner.clock().slack()
+        Duration::from_nanos(left) + self.owner.clock().resolution()
     }
 
     #[inline]
     pub(crate) fn core(&self) -> &'static Core {
-        self.owner.forever()
+        self.owner.as_static()
     }
 }
 
@@ -186,7 +186,7 @@ impl<R: CircuitRef> Circuit<R> {
 
     /// Where the circuit stands, and what it counts.
     pub fn status(&self) -> Status {
-        Status::of(self.name, self.owner.key(), self.owner.snapshot(), self.owner.clock().slack())
+        Status::of(self.name, self.owner.key(), self.owner.snapshot(), self.owner.clock().resolution())
     }
 
     /// Asks to begin a call.
@@ -385,11 +385,11 @@ mod tests {
     #[test]
     fn a_rejection_adds_what_the_clock_may_be_behind() {
         for clock in [Clock::coarse(), Clock::precise()] {
-            let slack = clock.slack();
+            let slack = clock.resolution();
             let circuit = Circuit::new(BreakerConfig::builder().clock(clock).build().unwrap());
             let rejection = circuit.rejection(Denied { state: CircuitState::Open, left: Some(7) });
             assert_eq!(rejection.retry_after(), Some(Duration::from_nanos(7) + slack));
         }
-        assert_eq!(Clock::coarse().slack().is_zero(), cfg!(not(target_os = "linux")));
+        assert_eq!(Clock::coarse().resolution().is_zero(), cfg!(not(target_os = "linux")));
     }
 }

@@ -6,7 +6,7 @@ use std::ops::Deref;
 #[cfg(feature = "keyed")]
 use std::task::Waker;
 
-use tower_fault_classify::__internals::Recycled;
+use tower_fault_classify::__internals::PoolHandle;
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::core::{Admission, CallDuration, Core, Denied};
@@ -56,13 +56,13 @@ impl sealed::Sealed for Static {}
 
 impl CircuitRef for Static {
     type Store = Single;
-    type Owner = Recycled<Core>;
+    type Owner = PoolHandle<Core>;
 
     const HANDLE: &'static str = "Circuit";
 
     #[inline]
-    fn of(owner: &Recycled<Core>) -> Self {
-        Self(owner.forever())
+    fn of(owner: &PoolHandle<Core>) -> Self {
+        Self(owner.as_static())
     }
 
     #[inline]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering};
-use tower_fault_classify::__internals::{AtomicClock, Clock, Striped};
+use tower_fault_classify::__internals::{AtomicClock, Clock, StripedCounter};
 
 use super::core::{CircuitConfig, INSTRUMENTS, Locked};
 use super::limits::{AtomicLimits, Limits};
@@ -88,7 +88,7 @@ pub struct Single {
 
 impl Single {
     /// The parts of a closed circuit. `stripes`: how its successes are counted.
-    pub(crate) fn new(clock: Clock, stripes: Striped, config: &CircuitConfig) -> Self {
+    pub(crate) fn new(clock: Clock, stripes: StripedCounter, config: &CircuitConfig) -> Self {
         // The owner that adopts the circuit registers its instruments.
         let hot_config = HotConfig::new(clock, config, StripedWindow::PARTS, 0);
         let locked = Locked::new(config, clock, Arc::default());

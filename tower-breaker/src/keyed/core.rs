@@ -15,7 +15,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, OnceLock};
 
 use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, Ordering, fence, lock};
-use tower_fault_classify::__internals::{Cells, Clock};
+use tower_fault_classify::__internals::{BucketRing, Clock};
 
 use crate::circuit::{
     CircuitConfig, CircuitRef, Core, Denied, HotConfig, LastCalls, Locked, NO_BUCKET, NewestBucket,
@@ -208,18 +208,18 @@ struct LazyState {
 /// The counts that are not in the circuit's own cells.
 #[derive(Default)]
 struct More {
-    slow: Cells<CELLS>,
-    cancelled: Cells<CELLS>,
+    slow: BucketRing<CELLS>,
+    cancelled: BucketRing<CELLS>,
     /// The counts of full cells.
-    failures: Cells<CELLS>,
-    calls: Cells<CELLS>,
+    failures: BucketRing<CELLS>,
+    calls: BucketRing<CELLS>,
 }
 
 /// As many as there are pairs.
 const CELLS: usize = PackedCells::PARTS as usize + 1;
 
 impl More {
-    fn all(&self) -> [&Cells<CELLS>; 4] {
+    fn all(&self) -> [&BucketRing<CELLS>; 4] {
         [&self.slow, &self.cancelled, &self.failures, &self.calls]
     }
 }
@@ -289,7 +289,7 @@ impl<K> Keyed<K> {
         });
     }
 
-    fn more(&self, tag: u64, cells: impl FnOnce(&More) -> &Cells<CELLS>) -> u64 {
+    fn more(&self, tag: u64, cells: impl FnOnce(&More) -> &BucketRing<CELLS>) -> u64 {
         self.lazy.get().map_or(0, |lazy| cells(&lazy.counts).sum(tag))
     }
 
@@ -297,9 +297,9 @@ impl<K> Keyed<K> {
     fn sums_of(&self, tag: u64, span: u32) -> Counts {
         self.common.read_counts(|| {
             // Every numerator before its denominator, as in the other window.
-            let more = self.lazy.get().map(|lazy| lazy.counts.all().map(|cells| cells.sum_of(tag, span)));
+            let more = self.lazy.get().map(|lazy| lazy.counts.all().map(|cells| cells.sum_last(tag, span)));
             let [slow, cancelled, more_failures, more_calls] = more.unwrap_or_default();
-            let [calls, failures] = self.calls.sum_of(tag, span);
+            let [calls, failures] = self.calls.sum_last(tag, span);
             Counts { calls: calls + more_calls, failures: failures + more_failures, slow, cancelled }
         })
     }
@@ -422,7 +422,7 @@ impl<K> Window for Keyed<K> {
 
     fn failures(&self, tag: u64) -> u64 {
         self.common
-            .read_counts(|| self.calls.sum_of(tag, CELLS as u32)[1] + self.more(tag, |more| &more.failures))
+            .read_counts(|| self.calls.sum_last(tag, CELLS as u32)[1] + self.more(tag, |more| &more.failures))
     }
 
     fn slow(&self, tag: u64) -> u64 {
@@ -446,11 +446,11 @@ impl<K> Window for Keyed<K> {
         &self.answered
     }
 
-    fn sweep(&self, keep: Option<u64>) {
-        self.calls.sweep(keep);
+    fn clear_expired(&self, keep: Option<u64>) {
+        self.calls.clear_expired(keep);
         if let Some(lazy) = self.lazy.get() {
             for cells in lazy.counts.all() {
-                cells.sweep(keep);
+                cells.clear_expired(keep);
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::error::{AsError, TypedError};
 use crate::fault::Verdict;
 use crate::grpc;
 use crate::telemetry;
-use crate::upload::{self, Source, Waiting};
+use crate::upload::{self, Source, UploadGuard};
 
 /// Tells a hook at the end of each response's body; see [`track_body`](crate::FaultClassifyLayer::track_body).
 pub struct TrackBody<H, W = NoInspector, K = TypedError> {
@@ -202,7 +202,7 @@ fn settle<'a, E, H: OnEnd, C>(
     how: impl FnOnce(&Open<E, H, C>) -> EndReason<'a>,
 ) {
     if let Some(open) = open.take() {
-        let _note = Waiting::of(&open.upload);
+        let _note = UploadGuard::of(&open.upload);
         let end = BodyEnd::new(how(&open), open.grpc);
         let verdict = (open.judge)(&open.classify, &end);
         match end.reason() {

@@ -22,7 +22,7 @@ use crate::upload::{self, UploadError, broken_off, excused};
 
 pub use text::ErrorChain;
 #[cfg(feature = "__internals")]
-pub use text::text_of;
+pub use text::error_text;
 
 /// How many errors deep a chain is followed. A longer one, or one that loops, is judged by these.
 pub(crate) const LONGEST_WALK: usize = 128;

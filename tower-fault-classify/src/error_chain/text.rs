@@ -33,13 +33,13 @@ pub struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
 
 impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = text_of(self.0);
+        let mut text = error_text(self.0);
         f.write_str(&text)?;
         for source in successors(self.0.source(), |&error| error.source()).take(LONGEST_WALK) {
             if source.downcast_ref::<ClassifiedError>().is_some_and(|judged| judged.get_ref().is_none()) {
                 break;
             }
-            let cause = text_of(source);
+            let cause = error_text(source);
             if !text.ends_with(&cause) {
                 write!(f, ": {cause}")?;
             }
@@ -52,7 +52,7 @@ impl fmt::Display for ErrorChain<'_> {
 /// The text of an error. If its `Display` fails, the text that it has written before, where
 /// `to_string` would panic.
 #[allow(unreachable_pub, reason = "the feature `__internals` exports it")]
-pub fn text_of(error: &dyn Error) -> String {
+pub fn error_text(error: &dyn Error) -> String {
     use fmt::Write;
 
     let mut text = String::new();

@@ -87,7 +87,7 @@ impl Clock {
     }
 
     /// By how much a reading may be behind: what is promised to be over at a time must be awaited that much longer.
-    pub const fn slack(&self) -> Duration {
+    pub const fn resolution(&self) -> Duration {
         match self.0 {
             COARSE => system::COARSE_SLACK,
             _ => Duration::ZERO,

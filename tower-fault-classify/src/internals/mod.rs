@@ -20,15 +20,15 @@ mod type_name;
 
 pub use clock::{AtomicClock, Clock, ManualClock};
 pub use config_error::ConfigError;
-pub use pool::{Pool, Recycle, Recycled};
-pub use ring::{Addition, Cells, EPOCH_TAGS, Ring, counts};
-pub use striped::Striped;
-pub use thread_slot::slot;
-pub use time_buckets::Buckets;
-pub use type_name::{error_chain, type_name_of};
+pub use pool::{Pool, PoolHandle, PoolItem};
+pub use ring::{BucketRing, CellUpdate, PaddedRing, TAGS_PER_EPOCH, is_in_window};
+pub use striped::StripedCounter;
+pub use thread_slot::thread_slot;
+pub use time_buckets::TimeBuckets;
+pub use type_name::{error_chain, error_type_name};
 
-pub use crate::duration::Readable;
-pub use crate::error_chain::text_of;
-pub use crate::grpc::pushback;
-pub use crate::system_time::now as wall_time;
-pub use crate::upload::Waiting;
+pub use crate::duration::DisplayDuration;
+pub use crate::error_chain::error_text;
+pub use crate::grpc::pushback_value;
+pub use crate::system_time::now as system_time;
+pub use crate::upload::UploadGuard;

@@ -7,13 +7,13 @@
 //!
 //! The invariants, in the order in which they matter:
 //!
-//! 1. A value is in its pool, or has at least one handle; never both. Only [`Recycled::take`] takes
+//! 1. A value is in its pool, or has at least one handle; never both. Only [`PoolHandle::acquire`] takes
 //!    it out, with one handle, only the drop of the last handle puts it in.
 //! 2. Any value fits any owner: a value has nothing of an owner that the next one cannot replace.
 //!    So a value is found in constant time, and memory is bounded by the largest number of values
 //!    that were alive at once.
 //! 3. A `&'static` without a handle may still be used after another owner has taken the value. So a value tells its owners apart by an epoch, and a call with an earlier epoch
-//!    changes nothing. The epoch starts when the value is [retired](Recycle::retire), or when the
+//!    changes nothing. The epoch starts when the value is [retired](PoolItem::retire), or when the
 //!    next owner adopts it, before the value has anything of the next owner.
 
 use std::collections::VecDeque;
@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use super::sync::{AtomicUsize, Ordering, fence};
 
 /// A value that can be used again by another owner.
-pub trait Recycle: Sized + Sync + 'static {
+pub trait PoolItem: Sized + Sync + 'static {
     /// Where unused values wait.
     fn pool() -> &'static Pool<Self>;
 
@@ -50,30 +50,30 @@ impl<T> Pool<T> {
 /// The count stands on cache lines of its own: it changes with every clone of a service, the value with every call.
 #[derive(Debug)]
 struct Node<T> {
-    handles: Apart<AtomicUsize>,
+    handles: CachePadded<AtomicUsize>,
     value: T,
 }
 
 #[derive(Debug)]
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CachePadded<T>(T);
 
 /// A counted handle to a value.
 #[derive(Debug)]
-pub struct Recycled<T: Recycle>(&'static Node<T>);
+pub struct PoolHandle<T: PoolItem>(&'static Node<T>);
 
-impl<T: Recycle> Recycled<T> {
+impl<T: PoolItem> PoolHandle<T> {
     /// Takes the value that has been in the pool for the longest time, so that the last owner's
     /// calls have had time to end. If there is none, makes one. The caller makes the value its own
     /// before it shares the handle.
-    pub fn take(make: impl FnOnce() -> T) -> Self {
+    pub fn acquire(make: impl FnOnce() -> T) -> Self {
         let waiting = T::pool().nodes().pop_front();
         waiting.map_or_else(|| Self::new(make()), Self::of)
     }
 
     /// The first handle to a value that has never been in the pool.
     fn new(value: T) -> Self {
-        Self::of(Box::leak(Box::new(Node { handles: Apart(AtomicUsize::new(0)), value })))
+        Self::of(Box::leak(Box::new(Node { handles: CachePadded(AtomicUsize::new(0)), value })))
     }
 
     /// The first handle to a value without handles.
@@ -85,17 +85,17 @@ impl<T: Recycle> Recycled<T> {
 
     /// The value, for as long as anybody likes. After the last handle's drop it may belong to another owner.
     #[inline]
-    pub fn forever(&self) -> &'static T {
+    pub fn as_static(&self) -> &'static T {
         &self.0.value
     }
 
     /// Whether both are handles to the same value.
-    pub fn is(&self, other: &Self) -> bool {
+    pub fn ptr_eq(&self, other: &Self) -> bool {
         std::ptr::eq(self.0, other.0)
     }
 }
 
-impl<T: Recycle> Deref for Recycled<T> {
+impl<T: PoolItem> Deref for PoolHandle<T> {
     type Target = T;
 
     #[inline]
@@ -104,7 +104,7 @@ impl<T: Recycle> Deref for Recycled<T> {
     }
 }
 
-impl<T: Recycle> Clone for Recycled<T> {
+impl<T: PoolItem> Clone for PoolHandle<T> {
     #[inline]
     fn clone(&self) -> Self {
         // A handle exists already, so that the count cannot be seen at 0: no order is needed, as in `Arc`.
@@ -113,7 +113,7 @@ impl<T: Recycle> Clone for Recycled<T> {
     }
 }
 
-impl<T: Recycle> Drop for Recycled<T> {
+impl<T: PoolItem> Drop for PoolHandle<T> {
     #[inline]
     fn drop(&mut self) {
         // Each owner's use happens before the last one's retirement, as in `Arc`.
@@ -137,7 +137,7 @@ mod tests {
 
     static POOL: Pool<Value> = Pool::new();
 
-    impl Recycle for Value {
+    impl PoolItem for Value {
         fn pool() -> &'static Pool<Self> {
             &POOL
         }
@@ -150,26 +150,26 @@ mod tests {
     /// One test, because all of them share the pool.
     #[test]
     fn value_is_retired_by_last_drop_and_taken_by_next_owner() {
-        let take = || Recycled::<Value>::take(Value::default);
+        let take = || PoolHandle::<Value>::acquire(Value::default);
         let first = take();
         let second = first.clone();
-        let value = first.forever();
+        let value = first.as_static();
         let retired = || value.retired.load(Ordering::Relaxed);
         drop(first);
         assert_eq!(retired(), 0, "a handle is left");
         let other = take();
-        assert!(!other.is(&second), "a value in use is not taken");
+        assert!(!other.ptr_eq(&second), "a value in use is not taken");
         drop(second);
         assert_eq!(retired(), 1);
         let again = take();
-        assert!(std::ptr::eq(again.forever(), value));
-        assert!(!again.is(&take()));
-        let again = again.forever();
+        assert!(std::ptr::eq(again.as_static(), value));
+        assert!(!again.ptr_eq(&take()));
+        let again = again.as_static();
         let (first, second) = (take(), take());
-        let longest = first.forever();
+        let longest = first.as_static();
         drop(first);
         drop(second);
-        assert!(std::ptr::eq(take().forever(), longest));
+        assert!(std::ptr::eq(take().as_static(), longest));
         assert!(!std::ptr::eq(again, longest));
         drop(other);
 
@@ -178,7 +178,7 @@ mod tests {
         let made = std::cell::Cell::new(0);
         let taken: Vec<_> = (0..101)
             .map(|_| {
-                Recycled::take(|| {
+                PoolHandle::acquire(|| {
                     made.set(made.get() + 1);
                     Value::default()
                 })
@@ -198,7 +198,7 @@ mod models {
 
     static POOL: Pool<Value> = Pool::new();
 
-    impl Recycle for Value {
+    impl PoolItem for Value {
         fn pool() -> &'static Pool<Self> {
             &POOL
         }
@@ -213,7 +213,7 @@ mod models {
     fn loom_pool_last_drop_sees_all_writes() {
         loom::model(|| {
             // Loom's atomics belong to one run of the model, so that each run makes its own.
-            let handle = Recycled::new(Value(AtomicU64::new(0)));
+            let handle = PoolHandle::new(Value(AtomicU64::new(0)));
             let other = handle.clone();
             let thread = loom::thread::spawn(move || {
                 other.0.value.0.fetch_add(1, Ordering::Relaxed);

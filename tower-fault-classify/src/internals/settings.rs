@@ -50,9 +50,9 @@ pub trait Setting {
 #[derive(Debug)]
 pub enum Scalar<'a> {
     Null,
-    Flag(bool),
+    Bool(bool),
     Integer(i128),
-    Number(f64),
+    Float(f64),
     Text(&'a str),
 }
 
@@ -60,9 +60,9 @@ impl Display for Scalar<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("null"),
-            Self::Flag(flag) => write!(f, "{flag}"),
+            Self::Bool(flag) => write!(f, "{flag}"),
             Self::Integer(integer) => write!(f, "{integer}"),
-            Self::Number(number) => write!(f, "{number:?}"),
+            Self::Float(number) => write!(f, "{number:?}"),
             Self::Text(text) => write!(f, "{text:?}"),
         }
     }
@@ -111,7 +111,7 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
     /// It is not allowed.
     pub fn value<S: Setting>(&mut self, setting: S) -> Result<S::Value, A::Error> {
         let name = self.names.last().map_or("", String::as_str);
-        self.table.next_value_seed(Field { name: format!("{}{name}", self.prefix), setting })
+        self.table.next_value_seed(FieldReader { name: format!("{}{name}", self.prefix), setting })
     }
 
     /// The error for a field that is none of `known`.
@@ -124,7 +124,7 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
     }
 
     /// The error for a value that a builder refused.
-    pub fn refused(&self, error: &ConfigError) -> A::Error {
+    pub fn invalid(&self, error: &ConfigError) -> A::Error {
         let (field, value, allowed) = (error.field(), error.value(), error.allowed());
         A::Error::custom(format_args!("`{}{field}` is {value}; allowed is {allowed}", self.prefix))
     }
@@ -143,7 +143,7 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
     /// # Errors
     ///
     /// There is another field.
-    pub fn only<T>(&mut self, value: T) -> Result<Option<T>, A::Error> {
+    pub fn single<T>(&mut self, value: T) -> Result<Option<T>, A::Error> {
         match self.next_name()? {
             None => Ok(Some(value)),
             Some(name) => Err(A::Error::custom(format_args!(
@@ -155,23 +155,23 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
 }
 
 /// Reads one field.
-struct Field<S> {
+struct FieldReader<S> {
     name: String,
     setting: S,
 }
 
-impl<S: Setting> Field<S> {
-    fn refuse<E: Error>(&self, given: impl Display) -> E {
+impl<S: Setting> FieldReader<S> {
+    fn reject<E: Error>(&self, given: impl Display) -> E {
         let Self { name, setting } = self;
         E::custom(format_args!("`{name}` is {given}; allowed is {}", setting.allowed()))
     }
 
     fn scalar<E: Error>(&self, given: &Scalar<'_>) -> Result<S::Value, E> {
-        self.setting.scalar(given).ok_or_else(|| self.refuse(given))
+        self.setting.scalar(given).ok_or_else(|| self.reject(given))
     }
 }
 
-impl<'de, S: Setting> DeserializeSeed<'de> for Field<S> {
+impl<'de, S: Setting> DeserializeSeed<'de> for FieldReader<S> {
     type Value = S::Value;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<S::Value, D::Error> {
@@ -179,7 +179,7 @@ impl<'de, S: Setting> DeserializeSeed<'de> for Field<S> {
     }
 }
 
-impl<'de, S: Setting> Visitor<'de> for Field<S> {
+impl<'de, S: Setting> Visitor<'de> for FieldReader<S> {
     type Value = S::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -187,7 +187,7 @@ impl<'de, S: Setting> Visitor<'de> for Field<S> {
     }
 
     fn visit_bool<E: Error>(self, flag: bool) -> Result<S::Value, E> {
-        self.scalar(&Scalar::Flag(flag))
+        self.scalar(&Scalar::Bool(flag))
     }
 
     fn visit_i64<E: Error>(self, integer: i64) -> Result<S::Value, E> {
@@ -199,7 +199,7 @@ impl<'de, S: Setting> Visitor<'de> for Field<S> {
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<S::Value, E> {
-        self.scalar(&Scalar::Number(number))
+        self.scalar(&Scalar::Float(number))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<S::Value, E> {
@@ -228,15 +228,15 @@ impl<'de, S: Setting> Visitor<'de> for Field<S> {
         if fields.ahead.as_deref() == Some(NUMBER_AS_TABLE) {
             let text: String = fields.table.next_value()?;
             return match text.parse() {
-                Ok(number) => self.scalar(&Scalar::Number(number)),
-                Err(_) => Err(self.refuse(text)),
+                Ok(number) => self.scalar(&Scalar::Float(number)),
+                Err(_) => Err(self.reject(text)),
             };
         }
-        self.setting.table(&mut fields)?.ok_or_else(|| self.refuse("a table"))
+        self.setting.table(&mut fields)?.ok_or_else(|| self.reject("a table"))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<S::Value, A::Error> {
-        self.setting.list(&self.name, &mut items)?.ok_or_else(|| self.refuse("a list"))
+        self.setting.list(&self.name, &mut items)?.ok_or_else(|| self.reject("a list"))
     }
 }
 
@@ -246,12 +246,12 @@ impl<'de, S: Setting> Visitor<'de> for Field<S> {
 ///
 /// It is no table, or `settings` does not allow it.
 pub fn read_table<'de, S: Setting, D: Deserializer<'de>>(settings: S, from: D) -> Result<S::Value, D::Error> {
-    from.deserialize_map(Outermost(settings))
+    from.deserialize_map(RootTable(settings))
 }
 
-struct Outermost<S>(S);
+struct RootTable<S>(S);
 
-impl<'de, S: Setting> Visitor<'de> for Outermost<S> {
+impl<'de, S: Setting> Visitor<'de> for RootTable<S> {
     type Value = S::Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -296,9 +296,9 @@ impl Setting for Text {
 
 /// A list of texts.
 #[derive(Debug)]
-pub struct Texts;
+pub struct TextList;
 
-impl Setting for Texts {
+impl Setting for TextList {
     type Value = Vec<String>;
 
     fn allowed(&self) -> String {
@@ -315,7 +315,9 @@ impl Setting for Texts {
         items: &mut A,
     ) -> Result<Option<Vec<String>>, A::Error> {
         let mut texts = Vec::new();
-        while let Some(text) = items.next_element_seed(Field { name: field.to_owned(), setting: Text })? {
+        while let Some(text) =
+            items.next_element_seed(FieldReader { name: field.to_owned(), setting: Text })?
+        {
             texts.push(text);
         }
         Ok(Some(texts))
@@ -324,9 +326,9 @@ impl Setting for Texts {
 
 /// `true` or `false`.
 #[derive(Debug)]
-pub struct Flag;
+pub struct Bool;
 
-impl Setting for Flag {
+impl Setting for Bool {
     type Value = bool;
 
     fn allowed(&self) -> String {
@@ -335,7 +337,7 @@ impl Setting for Flag {
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<bool> {
         match given {
-            Scalar::Flag(flag) => Some(*flag),
+            Scalar::Bool(flag) => Some(*flag),
             _ => None,
         }
     }
@@ -343,9 +345,9 @@ impl Setting for Flag {
 
 /// A number.
 #[derive(Debug)]
-pub struct Number(pub RangeInclusive<f64>);
+pub struct Float(pub RangeInclusive<f64>);
 
-impl Setting for Number {
+impl Setting for Float {
     type Value = f64;
 
     fn allowed(&self) -> String {
@@ -354,7 +356,7 @@ impl Setting for Number {
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<f64> {
         let number = match given {
-            Scalar::Number(number) => *number,
+            Scalar::Float(number) => *number,
             Scalar::Integer(integer) => *integer as f64,
             _ => return None,
         };
@@ -364,9 +366,9 @@ impl Setting for Number {
 
 /// A whole number.
 #[derive(Debug)]
-pub struct Whole<T>(pub RangeInclusive<T>);
+pub struct Integer<T>(pub RangeInclusive<T>);
 
-impl<T: Copy + Debug + PartialOrd + TryFrom<i128>> Setting for Whole<T> {
+impl<T: Copy + Debug + PartialOrd + TryFrom<i128>> Setting for Integer<T> {
     type Value = T;
 
     fn allowed(&self) -> String {
@@ -381,21 +383,21 @@ impl<T: Copy + Debug + PartialOrd + TryFrom<i128>> Setting for Whole<T> {
     }
 }
 
-/// A duration, written as [`Human`].
+/// A duration, written as [`HumanDuration`].
 #[derive(Debug)]
-pub struct Time(pub RangeInclusive<Duration>);
+pub struct DurationIn(pub RangeInclusive<Duration>);
 
-impl Setting for Time {
+impl Setting for DurationIn {
     type Value = Duration;
 
     fn allowed(&self) -> String {
-        let [least, most] = [self.0.start(), self.0.end()].map(|end| Human(*end));
+        let [least, most] = [self.0.start(), self.0.end()].map(|end| HumanDuration(*end));
         format!("{least} to {most}, such as \"1m 30s\", with the units {}", unit_names())
     }
 
     fn scalar(&self, given: &Scalar<'_>) -> Option<Duration> {
         match given {
-            Scalar::Text(text) => Human::parse(text).filter(|time| self.0.contains(time)),
+            Scalar::Text(text) => HumanDuration::parse(text).filter(|time| self.0.contains(time)),
             _ => None,
         }
     }
@@ -403,16 +405,16 @@ impl Setting for Time {
 
 /// One of some words, each with its value.
 #[derive(Debug)]
-pub struct Word<T: 'static>(pub &'static [(&'static str, T)]);
+pub struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
 
-impl<T: Clone + PartialEq> Word<T> {
+impl<T: Clone + PartialEq> Choice<T> {
     /// The word for a value.
     pub fn of(&self, value: &T) -> Option<&'static str> {
         self.0.iter().find(|(_, known)| known == value).map(|(word, _)| *word)
     }
 }
 
-impl<T: Clone> Setting for Word<T> {
+impl<T: Clone> Setting for Choice<T> {
     type Value = T;
 
     fn allowed(&self) -> String {
@@ -482,9 +484,9 @@ fn unit_names() -> String {
 ///
 /// Months and years are left out, because their length varies.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Human(pub Duration);
+pub struct HumanDuration(pub Duration);
 
-impl Human {
+impl HumanDuration {
     /// Reads numbers, each with its unit, and adds them up. `None`: the text is no such sum, or the
     /// sum is longer than a `Duration`, or a number has a part of a nanosecond.
     pub fn parse(text: &str) -> Option<Duration> {
@@ -517,7 +519,7 @@ fn times(number: &str, length: u128) -> Option<u128> {
     length.checked_mul(whole.parse::<u64>().ok()?.into())?.checked_add(numerator / denominator)
 }
 
-impl Display for Human {
+impl Display for HumanDuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut rest = self.0.as_nanos();
         if rest == 0 {
@@ -536,7 +538,7 @@ impl Display for Human {
     }
 }
 
-impl Serialize for Human {
+impl Serialize for HumanDuration {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(self)
     }
@@ -552,14 +554,14 @@ mod tests {
 
     const DAY: u64 = 24 * 60 * 60;
 
-    /// One number, for the tests of [`Field`].
+    /// One number, for the tests of [`FieldReader`].
     #[derive(Debug, PartialEq)]
     struct Rate(f64);
 
     impl<'de> Deserialize<'de> for Rate {
         fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-            let setting = Number(0.0..=1.0);
-            Field { name: "rate".to_owned(), setting }.deserialize(from).map(Rate)
+            let setting = Float(0.0..=1.0);
+            FieldReader { name: "rate".to_owned(), setting }.deserialize(from).map(Rate)
         }
     }
 
@@ -575,7 +577,7 @@ mod tests {
             ("0s", 0),
             ("0.1d", 8_640_000_000_000),
         ] {
-            assert_eq!(Human::parse(text), Some(Duration::from_nanos(nanos)), "{text}");
+            assert_eq!(HumanDuration::parse(text), Some(Duration::from_nanos(nanos)), "{text}");
         }
     }
 
@@ -613,7 +615,7 @@ mod tests {
             "99999999999999999999999999999999999999999s",
             "\u{ff15}s",
         ] {
-            assert_eq!(Human::parse(text), None, "{text}");
+            assert_eq!(HumanDuration::parse(text), None, "{text}");
         }
     }
 
@@ -642,7 +644,7 @@ mod tests {
         #[test]
         fn duration_display_parses_back(seconds: u64, nanos in 0..1_000_000_000_u32) {
             for duration in [Duration::new(seconds, nanos), Duration::new(seconds % (365 * DAY), nanos)] {
-                prop_assert_eq!(Human::parse(&Human(duration).to_string()), Some(duration));
+                prop_assert_eq!(HumanDuration::parse(&HumanDuration(duration).to_string()), Some(duration));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! A counter that many threads add to without meeting each other.
 
-use super::ring::Ring;
+use super::ring::PaddedRing;
 use super::thread_slot;
 
 /// A ring for each thread's number, and one for the threads without.
@@ -8,27 +8,27 @@ use super::thread_slot;
 /// An addition is a load and a store in the thread's own ring; a sum reads them all. A sum sees every addition that
 /// happened before it in the order that the caller's own synchronisation makes, and may miss those that run beside it.
 #[derive(Debug)]
-pub struct Striped {
-    owned: Box<[Ring]>,
-    shared: Ring,
+pub struct StripedCounter {
+    owned: Box<[PaddedRing]>,
+    shared: PaddedRing,
 }
 
-impl Striped {
-    /// Empty, with a ring for each number that [`slot`](thread_slot::slot) gives out.
+impl StripedCounter {
+    /// Empty, with a ring for each number that [`thread_slot`](thread_slot::thread_slot) gives out.
     pub fn new() -> Self {
-        Self::with_stripes(thread_slot::slots())
+        Self::with_stripes(thread_slot::slot_count())
     }
 
     /// Empty, with `stripes` owned rings. A slot beyond them shares.
     pub fn with_stripes(stripes: usize) -> Self {
-        Self { owned: (0..stripes).map(|_| Ring::default()).collect(), shared: Ring::default() }
+        Self { owned: (0..stripes).map(|_| PaddedRing::default()).collect(), shared: PaddedRing::default() }
     }
 
-    /// Adds `count` to the bucket `tag`. `slot` is the calling thread's own number, from [`slot`](thread_slot::slot).
+    /// Adds `count` to the bucket `tag`. `slot` is the calling thread's own number, from [`thread_slot`](thread_slot::thread_slot).
     #[inline]
     pub fn add(&self, slot: Option<usize>, tag: u64, count: u32) {
         match slot.and_then(|slot| self.owned.get(slot)) {
-            Some(ring) => ring.add_owned(tag, count),
+            Some(ring) => ring.add_exclusive(tag, count),
             None => self.add_shared(tag, count),
         }
     }
@@ -45,7 +45,7 @@ impl Striped {
 
     /// Whether the sum over the span that ends with the bucket `tag` is `enough`. A larger sum must be so too: the rest of the rings is
     /// not read once a part of it is.
-    pub fn reaches(&self, tag: u64, enough: impl Fn(u64) -> bool) -> bool {
+    pub fn sum_satisfies(&self, tag: u64, enough: impl Fn(u64) -> bool) -> bool {
         let mut sum = 0;
         let mut rings = self.rings();
         loop {
@@ -58,17 +58,17 @@ impl Striped {
     }
 
     /// Clears the cells that are not in the span that ends with the bucket `keep`; `None`: all
-    /// cells. See [`Cells::sweep`](super::Cells::sweep).
-    pub fn sweep(&self, keep: Option<u64>) {
-        self.rings().for_each(|ring| ring.sweep(keep));
+    /// cells. See [`BucketRing::clear_expired`](super::BucketRing::clear_expired).
+    pub fn clear_expired(&self, keep: Option<u64>) {
+        self.rings().for_each(|ring| ring.clear_expired(keep));
     }
 
-    fn rings(&self) -> impl Iterator<Item = &Ring> {
+    fn rings(&self) -> impl Iterator<Item = &PaddedRing> {
         self.owned.iter().chain([&self.shared])
     }
 }
 
-impl Default for Striped {
+impl Default for StripedCounter {
     fn default() -> Self {
         Self::new()
     }
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn striped_concurrent_adds_are_all_counted() {
-        let striped = Striped::with_stripes(4);
+        let striped = StripedCounter::with_stripes(4);
         thread::scope(|scope| {
             for thread in 0..8 {
                 let striped = &striped;
@@ -96,8 +96,10 @@ mod tests {
             }
         });
         assert_eq!(striped.sum(7), 80_000);
-        assert!(striped.reaches(7, |sum| sum == 80_000) && striped.reaches(7, |_| true));
-        assert!(!striped.reaches(7, |sum| sum > 80_000) && !striped.reaches(8 + 16, |sum| sum > 0));
+        assert!(striped.sum_satisfies(7, |sum| sum == 80_000) && striped.sum_satisfies(7, |_| true));
+        assert!(
+            !striped.sum_satisfies(7, |sum| sum > 80_000) && !striped.sum_satisfies(8 + 16, |sum| sum > 0)
+        );
     }
 }
 
@@ -113,7 +115,7 @@ mod models {
     #[test]
     fn loom_striped_sum_sees_earlier_adds() {
         loom::model(|| {
-            let striped = Arc::new((Striped::with_stripes(1), AtomicU64::new(0)));
+            let striped = Arc::new((StripedCounter::with_stripes(1), AtomicU64::new(0)));
             let add = |slot: Option<usize>| {
                 let striped = Arc::clone(&striped);
                 thread::spawn(move || {
@@ -132,7 +134,7 @@ mod models {
     #[test]
     fn loom_striped_bucket_replaced_keeps_concurrent_add() {
         loom::model(|| {
-            let striped = Arc::new(Striped::with_stripes(0));
+            let striped = Arc::new(StripedCounter::with_stripes(0));
             striped.add(None, 3, 9);
             let beside = Arc::clone(&striped);
             let other = thread::spawn(move || beside.add(None, 19, 1));

@@ -8,12 +8,12 @@ use std::cell::Cell;
 use std::num::NonZero;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-const UNASKED: usize = usize::MAX;
+const UNASSIGNED: usize = usize::MAX;
 const NONE: usize = usize::MAX - 1;
 
 thread_local! {
     /// Without a destructor, so that it can be read at any time in a thread's life, for the price of a load.
-    static SLOT: Cell<usize> = const { Cell::new(UNASKED) };
+    static SLOT: Cell<usize> = const { Cell::new(UNASSIGNED) };
     /// Gives the number back at the thread's end. Touched once, when the number is taken.
     static LEASE: Lease = const { Lease };
 }
@@ -28,8 +28,8 @@ impl Drop for Lease {
     }
 }
 
-/// How many numbers there are: `slot` is less than this.
-pub(crate) fn slots() -> usize {
+/// How many numbers there are: a slot is less than this.
+pub(crate) fn slot_count() -> usize {
     // Loom's threads are all one thread of the system, so that none has a number and all share.
     if cfg!(loom_models) {
         return 0;
@@ -40,17 +40,17 @@ pub(crate) fn slots() -> usize {
 
 fn free() -> &'static Mutex<Vec<usize>> {
     static FREE: OnceLock<Mutex<Vec<usize>>> = OnceLock::new();
-    FREE.get_or_init(|| Mutex::new((0..slots()).rev().collect()))
+    FREE.get_or_init(|| Mutex::new((0..slot_count()).rev().collect()))
 }
 
 /// The calling thread's number, which no other living thread has; `None` if they are all taken.
 #[inline]
-pub fn slot() -> Option<usize> {
+pub fn thread_slot() -> Option<usize> {
     if cfg!(loom_models) {
         return None;
     }
     match SLOT.get() {
-        UNASKED => take(),
+        UNASSIGNED => take(),
         NONE => None,
         slot => Some(slot),
     }
@@ -85,15 +85,15 @@ mod tests {
     #[test]
     fn thread_slot_is_unique_and_returned_at_thread_exit() {
         for _ in 0..20 {
-            let threads = slots() + 5;
+            let threads = slot_count() + 5;
             let barrier = Barrier::new(threads);
             let taken: Vec<Option<usize>> = thread::scope(|scope| {
                 let handles: Vec<_> = (0..threads)
                     .map(|_| {
                         scope.spawn(|| {
-                            let slot = slot();
+                            let slot = thread_slot();
                             barrier.wait();
-                            assert_eq!(slot, super::slot(), "a thread keeps its number");
+                            assert_eq!(slot, thread_slot(), "a thread keeps its number");
                             slot
                         })
                     })
@@ -102,7 +102,7 @@ mod tests {
             });
             let owned: Vec<usize> = taken.into_iter().flatten().collect();
             assert_eq!(owned.len(), owned.iter().collect::<HashSet<_>>().len());
-            assert!(owned.iter().all(|slot| *slot < slots()));
+            assert!(owned.iter().all(|slot| *slot < slot_count()));
             // The test's own thread and its neighbours may hold some; without giving back, none would be left by now.
             assert!(!owned.is_empty());
         }

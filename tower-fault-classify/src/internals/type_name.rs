@@ -13,7 +13,7 @@ pub fn error_chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item =
 
 /// The name of an error's type, if it is one of the standard library or of a client that the user
 /// has named: an error behind a `dyn Error` does not tell its type.
-pub fn type_name_of(error: &(dyn Error + 'static)) -> Option<&'static str> {
+pub fn error_type_name(error: &(dyn Error + 'static)) -> Option<&'static str> {
     macro_rules! first_of {
         ($($(#[$only:meta])? $type:ty,)+) => {
             $(

@@ -9,7 +9,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::body::{TrackUpload, Tracking};
-use super::progress::{Source, UnderWay, Waiting};
+use super::progress::{Source, UnderWay, UploadGuard};
 
 /// Tracks the bodies of requests, so that a timeout is not charged to the server while a body waits
 /// for its source.
@@ -80,7 +80,7 @@ pin_project! {
     impl<F> PinnedDrop for ResponseFuture<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            let _note = Waiting::of(this.source);
+            let _note = UploadGuard::of(this.source);
             this.inner.set(None);
         }
     }

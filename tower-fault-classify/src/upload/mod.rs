@@ -70,5 +70,5 @@ pub use body::{TrackUpload, UploadBody};
 pub use error::UploadError;
 pub use layer::{ResponseFuture, Upload, UploadLayer};
 #[doc(hidden)]
-pub use progress::Waiting;
+pub use progress::UploadGuard;
 pub(crate) use progress::{Source, broken_off, excused, has_failed, source};

@@ -67,11 +67,11 @@ thread_local! {
 /// Notes the progress of a request's body until it is dropped, and then restores the note before.
 #[derive(Debug)]
 #[must_use]
-pub struct Waiting {
+pub struct UploadGuard {
     before: Progress,
 }
 
-impl Waiting {
+impl UploadGuard {
     /// Sets whether the body of the request that is about to be polled waits.
     #[inline]
     pub fn enter(waits: bool) -> Self {
@@ -91,12 +91,12 @@ impl Waiting {
     /// Whether the body of the request waits, or has failed, whose call is polled or dropped on
     /// this thread.
     #[inline]
-    pub fn is_noted() -> bool {
+    pub fn is_stalled_or_failed() -> bool {
         PROGRESS.get() != Progress::Moves
     }
 }
 
-impl Drop for Waiting {
+impl Drop for UploadGuard {
     #[inline]
     fn drop(&mut self) {
         PROGRESS.set(self.before);
@@ -108,12 +108,12 @@ impl Drop for Waiting {
 #[must_use]
 pub(super) struct UnderWay<'a> {
     source: &'a mut Source,
-    _progress: Waiting,
+    _progress: UploadGuard,
 }
 
 impl<'a> UnderWay<'a> {
     pub(super) fn enter(source: &'a mut Source) -> Self {
-        let progress = Waiting::of(source);
+        let progress = UploadGuard::of(source);
         exchange(source);
         Self { source, _progress: progress }
     }
@@ -173,9 +173,9 @@ mod tests {
     fn upload_inner_note_hides_outer_until_dropped() {
         let timeout = table::io::TIMED_OUT;
         assert_eq!(excused(timeout), timeout);
-        let outer = Waiting::enter(true);
+        let outer = UploadGuard::enter(true);
         assert_eq!(excused(timeout), table::UPLOAD_STALLED);
-        let inner = Waiting::enter(false);
+        let inner = UploadGuard::enter(false);
         assert_eq!(excused(timeout), timeout);
         drop(inner);
         assert_eq!(excused(timeout), table::UPLOAD_STALLED);
@@ -196,9 +196,9 @@ mod tests {
     #[test]
     fn upload_note_ends_when_poll_panics() {
         let panicked = std::panic::catch_unwind(|| {
-            let _note = Waiting::enter(true);
+            let _note = UploadGuard::enter(true);
             panic!("as it is meant to");
         });
-        assert!(panicked.is_err() && !Waiting::is_noted());
+        assert!(panicked.is_err() && !UploadGuard::is_stalled_or_failed());
     }
 }

@@ -27,9 +27,9 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tower_fault_classify::__internals::Recycled;
+use tower_fault_classify::__internals::PoolHandle;
 #[cfg(feature = "serde")]
-use tower_fault_classify::__internals::settings::Human;
+use tower_fault_classify::__internals::settings::HumanDuration;
 use tower_fault_classify::{Fault, Verdict};
 
 pub use self::tokens::{AwsBudgetBuilder, GrpcBudgetBuilder};
@@ -192,8 +192,8 @@ pub struct Budget(Kind);
 /// Calls that outlive the last handle must not pay into the next owner's budget: so the epoch.
 #[derive(Clone)]
 enum Kind {
-    Window(Recycled<WindowCore>, WindowOwner),
-    Tokens(Recycled<TokenCore>, u32),
+    Window(PoolHandle<WindowCore>, WindowOwner),
+    Tokens(PoolHandle<TokenCore>, u32),
     Custom(Arc<dyn RetryBudget>),
 }
 
@@ -240,8 +240,8 @@ impl Budget {
     /// A ready-made one.
     pub(crate) fn budget_ref(&self) -> Option<BudgetRef> {
         match &self.0 {
-            Kind::Window(core, owner) => Some(BudgetRef::Window(core.forever(), *owner)),
-            Kind::Tokens(core, epoch) => Some(BudgetRef::Tokens(core.forever(), *epoch)),
+            Kind::Window(core, owner) => Some(BudgetRef::Window(core.as_static(), *owner)),
+            Kind::Tokens(core, epoch) => Some(BudgetRef::Tokens(core.as_static(), *epoch)),
             Kind::Custom(_) => None,
         }
     }
@@ -252,7 +252,7 @@ impl Budget {
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Settings {
-    Window { ratio: f64, min_per_second: u32, span: Human },
+    Window { ratio: f64, min_per_second: u32, span: HumanDuration },
     Grpc { max_tokens: u32, ratio: f64 },
     Aws { capacity: u32, cost: u32, timeout_cost: u32, increment: u32 },
 }
@@ -286,8 +286,8 @@ impl PartialEq for Budget {
     /// Whether both are handles to one budget.
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
-            (Kind::Window(one, _), Kind::Window(other, _)) => one.is(other),
-            (Kind::Tokens(one, _), Kind::Tokens(other, _)) => one.is(other),
+            (Kind::Window(one, _), Kind::Window(other, _)) => one.ptr_eq(other),
+            (Kind::Tokens(one, _), Kind::Tokens(other, _)) => one.ptr_eq(other),
             (Kind::Custom(one), Kind::Custom(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }

@@ -9,7 +9,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, fence};
-use tower_fault_classify::__internals::{ConfigError, Pool, Recycle, Recycled};
+use tower_fault_classify::__internals::{ConfigError, Pool, PoolHandle, PoolItem};
 use tower_fault_classify::{Fault, Verdict};
 
 #[cfg(feature = "serde")]
@@ -27,7 +27,7 @@ pub(crate) const GRPC_TOKEN_RANGE: RangeInclusive<u32> = 1..=1_000;
 pub(crate) const GRPC_RATIO_RANGE: RangeInclusive<f64> = 0.001..=1_000.0;
 
 fn new_budget(rules: TokenRules) -> Budget {
-    let core = Recycled::take(TokenCore::new);
+    let core = PoolHandle::acquire(TokenCore::new);
     let epoch = core.adopt(rules);
     Budget(BudgetKind::Tokens(core, epoch))
 }
@@ -257,7 +257,7 @@ static POOL: Pool<TokenCore> = Pool::new();
 
 // Nothing ends with the last handle: a call outlives the service that made it, as `oneshot` has it,
 // and goes on with its budget until another one takes the core.
-impl Recycle for TokenCore {
+impl PoolItem for TokenCore {
     fn pool() -> &'static Pool<Self> {
         &POOL
     }

@@ -9,10 +9,11 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 #[cfg(feature = "serde")]
-use tower_fault_classify::__internals::settings::Human;
+use tower_fault_classify::__internals::settings::HumanDuration;
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, fence, lock};
 use tower_fault_classify::__internals::{
-    AtomicClock, Buckets, Clock, ConfigError, Pool, Recycle, Recycled, Ring, Striped, slot,
+    AtomicClock, Clock, ConfigError, PaddedRing, Pool, PoolHandle, PoolItem, StripedCounter, TimeBuckets,
+    thread_slot,
 };
 use tower_fault_classify::{Kind, Verdict};
 
@@ -77,8 +78,8 @@ impl WindowBudgetBuilder {
         ConfigError::check("ratio", self.ratio, RATIO_RANGE)?;
         let span = ConfigError::check("span", self.span, SPAN_RANGE)?.as_nanos() as u64;
         let rules = WindowRules::new(self.ratio, self.min_per_second, span);
-        let core = Recycled::take(WindowCore::new);
-        let owner = core.adopt(rules, Buckets::of(span), self.clock);
+        let core = PoolHandle::acquire(WindowCore::new);
+        let owner = core.adopt(rules, TimeBuckets::new(span), self.clock);
         Ok(Budget(BudgetKind::Window(core, owner)))
     }
 }
@@ -86,8 +87,8 @@ impl WindowBudgetBuilder {
 /// The counts of a budget, and what it was configured to. Every part can be another owner's later.
 #[derive(Debug)]
 pub(crate) struct WindowCore {
-    requests: Striped,
-    /// How the owner's [`Buckets`] are kept.
+    requests: StripedCounter,
+    /// How the owner's [`TimeBuckets`] are kept.
     buckets: [AtomicU64; 2],
     clock: AtomicClock,
     /// Counts the owners. 32 bits of it are used; a tag has room for 24 of them.
@@ -99,7 +100,7 @@ pub(crate) struct WindowCore {
 #[derive(Debug)]
 struct Withdrawals {
     rules: WindowRules,
-    retries: Ring,
+    retries: PaddedRing,
 }
 
 /// What a call keeps of the budget that it began with.
@@ -113,21 +114,21 @@ pub(crate) struct WindowOwner {
 impl WindowCore {
     /// A core that is yet to be adopted.
     pub(super) fn new() -> Self {
-        Self::with_stripes(Striped::new())
+        Self::with_stripes(StripedCounter::new())
     }
 
-    fn with_stripes(requests: Striped) -> Self {
+    fn with_stripes(requests: StripedCounter) -> Self {
         Self {
             requests,
-            buckets: Buckets::of(u64::MAX).words().map(AtomicU64::new),
+            buckets: TimeBuckets::new(u64::MAX).to_words().map(AtomicU64::new),
             clock: AtomicClock::new(Clock::default()),
             epoch: AtomicU64::new(0),
-            withdrawals: Mutex::new(Withdrawals { rules: WindowRules::NONE, retries: Ring::default() }),
+            withdrawals: Mutex::new(Withdrawals { rules: WindowRules::NONE, retries: PaddedRing::default() }),
         }
     }
 
     /// Makes the core an empty budget of another owner. Calls of former owners may still use it.
-    pub(super) fn adopt(&self, rules: WindowRules, buckets: Buckets, clock: Clock) -> WindowOwner {
+    pub(super) fn adopt(&self, rules: WindowRules, buckets: TimeBuckets, clock: Clock) -> WindowOwner {
         // Under the lock, so that no withdrawal of a former owner runs across it.
         let mut withdrawals = lock(&self.withdrawals);
         let former = self.buckets();
@@ -137,14 +138,14 @@ impl WindowCore {
         fence(Ordering::Release);
         // Read after the epoch has changed: a deposit that found the former epoch has read an
         // earlier time, and its bucket comes before all that follow.
-        let buckets = buckets.after(former, self.clock.now(), clock.now());
+        let buckets = buckets.continue_after(former, self.clock.now(), clock.now());
         self.clock.store(clock);
-        for (word, value) in self.buckets.iter().zip(buckets.words()) {
+        for (word, value) in self.buckets.iter().zip(buckets.to_words()) {
             word.store(value, Ordering::Relaxed);
         }
         // The former clock may have run back, or been idle until its tags began to repeat.
-        self.requests.sweep(None);
-        withdrawals.retries.sweep(None);
+        self.requests.clear_expired(None);
+        withdrawals.retries.clear_expired(None);
         withdrawals.rules = rules;
         WindowOwner { epoch, grants_first: rules.grants(1, 0) }
     }
@@ -152,7 +153,7 @@ impl WindowCore {
     #[cfg(feature = "serde")]
     pub(crate) fn settings(&self) -> Settings {
         let (ratio, min_per_second, span) = lock(&self.withdrawals).rules.settings();
-        Settings::Window { ratio, min_per_second, span: Human(Duration::from_nanos(span)) }
+        Settings::Window { ratio, min_per_second, span: HumanDuration(Duration::from_nanos(span)) }
     }
 
     /// Pays in for a request, by what its first attempt came to. One that was never sent pays nothing.
@@ -177,7 +178,7 @@ impl WindowCore {
         // one's.
         fence(Ordering::Acquire);
         if self.epoch() == owner.epoch {
-            self.requests.add(slot(), buckets.tag(now, owner.epoch), 1);
+            self.requests.add(thread_slot(), buckets.tag(now, owner.epoch), 1);
         }
     }
 
@@ -191,7 +192,7 @@ impl WindowCore {
         let tag = self.buckets().tag(now, owner.epoch);
         let drawn = retries.sum(tag);
         // As long as the reserve, or a part of what was paid in, is enough, the rest need not be counted.
-        let granted = self.requests.reaches(tag, |requests| rules.grants(requests, drawn));
+        let granted = self.requests.sum_satisfies(tag, |requests| rules.grants(requests, drawn));
         if granted {
             retries.add(tag, 1);
         }
@@ -204,8 +205,8 @@ impl WindowCore {
     }
 
     #[inline]
-    fn buckets(&self) -> Buckets {
-        Buckets::from_words(self.buckets.each_ref().map(|word| word.load(Ordering::Relaxed)))
+    fn buckets(&self) -> TimeBuckets {
+        TimeBuckets::from_words(self.buckets.each_ref().map(|word| word.load(Ordering::Relaxed)))
     }
 }
 
@@ -213,7 +214,7 @@ static POOL: Pool<WindowCore> = Pool::new();
 
 // Nothing ends with the last handle: a call outlives the service that made it, as `oneshot` has it,
 // and goes on with its budget until another one takes the core.
-impl Recycle for WindowCore {
+impl PoolItem for WindowCore {
     fn pool() -> &'static Pool<Self> {
         &POOL
     }
@@ -292,7 +293,7 @@ mod tests {
             for (former_span, next_span) in [(10, 10), (10, 3_600), (3_600, 1)] {
                 let adopt = |core: &WindowCore, ratio, clock: usize, span: u64| {
                     let nanos = span * 1_000_000_000_u64;
-                    core.adopt(WindowRules::new(ratio, 0, nanos), Buckets::of(nanos), clocks[clock].0)
+                    core.adopt(WindowRules::new(ratio, 0, nanos), TimeBuckets::new(nanos), clocks[clock].0)
                 };
                 let core = WindowCore::new();
                 let former = adopt(&core, 1.0, former_clock, former_span);
@@ -360,9 +361,9 @@ mod concurrent {
     const SPAN: u64 = 10_000_000_000;
 
     fn core(ratio: f64, min_per_second: u32) -> (WindowCore, WindowOwner) {
-        let core = WindowCore::with_stripes(Striped::with_stripes(2));
+        let core = WindowCore::with_stripes(StripedCounter::with_stripes(2));
         let rules = WindowRules::new(ratio, min_per_second, SPAN);
-        let owner = core.adopt(rules, Buckets::of(SPAN), Clock::manual().0);
+        let owner = core.adopt(rules, TimeBuckets::new(SPAN), Clock::manual().0);
         (core, owner)
     }
 
@@ -432,8 +433,8 @@ mod models {
     const SPAN: u64 = 10_000_000_000;
 
     fn core(ratio: f64) -> (Arc<WindowCore>, WindowOwner) {
-        let core = WindowCore::with_stripes(Striped::with_stripes(0));
-        let owner = core.adopt(WindowRules::new(ratio, 0, SPAN), Buckets::of(SPAN), Clock::manual().0);
+        let core = WindowCore::with_stripes(StripedCounter::with_stripes(0));
+        let owner = core.adopt(WindowRules::new(ratio, 0, SPAN), TimeBuckets::new(SPAN), Clock::manual().0);
         (Arc::new(core), owner)
     }
 
@@ -470,7 +471,7 @@ mod models {
         let thread = thread::spawn(move || former(&other, owner));
         let (clock, hand) = Clock::manual();
         hand.set(std::time::Duration::from_nanos(1_000_000 * SPAN));
-        let next = core.adopt(WindowRules::new(1.0, 0, SPAN / 10), Buckets::of(SPAN / 10), clock);
+        let next = core.adopt(WindowRules::new(1.0, 0, SPAN / 10), TimeBuckets::new(SPAN / 10), clock);
         core.deposit(&Verdict::Success, next);
         thread.join().unwrap();
         assert!(core.withdraw(next) && !core.withdraw(next), "it was paid in once");

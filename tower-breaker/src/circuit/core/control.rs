@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tower_fault_classify::__internals::sync::{Ordering, lock};
-use tower_fault_classify::__internals::{Clock, Striped};
+use tower_fault_classify::__internals::{Clock, StripedCounter};
 
 use super::super::window::{StripedWindow, Window, WindowShape, WindowSpan};
 use super::transition::wake;
@@ -79,7 +79,7 @@ impl CircuitConfig {
 
 impl Core {
     /// A core that is yet to be adopted.
-    pub(crate) fn new(clock: Clock, stripes: Striped, config: &CircuitConfig) -> Self {
+    pub(crate) fn new(clock: Clock, stripes: StripedCounter, config: &CircuitConfig) -> Self {
         Self::of(Single::new(clock, stripes, config))
     }
 

@@ -68,7 +68,7 @@ impl<T: Store> Core<T> {
     /// The rejection of a call by the circuit with this name.
     #[inline]
     pub(crate) fn rejection(&self, circuit: &'static str, denied: Denied) -> Rejection {
-        let retry_after = denied.retry_after(self.clock().slack());
+        let retry_after = denied.retry_after(self.clock().resolution());
         Rejection::new(circuit, self.store().label(), denied.state, retry_after)
     }
 

@@ -34,7 +34,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use tower_fault_classify::__internals::sync::{MutexGuard, Ordering, lock};
-use tower_fault_classify::__internals::{Clock, Pool, Recycle};
+use tower_fault_classify::__internals::{Clock, Pool, PoolItem};
 
 use super::limits::Limits;
 use super::state_word::{LAST_EPOCH, StateWord};
@@ -363,7 +363,7 @@ const fn next_epoch(epoch: u32) -> u32 {
 
 static POOL: Pool<Core> = Pool::new();
 
-impl Recycle for Core {
+impl PoolItem for Core {
     fn pool() -> &'static Pool<Self> {
         &POOL
     }

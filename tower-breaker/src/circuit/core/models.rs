@@ -7,7 +7,7 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
-use tower_fault_classify::__internals::{ManualClock, Striped};
+use tower_fault_classify::__internals::{ManualClock, StripedCounter};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
@@ -61,7 +61,7 @@ fn core(consecutive_failures: u32, failure_rate: Option<f64>) -> (Arc<Core>, Man
 fn core_with(config: &CircuitConfig) -> (Arc<Core>, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    let core = Core::new(clock, Striped::with_stripes(0), config);
+    let core = Core::new(clock, StripedCounter::with_stripes(0), config);
     core.adopt(config, clock);
     (Arc::new(core), hand)
 }

@@ -1,6 +1,6 @@
 //! What calls come to.
 
-use tower_fault_classify::__internals::Waiting;
+use tower_fault_classify::__internals::UploadGuard;
 use tower_fault_classify::__internals::sync::Ordering;
 use tower_fault_classify::{Fault, Verdict};
 
@@ -130,7 +130,7 @@ impl<T: Store> Core<T> {
             return;
         }
         // The caller left in the middle of its upload: the server could not answer yet.
-        if Waiting::is_noted() {
+        if UploadGuard::is_stalled_or_failed() {
             return self.release_slot(admission);
         }
         let limits = self.limits();

@@ -4,7 +4,7 @@ use std::task::Wake;
 use std::thread;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::{ManualClock, Striped};
+use tower_fault_classify::__internals::{ManualClock, StripedCounter};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
@@ -49,7 +49,7 @@ pub(super) fn core(trip: TripLimits) -> (Core, ManualClock) {
 pub(super) fn core_with(config: &CircuitConfig) -> (Core, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    let core = Core::new(clock, Striped::with_stripes(4), config);
+    let core = Core::new(clock, StripedCounter::with_stripes(4), config);
     core.adopt(config, clock);
     (core, hand)
 }

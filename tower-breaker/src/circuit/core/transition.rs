@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 
-use tower_fault_classify::__internals::{Clock, wall_time};
+use tower_fault_classify::__internals::{Clock, system_time};
 use tower_fault_classify::Fault;
 
 use super::super::state_word::LAST_EPOCH;
@@ -116,7 +116,7 @@ impl<T: Store> Core<T> {
         self.publish(locked.machine.published_state(), locked.epoch);
         let Change { from, to, reason } = change;
         let epoch = locked.epoch.wrapping_sub(locked.first_epoch) & LAST_EPOCH;
-        let (circuit, at) = (locked.name, wall_time());
+        let (circuit, at) = (locked.name, system_time());
         let transition = Transition {
             circuit,
             key: None,

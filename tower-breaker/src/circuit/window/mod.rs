@@ -10,7 +10,7 @@ pub(crate) use newest::NewestBucket;
 pub(crate) use packed::PackedCells;
 pub(crate) use striped::StripedWindow;
 
-use tower_fault_classify::__internals::Buckets;
+use tower_fault_classify::__internals::TimeBuckets;
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
 
 use super::state_word::LAST_EPOCH;
@@ -28,7 +28,7 @@ pub(crate) enum WindowShape {
 /// A shape as a settling call needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowSpan {
-    pub(crate) buckets: Buckets,
+    pub(crate) buckets: TimeBuckets,
     /// 0: the buckets decide.
     pub(crate) calls: u32,
 }
@@ -37,9 +37,9 @@ impl WindowSpan {
     /// A span for a window that nobody has used, in so many parts.
     pub(crate) const fn of(shape: WindowShape, parts: u64) -> Self {
         match shape {
-            WindowShape::Time(nanos) => Self { buckets: Buckets::cut(nanos, parts), calls: 0 },
+            WindowShape::Time(nanos) => Self { buckets: TimeBuckets::with_count(nanos, parts), calls: 0 },
             // Buckets are kept all the same, for those that may follow.
-            WindowShape::Count(calls) => Self { buckets: Buckets::cut(u64::MAX, parts), calls },
+            WindowShape::Count(calls) => Self { buckets: TimeBuckets::with_count(u64::MAX, parts), calls },
         }
     }
 
@@ -48,7 +48,7 @@ impl WindowSpan {
     /// `other_now` is the present time of the clock that was read with `other`.
     pub(crate) fn after(shape: WindowShape, other: Self, parts: u64, other_now: u64, now: u64) -> Self {
         let new = Self::of(shape, parts);
-        Self { buckets: new.buckets.after(other.buckets, other_now, now), ..new }
+        Self { buckets: new.buckets.continue_after(other.buckets, other_now, now), ..new }
     }
 }
 
@@ -81,8 +81,8 @@ pub trait Window: Sized {
     fn newest(&self) -> &NewestBucket;
     /// The newest bucket with a completed call that counts in no rate.
     fn answered(&self) -> &AtomicU64;
-    /// Clears cells: see [`Cells::sweep`](tower_fault_classify::__internals::Cells::sweep).
-    fn sweep(&self, keep: Option<u64>);
+    /// Clears cells: see [`BucketRing::clear_expired`](tower_fault_classify::__internals::BucketRing::clear_expired).
+    fn clear_expired(&self, keep: Option<u64>);
     /// Held while cells are cleared.
     fn upkeep(&self) -> &Mutex<()>;
 
@@ -282,7 +282,7 @@ pub(crate) const NO_BUCKET: u64 = 1 << 63;
 mod tests {
     use std::time::Duration;
 
-    use tower_fault_classify::__internals::{Clock, Striped};
+    use tower_fault_classify::__internals::{Clock, StripedCounter};
 
     use proptest::prelude::*;
 
@@ -297,7 +297,7 @@ mod tests {
     }
 
     fn window() -> StripedWindow {
-        StripedWindow::new(Striped::with_stripes(1), 0)
+        StripedWindow::new(StripedCounter::with_stripes(1), 0)
     }
 
     const fn counts(calls: u64, failures: u64) -> Counts {

@@ -6,7 +6,7 @@
 //! clears the cells that have left the window. A cell in use is then at most two eras old, and the
 //! lower bits of its tag tell its age after any idle time.
 
-use tower_fault_classify::__internals::EPOCH_TAGS;
+use tower_fault_classify::__internals::TAGS_PER_EPOCH;
 use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, lock};
 
 use super::Window;
@@ -75,7 +75,7 @@ impl NewestBucket {
             // After an era without calls, all cells have left the window. The lower bits of their
             // tags do not tell.
             let is_next = era(tag).wrapping_sub(era(newest)) == 1;
-            window.sweep(is_next.then_some(tag));
+            window.clear_expired(is_next.then_some(tag));
             // Release: a thread that reads this era finds the cells cleared.
             self.0.store(tag, Ordering::Release);
         }
@@ -85,7 +85,7 @@ impl NewestBucket {
     /// epoch clears all cells, and so does one in an earlier bucket if the clock runs back before.
     pub(crate) fn leave_behind(&self, tag: u64) {
         // Release: as above.
-        self.0.store(tag.wrapping_sub(EPOCH_TAGS), Ordering::Release);
+        self.0.store(tag.wrapping_sub(TAGS_PER_EPOCH), Ordering::Release);
     }
 
     /// The bucket with which the window ends at the bucket `tag`. `None`: the window is empty.
@@ -116,7 +116,7 @@ const fn place(tag: u64, newest: u64) -> Place {
     let ahead = tag.wrapping_sub(newest).cast_signed();
     if ahead > 0 {
         Place::Newer
-    } else if ahead > -(EPOCH_TAGS.cast_signed() / 2) {
+    } else if ahead > -(TAGS_PER_EPOCH.cast_signed() / 2) {
         Place::Reached
     } else {
         Place::Over
@@ -127,7 +127,7 @@ const fn place(tag: u64, newest: u64) -> Place {
 mod models {
     use loom::sync::Arc;
     use loom::thread;
-    use tower_fault_classify::__internals::Striped;
+    use tower_fault_classify::__internals::StripedCounter;
 
     use super::*;
     use crate::circuit::core::models::model;
@@ -138,7 +138,7 @@ mod models {
     const ERA: u64 = BUCKET << ERA_BITS;
 
     fn window() -> (Arc<StripedWindow>, WindowSpan) {
-        let window = StripedWindow::new(Striped::with_stripes(0), 0);
+        let window = StripedWindow::new(StripedCounter::with_stripes(0), 0);
         (
             Arc::new(window),
             WindowSpan::of(WindowShape::Time(BUCKET * StripedWindow::PARTS), StripedWindow::PARTS),

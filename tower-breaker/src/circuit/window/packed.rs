@@ -2,11 +2,11 @@
 //! that is one of many.
 //!
 //! A cell is one word, `tag:24 | calls:20 | failures:20`, with the lower bits of a tag as in a
-//! [`Ring`](tower_fault_classify::__internals::Ring). A cell is full after 1,048,575 calls in a
+//! [`PaddedRing`](tower_fault_classify::__internals::PaddedRing). A cell is full after 1,048,575 calls in a
 //! bucket. Its counts are then [moved](PackedCells::take) to cells with more room.
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Ordering};
-use tower_fault_classify::__internals::{Addition, counts};
+use tower_fault_classify::__internals::{CellUpdate, is_in_window};
 
 const CELLS: usize = 11;
 const COUNT_BITS: u32 = 20;
@@ -65,13 +65,13 @@ impl PackedCells {
 
     /// The calls and failures in the last `span` buckets that end with the bucket `tag`, cells that
     /// are a little newer included.
-    pub(crate) fn sum_of(&self, tag: u64, span: u32) -> [u64; 2] {
+    pub(crate) fn sum_last(&self, tag: u64, span: u32) -> [u64; 2] {
         let mut sums = [0, 0];
         for cell in &self.0 {
             // Acquire: a ring that is read afterwards holds what was added to it before what is
             // seen here.
             let (cells_tag, calls, failures) = unpack(cell.load(Ordering::Acquire));
-            if counts(age(cells_tag, tag as u32), span) {
+            if is_in_window(age(cells_tag, tag as u32), span) {
                 sums[0] += u64::from(calls);
                 sums[1] += u64::from(failures);
             }
@@ -79,12 +79,12 @@ impl PackedCells {
         sums
     }
 
-    /// Clears cells: see [`Cells::sweep`](tower_fault_classify::__internals::Cells::sweep).
-    pub(crate) fn sweep(&self, keep: Option<u64>) {
+    /// Clears cells: see [`BucketRing::clear_expired`](tower_fault_classify::__internals::BucketRing::clear_expired).
+    pub(crate) fn clear_expired(&self, keep: Option<u64>) {
         for cell in &self.0 {
             // Relaxed: the caller publishes the cleared cells.
             let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
-                let in_span = |tag: u64| counts(age(unpack(word).0, tag as u32), CELLS as u32);
+                let in_span = |tag: u64| is_in_window(age(unpack(word).0, tag as u32), CELLS as u32);
                 (word != 0 && !keep.is_some_and(in_span)).then_some(0)
             });
         }
@@ -111,12 +111,12 @@ fn add_slowly(cell: &AtomicU64, tag: u32, failed: bool) -> bool {
     // Release: as in `add`. A failed exchange is repeated with what it found, so it needs no order.
     let _ = cell.fetch_update(Ordering::Release, Ordering::Relaxed, |word| {
         let (cells_tag, calls, failures) = unpack(word);
-        let addition = Addition::after(age(cells_tag, tag), calls == 0);
-        is_full = addition == Addition::Joins && calls == FULL;
+        let addition = CellUpdate::decide(age(cells_tag, tag), calls == 0);
+        is_full = addition == CellUpdate::Add && calls == FULL;
         match addition {
-            Addition::Joins => (!is_full).then(|| pack(cells_tag, calls + 1, failures + u32::from(failed))),
-            Addition::Void => None,
-            Addition::Replaces => Some(pack(tag, 1, failed.into())),
+            CellUpdate::Add => (!is_full).then(|| pack(cells_tag, calls + 1, failures + u32::from(failed))),
+            CellUpdate::Discard => None,
+            CellUpdate::Reset => Some(pack(tag, 1, failed.into())),
         }
     });
     !is_full
@@ -141,12 +141,12 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
-    use tower_fault_classify::__internals::Buckets;
+    use tower_fault_classify::__internals::TimeBuckets;
 
     use super::*;
 
     fn sum(pairs: &PackedCells, tag: u64) -> [u64; 2] {
-        pairs.sum_of(tag, 11)
+        pairs.sum_last(tag, 11)
     }
 
     #[test]
@@ -158,13 +158,13 @@ mod tests {
         assert_eq!(sum(&pairs, 119), [11, 6]);
         assert_eq!(sum(&pairs, 120), [10, 5]);
         assert_eq!(sum(&pairs, 130), [0, 0]);
-        assert_eq!(pairs.sum_of(119, 2), [2, 1]);
+        assert_eq!(pairs.sum_last(119, 2), [2, 1]);
     }
 
     #[test]
     fn an_epoch_begins_empty_and_hears_nothing_of_the_last() {
         let pairs = PackedCells::default();
-        let buckets = Buckets::cut(60_000_000_000, PackedCells::PARTS);
+        let buckets = TimeBuckets::with_count(60_000_000_000, PackedCells::PARTS);
         let [first, second] = [3, 4].map(|epoch| buckets.tag(1_000_000_000_000, epoch));
         pairs.add(first, true);
         assert_eq!(sum(&pairs, second), [0, 0]);
@@ -195,12 +195,12 @@ mod tests {
     fn sweep_keeps_the_span_and_clears_the_rest() {
         let pairs = PackedCells::default();
         (100..111).for_each(|tag| assert!(pairs.add(tag, true)));
-        pairs.sweep(Some(113));
+        pairs.clear_expired(Some(113));
         assert_eq!((sum(&pairs, 110), sum(&pairs, 113)), ([8, 8], [8, 8]));
-        // Without the sweep the cells would count again.
+        // Without it the cells would count again.
         let wrap = 1 << TAG_BITS;
         assert_eq!(sum(&pairs, wrap + 113), [8, 8]);
-        pairs.sweep(None);
+        pairs.clear_expired(None);
         assert_eq!(sum(&pairs, wrap + 113), [0, 0]);
     }
 

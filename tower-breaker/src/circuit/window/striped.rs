@@ -1,7 +1,7 @@
 //! The window of a circuit that has room: threads do not meet in it.
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex};
-use tower_fault_classify::__internals::{Ring, Striped, slot};
+use tower_fault_classify::__internals::{PaddedRing, StripedCounter, thread_slot};
 
 use super::{LastCalls, NO_BUCKET, NewestBucket, Window};
 use crate::machine::Counts;
@@ -11,24 +11,24 @@ use crate::machine::Counts;
 pub struct StripedWindow {
     newest: NewestBucket,
     answered: AtomicU64,
-    successes: Striped,
-    failures: Ring,
-    slow: Ring,
-    cancelled: Ring,
+    successes: StripedCounter,
+    failures: PaddedRing,
+    slow: PaddedRing,
+    cancelled: PaddedRing,
     upkeep: Mutex<()>,
     last: Mutex<Option<LastCalls>>,
 }
 
 impl StripedWindow {
     /// An empty window that begins at the bucket `tag`.
-    pub(crate) fn new(successes: Striped, tag: u64) -> Self {
+    pub(crate) fn new(successes: StripedCounter, tag: u64) -> Self {
         Self {
             newest: NewestBucket::new(tag),
             answered: AtomicU64::new(NO_BUCKET),
             successes,
-            failures: Ring::default(),
-            slow: Ring::default(),
-            cancelled: Ring::default(),
+            failures: PaddedRing::default(),
+            slow: PaddedRing::default(),
+            cancelled: PaddedRing::default(),
             upkeep: Mutex::new(()),
             last: Mutex::new(None),
         }
@@ -40,7 +40,7 @@ impl Window for StripedWindow {
 
     #[inline]
     fn add_success(&self, tag: u64) {
-        self.successes.add(slot(), tag, 1);
+        self.successes.add(thread_slot(), tag, 1);
     }
 
     #[inline]
@@ -87,11 +87,11 @@ impl Window for StripedWindow {
         &self.answered
     }
 
-    fn sweep(&self, keep: Option<u64>) {
-        self.successes.sweep(keep);
-        self.failures.sweep(keep);
-        self.slow.sweep(keep);
-        self.cancelled.sweep(keep);
+    fn clear_expired(&self, keep: Option<u64>) {
+        self.successes.clear_expired(keep);
+        self.failures.clear_expired(keep);
+        self.slow.clear_expired(keep);
+        self.cancelled.clear_expired(keep);
     }
 
     fn upkeep(&self) -> &Mutex<()> {
