@@ -151,7 +151,15 @@ mod tests {
         let mut slow_start = SlowStart::new(SECOND, SECOND).unwrap();
         assert_eq!(slow_start.admit(SECOND), SlowStartStep::Admitted);
         let SlowStartStep::Denied(left) = slow_start.admit(SECOND + 10) else { panic!("it is refused") };
+        assert_eq!(left, SECOND - 10, "the rest of the slow start");
         assert_eq!(slow_start.admit(SECOND + 10 + left), SlowStartStep::Finished);
+    }
+
+    #[test]
+    fn share_grows_from_none_to_all_over_the_span() {
+        let slow_start = SlowStart::new(SECOND, 8 * SECOND).unwrap();
+        let shares = [1, 2, 5, 9, 100].map(|seconds| slow_start.share(seconds * SECOND));
+        assert_eq!(shares, [0.0, 0.125, 0.5, 1.0, 1.0]);
     }
 
     #[test]

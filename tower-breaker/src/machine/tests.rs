@@ -57,6 +57,31 @@ fn probe(state: &mut Machine, now: u64) -> Ticket {
     }
 }
 
+const SLOW_START: RecoveryLimits =
+    RecoveryLimits { slow_start: 10 * SECOND, successes_to_close: 1, ..LIMITS };
+
+/// A circuit that has closed at `now` and begins a slow start of ten seconds.
+fn slow_start(now: u64) -> Machine {
+    let mut state = half_open(now);
+    let ticket = probe(&mut state, now);
+    state.record_probe(ticket, Outcome::Success, at(now), &SLOW_START).unwrap();
+    state
+}
+
+/// A circuit that is forced.
+fn forced(force: Force) -> Machine {
+    let mut state = Machine::new();
+    state.force(force).unwrap();
+    state
+}
+
+fn opened_until(state: &Machine) -> u64 {
+    match state.published_state() {
+        State::OpenUntil(until) => until,
+        other => panic!("an open circuit was expected, not {other:?}"),
+    }
+}
+
 #[test]
 fn the_run_trips_at_the_limit_and_not_one_before_or_after() {
     let reason = |consecutive_failures| trip_reason(&TRIP, &Sample { consecutive_failures, window: None });
@@ -204,6 +229,258 @@ fn times_saturate() {
     state.trip(Reason::FailureRate, Some(&FAULT), at(u64::MAX - 1), &limits).unwrap();
     assert_eq!(state.admit(0, &limits), (Decision::Denied(Some(u64::MAX)), None), "a clock that ran back");
     assert!(matches!(state.admit(u64::MAX, &limits).0, Decision::Probe(_)));
+}
+
+#[test]
+fn ready_service_is_counted_in_slow_start_when_its_call_begins() {
+    let mut state = slow_start(100 * SECOND);
+    // Half of the calls are let through at this time, and one call is saved up.
+    let now = 105 * SECOND;
+    let mut reserve = |arrival| state.reserve(now, arrival, &SLOW_START);
+    for _ in 0..10 {
+        assert_eq!(reserve(Arrival::AtCall), (Decision::Uncounted, None));
+    }
+    assert_eq!(reserve(Arrival::Now), (Decision::Admitted, None));
+    assert_eq!(reserve(Arrival::Now), (Decision::Admitted, None));
+    assert_eq!(reserve(Arrival::Now), (Decision::Denied(Some(5 * SECOND)), None));
+    for _ in 0..10 {
+        assert_eq!(reserve(Arrival::Again), (Decision::Denied(Some(5 * SECOND)), None), "it was counted");
+    }
+    assert_eq!(reserve(Arrival::Now), (Decision::Admitted, None));
+}
+
+#[test]
+fn closed_circuit_without_slow_start_admits_every_arrival() {
+    let mut state = Machine::new();
+    let decisions =
+        [Arrival::AtCall, Arrival::Now, Arrival::Again].map(|arrival| state.reserve(0, arrival, &LIMITS));
+    let [at_call, now, again] = decisions.map(|(decision, change)| {
+        assert_eq!(change, None);
+        decision
+    });
+    assert_eq!((at_call, now, again), (Decision::Uncounted, Decision::Admitted, Decision::Admitted));
+}
+
+#[test]
+fn ready_service_of_open_circuit_is_denied_and_half_opens_it() {
+    for arrival in [Arrival::AtCall, Arrival::Now, Arrival::Again] {
+        let mut state = open(0);
+        assert_eq!(state.reserve(SECOND, arrival, &LIMITS), (Decision::Denied(Some(29 * SECOND)), None));
+        let (decision, change) = state.reserve(30 * SECOND, arrival, &LIMITS);
+        assert!(matches!(decision, Decision::Probe(_)), "{decision:?}");
+        assert_eq!(change.unwrap().reason, Reason::OpenTimeOver);
+    }
+}
+
+#[test]
+fn slow_start_share_of_call_that_does_not_begin_is_refunded() {
+    let mut state = slow_start(100 * SECOND);
+    let now = 105 * SECOND;
+    let mut arrive = || state.admit(now, &SLOW_START).0;
+    assert_eq!([arrive(), arrive()], [Decision::Admitted, Decision::Admitted]);
+    state.refund_slow_start(now);
+    assert_eq!(state.admit(now, &SLOW_START).0, Decision::Admitted, "the refunded call");
+    assert!(matches!(state.admit(now, &SLOW_START).0, Decision::Denied(_)));
+}
+
+#[test]
+fn slow_start_share_is_reported_until_slow_start_ends() {
+    let mut state = slow_start(100 * SECOND);
+    assert_eq!(state.slow_start_share(100 * SECOND), Some(0.0));
+    assert_eq!(state.slow_start_share(105 * SECOND), Some(0.5));
+    assert_eq!(state.published_state(), State::Closed { slow_start: true });
+    assert_eq!(state.admit(110 * SECOND, &SLOW_START).0, Decision::Admitted);
+    assert_eq!(state.slow_start_share(110 * SECOND), None);
+    assert_eq!(state.published_state(), State::Closed { slow_start: false });
+    assert_eq!(open(0).slow_start_share(0), None);
+}
+
+#[test]
+fn critical_report_opens_closed_and_half_open_circuits() {
+    let now = 100 * SECOND;
+    for mut state in [Machine::new(), slow_start(now), half_open(now)] {
+        let from = state.state();
+        let change = state.report(HealthReport::Critical, at(now), &LIMITS);
+        let to = CircuitState::Open;
+        assert_eq!(change, Some(Change { from, to, reason: Reason::ReportedCritical }));
+        assert_eq!(opened_until(&state), 130 * SECOND);
+        assert_eq!(state.report(HealthReport::Critical, at(110 * SECOND), &LIMITS), None);
+        assert_eq!(opened_until(&state), 130 * SECOND, "a repeated report keeps it open no longer");
+    }
+}
+
+#[test]
+fn recovered_report_half_opens_only_an_open_circuit() {
+    let now = 100 * SECOND;
+    let mut state = open(now);
+    let change = state.report(HealthReport::Recovered, at(now), &LIMITS);
+    let (from, to) = (CircuitState::Open, CircuitState::HalfOpen);
+    assert_eq!(change, Some(Change { from, to, reason: Reason::ReportedRecovered }));
+    probe(&mut state, now);
+    assert_eq!(state.report(HealthReport::Recovered, at(now), &LIMITS), None);
+    assert_eq!(Machine::new().report(HealthReport::Recovered, at(now), &LIMITS), None);
+}
+
+#[test]
+fn health_report_does_not_change_a_forced_circuit() {
+    for force in [Force::Open, Force::Closed, Force::Disabled] {
+        for report in [HealthReport::Critical, HealthReport::Recovered] {
+            let mut state = forced(force);
+            let before = state.state();
+            assert_eq!(state.report(report, at(0), &LIMITS), None, "{force:?} {report:?}");
+            assert_eq!(state.state(), before);
+        }
+    }
+}
+
+#[cfg(feature = "keyed")]
+#[test]
+fn circuit_is_idle_as_long_after_recovery_as_its_last_open_period() {
+    let mut state = open(100 * SECOND);
+    assert_eq!(state.idle_at(110 * SECOND), Some(160 * SECOND), "open until 130 s, and 30 s more");
+    state.admit(130 * SECOND, &LIMITS);
+    assert_eq!(state.idle_at(140 * SECOND), Some(170 * SECOND), "30 s after its last use");
+    let until_reset = RecoveryLimits { open: OpenDuration { until_reset: true, ..LIMITS.open }, ..LIMITS };
+    let mut held = Machine::new();
+    held.trip(Reason::FailureRate, Some(&FAULT), at(0), &until_reset).unwrap();
+    for state in [held, Machine::new(), forced(Force::Open), forced(Force::Closed), forced(Force::Disabled)] {
+        assert_eq!(state.idle_at(0), None, "{state:?}");
+    }
+}
+
+#[test]
+fn outcome_follows_health_axis_and_origin_of_neutral_faults() {
+    assert!(matches!(Outcome::of(&Verdict::Success), Outcome::Success));
+    let outcome = |health, origin| {
+        let verdict = Verdict::Fault(FAULT.with_health(health).with_origin(origin));
+        match Outcome::of(&verdict) {
+            Outcome::Success => "success",
+            Outcome::Slow => "slow",
+            Outcome::Failure(fault) => {
+                assert_eq!((fault.health(), fault.origin()), (health, origin));
+                "failure"
+            }
+            Outcome::Answered => "answered",
+            Outcome::Neutral => "neutral",
+        }
+    };
+    for origin in [Origin::Remote, Origin::Local, Origin::Caller] {
+        assert_eq!(outcome(Health::Healthy, origin), "success");
+        assert_eq!(outcome(Health::Unhealthy, origin), "failure");
+    }
+    assert_eq!(outcome(Health::Neutral, Origin::Remote), "answered");
+    for origin in [Origin::Local, Origin::Caller] {
+        assert_eq!(outcome(Health::Neutral, origin), "neutral");
+    }
+}
+
+#[test]
+fn completed_probe_restarts_the_count_of_cancelled_probes() {
+    let limits = RecoveryLimits { probes: 1, successes_to_close: 9, ..LIMITS };
+    for completed in [Outcome::Answered, Outcome::Success] {
+        let now = 30 * SECOND;
+        let mut state = half_open(now);
+        let cancel = |state: &mut Machine| {
+            let ticket = probe(state, now);
+            state.record_cancelled_probe(ticket, 2, at(now), &limits)
+        };
+        assert_eq!(cancel(&mut state), None);
+        let ticket = probe(&mut state, now);
+        assert_eq!(state.record_probe(ticket, completed, at(now), &limits), None);
+        assert_eq!(cancel(&mut state), None, "the first after {completed:?}");
+        assert_eq!(cancel(&mut state).unwrap().reason, Reason::NoneCompletes);
+    }
+}
+
+#[test]
+fn cancelled_probes_are_counted_across_neutral_probes() {
+    let now = 30 * SECOND;
+    let mut state = half_open(now);
+    let tickets = [(); 3].map(|()| probe(&mut state, now));
+    assert_eq!(state.record_cancelled_probe(tickets[0], 2, at(now), &LIMITS), None);
+    assert_eq!(state.record_probe(tickets[1], Outcome::Neutral, at(now), &LIMITS), None);
+    let change = state.record_cancelled_probe(tickets[2], 2, at(now), &LIMITS).unwrap();
+    assert_eq!((change.to, change.reason), (CircuitState::Open, Reason::NoneCompletes));
+}
+
+const SLOW: SlowCallLimits = SlowCallLimits { from: SECOND, rate: 0.8 };
+
+#[test]
+fn call_duration_is_needed_for_slow_calls_and_timed_cancellations() {
+    let needs = |slow, cancelled| TripLimits { slow, cancelled, ..TRIP }.needs_duration();
+    for cancelled in [Cancelled::IfNoneCompletes, Cancelled::Ignored, Cancelled::Failure] {
+        assert!(!needs(None, cancelled), "{cancelled:?}");
+        assert!(needs(Some(SLOW), cancelled), "{cancelled:?}");
+    }
+    assert!(needs(None, Cancelled::FailureFrom(SECOND)));
+}
+
+#[test]
+fn slow_calls_below_rate_of_minimum_need_no_window() {
+    let limits = TripLimits { slow: Some(SLOW), ..TRIP };
+    assert!(!may_reach_slow_rate(&limits, 7), "of ten calls, the minimum");
+    assert!(may_reach_slow_rate(&limits, 8));
+    assert!(!may_reach_slow_rate(&TRIP, u64::MAX), "no slow-call rate is set");
+}
+
+#[test]
+fn slow_success_trips_by_slow_rate_and_never_by_failure_rate() {
+    let limits = TripLimits { slow: Some(SLOW), ..TRIP };
+    let reason = |consecutive_failures, failures, slow| {
+        let window = Some(Counts { calls: 10, failures, slow, cancelled: 0 });
+        trip_reason(&limits, &Sample { consecutive_failures, window })
+    };
+    assert_eq!(reason(0, 10, 7), None);
+    assert_eq!(reason(0, 10, 8), Some(Reason::SlowRate));
+    assert_eq!(reason(1, 5, 8), Some(Reason::FailureRate));
+    assert_eq!(reason(1, 4, 8), Some(Reason::SlowRate));
+}
+
+#[test]
+fn counts_report_failed_and_slow_shares_of_calls() {
+    let rates = |counts: Counts| [counts.failure_rate(), counts.slow_rate()];
+    assert_eq!(rates(Counts { calls: 8, failures: 2, slow: 6, cancelled: 3 }), [0.25, 0.75]);
+    assert_eq!(rates(Counts { calls: 3, failures: 3, slow: 0, cancelled: 0 }), [1.0, 0.0]);
+    assert_eq!(rates(Counts { cancelled: 3, ..Counts::default() }), [0.0, 0.0], "no calls");
+}
+
+#[test]
+fn circuit_states_have_names_and_reject_only_when_open() {
+    for (state, name, open) in [
+        (CircuitState::Closed, "closed", false),
+        (CircuitState::Open, "open", true),
+        (CircuitState::HalfOpen, "half_open", false),
+        (CircuitState::ForcedOpen, "forced_open", true),
+        (CircuitState::ForcedClosed, "forced_closed", false),
+        (CircuitState::Disabled, "disabled", false),
+    ] {
+        assert_eq!((state.as_str(), state.is_open()), (name, open));
+        assert_eq!(state.to_string(), name);
+    }
+}
+
+#[test]
+fn transition_reasons_have_names_in_snake_case() {
+    for (reason, name) in [
+        (Reason::ConsecutiveFailures, "consecutive_failures"),
+        (Reason::FailureRate, "failure_rate"),
+        (Reason::SlowRate, "slow_rate"),
+        (Reason::NoneCompletes, "none_completes"),
+        (Reason::OpenTimeOver, "open_time_over"),
+        (Reason::ProbeFailed, "probe_failed"),
+        (Reason::ProbeSlow, "probe_slow"),
+        (Reason::ProbesSucceeded, "probes_succeeded"),
+        (Reason::Tripped, "tripped"),
+        (Reason::Forced, "forced"),
+        (Reason::Released, "released"),
+        (Reason::Reset, "reset"),
+        (Reason::Reconfigured, "reconfigured"),
+        (Reason::ReportedCritical, "reported_critical"),
+        (Reason::ReportedRecovered, "reported_recovered"),
+    ] {
+        assert_eq!(reason.as_str(), name);
+        assert_eq!(reason.to_string(), name);
+    }
 }
 
 /// What can happen to a half-open circuit.
