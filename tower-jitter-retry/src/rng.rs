@@ -57,7 +57,6 @@ impl Seeds {
     }
 
     /// The seed that all others follow from.
-    #[cfg(feature = "serde")]
     pub(crate) const fn first(&self) -> u64 {
         self.first
     }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use ::serde::de::{Error as _, MapAccess};
-use ::serde::ser::{Error as _, SerializeStruct};
+use ::serde::ser::{Error as _, SerializeStruct, SerializeStructVariant};
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 use http::HeaderName;
 use tower_fault_classify::__internals::settings::{
@@ -13,7 +13,9 @@ use tower_fault_classify::__internals::settings::{
 };
 
 use crate::backoff::{Backoff, Jitter};
-use crate::budget::{Budget, GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, RATIO_RANGE, SPAN_RANGE, TOKEN_RANGE};
+use crate::budget::{
+    Budget, BudgetSettings, GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, RATIO_RANGE, SPAN_RANGE, TOKEN_RANGE,
+};
 use crate::policy::{
     ATTEMPT_RANGE, ColdConfig, HotConfig, Limits, MAX_DURATION, MULTIPLIER_RANGE, REPLAY_LIMIT_RANGE,
     RetryPolicy, SHARE_RANGE,
@@ -46,25 +48,25 @@ const TIME_RANGE: RangeInclusive<Duration> = Duration::ZERO..=MAX_DURATION;
 const COUNT_RANGE: RangeInclusive<u32> = 0..=u32::MAX;
 
 const SAFETIES: Choice<RetrySafety> = Choice(&[
-    ("by_request", RetrySafety::ByRequest),
-    ("by_method", RetrySafety::ByMethod),
-    ("always", RetrySafety::Always),
-    ("never", RetrySafety::Never),
+    (RetrySafety::ByRequest.as_str(), RetrySafety::ByRequest),
+    (RetrySafety::ByMethod.as_str(), RetrySafety::ByMethod),
+    (RetrySafety::Always.as_str(), RetrySafety::Always),
+    (RetrySafety::Never.as_str(), RetrySafety::Never),
 ]);
 
 const LEVELS: Choice<NonIdempotent> = Choice(&[
-    ("never", NonIdempotent::Never),
-    ("unsent", NonIdempotent::Unsent),
-    ("unsent_or_refused", NonIdempotent::UnsentOrRefused),
+    (NonIdempotent::Never.as_str(), NonIdempotent::Never),
+    (NonIdempotent::Unsent.as_str(), NonIdempotent::Unsent),
+    (NonIdempotent::UnsentOrRefused.as_str(), NonIdempotent::UnsentOrRefused),
 ]);
 
 /// The jitters without a parameter.
 const JITTERS: Choice<Jitter> = Choice(&[
-    ("none", Jitter::None),
-    ("full", Jitter::Full),
-    ("equal", Jitter::Equal),
-    ("decorrelated", Jitter::Decorrelated),
-    ("aws_decorrelated", Jitter::AwsDecorrelated),
+    (Jitter::None.as_str(), Jitter::None),
+    (Jitter::Full.as_str(), Jitter::Full),
+    (Jitter::Equal.as_str(), Jitter::Equal),
+    (Jitter::Decorrelated.as_str(), Jitter::Decorrelated),
+    (Jitter::AwsDecorrelated.as_str(), Jitter::AwsDecorrelated),
 ]);
 
 /// The table of a policy.
@@ -320,12 +322,13 @@ impl Serialize for RetryPolicy {
             max_elapsed,
             max_retry_after,
         } = limits;
-        let Backoff { base, factor, cap, jitter } = backoff;
+        let Backoff { initial, multiplier, max, jitter } = backoff;
         let header =
             cold.as_deref().and_then(|ColdConfig { budget: _, observer: _, header }| header.as_ref());
         let budget = budget.as_ref().map(|budget| {
             budget
                 .settings()
+                .map(WrittenBudget)
                 .ok_or_else(|| S::Error::custom("`budget` is a custom budget, which cannot be written"))
         });
         let seed = seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
@@ -333,9 +336,9 @@ impl Serialize for RetryPolicy {
         let left_out = usize::from(header.is_none()) + usize::from(follows_redirects.is_none());
         let mut table = to.serialize_struct("RetryPolicy", FIELDS.len() - left_out)?;
         table.serialize_field("max_attempts", max_attempts)?;
-        table.serialize_field("initial_backoff", &human(*base))?;
-        table.serialize_field("backoff_multiplier", factor)?;
-        table.serialize_field("max_backoff", &human(*cap))?;
+        table.serialize_field("initial_backoff", &human(*initial))?;
+        table.serialize_field("backoff_multiplier", multiplier)?;
+        table.serialize_field("max_backoff", &human(*max))?;
         table.serialize_field("jitter", &WrittenJitter(*jitter))?;
         table.serialize_field("max_elapsed", &OrNone(max_elapsed.map(human)))?;
         table.serialize_field("max_retry_after", &human(*max_retry_after))?;
@@ -376,6 +379,36 @@ impl Serialize for WrittenJitter {
     }
 }
 
+struct WrittenBudget(BudgetSettings);
+
+impl Serialize for WrittenBudget {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            BudgetSettings::Window { ratio, min_per_second, span } => {
+                let mut table = to.serialize_struct_variant("Budget", 0, "window", 3)?;
+                table.serialize_field("ratio", &ratio)?;
+                table.serialize_field("min_per_second", &min_per_second)?;
+                table.serialize_field("span", &HumanDuration(span))?;
+                table.end()
+            }
+            BudgetSettings::Grpc { max_tokens, ratio } => {
+                let mut table = to.serialize_struct_variant("Budget", 1, "grpc", 2)?;
+                table.serialize_field("max_tokens", &max_tokens)?;
+                table.serialize_field("ratio", &ratio)?;
+                table.end()
+            }
+            BudgetSettings::Aws { capacity, cost, timeout_cost, increment } => {
+                let mut table = to.serialize_struct_variant("Budget", 2, "aws", 4)?;
+                table.serialize_field("capacity", &capacity)?;
+                table.serialize_field("cost", &cost)?;
+                table.serialize_field("timeout_cost", &timeout_cost)?;
+                table.serialize_field("increment", &increment)?;
+                table.end()
+            }
+        }
+    }
+}
+
 struct WrittenSeed(u64);
 
 impl Serialize for WrittenSeed {
@@ -393,7 +426,7 @@ mod tests {
     use tower_fault_classify::{Fault, Verdict};
 
     use super::*;
-    use crate::budget::{RetryBudget, Settings, Ticket};
+    use crate::budget::{BudgetSettings, RetryBudget, Ticket};
     use crate::policy::RetryPolicyBuilder;
 
     fn from_json(text: &str) -> Result<RetryPolicy, String> {
@@ -408,7 +441,7 @@ mod tests {
     #[derive(Debug, PartialEq)]
     struct Parts {
         limits: Limits,
-        budget: Option<Settings>,
+        budget: Option<BudgetSettings>,
         seed: Option<u64>,
         replay_limit: usize,
         safety: RetrySafety,

@@ -14,6 +14,7 @@
 #[cfg(all(test, not(loom_models)))]
 mod tests;
 
+use core::fmt;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
@@ -33,10 +34,10 @@ use core::time::Duration;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
-    /// In nanoseconds, as the cap.
-    pub(crate) base: u64,
-    pub(crate) factor: f64,
-    pub(crate) cap: u64,
+    /// In nanoseconds, like the maximum.
+    pub(crate) initial: u64,
+    pub(crate) multiplier: f64,
+    pub(crate) max: u64,
     pub(crate) jitter: Jitter,
 }
 
@@ -53,6 +54,26 @@ impl Position {
 }
 
 impl Backoff {
+    /// Returns the longest delay before the first retry.
+    pub const fn initial_backoff(&self) -> Duration {
+        Duration::from_nanos(self.initial)
+    }
+
+    /// Returns the factor by which the longest delay grows with every retry.
+    pub const fn backoff_multiplier(&self) -> f64 {
+        self.multiplier
+    }
+
+    /// Returns the delay that the longest delay grows to.
+    pub const fn max_backoff(&self) -> Duration {
+        Duration::from_nanos(self.max)
+    }
+
+    /// Returns how delays are drawn.
+    pub const fn jitter(&self) -> Jitter {
+        self.jitter
+    }
+
     /// The delays of one call, without end. `uniform` draws evenly from a range of nanoseconds.
     pub fn delays<U: FnMut(RangeInclusive<u64>) -> u64>(&self, uniform: U) -> Delays<U> {
         Delays { backoff: *self, position: Position::START, uniform }
@@ -70,26 +91,26 @@ impl Backoff {
             return Some(0);
         }
         position.retries = position.retries.saturating_add(1);
-        let Self { base, cap, jitter, .. } = *self;
-        let last = if position.retries == 1 { base } else { position.last };
-        let point = DrawContext { base, cap, last, ceiling: self.ceiling(position.retries) };
+        let Self { initial, max, jitter, .. } = *self;
+        let last = if position.retries == 1 { initial } else { position.last };
+        let point = DrawContext { initial, max, last, ceiling: self.ceiling(position.retries) };
         position.last = jitter.draw(point, left, uniform)?;
         Some(position.last)
     }
 
     /// Whether every delay is zero: what grows from nothing, and has nothing added to it.
     const fn is_zero(&self) -> bool {
-        self.base == 0 && !matches!(self.jitter, Jitter::Additive(_) | Jitter::TenacityAdditive(_))
+        self.initial == 0 && !matches!(self.jitter, Jitter::Additive(_) | Jitter::TenacityAdditive(_))
     }
 
     /// The ceiling before a retry, the first one being number 1: `min(cap, base · factor^(retry - 1))`.
     fn ceiling(&self, retry: u32) -> u64 {
         let exponent = i32::try_from(retry.saturating_sub(1)).unwrap_or(i32::MAX);
-        let grown = self.base as f64 * self.factor.powi(exponent);
+        let grown = self.initial as f64 * self.multiplier.powi(exponent);
         #[expect(clippy::cast_sign_loss, reason = "neither factor is negative")]
         // The conversion saturates, and makes 0 of a NaN, which an infinite power of nothing would be.
         let grown = grown as u64;
-        grown.min(self.cap)
+        grown.min(self.max)
     }
 }
 
@@ -163,10 +184,33 @@ const MAX_STRETCH: u64 = 5_000_000_000;
 /// that made it so is in use.
 #[derive(Clone, Copy, Debug)]
 struct DrawContext {
-    base: u64,
-    cap: u64,
+    initial: u64,
+    max: u64,
     last: u64,
     ceiling: u64,
+}
+
+impl Jitter {
+    /// Returns the name of the jitter, in `snake_case`, without its parameter.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Full => "full",
+            Self::Equal => "equal",
+            Self::Decorrelated => "decorrelated",
+            Self::Proportional(_) => "proportional",
+            Self::Additive(_) => "additive",
+            Self::AwsDecorrelated => "aws_decorrelated",
+            Self::CenkaltiProportional(_) => "cenkalti_proportional",
+            Self::TenacityAdditive(_) => "tenacity_additive",
+        }
+    }
+}
+
+impl fmt::Display for Jitter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl Jitter {
@@ -182,26 +226,26 @@ impl Jitter {
         // The clamped variants draw first and are cut afterwards: that is what their names stand
         // for.
         let clamped = matches!(self, Self::AwsDecorrelated | Self::TenacityAdditive(_));
-        Some(if clamped { delay.min(at.cap) } else { delay })
+        Some(if clamped { delay.min(at.max) } else { delay })
     }
 
     /// The range that a delay is drawn from.
     fn range(self, at: DrawContext) -> RangeInclusive<u64> {
-        let DrawContext { base, cap, last, ceiling } = at;
+        let DrawContext { initial, max, last, ceiling } = at;
         match self {
             Self::None => ceiling..=ceiling,
             Self::Full => 0..=ceiling,
             Self::Equal => ceiling / 2..=ceiling,
-            Self::Decorrelated => base..=last.saturating_mul(3).min(cap),
+            Self::Decorrelated => initial..=last.saturating_mul(3).min(max),
             Self::Proportional(share) => {
                 let width = share_of(ceiling, share);
-                ceiling - width..=ceiling.saturating_add(width).min(cap)
+                ceiling - width..=ceiling.saturating_add(width).min(max)
             }
             Self::Additive(most) => {
-                let most = nanos(most).min(cap);
-                ceiling.min(cap - most)..=ceiling.saturating_add(most).min(cap)
+                let most = nanos(most).min(max);
+                ceiling.min(max - most)..=ceiling.saturating_add(most).min(max)
             }
-            Self::AwsDecorrelated => base..=last.saturating_mul(3),
+            Self::AwsDecorrelated => initial..=last.saturating_mul(3),
             Self::CenkaltiProportional(share) => {
                 let width = share_of(ceiling, share);
                 ceiling - width..=ceiling.saturating_add(width)

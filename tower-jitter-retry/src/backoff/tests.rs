@@ -17,7 +17,7 @@ const DRAWS: usize = 100_000;
 
 /// Doubling from 1 s to 8 s.
 fn backoff(jitter: Jitter) -> Backoff {
-    Backoff { base: SECOND, factor: 2.0, cap: 8 * SECOND, jitter }
+    Backoff { initial: SECOND, multiplier: 2.0, max: 8 * SECOND, jitter }
 }
 
 /// The delays before retry number `retry` of as many calls, in seconds.
@@ -36,7 +36,7 @@ fn variance(draws: &[f64]) -> f64 {
     draws.iter().map(|draw| (draw - mean).powi(2)).sum::<f64>() / draws.len() as f64
 }
 
-/// The share of the draws that are the cap itself.
+/// The share of the draws that are the max itself.
 fn at_the_cap(draws: &[f64]) -> f64 {
     draws.iter().filter(|draw| **draw >= 8.0).count() as f64 / draws.len() as f64
 }
@@ -108,7 +108,7 @@ fn cut_range_does_not_pile_up_at_maximum_and_clamp_does() {
             assert!(at_the_cap(&draws) < 1e-4, "{jitter:?} before retry {retry}");
             // Nor just below it: the last hundredth of the narrowest range here holds a hundredth of the draws.
             let near = draws.iter().filter(|draw| **draw > 7.96).count() as f64 / DRAWS as f64;
-            assert!(near < 0.02, "{jitter:?} before retry {retry}: {near} within 40 ms of the cap");
+            assert!(near < 0.02, "{jitter:?} before retry {retry}: {near} within 40 ms of the max");
         }
     }
     let aws = at_the_cap(&draws(Jitter::AwsDecorrelated, 20));
@@ -169,14 +169,15 @@ fn delays_of_calls_and_retries_are_independent() {
 
 #[test]
 fn ceiling_doubles_up_to_maximum() {
-    let backoff = Backoff { base: 100 * MILLI, factor: 2.0, cap: 10_000 * MILLI, jitter: Jitter::None };
+    let backoff =
+        Backoff { initial: 100 * MILLI, multiplier: 2.0, max: 10_000 * MILLI, jitter: Jitter::None };
     let delays: Vec<_> = backoff.delays(|_| unreachable!()).take(9).map(|delay| delay.as_millis()).collect();
     assert_eq!(delays, [100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000, 10_000]);
 }
 
 #[test]
 fn backoff_extreme_values_saturate() {
-    let of = |base, factor, cap, jitter| Backoff { base, factor, cap, jitter };
+    let of = |initial, multiplier, max, jitter| Backoff { initial, multiplier, max, jitter };
     assert_eq!(of(1, 1_000.0, u64::MAX, Jitter::None).ceiling(u32::MAX), u64::MAX);
     assert_eq!(of(0, 1_000.0, u64::MAX, Jitter::None).ceiling(u32::MAX), 0);
     let level = of(7, 1.0, 9, Jitter::None);
@@ -187,7 +188,7 @@ fn backoff_extreme_values_saturate() {
         assert_eq!(delays.nth(3), Some(Duration::from_nanos(u64::MAX)), "{jitter:?}");
     }
     let nothing = of(0, 2.0, 0, Jitter::Additive(most)).delays(|range| *range.end()).next();
-    assert_eq!(nothing, Some(Duration::ZERO), "the cap is applied last");
+    assert_eq!(nothing, Some(Duration::ZERO), "the max is applied last");
 }
 
 #[test]
@@ -256,24 +257,24 @@ fn any_jitter() -> impl Strategy<Value = Jitter> {
 
 proptest! {
     #[test]
-    fn ceiling_never_falls_and_never_exceeds_maximum(base in 0..u64::MAX, cap in 0..u64::MAX, factor in 1.0..1_000.0, retry in 0_u32..2_000) {
-        let backoff = Backoff { base: base.min(cap), factor, cap, jitter: Jitter::None };
+    fn ceiling_never_falls_and_never_exceeds_maximum(initial in 0..u64::MAX, max in 0..u64::MAX, multiplier in 1.0..1_000.0, retry in 0_u32..2_000) {
+        let backoff = Backoff { initial: initial.min(max), multiplier, max, jitter: Jitter::None };
         let ceiling = backoff.ceiling(retry);
-        prop_assert!(ceiling <= cap);
+        prop_assert!(ceiling <= max);
         prop_assert!(backoff.ceiling(retry + 1) >= ceiling);
     }
 
     /// Of ours, and of every range it is true that it is one.
     #[test]
-    fn delay_never_exceeds_maximum(jitter in any_jitter(), base in 0..u64::MAX, cap in 0..u64::MAX, factor in 1.0..1_000.0, seed in any::<u64>()) {
-        let backoff = Backoff { base: base.min(cap), factor, cap, jitter };
+    fn delay_never_exceeds_maximum(jitter in any_jitter(), initial in 0..u64::MAX, max in 0..u64::MAX, multiplier in 1.0..1_000.0, seed in any::<u64>()) {
+        let backoff = Backoff { initial: initial.min(max), multiplier, max, jitter };
         let mut rng = fastrand::Rng::with_seed(seed);
         let draw = |range: RangeInclusive<u64>| {
             assert!(!range.is_empty(), "{range:?}");
             rng.u64(range)
         };
         for delay in backoff.delays(draw).take(50) {
-            prop_assert!(delay <= Duration::from_nanos(cap));
+            prop_assert!(delay <= Duration::from_nanos(max));
         }
     }
 }

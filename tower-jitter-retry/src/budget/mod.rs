@@ -12,6 +12,9 @@
 //! | [`Budget::aws`] ([`AwsBudgetBuilder`]) | retries that the tokens pay for; a retry that succeeds, is not sent or is cancelled returns its cost | with successes | the AWS SDKs ("standard" mode) |
 //! | [`Budget::custom`] | what your own [`RetryBudget`] allows | | |
 //!
+//! [`Budget::settings`] returns the settings of a budget ([`BudgetSettings`]), and
+//! [`Budget::to_builder`] a builder with the same settings ([`BudgetBuilder`]).
+//!
 //! One client's budget protects a server from ten thousand clients only if it is small: each client
 //! has a budget of its own, and the reserves add up. Ten retries per second are few for one client,
 //! and 100,000 per second for ten thousand clients. Give many clients a small `min_per_second`, or 0.
@@ -20,22 +23,24 @@
 //! that only retries take. The time of an operation does not depend on how long a budget was idle.
 
 mod rules;
+mod ticket;
 mod tokens;
 mod window;
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
+use tower_fault_classify::__internals::ConfigError;
 use tower_fault_classify::__internals::PoolHandle;
-#[cfg(feature = "serde")]
-use tower_fault_classify::__internals::settings::HumanDuration;
 use tower_fault_classify::{Fault, Verdict};
 
+pub use self::ticket::Ticket;
+use self::ticket::TicketKind;
+use self::tokens::TokenCore;
 pub use self::tokens::{AwsBudgetBuilder, GrpcBudgetBuilder};
 #[cfg(feature = "serde")]
 pub(crate) use self::tokens::{GRPC_RATIO_RANGE, GRPC_TOKEN_RANGE, TOKEN_RANGE};
-use self::tokens::{Refund, TokenCore};
 pub use self::window::WindowBudgetBuilder;
 #[cfg(feature = "serde")]
 pub(crate) use self::window::{RATIO_RANGE, SPAN_RANGE};
@@ -77,92 +82,6 @@ pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
 
     /// Draws for a retry after `fault`. `None`: there is not enough, and the fault is the caller's.
     fn withdraw(&self, fault: &Fault) -> Option<Ticket>;
-}
-
-/// The right to one retry. The budget grants it, and the retry's outcome settles it.
-///
-/// | the retry | [`Budget::aws`] | [`Budget::grpc`] | [`Budget::window`] |
-/// |---|---|---|---|
-/// | succeeded | returns the cost | adds a part of a token | |
-/// | failed | keeps the cost | takes a token | |
-/// | was rejected on this side, so that nothing was sent | returns the cost | | |
-/// | was dropped, because the caller stopped waiting | returns the cost | | |
-#[derive(Debug)]
-#[must_use]
-pub struct Ticket(TicketKind);
-
-enum TicketKind {
-    Paid,
-    Tokens(Refund),
-    Custom(OnSettle),
-}
-
-/// Is told once what became of a ticket.
-struct OnSettle(Option<Box<SettleFn>>);
-
-type SettleFn = dyn FnOnce(Option<&Verdict>) + Send + Sync;
-
-impl OnSettle {
-    fn run(&mut self, verdict: Option<&Verdict>) {
-        if let Some(told) = self.0.take() {
-            told(verdict);
-        }
-    }
-}
-
-impl Drop for OnSettle {
-    // Out of line, because most calls have no ticket of this kind.
-    #[cold]
-    #[inline(never)]
-    fn drop(&mut self) {
-        // The ticket may be dropped while its task unwinds. A panic that leaves this `drop` would
-        // then abort the process.
-        drop(catch_unwind(AssertUnwindSafe(|| self.run(None))));
-    }
-}
-
-impl Ticket {
-    /// A ticket that gives nothing back.
-    pub const fn paid() -> Self {
-        Self(TicketKind::Paid)
-    }
-
-    /// A ticket of a custom budget. `settle` is called once: with the retry's verdict, or with
-    /// `None` if the ticket was dropped.
-    ///
-    /// A panic of `settle` that is called with `None` is caught, because the ticket may be dropped
-    /// during another panic. Creating the ticket allocates.
-    pub fn new(settle: impl FnOnce(Option<&Verdict>) + Send + Sync + 'static) -> Self {
-        Self(TicketKind::Custom(OnSettle(Some(Box::new(settle)))))
-    }
-
-    /// The retry succeeded.
-    pub fn succeeded(self) {
-        self.settle(&Verdict::Success);
-    }
-
-    /// The retry failed.
-    pub fn failed(self, fault: &Fault) {
-        self.settle(&Verdict::Fault(*fault));
-    }
-
-    pub(crate) fn settle(self, verdict: &Verdict) {
-        match self.0 {
-            TicketKind::Paid => {}
-            TicketKind::Tokens(refund) => refund.settle(verdict),
-            TicketKind::Custom(mut settle) => settle.run(Some(verdict)),
-        }
-    }
-}
-
-impl fmt::Debug for TicketKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Paid => "Paid",
-            Self::Tokens(_) => "Tokens",
-            Self::Custom(_) => "Custom",
-        })
-    }
 }
 
 /// A budget that clones share; give one to several policies to bound their retries together.
@@ -227,12 +146,33 @@ impl Budget {
         }
     }
 
-    /// The settings of the builder. `None`: the budget is a custom one.
-    #[cfg(feature = "serde")]
-    pub(crate) fn settings(&self) -> Option<Settings> {
+    /// Returns the settings of this budget. `None`: the budget is a custom one.
+    ///
+    /// ```
+    /// use tower_jitter_retry::Budget;
+    /// use tower_jitter_retry::budget::BudgetSettings;
+    ///
+    /// let settings = Budget::grpc().max_tokens(20).build()?.settings();
+    /// assert_eq!(settings, Some(BudgetSettings::Grpc { max_tokens: 20, ratio: 0.1 }));
+    /// # Ok::<(), tower_jitter_retry::ConfigError>(())
+    /// ```
+    pub fn settings(&self) -> Option<BudgetSettings> {
         match &self.0 {
             Kind::Window(core, _) => Some(core.settings()),
             Kind::Tokens(core, _) => Some(core.settings()),
+            Kind::Custom(_) => None,
+        }
+    }
+
+    /// Returns a builder with the settings and the clock of this budget. `None`: the budget is a
+    /// custom one.
+    ///
+    /// A budget that is built from it starts empty or full, as any new budget, and shares nothing
+    /// with this one.
+    pub fn to_builder(&self) -> Option<BudgetBuilder> {
+        match &self.0 {
+            Kind::Window(core, _) => Some(BudgetBuilder::Window(core.to_builder())),
+            Kind::Tokens(core, _) => Some(core.to_builder()),
             Kind::Custom(_) => None,
         }
     }
@@ -247,14 +187,77 @@ impl Budget {
     }
 }
 
-/// The settings of a budget, as they are written to a file.
-#[cfg(feature = "serde")]
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Settings {
-    Window { ratio: f64, min_per_second: u32, span: HumanDuration },
-    Grpc { max_tokens: u32, ratio: f64 },
-    Aws { capacity: u32, cost: u32, timeout_cost: u32, increment: u32 },
+/// The settings of a budget. Returned by [`Budget::settings`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum BudgetSettings {
+    /// Of [`Budget::window`].
+    Window {
+        /// See [`WindowBudgetBuilder::ratio`].
+        ratio: f64,
+        /// See [`WindowBudgetBuilder::min_per_second`].
+        min_per_second: u32,
+        /// See [`WindowBudgetBuilder::span`].
+        span: Duration,
+    },
+    /// Of [`Budget::grpc`].
+    Grpc {
+        /// See [`GrpcBudgetBuilder::max_tokens`].
+        max_tokens: u32,
+        /// See [`GrpcBudgetBuilder::ratio`].
+        ratio: f64,
+    },
+    /// Of [`Budget::aws`].
+    Aws {
+        /// See [`AwsBudgetBuilder::capacity`].
+        capacity: u32,
+        /// See [`AwsBudgetBuilder::cost`].
+        cost: u32,
+        /// See [`AwsBudgetBuilder::timeout_cost`].
+        timeout_cost: u32,
+        /// See [`AwsBudgetBuilder::increment`].
+        increment: u32,
+    },
+}
+
+/// The builder of a budget of any kind. Returned by [`Budget::to_builder`].
+///
+/// ```
+/// use tower_jitter_retry::Budget;
+/// use tower_jitter_retry::budget::BudgetBuilder;
+///
+/// let budget = Budget::default();
+/// let stricter = match budget.to_builder() {
+///     Some(BudgetBuilder::Window(window)) => window.ratio(0.05).build()?,
+///     _ => budget,
+/// };
+/// # Ok::<(), tower_jitter_retry::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+#[non_exhaustive]
+pub enum BudgetBuilder {
+    /// Of [`Budget::window`].
+    Window(WindowBudgetBuilder),
+    /// Of [`Budget::grpc`].
+    Grpc(GrpcBudgetBuilder),
+    /// Of [`Budget::aws`].
+    Aws(AwsBudgetBuilder),
+}
+
+impl BudgetBuilder {
+    /// Builds the budget.
+    ///
+    /// # Errors
+    ///
+    /// The first value that is out of its range, with its field and the range.
+    pub fn build(self) -> Result<Budget, ConfigError> {
+        match self {
+            Self::Window(builder) => builder.build(),
+            Self::Grpc(builder) => builder.build(),
+            Self::Aws(builder) => builder.build(),
+        }
+    }
 }
 
 impl RetryBudget for Budget {
@@ -371,26 +374,31 @@ mod tests {
         assert_eq!(*log.lock().unwrap(), expected);
     }
 
-    /// An escaped panic would abort the whole test process.
-    #[test]
-    fn ticket_dropped_during_panic_does_not_abort_process() {
-        let settled = Arc::new(Mutex::new(0));
-        let told = Arc::clone(&settled);
-        let unwound = catch_unwind(AssertUnwindSafe(move || {
-            let _ticket = Ticket::new(move |_| {
-                *told.lock().unwrap() += 1;
-                panic!("the ticket's own panic");
-            });
-            panic!("the call's panic");
-        }));
-        let panic = unwound.unwrap_err();
-        assert_eq!(panic.downcast_ref::<&str>(), Some(&"the call's panic"));
-        assert_eq!(Arc::into_inner(settled).unwrap().into_inner().unwrap(), 1);
-    }
-
     #[test]
     fn budgets_of_different_kinds_are_not_equal() {
         assert_ne!(Budget::default(), Budget::grpc().build().unwrap());
         assert_ne!(Budget::aws().build().unwrap(), Budget::aws().build().unwrap());
+    }
+    #[test]
+    fn budget_to_builder_keeps_settings() {
+        let window = Budget::window().ratio(0.3).min_per_second(7).span(Duration::from_secs(30));
+        let grpc = Budget::grpc().max_tokens(20).ratio(0.5);
+        let aws = Budget::aws().capacity(90).cost(3).timeout_cost(8).increment(2);
+        for (budget, settings) in [
+            (
+                window.build(),
+                BudgetSettings::Window { ratio: 0.3, min_per_second: 7, span: Duration::from_secs(30) },
+            ),
+            (grpc.build(), BudgetSettings::Grpc { max_tokens: 20, ratio: 0.5 }),
+            (aws.build(), BudgetSettings::Aws { capacity: 90, cost: 3, timeout_cost: 8, increment: 2 }),
+        ] {
+            let budget = budget.unwrap();
+            assert_eq!(budget.settings(), Some(settings));
+            let rebuilt = budget.to_builder().unwrap().build().unwrap();
+            assert_eq!(rebuilt.settings(), Some(settings));
+            assert_ne!(rebuilt, budget, "it is another budget");
+        }
+        let custom = Budget::custom(LoggedBudget::default());
+        assert!(custom.settings().is_none() && custom.to_builder().is_none());
     }
 }

@@ -12,10 +12,8 @@ use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, fence};
 use tower_fault_classify::__internals::{ConfigError, Pool, PoolHandle, PoolItem};
 use tower_fault_classify::{Fault, Verdict};
 
-#[cfg(feature = "serde")]
-use super::Settings;
 use super::rules::tokens::{MAX_TOKENS, ONE, Scheme, TokenRules};
-use super::{Budget, Kind as BudgetKind};
+use super::{Budget, BudgetBuilder, BudgetSettings, Kind as BudgetKind};
 
 /// What a whole number of tokens may be.
 pub(crate) const TOKEN_RANGE: RangeInclusive<u32> = 1..=1_000_000_000;
@@ -193,9 +191,35 @@ impl TokenCore {
         TokenRules::from_words(words)
     }
 
-    #[cfg(feature = "serde")]
-    pub(crate) fn settings(&self) -> Settings {
-        self.rules().settings()
+    pub(super) fn settings(&self) -> BudgetSettings {
+        const fn whole(thousandths: u64) -> u32 {
+            (thousandths / ONE) as u32
+        }
+
+        let TokenRules { capacity, scheme } = self.rules();
+        match scheme {
+            Scheme::Grpc { ratio } => {
+                BudgetSettings::Grpc { max_tokens: whole(capacity), ratio: ratio as f64 / ONE as f64 }
+            }
+            Scheme::Aws { increment, cost, timeout_cost } => BudgetSettings::Aws {
+                capacity: whole(capacity),
+                cost: whole(cost),
+                timeout_cost: whole(timeout_cost),
+                increment: whole(increment),
+            },
+        }
+    }
+
+    pub(super) fn to_builder(&self) -> BudgetBuilder {
+        match self.settings() {
+            BudgetSettings::Aws { capacity, cost, timeout_cost, increment } => {
+                BudgetBuilder::Aws(AwsBudgetBuilder { capacity, cost, timeout_cost, increment })
+            }
+            BudgetSettings::Grpc { max_tokens, ratio } => {
+                BudgetBuilder::Grpc(GrpcBudgetBuilder { max_tokens, ratio })
+            }
+            BudgetSettings::Window { .. } => unreachable!("a bucket of tokens is no window"),
+        }
     }
 
     /// Counts what an attempt came to. A full bucket that would only be filled is not written to.

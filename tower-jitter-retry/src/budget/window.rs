@@ -8,8 +8,6 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-#[cfg(feature = "serde")]
-use tower_fault_classify::__internals::settings::HumanDuration;
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, fence, lock};
 use tower_fault_classify::__internals::{
     AtomicClock, Clock, ConfigError, PaddedRing, Pool, PoolHandle, PoolItem, StripedCounter, TimeBuckets,
@@ -17,10 +15,8 @@ use tower_fault_classify::__internals::{
 };
 use tower_fault_classify::{Kind, Verdict};
 
-#[cfg(feature = "serde")]
-use super::Settings;
 use super::rules::window::WindowRules;
-use super::{Budget, Kind as BudgetKind};
+use super::{Budget, BudgetSettings, Kind as BudgetKind};
 
 pub(crate) const RATIO_RANGE: RangeInclusive<f64> = 0.0..=1_000.0;
 
@@ -150,10 +146,15 @@ impl WindowCore {
         WindowOwner { epoch, grants_first: rules.grants(1, 0) }
     }
 
-    #[cfg(feature = "serde")]
-    pub(crate) fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> BudgetSettings {
         let (ratio, min_per_second, span) = lock(&self.withdrawals).rules.settings();
-        Settings::Window { ratio, min_per_second, span: HumanDuration(Duration::from_nanos(span)) }
+        BudgetSettings::Window { ratio, min_per_second, span: Duration::from_nanos(span) }
+    }
+
+    pub(super) fn to_builder(&self) -> WindowBudgetBuilder {
+        let (ratio, min_per_second, span) = lock(&self.withdrawals).rules.settings();
+        let span = Duration::from_nanos(span);
+        WindowBudgetBuilder { ratio, min_per_second, span, clock: self.clock.load() }
     }
 
     /// Pays in for a request, by what its first attempt came to. One that was never sent pays nothing.

@@ -80,6 +80,33 @@ impl Default for RetryPolicyBuilder {
 }
 
 impl RetryPolicyBuilder {
+    /// The builder that makes this policy.
+    pub(super) fn from_policy(policy: &RetryPolicy) -> Self {
+        let backoff = policy.backoff();
+        Self {
+            max_attempts: policy.max_attempts(),
+            initial_backoff: backoff.initial_backoff(),
+            backoff_multiplier: backoff.backoff_multiplier(),
+            max_backoff: backoff.max_backoff(),
+            jitter: backoff.jitter(),
+            max_elapsed: policy.max_elapsed(),
+            max_retry_after: policy.max_retry_after(),
+            safety: policy.safety(),
+            non_idempotent: policy.non_idempotent(),
+            follows_redirects: policy.follows_redirects(),
+            budget: BudgetChoice::Given(policy.budget().cloned()),
+            clock: Some(policy.clock()),
+            seed: policy.seed(),
+            replay_limit: policy.replay_limit(),
+            track_uploads: policy.track_uploads(),
+            methods: policy.idempotent_methods().collect(),
+            marker: policy.marker(),
+            header: policy.marker_header().cloned(),
+            remove_marker: policy.remove_marker(),
+            observer: policy.cold.as_ref().and_then(|cold| cold.observer.clone()),
+        }
+    }
+
     /// How often a request is sent at most, the first time included, 1 to 1,000. 1: never again. **Default**: 3.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
@@ -302,9 +329,9 @@ impl RetryPolicyBuilder {
         let limits = Limits {
             max_attempts: self.max_attempts,
             backoff: Backoff {
-                base: nanos(self.initial_backoff),
-                factor: self.backoff_multiplier,
-                cap: nanos(self.max_backoff),
+                initial: nanos(self.initial_backoff),
+                multiplier: self.backoff_multiplier,
+                max: nanos(self.max_backoff),
                 jitter: self.jitter,
             },
             max_elapsed: self.max_elapsed.map(nanos),

@@ -30,7 +30,6 @@ impl GrpcMethods {
     }
 
     /// The names, as a user writes them.
-    #[cfg(feature = "serde")]
     pub(crate) fn names(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|name| if name.ends_with('/') { format!("{name}*") } else { name.to_string() })
     }

@@ -156,6 +156,93 @@ impl RetryPolicy {
             .remove_marker(true)
     }
 
+    /// Returns a builder with the settings of this policy.
+    ///
+    /// A policy that is built from it shares the budget, unless another one is set. A seed starts its
+    /// sequence again.
+    ///
+    /// ```
+    /// use tower_jitter_retry::RetryPolicy;
+    ///
+    /// let policy = RetryPolicy::default();
+    /// let patient = policy.to_builder().max_attempts(10).build()?;
+    /// assert_eq!(patient.budget(), policy.budget());
+    /// # Ok::<(), tower_jitter_retry::ConfigError>(())
+    /// ```
+    pub fn to_builder(&self) -> RetryPolicyBuilder {
+        RetryPolicyBuilder::from_policy(self)
+    }
+
+    /// Returns how often a request is sent at most, the first time included.
+    pub const fn max_attempts(&self) -> u32 {
+        self.hot.limits.max_attempts
+    }
+
+    /// Returns the time after which no retry starts. `None`: no limit.
+    pub fn max_elapsed(&self) -> Option<Duration> {
+        self.hot.limits.max_elapsed.map(Duration::from_nanos)
+    }
+
+    /// Returns the longest delay that a server may ask for.
+    pub const fn max_retry_after(&self) -> Duration {
+        Duration::from_nanos(self.hot.limits.max_retry_after)
+    }
+
+    /// Returns whether requests may be sent more than once.
+    pub const fn safety(&self) -> RetrySafety {
+        self.safety
+    }
+
+    /// Returns the faults after which a request that is not idempotent is sent again.
+    pub const fn non_idempotent(&self) -> NonIdempotent {
+        self.non_idempotent
+    }
+
+    /// Returns whether redirects are followed below. `None`: not set.
+    pub const fn follows_redirects(&self) -> Option<bool> {
+        self.hot.limits.follows_redirects
+    }
+
+    /// Returns the clock of [`max_elapsed`](Self::max_elapsed) and of deadlines.
+    pub const fn clock(&self) -> Clock {
+        self.hot.clock
+    }
+
+    /// Returns the seed of the delays. `None`: they are not reproducible.
+    pub fn seed(&self) -> Option<u64> {
+        self.seeds.as_ref().map(Seeds::first)
+    }
+
+    /// Returns how many bytes of a request's body are kept or copied.
+    pub const fn replay_limit(&self) -> usize {
+        self.replay_limit
+    }
+
+    /// Returns whether uploads are tracked.
+    pub const fn track_uploads(&self) -> bool {
+        self.hot.limits.track_uploads
+    }
+
+    /// Returns the gRPC methods that may be sent twice, sorted.
+    pub fn idempotent_methods(&self) -> impl Iterator<Item = String> {
+        self.methods.as_deref().into_iter().flat_map(GrpcMethods::names)
+    }
+
+    /// Returns whether requests are marked with their attempt.
+    pub const fn marker(&self) -> bool {
+        self.hot.limits.marker
+    }
+
+    /// Returns the header that carries the number of the attempt.
+    pub fn marker_header(&self) -> Option<&HeaderName> {
+        self.cold.as_ref()?.header.as_ref()
+    }
+
+    /// Returns whether the marks of other retry layers are removed.
+    pub const fn remove_marker(&self) -> bool {
+        self.remove_marker
+    }
+
     /// How its delays grow and are drawn.
     pub const fn backoff(&self) -> Backoff {
         self.hot.limits.backoff
@@ -172,10 +259,6 @@ impl RetryPolicy {
     #[inline]
     pub(crate) fn first_mark(&self, attempt: Attempt, remaining: Option<Duration>) -> Mark<'_> {
         Mark { attempt, remaining, marker: self.hot.limits.marker, header: self.marker_header() }
-    }
-
-    pub(crate) fn marker_header(&self) -> Option<&HeaderName> {
-        self.cold.as_ref()?.header.as_ref()
     }
 
     /// Why a request is sent once, if it is.

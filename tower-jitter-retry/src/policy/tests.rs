@@ -167,3 +167,63 @@ fn policy_clones_share_budget_and_policies_do_not() {
     assert_ne!(policy.budget, RetryPolicy::default().budget);
     assert!(RetryPolicy::builder().budget(None).build().unwrap().budget.is_none());
 }
+
+#[test]
+fn policy_to_builder_keeps_every_setting() {
+    let name = http::HeaderName::from_static("x-attempt");
+    let clock = Clock::manual().0;
+    let policy = RetryPolicy::builder()
+        .max_attempts(7)
+        .initial_backoff(Duration::from_millis(20))
+        .backoff_multiplier(3.0)
+        .max_backoff(Duration::from_secs(5))
+        .jitter(Jitter::Equal)
+        .max_elapsed(Duration::from_secs(40))
+        .max_retry_after(Duration::from_secs(9))
+        .safety(RetrySafety::Always)
+        .non_idempotent(NonIdempotent::Never)
+        .follows_redirects(true)
+        .budget(Budget::aws().build().unwrap())
+        .clock(clock)
+        .seed(11)
+        .replay_limit(100)
+        .track_uploads(false)
+        .idempotent_methods(["shop.Orders/Get", "shop.Stock/*"])
+        .marker(false)
+        .marker_header(name.clone())
+        .remove_marker(true)
+        .on_retry(|_| ())
+        .build()
+        .unwrap();
+    for policy in [policy.clone(), policy.to_builder().build().unwrap()] {
+        let backoff = policy.backoff();
+        assert_eq!(policy.max_attempts(), 7);
+        assert_eq!(backoff.initial_backoff(), Duration::from_millis(20));
+        assert_eq!(backoff.backoff_multiplier(), 3.0);
+        assert_eq!(backoff.max_backoff(), Duration::from_secs(5));
+        assert_eq!(backoff.jitter(), Jitter::Equal);
+        assert_eq!(policy.max_elapsed(), Some(Duration::from_secs(40)));
+        assert_eq!(policy.max_retry_after(), Duration::from_secs(9));
+        assert_eq!(policy.safety(), RetrySafety::Always);
+        assert_eq!(policy.non_idempotent(), NonIdempotent::Never);
+        assert_eq!(policy.follows_redirects(), Some(true));
+        assert_eq!(policy.clock(), clock);
+        assert_eq!(policy.seed(), Some(11));
+        assert_eq!(policy.replay_limit(), 100);
+        assert!(!policy.track_uploads() && !policy.marker() && policy.remove_marker());
+        let methods: Vec<_> = policy.idempotent_methods().collect();
+        assert_eq!(methods, ["shop.Orders/Get", "shop.Stock/*"]);
+        assert_eq!(policy.marker_header(), Some(&name));
+        assert!(policy.cold.as_ref().is_some_and(|cold| cold.observer.is_some()));
+    }
+    assert_eq!(policy.to_builder().build().unwrap().budget(), policy.budget(), "the budget is shared");
+}
+
+#[test]
+fn default_policy_to_builder_builds_the_default() {
+    let policy = RetryPolicy::default();
+    let rebuilt = policy.to_builder().build().unwrap();
+    assert_eq!(rebuilt.hot.limits, policy.hot.limits);
+    assert_eq!((rebuilt.clock(), rebuilt.budget()), (policy.clock(), policy.budget()));
+    assert!(rebuilt.cold.is_none() && rebuilt.methods.is_none() && rebuilt.seed().is_none());
+}

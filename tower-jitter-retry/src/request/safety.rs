@@ -1,5 +1,7 @@
 //! Which faults a request may be sent again after.
 
+use std::fmt;
+
 use tower_fault_classify::Retryable;
 
 /// Whether one request may be sent more than once.
@@ -42,6 +44,24 @@ pub enum RetrySafety {
     Never,
 }
 
+impl RetrySafety {
+    /// Returns the name of the value, in `snake_case`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ByRequest => "by_request",
+            Self::ByMethod => "by_method",
+            Self::Always => "always",
+            Self::Never => "never",
+        }
+    }
+}
+
+impl fmt::Display for RetrySafety {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Which faults a request that is not idempotent is sent again after.
 ///
 /// ```
@@ -63,6 +83,23 @@ pub enum NonIdempotent {
     /// ([`Retryable::Refused`]): 421, 425, 429.
     #[default]
     UnsentOrRefused,
+}
+
+impl NonIdempotent {
+    /// Returns the name of the value, in `snake_case`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "never",
+            Self::Unsent => "unsent",
+            Self::UnsentOrRefused => "unsent_or_refused",
+        }
+    }
+}
+
+impl fmt::Display for NonIdempotent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 /// The faults after which one request may be sent again, each level with those of the levels before

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tower_jitter_retry::{Budget, Clock, Jitter, RetryPolicy, RetryPolicyBuilder};
 
-use crate::support::{Broken, Calls, at_once};
+use crate::support::{Broken, Calls, at_once, request, response, send};
 
 const SECOND: Duration = Duration::from_secs(1);
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
@@ -50,4 +50,53 @@ fn budget_ratio_bounds_are_accepted() {
     for ratio in [-0.1, 1_000.1, f64::NAN] {
         assert_eq!(Budget::window().ratio(ratio).build().unwrap_err().field(), "ratio");
     }
+}
+
+/// The type parameters that a user does not set have defaults.
+#[test]
+fn stack_can_be_a_struct_field() {
+    use std::future::{Ready, ready};
+
+    use tower::Service;
+    use tower::timeout::Timeout;
+    use tower_fault_classify::{FaultClassify, FaultClassifyLayer};
+    use tower_jitter_retry::{JitterRetry, JitterRetryLayer};
+
+    type Request = http::Request<String>;
+    type Response = http::Response<String>;
+
+    #[derive(Clone)]
+    struct Client;
+
+    impl Service<Request> for Client {
+        type Response = Response;
+        type Error = std::io::Error;
+        type Future = Ready<Result<Response, std::io::Error>>;
+
+        fn poll_ready(
+            &mut self,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Result<(), std::io::Error>> {
+            std::task::Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request) -> Self::Future {
+            ready(Ok(response(200)))
+        }
+    }
+
+    struct Orders {
+        client: JitterRetry<FaultClassify<Timeout<Client>>>,
+    }
+
+    let mut orders = Orders {
+        client: tower::ServiceBuilder::new()
+            .layer(JitterRetryLayer::new(RetryPolicy::default()))
+            .layer(FaultClassifyLayer::new())
+            .timeout(SECOND)
+            .service(Client),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let answer = runtime.block_on(send(&mut orders.client, request(http::Method::GET)));
+    assert_eq!(answer.unwrap().status(), 200);
 }

@@ -2,9 +2,6 @@
 
 use tower_fault_classify::{Fault, Health, Kind, Retryable, Verdict};
 
-#[cfg(feature = "serde")]
-use crate::budget::Settings;
-
 /// One token, in thousandths: gRFC A6 keeps three digits of a ratio.
 pub(in crate::budget) const ONE: u64 = 1_000;
 
@@ -37,26 +34,6 @@ pub(in crate::budget) enum Scheme {
 }
 
 impl TokenRules {
-    /// The settings that these rules were made from.
-    #[cfg(feature = "serde")]
-    pub(in crate::budget) const fn settings(&self) -> Settings {
-        const fn whole(thousandths: u64) -> u32 {
-            (thousandths / ONE) as u32
-        }
-
-        match self.scheme {
-            Scheme::Grpc { ratio } => {
-                Settings::Grpc { max_tokens: whole(self.capacity), ratio: ratio as f64 / ONE as f64 }
-            }
-            Scheme::Aws { increment, cost, timeout_cost } => Settings::Aws {
-                capacity: whole(self.capacity),
-                cost: whole(cost),
-                timeout_cost: whole(timeout_cost),
-                increment: whole(increment),
-            },
-        }
-    }
-
     /// Four words that the rules can be kept as. A cost of 0 stands for gRPC's scheme.
     pub(in crate::budget) const fn words(self) -> [u64; 4] {
         match self.scheme {

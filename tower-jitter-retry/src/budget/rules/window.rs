@@ -27,7 +27,6 @@ impl WindowRules {
     }
 
     /// The settings that these rules were made from: ratio, retries a second, nanoseconds.
-    #[cfg(feature = "serde")]
     pub(in crate::budget) const fn settings(&self) -> (f64, u32, u64) {
         (self.ratio as f64 / ONE as f64, self.min_per_second, self.span)
     }
