@@ -1,16 +1,30 @@
 //! What the integration tests share.
 
+mod echo_client;
+mod examples;
+mod frozen_time;
+mod upload;
+
 use std::net::SocketAddr;
-use std::process::{Command, Output};
+use std::time::Duration;
 
 use axum::Router;
 use tokio::net::TcpListener;
+use tower_jitter_retry::{Jitter, RetryPolicy, RetryPolicyBuilder};
+
+pub use self::echo_client::{channel, echo_client, words};
+pub use self::examples::{run_example, text_of_example};
+pub use self::frozen_time::FrozenTime;
+pub use self::upload::{Frames, put, upload};
+
+/// Far more than any exchange over loopback takes. No test waits for it.
+pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves a router on a loopback port that the system picks, until the runtime ends.
 ///
 /// # Panics
 ///
-/// If loopback cannot be bound, or the server fails.
+/// Panics if loopback cannot be bound, or if the server fails.
 pub async fn serve(router: Router) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback can be bound");
     let address = listener.local_addr().expect("a bound listener has an address");
@@ -18,31 +32,14 @@ pub async fn serve(router: Router) -> SocketAddr {
     address
 }
 
-/// Runs an example from a test, as its users do, and waits for its end.
-///
-/// # Panics
-///
-/// If it was not built: a run of one test alone builds no example.
-pub fn run_example(name: &str, arguments: &[&str]) -> Output {
-    // Cargo names the path of no example to a test; both lie under the profile's folder.
-    let this = std::env::current_exe().expect("a test knows where it is");
-    let mut program = this.ancestors().nth(2).expect("it lies in `deps`").join("examples").join(name);
-    program.set_extension(std::env::consts::EXE_EXTENSION);
-    Command::new(&program).args(arguments).output().unwrap_or_else(|error| {
-        panic!("{error}: {} is built by `cargo build --example {name}`", program.display())
-    })
+/// Returns a policy of three attempts without a delay.
+pub fn retry_at_once() -> RetryPolicyBuilder {
+    RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None)
 }
 
-/// What an example prints that is run from a test and succeeds.
-///
-/// # Panics
-///
-/// See [`run_example`]; and if it fails.
-pub fn text_of_example(name: &str) -> String {
-    let output = run_example(name, &[]);
-    let text = String::from_utf8(output.stdout).expect("it prints text");
-    assert!(output.status.success(), "{text}");
-    text
+/// Returns the builder of a client that ignores the proxies of the environment and resends nothing by itself.
+pub fn reqwest_client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy().retry(reqwest::retry::never())
 }
 
 /// The gRPC client and server of `examples/proto/echo.proto`.

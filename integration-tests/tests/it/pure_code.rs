@@ -14,8 +14,7 @@ const PURE: [(&str, &[&str]); 12] = [
     ("tower-fault-classify/src/grpc.rs", &[]),
     ("tower-fault-classify/src/hint", &[]),
     ("tower-fault-classify/src/rules.rs", &[]),
-    // It names a feature.
-    ("tower-fault-classify/src/table", &["tower"]),
+    ("tower-fault-classify/src/table", &[]),
     ("tower-jitter-retry/src/backoff", &[]),
     ("tower-jitter-retry/src/budget/rules", &[]),
     // Its builder takes the clock, and has that of tokio as its default.
@@ -47,9 +46,10 @@ fn sources(path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The words of the code above the unit tests, without comments.
+/// The words of the code above the unit tests, without comments and attributes.
 fn words(source: &str) -> impl Iterator<Item = &str> {
     let code = source.lines().take_while(|line| !line.starts_with("#[cfg(test)]"));
+    let code = code.filter(|line| !line.trim_start().starts_with("#["));
     let code = code.map(|line| line.split_once("//").map_or(line, |(code, _)| code));
     code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'))
 }

@@ -7,6 +7,7 @@ mod hyper_client;
 mod load;
 mod reqwest_client;
 mod reqwest_middleware;
+mod tonic_client;
 
 use std::time::Duration;
 

@@ -5,12 +5,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use integration_tests::{echo_client, retry_at_once, words};
 use test_servers::{Grpc, Reason, Reply, Seen};
 use tokio::task::JoinSet;
 use tonic::Code;
 use tower_breaker::{BreakerConfig, Circuit, CircuitState, Clock};
-
-use super::{at_once, client, words};
 
 const CALLS: usize = 10_000;
 const AT_ONCE: usize = 256;
@@ -82,8 +81,8 @@ async fn ten_thousand_calls_over_tonic_add_up() {
     let config =
         BreakerConfig::builder().consecutive_failures(0).minimum_calls(1_000).clock(Clock::manual().0);
     let circuit = Circuit::new(config.build().unwrap());
-    let policy = at_once().max_attempts(ATTEMPTS).budget(None).idempotent_methods(["echo.Echo/Say"]);
-    let client = client(&server.url(), policy, &circuit);
+    let policy = retry_at_once().max_attempts(ATTEMPTS).budget(None).idempotent_methods(["echo.Echo/Say"]);
+    let client = echo_client(&server.url(), policy, &circuit);
 
     let next = Arc::new(AtomicUsize::new(0));
     let mut callers = JoinSet::new();

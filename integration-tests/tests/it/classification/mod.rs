@@ -13,14 +13,14 @@ mod hyper_util_sockets;
 mod request_bodies;
 mod reqwest_client;
 
+#[cfg(target_os = "linux")]
+mod connect_errors;
 mod reqwest_http2;
-mod stacks;
+mod retry_and_breaker;
 mod tonic_channel;
 mod tonic_codes;
 mod tonic_hints;
-#[cfg(target_os = "linux")]
-mod unreached;
-mod wrappers;
+mod wrapped_errors;
 
 use std::error::Error;
 use std::fmt::Debug;

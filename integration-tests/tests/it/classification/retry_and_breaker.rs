@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use integration_tests::retry_at_once;
 use reqwest::{Client, Method, Request, Response};
 use test_servers::{Act, Http, Refused};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitState, Clock};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Health, Kind, Retryable};
-use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
+use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
 use super::{SHED, Table, axes, verdict};
 
@@ -38,7 +39,7 @@ fn breaker() -> BreakerLayer {
 }
 
 fn policy() -> RetryPolicy {
-    let policy = RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).budget(None);
+    let policy = retry_at_once().budget(None);
     policy.follows_redirects(false).build().unwrap()
 }
 

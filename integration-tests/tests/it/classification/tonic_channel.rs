@@ -3,8 +3,8 @@
 use std::sync::{Arc, Mutex};
 
 use http::Response;
-use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::words;
 use test_servers::{Act, Grpc, Http, Refused, Reply};
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
@@ -45,13 +45,13 @@ impl Caller {
     /// Makes a call: the verdict on the head of the answer, and what the generated client makes of it.
     pub(crate) async fn fails(&mut self) -> (Option<Axes>, Status) {
         *self.head.lock().unwrap() = None;
-        let status = self.client.say(words()).await.unwrap_err();
+        let status = self.client.say(words("hi")).await.unwrap_err();
         (self.carried(), status)
     }
 
     /// Makes a call that is answered.
     pub(crate) async fn succeeds(&mut self) -> Option<Axes> {
-        self.client.say(words()).await.unwrap();
+        self.client.say(words("hi")).await.unwrap();
         self.carried()
     }
 
@@ -72,16 +72,12 @@ pub(crate) async fn head(server: &Grpc) -> Option<Axes> {
 /// gRFC A6: once headers have come, the call is committed.
 const BROKEN_FOR_GOOD: Axes = axes(Kind::Transient, Retryable::Never, Health::Unhealthy);
 
-fn words() -> Words {
-    Words { text: "hi".to_owned() }
-}
-
 pub(crate) fn endpoint(url: &str) -> Endpoint {
     Endpoint::from_shared(url.to_owned()).unwrap()
 }
 
 async fn bare(channel: Channel) -> Result<(), BoxError> {
-    Ok(EchoClient::new(channel).say(words()).await.map(drop)?)
+    Ok(EchoClient::new(channel).say(words("hi")).await.map(drop)?)
 }
 
 async fn layered(channel: Channel) -> Result<(), BoxError> {
@@ -146,7 +142,7 @@ async fn request_timeout_of_tonic_is_timeout() {
     let (server, mut table) = (Grpc::start().await, Table::default());
     server.otherwise(Reply::nothing());
     ends(&mut table, "the endpoint's", endpoint(&server.url()).timeout(SHORT).connect_lazy(), TIMEOUT).await;
-    let mut request = Request::new(words());
+    let mut request = Request::new(words("hi"));
     request.set_timeout(SHORT);
     let status = EchoClient::new(endpoint(&server.url()).connect_lazy()).say(request).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Cancelled);
@@ -160,8 +156,8 @@ async fn timeout_around_channel_is_if_idempotent() {
     let channel = endpoint(&server.url()).connect_lazy();
     let timed =
         ServiceBuilder::new().layer(FaultClassifyLayer::new()).timeout(SHORT).service(channel.clone());
-    table.error(&"tower's", &EchoClient::new(timed).say(words()).await.unwrap_err(), TIMEOUT);
-    let error = tokio::time::timeout(SHORT, EchoClient::new(channel).say(words())).await.unwrap_err();
+    table.error(&"tower's", &EchoClient::new(timed).say(words("hi")).await.unwrap_err(), TIMEOUT);
+    let error = tokio::time::timeout(SHORT, EchoClient::new(channel).say(words("hi"))).await.unwrap_err();
     table.error(&"tokio's", &error, TIMEOUT);
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use integration_tests::FrozenTime;
 use reqwest::Method;
 use test_servers::{Act, Http};
 use tokio::task::JoinSet;
@@ -13,7 +14,7 @@ use tower::{ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerError, BreakerLayer, Circuit, CircuitState, Clock, Verdict};
 use tower_fault_classify::{FaultClassifyLayer, classify_error};
 
-use super::{SECOND, Standstill, circuit, client, request};
+use super::{SECOND, circuit, client, request};
 
 /// What a server says when it fails lengthens the open time, up to five minutes, and never shortens it.
 #[tokio::test(start_paused = true)]
@@ -37,7 +38,7 @@ async fn retry_after_of_any_value_extends_open_duration() {
         let circuit = layer.circuit();
         let stack = ServiceBuilder::new().layer(layer).layer(FaultClassifyLayer::new()).service(client());
         {
-            let _still = Standstill::begin();
+            let _frozen = FrozenTime::start();
             stack.clone().oneshot(request(Method::POST, &server)).await.unwrap();
         }
         let told = circuit.status().retry_after.unwrap();
@@ -50,7 +51,7 @@ async fn retry_after_of_any_value_extends_open_duration() {
         };
         // Who sleeps as long as the rejection says is let in.
         advance(rejection.retry_after().unwrap()).await;
-        let _still = Standstill::begin();
+        let _frozen = FrozenTime::start();
         stack.oneshot(request(Method::POST, &server)).await.unwrap();
         assert_eq!(server.requests().len(), 2, "{hint}");
     }

@@ -14,6 +14,7 @@ use axum::routing::get;
 use http::StatusCode;
 use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::{TIMEOUT, retry_at_once};
 use reqwest::Method;
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use test_servers::{Act, Grpc, Http, Refused, Reply};
@@ -23,7 +24,7 @@ use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use super::{TIMEOUT, at_once, circuit, client, request};
+use super::{circuit, client, request};
 
 /// The first error in the chain that is of the type.
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
@@ -92,7 +93,7 @@ async fn anyhow_error_is_judged_beneath_its_contexts() {
     use anyhow::Context;
     let asked = AtomicUsize::new(0);
     let mut stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(BreakerLayer::new(circuit().consecutive_failures(3).build().unwrap()))
         .service(service_fn(async |_: u32| {
             asked.fetch_add(1, Ordering::Relaxed);
@@ -129,7 +130,7 @@ async fn anyhow_error_in_chain_is_judged_retried_and_returned() {
     let asked = Arc::new(AtomicUsize::new(0));
     let breaker = BreakerLayer::new(circuit().consecutive_failures(3).build().unwrap());
     let stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .map_err(|error: BreakerError<ClassifiedError>| anyhow::Error::new(error).context("the stack"))
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
@@ -155,7 +156,7 @@ async fn fallback_under_retry_runs_once_and_keeps_error_type() {
     let outside = outer.circuit();
     let stack = ServiceBuilder::new()
         .layer(outer)
-        .layer(JitterRetryLayer::new(at_once().max_attempts(5).build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().max_attempts(5).build().unwrap()))
         .layer(touchy().fallback(|_: u32, rejection: &Rejection| {
             fallbacks.fetch_add(1, Ordering::Relaxed);
             rejection.circuit().to_owned()
@@ -167,7 +168,7 @@ async fn fallback_under_retry_runs_once_and_keeps_error_type() {
     // The first attempt opens the circuit, and the second is the fallback's.
     for asked_fallbacks in 1..=3 {
         let answer: Result<String, BreakerError<io::Error>> = stack.clone().oneshot(7).await;
-        assert_eq!(answer.unwrap(), "claims");
+        assert_eq!(answer.unwrap(), "documentation");
         assert_eq!((asked.load(Ordering::Relaxed), fallbacks.load(Ordering::Relaxed)), (1, asked_fallbacks));
     }
     assert_eq!(outside.status().window.failures, 0);
@@ -181,7 +182,7 @@ async fn http_503_fallback_under_retry_and_breaker_is_not_counted() {
     let inside = inner.circuit();
     let stack = ServiceBuilder::new()
         .layer(outer)
-        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(FaultClassifyLayer::new().keep_errors())
         .layer(inner.http_fallback())
         .service(service_fn(async |_: http::Request<()>| Ok::<_, Infallible>(http::Response::new(()))));
@@ -230,7 +231,7 @@ async fn handler_returning_rejection_is_not_retried() {
         }),
     );
     let router =
-        ServiceBuilder::new().layer(JitterRetryLayer::new(at_once().build().unwrap())).service(router);
+        ServiceBuilder::new().layer(JitterRetryLayer::new(retry_at_once().build().unwrap())).service(router);
     let ask = async || {
         let request = axum::extract::Request::get("/").body(axum::body::Body::empty()).unwrap();
         let response = router.clone().oneshot(request).await.unwrap();
@@ -270,7 +271,7 @@ async fn generated_client_gets_rejection_status_through_layers() {
             assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
         }};
     }
-    let retry = || JitterRetryLayer::new(at_once().build().unwrap());
+    let retry = || JitterRetryLayer::new(retry_at_once().build().unwrap());
     told!(ServiceBuilder::new().layer(retry()));
     told!(ServiceBuilder::new().buffer(4).layer(retry()));
     told!(ServiceBuilder::new().timeout(TIMEOUT).load_shed().layer(retry()));
@@ -285,7 +286,7 @@ async fn classifier_keeping_errors_under_retry_returns_reqwest_error() {
     let server = Http::start().await;
     server.otherwise(Act::ResetAfterRequest);
     let stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(FaultClassifyLayer::new().keep_errors())
         .service(client());
     let error: reqwest::Error = stack.oneshot(request(Method::GET, &server)).await.unwrap_err();

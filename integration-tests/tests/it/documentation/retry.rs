@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use integration_tests::{FrozenTime, TIMEOUT, retry_at_once};
 use reqwest::Method;
 use reqwest_middleware::ClientBuilder;
 use test_servers::{Act, Http};
@@ -25,7 +26,7 @@ use tower_jitter_retry::{
     Budget, Deadline, Jitter, JitterRetryLayer, ReplayBody, RetryPolicy, RetryPolicyBuilder, RetrySafety,
 };
 
-use super::{SECOND, Standstill, TIMEOUT, at_once, circuit, client, request};
+use super::{SECOND, circuit, client, request};
 
 fn retry<K>(policy: RetryPolicyBuilder) -> JitterRetryLayer<Auto<K>> {
     JitterRetryLayer::new(policy.build().unwrap())
@@ -34,7 +35,7 @@ fn retry<K>(policy: RetryPolicyBuilder) -> JitterRetryLayer<Auto<K>> {
 /// reqwest shows its request's extensions to nobody; they come with an `http::Request`.
 #[tokio::test(start_paused = true)]
 async fn safety_and_deadline_on_reqwest_request_apply() {
-    let _still = Standstill::begin();
+    let _frozen = FrozenTime::start();
     let asked = async |method: Method, extend: fn(&mut http::Extensions), policy: RetryPolicyBuilder| {
         let server = Http::start().await;
         server.otherwise(Act::status(503));
@@ -47,14 +48,14 @@ async fn safety_and_deadline_on_reqwest_request_apply() {
         assert_eq!(response.status(), 503);
         server.requests().len()
     };
-    assert_eq!(asked(Method::POST, |_| {}, at_once()).await, 1);
+    assert_eq!(asked(Method::POST, |_| {}, retry_at_once()).await, 1);
     let always = |extensions: &mut http::Extensions| _ = extensions.insert(RetrySafety::Always);
-    assert_eq!(asked(Method::POST, always, at_once()).await, 3);
+    assert_eq!(asked(Method::POST, always, retry_at_once()).await, 3);
     let never = |extensions: &mut http::Extensions| _ = extensions.insert(RetrySafety::Never);
-    assert_eq!(asked(Method::PUT, never, at_once()).await, 1);
+    assert_eq!(asked(Method::PUT, never, retry_at_once()).await, 1);
     let soon = |extensions: &mut http::Extensions| _ = extensions.insert(Deadline::within(SECOND));
     assert_eq!(
-        asked(Method::GET, soon, at_once().initial_backoff(2 * SECOND).max_backoff(2 * SECOND)).await,
+        asked(Method::GET, soon, retry_at_once().initial_backoff(2 * SECOND).max_backoff(2 * SECOND)).await,
         1
     );
 }
@@ -62,7 +63,7 @@ async fn safety_and_deadline_on_reqwest_request_apply() {
 /// What a server may say, and how long is waited before the one retry, the stretch of half included. Without it, a second.
 #[tokio::test(start_paused = true)]
 async fn hostile_hints_are_capped_or_ignored() {
-    let _still = Standstill::begin();
+    let _frozen = FrozenTime::start();
     // Milliseconds; the backoff's own lie between half a second and a whole.
     let backoff = || Some(500..=1_000);
     let rows: [(&[&str], Option<RangeInclusive<u128>>); 14] = [
@@ -119,11 +120,11 @@ async fn retry_over_client_in_chain_and_over_buffer_sends_three() {
     let server = Http::start().await;
     server.otherwise(Act::status(503));
     let chain = ClientBuilder::new(client())
-        .with(TowerMiddleware::new(retry(at_once())))
-        .with(TowerMiddleware::new(retry(at_once())))
+        .with(TowerMiddleware::new(retry(retry_at_once())))
+        .with(TowerMiddleware::new(retry(retry_at_once())))
         .build();
     let stack = ServiceBuilder::new()
-        .layer(retry(at_once()))
+        .layer(retry(retry_at_once()))
         .buffer(4)
         .layer(FaultClassifyLayer::new())
         .service(chain);
@@ -135,7 +136,7 @@ async fn retry_over_client_in_chain_and_over_buffer_sends_three() {
 #[tokio::test]
 async fn marker_is_only_on_replayable_http_requests() {
     let marks = Mutex::new(Vec::new());
-    let stack = ServiceBuilder::new().layer(retry(at_once())).service(service_fn(
+    let stack = ServiceBuilder::new().layer(retry(retry_at_once())).service(service_fn(
         async |request: http::Request<String>| {
             marks.lock().unwrap().push(request.extensions().get::<Attempt>().map(|attempt| attempt.number()));
             Ok::<_, io::Error>(http::Response::builder().status(503).body(()).unwrap())
@@ -146,12 +147,13 @@ async fn marker_is_only_on_replayable_http_requests() {
     // It may still be sent again after a refusal.
     stack.oneshot(http::Request::post("/").body(String::new()).unwrap()).await.unwrap();
     assert_eq!(marks.lock().unwrap().drain(..).collect::<Vec<_>>(), [Some(1)]);
-    let once = ServiceBuilder::new().layer(retry(at_once().max_attempts(1))).layer(retry(at_once())).service(
-        service_fn(async |_: http::Request<String>| {
+    let once = ServiceBuilder::new()
+        .layer(retry(retry_at_once().max_attempts(1)))
+        .layer(retry(retry_at_once()))
+        .service(service_fn(async |_: http::Request<String>| {
             marks.lock().unwrap().push(None);
             Ok::<_, io::Error>(http::Response::builder().status(503).body(()).unwrap())
-        }),
-    );
+        }));
     once.oneshot(http::Request::get("/").body(String::new()).unwrap()).await.unwrap();
     assert_eq!(marks.lock().unwrap().len(), 3, "a layer that makes one attempt marks nothing");
 }
@@ -187,7 +189,7 @@ fn budget_in_runtime_with_earlier_time_still_grants() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.unwrap().block_on(async {
             let budget = Budget::window().ratio(0.2).min_per_second(0).clock(Clock::tokio()).build().unwrap();
-            let policy = at_once().max_attempts(2).budget(budget).build().unwrap();
+            let policy = retry_at_once().max_attempts(2).budget(budget).build().unwrap();
             let asked = AtomicUsize::new(0);
             for _ in 0..100 {
                 advance(moves).await;
@@ -207,13 +209,13 @@ fn budget_in_runtime_with_earlier_time_still_grants() {
 /// Everything that the call was made of goes while it is under way, and while it sleeps.
 #[tokio::test(start_paused = true)]
 async fn call_outlives_its_layer_handles_and_service() {
-    let still = Standstill::begin();
+    let frozen = FrozenTime::start();
     let server = Http::start().await;
     server.script([Act::status(503), Act::status(500)]);
     let call = {
         let breaker = BreakerLayer::new(circuit().build().unwrap());
         let stack = ServiceBuilder::new()
-            .layer(retry(at_once().initial_backoff(SECOND)))
+            .layer(retry(retry_at_once().initial_backoff(SECOND)))
             .layer(breaker)
             .layer(FaultClassifyLayer::new())
             .timeout(TIMEOUT)
@@ -233,12 +235,12 @@ async fn call_outlives_its_layer_handles_and_service() {
     }
     assert_eq!(call.await.unwrap().unwrap().status(), 200);
     assert!(others.iter().all(|layer| layer.circuit().status().window.calls == 0));
-    drop(still);
+    drop(frozen);
 }
 
 #[tokio::test(start_paused = true)]
 async fn dropped_call_sends_no_further_attempt() {
-    let _still = Standstill::begin();
+    let _frozen = FrozenTime::start();
     let server = Http::start().await;
     server.script([Act::Stall, Act::status(503)]);
     let breaker = BreakerLayer::new(circuit().build().unwrap());
@@ -246,7 +248,7 @@ async fn dropped_call_sends_no_further_attempt() {
     let delays = Arc::new(AtomicUsize::new(0));
     let told = Arc::clone(&delays);
     let policy =
-        at_once().initial_backoff(SECOND).on_retry(move |_| _ = told.fetch_add(1, Ordering::Relaxed));
+        retry_at_once().initial_backoff(SECOND).on_retry(move |_| _ = told.fetch_add(1, Ordering::Relaxed));
     let stack = ServiceBuilder::new()
         .layer(retry(policy))
         .layer(breaker)
@@ -289,7 +291,7 @@ async fn stream_over_64_kib_is_sent_once_shorter_is_replayed() {
         server.otherwise(Act::status(503));
         let client = Client::builder(TokioExecutor::new()).build_http();
         let stack = ServiceBuilder::new()
-            .layer(retry(at_once()))
+            .layer(retry(retry_at_once()))
             .layer(BreakerLayer::new(circuit().build().unwrap()))
             .layer(FaultClassifyLayer::new())
             .timeout(TIMEOUT)
@@ -308,7 +310,7 @@ async fn attempt_is_the_callers_request_unchanged() {
     let server = Http::start().await;
     server.script([Act::status(503), Act::CloseAfterRequest]);
     let stack = ServiceBuilder::new()
-        .layer(retry(at_once()))
+        .layer(retry(retry_at_once()))
         .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());
     let request = http::Request::post(server.url())
         .header("idempotency-key", "one")

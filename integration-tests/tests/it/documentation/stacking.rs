@@ -9,6 +9,7 @@ use axum::routing::get;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper_util::rt::TokioExecutor;
+use integration_tests::{FrozenTime, TIMEOUT, retry_at_once};
 use reqwest::Method;
 use reqwest_middleware::ClientBuilder;
 use reqwest_retry::RetryTransientMiddleware;
@@ -21,7 +22,7 @@ use tower_breaker::{BreakerError, BreakerLayer, CircuitState};
 use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
-use super::{SECOND, Standstill, TIMEOUT, at_once, circuit, client, request};
+use super::{SECOND, circuit, client, request};
 
 /// A run of two failures opens the circuit: what stands between them shows whether it ended the run, or counted at all.
 #[tokio::test]
@@ -65,7 +66,7 @@ async fn post_shed_below_is_retried_post_timed_out_is_not() {
         .service(client());
     let first = tokio::spawn(stack.clone().oneshot(request(Method::POST, &server)));
     {
-        let _still = Standstill::begin();
+        let _frozen = FrozenTime::start();
         server.arrived(1).await;
     }
     let begun = Instant::now();
@@ -180,7 +181,7 @@ async fn max_elapsed_excludes_first_readiness_wait() {
     let layer = BreakerLayer::new(circuit().build().unwrap());
     let stack = ServiceBuilder::new()
         .timeout(3 * SECOND)
-        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(layer)
         .layer(FaultClassifyLayer::new())
         .concurrency_limit(1)
@@ -247,7 +248,7 @@ async fn reqwest_retry_in_chain_multiplies_attempts() {
         let chain =
             ClientBuilder::new(client()).with(RetryTransientMiddleware::new_with_policy(theirs)).build();
         let stack = ServiceBuilder::new()
-            .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+            .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
             .layer(BreakerLayer::new(circuit().consecutive_failures(0).build().unwrap()))
             .layer(FaultClassifyLayer::new())
             .service(chain);
@@ -276,7 +277,7 @@ async fn refused_stream_is_not_resent_by_tonic_or_hyper_util() {
 /// The seconds of the server's `Retry-After` are rounded up, so that a client that keeps to them finds the circuit half-open.
 #[tokio::test(start_paused = true)]
 async fn client_waiting_for_retry_after_of_route_is_admitted() {
-    let _still = Standstill::begin();
+    let _frozen = FrozenTime::start();
     let calls = std::sync::Arc::new(AtomicUsize::new(0));
     let counter = std::sync::Arc::clone(&calls);
     let config = circuit().consecutive_failures(2).probes(1).successes_to_close(1);
@@ -300,7 +301,8 @@ async fn client_waiting_for_retry_after_of_route_is_admitted() {
 
     let retries = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let told = std::sync::Arc::clone(&retries);
-    let policy = at_once().on_retry(move |event| told.lock().unwrap().push(event.delay)).build().unwrap();
+    let policy =
+        retry_at_once().on_retry(move |event| told.lock().unwrap().push(event.delay)).build().unwrap();
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy))
         .layer(FaultClassifyLayer::new())

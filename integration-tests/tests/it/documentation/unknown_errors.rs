@@ -4,13 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use integration_tests::retry_at_once;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{BreakerLayer, Circuit, CircuitState};
 use tower_fault_classify::rules::UnknownErrors;
 use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Origin, Retryable, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use super::{at_once, circuit};
+use super::circuit;
 
 /// The error of a driver that no table has a row for.
 #[derive(Debug)]
@@ -69,7 +70,7 @@ async fn unknown_error_by_default_counts_and_is_retried() {
     five(breaker.layer(driver.service())).await;
     assert_eq!(breaker.circuit().status().state, CircuitState::Open);
 
-    let retry = JitterRetryLayer::new(at_once().build().unwrap()).clone_requests();
+    let retry = JitterRetryLayer::new(retry_at_once().build().unwrap()).clone_requests();
     assert!(retry.layer(driver.service()).oneshot(()).await.is_err());
     assert_eq!(driver.calls(), 5 + 3);
 }
@@ -78,7 +79,7 @@ async fn unknown_error_by_default_counts_and_is_retried() {
 async fn unknown_errors_next_to_client_applies_to_layers_above() {
     let (driver, breaker) = (Driver::default(), BreakerLayer::new(circuit().build().unwrap()));
     let stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(at_once().build().unwrap()).clone_requests())
+        .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()).clone_requests())
         .layer(breaker.clone())
         .layer(FaultClassifyLayer::new().rule(setting()))
         .service(driver.service());
@@ -93,7 +94,7 @@ async fn unknown_errors_is_accepted_by_every_layer_and_policy() {
     five(breaker.layer(driver.service())).await;
     assert_eq!(breaker.circuit().status().state, CircuitState::Closed);
 
-    let policy = at_once().build().unwrap();
+    let policy = retry_at_once().build().unwrap();
     let retry = JitterRetryLayer::new(policy.clone()).clone_requests().rule(setting());
     assert!(retry.layer(driver.service()).oneshot(()).await.is_err());
     assert!(policy.errors_only().rule(setting()).retry(|| driver.query()).await.is_err());

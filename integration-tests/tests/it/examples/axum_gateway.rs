@@ -1,5 +1,3 @@
-//! The example, as its users run it.
-
 use integration_tests::text_of_example;
 
 #[test]

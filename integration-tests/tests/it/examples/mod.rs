@@ -4,5 +4,7 @@ mod axum_gateway;
 mod batch;
 mod hyper;
 mod quickstart;
+mod reqwest;
+mod reqwest_middleware;
 mod tenants;
 mod tonic;

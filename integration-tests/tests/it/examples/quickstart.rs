@@ -1,5 +1,3 @@
-//! Runs the quickstart as its users do.
-
 use integration_tests::run_example;
 use serde_json::Value;
 

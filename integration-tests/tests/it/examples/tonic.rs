@@ -1,5 +1,3 @@
-//! Runs the example as its users do.
-
 use integration_tests::text_of_example;
 
 #[test]
@@ -21,15 +19,15 @@ fn tonic_example_retries_opens_and_recovers() {
             format!("down: {rejected} (asked: 0, circuit: open)"),
         ]
     );
-    assert_eq!(calls[11], "back: BACK (asked: 1, circuit: half-open)");
+    assert_eq!(calls[11], "back: BACK (asked: 1, circuit: half_open)");
     assert_eq!(calls[12..], ["back: BACK (asked: 1, circuit: closed)"; 3]);
     let changes: Vec<_> = notes.iter().filter(|note| note.contains("->")).collect();
     assert_eq!(
         changes,
         [
-            "#   closed -> open (too many failures in a row)",
-            "#   open -> half-open (open time is over)",
-            "#   half-open -> closed (probes succeeded)"
+            "#   closed -> open (consecutive_failures)",
+            "#   open -> half_open (open_time_over)",
+            "#   half_open -> closed (probes_succeeded)"
         ]
         .each_ref()
     );

@@ -7,21 +7,18 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use integration_tests::TIMEOUT;
+use integration_tests::{Frames, put, upload};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::BreakerLayer;
 use tower_fault_classify::upload::UploadLayer;
 use tower_fault_classify::{FaultClassifyLayer, Kind, Origin, classify_error};
 use tower_http::timeout::ResponseBodyTimeoutLayer;
 
-use super::{TIMEOUT, circuit};
-
-type Frames = StreamBody<ReceiverStream<io::Result<Frame<Bytes>>>>;
+use super::circuit;
 
 /// Answers at once, with the request's body as that of the response.
 async fn echo() -> String {
@@ -40,14 +37,13 @@ enum Then {
 /// Makes a call whose response has begun to come, and lets its upload go on.
 async fn answered<S, B>(url: &str, service: S, then: Then)
 where
-    S: Service<http::Request<Frames>, Response = http::Response<B>>,
+    S: Service<http::Request<Frames<io::Error>>, Response = http::Response<B>>,
     S::Error: std::fmt::Debug,
     B: http_body::Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let (sender, frames) = mpsc::channel(1);
-    sender.send(Ok(Frame::data(Bytes::from_static(b"four")))).await.unwrap();
-    let request = http::Request::put(url).body(StreamBody::new(ReceiverStream::new(frames))).unwrap();
+    let (sender, frames) = upload().await;
+    let request = put(url, frames);
     let mut body = Box::pin(service.oneshot(request).await.unwrap().into_body());
     body.frame().await.unwrap().map_err(Into::into).unwrap();
     match then {
@@ -115,9 +111,8 @@ async fn response_dropped_while_upload_waits_is_not_counted() {
 async fn body_error_without_cause_after_head_is_broken_connection() {
     let url = echo().await;
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let (sender, frames) = mpsc::channel::<io::Result<_>>(1);
-    sender.send(Ok(Frame::data(Bytes::from_static(b"four")))).await.unwrap();
-    let request = http::Request::put(url).body(StreamBody::new(ReceiverStream::new(frames))).unwrap();
+    let (sender, frames) = upload::<io::Error>().await;
+    let request = put(&url, frames);
     let mut body = client.request(request).await.unwrap().into_body();
     body.frame().await.unwrap().unwrap();
     sender.send(Err(ErrorKind::ConnectionRefused.into())).await.unwrap();

@@ -5,12 +5,13 @@ use axum::error_handling::HandleErrorLayer;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use integration_tests::TIMEOUT;
 use tower::ServiceBuilder;
 use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Kind};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use super::{TIMEOUT, circuit, policy};
+use super::{circuit, policy};
 
 async fn explain(error: BreakerError<ClassifiedError>) -> impl IntoResponse {
     let kind = classify_error(&error).kind();

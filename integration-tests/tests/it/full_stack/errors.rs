@@ -2,12 +2,13 @@
 
 use std::io;
 
+use integration_tests::TIMEOUT;
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{BreakerError, BreakerLayer, Rejection};
 use tower_fault_classify::{ClassifiedError, ErrorChain, FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use super::{TIMEOUT, circuit, policy};
+use super::{circuit, policy};
 
 fn refused() -> io::Error {
     io::ErrorKind::ConnectionRefused.into()

@@ -5,12 +5,13 @@ use http::{Request, StatusCode};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use integration_tests::TIMEOUT;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Kind};
 use tower_fault_classify::{FaultClassifyLayer, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use super::{TIMEOUT, Upstream, circuit, policy};
+use super::{Upstream, circuit, policy};
 
 fn put(url: &str) -> Request<Full<Bytes>> {
     Request::put(url).body(Full::new(Bytes::from_static(b"body"))).unwrap()

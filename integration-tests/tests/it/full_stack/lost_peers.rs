@@ -8,12 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
-use http_body::Frame;
-use http_body_util::StreamBody;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::{Frames, put, upload, words};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
@@ -87,27 +85,14 @@ async fn read_beginning(mut socket: TcpStream, greeting: &[u8], then: Then, begu
     }
 }
 
-type Frames = StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>;
-
-/// An upload that sends "four" and waits until the sender is dropped.
-async fn upload() -> (mpsc::Sender<Result<Frame<Bytes>, Infallible>>, Frames) {
-    let (sender, frames) = mpsc::channel(1);
-    sender.send(Ok(Frame::data(Bytes::from_static(b"four")))).await.unwrap();
-    (sender, StreamBody::new(ReceiverStream::new(frames)))
-}
-
-fn put<B>(url: &str, body: B) -> Request<B> {
-    Request::put(url).body(body).unwrap()
-}
-
-fn reqwest_put(url: &str, body: Frames) -> reqwest::Request {
+fn reqwest_put(url: &str, body: Frames<Infallible>) -> reqwest::Request {
     let mut request = reqwest::Request::new(reqwest::Method::PUT, url.parse().unwrap());
     *request.body_mut() = Some(reqwest::Body::wrap(body));
     request
 }
 
 /// Sends the upload once with the clock paused while it waits.
-async fn lose_pings<S, R>(peer: &Peer, stack: S, request: impl Fn(&str, Frames) -> R)
+async fn lose_pings<S, R>(peer: &Peer, stack: S, request: impl Fn(&str, Frames<Infallible>) -> R)
 where
     S: Service<R, Error: std::fmt::Debug>,
 {
@@ -170,17 +155,17 @@ async fn ping_timeout_in_client_stream_over_tonic_is_failure() {
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .service(channel);
-    let (sender, words) = mpsc::channel(1);
-    sender.send(Words { text: "four".to_owned() }).await.unwrap();
+    let (sender, messages) = mpsc::channel(1);
+    sender.send(words("four")).await.unwrap();
     let mut client = EchoClient::new(stack);
-    let call = client.gather(ReceiverStream::new(words));
+    let call = client.gather(ReceiverStream::new(messages));
     let (called, ()) = tokio::join!(call, peer.pause_when_begun());
     called.unwrap_err();
     assert_eq!(circuit.status().window.failures, 1);
 }
 
 /// Sends three uploads that wait until the peer closes the connection.
-async fn close_three<S, R>(peer: &Peer, stack: S, request: impl Fn(&str, Frames) -> R)
+async fn close_three<S, R>(peer: &Peer, stack: S, request: impl Fn(&str, Frames<Infallible>) -> R)
 where
     S: Service<R, Error: std::fmt::Debug> + Clone,
 {
@@ -253,9 +238,9 @@ async fn client_stream_abandoned_by_peer_over_tonic_is_neutral() {
         .layer(FaultClassifyLayer::new())
         .service(channel);
     for number in 1..=3 {
-        let (sender, words) = mpsc::channel(1);
-        sender.send(Words { text: "four".to_owned() }).await.unwrap();
-        let mut request = tonic::Request::new(ReceiverStream::new(words));
+        let (sender, messages) = mpsc::channel(1);
+        sender.send(words("four")).await.unwrap();
+        let mut request = tonic::Request::new(ReceiverStream::new(messages));
         request.extensions_mut().insert(RetrySafety::Always);
         EchoClient::new(stack.clone()).gather(request).await.unwrap_err();
         assert_eq!(peer.connections(), number, "it was sent once");

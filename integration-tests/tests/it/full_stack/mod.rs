@@ -8,21 +8,19 @@ mod lost_peers;
 mod reqwest_chain;
 mod reqwest_client;
 mod reqwest_over_middleware;
+mod service_fn;
 mod tonic_channel;
 mod uploads;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Path;
 use axum::http::StatusCode;
+use integration_tests::retry_at_once;
 use tower_breaker::{BreakerConfig, Clock};
-use tower_jitter_retry::{Jitter, RetryPolicy};
-
-/// Far more than any answer over loopback takes: no test waits for it.
-const TIMEOUT: Duration = Duration::from_secs(30);
+use tower_jitter_retry::RetryPolicy;
 
 /// Opens at the sixth failed call, and stays open for the whole test.
 fn circuit() -> BreakerConfig {
@@ -31,7 +29,7 @@ fn circuit() -> BreakerConfig {
 
 /// Three attempts without a delay.
 fn policy() -> RetryPolicy {
-    RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap()
+    retry_at_once().build().unwrap()
 }
 
 /// An upstream that answers with the status that the path asks for, and counts.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::Extensions;
+use integration_tests::TIMEOUT;
 use reqwest::{Client, Request, Response};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use tower::ServiceBuilder;
@@ -11,7 +12,7 @@ use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use super::{TIMEOUT, Upstream, circuit, policy};
+use super::{Upstream, circuit, policy};
 
 #[tokio::test]
 async fn stack_in_reqwest_chain_retries_opens_and_rejects() {

@@ -1,12 +1,13 @@
 //! Over reqwest's `Client`.
 
+use integration_tests::TIMEOUT;
 use reqwest::{Client, Method, Request};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerError, BreakerLayer, CircuitState, Kind};
 use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use super::{TIMEOUT, Upstream, circuit, policy};
+use super::{Upstream, circuit, policy};
 
 fn get(url: &str) -> Request {
     Request::new(Method::GET, url.parse().unwrap())

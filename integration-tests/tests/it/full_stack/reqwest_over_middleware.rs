@@ -1,5 +1,6 @@
 //! Over reqwest-middleware's `ClientWithMiddleware`.
 
+use integration_tests::TIMEOUT;
 use reqwest::{Client, Method, Request};
 use reqwest_middleware::ClientBuilder;
 use tower::{Service, ServiceBuilder, ServiceExt};
@@ -7,7 +8,7 @@ use tower_breaker::{BreakerError, BreakerLayer, CircuitState};
 use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use super::{TIMEOUT, Upstream, circuit, policy};
+use super::{Upstream, circuit, policy};
 
 #[tokio::test]
 async fn stack_over_middleware_retries_opens_and_rejects() {

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -12,16 +11,14 @@ use hyper_util::rt::TokioExecutor;
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, CircuitState, Clock};
 use tower_fault_classify::FaultClassifyLayer;
-use tower_jitter_retry::{Jitter, JitterRetryLayer, ReplayBody, RetryPolicy};
+use tower_jitter_retry::{JitterRetryLayer, ReplayBody};
+
+use super::policy;
 
 /// Four failures in a row open it; its clock stands still.
 fn breaker() -> BreakerLayer {
     let config = BreakerConfig::builder().name("function").consecutive_failures(4).clock(Clock::manual().0);
     BreakerLayer::new(config.build().unwrap())
-}
-
-fn policy() -> RetryPolicy {
-    RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap()
 }
 
 /// It borrows from the test and is not `'static`, and its answers are not `Send`.

@@ -4,17 +4,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use integration_tests::TIMEOUT;
 use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
 use integration_tests::echo::echo_server::{Echo, EchoServer};
-use tonic::transport::{Channel, Endpoint, Server};
+use integration_tests::{channel, words};
+use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status};
 use tower::ServiceBuilder;
 use tower_breaker::{BreakerLayer, CircuitState};
 use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 use tower_jitter_retry::JitterRetryLayer;
 
-use super::{TIMEOUT, circuit, policy};
+use super::{circuit, policy};
 
 struct Upper(Arc<AtomicUsize>);
 
@@ -41,14 +43,6 @@ async fn serve() -> (SocketAddr, Arc<AtomicUsize>) {
     (address, calls)
 }
 
-fn channel(address: SocketAddr) -> Channel {
-    Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy()
-}
-
-fn words(text: &str) -> Words {
-    Words { text: text.to_owned() }
-}
-
 #[tokio::test]
 async fn stack_under_generated_client_retries_opens_and_rejects() {
     let (address, calls) = serve().await;
@@ -59,7 +53,7 @@ async fn stack_under_generated_client_retries_opens_and_rejects() {
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
-        .service(channel(address));
+        .service(channel(&format!("http://{address}")));
     let mut client = EchoClient::new(stack);
 
     let answer = client.say(words("hello")).await.unwrap();
@@ -79,7 +73,7 @@ async fn dead_endpoint_under_generated_client_opens_circuit() {
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
-        .service(channel(free));
+        .service(channel(&format!("http://{free}")));
     let mut client = EchoClient::new(stack);
     // Each is sent three times: who was never reached has processed nothing.
     for _ in 0..2 {

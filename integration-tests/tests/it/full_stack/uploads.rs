@@ -5,14 +5,12 @@ use std::convert::Infallible;
 
 use axum::body::Body;
 use axum::http::StatusCode;
-use bytes::Bytes;
-use http::Request;
-use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::BodyExt;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
-use integration_tests::echo::Words;
+use integration_tests::TIMEOUT;
 use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::{Frames, put, upload, words};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Endpoint;
@@ -22,9 +20,7 @@ use tower_fault_classify::FaultClassifyLayer;
 use tower_fault_classify::upload::UploadLayer;
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody, RetryPolicy};
 
-use super::{TIMEOUT, circuit, policy};
-
-type Frames = StreamBody<ReceiverStream<Result<Frame<Bytes>, Infallible>>>;
+use super::{circuit, policy};
 
 /// A server of both versions of HTTP that reads, and never answers.
 struct Hangs {
@@ -84,7 +80,7 @@ async fn three<S, R>(
     service: S,
     circuit: Circuit,
     then: Then,
-    request: impl Fn(&str, Frames) -> R,
+    request: impl Fn(&str, Frames<Infallible>) -> R,
 ) -> (usize, u64)
 where
     S: Service<R, Response: Send, Error: Send, Future: Send> + Clone + Send + 'static,
@@ -93,18 +89,13 @@ where
     let mut server = Hangs::start().await;
     let mut sent = 0;
     for _ in 0..3 {
-        let (sender, frames) = mpsc::channel(1);
-        sender.send(Ok(Frame::data(Bytes::from_static(b"four")))).await.unwrap();
+        let (sender, frames) = upload().await;
         // Dropping the sender ends the body.
         let _sender = (then == Then::Stalls).then_some(sender);
-        let request = request(&server.url, StreamBody::new(ReceiverStream::new(frames)));
+        let request = request(&server.url, frames);
         sent += attempts(&mut server, service.clone(), request).await;
     }
     (sent, circuit.status().window.failures)
-}
-
-fn put<B>(url: &str, body: B) -> Request<B> {
-    Request::put(url).body(body).unwrap()
 }
 
 #[tokio::test]
@@ -214,15 +205,19 @@ async fn stalled_client_stream_over_tonic_is_neutral() {
             .layer(FaultClassifyLayer::new())
             .service(channel);
         for _ in 0..3 {
-            let (sender, words) = mpsc::channel(1);
-            sender.send(Words { text: "four".to_owned() }).await.unwrap();
+            let (sender, messages) = mpsc::channel(1);
+            sender.send(words("four")).await.unwrap();
             let _sender = (then == Then::Stalls).then_some(sender);
             let client = EchoClient::new(stack.clone());
-            let gather = service_fn(move |words| {
+            let gather = service_fn(move |messages| {
                 let mut client = client.clone();
-                async move { client.gather(ReceiverStream::new(words)).await }
+                async move { client.gather(ReceiverStream::new(messages)).await }
             });
-            assert_eq!(attempts(&mut server, gather, words).await, 1, "a POST that may have been processed");
+            assert_eq!(
+                attempts(&mut server, gather, messages).await,
+                1,
+                "a POST that may have been processed"
+            );
         }
         assert_eq!(circuit.status().window.failures, failures);
     }
@@ -230,18 +225,22 @@ async fn stalled_client_stream_over_tonic_is_neutral() {
 
 /// Drops three calls when the server has the beginning of their uploads. Returns how many calls the
 /// circuit counted as cancelled.
-async fn cancelled<S, R>(service: S, circuit: Circuit, then: Then, request: impl Fn(&str, Frames) -> R) -> u64
+async fn cancelled<S, R>(
+    service: S,
+    circuit: Circuit,
+    then: Then,
+    request: impl Fn(&str, Frames<Infallible>) -> R,
+) -> u64
 where
     S: Service<R, Response: Send, Error: Send, Future: Send> + Clone + Send + 'static,
     R: Send + 'static,
 {
     let mut server = Hangs::start().await;
     for _ in 0..3 {
-        let (sender, frames) = mpsc::channel(1);
-        sender.send(Ok(Frame::data(Bytes::from_static(b"four")))).await.unwrap();
+        let (sender, frames) = upload().await;
         // Dropping the sender ends the body.
         let _sender = (then == Then::Stalls).then_some(sender);
-        let request = request(&server.url, StreamBody::new(ReceiverStream::new(frames)));
+        let request = request(&server.url, frames);
         let call = tokio::spawn(service.clone().oneshot(request));
         server.begun.recv().await.unwrap();
         call.abort();
@@ -298,14 +297,14 @@ async fn hung_server_with_untracked_client_stream_is_failure() {
             .layer(FaultClassifyLayer::new())
             .service(channel);
         for _ in 0..3 {
-            let (sender, words) = mpsc::channel(1);
-            sender.send(Words { text: "four".to_owned() }).await.unwrap();
+            let (sender, messages) = mpsc::channel(1);
+            sender.send(words("four")).await.unwrap();
             let client = EchoClient::new(stack.clone());
-            let gather = service_fn(move |words| {
+            let gather = service_fn(move |messages| {
                 let mut client = client.clone();
-                async move { client.gather(ReceiverStream::new(words)).await }
+                async move { client.gather(ReceiverStream::new(messages)).await }
             });
-            assert_eq!(attempts(&mut server, gather, words).await, 1);
+            assert_eq!(attempts(&mut server, gather, messages).await, 1);
             drop(sender);
         }
         assert_eq!(circuit.status().window.failures, failures);

@@ -1,12 +1,13 @@
 //! Clients that go away while their request is under way.
 
+use integration_tests::TIMEOUT;
 use test_servers::Act;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_breaker::CircuitState;
 
-use super::{Gateway, OPEN_FOR, TIMEOUT, authority, comes_true};
+use super::{Gateway, OPEN_FOR, authority, comes_true};
 
 /// Asks for an order that the downstream does not answer; it has arrived there.
 async fn asks(gateway: &Gateway) -> TcpStream {

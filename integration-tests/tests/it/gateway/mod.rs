@@ -3,7 +3,7 @@
 mod bodies;
 mod circuits;
 mod disconnect;
-mod marks;
+mod markers;
 mod shutdown;
 mod uploads;
 
@@ -20,6 +20,7 @@ use axum::routing::any;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use integration_tests::TIMEOUT;
 use test_servers::Http;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -33,8 +34,6 @@ use tower_fault_classify::upload::{UploadBody, UploadLayer};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
-/// Far more than any answer over loopback takes: no test waits for it.
-const TIMEOUT: Duration = Duration::from_secs(30);
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
 type Stack = BoxCloneSyncService<Request, http::Response<Incoming>, BreakerError<ClassifiedError>>;

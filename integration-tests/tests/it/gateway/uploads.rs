@@ -9,6 +9,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use integration_tests::TIMEOUT;
 use test_servers::Act;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -16,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tower_breaker::CircuitState;
 
-use super::{Gateway, TIMEOUT, authority, comes_true};
+use super::{Gateway, authority, comes_true};
 
 /// How a remote client ends a chunked upload that is not complete.
 #[derive(Clone, Copy, Debug)]

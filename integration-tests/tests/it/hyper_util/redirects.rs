@@ -1,22 +1,19 @@
 //! tower-http's `FollowRedirect` over hyper: above the retry, where it belongs, and below.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use integration_tests::retry_at_once;
 use test_servers::{Act, Http, Refused};
 use tower::retry::RetryLayer;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_fault_classify::FaultClassifyLayer;
 use tower_http::follow_redirect::policy::{PolicyExt, Standard, clone_body_fn};
 use tower_http::follow_redirect::{FollowRedirectLayer, policy::Policy};
-use tower_jitter_retry::{
-    Jitter, JitterRetryLayer, ReplayBody, RetryPolicy, RetryPolicyBuilder, RetrySafety,
-};
+use tower_jitter_retry::{JitterRetryLayer, ReplayBody, RetrySafety};
 
 type Body = Full<Bytes>;
 
@@ -25,10 +22,6 @@ const TARGETS: [u16; 6] = [0, 421, 425, 429, 509, 529];
 const REDIRECTS: [u16; 5] = [301, 302, 303, 307, 308];
 
 /// Three attempts without a delay.
-fn at_once() -> RetryPolicyBuilder {
-    RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None)
-}
-
 fn client() -> Client<HttpConnector, Body> {
     Client::builder(TokioExecutor::new()).build_http()
 }
@@ -68,7 +61,7 @@ async fn redirected_post_above_retry_is_sent_once() {
             for method in [Method::POST, Method::PATCH, Method::GET] {
                 let stack = ServiceBuilder::new()
                     .layer(follow())
-                    .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+                    .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
                     .layer(FaultClassifyLayer::new())
                     .service(client());
                 let (first, second) = requests(stack, &method, redirect, target, false).await;
@@ -90,7 +83,7 @@ async fn redirected_post_below_retry_with_policy_is_sent_once() {
                 (Method::PATCH, true, 1),
                 (Method::GET, false, 3),
             ] {
-                let policy = at_once().follows_redirects(true).build().unwrap();
+                let policy = retry_at_once().follows_redirects(true).build().unwrap();
                 let below =
                     ServiceBuilder::new().layer(FaultClassifyLayer::new()).layer(follow()).service(client());
                 let expected = (attempts, if target == 0 { 0 } else { attempts });
@@ -113,7 +106,7 @@ async fn redirect_below_retry_is_detected_by_request_uri() {
         for target in &TARGETS[1..] {
             for (method, attempts) in [(Method::POST, 1), (Method::PATCH, 1), (Method::GET, 3)] {
                 let stack = ServiceBuilder::new()
-                    .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+                    .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
                     .layer(FaultClassifyLayer::new())
                     .layer(follow())
                     .service(client());
@@ -126,7 +119,7 @@ async fn redirect_below_retry_is_detected_by_request_uri() {
     let server = Http::start().await;
     server.otherwise(Act::status(429));
     let stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(follow())
         .service(client());
     stack.oneshot(Request::post(server.url()).body(Full::from("the body")).unwrap()).await.unwrap();
@@ -141,7 +134,7 @@ async fn streaming_body_passes_follow_redirect_above_retry() {
     target.script([Act::status(503), Act::status(200)]);
     let stack = ServiceBuilder::new()
         .layer(FollowRedirectLayer::new())
-        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .service(Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Body>>());
     let post = Request::post(origin.url()).body(ReplayBody::new(Full::from("the body"))).unwrap();
     assert_eq!(stack.oneshot(post).await.unwrap().status(), 200);

@@ -1,12 +1,13 @@
 //! How often the server is asked: exactly as often as policy and idempotency allow, in each place where the stack can stand.
 
+use integration_tests::reqwest_client;
 use reqwest::{Method, Request};
 use reqwest_middleware::ClientBuilder;
 use test_servers::{Act, Http};
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{FaultClassifyLayer, classify_error};
 
-use super::{inside, plain, send, stack};
+use super::{inside, send, stack};
 
 /// What the server does with every request, and how often it is asked by a GET and by a POST.
 fn rows() -> Vec<(Act, usize, usize)> {
@@ -51,7 +52,7 @@ async fn counted(exchange: impl AsyncFn(Request) -> String) {
 #[tokio::test]
 async fn requests_over_reqwest_match_expected_counts() {
     counted(async |request| {
-        let answer = send(&mut stack(plain().build().unwrap()), request).await;
+        let answer = send(&mut stack(reqwest_client().build().unwrap()), request).await;
         answer.map_or_else(
             |error| classify_error(&error).kind().to_string(),
             |a| a.status().as_u16().to_string(),
@@ -63,7 +64,7 @@ async fn requests_over_reqwest_match_expected_counts() {
 #[tokio::test]
 async fn requests_over_middleware_match_expected_counts() {
     counted(async |request| {
-        let client = ClientBuilder::new(plain().build().unwrap())
+        let client = ClientBuilder::new(reqwest_client().build().unwrap())
             .with(TowerMiddleware::new(FaultClassifyLayer::new().keep_errors()))
             .build();
         let answer = send(&mut stack(client), request).await;
@@ -78,7 +79,7 @@ async fn requests_over_middleware_match_expected_counts() {
 #[tokio::test]
 async fn requests_in_reqwest_chain_match_expected_counts() {
     counted(async |request| {
-        let answer = inside(plain().build().unwrap()).execute(request).await;
+        let answer = inside(reqwest_client().build().unwrap()).execute(request).await;
         answer.map_or_else(
             |error| classify_error(&error).kind().to_string(),
             |a| a.status().as_u16().to_string(),

@@ -4,10 +4,11 @@
 //! multiply. With `reqwest::retry::never()` the stack alone decides. hyper-util resends a request that found its kept connection closed before anything
 //! was written: nobody has seen that one, so that no attempt is counted twice.
 
+use integration_tests::reqwest_client;
 use reqwest::{Client, Method, Request};
 use test_servers::{Act, Grpc, Http, Reason, Reply};
 
-use super::{plain, send, stack};
+use super::{send, stack};
 
 fn request(method: Method, url: &str) -> Request {
     let mut request = Request::new(method, url.parse().unwrap());
@@ -28,24 +29,24 @@ async fn asked(client: reqwest::ClientBuilder, method: Method, reply: Reply) -> 
 async fn refused_stream_with_reqwest_retries_is_sent_nine_times() {
     let refused = || Reply::nothing().rst_stream(Reason::REFUSED_STREAM);
     assert_eq!(asked(Client::builder(), Method::PUT, refused()).await, 9);
-    assert_eq!(asked(plain(), Method::PUT, refused()).await, 3);
+    assert_eq!(asked(reqwest_client(), Method::PUT, refused()).await, 3);
     // reqwest follows redirects, and does not say which hop refused the stream: the layer does not
     // send a POST again.
     assert_eq!(asked(Client::builder(), Method::POST, refused()).await, 3);
-    assert_eq!(asked(plain(), Method::POST, refused()).await, 1);
+    assert_eq!(asked(reqwest_client(), Method::POST, refused()).await, 1);
 }
 
 #[tokio::test]
 async fn post_maybe_processed_with_reqwest_retries_is_sent_once() {
     let gone = || Reply::nothing().go_away_at_once(Reason::NO_ERROR);
     assert_eq!(asked(Client::builder(), Method::POST, gone()).await, 1);
-    assert_eq!(asked(plain(), Method::POST, gone()).await, 1);
+    assert_eq!(asked(reqwest_client(), Method::POST, gone()).await, 1);
 }
 
 #[tokio::test]
 async fn closed_kept_connection_costs_no_attempt() {
     let server = Http::start().await;
-    let client = plain().build().unwrap();
+    let client = reqwest_client().build().unwrap();
     let mut stack = stack(client);
     for connection in 1..=20 {
         server.script([Act::status(200).then_close()]);

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use integration_tests::reqwest_client;
+use integration_tests::retry_at_once;
 use reqwest::redirect::Policy;
 use reqwest::{Body, Client, Method, Request, Response};
 use reqwest_middleware::ClientBuilder;
@@ -13,7 +15,7 @@ use tower::{Layer, ServiceBuilder};
 use tower_fault_classify::FaultClassifyLayer;
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy, RetryPolicyBuilder, RetrySafety};
 
-use super::{inside, plain, send, stack};
+use super::{inside, send, stack};
 
 /// What the target of a redirect does. 0: it refuses the connection.
 const TARGETS: [u16; 6] = [0, 421, 425, 429, 509, 529];
@@ -50,12 +52,8 @@ impl Hops {
 }
 
 /// Three attempts without a delay.
-fn at_once() -> RetryPolicyBuilder {
-    RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None)
-}
-
 fn client() -> Client {
-    plain().build().unwrap()
+    reqwest_client().build().unwrap()
 }
 
 /// Sends POST, PATCH and GET through every redirect to every target.
@@ -90,13 +88,13 @@ async fn redirected_post_through_stack_is_sent_once() {
 
 #[tokio::test]
 async fn redirected_post_through_retry_alone_is_sent_once() {
-    let layer = JitterRetryLayer::new(at_once().build().unwrap());
+    let layer = JitterRetryLayer::new(retry_at_once().build().unwrap());
     check(async |request| drop(send(&mut layer.layer(client()), of_reqwest(request)).await)).await;
 }
 
 #[tokio::test]
 async fn redirected_post_through_tower_retry_is_sent_once() {
-    let layer = RetryLayer::new(at_once().build().unwrap().for_tower());
+    let layer = RetryLayer::new(retry_at_once().build().unwrap().for_tower());
     check(async |request| drop(send(&mut layer.layer(client()), of_reqwest(request)).await)).await;
 }
 
@@ -115,7 +113,7 @@ async fn redirected_post_over_middleware_is_sent_once() {
 #[tokio::test]
 async fn redirected_post_as_http_request_is_sent_once() {
     let stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(FaultClassifyLayer::new())
         .map_request(of_reqwest)
         .map_response(|response: Response| http::Response::<Body>::from(response))
@@ -139,7 +137,7 @@ async fn redirected_post_with_other_policies_is_sent_once() {
         let post = || of_reqwest(hops.request(&Method::POST, None));
         let _ = send(&mut JitterRetryLayer::new(gateway.clone()).layer(client()), post()).await;
         assert_eq!(hops.requests().0, 1, "{target}");
-        let layer = JitterRetryLayer::new(at_once().build().unwrap()).classify(closure);
+        let layer = JitterRetryLayer::new(retry_at_once().build().unwrap()).classify(closure);
         let _ = send(&mut layer.layer(client()), post()).await;
         assert_eq!(hops.requests().0, 2, "{target}");
     }
@@ -154,7 +152,7 @@ async fn redirected_post_with_unsent_rule_is_sent_once() {
         outcome.err().filter(|error| error.is_connect()).map(|_| fault.into())
     };
     let hops = Hops::start(303, 0).await;
-    let layer = JitterRetryLayer::new(at_once().build().unwrap()).rule(rule);
+    let layer = JitterRetryLayer::new(retry_at_once().build().unwrap()).rule(rule);
     let request = hops.request(&Method::POST, None).try_into().unwrap();
     send(&mut layer.layer(client()), request).await.unwrap_err();
     assert_eq!(hops.requests(), (1, 0));
@@ -165,8 +163,8 @@ async fn redirected_post_with_unsent_rule_is_sent_once() {
 #[tokio::test]
 async fn refused_post_without_redirects_is_sent_again() {
     let refused = Refused::bind();
-    let client = plain().redirect(Policy::none()).build().unwrap();
-    for (policy, expected) in [(at_once(), 1), (at_once().follows_redirects(false), 3)] {
+    let client = reqwest_client().redirect(Policy::none()).build().unwrap();
+    for (policy, expected) in [(retry_at_once(), 1), (retry_at_once().follows_redirects(false), 3)] {
         let attempts = std::sync::atomic::AtomicU32::new(0);
         let count = |request: Request| {
             attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -201,8 +199,8 @@ async fn sent_to(policy: RetryPolicyBuilder, path: &str) -> usize {
 #[tokio::test]
 async fn post_after_429_without_redirect_is_sent_again() {
     for path in ["", "/", "/a?b", "/a/../b", "/\"quoted\"", "/%22quoted%22"] {
-        assert_eq!(sent_to(at_once(), path).await, 3, "{path}");
-        assert_eq!(sent_to(at_once().follows_redirects(true), path).await, 1, "{path}");
+        assert_eq!(sent_to(retry_at_once(), path).await, 3, "{path}");
+        assert_eq!(sent_to(retry_at_once().follows_redirects(true), path).await, 1, "{path}");
     }
     let server = Http::start().await;
     server.otherwise(Act::status(429));
@@ -219,7 +217,7 @@ async fn post_redirected_to_own_url_with_policy_is_sent_once() {
         let server = Http::start().await;
         server.script([Act::status(303).header("location", "/first")]);
         server.otherwise(Act::status(*target));
-        let layer = JitterRetryLayer::new(at_once().follows_redirects(true).build().unwrap());
+        let layer = JitterRetryLayer::new(retry_at_once().follows_redirects(true).build().unwrap());
         let mut post = Request::new(Method::POST, format!("{}/first", server.url()).parse().unwrap());
         *post.body_mut() = Some(Body::from(Bytes::from_static(b"the body")));
         send(&mut layer.layer(client()), post).await.unwrap();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use integration_tests::reqwest_client;
 use reqwest::redirect::Policy;
 use reqwest::{Body, Method, Request};
 use test_servers::{Act, Http};
@@ -10,7 +11,7 @@ use tower::ServiceBuilder;
 use tower_fault_classify::FaultClassifyLayer;
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
-use super::{plain, send, stack};
+use super::{send, stack};
 
 /// The status that came, and what reached the server: method, path and body.
 async fn sent(method: Method, acts: Vec<Act>) -> (u16, Vec<(Method, String, Bytes)>) {
@@ -18,7 +19,7 @@ async fn sent(method: Method, acts: Vec<Act>) -> (u16, Vec<(Method, String, Byte
     server.script(acts);
     let mut request = Request::new(method, format!("{}/first", server.url()).parse().unwrap());
     *request.body_mut() = Some("the body".into());
-    let answer = send(&mut stack(plain().build().unwrap()), request).await.unwrap();
+    let answer = send(&mut stack(reqwest_client().build().unwrap()), request).await.unwrap();
     let seen = server.requests().into_iter().map(|seen| (seen.method, seen.path, seen.body));
     (answer.status().as_u16(), seen.collect())
 }
@@ -57,7 +58,7 @@ async fn body_in_memory_after_307_and_308_below_retry_is_resent() {
         .layer(JitterRetryLayer::new(policy))
         .layer(FaultClassifyLayer::new())
         .map_request(|request: http::Request<Body>| Request::try_from(request).unwrap())
-        .service(plain().build().unwrap());
+        .service(reqwest_client().build().unwrap());
     for status in [307, 308] {
         for method in [Method::POST, Method::PUT] {
             let before = server.requests().len();
@@ -86,7 +87,7 @@ async fn body_in_memory_after_307_and_308_below_retry_is_resent() {
 async fn redirect_that_is_not_followed_is_a_response() {
     let server = Http::start().await;
     server.otherwise(to(307, "/second"));
-    let mut stack = stack(plain().redirect(Policy::none()).build().unwrap());
+    let mut stack = stack(reqwest_client().redirect(Policy::none()).build().unwrap());
     let request = Request::new(Method::GET, server.url().parse().unwrap());
     assert_eq!(send(&mut stack, request).await.unwrap().status(), 307);
     assert_eq!(server.requests().len(), 1);

@@ -6,11 +6,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::routing::{get, put};
 use bytes::Bytes;
+use integration_tests::reqwest_client;
 use reqwest::{Method, Request};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{inside, plain, send, stack};
+use super::{inside, send, stack};
 
 type Piece = Result<Bytes, std::io::Error>;
 
@@ -36,7 +37,7 @@ fn large(url: &str, pieces: usize) -> (Request, Vec<u8>) {
 
 #[tokio::test]
 async fn large_body_is_echoed_whole() {
-    let (url, client) = (echo().await, plain().build().unwrap());
+    let (url, client) = (echo().await, reqwest_client().build().unwrap());
     let (request, bytes) = large(&url, 1_000);
     let answer = send(&mut stack(client.clone()), request).await.unwrap();
     assert!(answer.bytes().await.unwrap() == bytes, "over the client");
@@ -53,7 +54,7 @@ async fn request_and_response_bodies_stream_concurrently() {
     let (pieces, body) = mpsc::channel::<Piece>(1);
     let mut request = Request::new(Method::PUT, url.parse().unwrap());
     *request.body_mut() = Some(reqwest::Body::wrap_stream(ReceiverStream::new(body)));
-    let mut stack = stack(plain().build().unwrap());
+    let mut stack = stack(reqwest_client().build().unwrap());
     pieces.send(Ok(piece(0))).await.unwrap();
     let mut answer = send(&mut stack, request).await.unwrap();
     for number in 0..20 {
@@ -81,7 +82,7 @@ async fn response_is_read_while_server_writes() {
     );
     let url = format!("http://{}/", integration_tests::serve(router).await);
     let request = Request::new(Method::GET, url.parse().unwrap());
-    let mut answer = send(&mut stack(plain().build().unwrap()), request).await.unwrap();
+    let mut answer = send(&mut stack(reqwest_client().build().unwrap()), request).await.unwrap();
     for number in 0..20 {
         pieces.send(Ok(piece(number))).await.unwrap();
         let mut read = Vec::new();

@@ -1,11 +1,10 @@
 //! A circuit that hears the end of its calls' bodies, over real clients.
 
-use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::{channel, words};
 use reqwest::{Client, Method, Request, Response};
 use test_servers::{Act, Grpc, Reply};
 use tonic::Code;
-use tonic::transport::{Channel, Endpoint};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Rejection};
 
@@ -15,24 +14,16 @@ fn config() -> BreakerConfig {
     BreakerConfig::builder().name("echo").consecutive_failures(2).build().unwrap()
 }
 
-fn channel(server: &Grpc) -> Channel {
-    Endpoint::from_shared(server.url()).unwrap().connect_lazy()
-}
-
-fn words() -> Words {
-    Words { text: "hi".to_owned() }
-}
-
 /// What two calls come to that are answered so: the code and where the circuit stands.
 async fn after_two(reply: Reply) -> (Code, Circuit) {
     let server = Grpc::start().await;
     server.script([reply.clone(), reply]);
     let breaker = BreakerLayer::new(config()).track_body();
     let circuit = breaker.circuit();
-    let mut client = EchoClient::new(ServiceBuilder::new().layer(breaker).service(channel(&server)));
+    let mut client = EchoClient::new(ServiceBuilder::new().layer(breaker).service(channel(&server.url())));
     let mut code = Code::Ok;
     for _ in 0..2 {
-        code = client.say(words()).await.map_or_else(|status| status.code(), |_| Code::Ok);
+        code = client.say(words("hi")).await.map_or_else(|status| status.code(), |_| Code::Ok);
     }
     assert_eq!(server.left(), 0);
     (code, circuit)
@@ -54,8 +45,8 @@ async fn rejection_at_generated_client_is_unavailable() {
     let server = Grpc::start().await;
     let breaker = BreakerLayer::new(config());
     breaker.circuit().trip().unwrap();
-    let stack = ServiceBuilder::new().layer(breaker.clone()).service(channel(&server));
-    let status = EchoClient::new(stack).say(words()).await.unwrap_err();
+    let stack = ServiceBuilder::new().layer(breaker.clone()).service(channel(&server.url()));
+    let status = EchoClient::new(stack).say(words("hi")).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     let mut source = std::error::Error::source(&status);
     while let Some(error) = source.filter(|error| !error.is::<Rejection>()) {
@@ -64,8 +55,8 @@ async fn rejection_at_generated_client_is_unavailable() {
     let rejection = source.and_then(|error| error.downcast_ref::<Rejection>());
     assert_eq!(rejection.expect("it is in the chain").circuit(), "echo");
 
-    let stack = ServiceBuilder::new().layer(breaker.grpc_fallback()).service(channel(&server));
-    let status = EchoClient::new(stack).say(words()).await.unwrap_err();
+    let stack = ServiceBuilder::new().layer(breaker.grpc_fallback()).service(channel(&server.url()));
+    let status = EchoClient::new(stack).say(words("hi")).await.unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().starts_with("circuit breaker `echo` is open"), "{status:?}");
     assert!(status.metadata().get("grpc-retry-pushback-ms").is_some());

@@ -5,12 +5,13 @@ use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use integration_tests::TIMEOUT;
 use test_servers::{Act, Http};
 use tower::{Layer, Service, ServiceExt};
 use tower_fault_classify::body::{ErrorBodies, LlmErrors};
 use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, Health, Kind, Retryable};
 
-use super::{Log, OUT_OF_QUOTA, TIMEOUT, axes, io_kind, json, server};
+use super::{Log, OUT_OF_QUOTA, axes, io_kind, json, server};
 
 fn get(server: &Http) -> Request<Empty<Bytes>> {
     Request::get(server.url()).body(Empty::new()).unwrap()

@@ -10,14 +10,10 @@ use std::error::Error;
 use std::io;
 use std::iter::successors;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use test_servers::{Act, Http};
 use tower_fault_classify::body::OnEnd;
 use tower_fault_classify::{Health, Kind, Retryable, Verdict};
-
-/// Far more than any answer over loopback takes: no test waits for it.
-const TIMEOUT: Duration = Duration::from_secs(30);
 
 type Axes = (Kind, Retryable, Health);
 

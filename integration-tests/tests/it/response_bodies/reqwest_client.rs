@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use integration_tests::TIMEOUT;
 use reqwest::{Client, Method, Request, Response};
 use test_servers::{Act, Http};
 use tokio::time::timeout;
@@ -12,7 +13,7 @@ use tower_fault_classify::body::{ErrorBodies, LlmErrors};
 use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, Health, Kind, Retryable};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
-use super::{Axes, OUT_OF_QUOTA, OVERLOADED, RATE_LIMITED, TIMEOUT, axes, io_kind, json, server};
+use super::{Axes, OUT_OF_QUOTA, OVERLOADED, RATE_LIMITED, axes, io_kind, json, server};
 
 const QUOTA: Axes = (Kind::Quota, Retryable::Never, Health::Neutral);
 const HELD_UP_FOR_LONG: ErrorBodies<LlmErrors> = ErrorBodies::new(LlmErrors).within(TIMEOUT);

@@ -1,9 +1,8 @@
 //! gRPC's trailers over a tonic `Channel`, under a generated client.
 
-use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::{channel, words};
 use test_servers::{Grpc, Reason, Reply};
-use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::{Layer, ServiceBuilder};
 use tower_fault_classify::rules::GrpcRules;
@@ -13,14 +12,6 @@ use super::{Axes, Log};
 
 const UNKNOWN: Option<Axes> = Some((Kind::Server, Retryable::Never, Health::Unhealthy));
 
-fn channel(server: &Grpc) -> Channel {
-    Endpoint::from_shared(server.url()).unwrap().connect_lazy()
-}
-
-fn words() -> Words {
-    Words { text: "hi".to_owned() }
-}
-
 /// What a call that is answered so comes to, and what its hook is told.
 async fn call(reply: Reply) -> (Result<String, Status>, Option<Axes>) {
     let server = Grpc::start().await;
@@ -28,9 +19,9 @@ async fn call(reply: Reply) -> (Result<String, Status>, Option<Axes>) {
     let log = Log::default();
     let service = ServiceBuilder::new()
         .layer(FaultClassifyLayer::new().track_body(log.clone()))
-        .service(channel(&server));
+        .service(channel(&server.url()));
     let mut client = EchoClient::new(service);
-    let answer = client.say(words()).await.map(|answer| answer.into_inner().text);
+    let answer = client.say(words("hi")).await.map(|answer| answer.into_inner().text);
     assert_eq!((server.requests().len(), server.left()), (1, 0));
     (answer, log.only())
 }
@@ -109,16 +100,16 @@ async fn call_dropped_midway_is_cancelled() {
     server.script([Reply::message("x").stall()]);
     let log = Log::default();
     let layer = FaultClassifyLayer::new().track_body(log.clone());
-    let mut client = EchoClient::new(layer.layer(channel(&server)));
+    let mut client = EchoClient::new(layer.layer(channel(&server.url())));
     let mut other = client.clone();
-    let mut call = Box::pin(client.say(words()));
+    let mut call = Box::pin(client.say(words("hi")));
     tokio::select! {
         biased;
         answer = &mut call => panic!("{answer:?}"),
         () = server.arrived(1) => {}
     }
     // Its headers are there when those of a later answer are.
-    assert_eq!(other.say(words()).await.unwrap().into_inner().text, "ok");
+    assert_eq!(other.say(words("hi")).await.unwrap().into_inner().text, "ok");
     assert!(tokio::time::timeout(std::time::Duration::ZERO, &mut call).await.is_err());
     assert_eq!(log.only(), None, "the other one");
     log.0.lock().unwrap().clear();
@@ -133,9 +124,9 @@ async fn code_rules_apply_to_trailers() {
     let log = Log::default();
     let busy = GrpcRules::row(5).with_health(Health::Unhealthy);
     let layer = FaultClassifyLayer::new().rule(GrpcRules::new().code(5, busy)).track_body(log.clone());
-    let mut client = EchoClient::new(layer.layer(channel(&server)));
+    let mut client = EchoClient::new(layer.layer(channel(&server.url())));
     for _ in 0..2 {
-        client.say(words()).await.unwrap_err();
+        client.say(words("hi")).await.unwrap_err();
         assert_eq!(log.only(), Some((Kind::Client, Retryable::Never, Health::Unhealthy)));
         log.0.lock().unwrap().clear();
     }

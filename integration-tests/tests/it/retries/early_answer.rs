@@ -9,13 +9,12 @@ use http::Request;
 use http_body::{Body, Frame};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use integration_tests::{TIMEOUT, retry_at_once};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody};
-
-use super::{TIMEOUT, at_once};
 
 /// What comes out of a channel.
 struct Channel(mpsc::UnboundedReceiver<&'static str>);
@@ -66,7 +65,7 @@ async fn retry_after_early_response_has_whole_body() {
     };
     let client = async {
         let mut stack = ServiceBuilder::new()
-            .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+            .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
             .timeout(TIMEOUT)
             .service(Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Channel>>());
         let request = Request::put(url).body(ReplayBody::new(Channel(frames))).unwrap();

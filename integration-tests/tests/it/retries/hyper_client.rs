@@ -10,11 +10,10 @@ use http::{Method, Request};
 use http_body::{Body, Frame};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use integration_tests::{TIMEOUT, retry_at_once};
 use test_servers::{Act, Http};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody, Retried};
-
-use super::{TIMEOUT, at_once};
 
 /// Nothing says how long it is, so that it goes out in chunks.
 #[derive(Debug)]
@@ -45,7 +44,7 @@ async fn sent(
     let server = Http::start().await;
     server.script(acts.to_vec());
     let mut stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(at_once().replay_limit(limit).build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().replay_limit(limit).build().unwrap()))
         .timeout(TIMEOUT)
         .service(Client::builder(TokioExecutor::new()).build_http::<ReplayBody<Stream>>());
     let request = Request::builder().method(method).uri(server.url()).body(ReplayBody::new(body)).unwrap();

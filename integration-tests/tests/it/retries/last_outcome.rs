@@ -14,6 +14,7 @@ use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::rt::TokioExecutor;
 use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::{TIMEOUT, retry_at_once};
 use test_servers::{Act, Grpc, Http, Reply};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
@@ -22,8 +23,6 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer};
 use tower_fault_classify::{FaultClassifyLayer, Kind};
 use tower_jitter_retry::{GiveUp, JitterRetryLayer, Retried};
-
-use super::{TIMEOUT, at_once};
 
 /// Counts what a server of one stream at a time was asked.
 #[derive(Clone, Default)]
@@ -91,7 +90,7 @@ impl Answer for reqwest::Response {
 
 #[tokio::test]
 async fn response_that_holds_the_one_stream_does_not_block_next_attempt() {
-    let retry = || JitterRetryLayer::new(at_once().build().unwrap());
+    let retry = || JitterRetryLayer::new(retry_at_once().build().unwrap());
     let seen =
         |counts: &Counts| (counts.connections.load(Ordering::SeqCst), counts.requests.load(Ordering::SeqCst));
 
@@ -118,7 +117,7 @@ fn breaker() -> BreakerLayer {
 async fn circuit_opened_by_502_returns_502_over_hyper_and_reqwest() {
     let server = Http::start().await;
     server.otherwise(Act::status(502).body("the gateway is down"));
-    let retry = || JitterRetryLayer::new(at_once().build().unwrap());
+    let retry = || JitterRetryLayer::new(retry_at_once().build().unwrap());
 
     let client = HyperClient::builder(TokioExecutor::new()).build_http();
     let stack = ServiceBuilder::new()
@@ -148,7 +147,7 @@ async fn circuit_opened_by_502_returns_502_over_hyper_and_reqwest() {
 async fn circuit_opened_by_grpc_status_returns_that_status() {
     let server = Grpc::start().await;
     server.otherwise(Reply::trailers_only(14).trailer("grpc-message", "the shard moves"));
-    let policy = at_once().idempotent_methods(["echo.Echo/Say"]).build().unwrap();
+    let policy = retry_at_once().idempotent_methods(["echo.Echo/Say"]).build().unwrap();
     let channel = Endpoint::from_shared(server.url()).unwrap().timeout(TIMEOUT).connect_lazy();
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy))
@@ -167,7 +166,7 @@ async fn circuit_opened_by_refused_connection_returns_that_error() {
     let url = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
     let stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(breaker())
         .layer(FaultClassifyLayer::new())
         .service(reqwest::Client::new());

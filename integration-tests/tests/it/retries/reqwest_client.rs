@@ -1,5 +1,6 @@
 //! Over reqwest's `Client`.
 
+use integration_tests::{TIMEOUT, retry_at_once};
 use reqwest::{Body, Client, Method, Request};
 use test_servers::{Act, Http};
 use tower::{Service, ServiceBuilder, ServiceExt};
@@ -8,7 +9,6 @@ use tower_fault_classify::body::{ErrorBodies, LlmErrors};
 use tower_jitter_retry::{JitterRetryLayer, Retried};
 
 use super::hyper_client::Stream;
-use super::{TIMEOUT, at_once};
 
 fn request(method: Method, server: &Http) -> Request {
     let mut request = Request::new(method, server.url().parse().unwrap());
@@ -20,7 +20,7 @@ fn request(method: Method, server: &Http) -> Request {
 async fn sent(request: Request, server: &Http) -> (u16, u32, usize) {
     let before = server.requests().len();
     let mut stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
         .service(Client::new());
@@ -74,7 +74,7 @@ async fn request_with_stream_over_reqwest_is_sent_once() {
 async fn three_nested_retry_layers_send_three_requests() {
     let server = Http::start().await;
     server.otherwise(Act::status(503));
-    let layer = || JitterRetryLayer::new(at_once().build().unwrap());
+    let layer = || JitterRetryLayer::new(retry_at_once().build().unwrap());
     let mut stack = ServiceBuilder::new()
         .layer(layer())
         .layer(layer())
@@ -93,7 +93,7 @@ async fn retries_with_read_error_bodies_reuse_connection() {
     server.script([Act::status(503).body("x".repeat(3_000)), Act::status(503).body("y".repeat(3_000))]);
     let bodies = ErrorBodies::new(LlmErrors).within(TIMEOUT);
     let mut stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(FaultClassifyLayer::new().read_error_bodies(bodies))
         .timeout(TIMEOUT)
         .service(Client::new());

@@ -4,16 +4,15 @@ use std::time::Duration;
 
 use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::{TIMEOUT, retry_at_once};
 use test_servers::{Grpc, Reason, Reply};
 use tonic::transport::Endpoint;
 use tonic::{Code, Request};
 use tower::ServiceBuilder;
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicyBuilder};
 
-use super::{TIMEOUT, at_once};
-
 fn listed() -> RetryPolicyBuilder {
-    at_once().idempotent_methods(["echo.Echo/Say"])
+    retry_at_once().idempotent_methods(["echo.Echo/Say"])
 }
 
 /// The answer, or the code, and how often the server was asked.
@@ -44,9 +43,9 @@ async fn server_failing_twice_gets_three_calls() {
 
 #[tokio::test]
 async fn unlisted_method_is_called_once_unless_unprocessed() {
-    assert_eq!(said(at_once(), &[Reply::trailers_only(14)]).await, (Err(Code::Unavailable), 1));
+    assert_eq!(said(retry_at_once(), &[Reply::trailers_only(14)]).await, (Err(Code::Unavailable), 1));
     let refused = Reply::nothing().rst_stream(Reason::REFUSED_STREAM);
-    let (answer, asked) = said(at_once(), &[refused, Reply::ok("hi")]).await;
+    let (answer, asked) = said(retry_at_once(), &[refused, Reply::ok("hi")]).await;
     assert_eq!((answer, asked), (Ok("hi".to_owned()), 2));
 }
 

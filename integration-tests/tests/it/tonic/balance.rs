@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::Body as HttpBody;
 use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::{FrozenTime, TIMEOUT, channel, words};
 use test_servers::{Grpc, Refused, Reply};
 use tokio::task::yield_now;
 use tokio::time::advance;
@@ -22,7 +23,7 @@ use tower_breaker::{BreakerConfig, BreakerLayer, Clock};
 use tower_fault_classify::FaultClassifyLayer;
 use tower_jitter_retry::JitterRetryLayer;
 
-use super::{Standstill, TIMEOUT, all_listed, channel, words};
+use super::all_listed;
 
 const OPEN_FOR: Duration = Duration::from_secs(10);
 /// A circuit's deadlines are rounded up.
@@ -67,7 +68,7 @@ fn asked<const N: usize>(servers: &[Grpc; N]) -> [usize; N] {
 
 #[tokio::test(start_paused = true)]
 async fn failing_endpoint_is_skipped_until_open_duration_ends() {
-    let _still = Standstill::begin();
+    let _frozen = FrozenTime::start();
     let servers = servers::<3>().await;
     let mut client = EchoClient::new(balance(servers.each_ref().map(Grpc::url)));
     servers[0].otherwise(Reply::trailers_only(14));
@@ -101,7 +102,7 @@ async fn failing_endpoint_is_skipped_until_open_duration_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn dead_endpoint_with_retry_above_is_not_noticed() {
-    let _still = Standstill::begin();
+    let _frozen = FrozenTime::start();
     let (servers, refused) = (servers::<2>().await, Refused::bind());
     let policy = all_listed().build().unwrap();
     let stack = ServiceBuilder::new().layer(JitterRetryLayer::new(policy)).buffer(16).service(balance([
@@ -127,7 +128,7 @@ async fn dead_endpoint_with_retry_above_is_not_noticed() {
 
 #[tokio::test(start_paused = true)]
 async fn balancer_with_all_circuits_open_waits() {
-    let _still = Standstill::begin();
+    let _frozen = FrozenTime::start();
     let servers = servers::<2>().await;
     let mut client = EchoClient::new(balance(servers.each_ref().map(Grpc::url)));
     for server in &servers {
@@ -152,7 +153,7 @@ async fn balancer_with_all_circuits_open_waits() {
 
 #[tokio::test(start_paused = true)]
 async fn balancer_under_load_shed_with_all_open_fails_fast() {
-    let _still = Standstill::begin();
+    let _frozen = FrozenTime::start();
     let servers = servers::<2>().await;
     let shed = ServiceBuilder::new().load_shed().service(balance(servers.each_ref().map(Grpc::url)));
     let mut client = EchoClient::new(shed);

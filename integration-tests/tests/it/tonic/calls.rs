@@ -1,6 +1,7 @@
 //! Each kind of call through all layers: every message comes once, when it is said, and a status comes as it was given.
 
 use integration_tests::echo::Words;
+use integration_tests::{TIMEOUT, echo_client, words};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -8,8 +9,8 @@ use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Request, Status, Streaming};
 use tower_breaker::{BreakerConfig, Circuit};
 
-use super::speaker::{Failure, Speaker};
-use super::{TIMEOUT, all_listed, client, words};
+use super::all_listed;
+use super::echo_service::{Failure, Speaker};
 
 fn circuit() -> Circuit {
     Circuit::new(BreakerConfig::builder().name("speaker").build().unwrap())
@@ -32,7 +33,7 @@ async fn unary_call_carries_metadata_both_ways() {
     let circuit = circuit();
     let mut request = Request::new(words("hello"));
     request.metadata_mut().insert("x-tag", MetadataValue::from_static("seven"));
-    let answer = client(&server.url, all_listed(), &circuit).say(request).await.unwrap();
+    let answer = echo_client(&server.url, all_listed(), &circuit).say(request).await.unwrap();
     assert_eq!(answer.metadata().get("x-tag").unwrap(), "seven");
     assert_eq!(answer.metadata().get("grpc-status").unwrap(), "0", "the trailers are merged into it");
     assert_eq!(answer.into_inner().text, "HELLO");
@@ -45,7 +46,7 @@ async fn client_stream_arrives_message_by_message() {
     let mut server = Speaker::start().await;
     let circuit = circuit();
     let (hand, stream) = stream();
-    let mut client = client(&server.url, all_listed(), &circuit);
+    let mut client = echo_client(&server.url, all_listed(), &circuit);
     let call = client.gather(stream);
     let says = async {
         assert_eq!(server.hears().await, "gather");
@@ -66,7 +67,7 @@ async fn client_stream_arrives_message_by_message() {
 async fn server_stream_arrives_message_by_message() {
     let mut server = Speaker::start().await;
     let circuit = circuit();
-    let mut client = client(&server.url, all_listed(), &circuit);
+    let mut client = echo_client(&server.url, all_listed(), &circuit);
     timeout(TIMEOUT, async {
         let mut answer = client.spell(words("abc")).await.unwrap().into_inner();
         for letter in ["a", "b", "c"] {
@@ -87,7 +88,7 @@ async fn bidirectional_stream_alternates_messages() {
     let mut server = Speaker::start().await;
     let circuit = circuit();
     let (hand, stream) = stream();
-    let mut client = client(&server.url, all_listed(), &circuit);
+    let mut client = echo_client(&server.url, all_listed(), &circuit);
     let mut heard = vec!["talk".to_owned()];
     timeout(TIMEOUT, async {
         let mut answer = client.talk(stream).await.unwrap().into_inner();
@@ -119,7 +120,7 @@ async fn long_streams_arrive_whole_and_in_order() {
     drop(hand);
     timeout(TIMEOUT, async {
         let mut answer =
-            client(&server.url, all_listed(), &circuit()).talk(stream).await.unwrap().into_inner();
+            echo_client(&server.url, all_listed(), &circuit()).talk(stream).await.unwrap().into_inner();
         for text in &texts {
             assert!(next(&mut answer).await.is_some_and(|said| said == text.to_uppercase()));
         }
@@ -153,7 +154,7 @@ fn assert_same(status: &Status, given: &Status) {
 async fn status_reaches_caller_unchanged() {
     let server = Speaker::start().await;
     let circuit = circuit();
-    let mut client = client(&server.url, all_listed(), &circuit);
+    let mut client = echo_client(&server.url, all_listed(), &circuit);
     // The first is not retried for its code, the second is out of attempts.
     for (code, attempts) in [(Code::FailedPrecondition, 1), (Code::Unavailable, 3)] {
         let given = refusal(code);

@@ -1,13 +1,14 @@
 //! Streams to a server that fails: what was partly sent is sent again from its beginning or not at all, and never twice to one call.
 
+use integration_tests::{TIMEOUT, echo_client, retry_at_once, words};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 use tower_breaker::{BreakerConfig, Circuit};
 use tower_jitter_retry::RetryPolicyBuilder;
 
+use super::all_listed;
 use super::calls::{next, stream};
-use super::speaker::{Failure, Speaker};
-use super::{TIMEOUT, all_listed, at_once, client, words};
+use super::echo_service::{Failure, Speaker};
 
 fn circuit() -> Circuit {
     Circuit::new(BreakerConfig::builder().name("speaker").consecutive_failures(0).build().unwrap())
@@ -23,7 +24,7 @@ async fn broken_off(policy: RetryPolicyBuilder) -> (Result<String, Code>, Vec<St
     server.fail([unavailable(2, 0)]);
     let (hand, stream) = stream();
     let circuit = circuit();
-    let mut client = client(&server.url, policy, &circuit);
+    let mut client = echo_client(&server.url, policy, &circuit);
     let mut heard = Vec::new();
     let answer = timeout(TIMEOUT, async {
         let call = client.gather(stream);
@@ -47,7 +48,7 @@ async fn broken_off(policy: RetryPolicyBuilder) -> (Result<String, Code>, Vec<St
 
 #[tokio::test]
 async fn stream_of_unlisted_method_is_not_replayed() {
-    let (answer, heard) = broken_off(at_once()).await;
+    let (answer, heard) = broken_off(retry_at_once()).await;
     assert_eq!((answer, &*heard), (Err(Code::Unavailable), &["gather", "one", "two"].map(String::from)[..]));
 }
 
@@ -61,7 +62,7 @@ async fn stream_of_listed_method_is_replayed_and_continues() {
 #[tokio::test]
 async fn bidirectional_stream_is_replayed_only_before_response() {
     let mut server = Speaker::start().await;
-    let mut client = client(&server.url, all_listed(), &circuit());
+    let mut client = echo_client(&server.url, all_listed(), &circuit());
     timeout(TIMEOUT, async {
         server.fail([unavailable(1, 0)]);
         let (hand, talk) = stream();
@@ -91,7 +92,7 @@ async fn bidirectional_stream_is_replayed_only_before_response() {
 #[tokio::test]
 async fn server_stream_that_broke_is_not_replayed() {
     let mut server = Speaker::start().await;
-    let mut client = client(&server.url, all_listed(), &circuit());
+    let mut client = echo_client(&server.url, all_listed(), &circuit());
     server.fail([unavailable(1, 2)]);
     server.breath.add_permits(2);
     let mut answer = client.spell(words("abc")).await.unwrap().into_inner();
@@ -107,7 +108,7 @@ async fn stream_over_replay_limit_is_not_replayed() {
         let mut server = Speaker::start().await;
         server.fail([unavailable(4, 0)]);
         let policy = all_listed().replay_limit(limit);
-        let mut client = client(&server.url, policy, &circuit());
+        let mut client = echo_client(&server.url, policy, &circuit());
         let texts = vec![words(&"x".repeat(1 << 10)); 4];
         let answer = client.gather(tokio_stream::iter(texts)).await;
         assert_eq!(answer.is_ok(), attempts == 2, "{answer:?}");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::{channel, echo_client, retry_at_once, words};
 use test_servers::{Grpc, Reason, Reply};
 use tokio::time::Instant;
 use tonic::{Code, Request};
@@ -10,7 +11,7 @@ use tower::ServiceBuilder;
 use tower_breaker::{BreakerConfig, Circuit, Mode};
 use tower_jitter_retry::{Clock, Deadline, JitterRetryLayer, RetryPolicyBuilder, RetrySafety};
 
-use super::{all_listed, at_once, channel, client, words};
+use super::all_listed;
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
@@ -36,8 +37,8 @@ async fn pushback_replaces_backoff() {
     assert_eq!(slept(all_listed(), pushed(14, "60000")).await, (2, ms(60_000)));
     assert_eq!(slept(all_listed(), pushed(14, "60001")).await, (1, ms(0)), "longer than it waits");
     assert_eq!(slept(all_listed(), pushed(14, "-1")).await, (1, ms(0)));
-    assert_eq!(slept(at_once(), pushed(14, "20")).await, (1, ms(0)), "it may have been processed");
-    assert_eq!(slept(at_once(), pushed(8, "30")).await, (2, ms(30)), "it was turned away");
+    assert_eq!(slept(retry_at_once(), pushed(14, "20")).await, (1, ms(0)), "it may have been processed");
+    assert_eq!(slept(retry_at_once(), pushed(8, "30")).await, (2, ms(30)), "it was turned away");
     assert_eq!(slept(all_listed(), pushed(13, "30")).await, (1, ms(0)), "no code to retry");
     let late = Reply::message("x").status(14).trailer(PUSHBACK, "20");
     assert_eq!(slept(all_listed(), late).await, (1, ms(0)), "its answer had begun");
@@ -54,7 +55,7 @@ fn quiet_circuit() -> Circuit {
 async fn asked(policy: RetryPolicyBuilder) -> [usize; 4] {
     let server = Grpc::start().await;
     server.otherwise(Reply::trailers_only(14));
-    let mut client = client(&server.url(), policy, &quiet_circuit());
+    let mut client = echo_client(&server.url(), policy, &quiet_circuit());
     assert_eq!(client.say(words("a")).await.unwrap_err().code(), Code::Unavailable);
     client.gather(tokio_stream::once(words("a"))).await.unwrap_err();
     client.spell(words("a")).await.unwrap_err();
@@ -68,9 +69,15 @@ async fn asked(policy: RetryPolicyBuilder) -> [usize; 4] {
 
 #[tokio::test]
 async fn idempotent_method_is_listed_by_its_path() {
-    assert_eq!(asked(at_once()).await, [1, 1, 1, 1]);
-    assert_eq!(asked(at_once().idempotent_methods(["echo.Echo/Say", "echo.Echo/Talk"])).await, [3, 1, 1, 3]);
-    assert_eq!(asked(at_once().idempotent_methods(["echo.Echo/say", "echo.Other/*"])).await, [1, 1, 1, 1]);
+    assert_eq!(asked(retry_at_once()).await, [1, 1, 1, 1]);
+    assert_eq!(
+        asked(retry_at_once().idempotent_methods(["echo.Echo/Say", "echo.Echo/Talk"])).await,
+        [3, 1, 1, 3]
+    );
+    assert_eq!(
+        asked(retry_at_once().idempotent_methods(["echo.Echo/say", "echo.Other/*"])).await,
+        [1, 1, 1, 1]
+    );
     assert_eq!(asked(all_listed()).await, [3, 3, 3, 3]);
 }
 
@@ -79,12 +86,12 @@ async fn request_safety_overrides_method_list() {
     let server = Grpc::start().await;
     server.otherwise(Reply::trailers_only(14));
     for (safety, policy, attempts) in
-        [(RetrySafety::Always, at_once(), 3), (RetrySafety::Never, all_listed(), 1)]
+        [(RetrySafety::Always, retry_at_once(), 3), (RetrySafety::Never, all_listed(), 1)]
     {
         let before = server.requests().len();
         let mut request = Request::new(words("a"));
         request.extensions_mut().insert(safety);
-        client(&server.url(), policy, &quiet_circuit()).say(request).await.unwrap_err();
+        echo_client(&server.url(), policy, &quiet_circuit()).say(request).await.unwrap_err();
         assert_eq!(server.requests().len() - before, attempts, "{safety:?}");
     }
 }
@@ -133,7 +140,7 @@ async fn attempt_gets_remaining_time_and_none_starts_without() {
 async fn backoff_beyond_deadline_is_not_started() {
     let server = Grpc::start().await;
     server.otherwise(Reply::trailers_only(14).trailer(PUSHBACK, "50000"));
-    let mut client = client(&server.url(), all_listed(), &quiet_circuit());
+    let mut client = echo_client(&server.url(), all_listed(), &quiet_circuit());
     let mut request = Request::new(words("a"));
     request.set_timeout(Duration::from_secs(40));
     let status = client.say(request).await.unwrap_err();
@@ -159,7 +166,7 @@ async fn server_stream_with_head_received_is_not_retried() {
     for reply in replies {
         let server = Grpc::start().await;
         server.script([reply.clone()]);
-        let mut client = client(&server.url(), all_listed(), &quiet_circuit());
+        let mut client = echo_client(&server.url(), all_listed(), &quiet_circuit());
         let answer = client.spell(words("a")).await;
         let mut end = answer.map(tonic::Response::into_inner);
         while let Ok(stream) = &mut end {

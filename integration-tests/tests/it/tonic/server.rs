@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::{FrozenTime, channel, words};
 use tokio::sync::mpsc;
 use tokio::time::advance;
 use tonic::{Code, Status};
@@ -11,8 +12,8 @@ use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, M
 use tower_fault_classify::Health;
 use tower_jitter_retry::JitterRetryLayer;
 
-use super::speaker::{Failure, Speaker};
-use super::{Standstill, all_listed, channel, words};
+use super::all_listed;
+use super::echo_service::{Failure, Speaker};
 
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
@@ -67,7 +68,7 @@ async fn server_with_failing_handlers_sheds_with_pushback() {
 
 #[tokio::test(start_paused = true)]
 async fn client_retrying_after_pushback_is_admitted() {
-    let _still = Standstill::begin();
+    let _frozen = FrozenTime::start();
     let (circuit, hand) = circuit();
     let mut server = Speaker::layered(BreakerLayer::with_circuit(circuit.clone()).grpc_fallback()).await;
     circuit.trip().unwrap();

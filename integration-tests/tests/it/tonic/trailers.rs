@@ -2,6 +2,7 @@
 
 use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
+use integration_tests::{channel, echo_client, retry_at_once, words};
 use test_servers::{Grpc, Reason, Reply};
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status, Streaming};
@@ -9,7 +10,7 @@ use tower::ServiceBuilder;
 use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Clock, Reason as Why};
 use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 
-use super::{all_listed, at_once, channel, client, words};
+use super::all_listed;
 
 /// Opens at the third failure in a row, and stays open.
 fn circuit() -> Circuit {
@@ -52,7 +53,7 @@ macro_rules! all_kinds {
 async fn answered(reply: Reply) -> ([Code; 4], Circuit, usize) {
     let (server, circuit) = (Grpc::start().await, circuit());
     server.otherwise(reply);
-    let codes = all_kinds!(client(&server.url(), at_once(), &circuit));
+    let codes = all_kinds!(echo_client(&server.url(), retry_at_once(), &circuit));
     (codes, circuit, server.requests().len())
 }
 
@@ -103,7 +104,7 @@ async fn cancelled_by_server_is_neutral() {
 #[tokio::test]
 async fn client_error_resets_consecutive_failures() {
     let (server, circuit) = (Grpc::start().await, circuit());
-    let mut client = client(&server.url(), at_once(), &circuit);
+    let mut client = echo_client(&server.url(), retry_at_once(), &circuit);
     let failed = || Reply::message("x").status(14);
     server.script([failed(), failed(), Reply::message("x").status(3), failed()]);
     all_kinds!(client);
@@ -127,7 +128,7 @@ async fn trailers_count_only_with_track_body() {
 async fn stream_dropped_after_message_counts_in_no_rate() {
     let (server, circuit) = (Grpc::start().await, circuit());
     server.otherwise(Reply::message("x").status(14));
-    let mut client = client(&server.url(), at_once(), &circuit);
+    let mut client = echo_client(&server.url(), retry_at_once(), &circuit);
     for _ in 0..3 {
         let mut answer = client.spell(words("a")).await.unwrap().into_inner();
         assert_eq!(answer.message().await.unwrap().unwrap().text, "x");
@@ -145,7 +146,7 @@ fn assert_rejected(status: &Status, pushback: &str) {
 #[tokio::test]
 async fn rejection_is_unavailable_and_sends_nothing() {
     let (server, circuit) = (Grpc::start().await, circuit());
-    let mut client = client(&server.url(), all_listed(), &circuit);
+    let mut client = echo_client(&server.url(), all_listed(), &circuit);
     circuit.trip().unwrap();
     for pushback in ["30000", "-1"] {
         assert_rejected(&client.say(words("a")).await.unwrap_err(), pushback);

@@ -1,0 +1,30 @@
+//! Runs the programs in `examples/`.
+
+use std::process::{Command, Output};
+
+/// Runs an example as its users do, and waits for its end.
+///
+/// # Panics
+///
+/// Panics if the example was not built: `cargo test --workspace` builds the examples, `cargo test -p integration-tests` does not.
+pub fn run_example(name: &str, arguments: &[&str]) -> Output {
+    // Cargo gives a test no path of an example. Both are below the folder of the profile.
+    let test = std::env::current_exe().expect("a test has a path");
+    let mut program = test.ancestors().nth(2).expect("a test is in `deps`").join("examples").join(name);
+    program.set_extension(std::env::consts::EXE_EXTENSION);
+    Command::new(&program).args(arguments).output().unwrap_or_else(|error| {
+        panic!("{}: {error}; build it with `cargo build -p examples --example {name}`", program.display())
+    })
+}
+
+/// Runs an example that succeeds, and returns what it prints.
+///
+/// # Panics
+///
+/// Panics as [`run_example`] does, and if the example fails.
+pub fn text_of_example(name: &str) -> String {
+    let output = run_example(name, &[]);
+    let text = String::from_utf8(output.stdout).expect("an example prints text");
+    assert!(output.status.success(), "{text}");
+    text
+}
