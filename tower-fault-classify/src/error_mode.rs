@@ -14,25 +14,25 @@ pub trait ErrorMode<E>: sealed::Sealed {
     /// The error that comes out.
     type Error;
 
-    /// Passes the verdict on with the error. `judge` is asked only if the mode needs the verdict.
-    fn pass_on(error: E, judge: impl FnOnce(&E) -> Option<Fault>) -> Self::Error;
+    /// Passes the verdict on with the error. `classify` is called only if the mode needs the verdict.
+    fn map_error(error: E, classify: impl FnOnce(&E) -> Option<Fault>) -> Self::Error;
 }
 
 impl<E: Into<BoxError>> ErrorMode<E> for WrapErrors {
     type Error = ClassifiedError;
 
-    fn pass_on(error: E, judge: impl FnOnce(&E) -> Option<Fault>) -> ClassifiedError {
-        let fault = judge(&error);
-        ClassifiedError::new(fault.unwrap_or(table::HARMLESS), error)
+    fn map_error(error: E, classify: impl FnOnce(&E) -> Option<Fault>) -> ClassifiedError {
+        let fault = classify(&error);
+        ClassifiedError::new(fault.unwrap_or(table::SUCCESS_ERROR), error)
     }
 }
 
 impl<E> ErrorMode<E> for KeepErrors {
     type Error = E;
 
-    fn pass_on(error: E, judge: impl FnOnce(&E) -> Option<Fault>) -> E {
-        if telemetry::LISTENED_TO {
-            judge(&error);
+    fn map_error(error: E, classify: impl FnOnce(&E) -> Option<Fault>) -> E {
+        if telemetry::ENABLED {
+            classify(&error);
         }
         error
     }

@@ -71,7 +71,7 @@ where
                         let outcome = this.classify.outcome(&mut response);
                         let status = outcome.as_ref().and_then(|outcome| outcome.status());
                         if let Some(outcome) = outcome {
-                            pass_on(outcome, head);
+                            attach_verdict(outcome, head);
                         }
                         match peek.peek(response) {
                             Peeked::Done(response) => (response, head, status),
@@ -82,8 +82,8 @@ where
                         }
                     }
                     Err(error) => {
-                        let judge = |error: &Err| judge::<C, Res, _>(this.classify, error);
-                        return Poll::Ready(Err(M::pass_on(error, judge)));
+                        let classify = |error: &Err| classify_and_emit::<C, Res, _>(this.classify, error);
+                        return Poll::Ready(Err(M::map_error(error, classify)));
                     }
                 },
                 StateProj::Reading { reading, head, status } => {
@@ -92,7 +92,7 @@ where
                 }
             };
             if let Some(fault) = verdict.fault() {
-                telemetry::tell(fault, status);
+                telemetry::emit(fault, status);
             }
             return Poll::Ready(Ok(this.track.track(response, verdict, this.classify, C::classify_end)));
         }
@@ -100,21 +100,21 @@ where
 }
 
 /// Judges an error and tells of its fault.
-pub(crate) fn judge<C, Res, Err>(classify: &C, error: &Err) -> Option<Fault>
+pub(crate) fn classify_and_emit<C, Res, Err>(classify: &C, error: &Err) -> Option<Fault>
 where
     C: Classify<Res, Err>,
 {
     let verdict = classify.classify(Err(error));
     let fault = verdict.fault().copied();
     if let Some(fault) = &fault {
-        telemetry::tell(fault, None);
+        telemetry::emit(fault, None);
     }
     fault
 }
 
 /// Leaves the verdict on the response, unless every layer above would come to the same one by itself.
 #[inline]
-fn pass_on(outcome: &mut (impl Outcome + ?Sized), verdict: Verdict) {
+fn attach_verdict(outcome: &mut (impl Outcome + ?Sized), verdict: Verdict) {
     let plain = match verdict {
         Verdict::Success => outcome.status().is_none_or(|status| status < StatusCode::BAD_REQUEST),
         Verdict::Fault(_) => false,

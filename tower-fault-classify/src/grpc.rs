@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName};
 
 use crate::fault::Verdict;
 use crate::hint::{self, Hint, Pushback};
-use crate::table::grpc::{Asked, judge};
+use crate::table::grpc::{RetryHint, classify};
 
 const NAME: &str = "grpc-status";
 static GRPC_STATUS: HeaderName = HeaderName::from_static(NAME);
@@ -32,24 +32,24 @@ pub fn pushback_value(delay: Option<Duration>) -> HeaderValue {
 
 /// The verdict of a trailers-only answer. `None`: it is none, and the HTTP status decides, or the trailers will.
 #[inline]
-pub(crate) fn judge_head(headers: &HeaderMap) -> Option<Verdict> {
-    if has_code(headers) { judge_code(headers) } else { None }
+pub(crate) fn classify_grpc_head(headers: &HeaderMap) -> Option<Verdict> {
+    if has_status_header(headers) { classify_grpc_code(headers) } else { None }
 }
 
 /// Every success is asked for a code, and hardly one has it: a walk over a head's few names is quicker than the hash of one.
-fn has_code(headers: &HeaderMap) -> bool {
+fn has_status_header(headers: &HeaderMap) -> bool {
     // Not the one that is looked up: of what is only compared with, the compiler knows the bytes.
     static CODE: HeaderName = HeaderName::from_static(NAME);
     headers.keys().any(|name| *name == CODE)
 }
 
-fn judge_code(headers: &HeaderMap) -> Option<Verdict> {
-    Some(judge_trailers(code(headers)?, headers))
+fn classify_grpc_code(headers: &HeaderMap) -> Option<Verdict> {
+    Some(classify_trailers(code(headers)?, headers))
 }
 
 /// The verdict of the trailers that end a gRPC answer with this code.
-pub(crate) fn judge_trailers(code: u32, trailers: &HeaderMap) -> Verdict {
-    judge(code, asked(trailers, || hint::retry_info(trailers)))
+pub(crate) fn classify_trailers(code: u32, trailers: &HeaderMap) -> Verdict {
+    classify(code, retry_hint(trailers, || hint::retry_info(trailers)))
 }
 
 /// The code in the head of a gRPC answer.
@@ -101,11 +101,11 @@ fn ends_subtype(rest: &[u8]) -> bool {
 }
 
 /// What the server said of another attempt: a pushback goes before `RetryInfo`.
-pub(crate) fn asked(headers: &HeaderMap, retry_info: impl FnOnce() -> Hint<Duration>) -> Asked {
+pub(crate) fn retry_hint(headers: &HeaderMap, retry_info: impl FnOnce() -> Hint<Duration>) -> RetryHint {
     match hint::grpc_retry_pushback(headers) {
-        Hint::Value(Pushback::After(delay)) => Asked::Exactly(delay),
-        Hint::Value(Pushback::Stop) | Hint::Invalid => Asked::Stop,
-        Hint::Absent => retry_info().value().map_or(Asked::Nothing, Asked::AtLeast),
+        Hint::Value(Pushback::After(delay)) => RetryHint::Exactly(delay),
+        Hint::Value(Pushback::Stop) | Hint::Invalid => RetryHint::Stop,
+        Hint::Absent => retry_info().value().map_or(RetryHint::None, RetryHint::AtLeast),
     }
 }
 
@@ -136,8 +136,9 @@ mod tests {
 
     #[test]
     fn grpc_trailers_only_response_is_classified_by_code() {
-        assert_eq!(judge_head(&head(&[GRPC, ("grpc-status", "0")])), Some(Verdict::Success));
-        let kind = |code| judge_head(&head(&[GRPC, ("grpc-status", code)])).unwrap().fault().unwrap().kind();
+        assert_eq!(classify_grpc_head(&head(&[GRPC, ("grpc-status", "0")])), Some(Verdict::Success));
+        let kind =
+            |code| classify_grpc_head(&head(&[GRPC, ("grpc-status", code)])).unwrap().fault().unwrap().kind();
         assert_eq!(kind("14"), Kind::Unavailable);
         assert_eq!(kind("16"), Kind::Auth);
         assert_eq!(kind("3"), Kind::Client);
@@ -172,7 +173,7 @@ mod tests {
     fn grpc_pushback_decides_retryable() {
         let retry = |pushback| {
             let head = head(&[GRPC, ("grpc-status", "8"), ("grpc-retry-pushback-ms", pushback)]);
-            let verdict = judge_head(&head).unwrap();
+            let verdict = classify_grpc_head(&head).unwrap();
             let fault = *verdict.fault().unwrap();
             (fault.retryable(), fault.retry_after())
         };

@@ -13,7 +13,7 @@ use crate::grpc;
 use crate::hint;
 use crate::system_time;
 use crate::table;
-use crate::upload::excused;
+use crate::upload::excuse_stalled_timeout;
 
 /// A response, as far as a verdict can be read from it.
 ///
@@ -165,14 +165,14 @@ impl<T: Outcome, E: Error + 'static> Outcome for Result<T, E> {
     }
 }
 
-macro_rules! plain {
+macro_rules! success_outcome {
     ($($response:ty),+ $(,)?) => {
         $(impl Outcome for $response {})+
     };
 }
 
-plain!((), bool, char, u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64);
-plain!(String, &str);
+success_outcome!((), bool, char, u8, u16, u32, u64, u128, usize, i8, i16, i32, i64, i128, isize, f32, f64);
+success_outcome!(String, &str);
 
 impl<T> Outcome for Vec<T> {}
 impl<T> Outcome for Option<T> {}
@@ -207,9 +207,9 @@ impl CarriedVerdict {
 #[inline]
 pub fn classify_response(response: &(impl Outcome + ?Sized)) -> Verdict {
     CarriedVerdict::get(response).or_else(|| response.verdict()).unwrap_or_else(|| {
-        match judge_status(response) {
-            Verdict::Fault(fault) if !response.status().is_some_and(table::http::is_unreached) => {
-                Verdict::Fault(excused(fault))
+        match classify_head(response) {
+            Verdict::Fault(fault) if !response.status().is_some_and(table::http::is_origin_unreachable) => {
+                Verdict::Fault(excuse_stalled_timeout(fault))
             }
             verdict => verdict,
         }
@@ -230,22 +230,22 @@ pub fn is_grpc_committed(response: &(impl Outcome + ?Sized)) -> bool {
 /// the status rules it out; it never makes a request count as unprocessed. Of the delays,
 /// `retry-after-ms` before `Retry-After`.
 #[inline]
-pub(crate) fn judge_status(response: &(impl Outcome + ?Sized)) -> Verdict {
+pub(crate) fn classify_head(response: &(impl Outcome + ?Sized)) -> Verdict {
     let Some(status) = response.status() else { return Verdict::Success };
     match response.headers().filter(|headers| !headers.is_empty()) {
         Some(headers) if status < StatusCode::BAD_REQUEST => {
-            grpc::judge_head(headers).unwrap_or(Verdict::Success)
+            grpc::classify_grpc_head(headers).unwrap_or(Verdict::Success)
         }
-        Some(headers) if tells(headers) => judge_fields(status, headers),
-        _ => table::http::judge(status, || None),
+        Some(headers) if has_hint_field(headers) => classify_with_hints(status, headers),
+        _ => table::http::classify(status, || None),
     }
 }
 
 /// Whether a field can change what the status of a failure says. Most failures have none, and one walk over the names is quicker
 /// than a look-up of each.
-fn tells(headers: &HeaderMap) -> bool {
+fn has_hint_field(headers: &HeaderMap) -> bool {
     const COUNT: usize = if cfg!(feature = "draft-ratelimit") { 5 } else { 3 };
-    static TELLING: [HeaderName; COUNT] = [
+    static HINT_FIELDS: [HeaderName; COUNT] = [
         HeaderName::from_static("grpc-status"),
         HeaderName::from_static("retry-after-ms"),
         HeaderName::from_static("x-should-retry"),
@@ -254,27 +254,27 @@ fn tells(headers: &HeaderMap) -> bool {
         #[cfg(feature = "draft-ratelimit")]
         HeaderName::from_static("ratelimit-reset"),
     ];
-    headers.keys().any(|name| TELLING.contains(name) || *name == RETRY_AFTER)
+    headers.keys().any(|name| HINT_FIELDS.contains(name) || *name == RETRY_AFTER)
 }
 
 /// Asks every field.
-fn judge_fields(status: StatusCode, headers: &HeaderMap) -> Verdict {
-    grpc::judge_head(headers).unwrap_or_else(|| {
+fn classify_with_hints(status: StatusCode, headers: &HeaderMap) -> Verdict {
+    grpc::classify_grpc_head(headers).unwrap_or_else(|| {
         let delay = hint::delay(headers, system_time::now);
-        match table::http::judge(status, || delay) {
+        match table::http::classify(status, || delay) {
             Verdict::Success => Verdict::Success,
-            Verdict::Fault(fault) => Verdict::Fault(overruled(fault, headers, delay)),
+            Verdict::Fault(fault) => Verdict::Fault(apply_should_retry(fault, headers, delay)),
         }
     })
 }
 
 /// The delay that the server asked for.
-pub(crate) fn delay_on(response: &(impl Outcome + ?Sized)) -> Option<Duration> {
+pub(crate) fn requested_delay(response: &(impl Outcome + ?Sized)) -> Option<Duration> {
     hint::delay(response.headers()?, system_time::now)
 }
 
 /// Applies `x-should-retry` to the table's fault. The delay stays where a retry may follow.
-fn overruled(fault: Fault, headers: &HeaderMap, delay: Option<Duration>) -> Fault {
+fn apply_should_retry(fault: Fault, headers: &HeaderMap, delay: Option<Duration>) -> Fault {
     match hint::should_retry(headers).value() {
         Some(false) => Fault::new(fault.kind(), Retryable::Never, fault.health(), fault.origin()),
         Some(true) if fault.retryable() == Retryable::Never => {
@@ -398,7 +398,7 @@ mod tests {
                 response.headers_mut().clone_from(&headers);
                 assert_eq!(
                     classify_response(&response),
-                    judge_fields(response.status(), &headers),
+                    classify_with_hints(response.status(), &headers),
                     "{response:?}"
                 );
             }

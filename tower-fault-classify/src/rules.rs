@@ -21,12 +21,12 @@ use crate::error::{AsError, BoxError, ClassifiedError};
 use crate::error_chain::classify_error;
 use crate::fault::{Fault, Kind, Origin, Retryable, Verdict};
 use crate::grpc;
-use crate::outcome::{Outcome, delay_on};
+use crate::outcome::{Outcome, requested_delay};
 use crate::table;
 #[cfg(feature = "tower-http")]
 pub use crate::tower_http::TowerHttp;
 
-/// Rows for HTTP statuses that go before the built-in ones.
+/// Rows for HTTP statuses that take precedence over the built-in rows.
 ///
 /// It is a [`Rule`]: it decides on the statuses that it was told of, and on no others. A delay that the server asked for is
 /// kept where a retry may follow.
@@ -47,15 +47,15 @@ pub use crate::tower_http::TowerHttp;
 /// # check::<(), _>(&service);
 /// ```
 #[derive(Clone, Debug, Default)]
-pub struct StatusRules(Rows<u16>);
+pub struct StatusRules(Overrides<u16>);
 
-/// Rows for gRPC codes that go before the built-in ones.
+/// Rows for gRPC codes that take precedence over the built-in rows.
 ///
 /// It is a [`Rule`] for responses that carry a code in their head (trailers-only answers), and, under a layer that tracks bodies, for those
 /// that carry it in their trailers, or none at all, which is UNKNOWN. It returns no verdict on others. What a row says of retries stands, also
 /// at the end of a body, where the built-in rows say never.
 #[derive(Clone, Debug, Default)]
-pub struct GrpcRules(Rows<u32>);
+pub struct GrpcRules(Overrides<u32>);
 
 /// Judges every response as the answer to a gRPC call: for stacks that carry nothing else.
 ///
@@ -144,11 +144,11 @@ impl UnknownErrors {
     where
         E: AsError<K> + Into<BoxError>,
     {
-        let verdict = self.revised(classify_error(error.as_error()).into());
-        ClassifiedError::new(verdict.fault().copied().unwrap_or(table::HARMLESS), error)
+        let verdict = self.revise_verdict(classify_error(error.as_error()).into());
+        ClassifiedError::new(verdict.fault().copied().unwrap_or(table::SUCCESS_ERROR), error)
     }
 
-    fn revised(self, verdict: Verdict) -> Verdict {
+    fn revise_verdict(self, verdict: Verdict) -> Verdict {
         match (verdict, self.0) {
             (Verdict::Fault(judged), Verdict::Fault(row)) if is_unknown(&judged) => {
                 let retryable = match (judged.retryable(), row.retryable()) {
@@ -170,15 +170,15 @@ fn is_unknown(fault: &Fault) -> bool {
 
 /// Shared by clones, for a classifier is cloned with every call.
 #[derive(Clone, Debug)]
-struct Rows<N>(Arc<[(N, Verdict)]>);
+struct Overrides<N>(Arc<[(N, Verdict)]>);
 
-impl<N> Default for Rows<N> {
+impl<N> Default for Overrides<N> {
     fn default() -> Self {
         Self(Arc::new([]))
     }
 }
 
-impl<N: Copy + PartialEq> Rows<N> {
+impl<N: Copy + PartialEq> Overrides<N> {
     fn with(&self, number: N, verdict: Verdict) -> Self {
         let others = self.0.iter().filter(|(other, _)| *other != number).copied();
         Self(others.chain([(number, verdict)]).collect())
@@ -203,7 +203,7 @@ impl StatusRules {
     /// The built-in row of a status, to be changed; for one below 400, which has none, that of 500.
     pub fn row(status: u16) -> Fault {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let verdict = table::http::judge(status, || None);
+        let verdict = table::http::classify(status, || None);
         verdict.fault().copied().unwrap_or_else(|| Self::row(500))
     }
 }
@@ -229,7 +229,7 @@ impl<Res: Outcome, Err> Rule<Res, Err> for StatusRules {
     fn verdict(&self, outcome: Result<&Res, &Err>) -> Option<Verdict> {
         let response = outcome.ok()?;
         let verdict = self.0.get(response.status()?.as_u16())?;
-        Some(with_hint(verdict, response))
+        Some(keep_requested_delay(verdict, response))
     }
 }
 
@@ -261,15 +261,15 @@ impl<Res, Err> Rule<Res, Err> for UnknownErrors {
 
     #[inline]
     fn revise(&self, verdict: Verdict) -> Verdict {
-        self.revised(verdict)
+        self.revise_verdict(verdict)
     }
 }
 
 /// Keeps the server's delay, if the row has none of its own and a retry may follow.
-fn with_hint(verdict: Verdict, response: &impl Outcome) -> Verdict {
+fn keep_requested_delay(verdict: Verdict, response: &impl Outcome) -> Verdict {
     match verdict {
         Verdict::Fault(fault) if fault.retry_after().is_none() && fault.retryable() != Retryable::Never => {
-            Verdict::Fault(delay_on(response).map_or(fault, |delay| fault.with_retry_after(delay)))
+            Verdict::Fault(requested_delay(response).map_or(fault, |delay| fault.with_retry_after(delay)))
         }
         verdict => verdict,
     }
@@ -377,7 +377,7 @@ mod tests {
         let neutral = UnknownErrors::new(UnknownErrors::row().with_health(Health::Neutral));
         let never = UnknownErrors::new(UnknownErrors::row().with_retryable(Retryable::Never));
         let retryable = |rule: UnknownErrors, known| {
-            let verdict = rule.revised(UnknownErrors::row().with_retryable(known).into());
+            let verdict = rule.revise_verdict(UnknownErrors::row().with_retryable(known).into());
             verdict.fault().unwrap().retryable()
         };
         for known in [Retryable::Unsent, Retryable::IfIdempotent, Retryable::Never] {
@@ -385,8 +385,8 @@ mod tests {
             assert_eq!(retryable(never, known), Retryable::Never);
         }
         let success = UnknownErrors::new(Verdict::Success);
-        assert_eq!(success.revised(UnknownErrors::row().into()), Verdict::Success);
-        assert_eq!(success.classify(Foreign).fault(), &table::HARMLESS);
+        assert_eq!(success.revise_verdict(UnknownErrors::row().into()), Verdict::Success);
+        assert_eq!(success.classify(Foreign).fault(), &table::SUCCESS_ERROR);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use crate::classifiers::Auto;
 use crate::classify::Classify;
 use crate::error::BoxedError;
 use crate::error_mode::{ErrorMode, WrapErrors};
-use crate::future::{ResponseFuture, judge};
+use crate::future::{ResponseFuture, classify_and_emit};
 
 /// Judges what its inner service comes to. Made by [`FaultClassifyLayer`](crate::FaultClassifyLayer).
 ///
@@ -58,9 +58,9 @@ where
     type Future = ResponseFuture<S::Future, C, M, P, B, P::Reading>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner
-            .poll_ready(cx)
-            .map_err(|error| M::pass_on(error, |error| judge::<C, S::Response, _>(&self.classify, error)))
+        self.inner.poll_ready(cx).map_err(|error| {
+            M::map_error(error, |error| classify_and_emit::<C, S::Response, _>(&self.classify, error))
+        })
     }
 
     fn call(&mut self, request: Req) -> Self::Future {

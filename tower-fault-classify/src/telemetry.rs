@@ -7,11 +7,11 @@ use http::StatusCode;
 use crate::fault::Fault;
 
 /// Whether anybody is told.
-pub(crate) const LISTENED_TO: bool = cfg!(any(feature = "metrics", feature = "tracing"));
+pub(crate) const ENABLED: bool = cfg!(any(feature = "metrics", feature = "tracing"));
 
 /// Tells of a fault. Without the features `metrics` and `tracing` it does nothing.
 #[inline]
-pub(crate) fn tell(fault: &Fault, status: Option<StatusCode>) {
+pub(crate) fn emit(fault: &Fault, status: Option<StatusCode>) {
     #[cfg(feature = "metrics")]
     count(fault);
     #[cfg(feature = "tracing")]

@@ -4,11 +4,11 @@ use std::error::Error;
 
 use http::HeaderMap;
 
-use crate::error_chain::judge_answered;
+use crate::error_chain::classify_body_error;
 use crate::fault::{Retryable, Verdict};
 use crate::grpc;
 use crate::table;
-use crate::upload::excused;
+use crate::upload::excuse_stalled_timeout;
 
 /// Learns what a call came to, at the end of its response's body.
 ///
@@ -94,12 +94,14 @@ impl<'a> BodyEnd<'a> {
 /// The call has been answered, so that it is not sent again: gRPC's own rule for it is "committed" (gRFC A6).
 pub(crate) fn classify_end_by_tables(end: &BodyEnd<'_>) -> Verdict {
     match (end.reason, end.grpc_code()) {
-        (EndReason::Complete(Some(trailers)), Some(code)) => answered(grpc::judge_trailers(code, trailers)),
+        (EndReason::Complete(Some(trailers)), Some(code)) => {
+            answered(grpc::classify_trailers(code, trailers))
+        }
         (EndReason::Complete(None), Some(code)) => {
-            answered(table::grpc::judge(code, table::grpc::Asked::Nothing))
+            answered(table::grpc::classify(code, table::grpc::RetryHint::None))
         }
         (EndReason::Complete(_), None) => Verdict::Success,
-        (EndReason::Failed(error), _) => judge_answered(error, end.grpc).into(),
+        (EndReason::Failed(error), _) => classify_body_error(error, end.grpc).into(),
         (EndReason::Dropped, _) => table::DROPPED.into(),
         (EndReason::Panicked, _) => table::PANICKED.into(),
     }
@@ -108,7 +110,7 @@ pub(crate) fn classify_end_by_tables(end: &BodyEnd<'_>) -> Verdict {
 fn answered(verdict: Verdict) -> Verdict {
     match verdict {
         Verdict::Success => Verdict::Success,
-        Verdict::Fault(fault) => excused(fault.with_retryable(Retryable::Never)).into(),
+        Verdict::Fault(fault) => excuse_stalled_timeout(fault.with_retryable(Retryable::Never)).into(),
     }
 }
 

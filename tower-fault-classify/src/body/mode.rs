@@ -11,7 +11,13 @@ pub trait Track<Res, C> {
     type Response;
 
     /// Puts it around.
-    fn track(&self, response: Res, head: Verdict, classify: &C, judge: ClassifyEnd<C>) -> Self::Response;
+    fn track(
+        &self,
+        response: Res,
+        head: Verdict,
+        classify: &C,
+        classify_end: ClassifyEnd<C>,
+    ) -> Self::Response;
 }
 
 /// The head has the last word. The default.

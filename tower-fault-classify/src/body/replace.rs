@@ -20,7 +20,7 @@ pub trait ReplaceBody<B>: TakeBody + Sized {
     type Response: Outcome;
 
     /// Puts a response together whose head was taken from one of this type.
-    fn put_body(head: Parts, body: B) -> Self::Response;
+    fn from_parts(head: Parts, body: B) -> Self::Response;
 
     /// The response with what `wrap` makes of its body.
     ///
@@ -28,14 +28,14 @@ pub trait ReplaceBody<B>: TakeBody + Sized {
     #[inline]
     fn map_body(self, wrap: impl FnOnce(Self::Body) -> B) -> Self::Response {
         let (head, body) = self.take_body();
-        Self::put_body(head, wrap(body))
+        Self::from_parts(head, wrap(body))
     }
 
     /// The response with its own body inside one of type `B` that only passes it through.
     ///
     /// **Default**: as [`map_body`](Self::map_body). A response that has only one type stays as it is.
     #[inline]
-    fn pass_body(self, wrap: impl FnOnce(Self::Body) -> B) -> Self::Response {
+    fn adapt_body(self, wrap: impl FnOnce(Self::Body) -> B) -> Self::Response {
         self.map_body(wrap)
     }
 }
@@ -53,7 +53,7 @@ impl<B: Body, N> ReplaceBody<N> for http::Response<B> {
     type Response = http::Response<N>;
 
     #[inline]
-    fn put_body(head: Parts, body: N) -> http::Response<N> {
+    fn from_parts(head: Parts, body: N) -> http::Response<N> {
         http::Response::from_parts(head, body)
     }
 
@@ -90,11 +90,11 @@ where
 {
     type Response = reqwest::Response;
 
-    fn put_body(head: Parts, body: N) -> reqwest::Response {
+    fn from_parts(head: Parts, body: N) -> reqwest::Response {
         http::Response::from_parts(head, reqwest::Body::wrap(body)).into()
     }
 
-    fn pass_body(self, _: impl FnOnce(reqwest::Body) -> N) -> reqwest::Response {
+    fn adapt_body(self, _: impl FnOnce(reqwest::Body) -> N) -> reqwest::Response {
         self
     }
 }
@@ -112,7 +112,7 @@ mod tests {
             http::Response::builder().status(201).url(url.clone()).header("x-a", "b").extension(7_u8);
         let response = reqwest::Response::from(response.body("body").unwrap());
         let (head, body) = response.take_body();
-        let response = <reqwest::Response as ReplaceBody<reqwest::Body>>::put_body(head, body);
+        let response = <reqwest::Response as ReplaceBody<reqwest::Body>>::from_parts(head, body);
         assert_eq!((response.url(), response.status().as_u16()), (&url, 201));
         assert_eq!(response.extensions().get(), Some(&7_u8));
         assert_eq!(response.headers()["x-a"], "b");

@@ -18,7 +18,7 @@ use crate::error::{AsError, TypedError};
 use crate::fault::Verdict;
 use crate::grpc;
 use crate::telemetry;
-use crate::upload::{self, Source, UploadGuard};
+use crate::upload::{self, UploadGuard, UploadSource};
 
 /// Tells a hook at the end of each response's body; see [`track_body`](crate::FaultClassifyLayer::track_body).
 pub struct TrackBody<H, W = NoInspector, K = TypedError> {
@@ -49,12 +49,18 @@ where
     type Response = <Res as ReplaceBody<TrackedBody<Res::Body, ObservedHook<H>, C, W>>>::Response;
 
     #[inline]
-    fn track(&self, response: Res, head: Verdict, classify: &C, judge: ClassifyEnd<C>) -> Self::Response {
+    fn track(
+        &self,
+        response: Res,
+        head: Verdict,
+        classify: &C,
+        classify_end: ClassifyEnd<C>,
+    ) -> Self::Response {
         // A fault of the head was told of already.
-        let tell = head.is_success();
-        let hook = ObservedHook { hook: self.hook.clone(), tell, status: response.status() };
+        let emits = head.is_success();
+        let hook = ObservedHook { hook: self.hook.clone(), emits, status: response.status() };
         let watch = response.headers().map_or_else(W::default, W::of);
-        track_response(response, head, watch, hook, classify, judge)
+        track_response(response, head, watch, hook, classify, classify_end)
     }
 }
 
@@ -67,7 +73,7 @@ pub fn track_response<Res, H, C, W, K>(
     watch: W,
     hook: H,
     classify: &C,
-    judge: ClassifyEnd<C>,
+    classify_end: ClassifyEnd<C>,
 ) -> <Res as ReplaceBody<TrackedBody<Res::Body, H, C, W>>>::Response
 where
     C: Clone,
@@ -81,9 +87,9 @@ where
     let grpc = grpc.is_some();
     if ended {
         hook.on_end(head);
-        response.map_body(|body| TrackedBody::settled(body, watch))
+        response.map_body(|body| TrackedBody::finished(body, watch))
     } else {
-        response.map_body(|body| TrackedBody::new(body, watch, grpc, hook, classify.clone(), judge))
+        response.map_body(|body| TrackedBody::new(body, watch, grpc, hook, classify.clone(), classify_end))
     }
 }
 
@@ -103,15 +109,15 @@ impl<H, W, K> fmt::Debug for TrackBody<H, W, K> {
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedHook<H> {
     hook: H,
-    tell: bool,
+    emits: bool,
     status: Option<StatusCode>,
 }
 
 impl<H> ObservedHook<H> {
     /// Tells those who listen, and gives the hook.
-    fn listened(self, verdict: Verdict) -> H {
-        if let Some(fault) = verdict.fault().filter(|_| self.tell) {
-            telemetry::tell(fault, self.status);
+    fn emit(self, verdict: Verdict) -> H {
+        if let Some(fault) = verdict.fault().filter(|_| self.emits) {
+            telemetry::emit(fault, self.status);
         }
         self.hook
     }
@@ -124,11 +130,11 @@ impl<H: OnEnd> OnEnd for ObservedHook<H> {
     }
 
     fn on_end(self, verdict: Verdict) {
-        self.listened(verdict).on_end(verdict);
+        self.emit(verdict).on_end(verdict);
     }
 
     fn on_drop(self, verdict: Verdict) {
-        self.listened(verdict).on_drop(verdict);
+        self.emit(verdict).on_drop(verdict);
     }
 }
 
@@ -144,7 +150,7 @@ pin_project! {
     /// | reading fails | that of the error, of a request that was processed: never sent again if it is gRPC's, else if it is idempotent |
     /// | what watches the data has seen enough (an `error` event) | its own |
     /// | the body is dropped before its end | kind `cancelled`: neutral, never to be sent again |
-    /// | it is dropped and was never asked for anything | gRPC: as above, for its trailers are unknown; else a success: the head was one, and nobody wanted more |
+    /// | it is dropped and was never polled | gRPC: as above, for its trailers are unknown; else a success: the head was one, and nobody wanted more |
     /// | reading panics | kind `unknown`: a failure, told when the body is dropped |
     ///
     /// If an [`UploadLayer`](crate::upload::UploadLayer) tracks the request's body, an error is
@@ -160,9 +166,9 @@ pin_project! {
         #[pin]
         inner: B,
         watch: W,
-        open: Option<Open<B::Error, H, C>>,
-        polling: bool,
-        asked: bool,
+        unfinished: Option<Unfinished<B::Error, H, C>>,
+        in_poll: bool,
+        polled_once: bool,
     }
 
     impl<B: Body, H: OnEnd, C, W> PinnedDrop for TrackedBody<B, H, C, W>
@@ -171,86 +177,93 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if *this.polling {
-                settle(this.open, |_| EndReason::Panicked);
+            if *this.in_poll {
+                finish(this.unfinished, |_| EndReason::Panicked);
             } else if this.inner.is_end_stream()
-                || (!*this.asked && this.open.as_ref().is_some_and(|open| !open.grpc))
+                || (!*this.polled_once && this.unfinished.as_ref().is_some_and(|unfinished| !unfinished.grpc))
             {
-                // Its reader knew the end when it saw it, and asked no more; or wanted no more than the head.
-                complete(this.open, this.watch, None);
+                // The reader saw `is_end_stream` and stopped polling, or needed only the head.
+                finish_complete(this.unfinished, this.watch, None);
             } else {
-                settle(this.open, |_| EndReason::Dropped);
+                finish(this.unfinished, |_| EndReason::Dropped);
             }
         }
     }
 }
 
 /// What is needed to judge the end that has not come yet.
-struct Open<E, H, C> {
+struct Unfinished<E, H, C> {
     hook: H,
     classify: C,
-    judge: ClassifyEnd<C>,
+    classify_end: ClassifyEnd<C>,
     as_error: fn(&E) -> &(dyn Error + 'static),
     grpc: bool,
     /// The source of the request's body.
-    upload: Source,
+    upload: UploadSource,
 }
 
 /// Tells the hook how the body ended, unless it was told before.
-fn settle<'a, E, H: OnEnd, C>(
-    open: &mut Option<Open<E, H, C>>,
-    how: impl FnOnce(&Open<E, H, C>) -> EndReason<'a>,
+fn finish<'a, E, H: OnEnd, C>(
+    unfinished: &mut Option<Unfinished<E, H, C>>,
+    how: impl FnOnce(&Unfinished<E, H, C>) -> EndReason<'a>,
 ) {
-    if let Some(open) = open.take() {
-        let _note = UploadGuard::of(&open.upload);
-        let end = BodyEnd::new(how(&open), open.grpc);
-        let verdict = (open.judge)(&open.classify, &end);
+    if let Some(unfinished) = unfinished.take() {
+        let _note = UploadGuard::of(&unfinished.upload);
+        let end = BodyEnd::new(how(&unfinished), unfinished.grpc);
+        let verdict = (unfinished.classify_end)(&unfinished.classify, &end);
         match end.reason() {
-            EndReason::Dropped => open.hook.on_drop(verdict),
-            _ => open.hook.on_end(verdict),
+            EndReason::Dropped => unfinished.hook.on_drop(verdict),
+            _ => unfinished.hook.on_end(verdict),
         }
     }
 }
 
 /// Tells the hook that the body is complete, or what has been seen in it.
-fn complete<E, H: OnEnd, C, D>(
-    open: &mut Option<Open<E, H, C>>,
+fn finish_complete<E, H: OnEnd, C, D>(
+    unfinished: &mut Option<Unfinished<E, H, C>>,
     watch: &mut impl DataInspector<D>,
     trailers: Option<&HeaderMap>,
 ) {
     match watch.end() {
-        Some(verdict) => tell(open, verdict),
-        None => settle(open, |_| EndReason::Complete(trailers)),
+        Some(verdict) => report(unfinished, verdict),
+        None => finish(unfinished, |_| EndReason::Complete(trailers)),
     }
 }
 
 /// Tells the hook what is known already, unless it was told before.
-fn tell<E, H: OnEnd, C>(open: &mut Option<Open<E, H, C>>, verdict: Verdict) {
-    if let Some(open) = open.take() {
-        open.hook.on_end(verdict);
+fn report<E, H: OnEnd, C>(unfinished: &mut Option<Unfinished<E, H, C>>, verdict: Verdict) {
+    if let Some(unfinished) = unfinished.take() {
+        unfinished.hook.on_end(verdict);
     }
 }
 
 impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>> TrackedBody<B, H, C, W> {
     /// A body whose end `judge` judges by `classify`. `grpc`: it is that of a gRPC call, which must end in a `grpc-status`.
     #[inline]
-    pub fn new<K>(inner: B, watch: W, grpc: bool, hook: H, classify: C, judge: ClassifyEnd<C>) -> Self
+    pub fn new<K>(inner: B, watch: W, grpc: bool, hook: H, classify: C, classify_end: ClassifyEnd<C>) -> Self
     where
         B::Error: AsError<K>,
     {
-        let open =
-            Open { hook, classify, judge, as_error: B::Error::as_error, grpc, upload: upload::source() };
-        let mut body = Self { inner, watch, open: Some(open), polling: false, asked: false };
+        let unfinished = Unfinished {
+            hook,
+            classify,
+            classify_end,
+            as_error: B::Error::as_error,
+            grpc,
+            upload: upload::current_source(),
+        };
+        let mut body =
+            Self { inner, watch, unfinished: Some(unfinished), in_poll: false, polled_once: false };
         // gRPC's end is in its trailers, and not every body knows of them before they come.
         if !grpc && body.inner.is_end_stream() {
-            settle(&mut body.open, |_| EndReason::Complete(None));
+            finish(&mut body.unfinished, |_| EndReason::Complete(None));
         }
         body
     }
 
     /// A body on whose call the head had the last word.
-    pub fn settled(inner: B, watch: W) -> Self {
-        Self { inner, watch, open: None, polling: false, asked: false }
+    pub fn finished(inner: B, watch: W) -> Self {
+        Self { inner, watch, unfinished: None, in_poll: false, polled_once: false }
     }
 }
 
@@ -269,29 +282,32 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
-        *this.polling = true;
-        *this.asked = true;
+        *this.in_poll = true;
+        *this.polled_once = true;
         let polled = this.inner.as_mut().poll_frame(cx);
-        *this.polling = false;
-        if this.open.is_some()
+        *this.in_poll = false;
+        if this.unfinished.is_some()
             && let Poll::Ready(frame) = &polled
         {
             match frame {
-                None => complete(this.open, this.watch, None),
-                Some(Err(error)) => settle(this.open, |open| EndReason::Failed((open.as_error)(error))),
+                None => finish_complete(this.unfinished, this.watch, None),
+                Some(Err(error)) => {
+                    finish(this.unfinished, |unfinished| EndReason::Failed((unfinished.as_error)(error)))
+                }
                 Some(Ok(frame)) => {
                     if frame.data_ref().is_some_and(Buf::has_remaining)
-                        && let Some(open) = this.open
+                        && let Some(unfinished) = this.unfinished
                     {
-                        open.hook.on_data();
+                        unfinished.hook.on_data();
                     }
                     if let Some(trailers) = frame.trailers_ref() {
-                        complete(this.open, this.watch, Some(trailers));
+                        finish_complete(this.unfinished, this.watch, Some(trailers));
                     } else if let Some(verdict) = frame.data_ref().and_then(|data| this.watch.data(data)) {
-                        tell(this.open, verdict);
-                    } else if this.inner.is_end_stream() && this.open.as_ref().is_some_and(|open| !open.grpc)
+                        report(this.unfinished, verdict);
+                    } else if this.inner.is_end_stream()
+                        && this.unfinished.as_ref().is_some_and(|unfinished| !unfinished.grpc)
                     {
-                        complete(this.open, this.watch, None);
+                        finish_complete(this.unfinished, this.watch, None);
                     }
                 }
             }
@@ -312,7 +328,7 @@ impl<B: Body + fmt::Debug, H: OnEnd, C, W: DataInspector<B::Data>> fmt::Debug fo
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TrackedBody")
             .field("inner", &self.inner)
-            .field("settled", &self.open.is_none())
+            .field("finished", &self.unfinished.is_none())
             .finish_non_exhaustive()
     }
 }

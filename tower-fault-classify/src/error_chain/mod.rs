@@ -8,7 +8,7 @@
 //! seen more. The error of the request's own body ends the walk as well: its causes say nothing
 //! about the server.
 
-mod inspect;
+mod inspectors;
 mod text;
 
 use std::error::Error;
@@ -18,14 +18,14 @@ use std::iter::successors;
 use crate::error::ClassifiedError;
 use crate::fault::{Fault, Retryable};
 use crate::table;
-use crate::upload::{self, UploadError, broken_off, excused};
+use crate::upload::{self, UploadError, excuse_stalled_disconnect, excuse_stalled_timeout};
 
 pub use text::ErrorChain;
 #[cfg(feature = "__internals")]
 pub use text::error_text;
 
 /// How many errors deep a chain is followed. A longer one, or one that loops, is judged by these.
-pub(crate) const LONGEST_WALK: usize = 128;
+pub(crate) const MAX_CHAIN_LENGTH: usize = 128;
 
 /// Judges an error by its whole chain of sources.
 ///
@@ -38,21 +38,21 @@ pub(crate) const LONGEST_WALK: usize = 128;
 /// assert_eq!(classify_error(&wrapped).kind(), Kind::Unavailable);
 /// ```
 pub fn classify_error(error: &(dyn Error + 'static)) -> Fault {
-    walk(error, Reached::Unknown)
+    classify_chain(error, Phase::Unknown)
 }
 
 /// Judges an error that broke the body of a response, which may be gRPC's.
-pub(crate) fn judge_answered(error: &(dyn Error + 'static), grpc: bool) -> Fault {
-    walk(error, if grpc { Reached::Committed } else { Reached::Answered })
+pub(crate) fn classify_body_error(error: &(dyn Error + 'static), grpc: bool) -> Fault {
+    classify_chain(error, if grpc { Phase::Committed } else { Phase::Answered })
 }
 
-fn walk(error: &(dyn Error + 'static), reached: Reached) -> Fault {
-    let mut evidence = Evidence { reached, ..Evidence::default() };
-    let fault = evidence.gather(error);
+fn classify_chain(error: &(dyn Error + 'static), reached: Phase) -> Fault {
+    let mut facts = ErrorFacts { reached, ..ErrorFacts::default() };
+    let fault = facts.collect_from(error);
     // Also after a carried verdict: the classifier inside did not see that the worker around it
     // ended.
-    let fault = if evidence.worker_ended { fault.with_retryable(Retryable::Never) } else { fault };
-    if evidence.maybe_redirected { fault.with_maybe_redirected(true) } else { fault }
+    let fault = if facts.worker_ended { fault.with_retryable(Retryable::Never) } else { fault };
+    if facts.maybe_redirected { fault.with_maybe_redirected(true) } else { fault }
 }
 
 /// How far the request is known to have come. The farthest that any error of the chain knows of counts.
@@ -61,7 +61,7 @@ fn walk(error: &(dyn Error + 'static), reached: Reached) -> Fault {
     not(all(feature = "hyper", feature = "hyper-util")),
     allow(dead_code, reason = "no client that knows is named")
 )]
-enum Reached {
+enum Phase {
     #[default]
     Unknown,
     /// A connection was still missing.
@@ -77,8 +77,8 @@ enum Reached {
 /// What the walk has gathered so far.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
-struct Evidence {
-    reached: Reached,
+struct ErrorFacts {
+    reached: Phase,
     timed_out: bool,
     /// The errors below are of what came over the wire, which the caller has no part in.
     on_the_wire: bool,
@@ -86,23 +86,23 @@ struct Evidence {
     maybe_redirected: bool,
     /// The peer is gone, whatever the request's body does: the operating system says so, or the
     /// peer did not answer a ping, or a proxy's attempt to connect.
-    peer_gone: bool,
+    peer_lost: bool,
     /// Ends the walk: the errors below are not about the call.
-    conclusion: Option<&'static Fault>,
+    final_fault: Option<&'static Fault>,
     /// The worker behind the service's handle has ended, so that every later call through the
     /// handle fails as well.
     worker_ended: bool,
     /// The deepest verdict. A reference: a fault that is copied as often as it is thought better of costs more than the walk.
-    opinion: Option<&'static Fault>,
+    verdict: Option<&'static Fault>,
     /// The deepest report of somebody who does not know the cause.
-    hearsay: Option<Fault>,
+    fallback: Option<Fault>,
 }
 
-impl Evidence {
+impl ErrorFacts {
     /// Walks the chain to its end, or to an error that ends the walk.
-    fn gather(&mut self, error: &(dyn Error + 'static)) -> Fault {
+    fn collect_from(&mut self, error: &(dyn Error + 'static)) -> Fault {
         let mut next = Some(error);
-        for _ in 0..LONGEST_WALK {
+        for _ in 0..MAX_CHAIN_LENGTH {
             let Some(error) = next else { break };
             if let Some(error) = error.downcast_ref::<io::Error>() {
                 self.io(error);
@@ -115,79 +115,82 @@ impl Evidence {
             if error.is::<UploadError>() {
                 return table::REQUEST_BODY;
             }
-            for look in inspect::LOOKS {
-                look(error, self);
+            for inspect in inspectors::INSPECTORS {
+                inspect(error, self);
             }
-            if let Some(fault) = self.conclusion {
+            if let Some(fault) = self.final_fault {
                 return *fault;
             }
-            next = deeper(error);
+            next = next_source(error);
         }
-        self.weigh()
+        self.resolve()
     }
 
     fn io(&mut self, error: &io::Error) {
         // A decoder's own error has a text; a socket's has a number.
         let decoder = self.on_the_wire && error.get_ref().is_some();
-        let opinion = if decoder && error.kind() == io::ErrorKind::InvalidInput {
+        let verdict = if decoder && error.kind() == io::ErrorKind::InvalidInput {
             Some(&table::io::MALFORMED)
         } else {
-            table::io::judge(error, self.reached == Reached::Connecting)
+            table::io::classify(error, self.reached == Phase::Connecting)
         };
-        self.opinion = opinion.or(self.opinion);
-        self.peer_gone |= error.raw_os_error().is_some();
+        self.verdict = verdict.or(self.verdict);
+        self.peer_lost |= error.raw_os_error().is_some();
     }
 
     #[cfg_attr(
         not(all(feature = "reqwest", feature = "tower")),
         allow(dead_code, reason = "no client that asks is named")
     )]
-    fn opine(&mut self, fault: &'static Fault) {
-        self.opinion = Some(fault);
+    fn set(&mut self, fault: &'static Fault) {
+        self.verdict = Some(fault);
     }
 
     #[cfg_attr(
         not(any(feature = "h2", feature = "hyper")),
         allow(dead_code, reason = "no client that reports a failed request body is named")
     )]
-    fn conclude(&mut self, fault: &'static Fault) {
-        self.conclusion = Some(fault);
+    fn finish(&mut self, fault: &'static Fault) {
+        self.final_fault = Some(fault);
     }
 
     #[cfg_attr(
         not(all(feature = "reqwest", feature = "tower")),
         allow(dead_code, reason = "no client that asks is named")
     )]
-    fn hear(&mut self, fault: Fault) {
-        self.hearsay = Some(fault);
+    fn fallback(&mut self, fault: Fault) {
+        self.fallback = Some(fault);
     }
 
     #[cfg_attr(
         not(any(feature = "hyper", feature = "tonic")),
         allow(dead_code, reason = "no client that knows is named")
     )]
-    fn reached(&mut self, reached: Reached) {
+    fn reached(&mut self, reached: Phase) {
         self.reached = self.reached.max(reached);
     }
 
-    fn weigh(&self) -> Fault {
-        let fault =
-            *self.opinion.or_else(|| self.phase()).or(self.hearsay.as_ref()).unwrap_or(&table::UNKNOWN);
+    fn resolve(&self) -> Fault {
+        let fault = *self
+            .verdict
+            .or_else(|| self.default_for_phase())
+            .or(self.fallback.as_ref())
+            .unwrap_or(&table::UNKNOWN);
         let fault = match self.reached {
-            Reached::Connecting | Reached::Unsent => return table::io::unsent(fault),
-            _ if upload::has_failed() => return table::REQUEST_BODY,
-            Reached::Unknown => broken_off(fault),
-            Reached::Answered => table::io::answered(fault),
-            Reached::Committed => fault.with_retryable(Retryable::Never),
+            Phase::Connecting | Phase::Unsent => return table::io::unsent(fault),
+            _ if upload::upload_failed() => return table::REQUEST_BODY,
+            Phase::Unknown => excuse_stalled_disconnect(fault),
+            Phase::Answered => table::io::answered(fault),
+            Phase::Committed => fault.with_retryable(Retryable::Never),
         };
-        if self.peer_gone { fault } else { excused(fault) }
+        if self.peer_lost { fault } else { excuse_stalled_timeout(fault) }
     }
 
     /// What timed out or could not connect without a deeper cause: a name did not resolve, or the client hides why.
-    fn phase(&self) -> Option<&'static Fault> {
+    fn default_for_phase(&self) -> Option<&'static Fault> {
         match self.reached {
             _ if self.timed_out => Some(&table::io::TIMED_OUT),
-            Reached::Connecting => Some(&table::io::REFUSED),
+            Phase::Connecting => Some(&table::io::REFUSED),
             _ => None,
         }
     }
@@ -205,13 +208,13 @@ impl ClassifiedError {
 fn errors<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let next = |error: &&'a (dyn Error + 'static)| match error.downcast_ref::<io::Error>() {
         Some(error) => error.get_ref().map(|payload| payload as &(dyn Error + 'static)),
-        None => deeper(*error),
+        None => next_source(*error),
     };
-    successors(Some(error), next).take(LONGEST_WALK)
+    successors(Some(error), next).take(MAX_CHAIN_LENGTH)
 }
 
 /// The next error of the chain, also where `source()` would skip it.
-fn deeper<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
+fn next_source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     #[cfg(feature = "reqwest-middleware")]
     if let Some(error) = error.downcast_ref::<reqwest_middleware::Error>() {
         return Some(match error {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::iter::successors;
 
-use super::LONGEST_WALK;
+use super::MAX_CHAIN_LENGTH;
 use crate::error::ClassifiedError;
 
 /// Prints an error and all its sources in one line, from the outermost to the cause.
@@ -35,7 +35,7 @@ impl fmt::Display for ErrorChain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = error_text(self.0);
         f.write_str(&text)?;
-        for source in successors(self.0.source(), |&error| error.source()).take(LONGEST_WALK) {
+        for source in successors(self.0.source(), |&error| error.source()).take(MAX_CHAIN_LENGTH) {
             if source.downcast_ref::<ClassifiedError>().is_some_and(|judged| judged.get_ref().is_none()) {
                 break;
             }

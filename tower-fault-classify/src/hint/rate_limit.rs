@@ -22,16 +22,17 @@ static RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 /// that is cut like any other absurd delay.
 pub fn rate_limit_reset(headers: &HeaderMap) -> Hint<Duration> {
     if !headers.contains_key(&RATE_LIMIT) {
-        return older(headers);
+        return legacy_fields(headers);
     }
-    let quotas = headers.get_all(&RATE_LIMIT).iter().flat_map(|list| members(list.as_bytes(), b','));
-    match longest(quotas.map(quota)) {
-        Hint::Invalid => Hint::of(older(headers).value()),
+    let quotas =
+        headers.get_all(&RATE_LIMIT).iter().flat_map(|list| split_outside_strings(list.as_bytes(), b','));
+    match longest(quotas.map(parse_quota)) {
+        Hint::Invalid => Hint::of(legacy_fields(headers).value()),
         hint => hint,
     }
 }
 
-fn older(headers: &HeaderMap) -> Hint<Duration> {
+fn legacy_fields(headers: &HeaderMap) -> Hint<Duration> {
     let left = headers.get_all(&REMAINING).iter().map(|value| number::whole(value.as_bytes())).min();
     match left {
         None | Some(Some(0)) => {
@@ -43,9 +44,9 @@ fn older(headers: &HeaderMap) -> Hint<Duration> {
 }
 
 /// A quota: its name, of any form, `;r=` what is left of it and `;t=` the seconds until it is there again.
-fn quota(item: &[u8]) -> Hint<Duration> {
+fn parse_quota(item: &[u8]) -> Hint<Duration> {
     let (mut left, mut reset) = (None, None);
-    for parameter in members(item, b';').skip(1) {
+    for parameter in split_outside_strings(item, b';').skip(1) {
         match parameter.trim_ascii() {
             [b'r', b'=', value @ ..] => left = number::whole(value),
             [b't', b'=', value @ ..] => reset = Some(value),
@@ -60,7 +61,7 @@ fn quota(item: &[u8]) -> Hint<Duration> {
 }
 
 /// The parts of a structured field (RFC 9651) between separators, of which those within a string are none.
-fn members(field: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
+fn split_outside_strings(field: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut in_string, mut escaped) = (false, false);
     field.split(move |&byte| {
         match byte {

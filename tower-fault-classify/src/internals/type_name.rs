@@ -4,11 +4,11 @@ use std::any::type_name;
 use std::error::Error;
 use std::iter::successors;
 
-use crate::error_chain::LONGEST_WALK;
+use crate::error_chain::MAX_CHAIN_LENGTH;
 
 /// An error and its sources, from the outermost to the cause.
 pub fn error_chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
-    successors(Some(error), |&error| error.source()).take(LONGEST_WALK)
+    successors(Some(error), |&error| error.source()).take(MAX_CHAIN_LENGTH)
 }
 
 /// The name of an error's type, if it is one of the standard library or of a client that the user

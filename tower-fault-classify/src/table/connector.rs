@@ -70,7 +70,7 @@ pub(crate) const ROWS: &[Row] = &[
 ];
 
 /// The fault of an error with this text.
-pub(crate) fn judge(text: &[u8]) -> Option<&'static Fault> {
+pub(crate) fn classify(text: &[u8]) -> Option<&'static Fault> {
     let row = ROWS.iter().find(|row| text.starts_with(row.text.as_bytes()));
     row.map(|row| &row.fault)
 }
@@ -86,9 +86,9 @@ mod tests {
             assert!(row.text.len() <= 64 && !row.source.is_empty(), "{}", row.text);
             let matching = ROWS.iter().position(|other| row.text.starts_with(other.text));
             assert_eq!(matching, Some(place), "{}", row.text);
-            assert_eq!(judge(format!("{}: more", row.text).as_bytes()), Some(&row.fault));
+            assert_eq!(classify(format!("{}: more", row.text).as_bytes()), Some(&row.fault));
         }
-        assert_eq!(judge(b"tcp connect error"), None);
-        assert_eq!(judge(b"tunnel"), None);
+        assert_eq!(classify(b"tcp connect error"), None);
+        assert_eq!(classify(b"tunnel"), None);
     }
 }

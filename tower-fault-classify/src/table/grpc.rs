@@ -65,9 +65,9 @@ const RESOURCE_EXHAUSTED: u32 = 8;
 
 /// What a server said of another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum RetryHint {
     /// Nothing.
-    Nothing,
+    None,
     /// To wait at least this long (`RetryInfo`).
     AtLeast(Duration),
     /// To wait exactly this long (pushback, gRFC A6).
@@ -77,19 +77,19 @@ pub(crate) enum Asked {
 }
 
 /// What a code means, with what the server said of another attempt. A code that is none is read as UNKNOWN.
-pub(crate) fn judge(code: u32, asked: Asked) -> Verdict {
+pub(crate) fn classify(code: u32, hint: RetryHint) -> Verdict {
     if code == 0 {
         return Verdict::Success;
     }
     let fault = fault(code);
     // A server that names a delay for RESOURCE_EXHAUSTED did not process the request.
     let hinted = if code == RESOURCE_EXHAUSTED { fault.with_retryable(Refused) } else { fault };
-    Verdict::Fault(match asked {
-        Asked::Nothing => fault,
-        Asked::Stop => fault.with_retryable(Never),
+    Verdict::Fault(match hint {
+        RetryHint::None => fault,
+        RetryHint::Stop => fault.with_retryable(Never),
         _ if hinted.retryable() == Never => fault,
-        Asked::AtLeast(delay) => hinted.with_retry_after(delay),
-        Asked::Exactly(delay) => hinted.with_exact_retry_after(delay),
+        RetryHint::AtLeast(delay) => hinted.with_retry_after(delay),
+        RetryHint::Exactly(delay) => hinted.with_exact_retry_after(delay),
     })
 }
 
@@ -136,7 +136,7 @@ mod tests {
     fn table_rows_match_reference() {
         for &(codes, kind, retry, health) in PAGE {
             for &code in codes {
-                let verdict = judge(code, Asked::Nothing);
+                let verdict = classify(code, RetryHint::None);
                 let fault = verdict.fault().unwrap();
                 assert_eq!(
                     (fault.kind(), fault.retryable(), fault.health()),
@@ -148,24 +148,24 @@ mod tests {
         for code in 1..=16 {
             assert!(PAGE.iter().any(|(codes, ..)| codes.contains(&code)), "{code} is untested");
         }
-        assert_eq!(judge(0, Asked::Stop), Verdict::Success);
+        assert_eq!(classify(0, RetryHint::Stop), Verdict::Success);
         assert!(ROWS.iter().all(|row| !row.source.is_empty() && !row.name.is_empty()));
     }
 
     #[test]
     fn grpc_row_with_pushback_changes_retryable() {
         let delay = Duration::from_millis(250);
-        let told = |code, asked| {
-            let verdict = judge(code, asked);
+        let told = |code, hint| {
+            let verdict = classify(code, hint);
             let fault = *verdict.fault().unwrap();
             (fault.retryable(), fault.retry_after(), fault.retry_after_is_exact())
         };
-        for (asked, exact) in [(Asked::AtLeast(delay), false), (Asked::Exactly(delay), true)] {
-            assert_eq!(told(8, asked), (Refused, Some(delay), exact));
-            assert_eq!(told(14, asked), (IfIdempotent, Some(delay), exact));
-            assert_eq!(told(3, asked), (Never, None, false));
+        for (hint, exact) in [(RetryHint::AtLeast(delay), false), (RetryHint::Exactly(delay), true)] {
+            assert_eq!(told(8, hint), (Refused, Some(delay), exact));
+            assert_eq!(told(14, hint), (IfIdempotent, Some(delay), exact));
+            assert_eq!(told(3, hint), (Never, None, false));
         }
-        assert_eq!(told(14, Asked::Stop), (Never, None, false));
+        assert_eq!(told(14, RetryHint::Stop), (Never, None, false));
     }
 
     #[test]

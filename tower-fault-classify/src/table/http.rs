@@ -32,10 +32,10 @@ const fn one(
     origin: Origin,
     source: &'static str,
 ) -> Row {
-    run(status, status, kind, retry, health, origin, source)
+    range(status, status, kind, retry, health, origin, source)
 }
 
-const fn run(
+const fn range(
     first: u16,
     last: u16,
     kind: Kind,
@@ -53,11 +53,11 @@ pub(crate) const ROWS: &[Row] = &[
     one(401, Auth, Never, Healthy, Caller, "RFC 9110 §15.5.2"),
     one(402, Client, Never, Healthy, Caller, "RFC 9110 §15.5.3"),
     one(403, Auth, Never, Healthy, Caller, "RFC 9110 §15.5.4"),
-    run(404, 406, Client, Never, Healthy, Caller, "RFC 9110 §15.5.5 to §15.5.7"),
+    range(404, 406, Client, Never, Healthy, Caller, "RFC 9110 §15.5.5 to §15.5.7"),
     one(407, Auth, Never, Neutral, Caller, "RFC 9110 §15.5.8: the proxy spoke, not the server"),
     one(408, Timeout, IfIdempotent, Neutral, Remote, "RFC 9110 §15.5.9; the SDKs of AWS and OpenAI resend"),
     one(409, Conflict, Never, Healthy, Remote, "RFC 9110 §15.5.10; Envoy's `retriable-4xx` warns of it"),
-    run(410, 418, Client, Never, Healthy, Caller, "RFC 9110 §15.5.11 to §15.5.19"),
+    range(410, 418, Client, Never, Healthy, Caller, "RFC 9110 §15.5.11 to §15.5.19"),
     one(421, Unavailable, Refused, Neutral, Remote, "RFC 9110 §15.5.20: retry on another connection"),
     one(422, Client, Never, Healthy, Caller, "RFC 9110 §15.5.21"),
     one(423, Conflict, Never, Healthy, Remote, "RFC 4918 §11.3"),
@@ -93,13 +93,13 @@ pub(crate) const ROWS: &[Row] = &[
     one(507, Server, Never, Unhealthy, Remote, "RFC 4918 §11.5"),
     one(508, Server, Never, Unhealthy, Remote, "RFC 5842 §7.2: misconfiguration"),
     one(509, Throttled, Refused, Neutral, Remote, "de facto: bandwidth limit exceeded"),
-    run(510, 511, Protocol, Never, Neutral, Remote, "RFC 2774 §7; RFC 6585 §6: not an outage"),
+    range(510, 511, Protocol, Never, Neutral, Remote, "RFC 2774 §7; RFC 6585 §6: not an outage"),
     one(520, Transient, IfIdempotent, Unhealthy, Remote, "Cloudflare: the origin's answer made no sense"),
     one(521, Unavailable, IfIdempotent, Unhealthy, Remote, "Cloudflare: the origin refused the connection"),
     one(522, Timeout, IfIdempotent, Unhealthy, Remote, "Cloudflare: also a stall after connecting"),
     one(523, Unavailable, IfIdempotent, Unhealthy, Remote, "Cloudflare: the origin was not reached"),
     one(524, Timeout, IfIdempotent, Unhealthy, Remote, "Cloudflare: connected, no answer in time"),
-    run(525, 526, Server, Never, Unhealthy, Remote, "Cloudflare: TLS with the origin"),
+    range(525, 526, Server, Never, Unhealthy, Remote, "Cloudflare: TLS with the origin"),
     one(527, Transient, IfIdempotent, Unhealthy, Remote, "Cloudflare: Railgun, origin unclear"),
     one(529, Overloaded, Refused, Unhealthy, Remote, "Anthropic, Shopify: refused"),
     one(530, Server, Never, Unhealthy, Remote, "Cloudflare: the origin's DNS"),
@@ -112,11 +112,11 @@ pub(crate) const OTHER_4XX: Fault = Fault::new(Client, Never, Healthy, Caller);
 pub(crate) const OTHER_5XX: Fault = Fault::new(Server, IfIdempotent, Unhealthy, Remote);
 
 /// 413 with `Retry-After` is a limit of the moment (RFC 9110 §15.5.14).
-pub(crate) const HINTED_413: Fault = Fault::new(Throttled, IfIdempotent, Healthy, Remote);
+pub(crate) const THROTTLED_413: Fault = Fault::new(Throttled, IfIdempotent, Healthy, Remote);
 
 /// Whether a proxy says that it could not reach the server at all, which has nothing to do with the
 /// request's body. The other timeouts may be about a body that did not come.
-pub(crate) fn is_unreached(status: StatusCode) -> bool {
+pub(crate) fn is_origin_unreachable(status: StatusCode) -> bool {
     status.as_u16() == 522
 }
 
@@ -148,7 +148,7 @@ static INDEX: [Fault; (LAST - FIRST + 1) as usize] = {
 ///
 /// `retry_after` is called for faults only.
 #[inline]
-pub(crate) fn judge(status: StatusCode, retry_after: impl FnOnce() -> Option<Duration>) -> Verdict {
+pub(crate) fn classify(status: StatusCode, retry_after: impl FnOnce() -> Option<Duration>) -> Verdict {
     if status.as_u16() < FIRST { Verdict::Success } else { Verdict::Fault(fault(status, retry_after())) }
 }
 
@@ -160,7 +160,7 @@ pub(crate) fn row(status: StatusCode) -> Option<&'static Fault> {
 
 fn fault(status: StatusCode, retry_after: Option<Duration>) -> Fault {
     let row = match (status, retry_after) {
-        (StatusCode::PAYLOAD_TOO_LARGE, Some(_)) => &HINTED_413,
+        (StatusCode::PAYLOAD_TOO_LARGE, Some(_)) => &THROTTLED_413,
         _ => row(status).unwrap_or(&OTHER_5XX),
     };
     match retry_after {
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     fn verdict(status: u16, retry_after: Option<Duration>) -> Verdict {
-        judge(StatusCode::from_u16(status).unwrap(), || retry_after)
+        classify(StatusCode::from_u16(status).unwrap(), || retry_after)
     }
 
     /// The page that the table was taken from, typed a second time: status, kind, retry, health.

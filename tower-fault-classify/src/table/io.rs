@@ -94,7 +94,7 @@ static INDEX: [u8; 64] = {
 const OUT_OF_DESCRIPTORS: [i32; 2] = [23, 24];
 
 /// What an I/O error says by itself, without its payload. `None`: it returns no verdict.
-pub(crate) fn judge(error: &io::Error, connecting: bool) -> Option<&'static Fault> {
+pub(crate) fn classify(error: &io::Error, connecting: bool) -> Option<&'static Fault> {
     #[cfg(unix)]
     if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) {
         return Some(&LACKING);
@@ -198,7 +198,7 @@ mod tests {
     fn table_rows_match_reference() {
         for &(kinds, connecting, kind, retry, health) in PAGE {
             for &error_kind in kinds {
-                let fault = *judge(&error_kind.into(), connecting)
+                let fault = *classify(&error_kind.into(), connecting)
                     .unwrap_or_else(|| panic!("{error_kind:?} has a verdict"));
                 let fault = if connecting { unsent(fault) } else { fault };
                 let judged = (fault.kind(), fault.retryable(), fault.health());
@@ -212,15 +212,15 @@ mod tests {
 
     #[test]
     fn io_kind_without_row_has_no_verdict() {
-        assert_eq!(judge(&io::Error::other("?"), false), None);
-        assert_eq!(judge(&io::Error::other("?"), true), None);
+        assert_eq!(classify(&io::Error::other("?"), false), None);
+        assert_eq!(classify(&io::Error::other("?"), true), None);
     }
 
     #[cfg(unix)]
     #[test]
     fn io_out_of_descriptors_is_local() {
         for code in OUT_OF_DESCRIPTORS {
-            let fault = judge(&io::Error::from_raw_os_error(code), true).unwrap();
+            let fault = classify(&io::Error::from_raw_os_error(code), true).unwrap();
             assert_eq!((fault.kind(), fault.retryable(), fault.health()), (Local, Never, Neutral));
         }
     }

@@ -36,7 +36,7 @@ pub(crate) const OTHER_CONNECTION_REQUIRED: Fault =
 
 /// A stream of HTTP/2 that the server did not take on (RFC 9113 §8.7; gRFC A6 calls it a transparent retry).
 #[cfg(any(test, feature = "h2"))]
-pub(crate) const UNSENT_STREAM: Fault =
+pub(crate) const REFUSED_STREAM: Fault =
     Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Neutral, Origin::Remote);
 
 /// Redirects that lead in a circle or too far: another attempt goes the same way.
@@ -62,7 +62,7 @@ pub(crate) const UPLOAD_STALLED: Fault =
 
 /// The connection was lost while the request's body waited for its source. The peer may have given
 /// the request up.
-pub(crate) const UPLOAD_BROKEN_OFF: Fault =
+pub(crate) const UPLOAD_DISCONNECTED: Fault =
     Fault::new(Kind::Transient, Retryable::Never, Health::Neutral, Origin::Transport);
 
 /// An error that no row matches.
@@ -70,7 +70,7 @@ pub(crate) const UNKNOWN: Fault =
     Fault::new(Kind::Unknown, Retryable::IfIdempotent, Health::Unhealthy, Origin::Unknown);
 
 /// What is written around an error that a classifier calls a success: layers above must neither count nor resend it.
-pub(crate) const HARMLESS: Fault =
+pub(crate) const SUCCESS_ERROR: Fault =
     Fault::new(Kind::Unknown, Retryable::Never, Health::Healthy, Origin::Local);
 
 #[cfg(test)]
@@ -100,7 +100,7 @@ mod tests {
             writeln!(page, "| {statuses} | {} | {} |", cells(&row.fault), row.source).unwrap();
         }
         for (statuses, fault, source) in [
-            ("413 with `Retry-After`", http::HINTED_413, "RFC 9110 §15.5.14"),
+            ("413 with `Retry-After`", http::THROTTLED_413, "RFC 9110 §15.5.14"),
             ("any other 4xx", http::OTHER_4XX, "RFC 9110 §15: as 400"),
             ("any other", http::OTHER_5XX, "RFC 9110 §15: as 500"),
         ] {
@@ -124,7 +124,7 @@ mod tests {
         }
         write!(page, "\n# Errors of clients and layers\n\nEach with the feature of its crate.\n\n| error | {AXES} |\n|---|---|---|---|---|\n").unwrap();
         for (error, fault) in [
-            ("HTTP/2: `REFUSED_STREAM`, a stream above the last one of a `GOAWAY`", super::UNSENT_STREAM),
+            ("HTTP/2: `REFUSED_STREAM`, a stream above the last one of a `GOAWAY`", super::REFUSED_STREAM),
             ("HTTP/2: `HTTP_1_1_REQUIRED`, `INADEQUATE_SECURITY`", super::OTHER_CONNECTION_REQUIRED),
             ("hyper: the task of the connection was dropped, or panicked", super::CONNECTION_TASK_GONE),
             ("tower: `load_shed::error::Overloaded`", super::SHED),
@@ -139,7 +139,7 @@ mod tests {
             ),
             (
                 "the connection is lost, or the HTTP/2 stream reset, while the body of the request waits for its source (`upload`)",
-                super::UPLOAD_BROKEN_OFF,
+                super::UPLOAD_DISCONNECTED,
             ),
         ] {
             writeln!(page, "| {error} | {} |", cells(&fault)).unwrap();

@@ -7,7 +7,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::error::UploadError;
-use super::progress::{FAILED, MOVES, Source, WAITS};
+use super::progress::{FAILED, MOVING, STALLED, UploadSource};
 use crate::error::BoxError;
 
 pin_project! {
@@ -20,13 +20,13 @@ pin_project! {
     pub struct UploadBody<B> {
         #[pin]
         inner: B,
-        source: Source,
+        source: UploadSource,
     }
 }
 
 impl<B: Body> UploadBody<B> {
-    fn track(inner: B) -> (Self, Source) {
-        let source = Source::of(&inner);
+    fn track(inner: B) -> (Self, UploadSource) {
+        let source = UploadSource::of(&inner);
         (Self { inner, source: source.clone() }, source)
     }
 }
@@ -46,9 +46,9 @@ where
         let this = self.project();
         let polled = this.inner.poll_frame(cx);
         this.source.note(match &polled {
-            Poll::Pending => WAITS,
+            Poll::Pending => STALLED,
             Poll::Ready(Some(Err(_))) => FAILED,
-            Poll::Ready(_) => MOVES,
+            Poll::Ready(_) => MOVING,
         });
         Poll::Ready(ready!(polled).map(|frame| frame.map_err(UploadError::new)))
     }
@@ -76,7 +76,7 @@ mod sealed {
     pub trait Sealed {}
 
     #[derive(Debug)]
-    pub struct Tracking<R>(pub(in crate::upload) R, pub(in crate::upload) super::Source);
+    pub struct Tracking<R>(pub(in crate::upload) R, pub(in crate::upload) super::UploadSource);
 }
 
 pub(super) use sealed::Tracking;
@@ -104,7 +104,7 @@ impl TrackUpload for reqwest::Request {
     fn track(mut self) -> Tracking<Self> {
         let streams = self.body().is_some_and(|body| body.as_bytes().is_none());
         let Some(body) = self.body_mut().take_if(|_| streams) else {
-            return Tracking(self, Source::default());
+            return Tracking(self, UploadSource::default());
         };
         let (body, source) = UploadBody::track(body);
         *self.body_mut() = Some(reqwest::Body::wrap(body));

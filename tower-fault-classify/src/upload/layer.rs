@@ -9,7 +9,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::body::{TrackUpload, Tracking};
-use super::progress::{Source, UnderWay, UploadGuard};
+use super::progress::{CurrentUpload, UploadGuard, UploadSource};
 
 /// Tracks the bodies of requests, so that a timeout is not charged to the server while a body waits
 /// for its source.
@@ -74,7 +74,7 @@ pin_project! {
         // `None` only while it is dropped.
         #[pin]
         inner: Option<F>,
-        source: Source,
+        source: UploadSource,
     }
 
     impl<F> PinnedDrop for ResponseFuture<F> {
@@ -91,7 +91,7 @@ impl<F: Future> Future for ResponseFuture<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let _note = UnderWay::enter(this.source);
+        let _note = CurrentUpload::enter(this.source);
         match this.inner.as_pin_mut() {
             Some(inner) => inner.poll(cx),
             None => Poll::Pending,

@@ -71,4 +71,6 @@ pub use error::UploadError;
 pub use layer::{ResponseFuture, Upload, UploadLayer};
 #[doc(hidden)]
 pub use progress::UploadGuard;
-pub(crate) use progress::{Source, broken_off, excused, has_failed, source};
+pub(crate) use progress::{
+    UploadSource, current_source, excuse_stalled_disconnect, excuse_stalled_timeout, upload_failed,
+};

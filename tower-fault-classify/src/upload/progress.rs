@@ -19,20 +19,20 @@ use crate::table;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
     /// It is read as it comes, or complete, or not tracked.
-    Moves,
-    Waits,
+    Moving,
+    Stalled,
     Failed,
 }
 
-pub(super) const MOVES: u8 = 0;
-pub(super) const WAITS: u8 = 1;
+pub(super) const MOVING: u8 = 0;
+pub(super) const STALLED: u8 = 1;
 pub(super) const FAILED: u8 = 2;
 
 /// How a body gets on with its source. `None`: it is empty, so that there is nothing to wait for.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Source(Option<Arc<AtomicU8>>);
+pub(crate) struct UploadSource(Option<Arc<AtomicU8>>);
 
-impl Source {
+impl UploadSource {
     const UNTRACKED: Self = Self(None);
 
     /// Allocates, unless the body is empty.
@@ -44,9 +44,9 @@ impl Source {
         // Relaxed: it guards no other memory, and a reader that sees an old value misjudges one
         // call.
         match self.0.as_ref().map(|progress| progress.load(Ordering::Relaxed)) {
-            Some(WAITS) => Progress::Waits,
+            Some(STALLED) => Progress::Stalled,
             Some(FAILED) => Progress::Failed,
-            _ => Progress::Moves,
+            _ => Progress::Moving,
         }
     }
 
@@ -60,8 +60,8 @@ impl Source {
 }
 
 thread_local! {
-    static PROGRESS: Cell<Progress> = const { Cell::new(Progress::Moves) };
-    static SOURCE: Cell<Source> = const { Cell::new(Source::UNTRACKED) };
+    static PROGRESS: Cell<Progress> = const { Cell::new(Progress::Moving) };
+    static SOURCE: Cell<UploadSource> = const { Cell::new(UploadSource::UNTRACKED) };
 }
 
 /// Notes the progress of a request's body until it is dropped, and then restores the note before.
@@ -75,12 +75,12 @@ impl UploadGuard {
     /// Sets whether the body of the request that is about to be polled waits.
     #[inline]
     pub fn enter(waits: bool) -> Self {
-        Self::note(if waits { Progress::Waits } else { Progress::Moves })
+        Self::note(if waits { Progress::Stalled } else { Progress::Moving })
     }
 
     /// Sets how the body of `source` gets on.
     #[inline]
-    pub(crate) fn of(source: &Source) -> Self {
+    pub(crate) fn of(source: &UploadSource) -> Self {
         Self::note(source.progress())
     }
 
@@ -92,7 +92,7 @@ impl UploadGuard {
     /// this thread.
     #[inline]
     pub fn is_stalled_or_failed() -> bool {
-        PROGRESS.get() != Progress::Moves
+        PROGRESS.get() != Progress::Moving
     }
 }
 
@@ -106,35 +106,35 @@ impl Drop for UploadGuard {
 /// Notes the source of a request's body, and its progress, until it is dropped.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct UnderWay<'a> {
-    source: &'a mut Source,
+pub(super) struct CurrentUpload<'a> {
+    source: &'a mut UploadSource,
     _progress: UploadGuard,
 }
 
-impl<'a> UnderWay<'a> {
-    pub(super) fn enter(source: &'a mut Source) -> Self {
+impl<'a> CurrentUpload<'a> {
+    pub(super) fn enter(source: &'a mut UploadSource) -> Self {
         let progress = UploadGuard::of(source);
-        exchange(source);
+        swap_source(source);
         Self { source, _progress: progress }
     }
 }
 
-impl Drop for UnderWay<'_> {
+impl Drop for CurrentUpload<'_> {
     fn drop(&mut self) {
-        exchange(self.source);
+        swap_source(self.source);
     }
 }
 
 /// Exchanges a source with the one of this thread.
-fn exchange(source: &mut Source) {
+fn swap_source(source: &mut UploadSource) {
     // A thread that ends has none any more, and keeps none.
     let _ = SOURCE.try_with(|noted| *source = noted.replace(mem::take(source)));
 }
 
 /// The source of the body of the request that is polled on this thread, for an outcome that is
 /// judged later.
-pub(crate) fn source() -> Source {
-    let of = |noted: &Cell<Source>| {
+pub(crate) fn current_source() -> UploadSource {
+    let of = |noted: &Cell<UploadSource>| {
         let source = noted.take();
         noted.set(source.clone());
         source
@@ -143,26 +143,26 @@ pub(crate) fn source() -> Source {
 }
 
 /// Whether the request's body has failed, so that any error of its call comes of that.
-pub(crate) fn has_failed() -> bool {
+pub(crate) fn upload_failed() -> bool {
     PROGRESS.get() == Progress::Failed
 }
 
 /// The same fault; a timeout of a request that may have been processed becomes one of the caller
 /// while the request's body waits.
-pub(crate) fn excused(fault: Fault) -> Fault {
+pub(crate) fn excuse_stalled_timeout(fault: Fault) -> Fault {
     let processed = !matches!(fault.retryable(), Retryable::Unsent | Retryable::Refused);
-    if fault.kind() == Kind::Timeout && processed && waits() { table::UPLOAD_STALLED } else { fault }
+    if fault.kind() == Kind::Timeout && processed && is_stalled() { table::UPLOAD_STALLED } else { fault }
 }
 
 /// The same fault; a connection that is lost before the response is not charged to the server while
 /// the request's body waits. Many servers end a request so that takes too long to come.
-pub(crate) fn broken_off(fault: Fault) -> Fault {
+pub(crate) fn excuse_stalled_disconnect(fault: Fault) -> Fault {
     let lost = fault.kind() == Kind::Transient && fault.origin() == Origin::Transport;
-    if lost && waits() { table::UPLOAD_BROKEN_OFF } else { fault }
+    if lost && is_stalled() { table::UPLOAD_DISCONNECTED } else { fault }
 }
 
-fn waits() -> bool {
-    PROGRESS.get() == Progress::Waits
+fn is_stalled() -> bool {
+    PROGRESS.get() == Progress::Stalled
 }
 
 #[cfg(test)]
@@ -172,25 +172,29 @@ mod tests {
     #[test]
     fn upload_inner_note_hides_outer_until_dropped() {
         let timeout = table::io::TIMED_OUT;
-        assert_eq!(excused(timeout), timeout);
+        assert_eq!(excuse_stalled_timeout(timeout), timeout);
         let outer = UploadGuard::enter(true);
-        assert_eq!(excused(timeout), table::UPLOAD_STALLED);
+        assert_eq!(excuse_stalled_timeout(timeout), table::UPLOAD_STALLED);
         let inner = UploadGuard::enter(false);
-        assert_eq!(excused(timeout), timeout);
+        assert_eq!(excuse_stalled_timeout(timeout), timeout);
         drop(inner);
-        assert_eq!(excused(timeout), table::UPLOAD_STALLED);
-        assert_eq!(excused(table::io::BROKEN), table::io::BROKEN, "only timeouts are excused");
-        assert_eq!(broken_off(table::io::BROKEN), table::UPLOAD_BROKEN_OFF);
+        assert_eq!(excuse_stalled_timeout(timeout), table::UPLOAD_STALLED);
+        assert_eq!(
+            excuse_stalled_timeout(table::io::BROKEN),
+            table::io::BROKEN,
+            "only timeouts are excuse_stalled_timeout"
+        );
+        assert_eq!(excuse_stalled_disconnect(table::io::BROKEN), table::UPLOAD_DISCONNECTED);
         for other in [table::io::REFUSED, table::CONNECTION_TASK_GONE, table::UNKNOWN] {
-            assert_eq!(broken_off(other), other);
+            assert_eq!(excuse_stalled_disconnect(other), other);
         }
         for unprocessed in [Retryable::Unsent, Retryable::Refused] {
             let fault = timeout.with_retryable(unprocessed);
-            assert_eq!(excused(fault), fault, "the body was not asked for");
+            assert_eq!(excuse_stalled_timeout(fault), fault, "the body was not asked for");
         }
         drop(outer);
-        assert_eq!(excused(timeout), timeout);
-        assert_eq!(broken_off(table::io::BROKEN), table::io::BROKEN);
+        assert_eq!(excuse_stalled_timeout(timeout), timeout);
+        assert_eq!(excuse_stalled_disconnect(table::io::BROKEN), table::io::BROKEN);
     }
 
     #[test]

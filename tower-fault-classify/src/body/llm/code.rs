@@ -36,7 +36,7 @@ impl Found {
     /// The row of an HTTP status that stands in place of a code.
     pub(super) fn status_row(&self) -> Option<Fault> {
         let status = StatusCode::from_u16(self.status?).ok()?;
-        table::http::judge(status, || None).fault().copied()
+        table::http::classify(status, || None).fault().copied()
     }
 
     fn code(&mut self, code: &str) {

@@ -6,12 +6,12 @@ use http::header::CONTENT_TYPE;
 use memchr::memchr2;
 use memchr::memmem::Finder;
 
-use super::{code, in_a_stream};
+use super::{code, stream_verdict};
 use crate::body::tracked::DataInspector;
 use crate::fault::Verdict;
 
 /// How much of one line, and of one event's data, is kept. Of a longer one the beginning is read, where the codes of errors stand.
-const KEPT: usize = 16 * 1024;
+const MAX_BUFFERED: usize = 16 * 1024;
 
 /// Finds the errors in the event streams of LLM APIs: an event named `error`, and an event whose data is a JSON object with an `error`.
 ///
@@ -74,11 +74,11 @@ impl Stream {
         }
         while let Some(end) = memchr2(b'\n', b'\r', chunk) {
             let verdict = if self.line.is_empty() {
-                self.line_of(&chunk[..end])
+                self.finish_line(&chunk[..end])
             } else {
-                keep(&mut self.line, &chunk[..end]);
+                append_limited(&mut self.line, &chunk[..end]);
                 let mut line = std::mem::take(&mut self.line);
-                let verdict = self.line_of(&line);
+                let verdict = self.finish_line(&line);
                 line.clear();
                 self.line = line;
                 verdict
@@ -93,17 +93,17 @@ impl Stream {
                 chunk = chunk.strip_prefix(b"\n").unwrap_or(chunk);
             }
         }
-        keep(&mut self.line, chunk);
+        append_limited(&mut self.line, chunk);
         None
     }
 
     /// The stream is over: what has come of an event is all of it.
     fn end(&mut self) -> Option<Verdict> {
         let line = std::mem::take(&mut self.line);
-        self.line_of(&line).or_else(|| self.event.dispatch(&self.error_key))
+        self.finish_line(&line).or_else(|| self.event.dispatch(&self.error_key))
     }
 
-    fn line_of(&mut self, mut line: &[u8]) -> Option<Verdict> {
+    fn finish_line(&mut self, mut line: &[u8]) -> Option<Verdict> {
         if std::mem::take(&mut self.first_line) {
             line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
         }
@@ -117,9 +117,9 @@ impl Stream {
             b"event" => self.event.named_error = value == b"error",
             b"data" => {
                 if !self.event.data.is_empty() {
-                    keep(&mut self.event.data, b"\n");
+                    append_limited(&mut self.event.data, b"\n");
                 }
-                keep(&mut self.event.data, value);
+                append_limited(&mut self.event.data, value);
             }
             _ => {}
         }
@@ -133,7 +133,7 @@ impl Event {
         let named_error = std::mem::take(&mut self.named_error);
         let verdict = if named_error || error_key.find(&self.data).is_some() {
             let found = code::read(&self.data);
-            (named_error || found.error).then(|| in_a_stream(&found))
+            (named_error || found.error).then(|| stream_verdict(&found))
         } else {
             None
         };
@@ -143,8 +143,8 @@ impl Event {
 }
 
 /// Adds what there is room for.
-fn keep(kept: &mut Vec<u8>, more: &[u8]) {
-    let room = KEPT.saturating_sub(kept.len()).min(more.len());
+fn append_limited(kept: &mut Vec<u8>, more: &[u8]) {
+    let room = MAX_BUFFERED.saturating_sub(kept.len()).min(more.len());
     kept.extend_from_slice(&more[..room]);
 }
 
@@ -248,7 +248,7 @@ mod tests {
         for _ in 0..10_000 {
             assert_eq!(stream.take(&[b'a'; 1000]), None);
         }
-        assert!(stream.line.capacity() <= 2 * KEPT);
+        assert!(stream.line.capacity() <= 2 * MAX_BUFFERED);
         let verdict = stream.take(b"\"}}\n\n").unwrap();
         assert_eq!(verdict.fault().unwrap().kind(), Kind::Server);
     }
@@ -259,7 +259,7 @@ mod tests {
         for _ in 0..100_000 {
             assert_eq!(stream.take(b"data: 0123456789\n"), None);
         }
-        assert!(stream.event.data.capacity() <= 2 * KEPT);
+        assert!(stream.event.data.capacity() <= 2 * MAX_BUFFERED);
     }
 
     /// The specification, word for word, over a whole stream: what its events are.
@@ -307,7 +307,7 @@ mod tests {
         events_of(stream).into_iter().find_map(|(name, data)| {
             let found = code::read(&data);
             let looked_at = name == b"error" || String::from_utf8_lossy(&data).contains("\"error\"");
-            (looked_at && (name == b"error" || found.error)).then(|| in_a_stream(&found))
+            (looked_at && (name == b"error" || found.error)).then(|| stream_verdict(&found))
         })
     }
 

@@ -11,7 +11,7 @@ use crate::hint;
 use crate::system_time;
 use crate::table;
 
-/// Reads the code in an error body of OpenAI, Anthropic, and those who speak like them: a quota that is used up (429) is not asked again, a
+/// Reads the code in an error body of OpenAI, Anthropic, and those who speak like them: a quota that is used up (429) is not retried, a
 /// server that is overloaded (529) counts as failing, a context that is too long does not.
 ///
 /// The code is looked for under `error`, under `response.error`, and at the top; a number in its place is an HTTP status, which counts in
@@ -47,7 +47,7 @@ impl BodyRule for LlmErrors {
 }
 
 /// What an `error` event in a stream stands for: the stream has begun, so that the call is not sent again.
-fn in_a_stream(found: &code::Found) -> Verdict {
+fn stream_verdict(found: &code::Found) -> Verdict {
     let fault = found.row().or_else(|| found.status_row()).unwrap_or(table::http::OTHER_5XX);
     fault.with_retryable(Retryable::Never).into()
 }

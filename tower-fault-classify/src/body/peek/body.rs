@@ -22,12 +22,12 @@ pin_project! {
     #[project = StateProj]
     enum State<B: Body> {
         Unread { #[pin] body: B },
-        Read { beginning: Beginning<B::Error>, rest: Pin<Box<B>> },
+        Read { prefix: Prefix<B::Error>, rest: Pin<Box<B>> },
     }
 }
 
 /// What was read and has not come out again.
-pub(super) struct Beginning<E> {
+pub(super) struct Prefix<E> {
     pub(super) data: Bytes,
     /// What came after the data that was kept: what passed the limit, trailers, an error.
     pub(super) after: Option<Result<Frame<Bytes>, E>>,
@@ -35,7 +35,7 @@ pub(super) struct Beginning<E> {
     pub(super) ended: bool,
 }
 
-impl<E> Beginning<E> {
+impl<E> Prefix<E> {
     fn next(&mut self) -> Option<Result<Frame<Bytes>, E>> {
         if self.data.is_empty() {
             self.after.take()
@@ -60,8 +60,8 @@ impl<B: Body> PeekedBody<B> {
         Self { state: State::Unread { body } }
     }
 
-    pub(super) const fn read(beginning: Beginning<B::Error>, rest: Pin<Box<B>>) -> Self {
-        Self { state: State::Read { beginning, rest } }
+    pub(super) const fn read(prefix: Prefix<B::Error>, rest: Pin<Box<B>>) -> Self {
+        Self { state: State::Read { prefix, rest } }
     }
 }
 
@@ -76,9 +76,9 @@ impl<B: Body<Data = Bytes>> Body for PeekedBody<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         match self.project().state.project() {
             StateProj::Unread { body } => body.poll_frame(cx),
-            StateProj::Read { beginning, rest } => match beginning.next() {
+            StateProj::Read { prefix, rest } => match prefix.next() {
                 Some(frame) => Poll::Ready(Some(frame)),
-                None if beginning.ended => Poll::Ready(None),
+                None if prefix.ended => Poll::Ready(None),
                 None => rest.as_mut().poll_frame(cx),
             },
         }
@@ -87,8 +87,8 @@ impl<B: Body<Data = Bytes>> Body for PeekedBody<B> {
     fn is_end_stream(&self) -> bool {
         match &self.state {
             State::Unread { body } => body.is_end_stream(),
-            State::Read { beginning, rest } => {
-                beginning.left() == (0, false) && (beginning.ended || rest.is_end_stream())
+            State::Read { prefix, rest } => {
+                prefix.left() == (0, false) && (prefix.ended || rest.is_end_stream())
             }
         }
     }
@@ -96,9 +96,9 @@ impl<B: Body<Data = Bytes>> Body for PeekedBody<B> {
     fn size_hint(&self) -> SizeHint {
         match &self.state {
             State::Unread { body } => body.size_hint(),
-            State::Read { beginning, rest } => {
-                let (left, _) = beginning.left();
-                let rest = if beginning.ended { SizeHint::with_exact(0) } else { rest.size_hint() };
+            State::Read { prefix, rest } => {
+                let (left, _) = prefix.left();
+                let rest = if prefix.ended { SizeHint::with_exact(0) } else { rest.size_hint() };
                 let mut hint = SizeHint::new();
                 hint.set_lower(rest.lower().saturating_add(left));
                 if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(left)) {
@@ -114,7 +114,7 @@ impl<B: Body> fmt::Debug for PeekedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let left = match &self.state {
             State::Unread { .. } => None,
-            State::Read { beginning, .. } => Some(beginning.left().0),
+            State::Read { prefix, .. } => Some(prefix.left().0),
         };
         f.debug_struct("PeekedBody").field("read", &left).finish_non_exhaustive()
     }

@@ -86,7 +86,7 @@ impl<R> ErrorBodies<R> {
         Self { rule, limit: 64 * 1024, within: Duration::from_secs(1) }
     }
 
-    /// How many bytes are read before the rule is asked. **Default**: 64 KiB.
+    /// How many bytes are read before the rule is called. **Default**: 64 KiB.
     ///
     /// So much is kept in memory as well, beside the one frame that passes the limit.
     pub const fn limit(mut self, bytes: usize) -> Self {
@@ -94,7 +94,7 @@ impl<R> ErrorBodies<R> {
         self
     }
 
-    /// How long a body is waited for before the rule is asked about what has come. **Default**: 1 s.
+    /// How long a body is waited for before the rule is called with the bytes so far. **Default**: 1 s.
     ///
     /// The response is held up for so long at most. A body that is there already is read without a timer. Zero: only what is there.
     pub const fn within(mut self, time: Duration) -> Self {
@@ -116,7 +116,7 @@ where
         if response.status().is_some_and(|status| status >= StatusCode::BAD_REQUEST) {
             Peeked::Reading(Reading::new(response, self.clone()))
         } else {
-            Peeked::Done(response.pass_body(PeekedBody::unread))
+            Peeked::Done(response.adapt_body(PeekedBody::unread))
         }
     }
 }

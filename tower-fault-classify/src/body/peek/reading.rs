@@ -12,7 +12,7 @@ use http_body::{Body, Frame};
 use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
-use super::body::{Beginning, PeekedBody};
+use super::body::{PeekedBody, Prefix};
 use super::{BodyRule, ErrorBodies, ErrorBody};
 use crate::body::replace::{ReplaceBody, TakeBody};
 use crate::fault::Verdict;
@@ -104,7 +104,7 @@ where
         let mut this = self.project();
         let ErrorBodies { rule, limit, within } = this.options;
         let (_, body) = this.head.as_mut().expect("`Reading` is not polled after it was ready");
-        let stopped = match read_on(body.as_mut(), this.read, this.empty, *limit, cx) {
+        let stopped = match read_ready_frames(body.as_mut(), this.read, this.empty, *limit, cx) {
             Poll::Ready(Some(stopped)) => stopped,
             Poll::Ready(None) => {
                 cx.waker().wake_by_ref();
@@ -129,8 +129,8 @@ where
         let bytes = &seen[..seen.len().min(*limit)];
         let verdict = rule.verdict(&ErrorBody::new(*this.status, &parts.headers, bytes, whole));
         let Stopped { after, ended } = stopped;
-        let beginning = Beginning { data: read.into_bytes(), after, ended };
-        let mut response = Res::put_body(parts, PeekedBody::read(beginning, body));
+        let prefix = Prefix { data: read.into_bytes(), after, ended };
+        let mut response = Res::from_parts(parts, PeekedBody::read(prefix, body));
         if let Some(verdict) = verdict {
             CarriedVerdict::insert(&mut response, verdict);
         }
@@ -152,7 +152,7 @@ impl<E> Stopped<E> {
 }
 
 /// Reads what is there, until the limit is reached or the body is over. `None`: there is more, for another time.
-fn read_on<B: Body<Data = Bytes>>(
+fn read_ready_frames<B: Body<Data = Bytes>>(
     mut body: Pin<&mut B>,
     read: &mut Read,
     empty: &mut u32,

@@ -2,13 +2,13 @@
 //!
 //! An error may have a verdict of its own, or know a fact: that a connection was still missing, that nothing was written, that the
 //! time ran out, that the answer had begun. What a
-//! client reports without knowing the cause (a code that it made up for it) is hearsay: it counts if nobody knows more.
+//! client reports without knowing the cause (a code that stands in for it) is a fallback: it applies if no error has a verdict.
 
 use std::error::Error;
 
-use super::Evidence;
+use super::ErrorFacts;
 #[cfg(any(feature = "hyper", feature = "tonic"))]
-use super::Reached;
+use super::Phase;
 #[cfg(any(
     feature = "h2",
     feature = "hyper",
@@ -19,10 +19,10 @@ use super::Reached;
 use crate::table;
 
 /// A look at one error of the chain, by one client's crate.
-type Look = fn(&(dyn Error + 'static), &mut Evidence);
+type Inspector = fn(&(dyn Error + 'static), &mut ErrorFacts);
 
 /// The clients that the user has named.
-pub(super) const LOOKS: &[Look] = &[
+pub(super) const INSPECTORS: &[Inspector] = &[
     #[cfg(feature = "h2")]
     h2,
     #[cfg(feature = "hyper")]
@@ -45,85 +45,85 @@ pub(super) const LOOKS: &[Look] = &[
 
 /// RFC 9113 §8.7: `REFUSED_STREAM`, and a stream above the last one of a GOAWAY, were not processed.
 #[cfg(feature = "h2")]
-fn h2(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+fn h2(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     let Some(error) = error.downcast_ref::<h2::Error>() else { return };
     if let Some(io) = error.get_io() {
         // It is no source of the error, so that the walk does not come by it.
-        evidence.io(io);
+        facts.io(io);
     } else if error.is_reset() && !error.is_remote() && !error.is_library() {
         // hyper resets a stream itself when the request's body fails. The body's own error is lost.
-        evidence.conclude(&table::REQUEST_BODY);
+        facts.finish(&table::REQUEST_BODY);
     } else if matches!(error.reason(), Some(h2::Reason::HTTP_1_1_REQUIRED | h2::Reason::INADEQUATE_SECURITY))
     {
-        evidence.opine(&table::OTHER_CONNECTION_REQUIRED);
+        facts.set(&table::OTHER_CONNECTION_REQUIRED);
     } else if error.reason() == Some(h2::Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote())
     {
-        evidence.opine(&table::UNSENT_STREAM);
+        facts.set(&table::REFUSED_STREAM);
     } else if error.is_library() || error.is_go_away() {
-        evidence.opine(&table::io::MALFORMED);
+        facts.set(&table::io::MALFORMED);
     } else if error.is_reset() {
-        evidence.opine(&table::io::BROKEN);
+        facts.set(&table::io::BROKEN);
     }
 }
 
 #[cfg(feature = "hyper")]
-fn hyper(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+fn hyper(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     let Some(error) = error.downcast_ref::<hyper::Error>() else { return };
     if error.is_timeout() {
         // hyper's client limits no call: this is a ping that the peer did not acknowledge.
-        evidence.timed_out = true;
-        evidence.peer_gone = true;
+        facts.timed_out = true;
+        facts.peer_lost = true;
     }
-    evidence.on_the_wire |= !error.is_user();
+    facts.on_the_wire |= !error.is_user();
     let text = Text::of(error);
     if text.starts_with("error reading a body") {
         // The one thing that tells it: the same HTTP/2 error ends a stream before its head and after.
-        evidence.reached(Reached::Answered);
+        facts.reached(Phase::Answered);
         // Unless a cause is known. There is none if the connection ended for another reason.
-        evidence.opine(&table::io::BROKEN);
+        facts.set(&table::io::BROKEN);
     }
     if text.starts_with("error from user's Body stream") || error.is_body_write_aborted() {
         // The source is the error of the request's body: it says nothing about the server.
-        evidence.conclude(&table::REQUEST_BODY);
+        facts.finish(&table::REQUEST_BODY);
     } else if text.starts_with("dispatch task is gone") {
         // hyper counts this as a mistake of the user. The task that drives the connection ended
         // with the request in its hands: its runtime was shut down, or it panicked.
-        evidence.opine(&table::CONNECTION_TASK_GONE);
+        facts.set(&table::CONNECTION_TASK_GONE);
     } else if error.is_user() {
-        evidence.opine(&table::io::WRONG);
+        facts.set(&table::io::WRONG);
     } else if error.is_parse() {
-        evidence.opine(&table::io::MALFORMED);
+        facts.set(&table::io::MALFORMED);
     } else if error.is_canceled() || error.is_closed() {
         // The connection ended before it took the request.
-        evidence.reached(Reached::Unsent);
-        evidence.opine(&table::io::BROKEN);
+        facts.reached(Phase::Unsent);
+        facts.set(&table::io::BROKEN);
     } else if error.is_incomplete_message() {
-        evidence.opine(&table::io::BROKEN);
+        facts.set(&table::io::BROKEN);
     }
 }
 
 #[cfg(feature = "hyper-util")]
-fn hyper_util(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+fn hyper_util(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() else { return };
     if error.is_connect() {
-        evidence.reached(Reached::Connecting);
+        facts.reached(Phase::Connecting);
     } else if error.source().is_none() && Text::of(error).starts_with("client error (User") {
         // A request that this client cannot send. Nothing else tells it.
-        evidence.opine(&table::io::WRONG);
+        facts.set(&table::io::WRONG);
     } else if error.connect_info().is_none() {
         // No connection took the request.
-        evidence.reached(Reached::Unsent);
+        facts.reached(Phase::Unsent);
     }
 }
 
 /// Connectors keep most of their error types private, so that only the text tells what happened.
 #[cfg(any(feature = "hyper-util", feature = "tonic"))]
-fn connector(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+fn connector(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     // Elsewhere the same words may be anybody's.
-    if evidence.reached == Reached::Connecting
-        && let Some(fault) = table::connector::judge(Text::of(error).as_bytes())
+    if facts.reached == Phase::Connecting
+        && let Some(fault) = table::connector::classify(Text::of(error).as_bytes())
     {
-        evidence.opine(fault);
+        facts.set(fault);
     }
 }
 
@@ -166,69 +166,70 @@ impl std::fmt::Write for Text {
 }
 
 #[cfg(feature = "reqwest")]
-fn reqwest(error: &(dyn Error + 'static), evidence: &mut Evidence) {
+fn reqwest(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     let Some(error) = error.downcast_ref::<reqwest::Error>() else { return };
     // Its URL is the one of the first hop, whichever hop failed.
-    evidence.maybe_redirected = true;
-    evidence.timed_out |= error.is_timeout();
+    facts.maybe_redirected = true;
+    facts.timed_out |= error.is_timeout();
     if error.is_connect() {
-        evidence.reached(Reached::Connecting);
+        facts.reached(Phase::Connecting);
     } else if error.is_body() || error.is_decode() {
-        evidence.reached(Reached::Answered);
+        facts.reached(Phase::Answered);
     }
     if error.is_builder() {
-        evidence.opine(&table::io::WRONG);
+        facts.set(&table::io::WRONG);
     } else if let Some(status) = error.status() {
         // A response that its caller made an error of.
-        evidence.peer_gone |= table::http::is_unreached(status);
+        facts.peer_lost |= table::http::is_origin_unreachable(status);
         if let Some(fault) = table::http::row(status) {
-            evidence.opine(fault);
+            facts.set(fault);
         }
     } else if error.is_redirect() {
-        evidence.opine(&table::REDIRECTS);
+        facts.set(&table::REDIRECTS);
     } else if error.is_decode() {
-        evidence.hear(table::io::MALFORMED);
+        facts.fallback(table::io::MALFORMED);
     }
 }
 
 #[cfg(feature = "tokio")]
-fn tokio(error: &(dyn Error + 'static), evidence: &mut Evidence) {
-    evidence.timed_out |= error.is::<tokio::time::error::Elapsed>();
+fn tokio(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
+    facts.timed_out |= error.is::<tokio::time::error::Elapsed>();
 }
 
 /// A status that a client made hides its cause: its own timeout appears as CANCELLED, a transport error as UNKNOWN.
 #[cfg(feature = "tonic")]
-fn tonic(error: &(dyn Error + 'static), evidence: &mut Evidence) {
-    evidence.timed_out |= error.is::<tonic::TimeoutExpired>();
+fn tonic(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
+    facts.timed_out |= error.is::<tonic::TimeoutExpired>();
     if error.is::<tonic::ConnectError>() {
-        evidence.reached(Reached::Connecting);
+        facts.reached(Phase::Connecting);
     }
     if let Some(status) = error.downcast_ref::<tonic::Status>() {
         // Under a channel's failure to get an answer stands the channel's own error; the error of an answer's body stands there bare.
         // gRFC A6: a call is committed once headers have come.
         if status.source().is_some_and(|error| error.is::<hyper::Error>() || error.is::<h2::Error>()) {
-            evidence.reached(Reached::Committed);
+            facts.reached(Phase::Committed);
         }
-        let asked =
-            crate::grpc::asked(status.metadata().as_ref(), || crate::hint::retry_info_in(status.details()));
-        if let Some(fault) = table::grpc::judge(status.code() as u32, asked).fault() {
-            evidence.hear(*fault);
+        let asked = crate::grpc::retry_hint(status.metadata().as_ref(), || {
+            crate::hint::retry_info_in(status.details())
+        });
+        if let Some(fault) = table::grpc::classify(status.code() as u32, asked).fault() {
+            facts.fallback(*fault);
         }
     }
 }
 
 #[cfg(feature = "tower")]
-fn tower(error: &(dyn Error + 'static), evidence: &mut Evidence) {
-    evidence.timed_out |= error.is::<tower::timeout::error::Elapsed>();
-    evidence.worker_ended |= error.is::<tower::buffer::error::ServiceError>();
+fn tower(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
+    facts.timed_out |= error.is::<tower::timeout::error::Elapsed>();
+    facts.worker_ended |= error.is::<tower::buffer::error::ServiceError>();
     if error.is::<tower::load_shed::error::Overloaded>() {
-        evidence.opine(&table::SHED);
+        facts.set(&table::SHED);
     } else if error.is::<tower::buffer::error::Closed>() {
-        evidence.opine(&table::WORKER_GONE);
+        facts.set(&table::WORKER_GONE);
     }
 }
 
 #[cfg(feature = "tower-http")]
-fn tower_http(error: &(dyn Error + 'static), evidence: &mut Evidence) {
-    evidence.timed_out |= error.is::<tower_http::timeout::TimeoutError>();
+fn tower_http(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
+    facts.timed_out |= error.is::<tower_http::timeout::TimeoutError>();
 }
