@@ -156,6 +156,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::float_cmp, reason = "these shares are exact in binary")]
     fn share_grows_from_none_to_all_over_the_span() {
         let slow_start = SlowStart::new(SECOND, 8 * SECOND).unwrap();
         let shares = [1, 2, 5, 9, 100].map(|seconds| slow_start.share(seconds * SECOND));

@@ -437,6 +437,7 @@ fn slow_success_trips_by_slow_rate_and_never_by_failure_rate() {
 }
 
 #[test]
+#[expect(clippy::float_cmp, reason = "these shares are exact in binary")]
 fn counts_report_failed_and_slow_shares_of_calls() {
     let rates = |counts: Counts| [counts.failure_rate(), counts.slow_rate()];
     assert_eq!(rates(Counts { calls: 8, failures: 2, slow: 6, cancelled: 3 }), [0.25, 0.75]);
