@@ -35,6 +35,31 @@ pub struct Rejection {
 pub(crate) type RejectionParts = (&'static str, Option<Label>, CircuitState, Option<Duration>);
 
 impl Rejection {
+    /// Creates the rejection of an open circuit, for tests of code that handles rejections.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_breaker::{BreakerError, CircuitState, Rejection};
+    ///
+    /// fn is_worth_waiting(error: &BreakerError<std::io::Error>) -> bool {
+    ///     error.rejection().and_then(Rejection::retry_after).is_some_and(|time| time < Duration::from_secs(5))
+    /// }
+    ///
+    /// let soon = BreakerError::Rejected(Rejection::open("search", Duration::from_secs(1)));
+    /// assert!(is_worth_waiting(&soon));
+    /// let forced = BreakerError::Rejected(Rejection::in_state("search", CircuitState::ForcedOpen, None));
+    /// assert!(!is_worth_waiting(&forced));
+    /// ```
+    pub const fn open(circuit: &'static str, retry_after: Duration) -> Self {
+        Self::in_state(circuit, CircuitState::Open, Some(retry_after))
+    }
+
+    /// Creates the rejection of a circuit in a given state, for tests of code that handles
+    /// rejections. [`retry_after`](Self::retry_after) lists the states and their times.
+    pub const fn in_state(circuit: &'static str, state: CircuitState, retry_after: Option<Duration>) -> Self {
+        Self::new(circuit, None, state, retry_after)
+    }
+
     #[inline]
     pub(crate) const fn new(
         circuit: &'static str,
@@ -102,6 +127,13 @@ impl Rejection {
     /// The text without the key, for what may leave the process.
     pub(crate) fn public_text(&self) -> String {
         PublicText(self).to_string()
+    }
+}
+
+impl Clone for Rejection {
+    fn clone(&self) -> Self {
+        let (circuit, key, state, retry_after) = self.parts();
+        Self::new(circuit, key, state, retry_after)
     }
 }
 
@@ -238,7 +270,7 @@ impl Error for ControlError {}
 ///
 /// Over an inner error that is boxed (`BoxError`, `anyhow::Error`) the type stays as it is, and a [`Rejection`] is boxed straight
 /// in: `error.is::<Rejection>()`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum BreakerError<E> {
     /// The circuit did not let the call through.
@@ -299,8 +331,10 @@ pub struct TimedOut {
 }
 
 impl TimedOut {
-    #[cfg(feature = "tokio")]
-    pub(crate) const fn new(after: Duration, fault: Fault) -> Self {
+    /// Creates the error of a call that was allowed to take `after`, for tests of code that
+    /// handles timeouts.
+    pub const fn new(after: Duration) -> Self {
+        let fault = Fault::new(Kind::Timeout, Retryable::IfIdempotent, Health::Unhealthy, Origin::Transport);
         Self { after, judged: ClassifiedError::from_fault(fault) }
     }
 
@@ -312,6 +346,12 @@ impl TimedOut {
     /// The verdict.
     pub const fn fault(&self) -> &Fault {
         self.judged.fault()
+    }
+}
+
+impl Clone for TimedOut {
+    fn clone(&self) -> Self {
+        Self::new(self.after)
     }
 }
 

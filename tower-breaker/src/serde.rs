@@ -650,6 +650,11 @@ mod tests {
         fn configuration_written_is_read_back(config in config()) {
             round_trip(&config);
         }
+
+        #[test]
+        fn to_builder_builds_same_configuration(config in config()) {
+            prop_assert_eq!(config.to_builder().build(), Ok(config));
+        }
     }
 
     #[test]

@@ -10,7 +10,6 @@ use pin_project_lite::pin_project;
 use tokio::time::error::Elapsed;
 use tokio::time::{Timeout, timeout};
 use tower_fault_classify::classifiers::{AsError, NestedErrors, TypedError};
-use tower_fault_classify::classify_error;
 
 use super::Call;
 use crate::circuit::Circuit;
@@ -84,9 +83,7 @@ where
         let result = match ready!(this.call.poll(cx)) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(BreakerError::Inner(error)),
-            Err(BreakerError::Inner(elapsed)) => {
-                Err(BreakerError::TimedOut(TimedOut::new(*this.time, classify_error(&elapsed))))
-            }
+            Err(BreakerError::Inner(_)) => Err(BreakerError::TimedOut(TimedOut::new(*this.time))),
             Err(BreakerError::TimedOut(error)) => Err(BreakerError::TimedOut(error)),
             Err(BreakerError::Rejected(rejection)) => Err(BreakerError::Rejected(rejection)),
         };

@@ -59,6 +59,14 @@ enum Span {
 }
 
 impl BreakerConfigBuilder {
+    /// The value of `minimum_calls` if it is not set.
+    pub(super) fn default_minimum_calls(&self) -> u32 {
+        match self.window {
+            Span::Time(_) => MINIMUM_CALLS,
+            Span::Calls(calls) => MINIMUM_CALLS.min(calls),
+        }
+    }
+
     pub(super) fn new() -> Self {
         Self {
             name: Cow::Borrowed("breaker"),
@@ -252,7 +260,7 @@ impl BreakerConfigBuilder {
                 rate: ConfigError::check("slow_call_rate", rate, SHARES)?,
             }),
         };
-        let minimum_calls = self.minimum_calls.unwrap_or(MINIMUM_CALLS.min(most_calls));
+        let minimum_calls = self.minimum_calls.unwrap_or(self.default_minimum_calls());
         let trip = TripLimits {
             consecutive_failures: self.consecutive_failures,
             failure_rate: self.failure_rate,

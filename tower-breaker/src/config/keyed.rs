@@ -1,5 +1,6 @@
 //! The configuration of circuits by a key.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use tower_fault_classify::__internals::ConfigError;
@@ -44,7 +45,44 @@ pub enum Overflow {
     Shared,
 }
 
+impl Overflow {
+    /// The name in `snake_case`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unguarded => "unguarded",
+            Self::Shared => "shared",
+        }
+    }
+}
+
+impl fmt::Display for Overflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl KeyedConfig {
+    /// Returns a builder with these values.
+    pub fn to_builder(&self) -> KeyedConfigBuilder {
+        let Self { each, max_keys, overflow } = self.clone();
+        KeyedConfigBuilder { each, max_keys, overflow }
+    }
+
+    /// Returns the configuration of every circuit.
+    pub const fn each(&self) -> &BreakerConfig {
+        &self.each
+    }
+
+    /// Returns how many circuits are kept at most.
+    pub const fn max_keys(&self) -> usize {
+        self.max_keys
+    }
+
+    /// Returns what happens to a call with a new key when no circuit can be evicted.
+    pub const fn overflow(&self) -> Overflow {
+        self.overflow
+    }
+
     /// A builder with the defaults; `each` is the configuration of every circuit.
     pub const fn builder(each: BreakerConfig) -> KeyedConfigBuilder {
         KeyedConfigBuilder { each, max_keys: 10_000, overflow: Overflow::Unguarded }
@@ -148,5 +186,16 @@ mod tests {
         let error = KeyedConfig::builder(counting).build().unwrap_err();
         assert_eq!(error.field(), "count_window");
         assert_eq!(config().build().unwrap(), KeyedConfig::default());
+    }
+
+    #[test]
+    fn to_builder_and_getters_keep_values() {
+        let each = BreakerConfig::builder().name("tenants").build().unwrap();
+        let config =
+            KeyedConfig::builder(each.clone()).max_keys(7).overflow(Overflow::Shared).build().unwrap();
+        assert_eq!((config.each(), config.max_keys(), config.overflow()), (&each, 7, Overflow::Shared));
+        assert_eq!(config.to_builder().build().unwrap(), config);
+        let more = config.to_builder().max_keys(8).build().unwrap();
+        assert_eq!((more.max_keys(), more.overflow()), (8, Overflow::Shared));
     }
 }

@@ -1,6 +1,7 @@
 //! The configuration: a builder that lets no invalid one exist.
 
 mod builder;
+mod getters;
 #[cfg(feature = "keyed")]
 mod keyed;
 mod name;
@@ -12,6 +13,7 @@ pub(crate) use builder::{DURATIONS, GROWTH, PROBES, SHARES, WINDOW_CALLS};
 pub use keyed::{KeyedConfig, KeyedConfigBuilder, Overflow};
 
 use std::borrow::Cow;
+use std::fmt;
 use std::time::Duration;
 
 use tower_fault_classify::__internals::Clock;
@@ -136,6 +138,24 @@ pub enum CancelledPolicy {
     FailureAfter(Duration),
 }
 
+impl CancelledPolicy {
+    /// The name in `snake_case`, as in configuration files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::IfNoneCompletes => "if_none_completes",
+            Self::Ignore => "ignore",
+            Self::Failure => "failure",
+            Self::FailureAfter(_) => "failure_after",
+        }
+    }
+}
+
+impl fmt::Display for CancelledPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Whether a circuit acts on what it decides.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -147,6 +167,23 @@ pub enum Mode {
     ObserveOnly,
     /// It lets all calls through and counts none.
     Disabled,
+}
+
+impl Mode {
+    /// The name in `snake_case`, as in configuration files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::ObserveOnly => "observe_only",
+            Self::Disabled => "disabled",
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl BreakerConfig {
@@ -184,8 +221,8 @@ impl BreakerConfig {
         self
     }
 
-    /// The clock of a circuit that is created.
-    pub(crate) fn clock(&self) -> Clock {
+    /// Returns the clock that a new circuit reads.
+    pub fn clock(&self) -> Clock {
         self.circuit.fit(self.clock.unwrap_or_default())
     }
 

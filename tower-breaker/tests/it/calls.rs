@@ -11,7 +11,7 @@ use tower::BoxError;
 use tower_breaker::fault_classify::{ErrorChain, classify_error};
 use tower_breaker::{
     BreakerConfig, BreakerConfigBuilder, BreakerError, CancelledPolicy, Circuit, CircuitState, Clock, Health,
-    Kind, Reason,
+    Kind, Reason, TimedOut,
 };
 
 use crate::support::{OPEN_FOR, SECOND, refused, state};
@@ -67,6 +67,9 @@ async fn call_within_with_elapsed_timeout_counts_failure() {
     let fault = classify_error(&error);
     assert_eq!((fault.kind(), fault.health()), (Kind::Timeout, Health::Unhealthy));
     assert_eq!(fault, *timed_out.fault());
+    let elapsed = timeout(SECOND, pending::<()>()).await.unwrap_err();
+    assert_eq!(fault, classify_error(&elapsed), "the same as of tokio's own timeout");
+    assert_eq!(*TimedOut::new(SECOND).fault(), fault);
     assert_eq!(ErrorChain(&error).to_string(), "call timed out after 5 s");
     assert!(is_opened_by(&circuit, call).await);
     let trip = circuit.status().last_trip.unwrap();

@@ -9,6 +9,7 @@ mod circuit;
 #[cfg(feature = "serde")]
 mod clocks;
 mod control;
+mod errors;
 mod fallback;
 mod half_open;
 mod histories;

@@ -1,0 +1,228 @@
+//! Reading a configuration: the values by the names of their setters, and back to a builder.
+
+use std::time::Duration;
+
+use super::{BreakerConfig, BreakerConfigBuilder, CancelledPolicy, Mode};
+use crate::circuit::WindowShape;
+use crate::machine::Cancelled;
+
+/// Each getter has the name of its [setter](BreakerConfigBuilder), which documents it.
+impl BreakerConfig {
+    /// Returns a builder with these values, the clock included.
+    ///
+    /// A default that follows from another value does so again: the probe lease follows
+    /// [`open_for`](BreakerConfigBuilder::open_for) if the two are equal, and
+    /// [`minimum_calls`](BreakerConfigBuilder::minimum_calls) follows the count window if it has
+    /// its default.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_breaker::BreakerConfig;
+    ///
+    /// let config = BreakerConfig::builder().name("search").open_for(Duration::from_secs(5)).build()?;
+    /// let patient = config.to_builder().failure_rate(0.8).build()?;
+    /// assert_eq!(patient.open_for(), Duration::from_secs(5));
+    /// # Ok::<(), tower_breaker::ConfigError>(())
+    /// ```
+    pub fn to_builder(&self) -> BreakerConfigBuilder {
+        let mut builder = Self::builder()
+            .name(self.name())
+            .consecutive_failures(self.consecutive_failures())
+            .failure_rate(self.failure_rate())
+            .cancelled(self.cancelled())
+            .open_for(self.open_for())
+            .open_jitter(self.open_jitter())
+            .probes(self.probes())
+            .successes_to_close(self.successes_to_close())
+            .slow_start(self.slow_start())
+            .mode(self.mode());
+        if let Some((threshold, rate)) = self.slow_call_rate() {
+            builder = builder.slow_call_rate(threshold, rate);
+        }
+        builder = match self.circuit.shape {
+            WindowShape::Time(span) => builder.time_window(Duration::from_nanos(span)),
+            WindowShape::Count(calls) => builder.count_window(calls),
+        };
+        if self.minimum_calls() != builder.default_minimum_calls() {
+            builder = builder.minimum_calls(self.minimum_calls());
+        }
+        if let Some((multiplier, max)) = self.open_backoff() {
+            builder = builder.open_backoff(multiplier, max);
+        }
+        if self.open_until_reset() {
+            builder = builder.open_until_reset();
+        }
+        if self.probe_lease() != self.open_for() {
+            builder = builder.probe_lease(self.probe_lease());
+        }
+        match self.clock {
+            Some(clock) => builder.clock(clock),
+            None => builder,
+        }
+    }
+
+    /// Returns the number of failures in a row that opens the circuit; 0: never.
+    pub const fn consecutive_failures(&self) -> u32 {
+        self.circuit.trip.consecutive_failures
+    }
+
+    /// Returns the share of failed calls that opens the circuit; `None`: never.
+    pub const fn failure_rate(&self) -> Option<f64> {
+        self.circuit.trip.failure_rate
+    }
+
+    /// Returns the time from which a call is slow, and the share of slow calls that opens the
+    /// circuit; `None`: no call is slow.
+    pub fn slow_call_rate(&self) -> Option<(Duration, f64)> {
+        self.circuit.trip.slow.map(|slow| (Duration::from_nanos(slow.from), slow.rate))
+    }
+
+    /// Returns the number of calls in the window from which the rates count.
+    pub const fn minimum_calls(&self) -> u32 {
+        self.circuit.trip.minimum_calls
+    }
+
+    /// Returns the span of the time window; `None`: the window is a count window.
+    pub const fn time_window(&self) -> Option<Duration> {
+        match self.circuit.shape {
+            WindowShape::Time(span) => Some(Duration::from_nanos(span)),
+            WindowShape::Count(_) => None,
+        }
+    }
+
+    /// Returns the size of the count window; `None`: the window is a time window.
+    pub const fn count_window(&self) -> Option<u32> {
+        match self.circuit.shape {
+            WindowShape::Time(_) => None,
+            WindowShape::Count(calls) => Some(calls),
+        }
+    }
+
+    /// Returns how cancelled calls are counted.
+    pub const fn cancelled(&self) -> CancelledPolicy {
+        match self.circuit.trip.cancelled {
+            Cancelled::IfNoneCompletes => CancelledPolicy::IfNoneCompletes,
+            Cancelled::Ignored => CancelledPolicy::Ignore,
+            Cancelled::Failure => CancelledPolicy::Failure,
+            Cancelled::FailureFrom(nanos) => CancelledPolicy::FailureAfter(Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// Returns how long the circuit stays open.
+    pub const fn open_for(&self) -> Duration {
+        Duration::from_nanos(self.circuit.recovery.open.initial)
+    }
+
+    /// Returns the multiplier and the maximum of growing open times; `None`: they do not grow.
+    pub fn open_backoff(&self) -> Option<(f64, Duration)> {
+        let open = &self.circuit.recovery.open;
+        let grows = open.multiplier > 1.0 || open.max > open.initial;
+        grows.then(|| (open.multiplier, Duration::from_nanos(open.max)))
+    }
+
+    /// Returns the share of an open time by which jitter lengthens it at most.
+    pub const fn open_jitter(&self) -> f64 {
+        self.circuit.recovery.open.jitter
+    }
+
+    /// Returns whether the circuit stays open until it is reset.
+    pub const fn open_until_reset(&self) -> bool {
+        self.circuit.recovery.open.until_reset
+    }
+
+    /// Returns how many probes may run at once.
+    pub const fn probes(&self) -> u32 {
+        self.circuit.recovery.probes
+    }
+
+    /// Returns how many probes have to succeed before the circuit closes.
+    pub const fn successes_to_close(&self) -> u32 {
+        self.circuit.recovery.successes_to_close
+    }
+
+    /// Returns how long a probe holds its slot.
+    pub const fn probe_lease(&self) -> Duration {
+        Duration::from_nanos(self.circuit.recovery.probe_lease)
+    }
+
+    /// Returns the duration of the slow start; zero: there is none.
+    pub const fn slow_start(&self) -> Duration {
+        Duration::from_nanos(self.circuit.recovery.slow_start)
+    }
+
+    /// Returns the mode.
+    pub const fn mode(&self) -> Mode {
+        match (self.circuit.disabled, self.circuit.observing) {
+            (true, _) => Mode::Disabled,
+            (false, true) => Mode::ObserveOnly,
+            (false, false) => Mode::Enforce,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use tower_fault_classify::__internals::Clock;
+
+    use super::*;
+
+    #[test]
+    fn getters_return_values_of_setters() {
+        let second = Duration::from_secs(1);
+        let config = BreakerConfig::builder()
+            .name("search")
+            .consecutive_failures(7)
+            .failure_rate(0.25)
+            .slow_call_rate(2 * second, 0.75)
+            .minimum_calls(3)
+            .count_window(50)
+            .cancelled(CancelledPolicy::FailureAfter(4 * second))
+            .open_for(5 * second)
+            .open_backoff(2.0, 60 * second)
+            .open_jitter(0.125)
+            .open_until_reset()
+            .probes(6)
+            .successes_to_close(8)
+            .probe_lease(9 * second)
+            .slow_start(10 * second)
+            .mode(Mode::ObserveOnly)
+            .build()
+            .unwrap();
+        assert_eq!((config.name(), config.consecutive_failures()), ("search", 7));
+        assert_eq!(config.failure_rate(), Some(0.25));
+        assert_eq!(config.slow_call_rate(), Some((2 * second, 0.75)));
+        assert_eq!(
+            (config.minimum_calls(), config.count_window(), config.time_window()),
+            (3, Some(50), None)
+        );
+        assert_eq!(config.cancelled(), CancelledPolicy::FailureAfter(4 * second));
+        assert_eq!((config.open_for(), config.open_backoff()), (5 * second, Some((2.0, 60 * second))));
+        assert_eq!((config.open_jitter().to_bits(), config.open_until_reset()), (0.125_f64.to_bits(), true));
+        assert_eq!((config.probes(), config.successes_to_close()), (6, 8));
+        assert_eq!((config.probe_lease(), config.slow_start()), (9 * second, 10 * second));
+        assert_eq!(config.mode(), Mode::ObserveOnly);
+        assert_eq!(config.to_builder().build().unwrap(), config);
+    }
+
+    #[test]
+    fn to_builder_keeps_presets_and_clock() {
+        for builder in [
+            BreakerConfig::builder(),
+            BreakerConfig::high_traffic(),
+            BreakerConfig::single_flight(),
+            BreakerConfig::builder().clock(Clock::precise()).mode(Mode::Disabled),
+        ] {
+            let config = builder.build().unwrap();
+            assert_eq!(config.to_builder().build().unwrap(), config);
+        }
+    }
+
+    #[test]
+    fn to_builder_derives_defaults_again() {
+        let config = BreakerConfig::default().to_builder().count_window(4).build().unwrap();
+        assert_eq!(config.minimum_calls(), 4);
+        let minute = Duration::from_secs(60);
+        let config = BreakerConfig::default().to_builder().open_for(minute).build().unwrap();
+        assert_eq!(config.probe_lease(), minute);
+    }
+}
