@@ -123,7 +123,7 @@ where
 
     fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Self::Response, E>> {
         answer
-            .map_ok(|response| response.map_body(|body| TrackedBody::settled(body, HealthyAfter::default())))
+            .map_ok(|response| response.map_body(|body| TrackedBody::finished(body, HealthyAfter::default())))
     }
 }
 
