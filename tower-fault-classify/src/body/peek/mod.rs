@@ -27,14 +27,14 @@ pub struct ErrorBody<'a> {
     pub headers: &'a HeaderMap,
     /// What was read of the body: at most as many bytes as the limit says.
     pub bytes: &'a [u8],
-    /// Whether that is known to be all of it. A body that failed is not whole, and one that was read to the limit may be.
-    pub whole: bool,
+    /// Whether that is known to be all of it. A body that failed is not complete, and one that was read to the limit may be.
+    pub complete: bool,
 }
 
 impl<'a> ErrorBody<'a> {
     /// A body of which `bytes` were read, to try a rule with.
-    pub const fn new(status: StatusCode, headers: &'a HeaderMap, bytes: &'a [u8], whole: bool) -> Self {
-        Self { status, headers, bytes, whole }
+    pub const fn new(status: StatusCode, headers: &'a HeaderMap, bytes: &'a [u8], complete: bool) -> Self {
+        Self { status, headers, bytes, complete }
     }
 }
 
@@ -65,7 +65,7 @@ impl<F: Fn(&ErrorBody<'_>) -> Option<Verdict>> BodyRule for F {
 ///
 /// let sold_out = Fault::new(Kind::Conflict, Retryable::Never, Health::Healthy, Origin::Remote);
 /// let rule = move |body: &ErrorBody<'_>| body.bytes.starts_with(b"sold out").then(|| sold_out.into());
-/// let bodies = ErrorBodies::new(rule).limit(1024).within(Duration::from_millis(200));
+/// let bodies = ErrorBodies::new(rule).limit(1024).timeout(Duration::from_millis(200));
 /// let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
 /// # type Response = http::Response<http_body_util::Full<bytes::Bytes>>;
 /// # let service = tower::ServiceBuilder::new().layer(layer)
@@ -77,13 +77,13 @@ impl<F: Fn(&ErrorBody<'_>) -> Option<Verdict>> BodyRule for F {
 pub struct ErrorBodies<R> {
     rule: R,
     limit: usize,
-    within: Duration,
+    timeout: Duration,
 }
 
 impl<R> ErrorBodies<R> {
     /// Shows the bodies to `rule`.
     pub const fn new(rule: R) -> Self {
-        Self { rule, limit: 64 * 1024, within: Duration::from_secs(1) }
+        Self { rule, limit: 64 * 1024, timeout: Duration::from_secs(1) }
     }
 
     /// How many bytes are read before the rule is called. **Default**: 64 KiB.
@@ -97,8 +97,8 @@ impl<R> ErrorBodies<R> {
     /// How long a body is waited for before the rule is called with the bytes so far. **Default**: 1 s.
     ///
     /// The response is held up for so long at most. A body that is there already is read without a timer. Zero: only what is there.
-    pub const fn within(mut self, time: Duration) -> Self {
-        self.within = time;
+    pub const fn timeout(mut self, time: Duration) -> Self {
+        self.timeout = time;
         self
     }
 }
@@ -123,7 +123,7 @@ where
 
 impl<R> fmt::Debug for ErrorBodies<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { limit, within, .. } = self;
-        f.debug_struct("ErrorBodies").field("limit", limit).field("within", within).finish_non_exhaustive()
+        let Self { limit, timeout, .. } = self;
+        f.debug_struct("ErrorBodies").field("limit", limit).field("timeout", timeout).finish_non_exhaustive()
     }
 }

@@ -102,7 +102,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let ErrorBodies { rule, limit, within } = this.options;
+        let ErrorBodies { rule, limit, timeout } = this.options;
         let (_, body) = this.head.as_mut().expect("`Reading` is not polled after it was ready");
         let stopped = match read_ready_frames(body.as_mut(), this.read, this.empty, *limit, cx) {
             Poll::Ready(Some(stopped)) => stopped,
@@ -110,10 +110,10 @@ where
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            Poll::Pending if within.is_zero() => Stopped { after: None, ended: false },
+            Poll::Pending if timeout.is_zero() => Stopped { after: None, ended: false },
             Poll::Pending => {
                 if this.timer.is_none() {
-                    this.timer.set(Some(sleep(*within)));
+                    this.timer.set(Some(sleep(*timeout)));
                 }
                 if let Some(timer) = this.timer.as_pin_mut() {
                     ready!(timer.poll(cx));
@@ -125,9 +125,9 @@ where
         let read = std::mem::replace(this.read, Read::Frame(Bytes::new()));
         let seen = read.bytes();
         let nothing_left = stopped.after.is_none() && body.is_end_stream();
-        let whole = seen.len() <= *limit && (stopped.ended || stopped.trailers() || nothing_left);
+        let complete = seen.len() <= *limit && (stopped.ended || stopped.trailers() || nothing_left);
         let bytes = &seen[..seen.len().min(*limit)];
-        let verdict = rule.verdict(&ErrorBody::new(*this.status, &parts.headers, bytes, whole));
+        let verdict = rule.verdict(&ErrorBody::new(*this.status, &parts.headers, bytes, complete));
         let Stopped { after, ended } = stopped;
         let prefix = Prefix { data: read.into_bytes(), after, ended };
         let mut response = Res::from_parts(parts, PeekedBody::read(prefix, body));

@@ -48,7 +48,7 @@ struct Shown {
 impl BodyRule for Shown {
     fn verdict(&self, body: &ErrorBody<'_>) -> Option<Verdict> {
         assert!(body.status.as_u16() >= 400);
-        self.all().push((body.bytes.to_vec(), body.whole));
+        self.all().push((body.bytes.to_vec(), body.complete));
         self.verdict
     }
 }
@@ -113,7 +113,7 @@ fn body_rule_sees_each_error_body_once() {
         let rule = move |body: &ErrorBody<'_>| {
             assert_eq!(body.status, status);
             assert_eq!(body.headers["x-one"], "1");
-            assert_eq!((body.bytes, body.whole), (&b"the body"[..], true));
+            assert_eq!((body.bytes, body.complete), (&b"the body"[..], true));
             Some(OWN.into())
         };
         let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(rule));
@@ -276,7 +276,7 @@ async fn error_body_stalled_delays_response_one_second() {
     for within in [None, Some(Duration::from_millis(30)), Some(Duration::ZERO)] {
         let shown = Shown::with(OWN);
         let bodies = ErrorBodies::new(shown.clone());
-        let bodies = within.map_or(bodies.clone(), |time| bodies.within(time));
+        let bodies = within.map_or(bodies.clone(), |time| bodies.timeout(time));
         let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
         let start = Instant::now();
         let steps = [frame("ab"), frame("cd"), Step::Stall];
@@ -293,7 +293,7 @@ async fn error_body_stalled_delays_response_one_second() {
 fn error_body_zero_timeout_reads_ready_frames() {
     let steps = drip(&[b'a'; 5_000]).into_iter().chain([Step::Stall]);
     let shown = Shown::default();
-    let bodies = ErrorBodies::new(shown.clone()).within(Duration::ZERO);
+    let bodies = ErrorBodies::new(shown.clone()).timeout(Duration::ZERO);
     let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
     on_tokio(through(&layer, with_status(503, Script::new(steps))));
     let (bytes, whole) = shown.only();

@@ -92,7 +92,7 @@ struct Case {
 async fn read_ahead(case: &Case, says: Says) -> Result<Response<PeekedBody<Script>>, TestCaseError> {
     let Case { steps, limit, within, verdict } = case;
     let shown = Shown { verdict: *verdict, ..Shown::default() };
-    let bodies = ErrorBodies::new(shown.clone()).limit(*limit).within(*within);
+    let bodies = ErrorBodies::new(shown.clone()).limit(*limit).timeout(*within);
     let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
     let start = Instant::now();
     let script = Script::new(steps.clone()).says(says);

@@ -1,0 +1,304 @@
+//! Reads the fields of a table, each by its kind.
+
+use std::fmt::{self, Display};
+
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
+
+use crate::__internals::ConfigError;
+
+/// A kind of value, with its range.
+pub trait Setting {
+    type Value;
+
+    /// What is allowed, for errors.
+    fn allowed(&self) -> String;
+
+    /// Reads a value that is no table and no list. `None`: it is not allowed.
+    fn scalar(&self, given: &Scalar<'_>) -> Option<Self::Value>;
+
+    /// Reads a table. `None`: no table is allowed.
+    fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Self::Value>, A::Error> {
+        let _ = fields;
+        Ok(None)
+    }
+
+    /// Reads the list that is the field's value. `None`: no list is allowed.
+    fn list<'de, A: SeqAccess<'de>>(
+        &self,
+        field: &str,
+        items: &mut A,
+    ) -> Result<Option<Self::Value>, A::Error> {
+        let _ = (field, items);
+        Ok(None)
+    }
+}
+
+/// A value of a file.
+#[derive(Debug)]
+pub enum Scalar<'a> {
+    Null,
+    Bool(bool),
+    Integer(i128),
+    Float(f64),
+    Text(&'a str),
+}
+
+impl Display for Scalar<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("null"),
+            Self::Bool(flag) => write!(f, "{flag}"),
+            Self::Integer(integer) => write!(f, "{integer}"),
+            Self::Float(number) => write!(f, "{number:?}"),
+            Self::Text(text) => write!(f, "{text:?}"),
+        }
+    }
+}
+
+/// The fields of a table, in the order of the file.
+#[derive(Debug)]
+pub struct Fields<A> {
+    /// What precedes the names of the fields in errors: nothing, or `budget.window.`.
+    prefix: String,
+    names: Vec<String>,
+    /// A name that was read ahead.
+    ahead: Option<String>,
+    table: A,
+}
+
+impl<'de, A: MapAccess<'de>> Fields<A> {
+    /// The fields of the outermost table.
+    pub fn new(table: A) -> Self {
+        Self { prefix: String::new(), names: Vec::new(), ahead: None, table }
+    }
+
+    /// The name of the next field. Its value must be read before the next name.
+    ///
+    /// # Errors
+    ///
+    /// The field is there twice, or the file is no valid JSON or TOML.
+    pub fn next_name(&mut self) -> Result<Option<String>, A::Error> {
+        let name = match self.ahead.take() {
+            Some(name) => Some(name),
+            None => self.table.next_key()?,
+        };
+        if let Some(name) = &name {
+            if self.names.contains(name) {
+                return Err(A::Error::custom(format_args!("field `{}{name}` is there twice", self.prefix)));
+            }
+            self.names.push(name.clone());
+        }
+        Ok(name)
+    }
+
+    /// Reads the value of the field that was named last.
+    ///
+    /// # Errors
+    ///
+    /// It is not allowed.
+    pub fn value<S: Setting>(&mut self, setting: S) -> Result<S::Value, A::Error> {
+        let name = self.names.last().map_or("", String::as_str);
+        self.table.next_value_seed(FieldReader { name: format!("{}{name}", self.prefix), setting })
+    }
+
+    /// The error for a field that is none of `known`.
+    pub fn unknown(&self, name: &str, known: &[&str]) -> A::Error {
+        A::Error::custom(format_args!(
+            "unknown field `{}{name}`; allowed is {}",
+            self.prefix,
+            alternatives(known.iter().map(|name| format!("`{name}`")))
+        ))
+    }
+
+    /// The error for a value that a builder refused.
+    pub fn invalid(&self, error: &ConfigError) -> A::Error {
+        let (field, value, allowed) = (error.field(), error.value(), error.allowed());
+        A::Error::custom(format_args!("`{}{field}` is {value}; allowed is {allowed}", self.prefix))
+    }
+
+    /// The value of a field that must be there.
+    ///
+    /// # Errors
+    ///
+    /// It is not.
+    pub fn required<T>(&self, name: &str, value: Option<T>) -> Result<T, A::Error> {
+        value.ok_or_else(|| A::Error::custom(format_args!("field `{}{name}` is missing", self.prefix)))
+    }
+
+    /// The value of a table of one field, once that field was read.
+    ///
+    /// # Errors
+    ///
+    /// There is another field.
+    pub fn single<T>(&mut self, value: T) -> Result<Option<T>, A::Error> {
+        match self.next_name()? {
+            None => Ok(Some(value)),
+            Some(name) => Err(A::Error::custom(format_args!(
+                "field `{}{name}` is one too many; allowed is one",
+                self.prefix
+            ))),
+        }
+    }
+}
+
+/// Reads one field.
+pub(super) struct FieldReader<S> {
+    pub(super) name: String,
+    pub(super) setting: S,
+}
+
+impl<S: Setting> FieldReader<S> {
+    fn reject<E: Error>(&self, given: impl Display) -> E {
+        let Self { name, setting } = self;
+        E::custom(format_args!("`{name}` is {given}; allowed is {}", setting.allowed()))
+    }
+
+    fn scalar<E: Error>(&self, given: &Scalar<'_>) -> Result<S::Value, E> {
+        self.setting.scalar(given).ok_or_else(|| self.reject(given))
+    }
+}
+
+impl<'de, S: Setting> DeserializeSeed<'de> for FieldReader<S> {
+    type Value = S::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<S::Value, D::Error> {
+        from.deserialize_any(self)
+    }
+}
+
+impl<'de, S: Setting> Visitor<'de> for FieldReader<S> {
+    type Value = S::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.name, self.setting.allowed())
+    }
+
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<S::Value, E> {
+        self.scalar(&Scalar::Bool(flag))
+    }
+
+    fn visit_i64<E: Error>(self, integer: i64) -> Result<S::Value, E> {
+        self.scalar(&Scalar::Integer(integer.into()))
+    }
+
+    fn visit_u64<E: Error>(self, integer: u64) -> Result<S::Value, E> {
+        self.scalar(&Scalar::Integer(integer.into()))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<S::Value, E> {
+        self.scalar(&Scalar::Float(number))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<S::Value, E> {
+        self.scalar(&Scalar::Text(text))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<S::Value, E> {
+        let Self { name, setting } = self;
+        Err(E::custom(format_args!(
+            "`{name}` is null; allowed is {}; leave the field out for its default",
+            setting.allowed()
+        )))
+    }
+
+    fn visit_none<E: Error>(self) -> Result<S::Value, E> {
+        self.visit_unit()
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<S::Value, D::Error> {
+        from.deserialize_any(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<S::Value, A::Error> {
+        let mut fields = Fields { prefix: format!("{}.", self.name), ..Fields::new(table) };
+        fields.ahead = fields.table.next_key()?;
+        if fields.ahead.as_deref() == Some(NUMBER_AS_TABLE) {
+            let text: String = fields.table.next_value()?;
+            return match text.parse() {
+                Ok(number) => self.scalar(&Scalar::Float(number)),
+                Err(_) => Err(self.reject(text)),
+            };
+        }
+        self.setting.table(&mut fields)?.ok_or_else(|| self.reject("a table"))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<S::Value, A::Error> {
+        self.setting.list(&self.name, &mut items)?.ok_or_else(|| self.reject("a list"))
+    }
+}
+
+/// Reads the outermost table.
+///
+/// # Errors
+///
+/// It is no table, or `settings` does not allow it.
+pub fn read_table<'de, S: Setting, D: Deserializer<'de>>(settings: S, from: D) -> Result<S::Value, D::Error> {
+    from.deserialize_map(RootTable(settings))
+}
+
+struct RootTable<S>(S);
+
+impl<'de, S: Setting> Visitor<'de> for RootTable<S> {
+    type Value = S::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.allowed())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<S::Value, A::Error> {
+        let settings = self.0.table(&mut Fields::new(table))?;
+        settings.ok_or_else(|| A::Error::invalid_type(Unexpected::Map, &self))
+    }
+}
+
+/// How `serde_json` presents a number that is no integer if some crate enables its feature
+/// `arbitrary_precision`.
+const NUMBER_AS_TABLE: &str = "$serde_json::private::Number";
+
+/// `a`, `b` or `c`.
+pub(super) fn alternatives(items: impl Iterator<Item = String>) -> String {
+    let mut items: Vec<_> = items.collect();
+    let last = items.pop().unwrap_or_default();
+    if items.is_empty() { last } else { format!("{} or {last}", items.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::value::{Error as TestError, MapDeserializer};
+    use serde::de::{Deserialize, IntoDeserializer};
+
+    use super::super::values::Float;
+    use super::*;
+
+    /// One number, for the tests of [`FieldReader`].
+    #[derive(Debug, PartialEq)]
+    struct Rate(f64);
+
+    impl<'de> Deserialize<'de> for Rate {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            let setting = Float(0.0..=1.0);
+            FieldReader { name: "rate".to_owned(), setting }.deserialize(from).map(Rate)
+        }
+    }
+
+    #[test]
+    fn number_as_serde_json_table_is_read() {
+        let number = |text: &'static str| {
+            let fields = [(NUMBER_AS_TABLE, text)].into_iter();
+            Rate::deserialize(MapDeserializer::<_, TestError>::new(fields)).map_err(|error| error.to_string())
+        };
+        assert_eq!(number("0.25"), Ok(Rate(0.25)));
+        assert_eq!(number("1.5"), Err("`rate` is 1.5; allowed is 0.0 to 1.0".to_owned()));
+        assert_eq!(number("x"), Err("`rate` is x; allowed is 0.0 to 1.0".to_owned()));
+    }
+
+    #[test]
+    fn number_out_of_range_error_names_field() {
+        let number =
+            |number: f64| Rate::deserialize(IntoDeserializer::<TestError>::into_deserializer(number));
+        for (given, text) in [(f64::NAN, "NaN"), (f64::INFINITY, "inf"), (-0.5, "-0.5")] {
+            let error = number(given).unwrap_err().to_string();
+            assert_eq!(error, format!("`rate` is {text}; allowed is 0.0 to 1.0"));
+        }
+    }
+}
