@@ -278,3 +278,46 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn zero_initial_backoff_retries_at_once_unless_jitter_adds() {
+    let delays = |jitter| {
+        let backoff = Backoff { initial: 0, multiplier: 2.0, max: 10 * SECOND, jitter };
+        let delays: Vec<_> = backoff.delays(|range| *range.end()).take(3).collect();
+        delays
+    };
+    for jitter in [
+        Jitter::None,
+        Jitter::Full,
+        Jitter::Equal,
+        Jitter::Decorrelated,
+        Jitter::Proportional(1.0),
+        Jitter::AwsDecorrelated,
+        Jitter::CenkaltiProportional(1.0),
+    ] {
+        assert_eq!(delays(jitter), [Duration::ZERO; 3], "{jitter:?}");
+    }
+    let second = Duration::from_secs(1);
+    for jitter in [Jitter::Additive(second), Jitter::TenacityAdditive(second)] {
+        assert_eq!(delays(jitter), [second; 3], "{jitter:?}");
+    }
+}
+
+#[test]
+fn jitters_have_names_in_snake_case() {
+    let second = Duration::from_secs(1);
+    for (jitter, name) in [
+        (Jitter::None, "none"),
+        (Jitter::Full, "full"),
+        (Jitter::Equal, "equal"),
+        (Jitter::Decorrelated, "decorrelated"),
+        (Jitter::Proportional(0.5), "proportional"),
+        (Jitter::Additive(second), "additive"),
+        (Jitter::AwsDecorrelated, "aws_decorrelated"),
+        (Jitter::CenkaltiProportional(0.5), "cenkalti_proportional"),
+        (Jitter::TenacityAdditive(second), "tenacity_additive"),
+    ] {
+        assert_eq!(jitter.as_str(), name);
+        assert_eq!(jitter.to_string(), name);
+    }
+}

@@ -71,9 +71,19 @@ mod tests {
 
     #[test]
     fn invalid_method_name_is_named() {
-        for name in
-            ["", "/", "Get", "/Get", "shop.Orders/", "shop.Orders/Get/Now", "*/Get/*", "*", "shop.Orders/G*"]
-        {
+        for name in [
+            "",
+            "/",
+            "Get",
+            "/Get",
+            "//Get",
+            "//*",
+            "shop.Orders/",
+            "shop.Orders/Get/Now",
+            "*/Get/*",
+            "*",
+            "shop.Orders/G*",
+        ] {
             let error = methods(&["shop.Stock/*", name]).unwrap_err();
             assert_eq!((error.field(), error.value()), ("idempotent_methods", &*format!("{name:?}")));
         }

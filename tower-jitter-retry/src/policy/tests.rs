@@ -1,11 +1,12 @@
 //! What is decided, and what is not allowed.
 
+use tower_fault_classify::classifiers::ResponseCoverage;
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
 
 use super::decide::{CallProgress, GiveUp, Limits};
 use super::*;
 use crate::backoff::{Jitter, Position};
-use crate::request::ResendAfter;
+use crate::request::{Coverage, ResendAfter};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -13,6 +14,28 @@ const FAULT: Fault =
     Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 
 const FIRST: CallProgress = CallProgress { elapsed: 0, deadline: None, position: Position::START };
+
+/// A request whose properties are given.
+#[derive(Clone, Copy, Debug, Default)]
+struct Request {
+    idempotent: bool,
+    key: bool,
+    method: Option<&'static str>,
+}
+
+impl RequestInfo for Request {
+    fn is_idempotent(&self) -> bool {
+        self.idempotent
+    }
+
+    fn has_idempotency_key(&self) -> bool {
+        self.key
+    }
+
+    fn grpc_method(&self) -> Option<&str> {
+        self.method
+    }
+}
 
 fn limits(builder: RetryPolicyBuilder) -> Limits {
     builder.build().unwrap().hot.limits
@@ -226,4 +249,199 @@ fn default_policy_to_builder_builds_the_default() {
     assert_eq!(rebuilt.hot.limits, policy.hot.limits);
     assert_eq!((rebuilt.clock(), rebuilt.budget()), (policy.clock(), policy.budget()));
     assert!(rebuilt.cold.is_none() && rebuilt.methods.is_none() && rebuilt.seed().is_none());
+}
+
+#[test]
+fn gateway_policy_differs_from_default_in_three_settings() {
+    let gateway = RetryPolicy::gateway().build().unwrap();
+    assert_eq!(gateway.safety(), RetrySafety::ByMethod);
+    assert_eq!(gateway.non_idempotent(), NonIdempotent::Unsent);
+    assert!(gateway.remove_marker());
+    let default = RetryPolicy::default();
+    assert_eq!(default.safety(), RetrySafety::ByRequest);
+    assert_eq!(default.non_idempotent(), NonIdempotent::UnsentOrRefused);
+    assert!(!default.remove_marker());
+    assert_eq!(gateway.hot.limits, default.hot.limits);
+}
+
+#[test]
+fn policy_returns_the_budget_it_was_given() {
+    let budget = Budget::aws().build().unwrap();
+    let policy = RetryPolicy::builder().budget(budget.clone()).build().unwrap();
+    assert_eq!(policy.budget(), Some(&budget));
+    assert_eq!(RetryPolicy::builder().budget(None).build().unwrap().budget(), None);
+}
+
+#[test]
+fn observer_header_and_custom_budget_are_kept_each_alone() {
+    let kept = |builder: RetryPolicyBuilder| {
+        let policy = builder.build().unwrap();
+        let cold = policy.cold.as_deref();
+        let has = |part: fn(&ColdConfig) -> bool| cold.is_some_and(part);
+        (
+            has(|cold| cold.observer.is_some()),
+            has(|cold| cold.header.is_some()),
+            has(|cold| cold.budget.is_some()),
+        )
+    };
+    let builder = RetryPolicy::builder;
+    assert_eq!(kept(builder().on_retry(|_| ())), (true, false, false));
+    assert_eq!(kept(builder().marker_header(HeaderName::from_static("x-attempt"))), (false, true, false));
+    assert_eq!(kept(builder().budget(Budget::custom(Budget::default()))), (false, false, true));
+    assert!(RetryPolicy::default().cold.is_none(), "a policy without them allocates nothing");
+}
+
+#[test]
+fn observer_is_called_with_the_event() {
+    let (sender, events) = std::sync::mpsc::channel();
+    let observer = Observer::new(move |event: &RetryEvent| sender.send(event.attempt).unwrap());
+    let (delay, elapsed) = (Duration::from_millis(1), Duration::from_millis(2));
+    observer.notify(&RetryEvent { attempt: 2, fault: FAULT, delay, elapsed });
+    assert_eq!(events.try_iter().collect::<Vec<_>>(), [2]);
+    assert_eq!(format!("{observer:?}"), "Observer");
+}
+
+#[test]
+fn single_attempt_reason_is_the_first_of_limit_safety_and_nesting() {
+    let reason = |attempts, resend_after| {
+        let policy = RetryPolicy::builder().max_attempts(attempts).build().unwrap();
+        policy.single_attempt_reason(resend_after)
+    };
+    assert_eq!(reason(1, ResendAfter::Any), GiveUp::Attempts);
+    assert_eq!(reason(1, ResendAfter::Nothing), GiveUp::Attempts);
+    assert_eq!(reason(2, ResendAfter::Nothing), GiveUp::NotIdempotent);
+    assert_eq!(reason(2, ResendAfter::Any), GiveUp::Nested);
+}
+
+#[test]
+fn outer_mark_is_ignored_by_policy_without_marker() {
+    let own = Coverage::of(ResendAfter::Any, ResponseCoverage::All);
+    let mark = OuterMark::new(None).attempt(1, own);
+    let notes = Notes { attempt: Some(mark), ..Notes::default() };
+    let heeds = |marker| {
+        let policy = RetryPolicy::builder().marker(marker).build().unwrap();
+        policy.outer(&notes).includes(Retryable::IfIdempotent, None)
+    };
+    assert!(heeds(true));
+    assert!(!heeds(false));
+}
+
+#[test]
+fn first_mark_carries_marker_header_and_time_left() {
+    let name = HeaderName::from_static("x-attempt");
+    let policy = RetryPolicy::builder().marker_header(name.clone()).build().unwrap();
+    let second = Duration::from_secs(1);
+    let mark = policy.first_mark(Attempt::new(1), Some(second));
+    assert_eq!((mark.attempt.number(), mark.remaining), (1, Some(second)));
+    assert_eq!((mark.marker, mark.header), (true, Some(&name)));
+}
+
+#[test]
+fn request_is_idempotent_by_itself_its_key_or_a_listed_method() {
+    let policy = RetryPolicy::builder().idempotent_methods(["shop.Orders/Get"]).build().unwrap();
+    let after = |request: Request| policy.resend_after(&request, None);
+    let post = Request::default();
+    assert_eq!(after(post), ResendAfter::Refused);
+    assert_eq!(after(Request { idempotent: true, ..post }), ResendAfter::Any);
+    assert_eq!(after(Request { key: true, ..post }), ResendAfter::Any);
+    assert_eq!(after(Request { method: Some("/shop.Orders/Get"), ..post }), ResendAfter::Any);
+    assert_eq!(after(Request { method: Some("/shop.Orders/Put"), ..post }), ResendAfter::Refused);
+    let own = policy.resend_after(&Request { idempotent: true, ..post }, Some(RetrySafety::Never));
+    assert_eq!(own, ResendAfter::Nothing, "the request's own setting takes precedence");
+    let by_method = RetryPolicy::gateway().build().unwrap();
+    assert_eq!(by_method.resend_after(&Request { key: true, ..post }, None), ResendAfter::Unsent);
+    assert_eq!(
+        RetryPolicy::default().resend_after(&Request { method: Some("/shop.Orders/Get"), ..post }, None),
+        ResendAfter::Refused,
+        "no method is listed"
+    );
+}
+
+#[test]
+fn policy_values_at_the_end_of_their_range_are_valid() {
+    let year = Duration::from_secs(31_536_000);
+    let more = year + Duration::from_nanos(1);
+    let policy = RetryPolicy::builder;
+    for (field, set) in [
+        (
+            "max_backoff",
+            (|time| RetryPolicy::builder().max_backoff(time)) as fn(Duration) -> RetryPolicyBuilder,
+        ),
+        ("max_elapsed", |time| RetryPolicy::builder().max_elapsed(time)),
+        ("max_retry_after", |time| RetryPolicy::builder().max_retry_after(time)),
+        ("jitter", |time| RetryPolicy::builder().jitter(Jitter::Additive(time))),
+        ("jitter", |time| RetryPolicy::builder().jitter(Jitter::TenacityAdditive(time))),
+    ] {
+        assert!(set(year).build().is_ok(), "{field}");
+        assert_eq!(set(more).build().unwrap_err().field(), field);
+    }
+    for attempts in [1, 1_000] {
+        assert_eq!(policy().max_attempts(attempts).build().unwrap().max_attempts(), attempts);
+    }
+    for multiplier in [1.0, 1_000.0] {
+        assert!(policy().backoff_multiplier(multiplier).build().is_ok());
+    }
+    assert!(policy().backoff_multiplier(1_000.1).build().is_err());
+    for share in [0.0, 1.0] {
+        assert!(policy().jitter(Jitter::Proportional(share)).build().is_ok());
+        assert!(policy().jitter(Jitter::CenkaltiProportional(share)).build().is_ok());
+    }
+    for limit in [0, 1_073_741_824] {
+        assert_eq!(policy().replay_limit(limit).build().unwrap().replay_limit(), limit);
+    }
+}
+
+#[test]
+fn earlier_of_deadline_and_max_elapsed_limits_a_retry() {
+    let bounded = limits(RetryPolicy::builder().max_elapsed(Duration::from_secs(10)));
+    let limit = |deadline| bounded.time_limit(deadline).limit;
+    let left = |elapsed, deadline| bounded.time_left(elapsed, deadline);
+    assert_eq!(limit(None), GiveUp::MaxElapsed);
+    assert_eq!(limit(Some(10 * SECOND - 1)), GiveUp::Deadline);
+    assert_eq!(limit(Some(10 * SECOND)), GiveUp::Deadline, "a retry must start before it");
+    assert_eq!(limit(Some(10 * SECOND + 1)), GiveUp::MaxElapsed);
+    assert_eq!(left(SECOND, None), Ok(9 * SECOND));
+    assert_eq!(left(SECOND, Some(4 * SECOND)), Ok(3 * SECOND - 1));
+    assert_eq!(left(SECOND, Some(20 * SECOND)), Ok(9 * SECOND));
+    assert_eq!(left(10 * SECOND, None), Ok(0));
+    assert_eq!(left(10 * SECOND + 1, None), Err(GiveUp::MaxElapsed));
+    assert_eq!(left(4 * SECOND, Some(4 * SECOND)), Err(GiveUp::Deadline));
+    let unbounded = limits(RetryPolicy::builder().max_elapsed(None));
+    assert_eq!(unbounded.time_left(SECOND, None), Ok(u64::MAX), "time passes, and as much is left");
+}
+
+#[test]
+fn rejection_is_a_local_fault_that_was_not_sent() {
+    let fault = |kind, retryable, origin| Fault::new(kind, retryable, Health::Neutral, origin);
+    for origin in [Origin::Local, Origin::Remote, Origin::Caller] {
+        let local = origin == Origin::Local;
+        assert_eq!(is_rejection(&fault(Kind::Rejected, Retryable::Never, origin)), local, "{origin:?}");
+        assert_eq!(is_rejection(&fault(Kind::Overloaded, Retryable::Unsent, origin)), local, "{origin:?}");
+        assert!(!is_rejection(&fault(Kind::Overloaded, Retryable::Never, origin)), "{origin:?}");
+    }
+    let limits = limits(RetryPolicy::builder());
+    let permits = |fault: Fault| limits.permits(&fault, 1, ResendAfter::Any);
+    assert_eq!(permits(fault(Kind::Rejected, Retryable::Never, Origin::Local)), Err(GiveUp::Rejected));
+    assert_eq!(permits(fault(Kind::Client, Retryable::Never, Origin::Local)), Err(GiveUp::NotRetryable));
+}
+
+#[test]
+fn give_up_reasons_have_names_in_snake_case() {
+    for (reason, name) in [
+        (GiveUp::NotRetryable, "not_retryable"),
+        (GiveUp::NotIdempotent, "not_idempotent"),
+        (GiveUp::Attempts, "attempts"),
+        (GiveUp::Nested, "nested"),
+        (GiveUp::Committed, "committed"),
+        (GiveUp::NotReplayable, "not_replayable"),
+        (GiveUp::HintTooLong, "hint_too_long"),
+        (GiveUp::Deadline, "deadline"),
+        (GiveUp::MaxElapsed, "max_elapsed"),
+        (GiveUp::Budget, "budget"),
+        (GiveUp::Rejected, "rejected"),
+        (GiveUp::NotReady, "not_ready"),
+    ] {
+        assert_eq!(reason.as_str(), name);
+        assert_eq!(reason.to_string(), name);
+    }
 }

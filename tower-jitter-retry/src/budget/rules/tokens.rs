@@ -134,4 +134,54 @@ mod tests {
         assert_eq!(rules.retry_cost(MAX_TOKENS, &failure), Some(0));
         assert_eq!(rules.retry_cost(MAX_TOKENS / 2, &failure), None);
     }
+
+    const AWS: TokenRules = TokenRules {
+        capacity: 500 * ONE,
+        scheme: Scheme::Aws { increment: ONE, cost: 5 * ONE, timeout_cost: 10 * ONE },
+    };
+
+    const GRPC: TokenRules = TokenRules { capacity: 10 * ONE, scheme: Scheme::Grpc { ratio: 100 } };
+
+    const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
+
+    #[test]
+    fn bucket_holds_40_bits_of_thousandths() {
+        assert_eq!(MAX_TOKENS, 0xFF_FFFF_FFFF);
+    }
+
+    #[test]
+    fn token_rules_survive_being_stored_as_words() {
+        for rules in [AWS, GRPC] {
+            assert_eq!(TokenRules::from_words(rules.words()), rules);
+        }
+    }
+
+    #[test]
+    fn grpc_bucket_grants_retries_above_half_of_capacity() {
+        assert_eq!(GRPC.retry_cost(5_001, &FAULT), Some(0));
+        assert_eq!(GRPC.retry_cost(5_000, &FAULT), None);
+        assert_eq!(GRPC.retry_cost(0, &FAULT), None);
+    }
+
+    #[test]
+    fn aws_bucket_charges_more_after_timeouts() {
+        let timeout = FAULT.with_kind(Kind::Timeout);
+        assert_eq!(AWS.retry_cost(5_000, &FAULT), Some(5_000));
+        assert_eq!(AWS.retry_cost(4_999, &FAULT), None);
+        assert_eq!(AWS.retry_cost(10_000, &timeout), Some(10_000));
+        assert_eq!(AWS.retry_cost(9_999, &timeout), None);
+    }
+
+    #[test]
+    fn aws_success_returns_the_retry_cost_or_one_increment() {
+        let after = |verdict: Verdict, paid| AWS.after_outcome(100 * ONE, &verdict, paid);
+        assert_eq!(after(Verdict::Success, None), 101 * ONE);
+        assert_eq!(after(Verdict::Success, Some(10 * ONE)), 110 * ONE);
+        assert_eq!(after(FAULT.into(), None), 100 * ONE);
+        assert_eq!(after(FAULT.into(), Some(5 * ONE)), 100 * ONE, "a failed retry returns nothing");
+        let rejected = FAULT.with_kind(Kind::Rejected);
+        assert_eq!(after(rejected.into(), None), 100 * ONE);
+        assert_eq!(after(rejected.into(), Some(5 * ONE)), 105 * ONE, "a retry that was not sent");
+        assert_eq!(AWS.after_outcome(499_500, &Verdict::Success, None), 500 * ONE, "at most the capacity");
+    }
 }

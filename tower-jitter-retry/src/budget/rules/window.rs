@@ -41,6 +41,8 @@ impl WindowRules {
 mod tests {
     use super::*;
 
+    const SECOND: u64 = 1_000_000_000;
+
     #[test]
     fn grant_extreme_values_do_not_overflow() {
         let most = WindowRules::new(1_000.0, u32::MAX, 3_600_000_000_000);
@@ -49,5 +51,25 @@ mod tests {
         assert!(!WindowRules::new(0.0, 0, 1_000_000_000).grants(u64::MAX, 0));
         assert!(WindowRules::new(0.0, 1, 1_000_000_000).grants(0, 0));
         assert!(!WindowRules::new(0.0, 1, 1_000_000_000).grants(0, 1));
+    }
+
+    #[test]
+    fn window_grants_share_of_requests_and_reserve_exactly() {
+        let granted = |rules: WindowRules, requests| {
+            (0..1_000).take_while(|&retries| rules.grants(requests, retries)).count()
+        };
+        let ratio = WindowRules::new(0.2, 0, SECOND);
+        assert_eq!([0, 4, 5, 9, 10].map(|requests| granted(ratio, requests)), [0, 0, 1, 1, 2]);
+        let reserve = WindowRules::new(0.0, 10, 10 * SECOND);
+        assert_eq!([0, 1_000].map(|requests| granted(reserve, requests)), [100, 100]);
+        let both = WindowRules::new(0.2, 10, SECOND / 2);
+        assert_eq!([0, 4, 5, 50].map(|requests| granted(both, requests)), [5, 5, 6, 15]);
+        assert_eq!(granted(WindowRules::NONE, u64::MAX), 0);
+    }
+
+    #[test]
+    fn window_settings_are_those_it_was_made_from() {
+        let settings = WindowRules::new(0.25, 3, 5 * SECOND).settings();
+        assert_eq!(settings, (0.25, 3, 5 * SECOND));
     }
 }
