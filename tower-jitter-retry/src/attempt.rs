@@ -16,11 +16,9 @@ use tower_fault_classify::__internals::Clock;
 use tower_fault_classify::classifiers::ResponseCoverage;
 use tower_fault_classify::{ClassifiedError, Classify, Fault, Verdict};
 
-use crate::backoff::Position;
+use crate::backoff::{Position, nanos};
 use crate::budget::{RetryBudget, Ticket};
-use crate::policy::{
-    CallProgress, ColdConfig, GiveUp, HotConfig, RetryEvent, RetryPolicy, is_rejection, nanos,
-};
+use crate::policy::{CallProgress, ColdConfig, GiveUp, HotConfig, RetryEvent, RetryPolicy, is_rejection};
 use crate::request::{Attempt, Coverage, Mark, OuterMark, ResendAfter};
 use crate::rng::Randomness;
 use crate::telemetry::{self, Retried};

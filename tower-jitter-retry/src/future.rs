@@ -12,12 +12,12 @@ use tokio::runtime::Handle;
 use tokio::time::Sleep;
 use tower_fault_classify::__internals::UploadGuard;
 use tower_fault_classify::classifiers::{Auto, ResponseCoverage};
-use tower_fault_classify::{Classify, Verdict, is_grpc_committed};
+use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
 
 use crate::attempt::{AttemptState, LastOutcome, RetryDelay, ScheduledRetry};
-use crate::policy::GiveUp;
-use crate::request::{ByTrait, OuterMark, RequestInfo, Resend, verdict_before_redirect};
+use crate::policy::{AttemptOutcome, GiveUp};
+use crate::request::{ByTrait, OuterMark, RequestInfo, Resend};
 
 type InnerResult<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
 
@@ -121,6 +121,14 @@ pub(crate) enum Replayable<S, Saved> {
 }
 
 impl<S, Saved> Replayable<S, Saved> {
+    /// The mark of the layers further out.
+    fn outer(&self) -> OuterMark {
+        match self {
+            Self::No(_) => OuterMark::default(),
+            Self::Yes { outer, .. } => *outer,
+        }
+    }
+
     /// Drops what is kept of the request: no attempt follows.
     #[inline]
     fn drop_saved(&mut self) {
@@ -210,19 +218,18 @@ where
     ) -> Result<(), InnerResult<S, Req>> {
         let mut this = self.project();
         let (replayable, resend) = (&*this.replayable, &*this.resend);
-        let responses = this.classify.response_coverage();
-        let response = result.is_ok().then_some(responses);
         let (follows, url) = (this.call.follows_redirects(), || saved_url::<_, Req, _>(replayable, resend));
-        let verdict = &verdict_before_redirect(verdict, follows, this.classify, &mut result, url);
-        let begun = is_committed(this.classify, &mut result, verdict);
+        let outcome = AttemptOutcome::new(this.classify, &mut result, verdict, follows, url);
         let blocked = || {
-            let committed = begun.then_some(GiveUp::Committed);
-            committed.or_else(|| block_reason::<_, Req, _>(replayable, resend, verdict, response))
+            let blocked = outcome.blocked(replayable.outer());
+            blocked.or_else(|| not_replayable::<_, Req, _>(replayable, resend))
         };
-        let retry = this.call.record_result(this.classify, kept, result, verdict, blocked);
+        let retry = this.call.record_result(this.classify, kept, result, &outcome.verdict, blocked);
         let ScheduledRetry { mut last, fault, delay } =
             retry.inspect_err(|_| this.replayable.drop_saved())?;
-        let Some(request) = next_request(this.replayable, this.resend, this.call, responses) else {
+        let Some(request) =
+            next_request(this.replayable, this.resend, this.call, this.classify.response_coverage())
+        else {
             let ended = this.call.cancel_retry(&fault);
             this.call.attach_retried(this.classify, &mut last.result, Some(ended));
             return Err(last.result);
@@ -319,20 +326,13 @@ impl Wait {
     }
 }
 
-/// What hinders another attempt after a response, or an error, with this verdict.
-fn block_reason<S, Req, Q: Resend<Req>>(
+/// Returns why the request cannot be sent again, if it cannot.
+fn not_replayable<S, Req, Q: Resend<Req>>(
     replayable: &Replayable<S, Q::Saved>,
     resend: &Q,
-    verdict: &Verdict,
-    response: Option<ResponseCoverage>,
 ) -> Option<GiveUp> {
     match replayable {
         Replayable::No(reason) => Some(*reason),
-        Replayable::Yes { outer, .. }
-            if verdict.fault().is_some_and(|fault| outer.includes(fault.retryable(), response)) =>
-        {
-            Some(GiveUp::Nested)
-        }
         Replayable::Yes { saved, .. } => {
             let usable = saved.as_ref().is_some_and(|saved| resend.can_replay(saved));
             (!usable).then_some(GiveUp::NotReplayable)
@@ -376,16 +376,6 @@ fn next_request<S, Req, Q: Resend<Req>>(
     let (request, more) = resend.replay(saved.take()?, attempt, last)?;
     *saved = more;
     Some(request)
-}
-
-/// Whether a part of the answer may have come to the caller already (gRFC A6): a fault that was read into the head of an answer that had
-/// begun changes nothing in that.
-fn is_committed<C, Res, Err>(classify: &C, result: &mut Result<Res, Err>, verdict: &Verdict) -> bool
-where
-    C: Classify<Res, Err>,
-{
-    let Ok(response) = result else { return false };
-    !verdict.is_success() && classify.outcome(response).is_some_and(|response| is_grpc_committed(response))
 }
 
 #[cold]

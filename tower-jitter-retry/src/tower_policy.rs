@@ -9,14 +9,12 @@ use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
 use tower::retry::Policy;
+use tower_fault_classify::Classify;
 use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst, TypedError};
-use tower_fault_classify::{Classify, is_grpc_committed};
 
 use crate::attempt::{AttemptState, RetryDelay};
-use crate::policy::{GiveUp, RetryPolicy};
-use crate::request::{
-    ByTrait, CloneRequests, Deadline, OuterMark, RequestInfo, Resend, verdict_before_redirect,
-};
+use crate::policy::{AttemptOutcome, RetryPolicy};
+use crate::request::{ByTrait, CloneRequests, Deadline, OuterMark, RequestInfo, Resend};
 
 impl RetryPolicy {
     /// The same policy for [`tower::retry::RetryLayer`]; clones and services share its budget.
@@ -110,22 +108,10 @@ where
         let Running { call, outer, begun } = call.as_mut()?;
         *begun = true;
         let verdict = classify.classify(result.as_ref());
-        let verdict =
-            verdict_before_redirect(verdict, call.follows_redirects(), classify, result, || request.url());
-        let committed = !verdict.is_success()
-            && match result {
-                Ok(response) => {
-                    classify.outcome(response).is_some_and(|response| is_grpc_committed(response))
-                }
-                Err(_) => false,
-            };
-        let response = result.is_ok().then(|| classify.response_coverage());
-        let nested = || verdict.fault().is_some_and(|fault| outer.includes(fault.retryable(), response));
-        let blocked = || {
-            let begun = committed.then_some(GiveUp::Committed);
-            begun.or_else(|| nested().then_some(GiveUp::Nested))
-        };
-        let (fault, delay) = match call.record_attempt(&verdict, blocked) {
+        let outcome =
+            AttemptOutcome::new(classify, result, verdict, call.follows_redirects(), || request.url());
+        let blocked = || outcome.blocked(*outer);
+        let (fault, delay) = match call.record_attempt(&outcome.verdict, blocked) {
             Ok(retry) => retry,
             Err(ended) => {
                 call.attach_retried(classify, result, ended);

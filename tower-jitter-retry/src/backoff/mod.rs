@@ -300,6 +300,6 @@ fn share_of(time: u64, share: f64) -> u64 {
 }
 
 /// A duration in whole nanoseconds, cut at the end of a `u64`: 584 years.
-fn nanos(duration: Duration) -> u64 {
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

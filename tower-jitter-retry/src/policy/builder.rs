@@ -7,9 +7,9 @@ use std::time::Duration;
 use http::HeaderName;
 use tower_fault_classify::__internals::{Clock, ConfigError};
 
-use super::decide::{Limits, nanos};
+use super::decide::Limits;
 use super::{ColdConfig, GrpcMethods, HotConfig, Observer, RetryEvent, RetryPolicy};
-use crate::backoff::{Backoff, Jitter};
+use crate::backoff::{Backoff, Jitter, nanos};
 use crate::budget::Budget;
 use crate::request::{NonIdempotent, RetrySafety};
 use crate::rng::Seeds;

@@ -1,13 +1,16 @@
 //! The decision, a plain function of what happened and what is allowed.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
-use tower_fault_classify::{Fault, Kind, Origin, Retryable};
+use tower_fault_classify::classifiers::ResponseCoverage;
+use tower_fault_classify::{
+    Classify, Fault, Kind, Origin, Retryable, Verdict, classify_error, is_grpc_committed,
+};
 
-use crate::backoff::{Backoff, Position};
-use crate::request::ResendAfter;
+use crate::backoff::{Backoff, Position, nanos};
+use crate::request::{OuterMark, ResendAfter, is_same_resource};
 
 /// The numbers that decide. They are copied into every call. Times are in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -90,6 +93,94 @@ impl fmt::Display for GiveUp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
+}
+
+/// The outcome of an attempt, as far as the decision depends on it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttemptOutcome {
+    pub(crate) verdict: Verdict,
+    /// The caller may have received a part of the response (gRFC A6).
+    committed: bool,
+    /// `None`: the outcome is an error.
+    response: Option<ResponseCoverage>,
+}
+
+impl AttemptOutcome {
+    /// `follows_redirects` is the policy's setting, `url` the request's URL.
+    pub(crate) fn new<'u, C, Res, Err>(
+        classify: &C,
+        result: &mut Result<Res, Err>,
+        verdict: Verdict,
+        follows_redirects: Option<bool>,
+        url: impl FnOnce() -> Option<Cow<'u, str>>,
+    ) -> Self
+    where
+        C: Classify<Res, Err>,
+    {
+        let verdict = before_redirect(verdict, follows_redirects, classify, result, url);
+        // A fault that was read into the head of a response that has begun changes nothing in that.
+        let committed = !verdict.is_success()
+            && match result {
+                Ok(response) => {
+                    classify.outcome(response).is_some_and(|response| is_grpc_committed(response))
+                }
+                Err(_) => false,
+            };
+        let response = result.is_ok().then(|| classify.response_coverage());
+        Self { verdict, committed, response }
+    }
+
+    /// Returns why another attempt cannot follow, even if the policy allows it: the response has
+    /// begun, or a layer further out retries the fault.
+    pub(crate) fn blocked(&self, outer: OuterMark) -> Option<GiveUp> {
+        if self.committed {
+            return Some(GiveUp::Committed);
+        }
+        let nested = |fault: &Fault| outer.includes(fault.retryable(), self.response);
+        self.verdict.fault().is_some_and(nested).then_some(GiveUp::Nested)
+    }
+}
+
+/// Returns what a verdict says about the request that the caller sent.
+///
+/// If a client below has followed a redirect, the fault describes the last hop. The hops before it
+/// may have been processed, so that `Unsent` and `Refused` say nothing about the caller's request.
+///
+/// | what ended the call | a redirect may have been followed if |
+/// |---|---|
+/// | a response with a URL (reqwest's, or one that tower-http's `FollowRedirect` has seen) | the URL is not the request's |
+/// | any other response | its fault says so |
+/// | an error | its fault says so, or its chain: it contains an error of reqwest |
+///
+/// [`RetryPolicyBuilder::follows_redirects`](crate::RetryPolicyBuilder::follows_redirects)
+/// overrides the table.
+fn before_redirect<'u, C, Res, Err>(
+    verdict: Verdict,
+    follows: Option<bool>,
+    classify: &C,
+    result: &mut Result<Res, Err>,
+    url: impl FnOnce() -> Option<Cow<'u, str>>,
+) -> Verdict
+where
+    C: Classify<Res, Err>,
+{
+    let Verdict::Fault(fault) = verdict else { return verdict };
+    if !matches!(fault.retryable(), Retryable::Unsent | Retryable::Refused) {
+        return verdict;
+    }
+    // A rule may have made the fault of an error without its chain.
+    let by_result = || match result {
+        Ok(response) => {
+            let answered = classify.outcome(response)?;
+            Some(!is_same_resource(&url()?, &answered.url()?))
+        }
+        Err(error) => Some(classify_error(classify.error(error)?).maybe_redirected()),
+    };
+    let redirected = match follows {
+        Some(follows) => follows,
+        None => fault.maybe_redirected() || by_result() == Some(true),
+    };
+    if redirected { fault.with_retryable(Retryable::IfIdempotent).into() } else { verdict }
 }
 
 impl Limits {
@@ -187,9 +278,4 @@ pub(crate) struct TimeLimit {
     latest: Option<u64>,
     /// The limit that determines it.
     pub(crate) limit: GiveUp,
-}
-
-/// A duration in whole nanoseconds, cut at the end of a `u64`: 584 years.
-pub(crate) fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

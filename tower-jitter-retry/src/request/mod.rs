@@ -12,7 +12,6 @@
 mod grpc;
 mod http;
 mod info;
-mod marker;
 mod redirect;
 #[cfg(feature = "reqwest")]
 mod reqwest;
@@ -22,11 +21,9 @@ use std::borrow::Cow;
 
 pub use self::http::{SavedHttp, remove_marker};
 pub use self::info::{Deadline, Mark, Notes, RequestInfo};
-pub use self::marker::Attempt;
-pub(crate) use self::marker::{Coverage, OuterMark};
-pub(crate) use self::redirect::verdict_before_redirect;
-pub(crate) use self::safety::ResendAfter;
-pub use self::safety::{NonIdempotent, RetrySafety};
+pub(crate) use self::redirect::is_same_resource;
+pub use self::safety::{Attempt, NonIdempotent, RetrySafety};
+pub(crate) use self::safety::{Coverage, OuterMark, ResendAfter};
 
 /// A request that knows how it is sent again.
 ///

@@ -1,54 +1,7 @@
-//! Redirects that a client follows below the retry layer.
-//!
-//! The fault then describes the last hop. The hops before it may have been processed, so that
-//! `Unsent` and `Refused` say nothing about the request that the caller sent.
-//!
-//! | what ended the call | a redirect may have been followed if |
-//! |---|---|
-//! | a response with a URL (reqwest's, or one that tower-http's `FollowRedirect` has seen) | the URL is not the request's |
-//! | any other response | its fault says so |
-//! | an error | its fault says so, or its chain: it contains an error of reqwest |
-//!
-//! [`RetryPolicyBuilder::follows_redirects`](crate::RetryPolicyBuilder::follows_redirects)
-//! overrides the table.
-
-use std::borrow::Cow;
-
-use tower_fault_classify::{Classify, Retryable, Verdict, classify_error};
-
-/// What a verdict says about the request that the caller sent. `follows` is the policy's setting,
-/// `url` the request's.
-pub(crate) fn verdict_before_redirect<'u, C, Res, Err>(
-    verdict: Verdict,
-    follows: Option<bool>,
-    classify: &C,
-    result: &mut Result<Res, Err>,
-    url: impl FnOnce() -> Option<Cow<'u, str>>,
-) -> Verdict
-where
-    C: Classify<Res, Err>,
-{
-    let Verdict::Fault(fault) = verdict else { return verdict };
-    if !matches!(fault.retryable(), Retryable::Unsent | Retryable::Refused) {
-        return verdict;
-    }
-    // A rule may have made the fault of an error without its chain.
-    let by_result = || match result {
-        Ok(response) => {
-            let answered = classify.outcome(response)?;
-            Some(!is_same_resource(&url()?, &answered.url()?))
-        }
-        Err(error) => Some(classify_error(classify.error(error)?).maybe_redirected()),
-    };
-    let redirected = match follows {
-        Some(follows) => follows,
-        None => fault.maybe_redirected() || by_result() == Some(true),
-    };
-    if redirected { fault.with_retryable(Retryable::IfIdempotent).into() } else { verdict }
-}
+//! Whether a client has followed a redirect, by the URLs of a request and of its response.
 
 /// Whether two URLs lead to the same resource.
-fn is_same_resource(one: &str, other: &str) -> bool {
+pub(crate) fn is_same_resource(one: &str, other: &str) -> bool {
     let [one, other] = [one, other].map(|url| url.split_once('#').map_or(url, |(url, _fragment)| url));
     one == other || is_same_when_normalized(one, other)
 }
