@@ -1,45 +1,49 @@
-//! What a service keeps between `poll_ready` and `call`.
+//! The state of a service between `poll_ready` and `call`.
+//!
+//! [`Readiness`] is the whole state machine: what the last `poll_ready` promised, the reservation of
+//! the circuit, the registration of the task, and the timer of an open circuit. The service decides
+//! on the transitions, in `poll_ready` and `call`.
 //!
 //! ```text
-//!           the circuit lets the call in              the inner service is ready
+//!           the circuit admits the call               the inner service is ready
 //!   Idle ───────────────────────────────► InnerPending ────────────────────────► Ready, Admitted
 //!     │                                        │                                       │
-//!     │ the circuit refuses the call           │ it refuses the call by now            │ the same
+//!     │ the circuit denies the call            │ the circuit denies it meanwhile       │ likewise
 //!     ▼                                        ▼                                       ▼
 //!   Open, Rejected (fail fast); CircuitPending (not ready when open)
 //! ```
 //!
 //! Two invariants hold between the calls of a service:
 //!
-//! - Only `InnerPending`, `Ready` and `Admitted` go with an inner service that was polled and not
-//!   called. A service that leaves them otherwise than by a call replaces its inner service, so
-//!   that a queued or granted reservation is dropped.
+//! - Only in `InnerPending`, `Ready` and `Admitted` was the inner service polled and not called. A
+//!   service that leaves these states without a call replaces its inner service, so that a queued
+//!   or granted reservation is dropped.
 //! - In `InnerPending` and `CircuitPending` the task is registered with the circuit, and the
-//!   circuit was asked after the registration. Every later change of the circuit therefore wakes
-//!   the task.
+//!   decision of the circuit was read after the registration. Every later change of the circuit
+//!   therefore wakes the task.
 
 use std::mem;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::circuit::{Core, Denied, Reservation, WakeOn, WakerKey};
+use crate::circuit::{Arrival, Core, Denied, Reservation, WakeOn, WakerKey};
 
-/// What the last `poll_ready` promised. The tag is a byte of its own, with the states of the usual
-/// calls first, so that they are told apart in one comparison.
+/// What the last `poll_ready` promised. The tag is a byte of its own, and the states of the usual
+/// calls come first, so that one comparison tells them from the others.
 #[repr(u8)]
 pub(crate) enum Readiness {
-    /// Nothing. The inner service was not polled since its last call.
+    /// No promise. The inner service was not polled since its last call.
     Idle,
-    /// The inner service was polled, and `call` asks the circuit.
+    /// The inner service was polled. The circuit decides in `call`.
     Ready,
-    /// The next call is rejected, even if the circuit changes before: the circuit is open for so
+    /// The next call is rejected, even if the circuit changes before. The circuit is open for this
     /// many nanoseconds.
     Open(u64),
-    /// The inner service was polled, and the circuit has let the call in.
+    /// The inner service was polled, and the circuit has admitted the call.
     Admitted(Reservation),
     /// The inner service is pending.
     InnerPending(InnerWait),
-    /// The circuit refuses the call, and the service is not ready meanwhile.
+    /// The circuit denies the call, and the service is not ready meanwhile.
     CircuitPending(CircuitWait),
     /// The next call is rejected, even if the circuit changes before.
     Rejected(Denied),
@@ -55,21 +59,33 @@ impl Readiness {
         matches!(self, Self::CircuitPending(_))
     }
 
-    /// Whether there is nothing to drop.
+    /// Whether the state has nothing to drop.
     #[inline]
     pub(crate) const fn holds_nothing(&self) -> bool {
         matches!(self, Self::Idle | Self::Ready | Self::Open(_))
     }
 
-    /// Replaces a state that holds nothing. An assignment would cost the usual call the code that
-    /// drops the others.
+    /// Replaces a state that holds nothing. An assignment would add the code that drops the other
+    /// states to every call.
     #[inline]
     pub(crate) fn overwrite(&mut self, next: Self) {
         debug_assert!(self.holds_nothing());
         mem::forget(mem::replace(self, next));
     }
 
-    /// Takes what the circuit has reserved.
+    /// Reserves the next call with the circuit. A reservation that is still valid is kept.
+    pub(crate) fn reserve(
+        &mut self,
+        core: &'static Core,
+        arrival: Arrival,
+    ) -> Result<Option<Reservation>, Denied> {
+        match self.take_reserved() {
+            Some(reserved) if reserved.renew() => Ok(Some(reserved)),
+            _ => Reservation::reserve(core, arrival),
+        }
+    }
+
+    /// Takes the reservation of the circuit.
     pub(crate) fn take_reserved(&mut self) -> Option<Reservation> {
         match self {
             Self::InnerPending(wait) => wait.reserved.take(),
@@ -81,16 +97,16 @@ impl Readiness {
         }
     }
 
-    /// The circuit does not refuse the call; the inner service is about to be polled.
-    pub(crate) fn admit(&mut self, reserved: Option<Reservation>) {
+    /// Keeps the admission of the circuit. The inner service is polled next.
+    pub(crate) fn set_admitted(&mut self, reserved: Option<Reservation>) {
         match (&mut *self, reserved) {
             (Self::InnerPending(wait), reserved) => wait.reserved = reserved,
-            (_, Some(reserved)) => self.become_state(Self::Admitted(reserved)),
-            (_, None) => self.become_state(Self::Ready),
+            (_, Some(reserved)) => self.transition_to(Self::Admitted(reserved)),
+            (_, None) => self.transition_to(Self::Ready),
         }
     }
 
-    /// The inner service is pending: registers the task with the circuit.
+    /// Registers the task with the circuit, because the inner service is pending.
     pub(crate) fn wait_for_inner(&mut self, core: &'static Core, waker: &Waker) {
         if let Self::InnerPending(wait) = self {
             wait.registration.renew(waker);
@@ -99,29 +115,29 @@ impl Readiness {
         let reserved = self.take_reserved();
         let since = core.clock().now();
         let registration = Registration::new(core, waker, WakeOn::Change);
-        self.become_state(Self::InnerPending(InnerWait { registration, since, reserved }));
+        self.transition_to(Self::InnerPending(InnerWait { registration, since, reserved }));
     }
 
-    /// The inner service has answered.
+    /// Ends the wait for the inner service, which is ready or has failed.
     pub(crate) fn end_inner_wait(&mut self) {
         if let Self::InnerPending(wait) = self {
             let reserved = wait.reserved.take();
-            self.become_state(Self::Ready);
-            self.admit(reserved);
+            self.transition_to(Self::Ready);
+            self.set_admitted(reserved);
         }
     }
 
-    /// The circuit refuses the call: registers the task with the circuit.
+    /// Registers the task with the circuit, because the circuit denies the call.
     pub(crate) fn wait_for_circuit(&mut self, core: &'static Core, waker: &Waker) {
         if let Self::CircuitPending(wait) = self {
             wait.registration.renew(waker);
             return;
         }
         let registration = Registration::new(core, waker, WakeOn::ProbeSlot);
-        self.become_state(Self::CircuitPending(CircuitWait { registration, timer: OpenTimer::default() }));
+        self.transition_to(Self::CircuitPending(CircuitWait { registration, timer: OpenTimer::default() }));
     }
 
-    /// Waits until it is time to ask the circuit again.
+    /// Polls the timer for the next decision of the circuit.
     pub(crate) fn poll_timer(&mut self, cx: &mut Context<'_>, left: Option<Duration>) -> Poll<()> {
         match self {
             Self::CircuitPending(wait) => wait.timer.poll(cx, left),
@@ -129,15 +145,15 @@ impl Readiness {
         }
     }
 
-    /// Replaces the state. A wait that ends here was not given up by the caller.
-    pub(crate) fn become_state(&mut self, next: Self) {
+    /// Replaces the state. A wait that ends here is not a cancelled call.
+    pub(crate) fn transition_to(&mut self, next: Self) {
         if let Self::InnerPending(wait) = mem::replace(self, next) {
             wait.end();
         }
     }
 }
 
-/// A wait for the inner service. Dropping it counts as a cancelled call: the caller gave up.
+/// A wait for the inner service. Dropping it records a cancelled call.
 pub(crate) struct InnerWait {
     registration: Registration,
     since: u64,
@@ -156,20 +172,20 @@ impl Drop for InnerWait {
             return;
         }
         match self.reserved.take() {
-            // A permit that is dropped is one of a cancelled call.
+            // Dropping a permit records a cancelled call.
             Some(reserved) => drop(reserved.begin()),
             None => self.registration.core.record_cancelled_wait(self.since),
         }
     }
 }
 
-/// A wait for the circuit. Dropping it counts nothing: the call was not let in.
+/// A wait for the circuit. Dropping it records nothing: the call was not admitted.
 pub(crate) struct CircuitWait {
     registration: Registration,
     timer: OpenTimer,
 }
 
-/// The task's place among those that the circuit wakes when it changes.
+/// The registration of a task that the circuit wakes when it changes.
 struct Registration {
     core: &'static Core,
     waker_key: Option<WakerKey>,
@@ -183,13 +199,13 @@ impl Registration {
         registration
     }
 
-    /// Registers the waker of this poll. Ask the circuit afterwards: an earlier change has woken
-    /// nobody.
+    /// Registers the waker of this poll. Read the decision of the circuit afterwards: an earlier
+    /// change does not wake the task.
     fn renew(&mut self, waker: &Waker) {
         self.core.register_waker(&mut self.waker_key, waker, self.what);
     }
 
-    /// Returns whether the task was registered.
+    /// Ends the registration. Returns whether the task was registered.
     fn leave(&mut self) -> bool {
         let waker_key = self.waker_key.take();
         if let Some(waker_key) = waker_key {
@@ -219,7 +235,7 @@ mod timed {
 
     use tokio::time::{Instant, Sleep, sleep_until};
 
-    /// Wakes the task when it is time to ask the circuit again.
+    /// Wakes the task when the circuit may decide differently.
     #[derive(Debug, Default)]
     pub(super) struct OpenTimer(Option<Pin<Box<Sleep>>>);
 
@@ -227,8 +243,8 @@ mod timed {
         /// Completes after `left`, at least a millisecond from now. `None` never completes: a
         /// change wakes the task.
         ///
-        /// A timer that runs already is only ever shortened, so that frequent polls do not put it
-        /// off. One that fires too early costs a question more.
+        /// A running timer is only shortened, so that frequent polls do not postpone it. A timer
+        /// that fires too early costs one more decision.
         pub(super) fn poll(&mut self, cx: &mut Context<'_>, left: Option<Duration>) -> Poll<()> {
             const SHORTEST: Duration = Duration::from_millis(1);
             // As tokio has it for times that its clock cannot reach.

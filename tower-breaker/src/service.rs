@@ -94,54 +94,49 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         self.inner
     }
 
-    /// Asks the circuit about the next call. What it has reserved already stays reserved.
-    fn ask(&mut self, arrival: Arrival) -> Result<Option<Reservation>, Denied> {
-        match self.readiness.take_reserved() {
-            Some(reserved) if reserved.renew() => Ok(Some(reserved)),
-            _ => Reservation::reserve(self.circuit.core(), arrival),
-        }
+    fn reserve(&mut self, arrival: Arrival) -> Result<Option<Reservation>, Denied> {
+        self.readiness.reserve(self.circuit.core(), arrival)
     }
 
-    /// Asks the circuit until it lets the call in, or refuses it for good. Pending: the service is
-    /// not ready meanwhile.
+    /// Polls the decision of the circuit on the next call. A service that is not ready when open is
+    /// pending while the circuit denies the call.
     fn poll_circuit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Reservation>, Denied>> {
         if !self.not_ready_when_open {
-            return Poll::Ready(self.ask(Arrival::AtCall));
+            return Poll::Ready(self.reserve(Arrival::AtCall));
         }
-        let waits_already = self.readiness.waits_for_circuit();
-        let mut answer = self.ask(if waits_already { Arrival::Again } else { Arrival::Now });
+        let is_waiting = self.readiness.waits_for_circuit();
+        let mut decision = self.reserve(if is_waiting { Arrival::Again } else { Arrival::Now });
         let mut is_registered = false;
         loop {
-            let Err(denied) = answer else { return Poll::Ready(answer) };
+            let Err(denied) = decision else { return Poll::Ready(decision) };
             if is_registered {
                 ready!(self.readiness.poll_timer(cx, self.circuit.retry_timer(denied)));
-                answer = self.ask(Arrival::Now);
+                decision = self.reserve(Arrival::Now);
             } else {
-                if !waits_already {
-                    self.give_back();
+                if !is_waiting {
+                    self.release_reservations();
                 }
                 self.readiness.wait_for_circuit(self.circuit.core(), cx.waker());
                 is_registered = true;
-                // A change between the first answer and the registration has woken nobody.
-                answer = self.ask(Arrival::Again);
+                // A change between the first decision and the registration did not wake the task.
+                decision = self.reserve(Arrival::Again);
             }
         }
     }
 
-    /// Decides on a call that begins otherwise than closed after closed.
+    /// Decides on a call unless the circuit was closed in `poll_ready` and is closed now.
     #[inline(never)]
-    fn admit(&mut self) -> Result<Permit, Denied> {
-        let permit = if let Readiness::Rejected(denied) = self.readiness {
-            Err(denied)
-        } else {
-            match self.readiness.take_reserved() {
+    fn acquire(&mut self) -> Result<Permit, Denied> {
+        let permit = match self.readiness {
+            Readiness::Rejected(denied) => Err(denied),
+            _ => match self.readiness.take_reserved() {
                 Some(reserved) if reserved.renew() => Ok(reserved.begin()),
                 _ => self.circuit.admit(),
-            }
+            },
         };
         match permit {
-            Ok(_) => self.readiness.become_state(Readiness::Idle),
-            Err(_) => self.give_back(),
+            Ok(_) => self.readiness.transition_to(Readiness::Idle),
+            Err(_) => self.release_reservations(),
         }
         permit
     }
@@ -158,9 +153,10 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         ResponseFuture::calling(inner, permit, self.classify.clone(), self.record.clone())
     }
 
-    /// Asks the circuit, and then the inner service unless `polled` has its answer already.
+    /// Polls the circuit and then the inner service, unless `polled` is the result of the inner
+    /// service.
     #[inline(never)]
-    fn poll_ready_slowly<Req>(
+    fn poll_ready_slow_path<Req>(
         &mut self,
         mut polled: Option<Poll<Result<(), S::Error>>>,
         cx: &mut Context<'_>,
@@ -175,11 +171,11 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
                 Some(ready) => ready,
                 None => match ready!(self.poll_circuit(cx)) {
                     Ok(reserved) => {
-                        self.readiness.admit(reserved);
+                        self.readiness.set_admitted(reserved);
                         self.inner.poll_ready(cx)
                     }
                     Err(denied) => {
-                        self.give_back();
+                        self.release_reservations();
                         self.readiness = Readiness::Rejected(denied);
                         return Poll::Ready(Ok(()));
                     }
@@ -199,15 +195,15 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
                 Poll::Pending => {}
             }
             self.readiness.wait_for_inner(self.circuit.core(), cx.waker());
-            // A change between the first answer and the registration has woken nobody.
-            if let Ok(reserved) = self.ask(Arrival::AtCall) {
-                self.readiness.admit(reserved);
+            // A change between the first decision and the registration did not wake the task.
+            if let Ok(reserved) = self.reserve(Arrival::AtCall) {
+                self.readiness.set_admitted(reserved);
                 return Poll::Pending;
             }
         }
     }
 
-    /// Counts an error of the inner service's readiness like one of a call.
+    /// Records an error of the inner service's readiness as the outcome of a call.
     fn record_readiness_error(&mut self, verdict: &Verdict) {
         let reserved = self.readiness.take_reserved().map(Reservation::begin);
         if let Some(permit) = reserved.or_else(|| self.circuit.permit_if_closed()) {
@@ -230,14 +226,14 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         ResponseFuture::rejected(self.reject.reject(request, rejection), self.record.clone())
     }
 
-    /// Drops what the inner service and the circuit have reserved for the call.
-    fn give_back(&mut self) {
+    /// Drops the reservations of the inner service and of the circuit for the next call.
+    fn release_reservations(&mut self) {
         if self.readiness.has_polled()
             && let Some(renew) = self.renew
         {
             self.inner = renew(&self.inner);
         }
-        self.readiness.become_state(Readiness::Idle);
+        self.readiness.transition_to(Readiness::Idle);
     }
 }
 
@@ -261,18 +257,18 @@ where
             if let Poll::Ready(Ok(())) = ready {
                 return ready.map_err(R::inner);
             }
-            return self.poll_ready_slowly(Some(ready), cx);
+            return self.poll_ready_slow_path(Some(ready), cx);
         }
         if !self.not_ready_when_open
             && let Some(left) = self.circuit.remaining_open()
         {
             if !matches!(self.readiness, Readiness::Idle | Readiness::Open(_)) {
-                self.give_back();
+                self.release_reservations();
             }
             self.readiness.overwrite(Readiness::Open(left));
             return Poll::Ready(Ok(()));
         }
-        self.poll_ready_slowly(None, cx)
+        self.poll_ready_slow_path(None, cx)
     }
 
     #[inline]
@@ -281,14 +277,14 @@ where
             self.readiness.overwrite(Readiness::Idle);
             return self.rejected(request, self.circuit.open_rejection(left));
         }
-        // The usual case, with nothing that passes through memory.
+        // The usual case. No value passes through memory.
         if self.readiness.holds_nothing()
             && let Some(permit) = self.circuit.admit_closed()
         {
             self.readiness.overwrite(Readiness::Idle);
             return self.begin(permit, request);
         }
-        match self.admit() {
+        match self.acquire() {
             Ok(permit) => self.begin(permit, request),
             Err(denied) => self.rejected(request, self.circuit.rejection(denied)),
         }
