@@ -18,7 +18,7 @@ use tower_fault_classify::body::{BodyEnd, EndReason};
 use tower_fault_classify::classifiers::{AsError, TypedError};
 use tower_fault_classify::{ClassifiedError, Classify, Fault, Health, Outcome, Verdict};
 
-use crate::circuit::{Circuit, Core};
+use crate::circuit::{Circuit, StaticCore};
 use crate::sealed::Sealed;
 use crate::telemetry::LastFailure;
 
@@ -86,14 +86,14 @@ impl<K> fmt::Debug for KeepLastFailure<K> {
 /// A classifier that keeps the last failure; see [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
 pub struct KeepFailures<C, K = TypedError> {
     classify: C,
-    core: &'static Core,
+    core: &'static StaticCore,
     owner: u64,
     label: Cow<'static, str>,
     kind: PhantomData<fn() -> K>,
 }
 
 impl<C, K> KeepFailures<C, K> {
-    pub(crate) fn new(classify: C, core: &'static Core, label: Cow<'static, str>) -> Self {
+    pub(crate) fn new(classify: C, core: &'static StaticCore, label: Cow<'static, str>) -> Self {
         Self { classify, core, owner: core.owner(), label, kind: PhantomData }
     }
 }
@@ -105,7 +105,7 @@ impl<C, K> KeepFailures<C, K> {
         {
             let (type_name, message) = tell(&fault);
             let label = self.label.clone();
-            self.core.keep(self.owner, LastFailure { fault, type_name, message, label });
+            self.core.keep_failure(self.owner, LastFailure { fault, type_name, message, label });
         }
     }
 }

@@ -26,7 +26,7 @@ use std::mem;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::circuit::{Arrival, Core, Denied, Reservation, WakeOn, WakerKey};
+use crate::circuit::{Arrival, Denied, Reservation, StaticCore, WakeOn, WakerKey};
 
 /// What the last `poll_ready` promised. The tag is a byte of its own, and the states of the usual
 /// calls come first, so that one comparison tells them from the others.
@@ -76,7 +76,7 @@ impl Readiness {
     /// Reserves the next call with the circuit. A reservation that is still valid is kept.
     pub(crate) fn reserve(
         &mut self,
-        core: &'static Core,
+        core: &'static StaticCore,
         arrival: Arrival,
     ) -> Result<Option<Reservation>, Denied> {
         match self.take_reserved() {
@@ -107,7 +107,7 @@ impl Readiness {
     }
 
     /// Registers the task with the circuit, because the inner service is pending.
-    pub(crate) fn wait_for_inner(&mut self, core: &'static Core, waker: &Waker) {
+    pub(crate) fn wait_for_inner(&mut self, core: &'static StaticCore, waker: &Waker) {
         if let Self::InnerPending(wait) = self {
             wait.registration.renew(waker);
             return;
@@ -128,7 +128,7 @@ impl Readiness {
     }
 
     /// Registers the task with the circuit, because the circuit denies the call.
-    pub(crate) fn wait_for_circuit(&mut self, core: &'static Core, waker: &Waker) {
+    pub(crate) fn wait_for_circuit(&mut self, core: &'static StaticCore, waker: &Waker) {
         if let Self::CircuitPending(wait) = self {
             wait.registration.renew(waker);
             return;
@@ -187,13 +187,13 @@ pub(crate) struct CircuitWait {
 
 /// The registration of a task that the circuit wakes when it changes.
 struct Registration {
-    core: &'static Core,
+    core: &'static StaticCore,
     waker_key: Option<WakerKey>,
     what: WakeOn,
 }
 
 impl Registration {
-    fn new(core: &'static Core, waker: &Waker, what: WakeOn) -> Self {
+    fn new(core: &'static StaticCore, waker: &Waker, what: WakeOn) -> Self {
         let mut registration = Self { core, waker_key: None, what };
         registration.renew(waker);
         registration

@@ -91,7 +91,7 @@ impl CircuitRegistry {
             // anything: not under the lock.
             let circuit = Circuit::new(config.clone());
             let observers = Arc::clone(&self.inner.observers);
-            circuit.on_transition(move |transition| observers.tell(transition));
+            circuit.on_transition(move |transition| observers.notify(transition));
             let mut entries = self.entries();
             planned = plan(&entries);
             if matches!(&planned, Plan::Make(still) if *still == config) {

@@ -17,9 +17,8 @@ use tower_fault_classify::__internals::settings::{
 };
 use tower_fault_classify::Fault;
 
-use crate::circuit::{CircuitConfig, WindowShape};
 use crate::config::{BreakerConfig, CancelledPolicy, DURATIONS, GROWTH, Mode, PROBES, SHARES, WINDOW_CALLS};
-use crate::machine::{Cancelled, OpenDuration, RecoveryLimits, SlowCallLimits, TripLimits};
+use crate::machine::{OpenDuration, RecoveryLimits, SlowCallLimits, TripLimits, WindowShape};
 
 /// Writes a duration as a number of seconds. The field's name ends in `_seconds`.
 pub(crate) fn seconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok, S::Error> {
@@ -299,20 +298,16 @@ impl<'de> Deserialize<'de> for BreakerConfig {
 impl Serialize for BreakerConfig {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         // In parts, so that a new setting does not compile until it is written.
-        let Self { circuit, clock: _ } = self;
-        let CircuitConfig { name, trip, recovery, shape, observing, disabled } = *circuit;
-        let TripLimits { consecutive_failures, failure_rate, slow, minimum_calls, cancelled } = trip;
-        let RecoveryLimits { open, probes, successes_to_close, probe_lease, slow_start } = recovery;
+        let Self { name, trip, recovery, window, mode, clock: _ } = self;
+        let TripLimits { consecutive_failures, failure_rate, slow, minimum_calls, cancelled } = *trip;
+        let RecoveryLimits { open, probes, successes_to_close, probe_lease, slow_start } = *recovery;
         let OpenDuration { initial, multiplier, max, jitter, until_reset } = open;
-        let slow =
-            slow.map(|SlowCallLimits { from, rate }| SlowCallRateTable { threshold: human(from), rate });
+        let slow = slow.map(|SlowCallLimits { threshold, rate }| SlowCallRateTable {
+            threshold: human(threshold),
+            rate,
+        });
         let open_backoff =
             (multiplier > 1.0 || max > initial).then(|| OpenBackoffTable { multiplier, max: human(max) });
-        let mode = match (disabled, observing) {
-            (true, _) => Mode::Disabled,
-            (false, true) => Mode::ObserveOnly,
-            (false, false) => Mode::Enforce,
-        };
         // One of the two windows is left out.
         let mut table = to.serialize_struct("BreakerConfig", FIELDS.len() - 1)?;
         table.serialize_field("name", name)?;
@@ -320,11 +315,11 @@ impl Serialize for BreakerConfig {
         table.serialize_field("failure_rate", &OrNone(failure_rate))?;
         table.serialize_field("slow_call_rate", &OrNone(slow))?;
         table.serialize_field("minimum_calls", &minimum_calls)?;
-        match shape {
+        match *window {
             WindowShape::Time(nanos) => table.serialize_field("time_window", &human(nanos))?,
             WindowShape::Count(calls) => table.serialize_field("count_window", &calls)?,
         }
-        table.serialize_field("cancelled", &WrittenAbandoned(cancelled))?;
+        table.serialize_field("cancelled", &WrittenPolicy(cancelled))?;
         table.serialize_field("open_for", &human(initial))?;
         table.serialize_field("open_backoff", &OrNone(open_backoff))?;
         table.serialize_field("open_jitter", &jitter)?;
@@ -333,7 +328,7 @@ impl Serialize for BreakerConfig {
         table.serialize_field("successes_to_close", &successes_to_close)?;
         table.serialize_field("probe_lease", &human(probe_lease))?;
         table.serialize_field("slow_start", &human(slow_start))?;
-        table.serialize_field("mode", &MODES.of(&mode))?;
+        table.serialize_field("mode", &MODES.of(mode))?;
         table.end()
     }
 }
@@ -342,21 +337,16 @@ const fn human(nanos: u64) -> HumanDuration {
     HumanDuration(Duration::from_nanos(nanos))
 }
 
-struct WrittenAbandoned(Cancelled);
+struct WrittenPolicy(CancelledPolicy);
 
-impl Serialize for WrittenAbandoned {
+impl Serialize for WrittenPolicy {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        let policy = match self.0 {
-            Cancelled::IfNoneCompletes => CancelledPolicy::IfNoneCompletes,
-            Cancelled::Ignored => CancelledPolicy::Ignore,
-            Cancelled::Failure => CancelledPolicy::Failure,
-            Cancelled::FailureFrom(nanos) => {
-                let mut table = to.serialize_struct("FailureAfter", 1)?;
-                table.serialize_field("failure_after", &human(nanos))?;
-                return table.end();
-            }
+        let CancelledPolicy::FailureAfter(after) = self.0 else {
+            return CANCELLED.of(&self.0).serialize(to);
         };
-        CANCELLED.of(&policy).serialize(to)
+        let mut table = to.serialize_struct("FailureAfter", 1)?;
+        table.serialize_field("failure_after", &HumanDuration(after))?;
+        table.end()
     }
 }
 

@@ -1,28 +1,31 @@
 //! The machine made concurrent: the state's storage, and the handles to it.
 
 mod core;
-mod limits;
+mod hot_config;
+mod locked;
 mod permit;
 mod state_word;
-mod store;
+mod static_store;
+mod status;
 mod wakers;
 mod window;
 
 #[cfg(feature = "keyed")]
-pub(crate) use self::core::Locked;
+pub(crate) use self::core::Store;
 #[cfg(all(test, loom_models, feature = "keyed"))]
 pub(crate) use self::core::models::{CONFIG, FAILURE, model};
-pub(crate) use self::core::{CallDuration, CircuitConfig, Core, Denied};
-pub(crate) use self::permit::Reservation;
+pub(crate) use self::core::{CallDuration, Core, Denied};
 #[cfg(feature = "keyed")]
-pub(crate) use self::permit::sealed;
+pub(crate) use self::hot_config::HotConfig;
+#[cfg(feature = "keyed")]
+pub(crate) use self::locked::Locked;
+pub(crate) use self::permit::Reservation;
 pub use self::permit::{CircuitRef, Permit, Static};
 #[cfg(feature = "keyed")]
 pub(crate) use self::state_word::StateWord;
-#[cfg(feature = "keyed")]
-pub(crate) use self::store::{HotConfig, Store};
+pub(crate) use self::static_store::StaticCore;
+pub use self::status::Status;
 pub(crate) use self::wakers::{WakeOn, WakerKey};
-pub(crate) use self::window::WindowShape;
 #[cfg(feature = "keyed")]
 pub(crate) use self::window::{LastCalls, NO_BUCKET, NewestBucket, PackedCells, Window, WindowSpan};
 
@@ -32,12 +35,11 @@ use std::time::Duration;
 
 use tower_fault_classify::__internals::{ConfigError, PoolHandle, StripedCounter};
 
-use self::core::Snapshot;
 use crate::config::BreakerConfig;
 use crate::error::{ControlError, Rejection};
 pub(crate) use crate::machine::{Arrival, CircuitState};
-use crate::machine::{Counts, Force, HealthReport};
-use crate::telemetry::{LastFailure, Transition};
+use crate::machine::{Force, HealthReport};
+use crate::telemetry::Transition;
 
 /// The handle to a circuit.
 ///
@@ -65,8 +67,9 @@ impl Circuit {
     /// A closed circuit with an empty window.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
-        let owner = PoolHandle::acquire(|| Core::new(config.clock(), StripedCounter::new(), &config.circuit));
-        owner.adopt(&config.circuit, config.clock.unwrap_or_default());
+        let owner =
+            PoolHandle::acquire(|| Core::with_stripes(config.clock(), StripedCounter::new(), &config));
+        owner.adopt(&config);
         Self { owner, name: config.name() }
     }
 
@@ -102,7 +105,7 @@ impl Circuit {
     /// another shape starts empty. A circuit that becomes disabled lets everything through; one that was starts closed.
     ///
     /// A configuration whose clock was not set keeps the circuit's clock: so does every
-    /// configuration from a file. A circuit on [`Clock::coarse`](crate::Clock::coarse) reads [`Clock::precise`](crate::Clock::precise) as long
+    /// configuration from a file. A circuit on [`Clock::coarse`] reads [`Clock::precise`] as long
     /// as one of its times is under 100 ms, and changes between the two as the configurations
     /// require.
     ///
@@ -112,19 +115,14 @@ impl Circuit {
     /// not the circuit's. Name and clock of a circuit never change.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn reconfigure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
-        let BreakerConfig { circuit, clock } = config;
-        if circuit.name != self.name {
-            return Err(ConfigError::new(
-                "name",
-                circuit.name,
-                format!("{:?}, the circuit's own", self.name),
-            ));
+        if config.name != self.name {
+            return Err(ConfigError::new("name", config.name, format!("{:?}, the circuit's own", self.name)));
         }
         let own = self.owner.configured_clock();
-        if let Some(clock) = clock.filter(|clock| *clock != own) {
+        if let Some(clock) = config.clock.filter(|clock| *clock != own) {
             return Err(ConfigError::new("clock", clock, format!("{own:?}, the circuit's own")));
         }
-        self.owner.reconfigure(&circuit);
+        self.owner.reconfigure(&config);
         Ok(())
     }
 
@@ -162,7 +160,7 @@ impl Circuit {
     }
 
     #[inline]
-    pub(crate) fn core(&self) -> &'static Core {
+    pub(crate) fn core(&self) -> &'static StaticCore {
         self.owner.as_static()
     }
 }
@@ -275,79 +273,6 @@ impl<R: CircuitRef> Clone for Circuit<R> {
 impl<R: CircuitRef> fmt::Debug for Circuit<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct(R::HANDLE).field("status", &self.status()).finish()
-    }
-}
-
-/// A snapshot of a circuit.
-///
-/// With the feature `serde`, durations are serialized as seconds, in fields whose names end in
-/// `_seconds`.
-#[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub struct Status {
-    /// The circuit's name.
-    pub circuit: &'static str,
-    /// The key of one that is one of many.
-    pub key: Option<Arc<str>>,
-    /// Where it stands.
-    pub state: CircuitState,
-    /// The share of calls, 0 to 1, that a circuit lets through which has just closed. `None`: it does not ramp up.
-    pub slow_start: Option<f64>,
-    /// How long the state has lasted.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "lasted_seconds", serialize_with = "crate::serde::seconds")
-    )]
-    pub lasted: Duration,
-    /// Failures since the last success; 0 unless closed. The number that led to the last trip is in
-    /// [`last_trip`](Self::last_trip).
-    pub consecutive_failures: u64,
-    /// What the window holds. It starts empty at every change of the state: what it held at the
-    /// last trip is in [`last_trip`](Self::last_trip).
-    pub window: Counts,
-    /// How long it stays open; zero: its time is over, and the next call is a probe. `None`: it is not open, or until somebody does something
-    /// about it.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "retry_after_seconds", serialize_with = "crate::serde::optional_seconds")
-    )]
-    pub retry_after: Option<Duration>,
-    /// How it came to stand there.
-    pub last_transition: Option<Transition>,
-    /// The last transition that opened the circuit: its reason, its fault, and the counts that led
-    /// to it.
-    pub last_trip: Option<Transition>,
-    /// The last failure, if the layer was told to keep it: see
-    /// [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
-    pub last_failure: Option<LastFailure>,
-}
-
-impl Status {
-    pub(crate) fn of(
-        circuit: &'static str,
-        key: Option<Arc<str>>,
-        snapshot: Snapshot,
-        slack: Duration,
-    ) -> Self {
-        let keyed =
-            |transition: Option<Transition>| transition.map(|last| Transition { key: key.clone(), ..last });
-        Self {
-            circuit,
-            state: snapshot.state,
-            slow_start: snapshot.slow_start,
-            lasted: Duration::from_nanos(snapshot.lasted),
-            consecutive_failures: snapshot.consecutive_failures,
-            window: snapshot.counts,
-            retry_after: snapshot.remaining.map(|left| match left {
-                0 => Duration::ZERO,
-                left => Duration::from_nanos(left) + slack,
-            }),
-            last_transition: keyed(snapshot.last_transition),
-            last_trip: keyed(snapshot.last_trip),
-            last_failure: snapshot.last_failure,
-            key,
-        }
     }
 }
 

@@ -9,17 +9,18 @@ use std::task::Waker;
 use tower_fault_classify::__internals::PoolHandle;
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
-use super::core::{Admission, CallDuration, Core, Denied};
-use super::store::{Single, Store};
+use super::core::{Admission, CallDuration, Core, Denied, Store};
+use super::static_store::{StaticCore, StaticStore};
 #[cfg(feature = "keyed")]
 use super::wakers::{WakeOn, WakerKey};
 use crate::machine::Arrival;
+use crate::sealed::Sealed;
 
 /// How a handle owns a circuit, and how a permit refers to it: [`Static`], or `Shared` for circuits
 /// by key.
 ///
 /// The trait is sealed: it is a bound in the types of this crate, and has no methods to call.
-pub trait CircuitRef: sealed::Sealed {
+pub trait CircuitRef: Sealed + Sized {
     /// Where the circuit is stored.
     #[doc(hidden)]
     type Store: Store;
@@ -44,29 +45,25 @@ pub trait CircuitRef: sealed::Sealed {
     fn take(&mut self) -> Self;
 }
 
-pub(crate) mod sealed {
-    pub trait Sealed: Sized {}
-}
-
 /// Refers to a circuit whose storage is never freed, only reused. No reference is counted.
 #[derive(Clone, Copy)]
-pub struct Static(&'static Core);
+pub struct Static(&'static StaticCore);
 
-impl sealed::Sealed for Static {}
+impl Sealed for Static {}
 
 impl CircuitRef for Static {
-    type Store = Single;
-    type Owner = PoolHandle<Core>;
+    type Store = StaticStore;
+    type Owner = PoolHandle<StaticCore>;
 
     const HANDLE: &'static str = "Circuit";
 
     #[inline]
-    fn of(owner: &PoolHandle<Core>) -> Self {
+    fn of(owner: &PoolHandle<StaticCore>) -> Self {
         Self(owner.as_static())
     }
 
     #[inline]
-    fn core(&self) -> &Core {
+    fn core(&self) -> &StaticCore {
         self.0
     }
 
@@ -99,13 +96,13 @@ pub struct Permit<R: CircuitRef = Static> {
 impl Permit {
     /// A permit of a closed circuit.
     #[inline]
-    pub(crate) fn acquire_closed(core: &'static Core) -> Option<Self> {
+    pub(crate) fn acquire_closed(core: &'static StaticCore) -> Option<Self> {
         core.admit_closed().map(|admission| Self { circuit: Static(core), admission })
     }
 
     /// A permit of a closed circuit, also in a slow start, for an outcome that is recorded without
     /// an admission.
-    pub(crate) fn if_closed(core: &'static Core) -> Option<Self> {
+    pub(crate) fn if_closed(core: &'static StaticCore) -> Option<Self> {
         core.admit_if_closed().map(|admission| Self { circuit: Static(core), admission })
     }
 }
@@ -237,13 +234,13 @@ impl<R: CircuitRef> fmt::Debug for Permit<R> {
 /// The admission of a call that has not begun. Dropping it cancels the admission.
 #[derive(Debug)]
 pub(crate) struct Reservation {
-    core: &'static Core,
+    core: &'static StaticCore,
     admission: Admission,
 }
 
 impl Reservation {
     /// See [`Core::reserve`].
-    pub(crate) fn reserve(core: &'static Core, arrival: Arrival) -> Result<Option<Self>, Denied> {
+    pub(crate) fn reserve(core: &'static StaticCore, arrival: Arrival) -> Result<Option<Self>, Denied> {
         Ok(core.reserve(arrival)?.map(|admission| Self { core, admission }))
     }
 

@@ -8,8 +8,7 @@ use tower_fault_classify::__internals::{Clock, ConfigError};
 
 use super::name::intern;
 use super::{BreakerConfig, CancelledPolicy, Mode};
-use crate::circuit::{CircuitConfig, WindowShape};
-use crate::machine::{Cancelled, OpenDuration, RecoveryLimits, SlowCallLimits, TripLimits};
+use crate::machine::{OpenDuration, RecoveryLimits, SlowCallLimits, TripLimits, WindowShape};
 
 /// What open times, leases and time windows may be.
 pub(crate) const DURATIONS: RangeInclusive<Duration> =
@@ -38,7 +37,7 @@ pub struct BreakerConfigBuilder {
     failure_rate: Option<f64>,
     slow_call_rate: Option<(Duration, f64)>,
     minimum_calls: Option<u32>,
-    window: Span,
+    window: WindowSetting,
     cancelled: CancelledPolicy,
     open_for: Duration,
     open_backoff: Option<(f64, Duration)>,
@@ -53,7 +52,7 @@ pub struct BreakerConfigBuilder {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Span {
+enum WindowSetting {
     Time(Duration),
     Calls(u32),
 }
@@ -62,8 +61,8 @@ impl BreakerConfigBuilder {
     /// The value of `minimum_calls` if it is not set.
     pub(super) fn default_minimum_calls(&self) -> u32 {
         match self.window {
-            Span::Time(_) => MINIMUM_CALLS,
-            Span::Calls(calls) => MINIMUM_CALLS.min(calls),
+            WindowSetting::Time(_) => MINIMUM_CALLS,
+            WindowSetting::Calls(calls) => MINIMUM_CALLS.min(calls),
         }
     }
 
@@ -74,7 +73,7 @@ impl BreakerConfigBuilder {
             failure_rate: Some(0.5),
             slow_call_rate: None,
             minimum_calls: None,
-            window: Span::Time(Duration::from_secs(60)),
+            window: WindowSetting::Time(Duration::from_secs(60)),
             cancelled: CancelledPolicy::IfNoneCompletes,
             open_for: Duration::from_secs(30),
             open_backoff: None,
@@ -138,14 +137,14 @@ impl BreakerConfigBuilder {
     /// The rates are taken over a span of time, 1 ms to 365 days, in sixteen aligned buckets: the span is as long as
     /// asked, and up to a fifteenth longer; a tenth, in eleven buckets, for circuits by a key. **Default**: 60 s.
     pub fn time_window(mut self, span: Duration) -> Self {
-        self.window = Span::Time(span);
+        self.window = WindowSetting::Time(span);
         self
     }
 
     /// The rates are taken over the last `calls` calls exactly, 1 to 1,000,000. It costs an uncontended lock a call, for
     /// the order of all calls is one. **Default**: off, see [`time_window`](Self::time_window).
     pub fn count_window(mut self, calls: u32) -> Self {
-        self.window = Span::Calls(calls);
+        self.window = WindowSetting::Calls(calls);
         self
     }
 
@@ -247,31 +246,29 @@ impl BreakerConfigBuilder {
         if let Some(rate) = self.failure_rate {
             ConfigError::check("failure_rate", rate, SHARES)?;
         }
-        let (shape, most_calls) = match self.window {
-            Span::Time(span) => (WindowShape::Time(time("time_window", span)?), u32::MAX),
-            Span::Calls(calls) => {
+        let (window, most_calls) = match self.window {
+            WindowSetting::Time(span) => (WindowShape::Time(time("time_window", span)?), u32::MAX),
+            WindowSetting::Calls(calls) => {
                 (WindowShape::Count(ConfigError::check("count_window", calls, WINDOW_CALLS)?), calls)
             }
         };
         let slow = match self.slow_call_rate {
             None => None,
             Some((from, rate)) => Some(SlowCallLimits {
-                from: time("slow_call_rate", from)?,
+                threshold: time("slow_call_rate", from)?,
                 rate: ConfigError::check("slow_call_rate", rate, SHARES)?,
             }),
         };
+        if let CancelledPolicy::FailureAfter(after) = self.cancelled {
+            time("cancelled", after)?;
+        }
         let minimum_calls = self.minimum_calls.unwrap_or(self.default_minimum_calls());
         let trip = TripLimits {
             consecutive_failures: self.consecutive_failures,
             failure_rate: self.failure_rate,
             slow,
             minimum_calls: ConfigError::check("minimum_calls", minimum_calls, 1..=most_calls)?,
-            cancelled: match self.cancelled {
-                CancelledPolicy::IfNoneCompletes => Cancelled::IfNoneCompletes,
-                CancelledPolicy::Ignore => Cancelled::Ignored,
-                CancelledPolicy::Failure => Cancelled::Failure,
-                CancelledPolicy::FailureAfter(after) => Cancelled::FailureFrom(time("cancelled", after)?),
-            },
+            cancelled: self.cancelled,
         };
         let first = time("open_for", self.open_for)?;
         let (factor, cap) = match self.open_backoff {
@@ -299,13 +296,52 @@ impl BreakerConfigBuilder {
             probe_lease: time("probe_lease", self.probe_lease.unwrap_or(self.open_for))?,
             slow_start: if self.slow_start.is_zero() { 0 } else { time("slow_start", self.slow_start)? },
         };
-        let observing = self.mode == Mode::ObserveOnly;
-        let disabled = self.mode == Mode::Disabled;
-        let name = intern(self.name);
         Ok(BreakerConfig {
-            circuit: CircuitConfig { name, trip, recovery, shape, observing, disabled },
+            name: intern(self.name),
+            trip,
+            recovery,
+            window,
+            mode: self.mode,
             clock: self.clock,
         })
+    }
+}
+
+impl BreakerConfig {
+    /// A builder with the defaults.
+    pub fn builder() -> BreakerConfigBuilder {
+        BreakerConfigBuilder::new()
+    }
+
+    /// For many calls a second: the rate alone decides, over the last 10 s and at least 100 calls; the circuit stays open for 5 s and lets the
+    /// traffic back in over 5 s.
+    ///
+    /// A run of k failures comes by chance every (p⁻ᵏ − 1) / (1 − p) calls on average, where p is the share of calls that fail (Feller, *An
+    /// Introduction to Probability Theory and Its Applications*, vol. 1, XIII.7). With a fifth of them failing, five in a row come every
+    /// 3,905 calls: at 1,000 calls a second every four seconds, though four fifths of the calls are answered.
+    pub fn high_traffic() -> BreakerConfigBuilder {
+        Self::builder()
+            .consecutive_failures(0)
+            .minimum_calls(100)
+            .time_window(Duration::from_secs(10))
+            .open_for(Duration::from_secs(5))
+            .slow_start(Duration::from_secs(5))
+    }
+
+    /// For a worker that makes one call at a time: five failures in a row open the circuit, and it stays open until somebody resets it.
+    ///
+    /// A rate says little of so few calls. A batch that stops keeps what it has done, and goes on when a person, or a health check that calls
+    /// [`Circuit::reset`](crate::Circuit::reset), says that the server is back.
+    pub fn single_flight() -> BreakerConfigBuilder {
+        Self::builder().failure_rate(None).open_until_reset().probes(1).successes_to_close(1)
+    }
+}
+
+impl Default for BreakerConfig {
+    fn default() -> Self {
+        let config = Self::builder().build();
+        // A test holds that the defaults are in their ranges.
+        config.unwrap_or_else(|error| unreachable!("the defaults are valid: {error}"))
     }
 }
 
@@ -332,9 +368,9 @@ mod tests {
             failure_rate: Some(0.5),
             slow: None,
             minimum_calls: 10,
-            cancelled: Cancelled::IfNoneCompletes,
+            cancelled: CancelledPolicy::IfNoneCompletes,
         };
-        assert_eq!((config.name(), config.circuit.trip), ("breaker", trip));
+        assert_eq!((config.name(), config.trip), ("breaker", trip));
         let thirty_seconds = 30_000_000_000;
         let recovery = RecoveryLimits {
             open: OpenDuration::constant(thirty_seconds),
@@ -343,9 +379,8 @@ mod tests {
             probe_lease: thirty_seconds,
             slow_start: 0,
         };
-        let CircuitConfig { observing, disabled, shape, .. } = config.circuit;
-        assert_eq!((config.circuit.recovery, shape), (recovery, WindowShape::Time(60_000_000_000)));
-        assert!(!observing && !disabled);
+        assert_eq!((config.recovery, config.window), (recovery, WindowShape::Time(60_000_000_000)));
+        assert_eq!(config.mode, Mode::Enforce);
         assert_eq!((config.clock, config.clock()), (None, Clock::coarse()));
     }
 
@@ -398,16 +433,16 @@ mod tests {
             assert!(BreakerConfig::builder().failure_rate(rate).build().is_ok());
         }
         let least = BreakerConfig::builder().count_window(1).probes(1).successes_to_close(u32::MAX);
-        assert_eq!(least.build().unwrap().circuit.trip.minimum_calls, 1);
+        assert_eq!(least.build().unwrap().trip.minimum_calls, 1);
         let off = BreakerConfig::builder().failure_rate(None).consecutive_failures(0);
         assert!(off.build().is_ok());
     }
 
     #[test]
     fn the_presets_are_valid() {
-        let busy = BreakerConfig::high_traffic().build().unwrap().circuit;
+        let busy = BreakerConfig::high_traffic().build().unwrap();
         assert_eq!((busy.trip.consecutive_failures, busy.trip.minimum_calls), (0, 100));
-        let single = BreakerConfig::single_flight().build().unwrap().circuit;
+        let single = BreakerConfig::single_flight().build().unwrap();
         assert!(single.recovery.open.until_reset && single.trip.failure_rate.is_none());
     }
 

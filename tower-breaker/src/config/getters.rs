@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::{BreakerConfig, BreakerConfigBuilder, CancelledPolicy, Mode};
-use crate::circuit::WindowShape;
-use crate::machine::Cancelled;
+use crate::machine::WindowShape;
 
 /// Each getter has the name of its [setter](BreakerConfigBuilder), which documents it.
 impl BreakerConfig {
@@ -39,7 +38,7 @@ impl BreakerConfig {
         if let Some((threshold, rate)) = self.slow_call_rate() {
             builder = builder.slow_call_rate(threshold, rate);
         }
-        builder = match self.circuit.shape {
+        builder = match self.window {
             WindowShape::Time(span) => builder.time_window(Duration::from_nanos(span)),
             WindowShape::Count(calls) => builder.count_window(calls),
         };
@@ -63,28 +62,28 @@ impl BreakerConfig {
 
     /// Returns the number of failures in a row that opens the circuit; 0: never.
     pub const fn consecutive_failures(&self) -> u32 {
-        self.circuit.trip.consecutive_failures
+        self.trip.consecutive_failures
     }
 
     /// Returns the share of failed calls that opens the circuit; `None`: never.
     pub const fn failure_rate(&self) -> Option<f64> {
-        self.circuit.trip.failure_rate
+        self.trip.failure_rate
     }
 
     /// Returns the time from which a call is slow, and the share of slow calls that opens the
     /// circuit; `None`: no call is slow.
     pub fn slow_call_rate(&self) -> Option<(Duration, f64)> {
-        self.circuit.trip.slow.map(|slow| (Duration::from_nanos(slow.from), slow.rate))
+        self.trip.slow.map(|slow| (Duration::from_nanos(slow.threshold), slow.rate))
     }
 
     /// Returns the number of calls in the window from which the rates count.
     pub const fn minimum_calls(&self) -> u32 {
-        self.circuit.trip.minimum_calls
+        self.trip.minimum_calls
     }
 
     /// Returns the span of the time window; `None`: the window is a count window.
     pub const fn time_window(&self) -> Option<Duration> {
-        match self.circuit.shape {
+        match self.window {
             WindowShape::Time(span) => Some(Duration::from_nanos(span)),
             WindowShape::Count(_) => None,
         }
@@ -92,7 +91,7 @@ impl BreakerConfig {
 
     /// Returns the size of the count window; `None`: the window is a time window.
     pub const fn count_window(&self) -> Option<u32> {
-        match self.circuit.shape {
+        match self.window {
             WindowShape::Time(_) => None,
             WindowShape::Count(calls) => Some(calls),
         }
@@ -100,63 +99,54 @@ impl BreakerConfig {
 
     /// Returns how cancelled calls are counted.
     pub const fn cancelled(&self) -> CancelledPolicy {
-        match self.circuit.trip.cancelled {
-            Cancelled::IfNoneCompletes => CancelledPolicy::IfNoneCompletes,
-            Cancelled::Ignored => CancelledPolicy::Ignore,
-            Cancelled::Failure => CancelledPolicy::Failure,
-            Cancelled::FailureFrom(nanos) => CancelledPolicy::FailureAfter(Duration::from_nanos(nanos)),
-        }
+        self.trip.cancelled
     }
 
     /// Returns how long the circuit stays open.
     pub const fn open_for(&self) -> Duration {
-        Duration::from_nanos(self.circuit.recovery.open.initial)
+        Duration::from_nanos(self.recovery.open.initial)
     }
 
     /// Returns the multiplier and the maximum of growing open times; `None`: they do not grow.
     pub fn open_backoff(&self) -> Option<(f64, Duration)> {
-        let open = &self.circuit.recovery.open;
+        let open = &self.recovery.open;
         let grows = open.multiplier > 1.0 || open.max > open.initial;
         grows.then(|| (open.multiplier, Duration::from_nanos(open.max)))
     }
 
     /// Returns the share of an open time by which jitter lengthens it at most.
     pub const fn open_jitter(&self) -> f64 {
-        self.circuit.recovery.open.jitter
+        self.recovery.open.jitter
     }
 
     /// Returns whether the circuit stays open until it is reset.
     pub const fn open_until_reset(&self) -> bool {
-        self.circuit.recovery.open.until_reset
+        self.recovery.open.until_reset
     }
 
     /// Returns how many probes may run at once.
     pub const fn probes(&self) -> u32 {
-        self.circuit.recovery.probes
+        self.recovery.probes
     }
 
     /// Returns how many probes have to succeed before the circuit closes.
     pub const fn successes_to_close(&self) -> u32 {
-        self.circuit.recovery.successes_to_close
+        self.recovery.successes_to_close
     }
 
     /// Returns how long a probe holds its slot.
     pub const fn probe_lease(&self) -> Duration {
-        Duration::from_nanos(self.circuit.recovery.probe_lease)
+        Duration::from_nanos(self.recovery.probe_lease)
     }
 
     /// Returns the duration of the slow start; zero: there is none.
     pub const fn slow_start(&self) -> Duration {
-        Duration::from_nanos(self.circuit.recovery.slow_start)
+        Duration::from_nanos(self.recovery.slow_start)
     }
 
     /// Returns the mode.
     pub const fn mode(&self) -> Mode {
-        match (self.circuit.disabled, self.circuit.observing) {
-            (true, _) => Mode::Disabled,
-            (false, true) => Mode::ObserveOnly,
-            (false, false) => Mode::Enforce,
-        }
+        self.mode
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use tower_fault_classify::__internals::ConfigError;
 
 use super::BreakerConfig;
-use crate::circuit::WindowShape;
+use crate::machine::WindowShape;
 
 /// How many circuits a layer may keep.
 const MAX_KEYS: RangeInclusive<usize> = 1..=100_000_000;
@@ -159,7 +159,7 @@ impl KeyedConfigBuilder {
     /// tells that a key is forgotten.
     pub fn build(self) -> Result<KeyedConfig, ConfigError> {
         let Self { each, max_keys, overflow } = self;
-        if let WindowShape::Count(calls) = each.circuit.shape {
+        if let WindowShape::Count(calls) = each.window {
             return Err(ConfigError::new(
                 "count_window",
                 calls,

@@ -1,4 +1,15 @@
-//! The configuration: a builder that lets no invalid one exist.
+//! The configuration, from what the user sets to the words that calls read.
+//!
+//! | step | type | what it is for |
+//! |---|---|---|
+//! | 1 | [`BreakerConfigBuilder`], [`KeyedConfigBuilder`] | holds what the user sets: durations, any value |
+//! | 2 | [`BreakerConfig`], [`KeyedConfig`] | checked by `build`: no invalid one exists. Times are nanoseconds. It is made of [`TripLimits`] (when a closed circuit opens), [`RecoveryLimits`] (how an open one closes) and [`WindowShape`], which the decisions in `machine/` take |
+//! | 3 | `circuit/hot_config.rs`: `HotConfig` | the part that calls read without a lock, as atomic words: mode and flags, clock, trip limits, and the window cut into buckets |
+//! | 3 | `circuit/locked.rs`: `Locked` | the part that only transitions and probes read, behind the circuit's lock: recovery limits, name |
+//!
+//! A new circuit, and [`Circuit::reconfigure`](crate::Circuit::reconfigure), take step 3. Three
+//! readings of the words exist, because each costs loads: the window alone (a success), the
+//! thresholds (a failure), all limits (the rest).
 
 mod builder;
 mod getters;
@@ -19,7 +30,9 @@ use std::time::Duration;
 use tower_fault_classify::__internals::Clock;
 
 use self::name::intern;
-use crate::circuit::CircuitConfig;
+use crate::machine::{RecoveryLimits, TripLimits, WindowShape};
+
+pub use crate::machine::CancelledPolicy;
 
 /// When a circuit opens and how it closes again.
 ///
@@ -94,66 +107,13 @@ use crate::circuit::CircuitConfig;
 /// `float_roundtrip`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakerConfig {
-    pub(crate) circuit: CircuitConfig,
-    /// As it was set.
+    pub(crate) name: &'static str,
+    pub(crate) trip: TripLimits,
+    pub(crate) recovery: RecoveryLimits,
+    pub(crate) window: WindowShape,
+    pub(crate) mode: Mode,
+    /// As it was set. `None`: the default clock, or the circuit's own.
     pub(crate) clock: Option<Clock>,
-}
-
-/// What a call counts for that its caller gave up: the future was dropped, or the service while it waited for the inner one's readiness.
-///
-/// A client that times out *outside* of the breaker gives its calls up. One that hangs up because its own caller did does, too. So one call that
-/// is given up says nothing of the server.
-///
-/// A call that is dropped while the tracked body of its request waits for its source (see
-/// [`upload`](tower_fault_classify::upload)) counts for nothing with every policy: the server could
-/// not answer yet. A probe returns its place.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum CancelledPolicy {
-    /// Ignored, unless the server hangs: the circuit opens if the window holds
-    /// [`minimum_calls`](BreakerConfigBuilder::minimum_calls) cancelled calls and no completed
-    /// call. The default.
-    ///
-    /// These calls are completed:
-    ///
-    /// - a call that succeeded or failed;
-    /// - a call that the server answered neutrally, such as with a 429, though it counts in no
-    ///   rate;
-    /// - a call whose [tracked body](crate::BreakerLayer::track_body) has delivered data, also if
-    ///   its reader then drops it.
-    ///
-    /// A rejection from a layer below is not: the server answered nothing.
-    ///
-    /// In a time window a completed call counts for the span of the window. In a count window it
-    /// counts until as many calls in a row as the window holds were cancelled. A half-open circuit
-    /// opens again when [`minimum_calls`](BreakerConfigBuilder::minimum_calls) probes were
-    /// cancelled since the last completed probe.
-    #[default]
-    IfNoneCompletes,
-    /// For nothing.
-    Ignore,
-    /// For a failure.
-    Failure,
-    /// For a failure if it had run so long, for nothing if not. 1 ms to 365 days.
-    FailureAfter(Duration),
-}
-
-impl CancelledPolicy {
-    /// The name in `snake_case`, as in configuration files.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::IfNoneCompletes => "if_none_completes",
-            Self::Ignore => "ignore",
-            Self::Failure => "failure",
-            Self::FailureAfter(_) => "failure_after",
-        }
-    }
-}
-
-impl fmt::Display for CancelledPolicy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
 }
 
 /// Whether a circuit acts on what it decides.
@@ -187,55 +147,43 @@ impl fmt::Display for Mode {
 }
 
 impl BreakerConfig {
-    /// A builder with the defaults.
-    pub fn builder() -> BreakerConfigBuilder {
-        BreakerConfigBuilder::new()
-    }
-
-    /// For many calls a second: the rate alone decides, over the last 10 s and at least 100 calls; the circuit stays open for 5 s and lets the
-    /// traffic back in over 5 s.
-    ///
-    /// A run of k failures comes by chance every (p⁻ᵏ − 1) / (1 − p) calls on average, where p is the share of calls that fail (Feller, *An
-    /// Introduction to Probability Theory and Its Applications*, vol. 1, XIII.7). With a fifth of them failing, five in a row come every
-    /// 3,905 calls: at 1,000 calls a second every four seconds, though four fifths of the calls are answered.
-    pub fn high_traffic() -> BreakerConfigBuilder {
-        Self::builder()
-            .consecutive_failures(0)
-            .minimum_calls(100)
-            .time_window(Duration::from_secs(10))
-            .open_for(Duration::from_secs(5))
-            .slow_start(Duration::from_secs(5))
-    }
-
-    /// For a worker that makes one call at a time: five failures in a row open the circuit, and it stays open until somebody resets it.
-    ///
-    /// A rate says little of so few calls. A batch that stops keeps what it has done, and goes on when a person, or a health check that calls
-    /// [`Circuit::reset`](crate::Circuit::reset), says that the server is back.
-    pub fn single_flight() -> BreakerConfigBuilder {
-        Self::builder().failure_rate(None).open_until_reset().probes(1).successes_to_close(1)
-    }
-
     /// The same limits for a circuit of another name.
-    pub fn named(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.circuit.name = intern(name.into());
-        self
+    pub fn named(self, name: impl Into<Cow<'static, str>>) -> Self {
+        Self { name: intern(name.into()), ..self }
+    }
+
+    /// Returns the circuit's name.
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether the circuit admits all calls and counts none.
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.mode == Mode::Disabled
     }
 
     /// Returns the clock that a new circuit reads.
     pub fn clock(&self) -> Clock {
-        self.circuit.fit(self.clock.unwrap_or_default())
+        self.clock_for(self.clock.unwrap_or_default())
     }
 
-    /// The circuit's name.
-    pub const fn name(&self) -> &'static str {
-        self.circuit.name
-    }
-}
-
-impl Default for BreakerConfig {
-    fn default() -> Self {
-        let config = Self::builder().build();
-        // A test holds that the defaults are in their ranges.
-        config.unwrap_or_else(|error| unreachable!("the defaults are valid: {error}"))
+    /// The clock that a circuit on `clock` reads: the precise one in place of the coarse one while
+    /// a time is short; see [`Clock::fit_for`].
+    pub(crate) fn clock_for(&self, clock: Clock) -> Clock {
+        let mut shortest = self.recovery.open.initial.min(self.recovery.probe_lease);
+        if let WindowShape::Time(nanos) = self.window {
+            shortest = shortest.min(nanos);
+        }
+        if let Some(slow) = self.trip.slow {
+            shortest = shortest.min(slow.threshold);
+        }
+        if self.recovery.slow_start > 0 {
+            shortest = shortest.min(self.recovery.slow_start);
+        }
+        let mut shortest = Duration::from_nanos(shortest);
+        if let CancelledPolicy::FailureAfter(after) = self.trip.cancelled {
+            shortest = shortest.min(after);
+        }
+        clock.fit_for(shortest)
     }
 }

@@ -7,8 +7,8 @@
 //!
 //! A cell has room for a million calls. The counts of a full cell move to the cells in [`LazyState`],
 //! which have room for 4,096 times as many. While counts move, a reader of both places could miss
-//! them or see them twice. So they move under a lock, with an odd turn. A reader loads the turn
-//! before and after, and takes the lock if the turn was odd or has changed.
+//! them or see them twice. So they move under a lock, with an odd sequence. A reader loads the sequence
+//! before and after, and takes the lock if the sequence was odd or has changed.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,23 +18,25 @@ use tower_fault_classify::__internals::sync::{self, AtomicU64, Mutex, Ordering, 
 use tower_fault_classify::__internals::{BucketRing, Clock};
 
 use crate::circuit::{
-    CircuitConfig, CircuitRef, Core, Denied, HotConfig, LastCalls, Locked, NO_BUCKET, NewestBucket,
-    PackedCells, StateWord, Store, Window, WindowShape, WindowSpan, sealed,
+    CircuitRef, Core, Denied, HotConfig, LastCalls, Locked, NO_BUCKET, NewestBucket, PackedCells, StateWord,
+    Store, Window, WindowSpan,
 };
+use crate::config::{BreakerConfig, Mode};
 use crate::error::Rejection;
 use crate::label::{KeptLabel, Label};
-use crate::machine::Counts;
-use crate::telemetry::{Instruments, Observers};
+use crate::machine::{Counts, WindowShape};
+use crate::sealed::Sealed;
+use crate::telemetry::{Instruments, Observers, register};
 
 /// Makes the label of a key.
 type MakeLabel<K> = fn(&K) -> String;
 
 /// A circuit that many hold: what stores it, and the calls that run through it.
-pub(crate) type SharedCore<K> = sync::Arc<Core<Keyed<K>>>;
+pub(crate) type SharedCore<K> = sync::Arc<Core<KeyedStore<K>>>;
 
 /// What is lost with a circuit that is evicted. The least goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Loss {
+pub(crate) enum EvictionCost {
     /// Nothing: it is closed with an empty window and no failure since its last success, or has
     /// been open or half-open for twice its open duration.
     Idle,
@@ -48,42 +50,45 @@ pub(crate) enum Loss {
 /// What is lost with a circuit if it is evicted now. `None`: it must be kept, or a call or a handle
 /// holds it, besides the given number of handles of the map. The caller keeps calls from finding it
 /// meanwhile, or asks again.
-pub(crate) fn loss<K>(core: &SharedCore<K>, holders: usize) -> Option<Loss> {
+pub(crate) fn eviction_cost<K>(core: &SharedCore<K>, holders: usize) -> Option<EvictionCost> {
     if sync::Arc::strong_count(core) != holders {
         return None;
     }
     // Each holder gave the circuit up with a release, and the count was read after: the outcome of
     // its call is seen below.
     fence(Ordering::Acquire);
-    core.loss()
+    core.eviction_cost()
 }
 
 /// What the circuits of a layer have in common.
 pub(crate) struct Common<K> {
     hot_config: HotConfig,
-    config: CircuitConfig,
+    config: BreakerConfig,
     observers: Arc<Observers>,
     label: MakeLabel<K>,
     /// Held while cells are cleared, and while counts of any circuit move.
     upkeep: Mutex<()>,
     /// Odd while counts move.
-    turn: AtomicU64,
+    sequence: AtomicU64,
     /// Whether the gauges count its circuits. The one of unguarded calls is not counted.
-    stands: bool,
+    is_counted: bool,
 }
 
 impl<K> Common<K> {
-    pub(crate) fn new(config: CircuitConfig, clock: Clock, label: MakeLabel<K>) -> Self {
-        let hot_config = HotConfig::new(clock, &config, PackedCells::PARTS, config.register_instruments());
-        let (observers, upkeep, turn) = Default::default();
-        Self { hot_config, config, observers, label, upkeep, turn, stands: true }
+    pub(crate) fn new(config: BreakerConfig, label: MakeLabel<K>) -> Self {
+        let instruments = register(config.name);
+        let hot_config = HotConfig::new(config.clock(), &config, PackedCells::PARTS, instruments);
+        let (observers, upkeep, sequence) = Default::default();
+        Self { hot_config, config, observers, label, upkeep, sequence, is_counted: true }
     }
 
-    /// What a circuit has in common with these that keys share which find no room. Without `guards` it is disabled, and stands nowhere.
+    /// What the overflow circuit has in common with these circuits. Without `guards` it is disabled,
+    /// and the gauges do not count it.
     pub(crate) fn for_overflow(&self, guards: bool) -> Self {
-        let config = CircuitConfig { disabled: self.config.disabled || !guards, ..self.config };
+        let mode = if guards { self.config.mode } else { Mode::Disabled };
+        let config = BreakerConfig { mode, ..self.config.clone() };
         let observers = Arc::clone(&self.observers);
-        Self { observers, stands: guards, ..Self::new(config, self.clock(), |_| "(overflow)".to_owned()) }
+        Self { observers, is_counted: guards, ..Self::new(config, |_| "(overflow)".to_owned()) }
     }
 
     pub(crate) fn instruments(&self) -> Option<&'static Instruments> {
@@ -91,36 +96,36 @@ impl<K> Common<K> {
     }
 
     fn span(&self) -> WindowSpan {
-        self.hot_config.limits.load_locked().span
+        self.hot_config.span_locked()
     }
 
     /// Moves counts from one place to another.
     fn move_counts(&self, run: impl FnOnce()) {
         let _lock = lock(&self.upkeep);
-        let turn = self.turn.load(Ordering::Relaxed);
-        self.turn.store(turn.wrapping_add(1), Ordering::Relaxed);
-        // A reader of a count that has moved sees the odd turn, or a later one.
+        let sequence = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
+        // A reader of a count that has moved sees the odd sequence, or a later one.
         fence(Ordering::Release);
         run();
-        // Release: a reader of this turn sees all counts in their new place.
-        self.turn.store(turn.wrapping_add(2), Ordering::Release);
+        // Release: a reader of this sequence sees all counts in their new place.
+        self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
     }
 
     /// Reads counts while none of them moves.
     fn read_counts<T>(&self, read: impl Fn() -> T) -> T {
-        // Acquire: with the counts of this turn, or of a later one.
-        let turn = self.turn.load(Ordering::Acquire);
+        // Acquire: with the counts of this sequence, or of a later one.
+        let sequence = self.sequence.load(Ordering::Acquire);
         let value = read();
-        // If a count was of a later turn, the turn is seen to have moved.
+        // If a count was of a later sequence, the sequence is seen to have moved.
         fence(Ordering::Acquire);
-        if turn.is_multiple_of(2) && self.turn.load(Ordering::Relaxed) == turn {
+        if sequence.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == sequence {
             return value;
         }
         let _lock = lock(&self.upkeep);
         read()
     }
 
-    pub(crate) const fn config(&self) -> &CircuitConfig {
+    pub(crate) const fn config(&self) -> &BreakerConfig {
         &self.config
     }
 
@@ -129,12 +134,12 @@ impl<K> Common<K> {
     }
 
     pub(crate) fn clock(&self) -> Clock {
-        self.hot_config.clock.load()
+        self.hot_config.clock()
     }
 
     /// How long it takes until another part of a window is over, in nanoseconds.
     pub(crate) const fn bucket(&self) -> u64 {
-        match self.config.shape {
+        match self.config.window {
             WindowShape::Time(nanos) => nanos / PackedCells::PARTS,
             WindowShape::Count(_) => 0,
         }
@@ -159,10 +164,10 @@ impl<K> Shared<K> {
     }
 }
 
-impl<K> sealed::Sealed for Shared<K> {}
+impl<K> Sealed for Shared<K> {}
 
 impl<K> CircuitRef for Shared<K> {
-    type Store = Keyed<K>;
+    type Store = KeyedStore<K>;
     type Owner = SharedCore<K>;
 
     const HANDLE: &'static str = "KeyedCircuit";
@@ -173,7 +178,7 @@ impl<K> CircuitRef for Shared<K> {
     }
 
     #[inline]
-    fn core(&self) -> &Core<Keyed<K>> {
+    fn core(&self) -> &Core<KeyedStore<K>> {
         self.0.as_ref().expect("a permit refers to its circuit until it is recorded")
     }
 
@@ -184,7 +189,7 @@ impl<K> CircuitRef for Shared<K> {
 }
 
 /// A circuit by its key.
-pub struct Keyed<K> {
+pub struct KeyedStore<K> {
     key: K,
     hash: u64,
     state_word: AtomicU64,
@@ -200,14 +205,14 @@ pub struct Keyed<K> {
 struct LazyState {
     deadline: AtomicU64,
     locked: Mutex<Locked>,
-    counts: More,
+    counts: WideCounts,
     /// The key's label, once it was needed.
     label: OnceLock<KeptLabel>,
 }
 
 /// The counts that are not in the circuit's own cells.
 #[derive(Default)]
-struct More {
+struct WideCounts {
     slow: BucketRing<CELLS>,
     cancelled: BucketRing<CELLS>,
     /// The counts of full cells.
@@ -218,17 +223,17 @@ struct More {
 /// As many as there are pairs.
 const CELLS: usize = PackedCells::PARTS as usize + 1;
 
-impl More {
+impl WideCounts {
     fn all(&self) -> [&BucketRing<CELLS>; 4] {
         [&self.slow, &self.cancelled, &self.failures, &self.calls]
     }
 }
 
-impl<K> Keyed<K> {
+impl<K> KeyedStore<K> {
     /// A new circuit of a key with a hash. It is counted in the gauges once it
     /// [begins](Self::begin).
     pub(crate) fn new(key: K, hash: u64, common: Arc<Common<K>>) -> Self {
-        let state_word = AtomicU64::new(StateWord::initial(common.config.disabled).word());
+        let state_word = AtomicU64::new(StateWord::initial(common.config.is_disabled()).word());
         let newest = NewestBucket::new(common.hot_config.bucket());
         let (calls, lazy) = Default::default();
         Self { key, hash, state_word, newest, answered: AtomicU64::new(NO_BUCKET), calls, lazy, common }
@@ -236,17 +241,17 @@ impl<K> Keyed<K> {
 
     /// Counts the circuit in the gauges, until it is dropped. It runs the recorder: never under a
     /// lock.
-    pub(crate) fn begin(&self) {
-        if let Some(instruments) = self.standing() {
-            instruments.begins(StateWord::initial(self.common.config.disabled).initial_state());
+    pub(crate) fn count(&self) {
+        if let Some(instruments) = self.counted_in() {
+            instruments.circuit_created(StateWord::initial(self.common.config.is_disabled()).initial_state());
         }
     }
 
-    fn standing(&self) -> Option<&'static Instruments> {
-        self.common.instruments().filter(|_| self.common.stands)
+    fn counted_in(&self) -> Option<&'static Instruments> {
+        self.common.instruments().filter(|_| self.common.is_counted)
     }
 
-    pub(crate) const fn by(&self) -> &K {
+    pub(crate) const fn key_ref(&self) -> &K {
         &self.key
     }
 
@@ -289,7 +294,7 @@ impl<K> Keyed<K> {
         });
     }
 
-    fn more(&self, tag: u64, cells: impl FnOnce(&More) -> &BucketRing<CELLS>) -> u64 {
+    fn more(&self, tag: u64, cells: impl FnOnce(&WideCounts) -> &BucketRing<CELLS>) -> u64 {
         self.lazy.get().map_or(0, |lazy| cells(&lazy.counts).sum(tag))
     }
 
@@ -309,18 +314,18 @@ impl<K> Keyed<K> {
             let Common { config, observers, hot_config, .. } = &*self.common;
             Box::new(LazyState {
                 deadline: AtomicU64::new(0),
-                locked: Mutex::new(Locked::new(config, hot_config.clock.load(), Arc::clone(observers))),
-                counts: More::default(),
+                locked: Mutex::new(Locked::new(config, hot_config.clock(), Arc::clone(observers))),
+                counts: WideCounts::default(),
                 label: OnceLock::new(),
             })
         })
     }
 }
 
-impl<K> Core<Keyed<K>> {
+impl<K> Core<KeyedStore<K>> {
     /// Whether the circuit is as a new one would be.
     pub(crate) fn is_idle(&self) -> bool {
-        self.loss() == Some(Loss::Idle)
+        self.eviction_cost() == Some(EvictionCost::Idle)
     }
 
     /// What is lost if the circuit is evicted. `None`: it must be kept, because one of these is
@@ -330,34 +335,34 @@ impl<K> Core<Keyed<K>> {
     /// - it is forced, or open until it is reset;
     /// - it is in its slow start;
     /// - a call failed, was slow or was cancelled in this tenth of the window or in the one before.
-    fn loss(&self) -> Option<Loss> {
-        let Keyed { state_word, newest, lazy, common, .. } = self.store();
-        let now = common.hot_config.clock.now();
+    fn eviction_cost(&self) -> Option<EvictionCost> {
+        let KeyedStore { state_word, newest, lazy, common, .. } = self.store();
+        let now = common.hot_config.now();
         // Acquire: with what was done before this epoch began.
         let word = StateWord::from_word(state_word.load(Ordering::Acquire));
         let lazy = lazy.get();
         if !word.is_closed() {
-            return lazy.filter(|lazy| lock(&lazy.locked).is_forgotten(now)).map(|_| Loss::Idle);
+            return lazy.filter(|lazy| lock(&lazy.locked).is_idle(now)).map(|_| EvictionCost::Idle);
         }
         if !word.admits_all() && lazy.is_some_and(|lazy| lock(&lazy.locked).is_in_slow_start(now)) {
             return None;
         }
         let bad = |counts: Counts| counts.failures + counts.slow + counts.cancelled;
         // `None`: the window is empty.
-        let bucket = newest.evaluate(common.span().buckets.tag(now, word.epoch()));
+        let bucket = newest.current(common.span().buckets.tag(now, word.epoch()));
         let sums_of = |span| bucket.map_or_else(Counts::default, |tag| self.store().sums_of(tag, span));
         let counts = sums_of(CELLS as u32);
         // The run of failures is not bound to the window: a key may be called less than once a
         // window.
         match bad(counts).max(word.consecutive_failures()) {
-            0 if counts.calls == 0 => Some(Loss::Idle),
-            0 => Some(Loss::Successes(counts.calls)),
-            number => (bad(sums_of(2)) == 0).then_some(Loss::Failures(number)),
+            0 if counts.calls == 0 => Some(EvictionCost::Idle),
+            0 => Some(EvictionCost::Successes(counts.calls)),
+            number => (bad(sums_of(2)) == 0).then_some(EvictionCost::Failures(number)),
         }
     }
 }
 
-impl<K> Store for Keyed<K> {
+impl<K> Store for KeyedStore<K> {
     type Window = Self;
 
     #[inline]
@@ -400,7 +405,7 @@ impl<K> Store for Keyed<K> {
     }
 }
 
-impl<K> Window for Keyed<K> {
+impl<K> Window for KeyedStore<K> {
     const PARTS: u64 = PackedCells::PARTS;
 
     #[inline]
@@ -429,7 +434,7 @@ impl<K> Window for Keyed<K> {
         self.more(tag, |more| &more.slow)
     }
 
-    fn abandonments(&self, tag: u64) -> u64 {
+    fn cancelled(&self, tag: u64) -> u64 {
         self.more(tag, |more| &more.cancelled)
     }
 
@@ -465,14 +470,14 @@ impl<K> Window for Keyed<K> {
     }
 }
 
-impl<K> Drop for Keyed<K> {
+impl<K> Drop for KeyedStore<K> {
     fn drop(&mut self) {
-        let Some(instruments) = self.standing() else { return };
+        let Some(instruments) = self.counted_in() else { return };
         let state = match self.lazy.get() {
             Some(lazy) => lock(&lazy.locked).state(),
-            None => StateWord::initial(self.common.config.disabled).initial_state(),
+            None => StateWord::initial(self.common.config.is_disabled()).initial_state(),
         };
-        instruments.ends(state);
+        instruments.circuit_dropped(state);
     }
 }
 
@@ -482,9 +487,9 @@ impl<K> fmt::Debug for Common<K> {
     }
 }
 
-impl<K> fmt::Debug for Keyed<K> {
+impl<K> fmt::Debug for KeyedStore<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keyed").field("gate", &self.state_word).finish_non_exhaustive()
+        f.debug_struct("KeyedStore").field("gate", &self.state_word).finish_non_exhaustive()
     }
 }
 

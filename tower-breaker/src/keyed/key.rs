@@ -5,7 +5,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::marker::PhantomData;
 
-use super::map::{Found, KeyedCircuits};
+use super::map::{KeyedCircuits, PickedCircuit};
 use crate::sealed::Sealed;
 
 /// Picks the circuit of a request. Its two kinds are [`ByValue`] and [`ByRef`].
@@ -14,7 +14,7 @@ use crate::sealed::Sealed;
 pub trait PickCircuit<Req, K>: Sealed {
     /// Looks the circuit up by the request's key.
     #[doc(hidden)]
-    fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> Found<K>;
+    fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K>;
 }
 
 /// Picks by a key that a closure makes; see [`KeyedBreakerLayer::new`](crate::keyed::KeyedBreakerLayer::new).
@@ -29,8 +29,8 @@ where
     K: Eq + Hash,
 {
     #[inline]
-    fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> Found<K> {
-        circuits.seek((self.0)(request))
+    fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K> {
+        circuits.find_or_insert((self.0)(request))
     }
 }
 
@@ -62,8 +62,8 @@ where
     K: Borrow<Q> + Eq + Hash,
 {
     #[inline]
-    fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> Found<K> {
-        circuits.seek_by((self.key)(request))
+    fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K> {
+        circuits.find_or_insert_ref((self.key)(request))
     }
 }
 

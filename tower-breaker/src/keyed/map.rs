@@ -3,7 +3,7 @@
 //! # Eviction
 //!
 //! Every call reads the table; only new keys write to it. A list holds the same circuits, and a
-//! hand goes round in it as that of a clock. A call by a new key that finds the map full looks at
+//! clock_hand goes round in it as that of a clock. A call by a new key that finds the map full looks at
 //! the next few circuits, and evicts the one with which the least is lost. So a call takes a
 //! bounded time. Once a whole round was in vain, calls by new keys do not evaluate for a hundredth of
 //! the window. [`KeyedCircuits::get_or_insert`] looks at a whole round.
@@ -30,20 +30,20 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use foldhash::fast::RandomState;
 
-use super::core::{Common, Keyed, Loss, Shared, SharedCore, loss};
+use super::core::{Common, EvictionCost, KeyedStore, Shared, SharedCore, eviction_cost};
 use super::table::Table;
 use crate::circuit::{Circuit, CircuitState, Core};
 use crate::config::{KeyedConfig, Overflow};
 use crate::telemetry::Transition;
 
-/// How many circuits the hand passes for one call by a new key.
-const STEPS: usize = 16;
+/// How many circuits the clock_hand passes for one call by a new key.
+const SCANNED_PER_CALL: usize = 16;
 
 /// How often a new key is compared with those that have its hash, while others are inserted.
 const ATTEMPTS: u32 = 16;
 
 /// The holders of a circuit that no call runs through: the table and the list.
-const HOLDERS: usize = 2;
+const MAP_HANDLES: usize = 2;
 
 /// The circuits of a [`KeyedBreakerLayer`](crate::keyed::KeyedBreakerLayer), by their keys.
 ///
@@ -60,7 +60,7 @@ struct Inner<K> {
     overflow: OverflowCircuit<K>,
     guards_overflow: bool,
     max_keys: usize,
-    hand: Mutex<Hand<K>>,
+    clock_hand: Mutex<ClockHand<K>>,
     /// Nobody looks for room before.
     full_until: AtomicU64,
     evicted: AtomicU64,
@@ -73,18 +73,18 @@ struct OverflowCircuit<K> {
     circuit: OnceLock<SharedCore<K>>,
 }
 
-/// The circuits that are kept, and where the hand is.
-struct Hand<K> {
+/// The circuits that are kept, and where the clock_hand is.
+struct ClockHand<K> {
     circuits: Vec<SharedCore<K>>,
-    at: usize,
-    /// How many circuits it has passed in vain.
-    passed: usize,
+    position: usize,
+    /// How many circuits it has scanned in vain.
+    scanned: usize,
     /// How many circuits have been inserted.
     insertions: u64,
 }
 
 /// The circuit that a call by a key goes through.
-pub struct Found<K>(pub(crate) SharedCore<K>);
+pub struct PickedCircuit<K>(pub(crate) SharedCore<K>);
 
 impl<K: fmt::Debug> KeyedCircuits<K> {
     pub(crate) fn new(config: KeyedConfig) -> Self
@@ -92,7 +92,7 @@ impl<K: fmt::Debug> KeyedCircuits<K> {
         K: Eq + Hash,
     {
         let KeyedConfig { each, max_keys, overflow } = config;
-        let common = Common::new(each.circuit, each.clock(), label);
+        let common = Common::new(each, label);
         let guards_overflow = overflow == Overflow::Shared;
         let overflow = common.for_overflow(guards_overflow);
         let inner = Inner {
@@ -102,7 +102,12 @@ impl<K: fmt::Debug> KeyedCircuits<K> {
             overflow: OverflowCircuit { common: Arc::new(overflow), circuit: OnceLock::new() },
             guards_overflow,
             max_keys,
-            hand: Mutex::new(Hand { circuits: Vec::new(), at: 0, passed: 0, insertions: 0 }),
+            clock_hand: Mutex::new(ClockHand {
+                circuits: Vec::new(),
+                position: 0,
+                scanned: 0,
+                insertions: 0,
+            }),
             full_until: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
             overflowed: AtomicU64::new(0),
@@ -156,41 +161,41 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
 
     /// The circuit that a call by a key goes through.
     #[inline]
-    pub(crate) fn seek(&self, key: K) -> Found<K> {
+    pub(crate) fn find_or_insert(&self, key: K) -> PickedCircuit<K> {
         let hash = self.hash(&key);
         match self.find_hashed(hash, &key) {
-            Some(core) => Found(core),
-            None => self.take_in(key, hash),
+            Some(core) => PickedCircuit(core),
+            None => self.insert_or_overflow(key, hash),
         }
     }
 
     /// The same for a key that is made an owned one only if it is new.
     #[inline]
-    pub(crate) fn seek_by<Q>(&self, key: &Q) -> Found<K>
+    pub(crate) fn find_or_insert_ref<Q>(&self, key: &Q) -> PickedCircuit<K>
     where
         K: Borrow<Q>,
         Q: Eq + Hash + ToOwned<Owned = K> + ?Sized,
     {
         let hash = self.hash(key);
         match self.find_hashed(hash, key) {
-            Some(core) => Found(core),
-            None => self.take_in(key.to_owned(), hash),
+            Some(core) => PickedCircuit(core),
+            None => self.insert_or_overflow(key.to_owned(), hash),
         }
     }
 
     #[cold]
-    fn take_in(&self, key: K, hash: u64) -> Found<K> {
+    fn insert_or_overflow(&self, key: K, hash: u64) -> PickedCircuit<K> {
         let Inner { overflow, overflowed, .. } = &*self.inner;
         // Relaxed: a thread that reads an older value looks for room once more than needed.
         let is_full = self.inner.common.clock().now() < self.inner.full_until.load(Ordering::Relaxed);
-        match if is_full { Err(key) } else { self.insert(key, hash, STEPS) } {
-            Ok(core) => Found(core),
+        match if is_full { Err(key) } else { self.insert(key, hash, SCANNED_PER_CALL) } {
+            Ok(core) => PickedCircuit(core),
             Err(key) => {
                 overflowed.fetch_add(1, Ordering::Relaxed);
                 if let Some(instruments) = overflow.common.instruments() {
                     instruments.overflowed();
                 }
-                Found(overflow.get(key))
+                PickedCircuit(overflow.get(key))
             }
         }
     }
@@ -201,19 +206,19 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         let Inner { table, common, max_keys, full_until, evicted, .. } = &*self.inner;
         let mut compared_at = None;
         let mut attempts = ATTEMPTS;
-        let mut hand = loop {
-            let hand = self.hand();
-            if compared_at == Some(hand.insertions) {
-                break hand;
+        let mut clock_hand = loop {
+            let clock_hand = self.clock_hand();
+            if compared_at == Some(clock_hand.insertions) {
+                break clock_hand;
             }
             let equals = table.with_hash(hash);
             if equals.is_empty() {
-                break hand;
+                break clock_hand;
             }
             // Another call by the same key was here first, or another key has the same hash.
-            compared_at = Some(hand.insertions);
-            drop(hand);
-            if let Some(core) = equals.into_iter().find(|core| *core.store().by() == key) {
+            compared_at = Some(clock_hand.insertions);
+            drop(clock_hand);
+            if let Some(core) = equals.into_iter().find(|core| *core.store().key_ref() == key) {
                 return Ok(core);
             }
             attempts -= 1;
@@ -221,26 +226,26 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
                 return Err(key);
             }
         };
-        let place = if hand.circuits.len() < *max_keys {
+        let place = if clock_hand.circuits.len() < *max_keys {
             None
         } else {
-            let Some(place) = hand.evict(steps, table) else {
-                if hand.passed >= hand.circuits.len() {
-                    hand.passed = 0;
+            let Some(place) = clock_hand.evict(steps, table) else {
+                if clock_hand.scanned >= clock_hand.circuits.len() {
+                    clock_hand.scanned = 0;
                     let until = common.clock().now().saturating_add(common.bucket() / 10);
                     full_until.store(until, Ordering::Relaxed);
                 }
                 // The lock is released before the key is dropped.
-                drop(hand);
+                drop(clock_hand);
                 return Err(key);
             };
             Some(place)
         };
-        let core = SharedCore::new(Core::of(Keyed::new(key, hash, Arc::clone(common))));
+        let core = SharedCore::new(Core::new(KeyedStore::new(key, hash, Arc::clone(common))));
         table.insert(SharedCore::clone(&core));
-        let former = hand.put(place, SharedCore::clone(&core));
-        drop(hand);
-        core.store().begin();
+        let former = clock_hand.put(place, SharedCore::clone(&core));
+        drop(clock_hand);
+        core.store().count();
         if former.is_some() {
             evicted.fetch_add(1, Ordering::Relaxed);
             if let Some(instruments) = common.instruments() {
@@ -252,46 +257,47 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
     }
 }
 
-impl<K> fmt::Debug for Found<K> {
+impl<K> fmt::Debug for PickedCircuit<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Found")
+        f.write_str("PickedCircuit")
     }
 }
 
-impl<K> Hand<K> {
+impl<K> ClockHand<K> {
     /// Looks at up to `steps` circuits, each once at most, and removes one from the table. Returns
     /// its place in the list.
     fn evict(&mut self, steps: usize, table: &Table<K>) -> Option<usize> {
         let mut left = steps.min(self.circuits.len());
         while left > 0 {
-            let now = left.min(STEPS);
-            if let Some((place, least)) = self.least_of(now)
-                && table.remove_if(&self.circuits[place], |core| loss(core, HOLDERS) == Some(least))
+            let now = left.min(SCANNED_PER_CALL);
+            if let Some((place, cost)) = self.cheapest_of(now)
+                && table
+                    .remove_if(&self.circuits[place], |core| eviction_cost(core, MAP_HANDLES) == Some(cost))
             {
-                self.at = (place + 1) % self.circuits.len();
-                self.passed = 0;
+                self.position = (place + 1) % self.circuits.len();
+                self.scanned = 0;
                 return Some(place);
             }
-            self.at = (self.at + now) % self.circuits.len();
-            self.passed += now;
+            self.position = (self.position + now) % self.circuits.len();
+            self.scanned += now;
             left -= now;
         }
         None
     }
 
-    /// The first of the next circuits with which the least is lost.
-    fn least_of(&self, number: usize) -> Option<(usize, Loss)> {
-        let mut least: Option<(usize, Loss)> = None;
-        for place in (self.at..self.at + number).map(|place| place % self.circuits.len()) {
-            let Some(lost) = loss(&self.circuits[place], HOLDERS) else { continue };
-            if least.is_none_or(|(_, least)| lost < least) {
-                least = Some((place, lost));
+    /// The first of the next circuits with the lowest cost.
+    fn cheapest_of(&self, number: usize) -> Option<(usize, EvictionCost)> {
+        let mut cheapest: Option<(usize, EvictionCost)> = None;
+        for place in (self.position..self.position + number).map(|place| place % self.circuits.len()) {
+            let Some(cost) = eviction_cost(&self.circuits[place], MAP_HANDLES) else { continue };
+            if cheapest.is_none_or(|(_, cheapest)| cost < cheapest) {
+                cheapest = Some((place, cost));
             }
-            if lost == Loss::Idle {
+            if cost == EvictionCost::Idle {
                 break;
             }
         }
-        least
+        cheapest
     }
 
     /// Puts a circuit into the list, in the place of an evicted one, which is returned.
@@ -310,11 +316,11 @@ impl<K> OverflowCircuit<K> {
         let mut made = false;
         let core = self.circuit.get_or_init(|| {
             made = true;
-            SharedCore::new(Core::of(Keyed::new(key, 0, Arc::clone(&self.common))))
+            SharedCore::new(Core::new(KeyedStore::new(key, 0, Arc::clone(&self.common))))
         });
         // Not while others wait for the circuit: a recorder may run anything.
         if made {
-            core.store().begin();
+            core.store().count();
         }
         SharedCore::clone(core)
     }
@@ -323,13 +329,13 @@ impl<K> OverflowCircuit<K> {
 impl<K> KeyedCircuits<K> {
     /// All circuits, in no order. Holding them keeps them from being forgotten.
     pub fn circuits(&self) -> Vec<KeyedCircuit<K>> {
-        let circuits = self.hand().circuits.clone();
+        let circuits = self.clock_hand().circuits.clone();
         circuits.into_iter().map(|core| self.handle(core)).collect()
     }
 
     /// How many circuits there are.
     pub fn len(&self) -> usize {
-        self.hand().circuits.len()
+        self.clock_hand().circuits.len()
     }
 
     /// Whether there is none.
@@ -390,8 +396,8 @@ impl<K> KeyedCircuits<K> {
         Circuit::of(core, self.name())
     }
 
-    fn hand(&self) -> std::sync::MutexGuard<'_, Hand<K>> {
-        self.inner.hand.lock().unwrap_or_else(PoisonError::into_inner)
+    fn clock_hand(&self) -> std::sync::MutexGuard<'_, ClockHand<K>> {
+        self.inner.clock_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -430,7 +436,7 @@ pub type KeyedCircuit<K> = Circuit<Shared<K>>;
 impl<K> Circuit<Shared<K>> {
     /// The key.
     pub fn key(&self) -> &K {
-        self.owner().store().by()
+        self.owner().store().key_ref()
     }
 
     /// Whether anything can be reset.

@@ -10,7 +10,7 @@ use tower_service::Service;
 use super::core::Shared;
 use super::future::KeyedResponseFuture;
 use super::key::PickCircuit;
-use super::map::{Found, KeyedCircuits};
+use super::map::{KeyedCircuits, PickedCircuit};
 use crate::body::{OnHead, RecordOutcome};
 use crate::circuit::Permit;
 use crate::error::Rejection;
@@ -62,7 +62,7 @@ impl<S, F, K, C, R, B> KeyedBreaker<S, F, K, C, R, B> {
     where
         F: PickCircuit<Req, K>,
     {
-        let Found(core) = self.key.pick(request, &self.circuits);
+        let PickedCircuit(core) = self.key.pick(request, &self.circuits);
         Permit::acquire(Shared::new(core)).map_err(|(circuit, denied)| circuit.reject(denied))
     }
 }

@@ -41,12 +41,12 @@ impl<K> Table<K> {
             let slots = read(&self.shard(hash).0);
             SharedCore::clone(&slots.find(hash, |slot| slot.hash == hash)?.core)
         };
-        if is(first.store().by()) { Some(first) } else { self.find_among_equals(hash, is) }
+        if is(first.store().key_ref()) { Some(first) } else { self.find_among_equal_hashes(hash, is) }
     }
 
     #[cold]
-    fn find_among_equals(&self, hash: u64, is: impl Fn(&K) -> bool) -> Option<SharedCore<K>> {
-        self.with_hash(hash).into_iter().find(|core| is(core.store().by()))
+    fn find_among_equal_hashes(&self, hash: u64, is: impl Fn(&K) -> bool) -> Option<SharedCore<K>> {
+        self.with_hash(hash).into_iter().find(|core| is(core.store().key_ref()))
     }
 
     /// All circuits with a hash. Keys that differ seldom have the same.
@@ -63,17 +63,17 @@ impl<K> Table<K> {
         slots.insert_unique(hash, Slot { hash, core }, |slot| slot.hash);
     }
 
-    /// Removes a circuit if it `may_go`: no call finds it while that is asked. The caller has
+    /// Removes a circuit if it `is_evictable`: no call finds it while that is asked. The caller has
     /// another handle to it, so that nothing is dropped here but a count.
     pub(super) fn remove_if(
         &self,
         core: &SharedCore<K>,
-        may_go: impl FnOnce(&SharedCore<K>) -> bool,
+        is_evictable: impl FnOnce(&SharedCore<K>) -> bool,
     ) -> bool {
         let hash = core.store().hash();
         let mut slots = write(&self.shard(hash).0);
         match slots.find_entry(hash, |slot| SharedCore::ptr_eq(&slot.core, core)) {
-            Ok(entry) if may_go(&entry.get().core) => {
+            Ok(entry) if is_evictable(&entry.get().core) => {
                 entry.remove();
                 true
             }
@@ -97,7 +97,7 @@ mod models {
     use super::*;
     use crate::circuit::{CircuitState, FAILURE, Permit, model};
     use crate::keyed::core::models::circuit;
-    use crate::keyed::core::{Loss, Shared, loss};
+    use crate::keyed::core::{EvictionCost, Shared, eviction_cost};
 
     /// The table and the list's own handle.
     struct Map {
@@ -121,9 +121,11 @@ mod models {
         }
 
         /// Evicts the circuit if it is worth no more than `worth`, as the hand does.
-        fn evict(&self, worth: Loss) -> bool {
-            loss(&self.listed, 2).is_some_and(|lost| lost <= worth)
-                && self.table.remove_if(&self.listed, |core| loss(core, 2).is_some_and(|lost| lost <= worth))
+        fn evict(&self, worth: EvictionCost) -> bool {
+            eviction_cost(&self.listed, 2).is_some_and(|lost| lost <= worth)
+                && self
+                    .table
+                    .remove_if(&self.listed, |core| eviction_cost(core, 2).is_some_and(|lost| lost <= worth))
         }
     }
 
@@ -134,12 +136,12 @@ mod models {
             let map = Map::of(core);
             let other = Arc::clone(&map);
             let caller = thread::spawn(move || other.call(FAILURE));
-            let evicted = map.evict(Loss::Failures(u64::MAX));
+            let evicted = map.evict(EvictionCost::Failures(u64::MAX));
             let failed = caller.join().unwrap();
             assert!(!(evicted && failed), "it was evicted with a call in it");
             if failed {
                 assert_eq!(map.listed.snapshot().state, CircuitState::Open);
-                assert!(!map.evict(Loss::Failures(u64::MAX)), "it has just opened");
+                assert!(!map.evict(EvictionCost::Failures(u64::MAX)), "it has just opened");
             }
         });
     }
@@ -151,10 +153,10 @@ mod models {
             let map = Map::of(core);
             let other = Arc::clone(&map);
             let caller = thread::spawn(move || other.call(Verdict::Success));
-            let evicted = map.evict(Loss::Idle);
+            let evicted = map.evict(EvictionCost::Idle);
             let succeeded = caller.join().unwrap();
             assert!(!(evicted && succeeded));
-            assert!(!succeeded || !map.evict(Loss::Idle), "its window is not empty");
+            assert!(!succeeded || !map.evict(EvictionCost::Idle), "its window is not empty");
         });
     }
 
@@ -165,10 +167,10 @@ mod models {
             let map = Map::of(core);
             let other = Arc::clone(&map);
             let caller = thread::spawn(move || other.call(FAILURE));
-            let evicted = map.evict(Loss::Successes(u64::MAX));
+            let evicted = map.evict(EvictionCost::Successes(u64::MAX));
             let failed = caller.join().unwrap();
             assert!(!(evicted && failed));
-            assert!(!failed || !map.evict(Loss::Failures(u64::MAX)), "it has just failed");
+            assert!(!failed || !map.evict(EvictionCost::Failures(u64::MAX)), "it has just failed");
         });
     }
 }

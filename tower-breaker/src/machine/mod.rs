@@ -30,7 +30,8 @@ mod trip;
 
 pub(crate) use count_window::CountWindow;
 pub(crate) use half_open::Ticket;
-pub(crate) use limits::{Cancelled, RecoveryLimits, SlowCallLimits, TripLimits};
+pub use limits::CancelledPolicy;
+pub(crate) use limits::{RecoveryLimits, SlowCallLimits, TripLimits, WindowShape};
 pub(crate) use open_duration::OpenDuration;
 pub(crate) use trip::{Sample, may_reach_slow_rate, min_failures_for_rate, none_completes, trip_reason};
 

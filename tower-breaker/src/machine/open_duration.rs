@@ -23,7 +23,7 @@ impl OpenDuration {
         Self { initial: nanos, multiplier: 1.0, max: nanos, jitter: 0.0, until_reset: false }
     }
 
-    /// The time of the period that follows `before` others in a streak, without jitter.
+    /// The time of the period that follows `before` others in a row, without jitter.
     fn base(&self, before: u32) -> u64 {
         // A double holds nanoseconds exactly for 104 days; beyond, an error of a part in 2⁵³ does not matter. The cast saturates.
         let grown = self.initial as f64 * self.multiplier.powi(before.min(1 << 20).cast_signed());
@@ -32,7 +32,7 @@ impl OpenDuration {
         grown.clamp(self.initial, self.max.max(self.initial))
     }
 
-    /// The time of a period that follows `before` others in a streak. `draw` is from 0 to 1; what the server asked for lengthens the time up to
+    /// The time of a period that follows `before` others in a row. `draw` is from 0 to 1; what the server asked for lengthens the time up to
     /// a max, and never shortens it.
     fn period(&self, before: u32, draw: f64, server_delay: Option<Duration>) -> u64 {
         let base = self.base(before);
@@ -43,7 +43,7 @@ impl OpenDuration {
     }
 }
 
-/// The open count that came in a streak.
+/// The open count that came in a row.
 ///
 /// The streak ends when the circuit has stayed closed as long as its last_period open period was.
 #[derive(Clone, Copy, Debug, Default)]

@@ -102,7 +102,7 @@ impl fmt::Display for HealthReport {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Reason {
-    /// So many calls failed in a streak.
+    /// So many calls failed in a row.
     ConsecutiveFailures,
     /// The share of failed calls in the window reached the limit.
     FailureRate,

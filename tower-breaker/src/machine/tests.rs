@@ -15,7 +15,7 @@ const TRIP: TripLimits = TripLimits {
     failure_rate: Some(0.5),
     slow: None,
     minimum_calls: 10,
-    cancelled: Cancelled::IfNoneCompletes,
+    cancelled: CancelledPolicy::IfNoneCompletes,
 };
 
 const LIMITS: RecoveryLimits = RecoveryLimits {
@@ -403,16 +403,16 @@ fn cancelled_probes_are_counted_across_neutral_probes() {
     assert_eq!((change.to, change.reason), (CircuitState::Open, Reason::NoneCompletes));
 }
 
-const SLOW: SlowCallLimits = SlowCallLimits { from: SECOND, rate: 0.8 };
+const SLOW: SlowCallLimits = SlowCallLimits { threshold: SECOND, rate: 0.8 };
 
 #[test]
 fn call_duration_is_needed_for_slow_calls_and_timed_cancellations() {
     let needs = |slow, cancelled| TripLimits { slow, cancelled, ..TRIP }.needs_duration();
-    for cancelled in [Cancelled::IfNoneCompletes, Cancelled::Ignored, Cancelled::Failure] {
+    for cancelled in [CancelledPolicy::IfNoneCompletes, CancelledPolicy::Ignore, CancelledPolicy::Failure] {
         assert!(!needs(None, cancelled), "{cancelled:?}");
         assert!(needs(Some(SLOW), cancelled), "{cancelled:?}");
     }
-    assert!(needs(None, Cancelled::FailureFrom(SECOND)));
+    assert!(needs(None, CancelledPolicy::FailureAfter(Duration::from_nanos(SECOND))));
 }
 
 #[test]

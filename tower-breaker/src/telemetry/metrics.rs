@@ -43,7 +43,7 @@ static ALL: boxcar::Vec<Instruments> = boxcar::Vec::new();
 
 /// The number of a name's instruments, which are registered once; 0 while there is no recorder. It runs
 /// the recorder: never under a lock.
-pub(crate) fn number(circuit: &'static str) -> u32 {
+pub(crate) fn register(circuit: &'static str) -> u32 {
     static NUMBERS: Mutex<BTreeMap<&'static str, u32>> = Mutex::new(BTreeMap::new());
     let numbers = || NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
     let known = numbers().get(circuit).copied();
@@ -53,7 +53,7 @@ pub(crate) fn number(circuit: &'static str) -> u32 {
     if !has_recorder() {
         return 0;
     }
-    let instruments = Instruments::register(circuit);
+    let instruments = Instruments::new(circuit);
     let mut numbers = numbers();
     if let Some(number) = numbers.get(circuit).copied() {
         // Another thread was first. The instruments are dropped after the lock.
@@ -103,7 +103,7 @@ fn is_placeholder(address: usize) -> bool {
 }
 
 impl Instruments {
-    fn register(circuit: &'static str) -> Self {
+    fn new(circuit: &'static str) -> Self {
         let calls = |outcome: &'static str| counter!("tower_breaker_calls_total", "circuit" => circuit, "outcome" => outcome);
         Self {
             success: calls("success"),
@@ -150,7 +150,7 @@ impl Instruments {
     }
 
     pub(crate) fn rejected(&self, state: CircuitState) {
-        self.rejections[place(state)].increment(1);
+        self.rejections[index_of(state)].increment(1);
     }
 
     #[cfg(feature = "keyed")]
@@ -164,18 +164,18 @@ impl Instruments {
     }
 
     /// A circuit begins.
-    pub(crate) fn begins(&self, state: CircuitState) {
-        self.circuits[place(state)].increment(1.0);
+    pub(crate) fn circuit_created(&self, state: CircuitState) {
+        self.circuits[index_of(state)].increment(1.0);
     }
 
     /// A circuit ends.
-    pub(crate) fn ends(&self, state: CircuitState) {
-        self.circuits[place(state)].decrement(1.0);
+    pub(crate) fn circuit_dropped(&self, state: CircuitState) {
+        self.circuits[index_of(state)].decrement(1.0);
     }
 
-    pub(crate) fn changed(&self, Transition { circuit, from, to, reason, .. }: &Transition) {
-        self.ends(*from);
-        self.begins(*to);
+    pub(crate) fn transition(&self, Transition { circuit, from, to, reason, .. }: &Transition) {
+        self.circuit_dropped(*from);
+        self.circuit_created(*to);
         counter!(
             "tower_breaker_transitions_total",
             "circuit" => *circuit,
@@ -187,7 +187,7 @@ impl Instruments {
     }
 }
 
-fn place(state: CircuitState) -> usize {
+fn index_of(state: CircuitState) -> usize {
     // They are all there.
     STATES.iter().position(|other| *other == state).unwrap_or_default()
 }

@@ -9,7 +9,7 @@ use crate::machine::CircuitState;
 #[derive(Debug)]
 pub(crate) enum Instruments {}
 
-pub(crate) const fn number(_: &'static str) -> u32 {
+pub(crate) const fn register(_: &'static str) -> u32 {
     0
 }
 
@@ -35,15 +35,15 @@ impl Instruments {
         match *self {}
     }
 
-    pub(crate) const fn begins(&self, _: CircuitState) {
+    pub(crate) const fn circuit_created(&self, _: CircuitState) {
         match *self {}
     }
 
-    pub(crate) const fn ends(&self, _: CircuitState) {
+    pub(crate) const fn circuit_dropped(&self, _: CircuitState) {
         match *self {}
     }
 
-    pub(crate) const fn changed(&self, _: &Transition) {
+    pub(crate) const fn transition(&self, _: &Transition) {
         match *self {}
     }
 

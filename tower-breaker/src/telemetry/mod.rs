@@ -9,18 +9,20 @@
 //! Events of `tracing` have the target `tower_breaker`: transitions at `WARN`, rejections at
 //! `DEBUG`. Observers, recorders and subscribers run outside of all locks.
 
+// Each backend behind a feature has an empty twin of the same interface.
 #[cfg_attr(not(feature = "metrics"), path = "metrics_noop.rs")]
 mod metrics;
 mod observers;
-#[cfg(feature = "stream")]
+#[cfg_attr(not(feature = "stream"), path = "stream_noop.rs")]
 mod stream;
-#[cfg(feature = "tracing")]
+#[cfg_attr(not(feature = "tracing"), path = "tracing_noop.rs")]
 mod tracing;
 
-pub(crate) use metrics::{Instruments, instruments, number};
+pub(crate) use metrics::{Instruments, instruments, register};
 pub(crate) use observers::Observers;
 #[cfg(feature = "stream")]
 pub use stream::{Missed, Transitions};
+pub(crate) use tracing::{log_rejection, log_transition};
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -79,25 +81,4 @@ pub struct LastFailure {
     pub message: String,
     /// The label that the layer was given.
     pub label: Cow<'static, str>,
-}
-
-/// Logs a change of a circuit. Without the feature `tracing` it does nothing.
-pub(crate) fn changed(transition: &Transition) {
-    #[cfg(feature = "tracing")]
-    tracing::changed(transition);
-    let _ = transition;
-}
-
-/// Logs a call that was not let through, or, of a circuit that only observes, would not have been. Without the feature `tracing` it does nothing.
-#[inline]
-pub(crate) fn rejected(
-    circuit: &'static str,
-    key: impl FnOnce() -> Option<Arc<str>>,
-    state: CircuitState,
-    enforced: bool,
-) {
-    #[cfg(feature = "tracing")]
-    tracing::rejected(circuit, key, state, enforced);
-    #[cfg(not(feature = "tracing"))]
-    let _ = (circuit, key, state, enforced);
 }

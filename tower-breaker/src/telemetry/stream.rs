@@ -4,11 +4,11 @@ use std::error::Error;
 use std::fmt;
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use futures_core::Stream;
-use tokio::sync::broadcast::{Receiver, Sender};
+use tokio::sync::broadcast::Sender;
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
@@ -43,12 +43,6 @@ pub struct Transitions {
     relay: Arc<Relay>,
 }
 
-impl Transitions {
-    pub(super) fn new(receiver: Receiver<Transition>) -> Self {
-        Self { stream: BroadcastStream::new(receiver), relay: Arc::default() }
-    }
-}
-
 /// Separates the channel from the reader's waker, which may run anything when it is cloned or
 /// dropped: the channel clones wakers under its lock.
 #[derive(Default)]
@@ -71,9 +65,22 @@ impl Wake for Relay {
     }
 }
 
-/// Where the stream of transitions begins.
-pub(super) fn source() -> Sender<Transition> {
-    Sender::new(KEPT)
+/// Sends transitions to streams.
+#[derive(Default)]
+pub(super) struct Broadcast(OnceLock<Sender<Transition>>);
+
+impl Broadcast {
+    pub(super) fn send(&self, transition: &Transition) {
+        if let Some(sender) = self.0.get() {
+            // It fails if there is no stream at present.
+            let _ = sender.send(transition.clone());
+        }
+    }
+
+    pub(super) fn subscribe(&self) -> Transitions {
+        let sender = self.0.get_or_init(|| Sender::new(KEPT));
+        Transitions { stream: BroadcastStream::new(sender.subscribe()), relay: Arc::default() }
+    }
 }
 
 impl Stream for Transitions {

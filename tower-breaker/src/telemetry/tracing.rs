@@ -8,7 +8,8 @@ use crate::machine::CircuitState;
 /// The target of all events.
 const TARGET: &str = "tower_breaker";
 
-pub(super) fn changed(transition: &Transition) {
+/// Logs a transition.
+pub(crate) fn log_transition(transition: &Transition) {
     let Transition { circuit, key, from, to, reason, fault, counts, epoch, .. } = transition;
     ::tracing::warn!(
         target: TARGET,
@@ -26,17 +27,19 @@ pub(super) fn changed(transition: &Transition) {
     );
 }
 
-pub(super) fn rejected(
-    circuit: &str,
+/// Logs a call that was rejected, or that an observing circuit would have rejected.
+#[inline]
+pub(crate) fn log_rejection(
+    circuit: impl FnOnce() -> &'static str,
     key: impl FnOnce() -> Option<Arc<str>>,
     state: CircuitState,
     enforced: bool,
 ) {
-    // A label is made for who reads it.
+    // The key is only formatted if it is logged.
     if !::tracing::enabled!(target: TARGET, ::tracing::Level::DEBUG) {
         return;
     }
-    let (key, state) = (key(), state.as_str());
+    let (circuit, key, state) = (circuit(), key(), state.as_str());
     if enforced {
         ::tracing::debug!(target: TARGET, circuit, key = key.as_deref(), state, "call rejected");
     } else {

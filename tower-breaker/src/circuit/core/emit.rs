@@ -1,32 +1,33 @@
-//! What others hear of a circuit's calls. Without the features `metrics` and `tracing` all of it is nothing.
+//! Metrics and logs of calls. Without the features `metrics` and `tracing` all of it is empty.
 
-use tower_fault_classify::__internals::sync::Ordering;
 use tower_fault_classify::Verdict;
 
-use super::{CircuitState, Core, Denied, FIRST_EPOCH, INSTRUMENTS, LAST_EPOCH, StateWord, Store};
+use super::{Core, Denied, Store};
+use crate::circuit::hot_config::Flags;
+use crate::circuit::state_word::{LAST_EPOCH, StateWord};
 use crate::error::Rejection;
-use crate::telemetry::{Instruments, instruments, rejected};
+use crate::machine::CircuitState;
+use crate::telemetry::{Instruments, log_rejection};
 
-impl<T: Store> Core<T> {
+impl<S: Store> Core<S> {
     /// The flags for the outcome of a call. `None`: the call's circuit has ended, and its core may
     /// be another circuit's by now.
-    pub(super) fn flags_of(&self, stamp: StateWord) -> Option<u64> {
-        // Acquire: the word that is read below is no older than the circuit that wrote these flags.
-        let flags = self.hot_config().flags.load(Ordering::Acquire);
-        let first_epoch = (flags >> FIRST_EPOCH) as u32;
-        let age = |epoch: u32| epoch.wrapping_sub(first_epoch) & LAST_EPOCH;
+    pub(super) fn flags_of(&self, stamp: StateWord) -> Option<Flags> {
+        // Before the state word.
+        let flags = self.hot_config().flags_acquire();
+        let age = |epoch: u32| epoch.wrapping_sub(flags.first_epoch()) & LAST_EPOCH;
         (age(stamp.epoch()) <= age(self.state_word().epoch())).then_some(flags)
     }
 
     /// The instruments for the outcome of a call.
     fn instruments_of(&self, stamp: StateWord) -> Option<&'static Instruments> {
-        instruments((self.flags_of(stamp)? >> INSTRUMENTS) as u32)
+        self.flags_of(stamp)?.instruments()
     }
 
     // What follows if there is a recorder is out of line, so that it is not in the way if there is
     // none.
     #[inline(never)]
-    fn count_outcome(&self, stamp: StateWord, verdict: &Verdict) {
+    pub(super) fn emit_outcome(&self, stamp: StateWord, verdict: &Verdict) {
         if let Some(instruments) = self.instruments_of(stamp) {
             instruments.outcome(verdict);
         }
@@ -40,15 +41,8 @@ impl<T: Store> Core<T> {
     }
 
     #[inline]
-    pub(super) fn emit_outcome(&self, stamp: StateWord, verdict: &Verdict) {
-        if self.hot_config().is_metered() {
-            self.count_outcome(stamp, verdict);
-        }
-    }
-
-    #[inline]
     pub(super) fn emit_cancelled(&self, stamp: StateWord) {
-        if self.hot_config().is_metered()
+        if self.hot_config().flags().is_metered()
             && let Some(instruments) = self.instruments_of(stamp)
         {
             instruments.cancelled();
@@ -58,7 +52,7 @@ impl<T: Store> Core<T> {
     #[inline]
     pub(super) fn emit_slow(&self, stamp: StateWord, slow: bool) {
         if slow
-            && self.hot_config().is_metered()
+            && self.hot_config().flags().is_metered()
             && let Some(instruments) = self.instruments_of(stamp)
         {
             instruments.slow();
@@ -72,21 +66,18 @@ impl<T: Store> Core<T> {
         Rejection::new(circuit, self.store().label(), denied.state, retry_after)
     }
 
-    /// A call was turned away.
+    /// Emits the rejection of a call.
     #[inline]
     pub(crate) fn emit_rejection(&self, circuit: &'static str, state: CircuitState) {
-        if self.hot_config().is_metered() {
+        if self.hot_config().flags().is_metered() {
             self.count_rejection(state);
         }
-        rejected(circuit, || self.key(), state, true);
+        log_rejection(|| circuit, || self.key(), state, true);
     }
 
-    /// A call would have been turned away, were the circuit not only observing.
+    /// Emits that the circuit would have rejected a call if it did not only observe.
     #[cold]
     pub(super) fn emit_observed_rejection(&self, denied: Denied) {
-        if cfg!(feature = "tracing") {
-            let circuit = self.locked().name;
-            rejected(circuit, || self.key(), denied.state, false);
-        }
+        log_rejection(|| self.locked().name, || self.key(), denied.state, false);
     }
 }

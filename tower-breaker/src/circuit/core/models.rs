@@ -7,25 +7,28 @@ use std::time::Duration;
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
-use tower_fault_classify::__internals::{ManualClock, StripedCounter};
+use tower_fault_classify::__internals::{ManualClock, PoolItem, StripedCounter};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
-use crate::circuit::window::WindowShape;
+use crate::circuit::StaticCore;
+use crate::circuit::wakers::WakeOn;
+use crate::config::{BreakerConfig, Mode};
 use crate::machine::{
-    Cancelled, Counts, Force, OpenDuration, Reason, RecoveryLimits, SlowCallLimits, TripLimits,
+    Arrival, CancelledPolicy, CircuitState, Counts, Force, OpenDuration, Reason, RecoveryLimits,
+    SlowCallLimits, TripLimits, WindowShape,
 };
 
 const SECOND: u64 = 1_000_000_000;
 
-pub(crate) const CONFIG: CircuitConfig = CircuitConfig {
+pub(crate) const CONFIG: BreakerConfig = BreakerConfig {
     name: "model",
     trip: TripLimits {
         consecutive_failures: 0,
         failure_rate: None,
         slow: None,
         minimum_calls: 2,
-        cancelled: Cancelled::IfNoneCompletes,
+        cancelled: CancelledPolicy::IfNoneCompletes,
     },
     recovery: RecoveryLimits {
         open: OpenDuration::constant(30 * SECOND),
@@ -34,9 +37,9 @@ pub(crate) const CONFIG: CircuitConfig = CircuitConfig {
         probe_lease: 30 * SECOND,
         slow_start: 0,
     },
-    shape: WindowShape::Time(60 * SECOND),
-    observing: false,
-    disabled: false,
+    window: WindowShape::Time(60 * SECOND),
+    mode: Mode::Enforce,
+    clock: None,
 };
 
 pub(crate) const FAILURE: Verdict =
@@ -51,22 +54,23 @@ pub(crate) fn model(run: impl Fn() + Send + Sync + 'static) {
     builder.check(run);
 }
 
-fn core(consecutive_failures: u32, failure_rate: Option<f64>) -> (Arc<Core>, ManualClock) {
-    core_with(&CircuitConfig {
+fn core(consecutive_failures: u32, failure_rate: Option<f64>) -> (Arc<StaticCore>, ManualClock) {
+    core_with(&BreakerConfig {
         trip: TripLimits { consecutive_failures, failure_rate, ..CONFIG.trip },
         ..CONFIG
     })
 }
 
-fn core_with(config: &CircuitConfig) -> (Arc<Core>, ManualClock) {
+fn core_with(config: &BreakerConfig) -> (Arc<StaticCore>, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    let core = Core::new(clock, StripedCounter::with_stripes(0), config);
-    core.adopt(config, clock);
+    let config = BreakerConfig { clock: Some(clock), ..config.clone() };
+    let core = StaticCore::with_stripes(clock, StripedCounter::with_stripes(0), &config);
+    core.adopt(&config);
     (Arc::new(core), hand)
 }
 
-fn tripped() -> (Arc<Core>, ManualClock) {
+fn tripped() -> (Arc<StaticCore>, ManualClock) {
     let (core, hand) = core(1, None);
     let admission = core.admit().unwrap();
     core.record(admission, &FAILURE);
@@ -157,7 +161,7 @@ fn loom_a_half_open_circuit_admits_one_probe_for_one_place() {
         let (core, hand) = tripped();
         hand.advance(Duration::from_secs(30));
         let admitted = Arc::new(AtomicUsize::new(0));
-        let arrive = |core: Arc<Core>, admitted: Arc<AtomicUsize>| {
+        let arrive = |core: Arc<StaticCore>, admitted: Arc<AtomicUsize>| {
             move || {
                 if core.admit().is_ok() {
                     admitted.fetch_add(1, Ordering::Relaxed);
@@ -237,9 +241,9 @@ fn loom_task_that_registers_and_asks_again_misses_no_reconfiguration() {
     model(|| {
         let (core, _hand) = tripped();
         let other = Arc::clone(&core);
-        let config = CircuitConfig {
+        let config = BreakerConfig {
             trip: TripLimits { consecutive_failures: 1, ..CONFIG.trip },
-            observing: true,
+            mode: Mode::ObserveOnly,
             ..CONFIG
         };
         let thread = thread::spawn(move || other.reconfigure(&config));
@@ -263,7 +267,7 @@ fn loom_a_retired_core_hears_nothing_of_its_last_owner() {
         core.retire();
         thread.join().unwrap();
         // The next owner's circuit is closed, whichever came first.
-        core.adopt(&CircuitConfig { name: "next", ..CONFIG }, core.clock());
+        core.adopt(&BreakerConfig { name: "next", clock: Some(core.clock()), ..CONFIG });
         let snapshot = core.snapshot();
         assert_eq!(
             (snapshot.state, snapshot.consecutive_failures, snapshot.counts),
@@ -280,11 +284,12 @@ fn loom_outcome_of_ended_circuit_never_reads_flags_of_next() {
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.flags_of(admission.stamp));
         core.retire();
-        core.adopt(&CircuitConfig { observing: true, ..CONFIG }, core.clock());
+        let observing = BreakerConfig { mode: Mode::ObserveOnly, clock: Some(core.clock()), ..CONFIG };
+        core.adopt(&observing);
         let flags = thread.join().unwrap();
-        assert!(flags.is_none_or(|flags| flags & OBSERVING == 0), "{flags:?}");
+        assert!(flags.is_none_or(|flags| !flags.is_observing()), "{flags:?}");
         let own = core.admit().unwrap();
-        assert!(core.flags_of(own.stamp).is_some_and(|flags| flags & OBSERVING != 0));
+        assert!(core.flags_of(own.stamp).is_some_and(|flags| flags.is_observing()));
     });
 }
 
@@ -310,7 +315,8 @@ fn loom_outcome_beside_adoption_on_another_clock_counts_nothing() {
             core.retire();
             let (clock, hand) = Clock::manual();
             hand.set(after);
-            core.adopt(&CircuitConfig { shape: WindowShape::Time(SECOND), ..CONFIG }, clock);
+            let window = WindowShape::Time(SECOND);
+            core.adopt(&BreakerConfig { window, clock: Some(clock), ..CONFIG });
             let own = core.admit().unwrap();
             core.record(own, &FAILURE);
             thread.join().unwrap();
@@ -326,7 +332,7 @@ fn loom_outcome_beside_adoption_on_another_clock_counts_nothing() {
 }
 
 /// What everybody must agree on once all threads are done: the word lets calls through if and only if the machine does.
-fn agrees(core: &Core) -> CircuitState {
+fn agrees(core: &StaticCore) -> CircuitState {
     let snapshot = core.snapshot();
     assert_eq!(
         core.is_closed(),
@@ -408,7 +414,7 @@ fn loom_a_smaller_limit_beside_a_failure_holds_from_the_next_outcome_at_the_late
         core.record(admissions[0], &FAILURE);
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.record(admissions[1], &FAILURE));
-        core.reconfigure(&CircuitConfig {
+        core.reconfigure(&BreakerConfig {
             trip: TripLimits { consecutive_failures: 2, ..CONFIG.trip },
             ..CONFIG
         });
@@ -426,7 +432,7 @@ fn loom_a_smaller_limit_beside_a_failure_holds_from_the_next_outcome_at_the_late
 }
 
 /// Neither configuration opens the circuit after these outcomes and one more failure.
-fn stays_closed_between(one: CircuitConfig, other: CircuitConfig, outcomes: &'static [Verdict]) {
+fn stays_closed_between(one: BreakerConfig, other: BreakerConfig, outcomes: &'static [Verdict]) {
     // A configuration is many words: with more preemptions this lasts minutes, and one between two reads is what it is about.
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(2);
@@ -445,12 +451,12 @@ fn stays_closed_between(one: CircuitConfig, other: CircuitConfig, outcomes: &'st
 fn loom_a_failure_is_judged_by_one_configuration_or_the_other() {
     let limits = |rate, minimum_calls, shape| {
         let trip = TripLimits { failure_rate: Some(rate), minimum_calls, ..CONFIG.trip };
-        CircuitConfig { trip, shape, ..CONFIG }
+        BreakerConfig { trip, window: shape, ..CONFIG }
     };
-    let (strict, early) = (limits(0.5, 4, CONFIG.shape), limits(1.0, 2, CONFIG.shape));
+    let (strict, early) = (limits(0.5, 4, CONFIG.window), limits(1.0, 2, CONFIG.window));
     stays_closed_between(early, strict, &[Verdict::Success]);
     // The other window starts empty: three of the four calls of the first one are not for its limits to judge.
-    let (time, count) = (limits(1.0, 3, CONFIG.shape), limits(0.5, 2, WindowShape::Count(9)));
+    let (time, count) = (limits(1.0, 3, CONFIG.window), limits(0.5, 2, WindowShape::Count(9)));
     stays_closed_between(time, count, &[Verdict::Success, FAILURE, FAILURE]);
 }
 
@@ -473,9 +479,9 @@ fn loom_two_abandoned_calls_open_if_none_completes_whoever_arrives_first() {
 
 #[test]
 fn loom_two_slow_successes_at_once_reach_the_slow_rate() {
-    let slow = Some(SlowCallLimits { from: SECOND, rate: 1.0 });
+    let slow = Some(SlowCallLimits { threshold: SECOND, rate: 1.0 });
     model(move || {
-        let (core, hand) = core_with(&CircuitConfig { trip: TripLimits { slow, ..CONFIG.trip }, ..CONFIG });
+        let (core, hand) = core_with(&BreakerConfig { trip: TripLimits { slow, ..CONFIG.trip }, ..CONFIG });
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         hand.advance(Duration::from_secs(2));
         let other = Arc::clone(&core);
@@ -496,7 +502,7 @@ fn loom_the_end_of_a_ramp_loses_no_outcome_that_comes_beside_it() {
         model(move || {
             let recovery = RecoveryLimits { slow_start: 10 * SECOND, ..CONFIG.recovery };
             let trip = TripLimits { consecutive_failures: 9, ..CONFIG.trip };
-            let (core, hand) = core_with(&CircuitConfig { trip, recovery, ..CONFIG });
+            let (core, hand) = core_with(&BreakerConfig { trip, recovery, ..CONFIG });
             core.trip_manually().unwrap();
             hand.advance(Duration::from_secs(30));
             core.record(core.admit().unwrap(), &Verdict::Success);
@@ -553,11 +559,11 @@ fn loom_a_reset_beside_a_trip_by_hand_leaves_what_came_last() {
 
 #[test]
 fn loom_slow_calls_are_never_more_than_calls() {
-    let slow = Some(SlowCallLimits { from: SECOND, rate: 1.0 });
+    let slow = Some(SlowCallLimits { threshold: SECOND, rate: 1.0 });
     for verdict in [Verdict::Success, FAILURE] {
         model(move || {
             let trip = TripLimits { slow, minimum_calls: 9, ..CONFIG.trip };
-            let (core, hand) = core_with(&CircuitConfig { trip, ..CONFIG });
+            let (core, hand) = core_with(&BreakerConfig { trip, ..CONFIG });
             let admission = core.admit().unwrap();
             hand.advance(Duration::from_secs(2));
             let other = Arc::clone(&core);

@@ -1,25 +1,29 @@
-//! What calls come to.
+//! Recording every outcome but the usual one: failures, slow, cancelled and answered calls, and
+//! probes.
+
+use std::time::Duration;
 
 use tower_fault_classify::__internals::UploadGuard;
-use tower_fault_classify::__internals::sync::Ordering;
 use tower_fault_classify::{Fault, Verdict};
 
 use super::transition::wake;
-use super::{Admission, Core, Locked, Store, TIMED, moment, start_word};
-use crate::circuit::limits::Limits;
+use super::{Admission, Core, Store, moment, start_word};
+use crate::circuit::hot_config::Limits;
+use crate::circuit::locked::Locked;
 use crate::circuit::state_word::StateWord;
 use crate::circuit::window::{Recorded, Window};
 use crate::machine::{
-    CANCELLED, CANCELLED_AFTER_ANSWER, Cancelled, Change, Machine, Moment, Outcome, Reason, RecoveryLimits,
-    Sample, Ticket, TripLimits, may_reach_slow_rate, min_failures_for_rate, none_completes, trip_reason,
+    CANCELLED, CANCELLED_AFTER_ANSWER, CancelledPolicy, Change, Machine, Moment, Outcome, Reason,
+    RecoveryLimits, Sample, Ticket, TripLimits, may_reach_slow_rate, min_failures_for_rate, none_completes,
+    trip_reason,
 };
 
-/// How long a call duration.
+/// How long a call took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum CallDuration {
-    /// It duration until it is settled.
+    /// Until it is recorded.
     UntilNow,
-    /// It duration so many nanoseconds; `None`: nobody knows.
+    /// This number of nanoseconds. `None`: it is not known.
     Measured(Option<u64>),
 }
 
@@ -32,40 +36,30 @@ impl CallDuration {
     }
 }
 
-impl<T: Store> Core<T> {
-    /// Hears what a call came to.
-    #[inline]
-    pub(crate) fn record(&self, admission: Admission, verdict: &Verdict) {
-        self.emit_outcome(admission.stamp, verdict);
-        // The usual case passes in registers.
-        if admission.word == 0 && verdict.is_success() {
-            self.record_success(admission.stamp);
-        } else {
-            self.record_slow_path(admission, verdict, CallDuration::UntilNow);
-        }
-    }
-
-    /// Hears what a call came to that was answered before, after so long.
+impl<S: Store> Core<S> {
+    /// Records the outcome of a call that was answered earlier, after `duration`.
     pub(crate) fn record_with_duration(
         &self,
         admission: Admission,
         verdict: &Verdict,
         duration: CallDuration,
     ) {
-        self.emit_outcome(admission.stamp, verdict);
+        if self.hot_config().flags().is_metered() {
+            self.emit_outcome(admission.stamp, verdict);
+        }
         self.record_slow_path(admission, verdict, duration);
     }
 
-    /// How long a call has taken until now, if that matters.
+    /// How long a call has taken until now, if a limit needs it.
     pub(crate) fn duration(&self, admission: Admission) -> CallDuration {
-        if !self.has(TIMED) {
+        if !self.hot_config().flags().is_timed() {
             return CallDuration::UntilNow;
         }
-        CallDuration::Measured(self.elapsed(admission, self.hot_config().clock.now()))
+        CallDuration::Measured(self.elapsed(admission, self.hot_config().now()))
     }
 
     #[inline(never)]
-    fn record_slow_path(&self, admission: Admission, verdict: &Verdict, duration: CallDuration) {
+    pub(super) fn record_slow_path(&self, admission: Admission, verdict: &Verdict, duration: CallDuration) {
         let outcome = Outcome::of(verdict);
         match admission.ticket() {
             Some(ticket) => self.record_probe(admission.stamp, ticket, outcome, duration),
@@ -82,13 +76,13 @@ impl<T: Store> Core<T> {
         }
     }
 
-    /// Takes back the admission of a call that has not begun: a probe's slot, or its credit in a
+    /// Cancels the admission of a call that has not begun: a probe's slot, or its credit in a
     /// slow start.
     #[inline(never)]
     pub(crate) fn cancel_admission(&self, admission: Admission) {
         let word = self.state_word();
         if admission.stamp.is_closed() && word.stamp() == admission.stamp && !word.admits_all() {
-            let now = self.hot_config().clock.now();
+            let now = self.hot_config().now();
             self.release_admission(admission, |machine| machine.refund_slow_start(now));
         }
         self.release_slot(admission);
@@ -129,38 +123,40 @@ impl<T: Store> Core<T> {
         if admission.is_uncounted() {
             return;
         }
-        // The caller left in the middle of its upload: the server could not answer yet.
+        // The caller cancelled during its upload: the server could not answer yet.
         if UploadGuard::is_stalled_or_failed() {
             return self.release_slot(admission);
         }
         let limits = self.limits();
-        let now = self.hot_config().clock.now();
+        let now = self.hot_config().now();
         match (limits.trip.cancelled, admission.ticket()) {
-            (Cancelled::Ignored, _) => self.release_slot(admission),
-            (Cancelled::Failure, _) => {
+            (CancelledPolicy::Ignore, _) => self.release_slot(admission),
+            (CancelledPolicy::Failure, _) => {
                 self.record_slow_path(admission, &CANCELLED.into(), CallDuration::UntilNow)
             }
-            (Cancelled::FailureFrom(from), _) => {
-                if self.elapsed(admission, now).is_some_and(|ran| ran >= from) {
+            (CancelledPolicy::FailureAfter(after), _) => {
+                if self.elapsed(admission, now).is_some_and(|ran| Duration::from_nanos(ran) >= after) {
                     self.record_slow_path(admission, &CANCELLED.into(), CallDuration::UntilNow);
                 } else {
                     self.release_slot(admission);
                 }
             }
-            (Cancelled::IfNoneCompletes, _) if record_answered => {
+            (CancelledPolicy::IfNoneCompletes, _) if record_answered => {
                 self.record_slow_path(admission, &CANCELLED_AFTER_ANSWER.into(), CallDuration::UntilNow);
             }
-            (Cancelled::IfNoneCompletes, Some(ticket)) => {
+            (CancelledPolicy::IfNoneCompletes, Some(ticket)) => {
                 let most = limits.trip.minimum_calls;
                 self.update_probe(admission.stamp, now, |machine, at, recovery| {
                     (machine.record_cancelled_probe(ticket, most, at, recovery), None)
                 });
             }
-            (Cancelled::IfNoneCompletes, None) => self.record_cancelled_call(admission.stamp, &limits, now),
+            (CancelledPolicy::IfNoneCompletes, None) => {
+                self.record_cancelled_call(admission.stamp, &limits, now)
+            }
         }
     }
 
-    /// Hears that a caller gave up who had waited since then for the service behind the circuit.
+    /// Records that a caller cancelled a call that waited since `since` for the inner service.
     pub(crate) fn record_cancelled_wait(&self, since: u64) {
         let word = self.state_word();
         if word.is_closed() {
@@ -168,7 +164,7 @@ impl<T: Store> Core<T> {
         }
     }
 
-    /// How long a call has run at least, if that is known.
+    /// How long a call has run at least, if it is known.
     fn elapsed(&self, admission: Admission, now: u64) -> Option<u64> {
         match admission.ticket() {
             Some(ticket) => {
@@ -179,18 +175,9 @@ impl<T: Store> Core<T> {
         }
     }
 
-    /// Hears of a success of a call that was no probe.
-    #[inline]
-    pub(crate) fn record_success(&self, stamp: StateWord) {
-        if self.state_word() == stamp || self.reset_failures(stamp) {
-            let span = self.hot_config().limits.span().unwrap_or_else(|| self.limits().span);
-            self.window().record_success(&span, || self.hot_config().clock.now(), stamp.epoch());
-        }
-    }
-
     fn record_timed_success(&self, admission: Admission, duration: CallDuration) {
         let stamp = admission.stamp;
-        let now = self.hot_config().clock.now();
+        let now = self.hot_config().now();
         let limits = self.limits();
         let slow = limits.trip.is_slow(duration.or(|| admission.duration(now)));
         self.emit_slow(stamp, slow);
@@ -198,29 +185,11 @@ impl<T: Store> Core<T> {
             self.record_success(stamp);
         } else if self.state_word().stamp() == stamp {
             let seen = self.window().record_slow_success(&limits.span, now, stamp.epoch()); // ①
-            // ② also ends the run.
+            // ② also resets the failures.
             if self.reset_failures(stamp) {
                 self.evaluate(stamp, &limits.trip, 0, Some(seen), None, now);
             }
         }
-    }
-
-    /// Empties the run of failures. False: the epoch is over.
-    #[cold]
-    #[inline(never)]
-    fn reset_failures(&self, stamp: StateWord) -> bool {
-        self.update_word(stamp, StateWord::without_failures).is_some()
-    }
-
-    /// Exchanges a closed word of this epoch for another, and returns what it was.
-    #[inline]
-    fn update_word(&self, stamp: StateWord, to: impl Fn(StateWord) -> StateWord) -> Option<StateWord> {
-        // Release publishes what was put into the window to whoever exchanges next, Acquire shows what those before have put in.
-        let before = self.store.state_word().fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
-            let word = StateWord::from_word(word);
-            (word.stamp() == stamp).then(|| to(word).word())
-        });
-        before.ok().map(StateWord::from_word)
     }
 
     fn record_failure(&self, admission: Admission, fault: &Fault, duration: CallDuration) {
@@ -231,20 +200,20 @@ impl<T: Store> Core<T> {
         if admission.word != 0 {
             return self.record_timed_failure(admission, fault, duration);
         }
-        let now = self.hot_config().clock.now();
-        let thresholds = self.hot_config().limits.trip_thresholds().unwrap_or_else(|| {
+        let now = self.hot_config().now();
+        let thresholds = self.hot_config().limits().trip_thresholds().unwrap_or_else(|| {
             let _locked = self.locked();
-            self.hot_config().limits.trip_thresholds().expect("the lock keeps writers out")
+            self.hot_config().limits().trip_thresholds().expect("the lock keeps writers out")
         });
         let seen = self.window().record_failure(&thresholds.span, now, stamp.epoch(), false); // ①
-        let Some(before) = self.update_word(stamp, StateWord::with_failure) else { return }; // ②
+        let Some(before) = self.update_state_word(stamp, StateWord::with_failure) else { return }; // ②
         let consecutive_failures = before.with_failure().consecutive_failures();
         // ③
         if consecutive_failures >= thresholds.consecutive_failures
             || self.window().failures_in(seen) >= thresholds.failures
         {
             let limits = self.limits();
-            // A window of another shape has been configured since: it starts empty, without this failure.
+            // If a window of another shape was configured since, it starts empty, without this failure.
             let seen = (limits.span == thresholds.span).then_some(seen);
             self.evaluate(stamp, &limits.trip, consecutive_failures, seen, Some(fault), now);
         }
@@ -253,12 +222,12 @@ impl<T: Store> Core<T> {
     #[inline(never)]
     fn record_timed_failure(&self, admission: Admission, fault: &Fault, duration: CallDuration) {
         let stamp = admission.stamp;
-        let now = self.hot_config().clock.now();
+        let now = self.hot_config().now();
         let limits = self.limits();
         let slow = limits.trip.is_slow(duration.or(|| admission.duration(now)));
         self.emit_slow(stamp, slow);
         let seen = self.window().record_failure(&limits.span, now, stamp.epoch(), slow); // ①
-        let Some(before) = self.update_word(stamp, StateWord::with_failure) else { return }; // ②
+        let Some(before) = self.update_state_word(stamp, StateWord::with_failure) else { return }; // ②
         self.evaluate(
             stamp,
             &limits.trip,
@@ -269,7 +238,8 @@ impl<T: Store> Core<T> {
         );
     }
 
-    /// ③: whether the circuit opens. `seen` is where the call was recorded, if that window is still the circuit's.
+    /// ③ Opens the circuit if a limit is reached. `seen` is where the call was recorded, if that
+    /// window is still the circuit's.
     #[inline(never)]
     fn evaluate(
         &self,
@@ -295,7 +265,7 @@ impl<T: Store> Core<T> {
         }
     }
 
-    /// The newest bucket, if it is another than the one whose window was summed.
+    /// The newest bucket, if it is not the one whose window was summed.
     ///
     /// When a bucket ends, calls of the next one replace the counts of the oldest. A sum that runs
     /// meanwhile may hold the oldest failures without the oldest calls, so it must be taken again.
@@ -309,7 +279,7 @@ impl<T: Store> Core<T> {
             return;
         }
         let mut seen = self.window().record_cancelled(&limits.span, now, stamp.epoch()); // ①
-        if self.update_word(stamp, |word| word).is_none() {
+        if self.update_state_word(stamp, |word| word).is_none() {
             return; // ②
         }
         loop {
@@ -335,7 +305,7 @@ impl<T: Store> Core<T> {
     /// Records a completed call that counts in no rate.
     fn record_answered(&self, stamp: StateWord) {
         if self.state_word().stamp() == stamp {
-            self.window().record_answered(&self.limits().span, self.hot_config().clock.now(), stamp.epoch());
+            self.window().record_answered(&self.limits().span, self.hot_config().now(), stamp.epoch());
         }
     }
 
@@ -355,7 +325,7 @@ impl<T: Store> Core<T> {
 
     #[inline(never)]
     fn record_probe(&self, stamp: StateWord, ticket: Ticket, outcome: Outcome<'_>, duration: CallDuration) {
-        let now = self.hot_config().clock.now();
+        let now = self.hot_config().now();
         let limits = self.limits().trip;
         let mut slow = false;
         self.update_probe(stamp, now, |machine, at, recovery| {
@@ -377,7 +347,7 @@ impl<T: Store> Core<T> {
         self.emit_slow(stamp, slow);
     }
 
-    /// Asks the machine about a probe of this epoch.
+    /// Applies the outcome of a probe of this epoch to the machine.
     fn update_probe(
         &self,
         stamp: StateWord,

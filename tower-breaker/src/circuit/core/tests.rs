@@ -1,15 +1,19 @@
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Barrier};
-use std::task::Wake;
+use std::task::{Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::{ManualClock, StripedCounter};
+use tower_fault_classify::__internals::{ManualClock, PoolItem, StripedCounter};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
 use super::*;
-use crate::circuit::window::WindowShape;
-use crate::machine::{Cancelled, Counts, OpenDuration, Reason, RecoveryLimits, TripLimits};
+use crate::circuit::StaticCore;
+use crate::circuit::wakers::WakeOn;
+use crate::config::{BreakerConfig, Mode};
+use crate::machine::{
+    CancelledPolicy, CircuitState, Counts, OpenDuration, Reason, RecoveryLimits, TripLimits, WindowShape,
+};
 use crate::telemetry::Transition;
 
 pub(super) const SECOND: u64 = 1_000_000_000;
@@ -19,7 +23,7 @@ pub(super) const TRIP: TripLimits = TripLimits {
     failure_rate: Some(0.5),
     slow: None,
     minimum_calls: 10,
-    cancelled: Cancelled::IfNoneCompletes,
+    cancelled: CancelledPolicy::IfNoneCompletes,
 };
 
 pub(super) const RECOVERY: RecoveryLimits = RecoveryLimits {
@@ -30,27 +34,28 @@ pub(super) const RECOVERY: RecoveryLimits = RecoveryLimits {
     slow_start: 0,
 };
 
-pub(super) const CONFIG: CircuitConfig = CircuitConfig {
+pub(super) const CONFIG: BreakerConfig = BreakerConfig {
     name: "test",
     trip: TRIP,
     recovery: RECOVERY,
-    shape: WindowShape::Time(60 * SECOND),
-    observing: false,
-    disabled: false,
+    window: WindowShape::Time(60 * SECOND),
+    mode: Mode::Enforce,
+    clock: None,
 };
 
 pub(super) const FAILURE: Verdict =
     Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
 
-pub(super) fn core(trip: TripLimits) -> (Core, ManualClock) {
-    core_with(&CircuitConfig { trip, ..CONFIG })
+pub(super) fn core(trip: TripLimits) -> (StaticCore, ManualClock) {
+    core_with(&BreakerConfig { trip, ..CONFIG })
 }
 
-pub(super) fn core_with(config: &CircuitConfig) -> (Core, ManualClock) {
+pub(super) fn core_with(config: &BreakerConfig) -> (StaticCore, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    let core = Core::new(clock, StripedCounter::with_stripes(4), config);
-    core.adopt(config, clock);
+    let config = BreakerConfig { clock: Some(clock), ..config.clone() };
+    let core = StaticCore::with_stripes(clock, StripedCounter::with_stripes(4), &config);
+    core.adopt(&config);
     (core, hand)
 }
 
@@ -58,15 +63,15 @@ fn counts(calls: u64, failures: u64) -> Counts {
     Counts { calls, failures, ..Counts::default() }
 }
 
-pub(super) fn run(core: &Core, verdict: Verdict) -> bool {
+pub(super) fn run(core: &StaticCore, verdict: Verdict) -> bool {
     core.admit().map(|admission| core.record(admission, &verdict)).is_ok()
 }
 
-pub(super) fn state(core: &Core) -> CircuitState {
+pub(super) fn state(core: &StaticCore) -> CircuitState {
     core.snapshot().state
 }
 
-pub(super) fn tripped() -> (Core, ManualClock) {
+pub(super) fn tripped() -> (StaticCore, ManualClock) {
     let (core, hand) = core(TRIP);
     for _ in 0..5 {
         run(&core, FAILURE);
@@ -93,20 +98,20 @@ fn five_failures_in_a_row_open_and_a_success_between_starts_over() {
 
 #[test]
 fn half_of_ten_failures_open_by_the_rate() {
-    for shape in [WindowShape::Time(60 * SECOND), WindowShape::Count(10)] {
-        let (core, _hand) = core_with(&CircuitConfig {
+    for window in [WindowShape::Time(60 * SECOND), WindowShape::Count(10)] {
+        let (core, _hand) = core_with(&BreakerConfig {
             trip: TripLimits { consecutive_failures: 0, ..TRIP },
-            shape,
+            window,
             ..CONFIG
         });
         for _ in 0..5 {
             run(&core, Verdict::Success);
         }
         for failures in 0..5 {
-            assert_eq!(state(&core), CircuitState::Closed, "{failures} failures, {shape:?}");
+            assert_eq!(state(&core), CircuitState::Closed, "{failures} failures, {window:?}");
             run(&core, FAILURE);
         }
-        assert_eq!(state(&core), CircuitState::Open, "{shape:?}");
+        assert_eq!(state(&core), CircuitState::Open, "{window:?}");
         let last = core.snapshot().last_transition.unwrap();
         assert_eq!(last.reason, Reason::FailureRate);
         assert_eq!(last.counts, Some(counts(10, 5)));
@@ -269,7 +274,7 @@ fn open_circuit_idle_for_years_admits_a_probe() {
 #[test]
 fn open_time_is_exact_to_the_nanosecond() {
     let open = OpenDuration::constant(30 * SECOND + 7);
-    let (core, hand) = core_with(&CircuitConfig { recovery: RecoveryLimits { open, ..RECOVERY }, ..CONFIG });
+    let (core, hand) = core_with(&BreakerConfig { recovery: RecoveryLimits { open, ..RECOVERY }, ..CONFIG });
     (0..5).for_each(|_| assert!(run(&core, FAILURE)));
     hand.advance(Duration::from_secs(30) + Duration::from_nanos(6));
     assert_eq!(core.admit().unwrap_err().left, Some(1));

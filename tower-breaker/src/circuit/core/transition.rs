@@ -1,106 +1,35 @@
-//! What only transitions and half-open calls touch.
+//! Transitions: a new state is published under the lock, and others are notified after it.
 
-use std::fmt;
 use std::sync::Arc;
 use std::task::Waker;
 
-use tower_fault_classify::__internals::{Clock, system_time};
+use tower_fault_classify::__internals::sync::Ordering;
+use tower_fault_classify::__internals::system_time;
 use tower_fault_classify::Fault;
 
-use super::super::state_word::LAST_EPOCH;
-use super::super::wakers::WakerList;
-use super::super::window::{Window, WindowShape};
-use super::control::CircuitConfig;
 use super::{Core, Store, next_epoch};
-use crate::machine::{Change, CircuitState, Machine, RecoveryLimits, Sample};
-use crate::telemetry::{Instruments, LastFailure, Observers, Transition, changed};
+use crate::circuit::locked::Locked;
+use crate::circuit::state_word::{LAST_EPOCH, StateWord};
+use crate::circuit::window::Window;
+use crate::machine::{Change, CircuitState, Sample, State};
+use crate::telemetry::{Instruments, Observers, Transition, log_transition};
 
-/// The part of a circuit that stands behind its lock.
-pub struct Locked {
-    pub(super) name: &'static str,
-    /// As it was configured.
-    pub(super) clock: Clock,
-    /// Counts the circuits that have had this core.
-    pub(super) owner: u64,
-    pub(super) epoch: u32,
-    /// The epoch in which the circuit began.
-    pub(super) first_epoch: u32,
-    pub(super) machine: Machine,
-    pub(super) limits: RecoveryLimits,
-    pub(super) shape: WindowShape,
-    pub(super) wakers: WakerList,
-    pub(super) observers: Arc<Observers>,
-    /// When the present state began.
-    pub(super) since: u64,
-    pub(super) last_transition: Option<Transition>,
-    /// The transition that opened the circuit last.
-    pub(super) last_trip: Option<Transition>,
-    pub(super) last_failure: Option<LastFailure>,
-}
-
-impl Locked {
-    /// That of a closed circuit.
-    pub(crate) fn new(config: &CircuitConfig, clock: Clock, observers: Arc<Observers>) -> Self {
-        let mut machine = Machine::new();
-        // Nobody has been told of the circuit yet, so that this is how it begins, not a change.
-        let _ = machine.set_disabled(config.disabled);
-        Self {
-            name: config.name,
-            clock,
-            owner: 0,
-            epoch: 0,
-            first_epoch: 0,
-            machine,
-            limits: config.recovery,
-            shape: config.shape,
-            wakers: WakerList::default(),
-            observers,
-            since: clock.now(),
-            last_transition: None,
-            last_trip: None,
-            last_failure: None,
+impl<S: Store> Core<S> {
+    /// Publishes a new epoch. The caller holds the lock.
+    pub(in crate::circuit) fn publish(&self, state: State, epoch: u32) {
+        if let State::OpenUntil(until) = state {
+            // Relaxed: the exchange below publishes the deadline.
+            self.store.deadline().store(until, Ordering::Relaxed);
         }
+        let word = StateWord::of(state, epoch);
+        // Release: a reader of this epoch sees what was done before it began. It is an exchange
+        // rather than a store, so that it is in one order with the exchanges of the failures and
+        // successes that are recorded concurrently.
+        self.store.state_word().swap(word.word(), Ordering::AcqRel);
     }
 
-    #[cfg(feature = "keyed")]
-    pub(crate) const fn state(&self) -> CircuitState {
-        self.machine.state()
-    }
-
-    /// Whether a circuit that is not closed has recovered as far as anybody asked, and had as long again, by now.
-    #[cfg(feature = "keyed")]
-    pub(crate) fn is_forgotten(&self, now: u64) -> bool {
-        self.machine.idle_at(self.since).is_some_and(|at| now >= at)
-    }
-
-    /// Whether the circuit has closed and does not let all calls through yet.
-    #[cfg(feature = "keyed")]
-    pub(crate) fn is_in_slow_start(&self, now: u64) -> bool {
-        self.machine.slow_start_share(now).is_some_and(|share| share < 1.0)
-    }
-
-    /// Those who wait for a place, if anybody does: one is free.
-    pub(super) fn wakers_for_free_slot(&mut self) -> Vec<Option<Waker>> {
-        if self.wakers.wants_probe_slot() { self.wakers.drain() } else { Vec::new() }
-    }
-}
-
-impl fmt::Debug for Locked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, epoch, machine, limits, last_transition, .. } = self;
-        f.debug_struct("Cold")
-            .field("name", name)
-            .field("epoch", epoch)
-            .field("machine", machine)
-            .field("limits", limits)
-            .field("last_transition", last_transition)
-            .finish_non_exhaustive()
-    }
-}
-
-impl<T: Store> Core<T> {
-    /// Starts the epoch of a state that was just taken on.
-    pub(super) fn apply(
+    /// Begins the epoch of the state that the machine has just changed to.
+    pub(in crate::circuit) fn apply(
         &self,
         locked: &mut Locked,
         change: Change,
@@ -138,45 +67,45 @@ impl<T: Store> Core<T> {
         PendingNotification { wakers, observers, instruments: self.hot_config().instruments(), transition }
     }
 
-    /// What a closed circuit has counted, in the epoch that ends now. `sample`: what led to the
-    /// change, if calls did. The caller holds the lock.
+    /// What a closed circuit has counted in the epoch that ends now. `sample`: the counts that led
+    /// to the transition, if calls did. The caller holds the lock.
     fn last_sample(&self, sample: Option<Sample>, epoch: u32, now: u64) -> Sample {
         let Sample { consecutive_failures, window } =
             sample.unwrap_or(Sample { consecutive_failures: 0, window: None });
         let window = window.unwrap_or_else(|| {
-            let span = self.hot_config().limits.load_locked().span;
+            let span = self.hot_config().span_locked();
             self.window().counts_at(&span, now, epoch)
         });
-        // A success that came meanwhile may have ended the run.
+        // A success that was recorded meanwhile may have reset the consecutive failures.
         Sample {
             consecutive_failures: consecutive_failures.max(self.state_word().consecutive_failures()),
             window: Some(window),
         }
     }
 
-    /// Tells of a change, once the lock is released.
-    pub(super) fn notify(&self, pending: Option<PendingNotification>) {
+    /// Notifies others of a transition. The lock is released.
+    pub(in crate::circuit) fn notify(&self, pending: Option<PendingNotification>) {
         let Some(PendingNotification { wakers, observers, instruments, transition }) = pending else {
             return;
         };
         wake(wakers);
         if let Some(instruments) = instruments {
-            instruments.changed(&transition);
+            instruments.transition(&transition);
         }
         let transition = Transition { key: self.store().key(), ..transition };
-        changed(&transition);
-        observers.tell(&transition);
+        log_transition(&transition);
+        observers.notify(&transition);
     }
 }
 
 /// Wakes tasks, outside every lock.
-pub(super) fn wake(wakers: Vec<Option<Waker>>) {
+pub(in crate::circuit) fn wake(wakers: Vec<Option<Waker>>) {
     wakers.into_iter().flatten().for_each(Waker::wake);
 }
 
-/// A transition that others are to hear of, once the lock is released.
+/// A transition of which others are notified once the lock is released.
 #[must_use]
-pub(super) struct PendingNotification {
+pub(in crate::circuit) struct PendingNotification {
     wakers: Vec<Option<Waker>>,
     observers: Arc<Observers>,
     instruments: Option<&'static Instruments>,

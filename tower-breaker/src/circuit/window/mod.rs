@@ -14,16 +14,7 @@ use tower_fault_classify::__internals::TimeBuckets;
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
 
 use super::state_word::LAST_EPOCH;
-use crate::machine::{CountWindow, Counts};
-
-/// How much a window spans.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WindowShape {
-    /// Nanoseconds.
-    Time(u64),
-    /// Calls.
-    Count(u32),
-}
+use crate::machine::{CountWindow, Counts, WindowShape};
 
 /// A shape as a settling call needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +29,7 @@ impl WindowSpan {
     pub(crate) const fn of(shape: WindowShape, parts: u64) -> Self {
         match shape {
             WindowShape::Time(nanos) => Self { buckets: TimeBuckets::with_count(nanos, parts), calls: 0 },
-            // Buckets are kept all the same, for those that may follow.
+            // TimeBuckets are kept all the same, for those that may follow.
             WindowShape::Count(calls) => Self { buckets: TimeBuckets::with_count(u64::MAX, parts), calls },
         }
     }
@@ -73,7 +64,7 @@ pub trait Window: Sized {
     /// The slow calls.
     fn slow(&self, tag: u64) -> u64;
     /// The calls that were given up.
-    fn abandonments(&self, tag: u64) -> u64;
+    fn cancelled(&self, tag: u64) -> u64;
     /// All of them. A call that is counted as slow is also in `calls`.
     fn sums(&self, tag: u64) -> Counts;
 
@@ -92,7 +83,7 @@ pub trait Window: Sized {
 
     /// Whether this is a time window.
     #[inline]
-    fn is_over_time(&self, span: &WindowSpan) -> bool {
+    fn is_time_window(&self, span: &WindowSpan) -> bool {
         self.last().is_none() || span.calls == 0
     }
 
@@ -104,16 +95,16 @@ pub trait Window: Sized {
 
     /// Empties a window over time, for calls from the bucket `tag` on, which belongs to a later
     /// epoch.
-    fn leave_behind(&self, tag: u64) {
+    fn discard_before(&self, tag: u64) {
         self.answered().store(NO_BUCKET, Ordering::Relaxed);
-        self.newest().leave_behind(tag);
+        self.newest().discard_before(tag);
     }
 
     /// Records a success: over a span of time, the clock and the thread's own cell.
     #[inline]
     fn record_success(&self, span: &WindowSpan, now: impl FnOnce() -> u64, epoch: u32) {
-        if !self.is_over_time(span) {
-            self.of_last(span, epoch, |ring| ring.record(false, false));
+        if !self.is_time_window(span) {
+            self.update_count_window(span, epoch, |ring| ring.record(false, false));
         } else if let Some(tag) = self.enter(span, now(), epoch) {
             self.add_success(tag);
         }
@@ -121,8 +112,8 @@ pub trait Window: Sized {
 
     /// Records a slow success.
     fn record_slow_success(&self, span: &WindowSpan, now: u64, epoch: u32) -> Recorded {
-        if !self.is_over_time(span) {
-            return self.of_last(span, epoch, |ring| ring.record(false, true));
+        if !self.is_time_window(span) {
+            return self.update_count_window(span, epoch, |ring| ring.record(false, true));
         }
         let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
         self.add_success(tag);
@@ -133,8 +124,8 @@ pub trait Window: Sized {
     /// Records a failure.
     #[inline]
     fn record_failure(&self, span: &WindowSpan, now: u64, epoch: u32, slow: bool) -> Recorded {
-        if !self.is_over_time(span) {
-            return self.of_last(span, epoch, |ring| ring.record(true, slow));
+        if !self.is_time_window(span) {
+            return self.update_count_window(span, epoch, |ring| ring.record(true, slow));
         }
         let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
         self.add_failure(tag);
@@ -146,8 +137,8 @@ pub trait Window: Sized {
 
     /// Records a call that was given up.
     fn record_cancelled(&self, span: &WindowSpan, now: u64, epoch: u32) -> Recorded {
-        if !self.is_over_time(span) {
-            return self.of_last(span, epoch, CountWindow::record_cancelled);
+        if !self.is_time_window(span) {
+            return self.update_count_window(span, epoch, CountWindow::record_cancelled);
         }
         let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
         self.add_abandoned(tag);
@@ -156,8 +147,8 @@ pub trait Window: Sized {
 
     /// Records a completed call that counts in no rate.
     fn record_answered(&self, span: &WindowSpan, now: u64, epoch: u32) {
-        if !self.is_over_time(span) {
-            self.of_last(span, epoch, CountWindow::record_completed);
+        if !self.is_time_window(span) {
+            self.update_count_window(span, epoch, CountWindow::record_completed);
         } else if let Some(tag) = self.enter(span, now, epoch) {
             // Release: with what the caller did before. If two threads store two buckets at once,
             // the older bucket may stay: the call then counts for one bucket less.
@@ -184,7 +175,7 @@ pub trait Window: Sized {
     /// The calls in the window that were given up.
     fn cancelled_in(&self, seen: Recorded) -> u64 {
         match seen {
-            Recorded::Bucket(tag) => self.abandonments(tag),
+            Recorded::Bucket(tag) => self.cancelled(tag),
             Recorded::Last { counts, .. } => counts.cancelled,
         }
     }
@@ -210,8 +201,8 @@ pub trait Window: Sized {
 
     /// All that is in the window of an epoch, at a time.
     fn counts_at(&self, span: &WindowSpan, now: u64, epoch: u32) -> Counts {
-        if self.is_over_time(span) {
-            let bucket = self.newest().evaluate(span.buckets.tag(now, epoch));
+        if self.is_time_window(span) {
+            let bucket = self.newest().current(span.buckets.tag(now, epoch));
             return bucket.map_or_else(Counts::default, |tag| self.sums(tag));
         }
         let last = self.last().map(lock);
@@ -222,13 +213,18 @@ pub trait Window: Sized {
     }
 
     /// Empties a window of so many calls, whatever its size. One over time is left behind by its buckets: see [`WindowSpan::after`].
-    fn forget_last_calls(&self) {
+    fn clear_count_window(&self) {
         let last = self.last().map(|last| lock(last).take());
         drop(last);
     }
 
     /// Changes the last calls of an epoch; what belongs to an older epoch changes nothing.
-    fn of_last(&self, span: &WindowSpan, epoch: u32, change: impl FnOnce(&mut CountWindow)) -> Recorded {
+    fn update_count_window(
+        &self,
+        span: &WindowSpan,
+        epoch: u32,
+        change: impl FnOnce(&mut CountWindow),
+    ) -> Recorded {
         let Some(mut last) = self.last().map(lock) else { return Recorded::NOTHING };
         let last = match &mut *last {
             Some(last) if last.is(span, epoch) => last,

@@ -83,13 +83,13 @@ impl NewestBucket {
 
     /// Leaves every bucket behind. The first call in the bucket `tag` or in a later one of its
     /// epoch clears all cells, and so does one in an earlier bucket if the clock runs back before.
-    pub(crate) fn leave_behind(&self, tag: u64) {
+    pub(crate) fn discard_before(&self, tag: u64) {
         // Release: as above.
         self.0.store(tag.wrapping_sub(TAGS_PER_EPOCH), Ordering::Release);
     }
 
     /// The bucket with which the window ends at the bucket `tag`. `None`: the window is empty.
-    pub(crate) fn evaluate(&self, tag: u64) -> Option<u64> {
+    pub(crate) fn current(&self, tag: u64) -> Option<u64> {
         // Acquire: with the cells that were cleared before this era began.
         let newest = self.0.load(Ordering::Acquire);
         match place(tag, newest) {

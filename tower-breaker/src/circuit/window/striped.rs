@@ -65,7 +65,7 @@ impl Window for StripedWindow {
         self.slow.sum(tag)
     }
 
-    fn abandonments(&self, tag: u64) -> u64 {
+    fn cancelled(&self, tag: u64) -> u64 {
         self.cancelled.sum(tag)
     }
 

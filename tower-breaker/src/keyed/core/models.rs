@@ -23,9 +23,9 @@ pub(crate) fn circuit(
 fn circuit_with(trip: TripLimits) -> (SharedCore<u32>, ManualClock) {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(1_000));
-    let config = CircuitConfig { trip, ..CONFIG };
-    let common = Common::new(config, clock, |key: &u32| key.to_string());
-    let core = SharedCore::new(Core::of(Keyed::new(7, 7, StdArc::new(common))));
+    let config = BreakerConfig { trip, clock: Some(clock), ..CONFIG };
+    let common = Common::new(config, |key: &u32| key.to_string());
+    let core = SharedCore::new(Core::new(KeyedStore::new(7, 7, StdArc::new(common))));
     // What std's `OnceLock` orders loom does not see.
     core.store().lazy();
     (core, hand)
@@ -67,7 +67,7 @@ fn loom_additions_to_a_pair_meet_and_none_is_lost() {
 
 #[test]
 fn loom_keyed_slow_calls_are_never_more_than_calls() {
-    let slow = Some(SlowCallLimits { from: 1_000_000_000, rate: 1.0 });
+    let slow = Some(SlowCallLimits { threshold: 1_000_000_000, rate: 1.0 });
     for verdict in [Verdict::Success, FAILURE] {
         model(move || {
             let (core, hand) = circuit_with(TripLimits { slow, minimum_calls: 9, ..CONFIG.trip });
@@ -91,7 +91,7 @@ fn loom_counts_of_a_full_cell_are_seen_once_while_they_move() {
         let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });
         let permit = Permit::acquire(Shared::new(SharedCore::clone(&core))).unwrap();
         let common = &core.store().common;
-        core.store().calls.fill(common.span().buckets.tag(common.hot_config.clock.now(), 0));
+        core.store().calls.fill(common.span().buckets.tag(common.hot_config.now(), 0));
         let other = SharedCore::clone(&core);
         let reader = thread::spawn(move || other.snapshot().counts);
         permit.record(FAILURE);
@@ -110,7 +110,7 @@ fn loom_two_calls_that_find_a_cell_full_are_both_counted() {
         let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });
         let [first, second] = [0, 1].map(|_| Permit::acquire(Shared::new(SharedCore::clone(&core))).unwrap());
         let common = &core.store().common;
-        core.store().calls.fill(common.span().buckets.tag(common.hot_config.clock.now(), 0));
+        core.store().calls.fill(common.span().buckets.tag(common.hot_config.now(), 0));
         let thread = thread::spawn(move || second.record(Verdict::Success));
         first.record(Verdict::Success);
         thread.join().unwrap();

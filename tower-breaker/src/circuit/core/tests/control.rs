@@ -87,7 +87,7 @@ fn one_force_follows_another() {
 fn a_reset_closes_with_an_empty_window_and_no_memory() {
     let growing = OpenDuration { multiplier: 2.0, max: 1_000 * SECOND, ..RECOVERY.open };
     let (core, hand) =
-        core_with(&CircuitConfig { recovery: RecoveryLimits { open: growing, ..RECOVERY }, ..CONFIG });
+        core_with(&BreakerConfig { recovery: RecoveryLimits { open: growing, ..RECOVERY }, ..CONFIG });
     for period in [30, 60, 120] {
         core.trip_manually().unwrap();
         assert_eq!(core.admit().unwrap_err().left, Some(period * SECOND));
@@ -106,7 +106,7 @@ fn a_reset_closes_with_an_empty_window_and_no_memory() {
 fn an_open_time_without_end_waits_for_a_reset() {
     let held = OpenDuration { until_reset: true, ..RECOVERY.open };
     let (core, hand) =
-        core_with(&CircuitConfig { recovery: RecoveryLimits { open: held, ..RECOVERY }, ..CONFIG });
+        core_with(&BreakerConfig { recovery: RecoveryLimits { open: held, ..RECOVERY }, ..CONFIG });
     core.trip_manually().unwrap();
     hand.advance(Duration::from_secs(1_000_000));
     assert_eq!(core.admit().unwrap_err(), Denied { state: CircuitState::Open, left: None });
@@ -116,7 +116,7 @@ fn an_open_time_without_end_waits_for_a_reset() {
 
 #[test]
 fn an_observing_circuit_rejects_nothing_and_leaves_out_what_it_would_have_rejected() {
-    let (core, hand) = core_with(&CircuitConfig { observing: true, ..CONFIG });
+    let (core, hand) = core_with(&BreakerConfig { mode: Mode::ObserveOnly, ..CONFIG });
     for _ in 0..5 {
         run(&core, FAILURE);
     }
@@ -137,7 +137,7 @@ fn an_observing_circuit_rejects_nothing_and_leaves_out_what_it_would_have_reject
 
 #[test]
 fn a_disabled_circuit_lets_all_through_and_counts_none() {
-    let (core, _hand) = core_with(&CircuitConfig { disabled: true, ..CONFIG });
+    let (core, _hand) = core_with(&BreakerConfig { mode: Mode::Disabled, ..CONFIG });
     for _ in 0..100 {
         assert!(run(&core, FAILURE));
     }
@@ -158,7 +158,7 @@ fn a_new_configuration_keeps_state_epoch_deadline_and_run() {
     (0..3).for_each(|_| assert!(run(&core, FAILURE)));
     let early = core.admit().unwrap();
     let trip = TripLimits { consecutive_failures: 4, failure_rate: None, ..TRIP };
-    core.reconfigure(&CircuitConfig { trip, ..CONFIG });
+    core.reconfigure(&BreakerConfig { trip, ..CONFIG });
     let snapshot = core.snapshot();
     assert_eq!(
         (snapshot.consecutive_failures, snapshot.counts, snapshot.last_transition.is_none()),
@@ -168,7 +168,7 @@ fn a_new_configuration_keeps_state_epoch_deadline_and_run() {
     assert_eq!(state(&core), CircuitState::Open, "the permit is valid and the new limit holds");
     hand.advance(Duration::from_secs(10));
     let short = RecoveryLimits { open: OpenDuration::constant(SECOND), ..RECOVERY };
-    core.reconfigure(&CircuitConfig { recovery: short, ..CONFIG });
+    core.reconfigure(&BreakerConfig { recovery: short, ..CONFIG });
     assert_eq!(core.admit().unwrap_err().left, Some(20 * SECOND), "the deadline stays");
 }
 
@@ -181,14 +181,14 @@ fn a_window_of_another_shape_starts_empty() {
         WindowShape::Time(SECOND),
         WindowShape::Time(600 * SECOND),
     ];
-    for shape in shapes {
+    for window in shapes {
         run(&core, FAILURE);
         run(&core, Verdict::Success);
-        core.reconfigure(&CircuitConfig { shape, ..CONFIG });
-        assert_eq!(core.snapshot().counts, Counts::default(), "{shape:?}");
+        core.reconfigure(&BreakerConfig { window, ..CONFIG });
+        assert_eq!(core.snapshot().counts, Counts::default(), "{window:?}");
         run(&core, Verdict::Success);
-        core.reconfigure(&CircuitConfig { shape, ..CONFIG });
-        assert_eq!(core.snapshot().counts, counts(1, 0), "the same shape goes on: {shape:?}");
+        core.reconfigure(&BreakerConfig { window, ..CONFIG });
+        assert_eq!(core.snapshot().counts, counts(1, 0), "the same shape goes on: {window:?}");
     }
 }
 
@@ -196,7 +196,7 @@ fn a_window_of_another_shape_starts_empty() {
 fn a_hand_goes_before_a_configuration() {
     let (core, _hand) = core(TRIP);
     core.force(Force::Open).unwrap();
-    core.reconfigure(&CircuitConfig { disabled: true, ..CONFIG });
+    core.reconfigure(&BreakerConfig { mode: Mode::Disabled, ..CONFIG });
     assert_eq!(state(&core), CircuitState::ForcedOpen);
     core.release();
     assert_eq!(state(&core), CircuitState::Disabled, "the configuration comes to its own");

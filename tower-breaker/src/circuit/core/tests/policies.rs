@@ -6,12 +6,12 @@ use crate::machine::SlowCallLimits;
 const SLOW: TripLimits = TripLimits {
     consecutive_failures: 0,
     failure_rate: None,
-    slow: Some(SlowCallLimits { from: SECOND, rate: 0.5 }),
+    slow: Some(SlowCallLimits { threshold: SECOND, rate: 0.5 }),
     ..TRIP
 };
 
 /// A call that takes so many milliseconds.
-fn call(core: &Core, hand: &ManualClock, millis: u64, verdict: Verdict) {
+fn call(core: &StaticCore, hand: &ManualClock, millis: u64, verdict: Verdict) {
     let admission = core.admit().unwrap();
     hand.advance(Duration::from_millis(millis));
     core.record(admission, &verdict);
@@ -19,17 +19,17 @@ fn call(core: &Core, hand: &ManualClock, millis: u64, verdict: Verdict) {
 
 #[test]
 fn half_of_ten_slow_calls_open_whatever_they_came_to() {
-    for shape in [WindowShape::Time(60 * SECOND), WindowShape::Count(10)] {
+    for window in [WindowShape::Time(60 * SECOND), WindowShape::Count(10)] {
         for verdict in [Verdict::Success, FAILURE] {
-            let (core, hand) = core_with(&CircuitConfig { trip: SLOW, shape, ..CONFIG });
+            let (core, hand) = core_with(&BreakerConfig { trip: SLOW, window, ..CONFIG });
             for _ in 0..5 {
                 call(&core, &hand, 999, Verdict::Success);
             }
             for slow in 0..5 {
-                assert_eq!(state(&core), CircuitState::Closed, "{slow} slow calls, {shape:?}");
+                assert_eq!(state(&core), CircuitState::Closed, "{slow} slow calls, {window:?}");
                 call(&core, &hand, 1_000, verdict);
             }
-            assert_eq!(state(&core), CircuitState::Open, "{shape:?}");
+            assert_eq!(state(&core), CircuitState::Open, "{window:?}");
             let last = core.snapshot().last_transition.unwrap();
             assert_eq!((last.reason, last.counts.unwrap().slow), (Reason::SlowRate, 5));
         }
@@ -68,11 +68,11 @@ fn no_call_is_slow_unless_somebody_asks_for_it() {
     assert_eq!(core.snapshot().counts.slow, 0);
 }
 
-fn with_policy(cancelled: Cancelled) -> (Core, ManualClock) {
+fn with_policy(cancelled: CancelledPolicy) -> (StaticCore, ManualClock) {
     core(TripLimits { cancelled, ..TRIP })
 }
 
-fn record_cancelled(core: &Core, hand: &ManualClock, millis: u64) {
+fn record_cancelled(core: &StaticCore, hand: &ManualClock, millis: u64) {
     if let Ok(admission) = core.admit() {
         hand.advance(Duration::from_millis(millis));
         core.record_cancelled(admission);
@@ -81,21 +81,21 @@ fn record_cancelled(core: &Core, hand: &ManualClock, millis: u64) {
 
 #[test]
 fn ten_abandoned_calls_open_if_no_call_was_completed() {
-    for shape in [WindowShape::Time(60 * SECOND), WindowShape::Count(20)] {
-        let (core, hand) = core_with(&CircuitConfig { shape, ..CONFIG });
+    for window in [WindowShape::Time(60 * SECOND), WindowShape::Count(20)] {
+        let (core, hand) = core_with(&BreakerConfig { window, ..CONFIG });
         for cancelled in 0..10 {
-            assert_eq!(state(&core), CircuitState::Closed, "{cancelled} cancelled calls, {shape:?}");
+            assert_eq!(state(&core), CircuitState::Closed, "{cancelled} cancelled calls, {window:?}");
             record_cancelled(&core, &hand, 1);
         }
         let last = core.snapshot().last_transition.unwrap();
-        assert_eq!((last.to, last.reason), (CircuitState::Open, Reason::NoneCompletes), "{shape:?}");
+        assert_eq!((last.to, last.reason), (CircuitState::Open, Reason::NoneCompletes), "{window:?}");
     }
 }
 
 #[test]
 fn one_completed_call_is_enough_to_ignore_the_abandoned() {
     for verdict in [Verdict::Success, FAILURE] {
-        let (core, hand) = with_policy(Cancelled::IfNoneCompletes);
+        let (core, hand) = with_policy(CancelledPolicy::IfNoneCompletes);
         run(&core, verdict);
         for _ in 0..1_000 {
             record_cancelled(&core, &hand, 1);
@@ -106,7 +106,7 @@ fn one_completed_call_is_enough_to_ignore_the_abandoned() {
 
 #[test]
 fn the_abandoned_of_another_window_do_not_count() {
-    let (core, hand) = with_policy(Cancelled::IfNoneCompletes);
+    let (core, hand) = with_policy(CancelledPolicy::IfNoneCompletes);
     for _ in 0..100 {
         for _ in 0..9 {
             record_cancelled(&core, &hand, 0);
@@ -131,18 +131,18 @@ fn a_round_of_probes_of_which_none_completes_opens_again() {
 
 #[test]
 fn each_policy_does_what_it_says() {
-    let (core, hand) = with_policy(Cancelled::Ignored);
+    let (core, hand) = with_policy(CancelledPolicy::Ignore);
     (0..1_000).for_each(|_| record_cancelled(&core, &hand, 1));
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
 
-    let (core, hand) = with_policy(Cancelled::Failure);
+    let (core, hand) = with_policy(CancelledPolicy::Failure);
     (0..5).for_each(|_| record_cancelled(&core, &hand, 0));
     assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::ConsecutiveFailures);
     hand.advance(Duration::from_secs(30));
     record_cancelled(&core, &hand, 0);
     assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::ProbeFailed);
 
-    let (core, hand) = with_policy(Cancelled::FailureFrom(SECOND));
+    let (core, hand) = with_policy(CancelledPolicy::FailureAfter(Duration::from_nanos(SECOND)));
     (0..100).for_each(|_| record_cancelled(&core, &hand, 999));
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
     (0..5).for_each(|_| record_cancelled(&core, &hand, 1_000));
@@ -156,7 +156,7 @@ fn each_policy_does_what_it_says() {
 
 #[test]
 fn a_call_that_never_began_counts_for_nothing() {
-    let (core, hand) = with_policy(Cancelled::Failure);
+    let (core, hand) = with_policy(CancelledPolicy::Failure);
     for _ in 0..100 {
         core.cancel_admission(core.admit().unwrap());
     }
@@ -169,8 +169,8 @@ fn a_call_that_never_began_counts_for_nothing() {
     assert_eq!(state(&core), CircuitState::HalfOpen);
 }
 
-fn ramping() -> (Core, ManualClock) {
-    let (core, hand) = core_with(&CircuitConfig {
+fn ramping() -> (StaticCore, ManualClock) {
+    let (core, hand) = core_with(&BreakerConfig {
         recovery: RecoveryLimits { slow_start: 10 * SECOND, ..RECOVERY },
         ..CONFIG
     });

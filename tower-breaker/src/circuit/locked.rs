@@ -1,0 +1,97 @@
+//! What only transitions, half-open calls and waiting tasks touch, behind the circuit's lock.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::Waker;
+
+use tower_fault_classify::__internals::Clock;
+
+use super::wakers::WakerList;
+use crate::config::BreakerConfig;
+#[cfg(feature = "keyed")]
+use crate::machine::CircuitState;
+use crate::machine::{Machine, RecoveryLimits, WindowShape};
+use crate::telemetry::{LastFailure, Observers, Transition};
+
+/// The part of a circuit behind its lock.
+pub struct Locked {
+    pub(crate) name: &'static str,
+    /// As it was configured.
+    pub(crate) clock: Clock,
+    /// Counts the circuits that have had this core.
+    pub(crate) owner: u64,
+    pub(crate) epoch: u32,
+    /// The epoch in which the circuit began.
+    pub(crate) first_epoch: u32,
+    pub(crate) machine: Machine,
+    pub(crate) limits: RecoveryLimits,
+    pub(crate) shape: WindowShape,
+    pub(crate) wakers: WakerList,
+    pub(crate) observers: Arc<Observers>,
+    /// When the current state began.
+    pub(crate) since: u64,
+    pub(crate) last_transition: Option<Transition>,
+    /// The last transition that opened the circuit.
+    pub(crate) last_trip: Option<Transition>,
+    pub(crate) last_failure: Option<LastFailure>,
+}
+
+impl Locked {
+    /// That of a new circuit.
+    pub(crate) fn new(config: &BreakerConfig, clock: Clock, observers: Arc<Observers>) -> Self {
+        let mut machine = Machine::new();
+        // It is how the circuit begins, not a transition.
+        let _ = machine.set_disabled(config.is_disabled());
+        Self {
+            name: config.name,
+            clock,
+            owner: 0,
+            epoch: 0,
+            first_epoch: 0,
+            machine,
+            limits: config.recovery,
+            shape: config.window,
+            wakers: WakerList::default(),
+            observers,
+            since: clock.now(),
+            last_transition: None,
+            last_trip: None,
+            last_failure: None,
+        }
+    }
+
+    #[cfg(feature = "keyed")]
+    pub(crate) const fn state(&self) -> CircuitState {
+        self.machine.state()
+    }
+
+    /// Whether a circuit that is not closed has been open or half-open for twice its open duration.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn is_idle(&self, now: u64) -> bool {
+        self.machine.idle_at(self.since).is_some_and(|at| now >= at)
+    }
+
+    /// Whether the circuit is in its slow start.
+    #[cfg(feature = "keyed")]
+    pub(crate) fn is_in_slow_start(&self, now: u64) -> bool {
+        self.machine.slow_start_share(now).is_some_and(|share| share < 1.0)
+    }
+
+    /// The tasks to wake because a probe slot is free.
+    pub(crate) fn wakers_for_free_slot(&mut self) -> Vec<Option<Waker>> {
+        if self.wakers.wants_probe_slot() { self.wakers.drain() } else { Vec::new() }
+    }
+}
+
+impl fmt::Debug for Locked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, epoch, machine, limits, last_transition, .. } = self;
+        f.debug_struct("Locked")
+            .field("name", name)
+            .field("epoch", epoch)
+            .field("machine", machine)
+            .field("limits", limits)
+            .field("last_transition", last_transition)
+            .finish_non_exhaustive()
+    }
+}

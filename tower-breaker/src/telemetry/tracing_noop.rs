@@ -1,0 +1,17 @@
+//! Replaces the logs without the feature `tracing`.
+
+use std::sync::Arc;
+
+use super::Transition;
+use crate::machine::CircuitState;
+
+pub(crate) const fn log_transition(_: &Transition) {}
+
+#[inline]
+pub(crate) fn log_rejection(
+    _: impl FnOnce() -> &'static str,
+    _: impl FnOnce() -> Option<Arc<str>>,
+    _: CircuitState,
+    _: bool,
+) {
+}
