@@ -38,7 +38,7 @@ impl<E> ErrorMode<E> for KeepErrors {
     }
 }
 
-/// Wraps each error into [`ClassifiedError`](crate::ClassifiedError).
+/// Wraps each error into [`ClassifiedError`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WrapErrors;
 
