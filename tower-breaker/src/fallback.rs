@@ -325,7 +325,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seconds_are_rounded_up_and_at_least_one() {
+    fn retry_after_is_rounded_up_to_at_least_one_second() {
         let cases = [(0, 1), (1, 1), (999, 1), (1_000, 1), (1_001, 2), (30_000, 30)];
         for (millis, seconds) in cases {
             assert_eq!(whole_seconds(Duration::from_millis(millis)), seconds, "{millis}");
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_percent_encoded() {
+    fn grpc_message_is_percent_encoded() {
         assert_eq!(grpc_message("50 % of `ä`\n"), "50 %25 of `%C3%A4`%0A");
     }
 }

@@ -32,7 +32,7 @@ use foldhash::fast::RandomState;
 
 use super::core::{Common, EvictionCost, KeyedStore, Shared, SharedCore, eviction_cost};
 use super::table::Table;
-use crate::circuit::{Circuit, CircuitState, Core};
+use crate::circuit::{Circuit, CircuitState, Core, Permit};
 use crate::config::{KeyedConfig, Overflow};
 use crate::telemetry::Transition;
 
@@ -432,6 +432,9 @@ fn label<K: fmt::Debug>(key: &K) -> String {
 ///
 /// While it is held the circuit is not forgotten for another key.
 pub type KeyedCircuit<K> = Circuit<Shared<K>>;
+
+/// A permit of the circuit of one key.
+pub type KeyedPermit<K> = Permit<Shared<K>>;
 
 impl<K> Circuit<Shared<K>> {
     /// The key.

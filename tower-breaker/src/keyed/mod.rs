@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`KeyedBreakerLayer`], [`KeyedBreaker`], [`KeyedResponseFuture`] | the layer, its services and their futures |
 //! | [`KeyedConfig`], [`KeyedConfigBuilder`], [`Overflow`] | how many keys are kept, and what happens to a call with one key too many |
-//! | [`KeyedCircuits`], [`KeyedCircuit`] | handles to the circuits: status, control, permits |
+//! | [`KeyedCircuits`], [`KeyedCircuit`], [`KeyedPermit`] | handles to the circuits: status, control, permits |
 //! | [`ByValue`], [`ByRef`], [`PickCircuit`] | how a layer gets the key of a request |
 //!
 //! ```
@@ -35,5 +35,5 @@ pub use crate::config::{KeyedConfig, KeyedConfigBuilder, Overflow};
 pub use future::KeyedResponseFuture;
 pub use key::{ByRef, ByValue, PickCircuit};
 pub use layer::KeyedBreakerLayer;
-pub use map::{KeyedCircuit, KeyedCircuits};
+pub use map::{KeyedCircuit, KeyedCircuits, KeyedPermit};
 pub use service::KeyedBreaker;

@@ -1,0 +1,151 @@
+//! How slow calls, panics, overridden health and nested results are counted, and the last failure.
+
+use super::*;
+
+#[test]
+fn slow_calls_at_threshold_open_and_so_does_slow_probe() {
+    for status in [200, 404, 503] {
+        let limits = config().slow_call_rate(SECOND, 0.5).consecutive_failures(0).failure_rate(None);
+        let (layer, hand) = layer(limits);
+        let circuit = layer.circuit();
+        let mut service = layer.layer(server());
+        let under = Duration::from_millis(999);
+        (0..5).for_each(|_| assert!(send(&mut service, 200, under, &hand).is_ok()));
+        for slow in 0..5 {
+            assert_eq!((state(&circuit), circuit.status().window.slow), (CircuitState::Closed, slow));
+            send(&mut service, status, SECOND, &hand).unwrap();
+        }
+        assert_eq!(why(&circuit), Reason::SlowRate, "{status}");
+        hand.advance(OPEN_FOR);
+        send(&mut service, 200, SECOND, &hand).unwrap();
+        assert_eq!(why(&circuit), Reason::ProbeSlow);
+        hand.advance(OPEN_FOR);
+        (0..2).for_each(|_| assert!(send(&mut service, 200, under, &hand).is_ok()));
+        assert_eq!(state(&circuit), CircuitState::Closed);
+    }
+}
+
+/// Runs into a panic, and says whether there was one.
+fn panics<T>(run: impl FnOnce() -> T) -> bool {
+    catch_unwind(AssertUnwindSafe(run)).is_err()
+}
+
+#[test]
+fn panic_counts_one_failure_and_poisons_nothing() {
+    type Step = fn(&BreakerLayer) -> bool;
+    let panicking: [Step; 5] = [
+        |layer| panics(|| start(&mut layer.layer(server()), PANICS_IN_CALL)),
+        |layer| panics(|| start(&mut layer.layer(server()), PANICS).poll()),
+        |layer| {
+            // The future is there after the panic, and dropped: its outcome is recorded already.
+            let mut call = start(&mut layer.layer(server()), PANICS);
+            panics(|| call.poll())
+        },
+        |layer| {
+            let call = async { panic!("it was asked to") };
+            panics(|| task::spawn(layer.circuit().call::<_, (), io::Error, _>(call)).poll())
+        },
+        |layer| panics(|| layer.circuit().call_blocking::<(), io::Error, _>(|| panic!("it was asked to"))),
+    ];
+    for (place, panicking) in panicking.into_iter().enumerate() {
+        let (layer, hand) = layer(config().cancelled(CancelledPolicy::Failure));
+        let circuit = layer.circuit();
+        for failures in 1..=5 {
+            assert!(panicking(&layer), "place {place}");
+            let counted = circuit.status().consecutive_failures;
+            assert_eq!(counted, failures % 5, "place {place}");
+        }
+        assert_eq!(why(&circuit), Reason::ConsecutiveFailures, "place {place}");
+        hand.advance(OPEN_FOR);
+        assert!(panicking(&layer), "place {place}");
+        assert_eq!(why(&circuit), Reason::ProbeFailed, "place {place}");
+        hand.advance(OPEN_FOR);
+        let mut service = layer.layer(server());
+        (0..2).for_each(|_| assert!(send(&mut service, 200, SECOND, &hand).is_ok()));
+        assert_eq!(state(&circuit), CircuitState::Closed, "place {place}");
+    }
+}
+
+#[test]
+fn health_function_overrides_health_of_fault() {
+    let (layer, hand) = layer(config());
+    let circuit = layer.circuit();
+    let layer = layer.health(|fault| match fault.kind() {
+        Kind::Auth => Health::Unhealthy,
+        Kind::Server => Health::Neutral,
+        _ => fault.health(),
+    });
+    let mut service = layer.layer(server());
+    (0..100).for_each(|_| assert!(send(&mut service, 500, SECOND, &hand).is_ok()));
+    assert_eq!(circuit.status().window.calls, 0, "neutral");
+    (0..5).for_each(|_| assert!(send(&mut service, 401, SECOND, &hand).is_ok()));
+    assert_eq!(why(&circuit), Reason::ConsecutiveFailures);
+    circuit.reset().unwrap();
+    (0..5).for_each(|_| assert!(send(&mut service, 503, SECOND, &hand).is_ok()));
+    assert_eq!(why(&circuit), Reason::ConsecutiveFailures, "the others keep theirs");
+}
+
+#[test]
+fn last_failure_has_type_message_and_label() {
+    let (layer, hand) = layer(config());
+    let circuit = layer.circuit();
+    let mut service = layer.keep_last_failure("orders").layer(server());
+    for status in [200, 404, 429] {
+        send(&mut service, status, SECOND, &hand).unwrap();
+        assert!(circuit.status().last_failure.is_none(), "{status} is no failure");
+    }
+    send(&mut service, 503, SECOND, &hand).unwrap();
+    let last = circuit.status().last_failure.unwrap();
+    assert_eq!((&*last.label, last.fault.kind()), ("orders", Kind::Unavailable));
+    assert_eq!(last.message, last.fault.to_string());
+    assert!(last.type_name.contains("Response"), "{}", last.type_name);
+    send(&mut service, REFUSED, SECOND, &hand).unwrap_err();
+    send(&mut service, 200, SECOND, &hand).unwrap();
+    let last = circuit.status().last_failure.unwrap();
+    assert_eq!((&*last.message, &*last.label), ("nobody is there", "orders"));
+    assert_eq!(last.type_name, std::any::type_name::<io::Error>());
+}
+
+#[test]
+fn last_failure_allocates_only_at_failures() {
+    let limits = || config().consecutive_failures(0).failure_rate(None);
+    let (plain, keeps) = (layer(limits()).0, layer(limits()).0);
+    let circuit = plain.circuit();
+    let (mut plain, mut keeps) = (plain.layer(server()), keeps.keep_last_failure("orders").layer(server()));
+    let [success, failure] = [429, REFUSED].map(|status| allocations(&mut plain, status));
+    assert!(circuit.status().last_failure.is_none(), "nobody asked for it");
+    assert_eq!(allocations(&mut keeps, 429), success);
+    assert!(allocations(&mut keeps, REFUSED) > failure);
+}
+
+fn allocations<S: Service<(u16, u64), Future: std::future::Future>>(service: &mut S, status: u16) -> u64 {
+    allocation_counter::measure(|| drop(assert_ready!(start(service, status).poll()))).count_total
+}
+
+/// A worker's query under a timeout: the query's own error is nested in the timeout's result.
+#[test]
+fn nested_results_count_inner_error() {
+    type Nested<T> = Result<Result<T, io::Error>, io::Error>;
+    struct Row;
+
+    let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+    let state_after = |layer: &BreakerLayer, answer: fn() -> Nested<u32>| {
+        let mut service = layer.layer(service_fn(move |()| std::future::ready(answer())));
+        for _ in 0..5 {
+            assert!(tokio_test::block_on(async { service.ready().await.unwrap().call(()).await }).is_ok());
+        }
+        layer.circuit().status().state
+    };
+    let (layer, _) = layer(config());
+    assert_eq!(state_after(&layer, || Ok(Ok(1))), CircuitState::Closed);
+    assert_eq!(state_after(&layer, || Ok(Err(io::ErrorKind::ConnectionRefused.into()))), CircuitState::Open);
+
+    // A value without an `Outcome`.
+    let layer = BreakerLayer::new(BreakerConfig::default()).classify(NestedErrors::new());
+    let mut service =
+        layer.layer(service_fn(move |()| std::future::ready(Nested::<Row>::Ok(Err(refused())))));
+    for _ in 0..5 {
+        assert!(tokio_test::block_on(async { service.ready().await.unwrap().call(()).await }).is_ok());
+    }
+    assert_eq!(layer.circuit().status().state, CircuitState::Open);
+}
