@@ -68,53 +68,38 @@ impl Retried {
     }
 }
 
-/// Whether anybody but the user is told.
+/// The target of metrics and events. It does not change when a module moves.
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+const TARGET: &str = "tower_jitter_retry";
+
+/// Whether retries are counted or traced.
 pub(crate) const ENABLED: bool = cfg!(any(feature = "metrics", feature = "tracing"));
 
-/// Tells that an attempt has ended.
+/// Counts an attempt that has ended.
 #[inline]
 pub(crate) fn record_attempt() {
-    #[cfg(feature = "metrics")]
-    count::attempt();
+    counters::attempt();
 }
 
-/// Tells of a retry.
+/// Reports a retry.
 pub(crate) fn emit_retry(event: &RetryEvent, observer: Option<&Observer>) {
-    #[cfg(feature = "metrics")]
-    count::retry(event);
-    #[cfg(feature = "tracing")]
-    tracing::debug!(
-        "http.request.resend_count" = event.attempt,
-        "error.type" = event.fault.kind().as_str(),
-        "fault.origin" = event.fault.origin().as_str(),
-        "retry.delay" = ?event.delay,
-        "retry.elapsed" = ?event.elapsed,
-        "retry",
-    );
+    counters::retry(event);
+    events::retry(event);
     if let Some(observer) = observer {
         // The panic hook has reported it; the call has no part in it.
         drop(catch_unwind(AssertUnwindSafe(|| observer.notify(event))));
     }
 }
 
-/// Tells that a call that failed is not made again.
+/// Reports that no attempt follows after a fault.
 pub(crate) fn emit_give_up(reason: GiveUp, fault: &Fault, attempts: u32) {
-    #[cfg(feature = "metrics")]
-    count::give_up(reason, fault);
-    #[cfg(feature = "tracing")]
-    tracing::debug!(
-        "retry.reason" = reason.as_str(),
-        "retry.attempts" = attempts,
-        "error.type" = fault.kind().as_str(),
-        "fault.origin" = fault.origin().as_str(),
-        "no retry",
-    );
-    let _ = (reason, fault, attempts);
+    counters::give_up(reason, fault);
+    events::give_up(reason, fault, attempts);
 }
 
-/// Counts in `metrics`.
+/// The metrics.
 #[cfg(feature = "metrics")]
-mod count {
+mod counters {
     use std::cell::RefCell;
     use std::collections::HashMap;
     use std::rc::Rc;
@@ -124,7 +109,7 @@ mod count {
 
     use crate::policy::{GiveUp, RetryEvent};
 
-    const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+    const METADATA: Metadata<'static> = Metadata::new(super::TARGET, Level::INFO, Some(module_path!()));
 
     static ATTEMPTS: Key = Key::from_static_name("tower_jitter_retry_attempts_total");
     static DELAYS: Key = Key::from_static_name("tower_jitter_retry_delay_seconds");
@@ -176,4 +161,71 @@ mod count {
     fn increment(key: &Key) {
         with_recorder(|recorder| recorder.register_counter(key, &METADATA)).increment(1);
     }
+}
+
+/// No metrics.
+#[cfg(not(feature = "metrics"))]
+mod counters {
+    use tower_fault_classify::Fault;
+
+    use crate::policy::{GiveUp, RetryEvent};
+
+    #[inline]
+    pub(super) const fn attempt() {}
+
+    #[inline]
+    pub(super) const fn retry(_: &RetryEvent) {}
+
+    #[inline]
+    pub(super) const fn give_up(_: GiveUp, _: &Fault) {}
+}
+
+/// The events of `tracing`.
+#[cfg(feature = "tracing")]
+mod events {
+    use tower_fault_classify::Fault;
+
+    use super::TARGET;
+    use crate::policy::{GiveUp, RetryEvent};
+
+    pub(super) fn retry(event: &RetryEvent) {
+        tracing::debug!(
+            target: TARGET,
+            {
+                "http.request.resend_count" = event.attempt,
+                "error.type" = event.fault.kind().as_str(),
+                "fault.origin" = event.fault.origin().as_str(),
+                "retry.delay" = ?event.delay,
+                "retry.elapsed" = ?event.elapsed,
+            },
+            "retry",
+        );
+    }
+
+    pub(super) fn give_up(reason: GiveUp, fault: &Fault, attempts: u32) {
+        tracing::debug!(
+            target: TARGET,
+            {
+                "retry.reason" = reason.as_str(),
+                "retry.attempts" = attempts,
+                "error.type" = fault.kind().as_str(),
+                "fault.origin" = fault.origin().as_str(),
+            },
+            "no retry",
+        );
+    }
+}
+
+/// No events.
+#[cfg(not(feature = "tracing"))]
+mod events {
+    use tower_fault_classify::Fault;
+
+    use crate::policy::{GiveUp, RetryEvent};
+
+    #[inline]
+    pub(super) const fn retry(_: &RetryEvent) {}
+
+    #[inline]
+    pub(super) const fn give_up(_: GiveUp, _: &Fault, _: u32) {}
 }

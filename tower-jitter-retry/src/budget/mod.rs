@@ -22,6 +22,7 @@
 //! All amounts are exact fixed-point numbers. They are changed by compare-and-swap, or under a lock
 //! that only retries take. The time of an operation does not depend on how long a budget was idle.
 
+mod builder;
 mod rules;
 mod ticket;
 mod tokens;
@@ -29,12 +30,11 @@ mod window;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tower_fault_classify::__internals::ConfigError;
 use tower_fault_classify::__internals::PoolHandle;
 use tower_fault_classify::{Fault, Verdict};
 
+pub use self::builder::{BudgetBuilder, BudgetSettings};
 pub use self::ticket::Ticket;
 use self::ticket::TicketKind;
 use self::tokens::TokenCore;
@@ -96,8 +96,7 @@ pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
 /// The default allows 20 % of the requests of the last 10 s, and 10 retries a second.
 ///
 /// ```
-/// use std::time::Duration;
-/// use tower_jitter_retry::Budget;
+/// /// use tower_jitter_retry::Budget;
 ///
 /// let default = Budget::default();
 /// let strict = Budget::window().ratio(0.05).min_per_second(1).build()?;
@@ -106,11 +105,17 @@ pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
 /// ```
 #[derive(Clone)]
-pub struct Budget(Kind);
+pub struct Budget(BudgetKind);
 
-/// Calls that outlive the last handle must not pay into the next owner's budget: so the epoch.
+/// The storage of the budgets of this crate is never freed: a pool gives it to the next budget. So a
+/// call copies a plain reference ([`BudgetRef`]). A counted handle would be written to by every
+/// call: on two threads that share one budget, a success took 97 to 102 ns with an `Arc`, and 34 ns
+/// without it.
+///
+/// A call that outlives the last handle must make no deposit into the budget of the storage's next
+/// owner. Therefore owners have an epoch.
 #[derive(Clone)]
-enum Kind {
+enum BudgetKind {
     Window(PoolHandle<WindowCore>, WindowOwner),
     Tokens(PoolHandle<TokenCore>, u32),
     Custom(Arc<dyn RetryBudget>),
@@ -135,14 +140,14 @@ impl Budget {
 
     /// A budget of your own. It costs a call the counting of a reference, which the ready-made ones do not.
     pub fn custom(budget: impl RetryBudget) -> Self {
-        Self(Kind::Custom(Arc::new(budget)))
+        Self(BudgetKind::Custom(Arc::new(budget)))
     }
 
     /// One of the user's own.
     pub(crate) fn custom_budget(&self) -> Option<&Arc<dyn RetryBudget>> {
         match &self.0 {
-            Kind::Custom(budget) => Some(budget),
-            Kind::Window(..) | Kind::Tokens(..) => None,
+            BudgetKind::Custom(budget) => Some(budget),
+            BudgetKind::Window(..) | BudgetKind::Tokens(..) => None,
         }
     }
 
@@ -158,9 +163,9 @@ impl Budget {
     /// ```
     pub fn settings(&self) -> Option<BudgetSettings> {
         match &self.0 {
-            Kind::Window(core, _) => Some(core.settings()),
-            Kind::Tokens(core, _) => Some(core.settings()),
-            Kind::Custom(_) => None,
+            BudgetKind::Window(core, _) => Some(core.settings()),
+            BudgetKind::Tokens(core, _) => Some(core.settings()),
+            BudgetKind::Custom(_) => None,
         }
     }
 
@@ -171,91 +176,18 @@ impl Budget {
     /// with this one.
     pub fn to_builder(&self) -> Option<BudgetBuilder> {
         match &self.0 {
-            Kind::Window(core, _) => Some(BudgetBuilder::Window(core.to_builder())),
-            Kind::Tokens(core, _) => Some(core.to_builder()),
-            Kind::Custom(_) => None,
+            BudgetKind::Window(core, _) => Some(BudgetBuilder::Window(core.to_builder())),
+            BudgetKind::Tokens(core, _) => Some(core.to_builder()),
+            BudgetKind::Custom(_) => None,
         }
     }
 
     /// A ready-made one.
     pub(crate) fn budget_ref(&self) -> Option<BudgetRef> {
         match &self.0 {
-            Kind::Window(core, owner) => Some(BudgetRef::Window(core.as_static(), *owner)),
-            Kind::Tokens(core, epoch) => Some(BudgetRef::Tokens(core.as_static(), *epoch)),
-            Kind::Custom(_) => None,
-        }
-    }
-}
-
-/// The settings of a budget. Returned by [`Budget::settings`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum BudgetSettings {
-    /// Of [`Budget::window`].
-    Window {
-        /// See [`WindowBudgetBuilder::ratio`].
-        ratio: f64,
-        /// See [`WindowBudgetBuilder::min_per_second`].
-        min_per_second: u32,
-        /// See [`WindowBudgetBuilder::span`].
-        span: Duration,
-    },
-    /// Of [`Budget::grpc`].
-    Grpc {
-        /// See [`GrpcBudgetBuilder::max_tokens`].
-        max_tokens: u32,
-        /// See [`GrpcBudgetBuilder::ratio`].
-        ratio: f64,
-    },
-    /// Of [`Budget::aws`].
-    Aws {
-        /// See [`AwsBudgetBuilder::capacity`].
-        capacity: u32,
-        /// See [`AwsBudgetBuilder::cost`].
-        cost: u32,
-        /// See [`AwsBudgetBuilder::timeout_cost`].
-        timeout_cost: u32,
-        /// See [`AwsBudgetBuilder::increment`].
-        increment: u32,
-    },
-}
-
-/// The builder of a budget of any kind. Returned by [`Budget::to_builder`].
-///
-/// ```
-/// use tower_jitter_retry::Budget;
-/// use tower_jitter_retry::budget::BudgetBuilder;
-///
-/// let budget = Budget::default();
-/// let stricter = match budget.to_builder() {
-///     Some(BudgetBuilder::Window(window)) => window.ratio(0.05).build()?,
-///     _ => budget,
-/// };
-/// # Ok::<(), tower_jitter_retry::ConfigError>(())
-/// ```
-#[derive(Clone, Debug)]
-#[must_use]
-#[non_exhaustive]
-pub enum BudgetBuilder {
-    /// Of [`Budget::window`].
-    Window(WindowBudgetBuilder),
-    /// Of [`Budget::grpc`].
-    Grpc(GrpcBudgetBuilder),
-    /// Of [`Budget::aws`].
-    Aws(AwsBudgetBuilder),
-}
-
-impl BudgetBuilder {
-    /// Builds the budget.
-    ///
-    /// # Errors
-    ///
-    /// The first value that is out of its range, with its field and the range.
-    pub fn build(self) -> Result<Budget, ConfigError> {
-        match self {
-            Self::Window(builder) => builder.build(),
-            Self::Grpc(builder) => builder.build(),
-            Self::Aws(builder) => builder.build(),
+            BudgetKind::Window(core, owner) => Some(BudgetRef::Window(core.as_static(), *owner)),
+            BudgetKind::Tokens(core, epoch) => Some(BudgetRef::Tokens(core.as_static(), *epoch)),
+            BudgetKind::Custom(_) => None,
         }
     }
 }
@@ -289,9 +221,9 @@ impl PartialEq for Budget {
     /// Whether both are handles to one budget.
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
-            (Kind::Window(one, _), Kind::Window(other, _)) => one.ptr_eq(other),
-            (Kind::Tokens(one, _), Kind::Tokens(other, _)) => one.ptr_eq(other),
-            (Kind::Custom(one), Kind::Custom(other)) => Arc::ptr_eq(one, other),
+            (BudgetKind::Window(one, _), BudgetKind::Window(other, _)) => one.ptr_eq(other),
+            (BudgetKind::Tokens(one, _), BudgetKind::Tokens(other, _)) => one.ptr_eq(other),
+            (BudgetKind::Custom(one), BudgetKind::Custom(other)) => Arc::ptr_eq(one, other),
             _ => false,
         }
     }
@@ -300,9 +232,9 @@ impl PartialEq for Budget {
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Kind::Window(core, _) => f.debug_tuple("Budget").field(&**core).finish(),
-            Kind::Tokens(core, _) => f.debug_tuple("Budget").field(&**core).finish(),
-            Kind::Custom(budget) => f.debug_tuple("Budget").field(budget).finish(),
+            BudgetKind::Window(core, _) => f.debug_tuple("Budget").field(&**core).finish(),
+            BudgetKind::Tokens(core, _) => f.debug_tuple("Budget").field(&**core).finish(),
+            BudgetKind::Custom(budget) => f.debug_tuple("Budget").field(budget).finish(),
         }
     }
 }
@@ -336,6 +268,7 @@ impl BudgetRef {
 #[cfg(all(test, not(loom_models)))]
 mod tests {
     use std::sync::Mutex;
+    use std::time::Duration;
 
     use tower_fault_classify::{Health, Kind, Origin, Retryable};
 

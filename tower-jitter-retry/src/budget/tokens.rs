@@ -13,7 +13,7 @@ use tower_fault_classify::__internals::{ConfigError, Pool, PoolHandle, PoolItem}
 use tower_fault_classify::{Fault, Verdict};
 
 use super::rules::tokens::{MAX_TOKENS, ONE, Scheme, TokenRules};
-use super::{Budget, BudgetBuilder, BudgetSettings, Kind as BudgetKind};
+use super::{Budget, BudgetBuilder, BudgetKind, BudgetSettings};
 
 /// What a whole number of tokens may be.
 pub(crate) const TOKEN_RANGE: RangeInclusive<u32> = 1..=1_000_000_000;
@@ -313,6 +313,9 @@ impl Drop for Refund {
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
+    use proptest::prelude::*;
+    use std::sync::atomic::AtomicU64;
+    use std::thread;
     use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
     use super::*;
@@ -444,20 +447,7 @@ mod tests {
         let ticket = most.withdraw(&FAILURE);
         assert!(ticket.is_some() && most.withdraw(&FAILURE).is_none());
     }
-}
 
-#[cfg(all(test, not(loom_models)))]
-mod concurrent {
-    use std::sync::atomic::AtomicU64;
-    use std::thread;
-
-    use proptest::prelude::*;
-    use tower_fault_classify::{Health, Kind, Origin, Retryable};
-
-    use super::*;
-
-    const FAILURE: Fault =
-        Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
     const TIMEOUT: Fault = FAILURE.with_kind(Kind::Timeout);
     /// The epoch of a core's first owner.
     const EPOCH: u32 = 1;

@@ -16,7 +16,7 @@ use tower_fault_classify::__internals::{
 use tower_fault_classify::{Kind, Verdict};
 
 use super::rules::window::WindowRules;
-use super::{Budget, BudgetSettings, Kind as BudgetKind};
+use super::{Budget, BudgetKind, BudgetSettings};
 
 pub(crate) const RATIO_RANGE: RangeInclusive<f64> = 0.0..=1_000.0;
 
@@ -223,6 +223,10 @@ impl PoolItem for WindowCore {
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+    use std::sync::atomic::AtomicUsize;
+    use std::thread;
     use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
     use super::*;
@@ -346,18 +350,6 @@ mod tests {
         }
         assert!(Budget::window().ratio(1_000.0).min_per_second(u32::MAX).build().is_ok());
     }
-}
-
-#[cfg(all(test, not(loom_models)))]
-mod concurrent {
-    use std::collections::VecDeque;
-    use std::sync::atomic::AtomicUsize;
-    use std::thread;
-    use std::time::Duration;
-
-    use proptest::prelude::*;
-
-    use super::*;
 
     const SPAN: u64 = 10_000_000_000;
 

@@ -113,7 +113,7 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// The longest delay before the first retry, 0 to [`max_backoff`](Self::cap). 0: retries follow at
+    /// The longest delay before the first retry, 0 to [`max_backoff`](Self::max_backoff). 0: retries follow at
     /// once, without a timer. They yield to the runtime: each takes a unit of the cooperative
     /// budget of a tokio task, and outside of tokio at most 128 follow each other in one poll.
     /// **Default**: 100 ms.
