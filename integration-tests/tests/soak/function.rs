@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
-use test_servers::Seen;
+use test_servers::RecordedRequest;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::BreakerLayer;
 use tower_fault_classify::FaultClassifyLayer;
@@ -15,7 +15,7 @@ use crate::load::{Came, Ledger, Order, check, number, run};
 use crate::{TIMEOUT, circuit, policy};
 
 /// Fails one call in five, in turn with these; it has seen it, but for those to which it says that it was never reached.
-fn answer(seen: &Mutex<Vec<Seen>>, request: Request<Bytes>) -> io::Result<Response<Bytes>> {
+fn answer(seen: &Mutex<Vec<RecordedRequest>>, request: Request<Bytes>) -> io::Result<Response<Bytes>> {
     let (head, body) = request.into_parts();
     let order = Order::new(number(head.uri.path()));
     if !order.is_reachable() {
@@ -24,7 +24,7 @@ fn answer(seen: &Mutex<Vec<Seen>>, request: Request<Bytes>) -> io::Result<Respon
     let echo = [head.uri.path().as_bytes(), b"\n", &*body].concat();
     let (method, path) = (head.method, head.uri.path().to_owned());
     let mut seen = seen.lock().unwrap();
-    seen.push(Seen { connection: 0, method, path, headers: HeaderMap::new(), body });
+    seen.push(RecordedRequest { connection: 0, method, path, headers: HeaderMap::new(), body });
     let fault = |status| Response::builder().status(status).body(Bytes::new()).map_err(io::Error::other);
     match seen.len() % 30 {
         5 => fault(StatusCode::SERVICE_UNAVAILABLE),

@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::Method;
-use test_servers::{Act, Http, Refused, Seen};
+use test_servers::{Action, Http, RecordedRequest, RefusedPort};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::task::JoinSet;
 use tower::{BoxError, Layer, Service};
@@ -201,31 +201,31 @@ where
 
 /// Two acts in ten are faults: each of these in turn. None ends a connection that the client may believe to be idle, for what is sent over such a
 /// one is counted or not as chance has it.
-fn mix() -> Vec<Act> {
+fn mix() -> Vec<Action> {
     let faults = [
-        Act::status(503),
-        Act::ResetAfterRequest,
-        Act::status(429),
-        Act::status(200).body("cut").content_length(10).then_close(),
-        Act::status(500).header("connection", "close").then_close(),
-        Act::CloseAfterRequest,
-        Act::ResetBeforeRequest,
-        Act::status(200).body("cut").chunked_without_end().then_close(),
-        Act::status(502).body("what happened"),
+        Action::status(503),
+        Action::ResetAfterRequest,
+        Action::status(429),
+        Action::status(200).body("cut").content_length(10).then_close(),
+        Action::status(500).header("connection", "close").then_close(),
+        Action::CloseAfterRequest,
+        Action::ResetBeforeRequest,
+        Action::status(200).body("cut").chunked_without_end().then_close(),
+        Action::status(502).body("what happened"),
     ];
     let tens = REQUESTS * ATTEMPTS as usize / 10;
     let mut faults = faults.into_iter().cycle();
     (0..tens * 10)
         .map(|place| if place % 10 == 3 || place % 10 == 7 { faults.next() } else { None })
-        .map(|fault| fault.unwrap_or(Act::Echo))
+        .map(|fault| fault.unwrap_or(Action::Echo))
         .collect()
 }
 
 /// A server that fails as [`mix`] says, and a port without one.
 pub(crate) struct Upstream {
     server: Http,
-    refused: Refused,
-    script: Vec<Act>,
+    refused: RefusedPort,
+    script: Vec<Action>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -234,7 +234,7 @@ impl Upstream {
         let alone = ONE_AT_A_TIME.lock().await;
         let (server, script) = (Http::start().await, mix());
         server.script(script.clone());
-        Self { server, refused: Refused::bind(), script, _alone: alone }
+        Self { server, refused: RefusedPort::bind(), script, _alone: alone }
     }
 
     /// Where this request goes: a base without a path.
@@ -245,8 +245,9 @@ impl Upstream {
 
     /// Compares what the client's side has counted with what the server's side has.
     pub(crate) fn check(&self, ends: &Ends, ledger: &Ledger, window: Counts) {
-        let taken = self.script.len() - self.server.left();
-        let unread = self.script[..taken].iter().filter(|act| matches!(act, Act::ResetBeforeRequest)).count();
+        let taken = self.script.len() - self.server.remaining();
+        let unread =
+            self.script[..taken].iter().filter(|act| matches!(act, Action::ResetBeforeRequest)).count();
         check(ends, ledger, window, &self.server.requests(), unread);
     }
 }
@@ -300,7 +301,7 @@ where
 }
 
 /// `unread`: how often a request arrived and was not read, so that it is not among those that were `seen`.
-pub(crate) fn check(ends: &Ends, ledger: &Ledger, window: Counts, seen: &[Seen], unread: usize) {
+pub(crate) fn check(ends: &Ends, ledger: &Ledger, window: Counts, seen: &[RecordedRequest], unread: usize) {
     assert_eq!(ends.answered + ends.turned_down + ends.failed, REQUESTS);
     assert!(ends.answered > REQUESTS * 8 / 10, "{ends:?}");
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use integration_tests::{echo_client, retry_at_once, words};
-use test_servers::{Grpc, Reason, Reply, Seen};
+use test_servers::{Grpc, Reason, RecordedRequest, Reply};
 use tokio::task::JoinSet;
 use tonic::Code;
 use tower_breaker::{BreakerConfig, Circuit, CircuitState, Clock};
@@ -65,7 +65,7 @@ impl Fate {
 }
 
 /// The number of the call that a request belongs to: what is said in its message, after five bytes of framing and two of a field.
-fn number(request: &Seen) -> usize {
+fn number(request: &RecordedRequest) -> usize {
     str::from_utf8(&request.body[7..]).unwrap().parse().unwrap()
 }
 

@@ -22,7 +22,7 @@ pub use self::reply::Reply;
 use self::wire::Wire;
 use crate::Reason;
 use crate::http::drain;
-use crate::stage::{Listening, Seen, Stage};
+use crate::scripted::{RecordedRequest, Script, ScriptedServer};
 
 const MAX_BODY: usize = 64 << 20;
 /// As hyper's servers have it. With the smaller one of its own, `h2` ends a connection on which a few hundred calls say something short
@@ -31,67 +31,28 @@ const WINDOW: u32 = 1 << 20;
 /// The type of the frame.
 const GOAWAY: u8 = 7;
 
-/// A server of gRPC, over HTTP/2 without TLS, that does what its script says. It ends when it is dropped.
+/// A gRPC server, over HTTP/2 without TLS, that does what its script says: one [`Reply`] for each call, in the
+/// order in which the headers arrive.
 ///
-/// It answers every path. Its messages have one field: number 1, a string.
-#[derive(Debug)]
-pub struct Grpc {
-    stage: Arc<Stage<Reply>>,
-    listening: Listening,
-}
+/// Without a script it answers with the message "ok" and the status OK. It serves every path. A message has one
+/// field: number 1, a string.
+pub type Grpc = ScriptedServer<Reply>;
 
 impl Grpc {
-    /// Starts one, with an empty script.
+    /// Starts the server on a loopback port that the system picks.
     ///
     /// # Panics
     ///
-    /// If loopback cannot be bound, or there is no tokio runtime.
+    /// Panics if loopback cannot be bound, or if there is no tokio runtime.
     pub async fn start() -> Self {
-        let stage = Arc::new(Stage::new(Reply::ok("ok")));
-        let listening = Listening::start(Arc::clone(&stage), serve).await;
-        Self { stage, listening }
-    }
-
-    /// `http://` and the address, without a slash at the end.
-    pub fn url(&self) -> String {
-        self.listening.url()
-    }
-
-    /// Adds to the script: one reply for each call, in the order in which their headers arrive.
-    pub fn script(&self, replies: impl IntoIterator<Item = Reply>) {
-        self.stage.script(replies);
-    }
-
-    /// Sets what is done when the script has run out. **Default**: `Reply::ok("ok")`.
-    pub fn otherwise(&self, reply: Reply) {
-        self.stage.otherwise(reply);
-    }
-
-    /// How many replies nobody has taken yet.
-    pub fn left(&self) -> usize {
-        self.stage.left()
-    }
-
-    /// How many connections were accepted so far.
-    pub fn connections(&self) -> usize {
-        self.stage.connections()
-    }
-
-    /// The calls whose headers arrived so far, in that order.
-    pub fn requests(&self) -> Vec<Seen> {
-        self.stage.requests()
-    }
-
-    /// Waits until so many calls have arrived since the start.
-    pub async fn arrived(&self, count: usize) {
-        self.stage.arrived(count).await;
+        Self::listen(Reply::ok("ok"), serve).await
     }
 }
 
 /// What a stream asks of its connection, which does it when all that the stream has sent is on the wire, and then drops the sender.
-type Orders = mpsc::UnboundedSender<(Order, oneshot::Sender<()>)>;
+type Commands = mpsc::UnboundedSender<(Command, oneshot::Sender<()>)>;
 
-enum Order {
+enum Command {
     /// Nothing more.
     Flush,
     GoAwayGracefully,
@@ -101,33 +62,33 @@ enum Order {
     Reset,
 }
 
-async fn serve(stream: TcpStream, stage: Arc<Stage<Reply>>, number: usize) {
+async fn serve(stream: TcpStream, script: Arc<Script<Reply>>, number: usize) {
     let wire = Wire::new(stream);
     let handshake = h2::server::Builder::new().initial_connection_window_size(WINDOW).handshake(wire.clone());
     let Ok(mut connection) = handshake.await else { return };
-    let (orders, mut ordered) = mpsc::unbounded_channel();
+    let (commands, mut received) = mpsc::unbounded_channel();
     // Dropped, and with it every stream, when the connection ends.
     let mut streams = JoinSet::new();
     loop {
-        // Biased: `accept` also writes what the streams have sent, so an order finds it written.
+        // Biased: `accept` also writes what the streams have sent, so a command finds it written.
         tokio::select! {
             biased;
             accepted = connection.accept() => {
                 let Some(Ok((request, respond))) = accepted else { return };
                 while streams.try_join_next().is_some() {}
                 let (head, body) = request.into_parts();
-                let reply = stage.next();
-                let place = stage.record(seen(number, head));
-                let stage = Arc::clone(&stage);
-                let orders = orders.clone();
+                let reply = script.next();
+                let place = script.record(recorded(number, head));
+                let script = Arc::clone(&script);
+                let commands = commands.clone();
                 streams.spawn(async move {
-                    stage.record_body(place, read(body).await);
+                    script.record_body(place, read(body).await);
                     // A client that breaks off gets no answer, and the test does not hear of it from here.
-                    let _ = answer(reply, respond, &orders).await;
+                    let _ = respond_with(reply, respond, &commands).await;
                 });
             }
-            Some((order, _done)) = ordered.recv() => {
-                if obey(order, &mut connection, &wire).await.is_break() {
+            Some((command, _done)) = received.recv() => {
+                if execute(command, &mut connection, &wire).await.is_break() {
                     return;
                 }
             }
@@ -135,13 +96,13 @@ async fn serve(stream: TcpStream, stage: Arc<Stage<Reply>>, number: usize) {
     }
 }
 
-async fn obey(order: Order, connection: &mut Connection<Wire, Bytes>, wire: &Wire) -> ControlFlow<()> {
+async fn execute(command: Command, connection: &mut Connection<Wire, Bytes>, wire: &Wire) -> ControlFlow<()> {
     let mut wire = wire.clone();
-    match order {
-        Order::Flush => {}
-        Order::GoAwayGracefully => connection.graceful_shutdown(),
-        Order::GoAwayAtOnce(reason) => connection.abrupt_shutdown(reason),
-        Order::GoAwayBelow(stream, reason) => {
+    match command {
+        Command::Flush => {}
+        Command::GoAwayGracefully => connection.graceful_shutdown(),
+        Command::GoAwayAtOnce(reason) => connection.abrupt_shutdown(reason),
+        Command::GoAwayBelow(stream, reason) => {
             // `h2` says no number below that of a stream that it has accepted.
             let mut frame = BytesMut::from(&[0, 0, 8, GOAWAY, 0, 0, 0, 0, 0][..]);
             frame.put_u32(stream.saturating_sub(2));
@@ -150,13 +111,13 @@ async fn obey(order: Order, connection: &mut Connection<Wire, Bytes>, wire: &Wir
                 return ControlFlow::Break(());
             }
         }
-        Order::Close => {
+        Command::Close => {
             if wire.shutdown().await.is_ok() {
                 drain(&mut wire).await;
             }
             return ControlFlow::Break(());
         }
-        Order::Reset => {
+        Command::Reset => {
             wire.end_in_a_reset();
             return ControlFlow::Break(());
         }
@@ -164,9 +125,9 @@ async fn obey(order: Order, connection: &mut Connection<Wire, Bytes>, wire: &Wir
     ControlFlow::Continue(())
 }
 
-fn seen(connection: usize, head: Parts) -> Seen {
+fn recorded(connection: usize, head: Parts) -> RecordedRequest {
     let path = head.uri.path_and_query().map_or_else(String::new, ToString::to_string);
-    Seen { connection, method: head.method, path, headers: head.headers, body: Bytes::new() }
+    RecordedRequest { connection, method: head.method, path, headers: head.headers, body: Bytes::new() }
 }
 
 async fn read(mut stream: RecvStream) -> Bytes {
@@ -182,9 +143,13 @@ async fn read(mut stream: RecvStream) -> Bytes {
     body.freeze()
 }
 
-async fn answer(reply: Reply, mut respond: SendResponse<Bytes>, orders: &Orders) -> Result<(), h2::Error> {
+async fn respond_with(
+    reply: Reply,
+    mut respond: SendResponse<Bytes>,
+    commands: &Commands,
+) -> Result<(), h2::Error> {
     if reply.goes_away {
-        ask(orders, Order::GoAwayGracefully).await;
+        ask(commands, Command::GoAwayGracefully).await;
     }
     let mut stream = None;
     if let Some((status, headers)) = &reply.head {
@@ -206,30 +171,30 @@ async fn answer(reply: Reply, mut respond: SendResponse<Bytes>, orders: &Orders)
         }
         End::RstStream(reason) => {
             // A reset throws away what is not on the wire yet.
-            ask(orders, Order::Flush).await;
+            ask(commands, Command::Flush).await;
             respond.send_reset(reason);
         }
         End::GoAwayBelow(reason) => {
-            ask(orders, Order::GoAwayBelow(number, reason)).await;
-            given_up(respond, stream).await;
+            ask(commands, Command::GoAwayBelow(number, reason)).await;
+            wait_for_reset(respond, stream).await;
         }
-        End::GoAwayAtOnce(reason) => ask(orders, Order::GoAwayAtOnce(reason)).await,
-        End::CloseConnection => ask(orders, Order::Close).await,
-        End::ResetConnection => ask(orders, Order::Reset).await,
-        End::Stall => given_up(respond, stream).await,
+        End::GoAwayAtOnce(reason) => ask(commands, Command::GoAwayAtOnce(reason)).await,
+        End::CloseConnection => ask(commands, Command::Close).await,
+        End::ResetConnection => ask(commands, Command::Reset).await,
+        End::Stall => wait_for_reset(respond, stream).await,
     }
     Ok(())
 }
 
-async fn ask(orders: &Orders, order: Order) {
+async fn ask(commands: &Commands, command: Command) {
     let (done, is_done) = oneshot::channel();
-    // Without a connection there is nobody left to obey.
-    let _ = orders.send((order, done));
+    // Without a connection there is nothing left to execute the command.
+    let _ = commands.send((command, done));
     let _ = is_done.await;
 }
 
 /// Waits until the client resets the stream, or the connection ends: a stream that is dropped would be reset by `h2`.
-async fn given_up(mut respond: SendResponse<Bytes>, stream: Option<SendStream<Bytes>>) {
+async fn wait_for_reset(mut respond: SendResponse<Bytes>, stream: Option<SendStream<Bytes>>) {
     match stream {
         Some(mut stream) => drop(poll_fn(|context| stream.poll_reset(context)).await),
         None => drop(poll_fn(|context| respond.poll_reset(context)).await),

@@ -29,13 +29,13 @@ struct Text {
 /// | a status that is garbled | `Reply::trailers_only("abc")`, `Reply::trailers_only(14).trailer("grpc-status", "0")` |
 /// | no status | `Reply::headers()`, `Reply::message("text")` |
 /// | what stands between answers | `Reply::http(503).header("retry-after", "1")` |
-/// | a message that is cut | `Reply::cut_message("text")` and an end |
+/// | a message that is cut | `Reply::truncated_message("text")` and an end |
 /// | `RST_STREAM` | `Reply::nothing().rst_stream(Reason::REFUSED_STREAM)`, `Reply::message("text").rst_stream(…)` |
 /// | the server goes, and did not see this call | `Reply::nothing().go_away_below(Reason::NO_ERROR)` |
 /// | the server goes, and answers this call first | `Reply::ok("text").go_away_gracefully()` |
 /// | the server goes, and this call may have been seen | `Reply::nothing().go_away_at_once(Reason::INTERNAL_ERROR)` |
 /// | the connection is gone | `Reply::nothing().close_connection()`, `.reset_connection()` |
-/// | nothing ever | `Reply::nothing()`, `Reply::message("text").stall()` |
+/// | nothing ever | `Reply::nothing()`, `Reply::message("text").hang()` |
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub(super) goes_away: bool,
@@ -86,7 +86,7 @@ impl Reply {
     }
 
     /// Headers, half of a message, and the end of the stream, if no other end is set.
-    pub fn cut_message(text: &str) -> Self {
+    pub fn truncated_message(text: &str) -> Self {
         let mut reply = Self::message(text);
         reply.data.truncate(5 + (reply.data.len() - 5) / 2);
         reply
@@ -200,8 +200,8 @@ impl Reply {
         Self { end: End::ResetConnection, ..self }
     }
 
-    /// Does not end, until the client gives up.
-    pub fn stall(self) -> Self {
+    /// Does not end until the client resets the stream.
+    pub fn hang(self) -> Self {
         Self { end: End::Stall, ..self }
     }
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
-use crate::stage::Seen;
+use crate::scripted::RecordedRequest;
 
 const MAX_LINE: usize = 64 << 10;
 const MAX_HEADERS: usize = 1000;
@@ -34,7 +34,7 @@ impl Reader {
     }
 
     /// Reads a request, with its body.
-    pub(super) async fn request(&mut self) -> io::Result<Seen> {
+    pub(super) async fn request(&mut self) -> io::Result<RecordedRequest> {
         let line = self.line().await?;
         let mut words = line.split(|byte| *byte == b' ');
         let method = words.next().and_then(|word| Method::from_bytes(word).ok()).ok_or_else(broken)?;
@@ -47,7 +47,7 @@ impl Reader {
                 headers.get(CONTENT_LENGTH).map_or(Some(0), |value| value.to_str().ok()?.parse().ok());
             self.exactly(length.ok_or_else(broken)?).await?
         };
-        Ok(Seen { connection: self.connection, method, path, headers, body })
+        Ok(RecordedRequest { connection: self.connection, method, path, headers, body })
     }
 
     async fn headers(&mut self) -> io::Result<HeaderMap> {

@@ -14,7 +14,7 @@ use hyper_util::client::legacy::connect::proxy::{SocksV5, Tunnel};
 use hyper_util::client::legacy::{self as client, Client};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use reqwest_middleware::ClientBuilder;
-use test_servers::{Act, Http, Refused};
+use test_servers::{Action, Http, RefusedPort};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tower::{BoxError, Layer, ServiceExt};
@@ -47,7 +47,7 @@ async fn connect_tunnel_refused_by_proxy_is_neutral() {
     let refusals = [403, 429, 500, 502, 503, 504].map(|status| (status, NO_TUNNEL));
     for (status, want) in [(407, PROXY_REFUSES)].into_iter().chain(refusals) {
         let proxy = Http::start().await;
-        proxy.otherwise(Act::status(status));
+        proxy.set_default(Action::status(status));
         let error = through_tunnel(&proxy.url()).await;
         table.error(&status, &*error, want);
         table.check(classify_error(&*error).origin() == Origin::Remote, || format!("origin of {status}"));
@@ -58,7 +58,7 @@ async fn connect_tunnel_refused_by_proxy_is_neutral() {
 /// How often a POST asks a proxy for a tunnel, if the proxy always answers with this status.
 async fn tunnels_asked_for(status: u16) -> usize {
     let proxy = Http::start().await;
-    proxy.otherwise(Act::status(status));
+    proxy.set_default(Action::status(status));
     let tunnel = Tunnel::new(proxy.url().parse().unwrap(), HttpConnector::new());
     let policy = RetryPolicy::builder().max_attempts(3).initial_backoff(Duration::ZERO).build().unwrap();
     let client = JitterRetryLayer::new(policy).layer(hyper_util_client::over(tunnel));
@@ -86,7 +86,7 @@ where
     C: Classify<Response<Incoming>, client::Error> + Clone,
 {
     let proxy = Http::start().await;
-    proxy.otherwise(Act::status(503));
+    proxy.set_default(Action::status(503));
     let tunnel = Tunnel::new(proxy.url().parse().unwrap(), HttpConnector::new());
     let config = BreakerConfig::builder().consecutive_failures(1).build().unwrap();
     let breaker = BreakerLayer::new(config);
@@ -109,14 +109,14 @@ async fn connect_tunnel_other_failures_keep_their_own_meaning() {
     let mut table = Table::default();
     let proxy = Http::start().await;
     proxy.script([
-        Act::CloseAfterRequest,
-        Act::ResetAfterRequest,
-        Act::raw(format!("HTTP/1.1 200 OK\r\nx-large: {}", "a".repeat(9000))),
+        Action::CloseAfterRequest,
+        Action::ResetAfterRequest,
+        Action::raw(format!("HTTP/1.1 200 OK\r\nx-large: {}", "a".repeat(9000))),
     ]);
     table.error(&"FIN", &*through_tunnel(&proxy.url()).await, BROKEN_UNSENT);
     table.error(&"RST", &*through_tunnel(&proxy.url()).await, BROKEN_UNSENT);
     table.error(&"large head", &*through_tunnel(&proxy.url()).await, PROXY_GARBLED);
-    let refused = Refused::bind();
+    let refused = RefusedPort::bind();
     table.error(&"refused", &*through_tunnel(&refused.url()).await, UNREACHED);
 }
 

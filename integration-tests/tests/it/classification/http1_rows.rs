@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use test_servers::{Act, Http, Refused};
+use test_servers::{Action, Http, RefusedPort};
 use tower::BoxError;
 use tower_fault_classify::hint::MAX_HINT;
 use tower_fault_classify::{CarriedVerdict, Health, Kind, Outcome, Retryable, Verdict};
@@ -61,19 +61,19 @@ fn carried(response: &impl Outcome) -> Option<Axes> {
 pub(crate) async fn statuses<R: Outcome>(call: impl AsyncFn(&str) -> R) {
     let (server, mut table) = (Http::start().await, Table::default());
     for status in (200..=600).chain([999]) {
-        server.script([Act::status(status)]);
+        server.script([Action::status(status)]);
         let response = call(&server.url()).await;
         assert_eq!(response.status().map(|status| status.as_u16()), Some(status));
         table.row(&status, carried(&response), row_of(status));
     }
-    server.script([Act::status(503).after_informational(100).after_informational(103)]);
+    server.script([Action::status(503).after_informational(100).after_informational(103)]);
     table.row(&"103, then 503", carried(&call(&server.url()).await), UNAVAILABLE);
 }
 
 /// Sends an answer of each row, and holds what the layer says of it against the row.
 async fn answers<R: Outcome>(
     call: impl AsyncFn(&str) -> R,
-    rows: impl IntoIterator<Item = (Act, Option<Axes>)>,
+    rows: impl IntoIterator<Item = (Action, Option<Axes>)>,
 ) {
     let (server, mut table) = (Http::start().await, Table::default());
     for (act, want) in rows {
@@ -157,7 +157,7 @@ const NO_DELAYS: [Headers; 11] = [
 /// The delay that a server asks for stands on every fault that may be sent again, and on no other.
 pub(crate) async fn delays<R: Outcome>(call: impl AsyncFn(&str) -> R) {
     let with = |status, headers: &[(&str, &[u8])]| {
-        headers.iter().fold(Act::status(status), |act, (name, value)| act.header(*name, *value))
+        headers.iter().fold(Action::status(status), |act, (name, value)| act.header(*name, *value))
     };
     let asked = DELAYS.map(|(headers, delay)| (with(429, headers), THROTTLED.after(delay)));
     let garbled = NO_DELAYS.map(|headers| (with(429, headers), THROTTLED));
@@ -178,7 +178,7 @@ pub(crate) async fn delays<R: Outcome>(call: impl AsyncFn(&str) -> R) {
 
 /// `x-should-retry` overrides the retry axis, and no other.
 pub(crate) async fn should_retry<R: Outcome>(call: impl AsyncFn(&str) -> R) {
-    let said = |status, text: &[u8]| Act::status(status).header(SHOULD, text);
+    let said = |status, text: &[u8]| Action::status(status).header(SHOULD, text);
     let mut rows = Vec::new();
     for status in (200..=600).filter(|status| *status != 413) {
         let with = |retry| row_of(status).map(|row| axes(row.0, retry, row.2));
@@ -217,20 +217,20 @@ pub(crate) async fn should_retry<R: Outcome>(call: impl AsyncFn(&str) -> R) {
 
 /// What a connection may come to, once the request was read. `exchange` sends a request, and reads the answer to its end.
 pub(crate) async fn connections_that_die(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
-    let cut = || Act::status(200).body("0123").content_length(10);
-    let endless = || Act::status(200).body("0123").chunked_without_end();
+    let cut = || Action::status(200).body("0123").content_length(10);
+    let endless = || Action::status(200).body("0123").chunked_without_end();
     let acts = [
-        Act::ResetBeforeRequest,
-        Act::ResetAfterRequest,
-        Act::CloseAfterRequest,
-        Act::raw("HTTP/1.1 200 OK\r\ncontent-"),
+        Action::ResetBeforeRequest,
+        Action::ResetAfterRequest,
+        Action::CloseAfterRequest,
+        Action::raw("HTTP/1.1 200 OK\r\ncontent-"),
         cut().then_close(),
         cut().then_half_close(),
         cut().then_reset(),
         endless().then_close(),
         endless().then_half_close(),
         endless().then_reset(),
-        Act::raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n8\r\n0123"),
+        Action::raw("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n8\r\n0123"),
     ];
     each(acts, exchange, BROKEN).await;
 }
@@ -238,15 +238,15 @@ pub(crate) async fn connections_that_die(exchange: impl AsyncFn(&str) -> Result<
 /// Answers that are none.
 pub(crate) async fn garbled_answers(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let chunk =
-        |size| Act::raw(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{size}\r\n0123"));
+        |size| Action::raw(format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{size}\r\n0123"));
     let acts = [
-        Act::garbage(),
-        Act::status(99),
-        Act::status(200).header("x name", "a"),
-        Act::status(200).header("x-name", "a\0b"),
-        Act::status(200).header("x-large", "a".repeat(1 << 20)),
-        Act::status(200).body("0123").header("content-length", "3"),
-        Act::raw("HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n0123"),
+        Action::garbage(),
+        Action::status(99),
+        Action::status(200).header("x name", "a"),
+        Action::status(200).header("x-name", "a\0b"),
+        Action::status(200).header("x-large", "a".repeat(1 << 20)),
+        Action::status(200).body("0123").header("content-length", "3"),
+        Action::raw("HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n0123"),
         chunk("zz"),
         chunk("4 4"),
         chunk("fffffffffffffffffff"),
@@ -255,7 +255,7 @@ pub(crate) async fn garbled_answers(exchange: impl AsyncFn(&str) -> Result<(), B
 }
 
 async fn each(
-    acts: impl IntoIterator<Item = Act>,
+    acts: impl IntoIterator<Item = Action>,
     exchange: impl AsyncFn(&str) -> Result<(), BoxError>,
     want: Axes,
 ) {
@@ -271,9 +271,9 @@ async fn each(
 /// A connection that ends when it is accepted: whether the request was still written to it is up to chance, and hyper knows.
 pub(crate) async fn connections_that_die_on_accept(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let mut table = Table::default();
-    for act in [Act::CloseOnAccept, Act::ResetOnAccept] {
+    for act in [Action::CloseOnAccept, Action::ResetOnAccept] {
         let server = Http::start().await;
-        server.otherwise(act.clone());
+        server.set_default(act.clone());
         let error = failed(exchange(&server.url()).await);
         table.error(&act, &*error, if is_unsent(&*error) { BROKEN_UNSENT } else { BROKEN });
     }
@@ -284,19 +284,19 @@ pub(crate) async fn kept_connections_that_die<E: AsyncFn(&str) -> Result<(), Box
     client: impl Fn() -> E,
 ) {
     let mut table = Table::default();
-    for act in [Act::CloseAfterRequest, Act::ResetAfterRequest, Act::ResetBeforeRequest] {
+    for act in [Action::CloseAfterRequest, Action::ResetAfterRequest, Action::ResetBeforeRequest] {
         let (server, exchange) = (Http::start().await, client());
-        server.script([Act::status(200).body("ok"), act.clone()]);
+        server.script([Action::status(200).body("ok"), act.clone()]);
         exchange(&server.url()).await.unwrap();
         let error = failed(exchange(&server.url()).await);
         table.error(&act, &*error, BROKEN);
-        assert_eq!((server.connections(), server.left()), (1, 0), "{act:?}");
+        assert_eq!((server.connections(), server.remaining()), (1, 0), "{act:?}");
     }
 }
 
 /// Nobody there, and no address to go to.
 pub(crate) async fn nobody_is_reached(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
-    let (refused, mut table) = (Refused::bind(), Table::default());
+    let (refused, mut table) = (RefusedPort::bind(), Table::default());
     for url in [refused.url(), name_that_does_not_resolve()] {
         let error = failed(exchange(&url).await);
         table.error(&url, &*error, UNREACHED);

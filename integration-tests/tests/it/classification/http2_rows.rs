@@ -1,6 +1,6 @@
 //! The rows for streams and connections of HTTP/2, as every client of it meets them.
 
-use test_servers::{Act, Grpc, Http, Reason, Reply};
+use test_servers::{Action, Grpc, Http, Reason, Reply};
 use tower::BoxError;
 use tower_fault_classify::{Health, Kind, Retryable};
 
@@ -9,7 +9,7 @@ use super::{Axes, BROKEN, TURNED_AWAY, Table, axes, chain, failed, verdict};
 async fn fails(reply: &Reply, exchange: &impl AsyncFn(&str) -> Result<(), BoxError>) -> BoxError {
     let server = Grpc::start().await;
     // Whatever the client resends by itself ends in the same way.
-    server.otherwise(reply.clone());
+    server.set_default(reply.clone());
     let error = failed(exchange(&server.url()).await);
     assert!(!server.requests().is_empty(), "{reply:?}");
     error
@@ -58,7 +58,7 @@ pub(crate) async fn other_connection_required(exchange: impl AsyncFn(&str) -> Re
 pub(crate) const UNCERTAIN: &[Retryable] = &[Retryable::IfIdempotent, Retryable::Never];
 
 fn begun() -> [Reply; 3] {
-    [Reply::headers(), Reply::message("text"), Reply::cut_message("long text")]
+    [Reply::headers(), Reply::message("text"), Reply::truncated_message("long text")]
 }
 
 /// A connection that ends with a stream on it, before and within the answer; and a server that goes at once, which does the same.
@@ -85,7 +85,7 @@ pub(crate) async fn connections_that_die(
 /// A server that answers in HTTP/1.1. Whoever has sent the request hears of a connection that broke: why, the connection knows alone.
 pub(crate) async fn another_protocol(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let server = Http::start().await;
-    server.otherwise(Act::status(200).body("a body that is longer than any head of a frame"));
+    server.set_default(Action::status(200).body("a body that is longer than any head of a frame"));
     let error = failed(exchange(&server.url()).await);
     Table::default().error(&"HTTP/1.1", &*error, BROKEN);
 }

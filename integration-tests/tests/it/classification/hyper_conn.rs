@@ -10,7 +10,7 @@ use hyper::client::conn::{http1, http2};
 use hyper::rt::Executor;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use test_servers::{Act, Grpc, Http, Refused, Reply};
+use test_servers::{Action, Grpc, Http, RefusedPort, Reply};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tower::{BoxError, Layer, ServiceExt, service_fn};
@@ -106,16 +106,16 @@ async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
 
 #[tokio::test]
 async fn refused_connection_as_bare_io_error_is_unsent() {
-    let error = over_http1(&Refused::bind().url()).await.unwrap_err();
+    let error = over_http1(&RefusedPort::bind().url()).await.unwrap_err();
     Table::default().error(&"refused", &error, UNREACHED);
 }
 
 #[tokio::test]
 async fn request_on_closed_connection_is_unsent() {
     let mut table = Table::default();
-    for act in [Act::CloseOnAccept, Act::ResetOnAccept] {
+    for act in [Action::CloseOnAccept, Action::ResetOnAccept] {
         let server = Http::start().await;
-        server.otherwise(act.clone());
+        server.set_default(act.clone());
         let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
         let (mut sender, connection) = http1::handshake(io).await.unwrap();
         let _ = connection.await;
@@ -139,12 +139,12 @@ async fn stream_that_requires_another_connection_is_protocol_never() {
 #[tokio::test]
 async fn dropped_http1_connection_task_is_transient_and_neutral() {
     let server = Http::start().await;
-    server.otherwise(Act::Stall);
+    server.set_default(Action::Hang);
     let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
     let (mut sender, connection) = http1::handshake(io).await.unwrap();
     let task = tokio::spawn(connection);
     let answer = tokio::spawn(sender.send_request(post()));
-    server.arrived(1).await;
+    server.wait_for_requests(1).await;
     task.abort();
     let error = failed(answer.await.unwrap());
     Table::default().error(&"HTTP/1.1", &*error, CONNECTION_TASK_GONE);
@@ -154,13 +154,13 @@ async fn dropped_http1_connection_task_is_transient_and_neutral() {
 #[tokio::test]
 async fn dropped_http2_connection_task_is_transient_and_neutral() {
     let server = Grpc::start().await;
-    server.otherwise(Reply::nothing());
+    server.set_default(Reply::nothing());
     let executor = AbortingExecutor::default();
     let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
     let (mut sender, connection) = http2::handshake(executor.clone(), io).await.unwrap();
     executor.execute(connection);
     let answer = tokio::spawn(sender.send_request(post()));
-    server.arrived(1).await;
+    server.wait_for_requests(1).await;
     executor.abort();
     Table::default().error(&"HTTP/2", &*failed(answer.await.unwrap()), CONNECTION_TASK_GONE);
 }
@@ -168,13 +168,13 @@ async fn dropped_http2_connection_task_is_transient_and_neutral() {
 #[tokio::test]
 async fn dropped_connection_task_of_pooled_client_is_transient_and_neutral() {
     let server = Http::start().await;
-    server.otherwise(Act::Stall);
+    server.set_default(Action::Hang);
     let executor = AbortingExecutor::default();
     let client = Client::builder(executor.clone()).build_http();
     let mut request = post();
     *request.uri_mut() = server.url().parse().unwrap();
     let answer = tokio::spawn(client.request(request));
-    server.arrived(1).await;
+    server.wait_for_requests(1).await;
     executor.abort();
     Table::default().error(&"pooled", &*failed(answer.await.unwrap()), CONNECTION_TASK_GONE);
 }
@@ -192,7 +192,7 @@ async fn http1_server_on_http2_connection_is_broken() {
 #[tokio::test]
 async fn http1_server_ends_http2_connection_as_garbled() {
     let server = Http::start().await;
-    server.otherwise(Act::status(200).body("a body that is longer than any head of a frame"));
+    server.set_default(Action::status(200).body("a body that is longer than any head of a frame"));
     let io = TokioIo::new(TcpStream::connect(address(&server.url())).await.unwrap());
     let (_sender, connection) =
         http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), io).await.unwrap();

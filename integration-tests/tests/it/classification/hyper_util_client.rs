@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use test_servers::{Act, Http, Refused};
+use test_servers::{Action, Http, RefusedPort};
 use tokio::net::TcpStream;
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
@@ -99,9 +99,9 @@ async fn connection_lost_before_request_is_unsent() {
         })
     });
     let mut table = Table::default();
-    for act in [Act::CloseOnAccept, Act::ResetOnAccept] {
+    for act in [Action::CloseOnAccept, Action::ResetOnAccept] {
         let server = Http::start().await;
-        server.otherwise(act.clone());
+        server.set_default(act.clone());
         let error = failed(exchange(&over(connector), &server.url()).await);
         table.error(&act, &*error, BROKEN_UNSENT);
     }
@@ -124,7 +124,7 @@ async fn failed_connect_is_unsent() {
 #[tokio::test]
 async fn timeout_around_client_is_if_idempotent() {
     let (server, mut table) = (Http::start().await, Table::default());
-    server.otherwise(Act::Stall);
+    server.set_default(Action::Hang);
     let timed = ServiceBuilder::new().layer(FaultClassifyLayer::new()).timeout(SHORT).service(client());
     table.error(&"tower's", &*failed(timed.oneshot(post(&server.url())).await), TIMEOUT);
     let timed = service_fn(async |request| {
@@ -137,7 +137,7 @@ async fn timeout_around_client_is_if_idempotent() {
 #[tokio::test]
 async fn body_timeout_is_timeout() {
     let server = Http::start().await;
-    server.otherwise(Act::status(200).body("0123").content_length(10));
+    server.set_default(Action::status(200).body("0123").content_length(10));
     let response = send(&client(), post(&server.url())).await.unwrap();
     let error = failed(TimeoutBody::new(SHORT, response.into_body()).collect().await);
     Table::default().error(&"tower-http's", &*error, TIMEOUT);
@@ -158,7 +158,7 @@ async fn invalid_request_is_client_never_neutral() {
 
 #[tokio::test]
 async fn verdict_without_layer_is_the_same() {
-    let refused = Refused::bind();
+    let refused = RefusedPort::bind();
     let error = client().request(post(&refused.url())).await.unwrap_err();
     assert_eq!(verdict(&error), UNREACHED);
 }

@@ -64,7 +64,7 @@ fn post(url: &str, body: Upload) -> Request<Upload> {
 /// A server of HTTP/2 that answers only when the request is complete.
 async fn http2_server() -> Grpc {
     let server = Grpc::start().await;
-    server.otherwise(Reply::nothing());
+    server.set_default(Reply::nothing());
     server
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use reqwest::redirect::Policy;
 use reqwest::{Body, Client, ClientBuilder, Method, Request, Response};
-use test_servers::{Act, Http};
+use test_servers::{Action, Http};
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Health, Kind, Retryable};
 
@@ -54,7 +54,7 @@ async fn status_over_reqwest_matches_table() {
 async fn status_from_error_for_status_matches_table() {
     let (server, client, mut table) = (Http::start().await, client(), Table::default());
     for status in 400..600 {
-        server.script([Act::status(status)]);
+        server.script([Action::status(status)]);
         let error = client.get(server.url()).send().await.unwrap().error_for_status().unwrap_err();
         table.error(&status, &error, rows::row_of(status).unwrap());
     }
@@ -112,7 +112,7 @@ async fn missing_local_address_is_local() {
 #[tokio::test]
 async fn request_timeout_is_if_idempotent() {
     let (server, mut table) = (Http::start().await, Table::default());
-    server.otherwise(Act::Stall);
+    server.set_default(Action::Hang);
     let total = builder().timeout(SHORT).build().unwrap();
     table.error(&"the client's", &*failed(exchange(&total, &server.url()).await), TIMEOUT);
     let read = builder().read_timeout(SHORT).build().unwrap();
@@ -133,7 +133,7 @@ async fn request_timeout_is_if_idempotent() {
 #[tokio::test]
 async fn body_timeout_is_timeout() {
     let (server, mut table) = (Http::start().await, Table::default());
-    server.otherwise(Act::status(200).body("0123").content_length(10));
+    server.set_default(Action::status(200).body("0123").content_length(10));
     for client in [builder().timeout(SHORT), builder().read_timeout(SHORT)] {
         let client = client.build().unwrap();
         table.error(&client, &*failed(exchange(&client, &server.url()).await), TIMEOUT);
@@ -143,7 +143,7 @@ async fn body_timeout_is_timeout() {
 #[tokio::test]
 async fn endless_redirects_are_never_retryable() {
     let server = Http::start().await;
-    server.otherwise(Act::status(302).header("location", "/"));
+    server.set_default(Action::status(302).header("location", "/"));
     let error = send(&client(), post(&server.url())).await.unwrap_err();
     Table::default().error(&"redirects", &error, axes(Kind::Protocol, Retryable::Never, Health::Neutral));
     let client = builder().redirect(Policy::none()).build().unwrap();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use integration_tests::retry_at_once;
 use reqwest::{Client, Method, Request, Response};
-use test_servers::{Act, Http, Refused};
+use test_servers::{Action, Http, RefusedPort};
 use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Circuit, CircuitState, Clock};
@@ -56,7 +56,7 @@ async fn guarded()
 async fn circuit_after_429s_and_client_errors_stays_closed() {
     for status in [429, 404, 400, 401, 403, 407, 409, 413, 422, 499, 501] {
         let (server, circuit, mut service) = guarded().await;
-        server.otherwise(Act::status(status));
+        server.set_default(Action::status(status));
         for _ in 0..50 {
             let response = service.ready().await.unwrap().call(post(&server.url())).await.unwrap();
             assert_eq!(response.status(), status);
@@ -67,10 +67,15 @@ async fn circuit_after_429s_and_client_errors_stays_closed() {
 
 #[tokio::test]
 async fn circuit_after_server_errors_opens() {
-    for act in [Act::status(500), Act::status(503), Act::status(529), Act::ResetAfterRequest, Act::garbage()]
-    {
+    for act in [
+        Action::status(500),
+        Action::status(503),
+        Action::status(529),
+        Action::ResetAfterRequest,
+        Action::garbage(),
+    ] {
         let (server, circuit, mut service) = guarded().await;
-        server.otherwise(act.clone());
+        server.set_default(act.clone());
         for _ in 0..3 {
             assert_eq!(circuit.status().state, CircuitState::Closed, "{act:?}");
             let _ = service.ready().await.unwrap().call(post(&server.url())).await;
@@ -84,7 +89,7 @@ async fn circuit_after_server_errors_opens() {
 async fn circuit_after_429s_between_failures_opens() {
     for (between, state) in [(429, CircuitState::Open), (404, CircuitState::Closed)] {
         let (server, circuit, mut service) = guarded().await;
-        server.script([500, between, 500, between, 500].map(Act::status));
+        server.script([500, between, 500, between, 500].map(Action::status));
         for _ in 0..5 {
             service.ready().await.unwrap().call(post(&server.url())).await.unwrap();
         }
@@ -95,23 +100,27 @@ async fn circuit_after_429s_between_failures_opens() {
 /// One yes or no for both would resend a POST that a 500 answers, or leave the circuit closed.
 #[tokio::test]
 async fn retry_and_breaker_read_different_axes_of_one_verdict() {
-    let refused = Refused::bind().url();
+    let refused = RefusedPort::bind().url();
     for (act, method, requests, state) in [
-        (Act::status(429), Method::POST, 3, CircuitState::Closed),
-        (Act::status(425), Method::POST, 3, CircuitState::Closed),
-        (Act::status(408), Method::GET, 3, CircuitState::Closed),
-        (Act::status(408), Method::POST, 1, CircuitState::Closed),
-        (Act::status(404), Method::GET, 1, CircuitState::Closed),
-        (Act::status(500), Method::GET, 3, CircuitState::Open),
-        (Act::status(529), Method::POST, 3, CircuitState::Open),
-        (Act::ResetAfterRequest, Method::GET, 3, CircuitState::Open),
+        (Action::status(429), Method::POST, 3, CircuitState::Closed),
+        (Action::status(425), Method::POST, 3, CircuitState::Closed),
+        (Action::status(408), Method::GET, 3, CircuitState::Closed),
+        (Action::status(408), Method::POST, 1, CircuitState::Closed),
+        (Action::status(404), Method::GET, 1, CircuitState::Closed),
+        (Action::status(500), Method::GET, 3, CircuitState::Open),
+        (Action::status(529), Method::POST, 3, CircuitState::Open),
+        (Action::ResetAfterRequest, Method::GET, 3, CircuitState::Open),
     ] {
         let (server, circuit) = retried(act.clone(), method.clone(), 1).await;
         assert_eq!((server.requests().len(), circuit.status().state), (requests, state), "{method} {act:?}");
     }
-    for act in
-        [Act::status(500), Act::status(503), Act::status(507), Act::ResetAfterRequest, Act::CloseAfterRequest]
-    {
+    for act in [
+        Action::status(500),
+        Action::status(503),
+        Action::status(507),
+        Action::ResetAfterRequest,
+        Action::CloseAfterRequest,
+    ] {
         let (server, circuit) = retried(act.clone(), Method::POST, 3).await;
         assert_eq!((server.requests().len(), circuit.status().state), (3, CircuitState::Open), "{act:?}");
     }
@@ -132,9 +141,9 @@ fn stack(
 }
 
 /// Makes so many calls through all the layers.
-async fn retried(act: Act, method: Method, calls: usize) -> (Http, Circuit) {
+async fn retried(act: Action, method: Method, calls: usize) -> (Http, Circuit) {
     let (server, breaker) = (Http::start().await, breaker());
-    server.otherwise(act);
+    server.set_default(act);
     let circuit = breaker.circuit();
     let mut stack = stack(breaker);
     for _ in 0..calls {
@@ -147,7 +156,7 @@ async fn retried(act: Act, method: Method, calls: usize) -> (Http, Circuit) {
 async fn open_circuit_rejects_with_remaining_time() {
     let want = axes(Kind::Rejected, Retryable::Never, Health::Neutral).after(OPEN_FOR);
     let (server, _, mut service) = guarded().await;
-    server.otherwise(Act::status(500));
+    server.set_default(Action::status(500));
     for _ in 0..3 {
         service.ready().await.unwrap().call(post(&server.url())).await.unwrap();
     }
@@ -162,14 +171,14 @@ async fn open_circuit_rejects_with_remaining_time() {
 #[tokio::test]
 async fn shed_call_is_unsent_and_neutral() {
     let server = Http::start().await;
-    server.otherwise(Act::Stall);
+    server.set_default(Action::Hang);
     let service = ServiceBuilder::new()
         .layer(FaultClassifyLayer::new())
         .load_shed()
         .concurrency_limit(1)
         .service(client());
     let running = tokio::spawn(service.clone().oneshot(post(&server.url())));
-    server.arrived(1).await;
+    server.wait_for_requests(1).await;
     let error = service.oneshot(post(&server.url())).await.unwrap_err();
     Table::default().error(&"shed", &error, SHED);
     running.abort();
@@ -180,7 +189,7 @@ async fn shed_call_is_unsent_and_neutral() {
 #[tokio::test]
 async fn full_buffer_under_load_shed_is_rejected_unsent() {
     let server = Http::start().await;
-    server.otherwise(Act::Stall);
+    server.set_default(Action::Hang);
     let service = ServiceBuilder::new()
         .layer(FaultClassifyLayer::new())
         .load_shed()
@@ -212,7 +221,7 @@ async fn rejection_is_not_retried() {
         .layer(breaker())
         .layer(FaultClassifyLayer::new())
         .service(client());
-    server.otherwise(Act::status(500));
+    server.set_default(Action::status(500));
     for _ in 0..3 {
         stack.ready().await.unwrap().call(post(&server.url())).await.unwrap();
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use http::Response;
 use integration_tests::echo::echo_client::EchoClient;
 use integration_tests::words;
-use test_servers::{Act, Grpc, Http, Refused, Reply};
+use test_servers::{Action, Grpc, Http, RefusedPort, Reply};
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
@@ -132,7 +132,7 @@ async fn http1_server_on_channel_is_broken() {
 async fn failed_connect_is_unsent() {
     nobody_is_reached(async |url| bare(endpoint(url).connect_lazy()).await).await;
     nobody_is_reached(async |url| layered(endpoint(url).connect_lazy()).await).await;
-    let error = EchoClient::connect(Refused::bind().url()).await.unwrap_err();
+    let error = EchoClient::connect(RefusedPort::bind().url()).await.unwrap_err();
     Table::default().error(&"the channel's own", &error, UNREACHED);
 }
 
@@ -140,7 +140,7 @@ async fn failed_connect_is_unsent() {
 #[tokio::test]
 async fn request_timeout_of_tonic_is_timeout() {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    server.otherwise(Reply::nothing());
+    server.set_default(Reply::nothing());
     ends(&mut table, "the endpoint's", endpoint(&server.url()).timeout(SHORT).connect_lazy(), TIMEOUT).await;
     let mut request = Request::new(words("hi"));
     request.set_timeout(SHORT);
@@ -152,7 +152,7 @@ async fn request_timeout_of_tonic_is_timeout() {
 #[tokio::test]
 async fn timeout_around_channel_is_if_idempotent() {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    server.otherwise(Reply::nothing());
+    server.set_default(Reply::nothing());
     let channel = endpoint(&server.url()).connect_lazy();
     let timed =
         ServiceBuilder::new().layer(FaultClassifyLayer::new()).timeout(SHORT).service(channel.clone());
@@ -165,7 +165,7 @@ async fn timeout_around_channel_is_if_idempotent() {
 #[tokio::test]
 async fn keep_alive_ping_without_answer_is_timeout() {
     let server = Http::start().await;
-    server.otherwise(Act::Stall);
+    server.set_default(Action::Hang);
     let alive = endpoint(&server.url()).http2_keep_alive_interval(SHORT).keep_alive_timeout(SHORT);
     ends(&mut Table::default(), "ping", alive.connect_lazy(), TIMEOUT).await;
 }

@@ -158,7 +158,7 @@ async fn response_200_without_code_is_unknown() {
 #[tokio::test]
 async fn response_that_is_not_grpc_is_unknown_under_grpc_only() {
     let (server, mut table) = (Grpc::start().await, Table::default());
-    server.otherwise(Reply::http(200));
+    server.set_default(Reply::http(200));
     let channel = super::tonic_channel::endpoint(&server.url()).connect_lazy();
     let stack = ServiceBuilder::new().layer(FaultClassifyLayer::new().rule(GrpcOnly)).service(channel);
     for status in [200, 302] {

@@ -9,7 +9,7 @@ use std::task::Poll;
 use anyhow::Context;
 use reqwest::{Client, Response};
 use reqwest_middleware::ClientBuilder;
-use test_servers::{Act, Http, Refused};
+use test_servers::{Action, Http, RefusedPort};
 use tower::buffer::Buffer;
 use tower::timeout::TimeoutLayer;
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt};
@@ -42,14 +42,16 @@ impl Error for Own {
 
 /// Makes causes that lie behind reqwest's error, one after the other.
 async fn each_cause(look: impl AsyncFn(&str, Axes)) {
-    for (act, want) in
-        [(Act::ResetAfterRequest, BROKEN), (Act::CloseAfterRequest, BROKEN), (Act::garbage(), GARBLED)]
-    {
+    for (act, want) in [
+        (Action::ResetAfterRequest, BROKEN),
+        (Action::CloseAfterRequest, BROKEN),
+        (Action::garbage(), GARBLED),
+    ] {
         let server = Http::start().await;
-        server.otherwise(act);
+        server.set_default(act);
         look(&server.url(), want).await;
     }
-    let refused = Refused::bind();
+    let refused = RefusedPort::bind();
     look(&refused.url(), UNREACHED).await;
 }
 
@@ -57,7 +59,7 @@ async fn each_cause(look: impl AsyncFn(&str, Axes)) {
 #[tokio::test]
 async fn io_error_in_hyper_error_in_reqwest_error_is_found() {
     let server = Http::start().await;
-    server.otherwise(Act::ResetAfterRequest);
+    server.set_default(Action::ResetAfterRequest);
     let error = client().post(server.url()).body("body").send().await.unwrap_err();
     let place = |is: fn(&(dyn Error + 'static)) -> bool| levels(&error).position(is).unwrap();
     let (hyper_util, hyper, io) = (
@@ -204,7 +206,7 @@ async fn failed_service_behind_buffer_keeps_cause_without_retry() {
 #[tokio::test]
 async fn error_in_middle_of_chain_is_found() {
     let server = Http::start().await;
-    server.otherwise(Act::ResetOnAccept);
+    server.set_default(Action::ResetOnAccept);
     let error = Own(client().post(server.url()).body("body").send().await.unwrap_err().into());
     let want = if is_unsent(&error) { BROKEN_UNSENT } else { BROKEN };
     assert_eq!(Axes::of(&classify_error(&error)), want, "{error:?}");

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use integration_tests::FrozenTime;
 use reqwest::Method;
-use test_servers::{Act, Http};
+use test_servers::{Action, Http};
 use tokio::task::JoinSet;
 use tokio::time::{advance, timeout};
 use tower::{ServiceBuilder, ServiceExt};
@@ -33,7 +33,7 @@ async fn retry_after_of_any_value_extends_open_duration() {
     ];
     for (hint, open_for) in rows {
         let server = Http::start().await;
-        server.script([Act::status(503).header("retry-after", hint)]);
+        server.script([Action::status(503).header("retry-after", hint)]);
         let layer = BreakerLayer::new(circuit().consecutive_failures(1).build().unwrap());
         let circuit = layer.circuit();
         let stack = ServiceBuilder::new().layer(layer).layer(FaultClassifyLayer::new()).service(client());
@@ -70,7 +70,7 @@ async fn ten_dropped_bodies_without_data_open_circuit() {
     ];
     for (data, polled, state, calls) in rows {
         let server = Http::start().await;
-        server.otherwise(Act::status(200).body(data).content_length(100));
+        server.set_default(Action::status(200).body(data).content_length(100));
         let layer = BreakerLayer::new(circuit().clock(Clock::manual().0).build().unwrap()).track_body();
         let circuit = layer.circuit();
         let stack = ServiceBuilder::new().layer(layer).service(client());
@@ -115,7 +115,7 @@ fn circuit_in_runtime_with_earlier_time_still_counts() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_open_circuit_under_1000_tasks_sends_only_probes() {
     let server = Http::start().await;
-    server.otherwise(Act::Stall);
+    server.set_default(Action::Hang);
     let (clock, hand) = Clock::manual();
     let layer = BreakerLayer::new(circuit().clock(clock).probes(3).build().unwrap());
     let handle = layer.circuit();
@@ -133,14 +133,14 @@ async fn half_open_circuit_under_1000_tasks_sends_only_probes() {
             }
         });
     }
-    server.arrived(3).await;
+    server.wait_for_requests(3).await;
     for _ in 0..997 {
         tasks.join_next().await.unwrap().unwrap();
     }
     assert_eq!((rejected.load(Ordering::Relaxed), server.requests().len()), (997, 3));
     // The probes are cancelled, and their places are free again.
     tasks.shutdown().await;
-    server.otherwise(Act::status(200));
+    server.set_default(Action::status(200));
     for _ in 0..2 {
         stack.clone().oneshot(request(Method::GET, &server)).await.unwrap();
     }

@@ -11,7 +11,7 @@ use reqwest::{Method, Request, Response, ResponseBuilderExt};
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
 use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
-use test_servers::{Act, Http};
+use test_servers::{Action, Http};
 use tokio::time::{Instant, advance};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{
@@ -219,20 +219,20 @@ fn ours(client: ClientBuilder) -> ClientBuilder {
 #[tokio::test]
 async fn reqwest_retry_and_equivalent_send_equally_often() {
     let rows = [
-        (Act::status(200), 1, 1),
-        (Act::status(404), 1, 1),
-        (Act::status(408), 4, 4),
-        (Act::status(429), 4, 4),
-        (Act::status(503), 4, 4),
-        (Act::status(501), 4, 1),
-        (Act::status(425), 1, 4),
-        (Act::ResetAfterRequest, 4, 4),
-        (Act::CloseAfterRequest, 4, 4),
+        (Action::status(200), 1, 1),
+        (Action::status(404), 1, 1),
+        (Action::status(408), 4, 4),
+        (Action::status(429), 4, 4),
+        (Action::status(503), 4, 4),
+        (Action::status(501), 4, 1),
+        (Action::status(425), 1, 4),
+        (Action::ResetAfterRequest, 4, 4),
+        (Action::CloseAfterRequest, 4, 4),
     ];
     for (act, by_them, by_us) in rows {
         for method in [Method::GET, Method::POST] {
             let server = Http::start().await;
-            server.otherwise(act.clone());
+            server.set_default(act.clone());
             let client = || ClientBuilder::new(client());
             let _ = theirs(client()).build().execute(request(method.clone(), &server)).await;
             assert_eq!(server.requests().len(), by_them, "theirs: {method} of {act:?}");

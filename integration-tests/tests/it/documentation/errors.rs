@@ -17,7 +17,7 @@ use integration_tests::echo::echo_client::EchoClient;
 use integration_tests::{TIMEOUT, retry_at_once};
 use reqwest::Method;
 use reqwest_middleware::{ClientBuilder, Middleware, Next};
-use test_servers::{Act, Grpc, Http, Refused, Reply};
+use test_servers::{Action, Grpc, Http, RefusedPort, Reply};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Clock, Rejection};
 use tower_fault_classify::middleware::TowerMiddleware;
@@ -126,7 +126,7 @@ impl Middleware for Fails {
 
 #[tokio::test]
 async fn anyhow_error_in_chain_is_judged_retried_and_returned() {
-    let refused = Refused::bind();
+    let refused = RefusedPort::bind();
     let asked = Arc::new(AtomicUsize::new(0));
     let breaker = BreakerLayer::new(circuit().consecutive_failures(3).build().unwrap());
     let stack = ServiceBuilder::new()
@@ -252,7 +252,7 @@ async fn generated_client_gets_rejection_status_through_layers() {
     let server = Grpc::start().await;
     let said =
         || Reply::trailers_only(5).grpc_message("no such word").binary_trailer("details-bin", b"\0\xff");
-    server.otherwise(said());
+    server.set_default(said());
     let channel = tonic::transport::Endpoint::from_shared(server.url()).unwrap().connect_lazy();
     let layer = BreakerLayer::new(BreakerConfig::default().named("echo"));
     let circuit = layer.circuit();
@@ -284,7 +284,7 @@ async fn generated_client_gets_rejection_status_through_layers() {
 #[tokio::test]
 async fn classifier_keeping_errors_under_retry_returns_reqwest_error() {
     let server = Http::start().await;
-    server.otherwise(Act::ResetAfterRequest);
+    server.set_default(Action::ResetAfterRequest);
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(FaultClassifyLayer::new().keep_errors())

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 use integration_tests::{FrozenTime, TIMEOUT, retry_at_once};
 use reqwest::Method;
 use reqwest_middleware::ClientBuilder;
-use test_servers::{Act, Http};
+use test_servers::{Action, Http};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::advance;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
@@ -38,7 +38,7 @@ async fn safety_and_deadline_on_reqwest_request_apply() {
     let _frozen = FrozenTime::start();
     let asked = async |method: Method, extend: fn(&mut http::Extensions), policy: RetryPolicyBuilder| {
         let server = Http::start().await;
-        server.otherwise(Act::status(503));
+        server.set_default(Action::status(503));
         let mut request = http::Request::new("the body");
         *request.method_mut() = method;
         *request.uri_mut() = server.url().parse().unwrap();
@@ -84,7 +84,7 @@ async fn hostile_hints_are_capped_or_ignored() {
     ];
     for (hints, expected) in rows {
         let server = Http::start().await;
-        let mut act = Act::status(429);
+        let mut act = Action::status(429);
         for hint in hints {
             act = act.header("retry-after", hint.as_bytes());
         }
@@ -118,7 +118,7 @@ async fn hostile_hints_are_capped_or_ignored() {
 #[tokio::test]
 async fn retry_over_client_in_chain_and_over_buffer_sends_three() {
     let server = Http::start().await;
-    server.otherwise(Act::status(503));
+    server.set_default(Action::status(503));
     let chain = ClientBuilder::new(client())
         .with(TowerMiddleware::new(retry(retry_at_once())))
         .with(TowerMiddleware::new(retry(retry_at_once())))
@@ -211,7 +211,7 @@ fn budget_in_runtime_with_earlier_time_still_grants() {
 async fn call_outlives_its_layer_handles_and_service() {
     let frozen = FrozenTime::start();
     let server = Http::start().await;
-    server.script([Act::status(503), Act::status(500)]);
+    server.script([Action::status(503), Action::status(500)]);
     let call = {
         let breaker = BreakerLayer::new(circuit().build().unwrap());
         let stack = ServiceBuilder::new()
@@ -224,7 +224,7 @@ async fn call_outlives_its_layer_handles_and_service() {
     };
     // Circuits that are made meanwhile take nobody's place.
     let others: Vec<_> = (0..100).map(|_| BreakerLayer::<Auto>::new(circuit().build().unwrap())).collect();
-    server.arrived(1).await;
+    server.wait_for_requests(1).await;
     for count in [2, 3] {
         while server.requests().len() < count {
             advance(Duration::from_millis(100)).await;
@@ -242,7 +242,7 @@ async fn call_outlives_its_layer_handles_and_service() {
 async fn dropped_call_sends_no_further_attempt() {
     let _frozen = FrozenTime::start();
     let server = Http::start().await;
-    server.script([Act::Stall, Act::status(503)]);
+    server.script([Action::Hang, Action::status(503)]);
     let breaker = BreakerLayer::new(circuit().build().unwrap());
     let circuit = breaker.circuit();
     let delays = Arc::new(AtomicUsize::new(0));
@@ -257,7 +257,7 @@ async fn dropped_call_sends_no_further_attempt() {
     // Before its first poll, in its attempt, and in its sleep.
     drop(stack.clone().oneshot(request(Method::GET, &server)));
     let call = tokio::spawn(stack.clone().oneshot(request(Method::GET, &server)));
-    server.arrived(1).await;
+    server.wait_for_requests(1).await;
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     let window = circuit.status().window;
@@ -288,7 +288,7 @@ fn stream(frames: usize) -> impl http_body::Body<Data = Bytes, Error = std::conv
 async fn stream_over_64_kib_is_sent_once_shorter_is_replayed() {
     for (frames, asked) in [(0, 3), (1, 3), (64, 3), (65, 1), (200, 1)] {
         let server = Http::start().await;
-        server.otherwise(Act::status(503));
+        server.set_default(Action::status(503));
         let client = Client::builder(TokioExecutor::new()).build_http();
         let stack = ServiceBuilder::new()
             .layer(retry(retry_at_once()))
@@ -308,7 +308,7 @@ async fn stream_over_64_kib_is_sent_once_shorter_is_replayed() {
 #[tokio::test]
 async fn attempt_is_the_callers_request_unchanged() {
     let server = Http::start().await;
-    server.script([Act::status(503), Act::CloseAfterRequest]);
+    server.script([Action::status(503), Action::CloseAfterRequest]);
     let stack = ServiceBuilder::new()
         .layer(retry(retry_at_once()))
         .service(Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>());

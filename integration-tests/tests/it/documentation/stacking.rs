@@ -14,7 +14,7 @@ use reqwest::Method;
 use reqwest_middleware::ClientBuilder;
 use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
-use test_servers::{Act, Grpc, Http, Reason, Reply};
+use test_servers::{Action, Grpc, Http, Reason, Reply};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{Instant, advance};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -30,7 +30,7 @@ async fn success_resets_consecutive_failures_neutral_does_not() {
     let rows = [(200, true), (404, true), (401, true), (429, false), (408, false), (500, false)];
     for (between, ended) in rows {
         let server = Http::start().await;
-        server.script([500, between, 500].map(Act::status));
+        server.script([500, between, 500].map(Action::status));
         let layer = BreakerLayer::new(circuit().consecutive_failures(2).build().unwrap());
         let circuit = layer.circuit();
         let stack = ServiceBuilder::new().layer(layer).layer(FaultClassifyLayer::new()).service(client());
@@ -47,7 +47,7 @@ async fn success_resets_consecutive_failures_neutral_does_not() {
 #[tokio::test(start_paused = true)]
 async fn post_shed_below_is_retried_post_timed_out_is_not() {
     let server = Http::start().await;
-    server.script([Act::Stall]);
+    server.script([Action::Hang]);
     let policy = RetryPolicy::builder()
         .initial_backoff(6 * SECOND)
         .backoff_multiplier(1.0)
@@ -67,7 +67,7 @@ async fn post_shed_below_is_retried_post_timed_out_is_not() {
     let first = tokio::spawn(stack.clone().oneshot(request(Method::POST, &server)));
     {
         let _frozen = FrozenTime::start();
-        server.arrived(1).await;
+        server.wait_for_requests(1).await;
     }
     let begun = Instant::now();
     let second = stack.oneshot(request(Method::POST, &server));
@@ -241,7 +241,7 @@ async fn half_open_probe_shed_below_frees_slot() {
 async fn reqwest_retry_in_chain_multiplies_attempts() {
     for (inner, asked) in [(0, 3), (2, 9)] {
         let server = Http::start().await;
-        server.otherwise(Act::status(503));
+        server.set_default(Action::status(503));
         let theirs = ExponentialBackoff::builder()
             .retry_bounds(Duration::ZERO, Duration::ZERO)
             .build_with_max_retries(inner);
@@ -261,7 +261,7 @@ async fn reqwest_retry_in_chain_multiplies_attempts() {
 #[tokio::test]
 async fn refused_stream_is_not_resent_by_tonic_or_hyper_util() {
     let server = Grpc::start().await;
-    server.otherwise(Reply::nothing().rst_stream(Reason::REFUSED_STREAM));
+    server.set_default(Reply::nothing().rst_stream(Reason::REFUSED_STREAM));
     let channel = tonic::transport::Endpoint::from_shared(server.url()).unwrap().connect_lazy();
     let mut echo = integration_tests::echo::echo_client::EchoClient::new(channel);
     echo.say(integration_tests::echo::Words::default()).await.unwrap_err();

@@ -61,7 +61,7 @@ async fn borrowing_function_works_as_inner_service() {
 #[tokio::test]
 async fn open_circuit_over_full_client_is_ready_and_rejects() {
     let server = test_servers::Http::start().await;
-    server.otherwise(test_servers::Act::Stall);
+    server.set_default(test_servers::Action::Hang);
     let breaker = breaker();
     let circuit = breaker.circuit();
     let stack = ServiceBuilder::new()

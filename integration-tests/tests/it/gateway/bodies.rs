@@ -4,7 +4,7 @@ use std::io;
 
 use bytes::Bytes;
 use reqwest::{Body, Client, Method};
-use test_servers::Act;
+use test_servers::Action;
 
 use super::Gateway;
 
@@ -23,7 +23,7 @@ async fn sent(gateway: &Gateway, method: Method, count: usize) -> u16 {
 #[tokio::test]
 async fn stream_within_replay_limit_arrives_whole_each_time() {
     let gateway = Gateway::start().await;
-    for failure in [Act::status(503), Act::ResetAfterRequest] {
+    for failure in [Action::status(503), Action::ResetAfterRequest] {
         let before = gateway.orders.requests().len();
         gateway.orders.script([failure.clone(), failure.clone()]);
         assert_eq!(sent(&gateway, Method::PUT, 50).await, 200, "{failure:?}");
@@ -36,7 +36,7 @@ async fn stream_within_replay_limit_arrives_whole_each_time() {
 #[tokio::test]
 async fn stream_over_replay_limit_arrives_whole_and_once() {
     let gateway = Gateway::start().await;
-    gateway.orders.script([Act::status(503)]);
+    gateway.orders.script([Action::status(503)]);
     assert_eq!(sent(&gateway, Method::PUT, 1_000).await, 503);
     assert_eq!(sent(&gateway, Method::PUT, 1_000).await, 200);
     let bodies: Vec<_> = gateway.orders.requests().into_iter().map(|request| request.body).collect();
@@ -45,7 +45,7 @@ async fn stream_over_replay_limit_arrives_whole_and_once() {
 
 #[tokio::test]
 async fn post_already_sent_arrives_once() {
-    for failure in [Act::status(500), Act::CloseAfterRequest, Act::status(429)] {
+    for failure in [Action::status(500), Action::CloseAfterRequest, Action::status(429)] {
         let gateway = Gateway::start().await;
         gateway.orders.script([failure.clone()]);
         sent(&gateway, Method::POST, 20).await;
@@ -59,8 +59,8 @@ async fn post_already_sent_arrives_once() {
 async fn truncated_response_is_truncated_for_client() {
     let gateway = Gateway::start().await;
     gateway.orders.script([
-        Act::status(200).body("half").content_length(8).then_close(),
-        Act::status(200).body("half").chunked_without_end().then_close(),
+        Action::status(200).body("half").content_length(8).then_close(),
+        Action::status(200).body("half").chunked_without_end().then_close(),
     ]);
     for _ in 0..2 {
         let response = reqwest::get(format!("{}/orders/1", gateway.url)).await.unwrap();

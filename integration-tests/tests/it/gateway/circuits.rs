@@ -9,7 +9,7 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::routing::{MethodRouter, any};
-use test_servers::Act;
+use test_servers::Action;
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_breaker::{BreakerLayer, Clock};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
@@ -19,8 +19,8 @@ use super::{Gateway, MARKER, OPEN_FOR, config};
 #[tokio::test]
 async fn dead_downstream_leaves_other_circuit_closed() {
     let gateway = Gateway::start().await;
-    gateway.prices.otherwise(Act::ResetAfterRequest);
-    gateway.orders.otherwise(Act::Echo);
+    gateway.prices.set_default(Action::ResetAfterRequest);
+    gateway.orders.set_default(Action::Echo);
 
     assert_eq!(gateway.status("/prices/1").await, 502);
     let (status, after, _) = gateway.get("/prices/2").await;
@@ -74,21 +74,21 @@ async fn readiness_page_shows_open_circuits() {
     };
     assert_eq!(ready().await, (200, String::new()));
 
-    gateway.prices.otherwise(Act::status(503));
+    gateway.prices.set_default(Action::status(503));
     assert_eq!(gateway.status("/prices/1").await, 503);
     assert_eq!(ready().await, (200, "prices".to_owned()));
-    gateway.orders.otherwise(Act::status(500));
+    gateway.orders.set_default(Action::status(500));
     assert_eq!(gateway.status("/orders/1").await, 500);
     assert_eq!(ready().await, (503, "orders prices".to_owned()));
 
-    gateway.orders.otherwise(Act::status(200));
+    gateway.orders.set_default(Action::status(200));
     gateway.clock.advance(OPEN_FOR);
     assert_eq!(gateway.status("/orders/1").await, 200);
     assert_eq!(gateway.status("/prices/1").await, 503, "the probe fails, and is not sent again");
     assert_eq!(gateway.prices.requests().len(), 4);
     assert_eq!(ready().await, (200, "prices".to_owned()));
 
-    gateway.prices.otherwise(Act::status(200));
+    gateway.prices.set_default(Action::status(200));
     gateway.clock.advance(OPEN_FOR);
     assert_eq!(gateway.status("/prices/1").await, 200);
     assert_eq!(ready().await, (200, String::new()));
@@ -108,7 +108,7 @@ async fn readiness_page_counts_a_forced_open_circuit_as_open() {
 #[tokio::test]
 async fn downstream_sees_only_the_gateways_marker() {
     let gateway = Gateway::start().await;
-    gateway.orders.script([Act::status(503), Act::status(503)]);
+    gateway.orders.script([Action::status(503), Action::status(503)]);
     let request = reqwest::Client::new().get(format!("{}/orders/1", gateway.url));
     let request = request.header("x-mine", "1").header("grpc-previous-rpc-attempts", "2");
     assert_eq!(request.send().await.unwrap().status(), 200);
@@ -129,7 +129,7 @@ async fn retry_counts_of_client_and_gateway_are_separate() {
         || RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build().unwrap();
     for (remove, times) in [(true, 9), (false, 3)] {
         let server = test_servers::Http::start().await;
-        server.otherwise(Act::status(503));
+        server.set_default(Action::status(503));
         let own = JitterRetryLayer::new(policy());
         let own = if remove { own.remove_marker() } else { own };
         let client =

@@ -1,7 +1,7 @@
 //! Clients that go away while their request is under way.
 
 use integration_tests::TIMEOUT;
-use test_servers::Act;
+use test_servers::Action;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -14,14 +14,14 @@ async fn asks(gateway: &Gateway) -> TcpStream {
     let before = gateway.orders.requests().len();
     let mut client = TcpStream::connect(gateway.url.replace("http://", "")).await.unwrap();
     client.write_all(b"GET /orders/1 HTTP/1.1\r\nhost: gateway\r\n\r\n").await.unwrap();
-    gateway.orders.arrived(before + 1).await;
+    gateway.orders.wait_for_requests(before + 1).await;
     client
 }
 
 #[tokio::test]
 async fn client_disconnect_cancels_its_call() {
     let gateway = Gateway::start().await;
-    gateway.orders.script([Act::Stall, Act::Stall]);
+    gateway.orders.script([Action::Hang, Action::Hang]);
     for number in 1..=2 {
         drop(asks(&gateway).await);
         let circuit = gateway.circuits.get(&authority(&gateway.orders)).unwrap();
@@ -38,7 +38,7 @@ async fn half_open_probe_of_disconnected_client_frees_slot() {
     let circuit = gateway.circuits.get_or_insert(authority(&gateway.orders)).unwrap();
     circuit.trip().unwrap();
     gateway.clock.advance(OPEN_FOR);
-    gateway.orders.script([Act::Stall]);
+    gateway.orders.script([Action::Hang]);
     let client = asks(&gateway).await;
     assert_eq!((circuit.status().state, gateway.status("/orders/2").await), (CircuitState::HalfOpen, 503));
     drop(client);
@@ -51,7 +51,7 @@ async fn half_open_probe_of_disconnected_client_frees_slot() {
 #[tokio::test]
 async fn gateway_shutdown_after_client_disconnect_completes() {
     let gateway = Gateway::start().await;
-    gateway.orders.script([Act::Stall]);
+    gateway.orders.script([Action::Hang]);
     let client = asks(&gateway).await;
     gateway.stop.notify_one();
     drop(client);

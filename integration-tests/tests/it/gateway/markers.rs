@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, Method};
 use reqwest::Response;
-use test_servers::{Act, Seen};
+use test_servers::{Action, RecordedRequest};
 
 use super::{Gateway, MARKER};
 
@@ -10,9 +10,13 @@ const PREVIOUS: &str = "grpc-previous-rpc-attempts";
 
 /// The answer that a remote client gets to a request with these headers, and what came to the
 /// downstream.
-async fn send(method: Method, act: Act, headers: &[(&'static str, &str)]) -> (Response, Vec<Seen>) {
+async fn send(
+    method: Method,
+    act: Action,
+    headers: &[(&'static str, &str)],
+) -> (Response, Vec<RecordedRequest>) {
     let gateway = Gateway::start().await;
-    gateway.orders.otherwise(act);
+    gateway.orders.set_default(act);
     let mut request =
         reqwest::Client::new().request(method, format!("{}/orders/1", gateway.url)).body("an order");
     for &(name, value) in headers {
@@ -23,7 +27,7 @@ async fn send(method: Method, act: Act, headers: &[(&'static str, &str)]) -> (Re
 }
 
 /// The values of a header, request by request.
-fn values<'s>(seen: &'s [Seen], name: &str) -> Vec<Vec<&'s str>> {
+fn values<'s>(seen: &'s [RecordedRequest], name: &str) -> Vec<Vec<&'s str>> {
     let values = |headers: &'s HeaderMap| headers.get_all(name).into_iter().map(text).collect();
     seen.iter().map(|seen| values(&seen.headers)).collect()
 }
@@ -40,13 +44,14 @@ const FORGED: [(&str, &str); 4] =
 async fn remote_idempotency_key_does_not_allow_post_retry() {
     for method in [Method::POST, Method::PATCH] {
         for status in [408, 421, 425, 429, 500, 502, 503, 504, 529] {
-            let act = Act::status(status).header("x-should-retry", "true");
+            let act = Action::status(status).header("x-should-retry", "true");
             let key = [("idempotency-key", "8e03978e")];
             let (response, seen) = send(method.clone(), act, &key).await;
             assert_eq!((response.status().as_u16(), seen.len()), (status, 1), "{method} {status}");
             assert_eq!(values(&seen, "idempotency-key"), [["8e03978e"]], "the downstream gets the key");
         }
-        let (response, seen) = send(method, Act::ResetAfterRequest, &[("idempotency-key", "8e03978e")]).await;
+        let (response, seen) =
+            send(method, Action::ResetAfterRequest, &[("idempotency-key", "8e03978e")]).await;
         assert_eq!((response.status().as_u16(), seen.len()), (502, 1));
     }
 }
@@ -56,7 +61,7 @@ async fn forged_markers_are_removed_and_do_not_stop_retries() {
     for grpc in [false, true] {
         let content_type = if grpc { "application/grpc" } else { "text/plain" };
         let forged = [&FORGED[..], &[("content-type", content_type)]].concat();
-        let (response, seen) = send(Method::PUT, Act::status(429), &forged).await;
+        let (response, seen) = send(Method::PUT, Action::status(429), &forged).await;
         assert_eq!(response.status(), 429);
         assert_eq!(values(&seen, MARKER), [["1"], ["2"], ["3"]], "the gateway's own, once each");
         let previous: [&[&str]; 3] = if grpc { [&[], &["1"], &["2"]] } else { [&[], &[], &[]] };
@@ -67,7 +72,7 @@ async fn forged_markers_are_removed_and_do_not_stop_retries() {
 #[tokio::test]
 async fn forged_markers_on_request_sent_once_are_removed() {
     for status in [200, 429, 503] {
-        let (response, seen) = send(Method::POST, Act::status(status), &FORGED).await;
+        let (response, seen) = send(Method::POST, Action::status(status), &FORGED).await;
         assert_eq!((response.status().as_u16(), seen.len()), (status, 1));
         // It may be sent again if it was not sent, so that it bears the gateway's mark.
         assert_eq!(values(&seen, MARKER), [["1"]]);
@@ -79,7 +84,7 @@ async fn forged_markers_on_request_sent_once_are_removed() {
 async fn response_has_no_markers() {
     for (method, status) in [(Method::PUT, 429), (Method::PUT, 200), (Method::POST, 503)] {
         for headers in [&FORGED[..], &[]] {
-            let (response, _) = send(method.clone(), Act::status(status), headers).await;
+            let (response, _) = send(method.clone(), Action::status(status), headers).await;
             assert_eq!(response.status(), status);
             assert!([MARKER, PREVIOUS].iter().all(|name| !response.headers().contains_key(*name)));
             assert_eq!(response.text().await.unwrap(), "");

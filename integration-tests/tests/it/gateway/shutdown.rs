@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use reqwest::{Body, Client};
-use test_servers::Act;
+use test_servers::Action;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
@@ -16,8 +16,8 @@ use super::{Gateway, comes_true};
 async fn graceful_shutdown_finishes_calls_and_accepts_none() {
     let gateway = Gateway::start().await;
     // The first attempts of some fail after the gateway was told: it sends them again all the same.
-    gateway.orders.script([Act::status(503), Act::ResetAfterRequest]);
-    gateway.orders.otherwise(Act::Echo);
+    gateway.orders.script([Action::status(503), Action::ResetAfterRequest]);
+    gateway.orders.set_default(Action::Echo);
     let told = Arc::new(Semaphore::new(0));
     let mut under_way = JoinSet::new();
     for number in 0..16 {

@@ -10,7 +10,7 @@ use http_body_util::StreamBody;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use integration_tests::TIMEOUT;
-use test_servers::Act;
+use test_servers::Action;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -52,7 +52,7 @@ async fn broken_uploads_leave_circuit_closed_and_are_sent_once() {
     for method in ["POST", "PUT"] {
         for how in [Breaks::BadChunk, Breaks::Fin, Breaks::Reset] {
             let gateway = Gateway::start().await;
-            gateway.orders.otherwise(Act::Echo);
+            gateway.orders.set_default(Action::Echo);
             for number in 1..=3 {
                 broken_upload(&gateway, method, how).await;
                 assert_eq!(gateway.orders.connections(), number, "{method} {how:?}: it was sent once");
@@ -89,7 +89,7 @@ async fn stalled_upload(gateway: &Gateway, method: &str) -> String {
 async fn stalled_uploads_leave_circuit_closed_and_are_sent_once() {
     for method in ["POST", "PUT"] {
         let gateway = Gateway::start().await;
-        gateway.orders.otherwise(Act::Echo);
+        gateway.orders.set_default(Action::Echo);
         for number in 1..=3 {
             assert_eq!(stalled_upload(&gateway, method).await, "HTTP/1.1 502", "{method}");
             assert_eq!(gateway.orders.connections(), number, "{method}: it was sent once");
@@ -105,8 +105,12 @@ async fn stalled_uploads_leave_circuit_closed_and_are_sent_once() {
 async fn stalled_uploads_ended_by_downstream_leave_circuit_closed() {
     for method in ["POST", "PUT"] {
         let gateway = Gateway::start().await;
-        gateway.orders.script([Act::ResetBeforeRequest, Act::ResetBeforeRequest, Act::ResetBeforeRequest]);
-        gateway.orders.otherwise(Act::Echo);
+        gateway.orders.script([
+            Action::ResetBeforeRequest,
+            Action::ResetBeforeRequest,
+            Action::ResetBeforeRequest,
+        ]);
+        gateway.orders.set_default(Action::Echo);
         for number in 1..=3 {
             let mut client = TcpStream::connect(gateway.url.replace("http://", "")).await.unwrap();
             let head =
@@ -131,7 +135,7 @@ const MANY: usize = 12;
 #[tokio::test]
 async fn uploads_that_http2_clients_reset_leave_circuit_closed() {
     let gateway = Gateway::start().await;
-    gateway.orders.otherwise(Act::Echo);
+    gateway.orders.set_default(Action::Echo);
     let remote = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
     for number in 1..=MANY {
         let (sender, frames) = mpsc::channel::<Result<_, Infallible>>(1);

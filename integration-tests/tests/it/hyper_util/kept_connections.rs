@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use test_servers::{Act, Http};
+use test_servers::{Action, Http};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer, Clock, Counts};
 use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
@@ -45,7 +45,7 @@ async fn send(
     client: Client<HttpConnector, Full<Bytes>>,
     method: Method,
     times: usize,
-    acts: &[Act],
+    acts: &[Action],
 ) -> (Seen, Counts) {
     let server = Http::start().await;
     server.script(acts.to_vec());
@@ -80,7 +80,7 @@ async fn send(
             Err(error) => came.push(Err(classify_error(&error).kind())),
         }
     }
-    assert_eq!(server.left(), 0);
+    assert_eq!(server.remaining(), 0);
     let requests = server.requests();
     assert!(requests.iter().all(|request| request.method == method && request.body == "once"));
     let seen = Seen { came, attempts: attempts.load(Ordering::Relaxed), requests: requests.len() };
@@ -90,8 +90,8 @@ async fn send(
 /// The request is written, read by the server, and the kept connection dies: nothing is known, and only what may be made twice is sent again.
 #[tokio::test]
 async fn post_on_kept_connection_that_breaks_is_sent_once() {
-    for death in [Act::ResetAfterRequest, Act::CloseAfterRequest] {
-        let acts = [Act::status(200), death.clone(), Act::status(200)];
+    for death in [Action::ResetAfterRequest, Action::CloseAfterRequest] {
+        let acts = [Action::status(200), death.clone(), Action::status(200)];
         let (seen, window) = send(client(), Method::POST, 3, &acts).await;
         let came = vec![Ok(200), Err(Kind::Transient), Ok(200)];
         assert_eq!(seen, Seen { came, attempts: 3, requests: 3 }, "{death:?}");
@@ -106,7 +106,7 @@ async fn post_on_kept_connection_that_breaks_is_sent_once() {
 /// The server leaves the request unread: the client has written it, and cannot know.
 #[tokio::test]
 async fn post_written_but_never_read_is_sent_once() {
-    let acts = [Act::status(200), Act::ResetBeforeRequest];
+    let acts = [Action::status(200), Action::ResetBeforeRequest];
     let (seen, _) = send(client(), Method::POST, 2, &acts).await;
     assert_eq!(seen, Seen { came: vec![Ok(200), Err(Kind::Transient)], attempts: 2, requests: 1 });
     let (seen, _) = send(client(), Method::PUT, 2, &acts).await;

@@ -7,7 +7,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use integration_tests::retry_at_once;
-use test_servers::{Act, Http, Refused};
+use test_servers::{Action, Http, RefusedPort};
 use tower::retry::RetryLayer;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_fault_classify::FaultClassifyLayer;
@@ -38,10 +38,10 @@ async fn requests<S>(stack: S, method: &Method, redirect: u16, target: u16, neve
 where
     S: Service<Request<Body>>,
 {
-    let (origin, server, refused) = (Http::start().await, Http::start().await, Refused::bind());
+    let (origin, server, refused) = (Http::start().await, Http::start().await, RefusedPort::bind());
     let url = if target == 0 { refused.url() } else { server.url() };
-    origin.otherwise(Act::status(redirect).header("location", format!("{url}/second")));
-    server.otherwise(Act::status(target));
+    origin.set_default(Action::status(redirect).header("location", format!("{url}/second")));
+    server.set_default(Action::status(target));
     let request = Request::builder().method(method).uri(format!("{}/first", origin.url()));
     let mut request = request.body(Full::from("the body")).unwrap();
     if never {
@@ -117,7 +117,7 @@ async fn redirect_below_retry_is_detected_by_request_uri() {
     }
     // A POST that is not redirected is sent again.
     let server = Http::start().await;
-    server.otherwise(Act::status(429));
+    server.set_default(Action::status(429));
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(follow())
@@ -130,8 +130,8 @@ async fn redirect_below_retry_is_detected_by_request_uri() {
 #[tokio::test]
 async fn streaming_body_passes_follow_redirect_above_retry() {
     let (origin, target) = (Http::start().await, Http::start().await);
-    origin.otherwise(Act::status(303).header("location", target.url()));
-    target.script([Act::status(503), Act::status(200)]);
+    origin.set_default(Action::status(303).header("location", target.url()));
+    target.script([Action::status(503), Action::status(200)]);
     let stack = ServiceBuilder::new()
         .layer(FollowRedirectLayer::new())
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))

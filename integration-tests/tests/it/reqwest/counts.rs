@@ -3,25 +3,25 @@
 use integration_tests::reqwest_client;
 use reqwest::{Method, Request};
 use reqwest_middleware::ClientBuilder;
-use test_servers::{Act, Http};
+use test_servers::{Action, Http};
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{FaultClassifyLayer, classify_error};
 
 use super::{inside, send, stack};
 
 /// What the server does with every request, and how often it is asked by a GET and by a POST.
-fn rows() -> Vec<(Act, usize, usize)> {
+fn rows() -> Vec<(Action, usize, usize)> {
     vec![
-        (Act::status(200), 1, 1),
-        (Act::status(404), 1, 1),
-        (Act::status(421), 3, 3),
-        (Act::status(429), 3, 3),
-        (Act::status(500), 3, 1),
-        (Act::status(503), 3, 1),
-        (Act::status(503).header("x-should-retry", "false"), 1, 1),
-        (Act::ResetAfterRequest, 3, 1),
-        (Act::CloseAfterRequest, 3, 1),
-        (Act::garbage(), 1, 1),
+        (Action::status(200), 1, 1),
+        (Action::status(404), 1, 1),
+        (Action::status(421), 3, 3),
+        (Action::status(429), 3, 3),
+        (Action::status(500), 3, 1),
+        (Action::status(503), 3, 1),
+        (Action::status(503).header("x-should-retry", "false"), 1, 1),
+        (Action::ResetAfterRequest, 3, 1),
+        (Action::CloseAfterRequest, 3, 1),
+        (Action::garbage(), 1, 1),
     ]
 }
 
@@ -36,12 +36,12 @@ async fn counted(exchange: impl AsyncFn(Request) -> String) {
     for (act, gets, posts) in rows() {
         for (method, asked) in [(Method::GET, gets), (Method::POST, posts)] {
             let server = Http::start().await;
-            server.otherwise(act.clone());
+            server.set_default(act.clone());
             let answer = exchange(request(&method, &server)).await;
             let requests = server.requests();
             assert_eq!(requests.len(), asked, "{method} of {act:?}: {answer}");
             assert!(requests.iter().all(|request| request.body == "the body"), "{method} of {act:?}");
-            if let Act::Answer(_) = act {
+            if let Action::Respond(_) = act {
                 let status = answer.parse::<u16>().is_ok();
                 assert!(status || answer == "protocol", "{method} of {act:?}: {answer}");
             }

@@ -6,7 +6,7 @@
 
 use integration_tests::reqwest_client;
 use reqwest::{Client, Method, Request};
-use test_servers::{Act, Grpc, Http, Reason, Reply};
+use test_servers::{Action, Grpc, Http, Reason, Reply};
 
 use super::{send, stack};
 
@@ -19,7 +19,7 @@ fn request(method: Method, url: &str) -> Request {
 /// How often a server that answers every request with `reply` over HTTP/2 is asked by one request.
 async fn asked(client: reqwest::ClientBuilder, method: Method, reply: Reply) -> usize {
     let server = Grpc::start().await;
-    server.otherwise(reply);
+    server.set_default(reply);
     let client = client.no_proxy().http2_prior_knowledge().build().unwrap();
     send(&mut stack(client), request(method, &server.url())).await.unwrap_err();
     server.requests().len()
@@ -49,7 +49,7 @@ async fn closed_kept_connection_costs_no_attempt() {
     let client = reqwest_client().build().unwrap();
     let mut stack = stack(client);
     for connection in 1..=20 {
-        server.script([Act::status(200).then_close()]);
+        server.script([Action::status(200).then_close()]);
         send(&mut stack, request(Method::POST, &server.url())).await.unwrap();
         assert_eq!(server.requests().len(), connection, "each POST came once");
     }

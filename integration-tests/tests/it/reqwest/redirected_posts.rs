@@ -9,7 +9,7 @@ use integration_tests::retry_at_once;
 use reqwest::redirect::Policy;
 use reqwest::{Body, Client, Method, Request, Response};
 use reqwest_middleware::ClientBuilder;
-use test_servers::{Act, Http, Refused};
+use test_servers::{Action, Http, RefusedPort};
 use tower::retry::RetryLayer;
 use tower::{Layer, ServiceBuilder};
 use tower_fault_classify::FaultClassifyLayer;
@@ -24,15 +24,15 @@ const TARGETS: [u16; 6] = [0, 421, 425, 429, 509, 529];
 struct Hops {
     origin: Http,
     target: Http,
-    _refused: Refused,
+    _refused: RefusedPort,
 }
 
 impl Hops {
     async fn start(redirect: u16, target: u16) -> Self {
-        let (origin, server, refused) = (Http::start().await, Http::start().await, Refused::bind());
+        let (origin, server, refused) = (Http::start().await, Http::start().await, RefusedPort::bind());
         let url = if target == 0 { refused.url() } else { server.url() };
-        origin.otherwise(Act::status(redirect).header("location", format!("{url}/second")));
-        server.otherwise(Act::status(target));
+        origin.set_default(Action::status(redirect).header("location", format!("{url}/second")));
+        server.set_default(Action::status(target));
         Self { origin, target: server, _refused: refused }
     }
 
@@ -162,7 +162,7 @@ async fn redirected_post_with_unsent_rule_is_sent_once() {
 /// one hop.
 #[tokio::test]
 async fn refused_post_without_redirects_is_sent_again() {
-    let refused = Refused::bind();
+    let refused = RefusedPort::bind();
     let client = reqwest_client().redirect(Policy::none()).build().unwrap();
     for (policy, expected) in [(retry_at_once(), 1), (retry_at_once().follows_redirects(false), 3)] {
         let attempts = std::sync::atomic::AtomicU32::new(0);
@@ -185,7 +185,7 @@ async fn refused_post_without_redirects_is_sent_again() {
 /// differently.
 async fn sent_to(policy: RetryPolicyBuilder, path: &str) -> usize {
     let server = Http::start().await;
-    server.otherwise(Act::status(429));
+    server.set_default(Action::status(429));
     let url = format!("{}{path}", server.url().replace("http://", "HTTP://user:secret@"));
     let request = http::Request::post(url).body(Body::from("the body"));
     let mut stack = ServiceBuilder::new()
@@ -203,7 +203,7 @@ async fn post_after_429_without_redirect_is_sent_again() {
         assert_eq!(sent_to(retry_at_once().follows_redirects(true), path).await, 1, "{path}");
     }
     let server = Http::start().await;
-    server.otherwise(Act::status(429));
+    server.set_default(Action::status(429));
     let mut post = Request::new(Method::POST, format!("{}/a#fragment", server.url()).parse().unwrap());
     *post.body_mut() = Some("the body".into());
     send(&mut stack(client()), post).await.unwrap();
@@ -215,8 +215,8 @@ async fn post_after_429_without_redirect_is_sent_again() {
 async fn post_redirected_to_own_url_with_policy_is_sent_once() {
     for target in &TARGETS[1..] {
         let server = Http::start().await;
-        server.script([Act::status(303).header("location", "/first")]);
-        server.otherwise(Act::status(*target));
+        server.script([Action::status(303).header("location", "/first")]);
+        server.set_default(Action::status(*target));
         let layer = JitterRetryLayer::new(retry_at_once().follows_redirects(true).build().unwrap());
         let mut post = Request::new(Method::POST, format!("{}/first", server.url()).parse().unwrap());
         *post.body_mut() = Some(Body::from(Bytes::from_static(b"the body")));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use integration_tests::reqwest_client;
 use reqwest::redirect::Policy;
 use reqwest::{Body, Method, Request};
-use test_servers::{Act, Http};
+use test_servers::{Action, Http};
 use tower::ServiceBuilder;
 use tower_fault_classify::FaultClassifyLayer;
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
@@ -14,7 +14,7 @@ use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 use super::{send, stack};
 
 /// The status that came, and what reached the server: method, path and body.
-async fn sent(method: Method, acts: Vec<Act>) -> (u16, Vec<(Method, String, Bytes)>) {
+async fn sent(method: Method, acts: Vec<Action>) -> (u16, Vec<(Method, String, Bytes)>) {
     let server = Http::start().await;
     server.script(acts);
     let mut request = Request::new(method, format!("{}/first", server.url()).parse().unwrap());
@@ -24,8 +24,8 @@ async fn sent(method: Method, acts: Vec<Act>) -> (u16, Vec<(Method, String, Byte
     (answer.status().as_u16(), seen.collect())
 }
 
-fn to(status: u16, path: &str) -> Act {
-    Act::status(status).header("location", path)
+fn to(status: u16, path: &str) -> Action {
+    Action::status(status).header("location", path)
 }
 
 fn row(method: Method, path: &str, body: &'static str) -> (Method, String, Bytes) {
@@ -34,7 +34,7 @@ fn row(method: Method, path: &str, body: &'static str) -> (Method, String, Bytes
 
 #[tokio::test]
 async fn retry_after_redirect_starts_at_first_url() {
-    let acts = vec![to(307, "/second"), Act::status(503), to(307, "/third"), Act::status(200)];
+    let acts = vec![to(307, "/second"), Action::status(503), to(307, "/third"), Action::status(200)];
     let (status, seen) = sent(Method::PUT, acts).await;
     let paths: Vec<_> = seen.iter().map(|(_, path, _)| &**path).collect();
     assert_eq!((status, paths), (200, vec!["/first", "/second", "/first", "/third"]));
@@ -43,7 +43,7 @@ async fn retry_after_redirect_starts_at_first_url() {
 
 #[tokio::test]
 async fn post_redirected_as_get_is_retried_as_post() {
-    let acts = vec![to(303, "/receipt"), Act::status(503)];
+    let acts = vec![to(303, "/receipt"), Action::status(503)];
     let (status, seen) = sent(Method::POST, acts).await;
     assert_eq!(status, 503);
     assert_eq!(seen, [row(Method::POST, "/first", "the body"), row(Method::GET, "/receipt", "")]);
@@ -62,7 +62,7 @@ async fn body_in_memory_after_307_and_308_below_retry_is_resent() {
     for status in [307, 308] {
         for method in [Method::POST, Method::PUT] {
             let before = server.requests().len();
-            server.script([to(status, "/second"), Act::status(200)]);
+            server.script([to(status, "/second"), Action::status(200)]);
             let request =
                 http::Request::builder().method(method.clone()).uri(format!("{}/first", server.url()));
             let request = request.body(Body::from("the body")).unwrap();
@@ -77,7 +77,7 @@ async fn body_in_memory_after_307_and_308_below_retry_is_resent() {
     assert_eq!(server.requests().len(), 8);
 
     // A retry starts at the first address again, and its redirects are followed as well.
-    server.script([Act::status(503), to(307, "/second"), Act::status(200)]);
+    server.script([Action::status(503), to(307, "/second"), Action::status(200)]);
     let request = http::Request::put(format!("{}/first", server.url())).body(Body::from("the body")).unwrap();
     assert_eq!(send(&mut stack, request).await.unwrap().status(), 200);
     assert!(server.requests().iter().all(|seen| seen.body == "the body"));
@@ -86,7 +86,7 @@ async fn body_in_memory_after_307_and_308_below_retry_is_resent() {
 #[tokio::test]
 async fn redirect_that_is_not_followed_is_a_response() {
     let server = Http::start().await;
-    server.otherwise(to(307, "/second"));
+    server.set_default(to(307, "/second"));
     let mut stack = stack(reqwest_client().redirect(Policy::none()).build().unwrap());
     let request = Request::new(Method::GET, server.url().parse().unwrap());
     assert_eq!(send(&mut stack, request).await.unwrap().status(), 307);

@@ -3,7 +3,7 @@
 use integration_tests::echo::echo_client::EchoClient;
 use integration_tests::{channel, words};
 use reqwest::{Client, Method, Request, Response};
-use test_servers::{Act, Grpc, Reply};
+use test_servers::{Action, Grpc, Reply};
 use tonic::Code;
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, CircuitState, Rejection};
@@ -25,7 +25,7 @@ async fn after_two(reply: Reply) -> (Code, Circuit) {
     for _ in 0..2 {
         code = client.say(words("hi")).await.map_or_else(|status| status.code(), |_| Code::Ok);
     }
-    assert_eq!(server.left(), 0);
+    assert_eq!(server.remaining(), 0);
     (code, circuit)
 }
 
@@ -65,8 +65,8 @@ async fn rejection_at_generated_client_is_unavailable() {
 
 #[tokio::test]
 async fn broken_body_under_reqwest_is_failure_whole_one_success() {
-    let cut = Act::status(200).body("half").content_length(10).then_close();
-    let server = server([Act::status(200).body("whole"), cut]).await;
+    let cut = Action::status(200).body("half").content_length(10).then_close();
+    let server = server([Action::status(200).body("whole"), cut]).await;
     let breaker = BreakerLayer::new(config()).track_body();
     let circuit = breaker.circuit();
     let client = Client::builder().no_proxy().build().unwrap();

@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use integration_tests::TIMEOUT;
-use test_servers::{Act, Http};
+use test_servers::{Action, Http};
 use tower::{Layer, Service, ServiceExt};
 use tower_fault_classify::body::{ErrorBodies, LlmErrors};
 use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, Health, Kind, Retryable};
@@ -25,9 +25,9 @@ async fn error_body_over_hyper_util_is_read_and_end_reported() {
         OUT_OF_QUOTA.len()
     );
     let cut = json(503, "half").content_length(8).then_close();
-    let ok = Act::status(200).body("answer");
-    let cut_ok = Act::status(200).body("half").content_length(8).then_close();
-    let server = server([Act::raw(trailing), cut, ok, cut_ok]).await;
+    let ok = Action::status(200).body("answer");
+    let cut_ok = Action::status(200).body("half").content_length(8).then_close();
+    let server = server([Action::raw(trailing), cut, ok, cut_ok]).await;
     let log = Log::default();
     let client = Client::builder(TokioExecutor::new()).build_http();
     let bodies = ErrorBodies::new(LlmErrors).timeout(TIMEOUT);

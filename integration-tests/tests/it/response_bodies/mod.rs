@@ -11,7 +11,7 @@ use std::io;
 use std::iter::successors;
 use std::sync::{Arc, Mutex};
 
-use test_servers::{Act, Http};
+use test_servers::{Action, Http};
 use tower_fault_classify::body::OnEnd;
 use tower_fault_classify::{Health, Kind, Retryable, Verdict};
 
@@ -65,12 +65,12 @@ const RATE_LIMITED: &str =
 const OVERLOADED: &str =
     r#"{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}"#;
 
-fn json(status: u16, body: &str) -> Act {
-    Act::status(status).header("content-type", "application/json").body(body)
+fn json(status: u16, body: &str) -> Action {
+    Action::status(status).header("content-type", "application/json").body(body)
 }
 
 /// A server that goes through these acts, and then answers with 200.
-async fn server(script: impl IntoIterator<Item = Act>) -> Http {
+async fn server(script: impl IntoIterator<Item = Action>) -> Http {
     let server = Http::start().await;
     server.script(script);
     server

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use integration_tests::TIMEOUT;
 use reqwest::{Client, Method, Request, Response};
-use test_servers::{Act, Http};
+use test_servers::{Action, Http};
 use tokio::time::timeout;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer, CircuitState, Clock};
@@ -55,25 +55,25 @@ async fn exhausted_quota_is_sent_once() {
         .layer(retries())
         .layer(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG));
     let response = send(layers.clone(), &server).await;
-    assert_eq!((server.requests().len(), server.left()), (1, 2));
+    assert_eq!((server.requests().len(), server.remaining()), (1, 2));
     assert_eq!((response.status().as_u16(), carried(&response)), (429, Some(QUOTA)));
     assert_eq!(response.text().await.unwrap(), OUT_OF_QUOTA);
 
     // By its head alone it is a 429 as any other.
     let layers = ServiceBuilder::new().layer(retries()).layer(FaultClassifyLayer::new());
     send(layers, &server).await;
-    assert_eq!((server.requests().len(), server.left()), (4, 0));
+    assert_eq!((server.requests().len(), server.remaining()), (4, 0));
 }
 
 #[tokio::test]
 async fn rate_limit_is_retried_until_success() {
     let server = server([json(429, RATE_LIMITED), json(529, OVERLOADED)]).await;
-    server.otherwise(Act::status(200).body("answer"));
+    server.set_default(Action::status(200).body("answer"));
     let layers = ServiceBuilder::new()
         .layer(retries())
         .layer(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG));
     let response = send(layers, &server).await;
-    assert_eq!((response.status().as_u16(), server.left()), (200, 0));
+    assert_eq!((response.status().as_u16(), server.remaining()), (200, 0));
     assert_eq!(response.text().await.unwrap(), "answer");
     let bodies = server.requests().into_iter().map(|request| request.body).collect::<Vec<_>>();
     assert_eq!(bodies, ["prompt"; 3], "a POST, for it was refused");
@@ -109,7 +109,7 @@ async fn response_with_layer_differs_only_in_verdict() {
 
 #[tokio::test]
 async fn error_body_sent_byte_by_byte_is_read_whole() {
-    let drip = |act: Act| act.drip_body(Duration::from_micros(1));
+    let drip = |act: Action| act.drip_body(Duration::from_micros(1));
     let server = server([drip(json(429, OUT_OF_QUOTA)), drip(json(429, OUT_OF_QUOTA).chunked())]).await;
     for _ in 0..2 {
         let response = send(FaultClassifyLayer::new().read_error_bodies(HELD_UP_FOR_LONG), &server).await;
@@ -153,7 +153,7 @@ async fn stalled_error_body_does_not_block_response() {
 }
 
 /// The state of a breaker that opens at the second failure, after four of these answers.
-async fn circuit_after<L>(layer: L, act: Act) -> CircuitState
+async fn circuit_after<L>(layer: L, act: Action) -> CircuitState
 where
     L: Layer<Client, Service: Service<Request, Response = Response, Error: Into<tower::BoxError>>>,
     BreakerLayer: Layer<L::Service, Service: Service<Request, Response = Response>>,

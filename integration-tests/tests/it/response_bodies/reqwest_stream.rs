@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use reqwest::{Client, Response};
-use test_servers::{Act, Http};
+use test_servers::{Action, Http};
 use tower::{Layer, Service, ServiceExt};
 use tower_fault_classify::{CarriedVerdict, FaultClassifyLayer, Health, Kind, Retryable};
 
@@ -13,12 +13,12 @@ const STREAM: &str = "event: message_start\ndata: {\"type\": \"message_start\"}\
     event: content_block_delta\ndata: {\"delta\": {\"text\": \"Grüße\"}}\n\n\
     event: error\ndata: {\"type\": \"error\", \"error\": {\"type\": \"overloaded_error\"}}\n\n";
 
-fn stream(text: &str) -> Act {
-    Act::status(200).header("content-type", "text/event-stream; charset=utf-8").body(text)
+fn stream(text: &str) -> Action {
+    Action::status(200).header("content-type", "text/event-stream; charset=utf-8").body(text)
 }
 
 /// The response to a request that is answered so, what its hook is told, and the server, which is to live as long.
-async fn get(act: Act) -> (Response, Log, Http) {
+async fn get(act: Action) -> (Response, Log, Http) {
     let server = server([act]).await;
     let log = Log::default();
     let client = Client::builder().no_proxy().build().unwrap();
@@ -33,7 +33,7 @@ async fn get(act: Act) -> (Response, Log, Http) {
 
 #[tokio::test]
 async fn error_event_is_reported_for_any_chunking() {
-    let drip = |act: Act| act.drip_body(Duration::from_micros(1));
+    let drip = |act: Action| act.drip_body(Duration::from_micros(1));
     for act in [stream(STREAM), drip(stream(STREAM)), drip(stream(STREAM).without_length().then_close())] {
         let (response, log, _server) = get(act).await;
         assert!(log.is_empty());

@@ -22,7 +22,7 @@ async fn call(reply: Reply) -> (Result<String, Status>, Option<Axes>) {
         .service(channel(&server.url()));
     let mut client = EchoClient::new(service);
     let answer = client.say(words("hi")).await.map(|answer| answer.into_inner().text);
-    assert_eq!((server.requests().len(), server.left()), (1, 0));
+    assert_eq!((server.requests().len(), server.remaining()), (1, 0));
     (answer, log.only())
 }
 
@@ -77,7 +77,7 @@ async fn stream_with_missing_or_garbled_status_is_unknown() {
 
 #[tokio::test]
 async fn broken_stream_is_if_idempotent_failure() {
-    for reply in [Reply::headers(), Reply::message("x"), Reply::cut_message("hello world")] {
+    for reply in [Reply::headers(), Reply::message("x"), Reply::truncated_message("hello world")] {
         for reply in [reply.clone().close_connection(), reply.clone().reset_connection()] {
             let (answer, told) = call(reply.clone()).await;
             let (kind, retry, health) = told.unwrap();
@@ -97,7 +97,7 @@ async fn broken_stream_is_if_idempotent_failure() {
 #[tokio::test]
 async fn call_dropped_midway_is_cancelled() {
     let server = Grpc::start().await;
-    server.script([Reply::message("x").stall()]);
+    server.script([Reply::message("x").hang()]);
     let log = Log::default();
     let layer = FaultClassifyLayer::new().track_body(log.clone());
     let mut client = EchoClient::new(layer.layer(channel(&server.url())));
@@ -106,7 +106,7 @@ async fn call_dropped_midway_is_cancelled() {
     tokio::select! {
         biased;
         answer = &mut call => panic!("{answer:?}"),
-        () = server.arrived(1) => {}
+        () = server.wait_for_requests(1) => {}
     }
     // Its headers are there when those of a later answer are.
     assert_eq!(other.say(words("hi")).await.unwrap().into_inner().text, "ok");

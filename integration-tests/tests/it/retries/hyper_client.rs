@@ -11,7 +11,7 @@ use http_body::{Body, Frame};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use integration_tests::{TIMEOUT, retry_at_once};
-use test_servers::{Act, Http};
+use test_servers::{Action, Http};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody, Retried};
 
@@ -39,7 +39,7 @@ async fn sent(
     method: Method,
     body: Stream,
     limit: usize,
-    acts: &[Act],
+    acts: &[Action],
 ) -> (Result<(u16, u32), ()>, Vec<Bytes>) {
     let server = Http::start().await;
     server.script(acts.to_vec());
@@ -63,10 +63,13 @@ fn text() -> Stream {
 
 #[tokio::test]
 async fn stream_after_two_failures_is_sent_whole_three_times() {
-    for failure in
-        [Act::status(503), Act::status(500).then_close(), Act::ResetAfterRequest, Act::CloseAfterRequest]
-    {
-        let acts = [failure.clone(), failure.clone(), Act::status(200)];
+    for failure in [
+        Action::status(503),
+        Action::status(500).then_close(),
+        Action::ResetAfterRequest,
+        Action::CloseAfterRequest,
+    ] {
+        let acts = [failure.clone(), failure.clone(), Action::status(200)];
         let (answer, bodies) = sent(Method::PUT, text(), 1024, &acts).await;
         assert_eq!(answer, Ok((200, 3)), "{failure:?}");
         assert_eq!(bodies, ["the whole body"; 3], "{failure:?}");
@@ -76,13 +79,13 @@ async fn stream_after_two_failures_is_sent_whole_three_times() {
 #[tokio::test]
 async fn post_over_hyper_util_is_sent_once_unless_unprocessed() {
     for (failure, times) in [
-        (Act::status(503), 1),
-        (Act::status(500), 1),
-        (Act::ResetAfterRequest, 1),
-        (Act::status(429), 3),
-        (Act::status(421), 3),
+        (Action::status(503), 1),
+        (Action::status(500), 1),
+        (Action::ResetAfterRequest, 1),
+        (Action::status(429), 3),
+        (Action::status(421), 3),
     ] {
-        let acts = [failure.clone(), failure.clone(), Act::status(200)];
+        let acts = [failure.clone(), failure.clone(), Action::status(200)];
         let (_, bodies) = sent(Method::POST, text(), 1024, &acts).await;
         assert_eq!(bodies, vec!["the whole body"; times], "{failure:?}");
     }
@@ -90,7 +93,7 @@ async fn post_over_hyper_util_is_sent_once_unless_unprocessed() {
 
 #[tokio::test]
 async fn stream_over_replay_limit_is_sent_whole_and_once() {
-    let (answer, bodies) = sent(Method::PUT, text(), 5, &[Act::status(503)]).await;
+    let (answer, bodies) = sent(Method::PUT, text(), 5, &[Action::status(503)]).await;
     assert_eq!((answer, bodies), (Ok((503, 1)), vec![Bytes::from("the whole body")]));
 }
 
@@ -98,6 +101,6 @@ async fn stream_over_replay_limit_is_sent_whole_and_once() {
 async fn failed_stream_is_sent_once_and_is_the_callers() {
     let mut stream = text();
     stream.0.push_back(Err(io::Error::other("the disk is gone")));
-    let (answer, _) = sent(Method::PUT, stream, 1024, &[Act::Stall]).await;
+    let (answer, _) = sent(Method::PUT, stream, 1024, &[Action::Hang]).await;
     assert_eq!(answer, Err(()));
 }

@@ -15,7 +15,7 @@ use hyper_util::rt::TokioExecutor;
 use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
 use integration_tests::{TIMEOUT, retry_at_once};
-use test_servers::{Act, Grpc, Http, Reply};
+use test_servers::{Action, Grpc, Http, Reply};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 use tonic::transport::Endpoint;
@@ -116,7 +116,7 @@ fn breaker() -> BreakerLayer {
 #[tokio::test]
 async fn circuit_opened_by_502_returns_502_over_hyper_and_reqwest() {
     let server = Http::start().await;
-    server.otherwise(Act::status(502).body("the gateway is down"));
+    server.set_default(Action::status(502).body("the gateway is down"));
     let retry = || JitterRetryLayer::new(retry_at_once().build().unwrap());
 
     let client = HyperClient::builder(TokioExecutor::new()).build_http();
@@ -146,7 +146,7 @@ async fn circuit_opened_by_502_returns_502_over_hyper_and_reqwest() {
 #[tokio::test]
 async fn circuit_opened_by_grpc_status_returns_that_status() {
     let server = Grpc::start().await;
-    server.otherwise(Reply::trailers_only(14).trailer("grpc-message", "the shard moves"));
+    server.set_default(Reply::trailers_only(14).trailer("grpc-message", "the shard moves"));
     let policy = retry_at_once().idempotent_methods(["echo.Echo/Say"]).build().unwrap();
     let channel = Endpoint::from_shared(server.url()).unwrap().timeout(TIMEOUT).connect_lazy();
     let stack = ServiceBuilder::new()

@@ -2,7 +2,7 @@
 
 use integration_tests::{TIMEOUT, retry_at_once};
 use reqwest::{Body, Client, Method, Request};
-use test_servers::{Act, Http};
+use test_servers::{Action, Http};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_fault_classify::FaultClassifyLayer;
 use tower_fault_classify::body::{ErrorBodies, LlmErrors};
@@ -33,13 +33,13 @@ async fn sent(request: Request, server: &Http) -> (u16, u32, usize) {
 async fn server_failing_n_times_gets_n_plus_one_requests() {
     let server = Http::start().await;
     for failures in 0..5_usize {
-        server.script(std::iter::repeat_n(Act::status(503), failures));
-        server.script([Act::status(200)]);
+        server.script(std::iter::repeat_n(Action::status(503), failures));
+        server.script([Action::status(200)]);
         let (status, attempts, asked) = sent(request(Method::PUT, &server), &server).await;
         let expected = if failures < 3 { (200, failures + 1) } else { (503, 3) };
         assert_eq!((status, attempts as usize, asked), (expected.0, expected.1, expected.1), "{failures}");
         // What is left of the script is for nobody.
-        while server.left() > 0 {
+        while server.remaining() > 0 {
             sent(request(Method::POST, &server), &server).await;
         }
     }
@@ -49,21 +49,21 @@ async fn server_failing_n_times_gets_n_plus_one_requests() {
 #[tokio::test]
 async fn post_is_sent_once_unless_rule_allows_more() {
     let server = Http::start().await;
-    server.otherwise(Act::status(503));
+    server.set_default(Action::status(503));
     assert_eq!(sent(request(Method::POST, &server), &server).await, (503, 1, 1));
     let mut keyed = request(Method::POST, &server);
     keyed.headers_mut().insert("idempotency-key", "8e03978e".parse().unwrap());
     assert_eq!(sent(keyed, &server).await, (503, 3, 3));
-    server.otherwise(Act::status(429).header("retry-after", "0"));
+    server.set_default(Action::status(429).header("retry-after", "0"));
     assert_eq!(sent(request(Method::POST, &server), &server).await, (429, 3, 3));
-    server.otherwise(Act::status(503).header("x-should-retry", "false"));
+    server.set_default(Action::status(503).header("x-should-retry", "false"));
     assert_eq!(sent(request(Method::PUT, &server), &server).await, (503, 1, 1));
 }
 
 #[tokio::test]
 async fn request_with_stream_over_reqwest_is_sent_once() {
     let server = Http::start().await;
-    server.otherwise(Act::status(503));
+    server.set_default(Action::status(503));
     let mut streaming = request(Method::PUT, &server);
     *streaming.body_mut() = Some(Body::wrap(Stream::of(["the ", "body"])));
     assert_eq!(sent(streaming, &server).await, (503, 1, 1));
@@ -73,7 +73,7 @@ async fn request_with_stream_over_reqwest_is_sent_once() {
 #[tokio::test]
 async fn three_nested_retry_layers_send_three_requests() {
     let server = Http::start().await;
-    server.otherwise(Act::status(503));
+    server.set_default(Action::status(503));
     let layer = || JitterRetryLayer::new(retry_at_once().build().unwrap());
     let mut stack = ServiceBuilder::new()
         .layer(layer())
@@ -90,7 +90,7 @@ async fn three_nested_retry_layers_send_three_requests() {
 #[tokio::test]
 async fn retries_with_read_error_bodies_reuse_connection() {
     let server = Http::start().await;
-    server.script([Act::status(503).body("x".repeat(3_000)), Act::status(503).body("y".repeat(3_000))]);
+    server.script([Action::status(503).body("x".repeat(3_000)), Action::status(503).body("y".repeat(3_000))]);
     let bodies = ErrorBodies::new(LlmErrors).timeout(TIMEOUT);
     let mut stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))

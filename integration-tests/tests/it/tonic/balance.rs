@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::Body as HttpBody;
 use integration_tests::echo::echo_client::EchoClient;
 use integration_tests::{FrozenTime, TIMEOUT, channel, words};
-use test_servers::{Grpc, Refused, Reply};
+use test_servers::{Grpc, RefusedPort, Reply};
 use tokio::task::yield_now;
 use tokio::time::advance;
 use tonic::Code;
@@ -71,7 +71,7 @@ async fn failing_endpoint_is_skipped_until_open_duration_ends() {
     let _frozen = FrozenTime::start();
     let servers = servers::<3>().await;
     let mut client = EchoClient::new(balance(servers.each_ref().map(Grpc::url)));
-    servers[0].otherwise(Reply::trailers_only(14));
+    servers[0].set_default(Reply::trailers_only(14));
     let mut failed = 0;
     for _ in 0..60 {
         if let Err(status) = client.say(words("a")).await {
@@ -90,7 +90,7 @@ async fn failing_endpoint_is_skipped_until_open_duration_ends() {
     }
     assert_eq!((failed, asked(&servers)[0]), (2, 2));
 
-    servers[0].otherwise(Reply::ok("ok"));
+    servers[0].set_default(Reply::ok("ok"));
     advance(OVER).await;
     for _ in 0..60 {
         client.say(words("a")).await.unwrap();
@@ -103,7 +103,7 @@ async fn failing_endpoint_is_skipped_until_open_duration_ends() {
 #[tokio::test(start_paused = true)]
 async fn dead_endpoint_with_retry_above_is_not_noticed() {
     let _frozen = FrozenTime::start();
-    let (servers, refused) = (servers::<2>().await, Refused::bind());
+    let (servers, refused) = (servers::<2>().await, RefusedPort::bind());
     let policy = all_listed().build().unwrap();
     let stack = ServiceBuilder::new().layer(JitterRetryLayer::new(policy)).buffer(16).service(balance([
         refused.url(),

@@ -54,7 +54,7 @@ fn quiet_circuit() -> Circuit {
 /// How often a call of each kind is made that fails for the time being.
 async fn asked(policy: RetryPolicyBuilder) -> [usize; 4] {
     let server = Grpc::start().await;
-    server.otherwise(Reply::trailers_only(14));
+    server.set_default(Reply::trailers_only(14));
     let mut client = echo_client(&server.url(), policy, &quiet_circuit());
     assert_eq!(client.say(words("a")).await.unwrap_err().code(), Code::Unavailable);
     client.gather(tokio_stream::once(words("a"))).await.unwrap_err();
@@ -84,7 +84,7 @@ async fn idempotent_method_is_listed_by_its_path() {
 #[tokio::test]
 async fn request_safety_overrides_method_list() {
     let server = Grpc::start().await;
-    server.otherwise(Reply::trailers_only(14));
+    server.set_default(Reply::trailers_only(14));
     for (safety, policy, attempts) in
         [(RetrySafety::Always, retry_at_once(), 3), (RetrySafety::Never, all_listed(), 1)]
     {
@@ -99,7 +99,7 @@ async fn request_safety_overrides_method_list() {
 /// Makes a call whose attempts take ten seconds each and all fail: the timeouts that the server was told.
 async fn told(request: Request<integration_tests::echo::Words>) -> Vec<Option<String>> {
     let server = Grpc::start().await;
-    server.otherwise(Reply::trailers_only(14));
+    server.set_default(Reply::trailers_only(14));
     let (clock, hand) = Clock::manual();
     let policy = all_listed().max_attempts(10).max_elapsed(None).clock(clock).build().unwrap();
     let stack = ServiceBuilder::new()
@@ -139,7 +139,7 @@ async fn attempt_gets_remaining_time_and_none_starts_without() {
 #[tokio::test]
 async fn backoff_beyond_deadline_is_not_started() {
     let server = Grpc::start().await;
-    server.otherwise(Reply::trailers_only(14).trailer(PUSHBACK, "50000"));
+    server.set_default(Reply::trailers_only(14).trailer(PUSHBACK, "50000"));
     let mut client = echo_client(&server.url(), all_listed(), &quiet_circuit());
     let mut request = Request::new(words("a"));
     request.set_timeout(Duration::from_secs(40));
@@ -161,7 +161,7 @@ async fn server_stream_with_head_received_is_not_retried() {
         Reply::message("x").status(14),
         Reply::message("x").rst_stream(Reason::REFUSED_STREAM),
         Reply::message("x").close_connection(),
-        Reply::cut_message("hello").status(14),
+        Reply::truncated_message("hello").status(14),
     ];
     for reply in replies {
         let server = Grpc::start().await;

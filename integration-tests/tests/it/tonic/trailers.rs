@@ -52,7 +52,7 @@ macro_rules! all_kinds {
 /// What four calls come to, one of each kind, that are all answered so, and what the circuit makes of it.
 async fn answered(reply: Reply) -> ([Code; 4], Circuit, usize) {
     let (server, circuit) = (Grpc::start().await, circuit());
-    server.otherwise(reply);
+    server.set_default(reply);
     let codes = all_kinds!(echo_client(&server.url(), retry_at_once(), &circuit));
     (codes, circuit, server.requests().len())
 }
@@ -119,7 +119,7 @@ async fn trailers_count_only_with_track_body() {
         .layer(BreakerLayer::with_circuit(circuit.clone()))
         .layer(FaultClassifyLayer::new())
         .service(channel(&server.url()));
-    server.otherwise(Reply::message("x").status(14));
+    server.set_default(Reply::message("x").status(14));
     assert_eq!(all_kinds!(EchoClient::new(heads)), [Code::Unavailable; 4]);
     assert_eq!(circuit.status().window.failures, 0);
 }
@@ -127,7 +127,7 @@ async fn trailers_count_only_with_track_body() {
 #[tokio::test]
 async fn stream_dropped_after_message_counts_in_no_rate() {
     let (server, circuit) = (Grpc::start().await, circuit());
-    server.otherwise(Reply::message("x").status(14));
+    server.set_default(Reply::message("x").status(14));
     let mut client = echo_client(&server.url(), retry_at_once(), &circuit);
     for _ in 0..3 {
         let mut answer = client.spell(words("a")).await.unwrap().into_inner();

@@ -11,7 +11,7 @@ use http::StatusCode;
 ///
 /// | wanted | written |
 /// |---|---|
-/// | any answer | `Act::status(429).header("retry-after", "1").header("retry-after", "soon").body("…")` |
+/// | any answer | `Action::status(429).header("retry-after", "1").header("retry-after", "soon").body("…")` |
 /// | a header that is not ASCII, or too large | `.header("x-name", b"\xff")`, `.header("x-large", "a".repeat(1 << 20))` |
 /// | another answer before it | `.after_informational(103)` |
 /// | a length that is shorter than the body | `.body("0123456789").content_length(4)` |
@@ -20,9 +20,9 @@ use http::StatusCode;
 /// | a body that ends with the connection | `.body("0123").without_length().then_close()` |
 /// | one byte at a time | `.drip(every)`, `.drip_body(every)` |
 /// | the connection is gone after the answer | `.then_close()`, `.then_reset()`, `.then_half_close()` |
-/// | anything else | `Act::raw(bytes)`, `Act::garbage()` |
+/// | anything else | `Action::raw(bytes)`, `Action::garbage()` |
 #[derive(Clone, Debug)]
-pub enum Act {
+pub enum Action {
     /// Ends the connection with a RST as soon as it is accepted.
     ResetOnAccept,
     /// Ends the connection with a FIN as soon as it is accepted.
@@ -34,16 +34,16 @@ pub enum Act {
     /// Reads the request, and ends the connection with a FIN.
     CloseAfterRequest,
     /// Reads the request, and does nothing more until the client ends the connection.
-    Stall,
+    Hang,
     /// Reads the request, and answers 200 with its path, a line feed, and its body.
     Echo,
     /// Reads the request, and answers. Made by [`status`](Self::status) and [`raw`](Self::raw).
-    Answer(Answer),
+    Respond(Response),
 }
 
 /// The bytes of an answer, and what comes after them.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct Response {
     informational: Vec<u16>,
     head: Head,
     body: Vec<u8>,
@@ -84,10 +84,10 @@ pub(super) enum End {
     HalfClose,
 }
 
-impl Act {
+impl Action {
     /// Answers with a status, no headers but `content-length`, and no body, and keeps the connection. The status can be any number.
     pub fn status(status: u16) -> Self {
-        Self::Answer(Answer {
+        Self::Respond(Response {
             informational: Vec::new(),
             head: Head::Status(status, Vec::new()),
             body: Vec::new(),
@@ -99,11 +99,11 @@ impl Act {
 
     /// Answers with these bytes, and closes the connection with a FIN.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
-        let mut act = Self::status(0);
-        let answer = act.answer();
-        (answer.head, answer.body) = (Head::Raw, bytes.into());
-        (answer.framing, answer.end) = (Framing::None, End::Close);
-        act
+        let mut action = Self::status(0);
+        let response = action.response();
+        (response.head, response.body) = (Head::Raw, bytes.into());
+        (response.framing, response.end) = (Framing::None, End::Close);
+        action
     }
 
     /// Answers with a status line that is none, and closes the connection with a FIN.
@@ -117,7 +117,7 @@ impl Act {
     ///
     /// If this is not made by [`status`](Self::status).
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        match &mut self.answer().head {
+        match &mut self.response().head {
             Head::Status(_, headers) => headers.push((name.into(), value.into())),
             Head::Raw => panic!("raw bytes have no headers"),
         }
@@ -128,9 +128,9 @@ impl Act {
     ///
     /// # Panics
     ///
-    /// As all that follow, if this is not an [`Answer`](Self::Answer).
+    /// As all that follow, if this is not a [`Respond`](Self::Respond).
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.answer().body = body.into();
+        self.response().body = body.into();
         self
     }
 
@@ -140,7 +140,7 @@ impl Act {
     ///
     /// See [`body`](Self::body).
     pub fn content_length(mut self, length: usize) -> Self {
-        self.answer().framing = Framing::Length(Some(length));
+        self.response().framing = Framing::Length(Some(length));
         self
     }
 
@@ -150,7 +150,7 @@ impl Act {
     ///
     /// See [`body`](Self::body).
     pub fn chunked(mut self) -> Self {
-        self.answer().framing = Framing::Chunked { ended: true };
+        self.response().framing = Framing::Chunked { ended: true };
         self
     }
 
@@ -160,7 +160,7 @@ impl Act {
     ///
     /// See [`body`](Self::body).
     pub fn chunked_without_end(mut self) -> Self {
-        self.answer().framing = Framing::Chunked { ended: false };
+        self.response().framing = Framing::Chunked { ended: false };
         self
     }
 
@@ -170,7 +170,7 @@ impl Act {
     ///
     /// See [`body`](Self::body).
     pub fn without_length(mut self) -> Self {
-        self.answer().framing = Framing::None;
+        self.response().framing = Framing::None;
         self
     }
 
@@ -180,7 +180,7 @@ impl Act {
     ///
     /// See [`body`](Self::body).
     pub fn after_informational(mut self, status: u16) -> Self {
-        self.answer().informational.push(status);
+        self.response().informational.push(status);
         self
     }
 
@@ -190,7 +190,7 @@ impl Act {
     ///
     /// See [`body`](Self::body).
     pub fn drip(mut self, every: Duration) -> Self {
-        self.answer().pace = Pace::Drip(every);
+        self.response().pace = Pace::Drip(every);
         self
     }
 
@@ -200,7 +200,7 @@ impl Act {
     ///
     /// See [`body`](Self::body).
     pub fn drip_body(mut self, every: Duration) -> Self {
-        self.answer().pace = Pace::DripBody(every);
+        self.response().pace = Pace::DripBody(every);
         self
     }
 
@@ -210,7 +210,7 @@ impl Act {
     ///
     /// See [`body`](Self::body).
     pub fn then_close(mut self) -> Self {
-        self.answer().end = End::Close;
+        self.response().end = End::Close;
         self
     }
 
@@ -220,7 +220,7 @@ impl Act {
     ///
     /// See [`body`](Self::body).
     pub fn then_reset(mut self) -> Self {
-        self.answer().end = End::Reset;
+        self.response().end = End::Reset;
         self
     }
 
@@ -230,7 +230,7 @@ impl Act {
     ///
     /// See [`body`](Self::body).
     pub fn then_half_close(mut self) -> Self {
-        self.answer().end = End::HalfClose;
+        self.response().end = End::HalfClose;
         self
     }
 
@@ -238,15 +238,15 @@ impl Act {
         matches!(self, Self::ResetOnAccept | Self::CloseOnAccept)
     }
 
-    fn answer(&mut self) -> &mut Answer {
+    fn response(&mut self) -> &mut Response {
         match self {
-            Self::Answer(answer) => answer,
-            other => panic!("{other:?} is no answer"),
+            Self::Respond(response) => response,
+            other => panic!("{other:?} sends no response"),
         }
     }
 }
 
-impl Answer {
+impl Response {
     /// What goes out ahead of the body: informational answers, status line, headers.
     pub(super) fn head_bytes(&self) -> Vec<u8> {
         let Head::Status(status, headers) = &self.head else { return Vec::new() };

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::Method;
 use http::uri::PathAndQuery;
 use reqwest::Client;
-use test_servers::{Act, Grpc, Http, Reason, Refused, Reply};
+use test_servers::{Action, Grpc, Http, Reason, RefusedPort, Reply};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -58,22 +58,22 @@ fn client() -> Client {
     Client::builder().no_proxy().build().unwrap()
 }
 
-async fn http(script: impl IntoIterator<Item = Act>) -> (Http, Client) {
+async fn http(script: impl IntoIterator<Item = Action>) -> (Http, Client) {
     let server = Http::start().await;
     server.script(script);
     (server, client())
 }
 
 /// What sending one POST ends with, and how many connections and requests the server saw.
-async fn post_fails(act: Act) -> (reqwest::Error, (usize, usize)) {
+async fn post_fails(act: Action) -> (reqwest::Error, (usize, usize)) {
     let (server, client) = http([act]).await;
     let error = client.post(server.url()).body("body").send().await.unwrap_err();
-    assert_eq!(server.left(), 0);
+    assert_eq!(server.remaining(), 0);
     (error, (server.connections(), server.requests().len()))
 }
 
 /// What reading the body of an answer of 200 ends with.
-async fn body_of(act: Act) -> Result<String, reqwest::Error> {
+async fn body_of(act: Action) -> Result<String, reqwest::Error> {
     let (server, client) = http([act]).await;
     let response = client.get(server.url()).send().await.unwrap();
     assert_eq!((response.status().as_u16(), server.requests().len()), (200, 1));
@@ -82,7 +82,7 @@ async fn body_of(act: Act) -> Result<String, reqwest::Error> {
 
 #[tokio::test]
 async fn refused_port_refuses_connections() {
-    let refused = Refused::bind();
+    let refused = RefusedPort::bind();
     let error = client().get(refused.url()).send().await.unwrap_err();
     assert!(error.is_connect());
     assert_eq!(io_kind(&error), Some(ErrorKind::ConnectionRefused));
@@ -97,8 +97,8 @@ async fn http_server_records_requests_and_connections() {
         client.get(format!("{}/a?b=c", server.url())).header("x-name", "value").send().await.unwrap();
     assert_eq!(response.status(), 200);
     client.post(server.url()).body("abcd").send().await.unwrap();
-    server.arrived(2).await;
-    assert_eq!((server.connections(), server.left()), (1, 0));
+    server.wait_for_requests(2).await;
+    assert_eq!((server.connections(), server.remaining()), (1, 0));
     let [get, post] = <[_; 2]>::try_from(server.requests()).unwrap();
     assert_eq!((get.method, &*get.path, &*get.body), (Method::GET, "/a?b=c", &b""[..]));
     assert_eq!(get.headers["x-name"], "value");
@@ -113,7 +113,7 @@ async fn http_server_reads_chunked_body() {
     let request = "PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n\
         2;a=b\r\nab\r\n0A\r\n0123456789\r\n0\r\nx-trailer: a\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
     socket.write_all(request.as_bytes()).await.unwrap();
-    server.arrived(2).await;
+    server.wait_for_requests(2).await;
     let [put, get] = <[_; 2]>::try_from(server.requests()).unwrap();
     assert_eq!((put.method, &*put.body), (Method::PUT, &b"ab0123456789"[..]));
     assert_eq!((get.method, &*get.path), (Method::GET, "/2"));
@@ -121,15 +121,15 @@ async fn http_server_reads_chunked_body() {
 
 #[tokio::test]
 async fn echo_returns_the_request_body() {
-    let (server, client) = http([Act::Echo]).await;
+    let (server, client) = http([Action::Echo]).await;
     let response = client.post(format!("{}/a?b", server.url())).body("text").send().await.unwrap();
     assert_eq!((response.status().as_u16(), response.text().await.unwrap()), (200, "/a?b\ntext".to_owned()));
 }
 
 #[tokio::test]
 async fn script_plays_in_order_then_default_follows() {
-    let (server, client) = http([Act::status(503), Act::status(429)]).await;
-    server.otherwise(Act::status(404));
+    let (server, client) = http([Action::status(503), Action::status(429)]).await;
+    server.set_default(Action::status(404));
     for status in [503, 429, 404, 404] {
         assert_eq!(client.get(server.url()).send().await.unwrap().status(), status);
     }
@@ -141,7 +141,7 @@ async fn dropped_server_closes_port_and_connections() {
     let url = server.url();
     client.get(&url).send().await.unwrap();
     let mut open = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
-    server.arrived(1).await;
+    server.wait_for_requests(1).await;
     drop(server);
     assert!(matches!(open.read(&mut [0]).await, Ok(0) | Err(_)));
     assert!(self::client().get(&url).send().await.unwrap_err().is_connect());
@@ -150,7 +150,7 @@ async fn dropped_server_closes_port_and_connections() {
 #[tokio::test]
 async fn reset_acts_end_in_connection_reset() {
     for (act, requests) in
-        [(Act::ResetOnAccept, 0), (Act::ResetBeforeRequest, 0), (Act::ResetAfterRequest, 1)]
+        [(Action::ResetOnAccept, 0), (Action::ResetBeforeRequest, 0), (Action::ResetAfterRequest, 1)]
     {
         let (error, counts) = post_fails(act.clone()).await;
         let kind = io_kind(&error);
@@ -166,7 +166,7 @@ async fn reset_acts_end_in_connection_reset() {
 
 #[tokio::test]
 async fn close_acts_end_without_response() {
-    for (act, requests) in [(Act::CloseOnAccept, 0), (Act::CloseAfterRequest, 1)] {
+    for (act, requests) in [(Action::CloseOnAccept, 0), (Action::CloseAfterRequest, 1)] {
         let (error, counts) = post_fails(act.clone()).await;
         assert!(says(&error, "connection closed before message completed"), "{act:?}: {error:?}");
         assert_eq!(counts, (1, requests), "{act:?}");
@@ -175,12 +175,12 @@ async fn close_acts_end_without_response() {
 
 #[tokio::test]
 async fn stall_never_responds() {
-    let (server, client) = http([Act::Stall]).await;
+    let (server, client) = http([Action::Hang]).await;
     let mut call = pin!(client.get(server.url()).send());
     tokio::select! {
         biased;
         answer = &mut call => panic!("{answer:?}"),
-        () = server.arrived(1) => {}
+        () = server.wait_for_requests(1) => {}
     }
     // An answer would be there when that of a later request is.
     assert_eq!(client.get(server.url()).send().await.unwrap().status(), 200);
@@ -190,7 +190,7 @@ async fn stall_never_responds() {
 
 #[tokio::test]
 async fn truncated_body_fails_for_reader() {
-    let cut = || Act::status(200).body("0123");
+    let cut = || Action::status(200).body("0123");
     for act in [cut().content_length(10).then_close(), cut().chunked_without_end().then_close()] {
         let error = body_of(act).await.unwrap_err();
         assert_eq!(io_kind(&error), Some(ErrorKind::UnexpectedEof), "{error:?}");
@@ -201,7 +201,7 @@ async fn truncated_body_fails_for_reader() {
 
 #[tokio::test]
 async fn stalled_body_never_ends() {
-    let (server, client) = http([Act::status(200).body("0123").content_length(10)]).await;
+    let (server, client) = http([Action::status(200).body("0123").content_length(10)]).await;
     let mut response = client.get(server.url()).send().await.unwrap();
     assert_eq!(response.chunk().await.unwrap().unwrap(), "0123");
     assert!(timeout(Duration::ZERO, response.chunk()).await.is_err());
@@ -209,7 +209,7 @@ async fn stalled_body_never_ends() {
 
 #[tokio::test]
 async fn content_length_below_body_truncates_it() {
-    let (server, client) = http([Act::status(200).body("0123456789").content_length(4)]).await;
+    let (server, client) = http([Action::status(200).body("0123456789").content_length(4)]).await;
     assert_eq!(client.get(server.url()).send().await.unwrap().text().await.unwrap(), "0123");
     assert_eq!(client.get(server.url()).send().await.unwrap().status(), 200);
     assert_eq!(server.connections(), 2, "the rest of the body is no answer");
@@ -217,10 +217,10 @@ async fn content_length_below_body_truncates_it() {
 
 #[tokio::test]
 async fn dripped_response_arrives_in_pieces() {
-    let act = Act::status(200).body("whole").drip(Duration::from_micros(1));
+    let act = Action::status(200).body("whole").drip(Duration::from_micros(1));
     assert_eq!(body_of(act).await.unwrap(), "whole");
 
-    let (server, client) = http([Act::status(200).body("ab").drip_body(Duration::from_secs(3600))]).await;
+    let (server, client) = http([Action::status(200).body("ab").drip_body(Duration::from_secs(3600))]).await;
     let mut response = client.get(server.url()).send().await.unwrap();
     assert_eq!(response.chunk().await.unwrap().unwrap(), "a");
     assert!(timeout(Duration::ZERO, response.chunk()).await.is_err());
@@ -229,12 +229,12 @@ async fn dripped_response_arrives_in_pieces() {
 #[tokio::test]
 async fn garbage_is_not_an_http_response() {
     for (act, what) in [
-        (Act::garbage(), "invalid HTTP version"),
-        (Act::raw("HTTP/1.1 200 OK\r\ncontent-"), "connection closed before message completed"),
-        (Act::status(99), "invalid HTTP status-code"),
-        (Act::status(200).header("x name", "a"), "invalid HTTP header"),
-        (Act::status(200).header("x-large", "a".repeat(1 << 20)), "message head is too large"),
-        (Act::status(200).body("0123").header("content-length", "3"), "invalid content-length"),
+        (Action::garbage(), "invalid HTTP version"),
+        (Action::raw("HTTP/1.1 200 OK\r\ncontent-"), "connection closed before message completed"),
+        (Action::status(99), "invalid HTTP status-code"),
+        (Action::status(200).header("x name", "a"), "invalid HTTP header"),
+        (Action::status(200).header("x-large", "a".repeat(1 << 20)), "message head is too large"),
+        (Action::status(200).body("0123").header("content-length", "3"), "invalid content-length"),
     ] {
         let (error, counts) = post_fails(act).await;
         assert!(says(&error, what), "{what}: {error:?}");
@@ -244,7 +244,7 @@ async fn garbage_is_not_an_http_response() {
 
 #[tokio::test]
 async fn raw_header_value_arrives_unchanged() {
-    let act = Act::status(503).header("retry-after", "1").header("retry-after", "soon");
+    let act = Action::status(503).header("retry-after", "1").header("retry-after", "soon");
     let (server, client) = http([act.header("x-name", b"\xc3\xa9\xff").body("busy")]).await;
     let response = client.get(server.url()).send().await.unwrap();
     assert_eq!(response.status(), 503);
@@ -265,9 +265,9 @@ async fn raw(server: &Http) -> String {
 
 #[tokio::test]
 async fn informational_response_precedes_final_one() {
-    assert_eq!(body_of(Act::status(200).body("ok").after_informational(103)).await.unwrap(), "ok");
-    let (server, _) = http([Act::status(204).after_informational(100).after_informational(103)]).await;
-    server.otherwise(Act::status(200).body("ok"));
+    assert_eq!(body_of(Action::status(200).body("ok").after_informational(103)).await.unwrap(), "ok");
+    let (server, _) = http([Action::status(204).after_informational(100).after_informational(103)]).await;
+    server.set_default(Action::status(200).body("ok"));
     let wanted = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n\
         HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
     assert_eq!(raw(&server).await, wanted);
@@ -275,25 +275,25 @@ async fn informational_response_precedes_final_one() {
 
 #[tokio::test]
 async fn connection_closed_between_requests_is_not_reused() {
-    let ok = || Act::status(200).body("ok");
+    let ok = || Action::status(200).body("ok");
     for act in [ok().then_close(), ok().then_half_close()] {
         let (server, client) = http([act]).await;
         assert_eq!(client.get(server.url()).send().await.unwrap().text().await.unwrap(), "ok");
         // Or the client might not know of it yet.
-        client.get(Refused::bind().url()).send().await.unwrap_err();
+        client.get(RefusedPort::bind().url()).send().await.unwrap_err();
         assert_eq!(client.get(server.url()).send().await.unwrap().status(), 200);
         assert_eq!((server.connections(), server.requests().len()), (2, 2));
     }
-    let error = body_of(Act::status(200).body("0123").content_length(10).then_reset()).await.unwrap_err();
+    let error = body_of(Action::status(200).body("0123").content_length(10).then_reset()).await.unwrap_err();
     assert_eq!(io_kind(&error), Some(ErrorKind::ConnectionReset));
 }
 
 #[tokio::test]
 async fn kept_connection_ends_on_next_request() {
     for (act, requests) in
-        [(Act::CloseAfterRequest, 2), (Act::ResetAfterRequest, 2), (Act::ResetBeforeRequest, 1)]
+        [(Action::CloseAfterRequest, 2), (Action::ResetAfterRequest, 2), (Action::ResetBeforeRequest, 1)]
     {
-        let (server, client) = http([Act::status(200), act.clone()]).await;
+        let (server, client) = http([Action::status(200), act.clone()]).await;
         client.get(server.url()).send().await.unwrap().bytes().await.unwrap();
         client.post(server.url()).body("once").send().await.unwrap_err();
         assert_eq!((server.connections(), server.requests().len()), (1, requests), "{act:?}");
@@ -302,10 +302,10 @@ async fn kept_connection_ends_on_next_request() {
 
 #[tokio::test]
 async fn half_closed_server_still_reads() {
-    let (server, _) = http([Act::status(200).body("ok").then_half_close(), Act::status(500)]).await;
+    let (server, _) = http([Action::status(200).body("ok").then_half_close(), Action::status(500)]).await;
     assert_eq!(raw(&server).await, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n");
-    server.arrived(2).await;
-    assert_eq!((&*server.requests()[1].path, server.left()), ("/2", 1));
+    server.wait_for_requests(2).await;
+    assert_eq!((&*server.requests()[1].path, server.remaining()), ("/2", 1));
 }
 
 /// Calls a server that plays this, and then a call that is answered: what the first ended with, and over how many connections.
@@ -315,7 +315,7 @@ async fn call(reply: Reply) -> (Result<String, Status>, usize) {
     let mut client = EchoClient::connect(server.url()).await.unwrap();
     let first = say(&mut client).await;
     assert_eq!(say(&mut client).await.unwrap(), "ok");
-    assert_eq!((server.requests().len(), server.left()), (2, 0));
+    assert_eq!((server.requests().len(), server.remaining()), (2, 0));
     (first, server.connections())
 }
 
@@ -328,9 +328,9 @@ async fn grpc_server_records_calls_and_connections() {
     let server = Grpc::start().await;
     let mut client = EchoClient::connect(server.url()).await.unwrap();
     assert_eq!(say(&mut client).await.unwrap(), "ok");
-    server.otherwise(Reply::ok("other"));
+    server.set_default(Reply::ok("other"));
     assert_eq!(say(&mut client).await.unwrap(), "other");
-    server.arrived(2).await;
+    server.wait_for_requests(2).await;
     let [first, _] = <[_; 2]>::try_from(server.requests()).unwrap();
     assert_eq!(
         (first.connection, &*first.path, &*first.body),
@@ -374,9 +374,9 @@ async fn reply_form_gives_expected_code() {
         (Reply::http(500), Code::Unknown),
         (Reply::http(503), Code::Unavailable),
         (Reply::http(503).header("grpc-status", "7"), Code::PermissionDenied),
-        (Reply::cut_message("hello world"), Code::Internal),
-        (Reply::cut_message("hello world").status(0), Code::Internal),
-        (Reply::cut_message("hello world").status(14), Code::Unavailable),
+        (Reply::truncated_message("hello world"), Code::Internal),
+        (Reply::truncated_message("hello world").status(0), Code::Internal),
+        (Reply::truncated_message("hello world").status(14), Code::Unavailable),
     ] {
         let (result, connections) = call(reply.clone()).await;
         assert_eq!((result.unwrap_err().code(), connections), (code, 1), "{reply:?}");
@@ -396,7 +396,7 @@ async fn rst_stream_ends_only_its_stream() {
             (Reply::nothing(), false),
             (Reply::headers(), true),
             (Reply::message("x"), true),
-            (Reply::cut_message("long"), true),
+            (Reply::truncated_message("long"), true),
         ] {
             let (result, connections) = call(reply.clone().rst_stream(reason)).await;
             let status = result.unwrap_err();
@@ -442,7 +442,7 @@ async fn goaway_at_once_fails_the_call() {
 
 #[tokio::test]
 async fn connection_lost_in_call_fails_it() {
-    for reply in [Reply::nothing(), Reply::message("x"), Reply::cut_message("hello world")] {
+    for reply in [Reply::nothing(), Reply::message("x"), Reply::truncated_message("hello world")] {
         for (reply, kind) in [
             (reply.clone().close_connection(), "BrokenPipe"),
             (reply.clone().reset_connection(), "ConnectionReset"),
@@ -458,7 +458,7 @@ async fn connection_lost_in_call_fails_it() {
 
 #[tokio::test]
 async fn stalled_call_never_completes() {
-    for reply in [Reply::nothing(), Reply::headers().stall(), Reply::message("x").stall()] {
+    for reply in [Reply::nothing(), Reply::headers().hang(), Reply::message("x").hang()] {
         let server = Grpc::start().await;
         server.script([reply]);
         let mut client = EchoClient::connect(server.url()).await.unwrap();
@@ -467,7 +467,7 @@ async fn stalled_call_never_completes() {
         tokio::select! {
             biased;
             answer = &mut call => panic!("{answer:?}"),
-            () = server.arrived(1) => {}
+            () = server.wait_for_requests(1) => {}
         }
         // An answer would be there when that of a later call is.
         assert_eq!(say(&mut client).await.unwrap(), "ok");

@@ -1,0 +1,35 @@
+//! A port that refuses connections.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::net::TcpSocket;
+
+/// A loopback port that refuses every connection.
+///
+/// The port is bound, so no other process can take it, but nothing listens on it.
+#[derive(Debug)]
+pub struct RefusedPort {
+    socket: TcpSocket,
+}
+
+impl RefusedPort {
+    /// Binds a port that the system picks.
+    ///
+    /// # Panics
+    ///
+    /// Panics if loopback cannot be bound.
+    pub fn bind() -> Self {
+        let socket = TcpSocket::new_v4().expect("a socket can be made");
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("loopback can be bound");
+        Self { socket }
+    }
+
+    /// Returns `http://` and the address, without a slash at the end.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the system does not return the address.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.socket.local_addr().expect("a bound socket has an address"))
+    }
+}

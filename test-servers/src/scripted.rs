@@ -1,0 +1,179 @@
+//! What the scripted servers share: the handle, the script, the record, and connections that end with the server.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+
+/// A request that reached a server.
+#[derive(Clone, Debug)]
+pub struct RecordedRequest {
+    /// The number of the connection it came on, counted from 1.
+    pub connection: usize,
+    /// Its method.
+    pub method: Method,
+    /// Its path, with the query.
+    pub path: String,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body, without the framing of chunks. A gRPC server records what it has read so far: five bytes precede
+    /// each message.
+    pub body: Bytes,
+}
+
+/// A server on a loopback port that takes the next step of its script for each request.
+///
+/// When the script has run out, it takes the default step. Dropping the server closes the port and all
+/// connections.
+#[derive(Debug)]
+pub struct ScriptedServer<S> {
+    script: Arc<Script<S>>,
+    address: SocketAddr,
+    task: AbortHandle,
+}
+
+impl<S: Clone> ScriptedServer<S> {
+    /// Listens on a loopback port that the system picks. Each connection, with its number, is given to `serve`.
+    pub(crate) async fn listen<F>(
+        default: S,
+        serve: impl Fn(TcpStream, Arc<Script<S>>, usize) -> F + Send + 'static,
+    ) -> Self
+    where
+        S: Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("loopback can be bound");
+        let address = listener.local_addr().expect("a bound listener has an address");
+        let script = Arc::new(Script::new(default));
+        let shared = Arc::clone(&script);
+        let task = tokio::spawn(async move {
+            // Dropped, and with it every connection, when this task is aborted.
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                while connections.try_join_next().is_some() {}
+                let number = shared.connected();
+                connections.spawn(serve(stream, Arc::clone(&shared), number));
+            }
+        });
+        Self { script, address, task: task.abort_handle() }
+    }
+
+    /// Returns `http://` and the address, without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Appends steps to the script.
+    pub fn script(&self, steps: impl IntoIterator<Item = S>) {
+        self.script.state().steps.extend(steps);
+    }
+
+    /// Sets the step that is taken when the script has run out.
+    pub fn set_default(&self, step: S) {
+        self.script.state().default = step;
+    }
+
+    /// Returns the number of steps that no request has taken yet.
+    pub fn remaining(&self) -> usize {
+        self.script.state().steps.len()
+    }
+
+    /// Returns the number of accepted connections.
+    pub fn connections(&self) -> usize {
+        self.script.state().connections
+    }
+
+    /// Returns the recorded requests in the order of their arrival.
+    ///
+    /// An HTTP/1.1 request is recorded when it has been read to its end, a gRPC call when its headers have arrived.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        self.script.state().requests.clone()
+    }
+
+    /// Waits until `count` requests have been recorded since the start.
+    ///
+    /// # Panics
+    ///
+    /// Never: the server outlives the wait.
+    pub async fn wait_for_requests(&self, count: usize) {
+        let waited = self.script.recorded.subscribe().wait_for(|recorded| *recorded >= count).await.map(drop);
+        waited.expect("the sender lives in the script");
+    }
+}
+
+impl<S> Drop for ScriptedServer<S> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// The remaining script and the record. The connections share it with the server's handle.
+#[derive(Debug)]
+pub(crate) struct Script<S> {
+    state: Mutex<State<S>>,
+    recorded: watch::Sender<usize>,
+}
+
+#[derive(Debug)]
+struct State<S> {
+    steps: VecDeque<S>,
+    default: S,
+    connections: usize,
+    requests: Vec<RecordedRequest>,
+}
+
+impl<S: Clone> Script<S> {
+    fn new(default: S) -> Self {
+        let state = State { steps: VecDeque::new(), default, connections: 0, requests: Vec::new() };
+        Self { state: Mutex::new(state), recorded: watch::Sender::new(0) }
+    }
+
+    /// Counts a connection, and returns its number.
+    fn connected(&self) -> usize {
+        let mut state = self.state();
+        state.connections += 1;
+        state.connections
+    }
+
+    /// Takes the next step.
+    pub(crate) fn next(&self) -> S {
+        let mut state = self.state();
+        state.steps.pop_front().unwrap_or_else(|| state.default.clone())
+    }
+
+    /// Takes the next step if `fits` accepts it.
+    pub(crate) fn next_if(&self, fits: impl Fn(&S) -> bool) -> Option<S> {
+        let mut state = self.state();
+        match state.steps.front() {
+            Some(step) if fits(step) => state.steps.pop_front(),
+            None if fits(&state.default) => Some(state.default.clone()),
+            _ => None,
+        }
+    }
+
+    /// Records a request, and returns its index in the record.
+    pub(crate) fn record(&self, request: RecordedRequest) -> usize {
+        let index = {
+            let mut state = self.state();
+            state.requests.push(request);
+            state.requests.len() - 1
+        };
+        self.recorded.send_modify(|recorded| *recorded += 1);
+        index
+    }
+
+    /// Sets the body of a recorded request.
+    pub(crate) fn record_body(&self, index: usize, body: Bytes) {
+        self.state().requests[index].body = body;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<S>> {
+        // Nothing panics halfway through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
