@@ -96,7 +96,7 @@ pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
 /// The default allows 20 % of the requests of the last 10 s, and 10 retries a second.
 ///
 /// ```
-/// /// use tower_jitter_retry::Budget;
+/// use tower_jitter_retry::Budget;
 ///
 /// let default = Budget::default();
 /// let strict = Budget::window().ratio(0.05).min_per_second(1).build()?;
