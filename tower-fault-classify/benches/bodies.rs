@@ -103,7 +103,7 @@ fn main() {
         .layer(service(200, EVENT));
     compare(vec![
         variant("bare", || call(&mut bare)),
-        variant("judged by its head", || call(&mut head)),
+        variant("classified by its head", || call(&mut head)),
         variant("tracked", || call(&mut body)),
         variant("error bodies are read, and this is none", || call(&mut unread)),
     ]);
@@ -139,7 +139,7 @@ fn main() {
     let mut head = FaultClassifyLayer::new().layer(service(429, QUOTA));
     compare(vec![
         variant("bare", || call(&mut bare)),
-        variant("judged by its head", || call(&mut head)),
+        variant("classified by its head", || call(&mut head)),
         variant("read, and its code found", || call(&mut read)),
     ]);
 }

@@ -27,7 +27,7 @@ use crate::outcome::Outcome;
 ///
 /// To change a single case and leave the rest as it is, prepend a [`Rule`] instead.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot judge a `Result<{Res}, {Err}>`",
+    message = "`{Self}` cannot classify a `Result<{Res}, {Err}>`",
     note = "the default classifier reads responses that implement `Outcome` and errors that implement `Error` or are boxed",
     note = "for a response type of your own, write `impl Outcome for YourResponse {{}}`",
     note = "for a response type of somebody else, call `.errors_only()` on the layer: then every response is a success",

@@ -31,15 +31,18 @@ pub struct TypedError;
 #[derive(Clone, Copy, Debug)]
 pub struct BoxedError;
 
-/// An error of either kind, seen as an [`Error`].
+/// A typed or boxed error, seen as an [`Error`].
 ///
-/// No single trait covers a `Box<dyn Error>` and every `Error` at once. The marker `K` keeps the two apart and is inferred
-/// from the error's type.
+/// No single trait covers a `Box<dyn Error>` and every `Error` at once. The marker `K`
+/// ([`TypedError`] or [`BoxedError`]) keeps the two apart and is inferred from the error's type.
+///
+/// The trait is sealed: it is implemented for every type that implements [`Error`], and for every
+/// pointer to a `dyn Error`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither an error nor a box with one",
     note = "implement `std::error::Error` for it, or give the layer a classifier of your own"
 )]
-pub trait AsError<K> {
+pub trait AsError<K>: sealed::Sealed<K> {
     /// The error.
     fn as_error(&self) -> &(dyn Error + 'static);
 }
@@ -62,6 +65,16 @@ where
     fn as_error(&self) -> &(dyn Error + 'static) {
         &**self
     }
+}
+
+mod sealed {
+    use std::error::Error;
+    use std::ops::Deref;
+
+    pub trait Sealed<K> {}
+
+    impl<E: Error + 'static> Sealed<super::TypedError> for E {}
+    impl<E: Deref<Target = dyn Error + Send + Sync>> Sealed<super::BoxedError> for E {}
 }
 
 /// An error that was judged, with its verdict.
@@ -114,7 +127,7 @@ impl ClassifiedError {
     /// A verdict around the error that it was given on. Judging a `ClassifiedError` again keeps one wrapper, not two.
     pub fn new<E: Into<BoxError>>(fault: Fault, source: E) -> Self {
         match source.into().downcast::<Self>() {
-            Ok(judged) => Self::of(fault, judged.cause),
+            Ok(classified) => Self::of(fault, classified.cause),
             Err(source) => Self::of(fault, Cause::Error(source, type_name::<E>())),
         }
     }
@@ -250,10 +263,10 @@ mod tests {
 
     #[test]
     fn judged_source_is_the_original_error() {
-        let judged = ClassifiedError::new(FAULT, std::io::Error::other("pipe"));
-        assert!(judged.source().is_some_and(<dyn Error>::is::<std::io::Error>));
-        assert!(judged.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<std::io::Error>));
-        assert_eq!(judged.to_string(), "call failed, classified as server (origin: remote)");
+        let classified = ClassifiedError::new(FAULT, std::io::Error::other("pipe"));
+        assert!(classified.source().is_some_and(<dyn Error>::is::<std::io::Error>));
+        assert!(classified.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<std::io::Error>));
+        assert_eq!(classified.to_string(), "call failed, classified as server (origin: remote)");
         assert_eq!(ClassifiedError::from_fault(FAULT).to_string(), "server (origin: remote)");
     }
 
@@ -263,8 +276,8 @@ mod tests {
         use std::time::Duration;
 
         let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
-        let found = |judged: &ClassifiedError| {
-            let status = judged.source()?.downcast_ref::<tonic::Status>()?;
+        let found = |classified: &ClassifiedError| {
+            let status = classified.source()?.downcast_ref::<tonic::Status>()?;
             let pushback = status.metadata().get("grpc-retry-pushback-ms");
             let pushback = pushback.map(|pushback| pushback.to_str().unwrap_or_default().to_owned());
             Some((status.code(), status.message().to_owned(), pushback))
@@ -292,11 +305,11 @@ mod tests {
     #[test]
     fn judged_note_is_found_in_chain_and_replaced() {
         let error = std::io::Error::other(std::io::Error::other(ClassifiedError::from_fault(FAULT)));
-        let judged = ClassifiedError::find(&error).unwrap();
-        assert_eq!(judged.note::<u8>(), None);
-        judged.set_note(1_u8);
-        judged.set_note(2_u8);
-        assert_eq!((judged.note::<u8>(), judged.note::<u16>()), (Some(2), None));
+        let classified = ClassifiedError::find(&error).unwrap();
+        assert_eq!(classified.note::<u8>(), None);
+        classified.set_note(1_u8);
+        classified.set_note(2_u8);
+        assert_eq!((classified.note::<u8>(), classified.note::<u16>()), (Some(2), None));
         assert!(ClassifiedError::find(&std::io::Error::other("nothing")).is_none());
     }
 

@@ -305,7 +305,7 @@ mod tests {
         assert_eq!(classify_response(&response(204)), Verdict::Success);
     }
 
-    fn judged(status: u16, fields: &[(&'static str, &str)]) -> Verdict {
+    fn classified(status: u16, fields: &[(&'static str, &str)]) -> Verdict {
         let mut response = response(status);
         for &(name, value) in fields {
             response.headers_mut().append(name, value.parse().unwrap());
@@ -316,28 +316,28 @@ mod tests {
     #[test]
     fn retry_after_date_without_date_header_uses_system_time() {
         let long_ago = ("retry-after", "Sun, 06 Nov 1994 08:49:37 GMT");
-        let verdict = judged(503, &[long_ago]);
+        let verdict = classified(503, &[long_ago]);
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::ZERO));
-        let verdict = judged(503, &[long_ago, ("date", "Sun, 06 Nov 1994 08:49:30 GMT")]);
+        let verdict = classified(503, &[long_ago, ("date", "Sun, 06 Nov 1994 08:49:30 GMT")]);
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(7)));
     }
 
     #[test]
     fn should_retry_true_raises_never_to_if_idempotent() {
         for status in 400..=599 {
-            let plain = *judged(status, &[]).fault().unwrap();
+            let plain = *classified(status, &[]).fault().unwrap();
             let raised = match plain.retryable() {
                 Retryable::Never => Retryable::IfIdempotent,
                 retryable => retryable,
             };
             for (word, retry) in [("true", raised), ("false", Retryable::Never), ("maybe", plain.retryable())]
             {
-                let verdict = judged(status, &[("x-should-retry", word)]);
+                let verdict = classified(status, &[("x-should-retry", word)]);
                 assert_eq!(verdict, Verdict::Fault(plain.with_retryable(retry)), "{status} {word}");
             }
         }
         for status in [200, 204, 304, 399] {
-            assert_eq!(judged(status, &[("x-should-retry", "true")]), Verdict::Success, "{status}");
+            assert_eq!(classified(status, &[("x-should-retry", "true")]), Verdict::Success, "{status}");
         }
     }
 
@@ -347,7 +347,7 @@ mod tests {
         for status in 400..=599 {
             for (word, kept) in [("true", delay), ("false", None)] {
                 let fields = [("x-should-retry", word), ("retry-after", "9"), ("retry-after-ms", "1500")];
-                let verdict = judged(status, &fields);
+                let verdict = classified(status, &fields);
                 assert_eq!(verdict.fault().unwrap().retry_after(), kept, "{status} {word}");
             }
         }
@@ -355,14 +355,15 @@ mod tests {
 
     #[test]
     fn retry_after_ms_takes_precedence_over_retry_after() {
-        let verdict = judged(429, &[("retry-after", "9"), ("retry-after-ms", "1500")]);
+        let verdict = classified(429, &[("retry-after", "9"), ("retry-after-ms", "1500")]);
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_millis(1_500)));
     }
 
     #[test]
     fn grpc_response_by_code_and_intermediary_by_status() {
         let grpc = ("content-type", "application/grpc");
-        let kind = |status, fields: &[(&'static str, &str)]| judged(status, fields).fault().map(Fault::kind);
+        let kind =
+            |status, fields: &[(&'static str, &str)]| classified(status, fields).fault().map(Fault::kind);
         assert_eq!(kind(200, &[grpc, ("grpc-status", "14")]), Some(Kind::Unavailable));
         assert_eq!(kind(200, &[grpc, ("grpc-status", "0")]), None);
         assert_eq!(kind(200, &[grpc]), None, "its trailers will tell");

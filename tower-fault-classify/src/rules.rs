@@ -150,14 +150,14 @@ impl UnknownErrors {
 
     fn revise_verdict(self, verdict: Verdict) -> Verdict {
         match (verdict, self.0) {
-            (Verdict::Fault(judged), Verdict::Fault(row)) if is_unknown(&judged) => {
-                let retryable = match (judged.retryable(), row.retryable()) {
+            (Verdict::Fault(classified), Verdict::Fault(row)) if is_unknown(&classified) => {
+                let retryable = match (classified.retryable(), row.retryable()) {
                     (Retryable::IfIdempotent, row) | (_, row @ Retryable::Never) => row,
                     (known, _) => known,
                 };
                 row.with_retryable(retryable).into()
             }
-            (Verdict::Fault(judged), Verdict::Success) if is_unknown(&judged) => Verdict::Success,
+            (Verdict::Fault(classified), Verdict::Success) if is_unknown(&classified) => Verdict::Success,
             (verdict, _) => verdict,
         }
     }
@@ -350,19 +350,19 @@ mod tests {
     fn unknown_errors_changes_unknown_faults_only() {
         let row = UnknownErrors::row().with_health(Health::Neutral).with_retryable(Retryable::Never);
         let rules = RuleFirst::new(UnknownErrors::new(row), ErrorsOnly::new());
-        let judged = |error: BoxError| Classify::<(), BoxError>::classify(&rules, Err(&error));
-        assert_eq!(judged(Foreign.into()), Verdict::Fault(row));
-        assert_eq!(judged("text".into()), Verdict::Fault(row));
+        let classified = |error: BoxError| Classify::<(), BoxError>::classify(&rules, Err(&error));
+        assert_eq!(classified(Foreign.into()), Verdict::Fault(row));
+        assert_eq!(classified("text".into()), Verdict::Fault(row));
         assert_eq!(
-            judged(ClassifiedError::new(UnknownErrors::row(), Foreign).into()),
+            classified(ClassifiedError::new(UnknownErrors::row(), Foreign).into()),
             Verdict::Fault(row),
             "carried"
         );
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         let kept = classify_error(&refused);
-        assert_eq!(judged(refused.into()), Verdict::Fault(kept));
+        assert_eq!(classified(refused.into()), Verdict::Fault(kept));
         assert_eq!(
-            judged(ClassifiedError::from_fault(table::PANICKED).into()),
+            classified(ClassifiedError::from_fault(table::PANICKED).into()),
             Verdict::Fault(table::PANICKED)
         );
         // The inner error of a nested result as well.

@@ -12,9 +12,15 @@ use crate::error::BoxedError;
 use crate::error_mode::{ErrorMode, WrapErrors};
 use crate::future::{ResponseFuture, classify_and_emit};
 
-/// Judges what its inner service comes to. Made by [`FaultClassifyLayer`](crate::FaultClassifyLayer).
+/// Classifies the outcomes of its inner service. Made by
+/// [`FaultClassifyLayer`](crate::FaultClassifyLayer).
 ///
-/// An error of the inner service's readiness is judged and passed on like one of a call.
+/// An error of the inner service's readiness is classified like the error of a call.
+///
+/// The default type parameters are those of [`FaultClassifyLayer::new`](crate::FaultClassifyLayer::new)
+/// over a service with a boxed error, as tower's `Timeout` has it: `FaultClassify<Timeout<Client>>`
+/// names such a stack. Over a service whose error is a type of its own, write
+/// `FaultClassify<Client, Auto>`.
 #[derive(Clone, Copy, Debug)]
 pub struct FaultClassify<S, C = Auto<BoxedError>, M = WrapErrors, P = Head, B = Head> {
     inner: S,

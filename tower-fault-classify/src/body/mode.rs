@@ -1,16 +1,17 @@
-//! What may be done with a response beyond judging its head.
+//! The modes of the layer: whether it reads the body, and whether it tracks it.
 
 use std::future::{Future, Pending};
 
 use super::end::ClassifyEnd;
 use crate::fault::Verdict;
 
-/// Takes a response whose head was judged, and may put something around its body.
-pub trait Track<Res, C> {
-    /// The response that goes on.
+/// Whether the layer tracks the body of a response: [`Head`] does not, [`TrackBody`](super::TrackBody)
+/// does. Sealed.
+pub trait Track<Res, C>: sealed::Sealed {
+    /// The response that is returned.
     type Response;
 
-    /// Puts it around.
+    /// Wraps the body of a response whose head was classified.
     fn track(
         &self,
         response: Res,
@@ -20,7 +21,7 @@ pub trait Track<Res, C> {
     ) -> Self::Response;
 }
 
-/// The head has the last word. The default.
+/// The head alone decides. The default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Head;
 
@@ -33,23 +34,24 @@ impl<Res, C> Track<Res, C> for Head {
     }
 }
 
-/// Takes a response before it is judged for good, and may read on in it.
-pub trait Peek<Res> {
-    /// The response that goes on.
+/// Whether the layer reads the beginning of an error's body: [`Head`] does not, `ErrorBodies` does.
+/// Sealed.
+pub trait Peek<Res>: sealed::Sealed {
+    /// The response that is returned.
     type Response;
-    /// Reads on. It comes to the response and to what it says, if it says anything that the head does not.
+    /// Resolves to the response, and to a verdict if the body overrides that of the head.
     type Reading: Future<Output = (Self::Response, Option<Verdict>)>;
 
-    /// Takes the response.
+    /// Starts to read the body, if it has to be read.
     fn peek(&self, response: Res) -> Peeked<Self::Response, Self::Reading>;
 }
 
-/// A response, or the reading that it must wait for.
+/// A response, or the future that reads its body.
 #[derive(Debug)]
 pub enum Peeked<Res, F> {
-    /// It goes on.
+    /// The response, whose body is not read.
     Done(Res),
-    /// It waits.
+    /// The future that reads the body.
     Reading(F),
 }
 
@@ -61,4 +63,10 @@ impl<Res> Peek<Res> for Head {
     fn peek(&self, response: Res) -> Peeked<Res, Self::Reading> {
         Peeked::Done(response)
     }
+}
+
+pub(super) mod sealed {
+    pub trait Sealed {}
+
+    impl Sealed for super::Head {}
 }

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use super::end::{BodyEnd, ClassifyEnd, EndReason, OnEnd};
-use super::mode::Track;
+use super::mode::{Track, sealed};
 use super::replace::{ReplaceBody, TakeBody};
 use crate::error::{AsError, TypedError};
 use crate::fault::Verdict;
@@ -37,6 +37,8 @@ impl<H, W, K> TrackBody<H, W, K> {
         TrackBody::new(self.hook)
     }
 }
+
+impl<H, W, K> sealed::Sealed for TrackBody<H, W, K> {}
 
 impl<Res, C, H, W, K> Track<Res, C> for TrackBody<H, W, K>
 where

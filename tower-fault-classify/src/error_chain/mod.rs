@@ -109,8 +109,8 @@ impl ErrorFacts {
                 next = error.get_ref().map(|payload| payload as &(dyn Error + 'static));
                 continue;
             }
-            if let Some(judged) = error.downcast_ref::<ClassifiedError>() {
-                return *judged.fault();
+            if let Some(classified) = error.downcast_ref::<ClassifiedError>() {
+                return *classified.fault();
             }
             if error.is::<UploadError>() {
                 return table::REQUEST_BODY;

@@ -36,7 +36,10 @@ impl fmt::Display for ErrorChain<'_> {
         let mut text = error_text(self.0);
         f.write_str(&text)?;
         for source in successors(self.0.source(), |&error| error.source()).take(MAX_CHAIN_LENGTH) {
-            if source.downcast_ref::<ClassifiedError>().is_some_and(|judged| judged.get_ref().is_none()) {
+            if source
+                .downcast_ref::<ClassifiedError>()
+                .is_some_and(|classified| classified.get_ref().is_none())
+            {
                 break;
             }
             let cause = error_text(source);
@@ -83,9 +86,9 @@ mod tests {
             }
         }
         let io = || ClassifiedError::new(FAULT, std::io::Error::other("pipe"));
-        let judged = "call failed, classified as server (origin: remote): pipe";
-        assert_eq!(ErrorChain(&io()).to_string(), judged);
-        assert_eq!(ErrorChain(&Layer("outer", io().into())).to_string(), format!("outer: {judged}"));
+        let classified = "call failed, classified as server (origin: remote): pipe";
+        assert_eq!(ErrorChain(&io()).to_string(), classified);
+        assert_eq!(ErrorChain(&Layer("outer", io().into())).to_string(), format!("outer: {classified}"));
         // Some errors repeat their source, such as those of tower's buffer.
         let repeats = Layer("buffer failed: pipe", Layer("pipe", "deeper".into()).into());
         assert_eq!(ErrorChain(&repeats).to_string(), "buffer failed: pipe: deeper");

@@ -155,17 +155,17 @@ mod tests {
     #[test]
     fn grpc_row_with_pushback_changes_retryable() {
         let delay = Duration::from_millis(250);
-        let told = |code, hint| {
+        let classified = |code, hint| {
             let verdict = classify(code, hint);
             let fault = *verdict.fault().unwrap();
             (fault.retryable(), fault.retry_after(), fault.retry_after_is_exact())
         };
         for (hint, exact) in [(RetryHint::AtLeast(delay), false), (RetryHint::Exactly(delay), true)] {
-            assert_eq!(told(8, hint), (Refused, Some(delay), exact));
-            assert_eq!(told(14, hint), (IfIdempotent, Some(delay), exact));
-            assert_eq!(told(3, hint), (Never, None, false));
+            assert_eq!(classified(8, hint), (Refused, Some(delay), exact));
+            assert_eq!(classified(14, hint), (IfIdempotent, Some(delay), exact));
+            assert_eq!(classified(3, hint), (Never, None, false));
         }
-        assert_eq!(told(14, RetryHint::Stop), (Never, None, false));
+        assert_eq!(classified(14, RetryHint::Stop), (Never, None, false));
     }
 
     #[test]

@@ -201,8 +201,8 @@ mod tests {
                 let fault = *classify(&error_kind.into(), connecting)
                     .unwrap_or_else(|| panic!("{error_kind:?} has a verdict"));
                 let fault = if connecting { unsent(fault) } else { fault };
-                let judged = (fault.kind(), fault.retryable(), fault.health());
-                assert_eq!(judged, (kind, retry, health), "{error_kind:?}, connecting: {connecting}");
+                let classified = (fault.kind(), fault.retryable(), fault.health());
+                assert_eq!(classified, (kind, retry, health), "{error_kind:?}, connecting: {connecting}");
             }
         }
         for row in ROWS {

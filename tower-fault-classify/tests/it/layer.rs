@@ -41,7 +41,7 @@ fn response(status: u16) -> Response<&'static str> {
 }
 
 /// What the default layer makes of a response.
-fn judged(response: Response<&'static str>) -> Response<&'static str> {
+fn classified(response: Response<&'static str>) -> Response<&'static str> {
     let mut response = Some(response);
     let mut service = FaultClassifyLayer::new()
         .layer(service_fn(move |()| ready(Ok::<_, io::Error>(response.take().unwrap()))));
@@ -49,7 +49,7 @@ fn judged(response: Response<&'static str>) -> Response<&'static str> {
 }
 
 fn fault(status: u16) -> Fault {
-    match CarriedVerdict::get(&judged(response(status))) {
+    match CarriedVerdict::get(&classified(response(status))) {
         Some(Verdict::Fault(fault)) => fault,
         other => panic!("{status} carries {other:?}"),
     }
@@ -66,7 +66,7 @@ fn wrapped(error: impl Error + Send + Sync + 'static) -> ClassifiedError {
 #[test]
 fn success_carries_no_verdict() {
     for status in [200, 201, 204, 206, 301, 304, 399] {
-        let response = judged(response(status));
+        let response = classified(response(status));
         assert_eq!(response.status(), status);
         assert_eq!(response.headers().len(), 1);
         assert_eq!(*response.body(), "the body");
@@ -79,7 +79,7 @@ fn success_carries_no_verdict() {
 #[test]
 fn fault_is_carried_and_response_otherwise_unchanged() {
     for status in [400, 401, 404, 408, 429, 500, 502, 503, 504, 529, 599] {
-        let response = judged(response(status));
+        let response = classified(response(status));
         assert_eq!(response.status(), status);
         assert_eq!(response.headers()["x-one"], "1");
         assert_eq!(*response.body(), "the body");
@@ -94,7 +94,7 @@ fn fault_is_carried_and_response_otherwise_unchanged() {
 fn existing_extensions_are_kept() {
     let mut fault = response(503);
     fault.extensions_mut().insert(7_u32);
-    let fault = judged(fault);
+    let fault = classified(fault);
     assert_eq!(fault.extensions().get(), Some(&7_u32));
     assert!(CarriedVerdict::get(&fault).is_some());
 }
@@ -128,12 +128,12 @@ fn server_delay_is_kept_on_retryable_faults() {
     for status in [408, 425, 429, 500, 502, 503, 504, 529] {
         let mut answer = response(status);
         answer.headers_mut().insert("retry-after", 7.into());
-        let verdict = CarriedVerdict::get(&judged(answer)).unwrap();
+        let verdict = CarriedVerdict::get(&classified(answer)).unwrap();
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(7)), "{status}");
     }
     let mut large = response(413);
     large.headers_mut().insert("retry-after", 7.into());
-    let verdict = CarriedVerdict::get(&judged(large)).unwrap();
+    let verdict = CarriedVerdict::get(&classified(large)).unwrap();
     assert_eq!(verdict.fault().unwrap().kind(), Kind::Throttled);
     assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(7)));
     assert_eq!(fault(413).kind(), Kind::Client);
@@ -144,14 +144,14 @@ fn garbled_retry_after_is_ignored() {
     for garbled in ["-1", "1.5", "soon", "", "+5", "1e3"] {
         let mut answer = response(503);
         answer.headers_mut().insert("retry-after", garbled.parse().unwrap());
-        let verdict = CarriedVerdict::get(&judged(answer)).unwrap();
+        let verdict = CarriedVerdict::get(&classified(answer)).unwrap();
         assert_eq!(verdict.fault().unwrap().retry_after(), None, "{garbled:?}");
     }
 }
 
 #[test]
 fn carried_verdict_is_stale_after_status_change() {
-    let mut response = judged(response(503));
+    let mut response = classified(response(503));
     assert!(CarriedVerdict::get(&response).is_some());
     *response.status_mut() = StatusCode::OK;
     assert_eq!(CarriedVerdict::get(&response), None);
@@ -159,7 +159,7 @@ fn carried_verdict_is_stale_after_status_change() {
     *response.status_mut() = StatusCode::NOT_FOUND;
     assert_eq!(classify_response(&response).fault().unwrap().kind(), Kind::Client);
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    assert!(CarriedVerdict::get(&response).is_some(), "it is what was judged again");
+    assert!(CarriedVerdict::get(&response).is_some(), "the response is classified once more");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn outer_layer_keeps_inner_verdict() {
 #[test]
 fn outer_layer_replaces_stale_verdict() {
     let mut service = FaultClassifyLayer::new().layer(service_fn(async |()| {
-        let mut response = judged(response(503));
+        let mut response = classified(response(503));
         *response.status_mut() = StatusCode::UNAUTHORIZED;
         Ok::<_, io::Error>(response)
     }));
@@ -529,9 +529,9 @@ fn carried_put_is_read_back() {
     CarriedVerdict::insert(&mut answer, OTHER.into());
     assert_eq!(CarriedVerdict::get(&answer), Some(OTHER.into()));
     assert_eq!(
-        CarriedVerdict::get(&judged(answer)),
+        CarriedVerdict::get(&classified(answer)),
         Some(OTHER.into()),
-        "who judged had seen more than a 200"
+        "the carried verdict has seen more than a 200"
     );
     // There is nowhere to put it.
     let mut number = 7_u32;
@@ -543,8 +543,10 @@ fn carried_put_is_read_back() {
 mod towers_own {
     use super::*;
 
+    use tower::ServiceBuilder;
     use tower::load_shed::LoadShedLayer;
-    use tower::timeout::TimeoutLayer;
+    use tower::timeout::{Timeout, TimeoutLayer};
+    use tower_fault_classify::FaultClassify;
 
     #[tokio::test(start_paused = true)]
     async fn tower_timeout_is_unhealthy_and_retried_if_idempotent() {
@@ -558,6 +560,39 @@ mod towers_own {
             (Kind::Timeout, Retryable::IfIdempotent, Health::Unhealthy)
         );
         assert!(error.source().unwrap().is::<tower::timeout::error::Elapsed>());
+    }
+
+    /// A stack as a field: its type is written with the default type parameters.
+    struct Api {
+        users: FaultClassify<Timeout<Unresponsive>>,
+    }
+
+    #[derive(Clone)]
+    struct Unresponsive;
+
+    impl Service<()> for Unresponsive {
+        type Response = Response<()>;
+        type Error = io::Error;
+        type Future = std::future::Pending<io::Result<Response<()>>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, (): ()) -> Self::Future {
+            std::future::pending()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn default_type_parameters_name_a_stack_over_a_timeout() {
+        let users = ServiceBuilder::new()
+            .layer(FaultClassifyLayer::new())
+            .layer(TimeoutLayer::new(Duration::from_secs(1)))
+            .service(Unresponsive);
+        let mut api = Api { users };
+        let error = send(&mut api.users, ()).await.unwrap_err();
+        assert_eq!(error.fault().kind(), Kind::Timeout);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tower_fault_classify::FaultClassifyLayer;
 #[test]
 fn metrics_count_faults_by_kind_and_origin() {
     let recorder = DebuggingRecorder::new();
-    let told = recorder.snapshotter();
+    let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
         tokio_test::block_on(async {
             let answer = async |status: u16| match status {
@@ -25,7 +25,7 @@ fn metrics_count_faults_by_kind_and_origin() {
             keeping.ready().await.unwrap().call(0).await.unwrap_err();
         });
     });
-    let mut counts: Vec<_> = told
+    let mut counts: Vec<_> = snapshotter
         .snapshot()
         .into_vec()
         .into_iter()

@@ -182,14 +182,14 @@ async fn deadline_exceeded_while_upload_waits_is_charged_to_caller() {
             let response = Response::builder().header("content-type", "application/grpc");
             Ok::<_, Infallible>(response.body(DeadlineExceeded).unwrap())
         });
-        let told = Arc::new(Mutex::new(None));
-        let hook = Arc::clone(&told);
+        let reported = Arc::new(Mutex::new(None));
+        let hook = Arc::clone(&reported);
         let classify = FaultClassifyLayer::new()
             .track_body(move |verdict: Verdict| *hook.lock().unwrap() = Some(verdict.health()));
         let service = ServiceBuilder::new().layer(UploadLayer::new()).layer(classify).service(client);
         let mut body = service.oneshot(post(stalls)).await.unwrap().into_body();
         body.frame().await.unwrap().unwrap();
-        assert_eq!(*told.lock().unwrap(), Some(health));
+        assert_eq!(*reported.lock().unwrap(), Some(health));
     }
 }
 

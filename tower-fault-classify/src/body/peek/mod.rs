@@ -13,7 +13,7 @@ use http_body::Body;
 pub use body::PeekedBody;
 pub use reading::Reading;
 
-use super::mode::{Peek, Peeked};
+use super::mode::{Peek, Peeked, sealed};
 use super::replace::{ReplaceBody, TakeBody};
 use crate::fault::Verdict;
 
@@ -102,6 +102,8 @@ impl<R> ErrorBodies<R> {
         self
     }
 }
+
+impl<R> sealed::Sealed for ErrorBodies<R> {}
 
 impl<Res, R> Peek<Res> for ErrorBodies<R>
 where

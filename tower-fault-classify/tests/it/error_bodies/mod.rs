@@ -156,26 +156,26 @@ fn error_body_rule_success_is_carried() {
 
 #[test]
 fn error_body_verdict_reaches_track_body_hook() {
-    let told = Arc::new(Mutex::new(Vec::new()));
+    let reported = Arc::new(Mutex::new(Vec::new()));
     let hook = {
-        let told = Arc::clone(&told);
-        move |verdict: Verdict| told.lock().unwrap().push(verdict)
+        let reported = Arc::clone(&reported);
+        move |verdict: Verdict| reported.lock().unwrap().push(verdict)
     };
     let bodies = ErrorBodies::new(Shown::with(OWN));
     let layer = FaultClassifyLayer::new().read_error_bodies(bodies).track_body(hook.clone());
     let response = now(through(&layer, with_status(429, Script::new(drip(b"ab")))));
-    assert_eq!(*told.lock().unwrap(), [OWN.into()]);
+    assert_eq!(*reported.lock().unwrap(), [OWN.into()]);
     let all = bytewise(now(read_to_end(&mut response.into_body())));
     assert_eq!(all, [Seen::Data("ab".into()), Seen::End]);
-    assert_eq!(told.lock().unwrap().len(), 1);
+    assert_eq!(reported.lock().unwrap().len(), 1);
 
     // A success is known at the end only, and the other way round is the same.
     let bodies = ErrorBodies::new(Shown::with(Verdict::Success));
     let layer = FaultClassifyLayer::new().track_body(hook).read_error_bodies(bodies);
     let response = now(through(&layer, with_status(404, Script::new([Step::Fail(ErrorKind::TimedOut)]))));
-    assert_eq!(told.lock().unwrap().len(), 1);
+    assert_eq!(reported.lock().unwrap().len(), 1);
     now(read_to_end(&mut response.into_body()));
-    let last = told.lock().unwrap().pop().unwrap();
+    let last = reported.lock().unwrap().pop().unwrap();
     assert_eq!(last.fault().map(Fault::kind), Some(Kind::Timeout));
 }
 

@@ -54,7 +54,7 @@ trait StreamBody: Body<Data = Bytes, Error = std::io::Error> + Unpin {}
 impl<B: Body<Data = Bytes, Error = std::io::Error> + Unpin> StreamBody for B {}
 
 /// What is told of a whole stream.
-fn told(stream: &str) -> Row {
+fn reported_row(stream: &str) -> Row {
     let (body, log) = watched(STREAM, vec![frame(stream.to_owned())]);
     read_all(body);
     assert!(
@@ -67,16 +67,16 @@ fn told(stream: &str) -> Row {
 #[test]
 fn llm_events_code_has_its_row_and_is_never_retried() {
     for (code, expected) in CODES {
-        assert_eq!(told(&anthropic(code)), expected, "{code}");
-        assert_eq!(told(&openai(code)), expected, "{code}");
-        assert_eq!(told(&[BEGINNING, &anthropic(code), END].concat()), expected, "{code}");
+        assert_eq!(reported_row(&anthropic(code)), expected, "{code}");
+        assert_eq!(reported_row(&openai(code)), expected, "{code}");
+        assert_eq!(reported_row(&[BEGINNING, &anthropic(code), END].concat()), expected, "{code}");
     }
 }
 
 #[test]
 fn llm_events_error_with_unknown_code_is_a_fault() {
     for stream in [anthropic("new_error"), "event: error\ndata: gone\n\n".to_owned(), openai("new_code")] {
-        assert!(told(&stream).is_some(), "{stream}");
+        assert!(reported_row(&stream).is_some(), "{stream}");
     }
 }
 
@@ -89,7 +89,7 @@ fn llm_events_mentioning_errors_is_a_success() {
         "data: {\"error\": null}\n\n".to_owned(),
         ": event: error\n\n: data: {\"error\": {\"code\": \"server_error\"}}\n\n".to_owned(),
     ] {
-        assert_eq!(told(&stream), None, "{stream}");
+        assert_eq!(reported_row(&stream), None, "{stream}");
     }
 }
 
@@ -110,7 +110,10 @@ fn llm_events_error_reported_once_at_last_byte() {
 
 #[test]
 fn sse_event_cut_by_end_of_body_counts() {
-    assert_eq!(told(anthropic("overloaded_error").trim_end()), Some((Kind::Overloaded, Health::Unhealthy)));
+    assert_eq!(
+        reported_row(anthropic("overloaded_error").trim_end()),
+        Some((Kind::Overloaded, Health::Unhealthy))
+    );
 }
 
 /// An HTTP/2 stream may come to its end between two polls, and its reader sees so without another one.
@@ -138,9 +141,9 @@ fn llm_events_error_is_found_in_each_known_form() {
         (r#"{"error": {"code": 429}}"#, Some((Kind::Throttled, Health::Neutral))),
         (r#"{"error": {"code": "503"}}"#, Some((Kind::Unavailable, Health::Unhealthy))),
     ] {
-        assert_eq!(told(&format!("data: {data}\n\n")), expected, "{data}");
-        assert_eq!(told(&format!("\u{feff}event:error\ndata:{data}\n\n")), expected, "{data}");
-        assert_eq!(told(&format!("data: {}\n\n", data.replace(' ', "\ndata: "))), expected, "{data}");
+        assert_eq!(reported_row(&format!("data: {data}\n\n")), expected, "{data}");
+        assert_eq!(reported_row(&format!("\u{feff}event:error\ndata:{data}\n\n")), expected, "{data}");
+        assert_eq!(reported_row(&format!("data: {}\n\n", data.replace(' ', "\ndata: "))), expected, "{data}");
     }
 }
 

@@ -32,24 +32,24 @@ struct Log(Arc<Mutex<Vec<Verdict>>>);
 
 impl OnEnd for Log {
     fn on_end(self, verdict: Verdict) {
-        self.told().push(verdict);
+        self.verdicts().push(verdict);
     }
 }
 
 impl Log {
-    fn told(&self) -> MutexGuard<'_, Vec<Verdict>> {
+    fn verdicts(&self) -> MutexGuard<'_, Vec<Verdict>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn count(&self) -> usize {
-        self.told().len()
+        self.verdicts().len()
     }
 
     /// The only verdict that was told.
     fn only(&self) -> Verdict {
-        match self.told()[..] {
+        match self.verdicts()[..] {
             [verdict] => verdict,
-            ref told => panic!("{told:?}"),
+            ref verdicts => panic!("{verdicts:?}"),
         }
     }
 
@@ -345,7 +345,7 @@ fn hook_is_cloned_per_response_and_not_called_on_error() {
     read_all(first.into_body());
     read_all(second.into_body());
     assert_eq!(
-        log.told().iter().map(|verdict| row(*verdict)).collect::<Vec<_>>(),
+        log.verdicts().iter().map(|verdict| row(*verdict)).collect::<Vec<_>>(),
         [None, Some((Kind::Timeout, Health::Unhealthy))]
     );
     let broken = Err::<Response<Script>, _>(ErrorKind::ConnectionRefused.into());
@@ -359,14 +359,14 @@ fn grpc_rules_change_codes_in_trailers() {
     let busy = GrpcRules::row(14).with_health(Health::Neutral).with_kind(Kind::Overloaded);
     let rules = GrpcRules::new().code(5, Verdict::Success).code(14, busy);
     let layer = FaultClassifyLayer::new().rule(rules).track_body(log.clone());
-    let told = |code| {
+    let reported_row = |code| {
         let steps = [frame("message"), trailers(&[("grpc-status", code)])];
         read_all(now(through(&layer, of_type("application/grpc", Script::new(steps)))).into_body());
-        row(log.told().pop().unwrap())
+        row(log.verdicts().pop().unwrap())
     };
-    assert_eq!(told("5"), None);
-    assert_eq!(told("14"), Some((Kind::Overloaded, Health::Neutral)));
-    assert_eq!(told("7"), CODES[7], "it returns no verdict on others");
+    assert_eq!(reported_row("5"), None);
+    assert_eq!(reported_row("14"), Some((Kind::Overloaded, Health::Neutral)));
+    assert_eq!(reported_row("7"), CODES[7], "it returns no verdict on others");
 }
 
 /// Says of every end how it came.
@@ -394,35 +394,38 @@ fn rule_on_end_added_last_takes_precedence() {
     let log = Log::default();
     let layer = FaultClassifyLayer::new().rule(Tells(Kind::Quota)).rule(Tells(Kind::Conflict));
     let layer = layer.track_body(log.clone());
-    let told = |content, steps: Vec<Step>| {
+    let reported_row = |content, steps: Vec<Step>| {
         let mut body = now(through(&layer, of_type(content, Script::new(steps)))).into_body();
         poll(&mut body);
         drop(body);
-        row(log.told().pop().unwrap())
+        row(log.verdicts().pop().unwrap())
     };
     let own = Some((Kind::Conflict, Health::Healthy));
-    assert_eq!(told("text/plain", vec![frame("a"), frame("b")]), own);
-    assert_eq!(told("text/plain", vec![trailers(&[("x-moved", "1")])]), own);
-    assert_eq!(told("text/plain", vec![Step::Fail(ErrorKind::TimedOut)]), None);
-    assert_eq!(told("application/grpc", vec![frame("a"), frame("b")]), DROPPED);
-    assert_eq!(told("application/grpc", vec![trailers(&[("grpc-status", "7")])]), CODES[7]);
+    assert_eq!(reported_row("text/plain", vec![frame("a"), frame("b")]), own);
+    assert_eq!(reported_row("text/plain", vec![trailers(&[("x-moved", "1")])]), own);
+    assert_eq!(reported_row("text/plain", vec![Step::Fail(ErrorKind::TimedOut)]), None);
+    assert_eq!(reported_row("application/grpc", vec![frame("a"), frame("b")]), DROPPED);
+    assert_eq!(reported_row("application/grpc", vec![trailers(&[("grpc-status", "7")])]), CODES[7]);
 }
 
 #[test]
 fn errors_only_end_reports_errors_only() {
     let log = Log::default();
     let layer = FaultClassifyLayer::new().errors_only().track_body(log.clone());
-    let told = |status: u16, step| {
+    let reported_row = |status: u16, step| {
         let mut answer = of_type("application/grpc", Script::new([frame("a"), step]));
         *answer.status_mut() = status.try_into().unwrap();
         let body = now(through(&layer, answer)).into_body();
         assert_eq!(log.count(), 0, "the head is a success");
         read_all(body);
-        row(log.told().pop().unwrap())
+        row(log.verdicts().pop().unwrap())
     };
-    assert_eq!(told(503, frame("b")), None);
-    assert_eq!(told(200, trailers(&[("grpc-status", "14")])), None);
-    assert_eq!(told(200, Step::Fail(ErrorKind::ConnectionReset)), Some((Kind::Transient, Health::Unhealthy)));
+    assert_eq!(reported_row(503, frame("b")), None);
+    assert_eq!(reported_row(200, trailers(&[("grpc-status", "14")])), None);
+    assert_eq!(
+        reported_row(200, Step::Fail(ErrorKind::ConnectionReset)),
+        Some((Kind::Transient, Health::Unhealthy))
+    );
 }
 
 #[test]
