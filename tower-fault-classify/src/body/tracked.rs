@@ -294,7 +294,7 @@ where
             match frame {
                 None => finish_complete(this.unfinished, this.watch, None),
                 Some(Err(error)) => {
-                    finish(this.unfinished, |unfinished| EndReason::Failed((unfinished.as_error)(error)))
+                    finish(this.unfinished, |unfinished| EndReason::Failed((unfinished.as_error)(error)));
                 }
                 Some(Ok(frame)) => {
                     if frame.data_ref().is_some_and(Buf::has_remaining)

@@ -30,11 +30,12 @@ impl Drop for Lease {
 
 /// How many numbers there are: a slot is less than this.
 pub(crate) fn slot_count() -> usize {
+    static SLOTS: OnceLock<usize> = OnceLock::new();
+
     // Loom's threads are all one thread of the system, so that none has a number and all share.
     if cfg!(loom_models) {
         return 0;
     }
-    static SLOTS: OnceLock<usize> = OnceLock::new();
     *SLOTS.get_or_init(|| 2 * std::thread::available_parallelism().map_or(4, NonZero::get) + 4)
 }
 

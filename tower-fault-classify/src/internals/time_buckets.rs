@@ -13,12 +13,12 @@ pub struct TimeBuckets {
 }
 
 impl TimeBuckets {
-    /// TimeBuckets for a span of so many nanoseconds, as a [`PaddedRing`](super::PaddedRing) holds them.
+    /// Divides a span in nanoseconds into the buckets that a [`PaddedRing`](super::PaddedRing) holds.
     pub const fn new(span: u64) -> Self {
         Self::with_count(span, 15)
     }
 
-    /// TimeBuckets for a span of so many nanoseconds, of which so many make up the span.
+    /// Divides a span in nanoseconds into `parts` buckets.
     pub const fn with_count(span: u64, parts: u64) -> Self {
         let bucket = span.div_ceil(parts);
         let bucket = if bucket < 2 { 2 } else { bucket };
