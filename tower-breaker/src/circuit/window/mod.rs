@@ -29,7 +29,7 @@ impl WindowSpan {
     pub(crate) const fn of(shape: WindowShape, parts: u64) -> Self {
         match shape {
             WindowShape::Time(nanos) => Self { buckets: TimeBuckets::with_count(nanos, parts), calls: 0 },
-            // TimeBuckets are kept all the same, for those that may follow.
+            // Buckets are kept all the same, for those that may follow.
             WindowShape::Count(calls) => Self { buckets: TimeBuckets::with_count(u64::MAX, parts), calls },
         }
     }
