@@ -105,7 +105,7 @@ impl Circuit {
     /// another shape starts empty. A circuit that becomes disabled lets everything through; one that was starts closed.
     ///
     /// A configuration whose clock was not set keeps the circuit's clock: so does every
-    /// configuration from a file. A circuit on [`Clock::coarse`] reads [`Clock::precise`] as long
+    /// configuration from a file. A circuit on [`Clock::coarse`](crate::Clock::coarse) reads [`Clock::precise`](crate::Clock::precise) as long
     /// as one of its times is under 100 ms, and changes between the two as the configurations
     /// require.
     ///
