@@ -484,6 +484,130 @@ fn transition_reasons_have_names_in_snake_case() {
     }
 }
 
+#[test]
+fn probe_that_does_not_begin_frees_its_slot() {
+    let now = 100 * SECOND;
+    let mut state = half_open(now);
+    let tickets = [(); 3].map(|()| probe(&mut state, now));
+    assert!(matches!(state.admit(now, &LIMITS).0, Decision::Denied(_)));
+    state.release_probe(tickets[1]);
+    state.release_probe(tickets[1]);
+    probe(&mut state, now);
+    assert!(matches!(state.admit(now, &LIMITS).0, Decision::Denied(_)), "it frees one slot, once");
+}
+
+#[test]
+fn probe_duration_is_counted_from_its_lease() {
+    let start = 100 * SECOND;
+    let mut state = half_open(start);
+    let tickets = [(); 3].map(|()| probe(&mut state, start));
+    let duration = |state: &Machine, now| state.probe_duration(tickets[0], now, &LIMITS);
+    assert_eq!(duration(&state, 107 * SECOND), Some(7 * SECOND));
+    assert_eq!(duration(&state, 0), Some(0), "a clock that ran back");
+    assert!(state.renew(tickets[0], 110 * SECOND, &LIMITS));
+    assert_eq!(duration(&state, 112 * SECOND), Some(2 * SECOND));
+    let now = 140 * SECOND;
+    for _ in 0..3 {
+        probe(&mut state, now);
+    }
+    assert_eq!(duration(&state, now), Some(30 * SECOND), "another probe has its slot: a whole lease");
+    assert_eq!(duration(&open(0), 0), None);
+}
+
+#[test]
+fn manual_trip_opens_a_circuit_that_is_neither_open_nor_forced() {
+    let now = 100 * SECOND;
+    for mut state in [Machine::new(), half_open(now)] {
+        let from = state.state();
+        let change = Change { from, to: CircuitState::Open, reason: Reason::Tripped };
+        assert_eq!(state.trip_manually(at(now), &LIMITS), Ok(Some(change)));
+        assert_eq!(opened_until(&state), 130 * SECOND);
+        assert_eq!(state.trip_manually(at(110 * SECOND), &LIMITS), Ok(None));
+        assert_eq!(opened_until(&state), 130 * SECOND, "an open circuit stays as it is");
+    }
+    for force in [Force::Open, Force::Closed, Force::Disabled] {
+        assert_eq!(forced(force).trip_manually(at(now), &LIMITS), Err(force));
+    }
+}
+
+#[test]
+fn reset_closes_a_circuit_and_ends_its_streak() {
+    let open_duration = OpenDuration { multiplier: 2.0, max: 300 * SECOND, ..LIMITS.open };
+    let growing = RecoveryLimits { open: open_duration, ..LIMITS };
+    let mut state = Machine::new();
+    for _ in 0..2 {
+        state.trip(Reason::FailureRate, Some(&FAULT), at(0), &growing).unwrap();
+        assert_eq!(opened_until(&state), 30 * SECOND);
+        let (from, to) = (CircuitState::Open, CircuitState::Closed);
+        assert_eq!(state.reset(), Ok(Change { from, to, reason: Reason::Reset }));
+        assert_eq!(state.published_state(), State::Closed { slow_start: false });
+    }
+    assert_eq!(half_open(30 * SECOND).reset().map(|change| change.to), Ok(CircuitState::Closed));
+    for force in [Force::Open, Force::Closed, Force::Disabled] {
+        assert_eq!(forced(force).reset(), Err(force));
+    }
+}
+
+#[test]
+fn forced_state_can_be_changed_unless_disabled() {
+    let states = [Machine::new(), open(0), half_open(30 * SECOND)];
+    for mut state in states {
+        let from = state.state();
+        let change = |from, to| Ok(Some(Change { from, to, reason: Reason::Forced }));
+        assert_eq!(state.force(Force::Open), change(from, CircuitState::ForcedOpen));
+        assert_eq!(state.force(Force::Open), Ok(None), "it is forced open already");
+        assert_eq!(state.admit(u64::MAX, &LIMITS), (Decision::Denied(None), None));
+        assert_eq!(state.force(Force::Closed), change(CircuitState::ForcedOpen, CircuitState::ForcedClosed));
+        assert_eq!(state.force(Force::Closed), Ok(None));
+        assert_eq!(state.admit(0, &LIMITS), (Decision::Uncounted, None));
+    }
+    for force in [Force::Open, Force::Closed, Force::Disabled] {
+        assert_eq!(forced(Force::Disabled).force(force), Err(Force::Disabled));
+    }
+}
+
+#[test]
+fn released_circuit_probes_after_forced_open_and_closes_after_forced_closed() {
+    let release = |force| forced(force).release(&LIMITS).map(|change| (change.to, change.reason));
+    assert_eq!(release(Force::Open), Some((CircuitState::HalfOpen, Reason::Released)));
+    assert_eq!(release(Force::Closed), Some((CircuitState::Closed, Reason::Released)));
+    assert_eq!(release(Force::Disabled), None);
+    for mut state in [Machine::new(), open(0), half_open(30 * SECOND)] {
+        assert_eq!(state.release(&LIMITS), None, "it is not forced");
+    }
+}
+
+#[test]
+fn configuration_disables_and_enables_a_circuit_that_is_not_forced() {
+    let disabled = CircuitState::Disabled;
+    for mut state in [Machine::new(), open(0), half_open(30 * SECOND)] {
+        let from = state.state();
+        assert_eq!(state.set_disabled(false), None);
+        let change = |from, to| Some(Change { from, to, reason: Reason::Reconfigured });
+        assert_eq!(state.set_disabled(true), change(from, disabled));
+        assert_eq!(state.set_disabled(true), None);
+        assert_eq!(state.admit(0, &LIMITS), (Decision::Uncounted, None));
+        assert_eq!(state.set_disabled(false), change(disabled, CircuitState::Closed));
+    }
+}
+
+#[test]
+fn forced_circuit_follows_the_configuration_when_released() {
+    for (force, forced_state) in
+        [(Force::Open, CircuitState::ForcedOpen), (Force::Closed, CircuitState::ForcedClosed)]
+    {
+        let mut state = forced(force);
+        assert_eq!(state.set_disabled(true), None);
+        assert_eq!(state.state(), forced_state, "the manual override takes precedence");
+        let change = Change { from: forced_state, to: CircuitState::Disabled, reason: Reason::Released };
+        assert_eq!(state.release(&LIMITS), Some(change));
+        let mut state = forced(force);
+        state.set_disabled(true);
+        assert_eq!(state.set_disabled(false), None);
+        assert_ne!(state.release(&LIMITS).unwrap().to, CircuitState::Disabled);
+    }
+}
+
 /// What can happen to a half-open circuit.
 #[derive(Clone, Debug)]
 enum Step {
