@@ -21,49 +21,9 @@ use tower_fault_classify::body::{
 use tower_fault_classify::classifiers::{AsError, TypedError};
 use tower_fault_classify::{Fault, Kind, Origin, Verdict};
 
-use crate::circuit::{CallDuration, CircuitRef, Permit, Static};
+use crate::circuit::{CallDuration, CircuitRef, Permit};
+pub use crate::future::{OnHead, RecordOutcome};
 use crate::sealed::Sealed;
-
-/// Records the outcome of an answered call: at once, or at the end of the response's body.
-pub trait RecordOutcome<Res, C, H: CircuitRef = Static> {
-    /// The response that the caller gets.
-    type Response;
-
-    /// Records the response's outcome with the permit, or wraps the response's body, which records
-    /// it later. `verdict` is that of `classify` on the head; `judge` classifies the end.
-    #[doc(hidden)]
-    fn record(
-        &self,
-        response: Res,
-        permit: Permit<H>,
-        verdict: &Verdict,
-        classify: &C,
-        judge: ClassifyEnd<C>,
-    ) -> Self::Response;
-
-    /// Passes the answer to a rejected call on. There is no permit, and nothing to record.
-    #[doc(hidden)]
-    fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Self::Response, E>>;
-}
-
-/// Records the outcome when the response's head arrives, its body unread. The default.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OnHead;
-
-impl<Res, C, H: CircuitRef> RecordOutcome<Res, C, H> for OnHead {
-    type Response = Res;
-
-    #[inline]
-    fn record(&self, response: Res, permit: Permit<H>, verdict: &Verdict, _: &C, _: ClassifyEnd<C>) -> Res {
-        permit.record_by_ref(verdict);
-        response
-    }
-
-    #[inline]
-    fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Res, E>> {
-        answer
-    }
-}
 
 /// Records the outcome at the end of the response's body; see [`track_body`](crate::BreakerLayer::track_body).
 pub struct OnBodyEnd<W = NoInspector, K = TypedError> {

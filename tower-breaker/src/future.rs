@@ -1,4 +1,4 @@
-//! The future of a call through the breaker.
+//! The future of a call through the breaker: it classifies the result and records the outcome.
 
 use std::fmt;
 use std::future::Future;
@@ -7,11 +7,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
-use tower_fault_classify::Classify;
+use tower_fault_classify::body::ClassifyEnd;
+use tower_fault_classify::{Classify, Verdict};
 
-use crate::body::RecordOutcome;
 use crate::circuit::{CircuitRef, Permit, Static};
 use crate::fallback::RejectionMode;
+use crate::sealed::Sealed;
 
 pin_project! {
     /// Comes to what the inner call comes to, or to the answer to a rejected call.
@@ -104,6 +105,51 @@ where
             permit.record_by_ref(&verdict);
             Err(R::inner(error))
         }
+    }
+}
+
+/// Records the outcome of an answered call: at once, or at the end of the response's body.
+///
+/// Sealed: [`OnHead`] and [`OnBodyEnd`](crate::body::OnBodyEnd) implement it.
+pub trait RecordOutcome<Res, C, H: CircuitRef = Static>: Sealed {
+    /// The response that the caller gets.
+    type Response;
+
+    /// Records the response's outcome with the permit, or wraps the response's body, which records
+    /// it later. `verdict` is that of `classify` on the head; `judge` classifies the end.
+    #[doc(hidden)]
+    fn record(
+        &self,
+        response: Res,
+        permit: Permit<H>,
+        verdict: &Verdict,
+        classify: &C,
+        judge: ClassifyEnd<C>,
+    ) -> Self::Response;
+
+    /// Passes the answer to a rejected call on. There is no permit, and nothing to record.
+    #[doc(hidden)]
+    fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Self::Response, E>>;
+}
+
+/// Records the outcome when the response's head arrives, its body unread. The default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OnHead;
+
+impl Sealed for OnHead {}
+
+impl<Res, C, H: CircuitRef> RecordOutcome<Res, C, H> for OnHead {
+    type Response = Res;
+
+    #[inline]
+    fn record(&self, response: Res, permit: Permit<H>, verdict: &Verdict, _: &C, _: ClassifyEnd<C>) -> Res {
+        permit.record_by_ref(verdict);
+        response
+    }
+
+    #[inline]
+    fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Res, E>> {
+        answer
     }
 }
 

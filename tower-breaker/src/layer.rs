@@ -9,12 +9,13 @@ use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst, TypedError}
 use tower_fault_classify::{Fault, Health};
 use tower_layer::Layer;
 
-use crate::body::{OnBodyEnd, OnHead};
+use crate::body::OnBodyEnd;
 use crate::circuit::Circuit;
 use crate::classifier::{HealthBy, KeepLastFailure, LastFailureMode, NoLastFailure};
 use crate::config::BreakerConfig;
 use crate::error::Rejection;
 use crate::fallback::{Fallback, FallbackAsync, GrpcUnavailable, Http503, ReturnError};
+use crate::future::OnHead;
 use crate::service::Breaker;
 use crate::telemetry::Transition;
 

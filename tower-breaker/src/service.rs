@@ -7,11 +7,10 @@ use tower_fault_classify::classifiers::Auto;
 use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
 
-use crate::body::{OnHead, RecordOutcome};
 use crate::circuit::{Arrival, Circuit, Denied, Permit, Reservation};
 use crate::error::Rejection;
 use crate::fallback::{OnReject, ReturnError};
-use crate::future::ResponseFuture;
+use crate::future::{OnHead, RecordOutcome, ResponseFuture};
 use crate::readiness::Readiness;
 
 /// Guards its inner service with a circuit. Made by [`BreakerLayer`](crate::BreakerLayer).
@@ -206,7 +205,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
     /// Records an error of the inner service's readiness as the outcome of a call.
     fn record_readiness_error(&mut self, verdict: &Verdict) {
         let reserved = self.readiness.take_reserved().map(Reservation::begin);
-        if let Some(permit) = reserved.or_else(|| self.circuit.permit_if_closed()) {
+        if let Some(permit) = reserved.or_else(|| Permit::if_closed(self.circuit.core())) {
             permit.record_by_ref(verdict);
         }
     }
@@ -250,7 +249,7 @@ where
 
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        if self.readiness.holds_nothing() && self.circuit.is_closed() {
+        if self.readiness.holds_nothing() && self.circuit.core().is_closed() {
             // Before the inner service is polled, which may panic.
             self.readiness.overwrite(Readiness::Ready);
             let ready = self.inner.poll_ready(cx);
@@ -260,7 +259,7 @@ where
             return self.poll_ready_slow_path(Some(ready), cx);
         }
         if !self.not_ready_when_open
-            && let Some(left) = self.circuit.remaining_open()
+            && let Some(left) = self.circuit.core().remaining_open()
         {
             if !matches!(self.readiness, Readiness::Idle | Readiness::Open(_)) {
                 self.release_reservations();
@@ -279,7 +278,7 @@ where
         }
         // The usual case. No value passes through memory.
         if self.readiness.holds_nothing()
-            && let Some(permit) = self.circuit.admit_closed()
+            && let Some(permit) = Permit::acquire_closed(self.circuit.core())
         {
             self.readiness.overwrite(Readiness::Idle);
             return self.begin(permit, request);

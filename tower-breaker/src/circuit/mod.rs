@@ -1,4 +1,32 @@
-//! The machine made concurrent: the state's storage, and the handles to it.
+//! The circuit: the decisions of `machine/` made concurrent, and the handles to it.
+//!
+//! A call meets the files in this order:
+//!
+//! | file | content |
+//! |---|---|
+//! | `permit.rs` | [`Permit`], which a call acquires and which records its outcome; [`CircuitRef`], how it refers to the circuit |
+//! | `core/mod.rs` | [`Core`]: the usual call, admitted by a closed circuit and successful; the costs of each case, and why no transition is missed |
+//! | `state_word.rs` | the one word that every call reads: state, epoch, consecutive failures |
+//! | `hot_config.rs` | the configuration that calls read without a lock |
+//! | `window/mod.rs` | the window in which the outcome is recorded, over time or over calls |
+//! | `core/admit.rs` | admission by a circuit that is not closed; reservations; waiting tasks |
+//! | `core/record.rs` | failures, slow and cancelled calls, probes; whether the circuit opens |
+//! | `locked.rs` | what transitions and probes touch, behind the lock |
+//! | `core/transition.rs` | publishes a new state, and notifies others |
+//! | `core/emit.rs` | metrics and logs of calls |
+//!
+//! The other files are not on the way of a call:
+//!
+//! | file | content |
+//! |---|---|
+//! | `mod.rs` | [`Circuit`], the handle: status, manual control, configuration |
+//! | `status.rs` | [`Status`], a snapshot |
+//! | `core/control.rs` | manual control, health reports, the snapshot |
+//! | `static_store.rs` | the storage of a circuit that is not one of many, and its reuse |
+//! | `wakers.rs` | the tasks that wait for a change of the circuit |
+//! | `window/packed.rs` | the compact cells of a circuit by key, whose storage is `keyed/core.rs` |
+//!
+//! How a configuration gets here is in `config/mod.rs`.
 
 mod core;
 mod hot_config;
@@ -73,16 +101,6 @@ impl Circuit {
         Self { owner, name: config.name() }
     }
 
-    #[inline]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.owner.is_closed()
-    }
-
-    #[inline]
-    pub(crate) fn admit_closed(&self) -> Option<Permit> {
-        Permit::acquire_closed(self.owner.as_static())
-    }
-
     /// Tells `observer` of every change of the circuit's state, beside those who are told already.
     ///
     /// It is called outside every lock, by the call that caused the change, so that it should be quick: one that never returns holds up that
@@ -105,9 +123,9 @@ impl Circuit {
     /// another shape starts empty. A circuit that becomes disabled lets everything through; one that was starts closed.
     ///
     /// A configuration whose clock was not set keeps the circuit's clock: so does every
-    /// configuration from a file. A circuit on [`Clock::coarse`](crate::Clock::coarse) reads [`Clock::precise`](crate::Clock::precise) as long
-    /// as one of its times is under 100 ms, and changes between the two as the configurations
-    /// require.
+    /// configuration from a file. A circuit on [`Clock::coarse`](crate::Clock::coarse) reads
+    /// [`Clock::precise`](crate::Clock::precise) as long as one of its times is under 100 ms, and
+    /// changes between the two as the configurations require.
     ///
     /// # Errors
     ///
@@ -124,17 +142,6 @@ impl Circuit {
         }
         self.owner.reconfigure(&config);
         Ok(())
-    }
-
-    pub(crate) fn permit_if_closed(&self) -> Option<Permit> {
-        Permit::if_closed(self.owner.as_static())
-    }
-
-    /// For how many nanoseconds the circuit is open and refuses calls, if that is known without a
-    /// lock.
-    #[inline]
-    pub(crate) fn remaining_open(&self) -> Option<u64> {
-        self.owner.remaining_open()
     }
 
     /// The rejection by a circuit that stays open for `left` nanoseconds.

@@ -82,11 +82,14 @@ impl fmt::Debug for Static {
 /// The fault of a call that panicked.
 const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Unhealthy, Origin::Local);
 
-/// The right to one call through a circuit, to be settled by what the call came to.
+/// Permission for one call through a circuit, which records the outcome of the call.
 ///
-/// It settles exactly once: by a verdict, or by being dropped, which stands for a call that was given up. It belongs to
-/// the epoch in which it was given out: once the circuit has changed its state, what the call comes to changes nothing.
-/// [`CancelledPolicy`](crate::CancelledPolicy) says what a call counts for that was given up.
+/// A permit records exactly one outcome: the verdict given to [`record`](Self::record), or, if it is
+/// dropped, a cancelled call. [`CancelledPolicy`](crate::CancelledPolicy) says how cancelled calls
+/// are counted.
+///
+/// A permit belongs to the epoch in which it was acquired. After the state of the circuit has
+/// changed, the outcome changes nothing.
 #[must_use = "dropping a permit records a cancelled call"]
 pub struct Permit<R: CircuitRef = Static> {
     circuit: R,
@@ -117,17 +120,17 @@ impl<R: CircuitRef> Permit<R> {
         }
     }
 
-    /// Tells the circuit what the call came to.
+    /// Records the outcome of the call.
     ///
-    /// A failure on the health axis counts against the server, a success for it; a neutral verdict gives a probe's place back
-    /// and counts for nothing.
+    /// An unhealthy verdict counts as a failure, a healthy one as a success. A neutral verdict frees
+    /// the slot of a probe and counts as neither.
     #[inline]
     pub fn record(self, verdict: Verdict) {
         self.record_by_ref(&verdict);
     }
 
-    /// Records the call's outcome. A verdict that is moved is copied in one piece from where it was
-    /// stored in several, which stalls the processor.
+    /// As [`record`](Self::record), without a copy of the verdict: the copy would stall on the
+    /// stores that have just written the parts.
     #[inline]
     pub(crate) fn record_by_ref(self, verdict: &Verdict) {
         self.finish(|core, admission| core.record(admission, verdict));

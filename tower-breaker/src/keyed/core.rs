@@ -421,7 +421,7 @@ impl<K> Window for KeyedStore<K> {
         self.lazy().counts.slow.add(tag, 1);
     }
 
-    fn add_abandoned(&self, tag: u64) {
+    fn add_cancelled(&self, tag: u64) {
         self.lazy().counts.cancelled.add(tag, 1);
     }
 

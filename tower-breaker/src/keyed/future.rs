@@ -10,11 +10,10 @@ use tower_fault_classify::Classify;
 use tower_service::Service;
 
 use super::core::Shared;
-use crate::body::RecordOutcome;
 use crate::circuit::{CircuitRef, Permit, WakerKey};
 use crate::error::Rejection;
 use crate::fallback::OnReject;
-use crate::future::finish;
+use crate::future::{RecordOutcome, finish};
 
 pin_project! {
     /// Waits for the inner service's readiness, and comes to what the inner call comes to, or to the answer to a rejected call.

@@ -14,11 +14,12 @@ use tower_layer::Layer;
 use super::key::{ByRef, ByValue};
 use super::map::KeyedCircuits;
 use super::service::KeyedBreaker;
-use crate::body::{OnBodyEnd, OnHead};
+use crate::body::OnBodyEnd;
 use crate::classifier::HealthBy;
 use crate::config::KeyedConfig;
 use crate::error::Rejection;
 use crate::fallback::{Fallback, FallbackAsync, GrpcUnavailable, Http503, ReturnError};
+use crate::future::OnHead;
 use crate::telemetry::Transition;
 
 /// A circuit for each key of a request: its host, its route, a gRPC method, a tenant, a model.

@@ -11,10 +11,10 @@ use super::core::Shared;
 use super::future::KeyedResponseFuture;
 use super::key::PickCircuit;
 use super::map::{KeyedCircuits, PickedCircuit};
-use crate::body::{OnHead, RecordOutcome};
 use crate::circuit::Permit;
 use crate::error::Rejection;
 use crate::fallback::{OnReject, ReturnError};
+use crate::future::{OnHead, RecordOutcome};
 
 /// Guards its inner service with a circuit for each key. Made by [`KeyedBreakerLayer`](crate::keyed::KeyedBreakerLayer).
 ///

@@ -9,22 +9,19 @@
 mod clock;
 mod config_error;
 mod pool;
-mod ring;
 #[cfg(feature = "__internals-serde")]
 pub mod settings;
 mod striped;
 pub mod sync;
-mod thread_slot;
-mod time_buckets;
 mod type_name;
 
 pub use clock::{AtomicClock, Clock, ManualClock};
 pub use config_error::ConfigError;
 pub use pool::{Pool, PoolHandle, PoolItem};
-pub use ring::{BucketRing, CellUpdate, PaddedRing, TAGS_PER_EPOCH, is_in_window};
-pub use striped::StripedCounter;
-pub use thread_slot::thread_slot;
-pub use time_buckets::TimeBuckets;
+pub use striped::{
+    BucketRing, CellUpdate, PaddedRing, StripedCounter, TAGS_PER_EPOCH, TimeBuckets, is_in_window,
+    thread_slot,
+};
 pub use type_name::{error_chain, error_type_name};
 
 pub use crate::duration::DisplayDuration;

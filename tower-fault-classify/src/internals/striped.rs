@@ -1,7 +1,30 @@
-//! A counter that many threads add to without meeting each other.
+//! Counters over a sliding span of time, in one cell for each bucket, and their striped form, to
+//! which many threads add without writing to the same cache line.
+//!
+//! # Cells
+//!
+//! A cell is one word, `tag:32 | count:32`. A tag numbers a bucket of time, moved on by
+//! [`TAGS_PER_EPOCH`] for every epoch. The tag alone tells whether the cell's count is still in the
+//! span, and no span ever holds two epochs. So adding and summing take the same time after any
+//! pause.
+//!
+//! A tag has 64 bits, and a cell has room for 32 of them: a cell that is not used for 2³² buckets
+//! seems new again. An owner that may be idle for that long [sweeps](BucketRing::clear_expired) its cells.
+//!
+//! # Threads
+//!
+//! Each thread has a number of its own, so that it can own a stripe of a counter. There are twice as
+//! many numbers as cores, and four more: enough for the workers of an async runtime and some other
+//! threads. A thread takes a number when it first asks for one, and returns it when it ends. The
+//! list's lock orders the writes of a number's former owner before those of the next one. A thread
+//! that gets no number shares a stripe.
 
-use super::ring::PaddedRing;
-use super::thread_slot;
+use std::cell::Cell;
+use std::num::NonZero;
+use std::ops::Deref;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use super::sync::{AtomicU64, Ordering};
 
 /// A ring for each thread's number, and one for the threads without.
 ///
@@ -14,9 +37,9 @@ pub struct StripedCounter {
 }
 
 impl StripedCounter {
-    /// Empty, with a ring for each number that [`thread_slot`](thread_slot::thread_slot) gives out.
+    /// Empty, with a ring for each number that [`thread_slot`] gives out.
     pub fn new() -> Self {
-        Self::with_stripes(thread_slot::slot_count())
+        Self::with_stripes(slot_count())
     }
 
     /// Empty, with `stripes` owned rings. A slot beyond them shares.
@@ -24,7 +47,7 @@ impl StripedCounter {
         Self { owned: (0..stripes).map(|_| PaddedRing::default()).collect(), shared: PaddedRing::default() }
     }
 
-    /// Adds `count` to the bucket `tag`. `slot` is the calling thread's own number, from [`thread_slot`](thread_slot::thread_slot).
+    /// Adds `count` to the bucket `tag`. `slot` is the calling thread's own number, from [`thread_slot`].
     #[inline]
     pub fn add(&self, slot: Option<usize>, tag: u64, count: u32) {
         match slot.and_then(|slot| self.owned.get(slot)) {
@@ -74,8 +97,288 @@ impl Default for StripedCounter {
     }
 }
 
+const UNASSIGNED: usize = usize::MAX;
+const NONE: usize = usize::MAX - 1;
+
+thread_local! {
+    /// Without a destructor, so that it can be read at any time in a thread's life, for the price of a load.
+    static SLOT: Cell<usize> = const { Cell::new(UNASSIGNED) };
+    /// Gives the number back at the thread's end. Touched once, when the number is taken.
+    static LEASE: Lease = const { Lease };
+}
+
+struct Lease;
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // What runs on this thread after its end shares.
+        let slot = SLOT.replace(NONE);
+        free().lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+    }
+}
+
+/// How many numbers there are: a slot is less than this.
+fn slot_count() -> usize {
+    static SLOTS: OnceLock<usize> = OnceLock::new();
+
+    // Loom's threads are all one thread of the system, so that none has a number and all share.
+    if cfg!(loom_models) {
+        return 0;
+    }
+    *SLOTS.get_or_init(|| 2 * std::thread::available_parallelism().map_or(4, NonZero::get) + 4)
+}
+
+fn free() -> &'static Mutex<Vec<usize>> {
+    static FREE: OnceLock<Mutex<Vec<usize>>> = OnceLock::new();
+    FREE.get_or_init(|| Mutex::new((0..slot_count()).rev().collect()))
+}
+
+/// The calling thread's number, which no other living thread has; `None` if they are all taken.
+#[inline]
+pub fn thread_slot() -> Option<usize> {
+    if cfg!(loom_models) {
+        return None;
+    }
+    match SLOT.get() {
+        UNASSIGNED => take(),
+        NONE => None,
+        slot => Some(slot),
+    }
+}
+
+#[cold]
+fn take() -> Option<usize> {
+    let slot = free().lock().unwrap_or_else(PoisonError::into_inner).pop();
+    match slot {
+        None => SLOT.set(NONE),
+        Some(slot) => {
+            SLOT.set(slot);
+            if LEASE.try_with(|_| ()).is_err() {
+                // The thread is ending and would not give the number back.
+                SLOT.set(NONE);
+                free().lock().unwrap_or_else(PoisonError::into_inner).push(slot);
+                return None;
+            }
+        }
+    }
+    slot
+}
+
+/// How far an epoch moves the tags on. In a tag's lower bits it is more than a ring holds, so that
+/// nothing of an earlier epoch is in the span. In its upper bits it is more than the time can move
+/// them, so that epochs have an order; they start over after 2²⁴.
+pub const TAGS_PER_EPOCH: u64 = (1 << 40) + 256;
+
+/// How much newer a cell may be than the time that was read for it, to be taken for the same epoch: the thread that
+/// read the clock first may arrive last.
+const MAX_AHEAD: i32 = 128;
+
+/// How much newer a cell may be to be taken for a later epoch. Beyond, it is a leftover from before the tags wrapped.
+const LATER_EPOCH: i32 = 1 << 20;
+
+/// Sixteen cells, on cache lines of their own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct PaddedRing(BucketRing<16>);
+
+impl Deref for PaddedRing {
+    type Target = BucketRing<16>;
+
+    #[inline]
+    fn deref(&self) -> &BucketRing<16> {
+        &self.0
+    }
+}
+
+/// A ring of cells, whose sum spans as many buckets.
+#[derive(Debug)]
+pub struct BucketRing<const N: usize>([AtomicU64; N]);
+
+impl<const N: usize> Default for BucketRing<N> {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| AtomicU64::new(0)))
+    }
+}
+
+impl<const N: usize> BucketRing<N> {
+    /// Adds `count` to the bucket `tag`, from any thread.
+    ///
+    /// A sum that sees the addition also shows what the caller did before it.
+    pub fn add(&self, tag: u64, count: u32) {
+        let cell = self.cell(tag);
+        // Release: with what was added to other rings before. A failed exchange is repeated with
+        // what it found, so it needs no order.
+        let _ =
+            cell.fetch_update(Ordering::Release, Ordering::Relaxed, |word| added(word, tag as u32, count));
+    }
+
+    /// Adds `count` to the bucket `tag`, from the one thread that owns the ring: a load and a store.
+    #[inline]
+    pub(super) fn add_exclusive(&self, tag: u64, count: u32) {
+        let cell = self.cell(tag);
+        // No other thread adds. A clearing between the load and the store clears only what the store
+        // replaces.
+        if let Some(word) = added(cell.load(Ordering::Relaxed), tag as u32, count) {
+            cell.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// The sum over the span that ends with the bucket `tag`, cells that are a little newer included.
+    pub fn sum(&self, tag: u64) -> u64 {
+        self.sum_last(tag, N as u32)
+    }
+
+    /// The sum over the last `span` buckets that end with the bucket `tag`, cells that are a little
+    /// newer included.
+    pub fn sum_last(&self, tag: u64, span: u32) -> u64 {
+        // Acquire: a ring that is read afterwards holds what was added to it before what is seen
+        // here.
+        self.0.iter().map(|cell| u64::from(counted(cell.load(Ordering::Acquire), tag as u32, span))).sum()
+    }
+
+    /// Clears the cells that are not in the span that ends with the bucket `keep`; `None`: all
+    /// cells. Counts that other threads add meanwhile are kept.
+    pub fn clear_expired(&self, keep: Option<u64>) {
+        for cell in &self.0 {
+            // Relaxed: the caller publishes the cleared cells.
+            let _ = cell.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
+                let kept = word == 0 || keep.is_some_and(|tag| counted(word, tag as u32, N as u32) > 0);
+                (!kept).then_some(0)
+            });
+        }
+    }
+
+    #[inline]
+    fn cell(&self, tag: u64) -> &AtomicU64 {
+        &self.0[(tag % N as u64) as usize]
+    }
+}
+
+const fn unpack(word: u64) -> (u32, u32) {
+    ((word >> 32) as u32, word as u32)
+}
+
+const fn pack(tag: u32, count: u32) -> u64 {
+    ((tag as u64) << 32) | count as u64
+}
+
+/// By how many buckets `tag` is younger than `now`.
+const fn age(tag: u32, now: u32) -> i32 {
+    now.wrapping_sub(tag).cast_signed()
+}
+
+/// What becomes of a cell to which something is added whose bucket is so many buckets younger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CellUpdate {
+    /// It counts in the cell.
+    Add,
+    /// The cell belongs to a later epoch and stays as it is.
+    Discard,
+    /// The cell has had its time.
+    Reset,
+}
+
+impl CellUpdate {
+    /// `empty`: the cell has never been used, so that its tag says nothing.
+    #[inline]
+    pub const fn decide(age: i32, empty: bool) -> Self {
+        if age == 0 || (age < 0 && age > -MAX_AHEAD && !empty) {
+            Self::Add
+        } else if age < 0 && age > -LATER_EPOCH && !empty {
+            Self::Discard
+        } else {
+            Self::Reset
+        }
+    }
+}
+
+/// Whether a cell is in a sum over so many buckets that ends so many buckets after the cell's own, or a little before it.
+#[inline]
+pub const fn is_in_window(age: i32, span: u32) -> bool {
+    // Between `-MAX_AHEAD` and `span`, by one comparison.
+    let shifted = age.wrapping_add(MAX_AHEAD - 1).cast_unsigned();
+    shifted < span + (MAX_AHEAD - 1).cast_unsigned()
+}
+
+/// The cell after `more` was added at `now`. `None`: it belongs to a later epoch and stays.
+#[inline]
+fn added(word: u64, now: u32, more: u32) -> Option<u64> {
+    let (tag, count) = unpack(word);
+    if tag == now {
+        Some(pack(tag, count.saturating_add(more)))
+    } else {
+        added_to_other_bucket(word, now, more)
+    }
+}
+
+/// Once a bucket, and when two threads read the clock at its edge.
+#[cold]
+fn added_to_other_bucket(word: u64, now: u32, more: u32) -> Option<u64> {
+    let (tag, count) = unpack(word);
+    match CellUpdate::decide(age(tag, now), count == 0) {
+        CellUpdate::Add => Some(pack(tag, count.saturating_add(more))),
+        CellUpdate::Discard => None,
+        CellUpdate::Reset => Some(pack(now, more)),
+    }
+}
+
+/// The part of the cell in a sum over `span` buckets that ends at `now`.
+const fn counted(word: u64, now: u32, span: u32) -> u32 {
+    let (tag, count) = unpack(word);
+    if is_in_window(age(tag, now), span) { count } else { 0 }
+}
+
+/// Fifteen buckets of a span, and the one that is being filled: what a ring holds is as long as the span, and up to a bucket
+/// longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeBuckets {
+    /// 2⁶⁴ over a bucket's length, rounded up: a bucket's number is then a multiplication instead of a division.
+    scale: u64,
+    /// What is added to every tag.
+    offset: u64,
+}
+
+impl TimeBuckets {
+    /// Divides a span in nanoseconds into the buckets that a [`PaddedRing`] holds.
+    pub const fn new(span: u64) -> Self {
+        Self::with_count(span, 15)
+    }
+
+    /// Divides a span in nanoseconds into `parts` buckets.
+    pub const fn with_count(span: u64, parts: u64) -> Self {
+        let bucket = span.div_ceil(parts);
+        let bucket = if bucket < 2 { 2 } else { bucket };
+        Self { scale: u64::MAX / bucket + 1, offset: 0 }
+    }
+
+    /// The same buckets, to be used from `now` on in the rings where `others` were used until
+    /// `others_now`, which may be the time of another clock. The rings start empty.
+    pub const fn continue_after(self, others: Self, others_now: u64, now: u64) -> Self {
+        let offset = others.tag(others_now, 1).wrapping_sub(Self { offset: 0, ..self }.tag(now, 0));
+        Self { offset, ..self }
+    }
+
+    /// The tag of the bucket at a time of an epoch.
+    #[inline]
+    pub const fn tag(&self, now: u64, epoch: u32) -> u64 {
+        let bucket = ((now as u128 * self.scale as u128) >> 64) as u64;
+        bucket.wrapping_add((epoch as u64).wrapping_mul(TAGS_PER_EPOCH)).wrapping_add(self.offset)
+    }
+
+    /// The two words that they can be kept as.
+    pub const fn to_words(self) -> [u64; 2] {
+        [self.scale, self.offset]
+    }
+
+    /// The buckets that were kept as these words.
+    #[inline]
+    pub const fn from_words([scale, offset]: [u64; 2]) -> Self {
+        Self { scale, offset }
+    }
+}
+
 #[cfg(all(test, not(loom_models)))]
-mod tests {
+mod striped_tests {
     use std::thread;
 
     use super::*;
@@ -104,7 +407,7 @@ mod tests {
 }
 
 #[cfg(all(test, loom_models))]
-mod models {
+mod striped_models {
     use loom::thread;
 
     use super::*;
@@ -142,5 +445,182 @@ mod models {
             other.join().unwrap();
             assert_eq!(striped.sum(19), 2);
         });
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod thread_slot_tests {
+    use std::collections::HashSet;
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn thread_slot_is_unique_and_returned_at_thread_exit() {
+        for _ in 0..20 {
+            let threads = slot_count() + 5;
+            let barrier = Barrier::new(threads);
+            let taken: Vec<Option<usize>> = thread::scope(|scope| {
+                let handles: Vec<_> = (0..threads)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            let slot = thread_slot();
+                            barrier.wait();
+                            assert_eq!(slot, thread_slot(), "a thread keeps its number");
+                            slot
+                        })
+                    })
+                    .collect();
+                handles.into_iter().map(|handle| handle.join().unwrap()).collect()
+            });
+            let owned: Vec<usize> = taken.into_iter().flatten().collect();
+            assert_eq!(owned.len(), owned.iter().collect::<HashSet<_>>().len());
+            assert!(owned.iter().all(|slot| *slot < slot_count()));
+            // The test's own thread and its neighbours may hold some; without giving back, none would be left by now.
+            assert!(!owned.is_empty());
+        }
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod ring_tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn ring_sum_covers_sixteen_buckets() {
+        let ring = PaddedRing::default();
+        for tag in 100..120 {
+            ring.add(tag, 1);
+        }
+        assert_eq!(ring.sum(119), 16);
+        assert_eq!(ring.sum(120), 15);
+        assert_eq!(ring.sum(134), 1);
+        assert_eq!(ring.sum(135), 0);
+    }
+
+    #[test]
+    fn ring_new_epoch_starts_empty_and_ignores_earlier_epoch() {
+        let ring = PaddedRing::default();
+        ring.add(1_000, 5);
+        let next = 1_000 + TAGS_PER_EPOCH;
+        assert_eq!(ring.sum(next), 0);
+        ring.add(next, 1);
+        ring.add(1_000, 7);
+        assert_eq!(ring.sum(next), 1, "an outcome of the former epoch changes nothing");
+    }
+
+    #[test]
+    fn ring_add_with_older_tag_counts_in_newest_bucket() {
+        let ring = PaddedRing::default();
+        ring.add(116, 1);
+        ring.add(100, 1);
+        assert_eq!(ring.sum(116), 2);
+        assert_eq!(ring.sum(100), 2, "a newer cell counts for who read the clock first");
+    }
+
+    #[test]
+    fn ring_tags_wrap_at_32_bits() {
+        let ring = PaddedRing::default();
+        let edge = 1 << 32;
+        ring.add(edge - 1, 1);
+        ring.add(edge, 1);
+        assert_eq!(ring.sum(edge), 2);
+        assert_eq!(ring.sum(edge + 15), 1);
+        assert_eq!(PaddedRing::default().sum(1 << 31), 0);
+        let fresh = PaddedRing::default();
+        fresh.add(3 << 30, 1);
+        assert_eq!(fresh.sum(3 << 30), 1, "an empty cell takes any tag");
+    }
+
+    #[test]
+    fn ring_sweep_clears_cells_outside_window() {
+        let ring = PaddedRing::default();
+        (100..116).for_each(|tag| ring.add(tag, 1));
+        ring.clear_expired(Some(119));
+        assert_eq!((ring.sum(115), ring.sum(119)), (12, 12));
+        // Without it the cells would count again.
+        let wrap = 1 << 32;
+        assert_eq!(ring.sum(wrap + 119), 12);
+        ring.clear_expired(None);
+        assert_eq!(ring.sum(wrap + 119), 0);
+    }
+
+    #[test]
+    fn ring_count_saturates() {
+        let ring = PaddedRing::default();
+        ring.add(1, u32::MAX);
+        ring.add(1, 1);
+        ring.add_exclusive(1, 1);
+        assert_eq!(ring.sum(1), u64::from(u32::MAX));
+    }
+
+    proptest! {
+        /// Against every addition kept in a map: time that goes on by any steps, and epochs.
+        #[test]
+        fn ring_sum_matches_naive_model(steps in proptest::collection::vec((0_u32..40, 0_u32..3, prop::bool::weighted(0.1)), 1..200), start in 0..u64::MAX / 2) {
+            let ring = PaddedRing::default();
+            let mut naive: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+            let (mut epoch, mut bucket) = (0_u64, 0_u64);
+            for (forward, count, next_epoch) in steps {
+                bucket += u64::from(forward);
+                epoch += u64::from(next_epoch);
+                let tag = start + bucket + epoch * TAGS_PER_EPOCH;
+                if forward % 2 == 0 { ring.add(tag, count) } else { ring.add_exclusive(tag, count) }
+                *naive.entry((epoch, bucket)).or_default() += u64::from(count);
+                let expected: u64 = naive
+                    .iter()
+                    .filter(|((of, at), _)| *of == epoch && bucket - at < 16)
+                    .map(|(_, count)| count)
+                    .sum();
+                prop_assert_eq!(ring.sum(tag), expected);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod time_buckets_tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn bucket_is_a_fifteenth_of_the_window() {
+        let buckets = TimeBuckets::new(60_000_000_000);
+        assert_eq!((buckets.tag(0, 0), buckets.tag(3_999_999_999, 0)), (0, 0));
+        assert_eq!((buckets.tag(4_000_000_000, 0), buckets.tag(60_000_000_000, 0)), (1, 15));
+        assert_eq!(buckets.tag(4_000_000_000, 3), 1 + 3 * TAGS_PER_EPOCH);
+    }
+
+    #[test]
+    fn bucket_change_starts_a_new_epoch() {
+        for (old, new, times) in [
+            (60, 600, [10_000_000, 10_000_000]),
+            (600, 60, [10_000_000, 10_000_000]),
+            (1, 1_000_000, [7, 7]),
+            (60, 60, [10_000_000, 0]),
+            (60, 1, [0, 10_000_000]),
+        ] {
+            let [old, new] = [old, new].map(|seconds| TimeBuckets::new(seconds * 1_000_000_000));
+            let [old_now, now] = times.map(|seconds| seconds * 1_000_000_000);
+            let after = new.continue_after(old, old_now, now);
+            assert_eq!(after.tag(now, 5), old.tag(old_now, 6));
+            assert_eq!(TimeBuckets::from_words(after.to_words()), after);
+            assert_eq!(old.continue_after(after, now, old_now).tag(old_now, 5), old.tag(old_now, 7));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bucket_tags_are_monotonic_and_cover_window(span in 1..u64::MAX / 4, now in 0..u64::MAX / 4, later in 0..u64::MAX / 4) {
+            let buckets = TimeBuckets::new(span);
+            let age = buckets.tag(now + later, 0) - buckets.tag(now, 0);
+            prop_assert!(later > span || age <= 16, "{age} buckets in a span");
+        }
     }
 }

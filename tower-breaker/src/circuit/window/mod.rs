@@ -1,52 +1,64 @@
-//! What the closed circuit remembers of its calls.
+//! The window: what a closed circuit remembers of its calls.
+//!
+//! A time window is a ring of buckets. [`NewestBucket`] keeps clocks that run back, and cells that
+//! were written long ago, from being counted wrongly: a cell stores only the lower bits of its
+//! bucket's tag, 24 or 32, and they repeat. A cell written 2²⁴ buckets ago would count again, and a
+//! cell written a little later than that would seem newer than the calls that follow. So tags are
+//! cut into eras of 2²² buckets, and the first call of an era clears the cells that have left the
+//! window. A cell in use is then at most two eras old, and the lower bits of its tag tell its age
+//! after any idle time.
 
-mod newest;
 #[cfg(feature = "keyed")]
 mod packed;
-mod striped;
 
-pub(crate) use newest::NewestBucket;
 #[cfg(feature = "keyed")]
 pub(crate) use packed::PackedCells;
-pub(crate) use striped::StripedWindow;
 
-use tower_fault_classify::__internals::TimeBuckets;
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, lock};
+use tower_fault_classify::__internals::{
+    PaddedRing, StripedCounter, TAGS_PER_EPOCH, TimeBuckets, thread_slot,
+};
 
 use super::state_word::LAST_EPOCH;
 use crate::machine::{CountWindow, Counts, WindowShape};
 
-/// A shape as a settling call needs it.
+const ERA_BITS: u32 = 22;
+
+/// The span of a window, as the recording of a call needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowSpan {
     pub(crate) buckets: TimeBuckets,
-    /// 0: the buckets decide.
+    /// The size of a count window; 0: a time window.
     pub(crate) calls: u32,
 }
 
 impl WindowSpan {
-    /// A span for a window that nobody has used, in so many parts.
+    /// The span of an unused window, in `parts` parts.
     pub(crate) const fn of(shape: WindowShape, parts: u64) -> Self {
         match shape {
             WindowShape::Time(nanos) => Self { buckets: TimeBuckets::with_count(nanos, parts), calls: 0 },
-            // Buckets are kept all the same, for those that may follow.
+            // The buckets go on, for a time window that may follow.
             WindowShape::Count(calls) => Self { buckets: TimeBuckets::with_count(u64::MAX, parts), calls },
         }
     }
 
-    /// A span for a window that has been used with another until now: it starts empty.
+    /// The span of a window that was used with `other` until now: it starts empty.
     ///
-    /// `other_now` is the present time of the clock that was read with `other`.
+    /// `other_now` is the current time of the clock that was read with `other`.
     pub(crate) fn after(shape: WindowShape, other: Self, parts: u64, other_now: u64, now: u64) -> Self {
         let new = Self::of(shape, parts);
         Self { buckets: new.buckets.continue_after(other.buckets, other_now, now), ..new }
     }
 }
 
-/// Counts of calls, failures, slow and cancelled calls, over a span of time or a number of calls. It starts anew with every epoch, and
-/// with another span.
+/// Counts of calls, failures, slow and cancelled calls, over a span of time or a number of calls.
+/// Every epoch starts empty, and so does another span.
+///
+/// The required methods are the cells; the provided methods are the window. There are two sets of
+/// cells: [`StripedWindow`], in which threads do not write to the same cache line, and the compact
+/// cells of a circuit by key.
 pub trait Window: Sized {
-    /// So many buckets make up a span of time, beside the one that is being filled.
+    /// How many buckets make up a span of time, besides the one that is being filled.
     const PARTS: u64;
 
     /// Counts a success in a bucket.
@@ -56,14 +68,14 @@ pub trait Window: Sized {
     /// Counts a call as slow that was counted before: a reader that sees it here sees it there,
     /// too.
     fn add_slow(&self, tag: u64);
-    /// Counts a call that was given up.
-    fn add_abandoned(&self, tag: u64);
+    /// Counts a cancelled call.
+    fn add_cancelled(&self, tag: u64);
 
     /// The failures in the span that ends with a bucket.
     fn failures(&self, tag: u64) -> u64;
     /// The slow calls.
     fn slow(&self, tag: u64) -> u64;
-    /// The calls that were given up.
+    /// The cancelled calls.
     fn cancelled(&self, tag: u64) -> u64;
     /// All of them. A call that is counted as slow is also in `calls`.
     fn sums(&self, tag: u64) -> Counts;
@@ -72,13 +84,14 @@ pub trait Window: Sized {
     fn newest(&self) -> &NewestBucket;
     /// The newest bucket with a completed call that counts in no rate.
     fn answered(&self) -> &AtomicU64;
-    /// Clears cells: see [`BucketRing::clear_expired`](tower_fault_classify::__internals::BucketRing::clear_expired).
+    /// Clears the cells that are not in the window that ends with the bucket `keep`; `None`: all
+    /// cells.
     fn clear_expired(&self, keep: Option<u64>);
     /// Held while cells are cleared.
     fn upkeep(&self) -> &Mutex<()>;
 
-    /// The last n calls in the order in which they ended: one order of all outcomes, so one lock. `None`: it has no such window, and no
-    /// configuration of one asks for it.
+    /// The last n calls in the order in which they ended. One order of all outcomes needs one lock.
+    /// `None`: there is no count window, and no configuration asks for one.
     fn last(&self) -> Option<&Mutex<Option<LastCalls>>>;
 
     /// Whether this is a time window.
@@ -135,13 +148,13 @@ pub trait Window: Sized {
         Recorded::Bucket(tag)
     }
 
-    /// Records a call that was given up.
+    /// Records a cancelled call.
     fn record_cancelled(&self, span: &WindowSpan, now: u64, epoch: u32) -> Recorded {
         if !self.is_time_window(span) {
             return self.update_count_window(span, epoch, CountWindow::record_cancelled);
         }
         let Some(tag) = self.enter(span, now, epoch) else { return Recorded::NOTHING };
-        self.add_abandoned(tag);
+        self.add_cancelled(tag);
         Recorded::Bucket(tag)
     }
 
@@ -172,7 +185,7 @@ pub trait Window: Sized {
         }
     }
 
-    /// The calls in the window that were given up.
+    /// The cancelled calls in the window.
     fn cancelled_in(&self, seen: Recorded) -> u64 {
         match seen {
             Recorded::Bucket(tag) => self.cancelled(tag),
@@ -180,7 +193,7 @@ pub trait Window: Sized {
         }
     }
 
-    /// All that is in the window.
+    /// All counts of the window.
     fn counts(&self, seen: Recorded) -> Counts {
         match seen {
             Recorded::Bucket(tag) => self.sums(tag),
@@ -199,7 +212,7 @@ pub trait Window: Sized {
         }
     }
 
-    /// All that is in the window of an epoch, at a time.
+    /// All counts of the window of an epoch, at a time.
     fn counts_at(&self, span: &WindowSpan, now: u64, epoch: u32) -> Counts {
         if self.is_time_window(span) {
             let bucket = self.newest().current(span.buckets.tag(now, epoch));
@@ -212,7 +225,8 @@ pub trait Window: Sized {
             .map_or_else(Counts::default, |last| last.ring.counts())
     }
 
-    /// Empties a window of so many calls, whatever its size. One over time is left behind by its buckets: see [`WindowSpan::after`].
+    /// Empties a count window of any size. A time window is emptied by its buckets: see
+    /// [`WindowSpan::after`].
     fn clear_count_window(&self) {
         let last = self.last().map(|last| lock(last).take());
         drop(last);
@@ -243,6 +257,215 @@ pub trait Window: Sized {
     }
 }
 
+/// The newest bucket in which a window has counted a call. A call is counted in this bucket or in a
+/// newer one. So a clock that runs back loses no call: the window stands still until the clock has
+/// caught up.
+#[derive(Debug)]
+pub struct NewestBucket(AtomicU64);
+
+/// A bucket compared with the newest bucket.
+enum BucketOrder {
+    Newer,
+    /// The newest bucket, or an older bucket of the same epoch.
+    Reached,
+    /// A bucket of an earlier epoch.
+    Over,
+}
+
+impl NewestBucket {
+    pub(crate) fn new(tag: u64) -> Self {
+        Self(AtomicU64::new(tag))
+    }
+
+    /// The bucket of a call that ends at the bucket `tag`. `None`: the call's epoch is over.
+    #[inline]
+    pub(crate) fn enter(&self, tag: u64, window: &impl Window) -> Option<u64> {
+        // Acquire: with the cells that were cleared before this era began.
+        let newest = self.0.load(Ordering::Acquire);
+        if newest == tag { Some(tag) } else { self.enter_another(tag, newest, window) }
+    }
+
+    /// Runs once per bucket, when another thread has read a later time, and while the clock has run
+    /// back.
+    #[cold]
+    #[inline(never)]
+    fn enter_another(&self, tag: u64, mut newest: u64, window: &impl Window) -> Option<u64> {
+        loop {
+            match compare(tag, newest) {
+                BucketOrder::Over => return None,
+                BucketOrder::Reached => return Some(newest),
+                BucketOrder::Newer => {}
+            }
+            if era(tag) != era(newest) {
+                self.begin_era(tag, window);
+                newest = self.0.load(Ordering::Acquire);
+                continue;
+            }
+            // Release: with what was cleared before this era began.
+            match self.0.compare_exchange(newest, tag, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(tag),
+                Err(other) => newest = other,
+            }
+        }
+    }
+
+    /// Clears the cells that have left the window, before a call is counted in the first bucket of
+    /// an era.
+    fn begin_era(&self, tag: u64, window: &impl Window) {
+        let _lock = lock(window.upkeep());
+        // Relaxed: eras begin only under the lock.
+        let newest = self.0.load(Ordering::Relaxed);
+        if matches!(compare(tag, newest), BucketOrder::Newer) && era(tag) != era(newest) {
+            // After an era without calls, all cells have left the window. The lower bits of their
+            // tags do not tell.
+            let is_next = era(tag).wrapping_sub(era(newest)) == 1;
+            window.clear_expired(is_next.then_some(tag));
+            // Release: a thread that reads this era finds the cells cleared.
+            self.0.store(tag, Ordering::Release);
+        }
+    }
+
+    /// Leaves every bucket behind. The first call in the bucket `tag` or in a later one of its
+    /// epoch clears all cells, and so does one in an earlier bucket if the clock runs back before.
+    pub(crate) fn discard_before(&self, tag: u64) {
+        // Release: as above.
+        self.0.store(tag.wrapping_sub(TAGS_PER_EPOCH), Ordering::Release);
+    }
+
+    /// The bucket with which the window ends at the bucket `tag`. `None`: the window is empty.
+    pub(crate) fn current(&self, tag: u64) -> Option<u64> {
+        // Acquire: with the cells that were cleared before this era began.
+        let newest = self.0.load(Ordering::Acquire);
+        match compare(tag, newest) {
+            BucketOrder::Over => None,
+            BucketOrder::Reached => Some(newest),
+            BucketOrder::Newer => (era(tag).wrapping_sub(era(newest)) <= 1).then_some(tag),
+        }
+    }
+
+    /// The newest bucket, if it is not `tag`.
+    pub(crate) fn other_than(&self, tag: u64) -> Option<u64> {
+        // Acquire: as above. A call enters its bucket before it changes a cell, so a reader of the
+        // cell sees the bucket.
+        let newest = self.0.load(Ordering::Acquire);
+        (newest != tag).then_some(newest)
+    }
+}
+
+const fn era(tag: u64) -> u64 {
+    tag >> ERA_BITS
+}
+
+const fn compare(tag: u64, newest: u64) -> BucketOrder {
+    let ahead = tag.wrapping_sub(newest).cast_signed();
+    if ahead > 0 {
+        BucketOrder::Newer
+    } else if ahead > -(TAGS_PER_EPOCH.cast_signed() / 2) {
+        BucketOrder::Reached
+    } else {
+        BucketOrder::Over
+    }
+}
+
+/// The window of a static circuit: a ring for the successes of each thread, and one for each of the
+/// other counts.
+#[derive(Debug)]
+pub struct StripedWindow {
+    newest: NewestBucket,
+    answered: AtomicU64,
+    successes: StripedCounter,
+    failures: PaddedRing,
+    slow: PaddedRing,
+    cancelled: PaddedRing,
+    upkeep: Mutex<()>,
+    last: Mutex<Option<LastCalls>>,
+}
+
+impl StripedWindow {
+    /// An empty window that begins at the bucket `tag`.
+    pub(crate) fn new(successes: StripedCounter, tag: u64) -> Self {
+        Self {
+            newest: NewestBucket::new(tag),
+            answered: AtomicU64::new(NO_BUCKET),
+            successes,
+            failures: PaddedRing::default(),
+            slow: PaddedRing::default(),
+            cancelled: PaddedRing::default(),
+            upkeep: Mutex::new(()),
+            last: Mutex::new(None),
+        }
+    }
+}
+
+impl Window for StripedWindow {
+    const PARTS: u64 = 15;
+
+    #[inline]
+    fn add_success(&self, tag: u64) {
+        self.successes.add(thread_slot(), tag, 1);
+    }
+
+    #[inline]
+    fn add_failure(&self, tag: u64) {
+        self.failures.add(tag, 1);
+    }
+
+    fn add_slow(&self, tag: u64) {
+        self.slow.add(tag, 1);
+    }
+
+    fn add_cancelled(&self, tag: u64) {
+        self.cancelled.add(tag, 1);
+    }
+
+    #[inline]
+    fn failures(&self, tag: u64) -> u64 {
+        self.failures.sum(tag)
+    }
+
+    fn slow(&self, tag: u64) -> u64 {
+        self.slow.sum(tag)
+    }
+
+    fn cancelled(&self, tag: u64) -> u64 {
+        self.cancelled.sum(tag)
+    }
+
+    fn sums(&self, tag: u64) -> Counts {
+        // Every numerator before its denominator: a call that is recorded meanwhile may then be
+        // missing in a numerator, never in the denominator alone.
+        let (slow, cancelled) = (self.slow.sum(tag), self.cancelled.sum(tag));
+        let failures = self.failures.sum(tag);
+        let calls = failures + self.successes.sum(tag);
+        Counts { calls, failures, slow, cancelled }
+    }
+
+    #[inline]
+    fn newest(&self) -> &NewestBucket {
+        &self.newest
+    }
+
+    fn answered(&self) -> &AtomicU64 {
+        &self.answered
+    }
+
+    fn clear_expired(&self, keep: Option<u64>) {
+        self.successes.clear_expired(keep);
+        self.failures.clear_expired(keep);
+        self.slow.clear_expired(keep);
+        self.cancelled.clear_expired(keep);
+    }
+
+    fn upkeep(&self) -> &Mutex<()> {
+        &self.upkeep
+    }
+
+    #[inline]
+    fn last(&self) -> Option<&Mutex<Option<LastCalls>>> {
+        Some(&self.last)
+    }
+}
+
 /// The last n calls of an epoch.
 #[derive(Debug)]
 pub struct LastCalls {
@@ -250,17 +473,17 @@ pub struct LastCalls {
     ring: CountWindow,
 }
 
-/// What a call saw when it was recorded.
+/// Where a call was recorded, and what its recorder saw.
 #[derive(Clone, Copy, Debug)]
 pub enum Recorded {
-    /// The bucket; its sums are still to be taken.
+    /// In this bucket. Its sums are still to be taken.
     Bucket(u64),
     /// The counts of the last calls, and whether one of them completed.
     Last { counts: Counts, completed: bool },
 }
 
 impl Recorded {
-    /// Of a call whose epoch is over.
+    /// A call whose epoch is over.
     const NOTHING: Self =
         Self::Last { counts: Counts { calls: 0, failures: 0, slow: 0, cancelled: 0 }, completed: false };
 }
@@ -274,131 +497,7 @@ impl LastCalls {
 /// A bucket that no window reaches.
 pub(crate) const NO_BUCKET: u64 = 1 << 63;
 
+#[cfg(all(test, loom_models))]
+mod models;
 #[cfg(all(test, not(loom_models)))]
-mod tests {
-    use std::time::Duration;
-
-    use tower_fault_classify::__internals::{Clock, StripedCounter};
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn record(window: &StripedWindow, span: &WindowSpan, clock: Clock, epoch: u32, failed: bool) {
-        if failed {
-            window.record_failure(span, clock.now(), epoch, false);
-        } else {
-            window.record_success(span, || clock.now(), epoch);
-        }
-    }
-
-    fn window() -> StripedWindow {
-        StripedWindow::new(StripedCounter::with_stripes(1), 0)
-    }
-
-    const fn counts(calls: u64, failures: u64) -> Counts {
-        Counts { calls, failures, slow: 0, cancelled: 0 }
-    }
-
-    #[test]
-    fn a_time_window_is_as_long_as_asked_and_up_to_a_bucket_longer() {
-        for nanos in [1_000_000, 4_999_999, 60_000_000_000, 365 * 24 * 3_600_000_000_000] {
-            let (clock, hand) = Clock::manual();
-            hand.set(Duration::from_secs(40_000_000));
-            let (window, span) = (window(), WindowSpan::of(WindowShape::Time(nanos), StripedWindow::PARTS));
-            record(&window, &span, clock, 0, true);
-            record(&window, &span, clock, 0, false);
-            let whole = counts(2, 1);
-            hand.advance(Duration::from_nanos(nanos));
-            assert_eq!(window.counts_at(&span, clock.now(), 0), whole, "{nanos}");
-            hand.advance(Duration::from_nanos(nanos / 15 + 2));
-            assert_eq!(window.counts_at(&span, clock.now(), 0), Counts::default(), "{nanos}");
-        }
-    }
-
-    #[test]
-    fn a_pause_of_a_week_leaves_an_empty_window() {
-        let (clock, hand) = Clock::manual();
-        let (window, span) =
-            (window(), WindowSpan::of(WindowShape::Time(60_000_000_000), StripedWindow::PARTS));
-        record(&window, &span, clock, 0, true);
-        hand.advance(Duration::from_secs(7 * 24 * 60 * 60));
-        assert_eq!(window.counts_at(&span, clock.now(), 0), Counts::default());
-        record(&window, &span, clock, 0, true);
-        assert_eq!(window.counts_at(&span, clock.now(), 0), counts(1, 1));
-    }
-
-    #[test]
-    fn every_epoch_starts_empty() {
-        let (clock, _hand) = Clock::manual();
-        for shape in [WindowShape::Time(60_000_000_000), WindowShape::Count(10)] {
-            let (window, span) = (window(), WindowSpan::of(shape, StripedWindow::PARTS));
-            record(&window, &span, clock, 4, true);
-            record(&window, &span, clock, 5, false);
-            assert_eq!(window.counts_at(&span, clock.now(), 5), counts(1, 0));
-            record(&window, &span, clock, 4, true);
-            assert_eq!(window.counts_at(&span, clock.now(), 5), counts(1, 0), "{shape:?}");
-            record(&window, &span, clock, LAST_EPOCH, true);
-        }
-    }
-
-    #[test]
-    fn another_span_starts_empty_and_counts_on_in_the_same_epoch() {
-        let (clock, hand) = Clock::manual();
-        hand.set(Duration::from_secs(40_000_000));
-        let window = window();
-        let shapes = [60, 600, 1, 3_600].map(|seconds| WindowShape::Time(seconds * 1_000_000_000));
-        let mut span = WindowSpan::of(WindowShape::Time(60_000_000_000), StripedWindow::PARTS);
-        for shape in
-            shapes.into_iter().chain([WindowShape::Count(5), WindowShape::Count(7), shapes[0], shapes[1]])
-        {
-            record(&window, &span, clock, 3, true);
-            span = WindowSpan::after(shape, span, StripedWindow::PARTS, clock.now(), clock.now());
-            assert_eq!(window.counts_at(&span, clock.now(), 3), counts(0, 0), "{shape:?}");
-            record(&window, &span, clock, 3, true);
-            record(&window, &span, clock, 3, false);
-            assert_eq!(window.counts_at(&span, clock.now(), 3), counts(2, 1), "{shape:?}");
-        }
-    }
-
-    #[test]
-    fn slow_and_abandoned_calls_are_counted_beside_the_others() {
-        let (clock, _hand) = Clock::manual();
-        for shape in [WindowShape::Time(60_000_000_000), WindowShape::Count(10)] {
-            let (window, span) = (window(), WindowSpan::of(shape, StripedWindow::PARTS));
-            let now = clock.now();
-            window.record_cancelled(&span, now, 0);
-            let seen = window.record_cancelled(&span, now, 0);
-            assert_eq!((window.cancelled_in(seen), window.counts(seen).calls), (2, 0));
-            window.record_failure(&span, now, 0, true);
-            let seen = window.record_slow_success(&span, now, 0);
-            assert_eq!((window.slow_in(seen), window.failures_in(seen)), (2, 1));
-            assert_eq!(window.counts(seen).calls, 2, "{shape:?}");
-        }
-    }
-
-    proptest! {
-        /// Against every call kept in a list: steps of time and outcomes.
-        #[test]
-        fn the_time_window_counts_as_the_naive_one(steps in proptest::collection::vec((0_u64..8_000, any::<bool>()), 1..200)) {
-            let (clock, hand) = Clock::manual();
-            let (window, span) = (window(), WindowSpan::of(WindowShape::Time(60_000_000_000), StripedWindow::PARTS));
-            let mut naive: Vec<(u64, bool)> = Vec::new();
-            for (millis, failed) in steps {
-                hand.advance(Duration::from_millis(millis));
-                record(&window, &span, clock, 0, failed);
-                // Rounding moves a bucket's edge by less than a nanosecond in this test's span.
-                let bucket = |nanos: u64| nanos / 4_000_000_000;
-                naive.push((bucket(clock.now()), failed));
-                let now = bucket(clock.now());
-                let inside = naive.iter().filter(|(at, _)| now - at < 16);
-                let expected = Counts {
-                    calls: inside.clone().count() as u64,
-                    failures: inside.filter(|(_, failed)| *failed).count() as u64,
-                    ..Counts::default()
-                };
-                prop_assert_eq!(window.counts_at(&span, clock.now(), 0), expected);
-            }
-        }
-    }
-}
+mod tests;
