@@ -13,7 +13,7 @@ pub fn run_example(name: &str, arguments: &[&str]) -> Output {
     let mut program = test.ancestors().nth(2).expect("a test is in `deps`").join("examples").join(name);
     program.set_extension(std::env::consts::EXE_EXTENSION);
     Command::new(&program).args(arguments).output().unwrap_or_else(|error| {
-        panic!("{}: {error}; build it with `cargo build -p examples --example {name}`", program.display())
+        panic!("{}: {error}; build it with `cargo build --example {name}`", program.display())
     })
 }
 

@@ -42,7 +42,7 @@ pub fn reqwest_client() -> reqwest::ClientBuilder {
     reqwest::Client::builder().no_proxy().retry(reqwest::retry::never())
 }
 
-/// The gRPC client and server of `examples/proto/echo.proto`.
+/// The gRPC client and server of `examples/tonic/proto/echo.proto`.
 #[allow(missing_docs, unreachable_pub, clippy::pedantic, reason = "the code is generated")]
 pub mod echo {
     tonic::include_proto!("echo");
