@@ -16,7 +16,7 @@ use tower_fault_classify::{Classify, Verdict};
 use tower_service::Service;
 
 use crate::attempt::{AttemptState, LastOutcome, RetryDelay, ScheduledRetry};
-use crate::policy::{AttemptOutcome, GiveUp};
+use crate::policy::{AttemptOutcome, GiveUp, before_redirect};
 use crate::request::{ByTrait, OuterMark, RequestInfo, Resend};
 
 type InnerResult<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<Req>>::Error>;
@@ -219,12 +219,13 @@ where
         let mut this = self.project();
         let (replayable, resend) = (&*this.replayable, &*this.resend);
         let (follows, url) = (this.call.follows_redirects(), || saved_url::<_, Req, _>(replayable, resend));
-        let outcome = AttemptOutcome::new(this.classify, &mut result, verdict, follows, url);
+        let verdict = before_redirect(verdict, follows, this.classify, &mut result, url);
+        let outcome = AttemptOutcome::new(this.classify, &mut result, &verdict);
         let blocked = || {
             let blocked = outcome.blocked(replayable.outer());
             blocked.or_else(|| not_replayable::<_, Req, _>(replayable, resend))
         };
-        let retry = this.call.record_result(this.classify, kept, result, &outcome.verdict, blocked);
+        let retry = this.call.record_result(this.classify, kept, result, outcome.verdict, blocked);
         let ScheduledRetry { mut last, fault, delay } =
             retry.inspect_err(|_| this.replayable.drop_saved())?;
         let Some(request) =

@@ -13,7 +13,7 @@ use tower_fault_classify::Classify;
 use tower_fault_classify::classifiers::{Auto, ErrorsOnly, RuleFirst, TypedError};
 
 use crate::attempt::{AttemptState, RetryDelay};
-use crate::policy::{AttemptOutcome, RetryPolicy};
+use crate::policy::{AttemptOutcome, RetryPolicy, before_redirect};
 use crate::request::{ByTrait, CloneRequests, Deadline, OuterMark, RequestInfo, Resend};
 
 impl RetryPolicy {
@@ -108,10 +108,11 @@ where
         let Running { call, outer, begun } = call.as_mut()?;
         *begun = true;
         let verdict = classify.classify(result.as_ref());
-        let outcome =
-            AttemptOutcome::new(classify, result, verdict, call.follows_redirects(), || request.url());
+        let follows = call.follows_redirects();
+        let verdict = before_redirect(verdict, follows, classify, result, || request.url());
+        let outcome = AttemptOutcome::new(classify, result, &verdict);
         let blocked = || outcome.blocked(*outer);
-        let (fault, delay) = match call.record_attempt(&outcome.verdict, blocked) {
+        let (fault, delay) = match call.record_attempt(outcome.verdict, blocked) {
             Ok(retry) => retry,
             Err(ended) => {
                 call.attach_retried(classify, result, ended);

@@ -97,27 +97,21 @@ impl fmt::Display for GiveUp {
 
 /// The outcome of an attempt, as far as the decision depends on it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct AttemptOutcome {
-    pub(crate) verdict: Verdict,
+pub(crate) struct AttemptOutcome<'v> {
+    pub(crate) verdict: &'v Verdict,
     /// The caller may have received a part of the response (gRFC A6).
     committed: bool,
     /// `None`: the outcome is an error.
     response: Option<ResponseCoverage>,
 }
 
-impl AttemptOutcome {
-    /// `follows_redirects` is the policy's setting, `url` the request's URL.
-    pub(crate) fn new<'u, C, Res, Err>(
-        classify: &C,
-        result: &mut Result<Res, Err>,
-        verdict: Verdict,
-        follows_redirects: Option<bool>,
-        url: impl FnOnce() -> Option<Cow<'u, str>>,
-    ) -> Self
+impl<'v> AttemptOutcome<'v> {
+    /// `verdict` is what [`before_redirect`] returned.
+    #[inline]
+    pub(crate) fn new<C, Res, Err>(classify: &C, result: &mut Result<Res, Err>, verdict: &'v Verdict) -> Self
     where
         C: Classify<Res, Err>,
     {
-        let verdict = before_redirect(verdict, follows_redirects, classify, result, url);
         // A fault that was read into the head of a response that has begun changes nothing in that.
         let committed = !verdict.is_success()
             && match result {
@@ -132,6 +126,7 @@ impl AttemptOutcome {
 
     /// Returns why another attempt cannot follow, even if the policy allows it: the response has
     /// begun, or a layer further out retries the fault.
+    #[inline]
     pub(crate) fn blocked(&self, outer: OuterMark) -> Option<GiveUp> {
         if self.committed {
             return Some(GiveUp::Committed);
@@ -154,7 +149,8 @@ impl AttemptOutcome {
 ///
 /// [`RetryPolicyBuilder::follows_redirects`](crate::RetryPolicyBuilder::follows_redirects)
 /// overrides the table.
-fn before_redirect<'u, C, Res, Err>(
+#[inline]
+pub(crate) fn before_redirect<'u, C, Res, Err>(
     verdict: Verdict,
     follows: Option<bool>,
     classify: &C,

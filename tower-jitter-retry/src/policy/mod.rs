@@ -23,7 +23,7 @@ pub use builder::RetryPolicyBuilder;
 #[cfg(feature = "serde")]
 pub(crate) use builder::{ATTEMPT_RANGE, MAX_DURATION, MULTIPLIER_RANGE, REPLAY_LIMIT_RANGE, SHARE_RANGE};
 pub use decide::GiveUp;
-pub(crate) use decide::{AttemptOutcome, CallProgress, Limits, is_rejection};
+pub(crate) use decide::{AttemptOutcome, CallProgress, Limits, before_redirect, is_rejection};
 pub(crate) use grpc_methods::GrpcMethods;
 
 /// What is retried, how often and after which delay.
