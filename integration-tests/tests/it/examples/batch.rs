@@ -2,11 +2,11 @@
 
 #[path = "../../../../examples/batch/main.rs"]
 #[expect(dead_code, reason = "the test calls what `main` calls")]
-mod batch;
+mod example;
 
 use std::time::Duration;
 
-use batch::{Server, import_all};
+use example::{Server, import_all};
 use tokio::time::Instant;
 
 #[tokio::test(start_paused = true)]
