@@ -75,10 +75,10 @@ where
         judge: ClassifyEnd<C>,
     ) -> Self::Response {
         let healthy_from = self.clock.now().saturating_add(self.healthy_after);
-        let watch = response.headers().map_or_else(W::default, W::of);
-        let watch = HealthyAfter { watch, limit: Some((self.clock, healthy_from)) };
+        let inspector = response.headers().map_or_else(W::default, W::new);
+        let inspector = HealthyAfter { inspector, limit: Some((self.clock, healthy_from)) };
         let hook = RecordAtEnd { duration: permit.duration(), permit, answered: false };
-        track_response(response, *verdict, watch, hook, classify, judge)
+        track_response(response, *verdict, inspector, hook, classify, judge)
     }
 
     fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Self::Response, E>> {
@@ -135,23 +135,23 @@ impl<H: CircuitRef> OnEnd for RecordAtEnd<H> {
 /// Takes a stream for a success whose data still comes after a time. One without a limit never does.
 #[derive(Debug, Default)]
 pub struct HealthyAfter<W> {
-    watch: W,
+    inspector: W,
     limit: Option<(Clock, u64)>,
 }
 
 impl<D, W: DataInspector<D>> DataInspector<D> for HealthyAfter<W> {
-    fn of(headers: &HeaderMap) -> Self {
-        Self { watch: W::of(headers), limit: None }
+    fn new(headers: &HeaderMap) -> Self {
+        Self { inspector: W::new(headers), limit: None }
     }
 
     #[inline]
-    fn data(&mut self, data: &D) -> Option<Verdict> {
-        let seen = self.watch.data(data);
+    fn inspect(&mut self, data: &D) -> Option<Verdict> {
+        let seen = self.inspector.inspect(data);
         let healthy = || self.limit.as_ref().is_some_and(|(clock, from)| clock.now() >= *from);
         seen.or_else(|| healthy().then_some(Verdict::Success))
     }
 
-    fn end(&mut self) -> Option<Verdict> {
-        self.watch.end()
+    fn finish(&mut self) -> Option<Verdict> {
+        self.inspector.finish()
     }
 }

@@ -61,7 +61,7 @@ where
         extensions: &mut Extensions,
         next: Next<'_>,
     ) -> reqwest_middleware::Result<Response> {
-        let lent = Lent { shared: Mutex::new(mem::take(extensions)), home: extensions };
+        let lent = LentExtensions { shared: Mutex::new(mem::take(extensions)), home: extensions };
         let mut service = self.layer.layer(NextService { next, extensions: &lent.shared });
         // The error's type mentions the borrow, so that it is converted before the borrow ends.
         let ready = poll_fn(|cx| service.poll_ready(cx)).await.map_err(into_chain_error);
@@ -107,12 +107,12 @@ impl std::error::Error for LayerError {
 }
 
 /// The request's extensions while the layers have them; they go home also if the request is given up.
-struct Lent<'a> {
+struct LentExtensions<'a> {
     shared: Mutex<Extensions>,
     home: &'a mut Extensions,
 }
 
-impl Drop for Lent<'_> {
+impl Drop for LentExtensions<'_> {
     fn drop(&mut self) {
         *self.home = mem::take(self.shared.get_mut().unwrap_or_else(PoisonError::into_inner));
     }

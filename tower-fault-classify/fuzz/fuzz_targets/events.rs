@@ -32,7 +32,7 @@ fuzz_target!(|input: &[u8]| {
 
 fn watch(chunks: &[&[u8]]) -> Option<Verdict> {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))]);
-    let mut events = <LlmEvents as DataInspector<Bytes>>::of(&headers);
-    let seen = chunks.iter().find_map(|chunk| events.data(&Bytes::copy_from_slice(chunk)));
-    seen.or_else(|| <LlmEvents as DataInspector<Bytes>>::end(&mut events))
+    let mut events = <LlmEvents as DataInspector<Bytes>>::new(&headers);
+    let seen = chunks.iter().find_map(|chunk| events.inspect(&Bytes::copy_from_slice(chunk)));
+    seen.or_else(|| <LlmEvents as DataInspector<Bytes>>::finish(&mut events))
 }

@@ -61,18 +61,18 @@ where
         // A fault of the head was told of already.
         let emits = head.is_success();
         let hook = ObservedHook { hook: self.hook.clone(), emits, status: response.status() };
-        let watch = response.headers().map_or_else(W::default, W::of);
-        track_response(response, head, watch, hook, classify, classify_end)
+        let inspector = response.headers().map_or_else(W::default, W::new);
+        track_response(response, head, inspector, hook, classify, classify_end)
     }
 }
 
-/// Puts a [`TrackedBody`] around a response's body, whose data `watch` looks at. If the head has the last word, because it is a fault or tells gRPC's status, `hook`
+/// Puts a [`TrackedBody`] around a response's body, whose data `inspector` looks at. If the head has the last word, because it is a fault or tells gRPC's status, `hook`
 /// is called here.
 #[inline]
 pub fn track_response<Res, H, C, W, K>(
     response: Res,
     head: Verdict,
-    watch: W,
+    inspector: W,
     hook: H,
     classify: &C,
     classify_end: ClassifyEnd<C>,
@@ -89,9 +89,10 @@ where
     let grpc = grpc.is_some();
     if ended {
         hook.on_end(head);
-        response.map_body(|body| TrackedBody::finished(body, watch))
+        response.map_body(|body| TrackedBody::finished(body, inspector))
     } else {
-        response.map_body(|body| TrackedBody::new(body, watch, grpc, hook, classify.clone(), classify_end))
+        response
+            .map_body(|body| TrackedBody::new(body, inspector, grpc, hook, classify.clone(), classify_end))
     }
 }
 
@@ -167,7 +168,7 @@ pin_project! {
     {
         #[pin]
         inner: B,
-        watch: W,
+        inspector: W,
         unfinished: Option<Unfinished<B::Error, H, C>>,
         in_poll: bool,
         polled_once: bool,
@@ -185,7 +186,7 @@ pin_project! {
                 || (!*this.polled_once && this.unfinished.as_ref().is_some_and(|unfinished| !unfinished.grpc))
             {
                 // The reader saw `is_end_stream` and stopped polling, or needed only the head.
-                finish_complete(this.unfinished, this.watch, None);
+                finish_complete(this.unfinished, this.inspector, None);
             } else {
                 finish(this.unfinished, |_| EndReason::Dropped);
             }
@@ -223,10 +224,10 @@ fn finish<'a, E, H: OnEnd, C>(
 /// Tells the hook that the body is complete, or what has been seen in it.
 fn finish_complete<E, H: OnEnd, C, D>(
     unfinished: &mut Option<Unfinished<E, H, C>>,
-    watch: &mut impl DataInspector<D>,
+    inspector: &mut impl DataInspector<D>,
     trailers: Option<&HeaderMap>,
 ) {
-    match watch.end() {
+    match inspector.finish() {
         Some(verdict) => report(unfinished, verdict),
         None => finish(unfinished, |_| EndReason::Complete(trailers)),
     }
@@ -242,7 +243,14 @@ fn report<E, H: OnEnd, C>(unfinished: &mut Option<Unfinished<E, H, C>>, verdict:
 impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>> TrackedBody<B, H, C, W> {
     /// A body whose end `judge` judges by `classify`. `grpc`: it is that of a gRPC call, which must end in a `grpc-status`.
     #[inline]
-    pub fn new<K>(inner: B, watch: W, grpc: bool, hook: H, classify: C, classify_end: ClassifyEnd<C>) -> Self
+    pub fn new<K>(
+        inner: B,
+        inspector: W,
+        grpc: bool,
+        hook: H,
+        classify: C,
+        classify_end: ClassifyEnd<C>,
+    ) -> Self
     where
         B::Error: AsError<K>,
     {
@@ -255,7 +263,7 @@ impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>> TrackedBody<B, H, C, W> {
             upload: upload::current_source(),
         };
         let mut body =
-            Self { inner, watch, unfinished: Some(unfinished), in_poll: false, polled_once: false };
+            Self { inner, inspector, unfinished: Some(unfinished), in_poll: false, polled_once: false };
         // gRPC's end is in its trailers, and not every body knows of them before they come.
         if !grpc && body.inner.is_end_stream() {
             finish(&mut body.unfinished, |_| EndReason::Complete(None));
@@ -264,8 +272,8 @@ impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>> TrackedBody<B, H, C, W> {
     }
 
     /// A body on whose call the head had the last word.
-    pub fn finished(inner: B, watch: W) -> Self {
-        Self { inner, watch, unfinished: None, in_poll: false, polled_once: false }
+    pub fn finished(inner: B, inspector: W) -> Self {
+        Self { inner, inspector, unfinished: None, in_poll: false, polled_once: false }
     }
 }
 
@@ -292,7 +300,7 @@ where
             && let Poll::Ready(frame) = &polled
         {
             match frame {
-                None => finish_complete(this.unfinished, this.watch, None),
+                None => finish_complete(this.unfinished, this.inspector, None),
                 Some(Err(error)) => {
                     finish(this.unfinished, |unfinished| EndReason::Failed((unfinished.as_error)(error)));
                 }
@@ -303,13 +311,15 @@ where
                         unfinished.hook.on_data();
                     }
                     if let Some(trailers) = frame.trailers_ref() {
-                        finish_complete(this.unfinished, this.watch, Some(trailers));
-                    } else if let Some(verdict) = frame.data_ref().and_then(|data| this.watch.data(data)) {
+                        finish_complete(this.unfinished, this.inspector, Some(trailers));
+                    } else if let Some(verdict) =
+                        frame.data_ref().and_then(|data| this.inspector.inspect(data))
+                    {
                         report(this.unfinished, verdict);
                     } else if this.inner.is_end_stream()
                         && this.unfinished.as_ref().is_some_and(|unfinished| !unfinished.grpc)
                     {
-                        finish_complete(this.unfinished, this.watch, None);
+                        finish_complete(this.unfinished, this.inspector, None);
                     }
                 }
             }
@@ -338,15 +348,15 @@ impl<B: Body + fmt::Debug, H: OnEnd, C, W: DataInspector<B::Data>> fmt::Debug fo
 /// Looks at the data of a response's body as it goes by, and may know what the call came to before the end.
 pub trait DataInspector<D>: Default {
     /// Begins with the response's headers. The default is for a response without any.
-    fn of(headers: &HeaderMap) -> Self;
+    fn new(headers: &HeaderMap) -> Self;
 
     /// Looks at the data of one frame. A verdict is the last word on the call.
-    fn data(&mut self, data: &D) -> Option<Verdict>;
+    fn inspect(&mut self, data: &D) -> Option<Verdict>;
 
     /// The body came to its end. A verdict goes before that of the end.
     ///
     /// **Default**: no verdict.
-    fn end(&mut self) -> Option<Verdict> {
+    fn finish(&mut self) -> Option<Verdict> {
         None
     }
 }
@@ -357,12 +367,12 @@ pub struct NoInspector;
 
 impl<D> DataInspector<D> for NoInspector {
     #[inline]
-    fn of(_: &HeaderMap) -> Self {
+    fn new(_: &HeaderMap) -> Self {
         Self
     }
 
     #[inline]
-    fn data(&mut self, _: &D) -> Option<Verdict> {
+    fn inspect(&mut self, _: &D) -> Option<Verdict> {
         None
     }
 }

@@ -19,7 +19,7 @@ use crate::table;
 
 /// What a JSON text says of an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct ParsedError {
     /// There is an error at all.
     pub(super) error: bool,
     by_code: Option<Fault>,
@@ -27,13 +27,13 @@ pub(super) struct Found {
     status: Option<u16>,
 }
 
-impl Found {
+impl ParsedError {
     /// The row of its code, or else of its type, which says less.
     pub(super) fn row(&self) -> Option<Fault> {
         self.by_code.or(self.by_type)
     }
 
-    /// The row of an HTTP status that stands in place of a code.
+    /// The row of an HTTP status that replaces a code.
     pub(super) fn status_row(&self) -> Option<Fault> {
         let status = StatusCode::from_u16(self.status?).ok()?;
         table::http::classify(status, || None).fault().copied()
@@ -48,22 +48,22 @@ impl Found {
 }
 
 /// Reads a JSON text, or as much of it as makes sense.
-pub(super) fn read(json: &[u8]) -> Found {
-    let mut found = Found::default();
+pub(super) fn read(json: &[u8]) -> ParsedError {
+    let mut found = ParsedError::default();
     let mut json = serde_json::Deserializer::from_slice(json);
     // What was found before an error counts.
-    let _ = Level { found: &mut found, place: Place::Top }.deserialize(&mut json);
+    let _ = ValueSeed { found: &mut found, path: JsonPath::Top }.deserialize(&mut json);
     found
 }
 
 /// A value, by where it stands.
-struct Level<'a> {
-    found: &'a mut Found,
-    place: Place,
+struct ValueSeed<'a> {
+    found: &'a mut ParsedError,
+    path: JsonPath,
 }
 
 #[derive(Clone, Copy)]
-enum Place {
+enum JsonPath {
     /// The whole text, or an element of it.
     Top,
     /// Under `response`.
@@ -77,7 +77,7 @@ enum Place {
     Elsewhere,
 }
 
-impl Place {
+impl JsonPath {
     fn under(self, key: &str) -> Self {
         match (self, key) {
             (Self::Top | Self::Response, "error") => Self::Error,
@@ -89,18 +89,18 @@ impl Place {
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Level<'_> {
+impl<'de> DeserializeSeed<'de> for ValueSeed<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, value: D) -> Result<(), D::Error> {
-        match self.place {
-            Place::Elsewhere => value.deserialize_ignored_any(IgnoredAny).map(drop),
+        match self.path {
+            JsonPath::Elsewhere => value.deserialize_ignored_any(IgnoredAny).map(drop),
             _ => value.deserialize_any(self),
         }
     }
 }
 
-impl<'de> Visitor<'de> for Level<'_> {
+impl<'de> Visitor<'de> for ValueSeed<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -108,27 +108,27 @@ impl<'de> Visitor<'de> for Level<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        self.found.error |= matches!(self.place, Place::Error);
-        while let Some(place) = map.next_key_seed(Key(self.place))? {
-            map.next_value_seed(Level { found: &mut *self.found, place })?;
+        self.found.error |= matches!(self.path, JsonPath::Error);
+        while let Some(path) = map.next_key_seed(KeySeed(self.path))? {
+            map.next_value_seed(ValueSeed { found: &mut *self.found, path })?;
         }
         Ok(())
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let place = if matches!(self.place, Place::Top) { Place::Top } else { Place::Elsewhere };
-        while seq.next_element_seed(Level { found: &mut *self.found, place })?.is_some() {}
+        let path = if matches!(self.path, JsonPath::Top) { JsonPath::Top } else { JsonPath::Elsewhere };
+        while seq.next_element_seed(ValueSeed { found: &mut *self.found, path })?.is_some() {}
         Ok(())
     }
 
     fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        match self.place {
-            Place::Error => {
+        match self.path {
+            JsonPath::Error => {
                 self.found.error = true;
                 self.found.code(text);
             }
-            Place::Code => self.found.code(text),
-            Place::Type => {
+            JsonPath::Code => self.found.code(text),
+            JsonPath::Type => {
                 self.found.error |= text == "error";
                 self.found.by_type = self.found.by_type.or_else(|| table::llm::fault(text));
             }
@@ -138,7 +138,7 @@ impl<'de> Visitor<'de> for Level<'_> {
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        if matches!(self.place, Place::Code) {
+        if matches!(self.path, JsonPath::Code) {
             self.found.status = self.found.status.or(u16::try_from(number).ok());
         }
         Ok(())
@@ -162,24 +162,24 @@ impl<'de> Visitor<'de> for Level<'_> {
 }
 
 /// A key, read as the place of its value.
-struct Key(Place);
+struct KeySeed(JsonPath);
 
-impl<'de> DeserializeSeed<'de> for Key {
-    type Value = Place;
+impl<'de> DeserializeSeed<'de> for KeySeed {
+    type Value = JsonPath;
 
-    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<Place, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, key: D) -> Result<JsonPath, D::Error> {
         key.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for Key {
-    type Value = Place;
+impl Visitor<'_> for KeySeed {
+    type Value = JsonPath;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Place, E> {
+    fn visit_str<E>(self, key: &str) -> Result<JsonPath, E> {
         Ok(self.0.under(key))
     }
 }
@@ -224,8 +224,8 @@ mod tests {
         let found = read(br#"{"error":{"message":"m","code":null}}"#);
         assert!(found.error);
         assert_eq!(found.row(), None);
-        assert_eq!(read(br#"{"error":null,"choices":[]}"#), Found::default());
-        assert_eq!(read(br#"{"choices":[{"error":{"code":"server_error"}}]}"#), Found::default());
+        assert_eq!(read(br#"{"error":null,"choices":[]}"#), ParsedError::default());
+        assert_eq!(read(br#"{"choices":[{"error":{"code":"server_error"}}]}"#), ParsedError::default());
     }
 
     #[test]
@@ -256,9 +256,9 @@ mod tests {
     #[test]
     fn json_unbounded_is_read_within_limits() {
         let deep = "[".repeat(100_000);
-        assert_eq!(read(deep.as_bytes()), Found::default());
+        assert_eq!(read(deep.as_bytes()), ParsedError::default());
         let nested = format!(r#"{{"a":{}"#, "{\"a\":".repeat(100_000));
-        assert_eq!(read(nested.as_bytes()), Found::default());
+        assert_eq!(read(nested.as_bytes()), ParsedError::default());
         let after_deep = format!(r#"{{"error":{{"code":"server_error","x":{deep}"#);
         assert_eq!(kind(&after_deep), Some(Kind::Server));
         let keys = "\"key\":0,".repeat(1_000_000);

@@ -18,28 +18,28 @@ const MAX_BUFFERED: usize = 16 * 1024;
 /// It looks at responses whose `content-type` is `text/event-stream`, whatever the chunks that they come in, and keeps at most the beginning
 /// of one event.
 #[derive(Debug, Default)]
-pub struct LlmEvents(Option<Box<Stream>>);
+pub struct LlmEvents(Option<Box<SseParser>>);
 
 impl DataInspector<Bytes> for LlmEvents {
-    fn of(headers: &HeaderMap) -> Self {
+    fn new(headers: &HeaderMap) -> Self {
         let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
         let essence = media_type.split(|&byte| byte == b';').next().unwrap_or_default();
         Self(essence.trim_ascii().eq_ignore_ascii_case(b"text/event-stream").then(Box::default))
     }
 
     #[inline]
-    fn data(&mut self, data: &Bytes) -> Option<Verdict> {
-        self.0.as_mut()?.take(data)
+    fn inspect(&mut self, data: &Bytes) -> Option<Verdict> {
+        self.0.as_mut()?.feed(data)
     }
 
-    fn end(&mut self) -> Option<Verdict> {
-        self.0.as_mut()?.end()
+    fn finish(&mut self) -> Option<Verdict> {
+        self.0.as_mut()?.finish()
     }
 }
 
 /// A stream, as far as it came.
 #[derive(Debug)]
-struct Stream {
+struct SseParser {
     /// Nothing came yet: a byte order mark may.
     first_line: bool,
     /// The last byte was a CR: an LF that follows belongs to it.
@@ -59,15 +59,15 @@ struct Event {
     data: Vec<u8>,
 }
 
-impl Default for Stream {
+impl Default for SseParser {
     fn default() -> Self {
         let (line, event) = Default::default();
         Self { first_line: true, after_cr: false, line, event, error_key: Finder::new(b"\"error\"") }
     }
 }
 
-impl Stream {
-    fn take(&mut self, mut chunk: &[u8]) -> Option<Verdict> {
+impl SseParser {
+    fn feed(&mut self, mut chunk: &[u8]) -> Option<Verdict> {
         if self.after_cr && !chunk.is_empty() {
             self.after_cr = false;
             chunk = chunk.strip_prefix(b"\n").unwrap_or(chunk);
@@ -98,7 +98,7 @@ impl Stream {
     }
 
     /// The stream is over: what has come of an event is all of it.
-    fn end(&mut self) -> Option<Verdict> {
+    fn finish(&mut self) -> Option<Verdict> {
         let line = std::mem::take(&mut self.line);
         self.finish_line(&line).or_else(|| self.event.dispatch(&self.error_key))
     }
@@ -157,8 +157,8 @@ mod tests {
     use proptest::sample::{Index, select};
 
     fn run<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Option<Verdict> {
-        let mut stream = Stream::default();
-        chunks.into_iter().find_map(|chunk| stream.take(chunk)).or_else(|| stream.end())
+        let mut stream = SseParser::default();
+        chunks.into_iter().find_map(|chunk| stream.feed(chunk)).or_else(|| stream.finish())
     }
 
     fn kind(stream: &str) -> Option<Kind> {
@@ -243,21 +243,21 @@ mod tests {
 
     #[test]
     fn sse_endless_line_is_kept_up_to_limit() {
-        let mut stream = Stream::default();
-        assert_eq!(stream.take(b"data: {\"error\":{\"type\":\"api_error\",\"message\":\""), None);
+        let mut stream = SseParser::default();
+        assert_eq!(stream.feed(b"data: {\"error\":{\"type\":\"api_error\",\"message\":\""), None);
         for _ in 0..10_000 {
-            assert_eq!(stream.take(&[b'a'; 1000]), None);
+            assert_eq!(stream.feed(&[b'a'; 1000]), None);
         }
         assert!(stream.line.capacity() <= 2 * MAX_BUFFERED);
-        let verdict = stream.take(b"\"}}\n\n").unwrap();
+        let verdict = stream.feed(b"\"}}\n\n").unwrap();
         assert_eq!(verdict.fault().unwrap().kind(), Kind::Server);
     }
 
     #[test]
     fn sse_endless_data_is_kept_up_to_limit() {
-        let mut stream = Stream::default();
+        let mut stream = SseParser::default();
         for _ in 0..100_000 {
-            assert_eq!(stream.take(b"data: 0123456789\n"), None);
+            assert_eq!(stream.feed(b"data: 0123456789\n"), None);
         }
         assert!(stream.event.data.capacity() <= 2 * MAX_BUFFERED);
     }

@@ -47,7 +47,7 @@ impl BodyRule for LlmErrors {
 }
 
 /// What an `error` event in a stream stands for: the stream has begun, so that the call is not sent again.
-fn stream_verdict(found: &code::Found) -> Verdict {
+fn stream_verdict(found: &code::ParsedError) -> Verdict {
     let fault = found.row().or_else(|| found.status_row()).unwrap_or(table::http::OTHER_5XX);
     fault.with_retryable(Retryable::Never).into()
 }

@@ -45,7 +45,7 @@ impl<E> Prefix<E> {
     }
 
     /// The bytes that are to come out, and whether trailers or an error are.
-    fn left(&self) -> (u64, bool) {
+    fn remaining(&self) -> (u64, bool) {
         let (after, more) = match &self.after {
             Some(Ok(frame)) => frame.data_ref().map_or((0, true), |data| (data.len() as u64, false)),
             Some(Err(_)) => (0, true),
@@ -88,7 +88,7 @@ impl<B: Body<Data = Bytes>> Body for PeekedBody<B> {
         match &self.state {
             State::Unread { body } => body.is_end_stream(),
             State::Read { prefix, rest } => {
-                prefix.left() == (0, false) && (prefix.ended || rest.is_end_stream())
+                prefix.remaining() == (0, false) && (prefix.ended || rest.is_end_stream())
             }
         }
     }
@@ -97,7 +97,7 @@ impl<B: Body<Data = Bytes>> Body for PeekedBody<B> {
         match &self.state {
             State::Unread { body } => body.size_hint(),
             State::Read { prefix, rest } => {
-                let (left, _) = prefix.left();
+                let (left, _) = prefix.remaining();
                 let rest = if prefix.ended { SizeHint::with_exact(0) } else { rest.size_hint() };
                 let mut hint = SizeHint::new();
                 hint.set_lower(rest.lower().saturating_add(left));
@@ -114,7 +114,7 @@ impl<B: Body> fmt::Debug for PeekedBody<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let left = match &self.state {
             State::Unread { .. } => None,
-            State::Read { prefix, .. } => Some(prefix.left().0),
+            State::Read { prefix, .. } => Some(prefix.remaining().0),
         };
         f.debug_struct("PeekedBody").field("read", &left).finish_non_exhaustive()
     }

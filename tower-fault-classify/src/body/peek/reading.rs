@@ -30,7 +30,7 @@ pin_project! {
     pub struct Reading<Res: TakeBody, R> {
         status: StatusCode,
         head: Option<(Parts, Pin<Box<Res::Body>>)>,
-        read: Read,
+        read: ReadBuffer,
         empty: u32,
         options: ErrorBodies<R>,
         #[pin]
@@ -40,12 +40,12 @@ pin_project! {
 
 /// The data that was read. One frame, which is what most errors have, is kept as it came.
 #[derive(Debug)]
-enum Read {
+enum ReadBuffer {
     Frame(Bytes),
     Joined(Vec<u8>),
 }
 
-impl Read {
+impl ReadBuffer {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Frame(data) => data,
@@ -89,7 +89,7 @@ where
         let (parts, body) = response.take_body();
         let status = parts.status;
         let head = Some((parts, Box::pin(body)));
-        Self { status, head, read: Read::Frame(Bytes::new()), empty: 0, options, timer: None }
+        Self { status, head, read: ReadBuffer::Frame(Bytes::new()), empty: 0, options, timer: None }
     }
 }
 
@@ -122,7 +122,7 @@ where
             }
         };
         let (parts, body) = this.head.take().expect("it was there");
-        let read = std::mem::replace(this.read, Read::Frame(Bytes::new()));
+        let read = std::mem::replace(this.read, ReadBuffer::Frame(Bytes::new()));
         let seen = read.bytes();
         let nothing_left = stopped.after.is_none() && body.is_end_stream();
         let complete = seen.len() <= *limit && (stopped.ended || stopped.trailers() || nothing_left);
@@ -154,7 +154,7 @@ impl<E> Stopped<E> {
 /// Reads what is there, until the limit is reached or the body is over. `None`: there is more, for another time.
 fn read_ready_frames<B: Body<Data = Bytes>>(
     mut body: Pin<&mut B>,
-    read: &mut Read,
+    read: &mut ReadBuffer,
     empty: &mut u32,
     limit: usize,
     cx: &mut Context<'_>,
