@@ -1,4 +1,4 @@
-//! What others are told: the layer's user, and whoever listens to `tracing` and `metrics`.
+//! Reports to the user's callback, to `tracing` and to `metrics`.
 //!
 //! Names are OpenTelemetry's where it has one: `error.type` is the kind of a fault, `http.request.resend_count` the number of a retry, from 1.
 //!

@@ -46,10 +46,10 @@ pub use self::window::WindowBudgetBuilder;
 pub(crate) use self::window::{RATIO_RANGE, SPAN_RANGE};
 use self::window::{WindowCore, WindowOwner};
 
-/// Decides whether a retry may be made. The ready-made ones stand with [`Budget`].
+/// Decides whether a retry may be made. [`Budget`] has the implementations of this crate.
 ///
-/// What a request pays and what a retry costs may hang on what went wrong; no time is passed in: a budget that needs one reads its own
-/// clock. It is asked by many threads at once and must not block.
+/// Deposits and withdrawals may depend on the fault. A budget that needs the time reads its own
+/// clock. Many threads call the methods at once, and the methods must not block.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicUsize, Ordering};
@@ -77,10 +77,11 @@ use self::window::{WindowCore, WindowOwner};
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
 /// ```
 pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
-    /// Is told what the first attempt of each request came to. What further attempts come to, their tickets are told.
+    /// Records the verdict on the first attempt of a request. The [`Ticket`] of a retry records the
+    /// verdict on that retry.
     fn deposit(&self, verdict: &Verdict);
 
-    /// Draws for a retry after `fault`. `None`: there is not enough, and the fault is the caller's.
+    /// Withdraws for a retry after `fault`. `None`: there is not enough, and no retry follows.
     fn withdraw(&self, fault: &Fault) -> Option<Ticket>;
 }
 
@@ -286,18 +287,18 @@ mod tests {
 
         fn withdraw(&self, fault: &Fault) -> Option<Ticket> {
             self.0.lock().unwrap().push(fault.kind().to_string());
-            let told = Arc::clone(&self.0);
+            let log = Arc::clone(&self.0);
             Some(Ticket::new(move |verdict| {
-                told.lock().unwrap().push(format!("{:?}", verdict.map(Verdict::is_success)));
+                log.lock().unwrap().push(format!("{:?}", verdict.map(Verdict::is_success)));
             }))
         }
     }
 
     #[test]
     fn custom_budget_receives_each_outcome_once() {
-        let told = LoggedBudget::default();
-        let log = Arc::clone(&told.0);
-        let budget = Budget::custom(told);
+        let custom = LoggedBudget::default();
+        let log = Arc::clone(&custom.0);
+        let budget = Budget::custom(custom);
         assert_eq!(budget, budget.clone());
         budget.deposit(&FAULT.into());
         budget.withdraw(&FAULT).unwrap().succeeded();

@@ -103,10 +103,10 @@ mod tests {
     #[test]
     fn ticket_dropped_during_panic_does_not_abort_process() {
         let settled = Arc::new(Mutex::new(0));
-        let told = Arc::clone(&settled);
+        let settle = Arc::clone(&settled);
         let unwound = catch_unwind(AssertUnwindSafe(move || {
             let _ticket = Ticket::new(move |_| {
-                *told.lock().unwrap() += 1;
+                *settle.lock().unwrap() += 1;
                 panic!("the ticket's own panic");
             });
             panic!("the call's panic");

@@ -231,7 +231,7 @@ impl TokenCore {
             let after = rules.after_outcome(tokens, verdict, paid);
             (epoch_in(word) == epoch && after != tokens).then(|| pack(epoch, after))
         };
-        // Relaxed: the word is all there is, and nothing else is told by it.
+        // Relaxed: the word guards no other memory.
         let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, settled);
     }
 

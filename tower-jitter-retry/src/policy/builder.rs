@@ -292,8 +292,8 @@ impl RetryPolicyBuilder {
         self
     }
 
-    /// Is told of every retry, when it is decided on: before its delay. It must not block. A panic in it ends there. It costs a call the
-    /// counting of a reference. **Default**: nobody is told.
+    /// Sets a function that is called before the delay of each retry. It must not block. A panic in it
+    /// is caught. A policy with such a function counts a reference in each call. **Default**: none.
     pub fn on_retry(mut self, callback: impl Fn(&RetryEvent) + Send + Sync + 'static) -> Self {
         self.observer = Some(Observer::new(callback));
         self

@@ -271,7 +271,7 @@ impl RetryPolicy {
         }
     }
 
-    /// The layers further out that this policy heeds.
+    /// The mark of the layers further out, unless this policy ignores marks.
     #[inline]
     pub(crate) fn outer(&self, notes: &Notes) -> OuterMark {
         OuterMark::new(if self.hot.limits.marker { notes.attempt } else { None })

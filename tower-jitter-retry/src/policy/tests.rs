@@ -222,7 +222,7 @@ fn policy_to_builder_keeps_every_setting() {
         let backoff = policy.backoff();
         assert_eq!(policy.max_attempts(), 7);
         assert_eq!(backoff.initial_backoff(), Duration::from_millis(20));
-        assert_eq!(backoff.backoff_multiplier(), 3.0);
+        assert!((backoff.backoff_multiplier() - 3.0).abs() < f64::EPSILON);
         assert_eq!(backoff.max_backoff(), Duration::from_secs(5));
         assert_eq!(backoff.jitter(), Jitter::Equal);
         assert_eq!(policy.max_elapsed(), Some(Duration::from_secs(40)));

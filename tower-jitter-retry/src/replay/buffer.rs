@@ -55,7 +55,7 @@ enum Source<B> {
     Available(B),
     /// An attempt is reading it, without the lock.
     BeingRead,
-    /// It has ended, upload_error, panicked, or is its last reader's.
+    /// It has ended, failed or panicked, or the last reader owns it.
     Gone,
 }
 
@@ -262,7 +262,7 @@ where
             self.source = Source::Available(body);
             return PutBack::step(Poll::Ready(Some(Ok(frame))));
         }
-        // The recorded was played before the rest was read, so that no reader needs it.
+        // The recorded part was replayed before the rest was read, so that no reader needs it.
         self.recorded.forget();
         self.source = Source::Gone;
         PutBack { step: ReadStep::Alone(frame, body), spent: None, unread: None }

@@ -52,13 +52,14 @@ fn budget_ratio_bounds_are_accepted() {
     }
 }
 
-/// The type parameters that a user does not set have defaults.
+/// The types of the README's stack can be written in a struct field.
 #[test]
 fn stack_can_be_a_struct_field() {
     use std::future::{Ready, ready};
 
     use tower::Service;
     use tower::timeout::Timeout;
+    use tower_breaker::{Breaker, BreakerConfig, BreakerLayer};
     use tower_fault_classify::{FaultClassify, FaultClassifyLayer};
     use tower_jitter_retry::{JitterRetry, JitterRetryLayer};
 
@@ -86,12 +87,13 @@ fn stack_can_be_a_struct_field() {
     }
 
     struct Orders {
-        client: JitterRetry<FaultClassify<Timeout<Client>>>,
+        client: JitterRetry<Breaker<FaultClassify<Timeout<Client>>>>,
     }
 
     let mut orders = Orders {
         client: tower::ServiceBuilder::new()
             .layer(JitterRetryLayer::new(RetryPolicy::default()))
+            .layer(BreakerLayer::new(BreakerConfig::default()))
             .layer(FaultClassifyLayer::new())
             .timeout(SECOND)
             .service(Client),

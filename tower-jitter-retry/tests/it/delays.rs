@@ -535,7 +535,7 @@ async fn hint_is_bounded_precise_and_never_shortened() {
         assert!((1_500 * MILLI..=2_251 * MILLI).contains(&pause), "{pause:?}");
         seen.insert(pause);
     }
-    assert!(seen.len() > 40, "clients that were told the same do not come back in the same millisecond");
+    assert!(seen.len() > 40, "clients with the same hint do not return in the same millisecond");
     let date = || {
         unavailable()
             .header("date", "Sun, 06 Nov 1994 08:49:30 GMT")

@@ -251,7 +251,7 @@ impl RetryRequest for ObservedHook {
 }
 
 /// What the request was asked, how often it was sent, and whose outcome came back.
-fn told(attempts: u32, usable: bool, again: bool) -> (Vec<String>, usize, Broken) {
+fn logged_call(attempts: u32, usable: bool, again: bool) -> (Vec<String>, usize, Broken) {
     let (calls, log) = (Calls::default(), Arc::<Mutex<Vec<String>>>::default());
     let mut service = layer(at_once().max_attempts(attempts)).layer(service_fn(|_: ObservedHook| {
         let call = calls.next();
@@ -264,24 +264,24 @@ fn told(attempts: u32, usable: bool, again: bool) -> (Vec<String>, usize, Broken
 
 #[test]
 fn again_receives_attempt_number_and_last_flag() {
-    let (log, calls, error) = told(4, true, true);
+    let (log, calls, error) = logged_call(4, true, true);
     assert_eq!(log, ["save 65536", "again 2 false", "again 3 false", "again 4 true"]);
     assert_eq!((calls, error), (4, Broken(4)));
 }
 
 #[test]
 fn request_sent_once_is_not_saved() {
-    assert_eq!(told(1, true, true), (vec![], 1, Broken(1)));
+    assert_eq!(logged_call(1, true, true), (vec![], 1, Broken(1)));
 }
 
 #[test]
 fn request_no_longer_usable_returns_last_outcome() {
-    assert_eq!(told(3, false, true), (vec!["save 65536".to_owned()], 1, Broken(1)));
+    assert_eq!(logged_call(3, false, true), (vec!["save 65536".to_owned()], 1, Broken(1)));
 }
 
 #[test]
 fn request_not_repeatable_returns_last_outcome() {
-    let (log, calls, error) = told(3, true, false);
+    let (log, calls, error) = logged_call(3, true, false);
     assert_eq!(log, ["save 65536", "again 2 false"]);
     assert_eq!((calls, error), (1, Broken(1)));
 }

@@ -1,4 +1,4 @@
-//! What others are told.
+//! Callbacks, notes on outcomes, and metrics.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -15,28 +15,28 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn on_retry_is_called_before_each_delay() {
-    let told = Arc::<Mutex<Vec<RetryEvent>>>::default();
+    let events = Arc::<Mutex<Vec<RetryEvent>>>::default();
     let policy = RetryPolicy::builder()
         .budget(None::<Budget>)
         .clock(Clock::tokio())
         .jitter(Jitter::None)
         .initial_backoff(SECOND)
         .on_retry({
-            let told = Arc::clone(&told);
-            move |event| told.lock().unwrap().push(*event)
+            let events = Arc::clone(&events);
+            move |event| events.lock().unwrap().push(*event)
         });
-    let (calls, seen) = (Calls::default(), Arc::clone(&told));
+    let (calls, seen) = (Calls::default(), Arc::clone(&events));
     let mut service =
         JitterRetryLayer::new(policy.build().unwrap()).layer(service_fn(move |_: Request<String>| {
             let call = calls.next();
-            assert_eq!(seen.lock().unwrap().len(), call - 1, "it is told before the attempt");
+            assert_eq!(seen.lock().unwrap().len(), call - 1, "the callback runs before the attempt");
             async { Ok::<_, io::Error>(response(503)) }
         }));
     send(&mut service, request(Method::GET)).await.unwrap();
-    let told = told.lock().unwrap();
-    let events: Vec<_> = told.iter().map(|event| (event.attempt, event.delay, event.elapsed)).collect();
-    assert_eq!(events, [(1, SECOND, Duration::ZERO), (2, 2 * SECOND, SECOND)]);
-    assert!(told.iter().all(|event| event.fault.kind() == Kind::Unavailable));
+    let events = events.lock().unwrap();
+    let seen: Vec<_> = events.iter().map(|event| (event.attempt, event.delay, event.elapsed)).collect();
+    assert_eq!(seen, [(1, SECOND, Duration::ZERO), (2, 2 * SECOND, SECOND)]);
+    assert!(events.iter().all(|event| event.fault.kind() == Kind::Unavailable));
 }
 
 #[test]
@@ -117,8 +117,8 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
-        let told = at_once().on_retry(|event| panic!("{event:?}")).build().unwrap();
-        let mut fickle = JitterRetryLayer::new(told)
+        let events = at_once().on_retry(|event| panic!("{event:?}")).build().unwrap();
+        let mut fickle = JitterRetryLayer::new(events)
             .layer(service_fn(async |_: Fickle| Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))));
         now(send(&mut fickle, Fickle)).unwrap_err();
         run(at_once(), 200, Method::GET);
