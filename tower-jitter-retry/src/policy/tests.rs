@@ -1,9 +1,13 @@
 //! What is decided, and what is not allowed.
 
-use tower_fault_classify::classifiers::ResponseCoverage;
-use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
+use std::borrow::Cow;
+use std::error::Error;
 
-use super::decide::{CallProgress, GiveUp, Limits};
+use http::{HeaderMap, StatusCode};
+use tower_fault_classify::classifiers::ResponseCoverage;
+use tower_fault_classify::{ClassifiedError, Classify, Health, Kind, Origin, Outcome, Retryable, Verdict};
+
+use super::decide::{AttemptOutcome, CallProgress, GiveUp, Limits};
 use super::*;
 use crate::backoff::{Jitter, Position};
 use crate::request::{Coverage, ResendAfter};
@@ -35,6 +39,75 @@ impl RequestInfo for Request {
     fn grpc_method(&self) -> Option<&str> {
         self.method
     }
+}
+
+/// A response from a URL.
+#[derive(Debug, Default)]
+struct Response {
+    head: http::Response<()>,
+    url: Option<&'static str>,
+}
+
+impl Response {
+    fn from_url(url: &'static str) -> Self {
+        Self { url: Some(url), ..Self::default() }
+    }
+
+    fn with_headers(headers: &[(&'static str, &'static str)]) -> Self {
+        let mut response = Self::default();
+        for &(name, value) in headers {
+            response.head.headers_mut().insert(name, value.parse().unwrap());
+        }
+        response
+    }
+}
+
+impl Outcome for Response {
+    fn status(&self) -> Option<StatusCode> {
+        Some(self.head.status())
+    }
+
+    fn headers(&self) -> Option<&HeaderMap> {
+        Some(self.head.headers())
+    }
+
+    fn url(&self) -> Option<Cow<'_, str>> {
+        self.url.map(Cow::from)
+    }
+}
+
+/// A classifier whose verdicts are given to the decision.
+struct Classifier(ResponseCoverage);
+
+impl Classify<Response, ClassifiedError> for Classifier {
+    fn classify(&self, _: Result<&Response, &ClassifiedError>) -> Verdict {
+        unreachable!("the attempt is classified before")
+    }
+
+    fn outcome<'r>(&self, response: &'r mut Response) -> Option<&'r mut (dyn Outcome + 'r)> {
+        Some(response)
+    }
+
+    fn error<'e>(&self, error: &'e ClassifiedError) -> Option<&'e (dyn Error + 'static)> {
+        Some(error)
+    }
+
+    fn response_coverage(&self) -> ResponseCoverage {
+        self.0
+    }
+}
+
+/// The outcome of an attempt whose redirects are not known of.
+fn outcome(
+    coverage: ResponseCoverage,
+    mut result: Result<Response, ClassifiedError>,
+    verdict: impl Into<Verdict>,
+) -> AttemptOutcome {
+    AttemptOutcome::new(&Classifier(coverage), &mut result, verdict.into(), None, || None)
+}
+
+fn error(fault: Fault) -> ClassifiedError {
+    ClassifiedError::new(fault, "failed")
 }
 
 fn limits(builder: RetryPolicyBuilder) -> Limits {
@@ -443,5 +516,73 @@ fn give_up_reasons_have_names_in_snake_case() {
     ] {
         assert_eq!(reason.as_str(), name);
         assert_eq!(reason.to_string(), name);
+    }
+}
+
+#[test]
+fn grpc_response_that_has_begun_is_not_retried() {
+    let grpc = ("content-type", "application/grpc");
+    let blocked = |result, verdict: Verdict| {
+        outcome(ResponseCoverage::All, result, verdict).blocked(OuterMark::default())
+    };
+    let begun = || Ok(Response::with_headers(&[grpc]));
+    assert_eq!(blocked(begun(), FAULT.into()), Some(GiveUp::Committed));
+    assert_eq!(blocked(begun(), Verdict::Success), None);
+    let trailers_only = Response::with_headers(&[grpc, ("grpc-status", "14")]);
+    assert_eq!(blocked(Ok(trailers_only), FAULT.into()), None);
+    assert_eq!(blocked(Ok(Response::default()), FAULT.into()), None);
+    assert_eq!(blocked(Err(error(FAULT)), FAULT.into()), None);
+}
+
+#[test]
+fn fault_that_an_outer_layer_retries_is_left_to_it() {
+    let marked = |coverage| {
+        let coverage = Coverage::of(ResendAfter::Refused, coverage);
+        OuterMark::new(Some(OuterMark::default().attempt(1, coverage)))
+    };
+    let (all, errors_only) = (marked(ResponseCoverage::All), marked(ResponseCoverage::Nothing));
+    let refused = FAULT.with_retryable(Retryable::Refused);
+    let response = || outcome(ResponseCoverage::All, Ok(Response::default()), refused);
+    let failed = |fault| outcome(ResponseCoverage::All, Err(error(fault)), fault);
+    assert_eq!(response().blocked(all), Some(GiveUp::Nested));
+    assert_eq!(response().blocked(errors_only), None, "the outer layer judges errors only");
+    assert_eq!(response().blocked(OuterMark::default()), None);
+    assert_eq!(failed(refused).blocked(errors_only), Some(GiveUp::Nested));
+    assert_eq!(failed(FAULT).blocked(errors_only), None, "the outer layer retries refused requests only");
+    let success = outcome(ResponseCoverage::All, Ok(Response::default()), Verdict::Success);
+    assert_eq!(success.blocked(all), None);
+}
+
+#[test]
+fn redirect_makes_unsent_and_refused_count_as_if_idempotent() {
+    const URL: &str = "http://a/b";
+    let retryable =
+        |result: Result<Response, ClassifiedError>, fault: Fault, follows, url: Option<&'static str>| {
+            let mut result = result;
+            let classifier = Classifier(ResponseCoverage::All);
+            let url = || url.map(Cow::from);
+            let outcome = AttemptOutcome::new(&classifier, &mut result, fault.into(), follows, url);
+            outcome.verdict.fault().unwrap().retryable()
+        };
+    let here = || Ok(Response::from_url(URL));
+    let elsewhere = || Ok(Response::from_url("http://a/c"));
+    for unprocessed in [Retryable::Unsent, Retryable::Refused] {
+        let fault = FAULT.with_retryable(unprocessed);
+        let redirected = fault.with_maybe_redirected(true);
+        // Not set: the URL of a response and the fault of an error tell.
+        assert_eq!(retryable(here(), fault, None, Some(URL)), unprocessed);
+        assert_eq!(retryable(elsewhere(), fault, None, Some(URL)), Retryable::IfIdempotent);
+        assert_eq!(retryable(elsewhere(), fault, None, None), unprocessed, "the request's URL is unknown");
+        assert_eq!(retryable(Ok(Response::default()), fault, None, Some(URL)), unprocessed);
+        assert_eq!(retryable(here(), redirected, None, Some(URL)), Retryable::IfIdempotent);
+        assert_eq!(retryable(Err(error(fault)), fault, None, Some(URL)), unprocessed);
+        assert_eq!(retryable(Err(error(redirected)), fault, None, Some(URL)), Retryable::IfIdempotent);
+        // The setting takes precedence.
+        assert_eq!(retryable(here(), fault, Some(true), Some(URL)), Retryable::IfIdempotent);
+        assert_eq!(retryable(elsewhere(), redirected, Some(false), Some(URL)), unprocessed);
+    }
+    for processed in [Retryable::IfIdempotent, Retryable::Never] {
+        let fault = FAULT.with_retryable(processed).with_maybe_redirected(true);
+        assert_eq!(retryable(elsewhere(), fault, Some(true), Some(URL)), processed);
     }
 }
