@@ -367,13 +367,7 @@ where
     fn service<S>(&self, inner: S, renew: Option<fn(&S) -> S>) -> Breaker<S, L::Classify<C>, R, B> {
         let Self { circuit, not_ready, classify, reject, record, last_failure } = self.clone();
         let classify = last_failure.around(classify, &circuit);
-        let service = Breaker::new(inner, renew, circuit, classify, reject, record);
-        #[cfg(feature = "tokio")]
-        if not_ready {
-            return service.not_ready_when_open();
-        }
-        let _ = not_ready;
-        service
+        Breaker::new(inner, renew, circuit, classify, reject, record, not_ready)
     }
 }
 

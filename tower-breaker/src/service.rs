@@ -67,15 +67,10 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         classify: C,
         reject: R,
         record: B,
+        not_ready_when_open: bool,
     ) -> Self {
-        let (readiness, not_ready_when_open) = (Readiness::Idle, false);
+        let readiness = Readiness::Idle;
         Self { inner, renew, readiness, circuit, not_ready_when_open, classify, reject, record }
-    }
-
-    /// The same service, not ready while its circuit refuses calls.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn not_ready_when_open(self) -> Self {
-        Self { not_ready_when_open: true, ..self }
     }
 
     /// A handle to the circuit.
@@ -298,19 +293,15 @@ where
     B: Clone,
 {
     fn clone(&self) -> Self {
-        let clone = Self::new(
+        Self::new(
             self.inner.clone(),
             self.renew,
             self.circuit.clone(),
             self.classify.clone(),
             self.reject.clone(),
             self.record.clone(),
-        );
-        #[cfg(feature = "tokio")]
-        if self.not_ready_when_open {
-            return clone.not_ready_when_open();
-        }
-        clone
+            self.not_ready_when_open,
+        )
     }
 }
 

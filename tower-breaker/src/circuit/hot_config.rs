@@ -337,7 +337,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read(first in limits(), second in limits()) {
+        fn limits_written_are_read_back(first in limits(), second in limits()) {
             let limits = AtomicLimits::new(&first);
             prop_assert_eq!(limits.load(), Some(first));
             limits.write(&second);
@@ -369,7 +369,7 @@ mod models {
     }
 
     #[test]
-    fn loom_nobody_reads_half_of_a_configuration() {
+    fn loom_limits_are_never_read_half_written() {
         let mut builder = loom::model::Builder::new();
         // Two are enough to stop the reader and the writer once each; ten words on both sides make more last long.
         builder.preemption_bound = Some(2);

@@ -71,9 +71,12 @@ use crate::telemetry::Transition;
 
 /// The handle to a circuit.
 ///
-/// Every service that a [`BreakerLayer`](crate::BreakerLayer) makes shares the layer's circuit, and so does every clone of
-/// this handle: [`BreakerLayer::circuit`](crate::BreakerLayer::circuit) hands it out. Dropping the last handle ends the
-/// circuit; calls that still run then have no effect on it.
+/// All services that a [`BreakerLayer`](crate::BreakerLayer) makes share the layer's circuit, and so
+/// do all clones of this handle. [`BreakerLayer::circuit`](crate::BreakerLayer::circuit) returns it.
+/// Dropping the last handle ends the circuit; calls that still run then have no effect.
+///
+/// The parameter `R` says how the circuit is stored. `Circuit` alone is the circuit of a layer, of a
+/// registry, or of its own; the circuit of a key is a `KeyedCircuit`.
 ///
 /// A worker, a thread or a database pool can guard its calls with the circuit alone:
 ///
@@ -92,7 +95,7 @@ pub struct Circuit<R: CircuitRef = Static> {
 }
 
 impl Circuit {
-    /// A closed circuit with an empty window.
+    /// Creates a closed circuit with an empty window.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
         let owner =
@@ -101,26 +104,30 @@ impl Circuit {
         Self { owner, name: config.name() }
     }
 
-    /// Tells `observer` of every change of the circuit's state, beside those who are told already.
+    /// Adds an observer, which is notified of every transition until the circuit ends.
     ///
-    /// It is called outside every lock, by the call that caused the change, so that it should be quick: one that never returns holds up that
-    /// call, and no other. Two changes in short order may be told by two threads at once; [`Transition::epoch`] gives their order. A panic
-    /// ends in the observer. It is told until the circuit ends.
+    /// It is called outside of every lock, by the call that caused the transition, so it should be
+    /// quick: an observer that does not return blocks that call, and no other. Two transitions in
+    /// quick succession may be reported by two threads concurrently; [`Transition::epoch`] gives
+    /// their order. A panic of the observer is caught.
     pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
         self.owner.observers().add(Arc::new(observer));
     }
 
-    /// The changes of the circuit's state from now on, as a stream that never holds the circuit up.
+    /// Returns a stream of the transitions from now on. It never blocks the circuit.
     #[cfg(feature = "stream")]
     pub fn transitions(&self) -> crate::telemetry::Transitions {
         self.owner.observers().stream()
     }
 
-    /// Gives the circuit other limits while it runs.
+    /// Changes the limits of the circuit while it runs.
     ///
-    /// State, epoch, deadline and the run of failures stay, and the permits that are out stay valid. The new limits hold from the next
-    /// outcome; those of the open time and the ramp from the next opening and closing, the number of probes from the next round. A window of
-    /// another shape starts empty. A circuit that becomes disabled lets everything through; one that was starts closed.
+    /// - State, epoch, deadline and consecutive failures stay, and acquired permits stay valid.
+    /// - The new limits apply from the next outcome. Those of the open time and of the slow start
+    ///   apply from the next opening and closing, the number of probes from the next half-open
+    ///   state.
+    /// - A window of another shape starts empty.
+    /// - A circuit that becomes disabled admits all calls. A circuit that was disabled starts closed.
     ///
     /// A configuration whose clock was not set keeps the circuit's clock: so does every
     /// configuration from a file. A circuit on [`Clock::coarse`](crate::Clock::coarse) reads
@@ -144,14 +151,14 @@ impl Circuit {
         Ok(())
     }
 
-    /// The rejection by a circuit that stays open for `left` nanoseconds.
+    /// The rejection of a call by a circuit that stays open for `left` nanoseconds.
     #[inline]
     pub(crate) fn open_rejection(&self, left: u64) -> Rejection {
         Rejection::new(self.name, None, CircuitState::Open, Some(self.with_slack(left)))
     }
 
-    /// How long a service that is not ready waits before it asks again, if nothing wakes it. A slow
-    /// start admits calls all the time, so it is asked before its end.
+    /// How long a service that is not ready waits before it asks the circuit again, if nothing wakes
+    /// it. A slow start admits calls all the time, so the service asks before its end.
     pub(crate) fn retry_timer(&self, Denied { state, left }: Denied) -> Option<Duration> {
         const POLLS_IN_SLOW_START: u32 = 16;
 
@@ -189,16 +196,16 @@ impl<R: CircuitRef> Circuit<R> {
         self.name
     }
 
-    /// Where the circuit stands, and what it counts.
+    /// Returns a snapshot of the circuit.
     pub fn status(&self) -> Status {
         Status::of(self.name, self.owner.key(), self.owner.snapshot(), self.owner.clock().resolution())
     }
 
-    /// Asks to begin a call.
+    /// Acquires a permit for a call.
     ///
     /// # Errors
     ///
-    /// A [`Rejection`] while the circuit is open, or half-open with all places taken.
+    /// A [`Rejection`] while the circuit is open, or half-open without a free probe slot.
     pub fn try_acquire(&self) -> Result<Permit<R>, Rejection> {
         self.admit().map_err(|denied| {
             self.owner.emit_rejection(self.name, denied.state);
@@ -215,18 +222,18 @@ impl<R: CircuitRef> Circuit<R> {
         self.owner.rejection(self.name, denied)
     }
 
-    /// Opens the circuit now; it recovers as usual. One that is open already stays as it is, also when its time is over and nobody has
-    /// called since.
+    /// Opens the circuit now. It recovers as usual. An open circuit stays as it is, even if its open
+    /// time is over and there was no call since.
     ///
     /// # Errors
     ///
-    /// The circuit is forced, or disabled by its configuration: what a hand or the configuration said goes before.
+    /// The circuit is forced, or disabled by its configuration. Both take precedence.
     pub fn trip(&self) -> Result<(), ControlError> {
         self.owner.trip_manually().map_err(|state| self.forced(state))
     }
 
-    /// Closes the circuit now, with an empty window, no ramp, and no memory of how often it was open. One that is closed already begins
-    /// anew, and that is told as a change, too.
+    /// Closes the circuit now, with an empty window, without a slow start, and without a memory of
+    /// earlier open periods. A closed circuit starts over, which is a transition, too.
     ///
     /// # Errors
     ///
@@ -244,7 +251,7 @@ impl<R: CircuitRef> Circuit<R> {
         self.owner.force(Force::Open).map_err(|state| self.forced(state))
     }
 
-    /// Lets every call through, uncounted, until [`release`](Self::release).
+    /// Admits every call, uncounted, until [`release`](Self::release).
     ///
     /// # Errors
     ///
@@ -253,14 +260,14 @@ impl<R: CircuitRef> Circuit<R> {
         self.owner.force(Force::Closed).map_err(|state| self.forced(state))
     }
 
-    /// Gives a forced circuit back to itself: from forced open the next calls are probes, from forced closed it is closed with
-    /// an empty window. One that is not forced stays as it is.
+    /// Ends a forced state. After forced open the next calls are probes; after forced closed the
+    /// circuit is closed with an empty window. A circuit that is not forced stays as it is.
     pub fn release(&self) {
         self.owner.release();
     }
 
-    /// Hears what a health checker says of the server: see [`HealthReport`]. What a hand has forced, or the configuration has
-    /// disabled, goes before, and is not changed.
+    /// Applies the report of a health checker: see [`HealthReport`]. A circuit that is forced, or
+    /// disabled by its configuration, does not change.
     pub fn report(&self, report: HealthReport) {
         self.owner.report(report);
     }
@@ -315,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejection_adds_what_the_clock_may_be_behind() {
+    fn rejection_adds_the_resolution_of_the_clock() {
         for clock in [Clock::coarse(), Clock::precise()] {
             let slack = clock.resolution();
             let circuit = Circuit::new(BreakerConfig::builder().clock(clock).build().unwrap());

@@ -1,20 +1,20 @@
-//! The one word that every call reads: which state, since when, and what goes with it.
+//! The one word that every call reads: the state, its epoch, and its payload.
 //!
 //! ```text
-//!  63           40 39     37 36                                  0
-//! ┌───────────────┬─────────┬──────┬──────────────────────────────┐
-//! │ epoch         │ closed  │ ramp │ the run of failures          │
-//! │               │ others  │                                     │
-//! └───────────────┴─────────┴──────┴──────────────────────────────┘
+//!  63           40 39     37   36         35                     0
+//! ┌───────────────┬─────────┬────────────┬────────────────────────┐
+//! │ epoch         │ closed  │ slow start │ consecutive failures   │
+//! │               │ others  │ 0                                   │
+//! └───────────────┴─────────┴────────────┴────────────────────────┘
 //! ```
 //!
-//! The deadline of an open circuit is in a word of its own, which is written before the word opens:
-//! see [`Core::open_for`](super::Core::open_for). A permit holds the word of its admission with an
-//! empty payload: if the word still equals it, nothing has changed, no failure is counted and no
-//! ramp is on, all known from one comparison.
+//! The deadline of an open circuit is in a word of its own, which is written before the state word:
+//! see [`Core::open_for`](super::Core::open_for). A permit holds the state word of its admission
+//! with an empty payload. If the current state word equals it, one comparison shows that the state
+//! has not changed, no failure is counted, and the circuit is not in a slow start.
 //!
-//! An epoch starts over after 2²⁴ changes of one circuit; an outcome would have to be as many changes late to be taken for a
-//! current one.
+//! Epochs start over after 2²⁴ transitions of one circuit. An outcome would have to be that many
+//! transitions late to be recorded in a wrong epoch.
 
 use crate::machine::{CircuitState, State};
 
@@ -22,7 +22,7 @@ const PAYLOAD_BITS: u32 = 37;
 const STATE_BITS: u32 = 3;
 const PAYLOAD: u64 = (1 << PAYLOAD_BITS) - 1;
 const STATE: u64 = (1 << STATE_BITS) - 1;
-/// Not every call is let through yet.
+/// In a slow start, not every call is admitted.
 const SLOW_START: u64 = 1 << (PAYLOAD_BITS - 1);
 const FAILURES: u64 = SLOW_START - 1;
 
@@ -51,7 +51,7 @@ impl StateWord {
         Self(((epoch as u64) << (PAYLOAD_BITS + STATE_BITS)) | (state << PAYLOAD_BITS) | payload)
     }
 
-    /// The word at which a machine's state stands.
+    /// The word of a machine's state.
     pub(crate) const fn of(state: State, epoch: u32) -> Self {
         match state {
             State::Closed { slow_start: false } => Self::pack(epoch, CLOSED, 0),
@@ -68,12 +68,12 @@ impl StateWord {
         Self::of(if disabled { State::Bypassed } else { State::Closed { slow_start: false } }, 0)
     }
 
-    /// Closed, with no failure counted, letting all through.
+    /// Closed, with no failure counted, and not in a slow start.
     pub(crate) const fn closed(epoch: u32) -> Self {
         Self::pack(epoch, CLOSED, 0)
     }
 
-    /// Where a circuit stands that has never changed.
+    /// The state of a circuit without a transition.
     pub(crate) const fn initial_state(self) -> CircuitState {
         if self.is_bypassed() { CircuitState::Disabled } else { CircuitState::Closed }
     }
@@ -91,7 +91,7 @@ impl StateWord {
         (self.0 >> PAYLOAD_BITS) & STATE
     }
 
-    /// Whether every call is let through and counted.
+    /// Whether every call is admitted and counted.
     #[inline]
     pub(crate) const fn admits_all(self) -> bool {
         self.0 & (STATE << PAYLOAD_BITS | SLOW_START) == CLOSED << PAYLOAD_BITS
@@ -109,7 +109,7 @@ impl StateWord {
         self.state() == BYPASSED
     }
 
-    /// The word of a permit that is given out at this word, which is closed.
+    /// The word that a permit holds, which is acquired at this closed word.
     #[inline]
     pub(crate) const fn stamp(self) -> Self {
         Self(self.0 & !PAYLOAD)
@@ -125,17 +125,17 @@ impl StateWord {
         Self(self.0 & !FAILURES)
     }
 
-    /// The word without its ramp.
+    /// The word without its slow start.
     pub(crate) const fn without_slow_start(self) -> Self {
         Self(self.0 & !SLOW_START)
     }
 
-    /// The word after one more failure. The count stays at its end.
+    /// The word after one more failure. The count saturates.
     pub(crate) const fn with_failure(self) -> Self {
         if self.consecutive_failures() == FAILURES { self } else { Self(self.0 + 1) }
     }
 
-    /// Whether it is open until a deadline, which may be over.
+    /// Whether the circuit is open until a deadline, which may be over.
     #[inline]
     pub(crate) const fn is_open_until_deadline(self) -> bool {
         self.state() == OPEN

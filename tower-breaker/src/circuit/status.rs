@@ -16,11 +16,11 @@ use crate::telemetry::{LastFailure, Transition};
 pub struct Status {
     /// The circuit's name.
     pub circuit: &'static str,
-    /// The key of one that is one of many.
+    /// The key, of a circuit by key.
     pub key: Option<Arc<str>>,
-    /// Where it stands.
+    /// The state.
     pub state: CircuitState,
-    /// The share of calls, 0 to 1, that a circuit lets through which has just closed. `None`: it does not ramp up.
+    /// The share of calls, 0 to 1, that is admitted in a slow start. `None`: there is no slow start.
     pub slow_start: Option<f64>,
     /// How long the state has lasted.
     #[cfg_attr(
@@ -34,19 +34,19 @@ pub struct Status {
     /// What the window holds. It starts empty at every change of the state: what it held at the
     /// last trip is in [`last_trip`](Self::last_trip).
     pub window: Counts,
-    /// How long it stays open; zero: its time is over, and the next call is a probe. `None`: it is not open, or until somebody does something
-    /// about it.
+    /// How long the circuit stays open. Zero: its open time is over, and the next call is a probe.
+    /// `None`: it is not open, or is open until it is reset or released.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "retry_after_seconds", serialize_with = "crate::serde::optional_seconds")
     )]
     pub retry_after: Option<Duration>,
-    /// How it came to stand there.
+    /// The last transition.
     pub last_transition: Option<Transition>,
     /// The last transition that opened the circuit: its reason, its fault, and the counts that led
     /// to it.
     pub last_trip: Option<Transition>,
-    /// The last failure, if the layer was told to keep it: see
+    /// The last failure, if the layer keeps it: see
     /// [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
     pub last_failure: Option<LastFailure>,
 }

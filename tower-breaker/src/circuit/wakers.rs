@@ -1,9 +1,9 @@
-//! Tasks that wait for something else and want to hear of a change of the circuit.
+//! Tasks that wait for something else, to be woken by a change of the circuit.
 
 use std::mem;
 use std::task::Waker;
 
-/// Where a task is registered. It is void once the generation is over.
+/// Where a task is registered. It is void once its generation is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WakerKey {
     generation: u64,
@@ -15,7 +15,7 @@ pub(crate) struct WakerKey {
 pub(crate) enum WakeOn {
     /// A change of the circuit.
     Change,
-    /// A change of the circuit, or a free place for a probe.
+    /// A change of the circuit, or a free probe slot.
     ProbeSlot,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct WakerList {
     generation: u64,
     slots: Vec<Option<Waker>>,
     free: Vec<usize>,
-    /// Somebody waits for a place.
+    /// Whether a task waits for a probe slot.
     wants_slot: bool,
 }
 
@@ -66,7 +66,7 @@ impl WakerList {
         waker
     }
 
-    /// Whether a free place is worth ending the generation.
+    /// Whether a task waits for a probe slot.
     pub(crate) const fn wants_probe_slot(&self) -> bool {
         self.wants_slot
     }
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_task_keeps_its_seat_until_the_round_ends() {
+    fn task_keeps_its_key_until_the_generation_ends() {
         let waker = || Waker::noop().clone();
         let mut wakers = WakerList::default();
         let (waker_key, _) = wakers.register(None, waker(), WakeOn::Change);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_bounded_by_those_who_wait_at_once() {
+    fn waker_memory_is_bounded_by_concurrent_tasks() {
         let mut wakers = WakerList::default();
         for _ in 0..10_000 {
             let (waker_key, _) = wakers.register(None, Waker::noop().clone(), WakeOn::Change);

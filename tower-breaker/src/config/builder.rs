@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults_are_valid_and_those_of_the_docs() {
+    fn defaults_are_valid_and_as_documented() {
         let config = BreakerConfig::default();
         assert_eq!(config, BreakerConfig::builder().build().unwrap());
         let trip = TripLimits {
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_out_of_range_is_named_with_value_and_range() {
+    fn value_out_of_range_is_named_with_value_and_range() {
         let config = BreakerConfig::builder;
         let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
         for rate in [-0.1, 1.000_001, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
@@ -423,7 +423,7 @@ mod tests {
     }
 
     #[test]
-    fn the_edges_of_the_ranges_are_allowed() {
+    fn range_edges_are_allowed() {
         for duration in [*DURATIONS.start(), *DURATIONS.end()] {
             let config =
                 BreakerConfig::builder().time_window(duration).open_for(duration).probe_lease(duration);
@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn the_presets_are_valid() {
+    fn presets_are_valid() {
         let busy = BreakerConfig::high_traffic().build().unwrap();
         assert_eq!((busy.trip.consecutive_failures, busy.trip.minimum_calls), (0, 100));
         let single = BreakerConfig::single_flight().build().unwrap();
@@ -447,14 +447,14 @@ mod tests {
     }
 
     #[test]
-    fn a_run_comes_by_chance_as_often_as_the_docs_say() {
+    fn failures_in_a_row_by_chance_match_the_docs() {
         let (p, k) = (0.2_f64, 5);
         let calls = (p.powi(-k) - 1.0) / (1.0 - p);
         assert!((calls - 3_905.0).abs() < 0.5, "{calls}");
     }
 
     #[test]
-    fn short_times_take_the_precise_clock() {
+    fn short_times_select_the_precise_clock() {
         let config = BreakerConfig::builder;
         let short = Duration::from_millis(99);
         let builders = [

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_out_of_range_is_named() {
+    fn max_keys_out_of_range_is_named() {
         let config = || KeyedConfig::builder(BreakerConfig::default());
         for keys in [0, 100_000_001, usize::MAX] {
             let error = config().max_keys(keys).build().unwrap_err();

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_made_up_name_is_leaked_once() {
+    fn runtime_name_is_leaked_once() {
         let first = intern(format!("tenant-{}", 7).into());
         let second = intern(format!("tenant-{}", 7).into());
         assert!(std::ptr::eq(first, second));

@@ -1,14 +1,16 @@
-//! The parts of a circuit that is one of many: as few bytes as will do, and the rest once it is in lazy.
+//! The storage of a circuit by key: as few bytes as possible, and the rest when it is first needed.
 //!
-//! A circuit whose calls all succeed has its key, a word and eleven cells. What only transitions, slow and cancelled calls and half-open need
-//! is made when the first of them comes, and stays until the circuit is dropped. Configuration, clock and observers are those of all of them.
+//! A circuit whose calls all succeed has its key, a state word and eleven cells. What only
+//! transitions, slow and cancelled calls, and half-open calls need is allocated by the first of
+//! them, and stays until the circuit is dropped. The circuits of a layer share their configuration,
+//! clock and observers.
 //!
 //! # Many calls by one key
 //!
 //! A cell has room for a million calls. The counts of a full cell move to the cells in [`LazyState`],
 //! which have room for 4,096 times as many. While counts move, a reader of both places could miss
-//! them or see them twice. So they move under a lock, with an odd sequence. A reader loads the sequence
-//! before and after, and takes the lock if the sequence was odd or has changed.
+//! them or see them twice. So they move under a lock, with an odd sequence number. A reader loads
+//! the sequence number before and after, and takes the lock if it was odd or has changed.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -2,18 +2,18 @@
 //!
 //! # Eviction
 //!
-//! Every call reads the table; only new keys write to it. A list holds the same circuits, and a
-//! clock_hand goes round in it as that of a clock. A call by a new key that finds the map full looks at
-//! the next few circuits, and evicts the one with which the least is lost. So a call takes a
-//! bounded time. Once a whole round was in vain, calls by new keys do not evaluate for a hundredth of
-//! the window. [`KeyedCircuits::get_or_insert`] looks at a whole round.
+//! Every call reads the table; only new keys write to it. A list holds the same circuits, and a clock
+//! hand moves round in it. A call with a new key that finds the map full scans the next few circuits
+//! from the clock hand, and evicts the one with the lowest cost. So a call takes a bounded time. Once
+//! a whole round has found no circuit to evict, calls with new keys do not scan for a hundredth of
+//! the window. [`KeyedCircuits::get_or_insert`] scans a whole round.
 //!
 //! # Why no call loses its circuit
 //!
 //! A call that finds its circuit takes a handle to it under the lock of the table's shard, and
-//! keeps it until it is settled. A circuit is evicted under the same lock, and only if the table
-//! and the list are its only holders. A call has then either not found it yet, and makes a new one,
-//! or it is settled, and its outcome is in the window that was looked at.
+//! keeps it until its outcome is recorded. A circuit is evicted under the same lock, and only if the
+//! table and the list are its only holders. A call has then either not found it yet, and creates a
+//! new circuit, or its outcome is in the window that was read.
 //!
 //! # Why no user code runs under a lock
 //!
@@ -36,7 +36,7 @@ use crate::circuit::{Circuit, CircuitState, Core, Permit};
 use crate::config::{KeyedConfig, Overflow};
 use crate::telemetry::Transition;
 
-/// How many circuits the clock_hand passes for one call by a new key.
+/// How many circuits a call by a new key scans at most.
 const SCANNED_PER_CALL: usize = 16;
 
 /// How often a new key is compared with those that have its hash, while others are inserted.
@@ -67,13 +67,14 @@ struct Inner<K> {
     overflowed: AtomicU64,
 }
 
-/// A circuit that is made when it is needed first. It has the first such key, which nobody reads.
+/// The circuit of keys without one of their own, created when it is first needed. Its key is the
+/// first such key, and is not read.
 struct OverflowCircuit<K> {
     common: Arc<Common<K>>,
     circuit: OnceLock<SharedCore<K>>,
 }
 
-/// The circuits that are kept, and where the clock_hand is.
+/// The circuits that are kept, and the position of the clock hand.
 struct ClockHand<K> {
     circuits: Vec<SharedCore<K>>,
     position: usize,
@@ -419,7 +420,7 @@ impl<K> fmt::Debug for KeyedCircuits<K> {
     }
 }
 
-/// How a key is told to people: as it is debugged, a text without its quotes.
+/// The label of a key: its `Debug` output, without the quotes of a text.
 fn label<K: fmt::Debug>(key: &K) -> String {
     let text = format!("{key:?}");
     match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {

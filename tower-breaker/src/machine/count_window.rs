@@ -8,7 +8,7 @@ pub struct CountWindow {
     failed: Bits,
     slow: Bits,
     size: usize,
-    /// Where the next outcome goes, which is where the oldest stands once the window is full.
+    /// The index of the next outcome. Once the window is full, it is the index of the oldest one.
     next: usize,
     counts: Counts,
     /// Whether any call has completed.
@@ -104,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_holds_exactly_the_last_calls(size in 1_usize..200, calls in proptest::collection::vec(any::<(bool, bool)>(), 0..500), clear_at in 0_usize..500) {
+        fn count_window_matches_naive_model(size in 1_usize..200, calls in proptest::collection::vec(any::<(bool, bool)>(), 0..500), clear_at in 0_usize..500) {
             let mut window = CountWindow::new(size);
             let mut all = Vec::new();
             for (index, call) in calls.into_iter().enumerate() {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn completed_call_resets_cancelled_calls_and_leaves_after_a_window_of_them() {
+    fn completed_call_resets_cancelled_calls_for_a_window() {
         let completions: [fn(&mut CountWindow); 2] =
             [|window| window.record(false, false), CountWindow::record_completed];
         for (calls, record_completed) in [1, 0].into_iter().zip(completions) {
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_was_full_of_successes_opens_after_as_many_failures_as_any_other() {
+    fn count_window_full_of_successes_counts_exactly() {
         let mut window = CountWindow::new(10);
         for _ in 0..100_000 {
             window.record(false, false);

@@ -41,9 +41,9 @@ impl Ticket {
 
 /// The slots of one round and the successes so far.
 ///
-/// A slot is leased: when the lease ends, the slot is free again, so that probes that never answer cannot hold up the
-/// recovery. The probe itself is not cancelled; what it comes to later still counts, but it has no slot left to give
-/// back.
+/// A slot is leased: when the lease ends, the slot is free again, so that probes that never complete
+/// cannot block the recovery. The probe itself is not cancelled. Its outcome still counts, but it has
+/// no slot to free.
 #[derive(Debug)]
 pub(crate) struct ProbeRound {
     slots: Vec<Option<Lease>>,

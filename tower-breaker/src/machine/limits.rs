@@ -8,13 +8,13 @@ use super::open_duration::OpenDuration;
 /// When a closed circuit opens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct TripLimits {
-    /// After so many failures in a row; 0: never.
+    /// After this many failures in a row; 0: never.
     pub(crate) consecutive_failures: u32,
     /// At this share of failed calls; `None`: never.
     pub(crate) failure_rate: Option<f64>,
     /// At this share of slow calls.
     pub(crate) slow: Option<SlowCallLimits>,
-    /// The rates count from so many calls in the window.
+    /// The rates count from this many calls in the window.
     pub(crate) minimum_calls: u32,
     pub(crate) cancelled: CancelledPolicy,
 }
@@ -107,9 +107,9 @@ pub(crate) struct RecoveryLimits {
     pub(crate) probes: u32,
     /// So many successful probes close the circuit.
     pub(crate) successes_to_close: u32,
-    /// How long a probe keeps its place.
+    /// How long a probe holds its slot.
     pub(crate) probe_lease: u64,
-    /// How long the share of calls grows that a circuit lets through after it has closed; 0: it lets through all.
+    /// How long the slow start after closing lasts; 0: there is none.
     pub(crate) slow_start: u64,
 }
 

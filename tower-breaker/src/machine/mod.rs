@@ -13,8 +13,8 @@
 //!                                    └───────────┘
 //! ```
 //!
-//! Closed may begin with a slow_start, which lets a growing share of the calls through. From every state a hand can force the circuit open or
-//! closed; released, it is half-open or closed.
+//! Closed may begin with a slow start, which admits a growing share of the calls. From every state
+//! the circuit can be forced open or closed; once released, it is half-open or closed.
 //!
 //! A decision is a plain function of the state, what happened, the time and the limits. There is no clock here, no atomic, no
 //! lock and no allocation on the way of a call: `circuit/` stores the state and makes it concurrent, and asks here what to
@@ -44,12 +44,12 @@ use open_duration::OpenStreak;
 use slow_start::{SlowStart, SlowStartStep};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
-/// A circuit, without what `circuit/` keeps in its own storage (the run of failures and the window).
+/// The state of a circuit, without the consecutive failures and the window, which `circuit/` stores.
 #[derive(Debug)]
 pub(crate) struct Machine {
     state: StateData,
     streak: OpenStreak,
-    /// The configuration says so, whatever a hand has forced meanwhile.
+    /// The configured mode, which applies once the circuit is not forced.
     disabled: bool,
 }
 
@@ -66,7 +66,7 @@ enum StateData {
     Forced(Force),
 }
 
-/// What a hand, or the configuration, has made of a circuit.
+/// A manual override, or the configured mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Force {
     Open,
@@ -81,17 +81,17 @@ pub(crate) struct Moment {
     pub(crate) draw: f64,
 }
 
-/// What stands at the gate, for those who do not ask the machine.
+/// The state as it is published, for calls that do not take the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Closed {
         slow_start: bool,
     },
     OpenUntil(u64),
-    /// Refusing until a hand does something about it.
+    /// Rejects calls until it is reset or released.
     OpenIndefinitely,
     HalfOpen,
-    /// Letting through, and counting nothing.
+    /// Admits calls and counts none.
     Bypassed,
 }
 
@@ -106,20 +106,20 @@ pub(crate) enum Arrival {
     Again,
 }
 
-/// What came of asking for a place.
+/// The decision on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     /// The circuit is closed.
     Admitted,
-    /// The call is a probe and holds this place.
+    /// The call is a probe, and holds this slot.
     Probe(Ticket),
-    /// The call goes through, and nobody counts it.
+    /// The call is admitted, and is not counted.
     Uncounted,
-    /// The call is refused for so many nanoseconds; `None`: until somebody does something about it.
+    /// The call is denied for this many nanoseconds; `None`: until the circuit is reset or released.
     Denied(Option<u64>),
 }
 
-/// A change of the state, to be applied by who stores it.
+/// A change of the state, which `circuit/` applies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     pub(crate) from: CircuitState,
@@ -132,7 +132,7 @@ impl Machine {
         Self { state: StateData::Closed { slow_start: None }, streak: OpenStreak::default(), disabled: false }
     }
 
-    /// Where it stands.
+    /// The state of the circuit.
     pub(crate) const fn state(&self) -> CircuitState {
         match self.state {
             StateData::Closed { .. } => CircuitState::Closed,
@@ -154,7 +154,7 @@ impl Machine {
         }
     }
 
-    /// The share of calls that a slow_start lets through.
+    /// The share of calls that a slow start admits; `None`: there is no slow start.
     pub(crate) fn slow_start_share(&self, now: u64) -> Option<f64> {
         match &self.state {
             StateData::Closed { slow_start: Some(slow_start) } => Some(slow_start.share(now)),
@@ -178,8 +178,8 @@ impl Machine {
         (admission, None)
     }
 
-    /// Decides on a call whose service asks whether it is ready. What a closed circuit lets in is
-    /// then not counted yet, or counted for good, as `arrival` says.
+    /// Decides on a call whose service is polled for readiness. `arrival` says whether a call that a
+    /// closed circuit admits is counted in the slow start now.
     pub(crate) fn reserve(
         &mut self,
         now: u64,
@@ -196,14 +196,14 @@ impl Machine {
         (admission, None)
     }
 
-    /// A call that a slow start let in has not begun after all.
+    /// Refunds the admission of a call in a slow start that did not begin.
     pub(crate) fn refund_slow_start(&mut self, now: u64) {
         if let StateData::Closed { slow_start: Some(slow_start) } = &mut self.state {
             slow_start.refund(now);
         }
     }
 
-    /// Opens a closed circuit. `None`: somebody else was first.
+    /// Opens a closed circuit. `None`: another thread was first.
     pub(crate) fn trip(
         &mut self,
         reason: Reason,
@@ -217,7 +217,7 @@ impl Machine {
         }
     }
 
-    /// Hears what came of a probe of this round.
+    /// Records the outcome of a probe of this round.
     pub(crate) fn record_probe(
         &mut self,
         ticket: Ticket,
@@ -246,8 +246,8 @@ impl Machine {
         }
     }
 
-    /// Records a probe that its caller cancelled. The server hangs if `most` probes were cancelled
-    /// since the last completed probe.
+    /// Records a cancelled probe. The server hangs if `most` probes were cancelled since the last
+    /// completed probe.
     pub(crate) fn record_cancelled_probe(
         &mut self,
         ticket: Ticket,
@@ -260,20 +260,21 @@ impl Machine {
         round.record_cancelled(most).then(|| self.open(Reason::NoneCompletes, None, at, limits))
     }
 
-    /// A probe was not begun after all.
+    /// Frees the slot of a probe that did not begin.
     pub(crate) fn release_probe(&mut self, ticket: Ticket) {
         if let StateData::HalfOpen(round) = &mut self.state {
             round.release_probe(ticket);
         }
     }
 
-    /// How long a probe of this round has run at least: since its lease lease_start, or the whole of it if its place is another's by now.
+    /// How long a probe of this round has run at least: since its lease began, or the whole lease if
+    /// another probe holds the slot by now.
     pub(crate) fn probe_duration(&self, ticket: Ticket, now: u64, limits: &RecoveryLimits) -> Option<u64> {
         let StateData::HalfOpen(round) = &self.state else { return None };
         Some(round.lease_start(ticket).map_or(limits.probe_lease, |from| now.saturating_sub(from)))
     }
 
-    /// Whether a probe still holds its place; if so, its lease begins anew.
+    /// Whether a probe still holds its slot. If it does, its lease is extended.
     pub(crate) fn renew(&mut self, ticket: Ticket, now: u64, limits: &RecoveryLimits) -> bool {
         match &mut self.state {
             StateData::HalfOpen(round) => round.renew(ticket, now, limits.probe_lease),
@@ -281,7 +282,7 @@ impl Machine {
         }
     }
 
-    /// Opens it by hand. An open one stays as it is.
+    /// Opens the circuit manually. An open circuit stays as it is.
     ///
     /// # Errors
     ///
@@ -300,7 +301,8 @@ impl Machine {
         }
     }
 
-    /// Hears what somebody outside says of the server. What a hand has forced goes before, and an open circuit stays open no longer for it.
+    /// Applies the report of a health checker. Manual overrides take precedence, and an open circuit
+    /// does not stay open longer.
     pub(crate) fn report(
         &mut self,
         report: HealthReport,
@@ -318,8 +320,8 @@ impl Machine {
         }
     }
 
-    /// When nobody misses it any more, if nobody uses it: an open or half-open circuit has recovered as far as anybody asked, and had as
-    /// long again. `None`: not by itself, or it is closed, and its window tells.
+    /// When an unused open or half-open circuit becomes idle: after twice its open duration. `None`:
+    /// it does not become idle by itself, or it is closed, and its window decides.
     #[cfg(feature = "keyed")]
     pub(crate) fn idle_at(&self, since: u64) -> Option<u64> {
         match self.state {
@@ -329,7 +331,7 @@ impl Machine {
         }
     }
 
-    /// Closes it by hand, with an empty window and no memory of earlier open periods.
+    /// Closes the circuit manually, with an empty window and no memory of earlier open periods.
     ///
     /// # Errors
     ///
@@ -341,7 +343,7 @@ impl Machine {
         }
     }
 
-    /// Forces it by hand. `None`: it is so already.
+    /// Forces the circuit. `None`: it is in this state already.
     ///
     /// # Errors
     ///
@@ -354,8 +356,8 @@ impl Machine {
         }
     }
 
-    /// Gives it back to itself: from forced open the next call is a probe, from forced closed it is closed; and disabled if the
-    /// configuration has come to say so. `None`: no hand has forced it.
+    /// Ends a forced state: after forced open the next call is a probe, after forced closed the circuit
+    /// is closed. It is disabled if its configuration says so. `None`: it is not forced.
     pub(crate) fn release(&mut self, limits: &RecoveryLimits) -> Option<Change> {
         match self.state {
             StateData::Forced(Force::Open | Force::Closed) if self.disabled => {
@@ -367,7 +369,7 @@ impl Machine {
         }
     }
 
-    /// Hears from the configuration whether it is disabled. What a hand has forced goes before.
+    /// Sets whether the configuration disables the circuit. Manual overrides take precedence.
     pub(crate) fn set_disabled(&mut self, disabled: bool) -> Option<Change> {
         self.disabled = disabled;
         match self.state {
@@ -449,7 +451,7 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// The fault of a call that its caller gave up, where that counts as a failure.
+/// The fault of a cancelled call, where it counts as a failure.
 pub(crate) const CANCELLED: Fault =
     Fault::new(Kind::Cancelled, Retryable::Never, Health::Unhealthy, Origin::Caller);
 

@@ -13,7 +13,7 @@ pub(crate) struct OpenDuration {
     pub(crate) max: u64,
     /// Up to this share is added, drawn evenly.
     pub(crate) jitter: f64,
-    /// The circuit stays open until it is reset by hand.
+    /// The circuit stays open until it is reset.
     pub(crate) until_reset: bool,
 }
 
@@ -45,7 +45,7 @@ impl OpenDuration {
 
 /// The open count that came in a row.
 ///
-/// The streak ends when the circuit has stayed closed as long as its last_period open period was.
+/// The streak ends when the circuit has stayed closed for as long as its last open period.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OpenStreak {
     count: u32,
@@ -107,29 +107,29 @@ mod tests {
     }
 
     #[test]
-    fn a_constant_time_does_not_grow() {
+    fn open_duration_without_backoff_is_constant() {
         assert_eq!(count(&OpenDuration::constant(3 * SECOND), &[0; 5]), [3; 5]);
     }
 
     #[test]
-    fn a_growing_time_grows_to_its_cap() {
+    fn open_backoff_grows_to_its_maximum() {
         assert_eq!(count(&GROWING, &[0; 6]), [1, 2, 4, 8, 10, 10]);
     }
 
     #[test]
-    fn growth_starts_over_only_after_as_long_a_calm_as_the_last_period() {
+    fn streak_ends_after_closed_for_last_open_period() {
         assert_eq!(count(&GROWING, &[0, 0, 4 * SECOND - 1, 8 * SECOND, 0]), [1, 2, 4, 8, 1]);
     }
 
     #[test]
-    fn a_reopening_without_a_close_between_is_no_calm() {
+    fn reopening_without_a_close_continues_the_streak() {
         let mut streak = OpenStreak::default();
         assert_eq!(streak.next(&GROWING, 0, 0.0, None), Some(SECOND));
         assert_eq!(streak.next(&GROWING, 1_000 * SECOND, 0.0, None), Some(2 * SECOND));
     }
 
     #[test]
-    fn jitter_only_adds_and_the_servers_delay_is_a_floor_up_to_its_cap() {
+    fn jitter_adds_and_server_delay_is_a_bounded_minimum() {
         let time = OpenDuration { jitter: 0.5, ..GROWING };
         let period = |draw, asked: Option<u64>| time.period(0, draw, asked.map(Duration::from_secs));
         assert_eq!((period(0.0, None), period(1.0, None)), (SECOND, SECOND * 3 / 2));
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_time_has_no_end() {
+    fn open_until_reset_has_no_deadline() {
         assert_eq!(
             OpenStreak::default().next(&OpenDuration { until_reset: true, ..GROWING }, 0, 0.0, None),
             None
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn times_and_rows_saturate() {
+    fn open_duration_and_streak_saturate() {
         let time = OpenDuration {
             initial: u64::MAX / 2,
             multiplier: 1e300,

@@ -1,18 +1,19 @@
-//! How a circuit that has closed lets traffic back in.
+//! Slow start: how a circuit that has closed admits traffic again.
 
-/// One call, in credit.
+/// The credit that one call costs.
 const CREDIT_PER_CALL: u64 = 1 << 16;
 
-/// The growing share of calls that is let through after closing.
+/// The growing share of calls that is admitted after closing.
 ///
-/// The share grows evenly with time, from none to all, and a call that comes adds the share of that moment to a credit; a whole one is spent
-/// on a call. So the share is that of the traffic there is, whatever its rate, no random number is needed, and the first call always goes
-/// through. When the time is over, everything does, however little traffic there was.
+/// The share grows evenly with time, from none to all. Each call that arrives adds the current share
+/// to a credit, and an admitted call costs a whole credit. So the share applies to any rate of
+/// traffic, no random number is needed, and the first call is always admitted. When the time is
+/// over, all calls are admitted, however little traffic there was.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SlowStart {
     from: u64,
     span: u64,
-    /// At most a whole call, and less after each decision that spends one.
+    /// At most the credit of one call.
     credit: u64,
 }
 
@@ -20,7 +21,7 @@ pub(super) struct SlowStart {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlowStartStep {
     Admitted,
-    /// Refused; the slow_start is over in so many nanoseconds.
+    /// Denied. The slow start ends in this many nanoseconds.
     Denied(u64),
     /// The slow_start is over.
     Finished,
@@ -32,13 +33,13 @@ impl SlowStart {
         if span == 0 { None } else { Some(Self { from: now, span, credit: CREDIT_PER_CALL }) }
     }
 
-    /// Decides on a call that comes.
+    /// Decides on a call that arrives.
     pub(super) fn admit(&mut self, now: u64) -> SlowStartStep {
         self.credit += self.share_in_credit(now);
         self.admit_waiting(now)
     }
 
-    /// Decides on a call that has come before and was refused.
+    /// Decides on a call that arrived before and was denied.
     pub(super) fn admit_waiting(&mut self, now: u64) -> SlowStartStep {
         let passed = now.saturating_sub(self.from);
         if passed >= self.span {
@@ -51,7 +52,7 @@ impl SlowStart {
         SlowStartStep::Admitted
     }
 
-    /// Undoes an admission: the call has not begun. The share is taken as that of now.
+    /// Undoes an admission: the call did not begin. The current share is assumed.
     pub(super) fn refund(&mut self, now: u64) {
         // No more than one call is saved up, so that a pause does not end in a burst.
         self.credit = (self.credit + CREDIT_PER_CALL - self.share_in_credit(now)).min(CREDIT_PER_CALL);
@@ -63,7 +64,7 @@ impl SlowStart {
         (u128::from(passed) * u128::from(CREDIT_PER_CALL) / u128::from(self.span)) as u64
     }
 
-    /// The share of calls that is let through, 0 to 1.
+    /// The share of calls that is admitted, 0 to 1.
     pub(super) fn share(&self, now: u64) -> f64 {
         let passed = now.saturating_sub(self.from).min(self.span);
         passed as f64 / self.span as f64
@@ -89,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn the_share_grows_evenly_whatever_the_traffic() {
+    fn slow_start_share_grows_evenly_for_any_traffic() {
         for a_tenth in [1_000, 100_000] {
             for (tenth, admitted) in (0..).zip(admitted(a_tenth)) {
                 let expected = a_tenth * (2 * tenth + 1) / 20;
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn one_call_a_second_is_let_through_again_long_before_the_end() {
+    fn slow_start_admits_half_of_rare_calls() {
         assert_eq!(admitted(1).iter().sum::<u64>(), 5, "half of them, as of any traffic");
         let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
         assert_eq!(slow_start.admit(0), SlowStartStep::Admitted, "the first always is");
@@ -107,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_ends_in_no_burst() {
+    fn slow_start_after_pause_admits_no_burst() {
         let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
         let burst = (0..100).filter(|_| slow_start.admit(5 * SECOND) == SlowStartStep::Admitted).count();
         assert_eq!(burst, 51, "half of a hundred, and the first");
     }
 
     #[test]
-    fn cancelled_calls_change_nothing() {
+    fn slow_start_refunded_calls_change_nothing() {
         let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
         let mut other = slow_start;
         let mut admitted = [0, 0];
@@ -136,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_call_spends_what_others_have_added_and_adds_nothing() {
+    fn slow_start_waiting_call_adds_no_credit() {
         let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
         let half = 5 * SECOND;
         assert_eq!(slow_start.admit_waiting(half), SlowStartStep::Admitted, "the first is saved up");
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_as_long_as_told_is_let_through() {
+    fn slow_start_admits_after_the_time_left() {
         let mut slow_start = SlowStart::new(SECOND, SECOND).unwrap();
         assert_eq!(slow_start.admit(SECOND), SlowStartStep::Admitted);
         let SlowStartStep::Denied(left) = slow_start.admit(SECOND + 10) else { panic!("it is refused") };
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_runs_back_stands_still() {
+    fn slow_start_clock_running_back_keeps_share() {
         let mut slow_start = SlowStart::new(SECOND, SECOND).unwrap();
         slow_start.admit(SECOND);
         assert!(matches!(slow_start.admit(0), SlowStartStep::Denied(_)));

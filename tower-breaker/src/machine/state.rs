@@ -1,8 +1,8 @@
-//! The words in which a decision is told.
+//! The public values of a decision: states, reasons, counts, reports.
 
 use core::fmt;
 
-/// Where a circuit stands.
+/// The state of a circuit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]

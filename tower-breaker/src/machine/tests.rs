@@ -83,7 +83,7 @@ fn opened_until(state: &Machine) -> u64 {
 }
 
 #[test]
-fn the_run_trips_at_the_limit_and_not_one_before_or_after() {
+fn consecutive_failures_trip_at_their_limit() {
     let reason = |consecutive_failures| trip_reason(&TRIP, &Sample { consecutive_failures, window: None });
     assert_eq!(reason(4), None);
     assert_eq!(reason(5), Some(Reason::ConsecutiveFailures));
@@ -93,7 +93,7 @@ fn the_run_trips_at_the_limit_and_not_one_before_or_after() {
 }
 
 #[test]
-fn the_rate_trips_at_the_limit_from_the_minimum_on() {
+fn failure_rate_trips_at_its_limit_from_minimum_calls() {
     assert_eq!(rate(&TRIP, 5, 10), Some(Reason::FailureRate));
     assert_eq!(rate(&TRIP, 4, 10), None);
     assert_eq!(rate(&TRIP, 9, 9), None, "below the minimum");
@@ -111,14 +111,14 @@ fn decimal_rates_are_met_exactly() {
 }
 
 #[test]
-fn a_rate_of_zero_trips_on_the_first_failure_and_never_without_one() {
+fn rate_of_zero_trips_on_first_failure() {
     let limits = TripLimits { failure_rate: Some(0.0), ..TRIP };
     assert_eq!(rate(&limits, 1, 1_000_000), Some(Reason::FailureRate));
     assert_eq!(rate(&limits, 0, 1_000_000), None);
 }
 
 #[test]
-fn nobody_looks_at_the_window_while_its_failures_cannot_reach_the_rate() {
+fn window_is_not_summed_below_min_failures_for_rate() {
     let fewest = |rate, minimum_calls| {
         min_failures_for_rate(&TripLimits { failure_rate: Some(rate), minimum_calls, ..TRIP })
     };
@@ -138,7 +138,7 @@ fn nobody_looks_at_the_window_while_its_failures_cannot_reach_the_rate() {
 }
 
 #[test]
-fn an_open_circuit_refuses_until_its_time_is_over() {
+fn open_circuit_denies_until_its_open_time_is_over() {
     let mut state = open(SECOND);
     assert_eq!(state.admit(SECOND, &LIMITS), (Decision::Denied(Some(30 * SECOND)), None));
     assert_eq!(state.admit(31 * SECOND - 1, &LIMITS), (Decision::Denied(Some(1)), None));
@@ -150,7 +150,7 @@ fn an_open_circuit_refuses_until_its_time_is_over() {
 }
 
 #[test]
-fn the_servers_delay_lengthens_the_open_time_up_to_its_cap_and_never_shortens_it() {
+fn server_delay_lengthens_the_open_time_up_to_its_maximum() {
     let opened_for = |fault: Fault| {
         let mut state = Machine::new();
         state.trip(Reason::FailureRate, Some(&fault), at(0), &LIMITS).unwrap();
@@ -167,7 +167,7 @@ fn the_servers_delay_lengthens_the_open_time_up_to_its_cap_and_never_shortens_it
 }
 
 #[test]
-fn only_so_many_probes_run_at_once_and_each_gives_its_place_back() {
+fn probes_are_bounded_and_free_their_slots() {
     let mut state = half_open(100 * SECOND);
     let tickets: Vec<_> = (0..3).map(|_| probe(&mut state, 100 * SECOND)).collect();
     assert_eq!(state.admit(101 * SECOND, &LIMITS).0, Decision::Denied(Some(29 * SECOND)));
@@ -177,7 +177,7 @@ fn only_so_many_probes_run_at_once_and_each_gives_its_place_back() {
 }
 
 #[test]
-fn a_place_is_free_again_when_its_lease_ends_and_only_once() {
+fn probe_slot_is_freed_once_when_its_lease_ends() {
     let mut state = half_open(100 * SECOND);
     let hung: Vec<_> = (0..3).map(|_| probe(&mut state, 100 * SECOND)).collect();
     let end = 130 * SECOND;
@@ -191,7 +191,7 @@ fn a_place_is_free_again_when_its_lease_ends_and_only_once() {
 }
 
 #[test]
-fn a_late_probe_of_the_same_round_still_counts() {
+fn probe_after_its_lease_still_counts() {
     let mut state = half_open(100 * SECOND);
     let hung = probe(&mut state, 100 * SECOND);
     let late = 200 * SECOND;
@@ -203,7 +203,7 @@ fn a_late_probe_of_the_same_round_still_counts() {
 }
 
 #[test]
-fn any_failed_probe_opens_again_for_the_whole_time() {
+fn failed_probe_opens_again_for_the_whole_time() {
     let mut state = half_open(100 * SECOND);
     let first = probe(&mut state, 100 * SECOND);
     let second = probe(&mut state, 100 * SECOND);
@@ -214,7 +214,7 @@ fn any_failed_probe_opens_again_for_the_whole_time() {
 }
 
 #[test]
-fn a_lease_is_renewed_while_it_runs() {
+fn lease_renewed_before_its_end_is_extended() {
     let mut state = half_open(100 * SECOND);
     let ticket = probe(&mut state, 100 * SECOND);
     assert!(state.renew(ticket, 129 * SECOND, &LIMITS));
@@ -628,7 +628,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     /// Whatever happened, given time and successes the circuit closes; and never are more leases alive than slots.
     #[test]
-    fn it_never_wedges_and_never_admits_more_than_its_places(
+    fn machine_never_wedges_nor_exceeds_its_probe_slots(
         steps in proptest::collection::vec(step(), 0..100),
         probes in 1_u32..5,
         successes_to_close in 1_u32..8,

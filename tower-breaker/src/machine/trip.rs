@@ -7,11 +7,12 @@ use super::{Counts, Reason, TripLimits};
 pub(crate) struct Sample {
     /// Failures without a success between them, this one included; 0 if this one was none.
     pub(crate) consecutive_failures: u64,
-    /// What the window holds. `None`: it cannot reach a rate, so nobody looked.
+    /// The counts of the window. `None`: it cannot reach a rate, and was not summed.
     pub(crate) window: Option<Counts>,
 }
 
-/// The fewest failures in a window that can reach the rate, whatever the number of calls: nobody looks at the whole window before.
+/// The fewest failures in a window that can reach the rate, for any number of calls. The window is
+/// not summed before.
 /// `u64::MAX`: none can.
 pub(crate) fn min_failures_for_rate(limits: &TripLimits) -> u64 {
     let (Some(rate), minimum) = (limits.failure_rate, u64::from(limits.minimum_calls)) else {

@@ -36,7 +36,7 @@ impl Denied {
 }
 
 impl<S: Store> Core<S> {
-    /// Lets a call in, or not.
+    /// Admits a call, or denies it.
     #[inline]
     pub(crate) fn admit(&self) -> Result<Admission, Denied> {
         let word = self.state_word();
@@ -53,15 +53,15 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// For how many nanoseconds calls are refused, if the word alone says so.
+    /// For how many nanoseconds the circuit rejects calls, if the state word alone says so.
     #[inline]
     pub(crate) fn remaining_open(&self) -> Option<u64> {
         self.open_for(self.state_word(), self.hot_config().now())
             .filter(|_| !self.hot_config().flags().is_observing())
     }
 
-    /// Lets a call in, or not, whose service is asked for its readiness. `Ok(None)`: nothing is
-    /// reserved for it, and it asks again when it begins.
+    /// Admits a call whose service is polled for readiness, or denies it. `Ok(None)`: nothing is
+    /// reserved for it, and the circuit decides when it begins.
     pub(crate) fn reserve(&self, arrival: Arrival) -> Result<Option<Admission>, Denied> {
         let word = self.state_word();
         if word.admits_all() || word.is_bypassed() || (word.is_closed() && arrival == Arrival::AtCall) {
@@ -82,17 +82,17 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// A call that was let in by a closed circuit, also in a slow start.
+    /// Admits a call if the circuit is closed, even in a slow start.
     pub(crate) fn admit_if_closed(&self) -> Option<Admission> {
         let word = self.state_word();
         word.is_closed().then(|| self.admission(word.stamp()))
     }
 
-    /// How many nanoseconds an open circuit refuses calls. `None`: it is not open, or its time is
-    /// over.
+    /// For how many nanoseconds an open circuit rejects calls. `None`: it is not open, or its open
+    /// time is over.
     ///
-    /// The deadline may be a later one than the word's, if the circuit has opened again since. It
-    /// is then open now, too.
+    /// The deadline may be later than that of the state word, if the circuit has opened again since.
+    /// Then it is open now, too.
     #[inline]
     pub(super) fn open_for(&self, word: StateWord, now: u64) -> Option<u64> {
         if !word.is_open_until_deadline() {
@@ -118,7 +118,7 @@ impl<S: Store> Core<S> {
             .or_else(|(denied, epoch)| self.deny(denied, epoch))
     }
 
-    /// Asks the machine about a call. A denial comes with the epoch in which it was decided.
+    /// Decides on a call under the lock. A denial comes with the epoch in which it was decided.
     #[inline(never)]
     fn decide(
         &self,
@@ -146,16 +146,18 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Lets everything through. The caller holds the lock, so that the epoch is the machine's.
+    /// Ends the slow start. The caller holds the lock, so that the epoch is the machine's.
     fn end_slow_start(&self) {
-        // Beside failures and successes, which exchange the same word. No order is needed: nothing else is published by it.
+        // Failures and successes exchange the same word concurrently. No order is needed: nothing
+        // else is published by it.
         let _ = self.store.state_word().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let word = StateWord::from_word(word);
             (word.is_closed() && !word.admits_all()).then(|| word.without_slow_start().word())
         });
     }
 
-    /// Whether a call that was let in may still begin: no transition came between. A probe's lease begins anew.
+    /// Whether an admitted call may still begin: there was no transition since. A probe's lease is
+    /// extended.
     #[inline]
     pub(crate) fn renew(&self, admission: Admission) -> bool {
         if admission.stamp.is_closed() {
@@ -173,10 +175,10 @@ impl<S: Store> Core<S> {
         *epoch == stamp.epoch() && machine.renew(ticket, now, limits)
     }
 
-    /// Registers a task that waits for something else, to be woken by the next transition. Look at the word again
-    /// afterwards: a transition that came before has woken nobody.
+    /// Registers a task that waits for something else, to be woken by the next transition. Read the
+    /// state word again afterwards: an earlier transition has not woken the task.
     pub(crate) fn register_waker(&self, waker_key: &mut Option<WakerKey>, waker: &Waker, wake_on: WakeOn) {
-        // A waker may run anything when it is cloned or dropped: both are done outside the lock.
+        // Cloning and dropping a waker may run user code: both are done outside of the lock.
         let waker = waker.clone();
         let mut locked = self.locked();
         let (registered, former) = locked.wakers.register(*waker_key, waker, wake_on);
@@ -185,9 +187,9 @@ impl<S: Store> Core<S> {
         *waker_key = Some(registered);
     }
 
-    /// The task waits no longer.
+    /// Removes a registered task.
     pub(crate) fn deregister_waker(&self, waker_key: WakerKey) {
-        // Bound, so that the waker, which may run anything when it is dropped, is dropped after the lock.
+        // Bound, so that the waker is dropped after the lock is released.
         let waker = self.locked().wakers.deregister(waker_key);
         drop(waker);
     }

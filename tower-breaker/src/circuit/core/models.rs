@@ -78,7 +78,7 @@ fn tripped() -> (Arc<StaticCore>, ManualClock) {
 }
 
 #[test]
-fn loom_two_failures_at_once_reach_a_run_of_two() {
+fn loom_concurrent_failures_reach_consecutive_limit() {
     model(|| {
         let (core, _hand) = core(2, None);
         let other = Arc::clone(&core);
@@ -92,7 +92,7 @@ fn loom_two_failures_at_once_reach_a_run_of_two() {
 }
 
 #[test]
-fn loom_two_failures_at_once_reach_the_rate() {
+fn loom_concurrent_failures_reach_failure_rate() {
     model(|| {
         let (core, _hand) = core(0, Some(1.0));
         let other = Arc::clone(&core);
@@ -105,7 +105,7 @@ fn loom_two_failures_at_once_reach_the_rate() {
 }
 
 #[test]
-fn loom_two_failures_in_two_buckets_reach_the_rate_whoever_arrives_first() {
+fn loom_failures_in_two_buckets_reach_failure_rate() {
     model(|| {
         let (core, hand) = core(0, Some(1.0));
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
@@ -122,7 +122,7 @@ fn loom_two_failures_in_two_buckets_reach_the_rate_whoever_arrives_first() {
 }
 
 #[test]
-fn loom_a_success_beside_a_failure_leaves_a_run_of_none_or_one() {
+fn loom_success_beside_failure_leaves_at_most_one() {
     model(|| {
         let (core, _hand) = core(3, None);
         let admissions = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
@@ -138,7 +138,7 @@ fn loom_a_success_beside_a_failure_leaves_a_run_of_none_or_one() {
 }
 
 #[test]
-fn loom_an_outcome_of_the_past_changes_nothing() {
+fn loom_outcome_of_earlier_epoch_changes_nothing() {
     model(|| {
         let (core, hand) = core(1, None);
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
@@ -156,7 +156,7 @@ fn loom_an_outcome_of_the_past_changes_nothing() {
 }
 
 #[test]
-fn loom_a_half_open_circuit_admits_one_probe_for_one_place() {
+fn loom_half_open_admits_one_probe_per_slot() {
     model(|| {
         let (core, hand) = tripped();
         hand.advance(Duration::from_secs(30));
@@ -178,7 +178,7 @@ fn loom_a_half_open_circuit_admits_one_probe_for_one_place() {
 }
 
 #[test]
-fn loom_a_lease_that_ends_frees_its_place_once() {
+fn loom_lease_end_frees_slot_once() {
     model(|| {
         let (core, hand) = tripped();
         hand.advance(Duration::from_secs(30));
@@ -194,7 +194,7 @@ fn loom_a_lease_that_ends_frees_its_place_once() {
 }
 
 #[test]
-fn loom_a_probe_that_fails_beside_one_that_succeeds_leaves_one_of_two_states() {
+fn loom_failed_and_successful_probe_leave_one_state() {
     model(|| {
         let (core, hand) = tripped();
         hand.advance(Duration::from_secs(30));
@@ -220,7 +220,7 @@ impl Wake for CountWakes {
 }
 
 #[test]
-fn loom_a_task_that_registers_and_looks_again_misses_no_transition() {
+fn loom_registered_task_misses_no_transition() {
     model(|| {
         let (core, _hand) = core(1, None);
         let admission = core.admit().unwrap();
@@ -237,7 +237,7 @@ fn loom_a_task_that_registers_and_looks_again_misses_no_transition() {
 }
 
 #[test]
-fn loom_task_that_registers_and_asks_again_misses_no_reconfiguration() {
+fn loom_registered_task_misses_no_reconfiguration() {
     model(|| {
         let (core, _hand) = tripped();
         let other = Arc::clone(&core);
@@ -258,7 +258,7 @@ fn loom_task_that_registers_and_asks_again_misses_no_reconfiguration() {
 }
 
 #[test]
-fn loom_a_retired_core_hears_nothing_of_its_last_owner() {
+fn loom_retired_core_ignores_last_owner() {
     model(|| {
         let (core, _hand) = core(1, None);
         let admission = core.admit().unwrap();
@@ -343,7 +343,7 @@ fn agrees(core: &StaticCore) -> CircuitState {
 }
 
 #[test]
-fn loom_a_force_beside_a_failure_wins_and_leaves_nothing_of_it() {
+fn loom_force_beside_failure_wins() {
     model(|| {
         let (core, _hand) = core(1, None);
         let admission = core.admit().unwrap();
@@ -363,7 +363,7 @@ fn loom_a_force_beside_a_failure_wins_and_leaves_nothing_of_it() {
 }
 
 #[test]
-fn loom_outcomes_from_before_a_release_change_nothing_after_it() {
+fn loom_outcomes_before_release_change_nothing() {
     model(|| {
         let (core, _hand) = core(1, None);
         let early = core.admit().unwrap();
@@ -386,7 +386,7 @@ fn loom_outcomes_from_before_a_release_change_nothing_after_it() {
 }
 
 #[test]
-fn loom_a_probe_from_before_a_force_is_none_of_the_round_that_a_release_begins() {
+fn loom_probe_before_force_is_not_in_round_after_release() {
     for verdict in [Verdict::Success, FAILURE] {
         model(move || {
             let (core, hand) = tripped();
@@ -407,7 +407,7 @@ fn loom_a_probe_from_before_a_force_is_none_of_the_round_that_a_release_begins()
 }
 
 #[test]
-fn loom_a_smaller_limit_beside_a_failure_holds_from_the_next_outcome_at_the_latest() {
+fn loom_smaller_limit_beside_failure_applies_to_next_outcome() {
     model(|| {
         let (core, _hand) = core(9, None);
         let admissions = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
@@ -448,7 +448,7 @@ fn stays_closed_between(one: BreakerConfig, other: BreakerConfig, outcomes: &'st
 }
 
 #[test]
-fn loom_a_failure_is_judged_by_one_configuration_or_the_other() {
+fn loom_failure_is_evaluated_by_one_configuration() {
     let limits = |rate, minimum_calls, shape| {
         let trip = TripLimits { failure_rate: Some(rate), minimum_calls, ..CONFIG.trip };
         BreakerConfig { trip, window: shape, ..CONFIG }
@@ -461,7 +461,7 @@ fn loom_a_failure_is_judged_by_one_configuration_or_the_other() {
 }
 
 #[test]
-fn loom_two_abandoned_calls_open_if_none_completes_whoever_arrives_first() {
+fn loom_two_cancelled_calls_open_if_none_completes() {
     model(|| {
         let (core, hand) = core(0, None);
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
@@ -478,7 +478,7 @@ fn loom_two_abandoned_calls_open_if_none_completes_whoever_arrives_first() {
 }
 
 #[test]
-fn loom_two_slow_successes_at_once_reach_the_slow_rate() {
+fn loom_concurrent_slow_successes_reach_slow_rate() {
     let slow = Some(SlowCallLimits { threshold: SECOND, rate: 1.0 });
     model(move || {
         let (core, hand) = core_with(&BreakerConfig { trip: TripLimits { slow, ..CONFIG.trip }, ..CONFIG });
@@ -497,7 +497,7 @@ fn loom_two_slow_successes_at_once_reach_the_slow_rate() {
 }
 
 #[test]
-fn loom_the_end_of_a_ramp_loses_no_outcome_that_comes_beside_it() {
+fn loom_slow_start_end_loses_no_concurrent_outcome() {
     for (verdict, run) in [(FAILURE, 2), (Verdict::Success, 0)] {
         model(move || {
             let recovery = RecoveryLimits { slow_start: 10 * SECOND, ..CONFIG.recovery };
@@ -523,7 +523,7 @@ fn loom_the_end_of_a_ramp_loses_no_outcome_that_comes_beside_it() {
 }
 
 #[test]
-fn loom_a_reset_beside_a_failure_that_trips_leaves_a_closed_circuit_and_nothing_of_it() {
+fn loom_reset_beside_tripping_failure_leaves_closed() {
     model(|| {
         let (core, _hand) = core(1, None);
         let admission = core.admit().unwrap();
@@ -543,7 +543,7 @@ fn loom_a_reset_beside_a_failure_that_trips_leaves_a_closed_circuit_and_nothing_
 }
 
 #[test]
-fn loom_a_reset_beside_a_trip_by_hand_leaves_what_came_last() {
+fn loom_reset_beside_manual_trip_leaves_the_last() {
     model(|| {
         let (core, _hand) = core(1, None);
         let other = Arc::clone(&core);
@@ -578,7 +578,7 @@ fn loom_slow_calls_are_never_more_than_calls() {
 }
 
 #[test]
-fn loom_bucket_that_ends_during_a_sum_opens_no_circuit() {
+fn loom_bucket_ending_during_sum_does_not_open() {
     model(|| {
         let (core, hand) = core(0, Some(0.6));
         let record = |verdict| core.record(core.admit().unwrap(), &verdict);
@@ -599,7 +599,7 @@ fn loom_bucket_that_ends_during_a_sum_opens_no_circuit() {
 }
 
 #[test]
-fn loom_open_gate_shows_its_deadline() {
+fn loom_open_state_word_shows_its_deadline() {
     model(|| {
         let (core, _hand) = core(1, None);
         let admission = core.admit().unwrap();

@@ -81,7 +81,7 @@ pub(super) fn tripped() -> (StaticCore, ManualClock) {
 }
 
 #[test]
-fn five_failures_in_a_row_open_and_a_success_between_starts_over() {
+fn success_between_failures_resets_the_count() {
     let (core, _hand) = core(TripLimits { failure_rate: None, ..TRIP });
     for _ in 0..4 {
         run(&core, FAILURE);
@@ -97,7 +97,7 @@ fn five_failures_in_a_row_open_and_a_success_between_starts_over() {
 }
 
 #[test]
-fn half_of_ten_failures_open_by_the_rate() {
+fn failure_rate_of_half_opens_after_ten_calls() {
     for window in [WindowShape::Time(60 * SECOND), WindowShape::Count(10)] {
         let (core, _hand) = core_with(&BreakerConfig {
             trip: TripLimits { consecutive_failures: 0, ..TRIP },
@@ -119,7 +119,7 @@ fn half_of_ten_failures_open_by_the_rate() {
 }
 
 #[test]
-fn a_neutral_outcome_neither_counts_nor_resets() {
+fn neutral_outcome_neither_counts_nor_resets() {
     let (core, _hand) = core(TRIP);
     let neutral = FAILURE.fault().unwrap().with_health(Health::Neutral);
     for _ in 0..4 {
@@ -132,7 +132,7 @@ fn a_neutral_outcome_neither_counts_nor_resets() {
 }
 
 #[test]
-fn a_fault_that_is_the_callers_ends_a_run_and_counts_as_a_call() {
+fn callers_fault_resets_failures_and_counts_as_call() {
     let (core, _hand) = core(TRIP);
     let mistake = FAILURE.fault().unwrap().with_health(Health::Healthy);
     for _ in 0..4 {
@@ -143,7 +143,7 @@ fn a_fault_that_is_the_callers_ends_a_run_and_counts_as_a_call() {
 }
 
 #[test]
-fn closing_and_opening_start_an_empty_window() {
+fn closing_and_opening_empty_the_window() {
     let (core, hand) = tripped();
     assert_eq!(core.snapshot().counts, Counts::default());
     hand.advance(Duration::from_secs(30));
@@ -155,7 +155,7 @@ fn closing_and_opening_start_an_empty_window() {
 }
 
 #[test]
-fn outcomes_of_calls_begun_before_the_circuit_opened_do_not_decide_a_later_state() {
+fn outcomes_of_earlier_epoch_do_not_change_later_states() {
     let (core, hand) = core(TRIP);
     let early: Vec<_> = (0..20).map(|_| core.admit().unwrap()).collect();
     for _ in 0..5 {
@@ -179,7 +179,7 @@ fn outcomes_of_calls_begun_before_the_circuit_opened_do_not_decide_a_later_state
 }
 
 #[test]
-fn probes_of_one_round_do_not_decide_the_next() {
+fn probes_of_one_round_do_not_count_in_the_next() {
     let (core, hand) = tripped();
     hand.advance(Duration::from_secs(30));
     let first_round = [core.admit().unwrap(), core.admit().unwrap()];
@@ -195,7 +195,7 @@ fn probes_of_one_round_do_not_decide_the_next() {
 }
 
 #[test]
-fn a_failure_of_the_past_is_not_in_the_window() {
+fn failure_of_earlier_epoch_is_not_in_window() {
     let (core, _hand) = core(TRIP);
     let early = core.admit().unwrap();
     for _ in 0..5 {
@@ -206,7 +206,7 @@ fn a_failure_of_the_past_is_not_in_the_window() {
 }
 
 #[test]
-fn a_retired_core_hears_nothing_of_its_last_owners_calls() {
+fn retired_core_ignores_calls_of_last_owner() {
     let (core, _hand) = core(TRIP);
     let calls: Vec<_> = (0..5).map(|_| core.admit().unwrap()).collect();
     core.retire();
@@ -221,7 +221,7 @@ fn a_retired_core_hears_nothing_of_its_last_owners_calls() {
 }
 
 #[test]
-fn a_thousand_threads_worth_of_arrivals_get_exactly_the_places_there_are() {
+fn concurrent_arrivals_get_each_probe_slot_once() {
     let (core, hand) = tripped();
     for _ in 0..50 {
         hand.advance(Duration::from_secs(30));
@@ -291,7 +291,7 @@ impl Wake for CountWakes {
 }
 
 #[test]
-fn a_transition_wakes_those_who_wait_and_tells_the_observer_outside_the_lock() {
+fn transition_wakes_tasks_and_notifies_outside_the_lock() {
     use CircuitState::{Closed, HalfOpen, Open};
     let (core, hand) = core(TRIP);
     let core = Arc::new(core);
@@ -323,7 +323,7 @@ fn a_transition_wakes_those_who_wait_and_tells_the_observer_outside_the_lock() {
 }
 
 #[test]
-fn a_clock_that_runs_back_keeps_the_circuit_open_and_breaks_nothing() {
+fn clock_running_back_keeps_circuit_open() {
     let (core, hand) = tripped();
     hand.set(Duration::ZERO);
     let denied = core.admit().unwrap_err();

@@ -258,7 +258,7 @@ pub trait Window: Sized {
 }
 
 /// The newest bucket in which a window has counted a call. A call is counted in this bucket or in a
-/// newer one. So a clock that runs back loses no call: the window stands still until the clock has
+/// newer one. So a clock that runs back loses no call: the window does not move until the clock has
 /// caught up.
 #[derive(Debug)]
 pub struct NewestBucket(AtomicU64);

@@ -22,7 +22,7 @@ fn failures(window: &StripedWindow, span: &WindowSpan, now: u64) -> u64 {
 }
 
 #[test]
-fn loom_first_calls_of_an_era_are_counted_and_cells_of_any_earlier_time_are_not() {
+fn loom_first_calls_of_era_are_counted_without_old_cells() {
     // The lower bits of a tag are the same again after 1,024 eras.
     for idle in [1, 2, 1 << 10] {
         model(move || {
@@ -41,7 +41,7 @@ fn loom_first_calls_of_an_era_are_counted_and_cells_of_any_earlier_time_are_not(
 }
 
 #[test]
-fn loom_era_that_begins_within_a_window_loses_no_call_of_it() {
+fn loom_era_beginning_within_window_loses_no_call() {
     model(|| {
         let (window, span) = window();
         window.record_failure(&span, ERA - 2 * BUCKET, 0, false);

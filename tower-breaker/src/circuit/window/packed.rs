@@ -25,7 +25,7 @@ impl Default for PackedCells {
 }
 
 impl PackedCells {
-    /// So many buckets make up a span, beside the one that is being filled.
+    /// How many buckets make up a span, besides the one that is being filled.
     pub(crate) const PARTS: u64 = CELLS as u64 - 1;
 
     /// Adds a call to a bucket, from any thread. False: the bucket's cell is full.
@@ -102,7 +102,7 @@ impl PackedCells {
     }
 }
 
-/// Runs once per bucket, beside another addition, and when the cell is full. False: the cell is
+/// Runs once per bucket, concurrently with another addition, and when the cell is full. False: the cell is
 /// full.
 #[cold]
 #[inline(never)]
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_span_holds_eleven_buckets() {
+    fn packed_sum_covers_eleven_buckets() {
         let pairs = PackedCells::default();
         for tag in 100..120 {
             assert!(pairs.add(tag, tag % 2 == 1));
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_epoch_begins_empty_and_hears_nothing_of_the_last() {
+    fn packed_epoch_starts_empty_and_ignores_the_last() {
         let pairs = PackedCells::default();
         let buckets = TimeBuckets::with_count(60_000_000_000, PackedCells::PARTS);
         let [first, second] = [3, 4].map(|epoch| buckets.tag(1_000_000_000_000, epoch));
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn sweep_keeps_the_span_and_clears_the_rest() {
+    fn packed_clear_expired_keeps_the_span() {
         let pairs = PackedCells::default();
         (100..111).for_each(|tag| assert!(pairs.add(tag, true)));
         pairs.clear_expired(Some(113));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_that_wrap_stay_in_order() {
+    fn packed_tags_that_wrap_stay_in_order() {
         let pairs = PackedCells::default();
         let edge = 1 << TAG_BITS;
         for tag in edge - 5..edge + 5 {
@@ -218,7 +218,7 @@ mod tests {
     proptest! {
         /// Against every addition kept in a map: steps of time, late ones among them.
         #[test]
-        fn it_counts_as_the_naive_one(steps in proptest::collection::vec((0_u64..4, 0_u64..3, any::<bool>()), 1..300)) {
+        fn packed_cells_match_naive_model(steps in proptest::collection::vec((0_u64..4, 0_u64..3, any::<bool>()), 1..300)) {
             let pairs = PackedCells::default();
             let mut naive: BTreeMap<u64, [u64; 2]> = BTreeMap::new();
             let mut now = 1_000;

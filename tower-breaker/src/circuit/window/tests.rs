@@ -25,7 +25,7 @@ const fn counts(calls: u64, failures: u64) -> Counts {
 }
 
 #[test]
-fn a_time_window_is_as_long_as_asked_and_up_to_a_bucket_longer() {
+fn time_window_is_up_to_a_bucket_longer_than_its_span() {
     for nanos in [1_000_000, 4_999_999, 60_000_000_000, 365 * 24 * 3_600_000_000_000] {
         let (clock, hand) = Clock::manual();
         hand.set(Duration::from_secs(40_000_000));
@@ -41,7 +41,7 @@ fn a_time_window_is_as_long_as_asked_and_up_to_a_bucket_longer() {
 }
 
 #[test]
-fn a_pause_of_a_week_leaves_an_empty_window() {
+fn time_window_after_a_week_is_empty() {
     let (clock, hand) = Clock::manual();
     let (window, span) = (window(), WindowSpan::of(WindowShape::Time(60_000_000_000), StripedWindow::PARTS));
     record(&window, &span, clock, 0, true);
@@ -66,7 +66,7 @@ fn every_epoch_starts_empty() {
 }
 
 #[test]
-fn another_span_starts_empty_and_counts_on_in_the_same_epoch() {
+fn window_of_another_span_starts_empty_in_same_epoch() {
     let (clock, hand) = Clock::manual();
     hand.set(Duration::from_secs(40_000_000));
     let window = window();
@@ -85,7 +85,7 @@ fn another_span_starts_empty_and_counts_on_in_the_same_epoch() {
 }
 
 #[test]
-fn slow_and_abandoned_calls_are_counted_beside_the_others() {
+fn window_counts_slow_and_cancelled_calls() {
     let (clock, _hand) = Clock::manual();
     for shape in [WindowShape::Time(60_000_000_000), WindowShape::Count(10)] {
         let (window, span) = (window(), WindowSpan::of(shape, StripedWindow::PARTS));
@@ -103,7 +103,7 @@ fn slow_and_abandoned_calls_are_counted_beside_the_others() {
 proptest! {
     /// Against every call kept in a list: steps of time and outcomes.
     #[test]
-    fn the_time_window_counts_as_the_naive_one(steps in proptest::collection::vec((0_u64..8_000, any::<bool>()), 1..200)) {
+    fn time_window_matches_naive_model(steps in proptest::collection::vec((0_u64..8_000, any::<bool>()), 1..200)) {
         let (clock, hand) = Clock::manual();
         let (window, span) = (window(), WindowSpan::of(WindowShape::Time(60_000_000_000), StripedWindow::PARTS));
         let mut naive: Vec<(u64, bool)> = Vec::new();

@@ -32,7 +32,7 @@ fn circuit_with(trip: TripLimits) -> (SharedCore<u32>, ManualClock) {
 }
 
 #[test]
-fn loom_two_failures_at_once_reach_a_run_and_a_rate() {
+fn loom_keyed_concurrent_failures_reach_both_limits() {
     for (run, rate) in [(2, None), (0, Some(1.0))] {
         model(move || {
             let (core, _hand) = circuit(run, rate);
@@ -48,7 +48,7 @@ fn loom_two_failures_at_once_reach_a_run_and_a_rate() {
 }
 
 #[test]
-fn loom_additions_to_a_pair_meet_and_none_is_lost() {
+fn loom_packed_concurrent_adds_are_counted() {
     model(|| {
         let pairs = Arc::new(PackedCells::default());
         let other = Arc::clone(&pairs);
@@ -85,7 +85,7 @@ fn loom_keyed_slow_calls_are_never_more_than_calls() {
 }
 
 #[test]
-fn loom_counts_of_a_full_cell_are_seen_once_while_they_move() {
+fn loom_full_cell_counts_are_seen_once_while_they_move() {
     const FULL: u64 = (1 << 20) - 1;
     model(|| {
         let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });
@@ -104,7 +104,7 @@ fn loom_counts_of_a_full_cell_are_seen_once_while_they_move() {
 }
 
 #[test]
-fn loom_two_calls_that_find_a_cell_full_are_both_counted() {
+fn loom_two_calls_on_full_cell_are_both_counted() {
     const FULL: u64 = (1 << 20) - 1;
     model(|| {
         let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });

@@ -4,7 +4,7 @@ use super::*;
 use crate::machine::Force;
 
 #[test]
-fn a_hand_trips_and_it_recovers_as_usual() {
+fn manual_trip_recovers_as_usual() {
     let (core, hand) = core(TRIP);
     core.trip_manually().unwrap();
     assert_eq!(core.snapshot().last_trip.unwrap().reason, Reason::Tripped);
@@ -18,7 +18,7 @@ fn a_hand_trips_and_it_recovers_as_usual() {
 }
 
 #[test]
-fn a_half_open_circuit_is_tripped_too() {
+fn manual_trip_opens_half_open_circuit() {
     let (core, hand) = tripped();
     hand.advance(Duration::from_secs(30));
     let probe = core.admit().unwrap();
@@ -28,7 +28,7 @@ fn a_half_open_circuit_is_tripped_too() {
 }
 
 #[test]
-fn a_forced_circuit_does_what_it_is_told_until_it_is_released() {
+fn forced_circuit_keeps_its_state_until_released() {
     let (core, hand) = core(TRIP);
     core.force(Force::Open).unwrap();
     hand.advance(Duration::from_secs(100_000));
@@ -57,7 +57,7 @@ fn a_forced_circuit_does_what_it_is_told_until_it_is_released() {
 }
 
 #[test]
-fn calls_from_before_a_force_decide_nothing_after_it() {
+fn calls_admitted_before_force_change_nothing() {
     let (core, _hand) = core(TRIP);
     let admissions: Vec<_> = (0..10).map(|_| core.admit().unwrap()).collect();
     core.force(Force::Closed).unwrap();
@@ -72,7 +72,7 @@ fn calls_from_before_a_force_decide_nothing_after_it() {
 }
 
 #[test]
-fn one_force_follows_another() {
+fn force_replaces_another_force() {
     let (core, _hand) = core(TRIP);
     core.force(Force::Open).unwrap();
     core.force(Force::Closed).unwrap();
@@ -84,7 +84,7 @@ fn one_force_follows_another() {
 }
 
 #[test]
-fn a_reset_closes_with_an_empty_window_and_no_memory() {
+fn reset_closes_with_empty_window_and_no_streak() {
     let growing = OpenDuration { multiplier: 2.0, max: 1_000 * SECOND, ..RECOVERY.open };
     let (core, hand) =
         core_with(&BreakerConfig { recovery: RecoveryLimits { open: growing, ..RECOVERY }, ..CONFIG });
@@ -103,7 +103,7 @@ fn a_reset_closes_with_an_empty_window_and_no_memory() {
 }
 
 #[test]
-fn an_open_time_without_end_waits_for_a_reset() {
+fn open_until_reset_waits_for_a_reset() {
     let held = OpenDuration { until_reset: true, ..RECOVERY.open };
     let (core, hand) =
         core_with(&BreakerConfig { recovery: RecoveryLimits { open: held, ..RECOVERY }, ..CONFIG });
@@ -115,7 +115,7 @@ fn an_open_time_without_end_waits_for_a_reset() {
 }
 
 #[test]
-fn an_observing_circuit_rejects_nothing_and_leaves_out_what_it_would_have_rejected() {
+fn observing_circuit_admits_all_and_skips_would_be_rejections() {
     let (core, hand) = core_with(&BreakerConfig { mode: Mode::ObserveOnly, ..CONFIG });
     for _ in 0..5 {
         run(&core, FAILURE);
@@ -136,7 +136,7 @@ fn an_observing_circuit_rejects_nothing_and_leaves_out_what_it_would_have_reject
 }
 
 #[test]
-fn a_disabled_circuit_lets_all_through_and_counts_none() {
+fn disabled_circuit_admits_all_and_counts_none() {
     let (core, _hand) = core_with(&BreakerConfig { mode: Mode::Disabled, ..CONFIG });
     for _ in 0..100 {
         assert!(run(&core, FAILURE));
@@ -153,7 +153,7 @@ fn a_disabled_circuit_lets_all_through_and_counts_none() {
 }
 
 #[test]
-fn a_new_configuration_keeps_state_epoch_deadline_and_run() {
+fn reconfigure_keeps_state_epoch_deadline_and_failures() {
     let (core, hand) = core(TRIP);
     (0..3).for_each(|_| assert!(run(&core, FAILURE)));
     let early = core.admit().unwrap();
@@ -173,7 +173,7 @@ fn a_new_configuration_keeps_state_epoch_deadline_and_run() {
 }
 
 #[test]
-fn a_window_of_another_shape_starts_empty() {
+fn window_of_another_shape_starts_empty() {
     let (core, _hand) = core(TRIP);
     let shapes = [
         WindowShape::Count(7),
@@ -193,7 +193,7 @@ fn a_window_of_another_shape_starts_empty() {
 }
 
 #[test]
-fn a_hand_goes_before_a_configuration() {
+fn manual_override_precedes_configuration() {
     let (core, _hand) = core(TRIP);
     core.force(Force::Open).unwrap();
     core.reconfigure(&BreakerConfig { mode: Mode::Disabled, ..CONFIG });

@@ -18,7 +18,7 @@ fn call(core: &StaticCore, hand: &ManualClock, millis: u64, verdict: Verdict) {
 }
 
 #[test]
-fn half_of_ten_slow_calls_open_whatever_they_came_to() {
+fn slow_call_rate_of_half_opens_regardless_of_outcome() {
     for window in [WindowShape::Time(60 * SECOND), WindowShape::Count(10)] {
         for verdict in [Verdict::Success, FAILURE] {
             let (core, hand) = core_with(&BreakerConfig { trip: SLOW, window, ..CONFIG });
@@ -37,7 +37,7 @@ fn half_of_ten_slow_calls_open_whatever_they_came_to() {
 }
 
 #[test]
-fn a_slow_success_ends_a_run_of_failures() {
+fn slow_success_resets_failures() {
     let (core, hand) = core(TripLimits { consecutive_failures: 5, ..SLOW });
     for _ in 0..4 {
         call(&core, &hand, 1, FAILURE);
@@ -47,7 +47,7 @@ fn a_slow_success_ends_a_run_of_failures() {
 }
 
 #[test]
-fn a_slow_probe_opens_again() {
+fn slow_probe_opens_again() {
     let (core, hand) = core(TripLimits { consecutive_failures: 1, ..SLOW });
     call(&core, &hand, 1, FAILURE);
     hand.advance(Duration::from_secs(30));
@@ -60,7 +60,7 @@ fn a_slow_probe_opens_again() {
 }
 
 #[test]
-fn no_call_is_slow_unless_somebody_asks_for_it() {
+fn calls_are_not_slow_without_a_limit() {
     let (core, hand) = core(TRIP);
     for _ in 0..50 {
         call(&core, &hand, 100, Verdict::Success);
@@ -80,7 +80,7 @@ fn record_cancelled(core: &StaticCore, hand: &ManualClock, millis: u64) {
 }
 
 #[test]
-fn ten_abandoned_calls_open_if_no_call_was_completed() {
+fn ten_cancelled_calls_open_if_none_completed() {
     for window in [WindowShape::Time(60 * SECOND), WindowShape::Count(20)] {
         let (core, hand) = core_with(&BreakerConfig { window, ..CONFIG });
         for cancelled in 0..10 {
@@ -93,7 +93,7 @@ fn ten_abandoned_calls_open_if_no_call_was_completed() {
 }
 
 #[test]
-fn one_completed_call_is_enough_to_ignore_the_abandoned() {
+fn one_completed_call_is_enough_to_ignore_cancelled_calls() {
     for verdict in [Verdict::Success, FAILURE] {
         let (core, hand) = with_policy(CancelledPolicy::IfNoneCompletes);
         run(&core, verdict);
@@ -105,7 +105,7 @@ fn one_completed_call_is_enough_to_ignore_the_abandoned() {
 }
 
 #[test]
-fn the_abandoned_of_another_window_do_not_count() {
+fn cancelled_calls_of_another_window_do_not_count() {
     let (core, hand) = with_policy(CancelledPolicy::IfNoneCompletes);
     for _ in 0..100 {
         for _ in 0..9 {
@@ -117,7 +117,7 @@ fn the_abandoned_of_another_window_do_not_count() {
 }
 
 #[test]
-fn a_round_of_probes_of_which_none_completes_opens_again() {
+fn cancelled_probes_without_completion_open_again() {
     let (core, hand) = tripped();
     hand.advance(Duration::from_secs(30));
     for _ in 0..9 {
@@ -130,7 +130,7 @@ fn a_round_of_probes_of_which_none_completes_opens_again() {
 }
 
 #[test]
-fn each_policy_does_what_it_says() {
+fn cancelled_policy_decides_how_cancelled_calls_count() {
     let (core, hand) = with_policy(CancelledPolicy::Ignore);
     (0..1_000).for_each(|_| record_cancelled(&core, &hand, 1));
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
@@ -155,7 +155,7 @@ fn each_policy_does_what_it_says() {
 }
 
 #[test]
-fn a_call_that_never_began_counts_for_nothing() {
+fn cancelled_admission_is_not_counted() {
     let (core, hand) = with_policy(CancelledPolicy::Failure);
     for _ in 0..100 {
         core.cancel_admission(core.admit().unwrap());
@@ -169,7 +169,7 @@ fn a_call_that_never_began_counts_for_nothing() {
     assert_eq!(state(&core), CircuitState::HalfOpen);
 }
 
-fn ramping() -> (StaticCore, ManualClock) {
+fn in_slow_start() -> (StaticCore, ManualClock) {
     let (core, hand) = core_with(&BreakerConfig {
         recovery: RecoveryLimits { slow_start: 10 * SECOND, ..RECOVERY },
         ..CONFIG
@@ -182,8 +182,8 @@ fn ramping() -> (StaticCore, ManualClock) {
 }
 
 #[test]
-fn a_ramp_lets_a_growing_share_through_and_ends_by_time_alone() {
-    let (core, hand) = ramping();
+fn slow_start_admits_growing_share_and_ends_by_time() {
+    let (core, hand) = in_slow_start();
     let mut shares = Vec::new();
     for _ in 0..10 {
         let admitted = (0..1_000).filter(|_| {
@@ -199,8 +199,8 @@ fn a_ramp_lets_a_growing_share_through_and_ends_by_time_alone() {
 }
 
 #[test]
-fn one_request_a_second_is_through_again_when_the_ramp_is_over() {
-    let (core, hand) = ramping();
+fn rare_calls_are_all_admitted_after_slow_start() {
+    let (core, hand) = in_slow_start();
     for _ in 0..10 {
         hand.advance(Duration::from_secs(1));
         run(&core, Verdict::Success);
@@ -209,8 +209,8 @@ fn one_request_a_second_is_through_again_when_the_ramp_is_over() {
 }
 
 #[test]
-fn failures_in_a_ramp_count_as_in_any_closed_circuit() {
-    let (core, hand) = ramping();
+fn failures_in_slow_start_count_as_usual() {
+    let (core, hand) = in_slow_start();
     hand.advance(Duration::from_secs(9));
     let mut failures = 0;
     while state(&core) == CircuitState::Closed {
@@ -221,8 +221,8 @@ fn failures_in_a_ramp_count_as_in_any_closed_circuit() {
 }
 
 #[test]
-fn a_success_within_a_ramp_ends_a_run_and_not_the_ramp() {
-    let (core, hand) = ramping();
+fn success_in_slow_start_resets_failures_only() {
+    let (core, hand) = in_slow_start();
     hand.advance(Duration::from_secs(5));
     let admissions: Vec<_> = (0..40).filter_map(|_| core.admit().ok()).take(3).collect();
     core.record(admissions[0], &FAILURE);
