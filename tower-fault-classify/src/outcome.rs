@@ -57,22 +57,29 @@ pub trait Outcome {
     }
 }
 
+/// The accessors of a response type that has methods of the same names.
+macro_rules! response_accessors {
+    () => {
+        fn status(&self) -> Option<StatusCode> {
+            Some(self.status())
+        }
+
+        fn headers(&self) -> Option<&HeaderMap> {
+            Some(self.headers())
+        }
+
+        fn extensions(&self) -> Option<&Extensions> {
+            Some(self.extensions())
+        }
+
+        fn extensions_mut(&mut self) -> Option<&mut Extensions> {
+            Some(self.extensions_mut())
+        }
+    };
+}
+
 impl<B> Outcome for http::Response<B> {
-    fn status(&self) -> Option<StatusCode> {
-        Some(self.status())
-    }
-
-    fn headers(&self) -> Option<&HeaderMap> {
-        Some(self.headers())
-    }
-
-    fn extensions(&self) -> Option<&Extensions> {
-        Some(self.extensions())
-    }
-
-    fn extensions_mut(&mut self) -> Option<&mut Extensions> {
-        Some(self.extensions_mut())
-    }
+    response_accessors!();
 
     /// What tower-http's `FollowRedirect` writes on each response.
     #[cfg(any(feature = "follow-redirect", feature = "reqwest"))]
@@ -84,21 +91,7 @@ impl<B> Outcome for http::Response<B> {
 
 #[cfg(feature = "reqwest")]
 impl Outcome for reqwest::Response {
-    fn status(&self) -> Option<StatusCode> {
-        Some(self.status())
-    }
-
-    fn headers(&self) -> Option<&HeaderMap> {
-        Some(self.headers())
-    }
-
-    fn extensions(&self) -> Option<&Extensions> {
-        Some(self.extensions())
-    }
-
-    fn extensions_mut(&mut self) -> Option<&mut Extensions> {
-        Some(self.extensions_mut())
-    }
+    response_accessors!();
 
     fn url(&self) -> Option<Cow<'_, str>> {
         Some(self.url().as_str().into())
