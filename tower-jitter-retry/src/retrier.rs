@@ -266,20 +266,19 @@ mod tests {
     use super::*;
     use crate::backoff::Jitter;
     use crate::budget::Budget;
+    use crate::policy::RetryPolicyBuilder;
+
+    /// Delays of 1 s, 2 s, 4 s and so on.
+    fn delayed(clock: Clock) -> RetryPolicyBuilder {
+        let policy = RetryPolicy::builder().budget(None::<Budget>).clock(clock);
+        policy.jitter(Jitter::None).initial_backoff(Duration::from_secs(1))
+    }
 
     #[test]
     fn blocking_retry_sleeps_between_attempts_while_time_is_left() {
         let (clock, hand) = Clock::manual();
         let second = Duration::from_secs(1);
-        let policy = RetryPolicy::builder()
-            .budget(None::<Budget>)
-            .clock(clock)
-            .jitter(Jitter::None)
-            .initial_backoff(second)
-            .max_attempts(10)
-            .max_elapsed(18 * second)
-            .build()
-            .unwrap();
+        let policy = delayed(clock).max_attempts(10).max_elapsed(18 * second).build().unwrap();
         let (mut calls, mut slept) = (0, Vec::new());
         let attempt = || {
             calls += 1;
@@ -299,14 +298,7 @@ mod tests {
     fn blocking_retry_sleeping_too_long_stops() {
         let (clock, hand) = Clock::manual();
         let second = Duration::from_secs(1);
-        let policy = RetryPolicy::builder()
-            .budget(None::<Budget>)
-            .clock(clock)
-            .jitter(Jitter::None)
-            .initial_backoff(second)
-            .max_elapsed(5 * second)
-            .build()
-            .unwrap();
+        let policy = delayed(clock).max_elapsed(5 * second).build().unwrap();
         let mut calls = 0;
         let attempt = || {
             calls += 1;

@@ -74,7 +74,7 @@ impl WindowBudgetBuilder {
         ConfigError::check("ratio", self.ratio, RATIO_RANGE)?;
         let span = ConfigError::check("span", self.span, SPAN_RANGE)?.as_nanos() as u64;
         let rules = WindowRules::new(self.ratio, self.min_per_second, span);
-        let core = PoolHandle::acquire(WindowCore::new);
+        let core = PoolHandle::acquire(|| WindowCore::new(self.clock));
         let owner = core.adopt(rules, TimeBuckets::new(span), self.clock);
         Ok(Budget(BudgetKind::Window(core, owner)))
     }
@@ -108,16 +108,17 @@ pub(crate) struct WindowOwner {
 }
 
 impl WindowCore {
-    /// A core that is yet to be adopted.
-    pub(super) fn new() -> Self {
-        Self::with_stripes(StripedCounter::new())
+    /// A core that is yet to be adopted. It reads no other clock than its first owner's: the system's
+    /// clock does not work under valgrind.
+    pub(super) fn new(clock: Clock) -> Self {
+        Self::with_stripes(StripedCounter::new(), clock)
     }
 
-    fn with_stripes(requests: StripedCounter) -> Self {
+    fn with_stripes(requests: StripedCounter, clock: Clock) -> Self {
         Self {
             requests,
             buckets: TimeBuckets::new(u64::MAX).to_words().map(AtomicU64::new),
-            clock: AtomicClock::new(Clock::default()),
+            clock: AtomicClock::new(clock),
             epoch: AtomicU64::new(0),
             withdrawals: Mutex::new(Withdrawals { rules: WindowRules::NONE, retries: PaddedRing::default() }),
         }
@@ -300,7 +301,7 @@ mod tests {
                     let nanos = span * 1_000_000_000_u64;
                     core.adopt(WindowRules::new(ratio, 0, nanos), TimeBuckets::new(nanos), clocks[clock].0)
                 };
-                let core = WindowCore::new();
+                let core = WindowCore::new(clocks[former_clock].0);
                 let former = adopt(&core, 1.0, former_clock, former_span);
                 (0..5).for_each(|_| core.deposit(&Verdict::Success, former));
                 let next = adopt(&core, 0.5, next_clock, next_span);
@@ -354,7 +355,7 @@ mod tests {
     const SPAN: u64 = 10_000_000_000;
 
     fn core(ratio: f64, min_per_second: u32) -> (WindowCore, WindowOwner) {
-        let core = WindowCore::with_stripes(StripedCounter::with_stripes(2));
+        let core = WindowCore::with_stripes(StripedCounter::with_stripes(2), Clock::manual().0);
         let rules = WindowRules::new(ratio, min_per_second, SPAN);
         let owner = core.adopt(rules, TimeBuckets::new(SPAN), Clock::manual().0);
         (core, owner)
@@ -426,7 +427,7 @@ mod models {
     const SPAN: u64 = 10_000_000_000;
 
     fn core(ratio: f64) -> (Arc<WindowCore>, WindowOwner) {
-        let core = WindowCore::with_stripes(StripedCounter::with_stripes(0));
+        let core = WindowCore::with_stripes(StripedCounter::with_stripes(0), Clock::manual().0);
         let owner = core.adopt(WindowRules::new(ratio, 0, SPAN), TimeBuckets::new(SPAN), Clock::manual().0);
         (Arc::new(core), owner)
     }
