@@ -72,13 +72,13 @@ where
         permit: Permit<H>,
         verdict: &Verdict,
         classify: &C,
-        judge: ClassifyEnd<C>,
+        classify_end: ClassifyEnd<C>,
     ) -> Self::Response {
         let healthy_from = self.clock.now().saturating_add(self.healthy_after);
         let inspector = response.headers().map_or_else(W::default, W::new);
         let inspector = HealthyAfter { inspector, limit: Some((self.clock, healthy_from)) };
         let hook = RecordAtEnd { duration: permit.duration(), permit, answered: false };
-        track_response(response, *verdict, inspector, hook, classify, judge)
+        track_response(response, *verdict, inspector, hook, classify, classify_end)
     }
 
     fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Self::Response, E>> {

@@ -143,10 +143,10 @@ where
 /// The name of the innermost error whose type is known.
 fn cause_type(error: &(dyn Error + 'static)) -> Option<&'static str> {
     let names = error_chain(error).filter_map(|error| match error.downcast_ref::<ClassifiedError>() {
-        Some(judged) => judged.source_type(),
+        Some(classified) => classified.source_type(),
         None => error_type_name(error),
     });
-    // What was boxed before it was judged has no type of its own any more.
+    // What was boxed before it was classified has no type of its own any more.
     names.reduce(|outer, inner| if inner.contains("dyn ") { outer } else { inner })
 }
 
@@ -154,7 +154,7 @@ fn cause_type(error: &(dyn Error + 'static)) -> Option<&'static str> {
 /// already is not repeated.
 fn text(error: &(dyn Error + 'static)) -> String {
     let is_wrapper = |error: &(dyn Error + 'static)| {
-        error.downcast_ref::<ClassifiedError>().is_some_and(|judged| judged.get_ref().is_some())
+        error.downcast_ref::<ClassifiedError>().is_some_and(|classified| classified.get_ref().is_some())
     };
     let mut whole = String::new();
     for error in error_chain(error).filter(|error| !is_wrapper(*error)) {

@@ -28,7 +28,7 @@ pub struct Rejection {
     circuit: &'static str,
     key: Option<Label>,
     state: CircuitState,
-    judged: ClassifiedError,
+    classified: ClassifiedError,
 }
 
 /// A rejection in parts: name of the circuit, key, state, time to wait.
@@ -73,7 +73,12 @@ impl Rejection {
             None => fault,
         };
         let condition = condition(state, retry_after.is_some());
-        Self { circuit, key, state, judged: ClassifiedError::circuit_rejection(fault, circuit, condition) }
+        Self {
+            circuit,
+            key,
+            state,
+            classified: ClassifiedError::circuit_rejection(fault, circuit, condition),
+        }
     }
 
     /// Takes it apart. What has to lie in memory for a while does so as parts: loading in one piece what was stored in several stalls.
@@ -116,12 +121,12 @@ impl Rejection {
     /// `grpc-retry-pushback-ms`.
     #[inline]
     pub const fn retry_after(&self) -> Option<Duration> {
-        self.judged.fault().retry_after()
+        self.classified.fault().retry_after()
     }
 
     /// The verdict.
     pub const fn fault(&self) -> &Fault {
-        self.judged.fault()
+        self.classified.fault()
     }
 
     /// The text without the key, for what may leave the process.
@@ -177,7 +182,7 @@ const fn condition(state: CircuitState, ends: bool) -> &'static str {
 
 impl Error for Rejection {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.judged)
+        Some(&self.classified)
     }
 }
 
@@ -327,7 +332,7 @@ impl<E: Error + 'static> Error for BreakerError<E> {
 #[derive(Debug)]
 pub struct TimedOut {
     after: Duration,
-    judged: ClassifiedError,
+    classified: ClassifiedError,
 }
 
 impl TimedOut {
@@ -335,7 +340,7 @@ impl TimedOut {
     /// handles timeouts.
     pub const fn new(after: Duration) -> Self {
         let fault = Fault::new(Kind::Timeout, Retryable::IfIdempotent, Health::Unhealthy, Origin::Transport);
-        Self { after, judged: ClassifiedError::from_fault(fault) }
+        Self { after, classified: ClassifiedError::from_fault(fault) }
     }
 
     /// How long the call was allowed to take.
@@ -345,7 +350,7 @@ impl TimedOut {
 
     /// The verdict.
     pub const fn fault(&self) -> &Fault {
-        self.judged.fault()
+        self.classified.fault()
     }
 }
 
@@ -363,7 +368,7 @@ impl fmt::Display for TimedOut {
 
 impl Error for TimedOut {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.judged)
+        Some(&self.classified)
     }
 }
 

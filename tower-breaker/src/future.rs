@@ -116,7 +116,7 @@ pub trait RecordOutcome<Res, C, H: CircuitRef = Static>: Sealed {
     type Response;
 
     /// Records the response's outcome with the permit, or wraps the response's body, which records
-    /// it later. `verdict` is that of `classify` on the head; `judge` classifies the end.
+    /// it later. `verdict` is that of `classify` on the head; `classify_end` classifies the end.
     #[doc(hidden)]
     fn record(
         &self,
@@ -124,7 +124,7 @@ pub trait RecordOutcome<Res, C, H: CircuitRef = Static>: Sealed {
         permit: Permit<H>,
         verdict: &Verdict,
         classify: &C,
-        judge: ClassifyEnd<C>,
+        classify_end: ClassifyEnd<C>,
     ) -> Self::Response;
 
     /// Passes the answer to a rejected call on. There is no permit, and nothing to record.

@@ -29,7 +29,7 @@ use crate::readiness::Readiness;
 /// `not_ready_when_open` is pending wherever the table says "ready at once", and in a slow start
 /// until a call is let through.
 ///
-/// An error of the inner service's readiness is judged like that of a call. A clone inherits
+/// An error of the inner service's readiness is classified like that of a call. A clone inherits
 /// neither readiness nor a slot.
 ///
 /// # Reservations

@@ -68,7 +68,7 @@ pub struct Transition {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LastFailure {
-    /// What it was judged to be.
+    /// The verdict on the failure.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::one_fault"))]
     pub fault: Fault,
     /// The compiler's name of the cause's type, for people: the innermost error whose type is
