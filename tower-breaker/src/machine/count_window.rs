@@ -122,6 +122,7 @@ mod tests {
                 };
                 window.record(call.0, call.1);
                 prop_assert_eq!(window.counts(), expected);
+                prop_assert_eq!(window.size(), size);
             }
         }
     }

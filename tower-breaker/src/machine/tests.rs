@@ -416,6 +416,14 @@ fn call_duration_is_needed_for_slow_calls_and_timed_cancellations() {
 }
 
 #[test]
+fn call_is_slow_from_the_threshold_on() {
+    let limits = TripLimits { slow: Some(SLOW), ..TRIP };
+    let slow = [None, Some(SECOND - 1), Some(SECOND), Some(u64::MAX)].map(|took| limits.is_slow(took));
+    assert_eq!(slow, [false, false, true, true]);
+    assert!(!TRIP.is_slow(Some(u64::MAX)), "no slow-call rate is set");
+}
+
+#[test]
 fn slow_calls_below_rate_of_minimum_need_no_window() {
     let limits = TripLimits { slow: Some(SLOW), ..TRIP };
     assert!(!may_reach_slow_rate(&limits, 7), "of ten calls, the minimum");
@@ -482,6 +490,18 @@ fn transition_reasons_have_names_in_snake_case() {
         assert_eq!(reason.as_str(), name);
         assert_eq!(reason.to_string(), name);
     }
+}
+
+#[test]
+fn ticket_survives_being_stored_as_a_word() {
+    let now = 100 * SECOND;
+    let mut state = half_open(now);
+    let tickets = [(); 3].map(|()| probe(&mut state, now));
+    for ticket in tickets {
+        assert_ne!(ticket.word(), 0);
+        assert_eq!(Ticket::from_word(ticket.word()), Some(ticket));
+    }
+    assert_eq!(Ticket::from_word(0), None);
 }
 
 #[test]
