@@ -30,7 +30,7 @@ pub(crate) struct WakerList {
 }
 
 impl WakerList {
-    /// Registers a task, at the waker_key that it has already if that is still its own. The waker that
+    /// Registers a task, under the key that it has already if the key is still valid. The waker that
     /// is registered no longer is returned, so that it is dropped outside the lock.
     pub(crate) fn register(
         &mut self,
@@ -54,7 +54,7 @@ impl WakerList {
         (WakerKey { generation: self.generation, index }, None)
     }
 
-    /// Frees a waker_key. The waker is returned so that it is dropped outside the lock.
+    /// Removes a registered task. The waker is returned so that it is dropped outside the lock.
     pub(crate) fn deregister(&mut self, waker_key: WakerKey) -> Option<Waker> {
         if waker_key.generation != self.generation {
             return None;

@@ -120,7 +120,7 @@ impl ProbeRound {
         self.cancelled >= most
     }
 
-    /// When the lease lease_start that `ticket` holds.
+    /// When the lease of `ticket` began.
     pub(super) fn lease_start(&self, ticket: Ticket) -> Option<u64> {
         let lease = self.slots.get(ticket.slot()).copied().flatten()?;
         (lease.serial == ticket.serial()).then_some(lease.from)

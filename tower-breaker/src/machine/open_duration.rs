@@ -59,7 +59,7 @@ impl OpenStreak {
         self.closed_at = Some(now);
     }
 
-    /// How long the last_period period was; 0 if there was none.
+    /// How long the last open period was; 0 if there was none.
     #[cfg(feature = "keyed")]
     pub(super) const fn last_period(&self) -> u64 {
         self.last_period

@@ -17,18 +17,18 @@ pub(super) struct SlowStart {
     credit: u64,
 }
 
-/// What a slow_start says to a call.
+/// The decision of a slow start on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlowStartStep {
     Admitted,
     /// Denied. The slow start ends in this many nanoseconds.
     Denied(u64),
-    /// The slow_start is over.
+    /// The slow start is over.
     Finished,
 }
 
 impl SlowStart {
-    /// A slow_start over `span` nanoseconds; `None` for 0, which lets all through.
+    /// A slow start over `span` nanoseconds; `None` for 0.
     pub(super) const fn new(now: u64, span: u64) -> Option<Self> {
         if span == 0 { None } else { Some(Self { from: now, span, credit: CREDIT_PER_CALL }) }
     }
@@ -77,7 +77,7 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// How many of the calls that come evenly in each tenth of the slow_start are let through.
+    /// How many of the calls that come evenly in each tenth of the slow start are let through.
     fn admitted(a_tenth: u64) -> Vec<u64> {
         let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
         let each = SECOND / a_tenth;

@@ -66,7 +66,7 @@ impl<S: Store> Core<S> {
             None if admission.is_uncounted() => {}
             None => match outcome {
                 Outcome::Success | Outcome::Slow if admission.word == 0 => {
-                    self.record_success(admission.stamp)
+                    self.record_success(admission.stamp);
                 }
                 Outcome::Success | Outcome::Slow => self.record_timed_success(admission, duration),
                 Outcome::Failure(fault) => self.record_failure(admission, fault, duration),
@@ -132,7 +132,7 @@ impl<S: Store> Core<S> {
         match (limits.trip.cancelled, admission.ticket()) {
             (CancelledPolicy::Ignore, _) => self.release_slot(admission),
             (CancelledPolicy::Failure, _) => {
-                self.record_slow_path(admission, &CANCELLED.into(), CallDuration::UntilNow)
+                self.record_slow_path(admission, &CANCELLED.into(), CallDuration::UntilNow);
             }
             (CancelledPolicy::FailureAfter(after), _) => {
                 if self.elapsed(admission, now).is_some_and(|ran| Duration::from_nanos(ran) >= after) {
@@ -151,7 +151,7 @@ impl<S: Store> Core<S> {
                 });
             }
             (CancelledPolicy::IfNoneCompletes, None) => {
-                self.record_cancelled_call(admission.stamp, &limits, now)
+                self.record_cancelled_call(admission.stamp, &limits, now);
             }
         }
     }
