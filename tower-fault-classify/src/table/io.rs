@@ -94,6 +94,7 @@ static INDEX: [u8; 64] = {
 const OUT_OF_DESCRIPTORS: [i32; 2] = [23, 24];
 
 /// What an I/O error says by itself, without its payload. `None`: it returns no verdict.
+#[inline]
 pub(crate) fn classify(error: &io::Error, connecting: bool) -> Option<&'static Fault> {
     #[cfg(unix)]
     if error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code)) {
@@ -104,6 +105,7 @@ pub(crate) fn classify(error: &io::Error, connecting: bool) -> Option<&'static F
 }
 
 /// The same fault, of a request that never left: what might have been processed was not.
+#[inline]
 pub(crate) const fn unsent(fault: Fault) -> Fault {
     match fault.retryable() {
         IfIdempotent => fault.with_retryable(Unsent),
@@ -112,6 +114,7 @@ pub(crate) const fn unsent(fault: Fault) -> Fault {
 }
 
 /// The same fault, of a request that had begun to be answered: it was processed, whatever was said of its stream.
+#[inline]
 pub(crate) const fn answered(fault: Fault) -> Fault {
     match fault.retryable() {
         Unsent | Refused => fault.with_retryable(IfIdempotent),

@@ -143,12 +143,14 @@ pub(crate) fn current_source() -> UploadSource {
 }
 
 /// Whether the request's body has failed, so that any error of its call comes of that.
+#[inline]
 pub(crate) fn upload_failed() -> bool {
     PROGRESS.get() == Progress::Failed
 }
 
 /// The same fault; a timeout of a request that may have been processed becomes one of the caller
 /// while the request's body waits.
+#[inline]
 pub(crate) fn excuse_stalled_timeout(fault: Fault) -> Fault {
     let processed = !matches!(fault.retryable(), Retryable::Unsent | Retryable::Refused);
     if fault.kind() == Kind::Timeout && processed && is_stalled() { table::UPLOAD_STALLED } else { fault }
@@ -156,11 +158,13 @@ pub(crate) fn excuse_stalled_timeout(fault: Fault) -> Fault {
 
 /// The same fault; a connection that is lost before the response is not charged to the server while
 /// the request's body waits. Many servers end a request so that takes too long to come.
+#[inline]
 pub(crate) fn excuse_stalled_disconnect(fault: Fault) -> Fault {
     let lost = fault.kind() == Kind::Transient && fault.origin() == Origin::Transport;
     if lost && is_stalled() { table::UPLOAD_DISCONNECTED } else { fault }
 }
 
+#[inline]
 fn is_stalled() -> bool {
     PROGRESS.get() == Progress::Stalled
 }
