@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode};
 use tower_fault_classify::classifiers::ResponseCoverage;
 use tower_fault_classify::{ClassifiedError, Classify, Health, Kind, Origin, Outcome, Retryable, Verdict};
 
-use super::decide::{AttemptOutcome, CallProgress, GiveUp, Limits};
+use super::decide::{AttemptOutcome, CallProgress, GiveUp, Limits, before_redirect};
 use super::*;
 use crate::backoff::{Jitter, Position};
 use crate::request::{Coverage, ResendAfter};
@@ -97,13 +97,16 @@ impl Classify<Response, ClassifiedError> for Classifier {
     }
 }
 
-/// The outcome of an attempt whose redirects are not known of.
-fn outcome(
+/// Why no attempt may follow an outcome whose redirects are not known of.
+fn blocked(
     coverage: ResponseCoverage,
     mut result: Result<Response, ClassifiedError>,
     verdict: impl Into<Verdict>,
-) -> AttemptOutcome {
-    AttemptOutcome::new(&Classifier(coverage), &mut result, verdict.into(), None, || None)
+    outer: OuterMark,
+) -> Option<GiveUp> {
+    let classifier = Classifier(coverage);
+    let verdict = before_redirect(verdict.into(), None, &classifier, &mut result, || None);
+    AttemptOutcome::new(&classifier, &mut result, &verdict).blocked(outer)
 }
 
 fn error(fault: Fault) -> ClassifiedError {
@@ -522,9 +525,8 @@ fn give_up_reasons_have_names_in_snake_case() {
 #[test]
 fn grpc_response_that_has_begun_is_not_retried() {
     let grpc = ("content-type", "application/grpc");
-    let blocked = |result, verdict: Verdict| {
-        outcome(ResponseCoverage::All, result, verdict).blocked(OuterMark::default())
-    };
+    let blocked =
+        |result, verdict: Verdict| blocked(ResponseCoverage::All, result, verdict, OuterMark::default());
     let begun = || Ok(Response::with_headers(&[grpc]));
     assert_eq!(blocked(begun(), FAULT.into()), Some(GiveUp::Committed));
     assert_eq!(blocked(begun(), Verdict::Success), None);
@@ -542,15 +544,15 @@ fn fault_that_an_outer_layer_retries_is_left_to_it() {
     };
     let (all, errors_only) = (marked(ResponseCoverage::All), marked(ResponseCoverage::Nothing));
     let refused = FAULT.with_retryable(Retryable::Refused);
-    let response = || outcome(ResponseCoverage::All, Ok(Response::default()), refused);
-    let failed = |fault| outcome(ResponseCoverage::All, Err(error(fault)), fault);
-    assert_eq!(response().blocked(all), Some(GiveUp::Nested));
-    assert_eq!(response().blocked(errors_only), None, "the outer layer judges errors only");
-    assert_eq!(response().blocked(OuterMark::default()), None);
-    assert_eq!(failed(refused).blocked(errors_only), Some(GiveUp::Nested));
-    assert_eq!(failed(FAULT).blocked(errors_only), None, "the outer layer retries refused requests only");
-    let success = outcome(ResponseCoverage::All, Ok(Response::default()), Verdict::Success);
-    assert_eq!(success.blocked(all), None);
+    let response = |outer| blocked(ResponseCoverage::All, Ok(Response::default()), refused, outer);
+    let failed = |fault, outer| blocked(ResponseCoverage::All, Err(error(fault)), fault, outer);
+    assert_eq!(response(all), Some(GiveUp::Nested));
+    assert_eq!(response(errors_only), None, "the outer layer judges errors only");
+    assert_eq!(response(OuterMark::default()), None);
+    assert_eq!(failed(refused, errors_only), Some(GiveUp::Nested));
+    assert_eq!(failed(FAULT, errors_only), None, "the outer layer retries refused requests only");
+    let success = blocked(ResponseCoverage::All, Ok(Response::default()), Verdict::Success, all);
+    assert_eq!(success, None);
 }
 
 #[test]
@@ -561,8 +563,8 @@ fn redirect_makes_unsent_and_refused_count_as_if_idempotent() {
             let mut result = result;
             let classifier = Classifier(ResponseCoverage::All);
             let url = || url.map(Cow::from);
-            let outcome = AttemptOutcome::new(&classifier, &mut result, fault.into(), follows, url);
-            outcome.verdict.fault().unwrap().retryable()
+            let verdict = before_redirect(fault.into(), follows, &classifier, &mut result, url);
+            verdict.fault().unwrap().retryable()
         };
     let here = || Ok(Response::from_url(URL));
     let elsewhere = || Ok(Response::from_url("http://a/c"));
