@@ -431,7 +431,8 @@ fn label<K: fmt::Debug>(key: &K) -> String {
 
 /// The handle to the circuit of one key.
 ///
-/// While it is held the circuit is not forgotten for another key.
+/// It has the operations of [`Circuit`] on status, permits and manual control, and
+/// [`key`](Circuit::key). While a handle is held, its circuit is not evicted.
 pub type KeyedCircuit<K> = Circuit<Shared<K>>;
 
 /// A permit of the circuit of one key.
