@@ -469,6 +469,14 @@ fn circuit_states_have_names_and_reject_only_when_open() {
 }
 
 #[test]
+fn health_reports_have_names_in_snake_case() {
+    for (report, name) in [(HealthReport::Critical, "critical"), (HealthReport::Recovered, "recovered")] {
+        assert_eq!(report.as_str(), name);
+        assert_eq!(report.to_string(), name);
+    }
+}
+
+#[test]
 fn transition_reasons_have_names_in_snake_case() {
     for (reason, name) in [
         (Reason::ConsecutiveFailures, "consecutive_failures"),
