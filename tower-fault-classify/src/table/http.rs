@@ -233,6 +233,12 @@ mod tests {
     }
 
     #[test]
+    fn only_522_says_that_the_origin_was_unreachable() {
+        let unreachable = |&status: &u16| is_origin_unreachable(StatusCode::from_u16(status).unwrap());
+        assert_eq!((100..=999).filter(unreachable).collect::<Vec<_>>(), [522]);
+    }
+
+    #[test]
     fn status_rows_are_sorted_and_name_source() {
         assert!(ROWS.windows(2).all(|pair| pair[0].last < pair[1].first));
         assert!(ROWS.iter().all(|row| row.first <= row.last && !row.source.is_empty()));
