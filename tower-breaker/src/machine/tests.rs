@@ -445,6 +445,14 @@ fn slow_success_trips_by_slow_rate_and_never_by_failure_rate() {
 }
 
 #[test]
+fn minimum_of_cancelled_calls_without_a_completed_call_trips() {
+    assert!(!none_completes(&TRIP, 9, false));
+    assert!(none_completes(&TRIP, 10, false));
+    assert!(none_completes(&TRIP, 11, false));
+    assert!(!none_completes(&TRIP, 11, true), "a call has completed");
+}
+
+#[test]
 #[expect(clippy::float_cmp, reason = "these shares are exact in binary")]
 fn counts_report_failed_and_slow_shares_of_calls() {
     let rates = |counts: Counts| [counts.failure_rate(), counts.slow_rate()];
