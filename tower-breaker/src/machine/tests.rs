@@ -477,6 +477,19 @@ fn circuit_states_have_names_and_reject_only_when_open() {
 }
 
 #[test]
+fn cancelled_policies_have_names_in_snake_case() {
+    for (policy, name) in [
+        (CancelledPolicy::IfNoneCompletes, "if_none_completes"),
+        (CancelledPolicy::Ignore, "ignore"),
+        (CancelledPolicy::Failure, "failure"),
+        (CancelledPolicy::FailureAfter(Duration::from_secs(1)), "failure_after"),
+    ] {
+        assert_eq!(policy.as_str(), name);
+        assert_eq!(policy.to_string(), name);
+    }
+}
+
+#[test]
 fn health_reports_have_names_in_snake_case() {
     for (report, name) in [(HealthReport::Critical, "critical"), (HealthReport::Recovered, "recovered")] {
         assert_eq!(report.as_str(), name);
