@@ -325,7 +325,8 @@ impl<E: Error + 'static> Error for BreakerError<E> {
 }
 
 /// A call that [`Circuit::call_within`](crate::Circuit) stopped because its time was over. It
-/// counts as a failure.
+/// counts as a failure, unless the request's body waited for its source: that is the caller's
+/// fault.
 ///
 /// Its [`source`](Error::source) is a [`ClassifiedError`] of kind `timeout`, so that every layer above knows
 /// what happened.
@@ -340,6 +341,12 @@ impl TimedOut {
     /// handles timeouts.
     pub const fn new(after: Duration) -> Self {
         let fault = Fault::new(Kind::Timeout, Retryable::IfIdempotent, Health::Unhealthy, Origin::Transport);
+        Self::with_fault(after, fault)
+    }
+
+    /// Creates the error with the fault that the timeout was classified as. The fault differs from
+    /// that of [`new`](Self::new) while the request's body waits for its source.
+    pub(crate) const fn with_fault(after: Duration, fault: Fault) -> Self {
         Self { after, classified: ClassifiedError::from_fault(fault) }
     }
 
@@ -356,7 +363,7 @@ impl TimedOut {
 
 impl Clone for TimedOut {
     fn clone(&self) -> Self {
-        Self::new(self.after)
+        Self::with_fault(self.after, *self.fault())
     }
 }
 

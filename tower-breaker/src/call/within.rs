@@ -10,6 +10,7 @@ use pin_project_lite::pin_project;
 use tokio::time::error::Elapsed;
 use tokio::time::{Timeout, timeout};
 use tower_fault_classify::classifiers::{AsError, NestedErrors, TypedError};
+use tower_fault_classify::classify_error;
 
 use super::Call;
 use crate::circuit::Circuit;
@@ -83,7 +84,11 @@ where
         let result = match ready!(this.call.poll(cx)) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(BreakerError::Inner(error)),
-            Err(BreakerError::Inner(_)) => Err(BreakerError::TimedOut(TimedOut::new(*this.time))),
+            // Classified within the poll, where it is known whether the request's body waits.
+            Err(BreakerError::Inner(elapsed)) => {
+                let fault = classify_error(&elapsed);
+                Err(BreakerError::TimedOut(TimedOut::with_fault(*this.time, fault)))
+            }
             Err(BreakerError::TimedOut(error)) => Err(BreakerError::TimedOut(error)),
             Err(BreakerError::Rejected(rejection)) => Err(BreakerError::Rejected(rejection)),
         };

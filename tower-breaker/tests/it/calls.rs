@@ -4,15 +4,17 @@ use std::future::{Future, pending, ready};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use tokio::time::{Instant, advance, sleep, timeout};
 use tokio_test::{assert_pending, task};
 use tower::BoxError;
-use tower_breaker::fault_classify::{ErrorChain, classify_error};
+use tower_breaker::fault_classify::{ErrorChain, Origin, Retryable, classify_error};
 use tower_breaker::{
     BreakerConfig, BreakerConfigBuilder, BreakerError, CancelledPolicy, Circuit, CircuitState, Clock, Health,
     Kind, Reason, TimedOut,
 };
+use tower_fault_classify::__internals::UploadGuard;
 
 use crate::support::{OPEN_FOR, SECOND, refused, state};
 
@@ -74,6 +76,23 @@ async fn call_within_with_elapsed_timeout_counts_failure() {
     assert!(is_opened_by(&circuit, call).await);
     let trip = circuit.status().last_trip.unwrap();
     assert_eq!((trip.reason, trip.fault.unwrap().kind()), (Reason::ConsecutiveFailures, Kind::Timeout));
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_within_stalled_upload_is_not_charged_to_server() {
+    let circuit = circuit();
+    let mut call = task::spawn(circuit.call_within(SECOND, pending::<io::Result<u32>>()));
+    let upload = UploadGuard::enter(true);
+    assert_pending!(call.poll());
+    advance(SECOND).await;
+    let Poll::Ready(Err(BreakerError::TimedOut(error))) = call.poll() else { panic!("it has timed out") };
+    drop(upload);
+    let fault = *error.fault();
+    assert_eq!((fault.kind(), fault.retryable()), (Kind::Timeout, Retryable::Never));
+    assert_eq!((fault.health(), fault.origin()), (Health::Neutral, Origin::Caller));
+    assert_eq!(*error.clone().fault(), fault);
+    assert_eq!(classify_error(&error), fault, "also of a layer above, without the upload's note");
+    assert_eq!(circuit.status().window.failures, 0);
 }
 
 #[tokio::test(start_paused = true)]
