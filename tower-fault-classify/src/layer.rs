@@ -6,7 +6,7 @@ use tower_layer::Layer;
 
 use crate::body::{Head, NoInspector, TrackBody};
 use crate::classifiers::{Auto, ErrorsOnly, RuleFirst};
-use crate::error::{BoxedError, TypedError};
+use crate::error::TypedError;
 use crate::error_mode::{KeepErrors, WrapErrors};
 use crate::service::FaultClassify;
 
@@ -51,7 +51,7 @@ use crate::service::FaultClassify;
 /// [`CarriedVerdict`]: crate::CarriedVerdict
 /// [`ClassifiedError`]: crate::ClassifiedError
 #[derive(Clone, Copy, Debug, Default)]
-pub struct FaultClassifyLayer<C = Auto<BoxedError>, M = WrapErrors, P = Head, B = Head> {
+pub struct FaultClassifyLayer<C = Auto, M = WrapErrors, P = Head, B = Head> {
     classify: C,
     errors: PhantomData<fn() -> M>,
     peek: P,

@@ -644,3 +644,12 @@ where
 {
     NestedErrors::<K>::new().classify(nested.as_ref()).fault().map(Fault::kind)
 }
+
+/// The type with its default parameters has every setter, so that it can be a parameter or a field.
+#[test]
+fn layer_named_by_defaults_accepts_classifier() {
+    let layer: FaultClassifyLayer = FaultClassifyLayer::new();
+    let nested = |()| ready(Ok::<_, io::Error>(Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))));
+    let mut service = layer.classify(NestedErrors::new()).layer(service_fn(nested));
+    now(send(&mut service, ())).unwrap().unwrap_err();
+}
