@@ -9,6 +9,10 @@ use crate::fault::Fault;
 /// Whether anybody is told.
 pub(crate) const ENABLED: bool = cfg!(any(feature = "metrics", feature = "tracing"));
 
+/// The target of the event and of the counter.
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+const TARGET: &str = "tower_fault_classify";
+
 /// Tells of a fault. Without the features `metrics` and `tracing` it does nothing.
 #[inline]
 pub(crate) fn emit(fault: &Fault, status: Option<StatusCode>) {
@@ -16,12 +20,15 @@ pub(crate) fn emit(fault: &Fault, status: Option<StatusCode>) {
     count(fault);
     #[cfg(feature = "tracing")]
     tracing::debug!(
-        "error.type" = fault.kind().as_str(),
-        "fault.origin" = fault.origin().as_str(),
-        "fault.retryable" = fault.retryable().as_str(),
-        "fault.health" = fault.health().as_str(),
-        "fault.retry_after" = fault.retry_after().map(tracing::field::debug),
-        "http.response.status_code" = status.map(|status| status.as_u16()),
+        target: TARGET,
+        {
+            "error.type" = fault.kind().as_str(),
+            "fault.origin" = fault.origin().as_str(),
+            "fault.retryable" = fault.retryable().as_str(),
+            "fault.health" = fault.health().as_str(),
+            "fault.retry_after" = fault.retry_after().map(tracing::field::debug),
+            "http.response.status_code" = status.map(|status| status.as_u16()),
+        },
         "fault",
     );
     let _ = (fault, status);
@@ -37,7 +44,7 @@ fn count(fault: &Fault) {
 
     use crate::fault::{Kind, Origin};
 
-    const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+    const METADATA: Metadata<'static> = Metadata::new(TARGET, Level::INFO, Some(module_path!()));
 
     thread_local! {
         /// A key with labels allocates; there are few, so that each thread makes each once.

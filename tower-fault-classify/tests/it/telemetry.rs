@@ -79,7 +79,8 @@ mod recorder {
         fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
         fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
-        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+        fn register_counter(&self, _: &Key, metadata: &Metadata<'_>) -> Counter {
+            assert_eq!(metadata.target(), "tower_fault_classify");
             Counter::from_arc(Arc::new(Count(self.0)))
         }
 
