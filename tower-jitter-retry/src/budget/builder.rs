@@ -1,42 +1,77 @@
-//! The settings of a budget of any kind.
+//! The builders of the budgets, and the methods of [`Budget`] that return them.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use tower_fault_classify::__internals::ConfigError;
+use tower_fault_classify::__internals::{Clock, ConfigError, PoolHandle, TimeBuckets};
 
-use super::{AwsBudgetBuilder, Budget, GrpcBudgetBuilder, WindowBudgetBuilder};
+use super::handle::{Budget, BudgetKind};
+use super::rules::tokens::{ONE, Scheme, TokenRules};
+use super::rules::window::WindowRules;
+use super::settings::BudgetSettings;
+use super::tokens::TokenCore;
+use super::window::WindowCore;
 
-/// The settings of a budget. Returned by [`Budget::settings`].
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[non_exhaustive]
-pub enum BudgetSettings {
-    /// Of [`Budget::window`].
-    Window {
-        /// See [`WindowBudgetBuilder::ratio`].
-        ratio: f64,
-        /// See [`WindowBudgetBuilder::min_per_second`].
-        min_per_second: u32,
-        /// See [`WindowBudgetBuilder::span`].
-        span: Duration,
-    },
-    /// Of [`Budget::grpc`].
-    Grpc {
-        /// See [`GrpcBudgetBuilder::max_tokens`].
-        max_tokens: u32,
-        /// See [`GrpcBudgetBuilder::ratio`].
-        ratio: f64,
-    },
-    /// Of [`Budget::aws`].
-    Aws {
-        /// See [`AwsBudgetBuilder::capacity`].
-        capacity: u32,
-        /// See [`AwsBudgetBuilder::cost`].
-        cost: u32,
-        /// See [`AwsBudgetBuilder::timeout_cost`].
-        timeout_cost: u32,
-        /// See [`AwsBudgetBuilder::increment`].
-        increment: u32,
-    },
+pub(crate) const RATIO_RANGE: RangeInclusive<f64> = 0.0..=1_000.0;
+
+pub(crate) const SPAN_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
+
+/// What a whole number of tokens may be.
+pub(crate) const TOKEN_RANGE: RangeInclusive<u32> = 1..=1_000_000_000;
+
+/// What a bucket of gRPC may hold.
+pub(crate) const GRPC_TOKEN_RANGE: RangeInclusive<u32> = 1..=1_000;
+
+/// What a success may give back to a bucket of gRPC.
+pub(crate) const GRPC_RATIO_RANGE: RangeInclusive<f64> = 0.001..=1_000.0;
+
+impl Budget {
+    /// A window, with its defaults: 20 % of the requests of the last 10 s, and 10 retries a second (the defaults of Finagle's
+    /// `RetryBudget`, which tower's follow).
+    pub fn window() -> WindowBudgetBuilder {
+        WindowBudgetBuilder::default()
+    }
+
+    /// gRPC's throttle, with the defaults of gRFC A6's example: 10 tokens, a tenth of one back for a success.
+    pub fn grpc() -> GrpcBudgetBuilder {
+        GrpcBudgetBuilder::default()
+    }
+
+    /// The retry quota of the AWS SDKs, with their defaults: 500 tokens, 5 for a retry, 10 for one after a timeout.
+    pub fn aws() -> AwsBudgetBuilder {
+        AwsBudgetBuilder::default()
+    }
+
+    /// Returns a builder with the settings and the clock of this budget. `None`: the budget is a
+    /// custom one.
+    ///
+    /// A budget that is built from it starts empty or full, as any new budget, and shares nothing
+    /// with this one.
+    pub fn to_builder(&self) -> Option<BudgetBuilder> {
+        let clock = match &self.0 {
+            BudgetKind::Window(core, _) => core.clock(),
+            BudgetKind::Tokens(..) | BudgetKind::Custom(_) => Clock::runtime(),
+        };
+        Some(match self.settings()? {
+            BudgetSettings::Window { ratio, min_per_second, span } => {
+                BudgetBuilder::Window(WindowBudgetBuilder { ratio, min_per_second, span, clock })
+            }
+            BudgetSettings::Grpc { max_tokens, ratio } => {
+                BudgetBuilder::Grpc(GrpcBudgetBuilder { max_tokens, ratio })
+            }
+            BudgetSettings::Aws { capacity, cost, timeout_cost, increment } => {
+                BudgetBuilder::Aws(AwsBudgetBuilder { capacity, cost, timeout_cost, increment })
+            }
+        })
+    }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        let budget = Self::window().build();
+        // A test holds that the defaults are in their ranges.
+        budget.unwrap_or_else(|error| unreachable!("the defaults are valid: {error}"))
+    }
 }
 
 /// The builder of a budget of any kind. Returned by [`Budget::to_builder`].
@@ -76,5 +111,228 @@ impl BudgetBuilder {
             Self::Grpc(builder) => builder.build(),
             Self::Aws(builder) => builder.build(),
         }
+    }
+}
+
+/// Builds a budget over a sliding window.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct WindowBudgetBuilder {
+    ratio: f64,
+    min_per_second: u32,
+    span: Duration,
+    clock: Clock,
+}
+
+impl Default for WindowBudgetBuilder {
+    fn default() -> Self {
+        Self { ratio: 0.2, min_per_second: 10, span: Duration::from_secs(10), clock: Clock::runtime() }
+    }
+}
+
+impl WindowBudgetBuilder {
+    /// Retries per request, 0 to 1,000, kept to a millionth. **Default**: 0.2.
+    pub fn ratio(mut self, ratio: f64) -> Self {
+        self.ratio = ratio;
+        self
+    }
+
+    /// Retries a second that are allowed beside, so that a client with little traffic can retry at all. They are counted over
+    /// the whole [`span`](Self::span): 10 a second over 10 s are 100 at once. **Default**: 10.
+    pub fn min_per_second(mut self, retries: u32) -> Self {
+        self.min_per_second = retries;
+        self
+    }
+
+    /// Over how long requests and retries are counted, 1 s to 1 hour, in sixteen buckets. **Default**: 10 s.
+    pub fn span(mut self, span: Duration) -> Self {
+        self.span = span;
+        self
+    }
+
+    /// Where the time is read. **Default**: [`Clock::runtime`], so that the budget refills under
+    /// `tokio::time::pause`.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    ///
+    /// The first value that is out of its range, with its field and the range.
+    pub fn build(self) -> Result<Budget, ConfigError> {
+        ConfigError::check("ratio", self.ratio, RATIO_RANGE)?;
+        let span = ConfigError::check("span", self.span, SPAN_RANGE)?.as_nanos() as u64;
+        let rules = WindowRules::new(self.ratio, self.min_per_second, span);
+        let core = PoolHandle::acquire(|| WindowCore::new(self.clock));
+        let owner = core.adopt(rules, TimeBuckets::new(span), self.clock);
+        Ok(Budget(BudgetKind::Window(core, owner)))
+    }
+}
+
+/// Builds gRPC's retry throttle (gRFC A6).
+///
+/// A bucket is full at first. Each attempt that fails takes a token, also if it is not retried; each that succeeds gives back a part of
+/// one. Retries are allowed while *more* than half of the bucket is left, and cost nothing by themselves.
+///
+/// What fails is what may be retried, was pushed back, or says that the server is ill. An answer that is the caller's own fault
+/// (`NOT_FOUND`) is a success of the server; what a layer on this side refused to send is neither.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct GrpcBudgetBuilder {
+    max_tokens: u32,
+    ratio: f64,
+}
+
+impl Default for GrpcBudgetBuilder {
+    fn default() -> Self {
+        Self { max_tokens: 10, ratio: 0.1 }
+    }
+}
+
+impl GrpcBudgetBuilder {
+    /// What the bucket holds, 1 to 1,000 (the range of gRFC A6). **Default**: 10.
+    pub fn max_tokens(mut self, tokens: u32) -> Self {
+        self.max_tokens = tokens;
+        self
+    }
+
+    /// What a success gives back, 0.001 to 1,000, kept to a thousandth. **Default**: 0.1.
+    pub fn ratio(mut self, tokens: f64) -> Self {
+        self.ratio = tokens;
+        self
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    ///
+    /// The first value that is out of its range, with its field and the range.
+    pub fn build(self) -> Result<Budget, ConfigError> {
+        ConfigError::check("max_tokens", self.max_tokens, GRPC_TOKEN_RANGE)?;
+        ConfigError::check("ratio", self.ratio, GRPC_RATIO_RANGE)?;
+        #[expect(clippy::cast_sign_loss, reason = "the ratio is positive")]
+        let ratio = (self.ratio * ONE as f64).round() as u64;
+        Ok(token_budget(TokenRules {
+            capacity: thousandths(self.max_tokens),
+            scheme: Scheme::Grpc { ratio },
+        }))
+    }
+}
+
+/// Builds the retry quota of the AWS SDKs' "standard" mode.
+///
+/// The bucket starts full. A retry pays its cost. The cost is returned if the retry succeeds, if it
+/// is rejected before it is sent, or if its caller stops waiting. A request that succeeds without a
+/// retry adds a little.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct AwsBudgetBuilder {
+    capacity: u32,
+    cost: u32,
+    timeout_cost: u32,
+    increment: u32,
+}
+
+impl Default for AwsBudgetBuilder {
+    fn default() -> Self {
+        Self { capacity: 500, cost: 5, timeout_cost: 10, increment: 1 }
+    }
+}
+
+impl AwsBudgetBuilder {
+    /// What the bucket holds, 1 to 1,000,000,000 tokens. **Default**: 500.
+    pub fn capacity(mut self, tokens: u32) -> Self {
+        self.capacity = tokens;
+        self
+    }
+
+    /// What a retry costs, 1 token to the capacity. **Default**: 5.
+    pub fn cost(mut self, tokens: u32) -> Self {
+        self.cost = tokens;
+        self
+    }
+
+    /// What a retry after a timeout costs, 1 token to the capacity. **Default**: 10.
+    pub fn timeout_cost(mut self, tokens: u32) -> Self {
+        self.timeout_cost = tokens;
+        self
+    }
+
+    /// What a request gives that succeeds without a retry, 0 tokens to the capacity. **Default**: 1.
+    pub fn increment(mut self, tokens: u32) -> Self {
+        self.increment = tokens;
+        self
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    ///
+    /// The first value that is out of its range, with its field and the range.
+    pub fn build(self) -> Result<Budget, ConfigError> {
+        let capacity = ConfigError::check("capacity", self.capacity, TOKEN_RANGE)?;
+        ConfigError::check("cost", self.cost, 1..=capacity)?;
+        ConfigError::check("timeout_cost", self.timeout_cost, 1..=capacity)?;
+        ConfigError::check("increment", self.increment, 0..=capacity)?;
+        let scheme = Scheme::Aws {
+            increment: thousandths(self.increment),
+            cost: thousandths(self.cost),
+            timeout_cost: thousandths(self.timeout_cost),
+        };
+        Ok(token_budget(TokenRules { capacity: thousandths(capacity), scheme }))
+    }
+}
+
+fn token_budget(rules: TokenRules) -> Budget {
+    let core = PoolHandle::acquire(TokenCore::new);
+    let epoch = core.adopt(rules);
+    Budget(BudgetKind::Tokens(core, epoch))
+}
+
+fn thousandths(tokens: u32) -> u64 {
+    u64::from(tokens) * ONE
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable};
+
+    use super::*;
+    use crate::budget::RetryBudget;
+
+    const FAULT: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
+
+    #[test]
+    fn window_budget_value_out_of_range_is_named() {
+        let field = |builder: WindowBudgetBuilder| builder.build().unwrap_err().field();
+        for ratio in [-0.1, 1_000.1, f64::NAN, f64::INFINITY] {
+            assert_eq!(field(Budget::window().ratio(ratio)), "ratio");
+        }
+        for span in [Duration::ZERO, Duration::from_millis(999), Duration::from_secs(3_601)] {
+            assert_eq!(field(Budget::window().span(span)), "span");
+        }
+        assert!(Budget::window().ratio(1_000.0).min_per_second(u32::MAX).build().is_ok());
+    }
+
+    #[test]
+    fn token_budget_value_out_of_range_is_named() {
+        let grpc = |builder: GrpcBudgetBuilder| builder.build().unwrap_err().to_string();
+        assert_eq!(grpc(Budget::grpc().max_tokens(0)), "`max_tokens` is 0; allowed is 1 to 1000");
+        assert_eq!(grpc(Budget::grpc().max_tokens(1_001)), "`max_tokens` is 1001; allowed is 1 to 1000");
+        for ratio in [0.0, -1.0, 1_001.0, f64::NAN, f64::INFINITY] {
+            assert!(grpc(Budget::grpc().ratio(ratio)).starts_with("`ratio` is "));
+        }
+        let aws = |builder: AwsBudgetBuilder| builder.build().unwrap_err().field();
+        assert_eq!(aws(Budget::aws().capacity(0)), "capacity");
+        assert_eq!(aws(Budget::aws().cost(0)), "cost");
+        assert_eq!(aws(Budget::aws().cost(501)), "cost");
+        assert_eq!(aws(Budget::aws().timeout_cost(501)), "timeout_cost");
+        assert_eq!(aws(Budget::aws().increment(501)), "increment");
+        let most = Budget::aws().capacity(1_000_000_000).cost(1_000_000_000).build().unwrap();
+        let ticket = most.withdraw(&FAULT);
+        assert!(ticket.is_some() && most.withdraw(&FAULT).is_none());
     }
 }

@@ -6,144 +6,13 @@
 //! with another owner's epoch is left alone.
 
 use std::fmt;
-use std::ops::RangeInclusive;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Ordering, fence};
-use tower_fault_classify::__internals::{ConfigError, Pool, PoolHandle, PoolItem};
+use tower_fault_classify::__internals::{Pool, PoolItem};
 use tower_fault_classify::{Fault, Verdict};
 
 use super::rules::tokens::{MAX_TOKENS, ONE, Scheme, TokenRules};
-use super::{Budget, BudgetBuilder, BudgetKind, BudgetSettings};
-
-/// What a whole number of tokens may be.
-pub(crate) const TOKEN_RANGE: RangeInclusive<u32> = 1..=1_000_000_000;
-
-/// What a bucket of gRPC may hold.
-pub(crate) const GRPC_TOKEN_RANGE: RangeInclusive<u32> = 1..=1_000;
-
-/// What a success may give back to a bucket of gRPC.
-pub(crate) const GRPC_RATIO_RANGE: RangeInclusive<f64> = 0.001..=1_000.0;
-
-fn new_budget(rules: TokenRules) -> Budget {
-    let core = PoolHandle::acquire(TokenCore::new);
-    let epoch = core.adopt(rules);
-    Budget(BudgetKind::Tokens(core, epoch))
-}
-
-fn thousandths(tokens: u32) -> u64 {
-    u64::from(tokens) * ONE
-}
-
-/// Builds gRPC's retry throttle (gRFC A6).
-///
-/// A bucket is full at first. Each attempt that fails takes a token, also if it is not retried; each that succeeds gives back a part of
-/// one. Retries are allowed while *more* than half of the bucket is left, and cost nothing by themselves.
-///
-/// What fails is what may be retried, was pushed back, or says that the server is ill. An answer that is the caller's own fault
-/// (`NOT_FOUND`) is a success of the server; what a layer on this side refused to send is neither.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct GrpcBudgetBuilder {
-    max_tokens: u32,
-    ratio: f64,
-}
-
-impl Default for GrpcBudgetBuilder {
-    fn default() -> Self {
-        Self { max_tokens: 10, ratio: 0.1 }
-    }
-}
-
-impl GrpcBudgetBuilder {
-    /// What the bucket holds, 1 to 1,000 (the range of gRFC A6). **Default**: 10.
-    pub fn max_tokens(mut self, tokens: u32) -> Self {
-        self.max_tokens = tokens;
-        self
-    }
-
-    /// What a success gives back, 0.001 to 1,000, kept to a thousandth. **Default**: 0.1.
-    pub fn ratio(mut self, tokens: f64) -> Self {
-        self.ratio = tokens;
-        self
-    }
-
-    /// Checks every value.
-    ///
-    /// # Errors
-    ///
-    /// The first value that is out of its range, with its field and the range.
-    pub fn build(self) -> Result<Budget, ConfigError> {
-        ConfigError::check("max_tokens", self.max_tokens, GRPC_TOKEN_RANGE)?;
-        ConfigError::check("ratio", self.ratio, GRPC_RATIO_RANGE)?;
-        #[expect(clippy::cast_sign_loss, reason = "the ratio is positive")]
-        let ratio = (self.ratio * ONE as f64).round() as u64;
-        Ok(new_budget(TokenRules { capacity: thousandths(self.max_tokens), scheme: Scheme::Grpc { ratio } }))
-    }
-}
-
-/// Builds the retry quota of the AWS SDKs' "standard" mode.
-///
-/// The bucket starts full. A retry pays its cost. The cost is returned if the retry succeeds, if it
-/// is rejected before it is sent, or if its caller stops waiting. A request that succeeds without a
-/// retry adds a little.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct AwsBudgetBuilder {
-    capacity: u32,
-    cost: u32,
-    timeout_cost: u32,
-    increment: u32,
-}
-
-impl Default for AwsBudgetBuilder {
-    fn default() -> Self {
-        Self { capacity: 500, cost: 5, timeout_cost: 10, increment: 1 }
-    }
-}
-
-impl AwsBudgetBuilder {
-    /// What the bucket holds, 1 to 1,000,000,000 tokens. **Default**: 500.
-    pub fn capacity(mut self, tokens: u32) -> Self {
-        self.capacity = tokens;
-        self
-    }
-
-    /// What a retry costs, 1 token to the capacity. **Default**: 5.
-    pub fn cost(mut self, tokens: u32) -> Self {
-        self.cost = tokens;
-        self
-    }
-
-    /// What a retry after a timeout costs, 1 token to the capacity. **Default**: 10.
-    pub fn timeout_cost(mut self, tokens: u32) -> Self {
-        self.timeout_cost = tokens;
-        self
-    }
-
-    /// What a request gives that succeeds without a retry, 0 tokens to the capacity. **Default**: 1.
-    pub fn increment(mut self, tokens: u32) -> Self {
-        self.increment = tokens;
-        self
-    }
-
-    /// Checks every value.
-    ///
-    /// # Errors
-    ///
-    /// The first value that is out of its range, with its field and the range.
-    pub fn build(self) -> Result<Budget, ConfigError> {
-        let capacity = ConfigError::check("capacity", self.capacity, TOKEN_RANGE)?;
-        ConfigError::check("cost", self.cost, 1..=capacity)?;
-        ConfigError::check("timeout_cost", self.timeout_cost, 1..=capacity)?;
-        ConfigError::check("increment", self.increment, 0..=capacity)?;
-        let scheme = Scheme::Aws {
-            increment: thousandths(self.increment),
-            cost: thousandths(self.cost),
-            timeout_cost: thousandths(self.timeout_cost),
-        };
-        Ok(new_budget(TokenRules { capacity: thousandths(capacity), scheme }))
-    }
-}
+use super::settings::BudgetSettings;
 
 pub(crate) struct TokenCore {
     /// How the owner's [`TokenRules`] are kept.
@@ -207,18 +76,6 @@ impl TokenCore {
                 timeout_cost: whole(timeout_cost),
                 increment: whole(increment),
             },
-        }
-    }
-
-    pub(super) fn to_builder(&self) -> BudgetBuilder {
-        match self.settings() {
-            BudgetSettings::Aws { capacity, cost, timeout_cost, increment } => {
-                BudgetBuilder::Aws(AwsBudgetBuilder { capacity, cost, timeout_cost, increment })
-            }
-            BudgetSettings::Grpc { max_tokens, ratio } => {
-                BudgetBuilder::Grpc(GrpcBudgetBuilder { max_tokens, ratio })
-            }
-            BudgetSettings::Window { .. } => unreachable!("a bucket of tokens is no window"),
         }
     }
 
@@ -319,7 +176,7 @@ mod tests {
     use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
     use super::*;
-    use crate::budget::RetryBudget;
+    use crate::budget::{Budget, RetryBudget};
 
     const FAILURE: Fault =
         Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
@@ -427,25 +284,6 @@ mod tests {
             }
             assert!(core.withdraw(&FAILURE, next_epoch).is_none(), "{former}, then {next}");
         }
-    }
-
-    #[test]
-    fn token_budget_value_out_of_range_is_named() {
-        let grpc = |builder: GrpcBudgetBuilder| builder.build().unwrap_err().to_string();
-        assert_eq!(grpc(Budget::grpc().max_tokens(0)), "`max_tokens` is 0; allowed is 1 to 1000");
-        assert_eq!(grpc(Budget::grpc().max_tokens(1_001)), "`max_tokens` is 1001; allowed is 1 to 1000");
-        for ratio in [0.0, -1.0, 1_001.0, f64::NAN, f64::INFINITY] {
-            assert!(grpc(Budget::grpc().ratio(ratio)).starts_with("`ratio` is "));
-        }
-        let aws = |builder: AwsBudgetBuilder| builder.build().unwrap_err().field();
-        assert_eq!(aws(Budget::aws().capacity(0)), "capacity");
-        assert_eq!(aws(Budget::aws().cost(0)), "cost");
-        assert_eq!(aws(Budget::aws().cost(501)), "cost");
-        assert_eq!(aws(Budget::aws().timeout_cost(501)), "timeout_cost");
-        assert_eq!(aws(Budget::aws().increment(501)), "increment");
-        let most = Budget::aws().capacity(1_000_000_000).cost(1_000_000_000).build().unwrap();
-        let ticket = most.withdraw(&FAILURE);
-        assert!(ticket.is_some() && most.withdraw(&FAILURE).is_none());
     }
 
     const TIMEOUT: Fault = FAILURE.with_kind(Kind::Timeout);

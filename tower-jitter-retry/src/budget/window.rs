@@ -5,80 +5,16 @@
 //! and withdraws, under a lock, so that two withdrawals at once cannot both take the last retry,
 //! not even across the edge of a bucket.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use tower_fault_classify::__internals::sync::{AtomicU64, Mutex, Ordering, fence, lock};
 use tower_fault_classify::__internals::{
-    AtomicClock, Clock, ConfigError, PaddedRing, Pool, PoolHandle, PoolItem, StripedCounter, TimeBuckets,
-    thread_slot,
+    AtomicClock, Clock, PaddedRing, Pool, PoolItem, StripedCounter, TimeBuckets, thread_slot,
 };
 use tower_fault_classify::{Kind, Verdict};
 
 use super::rules::window::WindowRules;
-use super::{Budget, BudgetKind, BudgetSettings};
-
-pub(crate) const RATIO_RANGE: RangeInclusive<f64> = 0.0..=1_000.0;
-
-pub(crate) const SPAN_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
-
-/// Builds a budget over a sliding window.
-#[derive(Clone, Debug)]
-#[must_use]
-pub struct WindowBudgetBuilder {
-    ratio: f64,
-    min_per_second: u32,
-    span: Duration,
-    clock: Clock,
-}
-
-impl Default for WindowBudgetBuilder {
-    fn default() -> Self {
-        Self { ratio: 0.2, min_per_second: 10, span: Duration::from_secs(10), clock: Clock::runtime() }
-    }
-}
-
-impl WindowBudgetBuilder {
-    /// Retries per request, 0 to 1,000, kept to a millionth. **Default**: 0.2.
-    pub fn ratio(mut self, ratio: f64) -> Self {
-        self.ratio = ratio;
-        self
-    }
-
-    /// Retries a second that are allowed beside, so that a client with little traffic can retry at all. They are counted over
-    /// the whole [`span`](Self::span): 10 a second over 10 s are 100 at once. **Default**: 10.
-    pub fn min_per_second(mut self, retries: u32) -> Self {
-        self.min_per_second = retries;
-        self
-    }
-
-    /// Over how long requests and retries are counted, 1 s to 1 hour, in sixteen buckets. **Default**: 10 s.
-    pub fn span(mut self, span: Duration) -> Self {
-        self.span = span;
-        self
-    }
-
-    /// Where the time is read. **Default**: [`Clock::runtime`], so that the budget refills under
-    /// `tokio::time::pause`.
-    pub fn clock(mut self, clock: Clock) -> Self {
-        self.clock = clock;
-        self
-    }
-
-    /// Checks every value.
-    ///
-    /// # Errors
-    ///
-    /// The first value that is out of its range, with its field and the range.
-    pub fn build(self) -> Result<Budget, ConfigError> {
-        ConfigError::check("ratio", self.ratio, RATIO_RANGE)?;
-        let span = ConfigError::check("span", self.span, SPAN_RANGE)?.as_nanos() as u64;
-        let rules = WindowRules::new(self.ratio, self.min_per_second, span);
-        let core = PoolHandle::acquire(|| WindowCore::new(self.clock));
-        let owner = core.adopt(rules, TimeBuckets::new(span), self.clock);
-        Ok(Budget(BudgetKind::Window(core, owner)))
-    }
-}
+use super::settings::BudgetSettings;
 
 /// The counts of a budget, and what it was configured to. Every part can be another owner's later.
 #[derive(Debug)]
@@ -152,10 +88,8 @@ impl WindowCore {
         BudgetSettings::Window { ratio, min_per_second, span: Duration::from_nanos(span) }
     }
 
-    pub(super) fn to_builder(&self) -> WindowBudgetBuilder {
-        let (ratio, min_per_second, span) = lock(&self.withdrawals).rules.settings();
-        let span = Duration::from_nanos(span);
-        WindowBudgetBuilder { ratio, min_per_second, span, clock: self.clock.load() }
+    pub(super) fn clock(&self) -> Clock {
+        self.clock.load()
     }
 
     /// Pays in for a request, by what its first attempt came to. One that was never sent pays nothing.
@@ -231,7 +165,7 @@ mod tests {
     use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
     use super::*;
-    use crate::budget::RetryBudget;
+    use crate::budget::{Budget, RetryBudget};
 
     const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 
@@ -338,18 +272,6 @@ mod tests {
         budget.withdraw(&FAULT).unwrap().succeeded();
         budget.withdraw(&FAULT).unwrap().failed(&FAULT);
         assert!(budget.withdraw(&FAULT).is_none());
-    }
-
-    #[test]
-    fn window_budget_value_out_of_range_is_named() {
-        let field = |builder: WindowBudgetBuilder| builder.build().unwrap_err().field();
-        for ratio in [-0.1, 1_000.1, f64::NAN, f64::INFINITY] {
-            assert_eq!(field(Budget::window().ratio(ratio)), "ratio");
-        }
-        for span in [Duration::ZERO, Duration::from_millis(999), Duration::from_secs(3_601)] {
-            assert_eq!(field(Budget::window().span(span)), "span");
-        }
-        assert!(Budget::window().ratio(1_000.0).min_per_second(u32::MAX).build().is_ok());
     }
 
     const SPAN: u64 = 10_000_000_000;

@@ -1,0 +1,266 @@
+//! The handle to a budget, and what a call keeps of it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tower_fault_classify::__internals::PoolHandle;
+use tower_fault_classify::{Fault, Verdict};
+
+use super::settings::BudgetSettings;
+use super::ticket::{Ticket, TicketKind};
+use super::tokens::TokenCore;
+use super::window::{WindowCore, WindowOwner};
+
+/// Decides whether a retry may be made. [`Budget`] has the implementations of this crate.
+///
+/// Deposits and withdrawals may depend on the fault. A budget that needs the time reads its own
+/// clock. Many threads call the methods at once, and the methods must not block.
+///
+/// ```
+/// use std::sync::atomic::{AtomicUsize, Ordering};
+/// use tower_jitter_retry::{Budget, RetryPolicy};
+/// use tower_jitter_retry::budget::{RetryBudget, Ticket};
+/// use tower_jitter_retry::fault_classify::{Fault, Verdict};
+///
+/// /// At most so many retries under way at once.
+/// #[derive(Debug)]
+/// struct AtOnce(&'static AtomicUsize, usize);
+///
+/// impl RetryBudget for AtOnce {
+///     fn deposit(&self, _: &Verdict) {}
+///
+///     fn withdraw(&self, _: &Fault) -> Option<Ticket> {
+///         let (running, most) = (self.0, self.1);
+///         let more = |now: usize| (now < most).then_some(now + 1);
+///         running.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+///         Some(Ticket::new(move |_| drop(running.fetch_sub(1, Ordering::AcqRel))))
+///     }
+/// }
+///
+/// static RUNNING: AtomicUsize = AtomicUsize::new(0);
+/// let policy = RetryPolicy::builder().budget(Budget::custom(AtOnce(&RUNNING, 3))).build()?;
+/// # Ok::<(), tower_jitter_retry::ConfigError>(())
+/// ```
+pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
+    /// Records the verdict on the first attempt of a request. The [`Ticket`] of a retry records the
+    /// verdict on that retry.
+    fn deposit(&self, verdict: &Verdict);
+
+    /// Withdraws for a retry after `fault`. `None`: there is not enough, and no retry follows.
+    fn withdraw(&self, fault: &Fault) -> Option<Ticket>;
+}
+
+/// A budget that clones share; give one to several policies to bound their retries together.
+///
+/// A call that outlives the last handle still uses the budget, until another budget of its kind
+/// takes over the storage. From then on, the call gets what a new budget with the same settings
+/// grants to its first call. Keep a handle, or the policy, for as long as calls are in progress.
+///
+/// The storage is taken over by the next budget of any settings and any clock. So the memory is
+/// bounded by the largest number of budgets that were alive at once.
+///
+/// The default allows 20 % of the requests of the last 10 s, and 10 retries a second.
+///
+/// ```
+/// use tower_jitter_retry::Budget;
+///
+/// let default = Budget::default();
+/// let strict = Budget::window().ratio(0.05).min_per_second(1).build()?;
+/// let as_grpc_has_it = Budget::grpc().build()?;
+/// let as_the_aws_sdks_have_it = Budget::aws().build()?;
+/// # Ok::<(), tower_jitter_retry::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct Budget(pub(super) BudgetKind);
+
+/// The storage of the budgets of this crate is never freed: a pool gives it to the next budget. So a
+/// call copies a plain reference ([`BudgetRef`]). A counted handle would be written to by every
+/// call: on two threads that share one budget, a success took 97 to 102 ns with an `Arc`, and 34 ns
+/// without it.
+///
+/// A call that outlives the last handle must make no deposit into the budget of the storage's next
+/// owner. Therefore owners have an epoch.
+#[derive(Clone)]
+pub(super) enum BudgetKind {
+    Window(PoolHandle<WindowCore>, WindowOwner),
+    Tokens(PoolHandle<TokenCore>, u32),
+    Custom(Arc<dyn RetryBudget>),
+}
+
+impl Budget {
+    /// A budget of your own. It costs a call the counting of a reference, which the ready-made ones do not.
+    pub fn custom(budget: impl RetryBudget) -> Self {
+        Self(BudgetKind::Custom(Arc::new(budget)))
+    }
+
+    /// One of the user's own.
+    pub(crate) fn custom_budget(&self) -> Option<&Arc<dyn RetryBudget>> {
+        match &self.0 {
+            BudgetKind::Custom(budget) => Some(budget),
+            BudgetKind::Window(..) | BudgetKind::Tokens(..) => None,
+        }
+    }
+
+    /// Returns the settings of this budget. `None`: the budget is a custom one.
+    ///
+    /// ```
+    /// use tower_jitter_retry::Budget;
+    /// use tower_jitter_retry::budget::BudgetSettings;
+    ///
+    /// let settings = Budget::grpc().max_tokens(20).build()?.settings();
+    /// assert_eq!(settings, Some(BudgetSettings::Grpc { max_tokens: 20, ratio: 0.1 }));
+    /// # Ok::<(), tower_jitter_retry::ConfigError>(())
+    /// ```
+    pub fn settings(&self) -> Option<BudgetSettings> {
+        match &self.0 {
+            BudgetKind::Window(core, _) => Some(core.settings()),
+            BudgetKind::Tokens(core, _) => Some(core.settings()),
+            BudgetKind::Custom(_) => None,
+        }
+    }
+
+    /// A ready-made one.
+    pub(crate) fn budget_ref(&self) -> Option<BudgetRef> {
+        match &self.0 {
+            BudgetKind::Window(core, owner) => Some(BudgetRef::Window(core.as_static(), *owner)),
+            BudgetKind::Tokens(core, epoch) => Some(BudgetRef::Tokens(core.as_static(), *epoch)),
+            BudgetKind::Custom(_) => None,
+        }
+    }
+}
+
+impl RetryBudget for Budget {
+    fn deposit(&self, verdict: &Verdict) {
+        if let Some(budget_ref) = self.budget_ref() {
+            budget_ref.deposit(verdict);
+        } else if let Some(custom) = self.custom_budget() {
+            custom.deposit(verdict);
+        }
+    }
+
+    fn withdraw(&self, fault: &Fault) -> Option<Ticket> {
+        match self.budget_ref() {
+            Some(budget_ref) => budget_ref.withdraw(fault),
+            None => self.custom_budget()?.withdraw(fault),
+        }
+    }
+}
+
+impl PartialEq for Budget {
+    /// Whether both are handles to one budget.
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (BudgetKind::Window(one, _), BudgetKind::Window(other, _)) => one.ptr_eq(other),
+            (BudgetKind::Tokens(one, _), BudgetKind::Tokens(other, _)) => one.ptr_eq(other),
+            (BudgetKind::Custom(one), BudgetKind::Custom(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+}
+
+impl fmt::Debug for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            BudgetKind::Window(core, _) => f.debug_tuple("Budget").field(&**core).finish(),
+            BudgetKind::Tokens(core, _) => f.debug_tuple("Budget").field(&**core).finish(),
+            BudgetKind::Custom(budget) => f.debug_tuple("Budget").field(budget).finish(),
+        }
+    }
+}
+
+/// A ready-made budget as a call sees it: without a counted handle, but with the epoch of its owner.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum BudgetRef {
+    Window(&'static WindowCore, WindowOwner),
+    Tokens(&'static TokenCore, u32),
+}
+
+impl BudgetRef {
+    #[inline]
+    pub(crate) fn deposit(self, verdict: &Verdict) {
+        match self {
+            Self::Window(core, owner) => core.deposit(verdict, owner),
+            Self::Tokens(core, epoch) => core.record(verdict, epoch, None),
+        }
+    }
+
+    pub(crate) fn withdraw(self, fault: &Fault) -> Option<Ticket> {
+        match self {
+            Self::Window(core, owner) => core.withdraw(owner).then_some(Ticket(TicketKind::Paid)),
+            Self::Tokens(core, epoch) => {
+                core.withdraw(fault, epoch).map(|refund| Ticket(TicketKind::Tokens(refund)))
+            }
+        }
+    }
+}
+
+#[cfg(all(test, not(loom_models)))]
+mod tests {
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use tower_fault_classify::{Health, Kind, Origin, Retryable};
+
+    use super::*;
+
+    const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
+
+    #[derive(Debug, Default)]
+    struct LoggedBudget(Arc<Mutex<Vec<String>>>);
+
+    impl RetryBudget for LoggedBudget {
+        fn deposit(&self, verdict: &Verdict) {
+            self.0.lock().unwrap().push(format!("{}", verdict.is_success()));
+        }
+
+        fn withdraw(&self, fault: &Fault) -> Option<Ticket> {
+            self.0.lock().unwrap().push(fault.kind().to_string());
+            let log = Arc::clone(&self.0);
+            Some(Ticket::new(move |verdict| {
+                log.lock().unwrap().push(format!("{:?}", verdict.map(Verdict::is_success)));
+            }))
+        }
+    }
+
+    #[test]
+    fn custom_budget_receives_each_outcome_once() {
+        let custom = LoggedBudget::default();
+        let log = Arc::clone(&custom.0);
+        let budget = Budget::custom(custom);
+        assert_eq!(budget, budget.clone());
+        budget.deposit(&FAULT.into());
+        budget.withdraw(&FAULT).unwrap().succeeded();
+        budget.withdraw(&FAULT).unwrap().failed(&FAULT);
+        drop(budget.withdraw(&FAULT));
+        let expected = ["false", "server", "Some(true)", "server", "Some(false)", "server", "None"];
+        assert_eq!(*log.lock().unwrap(), expected);
+    }
+
+    #[test]
+    fn budgets_of_different_kinds_are_not_equal() {
+        assert_ne!(Budget::default(), Budget::grpc().build().unwrap());
+        assert_ne!(Budget::aws().build().unwrap(), Budget::aws().build().unwrap());
+    }
+    #[test]
+    fn budget_to_builder_keeps_settings() {
+        let window = Budget::window().ratio(0.3).min_per_second(7).span(Duration::from_secs(30));
+        let grpc = Budget::grpc().max_tokens(20).ratio(0.5);
+        let aws = Budget::aws().capacity(90).cost(3).timeout_cost(8).increment(2);
+        for (budget, settings) in [
+            (
+                window.build(),
+                BudgetSettings::Window { ratio: 0.3, min_per_second: 7, span: Duration::from_secs(30) },
+            ),
+            (grpc.build(), BudgetSettings::Grpc { max_tokens: 20, ratio: 0.5 }),
+            (aws.build(), BudgetSettings::Aws { capacity: 90, cost: 3, timeout_cost: 8, increment: 2 }),
+        ] {
+            let budget = budget.unwrap();
+            assert_eq!(budget.settings(), Some(settings));
+            let rebuilt = budget.to_builder().unwrap().build().unwrap();
+            assert_eq!(rebuilt.settings(), Some(settings));
+            assert_ne!(rebuilt, budget, "it is another budget");
+        }
+        let custom = Budget::custom(LoggedBudget::default());
+        assert!(custom.settings().is_none() && custom.to_builder().is_none());
+    }
+}
