@@ -65,10 +65,10 @@ async fn forward(State((stack, to)): State<(Stack, String)>, mut request: Reques
     }
 }
 
-/// Without prices the shop goes on; without orders it does not. A circuit that is forced open
-/// counts as open.
+/// Without prices the shop goes on; without orders it does not. The page is ready again when the
+/// open duration is over, because the circuit needs a call as a probe.
 async fn ready(State((circuits, [orders, prices])): State<(KeyedCircuits<String>, [String; 2])>) -> Response {
-    let open = |to| circuits.get(to).is_some_and(|circuit| circuit.status().state.is_open());
+    let open = |to| circuits.get(to).is_some_and(|circuit| circuit.status().rejects_calls());
     let (orders, prices) = (open(&orders), open(&prices));
     let status = if orders { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
     (status, format!("open: orders {orders}, prices {prices}")).into_response()

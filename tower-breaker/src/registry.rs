@@ -186,7 +186,7 @@ impl CircuitRegistry {
     ///
     /// # Errors
     ///
-    /// There is no such circuit, or it is forced.
+    /// The registry has no circuit of this name, or the circuit is forced or disabled.
     pub fn trip(&self, name: &str) -> Result<(), ControlError> {
         self.known(name)?.trip()
     }
@@ -195,7 +195,7 @@ impl CircuitRegistry {
     ///
     /// # Errors
     ///
-    /// There is no such circuit, or it is forced.
+    /// The registry has no circuit of this name, or the circuit is forced or disabled.
     pub fn reset(&self, name: &str) -> Result<(), ControlError> {
         self.known(name)?.reset()
     }
@@ -204,7 +204,7 @@ impl CircuitRegistry {
     ///
     /// # Errors
     ///
-    /// There is no such circuit, or it is disabled.
+    /// The registry has no circuit of this name, or the circuit is disabled.
     pub fn force_open(&self, name: &str) -> Result<(), ControlError> {
         self.known(name)?.force_open()
     }
@@ -213,7 +213,7 @@ impl CircuitRegistry {
     ///
     /// # Errors
     ///
-    /// There is no such circuit, or it is disabled.
+    /// The registry has no circuit of this name, or the circuit is disabled.
     pub fn force_closed(&self, name: &str) -> Result<(), ControlError> {
         self.known(name)?.force_closed()
     }
@@ -222,7 +222,7 @@ impl CircuitRegistry {
     ///
     /// # Errors
     ///
-    /// There is no such circuit.
+    /// The registry has no circuit of this name.
     pub fn release(&self, name: &str) -> Result<(), ControlError> {
         self.known(name)?.release();
         Ok(())
@@ -232,7 +232,7 @@ impl CircuitRegistry {
     ///
     /// # Errors
     ///
-    /// There is no such circuit.
+    /// The registry has no circuit of this name.
     pub fn report(&self, name: &str, report: HealthReport) -> Result<(), ControlError> {
         self.known(name)?.report(report);
         Ok(())

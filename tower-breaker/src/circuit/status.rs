@@ -52,6 +52,17 @@ pub struct Status {
 }
 
 impl Status {
+    /// Whether the circuit rejects the next call because it is open or forced open.
+    ///
+    /// `false` as soon as the open duration is over, although the state stays
+    /// [`Open`](CircuitState::Open) until the next call: that call is a probe. A readiness page
+    /// should use this method. With the state alone, an instance that receives no calls while it is
+    /// not ready stays not ready for ever. A half-open circuit may still reject calls that find no
+    /// free probe slot.
+    pub fn rejects_calls(&self) -> bool {
+        self.state.is_open() && self.retry_after != Some(Duration::ZERO)
+    }
+
     pub(crate) fn of(
         circuit: &'static str,
         key: Option<Arc<str>>,

@@ -23,10 +23,11 @@ pub enum CircuitState {
 }
 
 impl CircuitState {
-    /// Whether the circuit rejects every call: open, or forced open.
+    /// Whether the state is [`Open`](Self::Open) or [`ForcedOpen`](Self::ForcedOpen).
     ///
-    /// A readiness page that compares with [`Open`](Self::Open) alone reports a circuit as ready
-    /// that is forced open.
+    /// A circuit whose open duration is over stays [`Open`](Self::Open) until the next call, which
+    /// is a probe. A readiness page should use
+    /// [`Status::rejects_calls`](crate::Status::rejects_calls), which is `false` by then.
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Open | Self::ForcedOpen)
     }

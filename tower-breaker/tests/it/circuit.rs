@@ -190,6 +190,33 @@ fn threads_count_every_call_and_open_once() {
 }
 
 #[test]
+fn status_rejects_calls_until_open_duration_ends() {
+    let (circuit, clock) = circuit(config());
+    assert!(!circuit.status().rejects_calls(), "closed");
+    circuit.trip().unwrap();
+    assert!(circuit.status().rejects_calls());
+    clock.advance(OPEN_FOR);
+    assert_eq!(state(&circuit), CircuitState::Open, "no call has arrived yet");
+    assert!(!circuit.status().rejects_calls());
+    let probe = circuit.try_acquire().unwrap();
+    assert!(!circuit.status().rejects_calls(), "half-open");
+    drop(probe);
+    circuit.force_open().unwrap();
+    clock.advance(OPEN_FOR);
+    assert!(circuit.status().rejects_calls(), "forced open");
+}
+
+#[test]
+fn circuit_open_until_reset_rejects_calls_forever() {
+    let (circuit, clock) = circuit(config().open_until_reset());
+    circuit.trip().unwrap();
+    clock.advance(1_000 * OPEN_FOR);
+    assert!(circuit.status().rejects_calls());
+    circuit.reset().unwrap();
+    assert!(!circuit.status().rejects_calls());
+}
+
+#[test]
 fn clock_that_stands_still_counts_and_trips() {
     let (circuit, _hand) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 0.1));
     (0..1_000).for_each(|_| assert!(send(&circuit, Verdict::Success)));

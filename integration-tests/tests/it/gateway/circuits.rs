@@ -83,6 +83,7 @@ async fn readiness_page_shows_open_circuits() {
 
     gateway.orders.set_default(Action::status(200));
     gateway.clock.advance(OPEN_FOR);
+    assert_eq!(ready().await, (200, String::new()), "both circuits wait for a call as a probe");
     assert_eq!(gateway.status("/orders/1").await, 200);
     assert_eq!(gateway.status("/prices/1").await, 503, "the probe fails, and is not sent again");
     assert_eq!(gateway.prices.requests().len(), 4);

@@ -116,7 +116,7 @@ impl Gateway {
         let answer = async move || StatusCode::from_u16(says.load(Ordering::Relaxed)).unwrap();
         let (of, keys) = (circuits.clone(), [("orders", authority(&orders)), ("prices", authority(&prices))]);
         let ready = async move || {
-            let is_open = |key: &str| of.get(key).is_some_and(|circuit| circuit.status().state.is_open());
+            let is_open = |key: &str| of.get(key).is_some_and(|circuit| circuit.status().rejects_calls());
             let open: Vec<_> = keys.iter().filter(|(_, key)| is_open(key)).map(|(name, _)| *name).collect();
             let status =
                 if open.contains(&"orders") { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
