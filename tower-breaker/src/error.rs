@@ -138,7 +138,9 @@ impl Rejection {
 impl Clone for Rejection {
     fn clone(&self) -> Self {
         let (circuit, key, state, retry_after) = self.parts();
-        Self::new(circuit, key, state, retry_after)
+        let mut clone = Self::new(circuit, key, state, retry_after);
+        clone.classified = clone.classified.with_note_of(&self.classified);
+        clone
     }
 }
 
@@ -363,7 +365,8 @@ impl TimedOut {
 
 impl Clone for TimedOut {
     fn clone(&self) -> Self {
-        Self::with_fault(self.after, *self.fault())
+        let classified = ClassifiedError::from_fault(*self.fault()).with_note_of(&self.classified);
+        Self { after: self.after, classified }
     }
 }
 

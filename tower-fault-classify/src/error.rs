@@ -9,7 +9,7 @@ use std::ops::Deref;
 #[cfg(any(feature = "tonic", feature = "__internals-notes"))]
 use std::sync::OnceLock;
 #[cfg(feature = "__internals-notes")]
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(feature = "tonic")]
 use crate::duration::DisplayDuration;
@@ -121,7 +121,7 @@ struct Late {
 /// on, and reaches this one by reference.
 #[cfg(feature = "__internals-notes")]
 #[derive(Default)]
-struct Note(Mutex<Option<Box<dyn Any + Send + Sync>>>);
+struct Note(Mutex<Option<Arc<dyn Any + Send + Sync>>>);
 
 impl ClassifiedError {
     /// A verdict around the error that it was given on. Judging a `ClassifiedError` again keeps one wrapper, not two.
@@ -178,11 +178,31 @@ impl ClassifiedError {
     #[cfg(feature = "__internals-notes")]
     #[doc(hidden)]
     pub fn set_note(&self, note: impl Any + Send + Sync) {
-        let note: Box<dyn Any + Send + Sync> = Box::new(note);
+        self.replace_note(Arc::new(note));
+    }
+
+    #[cfg(feature = "__internals-notes")]
+    fn replace_note(&self, note: Arc<dyn Any + Send + Sync>) {
         let slot = &self.late.get_or_init(Box::default).note.0;
         let before = slot.lock().unwrap_or_else(PoisonError::into_inner).replace(note);
         // A note may run code of its own: outside of the lock.
         drop(before);
+    }
+
+    /// Leaves the note of `other` on this error too, for a clone of `other`.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn with_note_of(self, other: &Self) -> Self {
+        #[cfg(feature = "__internals-notes")]
+        {
+            let of = |late: &Late| late.note.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(note) = other.late.get().and_then(|late| of(late)) {
+                self.replace_note(note);
+            }
+        }
+        #[cfg(not(feature = "__internals-notes"))]
+        let _ = other;
+        self
     }
 
     /// Returns the note that was left on this error, if it is of the type.
@@ -311,6 +331,17 @@ mod tests {
         classified.set_note(2_u8);
         assert_eq!((classified.note::<u8>(), classified.note::<u16>()), (Some(2), None));
         assert!(ClassifiedError::find(&std::io::Error::other("nothing")).is_none());
+    }
+
+    #[cfg(feature = "__internals-notes")]
+    #[test]
+    fn note_of_another_error_is_copied_and_then_apart() {
+        let error = ClassifiedError::from_fault(FAULT);
+        assert_eq!(ClassifiedError::from_fault(FAULT).with_note_of(&error).note::<u8>(), None);
+        error.set_note(1_u8);
+        let copy = ClassifiedError::from_fault(FAULT).with_note_of(&error);
+        error.set_note(2_u8);
+        assert_eq!((copy.note::<u8>(), error.note::<u8>()), (Some(1), Some(2)));
     }
 
     /// clippy warns of results with larger errors in its users' code.

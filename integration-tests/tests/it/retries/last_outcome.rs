@@ -1,7 +1,7 @@
 //! What the caller gets over real clients when a later attempt is rejected, and that the last
 //! response never blocks the next attempt.
 
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -19,8 +19,8 @@ use test_servers::{Action, Grpc, Http, Reply};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
 use tonic::transport::Endpoint;
-use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_breaker::{BreakerConfig, BreakerLayer};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, TimedOut};
 use tower_fault_classify::{FaultClassifyLayer, Kind};
 use tower_jitter_retry::{GiveUp, JitterRetryLayer, Retried};
 
@@ -177,4 +177,16 @@ async fn circuit_opened_by_refused_connection_returns_that_error() {
     let error = error.into_inner().expect("it is no rejection");
     let kind = retried.last_sent.map(|fault| fault.kind());
     assert_eq!((kind, error.fault().kind()), (Some(Kind::Unavailable), Kind::Unavailable));
+}
+
+#[tokio::test]
+async fn clone_of_retried_breaker_error_keeps_number_of_attempts() {
+    let timed_out = |_: Request<String>| async {
+        Err::<Response<String>, _>(BreakerError::<fmt::Error>::TimedOut(TimedOut::new(TIMEOUT)))
+    };
+    let retry = JitterRetryLayer::new(retry_at_once().build().unwrap());
+    let error = retry.layer(service_fn(timed_out)).oneshot(Request::new(String::new())).await.unwrap_err();
+    let retried = Retried::of(&error).expect("it was retried");
+    assert!(retried.attempts > 1);
+    assert_eq!(Retried::of(&error.clone()), Some(retried));
 }
