@@ -1,4 +1,4 @@
-//! The configuration.
+//! The builder, and the methods of [`RetryPolicy`] that return it.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -7,8 +7,9 @@ use std::time::Duration;
 use http::HeaderName;
 use tower_fault_classify::__internals::{Clock, ConfigError};
 
+use super::config::{ColdConfig, HotConfig, Observer, RetryEvent, RetryPolicy};
 use super::decide::Limits;
-use super::{ColdConfig, GrpcMethods, HotConfig, Observer, RetryEvent, RetryPolicy};
+use super::grpc_methods::GrpcMethods;
 use crate::backoff::{Backoff, Jitter, nanos};
 use crate::budget::Budget;
 use crate::request::{NonIdempotent, RetrySafety};
@@ -52,6 +53,60 @@ enum BudgetChoice {
     Given(Option<Budget>),
 }
 
+impl RetryPolicy {
+    /// A builder with the defaults.
+    pub fn builder() -> RetryPolicyBuilder {
+        RetryPolicyBuilder::default()
+    }
+
+    /// A builder for a gateway or another proxy, whose requests come from remote clients. It
+    /// differs from the defaults in:
+    ///
+    /// | what | value | reason |
+    /// |---|---|---|
+    /// | [`safety`](RetryPolicyBuilder::safety) | [`RetrySafety::ByMethod`] | the backend may not know the `Idempotency-Key` that a remote client sends |
+    /// | [`non_idempotent`](RetryPolicyBuilder::non_idempotent) | [`NonIdempotent::Unsent`] | RFC 9110 §9.2.2 forbids a proxy to send anything else again |
+    /// | [`remove_marker`](RetryPolicyBuilder::remove_marker) | on | a remote client must not write the marks of retries |
+    ///
+    /// ```
+    /// use tower_jitter_retry::RetryPolicy;
+    ///
+    /// let policy = RetryPolicy::gateway().max_attempts(2).build()?;
+    /// # Ok::<(), tower_jitter_retry::ConfigError>(())
+    /// ```
+    pub fn gateway() -> RetryPolicyBuilder {
+        Self::builder()
+            .safety(RetrySafety::ByMethod)
+            .non_idempotent(NonIdempotent::Unsent)
+            .remove_marker(true)
+    }
+
+    /// Returns a builder with the settings of this policy.
+    ///
+    /// A policy that is built from it shares the budget, unless another one is set. A seed starts its
+    /// sequence again.
+    ///
+    /// ```
+    /// use tower_jitter_retry::RetryPolicy;
+    ///
+    /// let policy = RetryPolicy::default();
+    /// let patient = policy.to_builder().max_attempts(10).build()?;
+    /// assert_eq!(patient.budget(), policy.budget());
+    /// # Ok::<(), tower_jitter_retry::ConfigError>(())
+    /// ```
+    pub fn to_builder(&self) -> RetryPolicyBuilder {
+        RetryPolicyBuilder::from_policy(self)
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        let policy = Self::builder().build();
+        // A test holds that the defaults are in their ranges.
+        policy.unwrap_or_else(|error| unreachable!("the defaults are valid: {error}"))
+    }
+}
+
 impl Default for RetryPolicyBuilder {
     fn default() -> Self {
         Self {
@@ -81,7 +136,7 @@ impl Default for RetryPolicyBuilder {
 
 impl RetryPolicyBuilder {
     /// The builder that makes this policy.
-    pub(super) fn from_policy(policy: &RetryPolicy) -> Self {
+    fn from_policy(policy: &RetryPolicy) -> Self {
         let backoff = policy.backoff();
         Self {
             max_attempts: policy.max_attempts(),

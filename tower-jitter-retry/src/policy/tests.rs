@@ -2,15 +2,22 @@
 
 use std::borrow::Cow;
 use std::error::Error;
+use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
+use tower_fault_classify::__internals::Clock;
 use tower_fault_classify::classifiers::ResponseCoverage;
-use tower_fault_classify::{ClassifiedError, Classify, Health, Kind, Origin, Outcome, Retryable, Verdict};
+use tower_fault_classify::{
+    ClassifiedError, Classify, Fault, Health, Kind, Origin, Outcome, Retryable, Verdict,
+};
 
-use super::decide::{AttemptOutcome, CallProgress, GiveUp, Limits, before_redirect};
+use super::decide::Limits;
 use super::*;
 use crate::backoff::{Jitter, Position};
-use crate::request::{Coverage, ResendAfter};
+use crate::budget::Budget;
+use crate::request::{
+    Attempt, Coverage, NonIdempotent, Notes, OuterMark, RequestInfo, ResendAfter, RetrySafety,
+};
 
 const SECOND: u64 = 1_000_000_000;
 
