@@ -8,9 +8,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::RetryBody;
 use super::buffer::{ReadStep, Reader, ReplayBuffer};
 use super::error::{BoxError, upload_error};
+use super::retry_body::RetryBody;
 
 /// A streaming body that can be sent again, as long as what was read of it stays within a limit.
 ///
