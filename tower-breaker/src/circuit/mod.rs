@@ -99,7 +99,7 @@ impl Circuit {
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
         let owner =
-            PoolHandle::acquire(|| Core::with_stripes(config.clock(), StripedCounter::new(), &config));
+            PoolHandle::acquire(|| Core::with_stripes(config.fitted_clock(), StripedCounter::new(), &config));
         owner.adopt(&config);
         Self { owner, name: config.name() }
     }

@@ -99,7 +99,7 @@ impl StaticCore {
     /// Makes the core a closed circuit of another owner, on any clock. Calls of former owners may
     /// still use it: their epoch is over.
     pub(crate) fn adopt(&self, config: &BreakerConfig) {
-        let clock = config.clock();
+        let clock = config.fitted_clock();
         let index = register(config.name);
         let mut locked = self.locked();
         locked.name = config.name;

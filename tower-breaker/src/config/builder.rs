@@ -381,7 +381,7 @@ mod tests {
         };
         assert_eq!((config.recovery, config.window), (recovery, WindowShape::Time(60_000_000_000)));
         assert_eq!(config.mode, Mode::Enforce);
-        assert_eq!((config.clock, config.clock()), (None, Clock::coarse()));
+        assert_eq!((config.clock(), config.fitted_clock()), (None, Clock::coarse()));
     }
 
     #[test]
@@ -466,9 +466,9 @@ mod tests {
             config().slow_start(short),
         ];
         for builder in builders {
-            assert_eq!(builder.clone().build().unwrap().clock(), Clock::precise(), "{builder:?}");
+            assert_eq!(builder.clone().build().unwrap().fitted_clock(), Clock::precise(), "{builder:?}");
             let (manual, _hand) = Clock::manual();
-            assert_eq!(builder.clock(manual).build().unwrap().clock(), manual);
+            assert_eq!(builder.clock(manual).build().unwrap().fitted_clock(), manual);
         }
     }
 }

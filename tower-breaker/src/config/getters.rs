@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tower_fault_classify::__internals::Clock;
+
 use super::{BreakerConfig, BreakerConfigBuilder, CancelledPolicy, Mode};
 use crate::machine::WindowShape;
 
@@ -54,7 +56,7 @@ impl BreakerConfig {
         if self.probe_lease() != self.open_for() {
             builder = builder.probe_lease(self.probe_lease());
         }
-        match self.clock {
+        match self.clock() {
             Some(clock) => builder.clock(clock),
             None => builder,
         }
@@ -148,12 +150,16 @@ impl BreakerConfig {
     pub const fn mode(&self) -> Mode {
         self.mode
     }
+
+    /// Returns the clock that was set; `None`: the default, or the circuit's own for
+    /// [`Circuit::reconfigure`](crate::Circuit::reconfigure).
+    pub const fn clock(&self) -> Option<Clock> {
+        self.clock
+    }
 }
 
 #[cfg(all(test, not(loom_models)))]
 mod tests {
-    use tower_fault_classify::__internals::Clock;
-
     use super::*;
 
     #[test]
@@ -191,7 +197,18 @@ mod tests {
         assert_eq!((config.probes(), config.successes_to_close()), (6, 8));
         assert_eq!((config.probe_lease(), config.slow_start()), (9 * second, 10 * second));
         assert_eq!(config.mode(), Mode::ObserveOnly);
+        assert_eq!(config.clock(), None);
         assert_eq!(config.to_builder().build().unwrap(), config);
+    }
+
+    #[test]
+    fn clock_getter_returns_set_clock_although_times_are_short() {
+        let short = BreakerConfig::builder().open_for(Duration::from_millis(9));
+        let config = short.clone().clock(Clock::coarse()).build().unwrap();
+        assert_eq!((config.clock(), config.fitted_clock()), (Some(Clock::coarse()), Clock::precise()));
+        let long = config.to_builder().open_for(Duration::from_secs(9)).build().unwrap();
+        assert_eq!((long.clock(), long.fitted_clock()), (Some(Clock::coarse()), Clock::coarse()));
+        assert_eq!(short.build().unwrap().to_builder().build().unwrap().clock(), None);
     }
 
     #[test]

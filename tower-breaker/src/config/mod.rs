@@ -162,8 +162,8 @@ impl BreakerConfig {
         self.mode == Mode::Disabled
     }
 
-    /// Returns the clock that a new circuit reads.
-    pub fn clock(&self) -> Clock {
+    /// The clock that a new circuit reads.
+    pub(crate) fn fitted_clock(&self) -> Clock {
         self.clock_for(self.clock.unwrap_or_default())
     }
 

@@ -79,7 +79,7 @@ pub(crate) struct Common<K> {
 impl<K> Common<K> {
     pub(crate) fn new(config: BreakerConfig, label: MakeLabel<K>) -> Self {
         let instruments = register(config.name);
-        let hot_config = HotConfig::new(config.clock(), &config, PackedCells::PARTS, instruments);
+        let hot_config = HotConfig::new(config.fitted_clock(), &config, PackedCells::PARTS, instruments);
         let (observers, upkeep, sequence) = Default::default();
         Self { hot_config, config, observers, label, upkeep, sequence, is_counted: true }
     }
