@@ -176,9 +176,12 @@ const fn condition(state: CircuitState, ends: bool) -> &'static str {
     match state {
         CircuitState::Closed => "in slow start",
         CircuitState::Open if !ends => "open until it is reset",
+        CircuitState::Open => "open",
         CircuitState::HalfOpen => "half-open",
         CircuitState::ForcedOpen => "forced open until it is released",
-        state => state.as_str(),
+        // These two reject no calls; `Rejection::in_state` takes any state.
+        CircuitState::ForcedClosed => "forced closed until it is released",
+        CircuitState::Disabled => "disabled",
     }
 }
 
@@ -199,11 +202,13 @@ impl Error for Rejection {
 #[non_exhaustive]
 pub enum ControlError {
     /// The registry has no circuit of this name.
+    #[non_exhaustive]
     Unknown {
         /// The name.
         circuit: String,
     },
     /// A manual override takes precedence until [`release`](crate::Circuit::release).
+    #[non_exhaustive]
     Forced {
         /// The name of the circuit.
         circuit: &'static str,
@@ -211,6 +216,7 @@ pub enum ControlError {
         state: CircuitState,
     },
     /// The circuit is disabled by its configuration.
+    #[non_exhaustive]
     Disabled {
         /// The name of the circuit.
         circuit: &'static str,
@@ -413,6 +419,13 @@ mod tests {
                 None,
                 "circuit breaker `billing` is forced open until it is released",
             ),
+            (
+                None,
+                CircuitState::ForcedClosed,
+                None,
+                "circuit breaker `billing` is forced closed until it is released",
+            ),
+            (None, CircuitState::Disabled, None, "circuit breaker `billing` is disabled"),
             (
                 Some("7"),
                 CircuitState::Open,

@@ -142,7 +142,7 @@ fn control_of_unknown_name_fails_and_creates_nothing() {
     for (what, order) in orders {
         for name in ["biling", "", "configured"] {
             let error = order(&bench.registry, name).unwrap_err();
-            let ControlError::Unknown { circuit } = &error else { panic!("{what}: {error:?}") };
+            let ControlError::Unknown { circuit, .. } = &error else { panic!("{what}: {error:?}") };
             assert_eq!((&**circuit, error.circuit(), error.state()), (name, name, None), "{what}");
             assert!(error.to_string().contains(&format!("`{name}`")), "{what}: {error}");
         }
