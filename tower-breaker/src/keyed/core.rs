@@ -485,13 +485,13 @@ impl<K> Drop for KeyedStore<K> {
 
 impl<K> fmt::Debug for Common<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Common").field("setup", &self.config).finish_non_exhaustive()
+        f.debug_struct("Common").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
 impl<K> fmt::Debug for KeyedStore<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyedStore").field("gate", &self.state_word).finish_non_exhaustive()
+        f.debug_struct("KeyedStore").field("state_word", &self.state_word).finish_non_exhaustive()
     }
 }
 
