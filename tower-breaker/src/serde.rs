@@ -129,7 +129,7 @@ impl Setting for Config {
                     count_window = Some(fields.value(Integer(WINDOW_CALLS))?);
                     builder
                 }
-                "cancelled" => builder.cancelled(fields.value(AbandonedCalls)?),
+                "cancelled" => builder.cancelled(fields.value(CancelledCalls)?),
                 "open_for" => builder.open_for(fields.value(DurationIn(DURATIONS))?),
                 "open_backoff" => match fields.value(OrNone(OpenBackoff))? {
                     Some(OpenBackoffTable { multiplier, max: HumanDuration(max) }) => {
@@ -143,7 +143,9 @@ impl Setting for Config {
                 "probes" => builder.probes(fields.value(Integer(PROBES))?),
                 "successes_to_close" => builder.successes_to_close(fields.value(Integer(AT_LEAST_ONE))?),
                 "probe_lease" => builder.probe_lease(fields.value(DurationIn(DURATIONS))?),
-                "slow_start" => builder.slow_start(fields.value(OrNone(RampTime))?.unwrap_or_default()),
+                "slow_start" => {
+                    builder.slow_start(fields.value(OrNone(SlowStartDuration))?.unwrap_or_default())
+                }
                 "mode" => builder.mode(fields.value(MODES)?),
                 _ => return Err(fields.unknown(&name, &FIELDS)),
             };
@@ -243,9 +245,9 @@ const CANCELLED: Choice<CancelledPolicy> = Choice(&[
 ]);
 
 /// A word, or `{ failure_after = "5s" }`.
-struct AbandonedCalls;
+struct CancelledCalls;
 
-impl Setting for AbandonedCalls {
+impl Setting for CancelledCalls {
     type Value = CancelledPolicy;
 
     fn allowed(&self) -> String {
@@ -271,10 +273,10 @@ impl Setting for AbandonedCalls {
     }
 }
 
-/// The duration of a ramp: zero is off.
-struct RampTime;
+/// The duration of the slow start: zero turns it off.
+struct SlowStartDuration;
 
-impl Setting for RampTime {
+impl Setting for SlowStartDuration {
     type Value = Duration;
 
     fn allowed(&self) -> String {
@@ -598,7 +600,7 @@ mod tests {
             growth in proptest::option::of(GROWTH),
             (jitter, until_reset) in (SHARES, any::<bool>()),
             (probes, successes, lease) in (PROBES, AT_LEAST_ONE, proptest::option::of(duration())),
-            ramp in prop_oneof![Just(Duration::ZERO), duration()],
+            slow_start in prop_oneof![Just(Duration::ZERO), duration()],
             mode in prop_oneof![Just(Mode::Enforce), Just(Mode::ObserveOnly), Just(Mode::Disabled)],
         ) -> BreakerConfig {
             let mut builder = BreakerConfig::builder()
@@ -610,7 +612,7 @@ mod tests {
                 .open_jitter(jitter)
                 .probes(probes)
                 .successes_to_close(successes)
-                .slow_start(ramp)
+                .slow_start(slow_start)
                 .mode(mode);
             builder = match window {
                 Ok(span) => builder.time_window(span),

@@ -506,7 +506,7 @@ fn loom_slow_start_end_loses_no_concurrent_outcome() {
             core.trip_manually().unwrap();
             hand.advance(Duration::from_secs(30));
             core.record(core.admit().unwrap(), &Verdict::Success);
-            assert!(!core.is_closed(), "it ramps up");
+            assert!(!core.is_closed(), "it is in slow start");
             hand.advance(Duration::from_secs(9));
             core.record(core.admit().unwrap(), &FAILURE);
             let admission = core.admit().unwrap();

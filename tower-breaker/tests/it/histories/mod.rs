@@ -14,8 +14,8 @@ use tower_breaker::{
 
 use crate::support::FAULT;
 
-/// Milliseconds, as everything here. A ramp of eight seconds makes shares of sixteenths.
-const RAMP: u64 = 8_000;
+/// Milliseconds, as everything here. A slow start of eight seconds makes shares of sixteenths.
+const SLOW_START: u64 = 8_000;
 const SLOW: u64 = 1_000;
 const YEAR: u64 = 365 * 86_400_000;
 
@@ -38,7 +38,7 @@ struct Limits {
     probes: u32,
     successes: u32,
     lease: u64,
-    ramp: u64,
+    slow_start: u64,
     mode: Mode,
 }
 
@@ -48,7 +48,7 @@ impl Limits {
         let config = config.consecutive_failures(self.consecutive).failure_rate(self.rate);
         let config = config.probes(self.probes).successes_to_close(self.successes);
         let config = config.open_for(millis(self.open_for)).probe_lease(millis(self.lease));
-        let mut config = config.minimum_calls(self.minimum).slow_start(millis(self.ramp));
+        let mut config = config.minimum_calls(self.minimum).slow_start(millis(self.slow_start));
         if let Some(rate) = self.slow {
             config = config.slow_call_rate(millis(SLOW), rate);
         }
@@ -85,9 +85,9 @@ fn limits() -> impl Strategy<Value = Limits> {
     let open = (growth, prop::bool::weighted(0.1));
     let recovery = (1_u32..4, 1_u32..5, prop::sample::select(vec![5_000, 20_000]), any::<bool>());
     (trip, open, recovery, modes).prop_map(
-        |(trip, (growth, held), (probes, successes, lease, ramp), mode)| {
+        |(trip, (growth, held), (probes, successes, lease, slow_start), mode)| {
             let (consecutive, rate, slow, minimum, calls, cancelled) = trip;
-            let ramp = if ramp { RAMP } else { 0 };
+            let slow_start = if slow_start { SLOW_START } else { 0 };
             let mut limits = Limits {
                 open_for: 10_000,
                 consecutive,
@@ -101,7 +101,7 @@ fn limits() -> impl Strategy<Value = Limits> {
                 probes,
                 successes,
                 lease,
-                ramp,
+                slow_start,
                 mode,
             };
             if limits.timed() {

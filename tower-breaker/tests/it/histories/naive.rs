@@ -2,7 +2,7 @@
 
 use tower_breaker::{CancelledPolicy, CircuitState, Mode};
 
-use super::{End, Limits, RAMP, SLOW, Step, millis};
+use super::{End, Limits, SLOW, SLOW_START, Step, millis};
 
 /// How long a caller waits for a free slot, or in a slow start, in milliseconds.
 const SOON: u64 = 1_000;
@@ -31,7 +31,7 @@ pub(crate) struct Lease {
 
 #[derive(Clone, Debug)]
 pub(crate) enum State {
-    /// Since when it ramps up, and the sixteenths of a call that are saved up.
+    /// When its slow start began, and the sixteenths of a call that are saved up.
     Closed(Option<(u64, u64)>),
     Open(Option<u64>),
     HalfOpen {
@@ -122,17 +122,17 @@ impl Naive {
             State::Open(Some(until)) => Err(Some(*until - now)),
             State::ForcedClosed | State::Disabled => Ok(CallKind::Uncounted),
             State::Closed(None) => Ok(CallKind::Normal),
-            State::Closed(ramp) => {
-                let (since, credit) = ramp.unwrap();
+            State::Closed(slow_start) => {
+                let (since, credit) = slow_start.unwrap();
                 let passed = now.saturating_sub(since);
-                if passed >= RAMP {
+                if passed >= SLOW_START {
                     self.state = State::Closed(None);
                     Ok(CallKind::Normal)
                 } else {
-                    let credit = credit + passed * 16 / RAMP;
+                    let credit = credit + passed * 16 / SLOW_START;
                     let admitted = credit >= 16;
                     self.state = State::Closed(Some((since, if admitted { credit - 16 } else { credit })));
-                    if admitted { Ok(CallKind::Normal) } else { Err(Some(SOON.min(RAMP - passed))) }
+                    if admitted { Ok(CallKind::Normal) } else { Err(Some(SOON.min(SLOW_START - passed))) }
                 }
             }
             State::HalfOpen { places, .. } => {
@@ -204,7 +204,7 @@ impl Naive {
             (end, call.kind, &mut self.state)
         {
             // The call has not begun: its credit goes back, and no more than one call is saved up.
-            let share = now.saturating_sub(*since).min(RAMP) * 16 / RAMP;
+            let share = now.saturating_sub(*since).min(SLOW_START) * 16 / SLOW_START;
             *credit = (*credit + 16 - share).min(16);
         }
         let took = call.began.map(|began| now.saturating_sub(began));
@@ -238,7 +238,7 @@ impl Naive {
                 *successes += 1;
                 if *successes >= self.limits.successes {
                     self.row.2 = Some(now);
-                    self.become_state(State::Closed((self.limits.ramp > 0).then_some((now, 16))));
+                    self.become_state(State::Closed((self.limits.slow_start > 0).then_some((now, 16))));
                 }
             }
             End::Success | End::Failure => self.open(now),

@@ -5,11 +5,11 @@ use tower_breaker::Verdict;
 
 use super::*;
 
-const RAMP: Duration = Duration::from_secs(100);
+const SLOW_START: Duration = Duration::from_secs(100);
 
 /// A closed circuit in the middle of its slow start, with no call saved up.
 async fn half_way(not_ready: bool) -> BoxedLayer {
-    let config = config().probes(1).successes_to_close(1).slow_start(RAMP);
+    let config = config().probes(1).successes_to_close(1).slow_start(SLOW_START);
     let layer = BreakerLayer::new(config.build().unwrap());
     let layer = if not_ready { layer.not_ready_when_open() } else { layer };
     let circuit = layer.circuit();
@@ -18,7 +18,7 @@ async fn half_way(not_ready: bool) -> BoxedLayer {
     circuit.try_acquire().unwrap().record(Verdict::Success);
     assert_eq!(circuit.status().slow_start, Some(0.0));
     circuit.try_acquire().expect("the first call of a slow start is let through").record(Verdict::Success);
-    tokio::time::advance(RAMP / 2).await;
+    tokio::time::advance(SLOW_START / 2).await;
     layer
 }
 

@@ -1,4 +1,4 @@
-//! What counts, beside failures: slow calls, cancelled ones, ramps.
+//! Slow calls, cancelled calls and slow starts.
 
 use super::*;
 use crate::machine::SlowCallLimits;
@@ -233,5 +233,5 @@ fn success_in_slow_start_resets_failures_only() {
     hand.advance(Duration::from_secs(5));
     assert!(core.admit().is_ok());
     core.record(admissions[2], &FAILURE);
-    assert_eq!(core.snapshot().consecutive_failures, 1, "what began in the ramp counts after it");
+    assert_eq!(core.snapshot().consecutive_failures, 1, "a call of the slow start counts after it");
 }
