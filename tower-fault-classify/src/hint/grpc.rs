@@ -7,8 +7,9 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, HeaderName};
 
+use super::number;
 use super::protobuf::{Fields, Malformed, Value};
-use super::{Hint, MAX_HINT, longest, number};
+use super::value::{Hint, MAX_HINT, longest};
 
 static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 static STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");

@@ -32,6 +32,7 @@ mod number;
 mod protobuf;
 #[cfg(feature = "draft-ratelimit")]
 mod rate_limit;
+mod value;
 
 use std::time::{Duration, SystemTime};
 
@@ -41,47 +42,7 @@ pub use fields::{retry_after, retry_after_ms, should_retry};
 pub use grpc::{Pushback, grpc_retry_pushback, retry_info, retry_info_in};
 #[cfg(feature = "draft-ratelimit")]
 pub use rate_limit::rate_limit_reset;
-
-/// The longest delay that a hint is taken to mean: 365 days. A longer one is cut to it.
-///
-/// It only keeps arithmetic on delays safe. What a layer is willing to wait is that layer's own, much lower, cap.
-pub const MAX_HINT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-
-/// What a header says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hint<T> {
-    /// The header is not there.
-    Absent,
-    /// It is there and makes no sense.
-    Invalid,
-    /// It says this.
-    Value(T),
-}
-
-impl<T> Hint<T> {
-    /// What the header says, if it says anything.
-    pub fn value(self) -> Option<T> {
-        match self {
-            Self::Value(value) => Some(value),
-            Self::Absent | Self::Invalid => None,
-        }
-    }
-
-    /// What a header that is there says.
-    fn of(read: Option<T>) -> Self {
-        read.map_or(Self::Invalid, Self::Value)
-    }
-}
-
-/// Of several hints the longest delay, so that nobody who asked for time is hurried. The garbled do not count beside it.
-fn longest(hints: impl Iterator<Item = Hint<Duration>>) -> Hint<Duration> {
-    hints.fold(Hint::Absent, |longest, hint| match (longest, hint) {
-        (Hint::Value(one), Hint::Value(other)) => Hint::Value(one.max(other)),
-        (Hint::Value(delay), _) | (_, Hint::Value(delay)) => Hint::Value(delay),
-        (Hint::Invalid, _) | (_, Hint::Invalid) => Hint::Invalid,
-        (Hint::Absent, Hint::Absent) => Hint::Absent,
-    })
-}
+pub use value::{Hint, MAX_HINT};
 
 /// The delay that an HTTP response asks for, at most [`MAX_HINT`]: by `retry-after-ms`, or else by `Retry-After`, or else,
 /// with the feature `draft-ratelimit`, by the draft's fields.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::MAX_HINT;
+use super::value::MAX_HINT;
 
 /// A whole number: digits, and blanks around them. One too large for `u64` is cut to it.
 pub(super) fn whole(text: &[u8]) -> Option<u64> {

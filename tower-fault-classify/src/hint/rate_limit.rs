@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName};
 
-use super::{Hint, longest, number};
+use super::number;
+use super::value::{Hint, longest};
 
 static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 static REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
@@ -76,8 +77,8 @@ fn split_outside_strings(field: &[u8], separator: u8) -> impl Iterator<Item = &[
 
 #[cfg(test)]
 mod tests {
-    use super::super::MAX_HINT;
     use super::super::tests::{headers, seconds};
+    use super::super::value::MAX_HINT;
     use super::*;
     use http::HeaderValue;
     use proptest::prelude::*;

@@ -13,7 +13,8 @@ use pin_project_lite::pin_project;
 use tokio::time::{Sleep, sleep};
 
 use super::body::{PeekedBody, Prefix};
-use super::{BodyRule, ErrorBodies, ErrorBody};
+use super::error_body::{BodyRule, ErrorBodies, ErrorBody};
+use crate::body::mode::{Peek, Peeked, sealed};
 use crate::body::replace::{ReplaceBody, TakeBody};
 use crate::fault::Verdict;
 use crate::outcome::CarriedVerdict;
@@ -23,6 +24,26 @@ const FRAMES_AT_ONCE: u32 = 64;
 
 /// Frames with nothing in them that are taken before the reading stops: such a body may never end.
 const EMPTY_FRAMES: u32 = 1024;
+
+impl<R> sealed::Sealed for ErrorBodies<R> {}
+
+impl<Res, R> Peek<Res> for ErrorBodies<R>
+where
+    R: BodyRule + Clone,
+    Res: TakeBody<Body: Body<Data = Bytes>> + ReplaceBody<PeekedBody<<Res as TakeBody>::Body>>,
+{
+    type Response = <Res as ReplaceBody<PeekedBody<Res::Body>>>::Response;
+    type Reading = Reading<Res, R>;
+
+    #[inline]
+    fn peek(&self, response: Res) -> Peeked<Self::Response, Self::Reading> {
+        if response.status().is_some_and(|status| status >= StatusCode::BAD_REQUEST) {
+            Peeked::Reading(Reading::new(response, self.clone()))
+        } else {
+            Peeked::Done(response.adapt_body(PeekedBody::unread))
+        }
+    }
+}
 
 pin_project! {
     /// Reads the beginning of a response's body. Dropping it drops the response.
