@@ -15,14 +15,19 @@
 //! | `core/transition.rs` | publishes a new state, and notifies others |
 //! | `core/emit.rs` | metrics and logs of calls |
 //!
-//! The other files are not on the way of a call:
+//! A call passes two more files, through accessors of one line:
 //!
 //! | file | content |
 //! |---|---|
 //! | `mod.rs` | [`Circuit`], the handle: status, manual control, configuration |
+//! | `static_store.rs` | the storage of a circuit that is not one of many, and its reuse |
+//!
+//! The other files are not on the way of a call:
+//!
+//! | file | content |
+//! |---|---|
 //! | `status.rs` | [`Status`], a snapshot |
 //! | `core/control.rs` | manual control, health reports, the snapshot |
-//! | `static_store.rs` | the storage of a circuit that is not one of many, and its reuse |
 //! | `wakers.rs` | the tasks that wait for a change of the circuit |
 //! | `window/packed.rs` | the compact cells of a circuit by key, whose storage is `keyed/core.rs` |
 //!
