@@ -43,9 +43,9 @@ impl<W, K> OnBodyEnd<W, K> {
         Self { healthy_after: nanos, ..self }
     }
 
-    /// The same, with its data watched by `V`.
+    /// Inspects the data of bodies by `V`.
     #[cfg(feature = "llm")]
-    pub(crate) fn watched<V>(self) -> OnBodyEnd<V, K> {
+    pub(crate) fn with_inspector<V>(self) -> OnBodyEnd<V, K> {
         OnBodyEnd::new(self.clock, self.healthy_after)
     }
 }

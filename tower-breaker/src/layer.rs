@@ -239,7 +239,7 @@ impl<C, R, K, L> BreakerLayer<C, R, OnBodyEnd<NoInspector, K>, L> {
         self,
     ) -> BreakerLayer<C, R, OnBodyEnd<tower_fault_classify::body::LlmEvents, K>, L> {
         let Self { circuit, not_ready, classify, reject, record, last_failure } = self;
-        BreakerLayer { circuit, not_ready, classify, reject, record: record.watched(), last_failure }
+        BreakerLayer { circuit, not_ready, classify, reject, record: record.with_inspector(), last_failure }
     }
 }
 

@@ -194,7 +194,7 @@ impl<F, K, C, R, M> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M>> {
     pub fn inspect_llm_events(
         self,
     ) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<tower_fault_classify::body::LlmEvents, M>> {
-        self.map_record(OnBodyEnd::watched)
+        self.map_record(OnBodyEnd::with_inspector)
     }
 }
 
