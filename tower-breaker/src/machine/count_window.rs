@@ -1,6 +1,6 @@
 //! The window of the last n calls, exactly.
 
-use super::Counts;
+use super::state::Counts;
 
 /// The outcomes of the last calls: one bit each for failed, one for slow.
 #[derive(Debug)]

@@ -2,8 +2,6 @@
 
 use core::num::NonZeroU64;
 
-use super::Decision;
-
 /// The slot of a probe, and the number by which its holder is known: `serial:32 | slot:32`.
 ///
 /// It is one word, so that a permit, which every call carries, is three.
@@ -65,16 +63,17 @@ impl ProbeRound {
         Self { slots: vec![None; probes as usize], last_serial: 0, successes: 0, cancelled: 0 }
     }
 
-    pub(super) fn admit(&mut self, now: u64, lease: u64) -> Decision {
+    /// Leases a free slot. `Err`: how long until a slot is free, if no probe releases one before.
+    pub(super) fn admit(&mut self, now: u64, lease: u64) -> Result<Ticket, u64> {
         let free = self.slots.iter().position(|slot| slot.is_none_or(|lease| lease.until <= now));
         match free {
             Some(slot) => {
                 let serial = self.last_serial.checked_add(1).unwrap_or(1);
                 self.last_serial = serial;
                 self.slots[slot] = Some(Lease { serial, from: now, until: now.saturating_add(lease) });
-                Decision::Probe(Ticket::new(slot as u32, serial))
+                Ok(Ticket::new(slot as u32, serial))
             }
-            None => Decision::Denied(Some(self.time_to_free_slot(now))),
+            None => Err(self.time_to_free_slot(now)),
         }
     }
 

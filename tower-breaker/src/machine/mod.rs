@@ -172,7 +172,10 @@ impl Machine {
                 let change = self.half_open(limits, Reason::OpenTimeOver);
                 return (self.admit(now, limits).0, Some(change));
             }
-            StateData::HalfOpen(round) => round.admit(now, limits.probe_lease),
+            StateData::HalfOpen(round) => match round.admit(now, limits.probe_lease) {
+                Ok(ticket) => Decision::Probe(ticket),
+                Err(left) => Decision::Denied(Some(left)),
+            },
             StateData::Forced(Force::Closed | Force::Disabled) => Decision::Uncounted,
         };
         (admission, None)

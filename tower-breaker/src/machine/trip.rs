@@ -1,6 +1,7 @@
 //! Whether a closed circuit opens.
 
-use super::{Counts, Reason, TripLimits};
+use super::limits::TripLimits;
+use super::state::{Counts, Reason};
 
 /// What a closed circuit knows of its calls when one of them failed, or was slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -38,7 +38,6 @@ mod record;
 mod transition;
 
 pub(crate) use admit::Denied;
-pub(crate) use record::CallDuration;
 pub(super) use transition::wake;
 
 use std::sync::Arc;
@@ -114,6 +113,24 @@ impl Admission {
     /// How long the call has run at the time `now`, if its beginning is known.
     fn duration(&self, now: u64) -> Option<u64> {
         (self.stamp.is_closed() && self.word != 0).then(|| now.saturating_sub(self.word - 1))
+    }
+}
+
+/// How long a call took.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CallDuration {
+    /// Until it is recorded.
+    UntilNow,
+    /// This number of nanoseconds. `None`: it is not known.
+    Measured(Option<u64>),
+}
+
+impl CallDuration {
+    fn or(self, until_now: impl FnOnce() -> Option<u64>) -> Option<u64> {
+        match self {
+            Self::UntilNow => until_now(),
+            Self::Measured(duration) => duration,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use tower_fault_classify::__internals::UploadGuard;
 use tower_fault_classify::{Fault, Verdict};
 
 use super::transition::wake;
-use super::{Admission, Core, Store, moment, start_word};
+use super::{Admission, CallDuration, Core, Store, moment, start_word};
 use crate::circuit::hot_config::Limits;
 use crate::circuit::locked::Locked;
 use crate::circuit::state_word::StateWord;
@@ -17,24 +17,6 @@ use crate::machine::{
     RecoveryLimits, Sample, Ticket, TripLimits, may_reach_slow_rate, min_failures_for_rate, none_completes,
     trip_reason,
 };
-
-/// How long a call took.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum CallDuration {
-    /// Until it is recorded.
-    UntilNow,
-    /// This number of nanoseconds. `None`: it is not known.
-    Measured(Option<u64>),
-}
-
-impl CallDuration {
-    fn or(self, until_now: impl FnOnce() -> Option<u64>) -> Option<u64> {
-        match self {
-            Self::UntilNow => until_now(),
-            Self::Measured(duration) => duration,
-        }
-    }
-}
 
 impl<S: Store> Core<S> {
     /// Records the outcome of a call that was answered earlier, after `duration`.
