@@ -10,7 +10,7 @@ use std::thread;
 use metrics::{Counter, Gauge, counter, gauge};
 use tower_fault_classify::{Health, Verdict};
 
-use super::Transition;
+use super::{TARGET, Transition};
 use crate::machine::CircuitState;
 
 /// The instruments of the circuits of one name.
@@ -104,26 +104,31 @@ fn is_placeholder(address: usize) -> bool {
 
 impl Instruments {
     fn new(circuit: &'static str) -> Self {
-        let calls = |outcome: &'static str| counter!("tower_breaker_calls_total", "circuit" => circuit, "outcome" => outcome);
+        let calls = |outcome: &'static str| {
+            let name = "tower_breaker_calls_total";
+            counter!(target: TARGET, name, "circuit" => circuit, "outcome" => outcome)
+        };
         Self {
             success: calls("success"),
             failure: calls("failure"),
             neutral: calls("neutral"),
             cancelled: calls("cancelled"),
-            slow: counter!("tower_breaker_slow_calls_total", "circuit" => circuit),
+            slow: counter!(target: TARGET, "tower_breaker_slow_calls_total", "circuit" => circuit),
             rejections: STATES.map(|state| {
-                counter!("tower_breaker_rejections_total", "circuit" => circuit, "state" => state.as_str())
+                let name = "tower_breaker_rejections_total";
+                counter!(target: TARGET, name, "circuit" => circuit, "state" => state.as_str())
             }),
             circuits: STATES.map(|state| {
-                let circuits = gauge!("tower_breaker_circuits", "circuit" => circuit, "state" => state.as_str());
+                let name = "tower_breaker_circuits";
+                let circuits = gauge!(target: TARGET, name, "circuit" => circuit, "state" => state.as_str());
                 // So that it is there before its first circuit is.
                 circuits.increment(0.0);
                 circuits
             }),
             #[cfg(feature = "keyed")]
-            evictions: counter!("tower_breaker_evictions_total", "circuit" => circuit),
+            evictions: counter!(target: TARGET, "tower_breaker_evictions_total", "circuit" => circuit),
             #[cfg(feature = "keyed")]
-            overflows: counter!("tower_breaker_overflows_total", "circuit" => circuit),
+            overflows: counter!(target: TARGET, "tower_breaker_overflows_total", "circuit" => circuit),
         }
     }
 
@@ -177,6 +182,7 @@ impl Instruments {
         self.circuit_dropped(*from);
         self.circuit_created(*to);
         counter!(
+            target: TARGET,
             "tower_breaker_transitions_total",
             "circuit" => *circuit,
             "from" => from.as_str(),

@@ -6,8 +6,8 @@
 //! | [`Transitions`], [`Missed`] | a stream of transitions (feature `stream`) |
 //! | [`LastFailure`] | the last failure, if the layer keeps it |
 //!
-//! Events of `tracing` have the target `tower_breaker`: transitions at `WARN`, rejections at
-//! `DEBUG`. Observers, recorders and subscribers run outside of all locks.
+//! Metrics and the events of `tracing` have the target `tower_breaker`. Transitions are logged at
+//! `WARN`, rejections at `DEBUG`. Observers, recorders and subscribers run outside of all locks.
 
 // Each backend behind a feature has an empty twin of the same interface.
 #[cfg_attr(not(feature = "metrics"), path = "metrics_noop.rs")]
@@ -31,6 +31,10 @@ use std::time::SystemTime;
 use tower_fault_classify::Fault;
 
 use crate::machine::{CircuitState, Counts, Reason};
+
+/// The target of metrics and events. It does not change when a module moves.
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+const TARGET: &str = "tower_breaker";
 
 /// A change of a circuit's state.
 #[derive(Clone, Debug)]

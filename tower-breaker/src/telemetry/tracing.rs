@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use super::Transition;
+use super::{TARGET, Transition};
 use crate::machine::CircuitState;
-
-/// The target of all events.
-const TARGET: &str = "tower_breaker";
 
 /// Logs a transition.
 pub(crate) fn log_transition(transition: &Transition) {

@@ -1,6 +1,6 @@
 //! Counters and gauges.
 
-use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder, SharedString, Unit};
 
 use super::*;
 
@@ -15,7 +15,8 @@ struct Entry {
 }
 
 impl Book {
-    fn register(&self, key: &Key, is_gauge: bool) -> Arc<AtomicU64> {
+    fn register(&self, key: &Key, metadata: &Metadata<'_>, is_gauge: bool) -> Arc<AtomicU64> {
+        assert_eq!((metadata.target(), metadata.level()), ("tower_breaker", &Level::INFO));
         let mut labels: Vec<_> =
             key.labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
         labels.sort_unstable();
@@ -80,12 +81,12 @@ impl Recorder for Book {
     fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
     fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
 
-    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
-        self.register(key, false).into()
+    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
+        self.register(key, metadata, false).into()
     }
 
-    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
-        self.register(key, true).into()
+    fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
+        self.register(key, metadata, true).into()
     }
 
     fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
