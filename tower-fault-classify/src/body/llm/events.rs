@@ -6,9 +6,10 @@ use http::header::CONTENT_TYPE;
 use memchr::memchr2;
 use memchr::memmem::Finder;
 
-use super::{code, stream_verdict};
+use super::code;
 use crate::body::tracked::DataInspector;
-use crate::fault::Verdict;
+use crate::fault::{Retryable, Verdict};
+use crate::table;
 
 /// How much of one line, and of one event's data, is kept. Of a longer one the beginning is read, where the codes of errors stand.
 const MAX_BUFFERED: usize = 16 * 1024;
@@ -148,10 +149,16 @@ fn append_limited(kept: &mut Vec<u8>, more: &[u8]) {
     kept.extend_from_slice(&more[..room]);
 }
 
+/// What an `error` event in a stream stands for: the stream has begun, so that the call is not sent again.
+fn stream_verdict(found: &code::ParsedError) -> Verdict {
+    let fault = found.row().or_else(|| found.status_row()).unwrap_or(table::http::OTHER_5XX);
+    fault.with_retryable(Retryable::Never).into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fault::{Health, Kind, Retryable};
+    use crate::fault::{Health, Kind};
     use proptest::collection::vec;
     use proptest::prelude::*;
     use proptest::sample::{Index, select};

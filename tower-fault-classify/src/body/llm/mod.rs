@@ -9,7 +9,6 @@ use super::peek::{BodyRule, ErrorBody};
 use crate::fault::{Retryable, Verdict};
 use crate::hint;
 use crate::system_time;
-use crate::table;
 
 /// Reads the code in an error body of OpenAI, Anthropic, and those who speak like them: a quota that is used up (429) is not retried, a
 /// server that is overloaded (529) counts as failing, a context that is too long does not.
@@ -44,10 +43,4 @@ impl BodyRule for LlmErrors {
             _ => fault.into(),
         })
     }
-}
-
-/// What an `error` event in a stream stands for: the stream has begun, so that the call is not sent again.
-fn stream_verdict(found: &code::ParsedError) -> Verdict {
-    let fault = found.row().or_else(|| found.status_row()).unwrap_or(table::http::OTHER_5XX);
-    fault.with_retryable(Retryable::Never).into()
 }
