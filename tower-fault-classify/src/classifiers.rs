@@ -257,6 +257,13 @@ mod tests {
     }
 
     #[test]
+    fn response_coverage_display_is_as_str() {
+        let levels = [ResponseCoverage::Nothing, ResponseCoverage::ByRule, ResponseCoverage::All];
+        assert_eq!(levels.map(ResponseCoverage::as_str), ["nothing", "by_rule", "all"]);
+        assert_eq!(levels.map(|level| level.to_string()), levels.map(ResponseCoverage::as_str));
+    }
+
+    #[test]
     fn errors_only_accepts_any_response_type() {
         struct Foreign;
         let classifier = ErrorsOnly::<TypedError>::new();

@@ -1,6 +1,7 @@
 //! Who judges: classifiers, rules, and the default that fits every client.
 
 use std::error::Error;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::body::end::{BodyEnd, classify_end_by_tables};
@@ -82,6 +83,23 @@ pub enum ResponseCoverage {
     ByRule,
     /// All.
     All,
+}
+
+impl ResponseCoverage {
+    /// Returns the name of the level, in `snake_case`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::ByRule => "by_rule",
+            Self::All => "all",
+        }
+    }
+}
+
+impl fmt::Display for ResponseCoverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
 }
 
 impl<F, Res, Err> Classify<Res, Err> for F
