@@ -156,7 +156,7 @@ impl<C, M, P, H, K> FaultClassifyLayer<C, M, P, TrackBody<H, NoInspector, K>> {
     /// Also looks for the errors within event streams of LLM APIs; see [`LlmEvents`](crate::body::LlmEvents). The hook is told when one is found.
     pub fn inspect_llm_events(self) -> FaultClassifyLayer<C, M, P, TrackBody<H, crate::body::LlmEvents, K>> {
         let Self { classify, errors, peek, track } = self;
-        FaultClassifyLayer { classify, errors, peek, track: track.watched() }
+        FaultClassifyLayer { classify, errors, peek, track: track.with_inspector() }
     }
 }
 

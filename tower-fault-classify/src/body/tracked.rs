@@ -31,9 +31,9 @@ impl<H, W, K> TrackBody<H, W, K> {
         Self { hook, kind: PhantomData }
     }
 
-    /// The same, with its data watched by `V`.
+    /// Inspects the data of bodies by `V`.
     #[cfg(feature = "llm")]
-    pub(crate) fn watched<V>(self) -> TrackBody<H, V, K> {
+    pub(crate) fn with_inspector<V>(self) -> TrackBody<H, V, K> {
         TrackBody::new(self.hook)
     }
 }

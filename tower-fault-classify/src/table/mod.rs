@@ -1,6 +1,6 @@
 //! What each answer means, as data: one row a case, each with its source.
 //!
-//! The tables hold facts only. Who walks an error's chain to find the row is [`chain`](crate::error_chain); who chooses
+//! The tables hold facts only. Who walks an error's chain to find the row is [`error_chain`](crate::error_chain); who chooses
 //! between a carried verdict, a rule and a table is [`classify`](crate::classify).
 
 #[cfg(any(test, feature = "hyper-util", feature = "tonic"))]

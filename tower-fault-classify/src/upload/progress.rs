@@ -186,7 +186,7 @@ mod tests {
         assert_eq!(
             excuse_stalled_timeout(table::io::BROKEN),
             table::io::BROKEN,
-            "only timeouts are excuse_stalled_timeout"
+            "only timeouts are excused here"
         );
         assert_eq!(excuse_stalled_disconnect(table::io::BROKEN), table::UPLOAD_DISCONNECTED);
         for other in [table::io::REFUSED, table::CONNECTION_TASK_GONE, table::UNKNOWN] {
