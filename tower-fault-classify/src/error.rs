@@ -282,7 +282,7 @@ mod tests {
     const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 
     #[test]
-    fn judged_source_is_the_original_error() {
+    fn classified_error_source_is_the_original_error() {
         let classified = ClassifiedError::new(FAULT, std::io::Error::other("pipe"));
         assert!(classified.source().is_some_and(<dyn Error>::is::<std::io::Error>));
         assert!(classified.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<std::io::Error>));
@@ -323,7 +323,7 @@ mod tests {
 
     #[cfg(feature = "__internals-notes")]
     #[test]
-    fn judged_note_is_found_in_chain_and_replaced() {
+    fn classified_error_note_is_found_in_chain_and_replaced() {
         let error = std::io::Error::other(std::io::Error::other(ClassifiedError::from_fault(FAULT)));
         let classified = ClassifiedError::find(&error).unwrap();
         assert_eq!(classified.note::<u8>(), None);
@@ -346,12 +346,12 @@ mod tests {
 
     /// clippy warns of results with larger errors in its users' code.
     #[test]
-    fn judged_size_fits_in_a_result() {
+    fn classified_error_size_fits_in_a_result() {
         assert!(size_of::<ClassifiedError>() <= 88, "{}", size_of::<ClassifiedError>());
     }
 
     #[test]
-    fn judged_new_with_judged_keeps_one_wrapper() {
+    fn classified_error_of_classified_error_keeps_one_wrapper() {
         let twice = ClassifiedError::new(
             FAULT.with_retryable(Retryable::Unsent),
             ClassifiedError::new(FAULT, "cause"),

@@ -52,7 +52,7 @@ fn with_fields(status: u16, fields: &[(&'static str, &'static str)]) -> Response
 }
 
 #[test]
-fn allocations_judge_outcome_none() {
+fn allocations_classify_outcome_none() {
     let date = ("date", "Tue, 15 Nov 1994 08:12:31 GMT");
     for status in [200, 304, 404, 429, 503] {
         for fields in [

@@ -325,7 +325,7 @@ fn error_is_wrapped_and_original_reachable() {
 }
 
 #[test]
-fn judged_into_inner_returns_original_error() {
+fn classified_error_into_inner_returns_original_error() {
     #[derive(Debug)]
     struct Holds(Arc<str>);
     impl fmt::Display for Holds {
@@ -342,14 +342,14 @@ fn judged_into_inner_returns_original_error() {
 
 /// A reporter that walks the chain prints each line once.
 #[test]
-fn judged_display_does_not_repeat_source() {
+fn classified_error_display_does_not_repeat_source() {
     let error = wrapped(Broken(7));
     assert!(!error.to_string().contains("broken 7"), "{error}");
     assert_eq!(error.source().unwrap().to_string(), "broken 7");
 }
 
 #[test]
-fn judged_error_is_wrapped_once() {
+fn classified_error_is_wrapped_once() {
     let mut service = FaultClassifyLayer::new().layer(
         FaultClassifyLayer::new()
             .layer(service_fn(async |()| Err::<(), _>(ClassifiedError::new(ILL, Broken(7))))),

@@ -177,7 +177,7 @@ where
 }
 
 #[tokio::test]
-async fn upload_abandoned_by_peer_over_hyper_util_is_neutral() {
+async fn upload_closed_by_peer_over_hyper_util_is_neutral() {
     for (greeting, http2) in [(HTTP1, false), (HTTP2, true)] {
         let peer = Peer::start(greeting, Then::Close).await;
         let breaker = BreakerLayer::new(circuit());
@@ -193,7 +193,7 @@ async fn upload_abandoned_by_peer_over_hyper_util_is_neutral() {
 }
 
 #[tokio::test]
-async fn upload_abandoned_by_peer_under_upload_layer_is_neutral() {
+async fn upload_closed_by_peer_under_upload_layer_is_neutral() {
     let peer = Peer::start(HTTP1, Then::Close).await;
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();
@@ -207,7 +207,7 @@ async fn upload_abandoned_by_peer_under_upload_layer_is_neutral() {
 
 /// The retry does not keep the stream of a `reqwest::Request`.
 #[tokio::test]
-async fn upload_abandoned_by_peer_over_reqwest_is_neutral() {
+async fn upload_closed_by_peer_over_reqwest_is_neutral() {
     for (greeting, http2) in [(HTTP1, false), (HTTP2, true)] {
         let peer = Peer::start(greeting, Then::Close).await;
         let breaker = BreakerLayer::new(circuit());
@@ -227,7 +227,7 @@ async fn upload_abandoned_by_peer_over_reqwest_is_neutral() {
 
 /// Even a client that says that its calls are idempotent.
 #[tokio::test]
-async fn client_stream_abandoned_by_peer_over_tonic_is_neutral() {
+async fn client_stream_closed_by_peer_over_tonic_is_neutral() {
     let peer = Peer::start(HTTP2, Then::Close).await;
     let breaker = BreakerLayer::new(circuit());
     let circuit = breaker.circuit();
