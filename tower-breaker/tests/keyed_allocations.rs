@@ -3,6 +3,7 @@
 use std::future::{Future, Ready, ready};
 use std::io;
 use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -37,6 +38,13 @@ fn call<S: Service<Request>>(service: &mut S, request: Request) -> Result<S::Res
     result
 }
 
+/// Lets the tests run one after the other. They share the slots of labels, so that a test allocates
+/// a new slot if another one takes a free slot.
+fn run_alone() -> MutexGuard<'static, ()> {
+    static RUNNING: Mutex<()> = Mutex::new(());
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Allocations of a hundred calls, after one that may set something up.
 fn allocations(mut run: impl FnMut()) -> u64 {
     run();
@@ -57,6 +65,7 @@ fn rejected(result: &Result<(), BreakerError<io::Error>>) -> bool {
 
 #[test]
 fn call_with_known_number_allocates_nothing() {
+    let _alone = run_alone();
     let mut service = KeyedBreakerLayer::new(KeyedConfig::default(), by_number).layer(Answers);
     (0..100).for_each(|key| call(&mut service, (key, "", false)).unwrap());
     assert_eq!(allocations(|| (0..100).for_each(|key| call(&mut service, (key, "", false)).unwrap())), 0);
@@ -65,6 +74,7 @@ fn call_with_known_number_allocates_nothing() {
 
 #[test]
 fn call_with_known_text_allocates_nothing() {
+    let _alone = run_alone();
     let mut service = KeyedBreakerLayer::by_ref(KeyedConfig::default(), by_text).layer(Answers);
     for key in
         ["api.example", "", "a name that is longer than any that would fit into a string without allocating"]
@@ -75,6 +85,7 @@ fn call_with_known_text_allocates_nothing() {
 
 #[test]
 fn failure_rejection_and_probe_of_known_key_allocate_nothing() {
+    let _alone = run_alone();
     let (clock, hand) = Clock::manual();
     let each = BreakerConfig::builder().clock(clock).consecutive_failures(300).failure_rate(None);
     let each = each.successes_to_close(10_000).build().unwrap();
@@ -90,6 +101,7 @@ fn failure_rejection_and_probe_of_known_key_allocate_nothing() {
 
 #[test]
 fn call_with_key_that_finds_no_room_allocates_nothing() {
+    let _alone = run_alone();
     for overflow in [Overflow::Unguarded, Overflow::Shared] {
         let config = KeyedConfig::builder(BreakerConfig::default()).max_keys(1).overflow(overflow);
         let mut service = KeyedBreakerLayer::new(config.build().unwrap(), by_number).layer(Answers);
@@ -124,6 +136,7 @@ fn bytes_of(keys: u64, call_each: impl Fn(&KeyedCircuits<u64>, u64)) -> u64 {
 
 #[test]
 fn number_key_takes_at_most_200_bytes() {
+    let _alone = run_alone();
     let bytes = bytes_of(100_000, |_, _| {});
     println!("{bytes} bytes a key");
     assert!(bytes <= 200, "{bytes} bytes a key");
@@ -132,6 +145,7 @@ fn number_key_takes_at_most_200_bytes() {
 /// The documentation of `KeyedBreakerLayer` says about 1 KB.
 #[test]
 fn failing_key_takes_about_one_kilobyte_more() {
+    let _alone = run_alone();
     let bytes = bytes_of(10_000, |circuits, key| circuits.get(&key).unwrap().trip().unwrap());
     println!("{bytes} bytes a key in trouble");
     assert!(bytes <= 1_500, "{bytes} bytes a key in trouble");
@@ -139,6 +153,7 @@ fn failing_key_takes_about_one_kilobyte_more() {
 
 #[test]
 fn evicted_keys_keep_memory_constant_and_dropped_map_frees_it() {
+    let _alone = run_alone();
     let (clock, hand) = Clock::manual();
     let each = BreakerConfig::builder().clock(clock).build().unwrap();
     let config = KeyedConfig::builder(each).max_keys(100).build().unwrap();
