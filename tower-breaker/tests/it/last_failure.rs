@@ -70,7 +70,7 @@ fn last_failure_over_recommended_stack_is_cause() {
 }
 
 #[test]
-fn last_failure_of_judged_error_has_type_and_text_of_error_inside() {
+fn last_failure_of_classified_error_has_type_and_text_of_error_inside() {
     let layer = BreakerLayer::new(BreakerConfig::default());
     let circuit = layer.circuit();
     let service = ServiceBuilder::new()
