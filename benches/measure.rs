@@ -1,4 +1,5 @@
-//! Measures variants against each other in one run: what counts is the ratio, for machines are noisy.
+//! Measures variants against each other in one run: what counts is the ratio, for machines are
+//! noisy.
 //!
 //! The benchmarks of the crates include this file by its path.
 
@@ -31,7 +32,8 @@ pub(crate) fn variant<'a, T>(name: &'static str, mut call: impl FnMut() -> T + '
     Variant { name, run: Box::new(run) }
 }
 
-/// Runs the variants in turn, and prints the median of each and its ratio to an uncontended lock in the same rounds.
+/// Runs the variants in turn, and prints the median of each and its ratio to an uncontended lock in
+/// the same rounds.
 pub(crate) fn compare(mut variants: Vec<Variant<'_>>) {
     let mutex = Mutex::new(0_u32);
     variants

@@ -1,4 +1,5 @@
-//! Generates the gRPC client and server of the example's `echo.proto`, without a `protoc` on the machine.
+//! Generates the gRPC client and server of the example's `echo.proto`, without a `protoc` on the
+//! machine.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=../examples/tonic/proto");

@@ -1,4 +1,5 @@
-//! An axum gateway: two downstreams behind one stack with a circuit for each, a route that answers 503 by itself, a page of readiness.
+//! An axum gateway: two downstreams behind one stack with a circuit for each, a route that answers
+//! 503 by itself, a page of readiness.
 //!
 //! `cargo run --example axum_gateway`
 

@@ -1,4 +1,5 @@
-//! A batch that stops when its server is down, keeps what it has done, and goes on when the server is back.
+//! A batch that stops when its server is down, keeps what it has done, and goes on when the server
+//! is back.
 //!
 //! The worker makes one call at a time, so a failure rate would say little. Five failures in a row
 //! open the circuit, and it stays open until a health check finds the server well. The worker

@@ -56,8 +56,8 @@ pub(crate) struct Stack<S> {
 
 /// The same client with the layers around it, outermost first.
 ///
-/// The numbers are those of a short demo with 200 requests a second. The defaults are made for longer outages: a circuit stays
-/// open for 30 s.
+/// The numbers are those of a short demo with 200 requests a second. The defaults are made for
+/// longer outages: a circuit stays open for 30 s.
 pub(crate) fn stack(
     upstream: Url,
     on_transition: impl Fn(&Transition) + Send + Sync + 'static,
@@ -75,7 +75,8 @@ pub(crate) fn stack(
     Ok(Stack { service, upstream })
 }
 
-/// A caller who waits for a second at most: a `Retry-After` that is longer ends the call, and is left to the circuit.
+/// A caller who waits for a second at most: a `Retry-After` that is longer ends the call, and is
+/// left to the circuit.
 fn retry_policy() -> Result<RetryPolicy, ConfigError> {
     RetryPolicy::builder()
         .max_attempts(TRIES)
@@ -134,7 +135,8 @@ fn direct() -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder().no_proxy().build()
 }
 
-/// Whether the upstream did as it was asked. The body is read, so that the connection can be used again.
+/// Whether the upstream did as it was asked. The body is read, so that the connection can be used
+/// again.
 async fn is_answer(response: Response) -> bool {
     response.status().is_success() && response.bytes().await.is_ok()
 }

@@ -70,8 +70,8 @@ impl Log {
     }
 }
 
-/// Makes a call whenever one is due, from the script's start to its end, however long the others take. Returns when all of them
-/// have ended.
+/// Makes a call whenever one is due, from the script's start to its end, however long the others
+/// take. Returns when all of them have ended.
 pub(crate) async fn drive(client: impl Client, script: Script, log: Log) {
     let mut calls = JoinSet::new();
     // Half a step in, so that no call is due just when a phase begins or a second is told.
@@ -82,7 +82,8 @@ pub(crate) async fn drive(client: impl Client, script: Script, log: Log) {
         calls.spawn(observe(client.clone(), Instant::now(), log.clone()));
         due += EVERY;
     }
-    // Not `join_all`, which would pass a panic on: such a call is missing in the book, and the sums tell.
+    // Not `join_all`, which would pass a panic on: such a call is missing in the book, and the sums
+    // tell.
     while calls.join_next().await.is_some() {}
 }
 

@@ -4,10 +4,12 @@
 //! cargo run --release --example quickstart [-- --json]
 //! ```
 //!
-//! Two servers on loopback ports play the same script at the same time: healthy, an outage (503 with `Retry-After`, connections
-//! reset, answers that hang), a shaky recovery, healthy. Each is asked 200 times a second, whatever becomes of the calls: one by
-//! a naive client, one by the same client behind the layers. Every figure is counted from what happened, by the clients and by
-//! the servers, on one monotonic clock. Both share this machine, so that the times are those of a small and busy one.
+//! Two servers on loopback ports play the same script at the same time: healthy, an outage (503
+//! with `Retry-After`, connections reset, answers that hang), a shaky recovery, healthy. Each is
+//! asked 200 times a second, whatever becomes of the calls: one by a naive client, one by the same
+//! client behind the layers. Every figure is counted from what happened, by the clients and by the
+//! servers, on one monotonic clock. Both share this machine, so that the times are those of a small
+//! and busy one.
 //!
 //! The layers are put together in `clients.rs`; start reading there.
 

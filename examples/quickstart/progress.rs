@@ -40,7 +40,8 @@ impl Progress {
         Self { screen, script, sides, shown: [Totals::default(); 2] }
     }
 
-    /// Shows every second and every phase as it comes. It does not end: the last second is over when the last call is.
+    /// Shows every second and every phase as it comes. It does not end: the last second is over
+    /// when the last call is.
     pub(crate) async fn follow(&mut self) {
         let (mut now, mut phase) = (self.script.start(), None);
         while now < self.script.end_of(Phase::Healed) {

@@ -78,7 +78,8 @@ fn percentile(book: &Book, percent: usize) -> Duration {
     times.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// From the end of the outage, as the script has it, until the client had its first answer. `None`: it had none.
+/// From the end of the outage, as the script has it, until the client had its first answer. `None`:
+/// it had none.
 fn recovery(book: &Book, script: Script) -> Option<Duration> {
     let over = script.end_of(Phase::Outage);
     let answered = book.calls.iter().filter(|call| call.end == End::Answered && call.at >= over);

@@ -30,7 +30,8 @@ pub(crate) enum Deed {
     Hang,
 }
 
-/// The phases in their order, and how long each lasts: whole seconds, for what is shown is shown once a second.
+/// The phases in their order, and how long each lasts: whole seconds, for what is shown is shown
+/// once a second.
 pub(crate) const PHASES: [(Phase, Duration); 4] = [
     (Phase::Healthy, Duration::from_secs(2)),
     (Phase::Outage, Duration::from_secs(3)),
@@ -38,8 +39,9 @@ pub(crate) const PHASES: [(Phase, Duration); 4] = [
     (Phase::Healed, Duration::from_secs(2)),
 ];
 
-/// A shaky upstream answers for the first [`WELL`] of every such span and fails for the rest, as one does whose instances still
-/// restart. Failures that come together are what a retry without a delay cannot get past.
+/// A shaky upstream answers for the first [`WELL`] of every such span and fails for the rest, as
+/// one does whose instances still restart. Failures that come together are what a retry without a
+/// delay cannot get past.
 const SPAN: Duration = Duration::from_millis(100);
 
 /// How long a shaky upstream answers at a time.
@@ -102,7 +104,8 @@ impl Script {
         match self.phase(now) {
             Phase::Healthy | Phase::Healed => Deed::Answer,
             Phase::Outage => match number % 3 {
-                // Rounded down, so that who keeps to it is not late. Of less than a second nothing can be said.
+                // Rounded down, so that who keeps to it is not late. Of less than a second nothing
+                // can be said.
                 0 => {
                     let seconds = (self.end_of(Phase::Outage) - now).as_secs();
                     Deed::Unavailable((seconds > 0).then_some(seconds))

@@ -1,5 +1,5 @@
-//! reqwest's client under the three layers: a GET that is retried, a POST that is not, bodies that stream both ways, and a circuit that
-//! opens and closes again.
+//! reqwest's client under the three layers: a GET that is retried, a POST that is not, bodies that
+//! stream both ways, and a circuit that opens and closes again.
 //!
 //! `cargo run --example reqwest`
 
@@ -19,7 +19,8 @@ use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer};
 use tower_fault_classify::{CarriedVerdict, ClassifiedError, ErrorChain, FaultClassifyLayer};
 use tower_jitter_retry::{JitterRetryLayer, Retried, RetryPolicy};
 
-/// Prices are there at every third request, orders fail, and what is put into the archive comes back.
+/// Prices are there at every third request, orders fail, and what is put into the archive comes
+/// back.
 async fn upstream() -> io::Result<String> {
     let asked = Arc::new(AtomicUsize::new(0));
     let price = async move || {
@@ -92,7 +93,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     *archive.body_mut() = Some(reqwest::Body::wrap_stream(tokio_stream::iter(parts)));
     tell("archive", shop.ready().await?.call(archive).await).await;
 
-    // A POST may have been processed, so that it is sent once each time; three failures in a row open the circuit.
+    // A POST may have been processed, so that it is sent once each time; three failures in a row
+    // open the circuit.
     for _ in 0..4 {
         tell("order", shop.ready().await?.call(request(Method::POST, "/order")?).await).await;
     }

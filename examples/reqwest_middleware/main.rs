@@ -1,4 +1,5 @@
-//! reqwest-middleware, both ways: the layers over a client that has middleware, and the layers inside its chain.
+//! reqwest-middleware, both ways: the layers over a client that has middleware, and the layers
+//! inside its chain.
 //!
 //! `cargo run --example reqwest_middleware`
 
@@ -49,7 +50,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let policy = RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build()?;
     let circuit = |name| BreakerConfig::builder().name(name).consecutive_failures(6).build();
 
-    // Over the client: a `ClientWithMiddleware` is a service like any other. Its middleware sees every attempt.
+    // Over the client: a `ClientWithMiddleware` is a service like any other. Its middleware sees
+    // every attempt.
     let passed = Arc::new(AtomicUsize::new(0));
     let client = ClientBuilder::new(Client::new()).with(Count(Arc::clone(&passed))).build();
     let mut over = ServiceBuilder::new()
@@ -67,8 +69,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     println!("over: {} requests passed the chain", passed.swap(0, Ordering::Relaxed));
 
-    // Inside the chain: middleware outside of the layers sees a request once, middleware inside of them every attempt. The client
-    // stays a `ClientWithMiddleware`, with all its methods.
+    // Inside the chain: middleware outside of the layers sees a request once, middleware inside of
+    // them every attempt. The client stays a `ClientWithMiddleware`, with all its methods.
     let calls = Arc::new(AtomicUsize::new(0));
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy))
@@ -84,7 +86,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for _ in 0..3 {
         match client.get(&url).send().await {
             Ok(response) => println!("inside: {}", response.status().as_u16()),
-            // The chain's error type has no room for ours: it is found in the chain of sources, as is the verdict.
+            // The chain's error type has no room for ours: it is found in the chain of sources, as
+            // is the verdict.
             Err(error) => println!("inside: {} ({})", classify_error(&error).kind(), rejection(&error)),
         }
     }

@@ -1,4 +1,5 @@
-//! A circuit for each tenant: one whose backend is dead is answered from the last known prices, and the others do not notice.
+//! A circuit for each tenant: one whose backend is dead is answered from the last known prices, and
+//! the others do not notice.
 //!
 //! `cargo run --release --example tenants`
 
@@ -66,7 +67,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     }
-    // A health checker has seen the backend again: the next order is a probe. It is not back, and the circuit opens again.
+    // A health checker has seen the backend again: the next order is a probe. It is not back, and
+    // the circuit opens again.
     let globex = circuits.get("globex").ok_or("it has ordered")?;
     globex.report(HealthReport::Recovered);
     if let Err(error) = prices.ready().await?.call(Order { tenant: "globex", amount: 7 }).await {

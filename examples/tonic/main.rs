@@ -1,5 +1,5 @@
-//! The layers under a generated gRPC client: one retries, one stops asking a server that is down, and both leave the caller's own
-//! mistakes alone.
+//! The layers under a generated gRPC client: one retries, one stops asking a server that is down,
+//! and both leave the caller's own mistakes alone.
 //!
 //! `cargo run --release --example tonic`
 

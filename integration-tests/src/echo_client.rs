@@ -27,7 +27,8 @@ pub fn channel(url: &str) -> Channel {
     Endpoint::from_shared(url.to_owned()).expect("the URL is valid").connect_lazy()
 }
 
-/// Returns a generated client over all layers over a channel. The circuit counts the end of each response body.
+/// Returns a generated client over all layers over a channel. The circuit counts the end of each
+/// response body.
 ///
 /// # Panics
 ///

@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 ///
 /// # Panics
 ///
-/// Panics if the example was not built. `cargo test --workspace` builds the examples; a run with `-p integration-tests`
-/// or with the name of a test does not.
+/// Panics if the example was not built. `cargo test --workspace` builds the examples; a run with
+/// `-p integration-tests` or with the name of a test does not.
 pub fn run_example(name: &str, arguments: &[&str]) -> Output {
     // Cargo gives a test no path of an example. Both are below the folder of the profile.
     let test = std::env::current_exe().expect("a test has a path");

@@ -37,7 +37,8 @@ pub fn retry_at_once() -> RetryPolicyBuilder {
     RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None)
 }
 
-/// Returns the builder of a client that ignores the proxies of the environment and resends nothing by itself.
+/// Returns the builder of a client that ignores the proxies of the environment and resends nothing
+/// by itself.
 pub fn reqwest_client() -> reqwest::ClientBuilder {
     reqwest::Client::builder().no_proxy().retry(reqwest::retry::never())
 }

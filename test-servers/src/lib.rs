@@ -6,8 +6,8 @@
 //! | [`Grpc`] | gRPC: answer with any status, trailer and message; end a call with `RST_STREAM`, `GOAWAY`, a closed or a reset connection; hang |
 //! | [`RefusedPort`] | refuse every connection |
 //!
-//! [`Http`] and [`Grpc`] play a script, with one step for each request, and record the requests. They end with all
-//! their connections when they are dropped.
+//! [`Http`] and [`Grpc`] play a script, with one step for each request, and record the requests.
+//! They end with all their connections when they are dropped.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -29,7 +29,8 @@
 //! # }
 //! ```
 //!
-//! The servers use no clock, except to [drip](Action::drip): there they use that of tokio, which a test can pause.
+//! The servers use no clock, except to [drip](Action::drip): there they use that of tokio, which a
+//! test can pause.
 
 mod grpc;
 mod http;

@@ -1,4 +1,5 @@
-//! What the scripted servers share: the handle, the script, the record, and connections that end with the server.
+//! What the scripted servers share: the handle, the script, the record, and connections that end
+//! with the server.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -21,15 +22,15 @@ pub struct RecordedRequest {
     pub path: String,
     /// Its headers.
     pub headers: HeaderMap,
-    /// Its body, without the framing of chunks. A gRPC server records what it has read so far: five bytes precede
-    /// each message.
+    /// Its body, without the framing of chunks. A gRPC server records what it has read so far: five
+    /// bytes precede each message.
     pub body: Bytes,
 }
 
 /// A server on a loopback port that takes the next step of its script for each request.
 ///
-/// When the script has run out, it takes the default step. Dropping the server closes the port and all
-/// connections.
+/// When the script has run out, it takes the default step. Dropping the server closes the port and
+/// all connections.
 #[derive(Debug)]
 pub struct ScriptedServer<S> {
     script: Arc<Script<S>>,
@@ -38,7 +39,8 @@ pub struct ScriptedServer<S> {
 }
 
 impl<S: Clone> ScriptedServer<S> {
-    /// Listens on a loopback port that the system picks. Each connection, with its number, is given to `serve`.
+    /// Listens on a loopback port that the system picks. Each connection, with its number, is given
+    /// to `serve`.
     pub(crate) async fn listen<F>(
         default: S,
         serve: impl Fn(TcpStream, Arc<Script<S>>, usize) -> F + Send + 'static,
@@ -90,7 +92,8 @@ impl<S: Clone> ScriptedServer<S> {
 
     /// Returns the recorded requests in the order of their arrival.
     ///
-    /// An HTTP/1.1 request is recorded when it has been read to its end, a gRPC call when its headers have arrived.
+    /// An HTTP/1.1 request is recorded when it has been read to its end, a gRPC call when its
+    /// headers have arrived.
     pub fn requests(&self) -> Vec<RecordedRequest> {
         self.script.state().requests.clone()
     }

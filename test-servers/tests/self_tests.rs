@@ -308,7 +308,8 @@ async fn half_closed_server_still_reads() {
     assert_eq!((&*server.requests()[1].path, server.remaining()), ("/2", 1));
 }
 
-/// Calls a server that plays this, and then a call that is answered: what the first ended with, and over how many connections.
+/// Calls a server that plays this, and then a call that is answered: what the first ended with, and
+/// over how many connections.
 async fn call(reply: Reply) -> (Result<String, Status>, usize) {
     let server = Grpc::start().await;
     server.script([reply]);
@@ -421,7 +422,8 @@ async fn goaway_makes_client_reconnect() {
     assert_eq!((&*result.unwrap(), connections), ("bye", 2));
 }
 
-/// tonic shows a broken pipe only: the `GOAWAY` does not speak of this stream. So the client is a plain one.
+/// tonic shows a broken pipe only: the `GOAWAY` does not speak of this stream. So the client is a
+/// plain one.
 #[tokio::test]
 async fn goaway_at_once_fails_the_call() {
     let (result, connections) = call(Reply::nothing().go_away_at_once(Reason::INTERNAL_ERROR)).await;

@@ -124,7 +124,7 @@ where
     }
 }
 
-/// Comes to the error of a rejected call at once.
+/// Resolves immediately to the error of a rejected call.
 pub struct Rejected<Res, E> {
     circuit: &'static str,
     key: Option<Label>,
@@ -196,7 +196,8 @@ impl<F> fmt::Debug for Fallback<F> {
     }
 }
 
-/// Answers with what a future comes to; see [`fallback_async`](crate::BreakerLayer::fallback_async).
+/// Answers with a future's output; see
+/// [`fallback_async`](crate::BreakerLayer::fallback_async).
 #[derive(Clone, Copy)]
 pub struct FallbackAsync<F>(F);
 
@@ -300,7 +301,8 @@ fn mark<B>(mut response: Response<B>, rejection: &Rejection) -> Response<B> {
     response
 }
 
-/// `Retry-After` knows whole seconds: up, so that nobody comes early, and at least one.
+/// `Retry-After` has whole seconds. The delay is rounded up, to at least one second, so that no
+/// client calls too early.
 fn whole_seconds(delay: Duration) -> u64 {
     let up = u64::from(delay.subsec_nanos() > 0);
     delay.as_secs().saturating_add(up).max(1)

@@ -1,4 +1,5 @@
-//! Code that only decides is pure: it reads no clock, shares nothing between threads, awaits nothing, and does no I/O.
+//! Code that only decides is pure: it reads no clock, shares nothing between threads, awaits
+//! nothing, and does no I/O.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,8 @@ const PURE: [&str; 10] = [
     "tower-jitter-retry/src/policy/grpc_methods.rs",
 ];
 
-/// The modules of their own crate that pure code uses. Of `body` it uses only the trait of inspectors.
+/// The modules of their own crate that pure code uses. Of `body` it uses only the trait of
+/// inspectors.
 const MODULES: [&str; 7] = ["backoff", "body", "fault", "grpc", "hint", "request", "table"];
 
 /// `SystemTime` is a value here: `clippy.toml` bans reading it.

@@ -14,7 +14,8 @@ use tower_jitter_retry::JitterRetryLayer;
 use crate::load::{Came, Ledger, Order, check, number, run};
 use crate::{TIMEOUT, circuit, policy};
 
-/// Fails one call in five, in turn with these; it has seen it, but for those to which it says that it was never reached.
+/// Fails one call in five, in turn with these; it has seen it, but for those to which it says that
+/// it was never reached.
 fn answer(seen: &Mutex<Vec<RecordedRequest>>, request: Request<Bytes>) -> io::Result<Response<Bytes>> {
     let (head, body) = request.into_parts();
     let order = Order::new(number(head.uri.path()));

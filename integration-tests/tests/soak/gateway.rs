@@ -21,7 +21,8 @@ use crate::hyper_client::came;
 use crate::load::{Ledger, Order, Upstream, number, run};
 use crate::{TIMEOUT, circuit, policy};
 
-/// Over HTTP/2 up to the gateway: with a socket more for each request this would exceed many a system's limit.
+/// Over HTTP/2 up to the gateway: with a socket more for each request this would exceed many a
+/// system's limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_requests_through_gateway_add_up() {
     let (upstream, ledger) = (Upstream::start().await, Ledger::default());

@@ -199,8 +199,8 @@ where
     }
 }
 
-/// Two acts in ten are faults: each of these in turn. None ends a connection that the client may believe to be idle, for what is sent over such a
-/// one is counted or not as chance has it.
+/// Two acts in ten are faults: each of these in turn. None ends a connection that the client may
+/// believe to be idle, for what is sent over such a one is counted or not as chance has it.
 fn mix() -> Vec<Action> {
     let faults = [
         Action::status(503),
@@ -300,7 +300,8 @@ where
     })
 }
 
-/// `unread`: how often a request arrived and was not read, so that it is not among those that were `seen`.
+/// `unread`: how often a request arrived and was not read, so that it is not among those that were
+/// `seen`.
 pub(crate) fn check(ends: &Ends, ledger: &Ledger, window: Counts, seen: &[RecordedRequest], unread: usize) {
     assert_eq!(ends.answered + ends.turned_down + ends.failed, REQUESTS);
     assert!(ends.answered > REQUESTS * 8 / 10, "{ends:?}");

@@ -1,5 +1,6 @@
-//! Ten thousand requests, 256 at a time, through each stack, over a server that fails one in five: nothing is lost, doubled or left hanging, and
-//! what either side has counted agrees with the other.
+//! Ten thousand requests, 256 at a time, through each stack, over a server that fails one in five:
+//! nothing is lost, doubled or left hanging, and what either side has counted agrees with the
+//! other.
 
 mod function;
 mod gateway;

@@ -1,5 +1,5 @@
-//! Ten thousand calls through the layers, a fifth of which fail: what the callers got, what the server was asked and what the circuit counted
-//! agree, call by call.
+//! Ten thousand calls through the layers, a fifth of which fail: what the callers got, what the
+//! server was asked and what the circuit counted agree, call by call.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -64,7 +64,8 @@ impl Fate {
     }
 }
 
-/// The number of the call that a request belongs to: what is said in its message, after five bytes of framing and two of a field.
+/// The number of the call that a request belongs to: what is said in its message, after five bytes
+/// of framing and two of a field.
 fn number(request: &RecordedRequest) -> usize {
     str::from_utf8(&request.body[7..]).unwrap().parse().unwrap()
 }

@@ -25,17 +25,17 @@ use crate::http::drain;
 use crate::scripted::{RecordedRequest, Script, ScriptedServer};
 
 const MAX_BODY: usize = 64 << 20;
-/// As hyper's servers have it. With the smaller one of its own, `h2` ends a connection on which a few hundred calls say something short
-/// at once.
+/// As hyper's servers have it. With the smaller one of its own, `h2` ends a connection on which a
+/// few hundred calls say something short at once.
 const WINDOW: u32 = 1 << 20;
 /// The type of the frame.
 const GOAWAY: u8 = 7;
 
-/// A gRPC server, over HTTP/2 without TLS, that does what its script says: one [`Reply`] for each call, in the
-/// order in which the headers arrive.
+/// A gRPC server, over HTTP/2 without TLS, that does what its script says: one [`Reply`] for each
+/// call, in the order in which the headers arrive.
 ///
-/// Without a script it answers with the message "ok" and the status OK. It serves every path. A message has one
-/// field: number 1, a string.
+/// Without a script it answers with the message "ok" and the status OK. It serves every path. A
+/// message has one field: number 1, a string.
 pub type Grpc = ScriptedServer<Reply>;
 
 impl Grpc {
@@ -49,7 +49,8 @@ impl Grpc {
     }
 }
 
-/// What a stream asks of its connection, which does it when all that the stream has sent is on the wire, and then drops the sender.
+/// What a stream asks of its connection, which does it when all that the stream has sent is on the
+/// wire, and then drops the sender.
 type Commands = mpsc::UnboundedSender<(Command, oneshot::Sender<()>)>;
 
 enum Command {
@@ -83,7 +84,8 @@ async fn serve(stream: TcpStream, script: Arc<Script<Reply>>, number: usize) {
                 let commands = commands.clone();
                 streams.spawn(async move {
                     script.record_body(place, read(body).await);
-                    // A client that breaks off gets no answer, and the test does not hear of it from here.
+                    // A client that breaks off gets no answer, and the test does not hear of it
+                    // from here.
                     let _ = respond_with(reply, respond, &commands).await;
                 });
             }
@@ -193,7 +195,8 @@ async fn ask(commands: &Commands, command: Command) {
     let _ = is_done.await;
 }
 
-/// Waits until the client resets the stream, or the connection ends: a stream that is dropped would be reset by `h2`.
+/// Waits until the client resets the stream, or the connection ends: a stream that is dropped would
+/// be reset by `h2`.
 async fn wait_for_reset(mut respond: SendResponse<Bytes>, stream: Option<SendStream<Bytes>>) {
     match stream {
         Some(mut stream) => drop(poll_fn(|context| stream.poll_reset(context)).await),

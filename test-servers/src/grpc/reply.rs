@@ -63,7 +63,8 @@ impl Reply {
         Self { goes_away: false, head: None, data: BytesMut::new(), end: End::Stall }
     }
 
-    /// An HTTP status without a gRPC status, in one frame of headers that ends the stream. Its `content-type` is `text/plain`.
+    /// An HTTP status without a gRPC status, in one frame of headers that ends the stream. Its
+    /// `content-type` is `text/plain`.
     ///
     /// # Panics
     ///
@@ -126,7 +127,8 @@ impl Reply {
         Self { end: End::Trailers(HeaderMap::new()), ..self }.trailer("grpc-status", status.to_string())
     }
 
-    /// Adds the trailer `grpc-message`, which goes out as it is: percent-encoding is up to the test.
+    /// Adds the trailer `grpc-message`, which goes out as it is: percent-encoding is up to the
+    /// test.
     ///
     /// # Panics
     ///
@@ -174,13 +176,14 @@ impl Reply {
         Self { end: End::RstStream(reason), ..self }
     }
 
-    /// Ends with a `GOAWAY` whose last stream is before this one: the server says that it did nothing about this call. The
-    /// connection stays open, for the client to close.
+    /// Ends with a `GOAWAY` whose last stream is before this one: the server says that it did
+    /// nothing about this call. The connection stays open, for the client to close.
     pub fn go_away_below(self, reason: Reason) -> Self {
         Self { end: End::GoAwayBelow(reason), ..self }
     }
 
-    /// Ends with a `GOAWAY` whose last stream is this one, and closes the connection: the server may have done what was asked.
+    /// Ends with a `GOAWAY` whose last stream is this one, and closes the connection: the server
+    /// may have done what was asked.
     pub fn go_away_at_once(self, reason: Reason) -> Self {
         Self { end: End::GoAwayAtOnce(reason), ..self }
     }

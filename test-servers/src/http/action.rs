@@ -6,8 +6,8 @@ use http::StatusCode;
 
 /// What [`Http`](super::Http) does with one request, or with the connection in place of one.
 ///
-/// An act is taken from the script when the first byte of a request comes, but those that end a connection on accept are taken at
-/// once by a connection that opens while they are next.
+/// An act is taken from the script when the first byte of a request comes, but those that end a
+/// connection on accept are taken at once by a connection that opens while they are next.
 ///
 /// | wanted | written |
 /// |---|---|
@@ -27,7 +27,8 @@ pub enum Action {
     ResetOnAccept,
     /// Ends the connection with a FIN as soon as it is accepted.
     CloseOnAccept,
-    /// Leaves a request unread that has begun to come, and ends the connection with a RST. The request is not counted.
+    /// Leaves a request unread that has begun to come, and ends the connection with a RST. The
+    /// request is not counted.
     ResetBeforeRequest,
     /// Reads the request, and ends the connection with a RST.
     ResetAfterRequest,
@@ -85,7 +86,8 @@ pub(super) enum End {
 }
 
 impl Action {
-    /// Answers with a status, no headers but `content-length`, and no body, and keeps the connection. The status can be any number.
+    /// Answers with a status, no headers but `content-length`, and no body, and keeps the
+    /// connection. The status can be any number.
     pub fn status(status: u16) -> Self {
         Self::Respond(Response {
             informational: Vec::new(),
@@ -111,7 +113,8 @@ impl Action {
         Self::raw("BLAH/7 two hundred\r\n\r\n")
     }
 
-    /// Adds a header, after those that are there: also one of the same name. Value and name go out as they are.
+    /// Adds a header, after those that are there: also one of the same name. Value and name go out
+    /// as they are.
     ///
     /// # Panics
     ///
@@ -214,7 +217,8 @@ impl Action {
         self
     }
 
-    /// Ends the connection with a RST after the answer. A client that is slow to read may lose what it has not read yet.
+    /// Ends the connection with a RST after the answer. A client that is slow to read may lose what
+    /// it has not read yet.
     ///
     /// # Panics
     ///
@@ -224,7 +228,8 @@ impl Action {
         self
     }
 
-    /// Sends a FIN after the answer, and still reads and counts requests, without an answer and without taking from the script.
+    /// Sends a FIN after the answer, and still reads and counts requests, without an answer and
+    /// without taking from the script.
     ///
     /// # Panics
     ///

@@ -35,7 +35,8 @@ impl Http {
 }
 
 async fn serve(stream: TcpStream, script: Arc<Script<Action>>, connection: usize) {
-    // Or the bytes of a drip might go out together. A socket that is closed already says no, which is as good.
+    // Or the bytes of a drip might go out together. A socket that is closed already says no, which
+    // is as good.
     let _ = stream.set_nodelay(true);
     let mut reader = Reader::new(stream, connection);
     // A client that breaks off gets no response, and the test does not hear of it from here.

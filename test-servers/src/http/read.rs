@@ -28,7 +28,8 @@ impl Reader {
         Self { stream, connection, ahead: BytesMut::new() }
     }
 
-    /// Waits for the first byte of a request, which stays unread. False if the client has ended the connection instead.
+    /// Waits for the first byte of a request, which stays unread. False if the client has ended the
+    /// connection instead.
     pub(super) async fn begins(&self) -> bool {
         !self.ahead.is_empty() || self.stream.peek(&mut [0]).await.is_ok_and(|count| count > 0)
     }
@@ -117,7 +118,8 @@ impl Reader {
     }
 }
 
-/// Reads, until the client ends its side, what nobody wants to see: a socket that is dropped with bytes unread ends in a RST.
+/// Reads, until the client ends its side, what nobody wants to see: a socket that is dropped with
+/// bytes unread ends in a RST.
 pub(crate) async fn drain(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = [0; 4096];
     let mut left = MAX_REST;

@@ -106,7 +106,7 @@ mod tests {
         assert_ne!(next, other);
         assert!(wakers.wants_probe_slot());
         assert_eq!(wakers.drain().len(), 1);
-        assert!(!wakers.wants_probe_slot(), "nobody waits in the next generation");
+        assert!(!wakers.wants_probe_slot(), "no task waits in the next generation");
     }
 
     #[test]

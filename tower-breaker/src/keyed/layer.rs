@@ -144,7 +144,7 @@ impl<F, K, C, B> KeyedBreakerLayer<F, K, C, ReturnError<TypedError>, B> {
         self.on_reject(Fallback::new(answer))
     }
 
-    /// Answers a rejected call with what a future comes to; see
+    /// Answers a rejected call with a future's output; see
     /// [`BreakerLayer::fallback_async`](crate::BreakerLayer::fallback_async).
     pub fn fallback_async<Req, A, Fut>(self, answer: A) -> KeyedBreakerLayer<F, K, C, FallbackAsync<A>, B>
     where

@@ -225,7 +225,7 @@ async fn waiting_services_take_slots_in_turn() {
         })
         .collect();
     for task in tasks {
-        timeout(OPEN_FOR * 2, task).await.expect("nobody waits for ever").unwrap();
+        timeout(OPEN_FOR * 2, task).await.expect("every waiting task is woken").unwrap();
     }
     assert_eq!(calls.load(Ordering::Relaxed), 1_000);
     assert_eq!(layer.circuit().status().state, CircuitState::Closed);

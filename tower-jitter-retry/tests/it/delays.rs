@@ -607,7 +607,7 @@ async fn hints_zero_huge_invalid_and_negative() {
         ("retry-after-ms", "3153600000000"),
         ("x-should-retry", "false"),
     ] {
-        assert_eq!(pauses_hinted_by(name, value).await, [], "{name}: {value}: nobody waits for that");
+        assert_eq!(pauses_hinted_by(name, value).await, [], "{name}: {value}: no retry waits for that");
     }
 }
 

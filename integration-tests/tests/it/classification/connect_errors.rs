@@ -1,4 +1,5 @@
-//! Nobody is reached, in ways that Linux has: a queue of connections that is full, and a Unix socket that is not there.
+//! Nobody is reached, in ways that Linux has: a queue of connections that is full, and a Unix
+//! socket that is not there.
 
 use http::Uri;
 use hyper_util::client::legacy::connect::HttpConnector;

@@ -184,7 +184,7 @@ async fn https_without_tls_over_reqwest_is_client_never_neutral() {
 }
 
 /// Other clients that tell a mistake of configuration by their text alone. They are built here
-/// without TLS, so that the errors are made by hand.
+/// without TLS, so the test constructs the errors.
 #[tokio::test]
 async fn unsupported_scheme_is_client_never_neutral() {
     let mut table = Table::default();

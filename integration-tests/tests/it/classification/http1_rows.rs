@@ -1,4 +1,5 @@
-//! The rows for HTTP statuses, hints, and connections that die, as every client of HTTP/1.1 meets them.
+//! The rows for HTTP statuses, hints, and connections that die, as every client of HTTP/1.1 meets
+//! them.
 
 use std::time::Duration;
 
@@ -57,7 +58,8 @@ fn carried(response: &impl Outcome) -> Option<Axes> {
     CarriedVerdict::get(response).as_ref().and_then(Verdict::fault).map(Axes::of)
 }
 
-/// Every status that can be a last answer, and one past the highest that anybody uses. `call` has the layer around its client.
+/// Every status that can be a last answer, and one past the highest that anybody uses. `call` has
+/// the layer around its client.
 pub(crate) async fn statuses<R: Outcome>(call: impl AsyncFn(&str) -> R) {
     let (server, mut table) = (Http::start().await, Table::default());
     for status in (200..=600).chain([999]) {
@@ -215,7 +217,8 @@ pub(crate) async fn should_retry<R: Outcome>(call: impl AsyncFn(&str) -> R) {
     answers(call, rows).await;
 }
 
-/// What a connection may come to, once the request was read. `exchange` sends a request, and reads the answer to its end.
+/// What a connection may come to, once the request was read. `exchange` sends a request, and reads
+/// the answer to its end.
 pub(crate) async fn connections_that_die(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let cut = || Action::status(200).body("0123").content_length(10);
     let endless = || Action::status(200).body("0123").chunked_without_end();
@@ -268,7 +271,8 @@ async fn each(
     }
 }
 
-/// A connection that ends when it is accepted: whether the request was still written to it is up to chance, and hyper knows.
+/// A connection that ends when it is accepted: whether the request was still written to it is up to
+/// chance, and hyper knows.
 pub(crate) async fn connections_that_die_on_accept(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let mut table = Table::default();
     for act in [Action::CloseOnAccept, Action::ResetOnAccept] {

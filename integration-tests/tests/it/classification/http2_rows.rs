@@ -15,8 +15,9 @@ async fn fails(reply: &Reply, exchange: &impl AsyncFn(&str) -> Result<(), BoxErr
     error
 }
 
-/// Streams that the server says it did not look at; and ends that only look so, for an answer had begun, or tell nothing of what the server
-/// did. `committed` is what a client may say of a retry when an answer had begun (gRFC A6).
+/// Streams that the server says it did not look at; and ends that only look so, for an answer had
+/// begun, or tell nothing of what the server did. `committed` is what a client may say of a retry
+/// when an answer had begun (gRFC A6).
 pub(crate) async fn streams(exchange: impl AsyncFn(&str) -> Result<(), BoxError>, committed: &[Retryable]) {
     let mut table = Table::default();
     for reply in [
@@ -61,7 +62,8 @@ fn begun() -> [Reply; 3] {
     [Reply::headers(), Reply::message("text"), Reply::truncated_message("long text")]
 }
 
-/// A connection that ends with a stream on it, before and within the answer; and a server that goes at once, which does the same.
+/// A connection that ends with a stream on it, before and within the answer; and a server that goes
+/// at once, which does the same.
 pub(crate) async fn connections_that_die(
     exchange: impl AsyncFn(&str) -> Result<(), BoxError>,
     once_begun: Axes,
@@ -82,7 +84,8 @@ pub(crate) async fn connections_that_die(
     }
 }
 
-/// A server that answers in HTTP/1.1. Whoever has sent the request hears of a connection that broke: why, the connection knows alone.
+/// A server that answers in HTTP/1.1. Whoever has sent the request hears of a connection that
+/// broke: why, the connection knows alone.
 pub(crate) async fn another_protocol(exchange: impl AsyncFn(&str) -> Result<(), BoxError>) {
     let server = Http::start().await;
     server.set_default(Action::status(200).body("a body that is longer than any head of a frame"));

@@ -87,7 +87,8 @@ async fn connection_lost_on_accept_is_unsent_if_hyper_cancelled() {
     rows::connections_that_die_on_accept(async |url| exchange(&client(), url).await).await;
 }
 
-/// The connector hands the connection over when it is dead already, so that nothing is left to chance.
+/// The connector hands the connection over when it is dead already, so that nothing is left to
+/// chance.
 #[tokio::test]
 async fn connection_lost_before_request_is_unsent() {
     let connector = service_fn(|url: http::Uri| {

@@ -1,5 +1,5 @@
-//! The I/O errors that loopback does not make, put beneath hyper-util's client: where it connects, where it reads, where it asks for the
-//! request's body.
+//! The I/O errors that loopback does not make, put beneath hyper-util's client: where it connects,
+//! where it reads, where it asks for the request's body.
 
 use std::io::{Error, ErrorKind};
 use std::pin::Pin;

@@ -1,8 +1,10 @@
-//! Real clients against servers that misbehave: the verdict is that of the fault table, on every row that loopback can provoke.
+//! Real clients against servers that misbehave: the verdict is that of the fault table, on every
+//! row that loopback can provoke.
 //!
-//! The tables and the ways to fail that several clients share stand in `http1_rows.rs` and `http2_rows.rs`; each client has a file.
-//! Some rows are not here: a rejected certificate, for no client of this workspace is built with TLS; a call that its caller
-//! dropped, which leaves nothing to judge; and what a body says, which no layer reads.
+//! The tables and the ways to fail that several clients share stand in `http1_rows.rs` and
+//! `http2_rows.rs`; each client has a file. Some rows are not here: a rejected certificate, for no
+//! client of this workspace is built with TLS; a call that its caller dropped, which leaves nothing
+//! to judge; and what a body says, which no layer reads.
 
 mod connectors;
 mod http1_rows;
@@ -72,7 +74,8 @@ const UNKNOWN: Axes = axes(Kind::Unknown, Retryable::IfIdempotent, Health::Unhea
 /// Limits waits that have no other end.
 const SHORT: Duration = Duration::from_millis(30);
 
-/// A table of rows. When it is dropped it fails with all that are not as they are wanted, not with the first.
+/// A table of rows. When it is dropped it fails with all that are not as they are wanted, not with
+/// the first.
 #[derive(Default)]
 struct Table(Vec<String>);
 
@@ -100,7 +103,8 @@ impl Drop for Table {
     }
 }
 
-/// The verdict on an error: the layer's, if there was one, which is the same as that on the client's own error.
+/// The verdict on an error: the layer's, if there was one, which is the same as that on the
+/// client's own error.
 fn verdict(error: &(dyn Error + 'static)) -> Axes {
     let verdict = Axes::of(&classify_error(error));
     if let Some(judged) = error.downcast_ref::<ClassifiedError>() {
@@ -122,8 +126,8 @@ fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
     levels(error).map(|error| format!("{error:?}")).collect()
 }
 
-/// Whether the client knows that nothing was written: hyper says that it cancelled the request, or hyper-util's error is that of a connection
-/// which it did not get to use.
+/// Whether the client knows that nothing was written: hyper says that it cancelled the request, or
+/// hyper-util's error is that of a connection which it did not get to use.
 fn is_unsent(error: &(dyn Error + 'static)) -> bool {
     levels(error).any(|error| {
         let is_unused = |error: &legacy::Error| error.source().is_some() && error.connect_info().is_none();

@@ -1,4 +1,5 @@
-//! reqwest's client over HTTP/2. It resends by itself what a server says that it did not look at, twice at most: what it ends with is judged.
+//! reqwest's client over HTTP/2. It resends by itself what a server says that it did not look at,
+//! twice at most: what it ends with is judged.
 
 use reqwest::{Client, Method, Request};
 use test_servers::{Grpc, Reason, Reply};

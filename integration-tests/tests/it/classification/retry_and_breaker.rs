@@ -1,4 +1,5 @@
-//! What the layers above a real client do with its verdicts, and the verdicts on what they refuse themselves.
+//! What the layers above a real client do with its verdicts, and the verdicts on what they refuse
+//! themselves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -196,7 +197,8 @@ async fn full_buffer_under_load_shed_is_rejected_unsent() {
         .buffer(1)
         .concurrency_limit(1)
         .service(client());
-    // One is with the server, one with the worker, which waits for the limit, and as many as there is room for wait in the buffer.
+    // One is with the server, one with the worker, which waits for the limit, and as many as there
+    // is room for wait in the buffer.
     let mut calls = JoinSet::new();
     for _ in 0..8 {
         calls.spawn(service.clone().oneshot(post(&server.url())));

@@ -1,4 +1,5 @@
-//! tonic's channel: what it comes to when there is no answer. Each row is looked at over the channel alone and over the layer around it.
+//! tonic's channel: what it comes to when there is no answer. Each row is looked at over the
+//! channel alone and over the layer around it.
 
 use std::sync::{Arc, Mutex};
 
@@ -42,7 +43,8 @@ impl Caller {
         Self { client: EchoClient::new(BoxService::new(stack)), head }
     }
 
-    /// Makes a call: the verdict on the head of the answer, and what the generated client makes of it.
+    /// Makes a call: the verdict on the head of the answer, and what the generated client makes of
+    /// it.
     pub(crate) async fn fails(&mut self) -> (Option<Axes>, Status) {
         *self.head.lock().unwrap() = None;
         let status = self.client.say(words("hi")).await.unwrap_err();

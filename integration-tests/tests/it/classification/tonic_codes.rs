@@ -1,5 +1,5 @@
-//! The rows for gRPC's codes, over tonic: beneath a generated client, where the layer sees the head of an answer, and above it, where
-//! there is a `Status`.
+//! The rows for gRPC's codes, over tonic: beneath a generated client, where the layer sees the head
+//! of an answer, and above it, where there is a `Status`.
 
 use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
@@ -128,7 +128,8 @@ async fn response_without_code_is_judged_by_http_status() {
     }
 }
 
-/// An answer that is not of gRPC's content type comes from an intermediary, whatever else it says. tonic believes it the code.
+/// An answer that is not of gRPC's content type comes from an intermediary, whatever else it says.
+/// tonic believes it the code.
 #[tokio::test]
 async fn code_in_response_that_is_not_grpc_is_ignored() {
     let (server, mut table) = (Grpc::start().await, Table::default());

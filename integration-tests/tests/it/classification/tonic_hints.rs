@@ -24,7 +24,8 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Holds what is judged of each reply against its row, beneath the generated client where the reply is a head alone, and above it.
+/// Holds what is judged of each reply against its row, beneath the generated client where the reply
+/// is a head alone, and above it.
 async fn replies(rows: impl IntoIterator<Item = (Reply, Axes)>) {
     let (server, mut table) = (Grpc::start().await, Table::default());
     let mut caller = Caller::of(&server);

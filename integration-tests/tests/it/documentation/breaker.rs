@@ -16,7 +16,8 @@ use tower_fault_classify::{FaultClassifyLayer, classify_error};
 
 use super::{SECOND, circuit, client, request};
 
-/// What a server says when it fails lengthens the open time, up to five minutes, and never shortens it.
+/// What a server says when it fails lengthens the open time, up to five minutes, and never shortens
+/// it.
 #[tokio::test(start_paused = true)]
 async fn retry_after_of_any_value_extends_open_duration() {
     let rows = [
@@ -87,8 +88,8 @@ async fn ten_dropped_bodies_without_data_open_circuit() {
     }
 }
 
-/// Tests with paused time run one after the other in a process, each beginning at the present: what one counted in its future is not there
-/// for the next.
+/// Tests with paused time run one after the other in a process, each beginning at the present: what
+/// one counted in its future is not there for the next.
 #[test]
 fn circuit_in_runtime_with_earlier_time_still_counts() {
     let counted = |moves: u32| {
@@ -111,7 +112,8 @@ fn circuit_in_runtime_with_earlier_time_still_counts() {
     assert_eq!((second.calls, second.failures), (32, 16));
 }
 
-/// A thousand callers find the open time over at once: the server sees the probes, and the others are told so.
+/// A thousand callers find the open time over at once: the server sees the probes, and the others
+/// are told so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_open_circuit_under_1000_tasks_sends_only_probes() {
     let server = Http::start().await;

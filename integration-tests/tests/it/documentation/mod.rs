@@ -1,4 +1,5 @@
-//! What the pages say, held against real clients and servers where no other test does: see `docs` and the READMEs of the crates.
+//! What the pages say, held against real clients and servers where no other test does: see `docs`
+//! and the READMEs of the crates.
 
 mod breaker;
 mod coming_from_elsewhere;

@@ -60,7 +60,8 @@ async fn safety_and_deadline_on_reqwest_request_apply() {
     );
 }
 
-/// What a server may say, and how long is waited before the one retry, the stretch of half included. Without it, a second.
+/// What a server may say, and how long is waited before the one retry, the stretch of half
+/// included. Without it, a second.
 #[tokio::test(start_paused = true)]
 async fn hostile_hints_are_capped_or_ignored() {
     let _frozen = FrozenTime::start();
@@ -114,7 +115,8 @@ async fn hostile_hints_are_capped_or_ignored() {
     }
 }
 
-/// One outside of the client, one in its chain, and one around the client beneath: the mark goes along through all of them.
+/// One outside of the client, one in its chain, and one around the client beneath: the mark goes
+/// along through all of them.
 #[tokio::test]
 async fn retry_over_client_in_chain_and_over_buffer_sends_three() {
     let server = Http::start().await;
@@ -132,7 +134,8 @@ async fn retry_over_client_in_chain_and_over_buffer_sends_three() {
     assert_eq!((response.status().as_u16(), server.requests().len()), (503, 3));
 }
 
-/// A stream that reqwest cannot clone is not marked by the layer outside, so that the one further in may still retry what it can.
+/// A stream that reqwest cannot clone is not marked by the layer outside, so that the one further
+/// in may still retry what it can.
 #[tokio::test]
 async fn marker_is_only_on_replayable_http_requests() {
     let marks = Mutex::new(Vec::new());
@@ -182,7 +185,8 @@ async fn default_budget_under_1000_calls_grants_its_limit() {
     assert_eq!(asked.load(Ordering::Relaxed), 1_300);
 }
 
-/// As for circuits: what a budget was paid in a runtime whose time went far ahead is not in the way of the next one.
+/// As for circuits: what a budget was paid in a runtime whose time went far ahead is not in the way
+/// of the next one.
 #[test]
 fn budget_in_runtime_with_earlier_time_still_grants() {
     let granted = |moves: Duration| {

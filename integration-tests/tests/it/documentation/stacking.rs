@@ -24,7 +24,8 @@ use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 use super::{SECOND, circuit, client, request};
 
-/// A run of two failures opens the circuit: what stands between them shows whether it ended the run, or counted at all.
+/// A run of two failures opens the circuit: what stands between them shows whether it ended the
+/// run, or counted at all.
 #[tokio::test]
 async fn success_resets_consecutive_failures_neutral_does_not() {
     let rows = [(200, true), (404, true), (401, true), (429, false), (408, false), (500, false)];
@@ -43,7 +44,8 @@ async fn success_resets_consecutive_failures_neutral_does_not() {
     }
 }
 
-/// A POST that found no place was not sent, so that it is tried again; the one that has the place hangs until its timeout, and is not.
+/// A POST that found no place was not sent, so that it is tried again; the one that has the place
+/// hangs until its timeout, and is not.
 #[tokio::test(start_paused = true)]
 async fn post_shed_below_is_retried_post_timed_out_is_not() {
     let server = Http::start().await;
@@ -138,7 +140,8 @@ where
     }
 }
 
-/// Three calls of 0.6 s each for one place: the last waits for 1.2 s, and a call is slow from 1 s on.
+/// Three calls of 0.6 s each for one place: the last waits for 1.2 s, and a call is slow from 1 s
+/// on.
 #[tokio::test(start_paused = true)]
 async fn wait_for_limit_is_not_slow_wait_in_buffer_is() {
     let slow = || circuit().slow_call_rate(SECOND, 1.0).build().unwrap();
@@ -257,7 +260,8 @@ async fn reqwest_retry_in_chain_multiplies_attempts() {
     }
 }
 
-/// Each is asked to send what an HTTP/2 server says that it did not look at: reqwest would send it again.
+/// Each is asked to send what an HTTP/2 server says that it did not look at: reqwest would send it
+/// again.
 #[tokio::test]
 async fn refused_stream_is_not_resent_by_tonic_or_hyper_util() {
     let server = Grpc::start().await;
@@ -274,7 +278,8 @@ async fn refused_stream_is_not_resent_by_tonic_or_hyper_util() {
     assert_eq!(server.requests().len(), 2);
 }
 
-/// The seconds of the server's `Retry-After` are rounded up, so that a client that keeps to them finds the circuit half-open.
+/// The seconds of the server's `Retry-After` are rounded up, so that a client that keeps to them
+/// finds the circuit half-open.
 #[tokio::test(start_paused = true)]
 async fn client_waiting_for_retry_after_of_route_is_admitted() {
     let _frozen = FrozenTime::start();

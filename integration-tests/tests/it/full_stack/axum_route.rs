@@ -1,4 +1,5 @@
-//! Under an axum route, where every request goes through a service of its own and errors must be answered.
+//! Under an axum route, where every request goes through a service of its own and errors must be
+//! answered.
 
 use axum::Router;
 use axum::error_handling::HandleErrorLayer;

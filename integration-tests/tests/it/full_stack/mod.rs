@@ -1,4 +1,5 @@
-//! The three layers and a timeout over every client, and under a server: each compiles, answers, retries, and opens.
+//! The three layers and a timeout over every client, and under a server: each compiles, answers,
+//! retries, and opens.
 
 mod answered_uploads;
 mod axum_route;

@@ -57,7 +57,8 @@ async fn borrowing_function_works_as_inner_service() {
     assert_eq!((circuit.status().state, calls.load(Ordering::Relaxed)), (CircuitState::Open, 7));
 }
 
-/// The client is always ready; what keeps a stack waiting is a limit beneath, which an open circuit does not wait for.
+/// The client is always ready; what keeps a stack waiting is a limit beneath, which an open circuit
+/// does not wait for.
 #[tokio::test]
 async fn open_circuit_over_full_client_is_ready_and_rejects() {
     let server = test_servers::Http::start().await;

@@ -123,7 +123,8 @@ async fn downstream_sees_only_the_gateways_marker() {
     }
 }
 
-/// The caller's retry, on the same thread, marks a request by its extensions: those that a router hands on.
+/// The caller's retry, on the same thread, marks a request by its extensions: those that a router
+/// hands on.
 #[tokio::test]
 async fn retry_counts_of_client_and_gateway_are_separate() {
     let policy =

@@ -42,7 +42,8 @@ async fn half_open_probe_of_disconnected_client_frees_slot() {
     let client = asks(&gateway).await;
     assert_eq!((circuit.status().state, gateway.status("/orders/2").await), (CircuitState::HalfOpen, 503));
     drop(client);
-    // The clock stands still, and with it the lease: the place is free because the probe was given up.
+    // The clock stands still, and with it the lease: the place is free because the probe was given
+    // up.
     comes_true(|| circuit.try_acquire().is_ok()).await;
     assert_eq!(gateway.status("/orders/2").await, 200);
     assert_eq!(circuit.status().state, CircuitState::Closed);

@@ -1,6 +1,8 @@
-//! A kept connection that ended while it was idle: the client learns of it before the next request, or with that on its way to it and nothing written.
+//! A kept connection that ended while it was idle: the client learns of it before the next request,
+//! or with that on its way to it and nothing written.
 //!
-//! The wire is one in memory: over a socket it is up to chance whether the client's side hears of the end before the request.
+//! The wire is one in memory: over a socket it is up to chance whether the client's side hears of
+//! the end before the request.
 
 use std::io;
 use std::pin::Pin;
@@ -64,7 +66,8 @@ async fn answer(end: &mut DuplexStream) {
     end.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
 }
 
-/// Two POSTs, between which the connection ends, and the client hears of it before the second or not: the second's status, or whether it may be sent again; attempts; connections.
+/// Two POSTs, between which the connection ends, and the client hears of it before the second or
+/// not: the second's status, or whether it may be sent again; attempts; connections.
 async fn two_posts(
     by_itself: bool,
     max_attempts: u32,

@@ -8,7 +8,8 @@
 //! - A request of which something was written is never sent again, whatever its method: the error is the caller's.
 //! - Nor is one whose connection was new, though nothing was written.
 //!
-//! So all that is left for a retry above is what was written, and that is sent again only if the request may be made twice.
+//! So all that is left for a retry above is what was written, and that is sent again only if the
+//! request may be made twice.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -87,7 +88,8 @@ async fn send(
     (seen, circuit.status().window)
 }
 
-/// The request is written, read by the server, and the kept connection dies: nothing is known, and only what may be made twice is sent again.
+/// The request is written, read by the server, and the kept connection dies: nothing is known, and
+/// only what may be made twice is sent again.
 #[tokio::test]
 async fn post_on_kept_connection_that_breaks_is_sent_once() {
     for death in [Action::ResetAfterRequest, Action::CloseAfterRequest] {

@@ -25,7 +25,8 @@ async fn rate_limit_wait_is_outside_the_attempt_timeout() {
     );
     let answers = calls(&stack, 3).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
-    // Three calls and a retry, two seconds apart: nobody was charged for the six seconds that the last one waited.
+    // Three calls and a retry, two seconds apart: nobody was charged for the six seconds that the
+    // last one waited.
     let turns: Vec<_> = (0..4).map(|turn| 2 * EACH * turn).collect();
     assert_eq!((backend.times(), circuit.status().window.failures), (turns, 1));
 }

@@ -1,4 +1,5 @@
-//! The orders of `docs/stacking.md`: each compiles as it stands there, and means what the page says.
+//! The orders of `docs/stacking.md`: each compiles as it stands there, and means what the page
+//! says.
 
 mod buffers;
 mod limits;

@@ -1,4 +1,5 @@
-//! How often the server is asked: exactly as often as policy and idempotency allow, in each place where the stack can stand.
+//! How often the server is asked: exactly as often as policy and idempotency allow, in each place
+//! where the stack can stand.
 
 use integration_tests::reqwest_client;
 use reqwest::{Method, Request};

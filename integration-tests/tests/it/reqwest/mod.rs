@@ -1,4 +1,5 @@
-//! reqwest and reqwest-middleware under the whole stack, over it and inside its chain: what reaches the server, and what comes back.
+//! reqwest and reqwest-middleware under the whole stack, over it and inside its chain: what reaches
+//! the server, and what comes back.
 
 mod counts;
 mod own_retries;
@@ -15,8 +16,9 @@ use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::JitterRetryLayer;
 
-/// The README's layers: three attempts without a delay, and a circuit that stays closed. Not a function, for what it makes fits around a
-/// service of any lifetime, which a returned type could not say.
+/// The README's layers: three attempts without a delay, and a circuit that stays closed. Not a
+/// function, for what it makes fits around a service of any lifetime, which a returned type could
+/// not say.
 macro_rules! layers {
     () => {{
         let policy = retry_at_once().build().unwrap();

@@ -1,8 +1,9 @@
 //! What reqwest and hyper-util send again by themselves, and what that makes of a stack above.
 //!
-//! reqwest resends what an HTTP/2 server says that it did not look at, twice at most, each time a retry above asks it: the attempts
-//! multiply. With `reqwest::retry::never()` the stack alone decides. hyper-util resends a request that found its kept connection closed before anything
-//! was written: nobody has seen that one, so that no attempt is counted twice.
+//! reqwest resends what an HTTP/2 server says that it did not look at, twice at most, each time a
+//! retry above asks it: the attempts multiply. With `reqwest::retry::never()` the stack alone
+//! decides. hyper-util resends a request that found its kept connection closed before anything was
+//! written: nobody has seen that one, so that no attempt is counted twice.
 
 use integration_tests::reqwest_client;
 use reqwest::{Client, Method, Request};

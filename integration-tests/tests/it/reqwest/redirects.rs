@@ -1,4 +1,5 @@
-//! reqwest follows redirects beneath the stack: a chain of them is one attempt, judged by where it ends.
+//! reqwest follows redirects beneath the stack: a chain of them is one attempt, judged by where it
+//! ends.
 
 use std::time::Duration;
 

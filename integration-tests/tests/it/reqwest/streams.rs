@@ -47,7 +47,8 @@ async fn large_body_is_echoed_whole() {
     assert!(answer.bytes().await.unwrap() == bytes, "inside the chain");
 }
 
-/// Nothing that the stack does waits for the end of a body: each piece is sent after the one before has come back.
+/// Nothing that the stack does waits for the end of a body: each piece is sent after the one before
+/// has come back.
 #[tokio::test]
 async fn request_and_response_bodies_stream_concurrently() {
     let url = echo().await;

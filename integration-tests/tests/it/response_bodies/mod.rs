@@ -1,4 +1,5 @@
-//! What only bodies know, over real clients: gRPC's trailers, error bodies and event streams of LLM APIs, bodies that break.
+//! What only bodies know, over real clients: gRPC's trailers, error bodies and event streams of LLM
+//! APIs, bodies that break.
 
 mod breaker;
 mod hyper_client;

@@ -17,7 +17,8 @@ fn stream(text: &str) -> Action {
     Action::status(200).header("content-type", "text/event-stream; charset=utf-8").body(text)
 }
 
-/// The response to a request that is answered so, what its hook is told, and the server, which is to live as long.
+/// The response to a request that is answered so, what its hook is told, and the server, which is
+/// to live as long.
 async fn get(act: Action) -> (Response, Log, Http) {
     let server = server([act]).await;
     let log = Log::default();

@@ -1,4 +1,5 @@
-//! A server that answers before it has the whole body: its client still sends it when the retry begins.
+//! A server that answers before it has the whole body: its client still sends it when the retry
+//! begins.
 
 use std::convert::Infallible;
 use std::pin::Pin;

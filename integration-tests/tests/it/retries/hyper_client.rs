@@ -34,7 +34,8 @@ impl Body for Stream {
     }
 }
 
-/// Sends a stream to a server that does these acts; what came of it, and the bodies that the server saw.
+/// Sends a stream to a server that does these acts; what came of it, and the bodies that the server
+/// saw.
 async fn sent(
     method: Method,
     body: Stream,

@@ -86,7 +86,8 @@ async fn three_nested_retry_layers_send_three_requests() {
     assert!(server.requests().iter().all(|request| !request.headers.contains_key("x-attempt")));
 }
 
-/// What has come of an error's body is read before the retry, so that its connection can be used again.
+/// What has come of an error's body is read before the retry, so that its connection can be used
+/// again.
 #[tokio::test]
 async fn retries_with_read_error_bodies_reuse_connection() {
     let server = Http::start().await;

@@ -29,8 +29,8 @@ const OPEN_FOR: Duration = Duration::from_secs(10);
 /// A circuit's deadlines are rounded up.
 const OVER: Duration = Duration::from_millis(10_010);
 
-/// Over a channel to each of these, in an order that is the same in every run. A circuit opens at the first failure, and closes at the first
-/// success.
+/// Over a channel to each of these, in an order that is the same in every run. A circuit opens at
+/// the first failure, and closes at the first success.
 fn balance(
     urls: impl IntoIterator<Item = String>,
 ) -> impl Service<

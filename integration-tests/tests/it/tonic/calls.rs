@@ -1,4 +1,5 @@
-//! Each kind of call through all layers: every message comes once, when it is said, and a status comes as it was given.
+//! Each kind of call through all layers: every message comes once, when it is said, and a status
+//! comes as it was given.
 
 use integration_tests::echo::Words;
 use integration_tests::{TIMEOUT, echo_client, words};

@@ -38,7 +38,8 @@ impl Failure {
 /// The test's end of a server.
 pub(crate) struct Speaker {
     pub(crate) url: String,
-    /// The name of the method when a call begins, each message, and `.` when a stream of them has ended.
+    /// The name of the method when a call begins, each message, and `.` when a stream of them has
+    /// ended.
     heard: mpsc::UnboundedReceiver<String>,
     failures: Arc<Mutex<VecDeque<Failure>>>,
     /// What `spell` takes one of before it says a letter.

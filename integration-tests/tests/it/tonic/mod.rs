@@ -1,4 +1,5 @@
-//! The layers over tonic: all four kinds of calls under a generated client, a balancer's endpoints, and a server that sheds.
+//! The layers over tonic: all four kinds of calls under a generated client, a balancer's endpoints,
+//! and a server that sheds.
 
 mod balance;
 mod calls;

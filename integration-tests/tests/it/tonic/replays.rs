@@ -1,4 +1,5 @@
-//! Streams to a server that fails: what was partly sent is sent again from its beginning or not at all, and never twice to one call.
+//! Streams to a server that fails: what was partly sent is sent again from its beginning or not at
+//! all, and never twice to one call.
 
 use integration_tests::{TIMEOUT, echo_client, retry_at_once, words};
 use tokio::time::timeout;
@@ -18,7 +19,8 @@ fn unavailable(hears: usize, says: usize) -> Failure {
     Failure { hears, says, status: Status::unavailable("going down") }
 }
 
-/// Says two words of a stream, after which the call fails, and then says the rest. What comes of it, and what the server heard.
+/// Says two words of a stream, after which the call fails, and then says the rest. What comes of
+/// it, and what the server heard.
 async fn broken_off(policy: RetryPolicyBuilder) -> (Result<String, Code>, Vec<String>) {
     let mut server = Speaker::start().await;
     server.fail([unavailable(2, 0)]);

@@ -15,7 +15,8 @@ use super::all_listed;
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// How often the server was asked by a call that is answered so at first, and how long the retry slept.
+/// How often the server was asked by a call that is answered so at first, and how long the retry
+/// slept.
 async fn slept(policy: RetryPolicyBuilder, reply: Reply) -> (usize, Duration) {
     let server = Grpc::start().await;
     server.script([reply]);
@@ -96,7 +97,8 @@ async fn request_safety_overrides_method_list() {
     }
 }
 
-/// Makes a call whose attempts take ten seconds each and all fail: the timeouts that the server was told.
+/// Makes a call whose attempts take ten seconds each and all fail: the timeouts that the server was
+/// told.
 async fn told(request: Request<integration_tests::echo::Words>) -> Vec<Option<String>> {
     let server = Grpc::start().await;
     server.set_default(Reply::trailers_only(14));

@@ -1,4 +1,5 @@
-//! What the circuit learns from the head of an answer and from its trailers, by all four kinds of calls, and what they get when it is open.
+//! What the circuit learns from the head of an answer and from its trailers, by all four kinds of
+//! calls, and what they get when it is open.
 
 use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
@@ -49,7 +50,8 @@ macro_rules! all_kinds {
     }};
 }
 
-/// What four calls come to, one of each kind, that are all answered so, and what the circuit makes of it.
+/// What four calls come to, one of each kind, that are all answered so, and what the circuit makes
+/// of it.
 async fn answered(reply: Reply) -> ([Code; 4], Circuit, usize) {
     let (server, circuit) = (Grpc::start().await, circuit());
     server.set_default(reply);
