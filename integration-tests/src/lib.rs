@@ -49,17 +49,36 @@ pub mod echo {
     tonic::include_proto!("echo");
 }
 
-/// Compiles and runs the README's example.
+/// Compiles and runs the code of the README and of the guides.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;
+mod guides {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
 
-/// Runs its programs.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/errors.md")]
-struct Errors;
+    #[doc = include_str!("../../docs/compile-errors.md")]
+    struct CompileErrors;
 
-/// Compiles its configurations.
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/coming-from-elsewhere.md")]
-struct ComingFromElsewhere;
+    #[doc = include_str!("../../docs/errors.md")]
+    struct Errors;
+
+    #[doc = include_str!("../../docs/fallbacks.md")]
+    struct Fallbacks;
+
+    #[doc = include_str!("../../docs/getting-started.md")]
+    struct GettingStarted;
+
+    #[doc = include_str!("../../docs/manual-control.md")]
+    struct ManualControl;
+
+    #[doc = include_str!("../../docs/migrating.md")]
+    struct Migrating;
+
+    #[doc = include_str!("../../docs/observability.md")]
+    struct Observability;
+
+    #[doc = include_str!("../../docs/streaming.md")]
+    struct Streaming;
+
+    #[doc = include_str!("../../docs/testing.md")]
+    struct Testing;
+}

@@ -2,9 +2,9 @@
 //! and the READMEs of the crates.
 
 mod breaker;
-mod coming_from_elsewhere;
 mod configuration;
 mod errors;
+mod migrating;
 mod pages;
 mod retry;
 mod stacking;

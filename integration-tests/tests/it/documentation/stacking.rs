@@ -1,4 +1,4 @@
-//! `docs/stacking.md`: what is charged to whom, and clients that retry by themselves.
+//! `docs/layer-order.md`: what is charged to whom, and clients that retry by themselves.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! The orders of `docs/stacking.md`: each compiles as it stands there, and means what the page
+//! The orders of `docs/layer-order.md`: each compiles as it stands there, and means what the page
 //! says.
 
 mod buffers;

@@ -1,6 +1,6 @@
 //! The page and these tests show the same code.
 
-const PAGE: &str = include_str!("../../../../docs/stacking.md");
+const PAGE: &str = include_str!("../../../../docs/layer-order.md");
 const TESTS: [&str; 5] = [
     include_str!("buffers.rs"),
     include_str!("limits.rs"),

@@ -1,4 +1,4 @@
-//! `docs/coming-from-elsewhere.md`: what each configuration does, beside what it is said to equal.
+//! `docs/migrating.md`: what each configuration does, beside what it is said to equal.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -305,7 +305,7 @@ fn statuses(cell: &str) -> Statuses {
 
 /// The statuses that the page says only reqwest-retry retries, and those that only ours retries.
 fn differences_on_the_page() -> [Statuses; 2] {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/coming-from-elsewhere.md");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/migrating.md");
     let page = fs::read_to_string(path).unwrap();
     let [mut only_theirs, mut only_ours] = [const { Statuses::new() }; 2];
     let header = "| status | reqwest-retry | here | reason |";
