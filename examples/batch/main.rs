@@ -1,11 +1,15 @@
-//! A batch that stops when its server is down, keeps what it has done, and goes on when the server
-//! is back.
+//! A batch import that pauses while its server is down, and then continues where it stopped.
 //!
-//! The worker makes one call at a time, so a failure rate would say little. Five failures in a row
-//! open the circuit, and it stays open until a health check finds the server well. The worker
-//! pauses before each health check. No item is lost and none is done twice.
+//! The worker does not use tower. It makes one call at a time through a [`Circuit`]:
 //!
-//!     cargo run --example batch
+//! - Five failures in a row open the circuit. A failure rate says little about so few calls.
+//! - The circuit stays open until the worker resets it. The worker does so when a health check
+//!   finds the server up.
+//! - An item leaves the queue when it was imported, so that no item is lost.
+//!
+//! ```text
+//! cargo run --example batch
+//! ```
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,34 +19,87 @@ use tokio::time::{Instant, sleep};
 use tower_breaker::fault_classify::ErrorChain;
 use tower_breaker::{BreakerConfig, BreakerError, Circuit, ConfigError};
 
-/// How long one import may take.
-const IMPORT_LIMIT: Duration = Duration::from_secs(5);
+const ITEM_COUNT: u32 = 100;
+
+/// The time limit of one import.
+const IMPORT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The pause before each health check.
-const HEALTH_CHECK_PAUSE: Duration = Duration::from_secs(1);
-/// How long the server is down.
-const DOWN_FOR: Duration = Duration::from_secs(3);
-/// What a request takes on the network.
+const HEALTH_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Imports all items in order.
+pub(crate) async fn import_all(server: &mut Server) -> Result<(), ConfigError> {
+    // This preset opens after five failures in a row and stays open until it is reset.
+    let config = BreakerConfig::single_flight().name("import").build()?;
+    let circuit = Circuit::new(config);
+    let mut queue: VecDeque<u32> = (1..=ITEM_COUNT).collect();
+
+    while let Some(&item) = queue.front() {
+        match circuit.call_within(IMPORT_TIMEOUT, server.import(item)).await {
+            Ok(()) => {
+                queue.pop_front();
+            }
+            // The circuit is open: the item was not sent. A scheduled job could return an error
+            // here instead, and continue at its next run.
+            Err(BreakerError::Rejected(rejection)) => {
+                println!("{rejection}: {} items are left", queue.len());
+                wait_until_healthy(server).await;
+                // A reset fails only if someone forced the circuit open or closed.
+                circuit.reset().expect("the circuit is not forced");
+            }
+            // The item was sent, and failed or timed out. It stays at the front of the queue and is
+            // sent again. The server may have imported an item whose call timed out, so the import
+            // has to be idempotent.
+            Err(error) => println!("item {item}: {}", ErrorChain(&error)),
+        }
+    }
+    Ok(())
+}
+
+async fn wait_until_healthy(server: &mut Server) {
+    loop {
+        sleep(HEALTH_CHECK_INTERVAL).await;
+        if server.is_healthy().await {
+            return;
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), ConfigError> {
+    let mut server = Server::default();
+    import_all(&mut server).await?;
+    println!(
+        "{} of {ITEM_COUNT} items imported with {} requests and {} health checks",
+        server.imported.len(),
+        server.requests,
+        server.health_checks
+    );
+    Ok(())
+}
+
+// The rest simulates the server.
+
+/// How many items the server imports before its outage.
+const IMPORTS_BEFORE_OUTAGE: usize = 40;
+const OUTAGE: Duration = Duration::from_secs(3);
 const ROUND_TRIP: Duration = Duration::from_millis(1);
 
-/// Simulates the server: it is down for a while when it has imported 40 items.
+/// A server that is down for a while after its first [`IMPORTS_BEFORE_OUTAGE`] items.
 #[derive(Default)]
 pub(crate) struct Server {
     pub(crate) imported: Vec<u32>,
     pub(crate) requests: u32,
     pub(crate) health_checks: u32,
-    down_until: Option<Instant>,
+    outage_end: Option<Instant>,
 }
 
 impl Server {
-    fn is_down(&self) -> bool {
-        self.down_until.is_some_and(|until| Instant::now() < until)
-    }
-
     async fn import(&mut self, item: u32) -> io::Result<()> {
         sleep(ROUND_TRIP).await;
         self.requests += 1;
-        if self.imported.len() == 40 && self.down_until.is_none() {
-            self.down_until = Some(Instant::now() + DOWN_FOR);
+        if self.imported.len() == IMPORTS_BEFORE_OUTAGE && self.outage_end.is_none() {
+            self.outage_end = Some(Instant::now() + OUTAGE);
         }
         if self.is_down() {
             return Err(io::ErrorKind::ConnectionRefused.into());
@@ -56,46 +113,8 @@ impl Server {
         self.health_checks += 1;
         !self.is_down()
     }
-}
 
-/// Imports all items, in their order.
-pub(crate) async fn import_all(server: &mut Server) -> Result<(), ConfigError> {
-    let circuit = Circuit::new(BreakerConfig::single_flight().name("import").build()?);
-    let mut items: VecDeque<u32> = (1..=100).collect();
-
-    while let Some(&item) = items.front() {
-        match circuit.call_within(IMPORT_LIMIT, server.import(item)).await {
-            Ok(()) => {
-                items.pop_front();
-            }
-            // The item was not sent. A job may as well end here, and be started again when the
-            // server is well.
-            Err(BreakerError::Rejected(rejection)) => {
-                println!("{} done, {} to do: {rejection}", server.imported.len(), items.len());
-                wait_until_healthy(server).await;
-                circuit.reset().expect("the circuit is not forced");
-            }
-            // The item was sent and failed, or took too long: it is sent again.
-            Err(error) => println!("item {item}: {}", ErrorChain(&error)),
-        }
+    fn is_down(&self) -> bool {
+        self.outage_end.is_some_and(|end| Instant::now() < end)
     }
-    Ok(())
-}
-
-async fn wait_until_healthy(server: &mut Server) {
-    loop {
-        sleep(HEALTH_CHECK_PAUSE).await;
-        if server.is_healthy().await {
-            return;
-        }
-    }
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), ConfigError> {
-    let mut server = Server::default();
-    import_all(&mut server).await?;
-    let Server { imported, requests, health_checks, .. } = server;
-    println!("{} of 100 imported with {requests} requests and {health_checks} health checks", imported.len());
-    Ok(())
 }
