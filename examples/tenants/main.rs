@@ -1,82 +1,120 @@
-//! A circuit for each tenant: one whose backend is dead is answered from the last known prices, and
-//! the others do not notice.
+//! A circuit for each tenant, with a fallback.
 //!
-//! `cargo run --release --example tenants`
+//! One tenant's backend is down. After three failures its circuit opens, and the fallback answers
+//! with the price of yesterday. The calls of the other tenants are not affected.
+//!
+//! ```text
+//! cargo run --example tenants
+//! ```
 
 use std::collections::BTreeMap;
 use std::io;
 
 use tower::{Service, ServiceBuilder, ServiceExt, service_fn};
-use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
+use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
 use tower_breaker::telemetry::Transition;
-use tower_breaker::{BreakerConfig, HealthReport, Rejection};
+use tower_breaker::{BreakerConfig, ConfigError, HealthReport, Rejection};
 
-/// What a tenant asks for.
+const TENANTS: [&str; 3] = ["acme", "globex", "initech"];
+
+#[derive(Clone, Copy)]
 struct Order {
     tenant: &'static str,
     amount: u32,
 }
 
-/// The prices of each tenant's backend; that of `globex` is down.
-async fn price(order: Order) -> Result<String, io::Error> {
-    match order.tenant {
-        "globex" => Err(io::ErrorKind::ConnectionRefused.into()),
-        tenant => Ok(format!("{tenant} pays {}", order.amount * 3)),
+/// Calls the tenant's pricing backend. The backend of `globex` is down.
+async fn current_price(order: Order) -> io::Result<String> {
+    if order.tenant == "globex" {
+        return Err(io::ErrorKind::ConnectionRefused.into());
     }
+    Ok(format!("{} pays {}", order.tenant, order.amount * 3))
 }
 
-fn tell(change: &Transition) {
-    let tenant = change.key.as_deref().unwrap_or("?");
-    println!("# {tenant}: {} -> {} ({})", change.from, change.to, change.reason);
+/// Answers an order whose tenant's circuit rejects it.
+fn yesterdays_price(order: Order, rejection: &Rejection) -> String {
+    let price = order.amount * 2;
+    format!("{} paid {price} yesterday (its circuit is {})", order.tenant, rejection.state())
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let each =
-        BreakerConfig::builder().name("tenants").consecutive_failures(3).successes_to_close(1).build()?;
-    let layer =
-        KeyedBreakerLayer::by_ref(KeyedConfig::builder(each).max_keys(1_000).build()?, |order: &Order| {
-            order.tenant
-        })
-        .on_transition(tell)
-        .fallback(|order: Order, rejection: &Rejection| {
-            format!(
-                "{} paid {} yesterday (its circuit is {})",
-                order.tenant,
-                order.amount * 2,
-                rejection.state()
-            )
-        });
-    let circuits = layer.circuits();
-    let mut prices = ServiceBuilder::new().layer(layer).service(service_fn(price));
+fn print_transition(transition: &Transition) {
+    let tenant = transition.key.as_deref().unwrap_or("?");
+    println!("# {tenant}: {} -> {} ({})", transition.from, transition.to, transition.reason);
+}
 
-    let mut answers: BTreeMap<&str, [u32; 2]> = BTreeMap::new();
+fn circuit_config() -> Result<KeyedConfig, ConfigError> {
+    let each_circuit = BreakerConfig::builder().name("tenants").consecutive_failures(3).build()?;
+    // Bounds the memory. When the map is full, an idle circuit is evicted for a new tenant.
+    KeyedConfig::builder(each_circuit).max_keys(1_000).build()
+}
+
+/// How the orders of one tenant ended.
+#[derive(Default)]
+struct Counts {
+    answered: u32,
+    failed: u32,
+}
+
+/// Places six orders for each tenant, and counts how they end.
+///
+/// The error is that of the backend. With a fallback the breaker returns no error of its own.
+async fn place_orders<S>(prices: &mut S) -> io::Result<BTreeMap<&'static str, Counts>>
+where
+    S: Service<Order, Response = String, Error = io::Error>,
+{
+    let mut counts: BTreeMap<&str, Counts> = BTreeMap::new();
     for amount in 1..=6 {
-        for tenant in ["acme", "globex", "initech"] {
-            let answer = prices.ready().await?.call(Order { tenant, amount }).await;
-            let [answered, failed] = answers.entry(tenant).or_default();
-            match answer {
-                Ok(text) => {
-                    *answered += 1;
-                    println!("{text}");
+        for tenant in TENANTS {
+            let count = counts.entry(tenant).or_default();
+            match prices.ready().await?.call(Order { tenant, amount }).await {
+                Ok(answer) => {
+                    count.answered += 1;
+                    println!("{answer}");
                 }
                 Err(error) => {
-                    *failed += 1;
+                    count.failed += 1;
                     println!("{tenant}: {error}");
                 }
             }
         }
     }
-    // A health checker has seen the backend again: the next order is a probe. It is not back, and
-    // the circuit opens again.
-    let globex = circuits.get("globex").ok_or("it has ordered")?;
-    globex.report(HealthReport::Recovered);
-    if let Err(error) = prices.ready().await?.call(Order { tenant: "globex", amount: 7 }).await {
+    Ok(counts)
+}
+
+/// Reports that a tenant's backend is up again, as a health checker would.
+///
+/// Its circuit becomes half-open: the next order is a probe, before the open time is over.
+fn report_recovered(circuits: &KeyedCircuits<String>, tenant: &str) {
+    // A tenant without a circuit has placed no order: there is nothing to report.
+    if let Some(circuit) = circuits.get(tenant) {
+        circuit.report(HealthReport::Recovered);
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // `by_ref` borrows the key from the request: no allocation for a tenant that has a circuit.
+    let breaker = KeyedBreakerLayer::by_ref(circuit_config()?, |order: &Order| order.tenant)
+        .on_transition(print_transition)
+        .fallback(yesterdays_price);
+    // A handle to the circuits, for reports and status. The layer is moved into the stack below.
+    let circuits = breaker.circuits();
+    let mut prices = ServiceBuilder::new().layer(breaker).service(service_fn(current_price));
+
+    let counts = place_orders(&mut prices).await?;
+
+    // The health checker is wrong: the backend is still down. The probe fails, and the circuit
+    // opens again.
+    report_recovered(&circuits, "globex");
+    let probe = Order { tenant: "globex", amount: 7 };
+    if let Err(error) = prices.ready().await?.call(probe).await {
         println!("globex: {error}");
     }
-    for (tenant, [answered, failed]) in answers {
-        let state = circuits.get(tenant).ok_or("it has ordered")?.status().state;
-        println!("{tenant}: {answered} answered, {failed} failed, its circuit is {state}");
+
+    for (tenant, count) in counts {
+        let state = circuits.get(tenant).map(|circuit| circuit.status().state);
+        let state = state.map_or_else(|| "unused".to_owned(), |state| state.to_string());
+        println!("{tenant}: {} answered, {} failed, its circuit is {state}", count.answered, count.failed);
     }
     Ok(())
 }
