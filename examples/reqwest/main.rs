@@ -1,7 +1,14 @@
-//! reqwest's client under the three layers: a GET that is retried, a POST that is not, bodies that
-//! stream both ways, and a circuit that opens and closes again.
+//! A `reqwest::Client` with retries, a circuit breaker and a timeout.
 //!
-//! `cargo run --example reqwest`
+//! The program shows:
+//!
+//! - a GET that is retried, and a POST that is not;
+//! - request and response bodies that stream;
+//! - a circuit that opens after three failures, and closes after a successful probe.
+//!
+//! ```text
+//! cargo run --example reqwest
+//! ```
 
 use std::io;
 use std::sync::Arc;
@@ -12,20 +19,126 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
-use reqwest::{Client, Method, Request};
+use reqwest::{Client, Method, Request, Response, Url};
 use tokio::net::TcpListener;
-use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer};
-use tower_fault_classify::{CarriedVerdict, ClassifiedError, ErrorChain, FaultClassifyLayer};
-use tower_jitter_retry::{JitterRetryLayer, Retried, RetryPolicy};
+use tower::timeout::{Timeout, TimeoutLayer};
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
+use tower_breaker::{Breaker, BreakerConfig, BreakerError, BreakerLayer, Circuit};
+use tower_fault_classify::{CarriedVerdict, ErrorChain, FaultClassify, FaultClassifyLayer, Verdict};
+use tower_jitter_retry::{JitterRetry, JitterRetryLayer, Retried, RetryPolicy};
 
-/// Prices are there at every third request, orders fail, and what is put into the archive comes
-/// back.
-async fn upstream() -> io::Result<String> {
-    let asked = Arc::new(AtomicUsize::new(0));
+const OPEN_DURATION: Duration = Duration::from_millis(150);
+
+/// The client with its layers. The type has a name, so that a struct can hold the client.
+type ShopClient = JitterRetry<Breaker<FaultClassify<Timeout<Client>>>>;
+
+/// Builds the client, and returns it with a handle to its circuit.
+fn shop_client() -> Result<(ShopClient, Circuit), BoxError> {
+    // The short times suit a demo. The defaults are 100 ms for the first backoff, and 5 failures,
+    // 30 s and 2 successes for the breaker.
+    let retry_policy = RetryPolicy::builder().initial_backoff(Duration::from_millis(10)).build()?;
+    let breaker_config = BreakerConfig::builder()
+        .name("shop")
+        .consecutive_failures(3)
+        .open_for(OPEN_DURATION)
+        .successes_to_close(1)
+        .build()?;
+    let breaker = BreakerLayer::new(breaker_config);
+    let circuit = breaker.circuit();
+
+    // The stack retries, so reqwest does not need its own retries of refused HTTP/2 requests.
+    let client = Client::builder().retry(reqwest::retry::never()).build()?;
+
+    let stack = ServiceBuilder::new()
+        // Outermost: the breaker sees each attempt, and rejects attempts while it is open.
+        .layer(JitterRetryLayer::new(retry_policy))
+        .layer(breaker)
+        // Classifies each outcome once. The two layers above read the verdict.
+        .layer(FaultClassifyLayer::new())
+        // Innermost: the limit applies to each attempt, and a timeout is classified.
+        .layer(TimeoutLayer::new(Duration::from_secs(5)))
+        .service(client);
+    Ok((stack, circuit))
+}
+
+/// Sends a request and prints how it ended.
+async fn send(client: &mut ShopClient, request: Request) -> Result<(), BoxError> {
+    let name = format!("{} {}", request.method(), request.url().path());
+    match client.ready().await?.call(request).await {
+        Ok(response) => println!("{name}: {}", describe(response).await?),
+        Err(BreakerError::Rejected(rejection)) => println!("{name}: not sent: {rejection}"),
+        // An error prints only its own message. `ErrorChain` adds its sources.
+        Err(error) => println!("{name}: {}", ErrorChain(&error)),
+    }
+    Ok(())
+}
+
+/// Describes a response, and reads its body to the end.
+async fn describe(mut response: Response) -> reqwest::Result<String> {
+    let status = response.status().as_u16();
+    let kind = fault_kind(&response);
+    // The retry layer adds `Retried` to a response after a retry.
+    let attempts = response.extensions().get::<Retried>().map_or(1, |retried| retried.attempts);
+    let mut length = 0;
+    while let Some(chunk) = response.chunk().await? {
+        length += chunk.len();
+    }
+    Ok(format!("status {status}, classified as {kind}, {attempts} attempt(s), {length} bytes"))
+}
+
+/// Returns the kind of fault in the verdict that `FaultClassifyLayer` attached to a response. The
+/// layer attaches nothing to a success.
+fn fault_kind(response: &Response) -> &'static str {
+    match CarriedVerdict::get(response) {
+        Some(Verdict::Fault(fault)) => fault.kind().as_str(),
+        Some(Verdict::Success) | None => "success",
+    }
+}
+
+/// Builds a PUT request whose body is a stream.
+///
+/// The retry layer records the body while it is sent, up to 64 KiB, so that it can send it again.
+fn streaming_upload(url: Url) -> Request {
+    let chunks = ["one ", "chunk ", "after ", "another"].map(Ok::<_, io::Error>);
+    let mut request = Request::new(Method::PUT, url);
+    *request.body_mut() = Some(reqwest::Body::wrap_stream(tokio_stream::iter(chunks)));
+    request
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let server = start_server().await?;
+    let (mut client, circuit) = shop_client()?;
+
+    // A GET is idempotent: the layer sends it again after a 503.
+    send(&mut client, Request::new(Method::GET, server.join("/price")?)).await?;
+
+    send(&mut client, streaming_upload(server.join("/archive")?)).await?;
+
+    // The server may have processed a POST before it answered 500, so the layer does not send the
+    // POST again. Three failures in a row open the circuit, and the fourth call is rejected.
+    for _ in 0..4 {
+        send(&mut client, Request::new(Method::POST, server.join("/order")?)).await?;
+    }
+    println!("the circuit is {}", circuit.status().state);
+
+    // After the open duration, the next call is a probe. It succeeds and closes the circuit.
+    tokio::time::sleep(OPEN_DURATION + Duration::from_millis(50)).await;
+    send(&mut client, streaming_upload(server.join("/archive")?)).await?;
+    println!("the circuit is {}", circuit.status().state);
+    Ok(())
+}
+
+/// Starts a server on a loopback port.
+///
+/// - `GET /price` answers 503 twice, then 200.
+/// - `POST /order` answers 500.
+/// - `PUT /archive` answers with the body of the request.
+async fn start_server() -> Result<Url, BoxError> {
+    let price_requests = Arc::new(AtomicUsize::new(0));
     let price = async move || {
-        if asked.fetch_add(1, Ordering::Relaxed) % 3 < 2 {
-            (StatusCode::SERVICE_UNAVAILABLE, "later")
+        if price_requests.fetch_add(1, Ordering::Relaxed) < 2 {
+            (StatusCode::SERVICE_UNAVAILABLE, "try later")
         } else {
             (StatusCode::OK, "12.50")
         }
@@ -35,74 +148,7 @@ async fn upstream() -> io::Result<String> {
         .route("/order", post(async || StatusCode::INTERNAL_SERVER_ERROR))
         .route("/archive", put(async |body: Body| body));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let url = Url::parse(&format!("http://{}", listener.local_addr()?))?;
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(url)
-}
-
-type Answer = Result<reqwest::Response, BreakerError<ClassifiedError>>;
-
-/// What became of a request, for people.
-async fn tell(what: &str, answer: Answer) {
-    match answer {
-        Ok(mut response) => {
-            let attempts = response.extensions().get::<Retried>().map_or(1, |retried| retried.attempts);
-            let kind = CarriedVerdict::get(&response)
-                .and_then(|verdict| verdict.fault().map(|fault| fault.kind().as_str()))
-                .unwrap_or("success");
-            let (status, mut bytes) = (response.status(), 0);
-            // The body comes in pieces, as the server sends it.
-            while let Ok(Some(chunk)) = response.chunk().await {
-                bytes += chunk.len();
-            }
-            println!("{what}: {}, {bytes} bytes, {attempts} attempt(s), judged as {kind}", status.as_u16());
-        }
-        Err(BreakerError::Rejected(rejection)) => println!("{what}: not sent, {rejection}"),
-        Err(error) => println!("{what}: {}", ErrorChain(&error)),
-    }
-}
-
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let url = upstream().await?;
-    let request = |method, path: &str| -> Result<Request, Box<dyn std::error::Error>> {
-        Ok(Request::new(method, format!("{url}{path}").parse()?))
-    };
-
-    let breaker = BreakerConfig::builder()
-        .name("shop")
-        .consecutive_failures(3)
-        .open_for(Duration::from_millis(150))
-        .successes_to_close(1)
-        .build()?;
-    let breaker = BreakerLayer::new(breaker);
-    let circuit = breaker.circuit();
-    let policy = RetryPolicy::builder().initial_backoff(Duration::from_millis(10)).build()?;
-    let mut shop = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(policy))
-        .layer(breaker)
-        .layer(FaultClassifyLayer::new())
-        .timeout(Duration::from_secs(5))
-        // The stack retries what HTTP/2 turned away: reqwest need not.
-        .service(Client::builder().retry(reqwest::retry::never()).build()?);
-
-    tell("price", shop.ready().await?.call(request(Method::GET, "/price")?).await).await;
-
-    let mut archive = request(Method::PUT, "/archive")?;
-    let parts = ["one ", "piece ", "after ", "another"].map(Ok::<_, io::Error>);
-    *archive.body_mut() = Some(reqwest::Body::wrap_stream(tokio_stream::iter(parts)));
-    tell("archive", shop.ready().await?.call(archive).await).await;
-
-    // A POST may have been processed, so that it is sent once each time; three failures in a row
-    // open the circuit.
-    for _ in 0..4 {
-        tell("order", shop.ready().await?.call(request(Method::POST, "/order")?).await).await;
-    }
-    println!("the circuit is {}", circuit.status().state);
-
-    // Long enough for the circuit to let a probe through.
-    tokio::time::sleep(Duration::from_millis(200)).await;
-    tell("archive", shop.ready().await?.call(request(Method::PUT, "/archive")?).await).await;
-    println!("the circuit is {}", circuit.status().state);
-    Ok(())
 }

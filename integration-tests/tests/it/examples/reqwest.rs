@@ -7,19 +7,19 @@ fn reqwest_example_retries_opens_and_recovers() {
     assert_eq!(
         lines[..5],
         [
-            "price: 200, 5 bytes, 3 attempt(s), judged as success",
-            "archive: 200, 23 bytes, 1 attempt(s), judged as success",
-            "order: 500, 0 bytes, 1 attempt(s), judged as server",
-            "order: 500, 0 bytes, 1 attempt(s), judged as server",
-            "order: 500, 0 bytes, 1 attempt(s), judged as server",
+            "GET /price: status 200, classified as success, 3 attempt(s), 5 bytes",
+            "PUT /archive: status 200, classified as success, 1 attempt(s), 23 bytes",
+            "POST /order: status 500, classified as server, 1 attempt(s), 0 bytes",
+            "POST /order: status 500, classified as server, 1 attempt(s), 0 bytes",
+            "POST /order: status 500, classified as server, 1 attempt(s), 0 bytes",
         ]
     );
-    assert!(lines[5].starts_with("order: not sent, circuit breaker `shop` is open"), "{text}");
+    assert!(lines[5].starts_with("POST /order: not sent: circuit breaker `shop` is open"), "{text}");
     assert_eq!(
         lines[6..],
         [
             "the circuit is open",
-            "archive: 200, 0 bytes, 1 attempt(s), judged as success",
+            "PUT /archive: status 200, classified as success, 1 attempt(s), 23 bytes",
             "the circuit is closed",
         ]
     );
