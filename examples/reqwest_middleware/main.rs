@@ -1,7 +1,16 @@
-//! reqwest-middleware, both ways: the layers over a client that has middleware, and the layers
-//! inside its chain.
+//! The layers with reqwest-middleware, in two arrangements.
 //!
-//! `cargo run --example reqwest_middleware`
+//! | arrangement | the program calls | middleware sees |
+//! |---|---|---|
+//! | the layers around the client | a tower service | each attempt |
+//! | the layers as a middleware of the client | a `ClientWithMiddleware` | each call before the layers, each attempt after them |
+//!
+//! The server always answers 503, so each call makes three attempts. After six attempts the
+//! circuit opens.
+//!
+//! ```text
+//! cargo run --example reqwest_middleware
+//! ```
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,19 +20,41 @@ use axum::Router;
 use axum::http::{Extensions, StatusCode};
 use axum::routing::get;
 use reqwest::{Client, Method, Request, Response};
-use reqwest_middleware::{ClientBuilder, Middleware, Next};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use tokio::net::TcpListener;
-use tower::{Service, ServiceBuilder, ServiceExt};
-use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer};
+use tower::timeout::TimeoutLayer;
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, ConfigError, Rejection};
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_fault_classify::{ClassifiedError, ErrorChain, FaultClassifyLayer, classify_error};
-use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
+use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
-/// A middleware as users have them: it counts what passes it.
-struct Count(Arc<AtomicUsize>);
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The error of the layers.
+type StackError = BreakerError<ClassifiedError>;
+
+fn retry_policy() -> Result<RetryPolicy, ConfigError> {
+    // The default initial backoff is 100 ms. The demo does not need to wait as long.
+    RetryPolicy::builder().initial_backoff(Duration::from_millis(5)).build()
+}
+
+fn breaker_config(name: &'static str) -> Result<BreakerConfig, ConfigError> {
+    BreakerConfig::builder().name(name).consecutive_failures(6).build()
+}
+
+/// A middleware that counts the requests that pass through it.
+#[derive(Clone, Default)]
+struct Counter(Arc<AtomicUsize>);
+
+impl Counter {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 #[async_trait::async_trait]
-impl Middleware for Count {
+impl Middleware for Counter {
     async fn handle(
         &self,
         request: Request,
@@ -35,72 +66,101 @@ impl Middleware for Count {
     }
 }
 
-/// Fails always, and says where it is.
-async fn upstream() -> std::io::Result<String> {
+/// Puts the layers around a client that has a middleware.
+async fn layers_around_client(url: &str) -> Result<(), BoxError> {
+    let attempts = Counter::default();
+    let client = ClientBuilder::new(Client::new()).with(attempts.clone()).build();
+    // A `ClientWithMiddleware` is a tower service.
+    let mut service = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(retry_policy()?))
+        .layer(BreakerLayer::new(breaker_config("around")?))
+        .layer(FaultClassifyLayer::new())
+        .layer(TimeoutLayer::new(ATTEMPT_TIMEOUT))
+        .service(client);
+
+    for _ in 0..3 {
+        let request = Request::new(Method::GET, url.parse()?);
+        match service.ready().await?.call(request).await {
+            Ok(response) => println!("around: status {}", response.status().as_u16()),
+            Err(BreakerError::Rejected(rejection)) => println!("around: {rejection}"),
+            Err(error) => println!("around: {}", ErrorChain(&error)),
+        }
+    }
+    println!("around: the middleware counted {} attempts", attempts.count());
+    Ok(())
+}
+
+/// Builds a client that has the layers as a middleware, between two counters.
+fn client_with_layers(calls: Counter, attempts: Counter) -> Result<ClientWithMiddleware, BoxError> {
+    let layers = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(retry_policy()?))
+        .layer(BreakerLayer::new(breaker_config("inside")?))
+        .layer(FaultClassifyLayer::new())
+        .layer(TimeoutLayer::new(ATTEMPT_TIMEOUT))
+        .into_inner();
+    // The adapter makes a service for each call. The circuit and the retry budget belong to the
+    // layers, so all calls of this client share them.
+    let client = ClientBuilder::new(Client::new())
+        // Before the layers: sees each call once.
+        .with(calls)
+        .with(TowerMiddleware::new(layers))
+        // After the layers: sees each attempt.
+        .with(attempts)
+        .build();
+    Ok(client)
+}
+
+/// Puts the layers inside a client's chain of middleware.
+async fn layers_inside_client(url: &str) -> Result<(), BoxError> {
+    let calls = Counter::default();
+    let attempts = Counter::default();
+    // The client keeps its own methods, such as `get`.
+    let client = client_with_layers(calls.clone(), attempts.clone())?;
+
+    for _ in 0..3 {
+        match client.get(url).send().await {
+            Ok(response) => println!("inside: status {}", response.status().as_u16()),
+            Err(error) => {
+                // Both functions search the sources of the error.
+                let kind = classify_error(&error).kind();
+                match find_rejection(&error) {
+                    Some(rejection) => println!("inside: {kind}: {rejection}"),
+                    None => println!("inside: {kind}: {}", ErrorChain(&error)),
+                }
+            }
+        }
+    }
+    println!("inside: the middleware counted {} calls and {} attempts", calls.count(), attempts.count());
+    Ok(())
+}
+
+/// Finds the rejection in an error of the chain.
+///
+/// `reqwest_middleware::Error` has no variant for the errors of the layers. It holds them as an
+/// `anyhow::Error`.
+fn find_rejection(error: &reqwest_middleware::Error) -> Option<&Rejection> {
+    let reqwest_middleware::Error::Middleware(error) = error else {
+        return None;
+    };
+    let mut sources = error.chain();
+    match sources.find_map(|source| source.downcast_ref::<StackError>())? {
+        BreakerError::Rejected(rejection) => Some(rejection),
+        _ => None,
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let url = start_server().await?;
+    layers_around_client(&url).await?;
+    layers_inside_client(&url).await
+}
+
+/// Starts a server on a loopback port that always answers 503.
+async fn start_server() -> std::io::Result<String> {
     let router = Router::new().route("/", get(async || StatusCode::SERVICE_UNAVAILABLE));
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let url = format!("http://{}/", listener.local_addr()?);
     tokio::spawn(async move { axum::serve(listener, router).await });
     Ok(url)
-}
-
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let url = upstream().await?;
-    let policy = RetryPolicy::builder().initial_backoff(Duration::ZERO).jitter(Jitter::None).build()?;
-    let circuit = |name| BreakerConfig::builder().name(name).consecutive_failures(6).build();
-
-    // Over the client: a `ClientWithMiddleware` is a service like any other. Its middleware sees
-    // every attempt.
-    let passed = Arc::new(AtomicUsize::new(0));
-    let client = ClientBuilder::new(Client::new()).with(Count(Arc::clone(&passed))).build();
-    let mut over = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(policy.clone()))
-        .layer(BreakerLayer::new(circuit("over")?))
-        .layer(FaultClassifyLayer::new())
-        .timeout(Duration::from_secs(5))
-        .service(client);
-    for _ in 0..3 {
-        match over.ready().await?.call(Request::new(Method::GET, url.parse()?)).await {
-            Ok(response) => println!("over: {}", response.status().as_u16()),
-            Err(BreakerError::Rejected(rejection)) => println!("over: {rejection}"),
-            Err(error) => println!("over: {}", ErrorChain(&error)),
-        }
-    }
-    println!("over: {} requests passed the chain", passed.swap(0, Ordering::Relaxed));
-
-    // Inside the chain: middleware outside of the layers sees a request once, middleware inside of
-    // them every attempt. The client stays a `ClientWithMiddleware`, with all its methods.
-    let calls = Arc::new(AtomicUsize::new(0));
-    let stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(policy))
-        .layer(BreakerLayer::new(circuit("inside")?))
-        .layer(FaultClassifyLayer::new())
-        .timeout(Duration::from_secs(5))
-        .into_inner();
-    let client = ClientBuilder::new(Client::new())
-        .with(Count(Arc::clone(&calls)))
-        .with(TowerMiddleware::new(stack))
-        .with(Count(Arc::clone(&passed)))
-        .build();
-    for _ in 0..3 {
-        match client.get(&url).send().await {
-            Ok(response) => println!("inside: {}", response.status().as_u16()),
-            // The chain's error type has no room for ours: it is found in the chain of sources, as
-            // is the verdict.
-            Err(error) => println!("inside: {} ({})", classify_error(&error).kind(), rejection(&error)),
-        }
-    }
-    let (calls, passed) = (calls.load(Ordering::Relaxed), passed.load(Ordering::Relaxed));
-    println!("inside: {calls} calls, {passed} requests passed the rest of the chain");
-    Ok(())
-}
-
-fn rejection(error: &reqwest_middleware::Error) -> String {
-    let reqwest_middleware::Error::Middleware(error) = error else { return "none".to_owned() };
-    let found = error.chain().find_map(|error| error.downcast_ref::<BreakerError<ClassifiedError>>());
-    match found {
-        Some(BreakerError::Rejected(rejection)) => rejection.to_string(),
-        _ => "none".to_owned(),
-    }
 }
