@@ -1,6 +1,13 @@
-//! One stack over hyper-util's client, with a body that streams, and over a function.
+//! The layers around hyper-util's client and around a plain function.
 //!
-//! `cargo run --example hyper`
+//! The program shows:
+//!
+//! - an upload that streams and is sent again after a 503;
+//! - the same layers around an async function, without HTTP on the wire.
+//!
+//! ```text
+//! cargo run --example hyper
+//! ```
 
 use std::convert::Infallible;
 use std::io;
@@ -12,73 +19,115 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::routing::any;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, StreamBody};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
-use tokio_stream::Stream;
-use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
-use tower_breaker::{BreakerConfig, BreakerLayer};
-use tower_fault_classify::FaultClassifyLayer;
+use tower::timeout::TimeoutLayer;
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, ConfigError};
+use tower_fault_classify::{ErrorChain, FaultClassifyLayer};
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody, Retried, RetryPolicy};
 
-/// A body whose length nobody knows, as it comes from a file or from another server.
-fn lines() -> StreamBody<impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + Unpin> {
-    let lines = ["to be ", "sent ", "again"].map(|line| Ok(Frame::data(Bytes::from(line))));
-    StreamBody::new(tokio_stream::iter(lines))
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A streaming body that the retry layer can send again.
+///
+/// `ReplayBody` records the body while the first attempt sends it, up to the policy's
+/// `replay_limit` of 64 KiB. A longer body is sent once, unchanged.
+type Upload = ReplayBody<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// Makes a body whose length is not known in advance, such as one that another server sends.
+fn upload() -> Upload {
+    let chunks = ["to be ", "sent ", "again"].map(|text| Ok(Frame::data(Bytes::from(text))));
+    let body = StreamBody::new(tokio_stream::iter(chunks));
+    ReplayBody::new(body.boxed_unsync())
 }
 
-/// Fails twice, and then tells what it was sent.
-async fn upstream() -> Result<String, BoxError> {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let answer = async move |body: String| match asked.fetch_add(1, Ordering::Relaxed) {
-        0 | 1 => (StatusCode::SERVICE_UNAVAILABLE, String::new()),
-        _ => (StatusCode::OK, body),
-    };
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let url = format!("http://{}/", listener.local_addr()?);
-    tokio::spawn(async { axum::serve(listener, Router::new().fallback(any(answer))).await });
-    Ok(url)
+fn retry_policy() -> Result<RetryPolicy, ConfigError> {
+    // The default initial backoff is 100 ms. The demo does not need to wait as long.
+    RetryPolicy::builder().initial_backoff(Duration::from_millis(10)).build()
+}
+
+fn breaker_config(name: &'static str) -> Result<BreakerConfig, ConfigError> {
+    BreakerConfig::builder().name(name).consecutive_failures(4).build()
+}
+
+/// Uploads through hyper-util's client.
+async fn upload_with_client(url: &str) -> Result<(), BoxError> {
+    let breaker = BreakerLayer::new(breaker_config("client")?);
+    let circuit = breaker.circuit();
+    let mut client = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(retry_policy()?))
+        .layer(breaker)
+        .layer(FaultClassifyLayer::new())
+        .layer(TimeoutLayer::new(ATTEMPT_TIMEOUT))
+        .service(Client::builder(TokioExecutor::new()).build_http());
+
+    // The server answers 503 twice. A PUT is idempotent, so the layer sends it again.
+    let request = Request::put(url).body(upload())?;
+    let response = client.ready().await?.call(request).await?;
+    let attempts = response.extensions().get::<Retried>().map_or(1, |retried| retried.attempts);
+    let received = response.into_body().collect().await?.to_bytes();
+    println!("client: attempt {attempts} uploaded {:?}", String::from_utf8_lossy(&received));
+    // Two failures in a row do not open it: the limit is four.
+    println!("client: the circuit is {}", circuit.status().state);
+    Ok(())
+}
+
+/// Reads the upload and fails. Any async function from a request to a result can be a service.
+async fn lose_connection(request: Request<Upload>) -> Result<Response<String>, BoxError> {
+    let received = request.into_body().collect().await?.to_bytes();
+    println!("function: received {} bytes", received.len());
+    Err(io::Error::from(io::ErrorKind::ConnectionReset).into())
+}
+
+/// Uploads to a function.
+async fn upload_to_function() -> Result<(), BoxError> {
+    // A new breaker layer has its own circuit: the client's circuit does not count these failures.
+    let mut function = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(retry_policy()?))
+        .layer(BreakerLayer::new(breaker_config("function")?))
+        .layer(FaultClassifyLayer::new())
+        .layer(TimeoutLayer::new(ATTEMPT_TIMEOUT))
+        .service(service_fn(lose_connection));
+
+    // The PUT is sent three times. The first POST is sent once, because the server may have
+    // processed it. This fourth failure opens the circuit, which rejects the second POST.
+    for method in [Method::PUT, Method::POST, Method::POST] {
+        let request = Request::builder().method(&method).uri("/").body(upload())?;
+        match function.ready().await?.call(request).await {
+            Ok(response) => println!("function: {method}: status {}", response.status()),
+            Err(BreakerError::Rejected(rejection)) => println!("function: {method} not sent: {rejection}"),
+            Err(error) => println!("function: {method} failed: {}", ErrorChain(&error)),
+        }
+    }
+    Ok(())
 }
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let policy = RetryPolicy::builder().initial_backoff(Duration::from_millis(10)).build()?;
-    // Each service has a breaker layer, and so a circuit, of its own.
-    let layers = |name| {
-        let breaker = BreakerLayer::new(BreakerConfig::builder().name(name).consecutive_failures(4).build()?);
-        let circuit = breaker.circuit();
-        let layers = ServiceBuilder::new()
-            .layer(JitterRetryLayer::new(policy.clone()))
-            .layer(breaker)
-            .layer(FaultClassifyLayer::new())
-            .timeout(Duration::from_secs(5));
-        Ok::<_, BoxError>((layers, circuit))
-    };
+    let url = start_server().await?;
+    upload_with_client(&url).await?;
+    upload_to_function().await
+}
 
-    let (stack, circuit) = layers("upstream")?;
-    let client = stack.service(Client::builder(TokioExecutor::new()).build_http());
-    let url = upstream().await?;
-    let request = Request::put(&url).body(ReplayBody::new(lines()))?;
-    let response = client.clone().oneshot(request).await?;
-    let attempts = response.extensions().get::<Retried>().map_or(1, |retried| retried.attempts);
-    let text = response.into_body().collect().await?.to_bytes();
-    println!("hyper: attempt {attempts} of PUT was told {:?}", String::from_utf8_lossy(&text));
-    println!("hyper: the circuit is {}", circuit.status().state);
-
-    let (stack, circuit) = layers("function")?;
-    let function = stack.service(service_fn(async |request: Request<ReplayBody<_>>| {
-        let size = request.into_body().collect().await?.to_bytes().len();
-        println!("function: read {size} bytes, and failed");
-        Err::<Response<String>, _>(BoxError::from(io::Error::from(io::ErrorKind::ConnectionReset)))
-    }));
-    for method in ["PUT", "POST", "POST"] {
-        let request = Request::builder().method(method).uri("/").body(ReplayBody::new(lines()))?;
-        if function.clone().oneshot(request).await.is_err() {
-            println!("function: {method} failed; the circuit is {}", circuit.status().state);
+/// Starts a server on a loopback port. It answers 503 twice, then 200 with the request's body.
+async fn start_server() -> Result<String, BoxError> {
+    let requests = Arc::new(AtomicUsize::new(0));
+    let answer = async move |body: String| {
+        if requests.fetch_add(1, Ordering::Relaxed) < 2 {
+            (StatusCode::SERVICE_UNAVAILABLE, String::new())
+        } else {
+            (StatusCode::OK, body)
         }
-    }
-    Ok(())
+    };
+    let router = Router::new().fallback(any(answer));
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(url)
 }
