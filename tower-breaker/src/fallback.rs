@@ -33,6 +33,10 @@ use crate::sealed::Sealed;
 /// Which error type the breaker has for an inner error type.
 ///
 /// Sealed: the types of this module implement it.
+#[diagnostic::on_unimplemented(
+    message = "the breaker has no error type over the inner error `{E}`",
+    note = "the error must implement `std::error::Error` and be `'static`, or be `BoxError` or `anyhow::Error`"
+)]
 pub trait RejectionMode<E>: Sealed {
     /// The breaker's error.
     type Error;
@@ -45,6 +49,13 @@ pub trait RejectionMode<E>: Sealed {
 /// How a rejected call is answered.
 ///
 /// Sealed: the types of this module implement it.
+#[diagnostic::on_unimplemented(
+    message = "the breaker cannot answer a rejected call: `{Self}` does not fit a service from `{Req}` to `Result<{Res}, {E}>`",
+    label = "the error type or the fallback does not fit",
+    note = "without a fallback, `{E}` must implement `std::error::Error` and be `'static`, or be `BoxError` or `anyhow::Error`",
+    note = "`.http_fallback()` and `.grpc_fallback()` need the response `http::Response<B>`, whose `B` implements `Default`",
+    note = "for any other response, call `.fallback(|request: {Req}, rejection: &Rejection| ...)` with a closure that returns `{Res}`"
+)]
 pub trait OnReject<Req, Res, E>: RejectionMode<E> {
     /// The answer.
     type Future: Future<Output = Result<Res, Self::Error>>;

@@ -29,10 +29,13 @@ use crate::outcome::Outcome;
 /// To change a single case and leave the rest as it is, prepend a [`Rule`] instead.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot classify a `Result<{Res}, {Err}>`",
-    note = "the default classifier reads responses that implement `Outcome` and errors that implement `Error` or are boxed",
-    note = "for a response type of your own, write `impl Outcome for YourResponse {{}}`",
-    note = "for a response type of somebody else, call `.errors_only()` on the layer: then every response is a success",
-    note = "for a `Result` as the response, with an error that is boxed or a value of any type, use `.classify(NestedErrors::new())`"
+    label = "one of the conditions below is not met",
+    note = "`{Res}` must implement `Outcome`: write `impl Outcome for {Res} {{}}`, or call `.errors_only()` on the layer, which counts each response as a success",
+    note = "for `reqwest::Response`, enable the cargo feature `reqwest` of the layer's crate",
+    note = "`{Err}` must implement `std::error::Error` and be `'static`, or be `BoxError` or `anyhow::Error`",
+    note = "a closure in `.rule(...)` must have the form `|outcome: Result<&{Res}, &{Err}>| ...` and return `Option<Verdict>`; a closure in `.classify(...)` returns `Verdict`",
+    note = "for a `Result` as the response whose error type does not implement `Error`, use `.classify(NestedErrors::new())`",
+    note = "a generic function needs the bounds `S::Response: Outcome` and `S::Error: std::error::Error + 'static`"
 )]
 pub trait Classify<Res, Err> {
     /// What the call came to.

@@ -39,8 +39,9 @@ pub struct BoxedError;
 /// The trait is sealed: it is implemented for every type that implements [`Error`], and for every
 /// pointer to a `dyn Error`.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is neither an error nor a box with one",
-    note = "implement `std::error::Error` for it, or give the layer a classifier of your own"
+    message = "`{Self}` is neither a `'static` type that implements `std::error::Error` nor a box of one",
+    note = "implement `std::error::Error` for it, convert it with `.map_err(...)` below the layer, or give the layer a classifier of your own",
+    note = "boxes of errors are `BoxError` (`Box<dyn Error + Send + Sync>`), `anyhow::Error` and `eyre::Report`"
 )]
 pub trait AsError<K>: sealed::Sealed<K> {
     /// The error.

@@ -10,6 +10,11 @@ use crate::table;
 use crate::telemetry;
 
 /// What the layer returns in place of an error. Sealed: [`WrapErrors`] or [`KeepErrors`].
+#[diagnostic::on_unimplemented(
+    message = "a `FaultClassifyLayer` cannot wrap the error `{E}` in a `ClassifiedError`",
+    note = "the error must convert into a `BoxError`: implement `std::error::Error` for `{E}`, which must be `Send + Sync + 'static`",
+    note = "to return the error as it is, call `.keep_errors()` on the layer"
+)]
 pub trait ErrorMode<E>: sealed::Sealed {
     /// The error that comes out.
     type Error;
@@ -18,6 +23,7 @@ pub trait ErrorMode<E>: sealed::Sealed {
     fn map_error(error: E, classify: impl FnOnce(&E) -> Option<Fault>) -> Self::Error;
 }
 
+#[diagnostic::do_not_recommend]
 impl<E: Into<BoxError>> ErrorMode<E> for WrapErrors {
     type Error = ClassifiedError;
 

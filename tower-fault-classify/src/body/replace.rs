@@ -6,6 +6,11 @@ use http_body::Body;
 use crate::outcome::Outcome;
 
 /// A response whose body can be taken out.
+#[diagnostic::on_unimplemented(
+    message = "the body of the response `{Self}` cannot be read or replaced",
+    note = "`.track_body()` and `.read_error_bodies(...)` need an `http::Response<B>` whose `B` implements `http_body::Body`",
+    note = "`reqwest::Response` has a body with the cargo feature `reqwest` of the layer's crate"
+)]
 pub trait TakeBody: Outcome {
     /// The body.
     type Body: Body;
@@ -15,6 +20,11 @@ pub trait TakeBody: Outcome {
 }
 
 /// A response that can have a body of type `B` in place of its own.
+#[diagnostic::on_unimplemented(
+    message = "the body of the response `{Self}` cannot be read or replaced",
+    note = "`.track_body()` and `.read_error_bodies(...)` need an `http::Response<B>` whose `B` implements `http_body::Body`",
+    note = "`reqwest::Response` has a body with the cargo feature `reqwest` of the layer's crate"
+)]
 pub trait ReplaceBody<B>: TakeBody + Sized {
     /// The response with that body.
     type Response: Outcome;

@@ -9,10 +9,11 @@ use http_body_util::{Empty, Full};
 ///
 /// A body that cannot be goes out once, as it came.
 #[diagnostic::on_unimplemented(
-    message = "the body `{Self}` does not say how it is sent again",
-    note = "it is implemented for `()`, strings, `Bytes`, `Full` and `Empty`, and behind this crate's features `tonic`, `axum` and `reqwest` for the bodies of these crates",
-    note = "wrap any other that streams: `ReplayBody::new(body)`",
-    note = "if the body is `Clone`, `.clone_requests()` on the layer clones the request with it; its method, headers and extensions still decide whether it is sent again"
+    message = "a retry layer cannot send the body `{Self}` again",
+    note = "the bodies of axum, reqwest and tonic can be sent again with the cargo features `axum`, `reqwest` and `tonic` of `tower-jitter-retry`",
+    note = "for any other body that streams, wrap it: `ReplayBody::new(body)`",
+    note = "if the body is `Clone`, call `.clone_requests()` on the layer: its method, headers and extensions still decide whether it is sent again",
+    note = "`()`, strings, `Bytes`, `Full` and `Empty` are bodies in memory, and need nothing"
 )]
 pub trait RetryBody: Sized {
     /// What is kept so that the body can be sent again.

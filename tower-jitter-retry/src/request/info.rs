@@ -104,8 +104,9 @@ impl Deadline {
 ///
 /// If your request type wraps an HTTP request, forward the methods to it.
 #[diagnostic::on_unimplemented(
-    message = "a retry layer does not know whether `{Self}` may be sent again",
-    note = "for a request type of your own, write `impl RequestInfo for YourRequest {{}}`: it then counts as idempotent"
+    message = "a retry layer cannot see whether the request `{Self}` may be sent again",
+    note = "for a type of your own, write `impl RequestInfo for {Self} {{}}`: the request then counts as idempotent",
+    note = "`reqwest::Request` implements `RequestInfo` with the cargo feature `reqwest` of `tower-jitter-retry`"
 )]
 pub trait RequestInfo {
     /// Whether sending the request twice has the effect of sending it once, whatever its headers

@@ -32,10 +32,10 @@ pub(crate) use self::safety::{Coverage, OuterMark, ResendAfter};
 /// `Clone` can also be sent again with [`clone_requests`](crate::JitterRetryLayer::clone_requests),
 /// which needs its [`RequestInfo`] only.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` does not say how it is sent again",
-    note = "an `http::Request<B>` is sent again if its body `B` implements `RetryBody`",
-    note = "if the request is `Clone`, call `.clone_requests()` on the layer: its method, headers and extensions still decide whether it is sent again",
-    note = "for a request type of your own, also write `impl RequestInfo for YourRequest {{}}`"
+    message = "a retry layer cannot send the request `{Self}` again",
+    note = "for a type of your own that is `Clone`, write `impl RequestInfo for {Self} {{}}` and call `.clone_requests()` on the layer",
+    note = "`reqwest::Request` can be sent again with the cargo feature `reqwest` of `tower-jitter-retry`",
+    note = "an `http::Request<B>` can be sent again if its body `B` implements `RetryBody`"
 )]
 pub trait RetryRequest: RequestInfo + Sized {
     /// What is kept so that the request can be sent again.
@@ -85,6 +85,11 @@ pub trait RetryRequest: RequestInfo + Sized {
 /// How a layer sends requests again: [`ByTrait`] or [`CloneRequests`].
 ///
 /// This trait is sealed: it cannot be implemented outside of this crate.
+#[diagnostic::on_unimplemented(
+    message = "a retry layer with `{Self}` cannot send the request `{Req}` again",
+    note = "after `.clone_requests()`, the request must implement `Clone` and `RequestInfo`",
+    note = "without `.clone_requests()`, it must implement `RetryRequest`"
+)]
 pub trait Resend<Req>: sealed::Sealed {
     /// What is kept so that a request can be sent again.
     type Saved;
@@ -162,6 +167,7 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneRequests;
 
+#[diagnostic::do_not_recommend]
 impl<Req: RequestInfo + Clone> Resend<Req> for CloneRequests {
     type Saved = Req;
 
