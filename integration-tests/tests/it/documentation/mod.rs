@@ -1,13 +1,13 @@
-//! What the pages say, held against real clients and servers where no other test does: see `docs`
-//! and the READMEs of the crates.
+//! Tests of statements in the guides (`docs/`) and in the READMEs of the crates that no other test
+//! covers, with real clients and servers.
 
 mod breaker;
 mod configuration;
 mod errors;
+mod layer_order;
 mod migrating;
 mod pages;
 mod retry;
-mod stacking;
 mod unknown_errors;
 
 use std::time::Duration;
@@ -19,12 +19,12 @@ use tower_breaker::{BreakerConfig, BreakerConfigBuilder, Clock};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A circuit on tokio's clock, which the tests pause.
+/// Returns the configuration of a circuit on tokio's clock, which the tests pause.
 fn circuit() -> BreakerConfigBuilder {
     BreakerConfig::builder().name("documentation").clock(Clock::tokio())
 }
 
-/// A client that resends nothing by itself.
+/// Returns a client that does not retry by itself.
 fn client() -> Client {
     reqwest_client().build().unwrap()
 }

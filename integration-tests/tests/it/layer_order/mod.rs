@@ -1,4 +1,4 @@
-//! The orders of `docs/layer-order.md`: each compiles as it stands there, and means what the page
+//! The orders of `docs/layer-order.md`: each block of the page compiles, and behaves as the page
 //! says.
 
 mod buffers;
@@ -20,11 +20,11 @@ use tower::{BoxError, Service, ServiceExt};
 use tower_breaker::{BreakerConfig, BreakerLayer, Circuit, Clock};
 use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
-/// How long an attempt may take.
-const EACH: Duration = Duration::from_secs(1);
+/// The timeout of an attempt, and the delay before a retry.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How long a call may take.
-const TOTAL: Duration = Duration::from_millis(2_500);
+/// The timeout of a call.
+const CALL_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 /// What the backend does with a request.
 #[derive(Clone, Copy, Debug)]
@@ -35,20 +35,20 @@ enum Act {
     Hang,
 }
 
-/// A server, as its client sees it. Clones are the same server.
+/// A client with a scripted server. Clones share the server.
 #[derive(Clone)]
 struct Backend(Arc<Mutex<Log>>);
 
 struct Log {
     script: VecDeque<Act>,
     otherwise: Act,
-    /// When each request came.
+    /// When each request arrived.
     requests: Vec<Instant>,
     running: usize,
-    most: usize,
+    max_running: usize,
 }
 
-/// A request that runs, until it is dropped.
+/// A request in progress, until it is dropped.
 struct Running(Arc<Mutex<Log>>);
 
 impl Drop for Running {
@@ -58,25 +58,31 @@ impl Drop for Running {
 }
 
 impl Backend {
-    /// Plays the script, then does `otherwise`.
+    /// Creates a backend that follows the script, and then does `otherwise` for each request.
     fn new(script: impl IntoIterator<Item = Act>, otherwise: Act) -> Self {
         let script = script.into_iter().collect();
-        Self(Arc::new(Mutex::new(Log { script, otherwise, requests: Vec::new(), running: 0, most: 0 })))
+        Self(Arc::new(Mutex::new(Log {
+            script,
+            otherwise,
+            requests: Vec::new(),
+            running: 0,
+            max_running: 0,
+        })))
     }
 
     fn requests(&self) -> usize {
         self.0.lock().unwrap().requests.len()
     }
 
-    /// When each request came, counted from the first.
+    /// Returns when each request arrived, measured from the first.
     fn times(&self) -> Vec<Duration> {
         let log = self.0.lock().unwrap();
         log.requests.iter().map(|at| *at - log.requests[0]).collect()
     }
 
-    /// How many ran at once at most.
-    fn most(&self) -> usize {
-        self.0.lock().unwrap().most
+    /// Returns the largest number of concurrent requests.
+    fn max_running(&self) -> usize {
+        self.0.lock().unwrap().max_running
     }
 }
 
@@ -94,7 +100,7 @@ impl Service<u32> for Backend {
             let mut log = self.0.lock().unwrap();
             log.requests.push(Instant::now());
             log.running += 1;
-            log.most = log.most.max(log.running);
+            log.max_running = log.max_running.max(log.running);
             let otherwise = log.otherwise;
             log.script.pop_front().unwrap_or(otherwise)
         };
@@ -114,17 +120,17 @@ impl Service<u32> for Backend {
     }
 }
 
-/// Three attempts, a second apart.
+/// Returns a layer with three attempts, one second apart.
 fn retry() -> JitterRetryLayer {
     let policy = RetryPolicy::builder()
-        .initial_backoff(EACH)
+        .initial_backoff(ATTEMPT_TIMEOUT)
         .backoff_multiplier(1.0)
         .jitter(Jitter::None)
         .clock(Clock::tokio());
     JitterRetryLayer::new(policy.build().unwrap())
 }
 
-/// Opens at the fifth failure in a row, for longer than any test.
+/// Returns a layer that opens at the fifth failure in a row, for longer than any test.
 fn breaker() -> (BreakerLayer, Circuit) {
     let config = BreakerConfig::builder().open_for(Duration::from_secs(3_600)).clock(Clock::tokio());
     let layer = BreakerLayer::new(config.build().unwrap());
@@ -132,7 +138,7 @@ fn breaker() -> (BreakerLayer, Circuit) {
     (layer, circuit)
 }
 
-/// A stack with its types put away: many callers share it.
+/// A boxed stack, so that helpers can take any order.
 type Stack = BoxCloneSyncService<u32, u32, BoxError>;
 
 fn boxed<S>(stack: S) -> Stack
@@ -146,10 +152,10 @@ async fn call(stack: &Stack) -> Result<u32, BoxError> {
     stack.clone().oneshot(7).await
 }
 
-/// So many calls at once, and what each came to.
-async fn calls(stack: &Stack, many: usize) -> Vec<Result<u32, BoxError>> {
+/// Makes concurrent calls, and returns their results.
+async fn calls(stack: &Stack, count: usize) -> Vec<Result<u32, BoxError>> {
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..many {
+    for _ in 0..count {
         let stack = stack.clone();
         tasks.spawn(async move { call(&stack).await });
     }

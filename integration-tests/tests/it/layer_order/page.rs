@@ -1,4 +1,4 @@
-//! The page and these tests show the same code.
+//! The blocks of the page are parts of these tests.
 
 const PAGE: &str = include_str!("../../../../docs/layer-order.md");
 const TESTS: [&str; 5] = [
@@ -9,24 +9,24 @@ const TESTS: [&str; 5] = [
     include_str!("uploads.rs"),
 ];
 
-/// The text without white space.
-fn squeezed(text: &str) -> String {
+/// Returns the text without white space.
+fn without_space(text: &str) -> String {
     text.split_whitespace().collect()
 }
 
 #[test]
-fn stacking_page_orders_are_tested_verbatim() {
-    let tests = squeezed(&TESTS.concat());
+fn page_orders_are_tested_verbatim() {
+    let tests = without_space(&TESTS.concat());
     let orders: Vec<_> =
         PAGE.split("```rust\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
-    assert_eq!(orders.len(), 12, "an order was added: is it tested?");
+    assert_eq!(orders.len(), 12, "add a test for each new order");
     for order in orders {
-        assert!(tests.contains(&squeezed(order)), "no test has this order:\n{order}");
+        assert!(tests.contains(&without_space(order)), "no test contains this order:\n{order}");
     }
 }
 
 #[test]
-fn stacking_page_names_existing_tests() {
+fn page_names_existing_tests() {
     let named: Vec<_> = PAGE.split("Test: `").skip(1).map(|rest| rest.split('`').next().unwrap()).collect();
     assert_eq!(named.len(), 12);
     for name in named {

@@ -11,13 +11,13 @@ use tower_breaker::CircuitState;
 use tower_fault_classify::FaultClassifyLayer;
 use tower_http::follow_redirect::FollowRedirectLayer;
 
-use super::{EACH, breaker, retry};
+use super::{ATTEMPT_TIMEOUT, breaker, retry};
 
 #[tokio::test(start_paused = true)]
 async fn redirected_post_is_sent_once_and_its_target_is_retried() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
-    // Processes the order, and redirects to its receipt, whose server refuses the first two
+    // Processes the order, and redirects to its receipt. The receipt's server refuses the first two
     // connections.
     let client = service_fn(move |request: Request<Full<Bytes>>| {
         let attempt = {
@@ -37,13 +37,15 @@ async fn redirected_post_is_sent_once_and_its_target_is_retried() {
             }
         }
     });
-    let ((breaker, circuit), retry, each) = (breaker(), retry(), EACH);
+    let retry = retry();
+    let (breaker, circuit) = breaker();
+    let attempt_timeout = ATTEMPT_TIMEOUT;
     let stack = ServiceBuilder::new()
         .layer(FollowRedirectLayer::new())
         .layer(retry)
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
-        .timeout(each)
+        .timeout(attempt_timeout)
         .service(client);
     let post = Request::post("http://shop.example/orders").body(Full::from("an order")).unwrap();
     assert_eq!(stack.oneshot(post).await.unwrap().status(), StatusCode::OK);

@@ -1,4 +1,4 @@
-//! Retry, breaker and timeout, in every order that makes sense.
+//! Retry, breaker and timeout, in each useful order.
 
 use std::time::Duration;
 
@@ -7,24 +7,26 @@ use tower::ServiceBuilder;
 use tower_breaker::CircuitState;
 use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 
-use super::{Act, Backend, EACH, TOTAL, boxed, breaker, call, calls, retry};
+use super::{ATTEMPT_TIMEOUT, Act, Backend, CALL_TIMEOUT, boxed, breaker, call, calls, retry};
 
 #[tokio::test(start_paused = true)]
 async fn attempt_is_timed_counted_and_rejected_when_open() {
     let client = Backend::new([], Act::Hang);
-    let (backend, each) = (client.clone(), EACH);
-    let (retry, (breaker, circuit)) = (retry(), breaker());
+    let backend = client.clone();
+    let attempt_timeout = ATTEMPT_TIMEOUT;
+    let retry = retry();
+    let (breaker, circuit) = breaker();
     let stack = boxed(
         ServiceBuilder::new()
             .layer(retry)
             .layer(breaker)
             .layer(FaultClassifyLayer::new())
-            .timeout(each)
+            .timeout(attempt_timeout)
             .service(client),
     );
     let error = call(&stack).await.unwrap_err();
     assert_eq!((classify_error(&*error).kind(), backend.requests()), (Kind::Timeout, 3));
-    // The second call's second attempt is the fifth failure: the third is not sent.
+    // The second attempt of the second call is the fifth failure. The third attempt is not sent.
     let error = call(&stack).await.unwrap_err();
     assert_eq!((classify_error(&*error).kind(), backend.requests()), (Kind::Timeout, 5));
     assert_eq!(circuit.status().state, CircuitState::Open);
@@ -33,39 +35,43 @@ async fn attempt_is_timed_counted_and_rejected_when_open() {
 #[tokio::test(start_paused = true)]
 async fn timeout_above_retry_limits_attempts_and_delays() {
     let client = Backend::new([], Act::Hang);
-    let (backend, each, total) = (client.clone(), EACH, TOTAL);
-    let (retry, (breaker, circuit)) = (retry(), breaker());
+    let backend = client.clone();
+    let (attempt_timeout, call_timeout) = (ATTEMPT_TIMEOUT, CALL_TIMEOUT);
+    let retry = retry();
+    let (breaker, circuit) = breaker();
     let stack = boxed(
         ServiceBuilder::new()
-            .timeout(total)
+            .timeout(call_timeout)
             .layer(retry)
             .layer(breaker)
             .layer(FaultClassifyLayer::new())
-            .timeout(each)
+            .timeout(attempt_timeout)
             .service(client),
     );
-    let begun = Instant::now();
+    let start = Instant::now();
     let error = call(&stack).await.unwrap_err();
-    assert_eq!((classify_error(&*error).kind(), begun.elapsed()), (Kind::Timeout, TOTAL));
-    // At 0 s and at 2 s; the second was cut after half a second, and says nothing of the server.
+    assert_eq!((classify_error(&*error).kind(), start.elapsed()), (Kind::Timeout, CALL_TIMEOUT));
+    // The second attempt starts at 2 s. The outer timeout ends it at 2.5 s, so it is not counted.
     let status = circuit.status();
     assert_eq!(
         (backend.times(), status.window.calls, status.window.failures),
-        (vec![Duration::ZERO, 2 * EACH], 1, 1)
+        (vec![Duration::ZERO, 2 * ATTEMPT_TIMEOUT], 1, 1)
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn breaker_above_retry_counts_calls_not_attempts() {
     let client = Backend::new([], Act::Fail);
-    let (backend, each) = (client.clone(), EACH);
-    let (retry, (breaker, circuit)) = (retry(), breaker());
+    let backend = client.clone();
+    let attempt_timeout = ATTEMPT_TIMEOUT;
+    let retry = retry();
+    let (breaker, circuit) = breaker();
     let stack = boxed(
         ServiceBuilder::new()
             .layer(breaker)
             .layer(retry)
             .layer(FaultClassifyLayer::new())
-            .timeout(each)
+            .timeout(attempt_timeout)
             .service(client),
     );
     for _ in 0..5 {
@@ -80,16 +86,21 @@ async fn breaker_above_retry_counts_calls_not_attempts() {
 #[tokio::test(start_paused = true)]
 async fn timeout_above_breaker_opens_it_if_nothing_completes() {
     let client = Backend::new([Act::Answer], Act::Hang);
-    let (backend, each) = (client.clone(), EACH);
+    let backend = client.clone();
+    let call_timeout = CALL_TIMEOUT;
     let (breaker, circuit) = breaker();
     let stack = boxed(
-        ServiceBuilder::new().timeout(each).layer(breaker).layer(FaultClassifyLayer::new()).service(client),
+        ServiceBuilder::new()
+            .timeout(call_timeout)
+            .layer(breaker)
+            .layer(FaultClassifyLayer::new())
+            .service(client),
     );
     call(&stack).await.unwrap();
     calls(&stack, 20).await;
-    // Calls that were given up are no failures while others are answered.
+    // Cancelled calls are not failures while the window holds a completed call.
     assert_eq!((circuit.status().state, backend.requests()), (CircuitState::Closed, 21));
-    // A window later, a bucket of it included, it holds given up calls alone.
+    // One window and one bucket later, the window holds only cancelled calls.
     tokio::time::advance(Duration::from_secs(65)).await;
     calls(&stack, 10).await;
     let error = call(&stack).await.unwrap_err();

@@ -16,10 +16,10 @@ use tower_fault_classify::FaultClassifyLayer;
 use tower_fault_classify::upload::{UploadBody, UploadLayer};
 use tower_jitter_retry::ReplayBody;
 
-use super::{EACH, breaker, retry};
+use super::{ATTEMPT_TIMEOUT, breaker, retry};
 
-/// The body of a request, as a gateway has it: it comes over a channel. Dropping the sender ends
-/// it.
+/// A streaming request body, as in a gateway: frames arrive over a channel. Dropping the sender
+/// ends the body.
 type Body = StreamBody<ReceiverStream<Result<Frame<Bytes>, BoxError>>>;
 
 fn put(frames: mpsc::Receiver<Result<Frame<Bytes>, BoxError>>) -> Request<ReplayBody<Body>> {
@@ -30,7 +30,7 @@ fn put(frames: mpsc::Receiver<Result<Frame<Bytes>, BoxError>>) -> Request<Replay
 async fn stalled_upload_is_not_retried_and_not_counted() {
     let sent = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&sent);
-    // Reads the whole body, and never answers.
+    // Reads the whole body, and never responds.
     let client = service_fn(move |request: Request<UploadBody<ReplayBody<Body>>>| {
         counter.fetch_add(1, Ordering::Relaxed);
         async move {
@@ -39,14 +39,15 @@ async fn stalled_upload_is_not_retried_and_not_counted() {
             pending::<Result<http::Response<()>, BoxError>>().await
         }
     });
-    let each = EACH;
-    let (retry, (breaker, circuit)) = (retry(), breaker());
+    let attempt_timeout = ATTEMPT_TIMEOUT;
+    let retry = retry();
+    let (breaker, circuit) = breaker();
     let stack = ServiceBuilder::new()
         .layer(retry)
         .layer(UploadLayer::new())
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
-        .timeout(each)
+        .timeout(attempt_timeout)
         .service(client);
     for _ in 0..10 {
         let (_sender, frames) = mpsc::channel(1);
@@ -55,7 +56,7 @@ async fn stalled_upload_is_not_retried_and_not_counted() {
     assert_eq!((sent.load(Ordering::Relaxed), circuit.status().window.failures), (10, 0));
     assert_eq!(circuit.status().state, CircuitState::Closed);
 
-    // A body that is complete leaves nothing to wait for but the server.
+    // The body is complete, so each timeout is a failure of the server.
     let (_, frames) = mpsc::channel(1);
     stack.clone().oneshot(put(frames)).await.unwrap_err();
     assert_eq!((sent.load(Ordering::Relaxed), circuit.status().window.failures), (13, 3));

@@ -1,4 +1,4 @@
-//! `docs/layer-order.md`: what is charged to whom, and clients that retry by themselves.
+//! `docs/layer-order.md`: how outcomes are handled, and clients that retry by themselves.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,12 +24,12 @@ use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy};
 
 use super::{SECOND, circuit, client, request};
 
-/// A run of two failures opens the circuit: what stands between them shows whether it ended the
-/// run, or counted at all.
+/// Two consecutive failures open the circuit. The response between two failures resets the count if
+/// it is healthy, and does not if it is neutral.
 #[tokio::test]
 async fn success_resets_consecutive_failures_neutral_does_not() {
     let rows = [(200, true), (404, true), (401, true), (429, false), (408, false), (500, false)];
-    for (between, ended) in rows {
+    for (between, resets) in rows {
         let server = Http::start().await;
         server.script([500, between, 500].map(Action::status));
         let layer = BreakerLayer::new(circuit().consecutive_failures(2).build().unwrap());
@@ -38,14 +38,14 @@ async fn success_resets_consecutive_failures_neutral_does_not() {
         for _ in 0..3 {
             let _ = stack.clone().oneshot(request(Method::POST, &server)).await;
         }
-        let (state, calls) = if ended { (CircuitState::Closed, 3) } else { (CircuitState::Open, 0) };
+        let (state, calls) = if resets { (CircuitState::Closed, 3) } else { (CircuitState::Open, 0) };
         let status = circuit.status();
         assert_eq!((status.state, status.window.calls), (state, calls), "{between}");
     }
 }
 
-/// A POST that found no place was not sent, so that it is tried again; the one that has the place
-/// hangs until its timeout, and is not.
+/// A POST that is shed was not sent, and is retried. A POST that times out may have been processed,
+/// and is not retried.
 #[tokio::test(start_paused = true)]
 async fn post_shed_below_is_retried_post_timed_out_is_not() {
     let server = Http::start().await;
@@ -71,10 +71,10 @@ async fn post_shed_below_is_retried_post_timed_out_is_not() {
         let _frozen = FrozenTime::start();
         server.wait_for_requests(1).await;
     }
-    let begun = Instant::now();
+    let start = Instant::now();
     let second = stack.oneshot(request(Method::POST, &server));
     assert_eq!(second.await.unwrap().status(), 200);
-    assert!(begun.elapsed() >= 12 * SECOND, "at once and after six seconds there was no place");
+    assert!(start.elapsed() >= 12 * SECOND, "the slot was taken immediately and after six seconds");
     assert_eq!(classify_error(&first.await.unwrap().unwrap_err()).kind(), Kind::Timeout);
     let window = circuit.status().window;
     assert_eq!((server.requests().len(), window.calls, window.failures, window.cancelled), (2, 2, 1, 0));
@@ -91,12 +91,12 @@ async fn full_buffer_below_is_retried_and_not_counted() {
         .jitter(Jitter::None)
         .build()
         .unwrap();
-    // The one place is the test's own: the worker waits for it with the first request in hand.
-    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
-    let held = std::sync::Arc::clone(&places).acquire_owned().await.unwrap();
+    // The test holds the only permit, so the buffer's worker waits with the first request.
+    let permits = std::sync::Arc::new(tokio::sync::Semaphore::new(1));
+    let held = std::sync::Arc::clone(&permits).acquire_owned().await.unwrap();
     let limited = tower::limit::ConcurrencyLimit::with_semaphore(
         service_fn(async |_: http::Request<()>| Ok::<_, io::Error>(http::Response::new(()))),
-        places,
+        permits,
     );
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy))
@@ -125,7 +125,7 @@ async fn full_buffer_below_is_retried_and_not_counted() {
     assert_eq!((sent.load(Ordering::Relaxed), window.calls, window.failures), (4, 3, 0));
 }
 
-async fn three_at_once<S>(stack: S)
+async fn call_three_times<S>(stack: S)
 where
     S: Service<u32, Error: Into<BoxError>, Response: Send, Future: Send> + Clone + Send + 'static,
 {
@@ -140,8 +140,8 @@ where
     }
 }
 
-/// Three calls of 0.6 s each for one place: the last waits for 1.2 s, and a call is slow from 1 s
-/// on.
+/// Three calls of 0.6 s share one slot, so the last call waits for 1.2 s. A call of 1 s or more is
+/// slow.
 #[tokio::test(start_paused = true)]
 async fn wait_for_limit_is_not_slow_wait_in_buffer_is() {
     let slow = || circuit().slow_call_rate(SECOND, 1.0).build().unwrap();
@@ -153,13 +153,14 @@ async fn wait_for_limit_is_not_slow_wait_in_buffer_is() {
     };
     let layer = BreakerLayer::new(slow());
     let circuit = layer.circuit();
-    let begun = Instant::now();
-    three_at_once(ServiceBuilder::new().layer(layer).concurrency_limit(1).service(service())).await;
-    assert_eq!((begun.elapsed().as_millis(), circuit.status().window.slow), (1_800, 0));
+    let start = Instant::now();
+    call_three_times(ServiceBuilder::new().layer(layer).concurrency_limit(1).service(service())).await;
+    assert_eq!((start.elapsed().as_millis(), circuit.status().window.slow), (1_800, 0));
 
     let layer = BreakerLayer::new(slow());
     let circuit = layer.circuit();
-    three_at_once(ServiceBuilder::new().layer(layer).buffer(3).concurrency_limit(1).service(service())).await;
+    call_three_times(ServiceBuilder::new().layer(layer).buffer(3).concurrency_limit(1).service(service()))
+        .await;
     assert_eq!((circuit.status().window.calls, circuit.status().window.slow), (3, 2));
 }
 
@@ -171,16 +172,16 @@ async fn wait_for_rate_limit_without_buffer_is_not_slow() {
         .layer(layer.without_clone())
         .rate_limit(1, 2 * SECOND)
         .service(service_fn(async |item: u32| Ok::<_, io::Error>(item)));
-    let begun = Instant::now();
+    let start = Instant::now();
     for _ in 0..3 {
         stack.ready().await.unwrap().call(7).await.unwrap();
     }
-    assert_eq!((begun.elapsed().as_secs(), circuit.status().window.slow), (4, 0));
+    assert_eq!((start.elapsed().as_secs(), circuit.status().window.slow), (4, 0));
 }
 
-/// tower's `Timeout` begins with the call, and what is waited for before it is not in its time.
+/// tower's `Timeout` starts with the call, so it excludes the wait for readiness before the call.
 #[tokio::test(start_paused = true)]
-async fn max_elapsed_excludes_first_readiness_wait() {
+async fn timeout_excludes_first_readiness_wait_without_buffer() {
     let layer = BreakerLayer::new(circuit().build().unwrap());
     let stack = ServiceBuilder::new()
         .timeout(3 * SECOND)
@@ -192,19 +193,19 @@ async fn max_elapsed_excludes_first_readiness_wait() {
             tokio::time::sleep(seconds * SECOND).await;
             Ok::<_, io::Error>(seconds)
         }));
-    let begun = Instant::now();
+    let start = Instant::now();
     let (first, second, third) =
         tokio::join!(stack.clone().oneshot(2), stack.clone().oneshot(2), stack.clone().oneshot(2));
     assert!(first.is_ok() && second.is_ok() && third.is_ok());
-    assert_eq!(begun.elapsed().as_secs(), 6);
+    assert_eq!(start.elapsed().as_secs(), 6);
 
-    // In a buffer they wait after the call.
+    // In a buffer the calls wait after the timeout has started.
     let stack = ServiceBuilder::new().timeout(3 * SECOND).buffer(8).service(stack.into_inner());
-    let begun = Instant::now();
+    let start = Instant::now();
     let (first, second, third) =
         tokio::join!(stack.clone().oneshot(2), stack.clone().oneshot(2), stack.clone().oneshot(2));
     assert!(first.is_ok() && second.is_err() && third.is_err());
-    assert_eq!(begun.elapsed().as_secs(), 3);
+    assert_eq!(start.elapsed().as_secs(), 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,43 +226,44 @@ async fn half_open_probe_shed_below_frees_slot() {
                 Ok(item)
             }
         }));
-    let mut holds = tokio_test::task::spawn(stack.clone().oneshot(60));
-    assert!(holds.poll().is_pending());
+    let mut holder = tokio_test::task::spawn(stack.clone().oneshot(60));
+    assert!(holder.poll().is_pending());
     circuit.trip().unwrap();
     advance(2 * SECOND).await;
     for _ in 0..5 {
         let error = stack.clone().oneshot(1).await.unwrap_err();
-        assert!(matches!(error, BreakerError::Inner(_)), "the one place for a probe is free: {error}");
+        assert!(matches!(error, BreakerError::Inner(_)), "the probe slot is free: {error}");
     }
     assert_eq!(circuit.status().state, CircuitState::HalfOpen);
-    drop(holds);
+    drop(holder);
     stack.oneshot(1).await.unwrap();
     assert_eq!(circuit.status().state, CircuitState::Closed);
 }
 
-/// reqwest-retry inside of the client, ours around it.
+/// A retry layer above a client that has reqwest-retry in its chain.
 #[tokio::test]
 async fn reqwest_retry_in_chain_multiplies_attempts() {
-    for (inner, asked) in [(0, 3), (2, 9)] {
+    for (inner_retries, requests) in [(0, 3), (2, 9)] {
         let server = Http::start().await;
         server.set_default(Action::status(503));
-        let theirs = ExponentialBackoff::builder()
+        let reqwest_retry = ExponentialBackoff::builder()
             .retry_bounds(Duration::ZERO, Duration::ZERO)
-            .build_with_max_retries(inner);
-        let chain =
-            ClientBuilder::new(client()).with(RetryTransientMiddleware::new_with_policy(theirs)).build();
+            .build_with_max_retries(inner_retries);
+        let chain = ClientBuilder::new(client())
+            .with(RetryTransientMiddleware::new_with_policy(reqwest_retry))
+            .build();
         let stack = ServiceBuilder::new()
             .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
             .layer(BreakerLayer::new(circuit().consecutive_failures(0).build().unwrap()))
             .layer(FaultClassifyLayer::new())
             .service(chain);
         assert_eq!(stack.oneshot(request(Method::GET, &server)).await.unwrap().status(), 503);
-        assert_eq!(server.requests().len(), asked);
+        assert_eq!(server.requests().len(), requests);
     }
 }
 
-/// Each is asked to send what an HTTP/2 server says that it did not look at: reqwest would send it
-/// again.
+/// An HTTP/2 server refuses the stream. reqwest would send the request again; tonic and hyper-util
+/// do not.
 #[tokio::test]
 async fn refused_stream_is_not_resent_by_tonic_or_hyper_util() {
     let server = Grpc::start().await;
@@ -278,8 +280,8 @@ async fn refused_stream_is_not_resent_by_tonic_or_hyper_util() {
     assert_eq!(server.requests().len(), 2);
 }
 
-/// The seconds of the server's `Retry-After` are rounded up, so that a client that keeps to them
-/// finds the circuit half-open.
+/// The `Retry-After` of a route is rounded up to seconds, so a client that waits for it finds the
+/// circuit half-open.
 #[tokio::test(start_paused = true)]
 async fn client_waiting_for_retry_after_of_route_is_admitted() {
     let _frozen = FrozenTime::start();
@@ -292,7 +294,7 @@ async fn client_waiting_for_retry_after_of_route_is_admitted() {
         .route(
             "/",
             get(async move || match counter.fetch_add(1, Ordering::Relaxed) {
-                0 => panic!("a handler that panics"),
+                0 => panic!("the handler panics"),
                 1 => http::StatusCode::INTERNAL_SERVER_ERROR,
                 _ => http::StatusCode::OK,
             }),
@@ -305,9 +307,9 @@ async fn client_waiting_for_retry_after_of_route_is_admitted() {
     assert_eq!(handle.status().state, CircuitState::Open, "a panic is a failure");
 
     let retries = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let told = std::sync::Arc::clone(&retries);
+    let delays = std::sync::Arc::clone(&retries);
     let policy =
-        retry_at_once().on_retry(move |event| told.lock().unwrap().push(event.delay)).build().unwrap();
+        retry_at_once().on_retry(move |event| delays.lock().unwrap().push(event.delay)).build().unwrap();
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy))
         .layer(FaultClassifyLayer::new())
