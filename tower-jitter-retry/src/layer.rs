@@ -7,27 +7,34 @@ use crate::policy::RetryPolicy;
 use crate::request::{ByTrait, CloneRequests};
 use crate::service::JitterRetry;
 
-/// Sends failed requests again where that can help and cannot harm.
+/// Retries failed requests if a retry can help and can do no harm.
 ///
-/// The error type stays the inner one, and so does the response's. The caller gets the outcome of
-/// the last attempt that was sent: a 502, and not the rejection of the circuit breaker beneath that
-/// the 502 opened. See [`ResponseFuture`](crate::ResponseFuture).
+/// The response type and the error type of the inner service do not change. The caller gets the
+/// outcome of the last attempt that was sent. For example, it gets a 502, and not the rejection of
+/// the circuit breaker below that the 502 opened. See [`ResponseFuture`](crate::ResponseFuture).
 ///
 /// # Example
+///
+/// With the defaults:
+///
+/// ```
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
+///
+/// let service = ServiceBuilder::new()
+///     .layer(JitterRetryLayer::new(RetryPolicy::default()))
+///     .service(service_fn(async |_: http::Request<String>| Ok::<_, std::io::Error>(http::Response::new(()))));
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
+/// # check::<http::Request<String>, _>(&service);
+/// ```
+///
+/// With other limits, and a request type of your own that is `Clone` and counts as idempotent:
 ///
 /// ```
 /// use std::time::Duration;
 /// use tower::{ServiceBuilder, service_fn};
 /// use tower_jitter_retry::{JitterRetryLayer, RequestInfo, RetryPolicy};
 ///
-/// // As it comes:
-/// let service = ServiceBuilder::new()
-///     .layer(JitterRetryLayer::new(RetryPolicy::default()))
-///     .service(service_fn(async |_: http::Request<String>| Ok::<_, std::io::Error>(http::Response::new(()))));
-/// # fn check<R, S: tower::Service<R>>(_: &S) {}
-/// # check::<http::Request<String>, _>(&service);
-///
-/// // With limits of one's own, for a request type of one's own that is `Clone` and counts as idempotent:
 /// #[derive(Clone)]
 /// struct Query(String);
 ///
@@ -37,6 +44,7 @@ use crate::service::JitterRetry;
 /// let service = ServiceBuilder::new()
 ///     .layer(JitterRetryLayer::new(policy).clone_requests())
 ///     .service(service_fn(async |query: Query| Ok::<_, std::io::Error>(query.0)));
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
 /// # check::<Query, _>(&service);
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
 /// ```
@@ -48,24 +56,24 @@ pub struct JitterRetryLayer<C = Auto, Q = ByTrait> {
 }
 
 impl<K> JitterRetryLayer<Auto<K>> {
-    /// Judges by [`Auto`].
+    /// Creates a layer that classifies outcomes with [`Auto`].
     pub fn new(policy: RetryPolicy) -> Self {
         Self { policy, classify: Auto::new(), resend: ByTrait }
     }
 }
 
 impl<Q> JitterRetryLayer<Auto<TypedError>, Q> {
-    /// Judges by `classify` instead.
+    /// Sets the classifier, in place of [`Auto`].
     pub fn classify<C>(self, classify: C) -> JitterRetryLayer<C, Q> {
         JitterRetryLayer { policy: self.policy, classify, resend: self.resend }
     }
 }
 
 impl<K, Q> JitterRetryLayer<Auto<K>, Q> {
-    /// Takes every response for a success, so that a response of any type will do.
+    /// Classifies errors only: every response counts as a success and may have any type.
     ///
-    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a
-    /// success even if it is an `Err`. For those, leave `errors_only` off or use
+    /// A response that is itself a `Result`, such as that of `tokio::time::timeout`, then counts as
+    /// a success even if it is an `Err`. For such responses, do not call `errors_only`, or use
     /// `.classify(NestedErrors::new())`.
     pub fn errors_only(self) -> JitterRetryLayer<ErrorsOnly<K>, Q> {
         JitterRetryLayer { policy: self.policy, classify: ErrorsOnly::new(), resend: self.resend }
@@ -73,29 +81,37 @@ impl<K, Q> JitterRetryLayer<Auto<K>, Q> {
 }
 
 impl<C, Q> JitterRetryLayer<C, Q> {
-    /// Asks `rule` first. The rule that was added last is asked first.
+    /// Adds a rule that is checked before the existing rules and the classifier.
+    ///
+    /// The rule that was added last is checked first.
     pub fn rule<N>(self, rule: N) -> JitterRetryLayer<RuleFirst<N, C>, Q> {
         let classify = RuleFirst::new(rule, self.classify);
         JitterRetryLayer { policy: self.policy, classify, resend: self.resend }
     }
 
-    /// Sends clones of the request again, so that its body need not be a
-    /// [`RetryBody`](crate::replay::RetryBody) and a request type of your own need not be a
-    /// [`RetryRequest`](crate::request::RetryRequest).
+    /// Copies requests by their `Clone` implementation.
     ///
-    /// Only the way to copy the request changes. Its [`RequestInfo`](crate::RequestInfo) counts as
-    /// it does without: the method, `Idempotency-Key`, [`RetrySafety`](crate::RetrySafety),
-    /// [`Deadline`](crate::Deadline), gRPC method and marks of an `http::Request<B>`, for any `B`
-    /// that is `Clone`. [`replay_limit`](crate::RetryPolicyBuilder::replay_limit) does not apply: a
-    /// clone is made whatever its size.
+    /// The body then need not be a [`RetryBody`](crate::replay::RetryBody), and a request type of
+    /// your own need not be a [`RetryRequest`](crate::request::RetryRequest).
+    ///
+    /// Only the way to copy the request changes:
+    ///
+    /// - The request's [`RequestInfo`](crate::RequestInfo) has the same effect as without this
+    ///   method: the method, `Idempotency-Key`, [`RetrySafety`](crate::RetrySafety),
+    ///   [`Deadline`](crate::Deadline), gRPC method and marks of an `http::Request<B>`, for any `B`
+    ///   that is `Clone`.
+    /// - [`replay_limit`](crate::RetryPolicyBuilder::replay_limit) does not apply: the request is
+    ///   cloned regardless of its size.
     pub fn clone_requests(self) -> JitterRetryLayer<C, CloneRequests> {
         JitterRetryLayer { policy: self.policy, classify: self.classify, resend: CloneRequests }
     }
 }
 
 impl<C, Q> JitterRetryLayer<C, Q> {
-    /// Sets [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker) of this
-    /// layer's policy.
+    /// Removes the marks of other retry layers from every request.
+    ///
+    /// It turns on [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker)
+    /// of this layer's policy.
     pub fn remove_marker(mut self) -> Self {
         self.policy.remove_marker = true;
         self

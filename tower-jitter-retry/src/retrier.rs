@@ -16,14 +16,16 @@ use crate::policy::RetryPolicy;
 use crate::request::ResendAfter;
 
 impl RetryPolicy {
-    /// Calls a closure until its result is not retried, and resolves to that result. Budget,
-    /// delays, hints and limits are those of the layer. The call counts as idempotent, unless
-    /// [`safety`](crate::RetryPolicyBuilder::safety) is `Never`: then the closure is called once.
+    /// Calls an async closure until its result is not retried, and resolves to that result.
     ///
-    /// It is judged by [`Auto`]: a response by its status, an error by its chain of sources. If it returns what is no
-    /// [`Outcome`](crate::fault_classify::Outcome), a file or a row, say `policy.errors_only().retry(…)`.
+    /// Budget, delays, hints and limits are those of the layer. The call counts as idempotent,
+    /// unless [`safety`](crate::RetryPolicyBuilder::safety) is `Never`: the closure is then called
+    /// once.
     ///
-    /// The future does nothing before it is polled. Dropping it drops the attempt that runs, or the sleep. Nothing is spawned.
+    /// The result is classified by [`Auto`]: a response by its status, an error by its source
+    /// chain. If the closure returns a type that is not an
+    /// [`Outcome`](crate::fault_classify::Outcome), such as a file or a database row, use
+    /// `policy.errors_only().retry(…)`.
     ///
     /// ```
     /// use std::io;
@@ -39,14 +41,20 @@ impl RetryPolicy {
     /// # Ok::<(), io::Error>(())
     /// ```
     ///
+    /// # Cancellation
+    ///
+    /// The future does nothing before it is polled. Dropping it drops the running attempt, or the
+    /// delay before the next attempt. No task is spawned.
+    ///
     /// # Errors
     ///
-    /// The error of the last attempt, itself. If that attempt was rejected on this side at its
-    /// first poll (by a circuit breaker in the closure), the outcome of the attempt before it.
+    /// Returns the error of the last attempt, unchanged. If the last attempt was rejected on this
+    /// side at its first poll, for example by a circuit breaker in the closure, the outcome of the
+    /// attempt before it is returned.
     ///
     /// # Panics
     ///
-    /// If a retry has to wait and there is no tokio runtime with its timer enabled.
+    /// Panics if a retry has to wait and there is no tokio runtime with its timer enabled.
     pub fn retry<F, Fut, T, E, K>(&self, attempt: F) -> Retrying<F, Fut, Auto<K>>
     where
         F: FnMut() -> Fut,
@@ -56,7 +64,12 @@ impl RetryPolicy {
         Retrying::new(self, attempt, Auto::new())
     }
 
-    /// Calls a closure on this thread, which sleeps between the attempts; else as [`retry`](Self::retry).
+    /// Calls a closure on this thread until its result is not retried, and returns that result.
+    ///
+    /// The thread sleeps between the attempts. Classification, budget, delays, hints and limits are
+    /// those of [`retry`](Self::retry). If the policy's clock is
+    /// [`Clock::tokio`](crate::Clock::tokio), the default,
+    /// [`Clock::precise`](crate::Clock::precise) is used instead.
     ///
     /// ```
     /// use tower_jitter_retry::RetryPolicy;
@@ -67,10 +80,12 @@ impl RetryPolicy {
     ///
     /// # Errors
     ///
-    /// The error of the last attempt, itself. If that attempt was rejected on this side (by a
-    /// circuit breaker in the closure), the error of the attempt before it. A response is not kept
-    /// for that: it is dropped before the next attempt, which may wait on this thread for what the
-    /// response holds.
+    /// Returns the error of the last attempt, unchanged. If the last attempt was rejected on this
+    /// side, for example by a circuit breaker in the closure, the error of the attempt before it is
+    /// returned.
+    ///
+    /// A failed *response* is not kept for that. It is dropped before the next attempt, because
+    /// that attempt may block this thread until it gets a resource that the response holds.
     pub fn retry_blocking<T, E, K>(&self, attempt: impl FnMut() -> Result<T, E>) -> Result<T, E>
     where
         Auto<K>: Classify<T, E>,
@@ -78,22 +93,24 @@ impl RetryPolicy {
         blocking(self, attempt, &Auto::new(), sleep)
     }
 
-    /// Takes whatever is returned for a success, so that it may be of any type.
+    /// Classifies errors only: every returned value counts as a success and may have any type.
     ///
-    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a
-    /// success even if it is an `Err`. For those, leave `errors_only` off or use
+    /// A response that is itself a `Result`, such as that of `tokio::time::timeout`, then counts as
+    /// a success even if it is an `Err`. For such responses, do not call `errors_only`, or use
     /// `.classify(NestedErrors::new())`.
     pub fn errors_only<K>(&self) -> Retrier<ErrorsOnly<K>> {
         Retrier { policy: self.clone(), classify: ErrorsOnly::new() }
     }
 
-    /// Judges by `classify` instead of [`Auto`].
+    /// Sets the classifier, in place of [`Auto`].
     pub fn classify<C>(&self, classify: C) -> Retrier<C> {
         Retrier { policy: self.clone(), classify }
     }
 }
 
-/// A policy with a classifier. Made by [`RetryPolicy::errors_only`] and [`RetryPolicy::classify`].
+/// Retries closures with a policy and a classifier.
+///
+/// It is returned by [`RetryPolicy::errors_only`] and [`RetryPolicy::classify`].
 #[derive(Clone, Debug)]
 pub struct Retrier<C = Auto> {
     policy: RetryPolicy,
@@ -101,11 +118,21 @@ pub struct Retrier<C = Auto> {
 }
 
 impl<C> Retrier<C> {
-    /// Asks `rule` first. The rule that was added last is asked first.
+    /// Adds a rule that is checked before the existing rules and the classifier.
+    ///
+    /// The rule that was added last is checked first.
     pub fn rule<N>(self, rule: N) -> Retrier<RuleFirst<N, C>> {
         Retrier { policy: self.policy, classify: RuleFirst::new(rule, self.classify) }
     }
 
+    /// Calls an async closure until its result is not retried; see [`RetryPolicy::retry`].
+    ///
+    /// # Errors
+    ///
+    /// See [`RetryPolicy::retry`].
+    ///
+    /// # Panics
+    ///
     /// See [`RetryPolicy::retry`].
     pub fn retry<F, Fut, T, E>(&self, attempt: F) -> Retrying<F, Fut, C>
     where
@@ -116,6 +143,8 @@ impl<C> Retrier<C> {
         Retrying::new(&self.policy, attempt, self.classify.clone())
     }
 
+    /// Calls a closure on this thread until its result is not retried.
+    ///
     /// See [`RetryPolicy::retry_blocking`].
     ///
     /// # Errors
@@ -146,7 +175,8 @@ fn blocking<T, E, C: Classify<T, E>>(
     mut sleep: impl FnMut(Duration),
 ) -> Result<T, E> {
     let mut call = new_state(policy).for_blocking();
-    // An attempt is as long as it is: there is no first time that it had to wait.
+    // The time of a blocking call starts now, because there is no poll that shows when it first
+    // waits.
     call.record_pending();
     let mut kept = None;
     loop {
@@ -164,14 +194,15 @@ fn blocking<T, E, C: Classify<T, E>>(
         if let Err(limit) = call.time_left() {
             return call.stop(limit, classify, last);
         }
-        // The next attempt may wait on this thread for what a response holds: a connection, a
-        // permit.
+        // The next attempt may block this thread until it gets a resource that a response holds: a
+        // connection or a permit.
         kept = Some(last).filter(|last| last.result.is_err());
     }
 }
 
 pin_project! {
-    /// Resolves to the outcome of the last attempt. Made by [`RetryPolicy::retry`].
+    /// A future that resolves to the outcome of the last attempt; returned by
+    /// [`RetryPolicy::retry`].
     pub struct Retrying<F, Fut, C = Auto>
     where
         Fut: Future,
@@ -224,7 +255,7 @@ where
                 }
                 StateProj::Calling { attempt } => {
                     let Poll::Ready(result) = attempt.poll(cx) else {
-                        // The attempt may wait for what the last response holds.
+                        // The attempt may wait for a resource that the last response holds.
                         *this.last = None;
                         this.call.record_pending();
                         return Poll::Pending;
@@ -276,27 +307,29 @@ mod tests {
 
     #[test]
     fn blocking_retry_sleeps_between_attempts_while_time_is_left() {
-        let (clock, hand) = Clock::manual();
+        let (clock, manual) = Clock::manual();
         let second = Duration::from_secs(1);
         let policy = delayed(clock).max_attempts(10).max_elapsed(18 * second).build().unwrap();
         let (mut calls, mut slept) = (0, Vec::new());
         let attempt = || {
             calls += 1;
-            hand.advance(second);
+            manual.advance(second);
             Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))
         };
         let sleep = |delay| {
-            hand.advance(delay);
+            manual.advance(delay);
             slept.push(delay.as_secs());
         };
         let error = blocking(&policy, attempt, &Auto::<TypedError>::new(), sleep).unwrap_err();
-        // 1 + 1 + 1 + 2 + 1 + 4 + 1 = 11 s are over, that of the first attempt included: eight more do not fit.
+        // 1 + 1 + 1 + 2 + 1 + 4 + 1 = 11 s have elapsed, including the first attempt. A delay of
+        // eight more
+        // seconds does not fit.
         assert_eq!((error.kind(), calls, slept), (io::ErrorKind::TimedOut, 4, vec![1, 2, 4]));
     }
 
     #[test]
-    fn blocking_retry_sleeping_too_long_stops() {
-        let (clock, hand) = Clock::manual();
+    fn blocking_retry_that_sleeps_past_the_end_stops() {
+        let (clock, manual) = Clock::manual();
         let second = Duration::from_secs(1);
         let policy = delayed(clock).max_elapsed(5 * second).build().unwrap();
         let mut calls = 0;
@@ -304,7 +337,7 @@ mod tests {
             calls += 1;
             Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))
         };
-        let oversleep = |_| hand.advance(6 * second);
+        let oversleep = |_| manual.advance(6 * second);
         let error = blocking(&policy, attempt, &Auto::<TypedError>::new(), oversleep).unwrap_err();
         assert_eq!((error.kind(), calls), (io::ErrorKind::TimedOut, 1));
     }

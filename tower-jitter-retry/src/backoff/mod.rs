@@ -1,8 +1,8 @@
 //! Exponential backoff with jitter.
 //!
 //! Clients that failed together and wait equally long return together. A delay is therefore drawn
-//! from a range around or below a ceiling that grows with every retry,
-//! `min(max_backoff, initial_backoff · backoff_multiplier^(n-1))`.
+//! at random, from a range around or below a ceiling. The ceiling grows with every retry: it is
+//! `min(max_backoff, initial_backoff · backoff_multiplier^(n-1))` before retry n.
 //!
 //! - [`Jitter`] selects the range.
 //! - [`Backoff`] is the formula of a [`RetryPolicy`](crate::RetryPolicy);
@@ -18,8 +18,10 @@ use core::fmt;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
-/// How delays grow and how they are drawn: base, factor, cap and [`Jitter`] of a [`RetryPolicy`](crate::RetryPolicy), which checked
-/// them.
+/// The backoff of a [`RetryPolicy`](crate::RetryPolicy): how its delays grow and are drawn.
+///
+/// It contains the initial ceiling, the multiplier, the maximum and the [`Jitter`]. The policy has
+/// checked their ranges.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,20 +30,22 @@ use core::time::Duration;
 /// let policy = RetryPolicy::builder().initial_backoff(Duration::from_secs(1)).jitter(Jitter::Equal).build()?;
 /// let mut rng = fastrand::Rng::with_seed(7);
 /// let delays: Vec<Duration> = policy.backoff().delays(|range| rng.u64(range)).take(5).collect();
+///
+/// // `Jitter::Equal` draws from half the ceiling to the ceiling: 1 s at first, and 10 s at most.
 /// assert!((Duration::from_millis(500)..=Duration::from_secs(1)).contains(&delays[0]));
-/// assert!((Duration::from_secs(5)..=Duration::from_secs(10)).contains(&delays[4]), "half the cap to the cap");
+/// assert!((Duration::from_secs(5)..=Duration::from_secs(10)).contains(&delays[4]));
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
-    /// In nanoseconds, like the maximum.
+    /// In nanoseconds, as is `max`.
     pub(crate) initial: u64,
     pub(crate) multiplier: f64,
     pub(crate) max: u64,
     pub(crate) jitter: Jitter,
 }
 
-/// How far a call is on its way through the delays.
+/// The progress of one call through its delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
     retries: u32,
@@ -49,38 +53,41 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// Before the first delay.
+    /// The position before the first delay.
     pub(crate) const START: Self = Self { retries: 0, last: 0 };
 }
 
 impl Backoff {
-    /// Returns the longest delay before the first retry.
+    /// Returns the ceiling of the delay before the first retry.
     pub const fn initial_backoff(&self) -> Duration {
         Duration::from_nanos(self.initial)
     }
 
-    /// Returns the factor by which the longest delay grows with every retry.
+    /// Returns the factor by which the ceiling grows with every further retry.
     pub const fn backoff_multiplier(&self) -> f64 {
         self.multiplier
     }
 
-    /// Returns the delay that the longest delay grows to.
+    /// Returns the maximum that the ceiling grows to.
     pub const fn max_backoff(&self) -> Duration {
         Duration::from_nanos(self.max)
     }
 
-    /// Returns how delays are drawn.
+    /// Returns how a delay is drawn in relation to its ceiling.
     pub const fn jitter(&self) -> Jitter {
         self.jitter
     }
 
-    /// The delays of one call, without end. `uniform` draws evenly from a range of nanoseconds.
+    /// Returns an endless iterator over the delays of one call.
+    ///
+    /// `uniform` must return a value from the given range of nanoseconds, with a uniform
+    /// distribution.
     pub fn delays<U: FnMut(RangeInclusive<u64>) -> u64>(&self, uniform: U) -> Delays<U> {
         Delays { backoff: *self, position: Position::START, uniform }
     }
 
-    /// The delay before the next retry, in nanoseconds, at most `left`. `None`: no delay is that
-    /// short.
+    /// Returns the delay before the next retry, in nanoseconds and at most `left`. `None` means
+    /// that no delay is that short.
     pub(crate) fn next(
         &self,
         position: &mut Position,
@@ -98,23 +105,27 @@ impl Backoff {
         Some(position.last)
     }
 
-    /// Whether every delay is zero: what grows from nothing, and has nothing added to it.
+    /// Returns whether every delay is zero: the initial ceiling is zero, and the jitter adds
+    /// nothing.
     const fn is_zero(&self) -> bool {
         self.initial == 0 && !matches!(self.jitter, Jitter::Additive(_) | Jitter::TenacityAdditive(_))
     }
 
-    /// The ceiling before a retry, the first one being number 1: `min(cap, base · factor^(retry - 1))`.
+    /// Returns the ceiling before a retry, `min(cap, base · factor^(retry - 1))`. The first retry
+    /// has number 1.
     fn ceiling(&self, retry: u32) -> u64 {
         let exponent = i32::try_from(retry.saturating_sub(1)).unwrap_or(i32::MAX);
         let grown = self.initial as f64 * self.multiplier.powi(exponent);
         #[expect(clippy::cast_sign_loss, reason = "neither factor is negative")]
-        // The conversion saturates, and makes 0 of a NaN, which an infinite power of nothing would be.
+        // The conversion saturates. It turns a NaN into 0, which is the product of a zero initial
+        // ceiling and
+        // an infinite power.
         let grown = grown as u64;
         grown.min(self.max)
     }
 }
 
-/// The delays of one call. Made by [`Backoff::delays`].
+/// An iterator over the delays of one call, returned by [`Backoff::delays`].
 #[derive(Clone, Copy, Debug)]
 pub struct Delays<U> {
     backoff: Backoff,
@@ -130,58 +141,85 @@ impl<U: FnMut(RangeInclusive<u64>) -> u64> Iterator for Delays<U> {
     }
 }
 
-/// How a delay is drawn. `c` is the ceiling, `min(cap, base · factor^(n-1))` before retry n; `last` is the delay before.
+/// How a delay is drawn in relation to its ceiling.
 ///
-/// Ours draw uniformly, in nanoseconds, from a range that was cut at the cap; never first and cut afterwards, which would pile every
-/// client up at the cap. Where a published formula does clamp, or goes over the cap, it stands here as well, under its name.
+/// The table uses these names. All times are in nanoseconds.
+///
+/// | name | meaning |
+/// |---|---|
+/// | `base` | [`initial_backoff`](crate::RetryPolicyBuilder::initial_backoff) |
+/// | `factor` | [`backoff_multiplier`](crate::RetryPolicyBuilder::backoff_multiplier) |
+/// | `cap` | [`max_backoff`](crate::RetryPolicyBuilder::max_backoff) |
+/// | `c` | the ceiling before retry n: `min(cap, base · factor^(n-1))` |
+/// | `last` | the previous delay; `base` before the first retry |
 ///
 /// | jitter | a delay is drawn from | source |
 /// |---|---|---|
 /// | [`None`](Self::None) | `c` | |
 /// | [`Full`](Self::Full), **the default** | `0 ..= c` | M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 |
-/// | [`Equal`](Self::Equal) | `c/2 ..= c` | the same |
-/// | [`Decorrelated`](Self::Decorrelated) | `base ..= min(cap, 3 · last)` | the same, cut |
-/// | [`Proportional(f)`](Self::Proportional) | `c·(1-f) ..= min(cap, c·(1+f))` | cenkalti/backoff v4 with f = 0.5, cut |
+/// | [`Equal`](Self::Equal) | `c/2 ..= c` | the same article |
+/// | [`Decorrelated`](Self::Decorrelated) | `base ..= min(cap, 3 · last)` | the same article, cut at the cap |
+/// | [`Proportional(f)`](Self::Proportional) | `c·(1-f) ..= min(cap, c·(1+f))` | cenkalti/backoff v4 with f = 0.5, cut at the cap |
 /// | [`Additive(d)`](Self::Additive) | `min(c, cap-d) ..= min(cap, c+d)` | tenacity's `wait_exponential_jitter` with d = 5 s, moved below the cap |
-/// | [`AwsDecorrelated`](Self::AwsDecorrelated) | `min(cap, base ..= 3 · last)` | the first article, to the letter |
-/// | [`CenkaltiProportional(f)`](Self::CenkaltiProportional) | `c·(1-f) ..= c·(1+f)` | cenkalti/backoff v4, to the letter: up to `cap·(1+f)` |
-/// | [`TenacityAdditive(d)`](Self::TenacityAdditive) | `min(cap, c ..= c+d)` | tenacity 8, to the letter |
+/// | [`AwsDecorrelated`](Self::AwsDecorrelated) | `min(cap, base ..= 3 · last)` | the article by M. Brooker, unchanged |
+/// | [`CenkaltiProportional(f)`](Self::CenkaltiProportional) | `c·(1-f) ..= c·(1+f)` | cenkalti/backoff v4, unchanged: up to `cap·(1+f)` |
+/// | [`TenacityAdditive(d)`](Self::TenacityAdditive) | `min(cap, c ..= c+d)` | tenacity 8, unchanged |
 ///
-/// Where less time is left for the call than the range allows, the range is cut at the time that is
-/// left, as it is at the cap. If even its lower end does not fit, there is no retry.
+/// The draws are uniform. The first six variants draw from a range that is cut at the cap. They
+/// never draw first and cut afterwards, because then many clients would wait for exactly the cap.
+/// The last three variants are published formulas that clamp at the cap or exceed it.
 ///
-/// A server's own delay (`Retry-After`, pushback) is stretched by up to half of it, at most 5 s,
-/// with every jitter except `None`.
+/// If the call has less time left than the range allows, the range is cut at the time that is left.
+/// If even the lower end of the range does not fit, there is no retry.
+///
+/// A delay that a server asks for (`Retry-After`, pushback) is stretched by up to half of it, at
+/// most 5 s, with every jitter except `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub enum Jitter {
-    /// The ceiling itself. For tests, and for a single client.
+    /// Waits for exactly the ceiling; for tests, and for a single client.
     None,
-    /// Anything up to the ceiling: the least load on the server for the same number of retries.
+    /// Draws from 0 to the ceiling; the default.
+    ///
+    /// It puts the least load on the server for the same number of retries.
     #[default]
     Full,
-    /// Between half the ceiling and the ceiling: no retry follows at once.
+    /// Draws from half the ceiling to the ceiling.
+    ///
+    /// No retry follows immediately.
     Equal,
-    /// Between the base and three times the last delay. It grows by its own draws: the factor has no part in it.
+    /// Draws from the base to three times the last delay, cut at the cap.
+    ///
+    /// The delays grow by their own draws. The factor has no effect.
     Decorrelated,
-    /// Around the ceiling, by a share of it, 0 to 1.
+    /// Draws around the ceiling, up to this share of it below and above.
+    ///
+    /// Range: 0 to 1.
     Proportional(f64),
-    /// Up to so much above the ceiling, 0 to 365 days. Where the cap would leave less room than that, the range is moved below it, so that
-    /// delays that have come to the cap are still spread.
+    /// Draws from the ceiling to this time above it.
+    ///
+    /// Range: 0 to 365 days. If the cap leaves less room than that, the range is moved below the
+    /// cap. Delays that have reached the cap are therefore still spread.
     Additive(Duration),
-    /// As `Decorrelated`, but clamped: in the long run a third and more of the delays are the cap itself.
+    /// Like `Decorrelated`, but clamped at the cap after the draw.
+    ///
+    /// In the long run, a third or more of the delays equal the cap.
     AwsDecorrelated,
-    /// As `Proportional`, but not cut: a delay may pass the cap by the share.
+    /// Like `Proportional`, but not cut: a delay may exceed the cap by the share.
+    ///
+    /// Range: 0 to 1.
     CenkaltiProportional(f64),
-    /// As `Additive`, but clamped: in the long run every delay is the cap itself.
+    /// Like `Additive`, but clamped at the cap after the draw.
+    ///
+    /// Range: 0 to 365 days. In the long run, every delay equals the cap.
     TenacityAdditive(Duration),
 }
 
-/// The longest that a server's own delay is stretched: 5 s.
+/// The longest time by which a delay that a server asks for is stretched: 5 s.
 const MAX_STRETCH: u64 = 5_000_000_000;
 
-/// Where on its way a delay is drawn. Times are in nanoseconds; neither base, ceiling nor last is over the cap, or the published variant
-/// that made it so is in use.
+/// The inputs of a draw, in nanoseconds. `initial`, `ceiling` and `last` do not exceed `max`,
+/// except where a published variant that exceeds the cap produced `last`.
 #[derive(Clone, Copy, Debug)]
 struct DrawContext {
     initial: u64,
@@ -223,13 +261,12 @@ impl Jitter {
         uniform: impl FnOnce(RangeInclusive<u64>) -> u64,
     ) -> Option<u64> {
         let delay = draw_within(self.range(at), left, uniform)?;
-        // The clamped variants draw first and are cut afterwards: that is what their names stand
-        // for.
+        // As their published formulas do, the clamped variants draw first and cut afterwards.
         let clamped = matches!(self, Self::AwsDecorrelated | Self::TenacityAdditive(_));
         Some(if clamped { delay.min(at.max) } else { delay })
     }
 
-    /// The range that a delay is drawn from.
+    /// Returns the range that a delay is drawn from.
     fn range(self, at: DrawContext) -> RangeInclusive<u64> {
         let DrawContext { initial, max, last, ceiling } = at;
         match self {
@@ -254,9 +291,11 @@ impl Jitter {
         }
     }
 
-    /// Stretches a delay that a server asked for by up to half of it, to at most `left`, and never
-    /// shortens it: clients that received the same delay do not return in the same millisecond.
-    /// `None`: the delay itself is longer than `left`.
+    /// Stretches a delay that a server asked for by up to half of it, to at most `left`. It never
+    /// shortens the delay. Clients that received the same delay therefore do not return in the same
+    /// millisecond.
+    ///
+    /// `None` means that the delay itself is longer than `left`.
     pub(crate) fn stretch(
         self,
         delay: u64,
@@ -271,11 +310,11 @@ impl Jitter {
     }
 }
 
-/// How late tokio's timer may fire: it counts in whole milliseconds.
+/// The longest time that tokio's timer may fire late: it counts in whole milliseconds.
 const TIMER_TICK: u64 = 1_000_000;
 
-/// Draws from `range`, cut at `left`. The cut keeps a timer tick free, so that the timer's rounding
-/// does not carry a delay past the end.
+/// Draws from `range`, cut at `left`. The cut keeps one timer tick free, so that the timer's
+/// rounding does not carry a delay past the end.
 fn draw_within(
     range: RangeInclusive<u64>,
     left: u64,
@@ -292,14 +331,14 @@ fn draw_within(
     Some(if shortest == longest { shortest } else { uniform(shortest..=longest) })
 }
 
-/// A share, 0 to 1, of a time.
+/// Returns a share, 0 to 1, of a time.
 fn share_of(time: u64, share: f64) -> u64 {
     #[expect(clippy::cast_sign_loss, reason = "a share is not negative")]
     let part = (time as f64 * share) as u64;
     part.min(time)
 }
 
-/// A duration in whole nanoseconds, cut at the end of a `u64`: 584 years.
+/// Returns a duration in whole nanoseconds. It saturates at the maximum of a `u64`, 584 years.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Distributions over 100,000 seeded draws, and the extremes.
+//! Tests of the distributions over 100,000 seeded draws, and of extreme values.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ const MILLI: u64 = 1_000_000;
 const SECOND: u64 = 1_000_000_000;
 const DRAWS: usize = 100_000;
 
-/// Doubling from 1 s to 8 s.
+/// Doubles from 1 s to 8 s.
 fn backoff(jitter: Jitter) -> Backoff {
     Backoff { initial: SECOND, multiplier: 2.0, max: 8 * SECOND, jitter }
 }
 
-/// The delays before retry number `retry` of as many calls, in seconds.
+/// Returns the delays before retry number `retry` of 100,000 calls, in seconds.
 fn draws(jitter: Jitter, retry: usize) -> Vec<f64> {
     let mut rng = fastrand::Rng::with_seed(7);
     let mut draw = || backoff(jitter).delays(|range| rng.u64(range)).nth(retry - 1);
@@ -36,13 +36,13 @@ fn variance(draws: &[f64]) -> f64 {
     draws.iter().map(|draw| (draw - mean).powi(2)).sum::<f64>() / draws.len() as f64
 }
 
-/// The share of the draws that are the max itself.
+/// Returns the share of the draws that equal the cap.
 fn at_the_cap(draws: &[f64]) -> f64 {
     draws.iter().filter(|draw| **draw >= 8.0).count() as f64 / draws.len() as f64
 }
 
-/// Whether the draws are even between two bounds: within them, with the mean, the spread and the twentieths of an even distribution, and
-/// with hardly two alike.
+/// Asserts that the draws are uniform between two bounds: they are within the bounds, have the
+/// mean, the variance and the twentieths of a uniform distribution, and hardly any two are equal.
 fn assert_even(draws: &[f64], from: f64, to: f64, what: &str) {
     assert_eq!(draws.len(), DRAWS);
     let width = to - from;
@@ -106,7 +106,9 @@ fn cut_range_does_not_pile_up_at_maximum_and_clamp_does() {
         for retry in [2, 4, 20] {
             let draws = draws(jitter, retry);
             assert!(at_the_cap(&draws) < 1e-4, "{jitter:?} before retry {retry}");
-            // Nor just below it: the last hundredth of the narrowest range here holds a hundredth of the draws.
+            // They do not pile up just below the cap either: the last hundredth of the narrowest
+            // range here
+            // holds a hundredth of the draws.
             let near = draws.iter().filter(|draw| **draw > 7.96).count() as f64 / DRAWS as f64;
             assert!(near < 0.02, "{jitter:?} before retry {retry}: {near} within 40 ms of the max");
         }
@@ -136,7 +138,8 @@ fn decorrelated_delay_depends_on_last_delay() {
     assert!(thirds.iter().all(|count| count.abs_diff(33_333) < 750), "{thirds:?}");
 }
 
-/// A draw of one call says nothing of the next one's, nor of the next delay of the same call.
+/// A draw of one call does not correlate with the next call's, nor with the next delay of the same
+/// call.
 #[test]
 fn delays_of_calls_and_retries_are_independent() {
     let seeds = crate::rng::Seeds::from(7);
@@ -158,7 +161,7 @@ fn delays_of_calls_and_retries_are_independent() {
     };
     for (what, found) in [
         ("neighbouring calls", correlation(&first[1..], &first[..DRAWS - 1])),
-        ("calls that stand two apart", correlation(&first[2..], &first[..DRAWS - 2])),
+        ("every second call", correlation(&first[2..], &first[..DRAWS - 2])),
         ("the delays of one call", correlation(&first, &second)),
         ("a call's last and the next one's first", correlation(&first[1..], &second[..DRAWS - 1])),
     ] {
@@ -226,7 +229,7 @@ fn range_beyond_the_time_left_is_cut_before_drawing() {
         assert_even(&draws, from, 2.999, &format!("{jitter:?}"));
     }
     let stretched = Jitter::Full.stretch(2 * SECOND + SECOND / 2, left, |range| *range.end());
-    assert_eq!(stretched, Some(left - MILLI), "of a hint, the stretch is cut");
+    assert_eq!(stretched, Some(left - MILLI), "only the stretch of a hint is cut");
 }
 
 #[test]
@@ -264,7 +267,7 @@ proptest! {
         prop_assert!(backoff.ceiling(retry + 1) >= ceiling);
     }
 
-    /// Of ours, and of every range it is true that it is one.
+    /// For the jitters that cut at the cap. Every range is valid.
     #[test]
     fn delay_never_exceeds_maximum(jitter in any_jitter(), initial in 0..u64::MAX, max in 0..u64::MAX, multiplier in 1.0..1_000.0, seed in any::<u64>()) {
         let backoff = Backoff { initial: initial.min(max), multiplier, max, jitter };
@@ -280,7 +283,7 @@ proptest! {
 }
 
 #[test]
-fn zero_initial_backoff_retries_at_once_unless_jitter_adds() {
+fn zero_initial_backoff_is_immediate_unless_jitter_adds() {
     let delays = |jitter| {
         let backoff = Backoff { initial: 0, multiplier: 2.0, max: 10 * SECOND, jitter };
         let delays: Vec<_> = backoff.delays(|range| *range.end()).take(3).collect();

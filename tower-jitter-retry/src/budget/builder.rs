@@ -16,37 +16,44 @@ pub(crate) const RATIO_RANGE: RangeInclusive<f64> = 0.0..=1_000.0;
 
 pub(crate) const SPAN_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60 * 60);
 
-/// What a whole number of tokens may be.
+/// The range of a whole number of tokens.
 pub(crate) const TOKEN_RANGE: RangeInclusive<u32> = 1..=1_000_000_000;
 
-/// What a bucket of gRPC may hold.
+/// The range of the capacity of a gRPC bucket.
 pub(crate) const GRPC_TOKEN_RANGE: RangeInclusive<u32> = 1..=1_000;
 
-/// What a success may give back to a bucket of gRPC.
+/// The range of the tokens that a success adds to a gRPC bucket.
 pub(crate) const GRPC_RATIO_RANGE: RangeInclusive<f64> = 0.001..=1_000.0;
 
 impl Budget {
-    /// A window, with its defaults: 20 % of the requests of the last 10 s, and 10 retries a second (the defaults of Finagle's
-    /// `RetryBudget`, which tower's follow).
+    /// Returns a builder of a budget over a sliding window.
+    ///
+    /// **Default**: 20 % of the requests of the last 10 s, and 10 retries per second. These are the
+    /// defaults of Finagle's `RetryBudget`, which tower's budget adopted.
     pub fn window() -> WindowBudgetBuilder {
         WindowBudgetBuilder::default()
     }
 
-    /// gRPC's throttle, with the defaults of gRFC A6's example: 10 tokens, a tenth of one back for a success.
+    /// Returns a builder of gRPC's retry throttling (gRFC A6).
+    ///
+    /// **Default**: 10 tokens, of which a success returns a tenth of one, as in gRFC A6's example.
     pub fn grpc() -> GrpcBudgetBuilder {
         GrpcBudgetBuilder::default()
     }
 
-    /// The retry quota of the AWS SDKs, with their defaults: 500 tokens, 5 for a retry, 10 for one after a timeout.
+    /// Returns a builder of the retry quota of the AWS SDKs.
+    ///
+    /// **Default**: that of the AWS SDKs. The quota has 500 tokens. A retry costs 5 tokens, and a
+    /// retry after a timeout 10.
     pub fn aws() -> AwsBudgetBuilder {
         AwsBudgetBuilder::default()
     }
 
-    /// Returns a builder with the settings and the clock of this budget. `None`: the budget is a
-    /// custom one.
+    /// Returns a builder with the settings and the clock of this budget, or `None` for a custom
+    /// budget.
     ///
-    /// A budget that is built from it starts empty or full, as any new budget, and shares nothing
-    /// with this one.
+    /// A budget that is built from it starts like any new budget (a window empty, a bucket of
+    /// tokens full) and shares nothing with this budget.
     pub fn to_builder(&self) -> Option<BudgetBuilder> {
         let clock = match &self.0 {
             BudgetKind::Window(core, _) => core.clock(),
@@ -69,12 +76,12 @@ impl Budget {
 impl Default for Budget {
     fn default() -> Self {
         let budget = Self::window().build();
-        // A test holds that the defaults are in their ranges.
+        // A test checks that the defaults are in their ranges.
         budget.unwrap_or_else(|error| unreachable!("the defaults are valid: {error}"))
     }
 }
 
-/// The builder of a budget of any kind. Returned by [`Budget::to_builder`].
+/// The builder of a budget of any kind, returned by [`Budget::to_builder`].
 ///
 /// ```
 /// use tower_jitter_retry::Budget;
@@ -91,20 +98,20 @@ impl Default for Budget {
 #[must_use]
 #[non_exhaustive]
 pub enum BudgetBuilder {
-    /// Of [`Budget::window`].
+    /// The builder of a [`Budget::window`].
     Window(WindowBudgetBuilder),
-    /// Of [`Budget::grpc`].
+    /// The builder of a [`Budget::grpc`].
     Grpc(GrpcBudgetBuilder),
-    /// Of [`Budget::aws`].
+    /// The builder of a [`Budget::aws`].
     Aws(AwsBudgetBuilder),
 }
 
 impl BudgetBuilder {
-    /// Builds the budget.
+    /// Checks every setting and builds the budget.
     ///
     /// # Errors
     ///
-    /// The first value that is out of its range, with its field and the range.
+    /// Returns the first setting that is out of its range, with its field, value and allowed range.
     pub fn build(self) -> Result<Budget, ConfigError> {
         match self {
             Self::Window(builder) => builder.build(),
@@ -115,6 +122,17 @@ impl BudgetBuilder {
 }
 
 /// Builds a budget over a sliding window.
+///
+/// A retry is granted if the retries of the window, this one included, are at most `ratio ·
+/// requests + min_per_second · span`. A request counts after its first attempt has ended, unless
+/// the attempt was rejected and not sent.
+///
+/// | setting | sets | range | default |
+/// |---|---|---|---|
+/// | [`ratio`](Self::ratio) | retries per request | 0 to 1,000 | 0.2 |
+/// | [`min_per_second`](Self::min_per_second) | retries per second in addition | any `u32` | 10 |
+/// | [`span`](Self::span) | length of the window | 1 s to 1 hour | 10 s |
+/// | [`clock`](Self::clock) | clock of the window | any [`Clock`] | [`Clock::runtime`] |
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct WindowBudgetBuilder {
@@ -131,37 +149,45 @@ impl Default for WindowBudgetBuilder {
 }
 
 impl WindowBudgetBuilder {
-    /// Retries per request, 0 to 1,000, kept to a millionth. **Default**: 0.2.
+    /// Sets the number of retries per request.
+    ///
+    /// Range: 0 to 1,000, rounded to a millionth. **Default**: 0.2.
     pub fn ratio(mut self, ratio: f64) -> Self {
         self.ratio = ratio;
         self
     }
 
-    /// Retries a second that are allowed beside, so that a client with little traffic can retry at all. They are counted over
-    /// the whole [`span`](Self::span): 10 a second over 10 s are 100 at once. **Default**: 10.
+    /// Sets the number of retries per second that are allowed in addition to the ratio.
+    ///
+    /// They let a client with little traffic retry at all. They are counted over the whole
+    /// [`span`](Self::span): 10 per second over 10 s allow 100 retries at one moment. Range: any
+    /// `u32`. **Default**: 10.
     pub fn min_per_second(mut self, retries: u32) -> Self {
         self.min_per_second = retries;
         self
     }
 
-    /// Over how long requests and retries are counted, 1 s to 1 hour, in sixteen buckets. **Default**: 10 s.
+    /// Sets the length of the window in which requests and retries are counted.
+    ///
+    /// The window has sixteen buckets. Range: 1 s to 1 hour. **Default**: 10 s.
     pub fn span(mut self, span: Duration) -> Self {
         self.span = span;
         self
     }
 
-    /// Where the time is read. **Default**: [`Clock::runtime`], so that the budget refills under
-    /// `tokio::time::pause`.
+    /// Sets the clock of the window.
+    ///
+    /// **Default**: [`Clock::runtime`], so that the budget refills under `tokio::time::pause`.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self
     }
 
-    /// Checks every value.
+    /// Checks every setting and builds the budget.
     ///
     /// # Errors
     ///
-    /// The first value that is out of its range, with its field and the range.
+    /// Returns the first setting that is out of its range, with its field, value and allowed range.
     pub fn build(self) -> Result<Budget, ConfigError> {
         ConfigError::check("ratio", self.ratio, RATIO_RANGE)?;
         let span = ConfigError::check("span", self.span, SPAN_RANGE)?.as_nanos() as u64;
@@ -172,13 +198,23 @@ impl WindowBudgetBuilder {
     }
 }
 
-/// Builds gRPC's retry throttle (gRFC A6).
+/// Builds gRPC's retry throttling (gRFC A6).
 ///
-/// A bucket is full at first. Each attempt that fails takes a token, also if it is not retried; each that succeeds gives back a part of
-/// one. Retries are allowed while *more* than half of the bucket is left, and cost nothing by themselves.
+/// A bucket starts full. Each attempt that fails takes a token, even if it is not retried. Each
+/// attempt that succeeds adds a part of a token. Retries are allowed while *more* than half of the
+/// tokens are left, and cost nothing themselves.
 ///
-/// What fails is what may be retried, was pushed back, or says that the server is ill. An answer that is the caller's own fault
-/// (`NOT_FOUND`) is a success of the server; what a layer on this side refused to send is neither.
+/// | outcome | counts as |
+/// |---|---|
+/// | a success | success |
+/// | a fault that may be retried, throttling or overload, or a fault that says the server is unhealthy | failure |
+/// | a fault of the caller that a healthy server reports (`NOT_FOUND`) | success |
+/// | a request that was rejected and not sent, or any other fault | neither |
+///
+/// | setting | sets | range | default |
+/// |---|---|---|---|
+/// | [`max_tokens`](Self::max_tokens) | capacity of the bucket | 1 to 1,000 | 10 |
+/// | [`ratio`](Self::ratio) | tokens that a success adds | 0.001 to 1,000 | 0.1 |
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct GrpcBudgetBuilder {
@@ -193,23 +229,27 @@ impl Default for GrpcBudgetBuilder {
 }
 
 impl GrpcBudgetBuilder {
-    /// What the bucket holds, 1 to 1,000 (the range of gRFC A6). **Default**: 10.
+    /// Sets the capacity of the bucket, in tokens.
+    ///
+    /// Range: 1 to 1,000, as in gRFC A6. **Default**: 10.
     pub fn max_tokens(mut self, tokens: u32) -> Self {
         self.max_tokens = tokens;
         self
     }
 
-    /// What a success gives back, 0.001 to 1,000, kept to a thousandth. **Default**: 0.1.
+    /// Sets the number of tokens that a success adds.
+    ///
+    /// Range: 0.001 to 1,000, rounded to a thousandth. **Default**: 0.1.
     pub fn ratio(mut self, tokens: f64) -> Self {
         self.ratio = tokens;
         self
     }
 
-    /// Checks every value.
+    /// Checks every setting and builds the budget.
     ///
     /// # Errors
     ///
-    /// The first value that is out of its range, with its field and the range.
+    /// Returns the first setting that is out of its range, with its field, value and allowed range.
     pub fn build(self) -> Result<Budget, ConfigError> {
         ConfigError::check("max_tokens", self.max_tokens, GRPC_TOKEN_RANGE)?;
         ConfigError::check("ratio", self.ratio, GRPC_RATIO_RANGE)?;
@@ -224,9 +264,16 @@ impl GrpcBudgetBuilder {
 
 /// Builds the retry quota of the AWS SDKs' "standard" mode.
 ///
-/// The bucket starts full. A retry pays its cost. The cost is returned if the retry succeeds, if it
-/// is rejected before it is sent, or if its caller stops waiting. A request that succeeds without a
-/// retry adds a little.
+/// The bucket starts full, and a retry pays its cost in tokens. The cost is returned if the retry
+/// succeeds, if it is rejected before it is sent, or if its caller stops waiting. A request that
+/// succeeds without a retry adds the increment.
+///
+/// | setting | sets | range | default |
+/// |---|---|---|---|
+/// | [`capacity`](Self::capacity) | capacity of the bucket | 1 to 1,000,000,000 | 500 |
+/// | [`cost`](Self::cost) | cost of a retry | 1 to `capacity` | 5 |
+/// | [`timeout_cost`](Self::timeout_cost) | cost of a retry after a timeout | 1 to `capacity` | 10 |
+/// | [`increment`](Self::increment) | tokens that a success without a retry adds | 0 to `capacity` | 1 |
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct AwsBudgetBuilder {
@@ -243,35 +290,43 @@ impl Default for AwsBudgetBuilder {
 }
 
 impl AwsBudgetBuilder {
-    /// What the bucket holds, 1 to 1,000,000,000 tokens. **Default**: 500.
+    /// Sets the capacity of the bucket, in tokens.
+    ///
+    /// Range: 1 to 1,000,000,000. **Default**: 500.
     pub fn capacity(mut self, tokens: u32) -> Self {
         self.capacity = tokens;
         self
     }
 
-    /// What a retry costs, 1 token to the capacity. **Default**: 5.
+    /// Sets the cost of a retry, in tokens.
+    ///
+    /// Range: 1 to the capacity. **Default**: 5.
     pub fn cost(mut self, tokens: u32) -> Self {
         self.cost = tokens;
         self
     }
 
-    /// What a retry after a timeout costs, 1 token to the capacity. **Default**: 10.
+    /// Sets the cost of a retry after a timeout, in tokens.
+    ///
+    /// Range: 1 to the capacity. **Default**: 10.
     pub fn timeout_cost(mut self, tokens: u32) -> Self {
         self.timeout_cost = tokens;
         self
     }
 
-    /// What a request gives that succeeds without a retry, 0 tokens to the capacity. **Default**: 1.
+    /// Sets the number of tokens that a request adds if it succeeds without a retry.
+    ///
+    /// Range: 0 to the capacity. **Default**: 1.
     pub fn increment(mut self, tokens: u32) -> Self {
         self.increment = tokens;
         self
     }
 
-    /// Checks every value.
+    /// Checks every setting and builds the budget.
     ///
     /// # Errors
     ///
-    /// The first value that is out of its range, with its field and the range.
+    /// Returns the first setting that is out of its range, with its field, value and allowed range.
     pub fn build(self) -> Result<Budget, ConfigError> {
         let capacity = ConfigError::check("capacity", self.capacity, TOKEN_RANGE)?;
         ConfigError::check("cost", self.cost, 1..=capacity)?;
@@ -306,7 +361,7 @@ mod tests {
     const FAULT: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 
     #[test]
-    fn window_budget_value_out_of_range_is_named() {
+    fn window_budget_value_out_of_range_names_field() {
         let field = |builder: WindowBudgetBuilder| builder.build().unwrap_err().field();
         for ratio in [-0.1, 1_000.1, f64::NAN, f64::INFINITY] {
             assert_eq!(field(Budget::window().ratio(ratio)), "ratio");
@@ -318,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn token_budget_value_out_of_range_is_named() {
+    fn token_budget_value_out_of_range_names_field() {
         let grpc = |builder: GrpcBudgetBuilder| builder.build().unwrap_err().to_string();
         assert_eq!(grpc(Budget::grpc().max_tokens(0)), "`max_tokens` is 0; allowed is 1 to 1000");
         assert_eq!(grpc(Budget::grpc().max_tokens(1_001)), "`max_tokens` is 1001; allowed is 1 to 1000");

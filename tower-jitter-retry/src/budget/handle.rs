@@ -1,4 +1,4 @@
-//! The handle to a budget, and what a call keeps of it.
+//! The handle to a budget, and the reference to it that a call keeps.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,75 +11,93 @@ use super::ticket::{Ticket, TicketKind};
 use super::tokens::TokenCore;
 use super::window::{WindowCore, WindowOwner};
 
-/// Decides whether a retry may be made. [`Budget`] has the implementations of this crate.
+/// Decides whether a retry may be made.
 ///
-/// Deposits and withdrawals may depend on the fault. A budget that needs the time reads its own
-/// clock. Many threads call the methods at once, and the methods must not block.
+/// [`Budget`] implements it for the budgets of this crate. Implement it for a budget of your own,
+/// and pass that to [`Budget::custom`].
+///
+/// Deposits and withdrawals may depend on the fault. A budget that needs the time must read a clock
+/// of its own. Many threads call the methods at the same time, and the methods must not block.
 ///
 /// ```
+/// use std::sync::Arc;
 /// use std::sync::atomic::{AtomicUsize, Ordering};
 /// use tower_jitter_retry::{Budget, RetryPolicy};
 /// use tower_jitter_retry::budget::{RetryBudget, Ticket};
 /// use tower_jitter_retry::fault_classify::{Fault, Verdict};
 ///
-/// /// At most so many retries under way at once.
+/// /// Limits the number of retries that run at the same time.
 /// #[derive(Debug)]
-/// struct AtOnce(&'static AtomicUsize, usize);
+/// struct ConcurrentRetries {
+///     running: Arc<AtomicUsize>,
+///     limit: usize,
+/// }
 ///
-/// impl RetryBudget for AtOnce {
+/// impl RetryBudget for ConcurrentRetries {
 ///     fn deposit(&self, _: &Verdict) {}
 ///
 ///     fn withdraw(&self, _: &Fault) -> Option<Ticket> {
-///         let (running, most) = (self.0, self.1);
-///         let more = |now: usize| (now < most).then_some(now + 1);
-///         running.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
-///         Some(Ticket::new(move |_| drop(running.fetch_sub(1, Ordering::AcqRel))))
+///         let add_one = |running: usize| (running < self.limit).then_some(running + 1);
+///         self.running.fetch_update(Ordering::AcqRel, Ordering::Acquire, add_one).ok()?;
+///         let running = Arc::clone(&self.running);
+///         Some(Ticket::new(move |_| {
+///             running.fetch_sub(1, Ordering::AcqRel);
+///         }))
 ///     }
 /// }
 ///
-/// static RUNNING: AtomicUsize = AtomicUsize::new(0);
-/// let policy = RetryPolicy::builder().budget(Budget::custom(AtOnce(&RUNNING, 3))).build()?;
+/// let budget = Budget::custom(ConcurrentRetries { running: Arc::default(), limit: 3 });
+/// let policy = RetryPolicy::builder().budget(budget).build()?;
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
 /// ```
 pub trait RetryBudget: fmt::Debug + Send + Sync + 'static {
-    /// Records the verdict on the first attempt of a request. The [`Ticket`] of a retry records the
-    /// verdict on that retry.
+    /// Records the verdict on the first attempt of a request.
+    ///
+    /// The [`Ticket`] of a retry records the verdict on that retry.
     fn deposit(&self, verdict: &Verdict);
 
-    /// Withdraws for a retry after `fault`. `None`: there is not enough, and no retry follows.
+    /// Withdraws for a retry after `fault`.
+    ///
+    /// `None` means that the budget does not grant the retry. No retry follows then.
     fn withdraw(&self, fault: &Fault) -> Option<Ticket>;
 }
 
-/// A budget that clones share; give one to several policies to bound their retries together.
+/// A retry budget, shared by its clones.
 ///
-/// A call that outlives the last handle still uses the budget, until another budget of its kind
-/// takes over the storage. From then on, the call gets what a new budget with the same settings
-/// grants to its first call. Keep a handle, or the policy, for as long as calls are in progress.
-///
-/// The storage is taken over by the next budget of any settings and any clock. So the memory is
-/// bounded by the largest number of budgets that were alive at once.
-///
-/// The default allows 20 % of the requests of the last 10 s, and 10 retries a second.
+/// Give one budget to several policies to limit their retries together. **Default**:
+/// [`Budget::window`] with its defaults, which allow retries for 20 % of the requests of the last
+/// 10 s, and 10 retries per second.
 ///
 /// ```
 /// use tower_jitter_retry::Budget;
 ///
 /// let default = Budget::default();
 /// let strict = Budget::window().ratio(0.05).min_per_second(1).build()?;
-/// let as_grpc_has_it = Budget::grpc().build()?;
-/// let as_the_aws_sdks_have_it = Budget::aws().build()?;
+/// let grpc_throttling = Budget::grpc().build()?;
+/// let aws_retry_quota = Budget::aws().build()?;
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
 /// ```
+///
+/// # Lifetime
+///
+/// Keep a handle, or the policy, for as long as calls are in progress. A call that outlives the
+/// last handle still uses the budget, until a new budget of the same kind reuses the storage. From
+/// then on, the call gets what a new budget with the call's old settings grants to its first call.
+///
+/// A new budget reuses the storage regardless of its settings and its clock. The memory is
+/// therefore bounded by the largest number of budgets that were alive at the same time.
 #[derive(Clone)]
 pub struct Budget(pub(super) BudgetKind);
 
-/// The storage of the budgets of this crate is never freed: a pool gives it to the next budget. So a
-/// call copies a plain reference ([`BudgetRef`]). A counted handle would be written to by every
-/// call: on two threads that share one budget, a success took 97 to 102 ns with an `Arc`, and 34 ns
-/// without it.
+/// The kinds of budgets.
+///
+/// The storage of the budgets of this crate is never freed: a pool gives it to the next budget. A
+/// call therefore copies a plain reference ([`BudgetRef`]). Every call would write to a counted
+/// handle: on two threads that share one budget, a success took 97 to 102 ns with an `Arc`, and 34
+/// ns without it.
 ///
 /// A call that outlives the last handle must make no deposit into the budget of the storage's next
-/// owner. Therefore owners have an epoch.
+/// owner. Owners therefore have an epoch.
 #[derive(Clone)]
 pub(super) enum BudgetKind {
     Window(PoolHandle<WindowCore>, WindowOwner),
@@ -88,12 +106,14 @@ pub(super) enum BudgetKind {
 }
 
 impl Budget {
-    /// A budget of your own. It costs a call the counting of a reference, which the ready-made ones do not.
+    /// Creates a budget from your own implementation of [`RetryBudget`].
+    ///
+    /// It adds a reference count to the cost of each call. The budgets of this crate do not.
     pub fn custom(budget: impl RetryBudget) -> Self {
         Self(BudgetKind::Custom(Arc::new(budget)))
     }
 
-    /// One of the user's own.
+    /// Returns the user's own budget, if this is a custom budget.
     pub(crate) fn custom_budget(&self) -> Option<&Arc<dyn RetryBudget>> {
         match &self.0 {
             BudgetKind::Custom(budget) => Some(budget),
@@ -101,7 +121,7 @@ impl Budget {
         }
     }
 
-    /// Returns the settings of this budget. `None`: the budget is a custom one.
+    /// Returns the settings of this budget, or `None` for a custom budget.
     ///
     /// ```
     /// use tower_jitter_retry::Budget;
@@ -119,7 +139,7 @@ impl Budget {
         }
     }
 
-    /// A ready-made one.
+    /// Returns the reference that a call keeps, if this is a budget of this crate.
     pub(crate) fn budget_ref(&self) -> Option<BudgetRef> {
         match &self.0 {
             BudgetKind::Window(core, owner) => Some(BudgetRef::Window(core.as_static(), *owner)),
@@ -147,7 +167,7 @@ impl RetryBudget for Budget {
 }
 
 impl PartialEq for Budget {
-    /// Whether both are handles to one budget.
+    /// Returns whether both are handles to the same budget.
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (BudgetKind::Window(one, _), BudgetKind::Window(other, _)) => one.ptr_eq(other),
@@ -168,7 +188,8 @@ impl fmt::Debug for Budget {
     }
 }
 
-/// A ready-made budget as a call sees it: without a counted handle, but with the epoch of its owner.
+/// A call's reference to a budget of this crate: no counted handle, but the epoch of the budget's
+/// owner.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum BudgetRef {
     Window(&'static WindowCore, WindowOwner),
@@ -241,6 +262,7 @@ mod tests {
         assert_ne!(Budget::default(), Budget::grpc().build().unwrap());
         assert_ne!(Budget::aws().build().unwrap(), Budget::aws().build().unwrap());
     }
+
     #[test]
     fn budget_to_builder_keeps_settings() {
         let window = Budget::window().ratio(0.3).min_per_second(7).span(Duration::from_secs(30));
@@ -258,7 +280,7 @@ mod tests {
             assert_eq!(budget.settings(), Some(settings));
             let rebuilt = budget.to_builder().unwrap().build().unwrap();
             assert_eq!(rebuilt.settings(), Some(settings));
-            assert_ne!(rebuilt, budget, "it is another budget");
+            assert_ne!(rebuilt, budget, "a new budget");
         }
         let custom = Budget::custom(LoggedBudget::default());
         assert!(custom.settings().is_none() && custom.to_builder().is_none());

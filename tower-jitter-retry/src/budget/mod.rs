@@ -1,7 +1,7 @@
 //! Retry budgets: limits on the share of retries in the traffic.
 //!
-//! When a service fails for all its clients, retries multiply its load when it can bear the least.
-//! A budget allows retries only in proportion to the requests that were made, or to those that
+//! When a service fails for all its clients, retries multiply its load at the worst moment. A
+//! budget allows retries only in proportion to the requests that were made, or to those that
 //! succeeded. A [`Budget`] is shared by its clones. Requests make deposits, and each retry makes a
 //! withdrawal, for which it holds a [`Ticket`].
 //!
@@ -15,9 +15,9 @@
 //! [`Budget::settings`] returns the settings of a budget ([`BudgetSettings`]), and
 //! [`Budget::to_builder`] a builder with the same settings ([`BudgetBuilder`]).
 //!
-//! One client's budget protects a server from ten thousand clients only if it is small: each client
-//! has a budget of its own, and the reserves add up. Ten retries per second are few for one client,
-//! and 100,000 per second for ten thousand clients. Give many clients a small `min_per_second`, or 0.
+//! Each client has a budget of its own, and the reserves of all clients add up. Ten retries per
+//! second are few for one client, but 100,000 per second for ten thousand clients. If many clients
+//! call the same server, give each of them a small `min_per_second`, or 0.
 //!
 //! All amounts are exact fixed-point numbers. They are changed by compare-and-swap, or under a lock
 //! that only retries take. The time of an operation does not depend on how long a budget was idle.

@@ -2,34 +2,46 @@
 
 use std::time::Duration;
 
-/// The settings of a budget. Returned by [`Budget::settings`](super::Budget::settings).
+/// The settings of a budget, returned by [`Budget::settings`](super::Budget::settings).
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum BudgetSettings {
-    /// Of [`Budget::window`](super::Budget::window).
+    /// The settings of a [`Budget::window`](super::Budget::window).
     Window {
-        /// See [`WindowBudgetBuilder::ratio`](super::WindowBudgetBuilder::ratio).
+        /// The retries per request; see
+        /// [`WindowBudgetBuilder::ratio`](super::WindowBudgetBuilder::ratio).
         ratio: f64,
+        /// The additional retries per second.
+        ///
         /// See [`WindowBudgetBuilder::min_per_second`](super::WindowBudgetBuilder::min_per_second).
         min_per_second: u32,
-        /// See [`WindowBudgetBuilder::span`](super::WindowBudgetBuilder::span).
+        /// The length of the window; see
+        /// [`WindowBudgetBuilder::span`](super::WindowBudgetBuilder::span).
         span: Duration,
     },
-    /// Of [`Budget::grpc`](super::Budget::grpc).
+    /// The settings of a [`Budget::grpc`](super::Budget::grpc).
     Grpc {
+        /// The capacity in tokens.
+        ///
         /// See [`GrpcBudgetBuilder::max_tokens`](super::GrpcBudgetBuilder::max_tokens).
         max_tokens: u32,
-        /// See [`GrpcBudgetBuilder::ratio`](super::GrpcBudgetBuilder::ratio).
+        /// The tokens per success; see
+        /// [`GrpcBudgetBuilder::ratio`](super::GrpcBudgetBuilder::ratio).
         ratio: f64,
     },
-    /// Of [`Budget::aws`](super::Budget::aws).
+    /// The settings of a [`Budget::aws`](super::Budget::aws).
     Aws {
-        /// See [`AwsBudgetBuilder::capacity`](super::AwsBudgetBuilder::capacity).
+        /// The capacity in tokens; see
+        /// [`AwsBudgetBuilder::capacity`](super::AwsBudgetBuilder::capacity).
         capacity: u32,
-        /// See [`AwsBudgetBuilder::cost`](super::AwsBudgetBuilder::cost).
+        /// The cost of a retry; see [`AwsBudgetBuilder::cost`](super::AwsBudgetBuilder::cost).
         cost: u32,
+        /// The cost of a retry after a timeout.
+        ///
         /// See [`AwsBudgetBuilder::timeout_cost`](super::AwsBudgetBuilder::timeout_cost).
         timeout_cost: u32,
+        /// The tokens per success without a retry.
+        ///
         /// See [`AwsBudgetBuilder::increment`](super::AwsBudgetBuilder::increment).
         increment: u32,
     },

@@ -1,4 +1,4 @@
-//! The right to a retry, and what happens to it.
+//! The permission for one retry, and its settlement.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,13 +7,16 @@ use tower_fault_classify::{Fault, Verdict};
 
 use super::tokens::Refund;
 
-/// The right to one retry. The budget grants it, and the retry's outcome settles it.
+/// The permission for one retry, which the retry's outcome settles.
+///
+/// The budget grants it. Dropping it without settling it means that the retry was not sent or was
+/// cancelled.
 ///
 /// | the retry | [`Budget::aws`](super::Budget::aws) | [`Budget::grpc`](super::Budget::grpc) | [`Budget::window`](super::Budget::window) |
 /// |---|---|---|---|
 /// | succeeded | returns the cost | adds a part of a token | |
 /// | failed | keeps the cost | takes a token | |
-/// | was rejected on this side, so that nothing was sent | returns the cost | | |
+/// | was rejected on this side and not sent | returns the cost | | |
 /// | was dropped, because the caller stopped waiting | returns the cost | | |
 #[derive(Debug)]
 #[must_use]
@@ -25,7 +28,7 @@ pub(super) enum TicketKind {
     Custom(OnSettle),
 }
 
-/// Is called once with the outcome of a ticket.
+/// The function that is called once with the outcome of a ticket.
 pub(super) struct OnSettle(Option<Box<SettleFn>>);
 
 type SettleFn = dyn FnOnce(Option<&Verdict>) + Send + Sync;
@@ -44,32 +47,38 @@ impl Drop for OnSettle {
     #[inline(never)]
     fn drop(&mut self) {
         // The ticket may be dropped while its task unwinds. A panic that leaves this `drop` would
-        // then abort the process.
+        // then
+        // abort the process.
         drop(catch_unwind(AssertUnwindSafe(|| self.run(None))));
     }
 }
 
 impl Ticket {
-    /// A ticket that gives nothing back.
+    /// Creates a ticket that returns nothing to the budget.
     pub const fn paid() -> Self {
         Self(TicketKind::Paid)
     }
 
-    /// A ticket of a custom budget. `settle` is called once: with the retry's verdict, or with
-    /// `None` if the ticket was dropped.
+    /// Creates the ticket of a custom budget.
     ///
-    /// A panic of `settle` that is called with `None` is caught, because the ticket may be dropped
-    /// during another panic. Creating the ticket allocates.
+    /// `settle` is called once: with the retry's verdict, or with `None` if the ticket is dropped.
+    /// Creating the ticket allocates.
+    ///
+    /// # Panics
+    ///
+    /// The method itself does not panic. A panic of `settle` is propagated to the caller of
+    /// [`succeeded`](Self::succeeded) or [`failed`](Self::failed). If `settle` is called with
+    /// `None`, its panic is caught, because the ticket may be dropped during another panic.
     pub fn new(settle: impl FnOnce(Option<&Verdict>) + Send + Sync + 'static) -> Self {
         Self(TicketKind::Custom(OnSettle(Some(Box::new(settle)))))
     }
 
-    /// The retry succeeded.
+    /// Settles the ticket of a retry that succeeded.
     pub fn succeeded(self) {
         self.settle(&Verdict::Success);
     }
 
-    /// The retry failed.
+    /// Settles the ticket of a retry that failed with `fault`.
     pub fn failed(self, fault: &Fault) {
         self.settle(&Verdict::Fault(*fault));
     }
@@ -99,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    /// An escaped panic would abort the whole test process.
+    /// A panic that is not caught would abort the whole test process.
     #[test]
     fn ticket_dropped_during_panic_does_not_abort_process() {
         let settled = Arc::new(Mutex::new(0));

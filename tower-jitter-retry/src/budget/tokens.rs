@@ -1,9 +1,9 @@
-//! Budgets of tokens: gRPC's throttle and the retry quota of the AWS SDKs.
+//! Budgets of tokens: gRPC's throttling and the retry quota of the AWS SDKs.
 //!
-//! Neither depends on time: successes give back what failures take. Threads share one word,
-//! `epoch:24 | tokens:40`, which is changed by compare-and-swap. Nothing is added first and checked
-//! afterwards, so that no two retries are paid from the same token and no token is lost. A word
-//! with another owner's epoch is left alone.
+//! Neither depends on time: successes return what failures take. Threads share one word, `epoch:24
+//! | tokens:40`, which is changed by compare-and-swap. An update never adds first and checks
+//! afterwards, so that no two retries are paid with the same token and no token is lost. A call
+//! does not change a word that has another owner's epoch.
 
 use std::fmt;
 
@@ -14,8 +14,9 @@ use tower_fault_classify::{Fault, Verdict};
 use super::rules::tokens::{MAX_TOKENS, ONE, Scheme, TokenRules};
 use super::settings::BudgetSettings;
 
+/// The bucket of a token budget.
 pub(crate) struct TokenCore {
-    /// How the owner's [`TokenRules`] are kept.
+    /// The owner's [`TokenRules`], as words.
     rules: [AtomicU64; 4],
     word: AtomicU64,
 }
@@ -31,19 +32,20 @@ const fn epoch_in(word: u64) -> u32 {
 }
 
 impl TokenCore {
-    /// A core that is yet to be adopted.
+    /// Creates a core that no budget has adopted yet.
     pub(super) fn new() -> Self {
         Self { rules: Default::default(), word: AtomicU64::new(0) }
     }
 
-    /// Makes the core a full bucket of another owner. Calls of former owners may still use it.
+    /// Makes the core a full bucket of a new owner, and returns the owner's epoch. Calls of former
+    /// owners may still use the core.
     pub(super) fn adopt(&self, rules: TokenRules) -> u32 {
-        // Relaxed: nobody else changes the epoch.
+        // Relaxed: no other thread changes the epoch.
         let epoch = (epoch_in(self.word.load(Ordering::Relaxed)) + 1) & EPOCHS;
-        // An exchange and no plain store, so that it has a place among those of former owners'
-        // calls: whichever comes first, they find another epoch afterwards.
+        // A swap, not a plain store: it is ordered with the compare-and-swaps of former owners'
+        // calls, which find another epoch after it.
         self.word.swap(pack(epoch, rules.capacity), Ordering::Relaxed);
-        // A call that reads one of the words below finds that the epoch has changed.
+        // Release: a call that reads one of the words stored below also reads the new epoch.
         fence(Ordering::Release);
         for (word, value) in self.rules.iter().zip(rules.words()) {
             word.store(value, Ordering::Relaxed);
@@ -51,11 +53,13 @@ impl TokenCore {
         epoch
     }
 
-    /// The owner's rules, if the word that is read afterwards has the owner's epoch.
+    /// Returns the owner's rules, provided that the word which is read afterwards has the owner's
+    /// epoch.
     #[inline]
     fn rules(&self) -> TokenRules {
         let words = self.rules.each_ref().map(|word| word.load(Ordering::Relaxed));
-        // If a word was another owner's, the epoch is read as that owner's, or a later one's.
+        // Acquire: if a word was another owner's, a later load reads that owner's epoch or a later
+        // one.
         fence(Ordering::Acquire);
         TokenRules::from_words(words)
     }
@@ -79,7 +83,8 @@ impl TokenCore {
         }
     }
 
-    /// Counts what an attempt came to. A full bucket that would only be filled is not written to.
+    /// Records the outcome of an attempt. If the bucket is full and the outcome would only fill it,
+    /// the word is not written.
     #[inline]
     pub(crate) fn record(&self, verdict: &Verdict, epoch: u32, paid: Option<u64>) {
         let rules = self.rules();
@@ -92,7 +97,7 @@ impl TokenCore {
         let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, settled);
     }
 
-    /// Returns what a retry was paid with.
+    /// Returns the tokens that a retry was paid with.
     fn refund(&self, paid: u64, epoch: u32) {
         let capacity = self.rules().capacity;
         let returned = |word: u64| {
@@ -103,7 +108,7 @@ impl TokenCore {
         let _ = self.word.fetch_update(Ordering::Relaxed, Ordering::Relaxed, returned);
     }
 
-    /// Pays for a retry. A call whose core belongs to another budget by now pays nothing, as if
+    /// Pays for a retry. If the core now belongs to another budget, the call pays nothing, as if
     /// from a full bucket of its own.
     pub(crate) fn withdraw(&'static self, fault: &Fault, epoch: u32) -> Option<Refund> {
         let paid = self.pay(fault, epoch)?;
@@ -114,7 +119,7 @@ impl TokenCore {
         let rules = self.rules();
         let paying = |word: u64| {
             let price = rules.retry_cost(word & MAX_TOKENS, fault)?;
-            // No price is higher than what is there.
+            // No price is higher than the tokens in the bucket.
             (epoch_in(word) == epoch).then(|| word - price)
         };
         // Relaxed: as above.
@@ -136,8 +141,8 @@ impl fmt::Debug for TokenCore {
 
 static POOL: Pool<TokenCore> = Pool::new();
 
-// Nothing ends with the last handle: a call outlives the service that made it, as `oneshot` has it,
-// and goes on with its budget until another one takes the core.
+// Dropping the last handle resets nothing. A call may outlive its service, for example with
+// `oneshot`, and continues to use its budget until another budget adopts the core.
 impl PoolItem for TokenCore {
     fn pool() -> &'static Pool<Self> {
         &POOL
@@ -145,7 +150,7 @@ impl PoolItem for TokenCore {
 }
 
 /// The tokens that a retry was paid with. Dropping it unsettled returns them, because the retry was
-/// not sent or its caller left.
+/// not sent or its caller stopped waiting.
 pub(crate) struct Refund {
     core: &'static TokenCore,
     epoch: u32,
@@ -182,7 +187,7 @@ mod tests {
         Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 
     #[test]
-    fn grpc_budget_denies_at_half_and_every_failure_drains() {
+    fn grpc_budget_refuses_at_half_and_every_failure_takes_a_token() {
         let budget = Budget::grpc().build().unwrap();
         let failure = Verdict::Fault(FAILURE);
         for tokens in [9, 8, 7, 6] {
@@ -190,18 +195,16 @@ mod tests {
             assert!(budget.withdraw(&FAILURE).is_some(), "{tokens} of 10 are left");
         }
         budget.deposit(&failure);
-        assert!(budget.withdraw(&FAILURE).is_none(), "5 of 10 are no more than half");
+        assert!(budget.withdraw(&FAILURE).is_none(), "5 of 10 are not more than half");
         budget.deposit(&Verdict::Success);
-        let ticket = budget.withdraw(&FAILURE).expect("5.1 are");
+        let ticket = budget.withdraw(&FAILURE).expect("5.1 of 10 are more than half");
         ticket.failed(&FAILURE);
-        assert!(budget.withdraw(&FAILURE).is_none(), "4.1 are left: a retry that fails drains as well");
+        assert!(budget.withdraw(&FAILURE).is_none(), "4.1 are left: a retry that fails takes a token too");
         for _ in 0..10 {
             budget.deposit(&Verdict::Success);
         }
-        budget.withdraw(&FAILURE).expect("5.1").succeeded();
-        drop(
-            budget.withdraw(&FAILURE).expect("a retry that succeeds fills, one that is dropped does nothing"),
-        );
+        budget.withdraw(&FAILURE).expect("5.1 are left").succeeded();
+        drop(budget.withdraw(&FAILURE).expect("a success adds tokens, and a dropped retry changes nothing"));
         budget.deposit(&failure);
         assert!(budget.withdraw(&FAILURE).is_none());
         for _ in 0..1_000 {
@@ -212,7 +215,7 @@ mod tests {
             assert!(budget.withdraw(&FAILURE).is_none());
         }
         budget.deposit(&Verdict::Success);
-        assert!(budget.withdraw(&FAILURE).is_some(), "it was empty, never negative");
+        assert!(budget.withdraw(&FAILURE).is_some(), "the bucket was empty, never negative");
     }
 
     #[test]
@@ -234,26 +237,26 @@ mod tests {
             assert!(budget.withdraw(&FAILURE).is_none());
         }
         budget.deposit(&Verdict::Fault(FAILURE));
-        assert!(budget.withdraw(&FAILURE).is_none(), "a failure gives nothing");
+        assert!(budget.withdraw(&FAILURE).is_none(), "a failure adds nothing");
         budget.deposit(&Verdict::Success);
         budget.withdraw(&FAILURE).expect("five successes pay for a retry").failed(&FAILURE);
-        assert!(budget.withdraw(&FAILURE).is_none(), "one that fails is not refunded");
+        assert!(budget.withdraw(&FAILURE).is_none(), "a retry that fails is not refunded");
     }
 
     #[test]
     fn aws_ticket_dropped_or_rejected_returns_its_cost() {
         let budget = Budget::aws().capacity(5).timeout_cost(5).increment(0).build().unwrap();
         for _ in 0..3 {
-            drop(budget.withdraw(&FAILURE).expect("the caller of the retry before left"));
+            drop(budget.withdraw(&FAILURE).expect("the cost of the previous retry was returned"));
             let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
-            budget.withdraw(&FAILURE).expect("the cost was returned").failed(&rejected);
+            budget.withdraw(&FAILURE).expect("a dropped ticket returns its cost").failed(&rejected);
         }
-        budget.withdraw(&FAILURE).expect("nothing was sent").failed(&FAILURE);
+        budget.withdraw(&FAILURE).expect("a rejected retry returns its cost").failed(&FAILURE);
         assert!(budget.withdraw(&FAILURE).is_none(), "a retry that failed keeps its cost");
     }
 
-    /// For every pair of schemes: what a call of a former bucket does to one that has taken its
-    /// core over.
+    /// A call of a former bucket uses a core that another bucket has adopted, for every pair of
+    /// schemes.
     #[test]
     fn call_of_former_bucket_changes_nothing_for_next() {
         let aws = Scheme::Aws { increment: 0, cost: 7 * ONE, timeout_cost: 7 * ONE };
@@ -268,16 +271,17 @@ mod tests {
             // A former owner's failures, retries and refunds.
             (0..9).for_each(|_| core.record(&failure, epoch, None));
             core.withdraw(&FAILURE, epoch)
-                .expect("it pays as from a full bucket of its own")
+                .expect("a former owner pays as from a full bucket")
                 .settle(&failure);
             drop(core.withdraw(&FAILURE, epoch).unwrap());
-            let own = core.withdraw(&FAILURE, next_epoch).expect("it is full");
+            let own = core.withdraw(&FAILURE, next_epoch).expect("the bucket is full");
             own.settle(&failure);
             ticket.settle(&Verdict::Success);
             (0..9).for_each(|_| core.record(&Verdict::Success, epoch, None));
             if next == 1 {
-                // 6 of 7 are left: two more failures leave 4, and a third 3, which is not more than
-                // half.
+                // 6 of 7 are left. Two more failures leave 4, and a third leaves 3, which is not
+                // more
+                // than half.
                 (0..2).for_each(|_| core.record(&failure, next_epoch, None));
                 drop(core.withdraw(&FAILURE, next_epoch).expect("4 are more than half of 7"));
                 core.record(&failure, next_epoch, None);
@@ -317,8 +321,8 @@ mod tests {
             };
             thread::scope(|scope| (0..8).for_each(|thread| drop(scope.spawn(move || run(thread)))));
             let paid = granted.load(Ordering::Relaxed) * 5 + timed_out.load(Ordering::Relaxed) * 10;
-            assert_eq!(tokens(&core), (500 - paid) * ONE, "none lost and none made");
-            assert!(paid > 490, "they drew to the last");
+            assert_eq!(tokens(&core), (500 - paid) * ONE, "no token was lost or spent twice");
+            assert!(paid > 490, "the bucket was emptied");
             let (core, timed_out) = (&core, timed_out.load(Ordering::Relaxed));
             thread::scope(|scope| {
                 for _ in 0..granted.load(Ordering::Relaxed) {
@@ -350,7 +354,7 @@ mod tests {
         assert_eq!(tokens(&core), 60_000 * ONE);
     }
 
-    /// What a call does next.
+    /// The next action of a call.
     #[derive(Clone, Copy, Debug)]
     enum Step {
         Succeeds,
@@ -367,7 +371,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against sums of whole thousandths that know no words, epochs and exchanges.
+        /// Compares the bucket with a plain sum in thousandths, without words, epochs and
+        /// compare-and-swap.
         #[test]
         fn token_budget_grants_as_naive_model(
             steps in proptest::collection::vec(any_step(), 1..400),
@@ -453,7 +458,7 @@ mod models {
     }
 
     #[test]
-    fn loom_refund_beside_payment_is_not_lost() {
+    fn loom_refund_during_payment_is_not_lost() {
         loom::model(|| {
             let core = core(10);
             assert_eq!(core.pay(&FAILURE, EPOCH), Some(5 * ONE));

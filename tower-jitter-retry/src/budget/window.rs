@@ -1,9 +1,10 @@
-//! The default budget: a share of the requests of the last seconds, and some retries a second besides.
+//! The default budget: a share of the requests of the last seconds, and some retries per second in
+//! addition.
 //!
 //! A deposit is the hot path: a load and a store in the calling thread's own cell, without a
 //! read-modify-write. A withdrawal happens on retries only. It sums the deposits and withdrawals,
-//! and withdraws, under a lock, so that two withdrawals at once cannot both take the last retry,
-//! not even across the edge of a bucket.
+//! and withdraws, under a lock. Two concurrent withdrawals therefore cannot both take the last
+//! retry, not even across the edge of a bucket.
 
 use std::time::Duration;
 
@@ -16,26 +17,27 @@ use tower_fault_classify::{Kind, Verdict};
 use super::rules::window::WindowRules;
 use super::settings::BudgetSettings;
 
-/// The counts of a budget, and what it was configured to. Every part can be another owner's later.
+/// The counts and the configuration of a budget. The pool can give every part to another owner
+/// later.
 #[derive(Debug)]
 pub(crate) struct WindowCore {
     requests: StripedCounter,
-    /// How the owner's [`TimeBuckets`] are kept.
+    /// The owner's [`TimeBuckets`], as words.
     buckets: [AtomicU64; 2],
     clock: AtomicClock,
-    /// Counts the owners. 32 bits of it are used; a tag has room for 24 of them.
+    /// The number of owners so far. 32 bits of it are used; a tag has room for 24 of them.
     epoch: AtomicU64,
     withdrawals: Mutex<Withdrawals>,
 }
 
-/// What only withdrawals use.
+/// The part that only withdrawals use.
 #[derive(Debug)]
 struct Withdrawals {
     rules: WindowRules,
     retries: PaddedRing,
 }
 
-/// What a call keeps of the budget that it began with.
+/// The owner of the storage when a call began. A call keeps it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WindowOwner {
     epoch: u32,
@@ -44,8 +46,8 @@ pub(crate) struct WindowOwner {
 }
 
 impl WindowCore {
-    /// A core that is yet to be adopted. It reads no other clock than its first owner's: the system's
-    /// clock does not work under valgrind.
+    /// Creates a core that no budget has adopted yet. It reads only its first owner's clock,
+    /// because the system's clock does not work under valgrind.
     pub(super) fn new(clock: Clock) -> Self {
         Self::with_stripes(StripedCounter::new(), clock)
     }
@@ -60,23 +62,24 @@ impl WindowCore {
         }
     }
 
-    /// Makes the core an empty budget of another owner. Calls of former owners may still use it.
+    /// Makes the core an empty budget of a new owner. Calls of former owners may still use it.
     pub(super) fn adopt(&self, rules: WindowRules, buckets: TimeBuckets, clock: Clock) -> WindowOwner {
-        // Under the lock, so that no withdrawal of a former owner runs across it.
+        // Under the lock, so that no withdrawal of a former owner overlaps the change.
         let mut withdrawals = lock(&self.withdrawals);
         let former = self.buckets();
         let epoch = self.epoch().wrapping_add(1);
         self.epoch.store(epoch.into(), Ordering::Relaxed);
-        // A deposit that reads one of the words below finds that the epoch has changed.
+        // Release: a deposit that reads one of the words stored below also reads the new epoch.
         fence(Ordering::Release);
-        // Read after the epoch has changed: a deposit that found the former epoch has read an
-        // earlier time, and its bucket comes before all that follow.
+        // The clock is read after the epoch has changed: a deposit that still saw the former epoch
+        // has read an earlier time, so its bucket precedes all buckets that follow.
         let buckets = buckets.continue_after(former, self.clock.now(), clock.now());
         self.clock.store(clock);
         for (word, value) in self.buckets.iter().zip(buckets.to_words()) {
             word.store(value, Ordering::Relaxed);
         }
-        // The former clock may have run back, or been idle until its tags began to repeat.
+        // The former clock may have run backwards, or the budget may have been idle until the tags
+        // began to repeat.
         self.requests.clear_expired(None);
         withdrawals.retries.clear_expired(None);
         withdrawals.rules = rules;
@@ -92,7 +95,8 @@ impl WindowCore {
         self.clock.load()
     }
 
-    /// Pays in for a request, by what its first attempt came to. One that was never sent pays nothing.
+    /// Makes a deposit for a request after its first attempt. A request that was rejected and not
+    /// sent makes none.
     #[inline]
     pub(crate) fn deposit(&self, verdict: &Verdict, owner: WindowOwner) {
         if verdict.fault().is_none_or(|fault| fault.kind() != Kind::Rejected) {
@@ -100,25 +104,27 @@ impl WindowCore {
         }
     }
 
-    /// Draws for a retry, if there is enough. For a call whose core belongs to another budget by
-    /// now, there is what its own budget would have for it alone.
+    /// Withdraws for a retry, and returns whether the budget grants it.
+    ///
+    /// If the core now belongs to another budget, the call gets what its own budget would grant to
+    /// its only call.
     pub(crate) fn withdraw(&self, owner: WindowOwner) -> bool {
         self.withdraw_at(self.clock.now(), owner)
     }
 
-    /// `now` was read before.
+    /// Makes a deposit at `now`, which the caller has read before.
     #[inline]
     fn deposit_at(&self, now: u64, owner: WindowOwner) {
         let buckets = self.buckets();
-        // If the clock or a word was another owner's, the epoch is read as that owner's, or a later
-        // one's.
+        // Acquire: if the clock or a word was another owner's, the load below reads that owner's
+        // epoch or a later one.
         fence(Ordering::Acquire);
         if self.epoch() == owner.epoch {
             self.requests.add(thread_slot(), buckets.tag(now, owner.epoch), 1);
         }
     }
 
-    /// `now` was read before.
+    /// Withdraws at `now`, which the caller has read before.
     fn withdraw_at(&self, now: u64, owner: WindowOwner) -> bool {
         let withdrawals = lock(&self.withdrawals);
         if self.epoch() != owner.epoch {
@@ -126,9 +132,11 @@ impl WindowCore {
         }
         let Withdrawals { rules, retries } = &*withdrawals;
         let tag = self.buckets().tag(now, owner.epoch);
-        let drawn = retries.sum(tag);
-        // As long as the reserve, or a part of what was paid in, is enough, the rest need not be counted.
-        let granted = self.requests.sum_satisfies(tag, |requests| rules.grants(requests, drawn));
+        let withdrawn = retries.sum(tag);
+        // The sum stops early: if the reserve or a part of the deposits is enough, the other cells
+        // are
+        // not read.
+        let granted = self.requests.sum_satisfies(tag, |requests| rules.grants(requests, withdrawn));
         if granted {
             retries.add(tag, 1);
         }
@@ -148,8 +156,8 @@ impl WindowCore {
 
 static POOL: Pool<WindowCore> = Pool::new();
 
-// Nothing ends with the last handle: a call outlives the service that made it, as `oneshot` has it,
-// and goes on with its budget until another one takes the core.
+// Dropping the last handle resets nothing. A call may outlive its service, for example with
+// `oneshot`, and continues to use its budget until another budget adopts the core.
 impl PoolItem for WindowCore {
     fn pool() -> &'static Pool<Self> {
         &POOL
@@ -170,8 +178,8 @@ mod tests {
     const FAULT: Fault = Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote);
 
     fn budget(ratio: f64, min_per_second: u32) -> (Budget, tower_fault_classify::__internals::ManualClock) {
-        let (clock, hand) = Clock::manual();
-        (Budget::window().ratio(ratio).min_per_second(min_per_second).clock(clock).build().unwrap(), hand)
+        let (clock, manual) = Clock::manual();
+        (Budget::window().ratio(ratio).min_per_second(min_per_second).clock(clock).build().unwrap(), manual)
     }
 
     fn granted(budget: &Budget) -> usize {
@@ -189,8 +197,8 @@ mod tests {
         for (ratio, granted_of_a_thousand) in
             [(0.0, 0), (0.1, 100), (0.2, 200), (0.6, 600), (1.0, 1_000), (2.5, 2_500)]
         {
-            let (budget, _hand) = budget(ratio, 0);
-            assert_eq!(granted(&budget), 0, "nothing was paid in");
+            let (budget, _manual) = budget(ratio, 0);
+            assert_eq!(granted(&budget), 0, "no deposit was made");
             pay(&budget, 1_000);
             assert_eq!(granted(&budget), granted_of_a_thousand, "{ratio}");
         }
@@ -198,24 +206,24 @@ mod tests {
 
     #[test]
     fn reserve_is_granted_without_traffic_and_refills() {
-        let (budget, hand) = budget(0.2, 10);
+        let (budget, manual) = budget(0.2, 10);
         assert_eq!(granted(&budget), 100);
         assert_eq!(granted(&budget), 0);
-        hand.advance(Duration::from_secs(11));
+        manual.advance(Duration::from_secs(11));
         assert_eq!(granted(&budget), 100);
     }
 
     #[test]
     fn window_idle_for_a_week_grants_only_reserve() {
-        let (budget, hand) = budget(0.2, 1);
+        let (budget, manual) = budget(0.2, 1);
         pay(&budget, 1_000_000);
-        hand.advance(Duration::from_secs(7 * 24 * 60 * 60));
+        manual.advance(Duration::from_secs(7 * 24 * 60 * 60));
         assert_eq!(granted(&budget), 10);
     }
 
     #[test]
     fn rejected_request_deposits_nothing() {
-        let (budget, _hand) = budget(1.0, 0);
+        let (budget, _manual) = budget(1.0, 0);
         let rejected = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
         budget.deposit(&rejected.into());
         assert_eq!(granted(&budget), 0);
@@ -223,8 +231,8 @@ mod tests {
         assert_eq!(granted(&budget), 1);
     }
 
-    /// What a call of a former budget does to a budget that has taken its core over, for every kind
-    /// of change.
+    /// A call of a former budget uses a core that another budget has adopted, for every kind of
+    /// change.
     #[test]
     fn call_of_former_budget_changes_nothing_for_next() {
         let clocks = [Clock::manual(), Clock::manual()];
@@ -239,15 +247,15 @@ mod tests {
                 let former = adopt(&core, 1.0, former_clock, former_span);
                 (0..5).for_each(|_| core.deposit(&Verdict::Success, former));
                 let next = adopt(&core, 0.5, next_clock, next_span);
-                assert!(!core.withdraw(next), "it begins empty");
+                assert!(!core.withdraw(next), "a new budget starts empty");
                 core.deposit(&Verdict::Success, former);
                 (0..2).for_each(|_| core.deposit(&Verdict::Success, next));
-                assert!((0..3).all(|_| core.withdraw(former)), "as the only call of its own budget");
+                assert!((0..3).all(|_| core.withdraw(former)), "granted as to the only call of a window");
                 assert!(core.withdraw(next) && !core.withdraw(next));
                 clocks[former_clock].1.advance(Duration::from_secs(100_000));
                 core.deposit(&Verdict::Success, former);
                 (0..2).for_each(|_| core.deposit(&Verdict::Success, next));
-                assert!(core.withdraw(next), "no late call takes a cell from it");
+                assert!(core.withdraw(next), "a late call of the former owner takes no cell");
                 assert!(!core.withdraw(next));
             }
         }
@@ -255,7 +263,7 @@ mod tests {
 
     #[test]
     fn call_outliving_every_handle_keeps_its_budget() {
-        let (first, _hand) = budget(0.5, 0);
+        let (first, _manual) = budget(0.5, 0);
         pay(&first, 1);
         let late = first.budget_ref().unwrap();
         drop(first);
@@ -267,7 +275,7 @@ mod tests {
 
     #[test]
     fn window_ticket_returns_nothing() {
-        let (budget, _hand) = budget(1.0, 0);
+        let (budget, _manual) = budget(1.0, 0);
         pay(&budget, 2);
         budget.withdraw(&FAULT).unwrap().succeeded();
         budget.withdraw(&FAULT).unwrap().failed(&FAULT);
@@ -302,11 +310,12 @@ mod tests {
         while core.withdraw_at(0, owner) {
             granted.fetch_add(1, Ordering::Relaxed);
         }
-        assert_eq!(granted.into_inner(), 8_000, "a fifth of 40,000, none lost and none made");
+        assert_eq!(granted.into_inner(), 8_000, "a fifth of 40,000: none lost, none granted twice");
     }
 
     proptest! {
-        /// Against every deposit and withdrawal kept in a list, over random steps of time.
+        /// Compares the budget with a list of every deposit and withdrawal, over random steps of
+        /// time.
         #[test]
         fn window_budget_grants_as_naive_model(
             steps in proptest::collection::vec((0_u64..3_000, 0_u64..20, 0_usize..20), 1..100),
@@ -326,7 +335,7 @@ mod tests {
                     requests.push_back(now);
                 }
                 for _ in 0..withdrawals {
-                    // In tenths of a retry, which are exact.
+                    // Tenths of a retry are exact.
                     let allowed = requests.len() as u64 * u64::from(ratio_in_tenths) + u64::from(min_per_second) * 100;
                     let expected = (retries.len() as u64 + 1) * 10 <= allowed;
                     prop_assert_eq!(core.withdraw_at(now, owner), expected);
@@ -378,30 +387,30 @@ mod models {
         });
     }
 
-    /// A former owner's call and the next owner's adoption of a core on another clock, at another
-    /// time, with other buckets.
+    /// Runs a former owner's call concurrently with the next owner's adoption of the core, with
+    /// another clock, another time and other buckets.
     fn beside_adoption(former: impl FnOnce(&WindowCore, WindowOwner) + Send + 'static) {
         let (core, owner) = core(1.0);
         core.deposit_at(0, owner);
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || former(&other, owner));
-        let (clock, hand) = Clock::manual();
-        hand.set(std::time::Duration::from_nanos(1_000_000 * SPAN));
+        let (clock, manual) = Clock::manual();
+        manual.set(std::time::Duration::from_nanos(1_000_000 * SPAN));
         let next = core.adopt(WindowRules::new(1.0, 0, SPAN / 10), TimeBuckets::new(SPAN / 10), clock);
         core.deposit(&Verdict::Success, next);
         thread.join().unwrap();
-        assert!(core.withdraw(next) && !core.withdraw(next), "it was paid in once");
+        assert!(core.withdraw(next) && !core.withdraw(next), "one deposit was made");
         core.deposit(&Verdict::Success, next);
-        assert!(core.withdraw(next), "the cell counts on");
+        assert!(core.withdraw(next), "the cell still counts");
     }
 
     #[test]
-    fn loom_withdrawal_beside_adoption_draws_nothing_from_next_owner() {
+    fn loom_withdrawal_during_adoption_takes_nothing_from_next_owner() {
         loom::model(|| beside_adoption(|core, owner| drop(core.withdraw(owner))));
     }
 
     #[test]
-    fn loom_deposit_beside_adoption_pays_nothing_to_next_owner() {
+    fn loom_deposit_during_adoption_adds_nothing_to_next_owner() {
         loom::model(|| beside_adoption(|core, owner| core.deposit(&Verdict::Success, owner)));
     }
 }

@@ -1,4 +1,4 @@
-//! The builder, and the methods of [`RetryPolicy`] that return it.
+//! The builder of a [`RetryPolicy`], and the methods of [`RetryPolicy`] that return one.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -22,6 +22,9 @@ pub(crate) const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60
 pub(crate) const REPLAY_LIMIT_RANGE: RangeInclusive<usize> = 0..=1 << 30;
 
 /// Builds a [`RetryPolicy`].
+///
+/// [`RetryPolicy`] has a table of all settings with their ranges and defaults.
+/// [`build`](Self::build) checks the ranges.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct RetryPolicyBuilder {
@@ -54,19 +57,20 @@ enum BudgetChoice {
 }
 
 impl RetryPolicy {
-    /// A builder with the defaults.
+    /// Returns a builder with the default settings.
     pub fn builder() -> RetryPolicyBuilder {
         RetryPolicyBuilder::default()
     }
 
-    /// A builder for a gateway or another proxy, whose requests come from remote clients. It
-    /// differs from the defaults in:
+    /// Returns a builder for a gateway or another proxy, whose requests come from remote clients.
     ///
-    /// | what | value | reason |
+    /// It differs from the defaults in three settings:
+    ///
+    /// | setting | value | reason |
     /// |---|---|---|
-    /// | [`safety`](RetryPolicyBuilder::safety) | [`RetrySafety::ByMethod`] | the backend may not know the `Idempotency-Key` that a remote client sends |
-    /// | [`non_idempotent`](RetryPolicyBuilder::non_idempotent) | [`NonIdempotent::Unsent`] | RFC 9110 §9.2.2 forbids a proxy to send anything else again |
-    /// | [`remove_marker`](RetryPolicyBuilder::remove_marker) | on | a remote client must not write the marks of retries |
+    /// | [`safety`](RetryPolicyBuilder::safety) | [`RetrySafety::ByMethod`] | the backend may not support the `Idempotency-Key` that a remote client sends |
+    /// | [`non_idempotent`](RetryPolicyBuilder::non_idempotent) | [`NonIdempotent::Unsent`] | RFC 9110 §9.2.2 forbids a proxy to retry any other request that is not idempotent |
+    /// | [`remove_marker`](RetryPolicyBuilder::remove_marker) | on | a remote client must not be able to write retry marks |
     ///
     /// ```
     /// use tower_jitter_retry::RetryPolicy;
@@ -83,8 +87,9 @@ impl RetryPolicy {
 
     /// Returns a builder with the settings of this policy.
     ///
-    /// A policy that is built from it shares the budget, unless another one is set. A seed starts its
-    /// sequence again.
+    /// A policy that is built from it shares the budget of this policy, unless you set another
+    /// budget. If this policy has a seed, the new policy starts the seed's sequence from its
+    /// beginning.
     ///
     /// ```
     /// use tower_jitter_retry::RetryPolicy;
@@ -102,7 +107,7 @@ impl RetryPolicy {
 impl Default for RetryPolicy {
     fn default() -> Self {
         let policy = Self::builder().build();
-        // A test holds that the defaults are in their ranges.
+        // A test checks that the defaults are in their ranges.
         policy.unwrap_or_else(|error| unreachable!("the defaults are valid: {error}"))
     }
 }
@@ -135,7 +140,7 @@ impl Default for RetryPolicyBuilder {
 }
 
 impl RetryPolicyBuilder {
-    /// The builder that makes this policy.
+    /// Returns a builder with the settings of `policy`.
     fn from_policy(policy: &RetryPolicy) -> Self {
         let backoff = policy.backoff();
         Self {
@@ -162,203 +167,271 @@ impl RetryPolicyBuilder {
         }
     }
 
-    /// How often a request is sent at most, the first time included, 1 to 1,000. 1: never again. **Default**: 3.
+    /// Sets how many times a request is sent at most, including the first attempt.
+    ///
+    /// Range: 1 to 1,000. With 1, a request is never retried. **Default**: 3.
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.max_attempts = attempts;
         self
     }
 
-    /// The longest delay before the first retry, 0 to [`max_backoff`](Self::max_backoff). 0: retries follow at
-    /// once, without a timer. They yield to the runtime: each takes a unit of the cooperative
-    /// budget of a tokio task, and outside of tokio at most 128 follow each other in one poll.
-    /// **Default**: 100 ms.
+    /// Sets the ceiling of the delay before the first retry.
+    ///
+    /// [`jitter`](Self::jitter) draws the delay in relation to the ceiling. Range: 0 to
+    /// [`max_backoff`](Self::max_backoff). **Default**: 100 ms.
+    ///
+    /// With 0, and a jitter that adds no time of its own ([`Additive`](Jitter::Additive) does),
+    /// retries follow immediately and without a timer. They yield to the runtime: in a tokio task,
+    /// each retry takes a unit of the task's cooperative budget. Outside of tokio, at most 128
+    /// attempts follow each other in one poll.
     pub fn initial_backoff(mut self, delay: Duration) -> Self {
         self.initial_backoff = delay;
         self
     }
 
-    /// What the longest delay is multiplied with at every further retry, 1 to 1,000. **Default**: 2.
+    /// Sets the factor by which the ceiling of the delay grows with every further retry.
+    ///
+    /// Range: 1 to 1,000. **Default**: 2.
     pub fn backoff_multiplier(mut self, multiplier: f64) -> Self {
         self.backoff_multiplier = multiplier;
         self
     }
 
-    /// What the longest delay grows to, 0 to 365 days. **Default**: 10 s.
+    /// Sets the maximum that the ceiling of the delay grows to.
+    ///
+    /// Range: 0 to 365 days. **Default**: 10 s.
     pub fn max_backoff(mut self, delay: Duration) -> Self {
         self.max_backoff = delay;
         self
     }
 
-    /// How a delay is drawn around or below the longest one; a share in it is 0 to 1, a time 0 to 365 days. **Default**:
+    /// Sets how a delay is drawn in relation to its ceiling.
+    ///
+    /// A share in it has the range 0 to 1, and a time the range 0 to 365 days. **Default**:
     /// [`Jitter::Full`].
     pub fn jitter(mut self, jitter: Jitter) -> Self {
         self.jitter = jitter;
         self
     }
 
-    /// Sets how long after the call began (when it first had to wait) the last retry may start, up
-    /// to 365 days; `None`: at any time. A delay that would end later is not begun, and a wait for
-    /// the inner service's readiness ends then. The caller gets the outcome of the last attempt.
-    /// **Default**: 2 minutes.
+    /// Sets how long after the start of the call the last retry may start.
+    ///
+    /// Range: 0 to 365 days; `None` means no limit. **Default**: 2 minutes.
+    ///
+    /// - The time starts when the call first has to wait or fails; for a call with a
+    ///   [`Deadline`](crate::Deadline), when the call begins.
+    /// - A delay that would end later is not begun. The caller then gets the outcome of the last
+    ///   attempt.
+    /// - A retry that waits for the inner service's readiness stops waiting when the time is over.
+    ///   The caller gets the outcome of the last attempt.
+    /// - A running attempt is not cut short. Use a timeout for that.
     pub fn max_elapsed(mut self, time: impl Into<Option<Duration>>) -> Self {
         self.max_elapsed = time.into();
         self
     }
 
-    /// The longest delay that a server may ask for, 0 to 365 days. A longer one ends the retries,
-    /// and so does one that does not fit into [`max_elapsed`](Self::max_elapsed). **Default**: 60
-    /// s.
+    /// Sets the longest delay that a server may ask for.
     ///
-    /// `Retry-After`, `retry-after-ms` and gRPC's `RetryInfo` are minimums: the retry waits for the
-    /// longer of the hint and the backoff's own delay, and the backoff goes on growing. A hint of 0
-    /// and a header that makes no sense leave the backoff's delay.
+    /// A longer delay ends the retries. So does a delay that does not fit into
+    /// [`max_elapsed`](Self::max_elapsed) or the request's [`Deadline`](crate::Deadline). Range: 0
+    /// to 365 days. **Default**: 60 s.
     ///
-    /// `grpc-retry-pushback-ms` is exact: it replaces the backoff, which starts again after it. 0
-    /// means at once.
+    /// | hint | effect |
+    /// |---|---|
+    /// | `Retry-After`, `retry-after-ms`, gRPC's `RetryInfo` | A minimum: the retry waits for the longer of the hint and the backoff's own delay. The backoff continues to grow. |
+    /// | `grpc-retry-pushback-ms` | Exact: the hint replaces the backoff's delay, and the backoff starts again after it. 0 means immediately. |
+    /// | a `Retry-After` of 0, or a value that cannot be parsed | None: the backoff's own delay applies. |
     ///
-    /// Either is stretched by up to half of it, at most 5 s and at most to the time that is left,
-    /// so that clients that received the same hint do not return at once.
+    /// Every hint is stretched by up to half of it, at most 5 s, so that clients that received the
+    /// same hint do not return at the same moment. The stretched delay never passes the time that
+    /// is left. [`Jitter::None`] turns the stretching off.
     pub fn max_retry_after(mut self, delay: Duration) -> Self {
         self.max_retry_after = delay;
         self
     }
 
-    /// Sets whether requests may be sent more than once. A request's own [`RetrySafety`] takes
-    /// precedence. **Default**: [`RetrySafety::ByRequest`].
+    /// Sets whether requests may be sent more than once.
+    ///
+    /// A request's own [`RetrySafety`] takes precedence. **Default**: [`RetrySafety::ByRequest`].
     pub fn safety(mut self, safety: RetrySafety) -> Self {
         self.safety = safety;
         self
     }
 
-    /// Sets the faults after which a request that is not idempotent is sent again. [`RetrySafety`]
-    /// decides whether a request is idempotent. **Default**: [`NonIdempotent::UnsentOrRefused`].
+    /// Sets the faults after which a request that is not idempotent is sent again.
+    ///
+    /// [`RetrySafety`] decides whether a request is idempotent. **Default**:
+    /// [`NonIdempotent::UnsentOrRefused`].
     pub fn non_idempotent(mut self, level: NonIdempotent) -> Self {
         self.non_idempotent = level;
         self
     }
 
-    /// Sets whether redirects are followed below this layer. A fault after a redirect says nothing
-    /// about the request that was sent first: a POST may have been processed before its redirect
-    /// led to a server that refuses connections or answers 429.
-    /// [`Retryable::Unsent`](crate::fault_classify::Retryable::Unsent) and [`Refused`](crate::fault_classify::Retryable::Refused)
-    /// then count as [`IfIdempotent`](crate::fault_classify::Retryable::IfIdempotent). The method of the original
-    /// request decides.
+    /// Sets whether a client below this layer follows redirects.
     ///
-    /// | value | Unsent and Refused count as `IfIdempotent` |
+    /// A fault after a redirect says nothing about the request that was sent first: a server may
+    /// have processed a POST before it redirected the client to a server that refuses connections
+    /// or answers 429. After a redirect,
+    /// [`Retryable::Unsent`](crate::fault_classify::Retryable::Unsent) and
+    /// [`Refused`](crate::fault_classify::Retryable::Refused) therefore count as
+    /// [`IfIdempotent`](crate::fault_classify::Retryable::IfIdempotent). The method of the original
+    /// request decides whether it is idempotent.
+    ///
+    /// | value | `Unsent` and `Refused` count as `IfIdempotent` |
     /// |---|---|
-    /// | not set (**default**) | in each error of reqwest; in a response of reqwest or of tower-http's `FollowRedirect` (feature `follow-redirect`) whose URL is not the request's |
+    /// | not set (**default**) | in every error of reqwest; in a response of reqwest or of tower-http's `FollowRedirect` (feature `follow-redirect`) whose URL is not the request's |
     /// | `true` | always |
     /// | `false` | never |
     ///
-    /// - Set `true` if tower-http's `FollowRedirect` is below this layer: nothing tells its errors apart. Better, put
-    ///   `FollowRedirect` above this layer, where each hop is a request of its own.
-    /// - Set `false` for a reqwest client with `redirect::Policy::none()`. reqwest does not say
-    ///   which hop failed, so that without it a POST is not sent again after a refused connection.
-    ///   Set `false` too if a layer in between changes URLs.
-    /// - Set `true` if a [`classify_fn`](tower_fault_classify::classify_fn) makes faults with
-    ///   `Unsent` for reqwest's errors by itself. What [`classify_error`](tower_fault_classify::classify_error)
-    ///   returns is recognised, and so is a `rule` on an error.
-    /// - A redirect to the URL of the request itself cannot be told from none in a response. Set
-    ///   `true` if your server does that.
+    /// When to set it:
+    ///
+    /// - `true` if tower-http's `FollowRedirect` is below this layer, because its errors do not
+    ///   show whether a redirect was followed. It is better to put `FollowRedirect` above this
+    ///   layer: each hop is then a request of its own.
+    /// - `true` if a [`classify_fn`](tower_fault_classify::classify_fn) creates faults with
+    ///   `Unsent` for reqwest's errors itself. Faults that
+    ///   [`classify_error`](tower_fault_classify::classify_error) returns are recognized without
+    ///   it, and so is a `rule` on an error.
+    /// - `true` if your server redirects a request to the request's own URL. In the response, such
+    ///   a redirect cannot be distinguished from no redirect.
+    /// - `false` for a reqwest client with `redirect::Policy::none()`. An error of reqwest does not
+    ///   say which hop failed. Without this setting, a POST is therefore not sent again after a
+    ///   refused connection.
+    /// - `false` if a layer in between changes URLs.
     pub fn follows_redirects(mut self, follows: bool) -> Self {
         self.follows_redirects = Some(follows);
         self
     }
 
-    /// What retries are paid from; `None`: without bound. **Default**: a [`Budget::default`] of the policy's own.
+    /// Sets the budget that retries are paid from.
+    ///
+    /// `None` means that the number of retries has no limit. **Default**: a [`Budget::default`]
+    /// that only this policy and its clones use. If the policy has a [`clock`](Self::clock), the
+    /// default budget uses that clock too.
     pub fn budget(mut self, budget: impl Into<Option<Budget>>) -> Self {
         self.budget = BudgetChoice::Given(budget.into());
         self
     }
 
-    /// The clock of [`max_elapsed`](Self::max_elapsed) and of deadlines. Delays are slept on
-    /// tokio's timer whatever the clock. A budget has a clock of its own; the default budget of a
-    /// policy with a clock takes that.
+    /// Sets the clock of [`max_elapsed`](Self::max_elapsed) and of deadlines.
     ///
-    /// **Default**: [`Clock::tokio`], the clock of the timer. It is first read when a call waits or
-    /// fails: an immediate success reads none. [`retry_blocking`](RetryPolicy::retry_blocking),
-    /// whose thread sleeps, reads [`Clock::precise`] instead.
+    /// It does not affect delays, which always use tokio's timer. A budget has a clock of its own;
+    /// only the default budget takes the clock of its policy.
+    ///
+    /// **Default**: [`Clock::tokio`], the clock of the timer.
+    /// [`retry_blocking`](RetryPolicy::retry_blocking) reads [`Clock::precise`] instead, because
+    /// its thread sleeps. The clock is first read when a call waits or fails (with a deadline, when
+    /// it begins), so an immediate success reads no clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self
     }
 
-    /// Makes the delays reproducible: the calls draw from streams that follow from the seed, each from its own. **Default**: off.
+    /// Makes the delays reproducible: all random numbers are derived from the seed.
+    ///
+    /// Each call draws from a stream of its own, in the order in which the calls begin.
+    /// **Default**: no seed; the delays differ from run to run.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Sets how many bytes of a request's body are kept so that it can be sent again, 0 to 1 GiB:
-    /// of a streaming body ([`ReplayBody`](crate::ReplayBody)), and of one in memory that has to be
-    /// copied (`String`, `Vec<u8>`). A larger body goes out once. Data that is shared (`Bytes`)
-    /// does not count. **Default**: 64 KiB.
+    /// Sets how many bytes of a request's body are kept so that the request can be sent again.
+    ///
+    /// The limit applies to a streaming body ([`ReplayBody`](crate::ReplayBody)), and to a body in
+    /// memory that has to be copied (`String`, `Vec<u8>`). A request with a larger body is sent
+    /// once. Data that is shared (`Bytes`) does not count. Range: 0 to 1 GiB. **Default**: 64 KiB.
     pub fn replay_limit(mut self, bytes: usize) -> Self {
         self.replay_limit = bytes;
         self
     }
 
-    /// The methods of gRPC that may be sent twice, as `package.Service/Method`, or `package.Service/*` for all of a service. They replace
-    /// those given before. gRPC sends everything by POST, so that without them nothing that a server may have processed is sent
-    /// again. **Default**: none.
+    /// Sets the gRPC methods that may be sent more than once.
+    ///
+    /// Write them as `package.Service/Method`, or `package.Service/*` for all methods of a service.
+    /// The list replaces a list that was set before. **Default**: empty.
+    ///
+    /// gRPC sends every call as a POST. Without this list, no gRPC call that a server may have
+    /// processed is sent again.
     pub fn idempotent_methods<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
         self.methods = methods.into_iter().map(Into::into).collect();
         self
     }
 
-    /// Sets whether streaming bodies that are kept to be sent again are tracked: while such a body
-    /// waits for its source, a timeout or a lost connection is not charged to the server and not
-    /// retried, and a call that is dropped is not counted as cancelled; see
-    /// [`upload`](tower_fault_classify::upload). **Default**: on.
+    /// Sets whether streaming bodies that are kept for a replay are tracked.
     ///
-    /// Turn it off for bidirectional and client-streaming calls of gRPC whose client waits for an
-    /// answer before it sends more. Its stream waits whenever the server has to speak, so that a
-    /// server that hangs would never count as a failure. For the same reason, these calls must not
-    /// pass through an [`UploadLayer`](tower_fault_classify::upload::UploadLayer).
+    /// While a tracked body waits for its source:
+    ///
+    /// - a timeout or a lost connection does not count against the server and is not retried,
+    /// - a call that is dropped is not counted as cancelled.
+    ///
+    /// See [`upload`](tower_fault_classify::upload). **Default**: on.
+    ///
+    /// Turn it off for bidirectional and client-streaming gRPC calls whose client waits for an
+    /// answer before it sends more. The stream of such a client waits whenever the server has to
+    /// answer, so a server that hangs would never count as a failure. For the same reason, these
+    /// calls must not pass through an [`UploadLayer`](tower_fault_classify::upload::UploadLayer).
     pub fn track_uploads(mut self, on: bool) -> Self {
         self.track_uploads = on;
         self
     }
 
     /// Sets whether requests that this layer may send again are marked with their
-    /// [`Attempt`](crate::request::Attempt). A layer further in then leaves the faults to this layer that
-    /// this layer retries; without marks, three layers of three attempts make 27 of one call. Off:
-    /// this layer writes no mark and ignores the marks of others. Requests of `http` and of reqwest
-    /// carry marks; attempts of any other request multiply. **Default**: on.
+    /// [`Attempt`](crate::request::Attempt).
+    ///
+    /// A retry layer further in reads the mark and leaves the faults that this layer retries to
+    /// this layer. Without marks, three nested layers of three attempts make 27 attempts of one
+    /// call. **Default**: on.
+    ///
+    /// - Off: this layer writes no mark and ignores the marks of other layers.
+    /// - Only requests of `http` and of reqwest can carry marks. For other request types, the
+    ///   attempts of nested layers multiply.
     pub fn marker(mut self, on: bool) -> Self {
         self.marker = on;
         self
     }
 
-    /// A header of HTTP requests that says the number of the attempt, from 1. gRPC's own, `grpc-previous-rpc-attempts`, stands on the
-    /// retries of gRPC in any case, as long as the [`marker`](Self::marker) is on. **Default**: none.
+    /// Sets an HTTP request header that carries the number of the attempt, from 1.
+    ///
+    /// It is written while the [`marker`](Self::marker) is on. **Default**: no header.
+    ///
+    /// The retries of a gRPC call always carry gRPC's own header, `grpc-previous-rpc-attempts`,
+    /// while the [`marker`](Self::marker) is on.
     pub fn marker_header(mut self, name: HeaderName) -> Self {
         self.header = Some(name);
         self
     }
 
-    /// Removes the marks of other retry layers from every request before this layer reads or writes
-    /// any: the [`Attempt`](crate::request::Attempt) in the extensions, the
-    /// [`marker_header`](Self::marker_header), and gRPC's `grpc-previous-rpc-attempts`. Set it
-    /// where requests come from remote clients, which then can neither write these marks nor
-    /// silence this layer. **Default**: off, and on with [`RetryPolicy::gateway`].
+    /// Sets whether the marks of other retry layers are removed from every request.
+    ///
+    /// Turn it on where requests come from remote clients, so that a client can neither write these
+    /// marks nor prevent the retries of this layer. **Default**: off; on with
+    /// [`RetryPolicy::gateway`].
+    ///
+    /// The marks are removed before this layer reads or writes any:
+    ///
+    /// - the [`Attempt`](crate::request::Attempt) in the extensions,
+    /// - the [`marker_header`](Self::marker_header),
+    /// - gRPC's `grpc-previous-rpc-attempts`.
     pub fn remove_marker(mut self, on: bool) -> Self {
         self.remove_marker = on;
         self
     }
 
-    /// Sets a function that is called before the delay of each retry. It must not block. A panic in it
-    /// is caught. A policy with such a function counts a reference in each call. **Default**: none.
+    /// Sets a function that is called before the delay of each retry.
+    ///
+    /// The function must not block. A panic in it is caught. A policy with such a function adds a
+    /// reference count to the cost of each call. **Default**: none.
     pub fn on_retry(mut self, callback: impl Fn(&RetryEvent) + Send + Sync + 'static) -> Self {
         self.observer = Some(Observer::new(callback));
         self
     }
 
-    /// Checks every value.
+    /// Checks every setting and builds the policy.
     ///
     /// # Errors
     ///
-    /// The first value that is out of its range, with its field and the range.
+    /// Returns the first setting that is out of its range, with its field, value and allowed range.
     pub fn build(self) -> Result<RetryPolicy, ConfigError> {
         ConfigError::check("max_attempts", self.max_attempts, ATTEMPT_RANGE)?;
         ConfigError::check("max_backoff", self.max_backoff, Duration::ZERO..=MAX_DURATION)?;
@@ -375,7 +448,7 @@ impl RetryPolicyBuilder {
         let budget = match self.budget {
             BudgetChoice::Given(budget) => budget,
             BudgetChoice::Default => match &self.clock {
-                // The budget of a test stands on the test's clock.
+                // A policy under test has one clock for all of its parts.
                 Some(clock) => Some(Budget::window().clock(*clock).build()?),
                 None => Some(Budget::default()),
             },

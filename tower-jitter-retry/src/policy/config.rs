@@ -1,4 +1,4 @@
-//! The policy as the layer reads it.
+//! The policy in the form in which the layer reads it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,27 +15,32 @@ use crate::budget::{Budget, BudgetRef, RetryBudget};
 use crate::request::{Attempt, Mark, NonIdempotent, Notes, OuterMark, RequestInfo, ResendAfter, RetrySafety};
 use crate::rng::Seeds;
 
-/// What is retried, how often and after which delay.
+/// Decides which requests are retried, how many times and after which delay.
 ///
-/// | what | default |
-/// |---|---|
-/// | [`max_attempts`](super::RetryPolicyBuilder::max_attempts) | 3, the first included |
-/// | [`initial_backoff`](super::RetryPolicyBuilder::initial_backoff), [`backoff_multiplier`](super::RetryPolicyBuilder::backoff_multiplier), [`max_backoff`](super::RetryPolicyBuilder::max_backoff) | 100 ms, doubled with every retry, up to 10 s |
-/// | [`jitter`](super::RetryPolicyBuilder::jitter) | [`Jitter::Full`](crate::Jitter::Full) |
-/// | [`max_elapsed`](super::RetryPolicyBuilder::max_elapsed) | 2 minutes |
-/// | [`max_retry_after`](super::RetryPolicyBuilder::max_retry_after) | a server's own delay is kept up to 60 s |
-/// | [`budget`](super::RetryPolicyBuilder::budget) | [`Budget::default`]: 20 % of the requests, and 10 retries a second |
-/// | [`safety`](super::RetryPolicyBuilder::safety) | [`RetrySafety::ByRequest`](crate::RetrySafety::ByRequest) |
-/// | [`non_idempotent`](super::RetryPolicyBuilder::non_idempotent) | [`NonIdempotent::UnsentOrRefused`] |
-/// | [`follows_redirects`](super::RetryPolicyBuilder::follows_redirects) | as URLs tell; each error of reqwest may come after a redirect |
-/// | [`idempotent_methods`](super::RetryPolicyBuilder::idempotent_methods) | no method of gRPC |
-/// | [`replay_limit`](super::RetryPolicyBuilder::replay_limit) | 64 KiB of a body that streams or has to be copied |
-/// | [`track_uploads`](super::RetryPolicyBuilder::track_uploads) | on |
-/// | [`marker`](super::RetryPolicyBuilder::marker), [`marker_header`](super::RetryPolicyBuilder::marker_header) | on, no header |
-/// | [`remove_marker`](super::RetryPolicyBuilder::remove_marker) | off |
-/// | [`on_retry`](super::RetryPolicyBuilder::on_retry) | no callback |
+/// A policy is built by [`RetryPolicy::builder`]. Clones share the budget.
 ///
-/// Clones share the budget.
+/// | setting | sets | range | default |
+/// |---|---|---|---|
+/// | [`max_attempts`](super::RetryPolicyBuilder::max_attempts) | attempts per request, including the first | 1 to 1,000 | 3 |
+/// | [`initial_backoff`](super::RetryPolicyBuilder::initial_backoff) | ceiling of the delay before the first retry | 0 to `max_backoff` | 100 ms |
+/// | [`backoff_multiplier`](super::RetryPolicyBuilder::backoff_multiplier) | growth of the ceiling with every further retry | 1 to 1,000 | 2 |
+/// | [`max_backoff`](super::RetryPolicyBuilder::max_backoff) | maximum of the ceiling | 0 to 365 days | 10 s |
+/// | [`jitter`](super::RetryPolicyBuilder::jitter) | how a delay is drawn in relation to its ceiling | shares 0 to 1, times 0 to 365 days | [`Jitter::Full`](crate::Jitter::Full) |
+/// | [`max_elapsed`](super::RetryPolicyBuilder::max_elapsed) | time after which no retry starts | 0 to 365 days, or `None` | 2 minutes |
+/// | [`max_retry_after`](super::RetryPolicyBuilder::max_retry_after) | longest delay that a server may ask for | 0 to 365 days | 60 s |
+/// | [`budget`](super::RetryPolicyBuilder::budget) | budget that retries are paid from | a [`Budget`], or `None` | [`Budget::default`]: 20 % of the requests, and 10 retries per second |
+/// | [`safety`](super::RetryPolicyBuilder::safety) | whether requests may be sent more than once | [`RetrySafety`](crate::RetrySafety) | [`RetrySafety::ByRequest`](crate::RetrySafety::ByRequest) |
+/// | [`non_idempotent`](super::RetryPolicyBuilder::non_idempotent) | faults after which other requests are sent again | [`NonIdempotent`] | [`NonIdempotent::UnsentOrRefused`] |
+/// | [`follows_redirects`](super::RetryPolicyBuilder::follows_redirects) | whether a client below follows redirects | `true`, `false`, or not set | not set: URLs decide, and every error of reqwest may follow a redirect |
+/// | [`idempotent_methods`](super::RetryPolicyBuilder::idempotent_methods) | gRPC methods that may be sent more than once | `package.Service/Method` or `package.Service/*` | none |
+/// | [`replay_limit`](super::RetryPolicyBuilder::replay_limit) | bytes kept of a body that streams or has to be copied | 0 to 1 GiB | 64 KiB |
+/// | [`track_uploads`](super::RetryPolicyBuilder::track_uploads) | whether kept streaming bodies are tracked | on or off | on |
+/// | [`marker`](super::RetryPolicyBuilder::marker) | whether requests are marked with their attempt | on or off | on |
+/// | [`marker_header`](super::RetryPolicyBuilder::marker_header) | header that carries the number of the attempt | any header name | none |
+/// | [`remove_marker`](super::RetryPolicyBuilder::remove_marker) | whether marks of other retry layers are removed | on or off | off |
+/// | [`on_retry`](super::RetryPolicyBuilder::on_retry) | function that is called before the delay of each retry | any function | none |
+/// | [`clock`](super::RetryPolicyBuilder::clock) | clock of `max_elapsed` and of deadlines | any [`Clock`] | [`Clock::tokio`] |
+/// | [`seed`](super::RetryPolicyBuilder::seed) | seed of the random numbers | any `u64` | none |
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,8 +53,8 @@ use crate::rng::Seeds;
 ///
 /// # Configuration files
 ///
-/// With the feature `serde`, a policy is read from a file and written to one. The fields have the
-/// names of the setters.
+/// With the feature `serde`, a policy can be read from a file and written to one. The fields have
+/// the names of the setters.
 ///
 /// ```
 /// # #[cfg(feature = "serde")] {
@@ -66,18 +71,18 @@ use crate::rng::Seeds;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// - A field that is left out has its default.
-/// - `"none"` turns off: `jitter`, `max_elapsed`, `budget`, `seed`.
-/// - `null` is an error, because it could mean either.
-/// - A duration is a text of numbers, each with its unit: d, h, m, s, ms, us or ns. Examples are
+/// - A missing field has its default.
+/// - `"none"` turns a setting off: `jitter`, `max_elapsed`, `budget`, `seed`, `marker_header`.
+/// - `null` is an error, because it could mean either of these.
+/// - A duration is a string of numbers, each with its unit: d, h, m, s, ms, us or ns. Examples are
 ///   `"1m 30s"` and `"1.5s"`.
-/// - An unknown field, and a field that is there twice, are errors.
-/// - An error names the field, its value and what is allowed.
+/// - An unknown field and a duplicate field are errors.
+/// - An error names the field, its value and the allowed range.
 ///
 /// A policy that is written and read back has the same settings, and a budget of its own. The clock
-/// and [`on_retry`](super::RetryPolicyBuilder::on_retry) are not written. A policy with a custom budget
-/// cannot be written. Ratios with more than 15 digits need a format that reads them exactly: TOML
-/// does, and `serde_json` with its feature `float_roundtrip`.
+/// and [`on_retry`](super::RetryPolicyBuilder::on_retry) are not written. A policy with a custom
+/// budget cannot be written. Ratios with more than 15 digits need a format that reads them exactly:
+/// TOML does, and `serde_json` with its feature `float_roundtrip`.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
     pub(crate) hot: HotConfig,
@@ -88,20 +93,22 @@ pub struct RetryPolicy {
     pub(crate) non_idempotent: NonIdempotent,
     pub(crate) remove_marker: bool,
     pub(crate) methods: Option<Arc<GrpcMethods>>,
-    /// What costs a call the counting of a reference, so that it is there only if it is used.
+    /// Settings that cost each call a reference count. `None` if the policy uses none of them.
     pub(crate) cold: Option<Arc<ColdConfig>>,
 }
 
-/// What every call copies, so that it reaches nothing of its policy: a copy is cheaper than the counting of a reference.
+/// The part of the policy that every call copies, so that a call holds no reference to its policy:
+/// a copy is cheaper than a reference count.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct HotConfig {
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
-    /// The policy's budget, if it is a ready-made one. The policy's own handle keeps it.
+    /// The policy's budget, if it is a built-in one. The policy's own handle keeps the budget
+    /// alive.
     pub(crate) budget_ref: Option<BudgetRef>,
 }
 
-/// What few policies have.
+/// The settings that few policies use.
 #[derive(Debug, Default)]
 pub(crate) struct ColdConfig {
     pub(crate) budget: Option<Arc<dyn RetryBudget>>,
@@ -110,7 +117,7 @@ pub(crate) struct ColdConfig {
 }
 
 impl ColdConfig {
-    /// Nothing, if there is nothing in it.
+    /// Returns `None` if no setting is used.
     pub(super) fn into_shared(self) -> Option<Arc<Self>> {
         let any = self.budget.is_some() || self.observer.is_some() || self.header.is_some();
         any.then(|| Arc::new(self))
@@ -118,12 +125,12 @@ impl ColdConfig {
 }
 
 impl RetryPolicy {
-    /// Returns how often a request is sent at most, the first time included.
+    /// Returns how many times a request is sent at most, including the first attempt.
     pub const fn max_attempts(&self) -> u32 {
         self.hot.limits.max_attempts
     }
 
-    /// Returns the time after which no retry starts. `None`: no limit.
+    /// Returns the time after which no retry starts, or `None` if there is no limit.
     pub fn max_elapsed(&self) -> Option<Duration> {
         self.hot.limits.max_elapsed.map(Duration::from_nanos)
     }
@@ -143,7 +150,7 @@ impl RetryPolicy {
         self.non_idempotent
     }
 
-    /// Returns whether redirects are followed below. `None`: not set.
+    /// Returns whether a client below follows redirects, or `None` if that is not set.
     pub const fn follows_redirects(&self) -> Option<bool> {
         self.hot.limits.follows_redirects
     }
@@ -153,22 +160,22 @@ impl RetryPolicy {
         self.hot.clock
     }
 
-    /// Returns the seed of the delays. `None`: they are not reproducible.
+    /// Returns the seed of the delays, or `None` if the delays are not reproducible.
     pub fn seed(&self) -> Option<u64> {
         self.seeds.as_ref().map(Seeds::first)
     }
 
-    /// Returns how many bytes of a request's body are kept or copied.
+    /// Returns how many bytes of a request's body are kept or copied at most.
     pub const fn replay_limit(&self) -> usize {
         self.replay_limit
     }
 
-    /// Returns whether uploads are tracked.
+    /// Returns whether streaming bodies that are kept for a replay are tracked.
     pub const fn track_uploads(&self) -> bool {
         self.hot.limits.track_uploads
     }
 
-    /// Returns the gRPC methods that may be sent twice, sorted.
+    /// Returns the gRPC methods that may be sent more than once, sorted.
     pub fn idempotent_methods(&self) -> impl Iterator<Item = String> {
         self.methods.as_deref().into_iter().flat_map(GrpcMethods::names)
     }
@@ -188,25 +195,27 @@ impl RetryPolicy {
         self.remove_marker
     }
 
-    /// How its delays grow and are drawn.
+    /// Returns the backoff: how the delays grow and how they are drawn.
     pub const fn backoff(&self) -> Backoff {
         self.hot.limits.backoff
     }
 
-    /// What its retries are paid from: give it to another policy to bound both together. `None`: they are without bound.
+    /// Returns the budget that retries are paid from, or `None` if retries have no budget.
+    ///
+    /// Give it to another policy to limit the retries of both policies together.
     pub const fn budget(&self) -> Option<&Budget> {
         self.budget.as_ref()
     }
 }
 
 impl RetryPolicy {
-    /// What is written on the request of a first attempt.
+    /// Returns the mark for the request of a first attempt.
     #[inline]
     pub(crate) fn first_mark(&self, attempt: Attempt, remaining: Option<Duration>) -> Mark<'_> {
         Mark { attempt, remaining, marker: self.hot.limits.marker, header: self.marker_header() }
     }
 
-    /// Why a request is sent once, if it is.
+    /// Returns why a request that cannot be retried is sent only once.
     #[cold]
     pub(crate) fn single_attempt_reason(&self, resend_after: ResendAfter) -> GiveUp {
         match (self.hot.limits.max_attempts, resend_after) {
@@ -216,13 +225,14 @@ impl RetryPolicy {
         }
     }
 
-    /// The mark of the layers further out, unless this policy ignores marks.
+    /// Returns the mark of the outer layers, unless this policy ignores marks.
     #[inline]
     pub(crate) fn outer(&self, notes: &Notes) -> OuterMark {
         OuterMark::new(if self.hot.limits.marker { notes.attempt } else { None })
     }
 
-    /// The faults after which one request may be sent again. `own` is the request's own word.
+    /// Returns the faults after which a request may be sent again. `own` is the request's own
+    /// [`RetrySafety`].
     #[inline]
     pub(crate) fn resend_after(&self, request: &impl RequestInfo, own: Option<RetrySafety>) -> ResendAfter {
         let listed = || {
@@ -236,17 +246,21 @@ impl RetryPolicy {
     }
 }
 
-/// A retry that was decided on.
+/// Describes a retry that is about to happen, for
+/// [`on_retry`](super::RetryPolicyBuilder::on_retry).
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RetryEvent {
-    /// The number of the attempt that failed, from 1: that of the retry that follows, as `http.request.resend_count` counts them.
+    /// The number of the attempt that failed, from 1.
+    ///
+    /// It equals the number of the retry that follows, as `http.request.resend_count` counts
+    /// retries.
     pub attempt: u32,
-    /// What went wrong.
+    /// The fault of the failed attempt.
     pub fault: Fault,
-    /// How long the next attempt waits.
+    /// The delay before the next attempt.
     pub delay: Duration,
-    /// How long ago the call began, or first had to wait.
+    /// The time since the call began, or first had to wait.
     pub elapsed: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! The decision, a plain function of what happened and what is allowed.
+//! The retry decision: a pure function of the outcome, the progress of the call and the limits.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,7 @@ use tower_fault_classify::{
 use crate::backoff::{Backoff, Position, nanos};
 use crate::request::{OuterMark, ResendAfter, is_same_resource};
 
-/// The numbers that decide. They are copied into every call. Times are in nanoseconds.
+/// The settings that decide on a retry. Every call copies them. Times are in nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) max_attempts: u32,
@@ -24,53 +24,58 @@ pub(crate) struct Limits {
     pub(crate) max_retry_after: u64,
 }
 
-/// What a call has behind it when one of its attempts failed.
+/// The progress of a call at the moment when one of its attempts has failed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CallProgress {
     /// Nanoseconds since the call began.
     pub(crate) elapsed: u64,
-    /// How many of those the caller gives it.
+    /// The call's deadline, in nanoseconds since the call began.
     pub(crate) deadline: Option<u64>,
-    /// How far the backoff has come.
+    /// The progress of the backoff.
     pub(crate) position: Position,
 }
 
-/// Why a call that failed is not made again.
+/// The reason why no retry follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum GiveUp {
-    /// Asking again would not help, or the server forbids it.
+    /// A retry would not help, or the server forbids it.
     NotRetryable,
-    /// The request is not idempotent, and [`NonIdempotent`](crate::NonIdempotent) does not allow
-    /// another attempt after this fault; or it is marked
-    /// [`RetrySafety::Never`](crate::RetrySafety::Never).
+    /// The request is not idempotent and the fault does not allow a retry, or the request must not
+    /// be retried.
+    ///
+    /// [`NonIdempotent`](crate::NonIdempotent) sets the faults after which a request that is not
+    /// idempotent is sent again. [`RetrySafety::Never`](crate::RetrySafety::Never) forbids every
+    /// retry.
     NotIdempotent,
-    /// It was made as often as is allowed.
+    /// The request was sent as many times as
+    /// [`max_attempts`](crate::RetryPolicyBuilder::max_attempts) allows.
     Attempts,
-    /// A layer further out retries this fault.
+    /// An outer retry layer retries this fault.
     Nested,
-    /// gRPC: the answer had begun, so that the caller may have seen a part of it.
+    /// gRPC: the response had begun, so that the caller may have received a part of it.
     Committed,
-    /// Its request cannot be sent again, or no longer.
+    /// The request cannot be sent again, for example because its body is too large to be kept.
     NotReplayable,
-    /// The server asks for a longer delay than is waited for.
+    /// The server asks for a longer delay than
+    /// [`max_retry_after`](crate::RetryPolicyBuilder::max_retry_after).
     HintTooLong,
     /// The next attempt would start after the request's [`Deadline`](crate::Deadline) or
     /// `grpc-timeout`.
     Deadline,
     /// The next attempt would start after [`max_elapsed`](crate::RetryPolicyBuilder::max_elapsed).
     MaxElapsed,
-    /// The budget refused.
+    /// The [`Budget`](crate::Budget) does not grant a retry.
     Budget,
-    /// The attempt was rejected on this side, and was not sent: a circuit breaker's rejection, load
-    /// shed.
+    /// The attempt was rejected on this side and was not sent, for example by a circuit breaker or
+    /// by load shedding.
     Rejected,
     /// The inner service's readiness failed, so that the attempt was not sent.
     NotReady,
 }
 
 impl GiveUp {
-    /// The name of the reason, in `snake_case`.
+    /// Returns the name of the reason, in `snake_case`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotRetryable => "not_retryable",
@@ -95,7 +100,7 @@ impl fmt::Display for GiveUp {
     }
 }
 
-/// The outcome of an attempt, as far as the decision depends on it.
+/// The part of an attempt's outcome that decides on a retry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AttemptOutcome<'v> {
     pub(crate) verdict: &'v Verdict,
@@ -106,13 +111,15 @@ pub(crate) struct AttemptOutcome<'v> {
 }
 
 impl<'v> AttemptOutcome<'v> {
-    /// `verdict` is what [`before_redirect`] returned.
+    /// `verdict` is the return value of [`before_redirect`].
     #[inline]
     pub(crate) fn new<C, Res, Err>(classify: &C, result: &mut Result<Res, Err>, verdict: &'v Verdict) -> Self
     where
         C: Classify<Res, Err>,
     {
-        // A fault that was read into the head of a response that has begun changes nothing in that.
+        // A fault that classification stored in the head of a response that has begun does not
+        // change
+        // that the response has begun.
         let committed = !verdict.is_success()
             && match result {
                 Ok(response) => {
@@ -124,8 +131,8 @@ impl<'v> AttemptOutcome<'v> {
         Self { verdict, committed, response }
     }
 
-    /// Returns why another attempt cannot follow, even if the policy allows it: the response has
-    /// begun, or a layer further out retries the fault.
+    /// Returns why another attempt cannot follow although the policy allows it: the response has
+    /// begun, or an outer layer retries the fault.
     #[inline]
     pub(crate) fn blocked(&self, outer: OuterMark) -> Option<GiveUp> {
         if self.committed {
@@ -141,11 +148,11 @@ impl<'v> AttemptOutcome<'v> {
 /// If a client below has followed a redirect, the fault describes the last hop. The hops before it
 /// may have been processed, so that `Unsent` and `Refused` say nothing about the caller's request.
 ///
-/// | what ended the call | a redirect may have been followed if |
+/// | the call ended with | a redirect may have been followed if |
 /// |---|---|
-/// | a response with a URL (reqwest's, or one that tower-http's `FollowRedirect` has seen) | the URL is not the request's |
+/// | a response with a URL (reqwest's, or one that passed tower-http's `FollowRedirect`) | the URL is not the request's |
 /// | any other response | its fault says so |
-/// | an error | its fault says so, or its chain: it contains an error of reqwest |
+/// | an error | its fault or its source chain says so: the chain contains an error of reqwest |
 ///
 /// [`RetryPolicyBuilder::follows_redirects`](crate::RetryPolicyBuilder::follows_redirects)
 /// overrides the table.
@@ -164,7 +171,7 @@ where
     if !matches!(fault.retryable(), Retryable::Unsent | Retryable::Refused) {
         return verdict;
     }
-    // A rule may have made the fault of an error without its chain.
+    // A rule may have created the fault of an error without reading the error's source chain.
     let by_result = || match result {
         Ok(response) => {
             let answered = classify.outcome(response)?;
@@ -180,7 +187,7 @@ where
 }
 
 impl Limits {
-    /// Whether a call may be made again at all.
+    /// Checks whether another attempt is allowed, regardless of time and budget.
     pub(crate) fn permits(&self, fault: &Fault, attempts: u32, resend: ResendAfter) -> Result<(), GiveUp> {
         match fault.retryable() {
             Retryable::Unsent | Retryable::Refused | Retryable::IfIdempotent => {
@@ -197,13 +204,13 @@ impl Limits {
         }
     }
 
-    /// The delay before a retry, in nanoseconds.
+    /// Returns the delay before a retry, in nanoseconds.
     ///
     /// | the server asked for | delay |
     /// |---|---|
-    /// | nothing | the backoff's |
-    /// | a minimum (`Retry-After`) | the longer of the backoff's and the minimum, which is stretched |
-    /// | exactly this long (gRPC's pushback) | that, stretched; the backoff starts again after it |
+    /// | nothing | the backoff's own delay |
+    /// | a minimum (`Retry-After`) | the longer of the backoff's own delay and the stretched minimum |
+    /// | an exact delay (gRPC's pushback) | that delay, stretched; the backoff starts again after it |
     ///
     /// Ranges are cut at the time that is left before a delay is drawn from them.
     pub(crate) fn delay(
@@ -213,7 +220,7 @@ impl Limits {
         mut uniform: impl FnMut(RangeInclusive<u64>) -> u64,
     ) -> Result<u64, GiveUp> {
         let limit = self.time_limit(progress.deadline).limit;
-        // At the very end only a retry that was decided on earlier may start.
+        // At the very end of the time, only a retry that was decided on earlier may start.
         let left = self.time_left(progress.elapsed, progress.deadline)?;
         if left == 0 {
             return Err(limit);
@@ -232,12 +239,12 @@ impl Limits {
         backoff.zip(hinted).map(|(backoff, hinted)| backoff.max(hinted)).ok_or(limit)
     }
 
-    /// Returns how many nanoseconds from now a retry may start at the latest. `u64::MAX` means at
-    /// any time.
+    /// Returns how many nanoseconds from now a retry may start at the latest. `u64::MAX` means that
+    /// there is no limit.
     ///
     /// # Errors
     ///
-    /// The limit that is exceeded, if no retry may start any more.
+    /// Returns the limit that is exceeded if no retry may start any more.
     pub(crate) fn time_left(&self, elapsed: u64, deadline: Option<u64>) -> Result<u64, GiveUp> {
         let TimeLimit { latest, limit } = self.time_limit(deadline);
         match latest {
@@ -261,16 +268,16 @@ impl Limits {
     }
 }
 
-/// Whether a layer on this side refused to send the request.
+/// Returns whether a layer on this side rejected the request without sending it.
 pub(crate) fn is_rejection(fault: &Fault) -> bool {
     let unsent = fault.kind() == Kind::Rejected || fault.retryable() == Retryable::Unsent;
     unsent && fault.origin() == Origin::Local
 }
 
-/// When the last retry of a call may start.
+/// The latest time at which a retry of a call may start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeLimit {
-    /// In nanoseconds since the call began. `None`: never.
+    /// In nanoseconds since the call began. `None`: no retry may start.
     latest: Option<u64>,
     /// The limit that determines it.
     pub(crate) limit: GiveUp,

@@ -1,4 +1,4 @@
-//! Which methods of gRPC may be called twice.
+//! The list of gRPC methods that may be called more than once.
 
 use tower_fault_classify::__internals::ConfigError;
 
@@ -7,7 +7,8 @@ use tower_fault_classify::__internals::ConfigError;
 pub(crate) struct GrpcMethods(Vec<Box<str>>);
 
 impl GrpcMethods {
-    /// A method for each name; a slash ahead of it does no harm, and `*` in place of the method stands for all of the service.
+    /// Parses the names. A leading slash is allowed, and `*` in place of the method means all
+    /// methods of the service.
     pub(super) fn parse(names: Vec<String>) -> Result<Self, ConfigError> {
         let mut methods = Vec::with_capacity(names.len());
         for name in names {
@@ -29,12 +30,12 @@ impl GrpcMethods {
         Ok(Self(methods))
     }
 
-    /// The names, as a user writes them.
+    /// Returns the names in the form in which a user writes them.
     pub(crate) fn names(&self) -> impl Iterator<Item = String> {
         self.0.iter().map(|name| if name.ends_with('/') { format!("{name}*") } else { name.to_string() })
     }
 
-    /// Whether a path, `/package.Service/Method`, is one of them.
+    /// Returns whether the list contains a path of the form `/package.Service/Method`.
     pub(crate) fn contains(&self, path: &str) -> bool {
         let Some(method) = path.strip_prefix('/') else { return false };
         let has = |name: &str| self.0.binary_search_by(|method| (**method).cmp(name)).is_ok();
@@ -70,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_method_name_is_named() {
+    fn invalid_method_name_is_reported() {
         for name in [
             "",
             "/",

@@ -1,4 +1,4 @@
-//! What is retried, when: the configuration, and the decision, which is a plain function.
+//! The retry policy: its configuration, and the retry decision, which is a pure function.
 
 mod builder;
 mod config;

@@ -1,4 +1,4 @@
-//! What is decided, and what is not allowed.
+//! Tests of the configuration and of the retry decision.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -26,7 +26,7 @@ const FAULT: Fault =
 
 const FIRST: CallProgress = CallProgress { elapsed: 0, deadline: None, position: Position::START };
 
-/// A request whose properties are given.
+/// A request with configurable properties.
 #[derive(Clone, Copy, Debug, Default)]
 struct Request {
     idempotent: bool,
@@ -48,7 +48,7 @@ impl RequestInfo for Request {
     }
 }
 
-/// A response from a URL.
+/// A response that may come from a URL.
 #[derive(Debug, Default)]
 struct Response {
     head: http::Response<()>,
@@ -83,7 +83,7 @@ impl Outcome for Response {
     }
 }
 
-/// A classifier whose verdicts are given to the decision.
+/// A classifier with a given coverage of responses. The tests pass the verdicts to the decision.
 struct Classifier(ResponseCoverage);
 
 impl Classify<Response, ClassifiedError> for Classifier {
@@ -104,7 +104,8 @@ impl Classify<Response, ClassifiedError> for Classifier {
     }
 }
 
-/// Why no attempt may follow an outcome whose redirects are not known of.
+/// Returns why no attempt may follow an outcome. Neither the request nor the outcome shows a
+/// redirect.
 fn blocked(
     coverage: ResponseCoverage,
     mut result: Result<Response, ClassifiedError>,
@@ -124,10 +125,10 @@ fn limits(builder: RetryPolicyBuilder) -> Limits {
     builder.build().unwrap().hot.limits
 }
 
-/// The tick of the timer that a cut keeps free.
+/// The timer tick that a cut keeps free.
 const TICK: u64 = 1_000_000;
 
-/// The delay if every draw takes the largest.
+/// Returns the delay if every draw returns the end of its range.
 fn longest(limits: &Limits, fault: &Fault, mut progress: CallProgress) -> Option<u64> {
     limits.delay(fault, &mut progress, |range| *range.end()).ok()
 }
@@ -197,7 +198,7 @@ fn retry_delay_ends_before_deadline() {
 }
 
 #[test]
-fn hint_replaces_backoff_and_is_never_shortened() {
+fn hint_longer_than_backoff_is_stretched_and_never_shortened() {
     let limits = limits(RetryPolicy::builder());
     let hinted = |delay| FAULT.with_retry_after(delay);
     let four = hinted(Duration::from_secs(4));
@@ -206,7 +207,7 @@ fn hint_replaces_backoff_and_is_never_shortened() {
     assert_eq!(longest(&limits, &hinted(Duration::from_secs(60)), FIRST), Some(65 * SECOND), "at the cap");
     assert_eq!(longest(&limits, &hinted(Duration::from_millis(60_001)), FIRST), None, "over the cap");
     assert_eq!(longest(&limits, &hinted(Duration::MAX), FIRST), None);
-    assert_eq!(longest(&limits, &hinted(Duration::ZERO), FIRST), Some(SECOND / 10), "any time will do");
+    assert_eq!(longest(&limits, &hinted(Duration::ZERO), FIRST), Some(SECOND / 10), "zero is no minimum");
 }
 
 #[test]
@@ -222,7 +223,7 @@ fn delay_that_does_not_fit_is_not_started() {
         let fault = FAULT.with_retry_after(Duration::from_secs(seconds));
         longest(&bounded, &fault, CallProgress { elapsed, ..FIRST })
     };
-    assert_eq!(hinted(8, 0), Some(10 * SECOND - TICK), "of a hint, the stretch is cut");
+    assert_eq!(hinted(8, 0), Some(10 * SECOND - TICK), "only the stretch of a hint is cut");
     assert_eq!(hinted(8, 2 * SECOND), Some(8 * SECOND));
     assert_eq!(hinted(8, 2 * SECOND + 1), None, "the hint itself does not fit");
     let unbounded = limits(RetryPolicy::builder().max_elapsed(None));
@@ -230,8 +231,8 @@ fn delay_that_does_not_fit_is_not_started() {
 }
 
 #[test]
-fn policy_value_out_of_range_is_named_with_range() {
-    let field = |builder: RetryPolicyBuilder| builder.build().expect_err("it is out of range").field();
+fn policy_value_out_of_range_names_field_and_range() {
+    let field = |builder: RetryPolicyBuilder| builder.build().expect_err("value out of range").field();
     let policy = RetryPolicy::builder;
     assert_eq!(field(policy().max_attempts(0)), "max_attempts");
     assert_eq!(field(policy().max_attempts(1_001)), "max_attempts");
@@ -356,7 +357,7 @@ fn policy_returns_the_budget_it_was_given() {
 }
 
 #[test]
-fn observer_header_and_custom_budget_are_kept_each_alone() {
+fn observer_header_and_custom_budget_are_each_kept_alone() {
     let kept = |builder: RetryPolicyBuilder| {
         let policy = builder.build().unwrap();
         let cold = policy.cold.as_deref();
@@ -401,12 +402,12 @@ fn outer_mark_is_ignored_by_policy_without_marker() {
     let own = Coverage::of(ResendAfter::Any, ResponseCoverage::All);
     let mark = OuterMark::new(None).attempt(1, own);
     let notes = Notes { attempt: Some(mark), ..Notes::default() };
-    let heeds = |marker| {
+    let reads_mark = |marker| {
         let policy = RetryPolicy::builder().marker(marker).build().unwrap();
         policy.outer(&notes).includes(Retryable::IfIdempotent, None)
     };
-    assert!(heeds(true));
-    assert!(!heeds(false));
+    assert!(reads_mark(true));
+    assert!(!reads_mark(false));
 }
 
 #[test]
@@ -490,7 +491,11 @@ fn earlier_of_deadline_and_max_elapsed_limits_a_retry() {
     assert_eq!(left(10 * SECOND + 1, None), Err(GiveUp::MaxElapsed));
     assert_eq!(left(4 * SECOND, Some(4 * SECOND)), Err(GiveUp::Deadline));
     let unbounded = limits(RetryPolicy::builder().max_elapsed(None));
-    assert_eq!(unbounded.time_left(SECOND, None), Ok(u64::MAX), "time passes, and as much is left");
+    assert_eq!(
+        unbounded.time_left(SECOND, None),
+        Ok(u64::MAX),
+        "without a limit, elapsed time does not count"
+    );
 }
 
 #[test]
@@ -554,7 +559,7 @@ fn fault_that_an_outer_layer_retries_is_left_to_it() {
     let response = |outer| blocked(ResponseCoverage::All, Ok(Response::default()), refused, outer);
     let failed = |fault, outer| blocked(ResponseCoverage::All, Err(error(fault)), fault, outer);
     assert_eq!(response(all), Some(GiveUp::Nested));
-    assert_eq!(response(errors_only), None, "the outer layer judges errors only");
+    assert_eq!(response(errors_only), None, "the outer layer classifies errors only");
     assert_eq!(response(OuterMark::default()), None);
     assert_eq!(failed(refused, errors_only), Some(GiveUp::Nested));
     assert_eq!(failed(FAULT, errors_only), None, "the outer layer retries refused requests only");
@@ -578,7 +583,7 @@ fn redirect_makes_unsent_and_refused_count_as_if_idempotent() {
     for unprocessed in [Retryable::Unsent, Retryable::Refused] {
         let fault = FAULT.with_retryable(unprocessed);
         let redirected = fault.with_maybe_redirected(true);
-        // Not set: the URL of a response and the fault of an error tell.
+        // Not set: the URL of a response or the fault of an error decides.
         assert_eq!(retryable(here(), fault, None, Some(URL)), unprocessed);
         assert_eq!(retryable(elsewhere(), fault, None, Some(URL)), Retryable::IfIdempotent);
         assert_eq!(retryable(elsewhere(), fault, None, None), unprocessed, "the request's URL is unknown");

@@ -1,19 +1,19 @@
-//! What gRPC writes on a request: "gRPC over HTTP2", and gRFC A6.
+//! The headers of a gRPC request, as defined in "gRPC over HTTP2" and gRFC A6.
 
 use std::time::Duration;
 
 use ::http::header::CONTENT_TYPE;
 use ::http::{HeaderMap, HeaderName, HeaderValue};
 
-/// How often a call was made before (gRFC A6).
+/// The number of attempts before this one (gRFC A6).
 pub(super) static PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 
 static TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
-/// The longest number that a timeout may have: eight digits.
+/// The largest number that a timeout may have: eight digits.
 const LARGEST: u128 = 99_999_999;
 
-/// The units of a timeout, in nanoseconds, the finest first.
+/// The units of a timeout, in nanoseconds, from the finest to the coarsest.
 const UNITS: [(char, u128); 6] = [
     ('n', 1),
     ('u', 1_000),
@@ -23,20 +23,20 @@ const UNITS: [(char, u128); 6] = [
     ('H', 3_600_000_000_000),
 ];
 
-/// `application/grpc` and its variants by message format.
+/// Returns whether the content type is `application/grpc` or one of its variants by message format.
 pub(super) fn is_grpc(headers: &HeaderMap) -> bool {
     let media_type = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
     let prefix = media_type.get(..16).is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"application/grpc"));
     prefix && matches!(media_type.get(16), None | Some(b'+' | b';' | b' '))
 }
 
-/// How long a call may take. One that is garbled says nothing.
+/// Returns how long a call may take. An invalid timeout is ignored.
 #[inline]
 pub(super) fn timeout(headers: &HeaderMap) -> Option<Duration> {
     if headers.is_empty() { None } else { parse(headers.get(&TIMEOUT)?.as_bytes()) }
 }
 
-/// One to eight digits and a unit.
+/// Parses one to eight digits and a unit.
 fn parse(text: &[u8]) -> Option<Duration> {
     let (unit, digits) = text.split_last()?;
     if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
@@ -48,7 +48,8 @@ fn parse(text: &[u8]) -> Option<Duration> {
     Some(Duration::new(u64::try_from(nanos / 1_000_000_000).ok()?, (nanos % 1_000_000_000) as u32))
 }
 
-/// Makes a call's timeout the time that is left, if that is less. A call without one gets none.
+/// Replaces a call's timeout by the time that is left, if that is shorter. A call without a timeout
+/// gets none.
 pub(super) fn shorten_timeout(headers: &mut HeaderMap, left: Duration) {
     if timeout(headers).is_some_and(|timeout| left < timeout)
         && let Ok(value) = HeaderValue::from_str(&format(left))
@@ -57,7 +58,8 @@ pub(super) fn shorten_timeout(headers: &mut HeaderMap, left: Duration) {
     }
 }
 
-/// In the finest unit in which it has eight digits, rounded down; at least a nanosecond, for zero is no timeout.
+/// Formats a timeout in the finest unit in which it has at most eight digits, rounded down. The
+/// minimum is one nanosecond, because zero is not a valid timeout.
 fn format(time: Duration) -> String {
     let nanos = time.as_nanos().max(1);
     let (unit, one) = UNITS.iter().find(|(_, one)| nanos / one <= LARGEST).unwrap_or(&('H', UNITS[5].1));
@@ -115,8 +117,9 @@ mod tests {
             for time in [Duration::from_nanos(nanos), Duration::from_secs(seconds)] {
                 let read = parse(format(time).as_bytes()).unwrap();
                 prop_assert!(read <= time.max(Duration::from_nanos(1)));
-                // A unit is at most 1,000 times the finer one, so that at least five of the eight
-                // digits are left.
+                // A unit is at most 1,000 times the next finer unit. At least five of the eight
+                // digits are
+                // therefore left.
                 prop_assert!(read >= time.min(Duration::from_secs(99_999_999 * 3_600)).mul_f64(0.999_99) || time.is_zero());
             }
         }

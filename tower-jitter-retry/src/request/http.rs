@@ -1,4 +1,4 @@
-//! `http::Request`.
+//! Support for `http::Request`.
 
 use std::borrow::Cow;
 
@@ -9,18 +9,18 @@ use super::grpc;
 use super::{Attempt, Deadline, Mark, Notes, RequestInfo, RetryRequest};
 use crate::replay::RetryBody;
 
-/// The header by which a client says that a server will recognise a request that it has seen before
-/// (draft-ietf-httpapi-idempotency-key-header).
+/// The header that contains a client's key for a request, by which a server recognizes a request
+/// that it has seen before (draft-ietf-httpapi-idempotency-key-header).
 static IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// Whether there is an idempotency key that is not blank. The draft makes it a string in quotes, so
-/// quotes alone are blank too.
+/// Returns whether there is an idempotency key that is not blank. The draft defines the key as a
+/// string in quotes, so quotes alone are blank too.
 pub(super) fn has_idempotency_key(headers: &HeaderMap) -> bool {
     let key = headers.get(&IDEMPOTENCY_KEY);
     key.is_some_and(|key| key.as_bytes().iter().any(|byte| !byte.is_ascii_whitespace() && *byte != b'"'))
 }
 
-/// What is kept of an `http::Request`.
+/// The saved data of an `http::Request`.
 #[derive(Clone, Debug)]
 pub struct SavedHttp<B> {
     parts: Parts,
@@ -104,7 +104,7 @@ impl<B: RetryBody> RetryRequest for Request<B> {
     }
 }
 
-/// What the extensions say.
+/// Reads the notes in the extensions.
 #[inline]
 pub(super) fn read_notes(extensions: &::http::Extensions) -> Notes {
     if extensions.is_empty() {
@@ -117,7 +117,7 @@ pub(super) fn read_notes(extensions: &::http::Extensions) -> Notes {
     }
 }
 
-/// The extension's deadline, or that of `grpc-timeout` if it is the earlier.
+/// Returns the earlier of the extension's deadline and the timeout in `grpc-timeout`.
 #[inline]
 pub(super) fn earliest_deadline(deadline: Option<Deadline>, headers: &HeaderMap) -> Option<Deadline> {
     let Some(timeout) = grpc::timeout(headers) else { return deadline };
@@ -138,7 +138,8 @@ pub(super) fn mark_headers(headers: &mut HeaderMap, mark: Mark<'_>) {
     }
 }
 
-/// Removes what a retry layer, or a remote client in its name, may have written into the headers.
+/// Removes the marks from the headers, regardless of whether a retry layer or a remote client wrote
+/// them.
 pub(super) fn unmark_headers(headers: &mut HeaderMap, header: Option<&HeaderName>) {
     headers.remove(&grpc::PREVIOUS_ATTEMPTS);
     if let Some(name) = header {
@@ -146,13 +147,14 @@ pub(super) fn unmark_headers(headers: &mut HeaderMap, header: Option<&HeaderName
     }
 }
 
-/// Removes the marks of a retry layer further out from a request, so that layers further in retry
-/// it by themselves.
+/// Removes the marks of an outer retry layer from a request, so that inner layers retry it
+/// themselves.
 ///
 /// It removes the [`Attempt`] in the extensions and gRPC's `grpc-previous-rpc-attempts`. It does
-/// not know a [`marker_header`](crate::RetryPolicyBuilder::marker_header): remove that header as
-/// well, or use [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker),
-/// which removes all three.
+/// not remove a [`marker_header`](crate::RetryPolicyBuilder::marker_header), whose name it cannot
+/// see. Remove that header as well, or use
+/// [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker), which removes
+/// all three.
 pub fn remove_marker<B>(request: &mut Request<B>) {
     request.extensions_mut().remove::<Attempt>();
     unmark_headers(request.headers_mut(), None);
@@ -224,7 +226,7 @@ mod tests {
         assert_eq!(left(None, Some("2S")), Some(2));
         assert_eq!(left(Some(3), Some("2S")), Some(2));
         assert_eq!(left(Some(1), Some("2S")), Some(1));
-        assert_eq!(left(Some(3), Some("soon")), Some(3), "what is garbled says nothing");
+        assert_eq!(left(Some(3), Some("soon")), Some(3), "an invalid timeout is ignored");
     }
 
     #[test]
@@ -242,7 +244,7 @@ mod tests {
         assert_eq!(request.headers()["x-attempt"], "1");
         assert!(
             !request.headers().contains_key("grpc-previous-rpc-attempts"),
-            "there was none before the first"
+            "no attempt precedes the first"
         );
         request.mark(mark(3, true));
         assert_eq!(
@@ -256,6 +258,6 @@ mod tests {
         request.mark(mark(2, false));
         assert!(request.extensions().is_empty() && request.headers().is_empty());
         request.mark(mark(2, true));
-        assert_eq!(request.headers().len(), 1, "it is not gRPC's");
+        assert_eq!(request.headers().len(), 1, "not a gRPC request");
     }
 }

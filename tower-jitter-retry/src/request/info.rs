@@ -1,4 +1,4 @@
-//! What a retry layer reads from a request and writes on it.
+//! The information that a retry layer reads from a request and writes on it.
 
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
@@ -7,19 +7,19 @@ use ::http::HeaderName;
 
 use super::{Attempt, RetrySafety};
 
-/// What is written down on a request for the retry.
+/// The retry settings and marks that a request carries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Notes {
-    /// The user's word on this request, which takes precedence over the policy's.
+    /// The request's own setting, which takes precedence over the policy's.
     pub safety: Option<RetrySafety>,
     /// The time limit of the call.
     pub deadline: Option<Deadline>,
-    /// The mark of a layer further out, which sends the request again.
+    /// The mark of an outer retry layer that may send the request again.
     pub attempt: Option<Attempt>,
 }
 
-/// What is written on a request right before it is sent.
+/// The mark that a retry layer writes on a request right before it is sent.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Mark<'a> {
@@ -27,21 +27,24 @@ pub struct Mark<'a> {
     pub attempt: Attempt,
     /// The time that is left, if there is a deadline.
     pub remaining: Option<Duration>,
-    /// Whether the number is to be written down at all.
+    /// Whether to write the number of the attempt.
     pub marker: bool,
-    /// The header for the number, if there is to be one.
+    /// The header for the number of the attempt, if one is configured.
     pub header: Option<&'a HeaderName>,
 }
 
-/// The time by which one call must be done, as an extension of its `http::Request`.
+/// The time limit of one call, as an extension of its `http::Request`.
 ///
-/// No retry is sent after it. A delay that would not end before it is not begun: the caller gets
-/// the outcome of the last attempt at once. A retry that waits for the inner service's readiness
-/// stops waiting at the deadline, with the same result. The attempt that runs is not cut short;
-/// that is what a timeout is for. A deadline that has passed already, or a time of zero, leaves the
-/// first attempt and no retry.
+/// - No retry is sent after the deadline. If a delay would not end before it, the caller
+///   immediately gets the outcome of the last attempt.
+/// - A retry that waits for the inner service's readiness stops waiting at the deadline, with the
+///   same result.
+/// - A running attempt is not cut short; use a timeout for that.
+/// - After a deadline that has passed already, or with a time of zero, the first attempt is sent
+///   and no retry follows.
 ///
-/// gRPC's own `grpc-timeout` is a deadline as well, and the earlier of the two counts; each attempt carries the time that is left.
+/// The timeout in `grpc-timeout` is a deadline as well. The earlier of the two applies, and
+/// `grpc-timeout` of each retry is shortened to the time that is left.
 ///
 /// ```
 /// use std::time::Duration;
@@ -60,17 +63,22 @@ enum When {
 }
 
 impl Deadline {
-    /// So long after the call began, which is when it comes to the layer.
+    /// Creates a deadline at a time after the call began.
+    ///
+    /// A call begins when its request reaches the retry layer.
     pub const fn within(time: Duration) -> Self {
         Self(When::Within(time))
     }
 
-    /// At a moment, which a request that came in may bring along. Under `tokio::time::pause` it is one of tokio's clock.
+    /// Creates a deadline at a moment, for example the moment that an incoming request brought
+    /// along.
+    ///
+    /// Under `tokio::time::pause`, the moment is a moment of tokio's clock.
     pub fn at(moment: Instant) -> Self {
         Self(When::At(moment.into()))
     }
 
-    /// How long there is, from now on.
+    /// Returns the time from now to the deadline.
     pub(crate) fn remaining(self) -> Duration {
         match self.0 {
             When::Within(time) => time,
@@ -79,12 +87,17 @@ impl Deadline {
     }
 }
 
-/// What a retry layer reads from a request, and the marks that it writes on it.
+/// The information that a retry layer reads from a request, and the marks that it writes on it.
 ///
-/// It is implemented for `http::Request` with a body of any type, for `reqwest::Request` (feature
-/// `reqwest`), for strings, numbers and the like, and for an `Option` of these. Every method has a
-/// default, so that a request type of your own that is `Clone` needs an empty implementation. It
-/// then counts as idempotent:
+/// It is implemented for:
+///
+/// - `http::Request` with a body of any type,
+/// - `reqwest::Request` (feature `reqwest`),
+/// - strings, numbers, `bool`, `char`, `()`, `Bytes`, and a `Vec` of these,
+/// - an `Option` of any of these.
+///
+/// Every method has a default. A request type of your own that is `Clone` therefore needs only an
+/// empty implementation, and then counts as idempotent:
 ///
 /// ```
 /// use tower::{ServiceBuilder, service_fn};
@@ -102,54 +115,67 @@ impl Deadline {
 /// # check::<Query, _>(&service);
 /// ```
 ///
-/// If your request type wraps an HTTP request, forward the methods to it.
+/// If your request type wraps an HTTP request, forward the methods to the HTTP request.
 #[diagnostic::on_unimplemented(
     message = "a retry layer cannot see whether the request `{Self}` may be sent again",
     note = "for a type of your own, write `impl RequestInfo for {Self} {{}}`: the request then counts as idempotent",
     note = "`reqwest::Request` implements `RequestInfo` with the cargo feature `reqwest` of `tower-jitter-retry`"
 )]
 pub trait RequestInfo {
-    /// Whether sending the request twice has the effect of sending it once, whatever its headers
-    /// say. **Default**: yes.
+    /// Returns whether sending the request twice has the same effect as sending it once.
+    ///
+    /// Its idempotency key is not considered; see
+    /// [`has_idempotency_key`](Self::has_idempotency_key). **Default**: `true`.
     fn is_idempotent(&self) -> bool {
         true
     }
 
-    /// Whether the request carries an idempotency key, by which a server recognizes a request that
-    /// it has seen before. [`RetrySafety::ByMethod`] ignores it. **Default**: no.
+    /// Returns whether the request carries an idempotency key.
+    ///
+    /// By such a key, a server recognizes a request that it has seen before.
+    /// [`RetrySafety::ByMethod`] ignores it. **Default**: `false`.
     fn has_idempotency_key(&self) -> bool {
         false
     }
 
-    /// The URL of the request, to tell responses after a redirect apart; see
-    /// [`follows_redirects`](crate::RetryPolicyBuilder::follows_redirects). **Default**: not known.
+    /// Returns the URL of the request, or `None` if it is not known.
+    ///
+    /// It is compared with the URL of the response to detect a followed redirect; see
+    /// [`follows_redirects`](crate::RetryPolicyBuilder::follows_redirects). **Default**: `None`.
     fn url(&self) -> Option<Cow<'_, str>> {
         None
     }
 
-    /// What is written down on the request for the retry. It may be taken off to be read, and is
-    /// put back. **Default**: nothing.
+    /// Returns the retry settings and marks that the request carries.
+    ///
+    /// The method may move parts of the request out to read them, but must put them back.
+    /// **Default**: no notes.
     #[inline]
     fn notes(&mut self) -> Notes {
         Notes::default()
     }
 
-    /// The method of gRPC that the request calls, `/package.Service/Method`, to be looked up among
-    /// the policy's [`idempotent_methods`](crate::RetryPolicyBuilder::idempotent_methods).
-    /// **Default**: none.
+    /// Returns the gRPC method that the request calls, as `/package.Service/Method`.
+    ///
+    /// The layer looks it up in the policy's
+    /// [`idempotent_methods`](crate::RetryPolicyBuilder::idempotent_methods). **Default**: `None`.
     fn grpc_method(&self) -> Option<&str> {
         None
     }
 
-    /// Writes the number of the attempt and the time that is left on the request, right before it
-    /// is sent. It is called only for requests that can be sent again. **Default**: does nothing.
+    /// Writes the number of the attempt and the time that is left on the request.
+    ///
+    /// It is called right before the request is sent, and only for requests that can be sent again.
+    /// **Default**: does nothing.
     #[inline]
     fn mark(&mut self, mark: Mark<'_>) {
         let _ = mark;
     }
 
-    /// Removes the marks of a layer further out, `header` among them: the policy's
-    /// [`marker_header`](crate::RetryPolicyBuilder::marker_header). **Default**: does nothing.
+    /// Removes the marks of an outer retry layer.
+    ///
+    /// `header` is the policy's [`marker_header`](crate::RetryPolicyBuilder::marker_header), which
+    /// is removed too. **Default**: does nothing.
     fn unmark(&mut self, header: Option<&HeaderName>) {
         let _ = header;
     }

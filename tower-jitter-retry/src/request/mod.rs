@@ -1,9 +1,10 @@
-//! Requests: which may be sent again, how they are copied, and what retry layers mark on them.
+//! Requests: which ones may be sent again, how they are copied, and the marks that retry layers
+//! write on them.
 //!
 //! | item | use |
 //! |---|---|
-//! | [`RequestInfo`] | what a layer reads from a request and marks on it ([`Notes`], [`Mark`]); implement it for your own request type |
-//! | [`RetrySafety`], [`NonIdempotent`] | which faults a request may be sent again after |
+//! | [`RequestInfo`] | what a layer reads from a request and writes on it ([`Notes`], [`Mark`]); implement it for your own request type |
+//! | [`RetrySafety`], [`NonIdempotent`] | the faults after which a request may be sent again |
 //! | [`Deadline`] | the time limit of one request |
 //! | [`Attempt`], [`remove_marker`] | the mark by which nested retry layers recognize each other |
 //! | [`RetryRequest`] | a request that can be sent again; implemented for `http::Request` ([`SavedHttp`]) and `reqwest::Request` |
@@ -25,12 +26,17 @@ pub(crate) use self::redirect::is_same_resource;
 pub use self::safety::{Attempt, NonIdempotent, RetrySafety};
 pub(crate) use self::safety::{Coverage, OuterMark, ResendAfter};
 
-/// A request that knows how it is sent again.
+/// A request that can be sent again.
 ///
 /// It is implemented for `http::Request` over any [`RetryBody`](crate::replay::RetryBody), for
-/// `reqwest::Request` (feature `reqwest`), and for strings, numbers and the like. A request that is
-/// `Clone` can also be sent again with [`clone_requests`](crate::JitterRetryLayer::clone_requests),
-/// which needs its [`RequestInfo`] only.
+/// `reqwest::Request` (feature `reqwest`), and for strings, numbers, a `Vec` of these, and an
+/// `Option`. A request that is `Clone` does not need this trait: with
+/// [`clone_requests`](crate::JitterRetryLayer::clone_requests), a layer needs only the request's
+/// [`RequestInfo`].
+///
+/// The layer calls the methods in this order: [`save`](Self::save) before the first attempt,
+/// [`can_replay`](Self::can_replay) after a failed attempt, and [`replay`](Self::replay) for the
+/// next attempt.
 #[diagnostic::on_unimplemented(
     message = "a retry layer cannot send the request `{Self}` again",
     note = "for a type of your own that is `Clone`, write `impl RequestInfo for {Self} {{}}` and call `.clone_requests()` on the layer",
@@ -38,51 +44,62 @@ pub(crate) use self::safety::{Coverage, OuterMark, ResendAfter};
     note = "an `http::Request<B>` can be sent again if its body `B` implements `RetryBody`"
 )]
 pub trait RetryRequest: RequestInfo + Sized {
-    /// What is kept so that the request can be sent again.
+    /// The data that is kept so that the request can be sent again.
     type Saved;
 
-    /// The request once more, by reference: for [`TowerPolicy`](crate::TowerPolicy), which gets no
-    /// more than that. At most `limit` bytes of its body may be copied. **Default**: not possible.
+    /// Returns a copy of the request, for [`TowerPolicy`](crate::TowerPolicy), which has only a
+    /// reference to it.
+    ///
+    /// At most `limit` bytes of the body may be copied. `None` means that the request cannot be
+    /// copied. **Default**: `None`.
     fn duplicate(&self, limit: usize) -> Option<Self> {
         let _ = limit;
         None
     }
 
-    /// The request to be sent now, and what is needed to send it again. `None`: it goes out once, as it came.
+    /// Returns the request to send now, and the data that is needed to send it again.
     ///
-    /// At most `limit` bytes of its body may be copied or kept.
+    /// At most `limit` bytes of the body may be copied or kept. Without the second part (`None`),
+    /// the request is sent unchanged and only once.
     fn save(self, limit: usize) -> (Self, Option<Self::Saved>);
 
-    /// Whether [`replay`](Self::replay) will succeed. It is asked before what the last attempt came to is given up.
+    /// Returns whether [`replay`](Self::replay) will succeed.
     ///
-    /// **Default**: always.
+    /// The layer calls it before it drops the outcome of the last attempt. **Default**: `true`.
     fn can_replay(saved: &Self::Saved) -> bool {
         let _ = saved;
         true
     }
 
-    /// Whether the request's body waits for its source; see
-    /// [`RetryBody::is_waiting`](crate::replay::RetryBody::is_waiting). It is asked at each poll of an attempt.
-    /// **Default**: not known.
+    /// Returns whether the request's body waits for its source, or `None` if that is not known.
+    ///
+    /// It is called at each poll of an attempt; see
+    /// [`RetryBody::is_waiting`](crate::replay::RetryBody::is_waiting). **Default**: `None`.
     #[inline]
     fn is_waiting(saved: &Self::Saved) -> Option<bool> {
         let _ = saved;
         None
     }
 
-    /// The request's [`RequestInfo::url`], of what is kept of it. **Default**: not known.
+    /// Returns the [`RequestInfo::url`] of the saved request, or `None` if it is not known.
+    ///
+    /// **Default**: `None`.
     fn saved_url(saved: &Self::Saved) -> Option<Cow<'_, str>> {
         let _ = saved;
         None
     }
 
-    /// The request for another attempt, and what is kept of it: what is needed for one more
-    /// attempt, unless this is the last, and for [`is_waiting`](Self::is_waiting). `None`: it cannot be sent
-    /// again, and what the last attempt came to is the caller's.
+    /// Returns the request for another attempt, and the data to keep.
+    ///
+    /// `last` is true for the last attempt that is allowed. The kept data is needed for one more
+    /// attempt, unless this one is the last, and for [`is_waiting`](Self::is_waiting).
+    ///
+    /// `None` means that the request cannot be sent again. The caller then gets the outcome of the
+    /// last attempt.
     fn replay(saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Self, Option<Self::Saved>)>;
 }
 
-/// How a layer sends requests again: [`ByTrait`] or [`CloneRequests`].
+/// How a layer copies requests: [`ByTrait`] or [`CloneRequests`].
 ///
 /// This trait is sealed: it cannot be implemented outside of this crate.
 #[diagnostic::on_unimplemented(
@@ -91,32 +108,36 @@ pub trait RetryRequest: RequestInfo + Sized {
     note = "without `.clone_requests()`, it must implement `RetryRequest`"
 )]
 pub trait Resend<Req>: sealed::Sealed {
-    /// What is kept so that a request can be sent again.
+    /// The data that is kept so that a request can be sent again.
     type Saved;
 
-    /// See [`RetryRequest::duplicate`]. **Default**: not possible.
+    /// Returns a copy of the request; see [`RetryRequest::duplicate`].
+    ///
+    /// **Default**: `None`.
     fn duplicate(&self, request: &Req, limit: usize) -> Option<Req> {
         let _ = (request, limit);
         None
     }
 
-    /// See [`RetryRequest::save`].
+    /// Returns the request and the data to send it again; see [`RetryRequest::save`].
     fn save(&self, request: Req, limit: usize) -> (Req, Option<Self::Saved>);
 
-    /// See [`RetryRequest::can_replay`].
+    /// Returns whether [`replay`](Self::replay) will succeed; see [`RetryRequest::can_replay`].
     fn can_replay(&self, saved: &Self::Saved) -> bool;
 
-    /// See [`RetryRequest::is_waiting`]. **Default**: not known.
+    /// Returns whether the request's body waits for its source; see [`RetryRequest::is_waiting`].
+    ///
+    /// **Default**: `None`.
     #[inline]
     fn is_waiting(&self, saved: &Self::Saved) -> Option<bool> {
         let _ = saved;
         None
     }
 
-    /// See [`RetryRequest::saved_url`].
+    /// Returns the URL of the saved request; see [`RetryRequest::saved_url`].
     fn saved_url<'s>(&self, saved: &'s Self::Saved) -> Option<Cow<'s, str>>;
 
-    /// See [`RetryRequest::replay`].
+    /// Returns the request for another attempt; see [`RetryRequest::replay`].
     fn replay(&self, saved: Self::Saved, attempt: Attempt, last: bool) -> Option<(Req, Option<Self::Saved>)>;
 }
 
@@ -127,7 +148,7 @@ mod sealed {
     impl Sealed for super::CloneRequests {}
 }
 
-/// Sends a request again as its [`RetryRequest`] implementation says. The default.
+/// Copies a request by its [`RetryRequest`] implementation; the default of a layer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ByTrait;
 
@@ -163,7 +184,9 @@ impl<Req: RetryRequest> Resend<Req> for ByTrait {
     }
 }
 
-/// Sends a clone of the request again. Its [`RequestInfo`] counts as it does without.
+/// Copies a request by its `Clone` implementation.
+///
+/// The request's [`RequestInfo`] has the same effect as with [`ByTrait`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CloneRequests;
 

@@ -1,17 +1,18 @@
-//! Whether a client has followed a redirect, by the URLs of a request and of its response.
+//! Detects whether a client followed a redirect, by the URLs of a request and of its response.
 
-/// Whether two URLs lead to the same resource.
+/// Returns whether two URLs identify the same resource. Fragments are ignored.
 pub(crate) fn is_same_resource(one: &str, other: &str) -> bool {
     let [one, other] = [one, other].map(|url| url.split_once('#').map_or(url, |(url, _fragment)| url));
     one == other || is_same_when_normalized(one, other)
 }
 
-/// reqwest normalizes the URL of an `http::Request`, and takes the user's name out of it.
+/// Compares the URLs after normalization: reqwest normalizes the URL of an `http::Request`, and
+/// removes the user name and password from it.
 #[cfg(feature = "reqwest")]
 fn is_same_when_normalized(one: &str, other: &str) -> bool {
     let normalized = |url: &str| {
         let mut url = reqwest::Url::parse(url).ok()?;
-        // They fail for a URL that has neither.
+        // These fail for a URL that cannot have a user name or password.
         let _ = url.set_username("");
         let _ = url.set_password(None);
         Some(url)
@@ -34,7 +35,7 @@ mod tests {
         assert!(is_same_resource("http://a/b#c", "http://a/b#d"));
         assert!(!is_same_resource("http://a/b?c", "http://a/b?d"));
         assert!(!is_same_resource("http://a/b", "http://a/c#b"));
-        assert!(!is_same_resource("/b", "http://a/b"), "a layer in between has changed the URL");
+        assert!(!is_same_resource("/b", "http://a/b"), "a layer in between changed the URL");
     }
 
     #[cfg(feature = "reqwest")]

@@ -1,4 +1,4 @@
-//! `reqwest::Request`.
+//! Support for `reqwest::Request`.
 
 use std::borrow::Cow;
 use std::mem::{replace, take};
@@ -10,20 +10,23 @@ use super::grpc;
 use super::http::{earliest_deadline, has_idempotency_key, mark_headers, read_notes, unmark_headers};
 use super::{Attempt, Mark, Notes, RequestInfo, RetryRequest};
 
-/// Reads or changes a request's extensions, which reqwest shows nobody: they come out only as those of an `http::Request`. The rest of the
-/// request stays where it is, so that nothing of it is cloned or parsed.
+/// Reads or changes a request's extensions.
+///
+/// reqwest gives access to the extensions only through a conversion to an `http::Request`. The
+/// other parts of the request are moved out before the conversion and put back afterwards. No part
+/// except the URL and the method is cloned, and none is parsed.
 fn with_extensions<T>(request: &mut Request, with: impl FnOnce(&mut Extensions) -> T) -> T
 where
     T: Default,
 {
-    let Ok(nowhere) = Url::parse("http://a/") else { return T::default() };
-    let shell = replace(request, Request::new(Method::GET, nowhere.clone()));
+    let Ok(placeholder) = Url::parse("http://a/") else { return T::default() };
+    let shell = replace(request, Request::new(Method::GET, placeholder.clone()));
     let (method, url, version) = (shell.method().clone(), shell.url().clone(), shell.version());
     let mut shell = shell;
     let (headers, body) = (take(shell.headers_mut()), shell.body_mut().take());
-    *shell.url_mut() = nowhere;
+    *shell.url_mut() = placeholder;
     let mut result = T::default();
-    // A shell that goes nowhere has no URL that either side could refuse.
+    // The placeholder URL is valid on both sides, so the conversions do not fail.
     if let Ok(mut shell) = ::http::Request::<::reqwest::Body>::try_from(shell) {
         result = with(shell.extensions_mut());
         if let Ok(shell) = Request::try_from(shell) {
@@ -73,7 +76,7 @@ impl RequestInfo for Request {
     }
 }
 
-/// Through `try_clone`: a request with a streaming body goes out once.
+/// Copies the request with `try_clone`: a request with a streaming body is sent once.
 impl RetryRequest for Request {
     type Saved = Self;
 
@@ -94,7 +97,8 @@ impl RetryRequest for Request {
         if last {
             return Some((saved, None));
         }
-        // What could be cloned once can be cloned again; if not, this attempt is the last.
+        // A request that was cloned once can be cloned again. If it cannot, this attempt is the
+        // last.
         let more = saved.try_clone();
         Some((saved, more))
     }

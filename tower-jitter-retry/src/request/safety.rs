@@ -1,9 +1,9 @@
-//! The faults after which a request may be sent again: by this layer, and by the layers further out.
+//! The faults after which a request may be sent again: by this layer, and by the outer layers.
 //!
 //! [`ResendAfter`] is the set of faults for one request of one layer. It follows from the request's
-//! [`RetrySafety`] and idempotency, and from the policy's [`NonIdempotent`]. [`Coverage`] is the union
-//! of such sets over nested layers. An [`Attempt`] carries it to the layers further in, which leave
-//! these faults to the layers further out ([`OuterMark`]).
+//! [`RetrySafety`] and idempotency, and from the policy's [`NonIdempotent`]. [`Coverage`] is the
+//! union of such sets over nested layers. An [`Attempt`] carries the coverage to the inner layers,
+//! which leave these faults to the outer layers ([`OuterMark`]).
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ use tower_fault_classify::classifiers::ResponseCoverage;
 /// Whether one request may be sent more than once.
 ///
 /// Set it for a policy with [`RetryPolicyBuilder::safety`](crate::RetryPolicyBuilder::safety). As
-/// an extension of an `http::Request` it applies to that request, and takes precedence over the
+/// an extension of an `http::Request`, it applies to that request and takes precedence over the
 /// policy:
 ///
 /// ```
@@ -24,29 +24,32 @@ use tower_fault_classify::classifiers::ResponseCoverage;
 /// # Ok::<(), http::Error>(())
 /// ```
 ///
-/// | a request | is sent again after |
+/// | request | is sent again after |
 /// |---|---|
-/// | that is idempotent, or `Always` | any fault but [`Retryable::Never`] |
-/// | that is not idempotent | the faults that [`NonIdempotent`] allows |
-/// | `Never` | no fault |
+/// | is idempotent, or has `Always` | every fault except [`Retryable::Never`] |
+/// | is not idempotent | the faults that [`NonIdempotent`] allows |
+/// | has `Never` | no fault |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RetrySafety {
-    /// The request decides. An HTTP request is idempotent by its method (RFC 9110 §9.2.2: GET,
-    /// HEAD, OPTIONS, TRACE, PUT, DELETE) or by an `Idempotency-Key` header that is not blank; `""`
-    /// is blank. A gRPC call is idempotent if its method is in
-    /// [`idempotent_methods`](crate::RetryPolicyBuilder::idempotent_methods). Any other request
-    /// counts as idempotent unless its [`RequestInfo`](crate::RequestInfo) says otherwise, because
-    /// it was put behind a retry layer.
+    /// The request decides by its method or its idempotency key; the default.
+    ///
+    /// - An HTTP request is idempotent by its method (RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE,
+    ///   PUT, DELETE), or by an `Idempotency-Key` header that is not blank. `""` is blank.
+    /// - A gRPC call is idempotent if its method is in
+    ///   [`idempotent_methods`](crate::RetryPolicyBuilder::idempotent_methods).
+    /// - Any other request counts as idempotent unless its [`RequestInfo`](crate::RequestInfo) says
+    ///   otherwise, because the user put it behind a retry layer.
     #[default]
     ByRequest,
-    /// As `ByRequest`, but an `Idempotency-Key` header has no effect. Use it where remote clients
-    /// write the headers and the backend may not know such keys;
-    /// [`RetryPolicy::gateway`](crate::RetryPolicy::gateway) does.
+    /// Like `ByRequest`, but an `Idempotency-Key` header has no effect.
+    ///
+    /// Use it where remote clients write the headers and the backend may not support such keys.
+    /// [`RetryPolicy::gateway`](crate::RetryPolicy::gateway) uses it.
     ByMethod,
     /// The request counts as idempotent.
     Always,
-    /// The request is sent once, even if the first attempt is known not to have reached the server.
+    /// The request is sent once, even if the first attempt did not reach the server.
     Never,
 }
 
@@ -68,25 +71,28 @@ impl fmt::Display for RetrySafety {
     }
 }
 
-/// Which faults a request that is not idempotent is sent again after.
+/// The faults after which a request that is not idempotent is sent again.
 ///
 /// ```
 /// use tower_jitter_retry::{NonIdempotent, RetryPolicy};
 ///
-/// // Do not rely on a server's word that it did not process a POST.
+/// // Retry a POST only if it was not sent, whatever the server says about processing it.
 /// let policy = RetryPolicy::builder().non_idempotent(NonIdempotent::Unsent).build()?;
 /// # Ok::<(), tower_jitter_retry::ConfigError>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NonIdempotent {
-    /// None.
+    /// No fault.
     Never,
-    /// Faults that prove that the request was not sent ([`Retryable::Unsent`]): a refused
-    /// connection, a load shed below. RFC 9110 §9.2.2 allows a proxy no more than that.
+    /// Faults which prove that the request was not sent ([`Retryable::Unsent`]).
+    ///
+    /// Examples are a refused connection and load shedding below. RFC 9110 §9.2.2 allows a proxy
+    /// no other automatic retry of such a request.
     Unsent,
-    /// Also answers by which the server says that it did not process the request
-    /// ([`Retryable::Refused`]): 421, 425, 429.
+    /// The faults of `Unsent`, and responses that say the request was not processed; the default.
+    ///
+    /// These responses are [`Retryable::Refused`], for example 421, 425 and 429.
     #[default]
     UnsentOrRefused,
 }
@@ -108,20 +114,22 @@ impl fmt::Display for NonIdempotent {
     }
 }
 
-/// The faults after which one request may be sent again, each level with those of the levels before
-/// it.
+/// The faults after which one request may be sent again. Each level includes the levels before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum ResendAfter {
     Nothing,
     Unsent,
     Refused,
-    /// Any fault but [`Retryable::Never`].
+    /// Every fault except [`Retryable::Never`].
     Any,
 }
 
 impl ResendAfter {
-    /// The level of a request. `own` is the request's own word, `idempotent` whether sending it
-    /// twice has the effect of sending it once, `has_key` whether it carries an idempotency key.
+    /// Returns the level of a request.
+    ///
+    /// - `own` is the request's own [`RetrySafety`].
+    /// - `idempotent` is whether sending the request twice has the same effect as sending it once.
+    /// - `has_key` returns whether the request carries an idempotency key.
     #[inline]
     pub(crate) fn of(
         own: Option<RetrySafety>,
@@ -144,7 +152,7 @@ impl ResendAfter {
         }
     }
 
-    /// Whether a fault is one of them.
+    /// Returns whether the request is sent again after a fault of this kind.
     #[inline]
     pub(crate) const fn includes(self, retryable: Retryable) -> bool {
         match retryable {
@@ -156,20 +164,25 @@ impl ResendAfter {
     }
 }
 
-/// The number of an attempt; the first is 1.
+/// The number of an attempt and the mark of a retry layer; the first attempt has the number 1.
 ///
-/// In the extensions of an `http::Request` or a `reqwest::Request` it marks a request that a layer
-/// may send again. It also carries after which faults that layer, and the layers further out, send
-/// the request again, and whether they judge all responses, those with a rule, or errors only
-/// ([`ResponseCoverage`]). A layer further in retries the other faults by itself: three nested
-/// layers of three attempts make three calls, and not 27. That holds if the layers classify alike:
-/// put a rule that changes what is retried into a `FaultClassifyLayer` below all of them.
+/// In the extensions of an `http::Request` or a `reqwest::Request`, it marks a request that an
+/// outer retry layer may send again. The number counts the attempts of all layers. A layer that
+/// does not send the request again does not mark it.
 ///
-/// A layer that judges all responses below one with `errors_only().rule(…)` retries every response,
-/// also those that the rule covers: both layers retry these.
+/// The mark also says:
 ///
-/// The number counts the attempts of all layers. A layer that does not send the request again does
-/// not mark it.
+/// - after which faults the outer layers send the request again,
+/// - whether they classify all responses, the responses of a rule, or only errors
+///   ([`ResponseCoverage`]).
+///
+/// An inner layer retries only the other faults. Three nested layers of three attempts therefore
+/// make three attempts, and not 27. That requires that the layers classify alike: put a rule that
+/// changes what is retried into a `FaultClassifyLayer` below all of them.
+///
+/// One combination retries twice: below a layer with `errors_only().rule(…)`, a layer that
+/// classifies all responses retries every response. Both layers then retry the responses that the
+/// rule covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Attempt {
     number: u32,
@@ -177,19 +190,19 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// An attempt of a layer that covers nothing.
+    /// Creates an attempt of a layer that covers nothing.
     #[cfg(all(test, not(loom_models)))]
     pub(crate) const fn new(number: u32) -> Self {
         Self { number, coverage: Coverage::of(ResendAfter::Nothing, ResponseCoverage::Nothing) }
     }
 
-    /// The number, from 1.
+    /// Returns the number of the attempt, from 1.
     pub const fn number(self) -> u32 {
         self.number
     }
 }
 
-/// The mark of the layers further out, if there are any.
+/// The mark of the outer layers, if there are any.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct OuterMark(Option<Attempt>);
 
@@ -199,21 +212,23 @@ impl OuterMark {
         Self(mark)
     }
 
-    /// Whether the layers further out send the request again after an error with this fault, or
-    /// after a response that a layer with this coverage of responses judges so.
+    /// Returns whether the outer layers send the request again after this fault. `response` is
+    /// `None` for an error; for a response, it is the coverage of the layer that classified the
+    /// response.
     #[inline]
     pub(crate) fn includes(self, retryable: Retryable, response: Option<ResponseCoverage>) -> bool {
         self.0.is_some_and(|mark| mark.coverage.includes(retryable, response))
     }
 
-    /// Whether a layer with this coverage has nothing left to retry.
+    /// Returns whether the outer layers cover everything that a layer with the coverage `own`
+    /// retries.
     #[inline]
     pub(crate) fn contains(self, own: Coverage) -> bool {
         self.0.is_some_and(|mark| mark.coverage.contains(own))
     }
 
-    /// The mark of a layer's attempt with a number of its own. The layers further out have counted
-    /// up to its first.
+    /// Returns the mark of this layer's attempt `number`. The outer layers have counted up to this
+    /// layer's first attempt.
     #[inline]
     pub(crate) fn attempt(self, number: u32, own: Coverage) -> Attempt {
         match self.0 {
@@ -226,18 +241,18 @@ impl OuterMark {
     }
 }
 
-/// After which outcomes of one request some layers send it again.
+/// The outcomes of one request after which some layers send it again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Coverage {
     errors: ResendAfter,
-    /// Of the layers that judge responses by rule, or all of them.
+    /// For responses, of the layers that classify responses by rule, or all responses.
     by_rule: ResendAfter,
-    /// Of the layers that judge all responses.
+    /// For responses, of the layers that classify all responses.
     all: ResendAfter,
 }
 
 impl Coverage {
-    /// The coverage of one layer.
+    /// Returns the coverage of one layer.
     #[inline]
     pub(crate) const fn of(resend_after: ResendAfter, responses: ResponseCoverage) -> Self {
         let none = ResendAfter::Nothing;
@@ -249,7 +264,7 @@ impl Coverage {
         Self { errors: resend_after, by_rule, all }
     }
 
-    /// The coverage of two layers together.
+    /// Returns the coverage of two layers together.
     #[inline]
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
@@ -259,14 +274,14 @@ impl Coverage {
         }
     }
 
-    /// Whether everything that `other` covers is covered.
+    /// Returns whether this coverage includes everything in `other`.
     #[inline]
     pub(crate) fn contains(self, other: Self) -> bool {
         self.and(other) == self
     }
 
-    /// Whether a request is sent again after an error with this fault, or after a response that a
-    /// layer with this coverage of responses judges so.
+    /// Returns whether a request is sent again after this fault. `response` is `None` for an error;
+    /// for a response, it is the coverage of the layer that classified the response.
     #[inline]
     pub(crate) const fn includes(self, retryable: Retryable, response: Option<ResponseCoverage>) -> bool {
         let after = match response {
@@ -289,7 +304,7 @@ mod tests {
     const AXIS: [Retryable; 4] =
         [Retryable::Unsent, Retryable::Refused, Retryable::IfIdempotent, Retryable::Never];
 
-    /// The decisions on unsent, refused, if-idempotent and never, `x` for sent again.
+    /// Returns the decisions on unsent, refused, if-idempotent and never; `x` means sent again.
     fn row(
         own: Option<RetrySafety>,
         policy: RetrySafety,
@@ -351,7 +366,7 @@ mod tests {
         })
     }
 
-    /// The faults that a coverage includes, of errors and of responses.
+    /// Returns the faults that a coverage includes, for errors and for responses.
     fn faults(coverage: Coverage) -> Vec<(Retryable, Option<ResponseCoverage>)> {
         let every = AXIS.into_iter().flat_map(|retryable| OUTCOMES.map(|outcome| (retryable, outcome)));
         every.filter(|(retryable, outcome)| coverage.includes(*retryable, *outcome)).collect()

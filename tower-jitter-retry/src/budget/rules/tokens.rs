@@ -1,14 +1,15 @@
-//! What an outcome does to a bucket of tokens, and what a retry costs: pure, in exact fixed point.
+//! How an outcome changes a bucket of tokens, and the cost of a retry: pure functions in exact
+//! fixed point.
 
 use tower_fault_classify::{Fault, Health, Kind, Retryable, Verdict};
 
 /// One token, in thousandths: gRFC A6 keeps three digits of a ratio.
 pub(in crate::budget) const ONE: u64 = 1_000;
 
-/// What a bucket holds at most: 40 bits, of a word that has an epoch as well.
+/// The largest content of a bucket: 40 bits, because the word also contains an epoch.
 pub(in crate::budget) const MAX_TOKENS: u64 = (1 << 40) - 1;
 
-/// How a bucket is filled and emptied, in thousandths of a token.
+/// The rules that fill and empty a bucket, in thousandths of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TokenRules {
     pub(in crate::budget) capacity: u64,
@@ -19,22 +20,22 @@ pub(crate) struct TokenRules {
 pub(in crate::budget) enum Scheme {
     /// gRFC A6.
     Grpc {
-        /// Given for a success.
+        /// Added by a success.
         ratio: u64,
     },
     /// The "standard" retry mode of the AWS SDKs.
     Aws {
-        /// Given for a request that succeeds at once.
+        /// Added by a request that succeeds on its first attempt.
         increment: u64,
-        /// At least one token.
+        /// The cost of a retry, at least one token.
         cost: u64,
-        /// After a timeout.
+        /// The cost of a retry after a timeout.
         timeout_cost: u64,
     },
 }
 
 impl TokenRules {
-    /// Four words that the rules can be kept as. A cost of 0 stands for gRPC's scheme.
+    /// Encodes the rules in four words. A cost of 0 means gRPC's scheme.
     pub(in crate::budget) const fn words(self) -> [u64; 4] {
         match self.scheme {
             Scheme::Grpc { ratio } => [self.capacity, ratio, 0, 0],
@@ -42,7 +43,7 @@ impl TokenRules {
         }
     }
 
-    /// The rules that were kept as these words.
+    /// Decodes the rules from these words.
     #[inline]
     pub(in crate::budget) const fn from_words([capacity, gain, cost, timeout_cost]: [u64; 4]) -> Self {
         let scheme = match cost {
@@ -52,7 +53,8 @@ impl TokenRules {
         Self { capacity, scheme }
     }
 
-    /// What is left after an attempt came to `verdict`; `paid` is what it cost, if it was a retry.
+    /// Returns the tokens that are left after the outcome of an attempt. `paid` is the cost of the
+    /// attempt if it was a retry.
     pub(in crate::budget) fn after_outcome(&self, tokens: u64, verdict: &Verdict, paid: Option<u64>) -> u64 {
         let more = match (self.scheme, verdict) {
             (Scheme::Grpc { ratio }, verdict) => match effect(verdict) {
@@ -61,7 +63,7 @@ impl TokenRules {
                 Effect::Ignored => 0,
             },
             (Scheme::Aws { increment, .. }, Verdict::Success) => paid.unwrap_or(increment),
-            // Nothing was sent, so that the retry cost the server nothing.
+            // The request was not sent, so the retry put no load on the server.
             (Scheme::Aws { .. }, Verdict::Fault(fault)) if fault.kind() == Kind::Rejected => {
                 paid.unwrap_or(0)
             }
@@ -70,11 +72,11 @@ impl TokenRules {
         (tokens + more).min(self.capacity)
     }
 
-    /// What a retry after `fault` costs, if there is enough for it.
+    /// Returns the cost of a retry after `fault`, or `None` if there are not enough tokens.
     pub(in crate::budget) fn retry_cost(&self, tokens: u64, fault: &Fault) -> Option<u64> {
         match self.scheme {
-            // "If token_count is less than or equal to the threshold, defined to be (max_tokens / 2), then RPCs will not be
-            // retried." The failure itself has drained already.
+            // "If token_count is less than or equal to the threshold, defined to be (max_tokens /
+            // 2), then RPCs will not be retried." The failure itself has already taken its token.
             Scheme::Grpc { .. } => (tokens * 2 > self.capacity).then_some(0),
             Scheme::Aws { cost, timeout_cost, .. } => {
                 let price = if fault.kind() == Kind::Timeout { timeout_cost } else { cost };
@@ -90,11 +92,12 @@ enum Effect {
     Ignored,
 }
 
-/// gRFC A6 counts as a failure what could be retried, or was pushed back; a success is what the server answered properly.
+/// Returns how an outcome counts in gRFC A6: a failure is a fault that may be retried or a
+/// pushback, and a success is a proper response of the server.
 fn effect(verdict: &Verdict) -> Effect {
     let Verdict::Fault(fault) = verdict else { return Effect::Success };
     match (fault.kind(), fault.retryable(), fault.health()) {
-        // Never sent: the server has no part in it.
+        // Not sent: the outcome says nothing about the server.
         (Kind::Rejected, ..) => Effect::Ignored,
         (Kind::Throttled | Kind::Overloaded, ..)
         | (_, Retryable::Unsent | Retryable::Refused | Retryable::IfIdempotent, _)

@@ -1,24 +1,25 @@
-//! When a budget grants a retry: pure, in exact fixed point.
+//! When a window budget grants a retry: a pure function in exact fixed point.
 
 /// One request or retry, in millionths.
 const ONE: u128 = 1_000_000;
 
-/// What a budget allows. Shares are in millionths, so that a ratio of 0.2 is exactly that.
+/// The settings of a window budget. Ratios are in millionths, so that a ratio of 0.2 is exact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WindowRules {
     ratio: u64,
     min_per_second: u32,
     /// In nanoseconds.
     span: u64,
-    /// The retries of [`min_per_second`](Self::min_per_second) over the span.
+    /// The retries of [`min_per_second`](Self::min_per_second) over the span, in millionths.
     reserve: u128,
 }
 
 impl WindowRules {
-    /// Grants nothing.
+    /// Rules that grant nothing.
     pub(in crate::budget) const NONE: Self = Self { ratio: 0, min_per_second: 0, span: 0, reserve: 0 };
 
-    /// `ratio` retries per request, and `min_per_second` over a span of so many nanoseconds.
+    /// Creates the rules: `ratio` retries per request, and `min_per_second` over a span in
+    /// nanoseconds.
     pub(in crate::budget) fn new(ratio: f64, min_per_second: u32, span: u64) -> Self {
         #[expect(clippy::cast_sign_loss, reason = "a ratio is not negative")]
         let ratio = (ratio * ONE as f64).round() as u64;
@@ -26,12 +27,12 @@ impl WindowRules {
         Self { ratio, min_per_second, span, reserve }
     }
 
-    /// The settings that these rules were made from: ratio, retries a second, nanoseconds.
+    /// Returns the settings: ratio, retries per second, and the span in nanoseconds.
     pub(in crate::budget) const fn settings(&self) -> (f64, u32, u64) {
         (self.ratio as f64 / ONE as f64, self.min_per_second, self.span)
     }
 
-    /// Whether one more retry stays within what the requests of the span allow.
+    /// Returns whether one more retry stays within the limit that the requests of the span allow.
     pub(in crate::budget) fn grants(&self, requests: u64, retries: u64) -> bool {
         (u128::from(retries) + 1) * ONE <= u128::from(requests) * u128::from(self.ratio) + self.reserve
     }
@@ -68,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn window_settings_are_those_it_was_made_from() {
+    fn window_rules_return_their_settings() {
         let settings = WindowRules::new(0.25, 3, 5 * SECOND).settings();
         assert_eq!(settings, (0.25, 3, 5 * SECOND));
     }
