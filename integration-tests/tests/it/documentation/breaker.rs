@@ -1,4 +1,4 @@
-//! The README of `tower-breaker`.
+//! Statements of the README of `tower-breaker`.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -16,8 +16,7 @@ use tower_fault_classify::{FaultClassifyLayer, classify_error};
 
 use super::{SECOND, circuit, client, request};
 
-/// What a server says when it fails lengthens the open time, up to five minutes, and never shortens
-/// it.
+/// A `Retry-After` lengthens the open time, up to five minutes, and never shortens it.
 #[tokio::test(start_paused = true)]
 async fn retry_after_of_any_value_extends_open_duration() {
     let rows = [
@@ -42,15 +41,15 @@ async fn retry_after_of_any_value_extends_open_duration() {
             let _frozen = FrozenTime::start();
             stack.clone().oneshot(request(Method::POST, &server)).await.unwrap();
         }
-        let told = circuit.status().retry_after.unwrap();
-        assert!((open_for..=open_for + 1).contains(&told.as_secs()), "{hint}: {told:?}");
+        let retry_after = circuit.status().retry_after.unwrap();
+        assert!((open_for..=open_for + 1).contains(&retry_after.as_secs()), "{hint}: {retry_after:?}");
         advance(Duration::from_secs(open_for - 1)).await;
         let Err(BreakerError::Rejected(rejection)) =
             stack.clone().oneshot(request(Method::POST, &server)).await
         else {
-            panic!("{hint}: it is open")
+            panic!("{hint}: the circuit is open")
         };
-        // Who sleeps as long as the rejection says is let in.
+        // A caller that waits as long as the rejection says is admitted.
         advance(rejection.retry_after().unwrap()).await;
         let _frozen = FrozenTime::start();
         stack.oneshot(request(Method::POST, &server)).await.unwrap();
@@ -62,7 +61,7 @@ async fn retry_after_of_any_value_extends_open_duration() {
 /// delivered data, and one that is never polled, are completed calls.
 #[tokio::test]
 async fn ten_dropped_bodies_without_data_open_circuit() {
-    // What the server sends, whether the body is polled, and the circuit afterwards.
+    // The data that the server sends, whether the body is polled, and the circuit afterwards.
     let rows = [
         ("", true, CircuitState::Open, 0),
         ("data", true, CircuitState::Closed, 0),
@@ -88,16 +87,16 @@ async fn ten_dropped_bodies_without_data_open_circuit() {
     }
 }
 
-/// Tests with paused time run one after the other in a process, each beginning at the present: what
-/// one counted in its future is not there for the next.
+/// Each runtime with paused time starts at the present. Calls that an earlier runtime counted at
+/// later times are not in the window of the next one.
 #[test]
 fn circuit_in_runtime_with_earlier_time_still_counts() {
-    let counted = |moves: u32| {
+    let counted = |step: u32| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.unwrap().block_on(async {
             let circuit = Circuit::new(circuit().failure_rate(None).build().unwrap());
             for _ in 0..16 {
-                advance(moves * SECOND).await;
+                advance(step * SECOND).await;
                 circuit.try_acquire().unwrap().record(Verdict::Success);
                 circuit
                     .try_acquire()
@@ -112,18 +111,18 @@ fn circuit_in_runtime_with_earlier_time_still_counts() {
     assert_eq!((second.calls, second.failures), (32, 16));
 }
 
-/// A thousand callers find the open time over at once: the server sees the probes, and the others
-/// are told so.
+/// A thousand concurrent calls arrive when the open time is over. The probes are sent, and the
+/// other calls are rejected.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn half_open_circuit_under_1000_tasks_sends_only_probes() {
     let server = Http::start().await;
     server.set_default(Action::Hang);
-    let (clock, hand) = Clock::manual();
+    let (clock, time) = Clock::manual();
     let layer = BreakerLayer::new(circuit().clock(clock).probes(3).build().unwrap());
     let handle = layer.circuit();
     let stack = ServiceBuilder::new().layer(layer).layer(FaultClassifyLayer::new()).service(client());
     handle.trip().unwrap();
-    hand.advance(30 * SECOND);
+    time.advance(30 * SECOND);
     let rejected = Arc::new(AtomicUsize::new(0));
     let mut tasks = JoinSet::new();
     for _ in 0..1_000 {
@@ -140,7 +139,7 @@ async fn half_open_circuit_under_1000_tasks_sends_only_probes() {
         tasks.join_next().await.unwrap().unwrap();
     }
     assert_eq!((rejected.load(Ordering::Relaxed), server.requests().len()), (997, 3));
-    // The probes are cancelled, and their places are free again.
+    // The probes are cancelled, which frees their slots.
     tasks.shutdown().await;
     server.set_default(Action::status(200));
     for _ in 0..2 {

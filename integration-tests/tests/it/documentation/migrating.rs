@@ -1,4 +1,4 @@
-//! `docs/migrating.md`: what each configuration does, beside what it is said to equal.
+//! `docs/migrating.md`: each configuration behaves like the one that it replaces.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,20 +22,20 @@ use tower_jitter_retry::{Jitter, JitterRetryLayer, RetryPolicy, RetrySafety};
 
 use super::{SECOND, client, request};
 
-fn failed() -> Verdict {
+fn failure() -> Verdict {
     tower_fault_classify::classify_error(&io::Error::from(io::ErrorKind::ConnectionReset)).into()
 }
 
 fn fail(circuit: &Circuit) {
-    circuit.try_acquire().unwrap().record(failed());
+    circuit.try_acquire().unwrap().record(failure());
 }
 
 fn succeed(circuit: &Circuit) {
     circuit.try_acquire().unwrap().record(Verdict::Success);
 }
 
-fn of_tower_resilience() -> (Circuit, tower_breaker::ManualClock) {
-    let (clock, hand) = Clock::manual();
+fn tower_resilience_circuit() -> (Circuit, tower_breaker::ManualClock) {
+    let (clock, time) = Clock::manual();
     let config = BreakerConfig::builder()
         .consecutive_failures(0)
         .failure_rate(0.5)
@@ -46,21 +46,21 @@ fn of_tower_resilience() -> (Circuit, tower_breaker::ManualClock) {
         .probes(3)
         .successes_to_close(3)
         .clock(clock);
-    (Circuit::new(config.build().unwrap()), hand)
+    (Circuit::new(config.build().unwrap()), time)
 }
 
 #[test]
 fn tower_resilience_breaker_opens_at_half_of_twenty() {
-    let (circuit, hand) = of_tower_resilience();
+    let (circuit, time) = tower_resilience_circuit();
     for _ in 0..19 {
         fail(&circuit);
     }
-    assert_eq!(circuit.status().state, CircuitState::Closed, "a run alone does not open it");
+    assert_eq!(circuit.status().state, CircuitState::Closed, "failures in a row do not open it");
     fail(&circuit);
     assert_eq!(circuit.status().state, CircuitState::Open);
-    hand.advance(29 * SECOND);
+    time.advance(29 * SECOND);
     circuit.try_acquire().unwrap_err();
-    hand.advance(SECOND);
+    time.advance(SECOND);
     let probes: Vec<_> = (0..3).map(|_| circuit.try_acquire().unwrap()).collect();
     circuit.try_acquire().unwrap_err();
     for probe in probes {
@@ -72,7 +72,7 @@ fn tower_resilience_breaker_opens_at_half_of_twenty() {
 
 #[test]
 fn tower_resilience_breaker_counts_last_hundred_and_slow_calls() {
-    let (circuit, _hand) = of_tower_resilience();
+    let (circuit, _time) = tower_resilience_circuit();
     for _ in 0..100 {
         succeed(&circuit);
     }
@@ -83,21 +83,21 @@ fn tower_resilience_breaker_counts_last_hundred_and_slow_calls() {
     fail(&circuit);
     assert_eq!(circuit.status().state, CircuitState::Open);
 
-    let (circuit, hand) = of_tower_resilience();
+    let (circuit, time) = tower_resilience_circuit();
     for _ in 0..4 {
         succeed(&circuit);
     }
     for _ in 0..16 {
         assert_eq!(circuit.status().state, CircuitState::Closed);
         let permit = circuit.try_acquire().unwrap();
-        hand.advance(2 * SECOND);
+        time.advance(2 * SECOND);
         permit.record(Verdict::Success);
     }
     let trip = circuit.status().last_trip.unwrap();
     assert_eq!((circuit.status().state, trip.reason), (CircuitState::Open, Reason::SlowRate));
 }
 
-/// It is what `.manual_mode()` means: nothing that happens opens it, and a hand does.
+/// The equivalent of `.manual_mode()`: outcomes do not open the circuit, manual control does.
 #[test]
 fn circuit_without_trigger_opens_only_by_manual_control() {
     let config = BreakerConfig::builder().consecutive_failures(0).failure_rate(None);
@@ -118,7 +118,7 @@ fn circuit_without_trigger_opens_only_by_manual_control() {
 #[test]
 fn seatbelt_breaker_opens_at_ten_of_hundred_in_30_seconds() {
     let breaker = || {
-        let (clock, hand) = Clock::manual();
+        let (clock, time) = Clock::manual();
         let config = BreakerConfig::builder()
             .name("search")
             .consecutive_failures(0)
@@ -127,19 +127,19 @@ fn seatbelt_breaker_opens_at_ten_of_hundred_in_30_seconds() {
             .time_window(30 * SECOND)
             .open_for(5 * SECOND)
             .clock(clock);
-        (Circuit::new(config.build().unwrap()), hand)
+        (Circuit::new(config.build().unwrap()), time)
     };
-    let (circuit, hand) = breaker();
+    let (circuit, time) = breaker();
     for _ in 0..99 {
         fail(&circuit);
     }
     assert_eq!(circuit.status().state, CircuitState::Closed);
     fail(&circuit);
     assert_eq!(circuit.status().state, CircuitState::Open);
-    hand.advance(5 * SECOND);
+    time.advance(5 * SECOND);
     circuit.try_acquire().unwrap().record(Verdict::Success);
 
-    let (circuit, hand) = breaker();
+    let (circuit, time) = breaker();
     for _ in 0..91 {
         succeed(&circuit);
     }
@@ -149,19 +149,19 @@ fn seatbelt_breaker_opens_at_ten_of_hundred_in_30_seconds() {
     assert_eq!(circuit.status().state, CircuitState::Closed);
     fail(&circuit);
     assert_eq!(circuit.status().state, CircuitState::Closed, "ten of 101");
-    // A window and a part of it later none of them counts.
-    hand.advance(32 * SECOND);
+    // One window and one bucket later, the window is empty.
+    time.advance(32 * SECOND);
     assert_eq!(circuit.status().window.calls, 0);
 }
 
-/// When the attempts of a call that fails begin, and how long each takes.
-async fn begun(policy: RetryPolicy, each: Duration) -> Vec<Duration> {
+/// Returns when the attempts of a failing call start. Each attempt takes `duration`.
+async fn attempt_starts(policy: RetryPolicy, duration: Duration) -> Vec<Duration> {
     let start = Instant::now();
     let times = std::sync::Mutex::new(Vec::new());
     let stack =
         ServiceBuilder::new().layer(JitterRetryLayer::new(policy)).service(service_fn(async |_: u32| {
             times.lock().unwrap().push(start.elapsed());
-            tokio::time::sleep(each).await;
+            tokio::time::sleep(duration).await;
             Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))
         }));
     stack.oneshot(7).await.unwrap_err();
@@ -177,14 +177,14 @@ async fn tower_resilience_retry_makes_four_attempts() {
         .budget(None)
         .build()
         .unwrap();
-    let times = begun(policy, Duration::ZERO).await;
+    let times = attempt_starts(policy, Duration::ZERO).await;
     assert_eq!(times, [0, 100, 300, 700].map(Duration::from_millis));
 }
 
-fn of_reqwest_retry(base: Duration) -> RetryPolicy {
+fn reqwest_retry_policy(initial_backoff: Duration) -> RetryPolicy {
     RetryPolicy::builder()
         .max_attempts(4)
-        .initial_backoff(base)
+        .initial_backoff(initial_backoff)
         .max_backoff(60 * SECOND)
         .safety(RetrySafety::Always)
         .max_elapsed(None)
@@ -194,25 +194,25 @@ fn of_reqwest_retry(base: Duration) -> RetryPolicy {
         .unwrap()
 }
 
-/// Its policy has no limit on the time, and ours is told so.
+/// A policy of reqwest-retry has no limit on the elapsed time.
 #[tokio::test(start_paused = true)]
-async fn four_attempts_of_a_minute_without_max_elapsed_are_made() {
-    assert_eq!(begun(of_reqwest_retry(SECOND), 60 * SECOND).await.len(), 4);
+async fn without_max_elapsed_all_attempts_of_a_minute_are_made() {
+    assert_eq!(attempt_starts(reqwest_retry_policy(SECOND), 60 * SECOND).await.len(), 4);
     let limited =
         RetryPolicy::builder().max_attempts(4).initial_backoff(SECOND).clock(Clock::tokio()).build().unwrap();
-    assert!(begun(limited, 60 * SECOND).await.len() < 4);
+    assert!(attempt_starts(limited, 60 * SECOND).await.len() < 4);
 }
 
 /// A client with reqwest-retry, configured as on the page but without delays.
-fn theirs(client: ClientBuilder) -> ClientBuilder {
+fn with_reqwest_retry(client: ClientBuilder) -> ClientBuilder {
     let policy =
         ExponentialBackoff::builder().retry_bounds(Duration::ZERO, Duration::ZERO).build_with_max_retries(3);
     client.with(RetryTransientMiddleware::new_with_policy(policy))
 }
 
 /// A client with the equivalent configuration of the page, without delays of its own.
-fn ours(client: ClientBuilder) -> ClientBuilder {
-    let layer = JitterRetryLayer::new(of_reqwest_retry(Duration::ZERO));
+fn with_retry_layer(client: ClientBuilder) -> ClientBuilder {
+    let layer = JitterRetryLayer::new(reqwest_retry_policy(Duration::ZERO));
     client.with(TowerMiddleware::new(layer))
 }
 
@@ -229,20 +229,24 @@ async fn reqwest_retry_and_equivalent_send_equally_often() {
         (Action::ResetAfterRequest, 4, 4),
         (Action::CloseAfterRequest, 4, 4),
     ];
-    for (act, by_them, by_us) in rows {
+    for (action, reqwest_retry, retry_layer) in rows {
         for method in [Method::GET, Method::POST] {
             let server = Http::start().await;
-            server.set_default(act.clone());
+            server.set_default(action.clone());
             let client = || ClientBuilder::new(client());
-            let _ = theirs(client()).build().execute(request(method.clone(), &server)).await;
-            assert_eq!(server.requests().len(), by_them, "theirs: {method} of {act:?}");
-            let _ = ours(client()).build().execute(request(method.clone(), &server)).await;
-            assert_eq!(server.requests().len() - by_them, by_us, "ours: {method} of {act:?}");
+            let _ = with_reqwest_retry(client()).build().execute(request(method.clone(), &server)).await;
+            assert_eq!(server.requests().len(), reqwest_retry, "reqwest-retry: {method}, {action:?}");
+            let _ = with_retry_layer(client()).build().execute(request(method.clone(), &server)).await;
+            assert_eq!(
+                server.requests().len() - reqwest_retry,
+                retry_layer,
+                "retry layer: {method}, {action:?}"
+            );
         }
     }
 }
 
-/// The last middleware of a chain. It answers every request in place of a server.
+/// A middleware at the end of a chain, which answers every request in place of a server.
 struct Answering {
     status: u16,
     retry_after: Option<&'static str>,
@@ -266,7 +270,7 @@ impl Middleware for Answering {
     }
 }
 
-/// How often a client with the retry sends a request that is always answered so.
+/// Returns how often a client with the retry sends a request that always gets this response.
 async fn sent(
     retry: fn(ClientBuilder) -> ClientBuilder,
     method: &Method,
@@ -281,10 +285,10 @@ async fn sent(
     requests.load(Ordering::Relaxed)
 }
 
-/// Statuses, each with whether the response has a `Retry-After`.
+/// Statuses. The flag is set if the response has a `Retry-After`.
 type Statuses = BTreeSet<(u16, bool)>;
 
-/// The statuses of a cell, such as "501, 505 to 508, 413 with `Retry-After`".
+/// Parses the statuses of a cell, such as "501, 505 to 508, 413 with `Retry-After`".
 fn statuses(cell: &str) -> Statuses {
     let mut statuses = Statuses::new();
     for item in cell.split(", ") {
@@ -303,42 +307,43 @@ fn statuses(cell: &str) -> Statuses {
     statuses
 }
 
-/// The statuses that the page says only reqwest-retry retries, and those that only ours retries.
+/// Returns the statuses of the page's table: those that only reqwest-retry retries, and those that
+/// only the retry layer retries.
 fn differences_on_the_page() -> [Statuses; 2] {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/migrating.md");
     let page = fs::read_to_string(path).unwrap();
-    let [mut only_theirs, mut only_ours] = [const { Statuses::new() }; 2];
+    let [mut only_reqwest_retry, mut only_retry_layer] = [const { Statuses::new() }; 2];
     let header = "| status | reqwest-retry | here | reason |";
     for row in
         page.lines().skip_while(|line| *line != header).skip(2).take_while(|line| line.starts_with('|'))
     {
         let cells: Vec<_> = row.split('|').map(str::trim).collect();
         match cells[2..4] {
-            ["retries", "does not retry"] => only_theirs.append(&mut statuses(cells[1])),
-            ["does not retry", "retries"] => only_ours.append(&mut statuses(cells[1])),
-            _ => panic!("no difference: {row}"),
+            ["retries", "does not retry"] => only_reqwest_retry.append(&mut statuses(cells[1])),
+            ["does not retry", "retries"] => only_retry_layer.append(&mut statuses(cells[1])),
+            _ => panic!("the row has no difference: {row}"),
         }
     }
-    [only_theirs, only_ours]
+    [only_reqwest_retry, only_retry_layer]
 }
 
-/// The differences that are observed with every status and one method.
+/// Returns the differences that are observed with each status and one method.
 async fn differences_observed(method: &Method) -> [Statuses; 2] {
-    let [mut only_theirs, mut only_ours] = [const { Statuses::new() }; 2];
+    let [mut only_reqwest_retry, mut only_retry_layer] = [const { Statuses::new() }; 2];
     for status in 100..=999 {
         for retry_after in [None, Some("1")] {
-            let by_them = sent(theirs, method, status, retry_after).await;
-            let by_us = sent(ours, method, status, retry_after).await;
+            let reqwest_retry = sent(with_reqwest_retry, method, status, retry_after).await;
+            let retry_layer = sent(with_retry_layer, method, status, retry_after).await;
             let row = (status, retry_after.is_some());
-            match (by_them, by_us) {
+            match (reqwest_retry, retry_layer) {
                 (1, 1) | (4, 4) => {}
-                (4, 1) => drop(only_theirs.insert(row)),
-                (1, 4) => drop(only_ours.insert(row)),
+                (4, 1) => drop(only_reqwest_retry.insert(row)),
+                (1, 4) => drop(only_retry_layer.insert(row)),
                 other => panic!("{method} {row:?}: {other:?}"),
             }
         }
     }
-    [only_theirs, only_ours]
+    [only_reqwest_retry, only_retry_layer]
 }
 
 #[tokio::test(start_paused = true)]
@@ -350,13 +355,13 @@ async fn page_lists_every_status_that_reqwest_retry_treats_differently() {
 
 #[tokio::test(start_paused = true)]
 async fn retry_after_above_a_minute_is_retried_by_reqwest_retry_only() {
-    for (retry_after, by_us) in [("60", 4), ("61", 1)] {
-        assert_eq!(sent(theirs, &Method::GET, 503, Some(retry_after)).await, 4);
-        assert_eq!(sent(ours, &Method::GET, 503, Some(retry_after)).await, by_us);
+    for (retry_after, retry_layer) in [("60", 4), ("61", 1)] {
+        assert_eq!(sent(with_reqwest_retry, &Method::GET, 503, Some(retry_after)).await, 4);
+        assert_eq!(sent(with_retry_layer, &Method::GET, 503, Some(retry_after)).await, retry_layer);
     }
 }
 
-/// The shortest and the longest delays of a policy.
+/// Returns the shortest and the longest delays of a policy.
 fn range(policy: &RetryPolicy) -> [Vec<u128>; 2] {
     let least = policy.backoff().delays(|range| *range.start()).take(6);
     let most = policy.backoff().delays(|range| *range.end()).take(6);
@@ -375,12 +380,12 @@ fn tower_backoff_delays_spread_to_both_sides() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_only_counts_errors_and_no_response() {
-    let asked = AtomicUsize::new(0);
+async fn errors_only_counts_errors_not_responses() {
+    let calls = AtomicUsize::new(0);
     let layer = BreakerLayer::new(super::circuit().consecutive_failures(2).build().unwrap()).errors_only();
     let circuit = layer.circuit();
     let stack = ServiceBuilder::new().layer(layer).service(service_fn(async |ok: bool| {
-        asked.fetch_add(1, Ordering::Relaxed);
+        calls.fetch_add(1, Ordering::Relaxed);
         if ok {
             return Ok(http::Response::builder().status(503).body(()).unwrap());
         }
@@ -396,5 +401,5 @@ async fn errors_only_counts_errors_and_no_response() {
     assert_eq!(circuit.status().state, CircuitState::Open);
     advance(SECOND).await;
     stack.oneshot(true).await.unwrap_err();
-    assert_eq!(asked.load(Ordering::Relaxed), 12);
+    assert_eq!(calls.load(Ordering::Relaxed), 12);
 }

@@ -1,4 +1,4 @@
-//! The README of `tower-jitter-retry`.
+//! Statements of the README of `tower-jitter-retry`.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -32,40 +32,42 @@ fn retry<K>(policy: RetryPolicyBuilder) -> JitterRetryLayer<Auto<K>> {
     JitterRetryLayer::new(policy.build().unwrap())
 }
 
-/// reqwest shows its request's extensions to nobody; they come with an `http::Request`.
+/// A `reqwest::Request` has no access to its extensions, but keeps those of an `http::Request`.
 #[tokio::test(start_paused = true)]
 async fn safety_and_deadline_on_reqwest_request_apply() {
     let _frozen = FrozenTime::start();
-    let asked = async |method: Method, extend: fn(&mut http::Extensions), policy: RetryPolicyBuilder| {
-        let server = Http::start().await;
-        server.set_default(Action::status(503));
-        let mut request = http::Request::new("the body");
-        *request.method_mut() = method;
-        *request.uri_mut() = server.url().parse().unwrap();
-        extend(request.extensions_mut());
-        let stack = ServiceBuilder::new().layer(retry(policy)).service(client());
-        let response = stack.oneshot(request.try_into().unwrap()).await.unwrap();
-        assert_eq!(response.status(), 503);
-        server.requests().len()
-    };
-    assert_eq!(asked(Method::POST, |_| {}, retry_at_once()).await, 1);
+    let requests_sent =
+        async |method: Method, extend: fn(&mut http::Extensions), policy: RetryPolicyBuilder| {
+            let server = Http::start().await;
+            server.set_default(Action::status(503));
+            let mut request = http::Request::new("the body");
+            *request.method_mut() = method;
+            *request.uri_mut() = server.url().parse().unwrap();
+            extend(request.extensions_mut());
+            let stack = ServiceBuilder::new().layer(retry(policy)).service(client());
+            let response = stack.oneshot(request.try_into().unwrap()).await.unwrap();
+            assert_eq!(response.status(), 503);
+            server.requests().len()
+        };
+    assert_eq!(requests_sent(Method::POST, |_| {}, retry_at_once()).await, 1);
     let always = |extensions: &mut http::Extensions| _ = extensions.insert(RetrySafety::Always);
-    assert_eq!(asked(Method::POST, always, retry_at_once()).await, 3);
+    assert_eq!(requests_sent(Method::POST, always, retry_at_once()).await, 3);
     let never = |extensions: &mut http::Extensions| _ = extensions.insert(RetrySafety::Never);
-    assert_eq!(asked(Method::PUT, never, retry_at_once()).await, 1);
+    assert_eq!(requests_sent(Method::PUT, never, retry_at_once()).await, 1);
     let soon = |extensions: &mut http::Extensions| _ = extensions.insert(Deadline::within(SECOND));
     assert_eq!(
-        asked(Method::GET, soon, retry_at_once().initial_backoff(2 * SECOND).max_backoff(2 * SECOND)).await,
+        requests_sent(Method::GET, soon, retry_at_once().initial_backoff(2 * SECOND).max_backoff(2 * SECOND))
+            .await,
         1
     );
 }
 
-/// What a server may say, and how long is waited before the one retry, the stretch of half
-/// included. Without it, a second.
+/// `Retry-After` headers of a server, with the range of the delay before the retry. The range
+/// includes the spread of up to half of the hint. `None`: no retry.
 #[tokio::test(start_paused = true)]
 async fn hostile_hints_are_capped_or_ignored() {
     let _frozen = FrozenTime::start();
-    // Milliseconds; the backoff's own lie between half a second and a whole.
+    // In milliseconds. The backoff's own delay is between half a second and one second.
     let backoff = || Some(500..=1_000);
     let rows: [(&[&str], Option<RangeInclusive<u128>>); 14] = [
         (&["0"], backoff()),
@@ -85,18 +87,18 @@ async fn hostile_hints_are_capped_or_ignored() {
     ];
     for (hints, expected) in rows {
         let server = Http::start().await;
-        let mut act = Action::status(429);
+        let mut action = Action::status(429);
         for hint in hints {
-            act = act.header("retry-after", hint.as_bytes());
+            action = action.header("retry-after", hint.as_bytes());
         }
-        server.script([act]);
+        server.script([action]);
         let delays = Arc::new(Mutex::new(Vec::new()));
-        let told = Arc::clone(&delays);
+        let recorded = Arc::clone(&delays);
         let policy = RetryPolicy::builder()
             .initial_backoff(SECOND)
             .jitter(Jitter::Equal)
             .seed(7)
-            .on_retry(move |event| told.lock().unwrap().push(event.delay));
+            .on_retry(move |event| recorded.lock().unwrap().push(event.delay));
         let stack = ServiceBuilder::new().layer(retry(policy)).service(client());
         let call = tokio::spawn(stack.oneshot(request(Method::POST, &server)));
         while delays.lock().unwrap().is_empty() && !call.is_finished() {
@@ -115,8 +117,8 @@ async fn hostile_hints_are_capped_or_ignored() {
     }
 }
 
-/// One outside of the client, one in its chain, and one around the client beneath: the mark goes
-/// along through all of them.
+/// One retry layer is above the client, and two are in its chain. The mark passes through all of
+/// them.
 #[tokio::test]
 async fn retry_over_client_in_chain_and_over_buffer_sends_three() {
     let server = Http::start().await;
@@ -134,8 +136,7 @@ async fn retry_over_client_in_chain_and_over_buffer_sends_three() {
     assert_eq!((response.status().as_u16(), server.requests().len()), (503, 3));
 }
 
-/// A stream that reqwest cannot clone is not marked by the layer outside, so that the one further
-/// in may still retry what it can.
+/// A request is marked only if the layer may send it again.
 #[tokio::test]
 async fn marker_is_only_on_replayable_http_requests() {
     let marks = Mutex::new(Vec::new());
@@ -147,7 +148,7 @@ async fn marker_is_only_on_replayable_http_requests() {
     ));
     stack.clone().oneshot(http::Request::get("/").body(String::new()).unwrap()).await.unwrap();
     assert_eq!(marks.lock().unwrap().drain(..).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
-    // It may still be sent again after a refusal.
+    // A POST may be sent again after a refusal, so it is marked.
     stack.oneshot(http::Request::post("/").body(String::new()).unwrap()).await.unwrap();
     assert_eq!(marks.lock().unwrap().drain(..).collect::<Vec<_>>(), [Some(1)]);
     let once = ServiceBuilder::new()
@@ -158,14 +159,14 @@ async fn marker_is_only_on_replayable_http_requests() {
             Ok::<_, io::Error>(http::Response::builder().status(503).body(()).unwrap())
         }));
     once.oneshot(http::Request::get("/").body(String::new()).unwrap()).await.unwrap();
-    assert_eq!(marks.lock().unwrap().len(), 3, "a layer that makes one attempt marks nothing");
+    assert_eq!(marks.lock().unwrap().len(), 3, "a layer with one attempt writes no mark");
 }
 
-/// The default budget has a hundred retries at hand, and a fifth of a retry more for each request.
+/// The default budget grants a hundred retries, and one more for each five requests.
 #[tokio::test(start_paused = true)]
 async fn default_budget_under_1000_calls_grants_its_limit() {
-    let asked = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&asked);
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&attempts);
     let stack = ServiceBuilder::new()
         .layer(retry(RetryPolicy::builder()))
         .layer(FaultClassifyLayer::new())
@@ -182,35 +183,35 @@ async fn default_budget_under_1000_calls_grants_its_limit() {
     }
     let answers: Vec<Result<(), ClassifiedError>> = tasks.join_all().await;
     assert!(answers.iter().all(Result::is_err));
-    assert_eq!(asked.load(Ordering::Relaxed), 1_300);
+    assert_eq!(attempts.load(Ordering::Relaxed), 1_300);
 }
 
-/// As for circuits: what a budget was paid in a runtime whose time went far ahead is not in the way
-/// of the next one.
+/// Deposits in a runtime whose paused time was advanced far have no effect on the budget of the
+/// next runtime.
 #[test]
 fn budget_in_runtime_with_earlier_time_still_grants() {
-    let granted = |moves: Duration| {
+    let granted = |step: Duration| {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.unwrap().block_on(async {
             let budget = Budget::window().ratio(0.2).min_per_second(0).clock(Clock::tokio()).build().unwrap();
             let policy = retry_at_once().max_attempts(2).budget(budget).build().unwrap();
-            let asked = AtomicUsize::new(0);
+            let attempts = AtomicUsize::new(0);
             for _ in 0..100 {
-                advance(moves).await;
+                advance(step).await;
                 let failed = async || {
-                    asked.fetch_add(1, Ordering::Relaxed);
+                    attempts.fetch_add(1, Ordering::Relaxed);
                     Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionReset))
                 };
                 policy.retry(failed).await.unwrap_err();
             }
-            asked.into_inner() - 100
+            attempts.into_inner() - 100
         })
     };
     assert!(granted(Duration::from_millis(300)) > 0 && granted(60 * SECOND) == 0);
     assert_eq!(granted(Duration::ZERO), 20);
 }
 
-/// Everything that the call was made of goes while it is under way, and while it sleeps.
+/// The layers, handles and service are dropped while the call runs and while it sleeps.
 #[tokio::test(start_paused = true)]
 async fn call_outlives_its_layer_handles_and_service() {
     let frozen = FrozenTime::start();
@@ -226,7 +227,7 @@ async fn call_outlives_its_layer_handles_and_service() {
             .service(client());
         tokio::spawn(stack.oneshot(request(Method::GET, &server)))
     };
-    // Circuits that are made meanwhile take nobody's place.
+    // Circuits that are created meanwhile do not take over the storage of the call's circuit.
     let others: Vec<_> = (0..100).map(|_| BreakerLayer::<Auto>::new(circuit().build().unwrap())).collect();
     server.wait_for_requests(1).await;
     for count in [2, 3] {
@@ -250,15 +251,16 @@ async fn dropped_call_sends_no_further_attempt() {
     let breaker = BreakerLayer::new(circuit().build().unwrap());
     let circuit = breaker.circuit();
     let delays = Arc::new(AtomicUsize::new(0));
-    let told = Arc::clone(&delays);
-    let policy =
-        retry_at_once().initial_backoff(SECOND).on_retry(move |_| _ = told.fetch_add(1, Ordering::Relaxed));
+    let counter = Arc::clone(&delays);
+    let policy = retry_at_once()
+        .initial_backoff(SECOND)
+        .on_retry(move |_| _ = counter.fetch_add(1, Ordering::Relaxed));
     let stack = ServiceBuilder::new()
         .layer(retry(policy))
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .service(client());
-    // Before its first poll, in its attempt, and in its sleep.
+    // The call is dropped before its first poll, during an attempt, and during a delay.
     drop(stack.clone().oneshot(request(Method::GET, &server)));
     let call = tokio::spawn(stack.clone().oneshot(request(Method::GET, &server)));
     server.wait_for_requests(1).await;
@@ -281,16 +283,16 @@ async fn dropped_call_sends_no_further_attempt() {
     assert_eq!((server.requests().len(), window.calls, window.failures, window.cancelled), (2, 1, 1, 1));
 }
 
-/// A stream of frames that says no length.
+/// Returns a stream of frames without a known length.
 fn stream(frames: usize) -> impl http_body::Body<Data = Bytes, Error = std::convert::Infallible> + Send {
     let frames = (0..frames).map(|_| Ok(http_body::Frame::data(Bytes::from_static(&[b'x'; 1_024]))));
     http_body_util::StreamBody::new(tokio_stream::iter(frames))
 }
 
-/// The whole stack over hyper-util's client. 64 KiB are kept, and a KiB more is not.
+/// The whole stack above hyper-util's client: a body of 64 KiB is kept, and one of 65 KiB is not.
 #[tokio::test]
 async fn stream_over_64_kib_is_sent_once_shorter_is_replayed() {
-    for (frames, asked) in [(0, 3), (1, 3), (64, 3), (65, 1), (200, 1)] {
+    for (frames, expected) in [(0, 3), (1, 3), (64, 3), (65, 1), (200, 1)] {
         let server = Http::start().await;
         server.set_default(Action::status(503));
         let client = Client::builder(TokioExecutor::new()).build_http();
@@ -303,14 +305,14 @@ async fn stream_over_64_kib_is_sent_once_shorter_is_replayed() {
         let request = http::Request::put(server.url()).body(ReplayBody::new(stream(frames))).unwrap();
         assert_eq!(stack.oneshot(request).await.unwrap().status(), 503);
         let requests = server.requests();
-        assert_eq!(requests.len(), asked, "{frames}");
+        assert_eq!(requests.len(), expected, "{frames}");
         assert!(requests.iter().all(|request| request.body.len() == frames * 1_024), "{frames}");
     }
 }
 
-/// A body of a string goes out again as it is, with the headers of the caller and none of ours.
+/// Each attempt has the caller's body and headers, and no header of the layer.
 #[tokio::test]
-async fn attempt_is_the_callers_request_unchanged() {
+async fn attempt_sends_request_of_caller_unchanged() {
     let server = Http::start().await;
     server.script([Action::status(503), Action::CloseAfterRequest]);
     let stack = ServiceBuilder::new()

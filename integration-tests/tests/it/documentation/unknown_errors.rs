@@ -1,4 +1,4 @@
-//! Errors that no table knows: the convention, and the setting that changes it in every layer.
+//! Errors that no table has a row for: the default, and `UnknownErrors`, which changes it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tower_jitter_retry::JitterRetryLayer;
 
 use super::circuit;
 
-/// The error of a driver that no table has a row for.
+/// An error that no table has a row for.
 #[derive(Debug)]
 struct DriverError;
 
@@ -25,12 +25,12 @@ impl fmt::Display for DriverError {
 
 impl std::error::Error for DriverError {}
 
-/// Says nothing about the server, and is not sent again.
+/// Classifies unknown errors as neutral and not retryable.
 fn setting() -> UnknownErrors {
     UnknownErrors::new(UnknownErrors::row().with_health(Health::Neutral).with_retryable(Retryable::Never))
 }
 
-/// Counts its calls, and fails.
+/// A driver that counts its calls and fails.
 #[derive(Clone, Default)]
 struct Driver(Arc<AtomicU32>);
 
@@ -53,8 +53,8 @@ impl Driver {
     }
 }
 
-/// Makes five calls, which open a circuit if they fail.
-async fn five<S: Service<()> + Clone>(service: S) {
+/// Makes five calls, which open a circuit if they count as failures.
+async fn call_five_times<S: Service<()> + Clone>(service: S) {
     for _ in 0..5 {
         assert!(service.clone().oneshot(()).await.is_err());
     }
@@ -67,7 +67,7 @@ async fn unknown_error_by_default_counts_and_is_retried() {
     assert_eq!((fault.health(), fault.origin()), (Health::Unhealthy, Origin::Unknown));
 
     let (driver, breaker) = (Driver::default(), BreakerLayer::new(circuit().build().unwrap()));
-    five(breaker.layer(driver.service())).await;
+    call_five_times(breaker.layer(driver.service())).await;
     assert_eq!(breaker.circuit().status().state, CircuitState::Open);
 
     let retry = JitterRetryLayer::new(retry_at_once().build().unwrap()).clone_requests();
@@ -83,7 +83,7 @@ async fn unknown_errors_next_to_client_applies_to_layers_above() {
         .layer(breaker.clone())
         .layer(FaultClassifyLayer::new().rule(setting()))
         .service(driver.service());
-    five(stack).await;
+    call_five_times(stack).await;
     assert_eq!((driver.calls(), breaker.circuit().status().state), (5, CircuitState::Closed));
 }
 
@@ -91,7 +91,7 @@ async fn unknown_errors_next_to_client_applies_to_layers_above() {
 async fn unknown_errors_is_accepted_by_every_layer_and_policy() {
     let (driver, breaker) = (Driver::default(), BreakerLayer::new(circuit().build().unwrap()));
     let breaker = breaker.rule(setting());
-    five(breaker.layer(driver.service())).await;
+    call_five_times(breaker.layer(driver.service())).await;
     assert_eq!(breaker.circuit().status().state, CircuitState::Closed);
 
     let policy = retry_at_once().build().unwrap();
@@ -102,7 +102,7 @@ async fn unknown_errors_is_accepted_by_every_layer_and_policy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unknown_errors_judges_calls_of_circuit_without_layer() {
+async fn unknown_errors_classifies_calls_of_circuit_without_layer() {
     let (driver, circuit) = (Driver::default(), Circuit::new(circuit().build().unwrap()));
     for _ in 0..5 {
         let call = async { driver.query().await.map_err(|error| setting().classify(error)) };
