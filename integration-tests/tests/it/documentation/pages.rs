@@ -12,6 +12,18 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
+/// The Markdown of a page, or of the documentation at the beginning of a `lib.rs`.
+fn markdown(path: &str) -> String {
+    let text = read(path);
+    if !path.ends_with(".rs") {
+        return text;
+    }
+    text.lines()
+        .filter_map(|line| line.strip_prefix("//!"))
+        .map(|line| format!("{}\n", line.trim_start()))
+        .collect()
+}
+
 /// The address of this repository's files, which a page uses where a relative link would not work.
 fn address() -> String {
     let manifest = read("Cargo.toml");
@@ -40,16 +52,26 @@ fn link_to_file_or_heading_resolves() {
     for page in [
         "README.md",
         "CONTRIBUTING.md",
+        "docs/compile-errors.md",
         "docs/configuration.md",
-        "docs/layer-order.md",
         "docs/errors.md",
+        "docs/fallbacks.md",
+        "docs/getting-started.md",
+        "docs/layer-order.md",
+        "docs/manual-control.md",
         "docs/migrating.md",
+        "docs/observability.md",
+        "docs/streaming.md",
+        "docs/testing.md",
         "examples/README.md",
         "tower-breaker/README.md",
+        "tower-breaker/src/lib.rs",
         "tower-fault-classify/README.md",
+        "tower-fault-classify/src/lib.rs",
         "tower-jitter-retry/README.md",
+        "tower-jitter-retry/src/lib.rs",
     ] {
-        let text = read(page);
+        let text = markdown(page);
         for link in links(&text).filter(|link| is_file(link) || link.starts_with(&address)) {
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
             let target = match file.strip_prefix(&address) {
