@@ -1,5 +1,5 @@
-//! The state of a call between and during its attempts: what it knows, what it keeps of the last
-//! attempt, and the delay before the next.
+//! The state of a call during and between its attempts: its progress, the kept outcome of the last
+//! attempt, and the delay before the next attempt.
 
 use std::future::Future;
 use std::mem;
@@ -23,13 +23,15 @@ use crate::request::{Attempt, Coverage, Mark, OuterMark, ResendAfter};
 use crate::rng::Randomness;
 use crate::telemetry::{self, Retried};
 
-/// A call under way. It counts no reference unless the policy has something that needs it.
+/// The state of a running call. It holds no counted reference unless the policy has a setting that
+/// needs one.
 #[derive(Clone)]
 pub(crate) struct AttemptState {
     hot: HotConfig,
     cold: Option<Arc<ColdConfig>>,
     randomness: Randomness,
-    /// When it first had to wait, or failed; a call that succeeds at once reads no clock for it. With a deadline, when it began.
+    /// The time when the call first had to wait or failed, so that a call that succeeds immediately
+    /// reads no clock. With a deadline, the time when the call began.
     started: Option<u64>,
     deadline: Option<u64>,
     attempts: u32,
@@ -37,11 +39,12 @@ pub(crate) struct AttemptState {
     position: Position,
     /// The fault of the last attempt that was not rejected on this side.
     last_sent: Option<Fault>,
-    /// What the attempt that runs was paid with, if it is a retry.
+    /// The ticket of the running attempt, if that attempt is a retry.
     ticket: HeldTicket,
 }
 
-/// A ticket is one call's. A clone of a call (a policy of tower's is cloned with it) has none.
+/// A ticket belongs to one call. A clone of a call (a policy of tower's is cloned with it) has no
+/// ticket.
 #[derive(Default)]
 struct HeldTicket(Option<Ticket>);
 
@@ -54,7 +57,7 @@ impl Clone for HeldTicket {
 impl AttemptState {
     #[expect(
         clippy::inline_always,
-        reason = "else it is made here and moved, across the stores that made it"
+        reason = "otherwise the state is built here and then moved, right after the stores that built it"
     )]
     #[inline(always)]
     pub(crate) fn new(policy: &RetryPolicy, resend_after: ResendAfter, deadline: Option<Duration>) -> Self {
@@ -73,8 +76,8 @@ impl AttemptState {
         }
     }
 
-    /// Takes the time from the system's clock where it would be tokio's: for a thread that sleeps,
-    /// whose time goes on while tokio's is paused.
+    /// Replaces tokio's clock with the system's clock, for a thread that sleeps. Such a thread's
+    /// time passes even while tokio's time is paused.
     pub(crate) fn for_blocking(mut self) -> Self {
         if self.hot.clock == Clock::tokio() {
             self.hot.clock = Clock::precise();
@@ -82,7 +85,7 @@ impl AttemptState {
         self
     }
 
-    /// The attempt did not come to anything at once.
+    /// Records that the first poll of an attempt was pending.
     #[inline]
     pub(crate) fn record_pending(&mut self) {
         if self.started.is_none() {
@@ -94,17 +97,17 @@ impl AttemptState {
         self.hot.limits.track_uploads
     }
 
-    /// The first attempt was a success.
+    /// Records that the first attempt was a success.
     #[inline]
     pub(crate) fn record_first_success(&self) {
         telemetry::record_attempt();
-        // Without a budget nothing is paid, and this check saves a call.
+        // Without a budget there is no deposit, and this check saves a call.
         if self.hot.budget_ref.is_some() || self.cold.is_some() {
             self.deposit(&Verdict::Success);
         }
     }
 
-    /// Tells the budget what the first attempt came to.
+    /// Reports the verdict on the first attempt to the budget.
     #[inline]
     fn deposit(&self, verdict: &Verdict) {
         if let Some(budget_ref) = self.hot.budget_ref {
@@ -125,7 +128,7 @@ impl AttemptState {
         self.cold.as_ref()?.budget.as_ref()
     }
 
-    /// Draws for a retry.
+    /// Withdraws from the budget for a retry.
     fn withdraw(&self, fault: &Fault) -> Result<Option<Ticket>, GiveUp> {
         let ticket = match (self.hot.budget_ref, self.custom_budget()) {
             (Some(budget_ref), _) => budget_ref.withdraw(fault),
@@ -135,12 +138,14 @@ impl AttemptState {
         ticket.map(Some).ok_or(GiveUp::Budget)
     }
 
-    /// Returns the fault of an attempt, and how long the next attempt waits. `blocked` says why a
-    /// retry that is allowed cannot be made; it is called before anything is drawn from the budget.
+    /// Records the verdict on an attempt. Returns its fault, and the delay before the next attempt.
+    ///
+    /// `blocked` returns why a retry that the policy allows cannot be made. It is called before the
+    /// withdrawal from the budget.
     ///
     /// # Errors
     ///
-    /// The reason if no attempt follows; none after a success.
+    /// Returns the reason if no attempt follows a fault, and `None` after a success.
     pub(crate) fn record_attempt(
         &mut self,
         verdict: &Verdict,
@@ -169,12 +174,12 @@ impl AttemptState {
         }
     }
 
-    /// As [`record_attempt`](Self::record_attempt), for a result that is here to be kept. `kept` is that of the
-    /// attempt before it, if it is still there.
+    /// Records the result of an attempt, for callers that own the result. `kept` is the result of
+    /// the attempt before it, if it is still kept. See [`record_attempt`](Self::record_attempt).
     ///
     /// # Errors
     ///
-    /// The outcome for the caller if no attempt follows, with a [`Retried`] on it.
+    /// Returns the outcome for the caller if no attempt follows, with a [`Retried`] attached to it.
     pub(crate) fn record_result<C, Res, Err>(
         &mut self,
         classify: &C,
@@ -201,7 +206,7 @@ impl AttemptState {
         }
     }
 
-    /// Another attempt follows after the delay.
+    /// Records that another attempt follows after the delay.
     pub(crate) fn begin_retry(&mut self, fault: &Fault, delay: Duration) {
         let observer = self.cold.as_ref().and_then(|cold| cold.observer.as_ref());
         if telemetry::ENABLED || observer.is_some() {
@@ -214,17 +219,17 @@ impl AttemptState {
         self.attempts += 1;
     }
 
-    /// Another attempt was decided on, and its request could not be made after all. Returns the
-    /// reason.
+    /// Records that the request of a retry that was already decided on cannot be created. Returns
+    /// the reason.
     pub(crate) fn cancel_retry(&mut self, fault: &Fault) -> GiveUp {
-        // A ticket that is dropped unsettled is one of a call that was never made.
+        // A ticket that is dropped unsettled means that the retry was not sent.
         self.ticket = HeldTicket(None);
         telemetry::emit_give_up(GiveUp::NotReplayable, fault, self.attempts);
         GiveUp::NotReplayable
     }
 
-    /// The attempt that was to follow is not sent. Returns the outcome for the caller, with a
-    /// [`Retried`] on it.
+    /// Records that the next attempt is not sent. Returns the outcome for the caller, with a
+    /// [`Retried`] attached to it.
     pub(crate) fn stop<C, Res, Err>(
         &mut self,
         reason: GiveUp,
@@ -242,11 +247,12 @@ impl AttemptState {
         result
     }
 
-    /// Returns how long the next attempt may still wait before it is sent. `None`: without end.
+    /// Returns how long the next attempt may still wait before it is sent, or `None` if there is no
+    /// limit.
     ///
     /// # Errors
     ///
-    /// The limit that is exceeded.
+    /// Returns the limit that is exceeded.
     pub(crate) fn time_left(&self) -> Result<Option<Duration>, GiveUp> {
         let left = self.hot.limits.time_left(nanos(self.elapsed()), self.deadline)?;
         Ok((left < u64::MAX).then(|| Duration::from_nanos(left)))
@@ -277,7 +283,7 @@ impl AttemptState {
         Ok(Duration::from_nanos(delay))
     }
 
-    /// The attempt after the one that runs, and whether it is the last.
+    /// Returns the attempt after the running one, and whether it is the last.
     pub(crate) fn next_attempt(&self, outer: OuterMark, responses: ResponseCoverage) -> (Attempt, bool) {
         let next = self.attempts + 1;
         (self.attempt(next, outer, responses), next == self.hot.limits.max_attempts)
@@ -295,8 +301,8 @@ impl AttemptState {
         outer.attempt(number, Coverage::of(self.resend_after, responses))
     }
 
-    /// What is written on the request of the attempt that runs, at the moment when it is sent. Nothing is computed for a request that
-    /// bears no marks.
+    /// Returns the mark for the request of the running attempt, at the time when the request is
+    /// sent. Nothing is computed for a request that carries no marks.
     #[inline]
     pub(crate) fn mark(&self, outer: OuterMark, responses: ResponseCoverage) -> Mark<'_> {
         let left = |deadline: u64| Duration::from_nanos(deadline.saturating_sub(nanos(self.elapsed())));
@@ -308,7 +314,7 @@ impl AttemptState {
         }
     }
 
-    /// The same for an attempt that is sent after so long.
+    /// Returns the mark for an attempt that is sent after `delay`.
     #[cfg(feature = "tower-retry")]
     pub(crate) fn mark_after(
         &self,
@@ -320,7 +326,7 @@ impl AttemptState {
         Mark { remaining: mark.remaining.map(|remaining| remaining.saturating_sub(delay)), ..mark }
     }
 
-    /// Leaves a [`Retried`] on the outcome of a call that was retried.
+    /// Attaches a [`Retried`] to the outcome of a call that was retried.
     #[inline]
     pub(crate) fn attach_retried<C, Res, Err>(
         &self,
@@ -349,8 +355,8 @@ impl AttemptState {
                 }
             }
             Err(error) => {
-                if let Some(judged) = classify.error(error).and_then(ClassifiedError::find) {
-                    judged.set_note(retried);
+                if let Some(classified) = classify.error(error).and_then(ClassifiedError::find) {
+                    classified.set_note(retried);
                 }
             }
         }
@@ -362,15 +368,15 @@ impl AttemptState {
     }
 }
 
-/// The failed result of an attempt, while another attempt is to follow.
+/// The failed result of an attempt, kept while another attempt is to follow.
 pub(crate) struct LastOutcome<R> {
     pub(crate) result: R,
     pub(crate) fault: Fault,
 }
 
 impl<R> LastOutcome<R> {
-    /// Returns the outcome for the caller after another attempt failed: the newer one, unless that
-    /// attempt was rejected on this side and the one before was sent.
+    /// Returns the outcome for the caller after another attempt failed. That is the newer outcome,
+    /// unless the newer attempt was rejected on this side and the attempt before it was sent.
     pub(crate) fn or_newer(kept: Option<Self>, result: R, fault: &Fault) -> Self {
         match kept {
             Some(kept) if is_rejection(fault) && kept.was_sent() => kept,
@@ -391,8 +397,8 @@ pub(crate) struct ScheduledRetry<R> {
     pub(crate) delay: Duration,
 }
 
-/// How many attempts without delay follow each other within one poll outside of a tokio runtime. As
-/// many as the steps that tokio allows a task in one poll.
+/// The number of attempts without a delay that follow each other within one poll outside of a tokio
+/// runtime. It equals the number of steps that tokio allows a task in one poll.
 const ATTEMPTS_IN_A_POLL: u32 = 128;
 
 pin_project! {
@@ -407,7 +413,7 @@ pin_project! {
 }
 
 impl RetryDelay {
-    /// The delay after so many attempts.
+    /// Creates the delay that follows the given number of attempts.
     pub(crate) fn new(delay: Duration, attempts: u32) -> Self {
         if delay.is_zero() {
             Self::Immediate { yields: attempts.is_multiple_of(ATTEMPTS_IN_A_POLL) }
@@ -428,7 +434,7 @@ impl Future for RetryDelay {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                // In a task of tokio, a retry is one of the steps that the task may make in a poll.
+                // In a tokio task, a retry takes one of the steps that the task may take in a poll.
                 ready!(coop::poll_proceed(cx)).made_progress();
                 Poll::Ready(())
             }

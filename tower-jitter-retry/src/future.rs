@@ -1,4 +1,4 @@
-//! The future of a call that may be made several times.
+//! The future of a call that may be sent several times.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -25,37 +25,54 @@ type InnerResult<S, Req> = Result<<S as Service<Req>>::Response, <S as Service<R
 type SendResult<S, Req> = Result<LastOutcome<InnerResult<S, Req>>, InnerResult<S, Req>>;
 
 pin_project! {
-    /// Resolves to the outcome of the last attempt that was sent.
+    /// A future that resolves to the outcome of the last attempt that was sent.
     ///
-    /// An attempt is sent only in time: before the request's [`Deadline`](crate::Deadline) (or
-    /// `grpc-timeout`) and within [`max_elapsed`](crate::RetryPolicyBuilder::max_elapsed). A retry
-    /// that waits for the inner service's readiness waits until then, and the future resolves to
-    /// the outcome of the attempt before it.
+    /// The first attempt is always sent. A retry is sent only before the request's
+    /// [`Deadline`](crate::Deadline) (or `grpc-timeout`) and within
+    /// [`max_elapsed`](crate::RetryPolicyBuilder::max_elapsed). A retry that waits for the inner
+    /// service's readiness stops waiting at that time. The future then resolves to the outcome of
+    /// the attempt before it.
+    ///
+    /// # Rejected attempts
     ///
     /// The outcome of an attempt is kept during the delay, the wait for readiness and the first
-    /// poll of the next attempt. If the next attempt is rejected on this side by then (an open
-    /// circuit, load shed, an error of the inner service's readiness), and no further attempt
-    /// follows, the future resolves to the kept outcome. Otherwise the kept outcome is dropped
-    /// before the second poll, because its body may hold what the next attempt waits for: a stream,
-    /// a permit. A rejection that comes later is returned itself. In either case
-    /// [`Retried`](crate::Retried) contains the number of attempts, why they ended and the fault of
-    /// the last attempt that was sent.
+    /// poll of the next attempt. An open circuit, load shedding or an error of the inner service's
+    /// readiness may reject the next attempt on this side.
     ///
-    /// An inner service whose *readiness* waits for the end of the last response's body gets ready
-    /// only when the future is dropped or its time is over: take such a permit in the call, and wait
-    /// for it there. Load shed for the lack of a permit that the last response's body holds rejects
-    /// every further attempt.
+    /// | the next attempt is rejected | the future resolves to |
+    /// |---|---|
+    /// | before or during its first poll, and no further attempt follows | the kept outcome |
+    /// | later | the rejection |
     ///
-    /// Dropping it drops the attempt that runs, or the sleep before the next. Nothing is spawned. A call that is dropped before its
-    /// first attempt has come to anything pays nothing into the budget. A breaker beneath does not
-    /// count the attempt as cancelled if a body that is kept waits for its source at that time.
+    /// The kept outcome is dropped before the second poll of the next attempt, because its body may
+    /// hold a resource that the attempt waits for: a stream or a permit. In either case,
+    /// [`Retried`](crate::Retried) contains the number of attempts, the reason why they ended, and
+    /// the fault of the last attempt that was sent.
+    ///
+    /// # Permits held by a response
+    ///
+    /// The last response's body may hold a permit that the inner service needs for its *readiness*.
+    /// The inner service then becomes ready only when the future is dropped or its time is over.
+    /// Acquire such a permit in the call, and wait for it there. If the inner service instead sheds
+    /// load while the permit is held, it rejects every further attempt.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the future drops the running attempt, or the delay before the next attempt. No task
+    /// is spawned.
+    ///
+    /// - A call that is dropped before its first attempt has an outcome makes no deposit into the
+    ///   budget.
+    /// - A breaker below does not count the attempt as cancelled if a body that is kept waits for
+    ///   its source at that time.
     ///
     /// # Panics
     ///
-    /// If a retry has to sleep, or to wait for readiness in limited time, on a tokio runtime
-    /// without its timer enabled; if it has to sleep outside of a runtime. Outside of a runtime
-    /// nothing ends a wait for readiness early, and the time is checked when the inner service is
-    /// ready.
+    /// - If a retry has to sleep, or to wait for readiness in limited time, on a tokio runtime
+    ///   without its timer enabled.
+    /// - If a retry has to sleep outside of a tokio runtime. There, a wait for readiness does not
+    ///   panic, and no timer ends it early: the time is checked when the inner service is ready.
+    /// - If the future is polled after it has completed, it may panic.
     pub struct ResponseFuture<S, Req, C = Auto, Q = ByTrait>
     where
         S: Service<Req>,
@@ -76,7 +93,7 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            // A breaker beneath does not count a call that is dropped while its upload waits.
+            // A breaker below does not count a call that is dropped while its upload waits.
             if let Some(_guard) = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call) {
                 let wait = Wait::Readiness { timer: None };
                 this.state.set(State::Waiting { next: None, wait });
@@ -97,7 +114,7 @@ pin_project! {
     #[project = WaitProj]
     enum Wait {
         Delay { #[pin] pause: RetryDelay },
-        // For the inner service's readiness, with a timer if the wait is pending and limited.
+        // Waits for the inner service's readiness, with a timer if the wait is pending and limited.
         Readiness { #[pin] timer: Option<Sleep> },
     }
 }
@@ -105,13 +122,13 @@ pin_project! {
 /// An attempt that waits to be sent.
 struct PendingRetry<Req, R> {
     request: Req,
-    /// The attempt before it.
+    /// The outcome of the attempt before it.
     last: LastOutcome<R>,
 }
 
-/// What further attempts need.
+/// The data that further attempts need.
 pub(crate) enum Replayable<S, Saved> {
-    /// The request goes out once, and why.
+    /// The request is sent once, for this reason.
     No(GiveUp),
     Yes {
         service: S,
@@ -121,7 +138,7 @@ pub(crate) enum Replayable<S, Saved> {
 }
 
 impl<S, Saved> Replayable<S, Saved> {
-    /// The mark of the layers further out.
+    /// Returns the mark of the outer layers.
     fn outer(&self) -> OuterMark {
         match self {
             Self::No(_) => OuterMark::default(),
@@ -129,7 +146,7 @@ impl<S, Saved> Replayable<S, Saved> {
         }
     }
 
-    /// Drops what is kept of the request: no attempt follows.
+    /// Drops the saved request: no attempt follows.
     #[inline]
     fn drop_saved(&mut self) {
         if mem::needs_drop::<Saved>()
@@ -170,7 +187,9 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.as_mut().project();
         if let StateProj::Calling { attempt } = this.state.project() {
-            // This layer and those beneath judge the attempt while the note is there.
+            // The guard covers the poll and the classification, so that this layer and the layers
+            // below
+            // classify the attempt with it.
             let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
             let Poll::Ready(result) = attempt.poll(cx) else {
                 this.call.record_pending();
@@ -178,8 +197,9 @@ where
             };
             let verdict = this.classify.classify(result.as_ref());
             drop(guard);
-            // Most calls end here: the response is moved on by itself, for a result as a whole
-            // would go through memory.
+            // Most calls end here. The response is moved alone, because the whole result would be
+            // copied
+            // through memory.
             let result = match result {
                 Ok(response) if verdict.is_success() && this.call.attempts() == 1 => {
                     this.call.record_first_success();
@@ -208,7 +228,12 @@ where
     /// # Errors
     ///
     /// The outcome for the caller if no other attempt follows.
-    // Out of line, because most calls succeed at once.
+    // Out of line, because most calls succeed on their first attempt.
+    /// Decides what follows an attempt. `kept` is the failed result of the attempt before it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the outcome for the caller if no other attempt follows.
     #[inline(never)]
     fn schedule_retry(
         self: Pin<&mut Self>,
@@ -241,7 +266,7 @@ where
         Ok(())
     }
 
-    /// Sends further attempts, until one is pending or none follows.
+    /// Sends further attempts, until an attempt is pending or no attempt follows.
     #[inline(never)]
     fn poll_retries(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<InnerResult<S, Req>> {
         loop {
@@ -250,12 +275,13 @@ where
                 Err(result) => return Poll::Ready(result),
             };
             let this = self.as_mut().project();
-            let StateProj::Calling { attempt } = this.state.project() else { polled_after_end() };
+            let StateProj::Calling { attempt } = this.state.project() else { polled_after_completion() };
             let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
             let polled = attempt.poll(cx);
             let Poll::Ready(result) = polled else {
                 drop(guard);
-                // The attempt may wait for what the last response holds: a stream, a permit.
+                // The attempt may wait for a resource that the last response holds: a stream or a
+                // permit.
                 drop(last);
                 return Poll::Pending;
             };
@@ -267,16 +293,18 @@ where
         }
     }
 
-    /// Waits for the delay and for the inner service, and sends the next attempt. Returns the
-    /// result of the attempt before.
+    /// Waits for the delay and for the inner service's readiness, and sends the next attempt.
+    /// Returns the result of the attempt before it.
     ///
     /// # Errors
     ///
-    /// The outcome for the caller if the attempt is not sent.
+    /// Returns the outcome for the caller if the attempt is not sent.
     fn poll_send(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SendResult<S, Req>> {
         let mut this = self.project();
-        let StateProj::Waiting { next, mut wait } = this.state.as_mut().project() else { polled_after_end() };
-        let Replayable::Yes { service, outer, .. } = this.replayable else { polled_after_end() };
+        let StateProj::Waiting { next, mut wait } = this.state.as_mut().project() else {
+            polled_after_completion()
+        };
+        let Replayable::Yes { service, outer, .. } = this.replayable else { polled_after_completion() };
         if let WaitProj::Delay { pause } = wait.as_mut().project() {
             ready!(pause.poll(cx));
             wait.set(Wait::Readiness { timer: None });
@@ -285,7 +313,7 @@ where
             Poll::Ready(ready) => ready.map(|()| this.call.time_left().err()),
             Poll::Pending => Ok(Some(ready!(wait.poll_limit(this.call, cx)))),
         };
-        let PendingRetry { mut request, last } = next.take().unwrap_or_else(|| polled_after_end());
+        let PendingRetry { mut request, last } = next.take().unwrap_or_else(|| polled_after_completion());
         let (reason, last) = match ready {
             Ok(None) => {
                 let mark = this.call.mark(*outer, this.classify.response_coverage());
@@ -327,7 +355,7 @@ impl Wait {
     }
 }
 
-/// Returns why the request cannot be sent again, if it cannot.
+/// Returns why the request cannot be sent again, or `None` if it can.
 fn not_replayable<S, Req, Q: Resend<Req>>(
     replayable: &Replayable<S, Q::Saved>,
     resend: &Q,
@@ -341,8 +369,8 @@ fn not_replayable<S, Req, Q: Resend<Req>>(
     }
 }
 
-/// Notes for the time of a poll, or of a drop, whether the request's body waits for its source, if
-/// that is known.
+/// Returns a guard for the duration of a poll or a drop. It records whether the request's body
+/// waits for its source, if that is known.
 #[inline]
 fn upload_guard<S, Req, Q: Resend<Req>>(
     replayable: &Replayable<S, Q::Saved>,
@@ -356,7 +384,7 @@ fn upload_guard<S, Req, Q: Resend<Req>>(
     resend.is_waiting(saved).map(UploadGuard::enter)
 }
 
-/// The URL of the request, if it can be sent again.
+/// Returns the URL of the request, if it can be sent again.
 fn saved_url<'s, S, Req, Q: Resend<Req>>(
     replayable: &'s Replayable<S, Q::Saved>,
     resend: &Q,
@@ -365,7 +393,7 @@ fn saved_url<'s, S, Req, Q: Resend<Req>>(
     resend.saved_url(saved)
 }
 
-/// The request of another attempt. `None`: it cannot be made after all.
+/// Returns the request of another attempt, or `None` if it cannot be created.
 fn next_request<S, Req, Q: Resend<Req>>(
     replayable: &mut Replayable<S, Q::Saved>,
     resend: &Q,
@@ -380,8 +408,8 @@ fn next_request<S, Req, Q: Resend<Req>>(
 }
 
 #[cold]
-fn polled_after_end() -> ! {
-    panic!("`ResponseFuture` was polled after it was ready")
+fn polled_after_completion() -> ! {
+    panic!("`ResponseFuture` was polled after completion")
 }
 
 impl<S, Req, C, Q> fmt::Debug for ResponseFuture<S, Req, C, Q>

@@ -1,10 +1,11 @@
-//! Where randomness comes from.
+//! The random numbers of the delays.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A stream of random numbers for one call. It is opened at the call's first retry, so that a call without one pays nothing.
+/// A stream of random numbers for one call. It is opened at the call's first retry, so that a call
+/// without a retry costs nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct RandomStream(fastrand::Rng);
 
@@ -18,7 +19,7 @@ impl RandomStream {
     }
 }
 
-/// A call's stream, or what it is opened from.
+/// The stream of a call, or the seed to open it from.
 #[derive(Clone, Debug)]
 pub(crate) enum Randomness {
     Unseeded,
@@ -27,7 +28,7 @@ pub(crate) enum Randomness {
 }
 
 impl Randomness {
-    /// That of one more call.
+    /// Returns the randomness of a new call.
     #[inline]
     pub(crate) fn of(seeds: Option<&Seeds>) -> Self {
         seeds.map_or(Self::Unseeded, |seeds| Self::Seeded(seeds.next()))
@@ -44,7 +45,7 @@ impl Randomness {
     }
 }
 
-/// Gives each call a seed of its own, in a reproducible order.
+/// Generates a seed for each call, in a reproducible order.
 #[derive(Clone, Debug)]
 pub(crate) struct Seeds {
     first: u64,
@@ -56,13 +57,13 @@ impl Seeds {
         Self { first, calls: Arc::default() }
     }
 
-    /// The seed that all others follow from.
+    /// Returns the seed that all other seeds are derived from.
     pub(crate) const fn first(&self) -> u64 {
         self.first
     }
 
     pub(crate) fn next(&self) -> u64 {
-        // Drawn twice, so that neighbouring seeds have no calls in common and neighbouring calls no bits.
+        // Drawn twice, so that adjacent seeds share no calls and adjacent calls share no bits.
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let first = fastrand::Rng::with_seed(self.first).u64(..);
         fastrand::Rng::with_seed(first.wrapping_add(call)).u64(..)
@@ -84,10 +85,10 @@ mod tests {
         let shared = seeds.clone();
         assert_ne!(draws(Some(seeds.next())), draws(Some(shared.next())));
         assert_ne!(draws(None), draws(None));
-        let neighbour = Seeds::from(8);
+        let adjacent = Seeds::from(8);
         let of = |seeds: &Seeds| (0..100).map(|_| draws(Some(seeds.next()))).collect::<Vec<_>>();
-        let (ours, theirs) = (of(&seeds), of(&neighbour));
-        assert!(ours.iter().all(|draws| !theirs.contains(draws)));
+        let (one, other) = (of(&seeds), of(&adjacent));
+        assert!(one.iter().all(|draws| !other.contains(draws)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Policies in files: by the setters' names, with durations as people write them.
+//! Serialization of policies: fields have the setters' names, and durations are readable strings.
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -118,7 +118,7 @@ impl Setting for Policy {
     }
 }
 
-/// A word, or a table such as `{ proportional = 0.5 }`.
+/// A name, or a table such as `{ proportional = 0.5 }`.
 struct AnyJitter;
 
 impl Setting for AnyJitter {
@@ -259,7 +259,7 @@ impl Setting for AwsBudget {
     }
 }
 
-/// A seed. One that is beyond the integers of TOML, 64 bits with a sign, is written in quotes.
+/// A seed. TOML integers have 64 bits with a sign, so a larger seed is written in quotes.
 struct Seed;
 
 impl Setting for Seed {
@@ -295,21 +295,21 @@ impl Setting for Header {
     }
 }
 
-/// See [`RetryPolicy`](RetryPolicy#configuration-files).
+/// Reads a policy from a file; see [`RetryPolicy`](RetryPolicy#configuration-files).
 impl<'de> Deserialize<'de> for RetryPolicy {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         read_table(Policy, from)
     }
 }
 
-/// See [`RetryPolicy`](RetryPolicy#configuration-files).
+/// Writes a policy to a file; see [`RetryPolicy`](RetryPolicy#configuration-files).
 ///
 /// # Errors
 ///
-/// The policy has a custom budget.
+/// Returns an error if the policy has a custom budget.
 impl Serialize for RetryPolicy {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        // In parts, so that a new setting does not compile until it is written.
+        // Destructured, so that a new setting does not compile until it is written here.
         let Self { hot, budget, seeds, replay_limit, safety, non_idempotent, remove_marker, methods, cold } =
             self;
         let HotConfig { limits, clock: _, budget_ref: _ } = hot;
@@ -326,15 +326,16 @@ impl Serialize for RetryPolicy {
         let header =
             cold.as_deref().and_then(|ColdConfig { budget: _, observer: _, header }| header.as_ref());
         let budget = budget.as_ref().map(|budget| {
-            budget
-                .settings()
-                .map(WrittenBudget)
-                .ok_or_else(|| S::Error::custom("`budget` is a custom budget, which cannot be written"))
+            budget.settings().map(WrittenBudget).ok_or_else(|| {
+                S::Error::custom(
+                    "`budget` is a custom budget, which cannot be written; use a built-in budget or none",
+                )
+            })
         });
         let seed = seeds.as_ref().map(|seeds| WrittenSeed(seeds.first()));
         let methods: Vec<_> = methods.iter().flat_map(|methods| methods.names()).collect();
-        let left_out = usize::from(header.is_none()) + usize::from(follows_redirects.is_none());
-        let mut table = to.serialize_struct("RetryPolicy", FIELDS.len() - left_out)?;
+        let omitted = usize::from(header.is_none()) + usize::from(follows_redirects.is_none());
+        let mut table = to.serialize_struct("RetryPolicy", FIELDS.len() - omitted)?;
         table.serialize_field("max_attempts", max_attempts)?;
         table.serialize_field("initial_backoff", &human(*initial))?;
         table.serialize_field("backoff_multiplier", multiplier)?;
@@ -374,7 +375,7 @@ impl Serialize for WrittenJitter {
             Jitter::Additive(most) => to.collect_map([("additive", HumanDuration(most))]),
             Jitter::CenkaltiProportional(share) => to.collect_map([("cenkalti_proportional", share)]),
             Jitter::TenacityAdditive(most) => to.collect_map([("tenacity_additive", HumanDuration(most))]),
-            word => JITTERS.of(&word).serialize(to),
+            name => JITTERS.of(&name).serialize(to),
         }
     }
 }
@@ -437,7 +438,7 @@ mod tests {
         toml::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// All of a policy that a file holds.
+    /// The parts of a policy that a file contains.
     #[derive(Debug, PartialEq)]
     struct Parts {
         limits: Limits,
@@ -471,7 +472,7 @@ mod tests {
         policy.map(|policy| Parts::of(&policy))
     }
 
-    /// Writes and reads it back, in both formats.
+    /// Writes the policy and reads it back, in both formats.
     fn round_trip(policy: &RetryPolicy) {
         let json = serde_json::to_string(policy).unwrap();
         assert_eq!(parts(from_json(&json)), Ok(Parts::of(policy)), "{json}");
@@ -484,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn field_left_out_has_its_default() {
+    fn missing_field_has_its_default() {
         assert_eq!(parts(from_json("{}")), built(RetryPolicy::builder()));
         assert_eq!(parts(from_toml("")), built(RetryPolicy::builder()));
         let window = Budget::window().ratio(0.1).build().unwrap();
@@ -517,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_refused_for_every_field() {
+    fn null_is_an_error_for_every_field() {
         for field in FIELDS {
             let error = from_json(&format!(r#"{{"{field}": null}}"#)).unwrap_err();
             assert!(error.starts_with(&format!("`{field}` is null; allowed is ")), "{error}");
@@ -540,11 +541,12 @@ mod tests {
 
         let policy = RetryPolicy::builder().budget(Budget::custom(Custom)).build().unwrap();
         let error = serde_json::to_string(&policy).unwrap_err();
-        assert_eq!(error.to_string(), "`budget` is a custom budget, which cannot be written");
+        let expected = "`budget` is a custom budget, which cannot be written; use a built-in budget or none";
+        assert_eq!(error.to_string(), expected);
     }
 
-    /// Values in JSON, which are TOML as well, and how the error begins.
-    const WRONG: [(&str, &str, &str); 35] = [
+    /// Values in JSON that are also valid TOML, and the beginning of the error.
+    const INVALID: [(&str, &str, &str); 35] = [
         ("max_attempts", "0", "`max_attempts` is 0; allowed is 1 to 1000"),
         ("max_attempts", "-1", "`max_attempts` is -1; allowed is 1 to 1000"),
         ("max_attempts", "3.5", "`max_attempts` is 3.5; allowed is 1 to 1000"),
@@ -614,8 +616,8 @@ mod tests {
         ("track_uploads", "\"no\"", "`track_uploads` is \"no\"; allowed is true or false"),
     ];
 
-    /// Tables in JSON, and how the error begins.
-    const WRONG_TABLES: [(&str, &str); 11] = [
+    /// Tables in JSON, and the beginning of the error.
+    const INVALID_TABLES: [(&str, &str); 11] = [
         (r#"{"jitter": {"proportional": 2.0}}"#, "`jitter.proportional` is 2.0; allowed is 0.0 to 1.0"),
         (r#"{"jitter": {"additive": 5}}"#, "`jitter.additive` is 5; allowed is 0s to 365d"),
         (r#"{"jitter": {"some": 5}}"#, "unknown field `jitter.some`; allowed is `proportional`, `additive`,"),
@@ -648,16 +650,16 @@ mod tests {
     ];
 
     #[test]
-    fn wrong_value_is_named_with_its_field_and_range() {
-        for (field, value, says) in WRONG {
+    fn invalid_value_names_field_value_and_range() {
+        for (field, value, expected) in INVALID {
             let error = from_json(&format!("{{\"{field}\": {value}}}")).unwrap_err();
-            assert!(error.starts_with(says), "{error}\n{says}");
+            assert!(error.starts_with(expected), "{error}\n{expected}");
             let error = from_toml(&format!("{field} = {value}")).unwrap_err();
-            assert!(error.contains(says), "{error}\n{says}");
+            assert!(error.contains(expected), "{error}\n{expected}");
         }
-        for (json, says) in WRONG_TABLES {
+        for (json, expected) in INVALID_TABLES {
             let error = from_json(json).unwrap_err();
-            assert!(error.starts_with(says), "{error}\n{says}");
+            assert!(error.starts_with(expected), "{error}\n{expected}");
         }
     }
 

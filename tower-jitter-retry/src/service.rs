@@ -11,10 +11,12 @@ use crate::future::{Replayable, ResponseFuture};
 use crate::policy::{GiveUp, RetryPolicy};
 use crate::request::{ByTrait, Coverage, Deadline, RequestInfo, Resend, ResendAfter};
 
-/// Sends failed requests of its inner service again. Made by [`JitterRetryLayer`](crate::JitterRetryLayer).
+/// Retries failed requests of its inner service; made by
+/// [`JitterRetryLayer`](crate::JitterRetryLayer).
 ///
-/// The first attempt takes the readiness that this service was polled for; every further one goes to a clone and waits for that
-/// clone's own. The inner service is cloned once a call, and not at all for a request that cannot be sent again.
+/// The first attempt uses the readiness that this service was polled for. Every further attempt
+/// uses a clone of the inner service, and waits for that clone's own readiness. The inner service
+/// is cloned once per call, and not at all for a request that cannot be sent again.
 #[derive(Clone, Debug)]
 pub struct JitterRetry<S, C = Auto, Q = ByTrait> {
     inner: S,
@@ -28,17 +30,17 @@ impl<S, C, Q> JitterRetry<S, C, Q> {
         Self { inner, policy, classify, resend }
     }
 
-    /// The inner service.
+    /// Returns a reference to the inner service.
     pub const fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The inner service, to be changed.
+    /// Returns a mutable reference to the inner service.
     pub const fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// Gives the inner service back.
+    /// Returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -93,7 +95,7 @@ where
             },
         };
         let attempt = inner.call(request);
-        // Made where it stays: it is large, and a move costs more than all else.
+        // Built in its final place: it is large, and a move costs more than everything else.
         let call = AttemptState::new(policy, resend_after, deadline);
         ResponseFuture::new(attempt, call, replayable, classify.clone(), resend.clone())
     }

@@ -1,6 +1,7 @@
 //! Reports to the user's callback, to `tracing` and to `metrics`.
 //!
-//! Names are OpenTelemetry's where it has one: `error.type` is the kind of a fault, `http.request.resend_count` the number of a retry, from 1.
+//! The names are those of OpenTelemetry where it defines one: `error.type` is the kind of a fault,
+//! and `http.request.resend_count` is the number of a retry, from 1.
 //!
 //! | metric (feature `metrics`) | kind | labels |
 //! |---|---|---|
@@ -18,8 +19,10 @@ use tower_fault_classify::{ClassifiedError, Fault};
 
 use crate::policy::{GiveUp, Observer, RetryEvent};
 
-/// What happened to a call that was retried: in its response's extensions, or on its error
-/// ([`Retried::of`]).
+/// The history of a call that was retried, attached to its response or its error.
+///
+/// It is in the response's extensions, or on the error ([`Retried::of`]). A call for which no retry
+/// was planned has none.
 ///
 /// ```
 /// use tower_jitter_retry::Retried;
@@ -34,24 +37,30 @@ use crate::policy::{GiveUp, Observer, RetryEvent};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Retried {
-    /// How many attempts were made, the first included, and those that were rejected on this side.
-    /// 1 if a retry was decided on and then not sent.
+    /// The number of attempts.
+    ///
+    /// It includes the first attempt, and attempts that were rejected on this side. It is 1 if a
+    /// retry was decided on and then not sent.
     pub attempts: u32,
-    /// From the beginning of the call, or when it first had to wait, to its end, delays included.
+    /// The time from the beginning of the call, or from its first wait, to its end.
+    ///
+    /// It includes the delays.
     pub elapsed: Duration,
-    /// Why no further attempt followed. `None`: the last attempt was a success.
+    /// The reason why no further attempt followed, or `None` if the last attempt was a success.
     pub ended: Option<GiveUp>,
-    /// The fault of the last attempt that was sent, even if the caller gets the rejection of a
-    /// later one. `None`: that attempt was a success, or no attempt was sent.
+    /// The fault of the last attempt that was sent.
+    ///
+    /// It is set even if the caller gets the rejection of a later attempt. `None` means that the
+    /// last attempt was a success, or that no attempt was sent.
     pub last_sent: Option<Fault>,
 }
 
 impl Retried {
-    /// Returns what happened to a call that ended in this error.
+    /// Returns the history of a call that ended with this error.
     ///
-    /// `None` if the call was not retried, or if there is no place for it in the error's chain:
-    /// only a [`ClassifiedError`] has one, as each error of a `FaultClassifyLayer` and each rejection of a
-    /// circuit breaker contains it.
+    /// It returns `None` if the call was not retried, or if the error's source chain cannot carry
+    /// the history. Only a [`ClassifiedError`] in the chain can carry it. Each error of a
+    /// `FaultClassifyLayer` and each rejection of a circuit breaker contains one.
     ///
     /// ```
     /// use tower_jitter_retry::Retried;
@@ -86,7 +95,7 @@ pub(crate) fn emit_retry(event: &RetryEvent, observer: Option<&Observer>) {
     counters::retry(event);
     events::retry(event);
     if let Some(observer) = observer {
-        // The panic hook has reported it; the call has no part in it.
+        // The panic hook has already reported the panic, which must not affect the call.
         drop(catch_unwind(AssertUnwindSafe(|| observer.notify(event))));
     }
 }
@@ -115,11 +124,12 @@ mod counters {
     static DELAYS: Key = Key::from_static_name("tower_jitter_retry_delay_seconds");
     static REFUSALS: Key = Key::from_static_name("tower_jitter_retry_budget_refusals_total");
 
-    /// By the labels.
+    /// The keys by their labels.
     type Keys = HashMap<(Kind, Option<GiveUp>), Rc<Key>>;
 
     thread_local! {
-        /// A key with labels allocates; there are few, so that each thread makes each once.
+        /// A key with labels allocates. There are few of them, so each thread creates each key
+        /// once.
         static KEYS: RefCell<Keys> = RefCell::default();
     }
 
@@ -154,7 +164,8 @@ mod counters {
             });
             Rc::clone(key)
         });
-        // After the borrow: the recorder may make calls of its own, which are counted too.
+        // After the borrow has ended: the recorder may make calls of its own, which are counted
+        // too.
         increment(&key);
     }
 
@@ -180,7 +191,7 @@ mod counters {
     pub(super) const fn give_up(_: GiveUp, _: &Fault) {}
 }
 
-/// The events of `tracing`.
+/// The events for `tracing`.
 #[cfg(feature = "tracing")]
 mod events {
     use tower_fault_classify::Fault;

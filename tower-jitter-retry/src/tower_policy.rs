@@ -17,21 +17,24 @@ use crate::policy::{AttemptOutcome, RetryPolicy, before_redirect};
 use crate::request::{ByTrait, CloneRequests, Deadline, OuterMark, RequestInfo, Resend};
 
 impl RetryPolicy {
-    /// The same policy for [`tower::retry::RetryLayer`]; clones and services share its budget.
+    /// Returns this policy in a form that tower's own [`tower::retry::RetryLayer`] accepts.
     ///
-    /// It is a type of its own, since tower's policy is also what tells one request's attempts
-    /// apart, and since what kind of errors are judged has to be inferred. tower shows it the
-    /// request and the result by reference only, and that costs something:
+    /// Its clones and services share the budget of this policy. It is a separate type for two
+    /// reasons: tower's policy also distinguishes the attempts of one request, and the kind of
+    /// errors to classify has to be inferred.
     ///
-    /// | | [`JitterRetryLayer`](crate::JitterRetryLayer) | this |
+    /// tower passes the request and the result to the policy only by reference, which causes these
+    /// differences:
+    ///
+    /// | subject | [`JitterRetryLayer`](crate::JitterRetryLayer) | [`TowerPolicy`] |
     /// |---|---|---|
-    /// | a streaming body | is kept while it is read | goes out once |
-    /// | the mark of the first attempt | is set | cannot be: retries further in stay quiet from the second on |
-    /// | [`remove_marker`](crate::RetryPolicyBuilder::remove_marker) | from every attempt | from retries only: remove the marks above this layer with [`remove_marker`](crate::request::remove_marker) |
-    /// | a retry that waits for the inner service's readiness | waits until the deadline or `max_elapsed` at most | waits without end, and is sent even if it is too late: tower asks no policy there |
-    /// | a later attempt that is rejected on this side | the outcome of the last attempt that was sent | the rejection, with [`Retried::last_sent`](crate::Retried::last_sent): tower drops each result before the next attempt |
-    /// | clones of a request | one for each attempt that another may follow | one for each attempt, for tower asks no policy about one without |
-    /// | deadlines, hints, budget, gRPC, marks from further out, `on_retry`, `Retried` | yes | yes |
+    /// | a streaming body | is kept while it is read | is sent once |
+    /// | the mark of the first attempt | is set | is not set: inner retry layers leave faults to this layer from the second attempt on |
+    /// | [`remove_marker`](crate::RetryPolicyBuilder::remove_marker) | applies to every attempt | applies to retries only: remove the marks above this layer with [`remove_marker`](crate::request::remove_marker) |
+    /// | a retry that waits for the inner service's readiness | waits until the deadline or `max_elapsed` at most | waits without a limit, and is sent even if it is too late, because tower does not call the policy there |
+    /// | a later attempt that is rejected on this side | the caller gets the outcome of the last attempt that was sent | the caller gets the rejection, with [`Retried::last_sent`](crate::Retried::last_sent), because tower drops each result before the next attempt |
+    /// | clones of a request | one for each attempt that another attempt may follow | one for each attempt, because tower calls the policy only for requests that it has cloned |
+    /// | deadlines, hints, budget, gRPC, marks of outer layers, `on_retry`, `Retried` | yes | yes |
     ///
     /// ```
     /// use tower::{ServiceBuilder, retry::RetryLayer, service_fn};
@@ -50,13 +53,14 @@ impl RetryPolicy {
     }
 }
 
-/// A [`RetryPolicy`] as tower's [`Policy`]. Made by [`RetryPolicy::for_tower`].
+/// A [`RetryPolicy`] that implements tower's [`Policy`]; returned by [`RetryPolicy::for_tower`].
 #[derive(Clone)]
 pub struct TowerPolicy<C = Auto, Q = ByTrait> {
     policy: RetryPolicy,
     classify: C,
     resend: Q,
-    /// Of the request that this clone is for. The policy of the service itself has that of the last request, to be cloned with it.
+    /// The state of the request that this clone is for. The policy of the service itself holds the
+    /// state of the last request, which is cloned with it.
     call: Option<Running>,
 }
 
@@ -64,32 +68,36 @@ pub struct TowerPolicy<C = Auto, Q = ByTrait> {
 struct Running {
     call: AttemptState,
     outer: OuterMark,
-    /// It has made an attempt.
+    /// Whether an attempt has ended.
     begun: bool,
 }
 
 impl<Q> TowerPolicy<Auto<TypedError>, Q> {
-    /// Judges by `classify` instead.
+    /// Sets the classifier, in place of [`Auto`].
     pub fn classify<C>(self, classify: C) -> TowerPolicy<C, Q> {
         TowerPolicy { policy: self.policy, classify, resend: self.resend, call: None }
     }
 }
 
 impl<K, Q> TowerPolicy<Auto<K>, Q> {
-    /// Takes every response for a success, so that a response of any type will do.
+    /// Classifies errors only: every response counts as a success and may have any type.
     pub fn errors_only(self) -> TowerPolicy<ErrorsOnly<K>, Q> {
         TowerPolicy { policy: self.policy, classify: ErrorsOnly::new(), resend: self.resend, call: None }
     }
 }
 
 impl<C, Q> TowerPolicy<C, Q> {
-    /// Asks `rule` first. The rule that was added last is asked first.
+    /// Adds a rule that is checked before the existing rules and the classifier.
+    ///
+    /// The rule that was added last is checked first.
     pub fn rule<N>(self, rule: N) -> TowerPolicy<RuleFirst<N, C>, Q> {
         let classify = RuleFirst::new(rule, self.classify);
         TowerPolicy { policy: self.policy, classify, resend: self.resend, call: None }
     }
 
-    /// As [`JitterRetryLayer::clone_requests`](crate::JitterRetryLayer::clone_requests).
+    /// Copies requests by their `Clone` implementation.
+    ///
+    /// See [`JitterRetryLayer::clone_requests`](crate::JitterRetryLayer::clone_requests).
     pub fn clone_requests(self) -> TowerPolicy<C, CloneRequests> {
         TowerPolicy { policy: self.policy, classify: self.classify, resend: CloneRequests, call: None }
     }
@@ -121,7 +129,7 @@ where
         };
         let pause = RetryDelay::new(delay, call.attempts());
         call.begin_retry(&fault, delay);
-        // The time that is left is what there is after the sleep.
+        // The mark carries the time that will be left after the delay.
         request.mark(call.mark_after(*outer, classify.response_coverage(), delay));
         Some(Delay { pause })
     }
@@ -147,8 +155,9 @@ where
 }
 
 pin_project! {
-    /// The delay before a retry. A delay of zero uses no timer, and yields to the runtime from time
-    /// to time.
+    /// The delay before a retry, as the future of tower's policy.
+    ///
+    /// A delay of zero uses no timer, and yields to the runtime from time to time.
     #[derive(Debug)]
     pub struct Delay {
         #[pin]

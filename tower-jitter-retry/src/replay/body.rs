@@ -12,26 +12,30 @@ use super::buffer::{ReadStep, Reader, ReplayBuffer};
 use super::error::{BoxError, upload_error};
 use super::retry_body::RetryBody;
 
-/// A streaming body that can be sent again, as long as what was read of it stays within a limit.
+/// A streaming body that can be sent again, as long as the data read from it stays within a limit.
 ///
-/// | what | how |
+/// The limit is [`replay_limit`](crate::RetryPolicyBuilder::replay_limit), 64 KiB by default.
+///
+/// | situation | behaviour |
 /// |---|---|
-/// | what the first attempt reads | goes by at once, and is kept as it goes, up to [`replay_limit`](crate::RetryPolicyBuilder::replay_limit) |
-/// | a further attempt | gets what was read, and then the rest, which is kept in its turn; with trailers |
-/// | while an earlier attempt still sends it | the further one takes it over, and the earlier one fails ([`ReplayError`](crate::replay::ReplayError)) |
-/// | while the last attempt sends it, and once the caller has the response | nothing more is kept, and what was kept goes as it is sent |
-/// | a body that outgrows the limit | goes on untouched, is no longer kept, and its request is not sent again |
-/// | a body that fails | likewise: the caller gets the attempt's result. The error is an [`UploadError`], which counts neither against the server nor for a retry |
+/// | the first attempt reads the body | the data is passed on immediately, and a copy of it is kept, up to the limit |
+/// | a further attempt | gets the kept data, then the rest of the body, which is kept in turn; trailers included |
+/// | a further attempt starts while an earlier attempt still sends the body | the further attempt takes the body over, and the earlier attempt fails ([`ReplayError`](crate::replay::ReplayError)) |
+/// | the last attempt sends the body, or the caller has the response | no more data is kept, and the kept data is freed as it is sent |
+/// | the body exceeds the limit | the rest passes unchanged, nothing is kept, and the request is not sent again |
+/// | the body fails | the request is not sent again, and the caller gets the attempt's result; the error is an [`UploadError`], which does not count against the server and is not retried |
 ///
 /// While such a body waits for its source, a timeout or a lost connection says nothing about the
-/// server: the attempt is not retried, and the layers beneath judge it as neutral; see
+/// server. The attempt is not retried, and the layers below classify it as neutral; see
 /// [`upload`](tower_fault_classify::upload).
 ///
-/// What a body says of its size does not decide: an endless one may fail after its first bytes. The server sees the whole body or one that
-/// is cut, never a wrong one. What was kept comes in pieces of its own, whatever frames it came in.
-///
-/// The body must be `Unpin`: `Box::pin` one that is not. A request whose body is kept costs one allocation, and what is kept: at most the
-/// limit.
+/// - The size hint of the body does not decide whether the body is kept, because a body of any size
+///   may fail after its first bytes.
+/// - The server receives the whole body or a truncated one, never a wrong one.
+/// - The kept data is sent in pieces of its own, regardless of the frames in which it was read.
+/// - The body must be `Unpin`. Use `Box::pin` for one that is not.
+/// - A request whose body is kept costs one allocation, and memory for the kept data: at most the
+///   limit.
 ///
 /// ```
 /// use bytes::Bytes;
@@ -53,14 +57,16 @@ use super::retry_body::RetryBody;
 pub struct ReplayBody<B>(State<B>);
 
 enum State<B> {
-    /// It is not kept. `buffer` is what was kept of it, if it was.
+    /// The body is not kept. `buffer` has the data that was kept of it before, if any.
     PassThrough { body: B, buffer: Option<Arc<ReplayBuffer<B>>> },
-    /// It is kept, and may be taken over.
+    /// The body is kept, and another attempt may take it over.
     Recorded(Reader<B>),
 }
 
 impl<B> ReplayBody<B> {
-    /// A body that passes through as it is until a [`JitterRetry`](crate::JitterRetry) keeps it.
+    /// Wraps a body.
+    ///
+    /// It passes through unchanged until a [`JitterRetry`](crate::JitterRetry) keeps it.
     pub const fn new(body: B) -> Self {
         Self(State::PassThrough { body, buffer: None })
     }
@@ -122,12 +128,14 @@ where
     }
 }
 
-/// What is kept of a streaming body. If it belongs to the layer that keeps the body, dropping it
-/// gives back what the body that goes out has read already: no attempt follows.
+/// The kept data of a streaming body.
+///
+/// If it belongs to the layer that keeps the body, dropping it frees the data that the body being
+/// sent has read already, because no attempt follows.
 pub struct SavedStream<B> {
     buffer: Arc<ReplayBuffer<B>>,
-    /// It belongs to the layer that keeps the body. The layers further in send again what that
-    /// layer keeps.
+    /// Whether it belongs to the layer that keeps the body. The inner layers send the data again
+    /// that this layer keeps.
     owns: bool,
 }
 
@@ -139,7 +147,7 @@ impl<B> Drop for SavedStream<B> {
     }
 }
 
-/// A body that a layer further out keeps is not kept twice.
+/// A body that an outer layer keeps is not kept twice.
 impl<B> RetryBody for ReplayBody<B>
 where
     B: Body + Unpin,
@@ -171,7 +179,7 @@ where
 
     fn replay(mut saved: SavedStream<B>, last: bool) -> Option<(Self, Option<SavedStream<B>>)> {
         let reader = ReplayBuffer::take_over(&saved.buffer, last && saved.owns)?;
-        // No layer keeps the body now, unless a layer further in saves it before it is read.
+        // No layer keeps the body now, unless an inner layer saves it before it is read.
         saved.owns &= !last;
         Some((Self(State::Recorded(reader)), Some(saved)))
     }

@@ -1,13 +1,14 @@
-//! A body that attempts take from each other.
+//! A body that attempts take over from each other.
 //!
-//! One attempt at a time holds the body. What it reads is passed on and kept. The next attempt
-//! takes the body over, also while the attempt before still sends it: a server may answer before it
-//! has read everything, and its client then goes on sending. The attempt before fails at its next
-//! read: its server sees a body that is cut, never one that ends too early.
+//! One attempt at a time holds the body. The data that it reads is passed on and kept. The next
+//! attempt takes the body over, even while the attempt before still sends it: a server may answer
+//! before it has read everything, and its client then continues to send. The attempt before fails
+//! at its next read: its server sees a body that is truncated, never one that ends too early.
 //!
-//! No code of the body, of what it yields, or of a waker runs under the lock, except the body's
-//! `is_end_stream` and `size_hint`. An attempt takes the body out to read it, and puts it back. If
-//! the body was taken over meanwhile, what was read belongs to the next attempt.
+//! No code of the body, of the data that it yields, or of a waker runs under the lock, except the
+//! body's `is_end_stream` and `size_hint`. An attempt takes the body out to read it, and puts it
+//! back. If the body was taken over in the meantime, the data that was read belongs to the next
+//! attempt.
 
 use std::fmt;
 use std::mem;
@@ -23,37 +24,37 @@ use tower_fault_classify::__internals::sync::{AtomicBool, Mutex, Ordering, lock}
 use super::error::{BoxError, ReplayError, upload_error};
 use super::recorded::RecordedBytes;
 
-/// What is known of a body that may be sent again.
+/// The shared state of a body that may be sent again.
 pub(super) struct ReplayBuffer<B> {
-    /// The present attempt waits for the body's source. Written by the attempt that holds the body,
-    /// under the lock as long as another attempt can take it over. Relaxed: it guards no other
-    /// memory, and a reader that sees an old value misjudges one call.
+    /// Whether the present attempt waits for the body's source. The attempt that holds the body
+    /// writes it, under the lock as long as another attempt can take the body over. Relaxed: it
+    /// guards no other memory, and a reader that sees an old value misclassifies one call.
     waits: AtomicBool,
     state: Mutex<BufferState<B>>,
 }
 
 struct BufferState<B> {
-    /// The attempt that may read on.
+    /// The number of the attempt that may read.
     holder: u32,
     source: Source<B>,
     recorded: RecordedBytes,
     trailers: Option<HeaderMap>,
-    /// How far the holder has played what earlier attempts read.
+    /// How far the holder has replayed the data that earlier attempts read.
     position: ReadPosition,
-    /// Another attempt may follow: what is read is kept.
+    /// Whether the data that is read is kept, because another attempt may follow.
     kept: bool,
-    /// A part of what was read is kept no longer.
+    /// Whether a part of the data that was read is no longer kept.
     lost: bool,
     ended: bool,
-    /// Of the holder's task: it is woken when the body is taken over, or put back by an earlier
-    /// attempt.
+    /// The waker of the holder's task. It is woken when the body is taken over, or when an earlier
+    /// attempt puts it back.
     waker: Option<Waker>,
 }
 
 /// The rest of the body.
 enum Source<B> {
     Available(B),
-    /// An attempt is reading it, without the lock.
+    /// An attempt reads it, without the lock.
     BeingRead,
     /// It has ended, failed or panicked, or the last reader owns it.
     Gone,
@@ -68,13 +69,13 @@ impl<B> Source<B> {
     }
 }
 
-/// Where one attempt stands.
+/// The read access of one attempt.
 pub(super) struct Reader<B> {
     buffer: Arc<ReplayBuffer<B>>,
     attempt: u32,
 }
 
-/// How far what earlier attempts read has been played.
+/// How far the data that earlier attempts read has been replayed.
 #[derive(Clone, Copy, Debug, Default)]
 struct ReadPosition {
     piece: usize,
@@ -92,13 +93,13 @@ enum SourceRead {
     Frame(Frame<Bytes>),
 }
 
-/// The result of a read when the body was put back, and what is to be dropped after the lock,
-/// because its drop is user code.
+/// The result of a read after the body was put back, and the values to drop after the lock, because
+/// their drop is user code.
 struct PutBack<B> {
     step: ReadStep<B>,
     spent: Option<B>,
-    /// What was read by an attempt that no longer holds the body: data that was copied, or an
-    /// error.
+    /// Data (which was copied) or an error that was read by an attempt that no longer holds the
+    /// body.
     unread: Option<Result<Bytes, BoxError>>,
 }
 
@@ -108,7 +109,7 @@ impl<B> PutBack<B> {
     }
 }
 
-/// Dropped while the body is out: it has panicked.
+/// Dropped while the body is taken out only if the body panicked.
 struct PoisonGuard<'a, B>(&'a ReplayBuffer<B>);
 
 impl<B> Drop for PoisonGuard<'_, B> {
@@ -123,8 +124,8 @@ impl<B> Drop for PoisonGuard<'_, B> {
     }
 }
 
-/// A frame, or the body that is the reader's alone from here on: it has outgrown the limit, or no
-/// attempt follows.
+/// A frame, or the body that from here on belongs to the reader alone: it has exceeded the limit,
+/// or no attempt follows.
 pub(super) enum ReadStep<B> {
     Read(Read),
     Alone(Frame<Bytes>, B),
@@ -135,7 +136,7 @@ where
     B::Data: Into<Bytes>,
     B::Error: Into<BoxError>,
 {
-    /// Of the first attempt, and its reader.
+    /// Creates the buffer, and the reader of the first attempt.
     pub(super) fn record(body: B, limit: usize) -> (Arc<Self>, Reader<B>) {
         let state = BufferState {
             holder: 1,
@@ -153,12 +154,12 @@ where
         (buffer, reader)
     }
 
-    /// Whether another attempt would have all of the body.
+    /// Returns whether another attempt would have the whole body.
     pub(super) fn is_whole(&self) -> bool {
         lock(&self.state).is_whole()
     }
 
-    /// Takes the body over. `None`: not all of it is there any more. The last attempt keeps
+    /// Takes the body over. Returns `None` if a part of the body is lost. The last attempt keeps
     /// nothing.
     pub(super) fn take_over(buffer: &Arc<Self>, last: bool) -> Option<Reader<B>> {
         let mut state = lock(&buffer.state);
@@ -180,7 +181,7 @@ where
 }
 
 impl<B> ReplayBuffer<B> {
-    /// Whether the present attempt waits for the body's source.
+    /// Returns whether the present attempt waits for the body's source.
     pub(super) fn is_waiting(&self) -> bool {
         self.waits.load(Ordering::Relaxed)
     }
@@ -191,7 +192,7 @@ impl<B> ReplayBuffer<B> {
         }
     }
 
-    /// No attempt follows: gives back the memory of what the present attempt has read.
+    /// Frees the data that the present attempt has read, because no attempt follows.
     pub(super) fn release(&self) {
         let mut state = lock(&self.state);
         let ReadPosition { piece, trailers } = state.position;
@@ -213,7 +214,8 @@ where
         self.kept && (self.ended || !matches!(self.source, Source::Gone))
     }
 
-    /// What was read already, if the reader is behind.
+    /// Returns the next frame of the data that was read already, if the reader has not reached its
+    /// end.
     fn replay(&mut self) -> Option<Frame<Bytes>> {
         let at = self.position.piece;
         if let Some(data) = if self.kept { self.recorded.piece(at) } else { self.recorded.take_piece(at) } {
@@ -229,7 +231,7 @@ where
         if self.kept { self.trailers.clone() } else { self.trailers.take() }.map(Frame::trailers)
     }
 
-    /// Puts the body back after the holder has read it.
+    /// Puts the body back after a read by the holder.
     fn put_back(&mut self, read: SourceRead, body: B) -> PutBack<B> {
         match read {
             SourceRead::Pending => {
@@ -257,19 +259,19 @@ where
             return PutBack { spent: Some(body), ..PutBack::step(Poll::Ready(Some(Ok(frame)))) };
         }
         if self.kept && frame.data_ref().is_some_and(|data| self.recorded.keep(data)) {
-            // What is full by now is what this reader has read itself.
+            // This reader has read all pieces that are sealed now.
             self.position.piece = self.recorded.pieces();
             self.source = Source::Available(body);
             return PutBack::step(Poll::Ready(Some(Ok(frame))));
         }
-        // The recorded part was replayed before the rest was read, so that no reader needs it.
+        // The recorded part was replayed before the rest was read, so no reader needs it.
         self.recorded.forget();
         self.source = Source::Gone;
         PutBack { step: ReadStep::Alone(frame, body), spent: None, unread: None }
     }
 
-    /// Puts the body back after a read by an attempt that no longer holds it. What was read belongs
-    /// to the holder.
+    /// Puts the body back after a read by an attempt that no longer holds it. The data that was
+    /// read belongs to the holder.
     fn put_back_for_holder(&mut self, read: SourceRead, body: B) -> PutBack<B> {
         let mut put = PutBack::step(Poll::Ready(Some(Err(upload_error(ReplayError::TakenOver)))));
         match read {
@@ -340,21 +342,23 @@ where
             Ok(body) => body,
             Err(read) => return ReadStep::Read(read),
         };
-        let out = PoisonGuard(&self.buffer);
+        let poison = PoisonGuard(&self.buffer);
         let read = match Pin::new(&mut body).poll_frame(cx) {
             Poll::Pending => SourceRead::Pending,
             Poll::Ready(None) => SourceRead::End,
             Poll::Ready(Some(Err(error))) => SourceRead::Failed(upload_error(error)),
             Poll::Ready(Some(Ok(frame))) => SourceRead::Frame(frame.map_data(Into::into)),
         };
-        // It has not panicked.
-        mem::forget(out);
+        // The body has not panicked.
+        mem::forget(poison);
         let mut waker = matches!(read, SourceRead::Pending).then(|| cx.waker().clone());
 
         let mut state = lock(&self.buffer.state);
         let holds = state.holder == self.attempt;
         let put = if holds {
-            // An attempt that waits is woken at a take-over; one that has read on does not wait.
+            // An attempt that waits is woken when the body is taken over. An attempt that has read
+            // a
+            // frame does not wait.
             mem::swap(&mut state.waker, &mut waker);
             let put = state.put_back(read, body);
             self.buffer.set_waits(matches!(put.step, ReadStep::Read(Poll::Pending)));
@@ -373,7 +377,7 @@ where
         put.step
     }
 
-    /// Takes the body out to read it, or returns what there is to read without it.
+    /// Takes the body out to read it, or returns a result that needs no read of the body.
     fn take_out(&self, cx: &mut Context<'_>) -> Result<B, Read> {
         let mut waker = None;
         loop {
@@ -394,7 +398,7 @@ where
                     state.source = Source::Gone;
                     return Err(Poll::Ready(Some(Err(upload_error(ReplayError::Broken)))));
                 }
-                // An attempt before is reading it, and wakes this one.
+                // An earlier attempt reads it, and wakes this attempt.
                 Source::BeingRead if waker.is_some() => {
                     mem::swap(&mut state.waker, &mut waker);
                     drop(state);
@@ -408,8 +412,10 @@ where
         }
     }
 
-    /// Saves the body for a layer further in as well. `true`: that layer keeps it from here on,
-    /// because the layer that kept it makes its last attempt. `None`: not all of it is there.
+    /// Saves the body for an inner layer as well.
+    ///
+    /// `true` means that the inner layer keeps the body from here on, because the layer that kept
+    /// it makes its last attempt. `None` means that a part of the body is lost.
     pub(super) fn share(&self) -> Option<bool> {
         let mut state = lock(&self.buffer.state);
         if state.holder != self.attempt {
@@ -424,7 +430,7 @@ where
         Arc::clone(&self.buffer)
     }
 
-    /// A body that was taken over has not ended: it fails.
+    /// Returns whether the body has ended. A body that was taken over has not ended: it fails.
     pub(super) fn is_end_stream(&self) -> bool {
         let state = lock(&self.buffer.state);
         state.holder == self.attempt && state.is_end_stream()
@@ -449,7 +455,7 @@ mod models {
 
     use super::*;
 
-    /// Counts down, a byte at a time.
+    /// Counts down, one byte per frame.
     struct Countdown(u8);
 
     impl Body for Countdown {
@@ -468,21 +474,21 @@ mod models {
         }
     }
 
-    /// What a reader sees, and whether it saw an end.
+    /// Returns the data that a reader sees, and whether it saw the end.
     fn read(reader: &Reader<Countdown>) -> (Vec<u8>, bool) {
         let (mut seen, mut cx) = (Vec::new(), Context::from_waker(Waker::noop()));
         loop {
             match reader.read(&mut cx) {
                 ReadStep::Read(Poll::Ready(Some(Ok(frame)))) => seen.extend(frame.into_data().unwrap()),
                 ReadStep::Read(Poll::Ready(end)) => return (seen, end.is_none()),
-                // The first attempt is reading.
+                // The first attempt reads at this time.
                 ReadStep::Read(Poll::Pending) => thread::yield_now(),
                 ReadStep::Alone(..) => unreachable!(),
             }
         }
     }
 
-    /// Never goes on.
+    /// A body that is always pending.
     struct Stalled;
 
     impl Body for Stalled {
@@ -498,7 +504,7 @@ mod models {
     }
 
     #[test]
-    fn loom_attempt_that_has_not_read_does_not_wait() {
+    fn loom_new_holder_waits_only_after_its_own_read() {
         loom::model(|| {
             let (buffer, first) = ReplayBuffer::record(Stalled, 10);
             let thread = thread::spawn(move || {
@@ -506,14 +512,14 @@ mod models {
             });
             let second = ReplayBuffer::take_over(&buffer, false).unwrap();
             thread.join().unwrap();
-            assert!(!buffer.is_waiting(), "the first attempt no longer speaks for the body");
+            assert!(!buffer.is_waiting(), "the first attempt no longer sets the flag");
             let _ = second.read(&mut Context::from_waker(Waker::noop()));
             assert!(buffer.is_waiting());
         });
     }
 
     #[test]
-    fn loom_attempt_that_waits_for_the_body_is_woken() {
+    fn loom_attempt_waiting_for_the_body_is_woken() {
         struct Woken(std::sync::atomic::AtomicBool);
         impl std::task::Wake for Woken {
             fn wake(self: Arc<Self>) {
@@ -534,12 +540,12 @@ mod models {
     }
 
     #[test]
-    fn loom_body_taken_over_is_whole_or_cut_for_each() {
+    fn loom_body_taken_over_is_whole_or_truncated_for_each() {
         loom::model(|| {
             let (buffer, first) = ReplayBuffer::record(Countdown(2), 10);
             let thread = thread::spawn(move || read(&first));
             let second = read(&ReplayBuffer::take_over(&buffer, false).unwrap());
-            assert_eq!(second, (vec![1, 0], true), "the retry has all of it");
+            assert_eq!(second, (vec![1, 0], true), "the retry has the whole body");
             let (seen, ended) = thread.join().unwrap();
             assert!([1, 0].starts_with(&seen));
             assert!(!ended || seen == [1, 0], "{seen:?} is not the end");

@@ -1,27 +1,28 @@
-//! The bodies of clients.
+//! Support for the body types of HTTP clients.
 
 use bytes::Bytes;
 
 use super::body::{ReplayBody, SavedStream};
 use super::retry_body::RetryBody;
 
-/// What is kept of a body whose type is the client's.
+/// The kept data of a client's own body type.
 #[derive(Debug)]
 pub struct SavedBody<B>(SavedKind<B>);
 
 #[derive(Debug)]
 enum SavedKind<B> {
-    /// The whole body, shared with the one that goes out.
+    /// The whole body, whose data is shared with the body that is sent.
     Whole(Bytes),
     Stream(SavedStream<B>),
 }
 
-/// A body whose type is the client's. One in memory, as far as that can be seen from outside, stays
-/// what it is. Any other is replaced by one of the same type around a [`ReplayBody`].
+/// Implements [`RetryBody`] for a client's own body type. A body in memory keeps its kind, as far
+/// as that is visible from outside. Any other body is replaced by a body of the same type around a
+/// [`ReplayBody`].
 ///
 /// - `$take` takes the data of a body in memory.
 /// - `$copy` copies the data of a body in memory.
-/// - `$from` makes a body in memory.
+/// - `$from` creates a body in memory.
 macro_rules! client_body {
     ($($(#[$feature:meta])* $body:ty, $wrap:path, $take:path, $copy:path, $from:expr;)+) => {
         $(
@@ -81,7 +82,7 @@ client_body! {
     tonic::body::Body, tonic::body::Body::new, boxed_body::take, boxed_body::copy, |_: Bytes| tonic::body::Body::empty();
 }
 
-/// A box shows nothing of what is in it but that it is empty.
+/// A boxed body shows only whether it is empty.
 #[cfg(any(feature = "axum", feature = "tonic"))]
 mod boxed_body {
     use bytes::Bytes;
@@ -96,7 +97,7 @@ mod boxed_body {
     }
 }
 
-/// reqwest's own bodies in memory stay what they are: reqwest clones them when it follows a
+/// reqwest's own bodies in memory keep their kind, because reqwest clones them when it follows a
 /// redirect.
 #[cfg(feature = "reqwest")]
 mod reqwest_body {
@@ -106,7 +107,7 @@ mod reqwest_body {
     use bytes::Bytes;
     use http_body::Body;
 
-    /// Such a body is one frame, which is taken without copying it.
+    /// Takes the data without copying it: a body in memory is a single frame.
     pub(super) fn take(body: &mut reqwest::Body) -> Option<Bytes> {
         body.as_bytes()?;
         match Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())) {

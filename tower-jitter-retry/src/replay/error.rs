@@ -1,4 +1,4 @@
-//! Why a body that is sent again cannot be read on.
+//! The errors of a body that can be sent again.
 
 use std::error::Error;
 use std::fmt;
@@ -7,20 +7,21 @@ use tower_fault_classify::upload::UploadError;
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Marks an error as one of the request's body, so that it is not taken for one of the connection.
+/// Marks an error as an error of the request's body, so that it is not classified as an error of
+/// the connection.
 pub(super) fn upload_error(error: impl Into<BoxError>) -> BoxError {
     UploadError::new(error).into()
 }
 
-/// Why a [`ReplayBody`](crate::ReplayBody) fails though the body in it does not. The client cuts the request short then.
+/// Why a [`ReplayBody`](crate::ReplayBody) fails although the body in it does not.
 ///
-/// It is the source of an [`UploadError`].
+/// The client then truncates the request. The error is the source of an [`UploadError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// Another attempt of the same call sends the body by now.
+    /// Another attempt of the same call has taken over the body.
     TakenOver,
-    /// An earlier reading of the body failed or panicked.
+    /// An earlier read of the body failed or panicked.
     Broken,
 }
 

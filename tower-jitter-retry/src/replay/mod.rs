@@ -1,13 +1,13 @@
 //! Request bodies that can be sent again.
 //!
-//! A body in memory is cloned if its clones share the data, and copied up to a limit if they do
-//! not. A stream can be read only once: [`ReplayBody`] records what the first attempt reads, while
-//! it reads, up to the same limit.
+//! A body in memory is cloned if its clones share the data. Otherwise it is copied, up to a limit.
+//! A stream can be read only once: [`ReplayBody`] records the data while the first attempt reads
+//! it, up to the same limit.
 //!
 //! | item | use |
 //! |---|---|
 //! | [`RetryBody`] | a body that can be sent again; implement it for your own body type |
-//! | [`ReplayBody`] | makes a streaming body one that can be sent again ([`SavedStream`]) |
+//! | [`ReplayBody`] | wraps a streaming body so that it can be sent again ([`SavedStream`]) |
 //! | [`ReplayError`] | why a `ReplayBody` fails although the body in it does not |
 //!
 //! With the features `axum`, `reqwest` and `tonic`, the bodies of these crates can be sent again

@@ -1,32 +1,34 @@
-//! What was read of a body, kept up to a limit.
+//! The recorded beginning of a body, up to a limit.
 
 use bytes::Bytes;
 
-/// The smallest piece that room is made for.
+/// The smallest capacity of a piece, in bytes.
 const SMALLEST: usize = 1024;
 
-/// The beginning of a body, in pieces: those that are full or an earlier attempt's, and the one that is being filled.
+/// The recorded beginning of a body, in pieces: sealed pieces, which are full or were read by an
+/// earlier attempt, and the open piece, which is being filled.
 ///
-/// The data is copied: a frame may be a small view of a large buffer, which would be held with it. A piece never grows, so that it is
-/// not held twice while it is moved: all pieces together have room for the limit and no more.
+/// The data is copied, because a frame may be a small view of a large buffer and would keep that
+/// buffer alive. A piece never grows, so that it is never in memory twice while it is moved. The
+/// capacity of all pieces together is at most the limit.
 #[derive(Debug)]
 pub(super) struct RecordedBytes {
     sealed: Vec<Bytes>,
     open: Vec<u8>,
-    /// The bytes that were kept.
+    /// The number of recorded bytes.
     length: usize,
-    /// The room of all pieces.
+    /// The capacity of all pieces, in bytes.
     room: usize,
     limit: usize,
 }
 
 impl RecordedBytes {
-    /// Empty. It allocates when there is something to keep.
+    /// Creates an empty recording. It allocates when the first data is recorded.
     pub(super) const fn new(limit: usize) -> Self {
         Self { sealed: Vec::new(), open: Vec::new(), length: 0, room: 0, limit }
     }
 
-    /// Keeps what was read. `false`: it would pass the limit.
+    /// Records data. Returns `false`, and records nothing, if the data would exceed the limit.
     pub(super) fn keep(&mut self, mut data: &[u8]) -> bool {
         if data.len() > self.limit.saturating_sub(self.length) {
             return false;
@@ -36,7 +38,9 @@ impl RecordedBytes {
             let free = self.open.capacity() - self.open.len();
             if free == 0 {
                 self.seal();
-                // Doubled as usual, but for the limit. What a sealed piece left free is free again.
+                // The capacity doubles as usual, up to the limit. The unused capacity of a sealed
+                // piece
+                // is available again.
                 let room = self.room.max(data.len()).max(SMALLEST).min(self.limit - self.room);
                 self.open = Vec::with_capacity(room);
                 self.room += room;
@@ -49,7 +53,7 @@ impl RecordedBytes {
         true
     }
 
-    /// What the present attempt read is an earlier one's from here on.
+    /// Seals the open piece: from here on, its data counts as read by an earlier attempt.
     pub(super) fn seal(&mut self) {
         if !self.open.is_empty() {
             let mut piece = std::mem::take(&mut self.open);
@@ -59,26 +63,26 @@ impl RecordedBytes {
         }
     }
 
-    /// Adds what an earlier attempt read when the body had been taken over already. The limit does
-    /// not apply, for the present attempt needs it.
+    /// Adds data that an earlier attempt read after the body had been taken over. The limit does
+    /// not apply, because the present attempt needs the data.
     pub(super) fn add(&mut self, data: &[u8]) {
         self.length += data.len();
         self.room += data.len();
         self.sealed.push(Bytes::copy_from_slice(data));
     }
 
-    /// A piece of what earlier attempts read.
+    /// Returns a sealed piece.
     pub(super) fn piece(&self, at: usize) -> Option<Bytes> {
         self.sealed.get(at).cloned()
     }
 
-    /// The same, which is not needed again.
+    /// Takes a sealed piece that is not needed again.
     pub(super) fn take_piece(&mut self, at: usize) -> Option<Bytes> {
         self.sealed.get_mut(at).map(std::mem::take)
     }
 
-    /// Keeps only what a reader at this piece has not read yet. What is being filled it has read
-    /// itself.
+    /// Keeps only the data that a reader at this piece has not read yet. The reader has read the
+    /// open piece itself.
     pub(super) fn release(&mut self, at: usize) {
         for piece in self.sealed.iter_mut().take(at) {
             *piece = Bytes::new();
@@ -87,17 +91,17 @@ impl RecordedBytes {
         self.limit = 0;
     }
 
-    /// How many pieces there are that are not being filled, released ones included.
+    /// Returns the number of sealed pieces, including released ones.
     pub(super) fn pieces(&self) -> usize {
         self.sealed.len()
     }
 
-    /// How many bytes there are from a piece on.
+    /// Returns the number of bytes in the sealed pieces from a position on.
     pub(super) fn left(&self, at: usize) -> usize {
         self.sealed.get(at..).unwrap_or_default().iter().map(Bytes::len).sum()
     }
 
-    /// Gives the memory back.
+    /// Frees the memory. Nothing is recorded any more.
     pub(super) fn forget(&mut self) {
         *self = Self { limit: 0, ..Self::new(0) };
     }
@@ -108,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prefix_capacity_stays_within_limit_and_keeps_all() {
+    fn recording_capacity_stays_within_limit_and_keeps_all() {
         for limit in [0, 1, 7, 1_000, 65_536] {
             let mut recorded = RecordedBytes::new(limit);
             let mut kept = Vec::new();
@@ -135,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn prefix_limit_is_exact_to_the_byte() {
+    fn recording_limit_is_exact_to_the_byte() {
         let mut recorded = RecordedBytes::new(3);
         assert!(recorded.keep(b"ab") && recorded.keep(b"") && recorded.keep(b"c") && recorded.keep(b""));
         assert!(!recorded.keep(b"d"));

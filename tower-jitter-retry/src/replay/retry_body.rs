@@ -1,13 +1,13 @@
-//! How a body is sent again, and the bodies in memory.
+//! The trait of bodies that can be sent again, and its implementations for bodies in memory.
 
 use std::any::TypeId;
 
 use bytes::{Buf, Bytes};
 use http_body_util::{Empty, Full};
 
-/// A body that knows how it is sent again.
+/// A body that can be sent again.
 ///
-/// A body that cannot be goes out once, as it came.
+/// A body that cannot be sent again is sent once, unchanged.
 #[diagnostic::on_unimplemented(
     message = "a retry layer cannot send the body `{Self}` again",
     note = "the bodies of axum, reqwest and tonic can be sent again with the cargo features `axum`, `reqwest` and `tonic` of `tower-jitter-retry`",
@@ -16,48 +16,53 @@ use http_body_util::{Empty, Full};
     note = "`()`, strings, `Bytes`, `Full` and `Empty` are bodies in memory, and need nothing"
 )]
 pub trait RetryBody: Sized {
-    /// What is kept so that the body can be sent again.
+    /// The data that is kept so that the body can be sent again.
     type Saved;
 
-    /// The body to be sent now, and what is needed to send it again. `None`: it goes out once, as
-    /// it came.
+    /// Returns the body to send now, and the data that is needed to send it again.
     ///
-    /// At most `limit` bytes may be copied or kept. Data that is shared with the body that goes out
-    /// does not count.
+    /// At most `limit` bytes may be copied or kept. Data that is shared with the body that is sent
+    /// does not count. Without the second part (`None`), the body is sent unchanged and only once.
     fn save(self, limit: usize) -> (Self, Option<Self::Saved>);
 
-    /// Whether [`replay`](Self::replay) will succeed.
+    /// Returns whether [`replay`](Self::replay) will succeed.
     ///
-    /// **Default**: always.
+    /// **Default**: `true`.
     fn can_replay(saved: &Self::Saved) -> bool {
         let _ = saved;
         true
     }
 
-    /// The body once more, by reference, if that copies at most `limit` bytes. **Default**: not
-    /// possible.
+    /// Returns a copy of the body, or `None` if that would copy more than `limit` bytes.
+    ///
+    /// **Default**: `None`.
     fn duplicate(&self, limit: usize) -> Option<Self> {
         let _ = limit;
         None
     }
 
-    /// Whether the body that goes out waits for its source, so that a timeout says nothing about
-    /// the server; see [`upload`](tower_fault_classify::upload). `None`: that is not known, as of a
-    /// body in memory.
+    /// Returns whether the body that is being sent waits for its source, or `None` if that is not
+    /// known.
     ///
-    /// **Default**: not known.
+    /// While it waits, a timeout says nothing about the server; see
+    /// [`upload`](tower_fault_classify::upload). A body in memory returns `None`. **Default**:
+    /// `None`.
     #[inline]
     fn is_waiting(saved: &Self::Saved) -> Option<bool> {
         let _ = saved;
         None
     }
 
-    /// The body for another attempt, and what is kept of it: what is needed for one more attempt,
-    /// unless this is the last, and for [`is_waiting`](Self::is_waiting). `None`: it cannot be sent again.
+    /// Returns the body for another attempt, and the data to keep.
+    ///
+    /// `last` is true for the last attempt that is allowed. The kept data is needed for one more
+    /// attempt, unless this one is the last, and for [`is_waiting`](Self::is_waiting). `None` means
+    /// that the body cannot be sent again.
     fn replay(saved: Self::Saved, last: bool) -> Option<(Self, Option<Self::Saved>)>;
 }
 
-/// A body in memory. `$copied` is the number of bytes that its clone copies.
+/// Implements [`RetryBody`] for a body in memory. `$copied` returns the number of bytes that a
+/// clone of the body copies.
 macro_rules! in_memory {
     ($([$($generics:tt)*] $body:ty, $copied:expr;)+) => {
         $(
@@ -94,7 +99,7 @@ in_memory! {
     [D: Buf + Clone + 'static] Full<D>, copied_with;
 }
 
-/// The bytes that a clone of the body copies: none if its data is shared between clones.
+/// Returns the number of bytes that a clone of the body copies: none if the clones share the data.
 fn copied_with<D: Buf + 'static>(body: &Full<D>) -> usize {
     let shared = [TypeId::of::<Bytes>(), TypeId::of::<&'static [u8]>()];
     if shared.contains(&TypeId::of::<D>()) {
