@@ -1,4 +1,4 @@
-//! The builder, which checks every value.
+//! The builder of a configuration. It validates every value.
 
 use std::borrow::Cow;
 use std::ops::RangeInclusive;
@@ -10,25 +10,29 @@ use super::name::intern;
 use super::{BreakerConfig, CancelledPolicy, Mode};
 use crate::machine::{OpenDuration, RecoveryLimits, SlowCallLimits, TripLimits, WindowShape};
 
-/// What open times, leases and time windows may be.
+/// The allowed open durations, leases and time windows.
 pub(crate) const DURATIONS: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What shares and rates may be.
+/// The allowed shares and rates.
 pub(crate) const SHARES: RangeInclusive<f64> = 0.0..=1.0;
 
-/// How many calls a count window may hold.
+/// The allowed numbers of calls in a count window.
 pub(crate) const WINDOW_CALLS: RangeInclusive<u32> = 1..=1_000_000;
 
-/// How many probes may run at once.
+/// The allowed numbers of concurrent probes.
 pub(crate) const PROBES: RangeInclusive<u32> = 1..=10_000;
 
 const MINIMUM_CALLS: u32 = 10;
 
-/// How much the time of a growing open period may grow at once.
+/// The allowed multipliers of the open duration.
 pub(crate) const GROWTH: RangeInclusive<f64> = 1.0..=100.0;
 
 /// Builds a [`BreakerConfig`].
+///
+/// [`BreakerConfig::builder`] returns a builder with the defaults. The table of [`BreakerConfig`]
+/// lists all settings with their defaults and ranges. A setter accepts any value;
+/// [`build`](Self::build) validates all of them.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct BreakerConfigBuilder {
@@ -58,7 +62,7 @@ enum WindowSetting {
 }
 
 impl BreakerConfigBuilder {
-    /// The value of `minimum_calls` if it is not set.
+    /// The value of `minimum_calls` if the user does not set it.
     pub(super) fn default_minimum_calls(&self) -> u32 {
         match self.window {
             WindowSetting::Time(_) => MINIMUM_CALLS,
@@ -88,159 +92,219 @@ impl BreakerConfigBuilder {
         }
     }
 
-    /// What rejections, transitions and the status call the circuit. A name that is made at run time is kept for as long as
-    /// the program runs, once. **Default**: `"breaker"`.
+    /// Sets the name of the circuit.
+    ///
+    /// Rejections, transitions, the status, logs and metrics contain it. A name that is built at
+    /// run time is leaked: the program keeps one copy of each distinct name until it ends.
+    /// **Default**: `"breaker"`.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Opens after so many failures without a success between them; 0: never. It is for little traffic: among many calls a second a
-    /// few failures in a row come by chance, and the failure rate alone is the better judge. Attempts of a retry above count one by
-    /// one. **Default**: 5.
+    /// Sets how many failures in a row open the circuit.
+    ///
+    /// A success between two failures restarts the count. 0 turns the limit off.
+    ///
+    /// The limit is for low traffic. Among many calls per second a few failures in a row occur by
+    /// chance, and the failure rate alone decides better: see [`BreakerConfig::high_traffic`]. If a
+    /// retry layer is outside of the breaker, each of its attempts counts. **Default**: 5.
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.consecutive_failures = failures;
         self
     }
 
-    /// Opens when this share of the calls in the window failed, 0 to 1; `None`: never. 0 opens at the first failure after
-    /// [`minimum_calls`](Self::minimum_calls). The share is looked at when a call fails. **Default**: 0.5.
+    /// Sets the share of failed calls in the window that opens the circuit.
+    ///
+    /// From 0 to 1; `None` turns the limit off. The rate is compared when a call fails, once the
+    /// window holds [`minimum_calls`](Self::minimum_calls). With a rate of 0 the first failure
+    /// after that opens the circuit. **Default**: 0.5.
     pub fn failure_rate(mut self, rate: impl Into<Option<f64>>) -> Self {
         self.failure_rate = rate.into();
         self
     }
 
-    /// Opens when this share of the calls in the window, 0 to 1, took so long or longer, 1 ms to 365 days, whatever they came to. A probe that
-    /// is slow opens the circuit again. Every call then reads the clock when it begins. **Default**: off.
+    /// Sets when a call is slow, and the share of slow calls that opens the circuit.
     ///
-    /// A call that never ends is not slow, it is cancelled: see [`cancelled`](Self::cancelled).
+    /// `threshold` is from 1 ms to 365 days, `rate` from 0 to 1. A call is slow if it took
+    /// `threshold` or longer, regardless of its outcome. A slow probe opens a half-open circuit
+    /// again. With this setting, every call reads the clock when it begins. **Default**: off.
     ///
-    /// The time of a call includes the upload of its request. A remote client with a slow uplink
-    /// makes a slow call of a server that answers at once, and a few such clients open the circuit.
-    /// In a gateway that passes uploads on, do one of these:
+    /// A call that never ends is not slow; it is cancelled at some time: see
+    /// [`cancelled`](Self::cancelled).
     ///
-    /// - Give the routes with uploads a circuit of their own, without slow calls.
-    /// - Read small bodies into memory above the breaker.
+    /// The duration of a call includes the upload of its request. If a remote client has a slow
+    /// uplink, its call is slow although the server responds immediately, and a few such clients
+    /// open the circuit. In a gateway that forwards uploads, do one of these:
+    ///
+    /// - Give the routes with uploads a separate circuit without this setting.
+    /// - Read small bodies into memory in a layer outside of the breaker.
     /// - Set `threshold` above the longest upload that you allow.
     pub fn slow_call_rate(mut self, threshold: Duration, rate: f64) -> Self {
         self.slow_call_rate = Some((threshold, rate));
         self
     }
 
-    /// The rates count from so many calls in the window, at least 1. **Default**: 10, or the size of a smaller
-    /// [`count_window`](Self::count_window).
+    /// Sets how many calls the window must hold before the rates can open the circuit.
+    ///
+    /// At least 1. With a [`count_window`](Self::count_window), at most the size of that window.
+    /// [`CancelledPolicy::IfNoneCompletes`] uses the same number for cancelled calls. **Default**:
+    /// 10, or the size of the count window if that is smaller.
     pub fn minimum_calls(mut self, calls: u32) -> Self {
         self.minimum_calls = Some(calls);
         self
     }
 
-    /// The rates are taken over a span of time, 1 ms to 365 days, in sixteen aligned buckets: the span is as long as
-    /// asked, and up to a fifteenth longer; a tenth, in eleven buckets, for circuits by a key. **Default**: 60 s.
+    /// Sets the span of time over which the rates are computed.
+    ///
+    /// From 1 ms to 365 days. It replaces a [`count_window`](Self::count_window). **Default**: 60
+    /// s.
+    ///
+    /// The window consists of sixteen aligned buckets, so it covers `span` and up to a fifteenth
+    /// more. The window of a keyed circuit consists of eleven buckets and covers up to a tenth
+    /// more.
     pub fn time_window(mut self, span: Duration) -> Self {
         self.window = WindowSetting::Time(span);
         self
     }
 
-    /// The rates are taken over the last `calls` calls exactly, 1 to 1,000,000. It costs an uncontended lock a call, for
-    /// the order of all calls is one. **Default**: off, see [`time_window`](Self::time_window).
+    /// Sets the number of most recent calls over which the rates are computed.
+    ///
+    /// From 1 to 1,000,000. It replaces the [`time_window`](Self::time_window), and counts exactly
+    /// the last `calls` calls. Each call then takes a lock, because all calls need one common
+    /// order; the lock is usually uncontended. **Default**: off; the window is a time window.
     pub fn count_window(mut self, calls: u32) -> Self {
         self.window = WindowSetting::Calls(calls);
         self
     }
 
-    /// What a call counts for that its caller gave up. **Default**: [`CancelledPolicy::IfNoneCompletes`].
+    /// Sets how cancelled calls are counted. **Default**: [`CancelledPolicy::IfNoneCompletes`].
+    ///
+    /// The time of [`CancelledPolicy::FailureAfter`] is from 1 ms to 365 days.
     pub fn cancelled(mut self, policy: CancelledPolicy) -> Self {
         self.cancelled = policy;
         self
     }
 
-    /// How long the circuit stays open before it lets probes through, 1 ms to 365 days. A server's
-    /// `Retry-After` on the call that opened it lengthens the time, up to 5 minutes. **Default**: 30 s.
+    /// Sets how long the circuit stays open before it admits probes.
+    ///
+    /// From 1 ms to 365 days. **Default**: 30 s.
+    ///
+    /// A longer `Retry-After` of the fault that opened the circuit extends the time, up to 5
+    /// minutes.
+    ///
+    /// There is no timer: the circuit becomes half-open at the first call, or readiness poll, after
+    /// this time. Without calls it stays in the state `Open`, with a
+    /// [`retry_after`](crate::Status::retry_after) of zero.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;
         self
     }
 
-    /// Each open period is `multiplier` times as long as the one before, 1 to 100, up to `max`, at least the open time and at most 365 days. It
-    /// starts over when the circuit has stayed closed as long as its last open period. **Default**: each is as long.
+    /// Sets how the open duration grows from one open period to the next.
+    ///
+    /// Each open period is `multiplier` times as long as the one before, up to `max`. The duration
+    /// starts again at [`open_for`](Self::open_for) when the circuit has stayed closed for as long
+    /// as its last open period. **Default**: off; every period lasts `open_for`.
+    ///
+    /// `multiplier` is from 1 to 100, `max` from `open_for` to 365 days.
     pub fn open_backoff(mut self, multiplier: f64, max: Duration) -> Self {
         self.open_backoff = Some((multiplier, max));
         self
     }
 
-    /// Up to this share of an open period, 0 to 1, is added to it, drawn evenly, so that the circuits of a fleet do not probe at once.
-    /// **Default**: 0.
+    /// Sets the share of an open period by which jitter lengthens it at most.
+    ///
+    /// From 0 to 1. The additional time is drawn evenly from zero to this share of the period. It
+    /// prevents the circuits of a fleet from probing at the same time. **Default**: 0.
     pub fn open_jitter(mut self, share: f64) -> Self {
         self.open_jitter = share;
         self
     }
 
-    /// The circuit stays open until [`Circuit::reset`](crate::Circuit::reset). **Default**: off.
+    /// Keeps the circuit open until [`Circuit::reset`](crate::Circuit::reset).
+    ///
+    /// The circuit then never becomes half-open after a time. A health checker that
+    /// [reports](crate::Circuit::report) the recovery half-opens it. **Default**: off.
     pub fn open_until_reset(mut self) -> Self {
         self.open_until_reset = true;
         self
     }
 
-    /// How many calls a half-open circuit lets through at once, 1 to 10,000. **Default**: 3.
+    /// Sets how many probes a half-open circuit admits at the same time. **Default**: 3.
+    ///
+    /// From 1 to 10,000.
     pub fn probes(mut self, probes: u32) -> Self {
         self.probes = probes;
         self
     }
 
-    /// How many successes of a half-open circuit close it, at least 1. It may be more than [`probes`](Self::probes): a probe
-    /// that ends gives its place to the next. **Default**: 2.
+    /// Sets how many successful probes close a half-open circuit. **Default**: 2.
+    ///
+    /// At least 1. The number can be larger than [`probes`](Self::probes): a probe that ends frees
+    /// its slot for the next probe.
     pub fn successes_to_close(mut self, successes: u32) -> Self {
         self.successes_to_close = successes;
         self
     }
 
-    /// How long a probe keeps its place, 1 ms to 365 days. It is not cancelled then, and what it comes to still counts while
-    /// the circuit is half-open. **Default**: the open time.
+    /// Sets how long a probe holds its slot.
+    ///
+    /// From 1 ms to 365 days. When the lease ends, another call can take the slot. The probe is not
+    /// cancelled: its outcome counts as long as the circuit is half-open. **Default**: the value of
+    /// [`open_for`](Self::open_for).
     pub fn probe_lease(mut self, lease: Duration) -> Self {
         self.probe_lease = Some(lease);
         self
     }
 
-    /// How long the share of calls grows, evenly from none to all, that a circuit lets through when it has closed, 1 ms to 365 days; zero: it
-    /// lets all through at once. The first call always goes through, and when the time is over all do, however few there were.
+    /// Sets how long the share of admitted calls grows after the circuit has closed.
     ///
-    /// The share is one of calls that begin. A service that is polled for its readiness and not
-    /// called does not count, and neither does a permit that is cancelled. A service that is not
-    /// ready when open counts once when it begins to wait, and then each time that a sixteenth of
-    /// the time that is left is over.
+    /// From 1 ms to 365 days; zero turns the slow start off. The share grows evenly from no calls
+    /// to all. The first call is always admitted. When the time is over, all calls are admitted,
+    /// regardless of how many there were. **Default**: zero.
     ///
-    /// **Default**: zero.
+    /// The share is a share of calls that begin. These do not count:
+    ///
+    /// - a service that is polled for readiness and not called;
+    /// - a permit that is cancelled.
+    ///
+    /// A service that is not ready while the circuit is open
+    /// ([`not_ready_when_open`](crate::BreakerLayer)) counts once when it begins to wait. It counts
+    /// again each time a sixteenth of the remaining time has passed.
     pub fn slow_start(mut self, time: Duration) -> Self {
         self.slow_start = time;
         self
     }
 
-    /// Whether the circuit acts on what it decides. **Default**: [`Mode::Enforce`].
+    /// Sets whether the circuit rejects calls. **Default**: [`Mode::Enforce`].
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Sets the clock of the circuit. **Default**: [`Clock::coarse`]; for
-    /// [`Circuit::reconfigure`](crate::Circuit::reconfigure), the circuit's own clock.
+    /// Sets the clock of the circuit.
     ///
-    /// If a configured time is under 100 ms, the circuit reads [`Clock::precise`] in place of
-    /// [`Clock::coarse`]. Both show the same time, so that `reconfigure` may change from one to the
-    /// other.
+    /// **Default**: [`Clock::coarse`]; for [`Circuit::reconfigure`](crate::Circuit::reconfigure),
+    /// the circuit's current clock.
     ///
-    /// If the clock runs back, a time window stands still until the clock has caught up: its newest
-    /// bucket counts all calls meanwhile. An open circuit and the lease of a probe last as much
-    /// longer. Only a [`Clock::manual`] runs back.
+    /// If a configured duration is under 100 ms, the circuit reads [`Clock::precise`] instead of
+    /// [`Clock::coarse`]. Both show the same time, so `reconfigure` can switch between them.
+    ///
+    /// Only a [`Clock::manual`] can run backwards. Until it has caught up, a time window does not
+    /// advance: its newest bucket counts all calls. An open circuit and the lease of a probe last
+    /// longer by the same amount.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = Some(clock);
         self
     }
 
-    /// Checks every value.
+    /// Validates all values and returns the configuration.
     ///
     /// # Errors
     ///
-    /// The first value that is out of its range, with its field and the range.
+    /// Returns an error if a value is out of its range. It names the first such field, its value
+    /// and the range.
     pub fn build(self) -> Result<BreakerConfig, ConfigError> {
         let time = |field, time| ConfigError::check(field, time, DURATIONS).map(nanos);
         if let Some(rate) = self.failure_rate {
@@ -254,8 +318,8 @@ impl BreakerConfigBuilder {
         };
         let slow = match self.slow_call_rate {
             None => None,
-            Some((from, rate)) => Some(SlowCallLimits {
-                threshold: time("slow_call_rate", from)?,
+            Some((threshold, rate)) => Some(SlowCallLimits {
+                threshold: time("slow_call_rate", threshold)?,
                 rate: ConfigError::check("slow_call_rate", rate, SHARES)?,
             }),
         };
@@ -270,23 +334,20 @@ impl BreakerConfigBuilder {
             minimum_calls: ConfigError::check("minimum_calls", minimum_calls, 1..=most_calls)?,
             cancelled: self.cancelled,
         };
-        let first = time("open_for", self.open_for)?;
-        let (factor, cap) = match self.open_backoff {
-            None => (1.0, first),
-            Some((factor, cap)) => {
-                ConfigError::check("open_backoff", factor, GROWTH)?;
-                (factor, nanos(ConfigError::check("open_backoff", cap, self.open_for..=*DURATIONS.end())?))
+        let initial = time("open_for", self.open_for)?;
+        let (multiplier, max) = match self.open_backoff {
+            None => (1.0, initial),
+            Some((multiplier, max)) => {
+                ConfigError::check("open_backoff", multiplier, GROWTH)?;
+                (
+                    multiplier,
+                    nanos(ConfigError::check("open_backoff", max, self.open_for..=*DURATIONS.end())?),
+                )
             }
         };
         let jitter = ConfigError::check("open_jitter", self.open_jitter, SHARES)?;
         let recovery = RecoveryLimits {
-            open: OpenDuration {
-                initial: first,
-                multiplier: factor,
-                max: cap,
-                jitter,
-                until_reset: self.open_until_reset,
-            },
+            open: OpenDuration { initial, multiplier, max, jitter, until_reset: self.open_until_reset },
             probes: ConfigError::check("probes", self.probes, PROBES)?,
             successes_to_close: ConfigError::check(
                 "successes_to_close",
@@ -308,17 +369,28 @@ impl BreakerConfigBuilder {
 }
 
 impl BreakerConfig {
-    /// A builder with the defaults.
+    /// Returns a builder with the defaults.
     pub fn builder() -> BreakerConfigBuilder {
         BreakerConfigBuilder::new()
     }
 
-    /// For many calls a second: the rate alone decides, over the last 10 s and at least 100 calls; the circuit stays open for 5 s and lets the
-    /// traffic back in over 5 s.
+    /// Returns a builder for clients with many calls per second.
     ///
-    /// A run of k failures comes by chance every (p⁻ᵏ − 1) / (1 − p) calls on average, where p is the share of calls that fail (Feller, *An
-    /// Introduction to Probability Theory and Its Applications*, vol. 1, XIII.7). With a fifth of them failing, five in a row come every
-    /// 3,905 calls: at 1,000 calls a second every four seconds, though four fifths of the calls are answered.
+    /// | setting | value |
+    /// |---|---|
+    /// | `consecutive_failures` | 0: only the failure rate opens the circuit |
+    /// | `minimum_calls` | 100 |
+    /// | `time_window` | 10 s |
+    /// | `open_for` | 5 s |
+    /// | `slow_start` | 5 s |
+    ///
+    /// All other settings have their defaults.
+    ///
+    /// Among many calls, a run of failures occurs by chance. Let p be the share of calls that fail.
+    /// A run of k failures then occurs every (p⁻ᵏ − 1) / (1 − p) calls on average (Feller,
+    /// *An Introduction to Probability Theory and Its Applications*, vol. 1, XIII.7). If a fifth of
+    /// the calls fail, five failures in a row occur every 3,905 calls. At 1,000 calls per second
+    /// that is every four seconds, although four fifths of the calls succeed.
     pub fn high_traffic() -> BreakerConfigBuilder {
         Self::builder()
             .consecutive_failures(0)
@@ -328,10 +400,20 @@ impl BreakerConfig {
             .slow_start(Duration::from_secs(5))
     }
 
-    /// For a worker that makes one call at a time: five failures in a row open the circuit, and it stays open until somebody resets it.
+    /// Returns a builder for a worker that makes one call at a time.
     ///
-    /// A rate says little of so few calls. A batch that stops keeps what it has done, and goes on when a person, or a health check that calls
-    /// [`Circuit::reset`](crate::Circuit::reset), says that the server is back.
+    /// | setting | value |
+    /// |---|---|
+    /// | `failure_rate` | `None`: only five failures in a row open the circuit |
+    /// | `open_until_reset` | on |
+    /// | `probes` | 1 |
+    /// | `successes_to_close` | 1 |
+    ///
+    /// All other settings have their defaults.
+    ///
+    /// A rate means little among so few calls. A batch job that stops keeps its results. It
+    /// continues when an operator or a health check calls [`Circuit::reset`](crate::Circuit::reset)
+    /// after the server has recovered.
     pub fn single_flight() -> BreakerConfigBuilder {
         Self::builder().failure_rate(None).open_until_reset().probes(1).successes_to_close(1)
     }
@@ -340,12 +422,12 @@ impl BreakerConfig {
 impl Default for BreakerConfig {
     fn default() -> Self {
         let config = Self::builder().build();
-        // A test holds that the defaults are in their ranges.
+        // A test checks that the defaults are in their ranges.
         config.unwrap_or_else(|error| unreachable!("the defaults are valid: {error}"))
     }
 }
 
-/// Whole nanoseconds of a duration that was checked: 365 days fit 500 times.
+/// Converts a validated duration to nanoseconds. 365 days fit into a `u64` 500 times.
 const fn nanos(duration: Duration) -> u64 {
     duration.as_nanos() as u64
 }
@@ -354,8 +436,8 @@ const fn nanos(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn refused(builder: BreakerConfigBuilder) -> (&'static str, String) {
-        let error = builder.build().expect_err("it is out of range");
+    fn build_error(builder: BreakerConfigBuilder) -> (&'static str, String) {
+        let error = builder.build().expect_err("the value is out of range");
         (error.field(), error.to_string())
     }
 
@@ -385,45 +467,45 @@ mod tests {
     }
 
     #[test]
-    fn value_out_of_range_is_named_with_value_and_range() {
+    fn build_error_names_field_value_and_range() {
         let config = BreakerConfig::builder;
         let century = Duration::from_secs(100 * 365 * 24 * 60 * 60);
         for rate in [-0.1, 1.000_001, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-            let (field, text) = refused(config().failure_rate(rate));
+            let (field, text) = build_error(config().failure_rate(rate));
             assert_eq!(field, "failure_rate");
             assert_eq!(text, format!("`failure_rate` is {rate:?}; allowed is 0.0 to 1.0"));
         }
         for duration in [Duration::ZERO, Duration::from_nanos(999_999), century, Duration::MAX] {
-            assert_eq!(refused(config().time_window(duration)).0, "time_window");
-            assert_eq!(refused(config().open_for(duration)).0, "open_for");
-            assert_eq!(refused(config().probe_lease(duration)).0, "probe_lease");
-            assert_eq!(refused(config().slow_call_rate(duration, 0.5)).0, "slow_call_rate");
+            assert_eq!(build_error(config().time_window(duration)).0, "time_window");
+            assert_eq!(build_error(config().open_for(duration)).0, "open_for");
+            assert_eq!(build_error(config().probe_lease(duration)).0, "probe_lease");
+            assert_eq!(build_error(config().slow_call_rate(duration, 0.5)).0, "slow_call_rate");
             let cancelled = CancelledPolicy::FailureAfter(duration);
-            assert_eq!(refused(config().cancelled(cancelled)).0, "cancelled");
+            assert_eq!(build_error(config().cancelled(cancelled)).0, "cancelled");
             if !duration.is_zero() {
-                assert_eq!(refused(config().slow_start(duration)).0, "slow_start");
+                assert_eq!(build_error(config().slow_start(duration)).0, "slow_start");
             }
         }
-        assert_eq!(refused(config().slow_call_rate(Duration::from_secs(1), 1.1)).0, "slow_call_rate");
+        assert_eq!(build_error(config().slow_call_rate(Duration::from_secs(1), 1.1)).0, "slow_call_rate");
         let minute = Duration::from_secs(60);
-        for factor in [0.9, 101.0, f64::NAN] {
-            assert_eq!(refused(config().open_backoff(factor, minute)).0, "open_backoff");
+        for multiplier in [0.9, 101.0, f64::NAN] {
+            assert_eq!(build_error(config().open_backoff(multiplier, minute)).0, "open_backoff");
         }
-        let (field, text) = refused(config().open_backoff(2.0, Duration::from_secs(29)));
+        let (field, text) = build_error(config().open_backoff(2.0, Duration::from_secs(29)));
         assert_eq!((field, &*text), ("open_backoff", "`open_backoff` is 29s; allowed is 30s to 31536000s"));
-        assert_eq!(refused(config().open_jitter(1.5)).0, "open_jitter");
-        assert_eq!(refused(config().count_window(0)).0, "count_window");
-        assert_eq!(refused(config().count_window(1_000_001)).0, "count_window");
-        assert_eq!(refused(config().minimum_calls(0)).0, "minimum_calls");
-        let (field, text) = refused(config().count_window(20).minimum_calls(21));
+        assert_eq!(build_error(config().open_jitter(1.5)).0, "open_jitter");
+        assert_eq!(build_error(config().count_window(0)).0, "count_window");
+        assert_eq!(build_error(config().count_window(1_000_001)).0, "count_window");
+        assert_eq!(build_error(config().minimum_calls(0)).0, "minimum_calls");
+        let (field, text) = build_error(config().count_window(20).minimum_calls(21));
         assert_eq!((field, &*text), ("minimum_calls", "`minimum_calls` is 21; allowed is 1 to 20"));
-        assert_eq!(refused(config().probes(0)).0, "probes");
-        assert_eq!(refused(config().probes(10_001)).0, "probes");
-        assert_eq!(refused(config().successes_to_close(0)).0, "successes_to_close");
+        assert_eq!(build_error(config().probes(0)).0, "probes");
+        assert_eq!(build_error(config().probes(10_001)).0, "probes");
+        assert_eq!(build_error(config().successes_to_close(0)).0, "successes_to_close");
     }
 
     #[test]
-    fn range_edges_are_allowed() {
+    fn build_accepts_edges_of_ranges() {
         for duration in [*DURATIONS.start(), *DURATIONS.end()] {
             let config =
                 BreakerConfig::builder().time_window(duration).open_for(duration).probe_lease(duration);
@@ -432,22 +514,22 @@ mod tests {
         for rate in [0.0, 1.0] {
             assert!(BreakerConfig::builder().failure_rate(rate).build().is_ok());
         }
-        let least = BreakerConfig::builder().count_window(1).probes(1).successes_to_close(u32::MAX);
-        assert_eq!(least.build().unwrap().trip.minimum_calls, 1);
+        let smallest = BreakerConfig::builder().count_window(1).probes(1).successes_to_close(u32::MAX);
+        assert_eq!(smallest.build().unwrap().trip.minimum_calls, 1);
         let off = BreakerConfig::builder().failure_rate(None).consecutive_failures(0);
         assert!(off.build().is_ok());
     }
 
     #[test]
-    fn presets_are_valid() {
-        let busy = BreakerConfig::high_traffic().build().unwrap();
-        assert_eq!((busy.trip.consecutive_failures, busy.trip.minimum_calls), (0, 100));
-        let single = BreakerConfig::single_flight().build().unwrap();
-        assert!(single.recovery.open.until_reset && single.trip.failure_rate.is_none());
+    fn presets_build() {
+        let high_traffic = BreakerConfig::high_traffic().build().unwrap();
+        assert_eq!((high_traffic.trip.consecutive_failures, high_traffic.trip.minimum_calls), (0, 100));
+        let single_flight = BreakerConfig::single_flight().build().unwrap();
+        assert!(single_flight.recovery.open.until_reset && single_flight.trip.failure_rate.is_none());
     }
 
     #[test]
-    fn failures_in_a_row_by_chance_match_the_docs() {
+    fn high_traffic_docs_match_formula() {
         let (p, k) = (0.2_f64, 5);
         let calls = (p.powi(-k) - 1.0) / (1.0 - p);
         assert!((calls - 3_905.0).abs() < 0.5, "{calls}");
@@ -467,7 +549,7 @@ mod tests {
         ];
         for builder in builders {
             assert_eq!(builder.clone().build().unwrap().fitted_clock(), Clock::precise(), "{builder:?}");
-            let (manual, _hand) = Clock::manual();
+            let (manual, _manual_clock) = Clock::manual();
             assert_eq!(builder.clock(manual).build().unwrap().fitted_clock(), manual);
         }
     }

@@ -1,4 +1,4 @@
-//! Reading a configuration: the values by the names of their setters, and back to a builder.
+//! The getters of a configuration, named like the setters, and the way back to a builder.
 
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use crate::machine::WindowShape;
 impl BreakerConfig {
     /// Returns a builder with these values, the clock included.
     ///
-    /// A default that follows from another value does so again: the probe lease follows
-    /// [`open_for`](BreakerConfigBuilder::open_for) if the two are equal, and
-    /// [`minimum_calls`](BreakerConfigBuilder::minimum_calls) follows the count window if it has
-    /// its default.
+    /// Two defaults depend on other settings, and are derived again:
+    ///
+    /// - The probe lease follows [`open_for`](BreakerConfigBuilder::open_for) if the two are equal.
+    /// - [`minimum_calls`](BreakerConfigBuilder::minimum_calls) follows the count window if it has
+    ///   its default.
     ///
     /// ```
     /// use std::time::Duration;
@@ -62,28 +63,29 @@ impl BreakerConfig {
         }
     }
 
-    /// Returns the number of failures in a row that opens the circuit; 0: never.
+    /// Returns the number of failures in a row that opens the circuit; 0 if the limit is off.
     pub const fn consecutive_failures(&self) -> u32 {
         self.trip.consecutive_failures
     }
 
-    /// Returns the share of failed calls that opens the circuit; `None`: never.
+    /// Returns the share of failed calls that opens the circuit; `None` if the limit is off.
     pub const fn failure_rate(&self) -> Option<f64> {
         self.trip.failure_rate
     }
 
-    /// Returns the time from which a call is slow, and the share of slow calls that opens the
-    /// circuit; `None`: no call is slow.
+    /// Returns the slow-call threshold and the share of slow calls that opens the circuit.
+    ///
+    /// `None`: the limit is off, and no call is slow.
     pub fn slow_call_rate(&self) -> Option<(Duration, f64)> {
         self.trip.slow.map(|slow| (Duration::from_nanos(slow.threshold), slow.rate))
     }
 
-    /// Returns the number of calls in the window from which the rates count.
+    /// Returns how many calls the window must hold before the rates apply.
     pub const fn minimum_calls(&self) -> u32 {
         self.trip.minimum_calls
     }
 
-    /// Returns the span of the time window; `None`: the window is a count window.
+    /// Returns the span of the time window; `None` if the window is a count window.
     pub const fn time_window(&self) -> Option<Duration> {
         match self.window {
             WindowShape::Time(span) => Some(Duration::from_nanos(span)),
@@ -91,7 +93,7 @@ impl BreakerConfig {
         }
     }
 
-    /// Returns the size of the count window; `None`: the window is a time window.
+    /// Returns the size of the count window; `None` if the window is a time window.
     pub const fn count_window(&self) -> Option<u32> {
         match self.window {
             WindowShape::Time(_) => None,
@@ -104,19 +106,21 @@ impl BreakerConfig {
         self.trip.cancelled
     }
 
-    /// Returns how long the circuit stays open.
+    /// Returns how long the circuit stays open, before backoff and jitter.
     pub const fn open_for(&self) -> Duration {
         Duration::from_nanos(self.recovery.open.initial)
     }
 
-    /// Returns the multiplier and the maximum of growing open times; `None`: they do not grow.
+    /// Returns the multiplier and the maximum of growing open durations.
+    ///
+    /// `None`: they do not grow.
     pub fn open_backoff(&self) -> Option<(f64, Duration)> {
         let open = &self.recovery.open;
         let grows = open.multiplier > 1.0 || open.max > open.initial;
         grows.then(|| (open.multiplier, Duration::from_nanos(open.max)))
     }
 
-    /// Returns the share of an open time by which jitter lengthens it at most.
+    /// Returns the largest share of an open duration that jitter adds.
     pub const fn open_jitter(&self) -> f64 {
         self.recovery.open.jitter
     }
@@ -126,12 +130,12 @@ impl BreakerConfig {
         self.recovery.open.until_reset
     }
 
-    /// Returns how many probes may run at once.
+    /// Returns how many probes may run at the same time.
     pub const fn probes(&self) -> u32 {
         self.recovery.probes
     }
 
-    /// Returns how many probes have to succeed before the circuit closes.
+    /// Returns how many probes must succeed to close the circuit.
     pub const fn successes_to_close(&self) -> u32 {
         self.recovery.successes_to_close
     }
@@ -141,18 +145,20 @@ impl BreakerConfig {
         Duration::from_nanos(self.recovery.probe_lease)
     }
 
-    /// Returns the duration of the slow start; zero: there is none.
+    /// Returns the duration of the slow start; zero if it is off.
     pub const fn slow_start(&self) -> Duration {
         Duration::from_nanos(self.recovery.slow_start)
     }
 
-    /// Returns the mode.
+    /// Returns whether the circuit rejects calls.
     pub const fn mode(&self) -> Mode {
         self.mode
     }
 
-    /// Returns the clock that was set; `None`: the default, or the circuit's own for
-    /// [`Circuit::reconfigure`](crate::Circuit::reconfigure).
+    /// Returns the clock that was set.
+    ///
+    /// `None`: the circuit reads the default clock. For
+    /// [`Circuit::reconfigure`](crate::Circuit::reconfigure), the circuit keeps its current clock.
     pub const fn clock(&self) -> Option<Clock> {
         self.clock
     }
@@ -202,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn clock_getter_returns_set_clock_although_times_are_short() {
+    fn clock_getter_returns_configured_clock_with_short_times() {
         let short = BreakerConfig::builder().open_for(Duration::from_millis(9));
         let config = short.clone().clock(Clock::coarse()).build().unwrap();
         assert_eq!((config.clock(), config.fitted_clock()), (Some(Clock::coarse()), Clock::precise()));

@@ -1,4 +1,4 @@
-//! The configuration of circuits by a key.
+//! The configuration of keyed circuits.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -8,15 +8,16 @@ use tower_fault_classify::__internals::ConfigError;
 use super::BreakerConfig;
 use crate::machine::WindowShape;
 
-/// How many circuits a layer may keep.
+/// The allowed values of `max_keys`.
 const MAX_KEYS: RangeInclusive<usize> = 1..=100_000_000;
 
-/// When each of many circuits opens and closes, and how many there are.
+/// The configuration of keyed circuits: the limits of each circuit, and how many are kept.
 ///
-/// | what | default |
-/// |---|---|
-/// | [`max_keys`](KeyedConfigBuilder::max_keys) | 10,000 circuits are kept |
-/// | [`overflow`](KeyedConfigBuilder::overflow) | [`Overflow::Unguarded`] |
+/// | setting | default | range | meaning |
+/// |---|---|---|---|
+/// | [`each`](Self::builder) | `BreakerConfig::default()` | time windows only | the configuration of every circuit |
+/// | [`max_keys`](KeyedConfigBuilder::max_keys) | 10,000 | 1 to 100,000,000 | circuits that are kept at most |
+/// | [`overflow`](KeyedConfigBuilder::overflow) | [`Overflow::Unguarded`] | | how a call with a new key is handled when the map is full |
 ///
 /// ```
 /// use tower_breaker::keyed::{KeyedConfig, Overflow};
@@ -38,15 +39,17 @@ pub struct KeyedConfig {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The call is sent unguarded: no key is rejected for the failures of another. The default.
+    /// The call is sent without a circuit. The default.
+    ///
+    /// No key's calls are rejected because of the failures of another key.
     #[default]
     Unguarded,
-    /// The call goes through one circuit that all such keys share.
+    /// The call uses one circuit that all such keys share.
     Shared,
 }
 
 impl Overflow {
-    /// The name in `snake_case`.
+    /// Returns the name in `snake_case`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unguarded => "unguarded",
@@ -83,7 +86,7 @@ impl KeyedConfig {
         self.overflow
     }
 
-    /// A builder with the defaults; `each` is the configuration of every circuit.
+    /// Returns a builder with the defaults. `each` is the configuration of every circuit.
     pub const fn builder(each: BreakerConfig) -> KeyedConfigBuilder {
         KeyedConfigBuilder { each, max_keys: 10_000, overflow: Overflow::Unguarded }
     }
@@ -92,12 +95,15 @@ impl KeyedConfig {
 impl Default for KeyedConfig {
     fn default() -> Self {
         let config = Self::builder(BreakerConfig::default()).build();
-        // A test holds that the defaults are in their ranges.
+        // A test checks that the defaults are in their ranges.
         config.unwrap_or_else(|error| unreachable!("the defaults are valid: {error}"))
     }
 }
 
 /// Builds a [`KeyedConfig`].
+///
+/// [`KeyedConfig::builder`] returns a builder with the defaults. The table of [`KeyedConfig`] lists
+/// the settings with their defaults and ranges. [`build`](Self::build) validates them.
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct KeyedConfigBuilder {
@@ -107,56 +113,64 @@ pub struct KeyedConfigBuilder {
 }
 
 impl KeyedConfigBuilder {
-    /// Sets how many circuits are kept at most, 1 to 100,000,000.
+    /// Sets how many circuits are kept at most. **Default**: 10,000.
     ///
-    /// When the map is full, a call by a new key looks at the next 16 circuits, and evicts the one
-    /// with which the least is lost:
+    /// From 1 to 100,000,000.
+    ///
+    /// # Eviction
+    ///
+    /// When the map is full, a call with a new key examines the next 16 circuits. It evicts the
+    /// circuit with the least information to lose:
     ///
     /// | order | circuit |
     /// |---|---|
     /// | 1 | idle: closed with an empty window and no failure since its last success, or open or half-open for twice its open duration |
-    /// | 2 | closed, with successes only in its window; the one with the fewest first |
-    /// | 3 | closed, with failed, slow or cancelled calls in its window, or with failures since its last success, the last of them more than a tenth of the window ago; the one with the fewest first |
+    /// | 2 | closed, with only successes in its window; the circuit with the fewest successes first |
+    /// | 3 | closed, with failed, slow or cancelled calls in its window or failures since its last success, the last of them more than a tenth of the window ago; the circuit with the fewest first |
     ///
-    /// These are never evicted, so that a flood of junk keys cannot make a dead key look healthy
-    /// again:
+    /// These circuits are never evicted, so that a flood of junk keys cannot make the key of a dead
+    /// server look healthy again:
     ///
-    /// - a circuit with a call in progress, or to which a handle is held;
+    /// - a circuit with a call in progress, or with a handle to it;
     /// - a circuit that is open or half-open, until twice its open duration has passed;
     /// - a circuit that is forced, or open until it is reset;
     /// - a circuit in its slow start;
-    /// - a circuit with a call that failed, was slow or was cancelled in this tenth of the window
-    ///   or in the one before.
+    /// - a circuit with a call that failed, was slow or was cancelled in the current tenth of the
+    ///   window or in the tenth before.
     ///
-    /// If none of the 16 can be evicted, the call is subject to [`overflow`](Self::overflow). Once
-    /// all circuits have been looked at in vain, new keys do not look again for a hundredth of the
-    /// window. So a flood of junk keys that fail fills the map for a fifth of the window at most;
-    /// after that, new keys get circuits again.
+    /// # Floods of new keys
+    ///
+    /// If none of the 16 circuits can be evicted, [`overflow`](Self::overflow) decides about the
+    /// call. Once all circuits have been examined without success, new keys examine none for a
+    /// hundredth of the window. A flood of junk keys whose calls fail therefore fills the map for
+    /// at most a fifth of the window. After that, new keys get circuits again.
     ///
     /// A flood of keys that each open their circuit, or whose calls hang, fills the map for as long
-    /// as it lasts. If remote clients choose the keys, keep more circuits than they can open in
-    /// twice the open duration, limit the calls in progress below the layer, or choose
-    /// [`Overflow::Shared`].
+    /// as the flood lasts. If remote clients choose the keys, do one of these:
     ///
-    /// **Default**: 10,000.
+    /// - Keep more circuits than the clients can open in twice the open duration.
+    /// - Limit the number of concurrent calls, in a layer below.
+    /// - Choose [`Overflow::Shared`].
     pub const fn max_keys(mut self, keys: usize) -> Self {
         self.max_keys = keys;
         self
     }
 
-    /// Sets what happens to a call with a new key when no circuit can be evicted. **Default**:
-    /// [`Overflow::Unguarded`].
+    /// Sets how a call with a new key is handled when no circuit can be evicted.
+    ///
+    /// **Default**: [`Overflow::Unguarded`].
     pub const fn overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;
         self
     }
 
-    /// Checks every value.
+    /// Validates all values and returns the configuration.
     ///
     /// # Errors
     ///
-    /// `max_keys` is out of its range, or the circuits have a [`count_window`](crate::BreakerConfigBuilder::count_window): only time
-    /// tells that a key is forgotten.
+    /// - `max_keys` is out of its range.
+    /// - The circuits have a [`count_window`](crate::BreakerConfigBuilder::count_window). Only a
+    ///   time window becomes empty by itself, and eviction depends on that.
     pub fn build(self) -> Result<KeyedConfig, ConfigError> {
         let Self { each, max_keys, overflow } = self;
         if let WindowShape::Count(calls) = each.window {
@@ -176,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn max_keys_out_of_range_is_named() {
+    fn build_error_names_max_keys_and_count_window() {
         let config = || KeyedConfig::builder(BreakerConfig::default());
         for keys in [0, 100_000_001, usize::MAX] {
             let error = config().max_keys(keys).build().unwrap_err();

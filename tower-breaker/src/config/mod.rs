@@ -1,15 +1,15 @@
-//! The configuration, from what the user sets to the words that calls read.
+//! The configuration: from the values that the user sets to the words that calls read.
 //!
-//! | step | type | what it is for |
+//! | step | type | purpose |
 //! |---|---|---|
 //! | 1 | [`BreakerConfigBuilder`], [`KeyedConfigBuilder`] | holds what the user sets: durations, any value |
-//! | 2 | [`BreakerConfig`], [`KeyedConfig`] | checked by `build`: no invalid one exists. Times are nanoseconds. It is made of [`TripLimits`] (when a closed circuit opens), [`RecoveryLimits`] (how an open one closes) and [`WindowShape`], which the decisions in `machine/` take |
-//! | 3 | `circuit/hot_config.rs`: `HotConfig` | the part that calls read without a lock, as atomic words: mode and flags, clock, trip limits, and the window cut into buckets |
+//! | 2 | [`BreakerConfig`], [`KeyedConfig`] | validated by `build`, so that every instance is valid; times are nanoseconds. It consists of [`TripLimits`] (when a closed circuit opens), [`RecoveryLimits`] (how an open circuit closes) and [`WindowShape`], which are the input of the decisions in `machine/` |
+//! | 3 | `circuit/hot_config.rs`: `HotConfig` | the part that calls read without a lock, as atomic words: mode and flags, clock, trip limits, and the window divided into buckets |
 //! | 3 | `circuit/locked.rs`: `Locked` | the part that only transitions and probes read, behind the circuit's lock: recovery limits, name |
 //!
-//! A new circuit, and [`Circuit::reconfigure`](crate::Circuit::reconfigure), take step 3. Three
-//! readings of the words exist, because each costs loads: the window alone (a success), the
-//! thresholds (a failure), all limits (the rest).
+//! A new circuit and [`Circuit::reconfigure`](crate::Circuit::reconfigure) perform step 3. The
+//! words are read in three ways, because each load costs time: a success reads only the window, a
+//! failure the thresholds, and all other calls all limits.
 
 mod builder;
 mod getters;
@@ -34,46 +34,56 @@ use crate::machine::{RecoveryLimits, TripLimits, WindowShape};
 
 pub use crate::machine::CancelledPolicy;
 
-/// When a circuit opens and how it closes again.
+/// The configuration of a circuit: when it opens and how it closes again.
 ///
-/// | what | default |
-/// |---|---|
-/// | [`name`](BreakerConfigBuilder::name) | `"breaker"` |
-/// | [`consecutive_failures`](BreakerConfigBuilder::consecutive_failures) | opens after 5 failures in a row |
-/// | [`failure_rate`](BreakerConfigBuilder::failure_rate) | opens at 50 % |
-/// | [`slow_call_rate`](BreakerConfigBuilder::slow_call_rate) | no call is slow |
-/// | [`minimum_calls`](BreakerConfigBuilder::minimum_calls) | of at least 10 calls |
-/// | [`time_window`](BreakerConfigBuilder::time_window) | in the last 60 s |
-/// | [`cancelled`](BreakerConfigBuilder::cancelled) | ignored, unless no call is completed |
-/// | [`open_for`](BreakerConfigBuilder::open_for) | stays open 30 s |
-/// | [`open_backoff`](BreakerConfigBuilder::open_backoff), [`open_jitter`](BreakerConfigBuilder::open_jitter) | each time as long |
-/// | [`open_until_reset`](BreakerConfigBuilder::open_until_reset) | no |
-/// | [`probes`](BreakerConfigBuilder::probes) | then lets 3 calls through at once |
-/// | [`successes_to_close`](BreakerConfigBuilder::successes_to_close) | closes after 2 of them succeeded |
-/// | [`probe_lease`](BreakerConfigBuilder::probe_lease) | a probe keeps its place as long as the open time |
-/// | [`slow_start`](BreakerConfigBuilder::slow_start) | lets all calls through when it has closed |
-/// | [`mode`](BreakerConfigBuilder::mode) | [`Mode::Enforce`] |
-/// | [`clock`](BreakerConfigBuilder::clock) | [`Clock::coarse`] |
+/// | setting | default | range | meaning |
+/// |---|---|---|---|
+/// | [`name`](BreakerConfigBuilder::name) | `"breaker"` | any text | the name in rejections, status, logs and metrics |
+/// | [`consecutive_failures`](BreakerConfigBuilder::consecutive_failures) | 5 | 0 (off) or more | failures in a row that open the circuit |
+/// | [`failure_rate`](BreakerConfigBuilder::failure_rate) | 0.5 | 0 to 1, or `None` (off) | share of failed calls that opens the circuit |
+/// | [`slow_call_rate`](BreakerConfigBuilder::slow_call_rate) | off | threshold 1 ms to 365 days; rate 0 to 1 | share of slow calls that opens the circuit |
+/// | [`minimum_calls`](BreakerConfigBuilder::minimum_calls) | 10, or a smaller count window | 1 or more; at most the count window | calls in the window before the rates apply |
+/// | [`time_window`](BreakerConfigBuilder::time_window) | 60 s | 1 ms to 365 days | span over which the rates are computed |
+/// | [`count_window`](BreakerConfigBuilder::count_window) | off | 1 to 1,000,000 | last calls over which the rates are computed, instead of a time window |
+/// | [`cancelled`](BreakerConfigBuilder::cancelled) | [`IfNoneCompletes`](CancelledPolicy::IfNoneCompletes) | `FailureAfter`: 1 ms to 365 days | how cancelled calls are counted |
+/// | [`open_for`](BreakerConfigBuilder::open_for) | 30 s | 1 ms to 365 days | time before an open circuit admits probes |
+/// | [`open_backoff`](BreakerConfigBuilder::open_backoff) | off | multiplier 1 to 100; maximum `open_for` to 365 days | growth of that time from one open period to the next |
+/// | [`open_jitter`](BreakerConfigBuilder::open_jitter) | 0 | 0 to 1 | largest share of random time added to it |
+/// | [`open_until_reset`](BreakerConfigBuilder::open_until_reset) | off | | an open circuit admits no probes until it is reset |
+/// | [`probes`](BreakerConfigBuilder::probes) | 3 | 1 to 10,000 | concurrent calls that a half-open circuit admits |
+/// | [`successes_to_close`](BreakerConfigBuilder::successes_to_close) | 2 | 1 or more | successful probes that close the circuit |
+/// | [`probe_lease`](BreakerConfigBuilder::probe_lease) | the value of `open_for` | 1 ms to 365 days | time for which a probe holds its slot |
+/// | [`slow_start`](BreakerConfigBuilder::slow_start) | 0 (off) | 0, or 1 ms to 365 days | time in which the share of admitted calls grows after closing |
+/// | [`mode`](BreakerConfigBuilder::mode) | [`Mode::Enforce`] | | whether the circuit rejects calls |
+/// | [`clock`](BreakerConfigBuilder::clock) | [`Clock::coarse`] | | the clock that the circuit reads |
+///
+/// The first limit that is reached opens the circuit. [`high_traffic`](Self::high_traffic) and
+/// [`single_flight`](Self::single_flight) are presets.
+///
+/// # Example
 ///
 /// ```
 /// use std::time::Duration;
 /// use tower_breaker::BreakerConfig;
 ///
+/// // The defaults:
 /// let default = BreakerConfig::default();
+/// // Opens only if 80 % of the calls in 5 minutes fail:
 /// let patient = BreakerConfig::builder()
 ///     .name("reports")
 ///     .consecutive_failures(0)
 ///     .failure_rate(0.8)
 ///     .time_window(Duration::from_secs(300))
 ///     .build()?;
+/// // A preset:
 /// let busy = BreakerConfig::high_traffic().name("search").build()?;
 /// # Ok::<(), tower_breaker::ConfigError>(())
 /// ```
 ///
 /// # Configuration files
 ///
-/// With the feature `serde`, a configuration is read from a file and written to one. The fields
-/// have the names of the setters.
+/// With the feature `serde`, a configuration can be read from a file and written to a file. The
+/// fields have the names of the setters.
 ///
 /// ```
 /// # #[cfg(feature = "serde")] {
@@ -91,20 +101,21 @@ pub use crate::machine::CancelledPolicy;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
-/// - A field that is left out has its default.
-/// - `"none"` turns off: `consecutive_failures`, `failure_rate`, `slow_call_rate`, `open_backoff`,
-///   `open_jitter`, `slow_start`.
-/// - `null` is an error, because it could mean either.
-/// - A duration is a text of numbers, each with its unit: d, h, m, s, ms, us or ns. Examples are
-///   `"1m 30s"` and `"1.5s"`.
-/// - An unknown field, and a field that is there twice, are errors.
-/// - An error names the field, its value and what is allowed.
+/// - A missing field has its default.
+/// - `"none"` turns these settings off: `consecutive_failures`, `failure_rate`, `slow_call_rate`,
+///   `open_backoff`, `open_jitter`, `slow_start`.
+/// - `null` is an error, because it could mean the default or "off".
+/// - A duration is a text of numbers with units: d, h, m, s, ms, us or ns. Examples are `"1m 30s"`
+///   and `"1.5s"`.
+/// - An unknown field and a duplicate field are errors.
+/// - An error names the field, its value and the allowed values.
 ///
-/// A file has no clock: a circuit that is created from it reads the default clock, and
-/// [`Circuit::reconfigure`](crate::Circuit::reconfigure) keeps the circuit's. A configuration that
-/// is written and read back is the same, except for the clock. Rates with more than 15 digits need
-/// a format that reads them exactly: TOML does, and `serde_json` with its feature
-/// `float_roundtrip`.
+/// A file contains no clock. A circuit that is created from a file reads the default clock, and
+/// [`Circuit::reconfigure`](crate::Circuit::reconfigure) keeps the circuit's clock. Apart from the
+/// clock, a configuration that is written and read again is equal to the original.
+///
+/// Rates with more than 15 digits need a format that reads them exactly: TOML does, and
+/// `serde_json` does with its feature `float_roundtrip`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BreakerConfig {
     pub(crate) name: &'static str,
@@ -112,25 +123,27 @@ pub struct BreakerConfig {
     pub(crate) recovery: RecoveryLimits,
     pub(crate) window: WindowShape,
     pub(crate) mode: Mode,
-    /// As it was set. `None`: the default clock, or the circuit's own.
+    /// The clock that the user set. `None`: the default clock, or the circuit's current clock.
     pub(crate) clock: Option<Clock>,
 }
 
-/// Whether a circuit acts on what it decides.
+/// Whether a circuit rejects calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {
-    /// It rejects calls. The default.
+    /// The circuit rejects calls. The default.
     #[default]
     Enforce,
-    /// It changes its state and tells of it, and rejects no call. What it would have rejected goes through and is not counted.
+    /// The circuit changes its state and notifies observers, but rejects no call.
+    ///
+    /// A call that would have been rejected is admitted and not counted.
     ObserveOnly,
-    /// It lets all calls through and counts none.
+    /// The circuit admits all calls and counts none.
     Disabled,
 }
 
 impl Mode {
-    /// The name in `snake_case`, as in configuration files.
+    /// Returns the name in `snake_case`, as in configuration files.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Enforce => "enforce",
@@ -147,7 +160,9 @@ impl fmt::Display for Mode {
 }
 
 impl BreakerConfig {
-    /// The same limits for a circuit of another name.
+    /// Returns this configuration with another circuit name.
+    ///
+    /// See [`BreakerConfigBuilder::name`] for names that are built at run time.
     pub fn named(self, name: impl Into<Cow<'static, str>>) -> Self {
         Self { name: intern(name.into()), ..self }
     }
@@ -162,13 +177,15 @@ impl BreakerConfig {
         self.mode == Mode::Disabled
     }
 
-    /// The clock that a new circuit reads.
+    /// Returns the clock that a new circuit reads.
     pub(crate) fn fitted_clock(&self) -> Clock {
         self.clock_for(self.clock.unwrap_or_default())
     }
 
-    /// The clock that a circuit on `clock` reads: the precise one in place of the coarse one while
-    /// a time is short; see [`Clock::fit_for`].
+    /// Returns the clock that a circuit on `clock` reads.
+    ///
+    /// While one of its times is short, a coarse clock is replaced by the precise one: see
+    /// [`Clock::fit_for`].
     pub(crate) fn clock_for(&self, clock: Clock) -> Clock {
         let mut shortest = self.recovery.open.initial.min(self.recovery.probe_lease);
         if let WindowShape::Time(nanos) = self.window {

@@ -1,10 +1,11 @@
-//! Names that live as long as the program, so that a rejection carries one without counting references.
+//! Names with a `'static` lifetime, so that a rejection contains one without reference counting.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
 
-/// The name as a `'static` string. One that was made at run time is leaked, once however often it comes.
+/// Returns the name as a `'static` string. A name that is built at run time is leaked once,
+/// regardless of how often it is used.
 pub(crate) fn intern(name: Cow<'static, str>) -> &'static str {
     static NAMES: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
     let name = match name {
