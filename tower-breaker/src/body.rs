@@ -1,10 +1,10 @@
-//! When the outcome of a call with a response is recorded: at its head, or at the end of its body.
+//! When the outcome of a call is recorded: at the response's head, or at the end of its body.
 //!
 //! | item | |
 //! |---|---|
-//! | [`OnHead`] | the default: when the head arrives, with the body unread |
-//! | [`OnBodyEnd`] | at the end of the body: set by [`track_body`](crate::BreakerLayer::track_body) |
-//! | [`RecordOutcome`] | the trait of the two, sealed |
+//! | [`OnHead`] | the default: records the outcome when the head arrives, before the body is read |
+//! | [`OnBodyEnd`] | records the outcome at the end of the body; set by [`track_body`](crate::BreakerLayer::track_body) |
+//! | [`RecordOutcome`] | the trait that both implement, sealed |
 //! | [`RecordAtEnd`], [`HealthyAfter`] | parts of the type of a tracked body |
 
 use std::fmt;
@@ -25,7 +25,9 @@ use crate::circuit::{CallDuration, CircuitRef, Permit};
 pub use crate::future::{OnHead, RecordOutcome};
 use crate::sealed::Sealed;
 
-/// Records the outcome at the end of the response's body; see [`track_body`](crate::BreakerLayer::track_body).
+/// Records the outcome at the end of the response's body.
+///
+/// Set by [`track_body`](crate::BreakerLayer::track_body).
 pub struct OnBodyEnd<W = NoInspector, K = TypedError> {
     clock: Clock,
     /// In nanoseconds.
@@ -43,7 +45,7 @@ impl<W, K> OnBodyEnd<W, K> {
         Self { healthy_after: nanos, ..self }
     }
 
-    /// Inspects the data of bodies by `V`.
+    /// Sets `V` as the inspector of the bodies' data.
     #[cfg(feature = "llm")]
     pub(crate) fn with_inspector<V>(self) -> OnBodyEnd<V, K> {
         OnBodyEnd::new(self.clock, self.healthy_after)
@@ -52,7 +54,7 @@ impl<W, K> OnBodyEnd<W, K> {
 
 impl<W, K> Sealed for OnBodyEnd<W, K> {}
 
-/// A response of which a body was tracked by a permit that holds its circuit by `H`.
+/// The response with a tracked body. `H` is how the permit refers to its circuit.
 type Tracked<Res, C, H, W> =
     <Res as ReplaceBody<TrackedBody<<Res as TakeBody>::Body, RecordAtEnd<H>, C, HealthyAfter<W>>>>::Response;
 
@@ -74,9 +76,9 @@ where
         classify: &C,
         classify_end: ClassifyEnd<C>,
     ) -> Self::Response {
-        let healthy_from = self.clock.now().saturating_add(self.healthy_after);
+        let healthy_at = self.clock.now().saturating_add(self.healthy_after);
         let inspector = response.headers().map_or_else(W::default, W::new);
-        let inspector = HealthyAfter { inspector, limit: Some((self.clock, healthy_from)) };
+        let inspector = HealthyAfter { inspector, limit: Some((self.clock, healthy_at)) };
         let hook = RecordAtEnd { duration: permit.duration(), permit, answered: false };
         track_response(response, *verdict, inspector, hook, classify, classify_end)
     }
@@ -100,13 +102,14 @@ impl<W, K> fmt::Debug for OnBodyEnd<W, K> {
     }
 }
 
-/// Records the outcome of a call at the end of a body.
+/// Records the outcome of a call at the end of its body. Part of the type of a tracked body.
 #[derive(Debug)]
 pub struct RecordAtEnd<H: CircuitRef> {
     permit: Permit<H>,
-    /// How long the head took: a stream that goes on for hours is not slow.
+    /// The time to the head. Slow calls are classified by this time, so that a long stream is not
+    /// slow.
     duration: CallDuration,
-    /// Whether data has come.
+    /// Whether the body has delivered data.
     answered: bool,
 }
 
@@ -121,9 +124,10 @@ impl<H: CircuitRef> OnEnd for RecordAtEnd<H> {
     }
 
     fn on_drop(self, verdict: Verdict) {
-        // A rule may read it another way.
-        let given_up = |fault: &Fault| (fault.kind(), fault.origin()) == (Kind::Cancelled, Origin::Caller);
-        if !verdict.fault().is_some_and(given_up) {
+        // The user's rule may classify a dropped body differently.
+        let is_cancelled_by_caller =
+            |fault: &Fault| (fault.kind(), fault.origin()) == (Kind::Cancelled, Origin::Caller);
+        if !verdict.fault().is_some_and(is_cancelled_by_caller) {
             self.on_end(verdict);
         } else if self.answered {
             self.permit.record_cancelled_after_answer();
@@ -132,7 +136,9 @@ impl<H: CircuitRef> OnEnd for RecordAtEnd<H> {
     }
 }
 
-/// Takes a stream for a success whose data still comes after a time. One without a limit never does.
+/// Classifies a stream that still delivers data after a time as a success.
+///
+/// Part of the type of a tracked body. Without a limit, it never does.
 #[derive(Debug, Default)]
 pub struct HealthyAfter<W> {
     inspector: W,
@@ -146,9 +152,9 @@ impl<D, W: DataInspector<D>> DataInspector<D> for HealthyAfter<W> {
 
     #[inline]
     fn inspect(&mut self, data: &D) -> Option<Verdict> {
-        let seen = self.inspector.inspect(data);
-        let healthy = || self.limit.as_ref().is_some_and(|(clock, from)| clock.now() >= *from);
-        seen.or_else(|| healthy().then_some(Verdict::Success))
+        let verdict = self.inspector.inspect(data);
+        let is_healthy = || self.limit.as_ref().is_some_and(|(clock, at)| clock.now() >= *at);
+        verdict.or_else(|| is_healthy().then_some(Verdict::Success))
     }
 
     fn finish(&mut self) -> Option<Verdict> {

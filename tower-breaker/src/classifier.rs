@@ -1,4 +1,4 @@
-//! Classifiers around the layer's classifier.
+//! Classifiers that wrap the layer's classifier.
 //!
 //! | item | |
 //! |---|---|
@@ -22,15 +22,17 @@ use crate::circuit::{Circuit, StaticCore};
 use crate::sealed::Sealed;
 use crate::telemetry::LastFailure;
 
-/// Whether a layer keeps the last failure. It is put around the whole classifier when the layer
-/// makes a service, so that rules that are added later are inside.
+/// Whether a layer keeps the last failure.
+///
+/// The layer wraps its whole classifier with the mode when it makes a service, so that rules that
+/// were added later are inside.
 ///
 /// Sealed: [`NoLastFailure`] and [`KeepLastFailure`] implement it.
 pub trait LastFailureMode: Clone + Sealed {
     /// The classifier of the layer's services.
     type Classify<C>;
 
-    /// Puts it around the layer's classifier.
+    /// Wraps the layer's classifier.
     #[doc(hidden)]
     fn around<C>(self, classify: C, circuit: &Circuit) -> Self::Classify<C>;
 }
@@ -49,7 +51,7 @@ impl LastFailureMode for NoLastFailure {
     }
 }
 
-/// Keeps the last failure; see [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
+/// Keeps the last failure. Set by [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
 pub struct KeepLastFailure<K = TypedError> {
     label: Cow<'static, str>,
     kind: PhantomData<fn() -> K>,
@@ -83,7 +85,9 @@ impl<K> fmt::Debug for KeepLastFailure<K> {
     }
 }
 
-/// A classifier that keeps the last failure; see [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
+/// A classifier that keeps the last failure.
+///
+/// Set by [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
 pub struct KeepFailures<C, K = TypedError> {
     classify: C,
     core: &'static StaticCore,
@@ -99,11 +103,11 @@ impl<C, K> KeepFailures<C, K> {
 }
 
 impl<C, K> KeepFailures<C, K> {
-    fn keep(&self, verdict: &Verdict, tell: impl FnOnce(&Fault) -> (&'static str, String)) {
+    fn keep(&self, verdict: &Verdict, describe: impl FnOnce(&Fault) -> (&'static str, String)) {
         if let Verdict::Fault(fault) = *verdict
             && fault.health() == Health::Unhealthy
         {
-            let (type_name, message) = tell(&fault);
+            let (type_name, message) = describe(&fault);
             let label = self.label.clone();
             self.core.keep_failure(self.owner, LastFailure { fault, type_name, message, label });
         }
@@ -120,7 +124,7 @@ where
         self.keep(&verdict, |fault| match outcome {
             Ok(_) => (type_name::<Res>(), fault.to_string()),
             Err(error) => {
-                (cause_type(error.as_error()).unwrap_or(type_name::<Err>()), text(error.as_error()))
+                (cause_type(error.as_error()).unwrap_or(type_name::<Err>()), chain_text(error.as_error()))
             }
         });
         verdict
@@ -133,40 +137,40 @@ where
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
         let verdict = self.classify.classify_end(end);
         self.keep(&verdict, |fault| match end.reason() {
-            EndReason::Failed(error) => (cause_type(error).unwrap_or(type_name::<Res>()), text(error)),
+            EndReason::Failed(error) => (cause_type(error).unwrap_or(type_name::<Res>()), chain_text(error)),
             _ => (type_name::<Res>(), fault.to_string()),
         });
         verdict
     }
 }
 
-/// The name of the innermost error whose type is known.
+/// Returns the type name of the innermost error whose type is known.
 fn cause_type(error: &(dyn Error + 'static)) -> Option<&'static str> {
     let names = error_chain(error).filter_map(|error| match error.downcast_ref::<ClassifiedError>() {
         Some(classified) => classified.source_type(),
         None => error_type_name(error),
     });
-    // What was boxed before it was classified has no type of its own any more.
+    // An error that was boxed before it was classified has lost its type name.
     names.reduce(|outer, inner| if inner.contains("dyn ") { outer } else { inner })
 }
 
-/// The text of the chain. A verdict around an error adds nothing, and what an error has said
-/// already is not repeated.
-fn text(error: &(dyn Error + 'static)) -> String {
+/// Returns the text of the error chain. It skips verdicts that wrap an error, and texts that an
+/// outer error contains already.
+fn chain_text(error: &(dyn Error + 'static)) -> String {
     let is_wrapper = |error: &(dyn Error + 'static)| {
         error.downcast_ref::<ClassifiedError>().is_some_and(|classified| classified.get_ref().is_some())
     };
-    let mut whole = String::new();
+    let mut chain = String::new();
     for error in error_chain(error).filter(|error| !is_wrapper(*error)) {
         let text = error_text(error);
-        if whole.is_empty() {
-            whole = text;
-        } else if !whole.ends_with(&text) {
-            whole.push_str(": ");
-            whole.push_str(&text);
+        if chain.is_empty() {
+            chain = text;
+        } else if !chain.ends_with(&text) {
+            chain.push_str(": ");
+            chain.push_str(&text);
         }
     }
-    whole
+    chain
 }
 
 impl<C: Clone, K> Clone for KeepFailures<C, K> {
@@ -182,7 +186,9 @@ impl<C: fmt::Debug, K> fmt::Debug for KeepFailures<C, K> {
     }
 }
 
-/// A classifier whose word on the server's health is another's; see [`health`](crate::BreakerLayer::health).
+/// A classifier that overrides the health of faults.
+///
+/// Set by [`health`](crate::BreakerLayer::health).
 #[derive(Clone, Copy)]
 pub struct HealthBy<C, F> {
     classify: C,
@@ -197,7 +203,7 @@ impl<C, F> HealthBy<C, F> {
 
 impl<C, F: Fn(&Fault) -> Health> HealthBy<C, F> {
     #[inline]
-    fn read(&self, verdict: Verdict) -> Verdict {
+    fn with_health(&self, verdict: Verdict) -> Verdict {
         match verdict {
             Verdict::Success => Verdict::Success,
             Verdict::Fault(fault) => fault.with_health((self.health)(&fault)).into(),
@@ -212,7 +218,7 @@ where
 {
     #[inline]
     fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict {
-        self.read(self.classify.classify(outcome))
+        self.with_health(self.classify.classify(outcome))
     }
 
     fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
@@ -220,7 +226,7 @@ where
     }
 
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
-        self.read(self.classify.classify_end(end))
+        self.with_health(self.classify.classify_end(end))
     }
 }
 

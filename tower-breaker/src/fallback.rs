@@ -1,14 +1,16 @@
-//! How a rejected call is answered: with an error, or with a response in its place.
+//! How a rejected call is answered: with an error, or with a response.
 //!
 //! | item | set by | answer |
 //! |---|---|---|
 //! | [`ReturnError`] | the default | [`BreakerError::Rejected`], or the [`Rejection`] boxed if the inner error is boxed |
 //! | [`Fallback`] | [`fallback`](crate::BreakerLayer::fallback) | the return value of a closure |
 //! | [`FallbackAsync`] | [`fallback_async`](crate::BreakerLayer::fallback_async) | the output of a future |
-//! | [`Http503`] | [`http_fallback`](crate::BreakerLayer::http_fallback) | an empty 503 with `Retry-After` |
+//! | [`Http503`] | [`http_fallback`](crate::BreakerLayer::http_fallback) | an empty 503 response with `Retry-After` |
 //! | [`GrpcUnavailable`] | [`grpc_fallback`](crate::BreakerLayer::grpc_fallback) | `UNAVAILABLE` with `grpc-retry-pushback-ms` |
 //!
-//! [`RejectionMode`] and [`OnReject`] are the traits of these types. They are sealed.
+//! With a fallback, the error type of the service is the inner service's error type. These types
+//! are the third type parameter of [`Breaker`](crate::Breaker). They implement the sealed traits
+//! [`RejectionMode`] and [`OnReject`].
 
 use std::error::Error;
 use std::fmt::{self, Write};
@@ -30,7 +32,7 @@ use crate::label::Label;
 use crate::machine::CircuitState;
 use crate::sealed::Sealed;
 
-/// Which error type the breaker has for an inner error type.
+/// Determines the breaker's error type from the inner service's error type.
 ///
 /// Sealed: the types of this module implement it.
 #[diagnostic::on_unimplemented(
@@ -46,7 +48,7 @@ pub trait RejectionMode<E>: Sealed {
     fn inner(error: E) -> Self::Error;
 }
 
-/// How a rejected call is answered.
+/// Determines how a rejected call is answered.
 ///
 /// Sealed: the types of this module implement it.
 #[diagnostic::on_unimplemented(
@@ -57,7 +59,7 @@ pub trait RejectionMode<E>: Sealed {
     note = "for any other response, call `.fallback(|request: {Req}, rejection: &Rejection| ...)` with a closure that returns `{Res}`"
 )]
 pub trait OnReject<Req, Res, E>: RejectionMode<E> {
-    /// The answer.
+    /// The future of the answer.
     type Future: Future<Output = Result<Res, Self::Error>>;
 
     /// Answers a request that was rejected.
@@ -65,10 +67,14 @@ pub trait OnReject<Req, Res, E>: RejectionMode<E> {
     fn reject(&self, request: Req, rejection: Rejection) -> Self::Future;
 }
 
-/// Answers with an error. The default.
+/// Answers a rejected call with an error. The default.
 ///
-/// Over an inner error that is a type of its own the error is [`BreakerError`]. Over one that is boxed it stays what it is,
-/// and the [`Rejection`] is boxed straight in. The marker `K` is inferred.
+/// The marker `K` determines the error type. The compiler infers it from the inner service.
+///
+/// | `K` | inner error | error |
+/// |---|---|---|
+/// | [`TypedError`] | a concrete type | [`BreakerError`] |
+/// | [`BoxedError`] | boxed, such as tower's `BoxError` | the same type; the [`Rejection`] is boxed directly: `error.is::<Rejection>()` |
 pub struct ReturnError<K = TypedError>(PhantomData<fn() -> K>);
 
 impl<K> ReturnError<K> {
@@ -135,7 +141,7 @@ where
     }
 }
 
-/// Resolves immediately to the error of a rejected call.
+/// The future of [`ReturnError`]: resolves immediately to the error of a rejected call.
 pub struct Rejected<Res, E> {
     circuit: &'static str,
     key: Option<Label>,
@@ -169,7 +175,9 @@ impl<Res, E> fmt::Debug for Rejected<Res, E> {
     }
 }
 
-/// Answers with what a closure makes of the request; see [`fallback`](crate::BreakerLayer::fallback).
+/// Answers a rejected call with a closure's return value.
+///
+/// Set by [`fallback`](crate::BreakerLayer::fallback).
 #[derive(Clone, Copy)]
 pub struct Fallback<F>(F);
 
@@ -207,8 +215,9 @@ impl<F> fmt::Debug for Fallback<F> {
     }
 }
 
-/// Answers with a future's output; see
-/// [`fallback_async`](crate::BreakerLayer::fallback_async).
+/// Answers a rejected call with a future's output.
+///
+/// Set by [`fallback_async`](crate::BreakerLayer::fallback_async).
 #[derive(Clone, Copy)]
 pub struct FallbackAsync<F>(F);
 
@@ -247,15 +256,19 @@ impl<F> fmt::Debug for FallbackAsync<F> {
     }
 }
 
-/// Answers 503, with the time to wait in `Retry-After`; see [`http_fallback`](crate::BreakerLayer::http_fallback).
+/// Answers a rejected call with a 503 response with `Retry-After`.
+///
+/// Set by [`http_fallback`](crate::BreakerLayer::http_fallback).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Http503;
 
-/// Answers `UNAVAILABLE`, with the time to wait in `grpc-retry-pushback-ms`; see [`grpc_fallback`](crate::BreakerLayer::grpc_fallback).
+/// Answers a rejected call with `UNAVAILABLE` and `grpc-retry-pushback-ms`.
+///
+/// Set by [`grpc_fallback`](crate::BreakerLayer::grpc_fallback).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GrpcUnavailable;
 
-macro_rules! answers {
+macro_rules! impl_http_answer {
     ($answer:ty, $respond:expr) => {
         impl Sealed for $answer {}
 
@@ -278,20 +291,20 @@ macro_rules! answers {
     };
 }
 
-answers!(Http503, unavailable);
-answers!(GrpcUnavailable, grpc_unavailable);
+impl_http_answer!(Http503, unavailable);
+impl_http_answer!(GrpcUnavailable, grpc_unavailable);
 
-/// The 503 of a rejection.
+/// Returns the 503 response of a rejection.
 pub(crate) fn unavailable<B>(rejection: &Rejection, body: B) -> Response<B> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     if let Some(delay) = rejection.retry_after() {
         response.headers_mut().insert(RETRY_AFTER, whole_seconds(delay).into());
     }
-    mark(response, rejection)
+    attach_verdict(response, rejection)
 }
 
-/// The trailers-only `UNAVAILABLE` of a rejection.
+/// Returns the trailers-only `UNAVAILABLE` response of a rejection.
 fn grpc_unavailable<B>(rejection: &Rejection, body: B) -> Response<B> {
     const UNAVAILABLE: HeaderValue = HeaderValue::from_static("14");
 
@@ -304,29 +317,30 @@ fn grpc_unavailable<B>(rejection: &Rejection, body: B) -> Response<B> {
     }
     headers
         .insert(HeaderName::from_static("grpc-retry-pushback-ms"), pushback_value(rejection.retry_after()));
-    mark(response, rejection)
+    attach_verdict(response, rejection)
 }
 
-fn mark<B>(mut response: Response<B>, rejection: &Rejection) -> Response<B> {
+fn attach_verdict<B>(mut response: Response<B>, rejection: &Rejection) -> Response<B> {
     CarriedVerdict::insert(&mut response, (*rejection.fault()).into());
     response
 }
 
-/// `Retry-After` has whole seconds. The delay is rounded up, to at least one second, so that no
-/// client calls too early.
+/// Returns the value of `Retry-After`, which has whole seconds. The delay is rounded up, to at
+/// least one second, so that no client calls too early.
 fn whole_seconds(delay: Duration) -> u64 {
-    let up = u64::from(delay.subsec_nanos() > 0);
-    delay.as_secs().saturating_add(up).max(1)
+    let rounded_up = u64::from(delay.subsec_nanos() > 0);
+    delay.as_secs().saturating_add(rounded_up).max(1)
 }
 
-/// A text as gRPC sends it in a header: what is not printable ASCII, and the percent sign, are percent-encoded.
+/// Encodes a text for a gRPC header: bytes that are not printable ASCII, and the percent sign, are
+/// percent-encoded.
 fn grpc_message(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         if matches!(byte, b' '..=b'~') && byte != b'%' {
             encoded.push(char::from(byte));
         } else {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = write!(encoded, "%{byte:02X}");
         }
     }

@@ -1,4 +1,4 @@
-//! The future of a call through the breaker: it classifies the result and records the outcome.
+//! The future of a call. It classifies the result and records the outcome.
 
 use std::fmt;
 use std::future::Future;
@@ -15,10 +15,18 @@ use crate::fallback::RejectionMode;
 use crate::sealed::Sealed;
 
 pin_project! {
-    /// Comes to what the inner call comes to, or to the answer to a rejected call.
+    /// Resolves to the inner service's result, or to the answer to a rejected call.
     ///
-    /// Dropping it drops the inner call, which is then a cancelled one: [`CancelledPolicy`](crate::CancelledPolicy) says what it counts
-    /// for. A probe's place is free again at once. A panic of the inner future counts as a failure, and goes on.
+    /// # Cancellation
+    ///
+    /// Dropping the future drops the inner call, which is then a cancelled call, and frees a
+    /// probe's slot immediately. [`CancelledPolicy`](crate::CancelledPolicy) determines how
+    /// cancelled calls are counted.
+    ///
+    /// # Panics
+    ///
+    /// A panic of the inner future counts as a failure and propagates. Polling the future after it
+    /// has completed may panic.
     pub struct ResponseFuture<F, C, R, B, J, H: CircuitRef = Static> {
         #[pin]
         state: State<F, C, B, J, H>,
@@ -30,7 +38,7 @@ pin_project! {
     #[project = StateProj]
     enum State<F, C, B, J, H: CircuitRef> {
         Calling {
-            // Before the permit: it must be gone when the place is free again.
+            // Before the permit: the inner future must be dropped before the slot is free again.
             #[pin]
             inner: F,
             permit: Option<Permit<H>>,
@@ -82,7 +90,7 @@ where
 }
 
 /// Classifies the result of a call and records it.
-#[expect(clippy::inline_always, reason = "what it is given would go through memory, twice a call")]
+#[expect(clippy::inline_always, reason = "otherwise its arguments would pass through memory, twice per call")]
 #[inline(always)]
 pub(crate) fn finish<R, Res, E, C, B, H>(
     result: Result<Res, E>,
@@ -97,8 +105,8 @@ where
     H: CircuitRef,
 {
     let verdict = classify.classify(result.as_ref());
-    // The inner future panics if it is polled again, so that a call does not come to anything twice.
-    let permit = permit.take().expect("`ResponseFuture` is not polled after it was ready");
+    // A second poll after completion panics, so that a call is recorded only once.
+    let permit = permit.take().expect("`ResponseFuture` polled after completion");
     match result {
         Ok(response) => Ok(record.record(response, permit, &verdict, classify, C::classify_end)),
         Err(error) => {
@@ -108,15 +116,16 @@ where
     }
 }
 
-/// Records the outcome of an answered call: at once, or at the end of the response's body.
+/// When the outcome of an answered call is recorded: immediately, or at the end of the body.
 ///
 /// Sealed: [`OnHead`] and [`OnBodyEnd`](crate::body::OnBodyEnd) implement it.
 pub trait RecordOutcome<Res, C, H: CircuitRef = Static>: Sealed {
-    /// The response that the caller gets.
+    /// The response that the caller receives.
     type Response;
 
     /// Records the response's outcome with the permit, or wraps the response's body, which records
-    /// it later. `verdict` is that of `classify` on the head; `classify_end` classifies the end.
+    /// it later. `verdict` is the verdict of `classify` on the head; `classify_end` classifies the
+    /// end.
     #[doc(hidden)]
     fn record(
         &self,
@@ -127,12 +136,12 @@ pub trait RecordOutcome<Res, C, H: CircuitRef = Static>: Sealed {
         classify_end: ClassifyEnd<C>,
     ) -> Self::Response;
 
-    /// Passes the answer to a rejected call on. There is no permit, and nothing to record.
+    /// Forwards the answer to a rejected call. There is no permit, and nothing to record.
     #[doc(hidden)]
     fn pass<E>(&self, answer: Poll<Result<Res, E>>) -> Poll<Result<Self::Response, E>>;
 }
 
-/// Records the outcome when the response's head arrives, its body unread. The default.
+/// Records the outcome when the response's head arrives, before the body is read. The default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OnHead;
 

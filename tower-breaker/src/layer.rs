@@ -1,4 +1,4 @@
-//! The layer, which owns the circuit.
+//! The layer. It owns the circuit.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -19,10 +19,36 @@ use crate::future::OnHead;
 use crate::service::Breaker;
 use crate::telemetry::Transition;
 
-/// Stops sending requests to a service that fails, and finds out gently when it is back.
+/// A circuit breaker for a service: rejects calls while the service fails, and probes its recovery.
 ///
-/// The circuit lives in the layer: every service that it makes, and every clone of it, shares the one circuit. Axum and tonic
-/// call `layer()` again and again; the circuit still opens.
+/// All services that a layer makes, and all clones of the layer, share one circuit. Axum and tonic
+/// call `layer()` many times; the circuit still counts all calls. Create the layer once.
+///
+/// # States
+///
+/// - A **closed** circuit admits all calls. It opens when the first limit of its [`BreakerConfig`]
+///   is reached.
+/// - An **open** circuit rejects all calls immediately, and the inner service is not polled.
+/// - The circuit becomes **half-open** at the first call, or readiness poll, after
+///   [`open_for`](crate::BreakerConfigBuilder::open_for). No timer runs meanwhile: without calls,
+///   the circuit stays in the state `Open`.
+/// - A half-open circuit admits a few probes. Enough successful probes close it; a failed or slow
+///   probe opens it again.
+///
+/// # Defaults
+///
+/// | method | without it |
+/// |---|---|
+/// | [`classify`](Self::classify), [`errors_only`](Self::errors_only) | [`Auto`] classifies responses and errors |
+/// | [`rule`](Self::rule), [`health`](Self::health) | the classifier alone decides |
+/// | [`fallback`](Self::fallback) and its variants | a rejected call returns an error: a [`BreakerError`](crate::BreakerError), or a boxed [`Rejection`] if the inner error is boxed |
+/// | [`track_body`](Self::track_body) | the outcome is recorded when the response head arrives |
+/// | [`keep_last_failure`](Self::keep_last_failure) | the last failure is not kept |
+/// | `not_ready_when_open` (feature `tokio`) | services are ready while the circuit is open, and reject |
+///
+/// The type parameters are, in this order: the classifier, how a rejected call is answered, when
+/// the outcome is recorded, and whether the last failure is kept. The compiler infers them from the
+/// inner service. [`Breaker`] shows how to name the type of a stack.
 ///
 /// # Example
 ///
@@ -32,14 +58,14 @@ use crate::telemetry::Transition;
 /// use tower_breaker::fault_classify::{Origin, Retryable};
 /// use tower_breaker::{BreakerConfig, BreakerLayer, Fault, Health, Kind};
 ///
-/// // As it comes:
+/// // With the defaults:
 /// let service = ServiceBuilder::new()
 ///     .layer(BreakerLayer::new(BreakerConfig::default()))
 ///     .service(service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(()))));
 /// # fn check<R, S: tower::Service<R>>(_: &S) {}
 /// # check::<(), _>(&service);
 ///
-/// // With limits, a rule and an observer of one's own:
+/// // With a configuration, a rule and an observer:
 /// let config = BreakerConfig::builder().name("search").open_for(Duration::from_secs(5)).build()?;
 /// let broken = Fault::new(Kind::Auth, Retryable::Never, Health::Unhealthy, Origin::Remote);
 /// let layer = BreakerLayer::new(config)
@@ -57,7 +83,10 @@ use crate::telemetry::Transition;
 /// # Ok::<(), tower_breaker::ConfigError>(())
 /// ```
 ///
-/// If the compiler finds no `Service` in a stack and does not say why, ask it by a function, whose bound it explains:
+/// # Compile errors
+///
+/// If the compiler finds no `Service` in a stack and does not say why, pass the stack to a function
+/// with that bound. The compiler then explains which bound is not satisfied:
 ///
 /// ```
 /// fn check<Request, S: tower::Service<Request>>(_: &S) {}
@@ -73,14 +102,17 @@ pub struct BreakerLayer<C = Auto, R = ReturnError, B = OnHead, L = NoLastFailure
 }
 
 impl<KC, KR> BreakerLayer<Auto<KC>, ReturnError<KR>> {
-    /// A closed circuit, judging by [`Auto`].
+    /// Creates a layer with a new, closed circuit. Outcomes are classified by [`Auto`].
     pub fn new(config: BreakerConfig) -> Self {
         Self::with_circuit(Circuit::new(config))
     }
 }
 
 impl<KC, KR> BreakerLayer<Auto<KC>, ReturnError<KR>> {
-    /// Over a circuit that stands already: one of a [`CircuitRegistry`](crate::CircuitRegistry), or of another layer.
+    /// Creates a layer with an existing circuit.
+    ///
+    /// The circuit comes from a [`CircuitRegistry`](crate::CircuitRegistry), from another layer, or
+    /// from [`Circuit::new`]. All services with this circuit open and close together.
     pub fn with_circuit(circuit: Circuit) -> Self {
         let (classify, reject) = (Auto::new(), ReturnError::new());
         Self { circuit, not_ready: false, classify, reject, record: OnHead, last_failure: NoLastFailure }
@@ -88,7 +120,7 @@ impl<KC, KR> BreakerLayer<Auto<KC>, ReturnError<KR>> {
 }
 
 impl<R, B, L> BreakerLayer<Auto<TypedError>, R, B, L> {
-    /// Judges by `classify` instead.
+    /// Sets the classifier, instead of [`Auto`].
     pub fn classify<C>(self, classify: C) -> BreakerLayer<C, R, B, L> {
         let Self { circuit, not_ready, reject, record, last_failure, .. } = self;
         BreakerLayer { circuit, not_ready, classify, reject, record, last_failure }
@@ -96,11 +128,13 @@ impl<R, B, L> BreakerLayer<Auto<TypedError>, R, B, L> {
 }
 
 impl<K, R, B, L> BreakerLayer<Auto<K>, R, B, L> {
-    /// Takes every response for a success, so that a response of any type will do.
+    /// Classifies every response as a success, so that the response can have any type.
     ///
-    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a
-    /// success even if it is an `Err`. For those, leave `errors_only` off or use
-    /// `.classify(NestedErrors::new())`.
+    /// Errors are classified as by [`Auto`].
+    ///
+    /// Caution: a response that is itself a `Result`, such as that of `tokio::time::timeout`, is
+    /// then a success even if it is an `Err`. For such responses, use
+    /// `.classify(NestedErrors::new())` instead.
     pub fn errors_only(self) -> BreakerLayer<ErrorsOnly<K>, R, B, L> {
         let Self { circuit, not_ready, reject, record, last_failure, .. } = self;
         BreakerLayer { circuit, not_ready, classify: ErrorsOnly::new(), reject, record, last_failure }
@@ -108,16 +142,22 @@ impl<K, R, B, L> BreakerLayer<Auto<K>, R, B, L> {
 }
 
 impl<C, B, L> BreakerLayer<C, ReturnError<TypedError>, B, L> {
-    /// Answers a rejected call with what `answer` makes of it, instead of an error. The error type is then the inner service's own. **Default**:
-    /// an error.
+    /// Answers a rejected call with the closure's return value, instead of an error.
     ///
-    /// A panic of `answer` goes on to the caller; the circuit has no part in it.
+    /// The error type of the service is then the inner service's error type. **Default**: a
+    /// rejected call returns an error.
     ///
-    /// A layer above judges the answer as it judges a response of the server: a retry layer sends
-    /// the request again after an answer of 503. To have it recognised as a rejection, leave the
-    /// verdict on it, as [`http_fallback`](Self::http_fallback) does:
-    /// [`CarriedVerdict::insert`](tower_fault_classify::CarriedVerdict::insert) with
-    /// [`Rejection::fault`](crate::Rejection::fault).
+    /// A layer above classifies the answer like a response of the server: a retry layer sends the
+    /// request again if the answer is a 503. To mark the answer as a rejection, attach the verdict
+    /// of [`Rejection::fault`](crate::Rejection::fault) with
+    /// [`CarriedVerdict::insert`](tower_fault_classify::CarriedVerdict::insert), as
+    /// [`http_fallback`](Self::http_fallback) does.
+    ///
+    /// # Panics
+    ///
+    /// A panic of `answer` propagates to the caller, from `call`. The circuit does not record it.
+    ///
+    /// # Example
     ///
     /// ```
     /// use tower::{ServiceBuilder, service_fn};
@@ -136,9 +176,15 @@ impl<C, B, L> BreakerLayer<C, ReturnError<TypedError>, B, L> {
         self.on_reject(Fallback::new(answer))
     }
 
-    /// Answers a rejected call with what the future of `answer` comes to: another server's answer, or an error of the inner service's type.
+    /// Answers a rejected call with the output of a future, such as another server's response.
     ///
-    /// Dropping the call drops that future. A panic of either goes on to the caller.
+    /// The future may also return an error of the inner service's type. **Default**: a rejected
+    /// call returns an error.
+    ///
+    /// Dropping the call's future drops the fallback's future. A panic of `answer`, or of its
+    /// future, propagates to the caller. The circuit records neither.
+    ///
+    /// # Example
     ///
     /// ```
     /// use tower::{ServiceBuilder, service_fn};
@@ -160,9 +206,16 @@ impl<C, B, L> BreakerLayer<C, ReturnError<TypedError>, B, L> {
         self.on_reject(FallbackAsync::new(answer))
     }
 
-    /// Answers a rejected call with an empty 503 with `Retry-After`: whole seconds, rounded up, at least one; none if somebody has to act first.
+    /// Answers a rejected call with an empty 503 response with `Retry-After`.
     ///
-    /// An axum stack stays infallible by it. The response carries the rejection's verdict, so that no layer above sends the request again.
+    /// The header contains whole seconds, rounded up, at least one. It is absent if the circuit
+    /// does not admit calls by itself: while it is forced open, or open until it is reset.
+    /// **Default**: a rejected call returns an error.
+    ///
+    /// The error type is the inner service's error type, so that an axum stack stays infallible.
+    /// The response carries the rejection's verdict: no layer above sends the request again.
+    ///
+    /// # Example
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -179,8 +232,12 @@ impl<C, B, L> BreakerLayer<C, ReturnError<TypedError>, B, L> {
         self.on_reject(Http503)
     }
 
-    /// Answers a rejected call with a trailers-only `UNAVAILABLE`, with the time to wait in `grpc-retry-pushback-ms`: -1 if somebody has to act
-    /// first. It carries the rejection's verdict, as that of [`http_fallback`](Self::http_fallback) does.
+    /// Answers a rejected call with a trailers-only gRPC response with the status `UNAVAILABLE`.
+    ///
+    /// `grpc-retry-pushback-ms` contains the time to wait in milliseconds. It is -1 if the circuit
+    /// does not admit calls by itself: while it is forced open, or open until it is reset. The
+    /// response carries the rejection's verdict, as that of [`http_fallback`](Self::http_fallback)
+    /// does. **Default**: a rejected call returns an error.
     pub fn grpc_fallback(self) -> BreakerLayer<C, GrpcUnavailable, B, L> {
         self.on_reject(GrpcUnavailable)
     }
@@ -192,19 +249,26 @@ impl<C, B, L> BreakerLayer<C, ReturnError<TypedError>, B, L> {
 }
 
 impl<C, R, L> BreakerLayer<C, R, OnHead, L> {
-    /// A call is over when its response's body is, and counts for what the end says: gRPC's trailers, an error while it is read, a body that
-    /// is dropped halfway. Its permit travels with the body. **Default**: a call is over when the response comes, its body unread.
+    /// Records the outcome of a call at the end of its response's body, instead of at its head.
     ///
-    /// | the body | counts for |
+    /// The end can be gRPC's trailers, an error of the body, or a body that is dropped early. The
+    /// permit is held until then. **Default**: the outcome is recorded when the response head
+    /// arrives.
+    ///
+    /// | body | the call counts as |
     /// |---|---|
-    /// | comes to its end, or fails | the verdict on its end |
-    /// | is dropped before its end, after data has come | a cancelled call: see [`CancelledPolicy`](crate::CancelledPolicy). By default it is completed, and counts in no rate |
-    /// | is dropped before its end and before any data; gRPC: also if never asked for anything | a cancelled call |
-    /// | is dropped and was never asked for anything | its head, which was a success |
-    /// | still comes [`healthy_after`](BreakerLayer::healthy_after) the head | a success, whatever follows |
+    /// | ends, or fails | the verdict on its end |
+    /// | is dropped before its end, after it has delivered data | cancelled after an answer, see [`CancelledPolicy`](crate::CancelledPolicy): by default a completed call that counts in no rate |
+    /// | is dropped before its end, without data; with gRPC, also if it was never polled | cancelled |
+    /// | is dropped without having been polled (not gRPC) | its head, which was a success |
+    /// | still delivers data [`healthy_after`](BreakerLayer::healthy_after) the head | a success, regardless of what follows |
     ///
-    /// A slow call is one whose *head* was slow. The response's body becomes a [`TrackedBody`](tower_fault_classify::body::TrackedBody); a
-    /// `reqwest::Response` stays one, its body is boxed.
+    /// Whether a call is slow depends on the time to its *head* only.
+    ///
+    /// The response's body becomes a [`TrackedBody`](tower_fault_classify::body::TrackedBody). A
+    /// `reqwest::Response` keeps its type; its body is boxed.
+    ///
+    /// # Example
     ///
     /// ```
     /// use tower::{ServiceBuilder, service_fn};
@@ -224,8 +288,12 @@ impl<C, R, L> BreakerLayer<C, R, OnHead, L> {
 }
 
 impl<C, R, W, K, L> BreakerLayer<C, R, OnBodyEnd<W, K>, L> {
-    /// A stream whose data still comes so long after its head is a success: it does not keep a probe's place for hours. Zero: with its first
-    /// data. **Default**: the [`probe_lease`](crate::BreakerConfigBuilder::probe_lease).
+    /// Sets the time after the head from which a stream that still delivers data is a success.
+    ///
+    /// With it, a long stream does not hold a probe slot for hours. Zero: the stream is a success
+    /// at its first data. **Default**: the circuit's
+    /// [`probe_lease`](crate::BreakerConfigBuilder::probe_lease) when
+    /// [`track_body`](Self::track_body) is called.
     pub fn healthy_after(self, time: Duration) -> Self {
         Self { record: self.record.healthy_after(time), ..self }
     }
@@ -233,8 +301,10 @@ impl<C, R, W, K, L> BreakerLayer<C, R, OnBodyEnd<W, K>, L> {
 
 #[cfg(feature = "llm")]
 impl<C, R, K, L> BreakerLayer<C, R, OnBodyEnd<NoInspector, K>, L> {
-    /// Also looks for the errors within event streams of LLM APIs; see [`LlmEvents`](tower_fault_classify::body::LlmEvents). A call is over when one
-    /// is found.
+    /// Also detects errors inside event streams of LLM APIs.
+    ///
+    /// The call ends when an error is found. See
+    /// [`LlmEvents`](tower_fault_classify::body::LlmEvents).
     pub fn inspect_llm_events(
         self,
     ) -> BreakerLayer<C, R, OnBodyEnd<tower_fault_classify::body::LlmEvents, K>, L> {
@@ -244,7 +314,7 @@ impl<C, R, K, L> BreakerLayer<C, R, OnBodyEnd<NoInspector, K>, L> {
 }
 
 impl<C, R, B, L> BreakerLayer<C, R, B, L> {
-    /// Asks `rule` first. The rule that was added last is asked first.
+    /// Adds a rule that is checked before the classifier and the existing rules.
     pub fn rule<N>(self, rule: N) -> BreakerLayer<RuleFirst<N, C>, R, B, L> {
         let Self { circuit, not_ready, classify, reject, record, last_failure } = self;
         BreakerLayer {
@@ -257,7 +327,9 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
         }
     }
 
-    /// Reads a fault's health by `health`, in place of its own axis: a batch job may want to stop on a 401.
+    /// Sets how the health of a fault is derived, instead of the fault's own health axis.
+    ///
+    /// For example, a batch job may want to stop on a 401:
     ///
     /// ```
     /// use tower_breaker::{BreakerConfig, BreakerLayer, Health, Kind};
@@ -272,7 +344,8 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
     /// # check::<(), _>(&service);
     /// ```
     ///
-    /// It stands around the rules that were added before it; a rule that is added later has its own word.
+    /// It applies to the classifier and to the rules that were added before it. The faults of a
+    /// rule that is added later keep their own health.
     pub fn health<F>(self, health: F) -> BreakerLayer<HealthBy<C, F>, R, B, L>
     where
         F: Fn(&Fault) -> Health,
@@ -288,14 +361,15 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
         }
     }
 
-    /// Keeps the last failure for [`Status::last_failure`](crate::Status::last_failure), with the
-    /// type of its cause, the text of the chain of its errors, and `label`: the name of the caller,
-    /// of the route. **Default**: it is not kept.
+    /// Keeps the last failure for [`Status::last_failure`](crate::Status::last_failure).
     ///
-    /// The failure is what the whole classifier says, so that rules may be added before or after
-    /// this call. A call that panics counts as a failure, and is not kept.
+    /// It contains the fault, the type of its cause, the text of its error chain, and `label`: for
+    /// example the name of the caller or of the route. **Default**: the last failure is not kept.
     ///
-    /// Each failure then costs the text of its errors, with its allocations, and a lock.
+    /// The verdict is that of the whole classifier, so rules may be added before or after this
+    /// call. A panic counts as a failure, but is not kept.
+    ///
+    /// Each failure then costs a lock and the text of its errors, with the allocations for it.
     pub fn keep_last_failure<K>(
         self,
         label: impl Into<Cow<'static, str>>,
@@ -305,23 +379,35 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
         BreakerLayer { circuit, not_ready, classify, reject, record, last_failure }
     }
 
-    /// Tells `observer` of every change of the circuit's state: see [`Circuit::on_transition`].
+    /// Adds an observer of the circuit's transitions: see [`Circuit::on_transition`].
     pub fn on_transition(self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
         self.circuit.on_transition(observer);
         self
     }
 
-    /// The services are not ready while the circuit refuses calls, so that a balancer (`tower::balance`, `ready_cache`) passes them by. **Default**:
-    /// they are ready, and reject.
+    /// Makes the services not ready while the circuit rejects calls, for load balancers.
     ///
-    /// A service that becomes ready holds a half-open circuit's place until it is called, it is dropped, or the lease ends. It goes on by itself
-    /// when the open time is over, when a place is free, and when the circuit is released, reset or closed. A call is rejected all the same if
-    /// the circuit opened after the service was ready. If all endpoints of a balancer are open, the balancer waits: with
-    /// `load_shed` above it fails fast.
+    /// A balancer (`tower::balance`, `ready_cache`) then sends calls to other endpoints.
+    /// **Default**: the services are ready, and reject calls.
+    ///
+    /// A service becomes ready again without further action:
+    ///
+    /// - when the open duration is over, by a timer of the waiting service;
+    /// - when a probe slot is free;
+    /// - when the circuit is released, reset or closed.
+    ///
+    /// A service of a half-open circuit that is ready holds a probe slot until it is called, it is
+    /// dropped, or the lease ends. A call is still rejected if the circuit opened after the service
+    /// became ready.
+    ///
+    /// If the circuits of all endpoints are open, the balancer waits. Put `load_shed` above the
+    /// balancer to fail fast instead.
     ///
     /// # Panics
     ///
-    /// Polling a service panics outside of a tokio runtime whose timer is enabled.
+    /// Polling a service panics outside of a tokio runtime with an enabled timer.
+    ///
+    /// # Example
     ///
     /// ```
     /// use tower::{ServiceBuilder, service_fn};
@@ -338,20 +424,20 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
         Self { not_ready: true, ..self }
     }
 
-    /// A handle to the circuit that this layer's services share.
+    /// Returns a handle to the circuit that this layer's services share.
     pub fn circuit(&self) -> Circuit {
         self.circuit.clone()
     }
 
-    /// The same layer for a service that is not `Clone`, such as `RateLimit`.
+    /// Converts the layer for inner services that are not `Clone`, such as `RateLimit`.
     ///
-    /// A rejected call cannot give back what the inner service has reserved for it, because tower's
-    /// only way to do that is to drop the service. A permit of a `ConcurrencyLimit` below, or a
-    /// place in its queue, is kept until the next call that is let through, and others that share
-    /// the limit wait meanwhile. To avoid that:
+    /// A rejected call then cannot release what the inner service has reserved for it: the only way
+    /// to do that in tower is to drop the service. A permit of a `ConcurrencyLimit` below,
+    /// or a place in its queue, is held until the next admitted call. Other services that share the
+    /// limit wait meanwhile. To avoid that, do one of these:
     ///
-    /// - put the limit above the breaker, so that the limited service is the breaker itself;
-    /// - or put a `Buffer` between the breaker and the inner service: a `Buffer` is `Clone`.
+    /// - Put the limit above the breaker, so that it limits the breaker itself.
+    /// - Put a `Buffer` between the breaker and the inner service: a `Buffer` is `Clone`.
     pub fn without_clone(self) -> WithoutClone<C, R, B, L> {
         WithoutClone(self)
     }

@@ -1,8 +1,8 @@
 //! The state of a service between `poll_ready` and `call`.
 //!
-//! [`Readiness`] is the whole state machine: what the last `poll_ready` promised, the reservation of
-//! the circuit, the registration of the task, and the timer of an open circuit. The service decides
-//! on the transitions, in `poll_ready` and `call`.
+//! [`Readiness`] is the whole state machine: what the last `poll_ready` promised, the reservation
+//! of the circuit, the registration of the task, and the timer of an open circuit. The service
+//! decides on the transitions, in `poll_ready` and `call`.
 //!
 //! ```text
 //!           the circuit admits the call               the inner service is ready
@@ -15,11 +15,11 @@
 //!
 //! Two invariants hold between the calls of a service:
 //!
-//! - Only in `InnerPending`, `Ready` and `Admitted` was the inner service polled and not called. A
-//!   service that leaves these states without a call replaces its inner service, so that a queued
-//!   or granted reservation is dropped.
+//! - Only in `InnerPending`, `Ready` and `Admitted` has the inner service been polled and not
+//!   called. A service that leaves these states without a call replaces its inner service, so that
+//!   a queued or granted reservation is dropped.
 //! - In `InnerPending` and `CircuitPending` the task is registered with the circuit, and the
-//!   decision of the circuit was read after the registration. Every later change of the circuit
+//!   circuit's decision was read after the registration. Every later change of the circuit
 //!   therefore wakes the task.
 
 use std::mem;
@@ -28,16 +28,17 @@ use std::time::Duration;
 
 use crate::circuit::{Arrival, Denied, Reservation, StaticCore, WakeOn, WakerKey};
 
-/// What the last `poll_ready` promised. The tag is a byte of its own, and the states of the usual
-/// calls come first, so that one comparison tells them from the others.
+/// What the last `poll_ready` promised. The tag is a byte of its own, and the states of usual calls
+/// come first, so that one comparison distinguishes them from the others.
 #[repr(u8)]
 pub(crate) enum Readiness {
     /// No promise. The inner service was not polled since its last call.
     Idle,
     /// The inner service was polled. The circuit decides in `call`.
     Ready,
-    /// The next call is rejected, even if the circuit changes before. The circuit is open for this
-    /// many nanoseconds.
+    /// The next call is rejected, even if the circuit changes before.
+    ///
+    /// The circuit is open for this many nanoseconds.
     Open(u64),
     /// The inner service was polled, and the circuit has admitted the call.
     Admitted(Reservation),
@@ -97,7 +98,7 @@ impl Readiness {
         }
     }
 
-    /// Keeps the admission of the circuit. The inner service is polled next.
+    /// Stores the circuit's admission. The inner service is polled next.
     pub(crate) fn set_admitted(&mut self, reserved: Option<Reservation>) {
         match (&mut *self, reserved) {
             (Self::InnerPending(wait), reserved) => wait.reserved = reserved,
@@ -240,14 +241,14 @@ mod timed {
     pub(super) struct OpenTimer(Option<Pin<Box<Sleep>>>);
 
     impl OpenTimer {
-        /// Completes after `left`, at least a millisecond from now. `None` never completes: a
-        /// change wakes the task.
+        /// Completes after `left`, at least a millisecond from now. With `None` it never completes:
+        /// a change of the circuit wakes the task.
         ///
         /// A running timer is only shortened, so that frequent polls do not postpone it. A timer
         /// that fires too early costs one more decision.
         pub(super) fn poll(&mut self, cx: &mut Context<'_>, left: Option<Duration>) -> Poll<()> {
             const SHORTEST: Duration = Duration::from_millis(1);
-            // As tokio has it for times that its clock cannot reach.
+            // The limit that tokio uses for times that its clock cannot reach.
             const LONGEST: Duration = Duration::from_secs(30 * 365 * 86_400);
 
             let Some(left) = left else {
@@ -273,12 +274,12 @@ mod untimed {
     use std::task::{Context, Poll};
     use std::time::Duration;
 
-    /// Without the feature `tokio` no service waits for its circuit.
+    /// Without the feature `tokio`, no service waits for its circuit.
     #[derive(Debug, Default)]
     pub(super) struct OpenTimer(());
 
     impl OpenTimer {
-        #[expect(clippy::unused_self, reason = "as with a timer")]
+        #[expect(clippy::unused_self, reason = "the signature is that of the timer with the feature `tokio`")]
         pub(super) fn poll(&mut self, _: &mut Context<'_>, _: Option<Duration>) -> Poll<()> {
             Poll::Pending
         }

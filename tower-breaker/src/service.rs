@@ -1,4 +1,4 @@
-//! The service: where the circuit meets tower.
+//! The service. It connects the circuit with tower's `Service`.
 
 use std::fmt;
 use std::task::{Context, Poll, ready};
@@ -19,37 +19,92 @@ use crate::readiness::Readiness;
 ///
 /// | circuit | `poll_ready` | `call` |
 /// |---|---|---|
-/// | closed | that of the inner service | sent |
-/// | slow start | that of the inner service | sent or rejected: the share is one of calls, not of polls |
-/// | open | ready at once; the inner service is not polled | rejected, even if the circuit has changed since |
-/// | half-open, a slot is free | reserves the slot, then that of the inner service | sent as a probe |
-/// | half-open, no slot is free | as if open | rejected |
+/// | closed | polls the inner service | sends the request |
+/// | slow start | polls the inner service | sends or rejects the request: the share counts calls, not polls |
+/// | open | ready immediately; the inner service is not polled | rejects the request, even if the circuit has changed since |
+/// | open, and the open duration is over | the circuit becomes half-open, see the next rows | |
+/// | half-open with a free probe slot | reserves the slot, then polls the inner service | sends the request as a probe |
+/// | half-open without a free slot | ready immediately | rejects the request |
 ///
-/// A task that waits for the inner service is woken when the circuit changes. A service that is
-/// `not_ready_when_open` is pending wherever the table says "ready at once", and in a slow start
-/// until a call is let through.
+/// If a task waits for the inner service, a change of the circuit wakes it.
 ///
-/// An error of the inner service's readiness is classified like that of a call. A clone inherits
-/// neither readiness nor a slot.
+/// A service that is `not_ready_when_open` is pending where the table says "ready immediately". In
+/// a slow start it is pending until the circuit admits a call.
+///
+/// An error of the inner service's `poll_ready` is classified and recorded like an error of a call.
+/// A clone inherits neither readiness nor a probe slot.
 ///
 /// # Reservations
 ///
-/// An inner service that was polled may hold a reservation, or wait for one in a queue: a permit of
-/// a `ConcurrencyLimit`, a slot of a `Buffer`. When the call is rejected, the breaker replaces the
-/// inner service by a clone of it, which gives the reservation back at once. An inner service that
-/// is not `Clone` keeps it: see [`without_clone`](crate::BreakerLayer::without_clone).
+/// After a poll, the inner service may hold a reservation or wait for one in a queue: a permit of a
+/// `ConcurrencyLimit`, a slot of a `Buffer`. When the call is rejected, the breaker replaces the
+/// inner service with a clone of it, which releases the reservation immediately. An inner service
+/// that is not `Clone` keeps it: see [`without_clone`](crate::BreakerLayer::without_clone).
 ///
 /// # Cancellation
 ///
-/// Dropping the future of a call drops the inner call, and a probe's place is free again at once. What a cancelled call counts for is said
-/// by [`CancelledPolicy`](crate::CancelledPolicy); a service that is dropped while it waits for the inner one's readiness is one, too.
+/// Dropping the future of a call drops the inner call, and frees a probe's slot immediately. A
+/// service that is dropped while it waits for the inner service's readiness is a cancelled call,
+/// too. [`CancelledPolicy`](crate::CancelledPolicy) determines how cancelled calls are counted.
 ///
 /// # Panics
 ///
-/// A panic of the inner service's `call` or of its future counts as a failure, and goes on to the caller.
+/// A panic of the inner service's `call`, or of its future, counts as a failure and propagates to
+/// the caller.
+///
+/// # Naming the type
+///
+/// A struct can hold a stack without a boxed service. The type depends on the inner error:
+///
+/// | inner error | type |
+/// |---|---|
+/// | a concrete type; [`FaultClassify`](tower_fault_classify::FaultClassify) below | `Breaker<S>` |
+/// | boxed, such as that of tower's `Timeout` or `Buffer` | `Breaker<S, Auto<BoxedError>, ReturnError<BoxedError>>` |
+///
+/// ```
+/// use std::time::Duration;
+/// use tower::ServiceBuilder;
+/// use tower::timeout::Timeout;
+/// use tower_breaker::fallback::ReturnError;
+/// use tower_breaker::fault_classify::classifiers::{Auto, BoxedError};
+/// use tower_breaker::{Breaker, BreakerConfig, BreakerLayer};
+///
+/// /// The client's error is a concrete type.
+/// struct Catalog<Client> {
+///     client: Breaker<Client>,
+/// }
+///
+/// impl<Client: Clone> Catalog<Client> {
+///     fn new(client: Client) -> Self {
+///         let layer = BreakerLayer::new(BreakerConfig::default());
+///         Self { client: ServiceBuilder::new().layer(layer).service(client) }
+///     }
+/// }
+///
+/// /// `Timeout` boxes its errors.
+/// struct Search<Client> {
+///     client: Breaker<Timeout<Client>, Auto<BoxedError>, ReturnError<BoxedError>>,
+/// }
+///
+/// impl<Client: Clone> Search<Client> {
+///     fn new(client: Client) -> Self {
+///         let client = ServiceBuilder::new()
+///             .layer(BreakerLayer::new(BreakerConfig::default()))
+///             .timeout(Duration::from_secs(10))
+///             .service(client);
+///         Self { client }
+///     }
+/// }
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
+/// # let client = tower::service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(())));
+/// # check::<(), _>(&Catalog::new(client).client);
+/// # check::<(), _>(&Search::new(client).client);
+/// ```
+///
+/// `KeyedBreaker` (feature `keyed`) has an example for circuits by key.
 pub struct Breaker<S, C = Auto, R = ReturnError, B = OnHead> {
     inner: S,
-    /// Makes a service without the reservation that this one holds.
+    /// Returns a service without the reservation that this service holds.
     renew: Option<fn(&S) -> S>,
     readiness: Readiness,
     circuit: Circuit,
@@ -73,17 +128,17 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         Self { inner, renew, readiness, circuit, not_ready_when_open, classify, reject, record }
     }
 
-    /// A handle to the circuit.
+    /// Returns a handle to the circuit.
     pub fn circuit(&self) -> Circuit {
         self.circuit.clone()
     }
 
-    /// The inner service.
+    /// Returns a reference to the inner service.
     pub const fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// Gives the inner service back.
+    /// Returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -92,8 +147,8 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         self.readiness.reserve(self.circuit.core(), arrival)
     }
 
-    /// Polls the decision of the circuit on the next call. A service that is not ready when open is
-    /// pending while the circuit denies the call.
+    /// Polls the circuit for its decision on the next call. With `not_ready_when_open`, the result
+    /// is pending while the circuit denies the call.
     fn poll_circuit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Reservation>, Denied>> {
         if !self.not_ready_when_open {
             return Poll::Ready(self.reserve(Arrival::AtCall));
@@ -112,13 +167,14 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
                 }
                 self.readiness.wait_for_circuit(self.circuit.core(), cx.waker());
                 is_registered = true;
-                // A change between the first decision and the registration did not wake the task.
+                // A change between the first decision and the registration has not woken the task.
                 decision = self.reserve(Arrival::Again);
             }
         }
     }
 
-    /// Decides on a call unless the circuit was closed in `poll_ready` and is closed now.
+    /// Returns the permit of a call. The fast path of `call` covers a circuit that was closed in
+    /// `poll_ready` and is still closed.
     #[inline(never)]
     fn acquire(&mut self) -> Result<Permit, Denied> {
         let permit = match self.readiness {
@@ -147,8 +203,8 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
         ResponseFuture::calling(inner, permit, self.classify.clone(), self.record.clone())
     }
 
-    /// Polls the circuit and then the inner service, unless `polled` is the result of the inner
-    /// service.
+    /// Polls the circuit and then the inner service. If `polled` is set, it is the result of the
+    /// inner service.
     #[inline(never)]
     fn poll_ready_slow_path<Req>(
         &mut self,
@@ -189,7 +245,7 @@ impl<S, C, R, B> Breaker<S, C, R, B> {
                 Poll::Pending => {}
             }
             self.readiness.wait_for_inner(self.circuit.core(), cx.waker());
-            // A change between the first decision and the registration did not wake the task.
+            // A change between the first decision and the registration has not woken the task.
             if let Ok(reserved) = self.reserve(Arrival::AtCall) {
                 self.readiness.set_admitted(reserved);
                 return Poll::Pending;
@@ -245,7 +301,7 @@ where
     #[inline]
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         if self.readiness.holds_nothing() && self.circuit.core().is_closed() {
-            // Before the inner service is polled, which may panic.
+            // Set before the inner service is polled, because that poll may panic.
             self.readiness.overwrite(Readiness::Ready);
             let ready = self.inner.poll_ready(cx);
             if let Poll::Ready(Ok(())) = ready {
@@ -271,7 +327,7 @@ where
             self.readiness.overwrite(Readiness::Idle);
             return self.rejected(request, self.circuit.open_rejection(left));
         }
-        // The usual case. No value passes through memory.
+        // The fast path. No value passes through memory.
         if self.readiness.holds_nothing()
             && let Some(permit) = Permit::acquire_closed(self.circuit.core())
         {
