@@ -1,4 +1,4 @@
-//! The breaker's errors.
+//! The errors of the breaker.
 
 use std::error::Error;
 use std::fmt;
@@ -11,7 +11,10 @@ use tower_fault_classify::{ClassifiedError, Fault, Health, Kind, Origin, Retryab
 use crate::label::Label;
 use crate::machine::CircuitState;
 
-/// A call that the circuit did not let through. The request was not sent.
+/// The error of a call that the circuit rejected. The request was not sent.
+///
+/// A rejection contains the circuit's [name](Self::circuit) and [key](Self::key), the circuit's
+/// [state](Self::state), and [how long to wait](Self::retry_after). Its text:
 ///
 /// ```text
 /// circuit breaker `search` is open; retry after 30 s
@@ -20,9 +23,9 @@ use crate::machine::CircuitState;
 /// circuit breaker `tenants` for key `7` is half-open; retry after 1 s
 /// ```
 ///
-/// Its [`source`](Error::source) is a [`ClassifiedError`] of kind `rejected`, so that every layer above, in
-/// any order of stacking, knows what happened without knowing the breaker: the request is not sent
-/// again, and the server's health is not affected.
+/// Its [`source`](Error::source) is a [`ClassifiedError`] of the kind `rejected`. With it, every
+/// layer above recognizes the rejection without depending on this crate, in any layer order: a
+/// retry layer does not send the request again, and a breaker does not count it.
 #[derive(Debug)]
 pub struct Rejection {
     circuit: &'static str,
@@ -31,11 +34,13 @@ pub struct Rejection {
     classified: ClassifiedError,
 }
 
-/// A rejection in parts: name of the circuit, key, state, time to wait.
+/// The parts of a rejection: name of the circuit, key, state, time to wait.
 pub(crate) type RejectionParts = (&'static str, Option<Label>, CircuitState, Option<Duration>);
 
 impl Rejection {
-    /// Creates the rejection of an open circuit, for tests of code that handles rejections.
+    /// Creates the rejection of an open circuit, for tests.
+    ///
+    /// Use it to test code that handles rejections:
     ///
     /// ```
     /// use std::time::Duration;
@@ -54,8 +59,9 @@ impl Rejection {
         Self::in_state(circuit, CircuitState::Open, Some(retry_after))
     }
 
-    /// Creates the rejection of a circuit in a given state, for tests of code that handles
-    /// rejections. [`retry_after`](Self::retry_after) lists the states and their times.
+    /// Creates the rejection of a circuit in the given state, for tests.
+    ///
+    /// [`retry_after`](Self::retry_after) lists the states and their times. No value is checked.
     pub const fn in_state(circuit: &'static str, state: CircuitState, retry_after: Option<Duration>) -> Self {
         Self::new(circuit, None, state, retry_after)
     }
@@ -81,55 +87,61 @@ impl Rejection {
         }
     }
 
-    /// Takes it apart. What has to lie in memory for a while does so as parts: loading in one piece what was stored in several stalls.
+    /// Splits the rejection into its parts. A rejection that is stored in memory for a while is
+    /// stored as parts: loading as one piece what was stored in several stalls the processor.
     #[inline]
     pub(crate) const fn parts(&self) -> RejectionParts {
         let retry_after = self.retry_after();
         (self.circuit, self.key, self.state, retry_after)
     }
 
-    /// The name of the circuit.
+    /// Returns the name of the circuit.
     pub const fn circuit(&self) -> &'static str {
         self.circuit
     }
 
-    /// The key of the circuit, as its layer labels it. `None`: the circuit has no key, or was
-    /// evicted meanwhile.
+    /// Returns the label of the circuit's key: the key's `Debug` text, without quotes.
     ///
-    /// The text of the rejection names the key. Responses and statuses that are made of a rejection
-    /// do not, because they may leave the process.
+    /// `None`: the circuit has no key, or it was evicted after the rejection.
+    ///
+    /// The text of the rejection contains the key. Responses and statuses that are made from a
+    /// rejection do not, because they may leave the process.
     pub fn key(&self) -> Option<Arc<str>> {
         self.key.and_then(Label::text)
     }
 
-    /// The state of the circuit. A closed circuit rejects calls only in its slow start, which
-    /// admits a share of them.
+    /// Returns the state of the circuit when it rejected the call.
+    ///
+    /// A closed circuit rejects calls only during its slow start, which admits a share of the
+    /// calls.
     pub const fn state(&self) -> CircuitState {
         self.state
     }
 
-    /// How long to wait before the next call.
+    /// Returns how long to wait before the next call.
+    ///
+    /// `None`: the circuit does not admit calls by itself.
     ///
     /// | state | time |
     /// |---|---|
-    /// | open | until the circuit admits a probe: a task that sleeps this long finds the open time over |
+    /// | open | until the circuit admits a probe: after this time, the open duration is over |
     /// | half-open | 1 s, or until the first probe's lease ends if that is sooner: most probes end in milliseconds |
-    /// | closed, in its slow start | 1 s, or until the slow start ends if that is sooner |
+    /// | closed, during its slow start | 1 s, or until the slow start ends if that is sooner |
     /// | forced open, or open until it is reset | `None` |
     ///
-    /// Responses carry it in `Retry-After`, rounded up to whole seconds, and in
+    /// Responses carry this time in `Retry-After`, rounded up to whole seconds, and in
     /// `grpc-retry-pushback-ms`.
     #[inline]
     pub const fn retry_after(&self) -> Option<Duration> {
         self.classified.fault().retry_after()
     }
 
-    /// The verdict.
+    /// Returns the fault: kind `rejected`, never retryable, neutral for the server's health.
     pub const fn fault(&self) -> &Fault {
         self.classified.fault()
     }
 
-    /// The text without the key, for what may leave the process.
+    /// Returns the text without the key, for responses that may leave the process.
     pub(crate) fn public_text(&self) -> String {
         PublicText(self).to_string()
     }
@@ -171,7 +183,7 @@ fn write_rejection(f: &mut fmt::Formatter<'_>, rejection: &Rejection, key: Optio
     }
 }
 
-/// Why a circuit in this state rejects calls. `ends`: it admits calls again by itself.
+/// Returns why a circuit in this state rejects calls. `ends`: it admits calls again by itself.
 const fn condition(state: CircuitState, ends: bool) -> &'static str {
     match state {
         CircuitState::Closed => "in slow start",
@@ -179,7 +191,7 @@ const fn condition(state: CircuitState, ends: bool) -> &'static str {
         CircuitState::Open => "open",
         CircuitState::HalfOpen => "half-open",
         CircuitState::ForcedOpen => "forced open until it is released",
-        // These two reject no calls; `Rejection::in_state` takes any state.
+        // These two states reject no calls; `Rejection::in_state` accepts any state.
         CircuitState::ForcedClosed => "forced closed until it is released",
         CircuitState::Disabled => "disabled",
     }
@@ -191,7 +203,7 @@ impl Error for Rejection {
     }
 }
 
-/// Why a manual override, or another control call, was refused. The circuit is unchanged.
+/// The error of a manual override or another control operation. The circuit is unchanged.
 ///
 /// ```text
 /// no circuit `biling` in the registry; check the name, or create the circuit first
@@ -201,13 +213,13 @@ impl Error for Rejection {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ControlError {
-    /// The registry has no circuit of this name.
+    /// The registry has no circuit with this name.
     #[non_exhaustive]
     Unknown {
-        /// The name.
+        /// The name that was looked up.
         circuit: String,
     },
-    /// A manual override takes precedence until [`release`](crate::Circuit::release).
+    /// The circuit is forced. Call [`release`](crate::Circuit::release) first.
     #[non_exhaustive]
     Forced {
         /// The name of the circuit.
@@ -215,7 +227,7 @@ pub enum ControlError {
         /// The state to which the circuit is forced.
         state: CircuitState,
     },
-    /// The circuit is disabled by its configuration.
+    /// The configuration disables the circuit. Configure another [`Mode`](crate::Mode) first.
     #[non_exhaustive]
     Disabled {
         /// The name of the circuit.
@@ -224,7 +236,7 @@ pub enum ControlError {
 }
 
 impl ControlError {
-    /// The error of a circuit in `state`, which is forced or disabled.
+    /// Returns the error of a circuit in `state`, which is forced or disabled.
     pub(crate) const fn new(circuit: &'static str, state: CircuitState) -> Self {
         match state {
             CircuitState::Disabled => Self::Disabled { circuit },
@@ -232,7 +244,7 @@ impl ControlError {
         }
     }
 
-    /// The name of the circuit.
+    /// Returns the name of the circuit.
     pub fn circuit(&self) -> &str {
         match self {
             Self::Unknown { circuit } => circuit,
@@ -240,7 +252,7 @@ impl ControlError {
         }
     }
 
-    /// The state of the circuit, if there is one.
+    /// Returns the state of the circuit; `None` if there is no circuit.
     pub const fn state(&self) -> Option<CircuitState> {
         match self {
             Self::Unknown { .. } => None,
@@ -274,28 +286,35 @@ impl fmt::Display for ControlError {
 
 impl Error for ControlError {}
 
-/// The error of a [`Breaker`](crate::Breaker) whose inner error is a type of its own, and of a
-/// [`Circuit`](crate::Circuit)'s calls.
+/// The error of a call through a [`Breaker`](crate::Breaker) or a [`Circuit`](crate::Circuit).
 ///
-/// It prints what the error in it prints, which is also its [`source`](Error::source). To print the
-/// causes too, use
-/// [`ErrorChain`](tower_fault_classify::ErrorChain), which prints no text twice.
+/// A `Breaker` has this error type if the inner error is a concrete type.
 ///
-/// Over an inner error that is boxed (`BoxError`, `anyhow::Error`) the type stays as it is, and a [`Rejection`] is boxed straight
-/// in: `error.is::<Rejection>()`.
+/// | variant | error | request |
+/// |---|---|---|
+/// | [`Rejected`](Self::Rejected) | the circuit rejected the call | was not sent |
+/// | [`Inner`](Self::Inner) | the inner service failed | depends on the inner error |
+/// | [`TimedOut`](Self::TimedOut) | `Circuit::call_within` stopped the call | may have been sent |
+///
+/// The error prints the text of the error in it, which is also its [`source`](Error::source). To
+/// print the whole chain, use [`ErrorChain`](tower_fault_classify::ErrorChain): it prints no text
+/// twice.
+///
+/// If the inner error is boxed (`BoxError`, `anyhow::Error`), a `Breaker` keeps that error type,
+/// and boxes a [`Rejection`] directly: `error.is::<Rejection>()`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum BreakerError<E> {
-    /// The circuit did not let the call through.
+    /// The circuit rejected the call.
     Rejected(Rejection),
     /// The inner service failed.
     Inner(E),
-    /// The call took too long. Only [`Circuit::call_within`](crate::Circuit) returns it.
+    /// The call timed out. Only `Circuit::call_within` (feature `tokio`) returns it.
     TimedOut(TimedOut),
 }
 
 impl<E> BreakerError<E> {
-    /// The rejection, if it is one.
+    /// Returns the rejection, if the error is one.
     pub const fn rejection(&self) -> Option<&Rejection> {
         match self {
             Self::Rejected(rejection) => Some(rejection),
@@ -303,7 +322,7 @@ impl<E> BreakerError<E> {
         }
     }
 
-    /// The inner service's error, if it is one.
+    /// Returns the inner service's error, if the error is one.
     pub fn into_inner(self) -> Option<E> {
         match self {
             Self::Rejected(_) | Self::TimedOut(_) => None,
@@ -332,12 +351,13 @@ impl<E: Error + 'static> Error for BreakerError<E> {
     }
 }
 
-/// A call that [`Circuit::call_within`](crate::Circuit) stopped because its time was over. It
-/// counts as a failure, unless the request's body waited for its source: that is the caller's
-/// fault.
+/// The error of a call that `Circuit::call_within` stopped because its time was over.
 ///
-/// Its [`source`](Error::source) is a [`ClassifiedError`] of kind `timeout`, so that every layer above knows
-/// what happened.
+/// It counts as a failure. Exception: if the request's body was waiting for its source at that
+/// time, the caller is at fault, and the call is not counted.
+///
+/// Its [`source`](Error::source) is a [`ClassifiedError`] of the kind `timeout`, which every layer
+/// above recognizes.
 #[derive(Debug)]
 pub struct TimedOut {
     after: Duration,
@@ -345,25 +365,24 @@ pub struct TimedOut {
 }
 
 impl TimedOut {
-    /// Creates the error of a call that was allowed to take `after`, for tests of code that
-    /// handles timeouts.
+    /// Creates the error of a call that was allowed to take `after`, for tests.
     pub const fn new(after: Duration) -> Self {
         let fault = Fault::new(Kind::Timeout, Retryable::IfIdempotent, Health::Unhealthy, Origin::Transport);
         Self::with_fault(after, fault)
     }
 
-    /// Creates the error with the fault that the timeout was classified as. The fault differs from
-    /// that of [`new`](Self::new) while the request's body waits for its source.
+    /// Creates the error with the fault as which the timeout was classified. The fault differs from
+    /// that of [`new`](Self::new) if the request's body was waiting for its source.
     pub(crate) const fn with_fault(after: Duration, fault: Fault) -> Self {
         Self { after, classified: ClassifiedError::from_fault(fault) }
     }
 
-    /// How long the call was allowed to take.
+    /// Returns how long the call was allowed to take.
     pub const fn after(&self) -> Duration {
         self.after
     }
 
-    /// The verdict.
+    /// Returns the fault: normally kind `timeout`, retryable if idempotent, and unhealthy.
     pub const fn fault(&self) -> &Fault {
         self.classified.fault()
     }
@@ -400,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn rejection_names_circuit_key_condition_and_time() {
+    fn rejection_text_names_circuit_key_condition_and_time() {
         let delay = Some(Duration::from_millis(2_340));
         let second = Some(Duration::from_secs(1));
         let cases = [
@@ -442,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn rejection_carries_its_verdict_through_the_breaker_error() {
+    fn breaker_error_carries_verdict_of_rejection() {
         let delay = Some(Duration::from_millis(2_340));
         let error: BreakerError<fmt::Error> =
             BreakerError::Rejected(rejection(None, CircuitState::Open, delay));
@@ -455,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn control_error_names_the_next_step() {
+    fn control_error_text_names_next_step() {
         let text = "circuit breaker `billing` is forced open; release it first";
         assert_eq!(ControlError::new("billing", CircuitState::ForcedOpen).to_string(), text);
         let text = "circuit breaker `billing` is disabled; configure another mode first";
@@ -463,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn breaker_error_prints_the_error_in_it_and_leads_to_it() {
+    fn breaker_error_prints_and_returns_its_source() {
         let error = BreakerError::Inner(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
         assert_eq!(classify_error(&error).kind(), Kind::Unavailable);
         assert_eq!(error.to_string(), "connection refused");

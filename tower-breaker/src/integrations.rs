@@ -1,4 +1,4 @@
-//! Rejections as the errors of the frameworks that people use.
+//! Conversions of rejections to the responses and statuses of axum and tonic.
 
 #[cfg(feature = "axum")]
 mod axum {
@@ -10,14 +10,18 @@ mod axum {
     use crate::error::{BreakerError, Rejection, TimedOut};
     use crate::fallback::unavailable;
 
-    /// A 503 with `Retry-After`, that says what happened. It carries the rejection's verdict, so that no layer above sends the request again.
+    /// Converts the rejection to a 503 response with `Retry-After`. The body is the rejection's
+    /// text without the key.
+    ///
+    /// The response carries the rejection's verdict: no layer above sends the request again.
     impl IntoResponse for Rejection {
         fn into_response(self) -> Response {
             unavailable(&self, Body::from(self.public_text()))
         }
     }
 
-    /// A 504 that says what happened. It carries the verdict.
+    /// Converts the timeout to a 504 response. The body is the error's text, and the response
+    /// carries the verdict.
     impl IntoResponse for TimedOut {
         fn into_response(self) -> Response {
             let mut response = Response::new(Body::from(self.to_string()));
@@ -27,7 +31,7 @@ mod axum {
         }
     }
 
-    /// The response of the error that it holds.
+    /// Returns the response of the error in it.
     impl<E: IntoResponse> IntoResponse for BreakerError<E> {
         fn into_response(self) -> Response {
             match self {
@@ -46,12 +50,14 @@ mod tonic {
 
     use crate::error::{BreakerError, Rejection, TimedOut};
 
-    /// `UNAVAILABLE`, with the time to wait in `grpc-retry-pushback-ms`. The rejection is its source.
+    /// Converts the rejection to `UNAVAILABLE`, with the time to wait in `grpc-retry-pushback-ms`.
+    ///
+    /// The message does not contain the key. The rejection is the status's source.
     impl From<Rejection> for Status {
         fn from(rejection: Rejection) -> Self {
             let mut status = Self::unavailable(rejection.public_text());
             let pushback = pushback_value(rejection.retry_after());
-            // It is digits, perhaps after a sign.
+            // The value consists of digits, perhaps after a sign.
             if let Ok(pushback) = pushback.to_str().unwrap_or_default().parse() {
                 status.metadata_mut().insert("grpc-retry-pushback-ms", pushback);
             }
@@ -60,7 +66,7 @@ mod tonic {
         }
     }
 
-    /// `DEADLINE_EXCEEDED`. The error is its source.
+    /// Converts the timeout to `DEADLINE_EXCEEDED`. The error is the status's source.
     impl From<TimedOut> for Status {
         fn from(error: TimedOut) -> Self {
             let mut status = Self::deadline_exceeded(error.to_string());
@@ -69,7 +75,7 @@ mod tonic {
         }
     }
 
-    /// The status of the error that it holds.
+    /// Returns the status of the error in it.
     impl<E: Into<Status>> From<BreakerError<E>> for Status {
         fn from(error: BreakerError<E>) -> Self {
             match error {

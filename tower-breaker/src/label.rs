@@ -1,14 +1,15 @@
-//! The label of a key, as a rejection has it.
+//! The label of a key, as a rejection contains it.
 //!
-//! A result may hold a rejection. If a rejection held a counted reference to its label, every call
-//! would contain the code that drops one, about 30 instructions of a success. So a label lies in a
-//! slot that is never freed, only used again, and a rejection copies the address of the slot. The
-//! number of slots is bounded by the largest number of labels at one time.
+//! The result of a call may contain a rejection. If a rejection held a counted reference to its
+//! label, every call would contain the code that drops the reference: about 30 instructions of a
+//! success. A label is therefore stored in a slot that is reused but never freed, and a rejection
+//! copies the address of the slot. The number of slots is bounded by the largest number of labels
+//! at one time.
 
 #[cfg(feature = "keyed")]
 pub(crate) use self::slots::{KeptLabel, Label};
 
-/// There are no keys, so there are no labels.
+/// Uninhabited: without the feature `keyed` there are no keys and no labels.
 #[cfg(not(feature = "keyed"))]
 #[derive(Clone, Copy, Debug)]
 pub enum Label {}
@@ -24,7 +25,7 @@ impl Label {
 mod slots {
     use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-    /// The slots that have no label.
+    /// The slots without a label.
     static FREE: Mutex<Vec<&'static Slot>> = Mutex::new(Vec::new());
 
     #[derive(Debug)]
@@ -32,7 +33,8 @@ mod slots {
 
     #[derive(Debug, Default)]
     struct Content {
-        /// Counts the labels that the slot has had, so that a rejection finds no later one.
+        /// The number of labels that the slot has had, so that a rejection never finds a later
+        /// label.
         number: u64,
         text: Option<Arc<str>>,
     }
@@ -47,7 +49,7 @@ mod slots {
         FREE.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A reference to a label. It leads nowhere once the label was dropped.
+    /// A reference to a label. It finds no text after the label was dropped.
     #[derive(Clone, Copy, Debug)]
     pub struct Label {
         slot: &'static Slot,
@@ -55,7 +57,7 @@ mod slots {
     }
 
     impl Label {
-        /// The text. `None`: the label was dropped.
+        /// Returns the text of the label. `None`: the label was dropped.
         pub(crate) fn text(self) -> Option<Arc<str>> {
             let content = self.slot.content();
             content.text.as_ref().filter(|_| content.number == self.number).cloned()
@@ -72,8 +74,8 @@ mod slots {
     impl KeptLabel {
         pub(crate) fn new(text: String) -> Self {
             let text: Arc<str> = text.into();
-            let waiting = free().pop();
-            let slot = waiting.unwrap_or_else(|| Box::leak(Box::new(Slot(Mutex::default()))));
+            let reused = free().pop();
+            let slot = reused.unwrap_or_else(|| Box::leak(Box::new(Slot(Mutex::default()))));
             let mut content = slot.content();
             content.text = Some(Arc::clone(&text));
             let label = Label { slot, number: content.number };
@@ -105,14 +107,14 @@ mod slots {
         use super::*;
 
         #[test]
-        fn label_leads_to_its_text_until_it_is_dropped() {
+        fn label_finds_its_text_until_dropped() {
             let first = KeptLabel::new("first".to_owned());
             let label = first.label();
             assert_eq!((label.text().as_deref(), &**first.text()), (Some("first"), "first"));
             drop(first);
             assert_eq!(label.text(), None);
-            // Other tests may use the slot meanwhile: whoever has it, the label does not lead
-            // there.
+            // Other tests may have reused the slot: the reference must not find their labels
+            // either.
             let others: Vec<_> = (0..8).map(|number| KeptLabel::new(number.to_string())).collect();
             assert_eq!(label.text(), None);
             drop(others);

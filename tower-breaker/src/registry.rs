@@ -1,4 +1,4 @@
-//! Circuits by name.
+//! A registry of circuits by name.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,11 +13,16 @@ use crate::error::ControlError;
 use crate::machine::HealthReport;
 use crate::telemetry::{Observers, Transition};
 
-/// The circuits of a program, by name: for a dashboard, a health page, a hand that has to act.
+/// The circuits of a program, by name.
 ///
-/// A clone is another handle to the same registry. A circuit that was made stays until it is
-/// [removed](Self::remove); so names are to be few: for keys of requests there is
-/// `KeyedBreakerLayer` (feature `keyed`). Its lock is not held while a circuit is made or called.
+/// Use it for a dashboard, a health page, or manual control. The registry lists its circuits, gives
+/// each its own configuration, and controls a circuit by its name.
+///
+/// A clone is another handle to the same registry. A circuit stays in the registry until it is
+/// [removed](Self::remove), so the number of names should be small. For keys of requests, use
+/// `KeyedBreakerLayer` (feature `keyed`).
+///
+/// The registry's lock is not held while a circuit is created, called or controlled.
 ///
 /// ```
 /// use tower_breaker::{BreakerConfig, BreakerLayer, CircuitRegistry};
@@ -36,7 +41,7 @@ use crate::telemetry::{Observers, Transition};
 /// for status in registry.statuses() {
 ///     println!("{} is {}", status.circuit, status.state);
 /// }
-/// assert!(registry.trip("biling").is_err(), "it is not made by a slip of the pen");
+/// assert!(registry.trip("biling").is_err(), "a misspelled name creates no circuit");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -52,71 +57,81 @@ struct Inner {
 
 type Entries = BTreeMap<&'static str, Entry>;
 
-/// How to come by the circuit of a name.
+/// How to obtain the circuit of a name.
 enum Plan {
-    Get(Circuit),
-    Make(BreakerConfig),
+    Use(Circuit),
+    Create(BreakerConfig),
 }
 
-/// What is known of a name.
+/// The entry of a name.
 enum Entry {
-    /// How its circuit is to be, once it is asked for.
+    /// The configuration of a circuit that has not been created yet.
     Configured(BreakerConfig),
-    Made(Circuit),
+    Created(Circuit),
 }
 
 impl CircuitRegistry {
-    /// An empty registry. Circuits that are not configured are made by `default`, each with its own name.
+    /// Creates an empty registry.
+    ///
+    /// `default` is the configuration of every circuit without a [configuration](Self::configure)
+    /// of its own. Each circuit has its own name.
     pub fn new(default: BreakerConfig) -> Self {
         let inner = Inner { default, entries: Mutex::default(), observers: Arc::default() };
         Self { inner: Arc::new(inner) }
     }
 
-    /// The circuit of a name, made if there is none yet. A name that is made at run time is kept for as long as the program runs, once.
+    /// Returns the circuit with this name, and creates it if it does not exist.
+    ///
+    /// A new circuit has the configuration of [`configure`](Self::configure), or the registry's
+    /// default configuration. A name that is built at run time is leaked: the program keeps one
+    /// copy of each distinct name until it ends.
     pub fn circuit(&self, name: impl Into<Cow<'static, str>>) -> Circuit {
         let default = self.inner.default.clone().named(name.into());
         let name = default.name();
         let plan = |entries: &Entries| match entries.get(name) {
-            Some(Entry::Made(circuit)) => Plan::Get(circuit.clone()),
-            Some(Entry::Configured(config)) => Plan::Make(config.clone()),
-            None => Plan::Make(default.clone()),
+            Some(Entry::Created(circuit)) => Plan::Use(circuit.clone()),
+            Some(Entry::Configured(config)) => Plan::Create(config.clone()),
+            None => Plan::Create(default.clone()),
         };
         let mut planned = plan(&self.entries());
         loop {
             let config = match planned {
-                Plan::Get(circuit) => return circuit,
-                Plan::Make(config) => config,
+                Plan::Use(circuit) => return circuit,
+                Plan::Create(config) => config,
             };
-            // A circuit registers its instruments with the program's recorder, which may run
-            // anything: not under the lock.
+            // A new circuit registers its instruments with the program's recorder, which may run
+            // any code. It is therefore created outside of the lock.
             let circuit = Circuit::new(config.clone());
             let observers = Arc::clone(&self.inner.observers);
             circuit.on_transition(move |transition| observers.notify(transition));
             let mut entries = self.entries();
             planned = plan(&entries);
-            if matches!(&planned, Plan::Make(still) if *still == config) {
-                entries.insert(name, Entry::Made(circuit.clone()));
+            if matches!(&planned, Plan::Create(current) if *current == config) {
+                entries.insert(name, Entry::Created(circuit.clone()));
                 return circuit;
             }
-            // Another thread made or configured it meanwhile. The lock is released before the
-            // circuit ends.
+            // Another thread has created or configured the circuit in the meantime. The lock is
+            // released before this thread's circuit is dropped.
             drop(entries);
         }
     }
 
-    /// Sets the limits of the circuit with the name in `config`: immediately if the circuit exists,
-    /// otherwise when it is created. See [`Circuit::reconfigure`].
+    /// Sets the configuration of the circuit whose name is in `config`.
+    ///
+    /// If the circuit exists, the configuration applies immediately: see [`Circuit::reconfigure`].
+    /// Otherwise it applies when the circuit is created.
     ///
     /// If the clock of `config` was not set, an existing circuit keeps its clock. A circuit that is
-    /// created later reads the clock of the configuration that `config` replaces, or that of the
-    /// registry's default configuration.
+    /// created later reads the clock of the configuration that `config` replaces, or the clock of
+    /// the registry's default configuration.
     ///
     /// # Errors
     ///
-    /// The circuit exists, and a clock was set that is not the circuit's.
+    /// Returns an error if the circuit exists, and the clock of `config` was set and is not the
+    /// circuit's clock.
     pub fn configure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
         let mut entries = self.entries();
-        if let Some(Entry::Made(circuit)) = entries.get(config.name()) {
+        if let Some(Entry::Created(circuit)) = entries.get(config.name()) {
             let circuit = circuit.clone();
             drop(entries);
             return circuit.reconfigure(config);
@@ -130,115 +145,118 @@ impl CircuitRegistry {
         Ok(())
     }
 
-    /// The circuit of a name, if it was made.
+    /// Returns the circuit with this name; `None` if it has not been created.
     pub fn get(&self, name: &str) -> Option<Circuit> {
         match self.entries().get(name) {
-            Some(Entry::Made(circuit)) => Some(circuit.clone()),
+            Some(Entry::Created(circuit)) => Some(circuit.clone()),
             _ => None,
         }
     }
 
-    /// The circuits that were made, by name.
+    /// Returns all circuits that have been created, sorted by name.
     pub fn circuits(&self) -> Vec<Circuit> {
         let entries = self.entries();
-        let made = entries.values().filter_map(|entry| match entry {
-            Entry::Made(circuit) => Some(circuit.clone()),
+        let created = entries.values().filter_map(|entry| match entry {
+            Entry::Created(circuit) => Some(circuit.clone()),
             Entry::Configured(_) => None,
         });
-        made.collect()
+        created.collect()
     }
 
-    /// Where each of them stands, by name.
+    /// Returns the status of every circuit, sorted by name.
     pub fn statuses(&self) -> Vec<Status> {
         self.circuits().iter().map(Circuit::status).collect()
     }
 
-    /// Forgets a name, with its configuration. Its circuit goes on for those who hold it, and the registry's observers still hear of it; the next
-    /// who asks for the name gets a new one.
+    /// Removes a circuit and its configuration, and returns the circuit if it was created.
+    ///
+    /// The circuit continues for all services and handles that use it, and the registry's observers
+    /// are still notified of its transitions. The next [`circuit`](Self::circuit) with this name
+    /// creates a new circuit.
     pub fn remove(&self, name: &str) -> Option<Circuit> {
         let removed = self.entries().remove(name);
         match removed {
-            Some(Entry::Made(circuit)) => Some(circuit),
+            Some(Entry::Created(circuit)) => Some(circuit),
             _ => None,
         }
     }
 
-    /// Tells `observer` of every change of every circuit's state; see [`Circuit::on_transition`].
+    /// Adds an observer of the transitions of all circuits: see [`Circuit::on_transition`].
     pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
         self.inner.observers.add(Arc::new(observer));
     }
 
-    /// The changes of every circuit's state from now on, as a stream that never holds a circuit up.
+    /// Returns a stream of the transitions of all circuits from now on. It never blocks a circuit.
     #[cfg(feature = "stream")]
     pub fn transitions(&self) -> crate::telemetry::Transitions {
         self.inner.observers.stream()
     }
 
-    /// Closes every circuit that no hand has forced.
+    /// Closes every circuit that is neither forced nor disabled: see [`Circuit::reset`].
     pub fn reset_all(&self) {
         for circuit in self.circuits() {
-            // A forced one stays as it is.
+            // A forced or disabled circuit does not change.
             let _ = circuit.reset();
         }
     }
 
-    /// See [`Circuit::trip`].
+    /// Opens the circuit with this name: see [`Circuit::trip`].
     ///
     /// # Errors
     ///
-    /// The registry has no circuit of this name, or the circuit is forced or disabled.
+    /// The registry has no circuit with this name, or the circuit is forced or disabled.
     pub fn trip(&self, name: &str) -> Result<(), ControlError> {
-        self.known(name)?.trip()
+        self.existing(name)?.trip()
     }
 
-    /// See [`Circuit::reset`].
+    /// Closes the circuit with this name: see [`Circuit::reset`].
     ///
     /// # Errors
     ///
-    /// The registry has no circuit of this name, or the circuit is forced or disabled.
+    /// The registry has no circuit with this name, or the circuit is forced or disabled.
     pub fn reset(&self, name: &str) -> Result<(), ControlError> {
-        self.known(name)?.reset()
+        self.existing(name)?.reset()
     }
 
-    /// See [`Circuit::force_open`].
+    /// Forces the circuit with this name open: see [`Circuit::force_open`].
     ///
     /// # Errors
     ///
-    /// The registry has no circuit of this name, or the circuit is disabled.
+    /// The registry has no circuit with this name, or the circuit is disabled.
     pub fn force_open(&self, name: &str) -> Result<(), ControlError> {
-        self.known(name)?.force_open()
+        self.existing(name)?.force_open()
     }
 
-    /// See [`Circuit::force_closed`].
+    /// Forces the circuit with this name closed: see [`Circuit::force_closed`].
     ///
     /// # Errors
     ///
-    /// The registry has no circuit of this name, or the circuit is disabled.
+    /// The registry has no circuit with this name, or the circuit is disabled.
     pub fn force_closed(&self, name: &str) -> Result<(), ControlError> {
-        self.known(name)?.force_closed()
+        self.existing(name)?.force_closed()
     }
 
-    /// See [`Circuit::release`].
+    /// Releases the circuit with this name: see [`Circuit::release`].
     ///
     /// # Errors
     ///
-    /// The registry has no circuit of this name.
+    /// The registry has no circuit with this name.
     pub fn release(&self, name: &str) -> Result<(), ControlError> {
-        self.known(name)?.release();
+        self.existing(name)?.release();
         Ok(())
     }
 
-    /// See [`Circuit::report`].
+    /// Applies a health report to the circuit with this name: see [`Circuit::report`].
     ///
     /// # Errors
     ///
-    /// The registry has no circuit of this name.
+    /// The registry has no circuit with this name.
     pub fn report(&self, name: &str, report: HealthReport) -> Result<(), ControlError> {
-        self.known(name)?.report(report);
+        self.existing(name)?.report(report);
         Ok(())
     }
 
-    fn known(&self, name: &str) -> Result<Circuit, ControlError> {
+    fn existing(&self, name: &str) -> Result<Circuit, ControlError> {
         self.get(name).ok_or_else(|| ControlError::Unknown { circuit: name.to_owned() })
     }
 

@@ -1,7 +1,8 @@
-//! Configurations in files and statuses.
+//! Serialization: configurations in files, statuses and transitions.
 //!
-//! A configuration has the setters' names, with durations such as `"1m 30s"`. A status and a
-//! transition have durations as seconds, in fields whose names end in `_seconds`.
+//! The fields of a configuration have the names of the setters, and its durations are texts such as
+//! `"1m 30s"`. A status and a transition contain durations as seconds, in fields whose names end in
+//! `_seconds`.
 
 #![expect(clippy::ref_option, reason = "serde passes a field as a reference")]
 
@@ -25,17 +26,17 @@ pub(crate) fn seconds<S: Serializer>(duration: &Duration, to: S) -> Result<S::Ok
     to.serialize_f64(duration.as_secs_f64())
 }
 
-/// Writes a duration that can be absent as a number of seconds.
+/// Writes an optional duration as a number of seconds.
 pub(crate) fn optional_seconds<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
     duration.map(|duration| duration.as_secs_f64()).serialize(to)
 }
 
-/// The field of a wall-clock time, in the format of RFC 3339.
+/// Writes a wall-clock time in the format of RFC 3339.
 pub(crate) fn time<S: Serializer>(time: &std::time::SystemTime, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&humantime::format_rfc3339_millis(*time))
 }
 
-/// A fault by its axes.
+/// Writes a fault as its axes.
 pub(crate) fn one_fault<S: Serializer>(fault: &Fault, to: S) -> Result<S::Ok, S::Error> {
     let mut axes = to.serialize_struct("Fault", 5)?;
     axes.serialize_field("kind", fault.kind().as_str())?;
@@ -46,7 +47,7 @@ pub(crate) fn one_fault<S: Serializer>(fault: &Fault, to: S) -> Result<S::Ok, S:
     axes.end()
 }
 
-/// The field of a fault that can be absent.
+/// Writes an optional fault.
 pub(crate) fn fault<S: Serializer>(fault: &Option<Fault>, to: S) -> Result<S::Ok, S::Error> {
     struct Axes<'a>(&'a Fault);
 
@@ -82,12 +83,12 @@ const FIELDS: [&str; 17] = [
 const MODES: Choice<Mode> =
     Choice(&[("enforce", Mode::Enforce), ("observe_only", Mode::ObserveOnly), ("disabled", Mode::Disabled)]);
 
-/// Any count, and none.
+/// Any count; 0 is off.
 const COUNTS: RangeInclusive<u32> = 0..=u32::MAX;
 
 const AT_LEAST_ONE: RangeInclusive<u32> = 1..=u32::MAX;
 
-/// The table of a configuration.
+/// Reads the table of a configuration.
 struct Config;
 
 impl Setting for Config {
@@ -156,7 +157,7 @@ impl Setting for Config {
             (None, Some(calls)) => builder.count_window(calls),
             (Some(_), Some(calls)) => {
                 return Err(A::Error::custom(format_args!(
-                    "`count_window` is {calls}; allowed is one of `time_window` and `count_window`"
+                    "`count_window` is {calls} and `time_window` is set; set only one of them"
                 )));
             }
         };
@@ -164,7 +165,7 @@ impl Setting for Config {
     }
 }
 
-/// `{ threshold = "2s", rate = 0.8 }`.
+/// Reads a table such as `{ threshold = "2s", rate = 0.8 }`.
 struct SlowCallRate;
 
 #[derive(Serialize)]
@@ -201,7 +202,7 @@ impl Setting for SlowCallRate {
     }
 }
 
-/// `{ multiplier = 2.0, max = "10m" }`.
+/// Reads a table such as `{ multiplier = 2.0, max = "10m" }`.
 struct OpenBackoff;
 
 #[derive(Serialize)]
@@ -244,7 +245,7 @@ const CANCELLED: Choice<CancelledPolicy> = Choice(&[
     ("failure", CancelledPolicy::Failure),
 ]);
 
-/// A word, or `{ failure_after = "5s" }`.
+/// Reads a word, or a table such as `{ failure_after = "5s" }`.
 struct CancelledCalls;
 
 impl Setting for CancelledCalls {
@@ -273,7 +274,7 @@ impl Setting for CancelledCalls {
     }
 }
 
-/// The duration of the slow start: zero turns it off.
+/// Reads the duration of the slow start. Zero turns the slow start off.
 struct SlowStartDuration;
 
 impl Setting for SlowStartDuration {
@@ -295,11 +296,11 @@ impl<'de> Deserialize<'de> for BreakerConfig {
     }
 }
 
-/// What is written is read back as the same configuration: nothing is left to a default but the
-/// clock.
+/// Writes all settings except the clock, so that reading them again gives the same configuration
+/// and nothing depends on a default.
 impl Serialize for BreakerConfig {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        // In parts, so that a new setting does not compile until it is written.
+        // Destructured, so that a new setting does not compile until it is written.
         let Self { name, trip, recovery, window, mode, clock: _ } = self;
         let TripLimits { consecutive_failures, failure_rate, slow, minimum_calls, cancelled } = *trip;
         let RecoveryLimits { open, probes, successes_to_close, probe_lease, slow_start } = *recovery;
@@ -310,7 +311,7 @@ impl Serialize for BreakerConfig {
         });
         let open_backoff =
             (multiplier > 1.0 || max > initial).then(|| OpenBackoffTable { multiplier, max: human(max) });
-        // One of the two windows is left out.
+        // Only one of the two windows is written.
         let mut table = to.serialize_struct("BreakerConfig", FIELDS.len() - 1)?;
         table.serialize_field("name", name)?;
         table.serialize_field("consecutive_failures", &consecutive_failures)?;
@@ -367,7 +368,7 @@ mod tests {
         toml::from_str(text).map_err(|error| error.to_string())
     }
 
-    /// Writes and reads it back, in both formats.
+    /// Writes a configuration and reads it back, in both formats.
     fn round_trip(config: &BreakerConfig) {
         let json = serde_json::to_string(config).unwrap();
         assert_eq!(from_json(&json).as_ref(), Ok(config), "{json}");
@@ -376,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn field_left_out_has_its_default() {
+    fn missing_field_has_its_default() {
         assert_eq!(from_json("{}"), Ok(BreakerConfig::default()));
         assert_eq!(from_toml(""), Ok(BreakerConfig::default()));
         let short = from_json(r#"{"open_for": "2s", "count_window": 4}"#).unwrap();
@@ -384,12 +385,12 @@ mod tests {
         assert_eq!(
             short,
             built.unwrap(),
-            "defaults that follow from other fields follow from those of the file"
+            "defaults that depend on other settings use the values of the file"
         );
     }
 
     #[test]
-    fn preset_written_is_read_back() {
+    fn preset_round_trips() {
         for builder in
             [BreakerConfig::builder(), BreakerConfig::high_traffic(), BreakerConfig::single_flight()]
         {
@@ -398,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn none_turns_a_setting_off() {
+    fn none_turns_setting_off() {
         let off = BreakerConfig::builder()
             .consecutive_failures(0)
             .failure_rate(None)
@@ -421,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_refused_for_every_field() {
+    fn null_is_rejected_for_every_field() {
         for field in FIELDS {
             let error = from_json(&format!(r#"{{"{field}": null}}"#)).unwrap_err();
             assert!(error.starts_with(&format!("`{field}` is null; allowed is ")), "{error}");
@@ -429,7 +430,7 @@ mod tests {
         }
     }
 
-    /// Values in JSON, which are TOML as well, and how the error begins.
+    /// Values in JSON, which are also valid TOML, and how the error begins.
     const WRONG: [(&str, &str, &str); 38] = [
         ("name", "5", "`name` is 5; allowed is text"),
         (
@@ -491,30 +492,30 @@ mod tests {
         ("mode", "true", "`mode` is true; allowed is \"enforce\""),
     ];
 
-    /// Both files are refused with this error.
-    fn refused(json: &str, toml: &str, says: &str) {
+    /// Asserts that both files are rejected with this error.
+    fn assert_rejected(json: &str, toml: &str, expected: &str) {
         let error = from_json(json).unwrap_err();
-        assert!(error.starts_with(says), "{error}\n{says}");
+        assert!(error.starts_with(expected), "{error}\n{expected}");
         let error = from_toml(toml).unwrap_err();
-        assert!(error.contains(says), "{error}\n{says}");
+        assert!(error.contains(expected), "{error}\n{expected}");
     }
 
     #[test]
-    fn wrong_value_is_named_with_its_field_and_range() {
-        for (field, value, says) in WRONG {
-            refused(&format!("{{\"{field}\": {value}}}"), &format!("{field} = {value}"), says);
+    fn error_names_field_value_and_range() {
+        for (field, value, expected) in WRONG {
+            assert_rejected(&format!("{{\"{field}\": {value}}}"), &format!("{field} = {value}"), expected);
         }
-        refused(
+        assert_rejected(
             r#"{"slow_call_rate": {"threshold": "1s", "rate": 2}}"#,
             r#"slow_call_rate = {threshold = "1s", rate = 2}"#,
             "`slow_call_rate.rate` is 2; allowed is 0.0 to 1.0",
         );
-        refused(
+        assert_rejected(
             r#"{"open_backoff": {"multiplier": 2, "max": "29s"}}"#,
             r#"open_backoff = {multiplier = 2, max = "29s"}"#,
             "`open_backoff` is 29s; allowed is 30s to 31536000s",
         );
-        refused(
+        assert_rejected(
             r#"{"cancelled": {"failure_after": "1M"}}"#,
             r#"cancelled = {failure_after = "1M"}"#,
             "`cancelled.failure_after` is \"1M\"; allowed is 1ms to 365d",
@@ -527,7 +528,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_value_is_found_at_its_place_in_the_file() {
+    fn error_contains_position_in_file() {
         let error = from_json("{\n  \"probes\": 2,\n  \"failure_rate\": 1.5\n}").unwrap_err();
         assert!(error.contains("at line 3"), "{error}");
         let error = from_toml("probes = 2\nfailure_rate = 1.5\n").unwrap_err();
@@ -535,8 +536,8 @@ mod tests {
     }
 
     #[test]
-    fn unknown_or_repeated_field_is_named() {
-        for (text, says) in [
+    fn error_names_unknown_or_duplicate_field() {
+        for (text, expected) in [
             (
                 r#"{"opened_for": "30s"}"#,
                 "unknown field `opened_for`; allowed is `name`, `consecutive_failures`,",
@@ -557,13 +558,13 @@ mod tests {
             ),
             (
                 r#"{"count_window": 5, "time_window": "1s"}"#,
-                "`count_window` is 5; allowed is one of `time_window` and",
+                "`count_window` is 5 and `time_window` is set; set only one of them",
             ),
             (r#"{"count_window": 5, "minimum_calls": 6}"#, "`minimum_calls` is 6; allowed is 1 to 5"),
             ("5", "invalid type: integer `5`, expected a table with the settings of a circuit breaker"),
         ] {
             let error = from_json(text).unwrap_err();
-            assert!(error.starts_with(says), "{error}");
+            assert!(error.starts_with(expected), "{error}");
         }
     }
 
@@ -581,7 +582,7 @@ mod tests {
         ]
     }
 
-    /// A window, and how many calls it asks for at least.
+    /// A window, and the minimum number of calls.
     fn window() -> impl Strategy<Value = (Result<Duration, u32>, Option<u32>)> {
         let by_time = (duration().prop_map(Ok), proptest::option::of(AT_LEAST_ONE));
         let by_count =
@@ -621,11 +622,11 @@ mod tests {
             if let Some(calls) = minimum_calls {
                 builder = builder.minimum_calls(calls);
             }
-            if let Some((from, rate)) = slow {
-                builder = builder.slow_call_rate(from, rate);
+            if let Some((threshold, rate)) = slow {
+                builder = builder.slow_call_rate(threshold, rate);
             }
-            if let Some(factor) = growth {
-                builder = builder.open_backoff(factor, open_for.max(longer));
+            if let Some(multiplier) = growth {
+                builder = builder.open_backoff(multiplier, open_for.max(longer));
             }
             if until_reset {
                 builder = builder.open_until_reset();
@@ -639,7 +640,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn configuration_written_is_read_back(config in config()) {
+        fn any_configuration_round_trips(config in config()) {
             round_trip(&config);
         }
 
@@ -650,7 +651,7 @@ mod tests {
     }
 
     #[test]
-    fn status_is_written() {
+    fn status_serializes_state_and_seconds() {
         let circuit = Circuit::new(BreakerConfig::builder().name("search").build().unwrap());
         circuit.trip().unwrap();
         let status = serde_json::to_value(circuit.status()).unwrap();

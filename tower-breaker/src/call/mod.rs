@@ -22,10 +22,10 @@ use crate::circuit::{Circuit, Permit};
 use crate::error::BreakerError;
 
 impl Circuit {
-    /// Runs a future through the circuit: a worker's job, a query to a pool.
+    /// Runs a future through the circuit, such as a worker's job or a query to a pool.
     ///
-    /// **Every `Ok` counts as a success, also an `Ok` that holds an error.** A future that returns
-    /// a result within a result hides its failures from the circuit:
+    /// **Every `Ok` counts as a success, even an `Ok` that contains an error.** A future that
+    /// returns a result within a result hides its failures from the circuit:
     ///
     /// ```
     /// # #[cfg(feature = "tokio")] {
@@ -46,11 +46,13 @@ impl Circuit {
     /// # }
     /// ```
     ///
-    /// Use [`call_within`](Self::call_within) for a timeout, and [`call_nested`](Self::call_nested)
-    /// for any other result within a result, as a `JoinHandle` returns it.
+    /// Use [`call_within`](Self::call_within) for a timeout. Use [`call_nested`](Self::call_nested)
+    /// for any other result within a result, such as that of a `JoinHandle`.
     ///
-    /// An error is classified by its chain of sources. The circuit decides when the future is first
-    /// polled. The future runs on any executor.
+    /// An error is classified by its chain of sources. The circuit admits or rejects the call when
+    /// the returned future is first polled. The future runs on any executor.
+    ///
+    /// # Example
     ///
     /// ```
     /// use tower_breaker::{BreakerConfig, BreakerError, Circuit};
@@ -69,12 +71,12 @@ impl Circuit {
     /// # Cancellation
     ///
     /// Dropping the returned future drops `call`, which then counts as a cancelled call: see
-    /// [`CancelledPolicy`](crate::CancelledPolicy). Before its first poll it counts for nothing.
+    /// [`CancelledPolicy`](crate::CancelledPolicy). A future that was never polled is not counted.
     ///
     /// # Errors
     ///
-    /// [`BreakerError::Rejected`] if the circuit rejects the call, [`BreakerError::Inner`] with the
-    /// call's own error.
+    /// - [`BreakerError::Rejected`]: the circuit rejected the call.
+    /// - [`BreakerError::Inner`]: the call failed; this is its error.
     ///
     /// # Panics
     ///
@@ -89,8 +91,8 @@ impl Circuit {
 
     /// Runs a future that returns a result within a result through the circuit.
     ///
-    /// As [`call`](Self::call), but an `Ok(Err(error))` is classified by `error`. The output keeps
-    /// its shape.
+    /// It works like [`call`](Self::call), but an `Ok(Err(error))` is classified by `error`. The
+    /// output keeps its shape.
     ///
     /// ```
     /// use tower_breaker::{BreakerConfig, Circuit};
@@ -99,15 +101,16 @@ impl Circuit {
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// let circuit = Circuit::new(BreakerConfig::default());
     /// let answer = circuit.call_nested(tokio::spawn(query())).await;
-    /// assert!(matches!(answer, Ok(Err(_))), "the task has ended, and its query has failed");
+    /// assert!(matches!(answer, Ok(Err(_))), "the task ended, and its query failed");
     /// assert_eq!(circuit.status().window.failures, 1);
     /// # });
     /// ```
     ///
     /// # Errors
     ///
-    /// [`BreakerError::Rejected`] if the circuit rejects the call, [`BreakerError::Inner`] with the
-    /// outer error. The inner error is within the `Ok`.
+    /// - [`BreakerError::Rejected`]: the circuit rejected the call.
+    /// - [`BreakerError::Inner`]: the outer result is an error; this is it. The inner error is
+    ///   inside of the `Ok`.
     ///
     /// # Panics
     ///
@@ -121,12 +124,13 @@ impl Circuit {
         Call::new(self, call, NestedErrors::new())
     }
 
-    /// Runs a closure through the circuit, on this thread. An `Ok` is a success, an error is
-    /// classified by its chain of sources. For a result within a result use
-    /// [`call_blocking_nested`](Self::call_blocking_nested).
+    /// Runs a closure through the circuit, on this thread.
     ///
-    /// A closure cannot be stopped, so there is no variant with a timeout: set one on the client
-    /// that it uses.
+    /// An `Ok` is a success; an error is classified by its chain of sources. For a result within a
+    /// result, use [`call_blocking_nested`](Self::call_blocking_nested).
+    ///
+    /// There is no variant with a timeout, because a closure cannot be stopped. Set a timeout on
+    /// the client that the closure uses.
     ///
     /// ```
     /// use tower_breaker::{BreakerConfig, Circuit};
@@ -152,7 +156,8 @@ impl Circuit {
 
     /// Runs a closure that returns a result within a result through the circuit, on this thread.
     ///
-    /// As [`call_blocking`](Self::call_blocking), but an `Ok(Err(error))` is classified by `error`.
+    /// It works like [`call_blocking`](Self::call_blocking), but an `Ok(Err(error))` is classified
+    /// by `error`.
     ///
     /// ```
     /// use std::sync::mpsc;
@@ -163,7 +168,7 @@ impl Circuit {
     /// let (answers, answer) = mpsc::channel();
     /// answers.send(Err::<u32, _>(std::io::Error::from(std::io::ErrorKind::ConnectionRefused)))?;
     /// let answer = circuit.call_blocking_nested(|| answer.recv_timeout(Duration::from_secs(1)));
-    /// assert!(matches!(answer, Ok(Err(_))), "there was an answer, and it was an error");
+    /// assert!(matches!(answer, Ok(Err(_))), "an answer arrived, and it is an error");
     /// assert_eq!(circuit.status().window.failures, 1);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -204,11 +209,10 @@ fn record<T, E, C: Classify<T, E>>(permit: &mut Option<Permit>, result: &Result<
 }
 
 pin_project! {
-    /// A future that runs through a circuit. Returned by [`Circuit::call`] and
-    /// [`Circuit::call_nested`].
+    /// The future of [`Circuit::call`] and [`Circuit::call_nested`].
     #[must_use = "futures do nothing unless polled"]
     pub struct Call<F, C> {
-        // Before the permit: it must be dropped when the slot is free again.
+        // Before the permit: the inner future must be dropped before the slot is free again.
         #[pin]
         inner: F,
         permit: Option<Permit>,

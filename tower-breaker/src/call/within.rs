@@ -1,4 +1,4 @@
-//! A call through a circuit, with a timeout.
+//! The future of a call through a circuit, with a timeout.
 
 use std::fmt;
 use std::future::Future;
@@ -19,11 +19,11 @@ use crate::error::{BreakerError, TimedOut};
 impl Circuit {
     /// Runs a future through the circuit, with a timeout.
     ///
-    /// The time starts at the first poll, when the circuit lets the call in. When it is over, the
-    /// future is dropped, and the call counts as a failure. An error is classified by its chain of
-    /// sources.
+    /// The time starts at the first poll, when the circuit admits the call. When the time is over,
+    /// the future is dropped, and the call counts as a failure. An error is classified by its chain
+    /// of sources.
     ///
-    /// It must be polled within a tokio runtime with its timer enabled.
+    /// # Example
     ///
     /// ```
     /// use std::time::Duration;
@@ -45,13 +45,18 @@ impl Circuit {
     ///
     /// # Errors
     ///
-    /// [`BreakerError::Rejected`] if the circuit rejects the call, [`BreakerError::TimedOut`] if
-    /// the time is over, [`BreakerError::Inner`] with the call's own error.
+    /// - [`BreakerError::Rejected`]: the circuit rejected the call.
+    /// - [`BreakerError::TimedOut`]: the time was over.
+    /// - [`BreakerError::Inner`]: the call failed; this is its error.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the returned future drops `call`, as with [`call`](Self::call).
     ///
     /// # Panics
     ///
-    /// A panic of the call counts as a failure, and propagates to the caller. The future panics if
-    /// it is polled outside of a tokio runtime.
+    /// A panic of the call counts as a failure, and propagates to the caller. The returned future
+    /// panics if it is polled outside of a tokio runtime with an enabled timer.
     pub fn call_within<F, T, E, K>(&self, time: Duration, call: F) -> CallWithin<F, K>
     where
         F: Future<Output = Result<T, E>>,
@@ -63,7 +68,7 @@ impl Circuit {
 }
 
 pin_project! {
-    /// A future that runs through a circuit, with a timeout. Returned by [`Circuit::call_within`].
+    /// The future of [`Circuit::call_within`].
     #[must_use = "futures do nothing unless polled"]
     pub struct CallWithin<F, K> {
         #[pin]
@@ -84,7 +89,7 @@ where
         let result = match ready!(this.call.poll(cx)) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(BreakerError::Inner(error)),
-            // Classified within the poll, where it is known whether the request's body waits.
+            // Classified inside of the poll, where it is known whether the request's body waits.
             Err(BreakerError::Inner(elapsed)) => {
                 let fault = classify_error(&elapsed);
                 Err(BreakerError::TimedOut(TimedOut::with_fault(*this.time, fault)))
@@ -128,11 +133,11 @@ impl<F: Future> Future for Limited<F> {
             self.set(Self::Polled { call });
         }
         let LimitedProj::Polled { call } = self.as_mut().project() else {
-            panic!("`CallWithin` polled after it was ready");
+            panic!("`CallWithin` polled after completion");
         };
         let result = ready!(call.poll(cx));
-        // The call is dropped before its outcome is recorded, so that it has ended when a probe's slot is
-        // free again.
+        // The call is dropped before its outcome is recorded, so that it has ended when a probe's
+        // slot is free again.
         self.set(Self::Unpolled { call: None, time: Duration::ZERO });
         Poll::Ready(result)
     }
