@@ -1,16 +1,17 @@
-//! The storage of a circuit by key: as few bytes as possible, and the rest when it is first needed.
+//! The storage of a keyed circuit: as few bytes as possible, and the rest when it is first needed.
 //!
-//! A circuit whose calls all succeed has its key, a state word and eleven cells. What only
-//! transitions, slow and cancelled calls, and half-open calls need is allocated by the first of
-//! them, and stays until the circuit is dropped. The circuits of a layer share their configuration,
-//! clock and observers.
+//! A circuit whose calls all succeed consists of its key, a state word and eleven cells.
+//! Transitions, slow calls, cancelled calls and half-open calls need more state. The first of them
+//! allocates it, and it is kept until the circuit is dropped. The circuits of a layer share their
+//! configuration, clock and observers.
 //!
-//! # Many calls by one key
+//! # Many calls with one key
 //!
-//! A cell has room for a million calls. The counts of a full cell move to the cells in [`LazyState`],
-//! which have room for 4,096 times as many. While counts move, a reader of both places could miss
-//! them or see them twice. So they move under a lock, with an odd sequence number. A reader loads
-//! the sequence number before and after, and takes the lock if it was odd or has changed.
+//! A cell can hold about a million calls. The counts of a full cell move to the cells in
+//! [`LazyState`], which hold 4,096 times as many. While counts move, a reader of both places could
+//! miss them or read them twice. Counts therefore move under a lock, with an odd sequence number. A
+//! reader loads the sequence number before and after, and takes the lock if it was odd or has
+//! changed.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -30,49 +31,53 @@ use crate::machine::{Counts, WindowShape};
 use crate::sealed::Sealed;
 use crate::telemetry::{Instruments, Observers, register};
 
-/// Makes the label of a key.
+/// Formats the label of a key.
 type MakeLabel<K> = fn(&K) -> String;
 
-/// A circuit that many hold: what stores it, and the calls that run through it.
+/// A circuit with several owners: the map that stores it, handles, and the calls that use it.
 pub(crate) type SharedCore<K> = sync::Arc<Core<KeyedStore<K>>>;
 
-/// What is lost with a circuit that is evicted. The least goes first.
+/// The information that an eviction would lose. The lowest cost is evicted first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum EvictionCost {
-    /// Nothing: it is closed with an empty window and no failure since its last success, or has
-    /// been open or half-open for twice its open duration.
+    /// Nothing, because one of these is true:
+    ///
+    /// - The circuit is closed with an empty window and no failure since its last success.
+    /// - It has been open or half-open for twice its open duration.
     Idle,
-    /// It is closed, and its window holds this number of calls, all of them fast and successful.
+    /// The circuit is closed. Its window holds this number of calls, all fast and successful.
     Successes(u64),
-    /// It is closed, and none of its failed, slow and cancelled calls is recent. The number is of
-    /// those in its window, or of the failures since its last success, if they are more.
+    /// The circuit is closed, and none of its failed, slow and cancelled calls is recent.
+    ///
+    /// The number is the larger of two: those calls in its window, and the failures since its last
+    /// success.
     Failures(u64),
 }
 
-/// What is lost with a circuit if it is evicted now. `None`: it must be kept, or a call or a handle
-/// holds it, besides the given number of handles of the map. The caller keeps calls from finding it
-/// meanwhile, or asks again.
+/// Returns the cost of evicting the circuit now. `None`: the circuit must be kept, or it has more
+/// owners than the map's own `holders`: a call or a handle. The caller prevents calls from finding
+/// the circuit meanwhile, or checks the cost again.
 pub(crate) fn eviction_cost<K>(core: &SharedCore<K>, holders: usize) -> Option<EvictionCost> {
     if sync::Arc::strong_count(core) != holders {
         return None;
     }
-    // Each holder gave the circuit up with a release, and the count was read after: the outcome of
-    // its call is seen below.
+    // Each owner released the circuit with Release, and the count was read afterwards: the outcome
+    // of its call is visible below.
     fence(Ordering::Acquire);
     core.eviction_cost()
 }
 
-/// What the circuits of a layer have in common.
+/// What the circuits of a layer share.
 pub(crate) struct Common<K> {
     hot_config: HotConfig,
     config: BreakerConfig,
     observers: Arc<Observers>,
     label: MakeLabel<K>,
-    /// Held while cells are cleared, and while counts of any circuit move.
+    /// Held while cells are cleared, and while counts of any of the circuits move.
     upkeep: Mutex<()>,
     /// Odd while counts move.
     sequence: AtomicU64,
-    /// Whether the gauges count its circuits. The one of unguarded calls is not counted.
+    /// Whether the gauges count the circuits. The circuit for unguarded calls is not counted.
     is_counted: bool,
 }
 
@@ -84,8 +89,8 @@ impl<K> Common<K> {
         Self { hot_config, config, observers, label, upkeep, sequence, is_counted: true }
     }
 
-    /// What the overflow circuit has in common with these circuits. Without `guards` it is disabled,
-    /// and the gauges do not count it.
+    /// Returns what the overflow circuit shares with these circuits. Without `guards`, the overflow
+    /// circuit is disabled, and the gauges do not count it.
     pub(crate) fn for_overflow(&self, guards: bool) -> Self {
         let mode = if guards { self.config.mode } else { Mode::Disabled };
         let config = BreakerConfig { mode, ..self.config.clone() };
@@ -101,24 +106,24 @@ impl<K> Common<K> {
         self.hot_config.span_locked()
     }
 
-    /// Moves counts from one place to another.
+    /// Runs `run`, which moves counts from one place to another.
     fn move_counts(&self, run: impl FnOnce()) {
         let _lock = lock(&self.upkeep);
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
-        // A reader of a count that has moved sees the odd sequence, or a later one.
+        // A reader of a moved count sees the odd sequence number, or a later one.
         fence(Ordering::Release);
         run();
-        // Release: a reader of this sequence sees all counts in their new place.
+        // Release: a reader of this sequence number sees all counts in their new place.
         self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
     }
 
     /// Reads counts while none of them moves.
     fn read_counts<T>(&self, read: impl Fn() -> T) -> T {
-        // Acquire: with the counts of this sequence, or of a later one.
+        // Acquire: reads the counts of this sequence number, or of a later one.
         let sequence = self.sequence.load(Ordering::Acquire);
         let value = read();
-        // If a count was of a later sequence, the sequence is seen to have moved.
+        // If a count belongs to a later sequence number, the load below sees a changed number.
         fence(Ordering::Acquire);
         if sequence.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == sequence {
             return value;
@@ -139,7 +144,7 @@ impl<K> Common<K> {
         self.hot_config.clock()
     }
 
-    /// How long it takes until another part of a window is over, in nanoseconds.
+    /// The duration of one part of a window, in nanoseconds; 0 for a count window.
     pub(crate) const fn bucket(&self) -> u64 {
         match self.config.window {
             WindowShape::Time(nanos) => nanos / PackedCells::PARTS,
@@ -148,7 +153,7 @@ impl<K> Common<K> {
     }
 }
 
-/// Refers to a circuit by key, and keeps it from being dropped.
+/// How a keyed circuit's handles and permits refer to it. Keeps the circuit from being evicted.
 pub struct Shared<K>(Option<SharedCore<K>>);
 
 impl<K> Shared<K> {
@@ -156,7 +161,7 @@ impl<K> Shared<K> {
         Self(Some(core))
     }
 
-    /// Rejects a call.
+    /// Emits the rejection of a call, and returns it.
     #[cold]
     pub(crate) fn reject(&self, denied: Denied) -> Rejection {
         let core = self.core();
@@ -181,7 +186,7 @@ impl<K> CircuitRef for Shared<K> {
 
     #[inline]
     fn core(&self) -> &Core<KeyedStore<K>> {
-        self.0.as_ref().expect("a permit refers to its circuit until it is recorded")
+        self.0.as_ref().expect("a permit refers to its circuit until its outcome is recorded")
     }
 
     #[inline]
@@ -190,29 +195,29 @@ impl<K> CircuitRef for Shared<K> {
     }
 }
 
-/// A circuit by its key.
+/// The storage of a keyed circuit.
 pub struct KeyedStore<K> {
     key: K,
     hash: u64,
     state_word: AtomicU64,
     newest: NewestBucket,
     answered: AtomicU64,
-    /// Calls and failures.
+    /// The numbers of calls and failures.
     calls: PackedCells,
     lazy: OnceLock<Box<LazyState>>,
     common: Arc<Common<K>>,
 }
 
-/// What a circuit does without as long as its calls succeed.
+/// The state that a circuit does not need while its calls succeed.
 struct LazyState {
     deadline: AtomicU64,
     locked: Mutex<Locked>,
     counts: WideCounts,
-    /// The key's label, once it was needed.
+    /// The key's label, once it has been needed.
     label: OnceLock<KeptLabel>,
 }
 
-/// The counts that are not in the circuit's own cells.
+/// The counts outside of the circuit's own cells.
 #[derive(Default)]
 struct WideCounts {
     slow: BucketRing<CELLS>,
@@ -222,7 +227,7 @@ struct WideCounts {
     calls: BucketRing<CELLS>,
 }
 
-/// As many as there are pairs.
+/// The number of cells: one more than the window has parts, as in [`PackedCells`].
 const CELLS: usize = PackedCells::PARTS as usize + 1;
 
 impl WideCounts {
@@ -232,8 +237,7 @@ impl WideCounts {
 }
 
 impl<K> KeyedStore<K> {
-    /// A new circuit of a key with a hash. It is counted in the gauges once it
-    /// [begins](Self::begin).
+    /// Creates a circuit. It is counted in the gauges after [`count`](Self::count).
     pub(crate) fn new(key: K, hash: u64, common: Arc<Common<K>>) -> Self {
         let state_word = AtomicU64::new(StateWord::initial(common.config.is_disabled()).word());
         let newest = NewestBucket::new(common.hot_config.bucket());
@@ -241,15 +245,15 @@ impl<K> KeyedStore<K> {
         Self { key, hash, state_word, newest, answered: AtomicU64::new(NO_BUCKET), calls, lazy, common }
     }
 
-    /// Counts the circuit in the gauges, until it is dropped. It runs the recorder: never under a
-    /// lock.
+    /// Counts the circuit in the gauges until it is dropped. This calls the recorder, so it must
+    /// not run under a lock.
     pub(crate) fn count(&self) {
-        if let Some(instruments) = self.counted_in() {
+        if let Some(instruments) = self.gauges() {
             instruments.circuit_created(StateWord::initial(self.common.config.is_disabled()).initial_state());
         }
     }
 
-    fn counted_in(&self) -> Option<&'static Instruments> {
+    fn gauges(&self) -> Option<&'static Instruments> {
         self.common.instruments().filter(|_| self.common.is_counted)
     }
 
@@ -263,15 +267,15 @@ impl<K> KeyedStore<K> {
 
     fn kept_label<'a>(&self, lazy: &'a LazyState) -> Option<&'a KeptLabel> {
         if lazy.label.get().is_none() {
-            // It is made outside the cell, because it may use the circuit.
+            // Formatted outside of the cell, because a key's `Debug` may use the circuit.
             let label = KeptLabel::new(self.make_label()?);
-            // Another thread, or the label's own code, may have been first.
+            // Another thread, or the key's own `Debug`, may have been first.
             let _ = lazy.label.set(label);
         }
         lazy.label.get()
     }
 
-    /// The key as people read it. `None`: its `Debug` panicked, in which the call has no part.
+    /// Formats the label of the key. `None`: its `Debug` panicked, which must not affect the call.
     fn make_label(&self) -> Option<String> {
         catch_unwind(AssertUnwindSafe(|| (self.common.label)(&self.key))).ok()
     }
@@ -279,35 +283,35 @@ impl<K> KeyedStore<K> {
     #[inline]
     fn add(&self, tag: u64, failed: bool) {
         while !self.calls.add(tag, failed) {
-            self.make_room(tag);
+            self.move_to_wide_cells(tag);
         }
     }
 
-    /// Moves the counts of a full cell to cells with more room.
+    /// Moves the counts of a full cell to wider cells.
     #[cold]
     #[inline(never)]
-    fn make_room(&self, tag: u64) {
-        let more = &self.lazy().counts;
+    fn move_to_wide_cells(&self, tag: u64) {
+        let wide = &self.lazy().counts;
         self.common.move_counts(|| {
             if let Some((tag, [calls, failures])) = self.calls.take(tag) {
-                more.calls.add(tag, calls);
-                more.failures.add(tag, failures);
+                wide.calls.add(tag, calls);
+                wide.failures.add(tag, failures);
             }
         });
     }
 
-    fn more(&self, tag: u64, cells: impl FnOnce(&WideCounts) -> &BucketRing<CELLS>) -> u64 {
+    fn wide_sum(&self, tag: u64, cells: impl FnOnce(&WideCounts) -> &BucketRing<CELLS>) -> u64 {
         self.lazy.get().map_or(0, |lazy| cells(&lazy.counts).sum(tag))
     }
 
-    /// The counts of the last `span` buckets that end with the bucket `tag`.
+    /// Returns the counts of the last `span` buckets, of which `tag` is the newest.
     fn sums_of(&self, tag: u64, span: u32) -> Counts {
         self.common.read_counts(|| {
-            // Every numerator before its denominator, as in the other window.
-            let more = self.lazy.get().map(|lazy| lazy.counts.all().map(|cells| cells.sum_last(tag, span)));
-            let [slow, cancelled, more_failures, more_calls] = more.unwrap_or_default();
+            // Each numerator is read before its denominator, as in the other window.
+            let wide = self.lazy.get().map(|lazy| lazy.counts.all().map(|cells| cells.sum_last(tag, span)));
+            let [slow, cancelled, wide_failures, wide_calls] = wide.unwrap_or_default();
             let [calls, failures] = self.calls.sum_last(tag, span);
-            Counts { calls: calls + more_calls, failures: failures + more_failures, slow, cancelled }
+            Counts { calls: calls + wide_calls, failures: failures + wide_failures, slow, cancelled }
         })
     }
 
@@ -325,22 +329,23 @@ impl<K> KeyedStore<K> {
 }
 
 impl<K> Core<KeyedStore<K>> {
-    /// Whether the circuit is as a new one would be.
+    /// Returns whether evicting the circuit would lose nothing.
     pub(crate) fn is_idle(&self) -> bool {
         self.eviction_cost() == Some(EvictionCost::Idle)
     }
 
-    /// What is lost if the circuit is evicted. `None`: it must be kept, because one of these is
+    /// Returns the cost of evicting the circuit. `None`: it must be kept, because one of these is
     /// true:
     ///
     /// - it is open or half-open, for less than twice its open duration;
     /// - it is forced, or open until it is reset;
     /// - it is in its slow start;
-    /// - a call failed, was slow or was cancelled in this tenth of the window or in the one before.
+    /// - a call failed, was slow or was cancelled in the current tenth of the window or in the
+    ///   tenth before.
     fn eviction_cost(&self) -> Option<EvictionCost> {
         let KeyedStore { state_word, newest, lazy, common, .. } = self.store();
         let now = common.hot_config.now();
-        // Acquire: with what was done before this epoch began.
+        // Acquire: sees everything from before this epoch began.
         let word = StateWord::from_word(state_word.load(Ordering::Acquire));
         let lazy = lazy.get();
         if !word.is_closed() {
@@ -349,17 +354,17 @@ impl<K> Core<KeyedStore<K>> {
         if !word.admits_all() && lazy.is_some_and(|lazy| lock(&lazy.locked).is_in_slow_start(now)) {
             return None;
         }
-        let bad = |counts: Counts| counts.failures + counts.slow + counts.cancelled;
+        let bad_calls = |counts: Counts| counts.failures + counts.slow + counts.cancelled;
         // `None`: the window is empty.
         let bucket = newest.current(common.span().buckets.tag(now, word.epoch()));
         let sums_of = |span| bucket.map_or_else(Counts::default, |tag| self.store().sums_of(tag, span));
         let counts = sums_of(CELLS as u32);
-        // The run of failures is not bound to the window: a key may be called less than once a
-        // window.
-        match bad(counts).max(word.consecutive_failures()) {
+        // Consecutive failures are not limited to the window: a key may be called less than once
+        // per window.
+        match bad_calls(counts).max(word.consecutive_failures()) {
             0 if counts.calls == 0 => Some(EvictionCost::Idle),
             0 => Some(EvictionCost::Successes(counts.calls)),
-            number => (bad(sums_of(2)) == 0).then_some(EvictionCost::Failures(number)),
+            number => (bad_calls(sums_of(2)) == 0).then_some(EvictionCost::Failures(number)),
         }
     }
 }
@@ -428,16 +433,17 @@ impl<K> Window for KeyedStore<K> {
     }
 
     fn failures(&self, tag: u64) -> u64 {
-        self.common
-            .read_counts(|| self.calls.sum_last(tag, CELLS as u32)[1] + self.more(tag, |more| &more.failures))
+        self.common.read_counts(|| {
+            self.calls.sum_last(tag, CELLS as u32)[1] + self.wide_sum(tag, |wide| &wide.failures)
+        })
     }
 
     fn slow(&self, tag: u64) -> u64 {
-        self.more(tag, |more| &more.slow)
+        self.wide_sum(tag, |wide| &wide.slow)
     }
 
     fn cancelled(&self, tag: u64) -> u64 {
-        self.more(tag, |more| &more.cancelled)
+        self.wide_sum(tag, |wide| &wide.cancelled)
     }
 
     fn sums(&self, tag: u64) -> Counts {
@@ -474,7 +480,7 @@ impl<K> Window for KeyedStore<K> {
 
 impl<K> Drop for KeyedStore<K> {
     fn drop(&mut self) {
-        let Some(instruments) = self.counted_in() else { return };
+        let Some(instruments) = self.gauges() else { return };
         let state = match self.lazy.get() {
             Some(lazy) => lock(&lazy.locked).state(),
             None => StateWord::initial(self.common.config.is_disabled()).initial_state(),

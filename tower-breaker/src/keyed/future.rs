@@ -1,4 +1,4 @@
-//! The future of a call that has a circuit and waits for a service.
+//! The future of a call with a circuit. It waits for the inner service.
 
 use std::fmt;
 use std::future::Future;
@@ -16,14 +16,18 @@ use crate::fallback::OnReject;
 use crate::future::{RecordOutcome, finish};
 
 pin_project! {
-    /// Waits for the inner service's readiness, and comes to what the inner call comes to, or to the answer to a rejected call.
+    /// Resolves to the inner service's result, or to the answer to a rejected call.
     ///
-    /// Dropping it gives the call up, as that of a [`ResponseFuture`](crate::ResponseFuture).
+    /// It first waits for the readiness of a clone of the inner service. If the circuit opens
+    /// meanwhile, the call is rejected.
+    ///
+    /// Dropping the future cancels the call, as with [`ResponseFuture`](crate::ResponseFuture).
+    /// Polling it after it has completed may panic.
     pub struct KeyedResponseFuture<S, Req, K, C, R, B, F, J> {
-        // Before the permit: it must be gone when the place is free again.
+        // Before the permit: the inner future must be dropped before the slot is free again.
         #[pin]
         phase: Phase<F, J>,
-        // What waits for each other, until the call begins.
+        // The service and its request, until the call begins.
         waiting: Option<(S, Req)>,
         waits: Waits<K>,
         classify: C,
@@ -47,21 +51,22 @@ pin_project! {
     }
 }
 
-/// A call that was let in and waits for its service. Dropping it means that the caller gave up.
+/// The permit of an admitted call, and the registration of its task while the call waits for its
+/// service. Dropping it with a permit records a cancelled call.
 pub(super) struct Waits<K> {
     permit: Option<Permit<Shared<K>>>,
     waker_key: Option<WakerKey>,
 }
 
 impl<K> Waits<K> {
-    /// Asks the circuit again, if it has changed since it was asked.
+    /// Checks the circuit again if it has changed since the permit was acquired.
     #[inline]
-    fn ask(&mut self) -> Result<(), Rejection> {
-        if self.permit.as_ref().is_none_or(Permit::renew) { Ok(()) } else { self.ask_again() }
+    fn check_circuit(&mut self) -> Result<(), Rejection> {
+        if self.permit.as_ref().is_none_or(Permit::renew) { Ok(()) } else { self.recheck_circuit() }
     }
 
     #[cold]
-    fn ask_again(&mut self) -> Result<(), Rejection> {
+    fn recheck_circuit(&mut self) -> Result<(), Rejection> {
         let Some(permit) = self.permit.take() else { return Ok(()) };
         let uncounted = permit.is_uncounted();
         match permit.reacquire() {
@@ -82,17 +87,17 @@ impl<K> Waits<K> {
         }
     }
 
-    /// Asks the service for its readiness, as long as the circuit lets the call through.
+    /// Polls the service for readiness, as long as the circuit admits the call.
     #[inline]
     fn poll<E>(
         &mut self,
         cx: &mut Context<'_>,
         poll_ready: impl FnOnce(&mut Context<'_>) -> Poll<Result<(), E>>,
     ) -> Poll<Result<Result<(), E>, Rejection>> {
-        if let Err(rejection) = self.ask() {
+        if let Err(rejection) = self.check_circuit() {
             return Poll::Ready(Err(rejection));
         }
-        // Before the service is asked: it may panic, and the permit is gone then.
+        // Before the service is polled: its poll may panic, and then the permit is no longer there.
         self.leave();
         match Permit::guard(&mut self.permit, || poll_ready(cx)) {
             Poll::Ready(ready) => Poll::Ready(Ok(ready)),
@@ -103,12 +108,12 @@ impl<K> Waits<K> {
         }
     }
 
-    /// Waits to hear of a change of the circuit.
+    /// Registers the task, so that a change of the circuit wakes it.
     fn wait(&mut self, waker: &Waker) -> Result<(), Rejection> {
         while let Some(permit) = &self.permit {
             permit.register_waker(&mut self.waker_key, waker);
-            // A change between the question and the registration has woken nobody.
-            self.ask()?;
+            // A change between the last check and the registration has not woken the task.
+            self.check_circuit()?;
             if self.waker_key.is_some() {
                 break;
             }
@@ -116,7 +121,7 @@ impl<K> Waits<K> {
         Ok(())
     }
 
-    /// Waits no longer to hear of a change.
+    /// Ends the registration of the task.
     #[inline]
     fn leave(&mut self) {
         if let (Some(waker_key), Some(permit)) = (self.waker_key.take(), &self.permit) {
@@ -129,7 +134,7 @@ impl<K> Drop for Waits<K> {
     #[inline]
     fn drop(&mut self) {
         self.leave();
-        // A permit that is still there is that of a call that was given up.
+        // If the permit is still there, the call was cancelled. Dropping the permit records that.
     }
 }
 
@@ -166,24 +171,24 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if let Some((service, _)) = this.waiting {
-            let asked = ready!(this.waits.poll(cx, |cx| service.poll_ready(cx)));
+            let ready = ready!(this.waits.poll(cx, |cx| service.poll_ready(cx)));
             if let Some((mut service, request)) = this.waiting.take() {
-                match asked {
+                match ready {
                     Ok(Ok(())) => {
                         let inner = Permit::guard(&mut this.waits.permit, || service.call(request));
                         this.phase.set(Phase::Calling { inner });
                     }
                     Ok(Err(error)) => {
-                        let failed = Err::<S::Response, _>(error);
+                        let result = Err::<S::Response, _>(error);
                         return Poll::Ready(finish::<R, _, _, _, _, _>(
-                            failed,
+                            result,
                             &mut this.waits.permit,
                             this.classify,
                             this.record,
                         ));
                     }
                     Err(rejection) => {
-                        // With what it has reserved, before the user's answer runs.
+                        // Drops what the service has reserved, before the user's fallback runs.
                         drop(service);
                         this.phase.set(Phase::Rejected { answer: this.reject.reject(request, rejection) });
                     }
@@ -201,7 +206,7 @@ where
                 ))
             }
             PhaseProj::Rejected { answer } => this.record.pass(answer.poll(cx)),
-            PhaseProj::Waiting => panic!("`KeyedResponseFuture` is not polled after it was ready"),
+            PhaseProj::Waiting => panic!("`KeyedResponseFuture` polled after completion"),
         }
     }
 }

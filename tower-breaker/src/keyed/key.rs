@@ -1,4 +1,4 @@
-//! The key of a request.
+//! How a layer obtains the key of a request.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -8,16 +8,18 @@ use std::marker::PhantomData;
 use super::map::{KeyedCircuits, PickedCircuit};
 use crate::sealed::Sealed;
 
-/// Picks the circuit of a request. Its two kinds are [`ByValue`] and [`ByRef`].
+/// Selects the circuit of a request by its key.
 ///
-/// Sealed: these two implement it.
+/// Sealed: [`ByValue`] and [`ByRef`] implement it.
 pub trait PickCircuit<Req, K>: Sealed {
-    /// Looks the circuit up by the request's key.
+    /// Returns the circuit of the request's key.
     #[doc(hidden)]
     fn pick(&self, request: &Req, circuits: &KeyedCircuits<K>) -> PickedCircuit<K>;
 }
 
-/// Picks by a key that a closure makes; see [`KeyedBreakerLayer::new`](crate::keyed::KeyedBreakerLayer::new).
+/// Selects the circuit by a key that a closure returns.
+///
+/// Set by [`KeyedBreakerLayer::new`](crate::keyed::KeyedBreakerLayer::new).
 #[derive(Clone, Copy)]
 pub struct ByValue<F>(pub(super) F);
 
@@ -40,8 +42,9 @@ impl<F> fmt::Debug for ByValue<F> {
     }
 }
 
-/// Picks by a part of the request, which is made a key only if it is new; see
-/// [`KeyedBreakerLayer::by_ref`](crate::keyed::KeyedBreakerLayer::by_ref).
+/// Selects the circuit by a part of the request, which is cloned only if its key is new.
+///
+/// Set by [`KeyedBreakerLayer::by_ref`](crate::keyed::KeyedBreakerLayer::by_ref).
 pub struct ByRef<F, Q: ?Sized> {
     key: F,
     part: PhantomData<fn() -> Box<Q>>,

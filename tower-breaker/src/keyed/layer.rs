@@ -1,4 +1,4 @@
-//! The layer, which owns the circuits.
+//! The layer. It owns the circuits.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -22,30 +22,34 @@ use crate::fallback::{Fallback, FallbackAsync, GrpcUnavailable, Http503, ReturnE
 use crate::future::OnHead;
 use crate::telemetry::Transition;
 
-/// A circuit for each key of a request: its host, its route, a gRPC method, a tenant, a model.
+/// A circuit breaker with one circuit for each key: a host, route, gRPC method, tenant or model.
 ///
-/// The circuits live in the layer: every service that it makes shares them. A key is kept once, for
-/// as long as its circuit is. If remote clients choose the keys, let the closure cut or hash long
-/// ones.
+/// All services that a layer makes, and all clones of the layer, share its circuits. Each circuit
+/// works like the circuit of a [`BreakerLayer`](crate::BreakerLayer), which documents the states.
 ///
-/// | | |
+/// | property | |
 /// |---|---|
-/// | memory | about 200 bytes a key with a `u64`, and 1 KB more of one that is or was in lazy |
-/// | how many | [`max_keys`](crate::keyed::KeyedConfigBuilder::max_keys) |
-/// | a call by a known key | no allocation, unless its closure makes one |
-/// | its label | as the key is debugged, a text without its quotes: in [`Status`](crate::Status), [`Transition`], logs |
+/// | number of circuits | at most [`max_keys`](crate::keyed::KeyedConfigBuilder::max_keys), by default 10,000; idle circuits are evicted first |
+/// | new key when the map is full | [`Overflow`](crate::keyed::Overflow): by default, the call is sent without a circuit |
+/// | memory | about 200 bytes per circuit with a `u64` key; about 1 KB more once the circuit has had a transition, or a slow, cancelled or half-open call |
+/// | call with a known key | no allocation, unless the closure allocates |
+/// | label of a key | its `Debug` text, without the quotes of a string; part of [`Status`](crate::Status), [`Transition`] and logs |
+/// | hash | [foldhash](https://docs.rs/foldhash), with a random seed for each layer |
 ///
-/// Keys are hashed by [foldhash](https://docs.rs/foldhash), with a seed drawn for each layer. No lock is held while a key is
-/// hashed, compared, formatted or dropped, so that each may use the circuits.
+/// Each key is stored once, for as long as its circuit is kept. If remote clients choose the keys,
+/// let the closure shorten or hash long keys.
 ///
-/// # Example
+/// No lock is held while a key is hashed, compared, formatted or dropped, so these operations may
+/// use the circuits.
+///
+/// To name the type of the service in a struct, see [`KeyedBreaker`].
 ///
 /// ```
 /// use tower::{ServiceBuilder, service_fn};
 /// use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
 /// use tower_breaker::BreakerConfig;
 ///
-/// // By a part of the request:
+/// // The key is a part of the request:
 /// fn host(request: &http::Request<()>) -> &str {
 ///     request.uri().host().unwrap_or_default()
 /// }
@@ -56,7 +60,7 @@ use crate::telemetry::Transition;
 /// # fn check<R, S: tower::Service<R>>(_: &S) {}
 /// # check::<http::Request<()>, _>(&service);
 ///
-/// // By a key that is made of it, with limits of one's own:
+/// // The closure computes the key. With a configuration and an observer:
 /// let each = BreakerConfig::builder().name("tenants").consecutive_failures(3).build()?;
 /// let layer = KeyedBreakerLayer::new(KeyedConfig::builder(each).max_keys(1_000).build()?, |request: &(u64, String)| request.0)
 ///     .on_transition(|transition| eprintln!("tenant {:?} is {}", transition.key, transition.to));
@@ -65,7 +69,7 @@ use crate::telemetry::Transition;
 ///     .layer(layer)
 ///     .service(service_fn(async |(_, text): (u64, String)| Ok::<_, std::io::Error>(text)));
 /// # check::<(u64, String), _>(&service);
-/// assert!(circuits.get(&7).is_none(), "nobody has called yet");
+/// assert!(circuits.get(&7).is_none(), "there was no call with this key");
 /// # Ok::<(), tower_breaker::ConfigError>(())
 /// ```
 pub struct KeyedBreakerLayer<F, K, C = Auto, R = ReturnError, B = OnHead> {
@@ -77,9 +81,14 @@ pub struct KeyedBreakerLayer<F, K, C = Auto, R = ReturnError, B = OnHead> {
 }
 
 impl<F, K, KC, KR> KeyedBreakerLayer<ByValue<F>, K, Auto<KC>, ReturnError<KR>> {
-    /// Picks the circuit by the key that `key` makes of a request, judging by [`Auto`].
+    /// Creates a layer whose closure returns the key of a request.
     ///
-    /// A panic of `key` goes on to the caller, from `call`; no circuit has a part in it.
+    /// The closure runs in `call`, once for each request. If the key is a part of the request,
+    /// [`by_ref`](Self::by_ref) avoids a copy of it. Outcomes are classified by [`Auto`].
+    ///
+    /// # Panics
+    ///
+    /// A panic of `key` propagates to the caller, from `call`. No circuit records it.
     pub fn new<Req>(config: KeyedConfig, key: F) -> Self
     where
         F: Fn(&Req) -> K,
@@ -93,10 +102,15 @@ impl<F, Q, K, KC, KR> KeyedBreakerLayer<ByRef<F, Q>, K, Auto<KC>, ReturnError<KR
 where
     Q: ?Sized,
 {
-    /// Picks the circuit by a part of the request, judging by [`Auto`]. A known key then costs no allocation: a `str` becomes a `String` only when
-    /// its circuit is made.
+    /// Creates a layer whose closure returns a reference to a part of the request as the key.
     ///
-    /// A panic of `key` goes on to the caller, from `call`; no circuit has a part in it.
+    /// A call with a known key then needs no allocation: a `str` is converted to a `String` only
+    /// when a circuit is created. The closure runs in `call`, once for each request. Outcomes are
+    /// classified by [`Auto`].
+    ///
+    /// # Panics
+    ///
+    /// A panic of `key` propagates to the caller, from `call`. No circuit records it.
     pub fn by_ref<Req>(config: KeyedConfig, key: F) -> Self
     where
         F: for<'a> Fn(&'a Req) -> &'a Q,
@@ -118,25 +132,26 @@ impl<F, K, KC, KR> KeyedBreakerLayer<F, K, Auto<KC>, ReturnError<KR>> {
 }
 
 impl<F, K, R, B> KeyedBreakerLayer<F, K, Auto<TypedError>, R, B> {
-    /// Judges by `classify` instead.
+    /// Sets the classifier, instead of [`Auto`].
     pub fn classify<C>(self, classify: C) -> KeyedBreakerLayer<F, K, C, R, B> {
         self.map_classify(|_| classify)
     }
 }
 
 impl<F, K, M, R, B> KeyedBreakerLayer<F, K, Auto<M>, R, B> {
-    /// Takes every response for a success, so that a response of any type will do.
+    /// Classifies every response as a success, so that the response can have any type.
     ///
-    /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a
-    /// success even if it is an `Err`. For those, leave `errors_only` off or use
-    /// `.classify(NestedErrors::new())`.
+    /// See [`BreakerLayer::errors_only`](crate::BreakerLayer::errors_only), also for responses that
+    /// are a `Result`.
     pub fn errors_only(self) -> KeyedBreakerLayer<F, K, ErrorsOnly<M>, R, B> {
         self.map_classify(|_| ErrorsOnly::new())
     }
 }
 
 impl<F, K, C, B> KeyedBreakerLayer<F, K, C, ReturnError<TypedError>, B> {
-    /// Answers a rejected call instead of an error; see [`BreakerLayer::fallback`](crate::BreakerLayer::fallback).
+    /// Answers a rejected call with the closure's return value, instead of an error.
+    ///
+    /// See [`BreakerLayer::fallback`](crate::BreakerLayer::fallback).
     pub fn fallback<Req, Res, A>(self, answer: A) -> KeyedBreakerLayer<F, K, C, Fallback<A>, B>
     where
         A: Fn(Req, &Rejection) -> Res,
@@ -144,8 +159,9 @@ impl<F, K, C, B> KeyedBreakerLayer<F, K, C, ReturnError<TypedError>, B> {
         self.on_reject(Fallback::new(answer))
     }
 
-    /// Answers a rejected call with a future's output; see
-    /// [`BreakerLayer::fallback_async`](crate::BreakerLayer::fallback_async).
+    /// Answers a rejected call with the output of a future.
+    ///
+    /// See [`BreakerLayer::fallback_async`](crate::BreakerLayer::fallback_async).
     pub fn fallback_async<Req, A, Fut>(self, answer: A) -> KeyedBreakerLayer<F, K, C, FallbackAsync<A>, B>
     where
         A: Fn(Req, Rejection) -> Fut,
@@ -154,12 +170,16 @@ impl<F, K, C, B> KeyedBreakerLayer<F, K, C, ReturnError<TypedError>, B> {
         self.on_reject(FallbackAsync::new(answer))
     }
 
-    /// Answers a rejected call with a 503; see [`BreakerLayer::http_fallback`](crate::BreakerLayer::http_fallback).
+    /// Answers a rejected call with an empty 503 response with `Retry-After`.
+    ///
+    /// See [`BreakerLayer::http_fallback`](crate::BreakerLayer::http_fallback).
     pub fn http_fallback(self) -> KeyedBreakerLayer<F, K, C, Http503, B> {
         self.on_reject(Http503)
     }
 
-    /// Answers a rejected call with an `UNAVAILABLE`; see [`BreakerLayer::grpc_fallback`](crate::BreakerLayer::grpc_fallback).
+    /// Answers a rejected call with a trailers-only gRPC response with the status `UNAVAILABLE`.
+    ///
+    /// See [`BreakerLayer::grpc_fallback`](crate::BreakerLayer::grpc_fallback).
     pub fn grpc_fallback(self) -> KeyedBreakerLayer<F, K, C, GrpcUnavailable, B> {
         self.on_reject(GrpcUnavailable)
     }
@@ -171,7 +191,9 @@ impl<F, K, C, B> KeyedBreakerLayer<F, K, C, ReturnError<TypedError>, B> {
 }
 
 impl<F, K, C, R> KeyedBreakerLayer<F, K, C, R, OnHead> {
-    /// A call is over when its response's body is; see [`BreakerLayer::track_body`](crate::BreakerLayer::track_body).
+    /// Records the outcome of a call at the end of its response's body, instead of at its head.
+    ///
+    /// See [`BreakerLayer::track_body`](crate::BreakerLayer::track_body).
     pub fn track_body<M>(self) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M>> {
         let common = self.circuits.common();
         let record = OnBodyEnd::new(common.clock(), common.config().recovery.probe_lease);
@@ -180,8 +202,9 @@ impl<F, K, C, R> KeyedBreakerLayer<F, K, C, R, OnHead> {
 }
 
 impl<F, K, C, R, W, M> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<W, M>> {
-    /// A stream whose data still comes so long after its head is a success; see
-    /// [`BreakerLayer::healthy_after`](crate::BreakerLayer::healthy_after).
+    /// Sets the time after the head from which a stream that still delivers data is a success.
+    ///
+    /// See [`BreakerLayer::healthy_after`](crate::BreakerLayer::healthy_after).
     pub fn healthy_after(self, time: Duration) -> Self {
         self.map_record(|record| record.healthy_after(time))
     }
@@ -189,8 +212,9 @@ impl<F, K, C, R, W, M> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<W, M>> {
 
 #[cfg(feature = "llm")]
 impl<F, K, C, R, M> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M>> {
-    /// Also looks for the errors within event streams of LLM APIs; see
-    /// [`BreakerLayer::inspect_llm_events`](crate::BreakerLayer::inspect_llm_events).
+    /// Also detects errors inside event streams of LLM APIs.
+    ///
+    /// See [`BreakerLayer::inspect_llm_events`](crate::BreakerLayer::inspect_llm_events).
     pub fn inspect_llm_events(
         self,
     ) -> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<tower_fault_classify::body::LlmEvents, M>> {
@@ -199,12 +223,14 @@ impl<F, K, C, R, M> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M>> {
 }
 
 impl<F, K, C, R, B> KeyedBreakerLayer<F, K, C, R, B> {
-    /// Asks `rule` first. The rule that was added last is asked first.
+    /// Adds a rule that is checked before the classifier and the existing rules.
     pub fn rule<N>(self, rule: N) -> KeyedBreakerLayer<F, K, RuleFirst<N, C>, R, B> {
         self.map_classify(|classify| RuleFirst::new(rule, classify))
     }
 
-    /// Reads a fault's health by `health`; see [`BreakerLayer::health`](crate::BreakerLayer::health).
+    /// Sets how the health of a fault is derived, instead of the fault's own health axis.
+    ///
+    /// See [`BreakerLayer::health`](crate::BreakerLayer::health).
     pub fn health<H>(self, health: H) -> KeyedBreakerLayer<F, K, HealthBy<C, H>, R, B>
     where
         H: Fn(&Fault) -> Health,
@@ -212,13 +238,13 @@ impl<F, K, C, R, B> KeyedBreakerLayer<F, K, C, R, B> {
         self.map_classify(|classify| HealthBy::new(classify, health))
     }
 
-    /// Tells `observer` of every change of a circuit's state: see [`KeyedCircuits::on_transition`].
+    /// Adds an observer of the transitions of all circuits: see [`KeyedCircuits::on_transition`].
     pub fn on_transition(self, observer: impl Fn(&Transition) + Send + Sync + 'static) -> Self {
         self.circuits.on_transition(observer);
         self
     }
 
-    /// A handle to the circuits that this layer's services share.
+    /// Returns a handle to the circuits that this layer's services share.
     pub fn circuits(&self) -> KeyedCircuits<K> {
         self.circuits.clone()
     }

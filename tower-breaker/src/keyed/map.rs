@@ -1,25 +1,26 @@
-//! Circuits by a key, in a bounded number.
+//! The map of keyed circuits, with a bounded size.
 //!
 //! # Eviction
 //!
-//! Every call reads the table; only new keys write to it. A list holds the same circuits, and a clock
-//! hand moves round in it. A call with a new key that finds the map full scans the next few circuits
-//! from the clock hand, and evicts the one with the lowest cost. So a call takes a bounded time. Once
-//! a whole round has found no circuit to evict, calls with new keys do not scan for a hundredth of
-//! the window. [`KeyedCircuits::get_or_insert`] scans a whole round.
+//! Every call reads the table; only new keys write to it. A list holds the same circuits, and a
+//! clock hand moves around in it. If the map is full, a call with a new key scans the next few
+//! circuits from the clock hand. It evicts the circuit with the lowest cost. The time of a call is
+//! therefore bounded. Once a whole round has found no circuit to evict, calls with new keys do not
+//! scan for a hundredth of the window. [`KeyedCircuits::get_or_insert`] scans a whole round.
 //!
 //! # Why no call loses its circuit
 //!
-//! A call that finds its circuit takes a handle to it under the lock of the table's shard, and
-//! keeps it until its outcome is recorded. A circuit is evicted under the same lock, and only if the
-//! table and the list are its only holders. A call has then either not found it yet, and creates a
-//! new circuit, or its outcome is in the window that was read.
+//! A call that finds its circuit takes a handle to it, under the lock of the table's shard. It
+//! keeps the handle until its outcome is recorded. A circuit is evicted under the same lock, and
+//! only if the table and the list are its only owners. There are two cases: the call has not found
+//! the circuit yet, and creates a new one; or its outcome is already in the window that the
+//! eviction has read.
 //!
 //! # Why no user code runs under a lock
 //!
 //! Keys are hashed before a lock is taken and compared after it is released. A key that is inserted
-//! is compared with all that have its hash; if another key was inserted meanwhile, they are
-//! compared once more. Recorders run, and keys are dropped, at the end.
+//! is compared with all keys that have its hash; if another key was inserted meanwhile, they are
+//! compared again. Recorders run, and keys are dropped, at the end.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -36,18 +37,19 @@ use crate::circuit::{Circuit, CircuitState, Core, Permit};
 use crate::config::{KeyedConfig, Overflow};
 use crate::telemetry::Transition;
 
-/// How many circuits a call by a new key scans at most.
+/// How many circuits a call with a new key scans at most.
 const SCANNED_PER_CALL: usize = 16;
 
-/// How often a new key is compared with those that have its hash, while others are inserted.
+/// How often a new key is compared with the keys of the same hash, while other keys are inserted.
 const ATTEMPTS: u32 = 16;
 
-/// The holders of a circuit that no call runs through: the table and the list.
+/// The number of owners of an unused circuit: the table and the list.
 const MAP_HANDLES: usize = 2;
 
-/// The circuits of a [`KeyedBreakerLayer`](crate::keyed::KeyedBreakerLayer), by their keys.
+/// A handle to the circuits of a [`KeyedBreakerLayer`](crate::keyed::KeyedBreakerLayer).
 ///
-/// A clone is another handle to the same circuits.
+/// It looks up circuits by key, lists them, resets them and observes their transitions. A clone is
+/// another handle to the same circuits.
 pub struct KeyedCircuits<K> {
     inner: Arc<Inner<K>>,
 }
@@ -56,19 +58,19 @@ struct Inner<K> {
     table: Table<K>,
     hasher: RandomState,
     common: Arc<Common<K>>,
-    /// What keys share that find no room: a circuit, or one that is disabled.
+    /// The circuit of keys for which the map has no space: shared, or disabled if unguarded.
     overflow: OverflowCircuit<K>,
     guards_overflow: bool,
     max_keys: usize,
     clock_hand: Mutex<ClockHand<K>>,
-    /// Nobody looks for room before.
+    /// Until this time, no call scans for a circuit to evict.
     full_until: AtomicU64,
     evicted: AtomicU64,
     overflowed: AtomicU64,
 }
 
-/// The circuit of keys without one of their own, created when it is first needed. Its key is the
-/// first such key, and is not read.
+/// The circuit of keys without a circuit, created when it is first needed. Its key is the first
+/// such key, and is not used.
 struct OverflowCircuit<K> {
     common: Arc<Common<K>>,
     circuit: OnceLock<SharedCore<K>>,
@@ -78,13 +80,13 @@ struct OverflowCircuit<K> {
 struct ClockHand<K> {
     circuits: Vec<SharedCore<K>>,
     position: usize,
-    /// How many circuits it has scanned in vain.
+    /// How many circuits were scanned without an eviction.
     scanned: usize,
     /// How many circuits have been inserted.
     insertions: u64,
 }
 
-/// The circuit that a call by a key goes through.
+/// The circuit that a call uses.
 pub struct PickedCircuit<K>(pub(crate) SharedCore<K>);
 
 impl<K: fmt::Debug> KeyedCircuits<K> {
@@ -118,7 +120,9 @@ impl<K: fmt::Debug> KeyedCircuits<K> {
 }
 
 impl<K: Eq + Hash> KeyedCircuits<K> {
-    /// The circuit of a key, if there is one. Holding it keeps it from being forgotten.
+    /// Returns the circuit of a key; `None` if there is none.
+    ///
+    /// While the handle is held, the circuit is not evicted.
     pub fn get<Q>(&self, key: &Q) -> Option<KeyedCircuit<K>>
     where
         K: Borrow<Q>,
@@ -127,8 +131,10 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         self.find(key).map(|core| self.handle(core))
     }
 
-    /// The circuit of a key, made if there is none yet: to force one open before its first call.
-    /// `None`: the map is full, and no circuit can be evicted.
+    /// Returns the circuit of a key, and creates it if it does not exist.
+    ///
+    /// Use it to force a circuit open before its first call. `None`: the map is full, and no
+    /// circuit can be evicted. While the handle is held, the circuit is not evicted.
     pub fn get_or_insert(&self, key: K) -> Option<KeyedCircuit<K>> {
         let hash = self.hash(&key);
         let core = match self.find_hashed(hash, &key) {
@@ -160,7 +166,7 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         self.inner.hasher.hash_one(key)
     }
 
-    /// The circuit that a call by a key goes through.
+    /// Returns the circuit that a call with this key uses.
     #[inline]
     pub(crate) fn find_or_insert(&self, key: K) -> PickedCircuit<K> {
         let hash = self.hash(&key);
@@ -170,7 +176,7 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         }
     }
 
-    /// The same for a key that is made an owned one only if it is new.
+    /// Returns the circuit that a call with this key uses. The key is cloned only if it is new.
     #[inline]
     pub(crate) fn find_or_insert_ref<Q>(&self, key: &Q) -> PickedCircuit<K>
     where
@@ -187,7 +193,7 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
     #[cold]
     fn insert_or_overflow(&self, key: K, hash: u64) -> PickedCircuit<K> {
         let Inner { overflow, overflowed, .. } = &*self.inner;
-        // Relaxed: a thread that reads an older value looks for room once more than needed.
+        // Relaxed: a thread that reads an older value scans once more than needed.
         let is_full = self.inner.common.clock().now() < self.inner.full_until.load(Ordering::Relaxed);
         match if is_full { Err(key) } else { self.insert(key, hash, SCANNED_PER_CALL) } {
             Ok(core) => PickedCircuit(core),
@@ -201,8 +207,8 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
         }
     }
 
-    /// Makes a circuit. If the map is full, one of the next `steps` circuits is evicted for it; the
-    /// key comes back if none of them can be.
+    /// Creates a circuit. If the map is full, one of the next `steps` circuits is evicted for it.
+    /// If none of them can be evicted, the key is returned.
     fn insert(&self, key: K, hash: u64, steps: usize) -> Result<SharedCore<K>, K> {
         let Inner { table, common, max_keys, full_until, evicted, .. } = &*self.inner;
         let mut compared_at = None;
@@ -216,7 +222,7 @@ impl<K: Eq + Hash> KeyedCircuits<K> {
             if equals.is_empty() {
                 break clock_hand;
             }
-            // Another call by the same key was here first, or another key has the same hash.
+            // Another call with the same key was first, or another key has the same hash.
             compared_at = Some(clock_hand.insertions);
             drop(clock_hand);
             if let Some(core) = equals.into_iter().find(|core| *core.store().key_ref() == key) {
@@ -265,8 +271,8 @@ impl<K> fmt::Debug for PickedCircuit<K> {
 }
 
 impl<K> ClockHand<K> {
-    /// Looks at up to `steps` circuits, each once at most, and removes one from the table. Returns
-    /// its place in the list.
+    /// Scans up to `steps` circuits, each at most once, and removes one from the table. Returns its
+    /// position in the list.
     fn evict(&mut self, steps: usize, table: &Table<K>) -> Option<usize> {
         let mut left = steps.min(self.circuits.len());
         while left > 0 {
@@ -286,7 +292,8 @@ impl<K> ClockHand<K> {
         None
     }
 
-    /// The first of the next circuits with the lowest cost.
+    /// Returns the circuit with the lowest cost among the next `number` circuits. The first one
+    /// wins a tie.
     fn cheapest_of(&self, number: usize) -> Option<(usize, EvictionCost)> {
         let mut cheapest: Option<(usize, EvictionCost)> = None;
         for place in (self.position..self.position + number).map(|place| place % self.circuits.len()) {
@@ -301,7 +308,8 @@ impl<K> ClockHand<K> {
         cheapest
     }
 
-    /// Puts a circuit into the list, in the place of an evicted one, which is returned.
+    /// Adds a circuit to the list. If `place` is set, it replaces the evicted circuit there, which
+    /// is returned.
     fn put(&mut self, place: Option<usize>, core: SharedCore<K>) -> Option<SharedCore<K>> {
         self.insertions += 1;
         let Some(place) = place else {
@@ -314,13 +322,14 @@ impl<K> ClockHand<K> {
 
 impl<K> OverflowCircuit<K> {
     fn get(&self, key: K) -> SharedCore<K> {
-        let mut made = false;
+        let mut is_new = false;
         let core = self.circuit.get_or_init(|| {
-            made = true;
+            is_new = true;
             SharedCore::new(Core::new(KeyedStore::new(key, 0, Arc::clone(&self.common))))
         });
-        // Not while others wait for the circuit: a recorder may run anything.
-        if made {
+        // Counted outside of the initialization, because a recorder may run any code while other
+        // calls wait for the circuit.
+        if is_new {
             core.store().count();
         }
         SharedCore::clone(core)
@@ -328,63 +337,72 @@ impl<K> OverflowCircuit<K> {
 }
 
 impl<K> KeyedCircuits<K> {
-    /// All circuits, in no order. Holding them keeps them from being forgotten.
+    /// Returns all circuits, in no particular order, without the overflow circuit.
+    ///
+    /// While the handles are held, the circuits are not evicted.
     pub fn circuits(&self) -> Vec<KeyedCircuit<K>> {
         let circuits = self.clock_hand().circuits.clone();
         circuits.into_iter().map(|core| self.handle(core)).collect()
     }
 
-    /// How many circuits there are.
+    /// Returns the number of circuits.
     pub fn len(&self) -> usize {
         self.clock_hand().circuits.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether there is no circuit.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many circuits were forgotten for new keys.
+    /// Returns how many circuits have been evicted for new keys.
     pub fn evicted(&self) -> u64 {
         self.inner.evicted.load(Ordering::Relaxed)
     }
 
-    /// How many calls found no room for their key.
+    /// Returns how many calls had a key for which the map had no space.
     pub fn overflowed(&self) -> u64 {
         self.inner.overflowed.load(Ordering::Relaxed)
     }
 
-    /// The circuit that keys share which find no room, once there was one: see [`Overflow::Shared`]. Its label is `(overflow)`, its key the first that
-    /// found none; [`circuits`](Self::circuits) leaves it out.
+    /// Returns the overflow circuit, which keys share for which the map has no space.
+    ///
+    /// See [`Overflow::Shared`]. `None`: no key has needed it yet, or the layer uses
+    /// [`Overflow::Unguarded`]. Its label is `(overflow)`, and its key is the first key that needed
+    /// it. [`circuits`](Self::circuits) does not contain it.
     pub fn overflow(&self) -> Option<KeyedCircuit<K>> {
         let Inner { overflow, guards_overflow, .. } = &*self.inner;
         let core = overflow.circuit.get().filter(|_| *guards_overflow)?;
         Some(self.handle(SharedCore::clone(core)))
     }
 
-    /// Closes every circuit that is not forced, and clears its window and its run of failures; see
-    /// [`KeyedCircuit::reset`].
+    /// Closes every circuit that is neither forced nor disabled, including the overflow circuit.
+    ///
+    /// It also clears their windows and consecutive failures: see [`KeyedCircuit::reset`].
     pub fn reset_all(&self) {
         for circuit in self.circuits().into_iter().chain(self.overflow()) {
-            // A closed one without a history is as it would be.
+            // A closed circuit without a history does not change.
             if circuit.is_touched() {
                 let _ = circuit.reset();
             }
         }
     }
 
-    /// Tells `observer` of every change of a circuit's state; see [`Circuit::on_transition`](crate::Circuit::on_transition).
+    /// Adds an observer, which is notified of the transitions of all circuits.
+    ///
+    /// See [`Circuit::on_transition`](crate::Circuit::on_transition). The transitions contain the
+    /// label of the key.
     pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
         self.inner.common.observers().add(Arc::new(observer));
     }
 
-    /// The changes of every circuit's state from now on, as a stream that never holds a circuit up.
+    /// Returns a stream of the transitions of all circuits from now on. It never blocks a circuit.
     #[cfg(feature = "stream")]
     pub fn transitions(&self) -> crate::telemetry::Transitions {
         self.inner.common.observers().stream()
     }
 
-    /// The name from the configuration.
+    /// Returns the name from the configuration, which all circuits share.
     pub fn name(&self) -> &'static str {
         self.inner.common.config().name
     }
@@ -420,7 +438,7 @@ impl<K> fmt::Debug for KeyedCircuits<K> {
     }
 }
 
-/// The label of a key: its `Debug` output, without the quotes of a text.
+/// Returns the label of a key: its `Debug` output, without the quotes of a string.
 fn label<K: fmt::Debug>(key: &K) -> String {
     let text = format!("{key:?}");
     match text.strip_prefix('"').and_then(|text| text.strip_suffix('"')) {
@@ -429,22 +447,22 @@ fn label<K: fmt::Debug>(key: &K) -> String {
     }
 }
 
-/// The handle to the circuit of one key.
+/// A handle to the circuit of one key.
 ///
-/// It has the operations of [`Circuit`] on status, permits and manual control, and
-/// [`key`](Circuit::key). While a handle is held, its circuit is not evicted.
+/// It has the operations of [`Circuit`] for status, permits and manual control, and
+/// [`key`](Circuit::key). While the handle is held, the circuit is not evicted.
 pub type KeyedCircuit<K> = Circuit<Shared<K>>;
 
 /// A permit of the circuit of one key.
 pub type KeyedPermit<K> = Permit<Shared<K>>;
 
 impl<K> Circuit<Shared<K>> {
-    /// The key.
+    /// Returns the key.
     pub fn key(&self) -> &K {
         self.owner().store().key_ref()
     }
 
-    /// Whether anything can be reset.
+    /// Returns whether a reset would change the circuit.
     fn is_touched(&self) -> bool {
         self.owner().snapshot().state != CircuitState::Closed || !self.owner().is_idle()
     }

@@ -1,11 +1,12 @@
-//! A circuit for each key of a request: its host, its route, a tenant, a model.
+//! Circuits by key: one circuit for each host, route, tenant or model.
 //!
 //! | item | |
 //! |---|---|
 //! | [`KeyedBreakerLayer`], [`KeyedBreaker`], [`KeyedResponseFuture`] | the layer, its services and their futures |
-//! | [`KeyedConfig`], [`KeyedConfigBuilder`], [`Overflow`] | how many keys are kept, and what happens to a call with one key too many |
-//! | [`KeyedCircuits`], [`KeyedCircuit`], [`KeyedPermit`] | handles to the circuits: status, control, permits |
-//! | [`ByValue`], [`ByRef`], [`PickCircuit`] | how a layer gets the key of a request |
+//! | [`KeyedConfig`], [`KeyedConfigBuilder`], [`Overflow`] | the configuration: limits of each circuit, number of keys, behavior when the map is full |
+//! | [`KeyedCircuits`], [`KeyedCircuit`], [`KeyedPermit`] | handles to the circuits: status, manual control, permits |
+//! | [`ByValue`], [`ByRef`], [`PickCircuit`] | how a layer obtains the key of a request |
+//! | [`Shared`] | how handles and permits refer to a keyed circuit |
 //!
 //! ```
 //! use tower::{ServiceBuilder, service_fn};

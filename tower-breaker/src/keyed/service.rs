@@ -1,4 +1,4 @@
-//! The service: it picks the circuit of each call.
+//! The service. It selects the circuit of each call.
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -16,21 +16,64 @@ use crate::error::Rejection;
 use crate::fallback::{OnReject, ReturnError};
 use crate::future::{OnHead, RecordOutcome};
 
-/// Guards its inner service with a circuit for each key. Made by [`KeyedBreakerLayer`](crate::keyed::KeyedBreakerLayer).
+/// Guards its inner service with one circuit for each key.
+///
+/// Made by [`KeyedBreakerLayer`](crate::keyed::KeyedBreakerLayer). The inner service must be
+/// `Clone`.
 ///
 /// # Readiness
 ///
-/// It is always ready: which circuit a call goes through is known when there is a request. `call` picks the circuit and asks it; the future then
-/// waits for the readiness of a clone of the inner service, so that one key's dead connection holds up no other's calls. A call that waits is
-/// rejected when its circuit opens. What a rejected call did not need was never reserved.
+/// `poll_ready` is always ready, because the circuit is known only when there is a request:
+///
+/// 1. `call` selects the circuit by the request's key. If that circuit rejects the call, the inner
+///    service is neither cloned nor polled, so that nothing is reserved.
+/// 2. The future waits for the readiness of a clone of the inner service. One key's dead connection
+///    therefore blocks no other key's calls.
+/// 3. If the circuit opens while the future waits, the call is rejected.
 ///
 /// # Cancellation
 ///
-/// As of a [`Breaker`](crate::Breaker): dropping the future drops the inner call, and a probe's place is free again at once.
+/// As with [`Breaker`](crate::Breaker): dropping the future drops the inner call, and frees a
+/// probe's slot immediately. [`CancelledPolicy`](crate::CancelledPolicy) determines how cancelled
+/// calls are counted.
 ///
 /// # Panics
 ///
-/// A panic of the inner service's `poll_ready`, of its `call` or of its future counts as a failure of its key, and goes on to the caller.
+/// A panic of the inner service's `poll_ready`, `call` or future counts as a failure of the key,
+/// and propagates to the caller.
+///
+/// # Naming the type
+///
+/// A struct can hold the service without boxing it. The type contains the type of the key closure,
+/// so use a function pointer:
+///
+/// ```
+/// use http::Request;
+/// use tower::Layer;
+/// use tower_breaker::keyed::{ByRef, KeyedBreaker, KeyedBreakerLayer, KeyedConfig};
+///
+/// /// The host of a request is its key: borrowed as `str`, stored as `String`.
+/// type HostKey = ByRef<fn(&Request<String>) -> &str, str>;
+///
+/// struct Gateway<Client> {
+///     client: KeyedBreaker<Client, HostKey, String>,
+/// }
+///
+/// impl<Client> Gateway<Client> {
+///     fn new(client: Client) -> Self {
+///         let host: fn(&Request<String>) -> &str = |request| request.uri().host().unwrap_or_default();
+///         let layer = KeyedBreakerLayer::by_ref(KeyedConfig::default(), host);
+///         Self { client: layer.layer(client) }
+///     }
+/// }
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
+/// # let client = tower::service_fn(async |_: Request<String>| Ok::<_, std::io::Error>(http::Response::new(())));
+/// # check::<Request<String>, _>(&Gateway::new(client).client);
+/// ```
+///
+/// - A key that a closure returns by value has the type `ByValue<fn(&Request) -> Key>`.
+/// - If the inner error is boxed, add `Auto<BoxedError>` and `ReturnError<BoxedError>`, as with
+///   [`Breaker`](crate::Breaker).
 pub struct KeyedBreaker<S, F, K, C = Auto, R = ReturnError, B = OnHead> {
     pub(super) inner: S,
     pub(super) key: F,
@@ -41,22 +84,22 @@ pub struct KeyedBreaker<S, F, K, C = Auto, R = ReturnError, B = OnHead> {
 }
 
 impl<S, F, K, C, R, B> KeyedBreaker<S, F, K, C, R, B> {
-    /// A handle to the circuits.
+    /// Returns a handle to the circuits.
     pub fn circuits(&self) -> KeyedCircuits<K> {
         self.circuits.clone()
     }
 
-    /// The inner service.
+    /// Returns a reference to the inner service.
     pub const fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// Gives the inner service back.
+    /// Returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }
 
-    /// The permit of a call, or why there is none.
+    /// Returns the permit of a call, or its rejection.
     #[inline]
     fn admit<Req>(&self, request: &Req) -> Result<Permit<Shared<K>>, Rejection>
     where

@@ -1,7 +1,7 @@
-//! The circuits by the hashes of their keys.
+//! The table of circuits, by the hashes of their keys.
 //!
-//! Nothing of a key runs under a lock. Its hash is computed before; a circuit with that hash is
-//! taken out of the table by its handle, and its key is compared after the lock is released. The
+//! No code of a key runs under a lock. A key is hashed before the lock is taken. A circuit with
+//! that hash leaves the table as a handle, and its key is compared after the lock is released. The
 //! table grows and evicts by the stored hashes.
 
 use std::thread::available_parallelism;
@@ -11,10 +11,10 @@ use tower_fault_classify::__internals::sync::{RwLock, read, write};
 
 use super::core::SharedCore;
 
-/// Circuits in shards, each with a lock of its own.
+/// The circuits in shards. Each shard has its own lock.
 pub(super) struct Table<K>(Box<[Shard<K>]>);
 
-/// On cache lines of its own, so that threads that use different shards do not disturb each other.
+/// A shard has its own cache lines, so that threads that use different shards do not contend.
 #[repr(align(128))]
 struct Shard<K>(RwLock<HashTable<Slot<K>>>);
 
@@ -24,7 +24,7 @@ struct Slot<K> {
 }
 
 impl<K> Table<K> {
-    /// An empty table, with about four shards for each processor.
+    /// Creates an empty table with about four shards for each processor.
     pub(super) fn new() -> Self {
         Self::with_shards(4 * available_parallelism().map_or(1, usize::from))
     }
@@ -34,7 +34,7 @@ impl<K> Table<K> {
         Self((0..shards).map(|_| Shard(RwLock::new(HashTable::new()))).collect())
     }
 
-    /// The circuit with a hash whose key `is` the one asked for.
+    /// Returns the circuit with this hash whose key satisfies `is`.
     #[inline]
     pub(super) fn find(&self, hash: u64, is: impl Fn(&K) -> bool) -> Option<SharedCore<K>> {
         let first = {
@@ -49,22 +49,22 @@ impl<K> Table<K> {
         self.with_hash(hash).into_iter().find(|core| is(core.store().key_ref()))
     }
 
-    /// All circuits with a hash. Keys that differ seldom have the same.
+    /// Returns all circuits with this hash. Different keys rarely have the same hash.
     pub(super) fn with_hash(&self, hash: u64) -> Vec<SharedCore<K>> {
         let slots = read(&self.shard(hash).0);
         let equal = slots.iter_hash(hash).filter(|slot| slot.hash == hash);
         equal.map(|slot| SharedCore::clone(&slot.core)).collect()
     }
 
-    /// Adds a circuit. Its key is in no other.
+    /// Adds a circuit. No other circuit in the table has its key.
     pub(super) fn insert(&self, core: SharedCore<K>) {
         let hash = core.store().hash();
         let mut slots = write(&self.shard(hash).0);
         slots.insert_unique(hash, Slot { hash, core }, |slot| slot.hash);
     }
 
-    /// Removes a circuit if it `is_evictable`: no call finds it while that is asked. The caller has
-    /// another handle to it, so that nothing is dropped here but a count.
+    /// Removes a circuit if it `is_evictable`. No call can find the circuit during this check. The
+    /// caller holds another handle to it, so that only a reference count is dropped here.
     pub(super) fn remove_if(
         &self,
         core: &SharedCore<K>,
@@ -82,12 +82,12 @@ impl<K> Table<K> {
     }
 
     fn shard(&self, hash: u64) -> &Shard<K> {
-        // A shard's table uses the lowest bits and the highest seven.
+        // The table of a shard uses the lowest bits and the highest seven bits.
         &self.0[(hash >> 32) as usize & (self.0.len() - 1)]
     }
 }
 
-/// Every interleaving of a call and of an eviction.
+/// Loom models: every interleaving of a call and an eviction.
 #[cfg(all(test, loom_models))]
 mod models {
     use loom::sync::Arc;
@@ -99,7 +99,7 @@ mod models {
     use crate::keyed::core::models::circuit;
     use crate::keyed::core::{EvictionCost, Shared, eviction_cost};
 
-    /// The table and the list's own handle.
+    /// The table, and the handle that the list holds.
     struct Map {
         table: Table<u32>,
         listed: SharedCore<u32>,
@@ -112,7 +112,7 @@ mod models {
             Arc::new(Self { table, listed: core })
         }
 
-        /// Calls once, if the circuit is there and lets the call through.
+        /// Performs a call. Returns whether the circuit was found and admitted the call.
         fn call(&self, verdict: Verdict) -> bool {
             let Some(core) = self.table.find(7, |key| *key == 7) else { return false };
             let Ok(permit) = Permit::acquire(Shared::new(core)) else { return false };
@@ -120,57 +120,66 @@ mod models {
             true
         }
 
-        /// Evicts the circuit if it is worth no more than `worth`, as the hand does.
-        fn evict(&self, worth: EvictionCost) -> bool {
-            eviction_cost(&self.listed, 2).is_some_and(|lost| lost <= worth)
-                && self
-                    .table
-                    .remove_if(&self.listed, |core| eviction_cost(core, 2).is_some_and(|lost| lost <= worth))
+        /// Evicts the circuit, as the clock hand does, if its eviction cost is at most `max_cost`.
+        fn evict(&self, max_cost: EvictionCost) -> bool {
+            eviction_cost(&self.listed, 2).is_some_and(|cost| cost <= max_cost)
+                && self.table.remove_if(&self.listed, |core| {
+                    eviction_cost(core, 2).is_some_and(|cost| cost <= max_cost)
+                })
         }
     }
 
     #[test]
-    fn loom_circuit_is_not_evicted_under_call_nor_after_its_failure() {
+    fn loom_circuit_is_not_evicted_during_or_after_failed_call() {
         model(|| {
-            let (core, _hand) = circuit(1, None);
+            let (core, _manual_clock) = circuit(1, None);
             let map = Map::of(core);
             let other = Arc::clone(&map);
             let caller = thread::spawn(move || other.call(FAILURE));
             let evicted = map.evict(EvictionCost::Failures(u64::MAX));
             let failed = caller.join().unwrap();
-            assert!(!(evicted && failed), "it was evicted with a call in it");
+            assert!(!(evicted && failed), "the circuit was evicted during a call");
             if failed {
                 assert_eq!(map.listed.snapshot().state, CircuitState::Open);
-                assert!(!map.evict(EvictionCost::Failures(u64::MAX)), "it has just opened");
+                assert!(
+                    !map.evict(EvictionCost::Failures(u64::MAX)),
+                    "a circuit that has just opened was evicted"
+                );
             }
         });
     }
 
     #[test]
-    fn loom_success_keeps_circuit_from_being_evicted_as_idle() {
+    fn loom_circuit_with_success_is_not_evicted_as_idle() {
         model(|| {
-            let (core, _hand) = circuit(5, None);
+            let (core, _manual_clock) = circuit(5, None);
             let map = Map::of(core);
             let other = Arc::clone(&map);
             let caller = thread::spawn(move || other.call(Verdict::Success));
             let evicted = map.evict(EvictionCost::Idle);
             let succeeded = caller.join().unwrap();
             assert!(!(evicted && succeeded));
-            assert!(!succeeded || !map.evict(EvictionCost::Idle), "its window is not empty");
+            assert!(
+                !succeeded || !map.evict(EvictionCost::Idle),
+                "a circuit with a call in its window was evicted as idle"
+            );
         });
     }
 
     #[test]
     fn loom_circuit_with_recent_failure_is_not_evicted() {
         model(|| {
-            let (core, _hand) = circuit(5, None);
+            let (core, _manual_clock) = circuit(5, None);
             let map = Map::of(core);
             let other = Arc::clone(&map);
             let caller = thread::spawn(move || other.call(FAILURE));
             let evicted = map.evict(EvictionCost::Successes(u64::MAX));
             let failed = caller.join().unwrap();
             assert!(!(evicted && failed));
-            assert!(!failed || !map.evict(EvictionCost::Failures(u64::MAX)), "it has just failed");
+            assert!(
+                !failed || !map.evict(EvictionCost::Failures(u64::MAX)),
+                "a circuit with a recent failure was evicted"
+            );
         });
     }
 }

@@ -1,7 +1,7 @@
-//! Counters and gauges, for whatever recorder the crate `metrics` was given. The README has their names.
+//! Counters and gauges for the recorder of the crate `metrics`. The README lists their names.
 //!
-//! Instruments are registered for each name once, and a circuit knows their number: a call that is counted costs one look-up, and one that is not,
-//! for there is no recorder, a comparison.
+//! The instruments of a circuit name are registered once, and a circuit stores their number. With a
+//! recorder, a counted call costs one look-up. Without a recorder, a call costs one comparison.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, OnceLock, PoisonError};
@@ -13,7 +13,7 @@ use tower_fault_classify::{Health, Verdict};
 use super::{TARGET, Transition};
 use crate::machine::CircuitState;
 
-/// The instruments of the circuits of one name.
+/// The instruments of all circuits with one name.
 #[derive(Debug)]
 pub(crate) struct Instruments {
     success: Counter,
@@ -21,7 +21,7 @@ pub(crate) struct Instruments {
     neutral: Counter,
     cancelled: Counter,
     slow: Counter,
-    /// By [`STATES`].
+    /// In the order of [`STATES`].
     rejections: [Counter; STATES.len()],
     circuits: [Gauge; STATES.len()],
     #[cfg(feature = "keyed")]
@@ -41,13 +41,13 @@ const STATES: [CircuitState; 6] = [
 
 static ALL: boxcar::Vec<Instruments> = boxcar::Vec::new();
 
-/// The number of a name's instruments, which are registered once; 0 while there is no recorder. It runs
-/// the recorder: never under a lock.
+/// Returns the number of a name's instruments, and registers them if they are new. 0: there is no
+/// recorder. This function calls the recorder, so it must not run under a lock.
 pub(crate) fn register(circuit: &'static str) -> u32 {
     static NUMBERS: Mutex<BTreeMap<&'static str, u32>> = Mutex::new(BTreeMap::new());
     let numbers = || NUMBERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = numbers().get(circuit).copied();
-    if let Some(number) = known {
+    let registered = numbers().get(circuit).copied();
+    if let Some(number) = registered {
         return number;
     }
     if !has_recorder() {
@@ -56,7 +56,7 @@ pub(crate) fn register(circuit: &'static str) -> u32 {
     let instruments = Instruments::new(circuit);
     let mut numbers = numbers();
     if let Some(number) = numbers.get(circuit).copied() {
-        // Another thread was first. The instruments are dropped after the lock.
+        // Another thread was first. The instruments are dropped after the lock is released.
         drop(numbers);
         return number;
     }
@@ -65,20 +65,22 @@ pub(crate) fn register(circuit: &'static str) -> u32 {
     number
 }
 
-/// The instruments of a number.
+/// Returns the instruments with this number.
 #[inline]
 pub(crate) fn instruments(number: u32) -> Option<&'static Instruments> {
     if number == 0 { None } else { ALL.get(number as usize - 1) }
 }
 
-/// Whether a recorder is installed.
+/// Returns whether a recorder is installed.
 fn has_recorder() -> bool {
     possible_placeholder().is_none_or(|address| !is_placeholder(address))
 }
 
-/// The address of the current recorder, if that may be the placeholder that the crate `metrics`
-/// passes on while no recorder is installed: a static without a size. A recorder that is installed
-/// for the whole program is boxed, and a box without a size has no address of its own.
+/// Returns the address of the current recorder, if the recorder may be the placeholder.
+///
+/// While no recorder is installed, the crate `metrics` passes a placeholder: a zero-sized static. A
+/// recorder for the whole program is boxed, and a box of a zero-sized value has a dangling address
+/// that equals the alignment.
 fn possible_placeholder() -> Option<usize> {
     metrics::with_recorder(|recorder| {
         let address = std::ptr::from_ref(recorder).addr();
@@ -86,8 +88,9 @@ fn possible_placeholder() -> Option<usize> {
     })
 }
 
-/// Tells the placeholder from a recorder without fields that is installed for this thread alone. A
-/// new thread has no recorder of its own; it is asked once in a program.
+/// Distinguishes the placeholder from a zero-sized recorder that is installed for this thread only.
+/// A new thread has no recorder of its own, so it shows the placeholder. One such thread is spawned
+/// per program.
 fn is_placeholder(address: usize) -> bool {
     static PLACEHOLDER: OnceLock<usize> = OnceLock::new();
     if let Some(placeholder) = PLACEHOLDER.get() {
@@ -95,9 +98,9 @@ fn is_placeholder(address: usize) -> bool {
     }
     match thread::Builder::new().spawn(possible_placeholder).map(thread::JoinHandle::join) {
         Ok(Ok(Some(placeholder))) => *PLACEHOLDER.get_or_init(|| placeholder) == address,
-        // A recorder is installed for the whole program: the placeholder is not in use any more.
+        // A recorder is installed for the whole program: the placeholder is no longer in use.
         Ok(Ok(None)) => false,
-        // This platform has no threads.
+        // This platform cannot spawn threads.
         Ok(Err(_)) | Err(_) => true,
     }
 }
@@ -121,7 +124,7 @@ impl Instruments {
             circuits: STATES.map(|state| {
                 let name = "tower_breaker_circuits";
                 let circuits = gauge!(target: TARGET, name, "circuit" => circuit, "state" => state.as_str());
-                // So that it is there before its first circuit is.
+                // Registers the gauge, so that it exists before the first circuit.
                 circuits.increment(0.0);
                 circuits
             }),
@@ -132,7 +135,7 @@ impl Instruments {
         }
     }
 
-    /// A call that was let through came to something.
+    /// Counts the outcome of an admitted call.
     #[inline]
     pub(crate) fn outcome(&self, verdict: &Verdict) {
         let outcome = match verdict {
@@ -168,12 +171,12 @@ impl Instruments {
         self.overflows.increment(1);
     }
 
-    /// A circuit begins.
+    /// Counts a new circuit.
     pub(crate) fn circuit_created(&self, state: CircuitState) {
         self.circuits[index_of(state)].increment(1.0);
     }
 
-    /// A circuit ends.
+    /// Removes a circuit from the gauge of its state.
     pub(crate) fn circuit_dropped(&self, state: CircuitState) {
         self.circuits[index_of(state)].decrement(1.0);
     }
@@ -194,6 +197,6 @@ impl Instruments {
 }
 
 fn index_of(state: CircuitState) -> usize {
-    // They are all there.
+    // `STATES` contains every state.
     STATES.iter().position(|other| *other == state).unwrap_or_default()
 }

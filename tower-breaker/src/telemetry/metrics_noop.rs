@@ -1,11 +1,12 @@
-//! Replaces the metrics without the feature `metrics`: there are no instruments, and no code for them.
+//! Replaces the metrics if the feature `metrics` is off: there are no instruments, and no code for
+//! them.
 
 use tower_fault_classify::Verdict;
 
 use super::Transition;
 use crate::machine::CircuitState;
 
-/// The instruments of a name. There are none.
+/// The instruments of a circuit name. Uninhabited.
 #[derive(Debug)]
 pub(crate) enum Instruments {}
 

@@ -1,15 +1,16 @@
-//! Observability: transitions of circuits, as values and as a stream.
+//! Observability: state transitions of circuits, the last failure, metrics and logs.
 //!
 //! | item | |
 //! |---|---|
-//! | [`Transition`] | one change of a circuit's state: observers and streams get it, a status has the last one |
+//! | [`Transition`] | a change of a circuit's state; observers and streams receive it, and the status contains the last one |
 //! | [`Transitions`], [`Missed`] | a stream of transitions (feature `stream`) |
 //! | [`LastFailure`] | the last failure, if the layer keeps it |
 //!
-//! Metrics and the events of `tracing` have the target `tower_breaker`. Transitions are logged at
-//! `WARN`, rejections at `DEBUG`. Observers, recorders and subscribers run outside of all locks.
+//! The events of `tracing` and the metrics have the target `tower_breaker`. Transitions are logged
+//! at `WARN`, rejections at `DEBUG`. Observers, recorders and subscribers are called outside of all
+//! locks.
 
-// Each backend behind a feature has an empty twin of the same interface.
+// Each backend behind a feature has an empty twin with the same interface.
 #[cfg_attr(not(feature = "metrics"), path = "metrics_noop.rs")]
 mod metrics;
 mod observers;
@@ -32,7 +33,7 @@ use tower_fault_classify::Fault;
 
 use crate::machine::{CircuitState, Counts, Reason};
 
-/// The target of metrics and events. It does not change when a module moves.
+/// The target of metrics and events. It is a constant, so that it does not depend on module paths.
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 const TARGET: &str = "tower_breaker";
 
@@ -43,46 +44,61 @@ const TARGET: &str = "tower_breaker";
 pub struct Transition {
     /// The circuit's name.
     pub circuit: &'static str,
-    /// The key of one that is one of many, as its layer labels it.
+    /// The label of the key, for a keyed circuit: the key's `Debug` text, without quotes.
     pub key: Option<Arc<str>>,
-    /// Where it stood.
+    /// The state before the transition.
     pub from: CircuitState,
-    /// Where it stands now.
+    /// The state after the transition.
     pub to: CircuitState,
-    /// Why.
+    /// The reason for the transition.
     pub reason: Reason,
-    /// The fault of the call that caused the change, if a call did.
+    /// The fault of the call that caused the transition; `None` if no call caused it.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::fault"))]
     pub fault: Option<Fault>,
-    /// What the window held when a closed circuit changed: for a trip, the counts that led to it.
-    /// `None`: the circuit was not closed.
+    /// The content of the window at the transition of a closed circuit.
+    ///
+    /// For a trip, these are the counts that led to it. `None`: the circuit was not closed.
     pub counts: Option<Counts>,
-    /// The failures since the last success when a closed circuit changed. 0: the circuit was not
-    /// closed.
+    /// The number of failures since the last success, at the transition of a closed circuit.
+    ///
+    /// 0: the circuit was not closed.
     pub consecutive_failures: u64,
-    /// When it was, by the wall clock: for people, no decision reads it.
+    /// The wall-clock time of the transition, for display. No decision uses it.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::time"))]
     pub at: SystemTime,
-    /// Counts the circuit's changes, so that two of them can be told in order; it starts over after 2²⁴.
+    /// The sequence number of the transition, which gives the order of a circuit's transitions.
+    ///
+    /// It starts again at 0 after 2²⁴ transitions.
     pub epoch: u32,
 }
 
-/// The last failure that a circuit heard of.
+/// The last failure that a circuit recorded.
+///
+/// Only present if the layer keeps it: see
+/// [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LastFailure {
-    /// The verdict on the failure.
+    /// The fault as which the failure was classified.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::one_fault"))]
     pub fault: Fault,
-    /// The compiler's name of the cause's type, for people: the innermost error whose type is
-    /// known. Known are the types of the standard library and of the clients whose features are on,
-    /// the type that the classifier was given, and the type that the service returns. For a
-    /// response, the type of the response.
+    /// The type name of the failure's cause, for display: the innermost error whose type is known.
+    ///
+    /// These types are known:
+    ///
+    /// - the types of the standard library;
+    /// - the types of the clients whose features are enabled;
+    /// - the error type that the classifier received;
+    /// - the error type that the service returns.
+    ///
+    /// For a response, this is the type of the response. The compiler determines the text.
     pub type_name: &'static str,
-    /// The text of the error and of its sources, separated by colons, without the text of a
-    /// `ClassifiedError`, which is that of [`fault`](Self::fault). For a response, the text of its fault.
+    /// The texts of the error and of its sources, separated by colons.
+    ///
+    /// It omits the text of a `ClassifiedError`, because [`fault`](Self::fault) contains that. For
+    /// a response, this is the text of its fault.
     pub message: String,
-    /// The label that the layer was given.
+    /// The label from [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
     pub label: Cow<'static, str>,
 }

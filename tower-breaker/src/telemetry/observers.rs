@@ -9,7 +9,7 @@ use super::stream::Broadcast;
 
 type Observer = Arc<dyn Fn(&Transition) + Send + Sync>;
 
-/// The observers of a circuit, or of many.
+/// The observers of one circuit or of several circuits.
 #[derive(Default)]
 pub(crate) struct Observers {
     observers: Mutex<Vec<Observer>>,
@@ -21,19 +21,19 @@ impl Observers {
         self.observers.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
     }
 
-    /// A stream of the transitions from now on.
+    /// Returns a stream of the transitions from now on.
     #[cfg(feature = "stream")]
     pub(crate) fn stream(&self) -> super::Transitions {
         self.broadcast.subscribe()
     }
 
-    /// Notifies all observers, outside of every lock. A panic of one does not affect the call that
-    /// caused the transition, nor the other observers.
+    /// Notifies all observers, outside of every lock. A panic of an observer affects neither the
+    /// call that caused the transition nor the other observers.
     pub(crate) fn notify(&self, transition: &Transition) {
         let observers = self.observers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.broadcast.send(transition);
         for observer in observers {
-            // The panic hook has reported it.
+            // The panic hook has already reported the panic.
             let _ = catch_unwind(AssertUnwindSafe(|| observer(transition)));
         }
     }

@@ -14,13 +14,19 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
 use super::Transition;
 
-/// How many transitions wait for a reader.
+/// How many transitions are kept for a slow reader.
 const KEPT: usize = 256;
 
-/// The changes of a circuit's state, or of many circuits', from the time on when it was asked for.
+/// A stream of the transitions of one circuit or of several circuits.
 ///
-/// It never holds a circuit up: the last 256 changes wait for a slow reader, and one that comes later still loses the oldest and is told how many
-/// by a [`Missed`]. It ends when its circuit does, or all of them do. It runs on any executor.
+/// It starts with the first transition after its creation. It ends when its circuit ends, or when
+/// all of its circuits have ended. It runs on any executor.
+///
+/// The stream never blocks a circuit. The last 256 transitions are kept for a slow reader. A reader
+/// that falls further behind loses the oldest ones, and receives their number as a [`Missed`]
+/// error; the stream then continues.
+///
+/// # Example
 ///
 /// ```
 /// use futures::StreamExt;
@@ -39,18 +45,17 @@ const KEPT: usize = 256;
 /// ```
 pub struct Transitions {
     stream: BroadcastStream<Transition>,
-    // After the stream, which has clones of it.
+    // After the stream, which contains clones of it.
     relay: Arc<Relay>,
 }
 
-/// Separates the channel from the reader's waker, which may run anything when it is cloned or
-/// dropped: the channel clones wakers under its lock.
+/// Separates the channel from the reader's waker. The channel clones wakers under its lock, and
+/// cloning or dropping a user's waker may run any code.
 #[derive(Default)]
 struct Relay(Mutex<Option<Waker>>);
 
 impl Relay {
-    /// Puts a waker in the place of another, which is returned so that it is dropped outside the
-    /// lock.
+    /// Replaces the waker. The former waker is returned, so that it is dropped outside of the lock.
     fn replace(&self, waker: Option<Waker>) -> Option<Waker> {
         mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), waker)
     }
@@ -72,7 +77,7 @@ pub(super) struct Broadcast(OnceLock<Sender<Transition>>);
 impl Broadcast {
     pub(super) fn send(&self, transition: &Transition) {
         if let Some(sender) = self.0.get() {
-            // It fails if there is no stream at present.
+            // Sending fails if there is no stream at present.
             let _ = sender.send(transition.clone());
         }
     }
@@ -104,14 +109,16 @@ impl fmt::Debug for Transitions {
     }
 }
 
-/// A reader of [`Transitions`] was too slow, and has missed the oldest that he had not read. The next ones follow.
+/// The error of a [`Transitions`] stream whose reader was too slow: it lost the oldest transitions.
+///
+/// The stream continues with the oldest transition that is still kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missed {
     transitions: u64,
 }
 
 impl Missed {
-    /// How many.
+    /// Returns how many transitions were lost.
     pub const fn transitions(&self) -> u64 {
         self.transitions
     }

@@ -1,4 +1,4 @@
-//! Replaces the streams without the feature `stream`.
+//! Replaces the streams if the feature `stream` is off.
 
 use super::Transition;
 
@@ -6,6 +6,6 @@ use super::Transition;
 pub(super) struct Broadcast;
 
 impl Broadcast {
-    #[expect(clippy::unused_self, reason = "it is used with the feature `stream`")]
+    #[expect(clippy::unused_self, reason = "the signature is that of the feature `stream`")]
     pub(super) const fn send(&self, _: &Transition) {}
 }

@@ -1,4 +1,4 @@
-//! Events for `tracing`: transitions at warn, rejections at debug.
+//! Events for `tracing`: transitions at `WARN`, rejections at `DEBUG`.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(crate) fn log_transition(transition: &Transition) {
     );
 }
 
-/// Logs a call that was rejected, or that an observing circuit would have rejected.
+/// Logs a rejected call, or a call that a circuit in `Mode::ObserveOnly` would have rejected.
 #[inline]
 pub(crate) fn log_rejection(
     circuit: impl FnOnce() -> &'static str,
@@ -32,7 +32,7 @@ pub(crate) fn log_rejection(
     state: CircuitState,
     enforced: bool,
 ) {
-    // The key is only formatted if it is logged.
+    // The key is formatted only if the event is logged.
     if !::tracing::enabled!(target: TARGET, ::tracing::Level::DEBUG) {
         return;
     }

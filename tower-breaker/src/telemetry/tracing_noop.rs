@@ -1,4 +1,4 @@
-//! Replaces the logs without the feature `tracing`.
+//! Replaces the logs if the feature `tracing` is off.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Every interleaving of calls by one key.
+//! Loom models: every interleaving of concurrent calls with one key.
 
 use std::sync::Arc as StdArc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::*;
 use crate::circuit::{CONFIG, FAILURE, Permit, model};
 use crate::machine::{CircuitState, SlowCallLimits, TripLimits};
 
-/// A circuit of the key 7, whose hash is 7, too.
+/// Returns a circuit of the key 7, whose hash is also 7.
 pub(crate) fn circuit(
     consecutive_failures: u32,
     failure_rate: Option<f64>,
@@ -21,28 +21,28 @@ pub(crate) fn circuit(
 }
 
 fn circuit_with(trip: TripLimits) -> (SharedCore<u32>, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(Duration::from_secs(1_000));
+    let (clock, manual_clock) = Clock::manual();
+    manual_clock.set(Duration::from_secs(1_000));
     let config = BreakerConfig { trip, clock: Some(clock), ..CONFIG };
     let common = Common::new(config, |key: &u32| key.to_string());
     let core = SharedCore::new(Core::new(KeyedStore::new(7, 7, StdArc::new(common))));
-    // What std's `OnceLock` orders loom does not see.
+    // Loom does not see the synchronization of std's `OnceLock`, so the cell is filled before.
     core.store().lazy();
-    (core, hand)
+    (core, manual_clock)
 }
 
 #[test]
 fn loom_keyed_concurrent_failures_reach_both_limits() {
-    for (run, rate) in [(2, None), (0, Some(1.0))] {
+    for (consecutive_failures, failure_rate) in [(2, None), (0, Some(1.0))] {
         model(move || {
-            let (core, _hand) = circuit(run, rate);
+            let (core, _manual_clock) = circuit(consecutive_failures, failure_rate);
             let permits = [0, 1].map(|_| Permit::acquire(Shared::new(SharedCore::clone(&core))).unwrap());
             let [first, second] = permits;
             let thread = thread::spawn(move || second.record(FAILURE));
             first.record(FAILURE);
             thread.join().unwrap();
             assert_eq!(core.snapshot().state, CircuitState::Open);
-            assert_eq!(core.snapshot().last_transition.unwrap().epoch, 1, "it opened once");
+            assert_eq!(core.snapshot().last_transition.unwrap().epoch, 1, "the circuit opened once");
         });
     }
 }
@@ -50,31 +50,31 @@ fn loom_keyed_concurrent_failures_reach_both_limits() {
 #[test]
 fn loom_packed_concurrent_adds_are_counted() {
     model(|| {
-        let pairs = Arc::new(PackedCells::default());
-        let other = Arc::clone(&pairs);
+        let cells = Arc::new(PackedCells::default());
+        let other = Arc::clone(&cells);
         let thread = thread::spawn(move || {
             other.add(7, true);
             other.add(18, false);
         });
-        pairs.add(7, false);
+        cells.add(7, false);
         thread.join().unwrap();
-        let sums = pairs.sum_last(7, 11);
-        // The cell is the younger bucket's, with or without what came for the older one.
-        assert!([[1, 0], [2, 0]].contains(&pairs.sum_last(18, 11)), "{:?}", pairs.sum_last(18, 11));
+        let sums = cells.sum_last(7, 11);
+        // The cell belongs to the newer bucket, with or without the call of the older bucket.
+        assert!([[1, 0], [2, 0]].contains(&cells.sum_last(18, 11)), "{:?}", cells.sum_last(18, 11));
         assert!(sums[0] >= 1, "{sums:?}");
     });
 }
 
 #[test]
-fn loom_keyed_slow_calls_are_never_more_than_calls() {
+fn loom_keyed_slow_calls_never_exceed_calls() {
     let slow = Some(SlowCallLimits { threshold: 1_000_000_000, rate: 1.0 });
     for verdict in [Verdict::Success, FAILURE] {
         model(move || {
-            let (core, hand) = circuit_with(TripLimits { slow, minimum_calls: 9, ..CONFIG.trip });
+            let (core, manual_clock) = circuit_with(TripLimits { slow, minimum_calls: 9, ..CONFIG.trip });
             let permit = Permit::acquire(Shared::new(SharedCore::clone(&core))).unwrap();
-            hand.advance(Duration::from_secs(2));
-            // The reader is the thread that is started: loom then lets it read old values beside
-            // new ones.
+            manual_clock.advance(Duration::from_secs(2));
+            // The reader is the spawned thread: loom then lets it read a mix of old and new
+            // values.
             let other = SharedCore::clone(&core);
             let reader = thread::spawn(move || other.snapshot().counts);
             permit.record(verdict);
@@ -85,10 +85,10 @@ fn loom_keyed_slow_calls_are_never_more_than_calls() {
 }
 
 #[test]
-fn loom_full_cell_counts_are_seen_once_while_they_move() {
+fn loom_moving_counts_are_read_exactly_once() {
     const FULL: u64 = (1 << 20) - 1;
     model(|| {
-        let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });
+        let (core, _manual_clock) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });
         let permit = Permit::acquire(Shared::new(SharedCore::clone(&core))).unwrap();
         let common = &core.store().common;
         core.store().calls.fill(common.span().buckets.tag(common.hot_config.now(), 0));
@@ -104,10 +104,10 @@ fn loom_full_cell_counts_are_seen_once_while_they_move() {
 }
 
 #[test]
-fn loom_two_calls_on_full_cell_are_both_counted() {
+fn loom_concurrent_calls_on_full_cell_are_counted() {
     const FULL: u64 = (1 << 20) - 1;
     model(|| {
-        let (core, _hand) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });
+        let (core, _manual_clock) = circuit_with(TripLimits { minimum_calls: 9, ..CONFIG.trip });
         let [first, second] = [0, 1].map(|_| Permit::acquire(Shared::new(SharedCore::clone(&core))).unwrap());
         let common = &core.store().common;
         core.store().calls.fill(common.span().buckets.tag(common.hot_config.now(), 0));
