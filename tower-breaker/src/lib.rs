@@ -180,8 +180,10 @@
 //!
 //! # Manual control
 //!
-//! Manual overrides take precedence over the configured [`Mode`], which takes precedence over the
-//! circuit's own state.
+//! A manual override takes precedence over a health report, which takes precedence over the
+//! circuit's own decisions. A circuit that its configuration disables refuses overrides. [Manual
+//! control](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/manual-control.md) has
+//! the details.
 //!
 //! | method | effect |
 //! |---|---|
