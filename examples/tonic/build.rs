@@ -1,9 +1,9 @@
-//! Generates the gRPC client and server of `proto/echo.proto`, without a `protoc` on the machine.
+//! Generates the gRPC client and server from `proto/echo.proto`. `protoc` is not needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=proto");
-    let files = protox::compile(["proto/echo.proto"], ["proto"])?;
-    // A server has the methods that it is written for, and not a type for each of the others.
-    tonic_prost_build::configure().generate_default_stubs(true).compile_fds(files)?;
+    let descriptors = protox::compile(["proto/echo.proto"], ["proto"])?;
+    // With default stubs, the example implements only the method that it needs.
+    tonic_prost_build::configure().generate_default_stubs(true).compile_fds(descriptors)?;
     Ok(())
 }

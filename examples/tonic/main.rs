@@ -1,10 +1,18 @@
-//! The layers under a generated gRPC client: one retries, one stops asking a server that is down,
-//! and both leave the caller's own mistakes alone.
+//! A generated tonic client with retries, a circuit breaker and a timeout.
 //!
-//! `cargo run --release --example tonic`
+//! The program shows:
+//!
+//! - a call that is retried after `UNAVAILABLE`, because its method is declared idempotent;
+//! - `INVALID_ARGUMENT`, which is neither retried nor counted as a failure of the server;
+//! - a circuit that opens, and its rejection as a [`Status`] with a pushback;
+//! - a circuit that closes again after two successful probes.
+//!
+//! ```text
+//! cargo run --example tonic
+//! ```
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use echo::Words;
@@ -14,106 +22,170 @@ use tokio::net::TcpListener;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic::{Code, Request, Response, Status};
-use tower::ServiceBuilder;
-use tower_breaker::{BreakerConfig, BreakerLayer, Clock};
-use tower_fault_classify::FaultClassifyLayer;
+use tower::timeout::{Timeout, TimeoutLayer};
+use tower::{BoxError, ServiceBuilder};
+use tower_breaker::telemetry::Transition;
+use tower_breaker::{Breaker, BreakerConfig, BreakerLayer, Circuit, Clock};
+use tower_fault_classify::classifiers::{Auto, BoxedError, RuleFirst};
 use tower_fault_classify::rules::GrpcOnly;
-use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
+use tower_fault_classify::{FaultClassify, FaultClassifyLayer};
+use tower_jitter_retry::{JitterRetry, JitterRetryLayer, RetryEvent, RetryPolicy};
 
 #[allow(unreachable_pub, clippy::pedantic, reason = "the code is generated")]
 mod echo {
     tonic::include_proto!("echo");
 }
 
-/// How a server is: what it fails with next, and how often it was asked.
-#[derive(Default)]
-struct Mood {
-    failures: VecDeque<Code>,
-    asked: usize,
+const OPEN_DURATION: Duration = Duration::from_secs(10);
+
+/// The client with its layers. The type has a name, so that a struct can hold the client.
+type LayeredClient = EchoClient<JitterRetry<Breaker<Classified<Timeout<Channel>>>>>;
+
+/// The classification with the rule for gRPC before the defaults. `BoxedError` is the error type of
+/// tower's timeout.
+type Classified<S> = FaultClassify<S, RuleFirst<GrpcOnly, Auto<BoxedError>>>;
+
+/// Builds the client, and returns it with a handle to its circuit.
+fn layered_client(channel: Channel, clock: Clock) -> Result<(LayeredClient, Circuit), BoxError> {
+    let retry_policy = RetryPolicy::builder()
+        // The default is 100 ms. The demo does not need to wait as long.
+        .initial_backoff(Duration::from_millis(2))
+        // gRPC sends each call by POST, so the layer cannot see which calls are idempotent. Without
+        // this list it does not retry a call that the server may have processed.
+        .idempotent_methods(["echo.Echo/Say"])
+        .on_retry(print_retry)
+        .build()?;
+    let breaker_config = BreakerConfig::builder()
+        .name("echo")
+        .open_for(OPEN_DURATION)
+        // Only the demo sets a clock, so that it does not have to wait. Leave this line out.
+        .clock(clock)
+        .build()?;
+    let breaker = BreakerLayer::new(breaker_config).on_transition(print_transition);
+    let circuit = breaker.circuit();
+
+    let stack = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(retry_policy))
+        .layer(breaker)
+        // All calls of this stack are gRPC. With this rule, the HTML page of a proxy is a failure
+        // even if its status is 200.
+        .layer(FaultClassifyLayer::new().rule(GrpcOnly))
+        .layer(TimeoutLayer::new(Duration::from_secs(5)))
+        .service(channel);
+    Ok((EchoClient::new(stack), circuit))
 }
 
-/// Says in capitals what it hears, if it is in the mood.
-struct Shouter(Arc<Mutex<Mood>>);
+fn print_retry(retry: &RetryEvent) {
+    println!("#   attempt {} failed: {}", retry.attempt, retry.fault.kind());
+}
+
+fn print_transition(transition: &Transition) {
+    println!("#   {} -> {} ({})", transition.from, transition.to, transition.reason);
+}
+
+struct Demo {
+    client: LayeredClient,
+    circuit: Circuit,
+    server: ScriptedEcho,
+}
+
+impl Demo {
+    /// Makes one call, whose first requests fail with `failures`, and prints how it ended.
+    async fn say(&mut self, text: &str, failures: &[Code]) {
+        self.server.fail_next(failures);
+        let requests_before = self.server.request_count();
+        let result = self.client.say(Words { text: text.to_owned() }).await;
+        let requests = self.server.request_count() - requests_before;
+
+        let answer = match &result {
+            Ok(response) => response.get_ref().text.clone(),
+            Err(status) => format!("{:?}: {}", status.code(), status.message()),
+        };
+        let state = self.circuit.status().state;
+        println!("{text}: {answer} (requests: {requests}, circuit: {state})");
+        if let Err(status) = result {
+            print_pushback(&status);
+        }
+    }
+}
+
+/// Prints the delay after which a rejected call may be made again, if a status has one.
+fn print_pushback(status: &Status) {
+    let pushback = status.metadata().get("grpc-retry-pushback-ms");
+    if let Some(milliseconds) = pushback.and_then(|value| value.to_str().ok()) {
+        println!("#   the call may be made again in {milliseconds} ms");
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let server = ScriptedEcho::default();
+    let channel = start_server(server.clone()).await?;
+    let (clock, clock_handle) = Clock::manual();
+    let (client, circuit) = layered_client(channel, clock)?;
+    let mut demo = Demo { client, circuit, server };
+
+    demo.say("hello", &[]).await;
+    // Three attempts are the default: the third succeeds.
+    demo.say("busy", &[Code::Unavailable; 2]).await;
+    // Five failures in a row open the circuit by default. These six are the caller's mistakes.
+    for _ in 0..6 {
+        demo.say("nonsense", &[Code::InvalidArgument]).await;
+    }
+    // The second attempt of the second call is the fifth failure: the circuit opens, and rejects
+    // the third attempt and the third call.
+    for _ in 0..3 {
+        demo.say("down", &[Code::Unavailable; 3]).await;
+    }
+    // After the open duration, the next calls are probes. Two successes close the circuit.
+    clock_handle.advance(OPEN_DURATION);
+    for _ in 0..4 {
+        demo.say("back", &[]).await;
+    }
+    Ok(())
+}
+
+/// A server that fails as the demo wants, and otherwise answers with the text in capitals.
+#[derive(Clone, Default)]
+struct ScriptedEcho(Arc<Mutex<Script>>);
+
+#[derive(Default)]
+struct Script {
+    failures: VecDeque<Code>,
+    request_count: usize,
+}
+
+impl ScriptedEcho {
+    fn fail_next(&self, codes: &[Code]) {
+        self.script().failures = codes.iter().copied().collect();
+    }
+
+    fn request_count(&self) -> usize {
+        self.script().request_count
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 #[tonic::async_trait]
-impl Echo for Shouter {
+impl Echo for ScriptedEcho {
     async fn say(&self, request: Request<Words>) -> Result<Response<Words>, Status> {
-        let mut mood = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        mood.asked += 1;
-        match mood.failures.pop_front() {
-            Some(code) => Err(Status::new(code, "not now")),
+        let mut script = self.script();
+        script.request_count += 1;
+        match script.failures.pop_front() {
+            Some(code) => Err(Status::new(code, "scripted failure")),
             None => Ok(Response::new(Words { text: request.into_inner().text.to_uppercase() })),
         }
     }
 }
 
-/// Starts a server on loopback, and leads a channel to it.
-async fn shouter(mood: Arc<Mutex<Mood>>) -> Result<Channel, Box<dyn std::error::Error>> {
+/// Starts the server on a loopback port, and returns a channel to it.
+async fn start_server(echo: ScriptedEcho) -> Result<Channel, BoxError> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
     let endpoint = Endpoint::from_shared(format!("http://{}", listener.local_addr()?))?;
-    let server = Server::builder().add_service(EchoServer::new(Shouter(mood)));
+    let server = Server::builder().add_service(EchoServer::new(echo));
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
     Ok(endpoint.connect_lazy())
-}
-
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mood = Arc::<Mutex<Mood>>::default();
-    let channel = shouter(Arc::clone(&mood)).await?;
-
-    let retries = RetryPolicy::builder()
-        .initial_backoff(Duration::from_millis(2))
-        // gRPC sends all by POST: what may be called twice is said here.
-        .idempotent_methods(["echo.Echo/Say"])
-        .on_retry(|retry| println!("#   attempt {} failed: {}", retry.attempt, retry.fault.kind()))
-        .build()?;
-    // A program of yours has no need to set the clock: the example does not want to wait.
-    let (clock, hand) = Clock::manual();
-    let config = BreakerConfig::builder().name("echo").open_for(Duration::from_secs(10)).clock(clock);
-    let breaker = BreakerLayer::new(config.build()?)
-        .on_transition(|change| println!("#   {} -> {} ({})", change.from, change.to, change.reason));
-    let circuit = breaker.circuit();
-    let stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(retries))
-        .layer(breaker)
-        // This stack carries gRPC alone: a proxy's HTML page is a failure, whatever its status.
-        .layer(FaultClassifyLayer::new().rule(GrpcOnly))
-        .timeout(Duration::from_secs(5))
-        .service(channel);
-    let mut client = EchoClient::new(stack);
-
-    let mut say = async |what: &str, failures: &[Code]| {
-        let before = {
-            let mut mood = mood.lock().unwrap_or_else(PoisonError::into_inner);
-            mood.failures = failures.iter().copied().collect();
-            mood.asked
-        };
-        let answer = client.say(Words { text: what.to_owned() }).await;
-        let asked = mood.lock().unwrap_or_else(PoisonError::into_inner).asked - before;
-        let state = circuit.status().state;
-        match answer {
-            Ok(words) => println!("{what}: {} (asked: {asked}, circuit: {state})", words.into_inner().text),
-            Err(status) => {
-                let (code, text) = (status.code(), status.message());
-                println!("{what}: {code:?}: {text} (asked: {asked}, circuit: {state})");
-                if let Some(pushback) = status.metadata().get("grpc-retry-pushback-ms") {
-                    println!("#   may come again in {} ms", pushback.to_str().unwrap_or("?"));
-                }
-            }
-        }
-    };
-
-    say("hello", &[]).await;
-    say("busy", &[Code::Unavailable, Code::Unavailable]).await;
-    for _ in 0..6 {
-        say("nonsense", &[Code::InvalidArgument]).await;
-    }
-    for _ in 0..3 {
-        say("down", &[Code::Unavailable; 3]).await;
-    }
-    hand.advance(Duration::from_secs(10));
-    for _ in 0..4 {
-        say("back", &[]).await;
-    }
-    Ok(())
 }
