@@ -1,7 +1,16 @@
-//! An axum gateway: two downstreams behind one stack with a circuit for each, a route that answers
-//! 503 by itself, a page of readiness.
+//! An axum gateway in front of two services, one of which is down.
 //!
-//! `cargo run --example axum_gateway`
+//! The program shows:
+//!
+//! - one client for all downstream services, with a circuit for each of them;
+//! - a route of the gateway that answers 503 itself while its circuit is open;
+//! - a readiness page that reads the circuits;
+//! - an operator who takes a service out for maintenance;
+//! - a graceful shutdown that completes the running request.
+//!
+//! ```text
+//! cargo run --example axum_gateway
+//! ```
 
 use std::future::IntoFuture;
 use std::io;
@@ -20,6 +29,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tower::timeout::TimeoutLayer;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig};
@@ -28,105 +38,163 @@ use tower_fault_classify::upload::{UploadBody, UploadLayer};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
-/// Each request has a clone; all clones share connections, circuits and budget.
-type Stack = BoxCloneSyncService<Request, http::Response<Incoming>, BreakerError<ClassifiedError>>;
+/// The client for the downstream services. Clones share connections, circuits and retry budget.
+/// It is boxed because the type of its key function cannot be written.
+type DownstreamClient = BoxCloneSyncService<Request, http::Response<Incoming>, BreakerError<ClassifiedError>>;
 
-fn stack() -> Result<(Stack, KeyedCircuits<String>), BoxError> {
-    let each = BreakerConfig::builder().name("downstreams").consecutive_failures(3).build()?;
-    let config = KeyedConfig::builder(each).build()?;
-    let breaker = KeyedBreakerLayer::by_ref(config, |request: &http::Request<UploadBody<Body>>| {
-        request.uri().authority().map_or("", |authority| authority.as_str())
-    });
+/// Builds the client, and returns it with a handle to its circuits.
+fn downstream_client() -> Result<(DownstreamClient, KeyedCircuits<String>), BoxError> {
+    let each_circuit = BreakerConfig::builder().name("downstreams").consecutive_failures(3).build()?;
+    let breaker = KeyedBreakerLayer::by_ref(KeyedConfig::builder(each_circuit).build()?, authority);
     let circuits = breaker.circuits();
-    let stack = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(RetryPolicy::gateway().build()?))
-        // A remote client whose upload stalls is not a failure of the downstream.
+    // This preset is for proxies. It retries only what RFC 9110 allows a proxy to send again, and
+    // does not trust headers of remote clients.
+    let retry_policy = RetryPolicy::gateway().build()?;
+
+    let client = ServiceBuilder::new()
+        .layer(JitterRetryLayer::new(retry_policy))
+        // Outside the breaker: a timeout is not a failure of the downstream service if the upload
+        // of a remote client stalls.
         .layer(UploadLayer::new())
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
-        .timeout(Duration::from_secs(5))
+        .layer(TimeoutLayer::new(Duration::from_secs(5)))
         .service(Client::builder(TokioExecutor::new()).build_http());
-    Ok((BoxCloneSyncService::new(stack), circuits))
+    Ok((BoxCloneSyncService::new(client), circuits))
 }
 
-async fn forward(State((stack, to)): State<(Stack, String)>, mut request: Request) -> Response {
-    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-    match format!("http://{to}{path}").parse() {
-        Ok(uri) => *request.uri_mut() = uri,
-        Err(_) => return StatusCode::BAD_REQUEST.into_response(),
+/// Returns the key of a request's circuit: host and port of the downstream service.
+fn authority(request: &http::Request<UploadBody<Body>>) -> &str {
+    request.uri().authority().map_or("", |authority| authority.as_str())
+}
+
+/// The state of the gateway's handlers.
+#[derive(Clone)]
+struct Gateway {
+    client: DownstreamClient,
+    circuits: KeyedCircuits<String>,
+    orders: String,
+    prices: String,
+}
+
+impl Gateway {
+    fn router(self) -> Result<Router, BoxError> {
+        // This handler always fails. axum's handlers have no error type, so `http_fallback` turns a
+        // rejection into a response.
+        let config = BreakerConfig::builder().name("report").consecutive_failures(2).build()?;
+        let report_breaker = BreakerLayer::new(config).http_fallback();
+        let report = any(async || StatusCode::INTERNAL_SERVER_ERROR).layer(report_breaker);
+        Ok(Router::new()
+            .nest("/orders", Router::new().fallback(forward_order))
+            .nest("/prices", Router::new().fallback(forward_price))
+            .route("/report", report)
+            .route("/ready", any(ready))
+            .with_state(self))
     }
-    // They speak of the connection to the gateway.
+
+    fn is_open(&self, address: &str) -> bool {
+        // `rejects_calls` returns false as soon as the open duration is over. The instance then
+        // gets requests again, and one of them is the probe that can close the circuit.
+        self.circuits.get(address).is_some_and(|circuit| circuit.status().rejects_calls())
+    }
+}
+
+/// Fails while orders cannot be forwarded. The gateway is useful without prices.
+async fn ready(State(gateway): State<Gateway>) -> Response {
+    let orders_open = gateway.is_open(&gateway.orders);
+    let prices_open = gateway.is_open(&gateway.prices);
+    let status = if orders_open { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    (status, format!("open circuits: orders {orders_open}, prices {prices_open}")).into_response()
+}
+
+async fn forward_order(State(gateway): State<Gateway>, request: Request) -> Response {
+    forward(gateway.client, &gateway.orders, request).await
+}
+
+async fn forward_price(State(gateway): State<Gateway>, request: Request) -> Response {
+    forward(gateway.client, &gateway.prices, request).await
+}
+
+async fn forward(client: DownstreamClient, address: &str, mut request: Request) -> Response {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let Ok(uri) = format!("http://{address}{path}").parse() else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    *request.uri_mut() = uri;
+    // The version and these headers belong to the connection of the remote client.
     *request.version_mut() = Version::HTTP_11;
     request.headers_mut().remove(header::HOST);
     request.headers_mut().remove(header::CONNECTION);
-    match stack.oneshot(request).await {
+
+    match client.oneshot(request).await {
         Ok(response) => response.map(Body::new),
-        Err(BreakerError::Rejected(rejection)) => rejection.into_response(),
+        Err(BreakerError::Rejected(rejection)) => rejection.into_response(), // 503 with `Retry-After`
         Err(_) => StatusCode::BAD_GATEWAY.into_response(),
     }
 }
 
-/// Without prices the shop goes on; without orders it does not. The page is ready again when the
-/// open duration is over, because the circuit needs a call as a probe.
-async fn ready(State((circuits, [orders, prices])): State<(KeyedCircuits<String>, [String; 2])>) -> Response {
-    let open = |to| circuits.get(to).is_some_and(|circuit| circuit.status().rejects_calls());
-    let (orders, prices) = (open(&orders), open(&prices));
-    let status = if orders { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    (status, format!("open: orders {orders}, prices {prices}")).into_response()
-}
-
-/// Serves on loopback until `stop`, and then answers what is under way.
-async fn serve(app: Router, stop: Arc<Notify>) -> io::Result<(String, JoinHandle<io::Result<()>>)> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let address = listener.local_addr()?.to_string();
-    let serving = axum::serve(listener, app).with_graceful_shutdown(async move { stop.notified().await });
-    Ok((address, tokio::spawn(serving.into_future())))
-}
-
-async fn ask(gateway: String, path: &str) -> Result<String, BoxError> {
-    let request = http::Request::put(format!("http://{gateway}{path}")).body(Body::from("five!"))?;
-    let response = Client::builder(TokioExecutor::new()).build_http().request(request).await?;
-    let (status, later) = (response.status(), response.headers().contains_key(header::RETRY_AFTER));
-    if !status.is_success() {
-        return Ok(format!("{path}: {status}{}", if later { ", come again later" } else { "" }));
-    }
-    let text = to_bytes(Body::new(response.into_body()), 1024).await?;
-    Ok(format!("{path}: {}", String::from_utf8_lossy(&text)))
-}
-
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    let [begun, go_on, stop] = [(); 3].map(|()| Arc::new(Notify::new()));
-    let under_way = (begun.clone(), go_on.clone());
-    let slow = async move || (under_way.0.notify_one(), under_way.1.notified().await, "slow, and whole").2;
-    let take = async |body: Bytes| format!("took {} bytes", body.len());
-    let (orders, _) = serve(Router::new().route("/slow", any(slow)).fallback(take), Arc::default()).await?;
+    let slow_order_received = Arc::new(Notify::new());
+    let finish_slow_order = Arc::new(Notify::new());
+    let orders = orders_service(Arc::clone(&slow_order_received), Arc::clone(&finish_slow_order));
     let prices = Router::new().fallback(async || StatusCode::SERVICE_UNAVAILABLE);
+    // The downstream services are never stopped.
+    let (orders, _) = serve(orders, Arc::default()).await?;
     let (prices, _) = serve(prices, Arc::default()).await?;
 
-    let (stack, circuits) = stack()?;
-    let to = |name: &String| Router::new().fallback(forward).with_state((stack.clone(), name.clone()));
-    let report = any(async || StatusCode::INTERNAL_SERVER_ERROR);
-    let guard = BreakerLayer::new(BreakerConfig::builder().consecutive_failures(2).build()?).http_fallback();
-    let app = Router::new()
-        .nest("/orders", to(&orders))
-        .nest("/prices", to(&prices))
-        .route("/report", report.layer(guard))
-        .route("/ready", any(ready).with_state((circuits.clone(), [orders.clone(), prices])));
-    let (gateway, serving) = serve(app, stop.clone()).await?;
+    let (client, circuits) = downstream_client()?;
+    let gateway = Gateway { client, circuits: circuits.clone(), orders: orders.clone(), prices };
+    let stop = Arc::new(Notify::new());
+    let (address, server) = serve(gateway.router()?, Arc::clone(&stop)).await?;
 
-    for path in "/orders/1 /prices/1 /prices/1 /orders/2 /ready /report /report /report".split(' ') {
-        println!("{}", ask(gateway.clone(), path).await?);
+    // The gateway sends a PUT to the prices three times, and passes the last response on. The third
+    // failure opens their circuit, which rejects the next PUT.
+    for path in ["/orders", "/prices", "/prices", "/orders", "/ready", "/report", "/report", "/report"] {
+        put(&address, path).await?;
     }
-    // Maintenance of the orders: an operator takes them out of service.
-    let orders = circuits.get(&orders).ok_or("there was an order")?;
-    orders.force_open()?;
-    println!("{}", ask(gateway.clone(), "/ready").await?);
-    orders.release();
-    let under_way = tokio::spawn(async move { ask(gateway, "/orders/slow").await });
-    begun.notified().await;
+
+    println!("an operator takes the orders out of service");
+    let orders_circuit = circuits.get(&orders).ok_or("no order was forwarded")?;
+    orders_circuit.force_open()?;
+    put(&address, "/ready").await?;
+    orders_circuit.release();
+
+    println!("the gateway shuts down while a request is running");
+    let request = tokio::spawn(async move { put(&address, "/orders/slow").await });
+    slow_order_received.notified().await;
     stop.notify_one();
-    go_on.notify_one();
-    println!("told to stop, and then {}", under_way.await??);
-    Ok(serving.await??)
+    finish_slow_order.notify_one();
+    request.await??;
+    Ok(server.await??)
+}
+
+/// Serves on a loopback port until `stop` is notified, and then completes the running requests.
+async fn serve(router: Router, stop: Arc<Notify>) -> io::Result<(String, JoinHandle<io::Result<()>>)> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+    let address = listener.local_addr()?.to_string();
+    let server = axum::serve(listener, router).with_graceful_shutdown(async move { stop.notified().await });
+    Ok((address, tokio::spawn(server.into_future())))
+}
+
+fn orders_service(slow_order_received: Arc<Notify>, finish_slow_order: Arc<Notify>) -> Router {
+    let slow = async move || {
+        slow_order_received.notify_one();
+        finish_slow_order.notified().await;
+        "slow order accepted"
+    };
+    let order = async |body: Bytes| format!("order of {} bytes accepted", body.len());
+    Router::new().route("/slow", any(slow)).fallback(order)
+}
+
+/// Sends a PUT to the gateway, and prints the response.
+async fn put(gateway: &str, path: &str) -> Result<(), BoxError> {
+    let request = http::Request::put(format!("http://{gateway}{path}")).body(Body::from("order"))?;
+    let response = Client::builder(TokioExecutor::new()).build_http().request(request).await?;
+    let status = response.status();
+    let retry_after = response.headers().contains_key(header::RETRY_AFTER);
+    let text = to_bytes(Body::new(response.into_body()), 1024).await?;
+    let note = if retry_after { " with Retry-After" } else { "" };
+    println!("PUT {path}: {status}{note} {:?}", String::from_utf8_lossy(&text));
+    Ok(())
 }
