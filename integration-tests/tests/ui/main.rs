@@ -1,0 +1,110 @@
+//! The compiler's messages for wrong uses of the crates. Each message names the cause and the fix.
+//!
+//! Each file in `cases` and `without_features` is a program. A line `//~ TEXT` is a text that the
+//! compiler's errors must contain. A program without such a line must compile. The programs in
+//! `without_features` use the crates without cargo features.
+//!
+//! The texts are attributes of the crates' traits. Which of them is printed depends on the
+//! compiler, so that older compilers skip these tests, with a notice.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// The oldest Rust 1 whose messages are checked.
+const MINIMUM_RUST: u32 = 95;
+
+const DEPENDENCIES: &str = r#"
+[workspace]
+[package]
+name = "ui"
+edition = "2024"
+[dependencies]
+axum = { version = "0.8", default-features = false }
+bytes = "1"
+http = "1"
+http-body-util = "0.1"
+reqwest = { version = "0.13", default-features = false }
+tonic = { version = "0.14", default-features = false }
+tower = { version = "0.5", features = ["buffer", "util"] }
+"#;
+
+#[test]
+fn compiler_messages_name_cause_and_fix() {
+    check("cases", "'keyed', 'reqwest'", "'reqwest'", "'axum', 'reqwest', 'tonic'");
+}
+
+#[test]
+fn compiler_messages_name_missing_features() {
+    check("without_features", "", "", "");
+}
+
+/// Compiles the programs of a folder, with features of the three crates, and checks the messages.
+fn check(folder: &str, breaker: &str, classify: &str, retry: &str) {
+    let version = Command::new("rustc").arg("--version").output().expect("`rustc` runs").stdout;
+    let version = String::from_utf8(version).unwrap();
+    if version.split('.').nth(1).unwrap().parse::<u32>().unwrap() < MINIMUM_RUST {
+        #[expect(clippy::explicit_write, reason = "the test runner hides the output of `eprintln!`")]
+        writeln!(io::stderr(), "skipped {folder}: needs Rust 1.{MINIMUM_RUST}, not {version}").unwrap();
+        return;
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut manifest = DEPENDENCIES.to_owned();
+    for (name, features) in
+        [("tower-breaker", breaker), ("tower-fault-classify", classify), ("tower-jitter-retry", retry)]
+    {
+        let path = root.join(name);
+        writeln!(manifest, "{name} = {{ path = '{}', features = [{features}] }}", path.display()).unwrap();
+    }
+    let mut programs = BTreeMap::new();
+    for file in fs::read_dir(root.join("integration-tests/tests/ui").join(folder)).unwrap() {
+        let path = file.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        writeln!(manifest, "[[bin]]\nname = '{name}'\npath = '{}'", path.display()).unwrap();
+        programs.insert(name, Program { source: fs::read_to_string(path).unwrap(), ..Program::default() });
+    }
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ui");
+    let package = target.join(folder);
+    fs::create_dir_all(&package).unwrap();
+    fs::write(package.join("Cargo.toml"), manifest).unwrap();
+    fs::copy(root.join("Cargo.lock"), package.join("Cargo.lock")).unwrap();
+    let cargo = Command::new(env!("CARGO"))
+        .args(["check", "--offline", "--bins", "--keep-going", "--message-format=json", "--target-dir"])
+        .arg(target)
+        .current_dir(&package)
+        .output()
+        .expect("`cargo check` runs");
+    for report in String::from_utf8(cargo.stdout).unwrap().lines() {
+        let report: Value = serde_json::from_str(report).unwrap();
+        let Some(program) = programs.get_mut(report["target"]["name"].as_str().unwrap_or_default()) else {
+            continue;
+        };
+        program.compiles |= report["reason"] == "compiler-artifact";
+        if report["message"]["level"] == "error" {
+            program.errors.push_str(report["message"]["rendered"].as_str().unwrap());
+        }
+    }
+    let mut failures = String::new();
+    for (name, Program { source, compiles, errors }) in &programs {
+        let mut expected = source.lines().filter_map(|line| line.strip_prefix("//~ ")).peekable();
+        let should_compile = expected.peek().is_none();
+        let missing: Vec<_> = expected.filter(|text| !errors.contains(text)).collect();
+        if *compiles != should_compile || !missing.is_empty() {
+            writeln!(failures, "{folder}/{name}: compiles: {compiles}; missing: {missing:#?}\n{errors}")
+                .unwrap();
+        }
+    }
+    assert!(failures.is_empty(), "{failures}{}", String::from_utf8_lossy(&cargo.stderr));
+}
+
+#[derive(Default)]
+struct Program {
+    source: String,
+    compiles: bool,
+    errors: String,
+}

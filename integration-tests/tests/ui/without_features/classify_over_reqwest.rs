@@ -1,0 +1,13 @@
+//! The feature `reqwest` of `tower-fault-classify` is missing.
+//~ cannot classify a `Result<Response, reqwest::Error>`
+//~ for `reqwest::Response`, enable the cargo feature `reqwest` of the layer's crate
+
+use tower::{Service, ServiceBuilder};
+use tower_fault_classify::FaultClassifyLayer;
+
+fn check<Request, S: Service<Request>>(_: &S) {}
+
+fn main() {
+    let client = ServiceBuilder::new().layer(FaultClassifyLayer::new()).service(reqwest::Client::new());
+    check::<reqwest::Request, _>(&client);
+}
