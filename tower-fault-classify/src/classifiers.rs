@@ -1,12 +1,12 @@
-//! Ready-made classifiers, and the markers that tell them how to read errors.
+//! Ready-made classifiers, and the markers for the kinds of errors.
 //!
 //! | item | use |
 //! |---|---|
-//! | [`Auto`] | the default: reads responses and errors |
-//! | [`ErrorsOnly`] | every response is a success |
-//! | [`NestedErrors`] | a result within a result, as `tokio::time::timeout` returns it |
-//! | [`RuleFirst`] | a rule in front of a classifier, as `.rule(…)` of the layers makes it |
-//! | [`ResponseCoverage`] | which responses a classifier can call a fault |
+//! | [`Auto`] | the default: classifies responses and errors |
+//! | [`ErrorsOnly`] | classifies errors; every response is a success |
+//! | [`NestedErrors`] | classifies a result within a result, as `tokio::time::timeout` returns it |
+//! | [`RuleFirst`] | checks a rule before a classifier; `.rule(…)` of the layers creates it |
+//! | [`ResponseCoverage`] | which responses a classifier can classify as a fault |
 //! | [`TypedError`], [`BoxedError`], [`AsError`] | the kind of error that a classifier reads |
 
 use std::error::Error;
@@ -29,7 +29,7 @@ macro_rules! marked_by_error_kind {
             pub struct $classifier<K = TypedError>(PhantomData<fn() -> K>);
 
             impl<K> $classifier<K> {
-                /// The classifier. `K` is inferred from the errors it meets.
+                /// Creates the classifier. `K` is inferred from the error type.
                 pub const fn new() -> Self {
                     Self(PhantomData)
                 }
@@ -59,18 +59,21 @@ macro_rules! marked_by_error_kind {
 }
 
 marked_by_error_kind! {
-    /// The default classifier: reads a response by the verdict it carries, its own word, or its status ([`classify_response`]),
-    /// an error by its chain of sources ([`classify_error`]).
+    /// The default classifier: classifies responses and errors by the tables.
     ///
-    /// A response without a status is a success.
+    /// - A response is classified by [`classify_response`]: by the verdict it carries, its own
+    ///   verdict, or its status. A response without a status is a success.
+    /// - An error is classified by [`classify_error`]: by its chain of sources.
     Auto,
-    /// Takes every response for a success and reads errors as [`Auto`] does, so that a response of any type will do.
+    /// Classifies errors as [`Auto`] does; every response is a success.
     ///
-    /// A response that is itself a `Result` counts as a success too, also an `Err`: see
-    /// [`NestedErrors`].
+    /// A response can have any type. A response that is itself a `Result` is a success too, even an
+    /// `Err`: see [`NestedErrors`].
     ErrorsOnly,
-    /// Classifies a result within a result, as `tokio::time::timeout` returns it: either error is
-    /// read as [`Auto`] does, and a value of any type is a success.
+    /// Classifies a result within a result, as `tokio::time::timeout` returns it.
+    ///
+    /// The outer and the inner error are classified as [`Auto`] does. A value of any type is a
+    /// success.
     ///
     /// ```
     /// use std::io::{Error, ErrorKind};
@@ -157,7 +160,10 @@ where
     }
 }
 
-/// A rule before a classifier.
+/// A classifier that checks a rule before another classifier.
+///
+/// The `.rule(…)` of a layer creates it. If the rule returns no verdict, the other classifier
+/// decides, and the rule can [revise](Rule::revise) that verdict.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RuleFirst<R, C> {
     rule: R,
@@ -165,7 +171,7 @@ pub struct RuleFirst<R, C> {
 }
 
 impl<R, C> RuleFirst<R, C> {
-    /// Asks `rule` first, and `otherwise` where it returns no verdict.
+    /// Creates a classifier that uses `otherwise` if `rule` returns no verdict.
     pub const fn new(rule: R, otherwise: C) -> Self {
         Self { rule, otherwise }
     }
@@ -191,7 +197,7 @@ where
         self.otherwise.error(error)
     }
 
-    /// At least by rule: which responses the rule judges is not known.
+    /// Returns at least `ByRule`, because it is not known which responses the rule classifies.
     #[inline]
     fn response_coverage(&self) -> ResponseCoverage {
         self.otherwise.response_coverage().max(ResponseCoverage::ByRule)

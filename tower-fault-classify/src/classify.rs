@@ -1,4 +1,4 @@
-//! Who judges: classifiers, rules, and the default that fits every client.
+//! The traits of classifiers and rules.
 
 use std::error::Error;
 use std::fmt;
@@ -8,10 +8,11 @@ use crate::body::end::{BodyEnd, classify_end_by_tables};
 use crate::fault::Verdict;
 use crate::outcome::Outcome;
 
-/// Judges what a call came to. It has an answer for every outcome.
+/// Classifies the outcome of a call: returns a verdict on every response and every error.
 ///
-/// [`Auto`](crate::classifiers::Auto) is the default everywhere. A closure over a response that is an [`Outcome`] is a classifier as well; its
-/// parameter's type must be written, or given through [`classify_fn`]:
+/// [`Auto`](crate::classifiers::Auto) is the default of every layer. A closure that returns a
+/// [`Verdict`] is a classifier too, if the response implements [`Outcome`]. Annotate the type of
+/// the closure's parameter, or pass the closure through [`classify_fn`]:
 ///
 /// ```
 /// use tower_fault_classify::{Verdict, classify_fn, classify_error, classify_response};
@@ -26,7 +27,7 @@ use crate::outcome::Outcome;
 /// # assert!(lenient.classify(Ok(&response)).is_success());
 /// ```
 ///
-/// To change a single case and leave the rest as it is, prepend a [`Rule`] instead.
+/// To change the verdict on some outcomes only, add a [`Rule`] instead.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot classify a `Result<{Res}, {Err}>`",
     label = "one of the conditions below is not met",
@@ -38,53 +39,60 @@ use crate::outcome::Outcome;
     note = "a generic function needs the bounds `S::Response: Outcome` and `S::Error: std::error::Error + 'static`"
 )]
 pub trait Classify<Res, Err> {
-    /// What the call came to.
+    /// Returns the verdict on the outcome of a call.
     fn classify(&self, outcome: Result<&Res, &Err>) -> Verdict;
 
-    /// The response as something that a note (a verdict, the number of attempts) can be left on.
+    /// Returns the response as an [`Outcome`], so that a layer can attach a verdict to it.
     ///
-    /// **Default**: nothing can be left on it.
+    /// A retry layer also attaches its number of attempts.
+    ///
+    /// **Default**: `None`, nothing can be attached.
     fn outcome<'r>(&self, response: &'r mut Res) -> Option<&'r mut (dyn Outcome + 'r)> {
         let _ = response;
         None
     }
 
-    /// The error as one whose chain of sources can be searched, for a note to be left on it.
+    /// Returns the error as a `dyn Error`, so that a layer can search its chain of sources.
     ///
-    /// **Default**: not possible.
+    /// A layer attaches data, such as the number of attempts, to a
+    /// [`ClassifiedError`](crate::ClassifiedError) in the chain.
+    ///
+    /// **Default**: `None`, the chain cannot be searched.
     fn error<'e>(&self, error: &'e Err) -> Option<&'e (dyn Error + 'static)> {
         let _ = error;
         None
     }
 
-    /// Which responses can be a fault. A retry layer reads it to tell nested retry layers what it
-    /// covers.
+    /// Returns which responses can be a fault.
+    ///
+    /// A retry layer reads it, and informs nested retry layers about what it covers.
     ///
     /// **Default**: [`ResponseCoverage::All`].
     fn response_coverage(&self) -> ResponseCoverage {
         ResponseCoverage::All
     }
 
-    /// What the end of a response's body makes of a call whose head was a success. It is asked only by a layer that tracks bodies.
+    /// Returns the verdict on the end of a response's body.
     ///
-    /// **Default**: what the tables say of gRPC's trailers and of the error that broke the body.
+    /// Only a layer that tracks bodies calls it, and only for a response whose head was a success.
+    ///
+    /// **Default**: classifies gRPC's trailers, and an error that breaks the body, by the tables.
     fn classify_end(&self, end: &BodyEnd<'_>) -> Verdict {
         classify_end_by_tables(end)
     }
 }
 
-/// Which responses a classifier can call a fault, each level with the responses of the levels
-/// before it.
+/// Which responses a classifier can classify as a fault.
 ///
-/// A retry layer leaves responses to the retry layers further out if one of them has at least its
-/// own level.
+/// Each level includes the levels before it. A retry layer does not retry a response if a retry
+/// layer further out has at least the same level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResponseCoverage {
-    /// None: `errors_only()`.
+    /// No response: `errors_only()`.
     Nothing,
-    /// Those that a rule decides on: `errors_only()` with a rule.
+    /// The responses that a rule classifies: `errors_only()` with a rule.
     ByRule,
-    /// All.
+    /// All responses.
     All,
 }
 
@@ -152,25 +160,44 @@ where
 
 /// Overrides the classification of some outcomes; returns `None` to defer.
 ///
-/// Rules stand before a classifier, the last one added first; the first verdict wins. A closure that returns
-/// `Option<Verdict>` is a rule; its parameter's type must be written, or given through [`rule_fn`].
+/// Add a rule with `.rule(…)` of a layer. Rules are checked before the classifier, and the rule
+/// that was added last is checked first. The first verdict decides.
+///
+/// A closure that returns `Option<Verdict>` is a rule. Annotate the type of its parameter, or pass
+/// the closure through [`rule_fn`]:
+///
+/// ```
+/// use tower_fault_classify::{Verdict, rule_fn};
+///
+/// let not_found_is_a_success = rule_fn(|outcome: Result<&http::Response<()>, &std::io::Error>| {
+///     let response = outcome.ok()?;
+///     (response.status() == 404).then_some(Verdict::Success)
+/// });
+/// # use tower_fault_classify::Rule;
+/// # let response = http::Response::builder().status(404).body(()).unwrap();
+/// # assert_eq!(not_found_is_a_success.verdict(Ok(&response)), Some(Verdict::Success));
+/// ```
+///
+/// The module [`rules`](crate::rules) has ready-made rules.
 pub trait Rule<Res, Err> {
-    /// What the call came to, if this rule has a word on it.
+    /// Returns the verdict on the outcome of a call, or `None` to defer to the next rule.
     fn verdict(&self, outcome: Result<&Res, &Err>) -> Option<Verdict>;
 
-    /// Changes the verdict of the rules and the classifier behind this rule. It is called only
-    /// where this rule returns no verdict.
+    /// Returns the verdict that replaces the verdict of the later rules and the classifier.
     ///
-    /// **Default**: leaves it as it is.
+    /// It is called only if this rule returns no verdict of its own.
+    ///
+    /// **Default**: returns the verdict unchanged.
     #[inline]
     fn revise(&self, verdict: Verdict) -> Verdict {
         verdict
     }
 
-    /// What the end of a response's body makes of the call, if this rule has a word on it. It is asked only under a layer that tracks
-    /// bodies.
+    /// Returns the verdict on the end of a response's body, or `None` to defer to the next rule.
     ///
-    /// **Default**: no verdict.
+    /// Only a layer that tracks bodies calls it, and only for a response whose head was a success.
+    ///
+    /// **Default**: `None`.
     fn verdict_on_end(&self, end: &BodyEnd<'_>) -> Option<Verdict> {
         let _ = end;
         None
@@ -187,7 +214,7 @@ where
     }
 }
 
-/// Gives a closure the shape of a classifier, so that it need not spell its lifetimes.
+/// Returns the closure unchanged; helps the compiler to infer the lifetimes of a classifier.
 pub fn classify_fn<F, Res, Err>(classifier: F) -> F
 where
     F: Fn(Result<&Res, &Err>) -> Verdict,
@@ -195,7 +222,7 @@ where
     classifier
 }
 
-/// Gives a closure the shape of a rule, so that it need not spell its lifetimes.
+/// Returns the closure unchanged; helps the compiler to infer the lifetimes of a rule.
 pub fn rule_fn<F, Res, Err>(rule: F) -> F
 where
     F: Fn(Result<&Res, &Err>) -> Option<Verdict>,

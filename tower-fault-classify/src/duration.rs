@@ -1,10 +1,11 @@
-//! A time as people read it.
+//! Durations in messages.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Prints a time with its unit: `250 ms`, `2.3 s`, `30 s`. A time under a millisecond is printed as
-/// `1 ms`.
+/// Prints a duration with its unit: `250 ms`, `2.3 s`, `30 s`.
+///
+/// A duration of less than a millisecond is printed as `1 ms`, and zero as `0 s`.
 #[derive(Clone, Copy, Debug)]
 #[allow(unreachable_pub, reason = "the feature `__internals` exports it")]
 pub struct DisplayDuration(pub Duration);

@@ -1,4 +1,4 @@
-//! The error that carries a verdict, and errors of any type seen as `dyn Error`.
+//! The error that carries a verdict, and the conversion of any error to `dyn Error`.
 
 #[cfg(feature = "__internals-notes")]
 use std::any::Any;
@@ -19,24 +19,26 @@ use crate::fault::{Kind, Retryable};
 #[cfg(feature = "tonic")]
 use crate::grpc::pushback_value;
 
-/// An error of any type.
+/// A boxed error of any type.
 pub type BoxError = Box<dyn Error + Send + Sync + 'static>;
 
-/// Marks errors that are a type of their own: they implement [`Error`].
+/// A marker for errors whose type implements [`Error`].
 #[derive(Clone, Copy, Debug)]
 pub struct TypedError;
 
-/// Marks errors that are boxed: `BoxError`, `anyhow::Error`, `eyre::Report`. They do not implement [`Error`], they
-/// point to one.
+/// A marker for boxed errors: `BoxError`, `anyhow::Error`, `eyre::Report`.
+///
+/// Their type does not implement [`Error`], but dereferences to a `dyn Error`.
 #[derive(Clone, Copy, Debug)]
 pub struct BoxedError;
 
-/// A typed or boxed error, seen as an [`Error`].
+/// A typed or boxed error that can be read as a `dyn Error`.
 ///
-/// No single trait covers a `Box<dyn Error>` and every `Error` at once. The marker `K`
-/// ([`TypedError`] or [`BoxedError`]) keeps the two apart and is inferred from the error's type.
+/// No single trait covers both a `Box<dyn Error>` and every type that implements [`Error`]. The
+/// marker `K` ([`TypedError`] or [`BoxedError`]) distinguishes them, and is inferred from the
+/// error's type.
 ///
-/// The trait is sealed: it is implemented for every type that implements [`Error`], and for every
+/// The trait is sealed. It is implemented for every type that implements [`Error`], and for every
 /// pointer to a `dyn Error`.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is neither a `'static` type that implements `std::error::Error` nor a box of one",
@@ -44,7 +46,7 @@ pub struct BoxedError;
     note = "boxes of errors are `BoxError` (`Box<dyn Error + Send + Sync>`), `anyhow::Error` and `eyre::Report`"
 )]
 pub trait AsError<K>: sealed::Sealed<K> {
-    /// The error.
+    /// Returns the error as a `dyn Error`.
     fn as_error(&self) -> &(dyn Error + 'static);
 }
 
@@ -78,37 +80,53 @@ mod sealed {
     impl<E: Deref<Target = dyn Error + Send + Sync>> Sealed<super::BoxedError> for E {}
 }
 
-/// An error that was judged, with its verdict.
+/// An error together with the fault that it was classified as.
 ///
-/// It is one concrete type, so that every layer above finds it in a chain of [`source`](Error::source)s, however deep
-/// and whatever lies around it. [`FaultClassifyLayer`](crate::FaultClassifyLayer) puts it around the error of the
-/// inner service. A layer that makes an error of its own (a circuit breaker's rejection) has a bare one as its source.
+/// Every layer above finds it in the chain of [`source`](Error::source)s, at any depth: it is one
+/// concrete type, whatever the types around it are.
 ///
-/// With the feature `tonic`, a bare rejection's cause is a `tonic::Status` with the code `UNAVAILABLE` and the time to wait in
-/// `grpc-retry-pushback-ms` (-1 if there is none and no retry is allowed), made when somebody asks for it: a generated client takes the
-/// status that it finds among an error's sources, and `UNKNOWN` if there is none.
+/// | made by | [`source`](Error::source) | [`Display`](fmt::Display) |
+/// |---|---|---|
+/// | [`FaultClassifyLayer`](crate::FaultClassifyLayer), around the inner service's error | the inner service's error | `call failed, classified as …` |
+/// | a layer that rejects a call, as the source of its own error | none; with the feature `tonic`, a `tonic::Status` | the fault |
+///
+/// `Display` does not print the source. To log the whole chain, use
+/// [`ErrorChain`](crate::ErrorChain).
+///
+/// # gRPC
+///
+/// A generated client returns the `tonic::Status` that it finds among an error's sources, and
+/// `UNKNOWN` if it finds none. With the feature `tonic`, the source of a rejection (kind
+/// `rejected`) is therefore a status with the code `UNAVAILABLE`. It is created when `source()` is
+/// called first. Its `grpc-retry-pushback-ms` contains:
+///
+/// - the time to wait, if the fault has one;
+/// - -1, if the fault has none and must not be retried.
+///
+/// It is absent if the fault has none and can be retried.
 #[derive(Debug)]
 pub struct ClassifiedError {
     fault: Fault,
     cause: Cause,
-    /// What most errors never have. It is boxed, because a large error makes each `Result` large.
-    /// Even empty it costs each call some instructions, so it is left out where nothing fills it.
+    /// Data that few errors have. It is boxed, because a large error makes each `Result` large.
+    /// Even if empty, it costs each call some instructions, so the field exists only with the
+    /// features that fill it.
     #[cfg(any(feature = "tonic", feature = "__internals-notes"))]
     late: OnceLock<Box<Late>>,
 }
 
 #[derive(Debug)]
 enum Cause {
-    /// The verdict is its own cause.
+    /// There is no other error: the fault is the cause.
     Verdict,
-    /// An error, and the name of the type that it had when it was judged.
+    /// The error that was classified, and the name of the type that it had then.
     Error(BoxError, &'static str),
-    /// A circuit breaker that rejected the call: its name and its condition.
+    /// A circuit breaker rejected the call: its name and its state.
     #[cfg_attr(not(feature = "tonic"), expect(dead_code, reason = "only a status prints it"))]
     Breaker(&'static str, &'static str),
 }
 
-/// What is added to an error after it was made.
+/// Data that is added to an error after its creation.
 #[cfg(any(feature = "tonic", feature = "__internals-notes"))]
 #[derive(Debug, Default)]
 struct Late {
@@ -118,14 +136,18 @@ struct Late {
     status: OnceLock<tonic::Status>,
 }
 
-/// A note for the caller, by a layer further out. The layer does not own the error that it passes
-/// on, and reaches this one by reference.
+/// Data that an outer layer attaches for the caller.
+///
+/// It has interior mutability: the outer layer does not own this error, but finds it by reference
+/// in the chain of the error that it returns.
 #[cfg(feature = "__internals-notes")]
 #[derive(Default)]
 struct Note(Mutex<Option<Arc<dyn Any + Send + Sync>>>);
 
 impl ClassifiedError {
-    /// A verdict around the error that it was given on. Judging a `ClassifiedError` again keeps one wrapper, not two.
+    /// Wraps an error together with its fault.
+    ///
+    /// A `source` that is a `ClassifiedError` itself is not wrapped again: its fault is replaced.
     pub fn new<E: Into<BoxError>>(fault: Fault, source: E) -> Self {
         match source.into().downcast::<Self>() {
             Ok(classified) => Self::of(fault, classified.cause),
@@ -133,13 +155,17 @@ impl ClassifiedError {
         }
     }
 
-    /// A verdict that is its own cause.
+    /// Creates an error that consists of a fault alone, without another error as its cause.
+    ///
+    /// A layer that rejects a call uses it as the source of its own error.
     pub const fn from_fault(fault: Fault) -> Self {
         Self::of(fault, Cause::Verdict)
     }
 
-    /// As [`from_fault`](Self::from_fault), for the rejection of a circuit breaker. The message of the
-    /// `tonic::Status` begins with ``circuit breaker `NAME` is CONDITION``.
+    /// Creates an error for the rejection of a circuit breaker.
+    ///
+    /// It differs from [`from_fault`](Self::from_fault) in the message of the `tonic::Status` only:
+    /// the message begins with ``circuit breaker `NAME` is CONDITION``.
     pub const fn circuit_rejection(fault: Fault, name: &'static str, condition: &'static str) -> Self {
         Self::of(fault, Cause::Breaker(name, condition))
     }
@@ -153,12 +179,12 @@ impl ClassifiedError {
         }
     }
 
-    /// What went wrong.
+    /// Returns the fault that the error was classified as.
     pub const fn fault(&self) -> &Fault {
         &self.fault
     }
 
-    /// The error that was judged.
+    /// Returns the error that was classified, or `None` for a fault alone.
     pub fn get_ref(&self) -> Option<&(dyn Error + Send + Sync + 'static)> {
         match &self.cause {
             Cause::Error(error, _) => Some(&**error),
@@ -166,7 +192,7 @@ impl ClassifiedError {
         }
     }
 
-    /// The name of the type that the error had when it was judged.
+    /// Returns the name of the type that the error had when it was classified.
     #[doc(hidden)]
     pub fn source_type(&self) -> Option<&'static str> {
         match self.cause {
@@ -175,7 +201,7 @@ impl ClassifiedError {
         }
     }
 
-    /// Leaves a note on this error, in place of an earlier one.
+    /// Attaches a note to this error, and replaces an earlier note.
     #[cfg(feature = "__internals-notes")]
     #[doc(hidden)]
     pub fn set_note(&self, note: impl Any + Send + Sync) {
@@ -186,11 +212,11 @@ impl ClassifiedError {
     fn replace_note(&self, note: Arc<dyn Any + Send + Sync>) {
         let slot = &self.late.get_or_init(Box::default).note.0;
         let before = slot.lock().unwrap_or_else(PoisonError::into_inner).replace(note);
-        // A note may run code of its own: outside of the lock.
+        // The note's destructor may be user code, so it runs after the lock is released.
         drop(before);
     }
 
-    /// Leaves the note of `other` on this error too, for a clone of `other`.
+    /// Attaches the note of `other` to this error, which is a copy of `other`.
     #[doc(hidden)]
     #[must_use]
     pub fn with_note_of(self, other: &Self) -> Self {
@@ -206,7 +232,7 @@ impl ClassifiedError {
         self
     }
 
-    /// Returns the note that was left on this error, if it is of the type.
+    /// Returns the note that is attached to this error, if it has the type `T`.
     #[cfg(feature = "__internals-notes")]
     #[doc(hidden)]
     pub fn note<T: Any + Copy>(&self) -> Option<T> {
@@ -214,7 +240,7 @@ impl ClassifiedError {
         note.as_ref()?.downcast_ref().copied()
     }
 
-    /// Gives the error back that was judged.
+    /// Returns the error that was classified, or `None` for a fault alone.
     pub fn into_inner(self) -> Option<BoxError> {
         match self.cause {
             Cause::Error(error, _) => Some(error),
@@ -254,7 +280,7 @@ impl Error for ClassifiedError {
     }
 }
 
-/// The status that a gRPC client gets for a call that was rejected on this side.
+/// Returns the status that a gRPC client gets for a call that was rejected on this side.
 #[cfg(feature = "tonic")]
 fn rejected(fault: &Fault, cause: &Cause) -> tonic::Status {
     let text = match cause {
@@ -266,7 +292,7 @@ fn rejected(fault: &Fault, cause: &Cause) -> tonic::Status {
         None => tonic::Status::unavailable(text),
     };
     let delay = fault.retry_after();
-    // A server that hands the status on tells its own client the same.
+    // A server that forwards the status forwards the delay to its own client too.
     if (delay.is_some() || fault.retryable() == Retryable::Never)
         && let Ok(pushback) = pushback_value(delay).to_str().unwrap_or_default().parse()
     {
@@ -309,8 +335,8 @@ mod tests {
             found(&ClassifiedError::from_fault(rejected)),
             Some((unavailable, text.to_owned(), Some("-1".to_owned())))
         );
-        let anytime = ClassifiedError::from_fault(rejected.with_retryable(Retryable::Unsent));
-        assert_eq!(found(&anytime), Some((unavailable, text.to_owned(), None)));
+        let retryable = ClassifiedError::from_fault(rejected.with_retryable(Retryable::Unsent));
+        assert_eq!(found(&retryable), Some((unavailable, text.to_owned(), None)));
         let later = ClassifiedError::from_fault(rejected.with_retry_after(Duration::from_millis(2_340)));
         assert_eq!(
             found(&later),
@@ -336,7 +362,7 @@ mod tests {
 
     #[cfg(feature = "__internals-notes")]
     #[test]
-    fn note_of_another_error_is_copied_and_then_apart() {
+    fn note_copied_from_another_error_is_independent() {
         let error = ClassifiedError::from_fault(FAULT);
         assert_eq!(ClassifiedError::from_fault(FAULT).with_note_of(&error).note::<u8>(), None);
         error.set_note(1_u8);
@@ -345,7 +371,7 @@ mod tests {
         assert_eq!((copy.note::<u8>(), error.note::<u8>()), (Some(1), Some(2)));
     }
 
-    /// clippy warns of results with larger errors in its users' code.
+    /// clippy warns about larger errors in the `Result`s of users' code.
     #[test]
     fn classified_error_size_fits_in_a_result() {
         assert!(size_of::<ClassifiedError>() <= 88, "{}", size_of::<ClassifiedError>());

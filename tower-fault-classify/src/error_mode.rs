@@ -1,25 +1,31 @@
-//! What the layer returns in place of an error.
+//! Markers for the error type that the layer returns.
 //!
-//! [`WrapErrors`], the default, wraps each error into a [`ClassifiedError`]. [`KeepErrors`] leaves each
-//! error as it is. Both are markers in the type of the layer:
-//! [`keep_errors`](crate::FaultClassifyLayer::keep_errors) changes it.
+//! | marker | error type of the service | selected by |
+//! |---|---|---|
+//! | [`WrapErrors`] | [`ClassifiedError`], around the inner error | **Default** |
+//! | [`KeepErrors`] | the inner error, unchanged | [`keep_errors`](crate::FaultClassifyLayer::keep_errors) |
 
 use crate::error::{BoxError, ClassifiedError};
 use crate::fault::Fault;
 use crate::table;
 use crate::telemetry;
 
-/// What the layer returns in place of an error. Sealed: [`WrapErrors`] or [`KeepErrors`].
+/// Maps the inner service's error to the error that the layer returns.
+///
+/// The trait is sealed: [`WrapErrors`] and [`KeepErrors`] implement it.
 #[diagnostic::on_unimplemented(
     message = "a `FaultClassifyLayer` cannot wrap the error `{E}` in a `ClassifiedError`",
     note = "the error must convert into a `BoxError`: implement `std::error::Error` for `{E}`, which must be `Send + Sync + 'static`",
     note = "to return the error as it is, call `.keep_errors()` on the layer"
 )]
 pub trait ErrorMode<E>: sealed::Sealed {
-    /// The error that comes out.
+    /// The error that the layer returns.
     type Error;
 
-    /// Passes the verdict on with the error. `classify` is called only if the mode needs the verdict.
+    /// Returns the error that the layer returns, with the verdict if the mode carries it.
+    ///
+    /// `classify` is called only if the verdict is needed. It returns `None` for an error that is
+    /// classified as a success.
     fn map_error(error: E, classify: impl FnOnce(&E) -> Option<Fault>) -> Self::Error;
 }
 
@@ -44,11 +50,11 @@ impl<E> ErrorMode<E> for KeepErrors {
     }
 }
 
-/// Wraps each error into [`ClassifiedError`].
+/// Wraps each error in a [`ClassifiedError`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct WrapErrors;
 
-/// Leaves each error as it is.
+/// Returns each error unchanged.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KeepErrors;
 

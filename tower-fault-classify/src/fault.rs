@@ -1,30 +1,30 @@
-//! The vocabulary: what a call came to, on axes that are kept apart.
+//! Verdicts and faults, with independent axes.
 
 use std::fmt;
 use std::time::Duration;
 
 use crate::duration::DisplayDuration;
 
-/// What a call came to.
+/// The classification of a call's outcome: a success, or a fault.
 ///
-/// A verdict is small and `Copy`, so that it can travel with a response or an error past every layer above the one
-/// that judged it.
+/// A verdict is small and `Copy`. It travels with a response or an error through every layer above
+/// the layer that classified the outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use]
 pub enum Verdict {
-    /// The call did what it was asked to do.
+    /// The call succeeded.
     Success,
-    /// It did not; the [`Fault`] says in which way.
+    /// The call failed, as the [`Fault`] describes.
     Fault(Fault),
 }
 
 impl Verdict {
-    /// Whether the call did what it was asked to do.
+    /// Returns whether the call succeeded.
     pub const fn is_success(&self) -> bool {
         matches!(self, Self::Success)
     }
 
-    /// The fault, unless the call was a success.
+    /// Returns the fault, or `None` if the call succeeded.
     pub const fn fault(&self) -> Option<&Fault> {
         match self {
             Self::Success => None,
@@ -32,7 +32,7 @@ impl Verdict {
         }
     }
 
-    /// What the outcome says of the server's health: a success says that it is healthy.
+    /// Returns what the outcome says about the server's health. A success is [`Health::Healthy`].
     pub const fn health(&self) -> Health {
         match self {
             Self::Success => Health::Healthy,
@@ -47,10 +47,21 @@ impl From<Fault> for Verdict {
     }
 }
 
-/// What went wrong, whether the call may be sent again, what it says of the server's health, and where it arose.
+/// A failed call, described on independent axes.
 ///
-/// The axes are independent. A 429 may be sent again although the server is healthy, a 500 says that the server is ill
-/// although a POST must not be sent again, a 404 is neither: a single yes or no cannot carry that.
+/// | axis | answers | read by |
+/// |---|---|---|
+/// | [`Kind`] | What went wrong? | logs, metrics |
+/// | [`Retryable`] | May the request be sent again? | retry layers |
+/// | [`Health`] | Does the outcome count against the server? | circuit breakers |
+/// | [`Origin`] | Where did the fault arise? | logs, metrics |
+/// | [`retry_after`](Self::retry_after) | How long does the server ask the client to wait? | both |
+///
+/// A single yes or no cannot say all of this:
+///
+/// - A 429 may be sent again, and does not count against the server.
+/// - A 500 counts against the server, and a POST must not be sent again.
+/// - A 404 must not be sent again, and does not count against the server.
 ///
 /// ```
 /// use std::time::Duration;
@@ -66,97 +77,108 @@ pub struct Fault {
     retryable: Retryable,
     health: Health,
     origin: Origin,
-    /// Whether `retry_after` is exact; `false` without one.
+    /// Whether `retry_after` replaces the client's backoff. `false` if there is no `retry_after`.
     exact: bool,
     maybe_redirected: bool,
     retry_after: Option<Duration>,
 }
 
 impl Fault {
-    /// A fault with every axis given, and no delay asked for.
+    /// Creates a fault from its four axes, without a requested delay.
     pub const fn new(kind: Kind, retryable: Retryable, health: Health, origin: Origin) -> Self {
         Self { kind, retryable, health, origin, exact: false, maybe_redirected: false, retry_after: None }
     }
 
-    /// What went wrong, for people and metrics.
+    /// Returns what went wrong, for logs and metrics.
     pub const fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Whether the call may be sent again.
+    /// Returns whether the request may be sent again.
     pub const fn retryable(&self) -> Retryable {
         self.retryable
     }
 
-    /// What the outcome says of the server's health.
+    /// Returns what the outcome says about the server's health.
     pub const fn health(&self) -> Health {
         self.health
     }
 
-    /// Where the fault arose.
+    /// Returns where the fault arose.
     pub const fn origin(&self) -> Origin {
         self.origin
     }
 
-    /// The delay that the server, or a layer in its stead, asked for before the call is sent again.
+    /// Returns the requested delay before the request is sent again.
+    ///
+    /// The server asked for it, or a layer on this side, such as a circuit breaker that is open.
+    /// `None`: no delay was requested.
     pub const fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 
-    /// Whether [`retry_after`](Self::retry_after) replaces the client's own backoff.
+    /// Returns whether [`retry_after`](Self::retry_after) replaces the client's own backoff.
     ///
-    /// `true` for gRPC's pushback, where a delay of zero means at once. `false` for a minimum, such
-    /// as `Retry-After`: the client waits at least that long, and longer if its backoff is longer.
+    /// - `true`: the client waits exactly that long, as gRPC's pushback asks. Zero means
+    ///   immediately.
+    /// - `false`: the delay is a minimum, such as that of `Retry-After`. The client waits longer if
+    ///   its own backoff is longer. Also `false` without a delay.
     pub const fn retry_after_is_exact(&self) -> bool {
         self.exact
     }
 
-    /// Whether a redirect may have been followed before this fault arose.
+    /// Returns whether a redirect may have been followed before this fault arose.
     ///
-    /// The fault then describes the last hop. The hops before it may have been processed, so that
+    /// The fault then describes the last hop, and an earlier hop may have processed the request. So
     /// `Unsent` and `Refused` say nothing about the request that the caller sent: a retry layer
-    /// reads both as `IfIdempotent`. It is `true` for errors of reqwest, whose client follows
-    /// redirects and whose errors do not say which hop failed.
+    /// reads both as `IfIdempotent`.
+    ///
+    /// It is `true` for errors of reqwest: its client follows redirects, and its errors do not say
+    /// which hop failed.
     pub const fn maybe_redirected(&self) -> bool {
         self.maybe_redirected
     }
 
-    /// The same fault of another kind.
+    /// Returns the fault with its kind replaced.
     #[must_use]
     pub const fn with_kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self
     }
 
-    /// The same fault with another word on retries.
+    /// Returns the fault with its [`Retryable`] replaced.
     #[must_use]
     pub const fn with_retryable(mut self, retryable: Retryable) -> Self {
         self.retryable = retryable;
         self
     }
 
-    /// The same fault with another word on the server's health.
+    /// Returns the fault with its [`Health`] replaced.
     #[must_use]
     pub const fn with_health(mut self, health: Health) -> Self {
         self.health = health;
         self
     }
 
-    /// The same fault from another place.
+    /// Returns the fault with its origin replaced.
     #[must_use]
     pub const fn with_origin(mut self, origin: Origin) -> Self {
         self.origin = origin;
         self
     }
 
-    /// The same fault, with or without a redirect that may have been followed before.
+    /// Returns the fault with [`maybe_redirected`](Self::maybe_redirected) replaced.
+    ///
+    /// **Default**: `false`.
     #[must_use]
     pub const fn with_maybe_redirected(mut self, maybe_redirected: bool) -> Self {
         self.maybe_redirected = maybe_redirected;
         self
     }
 
-    /// The same fault with a delay that was asked for, as a minimum.
+    /// Returns the fault with a requested delay, which is a minimum.
+    ///
+    /// **Default**: no delay.
     #[must_use]
     pub const fn with_retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
@@ -164,7 +186,11 @@ impl Fault {
         self
     }
 
-    /// The same fault with a delay that replaces the client's own backoff, as gRPC's pushback does.
+    /// Returns the fault with a requested delay, which replaces the client's own backoff.
+    ///
+    /// gRPC's pushback is such a delay.
+    ///
+    /// **Default**: no delay.
     #[must_use]
     pub const fn with_exact_retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
@@ -183,7 +209,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// An axis: an enum whose values have names, for people, logs and metric labels.
+/// Defines an axis: an enum whose values have names for logs and metric labels.
 macro_rules! axis {
     ($(#[$doc:meta])* $axis:ident { $($(#[$value_doc:meta])* $value:ident = $name:literal,)+ }) => {
         $(#[$doc])*
@@ -194,7 +220,7 @@ macro_rules! axis {
         }
 
         impl $axis {
-            /// The name of the value, in `snake_case`.
+            /// Returns the name of the value in `snake_case`, as logs and metrics show it.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$value => $name,)+
@@ -211,67 +237,127 @@ macro_rules! axis {
 }
 
 axis! {
-    /// What went wrong. For people and metrics: no layer of this workspace decides by it.
+    /// What went wrong, for logs and metrics.
+    ///
+    /// The layers of this workspace never decide by the kind. They read [`Retryable`] and
+    /// [`Health`].
+    ///
+    /// The examples are from the [tables](crate::tables).
     Kind {
-        /// The request was wrong and would be wrong again.
+        /// The request is invalid, and fails again if it is sent again.
+        ///
+        /// Used for 400, 404, `INVALID_ARGUMENT`, and a request body that fails.
         Client = "client",
-        /// The caller is not known, or not allowed.
+        /// The caller is not authenticated or not authorized.
+        ///
+        /// Used for 401, 403, 407 and `PERMISSION_DENIED`.
         Auth = "auth",
-        /// What was paid for or granted is used up; waiting a little does not bring it back.
+        /// A quota or credit is used up, and a short wait does not restore it.
+        ///
+        /// Used for `insufficient_quota` of an LLM API.
         Quota = "quota",
-        /// The request collided with the state of the resource.
+        /// The request conflicts with the state of the resource.
+        ///
+        /// Used for 409, 423 and `ABORTED`.
         Conflict = "conflict",
         /// The server asks this caller to slow down.
+        ///
+        /// Used for 429, 509 and `RESOURCE_EXHAUSTED`.
         Throttled = "throttled",
-        /// No answer in time.
+        /// No response came in time.
+        ///
+        /// Used for 408, 504, `DEADLINE_EXCEEDED`, and a timeout of a layer or a socket.
         Timeout = "timeout",
-        /// The connection broke, or another passing hindrance.
+        /// The connection broke, or another temporary problem ended the call.
+        ///
+        /// Used for a connection reset, 425 and 520.
         Transient = "transient",
-        /// The server cannot be reached, or says that it is not there.
+        /// The server cannot be reached, or reports that it is unavailable.
+        ///
+        /// Used for a refused connection, 421, 502, 503, `UNAVAILABLE` and `REFUSED_STREAM`.
         Unavailable = "unavailable",
-        /// The server sheds everybody's load.
+        /// The server sheds the load of all callers.
+        ///
+        /// Used for 529, and for `overloaded_error` of an LLM API.
         Overloaded = "overloaded",
-        /// The server failed on the request.
+        /// The server failed while it processed the request.
+        ///
+        /// Used for 500, `INTERNAL`, and gRPC's `UNKNOWN`.
         Server = "server",
         /// The two sides do not understand each other.
+        ///
+        /// Used for 501, 505, `UNIMPLEMENTED`, malformed data, and too many redirects.
         Protocol = "protocol",
-        /// Somebody stopped waiting.
+        /// The caller stopped waiting.
+        ///
+        /// Used for 499, `CANCELLED`, and a response body that is dropped before its end.
         Cancelled = "cancelled",
-        /// A layer on this side refused to send the request.
+        /// A layer on this side rejected the call before it was sent.
+        ///
+        /// Used for an open circuit, and for tower's `load_shed`.
         Rejected = "rejected",
-        /// This machine or process lacks something.
+        /// This machine or process lacks a resource.
+        ///
+        /// Used for a lack of memory, file descriptors or network, and for a `Buffer` whose worker
+        /// has ended.
         Local = "local",
-        /// Nothing is known of it.
+        /// The cause is not known.
+        ///
+        /// Used for an error that no table has a row for, and for a call that panicked.
         Unknown = "unknown",
     }
 }
 
 axis! {
-    /// Whether the call may be sent again. The axis describes the fate of the request, not its
-    /// method.
+    /// Whether the request may be sent again.
+    ///
+    /// The axis describes what happened to the request, and not its method:
+    ///
+    /// | value | the request | may be sent again |
+    /// |---|---|---|
+    /// | `Unsent` | was not sent, or certainly not processed | yes, with any method |
+    /// | `Refused` | was not processed, according to the server | yes, if the server is right |
+    /// | `IfIdempotent` | may have been processed | only if it is idempotent |
+    /// | `Never` | | no |
     Retryable {
-        /// The request never reached the server: a refused connection, a rejection by a layer on
-        /// this side. Sending it again is safe, whatever it asks for.
+        /// The request was not sent, or the protocol guarantees that it was not processed.
+        ///
+        /// Used for a refused connection, for tower's `load_shed`, and for HTTP/2's
+        /// `REFUSED_STREAM`. Sending the request again is safe, whatever it does.
         Unsent = "unsent",
-        /// The server says that it did not process the request: 429, 421, `RESOURCE_EXHAUSTED` with
-        /// pushback. Sending it again is as safe as the server's word.
+        /// The server reports that it did not process the request.
+        ///
+        /// Used for 421, 425, 429, 529, and for `RESOURCE_EXHAUSTED` with a pushback or a
+        /// `RetryInfo`. Sending the request again is as safe as the server's report is reliable.
         Refused = "refused",
-        /// The server may have processed the request: send it again only if the request is
-        /// idempotent.
+        /// The server may have processed the request: send it again only if it is idempotent.
+        ///
+        /// Used for 500, 502, 503, a timeout, and a connection that breaks.
         IfIdempotent = "if_idempotent",
         /// Sending the request again does not help, or does harm.
+        ///
+        /// Used for 400, 401, 404, most gRPC codes, a gRPC call whose response has begun, and a
+        /// rejection by an open circuit.
         Never = "never",
     }
 }
 
 axis! {
-    /// What an outcome says of the server's health.
+    /// What an outcome says about the server's health.
+    ///
+    /// | value | a circuit breaker counts |
+    /// |---|---|
+    /// | `Healthy` | a success |
+    /// | `Unhealthy` | a failure |
+    /// | `Neutral` | nothing |
     Health {
-        /// The server answered and is healthy, even if it refused the request.
+        /// The server responded and is healthy, even if it refused the request: 400, 404, 409.
         Healthy = "healthy",
-        /// The server is failing.
+        /// The server is failing: 500, 503, a timeout, a refused connection.
         Unhealthy = "unhealthy",
-        /// The outcome says nothing about the server. It is not counted and resets no count.
+        /// The outcome says nothing about the server: 429, 499, a rejection on this side.
+        ///
+        /// It is not counted, and resets no count.
         Neutral = "neutral",
     }
 }
@@ -279,15 +365,15 @@ axis! {
 axis! {
     /// Where a fault arose.
     Origin {
-        /// The request was wrong from the start.
+        /// The caller, or its request: 400, 404, a request body that fails.
         Caller = "caller",
-        /// This process or machine.
+        /// This process or machine: a rejection by a layer, a lack of memory.
         Local = "local",
-        /// Between the two sides.
+        /// The connection between the two sides: a refused or broken connection.
         Transport = "transport",
-        /// The server, or a proxy in front of it.
+        /// The server, or a proxy in front of it: 429, 500, `UNAVAILABLE`.
         Remote = "remote",
-        /// Not known: the error is of a type that no table has a row for.
+        /// Not known: no table has a row for the error.
         Unknown = "unknown",
     }
 }

@@ -1,4 +1,4 @@
-//! The future of a call whose outcome is judged.
+//! The response future of the service.
 
 use std::fmt;
 use std::future::Future;
@@ -17,8 +17,13 @@ use crate::outcome::{CarriedVerdict, Outcome};
 use crate::telemetry;
 
 pin_project! {
-    /// Comes to what the inner future comes to, with the verdict on it. Dropping it drops the inner future, or the response whose body is
-    /// being read.
+    /// The response future of [`FaultClassify`](crate::FaultClassify).
+    ///
+    /// It resolves to the inner future's response or error, with the verdict attached.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it drops the inner future, or the response whose body it reads.
     pub struct ResponseFuture<F, C, M, P, B, R> {
         #[pin]
         state: State<F, P, R>,
@@ -99,7 +104,7 @@ where
     }
 }
 
-/// Judges an error and tells of its fault.
+/// Classifies an error, and reports its fault to metrics and tracing.
 pub(crate) fn classify_and_emit<C, Res, Err>(classify: &C, error: &Err) -> Option<Fault>
 where
     C: Classify<Res, Err>,
@@ -112,7 +117,9 @@ where
     fault
 }
 
-/// Leaves the verdict on the response, unless every layer above would come to the same one by itself.
+/// Attaches the verdict to the response.
+///
+/// It does nothing if every layer above returns the same verdict without it.
 #[inline]
 fn attach_verdict(outcome: &mut (impl Outcome + ?Sized), verdict: Verdict) {
     let plain = match verdict {

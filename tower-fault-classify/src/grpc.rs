@@ -1,7 +1,8 @@
-//! What the head of a gRPC answer tells.
+//! Reads the gRPC status from headers and trailers.
 //!
-//! Most answers end in trailers, which only the end of the body shows. A failure without a message comes in the head alone
-//! (trailers-only), and whatever an intermediary says comes without a `grpc-status`.
+//! Most responses end in trailers, which arrive at the end of the body. A failure without a message
+//! has its status in the head (trailers-only). The response of an intermediary has no
+//! `grpc-status`.
 
 use std::time::Duration;
 
@@ -17,10 +18,12 @@ use crate::table::grpc::{RetryHint, classify};
 const NAME: &str = "grpc-status";
 static GRPC_STATUS: HeaderName = HeaderName::from_static(NAME);
 
-/// UNKNOWN, which stands for a code that is none.
+/// UNKNOWN, which replaces an invalid code.
 pub(crate) const UNKNOWN: u32 = 2;
 
-/// The time to wait as gRPC tells it (gRFC A6, `grpc-retry-pushback-ms`): milliseconds, rounded up, and -1 for who should not try again.
+/// Returns a delay as the value of `grpc-retry-pushback-ms` (gRFC A6).
+///
+/// The value is in milliseconds, rounded up. `None` is -1, which asks the client not to retry.
 #[cfg(any(feature = "__internals", feature = "tonic"))]
 #[allow(unreachable_pub, reason = "the feature `__internals` exports it")]
 pub fn pushback_value(delay: Option<Duration>) -> HeaderValue {
@@ -30,15 +33,20 @@ pub fn pushback_value(delay: Option<Duration>) -> HeaderValue {
     millis.unwrap_or(-1).into()
 }
 
-/// The verdict of a trailers-only answer. `None`: it is none, and the HTTP status decides, or the trailers will.
+/// Returns the verdict on a trailers-only response.
+///
+/// `None`: the response is not trailers-only, and its HTTP status or its trailers decide.
 #[inline]
 pub(crate) fn classify_grpc_head(headers: &HeaderMap) -> Option<Verdict> {
     if has_status_header(headers) { classify_grpc_code(headers) } else { None }
 }
 
-/// Every success is asked for a code, and hardly one has it: a walk over a head's few names is quicker than the hash of one.
+/// Returns whether the headers contain a `grpc-status`.
+///
+/// It is called for every success, and few have the header. One pass over the few names is faster
+/// than hashing the name.
 fn has_status_header(headers: &HeaderMap) -> bool {
-    // Not the one that is looked up: of what is only compared with, the compiler knows the bytes.
+    // A separate static, used for comparisons only, so that the compiler knows its bytes.
     static CODE: HeaderName = HeaderName::from_static(NAME);
     headers.keys().any(|name| *name == CODE)
 }
@@ -47,24 +55,26 @@ fn classify_grpc_code(headers: &HeaderMap) -> Option<Verdict> {
     Some(classify_trailers(code(headers)?, headers))
 }
 
-/// The verdict of the trailers that end a gRPC answer with this code.
+/// Returns the verdict on the trailers that end a gRPC response with this code.
 pub(crate) fn classify_trailers(code: u32, trailers: &HeaderMap) -> Verdict {
     classify(code, retry_hint(trailers, || hint::retry_info(trailers)))
 }
 
-/// The code in the head of a gRPC answer.
+/// Returns the code in the head of a gRPC response.
 pub(crate) fn code(headers: &HeaderMap) -> Option<u32> {
     if is_grpc(headers) { code_in(headers) } else { None }
 }
 
-/// The code in the head or the trailers of what is known to be gRPC. One that is garbled, or given twice in two ways, is UNKNOWN.
+/// Returns the code in the head or the trailers of a response that is known to be gRPC.
+///
+/// An invalid code, and a code that is given twice with different values, is UNKNOWN.
 pub(crate) fn code_in(headers: &HeaderMap) -> Option<u32> {
     let mut codes = headers.get_all(&GRPC_STATUS).iter().map(|code| parse(code.as_bytes()));
     let first = codes.next()?;
     Some(if codes.all(|code| code == first) { first } else { UNKNOWN })
 }
 
-/// Digits only, as the protocol has it: at most two.
+/// Parses a code: one or two digits, as the protocol specifies.
 fn parse(code: &[u8]) -> u32 {
     match code {
         [one @ b'0'..=b'9'] => u32::from(one - b'0'),
@@ -73,12 +83,15 @@ fn parse(code: &[u8]) -> u32 {
     }
 }
 
-/// `application/grpc` and its variants by message format; not gRPC-Web, whose status is in the body.
+/// Returns whether the content type is `application/grpc` or one of its variants by message format.
+///
+/// gRPC-Web is excluded, because its status is in the body.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
     after_application_grpc(headers).is_some_and(ends_subtype)
 }
 
-/// `application/grpc`, gRPC-Web in either encoding, and their variants by message format.
+/// Returns whether the content type is that of gRPC or gRPC-Web, in any encoding and message
+/// format.
 pub(crate) fn is_grpc_or_web(headers: &HeaderMap) -> bool {
     after_application_grpc(headers).is_some_and(|rest| {
         let web = ["-web-text", "-web"].into_iter().find_map(|web| {
@@ -89,18 +102,18 @@ pub(crate) fn is_grpc_or_web(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The part of the `content-type` after `application/grpc`.
+/// Returns the part of the `content-type` after `application/grpc`.
 fn after_application_grpc(headers: &HeaderMap) -> Option<&[u8]> {
     let (start, rest) = headers.get(CONTENT_TYPE)?.as_bytes().split_at_checked(16)?;
     start.eq_ignore_ascii_case(b"application/grpc").then_some(rest)
 }
 
-/// Whether a media type's subtype ends here.
+/// Returns whether a media type's subtype ends where `rest` begins.
 fn ends_subtype(rest: &[u8]) -> bool {
     matches!(rest.first(), None | Some(b'+' | b';' | b' '))
 }
 
-/// What the server said of another attempt: a pushback goes before `RetryInfo`.
+/// Returns the server's hint on another attempt. A pushback takes precedence over `RetryInfo`.
 pub(crate) fn retry_hint(headers: &HeaderMap, retry_info: impl FnOnce() -> Hint<Duration>) -> RetryHint {
     match hint::grpc_retry_pushback(headers) {
         Hint::Value(Pushback::After(delay)) => RetryHint::Exactly(delay),
@@ -171,14 +184,14 @@ mod tests {
 
     #[test]
     fn grpc_pushback_decides_retryable() {
-        let retry = |pushback| {
+        let retryable = |pushback| {
             let head = head(&[GRPC, ("grpc-status", "8"), ("grpc-retry-pushback-ms", pushback)]);
             let verdict = classify_grpc_head(&head).unwrap();
             let fault = *verdict.fault().unwrap();
             (fault.retryable(), fault.retry_after())
         };
-        assert_eq!(retry("250"), (Retryable::Refused, Some(Duration::from_millis(250))));
-        assert_eq!(retry("-1"), (Retryable::Never, None));
-        assert_eq!(retry("soon"), (Retryable::Never, None));
+        assert_eq!(retryable("250"), (Retryable::Refused, Some(Duration::from_millis(250))));
+        assert_eq!(retryable("-1"), (Retryable::Never, None));
+        assert_eq!(retryable("soon"), (Retryable::Never, None));
     }
 }

@@ -1,4 +1,4 @@
-//! The layer.
+//! The layer and its settings.
 
 use std::marker::PhantomData;
 
@@ -10,32 +10,51 @@ use crate::error::TypedError;
 use crate::error_mode::{KeepErrors, WrapErrors};
 use crate::service::FaultClassify;
 
-/// Judges every outcome once and passes the verdict on.
+/// A layer that classifies each outcome once, and passes the verdict to the layers above.
 ///
-/// The layers above read it instead of judging again: on a response it stands in the extensions ([`CarriedVerdict`]), an error is
-/// wrapped into [`ClassifiedError`], which holds the original.
+/// The layers above read the verdict and do not classify again. They find it in the extensions of a
+/// response ([`CarriedVerdict`]), or in the [`ClassifiedError`] that wraps an error. An error of
+/// the inner service's `poll_ready` is classified like the error of a call.
 ///
-/// | what the call came to | what is done | allocations |
+/// | outcome | what the layer does | allocations |
 /// |---|---|---|
 /// | a success | nothing | none |
-/// | a response that is a fault, or a status ≥ 400 that a rule calls a success | [`CarriedVerdict`] is put into its extensions | 3 if they were empty, else 1 |
-/// | an error | [`ClassifiedError`] goes around it | 1 for a typed error, none for a boxed one |
-/// | an error, with [`keep_errors`](Self::keep_errors) | nothing: each layer above judges it anew | none |
+/// | a response that is a fault, or whose status is 400 or more and that a rule classifies as a success | inserts a [`CarriedVerdict`] into its extensions | 3 if the extensions were empty, else 1 |
+/// | an error | wraps it in a [`ClassifiedError`], unless it is one already | 1 for a typed error, none for a boxed error |
+/// | an error, with [`keep_errors`](Self::keep_errors) | nothing: each layer above classifies the error again | none |
 ///
-/// # Example
+/// An error that a rule classifies as a success is wrapped too: with kind `unknown`, never retried,
+/// healthy.
+///
+/// # Settings
+///
+/// | method | **Default** | changes |
+/// |---|---|---|
+/// | [`classify`](FaultClassifyLayer::classify) | [`Auto`] | the classifier |
+/// | [`errors_only`](FaultClassifyLayer::errors_only) | off | whether responses are classified |
+/// | [`rule`](Self::rule) | none | the verdict on some outcomes |
+/// | [`keep_errors`](Self::keep_errors) | off: errors are wrapped | the error type of the service |
+/// | `read_error_bodies` (feature `error-body`) | off | whether the body of an error response is read |
+/// | [`track_body`](FaultClassifyLayer::track_body) | off | whether a hook is called at the end of each response's body |
+/// | `inspect_llm_events` (feature `llm`) | off | whether tracked event streams are searched for errors |
+///
+/// Call `classify` or `errors_only` before `rule`, and `inspect_llm_events` after `track_body`. The
+/// compiler rejects another order.
+///
+/// # Examples
 ///
 /// ```
 /// use tower::{ServiceBuilder, service_fn};
 /// use tower_fault_classify::{FaultClassifyLayer, Fault, Health, Kind, Origin, Retryable, rule_fn};
 ///
-/// // As it comes:
+/// // The defaults:
 /// let service = ServiceBuilder::new()
 ///     .layer(FaultClassifyLayer::new())
 ///     .service(service_fn(async |_: ()| Ok::<_, std::io::Error>(http::Response::new(()))));
 /// # fn check<R, S: tower::Service<R>>(_: &S) {}
 /// # check::<(), _>(&service);
 ///
-/// // With a rule of one's own for a server that says 404 while it starts:
+/// // With a rule for a server that responds with 404 while it starts:
 /// let starting = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 /// let service = ServiceBuilder::new()
 ///     .layer(FaultClassifyLayer::new().rule(rule_fn(
@@ -59,14 +78,17 @@ pub struct FaultClassifyLayer<C = Auto, M = WrapErrors, P = Head, B = Head> {
 }
 
 impl<K> FaultClassifyLayer<Auto<K>> {
-    /// Judges by [`Auto`].
+    /// Creates a layer that classifies by [`Auto`] and wraps errors.
     pub const fn new() -> Self {
         Self { classify: Auto::new(), errors: PhantomData, peek: Head, track: Head }
     }
 }
 
 impl<M, P, B> FaultClassifyLayer<Auto<TypedError>, M, P, B> {
-    /// Judges by `classify` instead.
+    /// Sets the classifier.
+    ///
+    /// **Default**: [`Auto`]. To change the verdict on some outcomes only, add a
+    /// [`rule`](Self::rule) instead.
     pub fn classify<C>(self, classify: C) -> FaultClassifyLayer<C, M, P, B> {
         let Self { errors, peek, track, .. } = self;
         FaultClassifyLayer { classify, errors, peek, track }
@@ -74,11 +96,13 @@ impl<M, P, B> FaultClassifyLayer<Auto<TypedError>, M, P, B> {
 }
 
 impl<K, M, P, B> FaultClassifyLayer<Auto<K>, M, P, B> {
-    /// Takes every response for a success, so that a response of any type will do.
+    /// Classifies errors only: every response is a success, and can have any type.
     ///
     /// A response that is itself a `Result`, as `tokio::time::timeout` returns it, then counts as a
-    /// success even if it is an `Err`. For those, leave `errors_only` off or use
+    /// success even if it is an `Err`. For such responses, do not call `errors_only`, or use
     /// `.classify(NestedErrors::new())`.
+    ///
+    /// **Default**: responses are classified too.
     pub fn errors_only(self) -> FaultClassifyLayer<ErrorsOnly<K>, M, P, B> {
         let Self { errors, peek, track, .. } = self;
         FaultClassifyLayer { classify: ErrorsOnly::new(), errors, peek, track }
@@ -86,13 +110,22 @@ impl<K, M, P, B> FaultClassifyLayer<Auto<K>, M, P, B> {
 }
 
 impl<C, M, P, B> FaultClassifyLayer<C, M, P, B> {
-    /// Asks `rule` first. The rule that was added last is asked first.
+    /// Adds a rule that is checked before the existing rules and the classifier.
+    ///
+    /// The first verdict decides. The rule that was added last is checked first.
+    ///
+    /// **Default**: no rules.
     pub fn rule<R>(self, rule: R) -> FaultClassifyLayer<RuleFirst<R, C>, M, P, B> {
         let Self { classify, errors, peek, track } = self;
         FaultClassifyLayer { classify: RuleFirst::new(rule, classify), errors, peek, track }
     }
 
-    /// Leaves errors as they are, so that the error type stays (`Infallible` under axum).
+    /// Returns each error unchanged, so that the service keeps the inner error type.
+    ///
+    /// Use it where the error type is fixed, such as `Infallible` under axum. Each layer above then
+    /// classifies the error again. The fault is still reported to metrics and tracing.
+    ///
+    /// **Default**: errors are wrapped in [`ClassifiedError`](crate::ClassifiedError).
     pub fn keep_errors(self) -> FaultClassifyLayer<C, KeepErrors, P, B> {
         let Self { classify, peek, track, .. } = self;
         FaultClassifyLayer { classify, errors: PhantomData, peek, track }
@@ -100,16 +133,33 @@ impl<C, M, P, B> FaultClassifyLayer<C, M, P, B> {
 }
 
 impl<C, M, B> FaultClassifyLayer<C, M, Head, B> {
-    /// Reads the beginning of each body whose status is 400 or more, and shows it to the rule of `bodies`. Its verdict goes before that of
-    /// the head and is carried by the response. The body that goes on is the same, byte for byte; its type is [`PeekedBody`], and
-    /// `reqwest::Response` stays what it is.
+    /// Reads the beginning of each error response's body, and classifies the response by a rule.
     ///
-    /// A response whose body was read costs a box, and what it takes to join several frames into one; one below 400 costs nothing.
+    /// An error response is one whose status is 400 or more. The [`BodyRule`] of `bodies` gets the
+    /// bytes that were read. Its verdict takes precedence over the verdict on the head, and the
+    /// response carries it.
+    ///
+    /// The body is forwarded byte for byte. Its type becomes [`PeekedBody`]; the type of a
+    /// `reqwest::Response` does not change.
+    ///
+    /// A response whose body is read costs one allocation, and the allocations that join several
+    /// frames into one. A response whose status is below 400 costs nothing.
+    ///
+    /// **Default**: off, the head alone decides. [`ErrorBodies`] has the limits on size and time,
+    /// and their defaults.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping the response future while it reads the body drops the response.
     ///
     /// # Panics
     ///
-    /// The call panics outside a tokio runtime with its timer enabled, if such a body is not there at once.
+    /// The response future panics outside a tokio runtime with its timer enabled, if it has to wait
+    /// for the body. It does not wait if the body is available immediately, or if the timeout of
+    /// `bodies` is zero.
     ///
+    /// [`BodyRule`]: crate::body::BodyRule
+    /// [`ErrorBodies`]: crate::body::ErrorBodies
     /// [`PeekedBody`]: crate::body::PeekedBody
     #[cfg(feature = "error-body")]
     pub fn read_error_bodies<R>(
@@ -122,12 +172,22 @@ impl<C, M, B> FaultClassifyLayer<C, M, Head, B> {
 }
 
 impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
-    /// Puts a [`TrackedBody`] around each response's body, which tells `hook` exactly once what the call came to: gRPC's trailers, an error
-    /// that breaks the stream, a reader who wants no more. If the head has the last word (a fault, a trailers-only answer), `hook` is
-    /// told with the response.
+    /// Calls `hook` with the verdict on the whole call when the response's body ends.
     ///
-    /// It is not told of calls that end in an error in place of a response. Each response gets a clone of `hook`. Under
-    /// [`errors_only`](Self::errors_only) trailers say nothing.
+    /// Each response's body is wrapped in a [`TrackedBody`], which calls the hook exactly once:
+    ///
+    /// - at the trailers of a gRPC call, or at the end of the body;
+    /// - when an error breaks the body;
+    /// - when the reader drops the body before its end.
+    ///
+    /// If the head decides (a fault, or a trailers-only response of gRPC), `hook` is called before
+    /// the response is returned. It is not called for a call that returns an error instead of a
+    /// response.
+    ///
+    /// Each response gets a clone of `hook`. With [`errors_only`](Self::errors_only), trailers are
+    /// not classified.
+    ///
+    /// **Default**: bodies are not tracked, and the head alone decides.
     ///
     /// ```
     /// use tower::{ServiceBuilder, service_fn};
@@ -153,7 +213,14 @@ impl<C, M, P> FaultClassifyLayer<C, M, P, Head> {
 
 #[cfg(feature = "llm")]
 impl<C, M, P, H, K> FaultClassifyLayer<C, M, P, TrackBody<H, NoInspector, K>> {
-    /// Also looks for the errors within event streams of LLM APIs; see [`LlmEvents`](crate::body::LlmEvents). The hook is told when one is found.
+    /// Also searches the event streams of LLM APIs for errors.
+    ///
+    /// [`LlmEvents`](crate::body::LlmEvents) says which events are errors.
+    ///
+    /// The hook of [`track_body`](FaultClassifyLayer::track_body) is called when an error is found,
+    /// before the body ends.
+    ///
+    /// **Default**: off.
     pub fn inspect_llm_events(self) -> FaultClassifyLayer<C, M, P, TrackBody<H, crate::body::LlmEvents, K>> {
         let Self { classify, errors, peek, track } = self;
         FaultClassifyLayer { classify, errors, peek, track: track.with_inspector() }

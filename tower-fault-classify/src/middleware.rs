@@ -1,7 +1,8 @@
-//! Tower layers inside `reqwest-middleware`'s chain.
+//! Tower layers in the middleware chain of `reqwest-middleware`.
 //!
-//! The chain passes each request on through [`Next`], which it only lends. [`TowerMiddleware`] makes a service of it, which
-//! any layers fit around that ask for no more than they use: those of this workspace, tower's `TimeoutLayer`, your own.
+//! [`TowerMiddleware`] makes the rest of the chain ([`Next`]) a service and puts any tower layer
+//! around it: a layer of this workspace, tower's `TimeoutLayer`, your own. The layer must not
+//! require a `'static` service, because the chain only lends [`Next`].
 //!
 //! ```
 //! use reqwest_middleware::ClientBuilder;
@@ -12,8 +13,9 @@
 //!     .build();
 //! ```
 //!
-//! The service is made anew for each request, so that what must outlive a request (a circuit, a budget) has to live in
-//! the layer, as it does in this workspace. The chain boxes every future, so the adapter does as well.
+//! A new service is created for each request. State that must outlive a request (a circuit, a
+//! budget) has to be in the layer, as it is in the layers of this workspace. The chain boxes every
+//! future, so the adapter does too.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -30,18 +32,24 @@ use tower_service::Service;
 
 use crate::error::BoxError;
 
-/// A tower layer as a middleware of `reqwest-middleware`'s chain.
+/// A middleware of `reqwest-middleware` that runs a tower layer.
 ///
-/// Errors that are the chain's own come out as they went in. Any other is the source of a [`LayerError`], which is an
-/// [`Error::Middleware`]. The extensions are those of the attempt that ended last.
+/// | error of the layer | the chain returns |
+/// |---|---|
+/// | an error of the chain ([`Error`]) | the same error |
+/// | any other error | an [`Error::Middleware`], with a [`LayerError`] whose source is the layer's error |
+///
+/// The request's extensions are those of the attempt that ended last.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TowerMiddleware<L> {
     layer: L,
 }
 
 impl<L> TowerMiddleware<L> {
-    /// Puts `layer` around the rest of the chain. Several layers are stacked by a `tower::ServiceBuilder`, which is a
-    /// layer when it is given by reference or through `into_inner`.
+    /// Creates a middleware that puts `layer` around the rest of the chain.
+    ///
+    /// For several layers, use a `tower::ServiceBuilder`: pass a reference to it, or the result of
+    /// its `into_inner`.
     pub const fn new(layer: L) -> Self {
         Self { layer }
     }
@@ -63,7 +71,7 @@ where
     ) -> reqwest_middleware::Result<Response> {
         let lent = LentExtensions { shared: Mutex::new(mem::take(extensions)), home: extensions };
         let mut service = self.layer.layer(NextService { next, extensions: &lent.shared });
-        // The error's type mentions the borrow, so that it is converted before the borrow ends.
+        // The error's type contains the borrow, so the error is converted before the borrow ends.
         let ready = poll_fn(|cx| service.poll_ready(cx)).await.map_err(into_chain_error);
         match ready {
             Ok(()) => service.call(request).await.map_err(into_chain_error),
@@ -79,8 +87,9 @@ fn into_chain_error(error: impl Into<BoxError>) -> Error {
     }
 }
 
-/// The error of a tower layer inside the chain. It prints the error that it holds, which is also
-/// its source.
+/// The error of a tower layer in the chain.
+///
+/// [`Display`](fmt::Display) prints the layer's error, which is also the source.
 ///
 /// ```
 /// # use tower_fault_classify::ClassifiedError;
@@ -106,7 +115,8 @@ impl std::error::Error for LayerError {
     }
 }
 
-/// The request's extensions while the layers have them; they go home also if the request is given up.
+/// The request's extensions while the layers use them. The drop returns them to the request, also
+/// if the call is cancelled.
 struct LentExtensions<'a> {
     shared: Mutex<Extensions>,
     home: &'a mut Extensions,
@@ -118,7 +128,7 @@ impl Drop for LentExtensions<'_> {
     }
 }
 
-/// The rest of the chain as a service. It is always ready.
+/// A service that calls the rest of the chain. It is always ready.
 #[derive(Clone)]
 pub struct NextService<'a> {
     next: Next<'a>,
@@ -149,7 +159,7 @@ impl<'a> Service<Request> for NextService<'a> {
     }
 }
 
-/// One attempt's copy of the extensions, written back when the attempt ends, however it ends.
+/// One attempt's copy of the extensions. The drop writes it back, however the attempt ends.
 struct Attempt<'a> {
     own: Extensions,
     shared: &'a Mutex<Extensions>,

@@ -1,4 +1,4 @@
-//! What a response tells of its call.
+//! Reads verdicts from responses.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -15,10 +15,19 @@ use crate::system_time;
 use crate::table;
 use crate::upload::excuse_stalled_timeout;
 
-/// A response, as far as a verdict can be read from it.
+/// A response from which a verdict can be read.
 ///
-/// Every method has a default, so that a response type of your own takes part with an empty implementation: it is then
-/// always a success, unless a rule says otherwise.
+/// Every method has a default, so an empty implementation is enough for a response type of your
+/// own. Such a response is always a success, unless a rule returns another verdict.
+///
+/// | method | **Default** | read for |
+/// |---|---|---|
+/// | [`status`](Self::status) | `None` | the row of the HTTP table |
+/// | [`headers`](Self::headers) | `None` | the server's hints and the gRPC status |
+/// | [`extensions`](Self::extensions) | `None` | a verdict that the response carries |
+/// | [`extensions_mut`](Self::extensions_mut) | `None` | attaching a verdict |
+/// | [`url`](Self::url) | `None` | redirects |
+/// | [`verdict`](Self::verdict) | `None` | a verdict of the response's own |
 ///
 /// ```
 /// struct Rows(Vec<String>);
@@ -31,39 +40,52 @@ use crate::upload::excuse_stalled_timeout;
     note = "for any other type, call `.errors_only()` on the layer: each response then counts as a success"
 )]
 pub trait Outcome {
-    /// The HTTP status. **Default**: none.
+    /// Returns the HTTP status.
+    ///
+    /// **Default**: `None`. A response without a status is a success.
     fn status(&self) -> Option<StatusCode> {
         None
     }
 
-    /// The headers, where a server's hints stand. **Default**: none.
+    /// Returns the headers, which contain the server's hints and a gRPC status.
+    ///
+    /// **Default**: `None`.
     fn headers(&self) -> Option<&HeaderMap> {
         None
     }
 
-    /// Where a verdict is carried. **Default**: none, so that it is judged anew by every layer.
+    /// Returns the extensions, from which a carried verdict is read.
+    ///
+    /// **Default**: `None`. Each layer then classifies the response again.
     fn extensions(&self) -> Option<&Extensions> {
         None
     }
 
-    /// Where a verdict is written down. **Default**: none.
+    /// Returns the extensions, into which a verdict is inserted.
+    ///
+    /// **Default**: `None`. The response then carries no verdict.
     fn extensions_mut(&mut self) -> Option<&mut Extensions> {
         None
     }
 
-    /// The URL that this response came from, if its client follows redirects: a retry layer
-    /// compares the URL with the request's. **Default**: not known.
+    /// Returns the URL that this response came from, if its client follows redirects.
+    ///
+    /// A retry layer compares the URL with the request's URL.
+    ///
+    /// **Default**: `None`, the URL is not known.
     fn url(&self) -> Option<Cow<'_, str>> {
         None
     }
 
-    /// What the response itself knows about its call; it goes before the status. **Default**: no verdict.
+    /// Returns the response's own verdict on its call, which takes precedence over the status.
+    ///
+    /// **Default**: `None`.
     fn verdict(&self) -> Option<Verdict> {
         None
     }
 }
 
-/// The accessors of a response type that has methods of the same names.
+/// Implements the accessors by the response type's methods of the same names.
 macro_rules! response_accessors {
     () => {
         fn status(&self) -> Option<StatusCode> {
@@ -87,7 +109,7 @@ macro_rules! response_accessors {
 impl<B> Outcome for http::Response<B> {
     response_accessors!();
 
-    /// What tower-http's `FollowRedirect` writes on each response.
+    /// Returns the URL that tower-http's `FollowRedirect` inserts into each response's extensions.
     #[cfg(any(feature = "follow-redirect", feature = "reqwest"))]
     fn url(&self) -> Option<Cow<'_, str>> {
         let uri = self.extensions().get::<tower_http::follow_redirect::RequestUri>()?;
@@ -130,11 +152,13 @@ impl<T: Outcome + ?Sized> Outcome for Box<T> {
     }
 }
 
-/// The response of a call whose own error is nested in another result, as `tokio::time::timeout`
-/// returns it: the inner response is read as it is, and the inner error by its chain of sources.
+/// A nested result, as `tokio::time::timeout` returns it.
 ///
-/// The error must implement [`Error`]. A boxed one (`BoxError`, `anyhow::Error`) does not: combine
-/// the two results with `??` below the layer, or use [`NestedErrors`](crate::classifiers::NestedErrors).
+/// An `Ok` is classified by its value, and an `Err` by the error's chain of sources.
+///
+/// The error must implement [`Error`]. A boxed error (`BoxError`, `anyhow::Error`) does not:
+/// combine the two results with `??` below the layer, or use
+/// [`NestedErrors`](crate::classifiers::NestedErrors).
 impl<T: Outcome, E: Error + 'static> Outcome for Result<T, E> {
     fn status(&self) -> Option<StatusCode> {
         self.as_ref().ok()?.status()
@@ -176,9 +200,13 @@ success_outcome!(String, &str);
 impl<T> Outcome for Vec<T> {}
 impl<T> Outcome for Option<T> {}
 
-/// A verdict in a response's extensions, with the status that it was given on.
+/// A verdict in a response's extensions.
 ///
-/// If the response has another status by now (a handler turned a 503 into a 200), the verdict is stale and is not read.
+/// [`FaultClassifyLayer`](crate::FaultClassifyLayer) inserts it into each response that is a fault.
+/// The layers above read it with [`get`](Self::get).
+///
+/// The verdict is stored together with the response's status. If the status has changed since (a
+/// handler turned a 503 into a 200), the verdict is stale and is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CarriedVerdict {
     verdict: Verdict,
@@ -186,14 +214,16 @@ pub struct CarriedVerdict {
 }
 
 impl CarriedVerdict {
-    /// The verdict that `response` carries, unless it is stale.
+    /// Returns the verdict that `response` carries, or `None` if it carries none or a stale one.
     #[inline]
     pub fn get(response: &(impl Outcome + ?Sized)) -> Option<Verdict> {
         let carried = response.extensions()?.get::<Self>()?;
         (carried.status == response.status()).then_some(carried.verdict)
     }
 
-    /// Writes a verdict down on `response`, in place of an earlier one. A response without extensions stays as it is.
+    /// Inserts a verdict into the extensions of `response`, and replaces an earlier verdict.
+    ///
+    /// A response without extensions is not changed.
     pub fn insert(response: &mut (impl Outcome + ?Sized), verdict: Verdict) {
         let status = response.status();
         if let Some(extensions) = response.extensions_mut() {
@@ -202,7 +232,17 @@ impl CarriedVerdict {
     }
 }
 
-/// Judges a response that came: by the verdict it carries, by its own word, by its status.
+/// Classifies a response by the verdict it carries, its own verdict, or its status.
+///
+/// The first of them that exists decides:
+///
+/// 1. the [`CarriedVerdict`], unless it is stale;
+/// 2. [`Outcome::verdict`];
+/// 3. the code of a trailers-only gRPC response, or else the HTTP status, with the hints in the
+///    headers.
+///
+/// A response with none of them is a success. While the request's body waits for its source, a
+/// status that reports a timeout is the caller's fault ([`upload`](crate::upload)).
 #[inline]
 pub fn classify_response(response: &(impl Outcome + ?Sized)) -> Verdict {
     CarriedVerdict::get(response).or_else(|| response.verdict()).unwrap_or_else(|| {
@@ -215,19 +255,24 @@ pub fn classify_response(response: &(impl Outcome + ?Sized)) -> Verdict {
     })
 }
 
-/// Whether the answer of a gRPC call has begun: its head has come and does not end it, so that a part of it may have been read (gRFC A6:
-/// such a call is committed, and not made again).
+/// Returns whether a gRPC response has begun and is not complete: its trailers are still to come.
+///
+/// The reader may have received a part of such a response. gRFC A6 calls the call committed: it
+/// must not be sent again.
 pub fn is_grpc_committed(response: &(impl Outcome + ?Sized)) -> bool {
     let grpc = response.headers().filter(|headers| grpc::is_grpc(headers));
     response.status() == Some(StatusCode::OK) && grpc.is_some_and(|headers| grpc::code_in(headers).is_none())
 }
 
-/// Judges a response by its head alone: a trailers-only answer of gRPC by its code, any other by its status and hints. One without
-/// a status is a success.
+/// Classifies a response by its head alone.
 ///
-/// `x-should-retry: false` rules a retry out. `true` allows one if the request is idempotent where
-/// the status rules it out; it never makes a request count as unprocessed. Of the delays,
-/// `retry-after-ms` before `Retry-After`.
+/// A trailers-only gRPC response is classified by its code, any other response by its status and
+/// hints. A response without a status is a success.
+///
+/// - `x-should-retry: false` rules a retry out.
+/// - `x-should-retry: true` allows a retry that the status rules out, if the request is idempotent.
+///   It never makes a request count as unprocessed.
+/// - `retry-after-ms` takes precedence over `Retry-After`.
 #[inline]
 pub(crate) fn classify_head(response: &(impl Outcome + ?Sized)) -> Verdict {
     let Some(status) = response.status() else { return Verdict::Success };
@@ -240,8 +285,9 @@ pub(crate) fn classify_head(response: &(impl Outcome + ?Sized)) -> Verdict {
     }
 }
 
-/// Whether a field can change what the status of a failure says. Most failures have none, and one walk over the names is quicker
-/// than a look-up of each.
+/// Returns whether a header can change the verdict on a failure's status.
+///
+/// Most failures have no such header. One pass over the names is faster than a lookup of each name.
 fn has_hint_field(headers: &HeaderMap) -> bool {
     const COUNT: usize = if cfg!(feature = "draft-ratelimit") { 5 } else { 3 };
     static HINT_FIELDS: [HeaderName; COUNT] = [
@@ -256,7 +302,7 @@ fn has_hint_field(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| HINT_FIELDS.contains(name) || *name == RETRY_AFTER)
 }
 
-/// Asks every field.
+/// Classifies a failure by its status and all headers that are hints.
 fn classify_with_hints(status: StatusCode, headers: &HeaderMap) -> Verdict {
     grpc::classify_grpc_head(headers).unwrap_or_else(|| {
         let delay = hint::delay(headers, system_time::now);
@@ -267,12 +313,12 @@ fn classify_with_hints(status: StatusCode, headers: &HeaderMap) -> Verdict {
     })
 }
 
-/// The delay that the server asked for.
+/// Returns the delay that the server asked for.
 pub(crate) fn requested_delay(response: &(impl Outcome + ?Sized)) -> Option<Duration> {
     hint::delay(response.headers()?, system_time::now)
 }
 
-/// Applies `x-should-retry` to the table's fault. The delay stays where a retry may follow.
+/// Applies `x-should-retry` to the table's fault. The delay is kept if the fault can be retried.
 fn apply_should_retry(fault: Fault, headers: &HeaderMap, delay: Option<Duration>) -> Fault {
     match hint::should_retry(headers).value() {
         Some(false) => Fault::new(fault.kind(), Retryable::Never, fault.health(), fault.origin()),
@@ -365,7 +411,7 @@ mod tests {
             |status, fields: &[(&'static str, &str)]| classified(status, fields).fault().map(Fault::kind);
         assert_eq!(kind(200, &[grpc, ("grpc-status", "14")]), Some(Kind::Unavailable));
         assert_eq!(kind(200, &[grpc, ("grpc-status", "0")]), None);
-        assert_eq!(kind(200, &[grpc]), None, "its trailers will tell");
+        assert_eq!(kind(200, &[grpc]), None, "its trailers decide");
         assert_eq!(kind(503, &[grpc]), Some(Kind::Unavailable));
         assert_eq!(kind(404, &[grpc]), Some(Kind::Client));
         assert_eq!(kind(503, &[grpc, ("grpc-status", "16")]), Some(Kind::Auth));
@@ -376,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn header_fields_with_hints_are_never_skipped() {
+    fn classify_response_reads_every_hint_header() {
         let fields = [
             ("grpc-status", "14"),
             ("retry-after", "3"),
@@ -406,8 +452,8 @@ mod tests {
     }
 
     #[test]
-    fn grpc_has_begun_unless_head_ends_response() {
-        let begun = |status: u16, fields: &[(&'static str, &str)]| {
+    fn grpc_is_committed_unless_head_ends_response() {
+        let committed = |status: u16, fields: &[(&'static str, &str)]| {
             let mut response = response(status);
             for &(name, value) in fields {
                 response.headers_mut().append(name, value.parse().unwrap());
@@ -415,10 +461,10 @@ mod tests {
             is_grpc_committed(&response)
         };
         let grpc = ("content-type", "application/grpc");
-        assert!(begun(200, &[grpc]));
-        assert!(!begun(200, &[grpc, ("grpc-status", "14")]), "trailers only");
-        assert!(!begun(503, &[grpc]), "an intermediary's");
-        assert!(!begun(200, &[("content-type", "application/json")]));
+        assert!(committed(200, &[grpc]));
+        assert!(!committed(200, &[grpc, ("grpc-status", "14")]), "trailers only");
+        assert!(!committed(503, &[grpc]), "the response of an intermediary");
+        assert!(!committed(200, &[("content-type", "application/json")]));
         assert!(!is_grpc_committed(&()));
     }
 
@@ -430,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_result_is_classified_by_inner_error_or_response() {
+    fn nested_result_is_classified_by_inner_error_or_value() {
         use std::io::{Error, ErrorKind};
 
         let kind = |nested: &dyn Outcome| classify_response(nested).fault().map(Fault::kind);

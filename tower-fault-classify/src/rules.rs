@@ -1,4 +1,4 @@
-//! Rules that change parts of the built-in tables.
+//! Ready-made rules that change parts of the built-in tables.
 //!
 //! | rule | changes |
 //! |---|---|
@@ -8,8 +8,8 @@
 //! | [`UnknownErrors`] | errors that no table has a row for |
 //! | `TowerHttp` (feature `tower-http`) | responses, by a classifier of `tower_http::classify` |
 //!
-//! A rule is added by `.rule(…)` of a layer. [`Rule`] is the trait for rules of your own; a closure
-//! is one too.
+//! Add a rule with `.rule(…)` of a layer. For a rule of your own, implement [`Rule`], or write a
+//! closure.
 
 use std::sync::Arc;
 
@@ -26,19 +26,25 @@ use crate::table;
 #[cfg(feature = "tower-http")]
 pub use crate::tower_http::TowerHttp;
 
-/// Rows for HTTP statuses that take precedence over the built-in rows.
+/// A rule with verdicts for single HTTP statuses, which replace the built-in rows.
 ///
-/// It is a [`Rule`]: it decides on the statuses that it was told of, and on no others. A delay that the server asked for is
-/// kept where a retry may follow.
+/// It returns a verdict on responses with a listed status, and on nothing else. As a [`Rule`], it
+/// takes precedence over everything that the classifier reads: a verdict that the response carries,
+/// a gRPC code, and `x-should-retry`.
+///
+/// A delay that the server asks for (`Retry-After`) is added to the verdict, if the row has no
+/// delay and is not [`Retryable::Never`].
+///
+/// **Default**: no rows.
 ///
 /// ```
 /// use tower_fault_classify::rules::StatusRules;
 /// use tower_fault_classify::{FaultClassifyLayer, Retryable, Verdict};
 ///
 /// let rules = StatusRules::new()
-///     // This API means "try again" by it.
+///     // This API asks for another attempt with a 409.
 ///     .status(409, StatusRules::row(409).with_retryable(Retryable::IfIdempotent))
-///     // And has no rows to show.
+///     // This API returns 404 for an empty result.
 ///     .status(404, Verdict::Success);
 /// # let service = tower::ServiceBuilder::new()
 /// #     .layer(FaultClassifyLayer::new().rule(rules))
@@ -49,25 +55,52 @@ pub use crate::tower_http::TowerHttp;
 #[derive(Clone, Debug, Default)]
 pub struct StatusRules(Overrides<u16>);
 
-/// Rows for gRPC codes that take precedence over the built-in rows.
+/// A rule with verdicts for single gRPC codes, which replace the built-in rows.
 ///
-/// It is a [`Rule`] for responses that carry a code in their head (trailers-only answers), and, under a layer that tracks bodies, for those
-/// that carry it in their trailers, or none at all, which is UNKNOWN. It returns no verdict on others. What a row says of retries stands, also
-/// at the end of a body, where the built-in rows say never.
+/// It returns a verdict on:
+///
+/// - a response whose head contains a code (a trailers-only response);
+/// - the end of a body, under a layer that tracks bodies: by the code in the trailers, or UNKNOWN
+///   (2) if they contain none.
+///
+/// It returns no verdict on anything else. The verdict is the row as it is: pushback and
+/// `RetryInfo` are not added. Its [`Retryable`] also applies at the end of a body, where the
+/// built-in rows are never retried.
+///
+/// **Default**: no rows.
+///
+/// ```
+/// use tower_fault_classify::rules::GrpcRules;
+/// use tower_fault_classify::{FaultClassifyLayer, Retryable};
+///
+/// // This service makes every call of a transaction idempotent: ABORTED (10) can be retried.
+/// let row = GrpcRules::row(10).with_retryable(Retryable::IfIdempotent);
+/// let layer = FaultClassifyLayer::new().rule(GrpcRules::new().code(10, row));
+/// # let service = tower::ServiceBuilder::new()
+/// #     .layer(layer)
+/// #     .service(tower::service_fn(async |_: ()| Ok::<_,
+/// std::io::Error>(http::Response::new(()))));
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
+/// # check::<(), _>(&service);
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct GrpcRules(Overrides<u32>);
 
-/// Judges every response as the answer to a gRPC call: for stacks that carry nothing else.
+/// A rule for stacks that carry gRPC calls only: a response that is not gRPC is a failure.
 ///
-/// A response below 400 whose `content-type` is neither gRPC's nor gRPC-Web's comes from something
-/// that does not speak gRPC, such as the login page of a proxy. gRPC clients report it with the
-/// code UNKNOWN ([HTTP to gRPC status code
-/// mapping](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md)), and this
-/// rule returns the fault of that code: [`GrpcRules::row`]`(2)`. Statuses from 400 keep their HTTP
-/// row.
+/// | response | with the rule | without the rule |
+/// |---|---|---|
+/// | status below 400, `content-type` of gRPC or gRPC-Web | no change | as gRPC's status says |
+/// | status below 400, any other or no `content-type` | the fault [`GrpcRules::row`]`(2)` | a success |
+/// | status of 400 or more | no change | the row of the HTTP status |
 ///
-/// Without the rule such a response is a success: no layer sees the request when it classifies the
-/// response, and an HTML page is what other requests ask for.
+/// A status below 400 with another `content-type` comes from something that does not speak gRPC,
+/// such as the login page of a proxy. gRPC clients report it with the code UNKNOWN ([HTTP to gRPC
+/// status code mapping](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md)),
+/// and the rule returns the fault of that code.
+///
+/// Without the rule such a response is a success, because a layer does not see the request when it
+/// classifies the response: for other requests, an HTML page is the expected response.
 ///
 /// ```
 /// use tower_fault_classify::rules::GrpcOnly;
@@ -83,15 +116,15 @@ pub struct GrpcRules(Overrides<u32>);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GrpcOnly;
 
-/// Changes how errors are judged that no table has a row for.
+/// A rule that changes the verdict on errors that no table has a row for.
 ///
-/// **Without it** such an error counts as a failure of the server and is sent again if the request
-/// is idempotent ([`row`](Self::row)). A breaker then opens on errors of a driver or a library that
-/// it does not know.
+/// **Default**, without the rule: such an error counts as a failure of the server, and the request
+/// is sent again if it is idempotent ([`row`](Self::row)). A breaker then opens on errors of a
+/// driver or a library that the tables do not list.
 ///
-/// In [`FaultClassifyLayer`](crate::FaultClassifyLayer), next to the client, it holds for every
-/// layer above. The breaker's and the retry's layers, and `RetryPolicy::errors_only`, take it by
-/// `.rule(…)` as well:
+/// In [`FaultClassifyLayer`](crate::FaultClassifyLayer), next to the client, the rule applies to
+/// every layer above. The layers of the breaker and of the retry, and `RetryPolicy::errors_only`,
+/// also accept it with `.rule(…)`:
 ///
 /// ```
 /// use tower_fault_classify::rules::UnknownErrors;
@@ -106,27 +139,33 @@ pub struct GrpcOnly;
 /// # check::<(), _>(&service);
 /// ```
 ///
-/// For calls through a bare circuit, which takes no rules, [`classify`](Self::classify) the error inside
-/// the call.
+/// A bare circuit accepts no rules. For calls through a bare circuit, [`classify`](Self::classify)
+/// the error inside the call.
 ///
-/// If an error in the chain shows that the request was not sent, or that its response had begun,
-/// that decides whether the request is sent again, unless the row says `Never`.
+/// An error in the chain may show that the request was not sent, or that its response had begun.
+/// This then decides whether the request is sent again, unless the row is [`Retryable::Never`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownErrors(Verdict);
 
 impl UnknownErrors {
-    /// Judges an unknown error so. `Verdict::Success` makes it count as a success.
+    /// Creates a rule that returns `verdict` on every error that no table has a row for.
+    ///
+    /// With `Verdict::Success`, such errors count as successes.
     pub fn new(verdict: impl Into<Verdict>) -> Self {
         Self(verdict.into())
     }
 
-    /// Returns the built-in row, to be changed.
+    /// Returns the built-in row for unknown errors, as the base of a row of your own.
+    ///
+    /// It has kind `unknown`, is retried if the request is idempotent, and counts against the
+    /// server.
     pub const fn row() -> Fault {
         table::UNKNOWN
     }
 
-    /// Judges an error by its chain of sources and this rule, and wraps it together with the
-    /// verdict. Every layer and every circuit reads that verdict.
+    /// Classifies an error by its chain and this rule, and wraps it together with the verdict.
+    ///
+    /// Every layer and every circuit above reads that verdict.
     ///
     /// ```
     /// use tower_fault_classify::rules::UnknownErrors;
@@ -163,12 +202,15 @@ impl UnknownErrors {
     }
 }
 
-/// Another origin means that somebody knows more: a panic is `Unknown` by its kind and local.
+/// Returns whether no table had a row for the error.
+///
+/// The origin is compared too: a fault with another origin has a known cause. A panic has kind
+/// `Unknown` and origin `Local`.
 fn is_unknown(fault: &Fault) -> bool {
     (fault.kind(), fault.origin()) == (Kind::Unknown, Origin::Unknown)
 }
 
-/// Shared by clones, for a classifier is cloned with every call.
+/// Rows by number. Clones share them, because a classifier is cloned for every call.
 #[derive(Clone, Debug)]
 struct Overrides<N>(Arc<[(N, Verdict)]>);
 
@@ -190,17 +232,28 @@ impl<N: Copy + PartialEq> Overrides<N> {
 }
 
 impl StatusRules {
-    /// No rows: no verdict on anything.
+    /// Creates a rule without rows, which returns no verdict on any outcome.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What a status is taken for, in place of an earlier word on it. A number that is no status never comes.
+    /// Sets the verdict on an HTTP status, and replaces an earlier row for it.
+    ///
+    /// A number that is not a valid HTTP status (100 to 999) never matches.
+    ///
+    /// **Default**: the built-in row.
     pub fn status(self, status: u16, verdict: impl Into<Verdict>) -> Self {
         Self(self.0.with(status, verdict.into()))
     }
 
-    /// The built-in row of a status, to be changed; for one below 400, which has none, that of 500.
+    /// Returns the built-in row of a status, as the base of a row of your own.
+    ///
+    /// The row keeps the built-in kind, origin, health and retryable until a setter changes them. A
+    /// 404 that you make retryable still has kind `client` and origin `caller` in logs and metrics.
+    /// To change these too, call [`with_kind`](Fault::with_kind) and
+    /// [`with_origin`](Fault::with_origin).
+    ///
+    /// A status below 400 and an invalid number have no row: the row of 500 is returned.
     pub fn row(status: u16) -> Fault {
         let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let verdict = table::http::classify(status, || None);
@@ -209,17 +262,24 @@ impl StatusRules {
 }
 
 impl GrpcRules {
-    /// No rows: no verdict on anything.
+    /// Creates a rule without rows, which returns no verdict on any outcome.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What a code is taken for, in place of an earlier word on it. A number that is no code never comes.
+    /// Sets the verdict on a gRPC code, and replaces an earlier row for it.
+    ///
+    /// A number above 16 never matches: such a code is read as UNKNOWN (2).
+    ///
+    /// **Default**: the built-in row.
     pub fn code(self, code: u32, verdict: impl Into<Verdict>) -> Self {
         Self(self.0.with(code, verdict.into()))
     }
 
-    /// The built-in row of a code, to be changed; for 0, which has none, and for a number that is no code, that of UNKNOWN.
+    /// Returns the built-in row of a gRPC code, as the base of a row of your own.
+    ///
+    /// The row keeps the built-in kind, origin, health and retryable until a setter changes them.
+    /// For 0 (OK) and for a number that is not a code, the row of UNKNOWN (2) is returned.
     pub fn row(code: u32) -> Fault {
         table::grpc::fault(code)
     }
@@ -265,7 +325,7 @@ impl<Res, Err> Rule<Res, Err> for UnknownErrors {
     }
 }
 
-/// Keeps the server's delay, if the row has none of its own and a retry may follow.
+/// Adds the delay that the server asks for, if the row has no delay and can be retried.
 fn keep_requested_delay(verdict: Verdict, response: &impl Outcome) -> Verdict {
     match verdict {
         Verdict::Fault(fault) if fault.retry_after().is_none() && fault.retryable() != Retryable::Never => {
@@ -365,7 +425,7 @@ mod tests {
             classified(ClassifiedError::from_fault(table::PANICKED).into()),
             Verdict::Fault(table::PANICKED)
         );
-        // The inner error of a nested result as well.
+        // The rule also applies to the inner error of a nested result.
         let nested = RuleFirst::new(UnknownErrors::new(row), Auto::new());
         let verdict = nested.classify(Ok::<_, &std::io::Error>(&Err::<(), _>(Foreign)));
         assert_eq!(verdict, Verdict::Fault(row));
@@ -390,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_row_of_unlisted_number_is_a_default() {
+    fn rules_row_without_built_in_row_is_500_or_unknown() {
         assert_eq!(StatusRules::row(200), StatusRules::row(500));
         assert_eq!(StatusRules::row(7), StatusRules::row(500));
         assert_eq!(GrpcRules::row(0), GrpcRules::row(2));

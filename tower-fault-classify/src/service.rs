@@ -1,4 +1,4 @@
-//! The service.
+//! The service of the layer.
 
 use std::marker::PhantomData;
 use std::task::{Context, Poll};
@@ -12,15 +12,21 @@ use crate::error::BoxedError;
 use crate::error_mode::{ErrorMode, WrapErrors};
 use crate::future::{ResponseFuture, classify_and_emit};
 
-/// Classifies the outcomes of its inner service. Made by
-/// [`FaultClassifyLayer`](crate::FaultClassifyLayer).
+/// A service that classifies the outcomes of its inner service.
 ///
-/// An error of the inner service's readiness is classified like the error of a call.
+/// It is created by [`FaultClassifyLayer`](crate::FaultClassifyLayer), which has the settings.
 ///
-/// The default type parameters are those of [`FaultClassifyLayer::new`](crate::FaultClassifyLayer::new)
-/// over a service with a boxed error, as tower's `Timeout` has it: `FaultClassify<Timeout<Client>>`
-/// names such a stack. Over a service whose error is a type of its own, write
-/// `FaultClassify<Client, Auto>`.
+/// # Type parameters
+///
+/// The defaults are those of [`FaultClassifyLayer::new`](crate::FaultClassifyLayer::new) over a
+/// service with a boxed error, such as tower's `Timeout`. `FaultClassify<Timeout<Client>>` names
+/// such a stack. If the inner service's error implements `Error`, write `FaultClassify<Client,
+/// Auto>`.
+///
+/// # Readiness
+///
+/// The service is ready when the inner service is ready. An error of the inner service's
+/// `poll_ready` is classified like the error of a call.
 #[derive(Clone, Copy, Debug)]
 pub struct FaultClassify<S, C = Auto<BoxedError>, M = WrapErrors, P = Head, B = Head> {
     inner: S,
@@ -35,17 +41,17 @@ impl<S, C, M, P, B> FaultClassify<S, C, M, P, B> {
         Self { inner, classify, peek, track, errors: PhantomData }
     }
 
-    /// The inner service.
+    /// Returns a reference to the inner service.
     pub const fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The inner service, to be changed.
+    /// Returns a mutable reference to the inner service.
     pub const fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// Gives the inner service back.
+    /// Returns the inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }

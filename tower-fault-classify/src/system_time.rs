@@ -1,10 +1,12 @@
-//! The only place in this crate where the wall clock is read: for a date in a response that does not say when it was sent.
+//! The only place in this crate that reads the wall clock.
+//!
+//! It is read to convert a date in a response without a `Date` header to a delay.
 
-#![expect(clippy::disallowed_methods, reason = "this is the place where the wall clock is read")]
+#![expect(clippy::disallowed_methods, reason = "this is the only place that reads the wall clock")]
 
 use std::time::SystemTime;
 
-/// What time it is, as far as this machine knows.
+/// Returns the current time of this machine's clock.
 #[allow(unreachable_pub, reason = "the feature `__internals` exports it")]
 pub fn now() -> SystemTime {
     SystemTime::now()

@@ -1,19 +1,20 @@
-//! What others are told of each fault that the layer judged.
+//! Reports each fault to metrics and tracing.
 //!
-//! Names are OpenTelemetry's where it has one: `error.type` is the kind, `http.response.status_code` the status.
+//! The names are those of OpenTelemetry where it defines one: `error.type` is the kind,
+//! `http.response.status_code` is the status.
 
 use http::StatusCode;
 
 use crate::fault::Fault;
 
-/// Whether anybody is told.
+/// Whether faults are reported at all.
 pub(crate) const ENABLED: bool = cfg!(any(feature = "metrics", feature = "tracing"));
 
 /// The target of the event and of the counter.
 #[cfg(any(feature = "metrics", feature = "tracing"))]
 const TARGET: &str = "tower_fault_classify";
 
-/// Tells of a fault. Without the features `metrics` and `tracing` it does nothing.
+/// Reports a fault. Without the features `metrics` and `tracing` it does nothing.
 #[inline]
 pub(crate) fn emit(fault: &Fault, status: Option<StatusCode>) {
     #[cfg(feature = "metrics")]
@@ -47,7 +48,7 @@ fn count(fault: &Fault) {
     const METADATA: Metadata<'static> = Metadata::new(TARGET, Level::INFO, Some(module_path!()));
 
     thread_local! {
-        /// A key with labels allocates; there are few, so that each thread makes each once.
+        /// A key with labels allocates. There are few keys, so each thread creates each key once.
         static KEYS: RefCell<HashMap<(Kind, Origin), Rc<Key>>> = RefCell::default();
     }
     let key = KEYS.with_borrow_mut(|keys| {
@@ -60,6 +61,6 @@ fn count(fault: &Fault) {
         });
         Rc::clone(key)
     });
-    // After the borrow: the recorder may make calls of its own, whose faults are counted too.
+    // Called after the borrow ends: the recorder may make calls whose faults are counted here too.
     metrics::with_recorder(|recorder| recorder.register_counter(&key, &METADATA)).increment(1);
 }

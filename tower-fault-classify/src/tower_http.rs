@@ -1,4 +1,4 @@
-//! tower-http's classifiers, as rules of this crate.
+//! A rule that calls a classifier of tower-http.
 
 use http::Response;
 use tower_http::classify::{ClassifiedResponse, ClassifyResponse};
@@ -8,11 +8,17 @@ use crate::fault::{Fault, Health, Verdict};
 use crate::outcome::classify_response;
 use crate::table;
 
-/// A classifier of `tower_http::classify` as a rule on responses, for who has one already.
+/// A rule that classifies responses by a classifier of `tower_http::classify`.
 ///
-/// Theirs decides whether a response is a failure; what kind of failure, and whether the request may be sent again, is read from
-/// this crate's tables. A response of which it only knows at the end of its body is a success so far. On errors, of which theirs knows
-/// nothing but that they are failures, it returns no verdict.
+/// The classifier decides whether a response is a failure. The other axes are read from this
+/// crate's tables, and the failure always counts against the server.
+///
+/// | outcome | verdict |
+/// |---|---|
+/// | a response that the classifier accepts | a success |
+/// | a response that the classifier accepts or rejects only at the end of its body | a success |
+/// | a response that the classifier rejects | the row of its status, `unhealthy`; for a status below 400 the row of an unlisted 5xx |
+/// | an error | no verdict, because the classifier knows only that errors are failures |
 ///
 /// ```
 /// use tower::{ServiceBuilder, service_fn};
@@ -30,7 +36,7 @@ use crate::table;
 pub struct TowerHttp<C>(C);
 
 impl<C> TowerHttp<C> {
-    /// A rule that asks `classifier`.
+    /// Creates a rule that calls `classifier`.
     pub const fn new(classifier: C) -> Self {
         Self(classifier)
     }
@@ -49,7 +55,7 @@ where
     }
 }
 
-/// What this crate knows of a response that is a failure in any case.
+/// Returns the fault of a response that is a failure, by this crate's tables.
 fn failure<B>(response: &Response<B>) -> Fault {
     let known = classify_response(response);
     known.fault().map_or(table::http::OTHER_5XX, |fault| fault.with_health(Health::Unhealthy))

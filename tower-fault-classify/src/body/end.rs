@@ -1,4 +1,4 @@
-//! How a body ends, and what that means.
+//! The end of a response's body, and its classification.
 
 use std::error::Error;
 
@@ -10,23 +10,28 @@ use crate::grpc;
 use crate::table;
 use crate::upload::excuse_stalled_timeout;
 
-/// Learns what a call came to, at the end of its response's body.
+/// A hook that is called with the verdict on a call, at the end of the response's body.
 ///
-/// A closure that takes a [`Verdict`] is one. It is called exactly once, from within the body's `poll_frame` or its drop, so that it
-/// should be quick and must not panic.
+/// A closure that takes a [`Verdict`] implements it. The layer calls exactly one of
+/// [`on_end`](Self::on_end) and [`on_drop`](Self::on_drop), exactly once.
+///
+/// It is called within the body's `poll_frame` or its drop, so it should be fast, and must not
+/// panic.
 pub trait OnEnd {
-    /// The call is over.
+    /// Called with the verdict when the call is complete.
     fn on_end(self, verdict: Verdict);
 
-    /// The body has delivered data. Called for each frame with at least one byte of data, before
-    /// the end.
+    /// Called for each frame with at least one byte of data, before the end.
     ///
     /// **Default**: does nothing.
     #[inline]
     fn on_data(&mut self) {}
 
-    /// The call is over for its reader has dropped the body before its end: the verdict alone does not tell it from a server's own
-    /// CANCELLED. **Default**: as [`on_end`](Self::on_end).
+    /// Called instead of [`on_end`](Self::on_end) when the reader drops the body before its end.
+    ///
+    /// The verdict alone cannot distinguish such a drop from a CANCELLED of the server.
+    ///
+    /// **Default**: calls [`on_end`](Self::on_end).
     fn on_drop(self, verdict: Verdict)
     where
         Self: Sized,
@@ -41,24 +46,27 @@ impl<F: FnOnce(Verdict)> OnEnd for F {
     }
 }
 
-/// The end of a response's body, to be judged. The head was a success.
+/// The end of a response's body, for [`Classify::classify_end`](crate::Classify::classify_end) and
+/// [`Rule::verdict_on_end`](crate::Rule::verdict_on_end).
+///
+/// The head of the response was a success.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyEnd<'a> {
     reason: EndReason<'a>,
     grpc: bool,
 }
 
-/// How a body ended.
+/// How a response's body ended.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum EndReason<'a> {
-    /// It came to its end, with these trailers, if there were any.
+    /// The body was read to its end; it had these trailers, or none.
     Complete(Option<&'a HeaderMap>),
-    /// Reading it failed.
+    /// Reading the body failed with this error.
     Failed(&'a (dyn Error + 'static)),
-    /// Its reader dropped it before its end.
+    /// The reader dropped the body before its end.
     Dropped,
-    /// Reading it panicked.
+    /// Reading the body panicked.
     Panicked,
 }
 
@@ -67,18 +75,25 @@ impl<'a> BodyEnd<'a> {
         Self { reason, grpc }
     }
 
-    /// How the body ended.
+    /// Returns how the body ended.
     pub const fn reason(&self) -> EndReason<'a> {
         self.reason
     }
 
-    /// Whether the response was gRPC's own, which ends in trailers; not gRPC-Web, whose status is in its body.
+    /// Returns whether the response is one of gRPC, which ends in trailers.
+    ///
+    /// It is `false` for gRPC-Web, whose status is in its body.
     pub const fn is_grpc(&self) -> bool {
         self.grpc
     }
 
-    /// The gRPC code that the end says: that of the trailers; UNKNOWN (2) where there is none, or it is garbled, or it contradicts itself.
-    /// `None`: this is no gRPC, or the body did not come to its end.
+    /// Returns the gRPC code at the end of the body.
+    ///
+    /// | end | code |
+    /// |---|---|
+    /// | trailers with one valid `grpc-status` | that code |
+    /// | no trailers, or an absent, invalid or contradictory `grpc-status` | UNKNOWN (2) |
+    /// | the body was not read to its end, or the response is not gRPC | `None` |
     pub fn grpc_code(&self) -> Option<u32> {
         match self.reason {
             EndReason::Complete(trailers) if self.grpc => {
@@ -89,9 +104,10 @@ impl<'a> BodyEnd<'a> {
     }
 }
 
-/// Judges the end of a body as the tables say.
+/// Classifies the end of a body by the tables.
 ///
-/// The call has been answered, so that it is not sent again: gRPC's own rule for it is "committed" (gRFC A6).
+/// The response has begun, so the request is not sent again: gRPC calls such a call "committed"
+/// (gRFC A6).
 pub(crate) fn classify_end_by_tables(end: &BodyEnd<'_>) -> Verdict {
     match (end.reason, end.grpc_code()) {
         (EndReason::Complete(Some(trailers)), Some(code)) => {
@@ -114,5 +130,5 @@ fn answered(verdict: Verdict) -> Verdict {
     }
 }
 
-/// How a classifier of a known call judges the end of its response: [`Classify::classify_end`](crate::Classify::classify_end).
+/// A function pointer to [`Classify::classify_end`](crate::Classify::classify_end).
 pub type ClassifyEnd<C> = fn(&C, &BodyEnd<'_>) -> Verdict;

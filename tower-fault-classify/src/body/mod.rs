@@ -1,23 +1,22 @@
 //! Verdicts from response bodies.
 //!
-//! A response's head does not always decide. A gRPC call fails in its trailers, a stream breaks after
-//! its head said 200, and the JSON of a 429 can say that another attempt is useless. Two optional modes
-//! of [`FaultClassifyLayer`](crate::FaultClassifyLayer) look further:
+//! A response's head does not always decide. A gRPC call fails in its trailers, a stream breaks
+//! after a status of 200, and the JSON of a 429 can say that another attempt is useless. Two
+//! optional modes of [`FaultClassifyLayer`](crate::FaultClassifyLayer) also classify the body. Both
+//! are off by default:
 //!
-//! - [`track_body`](crate::FaultClassifyLayer::track_body) puts a [`TrackedBody`] around the body. It
-//!   calls a hook ([`OnEnd`]) exactly once with the verdict on the call: at the end of the body, when
-//!   the body breaks, or when it is dropped before its end. Nothing is delayed or buffered.
-//! - [`read_error_bodies`](crate::FaultClassifyLayer::read_error_bodies) (feature `error-body`) reads
-//!   the beginning of a body whose status is 400 or more, shows it to a `BodyRule`, and forwards every
-//!   byte.
+//! | mode | reads | result |
+//! |---|---|---|
+//! | [`track_body`](crate::FaultClassifyLayer::track_body) | the whole body, while its reader reads it | calls a hook ([`OnEnd`]) exactly once with the verdict on the call: at the end of the body, when the body breaks, or when it is dropped before its end. Nothing is delayed or buffered |
+//! | [`read_error_bodies`](crate::FaultClassifyLayer::read_error_bodies) (feature `error-body`) | the beginning of a body whose status is 400 or more, before the response is returned | passes it to a `BodyRule`, and forwards every byte |
 //!
 //! Both work on `http::Response<B>` and on `reqwest::Response`, whose type stays the same.
 //!
 //! | items | for |
 //! |---|---|
-//! | [`OnEnd`], [`BodyEnd`], [`EndReason`] | a hook or a rule that looks at the end of a body |
-//! | `ErrorBodies`, `BodyRule`, `ErrorBody`, `LlmErrors` | rules that look at the beginning of an error's body |
-//! | [`DataInspector`], [`NoInspector`], `LlmEvents` | what looks at the data of a body that is tracked |
+//! | [`OnEnd`], [`BodyEnd`], [`EndReason`] | a hook or a rule that reads the end of a body |
+//! | `ErrorBodies`, `BodyRule`, `ErrorBody`, `LlmErrors` | rules that read the beginning of an error response's body |
+//! | [`DataInspector`], [`NoInspector`], `LlmEvents` | inspecting the data of a tracked body |
 //! | [`track_response`], [`TrackedBody`], [`ClassifyEnd`], [`TakeBody`], [`ReplaceBody`] | a layer of your own that tracks bodies |
 //! | [`Head`], [`TrackBody`], [`ObservedHook`], [`Track`], [`Peek`], [`Peeked`], `PeekedBody`, `Reading` | types in the signature of the layer |
 

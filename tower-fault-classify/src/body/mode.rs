@@ -1,14 +1,15 @@
-//! The modes of the layer: whether it reads the body, and whether it tracks it.
+//! The body modes of the layer: whether it reads error bodies, and whether it tracks bodies.
 
 use std::future::{Future, Pending};
 
 use super::end::ClassifyEnd;
 use crate::fault::Verdict;
 
-/// Whether the layer tracks the body of a response: [`Head`] does not, [`TrackBody`](super::TrackBody)
-/// does. Sealed.
+/// Whether the layer tracks the body of a response.
+///
+/// The trait is sealed. [`Head`] does not track, [`TrackBody`](super::TrackBody) does.
 pub trait Track<Res, C>: sealed::Sealed {
-    /// The response that is returned.
+    /// The response that the layer returns.
     type Response;
 
     /// Wraps the body of a response whose head was classified.
@@ -21,7 +22,7 @@ pub trait Track<Res, C>: sealed::Sealed {
     ) -> Self::Response;
 }
 
-/// The head alone decides. The default.
+/// The default mode: the response's head alone decides.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Head;
 
@@ -34,15 +35,18 @@ impl<Res, C> Track<Res, C> for Head {
     }
 }
 
-/// Whether the layer reads the beginning of an error's body: [`Head`] does not, `ErrorBodies` does.
-/// Sealed.
+/// Whether the layer reads the beginning of an error response's body.
+///
+/// The trait is sealed. [`Head`] does not read, `ErrorBodies` does.
 pub trait Peek<Res>: sealed::Sealed {
-    /// The response that is returned.
+    /// The response that the layer returns.
     type Response;
-    /// Resolves to the response, and to a verdict if the body overrides that of the head.
+    /// The future that reads the body.
+    ///
+    /// It resolves to the response, and to a verdict if the body overrides the verdict on the head.
     type Reading: Future<Output = (Self::Response, Option<Verdict>)>;
 
-    /// Starts to read the body, if it has to be read.
+    /// Starts to read the body, if the mode reads the body of this response.
     fn peek(&self, response: Res) -> Peeked<Self::Response, Self::Reading>;
 }
 

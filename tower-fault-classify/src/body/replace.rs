@@ -1,25 +1,25 @@
-//! Responses whose body can be taken out and replaced.
+//! Responses whose body can be removed and replaced.
 
 use http::response::Parts;
 use http_body::Body;
 
 use crate::outcome::Outcome;
 
-/// A response whose body can be taken out.
+/// A response that can be split into its head and its body.
 #[diagnostic::on_unimplemented(
     message = "the body of the response `{Self}` cannot be read or replaced",
     note = "`.track_body()` and `.read_error_bodies(...)` need an `http::Response<B>` whose `B` implements `http_body::Body`",
     note = "`reqwest::Response` has a body with the cargo feature `reqwest` of the layer's crate"
 )]
 pub trait TakeBody: Outcome {
-    /// The body.
+    /// The type of the body.
     type Body: Body;
 
-    /// Takes the response apart.
+    /// Splits the response into its head and its body.
     fn take_body(self) -> (Parts, Self::Body);
 }
 
-/// A response that can have a body of type `B` in place of its own.
+/// A response whose body can be replaced by a body of type `B`.
 #[diagnostic::on_unimplemented(
     message = "the body of the response `{Self}` cannot be read or replaced",
     note = "`.track_body()` and `.read_error_bodies(...)` need an `http::Response<B>` whose `B` implements `http_body::Body`",
@@ -29,21 +29,23 @@ pub trait ReplaceBody<B>: TakeBody + Sized {
     /// The response with that body.
     type Response: Outcome;
 
-    /// Puts a response together whose head was taken from one of this type.
+    /// Creates a response from a body and the head of a response of this type.
     fn from_parts(head: Parts, body: B) -> Self::Response;
 
-    /// The response with what `wrap` makes of its body.
+    /// Returns the response with its body replaced by the return value of `wrap`.
     ///
-    /// **Default**: takes the response apart and puts it together again.
+    /// **Default**: [`take_body`](TakeBody::take_body), then [`from_parts`](Self::from_parts).
     #[inline]
     fn map_body(self, wrap: impl FnOnce(Self::Body) -> B) -> Self::Response {
         let (head, body) = self.take_body();
         Self::from_parts(head, wrap(body))
     }
 
-    /// The response with its own body inside one of type `B` that only passes it through.
+    /// Returns the response with its body in a wrapper that only passes it through.
     ///
-    /// **Default**: as [`map_body`](Self::map_body). A response that has only one type stays as it is.
+    /// A response type with a fixed body type returns itself unchanged.
+    ///
+    /// **Default**: [`map_body`](Self::map_body).
     #[inline]
     fn adapt_body(self, wrap: impl FnOnce(Self::Body) -> B) -> Self::Response {
         self.map_body(wrap)
@@ -77,7 +79,7 @@ impl<B: Body, N> ReplaceBody<N> for http::Response<B> {
 impl TakeBody for reqwest::Response {
     type Body = reqwest::Body;
 
-    /// The head has the URL among its extensions, where reqwest looks for it.
+    /// The head contains the URL in its extensions, where reqwest reads it.
     fn take_body(self) -> (Parts, reqwest::Body) {
         use reqwest::ResponseBuilderExt;
 
@@ -90,7 +92,7 @@ impl TakeBody for reqwest::Response {
     }
 }
 
-/// Its body is boxed.
+/// The new body is boxed.
 #[cfg(feature = "reqwest")]
 impl<N> ReplaceBody<N> for reqwest::Response
 where

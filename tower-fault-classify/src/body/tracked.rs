@@ -1,4 +1,4 @@
-//! A body that is judged at its end.
+//! A response body that is classified at its end.
 
 use std::error::Error;
 use std::fmt;
@@ -20,7 +20,9 @@ use crate::grpc;
 use crate::telemetry;
 use crate::upload::{self, UploadGuard, UploadSource};
 
-/// Tells a hook at the end of each response's body; see [`track_body`](crate::FaultClassifyLayer::track_body).
+/// A body mode that calls a hook at the end of each response's body.
+///
+/// [`track_body`](crate::FaultClassifyLayer::track_body) creates it.
 pub struct TrackBody<H, W = NoInspector, K = TypedError> {
     hook: H,
     kind: PhantomData<fn() -> (W, K)>,
@@ -31,7 +33,7 @@ impl<H, W, K> TrackBody<H, W, K> {
         Self { hook, kind: PhantomData }
     }
 
-    /// Inspects the data of bodies by `V`.
+    /// Sets the inspector of the body's data.
     #[cfg(feature = "llm")]
     pub(crate) fn with_inspector<V>(self) -> TrackBody<H, V, K> {
         TrackBody::new(self.hook)
@@ -58,7 +60,7 @@ where
         classify: &C,
         classify_end: ClassifyEnd<C>,
     ) -> Self::Response {
-        // A fault of the head was told of already.
+        // A fault of the head has already been reported.
         let emits = head.is_success();
         let hook = ObservedHook { hook: self.hook.clone(), emits, status: response.status() };
         let inspector = response.headers().map_or_else(W::default, W::new);
@@ -66,8 +68,10 @@ where
     }
 }
 
-/// Puts a [`TrackedBody`] around a response's body, whose data `inspector` looks at. If the head has the last word, because it is a fault or tells gRPC's status, `hook`
-/// is called here.
+/// Wraps a response's body in a [`TrackedBody`] that calls `hook` at its end.
+///
+/// If the head decides, because it is a fault or contains gRPC's status, `hook` is called before
+/// this function returns. `inspector` gets the data of the body.
 #[inline]
 pub fn track_response<Res, H, C, W, K>(
     response: Res,
@@ -108,7 +112,8 @@ impl<H, W, K> fmt::Debug for TrackBody<H, W, K> {
     }
 }
 
-/// A hook, after whoever listens to the layer's faults (features `metrics`, `tracing`).
+/// A hook that also reports the fault (features `metrics`, `tracing`), before it calls the inner
+/// hook.
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedHook<H> {
     hook: H,
@@ -117,7 +122,7 @@ pub struct ObservedHook<H> {
 }
 
 impl<H> ObservedHook<H> {
-    /// Tells those who listen, and gives the hook.
+    /// Reports the fault, and returns the hook.
     fn emit(self, verdict: Verdict) -> H {
         if let Some(fault) = verdict.fault().filter(|_| self.emits) {
             telemetry::emit(fault, self.status);
@@ -142,26 +147,30 @@ impl<H: OnEnd> OnEnd for ObservedHook<H> {
 }
 
 pin_project! {
-    /// A response's body, which tells a hook at its end what the call came to.
+    /// A response's body that calls a hook with the verdict on the call when it ends.
     ///
-    /// Frames, trailers, size hint and [`is_end_stream`](Body::is_end_stream) are the inner body's. Nothing is buffered, and no frame costs
-    /// an allocation. The hook is called exactly once:
+    /// Frames, trailers, size hint and [`is_end_stream`](Body::is_end_stream) are those of the
+    /// inner body. Nothing is buffered, and no frame costs an allocation.
     ///
-    /// | when | the verdict |
+    /// The hook is called exactly once:
+    ///
+    /// | when | verdict |
     /// |---|---|
-    /// | the trailers have come, or the end without any | gRPC: that of `grpc-status`, UNKNOWN without one; else a success |
-    /// | reading fails | that of the error, of a request that was processed: never sent again if it is gRPC's, else if it is idempotent |
-    /// | what watches the data has seen enough (an `error` event) | its own |
-    /// | the body is dropped before its end | kind `cancelled`: neutral, never to be sent again |
-    /// | it is dropped and was never polled | gRPC: as above, for its trailers are unknown; else a success: the head was one, and nobody wanted more |
-    /// | reading panics | kind `unknown`: a failure, told when the body is dropped |
+    /// | the body ends, with or without trailers | gRPC: that of `grpc-status`, UNKNOWN without one; otherwise a success |
+    /// | reading fails | that of the error of a request that was processed: gRPC is never retried, others only if the request is idempotent |
+    /// | the inspector returns a verdict (an `error` event) | that verdict |
+    /// | the body is dropped before its end | kind `cancelled`, neutral, never retried |
+    /// | the body is dropped and was never polled | gRPC: kind `cancelled` as above, because its trailers are unknown; otherwise a success, because the head was a success |
+    /// | reading panics | kind `unknown`, a failure; the hook is called when the body is dropped |
     ///
-    /// If an [`UploadLayer`](crate::upload::UploadLayer) tracks the request's body, an error is
-    /// judged in the light of it: the error is the caller's if that body has failed, and a timeout
-    /// is not the server's while that body waits for its source.
+    /// If an [`UploadLayer`](crate::upload::UploadLayer) tracks the request's body, that body's
+    /// progress is taken into account. An error is the caller's fault if the request's body has
+    /// failed. A timeout does not count against the server while the request's body waits for its
+    /// source.
     ///
-    /// A body that says that it has ended when its last data comes is judged then, for its reader may not ask again. One of gRPC waits for its
-    /// trailers, or for the end of the reading: not every body knows of trailers before they come.
+    /// A body may report with its last data that it has ended. It is then classified immediately,
+    /// because its reader may not poll it again. A gRPC body is classified at its trailers or at
+    /// the end of the reading, because not every body knows about trailers before they arrive.
     pub struct TrackedBody<B: Body, H: OnEnd, C, W = NoInspector>
     where
         W: DataInspector<B::Data>,
@@ -194,7 +203,7 @@ pin_project! {
     }
 }
 
-/// What is needed to judge the end that has not come yet.
+/// The state that classifies the end, until the body has ended.
 struct Unfinished<E, H, C> {
     hook: H,
     classify: C,
@@ -205,7 +214,7 @@ struct Unfinished<E, H, C> {
     upload: UploadSource,
 }
 
-/// Tells the hook how the body ended, unless it was told before.
+/// Calls the hook with the verdict on the end, unless it was called before.
 fn finish<'a, E, H: OnEnd, C>(
     unfinished: &mut Option<Unfinished<E, H, C>>,
     how: impl FnOnce(&Unfinished<E, H, C>) -> EndReason<'a>,
@@ -221,7 +230,7 @@ fn finish<'a, E, H: OnEnd, C>(
     }
 }
 
-/// Tells the hook that the body is complete, or what has been seen in it.
+/// Calls the hook with the inspector's verdict, or else with the verdict on a complete body.
 fn finish_complete<E, H: OnEnd, C, D>(
     unfinished: &mut Option<Unfinished<E, H, C>>,
     inspector: &mut impl DataInspector<D>,
@@ -233,7 +242,7 @@ fn finish_complete<E, H: OnEnd, C, D>(
     }
 }
 
-/// Tells the hook what is known already, unless it was told before.
+/// Calls the hook with a verdict, unless it was called before.
 fn report<E, H: OnEnd, C>(unfinished: &mut Option<Unfinished<E, H, C>>, verdict: Verdict) {
     if let Some(unfinished) = unfinished.take() {
         unfinished.hook.on_end(verdict);
@@ -241,7 +250,9 @@ fn report<E, H: OnEnd, C>(unfinished: &mut Option<Unfinished<E, H, C>>, verdict:
 }
 
 impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>> TrackedBody<B, H, C, W> {
-    /// A body whose end `judge` judges by `classify`. `grpc`: it is that of a gRPC call, which must end in a `grpc-status`.
+    /// Creates a body whose end `classify_end` classifies by `classify`.
+    ///
+    /// `grpc`: the body is that of a gRPC call, which must end in a `grpc-status`.
     #[inline]
     pub fn new<K>(
         inner: B,
@@ -264,14 +275,14 @@ impl<B: Body, H: OnEnd, C, W: DataInspector<B::Data>> TrackedBody<B, H, C, W> {
         };
         let mut body =
             Self { inner, inspector, unfinished: Some(unfinished), in_poll: false, polled_once: false };
-        // gRPC's end is in its trailers, and not every body knows of them before they come.
+        // A gRPC call ends in trailers, and not every body knows about them before they arrive.
         if !grpc && body.inner.is_end_stream() {
             finish(&mut body.unfinished, |_| EndReason::Complete(None));
         }
         body
     }
 
-    /// A body on whose call the head had the last word.
+    /// Creates a body that calls no hook, because the head of its response has decided.
     pub fn finished(inner: B, inspector: W) -> Self {
         Self { inner, inspector, unfinished: None, in_poll: false, polled_once: false }
     }
@@ -345,23 +356,25 @@ impl<B: Body + fmt::Debug, H: OnEnd, C, W: DataInspector<B::Data>> fmt::Debug fo
     }
 }
 
-/// Looks at the data of a response's body as it goes by, and may know what the call came to before the end.
+/// Inspects the data of a response's body, and may return a verdict before the body ends.
 pub trait DataInspector<D>: Default {
-    /// Begins with the response's headers. The default is for a response without any.
+    /// Creates an inspector from the response's headers.
+    ///
+    /// [`Default`] creates the inspector of a response type without headers.
     fn new(headers: &HeaderMap) -> Self;
 
-    /// Looks at the data of one frame. A verdict is the last word on the call.
+    /// Inspects the data of one frame. A verdict is final, and the hook is called with it.
     fn inspect(&mut self, data: &D) -> Option<Verdict>;
 
-    /// The body came to its end. A verdict goes before that of the end.
+    /// Called at the end of the body. A verdict takes precedence over the verdict on the end.
     ///
-    /// **Default**: no verdict.
+    /// **Default**: `None`.
     fn finish(&mut self) -> Option<Verdict> {
         None
     }
 }
 
-/// Looks at nothing.
+/// An inspector that inspects nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct NoInspector;
 

@@ -1,4 +1,4 @@
-//! A body that notes whether it waits.
+//! A request body that notes whether it waits for its source.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -11,11 +11,13 @@ use super::progress::{FAILED, MOVING, STALLED, UploadSource};
 use crate::error::BoxError;
 
 pin_project! {
-    /// The body of a request that an [`UploadLayer`](super::UploadLayer) tracks.
+    /// The request body that an [`UploadLayer`](super::UploadLayer) tracks.
     ///
-    /// Frames, trailers, size hint and [`is_end_stream`](Body::is_end_stream) are the inner body's.
-    /// Its error is an [`UploadError`]. An empty body (`is_end_stream`) allocates nothing. Any
-    /// other, one in memory too, costs one allocation of a few bytes.
+    /// Frames, trailers, size hint and [`is_end_stream`](Body::is_end_stream) are those of the
+    /// inner body. Its error is an [`UploadError`].
+    ///
+    /// A body costs one allocation of a few bytes, even a body in memory. An empty body
+    /// (`is_end_stream`) allocates nothing.
     #[derive(Debug)]
     pub struct UploadBody<B> {
         #[pin]
@@ -62,10 +64,12 @@ where
     }
 }
 
-/// A request whose body an [`UploadLayer`](super::UploadLayer) can track: `http::Request`, and
-/// `reqwest::Request` with the feature `reqwest`.
+/// A request whose body an [`UploadLayer`](super::UploadLayer) can track.
+///
+/// The trait is sealed. `http::Request` implements it, and `reqwest::Request` with the feature
+/// `reqwest`.
 pub trait TrackUpload: sealed::Sealed {
-    /// The request with a body that is tracked.
+    /// The request with a tracked body.
     type Tracked;
 
     #[doc(hidden)]
@@ -96,7 +100,7 @@ impl<B: Body> TrackUpload for http::Request<B> {
 #[cfg(feature = "reqwest")]
 impl sealed::Sealed for reqwest::Request {}
 
-/// A body in memory stays in memory: reqwest clones it when it follows a redirect.
+/// A body in memory is not wrapped: reqwest must be able to clone it when it follows a redirect.
 #[cfg(feature = "reqwest")]
 impl TrackUpload for reqwest::Request {
     type Tracked = Self;

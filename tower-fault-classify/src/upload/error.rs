@@ -1,19 +1,19 @@
-//! The error of a request's body.
+//! The error of a request's body that fails.
 
 use std::error::Error;
 use std::fmt;
 
 use crate::error::BoxError;
 
-/// The body of a request failed while it was sent.
+/// The error of a request's body that failed while it was sent.
 ///
-/// Such an error is the caller's: [`classify_error`](crate::classify_error) returns kind `client`, never
-/// retried and neutral, and looks no deeper. An upload source that fails with `ConnectionRefused`
-/// is not a server that refuses connections.
+/// [`classify_error`](crate::classify_error) classifies it as the caller's fault: kind `client`,
+/// never retried, neutral. It does not look at the sources: an upload source that fails with
+/// `ConnectionRefused` does not mean that the server refuses connections.
 ///
-/// The retry's `ReplayBody` wraps the errors of the body that it replays. Wrap the errors of your
-/// own request bodies if your client passes them on without a wrapper of its own, as hyper's
-/// clients have:
+/// hyper's clients wrap the errors of request bodies, and the retry's `ReplayBody` wraps the errors
+/// of the body that it replays. If your client passes such errors on without a wrapper, wrap the
+/// errors of your own request bodies:
 ///
 /// ```
 /// use std::io::{Error, ErrorKind};
@@ -27,7 +27,9 @@ use crate::error::BoxError;
 pub struct UploadError(BoxError);
 
 impl UploadError {
-    /// Wraps the error of a request's body. An `UploadError` is returned as it is.
+    /// Wraps the error of a request's body.
+    ///
+    /// A `source` that is an `UploadError` itself is not wrapped again.
     pub fn new(source: impl Into<BoxError>) -> Self {
         match source.into().downcast::<Self>() {
             Ok(wrapped) => *wrapped,

@@ -1,4 +1,4 @@
-//! The layer that tracks request bodies.
+//! The layer that tracks request bodies, its service and its future.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -11,21 +11,24 @@ use tower_service::Service;
 use super::body::{TrackUpload, Tracking};
 use super::progress::{CurrentUpload, UploadGuard, UploadSource};
 
-/// Tracks the bodies of requests, so that a timeout is not charged to the server while a body waits
-/// for its source.
+/// A layer that tracks request bodies, and notes when a body waits for its source.
 ///
-/// It belongs beneath a retry layer, and above a breaker and a
-/// [`FaultClassifyLayer`](crate::FaultClassifyLayer). The layers beneath get an
-/// `http::Request<UploadBody<B>>`, or a `reqwest::Request`. A client that fixes the type of its
-/// body (tonic's `Channel`) needs a `map_request` beneath that boxes the body again.
+/// A timeout does not count against the server while the request's body waits for its source. The
+/// [module](crate::upload) has the verdicts, and says what is tracked without this layer.
 ///
-/// See the [module](crate::upload) for what is tracked without it.
+/// # Layer order
+///
+/// Put it below a retry layer, and above a breaker and a
+/// [`FaultClassifyLayer`](crate::FaultClassifyLayer).
+///
+/// The layers below get an `http::Request<UploadBody<B>>`, or a `reqwest::Request`. A client with a
+/// fixed body type (tonic's `Channel`) needs a `map_request` below that boxes the body again.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct UploadLayer;
 
 impl UploadLayer {
-    /// Tracks the bodies of all requests.
+    /// Creates a layer that tracks the bodies of all requests. It has no settings.
     pub const fn new() -> Self {
         Self
     }
@@ -39,7 +42,9 @@ impl<S> Layer<S> for UploadLayer {
     }
 }
 
-/// Tracks the bodies of requests to its inner service. Made by [`UploadLayer`].
+/// A service that tracks the bodies of requests to its inner service.
+///
+/// [`UploadLayer`] creates it.
 #[derive(Clone, Copy, Debug)]
 pub struct Upload<S> {
     inner: S,
@@ -67,11 +72,13 @@ where
 pin_project! {
     /// The response future of [`Upload`].
     ///
+    /// # Cancellation
+    ///
     /// Dropping it drops the inner future. If the request's body waits for its source at that time,
-    /// a breaker beneath does not count the call as cancelled.
+    /// a breaker below does not count the call as cancelled.
     #[derive(Debug)]
     pub struct ResponseFuture<F> {
-        // `None` only while it is dropped.
+        // `None` only while this future is dropped.
         #[pin]
         inner: Option<F>,
         source: UploadSource,

@@ -1,45 +1,56 @@
-//! Streaming uploads: bodies of requests that fail, or that wait for their source.
+//! Streaming uploads: request bodies that fail, or that wait for their source.
 //!
-//! A request with a streaming body is only as good as the source of that body. If the source fails,
-//! or sends nothing for so long that a timeout ends the call, the server is not to blame. Nor is a
-//! server to blame that closes the connection by its own limit on the time of a request:
+//! A streaming body depends on its source. If the source fails, or sends nothing until a timeout
+//! ends the call, the server is not at fault. Neither is a server at fault that closes the
+//! connection because of its own limit on the duration of a request:
 //!
-//! | what happens to the request's body | verdict |
-//! |---|---|
-//! | it fails ([`UploadError`], what hyper's clients make of its error, or any error after that) | kind `client`, never retried, neutral |
-//! | it waits for its source when a timeout ends the call | kind `timeout`, never retried, neutral |
-//! | it waits for its source when the connection is lost, or its HTTP/2 stream is reset, before the response | kind `transient`, never retried, neutral |
-//! | it waits for its source when the call is dropped | none; a breaker does not count the call |
-//! | it is complete, or the client does not read it, when a timeout ends the call or the connection is lost | a failure of the server |
-//! | it waits, and the peer is gone: no ping of HTTP/2 is answered, the operating system gives the connection up, a proxy answers 522 | kind `timeout`, a failure of the server |
+//! | state of the request's body | event | verdict |
+//! |---|---|---|
+//! | failed | the body returns an error ([`UploadError`], or hyper's error for a failed body), or any error follows that | kind `client`, never retried, neutral |
+//! | waits for its source | a timeout ends the call | kind `timeout`, never retried, neutral |
+//! | waits for its source | the connection is lost, or its HTTP/2 stream is reset, before the response | kind `transient`, never retried, neutral |
+//! | waits for its source | the call is dropped | none; a breaker does not count the call |
+//! | waits for its source | the peer is gone: an HTTP/2 ping is not answered, the operating system times out the connection, a proxy responds with 522 | kind `timeout`, a failure of the server |
+//! | complete, or not read by the client | a timeout ends the call, or the connection is lost | a failure of the server |
 //!
-//! A failed body is recognised by its error. Whether a body *waits* has to be tracked while it is
-//! sent:
+//! A failed body is recognised by its error. Whether a body *waits* has to be tracked while the
+//! body is sent:
 //!
 //! - The retry layer tracks each streaming body that it may send again.
 //! - [`UploadLayer`] tracks every streaming body, with or without a retry layer. With
-//!   [`track_body`](crate::FaultClassifyLayer::track_body), it also tracks the body after the
-//!   response's head has come; the retry layer does not.
-//! - **A streaming body that neither of them tracks is not known to wait.** A timeout, or a lost
-//!   connection, then counts as a failure of the server.
+//!   [`track_body`](crate::FaultClassifyLayer::track_body), it also tracks the request's body after
+//!   the response's head has arrived. The retry layer does not.
+//! - **If neither of them tracks a streaming body, its waiting is not noticed.** A timeout or a
+//!   lost connection then counts as a failure of the server.
 //!
-//! A server that crashes while an upload waits looks like one that closes the connection. It is not
-//! excused for long: the next connection to it is refused, and that counts.
+//! A server that crashes while an upload waits cannot be distinguished from a server that closes
+//! the connection. The breaker still notices the crash soon: the next connection to the server is
+//! refused, and that counts.
 //!
-//! A gateway passes on the bodies of clients that it does not control. It needs an [`UploadLayer`]:
-//! without one, a few uploads that stall open the circuit for everybody.
+//! # Gateways
 //!
-//! A body that waits is one whose last `poll_frame` returned `Pending`. In a call in which both
-//! sides send in turn, the client's stream is also pending while its caller waits for the server.
-//! If the server hangs in such a call, a timeout over a tracked upload does not count as its
-//! failure. Track no such calls: leave the [`UploadLayer`] out, and turn `track_uploads` off in the
-//! policy of the retry.
+//! A gateway forwards the bodies of clients that it does not control. It needs an [`UploadLayer`]:
+//! without it, a few stalled uploads open the circuit for all callers.
 //!
-//! The verdict on a call is found while that call is polled, and so the note that its body waits
-//! holds for everything that is polled by it. If a service sends an upload and, in the same future
-//! (`join!`, `select!`), makes another call, then a timeout of the other call is not charged to its
-//! server either while the upload waits. Give the other call a task of its own (`tokio::spawn`), or
-//! make it above the layer that tracks the upload.
+//! # Bidirectional streams
+//!
+//! A body waits if its last `poll_frame` returned `Pending`. In a call in which both sides send in
+//! turn, the client's stream is also pending while the client waits for the server. If the server
+//! hangs in such a call, a timeout over a tracked upload does not count as a failure of the server.
+//!
+//! Do not track such calls: leave out the [`UploadLayer`], and turn off `track_uploads` in the
+//! retry policy.
+//!
+//! # Several calls in one future
+//!
+//! A call is classified while it is polled. So the note that its body waits applies to everything
+//! that is polled in the same future.
+//!
+//! If a service sends an upload and makes another call in the same future (`join!`, `select!`),
+//! then a timeout of the other call does not count against its server while the upload waits. Spawn
+//! a task for the other call (`tokio::spawn`), or make it above the layer that tracks the upload.
+//!
+//! # Example
 //!
 //! ```
 //! use std::time::Duration;
@@ -50,7 +61,7 @@
 //! type Body = Full<bytes::Bytes>;
 //!
 //! let service = ServiceBuilder::new()
-//!     // Above each layer that judges, and beneath a retry.
+//!     // Above each layer that classifies, and below a retry layer.
 //!     .layer(UploadLayer::new())
 //!     .layer(FaultClassifyLayer::new())
 //!     .layer(tower::timeout::TimeoutLayer::new(Duration::from_secs(5)))

@@ -1,9 +1,11 @@
-//! How the body of the request that is under way gets on with its source.
+//! The progress of the current request's body.
 //!
-//! A classifier gets the outcome of a call, and nothing of its request. An outer layer that tracks
-//! the request's body therefore notes its progress on the thread while it polls the call, and while
-//! it drops it. Every classifier that judges the outcome runs within that poll. A response's body
-//! that is judged later keeps the tracked source, and notes its progress when it is judged.
+//! A classifier gets the outcome of a call, but not its request. So an outer layer that tracks the
+//! request's body stores the body's progress in a thread-local variable while it polls the call,
+//! and while it drops it. Every classifier of the outcome runs within that poll.
+//!
+//! A response's body that is classified later keeps the tracked source, and sets the progress again
+//! when it is classified.
 
 use std::cell::Cell;
 use std::mem;
@@ -15,12 +17,14 @@ use http_body::Body;
 use crate::fault::{Fault, Kind, Origin, Retryable};
 use crate::table;
 
-/// How a request's body gets on with its source.
+/// The progress of a request's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// It is read as it comes, or complete, or not tracked.
+    /// The body is being read, complete, or not tracked.
     Moving,
+    /// The body waits for its source.
     Stalled,
+    /// The body has returned an error.
     Failed,
 }
 
@@ -28,21 +32,21 @@ pub(super) const MOVING: u8 = 0;
 pub(super) const STALLED: u8 = 1;
 pub(super) const FAILED: u8 = 2;
 
-/// How a body gets on with its source. `None`: it is empty, so that there is nothing to wait for.
+/// The shared progress of a body. `None`: the body is empty, so there is nothing to wait for.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UploadSource(Option<Arc<AtomicU8>>);
 
 impl UploadSource {
     const UNTRACKED: Self = Self(None);
 
-    /// Allocates, unless the body is empty.
+    /// Creates the progress of a body. Allocates, unless the body is empty.
     pub(super) fn of(body: &impl Body) -> Self {
         Self((!body.is_end_stream()).then(Arc::default))
     }
 
     fn progress(&self) -> Progress {
-        // Relaxed: it guards no other memory, and a reader that sees an old value misjudges one
-        // call.
+        // Relaxed: the value guards no other memory. A reader that sees an old value misclassifies
+        // one call.
         match self.0.as_ref().map(|progress| progress.load(Ordering::Relaxed)) {
             Some(STALLED) => Progress::Stalled,
             Some(FAILED) => Progress::Failed,
@@ -64,7 +68,9 @@ thread_local! {
     static SOURCE: Cell<UploadSource> = const { Cell::new(UploadSource::UNTRACKED) };
 }
 
-/// Notes the progress of a request's body until it is dropped, and then restores the note before.
+/// Sets the progress of the current request's body on this thread until the guard is dropped.
+///
+/// The drop restores the previous progress.
 #[derive(Debug)]
 #[must_use]
 pub struct UploadGuard {
@@ -72,13 +78,13 @@ pub struct UploadGuard {
 }
 
 impl UploadGuard {
-    /// Sets whether the body of the request that is about to be polled waits.
+    /// Sets whether the body of the request that is about to be polled waits for its source.
     #[inline]
     pub fn enter(waits: bool) -> Self {
         Self::note(if waits { Progress::Stalled } else { Progress::Moving })
     }
 
-    /// Sets how the body of `source` gets on.
+    /// Sets the progress to the progress of `source`.
     #[inline]
     pub(crate) fn of(source: &UploadSource) -> Self {
         Self::note(source.progress())
@@ -88,8 +94,9 @@ impl UploadGuard {
         Self { before: PROGRESS.replace(progress) }
     }
 
-    /// Whether the body of the request waits, or has failed, whose call is polled or dropped on
-    /// this thread.
+    /// Returns whether the current request's body waits for its source, or has failed.
+    ///
+    /// The current request is that of the call that is polled or dropped on this thread.
     #[inline]
     pub fn is_stalled_or_failed() -> bool {
         PROGRESS.get() != Progress::Moving
@@ -103,7 +110,7 @@ impl Drop for UploadGuard {
     }
 }
 
-/// Notes the source of a request's body, and its progress, until it is dropped.
+/// Sets the source of the current request's body, and its progress, until it is dropped.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct CurrentUpload<'a> {
@@ -125,14 +132,13 @@ impl Drop for CurrentUpload<'_> {
     }
 }
 
-/// Exchanges a source with the one of this thread.
+/// Swaps a source with the source of this thread.
 fn swap_source(source: &mut UploadSource) {
-    // A thread that ends has none any more, and keeps none.
+    // A thread that is ending has no thread-local source any more: then `source` stays.
     let _ = SOURCE.try_with(|noted| *source = noted.replace(mem::take(source)));
 }
 
-/// The source of the body of the request that is polled on this thread, for an outcome that is
-/// judged later.
+/// Returns the source of the current request's body, for an outcome that is classified later.
 pub(crate) fn current_source() -> UploadSource {
     let of = |noted: &Cell<UploadSource>| {
         let source = noted.take();
@@ -142,22 +148,25 @@ pub(crate) fn current_source() -> UploadSource {
     SOURCE.try_with(of).unwrap_or_default()
 }
 
-/// Whether the request's body has failed, so that any error of its call comes of that.
+/// Returns whether the current request's body has failed. Any error of the call follows from that.
 #[inline]
 pub(crate) fn upload_failed() -> bool {
     PROGRESS.get() == Progress::Failed
 }
 
-/// The same fault; a timeout of a request that may have been processed becomes one of the caller
-/// while the request's body waits.
+/// Returns the fault, or the caller's timeout if the request's body waits for its source.
+///
+/// It replaces only a timeout of a request that may have been processed.
 #[inline]
 pub(crate) fn excuse_stalled_timeout(fault: Fault) -> Fault {
     let processed = !matches!(fault.retryable(), Retryable::Unsent | Retryable::Refused);
     if fault.kind() == Kind::Timeout && processed && is_stalled() { table::UPLOAD_STALLED } else { fault }
 }
 
-/// The same fault; a connection that is lost before the response is not charged to the server while
-/// the request's body waits. Many servers end a request so that takes too long to come.
+/// Returns the fault, or a neutral disconnect if the request's body waits for its source.
+///
+/// It replaces only a connection that is lost before the response. Many servers close the
+/// connection of a request that takes too long to arrive.
 #[inline]
 pub(crate) fn excuse_stalled_disconnect(fault: Fault) -> Fault {
     let lost = fault.kind() == Kind::Transient && fault.origin() == Origin::Transport;
@@ -174,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn upload_inner_note_hides_outer_until_dropped() {
+    fn upload_guard_inner_hides_outer_until_dropped() {
         let timeout = table::io::TIMED_OUT;
         assert_eq!(excuse_stalled_timeout(timeout), timeout);
         let outer = UploadGuard::enter(true);
@@ -194,7 +203,7 @@ mod tests {
         }
         for unprocessed in [Retryable::Unsent, Retryable::Refused] {
             let fault = timeout.with_retryable(unprocessed);
-            assert_eq!(excuse_stalled_timeout(fault), fault, "the body was not asked for");
+            assert_eq!(excuse_stalled_timeout(fault), fault, "the body was not read");
         }
         drop(outer);
         assert_eq!(excuse_stalled_timeout(timeout), timeout);
@@ -202,10 +211,10 @@ mod tests {
     }
 
     #[test]
-    fn upload_note_ends_when_poll_panics() {
+    fn upload_guard_panic_restores_progress() {
         let panicked = std::panic::catch_unwind(|| {
-            let _note = UploadGuard::enter(true);
-            panic!("as it is meant to");
+            let _guard = UploadGuard::enter(true);
+            panic!("expected panic");
         });
         assert!(panicked.is_err() && !UploadGuard::is_stalled_or_failed());
     }

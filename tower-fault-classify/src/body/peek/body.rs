@@ -1,4 +1,4 @@
-//! A body whose beginning was read already.
+//! A body whose beginning has already been read.
 
 use std::fmt;
 use std::pin::Pin;
@@ -9,9 +9,10 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// A response's body, of which the beginning may have been read: it comes out again, byte for byte, ahead of the rest.
+    /// A response's body whose beginning may have been read, and is returned again byte for byte.
     ///
-    /// The frames that were read come out as one. Trailers and errors come where they came, and the rest passes through as it is.
+    /// The data that was read is returned first, in one frame. Then follow the rest, the trailers
+    /// and an error, unchanged and in their order.
     pub struct PeekedBody<B: Body> {
         #[pin]
         state: State<B>,
@@ -26,12 +27,12 @@ pin_project! {
     }
 }
 
-/// What was read and has not come out again.
+/// The part that was read, and has not been returned yet.
 pub(super) struct Prefix<E> {
     pub(super) data: Bytes,
-    /// What came after the data that was kept: what passed the limit, trailers, an error.
+    /// The item after the kept data: data over the limit, trailers, or an error.
     pub(super) after: Option<Result<Frame<Bytes>, E>>,
-    /// The body came to its end.
+    /// The body was read to its end.
     pub(super) ended: bool,
 }
 
@@ -44,7 +45,7 @@ impl<E> Prefix<E> {
         }
     }
 
-    /// The bytes that are to come out, and whether trailers or an error are.
+    /// Returns the number of bytes to return, and whether trailers or an error follow.
     fn remaining(&self) -> (u64, bool) {
         let (after, more) = match &self.after {
             Some(Ok(frame)) => frame.data_ref().map_or((0, true), |data| (data.len() as u64, false)),

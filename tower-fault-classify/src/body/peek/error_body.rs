@@ -1,4 +1,4 @@
-//! What a rule reads of an error's body, and the limits of the reading.
+//! The rule on error bodies, and the limits on reading them.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,14 +15,17 @@ pub struct ErrorBody<'a> {
     pub status: StatusCode,
     /// The response's headers.
     pub headers: &'a HeaderMap,
-    /// What was read of the body: at most as many bytes as the limit says.
+    /// The bytes that were read, at most as many as [`ErrorBodies::limit`].
     pub bytes: &'a [u8],
-    /// Whether that is known to be all of it. A body that failed is not complete, and one that was read to the limit may be.
+    /// Whether these bytes are known to be the whole body.
+    ///
+    /// It is `false` for a body that failed. A body that was read up to the limit may be complete,
+    /// although this is `false`.
     pub complete: bool,
 }
 
 impl<'a> ErrorBody<'a> {
-    /// A body of which `bytes` were read, to try a rule with.
+    /// Creates an error body from the bytes that were read, to test a rule.
     pub const fn new(status: StatusCode, headers: &'a HeaderMap, bytes: &'a [u8], complete: bool) -> Self {
         Self { status, headers, bytes, complete }
     }
@@ -30,9 +33,10 @@ impl<'a> ErrorBody<'a> {
 
 /// Classifies a response by the beginning of its body.
 ///
-/// A closure that takes an [`ErrorBody`] and returns `Option<Verdict>` is one. Its verdict goes before that of the response's head.
+/// A closure that takes an [`ErrorBody`] and returns `Option<Verdict>` implements it. The verdict
+/// takes precedence over the verdict on the response's head.
 pub trait BodyRule {
-    /// What the call came to, if this rule has a word on it.
+    /// Returns the verdict on the call, or `None` to keep the verdict on the head.
     fn verdict(&self, body: &ErrorBody<'_>) -> Option<Verdict>;
 }
 
@@ -42,11 +46,20 @@ impl<F: Fn(&ErrorBody<'_>) -> Option<Verdict>> BodyRule for F {
     }
 }
 
-/// Reads the beginning of the body of each response whose status is 400 or more, and shows it to a rule; see
-/// [`read_error_bodies`](crate::FaultClassifyLayer::read_error_bodies).
+/// A body mode that reads the beginning of error bodies and classifies them by a rule.
 ///
-/// Whatever comes of the reading, the body that goes on has every byte of the one that came, its trailers and its error too. The body of
-/// a success is never read.
+/// [`read_error_bodies`](crate::FaultClassifyLayer::read_error_bodies) accepts it. An error body is
+/// the body of a response whose status is 400 or more. Other bodies are never read.
+///
+/// The caller gets every byte of the body, its trailers and its error, whatever was read.
+///
+/// | setting | **Default** |
+/// |---|---|
+/// | [`limit`](Self::limit) | 64 KiB |
+/// | [`timeout`](Self::timeout) | 1 s |
+///
+/// The rule is called when the body ends or breaks, or when the first limit is reached. Reading
+/// also stops after 1,024 frames without data.
 ///
 /// ```
 /// use std::time::Duration;
@@ -71,22 +84,27 @@ pub struct ErrorBodies<R> {
 }
 
 impl<R> ErrorBodies<R> {
-    /// Shows the bodies to `rule`.
+    /// Creates the mode with `rule` and the default limits.
     pub const fn new(rule: R) -> Self {
         Self { rule, limit: 64 * 1024, timeout: Duration::from_secs(1) }
     }
 
-    /// How many bytes are read before the rule is called. **Default**: 64 KiB.
+    /// Sets how many bytes are read before the rule is called.
     ///
-    /// So much is kept in memory as well, beside the one frame that passes the limit.
+    /// As many bytes are kept in memory, plus one frame that may exceed the limit.
+    ///
+    /// **Default**: 64 KiB.
     pub const fn limit(mut self, bytes: usize) -> Self {
         self.limit = bytes;
         self
     }
 
-    /// How long a body is waited for before the rule is called with the bytes so far. **Default**: 1 s.
+    /// Sets how long the layer waits for the body before the rule is called with the bytes so far.
     ///
-    /// The response is held up for so long at most. A body that is there already is read without a timer. Zero: only what is there.
+    /// The response is delayed by at most this time. A body that is available immediately is read
+    /// without a timer. With zero, only the bytes that are available immediately are read.
+    ///
+    /// **Default**: 1 s.
     pub const fn timeout(mut self, time: Duration) -> Self {
         self.timeout = time;
         self

@@ -1,4 +1,4 @@
-//! The beginning of an error's body, read before the response goes on.
+//! Reads the beginning of an error response's body before the response is returned.
 
 mod body;
 mod error_body;

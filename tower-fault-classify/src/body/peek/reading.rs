@@ -1,4 +1,4 @@
-//! The reading itself.
+//! The future that reads the beginning of an error body.
 
 use std::fmt;
 use std::future::Future;
@@ -19,10 +19,11 @@ use crate::body::replace::{ReplaceBody, TakeBody};
 use crate::fault::Verdict;
 use crate::outcome::CarriedVerdict;
 
-/// Frames that are taken at once, so that a body that always has one more does not hold its thread.
+/// The number of frames that one poll reads. A body that always has another frame then does not
+/// block its thread.
 const FRAMES_AT_ONCE: u32 = 64;
 
-/// Frames with nothing in them that are taken before the reading stops: such a body may never end.
+/// The number of empty frames after which the reading stops. A body of empty frames may never end.
 const EMPTY_FRAMES: u32 = 1024;
 
 impl<R> sealed::Sealed for ErrorBodies<R> {}
@@ -46,7 +47,7 @@ where
 }
 
 pin_project! {
-    /// Reads the beginning of a response's body. Dropping it drops the response.
+    /// The future that reads the beginning of a response's body. Dropping it drops the response.
     #[must_use = "futures do nothing unless polled"]
     pub struct Reading<Res: TakeBody, R> {
         status: StatusCode,
@@ -59,7 +60,8 @@ pin_project! {
     }
 }
 
-/// The data that was read. One frame, which is what most errors have, is kept as it came.
+/// The data that was read. A single frame, which most error bodies consist of, is kept without a
+/// copy.
 #[derive(Debug)]
 enum ReadBuffer {
     Frame(Bytes),
@@ -74,7 +76,9 @@ impl ReadBuffer {
         }
     }
 
-    /// Adds as much of `data` as goes below the limit, and gives back what does not. One frame alone may be larger.
+    /// Adds the part of `data` that fits into the limit, and returns the rest.
+    ///
+    /// The first frame is kept whole, even if it is larger than the limit.
     fn add(&mut self, mut data: Bytes, limit: usize) -> Bytes {
         match self {
             Self::Frame(none) if none.is_empty() => {
@@ -124,7 +128,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let ErrorBodies { rule, limit, timeout } = this.options;
-        let (_, body) = this.head.as_mut().expect("`Reading` is not polled after it was ready");
+        let (_, body) = this.head.as_mut().expect("`Reading` was polled after it was ready");
         let stopped = match read_ready_frames(body.as_mut(), this.read, this.empty, *limit, cx) {
             Poll::Ready(Some(stopped)) => stopped,
             Poll::Ready(None) => {
@@ -142,7 +146,7 @@ where
                 Stopped { after: None, ended: false }
             }
         };
-        let (parts, body) = this.head.take().expect("it was there");
+        let (parts, body) = this.head.take().expect("the head is taken only here");
         let read = std::mem::replace(this.read, ReadBuffer::Frame(Bytes::new()));
         let seen = read.bytes();
         let nothing_left = stopped.after.is_none() && body.is_end_stream();
@@ -161,7 +165,7 @@ where
 
 /// Why the reading stopped.
 struct Stopped<E> {
-    /// What came and was not kept with the data.
+    /// The item that was read last and is not part of the kept data.
     after: Option<Result<Frame<Bytes>, E>>,
     ended: bool,
 }
@@ -172,7 +176,9 @@ impl<E> Stopped<E> {
     }
 }
 
-/// Reads what is there, until the limit is reached or the body is over. `None`: there is more, for another time.
+/// Reads the frames that are available, until the limit is reached or the body ends.
+///
+/// `None`: more frames may be available, and are left to the next poll.
 fn read_ready_frames<B: Body<Data = Bytes>>(
     mut body: Pin<&mut B>,
     read: &mut ReadBuffer,
