@@ -46,8 +46,10 @@ impl<F: FnOnce(Verdict)> OnEnd for F {
     }
 }
 
-/// The end of a response's body, for [`Classify::classify_end`](crate::Classify::classify_end) and
-/// [`Rule::verdict_on_end`](crate::Rule::verdict_on_end).
+/// The end of a response's body, to be classified.
+///
+/// [`Classify::classify_end`](crate::Classify::classify_end) and
+/// [`Rule::verdict_on_end`](crate::Rule::verdict_on_end) read it.
 ///
 /// The head of the response was a success.
 #[derive(Clone, Copy, Debug)]

@@ -112,8 +112,9 @@ impl<H, W, K> fmt::Debug for TrackBody<H, W, K> {
     }
 }
 
-/// A hook that also reports the fault (features `metrics`, `tracing`), before it calls the inner
-/// hook.
+/// A hook that reports the fault and then calls the inner hook.
+///
+/// The fault is reported with the features `metrics` and `tracing`.
 #[derive(Clone, Copy, Debug)]
 pub struct ObservedHook<H> {
     hook: H,

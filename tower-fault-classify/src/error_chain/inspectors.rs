@@ -1,8 +1,13 @@
-//! What the errors of the clients say, each behind the feature that names its crate.
+//! Inspects the error types of clients. Each inspector is behind the feature that is named after
+//! its crate.
 //!
-//! An error may have a verdict of its own, or know a fact: that a connection was still missing, that nothing was written, that the
-//! time ran out, that the answer had begun. What a
-//! client reports without knowing the cause (a code that stands in for it) is a fallback: it applies if no error has a verdict.
+//! An error contributes one or more of these to the [`ErrorFacts`]:
+//!
+//! - a verdict of its own;
+//! - a fact: the connection was not open yet, nothing was written, a timeout ended the call, the
+//!   response had begun;
+//! - a fallback, which applies if no error of the chain has a verdict. A client reports it without
+//!   knowing the cause, such as a code that replaces the cause.
 
 use std::error::Error;
 
@@ -18,10 +23,10 @@ use super::Phase;
 ))]
 use crate::table;
 
-/// A look at one error of the chain, by one client's crate.
+/// A function that inspects one error of the chain for the types of one client's crate.
 type Inspector = fn(&(dyn Error + 'static), &mut ErrorFacts);
 
-/// The clients that the user has named.
+/// The inspectors of the clients whose features are enabled.
 pub(super) const INSPECTORS: &[Inspector] = &[
     #[cfg(feature = "h2")]
     h2,
@@ -43,15 +48,19 @@ pub(super) const INSPECTORS: &[Inspector] = &[
     tower_http,
 ];
 
-/// RFC 9113 §8.7: `REFUSED_STREAM`, and a stream above the last one of a GOAWAY, were not processed.
+/// Inspects h2's error.
+///
+/// RFC 9113 §8.7: `REFUSED_STREAM`, and a stream above the last one of a GOAWAY, were not
+/// processed.
 #[cfg(feature = "h2")]
 fn h2(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     let Some(error) = error.downcast_ref::<h2::Error>() else { return };
     if let Some(io) = error.get_io() {
-        // It is no source of the error, so that the walk does not come by it.
+        // `source()` does not return the I/O error, so the walk does not reach it.
         facts.io(io);
     } else if error.is_reset() && !error.is_remote() && !error.is_library() {
-        // hyper resets a stream itself when the request's body fails. The body's own error is lost.
+        // hyper itself resets a stream when the request's body fails. The error of the body is
+        // lost.
         facts.finish(&table::REQUEST_BODY);
     } else if matches!(error.reason(), Some(h2::Reason::HTTP_1_1_REQUIRED | h2::Reason::INADEQUATE_SECURITY))
     {
@@ -70,31 +79,32 @@ fn h2(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
 fn hyper(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     let Some(error) = error.downcast_ref::<hyper::Error>() else { return };
     if error.is_timeout() {
-        // hyper's client limits no call: this is a ping that the peer did not acknowledge.
+        // hyper's client has no timeout for calls: the peer did not acknowledge a ping.
         facts.timed_out = true;
         facts.peer_lost = true;
     }
     facts.on_the_wire |= !error.is_user();
     let text = Text::of(error);
     if text.starts_with("error reading a body") {
-        // The one thing that tells it: the same HTTP/2 error ends a stream before its head and after.
+        // Only the text distinguishes it: the same HTTP/2 error ends a stream before its head and
+        // after it.
         facts.reached(Phase::Answered);
-        // Unless a cause is known. There is none if the connection ended for another reason.
+        // A deeper cause overrides this. There is none if the connection ended for another reason.
         facts.set(&table::io::BROKEN);
     }
     if text.starts_with("error from user's Body stream") || error.is_body_write_aborted() {
-        // The source is the error of the request's body: it says nothing about the server.
+        // The source is the error of the request's body, which says nothing about the server.
         facts.finish(&table::REQUEST_BODY);
     } else if text.starts_with("dispatch task is gone") {
-        // hyper counts this as a mistake of the user. The task that drives the connection ended
-        // with the request in its hands: its runtime was shut down, or it panicked.
+        // hyper reports this as a user error. The task that drives the connection ended while it
+        // had the request: its runtime was shut down, or it panicked.
         facts.set(&table::CONNECTION_TASK_GONE);
     } else if error.is_user() {
         facts.set(&table::io::WRONG);
     } else if error.is_parse() {
         facts.set(&table::io::MALFORMED);
     } else if error.is_canceled() || error.is_closed() {
-        // The connection ended before it took the request.
+        // The connection ended before the request was written to it.
         facts.reached(Phase::Unsent);
         facts.set(&table::io::BROKEN);
     } else if error.is_incomplete_message() {
@@ -108,18 +118,18 @@ fn hyper_util(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     if error.is_connect() {
         facts.reached(Phase::Connecting);
     } else if error.source().is_none() && Text::of(error).starts_with("client error (User") {
-        // A request that this client cannot send. Nothing else tells it.
+        // The client cannot send this request. Only the text distinguishes the error.
         facts.set(&table::io::WRONG);
     } else if error.connect_info().is_none() {
-        // No connection took the request.
+        // The request was not written to any connection.
         facts.reached(Phase::Unsent);
     }
 }
 
-/// Connectors keep most of their error types private, so that only the text tells what happened.
+/// Inspects the errors of connectors by their text, because most of their types are private.
 #[cfg(any(feature = "hyper-util", feature = "tonic"))]
 fn connector(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
-    // Elsewhere the same words may be anybody's.
+    // Outside of a failure to connect, any error may have the same text.
     if facts.reached == Phase::Connecting
         && let Some(fault) = table::connector::classify(Text::of(error).as_bytes())
     {
@@ -127,7 +137,7 @@ fn connector(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     }
 }
 
-/// The beginning of an error's text, without an allocation.
+/// The first 64 bytes of an error's text, without an allocation.
 #[cfg(feature = "hyper")]
 struct Text {
     bytes: [u8; 64],
@@ -140,7 +150,7 @@ impl Text {
         use std::fmt::Write;
 
         let mut text = Self { bytes: [0; 64], len: 0 };
-        // An error means that the text is longer than the buffer.
+        // An error means that the text is longer than the buffer, or that `Display` failed.
         let _ = write!(text, "{error}");
         text
     }
@@ -168,7 +178,7 @@ impl std::fmt::Write for Text {
 #[cfg(feature = "reqwest")]
 fn reqwest(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     let Some(error) = error.downcast_ref::<reqwest::Error>() else { return };
-    // Its URL is the one of the first hop, whichever hop failed.
+    // The URL of the error is that of the first hop, whichever hop failed.
     facts.maybe_redirected = true;
     facts.timed_out |= error.is_timeout();
     if error.is_connect() {
@@ -179,7 +189,7 @@ fn reqwest(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     if error.is_builder() {
         facts.set(&table::io::WRONG);
     } else if let Some(status) = error.status() {
-        // A response that its caller made an error of.
+        // `error_for_status` made a response an error.
         facts.peer_lost |= table::http::is_origin_unreachable(status);
         if let Some(fault) = table::http::row(status) {
             facts.set(fault);
@@ -196,7 +206,10 @@ fn tokio(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     facts.timed_out |= error.is::<tokio::time::error::Elapsed>();
 }
 
-/// A status that a client made hides its cause: its own timeout appears as CANCELLED, a transport error as UNKNOWN.
+/// Inspects tonic's errors.
+///
+/// A status that the client created is a fallback, because it hides its cause: the client's timeout
+/// has the code CANCELLED, and a transport error has the code UNKNOWN.
 #[cfg(feature = "tonic")]
 fn tonic(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
     facts.timed_out |= error.is::<tonic::TimeoutExpired>();
@@ -204,15 +217,16 @@ fn tonic(error: &(dyn Error + 'static), facts: &mut ErrorFacts) {
         facts.reached(Phase::Connecting);
     }
     if let Some(status) = error.downcast_ref::<tonic::Status>() {
-        // Under a channel's failure to get an answer stands the channel's own error; the error of an answer's body stands there bare.
-        // gRFC A6: a call is committed once headers have come.
+        // If the channel gets no response, the source is the channel's own error. If the response's
+        // body fails, the source is the bare error of the body. gRFC A6: a call is committed once
+        // headers have arrived.
         if status.source().is_some_and(|error| error.is::<hyper::Error>() || error.is::<h2::Error>()) {
             facts.reached(Phase::Committed);
         }
-        let asked = crate::grpc::retry_hint(status.metadata().as_ref(), || {
+        let hint = crate::grpc::retry_hint(status.metadata().as_ref(), || {
             crate::hint::retry_info_in(status.details())
         });
-        if let Some(fault) = table::grpc::classify(status.code() as u32, asked).fault() {
+        if let Some(fault) = table::grpc::classify(status.code() as u32, hint).fault() {
             facts.fallback(*fault);
         }
     }

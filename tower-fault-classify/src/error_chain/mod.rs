@@ -1,12 +1,17 @@
 //! Finds the cause in a chain of errors.
 //!
-//! A client wraps what happened several times over: `reqwest::Error` holds hyper-util's error,
-//! which holds hyper's, which holds an `io::Error`, which may hold another error again. The walk
-//! goes to the end of that chain and combines what it meets: the deepest error that has a verdict
-//! decides, in the light of the facts (no connection yet, nothing written, timed out, answered)
-//! that the errors around it know of. A verdict that was carried in ends the walk: who judged had
-//! seen more. The error of the request's own body ends the walk as well: its causes say nothing
-//! about the server.
+//! A client wraps an error several times: `reqwest::Error` contains hyper-util's error, which
+//! contains hyper's, which contains an `io::Error`, which may contain another error.
+//!
+//! The walk goes to the end of that chain and combines what it finds:
+//!
+//! - The deepest error that has a verdict decides.
+//! - The facts that the other errors provide modify that verdict: no connection yet, nothing
+//!   written, timed out, response begun.
+//! - A [`ClassifiedError`] ends the walk with its verdict: the layer that classified it had more
+//!   information.
+//! - The error of the request's own body ends the walk too: its causes say nothing about the
+//!   server.
 
 mod inspectors;
 mod text;
@@ -24,10 +29,18 @@ pub use text::ErrorChain;
 #[cfg(feature = "__internals")]
 pub use text::error_text;
 
-/// How many errors deep a chain is followed. A longer one, or one that loops, is judged by these.
+/// The maximum number of errors that the walk visits. A longer or cyclic chain is classified by
+/// these.
 pub(crate) const MAX_CHAIN_LENGTH: usize = 128;
 
-/// Judges an error by its whole chain of sources.
+/// Classifies an error by its whole chain of sources.
+///
+/// The deepest error with a row in the [tables](crate::tables) decides. The errors around it say
+/// whether the request was sent and whether the response had begun. A [`ClassifiedError`] in the
+/// chain decides with its own fault.
+///
+/// An error that no table has a row for counts as a failure of the server, and is retried if the
+/// request is idempotent. At most 128 errors of a chain are read, so a cyclic chain is safe.
 ///
 /// ```
 /// use std::io::{Error, ErrorKind};
@@ -41,7 +54,7 @@ pub fn classify_error(error: &(dyn Error + 'static)) -> Fault {
     classify_chain(error, Phase::Unknown)
 }
 
-/// Judges an error that broke the body of a response, which may be gRPC's.
+/// Classifies an error that broke the body of a response. `grpc`: it is a gRPC response.
 pub(crate) fn classify_body_error(error: &(dyn Error + 'static), grpc: bool) -> Fault {
     classify_chain(error, if grpc { Phase::Committed } else { Phase::Answered })
 }
@@ -49,57 +62,59 @@ pub(crate) fn classify_body_error(error: &(dyn Error + 'static), grpc: bool) -> 
 fn classify_chain(error: &(dyn Error + 'static), reached: Phase) -> Fault {
     let mut facts = ErrorFacts { reached, ..ErrorFacts::default() };
     let fault = facts.collect_from(error);
-    // Also after a carried verdict: the classifier inside did not see that the worker around it
-    // ended.
+    // This also applies to a carried verdict: the inner classifier could not see that the worker
+    // around it ended.
     let fault = if facts.worker_ended { fault.with_retryable(Retryable::Never) } else { fault };
     if facts.maybe_redirected { fault.with_maybe_redirected(true) } else { fault }
 }
 
-/// How far the request is known to have come. The farthest that any error of the chain knows of counts.
+/// How far the request is known to have got. The furthest phase that any error of the chain reports
+/// counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(
     not(all(feature = "hyper", feature = "hyper-util")),
-    allow(dead_code, reason = "no client that knows is named")
+    allow(dead_code, reason = "no enabled client reports it")
 )]
 enum Phase {
     #[default]
     Unknown,
-    /// A connection was still missing.
+    /// The connection was not open yet.
     Connecting,
-    /// There was a connection, and nothing was written to it.
+    /// The connection was open, and nothing was written to it.
     Unsent,
-    /// The answer had begun.
+    /// The response had begun.
     Answered,
-    /// The answer of a gRPC call had begun, which ends its attempts.
+    /// The response of a gRPC call had begun: the call must not be sent again.
     Committed,
 }
 
-/// What the walk has gathered so far.
+/// The facts that the walk has found so far.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 struct ErrorFacts {
     reached: Phase,
     timed_out: bool,
-    /// The errors below are of what came over the wire, which the caller has no part in.
+    /// The errors below are about data that was received, which the caller did not cause.
     on_the_wire: bool,
     /// The client follows redirects, and its errors do not say which hop failed.
     maybe_redirected: bool,
-    /// The peer is gone, whatever the request's body does: the operating system says so, or the
-    /// peer did not answer a ping, or a proxy's attempt to connect.
+    /// The peer is gone, regardless of the request's body: the operating system reported it, or the
+    /// peer did not answer a ping or a proxy's attempt to connect.
     peer_lost: bool,
-    /// Ends the walk: the errors below are not about the call.
+    /// A fault that ends the walk, because the errors below are not about the call.
     final_fault: Option<&'static Fault>,
-    /// The worker behind the service's handle has ended, so that every later call through the
-    /// handle fails as well.
+    /// The worker behind the service's handle has ended, so every later call through the handle
+    /// fails too.
     worker_ended: bool,
-    /// The deepest verdict. A reference: a fault that is copied as often as it is thought better of costs more than the walk.
+    /// The deepest verdict. It is a reference, because copying a fault at each replacement costs
+    /// more than the walk.
     verdict: Option<&'static Fault>,
-    /// The deepest report of somebody who does not know the cause.
+    /// The deepest fault that was reported without knowledge of the cause.
     fallback: Option<Fault>,
 }
 
 impl ErrorFacts {
-    /// Walks the chain to its end, or to an error that ends the walk.
+    /// Walks the chain to its end, or to an error that ends the walk, and returns the fault.
     fn collect_from(&mut self, error: &(dyn Error + 'static)) -> Fault {
         let mut next = Some(error);
         for _ in 0..MAX_CHAIN_LENGTH {
@@ -127,7 +142,7 @@ impl ErrorFacts {
     }
 
     fn io(&mut self, error: &io::Error) {
-        // A decoder's own error has a text; a socket's has a number.
+        // A decoder's own error has a payload; a socket's error has an OS error number.
         let decoder = self.on_the_wire && error.get_ref().is_some();
         let verdict = if decoder && error.kind() == io::ErrorKind::InvalidInput {
             Some(&table::io::MALFORMED)
@@ -140,7 +155,7 @@ impl ErrorFacts {
 
     #[cfg_attr(
         not(all(feature = "reqwest", feature = "tower")),
-        allow(dead_code, reason = "no client that asks is named")
+        allow(dead_code, reason = "no enabled client calls it")
     )]
     fn set(&mut self, fault: &'static Fault) {
         self.verdict = Some(fault);
@@ -148,7 +163,7 @@ impl ErrorFacts {
 
     #[cfg_attr(
         not(any(feature = "h2", feature = "hyper")),
-        allow(dead_code, reason = "no client that reports a failed request body is named")
+        allow(dead_code, reason = "no enabled client reports a failed request body")
     )]
     fn finish(&mut self, fault: &'static Fault) {
         self.final_fault = Some(fault);
@@ -156,7 +171,7 @@ impl ErrorFacts {
 
     #[cfg_attr(
         not(all(feature = "reqwest", feature = "tower")),
-        allow(dead_code, reason = "no client that asks is named")
+        allow(dead_code, reason = "no enabled client calls it")
     )]
     fn fallback(&mut self, fault: Fault) {
         self.fallback = Some(fault);
@@ -164,7 +179,7 @@ impl ErrorFacts {
 
     #[cfg_attr(
         not(any(feature = "hyper", feature = "tonic")),
-        allow(dead_code, reason = "no client that knows is named")
+        allow(dead_code, reason = "no enabled client reports it")
     )]
     fn reached(&mut self, reached: Phase) {
         self.reached = self.reached.max(reached);
@@ -186,7 +201,9 @@ impl ErrorFacts {
         if self.peer_lost { fault } else { excuse_stalled_timeout(fault) }
     }
 
-    /// What timed out or could not connect without a deeper cause: a name did not resolve, or the client hides why.
+    /// Returns the fault of a timeout or a failure to connect that has no deeper cause.
+    ///
+    /// Examples are a name that does not resolve, and a client that hides the cause.
     fn default_for_phase(&self) -> Option<&'static Fault> {
         match self.reached {
             _ if self.timed_out => Some(&table::io::TIMED_OUT),
@@ -197,14 +214,14 @@ impl ErrorFacts {
 }
 
 impl ClassifiedError {
-    /// Returns the outermost judged error of a chain.
+    /// Returns the outermost `ClassifiedError` of a chain.
     #[doc(hidden)]
     pub fn find<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
         errors(error).find_map(|error| error.downcast_ref())
     }
 }
 
-/// The errors of a chain, the outermost first.
+/// Returns the errors of a chain, the outermost first.
 fn errors<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     let next = |error: &&'a (dyn Error + 'static)| match error.downcast_ref::<io::Error>() {
         Some(error) => error.get_ref().map(|payload| payload as &(dyn Error + 'static)),
@@ -213,7 +230,7 @@ fn errors<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn
     successors(Some(error), next).take(MAX_CHAIN_LENGTH)
 }
 
-/// The next error of the chain, also where `source()` would skip it.
+/// Returns the next error of the chain, also an error that `source()` skips.
 fn next_source<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a (dyn Error + 'static)> {
     #[cfg(feature = "reqwest-middleware")]
     if let Some(error) = error.downcast_ref::<reqwest_middleware::Error>() {
@@ -290,7 +307,7 @@ mod tests {
     fn error_chain_of_ten_thousand_terminates() {
         let chain = wrapped(10_000, io::Error::from(io::ErrorKind::ConnectionRefused));
         assert_eq!(classify_error(&chain).kind(), Kind::Unknown);
-        // Taken apart in a loop: the drop of so deep a chain would recurse.
+        // Dropped in a loop: dropping such a deep chain at once would overflow the stack.
         let mut error = chain.0;
         while let Ok(next) = error.downcast::<Wrapped>() {
             error = next.0;

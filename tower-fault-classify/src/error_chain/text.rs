@@ -1,4 +1,4 @@
-//! The text of a whole chain of errors.
+//! Prints a whole chain of errors.
 
 use std::error::Error;
 use std::fmt;
@@ -7,10 +7,10 @@ use std::iter::successors;
 use super::MAX_CHAIN_LENGTH;
 use crate::error::ClassifiedError;
 
-/// Prints an error and all its sources in one line, from the outermost to the cause.
+/// Prints an error and all its sources in one line, from the outermost error to the cause.
 ///
-/// The `Display` of this workspace's errors says what one layer knows, and leaves the rest to
-/// [`source`](Error::source). Where a program prints one line, it prints the chain:
+/// The `Display` of this workspace's errors describes one layer only. The rest is in
+/// [`source`](Error::source). A program that logs one line should print the chain:
 ///
 /// ```
 /// use std::io::{Error, ErrorKind};
@@ -25,9 +25,13 @@ use crate::error::ClassifiedError;
 /// );
 /// ```
 ///
-/// If the `Display` of an error fails, what it has written before is printed. A source that the
-/// error before it has printed already is left out, and so is the bare verdict of a rejection. The
-/// `{:#}` of `anyhow::Error` prints the same chain with them.
+/// Some sources are left out:
+///
+/// - a text that the error before it ends with;
+/// - the fault of a rejection, and everything below it.
+///
+/// If the `Display` of an error fails, the text that it has written so far is printed. The `{:#}`
+/// of `anyhow::Error` prints the same chain without leaving anything out.
 #[derive(Clone, Copy, Debug)]
 pub struct ErrorChain<'a>(pub &'a (dyn Error + 'a));
 
@@ -52,8 +56,10 @@ impl fmt::Display for ErrorChain<'_> {
     }
 }
 
-/// The text of an error. If its `Display` fails, the text that it has written before, where
-/// `to_string` would panic.
+/// Returns the text of an error.
+///
+/// If its `Display` fails, it returns the text that was written so far, whereas `to_string` would
+/// panic.
 #[allow(unreachable_pub, reason = "the feature `__internals` exports it")]
 pub fn error_text(error: &dyn Error) -> String {
     use fmt::Write;
@@ -98,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn error_chain_prints_what_failing_display_has_written() {
+    fn error_chain_prints_partial_text_of_failing_display() {
         #[derive(Debug)]
         struct Fails(Option<Box<Fails>>);
         impl fmt::Display for Fails {

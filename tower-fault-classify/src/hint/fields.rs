@@ -1,4 +1,4 @@
-//! What is said in plain HTTP fields.
+//! Parses the hints in plain HTTP headers.
 
 use std::cell::LazyCell;
 use std::time::{Duration, SystemTime};
@@ -12,13 +12,19 @@ use super::value::{Hint, MAX_HINT, longest};
 static RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 static SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
-/// `Retry-After` (RFC 9110 §10.2.3), in whole seconds or as a date in any of the three forms of §5.6.7; cut to [`MAX_HINT`].
+/// Parses `Retry-After` (RFC 9110 §10.2.3): whole seconds, or a date.
 ///
-/// A date is turned into a delay by the server's own clock, the response's `Date`, so that a wrong clock on this side does no
-/// harm; where `Date` is missing or makes no sense, by `now`, which is called for nothing else. A date in the past says
-/// zero. A leap second (`23:59:60`) is garbled, and two digits of a year are one of 1970 to 2069.
+/// The delay is cut to [`MAX_HINT`]. If there are several such headers, the longest delay is
+/// returned.
 ///
-/// Of several such headers the longest delay is taken, so that nobody who asked for time is hurried.
+/// A date can have any of the three forms of §5.6.7:
+///
+/// - It is compared with the response's `Date`, which is the server's own clock, so a wrong clock
+///   on this side has no effect.
+/// - If `Date` is missing or malformed, it is compared with `now`, which is not called otherwise.
+/// - A date in the past is a delay of zero.
+/// - A leap second (`23:59:60`) is malformed.
+/// - A year of two digits is one of 1970 to 2069.
 pub fn retry_after(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Hint<Duration> {
     let sent = LazyCell::new(|| headers.get(DATE).and_then(date).unwrap_or_else(now));
     let until = |at: SystemTime| at.duration_since(*sent).unwrap_or_default().min(MAX_HINT);
@@ -34,39 +40,44 @@ fn date(value: &HeaderValue) -> Option<SystemTime> {
     httpdate::parse_http_date(value.to_str().ok()?).ok()
 }
 
-/// `retry-after-ms`, in milliseconds, whole or with a fraction (`OpenAI` and Azure send `1500` and `1500.5`); cut to
-/// [`MAX_HINT`].
+/// Parses `retry-after-ms`: milliseconds, with an optional fraction.
 ///
-/// A sign, an exponent, a point without digits on both sides, `NaN` and `inf` are garbled. Of several such headers the longest
-/// delay is taken.
+/// `OpenAI` and Azure send `1500` and `1500.5`. The delay is cut to [`MAX_HINT`]. If there are
+/// several such headers, the longest delay is returned.
+///
+/// A sign, an exponent, a point without digits on both sides, `NaN` and `inf` are malformed.
 pub fn retry_after_ms(headers: &HeaderMap) -> Hint<Duration> {
     longest(values(headers, &RETRY_AFTER_MS).map(|value| Hint::of(number::millis(value))))
 }
 
-/// `x-should-retry`: `true` or `false`, whatever the case (`OpenAI`, Anthropic). Whether the server wants the call sent again,
-/// whatever its status says.
+/// Parses `x-should-retry`: whether the server wants the request sent again.
 ///
-/// Anything else is garbled, and so are several such headers that do not all say the same: a `true` has a POST sent twice.
+/// It applies regardless of the response's status.
+///
+/// `OpenAI` and Anthropic send `true` or `false`, in any case of letters. Anything else is
+/// malformed.
+///
+/// Several such headers with different values are malformed too, because a `true` can cause a POST
+/// to be sent twice.
 pub fn should_retry(headers: &HeaderMap) -> Hint<bool> {
-    let mut words = values(headers, &SHOULD_RETRY).map(yes_or_no);
-    match words.next() {
+    let mut values = values(headers, &SHOULD_RETRY).map(parse_bool);
+    match values.next() {
         None => Hint::Absent,
-        Some(first) => Hint::of(first.filter(|_| words.all(|word| word == first))),
+        Some(first) => Hint::of(first.filter(|_| values.all(|value| value == first))),
     }
 }
 
-fn yes_or_no(word: &[u8]) -> Option<bool> {
-    let word = word.trim_ascii();
-    [true, false]
-        .into_iter()
-        .find(|answer| word.eq_ignore_ascii_case(if *answer { b"true" } else { b"false" }))
+fn parse_bool(value: &[u8]) -> Option<bool> {
+    let value = value.trim_ascii();
+    [true, false].into_iter().find(|flag| value.eq_ignore_ascii_case(if *flag { b"true" } else { b"false" }))
 }
 
-/// The values of a field whose name is not one of `http`'s. Hardly a head has it, and a walk over the few names that are there is
-/// quicker than the hash of one.
+/// Returns the values of a header whose name is not one of `http`'s standard names.
+///
+/// Few responses have such a header. One pass over the few names is faster than hashing the name.
 fn values<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    let there = headers.keys().any(|other| other == name);
-    there.then(|| headers.get_all(name)).into_iter().flatten().map(HeaderValue::as_bytes)
+    let is_present = headers.keys().any(|other| other == name);
+    is_present.then(|| headers.get_all(name)).into_iter().flatten().map(HeaderValue::as_bytes)
 }
 
 #[cfg(test)]
@@ -77,7 +88,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// RFC 9110 §5.6.7: one moment in its three forms.
+    /// One time in the three forms of RFC 9110 §5.6.7.
     const FORMS: [&str; 3] =
         ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"];
 
@@ -86,7 +97,7 @@ mod tests {
     }
 
     fn hint(values: &[&[u8]]) -> Hint<Duration> {
-        retry_after(&headers("retry-after", values), || panic!("no date is asked for"))
+        retry_after(&headers("retry-after", values), || panic!("no date is read"))
     }
 
     fn hint_at(value: &str, now: SystemTime) -> Hint<Duration> {
@@ -101,7 +112,7 @@ mod tests {
         should_retry(&headers("x-should-retry", values))
     }
 
-    /// What `httpdate` writes, in each of the three forms; it writes the first only.
+    /// Formats a date in each of the three forms. `httpdate` writes the first form only.
     fn forms(at: SystemTime) -> [String; 3] {
         let fixed = httpdate::fmt_http_date(at);
         let [weekday, day, month, year, time, _] =
@@ -131,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_values_are_garbled() {
+    fn retry_after_malformed_is_invalid() {
         for value in [&b""[..], b"-1", b"+1", b"1.5", b"1 2", b"soon", b"1e3", b"\xff", b"0x10", b"5, 9"] {
             assert_eq!(hint(&[value]), Hint::Invalid, "{value:?}");
         }
@@ -182,11 +193,11 @@ mod tests {
     }
 
     #[test]
-    fn retry_after_with_garbled_date_header_uses_now() {
+    fn retry_after_with_invalid_date_header_uses_now() {
         let mut headers = headers("retry-after", &[FORMS[0]]);
-        for garbled in [&b"yesterday"[..], b"", b"\xff", b"784111770"] {
-            headers.insert(DATE, HeaderValue::from_bytes(garbled).unwrap());
-            assert_eq!(retry_after(&headers, || moment(784_111_777 - 5)), seconds(5), "{garbled:?}");
+        for invalid in [&b"yesterday"[..], b"", b"\xff", b"784111770"] {
+            headers.insert(DATE, HeaderValue::from_bytes(invalid).unwrap());
+            assert_eq!(retry_after(&headers, || moment(784_111_777 - 5)), seconds(5), "{invalid:?}");
         }
     }
 
@@ -231,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn should_retry_contradictory_is_garbled() {
+    fn should_retry_contradictory_is_invalid() {
         assert_eq!(hint_retry(&[b"true", b"false"]), Hint::Invalid);
         assert_eq!(hint_retry(&[b"false", b"false", b"true"]), Hint::Invalid);
         assert_eq!(hint_retry(&[b"true", b"maybe"]), Hint::Invalid);
@@ -241,14 +252,14 @@ mod tests {
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(
-            asked in proptest::collection::vec(any::<u8>(), 0..40),
+            value in proptest::collection::vec(any::<u8>(), 0..40),
             sent in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
         ) {
-            let Ok(asked) = HeaderValue::from_bytes(&asked) else { return Ok(()) };
+            let Ok(value) = HeaderValue::from_bytes(&value) else { return Ok(()) };
             let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, asked.clone());
-            headers.insert(&RETRY_AFTER_MS, asked.clone());
-            headers.insert(&SHOULD_RETRY, asked);
+            headers.insert(RETRY_AFTER, value.clone());
+            headers.insert(&RETRY_AFTER_MS, value.clone());
+            headers.insert(&SHOULD_RETRY, value);
             if let Some(Ok(sent)) = sent.map(|sent| HeaderValue::from_bytes(&sent)) {
                 headers.insert(DATE, sent);
             }
@@ -263,13 +274,13 @@ mod tests {
 
         #[test]
         fn retry_after_date_is_read_in_every_format(at in 0_u64..3_155_760_000, now in 0_u64..3_155_760_000) {
-            let said = Hint::Value(Duration::from_secs(at.saturating_sub(now)).min(MAX_HINT));
-            for asked in forms(moment(at)) {
-                prop_assert_eq!(hint_at(&asked, moment(now)), said, "{}", asked);
+            let expected = Hint::Value(Duration::from_secs(at.saturating_sub(now)).min(MAX_HINT));
+            for until in forms(moment(at)) {
+                prop_assert_eq!(hint_at(&until, moment(now)), expected, "{}", until);
                 for sent in forms(moment(now)) {
-                    let mut headers = headers("retry-after", &[&asked]);
+                    let mut headers = headers("retry-after", &[&until]);
                     headers.insert(DATE, sent.parse().unwrap());
-                    prop_assert_eq!(retry_after(&headers, || panic!("the response has a date")), said);
+                    prop_assert_eq!(retry_after(&headers, || panic!("the response has a date")), expected);
                 }
             }
         }
@@ -277,9 +288,9 @@ mod tests {
         #[test]
         fn retry_after_date_is_read_in_every_year(at in 0_u64..253_402_300_800, now in any::<u32>()) {
             let [fixed, _, asctime] = forms(moment(at));
-            let said = Hint::Value(Duration::from_secs(at.saturating_sub(now.into())).min(MAX_HINT));
-            prop_assert_eq!(hint_at(&fixed, moment(now.into())), said);
-            prop_assert_eq!(hint_at(&asctime, moment(now.into())), said);
+            let expected = Hint::Value(Duration::from_secs(at.saturating_sub(now.into())).min(MAX_HINT));
+            prop_assert_eq!(hint_at(&fixed, moment(now.into())), expected);
+            prop_assert_eq!(hint_at(&asctime, moment(now.into())), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What is said in gRPC's metadata.
+//! Parses the hints in gRPC's metadata.
 
 use std::time::Duration;
 
@@ -14,29 +14,31 @@ use super::value::{Hint, MAX_HINT, longest};
 static PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 static STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
 
-/// The longest `grpc-status-details-bin` that is read.
+/// The maximum length of a `grpc-status-details-bin` that is read, in bytes.
 const LONGEST_DETAILS: usize = 64 * 1024;
 
-/// gRPC over HTTP/2: padding is optional where binary metadata is read.
+/// Base64 with optional padding, as the protocol "gRPC over HTTP/2" requires for binary metadata.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// What a gRPC server says about sending the call again.
+/// The hint of a gRPC server on another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushback {
-    /// Not before this long from now, and then at once: it takes the place of the backoff.
+    /// Retry exactly after this delay, which replaces the client's backoff.
     After(Duration),
-    /// Not at all.
+    /// Do not retry.
     Stop,
 }
 
-/// `grpc-retry-pushback-ms`, in whole milliseconds, cut to [`MAX_HINT`] (gRFC A6, "Pushback").
+/// Parses `grpc-retry-pushback-ms` (gRFC A6, "Pushback"): whole milliseconds, cut to [`MAX_HINT`].
 ///
-/// It stands in the trailers, or in the headers of a response that has nothing else: ask for both. A negative or garbled value
-/// is the server's word not to try again, so that this hint is [`Absent`](Hint::Absent) or says something. Several such
-/// headers are one list by the rules of HTTP, and a list is not a number.
+/// The header is in the trailers, or in the head of a trailers-only response: parse both.
+///
+/// A negative or malformed value means that the server asks the client not to retry:
+/// [`Pushback::Stop`]. So this function never returns [`Hint::Invalid`]. Several such headers form
+/// one list by the rules of HTTP, and a list is malformed.
 pub fn grpc_retry_pushback(headers: &HeaderMap) -> Hint<Pushback> {
     let mut values = headers.get_all(&PUSHBACK).iter();
     let millis = match (values.next(), values.next()) {
@@ -49,15 +51,20 @@ pub fn grpc_retry_pushback(headers: &HeaderMap) -> Hint<Pushback> {
     )
 }
 
-/// `google.rpc.RetryInfo` in `grpc-status-details-bin`: seconds and nanoseconds, cut to [`MAX_HINT`]
-/// (`google/rpc/error_details.proto` and `google/rpc/status.proto` of googleapis).
+/// Parses the delay of a `google.rpc.RetryInfo` in `grpc-status-details-bin`, cut to [`MAX_HINT`].
 ///
-/// It stands where `grpc-status` does: in the trailers, or in the headers of a response that has nothing else. The value is a
-/// `google.rpc.Status` in base64, whose details may hold a `RetryInfo` among others.
+/// The header is where `grpc-status` is: in the trailers, or in the head of a trailers-only
+/// response. Its value is a `google.rpc.Status` in base64, whose details may contain a `RetryInfo`
+/// of seconds and nanoseconds. Source: `google/rpc/error_details.proto` and
+/// `google/rpc/status.proto` of googleapis.
 ///
-/// A status without a `RetryInfo` is [`Absent`](Hint::Absent). A `RetryInfo` without a delay, or with a negative one, says zero. A header
-/// of more than 64 KiB is garbled unread, and so is what is no base64 or no protobuf message. Of several, in one
-/// header or more, the longest delay is taken.
+/// | header | hint |
+/// |---|---|
+/// | a status without a `RetryInfo` | [`Absent`](Hint::Absent) |
+/// | a `RetryInfo` without a delay, or with a negative delay | zero |
+/// | more than 64 KiB, which is not read | [`Invalid`](Hint::Invalid) |
+/// | not valid base64, or not a protobuf message | [`Invalid`](Hint::Invalid) |
+/// | several `RetryInfo`s, in one or more headers | the longest delay |
 pub fn retry_info(headers: &HeaderMap) -> Hint<Duration> {
     longest(headers.get_all(&STATUS_DETAILS).iter().map(|value| match value.as_bytes() {
         bytes if bytes.len() > LONGEST_DETAILS => Hint::Invalid,
@@ -72,7 +79,10 @@ fn in_base64(text: &[u8]) -> Hint<Duration> {
     retry_info_in(&status[..length])
 }
 
-/// The same in a `google.rpc.Status` that was decoded already, such as the details of tonic's `Status`.
+/// Parses the delay of a `RetryInfo` in a decoded `google.rpc.Status`.
+///
+/// It differs from [`retry_info`] in its input only. The details of tonic's `Status` are such
+/// bytes.
 pub fn retry_info_in(status: &[u8]) -> Hint<Duration> {
     match in_status(status) {
         Ok(Some(delay)) => Hint::Value(delay),
@@ -105,8 +115,9 @@ fn in_detail(detail: &[u8]) -> Result<Option<Duration>, Malformed> {
     type_url.ends_with(b"/google.rpc.RetryInfo").then(|| in_retry_info(value)).transpose()
 }
 
-/// `google.rpc.RetryInfo`: `google.protobuf.Duration retry_delay = 1`, of which several are merged, with
-/// `int64 seconds = 1`, `int32 nanos = 2`.
+/// `google.rpc.RetryInfo`: `google.protobuf.Duration retry_delay = 1`.
+///
+/// Several delays are merged. A duration is `int64 seconds = 1`, `int32 nanos = 2`.
 fn in_retry_info(info: &[u8]) -> Result<Duration, Malformed> {
     let (mut seconds, mut nanos) = (0_i64, 0_i32);
     for field in Fields::of(info) {
@@ -131,7 +142,7 @@ mod tests {
     use proptest::prelude::*;
     use prost::Message;
 
-    /// googleapis' messages, by another reader and writer of them.
+    /// The messages of googleapis, implemented by prost.
     #[derive(Clone, PartialEq, Message)]
     struct Status {
         #[prost(int32, tag = "1")]
@@ -267,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_values_are_garbled() {
+    fn retry_info_malformed_is_invalid() {
         for value in [&b"!"[..], b"a", b"\xff", b"====", b"CAg=CAg=", b"C A g", b"-_-_", b"Cw"] {
             assert_eq!(hint(&[value]), Hint::Invalid, "{value:?}");
         }
@@ -282,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn retry_info_header_over_64_kib_is_garbled() {
+    fn retry_info_header_over_64_kib_is_invalid() {
         let text = in_base64(&status(vec![info(3, 0)]));
         let padded = format!("{text}{}", " ".repeat(LONGEST_DETAILS - text.len()));
         assert_eq!(hint(&[&padded]), seconds(3));
@@ -307,7 +318,7 @@ mod tests {
         ]
     }
 
-    /// What prost reads, in 128 bits.
+    /// The delay that prost decodes, computed in 128 bits.
     fn expected(details: &[Any]) -> Hint<Duration> {
         let delays = details.iter().filter(|detail| detail.type_url.ends_with("/google.rpc.RetryInfo"));
         let longest = delays
@@ -342,13 +353,13 @@ mod tests {
             details in proptest::collection::vec(any_detail(), 0..4),
             unknown in 4_u32..1 << 29,
         ) {
-            let said = expected(&details);
+            let expected = expected(&details);
             let mut status = Vec::new();
             prost::encoding::fixed64::encode(unknown, &1, &mut status);
             Status { code, message, details }.encode(&mut status).unwrap();
             prost::encoding::fixed32::encode(unknown, &1, &mut status);
             prost::encoding::string::encode(unknown, &"new".to_owned(), &mut status);
-            prop_assert_eq!(hint(&[in_base64(&status)]), said);
+            prop_assert_eq!(hint(&[in_base64(&status)]), expected);
         }
 
         #[test]

@@ -1,16 +1,21 @@
-//! What a server asks for in its headers. Pure: any bytes give a value, never a panic.
+//! Parses the hints in a server's headers: delays, and whether to retry.
 //!
-//! | function | header | says | source |
+//! The functions never panic, whatever bytes a header contains. A malformed header is
+//! [`Hint::Invalid`].
+//!
+//! | function | header | value | source |
 //! |---|---|---|---|
 //! | [`retry_after`] | `retry-after` | seconds, or a date | RFC 9110 §10.2.3 |
 //! | [`retry_after_ms`] | `retry-after-ms` | milliseconds | `OpenAI`, Azure |
-//! | [`should_retry`] | `x-should-retry` | yes or no | `OpenAI`, Anthropic |
-//! | [`grpc_retry_pushback`] | `grpc-retry-pushback-ms` | milliseconds, or stop | gRFC A6 |
+//! | [`should_retry`] | `x-should-retry` | `true` or `false` | `OpenAI`, Anthropic |
+//! | [`grpc_retry_pushback`] | `grpc-retry-pushback-ms` | milliseconds, or do not retry | gRFC A6 |
 //! | [`retry_info`] | `grpc-status-details-bin` | seconds and nanoseconds | `google/rpc/error_details.proto` |
 //! | `rate_limit_reset` (feature `draft-ratelimit`) | `ratelimit`, `ratelimit-reset` | seconds | draft-ietf-httpapi-ratelimit-headers |
 //!
-//! [`delay`] asks those that speak of HTTP in the order in which they count. No clock is read here: a date is held against the
-//! response's own `Date`, and only where that is missing against what the caller passes in.
+//! [`delay`] reads the headers of HTTP in their order of precedence.
+//!
+//! This module reads no clock. A date is compared with the response's own `Date` header, or with
+//! the time that the caller passes if that header is missing.
 //!
 //! ```
 //! use std::time::{Duration, SystemTime};
@@ -44,12 +49,16 @@ pub use grpc::{Pushback, grpc_retry_pushback, retry_info, retry_info_in};
 pub use rate_limit::rate_limit_reset;
 pub use value::{Hint, MAX_HINT};
 
-/// The delay that an HTTP response asks for, at most [`MAX_HINT`]: by `retry-after-ms`, or else by `Retry-After`, or else,
-/// with the feature `draft-ratelimit`, by the draft's fields.
+/// Returns the delay that an HTTP response asks for, at most [`MAX_HINT`].
 ///
-/// The first that makes sense decides, whichever is longer: the finer unit is what the `OpenAI` SDKs ask first, and the draft gives
-/// way to `Retry-After` by its own words. `now` is called only where [`retry_after()`] needs it. Whether the call may be
-/// sent again at all is another question, see [`should_retry()`].
+/// The first valid header decides, even if another one asks for a longer delay:
+///
+/// 1. `retry-after-ms`, because the `OpenAI` SDKs also read the finer unit first;
+/// 2. `Retry-After`;
+/// 3. the fields of the draft (feature `draft-ratelimit`), which yields to `Retry-After`.
+///
+/// `now` is called only if [`retry_after()`] needs it. Whether the request may be sent again at all
+/// is a separate question: see [`should_retry()`].
 pub fn delay(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Option<Duration> {
     let delay = retry_after_ms(headers).value().or_else(|| retry_after(headers, now).value());
     #[cfg(feature = "draft-ratelimit")]
@@ -62,7 +71,7 @@ mod tests {
     use super::*;
     use http::{HeaderName, HeaderValue};
 
-    /// Headers of one name.
+    /// Returns headers with one name and these values.
     pub(super) fn headers(name: &'static str, values: &[impl AsRef<[u8]>]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for value in values {
@@ -81,11 +90,11 @@ mod tests {
             .iter()
             .map(|&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect();
-        delay(&headers, || panic!("no date is asked for"))
+        delay(&headers, || panic!("no date is read"))
     }
 
     #[test]
-    fn delay_prefers_milliseconds_and_skips_garbled() {
+    fn delay_prefers_milliseconds_and_skips_invalid() {
         assert_eq!(of(&[]), None);
         assert_eq!(of(&[("retry-after", "3")]), Some(Duration::from_secs(3)));
         assert_eq!(of(&[("retry-after", "3"), ("retry-after-ms", "20")]), Some(Duration::from_millis(20)));

@@ -1,21 +1,23 @@
-//! Decimal numbers of any length, without signs and exponents.
+//! Parses decimal numbers of any length, without signs and exponents.
 
 use std::time::Duration;
 
 use super::value::MAX_HINT;
 
-/// A whole number: digits, and blanks around them. One too large for `u64` is cut to it.
+/// Parses a whole number: digits, with optional blanks around them. A number too large for `u64` is
+/// cut to its maximum.
 pub(super) fn whole(text: &[u8]) -> Option<u64> {
     let digits = text.trim_ascii();
     is_number(digits).then(|| number(digits))
 }
 
-/// Whole seconds, at most [`MAX_HINT`].
+/// Parses whole seconds, at most [`MAX_HINT`].
 pub(super) fn seconds(text: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(whole(text)?).min(MAX_HINT))
 }
 
-/// Milliseconds with or without a fraction, of which nanoseconds are kept; at most [`MAX_HINT`].
+/// Parses milliseconds with an optional fraction, at most [`MAX_HINT`]. Digits below a nanosecond
+/// are ignored.
 pub(super) fn millis(text: &[u8]) -> Option<Duration> {
     let text = text.trim_ascii();
     let (whole, fraction) = match text.iter().position(|&byte| byte == b'.') {

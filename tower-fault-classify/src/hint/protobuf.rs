@@ -1,24 +1,24 @@
-//! Just enough of the protobuf wire format to find one field in a message of a known shape.
+//! A minimal reader of the protobuf wire format, which finds fields in a message of a known shape.
 //!
-//! Nothing is allocated and nothing recurses: a message inside a message is handed out as bytes, and who wants to look inside
-//! reads those. Groups, which nothing here has and which nest, are malformed.
+//! It does not allocate or recurse: a nested message is returned as bytes, and the caller reads
+//! those bytes in turn. Groups are malformed, because no message here has them and they nest.
 
-/// The bytes are no message.
+/// The error of bytes that are not a valid message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
-/// A field's value, as far as the wire tells its type.
+/// A field's value, by its wire type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value<'a> {
     /// Any integer, `bool` or enum. A signed one is in two's complement.
     Varint(u64),
     /// A string, bytes or a message.
     Bytes(&'a [u8]),
-    /// Four or eight bytes, which no field here has.
+    /// Four or eight bytes. No field here has this type.
     Fixed,
 }
 
-/// The fields of a message with their numbers, in the order in which they stand, until the first that is malformed.
+/// An iterator over the fields of a message with their numbers, up to the first malformed field.
 #[derive(Clone, Debug)]
 pub(super) struct Fields<'a>(&'a [u8]);
 
@@ -46,7 +46,7 @@ impl<'a> Fields<'a> {
         Ok((number, value))
     }
 
-    /// Seven bits a byte, the lowest first; the tenth byte has room for one.
+    /// Reads a varint: seven bits for each byte, the lowest bits first. The tenth byte has one bit.
     fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0;
         for shift in (0..u64::BITS).step_by(7) {

@@ -1,4 +1,6 @@
-//! The fields of draft-ietf-httpapi-ratelimit-headers, which is not an RFC: they changed their form twice.
+//! Parses the fields of draft-ietf-httpapi-ratelimit-headers.
+//!
+//! The draft is not an RFC, and has changed the form of the fields twice.
 
 use std::time::Duration;
 
@@ -11,16 +13,22 @@ static RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 static REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 static RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
-/// How long until a quota that is used up is there again, in whole seconds, cut to [`MAX_HINT`](super::MAX_HINT)
-/// (draft-ietf-httpapi-ratelimit-headers). With the feature `draft-ratelimit`, which goes when the draft does.
+/// Parses the time until a used-up quota is available again, from `RateLimit`.
 ///
-/// - `RateLimit: "default";r=0;t=30`, a list of quotas, as of revision 08: the longest `t` of those with `r=0`.
-/// - `RateLimit-Reset: 30`, up to revision 06, if `RateLimit-Remaining` is 0 or missing. It is asked only where `RateLimit` is missing or
-///   garbled.
+/// The delay is in whole seconds, at most [`MAX_HINT`](super::MAX_HINT). Source:
+/// draft-ietf-httpapi-ratelimit-headers. The feature `draft-ratelimit` exists as long as the draft
+/// does.
 ///
-/// While quota is left nobody has to wait: that is [`Absent`](Hint::Absent), as is an `r=0` without a `t`. The form of revision 07
-/// (`limit=9, remaining=0, reset=30`) is garbled. Some servers send a Unix time as `RateLimit-Reset`, against every revision;
-/// that is cut like any other absurd delay.
+/// | header | as of | delay |
+/// |---|---|---|
+/// | `RateLimit: "default";r=0;t=30`, a list of quotas | revision 08 | the longest `t` of the quotas with `r=0` |
+/// | `RateLimit-Reset: 30`, if `RateLimit-Remaining` is 0 or missing; read only if `RateLimit` is missing or malformed | up to revision 06 | the value |
+///
+/// It is [`Absent`](Hint::Absent) while quota is left, because the client need not wait, and for
+/// `r=0` without a `t`. The form of revision 07 (`limit=9, remaining=0, reset=30`) is malformed.
+///
+/// Some servers send a Unix time as `RateLimit-Reset`, which no revision allows. It is cut to the
+/// maximum like any other delay.
 pub fn rate_limit_reset(headers: &HeaderMap) -> Hint<Duration> {
     if !headers.contains_key(&RATE_LIMIT) {
         return legacy_fields(headers);
@@ -44,7 +52,10 @@ fn legacy_fields(headers: &HeaderMap) -> Hint<Duration> {
     }
 }
 
-/// A quota: its name, of any form, `;r=` what is left of it and `;t=` the seconds until it is there again.
+/// Parses a quota of the list.
+///
+/// It consists of a name in any form, `;r=` with the remaining quota, and `;t=` with the seconds
+/// until it is restored.
 fn parse_quota(item: &[u8]) -> Hint<Duration> {
     let (mut left, mut reset) = (None, None);
     for parameter in split_outside_strings(item, b';').skip(1) {
@@ -61,7 +72,7 @@ fn parse_quota(item: &[u8]) -> Hint<Duration> {
     }
 }
 
-/// The parts of a structured field (RFC 9651) between separators, of which those within a string are none.
+/// Splits a structured field (RFC 9651) at separators that are not within a string.
 fn split_outside_strings(field: &[u8], separator: u8) -> impl Iterator<Item = &[u8]> {
     let (mut in_string, mut escaped) = (false, false);
     field.split(move |&byte| {
@@ -87,7 +98,7 @@ mod tests {
         rate_limit_reset(&headers("ratelimit", values))
     }
 
-    fn older(fields: &[(&'static str, &'static str)]) -> Hint<Duration> {
+    fn legacy(fields: &[(&'static str, &'static str)]) -> Hint<Duration> {
         let mut headers = HeaderMap::new();
         for &(name, value) in fields {
             headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
@@ -127,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_values_are_garbled() {
+    fn rate_limit_malformed_is_invalid() {
         for value in [
             &b""[..],
             b"\"default\"",
@@ -146,25 +157,25 @@ mod tests {
     }
 
     #[test]
-    fn rate_limit_older_fields_are_read() {
+    fn rate_limit_legacy_fields_are_read() {
         let reset = ("ratelimit-reset", "30");
-        assert_eq!(older(&[reset]), seconds(30));
-        assert_eq!(older(&[reset, ("ratelimit-reset", "40")]), seconds(40));
-        assert_eq!(older(&[reset, ("ratelimit-remaining", "0")]), seconds(30));
-        assert_eq!(older(&[reset, ("ratelimit-remaining", "1")]), Hint::Absent);
-        assert_eq!(older(&[reset, ("ratelimit-remaining", "9"), ("ratelimit-remaining", "0")]), seconds(30));
-        assert_eq!(older(&[reset, ("ratelimit-remaining", "few")]), Hint::Invalid);
-        assert_eq!(older(&[("ratelimit-remaining", "0")]), Hint::Absent);
-        assert_eq!(older(&[("ratelimit-reset", "soon")]), Hint::Invalid);
-        assert_eq!(older(&[("ratelimit-reset", "1767225600")]), Hint::Value(MAX_HINT));
+        assert_eq!(legacy(&[reset]), seconds(30));
+        assert_eq!(legacy(&[reset, ("ratelimit-reset", "40")]), seconds(40));
+        assert_eq!(legacy(&[reset, ("ratelimit-remaining", "0")]), seconds(30));
+        assert_eq!(legacy(&[reset, ("ratelimit-remaining", "1")]), Hint::Absent);
+        assert_eq!(legacy(&[reset, ("ratelimit-remaining", "9"), ("ratelimit-remaining", "0")]), seconds(30));
+        assert_eq!(legacy(&[reset, ("ratelimit-remaining", "few")]), Hint::Invalid);
+        assert_eq!(legacy(&[("ratelimit-remaining", "0")]), Hint::Absent);
+        assert_eq!(legacy(&[("ratelimit-reset", "soon")]), Hint::Invalid);
+        assert_eq!(legacy(&[("ratelimit-reset", "1767225600")]), Hint::Value(MAX_HINT));
     }
 
     #[test]
     fn rate_limit_newer_field_takes_precedence() {
         let reset = ("ratelimit-reset", "30");
-        assert_eq!(older(&[reset, ("ratelimit", "\"a\";r=0;t=5")]), seconds(5));
-        assert_eq!(older(&[reset, ("ratelimit", "\"a\";r=5;t=5")]), Hint::Absent);
-        assert_eq!(older(&[reset, ("ratelimit", "limit=9, remaining=0, reset=30")]), seconds(30));
+        assert_eq!(legacy(&[reset, ("ratelimit", "\"a\";r=0;t=5")]), seconds(5));
+        assert_eq!(legacy(&[reset, ("ratelimit", "\"a\";r=5;t=5")]), Hint::Absent);
+        assert_eq!(legacy(&[reset, ("ratelimit", "limit=9, remaining=0, reset=30")]), seconds(30));
     }
 
     proptest! {
@@ -192,8 +203,8 @@ mod tests {
                     format!("\"{name}\";r={left};t={reset}")
                 })
                 .collect();
-            let said = quotas.iter().filter(|(_, left, _)| *left == 0).map(|(.., reset)| *reset).max();
-            prop_assert_eq!(hint(&[list.join(", ").as_bytes()]), said.map_or(Hint::Absent, seconds));
+            let expected = quotas.iter().filter(|(_, left, _)| *left == 0).map(|(.., reset)| *reset).max();
+            prop_assert_eq!(hint(&[list.join(", ").as_bytes()]), expected.map_or(Hint::Absent, seconds));
         }
     }
 }

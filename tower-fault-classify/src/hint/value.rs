@@ -1,25 +1,26 @@
-//! What a hint says.
+//! The value of a hint.
 
 use std::time::Duration;
 
-/// The longest delay that a hint is taken to mean: 365 days. A longer one is cut to it.
+/// The maximum delay of a hint: 365 days. A longer delay is cut to it.
 ///
-/// It only keeps arithmetic on delays safe. What a layer is willing to wait is that layer's own, much lower, cap.
+/// It only keeps arithmetic on delays safe. Each layer has its own, much lower limit on the time
+/// that it waits.
 pub const MAX_HINT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What a header says.
+/// The result of parsing a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Hint<T> {
-    /// The header is not there.
+    /// The header is missing.
     Absent,
-    /// It is there and makes no sense.
+    /// The header is present, and malformed.
     Invalid,
-    /// It says this.
+    /// The header has this value.
     Value(T),
 }
 
 impl<T> Hint<T> {
-    /// What the header says, if it says anything.
+    /// Returns the value, or `None` if the header is missing or malformed.
     pub fn value(self) -> Option<T> {
         match self {
             Self::Value(value) => Some(value),
@@ -27,13 +28,16 @@ impl<T> Hint<T> {
         }
     }
 
-    /// What a header that is there says.
+    /// Returns the hint of a header that is present. `None`: it is malformed.
     pub(super) fn of(read: Option<T>) -> Self {
         read.map_or(Self::Invalid, Self::Value)
     }
 }
 
-/// Of several hints the longest delay, so that nobody who asked for time is hurried. The garbled do not count beside it.
+/// Returns the longest delay of several hints, so that the client waits long enough for each of
+/// them.
+///
+/// Malformed hints are ignored if there is a valid one.
 pub(super) fn longest(hints: impl Iterator<Item = Hint<Duration>>) -> Hint<Duration> {
     hints.fold(Hint::Absent, |longest, hint| match (longest, hint) {
         (Hint::Value(one), Hint::Value(other)) => Hint::Value(one.max(other)),

@@ -1,7 +1,7 @@
-//! Errors of connectors, by the beginning of their text.
+//! The table of connector errors, by the beginning of their text.
 //!
 //! hyper-util's `HttpConnector`, `Tunnel` and `SocksV5`, hyper-rustls and tonic keep these types
-//! private. A text that has changed is not recognised, and the error is then judged as any other
+//! private. If a text changes, the error is not recognised, and is classified like any other
 //! failure to connect.
 
 use crate::fault::Fault;
@@ -11,9 +11,9 @@ use crate::fault::Origin::Remote;
 use crate::fault::Retryable::{Never, Unsent};
 use crate::table::io::{BROKEN, WRONG};
 
-/// What one text means.
+/// The fault of one text.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "the source is for the docs, which the tests make"))]
+#[cfg_attr(not(test), expect(dead_code, reason = "only the docs contain the source; a test generates them"))]
 pub(crate) struct Row {
     pub(crate) text: &'static str,
     pub(crate) fault: Fault,
@@ -24,22 +24,24 @@ const fn row(text: &'static str, fault: Fault, source: &'static str) -> Row {
     Row { text, fault, source }
 }
 
-/// The proxy was reached and does not let this client through. It says nothing about the server.
+/// The proxy rejects this client. That says nothing about the server.
 const PROXY_REFUSES: Fault = Fault::new(Auth, Never, Neutral, Remote);
 /// The proxy opened no tunnel: its rules forbid it (403), or it did not reach the server (502, 503,
-/// 504). The error is the same. The request was not sent, so that another attempt does no harm. A
-/// server must not be blamed for the rules of a proxy, so that the error counts for nothing.
+/// 504). The error is the same for all of them.
+///
+/// The request was not sent, so another attempt does no harm. The rules of a proxy must not count
+/// against a server, so the fault is neutral.
 const NO_TUNNEL: Fault = Fault::new(Unavailable, Unsent, Neutral, Remote);
-/// The proxy's answer is not understood.
+/// The proxy's response is malformed.
 const PROXY_GARBLED: Fault = Fault::new(Protocol, Never, Neutral, Remote);
 
-/// The rows. None is the beginning of another.
+/// The rows. No text is the beginning of another text.
 pub(crate) const ROWS: &[Row] = &[
     row("tunnel error: proxy authorization required", PROXY_REFUSES, "hyper-util: 407 to `CONNECT`"),
     row(
         "tunnel error: unsuccessful",
         NO_TUNNEL,
-        "hyper-util: any other status to `CONNECT` but 200. The error does not tell 403 from 502, 503 and 504",
+        "hyper-util: any status to `CONNECT` other than 200 and 407. The error does not distinguish 403 from 502, 503 and 504",
     ),
     row("tunnel error: proxy response headers too long", PROXY_GARBLED, "hyper-util"),
     row("tunnel error: unexpected end of file", BROKEN, "hyper-util: the proxy closed the connection"),
@@ -69,7 +71,7 @@ pub(crate) const ROWS: &[Row] = &[
     row("https required but URI was not https", WRONG, "hyper-tls: `http` and a client for `https` alone"),
 ];
 
-/// The fault of an error with this text.
+/// Returns the fault of an error with this text.
 pub(crate) fn classify(text: &[u8]) -> Option<&'static Fault> {
     let row = ROWS.iter().find(|row| text.starts_with(row.text.as_bytes()));
     row.map(|row| &row.fault)
@@ -79,13 +81,13 @@ pub(crate) fn classify(text: &[u8]) -> Option<&'static Fault> {
 mod tests {
     use super::*;
 
-    /// The walk keeps 64 bytes of a text.
+    /// The inspector reads the first 64 bytes of a text.
     #[test]
     fn connector_rows_fit_buffer_and_are_disjoint() {
-        for (place, row) in ROWS.iter().enumerate() {
+        for (index, row) in ROWS.iter().enumerate() {
             assert!(row.text.len() <= 64 && !row.source.is_empty(), "{}", row.text);
             let matching = ROWS.iter().position(|other| row.text.starts_with(other.text));
-            assert_eq!(matching, Some(place), "{}", row.text);
+            assert_eq!(matching, Some(index), "{}", row.text);
             assert_eq!(classify(format!("{}: more", row.text).as_bytes()), Some(&row.fault));
         }
         assert_eq!(classify(b"tcp connect error"), None);

@@ -1,4 +1,4 @@
-//! gRPC status codes.
+//! The table of gRPC status codes.
 
 use std::time::Duration;
 
@@ -12,13 +12,16 @@ use crate::fault::Origin::{Caller, Remote};
 use crate::fault::Retryable::{IfIdempotent, Never, Refused};
 use crate::fault::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
-/// What one code means. The row's place is its code, less one: 0 is a success.
+/// The fault of one code. The row's index is its code minus one, because 0 is a success.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(test), expect(dead_code, reason = "name and source are for the docs, which the tests make"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "only the docs contain name and source; a test generates them")
+)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) fault: Fault,
-    /// Where this reading comes from.
+    /// The source of this row.
     pub(crate) source: &'static str,
 }
 
@@ -38,7 +41,7 @@ pub(crate) const ROWS: [Row; 16] = [
     row("CANCELLED", Cancelled, Never, Neutral, Caller, "AIP-194"),
     row("UNKNOWN", Server, Never, Unhealthy, Remote, "AIP-194"),
     row("INVALID_ARGUMENT", Client, Never, Healthy, Caller, "AIP-194"),
-    row("DEADLINE_EXCEEDED", Timeout, Never, Unhealthy, Remote, "AIP-194: the caller's time is gone"),
+    row("DEADLINE_EXCEEDED", Timeout, Never, Unhealthy, Remote, "AIP-194: the caller's deadline has passed"),
     row("NOT_FOUND", Client, Never, Healthy, Caller, "AIP-194"),
     row("ALREADY_EXISTS", Client, Never, Healthy, Caller, "AIP-194"),
     row("PERMISSION_DENIED", Auth, Never, Healthy, Caller, "AIP-194"),
@@ -48,14 +51,21 @@ pub(crate) const ROWS: [Row; 16] = [
         Never,
         Neutral,
         Remote,
-        "gRFC A6: only with pushback or `RetryInfo`; linkerd reads it as 429",
+        "gRFC A6: retried only with pushback or `RetryInfo`; linkerd reads it as 429",
     ),
     row("FAILED_PRECONDITION", Client, Never, Healthy, Caller, "AIP-194"),
     row("ABORTED", Conflict, Never, Healthy, Remote, "AIP-194: retry the whole transaction instead"),
     row("OUT_OF_RANGE", Client, Never, Healthy, Caller, "AIP-194"),
     row("UNIMPLEMENTED", Protocol, Never, Neutral, Remote, "AIP-194"),
     row("INTERNAL", Server, Never, Unhealthy, Remote, "AIP-194"),
-    row("UNAVAILABLE", Unavailable, IfIdempotent, Unhealthy, Remote, "AIP-194: the one code it retries"),
+    row(
+        "UNAVAILABLE",
+        Unavailable,
+        IfIdempotent,
+        Unhealthy,
+        Remote,
+        "AIP-194: the only code that it retries",
+    ),
     row("DATA_LOSS", Server, Never, Unhealthy, Remote, "AIP-194"),
     row("UNAUTHENTICATED", Auth, Never, Healthy, Caller, "AIP-194"),
 ];
@@ -63,26 +73,26 @@ pub(crate) const ROWS: [Row; 16] = [
 const UNKNOWN: u32 = 2;
 const RESOURCE_EXHAUSTED: u32 = 8;
 
-/// What a server said of another attempt.
+/// The server's hint on another attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RetryHint {
-    /// Nothing.
+    /// There is no hint.
     None,
-    /// To wait at least this long (`RetryInfo`).
+    /// Wait at least this long (`RetryInfo`).
     AtLeast(Duration),
-    /// To wait exactly this long (pushback, gRFC A6).
+    /// Wait exactly this long (pushback, gRFC A6).
     Exactly(Duration),
-    /// That there be none: a pushback that is negative or garbled (gRFC A6).
+    /// Do not retry: the pushback is negative or invalid (gRFC A6).
     Stop,
 }
 
-/// What a code means, with what the server said of another attempt. A code that is none is read as UNKNOWN.
+/// Returns the verdict on a code and a hint. An invalid code is read as UNKNOWN.
 pub(crate) fn classify(code: u32, hint: RetryHint) -> Verdict {
     if code == 0 {
         return Verdict::Success;
     }
     let fault = fault(code);
-    // A server that names a delay for RESOURCE_EXHAUSTED did not process the request.
+    // A server that asks for a delay with RESOURCE_EXHAUSTED did not process the request.
     let hinted = if code == RESOURCE_EXHAUSTED { fault.with_retryable(Refused) } else { fault };
     Verdict::Fault(match hint {
         RetryHint::None => fault,
@@ -93,15 +103,19 @@ pub(crate) fn classify(code: u32, hint: RetryHint) -> Verdict {
     })
 }
 
-/// The row of a code other than 0; that of UNKNOWN for a code that is none.
+/// Returns the row of a code other than 0. An invalid code has the row of UNKNOWN.
 pub(crate) fn fault(code: u32) -> Fault {
     let row = |code: u32| ROWS.get((code as usize).wrapping_sub(1));
     row(code).or_else(|| row(UNKNOWN)).map_or(super::UNKNOWN, |row| row.fault)
 }
 
-/// The code that a gRPC client reports for an HTTP status without a `grpc-status` (grpc.io, "HTTP to gRPC Status Code Mapping").
+/// Returns the gRPC code that a client reports for an HTTP status without a `grpc-status`.
 ///
-/// The verdict on such an answer is that of the HTTP status: an intermediary spoke.
+/// Source: grpc.io, "HTTP to gRPC Status Code Mapping". A status that the mapping does not list is
+/// UNKNOWN (2).
+///
+/// This crate does not classify such a response by that code, but by its HTTP status, because an
+/// intermediary sent it.
 pub const fn grpc_code_of_status(status: StatusCode) -> u32 {
     match status.as_u16() {
         400 => 13,
@@ -117,8 +131,8 @@ pub const fn grpc_code_of_status(status: StatusCode) -> u32 {
 mod tests {
     use super::*;
 
-    /// The page that the table was taken from, typed a second time: codes, kind, retry, health.
-    const PAGE: &[(&[u32], Kind, Retryable, Health)] = &[
+    /// The expected verdicts, written a second time: codes, kind, retryable, health.
+    const EXPECTED: &[(&[u32], Kind, Retryable, Health)] = &[
         (&[1], Cancelled, Never, Neutral),
         (&[2, 15], Server, Never, Unhealthy),
         (&[13], Server, Never, Unhealthy),
@@ -134,19 +148,19 @@ mod tests {
 
     #[test]
     fn table_rows_match_reference() {
-        for &(codes, kind, retry, health) in PAGE {
+        for &(codes, kind, retryable, health) in EXPECTED {
             for &code in codes {
                 let verdict = classify(code, RetryHint::None);
                 let fault = verdict.fault().unwrap();
                 assert_eq!(
                     (fault.kind(), fault.retryable(), fault.health()),
-                    (kind, retry, health),
+                    (kind, retryable, health),
                     "{code}"
                 );
             }
         }
         for code in 1..=16 {
-            assert!(PAGE.iter().any(|(codes, ..)| codes.contains(&code)), "{code} is untested");
+            assert!(EXPECTED.iter().any(|(codes, ..)| codes.contains(&code)), "{code} is untested");
         }
         assert_eq!(classify(0, RetryHint::Stop), Verdict::Success);
         assert!(ROWS.iter().all(|row| !row.source.is_empty() && !row.name.is_empty()));
@@ -169,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn grpc_code_of_matches_grpc_mapping() {
+    fn grpc_code_of_status_matches_grpc_mapping() {
         let mapping = [(400, 13), (401, 16), (403, 7), (404, 12), (429, 14), (502, 14), (503, 14), (504, 14)];
         for (status, code) in
             mapping.into_iter().chain([(200, 2), (204, 2), (302, 2), (418, 2), (500, 2), (599, 2)])

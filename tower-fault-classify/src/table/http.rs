@@ -1,4 +1,4 @@
-//! HTTP statuses.
+//! The table of HTTP statuses.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::fault::Origin::{Caller, Remote};
 use crate::fault::Retryable::{IfIdempotent, Never, Refused};
 use crate::fault::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
-/// What one status, or a run of them, means.
+/// The fault of one status, or of a range of statuses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) first: u16,
     pub(crate) last: u16,
     pub(crate) fault: Fault,
-    /// Where this reading comes from.
-    #[cfg_attr(not(test), expect(dead_code, reason = "it is for the docs, which the tests make"))]
+    /// The source of this row.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only the docs contain it, and a test generates them"))]
     pub(crate) source: &'static str,
 }
 
@@ -47,14 +47,14 @@ const fn range(
     Row { first, last, fault: Fault::new(kind, retry, health, origin), source }
 }
 
-/// The rows, in the order of their status. A status without a row takes the row of its class.
+/// The rows, ordered by status. A status without a row has the row of its class.
 pub(crate) const ROWS: &[Row] = &[
     one(400, Client, Never, Healthy, Caller, "RFC 9110 §15.5.1; AIP-194"),
     one(401, Auth, Never, Healthy, Caller, "RFC 9110 §15.5.2"),
     one(402, Client, Never, Healthy, Caller, "RFC 9110 §15.5.3"),
     one(403, Auth, Never, Healthy, Caller, "RFC 9110 §15.5.4"),
     range(404, 406, Client, Never, Healthy, Caller, "RFC 9110 §15.5.5 to §15.5.7"),
-    one(407, Auth, Never, Neutral, Caller, "RFC 9110 §15.5.8: the proxy spoke, not the server"),
+    one(407, Auth, Never, Neutral, Caller, "RFC 9110 §15.5.8: from the proxy, not from the server"),
     one(408, Timeout, IfIdempotent, Neutral, Remote, "RFC 9110 §15.5.9; the SDKs of AWS and OpenAI resend"),
     one(409, Conflict, Never, Healthy, Remote, "RFC 9110 §15.5.10; Envoy's `retriable-4xx` warns of it"),
     range(410, 418, Client, Never, Healthy, Caller, "RFC 9110 §15.5.11 to §15.5.19"),
@@ -83,7 +83,7 @@ pub(crate) const ROWS: &[Row] = &[
         Never,
         Neutral,
         Remote,
-        "RFC 9110 §15.6.2: not an outage, asking again changes nothing",
+        "RFC 9110 §15.6.2: not an outage, another attempt has the same result",
     ),
     one(502, Unavailable, IfIdempotent, Unhealthy, Remote, "RFC 9110 §15.6.3; Envoy's `gateway-error`"),
     one(503, Unavailable, IfIdempotent, Unhealthy, Remote, "RFC 9110 §15.6.4; Envoy's `gateway-error`"),
@@ -94,28 +94,30 @@ pub(crate) const ROWS: &[Row] = &[
     one(508, Server, Never, Unhealthy, Remote, "RFC 5842 §7.2: misconfiguration"),
     one(509, Throttled, Refused, Neutral, Remote, "de facto: bandwidth limit exceeded"),
     range(510, 511, Protocol, Never, Neutral, Remote, "RFC 2774 §7; RFC 6585 §6: not an outage"),
-    one(520, Transient, IfIdempotent, Unhealthy, Remote, "Cloudflare: the origin's answer made no sense"),
+    one(520, Transient, IfIdempotent, Unhealthy, Remote, "Cloudflare: the origin's response is invalid"),
     one(521, Unavailable, IfIdempotent, Unhealthy, Remote, "Cloudflare: the origin refused the connection"),
     one(522, Timeout, IfIdempotent, Unhealthy, Remote, "Cloudflare: also a stall after connecting"),
     one(523, Unavailable, IfIdempotent, Unhealthy, Remote, "Cloudflare: the origin was not reached"),
-    one(524, Timeout, IfIdempotent, Unhealthy, Remote, "Cloudflare: connected, no answer in time"),
+    one(524, Timeout, IfIdempotent, Unhealthy, Remote, "Cloudflare: connected, no response in time"),
     range(525, 526, Server, Never, Unhealthy, Remote, "Cloudflare: TLS with the origin"),
     one(527, Transient, IfIdempotent, Unhealthy, Remote, "Cloudflare: Railgun, origin unclear"),
     one(529, Overloaded, Refused, Unhealthy, Remote, "Anthropic, Shopify: refused"),
     one(530, Server, Never, Unhealthy, Remote, "Cloudflare: the origin's DNS"),
 ];
 
-/// Any other 4xx: RFC 9110 §15 treats it as 400.
+/// Any other 4xx: RFC 9110 §15 treats it like 400.
 pub(crate) const OTHER_4XX: Fault = Fault::new(Client, Never, Healthy, Caller);
 
-/// Any other 5xx, and what lies outside 100..=599: RFC 9110 §15 treats both as 500.
+/// Any other 5xx, and a status outside 100..=599: RFC 9110 §15 treats both like 500.
 pub(crate) const OTHER_5XX: Fault = Fault::new(Server, IfIdempotent, Unhealthy, Remote);
 
-/// 413 with `Retry-After` is a limit of the moment (RFC 9110 §15.5.14).
+/// 413 with `Retry-After` is a temporary condition (RFC 9110 §15.5.14).
 pub(crate) const THROTTLED_413: Fault = Fault::new(Throttled, IfIdempotent, Healthy, Remote);
 
-/// Whether a proxy says that it could not reach the server at all, which has nothing to do with the
-/// request's body. The other timeouts may be about a body that did not come.
+/// Returns whether a proxy reports that it could not reach the server at all.
+///
+/// The request's body does not cause that status. The other timeouts may be about a body that did
+/// not arrive.
 pub(crate) fn is_origin_unreachable(status: StatusCode) -> bool {
     status.as_u16() == 522
 }
@@ -124,7 +126,7 @@ pub(crate) fn is_origin_unreachable(status: StatusCode) -> bool {
 const FIRST: u16 = 400;
 const LAST: u16 = 599;
 
-/// The row of each status from [`FIRST`] to [`LAST`], so that a look-up is one load.
+/// The row of each status from [`FIRST`] to [`LAST`], so that a lookup is one load.
 static INDEX: [Fault; (LAST - FIRST + 1) as usize] = {
     let mut index = [OTHER_4XX; (LAST - FIRST + 1) as usize];
     let mut status = 500;
@@ -144,7 +146,8 @@ static INDEX: [Fault; (LAST - FIRST + 1) as usize] = {
     index
 };
 
-/// What a status means, with the delay that the server asked for, which is kept where a retry may follow.
+/// Returns the verdict on a status. The delay that the server asked for is kept if the fault can be
+/// retried.
 ///
 /// `retry_after` is called for faults only.
 #[inline]
@@ -152,10 +155,10 @@ pub(crate) fn classify(status: StatusCode, retry_after: impl FnOnce() -> Option<
     if status.as_u16() < FIRST { Verdict::Success } else { Verdict::Fault(fault(status, retry_after())) }
 }
 
-/// The row of a status without hints; `None` for a success.
+/// Returns the row of a status, without hints. `None`: a success.
 pub(crate) fn row(status: StatusCode) -> Option<&'static Fault> {
-    let place = status.as_u16().checked_sub(FIRST)?;
-    Some(INDEX.get(usize::from(place)).unwrap_or(&OTHER_5XX))
+    let index = status.as_u16().checked_sub(FIRST)?;
+    Some(INDEX.get(usize::from(index)).unwrap_or(&OTHER_5XX))
 }
 
 fn fault(status: StatusCode, retry_after: Option<Duration>) -> Fault {
@@ -177,8 +180,8 @@ mod tests {
         classify(StatusCode::from_u16(status).unwrap(), || retry_after)
     }
 
-    /// The page that the table was taken from, typed a second time: status, kind, retry, health.
-    const PAGE: &[(&[u16], Kind, Retryable, Health)] = &[
+    /// The expected verdicts, written a second time: statuses, kind, retryable, health.
+    const EXPECTED: &[(&[u16], Kind, Retryable, Health)] = &[
         (
             &[
                 400, 402, 404, 405, 406, 410, 411, 412, 413, 414, 415, 416, 417, 418, 422, 424, 426, 428,
@@ -207,20 +210,23 @@ mod tests {
 
     #[test]
     fn table_rows_match_reference() {
-        for &(statuses, kind, retry, health) in PAGE {
+        for &(statuses, kind, retryable, health) in EXPECTED {
             for &status in statuses {
                 let verdict = verdict(status, None);
                 let fault = verdict.fault().unwrap_or_else(|| panic!("{status} is a fault"));
                 assert_eq!(
                     (fault.kind(), fault.retryable(), fault.health()),
-                    (kind, retry, health),
+                    (kind, retryable, health),
                     "{status}"
                 );
             }
         }
         for row in ROWS {
             for status in row.first..=row.last {
-                assert!(PAGE.iter().any(|(statuses, ..)| statuses.contains(&status)), "{status} is untested");
+                assert!(
+                    EXPECTED.iter().any(|(statuses, ..)| statuses.contains(&status)),
+                    "{status} is untested"
+                );
             }
         }
     }
@@ -233,13 +239,13 @@ mod tests {
     }
 
     #[test]
-    fn only_522_says_that_the_origin_was_unreachable() {
+    fn origin_is_unreachable_for_522_only() {
         let unreachable = |&status: &u16| is_origin_unreachable(StatusCode::from_u16(status).unwrap());
         assert_eq!((100..=999).filter(unreachable).collect::<Vec<_>>(), [522]);
     }
 
     #[test]
-    fn status_rows_are_sorted_and_name_source() {
+    fn status_rows_are_sorted_and_have_a_source() {
         assert!(ROWS.windows(2).all(|pair| pair[0].last < pair[1].first));
         assert!(ROWS.iter().all(|row| row.first <= row.last && !row.source.is_empty()));
     }

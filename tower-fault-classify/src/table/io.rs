@@ -1,4 +1,4 @@
-//! I/O errors.
+//! The table of I/O errors.
 
 use std::io::{self, ErrorKind};
 
@@ -8,12 +8,12 @@ use crate::fault::Kind::{Client, Local, Protocol, Timeout, Transient, Unavailabl
 use crate::fault::Origin::{Caller, Local as Here, Remote, Transport};
 use crate::fault::Retryable::{IfIdempotent, Never, Refused, Unsent};
 
-/// What one kind of I/O error means: in general, and when it came while connecting.
+/// The fault of one kind of I/O error, in general and while a connection is being opened.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) kind: ErrorKind,
     pub(crate) fault: Fault,
-    /// `None`: the same.
+    /// The fault while a connection is being opened. `None`: `fault`.
     pub(crate) connecting: Option<Fault>,
 }
 
@@ -30,10 +30,11 @@ const LACKING: Fault = Fault::new(Local, Never, Neutral, Here);
 pub(crate) const MALFORMED: Fault = Fault::new(Protocol, Never, Unhealthy, Remote);
 pub(crate) const WRONG: Fault = Fault::new(Client, Never, Neutral, Caller);
 
-/// The rows. A kind without one returns no verdict of its own: a deeper cause decides.
+/// The rows. A kind without a row has no verdict of its own: a deeper cause decides.
 ///
-/// Source: the meaning of each kind in `std::io::ErrorKind` and of its `errno` in POSIX; a refused connection was never
-/// opened, so nothing was processed; a socket's read timeout surfaces as `WouldBlock` on Unix.
+/// Source: the meaning of each kind in `std::io::ErrorKind`, and of its `errno` in POSIX. A refused
+/// connection was never opened, so nothing was processed. A socket's read timeout is `WouldBlock`
+/// on Unix.
 pub(crate) const ROWS: &[Row] = &[
     row(ErrorKind::ConnectionRefused, REFUSED),
     row(ErrorKind::HostUnreachable, UNREACHABLE),
@@ -57,7 +58,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(ErrorKind::StorageFull, LACKING),
     row(ErrorKind::QuotaExceeded, LACKING),
     row(ErrorKind::InvalidData, MALFORMED),
-    // The socket file of a Unix-domain server that is down.
+    // While connecting: the socket file of a Unix-domain server that is down.
     Row { kind: ErrorKind::NotFound, fault: WRONG, connecting: Some(REFUSED) },
     row(ErrorKind::PermissionDenied, WRONG),
     row(ErrorKind::InvalidInput, WRONG),
@@ -76,8 +77,10 @@ pub(crate) const ROWS: &[Row] = &[
     row(ErrorKind::ExecutableFileBusy, WRONG),
 ];
 
-/// The place of each kind's row, by the kind's number; a place beyond the rows is none. A kind with a larger number than any of the
-/// standard library's today has no row.
+/// The index of each kind's row in [`ROWS`], by the kind's number. An index beyond the rows means
+/// that the kind has no row.
+///
+/// A kind with a larger number than any of today's standard library has no row.
 static INDEX: [u8; 64] = {
     let mut index = [u8::MAX; 64];
     let mut row = 0;
@@ -88,12 +91,13 @@ static INDEX: [u8; 64] = {
     index
 };
 
-/// `ENFILE` and `EMFILE`: out of file descriptors. They have no kind of their own; the numbers are the same on Linux, the
-/// BSDs and macOS.
+/// `ENFILE` and `EMFILE`: out of file descriptors.
+///
+/// They have no `ErrorKind`. The numbers are the same on Linux, the BSDs and macOS.
 #[cfg(unix)]
 const OUT_OF_DESCRIPTORS: [i32; 2] = [23, 24];
 
-/// What an I/O error says by itself, without its payload. `None`: it returns no verdict.
+/// Returns the fault of an I/O error, without its payload. `None`: it has no verdict of its own.
 #[inline]
 pub(crate) fn classify(error: &io::Error, connecting: bool) -> Option<&'static Fault> {
     #[cfg(unix)]
@@ -104,7 +108,7 @@ pub(crate) fn classify(error: &io::Error, connecting: bool) -> Option<&'static F
     Some(row.connecting.as_ref().filter(|_| connecting).unwrap_or(&row.fault))
 }
 
-/// The same fault, of a request that never left: what might have been processed was not.
+/// Returns the fault for a request that was not sent: `IfIdempotent` becomes `Unsent`.
 #[inline]
 pub(crate) const fn unsent(fault: Fault) -> Fault {
     match fault.retryable() {
@@ -113,7 +117,10 @@ pub(crate) const fn unsent(fault: Fault) -> Fault {
     }
 }
 
-/// The same fault, of a request that had begun to be answered: it was processed, whatever was said of its stream.
+/// Returns the fault for a request whose response has begun.
+///
+/// The request was processed, whatever the error says: `Unsent` and `Refused` become
+/// `IfIdempotent`.
 #[inline]
 pub(crate) const fn answered(fault: Fault) -> Fault {
     match fault.retryable() {
@@ -127,8 +134,9 @@ mod tests {
     use super::*;
     use crate::fault::{Health, Kind, Retryable};
 
-    /// The page that the table was taken from, typed a second time: error kinds, while connecting, kind, retry, health.
-    const PAGE: &[(&[ErrorKind], bool, Kind, Retryable, Health)] = {
+    /// The expected verdicts, written a second time: error kinds, while connecting, kind,
+    /// retryable, health.
+    const EXPECTED: &[(&[ErrorKind], bool, Kind, Retryable, Health)] = {
         use ErrorKind::{
             AddrInUse, AddrNotAvailable, AlreadyExists, ArgumentListTooLong, BrokenPipe, ConnectionAborted,
             ConnectionRefused, ConnectionReset, CrossesDevices, Deadlock, DirectoryNotEmpty,
@@ -199,17 +207,21 @@ mod tests {
 
     #[test]
     fn table_rows_match_reference() {
-        for &(kinds, connecting, kind, retry, health) in PAGE {
+        for &(kinds, connecting, kind, retryable, health) in EXPECTED {
             for &error_kind in kinds {
                 let fault = *classify(&error_kind.into(), connecting)
                     .unwrap_or_else(|| panic!("{error_kind:?} has a verdict"));
                 let fault = if connecting { unsent(fault) } else { fault };
                 let classified = (fault.kind(), fault.retryable(), fault.health());
-                assert_eq!(classified, (kind, retry, health), "{error_kind:?}, connecting: {connecting}");
+                assert_eq!(classified, (kind, retryable, health), "{error_kind:?}, connecting: {connecting}");
             }
         }
         for row in ROWS {
-            assert!(PAGE.iter().any(|(kinds, ..)| kinds.contains(&row.kind)), "{:?} is untested", row.kind);
+            assert!(
+                EXPECTED.iter().any(|(kinds, ..)| kinds.contains(&row.kind)),
+                "{:?} is untested",
+                row.kind
+            );
         }
     }
 

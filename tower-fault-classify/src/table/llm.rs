@@ -1,4 +1,4 @@
-//! The codes and types in the error bodies of LLM APIs.
+//! The table of error codes and types of LLM APIs.
 
 use crate::fault::Health::{Healthy, Neutral, Unhealthy};
 use crate::fault::Kind::{Auth, Client, Overloaded, Quota, Server, Throttled, Timeout};
@@ -6,13 +6,13 @@ use crate::fault::Origin::{Caller, Remote};
 use crate::fault::Retryable::{IfIdempotent, Never, Refused};
 use crate::fault::{Fault, Health, Kind, Origin, Retryable};
 
-/// What some codes mean.
+/// The fault of one or more codes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) codes: &'static [&'static str],
     pub(crate) fault: Fault,
-    /// Who says so.
-    #[cfg_attr(not(test), expect(dead_code, reason = "it is for the docs, which the tests make"))]
+    /// The APIs that use the codes.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only the docs contain it, and a test generates them"))]
     pub(crate) source: &'static str,
 }
 
@@ -27,7 +27,7 @@ const fn row(
     Row { codes, fault: Fault::new(kind, retry, health, origin), source }
 }
 
-/// The rows: OpenAI's `error.code` and `error.type`, Anthropic's `error.type`.
+/// The rows, for OpenAI's `error.code` and `error.type`, and Anthropic's `error.type`.
 pub(crate) const ROWS: &[Row] = &[
     row(
         &["insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "billing_error"],
@@ -68,7 +68,7 @@ pub(crate) const ROWS: &[Row] = &[
     row(&["api_error", "server_error"], Server, IfIdempotent, Unhealthy, Remote, "OpenAI, Anthropic"),
 ];
 
-/// The fault that a code or a type stands for.
+/// Returns the fault of a code or a type.
 pub(crate) fn fault(code: &str) -> Option<Fault> {
     ROWS.iter().find(|row| row.codes.contains(&code)).map(|row| row.fault)
 }
@@ -77,8 +77,8 @@ pub(crate) fn fault(code: &str) -> Option<Fault> {
 mod tests {
     use super::*;
 
-    /// The page that the table was taken from, typed a second time.
-    const PAGE: &[(&str, Kind, Retryable, Health)] = &[
+    /// The expected verdicts, written a second time.
+    const EXPECTED: &[(&str, Kind, Retryable, Health)] = &[
         ("insufficient_quota", Quota, Never, Neutral),
         ("billing_hard_limit_reached", Quota, Never, Neutral),
         ("billing_not_active", Quota, Never, Neutral),
@@ -101,12 +101,16 @@ mod tests {
 
     #[test]
     fn table_rows_match_reference() {
-        for &(code, kind, retry, health) in PAGE {
+        for &(code, kind, retryable, health) in EXPECTED {
             let fault = fault(code).unwrap_or_else(|| panic!("{code} has a row"));
-            assert_eq!((fault.kind(), fault.retryable(), fault.health()), (kind, retry, health), "{code}");
+            assert_eq!(
+                (fault.kind(), fault.retryable(), fault.health()),
+                (kind, retryable, health),
+                "{code}"
+            );
         }
         let codes: Vec<_> = ROWS.iter().flat_map(|row| row.codes).collect();
-        assert_eq!(codes.len(), PAGE.len(), "every code is tested, and none stands twice");
+        assert_eq!(codes.len(), EXPECTED.len(), "each code is tested, and is listed once");
     }
 
     #[test]

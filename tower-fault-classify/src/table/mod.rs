@@ -1,7 +1,7 @@
-//! What each answer means, as data: one row a case, each with its source.
+//! The built-in tables: one row for each case, with its source.
 //!
-//! The tables hold facts only. Who walks an error's chain to find the row is [`error_chain`](crate::error_chain); who chooses
-//! between a carried verdict, a rule and a table is [`classify`](crate::classify).
+//! The tables contain data only. [`error_chain`](crate::error_chain) walks an error's chain to find
+//! the row. [`classify`](crate::classify) chooses between a carried verdict, a rule and a table.
 
 #[cfg(any(test, feature = "hyper-util", feature = "tonic"))]
 pub(crate) mod connector;
@@ -13,46 +13,47 @@ pub(crate) mod llm;
 
 use crate::fault::{Fault, Health, Kind, Origin, Retryable};
 
-/// A layer on this side was full: the request was never sent.
+/// A layer on this side sheds load: the request was not sent.
 #[cfg(any(test, feature = "tower"))]
 pub(crate) const SHED: Fault = Fault::new(Kind::Rejected, Retryable::Unsent, Health::Neutral, Origin::Local);
 
-/// The worker of a `Buffer` has ended, and with it every later call through that buffer.
+/// The worker of a `Buffer` has ended, so every later call through that buffer fails.
 #[cfg(any(test, feature = "tower"))]
 pub(crate) const WORKER_GONE: Fault =
     Fault::new(Kind::Local, Retryable::Never, Health::Neutral, Origin::Local);
 
-/// The task on this side that drives a connection ended before the answer came. The request may
-/// have been sent.
+/// The task on this side that drives a connection ended before the response arrived. The request
+/// may have been sent.
 #[cfg(any(test, feature = "hyper"))]
 pub(crate) const CONNECTION_TASK_GONE: Fault =
     Fault::new(Kind::Transient, Retryable::IfIdempotent, Health::Neutral, Origin::Local);
 
-/// RFC 9113 §7: the server wants HTTP/1.1, or a safer TLS, for this request. Over the same
-/// connection the answer stays the same.
+/// RFC 9113 §7: the server requires HTTP/1.1, or stronger TLS, for this request. Over the same
+/// connection it responds the same again.
 #[cfg(any(test, feature = "h2"))]
 pub(crate) const OTHER_CONNECTION_REQUIRED: Fault =
     Fault::new(Kind::Protocol, Retryable::Never, Health::Neutral, Origin::Remote);
 
-/// A stream of HTTP/2 that the server did not take on (RFC 9113 §8.7; gRFC A6 calls it a transparent retry).
+/// An HTTP/2 stream that the server did not process (RFC 9113 §8.7; gRFC A6 calls its retry a
+/// transparent retry).
 #[cfg(any(test, feature = "h2"))]
 pub(crate) const REFUSED_STREAM: Fault =
     Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Neutral, Origin::Remote);
 
-/// Redirects that lead in a circle or too far: another attempt goes the same way.
+/// A redirect loop, or too many redirects: another attempt has the same result.
 #[cfg(feature = "reqwest")]
 pub(crate) const REDIRECTS: Fault =
     Fault::new(Kind::Protocol, Retryable::Never, Health::Neutral, Origin::Remote);
 
-/// A response whose reader dropped it before its end: the caller wanted no more.
+/// The reader dropped the response's body before its end.
 pub(crate) const DROPPED: Fault =
     Fault::new(Kind::Cancelled, Retryable::Never, Health::Neutral, Origin::Caller);
 
-/// A response whose body panicked while it was read: a failure, as a call that panics is.
+/// The response's body panicked while it was read: a failure, like a call that panics.
 pub(crate) const PANICKED: Fault =
     Fault::new(Kind::Unknown, Retryable::Never, Health::Unhealthy, Origin::Local);
 
-/// The request's own body failed: its source broke, or it was shorter than its `content-length`.
+/// The request's own body failed: its source failed, or it was shorter than its `content-length`.
 pub(crate) const REQUEST_BODY: Fault =
     Fault::new(Kind::Client, Retryable::Never, Health::Neutral, Origin::Caller);
 
@@ -60,8 +61,8 @@ pub(crate) const REQUEST_BODY: Fault =
 pub(crate) const UPLOAD_STALLED: Fault =
     Fault::new(Kind::Timeout, Retryable::Never, Health::Neutral, Origin::Caller);
 
-/// The connection was lost while the request's body waited for its source. The peer may have given
-/// the request up.
+/// The connection was lost while the request's body waited for its source. The peer may have timed
+/// out the request.
 pub(crate) const UPLOAD_DISCONNECTED: Fault =
     Fault::new(Kind::Transient, Retryable::Never, Health::Neutral, Origin::Transport);
 
@@ -69,7 +70,9 @@ pub(crate) const UPLOAD_DISCONNECTED: Fault =
 pub(crate) const UNKNOWN: Fault =
     Fault::new(Kind::Unknown, Retryable::IfIdempotent, Health::Unhealthy, Origin::Unknown);
 
-/// What is written around an error that a classifier calls a success: layers above must neither count nor resend it.
+/// The fault of a `ClassifiedError` around an error that is classified as a success.
+///
+/// Layers above must neither count it as a failure nor send the request again.
 pub(crate) const SUCCESS_ERROR: Fault =
     Fault::new(Kind::Unknown, Retryable::Never, Health::Healthy, Origin::Local);
 
@@ -85,10 +88,10 @@ mod tests {
 
     const AXES: &str = "kind | retry | health | origin";
 
-    /// The tables as the docs show them.
+    /// Generates the page `TABLES.md` from the tables.
     fn page() -> String {
         let mut page = String::from(
-            "The built-in tables, row by row.\n\nA test generates this page from the tables and compares the two. With `UPDATE_TABLES=1` the test\nrewrites the page.\n",
+            "The built-in tables that classify responses and errors.\n\nA test generates this page from the tables and compares the two. With `UPDATE_TABLES=1` the test\nrewrites the page.\n",
         );
         write!(page, "\n# HTTP\n\n1xx, 2xx and 3xx are successes.\n\n| status | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in http::ROWS {
@@ -101,8 +104,8 @@ mod tests {
         }
         for (statuses, fault, source) in [
             ("413 with `Retry-After`", http::THROTTLED_413, "RFC 9110 §15.5.14"),
-            ("any other 4xx", http::OTHER_4XX, "RFC 9110 §15: as 400"),
-            ("any other", http::OTHER_5XX, "RFC 9110 §15: as 500"),
+            ("any other 4xx", http::OTHER_4XX, "RFC 9110 §15: like 400"),
+            ("any other", http::OTHER_5XX, "RFC 9110 §15: like 500"),
         ] {
             writeln!(page, "| {statuses} | {} | {source} |", cells(&fault)).unwrap();
         }
@@ -117,16 +120,16 @@ mod tests {
                 writeln!(page, "| `{:?}` while connecting | {} |", row.kind, cells(&fault)).unwrap();
             }
         }
-        page.push_str("\nWhile a connection is being opened, `if_idempotent` becomes `unsent`: no part of the request was\nsent.\n");
-        write!(page, "\n# Errors of connectors\n\nMost connectors keep their error types private. These errors are recognised by the beginning of\ntheir text, within a failure to connect (features `hyper-util`, `reqwest` and `tonic`).\n\n| text | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
+        page.push_str("\nWhile a connection is being opened, `if_idempotent` becomes `unsent`, because no part of the\nrequest was sent.\n");
+        write!(page, "\n# Errors of connectors\n\nMost connectors keep their error types private. These errors are recognised by the beginning of\ntheir text, inside a failure to connect (features `hyper-util`, `reqwest` and `tonic`).\n\n| text | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in connector::ROWS {
             writeln!(page, "| `{}` | {} | {} |", row.text, cells(&row.fault), row.source).unwrap();
         }
-        write!(page, "\n# Errors of clients and layers\n\nEach with the feature of its crate.\n\n| error | {AXES} |\n|---|---|---|---|---|\n").unwrap();
+        write!(page, "\n# Errors of clients and layers\n\nA row of a crate needs the feature of that crate.\n\n| error | {AXES} |\n|---|---|---|---|---|\n").unwrap();
         for (error, fault) in [
             ("HTTP/2: `REFUSED_STREAM`, a stream above the last one of a `GOAWAY`", super::REFUSED_STREAM),
             ("HTTP/2: `HTTP_1_1_REQUIRED`, `INADEQUATE_SECURITY`", super::OTHER_CONNECTION_REQUIRED),
-            ("hyper: the task of the connection was dropped, or panicked", super::CONNECTION_TASK_GONE),
+            ("hyper: the connection's task was dropped or panicked", super::CONNECTION_TASK_GONE),
             ("tower: `load_shed::error::Overloaded`", super::SHED),
             ("tower: `buffer::error::Closed`", super::WORKER_GONE),
             (
@@ -144,9 +147,9 @@ mod tests {
         ] {
             writeln!(page, "| {error} | {} |", cells(&fault)).unwrap();
         }
-        page.push_str("\nThe error of the request's own body ends the walk of the chain: the causes below it say nothing\nabout the server.\n\ntower's `buffer::error::ServiceError` has the axes of its cause, but its retry is `never`: the\nworker of the `Buffer` has ended, and every later call through that buffer fails.\n");
-        write!(page, "\n# Unknown errors\n\nAn error that no row matches counts as a failure of the server, and is sent again if the request is\nidempotent. This is the convention: resilience4j, Polly and `tower_http::classify` count every error\nas a failure too. A `Rule`, `UnknownErrors`, changes it in any layer:\n`.rule(UnknownErrors::new(…))`.\n\n| error | {AXES} |\n|---|---|---|---|---|\n| any other | {} |\n", cells(&super::UNKNOWN)).unwrap();
-        write!(page, "\n# Error bodies of LLM APIs\n\nWith the feature `llm`, in a body whose status is 400 or more. In an event stream the retry is `never`.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
+        page.push_str("\nAn error of the request's own body decides alone: the errors below it in the chain say nothing about\nthe server.\n\ntower's `buffer::error::ServiceError` has the axes of its cause, but is `never` retried: the worker\nof the `Buffer` has ended, and every later call through that buffer fails.\n");
+        write!(page, "\n# Unknown errors\n\nAn error that no row matches counts as a failure of the server, and the request is sent again if it\nis idempotent. This is the convention: resilience4j, Polly and `tower_http::classify` also count\nevery error as a failure. The rule `UnknownErrors` changes this row in any layer:\n`.rule(UnknownErrors::new(…))`.\n\n| error | {AXES} |\n|---|---|---|---|---|\n| any other | {} |\n", cells(&super::UNKNOWN)).unwrap();
+        write!(page, "\n# Error bodies of LLM APIs\n\nThese codes are read with the feature `llm`, from bodies whose status is 400 or more, and from event\nstreams. In an event stream, each of them is `never` retried.\n\n| code or type | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in llm::ROWS {
             let codes: Vec<_> = row.codes.iter().map(|code| format!("`{code}`")).collect();
             writeln!(page, "| {} | {} | {} |", codes.join(", "), cells(&row.fault), row.source).unwrap();

@@ -1,13 +1,14 @@
-//! The code in a JSON error.
+//! Reads the code in a JSON error.
 //!
-//! | shape | who |
+//! | shape | used by |
 //! |---|---|
 //! | `{"error": {"code": "…", "type": "…"}}` | OpenAI |
 //! | `{"type": "error", "error": {"type": "…"}}` | Anthropic |
 //! | `{"type": "error", "code": "…"}`, `{"response": {"error": {"code": "…"}}}` | OpenAI's event streams |
 //! | `{"error": {"code": 429}}`, `{"error": "…"}`, `[{"error": …}]` | gateways, vLLM, Google |
 //!
-//! JSON that is cut, nested too deep or otherwise broken is read up to there: what was found before counts.
+//! JSON that is truncated, nested too deeply or otherwise malformed is read up to that point, and
+//! what was found before it counts.
 
 use std::fmt;
 
@@ -17,10 +18,10 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use crate::fault::Fault;
 use crate::table;
 
-/// What a JSON text says of an error.
+/// The error that a JSON text describes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct ParsedError {
-    /// There is an error at all.
+    /// Whether the text describes an error at all.
     pub(super) error: bool,
     by_code: Option<Fault>,
     by_type: Option<Fault>,
@@ -28,12 +29,12 @@ pub(super) struct ParsedError {
 }
 
 impl ParsedError {
-    /// The row of its code, or else of its type, which says less.
+    /// Returns the row of the code, or else of the type, which is less specific.
     pub(super) fn row(&self) -> Option<Fault> {
         self.by_code.or(self.by_type)
     }
 
-    /// The row of an HTTP status that replaces a code.
+    /// Returns the row of an HTTP status that is given in place of a code.
     pub(super) fn status_row(&self) -> Option<Fault> {
         let status = StatusCode::from_u16(self.status?).ok()?;
         table::http::classify(status, || None).fault().copied()
@@ -47,16 +48,16 @@ impl ParsedError {
     }
 }
 
-/// Reads a JSON text, or as much of it as makes sense.
+/// Reads a JSON text, up to its first malformed part.
 pub(super) fn read(json: &[u8]) -> ParsedError {
     let mut found = ParsedError::default();
     let mut json = serde_json::Deserializer::from_slice(json);
-    // What was found before an error counts.
+    // An error of the parser is ignored: what was found before it counts.
     let _ = ValueSeed { found: &mut found, path: JsonPath::Top }.deserialize(&mut json);
     found
 }
 
-/// A value, by where it stands.
+/// Reads a value according to its path.
 struct ValueSeed<'a> {
     found: &'a mut ParsedError,
     path: JsonPath,
@@ -64,7 +65,7 @@ struct ValueSeed<'a> {
 
 #[derive(Clone, Copy)]
 enum JsonPath {
-    /// The whole text, or an element of it.
+    /// The whole text, or an element of a list that is the whole text.
     Top,
     /// Under `response`.
     Response,
@@ -161,7 +162,7 @@ impl<'de> Visitor<'de> for ValueSeed<'_> {
     }
 }
 
-/// A key, read as the place of its value.
+/// Reads a key as the path of its value.
 struct KeySeed(JsonPath);
 
 impl<'de> DeserializeSeed<'de> for KeySeed {

@@ -1,4 +1,4 @@
-//! Errors within an event stream (WHATWG HTML §9.2, "Server-sent events").
+//! Finds errors in an event stream (WHATWG HTML §9.2, "Server-sent events").
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -11,13 +11,21 @@ use crate::body::tracked::DataInspector;
 use crate::fault::{Retryable, Verdict};
 use crate::table;
 
-/// How much of one line, and of one event's data, is kept. Of a longer one the beginning is read, where the codes of errors stand.
+/// The maximum number of bytes kept of one line, and of one event's data. The beginning of a longer
+/// one is read, because it contains the error code.
 const MAX_BUFFERED: usize = 16 * 1024;
 
-/// Finds the errors in the event streams of LLM APIs: an event named `error`, and an event whose data is a JSON object with an `error`.
+/// An inspector that finds errors in the event streams of LLM APIs.
 ///
-/// It looks at responses whose `content-type` is `text/event-stream`, whatever the chunks that they come in, and keeps at most the beginning
-/// of one event.
+/// | event | counts as an error |
+/// |---|---|
+/// | named `error` | always |
+/// | any other name or none | if its data is a JSON object with an `error` |
+///
+/// It inspects responses whose `content-type` is `text/event-stream`. The boundaries of frames do
+/// not matter. It keeps at most 16 KiB of a line and of an event's data.
+///
+/// The fault of such an event is never retried, because the response has begun.
 #[derive(Debug, Default)]
 pub struct LlmEvents(Option<Box<SseParser>>);
 
@@ -38,25 +46,26 @@ impl DataInspector<Bytes> for LlmEvents {
     }
 }
 
-/// A stream, as far as it came.
+/// The state of the parser between two chunks.
 #[derive(Debug)]
 struct SseParser {
-    /// Nothing came yet: a byte order mark may.
+    /// No line is complete yet: the first one may begin with a byte order mark.
     first_line: bool,
-    /// The last byte was a CR: an LF that follows belongs to it.
+    /// The last byte was a CR: an LF that follows is part of the same line end.
     after_cr: bool,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of an incomplete line.
     line: Vec<u8>,
     event: Event,
-    /// Looks for the key of an error; made once, for making it takes longer than looking.
+    /// Searches for the key of an error. It is created once, because creating it takes longer than
+    /// a search.
     error_key: Finder<'static>,
 }
 
-/// The event that is coming.
+/// The event that is being read.
 #[derive(Debug, Default)]
 struct Event {
     named_error: bool,
-    /// The beginning of its data.
+    /// The beginning of the event's data.
     data: Vec<u8>,
 }
 
@@ -98,7 +107,7 @@ impl SseParser {
         None
     }
 
-    /// The stream is over: what has come of an event is all of it.
+    /// Called at the end of the stream: an incomplete event counts as complete.
     fn finish(&mut self) -> Option<Verdict> {
         let line = std::mem::take(&mut self.line);
         self.finish_line(&line).or_else(|| self.event.dispatch(&self.error_key))
@@ -129,7 +138,7 @@ impl SseParser {
 }
 
 impl Event {
-    /// The event is complete. The next one begins.
+    /// Called when the event is complete; clears it for the next event.
     fn dispatch(&mut self, error_key: &Finder<'_>) -> Option<Verdict> {
         let named_error = std::mem::take(&mut self.named_error);
         let verdict = if named_error || error_key.find(&self.data).is_some() {
@@ -143,13 +152,13 @@ impl Event {
     }
 }
 
-/// Adds what there is room for.
+/// Appends as many bytes as the limit allows.
 fn append_limited(kept: &mut Vec<u8>, more: &[u8]) {
     let room = MAX_BUFFERED.saturating_sub(kept.len()).min(more.len());
     kept.extend_from_slice(&more[..room]);
 }
 
-/// What an `error` event in a stream stands for: the stream has begun, so that the call is not sent again.
+/// Returns the verdict on an error event. The stream has begun, so the call is not sent again.
 fn stream_verdict(found: &code::ParsedError) -> Verdict {
     let fault = found.row().or_else(|| found.status_row()).unwrap_or(table::http::OTHER_5XX);
     fault.with_retryable(Retryable::Never).into()
@@ -186,7 +195,7 @@ mod tests {
             kind("data: {\"type\":\"error\",\"error\":{\"type\":\"api_error\"}}\nevent: error\n\n"),
             Some(Kind::Server)
         );
-        assert_eq!(kind("event:error\ndata:?\n\n"), Some(Kind::Server), "its data says nothing");
+        assert_eq!(kind("event:error\ndata:?\n\n"), Some(Kind::Server), "its data is not JSON");
         assert_eq!(kind("event: error\n\n"), Some(Kind::Server), "it has no data");
     }
 
@@ -237,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn sse_event_cut_by_end_of_body_counts() {
+    fn sse_event_truncated_by_end_of_body_counts() {
         assert_eq!(
             kind("event: error\ndata: {\"error\":{\"type\":\"overloaded_error\"}}"),
             Some(Kind::Overloaded)
@@ -269,7 +278,7 @@ mod tests {
         assert!(stream.event.data.capacity() <= 2 * MAX_BUFFERED);
     }
 
-    /// The specification, word for word, over a whole stream: what its events are.
+    /// A naive parser that follows the specification literally, over the whole stream at once.
     fn events_of(stream: &[u8]) -> Vec<(Vec<u8>, Vec<u8>)> {
         let stream = stream.strip_prefix(b"\xef\xbb\xbf").unwrap_or(stream);
         let text: Vec<u8> = {
@@ -286,7 +295,7 @@ mod tests {
             text
         };
         let (mut events, mut name, mut data) = (Vec::new(), Vec::new(), Vec::new());
-        // What the end cuts counts here as a whole event.
+        // An event that the end of the stream truncates counts as a whole event.
         for line in text.split(|&byte| byte == b'\n').chain([&b""[..]]) {
             if line.is_empty() {
                 events.push((std::mem::take(&mut name), std::mem::take(&mut data)));
@@ -310,11 +319,11 @@ mod tests {
         events
     }
 
-    fn by_the_page(stream: &[u8]) -> Option<Verdict> {
+    fn naive_verdict(stream: &[u8]) -> Option<Verdict> {
         events_of(stream).into_iter().find_map(|(name, data)| {
             let found = code::read(&data);
-            let looked_at = name == b"error" || String::from_utf8_lossy(&data).contains("\"error\"");
-            (looked_at && (name == b"error" || found.error)).then(|| stream_verdict(&found))
+            let may_be_error = name == b"error" || String::from_utf8_lossy(&data).contains("\"error\"");
+            (may_be_error && (name == b"error" || found.error)).then(|| stream_verdict(&found))
         })
     }
 
@@ -333,7 +342,7 @@ mod tests {
             cuts.extend([0, stream.len()]);
             cuts.sort_unstable();
             let chunks = cuts.windows(2).map(|cut| &stream[cut[0]..cut[1]]);
-            prop_assert_eq!(run(chunks), by_the_page(&stream));
+            prop_assert_eq!(run(chunks), naive_verdict(&stream));
         }
     }
 }

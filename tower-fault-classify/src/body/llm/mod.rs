@@ -1,4 +1,4 @@
-//! The errors of LLM APIs: OpenAI's, Anthropic's, and those that speak like them.
+//! The errors of LLM APIs: OpenAI, Anthropic, and compatible APIs.
 
 mod code;
 mod events;
@@ -10,13 +10,23 @@ use crate::fault::{Retryable, Verdict};
 use crate::hint;
 use crate::system_time;
 
-/// Reads the code in an error body of OpenAI, Anthropic, and those who speak like them: a quota that is used up (429) is not retried, a
-/// server that is overloaded (529) counts as failing, a context that is too long does not.
+/// A body rule that classifies the error bodies of OpenAI, Anthropic and compatible APIs.
 ///
-/// The code is looked for under `error`, under `response.error`, and at the top; a number in its place is an HTTP status, which counts in
-/// event streams alone. It goes before `x-should-retry` and the status. A delay that the headers ask for is kept where a retry may follow. A
-/// body without a code that it knows, or that is no JSON, gives no verdict: the head decides. So does one that is compressed, unless the
-/// client beneath decompresses it, as reqwest does.
+/// It reads the error code in the JSON:
+///
+/// - A quota that is used up (429) is not retried.
+/// - An overloaded server (529) counts as failing.
+/// - A context that is too long does not count against the server.
+///
+/// The [tables](crate::tables) list the codes. The code is read from `error`, from
+/// `response.error`, and from the top level. A number in place of a code is an HTTP status, which
+/// is used in event streams only.
+///
+/// The code takes precedence over `x-should-retry` and the status. A delay that the headers ask for
+/// is kept if the fault can be retried.
+///
+/// The head decides, as without this rule, if the body contains no listed code, is not JSON, or is
+/// compressed. reqwest decompresses the body before the rule reads it.
 ///
 /// ```
 /// use tower_fault_classify::body::{ErrorBodies, LlmErrors};
