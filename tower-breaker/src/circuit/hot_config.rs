@@ -1,9 +1,10 @@
-//! What calls read of the configuration without a lock, and what `reconfigure` changes under it.
+//! The part of the configuration that calls read without a lock. Only a writer that holds the
+//! circuit's lock changes it.
 //!
-//! The limits are many words under a sequence lock: the sequence number is odd while they are
-//! written. A reader loads the sequence number before and after; if it was odd or has changed, the
-//! reader takes the circuit's lock, which keeps writers out, and reads again. So no call acts on
-//! half of a configuration.
+//! The limits are several words under a sequence lock. The sequence number is odd while the words
+//! are written. A reader loads the sequence number before and after the words. If the number was
+//! odd or has changed, the reader takes the circuit's lock, which excludes writers, and reads
+//! again. So no call ever uses half of a configuration.
 
 use std::time::Duration;
 
@@ -15,17 +16,20 @@ use crate::config::{BreakerConfig, Mode};
 use crate::machine::{CancelledPolicy, SlowCallLimits, TripLimits, min_failures_for_rate};
 use crate::telemetry::{Instruments, instruments};
 
-/// Every call reads the time when it begins.
+/// Flag: every call reads the time when it begins.
 const TIMED: u64 = 1;
-/// Calls that would be rejected are admitted, and not counted.
+/// Flag: calls that would be rejected are admitted, and are not counted.
 const OBSERVING: u64 = 2;
-/// The word of the flags is `instruments:32 | first epoch:24 | flags:8`: the number of the
-/// instruments of the circuit's name, and the epoch in which the circuit began, so that the two
-/// never disagree.
+/// The layout of the flags word: `instruments:32 | first epoch:24 | flags:8`.
+///
+/// `instruments` is the index of the instruments of the circuit's name. The first epoch is the one
+/// in which the circuit began. Both are in one word, so that a reader always gets the instruments
+/// and the first epoch of the same circuit.
 const INSTRUMENTS: u32 = 32;
 const FIRST_EPOCH: u32 = 8;
 
-/// The part of a configuration that calls read: written by `reconfigure` alone.
+/// The part of a configuration that calls read. It is written when a circuit begins, ends or is
+/// reconfigured.
 #[derive(Debug)]
 pub struct HotConfig {
     flags: AtomicU64,
@@ -34,7 +38,8 @@ pub struct HotConfig {
 }
 
 impl HotConfig {
-    /// The configuration of a circuit that reads `clock` and has a window in `parts` parts.
+    /// Creates the configuration of a circuit that reads `clock` and divides its window into
+    /// `parts` parts.
     pub(crate) fn new(clock: Clock, config: &BreakerConfig, parts: u64, instruments: u32) -> Self {
         let limits = Limits { span: WindowSpan::of(config.window, parts), trip: config.trip };
         Self {
@@ -44,75 +49,77 @@ impl HotConfig {
         }
     }
 
-    /// Writes another configuration, clock first. The caller holds the circuit's lock.
+    /// Writes a new configuration, the clock first. The caller holds the circuit's lock.
     pub(super) fn write(&self, clock: Clock, limits: &Limits) {
         self.clock.store(clock);
         self.limits.write(limits);
     }
 
-    /// Writes the flags of another configuration, or of the next circuit in the same storage.
+    /// Writes the flags of a new configuration, or of the next circuit in the same storage.
     pub(super) fn write_flags(&self, flags: Flags) {
-        // Release: a thread that reads the circuit's first epoch here reads a state word that is no
-        // older.
+        // Release: a thread that reads these flags with Acquire, and the state word afterwards,
+        // reads a state word that is not older than the first epoch in these flags.
         self.flags.store(flags.0, Ordering::Release);
     }
 
-    /// The clock of the circuit.
+    /// Returns the clock of the circuit.
     #[inline]
     pub(crate) fn clock(&self) -> Clock {
         self.clock.load()
     }
 
-    /// The time in nanoseconds.
+    /// Returns the current time of the circuit's clock, in nanoseconds.
     #[inline]
     pub(crate) fn now(&self) -> u64 {
         self.clock.now()
     }
 
-    /// The limits, as atomic words.
+    /// Returns the limits, as atomic words.
     #[inline]
     pub(super) const fn limits(&self) -> &AtomicLimits {
         &self.limits
     }
 
-    /// The window's span, for a caller who holds the circuit's lock.
+    /// Returns the window's span. The caller holds the circuit's lock.
     pub(crate) fn span_locked(&self) -> WindowSpan {
         self.limits.load_locked().span
     }
 
-    /// The current bucket of a circuit in its first epoch. A window that begins in this bucket does
-    /// not clear its cells for the first call.
+    /// Returns the current bucket of a circuit in epoch 0.
+    ///
+    /// A window that starts in this bucket does not have to clear its cells for the first call.
     pub(crate) fn bucket(&self) -> u64 {
         self.span_locked().buckets.tag(self.now(), 0)
     }
 
-    /// The flags, for the next call.
+    /// Returns the flags, without any order to other loads.
     #[inline]
     pub(super) fn flags(&self) -> Flags {
-        // Relaxed: a flag is for the next call, not for this one. The number of the instruments is
-        // written under the circuit's lock, or before any other thread has the circuit.
+        // Relaxed: a change of the flags needs to apply to the next call only, not to this one. The
+        // index of the instruments is written under the circuit's lock, or before any other thread
+        // has the circuit.
         Flags(self.flags.load(Ordering::Relaxed))
     }
 
-    /// The flags, with what their writer did before.
+    /// Returns the flags, before a load of the state word.
     pub(super) fn flags_acquire(&self) -> Flags {
-        // Acquire: a state word that is read afterwards is no older than the circuit that wrote
-        // these flags.
+        // Acquire, with the Release of `write_flags`: a state word that is read afterwards is not
+        // older than the first epoch in these flags.
         Flags(self.flags.load(Ordering::Acquire))
     }
 
-    /// The instruments of the circuit's name, if there is a recorder.
+    /// Returns the instruments of the circuit's name. `None`: there is no recorder.
     pub(crate) fn instruments(&self) -> Option<&'static Instruments> {
         self.flags().instruments()
     }
 }
 
-/// What a call must know of the configuration at once, in one word.
+/// The part of the configuration that a call needs at its begin, in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Flags(u64);
 
 impl Flags {
-    /// Those of no circuit.
+    /// The flags of storage that no circuit uses.
     pub(super) const NONE: Self = Self(0);
 
     pub(super) fn of(config: &BreakerConfig, instruments: u32, first_epoch: u32) -> Self {
@@ -126,24 +133,25 @@ impl Flags {
         )
     }
 
-    /// Whether calls read the time when they begin.
+    /// Returns whether calls read the time when they begin.
     #[inline]
     pub(super) const fn is_timed(self) -> bool {
         self.0 & TIMED != 0
     }
 
-    /// Whether calls are admitted that would be rejected.
+    /// Returns whether calls that would be rejected are admitted.
     #[inline]
     pub(super) const fn is_observing(self) -> bool {
         self.0 & OBSERVING != 0
     }
 
-    /// The epoch in which the circuit began. Only the lowest 24 bits count.
+    /// Returns the epoch in which the circuit began, in the lowest 24 bits. The higher bits have no
+    /// meaning.
     pub(super) const fn first_epoch(self) -> u32 {
         (self.0 >> FIRST_EPOCH) as u32
     }
 
-    /// Whether there is a recorder: without the feature `metrics` there is none.
+    /// Returns whether there is a recorder. Without the feature `metrics` there is none.
     #[inline]
     pub(super) fn is_metered(self) -> bool {
         cfg!(feature = "metrics") && self.0 >> INSTRUMENTS != 0
@@ -154,22 +162,24 @@ impl Flags {
     }
 }
 
-/// How many words the limits take: scale and offset of the buckets, calls of the window,
-/// consecutive failures and failures of the thresholds, `consecutive:32 | minimum:32`, failure
-/// rate, slow call threshold, slow call rate, policy for cancelled calls.
+/// The number of words of the limits.
+///
+/// In this order: scale and offset of the buckets; calls of the window; consecutive failures and
+/// failures of the thresholds; `consecutive:32 | minimum:32`; failure rate; slow call threshold;
+/// slow call rate; policy for cancelled calls.
 const WORDS: usize = 10;
 
-/// What a failed call needs to know whether the circuit may open.
+/// The limits that show whether a failed call may open the circuit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TripThresholds {
     pub(crate) span: WindowSpan,
     /// The number of consecutive failures that opens the circuit.
     pub(crate) consecutive_failures: u64,
-    /// The fewest failures in the window that may reach the rate.
+    /// The fewest failures in the window that can reach the failure rate.
     pub(crate) failures: u64,
 }
 
-/// All limits that a call needs to be recorded.
+/// All limits that are needed to record a call.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) span: WindowSpan,
@@ -188,20 +198,21 @@ impl AtomicLimits {
         Self { sequence: AtomicU64::new(0), words: pack(limits).map(AtomicU64::new) }
     }
 
-    /// Writes a new configuration. The caller holds the circuit's lock.
+    /// Writes new limits. The caller holds the circuit's lock.
     pub(crate) fn write(&self, limits: &Limits) {
         let sequence = self.sequence.load(Ordering::Relaxed);
         self.sequence.store(sequence.wrapping_add(1), Ordering::Relaxed);
-        // A reader of one of the words below sees the odd sequence number, or a later one.
+        // Release fence: a reader that sees one of the stores below, and then passes its Acquire
+        // fence, sees the odd sequence number or a later one.
         fence(Ordering::Release);
         for (word, value) in self.words.iter().zip(pack(limits)) {
             word.store(value, Ordering::Relaxed);
         }
-        // Release: a reader of this sequence number sees the words.
+        // Release: a reader that loads this sequence number with Acquire sees the new words.
         self.sequence.store(sequence.wrapping_add(2), Ordering::Release);
     }
 
-    /// The window's span alone. `None`: it is being written.
+    /// Returns only the window's span. `None`: the limits are being written.
     #[inline]
     pub(crate) fn span(&self) -> Option<WindowSpan> {
         self.read(|words| {
@@ -210,7 +221,7 @@ impl AtomicLimits {
         })
     }
 
-    /// What a failed call needs first. `None`: it is being written.
+    /// Returns the limits that a failed call needs first. `None`: the limits are being written.
     #[inline]
     pub(crate) fn trip_thresholds(&self) -> Option<TripThresholds> {
         self.read(|words| {
@@ -224,22 +235,23 @@ impl AtomicLimits {
         })
     }
 
-    /// All limits. `None`: they are being written.
+    /// Returns all limits. `None`: the limits are being written.
     pub(crate) fn load(&self) -> Option<Limits> {
         self.read(|words| unpack(words.each_ref().map(load)))
     }
 
-    /// All limits, for a caller who holds the circuit's lock.
+    /// Returns all limits. The caller holds the circuit's lock.
     pub(crate) fn load_locked(&self) -> Limits {
         unpack(self.words.each_ref().map(load))
     }
 
     #[inline]
     fn read<T>(&self, read: impl FnOnce(&[AtomicU64; WORDS]) -> T) -> Option<T> {
-        // Acquire: with the words of this sequence number, or of a later one.
+        // Acquire: the words read below belong to this sequence number or to a later one.
         let sequence = self.sequence.load(Ordering::Acquire);
         let value = read(&self.words);
-        // If a word was of a later sequence number, the number is seen to have changed.
+        // Acquire fence: if one of the words belongs to a later sequence number, the load below
+        // sees that the sequence number has changed.
         fence(Ordering::Acquire);
         (sequence.is_multiple_of(2) && self.sequence.load(Ordering::Relaxed) == sequence).then_some(value)
     }
@@ -337,7 +349,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn limits_written_are_read_back(first in limits(), second in limits()) {
+        fn limits_read_back_equal_limits_written(first in limits(), second in limits()) {
             let limits = AtomicLimits::new(&first);
             prop_assert_eq!(limits.load(), Some(first));
             limits.write(&second);
@@ -371,7 +383,8 @@ mod models {
     #[test]
     fn loom_limits_are_never_read_half_written() {
         let mut builder = loom::model::Builder::new();
-        // Two are enough to stop the reader and the writer once each; ten words on both sides make more last long.
+        // Two preemptions are enough to interrupt the reader and the writer once each. With ten
+        // words on each side, a model with more preemptions takes long.
         builder.preemption_bound = Some(2);
         builder.check(|| {
             let atomic = Arc::new(AtomicLimits::new(&limits(1)));

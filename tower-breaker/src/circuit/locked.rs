@@ -1,4 +1,4 @@
-//! What only transitions, half-open calls and waiting tasks touch, behind the circuit's lock.
+//! The data of transitions, half-open calls and waiting tasks, behind the circuit's lock.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,22 +13,22 @@ use crate::machine::CircuitState;
 use crate::machine::{Machine, RecoveryLimits, WindowShape};
 use crate::telemetry::{LastFailure, Observers, Transition};
 
-/// The part of a circuit behind its lock.
+/// The part of a circuit that its lock protects.
 pub struct Locked {
     pub(crate) name: &'static str,
-    /// As it was configured.
+    /// The configured clock. The circuit may read the precise clock in place of the coarse one.
     pub(crate) clock: Clock,
-    /// Counts the circuits that have had this core.
+    /// The number of circuits that used this core before.
     pub(crate) owner: u64,
     pub(crate) epoch: u32,
-    /// The epoch in which the circuit began.
+    /// The epoch in which the current circuit began.
     pub(crate) first_epoch: u32,
     pub(crate) machine: Machine,
     pub(crate) limits: RecoveryLimits,
     pub(crate) shape: WindowShape,
     pub(crate) wakers: WakerList,
     pub(crate) observers: Arc<Observers>,
-    /// When the current state began.
+    /// The time at which the current state began, in nanoseconds on the circuit's clock.
     pub(crate) since: u64,
     pub(crate) last_transition: Option<Transition>,
     /// The last transition that opened the circuit.
@@ -37,10 +37,10 @@ pub struct Locked {
 }
 
 impl Locked {
-    /// That of a new circuit.
+    /// Creates the data of a new circuit.
     pub(crate) fn new(config: &BreakerConfig, clock: Clock, observers: Arc<Observers>) -> Self {
         let mut machine = Machine::new();
-        // It is how the circuit begins, not a transition.
+        // The change is ignored: this is the initial state, not a transition.
         let _ = machine.set_disabled(config.is_disabled());
         Self {
             name: config.name,
@@ -65,19 +65,19 @@ impl Locked {
         self.machine.state()
     }
 
-    /// Whether a circuit that is not closed has been open or half-open for twice its open duration.
+    /// Returns whether the circuit has been open or half-open for twice its open duration.
     #[cfg(feature = "keyed")]
     pub(crate) fn is_idle(&self, now: u64) -> bool {
         self.machine.idle_at(self.since).is_some_and(|at| now >= at)
     }
 
-    /// Whether the circuit is in its slow start.
+    /// Returns whether the circuit is in a slow start.
     #[cfg(feature = "keyed")]
     pub(crate) fn is_in_slow_start(&self, now: u64) -> bool {
         self.machine.slow_start_share(now).is_some_and(|share| share < 1.0)
     }
 
-    /// The tasks to wake because a probe slot is free.
+    /// Returns the tasks to wake after a probe slot has become free.
     pub(crate) fn wakers_for_free_slot(&mut self) -> Vec<Option<Waker>> {
         if self.wakers.wants_probe_slot() { self.wakers.drain() } else { Vec::new() }
     }

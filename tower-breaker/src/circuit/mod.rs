@@ -1,37 +1,37 @@
-//! The circuit: the decisions of `machine/` made concurrent, and the handles to it.
+//! The circuit: a concurrent state around the decisions of `machine/`, and the handles to it.
 //!
-//! A call meets the files in this order:
+//! A call runs through the files in this order:
 //!
 //! | file | content |
 //! |---|---|
-//! | `permit.rs` | [`Permit`], which a call acquires and which records its outcome; [`CircuitRef`], how it refers to the circuit |
-//! | `core/mod.rs` | [`Core`]: the usual call, admitted by a closed circuit and successful; the costs of each case, and why no transition is missed |
-//! | `state_word.rs` | the one word that every call reads: state, epoch, consecutive failures |
+//! | `permit.rs` | [`Permit`], which a call acquires and which records its outcome; [`CircuitRef`], the permit's reference to the circuit |
+//! | `core/mod.rs` | [`Core`]: the fast path, which is a successful call through a closed circuit; the cost of each case; why no transition is missed |
+//! | `state_word.rs` | the word that every call reads: state, epoch, consecutive failures |
 //! | `hot_config.rs` | the configuration that calls read without a lock |
-//! | `window/mod.rs` | the window in which the outcome is recorded, over time or over calls |
+//! | `window/mod.rs` | the time window or count window in which the outcome is recorded |
 //! | `core/admit.rs` | admission by a circuit that is not closed; reservations; waiting tasks |
-//! | `core/record.rs` | failures, slow and cancelled calls, probes; whether the circuit opens |
-//! | `locked.rs` | what transitions and probes touch, behind the lock |
-//! | `core/transition.rs` | publishes a new state, and notifies others |
+//! | `core/record.rs` | failures, slow calls, cancelled calls and probes; opens the circuit |
+//! | `locked.rs` | the data of transitions and probes, behind the circuit's lock |
+//! | `core/transition.rs` | publishes a new state and notifies tasks, metrics and observers |
 //! | `core/emit.rs` | metrics and logs of calls |
 //!
-//! A call passes two more files, through accessors of one line:
+//! A call uses only one-line accessors of these two files:
 //!
 //! | file | content |
 //! |---|---|
 //! | `mod.rs` | [`Circuit`], the handle: status, manual control, configuration |
-//! | `static_store.rs` | the storage of a circuit that is not one of many, and its reuse |
+//! | `static_store.rs` | the storage of a circuit that is not one of a keyed map, and the reuse of that storage |
 //!
-//! The other files are not on the way of a call:
+//! A call does not use the other files:
 //!
 //! | file | content |
 //! |---|---|
 //! | `status.rs` | [`Status`], a snapshot |
 //! | `core/control.rs` | manual control, health reports, the snapshot |
 //! | `wakers.rs` | the tasks that wait for a change of the circuit |
-//! | `window/packed.rs` | the compact cells of a circuit by key, whose storage is `keyed/core.rs` |
+//! | `window/packed.rs` | the compact cells of a keyed circuit, whose storage is in `keyed/core.rs` |
 //!
-//! How a configuration gets here is in `config/mod.rs`.
+//! `config/mod.rs` describes how a configuration reaches these files.
 
 mod core;
 mod hot_config;
@@ -74,16 +74,22 @@ pub(crate) use crate::machine::{Arrival, CircuitState};
 use crate::machine::{Force, HealthReport};
 use crate::telemetry::Transition;
 
-/// The handle to a circuit.
+/// A handle to a circuit: shows its status, controls it manually, and admits calls.
 ///
-/// All services that a [`BreakerLayer`](crate::BreakerLayer) makes share the layer's circuit, and so
-/// do all clones of this handle. [`BreakerLayer::circuit`](crate::BreakerLayer::circuit) returns it.
-/// Dropping the last handle ends the circuit; calls that still run then have no effect.
+/// All services of a [`BreakerLayer`](crate::BreakerLayer) share the layer's circuit.
+/// [`BreakerLayer::circuit`](crate::BreakerLayer::circuit) returns a handle to it. Clones of a
+/// handle refer to the same circuit.
 ///
-/// The parameter `R` says how the circuit is stored. `Circuit` alone is the circuit of a layer, of a
-/// registry, or of its own; the circuit of a key is a `KeyedCircuit`.
+/// Each layer, service and handle keeps the circuit alive. When the last of them is dropped, the
+/// circuit ends. The outcome of a call that is still running then has no effect.
 ///
-/// A worker, a thread or a database pool can guard its calls with the circuit alone:
+/// The type parameter `R` selects how the circuit is stored. `Circuit` without a parameter is the
+/// circuit of a layer or of a registry, or one made with [`Circuit::new`]. The circuit of a key has
+/// the type `KeyedCircuit` (feature `keyed`).
+///
+/// # Examples
+///
+/// Code without a tower service, such as a worker or a database pool, can use a circuit directly:
 ///
 /// ```
 /// use tower_breaker::{BreakerConfig, Circuit, Verdict};
@@ -100,7 +106,9 @@ pub struct Circuit<R: CircuitRef = Static> {
 }
 
 impl Circuit {
-    /// Creates a closed circuit with an empty window.
+    /// Creates a circuit that is closed and has an empty window.
+    ///
+    /// With [`Mode::Disabled`](crate::Mode::Disabled) the circuit starts disabled.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn new(config: BreakerConfig) -> Self {
         let owner =
@@ -109,40 +117,60 @@ impl Circuit {
         Self { owner, name: config.name() }
     }
 
-    /// Adds an observer, which is notified of every transition until the circuit ends.
+    /// Adds an observer, which is called after every transition until the circuit ends.
     ///
-    /// It is called outside of every lock, by the call that caused the transition, so it should be
-    /// quick: an observer that does not return blocks that call, and no other. Two transitions in
-    /// quick succession may be reported by two threads concurrently; [`Transition::epoch`] gives
-    /// their order. A panic of the observer is caught.
+    /// The thread that caused the transition calls the observer, outside of every lock. An observer
+    /// should be quick: one that does not return blocks that call, but no other call.
+    ///
+    /// Two threads may report two transitions concurrently. [`Transition::epoch`] gives the order
+    /// of the transitions.
+    ///
+    /// A panic of the observer is caught. It affects neither the call nor other observers.
     pub fn on_transition(&self, observer: impl Fn(&Transition) + Send + Sync + 'static) {
         self.owner.observers().add(Arc::new(observer));
     }
 
-    /// Returns a stream of the transitions from now on. It never blocks the circuit.
+    /// Returns a stream of all transitions from now on.
+    ///
+    /// A slow reader never blocks the circuit. It misses the oldest transitions instead.
     #[cfg(feature = "stream")]
     pub fn transitions(&self) -> crate::telemetry::Transitions {
         self.owner.observers().stream()
     }
 
-    /// Changes the limits of the circuit while it runs.
+    /// Replaces the configuration of the circuit while it runs.
     ///
-    /// - State, epoch, deadline and consecutive failures stay, and acquired permits stay valid.
-    /// - The new limits apply from the next outcome. Those of the open time and of the slow start
-    ///   apply from the next opening and closing, the number of probes from the next half-open
-    ///   state.
-    /// - A window of another shape starts empty.
-    /// - A circuit that becomes disabled admits all calls. A circuit that was disabled starts closed.
+    /// The circuit keeps its state, epoch, deadline and consecutive failures. Acquired permits stay
+    /// valid.
     ///
-    /// A configuration whose clock was not set keeps the circuit's clock: so does every
-    /// configuration from a file. A circuit on [`Clock::coarse`](crate::Clock::coarse) reads
-    /// [`Clock::precise`](crate::Clock::precise) as long as one of its times is under 100 ms, and
-    /// changes between the two as the configurations require.
+    /// | setting | applies from |
+    /// |---|---|
+    /// | limits that open the circuit, cancelled calls | the next outcome |
+    /// | open time | the next time that the circuit opens |
+    /// | number of probes | the next time that the circuit half-opens |
+    /// | slow start | the next time that the circuit closes |
+    /// | a window of another kind or size | immediately: the window starts empty |
+    /// | [`Mode::Disabled`](crate::Mode::Disabled) | immediately: all calls are admitted |
+    /// | any other mode, if the circuit was disabled | immediately: the circuit starts closed |
+    ///
+    /// A manual override stays in force; the mode then applies after [`release`](Self::release).
+    ///
+    /// A circuit that is [open until it is reset](crate::BreakerConfigBuilder::open_until_reset)
+    /// stays open, even if the new configuration has an open time. Call [`reset`](Self::reset) to
+    /// close it.
+    ///
+    /// # Clock
+    ///
+    /// A configuration without a clock, such as one from a file, keeps the circuit's clock. A
+    /// circuit on [`Clock::coarse`](crate::Clock::coarse) reads
+    /// [`Clock::precise`](crate::Clock::precise) while one of its configured times is under 100 ms.
+    /// It changes between the two when a new configuration requires it.
     ///
     /// # Errors
     ///
-    /// `config` has another name, or a [clock](crate::BreakerConfigBuilder::clock) was set that is
-    /// not the circuit's. Name and clock of a circuit never change.
+    /// Returns an error, and changes nothing, if `config` has another name, or another
+    /// [clock](crate::BreakerConfigBuilder::clock) than the circuit. The name and the clock of a
+    /// circuit never change.
     #[allow(clippy::needless_pass_by_value, reason = "a configuration is given away, as everywhere in tower")]
     pub fn reconfigure(&self, config: BreakerConfig) -> Result<(), ConfigError> {
         if config.name != self.name {
@@ -156,14 +184,17 @@ impl Circuit {
         Ok(())
     }
 
-    /// The rejection of a call by a circuit that stays open for `left` nanoseconds.
+    /// Returns the rejection of a call by a circuit that stays open for `left` nanoseconds.
     #[inline]
     pub(crate) fn open_rejection(&self, left: u64) -> Rejection {
         Rejection::new(self.name, None, CircuitState::Open, Some(self.with_slack(left)))
     }
 
-    /// How long a service that is not ready waits before it asks the circuit again, if nothing wakes
-    /// it. A slow start admits calls all the time, so the service asks before its end.
+    /// Returns how long a service that is not ready waits before it polls the circuit again, unless
+    /// a change of the circuit wakes it earlier. `None`: only a change wakes it.
+    ///
+    /// A slow start admits some calls all the time. So the service polls again before the slow
+    /// start ends.
     pub(crate) fn retry_timer(&self, Denied { state, left }: Denied) -> Option<Duration> {
         const POLLS_IN_SLOW_START: u32 = 16;
 
@@ -171,8 +202,8 @@ impl Circuit {
         Some(if state == CircuitState::Closed { left / POLLS_IN_SLOW_START } else { left })
     }
 
-    /// How long to wait so that `left` nanoseconds are over on the circuit's clock, which may be a
-    /// little behind.
+    /// Returns how long to wait until `left` nanoseconds are over on the circuit's clock. The clock
+    /// may be late by its resolution, which is added.
     #[inline]
     fn with_slack(&self, left: u64) -> Duration {
         Duration::from_nanos(left) + self.owner.clock().resolution()
@@ -184,7 +215,7 @@ impl Circuit {
     }
 }
 
-/// Operations on any circuit: of a layer, or of one key.
+/// Operations on every circuit, of a layer or of a key.
 impl<R: CircuitRef> Circuit<R> {
     #[cfg(feature = "keyed")]
     pub(crate) const fn of(owner: R::Owner, name: &'static str) -> Self {
@@ -196,7 +227,7 @@ impl<R: CircuitRef> Circuit<R> {
         &self.owner
     }
 
-    /// The name from the configuration.
+    /// Returns the name from the configuration.
     pub const fn name(&self) -> &'static str {
         self.name
     }
@@ -206,11 +237,20 @@ impl<R: CircuitRef> Circuit<R> {
         Status::of(self.name, self.owner.key(), self.owner.snapshot(), self.owner.clock().resolution())
     }
 
-    /// Acquires a permit for a call.
+    /// Acquires a permit for one call.
+    ///
+    /// Record the outcome of the call with [`Permit::record`].
     ///
     /// # Errors
     ///
-    /// A [`Rejection`] while the circuit is open, or half-open without a free probe slot.
+    /// Returns a [`Rejection`] if the circuit:
+    ///
+    /// - is open or forced open;
+    /// - is half-open and has no free probe slot;
+    /// - is in a slow start and does not admit this call.
+    ///
+    /// With [`Mode::ObserveOnly`](crate::Mode::ObserveOnly) no call is rejected. A call that would
+    /// have been rejected gets a permit that counts nothing.
     pub fn try_acquire(&self) -> Result<Permit<R>, Rejection> {
         self.admit().map_err(|denied| {
             self.owner.emit_rejection(self.name, denied.state);
@@ -227,52 +267,67 @@ impl<R: CircuitRef> Circuit<R> {
         self.owner.rejection(self.name, denied)
     }
 
-    /// Opens the circuit now. It recovers as usual. An open circuit stays as it is, even if its open
-    /// time is over and there was no call since.
+    /// Opens the circuit now; it recovers as usual.
+    ///
+    /// An open circuit does not change, even if its open time is over and no call has arrived
+    /// since.
     ///
     /// # Errors
     ///
-    /// The circuit is forced, or disabled by its configuration. Both take precedence.
+    /// Returns an error if the circuit is forced, or disabled by its configuration. Both take
+    /// precedence.
     pub fn trip(&self) -> Result<(), ControlError> {
         self.owner.trip_manually().map_err(|state| self.forced(state))
     }
 
-    /// Closes the circuit now, with an empty window, without a slow start, and without a memory of
-    /// earlier open periods. A closed circuit starts over, which is a transition, too.
+    /// Closes the circuit now, with an empty window and without a slow start.
+    ///
+    /// A growing open time starts again at its initial value. Resetting a closed circuit empties
+    /// its window, and is a transition, too.
     ///
     /// # Errors
     ///
-    /// See [`trip`](Self::trip).
+    /// Returns an error if the circuit is forced, or disabled by its configuration. Both take
+    /// precedence.
     pub fn reset(&self) -> Result<(), ControlError> {
         self.owner.reset().map_err(|state| self.forced(state))
     }
 
-    /// Rejects every call until [`release`](Self::release).
+    /// Forces the circuit open: it rejects every call until [`release`](Self::release).
     ///
     /// # Errors
     ///
-    /// The circuit is disabled by its configuration.
+    /// Returns an error if the circuit is disabled by its configuration.
     pub fn force_open(&self) -> Result<(), ControlError> {
         self.owner.force(Force::Open).map_err(|state| self.forced(state))
     }
 
-    /// Admits every call, uncounted, until [`release`](Self::release).
+    /// Forces the circuit closed: it admits every call, uncounted, until
+    /// [`release`](Self::release).
     ///
     /// # Errors
     ///
-    /// The circuit is disabled by its configuration.
+    /// Returns an error if the circuit is disabled by its configuration.
     pub fn force_closed(&self) -> Result<(), ControlError> {
         self.owner.force(Force::Closed).map_err(|state| self.forced(state))
     }
 
-    /// Ends a forced state. After forced open the next calls are probes; after forced closed the
-    /// circuit is closed with an empty window. A circuit that is not forced stays as it is.
+    /// Ends the manual override of [`force_open`](Self::force_open) or
+    /// [`force_closed`](Self::force_closed).
+    ///
+    /// | state | after `release` |
+    /// |---|---|
+    /// | forced open | half-open: the next calls are probes |
+    /// | forced closed | closed, with an empty window |
+    /// | forced, and disabled by the configuration meanwhile | disabled |
+    /// | not forced | unchanged |
     pub fn release(&self) {
         self.owner.release();
     }
 
-    /// Applies the report of a health checker: see [`HealthReport`]. A circuit that is forced, or
-    /// disabled by its configuration, does not change.
+    /// Applies the report of a health checker; see [`HealthReport`].
+    ///
+    /// A circuit that is forced, or disabled by its configuration, ignores the report.
     pub fn report(&self, report: HealthReport) {
         self.owner.report(report);
     }
@@ -302,12 +357,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn circuit_reads_precise_clock_while_a_time_is_short() {
+    fn clock_is_precise_while_a_configured_time_is_short() {
         let config = |clock: Option<Clock>, millis| {
             let config = BreakerConfig::builder().open_for(Duration::from_millis(millis)).build().unwrap();
             BreakerConfig { clock, ..config }
         };
-        let (manual, _hand) = Clock::manual();
+        let (manual, _time) = Clock::manual();
         let (coarse, precise) = (Clock::coarse(), Clock::precise());
         for (set, short, long) in [
             (None, precise, coarse),
@@ -317,17 +372,17 @@ mod tests {
         ] {
             let circuit = Circuit::new(config(set, 99));
             assert_eq!(circuit.core().clock(), short, "{set:?}");
-            for (again, millis, reads) in
+            for (new, millis, expected) in
                 [(None, 100, long), (set, 99, short), (set, 100, long), (None, 99, short)]
             {
-                circuit.reconfigure(config(again, millis)).unwrap();
-                assert_eq!(circuit.core().clock(), reads, "{set:?}, then {again:?} and {millis} ms");
+                circuit.reconfigure(config(new, millis)).unwrap();
+                assert_eq!(circuit.core().clock(), expected, "{set:?}, then {new:?} and {millis} ms");
             }
         }
     }
 
     #[test]
-    fn rejection_adds_the_resolution_of_the_clock() {
+    fn rejection_retry_after_includes_clock_resolution() {
         for clock in [Clock::coarse(), Clock::precise()] {
             let slack = clock.resolution();
             let circuit = Circuit::new(BreakerConfig::builder().clock(clock).build().unwrap());

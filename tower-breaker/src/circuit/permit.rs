@@ -1,4 +1,4 @@
-//! The right to one call.
+//! The permit of one call, and how it refers to its circuit.
 
 use std::fmt;
 use std::mem::{self, ManuallyDrop};
@@ -16,15 +16,16 @@ use super::wakers::{WakeOn, WakerKey};
 use crate::machine::Arrival;
 use crate::sealed::Sealed;
 
-/// How a handle owns a circuit, and how a permit refers to it: [`Static`], or `Shared` for circuits
-/// by key.
+/// A reference to a circuit: [`Static`], or `Shared` for the circuit of a key.
 ///
-/// The trait is sealed: it is a bound in the types of this crate, and has no methods to call.
+/// It is the type parameter of [`Circuit`](crate::Circuit) and [`Permit`], and decides how a handle
+/// owns its circuit. The trait is sealed, and has no methods to call.
 pub trait CircuitRef: Sealed + Sized {
-    /// Where the circuit is stored.
+    /// The storage of the circuit.
     #[doc(hidden)]
     type Store: Store;
-    /// What a handle holds. The circuit ends when its last owner is dropped.
+    /// The owner of the circuit, which a handle holds. The circuit ends when its last owner is
+    /// dropped.
     #[doc(hidden)]
     type Owner: Clone + Deref<Target = Core<Self::Store>>;
 
@@ -32,20 +33,25 @@ pub trait CircuitRef: Sealed + Sized {
     #[doc(hidden)]
     const HANDLE: &'static str;
 
-    /// Refers to the circuit of an owner.
+    /// Returns a reference to the circuit of an owner.
     #[doc(hidden)]
     fn of(owner: &Self::Owner) -> Self;
 
-    /// The circuit.
+    /// Returns the circuit.
     #[doc(hidden)]
     fn core(&self) -> &Core<Self::Store>;
 
-    /// Moves the reference out. What is left must not be used, and costs nothing to forget.
+    /// Moves the reference out. The value left behind must not be used. It needs no drop, so the
+    /// caller may forget it.
     #[doc(hidden)]
     fn take(&mut self) -> Self;
 }
 
-/// Refers to a circuit whose storage is never freed, only reused. No reference is counted.
+/// A reference to the circuit of a layer or of a registry, or to one made with
+/// [`Circuit::new`](crate::Circuit::new).
+///
+/// The storage of such a circuit is never freed, only reused for a later circuit. So the reference
+/// needs no reference count.
 #[derive(Clone, Copy)]
 pub struct Static(&'static StaticCore);
 
@@ -82,14 +88,18 @@ impl fmt::Debug for Static {
 /// The fault of a call that panicked.
 const PANICKED: Fault = Fault::new(Kind::Unknown, Retryable::Never, Health::Unhealthy, Origin::Local);
 
-/// Permission for one call through a circuit, which records the outcome of the call.
+/// A permit for one call through a circuit; it records the outcome of the call.
 ///
-/// A permit records exactly one outcome: the verdict given to [`record`](Self::record), or, if it is
-/// dropped, a cancelled call. [`CancelledPolicy`](crate::CancelledPolicy) says how cancelled calls
-/// are counted.
+/// [`Circuit::try_acquire`](crate::Circuit::try_acquire) returns it. End it in one of three ways:
 ///
-/// A permit belongs to the epoch in which it was acquired. After the state of the circuit has
-/// changed, the outcome changes nothing.
+/// | way | effect |
+/// |---|---|
+/// | [`record`](Self::record) | records the verdict of the call |
+/// | [`cancel`](Self::cancel) | counts nothing: the call never began |
+/// | drop | records a cancelled call; see [`CancelledPolicy`](crate::CancelledPolicy) |
+///
+/// A permit belongs to the epoch in which it was acquired. If the state of the circuit has changed
+/// since then, the outcome has no effect.
 #[must_use = "dropping a permit records a cancelled call"]
 pub struct Permit<R: CircuitRef = Static> {
     circuit: R,
@@ -97,21 +107,21 @@ pub struct Permit<R: CircuitRef = Static> {
 }
 
 impl Permit {
-    /// A permit of a closed circuit.
+    /// Acquires a permit if the circuit is closed and not in a slow start.
     #[inline]
     pub(crate) fn acquire_closed(core: &'static StaticCore) -> Option<Self> {
         core.admit_closed().map(|admission| Self { circuit: Static(core), admission })
     }
 
-    /// A permit of a closed circuit, also in a slow start, for an outcome that is recorded without
-    /// an admission.
+    /// Returns a permit if the circuit is closed, also in a slow start. The slow start does not
+    /// count it: the permit serves to record an outcome without an admission.
     pub(crate) fn if_closed(core: &'static StaticCore) -> Option<Self> {
         core.admit_if_closed().map(|admission| Self { circuit: Static(core), admission })
     }
 }
 
 impl<R: CircuitRef> Permit<R> {
-    /// Acquires a permit. If the circuit denies it, returns the reference to the circuit.
+    /// Acquires a permit. If the circuit rejects the call, the error contains `circuit`.
     #[inline]
     pub(crate) fn acquire(circuit: R) -> Result<Self, (R, Denied)> {
         match circuit.core().admit() {
@@ -122,52 +132,62 @@ impl<R: CircuitRef> Permit<R> {
 
     /// Records the outcome of the call.
     ///
-    /// An unhealthy verdict counts as a failure, a healthy one as a success. A neutral verdict frees
-    /// the slot of a probe and counts as neither.
+    /// The [health](crate::Health) of the verdict decides:
+    ///
+    /// | health | effect |
+    /// |---|---|
+    /// | success, or healthy fault | a success |
+    /// | unhealthy fault | a failure |
+    /// | neutral fault | neither; frees the slot of a probe |
     #[inline]
     pub fn record(self, verdict: Verdict) {
         self.record_by_ref(&verdict);
     }
 
-    /// As [`record`](Self::record), without a copy of the verdict: the copy would stall on the
-    /// stores that have just written the parts.
+    /// Records the outcome of the call without a copy of the verdict.
+    ///
+    /// A copy would stall the processor: it would read the verdict as a whole right after its parts
+    /// were stored one by one.
     #[inline]
     pub(crate) fn record_by_ref(self, verdict: &Verdict) {
         self.finish(|core, admission| core.record(admission, verdict));
     }
 
-    /// Records the outcome of a call that was answered earlier, after `duration`.
+    /// Records the outcome of a call whose answer arrived earlier, `duration` after its start.
     pub(crate) fn record_with_duration(self, verdict: &Verdict, duration: CallDuration) {
         self.finish(|core, admission| core.record_with_duration(admission, verdict, duration));
     }
 
-    /// Records that the caller cancelled the call while it read the answer.
+    /// Records that the caller cancelled the call after the server had begun to answer.
     pub(crate) fn record_cancelled_after_answer(self) {
         self.finish(Core::record_cancelled_after_answer);
     }
 
-    /// Gives the permit back unused: the call never began.
+    /// Returns the permit unused, for a call that never began.
     ///
-    /// A probe's slot is free at once, a call in a slow start returns its credit, and nothing is
-    /// counted, whatever the policy for cancelled calls.
+    /// Nothing is counted, with every [`CancelledPolicy`](crate::CancelledPolicy). The slot of a
+    /// probe is free immediately. In a slow start, another call may begin instead.
     pub fn cancel(self) {
         self.finish(Core::cancel_admission);
     }
 
-    /// How long the call has taken until now, if the circuit needs it.
+    /// Returns how long the call has taken until now, if the circuit needs the duration.
     pub(crate) fn duration(&self) -> CallDuration {
         self.circuit.core().duration(self.admission)
     }
 
-    /// Consumes the permit without its drop.
-    #[expect(clippy::inline_always, reason = "the verdict would go through memory, twice a call")]
+    /// Consumes the permit without running its `Drop`.
+    #[expect(
+        clippy::inline_always,
+        reason = "out of line, the verdict is copied through memory twice a call"
+    )]
     #[inline(always)]
     fn finish(self, record: impl FnOnce(&Core<R::Store>, Admission)) {
         let mut this = ManuallyDrop::new(self);
         record(this.circuit.take().core(), this.admission);
     }
 
-    /// Runs a part of the call. A panic in it counts as a failure, and propagates.
+    /// Runs a part of the call. A panic of `run` is recorded as a failure and then propagates.
     #[inline]
     pub(crate) fn guard<T>(permit: &mut Option<Self>, run: impl FnOnce() -> T) -> T {
         /// Dropped only while a panic unwinds.
@@ -190,18 +210,18 @@ impl<R: CircuitRef> Permit<R> {
 
 #[cfg(feature = "keyed")]
 impl<R: CircuitRef> Permit<R> {
-    /// Whether the call is not counted.
+    /// Returns whether the call is not counted.
     pub(crate) const fn is_uncounted(&self) -> bool {
         self.admission.is_uncounted()
     }
 
-    /// Whether the call may still begin. A probe's lease is extended.
+    /// Returns whether the call may still begin. Extends the lease of a probe.
     #[inline]
     pub(crate) fn renew(&self) -> bool {
         self.circuit.core().renew(self.admission)
     }
 
-    /// Cancels the admission of a call that may not begin any more, and acquires another one.
+    /// Acquires a new permit in place of this one, whose call may not begin any more.
     pub(crate) fn reacquire(self) -> Result<Self, (R, Denied)> {
         let mut this = ManuallyDrop::new(self);
         let circuit = this.circuit.take();
@@ -209,7 +229,7 @@ impl<R: CircuitRef> Permit<R> {
         Self::acquire(circuit)
     }
 
-    /// Registers a task to be woken by a change of the circuit.
+    /// Registers a task, which the next change of the circuit wakes.
     pub(crate) fn register_waker(&self, key: &mut Option<WakerKey>, waker: &Waker) {
         self.circuit.core().register_waker(key, waker, WakeOn::Change);
     }
@@ -247,7 +267,7 @@ impl Reservation {
         Ok(core.reserve(arrival)?.map(|admission| Self { core, admission }))
     }
 
-    /// Whether the call may still begin. A probe's lease is extended.
+    /// Returns whether the call may still begin. Extends the lease of a probe.
     pub(crate) fn renew(&self) -> bool {
         self.core.renew(self.admission)
     }

@@ -1,4 +1,4 @@
-//! The one word that every call reads: the state, its epoch, and its payload.
+//! The word that every call reads: the state, its epoch, and its payload.
 //!
 //! ```text
 //!  63           40 39     37   36         35                     0
@@ -8,13 +8,15 @@
 //! └───────────────┴─────────┴────────────┴────────────────────────┘
 //! ```
 //!
-//! The deadline of an open circuit is in a word of its own, which is written before the state word:
-//! see [`Core::open_for`](super::Core::open_for). A permit holds the state word of its admission
-//! with an empty payload. If the current state word equals it, one comparison shows that the state
-//! has not changed, no failure is counted, and the circuit is not in a slow start.
+//! The deadline of an open circuit is in a separate word, which is written before the state word:
+//! see [`Core::open_for`](super::Core::open_for).
 //!
-//! Epochs start over after 2²⁴ transitions of one circuit. An outcome would have to be that many
-//! transitions late to be recorded in a wrong epoch.
+//! A permit holds the state word of its admission, with an empty payload. When the outcome is
+//! recorded, the permit's word is compared with the current state word. If they are equal, the
+//! state has not changed, no failure is counted, and the circuit is not in a slow start.
+//!
+//! Epochs wrap around after 2²⁴ transitions of a circuit. An outcome is recorded in a wrong
+//! epoch only if exactly that many transitions happen during its call.
 
 use crate::machine::{CircuitState, State};
 
@@ -22,7 +24,7 @@ const PAYLOAD_BITS: u32 = 37;
 const STATE_BITS: u32 = 3;
 const PAYLOAD: u64 = (1 << PAYLOAD_BITS) - 1;
 const STATE: u64 = (1 << STATE_BITS) - 1;
-/// In a slow start, not every call is admitted.
+/// Set during a slow start, in which not every call is admitted.
 const SLOW_START: u64 = 1 << (PAYLOAD_BITS - 1);
 const FAILURES: u64 = SLOW_START - 1;
 
@@ -51,7 +53,7 @@ impl StateWord {
         Self(((epoch as u64) << (PAYLOAD_BITS + STATE_BITS)) | (state << PAYLOAD_BITS) | payload)
     }
 
-    /// The word of a machine's state.
+    /// Returns the word of a machine's state.
     pub(crate) const fn of(state: State, epoch: u32) -> Self {
         match state {
             State::Closed { slow_start: false } => Self::pack(epoch, CLOSED, 0),
@@ -63,22 +65,22 @@ impl StateWord {
         }
     }
 
-    /// The word of a new circuit.
+    /// Returns the word of a new circuit.
     pub(crate) const fn initial(disabled: bool) -> Self {
         Self::of(if disabled { State::Bypassed } else { State::Closed { slow_start: false } }, 0)
     }
 
-    /// Closed, with no failure counted, and not in a slow start.
+    /// Returns the word of a closed circuit without failures that is not in a slow start.
     pub(crate) const fn closed(epoch: u32) -> Self {
         Self::pack(epoch, CLOSED, 0)
     }
 
-    /// The state of a circuit without a transition.
+    /// Returns the state of a circuit that has had no transition.
     pub(crate) const fn initial_state(self) -> CircuitState {
         if self.is_bypassed() { CircuitState::Disabled } else { CircuitState::Closed }
     }
 
-    /// The word of a permit whose call is not counted in the window.
+    /// Returns the word of a permit whose call is not counted.
     pub(crate) const fn bypassed(epoch: u32) -> Self {
         Self::pack(epoch, BYPASSED, 0)
     }
@@ -91,7 +93,7 @@ impl StateWord {
         (self.0 >> PAYLOAD_BITS) & STATE
     }
 
-    /// Whether every call is admitted and counted.
+    /// Returns whether every call is admitted and counted.
     #[inline]
     pub(crate) const fn admits_all(self) -> bool {
         self.0 & (STATE << PAYLOAD_BITS | SLOW_START) == CLOSED << PAYLOAD_BITS
@@ -109,33 +111,34 @@ impl StateWord {
         self.state() == BYPASSED
     }
 
-    /// The word that a permit holds, which is acquired at this closed word.
+    /// Returns the word of a permit that is acquired while this is the state word: a closed word
+    /// without its payload.
     #[inline]
     pub(crate) const fn stamp(self) -> Self {
         Self(self.0 & !PAYLOAD)
     }
 
-    /// The failures since the last success, of a closed word.
+    /// Returns the failures since the last success. The word must be a closed one.
     pub(crate) const fn consecutive_failures(self) -> u64 {
         self.0 & FAILURES
     }
 
-    /// The word without its failures.
+    /// Returns the word with a failure count of 0.
     pub(crate) const fn without_failures(self) -> Self {
         Self(self.0 & !FAILURES)
     }
 
-    /// The word without its slow start.
+    /// Returns the word without the slow start.
     pub(crate) const fn without_slow_start(self) -> Self {
         Self(self.0 & !SLOW_START)
     }
 
-    /// The word after one more failure. The count saturates.
+    /// Returns the word after one more failure. The count saturates.
     pub(crate) const fn with_failure(self) -> Self {
         if self.consecutive_failures() == FAILURES { self } else { Self(self.0 + 1) }
     }
 
-    /// Whether the circuit is open until a deadline, which may be over.
+    /// Returns whether the circuit is open until a deadline. The deadline may have passed.
     #[inline]
     pub(crate) const fn is_open_until_deadline(self) -> bool {
         self.state() == OPEN
@@ -156,7 +159,7 @@ mod tests {
     ];
 
     #[test]
-    fn each_state_is_packed_with_its_epoch() {
+    fn state_word_holds_each_state_and_its_epoch() {
         for epoch in [0, 1, LAST_EPOCH] {
             for (index, state) in STATES.into_iter().enumerate() {
                 let word = StateWord::of(state, epoch);
@@ -172,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn failures_count_up_beside_slow_start_and_saturate() {
+    fn failure_count_saturates_and_keeps_slow_start() {
         for slow_start in [false, true] {
             let word = StateWord::of(State::Closed { slow_start }, 7);
             let failed = word.with_failure().with_failure();

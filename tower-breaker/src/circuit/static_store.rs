@@ -1,6 +1,6 @@
-//! The storage of a circuit with everything to itself, and how it is reused for the next circuit.
+//! The storage of a circuit that is not one of a keyed map, and its reuse for the next circuit.
 //!
-//! It is never freed, so that permits refer to it without counting references.
+//! The storage is never freed. So a permit can refer to it without a reference count.
 
 use std::mem;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::label::Label;
 use crate::machine::{Machine, State, WindowShape};
 use crate::telemetry::{LastFailure, instruments, register};
 
-/// The core of a circuit that has everything to itself.
+/// The core of a circuit that shares nothing with other circuits.
 pub(crate) type StaticCore = Core<StaticStore>;
 
-/// The storage of such a circuit, on cache lines of its own.
+/// The storage of a circuit that shares nothing with other circuits, not even a cache line.
 #[derive(Debug)]
 #[repr(align(128))]
 pub struct StaticStore {
@@ -33,9 +33,9 @@ pub struct StaticStore {
 }
 
 impl StaticStore {
-    /// The parts of a closed circuit. `stripes`: how its successes are counted.
+    /// Creates the storage of a new circuit, which counts its successes in `stripes`.
     pub(crate) fn new(clock: Clock, stripes: StripedCounter, config: &BreakerConfig) -> Self {
-        // The owner that adopts the circuit registers its instruments.
+        // No instruments yet: `adopt` registers them.
         let hot_config = HotConfig::new(clock, config, StripedWindow::PARTS, 0);
         let locked = Locked::new(config, clock, Arc::default());
         let window = StripedWindow::new(stripes, hot_config.bucket());
@@ -91,13 +91,15 @@ impl Store for StaticStore {
 }
 
 impl StaticCore {
-    /// A core that is yet to be adopted.
+    /// Creates a core. `adopt` must be called before it is used.
     pub(crate) fn with_stripes(clock: Clock, stripes: StripedCounter, config: &BreakerConfig) -> Self {
         Self::new(StaticStore::new(clock, stripes, config))
     }
 
-    /// Makes the core a closed circuit of another owner, on any clock. Calls of former owners may
-    /// still use it: their epoch is over.
+    /// Starts a new circuit in this core, on any clock.
+    ///
+    /// Calls of former owners may still use the core. They change nothing, because their epoch is
+    /// over.
     pub(crate) fn adopt(&self, config: &BreakerConfig) {
         let clock = config.fitted_clock();
         let index = register(config.name);
@@ -107,7 +109,8 @@ impl StaticCore {
         locked.first_epoch = locked.epoch;
         locked.since = clock.now();
         self.write(&mut locked, config, None, index, clock);
-        // It is how the circuit begins, not a transition.
+        // The state is published without a notification: this is the initial state, not a
+        // transition.
         if locked.machine.set_disabled(config.is_disabled()).is_some() {
             self.publish(locked.machine.published_state(), locked.epoch);
         }
@@ -118,22 +121,26 @@ impl StaticCore {
         }
     }
 
-    /// Changes the limits, and keeps all the rest. The window starts empty if its shape is another.
+    /// Replaces the configuration and keeps the state. The window starts empty if its shape
+    /// changes.
     pub(crate) fn reconfigure(&self, config: &BreakerConfig) {
         let index = register(config.name);
         let mut locked = self.locked();
-        // It shows the same time as the clock in use.
+        // The new clock shows the same time as the clock in use: at most the precise clock replaces
+        // the coarse one, or the reverse.
         let clock = config.clock_for(locked.clock);
         let now = clock.now();
         let (shape, metered) = (locked.shape, self.hot_config().instruments().is_some());
         self.write(&mut locked, config, Some(shape), index, clock);
         let state = locked.machine.state();
         let change = locked.machine.set_disabled(config.is_disabled());
-        // Without a change of the state, too: the circuit may have begun to observe, or to reject.
+        // Wake the tasks even if the state has not changed: the circuit may now only observe, or
+        // reject calls again.
         let wakers = locked.wakers.drain();
         let pending = change.map(|change| self.apply(&mut locked, change, None, None, now));
         drop(locked);
-        // The recorder was installed after the circuit began.
+        // If the recorder was installed after the circuit began, the gauges do not count the
+        // circuit yet.
         if let Some(instruments) = instruments(index).filter(|_| !metered) {
             instruments.circuit_created(state);
         }
@@ -141,7 +148,8 @@ impl StaticCore {
         self.notify(pending);
     }
 
-    /// Writes a configuration. `before`: the shape of the window until now; `None` for another owner.
+    /// Writes a configuration. `before` is the current shape of the window; `None`: the core has a
+    /// new owner.
     fn write(
         &self,
         locked: &mut Locked,
@@ -159,8 +167,8 @@ impl StaticCore {
             WindowSpan::after(config.window, former, StripedWindow::PARTS, former_now, now)
         };
         if before.is_none() {
-            // Before the clock and the limits: a former owner's call that reads one of those finds
-            // its bucket left behind.
+            // Before the clock and the limits are written: if a call of a former owner reads the
+            // new clock or limits, the window has already discarded that call's bucket.
             self.window().discard_before(span.buckets.tag(now, locked.epoch));
         }
         hot_config.write(clock, &Limits { span, trip: config.trip });
@@ -172,23 +180,23 @@ impl StaticCore {
         locked.shape = config.window;
     }
 
-    /// How long a probe keeps its slot, in nanoseconds.
+    /// Returns how long a probe keeps its slot, in nanoseconds.
     pub(crate) fn probe_lease(&self) -> u64 {
         self.locked().limits.probe_lease
     }
 
-    /// The clock as it was configured. The core reads the precise clock in place of the coarse one
-    /// while a configured time is short.
+    /// Returns the configured clock. While a configured time is short, the core reads the precise
+    /// clock in place of the coarse one.
     pub(crate) fn configured_clock(&self) -> Clock {
         self.locked().clock
     }
 
-    /// The index of the circuit that has the core.
+    /// Returns the number of the circuit that uses the core.
     pub(crate) fn owner(&self) -> u64 {
         self.locked().owner
     }
 
-    /// Keeps the last failure, if it is one of this owner.
+    /// Keeps a failure as the last one, if `owner` still uses the core.
     pub(crate) fn keep_failure(&self, owner: u64, failure: LastFailure) {
         let mut locked = self.locked();
         if locked.owner == owner {
@@ -213,8 +221,8 @@ impl PoolItem for StaticCore {
         locked.epoch = next_epoch(locked.epoch);
         locked.machine = Machine::new();
         self.publish(State::Closed { slow_start: false }, locked.epoch);
-        // After the state word: an outcome that reads these flags finds the epoch of its call to be
-        // over.
+        // After the state word, with Release: an outcome that reads these flags with Acquire sees
+        // that the epoch of its call is over.
         self.hot_config().write_flags(Flags::NONE);
         let observers = mem::take(&mut locked.observers);
         let wakers = locked.wakers.drain();

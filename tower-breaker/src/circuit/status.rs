@@ -6,59 +6,68 @@ use std::time::Duration;
 use crate::machine::{CircuitState, Counts};
 use crate::telemetry::{LastFailure, Transition};
 
-/// A snapshot of a circuit.
+/// A snapshot of a circuit: its state, its counts, and its last transitions.
 ///
-/// With the feature `serde`, durations are serialized as seconds, in fields whose names end in
-/// `_seconds`.
+/// [`Circuit::status`](crate::Circuit::status) returns it. All values are of one epoch.
+///
+/// With the feature `serde` it can be serialized. Durations are then seconds, in fields whose names
+/// end in `_seconds`.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Status {
-    /// The circuit's name.
+    /// The name of the circuit.
     pub circuit: &'static str,
-    /// The key, of a circuit by key.
+    /// The label of the key. `None`: the circuit does not belong to a key.
     pub key: Option<Arc<str>>,
-    /// The state.
+    /// The state of the circuit.
     pub state: CircuitState,
-    /// The share of calls, 0 to 1, that is admitted in a slow start. `None`: there is no slow start.
+    /// The share of calls that a slow start admits now, 0 to 1. `None`: there is no slow start.
     pub slow_start: Option<f64>,
-    /// How long the state has lasted.
+    /// The time since the last transition, or since the circuit was created.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "lasted_seconds", serialize_with = "crate::serde::seconds")
     )]
     pub lasted: Duration,
-    /// Failures since the last success; 0 unless closed. The number that led to the last trip is in
-    /// [`last_trip`](Self::last_trip).
+    /// The failures since the last success. 0: the circuit is not closed.
+    ///
+    /// The number that led to the last trip is in [`last_trip`](Self::last_trip).
     pub consecutive_failures: u64,
-    /// What the window holds. It starts empty at every change of the state: what it held at the
-    /// last trip is in [`last_trip`](Self::last_trip).
+    /// The counts of the window.
+    ///
+    /// Every transition empties the window. The counts that led to the last trip are in
+    /// [`last_trip`](Self::last_trip).
     pub window: Counts,
-    /// How long the circuit stays open. Zero: its open time is over, and the next call is a probe.
-    /// `None`: it is not open, or is open until it is reset or released.
+    /// How long the circuit stays open.
+    ///
+    /// - Zero: the open time is over, and the next call is a probe.
+    /// - `None`: the circuit is not open, or it is open until it is reset or released.
     #[cfg_attr(
         feature = "serde",
         serde(rename = "retry_after_seconds", serialize_with = "crate::serde::optional_seconds")
     )]
     pub retry_after: Option<Duration>,
-    /// The last transition.
+    /// The last transition. `None`: there was none.
     pub last_transition: Option<Transition>,
-    /// The last transition that opened the circuit: its reason, its fault, and the counts that led
-    /// to it.
+    /// The last transition to [`Open`](CircuitState::Open), with its reason, its fault, and the
+    /// counts that led to it.
     pub last_trip: Option<Transition>,
-    /// The last failure, if the layer keeps it: see
+    /// The last failure. `None`: there was none, or the layer does not keep it; see
     /// [`keep_last_failure`](crate::BreakerLayer::keep_last_failure).
     pub last_failure: Option<LastFailure>,
 }
 
 impl Status {
-    /// Whether the circuit rejects the next call because it is open or forced open.
+    /// Returns whether the circuit rejects the next call because it is open or forced open.
     ///
-    /// `false` as soon as the open duration is over, although the state stays
-    /// [`Open`](CircuitState::Open) until the next call: that call is a probe. A readiness page
-    /// should use this method. With the state alone, an instance that receives no calls while it is
-    /// not ready stays not ready for ever. A half-open circuit may still reject calls that find no
-    /// free probe slot.
+    /// When the open time is over, this method returns `false`, although the state stays
+    /// [`Open`](CircuitState::Open) until the next call. That call is a probe.
+    ///
+    /// Use this method for a readiness endpoint. An instance that reports the state alone receives
+    /// no calls while it is not ready, and so it would never become ready again.
+    ///
+    /// A half-open circuit may still reject calls, if no probe slot is free.
     pub fn rejects_calls(&self) -> bool {
         self.state.is_open() && self.retry_after != Some(Duration::ZERO)
     }
@@ -90,7 +99,7 @@ impl Status {
     }
 }
 
-/// A consistent reading of a circuit, with times in nanoseconds.
+/// A consistent snapshot of a circuit, with times in nanoseconds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Snapshot {
     pub(crate) state: CircuitState,
@@ -98,7 +107,7 @@ pub(crate) struct Snapshot {
     pub(crate) consecutive_failures: u64,
     pub(crate) counts: Counts,
     pub(crate) remaining: Option<u64>,
-    /// How long the state has lasted.
+    /// The time since the state began.
     pub(crate) lasted: u64,
     pub(crate) last_transition: Option<Transition>,
     pub(crate) last_trip: Option<Transition>,

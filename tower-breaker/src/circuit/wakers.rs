@@ -1,44 +1,46 @@
-//! Tasks that wait for something else, to be woken by a change of the circuit.
+//! The wakers of tasks that a change of the circuit must wake, while they wait for something else.
 
 use std::mem;
 use std::task::Waker;
 
-/// Where a task is registered. It is void once its generation is over.
+/// The place where a task is registered. It is valid until its generation ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WakerKey {
     generation: u64,
     index: usize,
 }
 
-/// What a task waits for.
+/// The events that wake a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WakeOn {
     /// A change of the circuit.
     Change,
-    /// A change of the circuit, or a free probe slot.
+    /// A change of the circuit, or a probe slot that becomes free.
     ProbeSlot,
 }
 
-/// The wakers of one generation. A change of the circuit ends the generation and wakes them all.
+/// The wakers of one generation. A change of the circuit ends the generation and wakes all of its
+/// tasks.
 #[derive(Debug, Default)]
 pub(crate) struct WakerList {
     generation: u64,
     slots: Vec<Option<Waker>>,
     free: Vec<usize>,
-    /// Whether a task waits for a probe slot.
+    /// Whether a task of this generation has registered for a free probe slot.
     wants_slot: bool,
 }
 
 impl WakerList {
-    /// Registers a task, under the key that it has already if the key is still valid. The waker that
-    /// is registered no longer is returned, so that it is dropped outside the lock.
+    /// Registers a task. A valid `waker_key` is used again.
+    ///
+    /// Returns the waker that was replaced, so that the caller drops it outside the lock.
     pub(crate) fn register(
         &mut self,
         waker_key: Option<WakerKey>,
         waker: Waker,
-        what: WakeOn,
+        wake_on: WakeOn,
     ) -> (WakerKey, Option<Waker>) {
-        self.wants_slot |= what == WakeOn::ProbeSlot;
+        self.wants_slot |= wake_on == WakeOn::ProbeSlot;
         if let Some(waker_key) = waker_key.filter(|waker_key| waker_key.generation == self.generation)
             && let Some(Some(registered)) = self.slots.get_mut(waker_key.index)
         {
@@ -54,7 +56,7 @@ impl WakerList {
         (WakerKey { generation: self.generation, index }, None)
     }
 
-    /// Removes a registered task. The waker is returned so that it is dropped outside the lock.
+    /// Removes a registered task. Returns its waker, so that the caller drops it outside the lock.
     pub(crate) fn deregister(&mut self, waker_key: WakerKey) -> Option<Waker> {
         if waker_key.generation != self.generation {
             return None;
@@ -66,12 +68,12 @@ impl WakerList {
         waker
     }
 
-    /// Whether a task waits for a probe slot.
+    /// Returns whether a task waits for a probe slot.
     pub(crate) const fn wants_probe_slot(&self) -> bool {
         self.wants_slot
     }
 
-    /// Ends the generation. The wakers are to be woken outside the lock.
+    /// Ends the generation and returns its wakers. The caller wakes them outside the lock.
     pub(crate) fn drain(&mut self) -> Vec<Option<Waker>> {
         self.generation = self.generation.wrapping_add(1);
         self.free.clear();
@@ -89,17 +91,13 @@ mod tests {
         let waker = || Waker::noop().clone();
         let mut wakers = WakerList::default();
         let (waker_key, _) = wakers.register(None, waker(), WakeOn::Change);
-        let (same, former) = wakers.register(Some(waker_key), waker(), WakeOn::Change);
-        assert_eq!((same, former.is_some()), (waker_key, true));
+        let (again, replaced) = wakers.register(Some(waker_key), waker(), WakeOn::Change);
+        assert_eq!((again, replaced.is_some()), (waker_key, true));
         let (other, _) = wakers.register(None, waker(), WakeOn::Change);
         assert_ne!(waker_key, other);
         assert!(wakers.deregister(waker_key).is_some());
-        assert!(wakers.deregister(waker_key).is_none(), "a waker_key is left once");
-        assert_eq!(
-            wakers.register(None, waker(), WakeOn::Change).0,
-            waker_key,
-            "a free waker_key is taken again"
-        );
+        assert!(wakers.deregister(waker_key).is_none(), "a task is removed only once");
+        assert_eq!(wakers.register(None, waker(), WakeOn::Change).0, waker_key, "a free slot is reused");
         assert_eq!(wakers.drain().into_iter().flatten().count(), 2);
         assert!(wakers.deregister(other).is_none(), "the generation is over");
         let (next, _) = wakers.register(Some(other), waker(), WakeOn::ProbeSlot);

@@ -1,4 +1,6 @@
-//! Admission on every path but the usual one.
+//! Admission of calls in all states, reservations, and the registration of waiting tasks.
+//!
+//! `core/mod.rs` has the fast path, for a closed circuit.
 
 use std::task::Waker;
 use std::time::Duration;
@@ -11,22 +13,25 @@ use crate::circuit::state_word::StateWord;
 use crate::circuit::wakers::{WakeOn, WakerKey};
 use crate::machine::{Arrival, Change, CircuitState, Decision, Machine, RecoveryLimits, State, Ticket};
 
-/// Why a call was not admitted.
+/// The state and the time for which a call was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Denied {
     pub(crate) state: CircuitState,
-    /// Nanoseconds until the circuit admits a call at the latest. `None`: until it is reset or
-    /// released.
+    /// The nanoseconds after which the circuit admits a call at the latest. `None`: the circuit
+    /// must be reset or released first.
     pub(crate) left: Option<u64>,
 }
 
 impl Denied {
-    /// How long the caller of a rejected call should wait. `slack`: how far the circuit's clock may
-    /// be behind.
+    /// Returns how long the caller of a rejected call should wait. `slack` is how late the
+    /// circuit's clock may be.
     ///
-    /// A half-open circuit, and one in its slow start, admits the next call as soon as a slot is
-    /// free or enough calls have come. The end of the lease or of the slow start is only the latest
-    /// time for it.
+    /// For a state other than open, the result is at most one second:
+    ///
+    /// - A half-open circuit admits the next call as soon as a probe slot is free, at the latest
+    ///   when a lease ends.
+    /// - In a slow start, the next call is admitted after enough other calls have arrived, at the
+    ///   latest when the slow start ends.
     pub(crate) fn retry_after(self, slack: Duration) -> Option<Duration> {
         const SOON: Duration = Duration::from_secs(1);
 
@@ -36,7 +41,7 @@ impl Denied {
 }
 
 impl<S: Store> Core<S> {
-    /// Admits a call, or denies it.
+    /// Admits a call or rejects it.
     #[inline]
     pub(crate) fn admit(&self) -> Result<Admission, Denied> {
         let word = self.state_word();
@@ -53,56 +58,62 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// For how many nanoseconds the circuit rejects calls, if the state word alone says so.
+    /// Returns for how many nanoseconds the circuit rejects calls, without taking the lock. `None`:
+    /// the circuit is not open until a deadline, the deadline has passed, or the circuit only
+    /// observes.
     #[inline]
     pub(crate) fn remaining_open(&self) -> Option<u64> {
         self.open_for(self.state_word(), self.hot_config().now())
             .filter(|_| !self.hot_config().flags().is_observing())
     }
 
-    /// Admits a call whose service is polled for readiness, or denies it. `Ok(None)`: nothing is
-    /// reserved for it, and the circuit decides when it begins.
+    /// Admits or rejects a call when its service is polled for readiness. `Ok(None)`: nothing is
+    /// reserved, and the circuit decides when the call begins.
     pub(crate) fn reserve(&self, arrival: Arrival) -> Result<Option<Admission>, Denied> {
         let word = self.state_word();
         if word.admits_all() || word.is_bypassed() || (word.is_closed() && arrival == Arrival::AtCall) {
             return Ok(None);
         }
         let now = self.hot_config().now();
-        let answer = match self.open_for(word, now) {
+        let decision = match self.open_for(word, now) {
             Some(left) => Err(Denied { state: CircuitState::Open, left: Some(left) }),
             None => self
                 .decide(now, |machine, limits| machine.reserve(now, arrival, limits))
                 .map_err(|(denied, _)| denied),
         };
-        match answer {
+        match decision {
             Ok(admission) => Ok(Some(admission).filter(|admission| !admission.is_uncounted())),
-            // Observers are notified when the call begins.
+            // The circuit only observes: the rejection is logged when the call begins.
             Err(_) if self.hot_config().flags().is_observing() => Ok(None),
             Err(denied) => Err(denied),
         }
     }
 
     /// Admits a call if the circuit is closed, even in a slow start.
+    ///
+    /// The slow start does not count the call.
     pub(crate) fn admit_if_closed(&self) -> Option<Admission> {
         let word = self.state_word();
         word.is_closed().then(|| self.admission(word.stamp()))
     }
 
-    /// For how many nanoseconds an open circuit rejects calls. `None`: it is not open, or its open
-    /// time is over.
+    /// Returns for how many nanoseconds an open circuit rejects calls. `None`: the circuit is not
+    /// open until a deadline, or its open time is over.
     ///
-    /// The deadline may be later than that of the state word, if the circuit has opened again since.
-    /// Then it is open now, too.
+    /// If the circuit has opened again since `word` was read, the deadline may be a later one than
+    /// that of `word`. This does no harm, because the circuit is open now, too.
     #[inline]
     pub(super) fn open_for(&self, word: StateWord, now: u64) -> Option<u64> {
         if !word.is_open_until_deadline() {
             return None;
         }
-        // Relaxed: the word was read with Acquire, and the deadline was written before it.
+        // Relaxed: the state word was read with Acquire, and the deadline was written before that
+        // word.
         let left = self.store.deadline().load(Ordering::Relaxed).saturating_sub(now);
         (left > 0).then_some(left)
     }
 
+    /// Rejects a call, or admits it uncounted if the circuit only observes.
     #[inline]
     fn deny(&self, denied: Denied, epoch: u32) -> Result<Admission, Denied> {
         if !self.hot_config().flags().is_observing() {
@@ -118,16 +129,16 @@ impl<S: Store> Core<S> {
             .or_else(|(denied, epoch)| self.deny(denied, epoch))
     }
 
-    /// Decides on a call under the lock. A denial comes with the epoch in which it was decided.
+    /// Decides on a call under the lock. A rejection contains the epoch in which it was decided.
     #[inline(never)]
     fn decide(
         &self,
         now: u64,
-        ask: impl FnOnce(&mut Machine, &RecoveryLimits) -> (Decision, Option<Change>),
+        decide: impl FnOnce(&mut Machine, &RecoveryLimits) -> (Decision, Option<Change>),
     ) -> Result<Admission, (Denied, u32)> {
         let mut locked = self.locked();
         let Locked { machine, limits, .. } = &mut *locked;
-        let (admission, change) = ask(machine, limits);
+        let (decision, change) = decide(machine, limits);
         let state = machine.state();
         if state == CircuitState::Closed && machine.slow_start_share(now).is_none() {
             self.end_slow_start();
@@ -136,7 +147,7 @@ impl<S: Store> Core<S> {
         let epoch = locked.epoch;
         drop(locked);
         self.notify(pending);
-        match admission {
+        match decision {
             Decision::Admitted => Ok(self.admission(StateWord::closed(epoch))),
             Decision::Probe(ticket) => {
                 Ok(Admission { stamp: StateWord::of(State::HalfOpen, epoch), word: ticket.word() })
@@ -146,18 +157,22 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Ends the slow start. The caller holds the lock, so that the epoch is the machine's.
+    /// Ends the slow start in the state word. The caller holds the lock, so that no transition
+    /// changes the epoch meanwhile.
     fn end_slow_start(&self) {
-        // Failures and successes exchange the same word concurrently. No order is needed: nothing
-        // else is published by it.
+        // An exchange, because failures and successes exchange the same word concurrently. Relaxed:
+        // the exchange publishes nothing but the word itself.
         let _ = self.store.state_word().fetch_update(Ordering::Relaxed, Ordering::Relaxed, |word| {
             let word = StateWord::from_word(word);
             (word.is_closed() && !word.admits_all()).then(|| word.without_slow_start().word())
         });
     }
 
-    /// Whether an admitted call may still begin: there was no transition since. A probe's lease is
-    /// extended.
+    /// Returns whether an admitted call may still begin.
+    ///
+    /// A counted call may begin if there was no transition since its admission. A probe may begin
+    /// if, in addition, its lease has not ended; the lease is then extended. For an uncounted call
+    /// the result is `false`.
     #[inline]
     pub(crate) fn renew(&self, admission: Admission) -> bool {
         if admission.stamp.is_closed() {
@@ -175,21 +190,23 @@ impl<S: Store> Core<S> {
         *epoch == stamp.epoch() && machine.renew(ticket, now, limits)
     }
 
-    /// Registers a task that waits for something else, to be woken by the next transition. Read the
-    /// state word again afterwards: an earlier transition has not woken the task.
+    /// Registers a task that waits for something else. The next change of the circuit wakes it.
+    ///
+    /// The caller must read the state word again afterwards, because a transition before the
+    /// registration has not woken the task.
     pub(crate) fn register_waker(&self, waker_key: &mut Option<WakerKey>, waker: &Waker, wake_on: WakeOn) {
-        // Cloning and dropping a waker may run user code: both are done outside of the lock.
+        // Cloning and dropping a waker may run user code, so both happen outside of the lock.
         let waker = waker.clone();
         let mut locked = self.locked();
-        let (registered, former) = locked.wakers.register(*waker_key, waker, wake_on);
+        let (registered, replaced) = locked.wakers.register(*waker_key, waker, wake_on);
         drop(locked);
-        drop(former);
+        drop(replaced);
         *waker_key = Some(registered);
     }
 
     /// Removes a registered task.
     pub(crate) fn deregister_waker(&self, waker_key: WakerKey) {
-        // Bound, so that the waker is dropped after the lock is released.
+        // In a binding, so that the waker is dropped after the lock is released.
         let waker = self.locked().wakers.deregister(waker_key);
         drop(waker);
     }

@@ -1,4 +1,4 @@
-//! Operations on a circuit other than calls: manual control, health reports, status.
+//! Manual control, health reports, and the snapshot of a circuit.
 
 use std::sync::Arc;
 
@@ -37,25 +37,26 @@ impl<S: Store> Core<S> {
 
     pub(crate) fn release(&self) {
         let released = self.control(|machine, limits| Ok(machine.release(limits)));
-        debug_assert!(released.is_ok(), "a release is never refused");
+        debug_assert!(released.is_ok(), "release must not fail");
     }
 
-    /// Applies the report of a health checker; see [`Machine::report`]. A forced circuit ignores it.
+    /// Applies the report of a health checker; see [`Machine::report`].
     pub(crate) fn report(&self, report: HealthReport) {
         let at = moment(self.hot_config().now());
         let reported = self.control(|machine, limits| Ok(machine.report(report, at, limits)));
-        debug_assert!(reported.is_ok(), "a report is never refused");
+        debug_assert!(reported.is_ok(), "report must not fail");
     }
 
-    /// Applies an operation to the machine. The error is the state that forbids it.
+    /// Applies an operation to the machine. The error is the state that does not allow the
+    /// operation.
     fn control(
         &self,
-        act: impl FnOnce(&mut Machine, &RecoveryLimits) -> Result<Option<Change>, Force>,
+        operation: impl FnOnce(&mut Machine, &RecoveryLimits) -> Result<Option<Change>, Force>,
     ) -> Result<(), CircuitState> {
         let now = self.hot_config().now();
         let mut locked = self.locked();
         let Locked { machine, limits, .. } = &mut *locked;
-        let Ok(change) = act(machine, limits) else { return Err(machine.state()) };
+        let Ok(change) = operation(machine, limits) else { return Err(machine.state()) };
         let pending = change.map(|change| self.apply(&mut locked, change, None, None, now));
         drop(locked);
         self.notify(pending);
@@ -65,7 +66,7 @@ impl<S: Store> Core<S> {
     pub(crate) fn snapshot(&self) -> Snapshot {
         let now = self.hot_config().now();
         let locked = self.store().locked_if_any().map(lock);
-        // Under the lock the epoch and the limits do not change, so that all is of one epoch.
+        // Under the lock neither the epoch nor the limits change, so all values are of one epoch.
         let word = self.state_word();
         let span = self.hot_config().span_locked();
         let consecutive_failures = if word.is_closed() { word.consecutive_failures() } else { 0 };

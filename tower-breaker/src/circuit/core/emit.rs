@@ -1,4 +1,4 @@
-//! Metrics and logs of calls. Without the features `metrics` and `tracing` all of it is empty.
+//! Metrics and logs of calls. Without the features `metrics` and `tracing` they do nothing.
 
 use tower_fault_classify::Verdict;
 
@@ -10,22 +10,25 @@ use crate::machine::CircuitState;
 use crate::telemetry::{Instruments, log_rejection};
 
 impl<S: Store> Core<S> {
-    /// The flags for the outcome of a call. `None`: the call's circuit has ended, and its core may
-    /// be another circuit's by now.
+    /// Returns the flags for the outcome of a call. `None`: the call's circuit has ended, and
+    /// another circuit may use the core now.
+    ///
+    /// The call belongs to the current circuit if its epoch lies between the circuit's first epoch
+    /// and the current epoch.
     pub(super) fn flags_of(&self, stamp: StateWord) -> Option<Flags> {
-        // Before the state word.
+        // The flags are read before the state word, with Acquire: the state word is then not older
+        // than the first epoch in the flags.
         let flags = self.hot_config().flags_acquire();
         let age = |epoch: u32| epoch.wrapping_sub(flags.first_epoch()) & LAST_EPOCH;
         (age(stamp.epoch()) <= age(self.state_word().epoch())).then_some(flags)
     }
 
-    /// The instruments for the outcome of a call.
+    /// Returns the instruments for the outcome of a call.
     fn instruments_of(&self, stamp: StateWord) -> Option<&'static Instruments> {
         self.flags_of(stamp)?.instruments()
     }
 
-    // What follows if there is a recorder is out of line, so that it is not in the way if there is
-    // none.
+    // Out of line, to keep the path without a recorder short.
     #[inline(never)]
     pub(super) fn emit_outcome(&self, stamp: StateWord, verdict: &Verdict) {
         if let Some(instruments) = self.instruments_of(stamp) {
@@ -59,14 +62,14 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// The rejection of a call by the circuit with this name.
+    /// Returns the rejection of a call by the circuit with the name `circuit`.
     #[inline]
     pub(crate) fn rejection(&self, circuit: &'static str, denied: Denied) -> Rejection {
         let retry_after = denied.retry_after(self.clock().resolution());
         Rejection::new(circuit, self.store().label(), denied.state, retry_after)
     }
 
-    /// Emits the rejection of a call.
+    /// Counts and logs the rejection of a call.
     #[inline]
     pub(crate) fn emit_rejection(&self, circuit: &'static str, state: CircuitState) {
         if self.hot_config().flags().is_metered() {
@@ -75,7 +78,7 @@ impl<S: Store> Core<S> {
         log_rejection(|| circuit, || self.key(), state, true);
     }
 
-    /// Emits that the circuit would have rejected a call if it did not only observe.
+    /// Logs a call that the circuit would have rejected if it did not only observe.
     #[cold]
     pub(super) fn emit_observed_rejection(&self, denied: Denied) {
         log_rejection(|| self.locked().name, || self.key(), denied.state, false);

@@ -1,13 +1,16 @@
-//! The circuit made concurrent.
+//! The concurrent core of a circuit.
 //!
-//! This file has the storage's interface, and the usual call: admitted by a closed circuit, and
-//! successful. `admit.rs` and `record.rs` have every other call, `transition.rs` what follows from a
-//! change of the state, `control.rs` what is done to a circuit from outside, and `emit.rs` metrics
-//! and logs.
+//! | file | content |
+//! |---|---|
+//! | this file | the interface of the storage, and the usual call: a success through a closed circuit |
+//! | `admit.rs`, `record.rs` | every other call |
+//! | `transition.rs` | publishes a transition and notifies others |
+//! | `control.rs` | manual control, health reports, the snapshot |
+//! | `emit.rs` | metrics and logs |
 //!
 //! # Costs of a call
 //!
-//! | case | atomic operations | besides |
+//! | case | atomic operations | also |
 //! |---|---|---|
 //! | admitted, closed | 2 loads: state word, flags | |
 //! | a success, no failure counted | 7 loads: state word, sequence number, 3 words, sequence number, newest bucket; 1 load and 1 store in the thread's own cell | the clock |
@@ -18,18 +21,29 @@
 //!
 //! # Why no transition is missed
 //!
-//! A failure is ① recorded in the window, ② counted in the state word, and only then ③ the window is
-//! summed. Of two concurrent failures, the later one at ② sees, by the order of the exchanges of the
-//! state word, what the earlier one did at ①. So the later failure sees both. A sum may miss
-//! successes that are recorded concurrently, but never a success that was recorded before. Slow and
-//! cancelled calls take the same three steps; their ② exchanges the state word for itself.
+//! A failure is handled in three steps:
+//!
+//! - ① It is recorded in the window.
+//! - ② It is counted in the state word, with an atomic exchange.
+//! - ③ The window is summed.
+//!
+//! All exchanges of the state word have one order, and each sees what was done before the earlier
+//! ones. So of two concurrent failures, the one that is second at ② sees what the first one
+//! recorded at ①. Its sum at ③ contains both failures.
+//!
+//! A sum may miss successes that are recorded concurrently. It never misses a success that was
+//! recorded before.
+//!
+//! Slow and cancelled calls take the same three steps. At ② a slow success resets the failures,
+//! and a cancelled call exchanges the state word for the same value.
 //!
 //! # Why an outcome of an earlier epoch changes nothing
 //!
-//! Every transition begins a new epoch, in one exchange, under the lock that orders the transitions.
-//! Without the lock, the state word is changed only by exchanging a closed word for another one of
-//! the same epoch. After a transition such an exchange fails, and what was recorded in the window
-//! carries the tag of its own epoch.
+//! Every transition begins a new epoch with one exchange of the state word, under the circuit's
+//! lock. The lock orders the transitions. Without the lock, a thread may only exchange a closed
+//! word for another closed word of the same epoch. After a transition such an exchange fails. A
+//! call that is recorded in the window late is recorded under the tag of its own epoch, which the
+//! window of a later epoch does not count.
 
 mod admit;
 mod control;
@@ -53,50 +67,56 @@ use super::window::Window;
 use crate::label::Label;
 use crate::machine::{Moment, Ticket};
 
-/// The storage of a circuit: one that has everything to itself, or one of many by key, which share
-/// their configuration and allocate most of the rest when it is first needed.
+/// The storage of a circuit.
 ///
-/// The two differ in memory, 2.5 KB and about 200 bytes, and in speed.
+/// | storage | memory | |
+/// |---|---|---|
+/// | `StaticStore` | 2.5 KB | faster; shares nothing with other circuits |
+/// | `KeyedStore` | about 200 bytes | for keyed circuits, which share their configuration; allocates most of the rest when it is first needed |
 pub trait Store {
     /// The window of calls.
     type Window: Window;
 
-    /// The word that every call reads.
+    /// Returns the word that every call reads.
     fn state_word(&self) -> &AtomicU64;
-    /// When an open circuit admits probes. It is written before the state word that says "open".
+    /// Returns the time at which an open circuit admits probes. It is written before the state word
+    /// of the open state.
     fn deadline(&self) -> &AtomicU64;
-    /// The part of the configuration that calls read.
+    /// Returns the part of the configuration that calls read.
     fn hot_config(&self) -> &HotConfig;
-    /// The counts of a closed circuit.
+    /// Returns the counts of a closed circuit.
     fn window(&self) -> &Self::Window;
-    /// What only transitions, half-open calls and waiting tasks touch.
+    /// Returns the data of transitions, half-open calls and waiting tasks. Allocates it if
+    /// necessary.
     fn locked(&self) -> &Mutex<Locked>;
-    /// The same, if it was needed before.
+    /// Returns the data of transitions, half-open calls and waiting tasks. `None`: it has not been
+    /// allocated.
     fn locked_if_any(&self) -> Option<&Mutex<Locked>>;
-    /// The key, as a text. It may run a user's code: never call it under a lock.
+    /// Returns the key as text. May run user code, so it must not be called under a lock.
     fn key(&self) -> Option<Arc<str>>;
-    /// The key, as a rejection carries it. It may run a user's code.
+    /// Returns the key in the form that a rejection carries. May run user code, so it must not be
+    /// called under a lock.
     fn label(&self) -> Option<Label>;
 }
 
-/// A circuit in its storage.
+/// A circuit, in its storage.
 #[derive(Debug)]
 pub struct Core<S> {
     store: S,
 }
 
-/// The admission of a call: what its permit carries.
+/// The admission of a call, which its permit carries.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Admission {
-    /// The state word at the admission, without failures and slow start.
+    /// The state word at the admission, without its failures and slow start.
     stamp: StateWord,
-    /// Of a probe its ticket. Of another call the time when it began plus one, or 0 if no limit
+    /// For a probe: its ticket. For another call: the time of its start plus one, or 0 if no limit
     /// needs the time.
     word: u64,
 }
 
 impl Admission {
-    /// A call that is not counted.
+    /// Returns the admission of a call that is not counted.
     const fn uncounted(epoch: u32) -> Self {
         Self { stamp: StateWord::bypassed(epoch), word: 1 }
     }
@@ -110,7 +130,7 @@ impl Admission {
         if self.stamp.is_half_open() { Ticket::from_word(self.word) } else { None }
     }
 
-    /// How long the call has run at the time `now`, if its beginning is known.
+    /// Returns how long the call has run at the time `now`. `None`: its start is not known.
     fn duration(&self, now: u64) -> Option<u64> {
         (self.stamp.is_closed() && self.word != 0).then(|| now.saturating_sub(self.word - 1))
     }
@@ -119,9 +139,9 @@ impl Admission {
 /// How long a call took.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum CallDuration {
-    /// Until it is recorded.
+    /// From its start until it is recorded.
     UntilNow,
-    /// This number of nanoseconds. `None`: it is not known.
+    /// This number of nanoseconds. `None`: the duration is not known.
     Measured(Option<u64>),
 }
 
@@ -134,9 +154,9 @@ impl CallDuration {
     }
 }
 
-/// The usual call.
+/// The usual call: a success through a closed circuit.
 impl<S: Store> Core<S> {
-    /// Whether the circuit is closed and not in a slow start.
+    /// Returns whether the circuit is closed and not in a slow start.
     #[inline]
     pub(crate) fn is_closed(&self) -> bool {
         self.state_word().admits_all()
@@ -149,7 +169,7 @@ impl<S: Store> Core<S> {
         word.admits_all().then(|| self.admission(word.stamp()))
     }
 
-    /// The admission of a call to a closed circuit.
+    /// Returns the admission of a call by a closed circuit.
     #[inline]
     fn admission(&self, stamp: StateWord) -> Admission {
         let timed = self.hot_config().flags().is_timed();
@@ -162,7 +182,7 @@ impl<S: Store> Core<S> {
         if self.hot_config().flags().is_metered() {
             self.emit_outcome(admission.stamp, verdict);
         }
-        // The usual case passes in registers.
+        // The usual case, whose arguments are passed in registers.
         if admission.word == 0 && verdict.is_success() {
             self.record_success(admission.stamp);
         } else {
@@ -170,7 +190,7 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Records a success of a call that was not a probe.
+    /// Records a success that was not a probe.
     #[inline]
     fn record_success(&self, stamp: StateWord) {
         if self.state_word() == stamp || self.reset_failures(stamp) {
@@ -180,23 +200,23 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Resets the consecutive failures. False: the epoch is over.
+    /// Resets the consecutive failures. Returns `false` if the epoch is over.
     #[cold]
     #[inline(never)]
     fn reset_failures(&self, stamp: StateWord) -> bool {
         self.update_state_word(stamp, StateWord::without_failures).is_some()
     }
 
-    /// Exchanges a closed state word of this epoch for another one, and returns what it was. `None`:
-    /// the epoch is over.
+    /// Exchanges a closed state word of this epoch for another one. Returns the previous word.
+    /// `None`: the epoch is over.
     #[inline]
     fn update_state_word(
         &self,
         stamp: StateWord,
         update: impl Fn(StateWord) -> StateWord,
     ) -> Option<StateWord> {
-        // Release publishes what was recorded in the window to the next exchange; Acquire shows what
-        // was recorded before the earlier ones.
+        // Release: the next exchange sees what this thread has recorded in the window. Acquire:
+        // this thread sees what was recorded in the window before the earlier exchanges.
         let before = self.store.state_word().fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
             let word = StateWord::from_word(word);
             (word.stamp() == stamp).then(|| update(word).word())
@@ -222,7 +242,8 @@ impl<S: Store> Core<S> {
 
     #[inline]
     pub(super) fn state_word(&self) -> StateWord {
-        // Acquire: what was done before this epoch began is visible to the calls of this epoch.
+        // Acquire, with the Release of `publish`: the calls of this epoch see what was done before
+        // the epoch began.
         StateWord::from_word(self.store.state_word().load(Ordering::Acquire))
     }
 
@@ -248,7 +269,7 @@ impl<S: Store> Core<S> {
     }
 }
 
-/// The word of a call that began at the time `now`.
+/// Returns the admission's word of a call that started at the time `now`.
 const fn start_word(now: u64) -> u64 {
     now.saturating_add(1)
 }

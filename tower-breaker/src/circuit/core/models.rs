@@ -1,4 +1,4 @@
-//! Every interleaving of a few threads on one core.
+//! Loom models: every interleaving of a few threads on one core.
 
 use std::sync::Arc as StdArc;
 use std::task::{Wake, Waker};
@@ -45,11 +45,12 @@ pub(crate) const CONFIG: BreakerConfig = BreakerConfig {
 pub(crate) const FAILURE: Verdict =
     Verdict::Fault(Fault::new(Kind::Server, Retryable::Never, Health::Unhealthy, Origin::Remote));
 
-/// Runs a model with bounded preemptions, which keeps it to seconds. `LOOM_MAX_PREEMPTIONS` overrides the bound.
+/// Runs a model with a bounded number of preemptions, so that it takes seconds.
+/// `LOOM_MAX_PREEMPTIONS` overrides the bound.
 pub(crate) fn model(run: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = builder.preemption_bound.or(Some(3));
-    // A transition sums the windows, cell by cell, more than once.
+    // A transition sums the cells of the window more than once, which takes many branches.
     builder.max_branches = 4_000;
     builder.check(run);
 }
@@ -62,25 +63,25 @@ fn core(consecutive_failures: u32, failure_rate: Option<f64>) -> (Arc<StaticCore
 }
 
 fn core_with(config: &BreakerConfig) -> (Arc<StaticCore>, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(Duration::from_secs(1_000));
+    let (clock, time) = Clock::manual();
+    time.set(Duration::from_secs(1_000));
     let config = BreakerConfig { clock: Some(clock), ..config.clone() };
     let core = StaticCore::with_stripes(clock, StripedCounter::with_stripes(0), &config);
     core.adopt(&config);
-    (Arc::new(core), hand)
+    (Arc::new(core), time)
 }
 
 fn tripped() -> (Arc<StaticCore>, ManualClock) {
-    let (core, hand) = core(1, None);
+    let (core, time) = core(1, None);
     let admission = core.admit().unwrap();
     core.record(admission, &FAILURE);
-    (core, hand)
+    (core, time)
 }
 
 #[test]
 fn loom_concurrent_failures_reach_consecutive_limit() {
     model(|| {
-        let (core, _hand) = core(2, None);
+        let (core, _time) = core(2, None);
         let other = Arc::clone(&core);
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         let thread = thread::spawn(move || other.record(admissions[1], &FAILURE));
@@ -94,7 +95,7 @@ fn loom_concurrent_failures_reach_consecutive_limit() {
 #[test]
 fn loom_concurrent_failures_reach_failure_rate() {
     model(|| {
-        let (core, _hand) = core(0, Some(1.0));
+        let (core, _time) = core(0, Some(1.0));
         let other = Arc::clone(&core);
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         let thread = thread::spawn(move || other.record(admissions[1], &FAILURE));
@@ -107,14 +108,15 @@ fn loom_concurrent_failures_reach_failure_rate() {
 #[test]
 fn loom_failures_in_two_buckets_reach_failure_rate() {
     model(|| {
-        let (core, hand) = core(0, Some(1.0));
+        let (core, time) = core(0, Some(1.0));
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.record(admissions[1], &FAILURE));
-        // Here the other thread may stop at any point: before its clock was read, after it, or at its end.
+        // The other thread may be interrupted at any point: before or after it reads the clock, or
+        // at its end.
         thread::yield_now();
         // Another bucket of the same window.
-        hand.advance(Duration::from_secs(5));
+        time.advance(Duration::from_secs(5));
         core.record(admissions[0], &FAILURE);
         thread.join().unwrap();
         assert_eq!(core.snapshot().state, CircuitState::Open);
@@ -122,9 +124,9 @@ fn loom_failures_in_two_buckets_reach_failure_rate() {
 }
 
 #[test]
-fn loom_success_beside_failure_leaves_at_most_one() {
+fn loom_success_concurrent_with_failure_resets_failures() {
     model(|| {
-        let (core, _hand) = core(3, None);
+        let (core, _time) = core(3, None);
         let admissions = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
         core.record(admissions[0], &FAILURE);
         let other = Arc::clone(&core);
@@ -132,7 +134,7 @@ fn loom_success_beside_failure_leaves_at_most_one() {
         core.record(admissions[2], &FAILURE);
         thread.join().unwrap();
         let snapshot = core.snapshot();
-        assert!(snapshot.consecutive_failures <= 1, "a run of {}", snapshot.consecutive_failures);
+        assert!(snapshot.consecutive_failures <= 1, "{} failures", snapshot.consecutive_failures);
         assert_eq!(snapshot.counts, Counts { calls: 3, failures: 2, ..Counts::default() });
     });
 }
@@ -140,12 +142,12 @@ fn loom_success_beside_failure_leaves_at_most_one() {
 #[test]
 fn loom_outcome_of_earlier_epoch_changes_nothing() {
     model(|| {
-        let (core, hand) = core(1, None);
+        let (core, time) = core(1, None);
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.record(admissions[1], &Verdict::Success));
         core.record(admissions[0], &FAILURE);
-        hand.advance(Duration::from_secs(30));
+        time.advance(Duration::from_secs(30));
         let probe = core.admit().unwrap();
         core.record(probe, &Verdict::Success);
         thread.join().unwrap();
@@ -158,18 +160,18 @@ fn loom_outcome_of_earlier_epoch_changes_nothing() {
 #[test]
 fn loom_half_open_admits_one_probe_per_slot() {
     model(|| {
-        let (core, hand) = tripped();
-        hand.advance(Duration::from_secs(30));
+        let (core, time) = tripped();
+        time.advance(Duration::from_secs(30));
         let admitted = Arc::new(AtomicUsize::new(0));
-        let arrive = |core: Arc<StaticCore>, admitted: Arc<AtomicUsize>| {
+        let try_admit = |core: Arc<StaticCore>, admitted: Arc<AtomicUsize>| {
             move || {
                 if core.admit().is_ok() {
                     admitted.fetch_add(1, Ordering::Relaxed);
                 }
             }
         };
-        let threads = [0, 1].map(|_| thread::spawn(arrive(Arc::clone(&core), Arc::clone(&admitted))));
-        arrive(Arc::clone(&core), Arc::clone(&admitted))();
+        let threads = [0, 1].map(|_| thread::spawn(try_admit(Arc::clone(&core), Arc::clone(&admitted))));
+        try_admit(Arc::clone(&core), Arc::clone(&admitted))();
         for thread in threads {
             thread.join().unwrap();
         }
@@ -180,26 +182,26 @@ fn loom_half_open_admits_one_probe_per_slot() {
 #[test]
 fn loom_lease_end_frees_slot_once() {
     model(|| {
-        let (core, hand) = tripped();
-        hand.advance(Duration::from_secs(30));
+        let (core, time) = tripped();
+        time.advance(Duration::from_secs(30));
         let hung = core.admit().unwrap();
-        hand.advance(Duration::from_secs(30));
+        time.advance(Duration::from_secs(30));
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.record_cancelled(hung));
         let successors = usize::from(core.admit().is_ok()) + usize::from(core.admit().is_ok());
         thread.join().unwrap();
         assert_eq!(successors, 1);
-        assert!(core.admit().is_err(), "the place is the successor's");
+        assert!(core.admit().is_err(), "the successor holds the slot");
     });
 }
 
 #[test]
 fn loom_failed_and_successful_probe_leave_one_state() {
     model(|| {
-        let (core, hand) = tripped();
-        hand.advance(Duration::from_secs(30));
+        let (core, time) = tripped();
+        time.advance(Duration::from_secs(30));
         let late = core.admit().unwrap();
-        hand.advance(Duration::from_secs(30));
+        time.advance(Duration::from_secs(30));
         let probe = core.admit().unwrap();
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.record(late, &FAILURE));
@@ -207,7 +209,7 @@ fn loom_failed_and_successful_probe_leave_one_state() {
         thread.join().unwrap();
         let snapshot = core.snapshot();
         assert!(matches!(snapshot.state, CircuitState::Open | CircuitState::Closed), "{snapshot:?}");
-        assert_eq!(snapshot.last_transition.unwrap().epoch, 3, "only the first outcome counts");
+        assert_eq!(snapshot.last_transition.unwrap().epoch, 3, "only the first outcome is counted");
     });
 }
 
@@ -222,24 +224,24 @@ impl Wake for CountWakes {
 #[test]
 fn loom_registered_task_misses_no_transition() {
     model(|| {
-        let (core, _hand) = core(1, None);
+        let (core, _time) = core(1, None);
         let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.record(admission, &FAILURE));
         let woken = StdArc::new(CountWakes(0.into()));
         let mut waker_key = None;
         core.register_waker(&mut waker_key, &Waker::from(StdArc::clone(&woken)), WakeOn::Change);
-        let saw_it_open = core.admit().is_err();
+        let sees_open = core.admit().is_err();
         thread.join().unwrap();
         let woken = woken.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
-        assert!(saw_it_open || woken);
+        assert!(sees_open || woken);
     });
 }
 
 #[test]
 fn loom_registered_task_misses_no_reconfiguration() {
     model(|| {
-        let (core, _hand) = tripped();
+        let (core, _time) = tripped();
         let other = Arc::clone(&core);
         let config = BreakerConfig {
             trip: TripLimits { consecutive_failures: 1, ..CONFIG.trip },
@@ -250,23 +252,23 @@ fn loom_registered_task_misses_no_reconfiguration() {
         let woken = StdArc::new(CountWakes(0.into()));
         let mut waker_key = None;
         core.register_waker(&mut waker_key, &Waker::from(StdArc::clone(&woken)), WakeOn::ProbeSlot);
-        let is_let_in = core.reserve(Arrival::Now).is_ok();
+        let admitted = core.reserve(Arrival::Now).is_ok();
         thread.join().unwrap();
         let woken = woken.0.load(std::sync::atomic::Ordering::SeqCst) > 0;
-        assert!(is_let_in || woken);
+        assert!(admitted || woken);
     });
 }
 
 #[test]
 fn loom_retired_core_ignores_last_owner() {
     model(|| {
-        let (core, _hand) = core(1, None);
+        let (core, _time) = core(1, None);
         let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.record(admission, &FAILURE));
         core.retire();
         thread.join().unwrap();
-        // The next owner's circuit is closed, whichever came first.
+        // The circuit of the next owner is closed, whether the failure or `retire` came first.
         core.adopt(&BreakerConfig { name: "next", clock: Some(core.clock()), ..CONFIG });
         let snapshot = core.snapshot();
         assert_eq!(
@@ -279,7 +281,7 @@ fn loom_retired_core_ignores_last_owner() {
 #[test]
 fn loom_outcome_of_ended_circuit_never_reads_flags_of_next() {
     model(|| {
-        let (core, _hand) = core(1, None);
+        let (core, _time) = core(1, None);
         let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.flags_of(admission.stamp));
@@ -293,28 +295,28 @@ fn loom_outcome_of_ended_circuit_never_reads_flags_of_next() {
     });
 }
 
-/// The clocks are a year apart, and the windows have other buckets.
+/// The clocks are a year apart, and the windows have buckets of different sizes.
 #[test]
-fn loom_outcome_beside_adoption_on_another_clock_counts_nothing() {
+fn loom_outcome_concurrent_with_adopt_is_not_counted() {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
     for (verdict, [before, after]) in
         [(FAILURE, [Duration::ZERO, YEAR]), (Verdict::Success, [YEAR, Duration::ZERO])]
     {
         let mut builder = loom::model::Builder::new();
-        // Two stop each thread once; the first call of an owner clears all cells, which makes more
-        // last for minutes.
+        // Two preemptions interrupt each thread once. More would take minutes, because the first
+        // call of an owner clears all cells.
         builder.preemption_bound = Some(2);
         builder.max_branches = 4_000;
         builder.check(move || {
-            let (core, hand) = core(9, None);
-            hand.set(before);
+            let (core, time) = core(9, None);
+            time.set(before);
             let admission = core.admit().unwrap();
             let other = Arc::clone(&core);
             let thread = thread::spawn(move || other.record(admission, &verdict));
             core.retire();
-            let (clock, hand) = Clock::manual();
-            hand.set(after);
+            let (clock, time) = Clock::manual();
+            time.set(after);
             let window = WindowShape::Time(SECOND);
             core.adopt(&BreakerConfig { window, clock: Some(clock), ..CONFIG });
             let own = core.admit().unwrap();
@@ -331,8 +333,9 @@ fn loom_outcome_beside_adoption_on_another_clock_counts_nothing() {
     }
 }
 
-/// What everybody must agree on once all threads are done: the word lets calls through if and only if the machine does.
-fn agrees(core: &StaticCore) -> CircuitState {
+/// Returns the state after all threads are done. Asserts that the state word admits all calls if
+/// and only if the machine does.
+fn consistent_state(core: &StaticCore) -> CircuitState {
     let snapshot = core.snapshot();
     assert_eq!(
         core.is_closed(),
@@ -343,29 +346,29 @@ fn agrees(core: &StaticCore) -> CircuitState {
 }
 
 #[test]
-fn loom_force_beside_failure_wins() {
+fn loom_force_concurrent_with_failure_takes_precedence() {
     model(|| {
-        let (core, _hand) = core(1, None);
+        let (core, _time) = core(1, None);
         let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.record(admission, &FAILURE));
         core.force(Force::Open).unwrap();
         thread.join().unwrap();
-        assert_eq!(agrees(&core), CircuitState::ForcedOpen);
+        assert_eq!(consistent_state(&core), CircuitState::ForcedOpen);
         assert!(core.admit().is_err());
         core.release();
         core.record(core.admit().unwrap(), &Verdict::Success);
-        assert_eq!(agrees(&core), CircuitState::Closed);
+        assert_eq!(consistent_state(&core), CircuitState::Closed);
         let snapshot = core.snapshot();
-        // The failure is of an epoch that is over.
+        // The failure belongs to an epoch that is over.
         assert_eq!((snapshot.consecutive_failures, snapshot.counts), (0, Counts::default()));
     });
 }
 
 #[test]
-fn loom_outcomes_before_release_change_nothing() {
+fn loom_outcomes_of_calls_before_release_change_nothing() {
     model(|| {
-        let (core, _hand) = core(1, None);
+        let (core, _time) = core(1, None);
         let early = core.admit().unwrap();
         core.force(Force::Closed).unwrap();
         let uncounted = core.admit().unwrap();
@@ -376,7 +379,7 @@ fn loom_outcomes_before_release_change_nothing() {
         });
         core.release();
         thread.join().unwrap();
-        assert_eq!(agrees(&core), CircuitState::Closed);
+        assert_eq!(consistent_state(&core), CircuitState::Closed);
         let snapshot = core.snapshot();
         assert_eq!(
             (snapshot.consecutive_failures, snapshot.counts, snapshot.last_transition.unwrap().epoch),
@@ -386,30 +389,30 @@ fn loom_outcomes_before_release_change_nothing() {
 }
 
 #[test]
-fn loom_probe_before_force_is_not_in_round_after_release() {
+fn loom_probe_before_force_does_not_count_after_release() {
     for verdict in [Verdict::Success, FAILURE] {
         model(move || {
-            let (core, hand) = tripped();
-            hand.advance(Duration::from_secs(30));
+            let (core, time) = tripped();
+            time.advance(Duration::from_secs(30));
             let early = core.admit().unwrap();
             core.force(Force::Open).unwrap();
             let other = Arc::clone(&core);
             let thread = thread::spawn(move || other.record(early, &verdict));
             core.release();
-            let probe = core.admit().expect("the round has its place");
+            let probe = core.admit().expect("the new round has a free slot");
             thread.join().unwrap();
-            assert_eq!(agrees(&core), CircuitState::HalfOpen);
-            assert!(core.admit().is_err(), "the early probe gives back no place of this round");
+            assert_eq!(consistent_state(&core), CircuitState::HalfOpen);
+            assert!(core.admit().is_err(), "the early probe frees no slot of the new round");
             core.record(probe, &Verdict::Success);
-            assert_eq!(agrees(&core), CircuitState::Closed);
+            assert_eq!(consistent_state(&core), CircuitState::Closed);
         });
     }
 }
 
 #[test]
-fn loom_smaller_limit_beside_failure_applies_to_next_outcome() {
+fn loom_reconfigured_limit_applies_to_next_outcome() {
     model(|| {
-        let (core, _hand) = core(9, None);
+        let (core, _time) = core(9, None);
         let admissions = [core.admit().unwrap(), core.admit().unwrap(), core.admit().unwrap()];
         core.record(admissions[0], &FAILURE);
         let other = Arc::clone(&core);
@@ -419,60 +422,63 @@ fn loom_smaller_limit_beside_failure_applies_to_next_outcome() {
             ..CONFIG
         });
         thread.join().unwrap();
-        match agrees(&core) {
+        match consistent_state(&core) {
             CircuitState::Closed => {
-                assert_eq!(core.snapshot().consecutive_failures, 2, "the run stays");
+                assert_eq!(core.snapshot().consecutive_failures, 2, "the failures are kept");
                 core.record(admissions[2], &FAILURE);
-                assert_eq!(agrees(&core), CircuitState::Open);
+                assert_eq!(consistent_state(&core), CircuitState::Open);
             }
-            state => assert_eq!(state, CircuitState::Open, "the limit was there already"),
+            state => assert_eq!(state, CircuitState::Open, "the new limit applied to the second failure"),
         }
         assert_eq!(core.snapshot().last_transition.unwrap().epoch, 1, "it opened once");
     });
 }
 
-/// Neither configuration opens the circuit after these outcomes and one more failure.
-fn stays_closed_between(one: BreakerConfig, other: BreakerConfig, outcomes: &'static [Verdict]) {
-    // A configuration is many words: with more preemptions this lasts minutes, and one between two reads is what it is about.
+/// Asserts that a failure does not open the circuit while the configuration changes from `before`
+/// to `after`. Neither of the two opens the circuit after `outcomes` and the failure.
+fn assert_stays_closed(before: BreakerConfig, after: BreakerConfig, outcomes: &'static [Verdict]) {
+    // A configuration is many words, so more preemptions would take minutes. The model needs only
+    // one preemption between two reads.
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(2);
     builder.check(move || {
-        let (core, _hand) = core_with(&one);
+        let (core, _time) = core_with(&before);
         outcomes.iter().for_each(|outcome| core.record(core.admit().unwrap(), outcome));
-        let (admission, beside) = (core.admit().unwrap(), Arc::clone(&core));
-        let thread = thread::spawn(move || beside.record(admission, &FAILURE));
-        core.reconfigure(&other);
+        let (admission, other) = (core.admit().unwrap(), Arc::clone(&core));
+        let thread = thread::spawn(move || other.record(admission, &FAILURE));
+        core.reconfigure(&after);
         thread.join().unwrap();
-        assert_eq!(agrees(&core), CircuitState::Closed);
+        assert_eq!(consistent_state(&core), CircuitState::Closed);
     });
 }
 
 #[test]
-fn loom_failure_is_evaluated_by_one_configuration() {
+fn loom_failure_is_checked_against_one_configuration() {
     let limits = |rate, minimum_calls, shape| {
         let trip = TripLimits { failure_rate: Some(rate), minimum_calls, ..CONFIG.trip };
         BreakerConfig { trip, window: shape, ..CONFIG }
     };
     let (strict, early) = (limits(0.5, 4, CONFIG.window), limits(1.0, 2, CONFIG.window));
-    stays_closed_between(early, strict, &[Verdict::Success]);
-    // The other window starts empty: three of the four calls of the first one are not for its limits to judge.
+    assert_stays_closed(early, strict, &[Verdict::Success]);
+    // The second window starts empty. Its limits do not apply to the four calls in the first
+    // window, of which three failed.
     let (time, count) = (limits(1.0, 3, CONFIG.window), limits(0.5, 2, WindowShape::Count(9)));
-    stays_closed_between(time, count, &[Verdict::Success, FAILURE, FAILURE]);
+    assert_stays_closed(time, count, &[Verdict::Success, FAILURE, FAILURE]);
 }
 
 #[test]
 fn loom_two_cancelled_calls_open_if_none_completes() {
     model(|| {
-        let (core, hand) = core(0, None);
+        let (core, time) = core(0, None);
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.record_cancelled(admissions[1]));
         thread::yield_now();
         // Another bucket of the same window.
-        hand.advance(Duration::from_secs(5));
+        time.advance(Duration::from_secs(5));
         core.record_cancelled(admissions[0]);
         thread.join().unwrap();
-        assert_eq!(agrees(&core), CircuitState::Open);
+        assert_eq!(consistent_state(&core), CircuitState::Open);
         assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::NoneCompletes);
     });
 }
@@ -481,16 +487,16 @@ fn loom_two_cancelled_calls_open_if_none_completes() {
 fn loom_concurrent_slow_successes_reach_slow_rate() {
     let slow = Some(SlowCallLimits { threshold: SECOND, rate: 1.0 });
     model(move || {
-        let (core, hand) = core_with(&BreakerConfig { trip: TripLimits { slow, ..CONFIG.trip }, ..CONFIG });
+        let (core, time) = core_with(&BreakerConfig { trip: TripLimits { slow, ..CONFIG.trip }, ..CONFIG });
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
-        hand.advance(Duration::from_secs(2));
+        time.advance(Duration::from_secs(2));
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.record(admissions[1], &Verdict::Success));
         thread::yield_now();
-        hand.advance(Duration::from_secs(5));
+        time.advance(Duration::from_secs(5));
         core.record(admissions[0], &Verdict::Success);
         thread.join().unwrap();
-        assert_eq!(agrees(&core), CircuitState::Open, "the later of two sees both");
+        assert_eq!(consistent_state(&core), CircuitState::Open, "the later of two slow calls sees both");
         let last = core.snapshot().last_transition.unwrap();
         assert_eq!((last.reason, last.epoch), (Reason::SlowRate, 1));
     });
@@ -498,59 +504,59 @@ fn loom_concurrent_slow_successes_reach_slow_rate() {
 
 #[test]
 fn loom_slow_start_end_loses_no_concurrent_outcome() {
-    for (verdict, run) in [(FAILURE, 2), (Verdict::Success, 0)] {
+    for (verdict, failures) in [(FAILURE, 2), (Verdict::Success, 0)] {
         model(move || {
             let recovery = RecoveryLimits { slow_start: 10 * SECOND, ..CONFIG.recovery };
             let trip = TripLimits { consecutive_failures: 9, ..CONFIG.trip };
-            let (core, hand) = core_with(&BreakerConfig { trip, recovery, ..CONFIG });
+            let (core, time) = core_with(&BreakerConfig { trip, recovery, ..CONFIG });
             core.trip_manually().unwrap();
-            hand.advance(Duration::from_secs(30));
+            time.advance(Duration::from_secs(30));
             core.record(core.admit().unwrap(), &Verdict::Success);
             assert!(!core.is_closed(), "it is in slow start");
-            hand.advance(Duration::from_secs(9));
+            time.advance(Duration::from_secs(9));
             core.record(core.admit().unwrap(), &FAILURE);
             let admission = core.admit().unwrap();
-            hand.advance(Duration::from_secs(1));
+            time.advance(Duration::from_secs(1));
             let other = Arc::clone(&core);
             let thread = thread::spawn(move || other.record(admission, &verdict));
             assert!(core.admit().is_ok());
             thread.join().unwrap();
-            assert_eq!(agrees(&core), CircuitState::Closed);
-            assert!(core.is_closed(), "all calls go through");
-            assert_eq!((core.snapshot().consecutive_failures, core.snapshot().counts.calls), (run, 2));
+            assert_eq!(consistent_state(&core), CircuitState::Closed);
+            assert!(core.is_closed(), "all calls are admitted");
+            assert_eq!((core.snapshot().consecutive_failures, core.snapshot().counts.calls), (failures, 2));
         });
     }
 }
 
 #[test]
-fn loom_reset_beside_tripping_failure_leaves_closed() {
+fn loom_reset_concurrent_with_tripping_failure_closes() {
     model(|| {
-        let (core, _hand) = core(1, None);
+        let (core, _time) = core(1, None);
         let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.record(admission, &FAILURE));
         core.reset().unwrap();
         thread.join().unwrap();
-        assert_eq!(agrees(&core), CircuitState::Closed);
+        assert_eq!(consistent_state(&core), CircuitState::Closed);
         let snapshot = core.snapshot();
         assert_eq!((snapshot.consecutive_failures, snapshot.counts), (0, Counts::default()));
         assert_eq!(
             snapshot.last_transition.unwrap().reason,
             Reason::Reset,
-            "the reset came last, or the record_failure too late"
+            "either the reset came last, or the failure was of an earlier epoch"
         );
     });
 }
 
 #[test]
-fn loom_reset_beside_manual_trip_leaves_the_last() {
+fn loom_reset_concurrent_with_manual_trip_last_one_applies() {
     model(|| {
-        let (core, _hand) = core(1, None);
+        let (core, _time) = core(1, None);
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || other.trip_manually().unwrap());
         core.reset().unwrap();
         thread.join().unwrap();
-        let state = agrees(&core);
+        let state = consistent_state(&core);
         let last = core.snapshot().last_transition.unwrap();
         assert_eq!((last.to, last.epoch), (state, 2));
         assert_eq!(state == CircuitState::Open, last.reason == Reason::Tripped);
@@ -563,12 +569,12 @@ fn loom_slow_calls_are_never_more_than_calls() {
     for verdict in [Verdict::Success, FAILURE] {
         model(move || {
             let trip = TripLimits { slow, minimum_calls: 9, ..CONFIG.trip };
-            let (core, hand) = core_with(&BreakerConfig { trip, ..CONFIG });
+            let (core, time) = core_with(&BreakerConfig { trip, ..CONFIG });
             let admission = core.admit().unwrap();
-            hand.advance(Duration::from_secs(2));
+            time.advance(Duration::from_secs(2));
             let other = Arc::clone(&core);
-            // The reader is the thread that is started: loom then lets it read old values beside
-            // new ones.
+            // The reader is the spawned thread, because loom then lets it read a mix of old and new
+            // values.
             let reader = thread::spawn(move || other.snapshot().counts);
             core.record(admission, &verdict);
             let Counts { calls, failures, slow, .. } = reader.join().unwrap();
@@ -580,38 +586,39 @@ fn loom_slow_calls_are_never_more_than_calls() {
 #[test]
 fn loom_bucket_ending_during_sum_does_not_open() {
     model(|| {
-        let (core, hand) = core(0, Some(0.6));
+        let (core, time) = core(0, Some(0.6));
         let record = |verdict| core.record(core.admit().unwrap(), &verdict);
         [FAILURE, Verdict::Success, Verdict::Success].into_iter().for_each(record);
         let admissions = [core.admit().unwrap(), core.admit().unwrap()];
-        // The first bucket is the oldest of the window: two of four calls failed.
-        hand.advance(Duration::from_secs(60));
+        // The first bucket is now the oldest of the window. With one more failure, two of four
+        // calls in the window have failed.
+        time.advance(Duration::from_secs(60));
         let other = Arc::clone(&core);
         let thread = thread::spawn(move || {
-            // It has left the window: one of two calls failed.
-            hand.advance(Duration::from_secs(4));
+            // The first bucket has left the window: one of two calls has failed.
+            time.advance(Duration::from_secs(4));
             other.record(admissions[1], &Verdict::Success);
         });
         core.record(admissions[0], &FAILURE);
         thread.join().unwrap();
-        assert_eq!(agrees(&core), CircuitState::Closed);
+        assert_eq!(consistent_state(&core), CircuitState::Closed);
     });
 }
 
 #[test]
 fn loom_open_state_word_shows_its_deadline() {
     model(|| {
-        let (core, _hand) = core(1, None);
+        let (core, _time) = core(1, None);
         let admission = core.admit().unwrap();
         let other = Arc::clone(&core);
-        // The reader is the thread that is started: loom then lets it read old values beside new
-        // ones.
+        // The reader is the spawned thread, because loom then lets it read a mix of old and new
+        // values.
         let reader = thread::spawn(move || other.admit());
         core.record(admission, &FAILURE);
         if let Err(denied) = reader.join().unwrap() {
             assert_eq!(denied.left, Some(30 * SECOND));
         } else {
-            assert_eq!(agrees(&core), CircuitState::Open, "it was admitted before");
+            assert_eq!(consistent_state(&core), CircuitState::Open, "the call was admitted before it opened");
         }
     });
 }

@@ -1,5 +1,7 @@
-//! Recording every outcome but the usual one: failures, slow, cancelled and answered calls, and
-//! probes.
+//! Records all outcomes but fast successes: failures, slow calls, cancelled calls, neutral answers
+//! and probes.
+//!
+//! The numbers ①, ② and ③ are the steps that `core/mod.rs` describes.
 
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use crate::machine::{
 };
 
 impl<S: Store> Core<S> {
-    /// Records the outcome of a call that was answered earlier, after `duration`.
+    /// Records the outcome of a call whose answer arrived earlier, `duration` after its start.
     pub(crate) fn record_with_duration(
         &self,
         admission: Admission,
@@ -32,7 +34,7 @@ impl<S: Store> Core<S> {
         self.record_slow_path(admission, verdict, duration);
     }
 
-    /// How long a call has taken until now, if a limit needs it.
+    /// Returns how long a call has taken until now, if a limit needs the duration.
     pub(crate) fn duration(&self, admission: Admission) -> CallDuration {
         if !self.hot_config().flags().is_timed() {
             return CallDuration::UntilNow;
@@ -58,8 +60,8 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Cancels the admission of a call that has not begun: a probe's slot, or its credit in a
-    /// slow start.
+    /// Cancels the admission of a call that has not begun. Frees the slot of a probe, and refunds
+    /// the credit of a call in a slow start.
     #[inline(never)]
     pub(crate) fn cancel_admission(&self, admission: Admission) {
         let word = self.state_word();
@@ -77,10 +79,10 @@ impl<S: Store> Core<S> {
         }
     }
 
-    fn release_admission(&self, admission: Admission, release_admission: impl FnOnce(&mut Machine)) {
+    fn release_admission(&self, admission: Admission, release: impl FnOnce(&mut Machine)) {
         let mut locked = self.locked();
         if locked.epoch == admission.stamp.epoch() {
-            release_admission(&mut locked.machine);
+            release(&mut locked.machine);
             let wakers = locked.wakers_for_free_slot();
             drop(locked);
             wake(wakers);
@@ -93,19 +95,20 @@ impl<S: Store> Core<S> {
         self.cancelled(admission, false);
     }
 
-    /// Records a call that its caller cancelled while it read the server's answer.
+    /// Records a call that its caller cancelled after the server had begun to answer.
     #[cold]
     pub(crate) fn record_cancelled_after_answer(&self, admission: Admission) {
         self.cancelled(admission, true);
     }
 
     #[inline(never)]
-    fn cancelled(&self, admission: Admission, record_answered: bool) {
+    fn cancelled(&self, admission: Admission, answered: bool) {
         self.emit_cancelled(admission.stamp);
         if admission.is_uncounted() {
             return;
         }
-        // The caller cancelled during its upload: the server could not answer yet.
+        // The caller cancelled the call during its upload. The server could not answer yet, so the
+        // call is not counted.
         if UploadGuard::is_stalled_or_failed() {
             return self.release_slot(admission);
         }
@@ -123,7 +126,7 @@ impl<S: Store> Core<S> {
                     self.release_slot(admission);
                 }
             }
-            (CancelledPolicy::IfNoneCompletes, _) if record_answered => {
+            (CancelledPolicy::IfNoneCompletes, _) if answered => {
                 self.record_slow_path(admission, &CANCELLED_AFTER_ANSWER.into(), CallDuration::UntilNow);
             }
             (CancelledPolicy::IfNoneCompletes, Some(ticket)) => {
@@ -138,7 +141,7 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Records that a caller cancelled a call that waited since `since` for the inner service.
+    /// Records that a caller cancelled a call that had waited for the inner service since `since`.
     pub(crate) fn record_cancelled_wait(&self, since: u64) {
         let word = self.state_word();
         if word.is_closed() {
@@ -146,7 +149,7 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// How long a call has run at least, if it is known.
+    /// Returns how long a call has run at least. `None`: its start is not known.
     fn elapsed(&self, admission: Admission, now: u64) -> Option<u64> {
         match admission.ticket() {
             Some(ticket) => {
@@ -167,9 +170,9 @@ impl<S: Store> Core<S> {
             self.record_success(stamp);
         } else if self.state_word().stamp() == stamp {
             let seen = self.window().record_slow_success(&limits.span, now, stamp.epoch()); // ①
-            // ② also resets the failures.
+            // ② This exchange also resets the failures.
             if self.reset_failures(stamp) {
-                self.evaluate(stamp, &limits.trip, 0, Some(seen), None, now);
+                self.trip_if_limit_reached(stamp, &limits.trip, 0, Some(seen), None, now);
             }
         }
     }
@@ -195,9 +198,10 @@ impl<S: Store> Core<S> {
             || self.window().failures_in(seen) >= thresholds.failures
         {
             let limits = self.limits();
-            // If a window of another shape was configured since, it starts empty, without this failure.
+            // If the configured window has changed since ①, the new window starts empty, without
+            // this failure.
             let seen = (limits.span == thresholds.span).then_some(seen);
-            self.evaluate(stamp, &limits.trip, consecutive_failures, seen, Some(fault), now);
+            self.trip_if_limit_reached(stamp, &limits.trip, consecutive_failures, seen, Some(fault), now);
         }
     }
 
@@ -210,7 +214,7 @@ impl<S: Store> Core<S> {
         self.emit_slow(stamp, slow);
         let seen = self.window().record_failure(&limits.span, now, stamp.epoch(), slow); // ①
         let Some(before) = self.update_state_word(stamp, StateWord::with_failure) else { return }; // ②
-        self.evaluate(
+        self.trip_if_limit_reached(
             stamp,
             &limits.trip,
             before.with_failure().consecutive_failures(),
@@ -220,10 +224,11 @@ impl<S: Store> Core<S> {
         );
     }
 
-    /// ③ Opens the circuit if a limit is reached. `seen` is where the call was recorded, if that
-    /// window is still the circuit's.
+    /// ③ Opens the circuit if a limit is reached.
+    ///
+    /// `seen` is the place in which the call was recorded. `None`: the window has been replaced.
     #[inline(never)]
-    fn evaluate(
+    fn trip_if_limit_reached(
         &self,
         stamp: StateWord,
         trip: &TripLimits,
@@ -247,10 +252,11 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// The newest bucket, if it is not the one whose window was summed.
+    /// Returns the newest bucket, if it is newer than the last bucket of the sum.
     ///
-    /// When a bucket ends, calls of the next one replace the counts of the oldest. A sum that runs
-    /// meanwhile may hold the oldest failures without the oldest calls, so it must be taken again.
+    /// When a bucket ends, the counts of the next bucket replace those of the oldest one. A
+    /// concurrent sum may then contain the oldest failures without the oldest successes, so the
+    /// window must be summed again.
     fn newer_bucket(&self, seen: Recorded) -> Option<Recorded> {
         let Recorded::Bucket(summed) = seen else { return None };
         self.window().newest().other_than(summed).map(Recorded::Bucket)
@@ -265,7 +271,8 @@ impl<S: Store> Core<S> {
             return; // ②
         }
         loop {
-            // Usually the number of cancelled calls decides, without the other counts.
+            // Usually the number of cancelled calls is too small, and the other counts are not
+            // needed.
             if !none_completes(&limits.trip, self.window().cancelled_in(seen), false) {
                 return;
             }
@@ -284,7 +291,7 @@ impl<S: Store> Core<S> {
         }
     }
 
-    /// Records a completed call that counts in no rate.
+    /// Records a call with a neutral answer: a completed call that counts in no rate.
     fn record_answered(&self, stamp: StateWord) {
         if self.state_word().stamp() == stamp {
             self.window().record_answered(&self.limits().span, self.hot_config().now(), stamp.epoch());
@@ -334,7 +341,7 @@ impl<S: Store> Core<S> {
         &self,
         stamp: StateWord,
         now: u64,
-        ask: impl FnOnce(&mut Machine, Moment, &RecoveryLimits) -> (Option<Change>, Option<Fault>),
+        update: impl FnOnce(&mut Machine, Moment, &RecoveryLimits) -> (Option<Change>, Option<Fault>),
     ) {
         let at = moment(now);
         let mut locked = self.locked();
@@ -342,7 +349,7 @@ impl<S: Store> Core<S> {
             return;
         }
         let Locked { machine, limits, .. } = &mut *locked;
-        let (change, fault) = ask(machine, at, limits);
+        let (change, fault) = update(machine, at, limits);
         let pending = change.map(|change| self.apply(&mut locked, change, fault, None, now));
         let wakers = locked.wakers_for_free_slot();
         drop(locked);

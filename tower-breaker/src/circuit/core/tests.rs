@@ -51,12 +51,12 @@ pub(super) fn core(trip: TripLimits) -> (StaticCore, ManualClock) {
 }
 
 pub(super) fn core_with(config: &BreakerConfig) -> (StaticCore, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(Duration::from_secs(1_000));
+    let (clock, time) = Clock::manual();
+    time.set(Duration::from_secs(1_000));
     let config = BreakerConfig { clock: Some(clock), ..config.clone() };
     let core = StaticCore::with_stripes(clock, StripedCounter::with_stripes(4), &config);
     core.adopt(&config);
-    (core, hand)
+    (core, time)
 }
 
 fn counts(calls: u64, failures: u64) -> Counts {
@@ -72,17 +72,17 @@ pub(super) fn state(core: &StaticCore) -> CircuitState {
 }
 
 pub(super) fn tripped() -> (StaticCore, ManualClock) {
-    let (core, hand) = core(TRIP);
+    let (core, time) = core(TRIP);
     for _ in 0..5 {
         run(&core, FAILURE);
     }
     assert_eq!(state(&core), CircuitState::Open);
-    (core, hand)
+    (core, time)
 }
 
 #[test]
 fn success_between_failures_resets_the_count() {
-    let (core, _hand) = core(TripLimits { failure_rate: None, ..TRIP });
+    let (core, _time) = core(TripLimits { failure_rate: None, ..TRIP });
     for _ in 0..4 {
         run(&core, FAILURE);
     }
@@ -97,9 +97,9 @@ fn success_between_failures_resets_the_count() {
 }
 
 #[test]
-fn failure_rate_of_half_opens_after_ten_calls() {
+fn failure_rate_of_50_percent_opens_from_ten_calls() {
     for window in [WindowShape::Time(60 * SECOND), WindowShape::Count(10)] {
-        let (core, _hand) = core_with(&BreakerConfig {
+        let (core, _time) = core_with(&BreakerConfig {
             trip: TripLimits { consecutive_failures: 0, ..TRIP },
             window,
             ..CONFIG
@@ -120,7 +120,7 @@ fn failure_rate_of_half_opens_after_ten_calls() {
 
 #[test]
 fn neutral_outcome_neither_counts_nor_resets() {
-    let (core, _hand) = core(TRIP);
+    let (core, _time) = core(TRIP);
     let neutral = FAILURE.fault().unwrap().with_health(Health::Neutral);
     for _ in 0..4 {
         run(&core, FAILURE);
@@ -132,21 +132,21 @@ fn neutral_outcome_neither_counts_nor_resets() {
 }
 
 #[test]
-fn callers_fault_resets_failures_and_counts_as_call() {
-    let (core, _hand) = core(TRIP);
-    let mistake = FAILURE.fault().unwrap().with_health(Health::Healthy);
+fn healthy_fault_resets_failures_and_counts_as_call() {
+    let (core, _time) = core(TRIP);
+    let healthy = FAILURE.fault().unwrap().with_health(Health::Healthy);
     for _ in 0..4 {
         run(&core, FAILURE);
     }
-    run(&core, mistake.into());
+    run(&core, healthy.into());
     assert_eq!((core.snapshot().consecutive_failures, core.snapshot().counts), (0, counts(5, 4)));
 }
 
 #[test]
 fn closing_and_opening_empty_the_window() {
-    let (core, hand) = tripped();
+    let (core, time) = tripped();
     assert_eq!(core.snapshot().counts, Counts::default());
-    hand.advance(Duration::from_secs(30));
+    time.advance(Duration::from_secs(30));
     run(&core, Verdict::Success);
     run(&core, Verdict::Success);
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
@@ -156,12 +156,12 @@ fn closing_and_opening_empty_the_window() {
 
 #[test]
 fn outcomes_of_earlier_epoch_do_not_change_later_states() {
-    let (core, hand) = core(TRIP);
+    let (core, time) = core(TRIP);
     let early: Vec<_> = (0..20).map(|_| core.admit().unwrap()).collect();
     for _ in 0..5 {
         run(&core, FAILURE);
     }
-    hand.advance(Duration::from_secs(30));
+    time.advance(Duration::from_secs(30));
     let probe = core.admit().unwrap();
     for &admission in &early[..10] {
         core.record(admission, &Verdict::Success);
@@ -175,28 +175,28 @@ fn outcomes_of_earlier_epoch_do_not_change_later_states() {
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
     run(&core, FAILURE);
     core.record(early[0], &Verdict::Success);
-    assert_eq!(core.snapshot().consecutive_failures, 1, "nor does an early record_success end a later run");
+    assert_eq!(core.snapshot().consecutive_failures, 1, "an early success does not reset later failures");
 }
 
 #[test]
 fn probes_of_one_round_do_not_count_in_the_next() {
-    let (core, hand) = tripped();
-    hand.advance(Duration::from_secs(30));
+    let (core, time) = tripped();
+    time.advance(Duration::from_secs(30));
     let first_round = [core.admit().unwrap(), core.admit().unwrap()];
     run(&core, FAILURE);
-    hand.advance(Duration::from_secs(30));
+    time.advance(Duration::from_secs(30));
     let second_round = core.admit().unwrap();
     for probe in first_round {
         core.record(probe, &Verdict::Success);
     }
     assert_eq!(state(&core), CircuitState::HalfOpen);
     core.record(second_round, &Verdict::Success);
-    assert_eq!(state(&core), CircuitState::HalfOpen, "one record_success of this round");
+    assert_eq!(state(&core), CircuitState::HalfOpen, "only one success belongs to this round");
 }
 
 #[test]
 fn failure_of_earlier_epoch_is_not_in_window() {
-    let (core, _hand) = core(TRIP);
+    let (core, _time) = core(TRIP);
     let early = core.admit().unwrap();
     for _ in 0..5 {
         run(&core, FAILURE);
@@ -207,7 +207,7 @@ fn failure_of_earlier_epoch_is_not_in_window() {
 
 #[test]
 fn retired_core_ignores_calls_of_last_owner() {
-    let (core, _hand) = core(TRIP);
+    let (core, _time) = core(TRIP);
     let calls: Vec<_> = (0..5).map(|_| core.admit().unwrap()).collect();
     core.retire();
     for call in calls {
@@ -221,10 +221,10 @@ fn retired_core_ignores_calls_of_last_owner() {
 }
 
 #[test]
-fn concurrent_arrivals_get_each_probe_slot_once() {
-    let (core, hand) = tripped();
+fn concurrent_calls_get_each_probe_slot_once() {
+    let (core, time) = tripped();
     for _ in 0..50 {
-        hand.advance(Duration::from_secs(30));
+        time.advance(Duration::from_secs(30));
         let barrier = Barrier::new(8);
         let admitted: Vec<Admission> = thread::scope(|scope| {
             let threads: Vec<_> = (0..8)
@@ -245,7 +245,7 @@ fn concurrent_arrivals_get_each_probe_slot_once() {
 #[test]
 fn failures_on_many_threads_are_all_counted() {
     let trip = TripLimits { consecutive_failures: 0, failure_rate: None, ..TRIP };
-    let (core, _hand) = core(trip);
+    let (core, _time) = core(trip);
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -263,8 +263,8 @@ fn failures_on_many_threads_are_all_counted() {
 fn open_circuit_idle_for_years_admits_a_probe() {
     const DAY: u64 = 86_400;
     for days in [1, 365, 3 * 365, 797, 1_592, 2_000, 5 * 365, 100 * 365] {
-        let (core, hand) = tripped();
-        hand.advance(Duration::from_secs(days * DAY));
+        let (core, time) = tripped();
+        time.advance(Duration::from_secs(days * DAY));
         assert_eq!(core.remaining_open(), None, "{days} days");
         assert!(core.admit().is_ok(), "{days} days");
         assert_eq!(state(&core), CircuitState::HalfOpen, "{days} days");
@@ -274,11 +274,11 @@ fn open_circuit_idle_for_years_admits_a_probe() {
 #[test]
 fn open_time_is_exact_to_the_nanosecond() {
     let open = OpenDuration::constant(30 * SECOND + 7);
-    let (core, hand) = core_with(&BreakerConfig { recovery: RecoveryLimits { open, ..RECOVERY }, ..CONFIG });
+    let (core, time) = core_with(&BreakerConfig { recovery: RecoveryLimits { open, ..RECOVERY }, ..CONFIG });
     (0..5).for_each(|_| assert!(run(&core, FAILURE)));
-    hand.advance(Duration::from_secs(30) + Duration::from_nanos(6));
+    time.advance(Duration::from_secs(30) + Duration::from_nanos(6));
     assert_eq!(core.admit().unwrap_err().left, Some(1));
-    hand.advance(Duration::from_nanos(1));
+    time.advance(Duration::from_nanos(1));
     assert!(core.admit().is_ok());
 }
 
@@ -293,42 +293,42 @@ impl Wake for CountWakes {
 #[test]
 fn transition_wakes_tasks_and_notifies_outside_the_lock() {
     use CircuitState::{Closed, HalfOpen, Open};
-    let (core, hand) = core(TRIP);
+    let (core, time) = core(TRIP);
     let core = Arc::new(core);
     let woken = Arc::new(CountWakes(AtomicUsize::new(0)));
     let waker = Waker::from(Arc::clone(&woken));
     let mut waker_key = None;
     core.register_waker(&mut waker_key, &waker, WakeOn::Change);
-    let told = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let observed = Arc::new(std::sync::Mutex::new(Vec::new()));
     core.observers().add({
-        let (core, told) = (Arc::downgrade(&core), Arc::clone(&told));
+        let (core, observed) = (Arc::downgrade(&core), Arc::clone(&observed));
         Arc::new(move |transition: &Transition| {
-            // It would deadlock under the lock.
+            // This would deadlock if the observer were called under the lock.
             let state = core.upgrade().unwrap().snapshot().state;
-            told.lock().unwrap().push((transition.from, transition.to, state));
-            panic!("an observer's panic is its own");
+            observed.lock().unwrap().push((transition.from, transition.to, state));
+            panic!("this panic must be caught");
         })
     });
     for _ in 0..5 {
         run(&core, FAILURE);
     }
     assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-    hand.advance(Duration::from_secs(30));
+    time.advance(Duration::from_secs(30));
     run(&core, Verdict::Success);
     run(&core, Verdict::Success);
     assert_eq!(
-        *told.lock().unwrap(),
+        *observed.lock().unwrap(),
         [(Closed, Open, Open), (Open, HalfOpen, HalfOpen), (HalfOpen, Closed, Closed)]
     );
 }
 
 #[test]
 fn clock_running_back_keeps_circuit_open() {
-    let (core, hand) = tripped();
-    hand.set(Duration::ZERO);
+    let (core, time) = tripped();
+    time.set(Duration::ZERO);
     let denied = core.admit().unwrap_err();
     assert_eq!(denied.left, Some(1_030 * SECOND));
-    hand.set(Duration::from_secs(1_030));
+    time.set(Duration::from_secs(1_030));
     assert!(core.admit().is_ok());
 }
 

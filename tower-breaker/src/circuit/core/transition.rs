@@ -1,4 +1,5 @@
-//! Transitions: a new state is published under the lock, and others are notified after it.
+//! Transitions: the new state is published under the lock; tasks, metrics and observers are
+//! notified after the lock is released.
 
 use std::sync::Arc;
 use std::task::Waker;
@@ -15,20 +16,22 @@ use crate::machine::{Change, CircuitState, Sample, State};
 use crate::telemetry::{Instruments, Observers, Transition, log_transition};
 
 impl<S: Store> Core<S> {
-    /// Publishes a new epoch. The caller holds the lock.
+    /// Publishes the state of a new epoch. The caller holds the lock.
     pub(in crate::circuit) fn publish(&self, state: State, epoch: u32) {
         if let State::OpenUntil(until) = state {
-            // Relaxed: the exchange below publishes the deadline.
+            // Relaxed: the Release exchange below publishes the deadline.
             self.store.deadline().store(until, Ordering::Relaxed);
         }
         let word = StateWord::of(state, epoch);
-        // Release: a reader of this epoch sees what was done before it began. It is an exchange
-        // rather than a store, so that it is in one order with the exchanges of the failures and
-        // successes that are recorded concurrently.
+        // Release: a thread that reads this epoch sees what was done before the epoch began.
+        // Acquire: this thread sees what was recorded before the earlier exchanges.
+        //
+        // This is an exchange rather than a store, so that it has a place in the one order of the
+        // exchanges that concurrent failures and successes make.
         self.store.state_word().swap(word.word(), Ordering::AcqRel);
     }
 
-    /// Begins the epoch of the state that the machine has just changed to.
+    /// Begins a new epoch for the state to which the machine has just changed.
     pub(in crate::circuit) fn apply(
         &self,
         locked: &mut Locked,
@@ -67,8 +70,10 @@ impl<S: Store> Core<S> {
         PendingNotification { wakers, observers, instruments: self.hot_config().instruments(), transition }
     }
 
-    /// What a closed circuit has counted in the epoch that ends now. `sample`: the counts that led
-    /// to the transition, if calls did. The caller holds the lock.
+    /// Returns what a closed circuit has counted in the epoch that ends now.
+    ///
+    /// `sample` has the counts that led to the transition. `None`: no call led to it. The caller
+    /// holds the lock.
     fn last_sample(&self, sample: Option<Sample>, epoch: u32, now: u64) -> Sample {
         let Sample { consecutive_failures, window } =
             sample.unwrap_or(Sample { consecutive_failures: 0, window: None });
@@ -76,14 +81,16 @@ impl<S: Store> Core<S> {
             let span = self.hot_config().span_locked();
             self.window().counts_at(&span, now, epoch)
         });
-        // A success that was recorded meanwhile may have reset the consecutive failures.
+        // A success that was recorded concurrently may have reset the consecutive failures since
+        // the sample was taken.
         Sample {
             consecutive_failures: consecutive_failures.max(self.state_word().consecutive_failures()),
             window: Some(window),
         }
     }
 
-    /// Notifies others of a transition. The lock is released.
+    /// Notifies tasks, metrics, logs and observers of a transition. The caller does not hold the
+    /// lock.
     pub(in crate::circuit) fn notify(&self, pending: Option<PendingNotification>) {
         let Some(PendingNotification { wakers, observers, instruments, transition }) = pending else {
             return;
@@ -103,7 +110,7 @@ pub(in crate::circuit) fn wake(wakers: Vec<Option<Waker>>) {
     wakers.into_iter().flatten().for_each(Waker::wake);
 }
 
-/// A transition of which others are notified once the lock is released.
+/// A transition whose notifications are sent once the lock is released.
 #[must_use]
 pub(in crate::circuit) struct PendingNotification {
     wakers: Vec<Option<Waker>>,

@@ -1,12 +1,18 @@
-//! The window: what a closed circuit remembers of its calls.
+//! The window: the counts of the recent calls of a closed circuit.
 //!
-//! A time window is a ring of buckets. [`NewestBucket`] keeps clocks that run back, and cells that
-//! were written long ago, from being counted wrongly: a cell stores only the lower bits of its
-//! bucket's tag, 24 or 32, and they repeat. A cell written 2²⁴ buckets ago would count again, and a
-//! cell written a little later than that would seem newer than the calls that follow. So tags are
-//! cut into eras of 2²² buckets, and the first call of an era clears the cells that have left the
-//! window. A cell in use is then at most two eras old, and the lower bits of its tag tell its age
-//! after any idle time.
+//! A time window is a ring of buckets. Each bucket has a tag, which grows with time, and a cell,
+//! which holds the counts. A cell stores only the lower 24 or 32 bits of its bucket's tag, and
+//! these bits repeat. Without more care, two cells would be counted wrongly:
+//!
+//! - A cell written 2²⁴ buckets ago would be counted again.
+//! - A cell written a little later than that would seem newer than the calls that follow.
+//!
+//! So the tags are divided into eras of 2²² buckets. The first call of an era clears the cells
+//! that have left the window. A cell in use is then at most two eras old, and the lower bits of its
+//! tag show its age after any idle time.
+//!
+//! [`NewestBucket`] begins the eras. It also keeps a clock that runs back from counting a call in
+//! an old bucket.
 
 #[cfg(feature = "keyed")]
 mod packed;
@@ -24,7 +30,7 @@ use crate::machine::{CountWindow, Counts, WindowShape};
 
 const ERA_BITS: u32 = 22;
 
-/// The span of a window, as the recording of a call needs it.
+/// The span of a window, in the form that is needed to record a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowSpan {
     pub(crate) buckets: TimeBuckets,
@@ -33,16 +39,17 @@ pub struct WindowSpan {
 }
 
 impl WindowSpan {
-    /// The span of an unused window, in `parts` parts.
+    /// Returns the span of an unused window, divided into `parts` parts.
     pub(crate) const fn of(shape: WindowShape, parts: u64) -> Self {
         match shape {
             WindowShape::Time(nanos) => Self { buckets: TimeBuckets::with_count(nanos, parts), calls: 0 },
-            // The buckets go on, for a time window that may follow.
+            // A count window has buckets, too, so that a later time window can continue after them.
             WindowShape::Count(calls) => Self { buckets: TimeBuckets::with_count(u64::MAX, parts), calls },
         }
     }
 
-    /// The span of a window that was used with `other` until now: it starts empty.
+    /// Returns the span of a window that was used with the span `other` until now. The window
+    /// starts empty.
     ///
     /// `other_now` is the current time of the clock that was read with `other`.
     pub(crate) fn after(shape: WindowShape, other: Self, parts: u64, other_now: u64, now: u64) -> Self {
@@ -51,69 +58,75 @@ impl WindowSpan {
     }
 }
 
-/// Counts of calls, failures, slow and cancelled calls, over a span of time or a number of calls.
-/// Every epoch starts empty, and so does another span.
+/// Counts calls, failures, slow calls and cancelled calls, over a span of time or a number of
+/// calls.
 ///
-/// The required methods are the cells; the provided methods are the window. There are two sets of
-/// cells: [`StripedWindow`], in which threads do not write to the same cache line, and the compact
-/// cells of a circuit by key.
+/// The window starts empty in every epoch, and after a change of its span.
+///
+/// The required methods access the cells. The provided methods are the window. There are two
+/// implementations: [`StripedWindow`], in which threads do not write to the same cache line, and
+/// the compact cells of a keyed circuit.
 pub trait Window: Sized {
-    /// How many buckets make up a span of time, besides the one that is being filled.
+    /// The number of buckets that a span of time is divided into, without the bucket that is being
+    /// filled.
     const PARTS: u64;
 
-    /// Counts a success in a bucket.
+    /// Counts a success in the bucket `tag`.
     fn add_success(&self, tag: u64);
-    /// Counts a failure.
+    /// Counts a failure in the bucket `tag`.
     fn add_failure(&self, tag: u64);
-    /// Counts a call as slow that was counted before: a reader that sees it here sees it there,
-    /// too.
+    /// Counts a call as slow. The call was counted as a success or failure before: a reader that
+    /// sees the slow call also sees that count.
     fn add_slow(&self, tag: u64);
-    /// Counts a cancelled call.
+    /// Counts a cancelled call in the bucket `tag`.
     fn add_cancelled(&self, tag: u64);
 
-    /// The failures in the span that ends with a bucket.
+    /// Returns the failures in the span that ends with the bucket `tag`.
     fn failures(&self, tag: u64) -> u64;
-    /// The slow calls.
+    /// Returns the slow calls in the span that ends with the bucket `tag`.
     fn slow(&self, tag: u64) -> u64;
-    /// The cancelled calls.
+    /// Returns the cancelled calls in the span that ends with the bucket `tag`.
     fn cancelled(&self, tag: u64) -> u64;
-    /// All of them. A call that is counted as slow is also in `calls`.
+    /// Returns all counts of the span that ends with the bucket `tag`. A call that is counted as
+    /// slow is also in `calls`.
     fn sums(&self, tag: u64) -> Counts;
 
-    /// The newest bucket.
+    /// Returns the newest bucket.
     fn newest(&self) -> &NewestBucket;
-    /// The newest bucket with a completed call that counts in no rate.
+    /// Returns the newest bucket with a completed call that counts in no rate.
     fn answered(&self) -> &AtomicU64;
-    /// Clears the cells that are not in the window that ends with the bucket `keep`; `None`: all
-    /// cells.
+    /// Clears the cells that are not in the window that ends with the bucket `keep`. `None`: clears
+    /// all cells.
     fn clear_expired(&self, keep: Option<u64>);
-    /// Held while cells are cleared.
+    /// Returns the lock that is held while cells are cleared.
     fn upkeep(&self) -> &Mutex<()>;
 
-    /// The last n calls in the order in which they ended. One order of all outcomes needs one lock.
-    /// `None`: there is no count window, and no configuration asks for one.
+    /// Returns the last n calls, in the order in which they ended.
+    ///
+    /// They are behind a lock, because only a lock gives all outcomes one order. `None`: this
+    /// window is always a time window.
     fn last(&self) -> Option<&Mutex<Option<LastCalls>>>;
 
-    /// Whether this is a time window.
+    /// Returns whether `span` is the span of a time window.
     #[inline]
     fn is_time_window(&self, span: &WindowSpan) -> bool {
         self.last().is_none() || span.calls == 0
     }
 
-    /// The bucket of a call that ends now. `None`: the call's epoch is over.
+    /// Returns the bucket of a call that ends now. `None`: the call's epoch is over.
     #[inline]
     fn enter(&self, span: &WindowSpan, now: u64, epoch: u32) -> Option<u64> {
         self.newest().enter(span.buckets.tag(now, epoch), self)
     }
 
-    /// Empties a window over time, for calls from the bucket `tag` on, which belongs to a later
-    /// epoch.
+    /// Empties a time window. The next calls are in the bucket `tag`, which belongs to a later
+    /// epoch, or in newer buckets.
     fn discard_before(&self, tag: u64) {
         self.answered().store(NO_BUCKET, Ordering::Relaxed);
         self.newest().discard_before(tag);
     }
 
-    /// Records a success: over a span of time, the clock and the thread's own cell.
+    /// Records a success. In a time window this reads the clock and writes the thread's own cell.
     #[inline]
     fn record_success(&self, span: &WindowSpan, now: impl FnOnce() -> u64, epoch: u32) {
         if !self.is_time_window(span) {
@@ -163,13 +176,14 @@ pub trait Window: Sized {
         if !self.is_time_window(span) {
             self.update_count_window(span, epoch, CountWindow::record_completed);
         } else if let Some(tag) = self.enter(span, now, epoch) {
-            // Release: with what the caller did before. If two threads store two buckets at once,
-            // the older bucket may stay: the call then counts for one bucket less.
+            // Release: a reader of this bucket sees what the caller did before. If two threads
+            // store two buckets concurrently, the older one may remain. The completed call then
+            // leaves the window one bucket earlier.
             self.answered().store(tag, Ordering::Release);
         }
     }
 
-    /// The failures in the window.
+    /// Returns the failures in the window.
     fn failures_in(&self, seen: Recorded) -> u64 {
         match seen {
             Recorded::Bucket(tag) => self.failures(tag),
@@ -177,7 +191,7 @@ pub trait Window: Sized {
         }
     }
 
-    /// The slow calls in the window.
+    /// Returns the slow calls in the window.
     fn slow_in(&self, seen: Recorded) -> u64 {
         match seen {
             Recorded::Bucket(tag) => self.slow(tag),
@@ -185,7 +199,7 @@ pub trait Window: Sized {
         }
     }
 
-    /// The cancelled calls in the window.
+    /// Returns the cancelled calls in the window.
     fn cancelled_in(&self, seen: Recorded) -> u64 {
         match seen {
             Recorded::Bucket(tag) => self.cancelled(tag),
@@ -193,7 +207,7 @@ pub trait Window: Sized {
         }
     }
 
-    /// All counts of the window.
+    /// Returns all counts of the window.
     fn counts(&self, seen: Recorded) -> Counts {
         match seen {
             Recorded::Bucket(tag) => self.sums(tag),
@@ -201,10 +215,10 @@ pub trait Window: Sized {
         }
     }
 
-    /// Whether the window with these counts holds a completed call.
+    /// Returns whether the window, whose counts are `counts`, holds a completed call.
     fn completed_in(&self, seen: Recorded, counts: &Counts) -> bool {
         match seen {
-            // Acquire: as the counts are read.
+            // Acquire: like the loads of the counts.
             Recorded::Bucket(tag) => {
                 counts.calls > 0 || tag.wrapping_sub(self.answered().load(Ordering::Acquire)) <= Self::PARTS
             }
@@ -212,7 +226,7 @@ pub trait Window: Sized {
         }
     }
 
-    /// All counts of the window of an epoch, at a time.
+    /// Returns all counts of the window of an epoch at the time `now`.
     fn counts_at(&self, span: &WindowSpan, now: u64, epoch: u32) -> Counts {
         if self.is_time_window(span) {
             let bucket = self.newest().current(span.buckets.tag(now, epoch));
@@ -232,7 +246,7 @@ pub trait Window: Sized {
         drop(last);
     }
 
-    /// Changes the last calls of an epoch; what belongs to an older epoch changes nothing.
+    /// Changes the last calls of an epoch. A call of an older epoch changes nothing.
     fn update_count_window(
         &self,
         span: &WindowSpan,
@@ -257,13 +271,14 @@ pub trait Window: Sized {
     }
 }
 
-/// The newest bucket in which a window has counted a call. A call is counted in this bucket or in a
-/// newer one. So a clock that runs back loses no call: the window does not move until the clock has
-/// caught up.
+/// The newest bucket in which a window has counted a call.
+///
+/// Every call is counted in this bucket or in a newer one. So no call is lost when a clock runs
+/// back: the window stays in place until the clock has caught up.
 #[derive(Debug)]
 pub struct NewestBucket(AtomicU64);
 
-/// A bucket compared with the newest bucket.
+/// The order of a bucket relative to the newest bucket.
 enum BucketOrder {
     Newer,
     /// The newest bucket, or an older bucket of the same epoch.
@@ -277,16 +292,18 @@ impl NewestBucket {
         Self(AtomicU64::new(tag))
     }
 
-    /// The bucket of a call that ends at the bucket `tag`. `None`: the call's epoch is over.
+    /// Returns the bucket in which a call is counted that ends in the bucket `tag`. `None`: the
+    /// call's epoch is over.
     #[inline]
     pub(crate) fn enter(&self, tag: u64, window: &impl Window) -> Option<u64> {
-        // Acquire: with the cells that were cleared before this era began.
+        // Acquire: a thread that reads a bucket of this era sees the cells cleared that were
+        // cleared when the era began.
         let newest = self.0.load(Ordering::Acquire);
         if newest == tag { Some(tag) } else { self.enter_another(tag, newest, window) }
     }
 
-    /// Runs once per bucket, when another thread has read a later time, and while the clock has run
-    /// back.
+    /// Returns the bucket of a call whose bucket is not the newest one. This happens once per
+    /// bucket, when another thread has read a later time, and while the clock has run back.
     #[cold]
     #[inline(never)]
     fn enter_another(&self, tag: u64, mut newest: u64, window: &impl Window) -> Option<u64> {
@@ -301,7 +318,8 @@ impl NewestBucket {
                 newest = self.0.load(Ordering::Acquire);
                 continue;
             }
-            // Release: with what was cleared before this era began.
+            // Release: passes on to readers of the new bucket that the cells of this era were
+            // cleared. Acquire: as in `enter`, for the value that another thread has stored.
             match self.0.compare_exchange(newest, tag, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return Some(tag),
                 Err(other) => newest = other,
@@ -309,32 +327,34 @@ impl NewestBucket {
         }
     }
 
-    /// Clears the cells that have left the window, before a call is counted in the first bucket of
-    /// an era.
+    /// Clears the cells that have left the window. Runs before the first call of an era is counted.
     fn begin_era(&self, tag: u64, window: &impl Window) {
         let _lock = lock(window.upkeep());
-        // Relaxed: eras begin only under the lock.
+        // Relaxed: an era begins only under this lock.
         let newest = self.0.load(Ordering::Relaxed);
         if matches!(compare(tag, newest), BucketOrder::Newer) && era(tag) != era(newest) {
-            // After an era without calls, all cells have left the window. The lower bits of their
-            // tags do not tell.
+            // If a whole era had no calls, all cells have left the window. The lower bits of their
+            // tags do not show that, so all cells are cleared.
             let is_next = era(tag).wrapping_sub(era(newest)) == 1;
             window.clear_expired(is_next.then_some(tag));
-            // Release: a thread that reads this era finds the cells cleared.
+            // Release: a thread that reads a bucket of this era sees the cleared cells.
             self.0.store(tag, Ordering::Release);
         }
     }
 
-    /// Leaves every bucket behind. The first call in the bucket `tag` or in a later one of its
-    /// epoch clears all cells, and so does one in an earlier bucket if the clock runs back before.
+    /// Discards all buckets before the bucket `tag`, which belongs to a new epoch.
+    ///
+    /// The first call in this bucket, or in a later bucket of its epoch, clears all cells. If the
+    /// clock runs back before that, the first call in an earlier bucket of the epoch clears them.
     pub(crate) fn discard_before(&self, tag: u64) {
-        // Release: as above.
+        // Release: as in `begin_era`.
         self.0.store(tag.wrapping_sub(TAGS_PER_EPOCH), Ordering::Release);
     }
 
-    /// The bucket with which the window ends at the bucket `tag`. `None`: the window is empty.
+    /// Returns the last bucket of the window when the current bucket is `tag`. `None`: the window
+    /// is empty.
     pub(crate) fn current(&self, tag: u64) -> Option<u64> {
-        // Acquire: with the cells that were cleared before this era began.
+        // Acquire: as in `enter`.
         let newest = self.0.load(Ordering::Acquire);
         match compare(tag, newest) {
             BucketOrder::Over => None,
@@ -343,10 +363,10 @@ impl NewestBucket {
         }
     }
 
-    /// The newest bucket, if it is not `tag`.
+    /// Returns the newest bucket, if it is not `tag`.
     pub(crate) fn other_than(&self, tag: u64) -> Option<u64> {
-        // Acquire: as above. A call enters its bucket before it changes a cell, so a reader of the
-        // cell sees the bucket.
+        // Acquire: as in `enter`. A call enters its bucket before it changes a cell. So a thread
+        // that has read the cell sees the bucket here.
         let newest = self.0.load(Ordering::Acquire);
         (newest != tag).then_some(newest)
     }
@@ -367,8 +387,8 @@ const fn compare(tag: u64, newest: u64) -> BucketOrder {
     }
 }
 
-/// The window of a static circuit: a ring for the successes of each thread, and one for each of the
-/// other counts.
+/// The window of a circuit that is not keyed: a ring of successes for each thread, and one ring for
+/// each of the other counts.
 #[derive(Debug)]
 pub struct StripedWindow {
     newest: NewestBucket,
@@ -382,7 +402,7 @@ pub struct StripedWindow {
 }
 
 impl StripedWindow {
-    /// An empty window that begins at the bucket `tag`.
+    /// Creates an empty window that begins at the bucket `tag`.
     pub(crate) fn new(successes: StripedCounter, tag: u64) -> Self {
         Self {
             newest: NewestBucket::new(tag),
@@ -432,8 +452,9 @@ impl Window for StripedWindow {
     }
 
     fn sums(&self, tag: u64) -> Counts {
-        // Every numerator before its denominator: a call that is recorded meanwhile may then be
-        // missing in a numerator, never in the denominator alone.
+        // Each numerator is read before its denominator, and each call is written to the
+        // denominator first. So a call that is recorded concurrently may be missing in a numerator,
+        // but never in the denominator alone.
         let (slow, cancelled) = (self.slow.sum(tag), self.cancelled.sum(tag));
         let failures = self.failures.sum(tag);
         let calls = failures + self.successes.sum(tag);
@@ -466,24 +487,24 @@ impl Window for StripedWindow {
     }
 }
 
-/// The last n calls of an epoch.
+/// The last n calls of an epoch, for a count window.
 #[derive(Debug)]
 pub struct LastCalls {
     epoch: u32,
     ring: CountWindow,
 }
 
-/// Where a call was recorded, and what its recorder saw.
+/// The place in which a call was recorded.
 #[derive(Clone, Copy, Debug)]
 pub enum Recorded {
-    /// In this bucket. Its sums are still to be taken.
+    /// This bucket of a time window. The window has not been summed yet.
     Bucket(u64),
-    /// The counts of the last calls, and whether one of them completed.
+    /// A count window, with its counts after the call, and whether one of its calls completed.
     Last { counts: Counts, completed: bool },
 }
 
 impl Recorded {
-    /// A call whose epoch is over.
+    /// The result for a call whose epoch is over.
     const NOTHING: Self =
         Self::Last { counts: Counts { calls: 0, failures: 0, slow: 0, cancelled: 0 }, completed: false };
 }
@@ -494,7 +515,7 @@ impl LastCalls {
     }
 }
 
-/// A bucket that no window reaches.
+/// A bucket that is in no window.
 pub(crate) const NO_BUCKET: u64 = 1 << 63;
 
 #[cfg(all(test, loom_models))]

@@ -1,4 +1,4 @@
-//! Every interleaving of calls at the edge of an era.
+//! Loom models: every interleaving of two calls at the start of an era.
 
 use loom::sync::Arc;
 use loom::thread;
@@ -22,8 +22,8 @@ fn failures(window: &StripedWindow, span: &WindowSpan, now: u64) -> u64 {
 }
 
 #[test]
-fn loom_first_calls_of_era_are_counted_without_old_cells() {
-    // The lower bits of a tag are the same again after 1,024 eras.
+fn loom_first_calls_of_era_clear_expired_cells() {
+    // The lower 32 bits of a tag repeat after 1,024 eras.
     for idle in [1, 2, 1 << 10] {
         model(move || {
             let (window, span) = window();
@@ -41,7 +41,7 @@ fn loom_first_calls_of_era_are_counted_without_old_cells() {
 }
 
 #[test]
-fn loom_era_beginning_within_window_loses_no_call() {
+fn loom_era_that_begins_within_window_loses_no_call() {
     model(|| {
         let (window, span) = window();
         window.record_failure(&span, ERA - 2 * BUCKET, 0, false);

@@ -1,4 +1,4 @@
-//! The windows against naive ones.
+//! Tests of the windows, some against a naive model.
 
 use std::time::Duration;
 
@@ -27,33 +27,33 @@ const fn counts(calls: u64, failures: u64) -> Counts {
 #[test]
 fn time_window_is_up_to_a_bucket_longer_than_its_span() {
     for nanos in [1_000_000, 4_999_999, 60_000_000_000, 365 * 24 * 3_600_000_000_000] {
-        let (clock, hand) = Clock::manual();
-        hand.set(Duration::from_secs(40_000_000));
+        let (clock, time) = Clock::manual();
+        time.set(Duration::from_secs(40_000_000));
         let (window, span) = (window(), WindowSpan::of(WindowShape::Time(nanos), StripedWindow::PARTS));
         record(&window, &span, clock, 0, true);
         record(&window, &span, clock, 0, false);
         let whole = counts(2, 1);
-        hand.advance(Duration::from_nanos(nanos));
+        time.advance(Duration::from_nanos(nanos));
         assert_eq!(window.counts_at(&span, clock.now(), 0), whole, "{nanos}");
-        hand.advance(Duration::from_nanos(nanos / 15 + 2));
+        time.advance(Duration::from_nanos(nanos / 15 + 2));
         assert_eq!(window.counts_at(&span, clock.now(), 0), Counts::default(), "{nanos}");
     }
 }
 
 #[test]
-fn time_window_after_a_week_is_empty() {
-    let (clock, hand) = Clock::manual();
+fn time_window_is_empty_after_a_week() {
+    let (clock, time) = Clock::manual();
     let (window, span) = (window(), WindowSpan::of(WindowShape::Time(60_000_000_000), StripedWindow::PARTS));
     record(&window, &span, clock, 0, true);
-    hand.advance(Duration::from_secs(7 * 24 * 60 * 60));
+    time.advance(Duration::from_secs(7 * 24 * 60 * 60));
     assert_eq!(window.counts_at(&span, clock.now(), 0), Counts::default());
     record(&window, &span, clock, 0, true);
     assert_eq!(window.counts_at(&span, clock.now(), 0), counts(1, 1));
 }
 
 #[test]
-fn every_epoch_starts_empty() {
-    let (clock, _hand) = Clock::manual();
+fn window_starts_empty_in_every_epoch() {
+    let (clock, _time) = Clock::manual();
     for shape in [WindowShape::Time(60_000_000_000), WindowShape::Count(10)] {
         let (window, span) = (window(), WindowSpan::of(shape, StripedWindow::PARTS));
         record(&window, &span, clock, 4, true);
@@ -66,9 +66,9 @@ fn every_epoch_starts_empty() {
 }
 
 #[test]
-fn window_of_another_span_starts_empty_in_same_epoch() {
-    let (clock, hand) = Clock::manual();
-    hand.set(Duration::from_secs(40_000_000));
+fn window_starts_empty_after_change_of_span() {
+    let (clock, time) = Clock::manual();
+    time.set(Duration::from_secs(40_000_000));
     let window = window();
     let shapes = [60, 600, 1, 3_600].map(|seconds| WindowShape::Time(seconds * 1_000_000_000));
     let mut span = WindowSpan::of(WindowShape::Time(60_000_000_000), StripedWindow::PARTS);
@@ -86,7 +86,7 @@ fn window_of_another_span_starts_empty_in_same_epoch() {
 
 #[test]
 fn window_counts_slow_and_cancelled_calls() {
-    let (clock, _hand) = Clock::manual();
+    let (clock, _time) = Clock::manual();
     for shape in [WindowShape::Time(60_000_000_000), WindowShape::Count(10)] {
         let (window, span) = (window(), WindowSpan::of(shape, StripedWindow::PARTS));
         let now = clock.now();
@@ -101,16 +101,16 @@ fn window_counts_slow_and_cancelled_calls() {
 }
 
 proptest! {
-    /// Against every call kept in a list: steps of time and outcomes.
+    /// Compares the window with a list of all calls, over random times and outcomes.
     #[test]
     fn time_window_matches_naive_model(steps in proptest::collection::vec((0_u64..8_000, any::<bool>()), 1..200)) {
-        let (clock, hand) = Clock::manual();
+        let (clock, time) = Clock::manual();
         let (window, span) = (window(), WindowSpan::of(WindowShape::Time(60_000_000_000), StripedWindow::PARTS));
         let mut naive: Vec<(u64, bool)> = Vec::new();
         for (millis, failed) in steps {
-            hand.advance(Duration::from_millis(millis));
+            time.advance(Duration::from_millis(millis));
             record(&window, &span, clock, 0, failed);
-            // Rounding moves a bucket's edge by less than a nanosecond in this test's span.
+            // Rounding moves the edge of a bucket by less than a nanosecond within this test.
             let bucket = |nanos: u64| nanos / 4_000_000_000;
             naive.push((bucket(clock.now()), failed));
             let now = bucket(clock.now());

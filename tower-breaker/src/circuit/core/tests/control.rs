@@ -1,17 +1,17 @@
-//! Hands on the circuit, and configurations.
+//! Manual control and configurations.
 
 use super::*;
 use crate::machine::Force;
 
 #[test]
 fn manual_trip_recovers_as_usual() {
-    let (core, hand) = core(TRIP);
+    let (core, time) = core(TRIP);
     core.trip_manually().unwrap();
     assert_eq!(core.snapshot().last_trip.unwrap().reason, Reason::Tripped);
-    hand.advance(Duration::from_secs(10));
+    time.advance(Duration::from_secs(10));
     core.trip_manually().unwrap();
-    assert_eq!(core.admit().unwrap_err().left, Some(20 * SECOND), "an open one is not extended");
-    hand.advance(Duration::from_secs(20));
+    assert_eq!(core.admit().unwrap_err().left, Some(20 * SECOND), "the open time is not extended");
+    time.advance(Duration::from_secs(20));
     run(&core, Verdict::Success);
     run(&core, Verdict::Success);
     assert_eq!(state(&core), CircuitState::Closed);
@@ -19,8 +19,8 @@ fn manual_trip_recovers_as_usual() {
 
 #[test]
 fn manual_trip_opens_half_open_circuit() {
-    let (core, hand) = tripped();
-    hand.advance(Duration::from_secs(30));
+    let (core, time) = tripped();
+    time.advance(Duration::from_secs(30));
     let probe = core.admit().unwrap();
     core.trip_manually().unwrap();
     core.record(probe, &Verdict::Success);
@@ -29,9 +29,9 @@ fn manual_trip_opens_half_open_circuit() {
 
 #[test]
 fn forced_circuit_keeps_its_state_until_released() {
-    let (core, hand) = core(TRIP);
+    let (core, time) = core(TRIP);
     core.force(Force::Open).unwrap();
-    hand.advance(Duration::from_secs(100_000));
+    time.advance(Duration::from_secs(100_000));
     assert_eq!(core.admit().unwrap_err(), Denied { state: CircuitState::ForcedOpen, left: None });
     assert_eq!(core.trip_manually(), Err(CircuitState::ForcedOpen));
     assert_eq!(core.reset(), Err(CircuitState::ForcedOpen));
@@ -52,46 +52,46 @@ fn forced_circuit_keeps_its_state_until_released() {
     assert_eq!(
         core.snapshot().last_transition.unwrap().reason,
         Reason::Released,
-        "what is not forced is not released"
+        "a second release changes nothing"
     );
 }
 
 #[test]
 fn calls_admitted_before_force_change_nothing() {
-    let (core, _hand) = core(TRIP);
+    let (core, _time) = core(TRIP);
     let admissions: Vec<_> = (0..10).map(|_| core.admit().unwrap()).collect();
     core.force(Force::Closed).unwrap();
-    let free = core.admit().unwrap();
+    let uncounted = core.admit().unwrap();
     core.release();
     for admission in admissions {
         core.record(admission, &FAILURE);
     }
-    core.record(free, &FAILURE);
-    core.record_cancelled(free);
+    core.record(uncounted, &FAILURE);
+    core.record_cancelled(uncounted);
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
 }
 
 #[test]
 fn force_replaces_another_force() {
-    let (core, _hand) = core(TRIP);
+    let (core, _time) = core(TRIP);
     core.force(Force::Open).unwrap();
     core.force(Force::Closed).unwrap();
     assert!(core.admit().is_ok());
     core.force(Force::Open).unwrap();
     let epoch = core.snapshot().last_transition.unwrap().epoch;
     core.force(Force::Open).unwrap();
-    assert_eq!(core.snapshot().last_transition.unwrap().epoch, epoch, "what is so already is no change");
+    assert_eq!(core.snapshot().last_transition.unwrap().epoch, epoch, "forcing the same state is no change");
 }
 
 #[test]
-fn reset_closes_with_empty_window_and_no_streak() {
+fn reset_empties_window_and_restarts_open_backoff() {
     let growing = OpenDuration { multiplier: 2.0, max: 1_000 * SECOND, ..RECOVERY.open };
-    let (core, hand) =
+    let (core, time) =
         core_with(&BreakerConfig { recovery: RecoveryLimits { open: growing, ..RECOVERY }, ..CONFIG });
     for period in [30, 60, 120] {
         core.trip_manually().unwrap();
         assert_eq!(core.admit().unwrap_err().left, Some(period * SECOND));
-        hand.advance(Duration::from_secs(period));
+        time.advance(Duration::from_secs(period));
         run(&core, Verdict::Success);
         run(&core, Verdict::Success);
     }
@@ -104,19 +104,19 @@ fn reset_closes_with_empty_window_and_no_streak() {
 
 #[test]
 fn open_until_reset_waits_for_a_reset() {
-    let held = OpenDuration { until_reset: true, ..RECOVERY.open };
-    let (core, hand) =
-        core_with(&BreakerConfig { recovery: RecoveryLimits { open: held, ..RECOVERY }, ..CONFIG });
+    let until_reset = OpenDuration { until_reset: true, ..RECOVERY.open };
+    let (core, time) =
+        core_with(&BreakerConfig { recovery: RecoveryLimits { open: until_reset, ..RECOVERY }, ..CONFIG });
     core.trip_manually().unwrap();
-    hand.advance(Duration::from_secs(1_000_000));
+    time.advance(Duration::from_secs(1_000_000));
     assert_eq!(core.admit().unwrap_err(), Denied { state: CircuitState::Open, left: None });
     core.reset().unwrap();
     assert!(run(&core, Verdict::Success));
 }
 
 #[test]
-fn observing_circuit_admits_all_and_skips_would_be_rejections() {
-    let (core, hand) = core_with(&BreakerConfig { mode: Mode::ObserveOnly, ..CONFIG });
+fn observing_circuit_does_not_count_calls_it_would_reject() {
+    let (core, time) = core_with(&BreakerConfig { mode: Mode::ObserveOnly, ..CONFIG });
     for _ in 0..5 {
         run(&core, FAILURE);
     }
@@ -124,11 +124,11 @@ fn observing_circuit_admits_all_and_skips_would_be_rejections() {
     for _ in 0..10 {
         assert!(run(&core, FAILURE));
     }
-    hand.advance(Duration::from_secs(30));
+    time.advance(Duration::from_secs(30));
     let probes: Vec<_> = (0..3).map(|_| core.admit().unwrap()).collect();
-    let shadow = core.admit().unwrap();
-    core.record(shadow, &FAILURE);
-    assert_eq!(state(&core), CircuitState::HalfOpen, "it would have been rejected");
+    let uncounted = core.admit().unwrap();
+    core.record(uncounted, &FAILURE);
+    assert_eq!(state(&core), CircuitState::HalfOpen, "a call that would be rejected is not counted");
     for probe in probes {
         core.record(probe, &Verdict::Success);
     }
@@ -137,14 +137,14 @@ fn observing_circuit_admits_all_and_skips_would_be_rejections() {
 
 #[test]
 fn disabled_circuit_admits_all_and_counts_none() {
-    let (core, _hand) = core_with(&BreakerConfig { mode: Mode::Disabled, ..CONFIG });
+    let (core, _time) = core_with(&BreakerConfig { mode: Mode::Disabled, ..CONFIG });
     for _ in 0..100 {
         assert!(run(&core, FAILURE));
     }
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Disabled, Counts::default()));
     assert_eq!(core.force(Force::Open), Err(CircuitState::Disabled));
     core.release();
-    assert_eq!(state(&core), CircuitState::Disabled, "it is the configuration's");
+    assert_eq!(state(&core), CircuitState::Disabled, "release does not enable a disabled circuit");
     core.reconfigure(&CONFIG);
     assert_eq!(
         (state(&core), core.snapshot().last_transition.unwrap().reason),
@@ -154,7 +154,7 @@ fn disabled_circuit_admits_all_and_counts_none() {
 
 #[test]
 fn reconfigure_keeps_state_epoch_deadline_and_failures() {
-    let (core, hand) = core(TRIP);
+    let (core, time) = core(TRIP);
     (0..3).for_each(|_| assert!(run(&core, FAILURE)));
     let early = core.admit().unwrap();
     let trip = TripLimits { consecutive_failures: 4, failure_rate: None, ..TRIP };
@@ -165,16 +165,16 @@ fn reconfigure_keeps_state_epoch_deadline_and_failures() {
         (3, counts(3, 3), true)
     );
     core.record(early, &FAILURE);
-    assert_eq!(state(&core), CircuitState::Open, "the permit is valid and the new limit holds");
-    hand.advance(Duration::from_secs(10));
+    assert_eq!(state(&core), CircuitState::Open, "the permit is valid, and the new limit applies");
+    time.advance(Duration::from_secs(10));
     let short = RecoveryLimits { open: OpenDuration::constant(SECOND), ..RECOVERY };
     core.reconfigure(&BreakerConfig { recovery: short, ..CONFIG });
     assert_eq!(core.admit().unwrap_err().left, Some(20 * SECOND), "the deadline stays");
 }
 
 #[test]
-fn window_of_another_shape_starts_empty() {
-    let (core, _hand) = core(TRIP);
+fn reconfigured_window_of_another_shape_starts_empty() {
+    let (core, _time) = core(TRIP);
     let shapes = [
         WindowShape::Count(7),
         WindowShape::Count(9),
@@ -188,16 +188,16 @@ fn window_of_another_shape_starts_empty() {
         assert_eq!(core.snapshot().counts, Counts::default(), "{window:?}");
         run(&core, Verdict::Success);
         core.reconfigure(&BreakerConfig { window, ..CONFIG });
-        assert_eq!(core.snapshot().counts, counts(1, 0), "the same shape goes on: {window:?}");
+        assert_eq!(core.snapshot().counts, counts(1, 0), "a window of the same shape continues: {window:?}");
     }
 }
 
 #[test]
 fn manual_override_precedes_configuration() {
-    let (core, _hand) = core(TRIP);
+    let (core, _time) = core(TRIP);
     core.force(Force::Open).unwrap();
     core.reconfigure(&BreakerConfig { mode: Mode::Disabled, ..CONFIG });
     assert_eq!(state(&core), CircuitState::ForcedOpen);
     core.release();
-    assert_eq!(state(&core), CircuitState::Disabled, "the configuration comes to its own");
+    assert_eq!(state(&core), CircuitState::Disabled, "the configured mode applies after release");
 }

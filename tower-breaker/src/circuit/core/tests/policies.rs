@@ -10,24 +10,24 @@ const SLOW: TripLimits = TripLimits {
     ..TRIP
 };
 
-/// A call that takes so many milliseconds.
-fn call(core: &StaticCore, hand: &ManualClock, millis: u64, verdict: Verdict) {
+/// Runs a call that takes this number of milliseconds.
+fn call(core: &StaticCore, time: &ManualClock, millis: u64, verdict: Verdict) {
     let admission = core.admit().unwrap();
-    hand.advance(Duration::from_millis(millis));
+    time.advance(Duration::from_millis(millis));
     core.record(admission, &verdict);
 }
 
 #[test]
-fn slow_call_rate_of_half_opens_regardless_of_outcome() {
+fn slow_call_rate_of_50_percent_opens_regardless_of_outcome() {
     for window in [WindowShape::Time(60 * SECOND), WindowShape::Count(10)] {
         for verdict in [Verdict::Success, FAILURE] {
-            let (core, hand) = core_with(&BreakerConfig { trip: SLOW, window, ..CONFIG });
+            let (core, time) = core_with(&BreakerConfig { trip: SLOW, window, ..CONFIG });
             for _ in 0..5 {
-                call(&core, &hand, 999, Verdict::Success);
+                call(&core, &time, 999, Verdict::Success);
             }
             for slow in 0..5 {
                 assert_eq!(state(&core), CircuitState::Closed, "{slow} slow calls, {window:?}");
-                call(&core, &hand, 1_000, verdict);
+                call(&core, &time, 1_000, verdict);
             }
             assert_eq!(state(&core), CircuitState::Open, "{window:?}");
             let last = core.snapshot().last_transition.unwrap();
@@ -38,32 +38,32 @@ fn slow_call_rate_of_half_opens_regardless_of_outcome() {
 
 #[test]
 fn slow_success_resets_failures() {
-    let (core, hand) = core(TripLimits { consecutive_failures: 5, ..SLOW });
+    let (core, time) = core(TripLimits { consecutive_failures: 5, ..SLOW });
     for _ in 0..4 {
-        call(&core, &hand, 1, FAILURE);
+        call(&core, &time, 1, FAILURE);
     }
-    call(&core, &hand, 2_000, Verdict::Success);
+    call(&core, &time, 2_000, Verdict::Success);
     assert_eq!((core.snapshot().consecutive_failures, core.snapshot().counts.slow), (0, 1));
 }
 
 #[test]
 fn slow_probe_opens_again() {
-    let (core, hand) = core(TripLimits { consecutive_failures: 1, ..SLOW });
-    call(&core, &hand, 1, FAILURE);
-    hand.advance(Duration::from_secs(30));
-    call(&core, &hand, 1_500, Verdict::Success);
+    let (core, time) = core(TripLimits { consecutive_failures: 1, ..SLOW });
+    call(&core, &time, 1, FAILURE);
+    time.advance(Duration::from_secs(30));
+    call(&core, &time, 1_500, Verdict::Success);
     assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::ProbeSlow);
-    hand.advance(Duration::from_secs(30));
-    call(&core, &hand, 10, Verdict::Success);
-    call(&core, &hand, 10, Verdict::Success);
+    time.advance(Duration::from_secs(30));
+    call(&core, &time, 10, Verdict::Success);
+    call(&core, &time, 10, Verdict::Success);
     assert_eq!(state(&core), CircuitState::Closed);
 }
 
 #[test]
-fn calls_are_not_slow_without_a_limit() {
-    let (core, hand) = core(TRIP);
+fn calls_are_not_slow_without_slow_call_limit() {
+    let (core, time) = core(TRIP);
     for _ in 0..50 {
-        call(&core, &hand, 100, Verdict::Success);
+        call(&core, &time, 100, Verdict::Success);
     }
     assert_eq!(core.snapshot().counts.slow, 0);
 }
@@ -72,9 +72,9 @@ fn with_policy(cancelled: CancelledPolicy) -> (StaticCore, ManualClock) {
     core(TripLimits { cancelled, ..TRIP })
 }
 
-fn record_cancelled(core: &StaticCore, hand: &ManualClock, millis: u64) {
+fn record_cancelled(core: &StaticCore, time: &ManualClock, millis: u64) {
     if let Ok(admission) = core.admit() {
-        hand.advance(Duration::from_millis(millis));
+        time.advance(Duration::from_millis(millis));
         core.record_cancelled(admission);
     }
 }
@@ -82,10 +82,10 @@ fn record_cancelled(core: &StaticCore, hand: &ManualClock, millis: u64) {
 #[test]
 fn ten_cancelled_calls_open_if_none_completed() {
     for window in [WindowShape::Time(60 * SECOND), WindowShape::Count(20)] {
-        let (core, hand) = core_with(&BreakerConfig { window, ..CONFIG });
+        let (core, time) = core_with(&BreakerConfig { window, ..CONFIG });
         for cancelled in 0..10 {
             assert_eq!(state(&core), CircuitState::Closed, "{cancelled} cancelled calls, {window:?}");
-            record_cancelled(&core, &hand, 1);
+            record_cancelled(&core, &time, 1);
         }
         let last = core.snapshot().last_transition.unwrap();
         assert_eq!((last.to, last.reason), (CircuitState::Open, Reason::NoneCompletes), "{window:?}");
@@ -95,74 +95,74 @@ fn ten_cancelled_calls_open_if_none_completed() {
 #[test]
 fn one_completed_call_is_enough_to_ignore_cancelled_calls() {
     for verdict in [Verdict::Success, FAILURE] {
-        let (core, hand) = with_policy(CancelledPolicy::IfNoneCompletes);
+        let (core, time) = with_policy(CancelledPolicy::IfNoneCompletes);
         run(&core, verdict);
         for _ in 0..1_000 {
-            record_cancelled(&core, &hand, 1);
+            record_cancelled(&core, &time, 1);
         }
         assert_eq!((state(&core), core.snapshot().counts.calls), (CircuitState::Closed, 1));
     }
 }
 
 #[test]
-fn cancelled_calls_of_another_window_do_not_count() {
-    let (core, hand) = with_policy(CancelledPolicy::IfNoneCompletes);
+fn cancelled_calls_of_earlier_windows_do_not_count() {
+    let (core, time) = with_policy(CancelledPolicy::IfNoneCompletes);
     for _ in 0..100 {
         for _ in 0..9 {
-            record_cancelled(&core, &hand, 0);
+            record_cancelled(&core, &time, 0);
         }
-        hand.advance(Duration::from_secs(70));
+        time.advance(Duration::from_secs(70));
     }
     assert_eq!(state(&core), CircuitState::Closed);
 }
 
 #[test]
 fn cancelled_probes_without_completion_open_again() {
-    let (core, hand) = tripped();
-    hand.advance(Duration::from_secs(30));
+    let (core, time) = tripped();
+    time.advance(Duration::from_secs(30));
     for _ in 0..9 {
-        record_cancelled(&core, &hand, 1);
+        record_cancelled(&core, &time, 1);
     }
     assert_eq!(state(&core), CircuitState::HalfOpen);
-    record_cancelled(&core, &hand, 1);
+    record_cancelled(&core, &time, 1);
     let last = core.snapshot().last_transition.unwrap();
     assert_eq!((last.to, last.reason), (CircuitState::Open, Reason::NoneCompletes));
 }
 
 #[test]
 fn cancelled_policy_decides_how_cancelled_calls_count() {
-    let (core, hand) = with_policy(CancelledPolicy::Ignore);
-    (0..1_000).for_each(|_| record_cancelled(&core, &hand, 1));
+    let (core, time) = with_policy(CancelledPolicy::Ignore);
+    (0..1_000).for_each(|_| record_cancelled(&core, &time, 1));
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
 
-    let (core, hand) = with_policy(CancelledPolicy::Failure);
-    (0..5).for_each(|_| record_cancelled(&core, &hand, 0));
+    let (core, time) = with_policy(CancelledPolicy::Failure);
+    (0..5).for_each(|_| record_cancelled(&core, &time, 0));
     assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::ConsecutiveFailures);
-    hand.advance(Duration::from_secs(30));
-    record_cancelled(&core, &hand, 0);
+    time.advance(Duration::from_secs(30));
+    record_cancelled(&core, &time, 0);
     assert_eq!(core.snapshot().last_transition.unwrap().reason, Reason::ProbeFailed);
 
-    let (core, hand) = with_policy(CancelledPolicy::FailureAfter(Duration::from_nanos(SECOND)));
-    (0..100).for_each(|_| record_cancelled(&core, &hand, 999));
+    let (core, time) = with_policy(CancelledPolicy::FailureAfter(Duration::from_nanos(SECOND)));
+    (0..100).for_each(|_| record_cancelled(&core, &time, 999));
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
-    (0..5).for_each(|_| record_cancelled(&core, &hand, 1_000));
+    (0..5).for_each(|_| record_cancelled(&core, &time, 1_000));
     assert_eq!(state(&core), CircuitState::Open);
-    hand.advance(Duration::from_secs(30));
-    record_cancelled(&core, &hand, 999);
+    time.advance(Duration::from_secs(30));
+    record_cancelled(&core, &time, 999);
     assert_eq!(state(&core), CircuitState::HalfOpen);
-    record_cancelled(&core, &hand, 1_000);
+    record_cancelled(&core, &time, 1_000);
     assert_eq!(state(&core), CircuitState::Open);
 }
 
 #[test]
 fn cancelled_admission_is_not_counted() {
-    let (core, hand) = with_policy(CancelledPolicy::Failure);
+    let (core, time) = with_policy(CancelledPolicy::Failure);
     for _ in 0..100 {
         core.cancel_admission(core.admit().unwrap());
     }
     assert_eq!((state(&core), core.snapshot().counts), (CircuitState::Closed, Counts::default()));
-    (0..5).for_each(|_| record_cancelled(&core, &hand, 0));
-    hand.advance(Duration::from_secs(30));
+    (0..5).for_each(|_| record_cancelled(&core, &time, 0));
+    time.advance(Duration::from_secs(30));
     for _ in 0..100 {
         core.cancel_admission(core.admit().unwrap());
     }
@@ -170,24 +170,24 @@ fn cancelled_admission_is_not_counted() {
 }
 
 fn in_slow_start() -> (StaticCore, ManualClock) {
-    let (core, hand) = core_with(&BreakerConfig {
+    let (core, time) = core_with(&BreakerConfig {
         recovery: RecoveryLimits { slow_start: 10 * SECOND, ..RECOVERY },
         ..CONFIG
     });
     (0..5).for_each(|_| assert!(run(&core, FAILURE)));
-    hand.advance(Duration::from_secs(30));
+    time.advance(Duration::from_secs(30));
     (0..2).for_each(|_| assert!(run(&core, Verdict::Success)));
     assert_eq!((state(&core), core.snapshot().slow_start), (CircuitState::Closed, Some(0.0)));
-    (core, hand)
+    (core, time)
 }
 
 #[test]
 fn slow_start_admits_growing_share_and_ends_by_time() {
-    let (core, hand) = in_slow_start();
+    let (core, time) = in_slow_start();
     let mut shares = Vec::new();
     for _ in 0..10 {
         let admitted = (0..1_000).filter(|_| {
-            hand.advance(Duration::from_millis(1));
+            time.advance(Duration::from_millis(1));
             run(&core, Verdict::Success)
         });
         shares.push(admitted.count() / 50);
@@ -200,9 +200,9 @@ fn slow_start_admits_growing_share_and_ends_by_time() {
 
 #[test]
 fn rare_calls_are_all_admitted_after_slow_start() {
-    let (core, hand) = in_slow_start();
+    let (core, time) = in_slow_start();
     for _ in 0..10 {
-        hand.advance(Duration::from_secs(1));
+        time.advance(Duration::from_secs(1));
         run(&core, Verdict::Success);
     }
     assert!(core.admit().is_ok() && core.is_closed());
@@ -210,9 +210,9 @@ fn rare_calls_are_all_admitted_after_slow_start() {
 
 #[test]
 fn failures_in_slow_start_count_as_usual() {
-    let (core, hand) = in_slow_start();
-    hand.advance(Duration::from_secs(9));
-    // Nine of ten calls are let through. The bound ends the test if none is.
+    let (core, time) = in_slow_start();
+    time.advance(Duration::from_secs(9));
+    // Nine of ten calls are admitted. The bound of 100 ends the test if no call is admitted.
     let calls = (0..100).take_while(|_| state(&core) == CircuitState::Closed);
     let failures = calls.filter(|_| run(&core, FAILURE)).count();
     assert_eq!(failures, 5);
@@ -221,8 +221,8 @@ fn failures_in_slow_start_count_as_usual() {
 
 #[test]
 fn success_in_slow_start_resets_failures_only() {
-    let (core, hand) = in_slow_start();
-    hand.advance(Duration::from_secs(5));
+    let (core, time) = in_slow_start();
+    time.advance(Duration::from_secs(5));
     let admissions: Vec<_> = (0..40).filter_map(|_| core.admit().ok()).take(3).collect();
     core.record(admissions[0], &FAILURE);
     core.record(admissions[1], &Verdict::Success);
@@ -230,8 +230,12 @@ fn success_in_slow_start_resets_failures_only() {
         (core.snapshot().consecutive_failures, core.snapshot().slow_start.is_some(), core.is_closed()),
         (0, true, false)
     );
-    hand.advance(Duration::from_secs(5));
+    time.advance(Duration::from_secs(5));
     assert!(core.admit().is_ok());
     core.record(admissions[2], &FAILURE);
-    assert_eq!(core.snapshot().consecutive_failures, 1, "a call of the slow start counts after it");
+    assert_eq!(
+        core.snapshot().consecutive_failures,
+        1,
+        "a call admitted in the slow start is counted after its end"
+    );
 }
