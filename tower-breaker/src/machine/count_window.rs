@@ -1,21 +1,21 @@
-//! The window of the last n calls, exactly.
+//! The exact window of the last n calls.
 
 use super::state::Counts;
 
-/// The outcomes of the last calls: one bit each for failed, one for slow.
+/// The outcomes of the last calls. Each call has two bits: failed and slow.
 #[derive(Debug)]
 pub struct CountWindow {
     failed: Bits,
     slow: Bits,
     size: usize,
-    /// The index of the next outcome. Once the window is full, it is the index of the oldest one.
+    /// The index of the next outcome. In a full window this is the index of the oldest outcome.
     next: usize,
     counts: Counts,
-    /// Whether any call has completed.
+    /// Whether any call has completed since the window was empty.
     completed: bool,
 }
 
-/// One bit a call.
+/// One bit per call.
 #[derive(Debug)]
 struct Bits(Box<[u64]>);
 
@@ -24,7 +24,7 @@ impl Bits {
         Self(vec![0; size.div_ceil(64)].into())
     }
 
-    /// Sets a bit, and returns what it was.
+    /// Sets a bit and returns its previous value.
     fn replace(&mut self, index: usize, bit: bool) -> bool {
         let (word, mask) = (&mut self.0[index / 64], 1 << (index % 64));
         let was = *word & mask != 0;
@@ -34,7 +34,7 @@ impl Bits {
 }
 
 impl CountWindow {
-    /// An empty window of `size` calls, at least one.
+    /// Creates an empty window of `size` calls. `size` must be at least 1.
     pub(crate) fn new(size: usize) -> Self {
         Self {
             failed: Bits::new(size),
@@ -46,12 +46,12 @@ impl CountWindow {
         }
     }
 
-    /// How many calls it holds at most.
+    /// Returns the number of calls that the window holds at most.
     pub(crate) const fn size(&self) -> usize {
         self.size
     }
 
-    /// Records a call.
+    /// Records a call that succeeded or failed.
     pub(crate) fn record(&mut self, failed: bool, slow: bool) {
         let (was_failed, was_slow) =
             (self.failed.replace(self.next, failed), self.slow.replace(self.next, slow));
@@ -73,22 +73,24 @@ impl CountWindow {
         self.completed = true;
     }
 
-    /// Counts a cancelled call. A completed call resets the count.
+    /// Counts a cancelled call. The next completed call resets this count.
     pub(crate) const fn record_cancelled(&mut self) {
         self.counts.cancelled += 1;
     }
 
-    /// Whether one of the last calls completed. Cancelled calls take places in the window here.
+    /// Returns whether one of the last `size` calls completed. Here, unlike in the rates, cancelled
+    /// calls are among the last calls.
     pub(crate) const fn has_completed(&self) -> bool {
         self.completed && self.counts.cancelled < self.size as u64
     }
 
-    /// What the window holds.
+    /// Returns the counts of the window.
     pub(crate) const fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// Forgets everything. The bits may stay: what they say is read only once the window is full again.
+    /// Empties the window. The bits need no reset: they are read only when the window is full
+    /// again, and all of them have been overwritten by then.
     pub(crate) fn clear(&mut self) {
         self.next = 0;
         self.counts = Counts::default();
@@ -128,15 +130,15 @@ mod tests {
     }
 
     #[test]
-    fn completed_call_resets_cancelled_calls_for_a_window() {
+    fn completed_call_counts_until_size_calls_are_cancelled() {
         let completions: [fn(&mut CountWindow); 2] =
             [|window| window.record(false, false), CountWindow::record_completed];
-        for (calls, record_completed) in [1, 0].into_iter().zip(completions) {
+        for (calls, complete) in [1, 0].into_iter().zip(completions) {
             let mut window = CountWindow::new(3);
             window.record_cancelled();
             window.record_cancelled();
             assert_eq!((window.counts().cancelled, window.has_completed()), (2, false));
-            record_completed(&mut window);
+            complete(&mut window);
             assert_eq!(window.counts(), Counts { calls, ..Counts::default() });
             for cancelled in 1..=3 {
                 assert!(window.has_completed(), "{cancelled}");
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn count_window_full_of_successes_counts_exactly() {
+    fn count_window_full_of_successes_counts_failures_exactly() {
         let mut window = CountWindow::new(10);
         for _ in 0..100_000 {
             window.record(false, false);

@@ -1,20 +1,21 @@
-//! One round of probing: a bounded number of leased slots.
+//! A round of probes, which begins when the circuit half-opens: a bounded number of leased slots.
 
 use core::num::NonZeroU64;
 
-/// The slot of a probe, and the number by which its holder is known: `serial:32 | slot:32`.
+/// The slot of a probe, and the serial number of its lease: `serial:32 | slot:32`.
 ///
-/// It is one word, so that a permit, which every call carries, is three.
+/// The serial number shows whether the probe still holds the slot. A ticket is one word, so that a
+/// permit, which every call carries, is three words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ticket(NonZeroU64);
 
 impl Ticket {
-    /// The word that a permit carries; it is never 0.
+    /// Returns the word that a permit carries. It is never 0.
     pub(crate) const fn word(self) -> u64 {
         self.0.get()
     }
 
-    /// The ticket of such a word.
+    /// Returns the ticket of a permit's word. `None`: the word is 0.
     pub(crate) const fn from_word(word: u64) -> Option<Self> {
         match NonZeroU64::new(word) {
             Some(word) => Some(Self(word)),
@@ -23,9 +24,9 @@ impl Ticket {
     }
 
     const fn new(slot: u32, serial: u32) -> Self {
-        // Serials begin at 1 and skip 0, so that the word is never 0.
+        // Serial numbers start at 1 and skip 0, so the word is never 0.
         let word = (serial as u64) << 32 | slot as u64;
-        Self(NonZeroU64::new(word).expect("a serial is not 0"))
+        Self(NonZeroU64::new(word).expect("serial number of a lease must not be 0"))
     }
 
     const fn slot(self) -> usize {
@@ -37,17 +38,17 @@ impl Ticket {
     }
 }
 
-/// The slots of one round and the successes so far.
+/// The slots of a round of probes, and its successes so far.
 ///
-/// A slot is leased: when the lease ends, the slot is free again, so that probes that never complete
-/// cannot block the recovery. The probe itself is not cancelled. Its outcome still counts, but it has
-/// no slot to free.
+/// A probe leases a slot. When the lease ends, the slot is free again. So probes that never
+/// complete cannot block the recovery. The end of the lease does not cancel the probe: its outcome
+/// is still counted, but the probe no longer has a slot to free.
 #[derive(Debug)]
 pub(crate) struct ProbeRound {
     slots: Vec<Option<Lease>>,
     last_serial: u32,
     successes: u32,
-    /// Since the last completed probe.
+    /// The probes cancelled since the last completed probe.
     cancelled: u32,
 }
 
@@ -63,7 +64,7 @@ impl ProbeRound {
         Self { slots: vec![None; probes as usize], last_serial: 0, successes: 0, cancelled: 0 }
     }
 
-    /// Leases a free slot. `Err`: how long until a slot is free, if no probe releases one before.
+    /// Leases a free slot. `Err`: no slot is free; the first lease ends in this many nanoseconds.
     pub(super) fn admit(&mut self, now: u64, lease: u64) -> Result<Ticket, u64> {
         let free = self.slots.iter().position(|slot| slot.is_none_or(|lease| lease.until <= now));
         match free {
@@ -77,18 +78,19 @@ impl ProbeRound {
         }
     }
 
-    /// How long until the first lease ends, if none is given back before.
+    /// Returns how long until the first lease ends.
     fn time_to_free_slot(&self, now: u64) -> u64 {
         self.slots.iter().flatten().map(|lease| lease.until.saturating_sub(now)).min().unwrap_or(0)
     }
 
-    /// The slot is free again, if `ticket` still holds it.
+    /// Frees the slot of `ticket`, if the ticket still holds it.
     pub(super) fn release_probe(&mut self, ticket: Ticket) {
         if let Some(slot) = self.held_slot(ticket) {
             *slot = None;
         }
     }
 
+    /// Extends the lease of `ticket`. Returns `false` if the lease has ended.
     pub(super) fn renew(&mut self, ticket: Ticket, now: u64, lease: u64) -> bool {
         match self.held_slot(ticket) {
             Some(Some(slot)) if slot.until > now => {
@@ -100,14 +102,14 @@ impl ProbeRound {
         }
     }
 
-    /// Counts a success and says how many there are.
+    /// Counts a success. Returns the number of successes in this round.
     pub(super) const fn record_success(&mut self) -> u32 {
         self.record_completed();
         self.successes = self.successes.saturating_add(1);
         self.successes
     }
 
-    /// Records a completed probe.
+    /// Records a completed probe, which resets the number of cancelled probes.
     pub(super) const fn record_completed(&mut self) {
         self.cancelled = 0;
     }
@@ -119,7 +121,7 @@ impl ProbeRound {
         self.cancelled >= most
     }
 
-    /// When the lease of `ticket` began.
+    /// Returns when the lease of `ticket` began. `None`: the ticket no longer holds its slot.
     pub(super) fn lease_start(&self, ticket: Ticket) -> Option<u64> {
         let lease = self.slots.get(ticket.slot()).copied().flatten()?;
         (lease.serial == ticket.serial()).then_some(lease.from)

@@ -1,73 +1,82 @@
-//! The numbers that decide, validated by [`BreakerConfig`](crate::BreakerConfig). Times are in nanoseconds.
+//! The limits of a circuit. [`BreakerConfig`](crate::BreakerConfig) has validated them. Times are in
+//! nanoseconds.
 
 use core::fmt;
 use core::time::Duration;
 
 use super::open_duration::OpenDuration;
 
-/// When a closed circuit opens.
+/// The limits that open a closed circuit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct TripLimits {
-    /// After this many failures in a row; 0: never.
+    /// The number of failures in a row that opens the circuit. 0: no number does.
     pub(crate) consecutive_failures: u32,
-    /// At this share of failed calls; `None`: never.
+    /// The share of failed calls that opens the circuit. `None`: no share does.
     pub(crate) failure_rate: Option<f64>,
-    /// At this share of slow calls.
+    /// The share of slow calls that opens the circuit. `None`: no call is slow.
     pub(crate) slow: Option<SlowCallLimits>,
-    /// The rates count from this many calls in the window.
+    /// The rates apply from this number of calls in the window.
     pub(crate) minimum_calls: u32,
     pub(crate) cancelled: CancelledPolicy,
 }
 
-/// When a call is slow, and what share of slow calls is too much.
+/// The limits for slow calls.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SlowCallLimits {
-    /// A call that takes so long is slow.
+    /// A call that takes this long or longer is slow.
     pub(crate) threshold: u64,
+    /// The share of slow calls that opens the circuit.
     pub(crate) rate: f64,
 }
 
-/// What a call counts for that its caller gave up: the future was dropped, or the service while it waited for the inner one's readiness.
+/// How cancelled calls are counted.
 ///
-/// A client that times out *outside* of the breaker gives its calls up. One that hangs up because its own caller did does, too. So one call that
-/// is given up says nothing of the server.
+/// A call is cancelled if its caller drops the future, or drops the service while it waits for the
+/// inner service to become ready.
 ///
-/// A call that is dropped while the tracked body of its request waits for its source (see
-/// [`upload`](tower_fault_classify::upload)) counts for nothing with every policy: the server could
-/// not answer yet. A probe returns its place.
+/// A single cancelled call does not show that the server is unhealthy. Callers also cancel a call
+/// when a timeout *outside* of the breaker ends, or when their own caller has disconnected.
+///
+/// With every policy, a call is not counted if it is dropped while the tracked body of its request
+/// waits for its source (see [`upload`](tower_fault_classify::upload)): the server could not answer
+/// yet. A probe then frees its slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CancelledPolicy {
-    /// Ignored, unless the server hangs: the circuit opens if the window holds
-    /// [`minimum_calls`](crate::BreakerConfigBuilder::minimum_calls) cancelled calls and no completed
-    /// call. The default.
+    /// Cancelled calls are ignored, unless no call completes. This is the **default**.
     ///
-    /// These calls are completed:
+    /// If the window holds [`minimum_calls`](crate::BreakerConfigBuilder::minimum_calls) cancelled
+    /// calls and no completed call, the breaker assumes that the server hangs, and opens the
+    /// circuit.
     ///
-    /// - a call that succeeded or failed;
-    /// - a call that the server answered neutrally, such as with a 429, though it counts in no
-    ///   rate;
-    /// - a call whose [tracked body](crate::BreakerLayer::track_body) has delivered data, also if
-    ///   its reader then drops it.
+    /// | call | completed |
+    /// |---|---|
+    /// | succeeded or failed | yes |
+    /// | answered by the server with a neutral outcome, such as a 429, which counts in no rate | yes |
+    /// | its [tracked body](crate::BreakerLayer::track_body) has delivered data, even if the reader then drops the body | yes |
+    /// | rejected by an inner layer | no: the server did not answer |
     ///
-    /// A rejection from a layer below is not: the server answered nothing.
+    /// How long a completed call prevents the circuit from opening:
     ///
-    /// In a time window a completed call counts for the span of the window. In a count window it
-    /// counts until as many calls in a row as the window holds were cancelled. A half-open circuit
-    /// opens again when [`minimum_calls`](crate::BreakerConfigBuilder::minimum_calls) probes were
-    /// cancelled since the last completed probe.
+    /// - In a time window: for the span of the window.
+    /// - In a count window: until as many calls in a row were cancelled as the window holds.
+    /// - In the half-open state: until
+    ///   [`minimum_calls`](crate::BreakerConfigBuilder::minimum_calls) probes were cancelled since
+    ///   the last completed probe. The circuit then opens again.
     #[default]
     IfNoneCompletes,
-    /// For nothing.
+    /// Cancelled calls are ignored.
     Ignore,
-    /// For a failure.
+    /// A cancelled call counts as a failure.
     Failure,
-    /// For a failure if it had run so long, for nothing if not. 1 ms to 365 days.
+    /// A cancelled call counts as a failure if it ran at least this long. Otherwise it is ignored.
+    ///
+    /// **Range**: 1 ms to 365 days.
     FailureAfter(Duration),
 }
 
 impl CancelledPolicy {
-    /// The name in `snake_case`, as in configuration files.
+    /// Returns the name in `snake_case`, as in configuration files.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::IfNoneCompletes => "if_none_completes",
@@ -85,12 +94,12 @@ impl fmt::Display for CancelledPolicy {
 }
 
 impl TripLimits {
-    /// Whether a call's time must be known.
+    /// Returns whether the limits need the duration of a call.
     pub(crate) const fn needs_duration(&self) -> bool {
         self.slow.is_some() || matches!(self.cancelled, CancelledPolicy::FailureAfter(_))
     }
 
-    /// Whether a call that took so long was slow.
+    /// Returns whether a call with the duration `took` was slow.
     pub(crate) fn is_slow(&self, took: Option<u64>) -> bool {
         match (&self.slow, took) {
             (Some(slow), Some(took)) => took >= slow.threshold,
@@ -99,25 +108,25 @@ impl TripLimits {
     }
 }
 
-/// How an open circuit closes again.
+/// The limits for the way from open to closed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct RecoveryLimits {
     pub(crate) open: OpenDuration,
-    /// How many probes may run at once.
+    /// The number of probes that may run concurrently.
     pub(crate) probes: u32,
-    /// So many successful probes close the circuit.
+    /// The number of successful probes that closes the circuit.
     pub(crate) successes_to_close: u32,
     /// How long a probe holds its slot.
     pub(crate) probe_lease: u64,
-    /// How long the slow start after closing lasts; 0: there is none.
+    /// How long the slow start after closing lasts. 0: there is no slow start.
     pub(crate) slow_start: u64,
 }
 
-/// How much a window spans.
+/// The kind and the size of a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WindowShape {
-    /// Nanoseconds.
+    /// The last nanoseconds.
     Time(u64),
-    /// Calls.
+    /// The last calls.
     Count(u32),
 }

@@ -1,4 +1,4 @@
-//! Every decision of the circuit, and nothing else.
+//! The decisions of a circuit, as plain functions.
 //!
 //! ```text
 //!                  too many failures
@@ -13,12 +13,15 @@
 //!                                    └───────────┘
 //! ```
 //!
-//! Closed may begin with a slow start, which admits a growing share of the calls. From every state
-//! the circuit can be forced open or closed; once released, it is half-open or closed.
+//! The closed state may begin with a slow start, which admits a growing share of the calls. From
+//! every state the circuit can be forced open or forced closed. After its release it is half-open
+//! or closed.
 //!
-//! A decision is a plain function of the state, what happened, the time and the limits. There is no clock here, no atomic, no
-//! lock and no allocation on the way of a call: `circuit/` stores the state and makes it concurrent, and asks here what to
-//! do. Times are nanoseconds on the circuit's clock.
+//! A decision is a function of the state, the event, the time and the limits. This module has no
+//! clock, no atomics and no locks, and does not allocate during a call. `circuit/` stores the
+//! state, makes it concurrent, and calls these functions.
+//!
+//! Times are nanoseconds on the circuit's clock.
 
 mod count_window;
 mod half_open;
@@ -44,12 +47,13 @@ use open_duration::OpenStreak;
 use slow_start::{SlowStart, SlowStartStep};
 use tower_fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 
-/// The state of a circuit, without the consecutive failures and the window, which `circuit/` stores.
+/// The state of a circuit, without its consecutive failures and its window, which `circuit/`
+/// stores.
 #[derive(Debug)]
 pub(crate) struct Machine {
     state: StateData,
     streak: OpenStreak,
-    /// The configured mode, which applies once the circuit is not forced.
+    /// Whether the configuration disables the circuit. Applies while the circuit is not forced.
     disabled: bool,
 }
 
@@ -58,7 +62,7 @@ enum StateData {
     Closed {
         slow_start: Option<SlowStart>,
     },
-    /// `None`: until it is reset.
+    /// Open until this time. `None`: until the circuit is reset.
     Open {
         until: Option<u64>,
     },
@@ -74,48 +78,51 @@ pub(crate) enum Force {
     Disabled,
 }
 
-/// The time of a decision, and a number drawn evenly from 0 to 1 for it.
+/// The time of a decision, and a uniformly random number from 0 to 1 for the jitter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     pub(crate) now: u64,
     pub(crate) draw: f64,
 }
 
-/// The state as it is published, for calls that do not take the lock.
+/// The state in the form that is published for calls that do not take the lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     Closed {
         slow_start: bool,
     },
     OpenUntil(u64),
-    /// Rejects calls until it is reset or released.
+    /// Rejects calls until the circuit is reset or released.
     OpenIndefinitely,
     HalfOpen,
-    /// Admits calls and counts none.
+    /// Admits all calls and counts none.
     Bypassed,
 }
 
-/// How a service that asks whether it is ready counts in a slow start, whose share is one of calls.
+/// How a slow start counts a poll of a service's readiness.
+///
+/// A slow start admits a share of the calls, so each call must be counted exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// Not yet: the call is counted when it begins.
+    /// The poll is not counted: the call is counted when it begins.
     AtCall,
-    /// A call arrives now.
+    /// The poll is counted as the arrival of a call.
     Now,
-    /// The call has arrived before, and waits.
+    /// The poll is not counted: the call arrived before, and has been waiting since.
     Again,
 }
 
 /// The decision on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
-    /// The circuit is closed.
+    /// The circuit is closed and admits the call.
     Admitted,
-    /// The call is a probe, and holds this slot.
+    /// The call is a probe and holds this slot.
     Probe(Ticket),
-    /// The call is admitted, and is not counted.
+    /// The call is admitted and is not counted.
     Uncounted,
-    /// The call is denied for this many nanoseconds; `None`: until the circuit is reset or released.
+    /// The call is rejected. The circuit admits calls after this many nanoseconds. `None`: it must
+    /// be reset or released first.
     Denied(Option<u64>),
 }
 
@@ -132,7 +139,7 @@ impl Machine {
         Self { state: StateData::Closed { slow_start: None }, streak: OpenStreak::default(), disabled: false }
     }
 
-    /// The state of the circuit.
+    /// Returns the state of the circuit.
     pub(crate) const fn state(&self) -> CircuitState {
         match self.state {
             StateData::Closed { .. } => CircuitState::Closed,
@@ -154,7 +161,7 @@ impl Machine {
         }
     }
 
-    /// The share of calls that a slow start admits; `None`: there is no slow start.
+    /// Returns the share of calls that a slow start admits, 0 to 1. `None`: there is no slow start.
     pub(crate) fn slow_start_share(&self, now: u64) -> Option<f64> {
         match &self.state {
             StateData::Closed { slow_start: Some(slow_start) } => Some(slow_start.share(now)),
@@ -162,9 +169,10 @@ impl Machine {
         }
     }
 
-    /// Decides on a call that wants to begin. An open circuit whose time is over half-opens for it.
+    /// Decides on a call that is about to begin. An open circuit whose open time is over
+    /// half-opens, and the call is its first probe.
     pub(crate) fn admit(&mut self, now: u64, limits: &RecoveryLimits) -> (Decision, Option<Change>) {
-        let admission = match &mut self.state {
+        let decision = match &mut self.state {
             StateData::Closed { slow_start } => admit_closed(slow_start, |slow_start| slow_start.admit(now)),
             StateData::Open { until: None } | StateData::Forced(Force::Open) => Decision::Denied(None),
             StateData::Open { until: Some(until) } if now < *until => Decision::Denied(Some(*until - now)),
@@ -178,35 +186,35 @@ impl Machine {
             },
             StateData::Forced(Force::Closed | Force::Disabled) => Decision::Uncounted,
         };
-        (admission, None)
+        (decision, None)
     }
 
-    /// Decides on a call whose service is polled for readiness. `arrival` says whether a call that a
-    /// closed circuit admits is counted in the slow start now.
+    /// Decides on a call whose service is polled for readiness. `arrival` says how a slow start
+    /// counts the poll.
     pub(crate) fn reserve(
         &mut self,
         now: u64,
         arrival: Arrival,
         limits: &RecoveryLimits,
     ) -> (Decision, Option<Change>) {
-        let admission = match (&mut self.state, arrival) {
+        let decision = match (&mut self.state, arrival) {
             (StateData::Closed { .. }, Arrival::AtCall) => Decision::Uncounted,
             (StateData::Closed { slow_start }, Arrival::Again) => {
                 admit_closed(slow_start, |slow_start| slow_start.admit_waiting(now))
             }
             _ => return self.admit(now, limits),
         };
-        (admission, None)
+        (decision, None)
     }
 
-    /// Refunds the admission of a call in a slow start that did not begin.
+    /// Refunds the credit of a call that a slow start admitted and that did not begin.
     pub(crate) fn refund_slow_start(&mut self, now: u64) {
         if let StateData::Closed { slow_start: Some(slow_start) } = &mut self.state {
             slow_start.refund(now);
         }
     }
 
-    /// Opens a closed circuit. `None`: another thread was first.
+    /// Opens a closed circuit. `None`: the circuit is not closed any more.
     pub(crate) fn trip(
         &mut self,
         reason: Reason,
@@ -220,7 +228,7 @@ impl Machine {
         }
     }
 
-    /// Records the outcome of a probe of this round.
+    /// Records the outcome of a probe of the current round.
     pub(crate) fn record_probe(
         &mut self,
         ticket: Ticket,
@@ -249,8 +257,8 @@ impl Machine {
         }
     }
 
-    /// Records a cancelled probe. The server hangs if `most` probes were cancelled since the last
-    /// completed probe.
+    /// Records a cancelled probe. If `most` probes were cancelled since the last completed probe,
+    /// the server is assumed to hang, and the circuit opens.
     pub(crate) fn record_cancelled_probe(
         &mut self,
         ticket: Ticket,
@@ -270,14 +278,15 @@ impl Machine {
         }
     }
 
-    /// How long a probe of this round has run at least: since its lease began, or the whole lease if
-    /// another probe holds the slot by now.
+    /// Returns how long a probe of the current round has run at least: the time since its lease
+    /// began, or the whole lease if another probe holds its slot now. `None`: the circuit is not
+    /// half-open.
     pub(crate) fn probe_duration(&self, ticket: Ticket, now: u64, limits: &RecoveryLimits) -> Option<u64> {
         let StateData::HalfOpen(round) = &self.state else { return None };
         Some(round.lease_start(ticket).map_or(limits.probe_lease, |from| now.saturating_sub(from)))
     }
 
-    /// Whether a probe still holds its slot. If it does, its lease is extended.
+    /// Extends the lease of a probe that still holds its slot. Returns whether it does.
     pub(crate) fn renew(&mut self, ticket: Ticket, now: u64, limits: &RecoveryLimits) -> bool {
         match &mut self.state {
             StateData::HalfOpen(round) => round.renew(ticket, now, limits.probe_lease),
@@ -285,11 +294,11 @@ impl Machine {
         }
     }
 
-    /// Opens the circuit manually. An open circuit stays as it is.
+    /// Opens the circuit manually. An open circuit does not change.
     ///
     /// # Errors
     ///
-    /// It is forced.
+    /// Returns the forced state if the circuit is forced or disabled.
     pub(crate) fn trip_manually(
         &mut self,
         at: Moment,
@@ -304,8 +313,10 @@ impl Machine {
         }
     }
 
-    /// Applies the report of a health checker. Manual overrides take precedence, and an open circuit
-    /// does not stay open longer.
+    /// Applies the report of a health checker.
+    ///
+    /// A forced or disabled circuit ignores it. A report that the server is down does not extend
+    /// the open time of an open circuit.
     pub(crate) fn report(
         &mut self,
         report: HealthReport,
@@ -323,8 +334,9 @@ impl Machine {
         }
     }
 
-    /// When an unused open or half-open circuit becomes idle: after twice its open duration. `None`:
-    /// it does not become idle by itself, or it is closed, and its window decides.
+    /// Returns when an unused open or half-open circuit becomes idle, which is after twice its open
+    /// duration. `None` for every other circuit: a forced circuit, or one that is open until it is
+    /// reset, never becomes idle; for a closed circuit its window decides.
     #[cfg(feature = "keyed")]
     pub(crate) fn idle_at(&self, since: u64) -> Option<u64> {
         match self.state {
@@ -334,11 +346,11 @@ impl Machine {
         }
     }
 
-    /// Closes the circuit manually, with an empty window and no memory of earlier open periods.
+    /// Closes the circuit manually. A growing open time starts again at its initial value.
     ///
     /// # Errors
     ///
-    /// It is forced.
+    /// Returns the forced state if the circuit is forced or disabled.
     pub(crate) fn reset(&mut self) -> Result<Change, Force> {
         match self.state {
             StateData::Forced(force) => Err(force),
@@ -346,11 +358,11 @@ impl Machine {
         }
     }
 
-    /// Forces the circuit. `None`: it is in this state already.
+    /// Forces the circuit open or closed. `None`: it is in this state already.
     ///
     /// # Errors
     ///
-    /// It is disabled.
+    /// Returns [`Force::Disabled`] if the circuit is disabled.
     pub(crate) fn force(&mut self, force: Force) -> Result<Option<Change>, Force> {
         match self.state {
             StateData::Forced(Force::Disabled) => Err(Force::Disabled),
@@ -359,8 +371,10 @@ impl Machine {
         }
     }
 
-    /// Ends a forced state: after forced open the next call is a probe, after forced closed the circuit
-    /// is closed. It is disabled if its configuration says so. `None`: it is not forced.
+    /// Ends a manual override. `None`: there is none.
+    ///
+    /// After forced open the circuit is half-open, after forced closed it is closed. If its
+    /// configuration disables the circuit, it is disabled.
     pub(crate) fn release(&mut self, limits: &RecoveryLimits) -> Option<Change> {
         match self.state {
             StateData::Forced(Force::Open | Force::Closed) if self.disabled => {
@@ -372,7 +386,7 @@ impl Machine {
         }
     }
 
-    /// Sets whether the configuration disables the circuit. Manual overrides take precedence.
+    /// Sets whether the configuration disables the circuit. A manual override takes precedence.
     pub(crate) fn set_disabled(&mut self, disabled: bool) -> Option<Change> {
         self.disabled = disabled;
         match self.state {
@@ -406,7 +420,7 @@ impl Machine {
     }
 }
 
-/// Decides on a call of a closed circuit, and ends its slow start when the time is over.
+/// Decides on a call of a closed circuit. Ends the slow start when its time is over.
 fn admit_closed(
     slow_start: &mut Option<SlowStart>,
     admit: impl FnOnce(&mut SlowStart) -> SlowStartStep,
@@ -421,26 +435,27 @@ fn admit_closed(
     }
 }
 
-/// The time that a server asked for. What a layer on this side asked for does not keep the circuit open.
+/// Returns the delay that the server asked for. A delay from a layer on this side, in a rejection,
+/// does not keep the circuit open.
 fn server_delay(fault: &Fault) -> Option<Duration> {
     fault.retry_after().filter(|_| fault.kind() != Kind::Rejected)
 }
 
-/// What a call came to, as far as the circuit cares.
+/// The outcome of a call, as the circuit counts it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Outcome<'a> {
     Success,
     /// A success that took too long.
     Slow,
     Failure(&'a Fault),
-    /// The server answered, and the answer does not count for or against it.
+    /// A neutral answer of the server: the call is completed, and counts in no rate.
     Answered,
-    /// It says nothing about the server.
+    /// An outcome that shows nothing about the server.
     Neutral,
 }
 
 impl<'a> Outcome<'a> {
-    /// The health axis of a verdict.
+    /// Returns the outcome of a verdict, from its health and, if that is neutral, its origin.
     pub(crate) const fn of(verdict: &'a Verdict) -> Self {
         match verdict {
             Verdict::Success => Self::Success,
@@ -454,12 +469,12 @@ impl<'a> Outcome<'a> {
     }
 }
 
-/// The fault of a cancelled call, where it counts as a failure.
+/// The fault of a cancelled call that counts as a failure.
 pub(crate) const CANCELLED: Fault =
     Fault::new(Kind::Cancelled, Retryable::Never, Health::Unhealthy, Origin::Caller);
 
-/// The fault of a call that its caller cancelled after the server had begun to answer: a completed
-/// call that counts in no rate.
+/// The fault of a call that its caller cancelled after the server had begun to answer. The call is
+/// completed, and counts in no rate.
 pub(crate) const CANCELLED_AFTER_ANSWER: Fault =
     Fault::new(Kind::Cancelled, Retryable::Never, Health::Neutral, Origin::Remote);
 

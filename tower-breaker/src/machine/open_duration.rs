@@ -1,19 +1,19 @@
-//! How long a circuit stays open.
+//! The open time: how long a circuit stays open.
 
 use core::time::Duration;
 
-/// How long a server's own `Retry-After` can keep a circuit open.
+/// The longest open time that a server's `Retry-After` can cause.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(5 * 60);
 
-/// The open time, in nanoseconds. A constant one grows by a multiplier of 1.
+/// The configured open time, in nanoseconds. A constant open time has a multiplier of 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct OpenDuration {
     pub(crate) initial: u64,
     pub(crate) multiplier: f64,
     pub(crate) max: u64,
-    /// Up to this share is added, drawn evenly.
+    /// The largest share of the open time that is added as jitter. The jitter is uniformly random.
     pub(crate) jitter: f64,
-    /// The circuit stays open until it is reset.
+    /// Whether the circuit stays open until it is reset.
     pub(crate) until_reset: bool,
 }
 
@@ -23,17 +23,20 @@ impl OpenDuration {
         Self { initial: nanos, multiplier: 1.0, max: nanos, jitter: 0.0, until_reset: false }
     }
 
-    /// The time of the period that follows `before` others in a row, without jitter.
+    /// Returns the length of the open period after `before` others in a row, without jitter.
     fn base(&self, before: u32) -> u64 {
-        // A double holds nanoseconds exactly for 104 days; beyond, an error of a part in 2⁵³ does not matter. The cast saturates.
+        // An `f64` holds nanoseconds exactly up to 104 days. Above, a relative error of 2⁻⁵³
+        // does not matter. The cast saturates.
         let grown = self.initial as f64 * self.multiplier.powi(before.min(1 << 20).cast_signed());
         #[expect(clippy::cast_sign_loss, reason = "neither is negative")]
         let grown = grown as u64;
         grown.clamp(self.initial, self.max.max(self.initial))
     }
 
-    /// The time of a period that follows `before` others in a row. `draw` is from 0 to 1; what the server asked for lengthens the time up to
-    /// a max, and never shortens it.
+    /// Returns the length of the open period after `before` others in a row.
+    ///
+    /// `draw`, from 0 to 1, selects the jitter. A delay that the server asked for can lengthen the
+    /// period up to [`MAX_RETRY_AFTER`], and never shortens it.
     fn period(&self, before: u32, draw: f64, server_delay: Option<Duration>) -> u64 {
         let base = self.base(before);
         #[expect(clippy::cast_sign_loss, reason = "neither is negative")]
@@ -43,9 +46,9 @@ impl OpenDuration {
     }
 }
 
-/// The open count that came in a row.
+/// The number of open periods in a row, which a growing open time depends on.
 ///
-/// The streak ends when the circuit has stayed closed for as long as its last open period.
+/// The streak ends when the circuit has stayed closed for at least as long as its last open period.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct OpenStreak {
     count: u32,
@@ -54,18 +57,19 @@ pub(super) struct OpenStreak {
 }
 
 impl OpenStreak {
-    /// The circuit has closed.
+    /// Records that the circuit has closed.
     pub(super) fn closed(&mut self, now: u64) {
         self.closed_at = Some(now);
     }
 
-    /// How long the last open period was; 0 if there was none.
+    /// Returns the length of the last open period. 0: there was none.
     #[cfg(feature = "keyed")]
     pub(super) const fn last_period(&self) -> u64 {
         self.last_period
     }
 
-    /// Begins a period and says how long it is. `None`: until it is reset.
+    /// Begins an open period and returns its length. `None`: the circuit stays open until it is
+    /// reset.
     pub(super) fn next(
         &mut self,
         time: &OpenDuration,
@@ -93,45 +97,47 @@ mod tests {
     const GROWING: OpenDuration =
         OpenDuration { initial: SECOND, multiplier: 2.0, max: 10 * SECOND, jitter: 0.0, until_reset: false };
 
-    fn count(time: &OpenDuration, closed_for: &[u64]) -> Vec<u64> {
+    /// Returns the lengths of the open periods, in seconds. After each period the circuit stays
+    /// closed for the next time of `closed_for`, in nanoseconds.
+    fn open_periods(time: &OpenDuration, closed_for: &[u64]) -> Vec<u64> {
         let (mut streak, mut now) = (OpenStreak::default(), 0);
-        let mut count = Vec::new();
+        let mut periods = Vec::new();
         for closed_for in closed_for {
             let period = streak.next(time, now, 0.0, None).unwrap();
             now += period;
             streak.closed(now);
             now += closed_for;
-            count.push(period / SECOND);
+            periods.push(period / SECOND);
         }
-        count
+        periods
     }
 
     #[test]
     fn open_duration_without_backoff_is_constant() {
-        assert_eq!(count(&OpenDuration::constant(3 * SECOND), &[0; 5]), [3; 5]);
+        assert_eq!(open_periods(&OpenDuration::constant(3 * SECOND), &[0; 5]), [3; 5]);
     }
 
     #[test]
     fn open_backoff_grows_to_its_maximum() {
-        assert_eq!(count(&GROWING, &[0; 6]), [1, 2, 4, 8, 10, 10]);
+        assert_eq!(open_periods(&GROWING, &[0; 6]), [1, 2, 4, 8, 10, 10]);
     }
 
     #[test]
-    fn streak_ends_after_closed_for_last_open_period() {
-        assert_eq!(count(&GROWING, &[0, 0, 4 * SECOND - 1, 8 * SECOND, 0]), [1, 2, 4, 8, 1]);
+    fn streak_ends_after_closed_as_long_as_last_open_period() {
+        assert_eq!(open_periods(&GROWING, &[0, 0, 4 * SECOND - 1, 8 * SECOND, 0]), [1, 2, 4, 8, 1]);
     }
 
     #[test]
-    fn reopening_without_a_close_continues_the_streak() {
+    fn streak_continues_if_circuit_reopens_without_closing() {
         let mut streak = OpenStreak::default();
         assert_eq!(streak.next(&GROWING, 0, 0.0, None), Some(SECOND));
         assert_eq!(streak.next(&GROWING, 1_000 * SECOND, 0.0, None), Some(2 * SECOND));
     }
 
     #[test]
-    fn jitter_adds_and_server_delay_is_a_bounded_minimum() {
+    fn jitter_is_added_and_server_delay_is_bounded_minimum() {
         let time = OpenDuration { jitter: 0.5, ..GROWING };
-        let period = |draw, asked: Option<u64>| time.period(0, draw, asked.map(Duration::from_secs));
+        let period = |draw, delay: Option<u64>| time.period(0, draw, delay.map(Duration::from_secs));
         assert_eq!((period(0.0, None), period(1.0, None)), (SECOND, SECOND * 3 / 2));
         assert_eq!(period(1.0, Some(1)), SECOND * 3 / 2);
         assert_eq!(period(0.0, Some(90)), 90 * SECOND);

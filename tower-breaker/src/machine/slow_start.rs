@@ -1,45 +1,50 @@
-//! Slow start: how a circuit that has closed admits traffic again.
+//! Slow start: a circuit that has closed admits a growing share of the calls.
 
 /// The credit that one call costs.
 const CREDIT_PER_CALL: u64 = 1 << 16;
 
-/// The growing share of calls that is admitted after closing.
+/// The state of a slow start.
 ///
-/// The share grows evenly with time, from none to all. Each call that arrives adds the current share
-/// to a credit, and an admitted call costs a whole credit. So the share applies to any rate of
-/// traffic, no random number is needed, and the first call is always admitted. When the time is
-/// over, all calls are admitted, however little traffic there was.
+/// The share of admitted calls grows linearly with time, from 0 to 1. Each call that arrives adds
+/// the current share to a credit. An admitted call costs a credit of 1, and a call is admitted if
+/// the credit suffices. The credit starts at 1.
+///
+/// So the share applies at any rate of traffic, no random number is needed, and the first call is
+/// always admitted. When the time is over, all calls are admitted, no matter how little traffic
+/// there was.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SlowStart {
     from: u64,
     span: u64,
-    /// At most the credit of one call.
+    /// The credit for calls; [`CREDIT_PER_CALL`] is a credit of 1. Between two calls it is at most
+    /// 1.
     credit: u64,
 }
 
 /// The decision of a slow start on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SlowStartStep {
+    /// The call is admitted.
     Admitted,
-    /// Denied. The slow start ends in this many nanoseconds.
+    /// The call is rejected. The slow start ends in this many nanoseconds.
     Denied(u64),
-    /// The slow start is over.
+    /// The slow start is over, so the call is admitted.
     Finished,
 }
 
 impl SlowStart {
-    /// A slow start over `span` nanoseconds; `None` for 0.
+    /// Creates a slow start that lasts `span` nanoseconds. `None`: `span` is 0.
     pub(super) const fn new(now: u64, span: u64) -> Option<Self> {
         if span == 0 { None } else { Some(Self { from: now, span, credit: CREDIT_PER_CALL }) }
     }
 
-    /// Decides on a call that arrives.
+    /// Decides on a call that arrives now.
     pub(super) fn admit(&mut self, now: u64) -> SlowStartStep {
         self.credit += self.share_in_credit(now);
         self.admit_waiting(now)
     }
 
-    /// Decides on a call that arrived before and was denied.
+    /// Decides on a call that arrived before, was rejected, and has been waiting since.
     pub(super) fn admit_waiting(&mut self, now: u64) -> SlowStartStep {
         let passed = now.saturating_sub(self.from);
         if passed >= self.span {
@@ -52,19 +57,21 @@ impl SlowStart {
         SlowStartStep::Admitted
     }
 
-    /// Undoes an admission: the call did not begin. The current share is assumed.
+    /// Undoes the admission of a call that did not begin, as if it had never arrived.
+    ///
+    /// The credit that its arrival added is not stored. The current share is used in its place.
     pub(super) fn refund(&mut self, now: u64) {
-        // No more than one call is saved up, so that a pause does not end in a burst.
+        // At most the credit of one call is kept, so that a pause is not followed by a burst.
         self.credit = (self.credit + CREDIT_PER_CALL - self.share_in_credit(now)).min(CREDIT_PER_CALL);
     }
 
-    /// The share of this moment, in credit.
+    /// Returns the current share of admitted calls, as a credit.
     fn share_in_credit(&self, now: u64) -> u64 {
         let passed = now.saturating_sub(self.from).min(self.span);
         (u128::from(passed) * u128::from(CREDIT_PER_CALL) / u128::from(self.span)) as u64
     }
 
-    /// The share of calls that is admitted, 0 to 1.
+    /// Returns the current share of admitted calls, 0 to 1.
     pub(super) fn share(&self, now: u64) -> f64 {
         let passed = now.saturating_sub(self.from).min(self.span);
         passed as f64 / self.span as f64
@@ -77,47 +84,48 @@ mod tests {
 
     const SECOND: u64 = 1_000_000_000;
 
-    /// How many of the calls that come evenly in each tenth of the slow start are let through.
-    fn admitted(a_tenth: u64) -> Vec<u64> {
+    /// Returns the number of admitted calls in each tenth of a slow start of ten seconds. In each
+    /// tenth `calls_per_tenth` calls arrive at equal intervals.
+    fn admitted(calls_per_tenth: u64) -> Vec<u64> {
         let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
-        let each = SECOND / a_tenth;
+        let interval = SECOND / calls_per_tenth;
         (0..10)
             .map(|tenth| {
-                let times = (0..a_tenth).map(|call| tenth * SECOND + call * each);
+                let times = (0..calls_per_tenth).map(|call| tenth * SECOND + call * interval);
                 times.filter(|&now| slow_start.admit(now) == SlowStartStep::Admitted).count() as u64
             })
             .collect()
     }
 
     #[test]
-    fn slow_start_share_grows_evenly_for_any_traffic() {
-        for a_tenth in [1_000, 100_000] {
-            for (tenth, admitted) in (0..).zip(admitted(a_tenth)) {
-                let expected = a_tenth * (2 * tenth + 1) / 20;
-                assert!(admitted.abs_diff(expected) <= 2 + a_tenth / 1_000, "{admitted}, not {expected}");
+    fn slow_start_share_grows_linearly_at_any_call_rate() {
+        for calls in [1_000, 100_000] {
+            for (tenth, admitted) in (0..).zip(admitted(calls)) {
+                let expected = calls * (2 * tenth + 1) / 20;
+                assert!(admitted.abs_diff(expected) <= 2 + calls / 1_000, "{admitted}, not {expected}");
             }
         }
     }
 
     #[test]
     fn slow_start_admits_half_of_rare_calls() {
-        assert_eq!(admitted(1).iter().sum::<u64>(), 5, "half of them, as of any traffic");
+        assert_eq!(admitted(1).iter().sum::<u64>(), 5, "half of the calls, as at any call rate");
         let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
-        assert_eq!(slow_start.admit(0), SlowStartStep::Admitted, "the first always is");
-        assert_eq!(slow_start.admit(10 * SECOND), SlowStartStep::Finished, "and all when the time is over");
+        assert_eq!(slow_start.admit(0), SlowStartStep::Admitted, "the first call is always admitted");
+        assert_eq!(slow_start.admit(10 * SECOND), SlowStartStep::Finished, "all calls after the slow start");
     }
 
     #[test]
     fn slow_start_after_pause_admits_no_burst() {
         let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
         let burst = (0..100).filter(|_| slow_start.admit(5 * SECOND) == SlowStartStep::Admitted).count();
-        assert_eq!(burst, 51, "half of a hundred, and the first");
+        assert_eq!(burst, 51, "half of the 100 calls, and the initial credit");
     }
 
     #[test]
-    fn slow_start_refunded_calls_change_nothing() {
+    fn slow_start_refund_undoes_admission() {
         let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
-        let mut other = slow_start;
+        let mut without_refunds = slow_start;
         let mut admitted = [0, 0];
         for call in 0..10_000 {
             let now = call * SECOND / 1_000;
@@ -125,13 +133,14 @@ mod tests {
                 if slow_start.admit(now) == SlowStartStep::Admitted {
                     slow_start.refund(now);
                 } else {
-                    // It has come and was refused: the other has one call more as well.
-                    other.admit(now);
+                    // The rejected call has added credit, so it also arrives in the other slow
+                    // start.
+                    without_refunds.admit(now);
                 }
             }
             admitted[0] += u64::from(slow_start.admit(now) == SlowStartStep::Admitted);
-            admitted[1] += u64::from(other.admit(now) == SlowStartStep::Admitted);
-            assert_eq!(slow_start.credit, other.credit, "at {now}");
+            admitted[1] += u64::from(without_refunds.admit(now) == SlowStartStep::Admitted);
+            assert_eq!(slow_start.credit, without_refunds.credit, "at {now}");
         }
         assert_eq!(admitted[0], admitted[1]);
     }
@@ -140,7 +149,7 @@ mod tests {
     fn slow_start_waiting_call_adds_no_credit() {
         let mut slow_start = SlowStart::new(0, 10 * SECOND).unwrap();
         let half = 5 * SECOND;
-        assert_eq!(slow_start.admit_waiting(half), SlowStartStep::Admitted, "the first is saved up");
+        assert_eq!(slow_start.admit_waiting(half), SlowStartStep::Admitted, "the initial credit");
         assert!((0..100).all(|_| matches!(slow_start.admit_waiting(half), SlowStartStep::Denied(_))));
         assert!(matches!(slow_start.admit(half), SlowStartStep::Denied(_)));
         assert_eq!(slow_start.admit(half), SlowStartStep::Admitted);
@@ -151,21 +160,23 @@ mod tests {
     fn slow_start_admits_after_the_time_left() {
         let mut slow_start = SlowStart::new(SECOND, SECOND).unwrap();
         assert_eq!(slow_start.admit(SECOND), SlowStartStep::Admitted);
-        let SlowStartStep::Denied(left) = slow_start.admit(SECOND + 10) else { panic!("it is refused") };
-        assert_eq!(left, SECOND - 10, "the rest of the slow start");
+        let SlowStartStep::Denied(left) = slow_start.admit(SECOND + 10) else {
+            panic!("the call is rejected")
+        };
+        assert_eq!(left, SECOND - 10, "the time until the slow start ends");
         assert_eq!(slow_start.admit(SECOND + 10 + left), SlowStartStep::Finished);
     }
 
     #[test]
     #[expect(clippy::float_cmp, reason = "these shares are exact in binary")]
-    fn share_grows_from_none_to_all_over_the_span() {
+    fn share_grows_from_0_to_1_over_the_span() {
         let slow_start = SlowStart::new(SECOND, 8 * SECOND).unwrap();
         let shares = [1, 2, 5, 9, 100].map(|seconds| slow_start.share(seconds * SECOND));
         assert_eq!(shares, [0.0, 0.125, 0.5, 1.0, 1.0]);
     }
 
     #[test]
-    fn slow_start_clock_running_back_keeps_share() {
+    fn slow_start_with_clock_running_back_has_share_0() {
         let mut slow_start = SlowStart::new(SECOND, SECOND).unwrap();
         slow_start.admit(SECOND);
         assert!(matches!(slow_start.admit(0), SlowStartStep::Denied(_)));

@@ -1,38 +1,49 @@
-//! The public values of a decision: states, reasons, counts, reports.
+//! The public values of decisions: states, reasons, counts and health reports.
 
 use core::fmt;
 
 /// The state of a circuit.
+///
+/// | state | calls | until |
+/// |---|---|---|
+/// | [`Closed`](Self::Closed) | admitted and counted | a limit is reached |
+/// | [`Open`](Self::Open) | rejected | the first call after the open time, which is a probe |
+/// | [`HalfOpen`](Self::HalfOpen) | a few are admitted as probes | enough probes have succeeded, or one fails or is slow |
+/// | [`ForcedOpen`](Self::ForcedOpen) | rejected | [`release`](crate::Circuit::release) |
+/// | [`ForcedClosed`](Self::ForcedClosed) | admitted, not counted | [`release`](crate::Circuit::release) |
+/// | [`Disabled`](Self::Disabled) | admitted, not counted | [`reconfigure`](crate::Circuit::reconfigure) |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum CircuitState {
-    /// Calls go through and are counted. A circuit begins so.
+    /// Calls are admitted and counted. The initial state, and the **default**.
+    ///
+    /// In a slow start, only a growing share of the calls is admitted.
     #[default]
     Closed,
-    /// Calls are rejected at once.
+    /// Calls are rejected immediately, until the open time is over.
     Open,
-    /// A few calls go through as probes, the others are rejected.
+    /// A few calls are admitted as probes; all others are rejected.
     HalfOpen,
-    /// Calls are rejected until the circuit is released by hand.
+    /// Calls are rejected until the manual override is released.
     ForcedOpen,
-    /// Calls go through and are not counted, until the circuit is released by hand.
+    /// Calls are admitted and not counted until the manual override is released.
     ForcedClosed,
-    /// Calls go through and are not counted, for the configuration says so.
+    /// Calls are admitted and not counted, because the configuration disables the circuit.
     Disabled,
 }
 
 impl CircuitState {
-    /// Whether the state is [`Open`](Self::Open) or [`ForcedOpen`](Self::ForcedOpen).
+    /// Returns whether the state is [`Open`](Self::Open) or [`ForcedOpen`](Self::ForcedOpen).
     ///
-    /// A circuit whose open duration is over stays [`Open`](Self::Open) until the next call, which
-    /// is a probe. A readiness page should use
-    /// [`Status::rejects_calls`](crate::Status::rejects_calls), which is `false` by then.
+    /// A circuit whose open time is over stays [`Open`](Self::Open) until the next call, which is a
+    /// probe. For a readiness endpoint use [`Status::rejects_calls`](crate::Status::rejects_calls),
+    /// which is `false` when the open time is over.
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Open | Self::ForcedOpen)
     }
 
-    /// The name in `snake_case`, as in logs, metrics and serialized values.
+    /// Returns the name in `snake_case`, as in logs, metrics and serialized values.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "closed",
@@ -51,7 +62,9 @@ impl fmt::Display for CircuitState {
     }
 }
 
-/// What a health checker says of the server behind a circuit: see [`Circuit::report`](crate::Circuit::report).
+/// The report of a health checker about the server behind a circuit.
+///
+/// Pass it to [`Circuit::report`](crate::Circuit::report):
 ///
 /// ```
 /// use tokio::sync::watch;
@@ -60,15 +73,11 @@ impl fmt::Display for CircuitState {
 /// # tokio_test::block_on(async {
 /// let circuit = Circuit::new(BreakerConfig::default());
 /// let (checker, mut reports) = watch::channel(HealthReport::Recovered);
-/// let follower = circuit.clone();
-/// let follows = tokio::spawn(async move {
-///     while reports.changed().await.is_ok() {
-///         follower.report(*reports.borrow_and_update());
-///     }
-/// });
+/// let reported_circuit = circuit.clone(); let task = tokio::spawn(async move { while
+/// reports.changed().await.is_ok() { reported_circuit.report(*reports.borrow_and_update()); } });
 /// checker.send(HealthReport::Critical).unwrap();
 /// # drop(checker);
-/// # follows.await.unwrap();
+/// # task.await.unwrap();
 /// # assert_eq!(circuit.status().state, CircuitState::Open);
 /// # });
 /// ```
@@ -76,14 +85,19 @@ impl fmt::Display for CircuitState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum HealthReport {
-    /// It is down: a closed or half-open circuit opens. It recovers as usual, and saying so again does not keep it open longer.
+    /// The server is down: a closed or half-open circuit opens.
+    ///
+    /// The circuit recovers as usual. A repeated report does not extend the open time.
     Critical,
-    /// It is back: an open circuit lets probes through at once.
+    /// The server has recovered: an open circuit half-opens, so that the next calls are probes.
+    ///
+    /// This applies also to a circuit that is open until it is reset. A closed or half-open circuit
+    /// does not change.
     Recovered,
 }
 
 impl HealthReport {
-    /// The name in `snake_case`, as in serialized values.
+    /// Returns the name in `snake_case`, as in serialized values.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Critical => "critical",
@@ -98,45 +112,45 @@ impl fmt::Display for HealthReport {
     }
 }
 
-/// Why a circuit changed its state.
+/// The reason of a transition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]
 pub enum Reason {
-    /// So many calls failed in a row.
+    /// The circuit opened: the limit of consecutive failures was reached.
     ConsecutiveFailures,
-    /// The share of failed calls in the window reached the limit.
+    /// The circuit opened: the failure rate of the window reached its limit.
     FailureRate,
-    /// The share of slow calls in the window reached the limit.
+    /// The circuit opened: the slow-call rate of the window reached its limit.
     SlowRate,
-    /// Callers gave up on many calls, and none was completed.
+    /// The circuit opened: many calls were cancelled and none completed.
     NoneCompletes,
-    /// The open time is over.
+    /// The circuit half-opened: the open time was over.
     OpenTimeOver,
-    /// A probe failed.
+    /// The circuit opened again: a probe failed.
     ProbeFailed,
-    /// A probe was slow.
+    /// The circuit opened again: a probe was slow.
     ProbeSlow,
-    /// Enough probes succeeded.
+    /// The circuit closed: enough probes succeeded.
     ProbesSucceeded,
-    /// It was tripped by hand.
+    /// The circuit was opened with [`Circuit::trip`](crate::Circuit::trip).
     Tripped,
-    /// It was forced by hand.
+    /// The circuit was forced open or closed.
     Forced,
-    /// It was released by hand.
+    /// A manual override was released.
     Released,
-    /// It was reset by hand.
+    /// The circuit was closed with [`Circuit::reset`](crate::Circuit::reset).
     Reset,
-    /// It was configured anew.
+    /// A new configuration disabled or enabled the circuit.
     Reconfigured,
-    /// A health checker said that the server is down.
+    /// The circuit opened: a health checker reported that the server is down.
     ReportedCritical,
-    /// A health checker said that the server is back.
+    /// The circuit half-opened: a health checker reported that the server has recovered.
     ReportedRecovered,
 }
 
 impl Reason {
-    /// The name in `snake_case`, as in logs, metrics and serialized values.
+    /// Returns the name in `snake_case`, as in logs, metrics and serialized values.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ConsecutiveFailures => "consecutive_failures",
@@ -164,28 +178,35 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What a window holds.
+/// The counts of a window.
+///
+/// All counts are numbers of calls. A call with a neutral verdict is in none of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct Counts {
-    /// Calls that said something of the server's health.
+    /// The calls that succeeded or failed.
     pub calls: u64,
-    /// Those that failed.
+    /// The calls that failed.
     pub failures: u64,
-    /// Those that were slow, failed or not.
+    /// The slow calls, whether they succeeded or failed.
     pub slow: u64,
-    /// Calls that were given up, of which nothing else is counted.
+    /// The cancelled calls that count neither as a success nor as a failure. They are not in
+    /// `calls`.
+    ///
+    /// They are counted only with
+    /// [`CancelledPolicy::IfNoneCompletes`](crate::CancelledPolicy::IfNoneCompletes). In a count
+    /// window, each completed call resets the number to 0.
     pub cancelled: u64,
 }
 
 impl Counts {
-    /// The share of failed calls, 0 to 1; 0 without calls.
+    /// Returns the share of failed calls, 0 to 1. Without calls it is 0.
     pub fn failure_rate(&self) -> f64 {
         share(self.failures, self.calls)
     }
 
-    /// The share of slow calls, 0 to 1; 0 without calls.
+    /// Returns the share of slow calls, 0 to 1. Without calls it is 0.
     pub fn slow_rate(&self) -> f64 {
         share(self.slow, self.calls)
     }

@@ -45,7 +45,7 @@ fn open(now: u64) -> Machine {
 
 fn half_open(now: u64) -> Machine {
     let mut state = open(now - LIMITS.open.initial);
-    let (Decision::Probe(ticket), Some(_)) = state.admit(now, &LIMITS) else { panic!("it half-opens") };
+    let (Decision::Probe(ticket), Some(_)) = state.admit(now, &LIMITS) else { panic!("it must half-open") };
     state.record_probe(ticket, Outcome::Neutral, at(now), &LIMITS);
     state
 }
@@ -53,14 +53,14 @@ fn half_open(now: u64) -> Machine {
 fn probe(state: &mut Machine, now: u64) -> Ticket {
     match state.admit(now, &LIMITS) {
         (Decision::Probe(ticket), None) => ticket,
-        other => panic!("a free place was expected, not {other:?}"),
+        other => panic!("expected a free probe slot, not {other:?}"),
     }
 }
 
 const SLOW_START: RecoveryLimits =
     RecoveryLimits { slow_start: 10 * SECOND, successes_to_close: 1, ..LIMITS };
 
-/// A circuit that has closed at `now` and begins a slow start of ten seconds.
+/// Returns a circuit that closed at `now` and begins a slow start of ten seconds.
 fn slow_start(now: u64) -> Machine {
     let mut state = half_open(now);
     let ticket = probe(&mut state, now);
@@ -68,7 +68,7 @@ fn slow_start(now: u64) -> Machine {
     state
 }
 
-/// A circuit that is forced.
+/// Returns a forced circuit.
 fn forced(force: Force) -> Machine {
     let mut state = Machine::new();
     state.force(force).unwrap();
@@ -78,12 +78,12 @@ fn forced(force: Force) -> Machine {
 fn opened_until(state: &Machine) -> u64 {
     match state.published_state() {
         State::OpenUntil(until) => until,
-        other => panic!("an open circuit was expected, not {other:?}"),
+        other => panic!("expected an open circuit, not {other:?}"),
     }
 }
 
 #[test]
-fn consecutive_failures_trip_at_their_limit() {
+fn consecutive_failures_at_limit_trip() {
     let reason = |consecutive_failures| trip_reason(&TRIP, &Sample { consecutive_failures, window: None });
     assert_eq!(reason(4), None);
     assert_eq!(reason(5), Some(Reason::ConsecutiveFailures));
@@ -93,7 +93,7 @@ fn consecutive_failures_trip_at_their_limit() {
 }
 
 #[test]
-fn failure_rate_trips_at_its_limit_from_minimum_calls() {
+fn failure_rate_at_limit_trips_from_minimum_calls() {
     assert_eq!(rate(&TRIP, 5, 10), Some(Reason::FailureRate));
     assert_eq!(rate(&TRIP, 4, 10), None);
     assert_eq!(rate(&TRIP, 9, 9), None, "below the minimum");
@@ -101,12 +101,12 @@ fn failure_rate_trips_at_its_limit_from_minimum_calls() {
 }
 
 #[test]
-fn decimal_rates_are_met_exactly() {
+fn decimal_rate_is_reached_exactly() {
     for percent in 1..=100_u64 {
         let decimal = format!("{}.{:02}", percent / 100, percent % 100);
         let limits = TripLimits { failure_rate: decimal.parse().ok(), ..TRIP };
         assert_eq!(rate(&limits, percent, 100), Some(Reason::FailureRate), "{percent} of 100");
-        assert_eq!(rate(&limits, percent - 1, 100), None, "{percent} of 100, less one");
+        assert_eq!(rate(&limits, percent - 1, 100), None, "one fewer than {percent} of 100");
     }
 }
 
@@ -118,7 +118,7 @@ fn rate_of_zero_trips_on_first_failure() {
 }
 
 #[test]
-fn window_is_not_summed_below_min_failures_for_rate() {
+fn min_failures_for_rate_is_fewest_that_reach_the_rate() {
     let fewest = |rate, minimum_calls| {
         min_failures_for_rate(&TripLimits { failure_rate: Some(rate), minimum_calls, ..TRIP })
     };
@@ -138,7 +138,7 @@ fn window_is_not_summed_below_min_failures_for_rate() {
 }
 
 #[test]
-fn open_circuit_denies_until_its_open_time_is_over() {
+fn open_circuit_rejects_until_open_time_is_over() {
     let mut state = open(SECOND);
     assert_eq!(state.admit(SECOND, &LIMITS), (Decision::Denied(Some(30 * SECOND)), None));
     assert_eq!(state.admit(31 * SECOND - 1, &LIMITS), (Decision::Denied(Some(1)), None));
@@ -150,20 +150,20 @@ fn open_circuit_denies_until_its_open_time_is_over() {
 }
 
 #[test]
-fn server_delay_lengthens_the_open_time_up_to_its_maximum() {
+fn server_delay_lengthens_open_time_up_to_maximum() {
     let opened_for = |fault: Fault| {
         let mut state = Machine::new();
         state.trip(Reason::FailureRate, Some(&fault), at(0), &LIMITS).unwrap();
         match state.published_state() {
             State::OpenUntil(until) => until / SECOND,
-            other => panic!("it is open, not {other:?}"),
+            other => panic!("expected an open circuit, not {other:?}"),
         }
     };
     assert_eq!(opened_for(FAULT.with_retry_after(Duration::from_secs(1))), 30);
     assert_eq!(opened_for(FAULT.with_retry_after(Duration::from_secs(90))), 90);
     assert_eq!(opened_for(FAULT.with_retry_after(Duration::MAX)), 300);
-    let ours = FAULT.with_kind(Kind::Rejected).with_retry_after(Duration::from_secs(90));
-    assert_eq!(opened_for(ours), 30);
+    let rejection = FAULT.with_kind(Kind::Rejected).with_retry_after(Duration::from_secs(90));
+    assert_eq!(opened_for(rejection), 30);
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn probes_are_bounded_and_free_their_slots() {
 }
 
 #[test]
-fn probe_slot_is_freed_once_when_its_lease_ends() {
+fn probe_slot_is_freed_once_when_lease_ends() {
     let mut state = half_open(100 * SECOND);
     let hung: Vec<_> = (0..3).map(|_| probe(&mut state, 100 * SECOND)).collect();
     let end = 130 * SECOND;
@@ -185,13 +185,13 @@ fn probe_slot_is_freed_once_when_its_lease_ends() {
     for ticket in hung {
         state.record_probe(ticket, Outcome::Neutral, at(end), &LIMITS);
     }
-    assert!(matches!(state.admit(end, &LIMITS).0, Decision::Denied(_)), "the slots are the successors'");
+    assert!(matches!(state.admit(end, &LIMITS).0, Decision::Denied(_)), "the successors hold the slots");
     state.record_probe(successors[0], Outcome::Neutral, at(end), &LIMITS);
     probe(&mut state, end);
 }
 
 #[test]
-fn probe_after_its_lease_still_counts() {
+fn probe_outcome_after_lease_end_is_counted() {
     let mut state = half_open(100 * SECOND);
     let hung = probe(&mut state, 100 * SECOND);
     let late = 200 * SECOND;
@@ -203,7 +203,7 @@ fn probe_after_its_lease_still_counts() {
 }
 
 #[test]
-fn failed_probe_opens_again_for_the_whole_time() {
+fn failed_probe_opens_for_whole_open_time() {
     let mut state = half_open(100 * SECOND);
     let first = probe(&mut state, 100 * SECOND);
     let second = probe(&mut state, 100 * SECOND);
@@ -214,7 +214,7 @@ fn failed_probe_opens_again_for_the_whole_time() {
 }
 
 #[test]
-fn lease_renewed_before_its_end_is_extended() {
+fn lease_renewed_before_end_is_extended() {
     let mut state = half_open(100 * SECOND);
     let ticket = probe(&mut state, 100 * SECOND);
     assert!(state.renew(ticket, 129 * SECOND, &LIMITS));
@@ -232,9 +232,9 @@ fn times_saturate() {
 }
 
 #[test]
-fn ready_service_is_counted_in_slow_start_when_its_call_begins() {
+fn slow_start_counts_each_arrival_once() {
     let mut state = slow_start(100 * SECOND);
-    // Half of the calls are let through at this time, and one call is saved up.
+    // At this time half of the calls are admitted, and the initial credit is one call.
     let now = 105 * SECOND;
     let mut reserve = |arrival| state.reserve(now, arrival, &SLOW_START);
     for _ in 0..10 {
@@ -244,13 +244,17 @@ fn ready_service_is_counted_in_slow_start_when_its_call_begins() {
     assert_eq!(reserve(Arrival::Now), (Decision::Admitted, None));
     assert_eq!(reserve(Arrival::Now), (Decision::Denied(Some(5 * SECOND)), None));
     for _ in 0..10 {
-        assert_eq!(reserve(Arrival::Again), (Decision::Denied(Some(5 * SECOND)), None), "it was counted");
+        assert_eq!(
+            reserve(Arrival::Again),
+            (Decision::Denied(Some(5 * SECOND)), None),
+            "it was counted before"
+        );
     }
     assert_eq!(reserve(Arrival::Now), (Decision::Admitted, None));
 }
 
 #[test]
-fn closed_circuit_without_slow_start_admits_every_arrival() {
+fn closed_circuit_without_slow_start_admits_all() {
     let mut state = Machine::new();
     let decisions =
         [Arrival::AtCall, Arrival::Now, Arrival::Again].map(|arrival| state.reserve(0, arrival, &LIMITS));
@@ -262,7 +266,7 @@ fn closed_circuit_without_slow_start_admits_every_arrival() {
 }
 
 #[test]
-fn ready_service_of_open_circuit_is_denied_and_half_opens_it() {
+fn reserve_is_rejected_while_open_and_half_opens_after_open_time() {
     for arrival in [Arrival::AtCall, Arrival::Now, Arrival::Again] {
         let mut state = open(0);
         assert_eq!(state.reserve(SECOND, arrival, &LIMITS), (Decision::Denied(Some(29 * SECOND)), None));
@@ -273,18 +277,18 @@ fn ready_service_of_open_circuit_is_denied_and_half_opens_it() {
 }
 
 #[test]
-fn slow_start_share_of_call_that_does_not_begin_is_refunded() {
+fn slow_start_credit_of_call_that_does_not_begin_is_refunded() {
     let mut state = slow_start(100 * SECOND);
     let now = 105 * SECOND;
-    let mut arrive = || state.admit(now, &SLOW_START).0;
-    assert_eq!([arrive(), arrive()], [Decision::Admitted, Decision::Admitted]);
+    let mut admit = || state.admit(now, &SLOW_START).0;
+    assert_eq!([admit(), admit()], [Decision::Admitted, Decision::Admitted]);
     state.refund_slow_start(now);
     assert_eq!(state.admit(now, &SLOW_START).0, Decision::Admitted, "the refunded call");
     assert!(matches!(state.admit(now, &SLOW_START).0, Decision::Denied(_)));
 }
 
 #[test]
-fn slow_start_share_is_reported_until_slow_start_ends() {
+fn slow_start_share_is_returned_until_slow_start_ends() {
     let mut state = slow_start(100 * SECOND);
     assert_eq!(state.slow_start_share(100 * SECOND), Some(0.0));
     assert_eq!(state.slow_start_share(105 * SECOND), Some(0.5));
@@ -305,7 +309,7 @@ fn critical_report_opens_closed_and_half_open_circuits() {
         assert_eq!(change, Some(Change { from, to, reason: Reason::ReportedCritical }));
         assert_eq!(opened_until(&state), 130 * SECOND);
         assert_eq!(state.report(HealthReport::Critical, at(110 * SECOND), &LIMITS), None);
-        assert_eq!(opened_until(&state), 130 * SECOND, "a repeated report keeps it open no longer");
+        assert_eq!(opened_until(&state), 130 * SECOND, "a repeated report does not extend it");
     }
 }
 
@@ -335,21 +339,27 @@ fn health_report_does_not_change_a_forced_circuit() {
 
 #[cfg(feature = "keyed")]
 #[test]
-fn circuit_is_idle_as_long_after_recovery_as_its_last_open_period() {
+fn circuit_is_idle_after_another_open_period_without_calls() {
     let mut state = open(100 * SECOND);
-    assert_eq!(state.idle_at(110 * SECOND), Some(160 * SECOND), "open until 130 s, and 30 s more");
+    assert_eq!(state.idle_at(110 * SECOND), Some(160 * SECOND), "30 s after the deadline at 130 s");
     state.admit(130 * SECOND, &LIMITS);
-    assert_eq!(state.idle_at(140 * SECOND), Some(170 * SECOND), "30 s after its last use");
+    assert_eq!(state.idle_at(140 * SECOND), Some(170 * SECOND), "30 s after the state began");
     let until_reset = RecoveryLimits { open: OpenDuration { until_reset: true, ..LIMITS.open }, ..LIMITS };
-    let mut held = Machine::new();
-    held.trip(Reason::FailureRate, Some(&FAULT), at(0), &until_reset).unwrap();
-    for state in [held, Machine::new(), forced(Force::Open), forced(Force::Closed), forced(Force::Disabled)] {
+    let mut indefinitely_open = Machine::new();
+    indefinitely_open.trip(Reason::FailureRate, Some(&FAULT), at(0), &until_reset).unwrap();
+    for state in [
+        indefinitely_open,
+        Machine::new(),
+        forced(Force::Open),
+        forced(Force::Closed),
+        forced(Force::Disabled),
+    ] {
         assert_eq!(state.idle_at(0), None, "{state:?}");
     }
 }
 
 #[test]
-fn outcome_follows_health_axis_and_origin_of_neutral_faults() {
+fn outcome_depends_on_health_and_on_origin_of_neutral_faults() {
     assert!(matches!(Outcome::of(&Verdict::Success), Outcome::Success));
     let outcome = |health, origin| {
         let verdict = Verdict::Fault(FAULT.with_health(health).with_origin(origin));
@@ -375,7 +385,7 @@ fn outcome_follows_health_axis_and_origin_of_neutral_faults() {
 }
 
 #[test]
-fn completed_probe_restarts_the_count_of_cancelled_probes() {
+fn completed_probe_resets_count_of_cancelled_probes() {
     let limits = RecoveryLimits { probes: 1, successes_to_close: 9, ..LIMITS };
     for completed in [Outcome::Answered, Outcome::Success] {
         let now = 30 * SECOND;
@@ -387,13 +397,13 @@ fn completed_probe_restarts_the_count_of_cancelled_probes() {
         assert_eq!(cancel(&mut state), None);
         let ticket = probe(&mut state, now);
         assert_eq!(state.record_probe(ticket, completed, at(now), &limits), None);
-        assert_eq!(cancel(&mut state), None, "the first after {completed:?}");
+        assert_eq!(cancel(&mut state), None, "the first cancelled probe after {completed:?}");
         assert_eq!(cancel(&mut state).unwrap().reason, Reason::NoneCompletes);
     }
 }
 
 #[test]
-fn cancelled_probes_are_counted_across_neutral_probes() {
+fn neutral_probe_does_not_reset_count_of_cancelled_probes() {
     let now = 30 * SECOND;
     let mut state = half_open(now);
     let tickets = [(); 3].map(|()| probe(&mut state, now));
@@ -416,7 +426,7 @@ fn call_duration_is_needed_for_slow_calls_and_timed_cancellations() {
 }
 
 #[test]
-fn call_is_slow_from_the_threshold_on() {
+fn call_that_reaches_threshold_is_slow() {
     let limits = TripLimits { slow: Some(SLOW), ..TRIP };
     let slow = [None, Some(SECOND - 1), Some(SECOND), Some(u64::MAX)].map(|took| limits.is_slow(took));
     assert_eq!(slow, [false, false, true, true]);
@@ -424,15 +434,15 @@ fn call_is_slow_from_the_threshold_on() {
 }
 
 #[test]
-fn slow_calls_below_rate_of_minimum_need_no_window() {
+fn few_slow_calls_cannot_reach_slow_rate() {
     let limits = TripLimits { slow: Some(SLOW), ..TRIP };
-    assert!(!may_reach_slow_rate(&limits, 7), "of ten calls, the minimum");
+    assert!(!may_reach_slow_rate(&limits, 7), "7 of the minimum of 10 calls");
     assert!(may_reach_slow_rate(&limits, 8));
     assert!(!may_reach_slow_rate(&TRIP, u64::MAX), "no slow-call rate is set");
 }
 
 #[test]
-fn slow_success_trips_by_slow_rate_and_never_by_failure_rate() {
+fn slow_success_trips_by_slow_rate_not_by_failure_rate() {
     let limits = TripLimits { slow: Some(SLOW), ..TRIP };
     let reason = |consecutive_failures, failures, slow| {
         let window = Some(Counts { calls: 10, failures, slow, cancelled: 0 });
@@ -445,7 +455,7 @@ fn slow_success_trips_by_slow_rate_and_never_by_failure_rate() {
 }
 
 #[test]
-fn minimum_of_cancelled_calls_without_a_completed_call_trips() {
+fn minimum_of_cancelled_calls_trips_if_none_completed() {
     assert!(!none_completes(&TRIP, 9, false));
     assert!(none_completes(&TRIP, 10, false));
     assert!(none_completes(&TRIP, 11, false));
@@ -454,7 +464,7 @@ fn minimum_of_cancelled_calls_without_a_completed_call_trips() {
 
 #[test]
 #[expect(clippy::float_cmp, reason = "these shares are exact in binary")]
-fn counts_report_failed_and_slow_shares_of_calls() {
+fn counts_return_failure_rate_and_slow_rate() {
     let rates = |counts: Counts| [counts.failure_rate(), counts.slow_rate()];
     assert_eq!(rates(Counts { calls: 8, failures: 2, slow: 6, cancelled: 3 }), [0.25, 0.75]);
     assert_eq!(rates(Counts { calls: 3, failures: 3, slow: 0, cancelled: 0 }), [1.0, 0.0]);
@@ -462,7 +472,7 @@ fn counts_report_failed_and_slow_shares_of_calls() {
 }
 
 #[test]
-fn circuit_states_have_names_and_reject_only_when_open() {
+fn circuit_states_have_names_and_is_open() {
     for (state, name, open) in [
         (CircuitState::Closed, "closed", false),
         (CircuitState::Open, "open", true),
@@ -522,7 +532,7 @@ fn transition_reasons_have_names_in_snake_case() {
 }
 
 #[test]
-fn ticket_survives_being_stored_as_a_word() {
+fn ticket_is_restored_from_its_word() {
     let now = 100 * SECOND;
     let mut state = half_open(now);
     let tickets = [(); 3].map(|()| probe(&mut state, now));
@@ -542,11 +552,11 @@ fn probe_that_does_not_begin_frees_its_slot() {
     state.release_probe(tickets[1]);
     state.release_probe(tickets[1]);
     probe(&mut state, now);
-    assert!(matches!(state.admit(now, &LIMITS).0, Decision::Denied(_)), "it frees one slot, once");
+    assert!(matches!(state.admit(now, &LIMITS).0, Decision::Denied(_)), "one slot is freed, once");
 }
 
 #[test]
-fn probe_duration_is_counted_from_its_lease() {
+fn probe_duration_starts_with_its_lease() {
     let start = 100 * SECOND;
     let mut state = half_open(start);
     let tickets = [(); 3].map(|()| probe(&mut state, start));
@@ -559,12 +569,12 @@ fn probe_duration_is_counted_from_its_lease() {
     for _ in 0..3 {
         probe(&mut state, now);
     }
-    assert_eq!(duration(&state, now), Some(30 * SECOND), "another probe has its slot: a whole lease");
+    assert_eq!(duration(&state, now), Some(30 * SECOND), "another probe holds its slot: the whole lease");
     assert_eq!(duration(&open(0), 0), None);
 }
 
 #[test]
-fn manual_trip_opens_a_circuit_that_is_neither_open_nor_forced() {
+fn manual_trip_opens_closed_and_half_open_circuits() {
     let now = 100 * SECOND;
     for mut state in [Machine::new(), half_open(now)] {
         let from = state.state();
@@ -572,7 +582,7 @@ fn manual_trip_opens_a_circuit_that_is_neither_open_nor_forced() {
         assert_eq!(state.trip_manually(at(now), &LIMITS), Ok(Some(change)));
         assert_eq!(opened_until(&state), 130 * SECOND);
         assert_eq!(state.trip_manually(at(110 * SECOND), &LIMITS), Ok(None));
-        assert_eq!(opened_until(&state), 130 * SECOND, "an open circuit stays as it is");
+        assert_eq!(opened_until(&state), 130 * SECOND, "an open circuit does not change");
     }
     for force in [Force::Open, Force::Closed, Force::Disabled] {
         assert_eq!(forced(force).trip_manually(at(now), &LIMITS), Err(force));
@@ -580,7 +590,7 @@ fn manual_trip_opens_a_circuit_that_is_neither_open_nor_forced() {
 }
 
 #[test]
-fn reset_closes_a_circuit_and_ends_its_streak() {
+fn reset_closes_circuit_and_ends_streak() {
     let open_duration = OpenDuration { multiplier: 2.0, max: 300 * SECOND, ..LIMITS.open };
     let growing = RecoveryLimits { open: open_duration, ..LIMITS };
     let mut state = Machine::new();
@@ -598,7 +608,7 @@ fn reset_closes_a_circuit_and_ends_its_streak() {
 }
 
 #[test]
-fn forced_state_can_be_changed_unless_disabled() {
+fn force_changes_every_state_but_disabled() {
     let states = [Machine::new(), open(0), half_open(30 * SECOND)];
     for mut state in states {
         let from = state.state();
@@ -616,7 +626,7 @@ fn forced_state_can_be_changed_unless_disabled() {
 }
 
 #[test]
-fn released_circuit_probes_after_forced_open_and_closes_after_forced_closed() {
+fn release_half_opens_forced_open_and_closes_forced_closed() {
     let release = |force| forced(force).release(&LIMITS).map(|change| (change.to, change.reason));
     assert_eq!(release(Force::Open), Some((CircuitState::HalfOpen, Reason::Released)));
     assert_eq!(release(Force::Closed), Some((CircuitState::Closed, Reason::Released)));
@@ -627,7 +637,7 @@ fn released_circuit_probes_after_forced_open_and_closes_after_forced_closed() {
 }
 
 #[test]
-fn configuration_disables_and_enables_a_circuit_that_is_not_forced() {
+fn set_disabled_changes_a_circuit_that_is_not_forced() {
     let disabled = CircuitState::Disabled;
     for mut state in [Machine::new(), open(0), half_open(30 * SECOND)] {
         let from = state.state();
@@ -641,7 +651,7 @@ fn configuration_disables_and_enables_a_circuit_that_is_not_forced() {
 }
 
 #[test]
-fn forced_circuit_follows_the_configuration_when_released() {
+fn release_of_circuit_disabled_while_forced_disables_it() {
     for (force, forced_state) in
         [(Force::Open, CircuitState::ForcedOpen), (Force::Closed, CircuitState::ForcedClosed)]
     {
@@ -657,7 +667,7 @@ fn forced_circuit_follows_the_configuration_when_released() {
     }
 }
 
-/// What can happen to a half-open circuit.
+/// An event of the property test.
 #[derive(Clone, Debug)]
 enum Step {
     Admit,
@@ -675,9 +685,12 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever happened, given time and successes the circuit closes; and never are more leases alive than slots.
+    /// Asserts two properties, for any sequence of events:
+    ///
+    /// - After enough time and successes, the circuit closes.
+    /// - There are never more active leases than slots.
     #[test]
-    fn machine_never_wedges_nor_exceeds_its_probe_slots(
+    fn machine_recovers_and_never_exceeds_probe_slots(
         steps in proptest::collection::vec(step(), 0..100),
         probes in 1_u32..5,
         successes_to_close in 1_u32..8,
@@ -698,17 +711,18 @@ proptest! {
                         running.push((round, ticket, now + limits.probe_lease));
                     }
                     let leased = running.iter().filter(|(of, _, until)| *of == round && *until > now).count();
-                    prop_assert!(leased <= probes as usize, "{leased} leases for {probes} places");
+                    prop_assert!(leased <= probes as usize, "{leased} leases for {probes} slots");
                 }
                 Step::RecordOutcome(which, outcome) => if !running.is_empty() {
-                    let (of, ticket, _) = running.swap_remove(which % running.len());
+                    let (probe_round, ticket, _) = running.swap_remove(which % running.len());
                     let outcome = match outcome {
                         None => Outcome::Neutral,
                         Some(true) => Outcome::Success,
                         Some(false) => Outcome::Failure(&FAULT),
                     };
-                    // The circuit hears of probes of the round that runs; older ones it knows by their epoch.
-                    if of == round && state.record_probe(ticket, outcome, at(now), &limits).is_some() {
+                    // `circuit/` passes on only the outcomes of the current round; it recognizes
+                    // older ones by their epoch.
+                    if probe_round == round && state.record_probe(ticket, outcome, at(now), &limits).is_some() {
                         running.clear();
                         round += 1;
                     }

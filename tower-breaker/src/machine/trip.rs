@@ -1,37 +1,39 @@
-//! Whether a closed circuit opens.
+//! The decision whether a closed circuit opens.
 
 use super::limits::TripLimits;
 use super::state::{Counts, Reason};
 
-/// What a closed circuit knows of its calls when one of them failed, or was slow.
+/// The counts of a closed circuit after a failed or slow call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Sample {
-    /// Failures without a success between them, this one included; 0 if this one was none.
+    /// The failures in a row, including this call. 0: this call did not fail.
     pub(crate) consecutive_failures: u64,
-    /// The counts of the window. `None`: it cannot reach a rate, and was not summed.
+    /// The counts of the window. `None`: the window cannot reach a rate, and was not summed.
     pub(crate) window: Option<Counts>,
 }
 
-/// The fewest failures in a window that can reach the rate, for any number of calls. The window is
-/// not summed before.
-/// `u64::MAX`: none can.
+/// Returns the fewest failures with which a window can reach the failure rate. With fewer failures
+/// the window is not summed. `u64::MAX`: there is no failure rate to reach.
 pub(crate) fn min_failures_for_rate(limits: &TripLimits) -> u64 {
     let (Some(rate), minimum) = (limits.failure_rate, u64::from(limits.minimum_calls)) else {
         return u64::MAX;
     };
-    // The product may be off by one where the quotient, which decides, is not.
+    // Rounding may make the product off by one. The quotient decides, so the numbers around the
+    // product are checked with it.
     #[expect(clippy::cast_sign_loss, reason = "neither is negative")]
     let about = (rate * minimum as f64) as u64;
     let first = about.saturating_sub(1);
     (first..=first + 3).find(|&failures| reaches(failures, minimum, rate)).unwrap_or(u64::MAX)
 }
 
-/// Whether the whole window must be looked at for its slow calls.
+/// Returns whether this number of slow calls can reach the slow-call rate. If so, the window must
+/// be summed.
 pub(crate) fn may_reach_slow_rate(limits: &TripLimits, slow: u64) -> bool {
     limits.slow.is_some_and(|limit| reaches(slow, u64::from(limits.minimum_calls), limit.rate))
 }
 
-/// Why a closed circuit opens after a failure or a slow call, if it does.
+/// Returns the reason why a closed circuit opens after a failed or slow call. `None`: it does not
+/// open.
 pub(crate) fn trip_reason(limits: &TripLimits, sample: &Sample) -> Option<Reason> {
     if limits.consecutive_failures > 0
         && sample.consecutive_failures >= u64::from(limits.consecutive_failures)
@@ -42,7 +44,7 @@ pub(crate) fn trip_reason(limits: &TripLimits, sample: &Sample) -> Option<Reason
     if counts.calls < u64::from(limits.minimum_calls) {
         return None;
     }
-    // A slow success is no moment to judge the failures.
+    // The failure rate is checked only when a call has failed, not after a slow success.
     let failed = sample.consecutive_failures > 0;
     if failed && limits.failure_rate.is_some_and(|rate| reaches(counts.failures, counts.calls, rate)) {
         return Some(Reason::FailureRate);
@@ -50,14 +52,16 @@ pub(crate) fn trip_reason(limits: &TripLimits, sample: &Sample) -> Option<Reason
     limits.slow.is_some_and(|slow| reaches(counts.slow, counts.calls, slow.rate)).then_some(Reason::SlowRate)
 }
 
-/// Whether the circuit opens because its window holds this number of cancelled calls. `completed`:
-/// whether it holds a completed call.
+/// Returns whether the circuit opens because its window holds this number of cancelled calls.
+/// `completed` is whether the window holds a completed call.
 pub(crate) const fn none_completes(limits: &TripLimits, cancelled: u64, completed: bool) -> bool {
     !completed && cancelled >= limits.minimum_calls as u64
 }
 
-/// Whether `part` of `calls` is at least `rate`. The quotient is compared, not the product: both sides are then the
-/// nearest double to the same decimal, so that 7 of 100 do reach 0.07.
+/// Returns whether the share of `part` in `calls` is at least `rate`. A `part` of 0 never is.
+///
+/// The quotient is compared, not the product. Both sides are then the nearest `f64` to the same
+/// decimal, so that 7 of 100 calls reach a rate of 0.07.
 pub(super) fn reaches(part: u64, calls: u64, rate: f64) -> bool {
     part > 0 && part as f64 / calls as f64 >= rate
 }
