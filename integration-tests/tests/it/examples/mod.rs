@@ -1,7 +1,8 @@
-//! Runs the examples as their users do.
+//! Runs the examples and checks their output.
 
 mod axum_gateway;
 mod batch;
+mod config;
 mod hyper;
 mod quickstart;
 mod reqwest;
