@@ -22,7 +22,7 @@ use crate::circuit::{Circuit, StaticCore};
 use crate::sealed::Sealed;
 use crate::telemetry::LastFailure;
 
-/// Whether a layer keeps the last failure.
+/// Determines whether a layer keeps the last failure.
 ///
 /// The layer wraps its whole classifier with the mode when it makes a service, so that rules that
 /// were added later are inside.

@@ -11,10 +11,11 @@ use tower_fault_classify::{ClassifiedError, Fault, Health, Kind, Origin, Retryab
 use crate::label::Label;
 use crate::machine::CircuitState;
 
-/// The error of a call that the circuit rejected. The request was not sent.
+/// The error of a call that the circuit rejected.
 ///
-/// A rejection contains the circuit's [name](Self::circuit) and [key](Self::key), the circuit's
-/// [state](Self::state), and [how long to wait](Self::retry_after). Its text:
+/// The request was not sent. A rejection contains the circuit's [name](Self::circuit) and
+/// [key](Self::key), the circuit's [state](Self::state), and [how long to wait](Self::retry_after).
+/// Its text:
 ///
 /// ```text
 /// circuit breaker `search` is open; retry after 30 s
@@ -203,7 +204,9 @@ impl Error for Rejection {
     }
 }
 
-/// The error of a manual override or another control operation. The circuit is unchanged.
+/// The error of a manual override or another control operation.
+///
+/// The circuit is unchanged. The texts name the next step:
 ///
 /// ```text
 /// no circuit `biling` in the registry; check the name, or create the circuit first

@@ -116,7 +116,7 @@ where
     }
 }
 
-/// When the outcome of an answered call is recorded: immediately, or at the end of the body.
+/// Determines when the outcome of a call is recorded: at the head, or at the end of the body.
 ///
 /// Sealed: [`OnHead`] and [`OnBodyEnd`](crate::body::OnBodyEnd) implement it.
 pub trait RecordOutcome<Res, C, H: CircuitRef = Static>: Sealed {

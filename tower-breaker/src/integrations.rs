@@ -10,18 +10,19 @@ mod axum {
     use crate::error::{BreakerError, Rejection, TimedOut};
     use crate::fallback::unavailable;
 
-    /// Converts the rejection to a 503 response with `Retry-After`. The body is the rejection's
-    /// text without the key.
+    /// Converts the rejection to a 503 response with `Retry-After`.
     ///
-    /// The response carries the rejection's verdict: no layer above sends the request again.
+    /// The body is the rejection's text without the key. The response carries the rejection's
+    /// verdict: no layer above sends the request again.
     impl IntoResponse for Rejection {
         fn into_response(self) -> Response {
             unavailable(&self, Body::from(self.public_text()))
         }
     }
 
-    /// Converts the timeout to a 504 response. The body is the error's text, and the response
-    /// carries the verdict.
+    /// Converts the timeout to a 504 response.
+    ///
+    /// The body is the error's text, and the response carries the verdict.
     impl IntoResponse for TimedOut {
         fn into_response(self) -> Response {
             let mut response = Response::new(Body::from(self.to_string()));

@@ -27,7 +27,8 @@ use crate::telemetry::Transition;
 /// # States
 ///
 /// - A **closed** circuit admits all calls. It opens when the first limit of its [`BreakerConfig`]
-///   is reached.
+///   is reached. After it has closed again, a
+///   [slow start](crate::BreakerConfigBuilder::slow_start) can admit only a share of the calls.
 /// - An **open** circuit rejects all calls immediately, and the inner service is not polled.
 /// - The circuit becomes **half-open** at the first call, or readiness poll, after
 ///   [`open_for`](crate::BreakerConfigBuilder::open_for). No timer runs meanwhile: without calls,
@@ -155,7 +156,7 @@ impl<C, B, L> BreakerLayer<C, ReturnError<TypedError>, B, L> {
     ///
     /// # Panics
     ///
-    /// A panic of `answer` propagates to the caller, from `call`. The circuit does not record it.
+    /// A panic of `answer` propagates to the caller. The circuit does not record it.
     ///
     /// # Example
     ///
@@ -315,6 +316,9 @@ impl<C, R, K, L> BreakerLayer<C, R, OnBodyEnd<NoInspector, K>, L> {
 
 impl<C, R, B, L> BreakerLayer<C, R, B, L> {
     /// Adds a rule that is checked before the classifier and the existing rules.
+    ///
+    /// A rule classifies an outcome, or returns `None` to leave it to the rules that were added
+    /// before it, and then to the classifier.
     pub fn rule<N>(self, rule: N) -> BreakerLayer<RuleFirst<N, C>, R, B, L> {
         let Self { circuit, not_ready, classify, reject, record, last_failure } = self;
         BreakerLayer {
@@ -432,8 +436,8 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
     /// Converts the layer for inner services that are not `Clone`, such as `RateLimit`.
     ///
     /// A rejected call then cannot release what the inner service has reserved for it: the only way
-    /// to do that in tower is to drop the service. A permit of a `ConcurrencyLimit` below,
-    /// or a place in its queue, is held until the next admitted call. Other services that share the
+    /// to do that in tower is to drop the service. A permit of a `ConcurrencyLimit` below, or a
+    /// place in its queue, is held until the next admitted call. Other services that share the
     /// limit wait meanwhile. To avoid that, do one of these:
     ///
     /// - Put the limit above the breaker, so that it limits the breaker itself.

@@ -13,7 +13,9 @@ use crate::fallback::{OnReject, ReturnError};
 use crate::future::{OnHead, RecordOutcome, ResponseFuture};
 use crate::readiness::Readiness;
 
-/// Guards its inner service with a circuit. Made by [`BreakerLayer`](crate::BreakerLayer).
+/// Guards its inner service with a circuit.
+///
+/// Made by [`BreakerLayer`](crate::BreakerLayer), which documents the states of the circuit.
 ///
 /// # Readiness
 ///

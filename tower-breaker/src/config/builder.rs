@@ -94,9 +94,10 @@ impl BreakerConfigBuilder {
 
     /// Sets the name of the circuit.
     ///
-    /// Rejections, transitions, the status, logs and metrics contain it. A name that is built at
-    /// run time is leaked: the program keeps one copy of each distinct name until it ends.
     /// **Default**: `"breaker"`.
+    ///
+    /// Rejections, transitions, the status, logs and metrics contain the name. A name that is built
+    /// at run time is leaked: the program keeps one copy of each distinct name until it ends.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = name.into();
         self
@@ -104,11 +105,13 @@ impl BreakerConfigBuilder {
 
     /// Sets how many failures in a row open the circuit.
     ///
-    /// A success between two failures restarts the count. 0 turns the limit off.
+    /// **Range**: any number; 0 turns the limit off. **Default**: 5.
     ///
-    /// The limit is for low traffic. Among many calls per second a few failures in a row occur by
-    /// chance, and the failure rate alone decides better: see [`BreakerConfig::high_traffic`]. If a
-    /// retry layer is outside of the breaker, each of its attempts counts. **Default**: 5.
+    /// A success between two failures restarts the count. If a retry layer is outside of the
+    /// breaker, each of its attempts counts.
+    ///
+    /// The limit is for low traffic. Among many calls per second, a few failures in a row occur by
+    /// chance, and the failure rate alone decides better: see [`BreakerConfig::high_traffic`].
     pub fn consecutive_failures(mut self, failures: u32) -> Self {
         self.consecutive_failures = failures;
         self
@@ -116,9 +119,11 @@ impl BreakerConfigBuilder {
 
     /// Sets the share of failed calls in the window that opens the circuit.
     ///
-    /// From 0 to 1; `None` turns the limit off. The rate is compared when a call fails, once the
-    /// window holds [`minimum_calls`](Self::minimum_calls). With a rate of 0 the first failure
-    /// after that opens the circuit. **Default**: 0.5.
+    /// **Range**: 0 to 1; `None` turns the limit off. **Default**: 0.5.
+    ///
+    /// The rate is compared when a call fails, once the window holds
+    /// [`minimum_calls`](Self::minimum_calls). With a rate of 0, the first failure after that opens
+    /// the circuit.
     pub fn failure_rate(mut self, rate: impl Into<Option<f64>>) -> Self {
         self.failure_rate = rate.into();
         self
@@ -126,16 +131,20 @@ impl BreakerConfigBuilder {
 
     /// Sets when a call is slow, and the share of slow calls that opens the circuit.
     ///
-    /// `threshold` is from 1 ms to 365 days, `rate` from 0 to 1. A call is slow if it took
-    /// `threshold` or longer, regardless of its outcome. A slow probe opens a half-open circuit
-    /// again. With this setting, every call reads the clock when it begins. **Default**: off.
+    /// **Range**: `threshold` 1 ms to 365 days, `rate` 0 to 1. **Default**: off.
     ///
-    /// A call that never ends is not slow; it is cancelled at some time: see
+    /// A call is slow if it took `threshold` or longer, regardless of its outcome. A slow probe
+    /// opens a half-open circuit again. With this setting, every call reads the clock when it
+    /// begins.
+    ///
+    /// A call that never ends is not slow. Its caller cancels it at some time: see
     /// [`cancelled`](Self::cancelled).
     ///
+    /// # Uploads
+    ///
     /// The duration of a call includes the upload of its request. If a remote client has a slow
-    /// uplink, its call is slow although the server responds immediately, and a few such clients
-    /// open the circuit. In a gateway that forwards uploads, do one of these:
+    /// uplink, its call is slow although the server responds immediately. A few such clients open
+    /// the circuit. In a gateway that forwards uploads, do one of these:
     ///
     /// - Give the routes with uploads a separate circuit without this setting.
     /// - Read small bodies into memory in a layer outside of the breaker.
@@ -147,9 +156,10 @@ impl BreakerConfigBuilder {
 
     /// Sets how many calls the window must hold before the rates can open the circuit.
     ///
-    /// At least 1. With a [`count_window`](Self::count_window), at most the size of that window.
-    /// [`CancelledPolicy::IfNoneCompletes`] uses the same number for cancelled calls. **Default**:
-    /// 10, or the size of the count window if that is smaller.
+    /// **Range**: at least 1; with a [`count_window`](Self::count_window), at most its size.
+    /// **Default**: 10, or the size of the count window if that is smaller.
+    ///
+    /// [`CancelledPolicy::IfNoneCompletes`] uses the same number for cancelled calls.
     pub fn minimum_calls(mut self, calls: u32) -> Self {
         self.minimum_calls = Some(calls);
         self
@@ -157,12 +167,11 @@ impl BreakerConfigBuilder {
 
     /// Sets the span of time over which the rates are computed.
     ///
-    /// From 1 ms to 365 days. It replaces a [`count_window`](Self::count_window). **Default**: 60
-    /// s.
+    /// **Range**: 1 ms to 365 days. **Default**: 60 s.
     ///
-    /// The window consists of sixteen aligned buckets, so it covers `span` and up to a fifteenth
-    /// more. The window of a keyed circuit consists of eleven buckets and covers up to a tenth
-    /// more.
+    /// It replaces a [`count_window`](Self::count_window). The window consists of sixteen aligned
+    /// buckets, so it covers `span` and up to a fifteenth more. The window of a keyed circuit
+    /// consists of eleven buckets and covers up to a tenth more.
     pub fn time_window(mut self, span: Duration) -> Self {
         self.window = WindowSetting::Time(span);
         self
@@ -170,17 +179,20 @@ impl BreakerConfigBuilder {
 
     /// Sets the number of most recent calls over which the rates are computed.
     ///
-    /// From 1 to 1,000,000. It replaces the [`time_window`](Self::time_window), and counts exactly
-    /// the last `calls` calls. Each call then takes a lock, because all calls need one common
-    /// order; the lock is usually uncontended. **Default**: off; the window is a time window.
+    /// **Range**: 1 to 1,000,000. **Default**: off; the window is a time window.
+    ///
+    /// It replaces the [`time_window`](Self::time_window), and counts exactly the last `calls`
+    /// calls. Each call then takes a lock, because all calls need one common order; the lock is
+    /// usually uncontended.
     pub fn count_window(mut self, calls: u32) -> Self {
         self.window = WindowSetting::Calls(calls);
         self
     }
 
-    /// Sets how cancelled calls are counted. **Default**: [`CancelledPolicy::IfNoneCompletes`].
+    /// Sets how cancelled calls are counted.
     ///
-    /// The time of [`CancelledPolicy::FailureAfter`] is from 1 ms to 365 days.
+    /// **Range**: the time of [`CancelledPolicy::FailureAfter`] is 1 ms to 365 days. **Default**:
+    /// [`CancelledPolicy::IfNoneCompletes`].
     pub fn cancelled(mut self, policy: CancelledPolicy) -> Self {
         self.cancelled = policy;
         self
@@ -188,14 +200,14 @@ impl BreakerConfigBuilder {
 
     /// Sets how long the circuit stays open before it admits probes.
     ///
-    /// From 1 ms to 365 days. **Default**: 30 s.
-    ///
-    /// A longer `Retry-After` of the fault that opened the circuit extends the time, up to 5
-    /// minutes.
+    /// **Range**: 1 ms to 365 days. **Default**: 30 s.
     ///
     /// There is no timer: the circuit becomes half-open at the first call, or readiness poll, after
     /// this time. Without calls it stays in the state `Open`, with a
     /// [`retry_after`](crate::Status::retry_after) of zero.
+    ///
+    /// A longer `Retry-After` of the fault that opened the circuit extends the time, up to
+    /// 5 minutes.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;
         self
@@ -203,20 +215,23 @@ impl BreakerConfigBuilder {
 
     /// Sets how the open duration grows from one open period to the next.
     ///
-    /// Each open period is `multiplier` times as long as the one before, up to `max`. The duration
-    /// starts again at [`open_for`](Self::open_for) when the circuit has stayed closed for as long
-    /// as its last open period. **Default**: off; every period lasts `open_for`.
+    /// **Range**: `multiplier` 1 to 100, `max` from [`open_for`](Self::open_for) to 365 days.
+    /// **Default**: off; every period lasts `open_for`.
     ///
-    /// `multiplier` is from 1 to 100, `max` from `open_for` to 365 days.
+    /// Each open period is `multiplier` times as long as the one before, up to `max`. The duration
+    /// starts again at `open_for` when the circuit has stayed closed for as long as its last open
+    /// period.
     pub fn open_backoff(mut self, multiplier: f64, max: Duration) -> Self {
         self.open_backoff = Some((multiplier, max));
         self
     }
 
-    /// Sets the share of an open period by which jitter lengthens it at most.
+    /// Sets the largest share of an open period that jitter adds to it.
     ///
-    /// From 0 to 1. The additional time is drawn evenly from zero to this share of the period. It
-    /// prevents the circuits of a fleet from probing at the same time. **Default**: 0.
+    /// **Range**: 0 to 1. **Default**: 0.
+    ///
+    /// The additional time is drawn evenly from zero to this share of the period. It prevents the
+    /// circuits of a fleet from probing at the same time.
     pub fn open_jitter(mut self, share: f64) -> Self {
         self.open_jitter = share;
         self
@@ -224,25 +239,29 @@ impl BreakerConfigBuilder {
 
     /// Keeps the circuit open until [`Circuit::reset`](crate::Circuit::reset).
     ///
-    /// The circuit then never becomes half-open after a time. A health checker that
-    /// [reports](crate::Circuit::report) the recovery half-opens it. **Default**: off.
+    /// **Default**: off.
+    ///
+    /// The circuit does not become half-open by itself. A health checker can make it half-open: see
+    /// [`HealthReport::Recovered`](crate::HealthReport::Recovered).
     pub fn open_until_reset(mut self) -> Self {
         self.open_until_reset = true;
         self
     }
 
-    /// Sets how many probes a half-open circuit admits at the same time. **Default**: 3.
+    /// Sets how many probes a half-open circuit admits at the same time.
     ///
-    /// From 1 to 10,000.
+    /// **Range**: 1 to 10,000. **Default**: 3.
     pub fn probes(mut self, probes: u32) -> Self {
         self.probes = probes;
         self
     }
 
-    /// Sets how many successful probes close a half-open circuit. **Default**: 2.
+    /// Sets how many successful probes close a half-open circuit.
     ///
-    /// At least 1. The number can be larger than [`probes`](Self::probes): a probe that ends frees
-    /// its slot for the next probe.
+    /// **Range**: at least 1. **Default**: 2.
+    ///
+    /// The number can be larger than [`probes`](Self::probes): a probe that ends frees its slot for
+    /// the next probe.
     pub fn successes_to_close(mut self, successes: u32) -> Self {
         self.successes_to_close = successes;
         self
@@ -250,9 +269,10 @@ impl BreakerConfigBuilder {
 
     /// Sets how long a probe holds its slot.
     ///
-    /// From 1 ms to 365 days. When the lease ends, another call can take the slot. The probe is not
-    /// cancelled: its outcome counts as long as the circuit is half-open. **Default**: the value of
-    /// [`open_for`](Self::open_for).
+    /// **Range**: 1 ms to 365 days. **Default**: the value of [`open_for`](Self::open_for).
+    ///
+    /// When the lease ends, another call can take the slot. The probe is not cancelled: its outcome
+    /// counts as long as the circuit is half-open.
     pub fn probe_lease(mut self, lease: Duration) -> Self {
         self.probe_lease = Some(lease);
         self
@@ -260,9 +280,10 @@ impl BreakerConfigBuilder {
 
     /// Sets how long the share of admitted calls grows after the circuit has closed.
     ///
-    /// From 1 ms to 365 days; zero turns the slow start off. The share grows evenly from no calls
-    /// to all. The first call is always admitted. When the time is over, all calls are admitted,
-    /// regardless of how many there were. **Default**: zero.
+    /// **Range**: 1 ms to 365 days, or zero (off). **Default**: zero.
+    ///
+    /// The share grows evenly from no calls to all. The first call is always admitted. When the
+    /// time is over, all calls are admitted, regardless of how many there were.
     ///
     /// The share is a share of calls that begin. These do not count:
     ///
@@ -277,7 +298,9 @@ impl BreakerConfigBuilder {
         self
     }
 
-    /// Sets whether the circuit rejects calls. **Default**: [`Mode::Enforce`].
+    /// Sets whether the circuit rejects calls.
+    ///
+    /// **Default**: [`Mode::Enforce`].
     pub fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self

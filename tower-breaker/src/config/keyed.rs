@@ -113,9 +113,9 @@ pub struct KeyedConfigBuilder {
 }
 
 impl KeyedConfigBuilder {
-    /// Sets how many circuits are kept at most. **Default**: 10,000.
+    /// Sets how many circuits are kept at most.
     ///
-    /// From 1 to 100,000,000.
+    /// **Range**: 1 to 100,000,000. **Default**: 10,000.
     ///
     /// # Eviction
     ///

@@ -44,12 +44,14 @@ use crate::telemetry::Transition;
 ///
 /// To name the type of the service in a struct, see [`KeyedBreaker`].
 ///
+/// # Examples
+///
+/// The key is a part of the request:
+///
 /// ```
 /// use tower::{ServiceBuilder, service_fn};
 /// use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
-/// use tower_breaker::BreakerConfig;
 ///
-/// // The key is a part of the request:
 /// fn host(request: &http::Request<()>) -> &str {
 ///     request.uri().host().unwrap_or_default()
 /// }
@@ -59,16 +61,30 @@ use crate::telemetry::Transition;
 ///     .service(service_fn(async |_: http::Request<()>| Ok::<_, std::io::Error>(http::Response::new(()))));
 /// # fn check<R, S: tower::Service<R>>(_: &S) {}
 /// # check::<http::Request<()>, _>(&service);
+/// ```
 ///
-/// // The closure computes the key. With a configuration and an observer:
+/// The closure returns the key by value, with a configuration and an observer:
+///
+/// ```
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_breaker::BreakerConfig;
+/// use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
+///
+/// struct Job {
+///     tenant: u64,
+///     text: String,
+/// }
+///
 /// let each = BreakerConfig::builder().name("tenants").consecutive_failures(3).build()?;
-/// let layer = KeyedBreakerLayer::new(KeyedConfig::builder(each).max_keys(1_000).build()?, |request: &(u64, String)| request.0)
+/// let config = KeyedConfig::builder(each).max_keys(1_000).build()?;
+/// let layer = KeyedBreakerLayer::new(config, |job: &Job| job.tenant)
 ///     .on_transition(|transition| eprintln!("tenant {:?} is {}", transition.key, transition.to));
 /// let circuits = layer.circuits();
 /// let service = ServiceBuilder::new()
 ///     .layer(layer)
-///     .service(service_fn(async |(_, text): (u64, String)| Ok::<_, std::io::Error>(text)));
-/// # check::<(u64, String), _>(&service);
+///     .service(service_fn(async |job: Job| Ok::<_, std::io::Error>(job.text)));
+/// # fn check<R, S: tower::Service<R>>(_: &S) {}
+/// # check::<Job, _>(&service);
 /// assert!(circuits.get(&7).is_none(), "there was no call with this key");
 /// # Ok::<(), tower_breaker::ConfigError>(())
 /// ```
@@ -224,6 +240,8 @@ impl<F, K, C, R, M> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<NoInspector, M>> {
 
 impl<F, K, C, R, B> KeyedBreakerLayer<F, K, C, R, B> {
     /// Adds a rule that is checked before the classifier and the existing rules.
+    ///
+    /// See [`BreakerLayer::rule`](crate::BreakerLayer::rule).
     pub fn rule<N>(self, rule: N) -> KeyedBreakerLayer<F, K, RuleFirst<N, C>, R, B> {
         self.map_classify(|classify| RuleFirst::new(rule, classify))
     }
