@@ -1,12 +1,15 @@
-//! `docs/configuration.md`: its files are complete, and are read as the configurations that they
-//! show.
+//! `docs/configuration.md`: its tables have the real defaults and ranges, and its files are
+//! complete and valid.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
 use serde_json::Value;
+use tower_breaker::keyed::KeyedConfig;
 use tower_breaker::{BreakerConfig, CancelledPolicy, Mode};
+use tower_fault_classify::body::{ErrorBodies, LlmErrors};
+use tower_fault_classify::classify_error;
 use tower_jitter_retry::{Budget, Jitter, NonIdempotent, RetryPolicy, RetrySafety};
 
 use super::SECOND;
@@ -15,10 +18,27 @@ fn page() -> String {
     fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md")).unwrap()
 }
 
-/// The code blocks of a language below a heading.
-fn blocks(page: &str, heading: &str, language: &str) -> Vec<String> {
+/// Returns the text below a heading of the page.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
     let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
-    let section = section.split("\n## ").next().unwrap();
+    section.split("\n## ").next().unwrap()
+}
+
+/// Returns the cells of the rows of the first table below a heading, without the header.
+fn rows<'a>(page: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
+    let lines = section(page, heading).lines().skip_while(|line| !line.starts_with('|'));
+    let rows = lines.take_while(|line| line.starts_with('|')).skip(2);
+    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+/// Returns the texts in backticks.
+fn code(cell: &str) -> Vec<&str> {
+    cell.split('`').skip(1).step_by(2).collect()
+}
+
+/// Returns the code blocks of a language below a heading.
+fn blocks(page: &str, heading: &str, language: &str) -> Vec<String> {
+    let section = section(page, heading);
     let fence = format!("```{language}\n");
     let blocks = section.split(&fence).skip(1).map(|block| block.split("```").next().unwrap());
     blocks.map(ToOwned::to_owned).collect()
@@ -31,7 +51,8 @@ fn names(file: &Value) -> BTreeSet<String> {
 #[test]
 fn breaker_files_on_page_are_complete_and_equal() {
     let page = page();
-    let [toml, json] = ["toml", "json"].map(|language| blocks(&page, "Circuit breaker", language).remove(0));
+    let [toml, json] =
+        ["toml", "json"].map(|language| blocks(&page, "Circuit breaker file", language).remove(0));
     let built = BreakerConfig::builder()
         .name("search")
         .consecutive_failures(7)
@@ -56,7 +77,7 @@ fn breaker_files_on_page_are_complete_and_equal() {
     assert_eq!(names(&serde_json::from_str(&json).unwrap()), names(&written));
 }
 
-/// The policies of a page are compared as they are written.
+/// Serializes a policy, because policies cannot be compared.
 fn written(policy: &RetryPolicy) -> Value {
     serde_json::to_value(policy).unwrap()
 }
@@ -64,7 +85,7 @@ fn written(policy: &RetryPolicy) -> Value {
 #[test]
 fn retry_files_on_page_are_complete_and_equal() {
     let page = page();
-    let [toml, json] = ["toml", "json"].map(|language| blocks(&page, "Retry", language).remove(0));
+    let [toml, json] = ["toml", "json"].map(|language| blocks(&page, "Retry file", language).remove(0));
     let budget = Budget::window().ratio(0.1).min_per_second(3).span(10 * SECOND).build().unwrap();
     let built = RetryPolicy::builder()
         .max_attempts(5)
@@ -93,7 +114,7 @@ fn retry_files_on_page_are_complete_and_equal() {
 #[test]
 fn budgets_on_page_have_default_values() {
     let [grpc, aws] = [Budget::grpc().build(), Budget::aws().build()].map(Result::unwrap);
-    for (block, budget) in blocks(&page(), "Retry", "json")[1..].iter().zip([grpc, aws]) {
+    for (block, budget) in blocks(&page(), "Retry file", "json")[1..].iter().zip([grpc, aws]) {
         let built = RetryPolicy::builder().budget(budget).build().unwrap();
         assert_eq!(written(&serde_json::from_str(block).unwrap()), written(&built));
     }
@@ -104,4 +125,118 @@ fn error_on_page_is_the_real_one() {
     let file = "name = \"search\"\nprobes = 4\nfailure_rate = 1.5\n";
     let error = toml::from_str::<BreakerConfig>(file).unwrap_err();
     assert!(page().contains(&error.to_string()), "{error}");
+}
+
+/// Reads a breaker's file, and returns the configuration that it results in.
+fn read_breaker(file: &str) -> Result<Value, String> {
+    let config = toml::from_str::<BreakerConfig>(file).map_err(|error| error.to_string())?;
+    Ok(serde_json::to_value(config).unwrap())
+}
+
+/// Reads a retry's file, and returns the policy that it results in.
+fn read_retry(file: &str) -> Result<Value, String> {
+    let policy = toml::from_str::<RetryPolicy>(file).map_err(|error| error.to_string())?;
+    Ok(written(&policy))
+}
+
+/// Checks a table of defaults against the code that reads files.
+fn check_defaults(heading: &str, read: fn(&str) -> Result<Value, String>) {
+    let page = page();
+    let defaults = read("").unwrap();
+    let mut settings = BTreeSet::new();
+    for row in rows(&page, heading) {
+        let (setting, default, range) = (code(row[0])[0], row[1], code(row[2]));
+        if default == "not set" {
+            assert!(defaults.get(setting).is_none(), "{setting}");
+        } else {
+            settings.insert(setting.to_owned());
+            let only_this = read(&format!("{setting} = {}", code(default)[0]));
+            assert_eq!(only_this.as_ref(), Ok(&defaults), "{setting}");
+        }
+        // No setting allows -1, so the error shows the allowed range.
+        let error = read(&format!("{setting} = -1")).unwrap_err();
+        for range in range.iter().filter(|range| range.contains(" to ") || range.contains(" or ")) {
+            assert!(error.contains(&format!("allowed is {range}")), "{setting}: {range}; {error}");
+        }
+        if setting != "name" {
+            let none = read(&format!("{setting} = \"none\""));
+            assert_eq!(none.is_ok(), range.contains(&"\"none\""), "{setting}: {none:?}");
+        }
+    }
+    assert_eq!(settings, names(&defaults), "the table lists every setting");
+}
+
+#[test]
+fn breaker_defaults_and_ranges_on_page_are_real() {
+    check_defaults("Circuit breaker defaults", read_breaker);
+}
+
+#[test]
+fn retry_defaults_and_ranges_on_page_are_real() {
+    check_defaults("Retry defaults", read_retry);
+}
+
+#[test]
+fn keyed_defaults_on_page_are_real() {
+    let config = KeyedConfig::default();
+    let defaults = [config.max_keys().to_string(), config.overflow().to_string()];
+    let page = page();
+    let on_page: Vec<_> = rows(&page, "Circuits by key").iter().map(|row| code(row[1])[0]).collect();
+    assert_eq!(on_page, defaults);
+
+    let error = KeyedConfig::builder(BreakerConfig::default()).max_keys(0).build().unwrap_err();
+    let range = code(rows(&page, "Circuits by key")[0][2])[0];
+    assert!(error.to_string().ends_with(&format!("allowed is {range}")), "{range}; {error}");
+}
+
+#[test]
+fn budget_defaults_and_ranges_on_page_are_real() {
+    for row in rows(&page(), "Retry budgets") {
+        let (kind, setting, default, range) = (code(row[0])[0], code(row[1])[0], code(row[2])[0], row[3]);
+        let file = |value: &str| format!("budget = {{ {kind} = {{ {setting} = {value} }} }}");
+        let all_defaults = read_retry(&format!("budget = {{ {kind} = {{}} }}"));
+        assert_eq!(read_retry(&file(default)), all_defaults, "{kind}.{setting}");
+        let error = read_retry(&file("-1")).unwrap_err();
+        for range in code(range) {
+            assert!(error.contains(&format!("allowed is {range}")), "{kind}.{setting}: {range}; {error}");
+        }
+    }
+}
+
+#[test]
+fn classification_defaults_on_page_are_real() {
+    let page = page();
+    let default = |setting: &str| {
+        rows(&page, "Classification defaults").into_iter().find(|row| row[0] == setting).unwrap()[1]
+    };
+    let bodies = format!("{:?}", ErrorBodies::new(LlmErrors));
+    assert!(bodies.contains("limit: 65536") && default("`ErrorBodies::limit`") == "64 KiB", "{bodies}");
+    assert!(bodies.contains("timeout: 1s") && default("`ErrorBodies::timeout`") == "1 s", "{bodies}");
+    let fault = classify_error(&std::fmt::Error);
+    let axes = format!(
+        "kind `{}`, retryable `{}`, health `{}`, origin `{}`",
+        fault.kind(),
+        fault.retryable(),
+        fault.health(),
+        fault.origin()
+    );
+    assert_eq!(default("`UnknownErrors`"), axes);
+}
+
+#[test]
+fn presets_on_page_have_real_values() {
+    let page = page();
+    let presets = [
+        ("`BreakerConfig::high_traffic()`", BreakerConfig::high_traffic().build().unwrap()),
+        ("`BreakerConfig::single_flight()`", BreakerConfig::single_flight().build().unwrap()),
+    ];
+    let file = |preset: &str| {
+        let row = rows(&page, "Presets").into_iter().find(|row| row[0] == preset).unwrap();
+        code(row[2]).join("\n")
+    };
+    for (preset, config) in presets {
+        assert_eq!(toml::from_str::<BreakerConfig>(&file(preset)).unwrap(), config, "{preset}");
+    }
+    let gateway = RetryPolicy::gateway().build().unwrap();
+    assert_eq!(read_retry(&file("`RetryPolicy::gateway()`")), Ok(written(&gateway)));
 }
