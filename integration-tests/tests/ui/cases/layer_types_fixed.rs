@@ -1,11 +1,18 @@
 //! The handle of the circuit, with and without a stack, over typed and boxed errors.
 
 use std::io;
+use std::sync::Arc;
 
 use tower::{BoxError, Service, ServiceBuilder, service_fn};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Circuit};
 
 async fn typed(_: u32) -> Result<u32, io::Error> {
+    Ok(7)
+}
+
+type SharedError = Arc<dyn std::error::Error + Send + Sync>;
+
+async fn shared(_: u32) -> Result<u32, SharedError> {
     Ok(7)
 }
 
@@ -46,7 +53,15 @@ fn typed_layer() {
     println!("{}", layer.circuit().status().circuit);
 }
 
+/// The error is a typed and a boxed one.
+fn shared_error() {
+    let layer: BreakerLayer = BreakerLayer::new(BreakerConfig::default());
+    let service = ServiceBuilder::new().layer(layer).service(service_fn(shared));
+    check::<u32, BreakerError<SharedError>, _>(&service);
+}
+
 fn main() {
+    shared_error();
     typed_stack();
     boxed_stack();
     circuit_first();

@@ -26,4 +26,9 @@ fn main() {
         .rule(rule_fn(|outcome: Result<&u32, &BoxError>| outcome.is_ok().then_some(Verdict::Success)));
     let service = ServiceBuilder::new().layer(layer).service(service_fn(boxed));
     check::<u32, _>(&service);
+
+    let layer = BreakerLayer::new(BreakerConfig::default())
+        .rule(rule_fn(|outcome| outcome.is_ok().then_some(Verdict::Success)));
+    let service = ServiceBuilder::new().layer(layer).service(service_fn(typed));
+    check::<u32, _>(&service);
 }
