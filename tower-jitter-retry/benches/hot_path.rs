@@ -1,4 +1,4 @@
-//! What a call through the retry costs, beside a bare service and an uncontended lock.
+//! The cost of a call through the retry, compared with a bare service and an uncontended lock.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -37,7 +37,7 @@ fn main() {
     let with = |budget: Option<Budget>| {
         JitterRetryLayer::new(RetryPolicy::builder().budget(budget).build().expect("it is valid"))
     };
-    // Endless, so that every call is retried once, without delay.
+    // Every call fails and is retried once, without a delay.
     let twice = |budget: Option<Budget>| {
         let policy = RetryPolicy::builder().max_attempts(2).initial_backoff(Duration::ZERO).budget(budget);
         JitterRetryLayer::new(policy.build().expect("it is valid"))

@@ -1,4 +1,4 @@
-//! Runs one path so and so often, for callgrind to count its instructions.
+//! Runs one path the given number of times, so that callgrind can count its instructions.
 
 use std::env::args;
 use std::hint::black_box;
@@ -15,9 +15,9 @@ use bare::{Bare, call};
 
 fn main() {
     let (Some(path), Some(calls)) = (args().nth(1), args().nth(2)) else { return };
-    // `cargo test` and `cargo bench` give arguments of their own.
+    // `cargo test` and `cargo bench` pass arguments of their own.
     let Ok(calls) = calls.parse::<u32>() else { return };
-    // The system's clock is not there under valgrind.
+    // The system's clock does not work under valgrind.
     let clock = || Clock::manual().0;
     let budget = Budget::window().clock(clock()).build().expect("it is valid");
     let policy = |budget| RetryPolicy::builder().clock(clock()).budget(budget).build().expect("it is valid");

@@ -1,4 +1,5 @@
-//! What it costs that a stream of 1 GiB may be sent again, beside the bare one, and how much memory it takes.
+//! The cost of keeping a stream of 1 GiB for a replay, compared with the bare stream, and the
+//! memory that it takes.
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the real clock")]
 
@@ -17,7 +18,7 @@ const FRAME: usize = 16 * 1024;
 const FRAMES: usize = 65_536;
 const LIMIT: usize = 64 * 1024;
 
-/// Reads its data from elsewhere, as every body does that is no constant.
+/// Copies its data from a source, as every body does that is not a constant.
 struct Stream<'a> {
     source: &'a [u8],
     left: usize,
@@ -60,7 +61,7 @@ fn main() {
                 drain(body)
             };
             assert_eq!(read, FRAME * FRAMES);
-            // The first warms up.
+            // The first round warms up.
             if round > 0 {
                 nanos.push(start.elapsed().as_secs_f64());
             }

@@ -1,4 +1,4 @@
-//! What a call allocates: nothing.
+//! The allocations of a call: none.
 
 #[path = "it/support.rs"]
 mod support;
@@ -21,16 +21,16 @@ use tower_jitter_retry::{
     Budget, JitterRetryLayer, ReplayBody, RetryPolicy, RetryPolicyBuilder, RetrySafety,
 };
 
-use support::{Broken, Calls, at_once, now, response, send};
+use support::{Broken, Calls, block_on, immediate, response, send};
 
-/// What one call allocates, after a first one on the same thread.
+/// Returns the number of allocations of one call, after a first call on the same thread.
 fn allocations<S>(service: &mut S) -> u64
 where
     S: Service<u32, Response = u32, Error = Broken>,
 {
-    let _ = now(send(service, 7));
+    let _ = block_on(send(service, 7));
     let allocated = measure(|| {
-        let _ = now(send(service, 7));
+        let _ = block_on(send(service, 7));
     });
     allocated.count_total
 }
@@ -46,7 +46,7 @@ fn failing(_: u32) -> Ready<Result<u32, Broken>> {
 #[test]
 fn first_attempt_success_allocates_nothing() {
     let mut service = JitterRetryLayer::new(RetryPolicy::default()).layer(service_fn(succeeding));
-    assert_eq!(now(send(&mut service, 7)), Ok(7));
+    assert_eq!(block_on(send(&mut service, 7)), Ok(7));
     assert_eq!(allocations(&mut service), 0);
 }
 
@@ -55,7 +55,7 @@ fn retry_without_delay_allocates_nothing() {
     for budget in [None, Some(Budget::default())] {
         for seeded in [false, true] {
             let calls = Calls::default();
-            let mut policy = at_once().max_attempts(20).budget(budget.clone());
+            let mut policy = immediate().max_attempts(20).budget(budget.clone());
             if seeded {
                 policy = policy.seed(7);
             }
@@ -65,7 +65,7 @@ fn retry_without_delay_allocates_nothing() {
                     failing(request)
                 }));
             assert_eq!(allocations(&mut service), 0);
-            assert_eq!(calls.made(), 40, "it was retried");
+            assert_eq!(calls.made(), 40, "the request was retried");
         }
     }
 }
@@ -74,30 +74,31 @@ fn retry_without_delay_allocates_nothing() {
 fn retry_refused_by_budget_allocates_nothing() {
     let budget = Budget::window().ratio(0.0).min_per_second(0).build().unwrap();
     let mut service =
-        JitterRetryLayer::new(at_once().budget(budget).build().unwrap()).layer(service_fn(failing));
+        JitterRetryLayer::new(immediate().budget(budget).build().unwrap()).layer(service_fn(failing));
     assert_eq!(allocations(&mut service), 0);
 }
 
 #[test]
 fn request_sent_once_allocates_nothing() {
     let mut service =
-        JitterRetryLayer::new(at_once().max_attempts(1).build().unwrap()).layer(service_fn(failing));
+        JitterRetryLayer::new(immediate().max_attempts(1).build().unwrap()).layer(service_fn(failing));
     assert_eq!(allocations(&mut service), 0);
 }
 
-/// What a call with an HTTP request allocates that succeeds at once.
+/// Returns the number of allocations of a call with an HTTP request that succeeds on its first
+/// attempt.
 fn allocations_of<B: RetryBody + 'static>(policy: RetryPolicyBuilder, make: impl Fn() -> Request<B>) -> u64 {
     let mut service = JitterRetryLayer::new(policy.build().unwrap())
         .layer(service_fn(|_: Request<B>| ready(Ok::<_, Broken>(1_u32))));
-    now(send(&mut service, make())).unwrap();
+    block_on(send(&mut service, make())).unwrap();
     let request = make();
     let allocated = measure(|| {
-        now(send(&mut service, request)).unwrap();
+        block_on(send(&mut service, request)).unwrap();
     });
     allocated.count_total
 }
 
-/// Of the mark in empty extensions: their box, the map in it, and the mark.
+/// The allocations of the mark in empty extensions: their box, the map in it, and the mark.
 const MARK: u64 = 3;
 
 #[test]
@@ -108,14 +109,14 @@ fn http_request_allocates_clone_mark_and_stream_handle() {
     let headers = measure(|| drop(with_headers().headers().clone())).count_total
         - measure(|| drop(with_headers())).count_total;
     let streaming = || Request::new(ReplayBody::new(Full::new(Bytes::from_static(b"the body"))));
-    let unmarked = || at_once().marker(false);
+    let unmarked = || immediate().marker(false);
     assert_eq!(allocations_of(unmarked(), plain), 0);
-    assert_eq!(allocations_of(at_once(), plain), MARK);
+    assert_eq!(allocations_of(immediate(), plain), MARK);
     assert_eq!(allocations_of(unmarked(), with_headers), headers);
-    assert_eq!(allocations_of(at_once(), with_headers), headers + MARK);
-    assert_eq!(allocations_of(unmarked(), streaming), 1, "the handle; nothing is kept of what is not read");
-    assert_eq!(allocations_of(at_once(), streaming), 1 + MARK);
-    // Into extensions that are not empty, the mark alone.
+    assert_eq!(allocations_of(immediate(), with_headers), headers + MARK);
+    assert_eq!(allocations_of(unmarked(), streaming), 1, "only the handle, because no data was read");
+    assert_eq!(allocations_of(immediate(), streaming), 1 + MARK);
+    // In extensions that are not empty, only the mark allocates.
     let extended = || {
         let mut request = plain();
         request.extensions_mut().insert(7_u8);
@@ -123,25 +124,25 @@ fn http_request_allocates_clone_mark_and_stream_handle() {
     };
     let extensions = measure(|| drop(extended().extensions().clone())).count_total
         - measure(|| drop(extended())).count_total;
-    assert_eq!(allocations_of(at_once(), extended), extensions + 1);
+    assert_eq!(allocations_of(immediate(), extended), extensions + 1);
 }
 
 #[test]
 fn http_request_sent_once_allocates_nothing() {
     let with_headers = || Request::builder().header("x-one", "1").body("the body").unwrap();
-    assert_eq!(allocations_of(at_once().max_attempts(1), with_headers), 0);
+    assert_eq!(allocations_of(immediate().max_attempts(1), with_headers), 0);
     let marked = || {
         let mut request = with_headers();
         remove_marker(&mut request);
         request
     };
-    assert_eq!(allocations_of(at_once().max_attempts(1), marked), 0);
+    assert_eq!(allocations_of(immediate().max_attempts(1), marked), 0);
 }
 
 #[test]
 fn retry_paid_with_tokens_allocates_nothing() {
     for budget in [Budget::grpc().max_tokens(1_000).build().unwrap(), Budget::aws().build().unwrap()] {
-        let policy = at_once().max_attempts(20).budget(budget).build().unwrap();
+        let policy = immediate().max_attempts(20).budget(budget).build().unwrap();
         let mut service = JitterRetryLayer::new(policy).layer(service_fn(failing));
         assert_eq!(allocations(&mut service), 0);
     }
@@ -161,8 +162,8 @@ async fn retry_with_delay_allocates_nothing() {
     assert_eq!(allocated.count_total, 0);
 }
 
-/// The bytes that one call keeps beside its request at most, and how often it was sent, to a server
-/// that fails.
+/// Sends a request to a server that fails. Returns the bytes that one call allocates in addition to
+/// its request, and how many times the request was sent.
 fn copied<B: RetryBody + 'static>(policy: RetryPolicyBuilder, body: impl Fn() -> B) -> (u64, usize) {
     let calls = Calls::default();
     let mut service = JitterRetryLayer::new(policy.marker(false).build().unwrap()).layer(service_fn(
@@ -173,23 +174,23 @@ fn copied<B: RetryBody + 'static>(policy: RetryPolicyBuilder, body: impl Fn() ->
         },
     ));
     let request = || Request::put("/").body(body()).unwrap();
-    now(send(&mut service, request())).unwrap_err();
+    block_on(send(&mut service, request())).unwrap_err();
     let warm = calls.made();
     let mut request = Some(request());
     let allocated = measure(|| {
-        now(send(&mut service, request.take().unwrap())).unwrap_err();
+        block_on(send(&mut service, request.take().unwrap())).unwrap_err();
     });
     (allocated.bytes_total, calls.made() - warm)
 }
 
-/// A buffer whose clones are copies.
+/// Returns a buffer whose clones are copies.
 fn cursor(length: usize) -> Full<std::io::Cursor<Vec<u8>>> {
     Full::new(std::io::Cursor::new(vec![7; length]))
 }
 
 #[test]
 fn body_in_memory_over_replay_limit_is_sent_once() {
-    let policy = |limit| at_once().max_attempts(2).replay_limit(limit);
+    let policy = |limit| immediate().max_attempts(2).replay_limit(limit);
     for (limit, length, copies, sent) in
         [(1_000, 1_000, 1, 2), (1_000, 1_001, 0, 1), (0, 1, 0, 1), (0, 0, 0, 2)]
     {
@@ -202,7 +203,7 @@ fn body_in_memory_over_replay_limit_is_sent_once() {
 
 #[test]
 fn body_in_memory_with_shared_data_is_not_copied() {
-    let policy = || at_once().replay_limit(0);
+    let policy = || immediate().replay_limit(0);
     let bytes = || {
         let bytes = Bytes::from(vec![7; 1_000_000]);
         // The first clone makes the data shared.
@@ -218,8 +219,8 @@ fn body_in_memory_with_shared_data_is_not_copied() {
 #[test]
 fn body_in_memory_of_request_sent_once_is_not_copied() {
     let body = || "x".repeat(10_000);
-    assert_eq!(copied(at_once().max_attempts(1), body), (0, 1));
-    assert_eq!(copied(at_once().safety(RetrySafety::Never), body), (0, 1));
+    assert_eq!(copied(immediate().max_attempts(1), body), (0, 1));
+    assert_eq!(copied(immediate().safety(RetrySafety::Never), body), (0, 1));
 }
 
 #[cfg(feature = "reqwest")]
@@ -230,7 +231,7 @@ fn reqwest_body_in_memory_is_shared_not_copied() {
         drop(bytes.clone());
         reqwest::Body::from(bytes)
     };
-    assert_eq!(copied(at_once().replay_limit(0), body), (0, 3));
+    assert_eq!(copied(immediate().replay_limit(0), body), (0, 3));
 }
 
 #[cfg(feature = "tower-retry")]
@@ -240,17 +241,17 @@ fn tower_policy_copies_body_in_memory_up_to_replay_limit() {
 
     let made = |limit: usize| {
         let calls = Calls::default();
-        let policy = at_once().max_attempts(2).replay_limit(limit).marker(false).build().unwrap();
+        let policy = immediate().max_attempts(2).replay_limit(limit).marker(false).build().unwrap();
         let mut service = RetryLayer::new(policy.for_tower()).layer(service_fn(|_: Request<String>| {
             calls.next();
             ready(Err::<u32, _>(Broken(0)))
         }));
-        now(send(&mut service, Request::put("/").body("x".repeat(1_000)).unwrap())).unwrap_err();
+        block_on(send(&mut service, Request::put("/").body("x".repeat(1_000)).unwrap())).unwrap_err();
         calls.made()
     };
     assert_eq!((made(1_000), made(999)), (2, 1));
 
-    let policy = at_once().replay_limit(999).build().unwrap();
+    let policy = immediate().replay_limit(999).build().unwrap();
     let request = Request::put("/").body("x".repeat(1_000)).unwrap();
     let allocated = measure(|| {
         let mut policy = policy.for_tower();
@@ -261,9 +262,9 @@ fn tower_policy_copies_body_in_memory_up_to_replay_limit() {
 }
 
 /// An upload that has sent one frame and waits for the rest.
-struct Begun(Option<Bytes>);
+struct StalledUpload(Option<Bytes>);
 
-impl Body for Begun {
+impl Body for StalledUpload {
     type Data = Bytes;
     type Error = Broken;
 
@@ -275,48 +276,55 @@ impl Body for Begun {
     }
 }
 
-/// A server that answers with this status before the request's body is complete, and reads on.
-fn answers_early(
+/// A server that responds with this status before the request's body is complete, and continues to
+/// read.
+fn responds_early(
     status: u16,
-    under_way: &Mutex<Vec<ReplayBody<Begun>>>,
-) -> impl Service<Request<ReplayBody<Begun>>, Response = Response<String>, Error = Broken, Future = impl Unpin>
-+ Clone {
-    service_fn(move |request: Request<ReplayBody<Begun>>| {
+    running: &Mutex<Vec<ReplayBody<StalledUpload>>>,
+) -> impl Service<
+    Request<ReplayBody<StalledUpload>>,
+    Response = Response<String>,
+    Error = Broken,
+    Future = impl Unpin,
+> + Clone {
+    service_fn(move |request: Request<ReplayBody<StalledUpload>>| {
         let mut body = request.into_body();
         let _ = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
-        under_way.lock().unwrap().push(body);
+        running.lock().unwrap().push(body);
         ready(Ok(response(status)))
     })
 }
 
 #[test]
-fn answered_stream_keeps_no_replay_buffer() {
+fn stream_after_response_keeps_no_replay_buffer() {
     const LARGE: usize = 60_000;
     const STREAMS: i64 = 200;
-    let under_way = Mutex::new(Vec::with_capacity(600));
+    let running = Mutex::new(Vec::with_capacity(600));
     let data = Bytes::from(vec![7; LARGE]);
     for status in [200, 503] {
         let mut service =
-            JitterRetryLayer::new(at_once().build().unwrap()).layer(answers_early(status, &under_way));
+            JitterRetryLayer::new(immediate().build().unwrap()).layer(responds_early(status, &running));
         let held = measure(|| {
             for _ in 0..STREAMS {
-                let request = Request::put("/").body(ReplayBody::new(Begun(Some(data.clone())))).unwrap();
-                assert_eq!(now(send(&mut service, request)).unwrap().status(), status);
+                let request =
+                    Request::put("/").body(ReplayBody::new(StalledUpload(Some(data.clone())))).unwrap();
+                assert_eq!(block_on(send(&mut service, request)).unwrap().status(), status);
             }
         });
         let each = held.bytes_current / STREAMS;
-        assert!(each < 1_024, "{each} bytes for each stream that was answered with {status}");
-        under_way.lock().unwrap().clear();
+        assert!(each < 1_024, "{each} bytes per stream after a response of {status}");
+        running.lock().unwrap().clear();
     }
 }
 
 /// A future that is kept after it has returned its response holds no buffer.
 #[test]
 fn ended_future_keeps_no_replay_buffer() {
-    let under_way = Mutex::new(Vec::with_capacity(3));
-    let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(answers_early(200, &under_way));
+    let running = Mutex::new(Vec::with_capacity(3));
+    let mut service =
+        JitterRetryLayer::new(immediate().build().unwrap()).layer(responds_early(200, &running));
     let data = Bytes::from_static(&[7; 16_000]);
-    let request = Request::put("/").body(ReplayBody::new(Begun(Some(data)))).unwrap();
+    let request = Request::put("/").body(ReplayBody::new(StalledUpload(Some(data)))).unwrap();
     let mut call = None;
     let held = measure(|| {
         let call = call.insert(Box::pin(service.call(request)));

@@ -1,6 +1,8 @@
-//! Calls that outlive the service that made them: `oneshot` drops it as soon as the call is made.
+//! Calls that outlive the service that made them: `oneshot` drops the service as soon as the call
+//! is made.
 //!
-//! Alone in its process: budgets of other tests would take over the storage that these tests release.
+//! The tests run alone in their process, because budgets of other tests would reuse the storage
+//! that these tests release.
 
 #[path = "it/support.rs"]
 mod support;
@@ -14,9 +16,9 @@ use tokio::task::JoinSet;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_jitter_retry::{Budget, JitterRetryLayer, RetryPolicy};
 
-use support::{Broken, Calls, at_once, now};
+use support::{Broken, Calls, block_on, immediate};
 
-/// Every ready-made budget, and none.
+/// Returns every kind of built-in budget, and none.
 fn budgets() -> Vec<Option<Budget>> {
     vec![
         None,
@@ -26,8 +28,8 @@ fn budgets() -> Vec<Option<Budget>> {
     ]
 }
 
-/// Runs a test under paused time. No other test runs meanwhile, which could take over the storage
-/// of a budget that has no handle.
+/// Runs a test under paused time. No other test runs at the same time, because it could reuse the
+/// storage of a budget that has no handle.
 fn run_alone(test: impl Future<Output = ()>) {
     static ALONE: Mutex<()> = Mutex::new(());
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -42,19 +44,20 @@ fn call_outliving_its_only_handle_is_retried() {
 fn retries_without_a_handle() {
     for budget in budgets() {
         let calls = Calls::default();
-        let layer = JitterRetryLayer::new(at_once().budget(budget.clone()).build().unwrap());
-        // Nobody else has it.
+        let layer = JitterRetryLayer::new(immediate().budget(budget.clone()).build().unwrap());
+        // The policy has the only handle.
         drop(budget);
         let stack = layer.layer(service_fn(async |_: u32| match calls.next() {
             3 => Ok(3),
             call => Err(Broken(call)),
         }));
         drop(layer);
-        assert_eq!(now(stack.oneshot(7)), Ok(3));
+        assert_eq!(block_on(stack.oneshot(7)), Ok(3));
     }
 }
 
-/// A policy a call is a mistake, for then no budget bounds anything. But it does not take the retries away.
+/// Creating a policy for each call is a mistake, because no budget then limits the retries of all
+/// calls. The retries still happen.
 #[test]
 fn calls_with_one_policy_each_are_all_retried() {
     run_alone(calls_with_a_policy_each());

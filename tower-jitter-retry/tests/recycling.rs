@@ -1,4 +1,5 @@
-//! The storage of budgets is used again. Alone in its process: the pools are the process's.
+//! The storage of budgets is reused. The test runs alone in its process, because the pools belong
+//! to the process.
 
 use std::time::Duration;
 
@@ -8,24 +9,24 @@ use tower_jitter_retry::{Budget, Clock, ConfigError};
 
 const FAULT: Fault = Fault::new(Kind::Server, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 
-/// A window of a configuration that no other number has.
+/// Builds a window budget with settings that no other number has.
 fn window(number: u32, clock: Clock) -> Result<Budget, ConfigError> {
     let span = Duration::from_secs(1) + Duration::from_micros(number.into());
     Budget::window().ratio(f64::from(number) / 1e6).min_per_second(1 + number).span(span).clock(clock).build()
 }
 
-/// Buckets of tokens of configurations that no other number has.
+/// Builds token budgets with settings that no other number has.
 fn tokens(number: u32) -> [Result<Budget, ConfigError>; 2] {
     let grpc = Budget::grpc().max_tokens(1 + number % 1_000).ratio(f64::from(1 + number) / 1e3);
     [grpc.build(), Budget::aws().capacity(100 + number).increment(0).build()]
 }
 
-/// Builds three budgets of distinct configurations, and uses and drops them.
+/// Builds three budgets with distinct settings, and uses and drops them.
 fn build(number: u32, clock: Clock) {
     let [grpc, aws] = tokens(number);
     for budget in [window(number, clock), grpc, aws] {
         let budget = budget.unwrap();
-        budget.withdraw(&FAULT).expect("a new budget has room for one").failed(&FAULT);
+        budget.withdraw(&FAULT).expect("a new budget grants a retry").failed(&FAULT);
         budget.deposit(&Verdict::Success);
     }
 }
@@ -47,5 +48,5 @@ fn dropped_budgets_of_any_settings_take_no_memory() {
     };
     drop(alive(0..1_000));
     let info = allocation_counter::measure(|| drop(alive(1_000..2_000)));
-    assert_eq!(info.bytes_current, 0, "a thousand at once have the storage of the thousand before");
+    assert_eq!(info.bytes_current, 0, "a thousand budgets reuse the storage of the thousand before them");
 }

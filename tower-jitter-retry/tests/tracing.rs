@@ -1,7 +1,7 @@
-//! The events of `tracing`.
+//! The events for `tracing`.
 //!
-//! Alone in its process: `tracing` keeps one decision per event for all threads, and a test without a
-//! subscriber on another thread would turn the events off.
+//! The test runs alone in its process, because `tracing` keeps one decision per event for all
+//! threads. A test without a subscriber on another thread would turn the events off.
 #![cfg(feature = "tracing")]
 
 #[path = "it/support.rs"]
@@ -18,7 +18,7 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
 
-use support::{at_once, now, request, response, send};
+use support::{block_on, immediate, request, response, send};
 
 #[derive(Clone, Default)]
 struct RecordedEvents(Arc<Mutex<Vec<String>>>);
@@ -51,14 +51,14 @@ impl Subscriber for RecordedEvents {
     fn exit(&self, _: &Id) {}
 }
 
-/// Retries and their end, with their fields.
+/// The events of retries and of their end, with their fields.
 #[test]
 fn tracing_events_carry_resend_count_and_reason() {
     let events = RecordedEvents::default();
     tracing::subscriber::with_default(events.clone(), || {
-        let mut service = JitterRetryLayer::new(at_once().build().unwrap())
+        let mut service = JitterRetryLayer::new(immediate().build().unwrap())
             .layer(service_fn(async |_: Request<String>| Ok::<_, io::Error>(response(503))));
-        now(send(&mut service, request(Method::GET))).unwrap();
+        block_on(send(&mut service, request(Method::GET))).unwrap();
     });
     let events = events.0.lock().unwrap();
     let expected = [

@@ -1,4 +1,5 @@
-//! The server sees the whole body or one that is cut, never a wrong one.
+//! Tests of bodies that are sent again: the server sees the whole body or a truncated one, never a
+//! wrong one.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -19,33 +20,38 @@ use tower_fault_classify::ErrorChain;
 
 use super::*;
 
-/// What a body does at one reading.
+/// The result of one read of a body.
 #[derive(Clone, Debug)]
-enum Act {
+enum Step {
     Data(Vec<u8>),
     Waits,
     Trailers,
     Fails,
 }
 
-/// A body that does what it is told. Its data is not `Bytes` yet.
-struct Acts {
-    script: VecDeque<Act>,
-    said: Option<u64>,
-    /// How often it was polled after its end.
+/// A body that follows a script. Its data is not `Bytes` yet.
+struct ScriptedBody {
+    script: VecDeque<Step>,
+    declared_size: Option<u64>,
+    /// How many times the body was polled after its end.
     overrun: Rc<Cell<usize>>,
     over: bool,
 }
 
-fn acts(acts: impl IntoIterator<Item = Act>) -> Acts {
-    Acts { script: acts.into_iter().collect(), said: None, overrun: Rc::default(), over: false }
+fn scripted(steps: impl IntoIterator<Item = Step>) -> ScriptedBody {
+    ScriptedBody {
+        script: steps.into_iter().collect(),
+        declared_size: None,
+        overrun: Rc::default(),
+        over: false,
+    }
 }
 
 fn trailers() -> HeaderMap {
     HeaderMap::from_iter([(http::HeaderName::from_static("x-sum"), http::HeaderValue::from_static("7"))])
 }
 
-impl Body for Acts {
+impl Body for ScriptedBody {
     type Data = &'static [u8];
     type Error = io::Error;
 
@@ -53,21 +59,21 @@ impl Body for Acts {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, io::Error>>> {
-        let Some(act) = self.script.pop_front() else {
+        let Some(step) = self.script.pop_front() else {
             if self.over {
                 self.overrun.set(self.overrun.get() + 1);
             }
             self.over = true;
             return Poll::Ready(None);
         };
-        Poll::Ready(Some(match act {
-            Act::Data(data) => {
+        Poll::Ready(Some(match step {
+            Step::Data(data) => {
                 let data: &'static [u8] = data.leak();
                 Ok(Frame::data(data))
             }
-            Act::Trailers => Ok(Frame::trailers(trailers())),
-            Act::Fails => Err(io::Error::other("the disk is gone")),
-            Act::Waits => {
+            Step::Trailers => Ok(Frame::trailers(trailers())),
+            Step::Fails => Err(io::Error::other("the disk is gone")),
+            Step::Waits => {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -75,20 +81,20 @@ impl Body for Acts {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.said.map_or_else(SizeHint::new, SizeHint::with_exact)
+        self.declared_size.map_or_else(SizeHint::new, SizeHint::with_exact)
     }
 }
 
-/// What a server sees of a body.
+/// The part of a body that a server has received.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Seen {
     data: Vec<u8>,
     trailers: Option<HeaderMap>,
-    /// `None`: it stopped reading. `Some(Err)`: the body broke.
+    /// `None`: the server stopped reading. `Some(Err)`: the body failed.
     end: Option<Result<(), String>>,
 }
 
-/// Reads so many times at most.
+/// Reads at most `readings` times.
 fn read<B: Body<Data = Bytes, Error = error::BoxError> + Unpin>(
     body: &mut B,
     readings: usize,
@@ -121,17 +127,17 @@ fn whole(data: &[u8], trailers: Option<HeaderMap>) -> Seen {
     Seen { data: data.to_vec(), trailers, end: Some(Ok(())) }
 }
 
-fn data(data: &[u8]) -> Act {
-    Act::Data(data.to_vec())
+fn data(data: &[u8]) -> Step {
+    Step::Data(data.to_vec())
 }
 
-type Saved = Option<SavedStream<Acts>>;
+type Saved = Option<SavedStream<ScriptedBody>>;
 
-fn save(body: Acts, limit: usize) -> (ReplayBody<Acts>, Saved) {
+fn save(body: ScriptedBody, limit: usize) -> (ReplayBody<ScriptedBody>, Saved) {
     ReplayBody::new(body).save(limit)
 }
 
-fn replay(saved: Saved) -> (ReplayBody<Acts>, Saved) {
+fn replay(saved: Saved) -> (ReplayBody<ScriptedBody>, Saved) {
     RetryBody::replay(saved.unwrap(), false).unwrap()
 }
 
@@ -148,7 +154,7 @@ fn body_in_memory_is_sent_again_whole() {
 
 #[test]
 fn read_part_is_replayed_and_rest_follows_with_trailers() {
-    let (mut first, saved) = save(acts([data(b"ab"), data(b"cd"), data(b"ef"), Act::Trailers]), 100);
+    let (mut first, saved) = save(scripted([data(b"ab"), data(b"cd"), data(b"ef"), Step::Trailers]), 100);
     let mut seen = Seen::default();
     read(&mut first, 2, &mut seen);
     assert_eq!(seen.data, b"abcd");
@@ -156,16 +162,16 @@ fn read_part_is_replayed_and_rest_follows_with_trailers() {
     let (mut second, saved) = replay(saved);
     let mut seen = Seen::default();
     read(&mut second, 2, &mut seen);
-    assert_eq!(seen.data, b"abcdef", "one piece, and one frame of the rest");
+    assert_eq!(seen.data, b"abcdef", "one replayed piece and one frame of the rest");
     let (mut third, saved) = replay(saved);
     assert_eq!(all(&mut third), whole(b"abcdef", Some(trailers())));
     let (mut fourth, _) = replay(saved);
-    assert_eq!(all(&mut fourth), whole(b"abcdef", Some(trailers())), "the trailers are kept as well");
+    assert_eq!(all(&mut fourth), whole(b"abcdef", Some(trailers())), "the trailers are kept too");
 }
 
 #[test]
 fn body_is_read_only_when_polled_and_never_after_end() {
-    let body = acts([data(b"ab")]);
+    let body = scripted([data(b"ab")]);
     let overrun = Rc::clone(&body.overrun);
     let (mut first, saved) = save(body, 100);
     assert_eq!(all(&mut first), whole(b"ab", None));
@@ -178,13 +184,14 @@ fn body_is_read_only_when_polled_and_never_after_end() {
 #[test]
 fn body_over_limit_passes_unchanged_and_is_not_sent_again() {
     for at in 0..4 {
-        let body = acts([data(b"ab"), data(b"cd"), data(b"ef"), Act::Waits, data(b"gh"), Act::Trailers]);
+        let body =
+            scripted([data(b"ab"), data(b"cd"), data(b"ef"), Step::Waits, data(b"gh"), Step::Trailers]);
         let (mut first, saved) = save(body, 5);
         let mut seen = Seen::default();
         read(&mut first, at, &mut seen);
         assert_eq!(ReplayBody::can_replay(saved.as_ref().unwrap()), at < 3, "after {at} frames");
         if at == 3 {
-            assert!(format!("{first:?}").contains("kept: false"), "no lock is taken for the rest");
+            assert!(format!("{first:?}").contains("kept: false"), "the rest is read without a lock");
             assert!(ReplayBody::replay(saved.unwrap(), false).is_none());
         }
         read(&mut first, usize::MAX, &mut seen);
@@ -194,8 +201,8 @@ fn body_over_limit_passes_unchanged_and_is_not_sent_again() {
 
 #[test]
 fn body_over_limit_holds_no_memory() {
-    let frame = || Act::Data(vec![7; 5_000]);
-    let (mut first, saved) = save(acts(std::iter::repeat_with(frame).take(30)), 65_536);
+    let frame = || Step::Data(vec![7; 5_000]);
+    let (mut first, saved) = save(scripted(std::iter::repeat_with(frame).take(30)), 65_536);
     let mut cx = Context::from_waker(Waker::noop());
     let mut read = 0;
     let held = allocation_counter::measure(|| {
@@ -205,13 +212,13 @@ fn body_over_limit_holds_no_memory() {
     });
     assert_eq!(read, 150_000);
     assert!(held.bytes_current <= 0, "{} bytes", held.bytes_current);
-    // Beside the limit there is the list of the pieces.
-    assert!(held.bytes_max <= 65_536 + 256, "{} bytes at most, and no piece twice", held.bytes_max);
+    // The list of the pieces needs memory in addition to the limit.
+    assert!(held.bytes_max <= 65_536 + 256, "{} bytes at most: a piece was in memory twice", held.bytes_max);
     drop(saved);
 }
 
-/// Reads this many frames, and returns the bytes of their data.
-fn read_frames(body: &mut ReplayBody<Acts>, frames: usize) -> usize {
+/// Reads the given number of frames, and returns the number of bytes in them.
+fn read_frames(body: &mut ReplayBody<ScriptedBody>, frames: usize) -> usize {
     let mut cx = Context::from_waker(Waker::noop());
     let mut bytes = 0;
     for _ in 0..frames {
@@ -221,15 +228,15 @@ fn read_frames(body: &mut ReplayBody<Acts>, frames: usize) -> usize {
     bytes
 }
 
-/// What a stream may hold beside its data: its handle and the list of the pieces.
+/// The memory of a stream in addition to its data: its handle and the list of the pieces.
 const HANDLE: i64 = 1_024;
 
 #[test]
 fn stream_of_ended_call_keeps_nothing() {
-    let frame = || Act::Data(vec![7; 2_000]);
+    let frame = || Step::Data(vec![7; 2_000]);
     for attempts in 1..=3 {
-        let body = acts(std::iter::repeat_with(frame).take(40));
-        let mut under_way = None;
+        let body = scripted(std::iter::repeat_with(frame).take(40));
+        let mut running = None;
         let held = allocation_counter::measure(|| {
             let (mut body, mut saved) = save(body, 65_536);
             assert_eq!(read_frames(&mut body, 10), 20_000);
@@ -238,41 +245,41 @@ fn stream_of_ended_call_keeps_nothing() {
                 assert!(read_frames(&mut body, 15) > 20_000);
             }
             drop(saved);
-            under_way = Some(body);
+            running = Some(body);
         });
-        // The frames that the body has given out are no longer its own.
+        // The frames that the body has returned no longer belong to it.
         assert!(held.bytes_current < HANDLE, "{attempts} attempts: {} bytes", held.bytes_current);
-        let mut body = under_way.unwrap();
+        let mut body = running.unwrap();
         let held = allocation_counter::measure(|| assert!(read_frames(&mut body, usize::MAX) > 0));
-        assert!(held.bytes_max < 1_024, "{} bytes were kept of the rest", held.bytes_max);
+        assert!(held.bytes_max < 1_024, "{} bytes of the rest were kept", held.bytes_max);
     }
 }
 
 #[test]
 fn last_attempt_keeps_nothing_and_frees_what_it_sent() {
     const LIMIT: usize = 8 << 20;
-    let frame = || Act::Data(vec![7; 100_000]);
-    let (mut first, saved) = save(acts(std::iter::repeat_with(frame).take(100)), LIMIT);
+    let frame = || Step::Data(vec![7; 100_000]);
+    let (mut first, saved) = save(scripted(std::iter::repeat_with(frame).take(100)), LIMIT);
     let mut second = None;
     let held = allocation_counter::measure(|| {
         assert_eq!(read_frames(&mut first, 40), 4_000_000);
         second = ReplayBody::replay(saved.unwrap(), true);
     });
-    assert!(held.bytes_current > 0, "the beginning is still to be sent");
+    assert!(held.bytes_current > 0, "the beginning has not been sent yet");
     let (mut second, _) = second.unwrap();
     let mut sent = 0;
-    let given_back = allocation_counter::measure(|| sent = read_frames(&mut second, usize::MAX));
-    assert_eq!(sent, 10_000_000, "the last attempt has all of it");
-    assert!(given_back.bytes_current <= -4_000_000, "{} bytes", given_back.bytes_current);
-    assert!(given_back.bytes_max < 1_024, "{} bytes were kept of the rest", given_back.bytes_max);
+    let freed = allocation_counter::measure(|| sent = read_frames(&mut second, usize::MAX));
+    assert_eq!(sent, 10_000_000, "the last attempt sends the whole body");
+    assert!(freed.bytes_current <= -4_000_000, "{} bytes", freed.bytes_current);
+    assert!(freed.bytes_max < 1_024, "{} bytes of the rest were kept", freed.bytes_max);
 }
 
-/// The end of a call while its last attempt still plays what an earlier one read.
+/// The call ends while its last attempt still replays data that an earlier attempt read.
 #[test]
 fn stream_released_during_replay_is_whole() {
     for played in 0..5 {
-        let script = [data(b"ab"), data(b"cd"), data(b"ef"), Act::Trailers];
-        let (mut first, saved) = save(acts(script.clone()), 100);
+        let script = [data(b"ab"), data(b"cd"), data(b"ef"), Step::Trailers];
+        let (mut first, saved) = save(scripted(script.clone()), 100);
         read(&mut first, 4, &mut Seen::default());
         let (mut second, saved) = replay(saved);
         read(&mut second, 1, &mut Seen::default());
@@ -286,10 +293,10 @@ fn stream_released_during_replay_is_whole() {
     }
 }
 
-/// The retry has played what was kept when the rest outgrows the limit.
+/// The rest exceeds the limit after the retry has replayed the kept data.
 #[test]
 fn body_over_limit_in_second_attempt_is_whole() {
-    let (mut first, saved) = save(acts([data(b"ab"), data(b"cd"), data(b"ef")]), 4);
+    let (mut first, saved) = save(scripted([data(b"ab"), data(b"cd"), data(b"ef")]), 4);
     read(&mut first, 1, &mut Seen::default());
     let (mut second, saved) = replay(saved);
     assert_eq!(all(&mut second), whole(b"abcdef", None));
@@ -299,16 +306,16 @@ fn body_over_limit_in_second_attempt_is_whole() {
 
 #[test]
 fn size_hint_covers_whole_body_and_does_not_decide() {
-    let mut body = acts([data(b"ab"), data(b"cd")]);
-    body.said = Some(1 << 40);
+    let mut body = scripted([data(b"ab"), data(b"cd")]);
+    body.declared_size = Some(1 << 40);
     let (mut first, saved) = save(body, 100);
     assert_eq!(first.size_hint().exact(), Some(1 << 40));
     read(&mut first, 1, &mut Seen::default());
     let (mut second, _saved) = replay(saved);
-    assert_eq!(second.size_hint().exact(), Some((1 << 40) + 2), "what the rest says, and what was kept");
-    assert_eq!(first.size_hint().exact(), None, "what was taken over knows nothing any more");
+    assert_eq!(second.size_hint().exact(), Some((1 << 40) + 2), "the declared rest and the kept data");
+    assert_eq!(first.size_hint().exact(), None, "unknown after the body was taken over");
     assert_eq!(all(&mut second), whole(b"abcd", None));
-    assert!(!first.is_end_stream(), "it saw a part only");
+    assert!(!first.is_end_stream(), "the first attempt read only a part");
     assert_eq!((second.size_hint().exact(), second.is_end_stream()), (Some(0), true));
 }
 
@@ -320,7 +327,7 @@ fn retry_takes_over_body_held_by_first_attempt() {
             self.0.fetch_add(1, Ordering::SeqCst);
         }
     }
-    /// Never goes on.
+    /// A body that is always pending.
     struct Hung;
     impl Body for Hung {
         type Data = Bytes;
@@ -339,8 +346,8 @@ fn retry_takes_over_body_held_by_first_attempt() {
     let waker = Waker::from(Arc::clone(&woken));
     assert!(Pin::new(&mut first).poll_frame(&mut Context::from_waker(&waker)).is_pending());
     let (mut second, _) = ReplayBody::replay(saved.unwrap(), true).unwrap();
-    assert_eq!(woken.0.load(Ordering::SeqCst), 1, "the first has to give up its connection");
-    assert!(!first.is_end_stream(), "it is cut, not over");
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1, "the first attempt has to close its connection");
+    assert!(!first.is_end_stream(), "the body is truncated, not complete");
     let end = all(&mut first).end.unwrap().unwrap_err();
     assert!(end.contains("another attempt"), "{end}");
     assert!(Pin::new(&mut second).poll_frame(&mut Context::from_waker(&waker)).is_pending());
@@ -348,17 +355,20 @@ fn retry_takes_over_body_held_by_first_attempt() {
 
 #[test]
 fn failed_body_is_not_sent_again_and_keeps_its_error() {
-    let (mut first, saved) = save(acts([data(b"ab"), Act::Fails, data(b"cd")]), 100);
+    let (mut first, saved) = save(scripted([data(b"ab"), Step::Fails, data(b"cd")]), 100);
     let seen = all(&mut first);
     assert_eq!(
         (&*seen.data, seen.end),
         (&b"ab"[..], Some(Err("request body failed: the disk is gone".to_owned())))
     );
     assert!(!ReplayBody::can_replay(saved.as_ref().unwrap()));
-    assert!(all(&mut first).end.unwrap().unwrap_err().contains("earlier read"), "and does not go on either");
+    assert!(
+        all(&mut first).end.unwrap().unwrap_err().contains("earlier read"),
+        "a failed body does not continue"
+    );
 }
 
-/// A client without a wrapper of its own passes the error on.
+/// A client without an error type of its own passes the body's error on.
 #[test]
 fn replayed_body_error_is_not_classified_as_connection_error() {
     use tower_fault_classify::{Health, Retryable, classify_error};
@@ -396,7 +406,7 @@ fn panicked_body_is_not_sent_again() {
             self: Pin<&mut Self>,
             _: &mut Context<'_>,
         ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-            panic!("as it is meant to");
+            panic!("intended panic");
         }
     }
     let (first, saved) = ReplayBody::new(Panics).save(100);
@@ -406,53 +416,55 @@ fn panicked_body_is_not_sent_again() {
     assert!(!ReplayBody::can_replay(saved.as_ref().unwrap()));
 }
 
-/// The layer further out may not send again what the one further in does.
+/// The outer layer may not retry a fault that the inner layer retries.
 #[test]
 fn body_kept_by_outer_layer_is_sent_again_by_both() {
-    let (first, outer) = save(acts([data(b"ab"), data(b"cd")]), 100);
+    let (first, outer) = save(scripted([data(b"ab"), data(b"cd")]), 100);
     let (mut first, inner) = first.save(100);
     read(&mut first, 1, &mut Seen::default());
     let (mut second, inner) = ReplayBody::replay(inner.unwrap(), true).unwrap();
     assert_eq!(all(&mut second), whole(b"abcd", None));
-    // The inner layer has ended; the outer one still sends all of it again.
+    // The inner layer's call has ended. The outer layer still sends the whole body again.
     drop((second, inner));
     assert!(ReplayBody::can_replay(outer.as_ref().unwrap()));
     let (third, outer) = replay(outer);
     let (mut third, inner) = third.save(100);
     assert_eq!(all(&mut third), whole(b"abcd", None));
     drop(outer);
-    assert!(!ReplayBody::can_replay(&inner.unwrap()), "the layer that keeps it has ended");
+    assert!(!ReplayBody::can_replay(&inner.unwrap()), "the call of the layer that keeps it has ended");
 }
 
 #[test]
 fn body_of_outer_last_attempt_is_kept_by_inner_layer() {
-    let (_, outer) = save(acts([data(b"ab"), data(b"cd"), Act::Trailers]), 100);
+    let (_, outer) = save(scripted([data(b"ab"), data(b"cd"), Step::Trailers]), 100);
     let (second, outer) = ReplayBody::replay(outer.unwrap(), true).unwrap();
     let (mut second, inner) = second.save(100);
     read(&mut second, 1, &mut Seen::default());
-    // As when the response of the outer layer is there: the inner layer still sends the body.
+    // The outer layer drops its saved body when it has its response. The inner layer still sends
+    // the
+    // body.
     drop(outer);
     let (mut third, inner) = replay(inner);
     assert_eq!(all(&mut third), whole(b"abcd", Some(trailers())));
     let (mut fourth, inner) = ReplayBody::replay(inner.unwrap(), true).unwrap();
     assert_eq!(all(&mut fourth), whole(b"abcd", Some(trailers())));
-    assert!(!ReplayBody::can_replay(&inner.unwrap()), "it was not kept for another attempt");
+    assert!(!ReplayBody::can_replay(&inner.unwrap()), "nothing is kept after the last attempt");
 }
 
 #[test]
 fn body_read_without_recording_is_not_saved() {
     for frames in 1..4 {
-        let (mut first, outer) = save(acts([data(b"ab"), data(b"cd"), Act::Trailers]), 100);
+        let (mut first, outer) = save(scripted([data(b"ab"), data(b"cd"), Step::Trailers]), 100);
         read(&mut first, 2, &mut Seen::default());
         let (mut second, _outer) = ReplayBody::replay(outer.unwrap(), true).unwrap();
         read(&mut second, frames, &mut Seen::default());
         let (_, nothing) = second.save(100);
         assert!(nothing.is_none(), "after {frames} frames");
     }
-    let (mut first, outer) = save(acts([data(b"ab"), data(b"cd")]), 100);
+    let (mut first, outer) = save(scripted([data(b"ab"), data(b"cd")]), 100);
     read(&mut first, 1, &mut Seen::default());
     drop(outer);
-    assert!(first.save(100).1.is_none(), "what was read was released");
+    assert!(first.save(100).1.is_none(), "the data that was read has been released");
 }
 
 #[test]
@@ -465,14 +477,14 @@ fn ended_body_reports_end_of_stream() {
     assert!(matches!(std::pin::pin!(end).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(None)));
 }
 
-/// A retry that starts while the attempt before is in the middle of a read, as on another thread.
+/// A retry starts while the attempt before it is in the middle of a read, as on another thread.
 #[test]
 fn body_taken_over_during_read_is_whole_in_next_attempt() {
     type Taken = Option<(ReplayBody<Nested>, Option<SavedStream<Nested>>)>;
 
     /// Starts the next attempt from within its first read.
     struct Nested {
-        frames: VecDeque<Act>,
+        frames: VecDeque<Step>,
         saved: Rc<Cell<Option<SavedStream<Nested>>>>,
         next: Rc<Cell<Taken>>,
         seen: Rc<Cell<Option<bool>>>,
@@ -492,13 +504,13 @@ fn body_taken_over_during_read_is_whole_in_next_attempt() {
                 self.next.set(Some((next, more)));
             }
             Poll::Ready(match self.frames.pop_front() {
-                Some(Act::Data(data)) => {
+                Some(Step::Data(data)) => {
                     let data: &'static [u8] = data.leak();
                     Some(Ok(Frame::data(data)))
                 }
-                Some(Act::Trailers) => Some(Ok(Frame::trailers(trailers()))),
-                Some(Act::Fails) => Some(Err(io::Error::other("the disk is gone"))),
-                Some(Act::Waits) => return Poll::Pending,
+                Some(Step::Trailers) => Some(Ok(Frame::trailers(trailers()))),
+                Some(Step::Fails) => Some(Err(io::Error::other("the disk is gone"))),
+                Some(Step::Waits) => return Poll::Pending,
                 None => None,
             })
         }
@@ -506,11 +518,11 @@ fn body_taken_over_during_read_is_whole_in_next_attempt() {
     let broken =
         Some(Err("request body failed: an earlier read of the request body failed or panicked".to_owned()));
     let cases = [
-        (vec![data(b"ab"), data(b"cd"), Act::Trailers], whole(b"abcd", Some(trailers()))),
-        (vec![Act::Trailers], whole(b"", Some(trailers()))),
+        (vec![data(b"ab"), data(b"cd"), Step::Trailers], whole(b"abcd", Some(trailers()))),
+        (vec![Step::Trailers], whole(b"", Some(trailers()))),
         (vec![], whole(b"", None)),
-        (vec![Act::Waits, data(b"ab")], whole(b"ab", None)),
-        (vec![Act::Fails], Seen { end: broken, ..Seen::default() }),
+        (vec![Step::Waits, data(b"ab")], whole(b"ab", None)),
+        (vec![Step::Fails], Seen { end: broken, ..Seen::default() }),
     ];
     for (script, expected) in cases {
         let (saved, next, seen) = (Rc::default(), Rc::default(), Rc::default());
@@ -522,48 +534,48 @@ fn body_taken_over_during_read_is_whole_in_next_attempt() {
         };
         let (mut first, kept) = ReplayBody::new(body).save(100);
         saved.set(kept);
-        let cut = all(&mut first).end.unwrap().unwrap_err();
-        assert!(cut.contains("another attempt"), "{script:?}: {cut}");
-        assert_eq!(seen.get(), Some(true), "{script:?}: it waits until the body is back");
+        let error = all(&mut first).end.unwrap().unwrap_err();
+        assert!(error.contains("another attempt"), "{script:?}: {error}");
+        assert_eq!(seen.get(), Some(true), "{script:?}: the next attempt waits until the body is put back");
         let (mut second, _saved) = next.take().unwrap();
         assert_eq!(all(&mut second), expected, "{script:?}");
     }
 }
 
-fn any_act() -> impl Strategy<Value = Act> {
+fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        4 => proptest::collection::vec(any::<u8>(), 0..12).prop_map(Act::Data),
-        1 => Just(Act::Waits),
+        4 => proptest::collection::vec(any::<u8>(), 0..12).prop_map(Step::Data),
+        1 => Just(Step::Waits),
     ]
 }
 
 proptest! {
     #[test]
-    fn server_sees_whole_or_cut_body_never_wrong_one(
-        frames in proptest::collection::vec(any_act(), 0..12),
+    fn server_sees_whole_or_truncated_body_never_wrong_one(
+        frames in proptest::collection::vec(any_step(), 0..12),
         with_trailers in any::<bool>(),
         fails_at in proptest::option::of(0_usize..12),
         limit in 0_usize..80,
-        said in proptest::option::of(any::<u64>()),
+        declared_size in proptest::option::of(any::<u64>()),
         attempts in proptest::collection::vec((0_usize..16, any::<bool>(), 0_usize..4), 1..6),
     ) {
         let mut script = frames.clone();
         if let Some(at) = fails_at {
-            script.insert(at.min(script.len()), Act::Fails);
+            script.insert(at.min(script.len()), Step::Fails);
         }
-        // Nothing comes after them.
+        // Trailers are the last frame.
         if with_trailers {
-            script.push(Act::Trailers);
+            script.push(Step::Trailers);
         }
         let complete: Vec<u8> = frames
             .iter()
-            .flat_map(|act| if let Act::Data(data) = act { data.clone() } else { Vec::new() })
+            .flat_map(|step| if let Step::Data(data) = step { data.clone() } else { Vec::new() })
             .collect();
-        let mut body = acts(script);
-        body.said = said;
+        let mut body = scripted(script);
+        body.declared_size = declared_size;
         let (body, saved) = save(body, limit);
         let (mut current, mut saved) = (body, saved);
-        let mut held: Vec<(ReplayBody<Acts>, Seen)> = Vec::new();
+        let mut held: Vec<(ReplayBody<ScriptedBody>, Seen)> = Vec::new();
         let check = |seen: &Seen| {
             prop_assert!(complete.starts_with(&seen.data), "{:?} of {complete:?}", seen.data);
             if seen.end == Some(Ok(())) {
@@ -579,12 +591,12 @@ proptest! {
             read(&mut current, readings, &mut seen);
             check(&seen)?;
             if !dropped {
-                held.push((std::mem::replace(&mut current, ReplayBody::new(acts([]))), seen.clone()));
+                held.push((std::mem::replace(&mut current, ReplayBody::new(scripted([]))), seen.clone()));
             }
             let Some(kept) = saved.take() else { break };
             if !ReplayBody::can_replay(&kept) {
                 prop_assert!(ReplayBody::replay(kept, false).is_none());
-                // Whoever holds it has the rest to himself, or the error.
+                // The attempt that holds the body gets the rest, or the error.
                 if let Some((body, mut seen)) = held.pop().filter(|_| !dropped) {
                     let mut body = body;
                     read(&mut body, 1_000, &mut seen);
@@ -593,11 +605,11 @@ proptest! {
                 }
                 return Ok(());
             }
-            // What an attempt saw was kept, so that it cannot be more than the limit.
+            // All data that an attempt has read was kept, so it is at most the limit.
             prop_assert!(seen.data.len() <= limit);
             let (next, more) = ReplayBody::replay(kept, number + 1 == last).unwrap();
             (current, saved) = (next, more);
-            // Attempts that were given up go on reading for a while.
+            // Abandoned attempts continue to read for a while.
             for (body, seen) in &mut held {
                 read(body, late, seen);
                 check(seen)?;
@@ -607,83 +619,83 @@ proptest! {
         read(&mut current, 1_000, &mut seen);
         check(&seen)?;
         if fails_at.is_none() {
-            prop_assert_eq!(&seen, &whole(&complete, with_trailers.then(trailers)), "the last attempt has all");
+            prop_assert_eq!(&seen, &whole(&complete, with_trailers.then(trailers)), "the last attempt sends the whole body");
         }
         for (body, seen) in &mut held {
             let before = seen.end.clone();
             read(body, 1_000, seen);
             check(seen)?;
-            prop_assert!(before == Some(Ok(())) || matches!(seen.end, Some(Err(_))), "{seen:?} is cut, not over");
+            prop_assert!(before == Some(Ok(())) || matches!(seen.end, Some(Err(_))), "{seen:?} is truncated, not complete");
         }
     }
 }
 
-/// A value whose drop reads the size of a body, as a log of unfinished uploads may.
-struct AsksOnDrop(Box<dyn Fn() + Send + Sync>);
+/// A value whose drop reads the size hint of a body, as a log of unfinished uploads may.
+struct ReadsSizeOnDrop(Box<dyn Fn() + Send + Sync>);
 
-impl Drop for AsksOnDrop {
+impl Drop for ReadsSizeOnDrop {
     fn drop(&mut self) {
         (self.0)();
     }
 }
 
-impl AsRef<[u8]> for AsksOnDrop {
+impl AsRef<[u8]> for ReadsSizeOnDrop {
     fn as_ref(&self) -> &[u8] {
         b"7"
     }
 }
 
-impl std::fmt::Debug for AsksOnDrop {
+impl std::fmt::Debug for ReadsSizeOnDrop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("AsksOnDrop")
+        f.write_str("ReadsSizeOnDrop")
     }
 }
 
-impl std::fmt::Display for AsksOnDrop {
+impl std::fmt::Display for ReadsSizeOnDrop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("the disk is gone")
     }
 }
 
-impl std::error::Error for AsksOnDrop {}
+impl std::error::Error for ReadsSizeOnDrop {}
 
-type MakeFrame = dyn FnOnce() -> Result<Frame<Bytes>, AsksOnDrop> + Send + Sync;
+type MakeFrame = dyn FnOnce() -> Result<Frame<Bytes>, ReadsSizeOnDrop> + Send + Sync;
 
 /// A body with one frame.
 struct OneFrame(Option<Box<MakeFrame>>);
 
 impl OneFrame {
-    fn new(frame: impl FnOnce() -> Result<Frame<Bytes>, AsksOnDrop> + Send + Sync + 'static) -> Self {
+    fn new(frame: impl FnOnce() -> Result<Frame<Bytes>, ReadsSizeOnDrop> + Send + Sync + 'static) -> Self {
         Self(Some(Box::new(frame)))
     }
 }
 
 impl Body for OneFrame {
     type Data = Bytes;
-    type Error = AsksOnDrop;
+    type Error = ReadsSizeOnDrop;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, AsksOnDrop>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReadsSizeOnDrop>>> {
         Poll::Ready(self.0.take().map(|frame| frame()))
     }
 }
 
-fn trailers_that_own(owner: AsksOnDrop) -> HeaderMap {
+fn trailers_owned_by(owner: ReadsSizeOnDrop) -> HeaderMap {
     let value = http::HeaderValue::from_maybe_shared(Bytes::from_owner(owner)).unwrap();
     HeaderMap::from_iter([(http::HeaderName::from_static("x-sum"), value)])
 }
 
-/// Reads a frame while the next attempt takes the body over. The frame is `make`'s, of a value
-/// whose drop asks the next attempt's body.
-fn take_over_during_read(make: fn(AsksOnDrop) -> Result<Frame<Bytes>, AsksOnDrop>) {
+/// Reads a frame while the next attempt takes the body over. `make` creates the frame from a value
+/// whose drop reads the size hint of the next attempt's body.
+fn take_over_during_read(make: fn(ReadsSizeOnDrop) -> Result<Frame<Bytes>, ReadsSizeOnDrop>) {
     let saved = Arc::<std::sync::Mutex<Option<SavedStream<OneFrame>>>>::default();
     let taken = Arc::clone(&saved);
     let body = OneFrame::new(move || {
         let saved = taken.lock().unwrap().take().unwrap();
         let (second, _) = ReplayBody::replay(saved, true).unwrap();
-        make(AsksOnDrop(Box::new(move || {
+        make(ReadsSizeOnDrop(Box::new(move || {
             second.size_hint();
         })))
     });
@@ -695,11 +707,11 @@ fn take_over_during_read(make: fn(AsksOnDrop) -> Result<Frame<Bytes>, AsksOnDrop
 /// Reads trailers, which are kept for the next attempt. Then no attempt follows.
 fn release_trailers() {
     let kept_body = Arc::<std::sync::Mutex<Option<ReplayBody<OneFrame>>>>::default();
-    let asked = Arc::clone(&kept_body);
-    let ask = move || {
-        asked.lock().unwrap().as_ref().map(Body::size_hint);
+    let dropped_body = Arc::clone(&kept_body);
+    let read_size = move || {
+        dropped_body.lock().unwrap().as_ref().map(Body::size_hint);
     };
-    let trailers = trailers_that_own(AsksOnDrop(Box::new(ask)));
+    let trailers = trailers_owned_by(ReadsSizeOnDrop(Box::new(read_size)));
     let (mut first, saved) = ReplayBody::new(OneFrame::new(|| Ok(Frame::trailers(trailers)))).save(100);
     read(&mut first, 1, &mut Seen::default());
     *kept_body.lock().unwrap() = Some(first);
@@ -712,7 +724,7 @@ fn body_frames_and_errors_are_dropped_outside_lock() {
     let cases: [(&str, fn()); 4] = [
         ("error", || take_over_during_read(Err)),
         ("data", || take_over_during_read(|data| Ok(Frame::data(Bytes::from_owner(data))))),
-        ("trailers", || take_over_during_read(|owner| Ok(Frame::trailers(trailers_that_own(owner))))),
+        ("trailers", || take_over_during_read(|owner| Ok(Frame::trailers(trailers_owned_by(owner))))),
         ("released trailers", release_trailers),
     ];
     for (what, run) in cases {

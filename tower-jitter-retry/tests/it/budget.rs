@@ -1,4 +1,4 @@
-//! Retries stay a share of the traffic.
+//! The budget keeps retries a share of the traffic.
 
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,28 +16,29 @@ use tower_jitter_retry::{
     Budget, Clock, JitterRetryLayer, ManualClock, RetryPolicy, RetryPolicyBuilder, RetrySafety,
 };
 
-use crate::support::{Broken, Calls, at_once, layer, now, request, response, send};
+use crate::support::{Broken, Calls, block_on, immediate, layer, request, response, send};
 
 const SECOND: Duration = Duration::from_secs(1);
-const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
+const UNAVAILABLE: Fault =
+    Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 const REJECTED: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
 
-/// A budget on a clock that is moved by hand.
-fn on_hand(builder: WindowBudgetBuilder) -> (Budget, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(1_000 * SECOND);
-    (builder.clock(clock).build().unwrap(), hand)
+/// Returns a budget with a manual clock.
+fn with_manual_clock(builder: WindowBudgetBuilder) -> (Budget, ManualClock) {
+    let (clock, manual) = Clock::manual();
+    manual.set(1_000 * SECOND);
+    (builder.clock(clock).build().unwrap(), manual)
 }
 
 fn share(ratio: f64) -> Budget {
-    on_hand(Budget::window().ratio(ratio).min_per_second(0)).0
+    with_manual_clock(Budget::window().ratio(ratio).min_per_second(0)).0
 }
 
 fn from(budget: &Budget) -> RetryPolicyBuilder {
-    at_once().budget(budget.clone())
+    immediate().budget(budget.clone())
 }
 
-/// Sends failing requests and tells how many retries there were.
+/// Sends failing requests and returns the number of retries.
 fn retries_of(layer: &JitterRetryLayer, requests: usize) -> usize {
     let calls = Calls::default();
     let mut service = layer.layer(service_fn(|_: u32| {
@@ -45,7 +46,7 @@ fn retries_of(layer: &JitterRetryLayer, requests: usize) -> usize {
         async { Err::<(), _>(Broken(0)) }
     }));
     for _ in 0..requests {
-        assert_eq!(now(send(&mut service, 7)), Err(Broken(0)));
+        assert_eq!(block_on(send(&mut service, 7)), Err(Broken(0)));
     }
     calls.made() - requests
 }
@@ -53,7 +54,7 @@ fn retries_of(layer: &JitterRetryLayer, requests: usize) -> usize {
 fn succeed(layer: &JitterRetryLayer, requests: usize) {
     let mut service = layer.layer(service_fn(async |_: u32| Ok::<(), Broken>(())));
     for _ in 0..requests {
-        now(send(&mut service, 7)).unwrap();
+        block_on(send(&mut service, 7)).unwrap();
     }
 }
 
@@ -89,21 +90,21 @@ fn ratio_without_exact_binary_form_is_exact() {
 
 #[test]
 fn policy_without_budget_retries_every_request() {
-    assert_eq!(retries_of(&layer(at_once()), 1_000), 2_000);
+    assert_eq!(retries_of(&layer(immediate()), 1_000), 2_000);
 }
 
 #[test]
-fn default_budget_is_20_percent_and_10_per_second() {
-    let (budget, hand) = on_hand(Budget::window());
+fn default_budget_grants_20_percent_and_10_per_second() {
+    let (budget, manual) = with_manual_clock(Budget::window());
     let layer = layer(from(&budget));
     assert_eq!(retries_of(&layer, 1_000), 200 + 100);
-    hand.advance(5 * SECOND);
+    manual.advance(5 * SECOND);
     assert_eq!(retries_of(&layer, 10), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn default_policy_has_a_budget() {
-    // Of the system's clock: all that is asserted is that there is a bound.
+    // The default budget reads the system's clock, so the test asserts only that there is a limit.
     let layer = layer(RetryPolicy::builder().initial_backoff(Duration::ZERO).max_attempts(1_000));
     assert!(retries_of(&layer, 1) < 999);
 }
@@ -137,7 +138,7 @@ fn policy_and_layer_clones_share_budget() {
 fn default_policies_have_separate_budgets() {
     let policy = || RetryPolicy::builder().initial_backoff(Duration::ZERO).max_attempts(50);
     let (one, other) = (layer(policy()), layer(policy()));
-    // The reserve of a hundred is enough for one at a time only twice.
+    // The reserve of a hundred retries is enough for two requests with 49 retries each.
     assert_eq!([retries_of(&one, 1), retries_of(&one, 1)], [49, 49]);
     assert_eq!([retries_of(&other, 1), retries_of(&other, 1)], [49, 49]);
 }
@@ -155,14 +156,14 @@ fn request_rejected_below_deposits_nothing() {
     let mut rejecting =
         layer.layer(service_fn(async |_: u32| Err::<(), _>(ClassifiedError::from_fault(REJECTED))));
     for _ in 0..1_000 {
-        now(send(&mut rejecting, 7)).unwrap_err();
+        block_on(send(&mut rejecting, 7)).unwrap_err();
     }
     assert_eq!(retries_of(&layer, 1), 1);
 }
 
 #[test]
 fn request_not_sent_again_withdraws_nothing() {
-    let (budget, _hand) = on_hand(Budget::window().ratio(0.0).min_per_second(1).span(SECOND));
+    let (budget, _manual) = with_manual_clock(Budget::window().ratio(0.0).min_per_second(1).span(SECOND));
     let calls = Calls::default();
     let mut service = layer(from(&budget)).layer(service_fn(|request: Request<String>| {
         calls.next();
@@ -172,18 +173,18 @@ fn request_not_sent_again_withdraws_nothing() {
     let mut marked = request(Method::GET);
     marked.extensions_mut().insert(RetrySafety::Never);
     for unsendable in [request(Method::POST), request(Method::HEAD), marked] {
-        now(send(&mut service, unsendable)).unwrap();
+        block_on(send(&mut service, unsendable)).unwrap();
     }
     assert_eq!(calls.made(), 3);
-    now(send(&mut service, request(Method::GET))).unwrap();
-    assert_eq!(calls.made(), 5, "the one retry is still there");
-    now(send(&mut service, request(Method::GET))).unwrap();
-    assert_eq!(calls.made(), 6, "and then it is not");
+    block_on(send(&mut service, request(Method::GET))).unwrap();
+    assert_eq!(calls.made(), 5, "the one retry is still available");
+    block_on(send(&mut service, request(Method::GET))).unwrap();
+    assert_eq!(calls.made(), 6, "the one retry has been used");
 }
 
 #[test]
 fn delay_that_does_not_fit_withdraws_nothing() {
-    let (budget, _hand) = on_hand(Budget::window().ratio(0.0).min_per_second(1).span(SECOND));
+    let (budget, _manual) = with_manual_clock(Budget::window().ratio(0.0).min_per_second(1).span(SECOND));
     let slow = from(&budget)
         .initial_backoff(SECOND)
         .jitter(tower_jitter_retry::Jitter::None)
@@ -200,42 +201,42 @@ fn request_refused_by_budget_returns_its_own_outcome() {
         response.headers_mut().insert("retry-after", 7.into());
         Ok::<_, io::Error>(response)
     }));
-    let answer = now(send(&mut service, request(Method::GET))).unwrap();
+    let answer = block_on(send(&mut service, request(Method::GET))).unwrap();
     assert_eq!((answer.status().as_u16(), &**answer.body()), (503, "it is 503"));
     assert_eq!(answer.headers()["retry-after"], "7");
 }
 
 #[test]
-fn reserve_is_granted_at_once_and_refills_after_span() {
-    let (budget, hand) = on_hand(Budget::window().ratio(0.0).min_per_second(2).span(10 * SECOND));
+fn reserve_is_granted_immediately_and_refills_after_span() {
+    let (budget, manual) = with_manual_clock(Budget::window().ratio(0.0).min_per_second(2).span(10 * SECOND));
     let layer = layer(from(&budget).max_attempts(1_000));
     assert_eq!(retries_of(&layer, 1), 20);
     assert_eq!(retries_of(&layer, 100), 0);
-    hand.advance(9 * SECOND);
+    manual.advance(9 * SECOND);
     assert_eq!(retries_of(&layer, 100), 0);
-    // The span, and the bucket in which they were drawn.
-    hand.advance(2 * SECOND);
+    // The span, and the bucket in which the retries were withdrawn.
+    manual.advance(2 * SECOND);
     assert_eq!(retries_of(&layer, 100), 20);
 }
 
 #[test]
 fn idle_week_leaves_only_reserve() {
-    let (budget, hand) = on_hand(Budget::window().ratio(0.5).min_per_second(1));
+    let (budget, manual) = with_manual_clock(Budget::window().ratio(0.5).min_per_second(1));
     let layer = layer(from(&budget).max_attempts(1_000));
     succeed(&layer, 10_000);
-    hand.advance(7 * 24 * 3_600 * SECOND);
-    // The request itself, a half, and 10.
+    manual.advance(7 * 24 * 3_600 * SECOND);
+    // The request itself adds half a retry to the reserve of 10.
     assert_eq!(retries_of(&layer, 1), 10);
     assert_eq!(retries_of(&layer, 1), 1);
 }
 
 #[test]
 fn exhausted_budget_recovers_with_traffic() {
-    let (budget, hand) = on_hand(Budget::window().ratio(0.1).min_per_second(0));
+    let (budget, manual) = with_manual_clock(Budget::window().ratio(0.1).min_per_second(0));
     let layer = layer(from(&budget));
     for _ in 0..20 {
         assert_eq!(retries_of(&layer, 1_000), 100);
-        hand.advance(11 * SECOND);
+        manual.advance(11 * SECOND);
     }
 }
 
@@ -254,7 +255,7 @@ fn dropped_call_withdraws_nothing() {
 async fn concurrent_tasks_are_not_granted_more() {
     let calls = Calls::default();
     let budget = Budget::window().ratio(0.1).min_per_second(0).clock(Clock::tokio()).build().unwrap();
-    // With delays, so that all of them fail before the first is retried.
+    // With delays, so that all requests fail before the first one is retried.
     let layer = layer(RetryPolicy::builder().budget(budget).max_attempts(5));
     let service = layer.layer(service_fn({
         let calls = calls.clone();
@@ -272,7 +273,8 @@ async fn concurrent_tasks_are_not_granted_more() {
         tasks.spawn(async move { send(&mut service, 7).await });
     }
     assert!(tasks.join_all().await.into_iter().all(|answer| answer == Err(Broken(0))));
-    // Retries that fail ask for more of them, so that what the thousand paid in is drawn to the last.
+    // Failing retries withdraw further retries, so that all deposits of the thousand requests are
+    // used.
     assert_eq!(calls.made(), 1_000 + 100);
 }
 
@@ -290,11 +292,11 @@ fn concurrent_threads_are_not_granted_more() {
                 thread::spawn(move || {
                     let mut service = layer.layer(service_fn(|_: u32| {
                         calls.next();
-                        async { Err::<(), _>(ClassifiedError::from_fault(ILL)) }
+                        async { Err::<(), _>(ClassifiedError::from_fault(UNAVAILABLE)) }
                     }));
                     start.wait();
                     for _ in 0..1_000 {
-                        now(send(&mut service, 7)).unwrap_err();
+                        block_on(send(&mut service, 7)).unwrap_err();
                     }
                 })
             })
@@ -305,13 +307,13 @@ fn concurrent_threads_are_not_granted_more() {
         let (requests, retries) = (THREADS * 1_000, calls.made() - THREADS * 1_000);
         let allowed = requests / if ratio < 0.2 { 10 } else { 4 };
         assert!((1..=allowed).contains(&retries), "{retries} retries, {allowed} allowed");
-        // No deposit was lost: what they did not draw is still there, and nothing else.
+        // No deposit was lost: exactly the retries that were not withdrawn are left.
         let left = retries_of(&self::layer(from(&budget).max_attempts(1_000)), 1);
         assert_eq!(retries + left.min(999), allowed.min(retries + 999));
     }
 }
 
-/// A server that hangs is when retries have to be bounded by the traffic, and not only by the reserve.
+/// When a server hangs, the traffic must limit the retries, not only the reserve.
 #[tokio::test(start_paused = true)]
 async fn request_longer_than_span_deposits() {
     let calls = Calls::default();
@@ -335,7 +337,8 @@ async fn request_longer_than_span_deposits() {
     assert_eq!(calls.made(), 1_000 + 100);
 }
 
-/// Requests that are rejected below pay nothing, so that these threads draw only, all of them for the last one as well.
+/// Requests that are rejected below make no deposit. These threads therefore only withdraw, and all
+/// of them compete for the last retry.
 #[test]
 fn concurrent_withdrawals_share_every_retry() {
     const THREADS: usize = 8;
@@ -353,7 +356,7 @@ fn concurrent_withdrawals_share_every_retry() {
                         async move { Err::<(), _>(ClassifiedError::from_fault(shed)) }
                     }));
                     start.wait();
-                    now(send(&mut service, 7)).unwrap_err();
+                    block_on(send(&mut service, 7)).unwrap_err();
                 });
             }
         });
@@ -361,7 +364,8 @@ fn concurrent_withdrawals_share_every_retry() {
     }
 }
 
-/// A dropped budget's memory is used again by the next one on the same clock; what was paid and drawn must not be.
+/// A new budget on the same clock reuses a dropped budget's memory, but not its deposits and
+/// withdrawals.
 #[tokio::test(start_paused = true)]
 async fn new_budget_starts_empty() {
     for _ in 0..50 {
@@ -371,13 +375,13 @@ async fn new_budget_starts_empty() {
         succeed(&layer, 99);
         assert_eq!(retries_of(&layer, 1), 50);
         succeed(&layer, 1_000);
-        // The retries of one poll of a task are bounded.
+        // The number of retries in one poll of a task is limited.
         tokio::task::yield_now().await;
     }
 }
 
 #[test]
-fn budget_value_out_of_range_is_named() {
+fn budget_value_out_of_range_names_field() {
     for (builder, field) in [
         (Budget::window().ratio(-0.1), "ratio"),
         (Budget::window().ratio(f64::NAN), "ratio"),
@@ -393,34 +397,34 @@ fn budget_value_out_of_range_is_named() {
 async fn default_budget_refills_under_paused_clock() {
     let layer = layer(RetryPolicy::builder().initial_backoff(Duration::ZERO).max_attempts(1_000));
     for _ in 0..3 {
-        assert_eq!(retries_of(&layer, 1), 100, "ten a second over ten seconds");
+        assert_eq!(retries_of(&layer, 1), 100, "ten per second over ten seconds");
         assert_eq!(retries_of(&layer, 1), 0);
         tokio::time::advance(11 * SECOND).await;
     }
 }
 
-/// The policy's clock counts `max_elapsed`, the budget's the span.
+/// `max_elapsed` uses the policy's clock, and the budget's span uses the budget's clock.
 #[test]
 fn budget_uses_its_own_clock() {
-    let (budget, hand) = on_hand(Budget::window().ratio(0.0).min_per_second(1).span(10 * SECOND));
-    let (clock, others) = Clock::manual();
+    let (budget, manual) = with_manual_clock(Budget::window().ratio(0.0).min_per_second(1).span(10 * SECOND));
+    let (clock, policy_clock) = Clock::manual();
     let layer = layer(from(&budget).clock(clock).max_attempts(1_000).max_elapsed(None::<Duration>));
     assert_eq!(retries_of(&layer, 1), 10);
-    others.advance(3_600 * SECOND);
+    policy_clock.advance(3_600 * SECOND);
     assert_eq!(retries_of(&layer, 1), 0);
-    hand.advance(11 * SECOND);
+    manual.advance(11 * SECOND);
     assert_eq!(retries_of(&layer, 1), 10);
 }
 
 #[test]
 fn grpc_budget_applies_in_layer() {
     let layer = layer(from(&Budget::grpc().build().unwrap()).max_attempts(1_000));
-    // After 1, 2, 3 and 4 failures 9, 8, 7 and 6 tokens are left, more than half.
+    // After 1, 2, 3 and 4 failures, 9, 8, 7 and 6 tokens are left: more than half.
     assert_eq!(retries_of(&layer, 1), 4);
     assert_eq!(retries_of(&layer, 100), 0);
     succeed(&layer, 50);
-    assert_eq!(retries_of(&layer, 1), 0, "a hundred failures emptied it");
-    // That failure took one more.
+    assert_eq!(retries_of(&layer, 1), 0, "a hundred failures emptied the bucket");
+    // That failure took one more token.
     succeed(&layer, 60);
     assert_eq!(retries_of(&layer, 1), 4);
 }
@@ -435,7 +439,7 @@ fn aws_budget_applies_in_layer_and_is_refunded() {
         async move { if call % 2 == 0 { Ok(()) } else { Err(Broken(call)) } }
     }));
     for _ in 0..1_000 {
-        now(send(&mut recovering, 7)).unwrap();
+        block_on(send(&mut recovering, 7)).unwrap();
     }
     assert_eq!(retries_of(&layer, 1), 100, "every retry that succeeded was refunded");
     assert_eq!(retries_of(&layer, 1), 0);
@@ -466,8 +470,8 @@ fn aws_retry_cancelled_returns_its_cost() {
 
 #[test]
 fn ratio_of_0_6_grants_six_of_ten_across_threads() {
-    let (budget, _hand) = on_hand(Budget::window().ratio(0.6).min_per_second(0));
-    let layer = layer(at_once().budget(budget).max_attempts(4));
+    let (budget, _manual) = with_manual_clock(Budget::window().ratio(0.6).min_per_second(0));
+    let layer = layer(immediate().budget(budget).max_attempts(4));
     assert_eq!(retries_of(&layer, 10), 6);
     let granted = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -476,21 +480,20 @@ fn ratio_of_0_6_grants_six_of_ten_across_threads() {
         }
     });
     let granted = granted.into_inner();
-    assert!(
-        (4_790..=4_800).contains(&granted),
-        "{granted} of 4,800: no overshoot, and what is left is a rest"
-    );
+    assert!((4_790..=4_800).contains(&granted), "{granted} of 4,800: never more, and at most 10 fewer");
 }
 
 #[test]
-fn budget_idle_for_a_century_answers_and_refills() {
-    let (budget, hand) = on_hand(Budget::window().ratio(0.5).min_per_second(0).span(SECOND));
-    let layer = layer(at_once().budget(budget));
+fn budget_idle_for_a_century_refills() {
+    let (budget, manual) = with_manual_clock(Budget::window().ratio(0.5).min_per_second(0).span(SECOND));
+    let layer = layer(immediate().budget(budget));
     assert_eq!(retries_of(&layer, 100), 50);
-    hand.advance(100 * 365 * 24 * 3_600 * SECOND);
-    // One pass over sixteen cells a ring, and nothing that expires one by one: else this would not end.
+    manual.advance(100 * 365 * 24 * 3_600 * SECOND);
+    // A refill is one pass over sixteen cells per ring. If buckets expired one by one, this test
+    // would not
+    // end.
     for _ in 0..20 {
-        assert_eq!(retries_of(&layer, 100), 50, "what ran dry comes back whole");
-        hand.advance(100 * 365 * 24 * 3_600 * SECOND / 50);
+        assert_eq!(retries_of(&layer, 100), 50, "an empty budget refills completely");
+        manual.advance(100 * 365 * 24 * 3_600 * SECOND / 50);
     }
 }

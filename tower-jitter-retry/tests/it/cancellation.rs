@@ -1,4 +1,4 @@
-//! A call that is dropped leaves nothing behind, and one without delays needs no runtime.
+//! A dropped call leaves nothing behind, and a call without delays needs no runtime.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use tower_fault_classify::ClassifiedError;
 use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable};
 use tower_jitter_retry::{Budget, Clock, Jitter, JitterRetryLayer, RequestInfo, RetryPolicy};
 
-use crate::support::{Broken, Calls, at_once, now, send};
+use crate::support::{Broken, Calls, block_on, immediate, send};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -30,7 +30,7 @@ impl Traced {
     }
 }
 
-/// Fails at once, or hangs from an attempt on; lives as long as its token.
+/// Fails immediately, or hangs from a given attempt on. Holds its token until it is dropped.
 struct Attempt {
     _token: Traced,
     hangs: bool,
@@ -53,7 +53,7 @@ fn slow() -> RetryPolicy {
 fn dropped_future_drops_running_attempt() {
     for hangs_from in [1, 2, 3] {
         let (calls, token, request) = (Calls::default(), Traced::default(), Traced::default());
-        let mut service = JitterRetryLayer::new(at_once().build().unwrap()).clone_requests().layer(
+        let mut service = JitterRetryLayer::new(immediate().build().unwrap()).clone_requests().layer(
             service_fn(|_: Traced| Attempt { _token: token.clone(), hangs: calls.next() >= hangs_from }),
         );
         let mut call = task::spawn(send(&mut service, request.clone()));
@@ -97,7 +97,7 @@ async fn dropped_future_ends_readiness_wait() {
     let mut service = JitterRetryLayer::new(slow()).clone_requests().layer(limited);
     let mut call = task::spawn(send(&mut service, false));
     assert_pending!(call.poll());
-    // While the call sleeps somebody takes its place, so that it waits when it wakes.
+    // While the call sleeps, another call takes its permit, so that the call waits after its delay.
     let mut hung = task::spawn(send(&mut rival, true));
     assert_pending!(hung.poll());
     tokio::time::advance(SECOND).await;
@@ -106,7 +106,7 @@ async fn dropped_future_ends_readiness_wait() {
     assert_eq!(calls.made(), 2);
     drop(call);
     drop(hung);
-    // The place that the dropped call waited for is free.
+    // The permit that the dropped call waited for is free.
     assert_pending!(task::spawn(send(&mut rival, true)).poll());
     assert_eq!(calls.made(), 3);
 }
@@ -137,25 +137,26 @@ async fn delay_wakes_its_task_once() {
     assert_pending!(call.poll());
     tokio::time::advance(Duration::from_millis(999)).await;
     assert_pending!(call.poll());
-    assert_eq!(calls.made(), 1, "it woke up early");
+    assert_eq!(calls.made(), 1, "the retry was sent too early");
     tokio::time::advance(Duration::from_millis(1)).await;
     assert!(call.is_woken());
     assert_pending!(call.poll());
     assert_eq!(calls.made(), 2);
 }
 
-/// [`now`] polls once, on this thread, without a runtime: a sleep would panic for want of one.
+/// [`block_on`] polls on this thread, without a runtime. A sleep would panic, because it needs a
+/// runtime.
 #[test]
 fn zero_backoff_uses_no_timer() {
     assert!(runtime::Handle::try_current().is_err());
     for jitter in [Jitter::None, Jitter::Full] {
         let calls = Calls::default();
-        let policy = at_once().jitter(jitter).max_attempts(1_000).build().unwrap();
+        let policy = immediate().jitter(jitter).max_attempts(1_000).build().unwrap();
         let mut service = JitterRetryLayer::new(policy).layer(service_fn(|_: u32| {
             calls.next();
             async { Err::<(), _>(Broken(0)) }
         }));
-        assert_eq!(now(send(&mut service, 7)), Err(Broken(0)));
+        assert_eq!(block_on(send(&mut service, 7)), Err(Broken(0)));
         assert_eq!(calls.made(), 1_000);
     }
 }
@@ -166,8 +167,8 @@ fn call_without_retry_uses_no_timer() {
         JitterRetryLayer::new(RetryPolicy::default()).layer(service_fn(async |request: u32| {
             if request == 0 { Ok(()) } else { Err(ClassifiedError::from_fault(REFUSED)) }
         }));
-    now(send(&mut service, 0)).unwrap();
-    now(send(&mut service, 7)).unwrap_err();
+    block_on(send(&mut service, 0)).unwrap();
+    block_on(send(&mut service, 7)).unwrap_err();
 }
 
 const REFUSED: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local);
@@ -177,5 +178,5 @@ const REFUSED: Fault = Fault::new(Kind::Rejected, Retryable::Never, Health::Neut
 fn delayed_retry_without_runtime_panics() {
     let policy = RetryPolicy::builder().jitter(Jitter::None).build().unwrap();
     let mut service = JitterRetryLayer::new(policy).layer(service_fn(async |_: u32| Err::<(), _>(Broken(0))));
-    let _ = now(send(&mut service, 7));
+    let _ = block_on(send(&mut service, 7));
 }

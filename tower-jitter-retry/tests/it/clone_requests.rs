@@ -1,5 +1,5 @@
-//! `clone_requests()`: the body is cloned, and everything else of an HTTP request counts as without
-//! it.
+//! `clone_requests()` clones the body. Everything else of an HTTP request has the same effect as
+//! without it.
 
 use std::io::{self, ErrorKind};
 use std::sync::Mutex;
@@ -10,9 +10,9 @@ use tower::{Layer, ServiceBuilder, service_fn};
 use tower_jitter_retry::request::Attempt;
 use tower_jitter_retry::{Deadline, JitterRetryLayer, RequestInfo, RetryPolicyBuilder, RetrySafety};
 
-use crate::support::{Broken, Calls, at_once, now, response, send};
+use crate::support::{Broken, Calls, block_on, immediate, response, send};
 
-/// A body that does not say how it is sent again.
+/// A body that does not implement `RetryBody`.
 #[derive(Clone, Debug, PartialEq)]
 struct Form(String);
 
@@ -20,7 +20,8 @@ fn form(method: Method) -> Request<Form> {
     Request::builder().method(method).uri("/orders/42").body(Form("a=b".to_owned())).unwrap()
 }
 
-/// The requests that are sent if each one is answered with the status, or refused for 0.
+/// Returns the requests that are sent if every response has this status. With 0, every connection
+/// is refused.
 fn sent(policy: RetryPolicyBuilder, request: Request<Form>, status: u16) -> Vec<Request<Form>> {
     let sent = Mutex::new(Vec::new());
     let layer = JitterRetryLayer::new(policy.build().unwrap()).clone_requests();
@@ -28,7 +29,7 @@ fn sent(policy: RetryPolicyBuilder, request: Request<Form>, status: u16) -> Vec<
         sent.lock().unwrap().push(request);
         async move { answer(status) }
     }));
-    let _ = now(send(&mut service, request));
+    let _ = block_on(send(&mut service, request));
     sent.into_inner().unwrap()
 }
 
@@ -40,12 +41,12 @@ fn answer(status: u16) -> io::Result<Response<String>> {
 fn cloned_post_possibly_processed_is_sent_once() {
     for status in [408, 500, 502, 503, 504] {
         for method in [Method::POST, Method::PATCH] {
-            assert_eq!(sent(at_once(), form(method.clone()), status).len(), 1, "{method} {status}");
+            assert_eq!(sent(immediate(), form(method.clone()), status).len(), 1, "{method} {status}");
         }
-        assert_eq!(sent(at_once(), form(Method::GET), status).len(), 3, "{status}");
+        assert_eq!(sent(immediate(), form(Method::GET), status).len(), 3, "{status}");
     }
     for status in [0, 421, 425, 429, 529] {
-        assert_eq!(sent(at_once(), form(Method::POST), status).len(), 3, "{status}");
+        assert_eq!(sent(immediate(), form(Method::POST), status).len(), 3, "{status}");
     }
 }
 
@@ -66,11 +67,11 @@ fn cloned_request_keeps_safety_and_idempotency_key() {
         if let Some(key) = key {
             request.headers_mut().insert("idempotency-key", key.parse().unwrap());
         }
-        assert_eq!(sent(at_once(), request, 503).len(), expected, "{safety:?} {key:?}");
+        assert_eq!(sent(immediate(), request, 503).len(), expected, "{safety:?} {key:?}");
     }
     let mut get = form(Method::GET);
     get.extensions_mut().insert(RetrySafety::Never);
-    assert_eq!(sent(at_once(), get, 0).len(), 1);
+    assert_eq!(sent(immediate(), get, 0).len(), 1);
 }
 
 #[test]
@@ -81,7 +82,7 @@ fn cloned_request_keeps_its_deadline() {
             None => drop(get.extensions_mut().insert(Deadline::within(Duration::ZERO))),
             Some(timeout) => drop(get.headers_mut().insert("grpc-timeout", timeout.parse().unwrap())),
         }
-        assert_eq!(sent(at_once(), get, 503).len(), 1, "{timeout:?}");
+        assert_eq!(sent(immediate(), get, 503).len(), 1, "{timeout:?}");
     }
 }
 
@@ -93,7 +94,7 @@ fn cloned_grpc_call_with_listed_method_is_sent_again() {
         call.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
         call
     };
-    let policy = || at_once().idempotent_methods(["shop.Orders/Get"]);
+    let policy = || immediate().idempotent_methods(["shop.Orders/Get"]);
     assert_eq!(sent(policy(), call("/shop.Orders/Put"), 503).len(), 1);
     let attempts = sent(policy(), call("/shop.Orders/Get"), 503);
     let previous: Vec<_> =
@@ -104,20 +105,20 @@ fn cloned_grpc_call_with_listed_method_is_sent_again() {
 #[test]
 fn cloned_request_is_marked_and_nested_layers_do_not_multiply() {
     let header = HeaderName::from_static("x-attempt");
-    let attempts = sent(at_once().marker_header(header), form(Method::GET), 503);
+    let attempts = sent(immediate().marker_header(header), form(Method::GET), 503);
     let numbers: Vec<_> = attempts.iter().map(|sent| sent.headers()["x-attempt"].clone()).collect();
     assert_eq!(numbers, ["1", "2", "3"]);
     assert!(attempts.iter().all(|sent| sent.extensions().get::<Attempt>().is_some()));
     assert!(attempts.iter().all(|sent| *sent.body() == Form("a=b".to_owned())));
 
     let calls = Calls::default();
-    let layer = || JitterRetryLayer::new(at_once().build().unwrap()).clone_requests();
+    let layer = || JitterRetryLayer::new(immediate().build().unwrap()).clone_requests();
     let mut service =
         ServiceBuilder::new().layer(layer()).layer(layer()).service(service_fn(|_: Request<Form>| {
             calls.next();
             async { answer(503) }
         }));
-    now(send(&mut service, form(Method::GET))).unwrap();
+    block_on(send(&mut service, form(Method::GET))).unwrap();
     assert_eq!(calls.made(), 3);
 }
 
@@ -125,7 +126,7 @@ fn cloned_request_is_marked_and_nested_layers_do_not_multiply() {
 #[test]
 fn cloned_request_under_tower_policy_keeps_every_check() {
     let calls = Calls::default();
-    let policy = at_once().build().unwrap().for_tower().clone_requests();
+    let policy = immediate().build().unwrap().for_tower().clone_requests();
     let mut service = tower::retry::RetryLayer::new(policy).layer(service_fn(|_: Request<Form>| {
         calls.next();
         async { answer(503) }
@@ -134,12 +135,12 @@ fn cloned_request_under_tower_policy_keeps_every_check() {
     never.extensions_mut().insert(RetrySafety::Never);
     for (request, expected) in [(form(Method::POST), 1), (form(Method::GET), 3), (never, 1)] {
         let before = calls.made();
-        now(send(&mut service, request)).unwrap();
+        block_on(send(&mut service, request)).unwrap();
         assert_eq!(calls.made() - before, expected);
     }
 }
 
-/// A request type that knows whether it is idempotent.
+/// A request type with its own idempotency.
 #[derive(Clone)]
 struct Command {
     reads: bool,
@@ -155,27 +156,27 @@ impl RequestInfo for Command {
 fn custom_request_type_decides_idempotency() {
     for (reads, expected) in [(true, 3), (false, 1)] {
         let calls = Calls::default();
-        let layer = JitterRetryLayer::new(at_once().build().unwrap()).clone_requests();
+        let layer = JitterRetryLayer::new(immediate().build().unwrap()).clone_requests();
         let mut service = layer.layer(service_fn(|_: Command| {
             let call = calls.next();
             async move { Err::<(), _>(Broken(call)) }
         }));
-        now(send(&mut service, Command { reads })).unwrap_err();
+        block_on(send(&mut service, Command { reads })).unwrap_err();
         assert_eq!(calls.made(), expected);
     }
 }
 
-/// An optional HTTP request is still one.
+/// An `Option` of an HTTP request follows the rules of HTTP.
 #[test]
 fn optional_post_is_sent_once() {
     for (request, expected) in [(Some(form(Method::POST)), 1), (Some(form(Method::GET)), 3), (None, 3)] {
         let calls = Calls::default();
-        let layer = JitterRetryLayer::new(at_once().build().unwrap()).clone_requests();
+        let layer = JitterRetryLayer::new(immediate().build().unwrap()).clone_requests();
         let mut service = layer.layer(service_fn(|_: Option<Request<Form>>| {
             calls.next();
             async { answer(503) }
         }));
-        now(send(&mut service, request)).unwrap();
+        block_on(send(&mut service, request)).unwrap();
         assert_eq!(calls.made(), expected);
     }
 }

@@ -12,9 +12,10 @@ use tower_fault_classify::classifiers::NestedErrors;
 use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable, Verdict};
 use tower_jitter_retry::{Budget, Clock, Jitter, Retried, RetryPolicy, RetryPolicyBuilder, RetrySafety};
 
-use crate::support::{Broken, Calls, at_once, now, response};
+use crate::support::{Broken, Calls, block_on, immediate, response};
 
-const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
+const UNAVAILABLE: Fault =
+    Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 
 fn policy(builder: RetryPolicyBuilder) -> RetryPolicy {
     builder.build().unwrap()
@@ -23,12 +24,12 @@ fn policy(builder: RetryPolicyBuilder) -> RetryPolicy {
 #[test]
 fn closure_is_called_until_success() {
     let calls = Calls::default();
-    let policy = policy(at_once().max_attempts(9));
+    let policy = policy(immediate().max_attempts(9));
     let attempt = async || {
         let call = calls.next();
         if call < 5 { Err(Broken(call)) } else { Ok(call) }
     };
-    assert_eq!(now(policy.retry(attempt)), Ok(5));
+    assert_eq!(block_on(policy.retry(attempt)), Ok(5));
     let calls = Calls::default();
     let attempt = || {
         let call = calls.next();
@@ -52,26 +53,29 @@ fn closure_of_any_kind_runs_only_when_polled() {
         value
     }
 
-    let (policy, worker) = (policy(at_once()), Worker(Calls::default()));
+    let (policy, worker) = (policy(immediate()), Worker(Calls::default()));
     drop(policy.retry(|| worker.once()));
     assert_eq!(worker.0.made(), 0);
-    assert_eq!(now(policy.retry(|| worker.once())).unwrap(), 1);
-    assert_eq!(now(policy.retry(free)).unwrap(), 7);
-    assert_eq!(now(is_send(policy.retry(|| async { free().await }))).unwrap(), 7);
+    assert_eq!(block_on(policy.retry(|| worker.once())).unwrap(), 1);
+    assert_eq!(block_on(policy.retry(free)).unwrap(), 7);
+    assert_eq!(block_on(is_send(policy.retry(|| async { free().await }))).unwrap(), 7);
     let mut made = 0;
     let counted = policy.retry(|| {
         made += 1;
         ready(Ok::<_, io::Error>(made))
     });
-    assert_eq!(now(counted).unwrap(), 1);
-    assert_eq!(now(policy.retry(|| ready(Err::<(), BoxError>("no".into())))).unwrap_err().to_string(), "no");
+    assert_eq!(block_on(counted).unwrap(), 1);
+    assert_eq!(
+        block_on(policy.retry(|| ready(Err::<(), BoxError>("no".into())))).unwrap_err().to_string(),
+        "no"
+    );
 }
 
 #[test]
 fn closure_response_is_classified_like_in_layer() {
     let calls = Calls::default();
-    let policy = policy(at_once());
-    let answer = now(policy.retry(async || {
+    let policy = policy(immediate());
+    let answer = block_on(policy.retry(async || {
         calls.next();
         Ok::<_, io::Error>(response(503))
     }))
@@ -79,15 +83,15 @@ fn closure_response_is_classified_like_in_layer() {
     assert_eq!((answer.status().as_u16(), calls.made()), (503, 3));
     assert_eq!(answer.extensions().get::<Retried>().unwrap().attempts, 3);
     let answer = policy.retry_blocking(|| Ok::<_, io::Error>(response(404))).unwrap();
-    assert_eq!(answer.extensions().get::<Retried>(), None, "a 404 is not asked for again");
+    assert_eq!(answer.extensions().get::<Retried>(), None, "a 404 is not retried");
 }
 
 #[test]
 fn closure_returns_any_type_with_errors_only_or_classifier() {
     struct Opaque;
     let calls = Calls::default();
-    let policy = policy(at_once());
-    now(policy.errors_only().retry(async || {
+    let policy = policy(immediate());
+    block_on(policy.errors_only().retry(async || {
         calls.next();
         Ok::<_, io::Error>(Opaque)
     }))
@@ -95,17 +99,18 @@ fn closure_returns_any_type_with_errors_only_or_classifier() {
     assert_eq!(calls.made(), 1);
     policy.errors_only().retry_blocking(|| Ok::<_, io::Error>(Opaque)).unwrap();
 
-    let judged = |outcome: Result<&u32, &Broken>| {
-        if outcome.is_ok_and(|row| *row < 3) { Verdict::Fault(ILL) } else { Verdict::Success }
+    let classifier = |outcome: Result<&u32, &Broken>| {
+        if outcome.is_ok_and(|row| *row < 3) { Verdict::Fault(UNAVAILABLE) } else { Verdict::Success }
     };
     let mut row = 0;
     let next = || {
         row += 1;
         Ok::<_, Broken>(row)
     };
-    assert_eq!(policy.classify(judged).retry_blocking(next), Ok(3));
+    assert_eq!(policy.classify(classifier).retry_blocking(next), Ok(3));
 
-    let rule = |outcome: Result<&u32, &io::Error>| (outcome.is_ok_and(|row| *row < 2)).then_some(ILL.into());
+    let rule =
+        |outcome: Result<&u32, &io::Error>| (outcome.is_ok_and(|row| *row < 2)).then_some(UNAVAILABLE.into());
     let mut row = 0;
     let next = || {
         row += 1;
@@ -122,7 +127,7 @@ fn closure_with_safety_never_is_called_once() {
         (RetrySafety::ByRequest, ErrorKind::TimedOut, 3),
         (RetrySafety::ByRequest, ErrorKind::PermissionDenied, 1),
     ] {
-        let policy = policy(at_once().safety(safety));
+        let policy = policy(immediate().safety(safety));
         let calls = Calls::default();
         let error = policy
             .retry_blocking(|| {
@@ -137,7 +142,7 @@ fn closure_with_safety_never_is_called_once() {
 #[test]
 fn closures_share_the_budget() {
     let budget = Budget::window().ratio(0.1).min_per_second(0).clock(Clock::manual().0).build().unwrap();
-    let policy = policy(at_once().budget(budget));
+    let policy = policy(immediate().budget(budget));
     let calls = Calls::default();
     for call in 0..1_000 {
         let attempt = || {
@@ -147,7 +152,7 @@ fn closures_share_the_budget() {
         let failed: Result<(), Broken> = if call % 2 == 0 {
             policy.retry_blocking(attempt)
         } else {
-            now(policy.retry(|| ready(attempt())))
+            block_on(policy.retry(|| ready(attempt())))
         };
         failed.unwrap_err();
     }
@@ -225,19 +230,19 @@ async fn closure_future_can_be_spawned() {
     assert_eq!(task.await.unwrap().unwrap(), 9);
 }
 
-/// A query under a timeout, whose own error is nested in the timeout's result.
+/// A query under a timeout: the query's own error is nested in the result of the timeout.
 #[test]
 fn closure_nested_result_is_retried_by_inner_error() {
     type Nested<T> = Result<Result<T, io::Error>, io::Error>;
     struct Row;
 
-    let (policy, calls) = (policy(at_once().max_attempts(3)), Calls::default());
+    let (policy, calls) = (policy(immediate().max_attempts(3)), Calls::default());
     let refused = || io::Error::from(ErrorKind::ConnectionRefused);
     let fails = || {
         calls.next();
         Nested::<u32>::Ok(Err(refused()))
     };
-    assert!(now(policy.retry(async || fails())).unwrap().is_err());
+    assert!(block_on(policy.retry(async || fails())).unwrap().is_err());
     assert_eq!(calls.made(), 3);
     assert!(policy.retry_blocking(fails).unwrap().is_err());
     assert_eq!(calls.made(), 6);
@@ -248,7 +253,7 @@ fn closure_nested_result_is_retried_by_inner_error() {
         Nested::<Row>::Ok(Err(refused()))
     };
     let nested = policy.classify(NestedErrors::new());
-    assert!(now(nested.retry(async || fails())).unwrap().is_err());
+    assert!(block_on(nested.retry(async || fails())).unwrap().is_err());
     assert!(nested.retry_blocking(fails).unwrap().is_err());
     assert_eq!(calls.made(), 12);
 }

@@ -1,22 +1,22 @@
-//! A value out of its range is an error of `build()`.
+//! `build()` returns an error for a value that is out of its range.
 
 use std::time::Duration;
 
 use tower_jitter_retry::{Budget, Clock, Jitter, RetryPolicy, RetryPolicyBuilder};
 
-use crate::support::{Broken, Calls, at_once, request, response, send};
+use crate::support::{Broken, Calls, immediate, request, response, send};
 
 const SECOND: Duration = Duration::from_secs(1);
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
-fn refused(builder: RetryPolicyBuilder) -> String {
+fn build_error(builder: RetryPolicyBuilder) -> String {
     builder.build().unwrap_err().to_string()
 }
 
 #[test]
 fn invalid_policy_names_field_value_and_range() {
     let policy = RetryPolicy::builder;
-    for (builder, says) in [
+    for (builder, expected) in [
         (policy().max_attempts(0), "`max_attempts` is 0; allowed is 1 to 1000"),
         (policy().backoff_multiplier(0.5), "`backoff_multiplier` is 0.5; allowed is 1.0 to 1000.0"),
         (policy().backoff_multiplier(f64::NAN), "`backoff_multiplier` is NaN; allowed is 1.0 to 1000.0"),
@@ -33,7 +33,7 @@ fn invalid_policy_names_field_value_and_range() {
             "`replay_limit` is 18446744073709551615; allowed is 0 to 1073741824",
         ),
     ] {
-        assert_eq!(refused(builder), says);
+        assert_eq!(build_error(builder), expected);
     }
 }
 
@@ -43,7 +43,7 @@ fn budget_ratio_bounds_are_accepted() {
         let budget =
             Budget::window().ratio(ratio).min_per_second(0).clock(Clock::manual().0).build().unwrap();
         let calls = Calls::default();
-        let policy = at_once().max_attempts(1_000).budget(budget).build().unwrap();
+        let policy = immediate().max_attempts(1_000).budget(budget).build().unwrap();
         let error = policy.retry_blocking(|| Err::<(), _>(Broken(calls.next()))).unwrap_err();
         assert_eq!((calls.made(), error), (1 + expected, Broken(1 + expected)));
     }
@@ -52,7 +52,7 @@ fn budget_ratio_bounds_are_accepted() {
     }
 }
 
-/// The types of the README's stack can be written in a struct field.
+/// The type of the README's stack can be written as the type of a struct field.
 #[test]
 fn stack_can_be_a_struct_field() {
     use std::future::{Ready, ready};

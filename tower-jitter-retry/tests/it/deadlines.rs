@@ -1,4 +1,4 @@
-//! A call's own deadline. Time is tokio's, paused.
+//! The deadline of a call, under tokio's paused time.
 
 use std::io;
 use std::sync::Mutex;
@@ -16,7 +16,7 @@ use crate::support::{request, response, send};
 const MILLI: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A second between attempts, without end.
+/// One second between attempts, without a limit.
 fn policy() -> RetryPolicyBuilder {
     RetryPolicy::builder()
         .budget(None::<Budget>)
@@ -28,7 +28,8 @@ fn policy() -> RetryPolicyBuilder {
         .max_elapsed(None::<Duration>)
 }
 
-/// What each attempt carried as `grpc-timeout` and when it was sent, against a server that takes so long to say 503.
+/// Sends a request to a server that responds with 503 after `takes`. Returns when each attempt was
+/// sent, and its `grpc-timeout`.
 async fn attempts(request: Request<String>, takes: Duration) -> Vec<(Duration, Option<String>)> {
     let (sent, before) = (Mutex::new(Vec::new()), Instant::now());
     let mut service =
@@ -42,9 +43,9 @@ async fn attempts(request: Request<String>, takes: Duration) -> Vec<(Duration, O
             }
         }));
     let answer = send(&mut service, request).await.unwrap();
-    assert_eq!(answer.status(), 503, "the last real outcome");
+    assert_eq!(answer.status(), 503, "the outcome of the last attempt");
     let sent = sent.into_inner().unwrap();
-    assert_eq!(before.elapsed(), sent.last().unwrap().0 + takes, "no sleep is begun that does not fit");
+    assert_eq!(before.elapsed(), sent.last().unwrap().0 + takes, "a delay that does not fit is not begun");
     if sent.len() > 1 {
         let retried = answer.extensions().get::<Retried>().unwrap();
         assert_eq!((retried.attempts as usize, retried.elapsed), (sent.len(), before.elapsed()));
@@ -88,21 +89,21 @@ async fn passed_deadline_leaves_one_attempt() {
     for deadline in [Deadline::within(Duration::ZERO), Deadline::at(before), Deadline::at(now)] {
         assert_eq!(attempts(with(deadline), Duration::ZERO).await.len(), 1, "{deadline:?}");
     }
-    let at_once = policy().initial_backoff(Duration::ZERO).build().unwrap();
+    let immediate = policy().initial_backoff(Duration::ZERO).build().unwrap();
     let sent = Mutex::new(0);
-    let mut service = JitterRetryLayer::new(at_once).layer(service_fn(|_: Request<String>| {
+    let mut service = JitterRetryLayer::new(immediate).layer(service_fn(|_: Request<String>| {
         *sent.lock().unwrap() += 1;
         async { Ok::<_, io::Error>(response(503)) }
     }));
     send(&mut service, with(Deadline::within(Duration::ZERO))).await.unwrap();
-    assert_eq!(*sent.lock().unwrap(), 1, "nor is there a retry without delay");
+    assert_eq!(*sent.lock().unwrap(), 1, "a retry without a delay is not sent either");
 }
 
 #[tokio::test(start_paused = true)]
 async fn instant_deadline_applies() {
     let moment = Instant::now().into_std() + 2_500 * MILLI;
     assert_eq!(attempts(with(Deadline::at(moment)), Duration::ZERO).await.len(), 3);
-    // It is by now half a second away.
+    // The deadline is now half a second away.
     assert_eq!(attempts(with(Deadline::at(moment)), Duration::ZERO).await.len(), 1);
 }
 
@@ -120,7 +121,7 @@ async fn earlier_of_deadline_and_grpc_timeout_applies() {
     let sent = attempts(request, Duration::ZERO).await;
     let timeouts: Vec<_> = sent.iter().map(|(_, timeout)| timeout.as_deref().unwrap()).collect();
     assert_eq!(timeouts, ["1500000u", "500000u"]);
-    // A call that came without one gets none.
+    // A call without `grpc-timeout` gets none.
     let sent = attempts(with(Deadline::within(1_500 * MILLI)), Duration::ZERO).await;
     assert_eq!(sent.iter().filter(|(_, timeout)| timeout.is_none()).count(), 2);
 }

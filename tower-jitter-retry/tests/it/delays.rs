@@ -1,4 +1,4 @@
-//! When a request is sent again. Time is tokio's, paused.
+//! The delays between attempts, under tokio's paused time.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -19,12 +19,12 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// Unbounded by a budget, on tokio's clock.
+/// A policy without a budget, on tokio's clock.
 fn policy() -> RetryPolicyBuilder {
     RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio())
 }
 
-/// Sends a request that fails whenever it is sent, and tells the pauses between the attempts.
+/// Sends a request that fails at every attempt, and returns the pauses between the attempts.
 async fn pauses(layer: &JitterRetryLayer) -> Vec<Duration> {
     let sent = Mutex::new(Vec::new());
     let mut service = layer.layer(service_fn(|_: u32| {
@@ -39,7 +39,8 @@ async fn pauses(layer: &JitterRetryLayer) -> Vec<Duration> {
     sent.windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 
-/// The pauses between the attempts against a server that always answers with this status and this `Retry-After`.
+/// Returns the pauses between the attempts if the server always responds with this status and this
+/// `Retry-After`.
 async fn hinted_pauses(layer: &JitterRetryLayer, status: u16, retry_after: &str) -> Vec<Duration> {
     let sent = Mutex::new(Vec::new());
     let hint = HeaderValue::from_bytes(retry_after.as_bytes()).unwrap();
@@ -98,10 +99,12 @@ async fn full_jitter_of_one_second_is_uniform() {
     let different = firsts.iter().collect::<BTreeSet<_>>().len();
     assert!(different > 200, "{different} different delays out of 400");
     assert!(firsts.iter().all(|pause| *pause <= SECOND + MILLI));
-    // Uniform from 0 to the ceiling: a quarter of them in each quarter, within five standard deviations.
+    // Uniform from 0 to the ceiling: a quarter of the delays is in each quarter, within five
+    // standard
+    // deviations.
     for quarter in 0..4 {
-        let there = firsts.iter().filter(|pause| (pause.as_millis().min(999)) / 250 == quarter).count();
-        assert!((57..=143).contains(&there), "{there} of 400 in quarter {quarter}");
+        let count = firsts.iter().filter(|pause| (pause.as_millis().min(999)) / 250 == quarter).count();
+        assert!((57..=143).contains(&count), "{count} of 400 in quarter {quarter}");
     }
 }
 
@@ -121,7 +124,7 @@ async fn seeded_delays_are_reproducible() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_get_different_delays() {
+async fn calls_have_different_delays() {
     for builder in [policy(), policy().seed(42)] {
         let layer = layer(builder.max_attempts(6).initial_backoff(SECOND));
         let mut seen = BTreeSet::new();
@@ -132,7 +135,7 @@ async fn calls_get_different_delays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_of_clones_get_different_delays() {
+async fn calls_of_clones_have_different_delays() {
     let layer = layer(policy().max_attempts(6).initial_backoff(SECOND).seed(42));
     let sent = Mutex::new(Vec::new());
     let service = layer.layer(service_fn(|_: u32| {
@@ -150,7 +153,7 @@ async fn calls_of_clones_get_different_delays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unseeded_layers_get_different_delays() {
+async fn unseeded_layers_have_different_delays() {
     let delays = async || pauses(&layer(policy().max_attempts(6).initial_backoff(SECOND))).await;
     assert_ne!(delays().await, delays().await);
 }
@@ -186,7 +189,7 @@ async fn retry_after_is_stretched_by_at_most_half() {
             assert!(pauses[0] <= Duration::from_millis(most + 1), "{pauses:?} is late for {hint}");
             seen.insert(pauses[0]);
         }
-        assert!(seen.len() > 50, "many clients come back in the same millisecond: {}", seen.len());
+        assert!(seen.len() > 50, "many clients return in the same millisecond: {}", seen.len());
     }
 }
 
@@ -197,7 +200,8 @@ async fn retry_after_without_jitter_is_exact() {
     assert_eq!(hinted_pauses(&layer, 413, "3").await, [3 * SECOND; 2]);
 }
 
-/// RFC 9110 §5.3 allows one; whoever sends several wants at least the longest to be kept.
+/// RFC 9110 §5.3 allows one such header. If a server sends several, the retry waits at least for
+/// the longest.
 #[tokio::test(start_paused = true)]
 async fn longest_of_several_retry_afters_applies() {
     let sent = Mutex::new(Vec::new());
@@ -234,7 +238,7 @@ async fn max_retry_after_is_compared_before_stretch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn max_retry_after_is_the_policys() {
+async fn max_retry_after_is_configurable() {
     let second = layer(policy().max_attempts(2).jitter(Jitter::None).max_retry_after(SECOND));
     assert_eq!(hinted_pauses(&second, 503, "1").await, [SECOND]);
     assert_eq!(hinted_pauses(&second, 503, "2").await, []);
@@ -306,7 +310,7 @@ async fn hint_that_does_not_fit_stops_retries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hint_that_fits_has_its_stretch_cut_at_time_left() {
+async fn hint_that_fits_is_stretched_up_to_time_left() {
     let layer = layer(policy().max_attempts(2).max_elapsed(10 * SECOND).seed(1));
     let mut seen = BTreeSet::new();
     for _ in 0..400 {
@@ -373,7 +377,9 @@ async fn attempt_time_counts_toward_max_elapsed() {
     }));
     let before = Instant::now();
     send(&mut service, 7).await.unwrap_err();
-    // Failures after 2, 5, 8 and 11 seconds; the retry after the third would start at 9, that after the fourth at 12.
+    // The attempts fail after 2, 5, 8 and 11 seconds. The retry after the third failure starts at 9
+    // s. The
+    // retry after the fourth would start at 12 s.
     assert_eq!(*sent.lock().unwrap(), 4);
     assert_eq!(before.elapsed(), 11 * SECOND);
 }
@@ -389,20 +395,20 @@ async fn time_before_call_does_not_count() {
 
 #[tokio::test(start_paused = true)]
 async fn max_elapsed_uses_policy_clock() {
-    let (clock, hand) = Clock::manual();
+    let (clock, manual) = Clock::manual();
     let sent = Mutex::new(0);
     let builder = policy().jitter(Jitter::None).max_attempts(10).initial_backoff(SECOND).max_backoff(SECOND);
     let mut service = layer(builder.max_elapsed(10 * SECOND).clock(clock)).layer(service_fn(|_: u32| {
         *sent.lock().unwrap() += 1;
-        let hand = hand.clone();
+        let manual = manual.clone();
         async move {
             tokio::task::yield_now().await;
-            hand.advance(3 * SECOND);
+            manual.advance(3 * SECOND);
             Err::<(), _>(Broken(0))
         }
     }));
     send(&mut service, 7).await.unwrap_err();
-    // At 3, 6 and 9 seconds a retry fits, at 12 none does.
+    // A retry fits after 3, 6 and 9 seconds, but not after 12.
     assert_eq!(*sent.lock().unwrap(), 4);
 }
 
@@ -426,10 +432,10 @@ async fn max_elapsed_ends_under_paused_clock() {
 
 #[tokio::test(start_paused = true)]
 async fn clock_going_backwards_is_tolerated() {
-    let (clock, hand) = Clock::manual();
-    hand.set(YEAR);
+    let (clock, manual) = Clock::manual();
+    manual.set(YEAR);
     let mut service = layer(policy().jitter(Jitter::None).clock(clock)).layer(service_fn(|_: u32| {
-        hand.set(Duration::ZERO);
+        manual.set(Duration::ZERO);
         async { Err::<(), _>(Broken(0)) }
     }));
     let before = Instant::now();
@@ -448,7 +454,7 @@ async fn overflowing_delays_do_not_panic() {
     let longest = pauses(&layer(huge.clone().jitter(Jitter::None))).await;
     assert_eq!(longest[..4], [MILLI, SECOND, 1_000 * SECOND, 1_000_000 * SECOND]);
     assert_eq!(longest[4..], [YEAR; 695]);
-    // The clock has come to its end by now: 699 years are more than 64 bits of nanoseconds.
+    // The clock has saturated by now: 699 years exceed 64 bits of nanoseconds.
     let drawn = pauses(&layer(huge.jitter(Jitter::Full).seed(5))).await;
     assert_eq!(drawn.len(), 699);
     assert!(drawn.iter().all(|pause| *pause <= YEAR + MILLI));
@@ -465,7 +471,7 @@ async fn delays_of_a_year_fit_into_max_elapsed_of_a_year() {
     assert_eq!(hinted_pauses(&layer(hint), 503, "18446744073709551616").await, [YEAR]);
 }
 
-/// The pauses between the attempts of one call against a server that always gives this answer.
+/// Returns the pauses between the attempts of one call if the server always gives this response.
 async fn pauses_after(
     layer: &JitterRetryLayer,
     answer: impl Fn() -> http::response::Builder,
@@ -492,11 +498,11 @@ async fn jitter_has_nanosecond_resolution_and_clones_differ() {
     let mut rng = fastrand::Rng::with_seed(1);
     let fine = backoff.delays(|range| rng.u64(range)).take(1_000);
     assert!(fine.filter(|delay| delay.subsec_nanos() % 1_000_000 != 0).count() > 990);
-    // The services are clones of one, as tower's `Buffer`, `axum` and `tonic` make them.
+    // The services are clones of one service, as with tower's `Buffer`, `axum` and `tonic`.
     let one = layer(settings());
     let mut seen = BTreeSet::new();
     for _ in 0..100 {
-        assert!(seen.insert(pauses_after(&one.clone(), unavailable).await), "two calls wait alike");
+        assert!(seen.insert(pauses_after(&one.clone(), unavailable).await), "two calls have the same delays");
     }
 }
 
@@ -528,14 +534,18 @@ async fn delay_with_any_jitter_stays_within_maximum() {
 async fn hint_is_bounded_precise_and_never_shortened() {
     let two = layer(policy().max_attempts(2).max_elapsed(None).seed(5));
     let after = |name: &'static str, value: &'static str| move || unavailable().header(name, value);
-    assert_eq!(pauses_after(&two, after("retry-after", "3600")).await, [], "an hour is not waited for");
+    assert_eq!(
+        pauses_after(&two, after("retry-after", "3600")).await,
+        [],
+        "a hint of an hour ends the retries"
+    );
     let mut seen = BTreeSet::new();
     for _ in 0..50 {
         let pause = pauses_after(&two, after("retry-after-ms", "1500")).await[0];
         assert!((1_500 * MILLI..=2_251 * MILLI).contains(&pause), "{pause:?}");
         seen.insert(pause);
     }
-    assert!(seen.len() > 40, "clients with the same hint do not return in the same millisecond");
+    assert!(seen.len() > 40, "clients with the same hint return in the same millisecond");
     let date = || {
         unavailable()
             .header("date", "Sun, 06 Nov 1994 08:49:30 GMT")
@@ -555,7 +565,7 @@ async fn delay_past_max_elapsed_is_not_started_nor_overflows() {
         pauses_after(&layer(constant().max_elapsed(25 * SECOND)), unavailable).await,
         [10 * SECOND; 2]
     );
-    assert_eq!(before.elapsed(), 20 * SECOND, "no sleep is begun that would end at 30");
+    assert_eq!(before.elapsed(), 20 * SECOND, "a delay that would end at 30 s is not begun");
     let year = 365 * 24 * 3_600 * SECOND;
     let huge = policy()
         .jitter(Jitter::Additive(year))
@@ -566,7 +576,7 @@ async fn delay_past_max_elapsed_is_not_started_nor_overflows() {
     assert_eq!(pauses_after(&layer(huge.max_elapsed(None)), unavailable).await.len(), 999);
 }
 
-/// How often a request is sent to a server that always says this, and after which pauses.
+/// Returns the pauses between the attempts if the server always responds with 503 and this header.
 async fn pauses_hinted_by(name: &'static str, value: &str) -> Vec<Duration> {
     let policy = RetryPolicy::builder().budget(None::<Budget>).clock(Clock::tokio()).jitter(Jitter::None);
     let sent = Mutex::new(Vec::new());
@@ -586,7 +596,7 @@ async fn pauses_hinted_by(name: &'static str, value: &str) -> Vec<Duration> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hints_zero_huge_invalid_and_negative() {
+async fn invalid_hint_keeps_backoff_and_huge_hint_stops_retries() {
     let own = [SECOND / 10, SECOND / 5];
     for (name, value) in [
         ("retry-after", "0"),
@@ -598,7 +608,7 @@ async fn hints_zero_huge_invalid_and_negative() {
         ("retry-after-ms", "1e9"),
         ("x-should-retry", "perhaps"),
     ] {
-        assert_eq!(pauses_hinted_by(name, value).await, own, "{name}: {value}: the backoff's own");
+        assert_eq!(pauses_hinted_by(name, value).await, own, "{name}: {value}: the backoff's own delays");
     }
     for (name, value) in [
         ("retry-after", "3153600000"),
@@ -607,7 +617,7 @@ async fn hints_zero_huge_invalid_and_negative() {
         ("retry-after-ms", "3153600000000"),
         ("x-should-retry", "false"),
     ] {
-        assert_eq!(pauses_hinted_by(name, value).await, [], "{name}: {value}: no retry waits for that");
+        assert_eq!(pauses_hinted_by(name, value).await, [], "{name}: {value}: no retry");
     }
 }
 

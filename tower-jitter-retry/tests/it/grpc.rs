@@ -1,4 +1,4 @@
-//! What is gRPC's own: methods by list, pushback, answers that have begun.
+//! The gRPC rules: the list of methods, pushback, and responses that have begun.
 
 use std::io;
 use std::sync::Mutex;
@@ -12,16 +12,17 @@ use tower_jitter_retry::{
     Budget, Clock, Jitter, JitterRetryLayer, RetryPolicy, RetryPolicyBuilder, RetrySafety,
 };
 
-use crate::support::{Calls, at_once, layer, now, request, send};
+use crate::support::{Calls, block_on, immediate, layer, request, send};
 
-const ILL: Fault = Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
+const UNAVAILABLE: Fault =
+    Fault::new(Kind::Unavailable, Retryable::Unsent, Health::Unhealthy, Origin::Remote);
 
 fn call(path: &str) -> Request<String> {
     let request = Request::post(path).header("content-type", "application/grpc");
     request.body(String::new()).unwrap()
 }
 
-/// An answer without a message.
+/// Returns a response without a message.
 fn trailers_only(code: &str) -> Response<String> {
     let response = Response::builder().header("content-type", "application/grpc").header("grpc-status", code);
     response.body(String::new()).unwrap()
@@ -34,31 +35,35 @@ fn times_sent(policy: RetryPolicyBuilder, request: Request<String>, code: &'stat
             calls.next();
             async move { Ok::<_, io::Error>(trailers_only(code)) }
         }));
-    assert_eq!(now(send(&mut service, request)).unwrap().headers()["grpc-status"], code);
+    assert_eq!(block_on(send(&mut service, request)).unwrap().headers()["grpc-status"], code);
     calls.made()
 }
 
 #[test]
 fn grpc_listed_method_is_sent_again() {
-    let policy = || at_once().idempotent_methods(["shop.Orders/Get", "shop.Stock/*"]);
+    let policy = || immediate().idempotent_methods(["shop.Orders/Get", "shop.Stock/*"]);
     for (path, expected) in
         [("/shop.Orders/Get", 3), ("/shop.Stock/Any", 3), ("/shop.Orders/Put", 1), ("/other.Orders/Get", 1)]
     {
         assert_eq!(times_sent(policy(), call(path), "14"), expected, "{path}");
-        assert_eq!(times_sent(policy(), call(path), "5"), 1, "NOT_FOUND is not helped by it: {path}");
+        assert_eq!(times_sent(policy(), call(path), "5"), 1, "NOT_FOUND is permanent: {path}");
     }
-    assert_eq!(times_sent(at_once(), call("/shop.Orders/Get"), "14"), 1, "by default there is no list");
+    assert_eq!(times_sent(immediate(), call("/shop.Orders/Get"), "14"), 1, "the list is empty by default");
     let mut forbidden = call("/shop.Orders/Get");
     forbidden.extensions_mut().insert(RetrySafety::Never);
-    assert_eq!(times_sent(policy(), forbidden, "14"), 1, "the word on the request goes before the list");
+    assert_eq!(
+        times_sent(policy(), forbidden, "14"),
+        1,
+        "the request's own setting takes precedence over the list"
+    );
     let plain = Request::post("/shop.Orders/Get").body(String::new()).unwrap();
-    assert_eq!(times_sent(policy(), plain, "14"), 1, "a POST to the same path is not gRPC's");
+    assert_eq!(times_sent(policy(), plain, "14"), 1, "a POST to the same path is not a gRPC call");
 }
 
-/// A rule that knows better cannot take back what the caller may have read.
+/// A rule cannot make a response retryable that the caller may have read.
 #[test]
 fn grpc_committed_response_is_not_retried() {
-    let rule = |outcome: Result<&Response<String>, &io::Error>| outcome.is_ok().then_some(ILL.into());
+    let rule = |outcome: Result<&Response<String>, &io::Error>| outcome.is_ok().then_some(UNAVAILABLE.into());
     for (answer, expected) in [
         (Response::builder().header("content-type", "application/grpc"), 1),
         (Response::builder().header("content-type", "application/grpc").header("grpc-status", "14"), 3),
@@ -67,13 +72,13 @@ fn grpc_committed_response_is_not_retried() {
     ] {
         let answer = answer.body(String::new()).unwrap();
         let calls = Calls::default();
-        let layer = JitterRetryLayer::new(at_once().build().unwrap()).rule(rule);
+        let layer = JitterRetryLayer::new(immediate().build().unwrap()).rule(rule);
         let mut service = layer.layer(service_fn(|_: Request<String>| {
             calls.next();
             let answer = answer.clone();
             async move { Ok::<_, io::Error>(answer) }
         }));
-        now(send(&mut service, call("/shop.Orders/Put"))).unwrap();
+        block_on(send(&mut service, call("/shop.Orders/Put"))).unwrap();
         assert_eq!(calls.made(), expected, "{answer:?}");
     }
 }
@@ -126,7 +131,7 @@ async fn pushback_of_zero_is_immediate() {
     assert!(sent.iter().all(|at| *at == sent[0]), "{sent:?}");
 }
 
-/// `RetryInfo` is a minimum; pushback replaces the backoff, also with a shorter delay.
+/// `RetryInfo` is a minimum. Pushback replaces the backoff's delay, even by a shorter one.
 #[tokio::test(start_paused = true)]
 async fn pushback_shorter_than_the_backoff_is_exact() {
     let sent = Mutex::new(Vec::new());
@@ -154,14 +159,14 @@ async fn pushback_shorter_than_the_backoff_is_exact() {
 fn pushback_negative_or_invalid_stops_retries() {
     for pushback in ["-1", "soon", "", "1.5"] {
         let calls = Calls::default();
-        let policy = at_once().safety(RetrySafety::Always).build().unwrap();
+        let policy = immediate().safety(RetrySafety::Always).build().unwrap();
         let mut service = JitterRetryLayer::new(policy).layer(service_fn(|_: Request<String>| {
             calls.next();
             let mut answer = trailers_only("14");
             answer.headers_mut().insert("grpc-retry-pushback-ms", pushback.parse().unwrap());
             async { Ok::<_, io::Error>(answer) }
         }));
-        now(send(&mut service, call("/shop.Orders/Put"))).unwrap();
+        block_on(send(&mut service, call("/shop.Orders/Put"))).unwrap();
         assert_eq!(calls.made(), 1, "{pushback:?}");
     }
 }
@@ -169,7 +174,7 @@ fn pushback_negative_or_invalid_stops_retries() {
 #[test]
 fn pushback_negative_with_safety_always_stops_retries() {
     let calls = Calls::default();
-    let policy = at_once().safety(tower_jitter_retry::RetrySafety::Always);
+    let policy = immediate().safety(tower_jitter_retry::RetrySafety::Always);
     let mut service = layer(policy).layer(service_fn(|_: Request<String>| {
         calls.next();
         let answer =
@@ -177,16 +182,16 @@ fn pushback_negative_with_safety_always_stops_retries() {
         let answer = answer.header("grpc-retry-pushback-ms", "-1").body(()).unwrap();
         async { Ok::<_, io::Error>(answer) }
     }));
-    now(send(&mut service, request(Method::POST))).unwrap();
+    block_on(send(&mut service, request(Method::POST))).unwrap();
     assert_eq!(calls.made(), 1);
 }
 
-/// Ours is a scope of methods: it holds before the first retry.
+/// The list also applies to the first retry.
 #[test]
 fn grpc_method_list_applies_from_first_retry() {
     let calls = Calls::default();
     let mut service =
-        layer(at_once().idempotent_methods(["shop.Orders/Get"])).layer(service_fn(|_: Request<String>| {
+        layer(immediate().idempotent_methods(["shop.Orders/Get"])).layer(service_fn(|_: Request<String>| {
             calls.next();
             let answer =
                 Response::builder().header("content-type", "application/grpc").header("grpc-status", "14");
@@ -195,8 +200,8 @@ fn grpc_method_list_applies_from_first_retry() {
     let call = |path: &str| {
         Request::post(path).header("content-type", "application/grpc").body(String::new()).unwrap()
     };
-    now(send(&mut service, call("/shop.Orders/Put"))).unwrap();
+    block_on(send(&mut service, call("/shop.Orders/Put"))).unwrap();
     assert_eq!(calls.made(), 1);
-    now(send(&mut service, call("/shop.Orders/Get"))).unwrap();
+    block_on(send(&mut service, call("/shop.Orders/Get"))).unwrap();
     assert_eq!(calls.made(), 1 + 3);
 }

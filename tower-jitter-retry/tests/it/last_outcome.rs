@@ -23,11 +23,11 @@ use tower_jitter_retry::{
     RetryPolicyBuilder,
 };
 
-use crate::support::{Calls, at_once, now, request, response, send};
+use crate::support::{Calls, block_on, immediate, request, response, send};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A second before each retry.
+/// One second before each retry.
 fn policy() -> RetryPolicyBuilder {
     RetryPolicy::builder()
         .budget(None::<Budget>)
@@ -37,7 +37,8 @@ fn policy() -> RetryPolicyBuilder {
         .max_attempts(9)
 }
 
-/// Answers the first request with 503 at once, and every later one with 200 after 20 s.
+/// Responds to the first request with 503 immediately, and to every later request with 200 after 20
+/// s.
 fn slow_after_first(
     calls: &Calls,
 ) -> impl Service<Request<String>, Response = Response<String>, Error = io::Error, Future: Send> + Clone + use<>
@@ -55,9 +56,10 @@ fn slow_after_first(
     })
 }
 
-/// Sends a request whose retry finds the one place of a limit taken by another call for 20 s.
-/// Returns the answer, when it came, and how many requests were sent until then.
-async fn retry_without_place(
+/// Sends a request whose retry finds the only permit of a concurrency limit taken by another call
+/// for 20 s. Returns the response, the time that it took, and how many requests were sent until
+/// then.
+async fn retry_without_permit(
     policy: RetryPolicyBuilder,
     request: Request<String>,
 ) -> (Response<String>, Duration, usize) {
@@ -70,7 +72,7 @@ async fn retry_without_place(
     tokio::pin!(call);
     tokio::select! {
         biased;
-        _ = &mut call => panic!("it waits a second before its retry"),
+        _ = &mut call => panic!("the retry has a delay of one second"),
         () = tokio::time::sleep(SECOND / 2) => {}
     }
     let other = tokio::spawn(async move { send(&mut other, crate::support::request(Method::GET)).await });
@@ -80,9 +82,9 @@ async fn retry_without_place(
     (answer, took, sent)
 }
 
-/// How many attempts were made, and why no other followed.
+/// Returns the number of attempts, and the reason why no other attempt followed.
 fn attempts_and_end(answer: &Response<String>) -> (u32, Option<GiveUp>) {
-    let retried = answer.extensions().get::<Retried>().expect("a retry was decided on");
+    let retried = answer.extensions().get::<Retried>().expect("a retry was planned");
     (retried.attempts, retried.ended)
 }
 
@@ -101,7 +103,7 @@ fn with_grpc_timeout(timeout: &str) -> Request<String> {
 #[tokio::test(start_paused = true)]
 async fn readiness_wait_ends_at_deadline_with_last_response() {
     for request in [with_deadline(3 * SECOND), with_grpc_timeout("3S")] {
-        let (answer, took, sent) = retry_without_place(policy(), request).await;
+        let (answer, took, sent) = retry_without_permit(policy(), request).await;
         assert_eq!((answer.status().as_u16(), took, sent), (503, 3 * SECOND, 2));
         assert_eq!(attempts_and_end(&answer), (1, Some(GiveUp::Deadline)));
     }
@@ -110,41 +112,41 @@ async fn readiness_wait_ends_at_deadline_with_last_response() {
 #[tokio::test(start_paused = true)]
 async fn readiness_wait_ends_at_max_elapsed_with_last_response() {
     let policy = policy().max_elapsed(5 * SECOND);
-    let (answer, took, sent) = retry_without_place(policy, request(Method::GET)).await;
+    let (answer, took, sent) = retry_without_permit(policy, request(Method::GET)).await;
     assert_eq!((answer.status().as_u16(), took, sent), (503, 5 * SECOND, 2));
     assert_eq!(attempts_and_end(&answer), (1, Some(GiveUp::MaxElapsed)));
 }
 
-/// Answers 503. After its first request it moves its clock whenever it is polled for readiness, and
-/// then is ready.
-struct Late {
-    hand: ManualClock,
+/// Responds with 503. After its first request, it advances its clock at each poll for readiness,
+/// and is then ready.
+struct SlowReadiness {
+    manual: ManualClock,
     by: Duration,
     sent: Calls,
     reserved: Option<Arc<()>>,
     reservations: Weak<()>,
 }
 
-impl Late {
-    /// The service, and what counts its reservations, itself included.
-    fn new(hand: ManualClock, by: Duration) -> (Self, Arc<()>) {
+impl SlowReadiness {
+    /// Returns the service, and the counter of its reservations, which includes the counter itself.
+    fn new(manual: ManualClock, by: Duration) -> (Self, Arc<()>) {
         let reservations = Arc::new(());
-        let late = Self {
-            hand,
+        let service = Self {
+            manual,
             by,
             sent: Calls::default(),
             reserved: None,
             reservations: Arc::downgrade(&reservations),
         };
-        (late, reservations)
+        (service, reservations)
     }
 }
 
-impl Clone for Late {
+impl Clone for SlowReadiness {
     fn clone(&self) -> Self {
-        let Self { hand, by, sent, reservations, .. } = self;
+        let Self { manual, by, sent, reservations, .. } = self;
         Self {
-            hand: hand.clone(),
+            manual: manual.clone(),
             by: *by,
             sent: sent.clone(),
             reserved: None,
@@ -153,14 +155,14 @@ impl Clone for Late {
     }
 }
 
-impl Service<Request<String>> for Late {
+impl Service<Request<String>> for SlowReadiness {
     type Response = Response<String>;
     type Error = io::Error;
     type Future = Ready<io::Result<Response<String>>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.sent.made() > 0 {
-            self.hand.advance(self.by);
+            self.manual.advance(self.by);
         }
         self.reserved = self.reservations.upgrade();
         Poll::Ready(Ok(()))
@@ -175,7 +177,7 @@ impl Service<Request<String>> for Late {
 
 #[test]
 fn readiness_granted_after_deadline_sends_nothing() {
-    let policy = |clock| at_once().clock(clock).max_elapsed(5 * SECOND).max_attempts(9).build().unwrap();
+    let policy = |clock| immediate().clock(clock).max_elapsed(5 * SECOND).max_attempts(9).build().unwrap();
     for (by, request, sent, ended) in [
         (SECOND, request(Method::GET), 6, GiveUp::MaxElapsed),
         (6 * SECOND, request(Method::GET), 1, GiveUp::MaxElapsed),
@@ -183,31 +185,31 @@ fn readiness_granted_after_deadline_sends_nothing() {
         (SECOND, with_deadline(SECOND), 1, GiveUp::Deadline),
         (SECOND, with_grpc_timeout("1S"), 1, GiveUp::Deadline),
     ] {
-        let (clock, hand) = Clock::manual();
-        let (inner, reservations) = Late::new(hand, by);
+        let (clock, manual) = Clock::manual();
+        let (inner, reservations) = SlowReadiness::new(manual, by);
         let calls = inner.sent.clone();
         let mut service = JitterRetryLayer::new(policy(clock)).layer(inner);
-        now(poll_fn(|cx| service.poll_ready(cx))).unwrap();
+        block_on(poll_fn(|cx| service.poll_ready(cx))).unwrap();
         let mut call = tokio_test::task::spawn(service.call(request));
-        let Poll::Ready(Ok(answer)) = call.poll() else { panic!("nothing waits") };
+        let Poll::Ready(Ok(answer)) = call.poll() else { panic!("the call is pending") };
         assert_eq!((answer.status().as_u16(), calls.made()), (503, sent), "{by:?}");
         assert_eq!(attempts_and_end(&answer), (u32::try_from(sent).unwrap(), Some(ended)));
-        assert_eq!(Arc::strong_count(&reservations), 1, "the future is alive, and holds no reservation");
+        assert_eq!(Arc::strong_count(&reservations), 1, "the future exists, but holds no reservation");
     }
 }
 
 #[test]
 fn grpc_timeout_of_1n_leaves_the_first_attempt() {
-    let (clock, hand) = Clock::manual();
-    let (inner, _) = Late::new(hand, Duration::ZERO);
+    let (clock, manual) = Clock::manual();
+    let (inner, _) = SlowReadiness::new(manual, Duration::ZERO);
     let calls = inner.sent.clone();
-    let mut service = JitterRetryLayer::new(at_once().clock(clock).build().unwrap()).layer(inner);
-    let answer = now(send(&mut service, with_grpc_timeout("1n"))).unwrap();
+    let mut service = JitterRetryLayer::new(immediate().clock(clock).build().unwrap()).layer(inner);
+    let answer = block_on(send(&mut service, with_grpc_timeout("1n"))).unwrap();
     assert_eq!((answer.status().as_u16(), calls.made()), (503, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn queue_place_is_released_when_time_is_over() {
+async fn queued_permit_is_released_when_time_is_over() {
     let calls = Calls::default();
     let limited = ConcurrencyLimit::new(slow_after_first(&calls), 1);
     let mut service = JitterRetryLayer::new(policy().build().unwrap()).layer(limited.clone());
@@ -221,15 +223,15 @@ async fn queue_place_is_released_when_time_is_over() {
     };
     let (answer, holds) = tokio::join!(&mut call, holder);
     assert_eq!((answer.unwrap().status().as_u16(), holds.unwrap().status().as_u16()), (503, 200));
-    // The future is still there, and was in the queue for the place before this request.
+    // The future still exists, and queued for the permit before this request.
     let mut next = limited;
     let answer = tokio::time::timeout(60 * SECOND, send(&mut next, request(Method::GET))).await;
-    assert_eq!(answer.expect("the place is free").unwrap().status(), 200);
+    assert_eq!(answer.expect("the permit is free").unwrap().status(), 200);
 }
 
 #[test]
 fn readiness_wait_without_limit_needs_no_timer() {
-    let (calls, policy) = (Calls::default(), at_once().max_elapsed(None::<Duration>).build().unwrap());
+    let (calls, policy) = (Calls::default(), immediate().max_elapsed(None::<Duration>).build().unwrap());
     let limited = ConcurrencyLimit::new(
         service_fn(|_: Request<String>| {
             let call = calls.next();
@@ -251,30 +253,31 @@ fn readiness_wait_without_limit_needs_no_timer() {
     assert_eq!(calls.made(), 3);
 }
 
-/// A clock that a delay moves far beyond the limits, as if the machine had been suspended.
+/// During the delay, the clock advances far beyond the limits, as if the machine had been
+/// suspended.
 #[tokio::test(start_paused = true)]
 async fn delay_that_ends_too_late_sends_nothing() {
     let policy = |clock| policy().clock(clock).max_elapsed(5 * SECOND).build().unwrap();
-    let oversleep = |hand: ManualClock| async move {
+    let oversleep = |manual: ManualClock| async move {
         tokio::time::sleep(SECOND / 2).await;
-        hand.advance(6 * SECOND);
+        manual.advance(6 * SECOND);
     };
 
-    let (clock, hand) = Clock::manual();
-    let (inner, _) = Late::new(hand.clone(), Duration::ZERO);
+    let (clock, manual) = Clock::manual();
+    let (inner, _) = SlowReadiness::new(manual.clone(), Duration::ZERO);
     let calls = inner.sent.clone();
     let mut service = JitterRetryLayer::new(policy(clock)).layer(inner);
-    let (answer, ()) = tokio::join!(send(&mut service, request(Method::GET)), oversleep(hand));
+    let (answer, ()) = tokio::join!(send(&mut service, request(Method::GET)), oversleep(manual));
     assert_eq!(attempts_and_end(&answer.unwrap()), (1, Some(GiveUp::MaxElapsed)));
     assert_eq!(calls.made(), 1);
 
-    let (clock, hand) = Clock::manual();
+    let (clock, manual) = Clock::manual();
     let (policy, calls) = (policy(clock), Calls::default());
     let attempt = async || {
         calls.next();
         Ok::<_, io::Error>(response(503))
     };
-    let (answer, ()) = tokio::join!(policy.retry(attempt), oversleep(hand));
+    let (answer, ()) = tokio::join!(policy.retry(attempt), oversleep(manual));
     assert_eq!(attempts_and_end(&answer.unwrap()), (1, Some(GiveUp::MaxElapsed)));
     assert_eq!(calls.made(), 1);
 }
@@ -284,21 +287,21 @@ const SHED: Fault = OPEN.with_retryable(Retryable::Unsent);
 const DOWN: Fault = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
 const HUNG: Fault = DOWN.with_kind(Kind::Timeout).with_origin(Origin::Transport);
 
-/// What becomes of an attempt.
+/// The scripted result of an attempt.
 #[derive(Clone, Copy, Debug)]
-enum Act {
+enum Step {
     Answers(u16),
     Fails(Fault),
     /// Is pending at its first poll, and fails at its second.
     FailsLate(Fault),
-    /// It is not sent, because the service does not get ready.
+    /// The attempt is not sent, because the service does not become ready.
     NotReady,
 }
 
-use Act::{Answers, Fails, FailsLate, NotReady};
+use Step::{Answers, Fails, FailsLate, NotReady};
 
-impl Act {
-    async fn play(self) -> Result<Response<String>, ClassifiedError> {
+impl Step {
+    async fn run(self) -> Result<Response<String>, ClassifiedError> {
         match self {
             Answers(status) => Ok(response(status)),
             Fails(fault) => Err(ClassifiedError::from_fault(fault)),
@@ -306,15 +309,15 @@ impl Act {
                 tokio::task::yield_now().await;
                 Err(ClassifiedError::from_fault(fault))
             }
-            NotReady => unreachable!("it is not sent"),
+            NotReady => unreachable!("the attempt is not sent"),
         }
     }
 }
 
-/// Plays the acts, one for each attempt.
+/// A service that follows a script with one step per attempt.
 #[derive(Clone)]
 struct Script {
-    acts: &'static [Act],
+    steps: &'static [Step],
     calls: Calls,
 }
 
@@ -324,18 +327,19 @@ impl Service<Request<String>> for Script {
     type Future = Pin<Box<dyn Future<Output = Result<Response<String>, ClassifiedError>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ClassifiedError>> {
-        match self.acts.get(self.calls.made()) {
+        match self.steps.get(self.calls.made()) {
             Some(NotReady) => Poll::Ready(Err(ClassifiedError::from_fault(DOWN.with_kind(Kind::Local)))),
             _ => Poll::Ready(Ok(())),
         }
     }
 
     fn call(&mut self, _: Request<String>) -> Self::Future {
-        Box::pin(self.acts[self.calls.next() - 1].play())
+        Box::pin(self.steps[self.calls.next() - 1].run())
     }
 }
 
-/// The status or the fault that a caller gets, and what is known of its attempts.
+/// The status or the fault that a caller gets, the number of attempts, the reason for their end,
+/// and the fault of the last attempt that was sent.
 type Seen = (Result<u16, Fault>, u32, Option<GiveUp>, Option<Fault>);
 
 fn seen(result: Result<Response<String>, ClassifiedError>) -> Seen {
@@ -343,7 +347,7 @@ fn seen(result: Result<Response<String>, ClassifiedError>) -> Seen {
         Ok(answer) => answer.extensions().get().copied(),
         Err(error) => Retried::of(error),
     };
-    let Retried { attempts, ended, last_sent, .. } = retried.expect("it was retried");
+    let Retried { attempts, ended, last_sent, .. } = retried.expect("the call was retried");
     (
         result.map(|answer| answer.status().as_u16()).map_err(|error| *error.fault()),
         attempts,
@@ -352,7 +356,7 @@ fn seen(result: Result<Response<String>, ClassifiedError>) -> Seen {
     )
 }
 
-const SCRIPTS: &[(&[Act], Seen)] = {
+const SCRIPTS: &[(&[Step], Seen)] = {
     use GiveUp::{Attempts, Rejected};
     const DOWN_AGAIN: Option<Fault> = Some(DOWN);
     &[
@@ -364,9 +368,9 @@ const SCRIPTS: &[(&[Act], Seen)] = {
         (&[Fails(SHED), Answers(502), Fails(OPEN)], (Ok(502), 3, Some(Rejected), DOWN_AGAIN)),
         (&[Fails(HUNG), Fails(OPEN)], (Err(HUNG), 2, Some(Rejected), Some(HUNG))),
         (&[Fails(HUNG), Answers(502), Fails(HUNG)], (Err(HUNG), 3, Some(Attempts), Some(HUNG))),
-        // No attempt was sent, so that the newest rejection knows best.
+        // No attempt was sent, so the caller gets the latest rejection.
         (&[Fails(SHED), Fails(OPEN)], (Err(OPEN), 2, Some(Rejected), None)),
-        // The last response was dropped when the attempt was pending.
+        // The last response was dropped while the attempt was pending.
         (&[Answers(502), FailsLate(OPEN)], (Err(OPEN), 2, Some(Rejected), DOWN_AGAIN)),
         (&[Fails(HUNG), FailsLate(SHED), Fails(OPEN)], (Err(OPEN), 3, Some(Rejected), Some(HUNG))),
         (&[FailsLate(HUNG), Answers(502), Fails(OPEN)], (Ok(502), 3, Some(Rejected), DOWN_AGAIN)),
@@ -374,39 +378,39 @@ const SCRIPTS: &[(&[Act], Seen)] = {
 };
 
 #[tokio::test]
-async fn retry_rejected_below_returns_outcome_that_was_sent() {
-    for (acts, expected) in SCRIPTS {
-        let inner = Script { acts, calls: Calls::default() };
+async fn retry_rejected_below_returns_last_sent_outcome() {
+    for (steps, expected) in SCRIPTS {
+        let inner = Script { steps, calls: Calls::default() };
         let calls = inner.calls.clone();
-        let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(inner);
+        let mut service = JitterRetryLayer::new(immediate().build().unwrap()).layer(inner);
         let result = send(&mut service, request(Method::GET)).await;
-        assert_eq!((seen(result), calls.made()), (*expected, acts.len()), "{acts:?}");
+        assert_eq!((seen(result), calls.made()), (*expected, steps.len()), "{steps:?}");
     }
 }
 
 #[tokio::test]
-async fn closure_rejected_returns_outcome_that_was_sent() {
-    for (acts, expected) in SCRIPTS {
-        let mut acts = acts.iter();
-        let policy = at_once().build().unwrap();
-        let result = policy.retry(|| acts.next().expect("it is not called again").play()).await;
-        assert_eq!((seen(result), acts.next().is_none()), (*expected, true));
+async fn closure_rejected_returns_last_sent_outcome() {
+    for (steps, expected) in SCRIPTS {
+        let mut steps = steps.iter();
+        let policy = immediate().build().unwrap();
+        let result = policy.retry(|| steps.next().expect("no further attempt").run()).await;
+        assert_eq!((seen(result), steps.next().is_none()), (*expected, true));
     }
 }
 
 #[test]
-fn blocking_closure_rejected_returns_error_that_was_sent() {
+fn blocking_closure_rejected_returns_last_sent_error() {
     use GiveUp::Rejected;
-    let tests: [(&[Act], Seen); 3] = [
+    let tests: [(&[Step], Seen); 3] = [
         (&[Fails(HUNG), Fails(SHED), Fails(OPEN)], (Err(HUNG), 3, Some(Rejected), Some(HUNG))),
         (&[Fails(SHED), Fails(OPEN)], (Err(OPEN), 2, Some(Rejected), None)),
-        // A response is dropped before the next attempt.
+        // The failed response is dropped before the next attempt.
         (&[Answers(502), Fails(OPEN)], (Err(OPEN), 2, Some(Rejected), Some(DOWN))),
     ];
-    for (acts, expected) in tests {
-        let mut acts = acts.iter();
-        let policy = at_once().build().unwrap();
-        let result = policy.retry_blocking(|| now(acts.next().expect("it is not called again").play()));
+    for (steps, expected) in tests {
+        let mut steps = steps.iter();
+        let policy = immediate().build().unwrap();
+        let result = policy.retry_blocking(|| block_on(steps.next().expect("no further attempt").run()));
         assert_eq!(seen(result), expected);
     }
 }
@@ -414,37 +418,37 @@ fn blocking_closure_rejected_returns_error_that_was_sent() {
 /// tower drops each result before the next attempt.
 #[cfg(feature = "tower-retry")]
 #[tokio::test]
-async fn rejection_under_tower_policy_reports_what_was_sent() {
-    let inner = Script { acts: &[Answers(502), Fails(OPEN)], calls: Calls::default() };
-    let policy = at_once().build().unwrap().for_tower();
+async fn rejection_under_tower_policy_reports_last_sent_fault() {
+    let inner = Script { steps: &[Answers(502), Fails(OPEN)], calls: Calls::default() };
+    let policy = immediate().build().unwrap().for_tower();
     let mut service = tower::retry::RetryLayer::new(policy).layer(inner);
     let result = send(&mut service, request(Method::GET)).await;
     assert_eq!(seen(result), (Err(OPEN), 2, Some(GiveUp::Rejected), Some(DOWN)));
 }
 
 #[tokio::test]
-async fn readiness_error_returns_outcome_that_was_sent() {
+async fn readiness_error_returns_last_sent_outcome() {
     use GiveUp::NotReady as Unready;
-    let tests: [(&'static [Act], Seen); 3] = [
+    let tests: [(&'static [Step], Seen); 3] = [
         (&[Answers(502), NotReady], (Ok(502), 1, Some(Unready), Some(DOWN))),
         (&[Answers(502), Fails(SHED), NotReady], (Ok(502), 2, Some(Unready), Some(DOWN))),
         (&[Fails(SHED), NotReady], (Err(DOWN.with_kind(Kind::Local)), 1, Some(Unready), None)),
     ];
-    for (acts, expected) in tests {
-        let inner = Script { acts, calls: Calls::default() };
-        let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(inner);
-        assert_eq!(seen(send(&mut service, request(Method::GET)).await), expected, "{acts:?}");
+    for (steps, expected) in tests {
+        let inner = Script { steps, calls: Calls::default() };
+        let mut service = JitterRetryLayer::new(immediate().build().unwrap()).layer(inner);
+        assert_eq!(seen(send(&mut service, request(Method::GET)).await), expected, "{steps:?}");
     }
 }
 
 #[tokio::test]
 async fn rejected_retry_of_post_returns_429() {
-    let inner = Script { acts: &[Answers(429), Fails(OPEN)], calls: Calls::default() };
-    let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(inner);
+    let inner = Script { steps: &[Answers(429), Fails(OPEN)], calls: Calls::default() };
+    let mut service = JitterRetryLayer::new(immediate().build().unwrap()).layer(inner);
     assert_eq!(send(&mut service, request(Method::POST)).await.unwrap().status(), 429);
 }
 
-/// A response that says whether it is still there.
+/// Returns a response whose body is `body`, to observe or hold a resource.
 fn holding<T>(status: u16, body: T) -> Response<T> {
     Response::builder().status(status).body(body).unwrap()
 }
@@ -458,9 +462,9 @@ async fn last_response_is_kept_until_next_attempt_is_pending() {
             if call == 1 {
                 return Ok::<_, io::Error>(holding(503, alive));
             }
-            assert_eq!(Arc::strong_count(&alive), 3, "at the first poll the last response is there");
+            assert_eq!(Arc::strong_count(&alive), 3, "at the first poll, the last response exists");
             tokio::task::yield_now().await;
-            assert_eq!(Arc::strong_count(&alive), 2, "at the second poll it is not");
+            assert_eq!(Arc::strong_count(&alive), 2, "at the second poll, it has been dropped");
             Ok(holding(200, alive))
         }
     });
@@ -476,7 +480,7 @@ async fn last_response_is_kept_until_next_attempt_is_pending() {
     assert_eq!((calls.made(), Arc::strong_count(&alive)), (1, 2), "during the wait for readiness");
     drop(other);
     assert_pending!(call.poll());
-    assert_eq!(Arc::strong_count(&alive), 2, "only the attempt's own");
+    assert_eq!(Arc::strong_count(&alive), 2, "only the attempt's own clone");
     assert_eq!(tokio_test::assert_ready!(call.poll()).unwrap().status(), 200);
 }
 
@@ -484,19 +488,19 @@ async fn last_response_is_kept_until_next_attempt_is_pending() {
 async fn response_holding_only_permit_does_not_block_next_attempt() {
     let (calls, permits) = (Calls::default(), Arc::new(Semaphore::new(1)));
     let attempt = |calls: Calls, permits: Arc<Semaphore>| async move {
-        let permit = permits.acquire_owned().await.expect("it is not closed");
+        let permit = permits.acquire_owned().await.expect("the semaphore is open");
         Ok::<_, io::Error>(holding(if calls.next() < 3 { 503 } else { 200 }, permit))
     };
     let policy = policy().build().unwrap();
     let mut service = JitterRetryLayer::new(policy.clone())
         .layer(service_fn(|_: Request<String>| attempt(calls.clone(), Arc::clone(&permits))));
     let answer = tokio::time::timeout(60 * SECOND, send(&mut service, request(Method::GET))).await;
-    assert_eq!(answer.expect("it does not wait for itself").unwrap().status(), 200);
+    assert_eq!(answer.expect("the call does not wait for itself").unwrap().status(), 200);
 
     let calls = Calls::default();
     let closure = policy.retry(|| attempt(calls.clone(), Arc::clone(&permits)));
     let answer = tokio::time::timeout(60 * SECOND, closure).await;
-    assert_eq!(answer.expect("it does not wait for itself").unwrap().status(), 200);
+    assert_eq!(answer.expect("the closure does not wait for itself").unwrap().status(), 200);
 }
 
 #[tokio::test]
@@ -511,7 +515,7 @@ async fn circuit_opened_by_502_returns_502() {
         assert_eq!((retried.ended, calls.made()), (Some(GiveUp::Rejected), 1));
     }
     let breaker = || BreakerLayer::new(BreakerConfig::builder().consecutive_failures(1).build().unwrap());
-    let retry = || JitterRetryLayer::new(at_once().build().unwrap());
+    let retry = || JitterRetryLayer::new(immediate().build().unwrap());
     for track_body in [false, true] {
         let calls = Calls::default();
         let counted = calls.clone();
@@ -529,10 +533,10 @@ fn bad_gateway(calls: &Calls) -> Ready<io::Result<Response<Full<Bytes>>>> {
     ready(Ok(holding(502, Full::from("the gateway is down"))))
 }
 
-/// The breaker takes every response for a success, and its permit is in the response's body.
+/// The breaker counts every response as a success, and the response's body holds its permit.
 #[tokio::test]
-async fn permit_in_tracked_body_is_released_while_next_attempt_runs() {
-    let (clock, hand) = tower_breaker::Clock::manual();
+async fn permit_in_tracked_body_is_released_during_next_attempt() {
+    let (clock, manual) = tower_breaker::Clock::manual();
     let config = BreakerConfig::builder().clock(clock).probes(2).successes_to_close(9).build().unwrap();
     let layer = BreakerLayer::new(config).errors_only().track_body();
     let circuit = layer.circuit();
@@ -547,15 +551,15 @@ async fn permit_in_tracked_body_is_released_while_next_attempt_runs() {
         }
     }));
     circuit.trip().unwrap();
-    hand.advance(3600 * SECOND);
+    manual.advance(3600 * SECOND);
     let mut other = breaker.clone();
-    let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(breaker);
+    let mut service = JitterRetryLayer::new(immediate().build().unwrap()).layer(breaker);
     let mut retried = tokio_test::task::spawn(send(&mut service, request(Method::GET)));
     assert_pending!(retried.poll());
     assert_eq!(calls.made(), 2, "the retry is the second probe");
     let mut third = tokio_test::task::spawn(send(&mut other, request(Method::GET)));
     assert_pending!(third.poll());
-    assert_eq!(calls.made(), 3, "the first probe's place is free");
+    assert_eq!(calls.made(), 3, "the slot of the first probe is free");
 }
 
 #[cfg(feature = "metrics")]
@@ -564,10 +568,10 @@ fn rejection_and_readiness_error_are_counted_with_reason() {
     let recorder = metrics_util::debugging::DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
-        for acts in [&[Answers(502), Fails(OPEN)] as &[Act], &[Answers(502), NotReady]] {
-            let inner = Script { acts, calls: Calls::default() };
-            let mut service = JitterRetryLayer::new(at_once().build().unwrap()).layer(inner);
-            now(send(&mut service, request(Method::GET))).unwrap();
+        for steps in [&[Answers(502), Fails(OPEN)] as &[Step], &[Answers(502), NotReady]] {
+            let inner = Script { steps, calls: Calls::default() };
+            let mut service = JitterRetryLayer::new(immediate().build().unwrap()).layer(inner);
+            block_on(send(&mut service, request(Method::GET))).unwrap();
         }
     });
     let keys = snapshotter.snapshot().into_vec().into_iter().map(|(key, ..)| key);

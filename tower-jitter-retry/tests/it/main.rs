@@ -1,4 +1,4 @@
-//! The integration tests, a module per subject.
+//! The integration tests, one module per subject.
 
 mod attempts;
 mod budget;

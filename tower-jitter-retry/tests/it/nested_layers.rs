@@ -1,4 +1,4 @@
-//! Nested retries, and what marks a request.
+//! Nested retry layers, and the marks on requests.
 
 use std::io;
 use std::sync::Mutex;
@@ -12,13 +12,13 @@ use tower_jitter_retry::fault_classify::{Fault, Health, Kind, Origin, Retryable,
 use tower_jitter_retry::request::{Attempt, remove_marker};
 use tower_jitter_retry::{Budget, JitterRetryLayer, NonIdempotent, ReplayBody, RetryPolicy, RetrySafety};
 
-use crate::support::{Broken, Calls, at_once, layer, now, request, response, send};
+use crate::support::{Broken, Calls, block_on, immediate, layer, request, response, send};
 
 fn three() -> JitterRetryLayer {
-    layer(at_once())
+    layer(immediate())
 }
 
-/// A server that always says 503, and what it was sent.
+/// A server that always responds with 503, and records the requests.
 fn failing<B>(
     sent: &Mutex<Vec<Request<B>>>,
 ) -> impl Service<Request<B>, Response = Response<String>, Error = io::Error, Future: Send> + Clone + '_
@@ -42,7 +42,7 @@ fn three_nested_layers_number_attempts_one_to_three() {
     let sent = sends(|sent| {
         let mut service =
             ServiceBuilder::new().layer(three()).layer(three()).layer(three()).service(failing(sent));
-        now(send(&mut service, request(Method::GET))).unwrap();
+        block_on(send(&mut service, request(Method::GET))).unwrap();
     });
     assert_eq!(sent.len(), 3);
     let numbers: Vec<_> =
@@ -51,14 +51,14 @@ fn three_nested_layers_number_attempts_one_to_three() {
 }
 
 #[test]
-fn layer_without_retries_does_not_silence_inner() {
-    // The second retries, and says so to nobody.
-    for (outer, expected) in [(at_once().max_attempts(1), (3, 1)), (at_once().marker(false), (9, 3))] {
+fn layer_without_retries_does_not_suppress_inner() {
+    // The second policy retries, but does not mark its requests.
+    for (outer, expected) in [(immediate().max_attempts(1), (3, 1)), (immediate().marker(false), (9, 3))] {
         let calls = Calls::default();
         let unmarked = Mutex::new(0);
         let mut service = ServiceBuilder::new()
             .layer(layer(outer))
-            .layer(service_between(&unmarked))
+            .layer(count_unmarked(&unmarked))
             .layer(three())
             .service(service_fn(|_: Request<String>| {
                 calls.next();
@@ -66,23 +66,23 @@ fn layer_without_retries_does_not_silence_inner() {
             }));
         let mut request = request(Method::POST);
         request.extensions_mut().insert(RetrySafety::Always);
-        now(send(&mut service, request)).unwrap();
+        block_on(send(&mut service, request)).unwrap();
         assert_eq!((calls.made(), *unmarked.lock().unwrap()), expected);
     }
 }
 
-/// Counts the requests that pass without a mark.
-fn service_between<S>(unmarked: &Mutex<usize>) -> impl Layer<S, Service = Between<'_, S>> {
-    tower::layer::layer_fn(move |inner| Between { inner, unmarked })
+/// Returns a layer that counts the requests without a mark.
+fn count_unmarked<S>(unmarked: &Mutex<usize>) -> impl Layer<S, Service = CountUnmarked<'_, S>> {
+    tower::layer::layer_fn(move |inner| CountUnmarked { inner, unmarked })
 }
 
 #[derive(Clone)]
-struct Between<'a, S> {
+struct CountUnmarked<'a, S> {
     inner: S,
     unmarked: &'a Mutex<usize>,
 }
 
-impl<S: Service<Request<B>>, B> Service<Request<B>> for Between<'_, S> {
+impl<S: Service<Request<B>>, B> Service<Request<B>> for CountUnmarked<'_, S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -97,7 +97,7 @@ impl<S: Service<Request<B>>, B> Service<Request<B>> for Between<'_, S> {
     }
 }
 
-/// A body that nobody can send again further out, and somebody can further in.
+/// A body that the outer layer cannot send again, but the inner layer can.
 #[test]
 fn request_not_replayable_in_outer_is_retried_by_inner() {
     struct Streaming;
@@ -117,28 +117,31 @@ fn request_not_replayable_in_outer_is_retried_by_inner() {
         .layer(three())
         .service(service_fn(|request: Request<String>| {
             calls.next();
-            assert!(request.extensions().get::<Attempt>().is_some(), "the inner layer marks");
+            assert!(request.extensions().get::<Attempt>().is_some(), "the inner layer marks the request");
             async { Ok::<_, io::Error>(response(503)) }
         }));
-    now(send(&mut service, Request::put("/").body(Streaming).unwrap())).unwrap();
+    block_on(send(&mut service, Request::put("/").body(Streaming).unwrap())).unwrap();
     assert_eq!(calls.made(), 3);
 }
 
 #[test]
 fn marker_off_lets_every_layer_retry() {
-    let quiet = || layer(at_once().marker(false));
+    let unmarked = || layer(immediate().marker(false));
     let sent = sends(|sent| {
-        let mut service =
-            ServiceBuilder::new().layer(quiet()).layer(quiet()).layer(quiet()).service(failing(sent));
-        now(send(&mut service, request(Method::GET))).unwrap();
+        let mut service = ServiceBuilder::new()
+            .layer(unmarked())
+            .layer(unmarked())
+            .layer(unmarked())
+            .service(failing(sent));
+        block_on(send(&mut service, request(Method::GET))).unwrap();
     });
-    assert_eq!(sent.len(), 27, "that is why it is on");
+    assert_eq!(sent.len(), 27, "attempts multiply without marks");
     assert!(sent.iter().all(|sent| sent.extensions().is_empty()));
     let sent = sends(|sent| {
-        let mut service = ServiceBuilder::new().layer(three()).layer(quiet()).service(failing(sent));
-        now(send(&mut service, request(Method::GET))).unwrap();
+        let mut service = ServiceBuilder::new().layer(three()).layer(unmarked()).service(failing(sent));
+        block_on(send(&mut service, request(Method::GET))).unwrap();
     });
-    assert_eq!(sent.len(), 9, "nor does it heed the mark of another");
+    assert_eq!(sent.len(), 9, "it also ignores the marks of other layers");
 }
 
 #[test]
@@ -152,13 +155,13 @@ fn remove_marker_lets_inner_layer_retry() {
             })
             .layer(three())
             .service(failing(sent));
-        now(send(&mut service, request(Method::GET))).unwrap();
+        block_on(send(&mut service, request(Method::GET))).unwrap();
     });
     assert_eq!(sent.len(), 9);
     let sent = sends(|sent| {
         let mut service =
             ServiceBuilder::new().layer(three()).layer(three().remove_marker()).service(failing(sent));
-        now(send(&mut service, request(Method::GET))).unwrap();
+        block_on(send(&mut service, request(Method::GET))).unwrap();
     });
     assert_eq!(sent.len(), 9);
 }
@@ -173,21 +176,21 @@ fn remove_marker_removes_remote_headers_from_every_request() {
         request.headers_mut().append("grpc-previous-rpc-attempts", "6".parse().unwrap());
         request
     };
-    // A single attempt is not marked, so that nothing overwrites what the remote client wrote.
-    for policy in [at_once().max_attempts(1), at_once().marker(false)] {
+    // A single attempt is not marked, so that nothing overwrites the headers of the remote client.
+    for policy in [immediate().max_attempts(1), immediate().marker(false)] {
         for method in [Method::GET, Method::POST] {
             let policy = policy.clone().marker_header(name.clone());
             let sent = sends(|sent| {
                 let mut service = layer(policy.clone()).remove_marker().layer(failing(sent));
-                now(send(&mut service, remote(method.clone()))).unwrap();
+                block_on(send(&mut service, remote(method.clone()))).unwrap();
             });
             assert!(sent.iter().all(|sent| sent.headers().is_empty()), "{method}: {sent:?}");
         }
     }
-    let policy = at_once().marker_header(name.clone());
+    let policy = immediate().marker_header(name.clone());
     let sent = sends(|sent| {
         let mut service = layer(policy).remove_marker().layer(failing(sent));
-        now(send(&mut service, remote(Method::GET))).unwrap();
+        block_on(send(&mut service, remote(Method::GET))).unwrap();
     });
     let numbers: Vec<_> = sent.iter().map(|sent| sent.headers()[&name].to_str().unwrap()).collect();
     assert_eq!(numbers, ["1", "2", "3"]);
@@ -202,13 +205,13 @@ fn gateway_removes_remote_marks_without_a_setting() {
             ServiceBuilder::new().layer(three()).layer(layer(policy.max_attempts(2))).service(failing(sent));
         let mut request = request(Method::GET);
         request.headers_mut().insert("grpc-previous-rpc-attempts", "6".parse().unwrap());
-        now(send(&mut service, request)).unwrap();
+        block_on(send(&mut service, request)).unwrap();
     });
     assert_eq!(sent.len(), 6);
     assert!(sent.iter().all(|sent| sent.headers().is_empty()));
 }
 
-/// A POST of gRPC to a method that is in no list but that of [`listed`].
+/// A gRPC call of a method that only the policy of [`listed`] lists.
 fn grpc_request() -> Request<String> {
     let mut request = Request::post("/shop.Orders/Get").body("the body".to_owned()).unwrap();
     request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
@@ -216,27 +219,27 @@ fn grpc_request() -> Request<String> {
 }
 
 fn listed() -> JitterRetryLayer {
-    layer(at_once().idempotent_methods(["shop.Orders/Get"]))
+    layer(immediate().idempotent_methods(["shop.Orders/Get"]))
 }
 
 #[test]
-fn outer_without_grpc_method_does_not_silence_inner() {
+fn outer_without_grpc_method_does_not_suppress_inner() {
     let sent = sends(|sent| {
         let mut service = ServiceBuilder::new().layer(three()).layer(listed()).service(failing(sent));
-        now(send(&mut service, grpc_request())).unwrap();
+        block_on(send(&mut service, grpc_request())).unwrap();
     });
     assert_eq!(sent.len(), 3);
     let sent = sends(|sent| {
         let mut service =
             ServiceBuilder::new().layer(three()).layer(listed()).layer(listed()).service(failing(sent));
-        now(send(&mut service, grpc_request())).unwrap();
+        block_on(send(&mut service, grpc_request())).unwrap();
     });
-    assert_eq!(sent.len(), 3, "the second layer silences the third");
+    assert_eq!(sent.len(), 3, "the second layer suppresses the third");
 }
 
 #[test]
-fn outer_by_request_does_not_silence_inner_always() {
-    let always = || layer(at_once().safety(RetrySafety::Always));
+fn outer_by_request_does_not_suppress_inner_always() {
+    let always = || layer(immediate().safety(RetrySafety::Always));
     for (status, expected) in [(503, 3), (429, 3)] {
         let calls = Calls::default();
         let mut service = ServiceBuilder::new().layer(three()).layer(always()).layer(always()).service(
@@ -245,14 +248,14 @@ fn outer_by_request_does_not_silence_inner_always() {
                 async move { Ok::<_, io::Error>(response(status)) }
             }),
         );
-        now(send(&mut service, request(Method::POST))).unwrap();
+        block_on(send(&mut service, request(Method::POST))).unwrap();
         assert_eq!(calls.made(), expected, "{status}");
     }
 }
 
 #[test]
-fn outer_level_silences_inner_for_what_it_allows() {
-    let outer = |level| layer(at_once().non_idempotent(level));
+fn outer_level_suppresses_inner_for_what_it_allows() {
+    let outer = |level| layer(immediate().non_idempotent(level));
     for (level, made) in [
         (NonIdempotent::Never, [3, 3]),
         (NonIdempotent::Unsent, [3, 3]),
@@ -268,14 +271,14 @@ fn outer_level_silences_inner_for_what_it_allows() {
                     }
                 },
             ));
-            let _: Result<_, io::Error> = now(send(&mut service, request(Method::POST)));
+            let _: Result<_, io::Error> = block_on(send(&mut service, request(Method::POST)));
             assert_eq!(calls.made(), made, "{level:?} refused {refused}");
         }
     }
 }
 
 #[test]
-fn outer_errors_only_does_not_silence_inner_on_responses() {
+fn outer_errors_only_does_not_suppress_inner_on_responses() {
     let calls = Calls::default();
     let inner = |status: u16| {
         let calls = calls.clone();
@@ -293,7 +296,7 @@ fn outer_errors_only_does_not_silence_inner_on_responses() {
         let before = calls.made();
         let mut service =
             ServiceBuilder::new().layer(three().errors_only()).layer(three()).service(inner(status));
-        let _: Result<_, io::Error> = now(send(&mut service, request(Method::GET)));
+        let _: Result<_, io::Error> = block_on(send(&mut service, request(Method::GET)));
         assert_eq!(calls.made() - before, expected, "{status}");
         let before = calls.made();
         let mut service = ServiceBuilder::new()
@@ -301,7 +304,7 @@ fn outer_errors_only_does_not_silence_inner_on_responses() {
             .layer(three().errors_only())
             .layer(three())
             .service(inner(status));
-        let _: Result<_, io::Error> = now(send(&mut service, request(Method::GET)));
+        let _: Result<_, io::Error> = block_on(send(&mut service, request(Method::GET)));
         assert_eq!(calls.made() - before, expected, "{status} under a layer that covers both");
     }
 }
@@ -309,7 +312,7 @@ fn outer_errors_only_does_not_silence_inner_on_responses() {
 #[test]
 fn attempt_numbers_start_at_outermost_layer() {
     let name = HeaderName::from_static("x-attempt");
-    let numbered = || at_once().marker_header(name.clone());
+    let numbered = || immediate().marker_header(name.clone());
     let numbers = |answers: [u16; 4]| {
         let answers = Mutex::new(answers.into_iter());
         let sent = sends(|sent| {
@@ -321,7 +324,7 @@ fn attempt_numbers_start_at_outermost_layer() {
                     let status = answers.lock().unwrap().next().unwrap();
                     async move { Ok::<_, io::Error>(response(status)) }
                 }));
-            now(send(&mut service, request(Method::POST))).unwrap();
+            block_on(send(&mut service, request(Method::POST))).unwrap();
         });
         let number = |sent: &Request<String>| {
             let number = sent.extensions().get::<Attempt>().unwrap().number();
@@ -330,7 +333,7 @@ fn attempt_numbers_start_at_outermost_layer() {
         };
         sent.iter().map(number).collect::<Vec<_>>()
     };
-    // A 429 is sent again by the outer layer, a 503 by the inner one.
+    // The outer layer retries a 429, and the inner layer a 503.
     assert_eq!(numbers([503, 503, 200, 0]), [1, 2, 3]);
     assert_eq!(numbers([429, 429, 200, 0]), [1, 2, 3]);
     assert_eq!(numbers([429, 503, 503, 200]), [1, 2, 3, 4]);
@@ -342,7 +345,7 @@ fn retry_safety_never_is_not_marked() {
         let mut service = three().layer(failing(sent));
         let mut request = request(Method::GET);
         request.extensions_mut().insert(RetrySafety::Never);
-        now(send(&mut service, request)).unwrap();
+        block_on(send(&mut service, request)).unwrap();
     });
     assert_eq!(sent.len(), 1);
     assert_eq!(sent[0].extensions().get::<Attempt>(), None);
@@ -352,16 +355,16 @@ fn retry_safety_never_is_not_marked() {
 fn marker_header_carries_attempt_number() {
     let name = HeaderName::from_static("x-attempt");
     let sent = sends(|sent| {
-        let mut service = layer(at_once().marker_header(name.clone())).layer(failing(sent));
-        now(send(&mut service, request(Method::GET))).unwrap();
+        let mut service = layer(immediate().marker_header(name.clone())).layer(failing(sent));
+        block_on(send(&mut service, request(Method::GET))).unwrap();
     });
     let numbers: Vec<_> = sent.iter().map(|sent| sent.headers()[&name].to_str().unwrap()).collect();
     assert_eq!(numbers, ["1", "2", "3"]);
     let sent = sends(|sent| {
         let mut service = three().layer(failing(sent));
-        now(send(&mut service, request(Method::GET))).unwrap();
+        block_on(send(&mut service, request(Method::GET))).unwrap();
     });
-    assert!(sent.iter().all(|sent| sent.headers().is_empty()), "and not otherwise");
+    assert!(sent.iter().all(|sent| sent.headers().is_empty()), "no header by default");
 }
 
 #[test]
@@ -371,7 +374,7 @@ fn grpc_header_counts_previous_attempts() {
         let mut request = request(Method::POST);
         request.headers_mut().insert("content-type", "application/grpc+proto".parse().unwrap());
         request.extensions_mut().insert(RetrySafety::Always);
-        now(send(&mut service, request)).unwrap();
+        block_on(send(&mut service, request)).unwrap();
     });
     let before = |sent: &Request<String>| sent.headers().get("grpc-previous-rpc-attempts").cloned();
     assert_eq!(before(&sent[0]), None);
@@ -388,14 +391,14 @@ fn second_attempt_does_not_carry_mark_of_first() {
         numbers.lock().unwrap().push(marks);
         async { Err::<Response<()>, _>(Broken(0)) }
     }));
-    now(send(&mut service, Request::new("text"))).unwrap_err();
+    block_on(send(&mut service, Request::new("text"))).unwrap_err();
     assert_eq!(*numbers.lock().unwrap(), [1, 2, 3]);
 }
 
 #[cfg(feature = "reqwest")]
 #[test]
-fn outer_over_reqwest_silences_inner_for_what_it_covers() {
-    let always = || layer(at_once().safety(RetrySafety::Always));
+fn outer_over_reqwest_suppresses_inner_for_what_it_covers() {
+    let always = || layer(immediate().safety(RetrySafety::Always));
     for (method, status) in [(Method::POST, 503), (Method::POST, 429), (Method::GET, 503)] {
         let calls = Calls::default();
         let mut service = ServiceBuilder::new().layer(three()).layer(always()).layer(always()).service(
@@ -405,7 +408,7 @@ fn outer_over_reqwest_silences_inner_for_what_it_covers() {
             }),
         );
         let request = reqwest::Request::new(method.clone(), "http://example.org/".parse().unwrap());
-        now(send(&mut service, request)).unwrap();
+        block_on(send(&mut service, request)).unwrap();
         assert_eq!(calls.made(), 3, "{method} {status}");
     }
 }
@@ -422,11 +425,11 @@ fn three_nested_layers_over_reqwest_make_three_calls() {
         },
     ));
     let request = reqwest::Request::new(Method::GET, "http://example.org/a?b#c".parse().unwrap());
-    now(send(&mut service, request)).unwrap();
+    block_on(send(&mut service, request)).unwrap();
     assert_eq!(calls.made(), 3);
 }
 
-/// Sends a streaming POST that is answered by 500, and returns the number of calls.
+/// Sends a streaming POST to a server that responds with 500, and returns the number of calls.
 fn calls_with_streaming_body<L, S>(stack: &ServiceBuilder<L>) -> usize
 where
     L: Layer<BoxCloneService<Streaming, Response<String>, io::Error>, Service = S>,
@@ -444,7 +447,7 @@ where
     });
     let mut service = stack.service(BoxCloneService::new(server));
     let body = ReplayBody::new(Full::from("upload"));
-    now(send(&mut service, Request::post("/").body(body).unwrap())).unwrap();
+    block_on(send(&mut service, Request::post("/").body(body).unwrap())).unwrap();
     calls.made()
 }
 
@@ -452,16 +455,16 @@ type Streaming = Request<ReplayBody<Full<Bytes>>>;
 
 #[test]
 fn inner_covering_more_replays_stream_kept_by_outer() {
-    let always = || layer(at_once().safety(RetrySafety::Always));
-    let quiet = || layer(at_once().safety(RetrySafety::Always).marker(false));
+    let always = || layer(immediate().safety(RetrySafety::Always));
+    let unmarked = || layer(immediate().safety(RetrySafety::Always).marker(false));
     let builder = ServiceBuilder::new;
     assert_eq!(calls_with_streaming_body(&builder().layer(three()).layer(always())), 3);
     assert_eq!(calls_with_streaming_body(&builder().layer(three()).layer(three()).layer(always())), 3);
     assert_eq!(calls_with_streaming_body(&builder().layer(always()).layer(always()).layer(always())), 3);
-    assert_eq!(calls_with_streaming_body(&builder().layer(quiet()).layer(quiet())), 9);
+    assert_eq!(calls_with_streaming_body(&builder().layer(unmarked()).layer(unmarked())), 9);
 }
 
-/// The number of calls to a server that answers a GET with this status.
+/// Returns the number of calls to a server that responds to a GET with this status.
 fn calls_answered_by<L, S>(stack: &ServiceBuilder<L>, status: u16) -> usize
 where
     L: Layer<BoxCloneService<Request<String>, Response<String>, io::Error>, Service = S>,
@@ -474,18 +477,18 @@ where
         std::future::ready(Ok::<_, io::Error>(response(status)))
     });
     let mut service = stack.service(BoxCloneService::new(server));
-    now(send(&mut service, request(Method::GET))).unwrap();
+    block_on(send(&mut service, request(Method::GET))).unwrap();
     calls.made()
 }
 
-/// A rule that retries a 404.
+/// A rule that makes a 404 retryable.
 fn not_found(outcome: Result<&Response<String>, &io::Error>) -> Option<Verdict> {
     let gone = Fault::new(Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy, Origin::Remote);
     outcome.ok().filter(|response| response.status() == 404).map(|_| gone.into())
 }
 
 #[test]
-fn inner_is_quiet_on_responses_that_outer_covers() {
+fn inner_leaves_responses_to_outer_that_covers_them() {
     let builder = ServiceBuilder::new;
     let none = || three().errors_only();
     let by_rule = || three().errors_only().rule(not_found);
@@ -494,7 +497,7 @@ fn inner_is_quiet_on_responses_that_outer_covers() {
     assert_eq!(calls_answered_by(&builder().layer(none()).layer(all()), 503), 3);
     assert_eq!(calls_answered_by(&builder().layer(by_rule()).layer(by_rule()).layer(by_rule()), 404), 3);
     assert_eq!(calls_answered_by(&builder().layer(by_rule()).layer(all()), 503), 3);
-    assert_eq!(calls_answered_by(&builder().layer(by_rule()).layer(all()), 404), 9, "both retry it");
+    assert_eq!(calls_answered_by(&builder().layer(by_rule()).layer(all()), 404), 9, "both layers retry it");
     assert_eq!(calls_answered_by(&builder().layer(by_rule()).layer(none()).layer(by_rule()), 404), 3);
     assert_eq!(calls_answered_by(&builder().layer(all()).layer(by_rule()).layer(all()), 404), 3);
 }
@@ -502,13 +505,13 @@ fn inner_is_quiet_on_responses_that_outer_covers() {
 #[test]
 fn three_nested_layers_of_three_make_three_calls() {
     let calls = Calls::default();
-    let three = || layer(at_once());
+    let three = || layer(immediate());
     let mut service = ServiceBuilder::new().layer(three()).layer(three()).layer(three()).service(service_fn(
         |_: Request<String>| {
             calls.next();
             async { Ok::<_, io::Error>(response(503)) }
         },
     ));
-    now(send(&mut service, request(Method::GET))).unwrap();
+    block_on(send(&mut service, request(Method::GET))).unwrap();
     assert_eq!(calls.made(), 3);
 }

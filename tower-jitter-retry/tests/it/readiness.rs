@@ -1,4 +1,4 @@
-//! Every attempt waits for the readiness of the service that it goes to.
+//! Every attempt waits for the readiness of the service that it is sent to.
 
 use std::fmt::Debug;
 use std::future::{Future, Ready, poll_fn, ready};
@@ -18,20 +18,21 @@ use tower_jitter_retry::fault_classify::classifiers::{Auto, BoxedError};
 use tower_jitter_retry::replay::RetryBody;
 use tower_test::mock;
 
-use crate::support::{Broken, Calls, at_once, now, request, response, send};
+use crate::support::{Broken, Calls, block_on, immediate, request, response, send};
 
-/// Fails, or as a clone, is not ready before it was asked often enough. Panics if it is called unready.
+/// Always fails. A clone becomes ready only after the given number of polls. Panics if it is called
+/// without being ready.
 #[derive(Debug)]
 struct Strict {
     shared: Arc<Shared>,
     number: usize,
-    asked: usize,
+    polls: usize,
     ready: bool,
 }
 
 #[derive(Debug)]
 struct Shared {
-    /// How often a clone says that it is not ready, or fails to get ready if `None`.
+    /// The number of polls at which a clone is pending. With `None`, a clone fails to become ready.
     pending: Option<usize>,
     clones: AtomicUsize,
     calls: std::sync::Mutex<Vec<usize>>,
@@ -40,14 +41,14 @@ struct Shared {
 impl Strict {
     fn new(pending: Option<usize>) -> Self {
         let shared = Shared { pending, clones: AtomicUsize::new(0), calls: std::sync::Mutex::default() };
-        Self { shared: Arc::new(shared), number: 0, asked: 0, ready: false }
+        Self { shared: Arc::new(shared), number: 0, polls: 0, ready: false }
     }
 }
 
 impl Clone for Strict {
     fn clone(&self) -> Self {
         let number = self.shared.clones.fetch_add(1, Ordering::SeqCst) + 1;
-        Self { shared: Arc::clone(&self.shared), number, asked: 0, ready: false }
+        Self { shared: Arc::clone(&self.shared), number, polls: 0, ready: false }
     }
 }
 
@@ -59,8 +60,8 @@ impl<R> Service<R> for Strict {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Broken>> {
         if self.number > 0 {
             let Some(pending) = self.shared.pending else { return Poll::Ready(Err(Broken(99))) };
-            self.asked += 1;
-            if self.asked <= pending {
+            self.polls += 1;
+            if self.polls <= pending {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -71,7 +72,7 @@ impl<R> Service<R> for Strict {
 
     fn call(&mut self, _: R) -> Self::Future {
         assert!(std::mem::take(&mut self.ready), "called without being ready");
-        self.asked = 0;
+        self.polls = 0;
         let mut calls = self.shared.calls.lock().unwrap();
         calls.push(self.number);
         ready(Err(Broken(calls.len())))
@@ -79,11 +80,11 @@ impl<R> Service<R> for Strict {
 }
 
 fn layer(attempts: u32) -> JitterRetryLayer {
-    JitterRetryLayer::new(at_once().max_attempts(attempts).build().unwrap())
+    JitterRetryLayer::new(immediate().max_attempts(attempts).build().unwrap())
 }
 
 fn boxed(attempts: u32) -> JitterRetryLayer<Auto<BoxedError>> {
-    JitterRetryLayer::new(at_once().max_attempts(attempts).build().unwrap())
+    JitterRetryLayer::new(immediate().max_attempts(attempts).build().unwrap())
 }
 
 #[test]
@@ -92,10 +93,10 @@ fn first_attempt_uses_polled_readiness() {
     let shared = Arc::clone(&inner.shared);
     let mut service = layer(3).layer(inner);
     for call in 0..3 {
-        assert_eq!(now(send(&mut service, 7_u32)), Err(Broken(3 * call + 3)));
+        assert_eq!(block_on(send(&mut service, 7_u32)), Err(Broken(3 * call + 3)));
     }
     let calls = shared.calls.lock().unwrap();
-    assert_eq!(*calls, [0, 1, 1, 0, 2, 2, 0, 3, 3], "the service that each attempt went to");
+    assert_eq!(*calls, [0, 1, 1, 0, 2, 2, 0, 3, 3], "the service that each attempt was sent to");
 }
 
 #[test]
@@ -115,10 +116,10 @@ fn retry_waits_for_readiness_of_its_clone() {
 }
 
 #[test]
-fn readiness_error_of_retry_returns_outcome_that_was_sent() {
+fn readiness_error_of_retry_returns_last_sent_outcome() {
     let inner = Strict::new(None);
     let shared = Arc::clone(&inner.shared);
-    assert_eq!(now(send(&mut layer(5).layer(inner), 7_u32)), Err(Broken(1)));
+    assert_eq!(block_on(send(&mut layer(5).layer(inner), 7_u32)), Err(Broken(1)));
     assert_eq!(*shared.calls.lock().unwrap(), [0]);
 }
 
@@ -126,7 +127,7 @@ fn readiness_error_of_retry_returns_outcome_that_was_sent() {
 fn readiness_error_of_first_attempt_is_returned_unchanged() {
     let mut inner = Strict::new(None);
     inner.number = 1;
-    assert_eq!(now(send(&mut layer(5).layer(inner), 7_u32)), Err(Broken(99)));
+    assert_eq!(block_on(send(&mut layer(5).layer(inner), 7_u32)), Err(Broken(99)));
 }
 
 #[test]
@@ -134,7 +135,7 @@ fn inner_service_is_cloned_once_per_call() {
     for attempts in [2, 3, 10] {
         let inner = Strict::new(Some(0));
         let shared = Arc::clone(&inner.shared);
-        now(send(&mut layer(attempts).layer(inner), 7_u32)).unwrap_err();
+        block_on(send(&mut layer(attempts).layer(inner), 7_u32)).unwrap_err();
         assert_eq!(shared.clones.load(Ordering::SeqCst), 1);
         assert_eq!(shared.calls.lock().unwrap().len(), attempts as usize);
     }
@@ -155,9 +156,9 @@ fn inner_service_is_not_cloned_for_request_sent_once() {
 
     let inner = Strict::new(Some(0));
     let shared = Arc::clone(&inner.shared);
-    now(send(&mut layer(3).layer(inner.clone()), Request::new(Once))).unwrap_err();
-    now(send(&mut layer(1).layer(inner), 7_u32)).unwrap_err();
-    assert_eq!(shared.clones.load(Ordering::SeqCst), 1, "the one clone is this test's own");
+    block_on(send(&mut layer(3).layer(inner.clone()), Request::new(Once))).unwrap_err();
+    block_on(send(&mut layer(1).layer(inner), 7_u32)).unwrap_err();
+    assert_eq!(shared.clones.load(Ordering::SeqCst), 1, "only the clone of this test");
     assert_eq!(shared.calls.lock().unwrap().len(), 2);
 }
 
@@ -175,7 +176,7 @@ fn attempt_is_sent_only_when_mock_is_ready() {
     assert_ready!(task::spawn(handle.next_request()).poll()).unwrap().1.send_error(Broken(1));
     assert!(call.is_woken());
     assert_pending!(call.poll());
-    assert_pending!(task::spawn(handle.next_request()).poll(), "a clone was called that was not ready");
+    assert_pending!(task::spawn(handle.next_request()).poll(), "a clone was called before it was ready");
 
     handle.allow(1);
     assert!(call.is_woken());
@@ -187,7 +188,7 @@ fn attempt_is_sent_only_when_mock_is_ready() {
 }
 
 #[test]
-fn mock_readiness_error_in_retry_returns_outcome_that_was_sent() {
+fn mock_readiness_error_in_retry_returns_last_sent_outcome() {
     let (mut service, mut handle) =
         mock::spawn_with::<&'static str, &'static str, _, _>(|inner| boxed(3).layer(inner));
     handle.allow(1);
@@ -211,8 +212,8 @@ fn failed_attempt_releases_permit_before_next_waits() {
         }),
         1,
     );
-    // It panics if it is called unready, and there is one place only.
-    assert_eq!(now(send(&mut layer(3).layer(inner), 7)), Ok(3));
+    // The limit has one permit, and panics if it is called without being ready.
+    assert_eq!(block_on(send(&mut layer(3).layer(inner), 7)), Ok(3));
 }
 
 #[tokio::test(start_paused = true)]
@@ -263,7 +264,7 @@ fn service_can_be_polled_while_call_runs() {
         .layer(service_fn(async |_: Request<String>| Ok::<Response<String>, io::Error>(response(503))));
     let calls: Vec<_> = (0..3).map(|_| call(&mut service, request(Method::GET))).collect();
     for call in calls {
-        assert_eq!(now(call).unwrap().status(), 503);
+        assert_eq!(block_on(call).unwrap().status(), 503);
     }
 }
 
@@ -273,12 +274,12 @@ fn future_is_send_if_its_parts_are() {
     assert_send(call(&mut layer(3).layer(Strict::new(Some(0))), 7_u32));
 }
 
-/// The future of a call to a service that is ready.
+/// Returns the future of a call to a service that is ready.
 fn call<S, R>(service: &mut S, request: R) -> S::Future
 where
     S: Service<R, Error: Debug>,
 {
-    now(poll_fn(|cx| service.poll_ready(cx))).unwrap();
+    block_on(poll_fn(|cx| service.poll_ready(cx))).unwrap();
     service.call(request)
 }
 
@@ -306,7 +307,7 @@ fn attempt_is_sent_only_to_service_polled_ready() {
         fn call(&mut self, _: u32) -> Self::Future {
             assert!(
                 std::mem::take(&mut self.ready),
-                "it was not polled ready, or its readiness was used already"
+                "called without being ready, or twice for one readiness"
             );
             std::future::ready(Err(Broken(self.calls.next())))
         }
@@ -314,7 +315,7 @@ fn attempt_is_sent_only_to_service_polled_ready() {
     let calls = Calls::default();
     let mut service = layer(5).layer(Strict { ready: false, calls: calls.clone() });
     for _ in 0..3 {
-        now(send(&mut service, 7)).unwrap_err();
+        block_on(send(&mut service, 7)).unwrap_err();
     }
     assert_eq!(calls.made(), 15);
 }

@@ -1,4 +1,4 @@
-//! What is kept of a request, and what goes out again.
+//! The data that is kept of a request, and the requests that are sent again.
 
 use std::convert::Infallible;
 use std::io;
@@ -13,7 +13,7 @@ use tower_jitter_retry::replay::RetryBody;
 use tower_jitter_retry::request::{Attempt, RetryRequest};
 use tower_jitter_retry::{Budget, JitterRetryLayer, ReplayBody, RequestInfo};
 
-use crate::support::{Broken, Calls, at_once, layer, now, request, response, send};
+use crate::support::{Broken, Calls, block_on, immediate, layer, request, response, send};
 
 /// Counts its clones.
 #[derive(Debug)]
@@ -28,15 +28,15 @@ impl Clone for Counted {
 
 impl RequestInfo for Counted {}
 
-/// How often a request is cloned if its first so many attempts fail.
+/// Returns how many times a request is cloned if its first `failures` attempts fail.
 fn clones(attempts: u32, failures: usize) -> usize {
     let (calls, clones) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
     let mut service =
-        layer(at_once().max_attempts(attempts)).clone_requests().layer(service_fn(|_: Counted| {
+        layer(immediate().max_attempts(attempts)).clone_requests().layer(service_fn(|_: Counted| {
             let call = calls.next();
             async move { if call <= failures { Err(Broken(call)) } else { Ok(()) } }
         }));
-    let _ = now(send(&mut service, Counted(Arc::clone(&clones))));
+    let _ = block_on(send(&mut service, Counted(Arc::clone(&clones))));
     assert_eq!(calls.made(), (failures + 1).min(attempts as usize));
     clones.load(Ordering::SeqCst)
 }
@@ -48,7 +48,7 @@ fn request_is_not_cloned_when_no_retry_can_follow() {
 }
 
 #[test]
-fn request_is_cloned_once_per_attempt_that_retry_can_follow() {
+fn request_is_cloned_once_per_attempt_that_is_not_the_last() {
     assert_eq!(clones(3, 0), 1);
     assert_eq!(clones(3, 1), 2);
     assert_eq!(clones(10, 4), 5);
@@ -66,12 +66,12 @@ fn http_body_is_cloned_once_per_possible_attempt() {
     for (attempts, failures, expected) in [(1, 1, 0), (3, 0, 1), (3, 1, 2), (3, 3, 2)] {
         let (calls, clones) = (Calls::default(), Arc::new(AtomicUsize::new(0)));
         let mut service =
-            layer(at_once().max_attempts(attempts)).layer(service_fn(|_: Request<Full<Noted>>| {
+            layer(immediate().max_attempts(attempts)).layer(service_fn(|_: Request<Full<Noted>>| {
                 let status = if calls.next() <= failures { 503 } else { 200 };
                 async move { Ok::<_, io::Error>(response(status)) }
             }));
         let body = Full::new(Noted { _count: Counted(Arc::clone(&clones)), bytes: Bytes::from_static(b"x") });
-        now(send(&mut service, Request::new(body))).unwrap();
+        block_on(send(&mut service, Request::new(body))).unwrap();
         assert_eq!(clones.load(Ordering::SeqCst), expected);
     }
 }
@@ -96,14 +96,14 @@ impl bytes::Buf for Noted {
     }
 }
 
-/// What of each attempt reaches a server that always says 503.
+/// Returns the requests that reach a server that always responds with 503.
 fn sent<B: RetryBody + 'static>(request: Request<B>) -> Vec<Request<B>> {
     let sent = Mutex::new(Vec::new());
-    let mut service = layer(at_once()).layer(service_fn(|request: Request<B>| {
+    let mut service = layer(immediate()).layer(service_fn(|request: Request<B>| {
         sent.lock().unwrap().push(request);
         async { Ok::<_, io::Error>(response(503)) }
     }));
-    assert_eq!(now(send(&mut service, request)).unwrap().status(), 503);
+    assert_eq!(block_on(send(&mut service, request)).unwrap().status(), 503);
     sent.into_inner().unwrap()
 }
 
@@ -149,15 +149,15 @@ fn full_body_is_sent_again_whole() {
     }
 }
 
-/// The frames of a body that does not wait.
+/// Returns the frames of a body that does not wait.
 fn task_body<B>(mut body: B) -> Vec<B::Data>
 where
     B: http_body_util::BodyExt + http_body::Body<Error = Infallible> + Unpin,
 {
     let mut frames = Vec::new();
-    while let Some(frame) = now(body.frame()) {
+    while let Some(frame) = block_on(body.frame()) {
         let Ok(frame) = frame;
-        frames.push(frame.into_data().unwrap_or_else(|_| panic!("there are no trailers")));
+        frames.push(frame.into_data().unwrap_or_else(|_| panic!("unexpected trailers")));
     }
     frames
 }
@@ -165,11 +165,11 @@ where
 #[test]
 fn full_body_read_by_server_is_sent_again_whole() {
     let bodies = Mutex::new(Vec::new());
-    let mut service = layer(at_once()).layer(service_fn(|request: Request<Full<Bytes>>| {
+    let mut service = layer(immediate()).layer(service_fn(|request: Request<Full<Bytes>>| {
         bodies.lock().unwrap().push(task_body(request.into_body()));
         async { Ok::<_, io::Error>(response(503)) }
     }));
-    now(send(&mut service, whole(Full::new(Bytes::from_static(b"the body"))))).unwrap();
+    block_on(send(&mut service, whole(Full::new(Bytes::from_static(b"the body"))))).unwrap();
     assert_eq!(*bodies.lock().unwrap(), vec![vec![Bytes::from_static(b"the body")]; 3]);
 }
 
@@ -185,7 +185,7 @@ fn bodies_in_memory_are_sent_again() {
     );
 }
 
-/// A body that cannot be sent twice.
+/// A body that cannot be sent again.
 #[derive(Debug, PartialEq)]
 struct Once(u32);
 
@@ -210,7 +210,7 @@ fn body_not_replayable_is_sent_once_unchanged() {
     assert_eq!(sent[0].extensions().get(), Some(&Broken(42)));
 }
 
-/// A request that writes down what it is asked.
+/// A request that records the calls of its methods.
 #[derive(Debug)]
 struct ObservedHook {
     log: Arc<Mutex<Vec<String>>>,
@@ -244,28 +244,29 @@ impl RetryRequest for ObservedHook {
     }
 
     fn replay(saved: Self, attempt: Attempt, last: bool) -> Option<(Self, Option<Self>)> {
-        saved.note(format!("again {} {last}", attempt.number()));
+        saved.note(format!("replay {} {last}", attempt.number()));
         let more = (!last).then(|| saved.twin());
         saved.again.then_some((saved, more))
     }
 }
 
-/// What the request was asked, how often it was sent, and whose outcome came back.
+/// Returns the recorded calls, how many times the request was sent, and the error of the call.
 fn logged_call(attempts: u32, usable: bool, again: bool) -> (Vec<String>, usize, Broken) {
     let (calls, log) = (Calls::default(), Arc::<Mutex<Vec<String>>>::default());
-    let mut service = layer(at_once().max_attempts(attempts)).layer(service_fn(|_: ObservedHook| {
+    let mut service = layer(immediate().max_attempts(attempts)).layer(service_fn(|_: ObservedHook| {
         let call = calls.next();
         async move { Err::<(), _>(Broken(call)) }
     }));
-    let error = now(send(&mut service, ObservedHook { log: Arc::clone(&log), usable, again })).unwrap_err();
+    let error =
+        block_on(send(&mut service, ObservedHook { log: Arc::clone(&log), usable, again })).unwrap_err();
     let log = log.lock().unwrap().clone();
     (log, calls.made(), error)
 }
 
 #[test]
-fn again_receives_attempt_number_and_last_flag() {
+fn replay_receives_attempt_number_and_last_flag() {
     let (log, calls, error) = logged_call(4, true, true);
-    assert_eq!(log, ["save 65536", "again 2 false", "again 3 false", "again 4 true"]);
+    assert_eq!(log, ["save 65536", "replay 2 false", "replay 3 false", "replay 4 true"]);
     assert_eq!((calls, error), (4, Broken(4)));
 }
 
@@ -282,7 +283,7 @@ fn request_no_longer_usable_returns_last_outcome() {
 #[test]
 fn request_not_repeatable_returns_last_outcome() {
     let (log, calls, error) = logged_call(3, true, false);
-    assert_eq!(log, ["save 65536", "again 2 false"]);
+    assert_eq!(log, ["save 65536", "replay 2 false"]);
     assert_eq!((calls, error), (1, Broken(1)));
 }
 
@@ -290,11 +291,11 @@ fn request_not_repeatable_returns_last_outcome() {
 fn plain_requests_are_sent_again() {
     fn twice<R: RetryRequest + PartialEq + Clone + std::fmt::Debug + 'static>(request: R) {
         let sent = Mutex::new(Vec::new());
-        let mut service = layer(at_once().max_attempts(2)).layer(service_fn(|request: R| {
+        let mut service = layer(immediate().max_attempts(2)).layer(service_fn(|request: R| {
             sent.lock().unwrap().push(request);
             async { Err::<(), _>(Broken(0)) }
         }));
-        now(send(&mut service, request.clone())).unwrap_err();
+        block_on(send(&mut service, request.clone())).unwrap_err();
         assert_eq!(*sent.lock().unwrap(), [request.clone(), request]);
     }
     twice(());
@@ -323,7 +324,8 @@ fn reqwest_body_in_memory_stays_in_memory_in_each_attempt() {
     }
 }
 
-/// What each attempt's server reads, if it reads so many frames and says 503 then.
+/// Returns the data that the server reads in each attempt. In each attempt it reads the given
+/// number of frames, and then responds with 503.
 #[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
 fn read_by_frames<B>(body: B, frames: &[usize]) -> Vec<(Vec<u8>, bool)>
 where
@@ -331,11 +333,11 @@ where
     B::Error: std::fmt::Debug,
 {
     let (read, calls) = (Mutex::new(Vec::new()), Calls::default());
-    let policy = at_once().max_attempts(frames.len() as u32);
+    let policy = immediate().max_attempts(frames.len() as u32);
     let mut service = layer(policy).layer(service_fn(|request: Request<B>| {
         let (mut body, mut bytes, mut ended) = (request.into_body(), Vec::new(), false);
         for _ in 0..frames[calls.next() - 1] {
-            match now(http_body_util::BodyExt::frame(&mut body)) {
+            match block_on(http_body_util::BodyExt::frame(&mut body)) {
                 Some(frame) => bytes.extend(frame.unwrap().into_data().unwrap()),
                 None => ended = true,
             }
@@ -343,11 +345,11 @@ where
         read.lock().unwrap().push((bytes, ended));
         async { Ok::<_, io::Error>(response(503)) }
     }));
-    assert_eq!(now(send(&mut service, whole(body))).unwrap().status(), 503);
+    assert_eq!(block_on(send(&mut service, whole(body))).unwrap().status(), 503);
     read.into_inner().unwrap()
 }
 
-/// Three frames, of which nothing says how long they are.
+/// Returns a body of three frames without a size hint.
 #[cfg(any(feature = "axum", feature = "reqwest", feature = "tonic"))]
 fn stream() -> three::Three {
     three::Three::default()
@@ -423,13 +425,13 @@ fn reqwest_body_is_sent_again_with_its_type() {
 #[test]
 fn reqwest_request_with_stream_is_sent_once() {
     let sent = Mutex::new(Vec::new());
-    let mut service = layer(at_once()).layer(service_fn(|request: reqwest::Request| {
+    let mut service = layer(immediate()).layer(service_fn(|request: reqwest::Request| {
         sent.lock().unwrap().push(request);
         async { Ok::<_, io::Error>(response(503)) }
     }));
     let mut request = reqwest::Request::new(Method::PUT, "http://example.org/".parse().unwrap());
     *request.body_mut() = Some(reqwest::Body::wrap(stream()));
-    now(send(&mut service, request)).unwrap();
+    block_on(send(&mut service, request)).unwrap();
     assert_eq!(sent.lock().unwrap().len(), 1);
 }
 
@@ -438,14 +440,14 @@ fn reqwest_request_with_stream_is_sent_once() {
 fn reqwest_request_with_body_in_memory_is_sent_again() {
     for (method, sends) in [(Method::PUT, 3), (Method::POST, 1)] {
         let sent = Mutex::new(Vec::new());
-        let mut service = layer(at_once()).layer(service_fn(|request: reqwest::Request| {
+        let mut service = layer(immediate()).layer(service_fn(|request: reqwest::Request| {
             sent.lock().unwrap().push(request);
             async { Ok::<_, io::Error>(response(503)) }
         }));
         let mut request = reqwest::Request::new(method, "http://example.org/orders/42".parse().unwrap());
         *request.body_mut() = Some("the body".into());
         request.headers_mut().insert("x-one", 1.into());
-        now(send(&mut service, request)).unwrap();
+        block_on(send(&mut service, request)).unwrap();
         let sent = sent.into_inner().unwrap();
         assert_eq!(sent.len(), sends);
         for request in sent {
@@ -459,14 +461,14 @@ fn reqwest_request_with_body_in_memory_is_sent_again() {
 #[test]
 fn response_is_dropped_when_next_attempt_is_answered() {
     let alive = Arc::new(());
-    let mut service = layer(at_once().max_attempts(9)).layer(service_fn(|_: Request<String>| {
+    let mut service = layer(immediate().max_attempts(9)).layer(service_fn(|_: Request<String>| {
         let (before, held) = (Arc::strong_count(&alive), Arc::clone(&alive));
         async move {
-            assert!(before <= 2, "a response before the last still lives");
+            assert!(before <= 2, "a response before the last one was not dropped");
             Ok::<_, io::Error>(Response::builder().status(503).body(held).unwrap())
         }
     }));
-    let answer = now(send(&mut service, request(Method::GET))).unwrap();
+    let answer = block_on(send(&mut service, request(Method::GET))).unwrap();
     assert_eq!(Arc::strong_count(answer.body()), 2);
 }
 
@@ -474,14 +476,14 @@ fn response_is_dropped_when_next_attempt_is_answered() {
 fn streaming_body_is_sent_again_whole_or_once() {
     for (limit, expected) in [(1_024, 3), (4, 1)] {
         let bodies = Mutex::new(Vec::new());
-        let mut service = layer(at_once().replay_limit(limit)).layer(service_fn(
+        let mut service = layer(immediate().replay_limit(limit)).layer(service_fn(
             |request: Request<ReplayBody<Full<Bytes>>>| {
-                bodies.lock().unwrap().push(now(request.into_body().collect()).unwrap().to_bytes());
+                bodies.lock().unwrap().push(block_on(request.into_body().collect()).unwrap().to_bytes());
                 async { Ok::<_, io::Error>(response(503)) }
             },
         ));
         let body = ReplayBody::new(Full::new(Bytes::from_static(b"the body")));
-        let answer = now(send(&mut service, Request::put("/").body(body).unwrap())).unwrap();
+        let answer = block_on(send(&mut service, Request::put("/").body(body).unwrap())).unwrap();
         assert_eq!(
             (answer.status().as_u16(), bodies.into_inner().unwrap()),
             (503, vec!["the body".into(); expected])
@@ -502,21 +504,21 @@ fn request_clones_are_one_fewer_than_attempts() {
     impl RequestInfo for Counted {}
     for (attempts, expected) in [(1, 0), (2, 1), (3, 2)] {
         let clones = Arc::default();
-        let mut service = JitterRetryLayer::new(at_once().max_attempts(attempts).build().unwrap())
+        let mut service = JitterRetryLayer::new(immediate().max_attempts(attempts).build().unwrap())
             .clone_requests()
             .layer(service_fn(async |_: Counted| Err::<(), _>(Broken(0))));
-        now(send(&mut service, Counted(Arc::clone(&clones)))).unwrap_err();
+        block_on(send(&mut service, Counted(Arc::clone(&clones)))).unwrap_err();
         assert_eq!(clones.load(Ordering::Relaxed), expected, "{attempts} attempts");
     }
 }
 
-/// One whose second clone fails; `reqwest`'s `try_clone` is such a thing.
+/// A request whose replay fails, as `reqwest`'s `try_clone` may.
 #[derive(Debug)]
-struct Fickle;
+struct ReplayFails;
 
-impl RequestInfo for Fickle {}
+impl RequestInfo for ReplayFails {}
 
-impl RetryRequest for Fickle {
+impl RetryRequest for ReplayFails {
     type Saved = ();
 
     fn save(self, _: usize) -> (Self, Option<()>) {
@@ -532,10 +534,10 @@ impl RetryRequest for Fickle {
 fn failed_request_clone_returns_last_outcome() {
     let calls = Calls::default();
     let budget = Budget::aws().build().unwrap();
-    let policy = at_once().budget(budget).build().unwrap();
-    let mut service = JitterRetryLayer::new(policy).layer(service_fn(|_: Fickle| {
+    let policy = immediate().budget(budget).build().unwrap();
+    let mut service = JitterRetryLayer::new(policy).layer(service_fn(|_: ReplayFails| {
         let call = calls.next();
         async move { Err::<(), _>(Broken(call)) }
     }));
-    assert_eq!(now(send(&mut service, Fickle)), Err(Broken(1)));
+    assert_eq!(block_on(send(&mut service, ReplayFails)), Err(Broken(1)));
 }

@@ -1,4 +1,4 @@
-//! No request is sent twice that may have been processed, unless twice is the same as once.
+//! A request that may have been processed is sent again only if it is idempotent.
 
 use std::io::{self, ErrorKind};
 
@@ -6,19 +6,19 @@ use http::{Method, Request, Response};
 use tower::{Layer, service_fn};
 use tower_jitter_retry::{Budget, JitterRetryLayer, NonIdempotent, RetryPolicy, RetrySafety};
 
-use crate::support::{Calls, at_once, now, request, response, send};
+use crate::support::{Calls, block_on, immediate, request, response, send};
 
-/// What becomes of every attempt.
+/// The result of every attempt.
 #[derive(Clone, Copy, Debug)]
-enum Fate {
+enum AttemptResult {
     Status(u16),
     Io(ErrorKind),
 }
 
-use Fate::{Io, Status};
+use AttemptResult::{Io, Status};
 
-/// The request may have been processed.
-const UNCLEAR: [Fate; 8] = [
+/// Results after which the request may have been processed.
+const UNCLEAR: [AttemptResult; 8] = [
     Status(408),
     Status(500),
     Status(502),
@@ -29,35 +29,35 @@ const UNCLEAR: [Fate; 8] = [
     Io(ErrorKind::Other),
 ];
 
-/// The request is known not to have been processed.
-const UNPROCESSED: [Fate; 5] =
+/// Results which show that the request was not processed.
+const UNPROCESSED: [AttemptResult; 5] =
     [Status(421), Status(425), Status(429), Status(529), Io(ErrorKind::ConnectionRefused)];
 
-fn times_sent(policy: RetryPolicy, request: Request<String>, fate: Fate) -> usize {
+fn times_sent(policy: RetryPolicy, request: Request<String>, result: AttemptResult) -> usize {
     let calls = Calls::default();
     let mut service = JitterRetryLayer::new(policy).layer(service_fn(|_: Request<String>| {
         calls.next();
         async move {
-            match fate {
+            match result {
                 Status(status) => Ok::<Response<String>, io::Error>(response(status)),
                 Io(kind) => Err(kind.into()),
             }
         }
     }));
-    match (now(send(&mut service, request)), fate) {
+    match (block_on(send(&mut service, request)), result) {
         (Ok(answer), Status(status)) => assert_eq!(answer.status(), status),
         (Err(error), Io(kind)) => assert_eq!(error.kind(), kind),
-        (answer, _) => panic!("{answer:?} after {fate:?}"),
+        (answer, _) => panic!("{answer:?} after {result:?}"),
     }
     calls.made()
 }
 
 fn default() -> RetryPolicy {
-    at_once().build().unwrap()
+    immediate().build().unwrap()
 }
 
 fn with_safety(safety: RetrySafety) -> RetryPolicy {
-    at_once().safety(safety).build().unwrap()
+    immediate().safety(safety).build().unwrap()
 }
 
 fn marked(method: Method, safety: RetrySafety) -> Request<String> {
@@ -74,96 +74,108 @@ fn keyed(method: Method) -> Request<String> {
 
 #[test]
 fn post_after_unclear_fault_is_sent_once() {
-    for fate in UNCLEAR {
+    for result in UNCLEAR {
         for method in [Method::POST, Method::PATCH, Method::CONNECT, Method::from_bytes(b"PURCHASE").unwrap()]
         {
-            assert_eq!(times_sent(default(), request(method.clone()), fate), 1, "{method} {fate:?}");
+            assert_eq!(times_sent(default(), request(method.clone()), result), 1, "{method} {result:?}");
         }
     }
 }
 
 #[test]
 fn post_known_unprocessed_is_sent_again() {
-    for fate in UNPROCESSED {
-        assert_eq!(times_sent(default(), request(Method::POST), fate), 3, "{fate:?}");
+    for result in UNPROCESSED {
+        assert_eq!(times_sent(default(), request(Method::POST), result), 3, "{result:?}");
     }
 }
 
 #[test]
 fn idempotent_methods_are_sent_again() {
-    for fate in UNCLEAR.into_iter().chain(UNPROCESSED) {
+    for result in UNCLEAR.into_iter().chain(UNPROCESSED) {
         for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE, Method::PUT, Method::DELETE]
         {
-            assert_eq!(times_sent(default(), request(method.clone()), fate), 3, "{method} {fate:?}");
+            assert_eq!(times_sent(default(), request(method.clone()), result), 3, "{method} {result:?}");
         }
     }
 }
 
 #[test]
 fn post_with_idempotency_key_is_sent_again() {
-    for fate in UNCLEAR {
-        assert_eq!(times_sent(default(), keyed(Method::POST), fate), 3, "{fate:?}");
+    for result in UNCLEAR {
+        assert_eq!(times_sent(default(), keyed(Method::POST), result), 3, "{result:?}");
     }
 }
 
 #[test]
 fn post_with_safety_always_is_sent_again() {
-    for fate in UNCLEAR {
-        assert_eq!(times_sent(default(), marked(Method::POST, RetrySafety::Always), fate), 3, "{fate:?}");
-        assert_eq!(times_sent(with_safety(RetrySafety::Always), request(Method::POST), fate), 3, "{fate:?}");
+    for result in UNCLEAR {
+        assert_eq!(times_sent(default(), marked(Method::POST, RetrySafety::Always), result), 3, "{result:?}");
+        assert_eq!(
+            times_sent(with_safety(RetrySafety::Always), request(Method::POST), result),
+            3,
+            "{result:?}"
+        );
     }
 }
 
 #[test]
 fn get_with_safety_never_is_sent_once() {
-    for fate in UNCLEAR {
-        assert_eq!(times_sent(default(), marked(Method::GET, RetrySafety::Never), fate), 1, "{fate:?}");
-        assert_eq!(times_sent(with_safety(RetrySafety::Never), request(Method::GET), fate), 1, "{fate:?}");
-        assert_eq!(times_sent(with_safety(RetrySafety::Never), keyed(Method::POST), fate), 1, "{fate:?}");
+    for result in UNCLEAR {
+        assert_eq!(times_sent(default(), marked(Method::GET, RetrySafety::Never), result), 1, "{result:?}");
+        assert_eq!(
+            times_sent(with_safety(RetrySafety::Never), request(Method::GET), result),
+            1,
+            "{result:?}"
+        );
+        assert_eq!(times_sent(with_safety(RetrySafety::Never), keyed(Method::POST), result), 1, "{result:?}");
     }
 }
 
 #[test]
-fn retry_safety_never_unsent_request_sent_once() {
-    for fate in UNPROCESSED {
+fn unsent_request_with_safety_never_is_sent_once() {
+    for result in UNPROCESSED {
         for method in [Method::GET, Method::POST] {
             let marked = marked(method.clone(), RetrySafety::Never);
-            assert_eq!(times_sent(default(), marked, fate), 1, "{method} {fate:?}");
+            assert_eq!(times_sent(default(), marked, result), 1, "{method} {result:?}");
             let policy = with_safety(RetrySafety::Never);
-            assert_eq!(times_sent(policy, request(method.clone()), fate), 1, "{method} {fate:?}");
+            assert_eq!(times_sent(policy, request(method.clone()), result), 1, "{method} {result:?}");
         }
     }
 }
 
 #[test]
-fn idempotency_key_blank_post_sent_once() {
+fn post_with_blank_idempotency_key_is_sent_once() {
     for key in ["", " ", "\t ", "\"\"", "\"  \"", " \"\" ", "\""] {
-        for fate in UNCLEAR {
+        for result in UNCLEAR {
             let mut request = request(Method::POST);
             request.headers_mut().insert("idempotency-key", key.parse().unwrap());
-            assert_eq!(times_sent(default(), request, fate), 1, "{key:?} {fate:?}");
+            assert_eq!(times_sent(default(), request, result), 1, "{key:?} {result:?}");
         }
     }
 }
 
 #[test]
 fn request_safety_takes_precedence_over_policy() {
-    for fate in UNCLEAR {
+    for result in UNCLEAR {
         let mut request = keyed(Method::GET);
         request.extensions_mut().insert(RetrySafety::Never);
-        assert_eq!(times_sent(with_safety(RetrySafety::Always), request, fate), 1, "{fate:?}");
+        assert_eq!(times_sent(with_safety(RetrySafety::Always), request, result), 1, "{result:?}");
         let request = marked(Method::POST, RetrySafety::Always);
-        assert_eq!(times_sent(with_safety(RetrySafety::Never), request, fate), 3, "{fate:?}");
-        // "As the request says" is a word as well.
+        assert_eq!(times_sent(with_safety(RetrySafety::Never), request, result), 3, "{result:?}");
+        // An explicit `ByRequest` on the request overrides the policy too.
         let request = marked(Method::POST, RetrySafety::ByRequest);
-        assert_eq!(times_sent(with_safety(RetrySafety::Always), request, fate), 1, "{fate:?}");
+        assert_eq!(times_sent(with_safety(RetrySafety::Always), request, result), 1, "{result:?}");
     }
 }
 
 #[test]
 fn safety_always_does_not_retry_permanent_fault() {
-    for fate in [Status(400), Status(404), Status(501), Io(ErrorKind::InvalidInput)] {
-        assert_eq!(times_sent(with_safety(RetrySafety::Always), request(Method::GET), fate), 1, "{fate:?}");
+    for result in [Status(400), Status(404), Status(501), Io(ErrorKind::InvalidInput)] {
+        assert_eq!(
+            times_sent(with_safety(RetrySafety::Always), request(Method::GET), result),
+            1,
+            "{result:?}"
+        );
     }
 }
 
@@ -180,7 +192,7 @@ fn plain_request_is_idempotent_by_default() {
             calls.next();
             async move { Err::<(), _>(io::Error::from(kind)) }
         }));
-        now(send(&mut service, "ping")).unwrap_err();
+        block_on(send(&mut service, "ping")).unwrap_err();
         assert_eq!(calls.made(), expected, "{safety:?} {kind}");
     }
 }
@@ -192,7 +204,7 @@ fn post_refused_then_timed_out_is_not_sent_again() {
         let kind = if calls.next() == 1 { ErrorKind::ConnectionRefused } else { ErrorKind::TimedOut };
         async move { Err::<Response<String>, _>(io::Error::from(kind)) }
     }));
-    let error = now(send(&mut service, request(Method::POST))).unwrap_err();
+    let error = block_on(send(&mut service, request(Method::POST))).unwrap_err();
     assert_eq!((calls.made(), error.kind()), (2, ErrorKind::TimedOut));
 }
 
@@ -213,29 +225,29 @@ async fn post_after_tower_timeout_is_sent_once() {
     }
 }
 
-/// The server's word that it did not process the request.
-const REFUSED: [Fate; 4] = [Status(421), Status(425), Status(429), Status(529)];
+/// Responses by which the server says that it did not process the request.
+const REFUSED: [AttemptResult; 4] = [Status(421), Status(425), Status(429), Status(529)];
 
-/// The proof that the request was not sent.
-const UNSENT: Fate = Io(ErrorKind::ConnectionRefused);
+/// A result which proves that the request was not sent.
+const UNSENT: AttemptResult = Io(ErrorKind::ConnectionRefused);
 
 #[test]
-fn non_idempotent_level_bounds_retries_of_post_only() {
+fn non_idempotent_level_limits_retries_of_post_only() {
     for (level, unsent, refused) in
         [(NonIdempotent::Never, 1, 1), (NonIdempotent::Unsent, 3, 1), (NonIdempotent::UnsentOrRefused, 3, 3)]
     {
-        let policy = || at_once().non_idempotent(level).build().unwrap();
+        let policy = || immediate().non_idempotent(level).build().unwrap();
         assert_eq!(times_sent(policy(), request(Method::POST), UNSENT), unsent, "{level:?}");
         assert_eq!(times_sent(policy(), request(Method::GET), UNSENT), 3, "{level:?}");
-        for fate in REFUSED {
-            assert_eq!(times_sent(policy(), request(Method::POST), fate), refused, "{level:?} {fate:?}");
-            assert_eq!(times_sent(policy(), request(Method::GET), fate), 3, "{level:?} {fate:?}");
-            assert_eq!(times_sent(policy(), keyed(Method::POST), fate), 3, "{level:?} {fate:?}");
+        for result in REFUSED {
+            assert_eq!(times_sent(policy(), request(Method::POST), result), refused, "{level:?} {result:?}");
+            assert_eq!(times_sent(policy(), request(Method::GET), result), 3, "{level:?} {result:?}");
+            assert_eq!(times_sent(policy(), keyed(Method::POST), result), 3, "{level:?} {result:?}");
             let always = marked(Method::POST, RetrySafety::Always);
-            assert_eq!(times_sent(policy(), always, fate), 3, "{level:?} {fate:?}");
+            assert_eq!(times_sent(policy(), always, result), 3, "{level:?} {result:?}");
         }
-        for fate in UNCLEAR {
-            assert_eq!(times_sent(policy(), request(Method::POST), fate), 1, "{level:?} {fate:?}");
+        for result in UNCLEAR {
+            assert_eq!(times_sent(policy(), request(Method::POST), result), 1, "{level:?} {result:?}");
         }
     }
 }
@@ -243,12 +255,12 @@ fn non_idempotent_level_bounds_retries_of_post_only() {
 #[test]
 fn by_method_ignores_the_idempotency_key() {
     let policy = || with_safety(RetrySafety::ByMethod);
-    for fate in UNCLEAR {
-        assert_eq!(times_sent(policy(), keyed(Method::POST), fate), 1, "{fate:?}");
-        assert_eq!(times_sent(policy(), request(Method::PUT), fate), 3, "{fate:?}");
+    for result in UNCLEAR {
+        assert_eq!(times_sent(policy(), keyed(Method::POST), result), 1, "{result:?}");
+        assert_eq!(times_sent(policy(), request(Method::PUT), result), 3, "{result:?}");
         let mut request = keyed(Method::POST);
         request.extensions_mut().insert(RetrySafety::ByMethod);
-        assert_eq!(times_sent(default(), request, fate), 1, "{fate:?}");
+        assert_eq!(times_sent(default(), request, result), 1, "{result:?}");
     }
 }
 
@@ -261,11 +273,11 @@ fn gateway_sends_post_again_only_if_unsent() {
             .build()
             .unwrap()
     };
-    for fate in UNCLEAR.into_iter().chain(REFUSED) {
+    for result in UNCLEAR.into_iter().chain(REFUSED) {
         for post in [request(Method::POST), keyed(Method::POST), request(Method::PATCH)] {
-            assert_eq!(times_sent(policy(), post, fate), 1, "{fate:?}");
+            assert_eq!(times_sent(policy(), post, result), 1, "{result:?}");
         }
-        assert_eq!(times_sent(policy(), request(Method::GET), fate), 3, "{fate:?}");
+        assert_eq!(times_sent(policy(), request(Method::GET), result), 3, "{result:?}");
     }
     assert_eq!(times_sent(policy(), request(Method::POST), UNSENT), 3);
 }
@@ -274,10 +286,10 @@ fn gateway_sends_post_again_only_if_unsent() {
 fn post_after_io_timeout_is_sent_once() {
     let calls = Calls::default();
     let mut service =
-        JitterRetryLayer::new(at_once().build().unwrap()).layer(service_fn(|_: Request<String>| {
+        JitterRetryLayer::new(immediate().build().unwrap()).layer(service_fn(|_: Request<String>| {
             calls.next();
             async { Err::<Response<()>, _>(io::Error::from(ErrorKind::TimedOut)) }
         }));
-    now(send(&mut service, request(Method::POST))).unwrap_err();
+    block_on(send(&mut service, request(Method::POST))).unwrap_err();
     assert_eq!(calls.made(), 1);
 }

@@ -1,4 +1,4 @@
-//! What the test files share.
+//! The code that the test files share.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
@@ -20,7 +20,7 @@ use tower_jitter_retry::{Budget, JitterRetryLayer, RetryPolicy, RetryPolicyBuild
 pub(crate) struct Calls(Arc<AtomicUsize>);
 
 impl Calls {
-    /// Counts one more and tells its number, from 1.
+    /// Counts one more call and returns its number, from 1.
     pub(crate) fn next(&self) -> usize {
         self.0.fetch_add(1, Ordering::SeqCst) + 1
     }
@@ -30,29 +30,29 @@ impl Calls {
     }
 }
 
-/// An error of which nothing is known: it may be sent again if that is the same as once.
+/// An error without a classification: an idempotent request may be sent again after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Broken(pub(crate) usize);
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "broken for the {}. time", self.0)
+        write!(f, "failure number {}", self.0)
     }
 }
 
 impl Error for Broken {}
 
-/// Retries without delay and without a budget, so that they need no timer.
-pub(crate) fn at_once() -> RetryPolicyBuilder {
+/// Returns a policy that retries without a delay and without a budget, so that it needs no timer.
+pub(crate) fn immediate() -> RetryPolicyBuilder {
     RetryPolicy::builder().initial_backoff(Duration::ZERO).budget(None::<Budget>)
 }
 
-/// A layer with the default classification.
+/// Returns a layer with the default classification.
 pub(crate) fn layer(builder: RetryPolicyBuilder) -> JitterRetryLayer {
     JitterRetryLayer::new(builder.build().unwrap())
 }
 
-/// Waits for readiness and calls.
+/// Waits for readiness and calls the service.
 pub(crate) async fn send<S, R>(service: &mut S, request: R) -> Result<S::Response, S::Error>
 where
     S: Service<R>,
@@ -61,9 +61,9 @@ where
     service.call(request).await
 }
 
-/// The output of a future that waits for nothing. There is no runtime, no timer and nobody to wake
-/// it. It may yield: a thousand retries without delay take eight polls.
-pub(crate) fn now<F: Future>(future: F) -> F::Output {
+/// Returns the output of a future that does not wait. There is no runtime, no timer and no waker.
+/// The future may yield: a thousand retries without a delay take eight polls.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
     let mut cx = Context::from_waker(Waker::noop());
     let ready = (0..8).find_map(|_| match future.as_mut().poll(&mut cx) {

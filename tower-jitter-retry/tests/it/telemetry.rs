@@ -1,4 +1,4 @@
-//! Callbacks, notes on outcomes, and metrics.
+//! Callbacks, the history on outcomes, and metrics.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use tower::{Layer, service_fn};
 use tower_jitter_retry::fault_classify::Kind;
 use tower_jitter_retry::{Budget, Clock, Jitter, JitterRetryLayer, Retried, RetryEvent, RetryPolicy};
 
-use crate::support::{Broken, Calls, at_once, now, request, response, send};
+use crate::support::{Broken, Calls, block_on, immediate, request, response, send};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -43,24 +43,24 @@ async fn on_retry_is_called_before_each_delay() {
 fn on_retry_is_not_called_without_retry() {
     let refused = Budget::window().ratio(0.0).min_per_second(0).build().unwrap();
     for (policy, status) in [
-        (at_once(), 200),
-        (at_once(), 404),
-        (at_once().max_attempts(1), 503),
-        (at_once().budget(refused), 503),
+        (immediate(), 200),
+        (immediate(), 404),
+        (immediate().max_attempts(1), 503),
+        (immediate().budget(refused), 503),
     ] {
         let policy = policy.on_retry(|event| panic!("{event:?}")).build().unwrap();
         let mut service = JitterRetryLayer::new(policy)
             .layer(service_fn(move |_: Request<String>| async move { Ok::<_, io::Error>(response(status)) }));
-        let answer = now(send(&mut service, request(Method::GET))).unwrap();
+        let answer = block_on(send(&mut service, request(Method::GET))).unwrap();
         assert_eq!(answer.extensions().get::<Retried>(), None);
     }
 }
 
 #[test]
 fn on_retry_panic_is_caught() {
-    let policy = at_once().on_retry(|_| panic!("as it is meant to")).build().unwrap();
+    let policy = immediate().on_retry(|_| panic!("intended panic")).build().unwrap();
     let mut service = JitterRetryLayer::new(policy).layer(service_fn(async |_: u32| Err::<(), _>(Broken(7))));
-    assert_eq!(now(send(&mut service, 7)), Err(Broken(7)));
+    assert_eq!(block_on(send(&mut service, 7)), Err(Broken(7)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,10 +83,10 @@ async fn retried_response_carries_attempts_and_elapsed_time() {
     let retried = answer.extensions().get::<Retried>().unwrap();
     assert_eq!((retried.attempts, retried.elapsed), (3, 6 * SECOND));
     let answer = send(&mut service, request(Method::GET)).await.unwrap();
-    assert!(answer.extensions().is_empty(), "a success at the first attempt is left alone");
+    assert!(answer.extensions().is_empty(), "a success on the first attempt carries no history");
 }
 
-/// What the metrics count after a hand of calls.
+/// The metrics after several calls.
 #[cfg(feature = "metrics")]
 #[test]
 fn metrics_count_attempts_retries_delays_and_give_ups() {
@@ -98,13 +98,13 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
     fn run(policy: tower_jitter_retry::RetryPolicyBuilder, status: u16, method: Method) {
         let mut service = JitterRetryLayer::new(policy.build().unwrap())
             .layer(service_fn(move |_: Request<String>| async move { Ok::<_, io::Error>(response(status)) }));
-        now(send(&mut service, request(method))).unwrap();
+        block_on(send(&mut service, request(method))).unwrap();
     }
 
-    /// Cannot be made again when it comes to it.
-    struct Fickle;
-    impl tower_jitter_retry::RequestInfo for Fickle {}
-    impl tower_jitter_retry::request::RetryRequest for Fickle {
+    /// A request whose replay fails.
+    struct ReplayFails;
+    impl tower_jitter_retry::RequestInfo for ReplayFails {}
+    impl tower_jitter_retry::request::RetryRequest for ReplayFails {
         type Saved = ();
         fn save(self, _: usize) -> (Self, Option<()>) {
             (self, Some(()))
@@ -117,22 +117,22 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
-        let events = at_once().on_retry(|event| panic!("{event:?}")).build().unwrap();
-        let mut fickle = JitterRetryLayer::new(events)
-            .layer(service_fn(async |_: Fickle| Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))));
-        now(send(&mut fickle, Fickle)).unwrap_err();
-        run(at_once(), 200, Method::GET);
-        run(at_once(), 503, Method::GET);
-        run(at_once(), 404, Method::GET);
-        run(at_once(), 503, Method::POST);
-        run(at_once().safety(RetrySafety::Always), 429, Method::POST);
+        let events = immediate().on_retry(|event| panic!("{event:?}")).build().unwrap();
+        let mut service = JitterRetryLayer::new(events)
+            .layer(service_fn(async |_: ReplayFails| Err::<(), _>(io::Error::from(io::ErrorKind::TimedOut))));
+        block_on(send(&mut service, ReplayFails)).unwrap_err();
+        run(immediate(), 200, Method::GET);
+        run(immediate(), 503, Method::GET);
+        run(immediate(), 404, Method::GET);
+        run(immediate(), 503, Method::POST);
+        run(immediate().safety(RetrySafety::Always), 429, Method::POST);
         run(
-            at_once().max_elapsed(Duration::ZERO).initial_backoff(SECOND).jitter(Jitter::None),
+            immediate().max_elapsed(Duration::ZERO).initial_backoff(SECOND).jitter(Jitter::None),
             503,
             Method::GET,
         );
         run(
-            at_once().budget(Budget::window().ratio(0.0).min_per_second(0).build().unwrap()),
+            immediate().budget(Budget::window().ratio(0.0).min_per_second(0).build().unwrap()),
             503,
             Method::GET,
         );
@@ -144,7 +144,7 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
         let value = match value {
             DebugValue::Counter(count) => count,
             DebugValue::Histogram(delays) => delays.len() as u64,
-            DebugValue::Gauge(_) => unreachable!("there is none"),
+            DebugValue::Gauge(_) => unreachable!("there are no gauges"),
         };
         counted.insert(format!("{name}{{{}}}", labels.collect::<Vec<_>>().join(",")), value);
     }
@@ -167,8 +167,8 @@ fn metrics_count_attempts_retries_delays_and_give_ups() {
     assert_eq!(counted, expected);
 }
 
-/// A recorder that makes a call of its own for each count, as one that sends its counts to a server
-/// does.
+/// A recorder that makes a call of its own for each count, like a recorder that sends its counts to
+/// a server.
 #[cfg(feature = "metrics")]
 mod recorder {
     use std::cell::Cell;
@@ -185,7 +185,8 @@ mod recorder {
     impl CounterFn for Count {
         fn increment(&self, _: u64) {
             thread_local! {
-                /// The call is counted too, which makes no further call.
+                /// Whether the recorder's own call is running. That call is counted too, and makes
+                /// no further call.
                 static WITHIN: Cell<bool> = const { Cell::new(false) };
             }
             if !WITHIN.replace(true) {
@@ -220,7 +221,7 @@ mod recorder {
 #[test]
 fn metrics_recorder_that_retries_counts_its_own_calls() {
     fn call() {
-        let policy = at_once().build().unwrap();
+        let policy = immediate().build().unwrap();
         let refused =
             policy.retry_blocking(|| Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused)));
         assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);

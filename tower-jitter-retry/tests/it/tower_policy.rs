@@ -1,4 +1,4 @@
-//! The policy behind tower's own retry layer.
+//! The policy in tower's own retry layer.
 
 use std::io;
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ use tower_jitter_retry::{
     RetrySafety,
 };
 
-use crate::support::{Broken, Calls, at_once, now, request, response, send};
+use crate::support::{Broken, Calls, block_on, immediate, request, response, send};
 
 fn sent(policy: RetryPolicyBuilder, request: Request<String>, status: u16) -> Vec<Request<String>> {
     let sent = Mutex::new(Vec::new());
@@ -24,7 +24,7 @@ fn sent(policy: RetryPolicyBuilder, request: Request<String>, status: u16) -> Ve
         sent.lock().unwrap().push(request);
         async move { Ok::<_, io::Error>(response(status)) }
     }));
-    let answer = now(send(&mut service, request)).unwrap();
+    let answer = block_on(send(&mut service, request)).unwrap();
     assert_eq!(answer.status(), status);
     let sent = sent.into_inner().unwrap();
     assert_eq!(
@@ -49,9 +49,9 @@ fn tower_policy_decides_like_the_layer() {
         (request(Method::POST), 429, 3),
         (marked(), 503, 3),
     ] {
-        assert_eq!(sent(at_once(), request, status).len(), expected, "{status}");
+        assert_eq!(sent(immediate(), request, status).len(), expected, "{status}");
     }
-    assert_eq!(sent(at_once().max_attempts(1), request(Method::GET), 503).len(), 1);
+    assert_eq!(sent(immediate().max_attempts(1), request(Method::GET), 503).len(), 1);
 }
 
 #[derive(Clone)]
@@ -60,46 +60,47 @@ struct Query;
 impl RequestInfo for Query {}
 
 #[test]
-fn tower_policy_starts_each_call_fresh() {
+fn tower_policy_resets_state_for_each_call() {
     let calls = Calls::default();
-    let policy = at_once().build().unwrap().for_tower().clone_requests();
+    let policy = immediate().build().unwrap().for_tower().clone_requests();
     let mut service = RetryLayer::new(policy).layer(service_fn(|_: Query| {
         let call = calls.next();
         async move { Err::<(), _>(Broken(call)) }
     }));
     for call in 1..=5 {
-        assert_eq!(now(send(&mut service, Query)), Err(Broken(3 * call)));
+        assert_eq!(block_on(send(&mut service, Query)), Err(Broken(3 * call)));
     }
 }
 
 #[test]
 fn tower_policy_infers_boxed_errors_and_checks_rules() {
     let calls = Calls::default();
-    let policy = at_once().build().unwrap().for_tower().rule(|outcome: Result<&Response<()>, &BoxError>| {
-        outcome.is_err().then_some(tower_jitter_retry::fault_classify::Verdict::Success)
-    });
+    let policy =
+        immediate().build().unwrap().for_tower().rule(|outcome: Result<&Response<()>, &BoxError>| {
+            outcome.is_err().then_some(tower_jitter_retry::fault_classify::Verdict::Success)
+        });
     let mut service = RetryLayer::new(policy).layer(service_fn(|_: Request<()>| {
         calls.next();
         async { Err::<Response<()>, BoxError>(Box::new(Broken(1))) }
     }));
-    now(send(&mut service, Request::new(()))).unwrap_err();
+    block_on(send(&mut service, Request::new(()))).unwrap_err();
     assert_eq!(calls.made(), 1);
 }
 
 #[test]
-fn tower_policy_remove_marker_remote_marks_do_not_silence() {
+fn tower_policy_with_remove_marker_ignores_remote_marks() {
     let remote = |method| {
-        let earlier = sent(at_once(), request(Method::GET), 503).remove(1);
+        let earlier = sent(immediate(), request(Method::GET), 503).remove(1);
         let mut request = request(method);
         request.extensions_mut().extend(earlier.extensions().clone());
         request.headers_mut().insert("x-attempt", "7".parse().unwrap());
         request
     };
-    let policy = || at_once().marker_header(http::HeaderName::from_static("x-attempt")).remove_marker(true);
+    let policy = || immediate().marker_header(http::HeaderName::from_static("x-attempt")).remove_marker(true);
     let attempts = sent(policy(), remote(Method::GET), 503);
     let numbers: Vec<_> = attempts.iter().map(|sent| sent.headers()["x-attempt"].to_str().unwrap()).collect();
-    assert_eq!(numbers, ["7", "2", "3"], "tower gives the first attempt to no policy");
-    assert_eq!(sent(at_once(), remote(Method::GET), 503).len(), 1, "a mark is heeded otherwise");
+    assert_eq!(numbers, ["7", "2", "3"], "tower does not pass the first attempt to the policy");
+    assert_eq!(sent(immediate(), remote(Method::GET), 503).len(), 1, "marks are respected by default");
 }
 
 #[test]
@@ -107,21 +108,21 @@ fn tower_policy_marks_retries_and_respects_marks() {
     let numbers = |sent: Vec<Request<String>>| -> Vec<_> {
         sent.iter().map(|sent| sent.extensions().get::<Attempt>().map(|attempt| attempt.number())).collect()
     };
-    let first = sent(at_once(), request(Method::GET), 503);
+    let first = sent(immediate(), request(Method::GET), 503);
     let second = first[1].clone();
     assert_eq!(numbers(first), [None, Some(2), Some(3)]);
-    assert_eq!(sent(at_once(), second, 503).len(), 1, "it is nested");
+    assert_eq!(sent(immediate(), second, 503).len(), 1, "the request is marked by an outer layer");
 }
 
 #[test]
 fn tower_policy_stream_is_sent_once() {
     let calls = Calls::default();
-    let layer = RetryLayer::new(at_once().build().unwrap().for_tower());
+    let layer = RetryLayer::new(immediate().build().unwrap().for_tower());
     let mut service = layer.layer(service_fn(|_: Request<ReplayBody<Full<bytes::Bytes>>>| {
         calls.next();
         async { Ok::<_, io::Error>(response(503)) }
     }));
-    now(send(&mut service, Request::new(ReplayBody::new(Full::default())))).unwrap();
+    block_on(send(&mut service, Request::new(ReplayBody::new(Full::default())))).unwrap();
     assert_eq!(calls.made(), 1);
 }
 
@@ -129,18 +130,18 @@ fn tower_policy_stream_is_sent_once() {
 fn tower_policy_deposits_and_refunds() {
     let calls = Calls::default();
     let budget = Budget::aws().capacity(5).timeout_cost(5).increment(0).build().unwrap();
-    let layer = RetryLayer::new(at_once().budget(budget).max_attempts(2).build().unwrap().for_tower());
+    let layer = RetryLayer::new(immediate().budget(budget).max_attempts(2).build().unwrap().for_tower());
     let mut service = layer.layer(service_fn(|fails: u32| {
         let call = calls.next();
         async move { if fails == 2 || call % 2 == 1 { Err(Broken(call)) } else { Ok(()) } }
     }));
     for _ in 0..10 {
-        now(send(&mut service, 1)).expect("the one retry is refunded, for it succeeds");
+        block_on(send(&mut service, 1)).expect("the successful retry is refunded");
     }
-    now(send(&mut service, 2)).unwrap_err();
+    block_on(send(&mut service, 2)).unwrap_err();
     let before = calls.made();
-    now(send(&mut service, 2)).unwrap_err();
-    assert_eq!(calls.made(), before + 1, "one that failed is not");
+    block_on(send(&mut service, 2)).unwrap_err();
+    assert_eq!(calls.made(), before + 1, "a failed retry is not refunded");
 }
 
 #[tokio::test(start_paused = true)]

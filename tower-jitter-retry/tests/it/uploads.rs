@@ -1,5 +1,5 @@
-//! Uploads that wait for their source when a timeout ends the attempt: the server is not to blame,
-//! and nothing is sent again.
+//! Uploads that wait for their source when a timeout ends the attempt: the server did not cause the
+//! timeout, and the request is not sent again.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,11 +19,11 @@ use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
 use tower_jitter_retry::fault_classify::{Health, Kind, Origin, Retryable, classify_error};
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody};
 
-use crate::support::{Calls, at_once, send};
+use crate::support::{Calls, immediate, send};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A body that sends these frames, and then waits for ever or ends.
+/// A body that sends these frames, and then waits forever or ends.
 struct Upload {
     frames: VecDeque<Bytes>,
     stalls: bool,
@@ -51,7 +51,7 @@ impl Body for Upload {
 
 type Put = Request<ReplayBody<Upload>>;
 
-/// A client that reads this many frames of the request's body, and never gets an answer.
+/// A client that reads this many frames of the request's body, and never gets a response.
 fn hangs(
     frames: usize,
     calls: &Calls,
@@ -75,10 +75,10 @@ fn put(body: ReplayBody<Upload>) -> Put {
     Request::put("/").body(body).unwrap()
 }
 
-/// How often a request is sent by a retry layer alone.
+/// Returns how many times a request is sent by a retry layer alone.
 async fn attempts(body: ReplayBody<Upload>, read: usize) -> usize {
     let calls = Calls::default();
-    let layer = JitterRetryLayer::new(at_once().replay_limit(10_000).build().unwrap());
+    let layer = JitterRetryLayer::new(immediate().replay_limit(10_000).build().unwrap());
     send(&mut layer.layer(hangs(read, &calls)), put(body)).await.unwrap_err();
     calls.made()
 }
@@ -91,20 +91,19 @@ async fn timeout_while_upload_waits_is_not_retried() {
 
 #[tokio::test(start_paused = true)]
 async fn timeout_of_complete_or_unread_upload_is_retried() {
-    assert_eq!(attempts(upload(3, false), 100).await, 3, "it is complete");
-    assert_eq!(attempts(upload(3, true), 2).await, 3, "the client does not read on");
-    assert_eq!(attempts(upload(3, true), 0).await, 3, "the client has not read");
+    assert_eq!(attempts(upload(3, false), 100).await, 3, "the upload is complete");
+    assert_eq!(attempts(upload(3, true), 2).await, 3, "the client has stopped reading");
+    assert_eq!(attempts(upload(3, true), 0).await, 3, "the client has not read at all");
 }
 
-/// One that has outgrown the limit is no longer kept, and one that is sent for the last time is not
-/// either.
+/// An upload that has exceeded the limit is no longer kept, but it is still tracked.
 #[tokio::test(start_paused = true)]
 async fn upload_over_replay_limit_is_tracked() {
     let calls = Calls::default();
     let verdicts = Arc::new(Mutex::new(Vec::new()));
     let noted = Arc::clone(&verdicts);
     let mut service = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(at_once().replay_limit(10_000).build().unwrap()))
+        .layer(JitterRetryLayer::new(immediate().replay_limit(10_000).build().unwrap()))
         .map_err(move |error: ClassifiedError| {
             noted.lock().unwrap().push(*error.fault());
             error
@@ -137,7 +136,7 @@ async fn upload_is_tracked_in_its_last_attempt() {
             Ok(Response::new(()))
         }
     });
-    let policy = at_once().max_attempts(2).build().unwrap();
+    let policy = immediate().max_attempts(2).build().unwrap();
     let mut service =
         ServiceBuilder::new().layer(JitterRetryLayer::new(policy)).layer(breaker).service(inner);
     send(&mut service, put(upload(3, true))).await.unwrap_err();
@@ -150,7 +149,7 @@ async fn stalled_uploads_leave_circuit_below_closed() {
     let breaker = BreakerLayer::new(BreakerConfig::builder().consecutive_failures(3).build().unwrap());
     let circuit = breaker.circuit();
     let mut service = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(at_once().build().unwrap()))
+        .layer(JitterRetryLayer::new(immediate().build().unwrap()))
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .service(hangs(100, &calls));
@@ -160,14 +159,14 @@ async fn stalled_uploads_leave_circuit_below_closed() {
     let status = circuit.status();
     assert_eq!((status.state, status.window.failures, calls.made()), (CircuitState::Closed, 0, 10));
     send(&mut service, put(upload(1, false))).await.unwrap_err();
-    assert_eq!(circuit.status().state, CircuitState::Open, "a server that hangs is found out as before");
+    assert_eq!(circuit.status().state, CircuitState::Open, "a server that hangs still opens the circuit");
 }
 
-/// The note about one call does not reach another.
+/// The upload state of one call does not reach another call.
 #[tokio::test(start_paused = true)]
 async fn stalled_upload_does_not_affect_another_call() {
     let calls = Calls::default();
-    let layer = JitterRetryLayer::new(at_once().build().unwrap());
+    let layer = JitterRetryLayer::new(immediate().build().unwrap());
     let mut service = layer.layer(hangs(100, &calls));
     let stalled = service.call(put(upload(1, true)));
     let complete = service.call(put(upload(1, false)));
@@ -177,6 +176,6 @@ async fn stalled_upload_does_not_affect_another_call() {
     assert_eq!(
         classify_error(&stalled.unwrap_err()).health(),
         Health::Unhealthy,
-        "judged outside of the call"
+        "classified outside of the call"
     );
 }

@@ -1,4 +1,4 @@
-//! Retries without delay let other tasks run.
+//! Retries without a delay let other tasks run.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -9,16 +9,16 @@ use std::task::{Context, Poll, Waker};
 use tower::{Layer, service_fn};
 use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
 
-use crate::support::{Broken, Calls, at_once, send};
+use crate::support::{Broken, Calls, immediate, send};
 
-/// The attempts that tokio lets a task make in one poll, and the first one.
+/// The number of attempts that tokio lets a task make in one poll, including the first attempt.
 const MOST: usize = 129;
 
 fn policy() -> RetryPolicy {
-    at_once().max_attempts(1_000).build().unwrap()
+    immediate().max_attempts(1_000).build().unwrap()
 }
 
-/// Polls until the future is ready. Returns how many calls were made in one poll at most.
+/// Polls until the future is ready. Returns the largest number of calls that were made in one poll.
 async fn most_in_a_poll<F: Future>(calls: &Calls, future: F) -> usize {
     let mut future = pin!(future);
     let mut most = 0;
@@ -32,7 +32,7 @@ async fn most_in_a_poll<F: Future>(calls: &Calls, future: F) -> usize {
     most
 }
 
-/// The same without a runtime. A future that is pending must have woken its task.
+/// Does the same without a runtime. A future that is pending must have woken its task.
 fn most_without_runtime<F: Future>(calls: &Calls, future: F) -> usize {
     let mut task = tokio_test::task::spawn(most_in_a_poll(calls, future));
     loop {
@@ -43,7 +43,7 @@ fn most_without_runtime<F: Future>(calls: &Calls, future: F) -> usize {
     }
 }
 
-/// Runs a task beside another one, whose flag it returns as it was at the end.
+/// Runs a task and another task. Returns whether the other task had run when the first one ended.
 fn other_task_has_run<F: Future<Output: Send> + Send + 'static>(task: F) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
@@ -112,18 +112,18 @@ fn immediate_retries_of_tower_policy_yield_to_other_tasks() {
     check!(call_tower);
 }
 
-/// No call has many attempts, and no attempt waits.
+/// Each call has few attempts, and no attempt waits.
 #[test]
 fn many_calls_with_few_immediate_retries_yield_to_other_tasks() {
     assert!(other_task_has_run(async {
         for _ in 0..200 {
-            call_layer(at_once().build().unwrap(), Calls::default()).await;
+            call_layer(immediate().build().unwrap(), Calls::default()).await;
         }
     }));
 }
 
 #[test]
 fn few_immediate_retries_do_not_yield() {
-    let call = pin!(call_layer(at_once().max_attempts(20).build().unwrap(), Calls::default()));
+    let call = pin!(call_layer(immediate().max_attempts(20).build().unwrap(), Calls::default()));
     assert!(call.poll(&mut Context::from_waker(Waker::noop())).is_ready());
 }
