@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn grpc_status_garbled_or_contradictory_is_unknown() {
+    fn grpc_status_invalid_or_contradictory_is_unknown() {
         for code in ["", "abc", "99", "17", "-1", "+3", " 3 4", "014", "3.0"] {
             assert_eq!(code_of(&[GRPC, ("grpc-status", code)]), Some(2), "{code}");
         }

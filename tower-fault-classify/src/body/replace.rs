@@ -26,7 +26,7 @@ pub trait TakeBody: Outcome {
     note = "`reqwest::Response` has a body with the cargo feature `reqwest` of the layer's crate"
 )]
 pub trait ReplaceBody<B>: TakeBody + Sized {
-    /// The response with that body.
+    /// The type of the response with that body.
     type Response: Outcome;
 
     /// Creates a response from a body and the head of a response of this type.

@@ -1,6 +1,6 @@
-//! The only place where time is read.
+//! The clocks of the layers. This is the only place that reads the time.
 
-#![expect(clippy::disallowed_methods, reason = "this is the place where time is read")]
+#![expect(clippy::disallowed_methods, reason = "this is the only place that reads the time")]
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -9,19 +9,21 @@ use std::time::{Duration, Instant};
 
 use super::sync;
 
-/// Where a layer reads the time: nanoseconds since some origin, as a plain `u64`.
+/// A clock from which a layer reads the time, in nanoseconds since the clock's origin.
 ///
-/// | clock | a reading costs | is behind by |
+/// **Default**: [`coarse`](Self::coarse).
+///
+/// | clock | cost of a reading | delay of a reading |
 /// |---|---|---|
-/// | [`coarse`](Self::coarse), **the default** | about 4 ns on Linux, elsewhere as `precise` | up to 10 ms on Linux |
-/// | [`precise`](Self::precise) | about 25 ns | nothing |
-/// | `tokio` (feature `tokio`) | about 30 ns | nothing; stands still under `tokio::time::pause` |
-/// | `runtime` (feature `tokio`) | as `tokio` with tokio's feature `test-util`, else as `coarse` | the same |
-/// | [`manual`](Self::manual) | 1 ns | it goes when you move it |
+/// | [`coarse`](Self::coarse) | about 4 ns on Linux, elsewhere as `precise` | up to 10 ms on Linux |
+/// | [`precise`](Self::precise) | about 25 ns | none |
+/// | `tokio` (feature `tokio`) | about 30 ns | none; it does not advance while `tokio::time::pause` is in effect |
+/// | `runtime` (feature `tokio`) | as `tokio` with tokio's feature `test-util`, otherwise as `coarse` | the same |
+/// | [`manual`](Self::manual) | 1 ns | none; it advances only through its handle |
 ///
-/// Two clocks are equal if they read the same source; each manual clock is its own.
+/// Two clocks are equal if they read the same source. Each manual clock is a source of its own.
 //
-// A number and no reference, so that an `AtomicClock` can hold it.
+// A number instead of a reference, so that an `AtomicClock` can store it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Clock(u64);
 
@@ -33,28 +35,32 @@ const TOKIO: u64 = 2;
 const FIRST_MANUAL: u64 = 3;
 
 impl Clock {
-    /// The cheapest monotonic clock of the system: `CLOCK_MONOTONIC_COARSE` on Linux, [`Instant`] elsewhere.
+    /// Returns the cheapest monotonic clock of the system.
+    ///
+    /// It is `CLOCK_MONOTONIC_COARSE` on Linux, and [`Instant`] elsewhere.
     pub const fn coarse() -> Self {
         Self(COARSE)
     }
 
-    /// The precise monotonic clock of the system.
+    /// Returns the precise monotonic clock of the system.
     pub const fn precise() -> Self {
         Self(PRECISE)
     }
 
-    /// Tokio's clock, which tests can pause and advance.
+    /// Returns tokio's clock, which tests can pause and advance.
     ///
-    /// `tower-breaker` has this clock with its feature `tokio`, `tower-jitter-retry` always.
+    /// `tower-breaker` has this clock with its feature `tokio`, and `tower-jitter-retry` always.
     #[cfg(feature = "__internals-tokio")]
     pub const fn tokio() -> Self {
         Self(TOKIO)
     }
 
-    /// Tokio's clock where it can be paused, which takes tokio's feature `test-util`; elsewhere the
-    /// coarse clock, which cannot be paused and is cheaper.
+    /// Returns tokio's clock if it can be paused, and the coarse clock otherwise.
     ///
-    /// `tower-breaker` has this clock with its feature `tokio`, `tower-jitter-retry` always.
+    /// Tokio's clock can be paused if tokio's feature `test-util` is enabled. Otherwise the coarse
+    /// clock is used, because it is cheaper.
+    ///
+    /// `tower-breaker` has this clock with its feature `tokio`, and `tower-jitter-retry` always.
     #[cfg(feature = "__internals-tokio")]
     pub const fn runtime() -> Self {
         if pausable::TOKIO { Self::tokio() } else { Self::coarse() }
@@ -62,17 +68,17 @@ impl Clock {
 
     /// Creates a clock that starts at 0 and advances only through the returned handle.
     ///
-    /// It is for tests. Its time takes 8 to 16 bytes that are never freed, because a clock can be
-    /// copied.
+    /// It is intended for tests. It uses 8 to 16 bytes of memory that are never freed, because a
+    /// clock is `Copy`.
     pub fn manual() -> (Self, ManualClock) {
         let number = manual::next();
         (Self(FIRST_MANUAL + number), ManualClock { nanos: manual::nanos(number) })
     }
 
-    /// Nanoseconds since the clock's origin.
+    /// Returns the nanoseconds since the clock's origin.
     #[inline]
     pub fn now(&self) -> u64 {
-        // A branch that is always the same, instead of a jump through a table.
+        // A predictable branch instead of a jump table.
         if self.0 == COARSE { system::coarse() } else { self.now_uncommon() }
     }
 
@@ -86,7 +92,9 @@ impl Clock {
         }
     }
 
-    /// By how much a reading may be behind: what is promised to be over at a time must be awaited that much longer.
+    /// Returns the maximum delay of a reading: how far it may lag behind the actual time.
+    ///
+    /// To be sure that a time has passed, wait that much longer.
     pub const fn resolution(&self) -> Duration {
         match self.0 {
             COARSE => system::COARSE_SLACK,
@@ -94,8 +102,11 @@ impl Clock {
         }
     }
 
-    /// Returns the precise clock in place of the coarse one if `shortest` is under 100 ms, because
-    /// the slack of the coarse clock would show. Every other clock is returned as it is.
+    /// Returns a clock that is precise enough to measure `shortest`.
+    ///
+    /// If this is the coarse clock and `shortest` is less than 100 ms, it returns the precise
+    /// clock, because the delay of the coarse clock would be noticeable. Otherwise it returns this
+    /// clock.
     pub fn fit_for(self, shortest: Duration) -> Self {
         match self.0 {
             COARSE if shortest < Duration::from_millis(100) => Self::precise(),
@@ -127,7 +138,7 @@ impl fmt::Debug for Clock {
 pub struct AtomicClock(sync::AtomicU64);
 
 impl AtomicClock {
-    /// Holds `clock`.
+    /// Creates it with an initial clock.
     pub fn new(clock: Clock) -> Self {
         Self(sync::AtomicU64::new(clock.0))
     }
@@ -135,7 +146,7 @@ impl AtomicClock {
     /// Returns the clock.
     #[inline]
     pub fn load(&self) -> Clock {
-        // Acquire: a reader of a new clock sees what the writer did before.
+        // Acquire: a reader of a new clock sees the writes before its `store`.
         Clock(self.0.load(Ordering::Acquire))
     }
 
@@ -151,18 +162,18 @@ impl AtomicClock {
     }
 }
 
-/// The times of the manual clocks. A clock finds its own by its number.
+/// The times of the manual clocks, by the clock's number.
 mod manual {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    /// The times of the first clocks, which take no search.
+    /// The times of the first clocks, which are found by an index.
     static FIRST: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
-    /// The times of all others. Chunk `n` has 2ⁿ times, so that no time ever moves and all chunks
-    /// are few.
+    /// The times of all other clocks. Chunk `n` has 2ⁿ times, so a time is never moved, and there
+    /// are few chunks.
     static CHUNKS: [OnceLock<Box<[AtomicU64]>>; 63] = [const { OnceLock::new() }; 63];
 
-    /// The number of another clock.
+    /// Returns the number of a new clock.
     pub(super) fn next() -> u64 {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         // Relaxed: only the number matters.
@@ -183,10 +194,10 @@ mod manual {
     }
 }
 
-/// Finds out whether tokio's clock can be paused.
+/// Detects whether tokio's clock can be paused.
 #[cfg(feature = "__internals-tokio")]
 mod pausable {
-    /// Whether tokio is built with its feature `test-util`, which no `cfg` of this crate can see.
+    /// Whether tokio is built with its feature `test-util`. No `cfg` of this crate shows that.
     #[allow(
         unused_imports,
         clippy::wildcard_imports,
@@ -194,13 +205,13 @@ mod pausable {
     )]
     pub(super) const TOKIO: bool = {
         use tokio::time::*;
-        // `tokio::time::pause` if it exists, else the function below.
+        // This resolves to `tokio::time::pause` if it exists, otherwise to the function below.
         exists(pause)
     };
 
     struct Absent;
 
-    #[allow(dead_code, reason = "tokio's own takes its place with `test-util`")]
+    #[allow(dead_code, reason = "with `test-util`, tokio's function is used instead")]
     fn pause() -> Absent {
         Absent
     }
@@ -222,33 +233,36 @@ mod pausable {
     }
 }
 
-/// Moves a [`Clock::manual`].
+/// A handle that advances and sets a [`Clock::manual`].
+///
+/// Clones of the handle control the same clock.
 #[derive(Clone, Debug)]
 pub struct ManualClock {
     nanos: &'static AtomicU64,
 }
 
 impl ManualClock {
-    /// Moves the clock forward; it stops at its end, after 584 years.
+    /// Advances the clock. It stops at its maximum, 584 years.
     pub fn advance(&self, by: Duration) {
         let by = nanos(by);
-        // The closure always answers, so the update cannot fail.
+        // The closure always returns a value, so the update cannot fail.
         let _ =
             self.nanos.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_add(by)));
     }
 
-    /// Sets the clock to a time since its origin, also backwards.
+    /// Sets the clock to a time since its origin. The time may be earlier than the current one.
     pub fn set(&self, to: Duration) {
         self.nanos.store(nanos(to), Ordering::Relaxed);
     }
 }
 
-/// A duration in whole nanoseconds, cut at the end of a `u64`: 584 years.
+/// Returns a duration in nanoseconds, cut to the maximum of a `u64`: 584 years.
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// An hour before the first reading, so that a paused clock that was started earlier is not before the origin.
+/// Returns the origin: an hour before the first reading, so that an earlier time of a paused clock
+/// is not before the origin.
 fn origin() -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     *ORIGIN.get_or_init(|| {
@@ -259,7 +273,7 @@ fn origin() -> Instant {
 
 #[cfg_attr(
     all(target_os = "linux", not(feature = "__internals-tokio")),
-    expect(dead_code, reason = "rustix reads instead")
+    expect(dead_code, reason = "the time is read through rustix")
 )]
 fn since_origin(now: Instant) -> u64 {
     nanos(now.saturating_duration_since(origin()))
@@ -271,7 +285,7 @@ mod system {
 
     use rustix::time::{ClockId, clock_gettime};
 
-    /// A tick of the slowest kernel in use, `CONFIG_HZ=100`.
+    /// The tick of a kernel with `CONFIG_HZ=100`, the slowest in use.
     pub(super) const COARSE_SLACK: Duration = Duration::from_millis(10);
 
     #[inline]
@@ -324,16 +338,16 @@ mod tests {
     }
 
     #[test]
-    fn manual_clock_advances_on_request_and_saturates() {
-        let (clock, hand) = Clock::manual();
+    fn manual_clock_advances_through_handle_and_saturates() {
+        let (clock, handle) = Clock::manual();
         assert_eq!(clock.now(), 0);
-        hand.advance(Duration::from_micros(5));
+        handle.advance(Duration::from_micros(5));
         assert_eq!(clock.now(), 5_000);
-        hand.set(Duration::from_nanos(1));
+        handle.set(Duration::from_nanos(1));
         assert_eq!(clock.now(), 1);
-        hand.advance(Duration::MAX);
+        handle.advance(Duration::MAX);
         assert_eq!(clock.now(), u64::MAX);
-        hand.advance(Duration::from_secs(1));
+        handle.advance(Duration::from_secs(1));
         assert_eq!(clock.now(), u64::MAX);
     }
 

@@ -1,9 +1,11 @@
-//! The error of a configuration that cannot be.
+//! The error of an invalid configuration.
 
 use std::error::Error;
 use std::fmt;
 
-/// A value that a configuration does not allow.
+/// The error of a setting whose value is not allowed.
+///
+/// It names the setting, the value and the allowed range:
 ///
 /// ```text
 /// `failure_rate` is 1.5; allowed is 0.0 to 1.0
@@ -16,13 +18,13 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
-    /// `value` was given for `field`, which takes what `allowed` says.
+    /// Creates an error: `value` was given for `field`, which allows `allowed`.
     #[doc(hidden)]
     pub fn new(field: &'static str, value: impl fmt::Debug, allowed: impl Into<String>) -> Self {
         Self { field, value: format!("{value:?}"), allowed: allowed.into() }
     }
 
-    /// An error unless `value` is in `allowed`.
+    /// Returns `value`, or an error if it is not in `allowed`.
     #[doc(hidden)]
     pub fn check<T>(field: &'static str, value: T, allowed: std::ops::RangeInclusive<T>) -> Result<T, Self>
     where
@@ -35,17 +37,17 @@ impl ConfigError {
         }
     }
 
-    /// The name of the setter.
+    /// Returns the name of the setting, which is the name of its setter.
     pub const fn field(&self) -> &'static str {
         self.field
     }
 
-    /// The value that was given.
+    /// Returns the value that was given, in its `Debug` form.
     pub fn value(&self) -> &str {
         &self.value
     }
 
-    /// What would be allowed.
+    /// Returns a description of the allowed values, such as `0.0 to 1.0`.
     pub fn allowed(&self) -> &str {
         &self.allowed
     }

@@ -1,9 +1,11 @@
-//! Code that the breaker and the retry share: the clock, striped counters, pooled storage, and settings
-//! read from configuration files.
+//! Code that the breaker and the retry share.
 //!
-//! It is in this crate because the breaker and the retry both depend on it and not on each other. A
-//! lock-free structure that is written twice has to be proven twice. The module is hidden, is behind a
-//! feature for this workspace alone, and may change in any release: the three crates are released
+//! It contains the clock, striped counters, pooled storage, and the reading of settings from
+//! configuration files.
+//!
+//! The breaker and the retry depend on this crate, and not on each other. Sharing avoids that a
+//! lock-free structure is written and verified twice. The module is hidden and behind a feature for
+//! this workspace only. It may change in any release, because the three crates are released
 //! together.
 
 mod clock;

@@ -1,23 +1,28 @@
-//! Counters over a sliding span of time, in one cell for each bucket, and their striped form, to
-//! which many threads add without writing to the same cache line.
+//! Counters over a sliding time window, and their striped form.
+//!
+//! A counter has one cell for each bucket of the window. To a striped counter, many threads add
+//! without writing to the same cache line.
 //!
 //! # Cells
 //!
-//! A cell is one word, `tag:32 | count:32`. A tag numbers a bucket of time, moved on by
-//! [`TAGS_PER_EPOCH`] for every epoch. The tag alone tells whether the cell's count is still in the
-//! span, and no span ever holds two epochs. So adding and summing take the same time after any
-//! pause.
+//! A cell is one word, `tag:32 | count:32`. The tag is the number of a time bucket, increased by
+//! [`TAGS_PER_EPOCH`] for every epoch. The tag alone determines whether the cell's count is still
+//! in the window, and a window never contains two epochs. So adding and summing take the same time
+//! after any pause.
 //!
 //! A tag has 64 bits, and a cell has room for 32 of them: a cell that is not used for 2³² buckets
-//! seems new again. An owner that may be idle for that long [sweeps](BucketRing::clear_expired) its cells.
+//! seems new again. An owner that may be idle for that long [clears](BucketRing::clear_expired) its
+//! cells.
 //!
 //! # Threads
 //!
-//! Each thread has a number of its own, so that it can own a stripe of a counter. There are twice as
-//! many numbers as cores, and four more: enough for the workers of an async runtime and some other
-//! threads. A thread takes a number when it first asks for one, and returns it when it ends. The
-//! list's lock orders the writes of a number's former owner before those of the next one. A thread
-//! that gets no number shares a stripe.
+//! Each thread has a number (a slot), so that it can own a stripe of a counter. There are twice as
+//! many numbers as cores, plus four: enough for the workers of an async runtime and some other
+//! threads.
+//!
+//! A thread acquires a number when it first needs one, and returns it when it ends. The lock of the
+//! list orders the writes of a number's former owner before those of the next owner. A thread that
+//! gets no number shares a stripe.
 
 use std::cell::Cell;
 use std::num::NonZero;
@@ -26,10 +31,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::sync::{AtomicU64, Ordering};
 
-/// A ring for each thread's number, and one for the threads without.
+/// A counter with one ring for each thread's number, and one ring for the threads without a number.
 ///
-/// An addition is a load and a store in the thread's own ring; a sum reads them all. A sum sees every addition that
-/// happened before it in the order that the caller's own synchronisation makes, and may miss those that run beside it.
+/// An addition is a load and a store in the thread's own ring. A sum reads all rings. It includes
+/// every addition that happened before it, in the order that the caller's own synchronisation
+/// establishes. It may miss concurrent additions.
 #[derive(Debug)]
 pub struct StripedCounter {
     owned: Box<[PaddedRing]>,
@@ -37,17 +43,19 @@ pub struct StripedCounter {
 }
 
 impl StripedCounter {
-    /// Empty, with a ring for each number that [`thread_slot`] gives out.
+    /// Creates an empty counter with a ring for each number that [`thread_slot`] can return.
     pub fn new() -> Self {
         Self::with_stripes(slot_count())
     }
 
-    /// Empty, with `stripes` owned rings. A slot beyond them shares.
+    /// Creates an empty counter with `stripes` owned rings. A thread with a larger slot uses the
+    /// shared ring.
     pub fn with_stripes(stripes: usize) -> Self {
         Self { owned: (0..stripes).map(|_| PaddedRing::default()).collect(), shared: PaddedRing::default() }
     }
 
-    /// Adds `count` to the bucket `tag`. `slot` is the calling thread's own number, from [`thread_slot`].
+    /// Adds `count` to the bucket `tag`. `slot` is the calling thread's number from
+    /// [`thread_slot`].
     #[inline]
     pub fn add(&self, slot: Option<usize>, tag: u64, count: u32) {
         match slot.and_then(|slot| self.owned.get(slot)) {
@@ -61,13 +69,15 @@ impl StripedCounter {
         self.shared.add(tag, count);
     }
 
-    /// The sum over the span that ends with the bucket `tag`.
+    /// Returns the sum over the window that ends with the bucket `tag`.
     pub fn sum(&self, tag: u64) -> u64 {
         self.rings().map(|ring| ring.sum(tag)).sum()
     }
 
-    /// Whether the sum over the span that ends with the bucket `tag` is `enough`. A larger sum must be so too: the rest of the rings is
-    /// not read once a part of it is.
+    /// Returns whether the sum over the window that ends with the bucket `tag` is `enough`.
+    ///
+    /// `enough` must be monotonic: if it accepts a sum, it accepts every larger sum. The remaining
+    /// rings are not read once a partial sum is accepted.
     pub fn sum_satisfies(&self, tag: u64, enough: impl Fn(u64) -> bool) -> bool {
         let mut sum = 0;
         let mut rings = self.rings();
@@ -80,8 +90,10 @@ impl StripedCounter {
         }
     }
 
-    /// Clears the cells that are not in the span that ends with the bucket `keep`; `None`: all
-    /// cells. See [`BucketRing::clear_expired`](super::BucketRing::clear_expired).
+    /// Clears the cells outside the window that ends with the bucket `keep`.
+    ///
+    /// `None` clears all cells. See
+    /// [`BucketRing::clear_expired`](super::BucketRing::clear_expired).
     pub fn clear_expired(&self, keep: Option<u64>) {
         self.rings().for_each(|ring| ring.clear_expired(keep));
     }
@@ -101,9 +113,10 @@ const UNASSIGNED: usize = usize::MAX;
 const NONE: usize = usize::MAX - 1;
 
 thread_local! {
-    /// Without a destructor, so that it can be read at any time in a thread's life, for the price of a load.
+    /// The thread's number. It has no destructor, so it can be read at any time in a thread's life
+    /// with one load.
     static SLOT: Cell<usize> = const { Cell::new(UNASSIGNED) };
-    /// Gives the number back at the thread's end. Touched once, when the number is taken.
+    /// Returns the number when the thread ends. It is initialised when the number is acquired.
     static LEASE: Lease = const { Lease };
 }
 
@@ -111,17 +124,17 @@ struct Lease;
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        // What runs on this thread after its end shares.
+        // Code that runs on this thread after this drop uses the shared ring.
         let slot = SLOT.replace(NONE);
         free().lock().unwrap_or_else(PoisonError::into_inner).push(slot);
     }
 }
 
-/// How many numbers there are: a slot is less than this.
+/// Returns how many numbers there are. A slot is less than this.
 fn slot_count() -> usize {
     static SLOTS: OnceLock<usize> = OnceLock::new();
 
-    // Loom's threads are all one thread of the system, so that none has a number and all share.
+    // Loom runs all its threads on one thread of the system, so no thread gets a number.
     if cfg!(loom_models) {
         return 0;
     }
@@ -133,7 +146,7 @@ fn free() -> &'static Mutex<Vec<usize>> {
     FREE.get_or_init(|| Mutex::new((0..slot_count()).rev().collect()))
 }
 
-/// The calling thread's number, which no other living thread has; `None` if they are all taken.
+/// Returns the calling thread's number, which no other living thread has. `None`: all are in use.
 #[inline]
 pub fn thread_slot() -> Option<usize> {
     if cfg!(loom_models) {
@@ -154,7 +167,7 @@ fn take() -> Option<usize> {
         Some(slot) => {
             SLOT.set(slot);
             if LEASE.try_with(|_| ()).is_err() {
-                // The thread is ending and would not give the number back.
+                // The thread is ending, and would not return the number.
                 SLOT.set(NONE);
                 free().lock().unwrap_or_else(PoisonError::into_inner).push(slot);
                 return None;
@@ -164,19 +177,24 @@ fn take() -> Option<usize> {
     slot
 }
 
-/// How far an epoch moves the tags on. In a tag's lower bits it is more than a ring holds, so that
-/// nothing of an earlier epoch is in the span. In its upper bits it is more than the time can move
-/// them, so that epochs have an order; they start over after 2²⁴.
+/// The difference between the tags of two successive epochs.
+///
+/// - In a tag's lower 32 bits, it is more than a ring holds, so nothing of an earlier epoch is in
+///   the window.
+/// - In a tag's upper bits, it is more than time can advance them, so epochs are ordered. They wrap
+///   around after 2²⁴ epochs.
 pub const TAGS_PER_EPOCH: u64 = (1 << 40) + 256;
 
-/// How much newer a cell may be than the time that was read for it, to be taken for the same epoch: the thread that
-/// read the clock first may arrive last.
+/// A cell that is newer than the given time by less than this many buckets is of the same epoch.
+///
+/// The thread that read the clock first may arrive last.
 const MAX_AHEAD: i32 = 128;
 
-/// How much newer a cell may be to be taken for a later epoch. Beyond, it is a leftover from before the tags wrapped.
+/// A cell that is newer by less than this many buckets, and at least [`MAX_AHEAD`], is of a later
+/// epoch. A cell that is even newer is left over from before the tags wrapped around.
 const LATER_EPOCH: i32 = 1 << 20;
 
-/// Sixteen cells, on cache lines of their own.
+/// A ring of sixteen cells, with its own cache lines.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct PaddedRing(BucketRing<16>);
@@ -190,7 +208,7 @@ impl Deref for PaddedRing {
     }
 }
 
-/// A ring of cells, whose sum spans as many buckets.
+/// A ring of `N` cells. Its sum covers `N` buckets.
 #[derive(Debug)]
 pub struct BucketRing<const N: usize>([AtomicU64; N]);
 
@@ -201,43 +219,47 @@ impl<const N: usize> Default for BucketRing<N> {
 }
 
 impl<const N: usize> BucketRing<N> {
-    /// Adds `count` to the bucket `tag`, from any thread.
+    /// Adds `count` to the bucket `tag`. Any thread may call it.
     ///
-    /// A sum that sees the addition also shows what the caller did before it.
+    /// A thread whose sum includes the addition also sees the caller's earlier writes.
     pub fn add(&self, tag: u64, count: u32) {
         let cell = self.cell(tag);
-        // Release: with what was added to other rings before. A failed exchange is repeated with
-        // what it found, so it needs no order.
+        // Release: publishes earlier additions to other rings. A failed exchange is repeated with
+        // the value that it found, so it needs no ordering.
         let _ =
             cell.fetch_update(Ordering::Release, Ordering::Relaxed, |word| added(word, tag as u32, count));
     }
 
-    /// Adds `count` to the bucket `tag`, from the one thread that owns the ring: a load and a store.
+    /// Adds `count` to the bucket `tag` with a load and a store. Only the thread that owns the ring
+    /// may call it.
     #[inline]
     pub(super) fn add_exclusive(&self, tag: u64, count: u32) {
         let cell = self.cell(tag);
-        // No other thread adds. A clearing between the load and the store clears only what the store
-        // replaces.
+        // Relaxed: no other thread adds. If another thread clears the cell between the load and the
+        // store, it clears only the value that the store replaces.
         if let Some(word) = added(cell.load(Ordering::Relaxed), tag as u32, count) {
             cell.store(word, Ordering::Relaxed);
         }
     }
 
-    /// The sum over the span that ends with the bucket `tag`, cells that are a little newer included.
+    /// Returns the sum over the window that ends with the bucket `tag`. Slightly newer cells are
+    /// included.
     pub fn sum(&self, tag: u64) -> u64 {
         self.sum_last(tag, N as u32)
     }
 
-    /// The sum over the last `span` buckets that end with the bucket `tag`, cells that are a little
-    /// newer included.
+    /// Returns the sum over the last `span` buckets up to the bucket `tag`. Slightly newer cells
+    /// are included.
     pub fn sum_last(&self, tag: u64, span: u32) -> u64 {
-        // Acquire: a ring that is read afterwards holds what was added to it before what is seen
-        // here.
+        // Acquire: a ring that is read afterwards contains what was added to it before the
+        // additions that are seen here.
         self.0.iter().map(|cell| u64::from(counted(cell.load(Ordering::Acquire), tag as u32, span))).sum()
     }
 
-    /// Clears the cells that are not in the span that ends with the bucket `keep`; `None`: all
-    /// cells. Counts that other threads add meanwhile are kept.
+    /// Clears the cells outside the window that ends with the bucket `keep`. `None` clears all
+    /// cells.
+    ///
+    /// Counts that other threads add concurrently are kept.
     pub fn clear_expired(&self, keep: Option<u64>) {
         for cell in &self.0 {
             // Relaxed: the caller publishes the cleared cells.
@@ -262,24 +284,26 @@ const fn pack(tag: u32, count: u32) -> u64 {
     ((tag as u64) << 32) | count as u64
 }
 
-/// By how many buckets `tag` is younger than `now`.
+/// Returns by how many buckets `tag` is older than `now`. It is negative for a newer tag.
 const fn age(tag: u32, now: u32) -> i32 {
     now.wrapping_sub(tag).cast_signed()
 }
 
-/// What becomes of a cell to which something is added whose bucket is so many buckets younger.
+/// What an addition does with the count of its cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CellUpdate {
-    /// It counts in the cell.
+    /// The count is added to the cell's count.
     Add,
-    /// The cell belongs to a later epoch and stays as it is.
+    /// The cell is of a later epoch: the count is discarded.
     Discard,
-    /// The cell has had its time.
+    /// The cell has expired: the count replaces the cell's count.
     Reset,
 }
 
 impl CellUpdate {
-    /// `empty`: the cell has never been used, so that its tag says nothing.
+    /// Decides by how many buckets the cell is older than the addition.
+    ///
+    /// `empty`: the cell has never been used, so its tag has no meaning.
     #[inline]
     pub const fn decide(age: i32, empty: bool) -> Self {
         if age == 0 || (age < 0 && age > -MAX_AHEAD && !empty) {
@@ -292,15 +316,19 @@ impl CellUpdate {
     }
 }
 
-/// Whether a cell is in a sum over so many buckets that ends so many buckets after the cell's own, or a little before it.
+/// Returns whether a cell is in the window of `span` buckets.
+///
+/// `age` is by how many buckets the cell is older than the window's last bucket. It may be slightly
+/// negative.
 #[inline]
 pub const fn is_in_window(age: i32, span: u32) -> bool {
-    // Between `-MAX_AHEAD` and `span`, by one comparison.
+    // Checks `-MAX_AHEAD < age < span` with one comparison.
     let shifted = age.wrapping_add(MAX_AHEAD - 1).cast_unsigned();
     shifted < span + (MAX_AHEAD - 1).cast_unsigned()
 }
 
-/// The cell after `more` was added at `now`. `None`: it belongs to a later epoch and stays.
+/// Returns the cell after `more` was added at `now`. `None`: the cell is of a later epoch and does
+/// not change.
 #[inline]
 fn added(word: u64, now: u32, more: u32) -> Option<u64> {
     let (tag, count) = unpack(word);
@@ -311,7 +339,7 @@ fn added(word: u64, now: u32, more: u32) -> Option<u64> {
     }
 }
 
-/// Once a bucket, and when two threads read the clock at its edge.
+/// Called once for each bucket, and when two threads read the clock at the edge of a bucket.
 #[cold]
 fn added_to_other_bucket(word: u64, now: u32, more: u32) -> Option<u64> {
     let (tag, count) = unpack(word);
@@ -322,55 +350,61 @@ fn added_to_other_bucket(word: u64, now: u32, more: u32) -> Option<u64> {
     }
 }
 
-/// The part of the cell in a sum over `span` buckets that ends at `now`.
+/// Returns the cell's count if it is in the window of `span` buckets that ends at `now`, otherwise
+/// 0.
 const fn counted(word: u64, now: u32, span: u32) -> u32 {
     let (tag, count) = unpack(word);
     if is_in_window(age(tag, now), span) { count } else { 0 }
 }
 
-/// Fifteen buckets of a span, and the one that is being filled: what a ring holds is as long as the span, and up to a bucket
-/// longer.
+/// The division of time into buckets.
+///
+/// With [`new`](Self::new), a window consists of fifteen buckets, plus the bucket that is being
+/// filled. So a ring covers at least the window, and at most one bucket more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeBuckets {
-    /// 2⁶⁴ over a bucket's length, rounded up: a bucket's number is then a multiplication instead of a division.
+    /// 2⁶⁴ divided by a bucket's length, rounded up. A bucket's number is then computed by a
+    /// multiplication instead of a division.
     scale: u64,
-    /// What is added to every tag.
+    /// The number that is added to every tag.
     offset: u64,
 }
 
 impl TimeBuckets {
-    /// Divides a span in nanoseconds into the buckets that a [`PaddedRing`] holds.
+    /// Divides a window of `span` nanoseconds into the buckets of a [`PaddedRing`].
     pub const fn new(span: u64) -> Self {
         Self::with_count(span, 15)
     }
 
-    /// Divides a span in nanoseconds into `parts` buckets.
+    /// Divides a window of `span` nanoseconds into `parts` buckets.
     pub const fn with_count(span: u64, parts: u64) -> Self {
         let bucket = span.div_ceil(parts);
         let bucket = if bucket < 2 { 2 } else { bucket };
         Self { scale: u64::MAX / bucket + 1, offset: 0 }
     }
 
-    /// The same buckets, to be used from `now` on in the rings where `others` were used until
-    /// `others_now`, which may be the time of another clock. The rings start empty.
+    /// Returns the same buckets with tags that continue after those of `others`.
+    ///
+    /// They are used from `now` on, in the rings in which `others` were used until `others_now`.
+    /// The two times may be of different clocks. The rings start empty.
     pub const fn continue_after(self, others: Self, others_now: u64, now: u64) -> Self {
         let offset = others.tag(others_now, 1).wrapping_sub(Self { offset: 0, ..self }.tag(now, 0));
         Self { offset, ..self }
     }
 
-    /// The tag of the bucket at a time of an epoch.
+    /// Returns the tag of the bucket at a time in an epoch.
     #[inline]
     pub const fn tag(&self, now: u64, epoch: u32) -> u64 {
         let bucket = ((now as u128 * self.scale as u128) >> 64) as u64;
         bucket.wrapping_add((epoch as u64).wrapping_mul(TAGS_PER_EPOCH)).wrapping_add(self.offset)
     }
 
-    /// The two words that they can be kept as.
+    /// Returns the buckets as two words, to be stored in atomics.
     pub const fn to_words(self) -> [u64; 2] {
         [self.scale, self.offset]
     }
 
-    /// The buckets that were kept as these words.
+    /// Returns the buckets of two words from [`to_words`](Self::to_words).
     #[inline]
     pub const fn from_words([scale, offset]: [u64; 2]) -> Self {
         Self { scale, offset }
@@ -414,7 +448,8 @@ mod striped_models {
     use crate::__internals::sync::{AtomicU64, Ordering};
     use loom::sync::Arc;
 
-    /// Two threads share a ring, one owns a stripe; whoever is told that all are done sees every addition.
+    /// One thread uses the shared ring, one owns a stripe. The thread that finishes last sees every
+    /// addition.
     #[test]
     fn loom_striped_sum_sees_earlier_adds() {
         loom::model(|| {
@@ -426,9 +461,9 @@ mod striped_models {
                     striped.1.fetch_add(1, Ordering::AcqRel) == 1
                 })
             };
-            let shares = add(None);
-            let owns = add(Some(0));
-            let last = [shares.join().unwrap(), owns.join().unwrap()];
+            let shared = add(None);
+            let owner = add(Some(0));
+            let last = [shared.join().unwrap(), owner.join().unwrap()];
             assert_eq!(last.iter().filter(|last| **last).count(), 1);
             assert_eq!(striped.0.sum(7), 2);
         });
@@ -439,8 +474,8 @@ mod striped_models {
         loom::model(|| {
             let striped = Arc::new(StripedCounter::with_stripes(0));
             striped.add(None, 3, 9);
-            let beside = Arc::clone(&striped);
-            let other = thread::spawn(move || beside.add(None, 19, 1));
+            let clone = Arc::clone(&striped);
+            let other = thread::spawn(move || clone.add(None, 19, 1));
             striped.add(None, 19, 1);
             other.join().unwrap();
             assert_eq!(striped.sum(19), 2);
@@ -461,7 +496,7 @@ mod thread_slot_tests {
         for _ in 0..20 {
             let threads = slot_count() + 5;
             let barrier = Barrier::new(threads);
-            let taken: Vec<Option<usize>> = thread::scope(|scope| {
+            let slots: Vec<Option<usize>> = thread::scope(|scope| {
                 let handles: Vec<_> = (0..threads)
                     .map(|_| {
                         scope.spawn(|| {
@@ -474,10 +509,11 @@ mod thread_slot_tests {
                     .collect();
                 handles.into_iter().map(|handle| handle.join().unwrap()).collect()
             });
-            let owned: Vec<usize> = taken.into_iter().flatten().collect();
+            let owned: Vec<usize> = slots.into_iter().flatten().collect();
             assert_eq!(owned.len(), owned.iter().collect::<HashSet<_>>().len());
             assert!(owned.iter().all(|slot| *slot < slot_count()));
-            // The test's own thread and its neighbours may hold some; without giving back, none would be left by now.
+            // The threads of other tests may have some numbers. If ended threads did not return
+            // theirs, none would be left by now.
             assert!(!owned.is_empty());
         }
     }
@@ -511,7 +547,7 @@ mod ring_tests {
         assert_eq!(ring.sum(next), 0);
         ring.add(next, 1);
         ring.add(1_000, 7);
-        assert_eq!(ring.sum(next), 1, "an outcome of the former epoch changes nothing");
+        assert_eq!(ring.sum(next), 1, "an addition to the earlier epoch is discarded");
     }
 
     #[test]
@@ -520,7 +556,7 @@ mod ring_tests {
         ring.add(116, 1);
         ring.add(100, 1);
         assert_eq!(ring.sum(116), 2);
-        assert_eq!(ring.sum(100), 2, "a newer cell counts for who read the clock first");
+        assert_eq!(ring.sum(100), 2, "a slightly newer cell is included");
     }
 
     #[test]
@@ -534,16 +570,16 @@ mod ring_tests {
         assert_eq!(PaddedRing::default().sum(1 << 31), 0);
         let fresh = PaddedRing::default();
         fresh.add(3 << 30, 1);
-        assert_eq!(fresh.sum(3 << 30), 1, "an empty cell takes any tag");
+        assert_eq!(fresh.sum(3 << 30), 1, "an empty cell accepts any tag");
     }
 
     #[test]
-    fn ring_sweep_clears_cells_outside_window() {
+    fn ring_clear_expired_clears_cells_outside_window() {
         let ring = PaddedRing::default();
         (100..116).for_each(|tag| ring.add(tag, 1));
         ring.clear_expired(Some(119));
         assert_eq!((ring.sum(115), ring.sum(119)), (12, 12));
-        // Without it the cells would count again.
+        // Cells that are not cleared count again when the tags wrap around.
         let wrap = 1 << 32;
         assert_eq!(ring.sum(wrap + 119), 12);
         ring.clear_expired(None);
@@ -560,7 +596,8 @@ mod ring_tests {
     }
 
     proptest! {
-        /// Against every addition kept in a map: time that goes on by any steps, and epochs.
+        /// Compares the ring with a map of all additions, for random steps of time and random
+        /// epochs.
         #[test]
         fn ring_sum_matches_naive_model(steps in proptest::collection::vec((0_u32..40, 0_u32..3, prop::bool::weighted(0.1)), 1..200), start in 0..u64::MAX / 2) {
             let ring = PaddedRing::default();
@@ -620,7 +657,7 @@ mod time_buckets_tests {
         fn bucket_tags_are_monotonic_and_cover_window(span in 1..u64::MAX / 4, now in 0..u64::MAX / 4, later in 0..u64::MAX / 4) {
             let buckets = TimeBuckets::new(span);
             let age = buckets.tag(now + later, 0) - buckets.tag(now, 0);
-            prop_assert!(later > span || age <= 16, "{age} buckets in a span");
+            prop_assert!(later > span || age <= 16, "{age} buckets in a window");
         }
     }
 }

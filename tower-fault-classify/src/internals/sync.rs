@@ -1,4 +1,6 @@
-//! The switch between std's synchronisation and loom's. Whatever is proven by a model takes its atomics from here.
+//! The switch between the synchronisation types of std and of loom.
+//!
+//! Code that a loom model verifies imports its atomics from here.
 
 #[cfg(loom_models)]
 pub use loom::sync::{
@@ -11,18 +13,20 @@ pub use std::sync::{
     atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
 };
 
-/// Locks, also when another thread panicked while it held the lock: what these locks guard is valid between any two
-/// statements.
+/// Locks a mutex, and ignores poisoning.
+///
+/// The data behind these locks is valid between any two statements, so a panic of another thread
+/// does not invalidate it.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Locks for reading, also when another thread panicked while it held the lock: see [`lock`].
+/// Locks for reading, and ignores poisoning: see [`lock`].
 pub fn read<T>(rw_lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
     rw_lock.read().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Locks for writing, also when another thread panicked while it held the lock: see [`lock`].
+/// Locks for writing, and ignores poisoning: see [`lock`].
 pub fn write<T>(rw_lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     rw_lock.write().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! A chain of errors, and the names of their types, for people.
+//! Error chains and error type names for messages.
 
 use std::any::type_name;
 use std::error::Error;
@@ -6,13 +6,15 @@ use std::iter::successors;
 
 use crate::error_chain::MAX_CHAIN_LENGTH;
 
-/// An error and its sources, from the outermost to the cause.
+/// Returns an iterator over an error and its sources, from the outermost error to the cause.
 pub fn error_chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     successors(Some(error), |&error| error.source()).take(MAX_CHAIN_LENGTH)
 }
 
-/// The name of an error's type, if it is one of the standard library or of a client that the user
-/// has named: an error behind a `dyn Error` does not tell its type.
+/// Returns the name of an error's type, if the type is known.
+///
+/// Known are `std::io::Error` and the error types of the clients whose features are enabled. Other
+/// types cannot be named, because a `dyn Error` does not contain its type name.
 pub fn error_type_name(error: &(dyn Error + 'static)) -> Option<&'static str> {
     macro_rules! first_of {
         ($($(#[$only:meta])? $type:ty,)+) => {

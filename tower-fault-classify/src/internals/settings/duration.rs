@@ -1,4 +1,4 @@
-//! Durations as people write them.
+//! Durations with units, such as `1m 30s`.
 
 use std::fmt::{self, Display};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use super::read::alternatives;
 
-/// The units of durations in nanoseconds, the longest first.
+/// The units with their lengths in nanoseconds, the longest first.
 const UNITS: [(&str, u64); 7] = [
     ("d", 86_400_000_000_000),
     ("h", 3_600_000_000_000),
@@ -22,15 +22,17 @@ pub(super) fn unit_names() -> String {
     alternatives(UNITS.iter().rev().map(|(name, _)| (*name).to_owned()))
 }
 
-/// A duration as people write it: `1m 30s`, `1.5s`.
+/// A duration that is written with units: `1m 30s`, `1.5s`.
 ///
-/// Months and years are left out, because their length varies.
+/// There are no months and years, because their lengths vary.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HumanDuration(pub Duration);
 
 impl HumanDuration {
-    /// Reads numbers, each with its unit, and adds them up. `None`: the text is no such sum, or the
-    /// sum is longer than a `Duration`, or a number has a part of a nanosecond.
+    /// Parses a sum of numbers, each with its unit.
+    ///
+    /// `None`: the text has another form, the sum does not fit into a `Duration`, or a number
+    /// contains a fraction of a nanosecond.
     pub fn parse(text: &str) -> Option<Duration> {
         let mut rest = text.trim();
         if rest.is_empty() {
@@ -50,7 +52,7 @@ impl HumanDuration {
     }
 }
 
-/// The product of a decimal number and the length of a unit, if it is a whole number.
+/// Returns the product of a decimal number and a unit's length, if it is a whole number.
 fn times(number: &str, length: u128) -> Option<u128> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
     let denominator = 10_u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;

@@ -1,14 +1,14 @@
-//! Settings in configuration files.
+//! Reads and writes settings in configuration files, through serde.
 //!
-//! An error names the field, the value and what is allowed. Derived implementations of serde
-//! cannot: their errors do not name the field, and those of untagged enums name nothing. So
-//! settings are read by hand:
+//! An error names the field, the value and what is allowed. Derived implementations of serde do
+//! not: their errors do not name the field, and those of untagged enums name nothing. So the
+//! settings are read by hand-written code:
 //!
 //! | in the file | meaning |
 //! |---|---|
-//! | `"none"` | off ([`OrNone`]) |
-//! | no field | the default |
-//! | `null` | an error, because it could mean either |
+//! | `"none"` | the setting is off ([`OrNone`]) |
+//! | the field is missing | the default |
+//! | `null` | an error, because it could mean off or the default |
 
 mod duration;
 mod read;

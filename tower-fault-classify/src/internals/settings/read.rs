@@ -1,4 +1,4 @@
-//! Reads the fields of a table, each by its kind.
+//! Reads the fields of a table, each by the kind of its value.
 
 use std::fmt::{self, Display};
 
@@ -6,23 +6,23 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Unex
 
 use crate::__internals::ConfigError;
 
-/// A kind of value, with its range.
+/// A kind of value, with its allowed range.
 pub trait Setting {
     type Value;
 
-    /// What is allowed, for errors.
+    /// Returns a description of the allowed values, for errors.
     fn allowed(&self) -> String;
 
-    /// Reads a value that is no table and no list. `None`: it is not allowed.
+    /// Reads a value that is neither a table nor a list. `None`: the value is not allowed.
     fn scalar(&self, given: &Scalar<'_>) -> Option<Self::Value>;
 
-    /// Reads a table. `None`: no table is allowed.
+    /// Reads a table. `None`: a table is not allowed.
     fn table<'de, A: MapAccess<'de>>(&self, fields: &mut Fields<A>) -> Result<Option<Self::Value>, A::Error> {
         let _ = fields;
         Ok(None)
     }
 
-    /// Reads the list that is the field's value. `None`: no list is allowed.
+    /// Reads the list that is the field's value. `None`: a list is not allowed.
     fn list<'de, A: SeqAccess<'de>>(
         &self,
         field: &str,
@@ -33,7 +33,7 @@ pub trait Setting {
     }
 }
 
-/// A value of a file.
+/// A value in a file, other than a table or a list.
 #[derive(Debug)]
 pub enum Scalar<'a> {
     Null,
@@ -58,7 +58,7 @@ impl Display for Scalar<'_> {
 /// The fields of a table, in the order of the file.
 #[derive(Debug)]
 pub struct Fields<A> {
-    /// What precedes the names of the fields in errors: nothing, or `budget.window.`.
+    /// The prefix of the field names in errors: empty, or for example `budget.window.`.
     prefix: String,
     names: Vec<String>,
     /// A name that was read ahead.
@@ -67,16 +67,16 @@ pub struct Fields<A> {
 }
 
 impl<'de, A: MapAccess<'de>> Fields<A> {
-    /// The fields of the outermost table.
+    /// Returns the fields of the outermost table.
     pub fn new(table: A) -> Self {
         Self { prefix: String::new(), names: Vec::new(), ahead: None, table }
     }
 
-    /// The name of the next field. Its value must be read before the next name.
+    /// Returns the name of the next field. Its value must be read before the next name.
     ///
     /// # Errors
     ///
-    /// The field is there twice, or the file is no valid JSON or TOML.
+    /// Fails if the field appears twice, or if the file is not valid JSON or TOML.
     pub fn next_name(&mut self) -> Result<Option<String>, A::Error> {
         let name = match self.ahead.take() {
             Some(name) => Some(name),
@@ -91,17 +91,17 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
         Ok(name)
     }
 
-    /// Reads the value of the field that was named last.
+    /// Reads the value of the field whose name was returned last.
     ///
     /// # Errors
     ///
-    /// It is not allowed.
+    /// Fails if the value is not allowed.
     pub fn value<S: Setting>(&mut self, setting: S) -> Result<S::Value, A::Error> {
         let name = self.names.last().map_or("", String::as_str);
         self.table.next_value_seed(FieldReader { name: format!("{}{name}", self.prefix), setting })
     }
 
-    /// The error for a field that is none of `known`.
+    /// Returns the error for a field that is not in `known`.
     pub fn unknown(&self, name: &str, known: &[&str]) -> A::Error {
         A::Error::custom(format_args!(
             "unknown field `{}{name}`; allowed is {}",
@@ -110,26 +110,26 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
         ))
     }
 
-    /// The error for a value that a builder refused.
+    /// Returns the error for a value that a builder rejected.
     pub fn invalid(&self, error: &ConfigError) -> A::Error {
         let (field, value, allowed) = (error.field(), error.value(), error.allowed());
         A::Error::custom(format_args!("`{}{field}` is {value}; allowed is {allowed}", self.prefix))
     }
 
-    /// The value of a field that must be there.
+    /// Returns the value of a required field.
     ///
     /// # Errors
     ///
-    /// It is not.
+    /// Fails if the field is missing.
     pub fn required<T>(&self, name: &str, value: Option<T>) -> Result<T, A::Error> {
         value.ok_or_else(|| A::Error::custom(format_args!("field `{}{name}` is missing", self.prefix)))
     }
 
-    /// The value of a table of one field, once that field was read.
+    /// Returns the value of a table with a single field, after that field was read.
     ///
     /// # Errors
     ///
-    /// There is another field.
+    /// Fails if the table has another field.
     pub fn single<T>(&mut self, value: T) -> Result<Option<T>, A::Error> {
         match self.next_name()? {
             None => Ok(Some(value)),
@@ -141,7 +141,7 @@ impl<'de, A: MapAccess<'de>> Fields<A> {
     }
 }
 
-/// Reads one field.
+/// Reads the value of one field.
 pub(super) struct FieldReader<S> {
     pub(super) name: String,
     pub(super) setting: S,
@@ -231,7 +231,7 @@ impl<'de, S: Setting> Visitor<'de> for FieldReader<S> {
 ///
 /// # Errors
 ///
-/// It is no table, or `settings` does not allow it.
+/// Fails if the file is not a table, or if `settings` does not allow the table.
 pub fn read_table<'de, S: Setting, D: Deserializer<'de>>(settings: S, from: D) -> Result<S::Value, D::Error> {
     from.deserialize_map(RootTable(settings))
 }
@@ -251,11 +251,11 @@ impl<'de, S: Setting> Visitor<'de> for RootTable<S> {
     }
 }
 
-/// How `serde_json` presents a number that is no integer if some crate enables its feature
-/// `arbitrary_precision`.
+/// The key of the table as which `serde_json` represents a number that is not an integer, if any
+/// crate enables its feature `arbitrary_precision`.
 const NUMBER_AS_TABLE: &str = "$serde_json::private::Number";
 
-/// `a`, `b` or `c`.
+/// Joins the items to a list such as `a, b or c`.
 pub(super) fn alternatives(items: impl Iterator<Item = String>) -> String {
     let mut items: Vec<_> = items.collect();
     let last = items.pop().unwrap_or_default();
@@ -270,7 +270,7 @@ mod tests {
     use super::super::values::Float;
     use super::*;
 
-    /// One number, for the tests of [`FieldReader`].
+    /// A number for the tests of [`FieldReader`].
     #[derive(Debug, PartialEq)]
     struct Rate(f64);
 

@@ -1,4 +1,4 @@
-//! The kinds of values that a setting can have.
+//! The kinds of values of settings.
 
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use super::duration::{HumanDuration, unit_names};
 use super::read::{FieldReader, Fields, Scalar, Setting, alternatives};
 
-/// A text of any content.
+/// A text with any content.
 #[derive(Debug)]
 pub struct Text;
 
@@ -78,7 +78,7 @@ impl Setting for Bool {
     }
 }
 
-/// A number.
+/// A number within a range.
 #[derive(Debug)]
 pub struct Float(pub RangeInclusive<f64>);
 
@@ -99,7 +99,7 @@ impl Setting for Float {
     }
 }
 
-/// A whole number.
+/// A whole number within a range.
 #[derive(Debug)]
 pub struct Integer<T>(pub RangeInclusive<T>);
 
@@ -118,7 +118,7 @@ impl<T: Copy + Debug + PartialOrd + TryFrom<i128>> Setting for Integer<T> {
     }
 }
 
-/// A duration, written as [`HumanDuration`].
+/// A duration within a range, written as a [`HumanDuration`].
 #[derive(Debug)]
 pub struct DurationIn(pub RangeInclusive<Duration>);
 
@@ -138,12 +138,12 @@ impl Setting for DurationIn {
     }
 }
 
-/// One of some words, each with its value.
+/// One of several words, each with its value.
 #[derive(Debug)]
 pub struct Choice<T: 'static>(pub &'static [(&'static str, T)]);
 
 impl<T: Clone + PartialEq> Choice<T> {
-    /// The word for a value.
+    /// Returns the word for a value.
     pub fn of(&self, value: &T) -> Option<&'static str> {
         self.0.iter().find(|(_, known)| known == value).map(|(word, _)| *word)
     }
@@ -168,7 +168,9 @@ impl<T: Clone> Setting for Choice<T> {
 
 const NONE: &str = "none";
 
-/// A setting that `"none"` turns off. Around an `Option` it writes the value.
+/// A setting that `"none"` turns off.
+///
+/// Around a [`Setting`] it reads the value. Around an `Option` it writes the value.
 #[derive(Debug)]
 pub struct OrNone<S>(pub S);
 
