@@ -108,9 +108,10 @@ mod sealed {
 pub struct ClassifiedError {
     fault: Fault,
     cause: Cause,
-    /// Data that few errors have. It is boxed, because a large error makes each `Result` large.
-    /// Even if empty, it costs each call some instructions, so the field exists only with the
-    /// features that fill it.
+    /// Data that few errors have.
+    ///
+    /// It is boxed, because a large error makes each `Result` large. Even if empty, it costs each
+    /// call some instructions, so the field exists only with the features that fill it.
     #[cfg(any(feature = "tonic", feature = "__internals-notes"))]
     late: OnceLock<Box<Late>>,
 }

@@ -115,8 +115,9 @@ impl std::error::Error for LayerError {
     }
 }
 
-/// The request's extensions while the layers use them. The drop returns them to the request, also
-/// if the call is cancelled.
+/// The request's extensions while the layers use them.
+///
+/// The drop returns them to the request, also if the call is cancelled.
 struct LentExtensions<'a> {
     shared: Mutex<Extensions>,
     home: &'a mut Extensions,

@@ -29,8 +29,9 @@ pub use text::ErrorChain;
 #[cfg(feature = "__internals")]
 pub use text::error_text;
 
-/// The maximum number of errors that the walk visits. A longer or cyclic chain is classified by
-/// these.
+/// The maximum number of errors that the walk visits.
+///
+/// A longer or cyclic chain is classified by these.
 pub(crate) const MAX_CHAIN_LENGTH: usize = 128;
 
 /// Classifies an error by its whole chain of sources.
@@ -68,8 +69,9 @@ fn classify_chain(error: &(dyn Error + 'static), reached: Phase) -> Fault {
     if facts.maybe_redirected { fault.with_maybe_redirected(true) } else { fault }
 }
 
-/// How far the request is known to have got. The furthest phase that any error of the chain reports
-/// counts.
+/// How far the request is known to have got.
+///
+/// The furthest phase that any error of the chain reports counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(
     not(all(feature = "hyper", feature = "hyper-util")),
@@ -106,8 +108,9 @@ struct ErrorFacts {
     /// The worker behind the service's handle has ended, so every later call through the handle
     /// fails too.
     worker_ended: bool,
-    /// The deepest verdict. It is a reference, because copying a fault at each replacement costs
-    /// more than the walk.
+    /// The deepest verdict.
+    ///
+    /// It is a reference, because copying a fault at each replacement costs more than the walk.
     verdict: Option<&'static Fault>,
     /// The deepest fault that was reported without knowledge of the cause.
     fallback: Option<Fault>,

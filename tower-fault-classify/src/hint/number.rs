@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use super::value::MAX_HINT;
 
-/// Parses a whole number: digits, with optional blanks around them. A number too large for `u64` is
-/// cut to its maximum.
+/// Parses a whole number: digits, with optional blanks around them.
+///
+/// A number too large for `u64` is cut to its maximum.
 pub(super) fn whole(text: &[u8]) -> Option<u64> {
     let digits = text.trim_ascii();
     is_number(digits).then(|| number(digits))
@@ -16,8 +17,9 @@ pub(super) fn seconds(text: &[u8]) -> Option<Duration> {
     Some(Duration::from_secs(whole(text)?).min(MAX_HINT))
 }
 
-/// Parses milliseconds with an optional fraction, at most [`MAX_HINT`]. Digits below a nanosecond
-/// are ignored.
+/// Parses milliseconds with an optional fraction, at most [`MAX_HINT`].
+///
+/// Digits below a nanosecond are ignored.
 pub(super) fn millis(text: &[u8]) -> Option<Duration> {
     let text = text.trim_ascii();
     let (whole, fraction) = match text.iter().position(|&byte| byte == b'.') {

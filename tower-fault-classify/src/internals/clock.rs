@@ -169,8 +169,9 @@ mod manual {
 
     /// The times of the first clocks, which are found by an index.
     static FIRST: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
-    /// The times of all other clocks. Chunk `n` has 2ⁿ times, so a time is never moved, and there
-    /// are few chunks.
+    /// The times of all other clocks.
+    ///
+    /// Chunk `n` has 2ⁿ times, so a time is never moved, and there are few chunks.
     static CHUNKS: [OnceLock<Box<[AtomicU64]>>; 63] = [const { OnceLock::new() }; 63];
 
     /// Returns the number of a new clock.
@@ -261,8 +262,9 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Returns the origin: an hour before the first reading, so that an earlier time of a paused clock
-/// is not before the origin.
+/// Returns the origin of the clocks, an hour before the first reading.
+///
+/// An earlier time of a paused clock is then not before the origin.
 fn origin() -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     *ORIGIN.get_or_init(|| {

@@ -48,14 +48,16 @@ impl StripedCounter {
         Self::with_stripes(slot_count())
     }
 
-    /// Creates an empty counter with `stripes` owned rings. A thread with a larger slot uses the
-    /// shared ring.
+    /// Creates an empty counter with `stripes` owned rings.
+    ///
+    /// A thread with a larger slot uses the shared ring.
     pub fn with_stripes(stripes: usize) -> Self {
         Self { owned: (0..stripes).map(|_| PaddedRing::default()).collect(), shared: PaddedRing::default() }
     }
 
-    /// Adds `count` to the bucket `tag`. `slot` is the calling thread's number from
-    /// [`thread_slot`].
+    /// Adds `count` to the bucket `tag`.
+    ///
+    /// `slot` is the calling thread's number from [`thread_slot`].
     #[inline]
     pub fn add(&self, slot: Option<usize>, tag: u64, count: u32) {
         match slot.and_then(|slot| self.owned.get(slot)) {
@@ -113,8 +115,9 @@ const UNASSIGNED: usize = usize::MAX;
 const NONE: usize = usize::MAX - 1;
 
 thread_local! {
-    /// The thread's number. It has no destructor, so it can be read at any time in a thread's life
-    /// with one load.
+    /// The thread's number.
+    ///
+    /// It has no destructor, so it can be read at any time in a thread's life with one load.
     static SLOT: Cell<usize> = const { Cell::new(UNASSIGNED) };
     /// Returns the number when the thread ends. It is initialised when the number is acquired.
     static LEASE: Lease = const { Lease };
@@ -230,8 +233,9 @@ impl<const N: usize> BucketRing<N> {
             cell.fetch_update(Ordering::Release, Ordering::Relaxed, |word| added(word, tag as u32, count));
     }
 
-    /// Adds `count` to the bucket `tag` with a load and a store. Only the thread that owns the ring
-    /// may call it.
+    /// Adds `count` to the bucket `tag` with a load and a store.
+    ///
+    /// Only the thread that owns the ring may call it.
     #[inline]
     pub(super) fn add_exclusive(&self, tag: u64, count: u32) {
         let cell = self.cell(tag);
@@ -242,22 +246,25 @@ impl<const N: usize> BucketRing<N> {
         }
     }
 
-    /// Returns the sum over the window that ends with the bucket `tag`. Slightly newer cells are
-    /// included.
+    /// Returns the sum over the window that ends with the bucket `tag`.
+    ///
+    /// Slightly newer cells are included.
     pub fn sum(&self, tag: u64) -> u64 {
         self.sum_last(tag, N as u32)
     }
 
-    /// Returns the sum over the last `span` buckets up to the bucket `tag`. Slightly newer cells
-    /// are included.
+    /// Returns the sum over the last `span` buckets up to the bucket `tag`.
+    ///
+    /// Slightly newer cells are included.
     pub fn sum_last(&self, tag: u64, span: u32) -> u64 {
         // Acquire: a ring that is read afterwards contains what was added to it before the
         // additions that are seen here.
         self.0.iter().map(|cell| u64::from(counted(cell.load(Ordering::Acquire), tag as u32, span))).sum()
     }
 
-    /// Clears the cells outside the window that ends with the bucket `keep`. `None` clears all
-    /// cells.
+    /// Clears the cells outside the window that ends with the bucket `keep`.
+    ///
+    /// `None` clears all cells.
     ///
     /// Counts that other threads add concurrently are kept.
     pub fn clear_expired(&self, keep: Option<u64>) {
@@ -327,8 +334,9 @@ pub const fn is_in_window(age: i32, span: u32) -> bool {
     shifted < span + (MAX_AHEAD - 1).cast_unsigned()
 }
 
-/// Returns the cell after `more` was added at `now`. `None`: the cell is of a later epoch and does
-/// not change.
+/// Returns the cell after `more` was added at `now`.
+///
+/// `None`: the cell is of a later epoch and does not change.
 #[inline]
 fn added(word: u64, now: u32, more: u32) -> Option<u64> {
     let (tag, count) = unpack(word);
@@ -350,8 +358,9 @@ fn added_to_other_bucket(word: u64, now: u32, more: u32) -> Option<u64> {
     }
 }
 
-/// Returns the cell's count if it is in the window of `span` buckets that ends at `now`, otherwise
-/// 0.
+/// Returns the cell's count, or 0 if the cell is not in the window.
+///
+/// The window consists of `span` buckets and ends at `now`.
 const fn counted(word: u64, now: u32, span: u32) -> u32 {
     let (tag, count) = unpack(word);
     if is_in_window(age(tag, now), span) { count } else { 0 }
@@ -363,8 +372,9 @@ const fn counted(word: u64, now: u32, span: u32) -> u32 {
 /// filled. So a ring covers at least the window, and at most one bucket more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TimeBuckets {
-    /// 2⁶⁴ divided by a bucket's length, rounded up. A bucket's number is then computed by a
-    /// multiplication instead of a division.
+    /// 2⁶⁴ divided by a bucket's length, rounded up.
+    ///
+    /// A bucket's number is then computed by a multiplication instead of a division.
     scale: u64,
     /// The number that is added to every tag.
     offset: u64,
@@ -448,8 +458,9 @@ mod striped_models {
     use crate::__internals::sync::{AtomicU64, Ordering};
     use loom::sync::Arc;
 
-    /// One thread uses the shared ring, one owns a stripe. The thread that finishes last sees every
-    /// addition.
+    /// One thread uses the shared ring, one owns a stripe.
+    ///
+    /// The thread that finishes last sees every addition.
     #[test]
     fn loom_striped_sum_sees_earlier_adds() {
         loom::model(|| {

@@ -146,8 +146,9 @@ static INDEX: [Fault; (LAST - FIRST + 1) as usize] = {
     index
 };
 
-/// Returns the verdict on a status. The delay that the server asked for is kept if the fault can be
-/// retried.
+/// Returns the verdict on a status.
+///
+/// The delay that the server asked for is kept if the fault can be retried.
 ///
 /// `retry_after` is called for faults only.
 #[inline]

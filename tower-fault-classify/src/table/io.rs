@@ -77,8 +77,9 @@ pub(crate) const ROWS: &[Row] = &[
     row(ErrorKind::ExecutableFileBusy, WRONG),
 ];
 
-/// The index of each kind's row in [`ROWS`], by the kind's number. An index beyond the rows means
-/// that the kind has no row.
+/// The index of each kind's row in [`ROWS`], by the kind's number.
+///
+/// An index beyond the rows means that the kind has no row.
 ///
 /// A kind with a larger number than any of today's standard library has no row.
 static INDEX: [u8; 64] = {

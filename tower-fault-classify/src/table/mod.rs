@@ -22,14 +22,16 @@ pub(crate) const SHED: Fault = Fault::new(Kind::Rejected, Retryable::Unsent, Hea
 pub(crate) const WORKER_GONE: Fault =
     Fault::new(Kind::Local, Retryable::Never, Health::Neutral, Origin::Local);
 
-/// The task on this side that drives a connection ended before the response arrived. The request
-/// may have been sent.
+/// The task on this side that drives a connection ended before the response arrived.
+///
+/// The request may have been sent.
 #[cfg(any(test, feature = "hyper"))]
 pub(crate) const CONNECTION_TASK_GONE: Fault =
     Fault::new(Kind::Transient, Retryable::IfIdempotent, Health::Neutral, Origin::Local);
 
-/// RFC 9113 §7: the server requires HTTP/1.1, or stronger TLS, for this request. Over the same
-/// connection it responds the same again.
+/// RFC 9113 §7: the server requires HTTP/1.1, or stronger TLS, for this request.
+///
+/// Over the same connection it responds the same again.
 #[cfg(any(test, feature = "h2"))]
 pub(crate) const OTHER_CONNECTION_REQUIRED: Fault =
     Fault::new(Kind::Protocol, Retryable::Never, Health::Neutral, Origin::Remote);
@@ -61,8 +63,9 @@ pub(crate) const REQUEST_BODY: Fault =
 pub(crate) const UPLOAD_STALLED: Fault =
     Fault::new(Kind::Timeout, Retryable::Never, Health::Neutral, Origin::Caller);
 
-/// The connection was lost while the request's body waited for its source. The peer may have timed
-/// out the request.
+/// The connection was lost while the request's body waited for its source.
+///
+/// The peer may have timed out the request.
 pub(crate) const UPLOAD_DISCONNECTED: Fault =
     Fault::new(Kind::Transient, Retryable::Never, Health::Neutral, Origin::Transport);
 

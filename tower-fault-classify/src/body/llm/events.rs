@@ -11,8 +11,9 @@ use crate::body::tracked::DataInspector;
 use crate::fault::{Retryable, Verdict};
 use crate::table;
 
-/// The maximum number of bytes kept of one line, and of one event's data. The beginning of a longer
-/// one is read, because it contains the error code.
+/// The maximum number of bytes kept of one line, and of one event's data.
+///
+/// The beginning of a longer one is read, because it contains the error code.
 const MAX_BUFFERED: usize = 16 * 1024;
 
 /// An inspector that finds errors in the event streams of LLM APIs.
@@ -56,8 +57,9 @@ struct SseParser {
     /// The beginning of an incomplete line.
     line: Vec<u8>,
     event: Event,
-    /// Searches for the key of an error. It is created once, because creating it takes longer than
-    /// a search.
+    /// Searches for the key of an error.
+    ///
+    /// It is created once, because creating it takes longer than a search.
     error_key: Finder<'static>,
 }
 

@@ -19,8 +19,9 @@ use crate::body::replace::{ReplaceBody, TakeBody};
 use crate::fault::Verdict;
 use crate::outcome::CarriedVerdict;
 
-/// The number of frames that one poll reads. A body that always has another frame then does not
-/// block its thread.
+/// The number of frames that one poll reads.
+///
+/// A body that always has another frame then does not block its thread.
 const FRAMES_AT_ONCE: u32 = 64;
 
 /// The number of empty frames after which the reading stops. A body of empty frames may never end.
@@ -60,8 +61,9 @@ pin_project! {
     }
 }
 
-/// The data that was read. A single frame, which most error bodies consist of, is kept without a
-/// copy.
+/// The data that was read.
+///
+/// A single frame, which most error bodies consist of, is kept without a copy.
 #[derive(Debug)]
 enum ReadBuffer {
     Frame(Bytes),
