@@ -1,5 +1,6 @@
-//! Measures variants against each other in one run: what counts is the ratio, for machines are
-//! noisy.
+//! Compares the times of several variants in one run.
+//!
+//! Compare the ratios, because the absolute times depend on the machine and its load.
 //!
 //! The benchmarks of the crates include this file by its path.
 
@@ -10,19 +11,19 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Calls in one timed batch.
+/// The number of calls in a timed batch.
 const BATCH: u32 = 2_000;
 
-/// Rounds; in each, every variant runs a batch.
+/// The number of rounds. In each round, every variant runs one batch.
 const ROUNDS: usize = 400;
 
-/// One variant: a name, and a run of so many calls.
+/// A variant: a name, and a function that makes a given number of calls.
 pub(crate) struct Variant<'a> {
     name: &'static str,
     run: Box<dyn FnMut(u32) + 'a>,
 }
 
-/// A variant that makes the calls one by one.
+/// Creates a variant that makes the calls one after another.
 pub(crate) fn variant<'a, T>(name: &'static str, mut call: impl FnMut() -> T + 'a) -> Variant<'a> {
     let run = move |calls| {
         for _ in 0..calls {
@@ -32,8 +33,9 @@ pub(crate) fn variant<'a, T>(name: &'static str, mut call: impl FnMut() -> T + '
     Variant { name, run: Box::new(run) }
 }
 
-/// Runs the variants in turn, and prints the median of each and its ratio to an uncontended lock in
-/// the same rounds.
+/// Runs the variants in turn and prints the median of each.
+///
+/// It also prints the ratio to the median of an uncontended lock in the same rounds.
 pub(crate) fn compare(mut variants: Vec<Variant<'_>>) {
     let mutex = Mutex::new(0_u32);
     variants
@@ -43,7 +45,7 @@ pub(crate) fn compare(mut variants: Vec<Variant<'_>>) {
         for (variant, nanos) in variants.iter_mut().zip(&mut nanos) {
             let start = Instant::now();
             (variant.run)(BATCH);
-            // The first rounds warm up.
+            // The first rounds are a warm-up.
             if round >= ROUNDS / 10 {
                 nanos.push(start.elapsed().as_secs_f64() * 1e9 / f64::from(BATCH));
             }
@@ -63,7 +65,9 @@ fn median(values: &[f64]) -> f64 {
     values[values.len() / 2]
 }
 
-/// How much more two threads get done than one, each with a runner that `make` gives it.
+/// Returns the ratio of the throughput of two threads to that of one thread.
+///
+/// `make` creates the function that a thread calls repeatedly.
 pub(crate) fn scaling<F: FnMut()>(name: &str, make: impl Fn() -> F + Sync) -> f64 {
     let per_second = |threads: usize| {
         let barrier = Barrier::new(threads);

@@ -1,4 +1,5 @@
-//! What a tracked body costs, a response and a frame, beside a bare one.
+//! Compares the cost of tracked and peeked bodies with that of bare bodies, for each response and
+//! each frame.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -20,7 +21,7 @@ mod measure;
 
 use measure::{compare, variant};
 
-/// Always has the same frame.
+/// An endless body that always returns the same frame.
 struct Endless(Bytes);
 
 impl Body for Endless {
@@ -35,7 +36,7 @@ impl Body for Endless {
     }
 }
 
-/// A service that answers with an endless body.
+/// Returns a service that responds with an endless body.
 fn service(
     status: u16,
     data: &'static [u8],
@@ -54,14 +55,14 @@ fn service(
 
 fn call<S: Service<()>>(service: &mut S) -> S::Response {
     let mut cx = Context::from_waker(Waker::noop());
-    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("it is ready") };
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("the service is not ready") };
     match pin!(service.call(())).poll(&mut cx) {
         Poll::Ready(Ok(response)) => response,
-        _ => panic!("it answers"),
+        _ => panic!("the service did not respond"),
     }
 }
 
-/// Reads frames as a reader would who keeps them.
+/// Returns a function that reads one frame and copies its data.
 fn reader(body: impl Body<Data = Bytes>) -> impl FnMut() -> usize {
     let mut body = Box::pin(body);
     let mut kept = Vec::new();
@@ -77,7 +78,7 @@ fn reader(body: impl Body<Data = Bytes>) -> impl FnMut() -> usize {
     }
 }
 
-/// A stream's events, as they come.
+/// Marks a response as an event stream.
 fn events(response: Response<Endless>) -> Response<Endless> {
     let (mut parts, body) = response.into_parts();
     parts.headers.insert(CONTENT_TYPE, "text/event-stream".parse().expect("a value"));
@@ -105,7 +106,7 @@ fn main() {
         variant("bare", || call(&mut bare)),
         variant("classified by its head", || call(&mut head)),
         variant("tracked", || call(&mut body)),
-        variant("error bodies are read, and this is none", || call(&mut unread)),
+        variant("reading error bodies, not an error", || call(&mut unread)),
     ]);
 
     println!("\na frame of 16 KiB, copied by its reader");
@@ -118,18 +119,18 @@ fn main() {
     compare(vec![
         variant("bare", &mut bare),
         variant("tracked", &mut body),
-        variant("tracked, under error bodies that are read", &mut peeked),
+        variant("tracked, and reading error bodies", &mut peeked),
     ]);
 
     println!("\na frame of one event, copied by its reader");
     let mut bare = reader(call(&mut service(200, EVENT)).into_body());
     let mut body = reader(call(&mut tracked().layer(service(200, EVENT))).into_body());
     let streams = tower::ServiceBuilder::new().layer(tracked().inspect_llm_events()).map_response(events);
-    let mut watched = reader(call(&mut streams.service(service(200, EVENT))).into_body());
+    let mut inspected = reader(call(&mut streams.service(service(200, EVENT))).into_body());
     compare(vec![
         variant("bare", &mut bare),
         variant("tracked", &mut body),
-        variant("tracked, its events watched", &mut watched),
+        variant("tracked, events inspected", &mut inspected),
     ]);
 
     println!("\nan error body of {} bytes", QUOTA.len());
@@ -140,6 +141,6 @@ fn main() {
     compare(vec![
         variant("bare", || call(&mut bare)),
         variant("classified by its head", || call(&mut head)),
-        variant("read, and its code found", || call(&mut read)),
+        variant("classified by its body", || call(&mut read)),
     ]);
 }

@@ -1,4 +1,7 @@
-//! What it costs to judge an outcome, beside the classifiers of tower-http and reqwest-retry, a bare service and an uncontended lock.
+//! Compares the cost of classifying an outcome with the classifiers of tower-http and
+//! reqwest-retry.
+//!
+//! A bare service and an uncontended lock are measured for comparison.
 
 use std::future::{Future, Ready, ready};
 use std::hint::black_box;
@@ -23,7 +26,7 @@ use measure::{Variant, compare, variant};
 
 type Fields = &'static [(&'static str, &'static str)];
 
-/// What a JSON API behind nginx says of its answer, in nginx's order.
+/// The headers of a JSON API behind nginx, in nginx's order.
 const JSON: Fields = &[
     ("server", "nginx"),
     ("date", "Tue, 15 Nov 1994 08:12:31 GMT"),
@@ -37,7 +40,7 @@ const RETRY_AFTER: Fields = &[("retry-after", "3")];
 const GRPC: Fields = &[("content-type", "application/grpc"), ("date", "Tue, 15 Nov 1994 08:12:31 GMT")];
 const UNAVAILABLE: Fields = &[("grpc-status", "14"), ("grpc-message", "down")];
 
-/// A status, and the fields that stand beside it.
+/// Responses by name, status and headers.
 const HTTP: &[(&str, u16, &[Fields])] = &[
     ("200", 200, &[]),
     ("200, 7 headers", 200, &[JSON]),
@@ -62,12 +65,12 @@ fn field((name, value): (&'static str, &'static str)) -> (HeaderName, HeaderValu
     (HeaderName::from_static(name), HeaderValue::from_static(value))
 }
 
-/// A name lives as long as the program.
-fn named<'a, T>(response: &str, judge: &str, call: impl FnMut() -> T + 'a) -> Variant<'a> {
-    variant(format!("{response}: {judge}").leak(), call)
+/// Creates a variant with a name that is leaked.
+fn named<'a, T>(response: &str, classifier: &str, call: impl FnMut() -> T + 'a) -> Variant<'a> {
+    variant(format!("{response}: {classifier}").leak(), call)
 }
 
-/// A classifier of tower-http.
+/// Creates a variant for a classifier of tower-http.
 fn theirs<C>(name: &str, classifier: C, response: Response<()>) -> Variant<'static>
 where
     C: ClassifyResponse + Clone + 'static,
@@ -78,7 +81,8 @@ where
     })
 }
 
-/// Ours and tower-http's on an `http::Response`, ours and reqwest-retry's on a `reqwest::Response`.
+/// Adds our classifier and tower-http's on an `http::Response`, and ours and reqwest-retry's on a
+/// `reqwest::Response`.
 fn over_http(variants: &mut Vec<Variant<'_>>) {
     for &(name, status, fields) in HTTP {
         let plain = || response(status, fields);
@@ -89,13 +93,13 @@ fn over_http(variants: &mut Vec<Variant<'_>>) {
         let of_reqwest = || reqwest::Response::from(plain().map(|()| ""));
         let ours = of_reqwest();
         variants.push(named(name, "ours on reqwest", move || classify_response(black_box(&ours))));
-        let answer = Ok(of_reqwest());
+        let result = Ok(of_reqwest());
         variants
-            .push(named(name, "reqwest-retry", move || DefaultRetryableStrategy.handle(black_box(&answer))));
+            .push(named(name, "reqwest-retry", move || DefaultRetryableStrategy.handle(black_box(&result))));
     }
 }
 
-/// What tells by its head that it is gRPC.
+/// Adds the classifiers of gRPC responses, which are recognised by their head.
 fn over_grpc(variants: &mut Vec<Variant<'_>>) {
     for &(name, status, fields) in OVER_GRPC {
         let ours = response(status, fields);
@@ -104,41 +108,41 @@ fn over_grpc(variants: &mut Vec<Variant<'_>>) {
     }
 }
 
-/// Gives each request back as its response, so that none has to be made.
+/// A service that returns its request as the outcome, so that no response is created.
 struct Bare;
 
-type Answer = Result<Response<()>, io::Error>;
+type CallResult = Result<Response<()>, io::Error>;
 
-impl Service<Answer> for Bare {
+impl Service<CallResult> for Bare {
     type Response = Response<()>;
     type Error = io::Error;
-    type Future = Ready<Answer>;
+    type Future = Ready<CallResult>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, answer: Answer) -> Self::Future {
-        ready(black_box(answer))
+    fn call(&mut self, result: CallResult) -> Self::Future {
+        ready(black_box(result))
     }
 }
 
-/// Calls for the response and puts it back for the next call, as it was before any layer.
+/// Makes a call and keeps the response for the next call, without its extensions.
 fn call<S>(service: &mut S, kept: &mut Option<Response<()>>) -> bool
 where
-    S: Service<Answer, Response = Response<()>>,
+    S: Service<CallResult, Response = Response<()>>,
 {
-    let answer = kept.take().ok_or_else(|| io::ErrorKind::TimedOut.into());
+    let result = kept.take().ok_or_else(|| io::ErrorKind::TimedOut.into());
     let mut cx = Context::from_waker(Waker::noop());
     let ready = service.poll_ready(&mut cx).is_ready();
-    if let Poll::Ready(Ok(mut response)) = pin!(service.call(answer)).poll(&mut cx) {
+    if let Poll::Ready(Ok(mut response)) = pin!(service.call(result)).poll(&mut cx) {
         drop(mem::take(response.extensions_mut()));
         *kept = Some(response);
     }
     ready
 }
 
-/// A call through the layer, and one without it.
+/// Adds calls through the layer and calls without it.
 fn layered(variants: &mut Vec<Variant<'_>>) {
     let outcomes = [("200, 7 headers", Some(200)), ("503, 7 headers", Some(503)), ("an io::Error", None)];
     for (name, status) in outcomes {

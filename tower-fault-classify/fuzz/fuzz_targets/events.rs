@@ -1,6 +1,9 @@
-//! Any bytes as an event stream, in any chunks, give the verdict that they give in one, and never a panic.
+//! Fuzzes `LlmEvents` with any bytes as an event stream, in any chunks.
 //!
-//! The first byte is the number of cuts, each of the bytes that follow the place of one; the rest is the stream.
+//! It must not panic. The verdict must not depend on the chunks.
+//!
+//! The first byte of the input is the number of cuts. Each of the following bytes is the position
+//! of a cut. The rest is the stream.
 //!
 //!     cargo +nightly fuzz run events -- -dict=fuzz/dictionary
 
@@ -23,16 +26,16 @@ fuzz_target!(|input: &[u8]| {
         chunks.push(&stream[from..cut]);
         from = cut;
     }
-    let verdict = watch(&[stream]);
-    assert_eq!(watch(&chunks), verdict);
+    let verdict = inspect(&[stream]);
+    assert_eq!(inspect(&chunks), verdict);
     if let Some(verdict) = verdict {
         assert_eq!(verdict.fault().map(|fault| fault.retryable()), Some(Retryable::Never));
     }
 });
 
-fn watch(chunks: &[&[u8]]) -> Option<Verdict> {
+fn inspect(chunks: &[&[u8]]) -> Option<Verdict> {
     let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"))]);
     let mut events = <LlmEvents as DataInspector<Bytes>>::new(&headers);
-    let seen = chunks.iter().find_map(|chunk| events.inspect(&Bytes::copy_from_slice(chunk)));
-    seen.or_else(|| <LlmEvents as DataInspector<Bytes>>::finish(&mut events))
+    let verdict = chunks.iter().find_map(|chunk| events.inspect(&Bytes::copy_from_slice(chunk)));
+    verdict.or_else(|| <LlmEvents as DataInspector<Bytes>>::finish(&mut events))
 }

@@ -1,6 +1,9 @@
-//! Headers of any names and values give hints, never a panic, and no delay is longer than the longest.
+//! Fuzzes the functions of `hint` with headers of any names and values.
 //!
-//! The input is a field a line, `name: value`; a line that is none, or whose name no function asks for, goes by.
+//! They must not panic, and no delay may be longer than `MAX_HINT`.
+//!
+//! The input has one header on each line, `name: value`. A line that is not a valid header, or
+//! whose name no function reads, is skipped.
 //!
 //!     cargo +nightly fuzz run hints -- -dict=fuzz/dictionary
 
@@ -14,8 +17,8 @@ use libfuzzer_sys::fuzz_target;
 use tower_fault_classify::hint::{self, Hint, MAX_HINT, Pushback};
 use tower_fault_classify::{Retryable, classify_response};
 
-/// A moment between the years that the seeds name.
-fn a_moment() -> SystemTime {
+/// A time between the years of the dates in the seeds.
+fn fixed_time() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_000_000_000)
 }
 
@@ -24,7 +27,7 @@ fuzz_target!(|input: &[u8]| {
     let called = Cell::new(false);
     let now = || {
         assert!(!called.replace(true), "the clock is read once");
-        a_moment()
+        fixed_time()
     };
 
     let retry_after = checked(hint::retry_after(&headers, now));
@@ -37,12 +40,12 @@ fuzz_target!(|input: &[u8]| {
 
     match hint::grpc_retry_pushback(&headers) {
         Hint::Absent => assert!(!headers.contains_key("grpc-retry-pushback-ms")),
-        Hint::Invalid => panic!("a garbled pushback is a stop"),
+        Hint::Invalid => panic!("an invalid pushback means stop"),
         Hint::Value(Pushback::After(delay)) => assert!(delay <= MAX_HINT),
         Hint::Value(Pushback::Stop) => {}
     }
 
-    let delay = hint::delay(&headers, a_moment);
+    let delay = hint::delay(&headers, fixed_time);
     let order = [retry_after_ms, retry_after, rate_limit];
     assert_eq!(delay, order.into_iter().find_map(Hint::said));
 
@@ -64,7 +67,7 @@ fn headers(input: &[u8]) -> HeaderMap {
         let Some(colon) = line.iter().position(|&byte| byte == b':') else { continue };
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii_start());
         if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
-            // A map has a largest size.
+            // A header map has a maximum size.
             let _ = headers.try_append(name, value);
         }
     }

@@ -1,4 +1,6 @@
-//! Any bytes as `grpc-status-details-bin`: what prost reads, the hint reads, but for groups, which it calls garbled.
+//! Fuzzes `retry_info` with any bytes as `grpc-status-details-bin`.
+//!
+//! The delay must be the one that prost decodes. Groups are an exception: they are `Hint::Invalid`.
 //!
 //!     cargo +nightly fuzz run retry_info
 
@@ -45,14 +47,14 @@ fuzz_target!(|status: &[u8]| {
     let mut headers = HeaderMap::new();
     headers.insert("grpc-status-details-bin", STANDARD.encode(status).parse().unwrap());
     let hint = retry_info(&headers);
-    if let Ok(delay) = by_prost(status)
+    if let Ok(delay) = prost_delay(status)
         && hint != Hint::Invalid
     {
         assert_eq!(hint.value(), delay);
     }
 });
 
-fn by_prost(status: &[u8]) -> Result<Option<Duration>, prost::DecodeError> {
+fn prost_delay(status: &[u8]) -> Result<Option<Duration>, prost::DecodeError> {
     let mut longest = None;
     for detail in Status::decode(status)?.details {
         if detail.type_url.ends_with(b"/google.rpc.RetryInfo") {
