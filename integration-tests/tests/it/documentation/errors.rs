@@ -1,4 +1,4 @@
-//! `docs/errors.md`, in combinations that it does not show.
+//! The statements of `docs/errors.md`, for stacks that the guide does not show.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -26,7 +26,7 @@ use tower_jitter_retry::JitterRetryLayer;
 
 use super::{circuit, client, request};
 
-/// The first error in the chain that is of the type.
+/// Returns the first error of type `T` in the source chain.
 fn find<'a, T: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a T> {
     error.downcast_ref().or_else(|| find(error.source()?))
 }
@@ -35,8 +35,8 @@ fn refused() -> io::Error {
     io::ErrorKind::ConnectionRefused.into()
 }
 
-/// Opens at the first failure.
-fn touchy() -> BreakerLayer {
+/// Returns a breaker that opens at the first failure, on a clock that does not advance.
+fn breaker_of_one_failure() -> BreakerLayer {
     BreakerLayer::new(circuit().consecutive_failures(1).clock(Clock::manual().0).build().unwrap())
 }
 
@@ -53,14 +53,14 @@ async fn breaker_over_buffer_over_classifier_keeps_boxed_error() {
     assert_eq!(find::<io::Error>(&*error).map(io::Error::kind), Some(io::ErrorKind::ConnectionRefused));
     assert_eq!(classify_error(&*error).kind(), Kind::Unavailable);
     let error: BoxError = stack.oneshot(7).await.unwrap_err();
-    assert!(error.is::<Rejection>(), "it is straight in the box");
+    assert!(error.is::<Rejection>(), "the rejection is not wrapped");
 }
 
-/// Not ready, with an error of its own.
+/// A service whose readiness always fails.
 #[derive(Clone)]
-struct Broken;
+struct FailsToBeReady;
 
-impl Service<u32> for Broken {
+impl Service<u32> for FailsToBeReady {
     type Response = u32;
     type Error = io::Error;
     type Future = std::future::Ready<io::Result<u32>>;
@@ -74,14 +74,14 @@ impl Service<u32> for Broken {
     }
 }
 
-/// A buffer's worker keeps the error that ended it, and hands it to every call from then on.
+/// The worker of a buffer keeps the error that ended it, and returns it to every later call.
 #[tokio::test]
-async fn error_that_ended_buffer_is_judged_by_its_cause() {
+async fn error_that_ended_buffer_is_classified_by_its_cause() {
     let stack = ServiceBuilder::new()
         .layer(BreakerLayer::new(circuit().consecutive_failures(2).build().unwrap()))
         .layer(FaultClassifyLayer::new())
         .buffer(8)
-        .service(Broken);
+        .service(FailsToBeReady);
     for expected in [Kind::Unavailable, Kind::Unavailable, Kind::Rejected] {
         let error = stack.clone().oneshot(7).await.unwrap_err();
         assert_eq!(classify_error(&error).kind(), expected, "{error}");
@@ -89,30 +89,30 @@ async fn error_that_ended_buffer_is_judged_by_its_cause() {
 }
 
 #[tokio::test]
-async fn anyhow_error_is_judged_beneath_its_contexts() {
+async fn anyhow_error_is_classified_below_its_contexts() {
     use anyhow::Context;
-    let asked = AtomicUsize::new(0);
+    let calls = AtomicUsize::new(0);
     let mut stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(BreakerLayer::new(circuit().consecutive_failures(3).build().unwrap()))
         .service(service_fn(async |_: u32| {
-            asked.fetch_add(1, Ordering::Relaxed);
+            calls.fetch_add(1, Ordering::Relaxed);
             Err::<u32, _>(refused()).context("the socket").context("the stock")
         }));
     let error: anyhow::Error = stack.ready().await.unwrap().call(7).await.context("the page").unwrap_err();
-    assert_eq!((classify_error(&*error).kind(), asked.load(Ordering::Relaxed)), (Kind::Unavailable, 3));
+    assert_eq!((classify_error(&*error).kind(), calls.load(Ordering::Relaxed)), (Kind::Unavailable, 3));
     assert_eq!(format!("{error}: {}", error.root_cause()), format!("the page: {}", refused()));
 
     let error = stack.ready().await.unwrap().call(7).await.context("the page").unwrap_err();
-    assert_eq!((classify_error(&*error).kind(), asked.load(Ordering::Relaxed)), (Kind::Rejected, 3));
+    assert_eq!((classify_error(&*error).kind(), calls.load(Ordering::Relaxed)), (Kind::Rejected, 3));
     assert!(error.is::<Rejection>());
 }
 
-/// A middleware that fails as no client does.
-struct Fails(Arc<AtomicUsize>);
+/// A middleware that fails with an `anyhow::Error`, as no client does.
+struct FailingMiddleware(Arc<AtomicUsize>);
 
 #[async_trait::async_trait]
-impl Middleware for Fails {
+impl Middleware for FailingMiddleware {
     async fn handle(
         &self,
         _: reqwest::Request,
@@ -125,9 +125,9 @@ impl Middleware for Fails {
 }
 
 #[tokio::test]
-async fn anyhow_error_in_chain_is_judged_retried_and_returned() {
-    let refused = RefusedPort::bind();
-    let asked = Arc::new(AtomicUsize::new(0));
+async fn anyhow_error_in_chain_is_classified_retried_and_returned() {
+    let closed_port = RefusedPort::bind();
+    let calls = Arc::new(AtomicUsize::new(0));
     let breaker = BreakerLayer::new(circuit().consecutive_failures(3).build().unwrap());
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
@@ -137,56 +137,60 @@ async fn anyhow_error_in_chain_is_judged_retried_and_returned() {
         .into_inner();
     let chain = ClientBuilder::new(client())
         .with(TowerMiddleware::new(stack))
-        .with(Fails(Arc::clone(&asked)))
+        .with(FailingMiddleware(Arc::clone(&calls)))
         .build();
     for (kind, inner) in [(Kind::Unavailable, true), (Kind::Rejected, false)] {
-        let error = chain.get(refused.url()).send().await.unwrap_err();
-        assert_eq!((classify_error(&error).kind(), asked.load(Ordering::Relaxed)), (kind, 3));
+        let error = chain.get(closed_port.url()).send().await.unwrap_err();
+        assert_eq!((classify_error(&error).kind(), calls.load(Ordering::Relaxed)), (kind, 3));
         let reqwest_middleware::Error::Middleware(error) = error else { panic!("{error:?}") };
-        let own = error.chain().find_map(|error| error.downcast_ref::<BreakerError<ClassifiedError>>());
-        assert_eq!(matches!(own, Some(BreakerError::Inner(_))), inner, "{error:?}");
-        assert_eq!(matches!(own, Some(BreakerError::Rejected(_))), !inner, "{error:?}");
+        let stack_error =
+            error.chain().find_map(|error| error.downcast_ref::<BreakerError<ClassifiedError>>());
+        assert_eq!(matches!(stack_error, Some(BreakerError::Inner(_))), inner, "{error:?}");
+        assert_eq!(matches!(stack_error, Some(BreakerError::Rejected(_))), !inner, "{error:?}");
     }
 }
 
 #[tokio::test]
 async fn fallback_under_retry_runs_once_and_keeps_error_type() {
-    let (asked, fallbacks) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let (calls, fallbacks) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let outer = BreakerLayer::new(circuit().build().unwrap());
-    let outside = outer.circuit();
+    let outer_circuit = outer.circuit();
     let stack = ServiceBuilder::new()
         .layer(outer)
         .layer(JitterRetryLayer::new(retry_at_once().max_attempts(5).build().unwrap()))
-        .layer(touchy().fallback(|_: u32, rejection: &Rejection| {
+        .layer(breaker_of_one_failure().fallback(|_: u32, rejection: &Rejection| {
             fallbacks.fetch_add(1, Ordering::Relaxed);
             rejection.circuit().to_owned()
         }))
         .service(service_fn(async |_: u32| {
-            asked.fetch_add(1, Ordering::Relaxed);
+            calls.fetch_add(1, Ordering::Relaxed);
             Err::<String, _>(refused())
         }));
-    // The first attempt opens the circuit, and the second is the fallback's.
-    for asked_fallbacks in 1..=3 {
+    // The first attempt opens the circuit. The second attempt gets the fallback.
+    for expected_fallbacks in 1..=3 {
         let answer: Result<String, BreakerError<io::Error>> = stack.clone().oneshot(7).await;
         assert_eq!(answer.unwrap(), "documentation");
-        assert_eq!((asked.load(Ordering::Relaxed), fallbacks.load(Ordering::Relaxed)), (1, asked_fallbacks));
+        assert_eq!(
+            (calls.load(Ordering::Relaxed), fallbacks.load(Ordering::Relaxed)),
+            (1, expected_fallbacks)
+        );
     }
-    assert_eq!(outside.status().window.failures, 0);
+    assert_eq!(outer_circuit.status().window.failures, 0);
 }
 
 #[tokio::test]
 async fn http_503_fallback_under_retry_and_breaker_is_not_counted() {
-    let outer = touchy();
-    let outside = outer.circuit();
-    let inner = touchy();
-    let inside = inner.circuit();
+    let outer = breaker_of_one_failure();
+    let outer_circuit = outer.circuit();
+    let inner = breaker_of_one_failure();
+    let inner_circuit = inner.circuit();
     let stack = ServiceBuilder::new()
         .layer(outer)
         .layer(JitterRetryLayer::new(retry_at_once().build().unwrap()))
         .layer(FaultClassifyLayer::new().keep_errors())
         .layer(inner.http_fallback())
         .service(service_fn(async |_: http::Request<()>| Ok::<_, Infallible>(http::Response::new(()))));
-    inside.trip().unwrap();
+    inner_circuit.trip().unwrap();
     for _ in 0..3 {
         let response = stack.clone().oneshot(http::Request::new(())).await.unwrap();
         assert_eq!(
@@ -194,7 +198,7 @@ async fn http_503_fallback_under_retry_and_breaker_is_not_counted() {
             (StatusCode::SERVICE_UNAVAILABLE, &"30".parse().unwrap())
         );
     }
-    assert_eq!(outside.status().window.calls, 0);
+    assert_eq!(outer_circuit.status().window.calls, 0);
 }
 
 #[derive(Debug)]
@@ -214,51 +218,51 @@ impl IntoResponse for Teapot {
     }
 }
 
-/// The handler's calls go through a circuit, and its errors are responses by `?`.
+/// The handler calls a service through a breaker, and returns its errors with `?`.
 #[tokio::test]
 async fn handler_returning_rejection_is_not_retried() {
-    let layer = touchy();
+    let layer = breaker_of_one_failure();
     let circuit = layer.circuit();
-    let kettle = ServiceBuilder::new().layer(layer).service(service_fn(async |()| Err::<(), _>(Teapot)));
+    let teapot = ServiceBuilder::new().layer(layer).service(service_fn(async |()| Err::<(), _>(Teapot)));
     let handled = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&handled);
     let router: Router = Router::new().route(
         "/",
         get(async move || -> Result<&'static str, BreakerError<Teapot>> {
             counter.fetch_add(1, Ordering::Relaxed);
-            kettle.clone().oneshot(()).await?;
+            teapot.clone().oneshot(()).await?;
             Ok("tea")
         }),
     );
     let router =
         ServiceBuilder::new().layer(JitterRetryLayer::new(retry_at_once().build().unwrap())).service(router);
-    let ask = async || {
+    let send = async || {
         let request = axum::extract::Request::get("/").body(axum::body::Body::empty()).unwrap();
         let response = router.clone().oneshot(request).await.unwrap();
         let after = response.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
         (response.status().as_u16(), after)
     };
-    assert_eq!(ask().await, (418, None));
+    assert_eq!(send().await, (418, None));
     circuit.trip().unwrap();
-    assert_eq!(ask().await, (503, Some("30".to_owned())));
+    assert_eq!(send().await, (503, Some("30".to_owned())));
     circuit.force_open().unwrap();
-    assert_eq!(ask().await, (503, None), "nobody knows when somebody acts");
+    assert_eq!(send().await, (503, None), "a forced circuit has no retry time");
     assert_eq!(handled.load(Ordering::Relaxed), 3);
 }
 
-/// Around each of them the client was generated over.
+/// The test runs with each kind of layer between the generated client and the stack.
 #[tokio::test]
 async fn generated_client_gets_rejection_status_through_layers() {
     let server = Grpc::start().await;
-    let said =
+    let not_found =
         || Reply::trailers_only(5).grpc_message("no such word").binary_trailer("details-bin", b"\0\xff");
-    server.set_default(said());
+    server.set_default(not_found());
     let channel = tonic::transport::Endpoint::from_shared(server.url()).unwrap().connect_lazy();
     let layer = BreakerLayer::new(BreakerConfig::default().named("echo"));
     let circuit = layer.circuit();
     let inner =
         ServiceBuilder::new().layer(layer).layer(FaultClassifyLayer::new()).timeout(TIMEOUT).service(channel);
-    macro_rules! told {
+    macro_rules! assert_statuses {
         ($layers:expr) => {{
             let mut echo = EchoClient::new($layers.service(inner.clone()));
             circuit.reset().unwrap();
@@ -272,15 +276,17 @@ async fn generated_client_gets_rejection_status_through_layers() {
         }};
     }
     let retry = || JitterRetryLayer::new(retry_at_once().build().unwrap());
-    told!(ServiceBuilder::new().layer(retry()));
-    told!(ServiceBuilder::new().buffer(4).layer(retry()));
-    told!(ServiceBuilder::new().timeout(TIMEOUT).load_shed().layer(retry()));
-    told!(ServiceBuilder::new().layer(FaultClassifyLayer::new()).buffer(4).layer(retry()));
-    told!(ServiceBuilder::new().layer(BreakerLayer::new(BreakerConfig::default())).layer(retry()));
-    told!(ServiceBuilder::new().map_err(|error| anyhow::Error::new(error).context("the stock")));
+    assert_statuses!(ServiceBuilder::new().layer(retry()));
+    assert_statuses!(ServiceBuilder::new().buffer(4).layer(retry()));
+    assert_statuses!(ServiceBuilder::new().timeout(TIMEOUT).load_shed().layer(retry()));
+    assert_statuses!(ServiceBuilder::new().layer(FaultClassifyLayer::new()).buffer(4).layer(retry()));
+    assert_statuses!(ServiceBuilder::new().layer(BreakerLayer::new(BreakerConfig::default())).layer(retry()));
+    assert_statuses!(
+        ServiceBuilder::new().map_err(|error| anyhow::Error::new(error).context("the inventory"))
+    );
 }
 
-/// A retry and a fault that no other layer judged change no type.
+/// A retry and a classifier that keeps errors do not change the error type.
 #[tokio::test]
 async fn classifier_keeping_errors_under_retry_returns_reqwest_error() {
     let server = Http::start().await;
