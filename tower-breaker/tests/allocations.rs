@@ -71,13 +71,13 @@ fn rejection_allocates_nothing() {
 
 #[test]
 fn probe_allocates_nothing() {
-    let (clock, hand) = Clock::manual();
+    let (clock, time) = Clock::manual();
     let config = BreakerConfig::builder().clock(clock).successes_to_close(1_000).build().unwrap();
     let mut service = BreakerLayer::new(config).layer(Answers);
     for _ in 0..5 {
         call(&mut service, true).unwrap_err();
     }
-    hand.advance(Duration::from_secs(30));
+    time.advance(Duration::from_secs(30));
     assert_eq!(allocations(|| call(&mut service, false).unwrap()), 0);
 }
 
@@ -89,14 +89,14 @@ fn service_clone_allocates_nothing() {
 
 #[test]
 fn service_that_opens_and_closes_keeps_memory_constant() {
-    let (clock, hand) = Clock::manual();
+    let (clock, time) = Clock::manual();
     let mut service =
         BreakerLayer::new(BreakerConfig::builder().clock(clock).build().unwrap()).layer(Answers);
     let mut cycle = || {
         for _ in 0..5 {
             call(&mut service, true).unwrap_err();
         }
-        hand.advance(Duration::from_secs(30));
+        time.advance(Duration::from_secs(30));
         for _ in 0..2 {
             call(&mut service, false).unwrap();
         }

@@ -86,7 +86,7 @@ fn call_with_known_text_allocates_nothing() {
 #[test]
 fn failure_rejection_and_probe_of_known_key_allocate_nothing() {
     let _alone = run_alone();
-    let (clock, hand) = Clock::manual();
+    let (clock, time) = Clock::manual();
     let each = BreakerConfig::builder().clock(clock).consecutive_failures(300).failure_rate(None);
     let each = each.successes_to_close(10_000).build().unwrap();
     let layer = KeyedBreakerLayer::new(KeyedConfig::builder(each).build().unwrap(), by_number);
@@ -94,7 +94,7 @@ fn failure_rejection_and_probe_of_known_key_allocate_nothing() {
     assert_eq!(allocations(|| assert!(call(&mut service, (1, "", true)).is_err())), 0);
     while !rejected(&call(&mut service, (1, "", true))) {}
     assert_eq!(allocations(|| assert!(rejected(&call(&mut service, (1, "", false))))), 0);
-    hand.advance(Duration::from_secs(30));
+    time.advance(Duration::from_secs(30));
     assert_eq!(allocations(|| call(&mut service, (1, "", false)).unwrap()), 0);
     assert_eq!(layer.circuits().get(&1).unwrap().status().state, CircuitState::HalfOpen);
 }
@@ -154,7 +154,7 @@ fn failing_key_takes_about_one_kilobyte_more() {
 #[test]
 fn evicted_keys_keep_memory_constant_and_dropped_map_frees_it() {
     let _alone = run_alone();
-    let (clock, hand) = Clock::manual();
+    let (clock, time) = Clock::manual();
     let each = BreakerConfig::builder().clock(clock).build().unwrap();
     let config = KeyedConfig::builder(each).max_keys(100).build().unwrap();
     let layer = KeyedBreakerLayer::new(config, by_number);
@@ -167,7 +167,7 @@ fn evicted_keys_keep_memory_constant_and_dropped_map_frees_it() {
                 call(&mut service, (key, "", true)).unwrap_err();
             }
         }
-        hand.advance(Duration::from_secs(70));
+        time.advance(Duration::from_secs(70));
     };
     (0..10).for_each(|_| round());
     let info = allocation_counter::measure(|| (0..100).for_each(|_| round()));

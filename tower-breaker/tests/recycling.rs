@@ -34,8 +34,8 @@ fn storage_is_reused_by_later_circuits() {
 
     // The clocks themselves are never freed.
     let clocks: Vec<_> = (0..20_000).map(|_| Clock::manual()).collect();
-    for (number, (_, hand)) in clocks.iter().enumerate() {
-        hand.set(std::time::Duration::from_secs(number as u64 * 7_919 % 1_000_003));
+    for (number, (_, time)) in clocks.iter().enumerate() {
+        time.set(std::time::Duration::from_secs(number as u64 * 7_919 % 1_000_003));
     }
     clocks[..100].iter().for_each(|(clock, _)| use_up(*clock));
     let info = measure(|| clocks[100..].iter().for_each(|(clock, _)| use_up(*clock)));

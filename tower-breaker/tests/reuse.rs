@@ -29,7 +29,7 @@ const OPEN_FOR: Duration = Duration::from_secs(30);
 /// Makes circuits on one clock, one after the other in the same storage.
 struct Storage {
     clock: Clock,
-    hand: ManualClock,
+    time: ManualClock,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -37,15 +37,15 @@ impl Storage {
     fn new() -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let (clock, hand) = Clock::manual();
-        hand.set(1_000 * SECOND);
-        Self { clock, hand, _alone: alone }
+        let (clock, time) = Clock::manual();
+        time.set(1_000 * SECOND);
+        Self { clock, time, _alone: alone }
     }
 
     /// Goes on with another clock, which is at another time.
     fn change_clock(&mut self, at: Duration) {
-        (self.clock, self.hand) = Clock::manual();
-        self.hand.set(at);
+        (self.clock, self.time) = Clock::manual();
+        self.time.set(at);
     }
 
     fn config(&self, name: &'static str) -> BreakerConfigBuilder {
@@ -82,13 +82,13 @@ fn new_circuit_has_no_state_of_former_one() {
         ("an open circuit", |_, circuit| trip(circuit)),
         ("a half-open circuit", |storage, circuit| {
             trip(circuit);
-            storage.hand.advance(OPEN_FOR);
+            storage.time.advance(OPEN_FOR);
             circuit.try_acquire().unwrap().cancel();
         }),
         ("a slow start", |storage, circuit| {
             circuit.reconfigure(storage.config("a").slow_start(100 * SECOND).build().unwrap()).unwrap();
             trip(circuit);
-            storage.hand.advance(OPEN_FOR);
+            storage.time.advance(OPEN_FOR);
             (0..2).for_each(|_| circuit.try_acquire().unwrap().record(Verdict::Success));
             assert!(circuit.status().slow_start.is_some());
         }),
@@ -120,7 +120,7 @@ fn new_circuit_has_no_state_of_former_one() {
             let Counts { calls, failures, slow, cancelled, .. } = next.status().window;
             assert_eq!([calls, failures, slow, cancelled], [9, 8, 0, 0], "after {former}");
             trip_by_one_more(&next, former);
-            storage.hand.advance(OPEN_FOR);
+            storage.time.advance(OPEN_FOR);
             (0..2).for_each(|_| next.try_acquire().unwrap().record(Verdict::Success));
             assert_eq!(next.status().state, CircuitState::Closed, "after {former}");
             drop(next);
@@ -186,13 +186,13 @@ fn permit_of_ended_circuit_changes_nothing_in_next() {
         assert_is_new(&next, "a permit");
 
         trip(&next);
-        storage.hand.advance(OPEN_FOR);
+        storage.time.advance(OPEN_FOR);
         let probe = next.try_acquire().unwrap();
         drop(next);
         storage.change_clock(at);
         let last = storage.circuit("c");
         trip(&last);
-        storage.hand.advance(OPEN_FOR);
+        storage.time.advance(OPEN_FOR);
         let own = last.try_acquire().unwrap();
         record(probe);
         assert_eq!(last.status().state, CircuitState::HalfOpen, "at {at:?}");
@@ -254,7 +254,7 @@ fn key_that_takes_place_of_evicted_one_has_no_state_of_it() {
     let former = circuits.get_or_insert(1).unwrap();
     (0..5).for_each(|_| former.try_acquire().unwrap().record(FAILURE));
     drop(former);
-    storage.hand.advance(2 * OPEN_FOR);
+    storage.time.advance(2 * OPEN_FOR);
     let status = circuits.get_or_insert(2).unwrap().status();
     assert_eq!((status.key.as_deref(), status.state), (Some("2"), CircuitState::Closed));
     assert_eq!((status.consecutive_failures, status.window), (0, Counts::default()));

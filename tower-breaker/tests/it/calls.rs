@@ -1,4 +1,4 @@
-//! Calls through a bare circuit: results within results, and timeouts.
+//! Calls through a circuit without a service: nested results and timeouts.
 
 use std::future::{Future, pending, ready};
 use std::io;
@@ -26,12 +26,13 @@ fn circuit() -> Circuit {
     Circuit::new(config().build().unwrap())
 }
 
-/// A query to a dead server.
+/// A query to a server that refuses connections.
 fn query() -> impl Future<Output = io::Result<u32>> {
     ready(Err(refused()))
 }
 
-/// Runs the call five times, which opens the circuit if each is a failure.
+/// Runs the call five times, which opens the circuit if each call fails. Returns whether it is
+/// open.
 async fn is_opened_by<F: Future>(circuit: &Circuit, call: impl Fn() -> F) -> bool {
     for _ in 0..5 {
         call().await;
@@ -43,7 +44,7 @@ async fn is_opened_by<F: Future>(circuit: &Circuit, call: impl Fn() -> F) -> boo
 async fn call_with_error_within_ok_counts_success() {
     let circuit = circuit();
     let opened = is_opened_by(&circuit, || circuit.call(timeout(SECOND, query()))).await;
-    assert!(!opened, "what the documentation of `call` warns of");
+    assert!(!opened, "the documentation of `call` warns of this");
     assert_eq!(circuit.status().window.failures, 0);
 }
 
@@ -70,7 +71,7 @@ async fn call_within_with_elapsed_timeout_counts_failure() {
     assert_eq!((fault.kind(), fault.health()), (Kind::Timeout, Health::Unhealthy));
     assert_eq!(fault, *timed_out.fault());
     let elapsed = timeout(SECOND, pending::<()>()).await.unwrap_err();
-    assert_eq!(fault, classify_error(&elapsed), "the same as of tokio's own timeout");
+    assert_eq!(fault, classify_error(&elapsed), "equals the fault of tokio's timeout");
     assert_eq!(*TimedOut::new(SECOND).fault(), fault);
     assert_eq!(ErrorChain(&error).to_string(), "call timed out after 5 s");
     assert!(is_opened_by(&circuit, call).await);
@@ -79,19 +80,23 @@ async fn call_within_with_elapsed_timeout_counts_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_within_stalled_upload_is_not_charged_to_server() {
+async fn call_within_timeout_in_stalled_upload_is_neutral() {
     let circuit = circuit();
     let mut call = task::spawn(circuit.call_within(SECOND, pending::<io::Result<u32>>()));
     let upload = UploadGuard::enter(true);
     assert_pending!(call.poll());
     advance(SECOND).await;
-    let Poll::Ready(Err(BreakerError::TimedOut(error))) = call.poll() else { panic!("it has timed out") };
+    let Poll::Ready(Err(BreakerError::TimedOut(error))) = call.poll() else { panic!("it must time out") };
     drop(upload);
     let fault = *error.fault();
     assert_eq!((fault.kind(), fault.retryable()), (Kind::Timeout, Retryable::Never));
     assert_eq!((fault.health(), fault.origin()), (Health::Neutral, Origin::Caller));
     assert_eq!(*error.clone().fault(), fault);
-    assert_eq!(classify_error(&error), fault, "also of a layer above, without the upload's note");
+    assert_eq!(
+        classify_error(&error),
+        fault,
+        "an outer layer, which does not see the upload, classifies it equally"
+    );
     assert_eq!(circuit.status().window.failures, 0);
 }
 
@@ -145,7 +150,7 @@ async fn call_within_drops_call_before_slot_is_free() {
     assert_pending!(call.poll());
     advance(SECOND).await;
     assert!(call.poll().is_ready());
-    assert!(is_dropped.load(Ordering::Relaxed), "although the future of the call is still there");
+    assert!(is_dropped.load(Ordering::Relaxed), "dropped although the outer future still exists");
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,7 +158,7 @@ async fn call_within_dropped_counts_as_cancelled() {
     let config = config().cancelled(CancelledPolicy::Failure).build().unwrap();
     let circuit = Circuit::new(config);
     drop(circuit.call_within(SECOND, pending::<io::Result<u32>>()));
-    assert_eq!(circuit.status().window.calls, 0, "it was not polled");
+    assert_eq!(circuit.status().window.calls, 0, "a call that was never polled is not counted");
     let mut call = task::spawn(circuit.call_within(SECOND, pending::<io::Result<u32>>()));
     assert_pending!(call.poll());
     drop(call);

@@ -15,9 +15,9 @@ use tower_breaker::{
 
 use crate::support::{FAILURE, FAULT, OPEN_FOR, SECOND, circuit, config, refused, send, state};
 
-fn half_open(circuit: &Circuit, hand: &ManualClock) {
+fn half_open(circuit: &Circuit, time: &ManualClock) {
     circuit.trip().unwrap();
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     circuit.try_acquire().unwrap().cancel();
     assert_eq!(state(circuit), CircuitState::HalfOpen);
 }
@@ -49,7 +49,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 #[test]
 fn permit_records_verdict_and_ignores_cancel_and_drop() {
-    let (circuit, hand) = circuit(config());
+    let (circuit, time) = circuit(config());
     assert!(send(&circuit, Verdict::Success) && send(&circuit, FAILURE));
     assert!(send(&circuit, FAULT.with_health(Health::Healthy).into()));
     assert!(send(&circuit, FAULT.with_health(Health::Neutral).into()));
@@ -57,7 +57,7 @@ fn permit_records_verdict_and_ignores_cancel_and_drop() {
     drop(circuit.try_acquire().unwrap());
     let Counts { calls, failures, .. } = circuit.status().window;
     assert_eq!((calls, failures), (3, 1));
-    half_open(&circuit, &hand);
+    half_open(&circuit, &time);
     for give_back in [
         |circuit: &Circuit| circuit.try_acquire().unwrap().cancel(),
         |circuit: &Circuit| drop(circuit.try_acquire().unwrap()),
@@ -72,10 +72,10 @@ fn permit_records_verdict_and_ignores_cancel_and_drop() {
 
 #[test]
 fn late_probe_counts_in_its_round_and_frees_no_other_slot() {
-    let (circuit, hand) = circuit(config().probes(1));
-    half_open(&circuit, &hand);
+    let (circuit, time) = circuit(config().probes(1));
+    half_open(&circuit, &time);
     let late = circuit.try_acquire().unwrap();
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     let successor = circuit.try_acquire().unwrap();
     late.record(Verdict::Success);
     assert!(circuit.try_acquire().is_err(), "the place is the successor's");
@@ -85,10 +85,10 @@ fn late_probe_counts_in_its_round_and_frees_no_other_slot() {
 
 #[test]
 fn slow_probe_reopens_after_its_slot_was_reused() {
-    let (circuit, hand) = circuit(config().slow_call_rate(SECOND, 1.0).probes(1));
-    half_open(&circuit, &hand);
+    let (circuit, time) = circuit(config().slow_call_rate(SECOND, 1.0).probes(1));
+    half_open(&circuit, &time);
     let slow = circuit.try_acquire().unwrap();
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     let successor = circuit.try_acquire().unwrap();
     slow.record(Verdict::Success);
     assert_eq!(circuit.status().last_trip.unwrap().reason, Reason::ProbeSlow);
@@ -97,10 +97,10 @@ fn slow_probe_reopens_after_its_slot_was_reused() {
 
 #[test]
 fn probe_cancelled_after_limit_counts_failure_after_slot_reuse() {
-    let (circuit, hand) = circuit(config().cancelled(CancelledPolicy::FailureAfter(SECOND)).probes(1));
-    half_open(&circuit, &hand);
+    let (circuit, time) = circuit(config().cancelled(CancelledPolicy::FailureAfter(SECOND)).probes(1));
+    half_open(&circuit, &time);
     let hung = circuit.try_acquire().unwrap();
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     let successor = circuit.try_acquire().unwrap();
     drop(hung);
     assert_eq!(circuit.status().last_trip.unwrap().reason, Reason::ProbeFailed);
@@ -109,9 +109,9 @@ fn probe_cancelled_after_limit_counts_failure_after_slot_reuse() {
 
 #[test]
 fn permit_outlives_circuit() {
-    let (circuit, hand) = circuit(config());
+    let (circuit, time) = circuit(config());
     let early: Vec<_> = (0..10).map(|_| circuit.try_acquire().unwrap()).collect();
-    half_open(&circuit, &hand);
+    half_open(&circuit, &time);
     for permit in early {
         permit.record(FAILURE);
     }
@@ -123,7 +123,7 @@ fn permit_outlives_circuit() {
 
 #[test]
 fn call_runs_on_any_executor() {
-    let (circuit, hand) = circuit(config());
+    let (circuit, time) = circuit(config());
     let answer = block_on(circuit.call(async { Ok::<_, io::Error>(7) }));
     assert_eq!(answer.unwrap(), 7);
     // One that waits for another thread.
@@ -146,7 +146,7 @@ fn call_runs_on_any_executor() {
     }
     let never = circuit.call::<_, (), io::Error, _>(async { unreachable!("it is not begun") });
     assert!(block_on(never).unwrap_err().rejection().is_some());
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     // Asked when it is polled first, not before.
     let calls: Vec<_> = (0..10).map(|_| circuit.call(async { Ok::<_, io::Error>(()) })).collect();
     assert_eq!(state(&circuit), CircuitState::Open);
@@ -158,7 +158,7 @@ fn call_runs_on_any_executor() {
 
 #[test]
 fn call_dropped_before_first_poll_counts_nothing() {
-    let (circuit, _hand) = circuit(config().cancelled(CancelledPolicy::Failure));
+    let (circuit, _time) = circuit(config().cancelled(CancelledPolicy::Failure));
     let hangs = || circuit.call(pending::<io::Result<()>>());
     drop(hangs());
     assert_eq!(circuit.status().consecutive_failures, 0);
@@ -170,7 +170,7 @@ fn call_dropped_before_first_poll_counts_nothing() {
 
 #[test]
 fn threads_count_every_call_and_open_once() {
-    let (circuit, hand) = circuit(config().consecutive_failures(0).failure_rate(0.5).minimum_calls(16_000));
+    let (circuit, time) = circuit(config().consecutive_failures(0).failure_rate(0.5).minimum_calls(16_000));
     let per_thread = |answer: fn() -> io::Result<()>, calls: usize| {
         thread::scope(|scope| {
             let run = || (0..calls).filter(|_| circuit.call_blocking(answer).is_ok()).count();
@@ -184,7 +184,7 @@ fn threads_count_every_call_and_open_once() {
     let trip = circuit.status().last_trip.expect("half of sixteen thousand failed");
     assert_eq!((trip.epoch, trip.counts.unwrap().calls), (1, 16_000));
     assert_eq!(per_thread(|| unreachable!("it is open"), 1_000), 0);
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     assert!(per_thread(|| Ok(()), 100) > 2);
     assert_eq!(state(&circuit), CircuitState::Closed);
 }
@@ -218,7 +218,7 @@ fn circuit_open_until_reset_rejects_calls_forever() {
 
 #[test]
 fn clock_that_stands_still_counts_and_trips() {
-    let (circuit, _hand) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 0.1));
+    let (circuit, _time) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 0.1));
     (0..1_000).for_each(|_| assert!(send(&circuit, Verdict::Success)));
     for failure in 1..=1_000 {
         assert_eq!(send(&circuit, FAILURE), failure <= 1_000);
@@ -230,13 +230,13 @@ fn clock_that_stands_still_counts_and_trips() {
 #[test]
 fn outcome_after_clock_ran_back_counts_in_newest_bucket() {
     for back_to in [999, 940, 500, 1, 0] {
-        let (circuit, hand) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 1.0));
+        let (circuit, time) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 1.0));
         let early = circuit.try_acquire().unwrap();
         (0..8).for_each(|_| assert!(send(&circuit, FAILURE)));
-        hand.set(Duration::from_secs(back_to));
+        time.set(Duration::from_secs(back_to));
         early.record(FAILURE);
         assert_eq!(circuit.status().window.slow, 0, "no call takes less than no time");
-        hand.set(Duration::from_secs(1_059));
+        time.set(Duration::from_secs(1_059));
         assert_eq!(circuit.status().window.failures, 9, "back to {back_to} s");
     }
 }
@@ -244,18 +244,18 @@ fn outcome_after_clock_ran_back_counts_in_newest_bucket() {
 #[test]
 fn clock_that_runs_back_neither_closes_nor_blocks() {
     for back_to in [999, 940, 500, 1, 0] {
-        let (circuit, hand) = circuit(config().slow_start(10 * SECOND));
+        let (circuit, time) = circuit(config().slow_start(10 * SECOND));
         (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
-        hand.set(Duration::from_secs(back_to));
+        time.set(Duration::from_secs(back_to));
         let left = Duration::from_secs(1_030 - back_to);
         assert_eq!(circuit.try_acquire().unwrap_err().retry_after(), Some(left));
-        hand.set(Duration::from_secs(1_030));
+        time.set(Duration::from_secs(1_030));
         assert!(send(&circuit, Verdict::Success));
-        hand.set(Duration::from_secs(back_to));
+        time.set(Duration::from_secs(back_to));
         assert!(send(&circuit, Verdict::Success));
         assert_eq!(state(&circuit), CircuitState::Closed);
         (0..5).for_each(|_| _ = send(&circuit, FAILURE));
-        hand.set(Duration::from_secs(2_000));
+        time.set(Duration::from_secs(2_000));
         assert!(send(&circuit, Verdict::Success));
         assert_eq!((state(&circuit), circuit.status().slow_start), (CircuitState::Closed, None));
     }
@@ -266,8 +266,8 @@ fn circuit_works_at_end_of_clock() {
     let year = Duration::from_secs(365 * 86_400);
     let limits =
         config().open_for(year).probe_lease(year).time_window(year).slow_start(year).open_jitter(1.0);
-    let (circuit, hand) = circuit(limits.open_backoff(100.0, year));
-    hand.set(Duration::MAX);
+    let (circuit, time) = circuit(limits.open_backoff(100.0, year));
+    time.set(Duration::MAX);
     (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
     assert_eq!(circuit.status().last_trip.unwrap().reason, Reason::ConsecutiveFailures);
     drop(circuit.try_acquire());
@@ -278,14 +278,14 @@ fn circuit_works_at_end_of_clock() {
 #[test]
 fn largest_limits_neither_overflow_nor_trip() {
     let most = config().consecutive_failures(u32::MAX).minimum_calls(u32::MAX).probes(10_000);
-    let (circuit, hand) = circuit(most.successes_to_close(u32::MAX).slow_call_rate(SECOND, 1.0));
+    let (circuit, time) = circuit(most.successes_to_close(u32::MAX).slow_call_rate(SECOND, 1.0));
     (0..10_000).for_each(|_| assert!(send(&circuit, FAILURE)));
     assert_eq!((state(&circuit), circuit.status().consecutive_failures), (CircuitState::Closed, 10_000));
-    half_open(&circuit, &hand);
+    half_open(&circuit, &time);
     assert_eq!(places(&circuit), 10_000);
     (0..20_000).for_each(|_| assert!(send(&circuit, Verdict::Success)));
     assert_eq!(state(&circuit), CircuitState::HalfOpen);
-    let (circuit, _hand) = self::circuit(config().count_window(1_000_000).consecutive_failures(0));
+    let (circuit, _time) = self::circuit(config().count_window(1_000_000).consecutive_failures(0));
     (0..9).for_each(|_| assert!(send(&circuit, FAILURE)));
     assert!(send(&circuit, Verdict::Success));
     assert_eq!(state(&circuit), CircuitState::Closed, "the share is looked at when a call fails");
@@ -315,11 +315,11 @@ fn rates_of_zero_and_one_and_limit_of_one_trip() {
 
 #[test]
 fn failure_rate_is_evaluated_at_failure_not_at_slow_call() {
-    let (circuit, hand) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 1.0));
+    let (circuit, time) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 1.0));
     (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
     for _ in 0..5 {
         let permit = circuit.try_acquire().unwrap();
-        hand.advance(SECOND);
+        time.advance(SECOND);
         permit.record(Verdict::Success);
     }
     assert_eq!(state(&circuit), CircuitState::Closed, "half of ten failed, and the last did not");

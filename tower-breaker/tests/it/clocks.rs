@@ -12,7 +12,7 @@ fn from_file(text: &str) -> BreakerConfig {
 
 #[test]
 fn reconfigure_without_clock_keeps_clock() {
-    let (manual, hand) = Clock::manual();
+    let (manual, time) = Clock::manual();
     for clock in [None, Some(Clock::coarse()), Some(Clock::precise()), Some(Clock::tokio()), Some(manual)] {
         for (before, after) in [(30_000, 50), (50, 30_000), (100, 99), (99, 100), (30_000, 60_000)] {
             let open_for = |millis| config().open_for(Duration::from_millis(millis));
@@ -29,7 +29,7 @@ fn reconfigure_without_clock_keeps_clock() {
     }
     let circuit = Circuit::new(config().clock(manual).build().unwrap());
     circuit.reconfigure(config().open_for(SECOND).build().unwrap()).unwrap();
-    assert!(reads_manual_clock(&circuit, &hand));
+    assert!(reads_manual_clock(&circuit, &time));
 }
 
 #[test]
@@ -49,23 +49,23 @@ fn reconfigure_with_another_clock_fails_at_any_time() {
 }
 
 /// Whether the circuit reads a clock that stands at 0 until it is moved by a second.
-fn reads_manual_clock(circuit: &Circuit, hand: &ManualClock) -> bool {
+fn reads_manual_clock(circuit: &Circuit, time: &ManualClock) -> bool {
     circuit.trip().unwrap();
     let waits = circuit.try_acquire().unwrap_err().retry_after() == Some(SECOND);
-    hand.advance(SECOND);
+    time.advance(SECOND);
     waits && circuit.try_acquire().is_ok()
 }
 
 #[test]
 fn registry_configured_from_file_uses_default_clock() {
-    let (clock, hand) = Clock::manual();
+    let (clock, time) = Clock::manual();
     let registry = CircuitRegistry::new(config().clock(clock).build().unwrap());
     let existing = registry.circuit("existing");
     for name in ["existing", "new"] {
         registry.configure(from_file(&format!(r#"{{"name": "{name}", "open_for": "1s"}}"#))).unwrap();
     }
-    assert!(reads_manual_clock(&existing, &hand));
-    assert!(reads_manual_clock(&registry.circuit("new"), &hand));
+    assert!(reads_manual_clock(&existing, &time));
+    assert!(reads_manual_clock(&registry.circuit("new"), &time));
 
     let (other, other_hand) = Clock::manual();
     registry.configure(config().name("other").clock(other).build().unwrap()).unwrap();

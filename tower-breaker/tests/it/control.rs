@@ -1,4 +1,4 @@
-//! Hands on a circuit, its modes and its configuration, as its users see them.
+//! Manual control of a circuit, its modes, its configuration and its status.
 
 use std::future::ready;
 use std::io;
@@ -18,22 +18,22 @@ use crate::support::{FAILURE, OPEN_FOR, SECOND, config};
 struct Bench {
     circuit: Circuit,
     clock: Clock,
-    hand: ManualClock,
+    time: ManualClock,
 }
 
 impl Bench {
     fn new(config: BreakerConfigBuilder) -> Self {
-        let (clock, hand) = Clock::manual();
-        hand.set(Duration::from_secs(1_000));
+        let (clock, time) = Clock::manual();
+        time.set(Duration::from_secs(1_000));
         let circuit = Circuit::new(config.clock(clock).build().unwrap());
-        Self { circuit, clock, hand }
+        Self { circuit, clock, time }
     }
 
     fn reconfigure(&self, config: BreakerConfigBuilder) {
         self.circuit.reconfigure(config.build().unwrap()).unwrap();
     }
 
-    /// Whether the circuit let so many calls through.
+    /// Makes this number of calls. Returns whether the circuit admitted all of them.
     fn send(&self, number: usize, verdict: Verdict) -> bool {
         let sent = (0..number).filter(|_| self.circuit.try_acquire().map(|p| p.record(verdict)).is_ok());
         sent.count() == number
@@ -50,7 +50,7 @@ impl Bench {
 
     fn half_open(&self) {
         self.circuit.trip().unwrap();
-        self.hand.advance(self.circuit.status().retry_after.unwrap());
+        self.time.advance(self.circuit.status().retry_after.unwrap());
         self.circuit.try_acquire().unwrap().cancel();
         assert_eq!(self.state(), CircuitState::HalfOpen);
     }
@@ -62,14 +62,14 @@ fn second_trip_does_not_extend_open_time() {
     bench.circuit.trip().unwrap();
     let trip = bench.circuit.status().last_trip.unwrap();
     assert_eq!((trip.from, trip.reason, trip.fault), (CircuitState::Closed, Reason::Tripped, None));
-    bench.hand.advance(10 * SECOND);
+    bench.time.advance(10 * SECOND);
     bench.circuit.trip().unwrap();
     assert_eq!(bench.circuit.try_acquire().unwrap_err().retry_after(), Some(20 * SECOND));
-    bench.hand.advance(20 * SECOND);
+    bench.time.advance(20 * SECOND);
     assert!(bench.send(1, Verdict::Success));
     bench.circuit.trip().unwrap();
-    assert_eq!(bench.state(), CircuitState::Open, "from half-open, too");
-    bench.hand.advance(OPEN_FOR);
+    assert_eq!(bench.state(), CircuitState::Open, "`trip` opens a half-open circuit, too");
+    bench.time.advance(OPEN_FOR);
     assert!(bench.send(2, Verdict::Success));
     assert_eq!(bench.state(), CircuitState::Closed);
 }
@@ -77,7 +77,7 @@ fn second_trip_does_not_extend_open_time() {
 #[test]
 fn reset_in_every_state_closes_with_empty_history() {
     let growing = config().open_backoff(2.0, 1_000 * SECOND).slow_start(10 * SECOND);
-    let reach: [fn(&Bench); 4] = [
+    let preparations: [fn(&Bench); 4] = [
         |bench| assert!(bench.send(4, FAILURE)),
         |bench| bench.circuit.trip().unwrap(),
         Bench::half_open,
@@ -87,14 +87,14 @@ fn reset_in_every_state_closes_with_empty_history() {
             assert!(bench.circuit.status().slow_start.is_some());
         },
     ];
-    for reach in reach {
+    for prepare in preparations {
         let bench = Bench::new(growing.clone());
         bench.half_open();
-        assert!(bench.send(1, FAILURE), "so that the next period is a longer one");
-        bench.hand.advance(60 * SECOND);
+        assert!(bench.send(1, FAILURE), "this makes the next open period longer");
+        bench.time.advance(60 * SECOND);
         assert!(bench.send(2, Verdict::Success));
-        bench.hand.advance(10 * SECOND);
-        reach(&bench);
+        bench.time.advance(10 * SECOND);
+        prepare(&bench);
         let early = bench.circuit.try_acquire();
         bench.circuit.reset().unwrap();
         drop(early.map(|permit| permit.record(FAILURE)));
@@ -115,11 +115,11 @@ fn reset_in_every_state_closes_with_empty_history() {
 fn force_overrides_everything_until_release() {
     let bench = Bench::new(config());
     bench.circuit.force_open().unwrap();
-    bench.hand.advance(365 * 86_400 * SECOND);
+    bench.time.advance(365 * 86_400 * SECOND);
     let rejection = bench.circuit.try_acquire().unwrap_err();
     assert_eq!((rejection.state(), rejection.retry_after()), (CircuitState::ForcedOpen, None));
-    for refused in [bench.circuit.trip(), bench.circuit.reset()] {
-        let error = refused.unwrap_err();
+    for result in [bench.circuit.trip(), bench.circuit.reset()] {
+        let error = result.unwrap_err();
         let ControlError::Forced { circuit, state, .. } = error else { panic!("{error}") };
         assert_eq!((circuit, state), ("breaker", CircuitState::ForcedOpen));
     }
@@ -136,7 +136,10 @@ fn force_overrides_everything_until_release() {
 fn release_starts_probes_or_closes_with_empty_window() {
     let bench = Bench::new(config());
     bench.circuit.release();
-    assert!(bench.circuit.status().last_transition.is_none(), "one that is not forced stays as it is");
+    assert!(
+        bench.circuit.status().last_transition.is_none(),
+        "`release` does not change a circuit that is not forced"
+    );
     assert!(bench.send(4, FAILURE));
     let early = bench.circuit.try_acquire().unwrap();
     bench.circuit.force_open().unwrap();
@@ -144,7 +147,7 @@ fn release_starts_probes_or_closes_with_empty_window() {
     let probes: Vec<_> = (0..10).filter_map(|_| bench.circuit.try_acquire().ok()).collect();
     assert_eq!((probes.len(), bench.state()), (3, CircuitState::HalfOpen));
     early.record(FAILURE);
-    assert_eq!(bench.state(), CircuitState::HalfOpen, "what began before the force changes nothing");
+    assert_eq!(bench.state(), CircuitState::HalfOpen, "a call from before the override changes nothing");
     probes.into_iter().take(2).for_each(|probe| probe.record(Verdict::Success));
     assert_eq!(bench.state(), CircuitState::Closed);
 
@@ -159,7 +162,7 @@ fn release_starts_probes_or_closes_with_empty_window() {
 }
 
 #[test]
-fn released_circuit_that_fails_opens_for_full_time() {
+fn failed_probe_after_release_opens_for_full_time() {
     let bench = Bench::new(config());
     bench.circuit.force_open().unwrap();
     bench.circuit.release();
@@ -174,10 +177,10 @@ fn observe_only_changes_states_and_rejects_nothing() {
     assert_eq!(bench.state(), CircuitState::Open);
     assert!(bench.send(100, FAILURE) && bench.send(100, Verdict::Success));
     assert_eq!((bench.state(), bench.window()), (CircuitState::Open, (0, 0)));
-    bench.hand.advance(OPEN_FOR);
+    bench.time.advance(OPEN_FOR);
     let permits: Vec<_> = (0..10).map(|_| bench.circuit.try_acquire().unwrap()).collect();
     assert_eq!(bench.state(), CircuitState::HalfOpen);
-    // The first three are probes, the others would have been rejected.
+    // The first three calls are probes. The others would have been rejected.
     permits.into_iter().rev().enumerate().for_each(|(place, permit)| {
         permit.record(if place < 7 { FAILURE } else { Verdict::Success });
     });
@@ -191,16 +194,19 @@ fn observe_only_ignores_manual_rejection() {
     assert!(bench.send(10, Verdict::Success));
     assert_eq!(bench.state(), CircuitState::Open);
     bench.reconfigure(config());
-    assert!(bench.circuit.try_acquire().is_err(), "state and deadline stay, and now it acts on them");
+    assert!(
+        bench.circuit.try_acquire().is_err(),
+        "the circuit keeps its state and deadline, and now rejects"
+    );
 }
 
 #[test]
-fn disabled_circuit_counts_nothing_and_refuses_control() {
+fn disabled_circuit_counts_nothing_and_control_fails() {
     let bench = Bench::new(config().mode(Mode::Disabled));
     assert!(bench.send(1_000, FAILURE));
-    let orders = [Circuit::trip, Circuit::reset, Circuit::force_open, Circuit::force_closed];
-    for order in orders {
-        let error = order(&bench.circuit).unwrap_err();
+    let operations = [Circuit::trip, Circuit::reset, Circuit::force_open, Circuit::force_closed];
+    for operation in operations {
+        let error = operation(&bench.circuit).unwrap_err();
         assert_eq!(error.state(), Some(CircuitState::Disabled));
         assert_eq!(error.to_string(), "circuit breaker `breaker` is disabled; configure another mode first");
     }
@@ -212,7 +218,7 @@ fn disabled_circuit_counts_nothing_and_refuses_control() {
     let probe = bench.circuit.try_acquire().unwrap();
     bench.reconfigure(config().mode(Mode::Disabled));
     probe.record(FAILURE);
-    assert!(bench.send(1_000, FAILURE), "disabled, from any state");
+    assert!(bench.send(1_000, FAILURE), "a half-open circuit can be disabled");
     assert_eq!(bench.circuit.status().last_transition.unwrap().reason, Reason::Reconfigured);
 }
 
@@ -247,27 +253,31 @@ fn reconfigure_keeps_state_epoch_deadline_failures_and_permits() {
     assert_eq!(
         (trip.reason, trip.epoch),
         (Reason::ConsecutiveFailures, 1),
-        "the next outcome is the limit's"
+        "the new limit applies to the next outcome"
     );
-    bench.hand.advance(SECOND);
+    bench.time.advance(SECOND);
     bench.reconfigure(config().open_for(2 * SECOND).probes(1).successes_to_close(1));
     assert_eq!(bench.circuit.status().retry_after, Some(29 * SECOND), "the deadline stays");
-    bench.hand.advance(29 * SECOND);
+    bench.time.advance(29 * SECOND);
     assert!(bench.send(1, FAILURE));
-    assert_eq!(bench.circuit.status().retry_after, Some(2 * SECOND), "and the next is of the new limits");
+    assert_eq!(
+        bench.circuit.status().retry_after,
+        Some(2 * SECOND),
+        "the new open time applies to the next period"
+    );
 }
 
 #[test]
-fn reconfigure_keeps_round_probes_and_window_of_same_shape() {
+fn reconfigure_keeps_current_probes_and_window_of_same_shape() {
     let bench = Bench::new(config());
     bench.half_open();
     bench.reconfigure(config().probes(1).successes_to_close(9));
     let permits: Vec<_> = (0..9).filter_map(|_| bench.circuit.try_acquire().ok()).collect();
-    assert_eq!(permits.len(), 3, "the round has its places");
+    assert_eq!(permits.len(), 3, "the current round keeps its slots");
     bench.circuit.trip().unwrap();
-    bench.hand.advance(OPEN_FOR);
+    bench.time.advance(OPEN_FOR);
     let permits: Vec<_> = (0..9).filter_map(|_| bench.circuit.try_acquire().ok()).collect();
-    assert_eq!(permits.len(), 1, "and the next one its own");
+    assert_eq!(permits.len(), 1, "the next round has the new number of slots");
     bench.circuit.reset().unwrap();
     drop(permits);
     let shapes = [config(), config().count_window(20), config().count_window(30)];
@@ -290,13 +300,13 @@ fn manual_override_takes_precedence_over_mode() {
 }
 
 #[test]
-fn disabled_mode_set_under_force_applies_at_release() {
+fn disabled_mode_set_while_forced_applies_at_release() {
     for force in [Circuit::force_open, Circuit::force_closed] {
         let bench = Bench::new(config());
         force(&bench.circuit).unwrap();
         bench.reconfigure(config().mode(Mode::Disabled));
         bench.circuit.release();
-        assert!(bench.send(100, FAILURE), "it lets all calls through and counts none");
+        assert!(bench.send(100, FAILURE), "all calls are admitted and none is counted");
         assert_eq!((bench.state(), bench.window()), (CircuitState::Disabled, (0, 0)));
     }
 }
@@ -310,7 +320,7 @@ fn window_starts_empty_when_its_shape_returns() {
             assert!(bench.send(4, FAILURE));
             bench.reconfigure(other.clone());
             bench.reconfigure(shape.clone());
-            // The same shape goes on, whether it was configured once or twice.
+            // A window of the same shape continues, whether it was configured once or twice.
             let expected = if std::ptr::eq(shape, other) { 4 } else { 0 };
             assert_eq!(bench.window(), (expected, expected), "{shape:?} after {other:?}");
         }
@@ -320,14 +330,14 @@ fn window_starts_empty_when_its_shape_returns() {
 #[test]
 fn status_has_times_reason_and_fault() {
     let bench = Bench::new(config().name("orders").consecutive_failures(0).failure_rate(0.5));
-    bench.hand.advance(7 * SECOND);
+    bench.time.advance(7 * SECOND);
     assert!(bench.send(5, Verdict::Success) && bench.send(4, FAILURE));
     let status = bench.circuit.status();
     assert_eq!((status.circuit, status.lasted, status.consecutive_failures), ("orders", 7 * SECOND, 4));
     assert!((status.window.failure_rate() - 4.0 / 9.0).abs() < 1e-12);
     assert!(status.last_transition.is_none() && status.last_trip.is_none() && status.retry_after.is_none());
     assert!(bench.send(1, FAILURE));
-    bench.hand.advance(2 * SECOND);
+    bench.time.advance(2 * SECOND);
     let status = bench.circuit.status();
     assert_eq!((status.state, status.consecutive_failures), (CircuitState::Open, 0));
     assert_eq!((status.lasted, status.retry_after), (2 * SECOND, Some(28 * SECOND)));
@@ -337,20 +347,20 @@ fn status_has_times_reason_and_fault() {
         ("orders", Reason::FailureRate, FAILURE.fault().copied())
     );
     assert_eq!(trip.counts.map(|counts| (counts.calls, counts.failures)), Some((10, 5)));
-    bench.hand.advance(28 * SECOND);
+    bench.time.advance(28 * SECOND);
     assert!(bench.send(2, Verdict::Success));
     let status = bench.circuit.status();
     let last = status.last_transition.unwrap();
     assert_eq!((last.from, last.to), (CircuitState::HalfOpen, CircuitState::Closed));
-    assert_eq!((last.epoch, status.last_trip.unwrap().epoch), (3, 1), "the trip is remembered");
+    assert_eq!((last.epoch, status.last_trip.unwrap().epoch), (3, 1), "`last_trip` is kept");
     assert_eq!((status.lasted, status.retry_after), (Duration::ZERO, None));
 }
 
-/// Never ready.
+/// A service that never becomes ready.
 #[derive(Clone)]
-struct Dead;
+struct NeverReady;
 
-impl Service<()> for Dead {
+impl Service<()> for NeverReady {
     type Response = http::Response<()>;
     type Error = io::Error;
     type Future = std::future::Ready<io::Result<http::Response<()>>>;
@@ -360,34 +370,36 @@ impl Service<()> for Dead {
     }
 
     fn call(&mut self, (): ()) -> Self::Future {
-        unreachable!("it is never ready")
+        unreachable!("the service is never ready")
     }
 }
 
 #[test]
 fn manual_control_wakes_tasks_that_wait_for_readiness() {
-    let hands: [fn(&Circuit); 4] = [
+    let operations: [fn(&Circuit); 4] = [
         |circuit| circuit.trip().unwrap(),
         |circuit| circuit.reset().unwrap(),
         |circuit| circuit.force_open().unwrap(),
         |circuit| circuit.force_closed().unwrap(),
     ];
-    for (number, hand) in hands.into_iter().enumerate() {
+    for (number, operation) in operations.into_iter().enumerate() {
         let layer: BreakerLayer = BreakerLayer::new(config().build().unwrap());
         let circuit = layer.circuit();
-        let mut waiting: Vec<_> = (0..10).map(|_| (task::spawn(()), layer.layer(Dead))).collect();
+        let mut waiting: Vec<_> = (0..10).map(|_| (task::spawn(()), layer.layer(NeverReady))).collect();
         for (task, service) in &mut waiting {
             assert!(task.enter(|cx, _| service.poll_ready(cx)).is_pending());
         }
-        hand(&circuit);
+        operation(&circuit);
         let rejects = circuit.try_acquire().is_err();
         for (task, service) in &mut waiting {
-            assert!(task.is_woken(), "hand {number}");
-            let answer = task.enter(|cx, _| service.poll_ready(cx));
-            assert_eq!(answer.is_ready(), rejects, "hand {number}");
+            assert!(task.is_woken(), "operation {number}");
+            let readiness = task.enter(|cx, _| service.poll_ready(cx));
+            assert_eq!(readiness.is_ready(), rejects, "operation {number}");
             if rejects {
-                let Poll::Ready(answer) = task::spawn(service.call(())).poll() else { panic!("at once") };
-                assert!(matches!(answer, Err(BreakerError::Rejected(_))));
+                let Poll::Ready(result) = task::spawn(service.call(())).poll() else {
+                    panic!("a rejection is immediate")
+                };
+                assert!(matches!(result, Err(BreakerError::Rejected(_))));
             }
         }
     }
@@ -400,6 +412,8 @@ fn force_open_rejects_service_already_ready() {
     let mut service = layer.layer(inner);
     assert!(task::spawn(()).enter(|cx, _| service.poll_ready(cx)).is_ready());
     layer.circuit().force_open().unwrap();
-    let Poll::Ready(answer) = task::spawn(service.call(())).poll() else { panic!("at once") };
-    assert!(matches!(answer, Err(BreakerError::Rejected(_))));
+    let Poll::Ready(result) = task::spawn(service.call(())).poll() else {
+        panic!("a rejection is immediate")
+    };
+    assert!(matches!(result, Err(BreakerError::Rejected(_))));
 }

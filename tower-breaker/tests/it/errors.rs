@@ -10,7 +10,7 @@ use crate::support::{OPEN_FOR, circuit, config};
 
 #[test]
 fn constructed_rejection_equals_rejection_of_circuit() {
-    let (circuit, _hand) = circuit(config().name("search"));
+    let (circuit, _time) = circuit(config().name("search"));
     circuit.trip().unwrap();
     let real = circuit.try_acquire().unwrap_err();
     let constructed = Rejection::open("search", OPEN_FOR);

@@ -19,9 +19,9 @@ use tower_breaker::{
 };
 
 fn config() -> (BreakerConfig, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(Duration::from_secs(1_000));
-    (BreakerConfig::builder().name("search").clock(clock).build().unwrap(), hand)
+    let (clock, time) = Clock::manual();
+    time.set(Duration::from_secs(1_000));
+    (BreakerConfig::builder().name("search").clock(clock).build().unwrap(), time)
 }
 
 /// Fails, and has an error type of its own.
@@ -48,7 +48,7 @@ async fn call<S: Service<Req>, Req>(service: &mut S, request: Req) -> Result<S::
 
 #[tokio::test]
 async fn fallback_gets_request_and_rejection_and_keeps_error_type() {
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let layer = BreakerLayer::new(config).fallback(|request: &'static str, rejection: &Rejection| {
         format!("{request}: {} is {}", rejection.circuit(), rejection.state())
     });
@@ -61,7 +61,7 @@ async fn fallback_gets_request_and_rejection_and_keeps_error_type() {
 
 #[tokio::test]
 async fn fallback_async_may_wait_and_fail_with_inner_error() {
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let layer = BreakerLayer::new(config).fallback_async(async |request: &'static str, _: Rejection| {
         tokio::task::yield_now().await;
         if request == "known" { Ok("cached".to_owned()) } else { Err(io::ErrorKind::NotFound.into()) }
@@ -75,7 +75,7 @@ async fn fallback_async_may_wait_and_fail_with_inner_error() {
 
 #[tokio::test]
 async fn fallback_panic_propagates_and_leaves_circuit_usable() {
-    let (config, hand) = config();
+    let (config, time) = config();
     let layer = BreakerLayer::new(config).fallback(|_: &'static str, _: &Rejection| panic!("no answer"));
     let mut service = layer.layer(service_fn(async |text: &'static str| Ok::<_, io::Error>(text)));
     let circuit = layer.circuit();
@@ -85,7 +85,7 @@ async fn fallback_panic_propagates_and_leaves_circuit_usable() {
         assert!(panicked.is_err());
     }
     assert_eq!(circuit.status().last_transition.unwrap().epoch, 1, "nothing came of it");
-    hand.advance(Duration::from_secs(31));
+    time.advance(Duration::from_secs(31));
     for _ in 0..2 {
         assert_eq!(call(&mut service, "two").await.unwrap(), "two");
     }
@@ -94,7 +94,7 @@ async fn fallback_panic_propagates_and_leaves_circuit_usable() {
 
 #[tokio::test]
 async fn fallback_async_is_dropped_with_its_call() {
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let (dropped, is_dropped) = std::sync::mpsc::channel::<()>();
     let layer = BreakerLayer::new(config).fallback_async(move |_: &'static str, _: Rejection| {
         let dropped = dropped.clone();
@@ -116,23 +116,23 @@ fn responding() -> impl Service<Request<()>, Response = Response<String>, Error 
     service_fn(async |_: Request<()>| Ok(Response::new("fresh".to_owned())))
 }
 
-fn open(circuit: &Circuit, hand: &ManualClock, left: Duration) {
+fn open(circuit: &Circuit, time: &ManualClock, left: Duration) {
     circuit.trip().unwrap();
-    hand.advance(Duration::from_secs(30).saturating_sub(left));
+    time.advance(Duration::from_secs(30).saturating_sub(left));
 }
 
 #[tokio::test]
 async fn http_503_rounds_retry_after_up_to_seconds() {
     for (left, seconds) in [(30_000, "30"), (29_001, "30"), (29_000, "29"), (1_000, "1"), (1, "1")] {
-        let (config, hand) = config();
+        let (config, time) = config();
         let layer = BreakerLayer::new(config).http_fallback();
-        open(&layer.circuit(), &hand, Duration::from_millis(left));
+        open(&layer.circuit(), &time, Duration::from_millis(left));
         let response = call(&mut layer.layer(responding()), Request::new(())).await.unwrap();
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()["retry-after"], seconds, "{left} ms");
         assert_eq!(response.body(), "");
     }
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let layer = BreakerLayer::new(config).http_fallback();
     layer.circuit().force_open().unwrap();
     let response = call(&mut layer.layer(responding()), Request::new(())).await.unwrap();
@@ -141,10 +141,10 @@ async fn http_503_rounds_retry_after_up_to_seconds() {
 
 #[tokio::test]
 async fn grpc_unavailable_is_trailers_only_with_pushback() {
-    let (config, hand) = config();
+    let (config, time) = config();
     let layer = BreakerLayer::new(config).grpc_fallback();
     let circuit = layer.circuit();
-    open(&circuit, &hand, Duration::from_millis(2_340));
+    open(&circuit, &time, Duration::from_millis(2_340));
     let mut service = layer.layer(responding());
     let response = call(&mut service, Request::new(())).await.unwrap();
     let field = |name| response.headers()[name].to_str().unwrap();
@@ -159,7 +159,7 @@ async fn grpc_unavailable_is_trailers_only_with_pushback() {
 
 #[tokio::test]
 async fn ready_made_answers_in_half_open_and_slow_start_ask_for_1s() {
-    let (clock, hand) = Clock::manual();
+    let (clock, time) = Clock::manual();
     let config = BreakerConfig::builder().clock(clock).probes(1).successes_to_close(1);
     let config = config.slow_start(Duration::from_secs(100)).build().unwrap();
     let http = BreakerLayer::new(config.clone()).http_fallback();
@@ -174,7 +174,7 @@ async fn ready_made_answers_in_half_open_and_slow_start_ask_for_1s() {
     for circuit in &circuits {
         circuit.trip().unwrap();
     }
-    hand.advance(Duration::from_secs(30));
+    time.advance(Duration::from_secs(30));
     let probes = circuits.clone().map(|circuit| circuit.try_acquire().unwrap());
     assert_eq!(answers().await, ["1", "1000"], "half-open");
     for (circuit, probe) in circuits.iter().zip(probes) {
@@ -193,7 +193,7 @@ async fn ready_made_answers_carry_rejected_verdict() {
         assert_eq!((fault.kind(), fault.retryable()), (Kind::Rejected, Retryable::Never));
         assert_eq!(fault.health(), Health::Neutral);
     };
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let layer = BreakerLayer::new(config.clone()).http_fallback();
     layer.circuit().trip().unwrap();
     judged(&call(&mut layer.layer(responding()), Request::new(())).await.unwrap());
@@ -210,7 +210,7 @@ async fn ready_made_answers_carry_rejected_verdict() {
 
 #[tokio::test]
 async fn outer_breaker_ignores_ready_made_answer_of_inner_one() {
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let below = BreakerLayer::new(config.clone()).http_fallback();
     let above = BreakerLayer::new(config).http_fallback();
     let circuits = (above.circuit(), below.circuit());
@@ -225,7 +225,7 @@ async fn outer_breaker_ignores_ready_made_answer_of_inner_one() {
 
 #[tokio::test]
 async fn axum_route_with_fallback_stays_infallible() {
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let layer = BreakerLayer::new(config).http_fallback();
     let circuit = layer.circuit();
     let mut app: Router = Router::new().route("/", get(async || "fresh")).layer(layer);
@@ -239,7 +239,7 @@ async fn axum_route_with_fallback_stays_infallible() {
 
 #[tokio::test]
 async fn fallback_over_boxed_error_keeps_it_boxed() {
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let layer = BreakerLayer::new(config)
         .classify(Auto::<tower_breaker::fault_classify::classifiers::BoxedError>::new())
         .fallback(|text: &'static str, _: &Rejection| text.to_owned());

@@ -17,11 +17,11 @@ use crate::support::{FAILURE, circuit, config, layer, send, state};
 #[test]
 fn half_open_has_exact_slots_and_successes() {
     for number in [1, 2, 10] {
-        let (circuit, hand) = circuit(config().probes(number).successes_to_close(number));
+        let (circuit, time) = circuit(config().probes(number).successes_to_close(number));
         circuit.trip().unwrap();
-        hand.advance(Duration::from_secs(30) - Duration::from_millis(1));
+        time.advance(Duration::from_secs(30) - Duration::from_millis(1));
         assert!(circuit.try_acquire().is_err(), "a millisecond early");
-        hand.advance(Duration::from_millis(1));
+        time.advance(Duration::from_millis(1));
         let permits: Vec<_> = (0..100).filter_map(|_| circuit.try_acquire().ok()).collect();
         assert_eq!(permits.len(), number as usize);
         for permit in permits {
@@ -35,9 +35,9 @@ fn half_open_has_exact_slots_and_successes() {
 #[test]
 fn half_open_with_eight_threads_sends_as_many_probes_as_slots() {
     for places in [1, 3, 10] {
-        let (layer, hand) = layer(config().probes(places));
+        let (layer, time) = layer(config().probes(places));
         layer.circuit().trip().unwrap();
-        hand.advance(Duration::from_secs(30));
+        time.advance(Duration::from_secs(30));
         let sent = AtomicUsize::new(0);
         let service = layer.layer(service_fn(|()| {
             sent.fetch_add(1, Ordering::Relaxed);
@@ -76,13 +76,13 @@ fn half_open_closes_with_probes_apart_from_window_and_lease() {
     for (window, lease, apart) in [(50, 50, 60), (1, 1, 1_000), (50, 1_000, 60), (1, 365 * 86_400_000, 7)] {
         for (probes, successes) in [(1, 1), (1, 5), (3, 2), (3, 40)] {
             let limits = config().time_window(millis(window)).open_for(millis(50)).probe_lease(millis(lease));
-            let (circuit, hand) = circuit(limits.probes(probes).successes_to_close(successes));
+            let (circuit, time) = circuit(limits.probes(probes).successes_to_close(successes));
             (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
-            hand.advance(millis(50));
+            time.advance(millis(50));
             for success in 0..successes {
                 assert_ne!(state(&circuit), CircuitState::Closed, "after {success} successes");
                 assert!(send(&circuit, Verdict::Success), "{success} of {successes} with {probes} places");
-                hand.advance(millis(apart));
+                time.advance(millis(apart));
             }
             assert_eq!(state(&circuit), CircuitState::Closed, "{probes} places, {successes} successes");
         }
@@ -92,15 +92,15 @@ fn half_open_closes_with_probes_apart_from_window_and_lease() {
 #[test]
 fn half_open_closes_after_probes_that_hang() {
     let millis = Duration::from_millis;
-    let (circuit, hand) = circuit(config().open_for(millis(50)).time_window(millis(1)));
+    let (circuit, time) = circuit(config().open_for(millis(50)).time_window(millis(1)));
     circuit.trip().unwrap();
     let mut hung = Vec::new();
     for round in 0..1_000 {
-        hand.advance(millis(50));
+        time.advance(millis(50));
         hung.extend((0..3).map(|_| circuit.try_acquire().expect("the leases are over")));
         assert!(circuit.try_acquire().is_err(), "round {round}");
     }
-    hand.advance(millis(50));
+    time.advance(millis(50));
     (0..2).for_each(|_| assert!(send(&circuit, Verdict::Success)));
     assert_eq!(state(&circuit), CircuitState::Closed);
 }
@@ -114,12 +114,12 @@ fn cancelled_calls_never_close() {
         CancelledPolicy::FailureAfter(Duration::from_secs(1)),
     ];
     for policy in policies {
-        let (layer, hand) = layer(config().cancelled(policy));
+        let (layer, time) = layer(config().cancelled(policy));
         let circuit = layer.circuit();
         circuit.trip().unwrap();
         let mut service = layer.layer(service_fn(|()| pending::<Result<(), io::Error>>()));
         for _ in 0..1_000 {
-            hand.advance(Duration::from_secs(30));
+            time.advance(Duration::from_secs(30));
             let ready = task::spawn(()).enter(|cx, _| service.poll_ready(cx));
             assert!(assert_ready!(ready).is_ok());
             assert_pending!(task::spawn(service.call(())).poll());

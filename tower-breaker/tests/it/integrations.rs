@@ -32,28 +32,28 @@ use tower_breaker::{
 use crate::support::{FAILURE, OPEN_FOR, timed};
 
 fn circuit(name: &'static str) -> (Circuit, ManualClock) {
-    let (config, hand) = timed(BreakerConfig::builder().name(name));
-    (Circuit::new(config), hand)
+    let (config, time) = timed(BreakerConfig::builder().name(name));
+    (Circuit::new(config), time)
 }
 
 /// The rejection of a circuit that stays open so long.
 fn rejection(left: Duration) -> Rejection {
-    let (circuit, hand) = circuit("billing");
+    let (circuit, time) = circuit("billing");
     circuit.trip().unwrap();
-    hand.advance(OPEN_FOR.checked_sub(left).unwrap());
+    time.advance(OPEN_FOR.checked_sub(left).unwrap());
     let rejection = circuit.try_acquire().unwrap_err();
     assert_eq!(rejection.retry_after(), Some(left));
     rejection
 }
 
 fn forced() -> Rejection {
-    let (circuit, _hand) = circuit("billing");
+    let (circuit, _time) = circuit("billing");
     circuit.force_open().unwrap();
     circuit.try_acquire().unwrap_err()
 }
 
 fn until_reset() -> Rejection {
-    let (config, _hand) = timed(BreakerConfig::builder().name("billing").open_until_reset());
+    let (config, _time) = timed(BreakerConfig::builder().name("billing").open_until_reset());
     let circuit = Circuit::new(config);
     circuit.trip().unwrap();
     circuit.try_acquire().unwrap_err()
@@ -72,9 +72,9 @@ fn rejection_display_names_circuit_state_and_retry_after() {
     assert_eq!(text, "circuit breaker `billing` is open; retry after 20 s");
     assert_eq!(forced().to_string(), "circuit breaker `billing` is forced open until it is released");
     assert_eq!(until_reset().to_string(), "circuit breaker `billing` is open until it is reset");
-    let (circuit, hand) = circuit("billing");
+    let (circuit, time) = circuit("billing");
     circuit.trip().unwrap();
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     let _probes: Vec<_> = (0..3).map(|_| circuit.try_acquire().unwrap()).collect();
     let rejection = circuit.try_acquire().unwrap_err();
     assert_eq!(rejection.to_string(), "circuit breaker `billing` is half-open; retry after 1 s");
@@ -82,7 +82,7 @@ fn rejection_display_names_circuit_state_and_retry_after() {
 
 #[test]
 fn refused_control_display_names_next_step() {
-    let (forced, _hand) = circuit("billing");
+    let (forced, _time) = circuit("billing");
     forced.force_closed().unwrap();
     let text = forced.trip().unwrap_err().to_string();
     assert!(
@@ -98,7 +98,7 @@ fn refused_control_display_names_next_step() {
 
 #[test]
 fn missed_display_has_number_of_transitions() {
-    let (circuit, _hand) = circuit("billing");
+    let (circuit, _time) = circuit("billing");
     let mut transitions = circuit.transitions();
     for _ in 0..150 {
         circuit.trip().unwrap();
@@ -321,12 +321,12 @@ fn ask<S: Service<T>, T>(service: &mut S, request: T) -> Result<S::Response, S::
 #[test]
 fn http_503_is_empty_with_retry_after() {
     for (left, seconds) in SECONDS {
-        let (config, hand) = timed(BreakerConfig::builder());
+        let (config, time) = timed(BreakerConfig::builder());
         let layer = BreakerLayer::new(config).http_fallback();
         let mut service = layer.layer(Echo::default());
         assert_eq!(ask(&mut service, String::from("a")).unwrap().status(), StatusCode::OK);
         layer.circuit().trip().unwrap();
-        hand.advance(OPEN_FOR.checked_sub(left).unwrap());
+        time.advance(OPEN_FOR.checked_sub(left).unwrap());
         let response = ask(&mut service, String::from("a")).unwrap();
         assert_eq!(
             (response.status(), retry_after(&response)),
@@ -344,11 +344,11 @@ fn http_503_is_empty_with_retry_after() {
 #[test]
 fn grpc_unavailable_is_in_head_with_pushback() {
     for (left, millis) in MILLIS {
-        let (config, hand) = timed(BreakerConfig::builder().name("bücher 100%"));
+        let (config, time) = timed(BreakerConfig::builder().name("bücher 100%"));
         let layer = BreakerLayer::new(config).grpc_fallback();
         let mut service = layer.layer(Echo::default());
         layer.circuit().trip().unwrap();
-        hand.advance(OPEN_FOR.checked_sub(left).unwrap());
+        time.advance(OPEN_FOR.checked_sub(left).unwrap());
         for (force, millis, left) in [(false, millis, Some(left)), (true, "-1", None)] {
             if force {
                 layer.circuit().force_open().unwrap();
@@ -392,7 +392,7 @@ fn outer_breaker_counts_no_fallback_of_inner_one() {
 
 #[test]
 fn fallback_answer_is_made_of_request_and_rejection() {
-    let (config, _hand) = timed(BreakerConfig::builder().name("words").consecutive_failures(2));
+    let (config, _time) = timed(BreakerConfig::builder().name("words").consecutive_failures(2));
     let layer = BreakerLayer::new(config).fallback(|word: String, rejection: &Rejection| {
         format!("{word} of {} in {:?}", rejection.circuit(), rejection.retry_after().unwrap())
     });
@@ -410,7 +410,7 @@ fn fallback_answer_is_made_of_request_and_rejection() {
 
 #[test]
 fn fallback_panic_propagates_and_counts_nothing() {
-    let (config, hand) = timed(BreakerConfig::builder());
+    let (config, time) = timed(BreakerConfig::builder());
     let layer = BreakerLayer::new(config).fallback(|(), _: &Rejection| panic!("no answer"));
     let mut service = layer.layer(service_fn(async |()| Ok::<(), io::Error>(())));
     layer.circuit().trip().unwrap();
@@ -420,7 +420,7 @@ fn fallback_panic_propagates_and_counts_nothing() {
         catch_unwind(AssertUnwindSafe(|| ask(&mut service, ()))).unwrap_err();
     }
     assert_eq!(epoch(), opened);
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     let places: Vec<_> = (0..3).map(|_| layer.circuit().try_acquire().expect("a place")).collect();
     for _ in 0..20 {
         catch_unwind(AssertUnwindSafe(|| ask(&mut service, ()))).unwrap_err();
@@ -433,7 +433,7 @@ fn fallback_panic_propagates_and_counts_nothing() {
 
 #[test]
 fn fallback_async_answers_may_fail_and_is_dropped_with_call() {
-    let (config, _hand) = timed(BreakerConfig::builder());
+    let (config, _time) = timed(BreakerConfig::builder());
     let dropped = Arc::new(());
     let held = Arc::clone(&dropped);
     let layer = BreakerLayer::new(config).fallback_async(move |key: u32, _: Rejection| {

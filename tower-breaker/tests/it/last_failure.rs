@@ -132,7 +132,7 @@ fn assert_counts(counts: Option<Counts>, calls: u64, failures: u64) {
 fn trip_by_consecutive_failures_keeps_counts() {
     let limits = || BreakerConfig::builder().failure_rate(None);
     for config in [BreakerConfig::builder(), limits(), limits().count_window(20)] {
-        let (config, _hand) = timed(config);
+        let (config, _time) = timed(config);
         let circuit = Circuit::new(config);
         send(&circuit, TWO_SUCCESSES);
         send(&circuit, &[FAILURE; 5]);
@@ -158,7 +158,7 @@ fn every_change_of_closed_circuit_keeps_counts() {
         |circuit| circuit.reset().unwrap(),
     ];
     for change in changes {
-        let (config, _hand) = timed(BreakerConfig::builder());
+        let (config, _time) = timed(BreakerConfig::builder());
         let circuit = Circuit::new(config);
         send(&circuit, TWO_SUCCESSES);
         send(&circuit, &[FAILURE; 3]);
@@ -171,7 +171,7 @@ fn every_change_of_closed_circuit_keeps_counts() {
 
 #[test]
 fn trip_by_rate_keeps_counts_that_led_to_it() {
-    let (config, _hand) = timed(BreakerConfig::builder().consecutive_failures(0).failure_rate(0.5));
+    let (config, _time) = timed(BreakerConfig::builder().consecutive_failures(0).failure_rate(0.5));
     let circuit = Circuit::new(config);
     send(&circuit, &[Verdict::Success; 5]);
     send(&circuit, &[FAILURE; 5]);
@@ -182,10 +182,10 @@ fn trip_by_rate_keeps_counts_that_led_to_it() {
 
 #[test]
 fn change_of_circuit_that_was_not_closed_has_no_counts() {
-    let (config, hand) = timed(BreakerConfig::builder());
+    let (config, time) = timed(BreakerConfig::builder());
     let circuit = Circuit::new(config);
     send(&circuit, &[FAILURE; 5]);
-    hand.advance(Duration::from_secs(30));
+    time.advance(Duration::from_secs(30));
     send(&circuit, &[FAILURE]);
     let trip = circuit.status().last_trip.unwrap();
     assert_eq!((trip.reason, trip.consecutive_failures, trip.counts), (Reason::ProbeFailed, 0, None));
@@ -193,7 +193,7 @@ fn change_of_circuit_that_was_not_closed_has_no_counts() {
 
 #[test]
 fn trip_of_keyed_circuit_keeps_counts() {
-    let (each, _hand) = timed(BreakerConfig::builder());
+    let (each, _time) = timed(BreakerConfig::builder());
     let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::builder(each).build().unwrap(), |key: &u64| *key);
     let circuit = layer.circuits().get_or_insert(7).unwrap();
     (0..5).for_each(|_| circuit.try_acquire().unwrap().record(FAILURE));

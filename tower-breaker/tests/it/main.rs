@@ -1,8 +1,8 @@
-//! The integration tests, one module per subject. Tests that need a process of their own are
-//! binaries of their own beside this folder.
+//! The integration tests, one module per subject. Tests that need a separate process are separate
+//! binaries, next to this directory.
 //!
-//! This crate's dependency on itself enables the features `keyed`, `stream`, `tokio` and `tower`
-//! for every test.
+//! The crate has a development dependency on itself. It enables the features `keyed`, `stream`,
+//! `tokio` and `tower` for all tests.
 
 mod calls;
 mod circuit;

@@ -1,4 +1,4 @@
-//! Services that are not ready while their circuit refuses calls, and what balancers make of them.
+//! Services that are not ready while their circuit rejects calls, alone and under load balancers.
 
 use std::future::{Ready, ready};
 use std::io;
@@ -28,7 +28,7 @@ use crate::support::OPEN_FOR;
 
 const NEARLY_OPEN_FOR: Duration = Duration::from_millis(29_999);
 
-/// Answers with its number, and counts its calls.
+/// Responds with its number, and counts its calls.
 #[derive(Clone, Debug, Default)]
 struct Endpoint {
     number: usize,
@@ -92,34 +92,34 @@ async fn not_ready_service_is_ready_when_open_time_ends() {
 async fn not_ready_service_waits_for_extended_open_time() {
     let (mut service, circuit) = endpoint(1);
     circuit.trip().unwrap();
-    let mut waits = task::spawn(service.ready());
-    assert_pending!(waits.poll());
+    let mut ready = task::spawn(service.ready());
+    assert_pending!(ready.poll());
     tokio::time::advance(OPEN_FOR / 2).await;
     circuit.reset().unwrap();
     circuit.trip().unwrap();
-    drop(waits);
+    drop(ready);
     assert!(timeout(NEARLY_OPEN_FOR, service.ready()).await.is_err());
     assert!(timeout(Duration::from_millis(10), service.ready()).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn not_ready_service_is_woken_by_control_and_health_report() {
-    type Act = fn(&Circuit);
-    let acts: [(Act, Act); 4] = [
+    type Operation = fn(&Circuit);
+    let operations: [(Operation, Operation); 4] = [
         (|circuit| circuit.trip().unwrap(), |circuit| circuit.reset().unwrap()),
         (|circuit| circuit.force_open().unwrap(), Circuit::release),
         (|circuit| circuit.force_open().unwrap(), |circuit| circuit.force_closed().unwrap()),
         (|circuit| circuit.trip().unwrap(), |circuit| circuit.report(HealthReport::Recovered)),
     ];
-    for (shut, open) in acts {
+    for (reject_calls, admit_calls) in operations {
         let (mut service, circuit) = endpoint(1);
-        shut(&circuit);
-        let mut waits = task::spawn(service.ready());
-        assert_pending!(waits.poll());
-        assert!(!waits.is_woken());
-        open(&circuit);
-        assert!(waits.is_woken(), "{:?}", circuit.status().state);
-        assert_ready_ok!(waits.poll());
+        reject_calls(&circuit);
+        let mut ready = task::spawn(service.ready());
+        assert_pending!(ready.poll());
+        assert!(!ready.is_woken());
+        admit_calls(&circuit);
+        assert!(ready.is_woken(), "{:?}", circuit.status().state);
+        assert_ready_ok!(ready.poll());
     }
 }
 
@@ -148,10 +148,10 @@ async fn ready_service_holds_slot_until_dropped() {
     circuit.report(HealthReport::Critical);
     circuit.report(HealthReport::Recovered);
     assert_ready_ok!(first.poll_ready());
-    assert_pending!(second.poll_ready(), "the one place is taken");
-    assert_ready_ok!(first.poll_ready(), "it keeps its place when it is asked again");
+    assert_pending!(second.poll_ready(), "the only slot is in use");
+    assert_ready_ok!(first.poll_ready(), "it keeps its slot when it is polled again");
     drop(first);
-    assert!(second.is_woken(), "the place is free");
+    assert!(second.is_woken(), "the slot is free");
     assert_ready_ok!(second.poll_ready());
 }
 
@@ -183,8 +183,8 @@ async fn unused_slot_is_free_when_lease_ends() {
     layer.circuit().report(HealthReport::Recovered);
     assert_ready_ok!(first.poll_ready());
     assert!(timeout(Duration::from_millis(4_999), second.ready()).await.is_err());
-    assert!(timeout(Duration::from_millis(10), second.ready()).await.is_ok(), "by its own timer");
-    assert_pending!(first.poll_ready(), "its place is another's by now");
+    assert!(timeout(Duration::from_millis(10), second.ready()).await.is_ok(), "woken by its own timer");
+    assert_pending!(first.poll_ready(), "another service holds the slot now");
 }
 
 #[tokio::test(start_paused = true)]
@@ -205,10 +205,11 @@ async fn not_ready_service_is_admitted_during_slow_start() {
     layer.circuit().report(HealthReport::Recovered);
     call(&mut service).await.unwrap();
     assert_eq!(layer.circuit().status().slow_start, Some(0.0));
-    call(&mut service).await.expect("the first goes through");
+    call(&mut service).await.expect("the first call must be admitted");
     let began = tokio::time::Instant::now();
     call(&mut service).await.unwrap();
-    // The first question adds nothing, the later ones a sixteenth of what is left each: half of the time is enough.
+    // The first poll adds no credit, because the share is 0. Each later poll comes after a
+    // sixteenth of the remaining time. So half of the slow start is enough.
     assert!(began.elapsed() < Duration::from_secs(80), "{:?}", began.elapsed());
 }
 
@@ -241,7 +242,7 @@ async fn balancer_skips_open_endpoint() {
         call(&mut balance).await.unwrap();
     }
     let before = calls.load(Ordering::Relaxed);
-    assert!(before > 0, "both are asked while they are closed");
+    assert!(before > 0, "both endpoints are used while their circuits are closed");
     first.force_open().unwrap();
     for _ in 0..50 {
         assert_eq!(call(&mut balance).await.unwrap(), 2);
@@ -251,7 +252,7 @@ async fn balancer_skips_open_endpoint() {
     for _ in 0..50 {
         call(&mut balance).await.unwrap();
     }
-    assert!(calls.load(Ordering::Relaxed) > before, "it is back");
+    assert!(calls.load(Ordering::Relaxed) > before, "the endpoint is used again");
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,11 +265,11 @@ async fn balancer_with_all_open_waits_and_load_shed_fails_fast() {
     let mut shedding = LoadShed::new(balance);
     assert!(call(&mut shedding).await.unwrap_err().is::<tower::load_shed::error::Overloaded>());
     tokio::time::sleep(OPEN_FOR + Duration::from_millis(1)).await;
-    call(&mut shedding).await.expect("a probe goes through");
+    call(&mut shedding).await.expect("a probe must be admitted");
 }
 
 #[tokio::test(start_paused = true)]
-async fn ready_cache_holds_open_service_until_open_time_ends() {
+async fn ready_cache_keeps_open_service_pending_until_open_time_ends() {
     let (service, circuit) = endpoint(1);
     let mut cache: ReadyCache<&str, Guarded, ()> = ReadyCache::default();
     cache.push("one", service);
@@ -286,8 +287,9 @@ async fn ready_cache_holds_open_service_until_open_time_ends() {
     assert_eq!(circuit.status().state, CircuitState::Closed);
 }
 
-/// Each stack answers while closed, fails fast or waits while open, and answers again.
-async fn survives<S>(mut stack: S, circuit: &Circuit, waits: bool)
+/// Asserts that a stack responds while its circuit is closed, waits or fails while it is open, and
+/// responds after the open time.
+async fn assert_recovers<S>(mut stack: S, circuit: &Circuit, waits: bool)
 where
     S: Service<(), Response = usize>,
     S::Error: Into<BoxError>,
@@ -295,10 +297,10 @@ where
     assert_eq!(call(&mut stack).await.map_err(Into::into).unwrap(), 1);
     circuit.trip().unwrap();
     let outcome = timeout(OPEN_FOR / 2, call(&mut stack)).await;
-    assert_eq!(outcome.is_err(), waits, "whether it waits");
-    assert!(outcome.is_err() || outcome.unwrap().is_err(), "an open circuit lets nothing through");
+    assert_eq!(outcome.is_err(), waits, "the call waits");
+    assert!(outcome.is_err() || outcome.unwrap().is_err(), "an open circuit admits no call");
     tokio::time::sleep(OPEN_FOR + Duration::from_millis(1)).await;
-    assert_eq!(call(&mut stack).await.map_err(Into::into).unwrap(), 1, "and its time is over");
+    assert_eq!(call(&mut stack).await.map_err(Into::into).unwrap(), 1, "the open time is over");
     assert_eq!(circuit.status().state, CircuitState::Closed);
 }
 
@@ -313,19 +315,19 @@ async fn breaker_composes_with_limit_buffer_and_load_shed() {
 
         let breaker = layer();
         let circuit = breaker.circuit();
-        survives(ConcurrencyLimit::new(breaker.layer(endpoint()), 1), &circuit, not_ready).await;
+        assert_recovers(ConcurrencyLimit::new(breaker.layer(endpoint()), 1), &circuit, not_ready).await;
         let breaker = layer();
         let circuit = breaker.circuit();
-        survives(breaker.layer(ConcurrencyLimit::new(endpoint(), 1)), &circuit, not_ready).await;
+        assert_recovers(breaker.layer(ConcurrencyLimit::new(endpoint(), 1)), &circuit, not_ready).await;
 
         let breaker = layer();
         let circuit = breaker.circuit();
-        // The buffer takes a request, and its worker waits with it.
-        survives(Buffer::new(breaker.layer(endpoint()), 8), &circuit, not_ready).await;
+        // The buffer accepts the request, and its worker waits for the breaker.
+        assert_recovers(Buffer::new(breaker.layer(endpoint()), 8), &circuit, not_ready).await;
 
         let breaker = layer();
         let circuit = breaker.circuit();
-        survives(LoadShed::new(breaker.layer(endpoint())), &circuit, false).await;
+        assert_recovers(LoadShed::new(breaker.layer(endpoint())), &circuit, false).await;
     }
 }
 
@@ -340,11 +342,11 @@ async fn breaker_composes_with_boxed_errors() {
         let breaker = layer();
         let circuit = breaker.circuit();
         let stack = ServiceBuilder::new().layer(breaker).buffer(8).service(endpoint());
-        survives(stack, &circuit, not_ready).await;
+        assert_recovers(stack, &circuit, not_ready).await;
         let breaker = layer();
         let circuit = breaker.circuit();
         let stack = ServiceBuilder::new().layer(breaker).load_shed().service(endpoint());
-        survives(stack, &circuit, not_ready).await;
+        assert_recovers(stack, &circuit, not_ready).await;
     }
 }
 
@@ -356,7 +358,7 @@ async fn breaker_composes_with_balancer_that_is_not_clone() {
         let circuit = layer.circuit();
         let endpoints = [1, 1].map(|number| Constant::new(Endpoint { number, ..Endpoint::default() }, 1));
         let balance = Balance::new(ServiceList::new(endpoints));
-        survives(layer.without_clone().layer(balance), &circuit, not_ready).await;
+        assert_recovers(layer.without_clone().layer(balance), &circuit, not_ready).await;
     }
 }
 
@@ -367,7 +369,7 @@ async fn not_ready_service_returns_reservation_while_open() {
     let mut guarded = Spawn::new(layer.layer(limit.clone()));
     let mut other = Spawn::new(limit);
     assert_ready_ok!(guarded.poll_ready());
-    assert_pending!(other.poll_ready(), "the one place is taken");
+    assert_pending!(other.poll_ready(), "the only permit is in use");
     layer.circuit().trip().unwrap();
     assert_pending!(guarded.poll_ready());
     assert!(other.is_woken());

@@ -25,9 +25,9 @@ type Guarded<S> = Breaker<S, Auto<BoxedError>, ReturnError<BoxedError>, OnHead>;
 type BoxedLayer = BreakerLayer<Auto<BoxedError>, ReturnError<BoxedError>>;
 
 fn layer() -> (BoxedLayer, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(Duration::from_secs(1_000));
-    (BreakerLayer::new(BreakerConfig::builder().clock(clock).build().unwrap()), hand)
+    let (clock, time) = Clock::manual();
+    time.set(Duration::from_secs(1_000));
+    (BreakerLayer::new(BreakerConfig::builder().clock(clock).build().unwrap()), time)
 }
 
 fn guarded(
@@ -51,8 +51,8 @@ fn trip(circuit: &Circuit) {
     assert_eq!(circuit.status().state, CircuitState::Open);
 }
 
-fn close(circuit: &Circuit, hand: &ManualClock) {
-    hand.advance(OPEN_FOR);
+fn close(circuit: &Circuit, time: &ManualClock) {
+    time.advance(OPEN_FOR);
     for _ in 0..2 {
         permit(circuit).record(Verdict::Success);
     }
@@ -65,7 +65,7 @@ fn is_rejection(error: &BoxError) -> bool {
 
 #[test]
 fn open_circuit_is_ready_and_rejects_without_inner_service() {
-    let (layer, _hand) = layer();
+    let (layer, _time) = layer();
     let (mut service, mut handle) = guarded(&layer);
     handle.allow(0);
     trip(&layer.circuit());
@@ -80,12 +80,12 @@ fn open_circuit_is_ready_and_rejects_without_inner_service() {
 
 #[test]
 fn service_ready_while_open_is_rejected_after_close() {
-    let (layer, hand) = layer();
+    let (layer, time) = layer();
     let (mut service, mut handle) = guarded(&layer);
     handle.allow(0);
     trip(&layer.circuit());
     assert_ready_ok!(service.poll_ready());
-    close(&layer.circuit(), &hand);
+    close(&layer.circuit(), &time);
     let mut call = task::spawn(service.call("request"));
     assert!(is_rejection(&assert_ready_err!(call.poll())));
     assert_pending!(handle.poll_request());
@@ -93,7 +93,7 @@ fn service_ready_while_open_is_rejected_after_close() {
 
 #[test]
 fn closed_circuit_is_ready_when_inner_service_is() {
-    let (layer, _hand) = layer();
+    let (layer, _time) = layer();
     let (mut service, mut handle) = guarded(&layer);
     handle.allow(0);
     assert_pending!(service.poll_ready());
@@ -111,7 +111,7 @@ fn closed_circuit_is_ready_when_inner_service_is() {
 
 #[test]
 fn task_waiting_for_inner_service_is_woken_when_circuit_opens() {
-    let (layer, _hand) = layer();
+    let (layer, _time) = layer();
     let (mut service, mut handle) = guarded(&layer);
     handle.allow(0);
     assert_pending!(service.poll_ready());
@@ -125,7 +125,7 @@ fn task_waiting_for_inner_service_is_woken_when_circuit_opens() {
 
 #[test]
 fn service_dropped_while_waiting_leaves_no_waker() {
-    let (layer, _hand) = layer();
+    let (layer, _time) = layer();
     let (mut service, mut handle) = guarded(&layer);
     handle.allow(0);
     let mut waiting = task::spawn(());
@@ -137,7 +137,7 @@ fn service_dropped_while_waiting_leaves_no_waker() {
 
 #[test]
 fn readiness_error_counts_failure() {
-    let (layer, _hand) = layer();
+    let (layer, _time) = layer();
     for _ in 0..5 {
         let (mut service, mut handle) = guarded(&layer);
         handle.send_error("the connection is gone");
@@ -151,7 +151,7 @@ fn readiness_error_counts_failure() {
 
 #[test]
 fn clone_inherits_no_readiness() {
-    let (layer, _hand) = layer();
+    let (layer, _time) = layer();
     let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
     let service = layer.layer(inner);
     let mut service = mock::Spawn::new(service);
@@ -165,7 +165,7 @@ fn clone_inherits_no_readiness() {
 
 #[test]
 fn rejected_call_returns_inner_reservation() {
-    let (layer, _hand) = layer();
+    let (layer, _time) = layer();
     let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
     let mut other = mock::Spawn::new(inner.clone());
     let mut service = mock::Spawn::new(layer.layer(inner));
@@ -179,7 +179,7 @@ fn rejected_call_returns_inner_reservation() {
 
 #[test]
 fn poll_ready_of_open_circuit_returns_inner_reservation() {
-    let (layer, _hand) = layer();
+    let (layer, _time) = layer();
     let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
     let mut other = mock::Spawn::new(inner.clone());
     let mut service = mock::Spawn::new(layer.layer(inner));
@@ -191,7 +191,7 @@ fn poll_ready_of_open_circuit_returns_inner_reservation() {
 
 #[test]
 fn inner_service_is_never_called_unready() {
-    let (layer, hand) = layer();
+    let (layer, time) = layer();
     // It panics if it is called without a reservation of its own.
     let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
     let mut service = mock::Spawn::new(layer.layer(inner));
@@ -202,13 +202,13 @@ fn inner_service_is_never_called_unready() {
         trip(&layer.circuit());
         assert_ready_ok!(service.poll_ready());
         assert!(is_rejection(&assert_ready_err!(task::spawn(service.call(())).poll())));
-        close(&layer.circuit(), &hand);
+        close(&layer.circuit(), &time);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn service_without_clone_is_guarded() {
-    let (layer, _hand) = layer();
+    let (layer, _time) = layer();
     let layer = layer.without_clone();
     let inner = RateLimit::new(
         service_fn(async |(): ()| Ok::<_, BoxError>(())),
@@ -219,9 +219,9 @@ async fn service_without_clone_is_guarded() {
 
 #[test]
 fn half_open_admits_as_many_waiting_calls_as_slots() {
-    let (layer, hand) = layer();
+    let (layer, time) = layer();
     trip(&layer.circuit());
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     let (first, mut handle) = guarded(&layer);
     handle.allow(0);
     let mut services: Vec<_> = (0..1_000).map(|_| first.clone()).collect();
@@ -238,14 +238,14 @@ fn half_open_admits_as_many_waiting_calls_as_slots() {
 
 #[test]
 fn probe_with_expired_lease_reserves_again() {
-    let (layer, hand) = layer();
+    let (layer, time) = layer();
     trip(&layer.circuit());
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     let (first, mut handle) = guarded(&layer);
     handle.allow(10);
     let mut late = first.clone();
     assert_ready_ok!(late.poll_ready());
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     let others: Vec<_> = (0..3).map(|_| permit(&layer.circuit())).collect();
     assert!(is_rejection(&assert_ready_err!(task::spawn(late.call("late")).poll())), "its place is taken");
     drop(others);
@@ -256,9 +256,9 @@ fn probe_with_expired_lease_reserves_again() {
 
 #[test]
 fn dropped_probe_frees_slot_and_counts_nothing() {
-    let (layer, hand) = layer();
+    let (layer, time) = layer();
     trip(&layer.circuit());
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     let (service, mut handle) = guarded(&layer);
     handle.allow(100);
     for _ in 0..9 {
@@ -273,7 +273,7 @@ fn dropped_probe_frees_slot_and_counts_nothing() {
 
 #[test]
 fn cancelled_call_is_neither_success_nor_failure() {
-    let (layer, _hand) = layer();
+    let (layer, _time) = layer();
     let (mut service, mut handle) = guarded(&layer);
     handle.allow(100);
     for _ in 0..4 {
@@ -289,10 +289,10 @@ fn cancelled_call_is_neither_success_nor_failure() {
 
 #[test]
 fn inner_service_panic_counts_failure_and_poisons_nothing() {
-    let (layer, hand) = layer();
+    let (layer, time) = layer();
     trip(&layer.circuit());
     for _ in 0..10 {
-        hand.advance(OPEN_FOR);
+        time.advance(OPEN_FOR);
         let mut service = layer.layer(service_fn(async |(): ()| -> Result<(), BoxError> { panic!("inner") }));
         let call = std::panic::AssertUnwindSafe(|| {
             assert_ready_ok!(task::spawn(()).enter(|cx, _| service.poll_ready(cx)));
@@ -302,8 +302,8 @@ fn inner_service_panic_counts_failure_and_poisons_nothing() {
         let trip = layer.circuit().status().last_trip.unwrap();
         assert_eq!((trip.reason, trip.to), (Reason::ProbeFailed, CircuitState::Open));
     }
-    hand.advance(OPEN_FOR);
-    close(&layer.circuit(), &hand);
+    time.advance(OPEN_FOR);
+    close(&layer.circuit(), &time);
 }
 
 #[derive(Clone, Default)]
@@ -326,9 +326,9 @@ impl Service<()> for Hangs {
 
 #[tokio::test]
 async fn half_open_with_thousand_tasks_sends_configured_probes() {
-    let (layer, hand) = layer();
+    let (layer, time) = layer();
     trip(&layer.circuit());
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     let inner = Hangs::default();
     let service = layer.layer(inner.clone());
     let tasks: Vec<_> = (0..1_000).map(|_| tokio::spawn(service.clone().oneshot(()))).collect();

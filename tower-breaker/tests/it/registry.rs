@@ -21,15 +21,15 @@ use crate::support::{FAILURE, OPEN_FOR, config};
 struct Bench {
     registry: CircuitRegistry,
     clock: Clock,
-    hand: ManualClock,
+    time: ManualClock,
 }
 
 impl Bench {
     fn new(default: BreakerConfigBuilder) -> Self {
-        let (clock, hand) = Clock::manual();
-        hand.set(Duration::from_secs(1_000));
+        let (clock, time) = Clock::manual();
+        time.set(Duration::from_secs(1_000));
         let registry = CircuitRegistry::new(default.clock(clock).build().unwrap());
-        Self { registry, clock, hand }
+        Self { registry, clock, time }
     }
 
     fn configure(&self, config: BreakerConfigBuilder) {
@@ -239,13 +239,13 @@ fn configure_with_another_clock_fails_and_changes_nothing() {
     assert_eq!(error.unwrap_err().field(), "clock");
     fail(&circuit, 4);
     assert_eq!(circuit.status().state, CircuitState::Closed);
-    let (clock, hand) = Clock::manual();
+    let (clock, time) = Clock::manual();
     bench.registry.configure(config().name("b").clock(clock).build().unwrap()).unwrap();
     let circuit = bench.registry.circuit("b");
     circuit.trip().unwrap();
-    bench.hand.advance(OPEN_FOR);
+    bench.time.advance(OPEN_FOR);
     assert!(circuit.try_acquire().is_err(), "one that is made later has the clock that it was given");
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     assert!(circuit.try_acquire().is_ok());
 }
 
@@ -258,7 +258,7 @@ fn reset_all_closes_all_but_forced_circuits() {
         bench.registry.circuit(name);
     }
     bench.registry.trip("half-open").unwrap();
-    bench.hand.advance(OPEN_FOR);
+    bench.time.advance(OPEN_FOR);
     bench.registry.get("half-open").unwrap().try_acquire().unwrap().cancel();
     assert_eq!(bench.state("half-open"), CircuitState::HalfOpen);
     bench.registry.trip("open").unwrap();

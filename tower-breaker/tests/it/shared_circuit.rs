@@ -1,4 +1,4 @@
-//! The circuit lives in the layer: under axum, which makes services as it pleases, it still opens.
+//! The circuit belongs to the layer, so it opens even under axum, which creates many services.
 
 use axum::Router;
 use axum::body::Body;
@@ -28,9 +28,10 @@ async fn two_layer_calls_share_one_circuit() {
             }))
             .layer(breaker.clone())
     };
-    let ill = || get(async || StatusCode::INTERNAL_SERVER_ERROR);
-    // Two routes, each with a call of `layer()` of its own.
-    let router = Router::new().route("/one", ill().layer(stack())).route("/two", ill().layer(stack()));
+    let failing = || get(async || StatusCode::INTERNAL_SERVER_ERROR);
+    // Each of the two routes calls `layer()`.
+    let router =
+        Router::new().route("/one", failing().layer(stack())).route("/two", failing().layer(stack()));
     assert_eq!(status(&router, "/one").await, StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(circuit.status().state, CircuitState::Closed);
     assert_eq!(status(&router, "/two").await, StatusCode::INTERNAL_SERVER_ERROR);
@@ -66,8 +67,8 @@ async fn client_errors_and_throttling_do_not_open() {
 }
 
 #[tokio::test]
-async fn observer_dropped_with_last_handle_spares_next_circuit() {
-    // Dropped and made again at once, the circuit's storage is used again.
+async fn calls_of_dropped_circuit_do_not_affect_next_circuit() {
+    // The second circuit reuses the storage of the first one.
     let first = Circuit::new(two_failures());
     let permits: Vec<_> = (0..4).map(|_| first.try_acquire().unwrap()).collect();
     drop(first);
@@ -81,9 +82,9 @@ async fn observer_dropped_with_last_handle_spares_next_circuit() {
 
 #[tokio::test]
 async fn transition_has_reason_fault_and_counts() {
-    let (sender, told) = std::sync::mpsc::channel::<Transition>();
+    let (sender, transitions) = std::sync::mpsc::channel::<Transition>();
     let breaker = BreakerLayer::new(
-        BreakerConfig::builder().name("told").consecutive_failures(0).minimum_calls(4).build().unwrap(),
+        BreakerConfig::builder().name("search").consecutive_failures(0).minimum_calls(4).build().unwrap(),
     )
     .on_transition(move |transition| sender.send(transition.clone()).unwrap());
     let mut service = breaker.layer(service_fn(async |status: u16| {
@@ -93,13 +94,13 @@ async fn transition_has_reason_fault_and_counts() {
         service.ready().await.unwrap();
         tower::Service::call(&mut service, status).await.unwrap();
     }
-    let transition = told.try_recv().unwrap();
+    let transition = transitions.try_recv().unwrap();
     assert_eq!(
         (transition.circuit, transition.from, transition.to),
-        ("told", CircuitState::Closed, CircuitState::Open)
+        ("search", CircuitState::Closed, CircuitState::Open)
     );
     assert_eq!(transition.reason, tower_breaker::Reason::FailureRate);
     assert_eq!(transition.fault.unwrap().kind(), tower_breaker::Kind::Unavailable);
     assert!((transition.counts.unwrap().failure_rate() - 0.5).abs() < f64::EPSILON);
-    assert!(told.try_recv().is_err(), "it is told once");
+    assert!(transitions.try_recv().is_err(), "the observer is notified once");
 }

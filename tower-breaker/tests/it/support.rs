@@ -30,19 +30,19 @@ pub(crate) fn config() -> BreakerConfigBuilder {
 
 /// Builds the configuration with a manual clock at 1,000 s.
 pub(crate) fn timed(config: BreakerConfigBuilder) -> (BreakerConfig, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(Duration::from_secs(1_000));
-    (config.clock(clock).build().unwrap(), hand)
+    let (clock, time) = Clock::manual();
+    time.set(Duration::from_secs(1_000));
+    (config.clock(clock).build().unwrap(), time)
 }
 
 pub(crate) fn layer(config: BreakerConfigBuilder) -> (BreakerLayer, ManualClock) {
-    let (config, hand) = timed(config);
-    (BreakerLayer::new(config), hand)
+    let (config, time) = timed(config);
+    (BreakerLayer::new(config), time)
 }
 
 pub(crate) fn circuit(config: BreakerConfigBuilder) -> (Circuit, ManualClock) {
-    let (config, hand) = timed(config);
-    (Circuit::new(config), hand)
+    let (config, time) = timed(config);
+    (Circuit::new(config), time)
 }
 
 /// Makes one call through the circuit. Returns whether the circuit admitted it.
@@ -54,12 +54,13 @@ pub(crate) fn state(circuit: &Circuit) -> CircuitState {
     circuit.status().state
 }
 
-/// Makes one call through the service. Panics if the service or the response is not ready at once.
+/// Makes one call through the service. Panics if the service or the response is not ready
+/// immediately.
 pub(crate) fn answer<S: Service<R>, R>(service: &mut S, request: R) -> Result<S::Response, S::Error> {
     let mut cx = Context::from_waker(Waker::noop());
-    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("the service is ready") };
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("the service must be ready") };
     let Poll::Ready(result) = pin!(service.call(request)).poll(&mut cx) else {
-        panic!("the response is ready at once")
+        panic!("the response must be ready immediately")
     };
     result
 }

@@ -1,4 +1,4 @@
-//! Calls that are over when the response's body is.
+//! Calls that end when the body of the response ends.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -30,7 +30,7 @@ enum Step {
 
 use Step::{Data, Fails, Panics, Trailers};
 
-/// A body by a script.
+/// A body that follows a script.
 #[derive(Clone, Debug, Default)]
 struct Script(VecDeque<Step>);
 
@@ -55,7 +55,7 @@ impl Body for Script {
     }
 }
 
-/// Answers each request with the body that it is.
+/// Sends the body of each request back as the body of the response.
 #[derive(Clone, Debug)]
 struct Server {
     grpc: bool,
@@ -85,9 +85,9 @@ impl Service<Request<Script>> for Server {
 }
 
 fn config() -> (BreakerConfigBuilder, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(Duration::from_secs(1_000));
-    (BreakerConfig::builder().clock(clock).consecutive_failures(1), hand)
+    let (clock, time) = Clock::manual();
+    time.set(Duration::from_secs(1_000));
+    (BreakerConfig::builder().clock(clock).consecutive_failures(1), time)
 }
 
 fn tracking(
@@ -100,7 +100,7 @@ fn tracking(
     BreakerLayer::new(config.build().unwrap()).track_body()
 }
 
-async fn ask<S, B>(service: &mut S, steps: &[Step]) -> Response<B>
+async fn request<S, B>(service: &mut S, steps: &[Step]) -> Response<B>
 where
     S: Service<Request<Script>, Response = Response<B>>,
     S::Error: std::fmt::Debug,
@@ -115,33 +115,33 @@ fn counts(circuit: &Circuit) -> (u64, u64, u64) {
 }
 
 #[tokio::test]
-async fn call_counts_at_end_of_body() {
-    let (config, _hand) = config();
+async fn call_is_counted_at_end_of_body() {
+    let (config, _time) = config();
     let layer = tracking(config);
     let mut service = layer.layer(HTTP);
-    let mut body = ask(&mut service, &[Data("a"), Data("b")]).await.into_body();
+    let mut body = request(&mut service, &[Data("a"), Data("b")]).await.into_body();
     for _ in 0..2 {
         body.frame().await.unwrap().unwrap();
-        assert_eq!(counts(&layer.circuit()), (0, 0, 0), "it is not over");
+        assert_eq!(counts(&layer.circuit()), (0, 0, 0), "the call has not ended");
     }
     assert!(body.frame().await.is_none());
     assert_eq!(counts(&layer.circuit()), (1, 0, 0));
     drop(body);
-    assert_eq!(counts(&layer.circuit()), (1, 0, 0), "and it counts once");
+    assert_eq!(counts(&layer.circuit()), (1, 0, 0), "the call is counted once");
 }
 
 #[tokio::test]
-async fn broken_body_counts_failure_and_delivers_earlier_bytes() {
-    let (config, _hand) = config();
+async fn broken_body_counts_as_failure_and_delivers_earlier_bytes() {
+    let (config, _time) = config();
     let layer = tracking(config);
-    let mut body = ask(&mut layer.layer(HTTP), &[Data("a"), Fails]).await.into_body();
+    let mut body = request(&mut layer.layer(HTTP), &[Data("a"), Fails]).await.into_body();
     assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), b"a");
     assert_eq!(layer.circuit().status().state, CircuitState::Closed);
     let error = body.frame().await.unwrap().unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
     let status = layer.circuit().status();
     assert_eq!(status.state, CircuitState::Open);
-    let fault = status.last_trip.unwrap().fault.expect("by a fault");
+    let fault = status.last_trip.unwrap().fault.expect("a fault must have opened it");
     assert_eq!(fault.health(), Health::Unhealthy);
 }
 
@@ -150,47 +150,52 @@ async fn grpc_call_is_classified_by_trailers() {
     for (code, state) in
         [("0", CircuitState::Closed), ("14", CircuitState::Open), ("3", CircuitState::Closed)]
     {
-        let (config, _hand) = config();
+        let (config, _time) = config();
         let layer = tracking(config);
-        let mut body = ask(&mut layer.layer(GRPC), &[Data("a"), Trailers(code)]).await.into_body();
+        let mut body = request(&mut layer.layer(GRPC), &[Data("a"), Trailers(code)]).await.into_body();
         while let Some(frame) = body.frame().await {
             frame.unwrap();
         }
         assert_eq!(layer.circuit().status().state, state, "grpc-status {code}");
     }
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let layer = tracking(config);
-    ask(&mut layer.layer(GRPC), &[Data("a")]).await.into_body().collect().await.unwrap();
-    assert_eq!(layer.circuit().status().state, CircuitState::Open, "no trailers are UNKNOWN");
+    request(&mut layer.layer(GRPC), &[Data("a")]).await.into_body().collect().await.unwrap();
+    assert_eq!(
+        layer.circuit().status().state,
+        CircuitState::Open,
+        "a call without trailers has status UNKNOWN"
+    );
 }
 
 #[tokio::test]
 async fn grpc_call_cancelled_by_server_is_not_cancelled_call() {
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let layer = tracking(config.consecutive_failures(0).cancelled(CancelledPolicy::Failure));
-    let mut body = ask(&mut layer.layer(GRPC), &[Data("a"), Trailers("1")]).await.into_body();
+    let mut body = request(&mut layer.layer(GRPC), &[Data("a"), Trailers("1")]).await.into_body();
     while let Some(frame) = body.frame().await {
         frame.unwrap();
     }
     assert_eq!(counts(&layer.circuit()), (0, 0, 0));
-    let body = ask(&mut layer.layer(GRPC), &[Data("a"), Trailers("1")]).await.into_body();
+    let body = request(&mut layer.layer(GRPC), &[Data("a"), Trailers("1")]).await.into_body();
     drop(body);
     assert_eq!(counts(&layer.circuit()), (1, 1, 0));
 }
 
 #[tokio::test]
-async fn head_with_fault_counts_at_once() {
-    let (config, _hand) = config();
+async fn head_with_fault_is_counted_immediately() {
+    let (config, _time) = config();
     let layer = tracking(config);
-    let response = ask(&mut layer.layer(Server { status: 503, ..HTTP }), &[Data("a")]).await;
+    let response = request(&mut layer.layer(Server { status: 503, ..HTTP }), &[Data("a")]).await;
     assert_eq!(layer.circuit().status().state, CircuitState::Open);
     drop(response);
     assert_eq!(layer.circuit().status().last_transition.unwrap().epoch, 1);
 }
 
 #[tokio::test]
-async fn dropped_body_counts_by_policy() {
-    // With its data delivered, and gRPC's before any data: its status is still to come.
+async fn dropped_body_is_counted_by_policy() {
+    // A gRPC body that is dropped after it has delivered data, and before: its status would come
+    // last.
     let policies = [
         (CancelledPolicy::Ignore, (0, 0, 0), (0, 0, 0)),
         (CancelledPolicy::IfNoneCompletes, (0, 0, 0), (0, 0, 1)),
@@ -198,9 +203,9 @@ async fn dropped_body_counts_by_policy() {
     ];
     for (policy, with_data, without) in policies {
         for (data, expected) in [("a", with_data), ("", without)] {
-            let (config, _hand) = config();
+            let (config, _time) = config();
             let layer = tracking(config.consecutive_failures(0).cancelled(policy));
-            let mut body = ask(&mut layer.layer(GRPC), &[Data(data), Data("b")]).await.into_body();
+            let mut body = request(&mut layer.layer(GRPC), &[Data(data), Data("b")]).await.into_body();
             body.frame().await.unwrap().unwrap();
             drop(body);
             assert_eq!(counts(&layer.circuit()), expected, "{policy:?} {data:?}");
@@ -208,13 +213,13 @@ async fn dropped_body_counts_by_policy() {
     }
 }
 
-/// A caller who looks at the status alone has what he wanted: ten of them are no server that hangs.
+/// A caller may need only the status. Ten such calls do not show that the server hangs.
 #[tokio::test]
 async fn unpolled_body_counts_as_its_head() {
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let layer = tracking(config.consecutive_failures(0).minimum_calls(10));
     for _ in 0..20 {
-        drop(ask(&mut layer.layer(HTTP), &[Data("a"), Data("b")]).await);
+        drop(request(&mut layer.layer(HTTP), &[Data("a"), Data("b")]).await);
     }
     assert_eq!(counts(&layer.circuit()), (20, 0, 0));
     assert_eq!(layer.circuit().status().state, CircuitState::Closed);
@@ -223,15 +228,15 @@ async fn unpolled_body_counts_as_its_head() {
 #[tokio::test]
 async fn probe_holds_slot_until_body_ends() {
     for (last, state) in [(Data("z"), CircuitState::Closed), (Fails, CircuitState::Open)] {
-        let (config, hand) = config();
+        let (config, time) = config();
         let layer = tracking(config.probes(1).successes_to_close(1));
         let circuit = layer.circuit();
         let mut service = layer.layer(HTTP);
         circuit.trip().unwrap();
-        hand.advance(Duration::from_secs(30));
-        let mut body = ask(&mut service, &[Data("a"), last]).await.into_body();
+        time.advance(Duration::from_secs(30));
+        let mut body = request(&mut service, &[Data("a"), last]).await.into_body();
         assert_eq!(circuit.status().state, CircuitState::HalfOpen);
-        assert!(circuit.try_acquire().is_err(), "its place is taken");
+        assert!(circuit.try_acquire().is_err(), "its slot is in use");
         while let Some(Ok(_)) = body.frame().await {}
         assert_eq!(circuit.status().state, state);
     }
@@ -239,63 +244,68 @@ async fn probe_holds_slot_until_body_ends() {
 
 #[tokio::test]
 async fn probe_with_dropped_body_frees_slot() {
-    let (config, hand) = config();
+    let (config, time) = config();
     let layer = tracking(config.probes(1).successes_to_close(1));
     let circuit = layer.circuit();
     circuit.trip().unwrap();
-    hand.advance(Duration::from_secs(30));
-    let mut body = ask(&mut layer.layer(HTTP), &[Data("a"), Data("b")]).await.into_body();
+    time.advance(Duration::from_secs(30));
+    let mut body = request(&mut layer.layer(HTTP), &[Data("a"), Data("b")]).await.into_body();
     body.frame().await.unwrap().unwrap();
     assert!(circuit.try_acquire().is_err());
     drop(body);
-    circuit.try_acquire().expect("the place is free").cancel();
+    circuit.try_acquire().expect("the slot must be free").cancel();
     assert_eq!(circuit.status().state, CircuitState::HalfOpen);
 }
 
 #[tokio::test]
 async fn stream_longer_than_lease_counts_success_and_closes() {
-    let (config, hand) = config();
+    let (config, time) = config();
     let layer = tracking(config.probes(1).successes_to_close(1).probe_lease(Duration::from_secs(7)));
     let circuit = layer.circuit();
     circuit.trip().unwrap();
-    hand.advance(Duration::from_secs(30));
-    let mut body = ask(&mut layer.layer(HTTP), &[Data("a"), Data("b"), Data("c"), Fails]).await.into_body();
-    hand.advance(Duration::from_millis(6_999));
+    time.advance(Duration::from_secs(30));
+    let mut body =
+        request(&mut layer.layer(HTTP), &[Data("a"), Data("b"), Data("c"), Fails]).await.into_body();
+    time.advance(Duration::from_millis(6_999));
     body.frame().await.unwrap().unwrap();
     assert_eq!(circuit.status().state, CircuitState::HalfOpen);
-    hand.advance(Duration::from_millis(1));
+    time.advance(Duration::from_millis(1));
     body.frame().await.unwrap().unwrap();
     assert_eq!(circuit.status().state, CircuitState::Closed);
     body.frame().await.unwrap().unwrap();
     assert!(body.frame().await.unwrap().is_err());
-    assert_eq!(circuit.status().state, CircuitState::Closed, "what follows says nothing more");
+    assert_eq!(circuit.status().state, CircuitState::Closed, "the outcome is already recorded");
 }
 
 #[tokio::test]
 async fn healthy_after_is_configurable_and_starts_at_head() {
-    let (config, hand) = config();
+    let (config, time) = config();
     let layer = tracking(config.cancelled(CancelledPolicy::Failure)).healthy_after(Duration::from_secs(2));
     let mut service = layer.layer(HTTP);
-    let mut body = ask(&mut service, &[Data("a"), Data("b")]).await.into_body();
-    hand.advance(Duration::from_secs(2));
+    let mut body = request(&mut service, &[Data("a"), Data("b")]).await.into_body();
+    time.advance(Duration::from_secs(2));
     body.frame().await.unwrap().unwrap();
     assert_eq!(counts(&layer.circuit()), (1, 0, 0));
     drop(body);
-    assert_eq!(counts(&layer.circuit()), (1, 0, 0), "it was a success, whatever follows");
-    let mut body = ask(&mut service, &[Data("a"), Data("b")]).await.into_body();
-    hand.advance(Duration::from_millis(1_999));
+    assert_eq!(counts(&layer.circuit()), (1, 0, 0), "the success is already recorded");
+    let mut body = request(&mut service, &[Data("a"), Data("b")]).await.into_body();
+    time.advance(Duration::from_millis(1_999));
     body.frame().await.unwrap().unwrap();
     drop(body);
-    assert_eq!(layer.circuit().status().state, CircuitState::Open, "a moment earlier it was given up");
+    assert_eq!(
+        layer.circuit().status().state,
+        CircuitState::Open,
+        "1 ms earlier the call counts as cancelled"
+    );
 }
 
 #[tokio::test]
-async fn long_stream_is_not_slow_and_slow_head_is() {
-    let (config, hand) = config();
+async fn slow_head_is_slow_and_long_stream_is_not() {
+    let (config, time) = config();
     let config = config.slow_call_rate(Duration::from_secs(1), 1.0).minimum_calls(1).failure_rate(None);
     let layer = tracking(config.clone());
-    let mut body = ask(&mut layer.layer(HTTP), &[Data("a")]).await.into_body();
-    hand.advance(Duration::from_secs(3_600));
+    let mut body = request(&mut layer.layer(HTTP), &[Data("a")]).await.into_body();
+    time.advance(Duration::from_secs(3_600));
     while body.frame().await.is_some() {}
     assert_eq!(counts(&layer.circuit()), (1, 0, 0));
     assert_eq!(layer.circuit().status().window.slow, 0);
@@ -310,21 +320,21 @@ async fn long_stream_is_not_slow_and_slow_head_is() {
     };
     tokio_test::assert_pending!(call.poll());
     let (_, respond) = handle.next_request().await.unwrap();
-    hand.advance(Duration::from_secs(1));
+    time.advance(Duration::from_secs(1));
     respond.send_response(Response::new(Script([Data("a")].into())));
     let response = tokio_test::assert_ready_ok!(call.poll());
-    assert_eq!(circuit.status().state, CircuitState::Closed, "it is not over");
+    assert_eq!(circuit.status().state, CircuitState::Closed, "the call has not ended");
     let mut body = response.into_body();
     while body.frame().await.is_some() {}
-    let trip = circuit.status().last_trip.expect("it was slow");
+    let trip = circuit.status().last_trip.expect("the slow call must open it");
     assert_eq!(trip.reason, Reason::SlowRate);
 }
 
 #[tokio::test]
-async fn panic_of_body_counts_failure() {
-    let (config, _hand) = config();
+async fn panic_of_body_counts_as_failure() {
+    let (config, _time) = config();
     let layer = tracking(config);
-    let body = ask(&mut layer.layer(HTTP), &[Panics]).await.into_body();
+    let body = request(&mut layer.layer(HTTP), &[Panics]).await.into_body();
     let panicked = tokio::spawn(async move { body.collect().await.map(drop) }).await;
     assert!(panicked.unwrap_err().is_panic());
     assert_eq!(layer.circuit().status().state, CircuitState::Open);
@@ -332,9 +342,9 @@ async fn panic_of_body_counts_failure() {
 
 #[tokio::test]
 async fn body_of_earlier_epoch_changes_nothing() {
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let layer = tracking(config);
-    let mut body = ask(&mut layer.layer(HTTP), &[Fails]).await.into_body();
+    let mut body = request(&mut layer.layer(HTTP), &[Fails]).await.into_body();
     layer.circuit().trip().unwrap();
     layer.circuit().reset().unwrap();
     assert!(body.frame().await.unwrap().is_err());
@@ -344,12 +354,12 @@ async fn body_of_earlier_epoch_changes_nothing() {
 
 #[tokio::test]
 async fn rejected_call_has_uncounted_body() {
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let layer = BreakerLayer::new(config.build().unwrap())
         .fallback(|request: Request<Script>, _: &tower_breaker::Rejection| Response::new(request.into_body()))
         .track_body();
     layer.circuit().force_open().unwrap();
-    let body = ask(&mut layer.layer(HTTP), &[Data("kept"), Data(" back")]).await.into_body();
+    let body = request(&mut layer.layer(HTTP), &[Data("kept"), Data(" back")]).await.into_body();
     let whole = body.collect().await.unwrap().to_bytes();
     assert_eq!(whole, "kept back");
     layer.circuit().release();
@@ -358,11 +368,11 @@ async fn rejected_call_has_uncounted_body() {
 
 #[tokio::test]
 async fn rules_and_health_function_apply_at_end_of_body() {
-    /// A body that its reader drops is the server's fault.
+    /// Classifies a body that its reader drops as the server's fault.
     #[derive(Clone)]
-    struct Impatient;
+    struct DroppedBodyIsFault;
 
-    impl<Res, Err> Rule<Res, Err> for Impatient {
+    impl<Res, Err> Rule<Res, Err> for DroppedBodyIsFault {
         fn verdict(&self, _: Result<&Res, &Err>) -> Option<Verdict> {
             None
         }
@@ -373,33 +383,33 @@ async fn rules_and_health_function_apply_at_end_of_body() {
         }
     }
 
-    let (config, _hand) = config();
-    let layer = BreakerLayer::new(config.build().unwrap()).rule(Impatient).track_body();
-    let mut body = ask(&mut layer.layer(HTTP), &[Data("a"), Data("b")]).await.into_body();
+    let (config, _time) = config();
+    let layer = BreakerLayer::new(config.build().unwrap()).rule(DroppedBodyIsFault).track_body();
+    let mut body = request(&mut layer.layer(HTTP), &[Data("a"), Data("b")]).await.into_body();
     body.frame().await.unwrap().unwrap();
     drop(body);
     assert_eq!(layer.circuit().status().state, CircuitState::Open);
 
-    let (config, _hand) = self::config();
+    let (config, _time) = self::config();
     let layer = BreakerLayer::new(config.build().unwrap()).health(|_| Health::Neutral).track_body();
-    let mut body = ask(&mut layer.layer(HTTP), &[Fails]).await.into_body();
+    let mut body = request(&mut layer.layer(HTTP), &[Fails]).await.into_body();
     assert!(body.frame().await.unwrap().is_err());
     assert_eq!(layer.circuit().status().state, CircuitState::Closed);
 
-    let (config, _hand) = self::config();
+    let (config, _time) = self::config();
     let layer = BreakerLayer::new(config.build().unwrap()).keep_last_failure("reader").track_body();
-    let mut body = ask(&mut layer.layer(HTTP), &[Fails]).await.into_body();
+    let mut body = request(&mut layer.layer(HTTP), &[Fails]).await.into_body();
     assert!(body.frame().await.unwrap().is_err());
-    let failure = layer.circuit().status().last_failure.expect("it was kept");
+    let failure = layer.circuit().status().last_failure.expect("the layer must keep it");
     assert_eq!((&*failure.label, &*failure.message), ("reader", "connection reset"));
 }
 
 #[tokio::test]
 async fn tracked_body_allocates_nothing_per_frame() {
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let layer = tracking(config);
     let steps = vec![Data("a"); 1_000];
-    let mut body = std::pin::pin!(ask(&mut layer.layer(HTTP), &steps).await.into_body());
+    let mut body = std::pin::pin!(request(&mut layer.layer(HTTP), &steps).await.into_body());
     let mut cx = Context::from_waker(std::task::Waker::noop());
     let allocations = allocation_counter::measure(|| {
         for _ in 0..1_000 {

@@ -1,4 +1,4 @@
-//! When a closed circuit opens, and what it keeps in memory until then.
+//! The limits that open a closed circuit, and the memory that its window uses.
 
 use std::future::ready;
 use std::io;
@@ -12,9 +12,9 @@ use tower_breaker::{BreakerError, CircuitState, Counts, HealthReport, Verdict};
 use crate::support::{FAILURE, answer, circuit, config, layer, send, state};
 
 #[test]
-fn count_window_opens_at_half_failures_after_many_successes() {
+fn count_window_opens_at_50_percent_after_many_successes() {
     for calls in [10, 64, 1_000] {
-        let (circuit, _hand) = circuit(config().consecutive_failures(0).count_window(calls));
+        let (circuit, _time) = circuit(config().consecutive_failures(0).count_window(calls));
         (0..100_000).for_each(|_| assert!(send(&circuit, Verdict::Success)));
         for failures in 0..calls / 2 {
             assert_eq!(state(&circuit), CircuitState::Closed, "{failures} failures in {calls}");
@@ -34,7 +34,7 @@ fn limit_of_ten_opens_at_tenth_failure() {
         config().consecutive_failures(0).failure_rate(0.5).count_window(20).minimum_calls(10),
     ];
     for limits in limits {
-        let (layer, _hand) = layer(limits);
+        let (layer, _time) = layer(limits);
         let sent = AtomicUsize::new(0);
         let mut service = layer.layer(service_fn(|()| {
             sent.fetch_add(1, Ordering::Relaxed);
@@ -56,15 +56,15 @@ fn time_window_of_1ms_to_1y_counts_its_span() {
     for span in millis.into_iter().chain(odd).chain([year / 7, year]) {
         for start in [Duration::ZERO, Duration::from_millis(1), Duration::from_secs(1_700_000_000)] {
             let limits = config().consecutive_failures(0).failure_rate(0.6).time_window(span);
-            let (circuit, hand) = circuit(limits);
-            hand.set(start);
+            let (circuit, time) = circuit(limits);
+            time.set(start);
             (0..9).for_each(|_| assert!(send(&circuit, FAILURE)));
-            // The span is as long as asked, and up to a fifteenth longer.
-            hand.advance(span + span / 15 + Duration::from_nanos(15));
+            // The window is at least as long as configured, and at most a fifteenth longer.
+            time.advance(span + span / 15 + Duration::from_nanos(15));
             assert_eq!(circuit.status().window, Counts::default(), "{span:?} from {start:?}");
             (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
             (0..4).for_each(|_| assert!(send(&circuit, Verdict::Success)));
-            hand.advance(span);
+            time.advance(span);
             assert_eq!(circuit.status().window.calls, 9, "{span:?} from {start:?}");
             assert_eq!(state(&circuit), CircuitState::Closed);
             assert!(send(&circuit, FAILURE));
@@ -74,9 +74,9 @@ fn time_window_of_1ms_to_1y_counts_its_span() {
 }
 
 #[test]
-fn neutral_faults_neither_open_nor_keep_from_closing() {
+fn neutral_faults_neither_open_nor_prevent_closing() {
     let limits = config().consecutive_failures(1).failure_rate(0.0).minimum_calls(1);
-    let (layer, hand) = layer(limits);
+    let (layer, time) = layer(limits);
     let circuit = layer.circuit();
     let mut service = layer.layer(service_fn(|status: u16| {
         let retry_after = http::Response::builder().status(status).header("retry-after", "60");
@@ -88,12 +88,12 @@ fn neutral_faults_neither_open_nor_keep_from_closing() {
     }
     assert_eq!(circuit.status().window.failures, 0);
     circuit.trip().unwrap();
-    hand.advance(Duration::from_secs(30));
+    time.advance(Duration::from_secs(30));
     for status in [429; 100] {
-        assert!(answer(&mut service, status).is_ok(), "a neutral outcome gives its place back");
+        assert!(answer(&mut service, status).is_ok(), "a neutral outcome frees its slot");
     }
-    assert_eq!(state(&circuit), CircuitState::HalfOpen, "which says nothing of the server");
-    // It answered, so it is there.
+    assert_eq!(state(&circuit), CircuitState::HalfOpen, "neutral outcomes do not close it");
+    // A 404 counts as a success: the server has responded.
     assert!(answer(&mut service, 404).is_ok() && answer(&mut service, 404).is_ok());
     assert_eq!(state(&circuit), CircuitState::Closed);
 }
@@ -101,10 +101,10 @@ fn neutral_faults_neither_open_nor_keep_from_closing() {
 /// A time window keeps counts per bucket, not an entry per call.
 #[test]
 fn time_window_keeps_memory_constant_for_many_calls() {
-    let (circuit, hand) = circuit(config().consecutive_failures(0).failure_rate(1.0));
+    let (circuit, time) = circuit(config().consecutive_failures(0).failure_rate(1.0));
     let calls = |number: u64| {
         for _ in 0..number {
-            hand.advance(Duration::from_micros(1));
+            time.advance(Duration::from_micros(1));
             assert!(send(&circuit, Verdict::Success) && send(&circuit, FAILURE));
         }
     };
@@ -112,12 +112,12 @@ fn time_window_keeps_memory_constant_for_many_calls() {
     let info = allocation_counter::measure(|| calls(49_999));
     assert_eq!((info.count_total, info.bytes_max), (0, 0));
     let Counts { calls, failures, .. } = circuit.status().window;
-    assert_eq!((calls, failures), (100_000, 50_000), "and it counts every one of them");
+    assert_eq!((calls, failures), (100_000, 50_000), "every call is counted");
 }
 
 #[test]
 fn circuit_that_opens_and_closes_keeps_memory_constant() {
-    let (circuit, _hand) = circuit(config().successes_to_close(1));
+    let (circuit, _time) = circuit(config().successes_to_close(1));
     let each = KeyedConfig::builder(config().successes_to_close(1).build().unwrap()).build().unwrap();
     let layer = KeyedBreakerLayer::<_, _>::new(each, |key: &u64| *key);
     let keyed = layer.circuits().get_or_insert(7).unwrap();

@@ -92,11 +92,11 @@ impl Guard {
         }
     }
 
-    /// Runs a call that takes some time.
-    fn run_for(&self, hand: &ManualClock, time: Duration, end: End) {
+    /// Runs a call that takes some duration.
+    fn run_for(&self, time: &ManualClock, duration: Duration, end: End) {
         match self {
-            Self::Own(circuit) => finish(circuit.try_acquire(), hand, time, end),
-            Self::Keyed(circuit) => finish(circuit.try_acquire(), hand, time, end),
+            Self::Own(circuit) => finish(circuit.try_acquire(), time, duration, end),
+            Self::Keyed(circuit) => finish(circuit.try_acquire(), time, duration, end),
         }
     }
 
@@ -105,14 +105,19 @@ impl Guard {
     }
 
     fn repeat(&self, times: u64, end: End) {
-        let (_, hand) = Clock::manual();
-        (0..times).for_each(|_| self.run_for(&hand, Duration::ZERO, end));
+        let (_, time) = Clock::manual();
+        (0..times).for_each(|_| self.run_for(&time, Duration::ZERO, end));
     }
 }
 
-fn finish<H: CircuitRef>(permit: Result<Permit<H>, Rejection>, hand: &ManualClock, time: Duration, end: End) {
+fn finish<H: CircuitRef>(
+    permit: Result<Permit<H>, Rejection>,
+    time: &ManualClock,
+    duration: Duration,
+    end: End,
+) {
     let permit = permit.expect("the circuit lets the call in");
-    hand.advance(time);
+    time.advance(duration);
     match end {
         End::Success => permit.record(Verdict::Success),
         End::Failure => permit.record(FAILURE.into()),
@@ -123,9 +128,9 @@ fn finish<H: CircuitRef>(permit: Result<Permit<H>, Rejection>, hand: &ManualCloc
 
 /// Opens at half of at least ten calls. The clock shows 1,000 s.
 fn config() -> (BreakerConfigBuilder, ManualClock) {
-    let (clock, hand) = Clock::manual();
-    hand.set(1_000 * SECOND);
-    (BreakerConfig::builder().clock(clock).consecutive_failures(0).minimum_calls(10), hand)
+    let (clock, time) = Clock::manual();
+    time.set(1_000 * SECOND);
+    (BreakerConfig::builder().clock(clock).consecutive_failures(0).minimum_calls(10), time)
 }
 
 /// The lengths of a bucket of a window, in a circuit of its own and in one of a key.
@@ -156,20 +161,20 @@ fn time_window_is_empty_after_idle_time() {
     for millis in [1, 100, 1_000, 60_000, 3_600_000] {
         let window = Duration::from_millis(millis);
         for idle in idle_times(window).into_iter().filter(|idle| *idle > 2 * window) {
-            let (config, hand) = config();
+            let (config, time) = config();
             for guard in Guard::both(&config.clone().time_window(window)) {
-                hand.set(1_000 * SECOND);
+                time.set(1_000 * SECOND);
                 // Every bucket of the window holds something.
                 for _ in 0..32 {
-                    guard.run_for(&hand, window / 32, End::Success);
+                    guard.run_for(&time, window / 32, End::Success);
                     guard.run(End::Cancelled);
                 }
                 guard.repeat(4, End::Failure);
-                hand.advance(idle);
+                time.advance(idle);
                 let case = format!("{} circuit, {window:?}, idle for {idle:?}", guard.name());
                 assert_eq!(guard.counts(), [0; 4], "{case}");
                 for _ in 0..16 {
-                    guard.run_for(&hand, window / 32, End::Success);
+                    guard.run_for(&time, window / 32, End::Success);
                 }
                 guard.repeat(8, End::Failure);
                 assert_eq!(guard.counts(), [24, 8, 0, 0], "{case}");
@@ -192,7 +197,7 @@ proptest! {
         ),
     ) {
         let window = Duration::from_millis(millis);
-        let (clock, hand) = Clock::manual();
+        let (clock, time) = Clock::manual();
         let config = BreakerConfig::builder().clock(clock).consecutive_failures(0).failure_rate(None);
         let config = config.minimum_calls(100_000).time_window(window);
         let guard = if keyed { Guard::keyed(config) } else { Guard::own(config) };
@@ -200,12 +205,12 @@ proptest! {
         let idle_times = idle_times(window);
         let mut events: Vec<(u128, u8)> = Vec::new();
         for (idle, calls) in phases {
-            hand.advance(*idle.get(&idle_times));
+            time.advance(*idle.get(&idle_times));
             if clock.now() > 1 << 62 {
                 break;
             }
             for (tenths, end) in calls {
-                hand.advance(Duration::from_nanos(bucket * tenths / 10));
+                time.advance(Duration::from_nanos(bucket * tenths / 10));
                 guard.run([End::Success, End::Failure, End::Cancelled][usize::from(end)]);
                 // The number of the bucket, as the window rounds it.
                 let scale = u128::from(u64::MAX / bucket + 1);
@@ -222,12 +227,12 @@ proptest! {
 
 #[test]
 fn count_window_opens_with_only_cancelled_calls_after_success() {
-    let (config, hand) = config();
+    let (config, time) = config();
     let guard = Guard::own(config.count_window(20));
     guard.run(End::Success);
     for call in 1..=20 {
         assert_eq!(guard.state(), CircuitState::Closed, "before call {call}");
-        guard.run_for(&hand, SECOND, End::Cancelled);
+        guard.run_for(&time, SECOND, End::Cancelled);
     }
     assert_eq!(guard.state(), CircuitState::Open, "the last 20 calls were cancelled");
     assert_eq!(guard.status().last_trip.unwrap().reason, Reason::NoneCompletes);
@@ -236,7 +241,7 @@ fn count_window_opens_with_only_cancelled_calls_after_success() {
 #[test]
 fn count_window_with_completed_call_ignores_cancelled_calls() {
     for end in [End::Success, End::Failure, End::Neutral] {
-        let (config, _hand) = config();
+        let (config, _time) = config();
         let guard = Guard::own(config.failure_rate(None).count_window(20));
         for _ in 0..100 {
             guard.run(end);
@@ -251,14 +256,14 @@ fn count_window_with_completed_call_ignores_cancelled_calls() {
 #[test]
 fn time_window_opens_with_only_cancelled_calls_after_success() {
     for end in [End::Success, End::Failure, End::Neutral] {
-        let (config, hand) = config();
+        let (config, time) = config();
         for guard in Guard::both(&config) {
             guard.repeat(3, end);
-            hand.advance(30 * SECOND);
+            time.advance(30 * SECOND);
             guard.repeat(100, End::Cancelled);
             assert_eq!(guard.state(), CircuitState::Closed, "{end:?}, {}", guard.name());
             // The completed calls have left the window.
-            hand.advance(37 * SECOND);
+            time.advance(37 * SECOND);
             guard.run(End::Cancelled);
             assert_eq!(guard.state(), CircuitState::Open, "{end:?}, {}", guard.name());
             assert_eq!(guard.status().last_trip.unwrap().reason, Reason::NoneCompletes);
@@ -268,11 +273,11 @@ fn time_window_opens_with_only_cancelled_calls_after_success() {
 
 #[test]
 fn neutral_answer_is_completed_call() {
-    let (config, hand) = config();
+    let (config, time) = config();
     let count = Guard::own(config.clone().count_window(100));
     for guard in Guard::both(&config).into_iter().chain([count]) {
         for _ in 0..1_000 {
-            guard.run_for(&hand, SECOND / 100, End::Neutral);
+            guard.run_for(&time, SECOND / 100, End::Neutral);
         }
         guard.repeat(10, End::Cancelled);
         assert_eq!(guard.state(), CircuitState::Closed, "{}", guard.name());
@@ -283,7 +288,7 @@ fn neutral_answer_is_completed_call() {
 #[test]
 fn inner_rejection_is_no_completed_call() {
     let shed = Fault::new(Kind::Rejected, Retryable::Unsent, Health::Neutral, Origin::Local);
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let circuit = Circuit::new(config.build().unwrap());
     for _ in 0..10 {
         circuit.try_acquire().unwrap().record(shed.into());
@@ -294,11 +299,11 @@ fn inner_rejection_is_no_completed_call() {
 
 #[test]
 fn half_open_counts_cancelled_probes_since_completed_probe() {
-    let (config, hand) = config();
+    let (config, time) = config();
     for end in [End::Success, End::Neutral] {
         for guard in Guard::both(&config.clone().successes_to_close(100)) {
             guard.trip();
-            hand.advance(30 * SECOND);
+            time.advance(30 * SECOND);
             for _ in 0..3 {
                 guard.run(end);
                 guard.repeat(9, End::Cancelled);
@@ -367,7 +372,7 @@ where
 #[tokio::test]
 async fn stream_dropped_after_data_is_completed_call() {
     for grpc in [false, true] {
-        let (config, _hand) = config();
+        let (config, _time) = config();
         let layer = BreakerLayer::<_, _>::new(config.clone().build().unwrap()).track_body();
         let circuit = layer.circuit();
         let mut own = layer.layer(Streams { grpc });
@@ -394,7 +399,7 @@ async fn stream_dropped_after_data_is_completed_call() {
 
 #[tokio::test]
 async fn grpc_stream_dropped_without_data_is_cancelled_call() {
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let layer = BreakerLayer::<_, _>::new(config.build().unwrap()).track_body();
     for _ in 0..10 {
         read(&mut layer.layer(Streams { grpc: true }), 0).await;
@@ -405,10 +410,10 @@ async fn grpc_stream_dropped_without_data_is_cancelled_call() {
 #[test]
 fn keyed_bucket_counts_more_than_a_million_calls() {
     const CALLS: u64 = 1_200_000;
-    let (config, hand) = config();
+    let (config, time) = config();
     let guard = Guard::keyed(config.time_window(600 * SECOND));
     guard.repeat(1, End::Failure);
-    hand.advance(60 * SECOND);
+    time.advance(60 * SECOND);
     // A third fails.
     for _ in 0..CALLS / 3 {
         guard.run(End::Success);
@@ -417,21 +422,21 @@ fn keyed_bucket_counts_more_than_a_million_calls() {
     }
     assert_eq!(guard.counts(), [CALLS + 1, CALLS / 3 + 1, 0, 0]);
     assert_eq!(guard.state(), CircuitState::Closed);
-    hand.advance(599 * SECOND);
+    time.advance(599 * SECOND);
     guard.run(End::Success);
     assert_eq!(guard.counts(), [CALLS + 1, CALLS / 3, 0, 0], "the oldest bucket has left the window");
-    hand.advance(60 * SECOND);
+    time.advance(60 * SECOND);
     guard.run(End::Success);
     assert_eq!(guard.counts(), [2, 0, 0, 0]);
 }
 
 #[test]
 fn keyed_circuit_with_quarter_slow_calls_stays_closed() {
-    let (config, hand) = config();
+    let (config, time) = config();
     let config = config.failure_rate(None).slow_call_rate(SECOND / 1_000, 0.5);
     let guard = Guard::keyed(config.time_window(YEAR));
     for _ in 0..300_000 {
-        guard.run_for(&hand, SECOND / 1_000, End::Success);
+        guard.run_for(&time, SECOND / 1_000, End::Success);
         guard.repeat(3, End::Success);
     }
     assert_eq!((guard.state(), guard.counts()), (CircuitState::Closed, [1_200_000, 0, 300_000, 0]));
@@ -440,7 +445,7 @@ fn keyed_circuit_with_quarter_slow_calls_stays_closed() {
 #[test]
 fn keyed_circuit_counts_up_to_minimum_calls() {
     const MINIMUM: u32 = 1_100_000;
-    let (config, _hand) = config();
+    let (config, _time) = config();
     let guard = Guard::keyed(config.minimum_calls(MINIMUM));
     guard.repeat(u64::from(MINIMUM) - 1, End::Failure);
     assert_eq!(guard.state(), CircuitState::Closed);
@@ -450,12 +455,12 @@ fn keyed_circuit_counts_up_to_minimum_calls() {
 
 #[test]
 fn clock_that_runs_back_loses_no_outcome() {
-    let (config, hand) = config();
+    let (config, time) = config();
     for to in [999, 940, 100] {
         for guard in Guard::both(&config) {
-            hand.set(1_000 * SECOND);
+            time.set(1_000 * SECOND);
             guard.run(End::Failure);
-            hand.set(to * SECOND);
+            time.set(to * SECOND);
             for _ in 0..10 {
                 guard.repeat(2, End::Success);
                 guard.run(End::Failure);
@@ -471,11 +476,11 @@ fn clock_that_runs_back_loses_no_outcome() {
 
 #[test]
 fn clock_that_runs_back_after_successes_loses_no_failure() {
-    let (config, hand) = config();
+    let (config, time) = config();
     for guard in Guard::both(&config) {
-        hand.set(1_000 * SECOND);
+        time.set(1_000 * SECOND);
         guard.repeat(5, End::Success);
-        hand.set(100 * SECOND);
+        time.set(100 * SECOND);
         guard.repeat(4, End::Failure);
         assert_eq!(guard.counts(), [9, 4, 0, 0], "{}", guard.name());
         guard.run(End::Failure);
@@ -485,16 +490,16 @@ fn clock_that_runs_back_after_successes_loses_no_failure() {
 
 #[test]
 fn window_of_new_shape_counts_from_time_of_clock_run_back() {
-    let (config, hand) = config();
+    let (config, time) = config();
     let circuit = Circuit::new(config.clone().build().unwrap());
     let guard = Guard::Own(circuit.clone());
     guard.repeat(5, End::Success);
-    hand.set(500 * SECOND);
+    time.set(500 * SECOND);
     guard.repeat(5, End::Success);
     circuit.reconfigure(config.time_window(600 * SECOND).build().unwrap()).unwrap();
     for _ in 0..10 {
         guard.repeat(2, End::Success);
-        guard.run_for(&hand, 10 * SECOND, End::Failure);
+        guard.run_for(&time, 10 * SECOND, End::Failure);
     }
     assert_eq!(guard.counts(), [30, 10, 0, 0]);
 }

@@ -32,7 +32,7 @@ pub(crate) struct Target {
     registry: CircuitRegistry,
     keyed: Keyed,
     clock: Clock,
-    hand: Arc<ManualClock>,
+    time: Arc<ManualClock>,
 }
 
 fn config(clock: Clock) -> BreakerConfigBuilder {
@@ -58,8 +58,8 @@ fn fresh_key() -> u64 {
 
 impl Target {
     pub(crate) fn new() -> Self {
-        let (clock, hand) = Clock::manual();
-        hand.set(Duration::from_secs(1_000));
+        let (clock, time) = Clock::manual();
+        time.set(Duration::from_secs(1_000));
         let each = config(clock).build().expect("it is valid");
         let default = each.clone();
         let circuit = Circuit::new(config(clock).build().expect("it is valid"));
@@ -70,7 +70,7 @@ impl Target {
         let key: fn(&u64) -> HostileKey = |number| HostileKey::new(*number);
         let keyed =
             KeyedBreakerLayer::new(keyed.build().expect("it is valid"), key).on_transition(observer());
-        Self { circuit, registry, keyed, clock, hand: Arc::new(hand) }
+        Self { circuit, registry, keyed, clock, time: Arc::new(time) }
     }
 
     fn circuits(&self) -> KeyedCircuits<HostileKey> {
@@ -101,19 +101,19 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ("Circuit slow calls", |target| {
         for _ in 0..3 {
             if let Ok(permit) = target.circuit.try_acquire() {
-                target.hand.advance(Duration::from_secs(2));
+                target.time.advance(Duration::from_secs(2));
                 permit.record(Verdict::Success);
             }
         }
     }),
     ("Circuit probes", |target| {
         ignore(target.circuit.trip());
-        target.hand.advance(Duration::from_secs(60));
+        target.time.advance(Duration::from_secs(60));
         if let Ok(permit) = target.circuit.try_acquire() {
-            target.hand.advance(Duration::from_secs(2));
+            target.time.advance(Duration::from_secs(2));
             permit.record(Verdict::Success);
         }
-        target.hand.advance(Duration::from_secs(60));
+        target.time.advance(Duration::from_secs(60));
         drop(target.circuit.try_acquire());
         if let Ok(permit) = target.circuit.try_acquire() {
             permit.cancel();
@@ -169,7 +169,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         }
         ignore(target.circuit.trip());
         ignore(service.poll_ready(&mut Context::from_waker(&waker())));
-        target.hand.advance(Duration::from_secs(60));
+        target.time.advance(Duration::from_secs(60));
         ignore(service.poll_ready(&mut Context::from_waker(&waker())));
         ignore(service.poll_ready(&mut Context::from_waker(&waker())));
     }),
@@ -240,7 +240,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
             let mut call = Box::pin(service.call(key));
             ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
         }
-        target.hand.advance(Duration::from_secs(1_000));
+        target.time.advance(Duration::from_secs(1_000));
         for _ in 0..KEPT {
             let mut call = Box::pin(service.call(fresh_key()));
             ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
@@ -265,7 +265,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         }
     }),
     ("KeyedCircuits::get_or_insert", |target| {
-        target.hand.advance(Duration::from_secs(1_000));
+        target.time.advance(Duration::from_secs(1_000));
         for _ in 0..2 * KEPT {
             drop(target.circuits().get_or_insert(HostileKey::new(fresh_key())));
         }

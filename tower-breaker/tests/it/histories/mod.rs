@@ -165,16 +165,16 @@ struct Pair {
     circuit: Circuit,
     naive: Naive,
     clock: Clock,
-    hand: ManualClock,
+    time: ManualClock,
     running: Vec<(Permit, Call)>,
 }
 
 impl Pair {
     fn new(limits: &Limits) -> Self {
-        let (clock, hand) = Clock::manual();
-        hand.set(millis(1_000_000));
+        let (clock, time) = Clock::manual();
+        time.set(millis(1_000_000));
         let (circuit, naive) = (Circuit::new(limits.config(clock)), Naive::new(limits.clone()));
-        Self { circuit, naive, clock, hand, running: Vec::new() }
+        Self { circuit, naive, clock, time, running: Vec::new() }
     }
 
     fn now(&self) -> u64 {
@@ -207,7 +207,7 @@ impl Pair {
         self.naive.end(call, end, now);
     }
 
-    fn hand(&mut self, step: Step) -> Result<(), TestCaseError> {
+    fn control(&mut self, step: Step) -> Result<(), TestCaseError> {
         let obeyed = match step {
             Step::Trip => self.circuit.trip(),
             Step::Reset => self.circuit.reset(),
@@ -219,7 +219,7 @@ impl Pair {
             }
         };
         let now = self.now();
-        prop_assert_eq!(obeyed.is_ok(), self.naive.hand(step, now), "{:?}", step);
+        prop_assert_eq!(obeyed.is_ok(), self.naive.control(step, now), "{:?}", step);
         Ok(())
     }
 
@@ -240,18 +240,18 @@ impl Pair {
 
     /// Given successes and time, whatever runs besides.
     fn closes(&mut self, limits: &Limits) -> Result<(), TestCaseError> {
-        self.hand(Step::Release)?;
+        self.control(Step::Release)?;
         if self.naive.name() == CircuitState::Disabled {
             self.reconfigure(limits);
         }
-        self.hand.advance(millis(2 * YEAR));
+        self.time.advance(millis(2 * YEAR));
         drop(self.circuit.try_acquire().map(Permit::cancel));
         if self.circuit.status().state == CircuitState::Open {
             // Nothing but a reset ends it.
             self.circuit.reset().unwrap();
         }
         for _ in 0..=self.naive.limits.successes {
-            self.hand.advance(millis(2 * YEAR));
+            self.time.advance(millis(2 * YEAR));
             if let Ok(permit) = self.circuit.try_acquire() {
                 permit.record(Verdict::Success);
             }
@@ -283,10 +283,10 @@ proptest! {
             match step {
                 Step::Admit => pair.admit()?,
                 Step::End(which, end) => pair.end(which, end),
-                Step::Back(by) => pair.hand.set(millis(pair.now() - by.min(pair.now()))),
-                Step::Forward(by) => pair.hand.advance(millis(by)),
+                Step::Back(by) => pair.time.set(millis(pair.now() - by.min(pair.now()))),
+                Step::Forward(by) => pair.time.advance(millis(by)),
                 Step::Reconfigure(which) => pair.reconfigure(&limits[which]),
-                hand => pair.hand(hand)?,
+                step => pair.control(step)?,
             }
             pair.agree()?;
         }

@@ -289,7 +289,7 @@ impl Naive {
     }
 
     /// Whether the hand is obeyed.
-    pub(crate) fn hand(&mut self, step: Step, now: u64) -> bool {
+    pub(crate) fn control(&mut self, step: Step, now: u64) -> bool {
         let disabled = self.limits.mode == Mode::Disabled;
         match (step, &self.state) {
             (Step::Release, State::ForcedOpen | State::ForcedClosed) if disabled => {

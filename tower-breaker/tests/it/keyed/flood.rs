@@ -1,52 +1,53 @@
-//! Floods of junk keys: which circuit is evicted for a new key, and which keys stay guarded.
+//! Floods of new keys: which circuit is evicted for a new key, and which keys stay guarded.
 
 use proptest::prelude::*;
 
 use super::*;
 
 #[test]
-fn dead_key_is_rejected_in_flood_of_succeeding_keys() {
+fn failing_key_is_rejected_in_flood_of_succeeding_keys() {
     let mut bench = Bench::of(50);
-    bench.junk(3_000);
+    bench.succeed_new_keys(3_000);
     let mut sent = 0;
     for _ in 0..3_000 {
         sent += u32::from(is_inner(&bench.send(0, true)));
-        bench.junk(100);
+        bench.succeed_new_keys(100);
     }
     assert_eq!((sent, bench.state(0)), (5, CircuitState::Open));
     assert_eq!(bench.circuits.overflowed(), 0);
 }
 
 #[test]
-fn dead_key_is_rejected_in_flood_of_failing_keys() {
+fn failing_key_is_rejected_in_flood_of_failing_keys() {
     let mut bench = Bench::of(50);
     let mut sent = 0;
     let mut kept = false;
-    // 500 junk keys a second want the 50 places, which are free again after two tenths of the
-    // window at the latest. The dead key is called ten times a second, somewhere between them.
+    // 500 new keys a second need one of the 50 places. A place is free again after two tenths of
+    // the window at the latest. The failing key is called ten times a second, at varying positions
+    // between the new keys.
     for round in 0..6_000_u64 {
-        bench.hand.advance(Duration::from_millis(100));
-        let before = round * 31 % 51;
-        bench.failing_junk(before);
+        bench.time.advance(Duration::from_millis(100));
+        let calls_before = round * 31 % 51;
+        bench.fail_new_keys(calls_before);
         sent += u32::from(is_inner(&bench.send(0, true)));
-        bench.failing_junk(50 - before);
-        let keeps = bench.circuits.get(&0).is_some();
-        assert!(keeps || !kept, "it was evicted in round {round}");
-        kept = keeps;
+        bench.fail_new_keys(50 - calls_before);
+        let is_kept = bench.circuits.get(&0).is_some();
+        assert!(is_kept || !kept, "the circuit was evicted in round {round}");
+        kept = is_kept;
     }
-    assert!(kept, "it got a circuit");
+    assert!(kept, "the failing key has a circuit");
     let state = bench.state(0);
     assert!([CircuitState::Open, CircuitState::HalfOpen].contains(&state), "{state}");
     assert!(sent < 600, "{sent} of 6,000 calls were sent");
 }
 
 #[test]
-fn rarely_called_dead_key_is_rejected_in_flood() {
+fn rarely_called_failing_key_is_rejected_in_flood() {
     let mut bench = Bench::of(50);
     for _ in 0..4 {
         bench.fail(0, 1);
-        bench.hand.advance(FORGOTTEN);
-        bench.junk(200);
+        bench.time.advance(AFTER_WINDOW);
+        bench.succeed_new_keys(200);
     }
     bench.fail(0, 1);
     assert_eq!(bench.state(0), CircuitState::Open, "five calls failed in a row");
@@ -55,12 +56,12 @@ fn rarely_called_dead_key_is_rejected_in_flood() {
 #[test]
 fn circuit_with_most_consecutive_failures_is_evicted_last() {
     let bench = Bench::of(2);
-    // Of the first key's failures all but one have left the window.
+    // All failures of the first key but one have left the window.
     bench.fail(0, 2);
-    bench.hand.advance(FORGOTTEN);
+    bench.time.advance(AFTER_WINDOW);
     bench.fail(0, 1);
     bench.fail(1, 2);
-    bench.hand.advance(15 * SECOND);
+    bench.time.advance(15 * SECOND);
     bench.succeed(2);
     assert!(bench.circuits.get(&1).is_none());
     assert_eq!(bench.circuit(0).status().consecutive_failures, 3);
@@ -69,10 +70,10 @@ fn circuit_with_most_consecutive_failures_is_evicted_last() {
 #[test]
 fn new_key_gets_circuit_after_flood_of_failing_keys() {
     let mut bench = Bench::of(50);
-    bench.failing_junk(1_000);
+    bench.fail_new_keys(1_000);
     bench.send(0, true).unwrap_err();
     assert!(bench.circuits.get(&0).is_none(), "every circuit has just failed");
-    bench.hand.advance(12 * SECOND);
+    bench.time.advance(12 * SECOND);
     bench.fail(0, 5);
     assert!(bench.is_rejected(0));
 }
@@ -81,12 +82,12 @@ fn new_key_gets_circuit_after_flood_of_failing_keys() {
 fn circuit_that_failed_recently_is_not_evicted() {
     for failures in 1..5 {
         let mut bench = Bench::of(50);
-        bench.junk(50);
+        bench.succeed_new_keys(50);
         bench.fail(0, failures);
         for _ in 0..12 {
-            bench.failing_junk(1_000);
-            bench.junk(1_000);
-            bench.hand.advance(Duration::from_millis(500));
+            bench.fail_new_keys(1_000);
+            bench.succeed_new_keys(1_000);
+            bench.time.advance(Duration::from_millis(500));
         }
         assert_eq!(bench.circuit(0).status().consecutive_failures, failures as u64);
     }
@@ -97,47 +98,47 @@ fn open_circuit_is_not_evicted_in_flood() {
     let mut bench = Bench::of(50);
     bench.fail(0, 5);
     for _ in 0..59 {
-        bench.hand.advance(SECOND);
-        bench.junk(100);
-        bench.failing_junk(100);
+        bench.time.advance(SECOND);
+        bench.succeed_new_keys(100);
+        bench.fail_new_keys(100);
         assert_ne!(bench.state(0), CircuitState::Closed);
     }
-    bench.hand.advance(SECOND);
-    bench.junk(100);
-    assert!(bench.circuits.get(&0).is_none(), "it was open for twice its time");
+    bench.time.advance(SECOND);
+    bench.succeed_new_keys(100);
+    assert!(bench.circuits.get(&0).is_none(), "evicted after twice its open time");
 }
 
 #[test]
 fn circuit_in_slow_start_is_not_evicted() {
     let mut bench = Bench::new(config().slow_start(200 * SECOND), 1, Overflow::Unguarded);
     bench.fail(0, 5);
-    bench.hand.advance(OPEN_FOR);
+    bench.time.advance(OPEN_FOR);
     (0..2).for_each(|_| bench.succeed(0));
-    bench.hand.advance(199 * SECOND);
-    bench.junk(10);
+    bench.time.advance(199 * SECOND);
+    bench.succeed_new_keys(10);
     assert!(bench.circuits.get(&0).is_some());
-    bench.hand.advance(SECOND);
-    bench.junk(1);
+    bench.time.advance(SECOND);
+    bench.succeed_new_keys(1);
     assert!(bench.circuits.get(&0).is_none());
 }
 
 #[test]
-fn circuit_with_least_to_lose_is_evicted() {
+fn circuit_with_lowest_eviction_cost_is_evicted() {
     let bench = Bench::of(6);
-    // Two failures that are not recent, then one; three successes, then one; nothing; a recent
-    // failure.
+    // Keys 0 and 1 have two old failures and one. Keys 2 and 3 have three successes and one. Key 4
+    // has no calls. Key 5 has a recent failure.
     bench.fail(0, 2);
     bench.fail(1, 1);
-    bench.hand.advance(15 * SECOND);
+    bench.time.advance(15 * SECOND);
     (0..3).for_each(|_| bench.succeed(2));
     bench.succeed(3);
     drop(bench.circuits.get_or_insert(4));
     bench.fail(5, 1);
     for (new, evicted) in [(10, 4), (11, 3), (12, 2), (13, 1), (14, 0)] {
         bench.fail(new, 1);
-        let gone: Vec<_> = (0..6).filter(|key| bench.circuits.get(key).is_none()).collect();
-        assert_eq!(gone.iter().max(), Some(&4));
-        assert_eq!(gone.first(), Some(&evicted), "for {new}: {gone:?}");
+        let all_evicted: Vec<_> = (0..6).filter(|key| bench.circuits.get(key).is_none()).collect();
+        assert_eq!(all_evicted.iter().max(), Some(&4));
+        assert_eq!(all_evicted.first(), Some(&evicted), "for {new}: {all_evicted:?}");
     }
     bench.fail(15, 1);
     assert_eq!((bench.circuits.evicted(), bench.circuits.overflowed()), (5, 1));
@@ -148,7 +149,7 @@ fn keys_with_equal_hash_have_own_circuits() {
     #[derive(Debug, PartialEq, Eq)]
     struct SameHash(u64);
 
-    #[expect(clippy::missing_trait_methods, reason = "the default is meant")]
+    #[expect(clippy::missing_trait_methods, reason = "the default method is right")]
     impl std::hash::Hash for SameHash {
         fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
     }
@@ -168,20 +169,20 @@ fn keys_with_equal_hash_have_own_circuits() {
     assert_eq!((circuits.len(), circuits.evicted()), (100, 1));
 }
 
-/// What the naive model knows of a key that has a circuit.
+/// The naive model's record of a key that has a circuit.
 #[derive(Clone, Debug, Default)]
 struct Naive {
-    /// The bucket of every call that ended, and whether it succeeded.
+    /// The bucket of each call that ended, and whether the call succeeded.
     calls: Vec<(u64, bool)>,
     /// The failures since the last success.
-    run: usize,
+    consecutive_failures: usize,
     tripped_at: Option<Duration>,
     forced: bool,
     held: bool,
 }
 
-/// See `Loss` in the sources: the kind, and the calls.
-type NaiveLoss = (u8, usize);
+/// Corresponds to `EvictionCost` in `keyed/core.rs`: the variant and the number of calls.
+type NaiveCost = (u8, usize);
 
 const BUCKET: u64 = 6;
 
@@ -190,7 +191,7 @@ fn bucket(now: Duration) -> u64 {
 }
 
 impl Naive {
-    fn loss(&self, now: Duration) -> Option<NaiveLoss> {
+    fn eviction_cost(&self, now: Duration) -> Option<NaiveCost> {
         if self.held || self.forced {
             return None;
         }
@@ -199,11 +200,11 @@ impl Naive {
         }
         let age = |at: u64| bucket(now) - at;
         let window: Vec<_> = self.calls.iter().filter(|(at, _)| age(*at) <= 10).collect();
-        let bad: Vec<_> = window.iter().filter(|(_, succeeded)| !succeeded).collect();
-        match bad.len().max(self.run) {
+        let not_succeeded: Vec<_> = window.iter().filter(|(_, succeeded)| !succeeded).collect();
+        match not_succeeded.len().max(self.consecutive_failures) {
             0 if window.is_empty() => Some((0, 0)),
             0 => Some((1, window.len())),
-            failures => bad.iter().all(|(at, _)| age(*at) >= 2).then_some((2, failures)),
+            failures => not_succeeded.iter().all(|(at, _)| age(*at) >= 2).then_some((2, failures)),
         }
     }
 }
@@ -212,12 +213,12 @@ impl Naive {
 enum Step {
     Succeed(u64),
     Fail(u64),
-    Abandon(u64),
+    Cancel(u64),
     Trip(u64),
     Force(u64),
     Release(u64),
-    Hold(u64),
-    LetGo(u64),
+    KeepHandle(u64),
+    DropHandle(u64),
     Advance(u64),
 }
 
@@ -226,12 +227,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => key().prop_map(Step::Succeed),
         6 => key().prop_map(Step::Fail),
-        2 => key().prop_map(Step::Abandon),
+        2 => key().prop_map(Step::Cancel),
         1 => key().prop_map(Step::Trip),
         1 => key().prop_map(Step::Force),
         1 => key().prop_map(Step::Release),
-        1 => key().prop_map(Step::Hold),
-        1 => key().prop_map(Step::LetGo),
+        1 => key().prop_map(Step::KeepHandle),
+        1 => key().prop_map(Step::DropHandle),
         3 => (0..20_000_u64).prop_map(Step::Advance),
     ];
     proptest::collection::vec(step, 1..150)
@@ -240,8 +241,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
-    /// As long as a call looks at all circuits, it evicts one with the least loss, and finds no
-    /// room only if none may go.
+    /// With few circuits a call looks at all of them. It then evicts one with the lowest eviction
+    /// cost, and overflows only if none may be evicted.
     #[test]
     fn eviction_agrees_with_naive_model(max_keys in 1..9_usize, steps in steps()) {
         let each = config().consecutive_failures(0).failure_rate(None).minimum_calls(1_000);
@@ -250,11 +251,11 @@ proptest! {
         let mut handles: std::collections::BTreeMap<u64, KeyedCircuit<u64>> = std::collections::BTreeMap::new();
         let (mut now, mut paused_until, mut overflowed) = (1_000 * SECOND, Duration::ZERO, 0);
         for step in steps {
-            let (Step::Succeed(key) | Step::Fail(key) | Step::Abandon(key)) = step else {
+            let (Step::Succeed(key) | Step::Fail(key) | Step::Cancel(key)) = step else {
                 match step {
                     Step::Advance(millis) => {
                         now += Duration::from_millis(millis);
-                        bench.hand.advance(Duration::from_millis(millis));
+                        bench.time.advance(Duration::from_millis(millis));
                     }
                     Step::Trip(key) => if let Some(circuit) = bench.circuits.get(&key)
                         && circuit.status().state == CircuitState::Closed
@@ -270,27 +271,27 @@ proptest! {
                         circuit.release();
                         model.get_mut(&key).unwrap().forced = false;
                     },
-                    Step::Hold(key) => if let Some(circuit) = bench.circuits.get(&key) {
+                    Step::KeepHandle(key) => if let Some(circuit) = bench.circuits.get(&key) {
                         handles.insert(key, circuit);
                         model.get_mut(&key).unwrap().held = true;
                     },
-                    Step::LetGo(key) => if handles.remove(&key).is_some() {
+                    Step::DropHandle(key) => if handles.remove(&key).is_some() {
                         model.get_mut(&key).unwrap().held = false;
                     },
-                    Step::Succeed(_) | Step::Fail(_) | Step::Abandon(_) => unreachable!(),
+                    Step::Succeed(_) | Step::Fail(_) | Step::Cancel(_) => unreachable!(),
                 }
                 continue;
             };
-            // What becomes of an open circuit is another model's subject.
+            // This model does not cover calls through an open circuit.
             if model.get(&key).is_some_and(|naive| naive.tripped_at.is_some()) {
                 continue;
             }
-            let mut may_go = None;
-            let mut finds_room = true;
+            let mut lowest_cost = None;
+            let mut has_room = true;
             if !model.contains_key(&key) && model.len() == max_keys {
-                may_go = model.values().filter_map(|naive| naive.loss(now)).min();
-                finds_room = now >= paused_until && may_go.is_some();
-                if !finds_room {
+                lowest_cost = model.values().filter_map(|naive| naive.eviction_cost(now)).min();
+                has_room = now >= paused_until && lowest_cost.is_some();
+                if !has_room {
                     overflowed += 1;
                     if now >= paused_until {
                         paused_until = now + Duration::from_millis(600);
@@ -307,23 +308,23 @@ proptest! {
                 }
             }
             prop_assert_eq!(bench.circuits.overflowed(), overflowed);
-            if !finds_room {
+            if !has_room {
                 continue;
             }
             let kept: HashSet<_> = bench.circuits.circuits().iter().map(|circuit| *circuit.key()).collect();
-            let gone: Vec<_> = model.keys().copied().filter(|key| !kept.contains(key)).collect();
-            prop_assert_eq!(gone.len(), usize::from(may_go.is_some()));
-            for gone in gone {
-                let lost = model.remove(&gone).unwrap().loss(now);
-                prop_assert_eq!(lost, may_go, "{} was evicted", gone);
+            let evicted: Vec<_> = model.keys().copied().filter(|key| !kept.contains(key)).collect();
+            prop_assert_eq!(evicted.len(), usize::from(lowest_cost.is_some()));
+            for key in evicted {
+                let cost = model.remove(&key).unwrap().eviction_cost(now);
+                prop_assert_eq!(cost, lowest_cost, "{} was evicted", key);
             }
             let naive = model.entry(key).or_default();
             if !naive.forced {
                 naive.calls.push((bucket(now), matches!(step, Step::Succeed(_))));
-                naive.run = match step {
+                naive.consecutive_failures = match step {
                     Step::Succeed(_) => 0,
-                    Step::Fail(_) => naive.run + 1,
-                    _ => naive.run,
+                    Step::Fail(_) => naive.consecutive_failures + 1,
+                    _ => naive.consecutive_failures,
                 };
             }
             prop_assert_eq!(kept, model.keys().copied().collect());

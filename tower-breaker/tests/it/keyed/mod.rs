@@ -1,4 +1,4 @@
-//! Circuits by a key: each on its own, bounded, and never forgotten while somebody would miss it.
+//! Keyed circuits: they are independent and bounded, and only idle ones are evicted without need.
 
 mod flood;
 mod room;
@@ -31,8 +31,8 @@ use tower_breaker::{
 
 use crate::support::{FAILURE, FAULT, NEUTRAL, OPEN_FOR, SECOND, answer, config};
 
-/// A time window of 60 s holds nothing any more that is so old.
-const FORGOTTEN: Duration = Duration::from_secs(70);
+/// A time after which no earlier call is left in the time window of 60 s.
+const AFTER_WINDOW: Duration = Duration::from_secs(70);
 
 /// A key, and whether the call is to fail.
 type Request = (u64, bool);
@@ -41,19 +41,19 @@ type ByNumber = KeyedBreakerLayer<ByValue<fn(&Request) -> u64>, u64>;
 struct Bench {
     layer: ByNumber,
     circuits: KeyedCircuits<u64>,
-    hand: ManualClock,
-    /// Numbers of keys that nobody has used.
-    junk: u64,
+    time: ManualClock,
+    /// The last key that was made by `succeed_new_keys` or `fail_new_keys`.
+    last_new_key: u64,
 }
 
 impl Bench {
     fn new(each: BreakerConfigBuilder, max_keys: usize, overflow: Overflow) -> Self {
-        let (clock, hand) = Clock::manual();
-        hand.set(Duration::from_secs(1_000));
+        let (clock, time) = Clock::manual();
+        time.set(Duration::from_secs(1_000));
         let each = each.clock(clock).build().unwrap();
         let config = KeyedConfig::builder(each).max_keys(max_keys).overflow(overflow).build().unwrap();
         let layer: ByNumber = KeyedBreakerLayer::new(config, |request| request.0);
-        Self { circuits: layer.circuits(), layer, hand, junk: 1_000_000 }
+        Self { circuits: layer.circuits(), layer, time, last_new_key: 1_000_000 }
     }
 
     fn of(max_keys: usize) -> Self {
@@ -66,7 +66,7 @@ impl Bench {
 
     fn fail(&self, key: u64, times: usize) {
         for _ in 0..times {
-            assert!(is_inner(&self.send(key, true)), "the call is let through");
+            assert!(is_inner(&self.send(key, true)), "the call is admitted");
         }
     }
 
@@ -79,26 +79,26 @@ impl Bench {
     }
 
     fn circuit(&self, key: u64) -> KeyedCircuit<u64> {
-        self.circuits.get(&key).expect("there is a circuit")
+        self.circuits.get(&key).expect("the key has a circuit")
     }
 
     fn state(&self, key: u64) -> CircuitState {
         self.circuit(key).status().state
     }
 
-    /// Sends so many calls that fail, each with a new key.
-    fn failing_junk(&mut self, calls: u64) {
+    /// Sends this number of calls that fail, each with a new key.
+    fn fail_new_keys(&mut self, calls: u64) {
         for _ in 0..calls {
-            self.junk += 1;
-            self.fail(self.junk, 1);
+            self.last_new_key += 1;
+            self.fail(self.last_new_key, 1);
         }
     }
 
-    /// Sends so many calls that succeed, each with a new key.
-    fn junk(&mut self, calls: u64) {
+    /// Sends this number of calls that succeed, each with a new key.
+    fn succeed_new_keys(&mut self, calls: u64) {
         for _ in 0..calls {
-            self.junk += 1;
-            self.succeed(self.junk);
+            self.last_new_key += 1;
+            self.succeed(self.last_new_key);
         }
     }
 }
@@ -134,7 +134,7 @@ fn each_key_has_own_circuit() {
 fn keyed_rejection_has_layer_name_and_time_of_its_key() {
     let bench = Bench::new(config().name("tenants"), 10, Overflow::Unguarded);
     bench.fail(1, 5);
-    bench.hand.advance(10 * SECOND);
+    bench.time.advance(10 * SECOND);
     bench.fail(2, 5);
     for (key, left) in [(1, 20), (2, 30)] {
         let error = bench.send(key, false).unwrap_err();
@@ -145,19 +145,19 @@ fn keyed_rejection_has_layer_name_and_time_of_its_key() {
         let text = format!("circuit breaker `tenants` for key `{key}` is open; retry after {left} s");
         assert_eq!(error.to_string(), text);
         let rejection = bench.circuit(key).try_acquire().unwrap_err();
-        assert_eq!(rejection.to_string(), text, "from the handle, too");
+        assert_eq!(rejection.to_string(), text, "the handle returns the same text");
     }
     assert_eq!((bench.circuits.name(), bench.circuit(1).name()), ("tenants", "tenants"));
 }
 
 #[test]
-fn rejection_outlives_circuit_of_its_key() {
+fn rejection_of_evicted_circuit_has_no_key() {
     let bench = Bench::new(config().name("tenants"), 1, Overflow::Unguarded);
     bench.fail(1, 5);
     let error = bench.send(1, false).unwrap_err();
     assert!(error.to_string().contains("for key `1`"), "{error}");
-    bench.hand.advance(3 * OPEN_FOR);
-    // It evicts the circuit of 1, and then needs a label itself.
+    bench.time.advance(3 * OPEN_FOR);
+    // This evicts the circuit of key 1, and then makes a label for key 2.
     bench.fail(2, 5);
     assert!(bench.send(2, false).unwrap_err().to_string().contains("for key `2`"));
     assert_eq!(error.rejection().unwrap().key(), None, "not another key");
@@ -165,21 +165,21 @@ fn rejection_outlives_circuit_of_its_key() {
 }
 
 #[test]
-fn keyed_half_open_and_slow_start_rejections_ask_for_1s() {
+fn keyed_half_open_and_slow_start_rejections_retry_after_1s() {
     let each = config().probes(1).successes_to_close(1).slow_start(100 * SECOND);
     let bench = Bench::new(each, 10, Overflow::Unguarded);
     bench.fail(1, 5);
-    bench.hand.advance(OPEN_FOR);
+    bench.time.advance(OPEN_FOR);
     let circuit = bench.circuit(1);
-    let told = || {
+    let rejection = || {
         let rejection = circuit.try_acquire().unwrap_err();
         (rejection.state(), rejection.retry_after())
     };
     let probe = circuit.try_acquire().unwrap();
-    assert_eq!(told(), (CircuitState::HalfOpen, Some(SECOND)));
+    assert_eq!(rejection(), (CircuitState::HalfOpen, Some(SECOND)));
     probe.record(Verdict::Success);
     bench.succeed(1);
-    assert_eq!(told(), (CircuitState::Closed, Some(SECOND)));
+    assert_eq!(rejection(), (CircuitState::Closed, Some(SECOND)));
 }
 
 #[test]
@@ -187,14 +187,14 @@ fn keyed_permit_cancelled_returns_slow_start_credit() {
     let each = config().probes(1).successes_to_close(1).slow_start(100 * SECOND);
     let bench = Bench::new(each, 10, Overflow::Unguarded);
     bench.fail(1, 5);
-    bench.hand.advance(OPEN_FOR);
+    bench.time.advance(OPEN_FOR);
     bench.succeed(1);
     bench.succeed(1);
-    bench.hand.advance(50 * SECOND);
+    bench.time.advance(50 * SECOND);
     let circuit = bench.circuit(1);
-    assert!(circuit.try_acquire().is_err(), "half a call is saved up");
+    assert!(circuit.try_acquire().is_err(), "the credit is half a call");
     for _ in 0..100 {
-        circuit.try_acquire().expect("the credit is back").cancel();
+        circuit.try_acquire().expect("the credit must be refunded").cancel();
     }
     circuit.try_acquire().unwrap().record(Verdict::Success);
     assert!(circuit.try_acquire().is_err(), "the call has used the credit");
@@ -203,9 +203,9 @@ fn keyed_permit_cancelled_returns_slow_start_credit() {
 #[test]
 fn services_of_one_keyed_layer_share_circuits() {
     let bench = Bench::of(10);
-    let twin = bench.layer.clone();
+    let clone = bench.layer.clone();
     let mut one = bench.layer.layer(service_fn(answers));
-    let mut two = twin.layer(service_fn(answers));
+    let mut two = clone.layer(service_fn(answers));
     for _ in 0..2 {
         answer(&mut one, (1, true)).unwrap_err();
         answer(&mut two, (1, true)).unwrap_err();
@@ -214,7 +214,7 @@ fn services_of_one_keyed_layer_share_circuits() {
     let rejected = answer(&mut two, (1, false));
     assert!(matches!(rejected, Err(BreakerError::Rejected(_))));
     assert_eq!(one.circuits().get(&1).unwrap().status().state, CircuitState::Open);
-    assert_eq!(twin.circuits().len(), 1);
+    assert_eq!(clone.circuits().len(), 1);
     assert!(!Bench::of(10).is_rejected(1));
 }
 
@@ -270,13 +270,13 @@ fn key_of_one_megabyte_works() {
 #[test]
 fn key_closure_panic_propagates_and_leaves_map_usable() {
     let by_value = KeyedBreakerLayer::new(KeyedConfig::default(), |request: &Request| {
-        assert_ne!(request.0, 13, "an unlucky key");
+        assert_ne!(request.0, 13, "key 13 must panic");
         request.0
     });
     let (mut service, circuits) = (by_value.layer(service_fn(answers)), by_value.circuits());
     answer(&mut service, (1, true)).unwrap_err();
     for _ in 0..10 {
-        // It comes from `call`, not from the future.
+        // The panic comes from `call`, not from the future.
         catch_unwind(AssertUnwindSafe(|| drop(service.call((13, false))))).unwrap_err();
     }
     assert_eq!((circuits.len(), circuits.get(&1).unwrap().status().window.failures), (1, 1));
@@ -285,7 +285,7 @@ fn key_closure_panic_propagates_and_leaves_map_usable() {
     assert_eq!(circuits.len(), 2);
 
     let by_ref: ByText = KeyedBreakerLayer::by_ref(KeyedConfig::default(), |(key, _)| {
-        assert_ne!(key, "13", "an unlucky key");
+        assert_ne!(key, "13", "key 13 must panic");
         key
     });
     for _ in 0..10 {
@@ -334,13 +334,13 @@ fn keyed_reset_all_closes_all_but_forced_circuits() {
     }
     assert_eq!(bench.state(2), CircuitState::ForcedOpen);
     assert_eq!(bench.state(3), CircuitState::ForcedClosed);
-    assert!(!bench.is_rejected(10), "the shared one is a circuit, too");
+    assert!(!bench.is_rejected(10), "the overflow circuit is reset, too");
 }
 
 #[test]
 fn key_can_be_forced_open_before_first_call() {
     let bench = Bench::of(10);
-    assert!(bench.circuits.get(&1).is_none() && bench.circuits.is_empty(), "asking makes none");
+    assert!(bench.circuits.get(&1).is_none() && bench.circuits.is_empty(), "`get` creates no circuit");
     bench.circuits.get_or_insert(1).unwrap().force_open().unwrap();
     let error = bench.send(1, false).unwrap_err();
     assert_eq!(error.rejection().unwrap().retry_after(), None);
@@ -355,14 +355,14 @@ fn key_can_be_forced_open_before_first_call() {
 #[test]
 fn keyed_transition_has_label_of_key() {
     let bench = Bench::new(config().name("tenants"), 10, Overflow::Unguarded);
-    let told = Arc::new(Mutex::new(Vec::new()));
-    for note in ["layer", "circuits"] {
-        let told = Arc::clone(&told);
+    let observed = Arc::new(Mutex::new(Vec::new()));
+    for source in ["layer", "circuits"] {
+        let observed = Arc::clone(&observed);
         let observer = move |transition: &tower_breaker::telemetry::Transition| {
             let key = transition.key.as_deref().map(str::to_owned);
-            told.lock().unwrap().push((note, transition.circuit, key.unwrap(), transition.to));
+            observed.lock().unwrap().push((source, transition.circuit, key.unwrap(), transition.to));
         };
-        match note {
+        match source {
             "layer" => drop(bench.layer.clone().on_transition(observer)),
             _ => bench.circuits.on_transition(observer),
         }
@@ -371,18 +371,18 @@ fn keyed_transition_has_label_of_key() {
     bench.circuits.get_or_insert(7).unwrap().force_open().unwrap();
     let expected: HashSet<_> = [("42", CircuitState::Open), ("7", CircuitState::ForcedOpen)]
         .into_iter()
-        .flat_map(|(key, to)| ["layer", "circuits"].map(|note| (note, "tenants", key.to_owned(), to)))
+        .flat_map(|(key, to)| ["layer", "circuits"].map(|source| (source, "tenants", key.to_owned(), to)))
         .collect();
-    assert_eq!(told.lock().unwrap().len(), 4);
-    assert_eq!(told.lock().unwrap().drain(..).collect::<HashSet<_>>(), expected);
+    assert_eq!(observed.lock().unwrap().len(), 4);
+    assert_eq!(observed.lock().unwrap().drain(..).collect::<HashSet<_>>(), expected);
 }
 
 #[test]
-fn keyed_half_open_sends_as_many_probes_per_key_as_slots() {
+fn keyed_half_open_admits_one_probe_per_slot_of_each_key() {
     let bench = Bench::of(100);
     let keys = 4;
     (0..keys).for_each(|key| bench.fail(key, 5));
-    bench.hand.advance(OPEN_FOR);
+    bench.time.advance(OPEN_FOR);
     let sent: [AtomicUsize; 5] = Default::default();
     let service = bench.layer.layer(service_fn(|(key, _): Request| {
         sent[key as usize].fetch_add(1, Ordering::Relaxed);
@@ -409,7 +409,11 @@ fn keyed_half_open_sends_as_many_probes_per_key_as_slots() {
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
     let sent = sent.map(AtomicUsize::into_inner);
-    assert_eq!(sent, [3, 3, 3, 3, 1_600], "three of each that is half-open, all of the one that is closed");
+    assert_eq!(
+        sent,
+        [3, 3, 3, 3, 1_600],
+        "three calls of each half-open key, and all calls of the closed one"
+    );
     assert_eq!(rejected, 4 * (1_600 - 3));
 }
 
@@ -418,7 +422,7 @@ fn failed_probe_reopens_only_its_key() {
     let bench = Bench::of(10);
     bench.fail(0, 5);
     bench.fail(1, 5);
-    bench.hand.advance(OPEN_FOR);
+    bench.time.advance(OPEN_FOR);
     bench.fail(0, 1);
     bench.succeed(1);
     bench.succeed(1);
@@ -427,14 +431,14 @@ fn failed_probe_reopens_only_its_key() {
 }
 
 #[test]
-fn hundred_thousand_circuits_trip_and_recover_at_once() {
+fn hundred_thousand_circuits_trip_and_recover_concurrently() {
     let bench = Bench::of(100_000);
-    let told = Arc::new(Mutex::new(HashSet::new()));
-    let tell = Arc::clone(&told);
+    let observed = Arc::new(Mutex::new(HashSet::new()));
+    let observer = Arc::clone(&observed);
     bench.circuits.on_transition(move |transition| {
-        assert!(tell.lock().unwrap().insert((transition.key.clone().unwrap(), transition.to)));
+        assert!(observer.lock().unwrap().insert((transition.key.clone().unwrap(), transition.to)));
     });
-    let of_all = |work: &(dyn Fn(u64) + Sync)| {
+    let for_all_keys = |work: &(dyn Fn(u64) + Sync)| {
         let barrier = Barrier::new(4);
         thread::scope(|scope| {
             for thread in 0..4 {
@@ -446,30 +450,29 @@ fn hundred_thousand_circuits_trip_and_recover_at_once() {
             }
         });
     };
-    of_all(&|key| bench.fail(key, 5));
+    for_all_keys(&|key| bench.fail(key, 5));
     assert!(bench.circuits.circuits().iter().all(|circuit| circuit.status().state == CircuitState::Open));
-    of_all(&|key| assert!(bench.is_rejected(key)));
-    assert_eq!(told.lock().unwrap().len(), 100_000);
-    bench.hand.advance(OPEN_FOR);
-    of_all(&|key| (0..2).for_each(|_| bench.succeed(key)));
+    for_all_keys(&|key| assert!(bench.is_rejected(key)));
+    assert_eq!(observed.lock().unwrap().len(), 100_000);
+    bench.time.advance(OPEN_FOR);
+    for_all_keys(&|key| (0..2).for_each(|_| bench.succeed(key)));
     assert!(bench.circuits.circuits().iter().all(|circuit| circuit.status().state == CircuitState::Closed));
-    assert_eq!((told.lock().unwrap().len(), bench.circuits.len()), (300_000, 100_000));
+    assert_eq!((observed.lock().unwrap().len(), bench.circuits.len()), (300_000, 100_000));
 }
 
 #[test]
 fn unfinished_body_keeps_its_circuit_and_counts() {
-    let (clock, hand) = Clock::manual();
+    let (clock, time) = Clock::manual();
     let each = config().clock(clock).consecutive_failures(1).cancelled(CancelledPolicy::Failure);
     let config = KeyedConfig::builder(each.build().unwrap()).max_keys(1).build().unwrap();
     let layer = KeyedBreakerLayer::new(config, |request: &u64| *request)
         .track_body()
         .healthy_after(365 * 86_400 * SECOND);
-    let mut service = layer.layer(service_fn(|_: u64| {
-        ready(Ok::<_, io::Error>(http::Response::new("the whole of it".to_owned())))
-    }));
+    let mut service =
+        layer.layer(service_fn(|_: u64| ready(Ok::<_, io::Error>(http::Response::new("body".to_owned())))));
     let response = answer(&mut service, 0).unwrap();
     for key in 1..100 {
-        hand.advance(FORGOTTEN);
+        time.advance(AFTER_WINDOW);
         drop(answer(&mut service, key).unwrap());
     }
     assert!(layer.circuits().get(&0).is_some());
@@ -481,7 +484,7 @@ fn unfinished_body_keeps_its_circuit_and_counts() {
 #[test]
 fn body_dropped_without_data_counts_as_cancelled() {
     for seconds in [29, 31] {
-        let (clock, hand) = Clock::manual();
+        let (clock, time) = Clock::manual();
         let each = config().clock(clock).cancelled(CancelledPolicy::Failure).build().unwrap();
         let config = KeyedConfig::builder(each).build().unwrap();
         let layer = KeyedBreakerLayer::new(config, |request: &u64| *request).track_body();
@@ -491,7 +494,7 @@ fn body_dropped_without_data_counts_as_cancelled() {
         }));
         let mut response = answer(&mut service, 0).unwrap();
         assert_pending!(task::spawn(response.body_mut().frame()).poll());
-        hand.advance(seconds * SECOND);
+        time.advance(seconds * SECOND);
         drop(response);
         let Counts { calls, failures, .. } = layer.circuits().get(&0).unwrap().status().window;
         assert_eq!((calls, failures), (1, 1), "dropped after {seconds} s");
@@ -499,42 +502,42 @@ fn body_dropped_without_data_counts_as_cancelled() {
 }
 
 #[test]
-fn keyed_window_is_at_most_a_tenth_longer() {
+fn keyed_window_is_at_most_a_tenth_longer_than_its_span() {
     for millis in 0..100 {
         let bench = Bench::of(1);
-        bench.hand.advance(Duration::from_millis(millis * 73));
+        bench.time.advance(Duration::from_millis(millis * 73));
         bench.fail(0, 1);
-        bench.hand.advance(60 * SECOND);
+        bench.time.advance(60 * SECOND);
         assert_eq!(bench.circuit(0).status().window.calls, 1, "at {millis}");
-        bench.hand.advance(6 * SECOND);
+        bench.time.advance(6 * SECOND);
         assert_eq!(bench.circuit(0).status().window.calls, 0, "at {millis}");
     }
 }
 
-/// A key whose `Debug` asks its own circuit, once.
+/// A key whose `Debug` acquires a permit of its own circuit, once.
 #[derive(PartialEq, Eq, Hash)]
-struct Curious;
+struct ReentrantKey;
 
 thread_local! {
-    static ASKED: Cell<Option<KeyedCircuit<Curious>>> = const { Cell::new(None) };
+    static CIRCUIT: Cell<Option<KeyedCircuit<ReentrantKey>>> = const { Cell::new(None) };
 }
 
-impl fmt::Debug for Curious {
+impl fmt::Debug for ReentrantKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(circuit) = ASKED.take() {
-            assert_eq!(circuit.try_acquire().unwrap_err().key().as_deref(), Some("curious"));
+        if let Some(circuit) = CIRCUIT.take() {
+            assert_eq!(circuit.try_acquire().unwrap_err().key().as_deref(), Some("key"));
         }
-        f.write_str("curious")
+        f.write_str("key")
     }
 }
 
 #[test]
 fn rejection_during_label_creation_does_not_deadlock() {
-    let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::default(), |(): &()| Curious);
-    let circuit = layer.circuits().get_or_insert(Curious).unwrap();
-    ASKED.set(Some(circuit.clone()));
-    // The transition is the first that needs the label.
+    let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::default(), |(): &()| ReentrantKey);
+    let circuit = layer.circuits().get_or_insert(ReentrantKey).unwrap();
+    CIRCUIT.set(Some(circuit.clone()));
+    // The transition is the first operation that needs the label.
     circuit.force_open().unwrap();
-    assert_eq!(circuit.try_acquire().unwrap_err().key().as_deref(), Some("curious"));
-    assert!(ASKED.take().is_none(), "the label has asked");
+    assert_eq!(circuit.try_acquire().unwrap_err().key().as_deref(), Some("key"));
+    assert!(CIRCUIT.take().is_none(), "`Debug` of the key has run");
 }

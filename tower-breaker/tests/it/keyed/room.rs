@@ -1,4 +1,4 @@
-//! Which circuits are kept, and which make room for others.
+//! The limit of keys: which circuits are kept, which are evicted, and how excess keys are handled.
 
 use super::*;
 
@@ -11,9 +11,9 @@ fn keys_over_max_keys_are_unguarded() {
     assert_eq!((circuits.len(), circuits.circuits().len(), circuits.evicted()), (100, 100, 0));
     assert_eq!(circuits.overflowed(), 1_000, "calls, not keys");
     assert!(circuits.get(&100).is_none() && circuits.get_or_insert(100).is_none());
-    assert!(circuits.overflow().is_none(), "they do not share one");
+    assert!(circuits.overflow().is_none(), "there is no overflow circuit");
     bench.fail(5, 4);
-    assert!(bench.is_rejected(5), "the kept ones are guarded all the same");
+    assert!(bench.is_rejected(5), "the keys with a circuit are still guarded");
 }
 
 #[test]
@@ -21,12 +21,12 @@ fn overflow_shared_puts_excess_keys_on_one_circuit() {
     let bench = Bench::new(config(), 2, Overflow::Shared);
     bench.fail(0, 1);
     bench.fail(1, 1);
-    assert!(bench.circuits.overflow().is_none(), "there was no need yet");
+    assert!(bench.circuits.overflow().is_none(), "it is created when it is first needed");
     (10..15).for_each(|key| bench.fail(key, 1));
     assert_eq!(bench.circuits.overflow().unwrap().status().state, CircuitState::Open);
     assert!((10..30).all(|key| bench.is_rejected(key)));
     assert_eq!((bench.circuits.overflowed(), bench.circuits.len()), (25, 2));
-    bench.hand.advance(OPEN_FOR);
+    bench.time.advance(OPEN_FOR);
     bench.fail(0, 1);
     bench.fail(1, 1);
     bench.succeed(40);
@@ -35,14 +35,14 @@ fn overflow_shared_puts_excess_keys_on_one_circuit() {
 }
 
 #[test]
-fn excess_key_gets_circuit_when_there_is_room() {
+fn excess_key_gets_circuit_when_one_can_be_evicted() {
     for overflow in [Overflow::Unguarded, Overflow::Shared] {
         let bench = Bench::new(config(), 2, overflow);
         bench.fail(0, 1);
         bench.fail(1, 1);
         bench.succeed(2);
         assert!(bench.circuits.get(&2).is_none());
-        bench.hand.advance(FORGOTTEN);
+        bench.time.advance(AFTER_WINDOW);
         bench.fail(2, 5);
         assert!(bench.is_rejected(2));
         assert_eq!(bench.state(2), CircuitState::Open);
@@ -54,8 +54,8 @@ fn excess_key_gets_circuit_when_there_is_room() {
 fn idle_closed_circuits_are_evicted() {
     let mut bench = Bench::of(100);
     for round in 1..=50 {
-        bench.junk(100);
-        bench.hand.advance(FORGOTTEN);
+        bench.succeed_new_keys(100);
+        bench.time.advance(AFTER_WINDOW);
         assert_eq!(bench.circuits.len(), 100);
         assert_eq!((bench.circuits.evicted(), bench.circuits.overflowed()), ((round - 1) * 100, 0));
     }
@@ -68,22 +68,22 @@ fn circuit_with_recent_failure_is_not_evicted() {
         ("a failure", |bench| bench.fail(0, 1)),
         ("a slow call", |bench| {
             let permit = bench.circuit(0).try_acquire().unwrap();
-            bench.hand.advance(2 * SECOND);
+            bench.time.advance(2 * SECOND);
             permit.record(Verdict::Success);
         }),
         ("a cancelled call", |bench| drop(bench.circuit(0).try_acquire().unwrap())),
     ];
-    for (what, send) in outcomes {
+    for (name, send) in outcomes {
         let slow = config().slow_call_rate(SECOND, 1.0);
         let mut bench = Bench::new(slow, 1, Overflow::Unguarded);
         bench.circuits.get_or_insert(0).unwrap();
         send(&bench);
-        bench.hand.advance(5 * SECOND);
-        bench.junk(100);
-        assert!(bench.circuits.get(&0).is_some(), "{what}");
-        bench.hand.advance(7 * SECOND);
-        bench.junk(1);
-        assert!(bench.circuits.get(&0).is_none(), "{what}, for more than two tenths of the window");
+        bench.time.advance(5 * SECOND);
+        bench.succeed_new_keys(100);
+        assert!(bench.circuits.get(&0).is_some(), "{name}");
+        bench.time.advance(7 * SECOND);
+        bench.succeed_new_keys(1);
+        assert!(bench.circuits.get(&0).is_none(), "{name}, more than two tenths of the window ago");
     }
 }
 
@@ -92,7 +92,7 @@ fn circuit_with_cancelled_calls_is_kept_in_flood() {
     let mut bench = Bench::of(4);
     for _ in 0..9 {
         drop(bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap());
-        bench.junk(100);
+        bench.succeed_new_keys(100);
     }
     drop(bench.circuit(0).try_acquire().unwrap());
     let status = bench.circuit(0).status();
@@ -104,28 +104,30 @@ fn circuit_with_only_neutral_calls_is_evicted() {
     let mut bench = Bench::of(1);
     for _ in 0..100 {
         bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap().record(NEUTRAL);
-        bench.circuits.get_or_insert(1).expect("nobody misses the other");
+        bench.circuits.get_or_insert(1).expect("the other circuit can be evicted");
         assert_eq!(bench.circuits.len(), 1);
     }
-    bench.junk(1);
+    bench.succeed_new_keys(1);
     assert!(bench.circuits.get(&1).is_none());
 }
 
 #[test]
 fn open_circuit_is_kept_for_twice_its_open_time() {
     let hint = Verdict::Fault(FAULT.with_retry_after(100 * SECOND));
-    for (verdict, time) in [(FAILURE, OPEN_FOR), (hint, 100 * SECOND)] {
+    for (verdict, open_for) in [(FAILURE, OPEN_FOR), (hint, 100 * SECOND)] {
         for (late, kept) in [(false, true), (true, false)] {
             let mut bench = Bench::of(1);
             (0..5).for_each(|_| {
                 bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap().record(verdict);
             });
-            assert_eq!(bench.circuit(0).status().retry_after, Some(time));
-            bench.hand.advance(
-                (2 * time).checked_sub(if late { Duration::ZERO } else { Duration::from_millis(1) }).unwrap(),
+            assert_eq!(bench.circuit(0).status().retry_after, Some(open_for));
+            bench.time.advance(
+                (2 * open_for)
+                    .checked_sub(if late { Duration::ZERO } else { Duration::from_millis(1) })
+                    .unwrap(),
             );
-            bench.junk(10);
-            assert_eq!(bench.circuits.get(&0).is_some(), kept, "{time:?}, late: {late}");
+            bench.succeed_new_keys(10);
+            assert_eq!(bench.circuits.get(&0).is_some(), kept, "{open_for:?}, late: {late}");
         }
     }
 }
@@ -135,11 +137,11 @@ fn half_open_circuit_is_kept_as_long_as_open_one() {
     for (left, kept) in [(1, true), (0, false)] {
         let mut bench = Bench::of(1);
         bench.fail(0, 5);
-        bench.hand.advance(OPEN_FOR);
+        bench.time.advance(OPEN_FOR);
         bench.succeed(0);
         assert_eq!(bench.state(0), CircuitState::HalfOpen);
-        bench.hand.advance(OPEN_FOR.checked_sub(left * Duration::from_millis(1)).unwrap());
-        bench.junk(10);
+        bench.time.advance(OPEN_FOR.checked_sub(left * Duration::from_millis(1)).unwrap());
+        bench.succeed_new_keys(10);
         assert_eq!(bench.circuits.get(&0).is_some(), kept);
     }
 }
@@ -149,8 +151,8 @@ fn circuit_open_until_reset_is_never_evicted() {
     let mut bench = Bench::new(config().open_until_reset(), 2, Overflow::Unguarded);
     bench.fail(0, 5);
     for _ in 0..10 {
-        bench.hand.advance(365 * 86_400 * SECOND);
-        bench.junk(100);
+        bench.time.advance(365 * 86_400 * SECOND);
+        bench.succeed_new_keys(100);
         assert!(bench.is_rejected(0));
     }
 }
@@ -161,13 +163,13 @@ fn forced_circuit_is_never_evicted() {
     bench.circuits.get_or_insert(0).unwrap().force_open().unwrap();
     bench.circuits.get_or_insert(1).unwrap().force_closed().unwrap();
     for _ in 0..100 {
-        bench.hand.advance(365 * 86_400 * SECOND);
-        bench.junk(100);
+        bench.time.advance(365 * 86_400 * SECOND);
+        bench.succeed_new_keys(100);
         assert!(bench.is_rejected(0));
     }
     bench.fail(1, 100);
     assert_eq!(bench.state(1), CircuitState::ForcedClosed);
-    assert_eq!(bench.circuits.evicted(), 9_999, "the one place that was left went round");
+    assert_eq!(bench.circuits.evicted(), 9_999, "all new keys used the one remaining place");
 }
 
 #[test]
@@ -175,11 +177,11 @@ fn circuit_with_running_call_is_never_evicted() {
     let mut bench = Bench::new(config().consecutive_failures(1), 2, Overflow::Unguarded);
     let permit = bench.circuits.get_or_insert(0).unwrap().try_acquire().unwrap();
     for _ in 0..10 {
-        bench.hand.advance(FORGOTTEN);
-        bench.junk(100);
+        bench.time.advance(AFTER_WINDOW);
+        bench.succeed_new_keys(100);
     }
     permit.record(FAILURE);
-    assert!(bench.is_rejected(0), "it counted where the next call looks");
+    assert!(bench.is_rejected(0), "the outcome is recorded in the circuit of the next call");
 }
 
 #[test]
@@ -193,25 +195,25 @@ fn circuit_with_pending_call_is_never_evicted() {
     assert_pending!(waiting.poll());
     let not_begun = hangs.call((2, false));
     for _ in 0..10 {
-        bench.hand.advance(FORGOTTEN);
-        bench.junk(100);
+        bench.time.advance(AFTER_WINDOW);
+        bench.succeed_new_keys(100);
     }
-    assert!(bench.circuits.evicted() > 0, "there was something to forget");
+    assert!(bench.circuits.evicted() > 0, "the fourth circuit was evicted");
     assert!((0..3).all(|key| bench.circuits.get(&key).is_some()));
     drop((hanging, waiting));
     assert_eq!(bench.circuit(0).status().window.failures, 1);
     assert_eq!(bench.circuit(1).status().window.failures, 1);
     drop(not_begun);
-    bench.hand.advance(2 * FORGOTTEN);
-    bench.failing_junk(4);
-    assert!((0..3).all(|key| bench.circuits.get(&key).is_none()), "and afterwards they are");
+    bench.time.advance(2 * AFTER_WINDOW);
+    bench.fail_new_keys(4);
+    assert!((0..3).all(|key| bench.circuits.get(&key).is_none()), "circuits without calls are evicted");
 }
 
 #[test]
 fn reset_all_clears_failures_older_than_window() {
     let bench = Bench::of(4);
     bench.fail(0, 4);
-    bench.hand.advance(FORGOTTEN);
+    bench.time.advance(AFTER_WINDOW);
     bench.circuits.reset_all();
     assert_eq!(bench.circuit(0).status().consecutive_failures, 0);
     bench.fail(0, 4);
@@ -221,28 +223,28 @@ fn reset_all_clears_failures_older_than_window() {
 #[test]
 fn circuit_with_handle_is_never_evicted() {
     let mut bench = Bench::of(2);
-    let held = bench.circuits.get_or_insert(0).unwrap();
-    let twin = held.clone();
-    drop(held);
+    let handle = bench.circuits.get_or_insert(0).unwrap();
+    let clone = handle.clone();
+    drop(handle);
     for _ in 0..10 {
-        bench.hand.advance(FORGOTTEN);
-        bench.junk(100);
+        bench.time.advance(AFTER_WINDOW);
+        bench.succeed_new_keys(100);
     }
-    twin.trip().unwrap();
-    assert!(bench.is_rejected(0), "it is the circuit of the next call");
-    drop(twin);
-    bench.hand.advance(2 * OPEN_FOR);
-    bench.junk(10);
+    clone.trip().unwrap();
+    assert!(bench.is_rejected(0), "the handle refers to the circuit of the next call");
+    drop(clone);
+    bench.time.advance(2 * OPEN_FOR);
+    bench.succeed_new_keys(10);
     assert!(bench.circuits.get(&0).is_none());
 }
 
 #[test]
-fn handles_to_all_circuits_keep_all() {
+fn circuits_with_handles_are_all_kept() {
     let mut bench = Bench::of(10);
     (0..10).for_each(|key| bench.succeed(key));
     let all = bench.circuits.circuits();
-    bench.hand.advance(FORGOTTEN);
-    bench.junk(100);
+    bench.time.advance(AFTER_WINDOW);
+    bench.succeed_new_keys(100);
     assert_eq!((bench.circuits.evicted(), bench.circuits.overflowed()), (0, 100));
     let keys: HashSet<_> = all.iter().map(|circuit| *circuit.key()).collect();
     assert_eq!(keys, (0..10).collect());
@@ -252,24 +254,24 @@ fn handles_to_all_circuits_keep_all() {
 fn flood_of_keys_keeps_history_of_live_circuit() {
     let mut bench = Bench::new(config().failure_rate(None), 100, Overflow::Unguarded);
     for _ in 0..200 {
-        bench.hand.advance(SECOND);
+        bench.time.advance(SECOND);
         bench.fail(0, 1);
         bench.succeed(0);
-        bench.junk(500);
+        bench.succeed_new_keys(500);
         assert_eq!(bench.circuits.len().max(100), 100);
     }
-    assert!(bench.circuits.evicted() > 100, "they did come and go");
+    assert!(bench.circuits.evicted() > 100, "circuits of other keys were evicted");
     let Counts { calls, failures, .. } = bench.circuit(0).status().window;
     assert!((118..=130).contains(&calls) && failures * 2 == calls, "{calls} calls, {failures} failures");
 
     bench.fail(0, 4);
-    bench.junk(100_000);
+    bench.succeed_new_keys(100_000);
     assert_eq!(bench.circuit(0).status().consecutive_failures, 4);
     bench.fail(0, 1);
-    bench.junk(100_000);
+    bench.succeed_new_keys(100_000);
     assert!(bench.is_rejected(0));
-    bench.hand.advance(OPEN_FOR);
-    bench.junk(100_000);
+    bench.time.advance(OPEN_FOR);
+    bench.succeed_new_keys(100_000);
     bench.succeed(0);
     bench.succeed(0);
     assert_eq!(bench.state(0), CircuitState::Closed);
@@ -277,10 +279,10 @@ fn flood_of_keys_keeps_history_of_live_circuit() {
 }
 
 #[test]
-fn dead_keys_cannot_fill_map() {
+fn unused_open_circuits_do_not_fill_map() {
     let bench = Bench::of(100);
     (0..100).for_each(|key| bench.fail(key, 5));
-    bench.hand.advance(2 * OPEN_FOR);
+    bench.time.advance(2 * OPEN_FOR);
     (100..200).for_each(|key| bench.fail(key, 5));
     assert_eq!((bench.circuits.evicted(), bench.circuits.overflowed()), (100, 0));
     assert!((100..200).all(|key| bench.is_rejected(key)));
@@ -289,21 +291,21 @@ fn dead_keys_cannot_fill_map() {
 #[test]
 fn call_finds_its_circuit_during_concurrent_evictions() {
     let mut bench = Bench::new(config().consecutive_failures(1), 8, Overflow::Unguarded);
-    bench.junk(1);
+    bench.succeed_new_keys(1);
     let (bench, rounds) = (&bench, AtomicUsize::new(0));
     thread::scope(|scope| {
         for thread in 0..4_u64 {
             let rounds = &rounds;
             scope.spawn(move || {
                 for round in 0..5_000 {
-                    let junk = 1_000 + round * 4 + thread;
-                    bench.circuits.get_or_insert(junk);
+                    let new_key = 1_000 + round * 4 + thread;
+                    bench.circuits.get_or_insert(new_key);
                     let Some(circuit) = bench.circuits.get_or_insert(thread) else { continue };
                     let permit = circuit.try_acquire().unwrap();
                     drop(circuit);
-                    bench.circuits.get_or_insert(junk + 100_000);
+                    bench.circuits.get_or_insert(new_key + 100_000);
                     permit.record(FAILURE);
-                    assert!(bench.is_rejected(thread), "nobody else knows this key");
+                    assert!(bench.is_rejected(thread), "no other thread uses this key");
                     bench.circuit(thread).reset().unwrap();
                     rounds.fetch_add(1, Ordering::Relaxed);
                 }
@@ -319,9 +321,9 @@ fn threads_with_same_new_key_get_one_circuit() {
     let bench = Bench::new(config().consecutive_failures(8).failure_rate(None), 10_000, Overflow::Unguarded);
     let barrier = Barrier::new(8);
     let trips = Arc::new(AtomicUsize::new(0));
-    let told = Arc::clone(&trips);
+    let counter = Arc::clone(&trips);
     bench.circuits.on_transition(move |_| {
-        told.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(1, Ordering::Relaxed);
     });
     thread::scope(|scope| {
         for _ in 0..8 {
@@ -345,10 +347,10 @@ fn get_or_insert_evicts_idle_circuit() {
 }
 
 #[test]
-fn get_or_insert_succeeds_when_there_is_room_again() {
+fn get_or_insert_succeeds_after_handles_are_dropped() {
     let mut bench = Bench::of(2);
     let held: Vec<_> = (0..2).map(|key| bench.circuits.get_or_insert(key).unwrap()).collect();
-    bench.junk(100);
+    bench.succeed_new_keys(100);
     assert!(bench.circuits.get_or_insert(2).is_none());
     drop(held);
     assert!(bench.circuits.get_or_insert(2).is_some());

@@ -1,33 +1,34 @@
-//! Calls that wait for the service behind their circuit, and services that break.
+//! Calls that wait for the inner service, and inner services that fail or panic.
 
 use super::*;
 
-/// Each clone draws from the list whether it will ever be ready, when it is asked first.
+/// A service of which some clones are never ready. Each clone takes the next value from the list,
+/// at its first poll.
 #[derive(Default)]
-struct Moody {
-    moods: Arc<Mutex<VecDeque<bool>>>,
-    mine: Option<bool>,
+struct SometimesReady {
+    ready: Arc<Mutex<VecDeque<bool>>>,
+    own: Option<bool>,
 }
 
-impl Clone for Moody {
+impl Clone for SometimesReady {
     fn clone(&self) -> Self {
-        Self { moods: Arc::clone(&self.moods), mine: None }
+        Self { ready: Arc::clone(&self.ready), own: None }
     }
 }
 
-impl Service<Request> for Moody {
+impl Service<Request> for SometimesReady {
     type Response = ();
     type Error = io::Error;
     type Future = Ready<Result<(), io::Error>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
-        let Self { moods, mine } = self;
-        let mood = mine.get_or_insert_with(|| moods.lock().unwrap().pop_front().unwrap_or(true));
-        if *mood { Poll::Ready(Ok(())) } else { Poll::Pending }
+        let Self { ready, own } = self;
+        let is_ready = own.get_or_insert_with(|| ready.lock().unwrap().pop_front().unwrap_or(true));
+        if *is_ready { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        assert_eq!(self.mine.take(), Some(true), "called without being ready");
+        assert_eq!(self.own.take(), Some(true), "called without being ready");
         answers(request)
     }
 }
@@ -35,27 +36,27 @@ impl Service<Request> for Moody {
 #[test]
 fn key_with_unready_service_does_not_delay_others() {
     let bench = Bench::of(10);
-    let moody = Moody { moods: Arc::new(Mutex::new([false, true, false].into())), mine: None };
-    let mut service = bench.layer.layer(moody);
+    let inner = SometimesReady { ready: Arc::new(Mutex::new([false, true, false].into())), own: None };
+    let mut service = bench.layer.layer(inner);
     let mut cx = Context::from_waker(Waker::noop());
     let mut call = |key| {
-        assert!(service.poll_ready(&mut cx).is_ready(), "it is always ready");
+        assert!(service.poll_ready(&mut cx).is_ready(), "a keyed service is always ready");
         task::spawn(service.call((key, false)))
     };
-    let mut dead = call(0);
-    assert_pending!(dead.poll());
+    let mut first_waiting = call(0);
+    assert_pending!(first_waiting.poll());
     assert_ready_ok!(call(1).poll());
-    let mut dead_too = call(2);
-    assert_pending!(dead_too.poll());
+    let mut second_waiting = call(2);
+    assert_pending!(second_waiting.poll());
     (3..10).for_each(|key| assert_ready_ok!(call(key).poll()));
-    assert_ready_ok!(call(0).poll(), "not even the same key");
-    assert_pending!(dead.poll());
+    assert_ready_ok!(call(0).poll(), "a later call of the same key is not delayed either");
+    assert_pending!(first_waiting.poll());
 }
 
 #[test]
 fn keyed_inner_service_is_never_called_unready() {
     let bench = Bench::of(10);
-    // It panics if it is called without a reservation of its own.
+    // The limit panics if a clone is called without its own permit.
     let mut service = bench.layer.layer(ConcurrencyLimit::new(service_fn(answers), 1));
     for key in 0..5 {
         let mut cx = Context::from_waker(Waker::noop());
@@ -88,29 +89,29 @@ fn waiting_call_is_rejected_only_when_its_circuit_opens() {
     assert_ready_ok!(other.poll_ready::<Request>());
     let service = bench.layer.layer(inner.clone());
     let mut waiting = task::spawn(service.clone().call((0, false)));
-    let mut bystander = task::spawn(service.clone().call((1, false)));
+    let mut other_key = task::spawn(service.clone().call((1, false)));
     assert_pending!(waiting.poll());
-    assert_pending!(bystander.poll());
+    assert_pending!(other_key.poll());
     bench.fail(0, 5);
     assert!(waiting.is_woken());
     assert!(matches!(assert_ready_err!(waiting.poll()), BreakerError::Rejected(_)));
-    assert_pending!(bystander.poll());
+    assert_pending!(other_key.poll());
     drop(waiting);
     drop(other);
-    assert!(bystander.is_woken(), "the next in the queue, for the rejected call has left it");
-    assert_ready_ok!(bystander.poll());
+    assert!(other_key.is_woken(), "the rejected call has left the queue, so this call is next");
+    assert_ready_ok!(other_key.poll());
 }
 
 #[test]
-fn waiting_call_survives_transitions_that_do_not_reject() {
+fn waiting_call_proceeds_after_transition_that_does_not_reject() {
     type Change = fn(&KeyedCircuit<u64>);
     let changes: [(&str, BreakerConfigBuilder, Change); 4] = [
-        ("it only observes", config().mode(Mode::ObserveOnly), |circuit| circuit.trip().unwrap()),
-        ("it is disabled", config().mode(Mode::Disabled), |circuit| circuit.trip().map_or((), drop)),
-        ("it is forced closed", config(), |circuit| circuit.force_closed().unwrap()),
-        ("it is reset", config(), |circuit| circuit.reset().unwrap()),
+        ("observing", config().mode(Mode::ObserveOnly), |circuit| circuit.trip().unwrap()),
+        ("disabled", config().mode(Mode::Disabled), |circuit| circuit.trip().map_or((), drop)),
+        ("forced closed", config(), |circuit| circuit.force_closed().unwrap()),
+        ("reset", config(), |circuit| circuit.reset().unwrap()),
     ];
-    for (what, each, change) in changes {
+    for (name, each, change) in changes {
         let bench = Bench::new(each, 10, Overflow::Unguarded);
         let inner = ConcurrencyLimit::new(service_fn(answers), 1);
         let mut other = tower_test::mock::Spawn::new(inner.clone());
@@ -118,10 +119,10 @@ fn waiting_call_survives_transitions_that_do_not_reject() {
         let mut waiting = task::spawn(bench.layer.layer(inner).call((0, false)));
         assert_pending!(waiting.poll());
         change(&bench.circuit(0));
-        assert_pending!(waiting.poll(), "{what}");
+        assert_pending!(waiting.poll(), "{name}");
         drop(other);
-        assert!(waiting.is_woken(), "{what}");
-        assert_ready_ok!(waiting.poll(), "{what}");
+        assert!(waiting.is_woken(), "{name}");
+        assert_ready_ok!(waiting.poll(), "{name}");
     }
 }
 
@@ -129,7 +130,7 @@ fn waiting_call_survives_transitions_that_do_not_reject() {
 fn waiting_probe_proceeds_when_circuit_closes() {
     let bench = Bench::of(10);
     bench.fail(0, 5);
-    bench.hand.advance(OPEN_FOR);
+    bench.time.advance(OPEN_FOR);
     let inner = ConcurrencyLimit::new(service_fn(answers), 1);
     let mut other = tower_test::mock::Spawn::new(inner.clone());
     assert_ready_ok!(other.poll_ready::<Request>());
@@ -149,12 +150,12 @@ fn rejected_call_reserves_nothing() {
     bench.fail(0, 5);
     let inner = ConcurrencyLimit::new(service_fn(answers), 1);
     let service = bench.layer.layer(inner.clone());
-    let mut kept = task::spawn(service.clone().call((0, false)));
-    let mut over = task::spawn(service.clone().call((0, false)));
-    assert!(matches!(assert_ready_err!(over.poll()), BreakerError::Rejected(_)));
+    let mut first = task::spawn(service.clone().call((0, false)));
+    let mut second = task::spawn(service.clone().call((0, false)));
+    assert!(matches!(assert_ready_err!(second.poll()), BreakerError::Rejected(_)));
     let mut other = tower_test::mock::Spawn::new(inner);
     assert_ready_ok!(other.poll_ready::<Request>());
-    assert!(matches!(assert_ready_err!(kept.poll()), BreakerError::Rejected(_)), "it needs no place either");
+    assert!(matches!(assert_ready_err!(first.poll()), BreakerError::Rejected(_)), "it needs no permit");
 }
 
 #[test]
@@ -165,7 +166,7 @@ fn dropped_waiting_call_frees_slot_and_counts_as_cancelled() {
     let mut call = Box::pin(service.call((0, false)));
     assert_pending!(waker.enter(|cx, _| call.as_mut().poll(cx)));
     drop(call);
-    assert_eq!(waker.waker_ref_count(), 1, "the circuit has let go of it");
+    assert_eq!(waker.waker_ref_count(), 1, "the circuit has dropped the waker");
     let status = bench.circuit(0).status();
     assert_eq!((status.window.cancelled, status.window.calls), (1, 0));
     for _ in 0..9 {
@@ -173,7 +174,7 @@ fn dropped_waiting_call_frees_slot_and_counts_as_cancelled() {
     }
     assert_eq!(bench.circuit(0).status().last_trip.unwrap().reason, Reason::NoneCompletes);
 
-    bench.hand.advance(OPEN_FOR);
+    bench.time.advance(OPEN_FOR);
     let probe =
         || task::spawn(bench.layer.layer(ConcurrencyLimit::new(service_fn(answers), 0)).call((0, false)));
     let mut probes = [probe(), probe(), probe()];
@@ -188,18 +189,18 @@ fn dropped_waiting_call_frees_slot_and_counts_as_cancelled() {
 
 #[test]
 fn service_panic_while_call_waits_leaves_no_waker() {
-    /// Is asked for its readiness twice.
+    /// A service that panics when its readiness is polled the second time.
     #[derive(Clone)]
-    struct Panics(u32);
+    struct PanicsAtSecondPoll(u32);
 
-    impl Service<Request> for Panics {
+    impl Service<Request> for PanicsAtSecondPoll {
         type Response = ();
         type Error = io::Error;
         type Future = Ready<Result<(), io::Error>>;
 
         fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), io::Error>> {
             self.0 += 1;
-            assert!(self.0 < 2, "asked twice");
+            assert!(self.0 < 2, "polled twice");
             Poll::Pending
         }
 
@@ -210,16 +211,16 @@ fn service_panic_while_call_waits_leaves_no_waker() {
 
     let bench = Bench::of(10);
     let mut waker = task::spawn(());
-    let mut call = Box::pin(bench.layer.layer(Panics(0)).call((0, false)));
+    let mut call = Box::pin(bench.layer.layer(PanicsAtSecondPoll(0)).call((0, false)));
     assert_pending!(waker.enter(|cx, _| call.as_mut().poll(cx)));
     let poll = AssertUnwindSafe(|| waker.enter(|cx, _| call.as_mut().poll(cx)).is_ready());
     assert!(catch_unwind(poll).is_err());
     drop(call);
-    assert_eq!(waker.waker_ref_count(), 1, "the circuit has let go of it");
+    assert_eq!(waker.waker_ref_count(), 1, "the circuit has dropped the waker");
     assert_eq!(bench.circuit(0).status().window.failures, 1);
 }
 
-/// It goes wrong in the way that the request says.
+/// A service that fails or panics in the way that its name says.
 #[derive(Clone)]
 struct Broken(&'static str);
 
@@ -244,7 +245,7 @@ impl Service<Request> for Broken {
 }
 
 #[test]
-fn keyed_readiness_error_counts_failure() {
+fn keyed_readiness_error_counts_as_failure() {
     let bench = Bench::of(10);
     let mut service = bench.layer.layer(Broken("error"));
     for failures in 1..=4 {
@@ -257,7 +258,7 @@ fn keyed_readiness_error_counts_failure() {
 }
 
 #[test]
-fn keyed_service_panic_counts_failure_and_propagates() {
+fn keyed_service_panic_counts_as_failure_and_propagates() {
     for what in ["poll_ready", "call", "future"] {
         let bench = Bench::of(10);
         let mut service = bench.layer.layer(Broken(what));
@@ -267,14 +268,14 @@ fn keyed_service_panic_counts_failure_and_propagates() {
         }
         assert!(matches!(answer(&mut service, (0, false)), Err(BreakerError::Rejected(_))), "{what}");
         bench.succeed(1);
-        bench.hand.advance(OPEN_FOR);
+        bench.time.advance(OPEN_FOR);
         for _ in 0..10 {
             catch_unwind(AssertUnwindSafe(|| answer(&mut service, (0, false)))).unwrap_err();
             assert_eq!(bench.circuit(0).status().last_trip.unwrap().reason, Reason::ProbeFailed, "{what}");
-            bench.hand.advance(OPEN_FOR);
+            bench.time.advance(OPEN_FOR);
         }
         bench.succeed(0);
         bench.succeed(0);
-        assert_eq!(bench.state(0), CircuitState::Closed, "{what}: no place was lost");
+        assert_eq!(bench.state(0), CircuitState::Closed, "{what}: no slot was lost");
     }
 }

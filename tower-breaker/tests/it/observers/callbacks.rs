@@ -11,7 +11,7 @@ use crate::support::{FAILURE, config, layer, send, state};
 /// Each of these calls would block for ever if the observer ran under a lock of the circuit.
 #[test]
 fn observer_may_control_circuit_at_every_transition() {
-    let (layer, hand) = layer(config());
+    let (layer, time) = layer(config());
     let circuit = layer.circuit();
     let told = Arc::new(Mutex::new(Vec::new()));
     let _layer = layer.on_transition({
@@ -34,7 +34,7 @@ fn observer_may_control_circuit_at_every_transition() {
         }
     });
     (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
-    hand.advance(Duration::from_secs(30));
+    time.advance(Duration::from_secs(30));
     assert!(send(&circuit, Verdict::Success), "its outcome is of an epoch that is over by then");
     let expected = [
         (CircuitState::Open, Reason::ConsecutiveFailures),
@@ -52,7 +52,7 @@ fn observer_may_control_circuit_at_every_transition() {
 /// This test would never end if the observer ran under a lock.
 #[test]
 fn observer_that_blocks_delays_only_its_call() {
-    let (layer, hand) = layer(config());
+    let (layer, time) = layer(config());
     let (entered, has_entered) = mpsc::channel();
     let (let_go, may_go) = mpsc::channel();
     let may_go = Mutex::new(may_go);
@@ -69,7 +69,7 @@ fn observer_that_blocks_delays_only_its_call() {
         // The observer has not returned, and the circuit goes on.
         assert_eq!(state(&circuit), CircuitState::Open);
         assert!(circuit.try_acquire().is_err());
-        hand.advance(Duration::from_secs(30));
+        time.advance(Duration::from_secs(30));
         (0..2).for_each(|_| assert!(send(&circuit, Verdict::Success)));
         assert_eq!(state(&circuit), CircuitState::Closed);
         circuit.trip().unwrap();

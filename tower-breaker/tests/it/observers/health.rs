@@ -4,31 +4,31 @@ use super::*;
 
 #[test]
 fn critical_report_opens_and_circuit_recovers() {
-    let (circuit, hand) = circuit(config());
+    let (circuit, time) = circuit(config());
     circuit.report(HealthReport::Critical);
     let opened = circuit.status().last_trip.unwrap();
     let told = (opened.from, opened.to, opened.reason, opened.fault);
     assert_eq!(told, (CircuitState::Closed, CircuitState::Open, Reason::ReportedCritical, None));
     assert_eq!(circuit.status().retry_after, Some(OPEN_FOR));
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     let probe = circuit.try_acquire().unwrap();
     circuit.report(HealthReport::Critical);
     assert_eq!((state(&circuit), circuit.status().retry_after), (CircuitState::Open, Some(OPEN_FOR)));
     probe.record(Verdict::Success);
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     send(&circuit, 2, Verdict::Success);
     assert_eq!(state(&circuit), CircuitState::Closed);
 }
 
 #[test]
 fn repeated_critical_report_does_not_extend_open_time() {
-    let (circuit, hand) = circuit(config());
+    let (circuit, time) = circuit(config());
     let mut transitions = circuit.transitions();
     send(&circuit, 5, FAILURE);
     for second in 0..30 {
         circuit.report(HealthReport::Critical);
         assert_eq!(circuit.status().retry_after, Some(OPEN_FOR.checked_sub(second * SECOND).unwrap()));
-        hand.advance(SECOND);
+        time.advance(SECOND);
     }
     send(&circuit, 2, Verdict::Success);
     assert_eq!(state(&circuit), CircuitState::Closed);
@@ -39,7 +39,7 @@ fn repeated_critical_report_does_not_extend_open_time() {
 fn recovered_report_starts_probes_only_if_open() {
     let reasons = [config(), config().open_until_reset(), config().open_backoff(10.0, 1_000 * OPEN_FOR)];
     for config in reasons {
-        let (circuit, _hand) = circuit(config);
+        let (circuit, _time) = circuit(config);
         send(&circuit, 4, FAILURE);
         circuit.report(HealthReport::Recovered);
         assert_eq!(circuit.status().consecutive_failures, 4);
@@ -64,7 +64,7 @@ fn recovered_report_starts_probes_only_if_open() {
 
 #[test]
 fn report_wakes_streams_and_waiting_calls() {
-    let (circuit, _hand) = circuit(config());
+    let (circuit, _time) = circuit(config());
     let mut transitions = task::spawn(circuit.transitions());
     assert_pending!(transitions.poll_next());
     circuit.report(HealthReport::Critical);
@@ -85,7 +85,7 @@ fn report_changes_no_forced_or_disabled_circuit() {
         (CircuitState::Disabled, Mode::Disabled, |_| {}),
     ];
     for (forced, mode, force) in forces {
-        let (circuit, _hand) = circuit(config().mode(mode));
+        let (circuit, _time) = circuit(config().mode(mode));
         force(&circuit);
         let mut transitions = circuit.transitions();
         for report in [HealthReport::Critical, HealthReport::Recovered, HealthReport::Critical] {

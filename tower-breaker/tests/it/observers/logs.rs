@@ -71,10 +71,10 @@ fn logged(work: impl FnOnce()) -> Vec<Event> {
 
 #[test]
 fn transition_is_one_warn_event_with_states_and_reason() {
-    let (circuit, hand) = circuit(config().name("search"));
+    let (circuit, time) = circuit(config().name("search"));
     let events = logged(|| {
         send(&circuit, 5, FAILURE);
-        hand.advance(OPEN_FOR);
+        time.advance(OPEN_FOR);
         send(&circuit, 2, Verdict::Success);
     });
     assert_eq!(events.len(), 3, "{events:?}");
@@ -89,7 +89,7 @@ fn transition_is_one_warn_event_with_states_and_reason() {
 
 #[test]
 fn rejection_is_one_debug_event_with_circuit_and_state() {
-    let (circuit, _hand) = circuit(config().name("search"));
+    let (circuit, _time) = circuit(config().name("search"));
     circuit.trip().unwrap();
     let events = logged(|| (0..3).for_each(|_| drop(circuit.try_acquire().unwrap_err())));
     assert_eq!(events.len(), 3, "{events:?}");
@@ -103,7 +103,7 @@ fn rejection_is_one_debug_event_with_circuit_and_state() {
 
 #[test]
 fn service_logs_rejection_once() {
-    let (each, _hand) = timed(config().name("single"));
+    let (each, _time) = timed(config().name("single"));
     let layer: BreakerLayer = BreakerLayer::new(each);
     layer.circuit().trip().unwrap();
     let mut service = layer.layer(service_fn(answers));
@@ -113,7 +113,7 @@ fn service_logs_rejection_once() {
 
 #[test]
 fn keyed_events_have_key() {
-    let (each, _hand) = timed(config().name("tenants"));
+    let (each, _time) = timed(config().name("tenants"));
     let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::builder(each).build().unwrap(), by_number);
     let mut service = layer.layer(service_fn(answers));
     let events = logged(|| (0..6).for_each(|_| drop(answer(&mut service, (4_711, true)))));
@@ -127,7 +127,7 @@ fn keyed_events_have_key() {
 
 #[test]
 fn observe_only_logs_would_be_rejections() {
-    let (circuit, _hand) = circuit(config().mode(Mode::ObserveOnly));
+    let (circuit, _time) = circuit(config().mode(Mode::ObserveOnly));
     let events = logged(|| {
         send(&circuit, 5, FAILURE);
         send(&circuit, 2, Verdict::Success);

@@ -103,17 +103,17 @@ fn with_book<T>(test: impl FnOnce(&Book) -> T) -> T {
 #[test]
 fn state_gauges_exist_from_start_and_return_to_zero() {
     with_book(|book| {
-        let (circuit, hand) = circuit(config().name("gauged"));
+        let (circuit, time) = circuit(config().name("gauged"));
         let stands = |state| assert_eq!(book.circuits("gauged"), standing([(state, 1)]), "{state}");
         stands(CircuitState::Closed);
         send(&circuit, 5, FAILURE);
         stands(CircuitState::Open);
-        hand.advance(OPEN_FOR);
+        time.advance(OPEN_FOR);
         let probe = circuit.try_acquire().unwrap();
         stands(CircuitState::HalfOpen);
         probe.record(FAILURE);
         stands(CircuitState::Open);
-        hand.advance(OPEN_FOR);
+        time.advance(OPEN_FOR);
         send(&circuit, 2, Verdict::Success);
         stands(CircuitState::Closed);
         circuit.force_open().unwrap();
@@ -134,7 +134,7 @@ fn state_gauges_exist_from_start_and_return_to_zero() {
 #[test]
 fn disabled_circuit_has_disabled_gauge() {
     with_book(|book| {
-        let (clock, _hand) = Clock::manual();
+        let (clock, _time) = Clock::manual();
         let config = |mode| config().name("switched").mode(mode).clock(clock).build().unwrap();
         let circuit = Circuit::new(config(Mode::Disabled));
         assert_eq!(book.circuits("switched"), standing([(CircuitState::Disabled, 1)]));
@@ -149,7 +149,7 @@ fn disabled_circuit_has_disabled_gauge() {
 fn metrics_of_one_name_are_summed() {
     with_book(|book| {
         let circuits: Vec<_> = (0..3).map(|_| circuit(config().name("many")).0).collect();
-        let (other, _hand) = circuit(config().name("another"));
+        let (other, _time) = circuit(config().name("another"));
         circuits[0].trip().unwrap();
         let (closed, open) = (CircuitState::Closed, CircuitState::Open);
         assert_eq!(book.circuits("many"), standing([(closed, 2), (open, 1)]));
@@ -166,7 +166,7 @@ fn metrics_of_one_name_are_summed() {
 #[test]
 fn calls_are_counted_by_outcome() {
     with_book(|book| {
-        let (circuit, hand) = circuit(config().name("called").failure_rate(None));
+        let (circuit, time) = circuit(config().name("called").failure_rate(None));
         send(&circuit, 3, Verdict::Success);
         send(&circuit, 4, NEUTRAL);
         send(&circuit, 2, FAILURE);
@@ -178,7 +178,7 @@ fn calls_are_counted_by_outcome() {
         assert!(catch_unwind(panicked).is_err());
         assert_eq!(book.calls("called"), [3, 3, 4, 6], "a panic is a failure");
         send(&circuit, 2, FAILURE);
-        hand.advance(OPEN_FOR);
+        time.advance(OPEN_FOR);
         send(&circuit, 2, Verdict::Success);
         assert_eq!(book.calls("called"), [5, 5, 4, 6], "probes are calls");
     });
@@ -187,7 +187,7 @@ fn calls_are_counted_by_outcome() {
 #[test]
 fn call_that_ends_after_transition_is_counted() {
     with_book(|book| {
-        let (circuit, _hand) = circuit(config().name("late"));
+        let (circuit, _time) = circuit(config().name("late"));
         let permits: Vec<_> = (0..3).map(|_| circuit.try_acquire().unwrap()).collect();
         circuit.trip().unwrap();
         for permit in permits {
@@ -200,21 +200,21 @@ fn call_that_ends_after_transition_is_counted() {
 #[test]
 fn call_through_forced_closed_circuit_is_counted() {
     with_book(|book| {
-        let (circuit, _hand) = circuit(config().name("by hand"));
+        let (circuit, _time) = circuit(config().name("manual"));
         circuit.force_closed().unwrap();
         send(&circuit, 3, FAILURE);
         send(&circuit, 2, Verdict::Success);
-        assert_eq!(book.calls("by hand"), [2, 3, 0, 0]);
+        assert_eq!(book.calls("manual"), [2, 3, 0, 0]);
     });
 }
 
 #[test]
 fn slow_calls_are_counted_regardless_of_outcome() {
     with_book(|book| {
-        let (circuit, hand) = circuit(config().name("slow").slow_call_rate(SECOND, 1.0).minimum_calls(100));
-        for (verdict, time) in [(Verdict::Success, 1_000), (FAILURE, 2_000), (Verdict::Success, 999)] {
+        let (circuit, time) = circuit(config().name("slow").slow_call_rate(SECOND, 1.0).minimum_calls(100));
+        for (verdict, millis) in [(Verdict::Success, 1_000), (FAILURE, 2_000), (Verdict::Success, 999)] {
             let permit = circuit.try_acquire().unwrap();
-            hand.advance(Duration::from_millis(time));
+            time.advance(Duration::from_millis(millis));
             permit.record(verdict);
         }
         assert_eq!(book.count("tower_breaker_slow_calls_total{circuit=slow}"), 2);
@@ -225,7 +225,7 @@ fn slow_calls_are_counted_regardless_of_outcome() {
 #[test]
 fn rejections_are_counted_by_state_and_not_as_calls() {
     with_book(|book| {
-        let (circuit, hand) = circuit(config().name("rejects"));
+        let (circuit, time) = circuit(config().name("rejects"));
         let rejections = |state: CircuitState| {
             let state = state.as_str();
             book.count(&format!("tower_breaker_rejections_total{{circuit=rejects,state={state}}}"))
@@ -233,7 +233,7 @@ fn rejections_are_counted_by_state_and_not_as_calls() {
         let reject = |times: usize| (0..times).for_each(|_| drop(circuit.try_acquire().unwrap_err()));
         circuit.trip().unwrap();
         reject(3);
-        hand.advance(OPEN_FOR);
+        time.advance(OPEN_FOR);
         let probes: Vec<_> = (0..3).map(|_| circuit.try_acquire().unwrap()).collect();
         reject(5);
         probes.into_iter().for_each(tower_breaker::Permit::cancel);
@@ -248,7 +248,7 @@ fn rejections_are_counted_by_state_and_not_as_calls() {
 #[test]
 fn observe_only_call_is_counted_as_call() {
     with_book(|book| {
-        let (circuit, _hand) = circuit(config().name("observes").mode(Mode::ObserveOnly));
+        let (circuit, _time) = circuit(config().name("observes").mode(Mode::ObserveOnly));
         send(&circuit, 5, FAILURE);
         send(&circuit, 3, FAILURE);
         send(&circuit, 2, Verdict::Success);
@@ -259,7 +259,7 @@ fn observe_only_call_is_counted_as_call() {
 #[test]
 fn service_counts_call_and_rejection_once() {
     with_book(|book| {
-        let (config, _hand) = timed(config().name("served"));
+        let (config, _time) = timed(config().name("served"));
         let layer: BreakerLayer = BreakerLayer::new(config);
         let mut service = layer.layer(service_fn(answers));
         (0..3).for_each(|_| drop(answer(&mut service, (0, false))));
@@ -273,7 +273,7 @@ fn service_counts_call_and_rejection_once() {
 #[test]
 fn transitions_are_counted_by_states_and_reason() {
     with_book(|book| {
-        let (circuit, hand) = circuit(config().name("changes"));
+        let (circuit, time) = circuit(config().name("changes"));
         let transitions = |(from, to, reason): Step| {
             let (from, to, reason) = (from.as_str(), to.as_str(), reason.as_str());
             let labels = format!("circuit=changes,from={from},reason={reason},to={to}");
@@ -281,7 +281,7 @@ fn transitions_are_counted_by_states_and_reason() {
         };
         for round in 1..=3 {
             send(&circuit, 5, FAILURE);
-            hand.advance(OPEN_FOR);
+            time.advance(OPEN_FOR);
             send(&circuit, 2, Verdict::Success);
             assert_eq!([OPENS, HALF_OPENS, CLOSES].map(transitions), [round; 3]);
         }
@@ -295,7 +295,7 @@ fn transitions_are_counted_by_states_and_reason() {
 #[test]
 fn keyed_metrics_are_shared_and_count_evictions_and_overflows() {
     with_book(|book| {
-        let (each, hand) = timed(config().name("keyed"));
+        let (each, time) = timed(config().name("keyed"));
         let config = KeyedConfig::builder(each).max_keys(4).build().unwrap();
         let layer = KeyedBreakerLayer::<_, _>::new(config, by_number);
         let mut service = layer.layer(service_fn(answers));
@@ -311,7 +311,7 @@ fn keyed_metrics_are_shared_and_count_evictions_and_overflows() {
         (10..13).for_each(|key| drop(answer(&mut service, (key, false))));
         assert_eq!(book.count("tower_breaker_overflows_total{circuit=keyed}"), 3);
         assert_eq!(book.count("tower_breaker_evictions_total{circuit=keyed}"), 0);
-        hand.advance(3 * OPEN_FOR);
+        time.advance(3 * OPEN_FOR);
         (20..24).for_each(|key| drop(answer(&mut service, (key, false))));
         assert_eq!(book.count("tower_breaker_evictions_total{circuit=keyed}"), 4);
         assert_eq!((layer.circuits().evicted(), layer.circuits().overflowed()), (4, 3));
@@ -327,7 +327,7 @@ fn keyed_metrics_are_shared_and_count_evictions_and_overflows() {
 #[test]
 fn unguarded_call_creates_no_circuit() {
     with_book(|book| {
-        let (each, _hand) = timed(config().name("phantom"));
+        let (each, _time) = timed(config().name("phantom"));
         let config = KeyedConfig::builder(each).max_keys(1).build().unwrap();
         let layer = KeyedBreakerLayer::<_, _>::new(config, by_number);
         let mut service = layer.layer(service_fn(answers));
@@ -341,7 +341,7 @@ fn unguarded_call_creates_no_circuit() {
 fn overflow_calls_are_counted_only_on_shared_circuit() {
     with_book(|book| {
         for (name, overflow) in [("unguarded", Overflow::Unguarded), ("shared", Overflow::Shared)] {
-            let (each, _hand) = timed(config().name(name));
+            let (each, _time) = timed(config().name(name));
             let config = KeyedConfig::builder(each).max_keys(1).overflow(overflow).build().unwrap();
             let mut service = KeyedBreakerLayer::<_, _>::new(config, by_number).layer(service_fn(answers));
             (0..6).for_each(|key| drop(answer(&mut service, (key, true))));
@@ -359,7 +359,7 @@ fn overflow_calls_are_counted_only_on_shared_circuit() {
 #[test]
 fn metrics_have_exactly_documented_labels() {
     with_book(|book| {
-        let (circuit, _hand) = circuit(config().name("labelled").slow_call_rate(SECOND, 1.0));
+        let (circuit, _time) = circuit(config().name("labelled").slow_call_rate(SECOND, 1.0));
         send(&circuit, 5, FAILURE);
         circuit.try_acquire().unwrap_err();
         let shapes: BTreeSet<_> = book.of_circuit("labelled").iter().map(|name| shape(name)).collect();
@@ -387,8 +387,8 @@ fn shape(metric: &str) -> String {
 #[test]
 fn permit_of_ended_circuit_is_not_counted_under_next_name() {
     with_book(|book| {
-        let (clock, hand) = Clock::manual();
-        hand.set(Duration::from_secs(1_000));
+        let (clock, time) = Clock::manual();
+        time.set(Duration::from_secs(1_000));
         let named = |name| {
             let config = config().name(name).clock(clock).slow_call_rate(SECOND, 1.0).build();
             Circuit::new(config.unwrap())
@@ -399,7 +399,7 @@ fn permit_of_ended_circuit_is_not_counted_under_next_name() {
         let uncounted = [(); 2].map(|()| circuit.try_acquire().unwrap());
         drop(circuit);
         let _next = named("not ended");
-        hand.advance(2 * SECOND);
+        time.advance(2 * SECOND);
         let [success, failure, neutral, cancelled] = permits;
         success.record(Verdict::Success);
         failure.record(FAILURE);
@@ -417,7 +417,7 @@ fn permit_of_ended_circuit_is_not_counted_under_next_name() {
 
 #[test]
 fn recorder_installed_late_counts_state_from_reconfigure() {
-    let (config, _hand) = timed(config().name("late recorder"));
+    let (config, _time) = timed(config().name("late recorder"));
     let circuit = Circuit::new(config.clone());
     circuit.trip().unwrap();
     with_book(|book| {
@@ -435,7 +435,7 @@ fn recorder_installed_late_counts_state_from_reconfigure() {
 
 #[test]
 fn reconfigure_to_disabled_counts_once_with_late_recorder() {
-    let (clock, _hand) = Clock::manual();
+    let (clock, _time) = Clock::manual();
     let config = |mode| config().name("late and disabled").mode(mode).clock(clock).build().unwrap();
     let circuit = Circuit::new(config(Mode::Enforce));
     with_book(|book| {
@@ -486,10 +486,10 @@ fn recorder_of_zero_size_works() {
         [("variable", &on_stack), ("static", &RECORDER), ("temporary", &Fieldless)];
     let name = |place: &str| format!("fieldless {place}");
     for (number, (place, recorder)) in recorders.into_iter().enumerate() {
-        let (before, _hand) = circuit(config().name(name(place)));
+        let (before, _time) = circuit(config().name(name(place)));
         send(&before, 1, Verdict::Success);
         metrics::with_local_recorder(recorder, || {
-            let (circuit, _hand) = circuit(config().name(name(place)));
+            let (circuit, _time) = circuit(config().name(name(place)));
             send(&circuit, 1, Verdict::Success);
         });
         assert_eq!(COUNTED.load(Ordering::Relaxed), number as u64 + 1, "{place}");

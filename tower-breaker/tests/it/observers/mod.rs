@@ -69,15 +69,15 @@ const CLOSES: Step = (CircuitState::HalfOpen, CircuitState::Closed, Reason::Prob
 #[expect(clippy::disallowed_methods, reason = "when it was is told by the wall clock")]
 fn stream_has_transitions_in_order_with_all_fields() {
     use CircuitState::{Closed, ForcedOpen, HalfOpen, Open};
-    let (circuit, hand) = circuit(config().name("search"));
+    let (circuit, time) = circuit(config().name("search"));
     send(&circuit, 4, FAILURE);
     let mut transitions = circuit.transitions();
     assert!(heard(&mut transitions).is_empty());
     let before = SystemTime::now();
     send(&circuit, 1, FAILURE);
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     send(&circuit, 1, FAILURE);
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     send(&circuit, 2, Verdict::Success);
     circuit.force_open().unwrap();
     circuit.release();
@@ -105,7 +105,7 @@ fn stream_has_transitions_in_order_with_all_fields() {
 
 #[test]
 fn rate_transition_has_counts_of_window() {
-    let (circuit, _hand) = circuit(config().consecutive_failures(0).failure_rate(0.4));
+    let (circuit, _time) = circuit(config().consecutive_failures(0).failure_rate(0.4));
     let mut transitions = circuit.transitions();
     send(&circuit, 6, Verdict::Success);
     send(&circuit, 4, FAILURE);
@@ -117,11 +117,11 @@ fn rate_transition_has_counts_of_window() {
 
 #[test]
 fn slow_and_cancelled_transitions_have_their_reasons() {
-    let (slow, hand) = circuit(config().slow_call_rate(SECOND, 0.5));
+    let (slow, time) = circuit(config().slow_call_rate(SECOND, 0.5));
     let mut transitions = slow.transitions();
     for _ in 0..10 {
         let permit = slow.try_acquire().unwrap();
-        hand.advance(SECOND);
+        time.advance(SECOND);
         permit.record(Verdict::Success);
     }
     let told = heard(&mut transitions);
@@ -129,7 +129,7 @@ fn slow_and_cancelled_transitions_have_their_reasons() {
     let counts = told[0].counts.unwrap();
     assert_eq!((counts.calls, counts.failures, counts.slow, told[0].fault), (10, 0, 10, None));
 
-    let (hangs, _hand) = circuit(config());
+    let (hangs, _time) = circuit(config());
     let mut transitions = hangs.transitions();
     (0..10).for_each(|_| drop(hangs.try_acquire().unwrap()));
     let told = heard(&mut transitions);
@@ -140,10 +140,10 @@ fn slow_and_cancelled_transitions_have_their_reasons() {
 #[test]
 fn call_at_clock_origin_can_be_slow() {
     for start in [1_000, 0] {
-        let (circuit, hand) = circuit(config().slow_call_rate(SECOND, 1.0));
-        hand.set(start * SECOND);
+        let (circuit, time) = circuit(config().slow_call_rate(SECOND, 1.0));
+        time.set(start * SECOND);
         let permit = circuit.try_acquire().unwrap();
-        hand.advance(SECOND);
+        time.advance(SECOND);
         permit.record(Verdict::Success);
         assert_eq!(circuit.status().window.slow, 1, "from {start} s on");
     }
@@ -151,7 +151,7 @@ fn call_at_clock_origin_can_be_slow() {
 
 #[test]
 fn slow_stream_reader_gets_number_of_missed_transitions() {
-    let (circuit, _hand) = circuit(config());
+    let (circuit, _time) = circuit(config());
     for changes in [256, 257, 300, 5_000] {
         let mut transitions = circuit.transitions();
         for _ in 0..changes / 2 {
@@ -177,7 +177,7 @@ fn slow_stream_reader_gets_number_of_missed_transitions() {
 
 #[test]
 fn stream_has_every_transition_since_its_creation() {
-    let (circuit, _hand) = circuit(config());
+    let (circuit, _time) = circuit(config());
     let mut first = circuit.transitions();
     circuit.trip().unwrap();
     let mut second = circuit.transitions();
@@ -189,7 +189,7 @@ fn stream_has_every_transition_since_its_creation() {
 
 #[test]
 fn waiting_stream_reader_is_woken_by_transition_and_end() {
-    let (circuit, _hand) = circuit(config());
+    let (circuit, _time) = circuit(config());
     let mut transitions = task::spawn(circuit.transitions());
     assert_pending!(transitions.poll_next());
     assert!(!transitions.is_woken());
@@ -204,7 +204,7 @@ fn waiting_stream_reader_is_woken_by_transition_and_end() {
 
 #[test]
 fn stream_ends_with_its_circuit_after_last_transition() {
-    let (circuit, _hand) = circuit(config());
+    let (circuit, _time) = circuit(config());
     let mut transitions = circuit.transitions();
     let layer: BreakerLayer = BreakerLayer::with_circuit(circuit.clone());
     let service = layer.layer(service_fn(async |(): ()| Ok::<_, io::Error>(())));
@@ -227,13 +227,13 @@ fn stream_ends_with_its_circuit_after_last_transition() {
 fn next_circuit_notifies_only_its_own_observers() {
     for _ in 0..10 {
         let told = Arc::new(Mutex::new(Vec::new()));
-        let (old, _hand) = circuit(config().name("old").consecutive_failures(1));
+        let (old, _time) = circuit(config().name("old").consecutive_failures(1));
         let tell = Arc::clone(&told);
         old.on_transition(move |transition| tell.lock().unwrap().push(transition.circuit));
         let mut transitions = old.transitions();
         let permit = old.try_acquire().unwrap();
         drop(old);
-        let (new, _hand) = circuit(config().name("new").consecutive_failures(1));
+        let (new, _time) = circuit(config().name("new").consecutive_failures(1));
         permit.record(FAILURE);
         assert_eq!(state(&new), CircuitState::Closed);
         new.trip().unwrap();
@@ -282,7 +282,7 @@ fn answer<S: Service<Request>>(service: &mut S, request: Request) -> Result<S::R
 
 #[test]
 fn keyed_stream_has_key_and_ends_with_last_handle() {
-    let (each, _hand) = timed(config().name("tenants"));
+    let (each, _time) = timed(config().name("tenants"));
     let layer = KeyedBreakerLayer::new(KeyedConfig::builder(each).build().unwrap(), by_number);
     let mut transitions = layer.circuits().transitions();
     let mut service = layer.layer(service_fn(answers));
@@ -305,7 +305,7 @@ fn keyed_stream_has_key_and_ends_with_last_handle() {
 
 #[test]
 fn observer_panic_is_caught_and_others_are_notified() {
-    let (circuit, hand) = circuit(config());
+    let (circuit, time) = circuit(config());
     let told = Arc::new(AtomicUsize::new(0));
     for place in 0..5 {
         let told = Arc::clone(&told);
@@ -318,7 +318,7 @@ fn observer_panic_is_caught_and_others_are_notified() {
     let told = || told.load(Ordering::Relaxed);
     catch_unwind(AssertUnwindSafe(|| send(&circuit, 5, FAILURE))).expect("the call has no part in it");
     assert_eq!((told(), state(&circuit)), (5, CircuitState::Open));
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     send(&circuit, 2, Verdict::Success);
     assert_eq!((told(), state(&circuit)), (15, CircuitState::Closed));
     circuit.trip().unwrap();
@@ -329,7 +329,7 @@ fn observer_panic_is_caught_and_others_are_notified() {
 
 #[test]
 fn observer_runs_after_transition_and_may_use_circuit() {
-    let (circuit, _hand) = circuit(config());
+    let (circuit, _time) = circuit(config());
     let (own, asked) = (circuit.clone(), Arc::new(AtomicUsize::new(0)));
     let count = Arc::clone(&asked);
     circuit.on_transition(move |transition| {
@@ -352,7 +352,7 @@ const FOR_EVER: Duration = Duration::from_secs(120);
 
 #[test]
 fn observer_that_never_returns_delays_only_its_call() {
-    let (circuit, hand) = circuit(config());
+    let (circuit, time) = circuit(config());
     let (stuck, is_stuck) = mpsc::channel();
     let (free, freed) = mpsc::channel::<()>();
     let (first, freed) = (AtomicBool::new(true), Mutex::new(freed));
@@ -372,7 +372,7 @@ fn observer_that_never_returns_delays_only_its_call() {
     thread::spawn(move || {
         circuit.try_acquire().unwrap_err();
         assert_eq!(state(&circuit), CircuitState::Open);
-        hand.advance(OPEN_FOR);
+        time.advance(OPEN_FOR);
         send(&circuit, 2, Verdict::Success);
         circuit.trip().unwrap();
         circuit.reset().unwrap();
@@ -397,7 +397,7 @@ fn heard_or_end(transitions: &mut Transitions) -> usize {
 
 #[test]
 fn observer_that_never_returns_delays_no_other_key() {
-    let (each, hand) = timed(config());
+    let (each, time) = timed(config());
     let config = KeyedConfig::builder(each).max_keys(10).build().unwrap();
     let layer = KeyedBreakerLayer::new(config, by_number);
     let (stuck, is_stuck) = mpsc::channel();
@@ -421,7 +421,7 @@ fn observer_that_never_returns_delays_no_other_key() {
         for key in 1..100 {
             (0..5).for_each(|_| drop(answer(&mut of_another, (key, true))));
             assert_eq!(circuits.get(&key).unwrap().status().state, CircuitState::Open);
-            hand.advance(2 * OPEN_FOR);
+            time.advance(2 * OPEN_FOR);
         }
         (1..100).filter_map(|key| circuits.get(&key)).for_each(|circuit| circuit.reset().unwrap());
         done.send((circuits.len(), circuits.get_or_insert(1_000).is_some())).unwrap();

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Ready when told, and then it hangs.
+/// A server whose calls never complete. If `ready` is false, it does not even become ready.
 #[derive(Clone)]
 struct Connection {
     ready: bool,
@@ -22,8 +22,9 @@ impl Service<()> for Connection {
     }
 }
 
-/// Gives up calls after `after` until the circuit opens, and says how many that took; after 100 it gives that up, too.
-fn give_up(connection: &Connection, layer: &BreakerLayer, hand: &ManualClock, after: Duration) -> usize {
+/// Cancels calls, each after `after`, until the state of the circuit changes. Returns the number of
+/// calls, or 100 if the state has not changed after 100 calls.
+fn cancel_calls(connection: &Connection, layer: &BreakerLayer, time: &ManualClock, after: Duration) -> usize {
     let before = layer.circuit().status().state;
     for calls in 0..100 {
         if layer.circuit().status().state != before {
@@ -37,17 +38,17 @@ fn give_up(connection: &Connection, layer: &BreakerLayer, hand: &ManualClock, af
             assert_pending!(call.poll());
             call
         });
-        hand.advance(after);
+        time.advance(after);
         drop((call, service));
     }
     100
 }
 
-/// How many calls that are given up it takes to open a closed circuit, and why it opens.
+/// Returns how many cancelled calls open a closed circuit, and the reason.
 fn until_open(policy: CancelledPolicy, ready: bool, after: Duration) -> (usize, Option<Reason>) {
     let limits = config().failure_rate(None).time_window(Duration::from_secs(3_600));
-    let (layer, hand) = layer(limits.cancelled(policy));
-    let number = give_up(&Connection { ready }, &layer, &hand, after);
+    let (layer, time) = layer(limits.cancelled(policy));
+    let number = cancel_calls(&Connection { ready }, &layer, &time, after);
     (number, layer.circuit().status().last_trip.map(|trip| trip.reason))
 }
 
@@ -73,19 +74,19 @@ fn service_dropped_while_waiting_counts_by_policy() {
 }
 
 #[test]
-fn service_dropped_after_limit_of_policy_counts_failure() {
+fn service_dropped_after_limit_of_policy_counts_as_failure() {
     let policy = CancelledPolicy::FailureAfter(SECOND);
     assert_eq!(until_open(policy, false, SECOND), (5, Some(Reason::ConsecutiveFailures)));
 }
 
-/// The same of probes and a half-open circuit.
+/// Returns how many cancelled probes open a half-open circuit, and the reason.
 fn probes_until_open(policy: CancelledPolicy, ready: bool) -> (usize, Reason) {
-    let (layer, hand) = layer(config().cancelled(policy));
+    let (layer, time) = layer(config().cancelled(policy));
     let circuit = layer.circuit();
     circuit.trip().unwrap();
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     circuit.try_acquire().unwrap().cancel();
-    let number = give_up(&Connection { ready }, &layer, &hand, SECOND);
+    let number = cancel_calls(&Connection { ready }, &layer, &time, SECOND);
     (number, circuit.status().last_trip.unwrap().reason)
 }
 
@@ -105,7 +106,7 @@ fn probes_cancelled_while_waiting_reopen_by_default() {
 }
 
 #[test]
-fn probe_cancelled_while_waiting_counts_failure_by_policy() {
+fn probe_cancelled_while_waiting_counts_as_failure_by_policy() {
     assert_eq!(probes_until_open(CancelledPolicy::Failure, false), (1, Reason::ProbeFailed));
 }
 
@@ -125,7 +126,7 @@ impl http_body::Body for Stalled {
 }
 
 #[test]
-fn call_dropped_during_upload_counts_nothing_and_frees_slot() {
+fn call_dropped_during_upload_is_not_counted_and_frees_slot() {
     let policies = [
         CancelledPolicy::IfNoneCompletes,
         CancelledPolicy::Ignore,
@@ -133,27 +134,27 @@ fn call_dropped_during_upload_counts_nothing_and_frees_slot() {
         CancelledPolicy::FailureAfter(SECOND),
     ];
     for policy in policies {
-        let (layer, hand) =
+        let (layer, time) =
             layer(config().consecutive_failures(1).probes(1).open_for(OPEN_FOR).cancelled(policy));
         let circuit = layer.circuit();
-        let reads = service_fn(async |request: http::Request<UploadBody<Stalled>>| {
+        let inner = service_fn(async |request: http::Request<UploadBody<Stalled>>| {
             request.into_body().frame().await;
             pending::<Result<Response, io::Error>>().await
         });
-        let mut service = UploadLayer::new().layer(layer.layer(reads));
-        let mut give_up = || {
+        let mut service = UploadLayer::new().layer(layer.layer(inner));
+        let mut cancel_call = || {
             let mut call = task::spawn((&mut service).oneshot(http::Request::new(Stalled)));
             assert_pending!(call.poll());
-            hand.advance(2 * SECOND);
+            time.advance(2 * SECOND);
         };
         for _ in 0..20 {
-            give_up();
+            cancel_call();
         }
         assert_eq!((state(&circuit), circuit.status().window.cancelled), (CircuitState::Closed, 0));
         circuit.trip().unwrap();
-        hand.advance(OPEN_FOR);
+        time.advance(OPEN_FOR);
         for _ in 0..20 {
-            give_up();
+            cancel_call();
             assert_eq!(state(&circuit), CircuitState::HalfOpen, "{policy:?}");
         }
     }
@@ -161,15 +162,15 @@ fn call_dropped_during_upload_counts_nothing_and_frees_slot() {
 
 #[test]
 fn completed_call_in_window_keeps_cancelled_calls_ignored() {
-    let (layer, hand) = layer(config());
+    let (layer, time) = layer(config());
     let circuit = layer.circuit();
     let mut service = layer.layer(server());
-    send(&mut service, 503, SECOND, &hand).unwrap();
+    send(&mut service, 503, SECOND, &time).unwrap();
     (0..100).for_each(|_| assert_pending!(start(&mut service, HANGS).poll()));
-    assert_eq!(state(&circuit), CircuitState::Closed, "it answered, if not well");
-    hand.advance(Duration::from_secs(66));
+    assert_eq!(state(&circuit), CircuitState::Closed, "the server responded once, with an error");
+    time.advance(Duration::from_secs(66));
     (0..10).for_each(|_| assert_pending!(start(&mut service, HANGS).poll()));
-    assert_eq!(why(&circuit), Reason::NoneCompletes);
+    assert_eq!(trip_reason(&circuit), Reason::NoneCompletes);
 }
 
 #[tokio::test(start_paused = true)]
@@ -181,6 +182,6 @@ async fn outer_timeout_over_hung_server_opens_by_default() {
         for number in 0..10 {
             assert!(call().await.is_err(), "call {number} times out, ready: {ready}");
         }
-        assert!(is_rejected(&call().await.expect("it answers at once")), "ready: {ready}");
+        assert!(is_rejected(&call().await.expect("a rejection is immediate")), "ready: {ready}");
     }
 }

@@ -1,4 +1,4 @@
-//! What the settings of a circuit decide, through a service.
+//! The settings of a circuit, tested through a service.
 
 mod cancelled;
 mod open_time;
@@ -28,7 +28,8 @@ type Response = http::Response<()>;
 
 type Answer = Result<Response, BreakerError<io::Error>>;
 
-/// In place of a status.
+// In place of a status, a request can ask for one of these.
+
 const REFUSED: u16 = 0;
 
 const HANGS: u16 = 1;
@@ -37,7 +38,8 @@ const PANICS: u16 = 2;
 
 const PANICS_IN_CALL: u16 = 3;
 
-/// Answers with the status that it is asked for, and with the number of seconds as `Retry-After`.
+/// Responds with the status of the request, and with the request's number of seconds as
+/// `Retry-After`.
 fn server()
 -> impl Service<(u16, u64), Response = Response, Error = io::Error, Future: Send> + Clone + Send + Sync {
     service_fn(|(status, retry_after): (u16, u64)| {
@@ -45,8 +47,8 @@ fn server()
         async move {
             match status {
                 HANGS => pending().await,
-                PANICS => panic!("it was asked to"),
-                REFUSED => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody is there")),
+                PANICS => panic!("requested panic"),
+                REFUSED => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "server is down")),
                 _ => {
                     let response = http::Response::builder().status(status);
                     Ok(response.header("retry-after", retry_after).body(()).unwrap())
@@ -66,13 +68,13 @@ fn start_with<S: Service<(u16, u64)>>(service: &mut S, request: (u16, u64)) -> t
     task::spawn(service.call(request))
 }
 
-/// Sends a request and waits for the answer, for `took`.
-fn send<S>(service: &mut S, status: u16, took: Duration, hand: &ManualClock) -> Answer
+/// Sends a request that takes the duration `took`, and returns its result.
+fn send<S>(service: &mut S, status: u16, took: Duration, time: &ManualClock) -> Answer
 where
     S: Service<(u16, u64), Response = Response, Error = BreakerError<io::Error>>,
 {
     let mut call = start(service, status);
-    hand.advance(took);
+    time.advance(took);
     assert_ready!(call.poll())
 }
 
@@ -80,9 +82,9 @@ fn is_rejected(answer: &Answer) -> bool {
     matches!(answer, Err(BreakerError::Rejected(_)))
 }
 
-fn why(circuit: &Circuit) -> Reason {
+fn trip_reason(circuit: &Circuit) -> Reason {
     assert_eq!(state(circuit), CircuitState::Open);
-    circuit.status().last_trip.expect("it has opened").reason
+    circuit.status().last_trip.expect("an open circuit has tripped").reason
 }
 
 fn close(circuit: &Circuit) {

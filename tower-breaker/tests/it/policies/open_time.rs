@@ -4,16 +4,16 @@ use super::*;
 
 #[test]
 fn slow_start_admits_share_and_rejects_others_with_retry_after() {
-    let (layer, hand) = layer(config().slow_start(Duration::from_secs(10)));
+    let (layer, time) = layer(config().slow_start(Duration::from_secs(10)));
     let circuit = layer.circuit();
     let mut service = layer.layer(server());
     circuit.trip().unwrap();
-    hand.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     close(&circuit);
     for (half, expected) in [(0_u8, 250), (1, 750)] {
         let mut admitted = 0_usize;
         for call in 0..1_000 {
-            let answer = send(&mut service, 200, Duration::from_millis(5), &hand);
+            let answer = send(&mut service, 200, Duration::from_millis(5), &time);
             admitted += usize::from(answer.is_ok());
             if let Err(BreakerError::Rejected(rejection)) = answer {
                 let left = Duration::from_millis(10_000 - 5_000 * u64::from(half) - 5 * call);
@@ -26,17 +26,17 @@ fn slow_start_admits_share_and_rejects_others_with_retry_after() {
         let share = circuit.status().slow_start.unwrap();
         assert!((share - 0.5 * f64::from(half + 1)).abs() < 1e-9, "{share}");
     }
-    (0..100).for_each(|_| assert!(send(&mut service, 200, Duration::ZERO, &hand).is_ok()));
+    (0..100).for_each(|_| assert!(send(&mut service, 200, Duration::ZERO, &time).is_ok()));
     assert_eq!(circuit.status().slow_start, None);
 }
 
 #[test]
 fn half_open_rejection_has_retry_after_of_1s() {
     for (lease, expected) in [(30 * SECOND, SECOND), (SECOND / 2, SECOND / 2)] {
-        let (layer, hand) = layer(config().probes(1).probe_lease(lease));
+        let (layer, time) = layer(config().probes(1).probe_lease(lease));
         let circuit = layer.circuit();
         circuit.trip().unwrap();
-        hand.advance(OPEN_FOR);
+        time.advance(OPEN_FOR);
         let probe = circuit.try_acquire().unwrap();
         let rejection = circuit.try_acquire().unwrap_err();
         assert_eq!((rejection.state(), rejection.retry_after()), (CircuitState::HalfOpen, Some(expected)));
@@ -50,7 +50,7 @@ fn open_time_grows_to_cap_and_jitter_only_adds() {
     let mut added = Vec::new();
     for _ in 0..50 {
         let growing = config().open_for(10 * SECOND).open_backoff(2.0, 100 * SECOND).open_jitter(0.25);
-        let (layer, hand) = layer(growing);
+        let (layer, time) = layer(growing);
         let circuit = layer.circuit();
         circuit.trip().unwrap();
         for base in [10, 20, 40, 80, 100, 100] {
@@ -59,9 +59,9 @@ fn open_time_grows_to_cap_and_jitter_only_adds() {
             // Kept to the millisecond.
             assert!((0.0..=0.250_1).contains(&share), "{period:?} for {base} s");
             added.push(share);
-            hand.advance(period.saturating_sub(Duration::from_millis(1)));
+            time.advance(period.saturating_sub(Duration::from_millis(1)));
             assert!(circuit.try_acquire().is_err());
-            hand.advance(Duration::from_millis(1));
+            time.advance(Duration::from_millis(1));
             circuit.try_acquire().unwrap().record(FAILURE);
         }
     }
@@ -71,49 +71,49 @@ fn open_time_grows_to_cap_and_jitter_only_adds() {
 
 #[test]
 fn open_time_growth_resets_after_long_closed_period() {
-    let (layer, hand) = layer(config().open_for(10 * SECOND).open_backoff(3.0, 1_000 * SECOND));
+    let (layer, time) = layer(config().open_for(10 * SECOND).open_backoff(3.0, 1_000 * SECOND));
     let circuit = layer.circuit();
     for (period, closed_for) in
         [(10, Duration::from_millis(9_999)), (30, SECOND), (90, 90 * SECOND), (10, SECOND)]
     {
         circuit.trip().unwrap();
         assert_eq!(circuit.status().retry_after, Some(period * SECOND));
-        hand.advance(period * SECOND);
+        time.advance(period * SECOND);
         close(&circuit);
-        hand.advance(closed_for);
+        time.advance(closed_for);
     }
 }
 
 #[test]
 fn open_until_reset_ignores_retry_after() {
     for limits in [config().open_until_reset(), BreakerConfig::single_flight()] {
-        let (layer, hand) = layer(limits);
+        let (layer, time) = layer(limits);
         let circuit = layer.circuit();
         let mut service = layer.layer(server());
         (0..5).for_each(|_| {
             assert_ready!(start_with(&mut service, (503, 60)).poll()).unwrap();
         });
-        hand.advance(365 * 86_400 * SECOND);
-        let answer = send(&mut service, 200, SECOND, &hand);
+        time.advance(365 * 86_400 * SECOND);
+        let answer = send(&mut service, 200, SECOND, &time);
         let rejection = answer.as_ref().unwrap_err().rejection().unwrap();
         assert_eq!((rejection.state(), rejection.retry_after()), (CircuitState::Open, None));
         assert_eq!(circuit.status().retry_after, None);
         circuit.reset().unwrap();
-        assert!(send(&mut service, 200, SECOND, &hand).is_ok());
+        assert!(send(&mut service, 200, SECOND, &time).is_ok());
     }
 }
 
 #[test]
 fn retry_after_of_tripping_call_extends_open_time() {
     for (asked_for, open_for) in [(0, 30), (29, 30), (90, 90), (300, 300), (86_400, 300)] {
-        let (layer, hand) = layer(config());
+        let (layer, time) = layer(config());
         let mut service = layer.layer(server());
         for hint in [200, 200, 200, 200, asked_for] {
             assert_ready!(start_with(&mut service, (503, hint)).poll()).unwrap();
         }
         let open_for = Duration::from_secs(open_for);
         assert_eq!(layer.circuit().status().retry_after, Some(open_for), "asked for {asked_for} s");
-        hand.advance(open_for);
+        time.advance(open_for);
         // The same of a probe.
         assert_ready!(start_with(&mut service, (503, asked_for)).poll()).unwrap();
         assert_eq!(layer.circuit().status().retry_after, Some(open_for));

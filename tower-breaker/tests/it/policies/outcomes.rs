@@ -6,21 +6,21 @@ use super::*;
 fn slow_calls_at_threshold_open_and_so_does_slow_probe() {
     for status in [200, 404, 503] {
         let limits = config().slow_call_rate(SECOND, 0.5).consecutive_failures(0).failure_rate(None);
-        let (layer, hand) = layer(limits);
+        let (layer, time) = layer(limits);
         let circuit = layer.circuit();
         let mut service = layer.layer(server());
         let under = Duration::from_millis(999);
-        (0..5).for_each(|_| assert!(send(&mut service, 200, under, &hand).is_ok()));
+        (0..5).for_each(|_| assert!(send(&mut service, 200, under, &time).is_ok()));
         for slow in 0..5 {
             assert_eq!((state(&circuit), circuit.status().window.slow), (CircuitState::Closed, slow));
-            send(&mut service, status, SECOND, &hand).unwrap();
+            send(&mut service, status, SECOND, &time).unwrap();
         }
-        assert_eq!(why(&circuit), Reason::SlowRate, "{status}");
-        hand.advance(OPEN_FOR);
-        send(&mut service, 200, SECOND, &hand).unwrap();
-        assert_eq!(why(&circuit), Reason::ProbeSlow);
-        hand.advance(OPEN_FOR);
-        (0..2).for_each(|_| assert!(send(&mut service, 200, under, &hand).is_ok()));
+        assert_eq!(trip_reason(&circuit), Reason::SlowRate, "{status}");
+        time.advance(OPEN_FOR);
+        send(&mut service, 200, SECOND, &time).unwrap();
+        assert_eq!(trip_reason(&circuit), Reason::ProbeSlow);
+        time.advance(OPEN_FOR);
+        (0..2).for_each(|_| assert!(send(&mut service, 200, under, &time).is_ok()));
         assert_eq!(state(&circuit), CircuitState::Closed);
     }
 }
@@ -48,27 +48,27 @@ fn panic_counts_one_failure_and_poisons_nothing() {
         |layer| panics(|| layer.circuit().call_blocking::<(), io::Error, _>(|| panic!("it was asked to"))),
     ];
     for (place, panicking) in panicking.into_iter().enumerate() {
-        let (layer, hand) = layer(config().cancelled(CancelledPolicy::Failure));
+        let (layer, time) = layer(config().cancelled(CancelledPolicy::Failure));
         let circuit = layer.circuit();
         for failures in 1..=5 {
             assert!(panicking(&layer), "place {place}");
             let counted = circuit.status().consecutive_failures;
             assert_eq!(counted, failures % 5, "place {place}");
         }
-        assert_eq!(why(&circuit), Reason::ConsecutiveFailures, "place {place}");
-        hand.advance(OPEN_FOR);
+        assert_eq!(trip_reason(&circuit), Reason::ConsecutiveFailures, "place {place}");
+        time.advance(OPEN_FOR);
         assert!(panicking(&layer), "place {place}");
-        assert_eq!(why(&circuit), Reason::ProbeFailed, "place {place}");
-        hand.advance(OPEN_FOR);
+        assert_eq!(trip_reason(&circuit), Reason::ProbeFailed, "place {place}");
+        time.advance(OPEN_FOR);
         let mut service = layer.layer(server());
-        (0..2).for_each(|_| assert!(send(&mut service, 200, SECOND, &hand).is_ok()));
+        (0..2).for_each(|_| assert!(send(&mut service, 200, SECOND, &time).is_ok()));
         assert_eq!(state(&circuit), CircuitState::Closed, "place {place}");
     }
 }
 
 #[test]
 fn health_function_overrides_health_of_fault() {
-    let (layer, hand) = layer(config());
+    let (layer, time) = layer(config());
     let circuit = layer.circuit();
     let layer = layer.health(|fault| match fault.kind() {
         Kind::Auth => Health::Unhealthy,
@@ -76,33 +76,33 @@ fn health_function_overrides_health_of_fault() {
         _ => fault.health(),
     });
     let mut service = layer.layer(server());
-    (0..100).for_each(|_| assert!(send(&mut service, 500, SECOND, &hand).is_ok()));
+    (0..100).for_each(|_| assert!(send(&mut service, 500, SECOND, &time).is_ok()));
     assert_eq!(circuit.status().window.calls, 0, "neutral");
-    (0..5).for_each(|_| assert!(send(&mut service, 401, SECOND, &hand).is_ok()));
-    assert_eq!(why(&circuit), Reason::ConsecutiveFailures);
+    (0..5).for_each(|_| assert!(send(&mut service, 401, SECOND, &time).is_ok()));
+    assert_eq!(trip_reason(&circuit), Reason::ConsecutiveFailures);
     circuit.reset().unwrap();
-    (0..5).for_each(|_| assert!(send(&mut service, 503, SECOND, &hand).is_ok()));
-    assert_eq!(why(&circuit), Reason::ConsecutiveFailures, "the others keep theirs");
+    (0..5).for_each(|_| assert!(send(&mut service, 503, SECOND, &time).is_ok()));
+    assert_eq!(trip_reason(&circuit), Reason::ConsecutiveFailures, "the others keep theirs");
 }
 
 #[test]
 fn last_failure_has_type_message_and_label() {
-    let (layer, hand) = layer(config());
+    let (layer, time) = layer(config());
     let circuit = layer.circuit();
     let mut service = layer.keep_last_failure("orders").layer(server());
     for status in [200, 404, 429] {
-        send(&mut service, status, SECOND, &hand).unwrap();
+        send(&mut service, status, SECOND, &time).unwrap();
         assert!(circuit.status().last_failure.is_none(), "{status} is no failure");
     }
-    send(&mut service, 503, SECOND, &hand).unwrap();
+    send(&mut service, 503, SECOND, &time).unwrap();
     let last = circuit.status().last_failure.unwrap();
     assert_eq!((&*last.label, last.fault.kind()), ("orders", Kind::Unavailable));
     assert_eq!(last.message, last.fault.to_string());
     assert!(last.type_name.contains("Response"), "{}", last.type_name);
-    send(&mut service, REFUSED, SECOND, &hand).unwrap_err();
-    send(&mut service, 200, SECOND, &hand).unwrap();
+    send(&mut service, REFUSED, SECOND, &time).unwrap_err();
+    send(&mut service, 200, SECOND, &time).unwrap();
     let last = circuit.status().last_failure.unwrap();
-    assert_eq!((&*last.message, &*last.label), ("nobody is there", "orders"));
+    assert_eq!((&*last.message, &*last.label), ("server is down", "orders"));
     assert_eq!(last.type_name, std::any::type_name::<io::Error>());
 }
 

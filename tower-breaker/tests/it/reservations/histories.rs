@@ -1,5 +1,5 @@
-//! Random histories of `poll_ready`, `call`, clone and drop against a limit that knows who holds
-//! what.
+//! Random histories of `poll_ready`, `call`, clone and drop, over a limit that records which
+//! service holds or waits for its permit.
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
@@ -16,8 +16,8 @@ use tower_test::mock::Spawn;
 
 use super::{BoxedLayer, Guarded, OPEN_FOR, config};
 
-/// A fair limit of one call at a time. It knows which instance of the service is queued or holds
-/// the permit.
+/// A fair limit of one concurrent call. It records which instances of the service are queued, and
+/// which one holds the permit.
 #[derive(Default)]
 struct State {
     last_id: u64,
@@ -27,7 +27,7 @@ struct State {
 }
 
 impl State {
-    /// Takes an instance out, and hands the permit to the next in the queue.
+    /// Removes an instance, and passes its permit to the next one in the queue.
     fn leave(&mut self, id: u64) -> Option<Waker> {
         self.queue.retain(|queued| *queued != id);
         self.wakers.remove(&id);
@@ -119,14 +119,14 @@ impl Service<bool> for Limited {
 
     fn call(&mut self, succeeds: bool) -> Answer {
         assert!(self.holds_permit(), "called without a permit");
-        // The permit goes with the call; the instance itself holds nothing any more.
+        // The permit moves to the call. The instance no longer holds it.
         let id = self.shared.new_id();
         self.shared.lock().holder = Some(id);
         Answer { permit: Self { shared: Arc::clone(&self.shared), id }, succeeds, polled: false }
     }
 }
 
-/// Takes two polls.
+/// A call that completes at its second poll.
 struct Answer {
     permit: Limited,
     succeeds: bool,
@@ -164,8 +164,8 @@ enum Event {
     Release,
     Observe(bool),
     OpenPeriodPasses,
-    /// Polls every service that waits and was not woken: it must wait on.
-    NobodyIsForgotten,
+    /// Polls every waiting service that was not woken. It must still be pending.
+    PollUnwoken,
 }
 
 const SERVICES: usize = 4;
@@ -186,7 +186,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => Just(Event::Release),
         1 => any::<bool>().prop_map(Event::Observe),
         2 => Just(Event::OpenPeriodPasses),
-        4 => Just(Event::NobodyIsForgotten),
+        4 => Just(Event::PollUnwoken),
     ]
 }
 
@@ -231,15 +231,17 @@ impl Bench {
         }
     }
 
-    /// What a service holds must agree with its last answer.
+    /// Asserts that the reservation of a service fits the result of its last poll.
     fn check(&self, index: usize) {
         let (service, last) = &self.services[index];
         let inner = service.get_ref().get_ref();
         match last {
-            Last::Ready => assert!(!inner.is_queued(), "a service that is ready waits for nothing"),
+            Last::Ready => assert!(!inner.is_queued(), "a ready service is not queued"),
             Last::Pending if self.not_ready => {}
-            Last::Pending => assert!(inner.is_queued(), "it waits for the inner service"),
-            Last::Unknown => assert!(inner.is_idle(), "it was not polled since its last call"),
+            Last::Pending => assert!(inner.is_queued(), "a pending service is queued"),
+            Last::Unknown => {
+                assert!(inner.is_idle(), "a service that was not polled since its last call holds nothing")
+            }
         }
     }
 
@@ -288,7 +290,7 @@ impl Bench {
             Event::OpenPeriodPasses => {
                 tokio::time::advance(OPEN_FOR + super::SECOND).await;
             }
-            Event::NobodyIsForgotten => {
+            Event::PollUnwoken => {
                 for index in 0..SERVICES {
                     let (service, last) = &mut self.services[index];
                     if *last == Last::Pending && !service.is_woken() {
@@ -300,8 +302,8 @@ impl Bench {
         }
     }
 
-    /// Forces the circuit open and polls each service once more: nothing is left of any
-    /// reservation.
+    /// Forces the circuit open and polls each service once more. Afterwards no reservation may be
+    /// left.
     async fn end(&mut self) {
         self.apply(Event::Observe(false)).await;
         self.apply(Event::ForceOpen).await;
@@ -310,7 +312,7 @@ impl Bench {
         }
         self.calls.clear();
         let state = self.shared.lock();
-        assert!(state.holder.is_none() && state.queue.is_empty(), "the limit is free again");
+        assert!(state.holder.is_none() && state.queue.is_empty(), "no reservation is left");
     }
 }
 

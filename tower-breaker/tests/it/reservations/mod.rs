@@ -1,5 +1,5 @@
-//! Reservations of the inner service: a service whose call is rejected holds none, queued or
-//! granted.
+//! Reservations of the inner service. A service whose call is rejected holds none, neither a queued
+//! nor a granted one.
 
 mod histories;
 mod slow_start;
@@ -38,7 +38,7 @@ fn layer(not_ready: bool) -> BoxedLayer {
     if not_ready { layer.not_ready_when_open() } else { layer }
 }
 
-/// A server that is up or down, and answers after a while.
+/// A server that is up or down, and responds after 50 ms.
 #[derive(Clone, Default)]
 struct Server {
     is_up: Arc<AtomicBool>,
@@ -55,7 +55,7 @@ impl Server {
     }
 }
 
-/// Calls again and again, and pauses after a failure: as long as a rejection says.
+/// Calls the service in a loop. After an error it sleeps for the rejection's `retry_after`, or 1 s.
 async fn work<S: Service<(), Error = BoxError>>(mut service: S, mut succeeded: impl FnMut()) {
     loop {
         let result = match service.ready().await {
@@ -72,12 +72,12 @@ async fn work<S: Service<(), Error = BoxError>>(mut service: S, mut succeeded: i
     }
 }
 
-/// What ends a queued reservation.
-type Ends<S> = fn(&BoxedLayer, &mut Spawn<Guarded<S>>);
+/// An operation that ends a queued reservation.
+type EndReservation<S> = fn(&BoxedLayer, &mut Spawn<Guarded<S>>);
 
-/// Polls the readiness of each in turn: the second waits behind the first, and `end` ends its
-/// reservation. The third must then be next in the queue.
-fn assert_queued_reservation_is_given_back<S>(first: S, layer: &BoxedLayer, third: S, end: Ends<S>)
+/// Polls the readiness of three services in turn. The second one, which is guarded, waits behind
+/// the first, until `end` ends its reservation. The third one must then be next in the queue.
+fn assert_queued_reservation_is_returned<S>(first: S, layer: &BoxedLayer, third: S, end: EndReservation<S>)
 where
     S: Service<(), Response = (), Error = BoxError> + Clone,
 {
@@ -101,8 +101,8 @@ where
     let _ = guarded.poll_ready();
 }
 
-/// Every way in which a service that was polled is not called.
-fn ends<S>() -> [Ends<S>; 5]
+/// The ways in which a service is polled and then not called.
+fn ends<S>() -> [EndReservation<S>; 5]
 where
     S: Service<(), Response = (), Error = BoxError> + Clone,
 {
@@ -123,7 +123,7 @@ where
             circuit.reconfigure(config().build().unwrap()).unwrap();
             poll_woken(guarded);
         },
-        // A clone has its own place in the queue.
+        // A clone does not take over the place in the queue.
         |_, guarded| *guarded = guarded.clone(),
         |layer, guarded| *guarded = Spawn::new(layer.layer(guarded.get_ref().get_ref().clone())),
     ]
@@ -138,7 +138,7 @@ async fn queued_concurrency_permit_is_returned_without_call() {
     for not_ready in [false, true] {
         for end in ends() {
             let limit = ConcurrencyLimit::new(unit(), 1);
-            assert_queued_reservation_is_given_back(limit.clone(), &layer(not_ready), limit, end);
+            assert_queued_reservation_is_returned(limit.clone(), &layer(not_ready), limit, end);
         }
     }
 }
@@ -147,10 +147,9 @@ async fn queued_concurrency_permit_is_returned_without_call() {
 async fn queued_buffer_slot_is_returned_without_call() {
     for not_ready in [false, true] {
         for end in ends() {
-            // The worker is not running: the buffer has one slot, and it stays with the one who has
-            // it.
+            // The worker does not run, so the one slot of the buffer stays with its holder.
             let (buffer, _worker) = tower::buffer::Buffer::pair(unit(), 1);
-            assert_queued_reservation_is_given_back(buffer.clone(), &layer(not_ready), buffer, end);
+            assert_queued_reservation_is_returned(buffer.clone(), &layer(not_ready), buffer, end);
         }
     }
 }
@@ -166,7 +165,7 @@ async fn granted_permit_is_returned_before_fallback() {
     assert_pending!(other.poll_ready());
     layer.circuit().force_open().unwrap();
     let mut call = task::spawn(guarded.call(()));
-    assert_pending!(call.poll(), "the fallback takes its time");
+    assert_pending!(call.poll(), "the fallback does not complete");
     assert!(other.is_woken());
     assert_ready_ok!(other.poll_ready());
 }
@@ -187,7 +186,7 @@ async fn queued_permit_of_keyed_call_is_returned_before_fallback() {
     assert_pending!(third.poll_ready());
     layer.circuits().get(&7).unwrap().trip().unwrap();
     assert!(call.is_woken());
-    assert_pending!(call.poll(), "the fallback takes its time");
+    assert_pending!(call.poll(), "the fallback does not complete");
     drop(first);
     assert!(third.is_woken());
     assert_ready_ok!(third.poll_ready());
@@ -195,7 +194,7 @@ async fn queued_permit_of_keyed_call_is_returned_before_fallback() {
 
 #[tokio::test(start_paused = true)]
 async fn queued_permit_is_returned_on_rejection() {
-    // Half-open circuits reserve a slot in `poll_ready`; the lease can end before the call.
+    // A half-open circuit reserves a probe slot in `poll_ready`. The lease can end before the call.
     let layer = BreakerLayer::new(config().probes(1).build().unwrap());
     let limit = ConcurrencyLimit::new(unit(), 1);
     let mut other = Spawn::new(limit.clone());
@@ -210,7 +209,7 @@ async fn queued_permit_is_returned_on_rejection() {
     assert_ready_ok!(other.poll_ready());
 }
 
-/// Its readiness fails, after a limit above it has granted a permit.
+/// A service whose `poll_ready` fails after an outer limit has granted a permit.
 #[derive(Clone)]
 struct Broken;
 
@@ -220,7 +219,7 @@ impl Service<()> for Broken {
     type Future = Ready<Result<(), BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        Poll::Ready(Err("the connection is gone".into()))
+        Poll::Ready(Err("connection closed".into()))
     }
 
     fn call(&mut self, (): ()) -> Self::Future {
@@ -305,7 +304,8 @@ async fn open_circuit_does_not_starve_another_under_global_limit() {
 
 type GuardedMock = Spawn<Guarded<Mock<(), ()>>>;
 
-/// A service that is not ready when open, over an inner service whose readiness the handle decides.
+/// Returns a service that is not ready when open. The handle controls the readiness of its inner
+/// service.
 fn not_ready_over_mock() -> (GuardedMock, mock::Handle<(), ()>, Circuit) {
     let layer = layer(true);
     let (service, mut handle) = mock::spawn_with(|inner| layer.layer(inner));
@@ -314,7 +314,7 @@ fn not_ready_over_mock() -> (GuardedMock, mock::Handle<(), ()>, Circuit) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn not_ready_service_pending_below_is_woken_by_transition() {
+async fn not_ready_service_with_pending_inner_is_woken_by_transition() {
     let (mut service, _handle, circuit) = not_ready_over_mock();
     circuit.trip().unwrap();
     assert_pending!(service.poll_ready());
@@ -326,7 +326,7 @@ async fn not_ready_service_pending_below_is_woken_by_transition() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn not_ready_service_dropped_pending_below_counts_as_cancelled() {
+async fn not_ready_service_dropped_with_pending_inner_is_cancelled() {
     let (mut service, _handle, circuit) = not_ready_over_mock();
     circuit.trip().unwrap();
     assert_pending!(service.poll_ready());
@@ -338,16 +338,16 @@ async fn not_ready_service_dropped_pending_below_counts_as_cancelled() {
 
 #[tokio::test(start_paused = true)]
 async fn not_ready_service_is_woken_by_reconfigure_that_admits() {
-    type Shut = fn(&Circuit);
-    let shuts: [(Shut, Mode); 3] = [
+    type Operation = fn(&Circuit);
+    let operations: [(Operation, Mode); 3] = [
         (|circuit| circuit.trip().unwrap(), Mode::ObserveOnly),
         (|circuit| circuit.force_open().unwrap(), Mode::ObserveOnly),
         (|circuit| circuit.trip().unwrap(), Mode::Disabled),
     ];
-    for (shut, mode) in shuts {
+    for (reject_calls, mode) in operations {
         let (mut service, mut handle, circuit) = not_ready_over_mock();
         handle.allow(1);
-        shut(&circuit);
+        reject_calls(&circuit);
         assert_pending!(service.poll_ready());
         circuit.reconfigure(config().mode(mode).build().unwrap()).unwrap();
         assert!(service.is_woken(), "{mode:?}");
@@ -372,7 +372,7 @@ async fn waiting_service_is_woken_when_circuit_rejects() {
 
 #[tokio::test(start_paused = true)]
 async fn timer_of_often_polled_service_fires() {
-    // A slow start of 160 s asks again after a sixteenth of the time that is left.
+    // In a slow start of 160 s the service polls again after a sixteenth of the remaining time.
     let config = config().probes(1).successes_to_close(1).slow_start(160 * SECOND);
     let layer = BreakerLayer::new(config.build().unwrap()).not_ready_when_open();
     let mut service = Spawn::new(layer.layer(unit()));

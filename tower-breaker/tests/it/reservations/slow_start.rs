@@ -1,5 +1,4 @@
-//! A slow start lets a share of the calls through: readiness that is asked for and not used does
-//! not count.
+//! A slow start admits a share of the calls. A readiness poll that no call follows is not counted.
 
 use tower_breaker::Verdict;
 
@@ -7,8 +6,8 @@ use super::*;
 
 const SLOW_START: Duration = Duration::from_secs(100);
 
-/// A closed circuit in the middle of its slow start, with no call saved up.
-async fn half_way(not_ready: bool) -> BoxedLayer {
+/// Returns a layer whose circuit is in the middle of its slow start. The initial credit is spent.
+async fn halfway(not_ready: bool) -> BoxedLayer {
     let config = config().probes(1).successes_to_close(1).slow_start(SLOW_START);
     let layer = BreakerLayer::new(config.build().unwrap());
     let layer = if not_ready { layer.not_ready_when_open() } else { layer };
@@ -17,12 +16,12 @@ async fn half_way(not_ready: bool) -> BoxedLayer {
     tokio::time::advance(OPEN_FOR + SECOND).await;
     circuit.try_acquire().unwrap().record(Verdict::Success);
     assert_eq!(circuit.status().slow_start, Some(0.0));
-    circuit.try_acquire().expect("the first call of a slow start is let through").record(Verdict::Success);
+    circuit.try_acquire().expect("the first call of a slow start must be admitted").record(Verdict::Success);
     tokio::time::advance(SLOW_START / 2).await;
     layer
 }
 
-/// How many of a hundred calls are let through.
+/// Returns how many of 100 calls are admitted.
 fn admitted<S>(service: &mut Spawn<S>, mut before_each: impl FnMut(&mut Spawn<S>)) -> usize
 where
     S: Service<(), Response = (), Error = BoxError>,
@@ -37,27 +36,27 @@ where
 
 #[tokio::test(start_paused = true)]
 async fn slow_start_ignores_repeated_readiness_polls() {
-    let layer = half_way(false).await;
+    let layer = halfway(false).await;
     let mut service = Spawn::new(layer.layer(unit()));
-    let let_through =
+    let admitted =
         admitted(&mut service, |service| (0..7).for_each(|_| assert_ready_ok!(service.poll_ready())));
-    assert_eq!(let_through, 50, "half of a hundred");
+    assert_eq!(admitted, 50, "half of 100 calls");
 }
 
 #[tokio::test(start_paused = true)]
-async fn slow_start_ignores_ready_services_dropped() {
-    let layer = half_way(false).await;
+async fn slow_start_ignores_dropped_ready_services() {
+    let layer = halfway(false).await;
     let mut service = Spawn::new(layer.layer(unit()));
-    let let_through = admitted(&mut service, |service| {
+    let admitted = admitted(&mut service, |service| {
         let mut unused = service.clone();
         assert_ready_ok!(unused.poll_ready());
     });
-    assert_eq!(let_through, 50, "half of a hundred");
+    assert_eq!(admitted, 50, "half of 100 calls");
 }
 
 #[tokio::test(start_paused = true)]
 async fn slow_start_rejected_call_returns_reservation() {
-    let layer = half_way(false).await;
+    let layer = halfway(false).await;
     let limit = ConcurrencyLimit::new(unit(), 1);
     let (mut guarded, mut other) = (Spawn::new(layer.layer(limit.clone())), Spawn::new(limit));
     assert_ready_ok!(guarded.poll_ready());
@@ -68,25 +67,25 @@ async fn slow_start_rejected_call_returns_reservation() {
 
 #[tokio::test(start_paused = true)]
 async fn cancelled_permit_returns_slow_start_credit() {
-    let circuit = half_way(false).await.circuit();
-    assert!(circuit.try_acquire().is_err(), "half a call is saved up");
+    let circuit = halfway(false).await.circuit();
+    assert!(circuit.try_acquire().is_err(), "the credit is half a call");
     for _ in 0..100 {
-        circuit.try_acquire().expect("the credit is back").cancel();
+        circuit.try_acquire().expect("the credit must be refunded").cancel();
     }
-    // A call that has begun keeps its credit, even if its caller leaves.
+    // The credit of a call that has begun is not refunded, even if its caller cancels it.
     drop(circuit.try_acquire().unwrap());
     assert!(circuit.try_acquire().is_err());
 }
 
 #[tokio::test(start_paused = true)]
 async fn not_ready_service_dropped_ready_returns_slow_start_credit() {
-    let layer = half_way(true).await;
-    assert!(layer.circuit().try_acquire().is_err(), "half a call is saved up");
+    let layer = halfway(true).await;
+    assert!(layer.circuit().try_acquire().is_err(), "the credit is half a call");
     let service = Spawn::new(layer.layer(unit()));
     for _ in 0..100 {
         assert_ready_ok!(service.clone().poll_ready());
     }
-    // While one is ready it holds the credit.
+    // A service that is ready holds the credit.
     let mut ready = service.clone();
     assert_ready_ok!(ready.poll_ready());
     assert!(layer.circuit().try_acquire().is_err());
@@ -95,14 +94,14 @@ async fn not_ready_service_dropped_ready_returns_slow_start_credit() {
 
 #[tokio::test(start_paused = true)]
 async fn not_ready_service_counts_once_in_slow_start() {
-    let layer = half_way(true).await;
+    let layer = halfway(true).await;
     let mut waiting = Spawn::new(layer.layer(unit()));
     assert_pending!(waiting.poll_ready());
     for _ in 0..100 {
         assert_pending!(waiting.poll_ready());
     }
-    // Its own arrival and the next call's make a whole call, and no more.
+    // The arrival of this service and of the next call add the credit of exactly one call.
     let circuit = layer.circuit();
-    circuit.try_acquire().expect("the next call is let through").record(Verdict::Success);
+    circuit.try_acquire().expect("the next call must be admitted").record(Verdict::Success);
     assert!(circuit.try_acquire().is_err());
 }
