@@ -42,7 +42,7 @@ pin_project! {
     /// | the next attempt is rejected | the future resolves to |
     /// |---|---|
     /// | before or during its first poll, and no further attempt follows | the kept outcome |
-    /// | later | the rejection |
+    /// | later, or before any attempt was sent | the rejection |
     ///
     /// The kept outcome is dropped before the second poll of the next attempt, because its body may
     /// hold a resource that the attempt waits for: a stream or a permit. In either case,
@@ -188,8 +188,7 @@ where
         let this = self.as_mut().project();
         if let StateProj::Calling { attempt } = this.state.project() {
             // The guard covers the poll and the classification, so that this layer and the layers
-            // below
-            // classify the attempt with it.
+            // below classify the attempt with it.
             let guard = upload_guard::<_, Req, _>(this.replayable, this.resend, this.call);
             let Poll::Ready(result) = attempt.poll(cx) else {
                 this.call.record_pending();
@@ -198,8 +197,7 @@ where
             let verdict = this.classify.classify(result.as_ref());
             drop(guard);
             // Most calls end here. The response is moved alone, because the whole result would be
-            // copied
-            // through memory.
+            // copied through memory.
             let result = match result {
                 Ok(response) if verdict.is_success() && this.call.attempts() == 1 => {
                     this.call.record_first_success();
@@ -223,17 +221,12 @@ where
     Q: Resend<Req>,
     Req: RequestInfo,
 {
-    /// Decides what follows an attempt. `kept` is the failed result of the attempt before.
-    ///
-    /// # Errors
-    ///
-    /// The outcome for the caller if no other attempt follows.
-    // Out of line, because most calls succeed on their first attempt.
     /// Decides what follows an attempt. `kept` is the failed result of the attempt before it.
     ///
     /// # Errors
     ///
     /// Returns the outcome for the caller if no other attempt follows.
+    // Out of line, because most calls succeed on their first attempt.
     #[inline(never)]
     fn schedule_retry(
         self: Pin<&mut Self>,

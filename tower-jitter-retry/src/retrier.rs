@@ -201,8 +201,9 @@ fn blocking<T, E, C: Classify<T, E>>(
 }
 
 pin_project! {
-    /// A future that resolves to the outcome of the last attempt; returned by
-    /// [`RetryPolicy::retry`].
+    /// A future that resolves to the outcome of the last attempt.
+    ///
+    /// It is returned by [`RetryPolicy::retry`] and [`Retrier::retry`].
     pub struct Retrying<F, Fut, C = Auto>
     where
         Fut: Future,
@@ -322,8 +323,7 @@ mod tests {
         };
         let error = blocking(&policy, attempt, &Auto::<TypedError>::new(), sleep).unwrap_err();
         // 1 + 1 + 1 + 2 + 1 + 4 + 1 = 11 s have elapsed, including the first attempt. A delay of
-        // eight more
-        // seconds does not fit.
+        // eight more seconds does not fit.
         assert_eq!((error.kind(), calls, slept), (io::ErrorKind::TimedOut, 4, vec![1, 2, 4]));
     }
 

@@ -11,12 +11,12 @@ use crate::future::{Replayable, ResponseFuture};
 use crate::policy::{GiveUp, RetryPolicy};
 use crate::request::{ByTrait, Coverage, Deadline, RequestInfo, Resend, ResendAfter};
 
-/// Retries failed requests of its inner service; made by
-/// [`JitterRetryLayer`](crate::JitterRetryLayer).
+/// Retries failed requests of its inner service.
 ///
-/// The first attempt uses the readiness that this service was polled for. Every further attempt
-/// uses a clone of the inner service, and waits for that clone's own readiness. The inner service
-/// is cloned once per call, and not at all for a request that cannot be sent again.
+/// It is made by [`JitterRetryLayer`](crate::JitterRetryLayer). The first attempt uses the
+/// readiness that this service was polled for. Every further attempt uses a clone of the inner
+/// service, and waits for that clone's own readiness. The inner service is cloned once per call,
+/// and not at all for a request that cannot be sent again.
 #[derive(Clone, Debug)]
 pub struct JitterRetry<S, C = Auto, Q = ByTrait> {
     inner: S,

@@ -118,8 +118,7 @@ impl Backoff {
         let grown = self.initial as f64 * self.multiplier.powi(exponent);
         #[expect(clippy::cast_sign_loss, reason = "neither factor is negative")]
         // The conversion saturates. It turns a NaN into 0, which is the product of a zero initial
-        // ceiling and
-        // an infinite power.
+        // ceiling and an infinite power.
         let grown = grown as u64;
         grown.min(self.max)
     }

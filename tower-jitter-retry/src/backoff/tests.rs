@@ -107,8 +107,7 @@ fn cut_range_does_not_pile_up_at_maximum_and_clamp_does() {
             let draws = draws(jitter, retry);
             assert!(at_the_cap(&draws) < 1e-4, "{jitter:?} before retry {retry}");
             // They do not pile up just below the cap either: the last hundredth of the narrowest
-            // range here
-            // holds a hundredth of the draws.
+            // range here holds a hundredth of the draws.
             let near = draws.iter().filter(|draw| **draw > 7.96).count() as f64 / DRAWS as f64;
             assert!(near < 0.02, "{jitter:?} before retry {retry}: {near} within 40 ms of the max");
         }

@@ -49,8 +49,7 @@ impl Budget {
         AwsBudgetBuilder::default()
     }
 
-    /// Returns a builder with the settings and the clock of this budget, or `None` for a custom
-    /// budget.
+    /// Returns a builder with this budget's settings and clock, or `None` for a custom budget.
     ///
     /// A budget that is built from it starts like any new budget (a window empty, a bucket of
     /// tokens full) and shares nothing with this budget.
@@ -123,9 +122,14 @@ impl BudgetBuilder {
 
 /// Builds a budget over a sliding window.
 ///
-/// A retry is granted if the retries of the window, this one included, are at most `ratio ·
-/// requests + min_per_second · span`. A request counts after its first attempt has ended, unless
-/// the attempt was rejected and not sent.
+/// A retry is granted if the number of retries in the window, including this one, is at most:
+///
+/// ```text
+/// ratio · requests in the window + min_per_second · span in seconds
+/// ```
+///
+/// A request counts after its first attempt has ended, unless the attempt was rejected and not
+/// sent.
 ///
 /// | setting | sets | range | default |
 /// |---|---|---|---|

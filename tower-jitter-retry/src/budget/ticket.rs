@@ -47,8 +47,7 @@ impl Drop for OnSettle {
     #[inline(never)]
     fn drop(&mut self) {
         // The ticket may be dropped while its task unwinds. A panic that leaves this `drop` would
-        // then
-        // abort the process.
+        // then abort the process.
         drop(catch_unwind(AssertUnwindSafe(|| self.run(None))));
     }
 }

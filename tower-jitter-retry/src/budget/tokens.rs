@@ -280,8 +280,7 @@ mod tests {
             (0..9).for_each(|_| core.record(&Verdict::Success, epoch, None));
             if next == 1 {
                 // 6 of 7 are left. Two more failures leave 4, and a third leaves 3, which is not
-                // more
-                // than half.
+                // more than half.
                 (0..2).for_each(|_| core.record(&failure, next_epoch, None));
                 drop(core.withdraw(&FAILURE, next_epoch).expect("4 are more than half of 7"));
                 core.record(&failure, next_epoch, None);

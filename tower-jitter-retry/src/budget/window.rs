@@ -134,8 +134,7 @@ impl WindowCore {
         let tag = self.buckets().tag(now, owner.epoch);
         let withdrawn = retries.sum(tag);
         // The sum stops early: if the reserve or a part of the deposits is enough, the other cells
-        // are
-        // not read.
+        // are not read.
         let granted = self.requests.sum_satisfies(tag, |requests| rules.grants(requests, withdrawn));
         if granted {
             retries.add(tag, 1);

@@ -240,7 +240,8 @@ impl RetryPolicyBuilder {
     /// |---|---|
     /// | `Retry-After`, `retry-after-ms`, gRPC's `RetryInfo` | A minimum: the retry waits for the longer of the hint and the backoff's own delay. The backoff continues to grow. |
     /// | `grpc-retry-pushback-ms` | Exact: the hint replaces the backoff's delay, and the backoff starts again after it. 0 means immediately. |
-    /// | a `Retry-After` of 0, or a value that cannot be parsed | None: the backoff's own delay applies. |
+    /// | a `grpc-retry-pushback-ms` that is negative or invalid | Ends the retries. |
+    /// | a `Retry-After` or `retry-after-ms` of 0, or with an invalid value | None: the backoff's own delay applies. |
     ///
     /// Every hint is stretched by up to half of it, at most 5 s, so that clients that received the
     /// same hint do not return at the same moment. The stretched delay never passes the time that
@@ -329,8 +330,8 @@ impl RetryPolicyBuilder {
 
     /// Makes the delays reproducible: all random numbers are derived from the seed.
     ///
-    /// Each call draws from a stream of its own, in the order in which the calls begin.
-    /// **Default**: no seed; the delays differ from run to run.
+    /// Each call has a stream of its own. The streams are assigned in the order in which the calls
+    /// begin. **Default**: no seed; the delays differ from run to run.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -367,21 +368,21 @@ impl RetryPolicyBuilder {
     ///
     /// See [`upload`](tower_fault_classify::upload). **Default**: on.
     ///
-    /// Turn it off for bidirectional and client-streaming gRPC calls whose client waits for an
-    /// answer before it sends more. The stream of such a client waits whenever the server has to
-    /// answer, so a server that hangs would never count as a failure. For the same reason, these
-    /// calls must not pass through an [`UploadLayer`](tower_fault_classify::upload::UploadLayer).
+    /// Turn it off for bidirectional and client-streaming gRPC calls whose client waits for a
+    /// response message before it sends more. The stream of such a client waits whenever it is the
+    /// server's turn, so a server that hangs would never count as a failure. For the same reason,
+    /// these calls must not pass through an
+    /// [`UploadLayer`](tower_fault_classify::upload::UploadLayer).
     pub fn track_uploads(mut self, on: bool) -> Self {
         self.track_uploads = on;
         self
     }
 
-    /// Sets whether requests that this layer may send again are marked with their
-    /// [`Attempt`](crate::request::Attempt).
+    /// Sets whether requests that this layer may send again are marked.
     ///
-    /// A retry layer further in reads the mark and leaves the faults that this layer retries to
-    /// this layer. Without marks, three nested layers of three attempts make 27 attempts of one
-    /// call. **Default**: on.
+    /// The mark is an [`Attempt`](crate::request::Attempt) in the request's extensions. An inner
+    /// retry layer reads it, and leaves the faults that this layer retries to this layer. Without
+    /// marks, three nested layers of three attempts make 27 attempts of one call. **Default**: on.
     ///
     /// - Off: this layer writes no mark and ignores the marks of other layers.
     /// - Only requests of `http` and of reqwest can carry marks. For other request types, the

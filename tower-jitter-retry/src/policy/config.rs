@@ -246,8 +246,9 @@ impl RetryPolicy {
     }
 }
 
-/// Describes a retry that is about to happen, for
-/// [`on_retry`](super::RetryPolicyBuilder::on_retry).
+/// Describes a retry before its delay begins.
+///
+/// It is passed to the function that is set with [`on_retry`](super::RetryPolicyBuilder::on_retry).
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RetryEvent {

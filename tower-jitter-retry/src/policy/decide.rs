@@ -41,15 +41,15 @@ pub(crate) struct CallProgress {
 pub enum GiveUp {
     /// A retry would not help, or the server forbids it.
     NotRetryable,
-    /// The request is not idempotent and the fault does not allow a retry, or the request must not
-    /// be retried.
+    /// The request is not idempotent, or it must not be retried.
     ///
     /// [`NonIdempotent`](crate::NonIdempotent) sets the faults after which a request that is not
-    /// idempotent is sent again. [`RetrySafety::Never`](crate::RetrySafety::Never) forbids every
-    /// retry.
+    /// idempotent is sent again, and this fault is not one of them.
+    /// [`RetrySafety::Never`](crate::RetrySafety::Never) forbids every retry.
     NotIdempotent,
-    /// The request was sent as many times as
-    /// [`max_attempts`](crate::RetryPolicyBuilder::max_attempts) allows.
+    /// The request was sent as many times as the policy allows.
+    ///
+    /// See [`max_attempts`](crate::RetryPolicyBuilder::max_attempts).
     Attempts,
     /// An outer retry layer retries this fault.
     Nested,
@@ -57,18 +57,21 @@ pub enum GiveUp {
     Committed,
     /// The request cannot be sent again, for example because its body is too large to be kept.
     NotReplayable,
-    /// The server asks for a longer delay than
-    /// [`max_retry_after`](crate::RetryPolicyBuilder::max_retry_after).
+    /// The server asks for a longer delay than the policy allows.
+    ///
+    /// See [`max_retry_after`](crate::RetryPolicyBuilder::max_retry_after).
     HintTooLong,
-    /// The next attempt would start after the request's [`Deadline`](crate::Deadline) or
-    /// `grpc-timeout`.
+    /// The next attempt would start after the request's deadline.
+    ///
+    /// The deadline is a [`Deadline`](crate::Deadline) or `grpc-timeout`.
     Deadline,
     /// The next attempt would start after [`max_elapsed`](crate::RetryPolicyBuilder::max_elapsed).
     MaxElapsed,
     /// The [`Budget`](crate::Budget) does not grant a retry.
     Budget,
-    /// The attempt was rejected on this side and was not sent, for example by a circuit breaker or
-    /// by load shedding.
+    /// The attempt was rejected on this side and was not sent.
+    ///
+    /// For example, a circuit breaker is open, or a layer sheds load.
     Rejected,
     /// The inner service's readiness failed, so that the attempt was not sent.
     NotReady,
@@ -118,8 +121,7 @@ impl<'v> AttemptOutcome<'v> {
         C: Classify<Res, Err>,
     {
         // A fault that classification stored in the head of a response that has begun does not
-        // change
-        // that the response has begun.
+        // change that the response has begun.
         let committed = !verdict.is_success()
             && match result {
                 Ok(response) => {

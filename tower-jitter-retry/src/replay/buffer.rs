@@ -357,8 +357,7 @@ where
         let holds = state.holder == self.attempt;
         let put = if holds {
             // An attempt that waits is woken when the body is taken over. An attempt that has read
-            // a
-            // frame does not wait.
+            // a frame does not wait.
             mem::swap(&mut state.waker, &mut waker);
             let put = state.put_back(read, body);
             self.buffer.set_waits(matches!(put.step, ReadStep::Read(Poll::Pending)));

@@ -39,8 +39,7 @@ impl RecordedBytes {
             if free == 0 {
                 self.seal();
                 // The capacity doubles as usual, up to the limit. The unused capacity of a sealed
-                // piece
-                // is available again.
+                // piece is available again.
                 let room = self.room.max(data.len()).max(SMALLEST).min(self.limit - self.room);
                 self.open = Vec::with_capacity(room);
                 self.room += room;

@@ -41,12 +41,11 @@ pub trait RetryBody: Sized {
         None
     }
 
-    /// Returns whether the body that is being sent waits for its source, or `None` if that is not
-    /// known.
+    /// Returns whether the body that is being sent waits for its source.
     ///
     /// While it waits, a timeout says nothing about the server; see
-    /// [`upload`](tower_fault_classify::upload). A body in memory returns `None`. **Default**:
-    /// `None`.
+    /// [`upload`](tower_fault_classify::upload). `None` means that it is not known, as for a body
+    /// in memory. **Default**: `None`.
     #[inline]
     fn is_waiting(saved: &Self::Saved) -> Option<bool> {
         let _ = saved;

@@ -441,8 +441,7 @@ fn body_of_outer_last_attempt_is_kept_by_inner_layer() {
     let (mut second, inner) = second.save(100);
     read(&mut second, 1, &mut Seen::default());
     // The outer layer drops its saved body when it has its response. The inner layer still sends
-    // the
-    // body.
+    // the body.
     drop(outer);
     let (mut third, inner) = replay(inner);
     assert_eq!(all(&mut third), whole(b"abcd", Some(trailers())));

@@ -118,8 +118,7 @@ mod tests {
                 let read = parse(format(time).as_bytes()).unwrap();
                 prop_assert!(read <= time.max(Duration::from_nanos(1)));
                 // A unit is at most 1,000 times the next finer unit. At least five of the eight
-                // digits are
-                // therefore left.
+                // digits are therefore left.
                 prop_assert!(read >= time.min(Duration::from_secs(99_999_999 * 3_600)).mul_f64(0.999_99) || time.is_zero());
             }
         }

@@ -147,12 +147,13 @@ pub(super) fn unmark_headers(headers: &mut HeaderMap, header: Option<&HeaderName
     }
 }
 
-/// Removes the marks of an outer retry layer from a request, so that inner layers retry it
-/// themselves.
+/// Removes the marks of an outer retry layer from a request.
 ///
-/// It removes the [`Attempt`] in the extensions and gRPC's `grpc-previous-rpc-attempts`. It does
-/// not remove a [`marker_header`](crate::RetryPolicyBuilder::marker_header), whose name it cannot
-/// see. Remove that header as well, or use
+/// Inner layers then retry the request themselves. The function removes the [`Attempt`] in the
+/// extensions and gRPC's `grpc-previous-rpc-attempts`.
+///
+/// It does not remove a [`marker_header`](crate::RetryPolicyBuilder::marker_header), whose name it
+/// cannot see. Remove that header as well, or use
 /// [`RetryPolicyBuilder::remove_marker`](crate::RetryPolicyBuilder::remove_marker), which removes
 /// all three.
 pub fn remove_marker<B>(request: &mut Request<B>) {

@@ -43,8 +43,9 @@ pub struct Mark<'a> {
 /// - After a deadline that has passed already, or with a time of zero, the first attempt is sent
 ///   and no retry follows.
 ///
-/// The timeout in `grpc-timeout` is a deadline as well. The earlier of the two applies, and
-/// `grpc-timeout` of each retry is shortened to the time that is left.
+/// The timeout in `grpc-timeout` is a deadline as well. The earlier of the two applies. Each
+/// attempt that may be followed by another carries a `grpc-timeout` that is shortened to the time
+/// that is left.
 ///
 /// ```
 /// use std::time::Duration;
@@ -70,10 +71,10 @@ impl Deadline {
         Self(When::Within(time))
     }
 
-    /// Creates a deadline at a moment, for example the moment that an incoming request brought
-    /// along.
+    /// Creates a deadline at a moment.
     ///
-    /// Under `tokio::time::pause`, the moment is a moment of tokio's clock.
+    /// For example, an incoming request brought the moment along. Under `tokio::time::pause`, the
+    /// moment is a moment of tokio's clock.
     pub fn at(moment: Instant) -> Self {
         Self(When::At(moment.into()))
     }

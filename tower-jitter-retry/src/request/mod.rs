@@ -47,11 +47,10 @@ pub trait RetryRequest: RequestInfo + Sized {
     /// The data that is kept so that the request can be sent again.
     type Saved;
 
-    /// Returns a copy of the request, for [`TowerPolicy`](crate::TowerPolicy), which has only a
-    /// reference to it.
+    /// Returns a copy of the request, or `None` if it cannot be copied.
     ///
-    /// At most `limit` bytes of the body may be copied. `None` means that the request cannot be
-    /// copied. **Default**: `None`.
+    /// [`TowerPolicy`](crate::TowerPolicy) uses it, because it has only a reference to the request.
+    /// At most `limit` bytes of the body may be copied. **Default**: `None`.
     fn duplicate(&self, limit: usize) -> Option<Self> {
         let _ = limit;
         None

@@ -490,8 +490,7 @@ fn budget_idle_for_a_century_refills() {
     assert_eq!(retries_of(&layer, 100), 50);
     manual.advance(100 * 365 * 24 * 3_600 * SECOND);
     // A refill is one pass over sixteen cells per ring. If buckets expired one by one, this test
-    // would not
-    // end.
+    // would not end.
     for _ in 0..20 {
         assert_eq!(retries_of(&layer, 100), 50, "an empty budget refills completely");
         manual.advance(100 * 365 * 24 * 3_600 * SECOND / 50);

@@ -100,8 +100,7 @@ async fn full_jitter_of_one_second_is_uniform() {
     assert!(different > 200, "{different} different delays out of 400");
     assert!(firsts.iter().all(|pause| *pause <= SECOND + MILLI));
     // Uniform from 0 to the ceiling: a quarter of the delays is in each quarter, within five
-    // standard
-    // deviations.
+    // standard deviations.
     for quarter in 0..4 {
         let count = firsts.iter().filter(|pause| (pause.as_millis().min(999)) / 250 == quarter).count();
         assert!((57..=143).contains(&count), "{count} of 400 in quarter {quarter}");
@@ -378,8 +377,7 @@ async fn attempt_time_counts_toward_max_elapsed() {
     let before = Instant::now();
     send(&mut service, 7).await.unwrap_err();
     // The attempts fail after 2, 5, 8 and 11 seconds. The retry after the third failure starts at 9
-    // s. The
-    // retry after the fourth would start at 12 s.
+    // s. The retry after the fourth would start at 12 s.
     assert_eq!(*sent.lock().unwrap(), 4);
     assert_eq!(before.elapsed(), 11 * SECOND);
 }
