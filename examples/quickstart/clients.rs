@@ -1,142 +1,148 @@
-//! The two clients: one as it is often written, one with the layers.
+//! The two clients: a naive one, and the same client with the layers around it.
 
 use std::time::Duration;
 
 use reqwest::{Method, Request, Response, Url};
-use tower::timeout::TimeoutLayer;
-use tower::{Service, ServiceBuilder, ServiceExt};
+use tower::timeout::{Timeout, TimeoutLayer};
+use tower::util::MapRequest;
+use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_breaker::telemetry::Transition;
-use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, ConfigError};
-use tower_fault_classify::{ClassifiedError, FaultClassifyLayer};
-use tower_jitter_retry::{JitterRetryLayer, RetryPolicy};
+use tower_breaker::{Breaker, BreakerConfig, BreakerError, BreakerLayer, ConfigError};
+use tower_fault_classify::{FaultClassify, FaultClassifyLayer};
+use tower_jitter_retry::{JitterRetry, JitterRetryLayer, RetryPolicy};
 
-use crate::load::{Client, End, count_try, tries};
+use crate::load::{Client, Outcome, count_request, requests_sent};
 
-/// How long both clients wait for an answer to one try.
-const TRY_TIMEOUT: Duration = Duration::from_millis(250);
+/// The timeout of one attempt, for both clients.
+pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// How often both clients send a request at most.
-const TRIES: u32 = 3;
+/// The maximum number of attempts for one call, for both clients. 3 is also the default of the
+/// retry layer.
+pub(crate) const MAX_ATTEMPTS: u32 = 3;
 
-/// Tries again at once, whatever went wrong.
+/// A client that retries every error immediately.
+///
+/// It makes up to [`MAX_ATTEMPTS`] attempts without a delay, each with [`ATTEMPT_TIMEOUT`]. It
+/// ignores `Retry-After`, and it does not learn from the failures of other calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Naive {
     client: reqwest::Client,
-    upstream: Url,
+    url: Url,
 }
 
 impl Naive {
-    /// A client of `upstream`.
-    pub(crate) fn new(upstream: Url) -> reqwest::Result<Self> {
-        Ok(Self { client: direct()?, upstream })
+    /// Creates a client of the server at `url`.
+    pub(crate) fn new(url: Url) -> reqwest::Result<Self> {
+        Ok(Self { client: reqwest_client()?, url })
     }
 }
 
 impl Client for Naive {
-    async fn call(self) -> End {
-        for _ in 0..TRIES {
-            count_try();
-            let answer = self.client.get(self.upstream.clone()).timeout(TRY_TIMEOUT).send().await;
-            if let Ok(response) = answer
+    async fn call(self) -> Outcome {
+        for _ in 0..MAX_ATTEMPTS {
+            count_request();
+            let request = self.client.get(self.url.clone()).timeout(ATTEMPT_TIMEOUT);
+            if let Ok(response) = request.send().await
                 && is_answer(response).await
             {
-                return End::Answered;
+                return Outcome::Answered;
             }
         }
-        End::Failed
+        Outcome::Failed
     }
 }
 
-/// Calls through the layers.
+/// The same client with the layers around it.
 #[derive(Clone, Debug)]
-pub(crate) struct Stack<S> {
-    service: S,
-    upstream: Url,
+pub(crate) struct Stack {
+    service: LayeredClient,
+    url: Url,
 }
 
-/// The same client with the layers around it, outermost first.
+/// The layers, outermost first. `MapRequest` only counts requests for the report.
+type LayeredClient =
+    JitterRetry<Breaker<FaultClassify<Timeout<MapRequest<reqwest::Client, fn(Request) -> Request>>>>>;
+
+impl Stack {
+    /// Creates a client of the server at `url`.
+    pub(crate) fn new(
+        url: Url,
+        on_transition: impl Fn(&Transition) + Send + Sync + 'static,
+    ) -> Result<Self, BoxError> {
+        let service = ServiceBuilder::new()
+            // Outermost: the breaker sees each attempt, and rejects attempts while it is open.
+            .layer(JitterRetryLayer::new(retry_policy()?))
+            .layer(BreakerLayer::new(breaker_config()?).on_transition(on_transition))
+            // Classifies each outcome once. The two layers above read the verdict.
+            .layer(FaultClassifyLayer::new())
+            // Innermost: the limit applies to each attempt, and a timeout is classified.
+            .layer(TimeoutLayer::new(ATTEMPT_TIMEOUT))
+            .map_request(counted as fn(Request) -> Request)
+            .service(reqwest_client()?);
+        Ok(Self { service, url })
+    }
+}
+
+/// The retry policy of the demo.
 ///
-/// The numbers are those of a short demo with 200 requests a second. The defaults are made for
-/// longer outages: a circuit stays open for 30 s.
-pub(crate) fn stack(
-    upstream: Url,
-    on_transition: impl Fn(&Transition) + Send + Sync + 'static,
-) -> Result<Stack<impl LayeredClient>, Box<dyn std::error::Error>> {
-    let service = ServiceBuilder::new()
-        .layer(JitterRetryLayer::new(retry_policy()?))
-        .layer(BreakerLayer::new(breaker_config()?).on_transition(on_transition))
-        .layer(FaultClassifyLayer::new())
-        .layer(TimeoutLayer::new(TRY_TIMEOUT))
-        .map_request(|request: Request| {
-            count_try();
-            request
-        })
-        .service(direct()?);
-    Ok(Stack { service, upstream })
-}
-
-/// A caller who waits for a second at most: a `Retry-After` that is longer ends the call, and is
-/// left to the circuit.
-fn retry_policy() -> Result<RetryPolicy, ConfigError> {
+/// The demo's callers wait for about a second. A longer `Retry-After` therefore ends the call, and
+/// the circuit stays open for that time instead.
+pub(crate) fn retry_policy() -> Result<RetryPolicy, ConfigError> {
     RetryPolicy::builder()
-        .max_attempts(TRIES)
+        .max_attempts(MAX_ATTEMPTS)
         .initial_backoff(Duration::from_millis(50))
         .max_elapsed(Duration::from_secs(1))
         .build()
 }
 
-/// A burst of failures of a shaky upstream is too short to open it, and so is their share.
-fn breaker_config() -> Result<BreakerConfig, ConfigError> {
+/// The breaker settings of the demo.
+///
+/// The demo makes 200 calls a second, and its outage lasts 3 s:
+///
+/// - 15 failures in a row, or half of 100 calls, open the circuit. The short bursts of failures
+///   after the outage do not.
+/// - The window and the open time are shorter than the outage.
+pub(crate) fn breaker_config() -> Result<BreakerConfig, ConfigError> {
     BreakerConfig::builder()
-        .name("upstream")
+        .name("demo")
         .consecutive_failures(15)
-        .failure_rate(0.5)
         .minimum_calls(100)
         .time_window(Duration::from_secs(2))
         .open_for(Duration::from_millis(250))
         .build()
 }
 
-/// What the layers come to around a `reqwest::Client`.
-pub(crate) trait LayeredClient:
-    Service<Request, Response = Response, Error = BreakerError<ClassifiedError>, Future: Send>
-    + Clone
-    + Send
-    + 'static
-{
-}
-
-impl<S> LayeredClient for S where
-    S: Service<Request, Response = Response, Error = BreakerError<ClassifiedError>, Future: Send>
-        + Clone
-        + Send
-        + 'static
-{
-}
-
-impl<S: LayeredClient> Client for Stack<S> {
-    async fn call(self) -> End {
-        match self.service.oneshot(Request::new(Method::GET, self.upstream)).await {
+impl Client for Stack {
+    async fn call(self) -> Outcome {
+        let request = Request::new(Method::GET, self.url);
+        match self.service.oneshot(request).await {
             Ok(response) => {
                 if is_answer(response).await {
-                    End::Answered
+                    Outcome::Answered
                 } else {
-                    End::Failed
+                    Outcome::Failed
                 }
             }
-            Err(BreakerError::Rejected(_)) if tries() == 0 => End::Rejected,
-            Err(_) => End::Failed,
+            // If the circuit opens between two attempts, the call has sent a request: it failed.
+            Err(BreakerError::Rejected(_)) if requests_sent() == 0 => Outcome::Rejected,
+            Err(_) => Outcome::Failed,
         }
     }
 }
 
-/// A client that does not ask the environment for a proxy.
-fn direct() -> reqwest::Result<reqwest::Client> {
+/// Counts a request on its way to the server.
+fn counted(request: Request) -> Request {
+    count_request();
+    request
+}
+
+/// Builds the HTTP client of both. A proxy from the environment would distort the figures.
+fn reqwest_client() -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder().no_proxy().build()
 }
 
-/// Whether the upstream did as it was asked. The body is read, so that the connection can be used
-/// again.
+/// Returns whether the response is a success with a complete body. A body that was read to its end
+/// frees the connection for the next request.
 async fn is_answer(response: Response) -> bool {
     response.status().is_success() && response.bytes().await.is_ok()
 }

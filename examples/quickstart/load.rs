@@ -1,4 +1,4 @@
-//! The load, and what came of it.
+//! The load on both clients, and the log of how their calls end.
 
 use std::cell::Cell;
 use std::future::Future;
@@ -8,25 +8,25 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::script::{Phase, Script};
+use crate::script::Script;
 
-/// A request falls due this often.
-const EVERY: Duration = Duration::from_millis(5);
+/// The time between two calls of one client: 200 calls a second.
+const CALL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A client under load. Every call has a clone of its own.
+/// A client under load. Each call uses its own clone.
 pub(crate) trait Client: Clone + Send + 'static {
-    /// Asks the upstream for an answer.
-    fn call(self) -> impl Future<Output = End> + Send;
+    /// Makes one call to the server.
+    fn call(self) -> impl Future<Output = Outcome> + Send;
 }
 
-/// How a call ended for the caller.
+/// How a call ended for its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// With what was asked for.
+pub(crate) enum Outcome {
+    /// With an answer of the server.
     Answered,
-    /// With an error, after one try or several.
+    /// With an error, after one request or more.
     Failed,
-    /// With a rejection, without a try.
+    /// With a rejection by the open circuit, without a request.
     Rejected,
 }
 
@@ -34,81 +34,84 @@ pub(crate) enum End {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
     /// How it ended.
-    pub(crate) end: End,
+    pub(crate) outcome: Outcome,
     /// When it ended.
-    pub(crate) at: Instant,
-    /// From the moment at which the call was made until the caller knew how it ended.
-    pub(crate) took: Duration,
-    /// How often the request was sent.
-    pub(crate) tries: u32,
+    pub(crate) ended_at: Instant,
+    /// The time from the start of the call to its end.
+    pub(crate) latency: Duration,
+    /// The number of requests that the client sent for it.
+    pub(crate) requests: u32,
 }
 
-/// What is known of one client's calls so far.
+/// The calls of one client so far.
 #[derive(Debug, Default)]
-pub(crate) struct Book {
-    /// Calls that were made.
-    pub(crate) offered: u64,
-    /// Those of them that have ended.
-    pub(crate) calls: Vec<Call>,
+pub(crate) struct CallLog {
+    /// The number of calls that were started.
+    pub(crate) started: u64,
+    /// The calls that have ended.
+    pub(crate) ended: Vec<Call>,
 }
 
-impl Book {
-    /// How many calls have ended so.
-    pub(crate) fn ended(&self, end: End) -> u64 {
-        self.calls.iter().filter(|call| call.end == end).count() as u64
+impl CallLog {
+    /// Returns the number of calls with this outcome.
+    pub(crate) fn count(&self, outcome: Outcome) -> u64 {
+        self.ended.iter().filter(|call| call.outcome == outcome).count() as u64
     }
 }
 
-/// A book that is being written. Clones are handles to it.
+/// A log that is being written. Clones share the log.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Log(Arc<Mutex<Book>>);
+pub(crate) struct SharedLog(Arc<Mutex<CallLog>>);
 
-impl Log {
-    /// Opens the book.
-    pub(crate) fn book(&self) -> MutexGuard<'_, Book> {
+impl SharedLog {
+    /// Locks the log.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, CallLog> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Makes a call whenever one is due, from the script's start to its end, however long the others
-/// take. Returns when all of them have ended.
-pub(crate) async fn drive(client: impl Client, script: Script, log: Log) {
+/// Makes a call every [`CALL_INTERVAL`] while the script runs, and then waits for all calls.
+///
+/// A call starts on time even if earlier calls are still running, as the users of a service do not
+/// wait for each other.
+pub(crate) async fn generate_load(client: impl Client, script: Script, log: SharedLog) {
     let mut calls = JoinSet::new();
-    // Half a step in, so that no call is due just when a phase begins or a second is told.
-    let mut due = script.start() + EVERY / 2;
-    while due < script.end_of(Phase::Healed) {
-        sleep_until(due).await;
-        log.book().offered += 1;
-        calls.spawn(observe(client.clone(), Instant::now(), log.clone()));
-        due += EVERY;
+    // Half an interval later, so that no call starts exactly when a phase or a second ends.
+    let mut next_start = script.start() + CALL_INTERVAL / 2;
+    while next_start < script.end() {
+        sleep_until(next_start).await;
+        log.lock().started += 1;
+        calls.spawn(record_call(client.clone(), Instant::now(), log.clone()));
+        next_start += CALL_INTERVAL;
     }
-    // Not `join_all`, which would pass a panic on: such a call is missing in the book, and the sums
-    // tell.
+    // Not `join_all`, which would resume a panic. A call that panics is missing in the log, and the
+    // totals of the report show it.
     while calls.join_next().await.is_some() {}
 }
 
-/// Makes one call and writes down what came of it.
-async fn observe(client: impl Client, made: Instant, log: Log) {
+/// Makes one call and adds it to the log.
+async fn record_call(client: impl Client, started_at: Instant, log: SharedLog) {
     let call = async {
-        let end = client.call().await;
-        let at = Instant::now();
-        Call { end, at, took: at - made, tries: tries() }
+        let outcome = client.call().await;
+        let ended_at = Instant::now();
+        Call { outcome, ended_at, latency: ended_at - started_at, requests: requests_sent() }
     };
-    let call = SENT.scope(Cell::new(0), call).await;
-    log.book().calls.push(call);
+    let call = REQUESTS_SENT.scope(Cell::new(0), call).await;
+    log.lock().ended.push(call);
 }
 
 tokio::task_local! {
-    /// How often the call that this task makes has been sent.
-    static SENT: Cell<u32>;
+    /// The number of requests that the current call has sent.
+    static REQUESTS_SENT: Cell<u32>;
 }
 
-/// Notes that a request is sent. To be called within [`Client::call`] only.
-pub(crate) fn count_try() {
-    SENT.with(|sent| sent.set(sent.get() + 1));
+/// Counts one request of the current call. It panics outside [`Client::call`].
+pub(crate) fn count_request() {
+    REQUESTS_SENT.with(|sent| sent.set(sent.get() + 1));
 }
 
-/// How often this task's request has been sent.
-pub(crate) fn tries() -> u32 {
-    SENT.with(Cell::get)
+/// Returns the number of requests that the current call has sent. It panics outside
+/// [`Client::call`].
+pub(crate) fn requests_sent() -> u32 {
+    REQUESTS_SENT.with(Cell::get)
 }

@@ -1,41 +1,56 @@
-//! Two clients, one upstream that goes down and comes back, and what the layers change.
+//! An outage, seen by a naive client and by the same client with the layers.
 //!
 //! ```text
 //! cargo run --release --example quickstart [-- --json]
 //! ```
 //!
-//! Two servers on loopback ports play the same script at the same time: healthy, an outage (503
-//! with `Retry-After`, connections reset, answers that hang), a shaky recovery, healthy. Each is
-//! asked 200 times a second, whatever becomes of the calls: one by a naive client, one by the same
-//! client behind the layers. Every figure is counted from what happened, by the clients and by the
-//! servers, on one monotonic clock. Both share this machine, so that the times are those of a small
-//! and busy one.
+//! Two servers on loopback ports follow the same script: healthy, an outage, a shaky recovery,
+//! healthy. Each client calls its own server 200 times a second, and does not wait for earlier
+//! calls. All figures are counted by the clients and the servers, on one monotonic clock. The
+//! program takes 11 s. Both sides share this machine, so their latencies depend on its load.
 //!
-//! The layers are put together in `clients.rs`; start reading there.
+//! | client | behaviour |
+//! |---|---|
+//! | `naive` | up to 3 requests for a call, immediately one after the other; timeout 250 ms each |
+//! | `stack` | the same limits, with the layers `JitterRetry`, `Breaker`, `FaultClassify` and `Timeout` |
+//!
+//! These settings of the stack suit a demo with an outage of 3 s. The defaults suit real outages:
+//!
+//! | setting | demo | default |
+//! |---|---|---|
+//! | retry: `initial_backoff` | 50 ms | 100 ms |
+//! | retry: `max_elapsed` | 1 s | 120 s |
+//! | breaker: `consecutive_failures` | 15 | 5 |
+//! | breaker: `minimum_calls` | 100 | 10 |
+//! | breaker: `time_window` | 2 s | 60 s |
+//! | breaker: `open_for` | 250 ms | 30 s |
+//!
+//! `clients.rs` builds both clients. Start reading there.
 
 mod clients;
+mod intro;
 mod load;
 mod progress;
 mod report;
 mod screen;
 mod script;
-mod upstream;
+mod server;
 
-use std::error::Error;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tower::BoxError;
 
-use crate::clients::Naive;
-use crate::load::{Log, drive};
-use crate::progress::{Progress, Side, tell_transition};
+use crate::clients::{Naive, Stack};
+use crate::load::{SharedLog, generate_load};
+use crate::progress::{Progress, Side, show_transition};
 use crate::report::Figures;
 use crate::screen::Screen;
 use crate::script::Script;
-use crate::upstream::Upstream;
+use crate::server::Server;
 
 const USAGE: &str = "usage: quickstart [--json]";
 
@@ -46,7 +61,7 @@ async fn main() -> ExitCode {
         match argument.to_str() {
             Some("--json") => json = true,
             Some("--help" | "-h") => {
-                println!("{USAGE}\n\n  --json  print the figures as one JSON object, and nothing else");
+                println!("{USAGE}\n\n  --json  print only the figures, as one JSON object");
                 return ExitCode::SUCCESS;
             }
             _ => {
@@ -64,41 +79,45 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Plays the script and prints what came of it.
-async fn run(json: bool) -> Result<(), Box<dyn Error>> {
-    let screen = Arc::new(if json { Screen::dark() } else { Screen::new() });
-    // Time for both servers to start, so that neither client is early.
-    let script = Script::new(Instant::now() + Duration::from_millis(100));
-    let (naive_upstream, naive_url) = Upstream::start(script).await?;
-    let (stack_upstream, stack_url) = Upstream::start(script).await?;
+/// Runs the script and prints the figures.
+async fn run(json: bool) -> Result<(), BoxError> {
+    let screen = Arc::new(if json { Screen::silent() } else { Screen::new() });
+    screen.print(&intro::text()?);
 
-    let naive = Side { name: "naive", log: Log::default(), upstream: naive_upstream };
-    let stack = Side { name: "stack", log: Log::default(), upstream: stack_upstream };
-    let observer = Arc::clone(&screen);
-    let layered =
-        clients::stack(stack_url, move |transition| tell_transition(&observer, script, transition))?;
+    // The script starts a little later, when both servers are running.
+    let script = Script::new(Instant::now() + Duration::from_millis(100));
+    let (naive_server, naive_url) = Server::start(script).await?;
+    let (stack_server, stack_url) = Server::start(script).await?;
+
+    let naive = Side { name: "naive", log: SharedLog::default(), server: naive_server };
+    let stack = Side { name: "stack", log: SharedLog::default(), server: stack_server };
+    let naive_client = Naive::new(naive_url)?;
+    let transition_screen = Arc::clone(&screen);
+    let stack_client = Stack::new(stack_url, move |transition| {
+        show_transition(&transition_screen, script, transition);
+    })?;
 
     let mut progress = Progress::new(Arc::clone(&screen), script, [naive.clone(), stack.clone()]);
     let load = async {
         tokio::join!(
-            drive(Naive::new(naive_url)?, script, naive.log.clone()),
-            drive(layered, script, stack.log.clone()),
-        );
-        reqwest::Result::Ok(())
+            generate_load(naive_client, script, naive.log.clone()),
+            generate_load(stack_client, script, stack.log.clone()),
+        )
     };
     tokio::select! {
-        ended = load => ended?,
-        () = progress.follow() => {}
+        _ = load => {}
+        () = progress.run() => {}
     }
-    progress.tell_second();
-    screen.settle();
+    progress.show_second();
+    screen.finish_progress();
 
-    let [naive, stack] = [naive, stack].map(|side| Figures::of(&side, script));
+    let naive = Figures::of(&naive, script);
+    let stack = Figures::of(&stack, script);
     if json {
         writeln!(io::stdout(), "{}", report::json(&naive, &stack))?;
     } else {
-        screen.say(&report::table(&screen, &naive, &stack));
-        screen.say("\nRead next: README.md, which says what each layer does and how to put them around your own client.");
+        screen.print(&report::table(&screen, &naive, &stack));
+        screen.print("\nNext: README.md explains the layers, and shows how to add them to your own client.");
     }
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! What came of it: the naive client beside the stack.
+//! The figures of both clients, as a table and as JSON.
 
 use std::cmp::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::load::{Book, End};
+use crate::load::{CallLog, Outcome};
 use crate::progress::Side;
 use crate::screen::{Screen, colour};
 use crate::script::{PHASES, Phase, Script};
@@ -13,124 +13,137 @@ use crate::script::{PHASES, Phase, Script};
 /// The figures of one side.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Figures {
-    offered: u64,
+    calls: u64,
     answered: u64,
     failed: u64,
     rejected: u64,
-    /// How often the client sent a request.
-    tries: u64,
-    /// How many requests the upstream counted in each phase.
-    reached: [(Phase, u64); PHASES.len()],
-    median: Duration,
-    slowest_percent: Duration,
-    recovery: Option<Duration>,
+    /// The number of requests that the client sent.
+    sent: u64,
+    /// The number of requests that the server received in each phase.
+    received: [(Phase, u64); PHASES.len()],
+    latency_p50: Duration,
+    latency_p99: Duration,
+    /// `None` if the client got no answer after the outage.
+    time_to_first_answer: Option<Duration>,
 }
 
 impl Figures {
-    /// Counts what the client and its upstream have seen.
+    /// Counts what the client and its server have recorded.
     pub(crate) fn of(side: &Side, script: Script) -> Self {
-        let book = side.log.book();
+        let log = side.log.lock();
         Self {
-            offered: book.offered,
-            answered: book.ended(End::Answered),
-            failed: book.ended(End::Failed),
-            rejected: book.ended(End::Rejected),
-            tries: book.calls.iter().map(|call| u64::from(call.tries)).sum(),
-            reached: PHASES.map(|(phase, _)| (phase, side.upstream.reached_in(phase))),
-            median: percentile(&book, 50),
-            slowest_percent: percentile(&book, 99),
-            recovery: recovery(&book, script),
+            calls: log.started,
+            answered: log.count(Outcome::Answered),
+            failed: log.count(Outcome::Failed),
+            rejected: log.count(Outcome::Rejected),
+            sent: log.ended.iter().map(|call| u64::from(call.requests)).sum(),
+            received: PHASES.map(|(phase, _)| (phase, side.server.received_in(phase))),
+            latency_p50: latency_percentile(&log, 50),
+            latency_p99: latency_percentile(&log, 99),
+            time_to_first_answer: time_to_first_answer(&log, script),
         }
     }
 
-    fn reached_in_outage(&self) -> u64 {
-        self.reached.iter().filter(|(phase, _)| *phase == Phase::Outage).map(|(_, count)| count).sum()
+    fn received_in_outage(&self) -> u64 {
+        let outage = self.received.iter().filter(|(phase, _)| *phase == Phase::Outage);
+        outage.map(|(_, count)| count).sum()
     }
 
     fn answered_percent(&self) -> f64 {
-        100.0 * self.answered as f64 / self.offered.max(1) as f64
+        100.0 * self.answered as f64 / self.calls.max(1) as f64
     }
 
     fn json(&self) -> Value {
-        let reached = self.reached.iter().map(|(phase, count)| (phase.name().to_owned(), json!(count)));
+        let by_phase = self.received.iter().map(|(phase, count)| (phase.name().to_owned(), json!(count)));
         json!({
-            "offered": self.offered,
+            "offered": self.calls,
             "answered": self.answered,
             "failed": self.failed,
             "rejected": self.rejected,
-            "tries": self.tries,
-            "reached": self.reached.iter().map(|(_, count)| count).sum::<u64>(),
-            "reached_by_phase": Value::Object(reached.collect()),
-            "reached_in_outage": self.reached_in_outage(),
+            "tries": self.sent,
+            "reached": self.received.iter().map(|(_, count)| count).sum::<u64>(),
+            "reached_by_phase": Value::Object(by_phase.collect()),
+            "reached_in_outage": self.received_in_outage(),
             "answered_percent": self.answered_percent(),
-            "p50_ms": millis(self.median),
-            "p99_ms": millis(self.slowest_percent),
-            "recovery_ms": self.recovery.map(millis),
+            "p50_ms": milliseconds(self.latency_p50),
+            "p99_ms": milliseconds(self.latency_p99),
+            "recovery_ms": self.time_to_first_answer.map(milliseconds),
         })
     }
 }
 
-/// The time within which so many percent of the calls ended, whatever they came to (nearest rank).
-fn percentile(book: &Book, percent: usize) -> Duration {
-    let mut times: Vec<_> = book.calls.iter().map(|call| call.took).collect();
-    times.sort_unstable();
-    let rank = (times.len() * percent).div_ceil(100);
-    times.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+/// Returns the latency that `percent` of the calls do not exceed (nearest rank), regardless of
+/// their outcome.
+fn latency_percentile(log: &CallLog, percent: usize) -> Duration {
+    let mut latencies: Vec<_> = log.ended.iter().map(|call| call.latency).collect();
+    latencies.sort_unstable();
+    let rank = (latencies.len() * percent).div_ceil(100);
+    latencies.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
 
-/// From the end of the outage, as the script has it, until the client had its first answer. `None`:
-/// it had none.
-fn recovery(book: &Book, script: Script) -> Option<Duration> {
-    let over = script.end_of(Phase::Outage);
-    let answered = book.calls.iter().filter(|call| call.end == End::Answered && call.at >= over);
-    answered.map(|call| call.at - over).min()
+/// Returns the time from the scripted end of the outage to the client's first answer after it.
+fn time_to_first_answer(log: &CallLog, script: Script) -> Option<Duration> {
+    let outage_end = script.end_of(Phase::Outage);
+    let answered = log.ended.iter().filter(|call| call.outcome == Outcome::Answered);
+    answered.filter_map(|call| call.ended_at.checked_duration_since(outage_end)).min()
 }
 
-fn millis(time: Duration) -> f64 {
+fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1_000.0
 }
 
-/// Both sides as one JSON object.
+/// Returns both sides as one JSON object.
 pub(crate) fn json(naive: &Figures, stack: &Figures) -> Value {
     json!({ "naive": naive.json(), "stack": stack.json() })
 }
 
-/// Both sides as a table, and a word on every row on which the stack is behind.
+/// Returns both sides as a table, the meaning of its rows, and a note for each row on which the
+/// stack is worse.
 pub(crate) fn table(screen: &Screen, naive: &Figures, stack: &Figures) -> String {
-    let head = format!("{:<39}{:>10}{:>12}   ahead", "", "naive", "stack");
-    let (mut lines, mut notes) =
-        (vec![String::new(), screen.paint(colour::BOLD, &head)], vec![String::new()]);
+    let heading = format!("{:<47}{:>10}{:>12}   better", "", "naive", "stack");
+    let mut lines = vec![String::new(), screen.paint(colour::BOLD, &heading)];
+    let mut notes = Vec::new();
     for row in &ROWS {
-        let [left, right] = [naive, stack].map(|figures| row.rounded(figures));
-        let (ahead, paint) = match row.rank(right, left) {
-            Ordering::Greater => ("stack", colour::GREEN),
-            Ordering::Equal => ("even", colour::BOLD),
+        let naive_figure = row.rounded(naive);
+        let stack_figure = row.rounded(stack);
+        let better = match row.compare(stack_figure, naive_figure) {
+            Ordering::Greater => screen.paint(colour::GREEN, "stack"),
+            Ordering::Equal => screen.paint(colour::BOLD, "equal"),
             Ordering::Less => {
-                notes.push(format!("The stack is behind on \"{}\": {}.", row.name, row.behind));
-                ("naive", colour::YELLOW)
+                notes.push(format!("Why the stack is worse on \"{}\":\n  {}", row.name, row.note));
+                screen.paint(colour::YELLOW, "naive")
             }
         };
-        let (ahead, [left, right]) =
-            (screen.paint(paint, ahead), [left, right].map(|figure| row.print(figure)));
-        lines.push(format!("{:<39}{left:>10}{right:>12}   {ahead}", row.name));
+        let naive_text = row.format(naive_figure);
+        let stack_text = row.format(stack_figure);
+        lines.push(format!("{:<47}{naive_text:>10}{stack_text:>12}   {better}", row.name));
     }
+    lines.push(LEGEND.to_owned());
     lines.append(&mut notes);
     lines.join("\n")
 }
 
+const LEGEND: &str = "
+calls answered: share of all calls. Both clients made the same number of calls. The load of their
+  servers differs, but these servers answer at any load. A real server also has to recover under
+  the retries of the naive client.
+latency: time from the start of a call to its end, for answered, failed and rejected calls alike.
+time to first answer: from the end of the outage to the end of the first answered call.
+";
+
 /// A row of the table.
 struct Row {
     name: &'static str,
-    /// Infinite: it never came to that.
+    /// Infinite if the event did not happen.
     figure: fn(&Figures) -> f64,
     unit: &'static str,
     decimals: u8,
     more_is_better: bool,
-    /// Why the stack may be behind.
-    behind: &'static str,
+    /// Why the stack can be worse.
+    note: &'static str,
 }
 
-const UNEXPECTED: &str = "it should not be; was this machine too busy to keep the pace?";
+const UNEXPECTED: &str = "This is not expected. Perhaps the machine was too busy for 200 calls a second.";
 
 const ROWS: [Row; 5] = [
     Row {
@@ -139,61 +152,61 @@ const ROWS: [Row; 5] = [
         unit: " %",
         decimals: 1,
         more_is_better: true,
-        behind: "its circuit rejects calls until its probes succeed, and that cost more answers than its retries won",
+        note: "The open circuit also rejects calls for a short time after the outage. The \
+               retries made up for fewer of them.",
     },
     Row {
-        name: "requests to the upstream in the outage",
-        figure: |figures| figures.reached_in_outage() as f64,
+        name: "requests sent to the server during the outage",
+        figure: |figures| figures.received_in_outage() as f64,
         unit: "",
         decimals: 0,
         more_is_better: false,
-        behind: UNEXPECTED,
+        note: UNEXPECTED,
     },
     Row {
-        name: "time until the caller knows, p50",
-        figure: |figures| millis(figures.median),
+        name: "latency p50",
+        figure: |figures| milliseconds(figures.latency_p50),
         unit: " ms",
         decimals: 1,
         more_is_better: false,
-        behind: "this is the time of a call that just succeeds, to which four layers can only add",
+        note: "Half of the calls succeed at the first attempt. The layers add a little time to them.",
     },
     Row {
-        name: "time until the caller knows, p99",
-        figure: |figures| millis(figures.slowest_percent),
+        name: "latency p99",
+        figure: |figures| milliseconds(figures.latency_p99),
         unit: " ms",
         decimals: 1,
         more_is_better: false,
-        behind: UNEXPECTED,
+        note: UNEXPECTED,
     },
     Row {
-        name: "first answer after the outage",
-        figure: |figures| figures.recovery.map_or(f64::INFINITY, millis),
+        name: "time to first answer after the outage",
+        figure: |figures| figures.time_to_first_answer.map_or(f64::INFINITY, milliseconds),
         unit: " ms",
         decimals: 1,
         more_is_better: false,
-        behind: "its circuit stays open until its time is over and then asks with a few probes, where the naive client \
-                 never stopped asking",
+        note: "The open circuit rejects calls until its open time is over. The naive client never \
+               stops sending.",
     },
 ];
 
 impl Row {
-    /// The figure as exact as it is printed, so that what looks even is.
+    /// Returns the figure, rounded as it is printed, so that equal texts compare as equal.
     fn rounded(&self, figures: &Figures) -> f64 {
-        let unit = 10_f64.powi(i32::from(self.decimals));
-        ((self.figure)(figures) * unit).round() / unit
+        let factor = 10_f64.powi(i32::from(self.decimals));
+        ((self.figure)(figures) * factor).round() / factor
     }
 
-    /// How one figure ranks beside another; the better is the greater.
-    fn rank(&self, one: f64, other: f64) -> Ordering {
-        let order = one.total_cmp(&other);
+    /// Compares two figures. The better figure is the greater one.
+    fn compare(&self, left: f64, right: f64) -> Ordering {
+        let order = left.total_cmp(&right);
         if self.more_is_better { order } else { order.reverse() }
     }
 
-    fn print(&self, figure: f64) -> String {
+    fn format(&self, figure: f64) -> String {
         if figure.is_infinite() {
-            "never".to_owned()
-        } else {
-            format!("{figure:.*}{}", usize::from(self.decimals), self.unit)
+            return "never".to_owned();
         }
+        format!("{figure:.*}{}", usize::from(self.decimals), self.unit)
     }
 }

@@ -1,4 +1,4 @@
-//! What the upstream does, and when: a pure function of the time and the number of the request.
+//! What the server does at which time: a pure function of the time and of the request's number.
 
 use std::time::Duration;
 
@@ -7,30 +7,30 @@ use tokio::time::Instant;
 /// A part of the script.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Every request is answered.
+    /// The server answers every request.
     Healthy,
-    /// No request is answered.
+    /// The server answers no request.
     Outage,
     /// Requests fail in bursts.
     Shaky,
-    /// Every request is answered again.
+    /// The server answers every request again.
     Healed,
 }
 
-/// What is done with one request.
+/// What the server does with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deed {
-    /// 200.
+pub(crate) enum Action {
+    /// Answers with 200.
     Answer,
-    /// 503, with `Retry-After` in seconds if the upstream knows when it will be back.
-    Unavailable(Option<u64>),
-    /// The connection is reset.
+    /// Answers with 503, and with `Retry-After` if a number of seconds is given.
+    Unavailable { retry_after: Option<u64> },
+    /// Resets the connection.
     Reset,
-    /// No answer ever comes.
+    /// Never answers.
     Hang,
 }
 
-/// The phases in their order, and how long each lasts: whole seconds, for what is shown is shown
+/// The phases in order, with their durations. They are whole seconds because the progress is shown
 /// once a second.
 pub(crate) const PHASES: [(Phase, Duration); 4] = [
     (Phase::Healthy, Duration::from_secs(2)),
@@ -39,16 +39,16 @@ pub(crate) const PHASES: [(Phase, Duration); 4] = [
     (Phase::Healed, Duration::from_secs(2)),
 ];
 
-/// A shaky upstream answers for the first [`WELL`] of every such span and fails for the rest, as
-/// one does whose instances still restart. Failures that come together are what a retry without a
-/// delay cannot get past.
-const SPAN: Duration = Duration::from_millis(100);
+/// In the shaky phase, the server repeats a cycle: it answers, then it fails for the rest of the
+/// cycle, like a service whose instances restart. A burst of failures is longer than three
+/// immediate attempts, so retries without a delay do not help.
+const SHAKY_CYCLE: Duration = Duration::from_millis(100);
 
-/// How long a shaky upstream answers at a time.
-const WELL: Duration = Duration::from_millis(70);
+/// The first part of a cycle, in which the server answers.
+const SHAKY_ANSWERING: Duration = Duration::from_millis(70);
 
 impl Phase {
-    /// The phase's name.
+    /// Returns the name of the phase.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Healthy => "healthy",
@@ -58,69 +58,87 @@ impl Phase {
         }
     }
 
-    /// What happens in it.
-    pub(crate) const fn about(self) -> &'static str {
+    /// Returns what the server does in the phase.
+    pub(crate) const fn description(self) -> &'static str {
         match self {
-            Self::Healthy => "every request is answered",
-            Self::Outage => "503 with Retry-After, connections reset, answers that hang",
-            Self::Shaky => "three tenths of the time it fails, in bursts",
-            Self::Healed => "every request is answered again",
+            Self::Healthy => "it answers every request",
+            Self::Outage => "503 with Retry-After, connection resets, requests that hang",
+            Self::Shaky => "it fails for 30 ms in every 100 ms",
+            Self::Healed => "it answers every request again",
         }
     }
 }
 
-/// The script with the moment at which it began. Both upstreams play the same one.
+/// The script with its start time. Both servers follow the same script.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Script {
     start: Instant,
 }
 
 impl Script {
-    /// Begins at `start`.
+    /// Creates a script that starts at `start`.
     pub(crate) const fn new(start: Instant) -> Self {
         Self { start }
     }
 
-    /// When it begins.
+    /// Returns when the script starts.
     pub(crate) const fn start(self) -> Instant {
         self.start
     }
 
-    /// When a phase ends.
-    pub(crate) fn end_of(self, phase: Phase) -> Instant {
-        let before = PHASES.iter().take_while(|(other, _)| *other != phase);
-        let own = PHASES.iter().filter(|(other, _)| *other == phase);
-        self.start + before.chain(own).map(|(_, time)| *time).sum::<Duration>()
+    /// Returns when the script ends.
+    pub(crate) fn end(self) -> Instant {
+        self.end_of(Phase::Healed)
     }
 
-    /// The phase at a time; the last one goes on for ever.
+    /// Returns when a phase ends.
+    pub(crate) fn end_of(self, phase: Phase) -> Instant {
+        let mut end = self.start;
+        for (other, duration) in PHASES {
+            end += duration;
+            if other == phase {
+                break;
+            }
+        }
+        end
+    }
+
+    /// Returns the phase at a time. The last phase has no end here, so that late requests are
+    /// answered.
     pub(crate) fn phase(self, now: Instant) -> Phase {
         let mut phases = PHASES.iter().map(|(phase, _)| *phase);
         phases.find(|phase| now < self.end_of(*phase)).unwrap_or(Phase::Healed)
     }
 
-    /// What is done with a request that comes now, of this number in its phase.
-    pub(crate) fn deed(self, now: Instant, number: u64) -> Deed {
+    /// Returns what the server does with a request that arrives now. `number` counts the requests
+    /// of the phase.
+    pub(crate) fn action(self, now: Instant, number: u64) -> Action {
         match self.phase(now) {
-            Phase::Healthy | Phase::Healed => Deed::Answer,
+            Phase::Healthy | Phase::Healed => Action::Answer,
             Phase::Outage => match number % 3 {
-                // Rounded down, so that who keeps to it is not late. Of less than a second nothing
-                // can be said.
-                0 => {
-                    let seconds = (self.end_of(Phase::Outage) - now).as_secs();
-                    Deed::Unavailable((seconds > 0).then_some(seconds))
-                }
-                1 => Deed::Reset,
-                _ => Deed::Hang,
+                0 => Action::Unavailable { retry_after: self.seconds_until_recovery(now) },
+                1 => Action::Reset,
+                _ => Action::Hang,
             },
-            Phase::Shaky => {
-                let into = (now - self.end_of(Phase::Outage)).as_nanos() % SPAN.as_nanos();
-                match number % 2 {
-                    _ if into < WELL.as_nanos() => Deed::Answer,
-                    0 => Deed::Unavailable(None),
-                    _ => Deed::Reset,
-                }
-            }
+            Phase::Shaky if self.is_answering(now) => Action::Answer,
+            Phase::Shaky => match number % 2 {
+                0 => Action::Unavailable { retry_after: None },
+                _ => Action::Reset,
+            },
         }
+    }
+
+    /// Returns the whole seconds until the outage ends, or `None` for less than a second.
+    ///
+    /// It rounds down, so that a client that waits for this time is not late.
+    fn seconds_until_recovery(self, now: Instant) -> Option<u64> {
+        let seconds = (self.end_of(Phase::Outage) - now).as_secs();
+        (seconds > 0).then_some(seconds)
+    }
+
+    /// Returns whether the shaky server answers at this time.
+    fn is_answering(self, now: Instant) -> bool {
+        let since_outage = now - self.end_of(Phase::Outage);
+        since_outage.as_nanos() % SHAKY_CYCLE.as_nanos() < SHAKY_ANSWERING.as_nanos()
     }
 }
