@@ -1,4 +1,4 @@
-//! What each outcome allocates, as the table on the layer says.
+//! The number of allocations of each outcome, as in the table of `FaultClassifyLayer`.
 
 use std::fmt;
 use std::future::ready;
@@ -11,7 +11,7 @@ use tower_fault_classify::{BoxError, FaultClassifyLayer, Verdict, classify_respo
 use crate::support::call::{now, send};
 
 #[derive(Clone, Copy, Debug)]
-struct Broken(#[allow(dead_code, reason = "a type without a size is boxed for nothing")] u64);
+struct Broken(#[allow(dead_code, reason = "boxing a type without a size does not allocate")] u64);
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -21,14 +21,14 @@ impl fmt::Display for Broken {
 
 impl std::error::Error for Broken {}
 
-/// What `call` allocates, after it ran once on the same thread.
+/// Returns the number of allocations of `call`, after a first call on the same thread.
 fn allocations<T>(mut call: impl FnMut() -> T) -> u64 {
     drop(call());
     let mut call = || drop(call());
     measure(&mut call).count_total
 }
 
-/// What the layer allocates for a response.
+/// Returns the number of the layer's allocations for a response.
 fn for_response(response: impl Fn() -> Response<()>) -> u64 {
     let alone = allocations(&response);
     let mut service = FaultClassifyLayer::new().layer(service_fn(|()| ready(Ok::<_, Broken>(response()))));
@@ -42,7 +42,7 @@ fn with_status(status: u16) -> Response<()> {
     response
 }
 
-/// A response with fields that say something and fields that do not.
+/// Returns a response with these headers and two headers that are not hints.
 fn with_fields(status: u16, fields: &[(&'static str, &'static str)]) -> Response<()> {
     let mut response = with_status(status);
     for (name, value) in [("content-type", "application/json"), ("x-request-id", "7")].iter().chain(fields) {
@@ -93,7 +93,7 @@ fn allocations_fault_three_with_empty_extensions_else_one() {
 }
 
 #[test]
-fn allocations_503_made_success_by_rule_is_marked() {
+fn allocations_503_classified_as_success_three() {
     let rule = rule_fn(|outcome: Result<&Response<()>, &Broken>| outcome.is_ok().then_some(Verdict::Success));
     let mut service = FaultClassifyLayer::new()
         .rule(rule)
@@ -112,7 +112,7 @@ fn allocations_typed_error_one() {
 fn allocations_boxed_error_none() {
     let mut service =
         FaultClassifyLayer::new().layer(service_fn(|()| ready(Err::<(), BoxError>(Box::new(Broken(7))))));
-    assert_eq!(allocations(|| now(send(&mut service, ()))), 1, "the box of the service itself");
+    assert_eq!(allocations(|| now(send(&mut service, ()))), 1, "the box of the service's own error");
 }
 
 #[test]

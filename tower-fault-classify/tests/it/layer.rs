@@ -1,4 +1,4 @@
-//! The layer over services: what becomes of their responses, errors and readiness.
+//! The layer over services: their responses, errors and readiness.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -22,7 +22,7 @@ use tower_test::mock;
 
 use crate::support::call::{now, send};
 
-const ILL: Fault = Fault::new(Kind::Overloaded, Retryable::Refused, Health::Unhealthy, Origin::Remote);
+const UNHEALTHY: Fault = Fault::new(Kind::Overloaded, Retryable::Refused, Health::Unhealthy, Origin::Remote);
 const OTHER: Fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Origin::Remote);
 
 #[derive(Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ fn response(status: u16) -> Response<&'static str> {
     Response::builder().status(status).header("x-one", "1").body("the body").unwrap()
 }
 
-/// What the default layer makes of a response.
+/// Sends a response through the default layer.
 fn classified(response: Response<&'static str>) -> Response<&'static str> {
     let mut response = Some(response);
     let mut service = FaultClassifyLayer::new()
@@ -55,7 +55,7 @@ fn fault(status: u16) -> Fault {
     }
 }
 
-/// What the default layer makes of an error.
+/// Sends an error through the default layer.
 fn wrapped(error: impl Error + Send + Sync + 'static) -> ClassifiedError {
     let mut error = Some(error);
     let mut service =
@@ -111,24 +111,24 @@ fn health_429_neutral_404_healthy_503_unhealthy() {
 
 #[test]
 fn retryable_is_independent_of_health() {
-    // The server is ill, and a POST must not be sent again.
+    // The server is failing, and a POST must not be sent again.
     assert_eq!((fault(500).health(), fault(500).retryable()), (Health::Unhealthy, Retryable::IfIdempotent));
-    // It is well, and the request may be sent again whatever it asks for.
+    // The server is not failing, and any request may be sent again.
     assert_eq!((fault(429).health(), fault(429).retryable()), (Health::Neutral, Retryable::Refused));
-    // It is ill, and asking again does not help.
+    // The server is failing, and another attempt does not help.
     assert_eq!((fault(508).health(), fault(508).retryable()), (Health::Unhealthy, Retryable::Never));
-    // It is well, and asking again does not help.
+    // The server is healthy, and another attempt does not help.
     assert_eq!((fault(404).health(), fault(404).retryable()), (Health::Healthy, Retryable::Never));
-    // It is ill, and nothing was processed.
+    // The server is failing, and did not process the request.
     assert_eq!((fault(529).health(), fault(529).retryable()), (Health::Unhealthy, Retryable::Refused));
 }
 
 #[test]
 fn server_delay_is_kept_on_retryable_faults() {
     for status in [408, 425, 429, 500, 502, 503, 504, 529] {
-        let mut answer = response(status);
-        answer.headers_mut().insert("retry-after", 7.into());
-        let verdict = CarriedVerdict::get(&classified(answer)).unwrap();
+        let mut response = response(status);
+        response.headers_mut().insert("retry-after", 7.into());
+        let verdict = CarriedVerdict::get(&classified(response)).unwrap();
         assert_eq!(verdict.fault().unwrap().retry_after(), Some(Duration::from_secs(7)), "{status}");
     }
     let mut large = response(413);
@@ -140,12 +140,12 @@ fn server_delay_is_kept_on_retryable_faults() {
 }
 
 #[test]
-fn garbled_retry_after_is_ignored() {
-    for garbled in ["-1", "1.5", "soon", "", "+5", "1e3"] {
-        let mut answer = response(503);
-        answer.headers_mut().insert("retry-after", garbled.parse().unwrap());
-        let verdict = CarriedVerdict::get(&classified(answer)).unwrap();
-        assert_eq!(verdict.fault().unwrap().retry_after(), None, "{garbled:?}");
+fn invalid_retry_after_is_ignored() {
+    for invalid in ["-1", "1.5", "soon", "", "+5", "1e3"] {
+        let mut response = response(503);
+        response.headers_mut().insert("retry-after", invalid.parse().unwrap());
+        let verdict = CarriedVerdict::get(&classified(response)).unwrap();
+        assert_eq!(verdict.fault().unwrap().retry_after(), None, "{invalid:?}");
     }
 }
 
@@ -159,7 +159,7 @@ fn carried_verdict_is_stale_after_status_change() {
     *response.status_mut() = StatusCode::NOT_FOUND;
     assert_eq!(classify_response(&response).fault().unwrap().kind(), Kind::Client);
     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-    assert!(CarriedVerdict::get(&response).is_some(), "the response is classified once more");
+    assert!(CarriedVerdict::get(&response).is_some(), "the carried verdict is valid again");
 }
 
 #[test]
@@ -167,12 +167,12 @@ fn outer_layer_keeps_inner_verdict() {
     let mut service = FaultClassifyLayer::new().layer(
         FaultClassifyLayer::new()
             .rule(rule_fn(|outcome: Result<&Response<&'static str>, &io::Error>| {
-                outcome.is_ok_and(|response| response.status() == 404).then_some(ILL.into())
+                outcome.is_ok_and(|response| response.status() == 404).then_some(UNHEALTHY.into())
             }))
             .layer(service_fn(async |()| Ok::<_, io::Error>(response(404)))),
     );
     let response = now(send(&mut service, ())).unwrap();
-    assert_eq!(CarriedVerdict::get(&response), Some(ILL.into()));
+    assert_eq!(CarriedVerdict::get(&response), Some(UNHEALTHY.into()));
     assert_eq!(response.extensions().len(), 1);
 }
 
@@ -196,32 +196,32 @@ fn rule_added_last_takes_precedence() {
     }
     let layer = FaultClassifyLayer::new()
         .rule(rule(404, OTHER.into()))
-        .rule(rule(404, ILL.into()))
+        .rule(rule(404, UNHEALTHY.into()))
         .rule(rule(200, OTHER.into()))
         .rule(rule(503, Verdict::Success));
     let carried = |status| {
         let mut service = layer.clone().layer(service_fn(move |()| ready(Ok(response(status)))));
         CarriedVerdict::get(&now(send(&mut service, ())).unwrap())
     };
-    assert_eq!(carried(404), Some(ILL.into()));
+    assert_eq!(carried(404), Some(UNHEALTHY.into()));
     assert_eq!(carried(200), Some(OTHER.into()));
     assert_eq!(carried(201), None);
-    assert_eq!(carried(503), Some(Verdict::Success), "so that no layer above counts it");
+    assert_eq!(carried(503), Some(Verdict::Success), "carried, so that no layer above counts a failure");
     assert_eq!(carried(502).unwrap().fault().unwrap().kind(), Kind::Unavailable);
 }
 
 #[test]
 fn rule_classifies_errors() {
     let rule = rule_fn(|outcome: Result<&(), &Broken>| match outcome {
-        Err(Broken(1)) => Some(ILL.into()),
+        Err(Broken(1)) => Some(UNHEALTHY.into()),
         Err(Broken(2)) => Some(Verdict::Success),
         _ => None,
     });
     let mut service =
         FaultClassifyLayer::new().rule(rule).layer(service_fn(async |number| Err::<(), _>(Broken(number))));
     let mut fault = |number| *now(send(&mut service, number)).unwrap_err().fault();
-    assert_eq!(fault(1), ILL);
-    // An error that a rule calls harmless must neither count nor be sent again.
+    assert_eq!(fault(1), UNHEALTHY);
+    // An error that a rule classifies as a success must neither count nor be retried.
     assert_eq!((fault(2).health(), fault(2).retryable()), (Health::Healthy, Retryable::Never));
     assert_eq!(fault(3), classify_error(&Broken(3)));
 }
@@ -240,8 +240,8 @@ fn custom_classifier_ignores_carried_verdict() {
             .layer(below.layer(service_fn(move |()| ready(Ok::<_, io::Error>(response(status))))));
         CarriedVerdict::get(&now(send(&mut service, ())).unwrap())
     };
-    assert_eq!(carried(503), Some(OTHER.into()), "in place of the one from below");
-    assert_eq!(carried(500), Some(Verdict::Success), "in place of the one from below");
+    assert_eq!(carried(503), Some(OTHER.into()), "it replaces the verdict of the inner layer");
+    assert_eq!(carried(500), Some(Verdict::Success), "it replaces the verdict of the inner layer");
     assert_eq!(carried(200), None);
 }
 
@@ -249,24 +249,24 @@ fn custom_classifier_ignores_carried_verdict() {
 fn rule_takes_precedence_over_custom_classifier() {
     let own = classify_fn(|_: Result<&u32, &Broken>| OTHER.into());
     let rule = rule_fn(|outcome: Result<&u32, &Broken>| {
-        outcome.is_err_and(|error| error.0 == 1).then_some(ILL.into())
+        outcome.is_err_and(|error| error.0 == 1).then_some(UNHEALTHY.into())
     });
     let mut service = FaultClassifyLayer::new()
         .classify(own)
         .rule(rule)
         .layer(service_fn(async |number| Err::<u32, _>(Broken(number))));
-    assert_eq!(*now(send(&mut service, 1)).unwrap_err().fault(), ILL);
+    assert_eq!(*now(send(&mut service, 1)).unwrap_err().fault(), UNHEALTHY);
     assert_eq!(*now(send(&mut service, 2)).unwrap_err().fault(), OTHER);
 }
 
 #[test]
 fn arc_classifier_classifies() {
     let own: Arc<dyn Classify<u32, Broken> + Send + Sync> =
-        Arc::new(classify_fn(|_: Result<&u32, &Broken>| ILL.into()));
+        Arc::new(classify_fn(|_: Result<&u32, &Broken>| UNHEALTHY.into()));
     let mut service = FaultClassifyLayer::new()
         .classify(own)
         .layer(service_fn(async |number| Err::<u32, _>(Broken(number))));
-    assert_eq!(*now(send(&mut service, 1)).unwrap_err().fault(), ILL);
+    assert_eq!(*now(send(&mut service, 1)).unwrap_err().fault(), UNHEALTHY);
 }
 
 #[test]
@@ -295,13 +295,13 @@ fn custom_outcome_verdict_is_used() {
     struct Rows(bool);
     impl Outcome for Rows {
         fn verdict(&self) -> Option<Verdict> {
-            (!self.0).then_some(ILL.into())
+            (!self.0).then_some(UNHEALTHY.into())
         }
     }
-    // It has nowhere to carry a verdict: every layer hears its own word.
+    // The response cannot carry a verdict, so every layer reads the response's own verdict.
     let mut service =
         FaultClassifyLayer::new().layer(service_fn(async |complete| Ok::<_, io::Error>(Rows(complete))));
-    for (complete, verdict) in [(true, Verdict::Success), (false, ILL.into())] {
+    for (complete, verdict) in [(true, Verdict::Success), (false, UNHEALTHY.into())] {
         let rows = now(send(&mut service, complete)).unwrap();
         assert_eq!(CarriedVerdict::get(&rows), None);
         assert_eq!(classify_response(&rows), verdict);
@@ -319,7 +319,7 @@ fn error_is_wrapped_and_original_reachable() {
     let source = error.source().unwrap();
     assert_eq!(source.downcast_ref::<io::Error>().unwrap().kind(), io::ErrorKind::ConnectionRefused);
     assert!(error.get_ref().unwrap().is::<io::Error>());
-    assert_eq!(classify_error(&error), fault, "every layer above comes to the same");
+    assert_eq!(classify_error(&error), fault, "every layer above gets the same verdict");
     let original = error.into_inner().unwrap().downcast::<io::Error>().unwrap();
     assert_eq!(original.kind(), io::ErrorKind::ConnectionRefused);
 }
@@ -340,7 +340,7 @@ fn classified_error_into_inner_returns_original_error() {
     assert!(Arc::ptr_eq(&error.source().unwrap().downcast_ref::<Holds>().unwrap().0, &payload));
 }
 
-/// A reporter that walks the chain prints each line once.
+/// A reporter that prints the whole chain must print each text once.
 #[test]
 fn classified_error_display_does_not_repeat_source() {
     let error = wrapped(Broken(7));
@@ -352,20 +352,20 @@ fn classified_error_display_does_not_repeat_source() {
 fn classified_error_is_wrapped_once() {
     let mut service = FaultClassifyLayer::new().layer(
         FaultClassifyLayer::new()
-            .layer(service_fn(async |()| Err::<(), _>(ClassifiedError::new(ILL, Broken(7))))),
+            .layer(service_fn(async |()| Err::<(), _>(ClassifiedError::new(UNHEALTHY, Broken(7))))),
     );
     let error = now(send(&mut service, ())).unwrap_err();
-    assert_eq!(*error.fault(), ILL);
+    assert_eq!(*error.fault(), UNHEALTHY);
     assert_eq!(error.source().unwrap().downcast_ref(), Some(&Broken(7)));
 }
 
 #[test]
 fn carried_verdict_is_found_in_any_wrapper() {
     let deep = io::Error::other(io::Error::other(ClassifiedError::new(
-        ILL,
+        UNHEALTHY,
         io::Error::from(io::ErrorKind::InvalidInput),
     )));
-    assert_eq!(*wrapped(deep).fault(), ILL);
+    assert_eq!(*wrapped(deep).fault(), UNHEALTHY);
 }
 
 #[test]
@@ -390,18 +390,18 @@ fn keep_errors_marks_responses_of_infallible_service() {
     let mut service = FaultClassifyLayer::new()
         .keep_errors()
         .layer(service_fn(async |status| Ok::<_, Infallible>(response(status))));
-    let Ok(answer) = now(send(&mut service, 503));
-    assert_eq!(CarriedVerdict::get(&answer).unwrap().fault().unwrap().kind(), Kind::Unavailable);
-    let Ok(answer) = now(send(&mut service, 200));
-    assert!(answer.extensions().is_empty());
+    let Ok(response) = now(send(&mut service, 503));
+    assert_eq!(CarriedVerdict::get(&response).unwrap().fault().unwrap().kind(), Kind::Unavailable);
+    let Ok(response) = now(send(&mut service, 200));
+    assert!(response.extensions().is_empty());
 }
 
 #[test]
 fn infallible_service_is_wrapped() {
     let mut service =
         FaultClassifyLayer::new().layer(service_fn(async |()| Ok::<_, Infallible>(response(503))));
-    let answer: Result<_, ClassifiedError> = now(send(&mut service, ()));
-    assert!(CarriedVerdict::get(&answer.unwrap()).is_some());
+    let response: Result<_, ClassifiedError> = now(send(&mut service, ()));
+    assert!(CarriedVerdict::get(&response.unwrap()).is_some());
 }
 
 #[test]
@@ -411,7 +411,7 @@ fn boxed_error_is_wrapped_without_another_box() {
     }));
     let error = now(send(&mut service, ())).unwrap_err();
     assert_eq!(error.fault().kind(), Kind::Timeout);
-    assert!(error.source().unwrap().is::<io::Error>(), "the box is not an error of its own in the chain");
+    assert!(error.source().unwrap().is::<io::Error>(), "the box is not a separate error in the chain");
 }
 
 #[test]
@@ -425,7 +425,7 @@ fn keep_errors_leaves_boxed_error() {
 
 #[test]
 fn error_pointing_to_dyn_error_is_classified() {
-    /// As `anyhow::Error` and `eyre::Report` are: no `Error` itself.
+    /// Like `anyhow::Error` and `eyre::Report`, it does not implement `Error`.
     struct Report(BoxError);
     impl Deref for Report {
         type Target = dyn Error + Send + Sync;
@@ -453,7 +453,7 @@ fn error_pointing_to_dyn_error_is_classified() {
     assert!(kept.0.is::<io::Error>());
 }
 
-/// Is never ready.
+/// A service whose `poll_ready` fails.
 #[derive(Clone, Debug)]
 struct Unready(io::ErrorKind);
 
@@ -467,7 +467,7 @@ impl Service<()> for Unready {
     }
 
     fn call(&mut self, (): ()) -> Self::Future {
-        unreachable!("it is never ready")
+        unreachable!("the service is never ready")
     }
 }
 
@@ -479,9 +479,9 @@ fn readiness_error_is_classified() {
     assert_eq!((error.fault().kind(), error.fault().retryable()), (Kind::Unavailable, Retryable::Unsent));
     assert!(error.source().unwrap().is::<io::Error>());
 
-    let rule = rule_fn(|outcome: Result<&(), &io::Error>| outcome.is_err().then_some(ILL.into()));
+    let rule = rule_fn(|outcome: Result<&(), &io::Error>| outcome.is_err().then_some(UNHEALTHY.into()));
     let mut service = FaultClassifyLayer::new().rule(rule).layer(Unready(io::ErrorKind::ConnectionRefused));
-    assert_eq!(*now(send(&mut service, ())).unwrap_err().fault(), ILL);
+    assert_eq!(*now(send(&mut service, ())).unwrap_err().fault(), UNHEALTHY);
 
     let mut service = FaultClassifyLayer::new().keep_errors().layer(Unready(io::ErrorKind::TimedOut));
     let kept: io::Error = now(send(&mut service, ())).unwrap_err();
@@ -498,8 +498,8 @@ fn readiness_is_forwarded() {
     assert_ready_ok!(service.poll_ready());
     let mut call = task::spawn(service.call(()));
     assert_pending!(call.poll());
-    let ((), answer) = assert_ready!(task::spawn(handle.next_request()).poll()).unwrap();
-    answer.send_error(io::Error::from(io::ErrorKind::TimedOut));
+    let ((), respond) = assert_ready!(task::spawn(handle.next_request()).poll()).unwrap();
+    respond.send_error(io::Error::from(io::ErrorKind::TimedOut));
     assert_eq!(assert_ready_err!(call.poll()).fault().kind(), Kind::Timeout);
     assert_pending!(service.poll_ready());
 }
@@ -523,24 +523,24 @@ fn future_dropped_drops_inner_future() {
 }
 
 #[test]
-fn carried_put_is_read_back() {
-    let mut answer = response(200);
-    CarriedVerdict::insert(&mut answer, ILL.into());
-    CarriedVerdict::insert(&mut answer, OTHER.into());
-    assert_eq!(CarriedVerdict::get(&answer), Some(OTHER.into()));
+fn carried_verdict_inserted_is_read_back() {
+    let mut response = response(200);
+    CarriedVerdict::insert(&mut response, UNHEALTHY.into());
+    CarriedVerdict::insert(&mut response, OTHER.into());
+    assert_eq!(CarriedVerdict::get(&response), Some(OTHER.into()));
     assert_eq!(
-        CarriedVerdict::get(&classified(answer)),
+        CarriedVerdict::get(&classified(response)),
         Some(OTHER.into()),
-        "the carried verdict has seen more than a 200"
+        "the carried verdict takes precedence over the status 200"
     );
-    // There is nowhere to put it.
+    // A number cannot carry a verdict.
     let mut number = 7_u32;
-    CarriedVerdict::insert(&mut number, ILL.into());
+    CarriedVerdict::insert(&mut number, UNHEALTHY.into());
     assert_eq!((number, CarriedVerdict::get(&number)), (7, None));
 }
 
 #[cfg(feature = "tower")]
-mod towers_own {
+mod tower_layers {
     use super::*;
 
     use tower::ServiceBuilder;
@@ -562,7 +562,7 @@ mod towers_own {
         assert!(error.source().unwrap().is::<tower::timeout::error::Elapsed>());
     }
 
-    /// A stack as a field: its type is written with the default type parameters.
+    /// A stack in a field, whose type is written with the default type parameters.
     struct Api {
         users: FaultClassify<Timeout<Unresponsive>>,
     }
@@ -611,7 +611,8 @@ mod towers_own {
     }
 }
 
-/// A query with its own error inside the result of a timeout, as `tokio::time::timeout` returns it.
+/// The result of a call with its own error inside the result of a timeout, as
+/// `tokio::time::timeout` returns it.
 type Nested<E> = Result<Result<Response<&'static str>, E>, io::Error>;
 
 fn refused() -> io::Error {
@@ -626,8 +627,8 @@ fn nested_result_response_carries_verdict() {
     };
     let error = call(|| Ok(Err(refused()))).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-    let answer = call(|| Ok(Ok(response(429)))).unwrap();
-    assert_eq!(CarriedVerdict::get(&answer).unwrap().fault().unwrap().kind(), Kind::Throttled);
+    let throttled = call(|| Ok(Ok(response(429)))).unwrap();
+    assert_eq!(CarriedVerdict::get(&throttled).unwrap().fault().unwrap().kind(), Kind::Throttled);
     assert!(CarriedVerdict::get(&call(|| Ok(Ok(response(200)))).unwrap()).is_none());
 }
 
@@ -645,7 +646,8 @@ where
     NestedErrors::<K>::new().classify(nested.as_ref()).fault().map(Fault::kind)
 }
 
-/// The type with its default parameters has every setter, so that it can be a parameter or a field.
+/// The type with its default parameters must have every setter, so that it can be a parameter or a
+/// field.
 #[test]
 fn layer_named_by_defaults_accepts_classifier() {
     let layer: FaultClassifyLayer = FaultClassifyLayer::new();

@@ -1,7 +1,7 @@
 //! The integration tests, one module for each subject.
 //!
-//! `allocation_counter` is this binary's allocator. It counts for each thread, so that tests run
-//! beside each other.
+//! `allocation_counter` is this binary's allocator. It counts each thread's allocations separately,
+//! so tests can run in parallel.
 
 mod support;
 

@@ -1,4 +1,5 @@
-//! Every fault that the layer judges is counted.
+//! The metrics of the layer count every fault.
+
 use std::future::ready;
 use std::io;
 
@@ -13,15 +14,15 @@ fn metrics_count_faults_by_kind_and_origin() {
     let snapshotter = recorder.snapshotter();
     metrics::with_local_recorder(&recorder, || {
         tokio_test::block_on(async {
-            let answer = async |status: u16| match status {
+            let respond = async |status: u16| match status {
                 0 => Err(io::Error::from(io::ErrorKind::ConnectionRefused)),
                 status => Ok(http::Response::builder().status(status).body(()).unwrap()),
             };
-            let mut wrapping = FaultClassifyLayer::new().layer(service_fn(answer));
+            let mut wrapping = FaultClassifyLayer::new().layer(service_fn(respond));
             for status in [200, 503, 503, 404, 0] {
                 let _ = wrapping.ready().await.unwrap().call(status).await;
             }
-            let mut keeping = FaultClassifyLayer::new().keep_errors().layer(service_fn(answer));
+            let mut keeping = FaultClassifyLayer::new().keep_errors().layer(service_fn(respond));
             keeping.ready().await.unwrap().call(0).await.unwrap_err();
         });
     });
@@ -32,7 +33,7 @@ fn metrics_count_faults_by_kind_and_origin() {
         .map(|(key, _, _, value)| {
             assert_eq!(key.key().name(), "tower_fault_classify_faults_total");
             let labels = key.key().labels().map(|label| format!("{}={}", label.key(), label.value()));
-            let DebugValue::Counter(count) = value else { panic!("it is a counter") };
+            let DebugValue::Counter(count) = value else { panic!("the metric is not a counter") };
             (labels.collect::<Vec<_>>().join(" "), count)
         })
         .collect();
@@ -45,8 +46,7 @@ fn metrics_count_faults_by_kind_and_origin() {
     assert_eq!(counts, expected.map(|(labels, count)| (labels.to_owned(), count)));
 }
 
-/// A recorder that makes a call of its own for each count, as one that sends its counts to a server
-/// does.
+/// A recorder that makes a call for each count, like a recorder that sends its counts to a server.
 mod recorder {
     use std::cell::Cell;
     use std::sync::Arc;
@@ -62,7 +62,7 @@ mod recorder {
     impl CounterFn for Count {
         fn increment(&self, _: u64) {
             thread_local! {
-                /// The call is counted too, which makes no further call.
+                /// Whether the recorder's own call is being counted. It makes no further call.
                 static WITHIN: Cell<bool> = const { Cell::new(false) };
             }
             if !WITHIN.replace(true) {

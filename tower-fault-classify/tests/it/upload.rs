@@ -1,4 +1,5 @@
-//! Request bodies that are tracked: what they cost, and what a timeout means while they wait.
+//! Tracked request bodies: their cost, and the verdict on a timeout while they wait for their
+//! source.
 
 use std::convert::Infallible;
 use std::future::{Future, pending, ready};
@@ -21,7 +22,7 @@ use tower_fault_classify::{
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Sends one frame, and then stalls or ends.
+/// A request body with one frame that then stalls or ends.
 struct Upload {
     frame: Option<Bytes>,
     stalls: bool,
@@ -43,7 +44,7 @@ impl Body for Upload {
     }
 }
 
-/// Cannot be read.
+/// A request body that fails.
 #[derive(Debug)]
 struct Fails;
 
@@ -63,8 +64,7 @@ fn post(stalls: bool) -> Request<Upload> {
     Request::post("/").body(Upload { frame: Some(Bytes::from_static(b"four")), stalls }).unwrap()
 }
 
-/// The verdict on a call that a timeout ends after this many frames of the request's body were
-/// asked for.
+/// Returns the verdict on a call that times out after `frames` frames of its body were polled.
 async fn verdict(request: Request<Upload>, frames: usize) -> Fault {
     let client = service_fn(async |request: Request<UploadBody<Upload>>| {
         timeout(TIMEOUT, async move {
@@ -83,26 +83,27 @@ async fn verdict(request: Request<Upload>, frames: usize) -> Fault {
 }
 
 #[tokio::test(start_paused = true)]
-async fn timeout_while_tracked_upload_waits_is_charged_to_caller() {
+async fn timeout_while_tracked_upload_waits_is_caller_fault() {
     let fault = verdict(post(true), 2).await;
     assert_eq!((fault.kind(), fault.retryable()), (Kind::Timeout, Retryable::Never));
     assert_eq!((fault.health(), fault.origin()), (Health::Neutral, Origin::Caller));
 }
 
 #[tokio::test(start_paused = true)]
-async fn timeout_of_complete_or_unread_upload_is_charged_to_server() {
+async fn timeout_of_complete_or_unread_upload_is_server_fault() {
     for (stalls, frames) in [(false, 2), (true, 1), (true, 0)] {
         let fault = verdict(post(stalls), frames).await;
         assert_eq!((fault.kind(), fault.health()), (Kind::Timeout, Health::Unhealthy), "{stalls} {frames}");
     }
 }
 
-/// The fault of a server that answers with `status` after it waited for the rest of the request.
-async fn answered(status: u16, stalls: bool) -> Fault {
+/// Returns the fault of a server that responds with `status` after it waited for the request's
+/// body.
+async fn fault_of_status(status: u16, stalls: bool) -> Fault {
     let client = service_fn(async |request: Request<UploadBody<Upload>>| {
         let mut body = request.into_body();
         let _ = timeout(TIMEOUT, async { while body.frame().await.is_some() {} }).await;
-        // Still under way, as a client has it.
+        // The client still has the body when the response arrives.
         tokio::time::sleep(TIMEOUT).await;
         drop(body);
         Ok::<_, Infallible>(Response::builder().status(status).body(()).unwrap())
@@ -113,29 +114,29 @@ async fn answered(status: u16, stalls: bool) -> Fault {
     *classify_response(&response).fault().unwrap()
 }
 
-/// What the server says of a request whose body has not come is no fault of its own.
+/// A server that reports a timeout is not at fault if the request's body did not arrive.
 #[tokio::test(start_paused = true)]
-async fn reported_timeout_while_upload_waits_is_charged_to_caller() {
+async fn reported_timeout_while_upload_waits_is_caller_fault() {
     for status in [504, 524] {
-        assert_eq!(answered(status, false).await.health(), Health::Unhealthy, "{status}");
-        let fault = answered(status, true).await;
+        assert_eq!(fault_of_status(status, false).await.health(), Health::Unhealthy, "{status}");
+        let fault = fault_of_status(status, true).await;
         assert_eq!((fault.health(), fault.retryable()), (Health::Neutral, Retryable::Never), "{status}");
     }
 }
 
-/// Cloudflare's 522: the origin did not accept the connection, or acknowledged nothing.
+/// Cloudflare's 522: the origin did not accept the connection, or did not acknowledge the request.
 #[tokio::test(start_paused = true)]
 async fn status_522_while_upload_waits_is_unhealthy() {
     for stalls in [false, true] {
-        let fault = answered(522, stalls).await;
+        let fault = fault_of_status(522, stalls).await;
         assert_eq!((fault.health(), fault.retryable()), (Health::Unhealthy, Retryable::IfIdempotent));
     }
 }
 
-/// The same statuses, which reqwest's caller made errors of.
+/// The same statuses, as errors of reqwest's `error_for_status`.
 #[cfg(feature = "reqwest")]
 #[tokio::test(start_paused = true)]
-async fn reqwest_status_error_while_upload_waits_is_charged_to_caller() {
+async fn reqwest_status_error_while_upload_waits_is_caller_fault() {
     for (status, health) in [(504, Health::Neutral), (522, Health::Unhealthy)] {
         let client = service_fn(async |request: Request<UploadBody<Upload>>| {
             let mut body = request.into_body();
@@ -168,12 +169,12 @@ impl Body for DeadlineExceeded {
     }
 }
 
-/// The server has answered with its head, waits for the rest of a client stream, and gives up.
+/// The server has sent its head, waits for the rest of a client stream, and then times out.
 #[tokio::test]
-async fn deadline_exceeded_while_upload_waits_is_charged_to_caller() {
+async fn deadline_exceeded_while_upload_waits_is_caller_fault() {
     for (stalls, health) in [(true, Health::Neutral), (false, Health::Unhealthy)] {
         let client = service_fn(async |request: Request<UploadBody<Upload>>| {
-            // It goes on to read, as a client does that has got a response.
+            // A client continues to read the request's body after the response has begun.
             tokio::spawn(async move {
                 let mut body = request.into_body();
                 while body.frame().await.is_some() {}
@@ -209,7 +210,7 @@ async fn upload_body_forwards_inner_body_and_marks_error() {
     assert_eq!(UploadLayer::new().layer(client).oneshot(body).await.unwrap(), "four");
 }
 
-/// What one call allocates that succeeds at once.
+/// Returns the number of allocations of a call that succeeds immediately.
 fn allocations<B: Body + 'static>(request: impl Fn() -> Request<B>) -> u64 {
     let mut service = UploadLayer::new()
         .layer(service_fn(|_: Request<UploadBody<B>>| ready(Ok::<_, Elapsed>(Response::new(())))));
@@ -226,15 +227,15 @@ fn empty_request_body_allocates_nothing() {
     assert_eq!(allocations(|| Request::new(Empty::<Bytes>::new())), 0);
     assert_eq!(allocations(|| Request::new(Full::<Bytes>::default())), 0);
     assert_eq!(allocations(|| Request::new(String::new())), 0);
-    // The flag that the body shares with its call.
+    // One allocation: the progress that the body shares with its call.
     assert_eq!(allocations(|| Request::new(Full::<Bytes>::from("four"))), 1);
     assert_eq!(allocations(|| post(true)), 1);
 }
 
 #[cfg(feature = "reqwest")]
 #[tokio::test]
-async fn reqwest_streaming_body_alone_is_tracked() {
-    let seen = service_fn(async |request: reqwest::Request| {
+async fn reqwest_streaming_body_only_is_tracked() {
+    let body_in_memory = service_fn(async |request: reqwest::Request| {
         let body = request.body();
         Ok::<_, Infallible>(body.map(|body| body.as_bytes().map(<[u8]>::to_vec)))
     });
@@ -243,7 +244,7 @@ async fn reqwest_streaming_body_alone_is_tracked() {
         *request.body_mut() = body;
         request
     };
-    let service = UploadLayer::new().layer(seen);
+    let service = UploadLayer::new().layer(body_in_memory);
     assert_eq!(service.oneshot(request(None)).await, Ok(None));
     assert_eq!(service.oneshot(request(Some("four".into()))).await, Ok(Some(Some(b"four".to_vec()))));
     let stream = reqwest::Body::wrap(Full::<Bytes>::from("four"));

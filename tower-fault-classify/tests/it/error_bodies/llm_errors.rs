@@ -1,4 +1,4 @@
-//! The error bodies of LLM APIs: each code's row, what goes before what, and bodies that make no sense.
+//! The error bodies of LLM APIs: the row of each code, precedence, and malformed bodies.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const AUTH: Row = (Kind::Auth, Retryable::Never, Health::Healthy);
 const SERVER: Row = (Kind::Server, Retryable::IfIdempotent, Health::Unhealthy);
 const OVERLOADED: Row = (Kind::Overloaded, Retryable::Refused, Health::Unhealthy);
 
-/// The fault table, "Bodies".
+/// The expected row of each code.
 const CODES: [(&str, Row); 14] = [
     ("insufficient_quota", QUOTA),
     ("billing_hard_limit_reached", QUOTA),
@@ -59,7 +59,7 @@ fn fault(status: u16, headers: &[(&str, &str)], steps: Vec<Step>, limit: usize) 
     fault
 }
 
-/// What the axes of a response are whose body is this text.
+/// Returns the axes of the fault of a response whose body is this text.
 fn axes(status: u16, headers: &[(&str, &str)], text: impl Into<Vec<u8>>) -> Row {
     let fault = fault(status, headers, vec![frame(text.into())], 64 << 10);
     (fault.kind(), fault.retryable(), fault.health())
@@ -77,19 +77,19 @@ fn llm_code_has_its_row_at_every_status() {
 
 #[test]
 fn llm_code_takes_precedence_over_retry_headers() {
-    let should = |answer| [("x-should-retry", answer)];
-    assert_eq!(axes(429, &should("true"), openai("insufficient_quota")), QUOTA);
-    assert_eq!(axes(429, &should("false"), openai("rate_limit_exceeded")), THROTTLED);
-    assert_eq!(axes(529, &should("false"), anthropic("overloaded_error")), OVERLOADED);
-    // Without a code that is known the headers go before the status.
+    let should_retry = |value| [("x-should-retry", value)];
+    assert_eq!(axes(429, &should_retry("true"), openai("insufficient_quota")), QUOTA);
+    assert_eq!(axes(429, &should_retry("false"), openai("rate_limit_exceeded")), THROTTLED);
+    assert_eq!(axes(529, &should_retry("false"), anthropic("overloaded_error")), OVERLOADED);
+    // Without a known code, the headers take precedence over the status.
     for text in [openai("a_new_code"), String::new(), "<html>".to_owned(), "{}".to_owned()] {
         assert_eq!(
-            axes(429, &should("false"), &*text),
+            axes(429, &should_retry("false"), &*text),
             (Kind::Throttled, Retryable::Never, Health::Neutral),
             "{text}"
         );
         assert_eq!(
-            axes(503, &should("true"), text),
+            axes(503, &should_retry("true"), text),
             (Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)
         );
     }
@@ -153,16 +153,16 @@ fn llm_402_is_quota_only_by_its_body() {
 #[test]
 fn json_truncated_is_read_up_to_damage() {
     let code = &openai("insufficient_quota")[..];
-    let begun = r#"{"error": {"code": "insufficient_quota", "message": "#;
+    let prefix = r#"{"error": {"code": "insufficient_quota", "message": "#;
     for (text, row) in [
-        // Cut inside a character, before and after the code.
+        // Truncated inside a character, before and after the code.
         (&code.as_bytes()[..=code.find('é').unwrap()], THROTTLED),
-        (&[begun.as_bytes(), b"\"\xc3"].concat(), QUOTA),
-        (&[begun.as_bytes(), b"\"\xff\xfe\", \"a\": 1}}"].concat(), QUOTA),
-        (begun.as_bytes(), QUOTA),
-        (&[begun, "nonsense}}"].concat().into_bytes(), QUOTA),
+        (&[prefix.as_bytes(), b"\"\xc3"].concat(), QUOTA),
+        (&[prefix.as_bytes(), b"\"\xff\xfe\", \"a\": 1}}"].concat(), QUOTA),
+        (prefix.as_bytes(), QUOTA),
+        (&[prefix, "nonsense}}"].concat().into_bytes(), QUOTA),
         (b"{\"error\": {\"code\": \"insufficient_quot", THROTTLED),
-        // It is compressed.
+        // Compressed.
         (b"\x1f\x8b\x08\x00\x00\x00\x00\x00", THROTTLED),
     ] {
         assert_eq!(axes(429, &[], text), row, "{}", String::from_utf8_lossy(text));
@@ -215,7 +215,7 @@ fn llm_success_is_not_read() {
     assert_eq!(CarriedVerdict::get(&response), None);
 }
 
-/// JSON's own pieces in any order, and bytes that are none.
+/// Fragments of JSON in any order, and bytes that are not JSON.
 fn garbage() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
         8 => "[\\[\\]{}:,\" \\\\]|\"(error|code|type|response)\":|\"[a-z_\\\\u0-9]{0,4}\"|insufficient_quota|-?[0-9.e]{1,5}|null|\\PC"
@@ -243,7 +243,7 @@ proptest! {
         let steps = |text: &[u8]| text.chunks(parts).map(|part| frame(part.to_vec())).collect::<Vec<_>>();
         prop_assert_eq!(fault(500, &[], steps(&text), 1_000).kind(), row.0);
         let steps = steps(&[text, rest].concat());
-        prop_assert_eq!(fault(500, &[], steps, 1_000).kind(), row.0, "the rest is damage");
+        prop_assert_eq!(fault(500, &[], steps, 1_000).kind(), row.0, "the rest is malformed");
     }
 }
 

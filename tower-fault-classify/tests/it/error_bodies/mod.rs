@@ -1,4 +1,5 @@
-//! Error bodies that are read ahead: what a rule sees of them, what is held up for it, and what goes on, which is all of it.
+//! Error bodies that are read before the response is returned: what the rule gets, how long the
+//! response is delayed, and that every byte is forwarded.
 
 #[cfg(feature = "llm")]
 mod llm_errors;
@@ -27,7 +28,7 @@ use tower_fault_classify::{
 };
 
 use crate::support::bodies::{
-    Says, Script, Seen, Step, bytewise, data, drip, frame, poll, read_to_end, through, trailers,
+    BodyHints, Script, Seen, Step, bytewise, data, drip, frame, poll, read_to_end, through, trailers,
 };
 use crate::support::call::now;
 
@@ -35,17 +36,17 @@ const OWN: Fault = Fault::new(Kind::Quota, Retryable::Never, Health::Neutral, Or
 const DEFAULT_LIMIT: usize = 64 << 10;
 const DEFAULT_TIME: Duration = Duration::from_secs(1);
 
-/// The beginning of a body, and whether that is all of it.
+/// The beginning of a body, and whether it is the complete body.
 type Beginning = (Vec<u8>, bool);
 
-/// A rule that keeps what it is shown.
+/// A rule that records the bodies that it gets.
 #[derive(Clone, Debug, Default)]
-struct Shown {
+struct RecordingRule {
     all: Arc<Mutex<Vec<Beginning>>>,
     verdict: Option<Verdict>,
 }
 
-impl BodyRule for Shown {
+impl BodyRule for RecordingRule {
     fn verdict(&self, body: &ErrorBody<'_>) -> Option<Verdict> {
         assert!(body.status.as_u16() >= 400);
         self.all().push((body.bytes.to_vec(), body.complete));
@@ -53,7 +54,7 @@ impl BodyRule for Shown {
     }
 }
 
-impl Shown {
+impl RecordingRule {
     fn with(verdict: impl Into<Verdict>) -> Self {
         Self { verdict: Some(verdict.into()), ..Self::default() }
     }
@@ -62,11 +63,11 @@ impl Shown {
         self.all.lock().unwrap()
     }
 
-    /// What it was shown the only time that it was asked.
+    /// Returns the only body that was recorded.
     fn only(&self) -> Beginning {
         match &self.all()[..] {
-            [shown] => shown.clone(),
-            all => panic!("it was asked {} times", all.len()),
+            [recorded] => recorded.clone(),
+            all => panic!("the rule was called {} times", all.len()),
         }
     }
 }
@@ -75,18 +76,19 @@ fn with_status<B>(status: u16, body: B) -> Response<B> {
     Response::builder().status(status).header("x-one", "1").body(body).unwrap()
 }
 
-/// A rule that was asked about the body of a 503 that is there at once, and the body that goes on.
+/// Reads the body of a 503, which must be available immediately. Returns the rule and the forwarded
+/// body.
 fn read(
     body: Script,
-    bodies: impl FnOnce(ErrorBodies<Shown>) -> ErrorBodies<Shown>,
-) -> (Shown, impl Body<Data = Bytes, Error = io::Error> + Unpin) {
-    let shown = Shown::default();
-    let layer = FaultClassifyLayer::new().read_error_bodies(bodies(ErrorBodies::new(shown.clone())));
+    bodies: impl FnOnce(ErrorBodies<RecordingRule>) -> ErrorBodies<RecordingRule>,
+) -> (RecordingRule, impl Body<Data = Bytes, Error = io::Error> + Unpin) {
+    let recorded = RecordingRule::default();
+    let layer = FaultClassifyLayer::new().read_error_bodies(bodies(ErrorBodies::new(recorded.clone())));
     let response = now(through(&layer, with_status(503, body)));
-    (shown, response.into_body())
+    (recorded, response.into_body())
 }
 
-/// The output of a future on tokio, whose time is paused.
+/// Runs a future on a tokio runtime with paused time.
 fn on_tokio<F: Future>(future: F) -> F::Output {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_time().start_paused(true).build().unwrap().block_on(future)
@@ -99,11 +101,11 @@ fn kind(response: &Response<impl Body>) -> Option<Kind> {
 #[test]
 fn error_body_below_400_is_never_read() {
     for status in [200, 204, 206, 301, 304, 399] {
-        let shown = Shown::with(OWN);
-        let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()));
+        let recorded = RecordingRule::with(OWN);
+        let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(recorded.clone()));
         let response = now(through(&layer, with_status(status, Script::new([Step::Panic]))));
         assert_eq!((response.status().as_u16(), CarriedVerdict::get(&response)), (status, None));
-        assert!(shown.all().is_empty(), "{status}");
+        assert!(recorded.all().is_empty(), "{status}");
     }
 }
 
@@ -129,7 +131,7 @@ fn body_rule_sees_each_error_body_once() {
 
 #[test]
 fn body_rule_without_verdict_defers_to_head() {
-    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(Shown::default()));
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(RecordingRule::default()));
     for (status, expected) in [(404, Kind::Client), (429, Kind::Throttled), (503, Kind::Unavailable)] {
         let response = now(through(&layer, with_status(status, Script::new([frame("a")]))));
         assert_eq!(kind(&response), Some(expected));
@@ -141,15 +143,16 @@ fn body_rule_takes_precedence_over_head_rules() {
     let rules = StatusRules::new().status(503, StatusRules::row(404));
     let bodies =
         |rule| FaultClassifyLayer::new().rule(rules.clone()).read_error_bodies(ErrorBodies::new(rule));
-    let response = now(through(&bodies(Shown::with(OWN)), with_status(503, Script::new([]))));
+    let response = now(through(&bodies(RecordingRule::with(OWN)), with_status(503, Script::new([]))));
     assert_eq!(kind(&response), Some(Kind::Quota));
-    let response = now(through(&bodies(Shown::default()), with_status(503, Script::new([]))));
+    let response = now(through(&bodies(RecordingRule::default()), with_status(503, Script::new([]))));
     assert_eq!(kind(&response), Some(Kind::Client));
 }
 
 #[test]
 fn error_body_rule_success_is_carried() {
-    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(Shown::with(Verdict::Success)));
+    let layer =
+        FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(RecordingRule::with(Verdict::Success)));
     let response = now(through(&layer, with_status(404, Script::new([]))));
     assert_eq!(CarriedVerdict::get(&response), Some(Verdict::Success));
 }
@@ -161,7 +164,7 @@ fn error_body_verdict_reaches_track_body_hook() {
         let reported = Arc::clone(&reported);
         move |verdict: Verdict| reported.lock().unwrap().push(verdict)
     };
-    let bodies = ErrorBodies::new(Shown::with(OWN));
+    let bodies = ErrorBodies::new(RecordingRule::with(OWN));
     let layer = FaultClassifyLayer::new().read_error_bodies(bodies).track_body(hook.clone());
     let response = now(through(&layer, with_status(429, Script::new(drip(b"ab")))));
     assert_eq!(*reported.lock().unwrap(), [OWN.into()]);
@@ -169,8 +172,8 @@ fn error_body_verdict_reaches_track_body_hook() {
     assert_eq!(all, [Seen::Data("ab".into()), Seen::End]);
     assert_eq!(reported.lock().unwrap().len(), 1);
 
-    // A success is known at the end only, and the other way round is the same.
-    let bodies = ErrorBodies::new(Shown::with(Verdict::Success));
+    // A success is reported at the end of the body. The order of the two setters does not matter.
+    let bodies = ErrorBodies::new(RecordingRule::with(Verdict::Success));
     let layer = FaultClassifyLayer::new().track_body(hook).read_error_bodies(bodies);
     let response = now(through(&layer, with_status(404, Script::new([Step::Fail(ErrorKind::TimedOut)]))));
     assert_eq!(reported.lock().unwrap().len(), 1);
@@ -184,10 +187,10 @@ fn body_rule_sees_bytes_up_to_limit() {
     for (limit, seen) in [(0, ""), (1, "a"), (3, "abc"), (5, "abcde"), (7, "abcdefg"), (8, "abcdefg")] {
         for steps in [vec![frame("abc"), frame(""), frame("defg")], drip(b"abcdefg"), vec![frame("abcdefg")]]
         {
-            let (shown, mut body) = read(Script::new(steps), |bodies| bodies.limit(limit));
-            assert_eq!(shown.only().0, seen.as_bytes(), "{limit}");
-            assert!(limit >= 7 || !shown.only().1, "{limit}: there is more");
-            assert!(limit < 8 || shown.only().1, "{limit}: there is no more");
+            let (recorded, mut body) = read(Script::new(steps), |bodies| bodies.limit(limit));
+            assert_eq!(recorded.only().0, seen.as_bytes(), "{limit}");
+            assert!(limit >= 7 || !recorded.only().1, "{limit}: there is more");
+            assert!(limit < 8 || recorded.only().1, "{limit}: there is no more");
             let all = bytewise(now(read_to_end(&mut body)));
             assert_eq!(all, [Seen::Data("abcdefg".into()), Seen::End], "{limit}");
         }
@@ -195,21 +198,21 @@ fn body_rule_sees_bytes_up_to_limit() {
 }
 
 #[test]
-fn error_body_over_limit_is_not_whole() {
+fn error_body_over_limit_is_not_complete() {
     for steps in [vec![frame("abc"), frame("defg")], vec![frame("abcdefg")], drip(b"abcdefg")] {
-        let (shown, _) = read(Script::new(steps).says(Says::Truth), |bodies| bodies.limit(5));
-        assert_eq!(shown.only(), (b"abcde".to_vec(), false));
+        let (recorded, _) = read(Script::new(steps).body_hints(BodyHints::Correct), |bodies| bodies.limit(5));
+        assert_eq!(recorded.only(), (b"abcde".to_vec(), false));
     }
 }
 
 #[test]
 fn error_body_default_limit_is_64_kib() {
-    for (length, whole) in [(DEFAULT_LIMIT - 1, true), (DEFAULT_LIMIT + 1, false), (1 << 20, false)] {
+    for (length, complete) in [(DEFAULT_LIMIT - 1, true), (DEFAULT_LIMIT + 1, false), (1 << 20, false)] {
         for part in [1 << 14, 1 << 20] {
             let text = (0..=u8::MAX).cycle().take(length).collect::<Vec<_>>();
-            let (shown, mut body) =
+            let (recorded, mut body) =
                 read(Script::new(text.chunks(part).map(|part| frame(part.to_vec()))), |b| b);
-            assert_eq!(shown.only(), (text[..length.min(DEFAULT_LIMIT)].to_vec(), whole));
+            assert_eq!(recorded.only(), (text[..length.min(DEFAULT_LIMIT)].to_vec(), complete));
             let all = bytewise(now(read_to_end(&mut body)));
             assert_eq!(all, [Seen::Data(text.into()), Seen::End]);
         }
@@ -220,19 +223,20 @@ fn error_body_default_limit_is_64_kib() {
 fn error_body_failure_is_replayed_in_place() {
     let steps =
         || [frame("ab"), Step::Fail(ErrorKind::ConnectionReset), frame("cd"), trailers(&[("x", "1")])];
-    let (shown, mut body) = read(Script::new(steps()), |bodies| bodies);
-    assert_eq!(shown.only(), (b"ab".to_vec(), false), "it is not known to be all of it");
+    let (recorded, mut body) = read(Script::new(steps()), |bodies| bodies);
+    assert_eq!(recorded.only(), (b"ab".to_vec(), false), "it is not known to be complete");
     let all = bytewise(now(read_to_end(&mut body)));
     assert_eq!(all, bytewise(now(read_to_end(&mut Script::new(steps())))));
     assert_eq!(all[..2], [Seen::Data("ab".into()), Seen::Failed(ErrorKind::ConnectionReset)]);
 }
 
 #[test]
-fn error_body_failed_is_not_whole() {
+fn error_body_failed_is_not_complete() {
     for steps in [vec![], vec![frame("ab")]] {
         let steps = [steps, vec![Step::Fail(ErrorKind::ConnectionReset)]].concat();
-        let (shown, mut body) = read(Script::new(steps.clone()).says(Says::Truth), |bodies| bodies);
-        assert_eq!(shown.only(), (data(&steps), false));
+        let (recorded, mut body) =
+            read(Script::new(steps.clone()).body_hints(BodyHints::Correct), |bodies| bodies);
+        assert_eq!(recorded.only(), (data(&steps), false));
         assert!(!body.is_end_stream());
         let all = now(read_to_end(&mut body));
         assert_eq!(all[all.len() - 2..], [Seen::Failed(ErrorKind::ConnectionReset), Seen::End]);
@@ -241,10 +245,11 @@ fn error_body_failed_is_not_whole() {
 
 #[test]
 fn error_body_is_not_polled_after_its_end() {
-    for says in [Says::Nothing, Says::Truth] {
+    for body_hints in [BodyHints::Absent, BodyHints::Correct] {
         for steps in [vec![], vec![frame("a")], drip(b"abc"), vec![frame("a"), trailers(&[("x", "1")])]] {
-            let (shown, mut body) = read(Script::new(steps.clone()).says(says).once(), |bodies| bodies);
-            assert_eq!(shown.only(), (data(&steps), true));
+            let (recorded, mut body) =
+                read(Script::new(steps.clone()).body_hints(body_hints).once(), |bodies| bodies);
+            assert_eq!(recorded.only(), (data(&steps), true));
             now(read_to_end(&mut body));
         }
     }
@@ -252,37 +257,37 @@ fn error_body_is_not_polled_after_its_end() {
 
 #[test]
 fn error_body_needs_runtime_only_if_pending() {
-    let (shown, _) = read(Script::new(drip(b"there")), |bodies| bodies);
-    assert_eq!(shown.only(), (b"there".to_vec(), true));
+    let (recorded, _) = read(Script::new(drip(b"there")), |bodies| bodies);
+    assert_eq!(recorded.only(), (b"there".to_vec(), true));
     let waits = || read(Script::new([frame("a"), Step::Stall]), |bodies| bodies);
     assert!(catch_unwind(AssertUnwindSafe(waits)).is_err());
 }
 
 #[test]
 fn error_body_of_many_ready_frames_needs_no_runtime() {
-    let shown = Shown::default();
-    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()));
+    let recorded = RecordingRule::default();
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(recorded.clone()));
     let body = Script::new(drip(&[b'a'; 1_000]));
-    // It lets others have a turn now and then, and is woken at once.
+    // The future yields between polls, and wakes its task immediately.
     let mut reading = task::spawn(through(&layer, with_status(503, body)));
     while reading.poll().is_pending() {
         assert!(reading.is_woken());
     }
-    assert!(shown.only() == (vec![b'a'; 1_000], true));
+    assert!(recorded.only() == (vec![b'a'; 1_000], true));
 }
 
 #[tokio::test(start_paused = true)]
 async fn error_body_stalled_delays_response_one_second() {
     for within in [None, Some(Duration::from_millis(30)), Some(Duration::ZERO)] {
-        let shown = Shown::with(OWN);
-        let bodies = ErrorBodies::new(shown.clone());
+        let recorded = RecordingRule::with(OWN);
+        let bodies = ErrorBodies::new(recorded.clone());
         let bodies = within.map_or(bodies.clone(), |time| bodies.timeout(time));
         let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
         let start = Instant::now();
         let steps = [frame("ab"), frame("cd"), Step::Stall];
         let mut response = through(&layer, with_status(503, Script::new(steps))).await;
         assert_eq!(start.elapsed(), within.unwrap_or(DEFAULT_TIME));
-        assert_eq!(shown.only(), (b"abcd".to_vec(), false));
+        assert_eq!(recorded.only(), (b"abcd".to_vec(), false));
         assert_eq!(CarriedVerdict::get(&response), Some(OWN.into()));
         assert_eq!(poll(response.body_mut()), Seen::Data("abcd".into()));
         assert_eq!(poll(response.body_mut()), Seen::Pending);
@@ -292,19 +297,19 @@ async fn error_body_stalled_delays_response_one_second() {
 #[test]
 fn error_body_zero_timeout_reads_ready_frames() {
     let steps = drip(&[b'a'; 5_000]).into_iter().chain([Step::Stall]);
-    let shown = Shown::default();
-    let bodies = ErrorBodies::new(shown.clone()).timeout(Duration::ZERO);
+    let recorded = RecordingRule::default();
+    let bodies = ErrorBodies::new(recorded.clone()).timeout(Duration::ZERO);
     let layer = FaultClassifyLayer::new().read_error_bodies(bodies);
     on_tokio(through(&layer, with_status(503, Script::new(steps))));
-    let (bytes, whole) = shown.only();
-    assert_eq!((bytes.len(), whole), (5_000, false));
+    let (bytes, complete) = recorded.only();
+    assert_eq!((bytes.len(), complete), (5_000, false));
 }
 
 #[tokio::test(start_paused = true)]
 async fn reading_dropped_drops_body() {
     let body = Script::new([frame("a"), Step::Stall]);
     let token = body.token();
-    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(Shown::default()));
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(RecordingRule::default()));
     let mut call = task::spawn(through(&layer, with_status(503, body)));
     assert_pending!(call.poll());
     assert_eq!(Arc::strong_count(&token), 2);
@@ -312,7 +317,7 @@ async fn reading_dropped_drops_body() {
     assert_eq!(Arc::strong_count(&token), 1);
 }
 
-/// Has always one more frame, with nothing in it.
+/// An endless body of empty frames.
 #[derive(Debug, Default)]
 struct Endless(usize);
 
@@ -325,24 +330,26 @@ impl Body for Endless {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         self.0 += 1;
-        assert!(self.0 < 10_000_000, "nobody else comes to run");
+        assert!(self.0 < 10_000_000, "the reading blocks its thread");
         Poll::Ready(Some(Ok(Frame::data(Bytes::new()))))
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn error_body_endless_blocks_neither_thread_nor_response() {
-    let shown = Shown::default();
-    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()));
+    let recorded = RecordingRule::default();
+    let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(recorded.clone()));
     let call = tokio::spawn(async move { through(&layer, with_status(503, Endless::default())).await });
-    // Time does not pass by itself while a task is awake, and this task runs only if the other one lets it.
+    // Paused time does not advance while a task is ready, and this task runs only if the other one
+    // yields.
     tokio::task::yield_now().await;
     tokio::time::advance(DEFAULT_TIME + Duration::from_millis(1)).await;
     assert_eq!(call.await.unwrap().status(), 503);
-    assert_eq!(shown.only(), (Vec::new(), false));
+    assert_eq!(recorded.only(), (Vec::new(), false));
 }
 
-/// Frames of 64 KiB, made when they are asked for. Each byte says which frame it is of.
+/// A body with frames of 64 KiB, which are created when they are polled. Each byte is the number of
+/// its frame.
 #[derive(Debug)]
 struct Many(u64);
 
@@ -371,8 +378,9 @@ impl Body for Many {
 #[test]
 fn error_body_memory_is_limit_plus_one_frame() {
     for limit in [DEFAULT_LIMIT, 100_000, 1 << 20] {
-        let shown = Shown::default();
-        let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(shown.clone()).limit(limit));
+        let recorded = RecordingRule::default();
+        let layer =
+            FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(recorded.clone()).limit(limit));
         let mut place = 0;
         let mut read = || {
             let mut body = now(through(&layer, with_status(500, Many(0)))).into_body();
@@ -384,8 +392,9 @@ fn error_body_memory_is_limit_plus_one_frame() {
         };
         let memory = measure(&mut read);
         assert_eq!(place, 1 << 30);
-        assert_eq!(shown.only().0.len(), limit);
-        // What the rule keeps of it, a vector that was just moved to one twice its size, and two frames.
+        assert_eq!(recorded.only().0.len(), limit);
+        // The bytes that the rule records, a vector that was just moved to one twice its size, and
+        // two frames.
         let most = limit + 3 * limit + 2 * Many::FRAME + 4_096;
         assert!(memory.bytes_max < most as u64, "{limit}: {memory:?}");
     }
@@ -405,7 +414,8 @@ fn error_body_frame_over_limit_is_not_copied() {
     }
 }
 
-/// What the layer allocates for a response with this body, after it did so once on the same thread.
+/// Returns the layer's allocations for a response with this body, after a first call on the same
+/// thread.
 fn allocations(status: u16, frame: &'static [u8]) -> u64 {
     let layer = FaultClassifyLayer::new().read_error_bodies(ErrorBodies::new(|_: &ErrorBody<'_>| None));
     let mut responses = [(); 2].map(|()| Some(with_status(status, Full::new(Bytes::from_static(frame)))));
@@ -422,5 +432,5 @@ fn error_body_of_one_frame_allocates_one_box() {
     const CARRIED: u64 = 3;
     assert_eq!(allocations(200, b"body"), 0);
     assert_eq!(allocations(503, b"body"), CARRIED + 1);
-    assert_eq!(allocations(503, &LARGE), CARRIED + 1, "a large one is not copied");
+    assert_eq!(allocations(503, &LARGE), CARRIED + 1, "a large frame is not copied");
 }

@@ -1,10 +1,10 @@
-//! Bodies that play a script.
+//! Scripted bodies.
 
-#![allow(dead_code, reason = "each test uses a part of it")]
+#![allow(dead_code, reason = "each test module uses a part of this module")]
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::future::{Ready, poll_fn, ready as at_once};
+use std::future::{Ready, poll_fn, ready as ready_now};
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,39 +19,39 @@ use tower::{Layer, Service};
 
 use super::call::send;
 
-/// What a poll comes to.
+/// The result of one poll.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Step {
     Data(Bytes),
     Trailers(HeaderMap),
     Fail(ErrorKind),
-    /// Not yet: who polls is woken at once.
+    /// Pending; the task is woken immediately.
     Wait,
-    /// Not yet, for so long.
+    /// Pending for this duration.
     Sleep(Duration),
-    /// Never, and nobody is woken.
+    /// Pending forever; the task is not woken.
     Stall,
     Panic,
 }
 
-/// What is said of the end ahead of it.
+/// What `is_end_stream` and `size_hint` report.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Says {
-    Nothing,
-    Truth,
-    /// That it is over from the start, and that there are so many bytes.
-    Lies(u64),
+pub(crate) enum BodyHints {
+    Absent,
+    Correct,
+    /// The body reports from the start that it has ended, and this size.
+    Wrong(u64),
 }
 
-/// Plays its steps, and then its end, as often as it is asked.
+/// A body that returns its steps, and then its end at every further poll.
 #[derive(Debug)]
 pub(crate) struct Script {
     steps: VecDeque<Step>,
-    says: Says,
+    body_hints: BodyHints,
     sleep: Option<Pin<Box<tokio::time::Sleep>>>,
-    /// Lives as long as the body.
+    /// It lives as long as the body.
     token: Arc<()>,
-    /// Whether it is a mistake to ask again after the end.
+    /// Whether a poll after the end panics.
     once: bool,
     ended: bool,
 }
@@ -59,21 +59,28 @@ pub(crate) struct Script {
 impl Script {
     pub(crate) fn new(steps: impl IntoIterator<Item = Step>) -> Self {
         let steps = steps.into_iter().collect();
-        Self { steps, says: Says::Nothing, sleep: None, token: Arc::default(), once: false, ended: false }
+        Self {
+            steps,
+            body_hints: BodyHints::Absent,
+            sleep: None,
+            token: Arc::default(),
+            once: false,
+            ended: false,
+        }
     }
 
-    pub(crate) fn says(mut self, says: Says) -> Self {
-        self.says = says;
+    pub(crate) fn body_hints(mut self, body_hints: BodyHints) -> Self {
+        self.body_hints = body_hints;
         self
     }
 
-    /// Panics if it is asked for more after its end.
+    /// Makes the body panic if it is polled after its end.
     pub(crate) fn once(mut self) -> Self {
         self.once = true;
         self
     }
 
-    /// Has two owners as long as the body lives.
+    /// Returns a token that has two owners as long as the body lives.
     pub(crate) fn token(&self) -> Arc<()> {
         Arc::clone(&self.token)
     }
@@ -114,7 +121,7 @@ impl Body for Script {
                 }
                 Some(Step::Panic) => panic!("a step of the script"),
                 None => {
-                    assert!(!(self.once && self.ended), "it was asked again after its end");
+                    assert!(!(self.once && self.ended), "the body was polled after its end");
                     self.ended = true;
                     None
                 }
@@ -123,23 +130,23 @@ impl Body for Script {
     }
 
     fn is_end_stream(&self) -> bool {
-        match self.says {
-            Says::Nothing => false,
-            Says::Truth => self.steps.is_empty(),
-            Says::Lies(_) => true,
+        match self.body_hints {
+            BodyHints::Absent => false,
+            BodyHints::Correct => self.steps.is_empty(),
+            BodyHints::Wrong(_) => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self.says {
-            Says::Nothing => SizeHint::default(),
-            Says::Truth => SizeHint::with_exact(self.bytes_left()),
-            Says::Lies(bytes) => SizeHint::with_exact(bytes),
+        match self.body_hints {
+            BodyHints::Absent => SizeHint::default(),
+            BodyHints::Correct => SizeHint::with_exact(self.bytes_left()),
+            BodyHints::Wrong(bytes) => SizeHint::with_exact(bytes),
         }
     }
 }
 
-/// What a reader was given.
+/// The result of a poll, as the reader sees it.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Seen {
     Data(Bytes),
@@ -149,7 +156,7 @@ pub(crate) enum Seen {
     End,
 }
 
-/// One poll. Who polls is not woken.
+/// Polls once. The waker does nothing.
 pub(crate) fn poll<B: Body<Data = Bytes, Error = io::Error> + Unpin>(body: &mut B) -> Seen {
     match Pin::new(body).poll_frame(&mut Context::from_waker(Waker::noop())) {
         Poll::Pending => Seen::Pending,
@@ -166,7 +173,7 @@ pub(crate) fn seen(frame: Option<Result<Frame<Bytes>, io::Error>>) -> Seen {
     }
 }
 
-/// What a reader was given up to the end, without what a reader of bytes cannot tell: how the data was cut into frames.
+/// Joins adjacent data frames, so that bodies are compared by their bytes and not by their frames.
 pub(crate) fn bytewise(all: impl IntoIterator<Item = Seen>) -> Vec<Seen> {
     let mut joined = Vec::new();
     for seen in all {
@@ -180,7 +187,7 @@ pub(crate) fn bytewise(all: impl IntoIterator<Item = Seen>) -> Vec<Seen> {
     joined
 }
 
-/// Reads on, also after an error, up to the end.
+/// Reads to the end, also after an error.
 pub(crate) async fn read_to_end<B: Body<Data = Bytes, Error = io::Error> + Unpin>(body: &mut B) -> Vec<Seen> {
     let mut all = Vec::new();
     while all.last() != Some(&Seen::End) {
@@ -189,7 +196,7 @@ pub(crate) async fn read_to_end<B: Body<Data = Bytes, Error = io::Error> + Unpin
     all
 }
 
-/// The data of all these steps.
+/// Returns the data of all steps.
 pub(crate) fn data<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<u8> {
     let mut all = Vec::new();
     for step in steps {
@@ -200,17 +207,17 @@ pub(crate) fn data<'a>(steps: impl IntoIterator<Item = &'a Step>) -> Vec<u8> {
     all
 }
 
-/// One frame of data.
+/// Returns a step with one frame of data.
 pub(crate) fn frame(data: impl Into<Bytes>) -> Step {
     Step::Data(data.into())
 }
 
-/// One frame of data for each byte.
+/// Returns a step with one frame for each byte.
 pub(crate) fn drip(data: &[u8]) -> Vec<Step> {
     data.iter().map(|byte| frame(vec![*byte])).collect()
 }
 
-/// Trailers with all these fields, also of one name.
+/// Returns a step with trailers. A name may be repeated.
 pub(crate) fn trailers(fields: &[(&'static str, &str)]) -> Step {
     let mut trailers = HeaderMap::new();
     for (name, value) in fields {
@@ -219,7 +226,7 @@ pub(crate) fn trailers(fields: &[(&'static str, &str)]) -> Step {
     Step::Trailers(trailers)
 }
 
-/// Up to twelve frames, which may be empty.
+/// A strategy for a frame with up to eleven bytes, which may be empty.
 pub(crate) fn any_frame() -> impl Strategy<Value = Step> {
     prop_oneof![
         1 => Just(frame("")),
@@ -227,11 +234,11 @@ pub(crate) fn any_frame() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Answers one call.
+/// A service with the outcome of a single call.
 #[derive(Debug)]
-pub(crate) struct Answers<R>(Option<io::Result<R>>);
+pub(crate) struct SingleOutcome<R>(Option<io::Result<R>>);
 
-impl<R> Service<()> for Answers<R> {
+impl<R> Service<()> for SingleOutcome<R> {
     type Response = R;
     type Error = io::Error;
     type Future = Ready<io::Result<R>>;
@@ -241,24 +248,27 @@ impl<R> Service<()> for Answers<R> {
     }
 
     fn call(&mut self, (): ()) -> Self::Future {
-        at_once(self.0.take().expect("one call"))
+        ready_now(self.0.take().expect("the service is called once"))
     }
 }
 
-/// What `layer` makes of an answer.
-pub(crate) async fn answer<L, R, S>(layer: &L, answer: io::Result<R>) -> Result<S::Response, S::Error>
+/// Sends an outcome through `layer`.
+pub(crate) async fn outcome_through<L, R, S>(
+    layer: &L,
+    outcome: io::Result<R>,
+) -> Result<S::Response, S::Error>
 where
-    L: Layer<Answers<R>, Service = S>,
+    L: Layer<SingleOutcome<R>, Service = S>,
     S: Service<()>,
 {
-    send(&mut layer.layer(Answers(Some(answer))), ()).await
+    send(&mut layer.layer(SingleOutcome(Some(outcome))), ()).await
 }
 
-/// What `layer` makes of a response.
+/// Sends a response through `layer`.
 pub(crate) async fn through<L, R, S>(layer: &L, response: R) -> S::Response
 where
-    L: Layer<Answers<R>, Service = S>,
+    L: Layer<SingleOutcome<R>, Service = S>,
     S: Service<(), Error: fmt::Debug>,
 {
-    answer(layer, Ok(response)).await.unwrap()
+    outcome_through(layer, Ok(response)).await.unwrap()
 }

@@ -1,4 +1,4 @@
-//! Calls to services that do not wait.
+//! Calls to services without a runtime.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use tower::Service;
 
-/// Waits for readiness and calls.
+/// Waits until the service is ready, and calls it.
 pub(crate) async fn send<S, R>(service: &mut S, request: R) -> Result<S::Response, S::Error>
 where
     S: Service<R>,
@@ -15,10 +15,12 @@ where
     service.call(request).await
 }
 
-/// The output of a future that is ready at the first poll. There is no runtime, no timer and nobody to wake it.
+/// Returns the output of a future that is ready at the first poll.
+///
+/// There is no runtime, no timer and no waker.
 pub(crate) fn now<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => panic!("the future waits for something"),
+        Poll::Pending => panic!("the future is pending at the first poll"),
     }
 }

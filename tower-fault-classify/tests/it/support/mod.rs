@@ -1,4 +1,4 @@
-//! Bodies that play a script, and calls that need no runtime.
+//! Scripted bodies, and calls that need no runtime.
 
 pub(crate) mod bodies;
 pub(crate) mod call;

@@ -1,4 +1,4 @@
-//! Errors within the event streams of LLM APIs, whatever the chunks.
+//! Errors in the event streams of LLM APIs, in any chunks.
 
 use allocation_counter::measure;
 use bytes::Bytes;
@@ -7,12 +7,12 @@ use proptest::prelude::*;
 use tower_fault_classify::{FaultClassifyLayer, Health, Kind, Retryable};
 
 use super::{Log, Row, of_type, read_all, row};
-use crate::support::bodies::{Says, Script, Seen, Step, data, drip, frame, poll, through};
+use crate::support::bodies::{BodyHints, Script, Seen, Step, data, drip, frame, poll, through};
 use crate::support::call::now;
 
 const STREAM: &str = "text/event-stream";
 
-/// The fault table, "Bodies", as far as the codes go.
+/// The expected row of each code.
 const CODES: [(&str, Row); 12] = [
     ("insufficient_quota", Some((Kind::Quota, Health::Neutral))),
     ("billing_hard_limit_reached", Some((Kind::Quota, Health::Neutral))),
@@ -43,8 +43,8 @@ const BEGINNING: &str =
     ": hello\n\nevent: content_block_delta\ndata: {\"delta\": {\"text\": \"event: error\"}}\n\n";
 const END: &str = "event: message_stop\ndata: {\"type\": \"message_stop\"}\n\ndata: [DONE]\n\n";
 
-/// A stream that is watched, and what its hook is told.
-fn watched(content: &str, steps: Vec<Step>) -> (impl StreamBody, Log) {
+/// Returns an inspected stream and the log of its hook.
+fn inspected(content: &str, steps: Vec<Step>) -> (impl StreamBody, Log) {
     let log = Log::default();
     let layer = FaultClassifyLayer::new().track_body(log.clone()).inspect_llm_events();
     (now(through(&layer, of_type(content, Script::new(steps)))).into_body(), log)
@@ -53,9 +53,9 @@ fn watched(content: &str, steps: Vec<Step>) -> (impl StreamBody, Log) {
 trait StreamBody: Body<Data = Bytes, Error = std::io::Error> + Unpin {}
 impl<B: Body<Data = Bytes, Error = std::io::Error> + Unpin> StreamBody for B {}
 
-/// What is told of a whole stream.
+/// Returns the row that the hook gets for a whole stream.
 fn reported_row(stream: &str) -> Row {
-    let (body, log) = watched(STREAM, vec![frame(stream.to_owned())]);
+    let (body, log) = inspected(STREAM, vec![frame(stream.to_owned())]);
     read_all(body);
     assert!(
         log.only().fault().is_none_or(|fault| fault.retryable() == Retryable::Never),
@@ -97,7 +97,7 @@ fn llm_events_mentioning_errors_is_a_success() {
 fn llm_events_error_reported_once_at_last_byte() {
     let first = [BEGINNING, &anthropic("overloaded_error")].concat();
     let rest = [&*anthropic("insufficient_quota"), END].concat();
-    let (mut body, log) = watched(STREAM, drip([&*first, &rest].concat().as_bytes()));
+    let (mut body, log) = inspected(STREAM, drip([&*first, &rest].concat().as_bytes()));
     for _ in 1..first.len() {
         poll(&mut body);
         assert_eq!(log.count(), 0);
@@ -105,26 +105,26 @@ fn llm_events_error_reported_once_at_last_byte() {
     poll(&mut body);
     assert_eq!(row(log.only()), Some((Kind::Overloaded, Health::Unhealthy)));
     read_all(body);
-    assert_eq!(log.count(), 1, "neither the second error nor the end");
+    assert_eq!(log.count(), 1, "neither the second error nor the end is reported");
 }
 
 #[test]
-fn sse_event_cut_by_end_of_body_counts() {
+fn sse_event_truncated_by_end_of_body_counts() {
     assert_eq!(
         reported_row(anthropic("overloaded_error").trim_end()),
         Some((Kind::Overloaded, Health::Unhealthy))
     );
 }
 
-/// An HTTP/2 stream may come to its end between two polls, and its reader sees so without another one.
+/// An HTTP/2 stream may end between two polls. Its reader sees the end without another poll.
 #[test]
-fn llm_events_event_cut_by_unread_end_counts() {
-    let cut = anthropic("overloaded_error").trim_end().to_owned();
+fn llm_events_event_truncated_by_unread_end_counts() {
+    let truncated = anthropic("overloaded_error").trim_end().to_owned();
     let log = Log::default();
     let layer = FaultClassifyLayer::new().track_body(log.clone()).inspect_llm_events();
-    let script = Script::new([frame(cut.clone()), Step::Wait]).says(Says::Truth);
+    let script = Script::new([frame(truncated.clone()), Step::Wait]).body_hints(BodyHints::Correct);
     let mut body = now(through(&layer, of_type(STREAM, script))).into_body();
-    assert_eq!(poll(&mut body), Seen::Data(cut.into()));
+    assert_eq!(poll(&mut body), Seen::Data(truncated.into()));
     assert_eq!((poll(&mut body), body.is_end_stream()), (Seen::Pending, true));
     drop(body);
     assert_eq!(row(log.only()), Some((Kind::Overloaded, Health::Unhealthy)));
@@ -149,15 +149,15 @@ fn llm_events_error_is_found_in_each_known_form() {
 
 #[test]
 fn llm_events_other_content_types_are_not_inspected() {
-    let ask = |content| {
-        let (body, log) = watched(content, vec![frame(anthropic("overloaded_error"))]);
+    let inspected_row = |content| {
+        let (body, log) = inspected(content, vec![frame(anthropic("overloaded_error"))]);
         read_all(body);
         row(log.only())
     };
-    assert!(ask("text/event-stream; charset=utf-8").is_some());
-    assert!(ask("Text/Event-Stream").is_some(), "a media type has no case");
+    assert!(inspected_row("text/event-stream; charset=utf-8").is_some());
+    assert!(inspected_row("Text/Event-Stream").is_some(), "media types are case-insensitive");
     for other in ["text/plain", "application/json", "text/event-stream-2"] {
-        assert_eq!(ask(other), None, "{other}");
+        assert_eq!(inspected_row(other), None, "{other}");
     }
 }
 
@@ -167,7 +167,7 @@ fn llm_events_endless_line_is_forwarded_in_bounded_memory() {
     for beginning in ["data: ", "event: error\ndata: {\"error\": ", "data: {\"a\": \"", ": ", "event: "] {
         let steps = std::iter::once(frame(beginning));
         let steps = steps.chain(std::iter::repeat_n(frame(Bytes::from_static(&PART)), 1 << 10));
-        let (mut body, log) = watched(STREAM, steps.collect());
+        let (mut body, log) = inspected(STREAM, steps.collect());
         let mut count = 0;
         let mut read = || loop {
             match poll(&mut body) {
@@ -183,7 +183,7 @@ fn llm_events_endless_line_is_forwarded_in_bounded_memory() {
     }
 }
 
-/// Cut into chunks at any bytes.
+/// Splits a text into chunks at any bytes.
 fn chunks(text: &str, at: &[proptest::sample::Index]) -> Vec<Step> {
     let mut cuts = at.iter().map(|at| at.index(text.len() + 1)).collect::<Vec<_>>();
     cuts.extend([0, text.len()]);
@@ -203,7 +203,7 @@ proptest! {
         let error = if of_anthropic { anthropic(code) } else { openai(code) };
         let text = [&*BEGINNING.repeat(before), &error, END].concat().replace('\n', line_end);
         let steps = chunks(&text, &at);
-        let (mut body, log) = watched(STREAM, steps.clone());
+        let (mut body, log) = inspected(STREAM, steps.clone());
         for step in &steps {
             let Step::Data(data) = step else { unreachable!() };
             prop_assert_eq!(&poll(&mut body), &Seen::Data(data.clone()));
@@ -225,7 +225,7 @@ proptest! {
         ),
         line_end in proptest::sample::select(vec!["\n", "\r\n", "\r"]),
     ) {
-        let (body, log) = watched(STREAM, drip(&lines.join(line_end.as_bytes())));
+        let (body, log) = inspected(STREAM, drip(&lines.join(line_end.as_bytes())));
         read_all(body);
         prop_assert_eq!(log.count(), 1);
     }

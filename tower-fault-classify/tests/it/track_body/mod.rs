@@ -1,4 +1,5 @@
-//! Bodies that are tracked: what the hook is told, how often, and what the reader sees of it, which is nothing.
+//! Tracked bodies: the verdicts that the hook gets, how often it is called, and that the reader
+//! sees no difference.
 
 #[cfg(feature = "llm")]
 mod llm_events;
@@ -23,10 +24,12 @@ use tower_fault_classify::{
     BoxError, Fault, FaultClassifyLayer, Health, Kind, Origin, Retryable, Rule, Verdict, classify_fn,
 };
 
-use crate::support::bodies::{Says, Script, Seen, Step, answer, drip, frame, poll, through, trailers};
+use crate::support::bodies::{
+    BodyHints, Script, Seen, Step, drip, frame, outcome_through, poll, through, trailers,
+};
 use crate::support::call::{now, send};
 
-/// What a hook was told.
+/// A hook that records its verdicts.
 #[derive(Clone, Debug, Default)]
 struct Log(Arc<Mutex<Vec<Verdict>>>);
 
@@ -45,7 +48,7 @@ impl Log {
         self.verdicts().len()
     }
 
-    /// The only verdict that was told.
+    /// Returns the only verdict that was recorded.
     fn only(&self) -> Verdict {
         match self.verdicts()[..] {
             [verdict] => verdict,
@@ -58,12 +61,12 @@ impl Log {
     }
 }
 
-/// What a fault says but of a retry; a success says nothing.
+/// The kind and the health of a fault. `None`: a success.
 type Row = Option<(Kind, Health)>;
 
 const UNKNOWN: Row = Some((Kind::Server, Health::Unhealthy));
 
-/// The fault table, "gRPC status".
+/// The expected row of each gRPC code.
 const CODES: [Row; 17] = [
     None,
     Some((Kind::Cancelled, Health::Neutral)),
@@ -84,7 +87,7 @@ const CODES: [Row; 17] = [
     Some((Kind::Auth, Health::Healthy)),
 ];
 
-/// The fault table, "I/O and transport errors".
+/// The expected rows of some I/O errors.
 const BROKEN: [(ErrorKind, Row); 5] = [
     (ErrorKind::ConnectionReset, Some((Kind::Transient, Health::Unhealthy))),
     (ErrorKind::UnexpectedEof, Some((Kind::Transient, Health::Unhealthy))),
@@ -103,7 +106,7 @@ fn of_type<B>(kind: &str, body: B) -> Response<B> {
     Response::builder().header("content-type", kind).body(body).unwrap()
 }
 
-/// A response that is tracked, and what its hook is told.
+/// Returns a tracked response and the log of its hook.
 fn tracked<B>(response: Response<B>) -> (Response<impl Body<Data = Bytes, Error = io::Error> + Unpin>, Log)
 where
     B: Body<Data = Bytes, Error = io::Error> + Unpin,
@@ -112,22 +115,22 @@ where
     (now(through(&FaultClassifyLayer::new().track_body(log.clone()), response)), log)
 }
 
-/// What is told of a gRPC call whose body is read until there is nothing more.
-fn of_grpc(steps: impl IntoIterator<Item = Step>) -> Log {
+/// Reads the body of a gRPC call to its end, and returns the log of the hook.
+fn grpc_log(steps: impl IntoIterator<Item = Step>) -> Log {
     let (response, log) = tracked(of_type("application/grpc", Script::new(steps)));
-    assert_eq!(log.count(), 0, "nothing is known yet");
+    assert_eq!(log.count(), 0, "the verdict is not known yet");
     read_all(response.into_body());
     log
 }
 
-/// Reads as a reader does who wants all of it.
+/// Reads a body to its end or its first error.
 fn read_all(mut body: impl Body<Data = Bytes, Error = io::Error> + Unpin) -> Vec<Seen> {
     let mut all = Vec::new();
     loop {
         let seen = poll(&mut body);
-        let over = matches!(seen, Seen::End | Seen::Failed(_));
+        let ended = matches!(seen, Seen::End | Seen::Failed(_));
         all.push(seen);
-        if over {
+        if ended {
             return all;
         }
     }
@@ -163,14 +166,14 @@ fn trailers_code_has_its_row_and_is_never_retried() {
     for (code, expected) in CODES.iter().enumerate() {
         let status = code.to_string();
         for first in [vec![], vec![frame("message")]] {
-            let log = of_grpc(first.into_iter().chain([trailers(&[("grpc-status", &status)])]));
+            let log = grpc_log(first.into_iter().chain([trailers(&[("grpc-status", &status)])]));
             assert_eq!(row(log.only()), *expected, "{code}");
             assert!(log.only().fault().is_none_or(|fault| fault.retryable() == Retryable::Never), "{code}");
         }
     }
-    // Not even where the server asks for it: the call is committed (gRFC A6).
+    // Not even if the server asks for a retry: the call is committed (gRFC A6).
     for status in ["8", "14"] {
-        let log = of_grpc([trailers(&[("grpc-status", status), ("grpc-retry-pushback-ms", "20")])]);
+        let log = grpc_log([trailers(&[("grpc-status", status), ("grpc-retry-pushback-ms", "20")])]);
         assert_eq!(log.only().fault().unwrap().retryable(), Retryable::Never, "{status}");
     }
 }
@@ -178,36 +181,36 @@ fn trailers_code_has_its_row_and_is_never_retried() {
 #[test]
 fn trailers_without_valid_status_are_unknown() {
     let unknown = Some((Kind::Server, Retryable::Never, Health::Unhealthy));
-    assert_eq!(of_grpc([]).axes(), unknown);
-    assert_eq!(of_grpc([frame("message")]).axes(), unknown);
-    assert_eq!(of_grpc([frame("message"), trailers(&[("other", "0")])]).axes(), unknown);
-    for garbled in ["", "abc", "-1", "+0", "0x0", "0,0", "1.5", "99999999999999999999"] {
-        assert_eq!(of_grpc([trailers(&[("grpc-status", garbled)])]).axes(), unknown, "{garbled:?}");
+    assert_eq!(grpc_log([]).axes(), unknown);
+    assert_eq!(grpc_log([frame("message")]).axes(), unknown);
+    assert_eq!(grpc_log([frame("message"), trailers(&[("other", "0")])]).axes(), unknown);
+    for invalid in ["", "abc", "-1", "+0", "0x0", "0,0", "1.5", "99999999999999999999"] {
+        assert_eq!(grpc_log([trailers(&[("grpc-status", invalid)])]).axes(), unknown, "{invalid:?}");
     }
     for (one, other) in [("0", "14"), ("14", "0"), ("0", "abc"), ("7", "5")] {
         let both = trailers(&[("grpc-status", one), ("grpc-status", other)]);
-        assert_eq!(of_grpc([both]).axes(), unknown, "{one} and {other}");
+        assert_eq!(grpc_log([both]).axes(), unknown, "{one} and {other}");
     }
     let twice = trailers(&[("grpc-status", "7"), ("grpc-status", "7")]);
-    assert_eq!(row(of_grpc([twice]).only()), CODES[7], "it does not contradict itself");
+    assert_eq!(row(grpc_log([twice]).only()), CODES[7], "it does not contradict itself");
 }
 
 #[test]
 fn missing_status_matters_for_grpc_content_type_only() {
-    let ask = |kind: &str, steps: Vec<Step>| {
+    let reported_row = |kind: &str, steps: Vec<Step>| {
         let (response, log) = tracked(of_type(kind, Script::new(steps)));
         read_all(response.into_body());
         row(log.only())
     };
     for grpc in ["application/grpc", "application/grpc+proto", "application/grpc+json"] {
-        assert_eq!(ask(grpc, vec![frame("message")]), UNKNOWN, "{grpc}");
+        assert_eq!(reported_row(grpc, vec![frame("message")]), UNKNOWN, "{grpc}");
     }
     let web = ["application/grpc-web", "application/grpc-web+proto", "application/grpc-web-text"];
     for other in web.into_iter().chain(["application/json", "text/event-stream"]) {
-        assert_eq!(ask(other, vec![frame("message")]), None, "{other}");
-        assert_eq!(ask(other, vec![trailers(&[("x-checksum", "1")])]), None, "{other}");
+        assert_eq!(reported_row(other, vec![frame("message")]), None, "{other}");
+        assert_eq!(reported_row(other, vec![trailers(&[("x-checksum", "1")])]), None, "{other}");
     }
-    assert_eq!(ask("text/plain", vec![trailers(&[("grpc-status", "14")])]), None);
+    assert_eq!(reported_row("text/plain", vec![trailers(&[("grpc-status", "14")])]), None);
 }
 
 #[test]
@@ -225,7 +228,7 @@ fn head_verdict_is_reported_with_response() {
         assert_eq!(poll(&mut body), Seen::Failed(ErrorKind::ConnectionReset));
         assert!(matches!(poll(&mut body), Seen::Trailers(_)));
         drop(body);
-        assert_eq!(log.axes(), axes, "it is not told again");
+        assert_eq!(log.axes(), axes, "the hook is not called again");
         axes
     };
     assert_eq!(head(503, &[]), Some((Kind::Unavailable, Retryable::IfIdempotent, Health::Unhealthy)));
@@ -275,8 +278,8 @@ fn failed_body_with_boxed_error_is_classified() {
 
 #[test]
 fn dropped_body_is_cancelled() {
-    for (content, least) in [("text/plain", 1), ("application/grpc", 0)] {
-        for polls in least..3 {
+    for (content, least_polls) in [("text/plain", 1), ("application/grpc", 0)] {
+        for polls in least_polls..3 {
             let (response, log) =
                 tracked(of_type(content, Script::new([frame("a"), Step::Stall, frame("b")])));
             let mut body = response.into_body();
@@ -303,20 +306,20 @@ fn tracked_body_dropped_unread_is_a_success() {
 
 #[test]
 fn complete_body_read_to_last_data_is_complete() {
-    // After the last data:
-    let (response, log) = tracked(Response::new(Script::new(drip(b"ab")).says(Says::Truth)));
+    // Read to the last data:
+    let (response, log) = tracked(Response::new(Script::new(drip(b"ab")).body_hints(BodyHints::Correct)));
     let mut body = response.into_body();
     poll(&mut body);
     assert_eq!(log.count(), 0);
     poll(&mut body);
     assert!(log.only().is_success());
     assert_eq!((poll(&mut body), log.count()), (Seen::End, 1));
-    // Not at all:
-    let (response, log) = tracked(Response::new(Script::new([]).says(Says::Truth)));
+    // Empty and not read:
+    let (response, log) = tracked(Response::new(Script::new([]).body_hints(BodyHints::Correct)));
     assert!(response.body().is_end_stream());
     drop(response);
     assert!(log.only().is_success());
-    // After the trailers:
+    // Read to the trailers:
     let steps = [frame("message"), trailers(&[("grpc-status", "0")])];
     let (response, log) = tracked(of_type("application/grpc", Script::new(steps)));
     let mut body = response.into_body();
@@ -349,7 +352,7 @@ fn hook_is_cloned_per_response_and_not_called_on_error() {
         [None, Some((Kind::Timeout, Health::Unhealthy))]
     );
     let broken = Err::<Response<Script>, _>(ErrorKind::ConnectionRefused.into());
-    assert!(now(answer(&layer, broken)).is_err());
+    assert!(now(outcome_through(&layer, broken)).is_err());
     assert_eq!(log.count(), 2);
 }
 
@@ -366,14 +369,14 @@ fn grpc_rules_change_codes_in_trailers() {
     };
     assert_eq!(reported_row("5"), None);
     assert_eq!(reported_row("14"), Some((Kind::Overloaded, Health::Neutral)));
-    assert_eq!(reported_row("7"), CODES[7], "it returns no verdict on others");
+    assert_eq!(reported_row("7"), CODES[7], "the rules return no verdict on other codes");
 }
 
-/// Says of every end how it came.
+/// A rule with verdicts on some ends of bodies.
 #[derive(Clone, Copy, Debug)]
-struct Tells(Kind);
+struct EndRule(Kind);
 
-impl<Res, Err> Rule<Res, Err> for Tells {
+impl<Res, Err> Rule<Res, Err> for EndRule {
     fn verdict(&self, _: Result<&Res, &Err>) -> Option<Verdict> {
         None
     }
@@ -392,7 +395,7 @@ impl<Res, Err> Rule<Res, Err> for Tells {
 #[test]
 fn rule_on_end_added_last_takes_precedence() {
     let log = Log::default();
-    let layer = FaultClassifyLayer::new().rule(Tells(Kind::Quota)).rule(Tells(Kind::Conflict));
+    let layer = FaultClassifyLayer::new().rule(EndRule(Kind::Quota)).rule(EndRule(Kind::Conflict));
     let layer = layer.track_body(log.clone());
     let reported_row = |content, steps: Vec<Step>| {
         let mut body = now(through(&layer, of_type(content, Script::new(steps)))).into_body();
@@ -409,13 +412,13 @@ fn rule_on_end_added_last_takes_precedence() {
 }
 
 #[test]
-fn errors_only_end_reports_errors_only() {
+fn errors_only_classifies_body_errors_but_not_trailers() {
     let log = Log::default();
     let layer = FaultClassifyLayer::new().errors_only().track_body(log.clone());
     let reported_row = |status: u16, step| {
-        let mut answer = of_type("application/grpc", Script::new([frame("a"), step]));
-        *answer.status_mut() = status.try_into().unwrap();
-        let body = now(through(&layer, answer)).into_body();
+        let mut response = of_type("application/grpc", Script::new([frame("a"), step]));
+        *response.status_mut() = status.try_into().unwrap();
+        let body = now(through(&layer, response)).into_body();
         assert_eq!(log.count(), 0, "the head is a success");
         read_all(body);
         row(log.verdicts().pop().unwrap())
@@ -438,7 +441,7 @@ fn custom_classifier_end_uses_tables() {
     assert_eq!(row(log.only()), CODES[14]);
 }
 
-/// What reading a body of so many frames allocates, and then dropping it.
+/// Returns the allocations of reading a body with `frames` frames and dropping it.
 fn allocations<B: Body<Data = Bytes, Error = io::Error> + Unpin>(
     frames: usize,
     call: impl Fn(Response<Script>) -> Response<B>,

@@ -1,4 +1,4 @@
-//! Random bodies, each read beside a bare twin, and judged by a naive oracle.
+//! Random bodies, each compared with a bare twin and with a naive model.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,9 +6,9 @@ use http_body::Body;
 use proptest::prelude::*;
 
 use super::{BROKEN, CODES, DROPPED, Row, UNKNOWN, of_type, row, tracked};
-use crate::support::bodies::{Says, Script, Seen, Step, any_frame, frame, poll, trailers};
+use crate::support::bodies::{BodyHints, Script, Seen, Step, any_frame, frame, poll, trailers};
 
-/// The trailers of gRPC in every form, good and bad.
+/// A strategy for gRPC trailers, valid and invalid.
 fn any_trailers() -> impl Strategy<Value = Step> {
     let status = prop_oneof![(0..20_u32).prop_map(|code| code.to_string()), "[0-9a-z ,+-]{0,3}"];
     proptest::collection::vec(status, 0..3)
@@ -24,32 +24,34 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What trailers come to.
-fn of_trailers(seen: &http::HeaderMap) -> Row {
-    let mut said = seen.get_all("grpc-status").iter().map(|status| {
+/// Returns the row of trailers.
+fn trailers_row(trailers: &http::HeaderMap) -> Row {
+    let mut codes = trailers.get_all("grpc-status").iter().map(|status| {
         let status = status.to_str().unwrap();
         let digits = (1..=2).contains(&status.len()) && status.bytes().all(|byte| byte.is_ascii_digit());
         let canonical = digits && (status.len() == 1 || !status.starts_with('0'));
         if canonical { status.parse::<usize>().ok() } else { None }
     });
-    let Some(Some(code)) = said.next() else { return UNKNOWN };
-    if said.all(|other| other == Some(code)) { CODES.get(code).copied().unwrap_or(UNKNOWN) } else { UNKNOWN }
+    let Some(Some(code)) = codes.next() else { return UNKNOWN };
+    if codes.all(|other| other == Some(code)) { CODES.get(code).copied().unwrap_or(UNKNOWN) } else { UNKNOWN }
 }
 
-/// What the hook is told of a reader who saw this: each frame, and whether the body then said that it was over.
-fn naive(grpc: bool, seen: &[(Seen, bool)], over_at_last: bool) -> Row {
+/// Returns the row that the hook gets for what a reader saw.
+///
+/// `seen` has the result of each poll, and whether the body then reported its end.
+fn naive(grpc: bool, seen: &[(Seen, bool)], ended_at_drop: bool) -> Row {
     let end = if grpc { UNKNOWN } else { None };
-    for (what, over) in seen {
-        match what {
+    for (result, ended) in seen {
+        match result {
             Seen::Failed(failed) => return BROKEN.iter().find(|(kind, _)| kind == failed).unwrap().1,
-            Seen::Trailers(trailers) if grpc => return of_trailers(trailers),
+            Seen::Trailers(trailers) if grpc => return trailers_row(trailers),
             Seen::Trailers(_) | Seen::End => return end,
-            Seen::Data(_) if *over => return end,
+            Seen::Data(_) if *ended => return end,
             Seen::Data(_) | Seen::Pending => {}
         }
     }
-    // Who never asked wanted no more than the head.
-    if over_at_last || (seen.is_empty() && !grpc) { end } else { DROPPED }
+    // A reader that never polled the body needed only the head.
+    if ended_at_drop || (seen.is_empty() && !grpc) { end } else { DROPPED }
 }
 
 proptest! {
@@ -62,9 +64,9 @@ proptest! {
         truthful: bool,
         polls in 0..14,
     ) {
-        let says = if truthful { Says::Truth } else { Says::Nothing };
-        let mut twin = Script::new(steps.clone()).says(says);
-        let (wrapped, log) = tracked(of_type(kind, Script::new(steps).says(says)));
+        let body_hints = if truthful { BodyHints::Correct } else { BodyHints::Absent };
+        let mut twin = Script::new(steps.clone()).body_hints(body_hints);
+        let (wrapped, log) = tracked(of_type(kind, Script::new(steps).body_hints(body_hints)));
         let mut body = wrapped.into_body();
         let mut all = Vec::new();
         for _ in 0..polls {
@@ -76,7 +78,7 @@ proptest! {
             let known = matches!(seen, Seen::Failed(_) | Seen::Trailers(_) | Seen::End);
             all.push((seen, twin.is_end_stream()));
             prop_assert!(log.count() <= 1);
-            prop_assert!(!known || log.count() == 1, "it is told when it is known");
+            prop_assert!(!known || log.count() == 1, "the hook is called when the verdict is known");
         }
         drop(body);
         prop_assert_eq!(row(log.only()), naive(kind == "application/grpc", &all, twin.is_end_stream()));
@@ -86,15 +88,15 @@ proptest! {
     fn random_misbehaving_bodies_pass_and_report_once(
         steps in proptest::collection::vec(prop_oneof![9 => any_step(), 1 => Just(Step::Panic)], 0..10),
         kind in proptest::sample::select(vec!["application/grpc", "text/plain"]),
-        lie in any::<u64>(),
+        wrong_size in any::<u64>(),
         polls in 0..14,
     ) {
-        let mut twin = Script::new(steps.clone()).says(Says::Lies(lie));
-        let (wrapped, log) = tracked(of_type(kind, Script::new(steps).says(Says::Lies(lie))));
+        let mut twin = Script::new(steps.clone()).body_hints(BodyHints::Wrong(wrong_size));
+        let (wrapped, log) = tracked(of_type(kind, Script::new(steps).body_hints(BodyHints::Wrong(wrong_size))));
         let mut body = wrapped.into_body();
         for _ in 0..polls {
             prop_assert!(body.is_end_stream());
-            prop_assert_eq!(body.size_hint().exact(), Some(lie));
+            prop_assert_eq!(body.size_hint().exact(), Some(wrong_size));
             let seen = catch_unwind(AssertUnwindSafe(|| poll(&mut body))).ok();
             let bare = catch_unwind(AssertUnwindSafe(|| poll(&mut twin))).ok();
             prop_assert_eq!(seen, bare);

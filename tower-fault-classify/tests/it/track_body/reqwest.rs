@@ -1,4 +1,4 @@
-//! On reqwest's own response, whose type stays.
+//! Tracked bodies of `reqwest::Response`, whose type does not change.
 
 use std::io::{self, ErrorKind};
 
@@ -8,12 +8,12 @@ use reqwest::{Body, ResponseBuilderExt, Url};
 use tower_fault_classify::{FaultClassifyLayer, Health, Kind};
 
 use super::{CODES, Log, row};
-use crate::support::bodies::{Says, Script, Step, drip, frame, through, trailers};
+use crate::support::bodies::{BodyHints, Script, Step, drip, frame, through, trailers};
 use crate::support::call::now;
 
 const URL: &str = "http://upstream.test/path?query";
 
-/// A response of reqwest's that is tracked, and what its hook is told.
+/// Returns a tracked response of reqwest and the log of its hook.
 fn tracked(content: &str, body: Script) -> (reqwest::Response, Log) {
     let log = Log::default();
     let response = Response::builder().url(URL.parse().unwrap()).header("content-type", content);
@@ -24,7 +24,7 @@ fn tracked(content: &str, body: Script) -> (reqwest::Response, Log) {
 
 #[test]
 fn reqwest_tracked_response_is_unchanged() {
-    let (response, log) = tracked("text/plain", Script::new(drip(b"body")).says(Says::Truth));
+    let (response, log) = tracked("text/plain", Script::new(drip(b"body")).body_hints(BodyHints::Correct));
     assert_eq!(response.url(), &URL.parse::<Url>().unwrap());
     assert_eq!(response.status(), 200);
     assert_eq!(response.headers()["content-type"], "text/plain");
