@@ -1,4 +1,5 @@
-//! Counters and gauges for the recorder of the crate `metrics`. The README lists their names.
+//! Counters and gauges for the recorder of the crate `metrics`. `docs/observability.md` lists
+//! their names.
 //!
 //! The instruments of a circuit name are registered once, and a circuit stores their number. With a
 //! recorder, a counted call costs one look-up. Without a recorder, a call costs one comparison.

@@ -74,7 +74,7 @@ async fn post_through_proxy_without_tunnel_is_sent_again() {
     }
 }
 
-/// The rule of the classifier's README.
+/// The rule on the classifier's front page.
 fn unavailable_fails<R>(outcome: Result<&R, &client::Error>) -> Option<Verdict> {
     let fault = classify_error(outcome.err()?);
     (fault.kind() == Kind::Unavailable).then(|| fault.with_health(Health::Unhealthy).into())

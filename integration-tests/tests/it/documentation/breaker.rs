@@ -1,4 +1,4 @@
-//! Statements of the README of `tower-breaker`.
+//! Statements of the front page of `tower-breaker`.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Tests of statements in the guides (`docs/`) and in the READMEs of the crates that no other test
-//! covers, with real clients and servers.
+//! Tests of statements in the guides (`docs/`) and on the front pages of the crates that no other
+//! test covers, with real clients and servers.
 
 mod breaker;
 mod configuration;

@@ -1,4 +1,4 @@
-//! Statements of the README of `tower-jitter-retry`.
+//! Statements of the front page of `tower-jitter-retry`.
 
 use std::io;
 use std::ops::RangeInclusive;
