@@ -87,11 +87,22 @@ use crate::telemetry::Transition;
 /// # Compile errors
 ///
 /// If the compiler finds no `Service` in a stack and does not say why, pass the stack to a function
-/// with that bound. The compiler then explains which bound is not satisfied:
+/// with that bound, and name the request type. The compiler then names the cause and the fix:
 ///
 /// ```
+/// use tower::{ServiceBuilder, service_fn};
+/// use tower_breaker::{BreakerConfig, BreakerLayer};
+///
 /// fn check<Request, S: tower::Service<Request>>(_: &S) {}
+///
+/// let service = ServiceBuilder::new()
+///     .layer(BreakerLayer::new(BreakerConfig::default()))
+///     .service(service_fn(async |id: u32| Ok::<_, std::io::Error>(format!("user {id}"))));
+/// check::<u32, _>(&service);
 /// ```
+///
+/// [Compile errors](https://github.com/OWNER/tower-resilience-layers/blob/main/docs/compile-errors.md)
+/// lists the compiler's messages with their causes and fixes.
 #[derive(Clone, Debug)]
 pub struct BreakerLayer<C = Auto, R = ReturnError, B = OnHead, L = NoLastFailure> {
     circuit: Circuit,
@@ -104,6 +115,19 @@ pub struct BreakerLayer<C = Auto, R = ReturnError, B = OnHead, L = NoLastFailure
 
 impl<KC, KR> BreakerLayer<Auto<KC>, ReturnError<KR>> {
     /// Creates a layer with a new, closed circuit. Outcomes are classified by [`Auto`].
+    ///
+    /// The compiler infers from the stack whether the inner errors are typed or boxed. If no stack
+    /// uses the layer, it reports that type annotations are needed. Then write the type of the
+    /// layer, or use the circuit without a layer:
+    ///
+    /// ```
+    /// use tower_breaker::{BreakerConfig, BreakerLayer, Circuit};
+    ///
+    /// let layer: BreakerLayer = BreakerLayer::new(BreakerConfig::default());
+    /// let circuit = layer.circuit();
+    ///
+    /// let circuit = Circuit::new(BreakerConfig::default());
+    /// ```
     pub fn new(config: BreakerConfig) -> Self {
         Self::with_circuit(Circuit::new(config))
     }
