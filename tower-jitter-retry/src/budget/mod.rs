@@ -15,7 +15,8 @@
 //! [`Budget::settings`] returns the settings of a budget ([`BudgetSettings`]), and
 //! [`Budget::to_builder`] a builder with the same settings ([`BudgetBuilder`]).
 //!
-//! Each client has a budget of its own, and the reserves of all clients add up. Ten retries per
+//! A budget limits the retries of one client. It protects a server from many clients only if it is
+//! small, because each client has a budget of its own and their reserves add up. Ten retries per
 //! second are few for one client, but 100,000 per second for ten thousand clients. If many clients
 //! call the same server, give each of them a small `min_per_second`, or 0.
 //!

@@ -1,9 +1,14 @@
 //! Budgets of tokens: gRPC's throttling and the retry quota of the AWS SDKs.
 //!
-//! Neither depends on time: successes return what failures take. Threads share one word, `epoch:24
-//! | tokens:40`, which is changed by compare-and-swap. An update never adds first and checks
-//! afterwards, so that no two retries are paid with the same token and no token is lost. A call
-//! does not change a word that has another owner's epoch.
+//! Neither depends on time: successes return what failures take. Threads share one word, which is
+//! changed by compare-and-swap:
+//!
+//! ```text
+//! epoch:24 | tokens:40
+//! ```
+//!
+//! An update never adds first and checks afterwards, so that no two retries are paid with the same
+//! token and no token is lost. A call does not change a word that has another owner's epoch.
 
 use std::fmt;
 

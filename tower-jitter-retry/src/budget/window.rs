@@ -388,7 +388,7 @@ mod models {
 
     /// Runs a former owner's call concurrently with the next owner's adoption of the core, with
     /// another clock, another time and other buckets.
-    fn beside_adoption(former: impl FnOnce(&WindowCore, WindowOwner) + Send + 'static) {
+    fn run_during_adoption(former: impl FnOnce(&WindowCore, WindowOwner) + Send + 'static) {
         let (core, owner) = core(1.0);
         core.deposit_at(0, owner);
         let other = Arc::clone(&core);
@@ -405,11 +405,11 @@ mod models {
 
     #[test]
     fn loom_withdrawal_during_adoption_takes_nothing_from_next_owner() {
-        loom::model(|| beside_adoption(|core, owner| drop(core.withdraw(owner))));
+        loom::model(|| run_during_adoption(|core, owner| drop(core.withdraw(owner))));
     }
 
     #[test]
     fn loom_deposit_during_adoption_adds_nothing_to_next_owner() {
-        loom::model(|| beside_adoption(|core, owner| core.deposit(&Verdict::Success, owner)));
+        loom::model(|| run_during_adoption(|core, owner| core.deposit(&Verdict::Success, owner)));
     }
 }

@@ -3,7 +3,8 @@
 //! One attempt at a time holds the body. The data that it reads is passed on and kept. The next
 //! attempt takes the body over, even while the attempt before still sends it: a server may answer
 //! before it has read everything, and its client then continues to send. The attempt before fails
-//! at its next read: its server sees a body that is truncated, never one that ends too early.
+//! at its next read: its server sees a body that is cut off, never one with a regular but early
+//! end.
 //!
 //! No code of the body, of the data that it yields, or of a waker runs under the lock, except the
 //! body's `is_end_stream` and `size_hint`. An attempt takes the body out to read it, and puts it

@@ -43,9 +43,9 @@ pub struct Mark<'a> {
 /// - After a deadline that has passed already, or with a time of zero, the first attempt is sent
 ///   and no retry follows.
 ///
-/// The timeout in `grpc-timeout` is a deadline as well. The earlier of the two applies. Each
-/// attempt that may be followed by another carries a `grpc-timeout` that is shortened to the time
-/// that is left.
+/// The timeout in `grpc-timeout` is a deadline as well. The earlier of the two applies. If the
+/// request can be sent again, the `grpc-timeout` of each attempt is shortened to the time that is
+/// left. A request without `grpc-timeout` gets none.
 ///
 /// ```
 /// use std::time::Duration;
