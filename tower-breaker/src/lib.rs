@@ -89,16 +89,16 @@
 //! | state | calls | next state |
 //! |---|---|---|
 //! | **closed** | admitted; in a slow start, a growing share of them | open, after consecutive failures, or at a share of failed or slow calls in a window |
-//! | **open** | rejected immediately; the inner service is not called | half-open, with the first call after the open time |
-//! | **half-open** | a few are admitted as probes, the others are rejected | closed, after enough successful probes; open, after one failed probe, or one slow probe if slow calls count |
+//! | **open** | rejected immediately; the inner service is not called | half-open, at the first call or readiness poll after the open time |
+//! | **half-open** | a few are admitted as probes, the others are rejected | closed, after enough successful probes; open, after one failed probe, after one slow probe if slow calls count, or by default after `minimum_calls` cancelled probes since the last completed one |
 //!
 //! - **Failures.** The health axis of the verdict decides, not the error or the status alone. A 503
 //!   and a refused connection are failures. A 404 and a 429 are not. See [`fault_classify`].
 //! - **Unknown errors.** An error that [`fault_classify`] does not know counts as a failure.
 //!   [`UnknownErrors`](fault_classify::rules::UnknownErrors) changes this: `.rule(…)` of any layer
 //!   accepts it, and `UnknownErrors::classify` does the same for a circuit without a layer.
-//! - **Open time.** A server's `Retry-After` lengthens the open time, up to 5 minutes. The open
-//!   time can grow with each open period, or last until the circuit is reset.
+//! - **Open time.** A server's `Retry-After` can lengthen the open time, to at most 5 minutes in
+//!   total. The open time can grow with each open period, or last until the circuit is reset.
 //! - **Probes.** Each probe holds a slot for the time of its lease, so that a probe that never ends
 //!   cannot block the recovery. A success, a neutral outcome and a cancelled probe free the slot.
 //! - **Late outcomes.** A call belongs to the state in which it began. If the state has changed
@@ -165,13 +165,14 @@
 //! A `KeyedBreakerLayer` (feature `keyed`) has a circuit for each key of a request: its host, a
 //! gRPC method, a tenant, a model. The module [`keyed`] has an example.
 //!
-//! - The layer keeps at most 10,000 circuits (`max_keys`). When the map is full, a new key evicts
-//!   the circuit with the least to lose: first an idle one, then one with successes only, then one
-//!   whose last failure is more than a tenth of the window ago. Failures since the last success
-//!   count as long as the key is kept, even after they have left the window.
-//! - A circuit is never evicted while it is open, half-open, forced or in use, or if it has just
-//!   failed. So junk keys cannot reset the circuit of a dead key, and dead keys cannot fill the map
-//!   permanently. An open or half-open circuit becomes idle after twice its open time.
+//! - By default, the layer keeps at most 10,000 circuits (`max_keys`). When the map is full, a new
+//!   key evicts the circuit with the least to lose: first an idle one, then one with successes only,
+//!   then one whose last failure is more than a tenth of the window ago. Failures since the last
+//!   success count as long as the key is kept, even after they have left the window.
+//! - A circuit is never evicted while it is forced, disabled, in a slow start or in use, or if a
+//!   call has just failed. An open circuit is kept for twice its last open time, and a half-open
+//!   circuit for as long as its last open time. So junk keys cannot reset the circuit of a dead key,
+//!   and dead keys cannot fill the map permanently.
 //! - If no circuit can be evicted, the calls of the new key are sent unguarded, or share one
 //!   circuit (`Overflow`). Both are counted.
 //! - A keyed service is always ready, because the circuit is only known with the request. Its
@@ -187,11 +188,12 @@
 //!
 //! | method | effect |
 //! |---|---|
-//! | [`trip`](Circuit::trip), [`reset`](Circuit::reset) | opens or closes the circuit now; it then decides for itself again |
+//! | [`trip`](Circuit::trip), [`reset`](Circuit::reset) | opens or closes the circuit now; its own decisions then continue |
 //! | [`force_open`](Circuit::force_open), [`force_closed`](Circuit::force_closed) | forces the state until [`release`](Circuit::release) |
 //! | [`reconfigure`](Circuit::reconfigure) | changes the limits; state, open deadline, permits and clock stay |
 //! | [`report`](Circuit::report) | applies a health report: critical opens the circuit, recovered admits probes immediately |
-//! | [`Mode::ObserveOnly`], [`Mode::Disabled`] | in the configuration: rejects no call; counts no call |
+//! | [`Mode::ObserveOnly`], in the configuration | changes the circuit's state, but rejects no call |
+//! | [`Mode::Disabled`], in the configuration | admits all calls and counts none |
 //!
 //! A readiness page should use [`Status::rejects_calls`]. It includes forced open, and is `false`
 //! again when the open time is over. The circuit then waits for the next call, which is a probe.
@@ -298,7 +300,8 @@
 //!
 //! # Performance
 //!
-//! The path of a successful call through a closed circuit has no lock and no allocation.
+//! With a time window and without a key, a successful call through a closed circuit takes no lock
+//! and allocates nothing. A slow start takes a lock.
 //!
 //! | case | atomic operations | other work |
 //! |---|---|---|
@@ -308,16 +311,18 @@
 //! | a failure | 10 loads, 2 compare-and-swaps, and the 16 cells of the failures; all cells if the failures may reach the rate | clock |
 //! | rejected | 3 loads | clock |
 //! | a success by a key | the map's read lock, a reference count up and down, 10 loads, 1 compare-and-swap | hash, clock |
-//! | half-open, in a slow start, a transition | a lock | clock |
+//! | half-open, in a slow start, a transition, the first outcome after a transition | a lock | clock |
 //!
 //! - The loads are of two adjacent cache lines, which change only with the circuit's state.
-//! - No case allocates.
+//! - Of these cases, only a transition allocates. A keyed circuit also allocates when it is created,
+//!   and at its first transition, slow, cancelled or half-open call.
 //! - If slow calls count, each call also reads the clock when it begins.
 //! - A clone of the service counts a handle up, and its drop counts it down.
 //! - With a count window every outcome takes a lock, because all calls have one order.
-//! - The storage of a circuit is never freed. The next circuit reuses it, with any settings and any
-//!   clock, in constant time. A call reaches it by a plain reference instead of a counted one.
-//!   Memory is bounded by the largest number of circuits that existed at the same time.
+//! - The storage of a circuit without a key is never freed. The next circuit reuses it, with any
+//!   settings and any clock, in constant time. A call reaches it by a plain reference instead of a
+//!   counted one. Memory is bounded by the largest number of such circuits that existed at the same
+//!   time. A keyed circuit is freed after its eviction, or after the layer is dropped.
 //!
 //! # Named types
 //!
