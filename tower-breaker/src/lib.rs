@@ -166,13 +166,14 @@
 //! gRPC method, a tenant, a model. The module [`keyed`] has an example.
 //!
 //! - By default, the layer keeps at most 10,000 circuits (`max_keys`). When the map is full, a new
-//!   key evicts the circuit with the least to lose: first an idle one, then one with successes only,
-//!   then one whose last failure is more than a tenth of the window ago. Failures since the last
-//!   success count as long as the key is kept, even after they have left the window.
-//! - A circuit is never evicted while it is forced, disabled, in a slow start or in use, or if a
-//!   call has just failed. An open circuit is kept for twice its last open time, and a half-open
-//!   circuit for as long as its last open time. So junk keys cannot reset the circuit of a dead key,
-//!   and dead keys cannot fill the map permanently.
+//!   key evicts the circuit with the least to lose: first an idle one, then one with successes
+//!   only, then one whose last failure is more than a tenth of the window ago. Failures since the
+//!   last success count as long as the key is kept, even after they have left the window.
+//! - A circuit is never evicted while it is forced, disabled, open until it is reset, in a slow
+//!   start, or in use, nor soon after a failed, slow or cancelled call. Any other open circuit is
+//!   kept for twice its last open time, and a half-open circuit for as long as its last open time.
+//!   So junk keys cannot reset the circuit of a dead key, and dead keys cannot fill the map
+//!   permanently.
 //! - If no circuit can be evicted, the calls of the new key are sent unguarded, or share one
 //!   circuit (`Overflow`). Both are counted.
 //! - A keyed service is always ready, because the circuit is only known with the request. Its
@@ -314,15 +315,15 @@
 //! | half-open, in a slow start, a transition, the first outcome after a transition | a lock | clock |
 //!
 //! - The loads are of two adjacent cache lines, which change only with the circuit's state.
-//! - Of these cases, only a transition allocates. A keyed circuit also allocates when it is created,
-//!   and at its first transition, slow, cancelled or half-open call.
+//! - Of these cases, only a transition allocates. A keyed circuit also allocates when it is
+//!   created, and at its first transition, slow, cancelled or half-open call.
 //! - If slow calls count, each call also reads the clock when it begins.
 //! - A clone of the service counts a handle up, and its drop counts it down.
 //! - With a count window every outcome takes a lock, because all calls have one order.
 //! - The storage of a circuit without a key is never freed. The next circuit reuses it, with any
 //!   settings and any clock, in constant time. A call reaches it by a plain reference instead of a
 //!   counted one. Memory is bounded by the largest number of such circuits that existed at the same
-//!   time. A keyed circuit is freed after its eviction, or after the layer is dropped.
+//!   time. A keyed circuit is freed with its last handle, usually on eviction.
 //!
 //! # Named types
 //!
