@@ -23,8 +23,8 @@ use crate::service::FaultClassify;
 /// | an error | wraps it in a [`ClassifiedError`], unless it is one already | 1 for a typed error, none for a boxed error |
 /// | an error, with [`keep_errors`](Self::keep_errors) | nothing: each layer above classifies the error again | none |
 ///
-/// An error that a rule classifies as a success is wrapped too: with kind `unknown`, never retried,
-/// healthy.
+/// An error that a rule classifies as a success is wrapped too. Its fault has the kind `unknown`,
+/// is healthy, and is never retried.
 ///
 /// # Settings
 ///

@@ -73,13 +73,13 @@ pub struct StatusRules(Overrides<u16>);
 /// use tower_fault_classify::rules::GrpcRules;
 /// use tower_fault_classify::{FaultClassifyLayer, Retryable};
 ///
-/// // This service makes every call of a transaction idempotent: ABORTED (10) can be retried.
+/// // Every call of this service is idempotent, so ABORTED (10) can be retried.
 /// let row = GrpcRules::row(10).with_retryable(Retryable::IfIdempotent);
 /// let layer = FaultClassifyLayer::new().rule(GrpcRules::new().code(10, row));
+/// # type Response = http::Response<()>;
 /// # let service = tower::ServiceBuilder::new()
 /// #     .layer(layer)
-/// #     .service(tower::service_fn(async |_: ()| Ok::<_,
-/// std::io::Error>(http::Response::new(()))));
+/// #     .service(tower::service_fn(async |_: ()| Ok::<_, std::io::Error>(Response::new(()))));
 /// # fn check<R, S: tower::Service<R>>(_: &S) {}
 /// # check::<(), _>(&service);
 /// ```

@@ -158,7 +158,7 @@ pin_project! {
     /// | when | verdict |
     /// |---|---|
     /// | the body ends, with or without trailers | gRPC: that of `grpc-status`, UNKNOWN without one; otherwise a success |
-    /// | reading fails | that of the error of a request that was processed: gRPC is never retried, others only if the request is idempotent |
+    /// | reading fails | that of the error. The request counts as processed: a gRPC call is never retried, another request at most if it is idempotent |
     /// | the inspector returns a verdict (an `error` event) | that verdict |
     /// | the body is dropped before its end | kind `cancelled`, neutral, never retried |
     /// | the body is dropped and was never polled | gRPC: kind `cancelled` as above, because its trailers are unknown; otherwise a success, because the head was a success |

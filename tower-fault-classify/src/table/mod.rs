@@ -94,7 +94,7 @@ mod tests {
     /// Generates the page `TABLES.md` from the tables.
     fn page() -> String {
         let mut page = String::from(
-            "The built-in tables that classify responses and errors.\n\nA test generates this page from the tables and compares the two. With `UPDATE_TABLES=1` the test\nrewrites the page.\n",
+            "The built-in tables that classify responses and errors.\n\nEach row gives the axes of a fault: its `Kind`, its `Retryable`, its `Health` and its `Origin`. A\ndelay that the server asks for is added to the fault, unless the fault is `never` retried. Rules\nchange single rows: see the module `rules`.\n\nA test generates this page from the tables and compares the two. With `UPDATE_TABLES=1` the test\nrewrites the page.\n",
         );
         write!(page, "\n# HTTP\n\n1xx, 2xx and 3xx are successes.\n\n| status | {AXES} | source |\n|---|---|---|---|---|---|\n").unwrap();
         for row in http::ROWS {

@@ -58,8 +58,8 @@ impl<F: Fn(&ErrorBody<'_>) -> Option<Verdict>> BodyRule for F {
 /// | [`limit`](Self::limit) | 64 KiB |
 /// | [`timeout`](Self::timeout) | 1 s |
 ///
-/// The rule is called when the body ends or breaks, or when the first limit is reached. Reading
-/// also stops after 1,024 frames without data.
+/// The rule is called when the body ends or breaks, or when the limit or the timeout is reached.
+/// Reading also stops after 1,024 frames without data.
 ///
 /// ```
 /// use std::time::Duration;
