@@ -51,8 +51,8 @@ impl Budget {
 
     /// Returns a builder with this budget's settings and clock, or `None` for a custom budget.
     ///
-    /// A budget that is built from it starts like any new budget (a window empty, a bucket of
-    /// tokens full) and shares nothing with this budget.
+    /// A budget that is built from it shares nothing with this budget. Like any new budget, a
+    /// window starts empty and a bucket of tokens starts full.
     pub fn to_builder(&self) -> Option<BudgetBuilder> {
         let clock = match &self.0 {
             BudgetKind::Window(core, _) => core.clock(),

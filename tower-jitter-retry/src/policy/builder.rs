@@ -243,9 +243,9 @@ impl RetryPolicyBuilder {
     /// | a `grpc-retry-pushback-ms` that is negative or invalid | Ends the retries. |
     /// | a `Retry-After` or `retry-after-ms` of 0, or with an invalid value | None: the backoff's own delay applies. |
     ///
-    /// Every hint is stretched by up to half of it, at most 5 s, so that clients that received the
-    /// same hint do not return at the same moment. The stretched delay never passes the time that
-    /// is left. [`Jitter::None`] turns the stretching off.
+    /// Every hint is stretched by up to half of it, at most 5 s. Clients that received the same
+    /// hint therefore do not return at the same moment. The stretched delay never passes the time
+    /// that is left. [`Jitter::None`] turns the stretching off.
     pub fn max_retry_after(mut self, delay: Duration) -> Self {
         self.max_retry_after = delay;
         self

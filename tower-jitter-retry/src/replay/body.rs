@@ -130,8 +130,8 @@ where
 
 /// The kept data of a streaming body.
 ///
-/// If it belongs to the layer that keeps the body, dropping it frees the data that the body being
-/// sent has read already, because no attempt follows.
+/// If it belongs to the layer that keeps the body, no attempt follows after it is dropped. Dropping
+/// it then frees the data that the body being sent has read already.
 pub struct SavedStream<B> {
     buffer: Arc<ReplayBuffer<B>>,
     /// Whether it belongs to the layer that keeps the body. The inner layers send the data again

@@ -376,8 +376,8 @@ async fn attempt_time_counts_toward_max_elapsed() {
     }));
     let before = Instant::now();
     send(&mut service, 7).await.unwrap_err();
-    // The attempts fail after 2, 5, 8 and 11 seconds. The retry after the third failure starts at 9
-    // s. The retry after the fourth would start at 12 s.
+    // The attempts fail after 2, 5, 8 and 11 seconds. The retry after the third failure starts at
+    // 9 s. The retry after the fourth would start at 12 s.
     assert_eq!(*sent.lock().unwrap(), 4);
     assert_eq!(before.elapsed(), 11 * SECOND);
 }

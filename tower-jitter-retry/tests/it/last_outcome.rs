@@ -37,8 +37,8 @@ fn policy() -> RetryPolicyBuilder {
         .max_attempts(9)
 }
 
-/// Responds to the first request with 503 immediately, and to every later request with 200 after 20
-/// s.
+/// Responds to the first request with 503 immediately, and to every later request with 200 after
+/// 20 s.
 fn slow_after_first(
     calls: &Calls,
 ) -> impl Service<Request<String>, Response = Response<String>, Error = io::Error, Future: Send> + Clone + use<>
