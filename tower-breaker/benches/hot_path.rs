@@ -1,4 +1,4 @@
-//! What a call through the breaker costs, beside a bare service and an uncontended lock.
+//! The cost of a call through the breaker, compared with a bare service and an uncontended lock.
 
 use std::hint::black_box;
 
@@ -22,9 +22,9 @@ fn main() {
     let mut failure = BreakerLayer::new(never.build().unwrap()).layer(Bare);
     let mut small = BreakerLayer::new(counting(10)).layer(Bare);
     let mut large = BreakerLayer::new(counting(1_000_000)).layer(Bare);
-    let mut watched = default();
-    let _stuck = watched.circuit().transitions();
-    watched.circuit().on_transition(|_| {});
+    let mut observed = default();
+    let _unread = observed.circuit().transitions();
+    observed.circuit().on_transition(|_| {});
     let mut open = default();
     while call(&mut open, true) || open.circuit().status().retry_after.is_none() {}
 
@@ -36,7 +36,7 @@ fn main() {
             black_box(&mut clones);
             call(&mut service, false)
         }),
-        variant("closed, success, a stuck reader of transitions", || call(&mut watched, false)),
+        variant("closed, success, a stuck reader of transitions", || call(&mut observed, false)),
         variant("closed, failure", || call(&mut failure, true)),
         variant("open, rejected", || call(&mut open, false)),
         variant("closed, success, window of 10 calls", || call(&mut small, false)),

@@ -1,4 +1,5 @@
-//! Runs one path so and so often, for callgrind to count its instructions: `.ci/instructions` compares them with those on record.
+//! Runs one path a given number of times, so that callgrind can count its instructions.
+//! `.ci/instructions` compares the counts with the recorded ones.
 
 use std::env::args;
 use std::hint::black_box;
@@ -13,11 +14,11 @@ use bare::{Bare, call};
 
 fn main() {
     let (Some(path), Some(calls)) = (args().nth(1), args().nth(2)) else { return };
-    // `cargo test` and `cargo bench` give arguments of their own.
+    // `cargo test` and `cargo bench` pass other arguments.
     let Ok(calls) = calls.parse::<u32>() else { return };
     let default = || BreakerConfig::builder().clock(Clock::manual().0);
     let layer = |config: tower_breaker::BreakerConfigBuilder| {
-        BreakerLayer::new(config.build().expect("it is valid")).layer(Bare)
+        BreakerLayer::new(config.build().expect("valid configuration")).layer(Bare)
     };
     let mut service = match &*path {
         "failure" => layer(default().consecutive_failures(0).minimum_calls(u32::MAX)),
@@ -27,7 +28,8 @@ fn main() {
         call(&mut service, true);
     }
     let config = default().build().map(KeyedConfig::builder).and_then(KeyedConfigBuilder::build);
-    let mut keyed = KeyedBreakerLayer::new(config.expect("it is valid"), |key: &u64| *key).layer(Bare);
+    let mut keyed =
+        KeyedBreakerLayer::new(config.expect("valid configuration"), |key: &u64| *key).layer(Bare);
     let mut bare = Bare;
     for _ in 0..calls {
         black_box(match &*path {

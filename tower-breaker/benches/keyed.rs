@@ -1,4 +1,5 @@
-//! What a call through one of many circuits costs, beside a plain array of the same circuits, a bare service and an uncontended lock.
+//! The cost of a call through one of many circuits, compared with a plain array of the same
+//! circuits, a bare service and an uncontended lock.
 
 use std::hint::black_box;
 
@@ -13,8 +14,8 @@ mod measure;
 use bare::{Bare, call};
 use measure::{compare, scaling, variant};
 
-/// Keys that are asked for, in an order that no cache knows.
-const ASKED: usize = 1 << 20;
+/// The number of requests, whose keys are in random order, so that no cache can predict them.
+const REQUESTS: usize = 1 << 20;
 
 fn main() {
     let mut bare = Bare;
@@ -25,15 +26,15 @@ fn main() {
 
     let many = layer(100_000);
     let mut service = many.layer(Bare);
-    // Made in another order than they are asked for.
-    let mut made: Vec<u64> = (0..100_000).collect();
-    fastrand::Rng::with_seed(9).shuffle(&mut made);
-    for key in made {
+    // The circuits are created in another order than the requests use them.
+    let mut created: Vec<u64> = (0..100_000).collect();
+    fastrand::Rng::with_seed(9).shuffle(&mut created);
+    for key in created {
         call(&mut service, key);
     }
     let array: Vec<KeyedCircuit<u64>> = (0..100_000).map(|key| many.circuits().get(&key).unwrap()).collect();
-    let asked = keys(100_000);
-    let (mut of_map, mut of_array) = (asked.iter().cycle(), asked.iter().rev().cycle());
+    let requests = keys(100_000);
+    let (mut of_map, mut of_array) = (requests.iter().cycle(), requests.iter().rev().cycle());
 
     compare(vec![
         variant("bare service", || call(&mut bare, 7_u64)),
@@ -42,9 +43,9 @@ fn main() {
         variant("one of 100,000 in a plain array", || {
             let circuit = &array[*of_array.next().unwrap() as usize];
             let permit = circuit.try_acquire().unwrap();
-            let answered = call(&mut Bare, 7_u64);
+            let succeeded = call(&mut Bare, 7_u64);
             permit.record(Verdict::Success);
-            answered
+            succeeded
         }),
         variant("one key of 100,000", || call(&mut service, *of_map.next().unwrap())),
     ]);
@@ -68,7 +69,7 @@ fn main() {
     memory();
 }
 
-/// What keys cost in memory, and what ten million junk keys do to it.
+/// Prints the memory that a key takes, and how much ten million new keys add when the map is full.
 fn memory() {
     let bytes = measure_bytes(|| {
         let layer = layer(100_000);
@@ -86,18 +87,18 @@ fn memory() {
         layer.circuits().get_or_insert(0).unwrap().try_acquire().unwrap().record(failure());
     }
     let mut next = 1;
-    let mut junk = |calls: u64| {
+    let mut call_new_keys = |calls: u64| {
         for _ in 0..calls {
             call(&mut service, next);
             next += 1;
         }
     };
-    junk(10_000);
-    let (bytes, ()) = measure_bytes(|| junk(10_000_000));
+    call_new_keys(10_000);
+    let (bytes, ()) = measure_bytes(|| call_new_keys(10_000_000));
     let circuits = layer.circuits();
-    let run = circuits.get(&0).unwrap().status().consecutive_failures;
+    let failures = circuits.get(&0).unwrap().status().consecutive_failures;
     println!(
-        "10,000,000 junk keys: {bytes} bytes more, {} circuits, {} forgotten, {} without room; a live one's run of failures is {run}",
+        "10,000,000 new keys: {bytes} bytes more, {} circuits, {} evicted, {} overflowed calls; a circuit in use still has {failures} consecutive failures",
         circuits.len(),
         circuits.evicted(),
         circuits.overflowed(),
@@ -105,9 +106,9 @@ fn memory() {
 }
 
 fn measure_bytes<T>(run: impl FnOnce() -> T) -> (i64, T) {
-    let mut made = None;
-    let allocations = allocation_counter::measure(|| made = Some(run()));
-    (allocations.bytes_current, made.unwrap())
+    let mut result = None;
+    let allocations = allocation_counter::measure(|| result = Some(run()));
+    (allocations.bytes_current, result.unwrap())
 }
 
 fn failure() -> Verdict {
@@ -123,5 +124,5 @@ fn layer(max_keys: usize) -> Layered {
 
 fn keys(of: u64) -> Vec<u64> {
     let mut random = fastrand::Rng::with_seed(7);
-    (0..ASKED).map(|_| random.u64(0..of)).collect()
+    (0..REQUESTS).map(|_| random.u64(0..of)).collect()
 }

@@ -1,4 +1,5 @@
-//! No allocation per call, in any state, for a service that itself allocates nothing.
+//! A call allocates nothing, in any state of the circuit. The inner service allocates nothing
+//! itself.
 
 use std::future::{Future, Ready, ready};
 use std::io;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use tower::{Layer, Service};
 use tower_breaker::{BreakerConfig, BreakerError, BreakerLayer, Clock};
 
-/// Fails when it is told to.
+/// A service that fails if the request is `true`.
 #[derive(Clone)]
 struct Answers;
 
@@ -29,12 +30,15 @@ impl Service<bool> for Answers {
 
 fn call<S: Service<bool>>(service: &mut S, fails: bool) -> Result<S::Response, S::Error> {
     let mut cx = Context::from_waker(Waker::noop());
-    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("it is ready") };
-    let Poll::Ready(result) = pin!(service.call(fails)).poll(&mut cx) else { panic!("it answers at once") };
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("the service must be ready") };
+    let Poll::Ready(result) = pin!(service.call(fails)).poll(&mut cx) else {
+        panic!("the call must complete immediately")
+    };
     result
 }
 
-/// Allocations of a hundred calls, after one that may set something up.
+/// Returns the number of allocations of 100 calls. A first call, which may allocate, is not
+/// counted.
 fn allocations(mut run: impl FnMut()) -> u64 {
     run();
     allocation_counter::measure(|| (0..100).for_each(|_| run())).count_total

@@ -1,4 +1,4 @@
-//! What a key costs: no allocation per call by a known one, and few bytes while it is kept.
+//! The cost of a key: a call with a known key allocates nothing, and a key takes few bytes.
 
 use std::future::{Future, Ready, ready};
 use std::io;
@@ -11,7 +11,7 @@ use tower::{Layer, Service};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedCircuits, KeyedConfig, Overflow};
 use tower_breaker::{BreakerConfig, BreakerError, CircuitState, Clock};
 
-/// A key in two forms, and whether the call is to fail.
+/// A key as a number and as a text, and whether the call fails.
 type Request = (u64, &'static str, bool);
 
 #[derive(Clone)]
@@ -33,19 +33,22 @@ impl Service<Request> for Answers {
 
 fn call<S: Service<Request>>(service: &mut S, request: Request) -> Result<S::Response, S::Error> {
     let mut cx = Context::from_waker(Waker::noop());
-    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("it is ready") };
-    let Poll::Ready(result) = pin!(service.call(request)).poll(&mut cx) else { panic!("it answers at once") };
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("the service must be ready") };
+    let Poll::Ready(result) = pin!(service.call(request)).poll(&mut cx) else {
+        panic!("the call must complete immediately")
+    };
     result
 }
 
-/// Lets the tests run one after the other. They share the slots of labels, so that a test allocates
-/// a new slot if another one takes a free slot.
+/// Makes the tests run one after the other. All tests share the slots of labels: if one test takes
+/// a free slot, another test has to allocate a new one.
 fn run_alone() -> MutexGuard<'static, ()> {
     static RUNNING: Mutex<()> = Mutex::new(());
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Allocations of a hundred calls, after one that may set something up.
+/// Returns the number of allocations of 100 calls. A first call, which may allocate, is not
+/// counted.
 fn allocations(mut run: impl FnMut()) -> u64 {
     run();
     allocation_counter::measure(|| (0..100).for_each(|_| run())).count_total
@@ -76,9 +79,11 @@ fn call_with_known_number_allocates_nothing() {
 fn call_with_known_text_allocates_nothing() {
     let _alone = run_alone();
     let mut service = KeyedBreakerLayer::by_ref(KeyedConfig::default(), by_text).layer(Answers);
-    for key in
-        ["api.example", "", "a name that is longer than any that would fit into a string without allocating"]
-    {
+    for key in [
+        "api.example",
+        "",
+        "a key that is too long for a string type that stores short strings without an allocation",
+    ] {
         assert_eq!(allocations(|| call(&mut service, (0, key, false)).unwrap()), 0);
     }
 }
@@ -100,7 +105,7 @@ fn failure_rejection_and_probe_of_known_key_allocate_nothing() {
 }
 
 #[test]
-fn call_with_key_that_finds_no_room_allocates_nothing() {
+fn call_with_key_over_max_keys_allocates_nothing() {
     let _alone = run_alone();
     for overflow in [Overflow::Unguarded, Overflow::Shared] {
         let config = KeyedConfig::builder(BreakerConfig::default()).max_keys(1).overflow(overflow);
@@ -108,27 +113,28 @@ fn call_with_key_that_finds_no_room_allocates_nothing() {
         // A circuit that has just failed is kept.
         call(&mut service, (0, "", true)).unwrap_err();
         let mut key = 0;
-        let mut stranger = || {
+        let mut call_new_key = || {
             key += 1;
             call(&mut service, (key, "", false)).unwrap();
         };
-        assert_eq!(allocations(&mut stranger), 0, "{overflow:?}");
+        assert_eq!(allocations(&mut call_new_key), 0, "{overflow:?}");
     }
 }
 
-fn bytes_of(keys: u64, call_each: impl Fn(&KeyedCircuits<u64>, u64)) -> u64 {
+/// Returns the bytes that each of `keys` keys takes, after one call and `call_each`.
+fn bytes_per_key(keys: u64, call_each: impl Fn(&KeyedCircuits<u64>, u64)) -> u64 {
     let config = KeyedConfig::builder(BreakerConfig::default()).max_keys(keys as usize).build().unwrap();
     let mut layer = None;
     let info = allocation_counter::measure(|| {
-        let made = KeyedBreakerLayer::<_, _>::new(config, by_number);
-        let circuits = made.circuits();
-        let mut service = made.layer(Answers);
+        let new = KeyedBreakerLayer::<_, _>::new(config, by_number);
+        let circuits = new.circuits();
+        let mut service = new.layer(Answers);
         for key in 0..keys {
             call(&mut service, (key, "", false)).unwrap();
             call_each(&circuits, key);
         }
         assert_eq!(circuits.len() as u64, keys);
-        layer = Some(made);
+        layer = Some(new);
     });
     drop(layer);
     u64::try_from(info.bytes_current).unwrap() / keys
@@ -137,18 +143,18 @@ fn bytes_of(keys: u64, call_each: impl Fn(&KeyedCircuits<u64>, u64)) -> u64 {
 #[test]
 fn number_key_takes_at_most_200_bytes() {
     let _alone = run_alone();
-    let bytes = bytes_of(100_000, |_, _| {});
-    println!("{bytes} bytes a key");
-    assert!(bytes <= 200, "{bytes} bytes a key");
+    let bytes = bytes_per_key(100_000, |_, _| {});
+    println!("{bytes} bytes per key");
+    assert!(bytes <= 200, "{bytes} bytes per key");
 }
 
-/// The documentation of `KeyedBreakerLayer` says about 1 KB.
+/// The documentation of `KeyedBreakerLayer` states about 1 KB.
 #[test]
 fn failing_key_takes_about_one_kilobyte_more() {
     let _alone = run_alone();
-    let bytes = bytes_of(10_000, |circuits, key| circuits.get(&key).unwrap().trip().unwrap());
-    println!("{bytes} bytes a key in trouble");
-    assert!(bytes <= 1_500, "{bytes} bytes a key in trouble");
+    let bytes = bytes_per_key(10_000, |circuits, key| circuits.get(&key).unwrap().trip().unwrap());
+    println!("{bytes} bytes per failing key");
+    assert!(bytes <= 1_500, "{bytes} bytes per failing key");
 }
 
 #[test]
@@ -174,10 +180,10 @@ fn evicted_keys_keep_memory_constant_and_dropped_map_frees_it() {
     assert!(info.bytes_current.abs() < 100 * 200, "{info:?}");
     assert_eq!((layer.circuits().len(), layer.circuits().evicted()), (100, 10_900));
 
-    let whole = allocation_counter::measure(|| {
+    let info = allocation_counter::measure(|| {
         let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::default(), by_number);
         let mut service = layer.layer(Answers);
         (0..1_000).for_each(|key| drop(call(&mut service, (key, "", key % 2 == 0))));
     });
-    assert!(whole.bytes_current.abs() < 4_096, "{whole:?}");
+    assert!(info.bytes_current.abs() < 4_096, "{info:?}");
 }

@@ -1,7 +1,6 @@
-//! The storage of a circuit that has ended is used again. The next circuit has nothing of the
-//! former one.
+//! The storage of an ended circuit is reused. The next circuit has no state of the previous one.
 //!
-//! The tests run one after the other, so that no other test takes the storage over meanwhile.
+//! The tests run one after the other, so that no other test reuses the storage first.
 #![cfg(all(feature = "keyed", feature = "stream", feature = "tokio"))]
 
 use std::io;
@@ -26,7 +25,7 @@ const FAILURE: Verdict =
 const SECOND: Duration = Duration::from_secs(1);
 const OPEN_FOR: Duration = Duration::from_secs(30);
 
-/// Makes circuits on one clock, one after the other in the same storage.
+/// Creates circuits on one clock, one after the other, which use the same storage.
 struct Storage {
     clock: Clock,
     time: ManualClock,
@@ -42,7 +41,7 @@ impl Storage {
         Self { clock, time, _alone: alone }
     }
 
-    /// Goes on with another clock, which is at another time.
+    /// Replaces the clock with a new one, which shows the time `at`.
     fn change_clock(&mut self, at: Duration) {
         (self.clock, self.time) = Clock::manual();
         self.time.set(at);
@@ -62,18 +61,18 @@ fn trip(circuit: &Circuit) {
     assert_eq!(circuit.status().state, CircuitState::Open);
 }
 
-fn assert_is_new(circuit: &Circuit, former: &str) {
+fn assert_is_new(circuit: &Circuit, previous: &str) {
     let status = circuit.status();
-    assert_eq!(status.circuit, circuit.name(), "after {former}");
-    assert_eq!((status.state, status.slow_start), (CircuitState::Closed, None), "after {former}");
-    assert_eq!((status.consecutive_failures, status.window), (0, Counts::default()), "after {former}");
-    assert_eq!((status.retry_after, status.lasted), (None, Duration::ZERO), "after {former}");
-    assert!(status.last_transition.is_none() && status.last_trip.is_none(), "after {former}");
-    assert!(status.last_failure.is_none(), "after {former}: {:?}", status.last_failure);
+    assert_eq!(status.circuit, circuit.name(), "after {previous}");
+    assert_eq!((status.state, status.slow_start), (CircuitState::Closed, None), "after {previous}");
+    assert_eq!((status.consecutive_failures, status.window), (0, Counts::default()), "after {previous}");
+    assert_eq!((status.retry_after, status.lasted), (None, Duration::ZERO), "after {previous}");
+    assert!(status.last_transition.is_none() && status.last_trip.is_none(), "after {previous}");
+    assert!(status.last_failure.is_none(), "after {previous}: {:?}", status.last_failure);
 }
 
 #[test]
-fn new_circuit_has_no_state_of_former_one() {
+fn new_circuit_has_no_state_of_previous_one() {
     type Use = fn(&Storage, &Circuit);
     let uses: [(&str, Use); 11] = [
         ("failures", |_, circuit| (0..4).for_each(|_| circuit.try_acquire().unwrap().record(FAILURE))),
@@ -105,40 +104,40 @@ fn new_circuit_has_no_state_of_former_one() {
         }),
     ];
     let mut storage = Storage::new();
-    // On a clock at the same time, on one that is far behind, and on one that is far ahead.
+    // The next circuit has a clock at the same time, far behind, or far ahead.
     for at in [1_000 * SECOND, Duration::ZERO, 1_000_000_000 * SECOND] {
-        for (former, spoil) in uses {
+        for (previous, use_circuit) in uses {
             let circuit = storage.circuit("a");
-            spoil(&storage, &circuit);
+            use_circuit(&storage, &circuit);
             drop(circuit);
             storage.change_clock(at);
             let next = storage.circuit("b");
-            assert_is_new(&next, former);
+            assert_is_new(&next, previous);
             (0..4).for_each(|_| next.try_acquire().unwrap().record(FAILURE));
             next.try_acquire().unwrap().record(Verdict::Success);
             (0..4).for_each(|_| next.try_acquire().unwrap().record(FAILURE));
             let Counts { calls, failures, slow, cancelled, .. } = next.status().window;
-            assert_eq!([calls, failures, slow, cancelled], [9, 8, 0, 0], "after {former}");
-            trip_by_one_more(&next, former);
+            assert_eq!([calls, failures, slow, cancelled], [9, 8, 0, 0], "after {previous}");
+            trip_by_one_more(&next, previous);
             storage.time.advance(OPEN_FOR);
             (0..2).for_each(|_| next.try_acquire().unwrap().record(Verdict::Success));
-            assert_eq!(next.status().state, CircuitState::Closed, "after {former}");
+            assert_eq!(next.status().state, CircuitState::Closed, "after {previous}");
             drop(next);
             storage.change_clock(1_000 * SECOND);
         }
     }
 }
 
-fn trip_by_one_more(circuit: &Circuit, former: &str) {
+fn trip_by_one_more(circuit: &Circuit, previous: &str) {
     circuit.try_acquire().unwrap().record(FAILURE);
     let status = circuit.status();
-    assert_eq!(status.state, CircuitState::Open, "after {former}");
-    assert_eq!(status.last_transition.unwrap().epoch, 1, "after {former}: it is the first change");
-    assert!(circuit.try_acquire().is_err(), "after {former}");
+    assert_eq!(status.state, CircuitState::Open, "after {previous}");
+    assert_eq!(status.last_transition.unwrap().epoch, 1, "after {previous}: its first transition");
+    assert!(circuit.try_acquire().is_err(), "after {previous}");
 }
 
-/// A service whose calls are answered by hand.
-fn answered_later(
+/// Returns a service whose calls fail with an error that the test sends later.
+fn failing_later(
     storage: &Storage,
     name: &'static str,
 ) -> (impl Service<oneshot::Receiver<io::Error>, Response = (), Error: std::fmt::Debug>, Circuit) {
@@ -147,7 +146,7 @@ fn answered_later(
     let service = layer
         .errors_only()
         .keep_last_failure("label")
-        .layer(service_fn(async |answer: oneshot::Receiver<io::Error>| Err::<(), _>(answer.await.unwrap())));
+        .layer(service_fn(async |error: oneshot::Receiver<io::Error>| Err::<(), _>(error.await.unwrap())));
     (service, circuit)
 }
 
@@ -155,14 +154,14 @@ fn answered_later(
 fn last_failure_of_ended_circuit_is_not_shown_by_next() {
     for ends_late in [false, true] {
         let storage = Storage::new();
-        let (mut service, circuit) = answered_later(&storage, "a");
-        let (answer, asked) = oneshot::channel();
+        let (mut service, circuit) = failing_later(&storage, "a");
+        let (sender, receiver) = oneshot::channel();
         assert!(service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
-        let mut call = task::spawn(service.call(asked));
+        let mut call = task::spawn(service.call(receiver));
         assert_pending!(call.poll());
         drop((service, circuit));
         let early = ends_late.then(|| storage.circuit("b"));
-        answer.send(io::Error::other("a's secret token")).unwrap();
+        sender.send(io::Error::other("a's secret token")).unwrap();
         assert!(assert_ready!(call.poll()).is_err());
         let next = early.unwrap_or_else(|| storage.circuit("b"));
         assert_is_new(&next, "a call that failed after its circuit had ended");
@@ -215,11 +214,11 @@ fn observers_and_streams_of_ended_circuit_are_not_notified_by_next() {
     trip(&next);
     assert_eq!(calls.load(Ordering::Relaxed), 0);
     assert_eq!(Arc::strong_count(&calls), 1, "the observer was dropped with its circuit");
-    assert!(stream.next().now_or_never().expect("it has ended").is_none());
+    assert!(stream.next().now_or_never().expect("the stream has ended").is_none());
 }
 
 #[test]
-fn task_that_waited_for_ended_circuit_is_not_woken_by_next() {
+fn task_that_waited_with_ended_circuit_is_not_woken_by_next() {
     #[derive(Default)]
     struct CountWakes(AtomicUsize);
     impl Wake for CountWakes {
@@ -245,15 +244,15 @@ fn task_that_waited_for_ended_circuit_is_not_woken_by_next() {
 }
 
 #[test]
-fn key_that_takes_place_of_evicted_one_has_no_state_of_it() {
+fn key_that_replaces_evicted_key_has_no_state_of_it() {
     let storage = Storage::new();
     let config =
         KeyedConfig::builder(storage.config("tenants").build().unwrap()).max_keys(1).build().unwrap();
     let layer = KeyedBreakerLayer::<_, _>::new(config, |key: &u64| *key);
     let circuits = layer.circuits();
-    let former = circuits.get_or_insert(1).unwrap();
-    (0..5).for_each(|_| former.try_acquire().unwrap().record(FAILURE));
-    drop(former);
+    let evicted = circuits.get_or_insert(1).unwrap();
+    (0..5).for_each(|_| evicted.try_acquire().unwrap().record(FAILURE));
+    drop(evicted);
     storage.time.advance(2 * OPEN_FOR);
     let status = circuits.get_or_insert(2).unwrap().status();
     assert_eq!((status.key.as_deref(), status.state), (Some("2"), CircuitState::Closed));

@@ -1,4 +1,4 @@
-//! A service that does nothing, and a call of it.
+//! A service that does nothing, and a function that calls a service.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -8,11 +8,11 @@ use std::task::{Context, Poll, Waker};
 
 use tower::Service;
 
-/// Fails when it is told to.
+/// A service that fails if the request [says so](Fails).
 #[derive(Clone)]
 pub(crate) struct Bare;
 
-/// A request, which may say that it fails. A key does not.
+/// A request that says whether its call fails. A call with a key does not fail.
 pub(crate) trait Fails {
     fn fails(&self) -> bool {
         false
@@ -41,7 +41,7 @@ impl<Req: Fails> Service<Req> for Bare {
     }
 }
 
-/// Answers at once.
+/// The future of a call, which completes at its first poll.
 pub(crate) struct Answer {
     fails: bool,
 }
@@ -54,7 +54,8 @@ impl Future for Answer {
     }
 }
 
-/// Asks for readiness, calls, polls. Whether there was a success.
+/// Makes one call: polls the readiness, calls the service, and polls the future. Returns whether
+/// the call succeeded.
 #[inline]
 pub(crate) fn call<S: Service<Req>, Req>(service: &mut S, request: Req) -> bool {
     let mut cx = Context::from_waker(Waker::noop());

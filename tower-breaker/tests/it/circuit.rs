@@ -1,4 +1,4 @@
-//! The circuit without tower: permits, futures on any executor, threads, and extreme input.
+//! The circuit without tower: permits, futures on any executor, threads, and extreme values.
 
 use std::future::{Future, pending};
 use std::io;
@@ -22,14 +22,15 @@ fn half_open(circuit: &Circuit, time: &ManualClock) {
     assert_eq!(state(circuit), CircuitState::HalfOpen);
 }
 
-fn places(circuit: &Circuit) -> usize {
+/// Returns the number of free probe slots.
+fn free_slots(circuit: &Circuit) -> usize {
     let permits: Vec<_> = std::iter::from_fn(|| circuit.try_acquire().ok()).collect();
-    let places = permits.len();
+    let slots = permits.len();
     permits.into_iter().for_each(tower_breaker::Permit::cancel);
-    places
+    slots
 }
 
-/// Runs a future on this thread, which sleeps in between.
+/// Runs a future on this thread, which is parked between the polls.
 fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(Thread);
     impl Wake for Unpark {
@@ -48,7 +49,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 #[test]
-fn permit_records_verdict_and_ignores_cancel_and_drop() {
+fn permit_counts_verdicts_but_not_cancel_and_drop() {
     let (circuit, time) = circuit(config());
     assert!(send(&circuit, Verdict::Success) && send(&circuit, FAILURE));
     assert!(send(&circuit, FAULT.with_health(Health::Healthy).into()));
@@ -58,29 +59,29 @@ fn permit_records_verdict_and_ignores_cancel_and_drop() {
     let Counts { calls, failures, .. } = circuit.status().window;
     assert_eq!((calls, failures), (3, 1));
     half_open(&circuit, &time);
-    for give_back in [
+    for end_permit in [
         |circuit: &Circuit| circuit.try_acquire().unwrap().cancel(),
         |circuit: &Circuit| drop(circuit.try_acquire().unwrap()),
         |circuit: &Circuit| assert!(send(circuit, FAULT.with_health(Health::Neutral).into())),
     ] {
-        give_back(&circuit);
-        assert_eq!((state(&circuit), places(&circuit)), (CircuitState::HalfOpen, 3));
+        end_permit(&circuit);
+        assert_eq!((state(&circuit), free_slots(&circuit)), (CircuitState::HalfOpen, 3));
     }
     assert!(send(&circuit, Verdict::Success) && send(&circuit, Verdict::Success));
     assert_eq!(state(&circuit), CircuitState::Closed);
 }
 
 #[test]
-fn late_probe_counts_in_its_round_and_frees_no_other_slot() {
+fn late_probe_is_counted_and_frees_no_other_slot() {
     let (circuit, time) = circuit(config().probes(1));
     half_open(&circuit, &time);
     let late = circuit.try_acquire().unwrap();
     time.advance(OPEN_FOR);
     let successor = circuit.try_acquire().unwrap();
     late.record(Verdict::Success);
-    assert!(circuit.try_acquire().is_err(), "the place is the successor's");
+    assert!(circuit.try_acquire().is_err(), "the successor holds the slot");
     successor.record(Verdict::Success);
-    assert_eq!(state(&circuit), CircuitState::Closed, "two successes");
+    assert_eq!(state(&circuit), CircuitState::Closed, "both successes are counted");
 }
 
 #[test]
@@ -96,7 +97,7 @@ fn slow_probe_reopens_after_its_slot_was_reused() {
 }
 
 #[test]
-fn probe_cancelled_after_limit_counts_failure_after_slot_reuse() {
+fn probe_cancelled_after_limit_and_slot_reuse_counts_as_failure() {
     let (circuit, time) = circuit(config().cancelled(CancelledPolicy::FailureAfter(SECOND)).probes(1));
     half_open(&circuit, &time);
     let hung = circuit.try_acquire().unwrap();
@@ -124,14 +125,14 @@ fn permit_outlives_circuit() {
 #[test]
 fn call_runs_on_any_executor() {
     let (circuit, time) = circuit(config());
-    let answer = block_on(circuit.call(async { Ok::<_, io::Error>(7) }));
-    assert_eq!(answer.unwrap(), 7);
-    // One that waits for another thread.
+    let result = block_on(circuit.call(async { Ok::<_, io::Error>(7) }));
+    assert_eq!(result.unwrap(), 7);
+    // A future that waits for another thread.
     let cell = Arc::new((AtomicUsize::new(0), std::sync::Mutex::new(None::<Waker>)));
-    let there = Arc::clone(&cell);
+    let shared = Arc::clone(&cell);
     let waits = std::future::poll_fn(move |cx| {
-        *there.1.lock().unwrap() = Some(cx.waker().clone());
-        let value = there.0.load(Ordering::SeqCst);
+        *shared.1.lock().unwrap() = Some(cx.waker().clone());
+        let value = shared.0.load(Ordering::SeqCst);
         if value == 0 { Poll::Pending } else { Poll::Ready(Ok::<_, io::Error>(value)) }
     });
     let waker = thread::spawn(move || {
@@ -144,10 +145,10 @@ fn call_runs_on_any_executor() {
         let error = block_on(circuit.call(async { Err::<(), _>(refused()) })).unwrap_err();
         assert!(matches!(error, BreakerError::Inner(_)));
     }
-    let never = circuit.call::<_, (), io::Error, _>(async { unreachable!("it is not begun") });
-    assert!(block_on(never).unwrap_err().rejection().is_some());
+    let rejected = circuit.call::<_, (), io::Error, _>(async { unreachable!("the call is rejected") });
+    assert!(block_on(rejected).unwrap_err().rejection().is_some());
     time.advance(OPEN_FOR);
-    // Asked when it is polled first, not before.
+    // A call acquires its permit when it is polled first, not when it is created.
     let calls: Vec<_> = (0..10).map(|_| circuit.call(async { Ok::<_, io::Error>(()) })).collect();
     assert_eq!(state(&circuit), CircuitState::Open);
     for call in calls {
@@ -157,7 +158,7 @@ fn call_runs_on_any_executor() {
 }
 
 #[test]
-fn call_dropped_before_first_poll_counts_nothing() {
+fn call_dropped_before_first_poll_is_not_counted() {
     let (circuit, _time) = circuit(config().cancelled(CancelledPolicy::Failure));
     let hangs = || circuit.call(pending::<io::Result<()>>());
     drop(hangs());
@@ -171,46 +172,46 @@ fn call_dropped_before_first_poll_counts_nothing() {
 #[test]
 fn threads_count_every_call_and_open_once() {
     let (circuit, time) = circuit(config().consecutive_failures(0).failure_rate(0.5).minimum_calls(16_000));
-    let per_thread = |answer: fn() -> io::Result<()>, calls: usize| {
+    let on_8_threads = |call: fn() -> io::Result<()>, calls: usize| {
         thread::scope(|scope| {
-            let run = || (0..calls).filter(|_| circuit.call_blocking(answer).is_ok()).count();
+            let run = || (0..calls).filter(|_| circuit.call_blocking(call).is_ok()).count();
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(run)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum::<usize>()
         })
     };
-    assert_eq!(per_thread(|| Ok(()), 1_000), 8_000);
+    assert_eq!(on_8_threads(|| Ok(()), 1_000), 8_000);
     assert_eq!(circuit.status().window.calls, 8_000);
-    assert_eq!(per_thread(|| Err(refused()), 1_000), 0);
-    let trip = circuit.status().last_trip.expect("half of sixteen thousand failed");
+    assert_eq!(on_8_threads(|| Err(refused()), 1_000), 0);
+    let trip = circuit.status().last_trip.expect("half of 16,000 calls have failed");
     assert_eq!((trip.epoch, trip.counts.unwrap().calls), (1, 16_000));
-    assert_eq!(per_thread(|| unreachable!("it is open"), 1_000), 0);
+    assert_eq!(on_8_threads(|| unreachable!("the circuit is open"), 1_000), 0);
     time.advance(OPEN_FOR);
-    assert!(per_thread(|| Ok(()), 100) > 2);
+    assert!(on_8_threads(|| Ok(()), 100) > 2);
     assert_eq!(state(&circuit), CircuitState::Closed);
 }
 
 #[test]
-fn status_rejects_calls_until_open_duration_ends() {
-    let (circuit, clock) = circuit(config());
+fn status_rejects_calls_until_open_time_ends() {
+    let (circuit, time) = circuit(config());
     assert!(!circuit.status().rejects_calls(), "closed");
     circuit.trip().unwrap();
     assert!(circuit.status().rejects_calls());
-    clock.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     assert_eq!(state(&circuit), CircuitState::Open, "no call has arrived yet");
     assert!(!circuit.status().rejects_calls());
     let probe = circuit.try_acquire().unwrap();
     assert!(!circuit.status().rejects_calls(), "half-open");
     drop(probe);
     circuit.force_open().unwrap();
-    clock.advance(OPEN_FOR);
+    time.advance(OPEN_FOR);
     assert!(circuit.status().rejects_calls(), "forced open");
 }
 
 #[test]
 fn circuit_open_until_reset_rejects_calls_forever() {
-    let (circuit, clock) = circuit(config().open_until_reset());
+    let (circuit, time) = circuit(config().open_until_reset());
     circuit.trip().unwrap();
-    clock.advance(1_000 * OPEN_FOR);
+    time.advance(1_000 * OPEN_FOR);
     assert!(circuit.status().rejects_calls());
     circuit.reset().unwrap();
     assert!(!circuit.status().rejects_calls());
@@ -228,14 +229,14 @@ fn clock_that_stands_still_counts_and_trips() {
 }
 
 #[test]
-fn outcome_after_clock_ran_back_counts_in_newest_bucket() {
+fn outcome_after_clock_ran_back_is_counted_in_newest_bucket() {
     for back_to in [999, 940, 500, 1, 0] {
         let (circuit, time) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 1.0));
         let early = circuit.try_acquire().unwrap();
         (0..8).for_each(|_| assert!(send(&circuit, FAILURE)));
         time.set(Duration::from_secs(back_to));
         early.record(FAILURE);
-        assert_eq!(circuit.status().window.slow, 0, "no call takes less than no time");
+        assert_eq!(circuit.status().window.slow, 0, "the duration of a call is never negative");
         time.set(Duration::from_secs(1_059));
         assert_eq!(circuit.status().window.failures, 9, "back to {back_to} s");
     }
@@ -282,13 +283,13 @@ fn largest_limits_neither_overflow_nor_trip() {
     (0..10_000).for_each(|_| assert!(send(&circuit, FAILURE)));
     assert_eq!((state(&circuit), circuit.status().consecutive_failures), (CircuitState::Closed, 10_000));
     half_open(&circuit, &time);
-    assert_eq!(places(&circuit), 10_000);
+    assert_eq!(free_slots(&circuit), 10_000);
     (0..20_000).for_each(|_| assert!(send(&circuit, Verdict::Success)));
     assert_eq!(state(&circuit), CircuitState::HalfOpen);
     let (circuit, _time) = self::circuit(config().count_window(1_000_000).consecutive_failures(0));
     (0..9).for_each(|_| assert!(send(&circuit, FAILURE)));
     assert!(send(&circuit, Verdict::Success));
-    assert_eq!(state(&circuit), CircuitState::Closed, "the share is looked at when a call fails");
+    assert_eq!(state(&circuit), CircuitState::Closed, "the failure rate is checked only when a call fails");
     assert!(send(&circuit, FAILURE));
     assert_eq!(state(&circuit), CircuitState::Open);
 }
@@ -298,13 +299,13 @@ fn rates_of_zero_and_one_and_limit_of_one_trip() {
     let rate = |rate: f64| circuit(config().consecutive_failures(0).failure_rate(rate).minimum_calls(1)).0;
     let zero = rate(0.0);
     (0..1_000).for_each(|_| assert!(send(&zero, Verdict::Success)));
-    assert_eq!(state(&zero), CircuitState::Closed, "no share is reached without a failure");
+    assert_eq!(state(&zero), CircuitState::Closed, "a rate of 0 is not reached without a failure");
     assert!(send(&zero, FAILURE));
     assert_eq!(state(&zero), CircuitState::Open);
     let one = rate(1.0);
     assert!(send(&one, Verdict::Success));
     (0..1_000).for_each(|_| assert!(send(&one, FAILURE)));
-    assert_eq!(state(&one), CircuitState::Closed, "one succeeded");
+    assert_eq!(state(&one), CircuitState::Closed, "one call has succeeded");
     let first = circuit(config().consecutive_failures(1).failure_rate(None)).0;
     assert!(send(&first, Verdict::Success) && send(&first, FAILURE));
     assert_eq!(state(&first), CircuitState::Open);
@@ -314,7 +315,7 @@ fn rates_of_zero_and_one_and_limit_of_one_trip() {
 }
 
 #[test]
-fn failure_rate_is_evaluated_at_failure_not_at_slow_call() {
+fn failure_rate_is_checked_at_failure_not_at_slow_call() {
     let (circuit, time) = circuit(config().consecutive_failures(0).slow_call_rate(SECOND, 1.0));
     (0..5).for_each(|_| assert!(send(&circuit, FAILURE)));
     for _ in 0..5 {
@@ -322,5 +323,5 @@ fn failure_rate_is_evaluated_at_failure_not_at_slow_call() {
         time.advance(SECOND);
         permit.record(Verdict::Success);
     }
-    assert_eq!(state(&circuit), CircuitState::Closed, "half of ten failed, and the last did not");
+    assert_eq!(state(&circuit), CircuitState::Closed, "half of ten calls have failed, but not the last one");
 }

@@ -1,4 +1,4 @@
-//! Which clock a circuit reads, before and after it is reconfigured.
+//! The clock that a circuit reads, before and after a reconfiguration.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ fn reconfigure_without_clock_keeps_clock() {
             let first = if let Some(clock) = clock { first.clock(clock) } else { first };
             let circuit = Circuit::new(first.build().unwrap());
             let built = open_for(after).build().unwrap();
-            let read = from_file(&format!(r#"{{"open_for": "{after}ms", "probes": 7}}"#));
-            for config in [built, read] {
+            let from_file = from_file(&format!(r#"{{"open_for": "{after}ms", "probes": 7}}"#));
+            for config in [built, from_file] {
                 let reconfigured = circuit.reconfigure(config);
                 assert_eq!(reconfigured, Ok(()), "{clock:?}, from {before} ms to {after} ms");
             }
@@ -48,12 +48,12 @@ fn reconfigure_with_another_clock_fails_at_any_time() {
     }
 }
 
-/// Whether the circuit reads a clock that stands at 0 until it is moved by a second.
+/// Returns whether a circuit with an open time of 1 s reads this manual clock.
 fn reads_manual_clock(circuit: &Circuit, time: &ManualClock) -> bool {
     circuit.trip().unwrap();
-    let waits = circuit.try_acquire().unwrap_err().retry_after() == Some(SECOND);
+    let is_open = circuit.try_acquire().unwrap_err().retry_after() == Some(SECOND);
     time.advance(SECOND);
-    waits && circuit.try_acquire().is_ok()
+    is_open && circuit.try_acquire().is_ok()
 }
 
 #[test]
@@ -67,8 +67,8 @@ fn registry_configured_from_file_uses_default_clock() {
     assert!(reads_manual_clock(&existing, &time));
     assert!(reads_manual_clock(&registry.circuit("new"), &time));
 
-    let (other, other_hand) = Clock::manual();
+    let (other, other_time) = Clock::manual();
     registry.configure(config().name("other").clock(other).build().unwrap()).unwrap();
     registry.configure(from_file(r#"{"name": "other", "open_for": "1s"}"#)).unwrap();
-    assert!(reads_manual_clock(&registry.circuit("other"), &other_hand));
+    assert!(reads_manual_clock(&registry.circuit("other"), &other_time));
 }

@@ -1,4 +1,4 @@
-//! Answers in place of an error.
+//! Fallbacks: responses in place of a rejection.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -24,7 +24,7 @@ fn config() -> (BreakerConfig, ManualClock) {
     (BreakerConfig::builder().name("search").clock(clock).build().unwrap(), time)
 }
 
-/// Fails, and has an error type of its own.
+/// A service that always fails, with a typed error.
 #[derive(Clone, Debug)]
 struct Broken;
 
@@ -70,13 +70,13 @@ async fn fallback_async_may_wait_and_fail_with_inner_error() {
     layer.circuit().force_open().unwrap();
     assert_eq!(call(&mut service, "known").await.unwrap(), "cached");
     assert_eq!(call(&mut service, "new").await.unwrap_err().kind(), io::ErrorKind::NotFound);
-    assert_eq!(layer.circuit().status().window.calls, 0, "neither is the server's");
+    assert_eq!(layer.circuit().status().window.calls, 0, "a fallback is not counted");
 }
 
 #[tokio::test]
 async fn fallback_panic_propagates_and_leaves_circuit_usable() {
     let (config, time) = config();
-    let layer = BreakerLayer::new(config).fallback(|_: &'static str, _: &Rejection| panic!("no answer"));
+    let layer = BreakerLayer::new(config).fallback(|_: &'static str, _: &Rejection| panic!("no fallback"));
     let mut service = layer.layer(service_fn(async |text: &'static str| Ok::<_, io::Error>(text)));
     let circuit = layer.circuit();
     circuit.trip().unwrap();
@@ -84,7 +84,7 @@ async fn fallback_panic_propagates_and_leaves_circuit_usable() {
         let panicked = AssertUnwindSafe(call(&mut service, "one")).catch_unwind().await;
         assert!(panicked.is_err());
     }
-    assert_eq!(circuit.status().last_transition.unwrap().epoch, 1, "nothing came of it");
+    assert_eq!(circuit.status().last_transition.unwrap().epoch, 1, "the panic changes nothing");
     time.advance(Duration::from_secs(31));
     for _ in 0..2 {
         assert_eq!(call(&mut service, "two").await.unwrap(), "two");
@@ -106,10 +106,10 @@ async fn fallback_async_is_dropped_with_its_call() {
     });
     let mut service = layer.layer(Broken);
     layer.circuit().trip().unwrap();
-    let answer = tokio::time::timeout(Duration::from_millis(1), call(&mut service, "one")).await;
-    assert!(answer.is_err());
+    let result = tokio::time::timeout(Duration::from_millis(1), call(&mut service, "one")).await;
+    assert!(result.is_err());
     drop((service, layer));
-    assert_eq!(is_dropped.recv(), Err(std::sync::mpsc::RecvError), "nobody holds it any more");
+    assert_eq!(is_dropped.recv(), Err(std::sync::mpsc::RecvError), "the future is dropped");
 }
 
 fn responding() -> impl Service<Request<()>, Response = Response<String>, Error = Infallible> + Clone {
@@ -136,7 +136,7 @@ async fn http_503_rounds_retry_after_up_to_seconds() {
     let layer = BreakerLayer::new(config).http_fallback();
     layer.circuit().force_open().unwrap();
     let response = call(&mut layer.layer(responding()), Request::new(())).await.unwrap();
-    assert!(response.headers().get("retry-after").is_none(), "nobody knows");
+    assert!(response.headers().get("retry-after").is_none(), "the time of the release is not known");
 }
 
 #[tokio::test]
@@ -154,17 +154,17 @@ async fn grpc_unavailable_is_trailers_only_with_pushback() {
     assert_eq!(field("grpc-message"), text);
     circuit.force_open().unwrap();
     let response = call(&mut service, Request::new(())).await.unwrap();
-    assert_eq!(response.headers()["grpc-retry-pushback-ms"], "-1", "who should not try again");
+    assert_eq!(response.headers()["grpc-retry-pushback-ms"], "-1", "the client must not retry");
 }
 
 #[tokio::test]
-async fn ready_made_answers_in_half_open_and_slow_start_ask_for_1s() {
+async fn http_and_grpc_fallback_in_half_open_and_slow_start_have_1s() {
     let (clock, time) = Clock::manual();
     let config = BreakerConfig::builder().clock(clock).probes(1).successes_to_close(1);
     let config = config.slow_start(Duration::from_secs(100)).build().unwrap();
     let http = BreakerLayer::new(config.clone()).http_fallback();
     let grpc = BreakerLayer::new(config).grpc_fallback();
-    let answers = async || {
+    let retry_after = async || {
         let http = call(&mut http.layer(responding()), Request::new(())).await.unwrap();
         let grpc = call(&mut grpc.layer(responding()), Request::new(())).await.unwrap();
         [(http, "retry-after"), (grpc, "grpc-retry-pushback-ms")]
@@ -176,31 +176,34 @@ async fn ready_made_answers_in_half_open_and_slow_start_ask_for_1s() {
     }
     time.advance(Duration::from_secs(30));
     let probes = circuits.clone().map(|circuit| circuit.try_acquire().unwrap());
-    assert_eq!(answers().await, ["1", "1000"], "half-open");
+    assert_eq!(retry_after().await, ["1", "1000"], "half-open");
     for (circuit, probe) in circuits.iter().zip(probes) {
         probe.record(Verdict::Success);
-        circuit.try_acquire().expect("the first call of a slow start").record(Verdict::Success);
+        circuit
+            .try_acquire()
+            .expect("the first call of a slow start must be admitted")
+            .record(Verdict::Success);
     }
-    assert_eq!(answers().await, ["1", "1000"], "slow start");
+    assert_eq!(retry_after().await, ["1", "1000"], "slow start");
 }
 
 #[tokio::test]
-async fn ready_made_answers_carry_rejected_verdict() {
-    let judged = |response: &Response<String>| {
+async fn http_and_grpc_fallback_carry_rejected_verdict() {
+    let assert_rejected = |response: &Response<String>| {
         assert!(CarriedVerdict::get(response).is_some());
         let verdict = classify_response(response);
-        let fault = *verdict.fault().expect("it is no success");
+        let fault = *verdict.fault().expect("a rejection is a fault");
         assert_eq!((fault.kind(), fault.retryable()), (Kind::Rejected, Retryable::Never));
         assert_eq!(fault.health(), Health::Neutral);
     };
     let (config, _time) = config();
     let layer = BreakerLayer::new(config.clone()).http_fallback();
     layer.circuit().trip().unwrap();
-    judged(&call(&mut layer.layer(responding()), Request::new(())).await.unwrap());
+    assert_rejected(&call(&mut layer.layer(responding()), Request::new(())).await.unwrap());
     let layer = BreakerLayer::new(config).grpc_fallback();
     layer.circuit().trip().unwrap();
     let response = call(&mut layer.layer(responding()), Request::new(())).await.unwrap();
-    judged(&response);
+    assert_rejected(&response);
     let outcome: Result<_, &io::Error> = Ok(&response);
     assert_ne!(
         Auto::<tower_breaker::fault_classify::classifiers::TypedError>::new().classify(outcome),
@@ -209,18 +212,18 @@ async fn ready_made_answers_carry_rejected_verdict() {
 }
 
 #[tokio::test]
-async fn outer_breaker_ignores_ready_made_answer_of_inner_one() {
+async fn outer_breaker_does_not_count_http_fallback_of_inner_one() {
     let (config, _time) = config();
-    let below = BreakerLayer::new(config.clone()).http_fallback();
-    let above = BreakerLayer::new(config).http_fallback();
-    let circuits = (above.circuit(), below.circuit());
-    below.circuit().force_open().unwrap();
-    let mut stack = ServiceBuilder::new().layer(above).layer(below).service(responding());
+    let inner = BreakerLayer::new(config.clone()).http_fallback();
+    let outer = BreakerLayer::new(config).http_fallback();
+    let circuit = outer.circuit();
+    inner.circuit().force_open().unwrap();
+    let mut stack = ServiceBuilder::new().layer(outer).layer(inner).service(responding());
     for _ in 0..50 {
         assert_eq!(call(&mut stack, Request::new(())).await.unwrap().status(), 503);
     }
-    assert_eq!(circuits.0.status().state, CircuitState::Closed);
-    assert_eq!(circuits.0.status().window.calls, 0);
+    assert_eq!(circuit.status().state, CircuitState::Closed);
+    assert_eq!(circuit.status().window.calls, 0);
 }
 
 #[tokio::test]
@@ -238,7 +241,7 @@ async fn axum_route_with_fallback_stays_infallible() {
 }
 
 #[tokio::test]
-async fn fallback_over_boxed_error_keeps_it_boxed() {
+async fn fallback_with_boxed_error_keeps_error_type() {
     let (config, _time) = config();
     let layer = BreakerLayer::new(config)
         .classify(Auto::<tower_breaker::fault_classify::classifiers::BoxedError>::new())

@@ -1,4 +1,4 @@
-//! Half-open circuits: how many probes they admit, and when they close.
+//! Half-open circuits: the number of probes, and when the circuit closes.
 
 use std::future::{Future, pending};
 use std::io;
@@ -20,7 +20,7 @@ fn half_open_has_exact_slots_and_successes() {
         let (circuit, time) = circuit(config().probes(number).successes_to_close(number));
         circuit.trip().unwrap();
         time.advance(Duration::from_secs(30) - Duration::from_millis(1));
-        assert!(circuit.try_acquire().is_err(), "a millisecond early");
+        assert!(circuit.try_acquire().is_err(), "a millisecond before the end of the open time");
         time.advance(Duration::from_millis(1));
         let permits: Vec<_> = (0..100).filter_map(|_| circuit.try_acquire().ok()).collect();
         assert_eq!(permits.len(), number as usize);
@@ -33,9 +33,9 @@ fn half_open_has_exact_slots_and_successes() {
 }
 
 #[test]
-fn half_open_with_eight_threads_sends_as_many_probes_as_slots() {
-    for places in [1, 3, 10] {
-        let (layer, time) = layer(config().probes(places));
+fn half_open_with_eight_threads_admits_one_probe_per_slot() {
+    for slots in [1, 3, 10] {
+        let (layer, time) = layer(config().probes(slots));
         layer.circuit().trip().unwrap();
         time.advance(Duration::from_secs(30));
         let sent = AtomicUsize::new(0);
@@ -43,11 +43,11 @@ fn half_open_with_eight_threads_sends_as_many_probes_as_slots() {
             sent.fetch_add(1, Ordering::Relaxed);
             pending::<Result<(), io::Error>>()
         }));
-        let arrived = Barrier::new(8);
+        let barrier = Barrier::new(8);
         let rejected: usize = thread::scope(|scope| {
-            let hundred_and_more = || {
+            let send_125_calls = || {
                 let mut services = vec![service.clone(); 125];
-                arrived.wait();
+                barrier.wait();
                 let mut cx = Context::from_waker(Waker::noop());
                 let ready = services.iter_mut().map(|service| service.poll_ready(&mut cx));
                 let ready = ready.filter(Poll::is_ready).count();
@@ -58,20 +58,21 @@ fn half_open_with_eight_threads_sends_as_many_probes_as_slots() {
                     Poll::Pending => None,
                 });
                 let rejected = rejected.filter(|rejected| *rejected).count();
-                // A probe that is given up would give its place to a task that comes later.
-                arrived.wait();
-                assert_eq!(ready, 125, "the inner service always is");
+                // Keep the probes until all threads are done: a cancelled probe would free its
+                // slot.
+                barrier.wait();
+                assert_eq!(ready, 125, "the inner service is always ready");
                 rejected
             };
-            let threads: Vec<_> = (0..8).map(|_| scope.spawn(hundred_and_more)).collect();
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(send_125_calls)).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).sum()
         });
-        assert_eq!((sent.load(Ordering::Relaxed), rejected), (places as usize, 1_000 - places as usize));
+        assert_eq!((sent.load(Ordering::Relaxed), rejected), (slots as usize, 1_000 - slots as usize));
     }
 }
 
 #[test]
-fn half_open_closes_with_probes_apart_from_window_and_lease() {
+fn half_open_closes_regardless_of_window_and_lease() {
     let millis = Duration::from_millis;
     for (window, lease, apart) in [(50, 50, 60), (1, 1, 1_000), (50, 1_000, 60), (1, 365 * 86_400_000, 7)] {
         for (probes, successes) in [(1, 1), (1, 5), (3, 2), (3, 40)] {
@@ -81,10 +82,10 @@ fn half_open_closes_with_probes_apart_from_window_and_lease() {
             time.advance(millis(50));
             for success in 0..successes {
                 assert_ne!(state(&circuit), CircuitState::Closed, "after {success} successes");
-                assert!(send(&circuit, Verdict::Success), "{success} of {successes} with {probes} places");
+                assert!(send(&circuit, Verdict::Success), "{success} of {successes} with {probes} slots");
                 time.advance(millis(apart));
             }
-            assert_eq!(state(&circuit), CircuitState::Closed, "{probes} places, {successes} successes");
+            assert_eq!(state(&circuit), CircuitState::Closed, "{probes} slots, {successes} successes");
         }
     }
 }
@@ -97,7 +98,7 @@ fn half_open_closes_after_probes_that_hang() {
     let mut hung = Vec::new();
     for round in 0..1_000 {
         time.advance(millis(50));
-        hung.extend((0..3).map(|_| circuit.try_acquire().expect("the leases are over")));
+        hung.extend((0..3).map(|_| circuit.try_acquire().expect("the leases have ended")));
         assert!(circuit.try_acquire().is_err(), "round {round}");
     }
     time.advance(millis(50));

@@ -1,4 +1,4 @@
-//! Rejections as texts, errors, axum responses and tonic statuses, and the answers in their place.
+//! Rejections as texts, errors, axum responses and tonic statuses; and fallbacks in their place.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -36,7 +36,7 @@ fn circuit(name: &'static str) -> (Circuit, ManualClock) {
     (Circuit::new(config), time)
 }
 
-/// The rejection of a circuit that stays open so long.
+/// Returns the rejection of a circuit that stays open for `left`.
 fn rejection(left: Duration) -> Rejection {
     let (circuit, time) = circuit("billing");
     circuit.trip().unwrap();
@@ -59,8 +59,8 @@ fn until_reset() -> Rejection {
     circuit.try_acquire().unwrap_err()
 }
 
-/// Whether the fault is a rejection that nobody sends again or counts.
-fn says_rejected(fault: &Fault, retry_after: Option<Duration>) -> bool {
+/// Returns whether the fault is a rejection: not retried and not counted.
+fn is_rejected(fault: &Fault, retry_after: Option<Duration>) -> bool {
     let axes = (fault.kind(), fault.retryable(), fault.health(), fault.origin());
     axes == (Kind::Rejected, Retryable::Never, Health::Neutral, Origin::Local)
         && fault.retry_after() == retry_after
@@ -81,7 +81,7 @@ fn rejection_display_names_circuit_state_and_retry_after() {
 }
 
 #[test]
-fn refused_control_display_names_next_step() {
+fn control_error_display_names_next_step() {
     let (forced, _time) = circuit("billing");
     forced.force_closed().unwrap();
     let text = forced.trip().unwrap_err().to_string();
@@ -113,17 +113,17 @@ fn missed_display_has_number_of_transitions() {
 #[test]
 fn breaker_error_display_and_source_have_inner_error_once() {
     let error = BreakerError::<io::Error>::Rejected(rejection(OPEN_FOR));
-    let inner = BreakerError::Inner(io::Error::other("the cable is cut"));
+    let inner = BreakerError::Inner(io::Error::other("connection closed"));
     let rejected = "circuit breaker `billing` is open; retry after 30 s";
-    for (error, text) in [(&error as &(dyn Error + 'static), rejected), (&inner, "the cable is cut")] {
+    for (error, text) in [(&error as &(dyn Error + 'static), rejected), (&inner, "connection closed")] {
         assert_eq!(error.to_string(), text);
-        assert_eq!(ErrorChain(error).to_string(), text, "once");
+        assert_eq!(ErrorChain(error).to_string(), text, "the chain has the text once");
     }
     assert!(
         chain(&error).any(<dyn Error>::is::<Rejection>) && chain(&inner).any(<dyn Error>::is::<io::Error>)
     );
     assert!(inner.rejection().is_none());
-    assert_eq!(inner.into_inner().unwrap().to_string(), "the cable is cut");
+    assert_eq!(inner.into_inner().unwrap().to_string(), "connection closed");
     assert!(error.rejection().is_some() && error.into_inner().is_none());
 }
 
@@ -135,23 +135,26 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 fn error_around_rejection_is_classified_as_rejected() {
     let error = BreakerError::<io::Error>::Rejected(rejection(OPEN_FOR));
     assert!(chain(&error).any(<dyn Error>::is::<ClassifiedError>));
-    assert!(says_rejected(&classify_error(&error), Some(OPEN_FOR)));
-    assert!(says_rejected(&classify_error(&rejection(OPEN_FOR)), Some(OPEN_FOR)));
-    assert!(says_rejected(&classify_error(&forced()), None));
+    assert!(is_rejected(&classify_error(&error), Some(OPEN_FOR)));
+    assert!(is_rejected(&classify_error(&rejection(OPEN_FOR)), Some(OPEN_FOR)));
+    assert!(is_rejected(&classify_error(&forced()), None));
     let boxed: BoxError = error.into();
-    assert!(says_rejected(&classify_error(&io::Error::other(boxed)), Some(OPEN_FOR)), "whoever wraps it");
+    assert!(
+        is_rejected(&classify_error(&io::Error::other(boxed)), Some(OPEN_FOR)),
+        "wrapped by another error"
+    );
     let nested = BreakerError::Inner(BreakerError::<io::Error>::Rejected(forced()));
-    assert!(says_rejected(&classify_error(&nested), None), "one breaker over another");
+    assert!(is_rejected(&classify_error(&nested), None), "an outer breaker over an inner one");
     let inner = BreakerError::Inner(io::Error::from(io::ErrorKind::ConnectionRefused));
-    assert_eq!(classify_error(&inner).kind(), Kind::Unavailable, "an inner error is judged as itself");
+    assert_eq!(classify_error(&inner).kind(), Kind::Unavailable, "an inner error is classified by itself");
 }
 
-/// The error of a call that took too long.
+/// Returns the error of a call that timed out.
 async fn timed_out() -> BreakerError<StatusCode> {
     let circuit = Circuit::new(BreakerConfig::default());
     let hangs = pending::<Result<(), BoxError>>();
     let Err(BreakerError::TimedOut(error)) = circuit.call_within(Duration::from_secs(5), hangs).await else {
-        panic!("the time is over");
+        panic!("the call must time out");
     };
     BreakerError::TimedOut(error)
 }
@@ -167,7 +170,7 @@ async fn timed_out_call_is_504_with_verdict() {
 
 #[tokio::test(start_paused = true)]
 async fn timed_out_call_is_grpc_deadline_exceeded_with_source() {
-    let BreakerError::TimedOut(error) = timed_out().await else { panic!("it timed out") };
+    let BreakerError::TimedOut(error) = timed_out().await else { panic!("the call must time out") };
     let status = Status::from(BreakerError::<Status>::TimedOut(error));
     assert_eq!((status.code(), status.message()), (Code::DeadlineExceeded, "call timed out after 5 s"));
     assert_eq!(classify_error(&status).kind(), Kind::Timeout);
@@ -177,7 +180,7 @@ fn retry_after<B>(response: &Response<B>) -> Option<&str> {
     Some(response.headers().get("retry-after")?.to_str().unwrap())
 }
 
-/// Times to wait, and the whole seconds that are told of them.
+/// Times until a call is admitted, and their `Retry-After` in whole seconds.
 const SECONDS: [(Duration, &str); 7] = [
     (Duration::from_secs(30), "30"),
     (Duration::from_secs(20), "20"),
@@ -197,7 +200,7 @@ async fn rejection_is_503_with_text_and_retry_after() {
             (StatusCode::SERVICE_UNAVAILABLE, Some(seconds))
         );
         let verdict = classify_response(&response);
-        assert!(says_rejected(verdict.fault().unwrap(), Some(left)), "{verdict:?}");
+        assert!(is_rejected(verdict.fault().unwrap(), Some(left)), "{verdict:?}");
         let body = response.into_body().collect().await.unwrap().to_bytes();
         let text = std::str::from_utf8(&body).unwrap();
         assert!(text.starts_with("circuit breaker `billing` is open; retry after "), "{text}");
@@ -205,12 +208,12 @@ async fn rejection_is_503_with_text_and_retry_after() {
     for rejection in [forced(), until_reset()] {
         let response = rejection.into_response();
         assert_eq!((response.status(), retry_after(&response)), (StatusCode::SERVICE_UNAVAILABLE, None));
-        assert!(says_rejected(classify_response(&response).fault().unwrap(), None));
+        assert!(is_rejected(classify_response(&response).fault().unwrap(), None));
     }
 }
 
 #[test]
-fn breaker_error_is_response_of_inner_error() {
+fn breaker_error_is_converted_to_response_of_inner_error() {
     let rejected = BreakerError::<StatusCode>::Rejected(rejection(OPEN_FOR)).into_response();
     assert_eq!((rejected.status(), retry_after(&rejected)), (StatusCode::SERVICE_UNAVAILABLE, Some("30")));
     let inner = BreakerError::Inner(StatusCode::IM_A_TEAPOT).into_response();
@@ -218,17 +221,17 @@ fn breaker_error_is_response_of_inner_error() {
 }
 
 #[tokio::test]
-async fn axum_router_answers_with_breaker_error() {
+async fn axum_router_responds_with_breaker_error() {
     let layer: BreakerLayer = BreakerLayer::new(BreakerConfig::default());
     let circuit = layer.circuit();
     let stack = ServiceBuilder::new()
         .layer(HandleErrorLayer::new(async |error: BreakerError<Infallible>| error))
         .layer(layer);
     let router = Router::new().route("/", get(async || StatusCode::OK)).layer(stack);
-    let ask = || router.clone().oneshot(Request::get("/").body(Body::empty()).unwrap());
-    assert_eq!(ask().await.unwrap().status(), StatusCode::OK);
+    let get = || router.clone().oneshot(Request::get("/").body(Body::empty()).unwrap());
+    assert_eq!(get().await.unwrap().status(), StatusCode::OK);
     circuit.force_open().unwrap();
-    let response = ask().await.unwrap();
+    let response = get().await.unwrap();
     assert_eq!((response.status(), retry_after(&response)), (StatusCode::SERVICE_UNAVAILABLE, None));
 }
 
@@ -236,7 +239,7 @@ fn pushback(status: &Status) -> Option<&str> {
     Some(status.metadata().get("grpc-retry-pushback-ms")?.to_str().unwrap())
 }
 
-/// Times to wait, and the milliseconds that are told of them.
+/// Times until a call is admitted, and their pushback in milliseconds.
 const MILLIS: [(Duration, &str); 4] = [
     (Duration::from_secs(30), "30000"),
     (Duration::from_millis(1_001), "1001"),
@@ -251,15 +254,15 @@ fn rejection_is_grpc_unavailable_with_pushback_and_source() {
         assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, Some(millis)));
         assert!(status.message().contains("`billing`"), "{}", status.message());
         assert!(chain(&status).any(<dyn Error>::is::<Rejection>));
-        assert!(says_rejected(&classify_error(&status), Some(left)), "{:?}", classify_error(&status));
+        assert!(is_rejected(&classify_error(&status), Some(left)), "{:?}", classify_error(&status));
     }
     let status = Status::from(forced());
     assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, Some("-1")));
-    assert!(says_rejected(&classify_error(&status), None));
+    assert!(is_rejected(&classify_error(&status), None));
 }
 
 #[test]
-fn breaker_error_is_grpc_status_of_inner_error() {
+fn breaker_error_is_converted_to_grpc_status_of_inner_error() {
     let status = Status::from(BreakerError::<Status>::Rejected(rejection(OPEN_FOR)));
     assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, Some("30000")));
     let status = Status::from(BreakerError::Inner(Status::not_found("no such bill")));
@@ -269,22 +272,22 @@ fn breaker_error_is_grpc_status_of_inner_error() {
 #[test]
 fn boxed_rejection_is_unavailable_to_generated_client() {
     let boxes: [(&str, BoxError); 4] = [
-        ("of a typed inner error", BreakerError::<io::Error>::Rejected(rejection(OPEN_FOR)).into()),
-        ("of an inner status", BreakerError::<Status>::Rejected(rejection(OPEN_FOR)).into()),
-        ("straight in", rejection(OPEN_FOR).into()),
+        ("breaker over a typed error", BreakerError::<io::Error>::Rejected(rejection(OPEN_FOR)).into()),
+        ("breaker over a status", BreakerError::<Status>::Rejected(rejection(OPEN_FOR)).into()),
+        ("rejection without a breaker error", rejection(OPEN_FOR).into()),
         (
             "wrapped by another layer",
             io::Error::other(BreakerError::<io::Error>::Rejected(rejection(OPEN_FOR))).into(),
         ),
     ];
-    for (what, error) in boxes {
+    for (name, error) in boxes {
         let found = chain(error.as_ref()).find_map(|error| error.downcast_ref::<Status>());
-        assert_eq!(found.map(Status::code), Some(Code::Unavailable), "{what}");
+        assert_eq!(found.map(Status::code), Some(Code::Unavailable), "{name}");
         assert!(
-            says_rejected(&classify_error(error.as_ref()), Some(OPEN_FOR)),
-            "{what}: it is still a rejection"
+            is_rejected(&classify_error(error.as_ref()), Some(OPEN_FOR)),
+            "{name}: the verdict is a rejection"
         );
-        assert_eq!(Status::from_error(error).code(), Code::Unavailable, "{what}");
+        assert_eq!(Status::from_error(error).code(), Code::Unavailable, "{name}");
     }
     let until_released: BoxError = BreakerError::<io::Error>::Rejected(forced()).into();
     assert_eq!(Status::from_error(until_released).code(), Code::Unavailable);
@@ -293,7 +296,7 @@ fn boxed_rejection_is_unavailable_to_generated_client() {
     assert_eq!((status.code(), status.message()), (Code::NotFound, "no such bill"));
 }
 
-/// Counts what reaches it. It says what it was asked.
+/// A service that responds with the request, and counts its calls.
 #[derive(Clone, Default)]
 struct Echo(Arc<AtomicUsize>);
 
@@ -312,8 +315,8 @@ impl<T> Service<T> for Echo {
     }
 }
 
-/// What a call comes to that is answered at once.
-fn ask<S: Service<T>, T>(service: &mut S, request: T) -> Result<S::Response, S::Error> {
+/// Makes one call, which must complete immediately.
+fn call<S: Service<T>, T>(service: &mut S, request: T) -> Result<S::Response, S::Error> {
     assert!(task::spawn(()).enter(|cx, _| service.poll_ready(cx)).is_ready());
     assert_ready!(task::spawn(service.call(request)).poll())
 }
@@ -324,20 +327,24 @@ fn http_503_is_empty_with_retry_after() {
         let (config, time) = timed(BreakerConfig::builder());
         let layer = BreakerLayer::new(config).http_fallback();
         let mut service = layer.layer(Echo::default());
-        assert_eq!(ask(&mut service, String::from("a")).unwrap().status(), StatusCode::OK);
+        assert_eq!(call(&mut service, String::from("a")).unwrap().status(), StatusCode::OK);
         layer.circuit().trip().unwrap();
         time.advance(OPEN_FOR.checked_sub(left).unwrap());
-        let response = ask(&mut service, String::from("a")).unwrap();
+        let response = call(&mut service, String::from("a")).unwrap();
         assert_eq!(
             (response.status(), retry_after(&response)),
             (StatusCode::SERVICE_UNAVAILABLE, Some(seconds))
         );
         assert!(response.body().is_empty());
-        assert!(says_rejected(classify_response(&response).fault().unwrap(), Some(left)));
+        assert!(is_rejected(classify_response(&response).fault().unwrap(), Some(left)));
         layer.circuit().force_open().unwrap();
-        let response = ask(&mut service, String::from("a")).unwrap();
+        let response = call(&mut service, String::from("a")).unwrap();
         assert_eq!((response.status(), retry_after(&response)), (StatusCode::SERVICE_UNAVAILABLE, None));
-        assert_eq!(service.get_ref().0.load(Ordering::Relaxed), 1, "the inner service was not asked");
+        assert_eq!(
+            service.get_ref().0.load(Ordering::Relaxed),
+            1,
+            "the inner service was not called for the rejected calls"
+        );
     }
 }
 
@@ -353,34 +360,34 @@ fn grpc_unavailable_is_in_head_with_pushback() {
             if force {
                 layer.circuit().force_open().unwrap();
             }
-            let response = ask(&mut service, String::from("a")).unwrap();
+            let response = call(&mut service, String::from("a")).unwrap();
             assert_eq!((response.status(), response.body().as_str()), (StatusCode::OK, ""));
             assert_eq!(response.headers()["content-type"], "application/grpc");
             let status = Status::from_header_map(response.headers()).unwrap();
             assert_eq!((status.code(), pushback(&status)), (Code::Unavailable, Some(millis)));
             assert!(status.message().contains("`bücher 100%`"), "{}", status.message());
             let verdict = classify_response(&response);
-            assert!(says_rejected(verdict.fault().unwrap(), left), "{verdict:?}");
+            assert!(is_rejected(verdict.fault().unwrap(), left), "{verdict:?}");
         }
     }
 }
 
 #[test]
-fn outer_breaker_counts_no_fallback_of_inner_one() {
+fn outer_breaker_does_not_count_fallbacks_of_inner_one() {
     let outer: BreakerLayer = BreakerLayer::new(BreakerConfig::default());
     let http = BreakerLayer::new(BreakerConfig::default()).http_fallback();
     http.circuit().force_open().unwrap();
     let mut service = outer.layer(http.layer(Echo::default()));
-    (0..20).for_each(|_| assert_eq!(ask(&mut service, String::new()).unwrap().status(), 503));
+    (0..20).for_each(|_| assert_eq!(call(&mut service, String::new()).unwrap().status(), 503));
     let grpc = BreakerLayer::new(BreakerConfig::default()).grpc_fallback();
     grpc.circuit().force_open().unwrap();
     let mut service = outer.layer(grpc.layer(Echo::default()));
-    (0..20).for_each(|_| assert_eq!(ask(&mut service, String::new()).unwrap().status(), 200));
-    let errors: BreakerLayer = BreakerLayer::new(BreakerConfig::default());
-    errors.circuit().force_open().unwrap();
-    let mut service = outer.layer(errors.layer(Echo::default()));
+    (0..20).for_each(|_| assert_eq!(call(&mut service, String::new()).unwrap().status(), 200));
+    let without_fallback: BreakerLayer = BreakerLayer::new(BreakerConfig::default());
+    without_fallback.circuit().force_open().unwrap();
+    let mut service = outer.layer(without_fallback.layer(Echo::default()));
     for _ in 0..20 {
-        let error = ask(&mut service, String::new()).unwrap_err();
+        let error = call(&mut service, String::new()).unwrap_err();
         assert!(matches!(error, BreakerError::Inner(BreakerError::Rejected(_))));
     }
     let status = outer.circuit().status();
@@ -391,7 +398,7 @@ fn outer_breaker_counts_no_fallback_of_inner_one() {
 }
 
 #[test]
-fn fallback_answer_is_made_of_request_and_rejection() {
+fn fallback_gets_request_and_rejection() {
     let (config, _time) = timed(BreakerConfig::builder().name("words").consecutive_failures(2));
     let layer = BreakerLayer::new(config).fallback(|word: String, rejection: &Rejection| {
         format!("{word} of {} in {:?}", rejection.circuit(), rejection.retry_after().unwrap())
@@ -400,39 +407,39 @@ fn fallback_answer_is_made_of_request_and_rejection() {
         "bad" => Err(io::Error::from(io::ErrorKind::TimedOut)),
         _ => Ok(word.to_uppercase()),
     }));
-    assert_eq!(ask(&mut service, "good".to_owned()).unwrap(), "GOOD");
+    assert_eq!(call(&mut service, "good".to_owned()).unwrap(), "GOOD");
     for _ in 0..2 {
-        let error: io::Error = ask(&mut service, "bad".to_owned()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "an error of the inner service stays one");
+        let error: io::Error = call(&mut service, "bad".to_owned()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "the fallback does not replace an inner error");
     }
-    assert_eq!(ask(&mut service, "good".to_owned()).unwrap(), "good of words in 30s");
+    assert_eq!(call(&mut service, "good".to_owned()).unwrap(), "good of words in 30s");
 }
 
 #[test]
-fn fallback_panic_propagates_and_counts_nothing() {
+fn fallback_panic_propagates_and_is_not_counted() {
     let (config, time) = timed(BreakerConfig::builder());
-    let layer = BreakerLayer::new(config).fallback(|(), _: &Rejection| panic!("no answer"));
+    let layer = BreakerLayer::new(config).fallback(|(), _: &Rejection| panic!("no fallback"));
     let mut service = layer.layer(service_fn(async |()| Ok::<(), io::Error>(())));
     layer.circuit().trip().unwrap();
     let epoch = || layer.circuit().status().last_transition.unwrap().epoch;
     let opened = epoch();
     for _ in 0..20 {
-        catch_unwind(AssertUnwindSafe(|| ask(&mut service, ()))).unwrap_err();
+        catch_unwind(AssertUnwindSafe(|| call(&mut service, ()))).unwrap_err();
     }
     assert_eq!(epoch(), opened);
     time.advance(OPEN_FOR);
-    let places: Vec<_> = (0..3).map(|_| layer.circuit().try_acquire().expect("a place")).collect();
+    let probes: Vec<_> = (0..3).map(|_| layer.circuit().try_acquire().expect("a free slot")).collect();
     for _ in 0..20 {
-        catch_unwind(AssertUnwindSafe(|| ask(&mut service, ()))).unwrap_err();
+        catch_unwind(AssertUnwindSafe(|| call(&mut service, ()))).unwrap_err();
     }
-    for place in places {
-        place.record(Verdict::Success);
+    for probe in probes {
+        probe.record(Verdict::Success);
     }
-    ask(&mut service, ()).unwrap();
+    call(&mut service, ()).unwrap();
 }
 
 #[test]
-fn fallback_async_answers_may_fail_and_is_dropped_with_call() {
+fn fallback_async_may_fail_and_is_dropped_with_call() {
     let (config, _time) = timed(BreakerConfig::builder());
     let dropped = Arc::new(());
     let held = Arc::clone(&dropped);
@@ -441,7 +448,7 @@ fn fallback_async_answers_may_fail_and_is_dropped_with_call() {
         async move {
             match key {
                 0 => pending().await,
-                1 => Err(io::Error::other("neither here")),
+                1 => Err(io::Error::other("not cached")),
                 _ => Ok(()),
             }
             .inspect(|()| drop(held))
@@ -449,17 +456,17 @@ fn fallback_async_answers_may_fail_and_is_dropped_with_call() {
     });
     let mut service = layer.layer(service_fn(async |_: u32| Ok::<(), io::Error>(())));
     layer.circuit().trip().unwrap();
-    assert_eq!(ask(&mut service, 1).unwrap_err().to_string(), "neither here");
-    ask(&mut service, 2).unwrap();
+    assert_eq!(call(&mut service, 1).unwrap_err().to_string(), "not cached");
+    call(&mut service, 2).unwrap();
     let mut hangs = task::spawn(service.call(0));
     let others = Arc::strong_count(&dropped);
     assert_pending!(hangs.poll());
     drop(hangs);
     assert_eq!(Arc::strong_count(&dropped), others - 1);
     let status = layer.circuit().status();
-    assert_eq!((status.state, status.window.cancelled), (CircuitState::Open, 0), "none of it counts");
+    assert_eq!((status.state, status.window.cancelled), (CircuitState::Open, 0), "fallbacks are not counted");
     layer.circuit().reset().unwrap();
-    ask(&mut service, 1).expect("closed, the inner service answers");
+    call(&mut service, 1).expect("a closed circuit calls the inner service");
 }
 
 #[test]
@@ -472,23 +479,23 @@ fn keyed_layer_has_same_fallbacks() {
     let layer = KeyedBreakerLayer::new(config(), key).http_fallback();
     force(layer.circuits().get_or_insert(3));
     let mut service = layer.layer(Echo::default());
-    assert_eq!(ask(&mut service, "bad".to_owned()).unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(ask(&mut service, "good".to_owned()).unwrap().status(), StatusCode::OK);
+    assert_eq!(call(&mut service, "bad".to_owned()).unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(call(&mut service, "good".to_owned()).unwrap().status(), StatusCode::OK);
 
     let layer = KeyedBreakerLayer::new(config(), key).grpc_fallback();
     force(layer.circuits().get_or_insert(3));
-    let response = ask(&mut layer.layer(Echo::default()), "bad".to_owned()).unwrap();
+    let response = call(&mut layer.layer(Echo::default()), "bad".to_owned()).unwrap();
     assert_eq!(response.headers()["grpc-status"], "14");
 
     let layer = KeyedBreakerLayer::new(config(), key)
         .fallback(|request: String, _: &Rejection| Response::new(format!("no {request}")));
     force(layer.circuits().get_or_insert(3));
-    assert_eq!(ask(&mut layer.layer(Echo::default()), "bad".to_owned()).unwrap().body(), "no bad");
+    assert_eq!(call(&mut layer.layer(Echo::default()), "bad".to_owned()).unwrap().body(), "no bad");
 
     let layer = KeyedBreakerLayer::new(config(), key)
         .fallback_async(async |request: String, _: Rejection| Ok(Response::new(format!("no {request}"))));
     force(layer.circuits().get_or_insert(3));
-    assert_eq!(ask(&mut layer.layer(Echo::default()), "bad".to_owned()).unwrap().body(), "no bad");
+    assert_eq!(call(&mut layer.layer(Echo::default()), "bad".to_owned()).unwrap().body(), "no bad");
 }
 
 #[test]
@@ -515,20 +522,20 @@ async fn axum_router_keyed_by_path_stays_infallible() {
     let layer = KeyedBreakerLayer::by_ref(KeyedConfig::builder(each).build().unwrap(), path);
     let circuits = layer.circuits();
     let router = Router::new()
-        .route("/ill", get(async || StatusCode::INTERNAL_SERVER_ERROR))
-        .route("/well", get(async || StatusCode::OK))
+        .route("/failing", get(async || StatusCode::INTERNAL_SERVER_ERROR))
+        .route("/healthy", get(async || StatusCode::OK))
         .layer(layer.http_fallback());
-    let ask = async |path: &str| {
+    let status = async |path: &str| {
         let request = Request::get(path).body(Body::empty()).unwrap();
-        // On another thread's stack, so to say: the future must be `Send`.
+        // `tokio::spawn` requires the future to be `Send`.
         tokio::spawn(router.clone().oneshot(request)).await.unwrap().unwrap().status()
     };
     for _ in 0..2 {
-        assert_eq!(ask("/ill").await, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(status("/failing").await, StatusCode::INTERNAL_SERVER_ERROR);
     }
-    assert_eq!(ask("/ill").await, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(ask("/well").await, StatusCode::OK);
-    assert_eq!(circuits.get("/ill").unwrap().status().state, CircuitState::Open);
+    assert_eq!(status("/failing").await, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(status("/healthy").await, StatusCode::OK);
+    assert_eq!(circuits.get("/failing").unwrap().status().state, CircuitState::Open);
 }
 
 #[tokio::test]
@@ -544,7 +551,7 @@ async fn keyed_rejection_response_does_not_name_key() {
     assert_eq!(Status::from(rejected()).message(), text);
     let body = rejected().into_response().into_body().collect().await.unwrap().to_bytes();
     assert_eq!(body, text);
-    // What a generated client finds among the sources.
+    // A generated client finds this status among the sources.
     let error = BreakerError::<io::Error>::Rejected(rejected());
     let status = chain(&error).find_map(|error| error.downcast_ref::<Status>()).unwrap();
     assert_eq!(status.message(), text);

@@ -1,4 +1,4 @@
-//! What is kept of the last failure, and of the counts that led to a trip.
+//! The last failure that a circuit keeps, and the counts of a transition.
 
 use std::any::type_name;
 use std::error::Error;
@@ -20,7 +20,7 @@ use tower_breaker::{
 
 use crate::support::{FAILURE, refused, timed};
 
-/// An error of a user's own, with a cause.
+/// A user-defined error with a source.
 #[derive(Debug)]
 struct QueryError(Option<io::Error>);
 
@@ -36,25 +36,25 @@ impl Error for QueryError {
     }
 }
 
-/// A service whose calls fail by an error.
+/// Returns a service whose calls fail with an error.
 fn fails<E>(
     error: fn() -> E,
 ) -> impl Service<(), Response = (), Error = E, Future = Ready<Result<(), E>>> + Clone {
     service_fn(move |()| ready(Err(error())))
 }
 
-/// Calls a service once, and returns the failure that its circuit has kept.
+/// Calls a service once, and returns the failure that its circuit keeps.
 fn failure_of<S>(mut service: S, circuit: &Circuit) -> LastFailure
 where
     S: Service<()>,
 {
     assert!(service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
     assert!(assert_ready!(task::spawn(service.call(())).poll()).is_err());
-    circuit.status().last_failure.expect("it was kept")
+    circuit.status().last_failure.expect("the layer must keep it")
 }
 
 #[test]
-fn last_failure_over_recommended_stack_is_cause() {
+fn last_failure_over_recommended_stack_names_innermost_error() {
     let layer = BreakerLayer::new(BreakerConfig::default());
     let circuit = layer.circuit();
     let service = ServiceBuilder::new()
@@ -70,7 +70,7 @@ fn last_failure_over_recommended_stack_is_cause() {
 }
 
 #[test]
-fn last_failure_of_classified_error_has_type_and_text_of_error_inside() {
+fn last_failure_of_classified_error_names_the_wrapped_error() {
     let layer = BreakerLayer::new(BreakerConfig::default());
     let circuit = layer.circuit();
     let service = ServiceBuilder::new()
@@ -82,7 +82,7 @@ fn last_failure_of_classified_error_has_type_and_text_of_error_inside() {
 }
 
 #[test]
-fn last_failure_of_unknown_boxed_error_is_not_named_after_verdict() {
+fn last_failure_of_unknown_boxed_error_names_the_box() {
     let layer = BreakerLayer::new(BreakerConfig::default());
     let circuit = layer.circuit();
     let service = ServiceBuilder::new()
@@ -94,7 +94,7 @@ fn last_failure_of_unknown_boxed_error_is_not_named_after_verdict() {
 }
 
 #[test]
-fn last_failure_without_classifier_is_cause() {
+fn last_failure_without_classifier_names_innermost_error() {
     let layer = BreakerLayer::new(BreakerConfig::default());
     let circuit = layer.circuit();
     let service = layer.errors_only().keep_last_failure("label").layer(fails(|| QueryError(Some(refused()))));
@@ -106,7 +106,7 @@ fn last_failure_without_classifier_is_cause() {
 }
 
 #[test]
-fn last_failure_of_boxed_verdict_is_error_inside() {
+fn last_failure_of_boxed_classified_error_names_wrapped_error() {
     let layer = BreakerLayer::new(BreakerConfig::default());
     let circuit = layer.circuit();
     let boxed = || BoxError::from(ClassifiedError::new(classify_error(&refused()), QueryError(None)));
@@ -124,7 +124,7 @@ fn send(circuit: &Circuit, verdicts: &[Verdict]) {
 const TWO_SUCCESSES: &[Verdict] = &[Verdict::Success; 2];
 
 fn assert_counts(counts: Option<Counts>, calls: u64, failures: u64) {
-    let counts = counts.expect("the circuit was closed");
+    let counts = counts.expect("a transition from closed has counts");
     assert_eq!((counts.calls, counts.failures), (calls, failures));
 }
 
@@ -149,7 +149,7 @@ fn trip_by_consecutive_failures_keeps_counts() {
 }
 
 #[test]
-fn every_change_of_closed_circuit_keeps_counts() {
+fn every_transition_of_closed_circuit_has_counts() {
     type Change = fn(&Circuit);
     let changes: [Change; 4] = [
         |circuit| circuit.trip().unwrap(),
@@ -170,7 +170,7 @@ fn every_change_of_closed_circuit_keeps_counts() {
 }
 
 #[test]
-fn trip_by_rate_keeps_counts_that_led_to_it() {
+fn trip_by_rate_has_counts_that_led_to_it() {
     let (config, _time) = timed(BreakerConfig::builder().consecutive_failures(0).failure_rate(0.5));
     let circuit = Circuit::new(config);
     send(&circuit, &[Verdict::Success; 5]);
@@ -181,7 +181,7 @@ fn trip_by_rate_keeps_counts_that_led_to_it() {
 }
 
 #[test]
-fn change_of_circuit_that_was_not_closed_has_no_counts() {
+fn transition_from_half_open_has_no_counts() {
     let (config, time) = timed(BreakerConfig::builder());
     let circuit = Circuit::new(config);
     send(&circuit, &[FAILURE; 5]);
@@ -208,12 +208,12 @@ fn status(code: u16) -> Response {
     http::Response::builder().status(code).body(String::new()).unwrap()
 }
 
-/// A rule that calls a 404 a failure.
+/// A rule that classifies a 404 as a failure.
 fn not_found(outcome: Result<&Response, &io::Error>) -> Option<Verdict> {
     outcome.ok().filter(|response| response.status() == 404).map(|_| FAILURE)
 }
 
-/// Calls a service that answers `code`, and returns the label of the failure that was kept.
+/// Calls a service that responds with `code`, and returns the label of the failure that is kept.
 fn label_after<L, S>(layer: L, circuit: &Circuit, code: u16) -> Option<String>
 where
     L: Layer<tower::util::BoxCloneService<(), Response, io::Error>, Service = S>,
@@ -228,7 +228,7 @@ where
 }
 
 #[test]
-fn last_failure_is_kept_whatever_is_set_after_it() {
+fn last_failure_is_kept_regardless_of_later_settings() {
     let new = || {
         let layer = BreakerLayer::new(BreakerConfig::default());
         let circuit = layer.circuit();
@@ -241,7 +241,7 @@ fn last_failure_is_kept_whatever_is_set_after_it() {
     assert_eq!(label_after(layer.health(|_| Health::Unhealthy), &circuit, 401), kept(), "health");
     let (layer, circuit) = new();
     let both = layer.health(|_| Health::Neutral).rule(not_found).track_body();
-    assert_eq!(label_after(both, &circuit, 404), kept(), "all of them");
+    assert_eq!(label_after(both, &circuit, 404), kept(), "health, rule and tracked body");
     let (layer, circuit) = new();
     let classify = |_: Result<&Response, &io::Error>| FAILURE;
     assert_eq!(label_after(layer.classify(classify), &circuit, 200), kept(), "classifier");
@@ -252,19 +252,19 @@ fn last_failure_is_kept_whatever_is_set_after_it() {
 }
 
 #[test]
-fn last_failure_has_what_failing_display_has_written() {
+fn last_failure_has_text_written_before_display_failed() {
     #[derive(Debug)]
-    struct Fails;
-    impl fmt::Display for Fails {
+    struct FailingDisplay;
+    impl fmt::Display for FailingDisplay {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("query failed")?;
             Err(fmt::Error)
         }
     }
-    impl Error for Fails {}
+    impl Error for FailingDisplay {}
     let layer = BreakerLayer::new(BreakerConfig::default());
     let circuit = layer.circuit();
-    let service = layer.errors_only().keep_last_failure("label").layer(fails(|| Fails));
+    let service = layer.errors_only().keep_last_failure("label").layer(fails(|| FailingDisplay));
     let last = failure_of(service, &circuit);
     assert_eq!((&*last.message, last.fault.kind()), ("query failed", Kind::Unknown));
 }

@@ -1,4 +1,4 @@
-//! How the breaker keeps tower's contract: readiness, reservations, wakers, cancellation.
+//! The contract of `tower::Service`: readiness, reservations, wakers and cancellation.
 
 use std::io;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ fn failure() -> Verdict {
 }
 
 fn permit(circuit: &Circuit) -> Permit {
-    circuit.try_acquire().expect("the circuit lets the call through")
+    circuit.try_acquire().expect("the circuit must admit the call")
 }
 
 fn trip(circuit: &Circuit) {
@@ -72,7 +72,7 @@ fn open_circuit_is_ready_and_rejects_without_inner_service() {
     assert_ready_ok!(service.poll_ready());
     let mut call = task::spawn(service.call("request"));
     let error = assert_ready_err!(call.poll());
-    let rejection = error.downcast_ref::<Rejection>().expect("it is a rejection");
+    let rejection = error.downcast_ref::<Rejection>().expect("the error must be a rejection");
     assert_eq!((rejection.circuit(), rejection.state()), ("breaker", CircuitState::Open));
     assert_eq!(rejection.retry_after(), Some(OPEN_FOR));
     assert_pending!(handle.poll_request());
@@ -132,15 +132,15 @@ fn service_dropped_while_waiting_leaves_no_waker() {
     assert_pending!(waiting.enter(|cx, _| service.get_mut().poll_ready(cx)));
     drop(service);
     drop(handle);
-    assert_eq!(waiting.waker_ref_count(), 1, "the circuit has let go of it");
+    assert_eq!(waiting.waker_ref_count(), 1, "the circuit has dropped the waker");
 }
 
 #[test]
-fn readiness_error_counts_failure() {
+fn readiness_error_counts_as_failure() {
     let (layer, _time) = layer();
     for _ in 0..5 {
         let (mut service, mut handle) = guarded(&layer);
-        handle.send_error("the connection is gone");
+        handle.send_error("connection closed");
         let error = assert_ready_err!(service.poll_ready());
         assert!(!is_rejection(&error));
     }
@@ -150,14 +150,14 @@ fn readiness_error_counts_failure() {
 }
 
 #[test]
-fn clone_inherits_no_readiness() {
+fn clone_does_not_inherit_readiness() {
     let (layer, _time) = layer();
     let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
     let service = layer.layer(inner);
     let mut service = mock::Spawn::new(service);
     assert_ready_ok!(service.poll_ready());
     let mut clone = service.clone();
-    assert_pending!(clone.poll_ready(), "the one place is the original's");
+    assert_pending!(clone.poll_ready(), "the original holds the only permit");
     drop(service);
     assert!(clone.is_woken());
     assert_ready_ok!(clone.poll_ready());
@@ -170,11 +170,11 @@ fn rejected_call_returns_inner_reservation() {
     let mut other = mock::Spawn::new(inner.clone());
     let mut service = mock::Spawn::new(layer.layer(inner));
     assert_ready_ok!(service.poll_ready());
-    assert_pending!(other.poll_ready(), "the place is reserved");
+    assert_pending!(other.poll_ready(), "the permit is reserved");
     trip(&layer.circuit());
     let mut call = task::spawn(service.call(()));
     assert!(is_rejection(&assert_ready_err!(call.poll())));
-    assert_ready_ok!(other.poll_ready(), "the place is not kept for the outage");
+    assert_ready_ok!(other.poll_ready(), "the rejected service does not keep the permit");
 }
 
 #[test]
@@ -192,12 +192,12 @@ fn poll_ready_of_open_circuit_returns_inner_reservation() {
 #[test]
 fn inner_service_is_never_called_unready() {
     let (layer, time) = layer();
-    // It panics if it is called without a reservation of its own.
+    // The limit panics if it is called without a permit.
     let inner = ConcurrencyLimit::new(service_fn(async |(): ()| Ok::<_, BoxError>(())), 1);
     let mut service = mock::Spawn::new(layer.layer(inner));
     for _ in 0..3 {
         assert_ready_ok!(service.poll_ready());
-        assert_ready_ok!(service.poll_ready(), "asking twice is allowed");
+        assert_ready_ok!(service.poll_ready(), "a second poll is allowed");
         assert_ready_ok!(task::spawn(service.call(())).poll());
         trip(&layer.circuit());
         assert_ready_ok!(service.poll_ready());
@@ -226,7 +226,7 @@ fn half_open_admits_as_many_waiting_calls_as_slots() {
     handle.allow(0);
     let mut services: Vec<_> = (0..1_000).map(|_| first.clone()).collect();
     let ready = services.iter_mut().map(mock::Spawn::poll_ready::<&str>).filter(Poll::is_ready).count();
-    assert_eq!(ready, 997, "all but the probes are told at once");
+    assert_eq!(ready, 997, "all services but the probes are ready, to be rejected");
     let rejected = services.iter_mut().filter_map(|service| {
         let ready = service.poll_ready().is_ready();
         ready.then(|| assert_ready_err!(task::spawn(service.call("request")).poll()))
@@ -247,7 +247,10 @@ fn probe_with_expired_lease_reserves_again() {
     assert_ready_ok!(late.poll_ready());
     time.advance(OPEN_FOR);
     let others: Vec<_> = (0..3).map(|_| permit(&layer.circuit())).collect();
-    assert!(is_rejection(&assert_ready_err!(task::spawn(late.call("late")).poll())), "its place is taken");
+    assert!(
+        is_rejection(&assert_ready_err!(task::spawn(late.call("late")).poll())),
+        "another probe holds its slot"
+    );
     drop(others);
     let mut late = first.clone();
     assert_ready_ok!(late.poll_ready());
@@ -255,7 +258,7 @@ fn probe_with_expired_lease_reserves_again() {
 }
 
 #[test]
-fn dropped_probe_frees_slot_and_counts_nothing() {
+fn dropped_probe_frees_slot_and_is_not_counted() {
     let (layer, time) = layer();
     trip(&layer.circuit());
     time.advance(OPEN_FOR);
@@ -288,7 +291,7 @@ fn cancelled_call_is_neither_success_nor_failure() {
 }
 
 #[test]
-fn inner_service_panic_counts_failure_and_poisons_nothing() {
+fn inner_panic_counts_as_failure_and_circuit_stays_usable() {
     let (layer, time) = layer();
     trip(&layer.circuit());
     for _ in 0..10 {
@@ -325,7 +328,7 @@ impl Service<()> for Hangs {
 }
 
 #[tokio::test]
-async fn half_open_with_thousand_tasks_sends_configured_probes() {
+async fn half_open_with_thousand_tasks_admits_configured_probes() {
     let (layer, time) = layer();
     trip(&layer.circuit());
     time.advance(OPEN_FOR);
@@ -334,7 +337,7 @@ async fn half_open_with_thousand_tasks_sends_configured_probes() {
     let tasks: Vec<_> = (0..1_000).map(|_| tokio::spawn(service.clone().oneshot(()))).collect();
     let mut rejected = 0;
     for task in tasks {
-        // The probes hang for good: whoever is not finished by now is one of them.
+        // The probes never complete. A task that has not finished by now is one of them.
         tokio::task::yield_now().await;
         if task.is_finished() {
             assert!(is_rejection(&task.await.unwrap().unwrap_err()));
@@ -361,7 +364,7 @@ async fn inner_timeout_opens_circuit() {
     tokio::time::sleep(error.downcast_ref::<Rejection>().unwrap().retry_after().unwrap()).await;
     assert!(
         !is_rejection(&service.ready().await.unwrap().call(()).await.unwrap_err()),
-        "who sleeps so long is let in"
+        "a call after `retry_after` is admitted"
     );
     assert_eq!(circuit.status().state, CircuitState::Open);
 }

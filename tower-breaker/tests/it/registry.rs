@@ -1,4 +1,4 @@
-//! Circuits by name: asked for, configured, told of and acted on in one place.
+//! The registry of circuits by name: creation, configuration, observers and manual control.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -37,7 +37,7 @@ impl Bench {
     }
 
     fn state(&self, name: &str) -> CircuitState {
-        self.registry.get(name).expect("it was made").status().state
+        self.registry.get(name).expect("the circuit exists").status().state
     }
 
     fn names(&self) -> Vec<&'static str> {
@@ -54,15 +54,15 @@ fn fail(circuit: &Circuit, times: usize) {
 #[test]
 fn name_returns_same_circuit_from_any_handle() {
     let bench = Bench::new(config());
-    let twin = bench.registry.clone();
+    let clone = bench.registry.clone();
     fail(&bench.registry.circuit("search"), 2);
-    fail(&twin.circuit(String::from("search")), 2);
+    fail(&clone.circuit(String::from("search")), 2);
     let circuit = bench.registry.circuit("search");
     assert_eq!((circuit.name(), circuit.status().consecutive_failures), ("search", 4));
-    fail(&twin.get("search").unwrap(), 1);
+    fail(&clone.get("search").unwrap(), 1);
     assert_eq!(bench.state("search"), CircuitState::Open);
     assert_eq!(circuit.try_acquire().unwrap_err().circuit(), "search");
-    assert_eq!(twin.circuit("billing").status().state, CircuitState::Closed);
+    assert_eq!(clone.circuit("billing").status().state, CircuitState::Closed);
     assert!(bench.registry.get("Search").is_none());
 }
 
@@ -83,10 +83,10 @@ fn circuit_without_configuration_has_default_limits() {
 fn circuit_stays_in_registry_until_removed() {
     let bench = Bench::new(config());
     bench.registry.circuit("a").trip().unwrap();
-    assert_eq!(bench.state("a"), CircuitState::Open, "though nobody held it meanwhile");
+    assert_eq!(bench.state("a"), CircuitState::Open, "the registry keeps it without another handle");
     let circuit = bench.registry.remove("a").unwrap();
     assert!(bench.registry.get("a").is_none() && bench.registry.remove("a").is_none());
-    assert!(circuit.try_acquire().is_err(), "it goes on for those who hold it");
+    assert!(circuit.try_acquire().is_err(), "a handle keeps the removed circuit alive");
     let new = bench.registry.circuit("a");
     new.try_acquire().unwrap().record(Verdict::Success);
     circuit.reset().unwrap();
@@ -96,12 +96,12 @@ fn circuit_stays_in_registry_until_removed() {
 #[test]
 fn removed_name_loses_its_configuration() {
     let bench = Bench::new(config());
-    bench.configure(config().name("made").consecutive_failures(1));
-    bench.configure(config().name("waiting").consecutive_failures(1));
-    bench.registry.circuit("made");
-    assert!(bench.registry.remove("made").is_some());
-    assert!(bench.registry.remove("waiting").is_none(), "it was not made yet");
-    for name in ["made", "waiting"] {
+    bench.configure(config().name("created").consecutive_failures(1));
+    bench.configure(config().name("configured").consecutive_failures(1));
+    bench.registry.circuit("created");
+    assert!(bench.registry.remove("created").is_some());
+    assert!(bench.registry.remove("configured").is_none(), "it was not created yet");
+    for name in ["created", "configured"] {
         fail(&bench.registry.circuit(name), 4);
         assert_eq!(bench.state(name), CircuitState::Closed);
     }
@@ -123,14 +123,14 @@ fn circuits_and_statuses_are_sorted_by_name() {
     assert_eq!(open.map(|status| status.circuit).collect::<Vec<_>>(), ["m"]);
 }
 
-type Order = fn(&CircuitRegistry, &str) -> Result<(), ControlError>;
+type Operation = fn(&CircuitRegistry, &str) -> Result<(), ControlError>;
 
 #[test]
 fn control_of_unknown_name_fails_and_creates_nothing() {
     let bench = Bench::new(config());
     bench.configure(config().name("configured"));
     bench.registry.circuit("billing");
-    let orders: [(&str, Order); 7] = [
+    let operations: [(&str, Operation); 7] = [
         ("trip", CircuitRegistry::trip),
         ("reset", CircuitRegistry::reset),
         ("force_open", CircuitRegistry::force_open),
@@ -139,14 +139,14 @@ fn control_of_unknown_name_fails_and_creates_nothing() {
         ("critical", |registry, name| registry.report(name, HealthReport::Critical)),
         ("recovered", |registry, name| registry.report(name, HealthReport::Recovered)),
     ];
-    for (what, order) in orders {
+    for (operation_name, operation) in operations {
         for name in ["biling", "", "configured"] {
-            let error = order(&bench.registry, name).unwrap_err();
-            let ControlError::Unknown { circuit, .. } = &error else { panic!("{what}: {error:?}") };
-            assert_eq!((&**circuit, error.circuit(), error.state()), (name, name, None), "{what}");
-            assert!(error.to_string().contains(&format!("`{name}`")), "{what}: {error}");
+            let error = operation(&bench.registry, name).unwrap_err();
+            let ControlError::Unknown { circuit, .. } = &error else { panic!("{operation_name}: {error:?}") };
+            assert_eq!((&**circuit, error.circuit(), error.state()), (name, name, None), "{operation_name}");
+            assert!(error.to_string().contains(&format!("`{name}`")), "{operation_name}: {error}");
         }
-        assert_eq!(bench.names(), ["billing"], "{what}");
+        assert_eq!(bench.names(), ["billing"], "{operation_name}");
         assert!(bench.registry.get("biling").is_none() && bench.registry.remove("biling").is_none());
     }
     assert_eq!(bench.state("billing"), CircuitState::Closed);
@@ -156,7 +156,7 @@ fn control_of_unknown_name_fails_and_creates_nothing() {
 fn control_by_name_equals_control_of_circuit() {
     let bench = Bench::new(config());
     let circuit = bench.registry.circuit("a");
-    bench.registry.circuit("bystander");
+    bench.registry.circuit("other");
     let registry = &bench.registry;
     let state = || bench.state("a");
     registry.trip("a").unwrap();
@@ -178,7 +178,7 @@ fn control_by_name_equals_control_of_circuit() {
     assert_eq!(state(), CircuitState::Open);
     registry.report("a", HealthReport::Recovered).unwrap();
     assert_eq!(state(), CircuitState::HalfOpen);
-    assert!(registry.get("bystander").unwrap().status().last_transition.is_none());
+    assert!(registry.get("other").unwrap().status().last_transition.is_none());
 }
 
 #[test]
@@ -201,19 +201,22 @@ fn control_of_forced_or_disabled_circuit_fails() {
         assert_eq!((circuit, error.state()), ("off", Some(CircuitState::Disabled)));
     }
     bench.registry.report("a", HealthReport::Recovered).unwrap();
-    assert_eq!(bench.state("a"), CircuitState::ForcedOpen, "a report is no error, and changes nothing");
+    assert_eq!(bench.state("a"), CircuitState::ForcedOpen, "a report changes nothing, without an error");
     let _: &(dyn Error + Send + Sync) = &bench.registry.trip("a").unwrap_err();
 }
 
 #[test]
-fn configure_applies_at_creation_or_at_once_to_its_name() {
+fn configure_applies_at_creation_or_to_existing_circuit() {
     let bench = Bench::new(config());
     bench.configure(config().name("before").consecutive_failures(1));
-    assert!(bench.registry.get("before").is_none() && bench.names().is_empty(), "configuring makes none");
+    assert!(
+        bench.registry.get("before").is_none() && bench.names().is_empty(),
+        "`configure` creates no circuit"
+    );
     bench.configure(config().name("before").consecutive_failures(3));
     let before = bench.registry.circuit("before");
     fail(&before, 2);
-    assert_eq!(before.status().state, CircuitState::Closed, "the last word counts");
+    assert_eq!(before.status().state, CircuitState::Closed, "the last configuration applies");
     fail(&before, 1);
     assert_eq!(before.status().state, CircuitState::Open);
 
@@ -244,7 +247,7 @@ fn configure_with_another_clock_fails_and_changes_nothing() {
     let circuit = bench.registry.circuit("b");
     circuit.trip().unwrap();
     bench.time.advance(OPEN_FOR);
-    assert!(circuit.try_acquire().is_err(), "one that is made later has the clock that it was given");
+    assert!(circuit.try_acquire().is_err(), "the circuit has the configured clock");
     time.advance(OPEN_FOR);
     assert!(circuit.try_acquire().is_ok());
 }
@@ -253,8 +256,8 @@ fn configure_with_another_clock_fails_and_changes_nothing() {
 fn reset_all_closes_all_but_forced_circuits() {
     let bench = Bench::new(config());
     bench.configure(config().name("off").mode(Mode::Disabled));
-    bench.configure(config().name("held").open_until_reset());
-    for name in ["open", "held", "half-open", "failing", "forced open", "forced closed", "off"] {
+    bench.configure(config().name("until reset").open_until_reset());
+    for name in ["open", "until reset", "half-open", "failing", "forced open", "forced closed", "off"] {
         bench.registry.circuit(name);
     }
     bench.registry.trip("half-open").unwrap();
@@ -262,12 +265,12 @@ fn reset_all_closes_all_but_forced_circuits() {
     bench.registry.get("half-open").unwrap().try_acquire().unwrap().cancel();
     assert_eq!(bench.state("half-open"), CircuitState::HalfOpen);
     bench.registry.trip("open").unwrap();
-    bench.registry.trip("held").unwrap();
+    bench.registry.trip("until reset").unwrap();
     fail(&bench.registry.circuit("failing"), 4);
     bench.registry.force_open("forced open").unwrap();
     bench.registry.force_closed("forced closed").unwrap();
     bench.registry.reset_all();
-    for name in ["open", "held", "half-open", "failing"] {
+    for name in ["open", "until reset", "half-open", "failing"] {
         let status = bench.registry.circuit(name).status();
         assert_eq!((status.state, status.window), (CircuitState::Closed, Counts::default()), "{name}");
         assert_eq!(status.consecutive_failures, 0, "{name}");
@@ -278,34 +281,34 @@ fn reset_all_closes_all_but_forced_circuits() {
 }
 
 #[test]
-fn observer_is_called_for_present_and_later_circuits() {
+fn observer_is_called_for_existing_and_later_circuits() {
     let bench = Bench::new(config());
     bench.registry.circuit("early");
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let tell = Arc::clone(&told);
+    let observed = Arc::new(Mutex::new(Vec::new()));
+    let observer = Arc::clone(&observed);
     bench.registry.on_transition(move |transition| {
         assert!(transition.key.is_none());
-        tell.lock().unwrap().push((transition.circuit, transition.to));
+        observer.lock().unwrap().push((transition.circuit, transition.to));
     });
     bench.registry.circuit("late");
     bench.configure(config().name("configured"));
     for name in ["early", "late", "configured"] {
         fail(&bench.registry.circuit(name), 5);
-        assert_eq!(told.lock().unwrap().drain(..).collect::<Vec<_>>(), [(name, CircuitState::Open)]);
+        assert_eq!(observed.lock().unwrap().drain(..).collect::<Vec<_>>(), [(name, CircuitState::Open)]);
     }
 }
 
 #[test]
 fn observer_is_called_for_removed_circuit_and_successor() {
     let bench = Bench::new(config());
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let tell = Arc::clone(&told);
-    bench.registry.on_transition(move |transition| tell.lock().unwrap().push(transition.to));
+    let observed = Arc::new(Mutex::new(Vec::new()));
+    let observer = Arc::clone(&observed);
+    bench.registry.on_transition(move |transition| observer.lock().unwrap().push(transition.to));
     let old = bench.registry.circuit("a");
     bench.registry.remove("a").unwrap();
     bench.registry.trip("a").unwrap_err();
     bench.registry.circuit("a").trip().unwrap();
-    assert_eq!(told.lock().unwrap().drain(..).collect::<Vec<_>>(), [CircuitState::Open]);
+    assert_eq!(observed.lock().unwrap().drain(..).collect::<Vec<_>>(), [CircuitState::Open]);
     assert_eq!(old.status().state, CircuitState::Closed);
 }
 
@@ -313,8 +316,8 @@ fn observer_is_called_for_removed_circuit_and_successor() {
 fn observer_may_call_registry() {
     let bench = Bench::new(config());
     let registry = bench.registry.clone();
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = Arc::clone(&asked);
+    let runs = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&runs);
     bench.registry.on_transition(move |transition| {
         if transition.circuit == "a" && transition.to == CircuitState::Open {
             assert_eq!(registry.get("a").unwrap().status().state, CircuitState::Open);
@@ -327,7 +330,7 @@ fn observer_may_call_registry() {
         }
     });
     fail(&bench.registry.circuit("a"), 5);
-    assert_eq!((asked.load(Ordering::Relaxed), bench.state("a")), (1, CircuitState::Closed));
+    assert_eq!((runs.load(Ordering::Relaxed), bench.state("a")), (1, CircuitState::Closed));
 }
 
 fn answers(fails: bool) -> Ready<Result<(), io::Error>> {
@@ -361,8 +364,8 @@ fn threads_with_same_names_get_one_circuit_each() {
         let bench = Bench::new(config().consecutive_failures(8));
         let barrier = Barrier::new(8);
         let opened = Arc::new(Mutex::new(Vec::new()));
-        let tell = Arc::clone(&opened);
-        bench.registry.on_transition(move |transition| tell.lock().unwrap().push(transition.circuit));
+        let observer = Arc::clone(&opened);
+        bench.registry.on_transition(move |transition| observer.lock().unwrap().push(transition.circuit));
         let names = ["a", "b", "c", "d"];
         thread::scope(|scope| {
             for _ in 0..8 {
@@ -381,7 +384,7 @@ fn threads_with_same_names_get_one_circuit_each() {
 }
 
 #[test]
-fn threads_use_registry_at_once_without_deadlock() {
+fn threads_use_registry_concurrently_without_deadlock() {
     let bench = Bench::new(config());
     let barrier = Barrier::new(4);
     thread::scope(|scope| {

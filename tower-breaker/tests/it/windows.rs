@@ -1,5 +1,5 @@
-//! What the windows of a circuit count: after any idle time, any number of calls, cancelled calls,
-//! and on a clock that runs back. Each for a circuit of its own and for one of a key.
+//! The counts of a circuit's window: after any idle time, any number of calls, cancelled calls, and
+//! on a clock that runs back. Most tests cover both a single circuit and a keyed one.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
@@ -33,21 +33,21 @@ const TOO_MANY_REQUESTS: Fault =
 enum End {
     Success,
     Failure,
-    /// Answered by a 429.
+    /// The server responds with a 429.
     Neutral,
-    /// The caller left.
+    /// The caller drops the call.
     Cancelled,
 }
 
-/// A circuit of its own, or one of a key.
+/// A single circuit, or a keyed one.
 enum Guard {
-    Own(Circuit),
+    Single(Circuit),
     Keyed(KeyedCircuit<u64>),
 }
 
 impl Guard {
-    fn own(config: BreakerConfigBuilder) -> Self {
-        Self::Own(Circuit::new(config.build().unwrap()))
+    fn single(config: BreakerConfigBuilder) -> Self {
+        Self::Single(Circuit::new(config.build().unwrap()))
     }
 
     fn keyed(config: BreakerConfigBuilder) -> Self {
@@ -56,21 +56,21 @@ impl Guard {
         Self::Keyed(layer.circuits().get_or_insert(7).unwrap())
     }
 
-    /// Both kinds. A circuit of a key has no count window.
+    /// Returns a circuit of each kind. Not for a count window, which a keyed circuit does not have.
     fn both(config: &BreakerConfigBuilder) -> [Self; 2] {
-        [Self::own(config.clone()), Self::keyed(config.clone())]
+        [Self::single(config.clone()), Self::keyed(config.clone())]
     }
 
     fn name(&self) -> &'static str {
         match self {
-            Self::Own(_) => "own",
+            Self::Single(_) => "single",
             Self::Keyed(_) => "keyed",
         }
     }
 
     fn status(&self) -> Status {
         match self {
-            Self::Own(circuit) => circuit.status(),
+            Self::Single(circuit) => circuit.status(),
             Self::Keyed(circuit) => circuit.status(),
         }
     }
@@ -79,7 +79,7 @@ impl Guard {
         self.status().state
     }
 
-    /// Calls, failures, slow and cancelled calls.
+    /// Returns the calls, failures, slow calls and cancelled calls in the window.
     fn counts(&self) -> [u64; 4] {
         let window = self.status().window;
         [window.calls, window.failures, window.slow, window.cancelled]
@@ -87,15 +87,15 @@ impl Guard {
 
     fn trip(&self) {
         match self {
-            Self::Own(circuit) => circuit.trip().unwrap(),
+            Self::Single(circuit) => circuit.trip().unwrap(),
             Self::Keyed(circuit) => circuit.trip().unwrap(),
         }
     }
 
-    /// Runs a call that takes some duration.
+    /// Runs a call that takes `duration`.
     fn run_for(&self, time: &ManualClock, duration: Duration, end: End) {
         match self {
-            Self::Own(circuit) => finish(circuit.try_acquire(), time, duration, end),
+            Self::Single(circuit) => finish(circuit.try_acquire(), time, duration, end),
             Self::Keyed(circuit) => finish(circuit.try_acquire(), time, duration, end),
         }
     }
@@ -116,7 +116,7 @@ fn finish<H: CircuitRef>(
     duration: Duration,
     end: End,
 ) {
-    let permit = permit.expect("the circuit lets the call in");
+    let permit = permit.expect("the circuit must admit the call");
     time.advance(duration);
     match end {
         End::Success => permit.record(Verdict::Success),
@@ -126,19 +126,22 @@ fn finish<H: CircuitRef>(
     }
 }
 
-/// Opens at half of at least ten calls. The clock shows 1,000 s.
+/// Returns a configuration that opens at 50 % failures of at least ten calls. The clock shows 1,000
+/// s.
 fn config() -> (BreakerConfigBuilder, ManualClock) {
     let (clock, time) = Clock::manual();
     time.set(1_000 * SECOND);
     (BreakerConfig::builder().clock(clock).consecutive_failures(0).minimum_calls(10), time)
 }
 
-/// The lengths of a bucket of a window, in a circuit of its own and in one of a key.
+/// Returns the length of a bucket, in nanoseconds, in the window of a single circuit and of a keyed
+/// one.
 fn buckets(window: Duration) -> [u64; 2] {
     [15, 10].map(|parts| (window.as_nanos() as u64).div_ceil(parts))
 }
 
-/// Idle times, among them those after which tags of 20 to 32 bits repeat, to a bucket.
+/// Returns idle times. Among them are those after which the lowest 20 to 32 bits of a tag repeat,
+/// and times that are some buckets shorter or longer.
 fn idle_times(window: Duration) -> Vec<Duration> {
     let mut times = vec![Duration::ZERO, 5 * 60 * SECOND, 31 * DAY, 3 * YEAR, 100 * YEAR];
     for bucket in buckets(window) {
@@ -146,7 +149,7 @@ fn idle_times(window: Duration) -> Vec<Duration> {
             let wrap = u128::from(bucket) << bits;
             for buckets in [-300, -130, -12, -1, 0, 1, 12, 300] {
                 let nanos = wrap.saturating_add_signed(i128::from(bucket) * buckets);
-                // What the clock can show.
+                // Leave out times that the clock cannot show.
                 times.extend(
                     u64::try_from(nanos).ok().filter(|nanos| *nanos < 1 << 62).map(Duration::from_nanos),
                 );
@@ -164,7 +167,7 @@ fn time_window_is_empty_after_idle_time() {
             let (config, time) = config();
             for guard in Guard::both(&config.clone().time_window(window)) {
                 time.set(1_000 * SECOND);
-                // Every bucket of the window holds something.
+                // Each bucket of the window gets at least one call.
                 for _ in 0..32 {
                     guard.run_for(&time, window / 32, End::Success);
                     guard.run(End::Cancelled);
@@ -186,7 +189,8 @@ fn time_window_is_empty_after_idle_time() {
 }
 
 proptest! {
-    /// Against every outcome kept in a list: phases of calls with idle times between them.
+    /// Compares the window with a list of all outcomes, over phases of calls with idle times
+    /// between them.
     #[test]
     fn time_window_agrees_with_list_after_idle_time(
         millis in prop::sample::select(vec![1_u64, 100, 1_000, 60_000, 3_600_000]),
@@ -200,7 +204,7 @@ proptest! {
         let (clock, time) = Clock::manual();
         let config = BreakerConfig::builder().clock(clock).consecutive_failures(0).failure_rate(None);
         let config = config.minimum_calls(100_000).time_window(window);
-        let guard = if keyed { Guard::keyed(config) } else { Guard::own(config) };
+        let guard = if keyed { Guard::keyed(config) } else { Guard::single(config) };
         let (bucket, span) = if keyed { (buckets(window)[1], 11) } else { (buckets(window)[0], 16) };
         let idle_times = idle_times(window);
         let mut events: Vec<(u128, u8)> = Vec::new();
@@ -212,7 +216,7 @@ proptest! {
             for (tenths, end) in calls {
                 time.advance(Duration::from_nanos(bucket * tenths / 10));
                 guard.run([End::Success, End::Failure, End::Cancelled][usize::from(end)]);
-                // The number of the bucket, as the window rounds it.
+                // The number of the bucket, rounded as in the window.
                 let scale = u128::from(u64::MAX / bucket + 1);
                 let now = (u128::from(clock.now()) * scale) >> 64;
                 events.push((now, end));
@@ -228,7 +232,7 @@ proptest! {
 #[test]
 fn count_window_opens_with_only_cancelled_calls_after_success() {
     let (config, time) = config();
-    let guard = Guard::own(config.count_window(20));
+    let guard = Guard::single(config.count_window(20));
     guard.run(End::Success);
     for call in 1..=20 {
         assert_eq!(guard.state(), CircuitState::Closed, "before call {call}");
@@ -242,7 +246,7 @@ fn count_window_opens_with_only_cancelled_calls_after_success() {
 fn count_window_with_completed_call_ignores_cancelled_calls() {
     for end in [End::Success, End::Failure, End::Neutral] {
         let (config, _time) = config();
-        let guard = Guard::own(config.failure_rate(None).count_window(20));
+        let guard = Guard::single(config.failure_rate(None).count_window(20));
         for _ in 0..100 {
             guard.run(end);
             guard.repeat(19, End::Cancelled);
@@ -274,19 +278,19 @@ fn time_window_opens_with_only_cancelled_calls_after_success() {
 #[test]
 fn neutral_answer_is_completed_call() {
     let (config, time) = config();
-    let count = Guard::own(config.clone().count_window(100));
+    let count = Guard::single(config.clone().count_window(100));
     for guard in Guard::both(&config).into_iter().chain([count]) {
         for _ in 0..1_000 {
             guard.run_for(&time, SECOND / 100, End::Neutral);
         }
         guard.repeat(10, End::Cancelled);
         assert_eq!(guard.state(), CircuitState::Closed, "{}", guard.name());
-        assert_eq!(guard.counts(), [0, 0, 0, 10], "they count in no rate");
+        assert_eq!(guard.counts(), [0, 0, 0, 10], "neutral answers count in no rate");
     }
 }
 
 #[test]
-fn inner_rejection_is_no_completed_call() {
+fn inner_rejection_is_not_a_completed_call() {
     let shed = Fault::new(Kind::Rejected, Retryable::Unsent, Health::Neutral, Origin::Local);
     let (config, _time) = config();
     let circuit = Circuit::new(config.build().unwrap());
@@ -294,7 +298,7 @@ fn inner_rejection_is_no_completed_call() {
         circuit.try_acquire().unwrap().record(shed.into());
         drop(circuit.try_acquire());
     }
-    assert_eq!(circuit.status().state, CircuitState::Open, "the server has answered no call");
+    assert_eq!(circuit.status().state, CircuitState::Open, "the server has not answered any call");
 }
 
 #[test]
@@ -315,7 +319,7 @@ fn half_open_counts_cancelled_probes_since_completed_probe() {
     }
 }
 
-/// A stream without end.
+/// An endless body.
 #[derive(Debug, Default)]
 struct Frames;
 
@@ -331,7 +335,7 @@ impl Body for Frames {
     }
 }
 
-/// Answers each key with a stream.
+/// A service that responds with an endless body.
 #[derive(Clone)]
 struct Streams {
     grpc: bool,
@@ -355,7 +359,7 @@ impl Service<u64> for Streams {
     }
 }
 
-/// Reads a number of frames and leaves.
+/// Makes a call, reads this number of frames, and drops the body.
 async fn read<S, B>(service: &mut S, frames: usize)
 where
     S: Service<u64, Response = Response<B>>,
@@ -384,10 +388,15 @@ async fn stream_dropped_after_data_is_completed_call() {
             read(&mut own, 1_000).await;
             read(&mut keyed, 1_000).await;
         }
-        for guard in [Guard::Own(circuit), Guard::Keyed(circuits.get(&7).unwrap())] {
+        for guard in [Guard::Single(circuit), Guard::Keyed(circuits.get(&7).unwrap())] {
             assert_eq!(guard.state(), CircuitState::Closed, "{}", guard.name());
             guard.repeat(20, End::Cancelled);
-            assert_eq!(guard.state(), CircuitState::Closed, "they were answered, {}", guard.name());
+            assert_eq!(
+                guard.state(),
+                CircuitState::Closed,
+                "the earlier calls are completed, {}",
+                guard.name()
+            );
         }
         let layer = BreakerLayer::<_, _>::new(config.count_window(50).build().unwrap()).track_body();
         for _ in 0..100 {
@@ -414,7 +423,7 @@ fn keyed_bucket_counts_more_than_a_million_calls() {
     let guard = Guard::keyed(config.time_window(600 * SECOND));
     guard.repeat(1, End::Failure);
     time.advance(60 * SECOND);
-    // A third fails.
+    // A third of the calls fail.
     for _ in 0..CALLS / 3 {
         guard.run(End::Success);
         guard.run(End::Failure);
@@ -489,10 +498,10 @@ fn clock_that_runs_back_after_successes_loses_no_failure() {
 }
 
 #[test]
-fn window_of_new_shape_counts_from_time_of_clock_run_back() {
+fn window_of_new_shape_counts_after_clock_ran_back() {
     let (config, time) = config();
     let circuit = Circuit::new(config.clone().build().unwrap());
-    let guard = Guard::Own(circuit.clone());
+    let guard = Guard::Single(circuit.clone());
     guard.repeat(5, End::Success);
     time.set(500 * SECOND);
     guard.repeat(5, End::Success);

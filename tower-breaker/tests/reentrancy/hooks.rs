@@ -1,4 +1,4 @@
-//! User code of every kind, which calls back into the breaker.
+//! All kinds of user code, each of which calls back into the breaker.
 
 use std::error::Error;
 use std::fmt;
@@ -53,7 +53,7 @@ impl Hook {
         Self::ErrorDrop,
     ];
 
-    /// Calls every operation, unless a hook of this thread does so already.
+    /// Calls every operation, unless a hook on this thread is already running them.
     fn call_back(self) {
         let armed = ARMED.try_with(|armed| armed.try_borrow_mut().ok()?.take());
         let Some(target) = armed.ok().flatten() else { return };
@@ -80,12 +80,12 @@ impl Drop for HostileWake {
     }
 }
 
-/// A new waker, unlike any other.
+/// Returns a new waker, which does not equal any other waker.
 pub(crate) fn waker() -> Waker {
     Waker::from(Arc::new(HostileWake))
 }
 
-/// A recorder without fields, which is a recorder all the same.
+/// A recorder of size zero that calls back when an instrument is registered.
 pub(crate) struct HostileRecorder;
 
 struct HostileInstrument;
@@ -136,7 +136,7 @@ impl Drop for HostileInstrument {
     }
 }
 
-/// An observer that calls back when it is called and when it is dropped.
+/// Returns an observer that calls back when it is called and when it is dropped.
 pub(crate) fn observer() -> impl Fn(&Transition) + Send + Sync + 'static {
     let captured = HostileObserver;
     move |_| {
@@ -153,8 +153,8 @@ impl Drop for HostileObserver {
     }
 }
 
-/// A key that calls back from everything that is done with it. All keys have one of four hashes, so
-/// that they are compared.
+/// A key that calls back from all its trait methods. There are only four hashes, so that keys with
+/// equal hashes are compared.
 pub(crate) struct HostileKey(u64);
 
 impl HostileKey {
@@ -192,7 +192,7 @@ impl Drop for HostileKey {
     }
 }
 
-/// An error that calls back from everything that is done with it.
+/// An error that calls back from all its trait methods.
 #[derive(Debug)]
 pub(crate) struct HostileError;
 

@@ -1,9 +1,11 @@
 //! User code that calls back into the breaker: no lock is held while it runs.
 //!
-//! Every operation of the public interface runs with every kind of user code armed. A hook, when it
-//! runs, calls every operation itself, on the same circuits. An operation that runs user code under
-//! a lock then never returns. A new operation needs a row in [`OPERATIONS`], which a test checks,
-//! and new user code a variant of [`Hook`].
+//! Every operation of the public interface runs while every kind of user code is armed. When a hook
+//! runs, it calls every operation on the same circuits. If an operation runs user code under a
+//! lock, it then never returns.
+//!
+//! A new operation needs a row in [`OPERATIONS`], which a test checks. A new kind of user code
+//! needs a variant of [`Hook`].
 //!
 //! A waker's `clone` has no hook: it cannot be written without unsafe code.
 #![cfg(all(feature = "keyed", feature = "metrics", feature = "stream", feature = "tokio"))]
@@ -26,7 +28,7 @@ use operations::{OPERATIONS, Target};
 const BOUND: Duration = Duration::from_secs(120);
 
 thread_local! {
-    /// What the hooks of this thread call back into.
+    /// The target into which the hooks of this thread call back.
     static ARMED: RefCell<Option<Target>> = const { RefCell::new(None) };
     /// The hooks that have run on this thread.
     static RAN: RefCell<BTreeSet<Hook>> = const { RefCell::new(BTreeSet::new()) };
@@ -47,7 +49,7 @@ fn run_armed(operation: fn(&Target)) -> BTreeSet<Hook> {
     RAN.take()
 }
 
-/// The public functions of the handles, as their sources have them.
+/// Finds the public functions of the handles in their source files.
 #[test]
 fn every_handle_function_is_an_operation() {
     let read = |file: &str| {
@@ -72,13 +74,13 @@ fn every_handle_function_is_an_operation() {
 
 #[test]
 fn callback_from_any_hook_does_not_deadlock() {
-    metrics::set_global_recorder(HostileRecorder).expect("it is the only recorder of this process");
+    metrics::set_global_recorder(HostileRecorder).expect("this is the only recorder of the process");
     let mut ran = BTreeSet::new();
     for (name, operation) in OPERATIONS {
         let (done, is_done) = mpsc::channel();
         let thread = thread::spawn(move || {
             let hooks = run_armed(*operation);
-            done.send(hooks).expect("the test waits for it");
+            done.send(hooks).expect("the test must wait for the result");
         });
         match is_done.recv_timeout(BOUND) {
             Ok(hooks) => ran.extend(hooks),

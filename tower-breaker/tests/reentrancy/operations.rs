@@ -25,7 +25,7 @@ const KEPT: usize = 4;
 
 type Keyed = KeyedBreakerLayer<ByValue<fn(&u64) -> HostileKey>, HostileKey>;
 
-/// What the operations work on, and the hooks call back into.
+/// The circuits on which the operations work, and into which the hooks call back.
 #[derive(Clone)]
 pub(crate) struct Target {
     circuit: Circuit,
@@ -44,13 +44,13 @@ fn config(clock: Clock) -> BreakerConfigBuilder {
         .clock(clock)
 }
 
-/// A name that no circuit has had, so that its instruments are registered.
+/// Returns a name that no circuit has had, so that its instruments are registered.
 fn fresh_name() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     format!("hostile {}", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A key that no call has had.
+/// Returns a key that no call has had.
 fn fresh_key() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(KEPT as u64);
     NEXT.fetch_add(1, Ordering::Relaxed)
@@ -60,16 +60,16 @@ impl Target {
     pub(crate) fn new() -> Self {
         let (clock, time) = Clock::manual();
         time.set(Duration::from_secs(1_000));
-        let each = config(clock).build().expect("it is valid");
+        let each = config(clock).build().expect("valid configuration");
         let default = each.clone();
-        let circuit = Circuit::new(config(clock).build().expect("it is valid"));
+        let circuit = Circuit::new(config(clock).build().expect("valid configuration"));
         circuit.on_transition(observer());
         let registry = CircuitRegistry::new(default);
         registry.on_transition(observer());
         let keyed = KeyedConfig::builder(each).max_keys(KEPT).overflow(Overflow::Shared);
         let key: fn(&u64) -> HostileKey = |number| HostileKey::new(*number);
-        let keyed =
-            KeyedBreakerLayer::new(keyed.build().expect("it is valid"), key).on_transition(observer());
+        let keyed = KeyedBreakerLayer::new(keyed.build().expect("valid configuration"), key)
+            .on_transition(observer());
         Self { circuit, registry, keyed, clock, time: Arc::new(time) }
     }
 
@@ -87,7 +87,7 @@ type Operation = (&'static str, fn(&Target));
 
 /// All operations. The result of each depends on what the others have done, and is ignored.
 pub(crate) const OPERATIONS: &[Operation] = &[
-    ("Circuit::new", |target| drop(Circuit::new(config(target.clock).build().expect("it is valid")))),
+    ("Circuit::new", |target| drop(Circuit::new(config(target.clock).build().expect("valid configuration")))),
     ("Circuit::status", |target| drop(target.circuit.status())),
     ("Circuit debug", |target| drop(format!("{:?}", target.circuit))),
     ("Circuit::on_transition", |target| target.circuit.on_transition(|_| ())),
@@ -138,7 +138,10 @@ pub(crate) const OPERATIONS: &[Operation] = &[
     ("Circuit::reconfigure", |target| {
         for mode in [Mode::ObserveOnly, Mode::Disabled, Mode::Enforce] {
             let config = config(target.clock).name(target.circuit.name()).mode(mode);
-            target.circuit.reconfigure(config.build().expect("it is valid")).expect("it fits");
+            target
+                .circuit
+                .reconfigure(config.build().expect("valid configuration"))
+                .expect("same name and clock");
         }
     }),
     ("Circuit::transitions", |target| {
@@ -190,7 +193,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         drop(target.registry.remove(circuit.name()));
     }),
     ("CircuitRegistry::configure", |target| {
-        let named = |name: String| config(target.clock).name(name).build().expect("it is valid");
+        let named = |name: String| config(target.clock).name(name).build().expect("valid configuration");
         let name = fresh_name();
         ignore(target.registry.configure(named(name.clone())));
         drop(target.registry.circuit(name.clone()));
@@ -227,15 +230,15 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         target.registry.reset_all();
     }),
     ("KeyedBreakerLayer::new", |target| {
-        let each = config(target.clock).build().expect("it is valid");
-        let config = KeyedConfig::builder(each).build().expect("it is valid");
+        let each = config(target.clock).build().expect("valid configuration");
+        let config = KeyedConfig::builder(each).build().expect("valid configuration");
         let layer = KeyedBreakerLayer::<_, _>::new(config, |number: &u64| HostileKey::new(*number));
         drop(layer.circuits().get_or_insert(HostileKey::new(0)));
     }),
     ("KeyedBreaker calls", |target| {
         let mut service = target.keyed.clone().errors_only().layer(service_fn(fails));
-        // As many keys as are kept, one that is called again, and more, which evict the others or
-        // find no room.
+        // All keys that can be kept; then a known key again; then new keys, which evict others or
+        // overflow.
         for key in (0..KEPT as u64).chain([0, 0, fresh_key(), fresh_key()]) {
             let mut call = Box::pin(service.call(key));
             ignore(call.as_mut().poll(&mut Context::from_waker(&waker())));
@@ -301,7 +304,7 @@ pub(crate) const OPERATIONS: &[Operation] = &[
         ignore(circuit.reset());
         drop(circuit.status());
     }),
-    // Their labels are made here, if they have none yet.
+    // Creates the labels of circuits that have none yet.
     ("KeyedCircuit labels", |target| {
         let circuits = target.circuits();
         (0..KEPT).for_each(|_| drop(circuits.get_or_insert(HostileKey::new(fresh_key()))));

@@ -1,4 +1,5 @@
-//! Whatever happens to a circuit, it does what a naive one would that keeps every event in a list; and it can always close again.
+//! Random histories of a circuit, against a naive model that keeps every event in a list. After any
+//! history, the circuit can close again.
 
 mod naive;
 
@@ -14,7 +15,10 @@ use tower_breaker::{
 
 use crate::support::FAULT;
 
-/// Milliseconds, as everything here. A slow start of eight seconds makes shares of sixteenths.
+// All times in this module are in milliseconds.
+
+/// With steps of 500 ms, a slow start of eight seconds has shares that are multiples of a
+/// sixteenth.
 const SLOW_START: u64 = 8_000;
 const SLOW: u64 = 1_000;
 const YEAR: u64 = 365 * 86_400_000;
@@ -29,12 +33,12 @@ struct Limits {
     rate: Option<f64>,
     slow: Option<f64>,
     minimum: u32,
-    /// Calls; `None`: 15 seconds.
+    /// The size of a count window. `None`: a time window of 15 seconds.
     calls: Option<u32>,
     cancelled: CancelledPolicy,
     open_for: u64,
     growth: Option<(f64, u64)>,
-    held: bool,
+    until_reset: bool,
     probes: u32,
     successes: u32,
     lease: u64,
@@ -55,7 +59,7 @@ impl Limits {
         if let Some((factor, cap)) = self.growth {
             config = config.open_backoff(factor, millis(cap));
         }
-        if self.held {
+        if self.until_reset {
             config = config.open_until_reset();
         }
         let config = match self.calls {
@@ -85,7 +89,7 @@ fn limits() -> impl Strategy<Value = Limits> {
     let open = (growth, prop::bool::weighted(0.1));
     let recovery = (1_u32..4, 1_u32..5, prop::sample::select(vec![5_000, 20_000]), any::<bool>());
     (trip, open, recovery, modes).prop_map(
-        |(trip, (growth, held), (probes, successes, lease, slow_start), mode)| {
+        |(trip, (growth, until_reset), (probes, successes, lease, slow_start), mode)| {
             let (consecutive, rate, slow, minimum, calls, cancelled) = trip;
             let slow_start = if slow_start { SLOW_START } else { 0 };
             let mut limits = Limits {
@@ -97,7 +101,7 @@ fn limits() -> impl Strategy<Value = Limits> {
                 calls,
                 cancelled,
                 growth,
-                held,
+                until_reset,
                 probes,
                 successes,
                 lease,
@@ -105,7 +109,8 @@ fn limits() -> impl Strategy<Value = Limits> {
                 mode,
             };
             if limits.timed() {
-                // What a probe took is asked of its lease; those that outlive theirs have a test of their own.
+                // The duration of a probe is measured from its lease. Probes that run longer than
+                // their lease have a separate test.
                 limits.lease = YEAR;
             }
             limits
@@ -140,7 +145,7 @@ fn step() -> impl Strategy<Value = Step> {
     use End::{Cancel, Drop, Failure, Neutral, Success};
     let ends =
         vec![Success, Success, Success, Failure, Failure, Failure, Failure, Neutral, Drop, Drop, Cancel];
-    let hands = vec![
+    let controls = vec![
         Step::Trip,
         Step::Trip,
         Step::Reset,
@@ -155,12 +160,12 @@ fn step() -> impl Strategy<Value = Step> {
         20 => (any::<usize>(), prop::sample::select(ends)).prop_map(|(which, end)| Step::End(which, end)),
         10 => forward.prop_map(Step::Forward),
         1 => prop::sample::select(vec![500, 3_000, 20_000, 900_000]).prop_map(Step::Back),
-        2 => prop::sample::select(hands),
+        2 => prop::sample::select(controls),
         1 => (0..3_usize).prop_map(Step::Reconfigure),
     ]
 }
 
-/// The circuit beside the naive one.
+/// A circuit and its naive model.
 struct Pair {
     circuit: Circuit,
     naive: Naive,
@@ -186,7 +191,7 @@ impl Pair {
         match (self.circuit.try_acquire(), self.naive.admit(now)) {
             (Ok(permit), Ok(call)) => self.running.push((permit, call)),
             (Err(rejection), Err(left)) => prop_assert_eq!(rejection.retry_after(), left.map(millis)),
-            (circuit, naive) => prop_assert!(false, "{circuit:?} instead of {naive:?}"),
+            (circuit, naive) => prop_assert!(false, "the circuit returned {circuit:?}, the model {naive:?}"),
         }
         Ok(())
     }
@@ -208,7 +213,7 @@ impl Pair {
     }
 
     fn control(&mut self, step: Step) -> Result<(), TestCaseError> {
-        let obeyed = match step {
+        let result = match step {
             Step::Trip => self.circuit.trip(),
             Step::Reset => self.circuit.reset(),
             Step::ForceOpen => self.circuit.force_open(),
@@ -219,7 +224,7 @@ impl Pair {
             }
         };
         let now = self.now();
-        prop_assert_eq!(obeyed.is_ok(), self.naive.control(step, now), "{:?}", step);
+        prop_assert_eq!(result.is_ok(), self.naive.control(step, now), "{:?}", step);
         Ok(())
     }
 
@@ -228,18 +233,18 @@ impl Pair {
         self.naive.reconfigure(limits.clone());
     }
 
-    fn agree(&self) -> Result<(), TestCaseError> {
+    fn assert_equal(&self) -> Result<(), TestCaseError> {
         let status = self.circuit.status();
         prop_assert_eq!(status.state, self.naive.name());
-        prop_assert_eq!(status.last_transition.map_or(0, |last| u64::from(last.epoch)), self.naive.era);
+        prop_assert_eq!(status.last_transition.map_or(0, |last| u64::from(last.epoch)), self.naive.epoch);
         let Counts { calls, failures, slow, cancelled, .. } = status.window;
         prop_assert_eq!([calls, failures, slow, cancelled], self.naive.counts(self.now()));
-        prop_assert_eq!(status.consecutive_failures, self.naive.run);
+        prop_assert_eq!(status.consecutive_failures, self.naive.consecutive_failures);
         Ok(())
     }
 
-    /// Given successes and time, whatever runs besides.
-    fn closes(&mut self, limits: &Limits) -> Result<(), TestCaseError> {
+    /// Asserts that the circuit closes after enough time and successes, even while other calls run.
+    fn assert_closes(&mut self, limits: &Limits) -> Result<(), TestCaseError> {
         self.control(Step::Release)?;
         if self.naive.name() == CircuitState::Disabled {
             self.reconfigure(limits);
@@ -247,7 +252,7 @@ impl Pair {
         self.time.advance(millis(2 * YEAR));
         drop(self.circuit.try_acquire().map(Permit::cancel));
         if self.circuit.status().state == CircuitState::Open {
-            // Nothing but a reset ends it.
+            // The circuit is open until it is reset.
             self.circuit.reset().unwrap();
         }
         for _ in 0..=self.naive.limits.successes {
@@ -288,9 +293,9 @@ proptest! {
                 Step::Reconfigure(which) => pair.reconfigure(&limits[which]),
                 step => pair.control(step)?,
             }
-            pair.agree()?;
+            pair.assert_equal()?;
         }
         let limits = limits[0].clone();
-        pair.closes(&limits)?;
+        pair.assert_closes(&limits)?;
     }
 }

@@ -1,17 +1,17 @@
-//! A circuit that keeps every event in a list and counts them anew each time.
+//! A naive model of a circuit. It keeps every event in a list, and counts the whole list each time.
 
 use tower_breaker::{CancelledPolicy, CircuitState, Mode};
 
 use super::{End, Limits, SLOW, SLOW_START, Step, millis};
 
-/// How long a caller waits for a free slot, or in a slow start, in milliseconds.
+/// The longest `retry_after` of a half-open circuit or in a slow start, in milliseconds.
 const SOON: u64 = 1_000;
 
-/// One call that was let in.
+/// An admitted call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Call {
-    /// The number of the state in which it began.
-    pub(crate) era: u64,
+    /// The epoch in which it began.
+    pub(crate) epoch: u64,
     pub(crate) kind: CallKind,
     pub(crate) began: Option<u64>,
 }
@@ -31,11 +31,11 @@ pub(crate) struct Lease {
 
 #[derive(Clone, Debug)]
 pub(crate) enum State {
-    /// When its slow start began, and the sixteenths of a call that are saved up.
+    /// The start of the slow start, and its credit in sixteenths of a call.
     Closed(Option<(u64, u64)>),
     Open(Option<u64>),
     HalfOpen {
-        places: Vec<Option<Lease>>,
+        slots: Vec<Option<Lease>>,
         successes: u32,
         cancelled: u32,
     },
@@ -44,7 +44,7 @@ pub(crate) enum State {
     Disabled,
 }
 
-/// How a call of this era ended.
+/// How a call of the current epoch ended.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Ended {
     /// Completed, and counted in the rates.
@@ -52,7 +52,7 @@ enum Ended {
         failed: bool,
         slow: bool,
     },
-    /// Completed by a neutral answer, and counted in no rate.
+    /// Completed with a neutral answer, and counted in no rate.
     Answered,
     Cancelled,
 }
@@ -66,51 +66,53 @@ impl Ended {
 pub(crate) struct Naive {
     pub(crate) limits: Limits,
     state: State,
-    pub(crate) era: u64,
-    /// Failures since the last success.
-    pub(crate) run: u64,
+    pub(crate) epoch: u64,
+    /// The failures since the last success.
+    pub(crate) consecutive_failures: u64,
     events: Vec<(u64, Ended)>,
     probes: u64,
-    /// Open periods in a row, the last one, and when the circuit closed after it.
-    row: (i32, u64, Option<u64>),
+    /// The number of open periods in a row, the length of the last one, and the time at which the
+    /// circuit closed after it.
+    streak: (i32, u64, Option<u64>),
 }
 
 impl Naive {
     pub(crate) fn new(limits: Limits) -> Self {
         let state = if limits.mode == Mode::Disabled { State::Disabled } else { State::Closed(None) };
-        Self { limits, state, era: 0, run: 0, events: Vec::new(), probes: 0, row: (0, 0, None) }
+        let (events, streak) = (Vec::new(), (0, 0, None));
+        Self { limits, state, epoch: 0, consecutive_failures: 0, events, probes: 0, streak }
     }
 
     fn become_state(&mut self, state: State) {
         self.state = state;
-        self.era += 1;
-        self.run = 0;
+        self.epoch += 1;
+        self.consecutive_failures = 0;
         self.events.clear();
     }
 
-    fn close_by_hand(&mut self) {
-        self.row = (0, 0, None);
+    fn close_manually(&mut self) {
+        self.streak = (0, 0, None);
         self.become_state(State::Closed(None));
     }
 
     fn open(&mut self, now: u64) {
-        let (before, last, closed_at) = self.row;
-        let calm = closed_at.is_some_and(|at| now.saturating_sub(at) >= last);
-        let before = if calm { 0 } else { before };
+        let (before, last, closed_at) = self.streak;
+        let streak_is_over = closed_at.is_some_and(|at| now.saturating_sub(at) >= last);
+        let before = if streak_is_over { 0 } else { before };
         let (factor, cap) = self.limits.growth.unwrap_or((1.0, self.limits.open_for));
         #[expect(clippy::cast_sign_loss, reason = "it is not negative")]
         let grown = (self.limits.open_for as f64 * f64::powi(factor, before)) as u64;
         let period = grown.min(cap);
-        self.row = (before + 1, period, None);
-        self.become_state(State::Open((!self.limits.held).then(|| now + period)));
+        self.streak = (before + 1, period, None);
+        self.become_state(State::Open((!self.limits.until_reset).then(|| now + period)));
     }
 
     fn half_open(&mut self) {
-        let places = vec![None; self.limits.probes as usize];
-        self.become_state(State::HalfOpen { places, successes: 0, cancelled: 0 });
+        let slots = vec![None; self.limits.probes as usize];
+        self.become_state(State::HalfOpen { slots, successes: 0, cancelled: 0 });
     }
 
-    /// The call, or how long it is refused.
+    /// Returns the call, or the `retry_after` of its rejection.
     pub(crate) fn admit(&mut self, now: u64) -> Result<Call, Option<u64>> {
         if let State::Open(Some(until)) = self.state
             && now >= until
@@ -135,32 +137,32 @@ impl Naive {
                     if admitted { Ok(CallKind::Normal) } else { Err(Some(SOON.min(SLOW_START - passed))) }
                 }
             }
-            State::HalfOpen { places, .. } => {
-                let free = places.iter_mut().find(|place| place.is_none_or(|lease| lease.until <= now));
+            State::HalfOpen { slots, .. } => {
+                let free = slots.iter_mut().find(|slot| slot.is_none_or(|lease| lease.until <= now));
                 if let Some(free) = free {
                     self.probes += 1;
                     *free = Some(Lease { probe: self.probes, until: now + self.limits.lease });
                     Ok(CallKind::Probe(self.probes))
                 } else {
-                    Err(places.iter().flatten().map(|lease| SOON.min(lease.until - now)).min())
+                    Err(slots.iter().flatten().map(|lease| SOON.min(lease.until - now)).min())
                 }
             }
         };
         let observing = self.limits.mode == Mode::ObserveOnly;
         let kind = kind.or_else(|left| if observing { Ok(CallKind::Uncounted) } else { Err(left) })?;
         let timed = self.limits.timed() || matches!(kind, CallKind::Probe(_));
-        Ok(Call { era: self.era, kind, began: timed.then_some(now) })
+        Ok(Call { epoch: self.epoch, kind, began: timed.then_some(now) })
     }
 
-    /// The time of a time window never goes back.
+    /// Returns the time of the window. It never runs back in a time window.
     fn latest(&self, now: u64) -> u64 {
         self.events.iter().filter(|_| self.limits.calls.is_none()).map(|(at, _)| *at).fold(now, u64::max)
     }
 
-    /// What the window holds, oldest first.
+    /// Returns the events in the window, oldest first.
     fn window(&self, now: u64) -> Vec<Ended> {
         let now = self.latest(now);
-        // A fifteenth of the span is a second.
+        // A bucket is a fifteenth of the span, which is a second.
         let inside = |at: u64| self.limits.calls.is_some() || now / 1_000 - at / 1_000 < 16;
         self.events.iter().filter(|(at, _)| inside(*at)).map(|(_, ended)| *ended).collect()
     }
@@ -171,7 +173,7 @@ impl Naive {
         let cancelled = match self.limits.calls {
             Some(calls) => {
                 counted.drain(..counted.len().saturating_sub(calls as usize));
-                // Since the last call that was completed.
+                // The cancelled calls since the last completed call.
                 window.iter().rev().take_while(|ended| **ended == Ended::Cancelled).count()
             }
             None => window.iter().filter(|ended| **ended == Ended::Cancelled).count(),
@@ -184,11 +186,11 @@ impl Naive {
         [counted.len() as u64, number(|failed, _| failed), number(|_, slow| slow), cancelled as u64]
     }
 
-    /// Whether the window holds enough cancelled calls and no completed call.
+    /// Returns whether the window holds enough cancelled calls and no completed call.
     fn none_completes(&self, now: u64) -> bool {
         let window = self.window(now);
         let last = match self.limits.calls {
-            // Cancelled calls take places in it, too.
+            // Cancelled calls are among the last calls.
             Some(calls) => &window[window.len().saturating_sub(calls as usize)..],
             None => &window[..],
         };
@@ -197,13 +199,13 @@ impl Naive {
     }
 
     pub(crate) fn end(&mut self, call: Call, end: End, now: u64) {
-        if call.era != self.era || call.kind == CallKind::Uncounted {
+        if call.epoch != self.epoch || call.kind == CallKind::Uncounted {
             return;
         }
         if let (End::Cancel, CallKind::Normal, State::Closed(Some((since, credit)))) =
             (end, call.kind, &mut self.state)
         {
-            // The call has not begun: its credit goes back, and no more than one call is saved up.
+            // The call has not begun, so its credit is refunded. The credit is at most one call.
             let share = now.saturating_sub(*since).min(SLOW_START) * 16 / SLOW_START;
             *credit = (*credit + 16 - share).min(16);
         }
@@ -224,10 +226,10 @@ impl Naive {
     }
 
     fn end_probe(&mut self, probe: u64, end: End, slow: bool, now: u64) {
-        let State::HalfOpen { places, successes, cancelled } = &mut self.state else { unreachable!() };
-        for place in places {
-            if place.is_some_and(|lease| lease.probe == probe) {
-                *place = None;
+        let State::HalfOpen { slots, successes, cancelled } = &mut self.state else { unreachable!() };
+        for slot in slots {
+            if slot.is_some_and(|lease| lease.probe == probe) {
+                *slot = None;
             }
         }
         match end {
@@ -237,7 +239,7 @@ impl Naive {
                 *cancelled = 0;
                 *successes += 1;
                 if *successes >= self.limits.successes {
-                    self.row.2 = Some(now);
+                    self.streak.2 = Some(now);
                     self.become_state(State::Closed((self.limits.slow_start > 0).then_some((now, 16))));
                 }
             }
@@ -266,14 +268,14 @@ impl Naive {
                 return;
             }
             End::Success => {
-                self.run = 0;
+                self.consecutive_failures = 0;
                 self.events.push((at, Ended::Counted { failed, slow }));
                 if !slow {
                     return;
                 }
             }
             End::Failure => {
-                self.run += 1;
+                self.consecutive_failures += 1;
                 self.events.push((at, Ended::Counted { failed, slow }));
             }
         }
@@ -281,14 +283,17 @@ impl Naive {
         let reaches = |part: u64, rate: Option<f64>| {
             part > 0 && calls >= minimum.into() && rate.is_some_and(|rate| part as f64 / calls as f64 >= rate)
         };
-        let in_a_row = consecutive > 0 && self.run >= consecutive.into();
-        // A call that began before anybody asked for slow ones does not ask for them either.
-        if in_a_row || (failed && reaches(failures, rate)) || (timed && reaches(slow, self.limits.slow)) {
+        let reaches_consecutive = consecutive > 0 && self.consecutive_failures >= consecutive.into();
+        // A call that began while no limit needed its duration does not check the slow-call rate.
+        if reaches_consecutive
+            || (failed && reaches(failures, rate))
+            || (timed && reaches(slow, self.limits.slow))
+        {
             self.open(now);
         }
     }
 
-    /// Whether the hand is obeyed.
+    /// Applies a manual control. Returns whether it is allowed.
     pub(crate) fn control(&mut self, step: Step, now: u64) -> bool {
         let disabled = self.limits.mode == Mode::Disabled;
         match (step, &self.state) {
@@ -297,7 +302,7 @@ impl Naive {
             }
             (Step::Release, State::ForcedOpen) => self.half_open(),
             (Step::Reset, State::Closed(_) | State::Open(_) | State::HalfOpen { .. })
-            | (Step::Release, State::ForcedClosed) => self.close_by_hand(),
+            | (Step::Release, State::ForcedClosed) => self.close_manually(),
             (_, State::Disabled) => return matches!(step, Step::Release),
             (Step::ForceOpen, State::ForcedOpen) | (Step::ForceClosed, State::ForcedClosed) => {}
             (Step::ForceOpen, _) => self.become_state(State::ForcedOpen),
@@ -316,7 +321,7 @@ impl Naive {
         let disabled = limits.mode == Mode::Disabled;
         self.limits = limits;
         match self.state {
-            State::Disabled if !disabled => self.close_by_hand(),
+            State::Disabled if !disabled => self.close_manually(),
             State::Closed(_) | State::Open(_) | State::HalfOpen { .. } if disabled => {
                 self.become_state(State::Disabled);
             }

@@ -1,4 +1,4 @@
-//! What a health checker says.
+//! Reports of a health checker.
 
 use super::*;
 
@@ -7,8 +7,8 @@ fn critical_report_opens_and_circuit_recovers() {
     let (circuit, time) = circuit(config());
     circuit.report(HealthReport::Critical);
     let opened = circuit.status().last_trip.unwrap();
-    let told = (opened.from, opened.to, opened.reason, opened.fault);
-    assert_eq!(told, (CircuitState::Closed, CircuitState::Open, Reason::ReportedCritical, None));
+    let fields = (opened.from, opened.to, opened.reason, opened.fault);
+    assert_eq!(fields, (CircuitState::Closed, CircuitState::Open, Reason::ReportedCritical, None));
     assert_eq!(circuit.status().retry_after, Some(OPEN_FOR));
     time.advance(OPEN_FOR);
     let probe = circuit.try_acquire().unwrap();
@@ -32,7 +32,7 @@ fn repeated_critical_report_does_not_extend_open_time() {
     }
     send(&circuit, 2, Verdict::Success);
     assert_eq!(state(&circuit), CircuitState::Closed);
-    assert_eq!(steps(&heard(&mut transitions)), [OPENS, HALF_OPENS, CLOSES]);
+    assert_eq!(steps(&read_all(&mut transitions)), [OPENS, HALF_OPENS, CLOSES]);
 }
 
 #[test]
@@ -54,30 +54,30 @@ fn recovered_report_starts_probes_only_if_open() {
         assert_eq!(
             (last.epoch, last.reason),
             (epoch, Reason::ReportedRecovered),
-            "half-open, nothing is new"
+            "a half-open circuit does not change"
         );
-        assert!(circuit.try_acquire().is_err(), "nor are there more places");
+        assert!(circuit.try_acquire().is_err(), "it gets no more slots");
         probes.into_iter().take(2).for_each(|probe| probe.record(Verdict::Success));
         assert_eq!(state(&circuit), CircuitState::Closed);
     }
 }
 
 #[test]
-fn report_wakes_streams_and_waiting_calls() {
+fn report_wakes_stream_reader() {
     let (circuit, _time) = circuit(config());
     let mut transitions = task::spawn(circuit.transitions());
     assert_pending!(transitions.poll_next());
     circuit.report(HealthReport::Critical);
     assert!(transitions.is_woken());
-    let told = assert_ready!(transitions.poll_next()).unwrap().unwrap();
-    assert_eq!((told.to, told.reason), (CircuitState::Open, Reason::ReportedCritical));
+    let transition = assert_ready!(transitions.poll_next()).unwrap().unwrap();
+    assert_eq!((transition.to, transition.reason), (CircuitState::Open, Reason::ReportedCritical));
     circuit.report(HealthReport::Recovered);
-    let told = assert_ready!(transitions.poll_next()).unwrap().unwrap();
-    assert_eq!((told.to, told.reason), (CircuitState::HalfOpen, Reason::ReportedRecovered));
+    let transition = assert_ready!(transitions.poll_next()).unwrap().unwrap();
+    assert_eq!((transition.to, transition.reason), (CircuitState::HalfOpen, Reason::ReportedRecovered));
 }
 
 #[test]
-fn report_changes_no_forced_or_disabled_circuit() {
+fn report_does_not_change_forced_or_disabled_circuit() {
     type Force = fn(&Circuit);
     let forces: [(CircuitState, Mode, Force); 3] = [
         (CircuitState::ForcedOpen, Mode::Enforce, |circuit| circuit.force_open().unwrap()),
@@ -93,13 +93,13 @@ fn report_changes_no_forced_or_disabled_circuit() {
             assert_eq!(state(&circuit), forced);
             assert_eq!(circuit.try_acquire().is_err(), forced == CircuitState::ForcedOpen);
         }
-        assert!(heard(&mut transitions).is_empty());
+        assert!(read_all(&mut transitions).is_empty());
         circuit.release();
         let released = match forced {
             CircuitState::ForcedOpen => CircuitState::HalfOpen,
             CircuitState::ForcedClosed => CircuitState::Closed,
             other => other,
         };
-        assert_eq!(state(&circuit), released, "nor is it remembered");
+        assert_eq!(state(&circuit), released, "the reports have no later effect");
     }
 }

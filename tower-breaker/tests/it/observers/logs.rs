@@ -1,8 +1,8 @@
-//! Events of `tracing`.
+//! The events of `tracing`.
 
 use super::*;
 
-/// Keeps the events of this crate.
+/// A subscriber that records the events of this crate.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<Event>>>);
 
@@ -17,7 +17,7 @@ impl Event {
         self.fields.get(name).map_or("", String::as_str)
     }
 
-    fn says(&self, word: &str) -> bool {
+    fn contains(&self, word: &str) -> bool {
         self.fields.values().any(|value| value.contains(word))
     }
 }
@@ -84,7 +84,7 @@ fn transition_is_one_warn_event_with_states_and_reason() {
         assert_eq!(event.field("reason"), reason.as_str(), "{event:?}");
     }
     assert_eq!(events.iter().map(|event| event.field("epoch")).collect::<Vec<_>>(), ["1", "2", "3"]);
-    assert!(events[0].says("overloaded"), "the fault is told: {:?}", events[0]);
+    assert!(events[0].contains("overloaded"), "the event has the fault: {:?}", events[0]);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn keyed_events_have_key() {
     assert_eq!(levels, [tracing::Level::WARN, tracing::Level::DEBUG], "{events:?}");
     for event in events {
         assert_eq!(event.field("circuit"), "tenants", "{event:?}");
-        assert!(event.says("4711"), "{event:?}");
+        assert!(event.contains("4711"), "{event:?}");
     }
 }
 

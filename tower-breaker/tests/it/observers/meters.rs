@@ -1,10 +1,10 @@
-//! Counters and gauges.
+//! The metrics: counters and gauges.
 
 use metrics::{Counter, Gauge, Histogram, Key, KeyName, Level, Metadata, Recorder, SharedString, Unit};
 
 use super::*;
 
-/// Keeps what it is told, by name and labels.
+/// A recorder that keeps the values of all instruments, by name and labels.
 #[derive(Clone, Default)]
 struct Book(Arc<Mutex<HashMap<String, Entry>>>);
 
@@ -27,14 +27,14 @@ impl Book {
         Arc::clone(&entry.value)
     }
 
-    /// `None`: it was not registered.
+    /// Returns the value of an instrument. `None`: it is not registered.
     fn find(&self, name: &str) -> Option<i64> {
         let Entry { value, is_gauge } = self.0.lock().unwrap().get(name)?.clone();
         let value = value.load(Ordering::SeqCst);
         Some(if is_gauge { f64::from_bits(value) as i64 } else { i64::try_from(value).unwrap() })
     }
 
-    /// 0 if nobody has counted it.
+    /// Returns the value of an instrument. 0: it is not registered.
     fn count(&self, name: &str) -> i64 {
         self.find(name).unwrap_or_default()
     }
@@ -45,7 +45,7 @@ impl Book {
         })
     }
 
-    /// How many circuits stand there, of all states in their order.
+    /// Returns the gauges of a circuit name: the number of circuits in each of `STATES`.
     fn circuits(&self, circuit: &str) -> [Option<i64>; 6] {
         STATES.map(|state| {
             let state = state.as_str();
@@ -71,9 +71,12 @@ const STATES: [CircuitState; 6] = [
     CircuitState::Disabled,
 ];
 
-/// The gauges, of which those of two states are not 0.
-fn standing<const N: usize>(at: [(CircuitState, i64); N]) -> [Option<i64>; 6] {
-    STATES.map(|state| Some(at.iter().find(|(at, _)| *at == state).map_or(0, |(_, number)| *number)))
+/// Returns the expected gauges: the given numbers, and 0 for all other states.
+fn gauges<const N: usize>(expected: [(CircuitState, i64); N]) -> [Option<i64>; 6] {
+    STATES.map(|state| {
+        let entry = expected.iter().find(|(expected, _)| *expected == state);
+        Some(entry.map_or(0, |(_, number)| *number))
+    })
 }
 
 impl Recorder for Book {
@@ -94,7 +97,8 @@ impl Recorder for Book {
     }
 }
 
-/// Runs a test with a recorder. The circuits of each need names of their own: instruments are registered once for each name.
+/// Runs a test with a recorder. The circuits of each test need unique names, because instruments
+/// are registered once for each name.
 fn with_book<T>(test: impl FnOnce(&Book) -> T) -> T {
     let book = Book::default();
     metrics::with_local_recorder(&book, || test(&book))
@@ -104,30 +108,30 @@ fn with_book<T>(test: impl FnOnce(&Book) -> T) -> T {
 fn state_gauges_exist_from_start_and_return_to_zero() {
     with_book(|book| {
         let (circuit, time) = circuit(config().name("gauged"));
-        let stands = |state| assert_eq!(book.circuits("gauged"), standing([(state, 1)]), "{state}");
-        stands(CircuitState::Closed);
+        let assert_state = |state| assert_eq!(book.circuits("gauged"), gauges([(state, 1)]), "{state}");
+        assert_state(CircuitState::Closed);
         send(&circuit, 5, FAILURE);
-        stands(CircuitState::Open);
+        assert_state(CircuitState::Open);
         time.advance(OPEN_FOR);
         let probe = circuit.try_acquire().unwrap();
-        stands(CircuitState::HalfOpen);
+        assert_state(CircuitState::HalfOpen);
         probe.record(FAILURE);
-        stands(CircuitState::Open);
+        assert_state(CircuitState::Open);
         time.advance(OPEN_FOR);
         send(&circuit, 2, Verdict::Success);
-        stands(CircuitState::Closed);
+        assert_state(CircuitState::Closed);
         circuit.force_open().unwrap();
-        stands(CircuitState::ForcedOpen);
+        assert_state(CircuitState::ForcedOpen);
         circuit.force_closed().unwrap();
-        stands(CircuitState::ForcedClosed);
+        assert_state(CircuitState::ForcedClosed);
         circuit.force_closed().unwrap();
-        stands(CircuitState::ForcedClosed);
+        assert_state(CircuitState::ForcedClosed);
         circuit.release();
-        stands(CircuitState::Closed);
+        assert_state(CircuitState::Closed);
         circuit.reset().unwrap();
-        stands(CircuitState::Closed);
+        assert_state(CircuitState::Closed);
         drop(circuit);
-        assert_eq!(book.circuits("gauged"), standing([]));
+        assert_eq!(book.circuits("gauged"), gauges([]));
     });
 }
 
@@ -137,11 +141,11 @@ fn disabled_circuit_has_disabled_gauge() {
         let (clock, _time) = Clock::manual();
         let config = |mode| config().name("switched").mode(mode).clock(clock).build().unwrap();
         let circuit = Circuit::new(config(Mode::Disabled));
-        assert_eq!(book.circuits("switched"), standing([(CircuitState::Disabled, 1)]));
+        assert_eq!(book.circuits("switched"), gauges([(CircuitState::Disabled, 1)]));
         circuit.reconfigure(config(Mode::Enforce)).unwrap();
-        assert_eq!(book.circuits("switched"), standing([(CircuitState::Closed, 1)]));
+        assert_eq!(book.circuits("switched"), gauges([(CircuitState::Closed, 1)]));
         circuit.reconfigure(config(Mode::Disabled)).unwrap();
-        assert_eq!(book.circuits("switched"), standing([(CircuitState::Disabled, 1)]));
+        assert_eq!(book.circuits("switched"), gauges([(CircuitState::Disabled, 1)]));
     });
 }
 
@@ -152,14 +156,18 @@ fn metrics_of_one_name_are_summed() {
         let (other, _time) = circuit(config().name("another"));
         circuits[0].trip().unwrap();
         let (closed, open) = (CircuitState::Closed, CircuitState::Open);
-        assert_eq!(book.circuits("many"), standing([(closed, 2), (open, 1)]));
-        assert_eq!(book.circuits("another"), standing([(closed, 1)]));
+        assert_eq!(book.circuits("many"), gauges([(closed, 2), (open, 1)]));
+        assert_eq!(book.circuits("another"), gauges([(closed, 1)]));
         drop(circuits);
-        assert_eq!(book.circuits("many"), standing([]));
+        assert_eq!(book.circuits("many"), gauges([]));
         drop(other);
         let _again = circuit(config().name("many"));
-        assert_eq!(book.circuits("many"), standing([(closed, 1)]), "where one ended another may begin");
-        assert_eq!(book.circuits("another"), standing([]));
+        assert_eq!(
+            book.circuits("many"),
+            gauges([(closed, 1)]),
+            "a later circuit of the same name is counted"
+        );
+        assert_eq!(book.circuits("another"), gauges([]));
     });
 }
 
@@ -172,7 +180,7 @@ fn calls_are_counted_by_outcome() {
         send(&circuit, 2, FAILURE);
         (0..6).for_each(|_| drop(circuit.try_acquire().unwrap()));
         circuit.try_acquire().unwrap().cancel();
-        assert_eq!(book.calls("called"), [3, 2, 4, 6], "one that never began is none");
+        assert_eq!(book.calls("called"), [3, 2, 4, 6], "a call that never began is not counted");
         let panicked =
             AssertUnwindSafe(|| circuit.call_blocking(|| -> Result<(), io::Error> { panic!("inner") }));
         assert!(catch_unwind(panicked).is_err());
@@ -288,7 +296,7 @@ fn transitions_are_counted_by_states_and_reason() {
         circuit.trip().unwrap();
         circuit.trip().unwrap();
         let tripped = (CircuitState::Closed, CircuitState::Open, Reason::Tripped);
-        assert_eq!([tripped, OPENS].map(transitions), [1, 3], "one that changes nothing is none");
+        assert_eq!([tripped, OPENS].map(transitions), [1, 3], "a second `trip` is no transition");
     });
 }
 
@@ -305,7 +313,7 @@ fn keyed_metrics_are_shared_and_count_evictions_and_overflows() {
         (0..5).for_each(|_| drop(answer(&mut service, (0, true))));
         (0..5).for_each(|_| drop(answer(&mut service, (1, true))));
         answer(&mut service, (1, false)).unwrap_err();
-        assert_eq!(book.circuits("keyed"), standing([(closed, 2), (open, 2)]));
+        assert_eq!(book.circuits("keyed"), gauges([(closed, 2), (open, 2)]));
         assert_eq!(book.calls("keyed"), [2, 12, 0, 0]);
         assert_eq!(book.count("tower_breaker_rejections_total{circuit=keyed,state=open}"), 1);
         (10..13).for_each(|key| drop(answer(&mut service, (key, false))));
@@ -315,12 +323,12 @@ fn keyed_metrics_are_shared_and_count_evictions_and_overflows() {
         (20..24).for_each(|key| drop(answer(&mut service, (key, false))));
         assert_eq!(book.count("tower_breaker_evictions_total{circuit=keyed}"), 4);
         assert_eq!((layer.circuits().evicted(), layer.circuits().overflowed()), (4, 3));
-        let standing_in = |number: usize| book.circuits("keyed")[number].unwrap();
-        assert_eq!([0, 1, 2].map(standing_in), [4, 0, 0], "a forgotten one stands nowhere");
+        let in_state = |number: usize| book.circuits("keyed")[number].unwrap();
+        assert_eq!([0, 1, 2].map(in_state), [4, 0, 0], "an evicted circuit is in no gauge");
         let names = book.of_circuit("keyed");
         assert!(!names.iter().any(|name| name.contains("key=") || name.contains("20")), "{names:?}");
         drop((service, layer));
-        assert_eq!(book.circuits("keyed"), standing([]));
+        assert_eq!(book.circuits("keyed"), gauges([]));
     });
 }
 
@@ -333,7 +341,7 @@ fn unguarded_call_creates_no_circuit() {
         let mut service = layer.layer(service_fn(answers));
         (0..3).for_each(|key| drop(answer(&mut service, (key, true))));
         assert_eq!((layer.circuits().len(), layer.circuits().overflow().is_none()), (1, true));
-        assert_eq!(book.circuits("phantom"), standing([(CircuitState::Closed, 1)]));
+        assert_eq!(book.circuits("phantom"), gauges([(CircuitState::Closed, 1)]));
     });
 }
 
@@ -346,9 +354,9 @@ fn overflow_calls_are_counted_only_on_shared_circuit() {
             let mut service = KeyedBreakerLayer::<_, _>::new(config, by_number).layer(service_fn(answers));
             (0..6).for_each(|key| drop(answer(&mut service, (key, true))));
             assert_eq!(book.calls(name), [0, 6, 0, 0], "{name}");
-            let stand = if name == "shared" { CircuitState::Open } else { CircuitState::Closed };
+            let expected = if name == "shared" { CircuitState::Open } else { CircuitState::Closed };
             assert_eq!(
-                book.circuits(name)[STATES.iter().position(|s| *s == stand).unwrap()],
+                book.circuits(name)[STATES.iter().position(|state| *state == expected).unwrap()],
                 Some(1),
                 "{name}"
             );
@@ -377,7 +385,7 @@ fn metrics_have_exactly_documented_labels() {
     });
 }
 
-/// The name and the keys of the labels.
+/// Returns the name of a metric and the keys of its labels.
 fn shape(metric: &str) -> String {
     let (name, labels) = metric.trim_end_matches('}').split_once('{').unwrap();
     let keys = labels.split(',').map(|label| label.split_once('=').unwrap().0);
@@ -410,8 +418,8 @@ fn permit_of_ended_circuit_is_not_counted_under_next_name() {
         drop(cancelled);
         assert_eq!(book.calls("not ended"), [0; 4]);
         assert_eq!(book.count("tower_breaker_slow_calls_total{circuit=not ended}"), 0);
-        assert_eq!(book.circuits("ended"), standing([]));
-        assert_eq!(book.circuits("not ended"), standing([(CircuitState::Closed, 1)]));
+        assert_eq!(book.circuits("ended"), gauges([]));
+        assert_eq!(book.circuits("not ended"), gauges([(CircuitState::Closed, 1)]));
     });
 }
 
@@ -422,14 +430,14 @@ fn recorder_installed_late_counts_state_from_reconfigure() {
     circuit.trip().unwrap();
     with_book(|book| {
         circuit.reset().unwrap();
-        assert!(book.of_circuit("late recorder").is_empty(), "it was made without a recorder");
+        assert!(book.of_circuit("late recorder").is_empty(), "the circuit was created without a recorder");
         circuit.reconfigure(config.clone()).unwrap();
-        assert_eq!(book.circuits("late recorder"), standing([(CircuitState::Closed, 1)]));
+        assert_eq!(book.circuits("late recorder"), gauges([(CircuitState::Closed, 1)]));
         circuit.reconfigure(config.clone()).unwrap();
         circuit.trip().unwrap();
-        assert_eq!(book.circuits("late recorder"), standing([(CircuitState::Open, 1)]));
+        assert_eq!(book.circuits("late recorder"), gauges([(CircuitState::Open, 1)]));
         drop(circuit);
-        assert_eq!(book.circuits("late recorder"), standing([]));
+        assert_eq!(book.circuits("late recorder"), gauges([]));
     });
 }
 
@@ -440,11 +448,11 @@ fn reconfigure_to_disabled_counts_once_with_late_recorder() {
     let circuit = Circuit::new(config(Mode::Enforce));
     with_book(|book| {
         circuit.reconfigure(config(Mode::Disabled)).unwrap();
-        assert_eq!(book.circuits("late and disabled"), standing([(CircuitState::Disabled, 1)]));
+        assert_eq!(book.circuits("late and disabled"), gauges([(CircuitState::Disabled, 1)]));
     });
 }
 
-/// A recorder without fields; what it registers is counted together.
+/// A recorder without fields. All its counters of calls are one counter.
 struct Fieldless;
 
 static COUNTED: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,4 @@
-//! What others are told of a circuit, and what a health checker may tell it.
+//! Observability of circuits: streams, observers, logs and metrics; and health reports.
 
 mod callbacks;
 mod health;
@@ -34,11 +34,12 @@ const FAILURE: Verdict = Verdict::Fault(FAULT);
 
 fn send(circuit: &Circuit, times: usize, verdict: Verdict) {
     for _ in 0..times {
-        circuit.try_acquire().expect("the circuit lets the call through").record(verdict);
+        circuit.try_acquire().expect("the circuit must admit the call").record(verdict);
     }
 }
 
-/// What is there without waiting, and whether the stream has ended.
+/// Reads the items that are available without waiting. Returns them, and whether the stream has
+/// ended.
 fn read(transitions: &mut Transitions) -> (Vec<Result<Transition, u64>>, bool) {
     let mut read = Vec::new();
     loop {
@@ -49,7 +50,8 @@ fn read(transitions: &mut Transitions) -> (Vec<Result<Transition, u64>>, bool) {
     }
 }
 
-fn heard(transitions: &mut Transitions) -> Vec<Transition> {
+/// Reads the transitions that are available without waiting.
+fn read_all(transitions: &mut Transitions) -> Vec<Transition> {
     let (read, ended) = read(transitions);
     assert!(!ended);
     read.into_iter().map(Result::unwrap).collect()
@@ -66,13 +68,13 @@ const HALF_OPENS: Step = (CircuitState::Open, CircuitState::HalfOpen, Reason::Op
 const CLOSES: Step = (CircuitState::HalfOpen, CircuitState::Closed, Reason::ProbesSucceeded);
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "when it was is told by the wall clock")]
+#[expect(clippy::disallowed_methods, reason = "a transition has the time of the wall clock")]
 fn stream_has_transitions_in_order_with_all_fields() {
     use CircuitState::{Closed, ForcedOpen, HalfOpen, Open};
     let (circuit, time) = circuit(config().name("search"));
     send(&circuit, 4, FAILURE);
     let mut transitions = circuit.transitions();
-    assert!(heard(&mut transitions).is_empty());
+    assert!(read_all(&mut transitions).is_empty());
     let before = SystemTime::now();
     send(&circuit, 1, FAILURE);
     time.advance(OPEN_FOR);
@@ -82,7 +84,7 @@ fn stream_has_transitions_in_order_with_all_fields() {
     circuit.force_open().unwrap();
     circuit.release();
     circuit.reset().unwrap();
-    let told = heard(&mut transitions);
+    let received = read_all(&mut transitions);
     let expected = [
         OPENS,
         HALF_OPENS,
@@ -93,12 +95,12 @@ fn stream_has_transitions_in_order_with_all_fields() {
         (ForcedOpen, HalfOpen, Reason::Released),
         (HalfOpen, Closed, Reason::Reset),
     ];
-    assert_eq!(steps(&told), expected);
-    for (place, transition) in told.iter().enumerate() {
+    assert_eq!(steps(&received), expected);
+    for (index, transition) in received.iter().enumerate() {
         assert_eq!((transition.circuit, transition.key.as_deref()), ("search", None));
-        assert_eq!(transition.epoch as usize, place + 1, "each change is counted");
-        let of_a_fault = [Reason::ConsecutiveFailures, Reason::ProbeFailed].contains(&transition.reason);
-        assert_eq!(transition.fault, of_a_fault.then_some(FAULT), "{}", transition.reason);
+        assert_eq!(transition.epoch as usize, index + 1, "each transition has the next epoch");
+        let has_fault = [Reason::ConsecutiveFailures, Reason::ProbeFailed].contains(&transition.reason);
+        assert_eq!(transition.fault, has_fault.then_some(FAULT), "{}", transition.reason);
         assert!(before <= transition.at && transition.at <= SystemTime::now());
     }
 }
@@ -109,8 +111,8 @@ fn rate_transition_has_counts_of_window() {
     let mut transitions = circuit.transitions();
     send(&circuit, 6, Verdict::Success);
     send(&circuit, 4, FAILURE);
-    let [opened] = &heard(&mut transitions)[..] else { panic!("one change") };
-    let counts = opened.counts.expect("the window was looked at");
+    let [opened] = &read_all(&mut transitions)[..] else { panic!("expected one transition") };
+    let counts = opened.counts.expect("a trip has the counts of the window");
     assert_eq!((opened.reason, opened.fault), (Reason::FailureRate, Some(FAULT)));
     assert_eq!((counts.calls, counts.failures, counts.slow), (10, 4, 0));
 }
@@ -124,17 +126,17 @@ fn slow_and_cancelled_transitions_have_their_reasons() {
         time.advance(SECOND);
         permit.record(Verdict::Success);
     }
-    let told = heard(&mut transitions);
-    assert_eq!(steps(&told), [(CircuitState::Closed, CircuitState::Open, Reason::SlowRate)]);
-    let counts = told[0].counts.unwrap();
-    assert_eq!((counts.calls, counts.failures, counts.slow, told[0].fault), (10, 0, 10, None));
+    let received = read_all(&mut transitions);
+    assert_eq!(steps(&received), [(CircuitState::Closed, CircuitState::Open, Reason::SlowRate)]);
+    let counts = received[0].counts.unwrap();
+    assert_eq!((counts.calls, counts.failures, counts.slow, received[0].fault), (10, 0, 10, None));
 
     let (hangs, _time) = circuit(config());
     let mut transitions = hangs.transitions();
     (0..10).for_each(|_| drop(hangs.try_acquire().unwrap()));
-    let told = heard(&mut transitions);
-    assert_eq!(steps(&told), [(CircuitState::Closed, CircuitState::Open, Reason::NoneCompletes)]);
-    assert_eq!(told[0].counts.unwrap().cancelled, 10);
+    let received = read_all(&mut transitions);
+    assert_eq!(steps(&received), [(CircuitState::Closed, CircuitState::Open, Reason::NoneCompletes)]);
+    assert_eq!(received[0].counts.unwrap().cancelled, 10);
 }
 
 #[test]
@@ -145,7 +147,7 @@ fn call_at_clock_origin_can_be_slow() {
         let permit = circuit.try_acquire().unwrap();
         time.advance(SECOND);
         permit.record(Verdict::Success);
-        assert_eq!(circuit.status().window.slow, 1, "from {start} s on");
+        assert_eq!(circuit.status().window.slow, 1, "the call starts at {start} s");
     }
 }
 
@@ -162,15 +164,15 @@ fn slow_stream_reader_gets_number_of_missed_transitions() {
             circuit.trip().unwrap();
         }
         let last = circuit.status().last_transition.unwrap().epoch;
-        let (mut told, _) = read(&mut transitions);
+        let (mut received, _) = read(&mut transitions);
         if changes > 256 {
-            assert_eq!(told.remove(0).unwrap_err(), changes - 256, "the first thing that is told");
+            assert_eq!(received.remove(0).unwrap_err(), changes - 256, "the first item");
         }
-        let epochs: Vec<_> = told.into_iter().map(|item| item.unwrap().epoch).collect();
+        let epochs: Vec<_> = received.into_iter().map(|item| item.unwrap().epoch).collect();
         assert_eq!(epochs, (last - 255..=last).collect::<Vec<_>>(), "{changes} changes");
         circuit.force_open().unwrap();
         circuit.release();
-        assert_eq!(heard(&mut transitions).len(), 2, "it goes on");
+        assert_eq!(read_all(&mut transitions).len(), 2, "the stream continues");
         circuit.reset().unwrap();
     }
 }
@@ -184,7 +186,7 @@ fn stream_has_every_transition_since_its_creation() {
     circuit.reset().unwrap();
     drop(circuit.transitions());
     circuit.trip().unwrap();
-    assert_eq!((heard(&mut first).len(), heard(&mut second).len()), (3, 2));
+    assert_eq!((read_all(&mut first).len(), read_all(&mut second).len()), (3, 2));
 }
 
 #[test]
@@ -214,11 +216,11 @@ fn stream_ends_with_its_circuit_after_last_transition() {
         service.circuit().reset().unwrap();
         service.circuit().try_acquire().unwrap()
     };
-    assert_eq!(heard(&mut transitions).len(), 2, "the service holds the circuit");
+    assert_eq!(read_all(&mut transitions).len(), 2, "the service keeps the circuit alive");
     service.circuit().trip().unwrap();
     drop(service);
-    let (told, ended) = read(&mut transitions);
-    assert_eq!((told.len(), ended), (1, true));
+    let (received, ended) = read(&mut transitions);
+    assert_eq!((received.len(), ended), (1, true));
     permit.record(FAILURE);
     assert!(read(&mut transitions).1);
 }
@@ -226,10 +228,10 @@ fn stream_ends_with_its_circuit_after_last_transition() {
 #[test]
 fn next_circuit_notifies_only_its_own_observers() {
     for _ in 0..10 {
-        let told = Arc::new(Mutex::new(Vec::new()));
+        let observed = Arc::new(Mutex::new(Vec::new()));
         let (old, _time) = circuit(config().name("old").consecutive_failures(1));
-        let tell = Arc::clone(&told);
-        old.on_transition(move |transition| tell.lock().unwrap().push(transition.circuit));
+        let observer = Arc::clone(&observed);
+        old.on_transition(move |transition| observer.lock().unwrap().push(transition.circuit));
         let mut transitions = old.transitions();
         let permit = old.try_acquire().unwrap();
         drop(old);
@@ -237,9 +239,9 @@ fn next_circuit_notifies_only_its_own_observers() {
         permit.record(FAILURE);
         assert_eq!(state(&new), CircuitState::Closed);
         new.trip().unwrap();
-        assert!(told.lock().unwrap().is_empty());
-        let (heard, ended) = read(&mut transitions);
-        assert!(heard.is_empty() && ended);
+        assert!(observed.lock().unwrap().is_empty());
+        let (items, ended) = read(&mut transitions);
+        assert!(items.is_empty() && ended);
     }
 }
 
@@ -252,13 +254,13 @@ fn registry_stream_covers_all_circuits_and_ends_with_last() {
     registry.trip("early").unwrap();
     registry.trip("late").unwrap();
     registry.reset("early").unwrap();
-    let told = heard(&mut transitions);
-    let told: Vec<_> = told.iter().map(|transition| (transition.circuit, transition.to)).collect();
+    let received = read_all(&mut transitions);
+    let received: Vec<_> = received.iter().map(|transition| (transition.circuit, transition.to)).collect();
     let (open, closed) = (CircuitState::Open, CircuitState::Closed);
-    assert_eq!(told, [("early", open), ("late", open), ("early", closed)]);
+    assert_eq!(received, [("early", open), ("late", open), ("early", closed)]);
     drop(registry);
     late.reset().unwrap();
-    assert_eq!(heard(&mut transitions).len(), 1, "one circuit is left");
+    assert_eq!(read_all(&mut transitions).len(), 1, "one circuit is left");
     drop(late);
     assert!(read(&mut transitions).1);
 }
@@ -273,10 +275,10 @@ fn by_number(request: &Request) -> u64 {
     request.0
 }
 
-/// Whether the call was let through.
+/// Makes one call through the service.
 fn answer<S: Service<Request>>(service: &mut S, request: Request) -> Result<S::Response, S::Error> {
     let mut cx = Context::from_waker(Waker::noop());
-    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("it is always ready") };
+    let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("the service must be ready") };
     assert_ready!(task::spawn(service.call(request)).poll())
 }
 
@@ -291,47 +293,48 @@ fn keyed_stream_has_key_and_ends_with_last_handle() {
             answer(&mut service, (key, true)).unwrap_err();
         }
     }
-    let told = heard(&mut transitions);
-    let keys: Vec<_> = told.iter().map(|told| (told.circuit, told.key.as_deref().unwrap())).collect();
+    let received = read_all(&mut transitions);
+    let keys: Vec<_> =
+        received.iter().map(|transition| (transition.circuit, transition.key.as_deref().unwrap())).collect();
     assert_eq!(keys, [("tenants", "7"), ("tenants", "3")]);
-    assert_eq!(steps(&told), [OPENS, OPENS]);
-    let held = layer.circuits().get(&3).unwrap();
+    assert_eq!(steps(&received), [OPENS, OPENS]);
+    let handle = layer.circuits().get(&3).unwrap();
     drop((layer, service));
-    held.reset().unwrap();
-    assert_eq!(heard(&mut transitions).len(), 1);
-    drop(held);
+    handle.reset().unwrap();
+    assert_eq!(read_all(&mut transitions).len(), 1);
+    drop(handle);
     assert!(read(&mut transitions).1);
 }
 
 #[test]
 fn observer_panic_is_caught_and_others_are_notified() {
     let (circuit, time) = circuit(config());
-    let told = Arc::new(AtomicUsize::new(0));
-    for place in 0..5 {
-        let told = Arc::clone(&told);
+    let notified = Arc::new(AtomicUsize::new(0));
+    for number in 0..5 {
+        let notified = Arc::clone(&notified);
         circuit.on_transition(move |_| {
-            told.fetch_add(1, Ordering::Relaxed);
-            assert_ne!(place % 2, 0, "this one panics");
+            notified.fetch_add(1, Ordering::Relaxed);
+            assert_ne!(number % 2, 0, "this observer panics");
         });
     }
     let mut transitions = circuit.transitions();
-    let told = || told.load(Ordering::Relaxed);
-    catch_unwind(AssertUnwindSafe(|| send(&circuit, 5, FAILURE))).expect("the call has no part in it");
-    assert_eq!((told(), state(&circuit)), (5, CircuitState::Open));
+    let notified = || notified.load(Ordering::Relaxed);
+    catch_unwind(AssertUnwindSafe(|| send(&circuit, 5, FAILURE))).expect("the call must not panic");
+    assert_eq!((notified(), state(&circuit)), (5, CircuitState::Open));
     time.advance(OPEN_FOR);
     send(&circuit, 2, Verdict::Success);
-    assert_eq!((told(), state(&circuit)), (15, CircuitState::Closed));
+    assert_eq!((notified(), state(&circuit)), (15, CircuitState::Closed));
     circuit.trip().unwrap();
     circuit.force_closed().unwrap();
     circuit.release();
-    assert_eq!((told(), heard(&mut transitions).len()), (30, 6));
+    assert_eq!((notified(), read_all(&mut transitions).len()), (30, 6));
 }
 
 #[test]
 fn observer_runs_after_transition_and_may_use_circuit() {
     let (circuit, _time) = circuit(config());
-    let (own, asked) = (circuit.clone(), Arc::new(AtomicUsize::new(0)));
-    let count = Arc::clone(&asked);
+    let (own, runs) = (circuit.clone(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&runs);
     circuit.on_transition(move |transition| {
         assert_eq!(own.status().last_transition.unwrap().epoch, transition.epoch);
         assert_eq!(own.status().state, transition.to);
@@ -344,22 +347,22 @@ fn observer_runs_after_transition_and_may_use_circuit() {
         }
     });
     send(&circuit, 5, FAILURE);
-    assert_eq!((asked.load(Ordering::Relaxed), state(&circuit)), (1, CircuitState::Closed));
+    assert_eq!((runs.load(Ordering::Relaxed), state(&circuit)), (1, CircuitState::Closed));
 }
 
-/// Longer than anything here takes: it is for a test that would hang.
-const FOR_EVER: Duration = Duration::from_secs(120);
+/// A time after which a test that hangs fails. No step of a test takes this long.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[test]
 fn observer_that_never_returns_delays_only_its_call() {
     let (circuit, time) = circuit(config());
-    let (stuck, is_stuck) = mpsc::channel();
-    let (free, freed) = mpsc::channel::<()>();
-    let (first, freed) = (AtomicBool::new(true), Mutex::new(freed));
+    let (entered, has_entered) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (first, released) = (AtomicBool::new(true), Mutex::new(released));
     circuit.on_transition(move |_| {
         if first.swap(false, Ordering::Relaxed) {
-            stuck.send(()).unwrap();
-            freed.lock().unwrap().recv().unwrap_err();
+            entered.send(()).unwrap();
+            released.lock().unwrap().recv().unwrap_err();
         }
     });
     let mut transitions = circuit.transitions();
@@ -367,7 +370,7 @@ fn observer_that_never_returns_delays_only_its_call() {
         let circuit = circuit.clone();
         move || send(&circuit, 5, FAILURE)
     });
-    is_stuck.recv_timeout(FOR_EVER).expect("it is told");
+    has_entered.recv_timeout(TIMEOUT).expect("the observer must be called");
     let (done, is_done) = mpsc::channel();
     thread::spawn(move || {
         circuit.try_acquire().unwrap_err();
@@ -383,16 +386,12 @@ fn observer_that_never_returns_delays_only_its_call() {
         drop((circuit.clone(), circuit.transitions()));
         done.send(state(&circuit)).unwrap();
     });
-    assert_eq!(is_done.recv_timeout(FOR_EVER).expect("nobody else is held up"), CircuitState::Open);
-    let told = heard_or_end(&mut transitions);
-    assert!(told >= 7, "the stream is not held up either: {told}");
+    assert_eq!(is_done.recv_timeout(TIMEOUT).expect("other calls must not be blocked"), CircuitState::Open);
+    let number = read(&mut transitions).0.len();
+    assert!(number >= 7, "the stream is not blocked either: {number}");
     assert!(!caller.is_finished());
-    drop(free);
+    drop(release);
     caller.join().unwrap();
-}
-
-fn heard_or_end(transitions: &mut Transitions) -> usize {
-    read(transitions).0.len()
 }
 
 #[test]
@@ -400,34 +399,34 @@ fn observer_that_never_returns_delays_no_other_key() {
     let (each, time) = timed(config());
     let config = KeyedConfig::builder(each).max_keys(10).build().unwrap();
     let layer = KeyedBreakerLayer::new(config, by_number);
-    let (stuck, is_stuck) = mpsc::channel();
-    let (free, freed) = mpsc::channel::<()>();
-    let freed = Mutex::new(freed);
+    let (entered, has_entered) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
     let layer = layer.on_transition(move |transition| {
         if transition.key.as_deref() == Some("0") {
-            stuck.send(()).unwrap();
-            freed.lock().unwrap().recv().unwrap_err();
+            entered.send(()).unwrap();
+            released.lock().unwrap().recv().unwrap_err();
         }
     });
     let (circuits, mut service) = (layer.circuits(), layer.layer(service_fn(answers)));
-    let mut of_another = service.clone();
+    let mut other_service = service.clone();
     let caller = thread::spawn(move || {
         (0..5).for_each(|_| drop(answer(&mut service, (0, true))));
     });
-    is_stuck.recv_timeout(FOR_EVER).expect("it is told");
+    has_entered.recv_timeout(TIMEOUT).expect("the observer must be called");
     let (done, is_done) = mpsc::channel();
     thread::spawn(move || {
-        assert!(answer(&mut of_another, (0, false)).is_err(), "it has opened");
+        assert!(answer(&mut other_service, (0, false)).is_err(), "the circuit of key 0 is open");
         for key in 1..100 {
-            (0..5).for_each(|_| drop(answer(&mut of_another, (key, true))));
+            (0..5).for_each(|_| drop(answer(&mut other_service, (key, true))));
             assert_eq!(circuits.get(&key).unwrap().status().state, CircuitState::Open);
             time.advance(2 * OPEN_FOR);
         }
         (1..100).filter_map(|key| circuits.get(&key)).for_each(|circuit| circuit.reset().unwrap());
         done.send((circuits.len(), circuits.get_or_insert(1_000).is_some())).unwrap();
     });
-    let (kept, has_room) = is_done.recv_timeout(FOR_EVER).expect("nobody else is held up");
+    let (kept, has_room) = is_done.recv_timeout(TIMEOUT).expect("other calls must not be blocked");
     assert!(kept <= 10 && has_room);
-    drop(free);
+    drop(release);
     caller.join().unwrap();
 }

@@ -1,4 +1,4 @@
-//! How long a circuit stays open, and the time to wait that its rejections have.
+//! The open time of a circuit, and the `retry_after` of its rejections.
 
 use super::*;
 
@@ -41,12 +41,12 @@ fn half_open_rejection_has_retry_after_of_1s() {
         let rejection = circuit.try_acquire().unwrap_err();
         assert_eq!((rejection.state(), rejection.retry_after()), (CircuitState::HalfOpen, Some(expected)));
         probe.record(Verdict::Success);
-        assert!(circuit.try_acquire().is_ok(), "a probe that has ended frees its slot at once");
+        assert!(circuit.try_acquire().is_ok(), "a probe that has ended frees its slot immediately");
     }
 }
 
 #[test]
-fn open_time_grows_to_cap_and_jitter_only_adds() {
+fn open_time_grows_to_maximum_and_jitter_only_adds() {
     let mut added = Vec::new();
     for _ in 0..50 {
         let growing = config().open_for(10 * SECOND).open_backoff(2.0, 100 * SECOND).open_jitter(0.25);
@@ -56,7 +56,7 @@ fn open_time_grows_to_cap_and_jitter_only_adds() {
         for base in [10, 20, 40, 80, 100, 100] {
             let period = circuit.status().retry_after.unwrap();
             let share = period.as_secs_f64() / f64::from(base) - 1.0;
-            // Kept to the millisecond.
+            // The open time has a resolution of a millisecond.
             assert!((0.0..=0.250_1).contains(&share), "{period:?} for {base} s");
             added.push(share);
             time.advance(period.saturating_sub(Duration::from_millis(1)));
@@ -66,7 +66,7 @@ fn open_time_grows_to_cap_and_jitter_only_adds() {
         }
     }
     let mean = added.iter().sum::<f64>() / added.len() as f64;
-    assert!((0.08..0.17).contains(&mean), "{mean}: drawn evenly, circuit by circuit");
+    assert!((0.08..0.17).contains(&mean), "{mean}: the jitter is uniformly random for each circuit");
 }
 
 #[test]
@@ -105,17 +105,17 @@ fn open_until_reset_ignores_retry_after() {
 
 #[test]
 fn retry_after_of_tripping_call_extends_open_time() {
-    for (asked_for, open_for) in [(0, 30), (29, 30), (90, 90), (300, 300), (86_400, 300)] {
+    for (hint, open_for) in [(0, 30), (29, 30), (90, 90), (300, 300), (86_400, 300)] {
         let (layer, time) = layer(config());
         let mut service = layer.layer(server());
-        for hint in [200, 200, 200, 200, asked_for] {
-            assert_ready!(start_with(&mut service, (503, hint)).poll()).unwrap();
+        for retry_after in [200, 200, 200, 200, hint] {
+            assert_ready!(start_with(&mut service, (503, retry_after)).poll()).unwrap();
         }
         let open_for = Duration::from_secs(open_for);
-        assert_eq!(layer.circuit().status().retry_after, Some(open_for), "asked for {asked_for} s");
+        assert_eq!(layer.circuit().status().retry_after, Some(open_for), "`Retry-After: {hint}`");
         time.advance(open_for);
-        // The same of a probe.
-        assert_ready!(start_with(&mut service, (503, asked_for)).poll()).unwrap();
+        // The `Retry-After` of a failed probe counts, too.
+        assert_ready!(start_with(&mut service, (503, hint)).poll()).unwrap();
         assert_eq!(layer.circuit().status().retry_after, Some(open_for));
     }
 }

@@ -25,44 +25,44 @@ fn slow_calls_at_threshold_open_and_so_does_slow_probe() {
     }
 }
 
-/// Runs into a panic, and says whether there was one.
+/// Runs a closure and catches its panic. Returns whether it panicked.
 fn panics<T>(run: impl FnOnce() -> T) -> bool {
     catch_unwind(AssertUnwindSafe(run)).is_err()
 }
 
 #[test]
-fn panic_counts_one_failure_and_poisons_nothing() {
-    type Step = fn(&BreakerLayer) -> bool;
-    let panicking: [Step; 5] = [
+fn panic_counts_as_one_failure_and_circuit_stays_usable() {
+    type Panicking = fn(&BreakerLayer) -> bool;
+    let panicking: [Panicking; 5] = [
         |layer| panics(|| start(&mut layer.layer(server()), PANICS_IN_CALL)),
         |layer| panics(|| start(&mut layer.layer(server()), PANICS).poll()),
         |layer| {
-            // The future is there after the panic, and dropped: its outcome is recorded already.
+            // The future is dropped after the panic. Its outcome is recorded already.
             let mut call = start(&mut layer.layer(server()), PANICS);
             panics(|| call.poll())
         },
         |layer| {
-            let call = async { panic!("it was asked to") };
+            let call = async { panic!("requested panic") };
             panics(|| task::spawn(layer.circuit().call::<_, (), io::Error, _>(call)).poll())
         },
-        |layer| panics(|| layer.circuit().call_blocking::<(), io::Error, _>(|| panic!("it was asked to"))),
+        |layer| panics(|| layer.circuit().call_blocking::<(), io::Error, _>(|| panic!("requested panic"))),
     ];
-    for (place, panicking) in panicking.into_iter().enumerate() {
+    for (index, panicking) in panicking.into_iter().enumerate() {
         let (layer, time) = layer(config().cancelled(CancelledPolicy::Failure));
         let circuit = layer.circuit();
         for failures in 1..=5 {
-            assert!(panicking(&layer), "place {place}");
+            assert!(panicking(&layer), "case {index}");
             let counted = circuit.status().consecutive_failures;
-            assert_eq!(counted, failures % 5, "place {place}");
+            assert_eq!(counted, failures % 5, "case {index}");
         }
-        assert_eq!(trip_reason(&circuit), Reason::ConsecutiveFailures, "place {place}");
+        assert_eq!(trip_reason(&circuit), Reason::ConsecutiveFailures, "case {index}");
         time.advance(OPEN_FOR);
-        assert!(panicking(&layer), "place {place}");
-        assert_eq!(trip_reason(&circuit), Reason::ProbeFailed, "place {place}");
+        assert!(panicking(&layer), "case {index}");
+        assert_eq!(trip_reason(&circuit), Reason::ProbeFailed, "case {index}");
         time.advance(OPEN_FOR);
         let mut service = layer.layer(server());
         (0..2).for_each(|_| assert!(send(&mut service, 200, SECOND, &time).is_ok()));
-        assert_eq!(state(&circuit), CircuitState::Closed, "place {place}");
+        assert_eq!(state(&circuit), CircuitState::Closed, "case {index}");
     }
 }
 
@@ -82,7 +82,7 @@ fn health_function_overrides_health_of_fault() {
     assert_eq!(trip_reason(&circuit), Reason::ConsecutiveFailures);
     circuit.reset().unwrap();
     (0..5).for_each(|_| assert!(send(&mut service, 503, SECOND, &time).is_ok()));
-    assert_eq!(trip_reason(&circuit), Reason::ConsecutiveFailures, "the others keep theirs");
+    assert_eq!(trip_reason(&circuit), Reason::ConsecutiveFailures, "other kinds keep their health");
 }
 
 #[test]
@@ -109,28 +109,29 @@ fn last_failure_has_type_message_and_label() {
 #[test]
 fn last_failure_allocates_only_at_failures() {
     let limits = || config().consecutive_failures(0).failure_rate(None);
-    let (plain, keeps) = (layer(limits()).0, layer(limits()).0);
+    let (plain, keeping) = (layer(limits()).0, layer(limits()).0);
     let circuit = plain.circuit();
-    let (mut plain, mut keeps) = (plain.layer(server()), keeps.keep_last_failure("orders").layer(server()));
+    let (mut plain, mut keeping) =
+        (plain.layer(server()), keeping.keep_last_failure("orders").layer(server()));
     let [success, failure] = [429, REFUSED].map(|status| allocations(&mut plain, status));
-    assert!(circuit.status().last_failure.is_none(), "nobody asked for it");
-    assert_eq!(allocations(&mut keeps, 429), success);
-    assert!(allocations(&mut keeps, REFUSED) > failure);
+    assert!(circuit.status().last_failure.is_none(), "the layer does not keep it");
+    assert_eq!(allocations(&mut keeping, 429), success);
+    assert!(allocations(&mut keeping, REFUSED) > failure);
 }
 
 fn allocations<S: Service<(u16, u64), Future: std::future::Future>>(service: &mut S, status: u16) -> u64 {
     allocation_counter::measure(|| drop(assert_ready!(start(service, status).poll()))).count_total
 }
 
-/// A worker's query under a timeout: the query's own error is nested in the timeout's result.
+/// A query under a timeout: the result of the query is nested in the result of the timeout.
 #[test]
 fn nested_results_count_inner_error() {
     type Nested<T> = Result<Result<T, io::Error>, io::Error>;
     struct Row;
 
     let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
-    let state_after = |layer: &BreakerLayer, answer: fn() -> Nested<u32>| {
-        let mut service = layer.layer(service_fn(move |()| std::future::ready(answer())));
+    let state_after = |layer: &BreakerLayer, result: fn() -> Nested<u32>| {
+        let mut service = layer.layer(service_fn(move |()| std::future::ready(result())));
         for _ in 0..5 {
             assert!(tokio_test::block_on(async { service.ready().await.unwrap().call(()).await }).is_ok());
         }
@@ -140,7 +141,7 @@ fn nested_results_count_inner_error() {
     assert_eq!(state_after(&layer, || Ok(Ok(1))), CircuitState::Closed);
     assert_eq!(state_after(&layer, || Ok(Err(io::ErrorKind::ConnectionRefused.into()))), CircuitState::Open);
 
-    // A value without an `Outcome`.
+    // A value that does not implement `Outcome`.
     let layer = BreakerLayer::new(BreakerConfig::default()).classify(NestedErrors::new());
     let mut service =
         layer.layer(service_fn(move |()| std::future::ready(Nested::<Row>::Ok(Err(refused())))));
