@@ -50,8 +50,8 @@ impl RetryPolicy {
     ///
     /// Returns the error of the last attempt, unchanged.
     ///
-    /// A circuit breaker in the closure may reject the last attempt on this side at its first poll.
-    /// The outcome of the attempt before it is then returned.
+    /// The last attempt may be rejected on this side at its first poll, for example by a circuit
+    /// breaker in the closure. The outcome of the attempt before it is then returned.
     ///
     /// # Panics
     ///
@@ -83,8 +83,8 @@ impl RetryPolicy {
     ///
     /// Returns the error of the last attempt, unchanged.
     ///
-    /// A circuit breaker in the closure may reject the last attempt on this side. The error of the
-    /// attempt before it is then returned.
+    /// The last attempt may be rejected on this side, for example by a circuit breaker in the
+    /// closure. The error of the attempt before it is then returned.
     ///
     /// A failed *response* is not kept for that. It is dropped before the next attempt, because
     /// that attempt may block this thread until it gets a resource that the response holds.

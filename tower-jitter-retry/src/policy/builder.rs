@@ -316,8 +316,9 @@ impl RetryPolicyBuilder {
 
     /// Sets the clock of [`max_elapsed`](Self::max_elapsed) and of deadlines.
     ///
-    /// It does not affect delays, which always use tokio's timer. A budget has a clock of its own;
-    /// only the default budget takes the clock of its policy.
+    /// It does not affect delays, which use tokio's timer, or the thread's sleep with
+    /// [`retry_blocking`](RetryPolicy::retry_blocking). A budget has a clock of its own; only the
+    /// default budget takes the clock of its policy.
     ///
     /// **Default**: [`Clock::tokio`], the clock of the timer.
     /// [`retry_blocking`](RetryPolicy::retry_blocking) reads [`Clock::precise`] instead, because
