@@ -194,24 +194,24 @@ async fn call_nested_with_outer_error_counts_failure() {
 #[tokio::test(start_paused = true)]
 async fn call_nested_with_two_oks_counts_success() {
     let circuit = circuit();
-    let answer = circuit.call_nested(timeout(SECOND, async { Ok::<_, io::Error>(7) })).await;
-    assert_eq!(answer.unwrap().unwrap(), 7);
+    let result = circuit.call_nested(timeout(SECOND, async { Ok::<_, io::Error>(7) })).await;
+    assert_eq!(result.unwrap().unwrap(), 7);
     assert_eq!((circuit.status().window.calls, circuit.status().window.failures), (1, 0));
 }
 
 #[test]
 fn call_blocking_nested_with_either_error_counts_failure() {
     type Nested = Result<io::Result<u32>, io::Error>;
-    let answers: [(fn() -> Nested, bool); 3] =
+    let calls: [(fn() -> Nested, bool); 3] =
         [(|| Ok(Ok(7)), false), (|| Ok(Err(refused())), true), (|| Err(refused()), true)];
-    for (answer, opens) in answers {
+    for (call, opens) in calls {
         let circuit = Circuit::new(BreakerConfig::default());
         for _ in 0..5 {
-            let result = circuit.call_blocking_nested(answer);
+            let result = circuit.call_blocking_nested(call);
             assert_eq!(matches!(result, Ok(Ok(7))), !opens);
         }
         assert_eq!(state(&circuit) == CircuitState::Open, opens);
-        let rejected = circuit.call_blocking_nested(answer).is_err_and(|error| error.rejection().is_some());
+        let rejected = circuit.call_blocking_nested(call).is_err_and(|error| error.rejection().is_some());
         assert_eq!(rejected, opens);
     }
 }

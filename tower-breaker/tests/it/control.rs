@@ -181,8 +181,8 @@ fn observe_only_changes_states_and_rejects_nothing() {
     let permits: Vec<_> = (0..10).map(|_| bench.circuit.try_acquire().unwrap()).collect();
     assert_eq!(bench.state(), CircuitState::HalfOpen);
     // The first three calls are probes. The others would have been rejected.
-    permits.into_iter().rev().enumerate().for_each(|(place, permit)| {
-        permit.record(if place < 7 { FAILURE } else { Verdict::Success });
+    permits.into_iter().rev().enumerate().for_each(|(index, permit)| {
+        permit.record(if index < 7 { FAILURE } else { Verdict::Success });
     });
     assert_eq!((bench.state(), bench.window()), (CircuitState::Closed, (0, 0)));
 }

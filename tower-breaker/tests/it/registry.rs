@@ -285,10 +285,10 @@ fn observer_is_called_for_existing_and_later_circuits() {
     let bench = Bench::new(config());
     bench.registry.circuit("early");
     let observed = Arc::new(Mutex::new(Vec::new()));
-    let observer = Arc::clone(&observed);
+    let sink = Arc::clone(&observed);
     bench.registry.on_transition(move |transition| {
         assert!(transition.key.is_none());
-        observer.lock().unwrap().push((transition.circuit, transition.to));
+        sink.lock().unwrap().push((transition.circuit, transition.to));
     });
     bench.registry.circuit("late");
     bench.configure(config().name("configured"));
@@ -302,8 +302,8 @@ fn observer_is_called_for_existing_and_later_circuits() {
 fn observer_is_called_for_removed_circuit_and_successor() {
     let bench = Bench::new(config());
     let observed = Arc::new(Mutex::new(Vec::new()));
-    let observer = Arc::clone(&observed);
-    bench.registry.on_transition(move |transition| observer.lock().unwrap().push(transition.to));
+    let sink = Arc::clone(&observed);
+    bench.registry.on_transition(move |transition| sink.lock().unwrap().push(transition.to));
     let old = bench.registry.circuit("a");
     bench.registry.remove("a").unwrap();
     bench.registry.trip("a").unwrap_err();
@@ -333,7 +333,7 @@ fn observer_may_call_registry() {
     assert_eq!((runs.load(Ordering::Relaxed), bench.state("a")), (1, CircuitState::Closed));
 }
 
-fn answers(fails: bool) -> Ready<Result<(), io::Error>> {
+fn respond(fails: bool) -> Ready<Result<(), io::Error>> {
     ready(if fails { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) })
 }
 
@@ -341,8 +341,8 @@ fn answers(fails: bool) -> Ready<Result<(), io::Error>> {
 fn layer_over_registry_circuit_uses_that_circuit() {
     let bench = Bench::new(config());
     let layer = || BreakerLayer::with_circuit(bench.registry.circuit("search"));
-    let mut one = layer().layer(service_fn(answers));
-    let mut two = layer().layer(service_fn(answers));
+    let mut one = layer().layer(service_fn(respond));
+    let mut two = layer().layer(service_fn(respond));
     let mut call = |fails: bool, first: bool| {
         let service = if first { &mut one } else { &mut two };
         assert_ready_ok!(task::spawn(()).enter(|cx, _| service.poll_ready(cx)));
@@ -364,8 +364,8 @@ fn threads_with_same_names_get_one_circuit_each() {
         let bench = Bench::new(config().consecutive_failures(8));
         let barrier = Barrier::new(8);
         let opened = Arc::new(Mutex::new(Vec::new()));
-        let observer = Arc::clone(&opened);
-        bench.registry.on_transition(move |transition| observer.lock().unwrap().push(transition.circuit));
+        let sink = Arc::clone(&opened);
+        bench.registry.on_transition(move |transition| sink.lock().unwrap().push(transition.circuit));
         let names = ["a", "b", "c", "d"];
         thread::scope(|scope| {
             for _ in 0..8 {

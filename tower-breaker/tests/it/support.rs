@@ -56,7 +56,7 @@ pub(crate) fn state(circuit: &Circuit) -> CircuitState {
 
 /// Makes one call through the service. Panics if the service or the response is not ready
 /// immediately.
-pub(crate) fn answer<S: Service<R>, R>(service: &mut S, request: R) -> Result<S::Response, S::Error> {
+pub(crate) fn call_once<S: Service<R>, R>(service: &mut S, request: R) -> Result<S::Response, S::Error> {
     let mut cx = Context::from_waker(Waker::noop());
     let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("the service must be ready") };
     let Poll::Ready(result) = pin!(service.call(request)).poll(&mut cx) else {

@@ -9,7 +9,7 @@ use tower::{Layer, service_fn};
 use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
 use tower_breaker::{BreakerError, CircuitState, Counts, HealthReport, Verdict};
 
-use crate::support::{FAILURE, answer, circuit, config, layer, send, state};
+use crate::support::{FAILURE, call_once, circuit, config, layer, send, state};
 
 #[test]
 fn count_window_opens_at_50_percent_after_many_successes() {
@@ -41,7 +41,7 @@ fn limit_of_ten_opens_at_tenth_failure() {
             ready(Err::<(), _>(io::Error::from(io::ErrorKind::ConnectionRefused)))
         }));
         for call in 1..=100 {
-            let rejected = matches!(answer(&mut service, ()), Err(BreakerError::Rejected(_)));
+            let rejected = matches!(call_once(&mut service, ()), Err(BreakerError::Rejected(_)));
             assert_eq!(rejected, call > 10, "call {call}");
         }
         assert_eq!(sent.load(Ordering::Relaxed), 10);
@@ -83,18 +83,18 @@ fn neutral_faults_neither_open_nor_prevent_closing() {
         ready(Ok::<_, io::Error>(retry_after.body(()).unwrap()))
     }));
     for status in (400..500).chain([429; 1_000]) {
-        assert_eq!(answer(&mut service, status).unwrap().status(), status);
+        assert_eq!(call_once(&mut service, status).unwrap().status(), status);
         assert_eq!(state(&circuit), CircuitState::Closed, "{status}");
     }
     assert_eq!(circuit.status().window.failures, 0);
     circuit.trip().unwrap();
     time.advance(Duration::from_secs(30));
     for status in [429; 100] {
-        assert!(answer(&mut service, status).is_ok(), "a neutral outcome frees its slot");
+        assert!(call_once(&mut service, status).is_ok(), "a neutral outcome frees its slot");
     }
     assert_eq!(state(&circuit), CircuitState::HalfOpen, "neutral outcomes do not close it");
     // A 404 counts as a success: the server has responded.
-    assert!(answer(&mut service, 404).is_ok() && answer(&mut service, 404).is_ok());
+    assert!(call_once(&mut service, 404).is_ok() && call_once(&mut service, 404).is_ok());
     assert_eq!(state(&circuit), CircuitState::Closed);
 }
 

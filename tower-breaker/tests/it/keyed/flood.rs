@@ -178,7 +178,7 @@ struct Naive {
     consecutive_failures: usize,
     tripped_at: Option<Duration>,
     forced: bool,
-    held: bool,
+    has_handle: bool,
 }
 
 /// Corresponds to `EvictionCost` in `keyed/core.rs`: the variant and the number of calls.
@@ -192,7 +192,7 @@ fn bucket(now: Duration) -> u64 {
 
 impl Naive {
     fn eviction_cost(&self, now: Duration) -> Option<NaiveCost> {
-        if self.held || self.forced {
+        if self.has_handle || self.forced {
             return None;
         }
         if let Some(at) = self.tripped_at {
@@ -265,7 +265,7 @@ proptest! {
                     },
                     Step::Force(key) => if let Some(circuit) = bench.circuits.get(&key) {
                         circuit.force_closed().unwrap();
-                        *model.get_mut(&key).unwrap() = Naive { forced: true, held: handles.contains_key(&key), ..Naive::default() };
+                        *model.get_mut(&key).unwrap() = Naive { forced: true, has_handle: handles.contains_key(&key), ..Naive::default() };
                     },
                     Step::Release(key) => if let Some(circuit) = bench.circuits.get(&key) {
                         circuit.release();
@@ -273,10 +273,10 @@ proptest! {
                     },
                     Step::KeepHandle(key) => if let Some(circuit) = bench.circuits.get(&key) {
                         handles.insert(key, circuit);
-                        model.get_mut(&key).unwrap().held = true;
+                        model.get_mut(&key).unwrap().has_handle = true;
                     },
                     Step::DropHandle(key) => if handles.remove(&key).is_some() {
-                        model.get_mut(&key).unwrap().held = false;
+                        model.get_mut(&key).unwrap().has_handle = false;
                     },
                     Step::Succeed(_) | Step::Fail(_) | Step::Cancel(_) => unreachable!(),
                 }

@@ -29,7 +29,7 @@ use tower_breaker::{
     ManualClock, Mode, Reason, Verdict,
 };
 
-use crate::support::{FAILURE, FAULT, NEUTRAL, OPEN_FOR, SECOND, answer, config};
+use crate::support::{FAILURE, FAULT, NEUTRAL, OPEN_FOR, SECOND, call_once, config};
 
 /// A time after which no earlier call is left in the time window of 60 s.
 const AFTER_WINDOW: Duration = Duration::from_secs(70);
@@ -61,7 +61,7 @@ impl Bench {
     }
 
     fn send(&self, key: u64, fails: bool) -> Result<(), BreakerError<io::Error>> {
-        answer(&mut self.layer.layer(service_fn(answers)), (key, fails))
+        call_once(&mut self.layer.layer(service_fn(respond)), (key, fails))
     }
 
     fn fail(&self, key: u64, times: usize) {
@@ -103,7 +103,7 @@ impl Bench {
     }
 }
 
-fn answers((_, fails): Request) -> Ready<Result<(), io::Error>> {
+fn respond((_, fails): Request) -> Ready<Result<(), io::Error>> {
     ready(if fails { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) })
 }
 
@@ -204,14 +204,14 @@ fn keyed_permit_cancelled_returns_slow_start_credit() {
 fn services_of_one_keyed_layer_share_circuits() {
     let bench = Bench::of(10);
     let clone = bench.layer.clone();
-    let mut one = bench.layer.layer(service_fn(answers));
-    let mut two = clone.layer(service_fn(answers));
+    let mut one = bench.layer.layer(service_fn(respond));
+    let mut two = clone.layer(service_fn(respond));
     for _ in 0..2 {
-        answer(&mut one, (1, true)).unwrap_err();
-        answer(&mut two, (1, true)).unwrap_err();
+        call_once(&mut one, (1, true)).unwrap_err();
+        call_once(&mut two, (1, true)).unwrap_err();
     }
-    answer(&mut one.clone(), (1, true)).unwrap_err();
-    let rejected = answer(&mut two, (1, false));
+    call_once(&mut one.clone(), (1, true)).unwrap_err();
+    let rejected = call_once(&mut two, (1, false));
     assert!(matches!(rejected, Err(BreakerError::Rejected(_))));
     assert_eq!(one.circuits().get(&1).unwrap().status().state, CircuitState::Open);
     assert_eq!(clone.circuits().len(), 1);
@@ -229,8 +229,8 @@ fn by_text() -> ByText {
 }
 
 fn send_text(layer: &ByText, key: &str, fails: bool) -> Result<(), BreakerError<io::Error>> {
-    let inner = service_fn(|(_, fails): (String, bool)| answers((0, fails)));
-    answer(&mut layer.layer(inner), (key.to_owned(), fails))
+    let inner = service_fn(|(_, fails): (String, bool)| respond((0, fails)));
+    call_once(&mut layer.layer(inner), (key.to_owned(), fails))
 }
 
 #[test]
@@ -273,15 +273,15 @@ fn key_closure_panic_propagates_and_leaves_map_usable() {
         assert_ne!(request.0, 13, "key 13 must panic");
         request.0
     });
-    let (mut service, circuits) = (by_value.layer(service_fn(answers)), by_value.circuits());
-    answer(&mut service, (1, true)).unwrap_err();
+    let (mut service, circuits) = (by_value.layer(service_fn(respond)), by_value.circuits());
+    call_once(&mut service, (1, true)).unwrap_err();
     for _ in 0..10 {
         // The panic comes from `call`, not from the future.
         catch_unwind(AssertUnwindSafe(|| drop(service.call((13, false))))).unwrap_err();
     }
     assert_eq!((circuits.len(), circuits.get(&1).unwrap().status().window.failures), (1, 1));
-    answer(&mut service, (1, false)).unwrap();
-    answer(&mut service, (2, false)).unwrap();
+    call_once(&mut service, (1, false)).unwrap();
+    call_once(&mut service, (2, false)).unwrap();
     assert_eq!(circuits.len(), 2);
 
     let by_ref: ByText = KeyedBreakerLayer::by_ref(KeyedConfig::default(), |(key, _)| {
@@ -311,9 +311,9 @@ fn keyed_config_rejects_max_keys_out_of_range_and_count_window() {
 #[test]
 fn default_max_keys_is_ten_thousand() {
     let layer: ByNumber = KeyedBreakerLayer::new(KeyedConfig::default(), |request| request.0);
-    let mut service = layer.layer(service_fn(answers));
+    let mut service = layer.layer(service_fn(respond));
     // A circuit that has just failed is kept.
-    (0..10_010).for_each(|key| drop(answer(&mut service, (key, true)).unwrap_err()));
+    (0..10_010).for_each(|key| drop(call_once(&mut service, (key, true)).unwrap_err()));
     assert_eq!((layer.circuits().len(), layer.circuits().overflowed()), (10_000, 10));
 }
 
@@ -358,13 +358,13 @@ fn keyed_transition_has_label_of_key() {
     let observed = Arc::new(Mutex::new(Vec::new()));
     for source in ["layer", "circuits"] {
         let observed = Arc::clone(&observed);
-        let observer = move |transition: &tower_breaker::telemetry::Transition| {
+        let record_transition = move |transition: &tower_breaker::telemetry::Transition| {
             let key = transition.key.as_deref().map(str::to_owned);
             observed.lock().unwrap().push((source, transition.circuit, key.unwrap(), transition.to));
         };
         match source {
-            "layer" => drop(bench.layer.clone().on_transition(observer)),
-            _ => bench.circuits.on_transition(observer),
+            "layer" => drop(bench.layer.clone().on_transition(record_transition)),
+            _ => bench.circuits.on_transition(record_transition),
         }
     }
     bench.fail(42, 5);
@@ -434,9 +434,9 @@ fn failed_probe_reopens_only_its_key() {
 fn hundred_thousand_circuits_trip_and_recover_concurrently() {
     let bench = Bench::of(100_000);
     let observed = Arc::new(Mutex::new(HashSet::new()));
-    let observer = Arc::clone(&observed);
+    let sink = Arc::clone(&observed);
     bench.circuits.on_transition(move |transition| {
-        assert!(observer.lock().unwrap().insert((transition.key.clone().unwrap(), transition.to)));
+        assert!(sink.lock().unwrap().insert((transition.key.clone().unwrap(), transition.to)));
     });
     let for_all_keys = |work: &(dyn Fn(u64) + Sync)| {
         let barrier = Barrier::new(4);
@@ -470,10 +470,10 @@ fn unfinished_body_keeps_its_circuit_and_counts() {
         .healthy_after(365 * 86_400 * SECOND);
     let mut service =
         layer.layer(service_fn(|_: u64| ready(Ok::<_, io::Error>(http::Response::new("body".to_owned())))));
-    let response = answer(&mut service, 0).unwrap();
+    let response = call_once(&mut service, 0).unwrap();
     for key in 1..100 {
         time.advance(AFTER_WINDOW);
-        drop(answer(&mut service, key).unwrap());
+        drop(call_once(&mut service, key).unwrap());
     }
     assert!(layer.circuits().get(&0).is_some());
     assert_eq!(layer.circuits().get(&0).unwrap().status().window.calls, 0);
@@ -492,7 +492,7 @@ fn body_dropped_without_data_counts_as_cancelled() {
             let body = StreamBody::new(futures::stream::pending::<Result<Frame<&'static [u8]>, io::Error>>());
             ready(Ok::<_, io::Error>(http::Response::new(body)))
         }));
-        let mut response = answer(&mut service, 0).unwrap();
+        let mut response = call_once(&mut service, 0).unwrap();
         assert_pending!(task::spawn(response.body_mut().frame()).poll());
         time.advance(seconds * SECOND);
         drop(response);

@@ -188,7 +188,7 @@ fn circuit_with_running_call_is_never_evicted() {
 fn circuit_with_pending_call_is_never_evicted() {
     let mut bench = Bench::new(config().cancelled(CancelledPolicy::Failure), 4, Overflow::Unguarded);
     let mut hangs = bench.layer.layer(service_fn(|_: Request| pending::<Result<(), io::Error>>()));
-    let mut waits = bench.layer.layer(ConcurrencyLimit::new(service_fn(answers), 0));
+    let mut waits = bench.layer.layer(ConcurrencyLimit::new(service_fn(respond), 0));
     let mut hanging = task::spawn(hangs.call((0, false)));
     assert_pending!(hanging.poll());
     let mut waiting = task::spawn(waits.call((1, false)));
@@ -340,8 +340,8 @@ fn threads_with_same_new_key_get_one_circuit() {
 #[test]
 fn get_or_insert_evicts_idle_circuit() {
     let bench = Bench::of(1_000);
-    let mut held: Vec<_> = (0..1_000).map(|key| bench.circuits.get_or_insert(key).unwrap()).collect();
-    drop(held.remove(500));
+    let mut handles: Vec<_> = (0..1_000).map(|key| bench.circuits.get_or_insert(key).unwrap()).collect();
+    drop(handles.remove(500));
     assert!(bench.circuits.get_or_insert(1_000).is_some());
     assert!(bench.circuits.get(&500).is_none());
 }
@@ -349,9 +349,9 @@ fn get_or_insert_evicts_idle_circuit() {
 #[test]
 fn get_or_insert_succeeds_after_handles_are_dropped() {
     let mut bench = Bench::of(2);
-    let held: Vec<_> = (0..2).map(|key| bench.circuits.get_or_insert(key).unwrap()).collect();
+    let handles: Vec<_> = (0..2).map(|key| bench.circuits.get_or_insert(key).unwrap()).collect();
     bench.succeed_new_keys(100);
     assert!(bench.circuits.get_or_insert(2).is_none());
-    drop(held);
+    drop(handles);
     assert!(bench.circuits.get_or_insert(2).is_some());
 }

@@ -29,7 +29,7 @@ impl Service<Request> for SometimesReady {
 
     fn call(&mut self, request: Request) -> Self::Future {
         assert_eq!(self.own.take(), Some(true), "called without being ready");
-        answers(request)
+        respond(request)
     }
 }
 
@@ -57,7 +57,7 @@ fn key_with_unready_service_does_not_delay_others() {
 fn keyed_inner_service_is_never_called_unready() {
     let bench = Bench::of(10);
     // The limit panics if a clone is called without its own permit.
-    let mut service = bench.layer.layer(ConcurrencyLimit::new(service_fn(answers), 1));
+    let mut service = bench.layer.layer(ConcurrencyLimit::new(service_fn(respond), 1));
     for key in 0..5 {
         let mut cx = Context::from_waker(Waker::noop());
         assert!(service.poll_ready(&mut cx).is_ready() && service.poll_ready(&mut cx).is_ready());
@@ -69,7 +69,7 @@ fn keyed_inner_service_is_never_called_unready() {
 #[test]
 fn waiting_call_proceeds_when_inner_service_is_ready() {
     let bench = Bench::of(10);
-    let inner = ConcurrencyLimit::new(service_fn(answers), 1);
+    let inner = ConcurrencyLimit::new(service_fn(respond), 1);
     let mut other = tower_test::mock::Spawn::new(inner.clone());
     assert_ready_ok!(other.poll_ready::<Request>());
     let mut waiting = task::spawn(bench.layer.layer(inner).call((0, false)));
@@ -84,7 +84,7 @@ fn waiting_call_proceeds_when_inner_service_is_ready() {
 #[test]
 fn waiting_call_is_rejected_only_when_its_circuit_opens() {
     let bench = Bench::of(10);
-    let inner = ConcurrencyLimit::new(service_fn(answers), 1);
+    let inner = ConcurrencyLimit::new(service_fn(respond), 1);
     let mut other = tower_test::mock::Spawn::new(inner.clone());
     assert_ready_ok!(other.poll_ready::<Request>());
     let service = bench.layer.layer(inner.clone());
@@ -113,7 +113,7 @@ fn waiting_call_proceeds_after_transition_that_does_not_reject() {
     ];
     for (name, each, change) in changes {
         let bench = Bench::new(each, 10, Overflow::Unguarded);
-        let inner = ConcurrencyLimit::new(service_fn(answers), 1);
+        let inner = ConcurrencyLimit::new(service_fn(respond), 1);
         let mut other = tower_test::mock::Spawn::new(inner.clone());
         assert_ready_ok!(other.poll_ready::<Request>());
         let mut waiting = task::spawn(bench.layer.layer(inner).call((0, false)));
@@ -131,7 +131,7 @@ fn waiting_probe_proceeds_when_circuit_closes() {
     let bench = Bench::of(10);
     bench.fail(0, 5);
     bench.time.advance(OPEN_FOR);
-    let inner = ConcurrencyLimit::new(service_fn(answers), 1);
+    let inner = ConcurrencyLimit::new(service_fn(respond), 1);
     let mut other = tower_test::mock::Spawn::new(inner.clone());
     assert_ready_ok!(other.poll_ready::<Request>());
     let mut waiting = task::spawn(bench.layer.layer(inner).call((0, false)));
@@ -148,7 +148,7 @@ fn waiting_probe_proceeds_when_circuit_closes() {
 fn rejected_call_reserves_nothing() {
     let bench = Bench::of(10);
     bench.fail(0, 5);
-    let inner = ConcurrencyLimit::new(service_fn(answers), 1);
+    let inner = ConcurrencyLimit::new(service_fn(respond), 1);
     let service = bench.layer.layer(inner.clone());
     let mut first = task::spawn(service.clone().call((0, false)));
     let mut second = task::spawn(service.clone().call((0, false)));
@@ -161,7 +161,7 @@ fn rejected_call_reserves_nothing() {
 #[test]
 fn dropped_waiting_call_frees_slot_and_counts_as_cancelled() {
     let bench = Bench::of(10);
-    let mut service = bench.layer.layer(ConcurrencyLimit::new(service_fn(answers), 0));
+    let mut service = bench.layer.layer(ConcurrencyLimit::new(service_fn(respond), 0));
     let mut waker = task::spawn(());
     let mut call = Box::pin(service.call((0, false)));
     assert_pending!(waker.enter(|cx, _| call.as_mut().poll(cx)));
@@ -176,7 +176,7 @@ fn dropped_waiting_call_frees_slot_and_counts_as_cancelled() {
 
     bench.time.advance(OPEN_FOR);
     let probe =
-        || task::spawn(bench.layer.layer(ConcurrencyLimit::new(service_fn(answers), 0)).call((0, false)));
+        || task::spawn(bench.layer.layer(ConcurrencyLimit::new(service_fn(respond), 0)).call((0, false)));
     let mut probes = [probe(), probe(), probe()];
     for probe in &mut probes {
         assert_pending!(probe.poll());
@@ -205,7 +205,7 @@ fn service_panic_while_call_waits_leaves_no_waker() {
         }
 
         fn call(&mut self, request: Request) -> Self::Future {
-            answers(request)
+            respond(request)
         }
     }
 
@@ -249,11 +249,11 @@ fn keyed_readiness_error_counts_as_failure() {
     let bench = Bench::of(10);
     let mut service = bench.layer.layer(Broken("error"));
     for failures in 1..=4 {
-        assert!(is_inner(&answer(&mut service, (0, false))));
+        assert!(is_inner(&call_once(&mut service, (0, false))));
         assert_eq!(bench.circuit(0).status().consecutive_failures, failures);
     }
-    assert!(is_inner(&answer(&mut service, (0, false))));
-    assert!(matches!(answer(&mut service, (0, false)), Err(BreakerError::Rejected(_))));
+    assert!(is_inner(&call_once(&mut service, (0, false))));
+    assert!(matches!(call_once(&mut service, (0, false)), Err(BreakerError::Rejected(_))));
     assert!(!bench.is_rejected(1));
 }
 
@@ -263,14 +263,14 @@ fn keyed_service_panic_counts_as_failure_and_propagates() {
         let bench = Bench::of(10);
         let mut service = bench.layer.layer(Broken(what));
         for failures in 1..=5 {
-            catch_unwind(AssertUnwindSafe(|| answer(&mut service, (0, false)))).unwrap_err();
+            catch_unwind(AssertUnwindSafe(|| call_once(&mut service, (0, false)))).unwrap_err();
             assert_eq!(bench.circuit(0).status().state == CircuitState::Open, failures == 5, "{what}");
         }
-        assert!(matches!(answer(&mut service, (0, false)), Err(BreakerError::Rejected(_))), "{what}");
+        assert!(matches!(call_once(&mut service, (0, false)), Err(BreakerError::Rejected(_))), "{what}");
         bench.succeed(1);
         bench.time.advance(OPEN_FOR);
         for _ in 0..10 {
-            catch_unwind(AssertUnwindSafe(|| answer(&mut service, (0, false)))).unwrap_err();
+            catch_unwind(AssertUnwindSafe(|| call_once(&mut service, (0, false)))).unwrap_err();
             assert_eq!(bench.circuit(0).status().last_trip.unwrap().reason, Reason::ProbeFailed, "{what}");
             bench.time.advance(OPEN_FOR);
         }

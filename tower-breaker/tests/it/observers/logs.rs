@@ -106,8 +106,8 @@ fn service_logs_rejection_once() {
     let (each, _time) = timed(config().name("single"));
     let layer: BreakerLayer = BreakerLayer::new(each);
     layer.circuit().trip().unwrap();
-    let mut service = layer.layer(service_fn(answers));
-    let events = logged(|| drop(answer(&mut service, (0, false)).unwrap_err()));
+    let mut service = layer.layer(service_fn(respond));
+    let events = logged(|| drop(call_once(&mut service, (0, false)).unwrap_err()));
     assert_eq!((events.len(), events[0].level), (1, tracing::Level::DEBUG), "{events:?}");
 }
 
@@ -115,8 +115,8 @@ fn service_logs_rejection_once() {
 fn keyed_events_have_key() {
     let (each, _time) = timed(config().name("tenants"));
     let layer = KeyedBreakerLayer::<_, _>::new(KeyedConfig::builder(each).build().unwrap(), by_number);
-    let mut service = layer.layer(service_fn(answers));
-    let events = logged(|| (0..6).for_each(|_| drop(answer(&mut service, (4_711, true)))));
+    let mut service = layer.layer(service_fn(respond));
+    let events = logged(|| (0..6).for_each(|_| drop(call_once(&mut service, (4_711, true)))));
     let levels: Vec<_> = events.iter().map(|event| event.level).collect();
     assert_eq!(levels, [tracing::Level::WARN, tracing::Level::DEBUG], "{events:?}");
     for event in events {

@@ -269,10 +269,10 @@ fn service_counts_call_and_rejection_once() {
     with_book(|book| {
         let (config, _time) = timed(config().name("served"));
         let layer: BreakerLayer = BreakerLayer::new(config);
-        let mut service = layer.layer(service_fn(answers));
-        (0..3).for_each(|_| drop(answer(&mut service, (0, false))));
-        (0..5).for_each(|_| drop(answer(&mut service, (0, true))));
-        (0..7).for_each(|_| drop(answer(&mut service, (0, true))));
+        let mut service = layer.layer(service_fn(respond));
+        (0..3).for_each(|_| drop(call_once(&mut service, (0, false))));
+        (0..5).for_each(|_| drop(call_once(&mut service, (0, true))));
+        (0..7).for_each(|_| drop(call_once(&mut service, (0, true))));
         assert_eq!(book.calls("served"), [3, 5, 0, 0]);
         assert_eq!(book.count("tower_breaker_rejections_total{circuit=served,state=open}"), 7);
     });
@@ -306,21 +306,21 @@ fn keyed_metrics_are_shared_and_count_evictions_and_overflows() {
         let (each, time) = timed(config().name("keyed"));
         let config = KeyedConfig::builder(each).max_keys(4).build().unwrap();
         let layer = KeyedBreakerLayer::<_, _>::new(config, by_number);
-        let mut service = layer.layer(service_fn(answers));
+        let mut service = layer.layer(service_fn(respond));
         let (closed, open) = (CircuitState::Closed, CircuitState::Open);
         // Circuits that have just failed are kept.
-        (0..4).for_each(|key| drop(answer(&mut service, (key, key > 1))));
-        (0..5).for_each(|_| drop(answer(&mut service, (0, true))));
-        (0..5).for_each(|_| drop(answer(&mut service, (1, true))));
-        answer(&mut service, (1, false)).unwrap_err();
+        (0..4).for_each(|key| drop(call_once(&mut service, (key, key > 1))));
+        (0..5).for_each(|_| drop(call_once(&mut service, (0, true))));
+        (0..5).for_each(|_| drop(call_once(&mut service, (1, true))));
+        call_once(&mut service, (1, false)).unwrap_err();
         assert_eq!(book.circuits("keyed"), gauges([(closed, 2), (open, 2)]));
         assert_eq!(book.calls("keyed"), [2, 12, 0, 0]);
         assert_eq!(book.count("tower_breaker_rejections_total{circuit=keyed,state=open}"), 1);
-        (10..13).for_each(|key| drop(answer(&mut service, (key, false))));
+        (10..13).for_each(|key| drop(call_once(&mut service, (key, false))));
         assert_eq!(book.count("tower_breaker_overflows_total{circuit=keyed}"), 3);
         assert_eq!(book.count("tower_breaker_evictions_total{circuit=keyed}"), 0);
         time.advance(3 * OPEN_FOR);
-        (20..24).for_each(|key| drop(answer(&mut service, (key, false))));
+        (20..24).for_each(|key| drop(call_once(&mut service, (key, false))));
         assert_eq!(book.count("tower_breaker_evictions_total{circuit=keyed}"), 4);
         assert_eq!((layer.circuits().evicted(), layer.circuits().overflowed()), (4, 3));
         let in_state = |number: usize| book.circuits("keyed")[number].unwrap();
@@ -338,8 +338,8 @@ fn unguarded_call_creates_no_circuit() {
         let (each, _time) = timed(config().name("phantom"));
         let config = KeyedConfig::builder(each).max_keys(1).build().unwrap();
         let layer = KeyedBreakerLayer::<_, _>::new(config, by_number);
-        let mut service = layer.layer(service_fn(answers));
-        (0..3).for_each(|key| drop(answer(&mut service, (key, true))));
+        let mut service = layer.layer(service_fn(respond));
+        (0..3).for_each(|key| drop(call_once(&mut service, (key, true))));
         assert_eq!((layer.circuits().len(), layer.circuits().overflow().is_none()), (1, true));
         assert_eq!(book.circuits("phantom"), gauges([(CircuitState::Closed, 1)]));
     });
@@ -351,8 +351,8 @@ fn overflow_calls_are_counted_only_on_shared_circuit() {
         for (name, overflow) in [("unguarded", Overflow::Unguarded), ("shared", Overflow::Shared)] {
             let (each, _time) = timed(config().name(name));
             let config = KeyedConfig::builder(each).max_keys(1).overflow(overflow).build().unwrap();
-            let mut service = KeyedBreakerLayer::<_, _>::new(config, by_number).layer(service_fn(answers));
-            (0..6).for_each(|key| drop(answer(&mut service, (key, true))));
+            let mut service = KeyedBreakerLayer::<_, _>::new(config, by_number).layer(service_fn(respond));
+            (0..6).for_each(|key| drop(call_once(&mut service, (key, true))));
             assert_eq!(book.calls(name), [0, 6, 0, 0], "{name}");
             let expected = if name == "shared" { CircuitState::Open } else { CircuitState::Closed };
             assert_eq!(
@@ -492,14 +492,14 @@ fn recorder_of_zero_size_works() {
     let on_stack = Fieldless;
     let recorders: [(&str, &dyn Recorder); 3] =
         [("variable", &on_stack), ("static", &RECORDER), ("temporary", &Fieldless)];
-    let name = |place: &str| format!("fieldless {place}");
-    for (number, (place, recorder)) in recorders.into_iter().enumerate() {
-        let (before, _time) = circuit(config().name(name(place)));
+    let name = |lifetime: &str| format!("fieldless {lifetime}");
+    for (number, (lifetime, recorder)) in recorders.into_iter().enumerate() {
+        let (before, _time) = circuit(config().name(name(lifetime)));
         send(&before, 1, Verdict::Success);
         metrics::with_local_recorder(recorder, || {
-            let (circuit, _time) = circuit(config().name(name(place)));
+            let (circuit, _time) = circuit(config().name(name(lifetime)));
             send(&circuit, 1, Verdict::Success);
         });
-        assert_eq!(COUNTED.load(Ordering::Relaxed), number as u64 + 1, "{place}");
+        assert_eq!(COUNTED.load(Ordering::Relaxed), number as u64 + 1, "{lifetime}");
     }
 }

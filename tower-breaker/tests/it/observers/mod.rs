@@ -230,8 +230,8 @@ fn next_circuit_notifies_only_its_own_observers() {
     for _ in 0..10 {
         let observed = Arc::new(Mutex::new(Vec::new()));
         let (old, _time) = circuit(config().name("old").consecutive_failures(1));
-        let observer = Arc::clone(&observed);
-        old.on_transition(move |transition| observer.lock().unwrap().push(transition.circuit));
+        let sink = Arc::clone(&observed);
+        old.on_transition(move |transition| sink.lock().unwrap().push(transition.circuit));
         let mut transitions = old.transitions();
         let permit = old.try_acquire().unwrap();
         drop(old);
@@ -267,7 +267,7 @@ fn registry_stream_covers_all_circuits_and_ends_with_last() {
 
 type Request = (u64, bool);
 
-fn answers((_, fails): Request) -> Ready<Result<(), io::Error>> {
+fn respond((_, fails): Request) -> Ready<Result<(), io::Error>> {
     ready(if fails { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) })
 }
 
@@ -276,7 +276,7 @@ fn by_number(request: &Request) -> u64 {
 }
 
 /// Makes one call through the service.
-fn answer<S: Service<Request>>(service: &mut S, request: Request) -> Result<S::Response, S::Error> {
+fn call_once<S: Service<Request>>(service: &mut S, request: Request) -> Result<S::Response, S::Error> {
     let mut cx = Context::from_waker(Waker::noop());
     let Poll::Ready(Ok(())) = service.poll_ready(&mut cx) else { panic!("the service must be ready") };
     assert_ready!(task::spawn(service.call(request)).poll())
@@ -287,10 +287,10 @@ fn keyed_stream_has_key_and_ends_with_last_handle() {
     let (each, _time) = timed(config().name("tenants"));
     let layer = KeyedBreakerLayer::new(KeyedConfig::builder(each).build().unwrap(), by_number);
     let mut transitions = layer.circuits().transitions();
-    let mut service = layer.layer(service_fn(answers));
+    let mut service = layer.layer(service_fn(respond));
     for key in [7, 3] {
         for _ in 0..5 {
-            answer(&mut service, (key, true)).unwrap_err();
+            call_once(&mut service, (key, true)).unwrap_err();
         }
     }
     let received = read_all(&mut transitions);
@@ -408,17 +408,17 @@ fn observer_that_never_returns_delays_no_other_key() {
             released.lock().unwrap().recv().unwrap_err();
         }
     });
-    let (circuits, mut service) = (layer.circuits(), layer.layer(service_fn(answers)));
+    let (circuits, mut service) = (layer.circuits(), layer.layer(service_fn(respond)));
     let mut other_service = service.clone();
     let caller = thread::spawn(move || {
-        (0..5).for_each(|_| drop(answer(&mut service, (0, true))));
+        (0..5).for_each(|_| drop(call_once(&mut service, (0, true))));
     });
     has_entered.recv_timeout(TIMEOUT).expect("the observer must be called");
     let (done, is_done) = mpsc::channel();
     thread::spawn(move || {
-        assert!(answer(&mut other_service, (0, false)).is_err(), "the circuit of key 0 is open");
+        assert!(call_once(&mut other_service, (0, false)).is_err(), "the circuit of key 0 is open");
         for key in 1..100 {
-            (0..5).for_each(|_| drop(answer(&mut other_service, (key, true))));
+            (0..5).for_each(|_| drop(call_once(&mut other_service, (key, true))));
             assert_eq!(circuits.get(&key).unwrap().status().state, CircuitState::Open);
             time.advance(2 * OPEN_FOR);
         }

@@ -26,7 +26,7 @@ use crate::support::{FAILURE, OPEN_FOR, SECOND, config, layer, state};
 
 type Response = http::Response<()>;
 
-type Answer = Result<Response, BreakerError<io::Error>>;
+type CallResult = Result<Response, BreakerError<io::Error>>;
 
 // In place of a status, a request can ask for one of these.
 
@@ -69,7 +69,7 @@ fn start_with<S: Service<(u16, u64)>>(service: &mut S, request: (u16, u64)) -> t
 }
 
 /// Sends a request that takes the duration `took`, and returns its result.
-fn send<S>(service: &mut S, status: u16, took: Duration, time: &ManualClock) -> Answer
+fn send<S>(service: &mut S, status: u16, took: Duration, time: &ManualClock) -> CallResult
 where
     S: Service<(u16, u64), Response = Response, Error = BreakerError<io::Error>>,
 {
@@ -78,8 +78,8 @@ where
     assert_ready!(call.poll())
 }
 
-fn is_rejected(answer: &Answer) -> bool {
-    matches!(answer, Err(BreakerError::Rejected(_)))
+fn is_rejected(result: &CallResult) -> bool {
+    matches!(result, Err(BreakerError::Rejected(_)))
 }
 
 fn trip_reason(circuit: &Circuit) -> Reason {

@@ -13,9 +13,9 @@ fn slow_start_admits_share_and_rejects_others_with_retry_after() {
     for (half, expected) in [(0_u8, 250), (1, 750)] {
         let mut admitted = 0_usize;
         for call in 0..1_000 {
-            let answer = send(&mut service, 200, Duration::from_millis(5), &time);
-            admitted += usize::from(answer.is_ok());
-            if let Err(BreakerError::Rejected(rejection)) = answer {
+            let result = send(&mut service, 200, Duration::from_millis(5), &time);
+            admitted += usize::from(result.is_ok());
+            if let Err(BreakerError::Rejected(rejection)) = result {
                 let left = Duration::from_millis(10_000 - 5_000 * u64::from(half) - 5 * call);
                 let expected = (CircuitState::Closed, Some(SECOND.min(left)));
                 assert_eq!((rejection.state(), rejection.retry_after()), expected);
@@ -94,8 +94,8 @@ fn open_until_reset_ignores_retry_after() {
             assert_ready!(start_with(&mut service, (503, 60)).poll()).unwrap();
         });
         time.advance(365 * 86_400 * SECOND);
-        let answer = send(&mut service, 200, SECOND, &time);
-        let rejection = answer.as_ref().unwrap_err().rejection().unwrap();
+        let result = send(&mut service, 200, SECOND, &time);
+        let rejection = result.as_ref().unwrap_err().rejection().unwrap();
         assert_eq!((rejection.state(), rejection.retry_after()), (CircuitState::Open, None));
         assert_eq!(circuit.status().retry_after, None);
         circuit.reset().unwrap();

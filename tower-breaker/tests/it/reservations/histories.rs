@@ -239,9 +239,7 @@ impl Bench {
             Last::Ready => assert!(!inner.is_queued(), "a ready service is not queued"),
             Last::Pending if self.not_ready => {}
             Last::Pending => assert!(inner.is_queued(), "a pending service is queued"),
-            Last::Unknown => {
-                assert!(inner.is_idle(), "a service that was not polled since its last call holds nothing")
-            }
+            Last::Unknown => assert!(inner.is_idle(), "nothing is reserved before a poll"),
         }
     }
 

@@ -45,7 +45,7 @@ struct Server {
 }
 
 impl Server {
-    async fn answer(self) -> Result<(), BoxError> {
+    async fn respond(self) -> Result<(), BoxError> {
         sleep(SECOND / 20).await;
         if self.is_up.load(Ordering::Relaxed) {
             Ok(())
@@ -247,8 +247,8 @@ async fn workers_over_limit_of_one_close_after_one_open_period() {
     for not_ready in [false, true] {
         let layer = layer(not_ready);
         let server = Server::default();
-        let answer = server.clone();
-        let limit = ConcurrencyLimit::new(tower::service_fn(move |()| answer.clone().answer()), 1);
+        let responding = server.clone();
+        let limit = ConcurrencyLimit::new(tower::service_fn(move |()| responding.clone().respond()), 1);
         let workers: Vec<_> =
             (0..50).map(|_| tokio::spawn(work(layer.layer(limit.clone()), || {}))).collect();
         sleep(600 * SECOND).await;
@@ -268,14 +268,14 @@ async fn workers_over_limit_of_one_close_after_one_open_period() {
 async fn open_circuit_does_not_starve_another_under_global_limit() {
     for not_ready in [false, true] {
         let limit = GlobalConcurrencyLimitLayer::new(2);
-        let (dead, live) = (Server::default(), Server::default());
-        live.is_up.store(true, Ordering::Relaxed);
+        let (failing, healthy) = (Server::default(), Server::default());
+        healthy.is_up.store(true, Ordering::Relaxed);
         let start =
             |layer: &BoxedLayer, server: &Server, workers: usize, succeeded: Arc<dyn Fn() + Send + Sync>| {
                 let server = server.clone();
                 let inner = ServiceBuilder::new()
                     .layer(limit.clone())
-                    .service(tower::service_fn(move |()| server.clone().answer()));
+                    .service(tower::service_fn(move |()| server.clone().respond()));
                 let run = |_| {
                     let succeeded = Arc::clone(&succeeded);
                     tokio::spawn(work(layer.layer(inner.clone()), move || succeeded()))
@@ -285,10 +285,10 @@ async fn open_circuit_does_not_starve_another_under_global_limit() {
         let (first, second) = (layer(not_ready), layer(not_ready));
         let successes = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let counter = Arc::clone(&successes);
-        let mut workers = start(&first, &dead, 50, Arc::new(|| {}));
+        let mut workers = start(&first, &failing, 50, Arc::new(|| {}));
         workers.extend(start(
             &second,
-            &live,
+            &healthy,
             2,
             Arc::new(move || _ = counter.fetch_add(1, Ordering::Relaxed)),
         ));
