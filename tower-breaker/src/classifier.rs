@@ -154,8 +154,8 @@ fn cause_type(error: &(dyn Error + 'static)) -> Option<&'static str> {
     names.reduce(|outer, inner| if inner.contains("dyn ") { outer } else { inner })
 }
 
-/// Returns the text of the error chain. It skips verdicts that wrap an error, and texts that an
-/// outer error contains already.
+/// Returns the text of the error chain. It skips verdicts that wrap an error, and the text of an
+/// error if the text of the outer errors already ends with it.
 fn chain_text(error: &(dyn Error + 'static)) -> String {
     let is_wrapper = |error: &(dyn Error + 'static)| {
         error.downcast_ref::<ClassifiedError>().is_some_and(|classified| classified.get_ref().is_some())

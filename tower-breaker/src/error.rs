@@ -88,8 +88,9 @@ impl Rejection {
         }
     }
 
-    /// Splits the rejection into its parts. A rejection that is stored in memory for a while is
-    /// stored as parts: loading as one piece what was stored in several stalls the processor.
+    /// Splits the rejection into its parts, in which a future stores it.
+    ///
+    /// If the parts were stored one by one and then loaded as one value, the processor would stall.
     #[inline]
     pub(crate) const fn parts(&self) -> RejectionParts {
         let retry_after = self.retry_after();
@@ -101,9 +102,13 @@ impl Rejection {
         self.circuit
     }
 
-    /// Returns the label of the circuit's key: the key's `Debug` text, without quotes.
+    /// Returns the label of the circuit's key.
     ///
-    /// `None`: the circuit has no key, or it was evicted after the rejection.
+    /// The label is the key's `Debug` text, without the surrounding quotes of a string. The label
+    /// of the overflow circuit is `(overflow)`.
+    ///
+    /// `None`: the circuit has no key, the key's `Debug` panicked, or the circuit was evicted after
+    /// the rejection.
     ///
     /// The text of the rejection contains the key. Responses and statuses that are made from a
     /// rejection do not, because they may leave the process.
@@ -374,8 +379,8 @@ impl TimedOut {
         Self::with_fault(after, fault)
     }
 
-    /// Creates the error with the fault as which the timeout was classified. The fault differs from
-    /// that of [`new`](Self::new) if the request's body was waiting for its source.
+    /// Creates the error with the fault of a classified timeout. The fault differs from that of
+    /// [`new`](Self::new) if the request's body was waiting for its source.
     pub(crate) const fn with_fault(after: Duration, fault: Fault) -> Self {
         Self { after, classified: ClassifiedError::from_fault(fault) }
     }

@@ -31,10 +31,12 @@ use crate::telemetry::Transition;
 ///   [slow start](crate::BreakerConfigBuilder::slow_start) can admit only a share of the calls.
 /// - An **open** circuit rejects all calls immediately, and the inner service is not polled.
 /// - The circuit becomes **half-open** at the first call, or readiness poll, after
-///   [`open_for`](crate::BreakerConfigBuilder::open_for). No timer runs meanwhile: without calls,
-///   the circuit stays in the state `Open`.
-/// - A half-open circuit admits a few probes. Enough successful probes close it; a failed or slow
-///   probe opens it again.
+///   [`open_for`](crate::BreakerConfigBuilder::open_for). The circuit has no timer of its own:
+///   without calls and readiness polls, it stays in the state `Open`.
+/// - A half-open circuit admits a few probes. Enough successful probes close it. It opens again
+///   after a failed probe, or after a slow probe if slow calls count. By default, it also opens
+///   after [`minimum_calls`](crate::BreakerConfigBuilder::minimum_calls) cancelled probes since the
+///   last completed probe.
 ///
 /// # Defaults
 ///
@@ -158,7 +160,7 @@ impl<K, R, B, L> BreakerLayer<Auto<K>, R, B, L> {
     /// Errors are classified as by [`Auto`].
     ///
     /// Caution: a response that is itself a `Result`, such as that of `tokio::time::timeout`, is
-    /// then a success even if it is an `Err`. For such responses, use
+    /// then a success even if it is an `Err`. For such responses, do not call `errors_only`, or use
     /// `.classify(NestedErrors::new())` instead.
     pub fn errors_only(self) -> BreakerLayer<ErrorsOnly<K>, R, B, L> {
         let Self { circuit, not_ready, reject, record, last_failure, .. } = self;
@@ -276,9 +278,9 @@ impl<C, B, L> BreakerLayer<C, ReturnError<TypedError>, B, L> {
 impl<C, R, L> BreakerLayer<C, R, OnHead, L> {
     /// Records the outcome of a call at the end of its response's body, instead of at its head.
     ///
-    /// The end can be gRPC's trailers, an error of the body, or a body that is dropped early. The
-    /// permit is held until then. **Default**: the outcome is recorded when the response head
-    /// arrives.
+    /// The end decides: a complete body, gRPC's trailers, an error of the body, or a drop before
+    /// the end. The permit is held until then. **Default**: the outcome is recorded when the
+    /// response head arrives.
     ///
     /// | body | the call counts as |
     /// |---|---|
@@ -286,7 +288,7 @@ impl<C, R, L> BreakerLayer<C, R, OnHead, L> {
     /// | is dropped before its end, after it has delivered data | cancelled after an answer, see [`CancelledPolicy`](crate::CancelledPolicy): by default a completed call that counts in no rate |
     /// | is dropped before its end, without data; with gRPC, also if it was never polled | cancelled |
     /// | is dropped without having been polled (not gRPC) | its head, which was a success |
-    /// | still delivers data [`healthy_after`](BreakerLayer::healthy_after) the head | a success, regardless of what follows |
+    /// | delivers data when the time of [`healthy_after`](BreakerLayer::healthy_after) is over | a success, regardless of what follows |
     ///
     /// Whether a call is slow depends on the time to its *head* only.
     ///
@@ -313,11 +315,12 @@ impl<C, R, L> BreakerLayer<C, R, OnHead, L> {
 }
 
 impl<C, R, W, K, L> BreakerLayer<C, R, OnBodyEnd<W, K>, L> {
-    /// Sets the time after the head from which a stream that still delivers data is a success.
+    /// Sets how long after its head a stream must still deliver data to be a success.
     ///
-    /// With it, a long stream does not hold a probe slot for hours. Zero: the stream is a success
-    /// at its first data. **Default**: the circuit's
-    /// [`probe_lease`](crate::BreakerConfigBuilder::probe_lease) when
+    /// The first data after this time records the success. A long stream therefore does not hold a
+    /// probe slot for hours. Zero: the first data records the success.
+    ///
+    /// **Default**: the circuit's [`probe_lease`](crate::BreakerConfigBuilder::probe_lease) when
     /// [`track_body`](Self::track_body) is called.
     pub fn healthy_after(self, time: Duration) -> Self {
         Self { record: self.record.healthy_after(time), ..self }
@@ -424,9 +427,9 @@ impl<C, R, B, L> BreakerLayer<C, R, B, L> {
     /// - when a probe slot is free;
     /// - when the circuit is released, reset or closed.
     ///
-    /// A service of a half-open circuit that is ready holds a probe slot until it is called, it is
-    /// dropped, or the lease ends. A call is still rejected if the circuit opened after the service
-    /// became ready.
+    /// While the circuit is half-open, a ready service holds a probe slot. The slot is free again
+    /// when the service is dropped, when its call ends, or when the lease ends. A call is still
+    /// rejected if the circuit opened after the service became ready.
     ///
     /// If the circuits of all endpoints are open, the balancer waits. Put `load_shed` above the
     /// balancer to fail fast instead.

@@ -21,12 +21,14 @@ use crate::readiness::Readiness;
 ///
 /// | circuit | `poll_ready` | `call` |
 /// |---|---|---|
-/// | closed | polls the inner service | sends the request |
+/// | closed, forced closed or disabled | polls the inner service | sends the request, unless the circuit has changed since |
 /// | slow start | polls the inner service | sends or rejects the request: the share counts calls, not polls |
-/// | open | ready immediately; the inner service is not polled | rejects the request, even if the circuit has changed since |
+/// | open, open until it is reset, or forced open | ready immediately; the inner service is not polled | rejects the request, even if the circuit has changed since |
 /// | open, and the open duration is over | the circuit becomes half-open, see the next rows | |
-/// | half-open with a free probe slot | reserves the slot, then polls the inner service | sends the request as a probe |
-/// | half-open without a free slot | ready immediately | rejects the request |
+/// | half-open with a free probe slot | reserves the slot, then polls the inner service | sends the request as a probe, unless the circuit has changed or the lease has ended since |
+/// | half-open without a free slot | ready immediately; the inner service is not polled | rejects the request, even if the circuit has changed since |
+///
+/// If the circuit has changed, or a probe's lease has ended, `call` decides again.
 ///
 /// If a task waits for the inner service, a change of the circuit wakes it.
 ///

@@ -65,7 +65,8 @@ impl Locked {
         self.machine.state()
     }
 
-    /// Returns whether the circuit has been open or half-open for twice its open duration.
+    /// Returns whether the circuit has been open for twice its last open duration, or half-open for
+    /// as long as its last open duration.
     #[cfg(feature = "keyed")]
     pub(crate) fn is_idle(&self, now: u64) -> bool {
         self.machine.idle_at(self.since).is_some_and(|at| now >= at)

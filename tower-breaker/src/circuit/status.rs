@@ -18,7 +18,7 @@ use crate::telemetry::{LastFailure, Transition};
 pub struct Status {
     /// The name of the circuit.
     pub circuit: &'static str,
-    /// The label of the key. `None`: the circuit does not belong to a key.
+    /// The label of the key. `None`: the circuit has no key, or the key's `Debug` panicked.
     pub key: Option<Arc<str>>,
     /// The state of the circuit.
     pub state: CircuitState,

@@ -121,9 +121,9 @@ impl BreakerConfigBuilder {
     ///
     /// **Range**: 0 to 1; `None` turns the limit off. **Default**: 0.5.
     ///
-    /// The rate is compared when a call fails, once the window holds
-    /// [`minimum_calls`](Self::minimum_calls). With a rate of 0, the first failure after that opens
-    /// the circuit.
+    /// The rate is compared when a call fails and the window, including this call, holds at least
+    /// [`minimum_calls`](Self::minimum_calls) calls. With a rate of 0, such a call opens the
+    /// circuit.
     pub fn failure_rate(mut self, rate: impl Into<Option<f64>>) -> Self {
         self.failure_rate = rate.into();
         self
@@ -133,12 +133,12 @@ impl BreakerConfigBuilder {
     ///
     /// **Range**: `threshold` 1 ms to 365 days, `rate` 0 to 1. **Default**: off.
     ///
-    /// A call is slow if it took `threshold` or longer, regardless of its outcome. A slow probe
-    /// opens a half-open circuit again. With this setting, every call reads the clock when it
-    /// begins.
+    /// A call is slow if it took `threshold` or longer, and succeeded or failed. A call with a
+    /// neutral outcome is never slow, nor is a cancelled call that is ignored. A slow probe opens a
+    /// half-open circuit again. With this setting, every call reads the clock when it begins.
     ///
-    /// A call that never ends is not slow. Its caller cancels it at some time: see
-    /// [`cancelled`](Self::cancelled).
+    /// A call that never ends is not slow either. It is only recorded when its caller cancels it:
+    /// see [`cancelled`](Self::cancelled).
     ///
     /// # Uploads
     ///
@@ -202,12 +202,12 @@ impl BreakerConfigBuilder {
     ///
     /// **Range**: 1 ms to 365 days. **Default**: 30 s.
     ///
-    /// There is no timer: the circuit becomes half-open at the first call, or readiness poll, after
-    /// this time. Without calls it stays in the state `Open`, with a
+    /// The circuit becomes half-open at the first call, or readiness poll, after this time. It has
+    /// no timer of its own: without calls and readiness polls, it stays in the state `Open`, with a
     /// [`retry_after`](crate::Status::retry_after) of zero.
     ///
-    /// A longer `Retry-After` of the fault that opened the circuit extends the time, up to
-    /// 5 minutes.
+    /// If the fault that opened the circuit has a longer `Retry-After`, the circuit stays open for
+    /// that long, but for no more than 5 minutes in total. A `Retry-After` never shortens the time.
     pub fn open_for(mut self, time: Duration) -> Self {
         self.open_for = time;
         self
@@ -298,7 +298,7 @@ impl BreakerConfigBuilder {
         self
     }
 
-    /// Sets whether the circuit rejects calls.
+    /// Sets the mode: whether the circuit rejects and counts calls.
     ///
     /// **Default**: [`Mode::Enforce`].
     pub fn mode(mut self, mode: Mode) -> Self {

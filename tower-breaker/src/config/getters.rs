@@ -150,7 +150,7 @@ impl BreakerConfig {
         Duration::from_nanos(self.recovery.slow_start)
     }
 
-    /// Returns whether the circuit rejects calls.
+    /// Returns the mode: whether the circuit rejects and counts calls.
     pub const fn mode(&self) -> Mode {
         self.mode
     }

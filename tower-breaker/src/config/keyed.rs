@@ -124,7 +124,7 @@ impl KeyedConfigBuilder {
     ///
     /// | order | circuit |
     /// |---|---|
-    /// | 1 | idle: closed with an empty window and no failure since its last success, or open or half-open for twice its open duration |
+    /// | 1 | idle: closed with an empty window and no failure since its last success; or open for twice its last open duration; or half-open for as long as its last open duration |
     /// | 2 | closed, with only successes in its window; the circuit with the fewest successes first |
     /// | 3 | closed, with failed, slow or cancelled calls in its window or failures since its last success, the last of them more than a tenth of the window ago; the circuit with the fewest first |
     ///
@@ -132,8 +132,9 @@ impl KeyedConfigBuilder {
     /// server look healthy again:
     ///
     /// - a circuit with a call in progress, or with a handle to it;
-    /// - a circuit that is open or half-open, until twice its open duration has passed;
-    /// - a circuit that is forced, or open until it is reset;
+    /// - an open circuit, until it has been open for twice its last open duration;
+    /// - a half-open circuit, until it has been half-open for as long as its last open duration;
+    /// - a circuit that is forced, disabled, or open until it is reset;
     /// - a circuit in its slow start;
     /// - a circuit with a call that failed, was slow or was cancelled in the current tenth of the
     ///   window or in the tenth before.

@@ -47,14 +47,14 @@ pub use crate::machine::CancelledPolicy;
 /// | [`count_window`](BreakerConfigBuilder::count_window) | off | 1 to 1,000,000 | last calls over which the rates are computed, instead of a time window |
 /// | [`cancelled`](BreakerConfigBuilder::cancelled) | [`IfNoneCompletes`](CancelledPolicy::IfNoneCompletes) | `FailureAfter`: 1 ms to 365 days | how cancelled calls are counted |
 /// | [`open_for`](BreakerConfigBuilder::open_for) | 30 s | 1 ms to 365 days | time before an open circuit admits probes |
-/// | [`open_backoff`](BreakerConfigBuilder::open_backoff) | off | multiplier 1 to 100; maximum `open_for` to 365 days | growth of that time from one open period to the next |
-/// | [`open_jitter`](BreakerConfigBuilder::open_jitter) | 0 | 0 to 1 | largest share of random time added to it |
+/// | [`open_backoff`](BreakerConfigBuilder::open_backoff) | off | multiplier 1 to 100; maximum `open_for` to 365 days | growth of the open time from one open period to the next |
+/// | [`open_jitter`](BreakerConfigBuilder::open_jitter) | 0 | 0 to 1 | random time that is added to the open time, at most this share of it |
 /// | [`open_until_reset`](BreakerConfigBuilder::open_until_reset) | off | | an open circuit admits no probes until it is reset |
 /// | [`probes`](BreakerConfigBuilder::probes) | 3 | 1 to 10,000 | concurrent calls that a half-open circuit admits |
 /// | [`successes_to_close`](BreakerConfigBuilder::successes_to_close) | 2 | 1 or more | successful probes that close the circuit |
 /// | [`probe_lease`](BreakerConfigBuilder::probe_lease) | the value of `open_for` | 1 ms to 365 days | time for which a probe holds its slot |
 /// | [`slow_start`](BreakerConfigBuilder::slow_start) | 0 (off) | 0, or 1 ms to 365 days | time in which the share of admitted calls grows after closing |
-/// | [`mode`](BreakerConfigBuilder::mode) | [`Mode::Enforce`] | | whether the circuit rejects calls |
+/// | [`mode`](BreakerConfigBuilder::mode) | [`Mode::Enforce`] | | whether the circuit rejects and counts calls |
 /// | [`clock`](BreakerConfigBuilder::clock) | [`Clock::coarse`] | | the clock that the circuit reads |
 ///
 /// The first limit that is reached opens the circuit. [`high_traffic`](Self::high_traffic) and
@@ -127,7 +127,7 @@ pub struct BreakerConfig {
     pub(crate) clock: Option<Clock>,
 }
 
-/// Whether a circuit rejects calls.
+/// Whether a circuit rejects and counts calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mode {

@@ -43,7 +43,8 @@ pub(crate) enum EvictionCost {
     /// Nothing, because one of these is true:
     ///
     /// - The circuit is closed with an empty window and no failure since its last success.
-    /// - It has been open or half-open for twice its open duration.
+    /// - It has been open for twice its last open duration.
+    /// - It has been half-open for as long as its last open duration.
     Idle,
     /// The circuit is closed. Its window holds this number of calls, all fast and successful.
     Successes(u64),
@@ -153,7 +154,9 @@ impl<K> Common<K> {
     }
 }
 
-/// How a keyed circuit's handles and permits refer to it. Keeps the circuit from being evicted.
+/// A reference to a keyed circuit, held by handles and permits.
+///
+/// While it exists, the circuit is not evicted.
 pub struct Shared<K>(Option<SharedCore<K>>);
 
 impl<K> Shared<K> {
@@ -337,8 +340,9 @@ impl<K> Core<KeyedStore<K>> {
     /// Returns the cost of evicting the circuit. `None`: it must be kept, because one of these is
     /// true:
     ///
-    /// - it is open or half-open, for less than twice its open duration;
-    /// - it is forced, or open until it is reset;
+    /// - it has been open for less than twice its last open duration;
+    /// - it has been half-open for less than its last open duration;
+    /// - it is forced, disabled, or open until it is reset;
     /// - it is in its slow start;
     /// - a call failed, was slow or was cancelled in the current tenth of the window or in the
     ///   tenth before.

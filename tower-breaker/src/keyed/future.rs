@@ -97,7 +97,8 @@ impl<K> Waits<K> {
         if let Err(rejection) = self.check_circuit() {
             return Poll::Ready(Err(rejection));
         }
-        // Before the service is polled: its poll may panic, and then the permit is no longer there.
+        // The registration must end before the service is polled. If that poll panics, the guard
+        // takes the permit, and `leave` needs the permit.
         self.leave();
         match Permit::guard(&mut self.permit, || poll_ready(cx)) {
             Poll::Ready(ready) => Poll::Ready(Ok(ready)),

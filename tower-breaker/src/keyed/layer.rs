@@ -33,7 +33,7 @@ use crate::telemetry::Transition;
 /// | new key when the map is full | [`Overflow`](crate::keyed::Overflow): by default, the call is sent without a circuit |
 /// | memory | about 200 bytes per circuit with a `u64` key; about 1 KB more once the circuit has had a transition, or a slow, cancelled or half-open call |
 /// | call with a known key | no allocation, unless the closure allocates |
-/// | label of a key | its `Debug` text, without the quotes of a string; part of [`Status`](crate::Status), [`Transition`] and logs |
+/// | label of a key | its `Debug` text, without the surrounding quotes of a string; part of [`Status`](crate::Status), [`Transition`] and logs |
 /// | hash | [foldhash](https://docs.rs/foldhash), with a random seed for each layer |
 ///
 /// Each key is stored once, for as long as its circuit is kept. If remote clients choose the keys,
@@ -120,9 +120,10 @@ where
 {
     /// Creates a layer whose closure returns a reference to a part of the request as the key.
     ///
-    /// A call with a known key then needs no allocation: a `str` is converted to a `String` only
-    /// when a circuit is created. The closure runs in `call`, once for each request. Outcomes are
-    /// classified by [`Auto`].
+    /// A call with a known key then needs no allocation. A `str` is converted to a `String` only if
+    /// the key has no circuit: when the circuit is created, and at each call for which the map has
+    /// no space. The closure runs in `call`, once for each request. Outcomes are classified by
+    /// [`Auto`].
     ///
     /// # Panics
     ///
@@ -218,7 +219,7 @@ impl<F, K, C, R> KeyedBreakerLayer<F, K, C, R, OnHead> {
 }
 
 impl<F, K, C, R, W, M> KeyedBreakerLayer<F, K, C, R, OnBodyEnd<W, M>> {
-    /// Sets the time after the head from which a stream that still delivers data is a success.
+    /// Sets how long after its head a stream must still deliver data to be a success.
     ///
     /// See [`BreakerLayer::healthy_after`](crate::BreakerLayer::healthy_after).
     pub fn healthy_after(self, time: Duration) -> Self {

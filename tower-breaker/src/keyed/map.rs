@@ -327,8 +327,8 @@ impl<K> OverflowCircuit<K> {
             is_new = true;
             SharedCore::new(Core::new(KeyedStore::new(key, 0, Arc::clone(&self.common))))
         });
-        // Counted outside of the initialization, because a recorder may run any code while other
-        // calls wait for the circuit.
+        // The circuit is counted after its initialization. Counting calls the recorder, which may
+        // run any code, and other calls wait until the initialization ends.
         if is_new {
             core.store().count();
         }
@@ -365,11 +365,13 @@ impl<K> KeyedCircuits<K> {
         self.inner.overflowed.load(Ordering::Relaxed)
     }
 
-    /// Returns the overflow circuit, which keys share for which the map has no space.
+    /// Returns the overflow circuit: all keys for which the map has no space share it.
     ///
-    /// See [`Overflow::Shared`]. `None`: no key has needed it yet, or the layer uses
-    /// [`Overflow::Unguarded`]. Its label is `(overflow)`, and its key is the first key that needed
-    /// it. [`circuits`](Self::circuits) does not contain it.
+    /// See [`Overflow::Shared`]. Its label is `(overflow)`, and its key is the first key that
+    /// needed it. [`circuits`](Self::circuits) does not contain it.
+    ///
+    /// `None`: no key has needed the overflow circuit yet, or the layer uses
+    /// [`Overflow::Unguarded`].
     pub fn overflow(&self) -> Option<KeyedCircuit<K>> {
         let Inner { overflow, guards_overflow, .. } = &*self.inner;
         let core = overflow.circuit.get().filter(|_| *guards_overflow)?;

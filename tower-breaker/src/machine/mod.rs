@@ -334,9 +334,12 @@ impl Machine {
         }
     }
 
-    /// Returns when an unused open or half-open circuit becomes idle, which is after twice its open
-    /// duration. `None` for every other circuit: a forced circuit, or one that is open until it is
-    /// reset, never becomes idle; for a closed circuit its window decides.
+    /// Returns when an unused open or half-open circuit becomes idle. `since` is when the state
+    /// began.
+    ///
+    /// An open circuit becomes idle after twice its last open duration, a half-open circuit after
+    /// its last open duration. `None` for every other circuit: a circuit that is forced, disabled,
+    /// or open until it is reset never becomes idle; for a closed circuit its window decides.
     #[cfg(feature = "keyed")]
     pub(crate) fn idle_at(&self, since: u64) -> Option<u64> {
         match self.state {

@@ -73,8 +73,13 @@ impl fmt::Display for CircuitState {
 /// # tokio_test::block_on(async {
 /// let circuit = Circuit::new(BreakerConfig::default());
 /// let (checker, mut reports) = watch::channel(HealthReport::Recovered);
-/// let reported_circuit = circuit.clone(); let task = tokio::spawn(async move { while
-/// reports.changed().await.is_ok() { reported_circuit.report(*reports.borrow_and_update()); } });
+/// let reported_circuit = circuit.clone();
+/// let task = tokio::spawn(async move {
+///     while reports.changed().await.is_ok() {
+///         let report = *reports.borrow_and_update();
+///         reported_circuit.report(report);
+///     }
+/// });
 /// checker.send(HealthReport::Critical).unwrap();
 /// # drop(checker);
 /// # task.await.unwrap();

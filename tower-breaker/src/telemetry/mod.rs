@@ -44,7 +44,12 @@ const TARGET: &str = "tower_breaker";
 pub struct Transition {
     /// The circuit's name.
     pub circuit: &'static str,
-    /// The label of the key, for a keyed circuit: the key's `Debug` text, without quotes.
+    /// The label of the key, for a keyed circuit.
+    ///
+    /// The label is the key's `Debug` text, without the surrounding quotes of a string. The label
+    /// of the overflow circuit is `(overflow)`.
+    ///
+    /// `None`: the circuit has no key, or the key's `Debug` panicked.
     pub key: Option<Arc<str>>,
     /// The state before the transition.
     pub from: CircuitState,
@@ -80,7 +85,7 @@ pub struct Transition {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LastFailure {
-    /// The fault as which the failure was classified.
+    /// The fault of the failure, from the classifier.
     #[cfg_attr(feature = "serde", serde(serialize_with = "crate::serde::one_fault"))]
     pub fault: Fault,
     /// The type name of the failure's cause, for display: the innermost error whose type is known.
