@@ -77,6 +77,8 @@ fn check(folder: &str, breaker: &str, classify: &str, retry: &str) {
         .args(["check", "--offline", "--bins", "--keep-going", "--message-format=json", "--target-dir"])
         .arg(target)
         .current_dir(&package)
+        // Flags such as `-D warnings` would make errors of the programs' warnings.
+        .env("CARGO_ENCODED_RUSTFLAGS", "")
         .output()
         .expect("`cargo check` runs");
     for report in String::from_utf8(cargo.stdout).unwrap().lines() {
