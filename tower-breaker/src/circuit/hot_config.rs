@@ -57,8 +57,8 @@ impl HotConfig {
 
     /// Writes the flags of a new configuration, or of the next circuit in the same storage.
     pub(super) fn write_flags(&self, flags: Flags) {
-        // Release: a thread that reads these flags with Acquire, and the state word afterwards,
-        // reads a state word that is not older than the first epoch in these flags.
+        // Release, with the Acquire of `flags_acquire`: a thread that has read these flags reads a
+        // state word that is not older than the first epoch in the flags.
         self.flags.store(flags.0, Ordering::Release);
     }
 

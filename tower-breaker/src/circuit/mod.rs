@@ -81,7 +81,7 @@ use crate::telemetry::Transition;
 /// handle refer to the same circuit.
 ///
 /// Each layer, service and handle keeps the circuit alive. When the last of them is dropped, the
-/// circuit ends. The outcome of a call that is still running then has no effect.
+/// circuit ends. The outcome of a call that is still running has no effect after that.
 ///
 /// The type parameter `R` selects how the circuit is stored. `Circuit` without a parameter is the
 /// circuit of a layer or of a registry, or one made with [`Circuit::new`]. The circuit of a key has
@@ -250,7 +250,7 @@ impl<R: CircuitRef> Circuit<R> {
     /// - is in a slow start and does not admit this call.
     ///
     /// With [`Mode::ObserveOnly`](crate::Mode::ObserveOnly) no call is rejected. A call that would
-    /// have been rejected gets a permit that counts nothing.
+    /// have been rejected gets a permit, but its outcome does not affect the circuit.
     pub fn try_acquire(&self) -> Result<Permit<R>, Rejection> {
         self.admit().map_err(|denied| {
             self.owner.emit_rejection(self.name, denied.state);
@@ -302,8 +302,9 @@ impl<R: CircuitRef> Circuit<R> {
         self.owner.force(Force::Open).map_err(|state| self.forced(state))
     }
 
-    /// Forces the circuit closed: it admits every call, uncounted, until
-    /// [`release`](Self::release).
+    /// Forces the circuit closed: it admits every call until [`release`](Self::release).
+    ///
+    /// The calls are not counted in the window.
     ///
     /// # Errors
     ///
@@ -312,8 +313,9 @@ impl<R: CircuitRef> Circuit<R> {
         self.owner.force(Force::Closed).map_err(|state| self.forced(state))
     }
 
-    /// Ends the manual override of [`force_open`](Self::force_open) or
-    /// [`force_closed`](Self::force_closed).
+    /// Ends a manual override.
+    ///
+    /// [`force_open`](Self::force_open) and [`force_closed`](Self::force_closed) set an override.
     ///
     /// | state | after `release` |
     /// |---|---|

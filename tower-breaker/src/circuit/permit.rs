@@ -47,11 +47,11 @@ pub trait CircuitRef: Sealed + Sized {
     fn take(&mut self) -> Self;
 }
 
-/// A reference to the circuit of a layer or of a registry, or to one made with
-/// [`Circuit::new`](crate::Circuit::new).
+/// A reference to a circuit that does not belong to a key.
 ///
-/// The storage of such a circuit is never freed, only reused for a later circuit. So the reference
-/// needs no reference count.
+/// Such a circuit is the one of a layer or of a registry, or one made with
+/// [`Circuit::new`](crate::Circuit::new). Its storage is never freed, only reused for a later
+/// circuit. So the reference needs no reference count.
 #[derive(Clone, Copy)]
 pub struct Static(&'static StaticCore);
 

@@ -67,7 +67,9 @@ impl Status {
     /// Use this method for a readiness endpoint. An instance that reports the state alone receives
     /// no calls while it is not ready, and so it would never become ready again.
     ///
-    /// A half-open circuit may still reject calls, if no probe slot is free.
+    /// A half-open circuit may still reject calls, if no probe slot is free. With
+    /// [`Mode::ObserveOnly`](crate::Mode::ObserveOnly) this method returns whether the circuit
+    /// would reject the call.
     pub fn rejects_calls(&self) -> bool {
         self.state.is_open() && self.retry_after != Some(Duration::ZERO)
     }

@@ -12,6 +12,8 @@ use core::fmt;
 /// | [`ForcedOpen`](Self::ForcedOpen) | rejected | [`release`](crate::Circuit::release) |
 /// | [`ForcedClosed`](Self::ForcedClosed) | admitted, not counted | [`release`](crate::Circuit::release) |
 /// | [`Disabled`](Self::Disabled) | admitted, not counted | [`reconfigure`](crate::Circuit::reconfigure) |
+///
+/// "Counted" refers to the window of the circuit. Metrics count the calls in every state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 #[non_exhaustive]

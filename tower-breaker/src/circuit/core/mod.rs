@@ -41,9 +41,10 @@
 //!
 //! Every transition begins a new epoch with one exchange of the state word, under the circuit's
 //! lock. The lock orders the transitions. Without the lock, a thread may only exchange a closed
-//! word for another closed word of the same epoch. After a transition such an exchange fails. A
-//! call that is recorded in the window late is recorded under the tag of its own epoch, which the
-//! window of a later epoch does not count.
+//! word for another closed word of the same epoch. After a transition such an exchange fails.
+//!
+//! A late call may still be recorded in the window, but under the tag of its own epoch. The window
+//! of a later epoch does not count this tag.
 
 mod admit;
 mod control;

@@ -26,8 +26,8 @@ impl<S: Store> Core<S> {
         // Release: a thread that reads this epoch sees what was done before the epoch began.
         // Acquire: this thread sees what was recorded before the earlier exchanges.
         //
-        // This is an exchange rather than a store, so that it has a place in the one order of the
-        // exchanges that concurrent failures and successes make.
+        // This is an exchange rather than a store. Concurrent failures and successes exchange the
+        // state word, too, and all exchanges have one order.
         self.store.state_word().swap(word.word(), Ordering::AcqRel);
     }
 
