@@ -202,9 +202,9 @@ impl<T> Outcome for Option<T> {}
 
 /// A verdict in a response's extensions.
 ///
-/// [`FaultClassifyLayer`](crate::FaultClassifyLayer) inserts it into each response that is a fault,
-/// and into a response whose status is 400 or more and that a rule classifies as a success. The
-/// layers above read it with [`get`](Self::get).
+/// [`FaultClassifyLayer`](crate::FaultClassifyLayer) inserts it into each response that is a fault.
+/// It also inserts one into a response of status 400 or more that a rule classifies as a success.
+/// The layers above read it with [`get`](Self::get).
 ///
 /// The verdict is stored together with the response's status. If the status has changed since (a
 /// handler turned a 503 into a 200), the verdict is stale and is ignored.

@@ -1,9 +1,13 @@
 //! Verdicts from response bodies.
 //!
-//! A response's head does not always decide. A gRPC call fails in its trailers, a stream breaks
-//! after a status of 200, and the JSON of a 429 can say that another attempt is useless. Two
-//! optional modes of [`FaultClassifyLayer`](crate::FaultClassifyLayer) also classify the body. Both
-//! are off by default:
+//! A response's head does not always decide:
+//!
+//! - A gRPC call fails in its trailers.
+//! - A stream breaks after a status of 200.
+//! - The JSON of a 429 can say that another attempt is useless.
+//!
+//! Two optional modes of [`FaultClassifyLayer`](crate::FaultClassifyLayer) also classify the body.
+//! Both are off by default:
 //!
 //! | mode | reads | result |
 //! |---|---|---|

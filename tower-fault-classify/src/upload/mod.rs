@@ -46,9 +46,9 @@
 //! A call is classified while it is polled. So the note that its body waits applies to everything
 //! that is polled in the same future.
 //!
-//! If a service sends an upload and makes another call in the same future (`join!`, `select!`),
-//! then a timeout of the other call does not count against its server while the upload waits. Spawn
-//! a task for the other call (`tokio::spawn`), or make it above the layer that tracks the upload.
+//! A service may send an upload and make another call in the same future (`join!`, `select!`). A
+//! timeout of the other call then does not count against its server while the upload waits. Spawn a
+//! task for the other call (`tokio::spawn`), or make it above the layer that tracks the upload.
 //!
 //! # Example
 //!
