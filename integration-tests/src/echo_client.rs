@@ -13,7 +13,7 @@ use crate::TIMEOUT;
 use crate::echo::Words;
 use crate::echo::echo_client::EchoClient;
 
-/// Returns the service's message.
+/// Returns a message of the echo service.
 pub fn words(text: &str) -> Words {
     Words { text: text.to_owned() }
 }
@@ -27,8 +27,9 @@ pub fn channel(url: &str) -> Channel {
     Endpoint::from_shared(url.to_owned()).expect("the URL is valid").connect_lazy()
 }
 
-/// Returns a generated client over all layers over a channel. The circuit counts the end of each
-/// response body.
+/// Returns a generated client with all layers around a channel.
+///
+/// The circuit counts a call at the end of its response body.
 ///
 /// # Panics
 ///

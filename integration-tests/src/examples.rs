@@ -2,16 +2,16 @@
 
 use std::process::{Command, Output};
 
-/// Runs an example as its users do, and waits for its end.
+/// Runs an example as a user does, and waits for its end.
 ///
 /// # Panics
 ///
-/// Panics if the example was not built. `cargo test --workspace` builds the examples; a run with
-/// `-p integration-tests` or with the name of a test does not.
+/// Panics if the example was not built. `cargo test --workspace` builds the examples.
+/// `cargo test -p integration-tests` does not, and neither does a run with `--test`.
 pub fn run_example(name: &str, arguments: &[&str]) -> Output {
-    // Cargo gives a test no path of an example. Both are below the folder of the profile.
-    let test = std::env::current_exe().expect("a test has a path");
-    let mut program = test.ancestors().nth(2).expect("a test is in `deps`").join("examples").join(name);
+    // Cargo does not pass the path of an example to a test. Both are in the folder of the profile.
+    let test = std::env::current_exe().expect("the test has a path");
+    let mut program = test.ancestors().nth(2).expect("the test is in `deps`").join("examples").join(name);
     program.set_extension(std::env::consts::EXE_EXTENSION);
     Command::new(&program).args(arguments).output().unwrap_or_else(|error| {
         panic!("{}: {error}; build it with `cargo build --example {name}`", program.display())
@@ -25,7 +25,7 @@ pub fn run_example(name: &str, arguments: &[&str]) -> Output {
 /// Panics as [`run_example`] does, and if the example fails.
 pub fn text_of_example(name: &str) -> String {
     let output = run_example(name, &[]);
-    let text = String::from_utf8(output.stdout).expect("an example prints text");
+    let text = String::from_utf8(output.stdout).expect("the output is UTF-8");
     assert!(output.status.success(), "{text}");
     text
 }

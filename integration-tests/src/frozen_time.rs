@@ -1,11 +1,11 @@
-//! A hold on tokio's paused time.
+//! Stops tokio's paused time.
 
 use std::sync::mpsc;
 
-/// Keeps tokio's paused time where it is while a test waits for a socket.
+/// Stops tokio's paused time while a test waits for a socket.
 ///
-/// Tokio advances paused time when all tasks wait, but not while a blocking task runs. This type
-/// runs one until it is dropped.
+/// Tokio advances paused time when all tasks wait, but not while a blocking task runs. This guard
+/// runs a blocking task until it is dropped.
 #[derive(Debug)]
 pub struct FrozenTime {
     _end: mpsc::Sender<()>,

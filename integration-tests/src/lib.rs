@@ -1,4 +1,4 @@
-//! What the integration tests share.
+//! Helpers for the integration tests.
 
 mod echo_client;
 mod examples;
@@ -17,7 +17,7 @@ pub use self::examples::{run_example, text_of_example};
 pub use self::frozen_time::FrozenTime;
 pub use self::upload::{Frames, put, upload};
 
-/// Far more than any exchange over loopback takes. No test waits for it.
+/// A timeout that is far longer than any exchange over loopback. No test waits for it.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Serves a router on a loopback port that the system picks, until the runtime ends.

@@ -1,4 +1,4 @@
-//! Request bodies that begin and then wait.
+//! Request bodies that send some bytes and then wait.
 
 use bytes::Bytes;
 use http::Request;
@@ -17,8 +17,8 @@ pub type Frames<E> = StreamBody<ReceiverStream<Result<Frame<Bytes>, E>>>;
 /// Never: the channel has room for the first frame.
 pub async fn upload<E>() -> (mpsc::Sender<Result<Frame<Bytes>, E>>, Frames<E>) {
     let (sender, frames) = mpsc::channel(1);
-    let four = Ok(Frame::data(Bytes::from_static(b"four")));
-    assert!(sender.send(four).await.is_ok(), "the receiver exists");
+    let first_frame = Ok(Frame::data(Bytes::from_static(b"four")));
+    assert!(sender.send(first_frame).await.is_ok(), "the receiver exists");
     (sender, StreamBody::new(ReceiverStream::new(frames)))
 }
 

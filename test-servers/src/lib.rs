@@ -1,4 +1,4 @@
-//! Servers for tests, on loopback: they fail in the ways in which real servers fail.
+//! Servers on loopback for tests. They fail in the ways in which real servers fail.
 //!
 //! | server | what it can do |
 //! |---|---|
@@ -7,7 +7,7 @@
 //! | [`RefusedPort`] | refuse every connection |
 //!
 //! [`Http`] and [`Grpc`] play a script, with one step for each request, and record the requests.
-//! They end with all their connections when they are dropped.
+//! Dropping a server closes all its connections.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -20,7 +20,7 @@
 //! let client = reqwest::Client::new();
 //! assert_eq!(client.get(server.url()).send().await.unwrap().status(), 503);
 //! client.post(server.url()).body("once").send().await.unwrap_err();
-//! // The script has run out.
+//! // The script is empty: the default step answers.
 //! assert_eq!(client.get(server.url()).send().await.unwrap().status(), 200);
 //!
 //! let requests = server.requests();
@@ -29,7 +29,7 @@
 //! # }
 //! ```
 //!
-//! The servers use no clock, except to [drip](Action::drip): there they use that of tokio, which a
+//! The servers use no clock, except to [drip](Action::drip). There they use tokio's clock, which a
 //! test can pause.
 
 mod grpc;

@@ -19,7 +19,7 @@ impl RefusedPort {
     ///
     /// Panics if loopback cannot be bound.
     pub fn bind() -> Self {
-        let socket = TcpSocket::new_v4().expect("a socket can be made");
+        let socket = TcpSocket::new_v4().expect("a socket can be created");
         socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("loopback can be bound");
         Self { socket }
     }

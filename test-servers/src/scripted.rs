@@ -1,5 +1,5 @@
-//! What the scripted servers share: the handle, the script, the record, and connections that end
-//! with the server.
+//! The common part of the scripted servers: handle, script, record, and connections that close with
+//! the server.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -14,23 +14,24 @@ use tokio::task::{AbortHandle, JoinSet};
 /// A request that reached a server.
 #[derive(Clone, Debug)]
 pub struct RecordedRequest {
-    /// The number of the connection it came on, counted from 1.
+    /// The number of its connection, counted from 1.
     pub connection: usize,
-    /// Its method.
+    /// The method.
     pub method: Method,
-    /// Its path, with the query.
+    /// The path with the query.
     pub path: String,
-    /// Its headers.
+    /// The headers.
     pub headers: HeaderMap,
-    /// Its body, without the framing of chunks. A gRPC server records what it has read so far: five
-    /// bytes precede each message.
+    /// The body, without the framing of chunks.
+    ///
+    /// A gRPC server records what it has read so far. There, five bytes precede each message.
     pub body: Bytes,
 }
 
 /// A server on a loopback port that takes the next step of its script for each request.
 ///
-/// When the script has run out, it takes the default step. Dropping the server closes the port and
-/// all connections.
+/// When the script is empty, it takes the default step. Dropping the server closes the port and all
+/// connections.
 #[derive(Debug)]
 pub struct ScriptedServer<S> {
     script: Arc<Script<S>>,
@@ -39,8 +40,8 @@ pub struct ScriptedServer<S> {
 }
 
 impl<S: Clone> ScriptedServer<S> {
-    /// Listens on a loopback port that the system picks. Each connection, with its number, is given
-    /// to `serve`.
+    /// Listens on a loopback port that the system picks, and calls `serve` for each connection with
+    /// its number.
     pub(crate) async fn listen<F>(
         default: S,
         serve: impl Fn(TcpStream, Arc<Script<S>>, usize) -> F + Send + 'static,
@@ -54,7 +55,7 @@ impl<S: Clone> ScriptedServer<S> {
         let script = Arc::new(Script::new(default));
         let shared = Arc::clone(&script);
         let task = tokio::spawn(async move {
-            // Dropped, and with it every connection, when this task is aborted.
+            // Aborting this task drops the set, and with it every connection.
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 while connections.try_join_next().is_some() {}
@@ -75,7 +76,7 @@ impl<S: Clone> ScriptedServer<S> {
         self.script.state().steps.extend(steps);
     }
 
-    /// Sets the step that is taken when the script has run out.
+    /// Sets the step that is taken when the script is empty.
     pub fn set_default(&self, step: S) {
         self.script.state().default = step;
     }
@@ -102,10 +103,10 @@ impl<S: Clone> ScriptedServer<S> {
     ///
     /// # Panics
     ///
-    /// Never: the server outlives the wait.
+    /// Never: the server exists during the wait.
     pub async fn wait_for_requests(&self, count: usize) {
         let waited = self.script.recorded.subscribe().wait_for(|recorded| *recorded >= count).await.map(drop);
-        waited.expect("the sender lives in the script");
+        waited.expect("the script owns the sender");
     }
 }
 
@@ -176,7 +177,7 @@ impl<S: Clone> Script<S> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<S>> {
-        // Nothing panics halfway through a change.
+        // No code panics between two changes, so the state is valid even if the lock is poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

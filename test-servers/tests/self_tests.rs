@@ -1,4 +1,4 @@
-//! The misbehaving servers do to real clients what they promise, and count what reached them.
+//! Checks the servers with real clients, and their records of requests and connections.
 
 use std::error::Error;
 use std::io::ErrorKind;
@@ -17,27 +17,29 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status};
 use tonic_prost::ProstCodec;
 
-fn levels<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+/// Returns an error and all its sources.
+fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     successors(Some(error), |&error| error.source())
 }
 
-/// The kind of the I/O error that stands in the chain.
+/// Returns the kind of the first I/O error in the chain.
 fn io_kind(error: &(dyn Error + 'static)) -> Option<ErrorKind> {
-    levels(error).find_map(|error| Some(error.downcast_ref::<std::io::Error>()?.kind()))
+    chain(error).find_map(|error| Some(error.downcast_ref::<std::io::Error>()?.kind()))
 }
 
-fn says(error: &(dyn Error + 'static), what: &str) -> bool {
-    levels(error).any(|error| error.to_string().contains(what))
+/// Returns whether an error in the chain has this text in its message.
+fn message_contains(error: &(dyn Error + 'static), text: &str) -> bool {
+    chain(error).any(|error| error.to_string().contains(text))
 }
 
-/// The message of the server.
+/// The message type of the server.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Words {
     #[prost(string, tag = "1")]
     text: String,
 }
 
-/// A gRPC client, as `tonic-prost-build` generates it.
+/// A gRPC client like those that `tonic-prost-build` generates.
 #[derive(Clone, Debug)]
 struct EchoClient(tonic::client::Grpc<Channel>);
 
@@ -64,17 +66,17 @@ async fn http(script: impl IntoIterator<Item = Action>) -> (Http, Client) {
     (server, client())
 }
 
-/// What sending one POST ends with, and how many connections and requests the server saw.
-async fn post_fails(act: Action) -> (reqwest::Error, (usize, usize)) {
-    let (server, client) = http([act]).await;
+/// Sends one POST, and returns its error and the numbers of connections and requests.
+async fn post_error(action: Action) -> (reqwest::Error, (usize, usize)) {
+    let (server, client) = http([action]).await;
     let error = client.post(server.url()).body("body").send().await.unwrap_err();
     assert_eq!(server.remaining(), 0);
     (error, (server.connections(), server.requests().len()))
 }
 
-/// What reading the body of an answer of 200 ends with.
-async fn body_of(act: Action) -> Result<String, reqwest::Error> {
-    let (server, client) = http([act]).await;
+/// Sends one GET that is answered with 200, and returns the result of reading the body.
+async fn body_of(action: Action) -> Result<String, reqwest::Error> {
+    let (server, client) = http([action]).await;
     let response = client.get(server.url()).send().await.unwrap();
     assert_eq!((response.status().as_u16(), server.requests().len()), (200, 1));
     response.text().await
@@ -148,33 +150,36 @@ async fn dropped_server_closes_port_and_connections() {
 }
 
 #[tokio::test]
-async fn reset_acts_end_in_connection_reset() {
-    for (act, requests) in
+async fn reset_action_ends_connection_with_reset() {
+    for (action, requests) in
         [(Action::ResetOnAccept, 0), (Action::ResetBeforeRequest, 0), (Action::ResetAfterRequest, 1)]
     {
-        let (error, counts) = post_fails(act.clone()).await;
+        let (error, counts) = post_error(action.clone()).await;
         let kind = io_kind(&error);
-        // A write to a socket that is reset already is told so by another name.
+        // A write to a socket that was reset fails with `BrokenPipe`.
         assert!(
             matches!(kind, Some(ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)),
-            "{act:?}: {error:?}"
+            "{action:?}: {error:?}"
         );
         assert!(!error.is_connect());
-        assert_eq!(counts, (1, requests), "{act:?}");
+        assert_eq!(counts, (1, requests), "{action:?}");
     }
 }
 
 #[tokio::test]
-async fn close_acts_end_without_response() {
-    for (act, requests) in [(Action::CloseOnAccept, 0), (Action::CloseAfterRequest, 1)] {
-        let (error, counts) = post_fails(act.clone()).await;
-        assert!(says(&error, "connection closed before message completed"), "{act:?}: {error:?}");
-        assert_eq!(counts, (1, requests), "{act:?}");
+async fn close_action_ends_connection_without_response() {
+    for (action, requests) in [(Action::CloseOnAccept, 0), (Action::CloseAfterRequest, 1)] {
+        let (error, counts) = post_error(action.clone()).await;
+        assert!(
+            message_contains(&error, "connection closed before message completed"),
+            "{action:?}: {error:?}"
+        );
+        assert_eq!(counts, (1, requests), "{action:?}");
     }
 }
 
 #[tokio::test]
-async fn stall_never_responds() {
+async fn hang_action_sends_no_response() {
     let (server, client) = http([Action::Hang]).await;
     let mut call = pin!(client.get(server.url()).send());
     tokio::select! {
@@ -182,7 +187,7 @@ async fn stall_never_responds() {
         answer = &mut call => panic!("{answer:?}"),
         () = server.wait_for_requests(1) => {}
     }
-    // An answer would be there when that of a later request is.
+    // A later request is answered. The first call would have its answer by then.
     assert_eq!(client.get(server.url()).send().await.unwrap().status(), 200);
     assert!(timeout(Duration::ZERO, call).await.is_err());
     assert_eq!((server.connections(), server.requests().len()), (2, 2));
@@ -191,8 +196,8 @@ async fn stall_never_responds() {
 #[tokio::test]
 async fn truncated_body_fails_for_reader() {
     let cut = || Action::status(200).body("0123");
-    for act in [cut().content_length(10).then_close(), cut().chunked_without_end().then_close()] {
-        let error = body_of(act).await.unwrap_err();
+    for action in [cut().content_length(10).then_close(), cut().chunked_without_end().then_close()] {
+        let error = body_of(action).await.unwrap_err();
         assert_eq!(io_kind(&error), Some(ErrorKind::UnexpectedEof), "{error:?}");
     }
     assert_eq!(body_of(cut().chunked()).await.unwrap(), "0123");
@@ -212,13 +217,13 @@ async fn content_length_below_body_truncates_it() {
     let (server, client) = http([Action::status(200).body("0123456789").content_length(4)]).await;
     assert_eq!(client.get(server.url()).send().await.unwrap().text().await.unwrap(), "0123");
     assert_eq!(client.get(server.url()).send().await.unwrap().status(), 200);
-    assert_eq!(server.connections(), 2, "the rest of the body is no answer");
+    assert_eq!(server.connections(), 2, "the client discards the rest of the body");
 }
 
 #[tokio::test]
 async fn dripped_response_arrives_in_pieces() {
-    let act = Action::status(200).body("whole").drip(Duration::from_micros(1));
-    assert_eq!(body_of(act).await.unwrap(), "whole");
+    let action = Action::status(200).body("whole").drip(Duration::from_micros(1));
+    assert_eq!(body_of(action).await.unwrap(), "whole");
 
     let (server, client) = http([Action::status(200).body("ab").drip_body(Duration::from_secs(3600))]).await;
     let mut response = client.get(server.url()).send().await.unwrap();
@@ -228,7 +233,7 @@ async fn dripped_response_arrives_in_pieces() {
 
 #[tokio::test]
 async fn garbage_is_not_an_http_response() {
-    for (act, what) in [
+    for (action, text) in [
         (Action::garbage(), "invalid HTTP version"),
         (Action::raw("HTTP/1.1 200 OK\r\ncontent-"), "connection closed before message completed"),
         (Action::status(99), "invalid HTTP status-code"),
@@ -236,16 +241,16 @@ async fn garbage_is_not_an_http_response() {
         (Action::status(200).header("x-large", "a".repeat(1 << 20)), "message head is too large"),
         (Action::status(200).body("0123").header("content-length", "3"), "invalid content-length"),
     ] {
-        let (error, counts) = post_fails(act).await;
-        assert!(says(&error, what), "{what}: {error:?}");
-        assert_eq!(counts, (1, 1), "{what}");
+        let (error, counts) = post_error(action).await;
+        assert!(message_contains(&error, text), "{text}: {error:?}");
+        assert_eq!(counts, (1, 1), "{text}");
     }
 }
 
 #[tokio::test]
 async fn raw_header_value_arrives_unchanged() {
-    let act = Action::status(503).header("retry-after", "1").header("retry-after", "soon");
-    let (server, client) = http([act.header("x-name", b"\xc3\xa9\xff").body("busy")]).await;
+    let action = Action::status(503).header("retry-after", "1").header("retry-after", "soon");
+    let (server, client) = http([action.header("x-name", b"\xc3\xa9\xff").body("busy")]).await;
     let response = client.get(server.url()).send().await.unwrap();
     assert_eq!(response.status(), 503);
     assert!(response.headers().get_all("retry-after").iter().eq(["1", "soon"]));
@@ -253,8 +258,8 @@ async fn raw_header_value_arrives_unchanged() {
     assert_eq!(response.text().await.unwrap(), "busy");
 }
 
-/// What a plain socket reads, to the end, in answer to two requests that are sent together.
-async fn raw(server: &Http) -> String {
+/// Sends two requests together on a plain socket, and returns everything that the server sends.
+async fn raw_responses(server: &Http) -> String {
     let mut socket = TcpStream::connect(server.url().trim_start_matches("http://")).await.unwrap();
     socket.write_all(b"HEAD /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\n\r\n").await.unwrap();
     socket.shutdown().await.unwrap();
@@ -270,16 +275,16 @@ async fn informational_response_precedes_final_one() {
     server.set_default(Action::status(200).body("ok"));
     let wanted = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n\
         HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
-    assert_eq!(raw(&server).await, wanted);
+    assert_eq!(raw_responses(&server).await, wanted);
 }
 
 #[tokio::test]
 async fn connection_closed_between_requests_is_not_reused() {
     let ok = || Action::status(200).body("ok");
-    for act in [ok().then_close(), ok().then_half_close()] {
-        let (server, client) = http([act]).await;
+    for action in [ok().then_close(), ok().then_half_close()] {
+        let (server, client) = http([action]).await;
         assert_eq!(client.get(server.url()).send().await.unwrap().text().await.unwrap(), "ok");
-        // Or the client might not know of it yet.
+        // Gives the client time to notice that the connection is closed.
         client.get(RefusedPort::bind().url()).send().await.unwrap_err();
         assert_eq!(client.get(server.url()).send().await.unwrap().status(), 200);
         assert_eq!((server.connections(), server.requests().len()), (2, 2));
@@ -290,26 +295,26 @@ async fn connection_closed_between_requests_is_not_reused() {
 
 #[tokio::test]
 async fn kept_connection_ends_on_next_request() {
-    for (act, requests) in
+    for (action, requests) in
         [(Action::CloseAfterRequest, 2), (Action::ResetAfterRequest, 2), (Action::ResetBeforeRequest, 1)]
     {
-        let (server, client) = http([Action::status(200), act.clone()]).await;
+        let (server, client) = http([Action::status(200), action.clone()]).await;
         client.get(server.url()).send().await.unwrap().bytes().await.unwrap();
         client.post(server.url()).body("once").send().await.unwrap_err();
-        assert_eq!((server.connections(), server.requests().len()), (1, requests), "{act:?}");
+        assert_eq!((server.connections(), server.requests().len()), (1, requests), "{action:?}");
     }
 }
 
 #[tokio::test]
 async fn half_closed_server_still_reads() {
     let (server, _) = http([Action::status(200).body("ok").then_half_close(), Action::status(500)]).await;
-    assert_eq!(raw(&server).await, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n");
+    assert_eq!(raw_responses(&server).await, "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n");
     server.wait_for_requests(2).await;
     assert_eq!((&*server.requests()[1].path, server.remaining()), ("/2", 1));
 }
 
-/// Calls a server that plays this, and then a call that is answered: what the first ended with, and
-/// over how many connections.
+/// Makes a call that gets this reply, and another call that is answered. Returns the result of the
+/// first call and the number of connections.
 async fn call(reply: Reply) -> (Result<String, Status>, usize) {
     let server = Grpc::start().await;
     server.script([reply]);
@@ -401,10 +406,10 @@ async fn rst_stream_ends_only_its_stream() {
         ] {
             let (result, connections) = call(reply.clone().rst_stream(reason)).await;
             let status = result.unwrap_err();
-            let cause = levels(&status).find_map(|error| error.downcast_ref::<h2::Error>()).unwrap();
+            let cause = chain(&status).find_map(|error| error.downcast_ref::<h2::Error>()).unwrap();
             assert!(cause.is_reset() && cause.is_remote(), "{cause:?}");
             assert_eq!((cause.reason(), status.code(), connections), (Some(reason), code, 1), "{reply:?}");
-            assert_eq!(says(&status, "error reading a body"), has_begun, "{reply:?}: {status:?}");
+            assert_eq!(message_contains(&status, "error reading a body"), has_begun, "{reply:?}: {status:?}");
         }
     }
 }
@@ -414,7 +419,7 @@ async fn goaway_makes_client_reconnect() {
     for reason in [Reason::NO_ERROR, Reason::ENHANCE_YOUR_CALM] {
         let (result, connections) = call(Reply::nothing().go_away_below(reason)).await;
         let status = result.unwrap_err();
-        let cause = levels(&status).find_map(|error| error.downcast_ref::<h2::Error>()).unwrap();
+        let cause = chain(&status).find_map(|error| error.downcast_ref::<h2::Error>()).unwrap();
         assert!(cause.is_go_away() && cause.is_remote(), "{cause:?}");
         assert_eq!((cause.reason(), connections), (Some(reason), 2));
     }
@@ -422,8 +427,8 @@ async fn goaway_makes_client_reconnect() {
     assert_eq!((&*result.unwrap(), connections), ("bye", 2));
 }
 
-/// tonic shows a broken pipe only: the `GOAWAY` does not speak of this stream. So the client is a
-/// plain one.
+/// tonic reports only a broken pipe, because the `GOAWAY` does not refuse this stream. The test
+/// therefore also uses a plain `h2` client.
 #[tokio::test]
 async fn goaway_at_once_fails_the_call() {
     let (result, connections) = call(Reply::nothing().go_away_at_once(Reason::INTERNAL_ERROR)).await;
@@ -452,7 +457,7 @@ async fn connection_lost_in_call_fails_it() {
             let (result, connections) = call(reply.clone()).await;
             let status = result.unwrap_err();
             assert_eq!((status.code(), connections), (Code::Unknown, 2), "{reply:?}");
-            // Behind a body, the I/O error stands in `h2::Error`, and is no source of it.
+            // After the headers, the I/O error is inside `h2::Error`, which has no source.
             assert!(format!("{status:?}").contains(kind), "{reply:?}: {status:?}");
         }
     }
@@ -471,7 +476,7 @@ async fn stalled_call_never_completes() {
             answer = &mut call => panic!("{answer:?}"),
             () = server.wait_for_requests(1) => {}
         }
-        // An answer would be there when that of a later call is.
+        // A later call is answered. The first call would have its answer by then.
         assert_eq!(say(&mut client).await.unwrap(), "ok");
         assert!(timeout(Duration::ZERO, &mut call).await.is_err());
         drop(call);

@@ -25,17 +25,19 @@ use crate::http::drain;
 use crate::scripted::{RecordedRequest, Script, ScriptedServer};
 
 const MAX_BODY: usize = 64 << 20;
-/// As hyper's servers have it. With the smaller one of its own, `h2` ends a connection on which a
-/// few hundred calls say something short at once.
+/// The connection window of hyper's servers.
+///
+/// With its own, smaller default, `h2` ends a connection on which a few hundred calls each send a
+/// short message at the same time.
 const WINDOW: u32 = 1 << 20;
-/// The type of the frame.
+/// The type of the HTTP/2 frame.
 const GOAWAY: u8 = 7;
 
-/// A gRPC server, over HTTP/2 without TLS, that does what its script says: one [`Reply`] for each
-/// call, in the order in which the headers arrive.
+/// A gRPC server over HTTP/2 without TLS that follows a script: one [`Reply`] for each call, in the
+/// order in which the headers arrive.
 ///
 /// Without a script it answers with the message "ok" and the status OK. It serves every path. A
-/// message has one field: number 1, a string.
+/// message has one field: a string with number 1.
 pub type Grpc = ScriptedServer<Reply>;
 
 impl Grpc {
@@ -49,12 +51,14 @@ impl Grpc {
     }
 }
 
-/// What a stream asks of its connection, which does it when all that the stream has sent is on the
-/// wire, and then drops the sender.
+/// Commands from a stream to its connection.
+///
+/// The connection executes a command when everything that the stream has sent is written, and then
+/// drops the sender.
 type Commands = mpsc::UnboundedSender<(Command, oneshot::Sender<()>)>;
 
 enum Command {
-    /// Nothing more.
+    /// Does nothing else: the stream only waits until its data is written.
     Flush,
     GoAwayGracefully,
     GoAwayBelow(u32, Reason),
@@ -68,10 +72,10 @@ async fn serve(stream: TcpStream, script: Arc<Script<Reply>>, number: usize) {
     let handshake = h2::server::Builder::new().initial_connection_window_size(WINDOW).handshake(wire.clone());
     let Ok(mut connection) = handshake.await else { return };
     let (commands, mut received) = mpsc::unbounded_channel();
-    // Dropped, and with it every stream, when the connection ends.
+    // Dropping the set at the end of the connection also drops every stream.
     let mut streams = JoinSet::new();
     loop {
-        // Biased: `accept` also writes what the streams have sent, so a command finds it written.
+        // Biased: `accept` also writes what the streams have sent. A command then runs after that.
         tokio::select! {
             biased;
             accepted = connection.accept() => {
@@ -79,13 +83,12 @@ async fn serve(stream: TcpStream, script: Arc<Script<Reply>>, number: usize) {
                 while streams.try_join_next().is_some() {}
                 let (head, body) = request.into_parts();
                 let reply = script.next();
-                let place = script.record(recorded(number, head));
+                let index = script.record(recorded(number, head));
                 let script = Arc::clone(&script);
                 let commands = commands.clone();
                 streams.spawn(async move {
-                    script.record_body(place, read(body).await);
-                    // A client that breaks off gets no answer, and the test does not hear of it
-                    // from here.
+                    script.record_body(index, read(body).await);
+                    // An error means that the client has cancelled. The test checks its own side.
                     let _ = respond_with(reply, respond, &commands).await;
                 });
             }
@@ -105,7 +108,7 @@ async fn execute(command: Command, connection: &mut Connection<Wire, Bytes>, wir
         Command::GoAwayGracefully => connection.graceful_shutdown(),
         Command::GoAwayAtOnce(reason) => connection.abrupt_shutdown(reason),
         Command::GoAwayBelow(stream, reason) => {
-            // `h2` says no number below that of a stream that it has accepted.
+            // `h2` cannot send a number below that of a stream that it has accepted.
             let mut frame = BytesMut::from(&[0, 0, 8, GOAWAY, 0, 0, 0, 0, 0][..]);
             frame.put_u32(stream.saturating_sub(2));
             frame.put_u32(reason.into());
@@ -120,7 +123,7 @@ async fn execute(command: Command, connection: &mut Connection<Wire, Bytes>, wir
             return ControlFlow::Break(());
         }
         Command::Reset => {
-            wire.end_in_a_reset();
+            wire.reset_on_close();
             return ControlFlow::Break(());
         }
     }
@@ -135,7 +138,7 @@ fn recorded(connection: usize, head: Parts) -> RecordedRequest {
 async fn read(mut stream: RecvStream) -> Bytes {
     let mut body = BytesMut::new();
     while let Some(Ok(data)) = stream.data().await {
-        // The window of a stream that is done with has nobody to open for.
+        // It fails only if the stream is closed. Its window does not matter then.
         let _ = stream.flow_control().release_capacity(data.len());
         body.extend_from_slice(&data);
         if body.len() > MAX_BODY {
@@ -151,7 +154,7 @@ async fn respond_with(
     commands: &Commands,
 ) -> Result<(), h2::Error> {
     if reply.goes_away {
-        ask(commands, Command::GoAwayGracefully).await;
+        request(commands, Command::GoAwayGracefully).await;
     }
     let mut stream = None;
     if let Some((status, headers)) = &reply.head {
@@ -172,31 +175,32 @@ async fn respond_with(
             }
         }
         End::RstStream(reason) => {
-            // A reset throws away what is not on the wire yet.
-            ask(commands, Command::Flush).await;
+            // A reset discards what is not written yet.
+            request(commands, Command::Flush).await;
             respond.send_reset(reason);
         }
         End::GoAwayBelow(reason) => {
-            ask(commands, Command::GoAwayBelow(number, reason)).await;
+            request(commands, Command::GoAwayBelow(number, reason)).await;
             wait_for_reset(respond, stream).await;
         }
-        End::GoAwayAtOnce(reason) => ask(commands, Command::GoAwayAtOnce(reason)).await,
-        End::CloseConnection => ask(commands, Command::Close).await,
-        End::ResetConnection => ask(commands, Command::Reset).await,
+        End::GoAwayAtOnce(reason) => request(commands, Command::GoAwayAtOnce(reason)).await,
+        End::CloseConnection => request(commands, Command::Close).await,
+        End::ResetConnection => request(commands, Command::Reset).await,
         End::Stall => wait_for_reset(respond, stream).await,
     }
     Ok(())
 }
 
-async fn ask(commands: &Commands, command: Command) {
+/// Sends a command to the connection, and waits until it is executed.
+async fn request(commands: &Commands, command: Command) {
     let (done, is_done) = oneshot::channel();
-    // Without a connection there is nothing left to execute the command.
+    // Both fail only if the connection has ended. The command has no effect then.
     let _ = commands.send((command, done));
     let _ = is_done.await;
 }
 
-/// Waits until the client resets the stream, or the connection ends: a stream that is dropped would
-/// be reset by `h2`.
+/// Waits until the client resets the stream or the connection ends. `h2` would reset a stream that
+/// is dropped.
 async fn wait_for_reset(mut respond: SendResponse<Bytes>, stream: Option<SendStream<Bytes>>) {
     match stream {
         Some(mut stream) => drop(poll_fn(|context| stream.poll_reset(context)).await),

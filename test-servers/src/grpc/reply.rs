@@ -1,4 +1,4 @@
-//! What the gRPC server does with a call.
+//! The replies of the gRPC server.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
@@ -18,24 +18,24 @@ struct Text {
 
 /// What [`Grpc`](super::Grpc) does with one call.
 ///
-/// A reply is: headers or none, messages or none, and an end.
+/// A reply has optional headers, optional messages, and an end.
 ///
-/// | wanted | written |
+/// | wanted | code |
 /// |---|---|
 /// | an answer | `Reply::ok("text")` |
-/// | a failure before anything was sent | `Reply::trailers_only(14)` |
+/// | a failure before any message | `Reply::trailers_only(14)` |
 /// | a failure after headers, after a message | `Reply::headers().status(14)`, `Reply::message("text").status(14)` |
 /// | pushback, details | `.trailer("grpc-retry-pushback-ms", "20")`, `.binary_trailer("grpc-status-details-bin", bytes)` |
-/// | a status that is garbled | `Reply::trailers_only("abc")`, `Reply::trailers_only(14).trailer("grpc-status", "0")` |
+/// | an invalid status | `Reply::trailers_only("abc")`, `Reply::trailers_only(14).trailer("grpc-status", "0")` |
 /// | no status | `Reply::headers()`, `Reply::message("text")` |
-/// | what stands between answers | `Reply::http(503).header("retry-after", "1")` |
-/// | a message that is cut | `Reply::truncated_message("text")` and an end |
+/// | the answer of a proxy | `Reply::http(503).header("retry-after", "1")` |
+/// | a truncated message | `Reply::truncated_message("text")` and an end |
 /// | `RST_STREAM` | `Reply::nothing().rst_stream(Reason::REFUSED_STREAM)`, `Reply::message("text").rst_stream(…)` |
-/// | the server goes, and did not see this call | `Reply::nothing().go_away_below(Reason::NO_ERROR)` |
-/// | the server goes, and answers this call first | `Reply::ok("text").go_away_gracefully()` |
-/// | the server goes, and this call may have been seen | `Reply::nothing().go_away_at_once(Reason::INTERNAL_ERROR)` |
-/// | the connection is gone | `Reply::nothing().close_connection()`, `.reset_connection()` |
-/// | nothing ever | `Reply::nothing()`, `Reply::message("text").hang()` |
+/// | the server shuts down, and did not process this call | `Reply::nothing().go_away_below(Reason::NO_ERROR)` |
+/// | the server shuts down, and answers this call first | `Reply::ok("text").go_away_gracefully()` |
+/// | the server shuts down, and may have processed this call | `Reply::nothing().go_away_at_once(Reason::INTERNAL_ERROR)` |
+/// | the connection ends | `Reply::nothing().close_connection()`, `.reset_connection()` |
+/// | the server hangs | `Reply::nothing()`, `Reply::message("text").hang()` |
 #[derive(Clone, Debug)]
 pub struct Reply {
     pub(super) goes_away: bool,
@@ -46,7 +46,7 @@ pub struct Reply {
 
 #[derive(Clone, Debug)]
 pub(super) enum End {
-    /// The stream ends, on the last frame that there is to send.
+    /// The last frame ends the stream.
     Stream,
     Trailers(HeaderMap),
     RstStream(Reason),
@@ -58,52 +58,53 @@ pub(super) enum End {
 }
 
 impl Reply {
-    /// Sends nothing, and waits for the client to give up, if no other end is set.
+    /// Sends nothing. If no other end is set, it waits until the client cancels.
     pub fn nothing() -> Self {
         Self { goes_away: false, head: None, data: BytesMut::new(), end: End::Stall }
     }
 
-    /// An HTTP status without a gRPC status, in one frame of headers that ends the stream. Its
-    /// `content-type` is `text/plain`.
+    /// Sends an HTTP status without a gRPC status, in one HEADERS frame that ends the stream.
+    ///
+    /// The `content-type` is `text/plain`.
     ///
     /// # Panics
     ///
-    /// If it is not from 100 to 999.
+    /// Panics if the status is not from 100 to 999.
     pub fn http(status: u16) -> Self {
-        let status = StatusCode::from_u16(status).expect("a status of three digits");
+        let status = StatusCode::from_u16(status).expect("the status has three digits");
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
         Self { head: Some((status, headers)), end: End::Stream, ..Self::nothing() }
     }
 
-    /// The headers of an answer, and the end of the stream: there is no status if none is set.
+    /// Sends the headers of an answer, and ends the stream without a status if none is set.
     pub fn headers() -> Self {
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))]);
         Self { head: Some((StatusCode::OK, headers)), end: End::Stream, ..Self::nothing() }
     }
 
-    /// Headers, a message, and the end of the stream: there is no status if none is set.
+    /// Sends headers and a message, and ends the stream without a status if none is set.
     pub fn message(text: &str) -> Self {
         Self::headers().and_message(text)
     }
 
-    /// Headers, half of a message, and the end of the stream, if no other end is set.
+    /// Sends headers and half of a message, and ends the stream if no other end is set.
     pub fn truncated_message(text: &str) -> Self {
         let mut reply = Self::message(text);
         reply.data.truncate(5 + (reply.data.len() - 5) / 2);
         reply
     }
 
-    /// Headers, a message, and the status OK.
+    /// Sends headers, a message and the status OK.
     pub fn ok(text: &str) -> Self {
         Self::message(text).status(0)
     }
 
-    /// A gRPC status in one frame of headers that ends the stream. It can be a word.
+    /// Sends a gRPC status in one HEADERS frame that ends the stream. The status can be any text.
     ///
     /// # Panics
     ///
-    /// If it has characters that no header may have.
-    #[expect(clippy::needless_pass_by_value, reason = "numbers and words are written in place")]
+    /// Panics if the status has a character that is not allowed in a header.
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass literals")]
     pub fn trailers_only(status: impl ToString) -> Self {
         Self::headers().header("grpc-status", status.to_string())
     }
@@ -117,18 +118,17 @@ impl Reply {
         self
     }
 
-    /// Ends the stream with trailers that have this gRPC status. It can be a word.
+    /// Ends the stream with trailers that have this gRPC status. The status can be any text.
     ///
     /// # Panics
     ///
-    /// If it has characters that no header may have.
-    #[expect(clippy::needless_pass_by_value, reason = "numbers and words are written in place")]
+    /// Panics if the status has a character that is not allowed in a header.
+    #[expect(clippy::needless_pass_by_value, reason = "callers pass literals")]
     pub fn status(self, status: impl ToString) -> Self {
         Self { end: End::Trailers(HeaderMap::new()), ..self }.trailer("grpc-status", status.to_string())
     }
 
-    /// Adds the trailer `grpc-message`, which goes out as it is: percent-encoding is up to the
-    /// test.
+    /// Adds the trailer `grpc-message` unchanged. The caller percent-encodes it.
     ///
     /// # Panics
     ///
@@ -137,22 +137,22 @@ impl Reply {
         self.trailer("grpc-message", message)
     }
 
-    /// Adds a header, after those that are there: also one of the same name.
+    /// Appends a header. Headers with the same name stay.
     ///
     /// # Panics
     ///
-    /// If there are no headers, or the name or the value cannot be one.
+    /// Panics if the reply has no headers, or if the name or the value is invalid.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let (_, headers) = self.head.as_mut().expect("this reply has headers");
         append(headers, name, value.as_ref());
         self
     }
 
-    /// Adds a trailer, or a header to a reply that is nothing but headers.
+    /// Appends a trailer, or a header to a reply that has only headers.
     ///
     /// # Panics
     ///
-    /// If the stream ends without trailers, or the name or the value cannot be one.
+    /// Panics if the stream ends without trailers, or if the name or the value is invalid.
     pub fn trailer(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         match &mut self.end {
             End::Trailers(trailers) => append(trailers, name, value.as_ref()),
@@ -162,7 +162,7 @@ impl Reply {
         self
     }
 
-    /// Adds a trailer as [`trailer`](Self::trailer) does, of bytes in Base64.
+    /// Appends a trailer with bytes in Base64, as [`trailer`](Self::trailer) does.
     ///
     /// # Panics
     ///
@@ -171,50 +171,52 @@ impl Reply {
         self.trailer(name, STANDARD_NO_PAD.encode(value))
     }
 
-    /// Ends with `RST_STREAM`, after all before it has been sent.
+    /// Ends with `RST_STREAM`, after everything else has been sent.
     pub fn rst_stream(self, reason: Reason) -> Self {
         Self { end: End::RstStream(reason), ..self }
     }
 
-    /// Ends with a `GOAWAY` whose last stream is before this one: the server says that it did
-    /// nothing about this call. The connection stays open, for the client to close.
+    /// Ends with a `GOAWAY` whose last stream is before this one: the server did not process this
+    /// call.
+    ///
+    /// The connection stays open until the client closes it.
     pub fn go_away_below(self, reason: Reason) -> Self {
         Self { end: End::GoAwayBelow(reason), ..self }
     }
 
     /// Ends with a `GOAWAY` whose last stream is this one, and closes the connection: the server
-    /// may have done what was asked.
+    /// may have processed this call.
     pub fn go_away_at_once(self, reason: Reason) -> Self {
         Self { end: End::GoAwayAtOnce(reason), ..self }
     }
 
-    /// Says `GOAWAY` ahead of the reply, and then replies as it would have.
+    /// Sends `GOAWAY` before the reply.
     pub fn go_away_gracefully(self) -> Self {
         Self { goes_away: true, ..self }
     }
 
-    /// Ends with a FIN of the connection, after all before it has been sent.
+    /// Ends the connection with a FIN, after everything else has been sent.
     pub fn close_connection(self) -> Self {
         Self { end: End::CloseConnection, ..self }
     }
 
-    /// Ends with a RST of the connection, after all before it has been sent.
+    /// Ends the connection with a RST, after everything else has been sent.
     pub fn reset_connection(self) -> Self {
         Self { end: End::ResetConnection, ..self }
     }
 
-    /// Does not end until the client resets the stream.
+    /// Keeps the stream open until the client resets it.
     pub fn hang(self) -> Self {
         Self { end: End::Stall, ..self }
     }
 
-    /// The bytes of the messages, as one frame.
+    /// Returns the bytes of the messages, as one frame.
     pub(super) fn frame(&self) -> Bytes {
         self.data.clone().freeze()
     }
 }
 
 fn append(headers: &mut HeaderMap, name: &str, value: &[u8]) {
-    let name = HeaderName::from_bytes(name.as_bytes()).expect("a name of a header");
-    headers.append(name, HeaderValue::from_bytes(value).expect("a value of a header"));
+    let name = HeaderName::from_bytes(name.as_bytes()).expect("the name is valid");
+    headers.append(name, HeaderValue::from_bytes(value).expect("the value is valid"));
 }

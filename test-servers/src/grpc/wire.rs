@@ -1,4 +1,4 @@
-//! A socket that `h2` writes to, and that can be written to past `h2`.
+//! A socket that `h2` writes to, and that the server can also write to directly.
 
 use std::io;
 use std::pin::Pin;
@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Clones are the same socket. Only one task may use it.
+/// A shared socket. Clones share it. Only one task may use it.
 #[derive(Clone, Debug)]
 pub(super) struct Wire(Arc<Mutex<TcpStream>>);
 
@@ -17,9 +17,9 @@ impl Wire {
         Self(Arc::new(Mutex::new(stream)))
     }
 
-    /// Makes the kernel send a RST, not a FIN, when the last clone is dropped.
-    pub(super) fn end_in_a_reset(&self) {
-        // A socket that is closed already can be reset no more.
+    /// Makes the kernel send RST instead of FIN when the last clone is dropped.
+    pub(super) fn reset_on_close(&self) {
+        // It fails only for a socket that is already closed. There is nothing left to reset then.
         let _ = self.stream().set_zero_linger();
     }
 

@@ -1,25 +1,25 @@
-//! What the HTTP/1.1 server does with a request.
+//! The actions of the HTTP/1.1 server.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
-/// What [`Http`](super::Http) does with one request, or with the connection in place of one.
+/// What [`Http`](super::Http) does with one request, or with a connection before its request.
 ///
-/// An act is taken from the script when the first byte of a request comes, but those that end a
-/// connection on accept are taken at once by a connection that opens while they are next.
+/// An action is taken from the script when the first byte of a request arrives. An action that ends
+/// a connection on accept is taken by the next connection immediately, if it is the next step.
 ///
-/// | wanted | written |
+/// | wanted | code |
 /// |---|---|
 /// | any answer | `Action::status(429).header("retry-after", "1").header("retry-after", "soon").body("…")` |
 /// | a header that is not ASCII, or too large | `.header("x-name", b"\xff")`, `.header("x-large", "a".repeat(1 << 20))` |
-/// | another answer before it | `.after_informational(103)` |
-/// | a length that is shorter than the body | `.body("0123456789").content_length(4)` |
-/// | a body that is cut | `.body("0123").content_length(10).then_close()`, `.body("0123").chunked_without_end().then_close()` |
-/// | a body that stops coming | `.body("0123").content_length(10)` |
+/// | an informational response first | `.after_informational(103)` |
+/// | a length below that of the body | `.body("0123456789").content_length(4)` |
+/// | a truncated body | `.body("0123").content_length(10).then_close()`, `.body("0123").chunked_without_end().then_close()` |
+/// | a body that stalls | `.body("0123").content_length(10)` |
 /// | a body that ends with the connection | `.body("0123").without_length().then_close()` |
 /// | one byte at a time | `.drip(every)`, `.drip_body(every)` |
-/// | the connection is gone after the answer | `.then_close()`, `.then_reset()`, `.then_half_close()` |
+/// | the connection ends after the answer | `.then_close()`, `.then_reset()`, `.then_half_close()` |
 /// | anything else | `Action::raw(bytes)`, `Action::garbage()` |
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -27,22 +27,22 @@ pub enum Action {
     ResetOnAccept,
     /// Ends the connection with a FIN as soon as it is accepted.
     CloseOnAccept,
-    /// Leaves a request unread that has begun to come, and ends the connection with a RST. The
-    /// request is not counted.
+    /// Ends the connection with a RST when a request begins, without reading it. The request is not
+    /// recorded.
     ResetBeforeRequest,
     /// Reads the request, and ends the connection with a RST.
     ResetAfterRequest,
     /// Reads the request, and ends the connection with a FIN.
     CloseAfterRequest,
-    /// Reads the request, and does nothing more until the client ends the connection.
+    /// Reads the request, and then does nothing until the client ends the connection.
     Hang,
     /// Reads the request, and answers 200 with its path, a line feed, and its body.
     Echo,
-    /// Reads the request, and answers. Made by [`status`](Self::status) and [`raw`](Self::raw).
+    /// Reads the request, and answers. See [`status`](Self::status) and [`raw`](Self::raw).
     Respond(Response),
 }
 
-/// The bytes of an answer, and what comes after them.
+/// The bytes of an answer, and what happens after them.
 #[derive(Clone, Debug)]
 pub struct Response {
     informational: Vec<u16>,
@@ -55,7 +55,7 @@ pub struct Response {
 
 #[derive(Clone, Debug)]
 enum Head {
-    /// Nothing: the body is all.
+    /// No head: the body has all bytes.
     Raw,
     Status(u16, Vec<(String, Vec<u8>)>),
 }
@@ -67,7 +67,7 @@ enum Framing {
     None,
 }
 
-/// Which bytes of an answer go out one by one.
+/// Which bytes of an answer are sent one by one.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pace {
     AtOnce,
@@ -86,8 +86,9 @@ pub(super) enum End {
 }
 
 impl Action {
-    /// Answers with a status, no headers but `content-length`, and no body, and keeps the
-    /// connection. The status can be any number.
+    /// Answers with a status, the header `content-length` and no body, and keeps the connection.
+    ///
+    /// The status can be any number.
     pub fn status(status: u16) -> Self {
         Self::Respond(Response {
             informational: Vec::new(),
@@ -108,17 +109,16 @@ impl Action {
         action
     }
 
-    /// Answers with a status line that is none, and closes the connection with a FIN.
+    /// Answers with an invalid status line, and closes the connection with a FIN.
     pub fn garbage() -> Self {
         Self::raw("BLAH/7 two hundred\r\n\r\n")
     }
 
-    /// Adds a header, after those that are there: also one of the same name. Value and name go out
-    /// as they are.
+    /// Appends a header without checking name or value. Headers with the same name stay.
     ///
     /// # Panics
     ///
-    /// If this is not made by [`status`](Self::status).
+    /// Panics if the action was not created by [`status`](Self::status).
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         match &mut self.response().head {
             Head::Status(_, headers) => headers.push((name.into(), value.into())),
@@ -131,13 +131,13 @@ impl Action {
     ///
     /// # Panics
     ///
-    /// As all that follow, if this is not a [`Respond`](Self::Respond).
+    /// Panics if the action is not a [`Respond`](Self::Respond).
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.response().body = body.into();
         self
     }
 
-    /// Says a `content-length` that need not be the body's.
+    /// Sets `content-length`, which may differ from the length of the body.
     ///
     /// # Panics
     ///
@@ -157,7 +157,7 @@ impl Action {
         self
     }
 
-    /// Sends the body as one chunk, and not the chunk that ends it.
+    /// Sends the body as one chunk, without the chunk that ends it.
     ///
     /// # Panics
     ///
@@ -167,7 +167,7 @@ impl Action {
         self
     }
 
-    /// Says no length of the body.
+    /// Sends the body without a length.
     ///
     /// # Panics
     ///
@@ -177,7 +177,7 @@ impl Action {
         self
     }
 
-    /// Sends an answer of this status (100, 103) ahead of this one.
+    /// Sends an informational response (100, 103) before this answer.
     ///
     /// # Panics
     ///
@@ -187,7 +187,7 @@ impl Action {
         self
     }
 
-    /// Sends one byte, waits, sends the next.
+    /// Sends the answer byte by byte, with a pause between two bytes.
     ///
     /// # Panics
     ///
@@ -197,7 +197,7 @@ impl Action {
         self
     }
 
-    /// Sends all but the body at once, then one byte of the body, waits, sends the next.
+    /// Sends the head immediately, and the body byte by byte, with a pause between two bytes.
     ///
     /// # Panics
     ///
@@ -207,7 +207,7 @@ impl Action {
         self
     }
 
-    /// Closes the connection with a FIN after the answer, which does not announce it.
+    /// Closes the connection with a FIN after the answer, without a `connection: close` header.
     ///
     /// # Panics
     ///
@@ -217,8 +217,9 @@ impl Action {
         self
     }
 
-    /// Ends the connection with a RST after the answer. A client that is slow to read may lose what
-    /// it has not read yet.
+    /// Ends the connection with a RST after the answer.
+    ///
+    /// A slow client may lose the part that it has not read yet.
     ///
     /// # Panics
     ///
@@ -228,8 +229,9 @@ impl Action {
         self
     }
 
-    /// Sends a FIN after the answer, and still reads and counts requests, without an answer and
-    /// without taking from the script.
+    /// Sends a FIN after the answer, but still reads and records requests.
+    ///
+    /// Those requests get no answer and take no step of the script.
     ///
     /// # Panics
     ///
@@ -252,7 +254,7 @@ impl Action {
 }
 
 impl Response {
-    /// What goes out ahead of the body: informational answers, status line, headers.
+    /// Returns the bytes before the body: informational responses, status line, headers.
     pub(super) fn head_bytes(&self) -> Vec<u8> {
         let Head::Status(status, headers) = &self.head else { return Vec::new() };
         let mut bytes = Vec::new();
@@ -266,8 +268,8 @@ impl Response {
         }
         match self.framing {
             Framing::Length(None) if matches!(status, 204 | 304) => {}
-            Framing::Length(said) => {
-                let length = said.unwrap_or(self.body.len());
+            Framing::Length(given) => {
+                let length = given.unwrap_or(self.body.len());
                 bytes.extend(format!("content-length: {length}\r\n").into_bytes());
             }
             Framing::Chunked { .. } => bytes.extend(b"transfer-encoding: chunked\r\n"),
@@ -277,7 +279,7 @@ impl Response {
         bytes
     }
 
-    /// The body as it goes out, to a request that is not for the head alone.
+    /// Returns the bytes of the body with its framing, for a request that is not HEAD.
     pub(super) fn body_bytes(&self) -> Vec<u8> {
         let Framing::Chunked { ended } = self.framing else { return self.body.clone() };
         let mut bytes = format!("{:x}\r\n", self.body.len()).into_bytes();

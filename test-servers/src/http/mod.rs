@@ -18,7 +18,7 @@ use self::read::Reader;
 pub(crate) use self::read::drain;
 use crate::scripted::{Script, ScriptedServer};
 
-/// An HTTP/1.1 server that does what its script says: one [`Action`] for each request.
+/// An HTTP/1.1 server that follows a script: one [`Action`] for each request.
 ///
 /// Without a script it answers with status 200.
 pub type Http = ScriptedServer<Action>;
@@ -35,11 +35,11 @@ impl Http {
 }
 
 async fn serve(stream: TcpStream, script: Arc<Script<Action>>, connection: usize) {
-    // Or the bytes of a drip might go out together. A socket that is closed already says no, which
-    // is as good.
+    // Otherwise the kernel may send several bytes of a drip together. It fails only for a socket
+    // that is already closed.
     let _ = stream.set_nodelay(true);
     let mut reader = Reader::new(stream, connection);
-    // A client that breaks off gets no response, and the test does not hear of it from here.
+    // An error means that the client has cancelled. The test checks its own side.
     if let Ok(end) = converse(&mut reader, &script).await {
         let _ = finish(reader, &script, end).await;
     }
@@ -97,8 +97,8 @@ async fn send(stream: &mut TcpStream, response: &Response, only_head: bool) -> i
 }
 
 async fn drip(stream: &mut TcpStream, bytes: &[u8], every: Duration) -> io::Result<()> {
-    for (place, byte) in bytes.iter().enumerate() {
-        if place > 0 {
+    for (index, byte) in bytes.iter().enumerate() {
+        if index > 0 {
             sleep(every).await;
         }
         stream.write_all(&[*byte]).await?;
@@ -108,7 +108,7 @@ async fn drip(stream: &mut TcpStream, bytes: &[u8], every: Duration) -> io::Resu
 
 async fn finish(mut reader: Reader, script: &Script<Action>, end: End) -> io::Result<()> {
     match end {
-        // Makes the kernel send a RST, not a FIN, when the socket is dropped.
+        // Makes the kernel send RST instead of FIN when the socket is dropped.
         End::Reset => return reader.stream.set_zero_linger(),
         End::KeepAlive | End::Stall => {}
         End::Close => reader.stream.shutdown().await?,

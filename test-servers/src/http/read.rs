@@ -1,4 +1,4 @@
-//! Reads requests from a connection, as much as is needed and no more than a limit.
+//! Reads requests from a connection, up to a maximum size.
 
 use std::io;
 
@@ -13,10 +13,10 @@ use crate::scripted::RecordedRequest;
 const MAX_LINE: usize = 64 << 10;
 const MAX_HEADERS: usize = 1000;
 const MAX_BODY: usize = 64 << 20;
-/// What is thrown away of a client that does not stop to send.
+/// The maximum number of bytes that are discarded at the end of a connection.
 const MAX_REST: usize = 1 << 20;
 
-/// A connection, and what was read ahead from it.
+/// A connection, and the bytes that were read from it but not used yet.
 pub(super) struct Reader {
     pub(super) stream: TcpStream,
     pub(super) connection: usize,
@@ -28,25 +28,25 @@ impl Reader {
         Self { stream, connection, ahead: BytesMut::new() }
     }
 
-    /// Waits for the first byte of a request, which stays unread. False if the client has ended the
-    /// connection instead.
+    /// Waits for the first byte of a request, which stays unread. Returns false if the client ends
+    /// the connection instead.
     pub(super) async fn begins(&self) -> bool {
         !self.ahead.is_empty() || self.stream.peek(&mut [0]).await.is_ok_and(|count| count > 0)
     }
 
-    /// Reads a request, with its body.
+    /// Reads a request with its body.
     pub(super) async fn request(&mut self) -> io::Result<RecordedRequest> {
         let line = self.line().await?;
         let mut words = line.split(|byte| *byte == b' ');
-        let method = words.next().and_then(|word| Method::from_bytes(word).ok()).ok_or_else(broken)?;
-        let path = words.next().map(|word| String::from_utf8_lossy(word).into_owned()).ok_or_else(broken)?;
+        let method = words.next().and_then(|word| Method::from_bytes(word).ok()).ok_or_else(invalid)?;
+        let path = words.next().map(|word| String::from_utf8_lossy(word).into_owned()).ok_or_else(invalid)?;
         let headers = self.headers().await?;
         let body = if headers.contains_key(TRANSFER_ENCODING) {
             self.chunks().await?
         } else {
             let length =
                 headers.get(CONTENT_LENGTH).map_or(Some(0), |value| value.to_str().ok()?.parse().ok());
-            self.exactly(length.ok_or_else(broken)?).await?
+            self.exactly(length.ok_or_else(invalid)?).await?
         };
         Ok(RecordedRequest { connection: self.connection, method, path, headers, body })
     }
@@ -58,12 +58,12 @@ impl Reader {
             if line.is_empty() {
                 return Ok(headers);
             }
-            let colon = line.iter().position(|byte| *byte == b':').ok_or_else(broken)?;
+            let colon = line.iter().position(|byte| *byte == b':').ok_or_else(invalid)?;
             let name = HeaderName::from_bytes(&line[..colon]).map_err(io::Error::other)?;
             let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii()).map_err(io::Error::other)?;
             headers.append(name, value);
         }
-        Err(broken())
+        Err(invalid())
     }
 
     async fn chunks(&mut self) -> io::Result<Bytes> {
@@ -72,14 +72,14 @@ impl Reader {
             let line = self.line().await?;
             let size = str::from_utf8(&line).ok().and_then(|line| line.split(';').next());
             let size =
-                size.and_then(|size| usize::from_str_radix(size.trim(), 16).ok()).ok_or_else(broken)?;
+                size.and_then(|size| usize::from_str_radix(size.trim(), 16).ok()).ok_or_else(invalid)?;
             if size == 0 {
-                // Trailers have the form of headers, and end as they do.
+                // Trailers have the same form as headers.
                 self.headers().await?;
                 return Ok(body.freeze());
             }
             if size > MAX_BODY - body.len() {
-                return Err(broken());
+                return Err(invalid());
             }
             body.extend(self.exactly(size).await?);
             self.line().await?;
@@ -94,7 +94,7 @@ impl Reader {
                 return Ok(line);
             }
             if self.ahead.len() > MAX_LINE {
-                return Err(broken());
+                return Err(invalid());
             }
             self.more().await?;
         }
@@ -102,7 +102,7 @@ impl Reader {
 
     async fn exactly(&mut self, length: usize) -> io::Result<Bytes> {
         if length > MAX_BODY {
-            return Err(broken());
+            return Err(invalid());
         }
         while self.ahead.len() < length {
             self.more().await?;
@@ -118,8 +118,8 @@ impl Reader {
     }
 }
 
-/// Reads, until the client ends its side, what nobody wants to see: a socket that is dropped with
-/// bytes unread ends in a RST.
+/// Discards bytes until the client closes its side. A socket that is dropped with unread bytes
+/// would send RST instead of FIN.
 pub(crate) async fn drain(stream: &mut (impl AsyncRead + Unpin)) {
     let mut rest = [0; 4096];
     let mut left = MAX_REST;
@@ -131,6 +131,6 @@ pub(crate) async fn drain(stream: &mut (impl AsyncRead + Unpin)) {
     }
 }
 
-fn broken() -> io::Error {
+fn invalid() -> io::Error {
     io::ErrorKind::InvalidData.into()
 }
