@@ -47,7 +47,7 @@ fuzz_target!(|input: &[u8]| {
 
     let delay = hint::delay(&headers, fixed_time);
     let order = [retry_after_ms, retry_after, rate_limit];
-    assert_eq!(delay, order.into_iter().find_map(Hint::said));
+    assert_eq!(delay, order.into_iter().find_map(Hint::value));
 
     let should_retry = hint::should_retry(&headers);
     let mut response = http::Response::builder().status(503).body(()).unwrap();
