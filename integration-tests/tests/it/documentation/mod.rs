@@ -4,6 +4,9 @@
 mod breaker;
 mod configuration;
 mod errors;
+// The page shows an error number of Linux.
+#[cfg(target_os = "linux")]
+mod getting_started;
 mod layer_order;
 mod migrating;
 mod pages;
