@@ -1,6 +1,6 @@
-//! The layers over real clients and servers, the examples, and the statements of the documentation.
+//! Tests of the layers with real clients and servers, of the examples, and of the documentation.
 //!
-//! Tests that need a process of their own are binaries of their own beside this one.
+//! Tests that need their own process are separate test targets.
 
 mod classification;
 mod documentation;

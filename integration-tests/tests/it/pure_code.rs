@@ -1,5 +1,5 @@
-//! Code that only decides is pure: it reads no clock, shares nothing between threads, awaits
-//! nothing, and does no I/O.
+//! Checks that the code of decisions is pure: it reads no clock, shares no state between threads,
+//! awaits nothing, and does no I/O.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ const PURE: [&str; 10] = [
     "tower-jitter-retry/src/policy/grpc_methods.rs",
 ];
 
-/// The modules of their own crate that pure code uses. Of `body` it uses only the trait of
+/// The modules of their own crate that pure code may use. Of `body` it uses only the trait of
 /// inspectors.
 const MODULES: [&str; 7] = ["backoff", "body", "fault", "grpc", "hint", "request", "table"];
 
@@ -31,7 +31,7 @@ const IMPURE: [&str; 31] = [
     "env", "fs", "net", "println", "process",
 ];
 
-/// Every source file below a path, except modules that only tests compile.
+/// Returns every source file in a path, except modules that only tests compile.
 fn sources(path: PathBuf) -> Vec<PathBuf> {
     if path.is_file() {
         return vec![path];
@@ -41,7 +41,7 @@ fn sources(path: PathBuf) -> Vec<PathBuf> {
     paths.filter(|path| !path.ends_with("tests") && !path.ends_with("tests.rs")).flat_map(sources).collect()
 }
 
-/// What the source uses although pure code must not, above its unit tests and without comments.
+/// Returns what a source uses although pure code must not. It ignores comments and unit tests.
 fn impure(source: &str) -> Vec<String> {
     let tests = source.find("mod tests {").unwrap_or(source.len());
     let lines = source[..tests].lines().map(|line| line.split("//").next().unwrap_or_default());

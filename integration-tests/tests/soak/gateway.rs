@@ -1,4 +1,4 @@
-//! Through a gateway of axum: client, gateway, downstream.
+//! The soak through an axum gateway: client, gateway, downstream.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,12 +17,12 @@ use tower_breaker::keyed::{KeyedBreakerLayer, KeyedConfig};
 use tower_fault_classify::{ClassifiedError, FaultClassifyLayer, Health};
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::hyper_client::came;
+use crate::hyper_client::attempt_outcome;
 use crate::load::{Ledger, Order, Upstream, number, run};
 use crate::{TIMEOUT, circuit, policy};
 
-/// Over HTTP/2 up to the gateway: with a socket more for each request this would exceed many a
-/// system's limit.
+/// The client uses HTTP/2, because another socket for each request would exceed the limit of open
+/// files on many systems.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_requests_through_gateway_add_up() {
     let (upstream, ledger) = (Upstream::start().await, Ledger::default());
@@ -30,7 +30,7 @@ async fn ten_thousand_requests_through_gateway_add_up() {
     let breaker =
         KeyedBreakerLayer::by_ref(keyed, |request: &Request| request.uri().authority().unwrap().as_str());
     let circuits = breaker.circuits();
-    // Connections that the upstream cut off while the client's own frames were still to come.
+    // Counts connections that the upstream closed while the client was still sending its body.
     let excused = Arc::new(AtomicU64::new(0));
     let excuse = Arc::clone(&excused);
     let stack = ServiceBuilder::new()
@@ -44,7 +44,7 @@ async fn ten_thousand_requests_through_gateway_add_up() {
         })
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
-        .layer(ledger.layer(|request: &Request| number(request.uri().path()), came))
+        .layer(ledger.layer(|request: &Request| number(request.uri().path()), attempt_outcome))
         .service(Client::builder(TokioExecutor::new()).build_http());
     let base = upstream.base();
     let forward = async move |mut request: Request| {
@@ -60,7 +60,7 @@ async fn ten_thousand_requests_through_gateway_add_up() {
     let gateway = format!("http://{}", integration_tests::serve(Router::new().fallback(forward)).await);
 
     let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
-    let ends = run(move |order| {
+    let outcomes = run(move |order| {
         let (client, url) = (client.clone(), format!("{gateway}{}", order.path));
         async move {
             let request = Request::builder().method(order.method).uri(url).body(Full::new(order.body))?;
@@ -71,18 +71,18 @@ async fn ten_thousand_requests_through_gateway_add_up() {
     })
     .await;
 
-    // The server's circuit, and that of the port where nobody listens.
+    // The sum of the circuits of the server and of the refused port.
     let excused = excused.load(Ordering::Relaxed);
     let mut window = Counts::default();
     window.calls += excused;
     window.failures += excused;
     for circuit in circuits.circuits() {
-        let of = circuit.status().window;
-        window.calls += of.calls;
-        window.failures += of.failures;
-        window.slow += of.slow;
-        window.cancelled += of.cancelled;
+        let counts = circuit.status().window;
+        window.calls += counts.calls;
+        window.failures += counts.failures;
+        window.slow += counts.slow;
+        window.cancelled += counts.cancelled;
     }
     assert_eq!(circuits.len(), 2);
-    upstream.check(&ends, &ledger, window);
+    upstream.check(&outcomes, &ledger, window);
 }

@@ -1,4 +1,4 @@
-//! Over hyper-util's legacy client, with bodies that stream.
+//! The soak over hyper-util's legacy client, with streaming bodies.
 
 use std::convert::Infallible;
 
@@ -14,13 +14,13 @@ use tower_breaker::BreakerLayer;
 use tower_fault_classify::FaultClassifyLayer;
 use tower_jitter_retry::{JitterRetryLayer, ReplayBody};
 
-use crate::load::{Came, Ledger, Upstream, number, run};
+use crate::load::{AttemptOutcome, Ledger, Upstream, number, run};
 use crate::{TIMEOUT, circuit, policy};
 
-pub(crate) fn came(result: &Result<Response<Incoming>, Error>) -> Came {
+pub(crate) fn attempt_outcome(result: &Result<Response<Incoming>, Error>) -> AttemptOutcome {
     match result {
-        Ok(response) => Came::with(response.status()),
-        Err(error) => Came::without_an_answer(error.is_connect()),
+        Ok(response) => AttemptOutcome::from_status(response.status()),
+        Err(error) => AttemptOutcome::without_response(error.is_connect()),
     }
 }
 
@@ -34,10 +34,10 @@ async fn ten_thousand_requests_over_hyper_util_add_up() {
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
-        .layer(ledger.layer(|request: &Request<_>| number(request.uri().path()), came))
+        .layer(ledger.layer(|request: &Request<_>| number(request.uri().path()), attempt_outcome))
         .service(Client::builder(TokioExecutor::new()).build_http());
     let base = upstream.base();
-    let ends = run(move |order| {
+    let outcomes = run(move |order| {
         let (stack, base) = (stack.clone(), base.clone());
         async move {
             let frames: Vec<_> = order.body.chunks(1_000).map(Bytes::copy_from_slice).collect();
@@ -51,5 +51,5 @@ async fn ten_thousand_requests_over_hyper_util_add_up() {
         }
     })
     .await;
-    upstream.check(&ends, &ledger, handle.status().window);
+    upstream.check(&outcomes, &ledger, handle.status().window);
 }

@@ -1,4 +1,4 @@
-//! What every stack is put through, and what must come out.
+//! The load on every stack, and the checks of its outcome.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -18,13 +18,13 @@ use crate::ATTEMPTS;
 
 pub(crate) const REQUESTS: usize = 10_000;
 const CONCURRENCY: usize = 256;
-/// One in so many goes to a port where nobody listens.
-const UNREACHED: usize = 50;
+/// One request in 50 goes to a port that refuses connections.
+const UNREACHABLE_EVERY: usize = 50;
 
-/// Each soak has some five hundred sockets open, and half of the default limit is theirs.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
+/// Runs one soak at a time. Each has about 500 open sockets, which is half of the default limit.
+static ONE_SOAK_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// What a request is and where it goes.
+/// A request and its target.
 pub(crate) struct Order {
     pub(crate) number: usize,
     pub(crate) method: Method,
@@ -44,53 +44,53 @@ impl Order {
     }
 
     pub(crate) fn is_reachable(&self) -> bool {
-        !self.number.is_multiple_of(UNREACHED)
+        !self.number.is_multiple_of(UNREACHABLE_EVERY)
     }
 
-    /// What it is answered with, if all goes well.
+    /// Returns the body of a successful answer.
     pub(crate) fn echo(&self) -> Bytes {
         [self.path.as_bytes(), b"\n", &*self.body].concat().into()
     }
 }
 
-/// The number in the path of a request.
+/// Returns the number in the path of a request.
 pub(crate) fn number(path: &str) -> usize {
     path.trim_start_matches('/').parse().unwrap()
 }
 
-/// What one attempt came to, as the test reads it, and not our tables.
-pub(crate) enum Came {
-    Fine,
-    /// Known not to have been processed, and nobody's failure.
+/// The outcome of one attempt, classified by the test without the tables of the crates.
+pub(crate) enum AttemptOutcome {
+    Success,
+    /// The server did not process the request. This is not a failure of the server.
     Throttled,
-    /// No connection was made.
-    Unreached,
+    /// The connection was refused.
+    NotConnected,
     Failed,
 }
 
-impl Came {
-    pub(crate) fn with(status: http::StatusCode) -> Self {
+impl AttemptOutcome {
+    pub(crate) fn from_status(status: http::StatusCode) -> Self {
         match status.as_u16() {
-            200 => Self::Fine,
+            200 => Self::Success,
             429 => Self::Throttled,
             _ => Self::Failed,
         }
     }
 
-    pub(crate) fn without_an_answer(unreached: bool) -> Self {
-        if unreached { Self::Unreached } else { Self::Failed }
+    pub(crate) fn without_response(not_connected: bool) -> Self {
+        if not_connected { Self::NotConnected } else { Self::Failed }
     }
 }
 
-/// What was attempted, as the layer has counted it that stands directly above the client.
+/// The attempts, as counted by a layer directly around the client.
 #[derive(Clone, Default)]
 pub(crate) struct Ledger(Arc<Entries>);
 
 struct Entries {
     attempts: Vec<AtomicU32>,
-    /// Those of them that the server is known not to have processed.
+    /// The attempts that the server did not process.
     unprocessed: Vec<AtomicU32>,
-    fine: AtomicUsize,
+    successes: AtomicUsize,
     throttled: AtomicUsize,
 }
 
@@ -100,15 +100,15 @@ impl Default for Entries {
         Self {
             attempts: zeros(),
             unprocessed: zeros(),
-            fine: AtomicUsize::new(0),
+            successes: AtomicUsize::new(0),
             throttled: AtomicUsize::new(0),
         }
     }
 }
 
 impl Ledger {
-    pub(crate) fn layer<N, J>(&self, number: N, judge: J) -> CountLayer<N, J> {
-        CountLayer { ledger: self.clone(), number, judge }
+    pub(crate) fn layer<N, C>(&self, number: N, classify: C) -> CountLayer<N, C> {
+        CountLayer { ledger: self.clone(), number, classify }
     }
 
     fn attempts(&self, number: usize) -> u32 {
@@ -123,27 +123,27 @@ impl Ledger {
         (0..REQUESTS).filter(|number| of(*number)).map(|number| self.attempts(number) as usize).sum()
     }
 
-    fn came(&self, number: usize, came: &Came) {
-        match came {
-            Came::Fine => drop(self.0.fine.fetch_add(1, Ordering::Relaxed)),
-            Came::Throttled => drop(self.0.throttled.fetch_add(1, Ordering::Relaxed)),
-            Came::Unreached | Came::Failed => {}
+    fn record(&self, number: usize, outcome: &AttemptOutcome) {
+        match outcome {
+            AttemptOutcome::Success => drop(self.0.successes.fetch_add(1, Ordering::Relaxed)),
+            AttemptOutcome::Throttled => drop(self.0.throttled.fetch_add(1, Ordering::Relaxed)),
+            AttemptOutcome::NotConnected | AttemptOutcome::Failed => {}
         }
-        if matches!(came, Came::Throttled | Came::Unreached) {
+        if matches!(outcome, AttemptOutcome::Throttled | AttemptOutcome::NotConnected) {
             self.0.unprocessed[number].fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 #[derive(Clone)]
-pub(crate) struct CountLayer<N, J> {
+pub(crate) struct CountLayer<N, C> {
     ledger: Ledger,
     number: N,
-    judge: J,
+    classify: C,
 }
 
-impl<S, N: Clone, J: Clone> Layer<S> for CountLayer<N, J> {
-    type Service = Counting<S, N, J>;
+impl<S, N: Clone, C: Clone> Layer<S> for CountLayer<N, C> {
+    type Service = Counting<S, N, C>;
 
     fn layer(&self, inner: S) -> Self::Service {
         Counting { inner, by: self.clone() }
@@ -151,20 +151,20 @@ impl<S, N: Clone, J: Clone> Layer<S> for CountLayer<N, J> {
 }
 
 #[derive(Clone)]
-pub(crate) struct Counting<S, N, J> {
+pub(crate) struct Counting<S, N, C> {
     inner: S,
-    by: CountLayer<N, J>,
+    by: CountLayer<N, C>,
 }
 
-impl<S, N, J, Request> Service<Request> for Counting<S, N, J>
+impl<S, N, C, Request> Service<Request> for Counting<S, N, C>
 where
     S: Service<Request>,
     N: Fn(&Request) -> usize,
-    J: Fn(&Result<S::Response, S::Error>) -> Came + Clone + Unpin,
+    C: Fn(&Result<S::Response, S::Error>) -> AttemptOutcome + Clone + Unpin,
 {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = Counted<S::Future, J>;
+    type Future = Counted<S::Future, C>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
@@ -173,35 +173,37 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let number = (self.by.number)(&request);
         self.by.ledger.0.attempts[number].fetch_add(1, Ordering::Relaxed);
-        let (ledger, judge) = (self.by.ledger.clone(), self.by.judge.clone());
-        Counted { inner: Box::pin(self.inner.call(request)), ledger, number, judge }
+        let (ledger, classify) = (self.by.ledger.clone(), self.by.classify.clone());
+        Counted { inner: Box::pin(self.inner.call(request)), ledger, number, classify }
     }
 }
 
-pub(crate) struct Counted<F, J> {
+pub(crate) struct Counted<F, C> {
     inner: Pin<Box<F>>,
     ledger: Ledger,
     number: usize,
-    judge: J,
+    classify: C,
 }
 
-impl<T, E, F, J> Future for Counted<F, J>
+impl<T, E, F, C> Future for Counted<F, C>
 where
     F: Future<Output = Result<T, E>>,
-    J: Fn(&Result<T, E>) -> Came + Unpin,
+    C: Fn(&Result<T, E>) -> AttemptOutcome + Unpin,
 {
     type Output = Result<T, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<T, E>> {
         let result = std::task::ready!(self.inner.as_mut().poll(cx));
-        self.ledger.came(self.number, &(self.judge)(&result));
+        self.ledger.record(self.number, &(self.classify)(&result));
         Poll::Ready(result)
     }
 }
 
-/// Two acts in ten are faults: each of these in turn. None ends a connection that the client may
-/// believe to be idle, for what is sent over such a one is counted or not as chance has it.
-fn mix() -> Vec<Action> {
+/// Returns a script with two faults in ten actions.
+///
+/// No fault ends a connection that the client may believe to be idle. Whether a request on such a
+/// connection reaches the server is random.
+fn mixed_script() -> Vec<Action> {
     let faults = [
         Action::status(503),
         Action::ResetAfterRequest,
@@ -213,58 +215,58 @@ fn mix() -> Vec<Action> {
         Action::status(200).body("cut").chunked_without_end().then_close(),
         Action::status(502).body("what happened"),
     ];
-    let tens = REQUESTS * ATTEMPTS as usize / 10;
+    let groups = REQUESTS * ATTEMPTS as usize / 10;
     let mut faults = faults.into_iter().cycle();
-    (0..tens * 10)
-        .map(|place| if place % 10 == 3 || place % 10 == 7 { faults.next() } else { None })
+    (0..groups * 10)
+        .map(|index| if index % 10 == 3 || index % 10 == 7 { faults.next() } else { None })
         .map(|fault| fault.unwrap_or(Action::Echo))
         .collect()
 }
 
-/// A server that fails as [`mix`] says, and a port without one.
+/// A server that follows [`mixed_script`], and a port that refuses connections.
 pub(crate) struct Upstream {
     server: Http,
     refused: RefusedPort,
     script: Vec<Action>,
-    _alone: MutexGuard<'static, ()>,
+    _lock: MutexGuard<'static, ()>,
 }
 
 impl Upstream {
     pub(crate) async fn start() -> Self {
-        let alone = ONE_AT_A_TIME.lock().await;
-        let (server, script) = (Http::start().await, mix());
+        let lock = ONE_SOAK_AT_A_TIME.lock().await;
+        let (server, script) = (Http::start().await, mixed_script());
         server.script(script.clone());
-        Self { server, refused: RefusedPort::bind(), script, _alone: alone }
+        Self { server, refused: RefusedPort::bind(), script, _lock: lock }
     }
 
-    /// Where this request goes: a base without a path.
+    /// Returns a function from a request to the URL of its target, without a path.
     pub(crate) fn base(&self) -> impl Fn(&Order) -> String + Clone + Send + Sync + 'static {
         let (server, refused) = (self.server.url(), self.refused.url());
         move |order| if order.is_reachable() { server.clone() } else { refused.clone() }
     }
 
-    /// Compares what the client's side has counted with what the server's side has.
-    pub(crate) fn check(&self, ends: &Ends, ledger: &Ledger, window: Counts) {
+    /// Compares the counts of the client with those of the server.
+    pub(crate) fn check(&self, outcomes: &CallOutcomes, ledger: &Ledger, window: Counts) {
         let taken = self.script.len() - self.server.remaining();
         let unread =
-            self.script[..taken].iter().filter(|act| matches!(act, Action::ResetBeforeRequest)).count();
-        check(ends, ledger, window, &self.server.requests(), unread);
+            self.script[..taken].iter().filter(|action| matches!(action, Action::ResetBeforeRequest)).count();
+        check(outcomes, ledger, window, &self.server.requests(), unread);
     }
 }
 
-/// What the requests came to, for their callers.
+/// How the requests ended for their callers.
 #[derive(Debug, Default)]
-pub(crate) struct Ends {
-    /// Answered by an echo, which was whole.
+pub(crate) struct CallOutcomes {
+    /// Answered with the complete echo.
     answered: usize,
-    /// Answered by another status.
-    turned_down: usize,
-    /// Not answered, or not to the end.
+    /// Answered with another status.
+    other_status: usize,
+    /// Not answered, or not completely.
     failed: usize,
 }
 
-/// Sends them all. `send` comes to the status and the whole body, or to the error of either.
-pub(crate) async fn run<F, Fut>(send: F) -> Ends
+/// Sends all requests. `send` returns the status and the complete body, or an error.
+pub(crate) async fn run<F, Fut>(send: F) -> CallOutcomes
 where
     F: Fn(Order) -> Fut + Clone + Send + 'static,
     Fut: Future<Output = Result<(u16, Bytes), BoxError>> + Send,
@@ -274,69 +276,76 @@ where
     for _ in 0..CONCURRENCY {
         let (next, send) = (Arc::clone(&next), send.clone());
         workers.spawn(async move {
-            let mut ends = Ends::default();
+            let mut outcomes = CallOutcomes::default();
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 if number >= REQUESTS {
-                    return ends;
+                    return outcomes;
                 }
                 let order = Order::new(number);
                 let echo = order.echo();
                 match send(order).await {
                     Ok((200, body)) => {
                         assert!(body == echo, "request {number} was answered with {body:?}");
-                        ends.answered += 1;
+                        outcomes.answered += 1;
                     }
-                    Ok(_) => ends.turned_down += 1,
-                    Err(_) => ends.failed += 1,
+                    Ok(_) => outcomes.other_status += 1,
+                    Err(_) => outcomes.failed += 1,
                 }
             }
         });
     }
-    workers.join_all().await.into_iter().fold(Ends::default(), |sum, ends| Ends {
-        answered: sum.answered + ends.answered,
-        turned_down: sum.turned_down + ends.turned_down,
-        failed: sum.failed + ends.failed,
+    workers.join_all().await.into_iter().fold(CallOutcomes::default(), |sum, outcomes| CallOutcomes {
+        answered: sum.answered + outcomes.answered,
+        other_status: sum.other_status + outcomes.other_status,
+        failed: sum.failed + outcomes.failed,
     })
 }
 
-/// `unread`: how often a request arrived and was not read, so that it is not among those that were
-/// `seen`.
-pub(crate) fn check(ends: &Ends, ledger: &Ledger, window: Counts, seen: &[RecordedRequest], unread: usize) {
-    assert_eq!(ends.answered + ends.turned_down + ends.failed, REQUESTS);
-    assert!(ends.answered > REQUESTS * 8 / 10, "{ends:?}");
+/// Checks that all counts agree.
+///
+/// `unread` is the number of requests that arrived but were not read. They are not in `requests`.
+pub(crate) fn check(
+    outcomes: &CallOutcomes,
+    ledger: &Ledger,
+    window: Counts,
+    requests: &[RecordedRequest],
+    unread: usize,
+) {
+    assert_eq!(outcomes.answered + outcomes.other_status + outcomes.failed, REQUESTS);
+    assert!(outcomes.answered > REQUESTS * 8 / 10, "{outcomes:?}");
 
     let reachable = |number| Order::new(number).is_reachable();
     let attempts = ledger.all_attempts(reachable);
-    assert_eq!(attempts, seen.len() + unread, "{ends:?}");
-    assert!(attempts > REQUESTS, "some were sent again");
+    assert_eq!(attempts, requests.len() + unread, "{outcomes:?}");
+    assert!(attempts > REQUESTS, "some requests are sent again");
 
-    let mut times = HashMap::new();
-    for request in seen {
+    let mut received = HashMap::new();
+    for request in requests {
         let order = Order::new(number(&request.path));
         assert_eq!(request.method, order.method);
         assert!(request.body == order.body, "request {} arrived as {:?}", order.number, request.body);
-        *times.entry(order.number).or_insert(0) += 1;
+        *received.entry(order.number).or_insert(0) += 1;
     }
     for number in 0..REQUESTS {
-        let (attempts, seen) = (ledger.attempts(number), times.get(&number).copied().unwrap_or(0));
+        let (attempts, received) = (ledger.attempts(number), received.get(&number).copied().unwrap_or(0));
         let order = Order::new(number);
         assert!(
-            (1..=ATTEMPTS).contains(&attempts) && seen <= attempts,
-            "request {number}: {attempts}, {seen}"
+            (1..=ATTEMPTS).contains(&attempts) && received <= attempts,
+            "request {number}: {attempts} attempts, {received} received"
         );
         if !order.is_reachable() {
-            assert_eq!((attempts, ledger.unprocessed(number), seen), (ATTEMPTS, ATTEMPTS, 0));
+            assert_eq!((attempts, ledger.unprocessed(number), received), (ATTEMPTS, ATTEMPTS, 0));
         } else if order.method == Method::POST {
-            // All attempts but the last one.
+            // The server processed none of the attempts before the last one.
             assert!(ledger.unprocessed(number) + 1 >= attempts, "POST {number} was sent {attempts} times");
         }
     }
 
-    let (fine, throttled) =
-        (ledger.0.fine.load(Ordering::Relaxed), ledger.0.throttled.load(Ordering::Relaxed));
+    let (successes, throttled) =
+        (ledger.0.successes.load(Ordering::Relaxed), ledger.0.throttled.load(Ordering::Relaxed));
     let all = ledger.all_attempts(|_| true);
     assert_eq!((window.slow, window.cancelled), (0, 0));
-    assert_eq!(window.calls as usize, all - throttled, "what is throttled says nothing of health");
-    assert_eq!(window.failures as usize, all - throttled - fine);
+    assert_eq!(window.calls as usize, all - throttled, "throttled attempts do not count");
+    assert_eq!(window.failures as usize, all - throttled - successes);
 }

@@ -1,6 +1,7 @@
-//! Ten thousand requests, 256 at a time, through each stack, over a server that fails one in five:
-//! nothing is lost, doubled or left hanging, and what either side has counted agrees with the
-//! other.
+//! Sends 10,000 requests, 256 at a time, through each stack to a server that fails one in five.
+//!
+//! No request is lost, duplicated or left hanging, and the counts of the client agree with those of
+//! the server.
 
 mod function;
 mod gateway;
@@ -15,13 +16,14 @@ use std::time::Duration;
 use tower_breaker::{BreakerConfig, Clock};
 use tower_jitter_retry::{Jitter, RetryPolicy};
 
-/// Far more than any answer over loopback takes: no test waits for it.
+/// A timeout that is far longer than any answer over loopback. No test waits for it.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 const ATTEMPTS: u32 = 3;
 
-/// Without a delay, and without a budget, which would refuse what the sums ask for. No redirect is
-/// followed, so that a POST is sent again after a refused connection.
+/// Returns a policy without a delay and without a budget, which would refuse some of the retries.
+///
+/// The clients follow no redirects, so a POST is sent again after a refused connection.
 fn policy() -> RetryPolicy {
     let policy =
         RetryPolicy::builder().max_attempts(ATTEMPTS).initial_backoff(Duration::ZERO).jitter(Jitter::None);
@@ -32,7 +34,8 @@ fn client_without_redirects() -> reqwest::Client {
     reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap()
 }
 
-/// Never opens, and forgets nothing, for its clock stands still.
+/// Returns settings of a circuit that never opens. Its clock does not advance, so its window keeps
+/// all calls.
 fn circuit() -> BreakerConfig {
     let circuit = BreakerConfig::builder().name("soak").consecutive_failures(0).failure_rate(None);
     circuit.clock(Clock::manual().0).build().unwrap()

@@ -1,4 +1,4 @@
-//! Over reqwest's `Client`.
+//! The soak over reqwest's `Client`.
 
 use reqwest::{Error, Request, Response};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
@@ -6,7 +6,7 @@ use tower_breaker::BreakerLayer;
 use tower_fault_classify::FaultClassifyLayer;
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::load::{Came, Ledger, Order, Upstream, number, run};
+use crate::load::{AttemptOutcome, Ledger, Order, Upstream, number, run};
 use crate::{TIMEOUT, circuit, client_without_redirects, policy};
 
 pub(crate) fn request(order: &Order, base: &str) -> Result<Request, BoxError> {
@@ -17,10 +17,10 @@ pub(crate) fn request(order: &Order, base: &str) -> Result<Request, BoxError> {
     Ok(request)
 }
 
-fn came(result: &Result<Response, Error>) -> Came {
+fn attempt_outcome(result: &Result<Response, Error>) -> AttemptOutcome {
     match result {
-        Ok(response) => Came::with(response.status()),
-        Err(error) => Came::without_an_answer(error.is_connect()),
+        Ok(response) => AttemptOutcome::from_status(response.status()),
+        Err(error) => AttemptOutcome::without_response(error.is_connect()),
     }
 }
 
@@ -34,10 +34,10 @@ async fn ten_thousand_requests_over_reqwest_add_up() {
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
-        .layer(ledger.layer(|request: &Request| number(request.url().path()), came))
+        .layer(ledger.layer(|request: &Request| number(request.url().path()), attempt_outcome))
         .service(client_without_redirects());
     let base = upstream.base();
-    let ends = run(move |order| {
+    let outcomes = run(move |order| {
         let (stack, base) = (stack.clone(), base.clone());
         async move {
             let response = stack.oneshot(request(&order, &base(&order))?).await?;
@@ -45,5 +45,5 @@ async fn ten_thousand_requests_over_reqwest_add_up() {
         }
     })
     .await;
-    upstream.check(&ends, &ledger, handle.status().window);
+    upstream.check(&outcomes, &ledger, handle.status().window);
 }

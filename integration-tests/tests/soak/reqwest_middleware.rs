@@ -1,4 +1,4 @@
-//! Over reqwest-middleware's `ClientWithMiddleware`, and within its chain.
+//! The soak over reqwest-middleware's `ClientWithMiddleware`, and inside its chain.
 
 use ::reqwest_middleware::{ClientBuilder, Error};
 use reqwest::{Request, Response};
@@ -8,14 +8,14 @@ use tower_fault_classify::FaultClassifyLayer;
 use tower_fault_classify::middleware::TowerMiddleware;
 use tower_jitter_retry::JitterRetryLayer;
 
-use crate::load::{Came, Ledger, Upstream, number, run};
+use crate::load::{AttemptOutcome, Ledger, Upstream, number, run};
 use crate::reqwest_client::request;
 use crate::{TIMEOUT, circuit, client_without_redirects, policy};
 
-fn came(result: &Result<Response, Error>) -> Came {
+fn attempt_outcome(result: &Result<Response, Error>) -> AttemptOutcome {
     match result {
-        Ok(response) => Came::with(response.status()),
-        Err(error) => Came::without_an_answer(error.is_connect()),
+        Ok(response) => AttemptOutcome::from_status(response.status()),
+        Err(error) => AttemptOutcome::without_response(error.is_connect()),
     }
 }
 
@@ -33,10 +33,10 @@ async fn ten_thousand_requests_over_middleware_add_up() {
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
-        .layer(ledger.layer(path, came))
+        .layer(ledger.layer(path, attempt_outcome))
         .service(ClientBuilder::new(client_without_redirects()).build());
     let base = upstream.base();
-    let ends = run(move |order| {
+    let outcomes = run(move |order| {
         let (stack, base) = (stack.clone(), base.clone());
         async move {
             let response = stack.oneshot(request(&order, &base(&order))?).await?;
@@ -44,7 +44,7 @@ async fn ten_thousand_requests_over_middleware_add_up() {
         }
     })
     .await;
-    upstream.check(&ends, &ledger, handle.status().window);
+    upstream.check(&outcomes, &ledger, handle.status().window);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -57,11 +57,11 @@ async fn ten_thousand_requests_in_reqwest_chain_add_up() {
         .layer(breaker)
         .layer(FaultClassifyLayer::new())
         .timeout(TIMEOUT)
-        .layer(ledger.layer(path as fn(&Request) -> usize, came))
+        .layer(ledger.layer(path as fn(&Request) -> usize, attempt_outcome))
         .into_inner();
     let client = ClientBuilder::new(client_without_redirects()).with(TowerMiddleware::new(stack)).build();
     let base = upstream.base();
-    let ends = run(move |order| {
+    let outcomes = run(move |order| {
         let (client, base) = (client.clone(), base.clone());
         async move {
             let response = client.execute(request(&order, &base(&order))?).await?;
@@ -69,5 +69,5 @@ async fn ten_thousand_requests_in_reqwest_chain_add_up() {
         }
     })
     .await;
-    upstream.check(&ends, &ledger, handle.status().window);
+    upstream.check(&outcomes, &ledger, handle.status().window);
 }

@@ -1,5 +1,7 @@
-//! Ten thousand calls through the layers, a fifth of which fail: what the callers got, what the
-//! server was asked and what the circuit counted agree, call by call.
+//! The soak over a generated tonic client. One attempt in five fails.
+//!
+//! The results of the callers, the requests of the server and the counts of the circuit agree for
+//! each call.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,28 +14,33 @@ use tonic::Code;
 use tower_breaker::{BreakerConfig, Circuit, CircuitState, Clock};
 
 const CALLS: usize = 10_000;
-const AT_ONCE: usize = 256;
+const CONCURRENCY: usize = 256;
 const ATTEMPTS: u32 = 3;
 
-/// How one attempt goes.
+/// The outcome of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Fate {
+enum AttemptOutcome {
     Answered,
-    /// UNAVAILABLE, in the head.
+    /// UNAVAILABLE in the head.
     Unavailable,
-    /// `RST_STREAM`, before an answer.
+    /// `RST_STREAM` before an answer.
     Reset,
-    /// `RST_STREAM` that says that nothing was done.
+    /// `RST_STREAM` with `REFUSED_STREAM`: the server did not process the call.
     Refused,
-    /// UNAVAILABLE, after the message.
+    /// UNAVAILABLE after the message.
     Late,
 }
 
-impl Fate {
-    /// Of the attempt that comes in this place: every fifth goes wrong.
-    fn of(place: usize) -> Self {
-        const WRONG: [Fate; 4] = [Fate::Unavailable, Fate::Reset, Fate::Refused, Fate::Late];
-        if place.is_multiple_of(5) { WRONG[place / 5 % 4] } else { Self::Answered }
+impl AttemptOutcome {
+    /// Returns the outcome of the attempt with this index. Every fifth attempt fails.
+    fn of(index: usize) -> Self {
+        const FAILURES: [AttemptOutcome; 4] = [
+            AttemptOutcome::Unavailable,
+            AttemptOutcome::Reset,
+            AttemptOutcome::Refused,
+            AttemptOutcome::Late,
+        ];
+        if index.is_multiple_of(5) { FAILURES[index / 5 % 4] } else { Self::Answered }
     }
 
     fn reply(self) -> Reply {
@@ -54,7 +61,7 @@ impl Fate {
         }
     }
 
-    /// Whether another attempt follows.
+    /// Returns whether another attempt follows.
     fn is_retried(self, listed: bool) -> bool {
         match self {
             Self::Refused => true,
@@ -64,13 +71,13 @@ impl Fate {
     }
 }
 
-/// The number of the call that a request belongs to: what is said in its message, after five bytes
-/// of framing and two of a field.
+/// Returns the number of the call that a request belongs to: the text of its message, after five
+/// bytes of framing and two bytes of the field.
 fn number(request: &RecordedRequest) -> usize {
     str::from_utf8(&request.body[7..]).unwrap().parse().unwrap()
 }
 
-/// Every second call is of a method that may be called twice.
+/// Returns whether the call uses an idempotent method. Every second call does.
 fn is_listed(number: usize) -> bool {
     number.is_multiple_of(2)
 }
@@ -78,7 +85,7 @@ fn is_listed(number: usize) -> bool {
 #[tokio::test]
 async fn ten_thousand_calls_over_tonic_add_up() {
     let server = Grpc::start().await;
-    server.script((0..2 * CALLS).map(|place| Fate::of(place).reply()));
+    server.script((0..2 * CALLS).map(|index| AttemptOutcome::of(index).reply()));
     let config =
         BreakerConfig::builder().consecutive_failures(0).minimum_calls(1_000).clock(Clock::manual().0);
     let circuit = Circuit::new(config.build().unwrap());
@@ -87,7 +94,7 @@ async fn ten_thousand_calls_over_tonic_add_up() {
 
     let next = Arc::new(AtomicUsize::new(0));
     let mut callers = JoinSet::new();
-    for _ in 0..AT_ONCE {
+    for _ in 0..CONCURRENCY {
         let (mut client, next) = (client.clone(), Arc::clone(&next));
         callers.spawn(async move {
             let mut answers = Vec::new();
@@ -110,24 +117,26 @@ async fn ten_thousand_calls_over_tonic_add_up() {
     assert_eq!(answers.len(), CALLS);
 
     let requests = server.requests();
-    let mut attempts: HashMap<usize, Vec<Fate>> = HashMap::new();
-    for (place, request) in requests.iter().enumerate() {
-        attempts.entry(number(request)).or_default().push(Fate::of(place));
+    let mut attempts: HashMap<usize, Vec<AttemptOutcome>> = HashMap::new();
+    for (index, request) in requests.iter().enumerate() {
+        attempts.entry(number(request)).or_default().push(AttemptOutcome::of(index));
     }
-    assert_eq!(attempts.len(), CALLS, "every call has reached the server");
+    assert_eq!(attempts.len(), CALLS, "every call reaches the server");
     for (number, code) in answers {
-        let fates = &attempts[&number];
-        let (last, before) = fates.split_last().unwrap();
-        let again = |fate: &Fate| fate.is_retried(is_listed(number));
-        assert!(before.iter().all(again), "{number}: {fates:?}");
-        assert!(fates.len() == ATTEMPTS as usize || !again(last), "{number}: {fates:?}");
-        assert_eq!(code, last.code(), "{number}: {fates:?}");
+        let outcomes = &attempts[&number];
+        let (last, earlier) = outcomes.split_last().unwrap();
+        let is_retried = |outcome: &AttemptOutcome| outcome.is_retried(is_listed(number));
+        assert!(earlier.iter().all(is_retried), "{number}: {outcomes:?}");
+        assert!(outcomes.len() == ATTEMPTS as usize || !is_retried(last), "{number}: {outcomes:?}");
+        assert_eq!(code, last.code(), "{number}: {outcomes:?}");
     }
 
-    let count = |fate| (0..requests.len()).filter(|place| Fate::of(*place) == fate).count() as u64;
-    let failures = count(Fate::Unavailable) + count(Fate::Reset) + count(Fate::Late);
+    let count =
+        |outcome| (0..requests.len()).filter(|index| AttemptOutcome::of(*index) == outcome).count() as u64;
+    let failures =
+        count(AttemptOutcome::Unavailable) + count(AttemptOutcome::Reset) + count(AttemptOutcome::Late);
     let window = circuit.status().window;
-    assert_eq!((window.calls, window.failures), (count(Fate::Answered) + failures, failures));
+    assert_eq!((window.calls, window.failures), (count(AttemptOutcome::Answered) + failures, failures));
     assert_eq!((window.cancelled, circuit.status().state), (0, CircuitState::Closed));
     assert_eq!(server.connections(), 1);
 }

@@ -1,4 +1,4 @@
-//! A balancer over several servers, each behind a circuit that is not ready while it is open.
+//! A load balancer over several servers. Each endpoint has a circuit that is not ready while open.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::BuildHasherDefault;
@@ -26,11 +26,12 @@ use tower_jitter_retry::JitterRetryLayer;
 use super::all_listed;
 
 const OPEN_FOR: Duration = Duration::from_secs(10);
-/// A circuit's deadlines are rounded up.
-const OVER: Duration = Duration::from_millis(10_010);
+/// A little longer than the open duration, because a circuit rounds its deadlines up.
+const AFTER_OPEN: Duration = Duration::from_millis(10_010);
 
-/// Over a channel to each of these, in an order that is the same in every run. A circuit opens at
-/// the first failure, and closes at the first success.
+/// Returns a balancer over a channel to each URL. Its choices are the same in every run.
+///
+/// A circuit opens at the first failure and closes at the first success.
 fn balance(
     urls: impl IntoIterator<Item = String>,
 ) -> impl Service<
@@ -50,8 +51,8 @@ fn balance(
         PendingRequests::new(stack, CompleteOnResponse::default())
     };
     let endpoints: Vec<_> = urls.into_iter().map(endpoint).collect();
-    let order = HasherRng::with_hasher(BuildHasherDefault::<DefaultHasher>::default());
-    Balance::from_rng(ServiceList::new::<http::Request<Body>>(endpoints), order)
+    let rng = HasherRng::with_hasher(BuildHasherDefault::<DefaultHasher>::default());
+    Balance::from_rng(ServiceList::new::<http::Request<Body>>(endpoints), rng)
 }
 
 async fn servers<const N: usize>() -> [Grpc; N] {
@@ -62,7 +63,7 @@ async fn servers<const N: usize>() -> [Grpc; N] {
     servers.try_into().unwrap()
 }
 
-fn asked<const N: usize>(servers: &[Grpc; N]) -> [usize; N] {
+fn request_counts<const N: usize>(servers: &[Grpc; N]) -> [usize; N] {
     servers.each_ref().map(|server| server.requests().len())
 }
 
@@ -79,25 +80,25 @@ async fn failing_endpoint_is_skipped_until_open_duration_ends() {
             failed += 1;
         }
     }
-    let [dead, others @ ..] = asked(&servers);
-    assert_eq!((failed, dead, others[0] + others[1]), (1, 1, 59));
+    let [failing, others @ ..] = request_counts(&servers);
+    assert_eq!((failed, failing, others[0] + others[1]), (1, 1, 59));
     assert!(others[0] > 10 && others[1] > 10, "{others:?}");
 
-    // Its probe fails, and it is passed by once more.
-    advance(OVER).await;
+    // The probe fails, and the balancer skips the endpoint again.
+    advance(AFTER_OPEN).await;
     for _ in 0..60 {
         failed += usize::from(client.say(words("a")).await.is_err());
     }
-    assert_eq!((failed, asked(&servers)[0]), (2, 2));
+    assert_eq!((failed, request_counts(&servers)[0]), (2, 2));
 
     servers[0].set_default(Reply::ok("ok"));
-    advance(OVER).await;
+    advance(AFTER_OPEN).await;
     for _ in 0..60 {
         client.say(words("a")).await.unwrap();
     }
-    let [back, others @ ..] = asked(&servers);
-    assert!(back > 2 + 10, "{back}");
-    assert_eq!(back + others[0] + others[1], 180);
+    let [recovered, others @ ..] = request_counts(&servers);
+    assert!(recovered > 2 + 10, "{recovered}");
+    assert_eq!(recovered + others[0] + others[1], 180);
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,15 +116,15 @@ async fn dead_endpoint_with_retry_above_is_not_noticed() {
     for _ in 0..40 {
         client.say(words("a")).await.unwrap();
     }
-    let [alive, flaky] = asked(&servers);
-    assert_eq!((alive, flaky), (40, 1));
-    advance(OVER).await;
+    let [healthy, flaky] = request_counts(&servers);
+    assert_eq!((healthy, flaky), (40, 1));
+    advance(AFTER_OPEN).await;
     for _ in 0..40 {
         client.say(words("a")).await.unwrap();
     }
-    let [alive, flaky] = asked(&servers);
+    let [healthy, flaky] = request_counts(&servers);
     assert!(flaky > 10, "{flaky}");
-    assert_eq!(alive + flaky, 81);
+    assert_eq!(healthy + flaky, 81);
 }
 
 #[tokio::test(start_paused = true)]
@@ -145,9 +146,9 @@ async fn balancer_with_all_circuits_open_waits() {
             () = yield_now() => {}
         }
     }
-    advance(OVER).await;
+    advance(AFTER_OPEN).await;
     call.await.unwrap();
-    let [one, other] = asked(&servers);
+    let [one, other] = request_counts(&servers);
     assert!(one + other == 3 && one.min(other) == 1, "{one}, {other}");
 }
 
@@ -165,14 +166,14 @@ async fn balancer_under_load_shed_with_all_open_fails_fast() {
     }
     for _ in 0..10 {
         let status = client.say(words("a")).await.unwrap_err();
-        // tonic's own reading of the error, which it does not keep.
+        // tonic maps the error to this code and drops the error.
         assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     }
-    assert_eq!(asked(&servers), [1, 1]);
-    advance(OVER).await;
+    assert_eq!(request_counts(&servers), [1, 1]);
+    advance(AFTER_OPEN).await;
     for _ in 0..10 {
         client.say(words("a")).await.unwrap();
     }
-    let [one, other] = asked(&servers);
+    let [one, other] = request_counts(&servers);
     assert_eq!(one + other, 12);
 }

@@ -1,4 +1,4 @@
-//! A real tonic server that tells a test what it hears, when it hears it.
+//! A tonic server that reports each call and message to the test when it arrives.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -21,37 +21,37 @@ use tonic::{Request, Response, Status, Streaming};
 use tower::layer::util::Identity;
 use tower::{BoxError, Layer, Service};
 
-/// How a call fails: after so many messages were heard, and so many were said.
+/// A failure of a call: the numbers of messages before it, and its status.
 pub(crate) struct Failure {
-    pub(crate) hears: usize,
-    pub(crate) says: usize,
+    pub(crate) received: usize,
+    pub(crate) sent: usize,
     pub(crate) status: Status,
 }
 
 impl Failure {
-    /// Before anything is said: its status comes in the head of the answer.
-    pub(crate) fn at_once(status: Status) -> Self {
-        Self { hears: 1, says: 0, status }
+    /// Returns a failure before any answer: its status is in the head of the response.
+    pub(crate) fn before_answer(status: Status) -> Self {
+        Self { received: 1, sent: 0, status }
     }
 }
 
-/// The test's end of a server.
-pub(crate) struct Speaker {
+/// A test's handle to a server.
+pub(crate) struct TestServer {
     pub(crate) url: String,
-    /// The name of the method when a call begins, each message, and `.` when a stream of them has
-    /// ended.
-    heard: mpsc::UnboundedReceiver<String>,
+    /// The name of the method at the start of a call, each message, and `.` at the end of a request
+    /// stream.
+    events: mpsc::UnboundedReceiver<String>,
     failures: Arc<Mutex<VecDeque<Failure>>>,
-    /// What `spell` takes one of before it says a letter.
-    pub(crate) breath: Arc<Semaphore>,
+    /// `spell` takes one permit for each letter that it sends.
+    pub(crate) letter_permits: Arc<Semaphore>,
 }
 
-impl Speaker {
+impl TestServer {
     pub(crate) async fn start() -> Self {
         Self::layered(Identity::new()).await
     }
 
-    /// Starts one whose calls go through the layer first.
+    /// Starts a server with a layer around its services.
     pub(crate) async fn layered<L, B>(layer: L) -> Self
     where
         L: Layer<Routes> + Clone + Send + 'static,
@@ -62,45 +62,46 @@ impl Speaker {
         <L::Service as Service<HttpRequest<Body>>>::Future: Send,
         B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
     {
-        let (log, heard) = mpsc::unbounded_channel();
+        let (log, events) = mpsc::unbounded_channel();
         let failures = Arc::<Mutex<VecDeque<_>>>::default();
-        let breath = Arc::new(Semaphore::new(0));
-        let ear = Ear { log, failures: Arc::clone(&failures), breath: Arc::clone(&breath) };
+        let letter_permits = Arc::new(Semaphore::new(0));
+        let handler =
+            EchoHandler { log, failures: Arc::clone(&failures), letter_permits: Arc::clone(&letter_permits) };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = Server::builder().layer(layer).add_service(EchoServer::new(ear));
+        let server = Server::builder().layer(layer).add_service(EchoServer::new(handler));
         tokio::spawn(async move { server.serve_with_incoming(TcpIncoming::from(listener)).await.unwrap() });
-        Self { url, heard, failures, breath }
+        Self { url, events, failures, letter_permits }
     }
 
-    /// Lets the calls that come next fail, one for each.
+    /// Makes the next calls fail, one for each failure.
     pub(crate) fn fail(&self, failures: impl IntoIterator<Item = Failure>) {
         self.failures.lock().unwrap().extend(failures);
     }
 
-    /// Waits for the next thing that it hears.
-    pub(crate) async fn hears(&mut self) -> String {
-        self.heard.recv().await.unwrap()
+    /// Waits for the next event.
+    pub(crate) async fn next_event(&mut self) -> String {
+        self.events.recv().await.unwrap()
     }
 
-    /// All that it has heard since it was asked last.
-    pub(crate) fn heard(&mut self) -> Vec<String> {
-        std::iter::from_fn(|| self.heard.try_recv().ok()).collect()
+    /// Returns all events since the last call of this function.
+    pub(crate) fn take_events(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
     }
 }
 
-struct Ear {
+struct EchoHandler {
     log: mpsc::UnboundedSender<String>,
     failures: Arc<Mutex<VecDeque<Failure>>>,
-    breath: Arc<Semaphore>,
+    letter_permits: Arc<Semaphore>,
 }
 
-fn note(log: &mpsc::UnboundedSender<String>, what: &str) {
-    // A test that has ended does not listen.
-    let _ = log.send(what.to_owned());
+fn note(log: &mpsc::UnboundedSender<String>, event: &str) {
+    // It fails only if the test has ended.
+    let _ = log.send(event.to_owned());
 }
 
-impl Ear {
+impl EchoHandler {
     fn begin(&self, method: &str) -> Option<Failure> {
         note(&self.log, method);
         self.failures.lock().unwrap().pop_front()
@@ -116,12 +117,12 @@ async fn next(
     Ok(text)
 }
 
-fn said(text: impl Into<String>) -> Words {
+fn message(text: impl Into<String>) -> Words {
     Words { text: text.into() }
 }
 
 #[tonic::async_trait]
-impl Echo for Ear {
+impl Echo for EchoHandler {
     async fn say(&self, request: Request<Words>) -> Result<Response<Words>, Status> {
         let failure = self.begin("say");
         let tag = request.metadata().get("x-tag").cloned();
@@ -130,7 +131,7 @@ impl Echo for Ear {
         if let Some(failure) = failure {
             return Err(failure.status);
         }
-        let mut response = Response::new(said(text.to_uppercase()));
+        let mut response = Response::new(message(text.to_uppercase()));
         if let Some(tag) = tag {
             response.metadata_mut().insert("x-tag", tag);
         }
@@ -141,32 +142,32 @@ impl Echo for Ear {
         let failure = self.begin("gather");
         let (mut words, mut all) = (request.into_inner(), Vec::new());
         loop {
-            if failure.as_ref().is_some_and(|failure| failure.hears == all.len()) {
+            if failure.as_ref().is_some_and(|failure| failure.received == all.len()) {
                 break;
             }
             let Some(text) = next(&self.log, &mut words).await? else { break };
             all.push(text);
         }
-        failure.map_or_else(|| Ok(Response::new(said(all.join(" ")))), |failure| Err(failure.status))
+        failure.map_or_else(|| Ok(Response::new(message(all.join(" ")))), |failure| Err(failure.status))
     }
 
     async fn spell(&self, request: Request<Words>) -> Result<Response<BoxStream<Words>>, Status> {
         let failure = self.begin("spell");
         let text = request.into_inner().text;
         note(&self.log, &text);
-        let says = match failure {
-            Some(Failure { says: 0, status, .. }) => return Err(status),
+        let failure = match failure {
+            Some(Failure { sent: 0, status, .. }) => return Err(status),
             other => other,
         };
         let (letters, stream) = mpsc::unbounded_channel();
-        let breath = Arc::clone(&self.breath);
+        let letter_permits = Arc::clone(&self.letter_permits);
         tokio::spawn(async move {
-            let count = says.as_ref().map_or(usize::MAX, |failure| failure.says);
+            let count = failure.as_ref().map_or(usize::MAX, |failure| failure.sent);
             for letter in text.chars().take(count) {
-                breath.acquire().await.unwrap().forget();
-                let _ = letters.send(Ok(said(letter)));
+                letter_permits.acquire().await.unwrap().forget();
+                let _ = letters.send(Ok(message(letter)));
             }
-            if let Some(failure) = says {
+            if let Some(failure) = failure {
                 let _ = letters.send(Err(failure.status));
             }
         });
@@ -176,8 +177,8 @@ impl Echo for Ear {
     async fn talk(&self, request: Request<Streaming<Words>>) -> Result<Response<BoxStream<Words>>, Status> {
         let failure = self.begin("talk");
         let mut words = request.into_inner();
-        if let Some(Failure { hears, says: 0, status }) = failure {
-            for _ in 0..hears {
+        if let Some(Failure { received, sent: 0, status }) = failure {
+            for _ in 0..received {
                 next(&self.log, &mut words).await?;
             }
             return Err(status);
@@ -185,12 +186,12 @@ impl Echo for Ear {
         let (answers, stream) = mpsc::unbounded_channel();
         let log = self.log.clone();
         tokio::spawn(async move {
-            let mut left = failure.as_ref().map_or(usize::MAX, |failure| failure.says);
+            let mut left = failure.as_ref().map_or(usize::MAX, |failure| failure.sent);
             while left > 0
                 && let Ok(Some(text)) = next(&log, &mut words).await
             {
                 left -= 1;
-                let _ = answers.send(Ok(said(text.to_uppercase())));
+                let _ = answers.send(Ok(message(text.to_uppercase())));
             }
             if let Some(failure) = failure {
                 let _ = answers.send(Err(failure.status));

@@ -1,5 +1,5 @@
-//! The layers over tonic: all four kinds of calls under a generated client, a balancer's endpoints,
-//! and a server that sheds.
+//! Tests of the layers with tonic: all four kinds of calls of a generated client, a load balancer,
+//! and a server that sheds load.
 
 mod balance;
 mod calls;
@@ -12,7 +12,7 @@ mod trailers;
 use integration_tests::retry_at_once;
 use tower_jitter_retry::RetryPolicyBuilder;
 
-/// Three attempts without a delay, of any method.
+/// Returns a policy of three attempts without a delay, in which every method is idempotent.
 fn all_listed() -> RetryPolicyBuilder {
     retry_at_once().idempotent_methods(["echo.Echo/*"])
 }

@@ -1,4 +1,4 @@
-//! What is asked again, when, and with how much time left.
+//! Which calls are retried, after which delay, and with which remaining time.
 
 use std::time::Duration;
 
@@ -15,54 +15,73 @@ use super::all_listed;
 
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
-/// How often the server was asked by a call that is answered so at first, and how long the retry
-/// slept.
-async fn slept(policy: RetryPolicyBuilder, reply: Reply) -> (usize, Duration) {
+/// Makes a call whose first request gets `reply`. Returns the number of requests and the delay
+/// before the retry.
+async fn requests_and_delay(policy: RetryPolicyBuilder, reply: Reply) -> (usize, Duration) {
     let server = Grpc::start().await;
     server.script([reply]);
     let policy = policy.clock(Clock::tokio()).build().unwrap();
     let stack = ServiceBuilder::new().layer(JitterRetryLayer::new(policy)).service(channel(&server.url()));
-    // No other timer runs: paused time goes on by what is slept, and by nothing else.
+    // No other timer runs, so paused time advances only by the delay.
     let start = Instant::now();
     let answer = EchoClient::new(stack).say(words("a")).await;
-    let asked = server.requests().len();
-    assert_eq!(answer.is_ok(), asked == 2, "{answer:?}");
-    (asked, start.elapsed())
+    let requests = server.requests().len();
+    assert_eq!(answer.is_ok(), requests == 2, "{answer:?}");
+    (requests, start.elapsed())
 }
 
 #[tokio::test(start_paused = true)]
 async fn pushback_replaces_backoff() {
     let ms = Duration::from_millis;
-    let pushed = |code: u32, delay: &str| Reply::trailers_only(code).trailer(PUSHBACK, delay);
-    assert_eq!(slept(all_listed(), pushed(14, "20")).await, (2, ms(20)));
-    assert_eq!(slept(all_listed(), pushed(14, "60000")).await, (2, ms(60_000)));
-    assert_eq!(slept(all_listed(), pushed(14, "60001")).await, (1, ms(0)), "longer than it waits");
-    assert_eq!(slept(all_listed(), pushed(14, "-1")).await, (1, ms(0)));
-    assert_eq!(slept(retry_at_once(), pushed(14, "20")).await, (1, ms(0)), "it may have been processed");
-    assert_eq!(slept(retry_at_once(), pushed(8, "30")).await, (2, ms(30)), "it was turned away");
-    assert_eq!(slept(all_listed(), pushed(13, "30")).await, (1, ms(0)), "no code to retry");
+    let pushback = |code: u32, delay: &str| Reply::trailers_only(code).trailer(PUSHBACK, delay);
+    assert_eq!(requests_and_delay(all_listed(), pushback(14, "20")).await, (2, ms(20)));
+    assert_eq!(requests_and_delay(all_listed(), pushback(14, "60000")).await, (2, ms(60_000)));
+    assert_eq!(
+        requests_and_delay(all_listed(), pushback(14, "60001")).await,
+        (1, ms(0)),
+        "longer than max_retry_after"
+    );
+    assert_eq!(requests_and_delay(all_listed(), pushback(14, "-1")).await, (1, ms(0)));
+    assert_eq!(
+        requests_and_delay(retry_at_once(), pushback(14, "20")).await,
+        (1, ms(0)),
+        "the server may have processed the call"
+    );
+    assert_eq!(
+        requests_and_delay(retry_at_once(), pushback(8, "30")).await,
+        (2, ms(30)),
+        "the server refused the call"
+    );
+    assert_eq!(
+        requests_and_delay(all_listed(), pushback(13, "30")).await,
+        (1, ms(0)),
+        "this code is not retried"
+    );
     let late = Reply::message("x").status(14).trailer(PUSHBACK, "20");
-    assert_eq!(slept(all_listed(), late).await, (1, ms(0)), "its answer had begun");
+    assert_eq!(requests_and_delay(all_listed(), late).await, (1, ms(0)), "the response had begun");
     let backoff = all_listed().initial_backoff(ms(70));
-    assert_eq!(slept(backoff.clone(), Reply::trailers_only(14)).await, (2, ms(70)));
-    assert_eq!(slept(backoff, pushed(14, "20")).await, (2, ms(20)));
+    assert_eq!(requests_and_delay(backoff.clone(), Reply::trailers_only(14)).await, (2, ms(70)));
+    assert_eq!(requests_and_delay(backoff, pushback(14, "20")).await, (2, ms(20)));
 }
 
-fn quiet_circuit() -> Circuit {
+fn disabled_circuit() -> Circuit {
     Circuit::new(BreakerConfig::builder().mode(Mode::Disabled).build().unwrap())
 }
 
-/// How often a call of each kind is made that fails for the time being.
-async fn asked(policy: RetryPolicyBuilder) -> [usize; 4] {
+/// Makes a call of each kind that always gets UNAVAILABLE. Returns the numbers of requests.
+async fn request_counts(policy: RetryPolicyBuilder) -> [usize; 4] {
     let server = Grpc::start().await;
     server.set_default(Reply::trailers_only(14));
-    let mut client = echo_client(&server.url(), policy, &quiet_circuit());
+    let mut client = echo_client(&server.url(), policy, &disabled_circuit());
     assert_eq!(client.say(words("a")).await.unwrap_err().code(), Code::Unavailable);
     client.gather(tokio_stream::once(words("a"))).await.unwrap_err();
     client.spell(words("a")).await.unwrap_err();
     client.talk(tokio_stream::once(words("a"))).await.unwrap_err();
     let requests = server.requests();
-    assert!(requests.iter().all(|request| request.body.ends_with(b"a")), "each has the whole message");
+    assert!(
+        requests.iter().all(|request| request.body.ends_with(b"a")),
+        "each request has the whole message"
+    );
     ["Say", "Gather", "Spell", "Talk"].map(|method| {
         requests.iter().filter(|request| request.path == format!("/echo.Echo/{method}")).count()
     })
@@ -70,16 +89,16 @@ async fn asked(policy: RetryPolicyBuilder) -> [usize; 4] {
 
 #[tokio::test]
 async fn idempotent_method_is_listed_by_its_path() {
-    assert_eq!(asked(retry_at_once()).await, [1, 1, 1, 1]);
+    assert_eq!(request_counts(retry_at_once()).await, [1, 1, 1, 1]);
     assert_eq!(
-        asked(retry_at_once().idempotent_methods(["echo.Echo/Say", "echo.Echo/Talk"])).await,
+        request_counts(retry_at_once().idempotent_methods(["echo.Echo/Say", "echo.Echo/Talk"])).await,
         [3, 1, 1, 3]
     );
     assert_eq!(
-        asked(retry_at_once().idempotent_methods(["echo.Echo/say", "echo.Other/*"])).await,
+        request_counts(retry_at_once().idempotent_methods(["echo.Echo/say", "echo.Other/*"])).await,
         [1, 1, 1, 1]
     );
-    assert_eq!(asked(all_listed()).await, [3, 3, 3, 3]);
+    assert_eq!(request_counts(all_listed()).await, [3, 3, 3, 3]);
 }
 
 #[tokio::test]
@@ -92,22 +111,22 @@ async fn request_safety_overrides_method_list() {
         let before = server.requests().len();
         let mut request = Request::new(words("a"));
         request.extensions_mut().insert(safety);
-        echo_client(&server.url(), policy, &quiet_circuit()).say(request).await.unwrap_err();
+        echo_client(&server.url(), policy, &disabled_circuit()).say(request).await.unwrap_err();
         assert_eq!(server.requests().len() - before, attempts, "{safety:?}");
     }
 }
 
-/// Makes a call whose attempts take ten seconds each and all fail: the timeouts that the server was
-/// told.
-async fn told(request: Request<integration_tests::echo::Words>) -> Vec<Option<String>> {
+/// Makes a call whose attempts take ten seconds each and all fail. Returns the `grpc-timeout` of
+/// each attempt.
+async fn attempt_timeouts(request: Request<integration_tests::echo::Words>) -> Vec<Option<String>> {
     let server = Grpc::start().await;
     server.set_default(Reply::trailers_only(14));
-    let (clock, hand) = Clock::manual();
+    let (clock, clock_handle) = Clock::manual();
     let policy = all_listed().max_attempts(10).max_elapsed(None).clock(clock).build().unwrap();
     let stack = ServiceBuilder::new()
         .layer(JitterRetryLayer::new(policy))
         .map_response(move |response| {
-            hand.advance(Duration::from_secs(10));
+            clock_handle.advance(Duration::from_secs(10));
             response
         })
         .service(channel(&server.url()));
@@ -121,20 +140,20 @@ async fn attempt_gets_remaining_time_and_none_starts_without() {
     let mut request = Request::new(words("a"));
     request.set_timeout(Duration::from_secs(25));
     let left = ["25000000u", "15000000u", "5000000u"].map(|left| Some(left.to_owned()));
-    assert_eq!(told(request).await, left);
+    assert_eq!(attempt_timeouts(request).await, left);
 
-    // The earlier of the two counts.
+    // The earlier of the two deadlines applies.
     let mut request = Request::new(words("a"));
     request.set_timeout(Duration::from_secs(45));
     request.extensions_mut().insert(Deadline::within(Duration::from_secs(15)));
-    assert_eq!(told(request).await, ["15000000u", "5000000u"].map(|left| Some(left.to_owned())));
+    assert_eq!(attempt_timeouts(request).await, ["15000000u", "5000000u"].map(|left| Some(left.to_owned())));
 
     let mut request = Request::new(words("a"));
     request.extensions_mut().insert(Deadline::within(Duration::from_secs(15)));
     assert_eq!(
-        told(request).await,
+        attempt_timeouts(request).await,
         [None, None],
-        "a deadline of the caller's own is not the server's business"
+        "the deadline of the caller is not sent to the server"
     );
 }
 
@@ -142,7 +161,7 @@ async fn attempt_gets_remaining_time_and_none_starts_without() {
 async fn backoff_beyond_deadline_is_not_started() {
     let server = Grpc::start().await;
     server.set_default(Reply::trailers_only(14).trailer(PUSHBACK, "50000"));
-    let mut client = echo_client(&server.url(), all_listed(), &quiet_circuit());
+    let mut client = echo_client(&server.url(), all_listed(), &disabled_circuit());
     let mut request = Request::new(words("a"));
     request.set_timeout(Duration::from_secs(40));
     let status = client.say(request).await.unwrap_err();
@@ -168,12 +187,12 @@ async fn server_stream_with_head_received_is_not_retried() {
     for reply in replies {
         let server = Grpc::start().await;
         server.script([reply.clone()]);
-        let mut client = echo_client(&server.url(), all_listed(), &quiet_circuit());
+        let mut client = echo_client(&server.url(), all_listed(), &disabled_circuit());
         let answer = client.spell(words("a")).await;
         let mut end = answer.map(tonic::Response::into_inner);
         while let Ok(stream) = &mut end {
             match stream.message().await {
-                Ok(message) => assert!(message.is_some(), "{reply:?} is no answer"),
+                Ok(message) => assert!(message.is_some(), "{reply:?} is not a complete answer"),
                 Err(status) => end = Err(status),
             }
         }

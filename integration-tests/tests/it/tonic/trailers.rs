@@ -1,5 +1,5 @@
-//! What the circuit learns from the head of an answer and from its trailers, by all four kinds of
-//! calls, and what they get when it is open.
+//! What the circuit counts from the head and the trailers of a response, and the rejection while it
+//! is open, for all four kinds of calls.
 
 use integration_tests::echo::Words;
 use integration_tests::echo::echo_client::EchoClient;
@@ -13,13 +13,14 @@ use tower_fault_classify::{FaultClassifyLayer, Kind, classify_error};
 
 use super::all_listed;
 
-/// Opens at the third failure in a row, and stays open.
+/// Returns a circuit that opens at the third failure in a row and stays open.
 fn circuit() -> Circuit {
     let config = BreakerConfig::builder().name("speaker").consecutive_failures(3).clock(Clock::manual().0);
     Circuit::new(config.build().unwrap())
 }
 
-async fn to_the_end(answer: Result<Response<Streaming<Words>>, Status>) -> Code {
+/// Reads a stream to its end, and returns its code.
+async fn stream_code(answer: Result<Response<Streaming<Words>>, Status>) -> Code {
     let mut answer = match answer {
         Ok(answer) => answer.into_inner(),
         Err(status) => return status.code(),
@@ -37,21 +38,21 @@ fn code(answer: Result<Response<Words>, Status>) -> Code {
     answer.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 
-/// Makes a call of each kind, to its end.
+/// Makes a call of each kind, and reads its response to the end.
 macro_rules! all_kinds {
     ($client:expr) => {{
         let client = &mut $client;
         [
             code(client.say(words("a")).await),
             code(client.gather(tokio_stream::once(words("a"))).await),
-            to_the_end(client.spell(words("a")).await).await,
-            to_the_end(client.talk(tokio_stream::once(words("a"))).await).await,
+            stream_code(client.spell(words("a")).await).await,
+            stream_code(client.talk(tokio_stream::once(words("a"))).await).await,
         ]
     }};
 }
 
-/// What four calls come to, one of each kind, that are all answered so, and what the circuit makes
-/// of it.
+/// Makes a call of each kind to a server that always sends `reply`. Returns the codes, the circuit
+/// and the number of requests.
 async fn answered(reply: Reply) -> ([Code; 4], Circuit, usize) {
     let (server, circuit) = (Grpc::start().await, circuit());
     server.set_default(reply);
@@ -68,11 +69,11 @@ async fn unavailable_in_head_or_trailers_opens_circuit() {
         Reply::message("x").and_message("y").status(14),
         Reply::message("x").rst_stream(Reason::INTERNAL_ERROR),
     ] {
-        let (codes, circuit, asked) = answered(reply.clone()).await;
+        let (codes, circuit, requests) = answered(reply.clone()).await;
         let status = circuit.status();
-        assert_eq!((status.state, asked), (CircuitState::Open, 3), "{reply:?}: {codes:?}");
+        assert_eq!((status.state, requests), (CircuitState::Open, 3), "{reply:?}: {codes:?}");
         assert_eq!(status.last_trip.unwrap().reason, Why::ConsecutiveFailures);
-        assert_eq!(codes[3], Code::Unavailable, "the rejection");
+        assert_eq!(codes[3], Code::Unavailable, "the fourth call is rejected");
     }
 }
 
@@ -84,15 +85,15 @@ async fn client_error_in_head_or_trailers_keeps_circuit_closed() {
         Reply::message("x").status(3),
         Reply::message("x").and_message("y").status(3),
     ] {
-        let (codes, circuit, asked) = answered(reply.clone()).await;
-        assert_eq!((codes, asked), ([Code::InvalidArgument; 4], 4), "{reply:?}");
+        let (codes, circuit, requests) = answered(reply.clone()).await;
+        assert_eq!((codes, requests), ([Code::InvalidArgument; 4], 4), "{reply:?}");
         let status = circuit.status();
         assert_eq!(status.state, CircuitState::Closed);
         assert_eq!((status.window.calls, status.window.failures), (4, 0), "{reply:?}");
     }
 }
 
-/// It says nothing of its health, and the caller has not given up.
+/// The code sent nothing about the health of the server, and the caller has not cancelled.
 #[tokio::test]
 async fn cancelled_by_server_is_neutral() {
     for reply in [Reply::trailers_only(1), Reply::headers().status(1), Reply::message("x").status(1)] {
@@ -113,7 +114,7 @@ async fn client_error_resets_consecutive_failures() {
     assert_eq!((circuit.status().state, circuit.status().consecutive_failures), (CircuitState::Closed, 1));
 }
 
-/// The head said that all was well, and nobody listens to the rest.
+/// The head is a success, and without `track_body` the breaker does not read the trailers.
 #[tokio::test]
 async fn trailers_count_only_with_track_body() {
     let (server, circuit) = (Grpc::start().await, circuit());
