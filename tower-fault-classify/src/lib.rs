@@ -328,7 +328,7 @@
 //! | feature | compiles | classifies |
 //! |---|---|---|
 //! | (none) | `http`, `http-body`, `httpdate`, `base64`, `tower-layer`, `tower-service`, `pin-project-lite` | `http::Response`, `io::Error` |
-//! | `h2` | h2 | its errors: REFUSED_STREAM, GOAWAY, a stream that is reset because the request's body failed. Enable it if your client speaks HTTP/2 |
+//! | `h2` | h2 | its errors: `REFUSED_STREAM`, GOAWAY, a stream that is reset because the request's body failed. Enable it if your client speaks HTTP/2 |
 //! | `hyper` | hyper | its errors |
 //! | `hyper-util` | hyper, hyper-util's legacy client | their errors |
 //! | `reqwest` | hyper, hyper-util, reqwest without its default features (which compiles tower-http) | `reqwest::Response`, `reqwest::Error` |
@@ -342,7 +342,7 @@
 //! |---|---|---|
 //! | `follow-redirect` | tower-http's timeout and `FollowRedirect` | the URL of a response after a redirect, which the retry layer compares with the request's |
 //! | `error-body` | tokio's time | `read_error_bodies` |
-//! | `llm` | tokio's time, serde_json, memchr | `LlmErrors`, `inspect_llm_events` |
+//! | `llm` | tokio's time, `serde_json`, memchr | `LlmErrors`, `inspect_llm_events` |
 //! | `metrics` | metrics | the counter `tower_fault_classify_faults_total` by `error.type` (the kind) and `fault.origin` |
 //! | `tracing` | tracing | an event at debug level for each fault; its fields are named as in OpenTelemetry where OpenTelemetry has a name |
 //! | `draft-ratelimit` | nothing more | the `RateLimit` field of an IETF draft |
